@@ -1,0 +1,1 @@
+//! The only crate with unsafe code: safe wrappers for the system calls Cloister needs.
