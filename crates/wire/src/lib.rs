@@ -1,1 +1,21 @@
-//! Every byte that crosses a boundary of ours.
+//! Every byte that crosses a boundary of ours, described once and used by both ends.
+//!
+//! Its law: a format is written here and nowhere else, and everything read through it is bounded before it is
+//! believed. It holds no sockets and waits for nothing: bytes come in, values go out.
+//!
+//! | boundary | module |
+//! |---|---|
+//! | host ⇄ enclave, port 17000 | [`control`] |
+//! | host ⇄ enclave, port 17001 | [`logs`] |
+//! | host → enclave, port 17003 | [`ingress`] |
+//! | init ⇄ supervisor, a socket pair | [`hold`] |
+//! | the end of `host-sleeve run` | [`exit`] |
+
+pub mod control;
+pub mod exit;
+pub mod frame;
+pub mod hello;
+pub mod hold;
+pub mod ingress;
+pub mod logs;
+pub mod ports;

@@ -1,0 +1,114 @@
+//! The first frame on every channel: who is speaking which version of what.
+
+use serde::{Deserialize, Serialize};
+
+/// The version of every channel described in this crate. It changes when an old peer could misread a new one.
+pub const VERSION: u32 = 1;
+
+/// The channels that open with a [`Hello`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// [`crate::control`].
+    Control,
+    /// [`crate::logs`].
+    Logs,
+    /// [`crate::ingress`]; its hello is part of the connection header.
+    Ingress,
+    /// [`crate::hold`].
+    Hold,
+}
+
+/// Which end speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// `host-sleeve`.
+    Host,
+    /// The supervisor, or init when it speaks its last words to the host.
+    Guest,
+    /// A program inside the enclave.
+    Local,
+    /// PID 1 on the hold channel.
+    Init,
+    /// The supervisor on the hold channel.
+    Supervisor,
+}
+
+/// The first frame each end sends, before it has read anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hello {
+    /// The channel.
+    pub protocol: Protocol,
+    /// The version spoken.
+    pub version: u32,
+    /// The speaker.
+    pub role: Role,
+}
+
+/// A peer we do not talk to.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HelloError {
+    /// The peer speaks another version.
+    #[error("the peer speaks version {theirs} of this channel, this side speaks version {VERSION}")]
+    Version {
+        /// What the peer announced.
+        theirs: u32,
+    },
+    /// The peer expected another channel on this port.
+    #[error("the peer opened the {theirs:?} channel where {ours:?} is served")]
+    Protocol {
+        /// What the peer announced.
+        theirs: Protocol,
+        /// What is spoken here.
+        ours: Protocol,
+    },
+}
+
+impl Hello {
+    /// The hello for `protocol` spoken by `role` at this crate's version.
+    #[must_use]
+    pub const fn new(protocol: Protocol, role: Role) -> Self {
+        Self { protocol, version: VERSION, role }
+    }
+
+    /// Whether the peer that sent this can be spoken to on `protocol`.
+    pub fn check(self, protocol: Protocol) -> Result<(), HelloError> {
+        if self.version != VERSION {
+            return Err(HelloError::Version { theirs: self.version });
+        }
+        if self.protocol != protocol {
+            return Err(HelloError::Protocol { theirs: self.protocol, ours: protocol });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hello_has_these_bytes() {
+        let hello = Hello::new(Protocol::Control, Role::Host);
+        assert_eq!(
+            serde_json::to_string(&hello).unwrap(),
+            r#"{"protocol":"control","version":1,"role":"host"}"#
+        );
+    }
+
+    #[test]
+    fn another_version_is_refused_by_number() {
+        let hello = Hello { version: 7, ..Hello::new(Protocol::Logs, Role::Host) };
+        assert_eq!(
+            hello.check(Protocol::Logs).unwrap_err().to_string(),
+            "the peer speaks version 7 of this channel, this side speaks version 1"
+        );
+    }
+
+    #[test]
+    fn another_channel_on_this_port_is_refused() {
+        assert!(Hello::new(Protocol::Logs, Role::Host).check(Protocol::Control).is_err());
+    }
+}

@@ -1,0 +1,260 @@
+//! The socket pair between init, which holds processes, and the supervisor, which decides about them.
+//!
+//! Its law: init keeps what must outlive the supervisor and understands none of it. Frames are JSON
+//! ([`crate::frame::HOLD_LIMIT`]); file descriptors travel beside the frame that names them, in the order it names them,
+//! attached to the frame's first byte.
+//!
+//! Init speaks first with [`FromInit::Welcome`], which hands over everything it holds, so that a supervisor started again
+//! after a crash knows what runs. An exit is kept and told again with each welcome until it is
+//! [forgotten](FromSupervisor::Forget), so that none is lost.
+//!
+//! Output pipes: init creates for each process a pipe for stdout and one for stderr and keeps their read ends. Each
+//! service stream also has a log ring: a memfd that init creates when it first hears of the stream and keeps. The
+//! supervisor moves bytes with `splice(pipe → ring)`; the ring's file position, which the kernel advances in the same call
+//! and which init's copy of the descriptor shares, says how much arrived even if the supervisor dies before it notes it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::{Exit, Stage, State};
+
+/// The descriptor number of the socket pair in the supervisor.
+pub const SUPERVISOR_FD: i32 = 3;
+
+/// What init sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum FromInit {
+    /// The first frame to each supervisor. Descriptors: one for each entry of `stash`, then for each entry of `held` its
+    /// `fds`.
+    Welcome(Welcome),
+    /// A spawn succeeded. Descriptors: the read ends of stdout and stderr.
+    Spawned {
+        /// The request's name for it.
+        name: String,
+        /// The process.
+        pid: u32,
+        /// Nanoseconds since boot (`CLOCK_MONOTONIC`).
+        at_ns: u64,
+    },
+    /// A spawn failed; nothing of it is left.
+    SpawnFailed {
+        /// The request's name for it.
+        name: String,
+        /// The step that failed: `cgroup`, `mounts`, `user`, `exec`, …
+        step: String,
+        /// The system's error number, 0 where there is none.
+        errno: i32,
+        /// For people: the step, the path or value, the error's words.
+        error: String,
+    },
+    /// A held process ended and was reaped. Its cgroup may still have members.
+    Exited(Ended),
+    /// The last process of a held cgroup is gone.
+    Emptied {
+        /// The holding's name.
+        name: String,
+    },
+    /// The answer to [`FromSupervisor::MountRoot`].
+    RootMounted {
+        /// `None` if the root is in place, else why not.
+        error: Option<String>,
+    },
+    /// The answer to [`FromSupervisor::Stash`]. Descriptor: the memfd, newly made or as it was.
+    Stashed {
+        /// The stash's name.
+        name: String,
+    },
+    /// Somebody asked for the machine's end: SIGTERM or SIGINT to PID 1, or the power button.
+    StopAsked {
+        /// What it was, for people.
+        why: String,
+    },
+}
+
+/// What init holds, told to each supervisor when it starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Welcome {
+    /// [`crate::hello::VERSION`].
+    pub version: u32,
+    /// `nitro`, `tdx`, `sev-snp` or `virtual`.
+    pub platform: String,
+    /// The boot stages so far.
+    pub boot: Vec<Stage>,
+    /// 0 for the first supervisor, then one more for each.
+    pub restarts: u32,
+    /// Whether the application root is in place.
+    pub root_mounted: bool,
+    /// The named memfds that are kept.
+    pub stash: Vec<String>,
+    /// The processes that are kept.
+    pub held: Vec<Held>,
+}
+
+/// One held process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Held {
+    /// The name given at its spawn.
+    pub name: String,
+    /// The process.
+    pub pid: u32,
+    /// Nanoseconds since boot at its start.
+    pub at_ns: u64,
+    /// Its end, where it has ended and has not been forgotten.
+    pub ended: Option<Ended>,
+    /// Whether its cgroup still has members.
+    pub populated: bool,
+    /// How many descriptors follow for it: stdout and stderr, or none once both were forgotten.
+    pub fds: u8,
+}
+
+/// The end of a held process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ended {
+    /// The name given at its spawn.
+    pub name: String,
+    /// The process.
+    pub pid: u32,
+    /// How.
+    pub exit: Exit,
+    /// Nanoseconds since boot at which it was reaped.
+    pub at_ns: u64,
+}
+
+/// What the supervisor sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum FromSupervisor {
+    /// Start a process under this name, which must not be held. Descriptors: `spec.fds` of them, which become 3, 4, … in the
+    /// process.
+    Spawn {
+        /// A name of [`crate::logs::MAX_NAME`] bytes at most, `a-z 0-9 -`.
+        name: String,
+        /// What to run and how it is confined.
+        spec: Box<Spawn>,
+    },
+    /// Send a signal.
+    Signal {
+        /// The holding.
+        name: String,
+        /// The signal's number, 1 to 64.
+        signal: u8,
+        /// Whom.
+        to: Target,
+    },
+    /// Drop an ended holding: its pipes, its exit, its cgroup.
+    Forget {
+        /// The holding.
+        name: String,
+    },
+    /// Make the named memfd, or hand it over again. At most [`MAX_STASHES`].
+    Stash {
+        /// A name like a holding's, with `.` and `_` as well.
+        name: String,
+    },
+    /// Put the application root together: the read-only image below, a tmpfs of this size above.
+    MountRoot {
+        /// The most bytes the services can write.
+        writable_bytes: u64,
+    },
+    /// The enclave's last state: power off. Said once, after the host has seen it or its deadline has passed.
+    PowerOff {
+        /// For the console's last words.
+        state: State,
+    },
+}
+
+/// The most named memfds init keeps: two log rings for each of 60 services, and a few for the supervisor.
+pub const MAX_STASHES: usize = 128;
+
+/// The most processes init holds at once: a spawn past it is refused, so that a confused supervisor cannot fill PID 1.
+pub const MAX_HELD: usize = 128;
+
+/// Whom a signal goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// The process that was spawned.
+    Main,
+    /// Every member of its cgroup; SIGKILL goes by `cgroup.kill`.
+    Cgroup,
+}
+
+/// What to run, and everything that confines it. Init applies it as given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spawn {
+    /// The program, looked up in `PATH` of `env` inside the root where it has no slash, and its arguments.
+    pub argv: Vec<String>,
+    /// The whole environment as `KEY=value`.
+    pub env: Vec<String>,
+    /// The working directory inside the root.
+    pub cwd: String,
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Capabilities kept in the bounding set, and made ambient for a user that is not root, as a mask by number
+    /// (`linux/capability.h`).
+    pub capabilities: u64,
+    /// The seccomp filter as classic BPF instructions, `code << 48 | jt << 40 | jf << 32 | k`; empty for none.
+    pub seccomp: Vec<u64>,
+    /// Where the process may write, below a root that Landlock makes read-only; `None` leaves the root writable.
+    pub writable: Option<Vec<String>>,
+    /// Files mounted read-only into the root: path and content.
+    pub files: Vec<File>,
+    /// The cgroup's limits.
+    pub limits: Limits,
+    /// How many descriptors come with the request.
+    pub fds: u8,
+}
+
+/// A read-only file for one service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Absolute path inside the root.
+    pub path: String,
+    /// Its content.
+    pub content: String,
+    /// Its mode; its owner is the service's user.
+    pub mode: u32,
+}
+
+/// Limits of a service's cgroup and process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// `memory.max` in bytes.
+    pub memory: Option<u64>,
+    /// `cpu.max` in thousandths of a CPU.
+    pub cpu_millis: Option<u32>,
+    /// `pids.max`.
+    pub pids: Option<u32>,
+    /// `RLIMIT_NOFILE`, soft and hard.
+    pub open_files: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_has_these_bytes() {
+        let ended = Ended { name: "web".into(), pid: 7, exit: Exit::Code(3), at_ns: 9 };
+        assert_eq!(
+            serde_json::to_string(&FromInit::Exited(ended)).unwrap(),
+            r#"{"type":"exited","name":"web","pid":7,"exit":{"code":3},"at_ns":9}"#
+        );
+    }
+
+    #[test]
+    fn a_message_with_an_unknown_field_is_refused() {
+        let text = r#"{"type":"forget","name":"web","also":"everything"}"#;
+        assert!(serde_json::from_str::<FromSupervisor>(text).is_err());
+    }
+}

@@ -1,0 +1,216 @@
+//! Port 17001: what the services said, as frames with a binary header.
+//!
+//! After the hellos the host sends one [`Subscribe`] frame (JSON) and then only reads. Each frame the enclave sends holds
+//! one [`Record`]:
+//!
+//! ```text
+//! u8 kind  0 = output, 1 = gap
+//! output:  u64 seq | u64 time, ns since boot | u8 stream (1 stdout, 2 stderr, 3 supervisor) | u8 n | n bytes: service
+//!          | the rest: what was written, as it came, cut anywhere
+//! gap:     u64 first lost seq | u64 count
+//! ```
+//!
+//! All integers are big-endian. Sequence numbers are of the whole enclave and rise by one a record; a hole is always
+//! announced by a gap record.
+
+use serde::{Deserialize, Serialize};
+
+/// The most output bytes in one record: with its header it fits one vsock write.
+pub const MAX_OUTPUT: usize = 30 * 1024;
+
+/// The longest service name in bytes, which the manifest enforces too.
+pub const MAX_NAME: usize = 63;
+
+const KIND_OUTPUT: u8 = 0;
+const KIND_GAP: u8 = 1;
+
+/// What the host asks for after the hellos.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subscribe {
+    /// The first sequence number wanted. What is older than the ring comes as a gap.
+    pub from: u64,
+    /// Whether to stay and send what comes, or to close at the end of what is there.
+    pub follow: bool,
+}
+
+/// Where a service wrote it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Written by the supervisor about a service, or about itself.
+    Supervisor,
+}
+
+/// One record of the log channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// Bytes a service wrote.
+    Output {
+        /// Rises by one a record.
+        seq: u64,
+        /// Nanoseconds since the enclave's boot (`CLOCK_MONOTONIC`).
+        time_ns: u64,
+        /// The service's name in the manifest.
+        service: String,
+        /// Where it was written.
+        stream: Stream,
+        /// As written: any bytes, cut anywhere.
+        bytes: Vec<u8>,
+    },
+    /// Records that no longer exist.
+    Gap {
+        /// The first missing sequence number.
+        first: u64,
+        /// How many are missing.
+        count: u64,
+    },
+}
+
+/// A record that breaks the format.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// It ends before its fields do.
+    #[error("a log record is cut short")]
+    Truncated,
+    /// A field has a value that is not defined.
+    #[error("a log record has {value} as its {field}")]
+    Unknown {
+        /// The field's name.
+        field: &'static str,
+        /// Its value.
+        value: u8,
+    },
+    /// The service name is not UTF-8 or too long.
+    #[error("a log record has a bad service name")]
+    Name,
+}
+
+impl Record {
+    /// The record as the body of a frame. A name over [`MAX_NAME`] bytes is refused.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, RecordError> {
+        match self {
+            Self::Gap { first, count } => {
+                let mut out = vec![KIND_GAP];
+                out.extend_from_slice(&first.to_be_bytes());
+                out.extend_from_slice(&count.to_be_bytes());
+                Ok(out)
+            }
+            Self::Output { seq, time_ns, service, stream, bytes } => {
+                let length = u8::try_from(service.len())
+                    .ok()
+                    .filter(|n| usize::from(*n) <= MAX_NAME)
+                    .ok_or(RecordError::Name)?;
+                let mut out = vec![KIND_OUTPUT];
+                out.extend_from_slice(&seq.to_be_bytes());
+                out.extend_from_slice(&time_ns.to_be_bytes());
+                out.push(stream.to_byte());
+                out.push(length);
+                out.extend_from_slice(service.as_bytes());
+                out.extend_from_slice(bytes);
+                Ok(out)
+            }
+        }
+    }
+
+    /// Reads the body of a frame.
+    pub fn from_bytes(body: &[u8]) -> Result<Self, RecordError> {
+        let mut rest = body;
+        match take_u8(&mut rest)? {
+            KIND_GAP => Ok(Self::Gap { first: take_u64(&mut rest)?, count: take_u64(&mut rest)? }),
+            KIND_OUTPUT => {
+                let seq = take_u64(&mut rest)?;
+                let time_ns = take_u64(&mut rest)?;
+                let stream = Stream::from_byte(take_u8(&mut rest)?)?;
+                let length = usize::from(take_u8(&mut rest)?);
+                let (name, bytes) = rest.split_at_checked(length).ok_or(RecordError::Truncated)?;
+                let service = std::str::from_utf8(name)
+                    .ok()
+                    .filter(|n| n.len() <= MAX_NAME)
+                    .ok_or(RecordError::Name)?;
+                Ok(Self::Output { seq, time_ns, service: service.to_owned(), stream, bytes: bytes.to_vec() })
+            }
+            value => Err(RecordError::Unknown { field: "kind", value }),
+        }
+    }
+}
+
+impl Stream {
+    /// The byte of this stream in a record.
+    #[must_use]
+    pub const fn to_byte(self) -> u8 {
+        match self {
+            Self::Stdout => 1,
+            Self::Stderr => 2,
+            Self::Supervisor => 3,
+        }
+    }
+
+    /// The stream of a record's byte.
+    pub const fn from_byte(value: u8) -> Result<Self, RecordError> {
+        match value {
+            1 => Ok(Self::Stdout),
+            2 => Ok(Self::Stderr),
+            3 => Ok(Self::Supervisor),
+            _ => Err(RecordError::Unknown { field: "stream", value }),
+        }
+    }
+}
+
+fn take_u8(rest: &mut &[u8]) -> Result<u8, RecordError> {
+    let (first, tail) = rest.split_first().ok_or(RecordError::Truncated)?;
+    *rest = tail;
+    Ok(*first)
+}
+
+fn take_u64(rest: &mut &[u8]) -> Result<u64, RecordError> {
+    let (head, tail) = rest.split_first_chunk::<8>().ok_or(RecordError::Truncated)?;
+    *rest = tail;
+    Ok(u64::from_be_bytes(*head))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_output_record_has_these_bytes() {
+        let record = Record::Output {
+            seq: 1,
+            time_ns: 2,
+            service: "web".into(),
+            stream: Stream::Stderr,
+            bytes: b"\xffhi\n".to_vec(),
+        };
+        assert_eq!(record.to_bytes().unwrap(), b"\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\x02\x03web\xffhi\n");
+    }
+
+    #[test]
+    fn a_gap_record_has_these_bytes() {
+        let gap = Record::Gap { first: 5, count: 3 };
+        assert_eq!(gap.to_bytes().unwrap(), b"\x01\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x03");
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_read_back_is_the_record_written(
+            seq: u64, time_ns: u64, service in "[a-z]{1,63}", bytes: Vec<u8>, stream in 1u8..4,
+        ) {
+            let record =
+                Record::Output { seq, time_ns, service, stream: Stream::from_byte(stream).unwrap(), bytes };
+            prop_assert_eq!(Record::from_bytes(&record.to_bytes().unwrap()).unwrap(), record);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(body: Vec<u8>) {
+            if let Ok(record) = Record::from_bytes(&body) {
+                prop_assert!(record.to_bytes().is_ok());
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The vsock ports the enclave listens on. The host dials; the enclave never does, but for the Nitro heartbeat.
+
+/// State changes out, stop requests in: [`crate::control`].
+pub const CONTROL: u32 = 17000;
+
+/// What the services said: [`crate::logs`].
+pub const LOGS: u32 = 17001;
+
+/// Idle connections the host keeps open for outgoing traffic.
+pub const EGRESS: u32 = 17002;
+
+/// One connection for each client connection: [`crate::ingress`].
+pub const INGRESS: u32 = 17003;
+
+/// The CID of a Nitro enclave's parent, which answers the heartbeat (aws-nitro-enclaves-sdk-bootstrap, `init.c`).
+pub const NITRO_PARENT_CID: u32 = 3;
+
+/// The port of the Nitro heartbeat on [`NITRO_PARENT_CID`] (same source).
+pub const NITRO_HEARTBEAT: u32 = 9000;
+
+/// The byte of the Nitro heartbeat, sent once and echoed once (same source).
+pub const NITRO_HEARTBEAT_BYTE: u8 = 0xB7;
+
+/// The longest single write into a vsock stream, in bytes.
+///
+/// Writes over 32 KiB corrupt streams on some kernel and VMM pairs (cloud-hypervisor issue 7672), and 64 KiB
+/// hang `vhost-device-vsock` 0.3.0; 31 KiB never did.
+pub const MAX_VSOCK_WRITE: usize = 31 * 1024;
