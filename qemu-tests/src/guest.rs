@@ -1,0 +1,29 @@
+//! What guest halves share: small servers and the words they get.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+/// A service that answers every HTTP request on `port` with what `answer` makes of its path.
+pub fn serve_http(port: u16, answer: impl Fn(&str) -> String) -> std::io::Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", port))?;
+    for client in listener.incoming() {
+        // A client that goes away is no reason for a service to end.
+        drop(client.and_then(|client| answer_one(client, &answer)));
+    }
+    Ok(())
+}
+
+fn answer_one(mut client: TcpStream, answer: impl Fn(&str) -> String) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    let mut piece = [0; 1024];
+    while !head.windows(4).any(|window| window == b"\r\n\r\n") {
+        let n = client.read(&mut piece)?;
+        if n == 0 {
+            return Ok(());
+        }
+        head.extend_from_slice(piece.get(..n).unwrap_or_default());
+    }
+    let head = String::from_utf8_lossy(&head);
+    let body = answer(head.split(' ').nth(1).unwrap_or("/"));
+    write!(client, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+}
