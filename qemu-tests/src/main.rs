@@ -15,20 +15,20 @@ Ends with `N passed, N failed, N skipped`; the exit code is 0 if none failed, an
 fn main() -> ExitCode {
     let mut out = std::io::stdout();
     match Plan::from_words(std::env::args().skip(1)) {
-        Ok(Plan::Help) => finish(write!(out, "{USAGE}"), ExitCode::SUCCESS),
+        Ok(Plan::Help) => finish(&write!(out, "{USAGE}"), ExitCode::SUCCESS),
         Ok(Plan::List) => {
             let names: Vec<&str> = qemu_tests::scenarios::ALL.iter().map(|s| s.name).collect();
-            finish(writeln!(out, "{}", names.join("\n")), ExitCode::SUCCESS)
+            finish(&writeln!(out, "{}", names.join("\n")), ExitCode::SUCCESS)
         }
         Ok(Plan::Run(run)) => {
             let report = run.all(&mut out);
             let code = if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-            finish(writeln!(out, "{}", Report::line(&report)), code)
+            finish(&writeln!(out, "{}", Report::line(&report)), code)
         }
-        Err(why) => finish(write!(std::io::stderr(), "qemu-tests: {why}\n{USAGE}"), ExitCode::from(2)),
+        Err(why) => finish(&write!(std::io::stderr(), "qemu-tests: {why}\n{USAGE}"), ExitCode::from(2)),
     }
 }
 
-fn finish(written: std::io::Result<()>, code: ExitCode) -> ExitCode {
+fn finish(written: &std::io::Result<()>, code: ExitCode) -> ExitCode {
     if written.is_ok() { code } else { ExitCode::FAILURE }
 }
