@@ -27,3 +27,16 @@ fn answer_one(mut client: TcpStream, answer: impl Fn(&str) -> String) -> std::io
     let body = answer(head.split(' ').nth(1).unwrap_or("/"));
     write!(client, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
 }
+
+/// For scenarios whose story never gets to a guest.
+#[must_use]
+pub fn nobody(_words: &[String]) -> std::process::ExitCode {
+    std::process::ExitCode::FAILURE
+}
+
+/// Writes all of `bytes` to stdout; a pipe that nobody reads makes it wait, as it does for any service.
+pub fn say(bytes: &[u8]) -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    out.write_all(bytes)?;
+    out.flush()
+}
