@@ -2,6 +2,8 @@
 //!
 //! Its law: every function here is safe to call with any argument; what the kernel refuses comes back as an error.
 
+#[cfg(feature = "fdpass")]
+pub mod fdpass;
 #[cfg(feature = "splice")]
 pub mod splice;
 #[cfg(feature = "vsock")]
