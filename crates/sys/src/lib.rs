@@ -2,8 +2,20 @@
 //!
 //! Its law: every function here is safe to call with any argument; what the kernel refuses comes back as an error.
 
+#[cfg(feature = "pid1")]
+pub mod entropy;
 #[cfg(feature = "fdpass")]
 pub mod fdpass;
+#[cfg(feature = "pid1")]
+pub mod landlock;
+#[cfg(feature = "pid1")]
+pub mod net;
+#[cfg(feature = "pid1")]
+pub mod process;
+#[cfg(feature = "pid1")]
+pub mod seccomp;
+#[cfg(feature = "pid1")]
+pub mod signal;
 #[cfg(feature = "splice")]
 pub mod splice;
 #[cfg(feature = "vsock")]
