@@ -12,6 +12,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use libc::{Ioctl, c_int, ifreq};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+/// `SIOCGIFFLAGS` and `SIOCSIFFLAGS` of `linux/sockios.h`, in the type that this C library's ioctl takes.
+const GET_FLAGS: Ioctl = 0x8913;
+/// See [`GET_FLAGS`].
+const SET_FLAGS: Ioctl = 0x8914;
+
 /// Switches the loopback interface on; the kernel gives it `127.0.0.1` and `::1` by itself (netdevice(7)).
 ///
 /// Errors: `EPERM`, `EAFNOSUPPORT` in a kernel without IPv4.
@@ -23,12 +28,12 @@ pub fn loopback_up() -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = c_char::try_from(*from).map_err(io::Error::other)?;
     }
-    ask(&socket, libc::SIOCGIFFLAGS, &mut request)?;
+    ask(&socket, GET_FLAGS, &mut request)?;
     let up = c_short::try_from(libc::IFF_UP).map_err(io::Error::other)?;
     // SAFETY: the request just made fills this member of the union.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     request.ifr_ifru.ifru_flags = flags | up;
-    ask(&socket, libc::SIOCSIFFLAGS, &mut request)
+    ask(&socket, SET_FLAGS, &mut request)
 }
 
 fn ask(socket: &OwnedFd, what: Ioctl, request: &mut ifreq) -> io::Result<()> {
