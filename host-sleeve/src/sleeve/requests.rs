@@ -181,12 +181,13 @@ impl Client {
         }
     }
 
-    /// Waits until the sleeve is gone.
-    pub(crate) fn wait_end(mut self) -> Result<()> {
+    /// Waits until the sleeve of `folder` is gone.
+    pub(crate) fn wait_end(mut self, folder: &Folder) -> Result<()> {
         let doing = || "cannot wait for the sleeve".to_owned();
         self.stream.set_read_timeout(None).doing(doing)?;
         let mut buffer = [0; 64];
         while let Ok(1..) = self.stream.read(&mut buffer) {}
+        folder.wait_unlocked();
         Ok(())
     }
 

@@ -146,6 +146,14 @@ impl Folder {
         matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
+    /// Waits until no process holds the lock.
+    pub(crate) fn wait_unlocked(&self) {
+        if let Ok(lock) = File::open(self.file(LOCK)) {
+            // An error means that nobody holds it for ever, which is all that matters here.
+            drop(lock.lock_shared());
+        }
+    }
+
     /// The folder with its lock, or nothing if another process holds it.
     fn into_locked(mut self) -> Result<Option<Self>> {
         let path = self.file(LOCK);

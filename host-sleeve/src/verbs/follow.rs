@@ -1,5 +1,6 @@
 //! Printing an enclave's log, to its end or for as long as it grows.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -85,44 +86,57 @@ impl<O: Write> Sink for JsonLines<O> {
     }
 }
 
-/// Keeps the last lines only: whole records, until they hold `wanted` ends of lines.
+/// Keeps the last lines only.
 #[derive(Debug)]
 pub(crate) struct Tail {
     wanted: usize,
-    kept: std::collections::VecDeque<(Record, usize)>,
-    lines: usize,
+    kept: VecDeque<Record>,
+    /// Ends of lines in what is kept.
+    ends: usize,
     service: Option<String>,
 }
 
 impl Tail {
     /// The last `wanted` lines, of one service if one is named.
     pub(crate) const fn new(wanted: usize, service: Option<String>) -> Self {
-        Self { wanted, kept: std::collections::VecDeque::new(), lines: 0, service }
+        Self { wanted, kept: VecDeque::new(), ends: 0, service }
     }
 
-    /// Gives what was kept to `sink`.
+    /// Gives what was kept to `sink`, from the beginning of a line.
     pub(crate) fn hand_to(self, sink: &mut dyn Sink) -> io::Result<()> {
-        self.kept.iter().try_for_each(|(record, _)| sink.take(record))
+        let open = self.kept.back().is_some_and(|record| !output(record).ends_with(b"\n"));
+        let mut skip = self.ends.saturating_add(usize::from(open)).saturating_sub(self.wanted);
+        for mut record in self.kept {
+            if let Record::Output { bytes, .. } = &mut record {
+                let ends = line_ends(bytes);
+                let cut = skip.checked_sub(1).map_or(0, |nth| ends.get(nth).map_or(bytes.len(), |end| end + 1));
+                bytes.drain(..cut);
+                skip = skip.saturating_sub(ends.len());
+            }
+            if !output(&record).is_empty() {
+                sink.take(&record)?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl Sink for Tail {
     fn take(&mut self, record: &Record) -> io::Result<()> {
-        let Record::Output { service, bytes, .. } = record else {
+        let Record::Output { service, .. } = record else {
             return Ok(());
         };
         if self.service.as_ref().is_some_and(|wanted| wanted != service) {
             return Ok(());
         }
-        let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
-        self.kept.push_back((record.clone(), lines));
-        self.lines = self.lines.saturating_add(lines);
-        while let Some((_, first)) = self.kept.front() {
-            let without = self.lines.saturating_sub(*first);
-            if without < self.wanted {
+        self.ends = self.ends.saturating_add(line_ends(output(record)).len());
+        self.kept.push_back(record.clone());
+        // One line more than wanted is kept: the first may have begun in what was thrown away.
+        while let Some(first) = self.kept.front().map(|first| line_ends(output(first)).len()) {
+            if self.ends.saturating_sub(first) <= self.wanted {
                 break;
             }
-            self.lines = without;
+            self.ends -= first;
             self.kept.pop_front();
         }
         Ok(())
@@ -131,6 +145,18 @@ impl Sink for Tail {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+fn output(record: &Record) -> &[u8] {
+    match record {
+        Record::Output { bytes, .. } => bytes,
+        Record::Gap { .. } => &[],
+    }
+}
+
+/// Where lines end.
+fn line_ends(bytes: &[u8]) -> Vec<usize> {
+    bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect()
 }
 
 /// The records of a log, in order.
@@ -258,16 +284,23 @@ mod tests {
         assert!(reader.join().unwrap().ends_with(b"more\nmore\n"));
     }
 
-    #[test]
-    fn the_tail_has_the_last_lines() {
-        let mut tail = Tail::new(2, None);
-        for seq in 0..5 {
-            let record = Record::from_bytes(&frame(seq, format!("{seq}\n").as_bytes())[4..]).unwrap();
-            tail.take(&record).unwrap();
+    fn tail(wanted: usize, pieces: &[&str]) -> String {
+        let mut tail = Tail::new(wanted, None);
+        for (seq, piece) in (0..).zip(pieces) {
+            tail.take(&Record::from_bytes(&frame(seq, piece.as_bytes())[4..]).unwrap()).unwrap();
         }
         let mut out = Vec::new();
         tail.hand_to(&mut Printer::new(Look::default(), &mut out, io::sink())).unwrap();
-        assert_eq!(out, b"3\n4\n");
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_tail_has_the_last_lines_however_they_were_cut() {
+        assert_eq!(tail(2, &["0\n", "1\n", "2\n", "3\n"]), "2\n3\n");
+        assert_eq!(tail(1, &["a\n", "half a ", "line\n"]), "half a line\n");
+        assert_eq!(tail(2, &["a\nb\nc\nopen"]), "c\nopen");
+        assert_eq!(tail(9, &["a\n", "b"]), "a\nb");
+        assert_eq!(tail(0, &["a\n"]), "");
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(crate) fn rm(asked: &Rm, json: bool) -> Result<u8> {
         let folder = root.find(name)?;
         if let Some(mut client) = Client::connect(&folder)?.filter(|_| asked.force) {
             client.ask(Asked::Kill)?;
-            client.wait_end()?;
+            client.wait_end(&folder)?;
         }
         folder.remove()?;
         if !json {

@@ -58,7 +58,7 @@ fn wait(folder: &Folder, client: Option<Client>) -> Result<Stopped> {
     let name = folder.name().to_owned();
     let asked = client.is_some();
     if let Some(client) = client {
-        client.wait_end()?;
+        client.wait_end(folder)?;
     }
     let Some(seen) = folder.seen().ok().flatten() else {
         return Ok(Stopped { name, end: None }); // run --rm
