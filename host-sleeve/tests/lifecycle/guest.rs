@@ -142,19 +142,19 @@ impl Guest {
     fn control(&self, mut stream: UnixStream, number: u32) {
         let version = if self.script == Script::Stranger { 7 } else { 1 };
         let hello = Hello { version, ..Hello::new(Protocol::Control, Role::Guest) };
-        let _ = stream.write_all(&encode(&hello, HOST_LIMIT).unwrap());
+        drop(stream.write_all(&encode(&hello, HOST_LIMIT).unwrap()));
         if self.script == Script::Restarts && number < 3 {
-            let _ = stream.write_all(&self.status());
+            drop(stream.write_all(&self.status().0));
             return;
         }
         let reader = stream.try_clone().unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| self.answer(reader));
-            let mut told = 0;
-            while stream.write_all(&self.status()).is_ok() {
+            let (mut status, mut told) = self.status();
+            while stream.write_all(&status).is_ok() {
                 let now = self.state.lock().unwrap();
-                told = told.max(now.1);
-                drop(self.changed.wait_timeout_while(now, Duration::from_secs(60), |now| now.1 <= told));
+                drop(self.changed.wait_timeout_while(now, Duration::from_mins(1), |now| now.1 <= told));
+                (status, told) = self.status();
             }
         });
     }
@@ -167,7 +167,7 @@ impl Guest {
             while let Some(message) = decoder.next_message::<FromHost>().unwrap() {
                 let reply = self.perform(message.request);
                 let frame = encode(&FromGuest::Reply { id: message.id, reply }, HOST_LIMIT).unwrap();
-                let _ = stream.write_all(&frame);
+                drop(stream.write_all(&frame));
             }
             match stream.read(&mut buffer) {
                 Ok(count @ 1..) => decoder.push(&buffer[..count]),
@@ -200,7 +200,7 @@ impl Guest {
         Reply::Done
     }
 
-    fn status(&self) -> Vec<u8> {
+    fn status(&self) -> (Vec<u8>, u64) {
         let (state, seq) = self.state.lock().unwrap().clone();
         let service = ServiceStatus {
             name: "web".into(),
@@ -221,13 +221,13 @@ impl Guest {
             services: vec![service],
             ingress: IngressCounters::default(),
         };
-        encode(&FromGuest::Status(status), HOST_LIMIT).unwrap()
+        (encode(&FromGuest::Status(status), HOST_LIMIT).unwrap(), seq)
     }
 
     fn logs(&self, mut stream: UnixStream) {
         let mut decoder = Decoder::new(HOST_LIMIT);
         let hello_bytes = encode(&Hello::new(Protocol::Logs, Role::Guest), HOST_LIMIT).unwrap();
-        let _ = stream.write_all(&hello_bytes);
+        drop(stream.write_all(&hello_bytes));
         hello(&mut stream, &mut decoder);
         let wanted: Subscribe = message(&mut stream, &mut decoder);
         for (seq, bytes) in (0_u64..).zip(self.said()).filter(|(seq, _)| *seq >= wanted.from) {
@@ -240,7 +240,7 @@ impl Guest {
         }
         if wanted.follow {
             // Until the host goes away.
-            let _ = stream.read(&mut [0; 1]);
+            drop(stream.read(&mut [0; 1]));
         }
     }
 

@@ -40,7 +40,7 @@ fn play(device: &mut UnixStream, clients: &Mutex<Vec<UnixStream>>) {
         if line.first() == Some(&REBOOT) {
             let event = br#"{"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-reset"}}"#;
             for mut client in clients.lock().unwrap().drain(..) {
-                let _ = client.write_all(&[event.as_slice(), b"\n"].concat());
+                drop(client.write_all(&[event.as_slice(), b"\n"].concat()));
             }
             return;
         }

@@ -4,6 +4,7 @@
 //! bounded: QEMU is trusted less once a guest has run in it.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,14 +20,24 @@ const MAX_LINE: u64 = 64 * 1024;
 /// How long QEMU may take to open its socket on a busy machine.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
 
+/// How long reading what QEMU has written may take.
+const READ_LIMIT: Duration = Duration::from_secs(1);
+
 /// The pause between two tries to connect. QEMU opens the socket within tens of milliseconds.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A listener on QMP.
 #[derive(Debug)]
 pub(crate) struct Qmp {
-    cause: Arc<Mutex<Option<String>>>,
+    heard: Arc<Heard>,
     task: JoinHandle<()>,
+}
+
+/// What has come of listening so far.
+#[derive(Debug, Default)]
+struct Heard {
+    connected: AtomicBool,
+    cause: Mutex<Option<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -44,16 +55,18 @@ struct Data {
 impl Qmp {
     /// Listens at `socket` in the folder `dir` as soon as QEMU is there.
     pub(crate) fn listen(dir: PathBuf, socket: &'static str) -> Self {
-        let cause = Arc::new(Mutex::new(None));
-        let task = tokio::spawn(follow(dir, socket, Arc::clone(&cause)));
-        Self { cause, task }
+        let heard = Arc::new(Heard::default());
+        let task = tokio::spawn(follow(dir, socket, Arc::clone(&heard)));
+        Self { heard, task }
     }
 
     /// Why the machine was shut down, as QEMU calls it (`guest-reset`, `guest-panic`, …), once QEMU has ended.
     pub(crate) async fn cause(&mut self) -> Option<String> {
-        // QEMU has ended, so its socket is at its end; what is waited for is only our own reading.
-        drop(time::timeout(Duration::from_secs(1), &mut self.task).await);
-        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        // QEMU has ended: a socket that was reached is at its end, and one that was not never will be.
+        if self.heard.connected.load(Ordering::Acquire) {
+            drop(time::timeout(READ_LIMIT, &mut self.task).await);
+        }
+        self.heard.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -63,10 +76,11 @@ impl Drop for Qmp {
     }
 }
 
-async fn follow(dir: PathBuf, socket: &'static str, cause: Arc<Mutex<Option<String>>>) {
+async fn follow(dir: PathBuf, socket: &'static str, heard: Arc<Heard>) {
     let Ok(Some(mut stream)) = time::timeout(OPEN_LIMIT, open(&dir, socket)).await else {
         return;
     };
+    heard.connected.store(true, Ordering::Release);
     if stream.write_all(b"{\"execute\":\"qmp_capabilities\"}\n").await.is_err() {
         return;
     }
@@ -78,7 +92,7 @@ async fn follow(dir: PathBuf, socket: &'static str, cause: Arc<Mutex<Option<Stri
             _ => return,
         }
         if let Some(why) = shutdown_cause(&line) {
-            cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+            heard.cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
         }
     }
 }
