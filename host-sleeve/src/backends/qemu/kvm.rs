@@ -87,8 +87,8 @@ async fn try_boot(qemu: &Path, kernel: &Path) -> Answer {
         Ok(answer) => answer,
         Err(_) => Answer::no(format!("a trial boot on /dev/kvm did not end within {} s", LIMIT.as_secs())),
     };
-    let said = program.said().unwrap_or_default();
     program.kill().await;
+    let said = program.said().await.unwrap_or_default();
     if !answer.works && said.as_bytes().windows(DISPROOF.len()).any(|window| window == DISPROOF) {
         return Answer::no("a trial boot on /dev/kvm broke off with a KVM internal error");
     }

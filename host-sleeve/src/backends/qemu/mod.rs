@@ -6,6 +6,7 @@
 mod argv;
 mod children;
 mod initrd;
+mod listening;
 pub(crate) mod kvm;
 mod qmp;
 pub(crate) mod version;
@@ -190,9 +191,11 @@ async fn start_vsock(program: &Path, cid: u32, folder: &Folder) -> Result<Progra
     let device = format!("guest-cid={cid},socket={},uds-path={VSOCK_SOCKET}", argv::VHOST_SOCKET);
     let mut running = Program::start(VSOCK_PROGRAM, program, ["--vm", &device], folder.path(), Vec::new())?;
     let deadline = Instant::now() + VSOCK_LIMIT;
-    while !(folder.file(argv::VHOST_SOCKET).exists() && folder.file(VSOCK_SOCKET).exists()) {
+    let sockets = [argv::VHOST_SOCKET, VSOCK_SOCKET];
+    while !running.id().is_some_and(|process| listening::listens(process.pid, &sockets)) {
         if running.has_ended() || Instant::now() > deadline {
-            let said = running.said().unwrap_or_else(|| "it said nothing".to_owned());
+            running.kill().await;
+            let said = running.said().await.unwrap_or_else(|| "it said nothing".to_owned());
             return Err(Error::host(format!("{} does not start", program.display()))
                 .because(std::io::Error::other(said))
                 .hint("`host-sleeve doctor` checks it"));
@@ -246,7 +249,7 @@ impl Deployment for Running {
                 biased;
                 (code, how) = self.qemu.ended() => self.after_qemu(code, how).await,
                 (_, how) = vsock.ended() => {
-                    let said = vsock.said();
+                    let said = vsock.said().await;
                     Ending { powered_off: false, how, said }
                 }
             }
@@ -271,7 +274,7 @@ impl Running {
             Some(cause) if !orderly => format!("{how} ({cause})"),
             _ => how,
         };
-        Ending { powered_off: code == Some(0) && orderly, how, said: self.qemu.said() }
+        Ending { powered_off: code == Some(0) && orderly, how, said: self.qemu.said().await }
     }
 }
 
