@@ -2,8 +2,16 @@
 //!
 //! Its law: every function here is safe to call with any argument; what the kernel refuses comes back as an error.
 
+#[cfg(feature = "machine")]
+pub mod entropy;
 #[cfg(feature = "fdpass")]
 pub mod fdpass;
+#[cfg(feature = "machine")]
+pub mod net;
+#[cfg(feature = "machine")]
+pub mod nsm;
+#[cfg(feature = "machine")]
+pub mod platform;
 #[cfg(feature = "splice")]
 pub mod splice;
 #[cfg(feature = "vsock")]
