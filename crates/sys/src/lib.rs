@@ -2,12 +2,8 @@
 //!
 //! Its law: every function here is safe to call with any argument; what the kernel refuses comes back as an error.
 
-#[cfg(feature = "machine")]
-pub mod entropy;
 #[cfg(feature = "fdpass")]
 pub mod fdpass;
-#[cfg(feature = "machine")]
-pub mod net;
 #[cfg(feature = "machine")]
 pub mod nsm;
 #[cfg(feature = "machine")]
