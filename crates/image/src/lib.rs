@@ -6,10 +6,15 @@
 //! puts them with kernel, command line and manifest into one directory that `run` takes. [`build`] does all of it in one
 //! call. What comes over a network is fetched by the caller; here are only paths and bytes.
 
+pub mod artifact;
+pub mod build;
+pub mod cpio;
 pub mod digest;
+pub mod directory;
 pub mod layers;
 pub mod limits;
 pub mod oci;
+pub mod ramdisk;
 pub mod spool;
 pub mod tar;
 pub mod tree;

@@ -3,6 +3,7 @@
 //! Its law: the order of everything is the order of bytes, so that what is written from a tree does not depend on how it
 //! was read. A tree never holds a file's content: it knows where to read it, and writers stream it.
 
+mod digest;
 mod follow;
 
 use std::collections::BTreeMap;
@@ -39,10 +40,13 @@ pub struct Inode {
     /// Modification time in seconds since 1970. Kept as the layer has it: `.pyc` files carry their source's.
     pub mtime: i64,
     /// Extended attributes by full name (`security.capability`, `user.…`).
-    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub xattrs: Xattrs,
     /// What it is.
     pub kind: Kind,
 }
+
+/// Extended attributes by full name.
+pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// What an inode is. Devices and sockets have no place in an enclave's root.
 #[derive(Clone, Debug)]
@@ -166,6 +170,13 @@ impl Tree {
             _ => (Bound::Excluded([path, b"/"].concat()), Bound::Excluded([path, b"0"].concat())),
         };
         self.entries.range(bounds)
+    }
+
+    /// Sets every modification time that is later than `latest`, in seconds since 1970, to it.
+    pub fn clamp_mtime(&mut self, latest: i64) {
+        for inode in &mut self.inodes {
+            inode.mtime = inode.mtime.min(latest);
+        }
     }
 
     /// Drops inodes that have no name left and numbers the rest in the order of their first names.

@@ -95,18 +95,18 @@ impl<'a> Layering<'a> {
             Asked::Nothing => Ok(()),
             Asked::Hide(path) => self.hide(&path).map_err(|fault| Fault::Entry(name, fault)),
             Asked::HideContents(path) => self.hide_contents(&path).map_err(|fault| Fault::Entry(name, fault)),
-            Asked::Place(path) => self.put(entry, &path, name, data),
+            Asked::Place(path) => self.put(entry, &path, &name, data),
         }
     }
 
-    fn put(&mut self, entry: Entry, path: &[u8], name: String, data: &mut impl Read) -> Result<(), Fault> {
+    fn put(&mut self, entry: Entry, path: &[u8], name: &str, data: &mut impl Read) -> Result<(), Fault> {
         self.count(&entry).map_err(Fault::Limit)?;
-        if self.is_device_to_pass(&entry, path) {
+        if is_device_to_pass(&entry, path) {
             self.notes.add(|| format!("the device {name} is left out: /dev is the enclave's own"));
             return Ok(());
         }
-        let refused = |fault| Fault::Entry(name.clone(), fault);
-        let path = self.prepare(path).map_err(refused)?;
+        let refused = |fault| Fault::Entry(name.to_owned(), fault);
+        let path = self.prepare(path, name)?;
         if path.is_empty() && entry.kind != tar::Kind::Directory {
             return Err(refused(EntryFault::Root));
         }
@@ -115,7 +115,7 @@ impl<'a> Layering<'a> {
             self.replace(&path);
             self.tree.entries.insert(path.clone(), target);
         } else {
-            let inode = self.inode(entry, &path, &name, data)?;
+            let inode = self.inode(entry, &path, name, data)?;
             if !inode.is_directory() || !self.tree.get(&path).is_some_and(Inode::is_directory) {
                 self.replace(&path);
             }
@@ -128,10 +128,7 @@ impl<'a> Layering<'a> {
     /// Measures an entry before anything is kept of it.
     fn count(&mut self, entry: &Entry) -> Result<(), LimitFault> {
         let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.entries += 1;
-        self.metadata += crate::wide(entry.name.len() + entry.link.len() + xattrs);
-        limits::check("entries in all layers", self.entries, self.limits.entries)?;
-        limits::check("bytes of names and attributes in all layers", self.metadata, self.limits.metadata)?;
+        self.count_name(entry.name.len() + entry.link.len() + xattrs)?;
         // Holes cost nothing in the stream: they are counted here, not by the decoder.
         let stored: u64 = entry.sparse.iter().flatten().map(|segment| segment.length).sum();
         let holes = if entry.sparse.is_some() { entry.size.saturating_sub(stored) } else { 0 };
@@ -139,32 +136,37 @@ impl<'a> Layering<'a> {
         limits::check("bytes unpacked", self.unpacked, self.limits.unpacked)
     }
 
-    /// Roots made by debootstrap carry the static devices of `/dev`, which nobody sees in an enclave.
-    fn is_device_to_pass(&self, entry: &Entry, path: &[u8]) -> bool {
-        matches!(entry.kind, tar::Kind::CharDevice | tar::Kind::BlockDevice) && path.starts_with(b"dev/")
+    fn count_name(&mut self, bytes: usize) -> Result<(), LimitFault> {
+        self.entries = self.entries.saturating_add(1);
+        self.metadata = self.metadata.saturating_add(crate::wide(bytes));
+        limits::check("entries in all layers", self.entries, self.limits.entries)?;
+        limits::check("bytes of names and attributes in all layers", self.metadata, self.limits.metadata)
     }
 
     /// The true place of a path, with every directory on the way there.
-    fn prepare(&mut self, path: &[u8]) -> Result<Vec<u8>, EntryFault> {
-        let directory = self.tree.follow(parent(path)).map_err(EntryFault::Parent)?;
+    fn prepare(&mut self, path: &[u8], name: &str) -> Result<Vec<u8>, Fault> {
+        let refused = |fault| Fault::Entry(name.to_owned(), fault);
+        let directory = self.tree.follow(parent(path)).map_err(|fault| refused(EntryFault::Parent(fault)))?;
         let full = if path.is_empty() { Vec::new() } else { join(&directory, base(path)) };
-        names::limit("bytes of a path", full.len(), limits::MAX_PATH)?;
+        names::limit("bytes of a path", full.len(), limits::MAX_PATH).map_err(refused)?;
         if !path.is_empty() {
-            self.make_directories(&directory)?;
+            self.make_directories(&directory, name)?;
         }
         Ok(full)
     }
 
-    fn make_directories(&mut self, path: &[u8]) -> Result<(), EntryFault> {
+    fn make_directories(&mut self, path: &[u8], name: &str) -> Result<(), Fault> {
         let ends = (0..=path.len()).filter(|end| path.get(*end).is_none_or(|byte| *byte == b'/'));
         for ancestor in ends.filter_map(|end| path.get(..end)) {
             match self.tree.get(ancestor) {
                 Some(inode) if inode.is_directory() => {}
                 Some(_) => {
                     let fault = crate::tree::FollowFault::NotADirectory(ancestor.to_vec());
-                    return Err(EntryFault::Parent(fault));
+                    return Err(Fault::Entry(name.to_owned(), EntryFault::Parent(fault)));
                 }
                 None => {
+                    // One entry can ask for two thousand of these.
+                    self.count_name(ancestor.len()).map_err(Fault::Limit)?;
                     self.tree.insert(ancestor.to_vec(), Inode::directory());
                     self.touched.insert(ancestor.to_vec());
                 }
@@ -271,6 +273,11 @@ impl<'a> Layering<'a> {
             }
         }
     }
+}
+
+/// Roots made by debootstrap carry the static devices of `/dev`, which nobody sees in an enclave.
+fn is_device_to_pass(entry: &Entry, path: &[u8]) -> bool {
+    matches!(entry.kind, tar::Kind::CharDevice | tar::Kind::BlockDevice) && path.starts_with(b"dev/")
 }
 
 /// Whether an attribute is carried into the image.

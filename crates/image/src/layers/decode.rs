@@ -22,7 +22,7 @@ type Input = BufReader<Hashed<BlobReader>>;
 
 enum Decoder {
     Plain(Input),
-    Gzip(MultiGzDecoder<Input>),
+    Gzip(Box<MultiGzDecoder<Input>>),
     Zstd(zstd::Decoder<'static, Input>),
 }
 
@@ -90,7 +90,7 @@ impl Decoder {
     fn new(mut input: Input) -> Result<Self, LayerFault> {
         let magic = input.fill_buf().map_err(LayerFault::Blob)?;
         match magic {
-            [0x1f, 0x8b, ..] => Ok(Self::Gzip(MultiGzDecoder::new(input))),
+            [0x1f, 0x8b, ..] => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(input)))),
             // A frame, or a skippable frame before one (RFC 8878, 3.1).
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
                 let mut decoder = zstd::Decoder::with_buffer(input).map_err(LayerFault::Blob)?;
@@ -163,13 +163,12 @@ pub(super) fn read_error(error: io::Error) -> LayerFault {
         Err(error) => error,
     };
     match error.downcast::<Tagged>() {
-        Ok(Tagged::Blob(error)) => LayerFault::Blob(error),
         Ok(Tagged::Scratch(error)) => LayerFault::Scratch(error),
         Ok(Tagged::Damaged(text)) => LayerFault::Damaged(text),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             LayerFault::Damaged("it ends early".to_owned())
         }
-        Err(error) => LayerFault::Blob(error),
+        Ok(Tagged::Blob(error)) | Err(error) => LayerFault::Blob(error),
     }
 }
 

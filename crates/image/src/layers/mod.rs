@@ -24,7 +24,9 @@ use crate::tar::{self, TarFault};
 use crate::tree::{FollowFault, Tree};
 use apply::Layering;
 pub use apply::Notes;
+pub(crate) use apply::keeps_xattr;
 use decode::Stream;
+pub(crate) use names::check_symlink;
 
 /// One layer as its image describes it.
 #[derive(Clone, Debug)]

@@ -68,14 +68,14 @@ pub(super) fn clean(name: &[u8]) -> Result<Vec<u8>, EntryFault> {
 ///
 /// The check reads the target as it is written. A process inside could not leave its root either way; a target that climbs
 /// out of it is a sign of an archive that was made to be unpacked by somebody careless.
-pub(super) fn check_symlink(path: &[u8], target: &[u8]) -> Result<(), EntryFault> {
+pub(crate) fn check_symlink(path: &[u8], target: &[u8]) -> Result<(), EntryFault> {
     if target.is_empty() || target.contains(&0) {
         return Err(EntryFault::Name);
     }
     limit("bytes of a link's target", target.len(), MAX_PATH)?;
     let mut depth = match target.first() {
         Some(b'/') => 0,
-        _ => path.iter().filter(|byte| **byte == b'/').count(),
+        _ => path.split(|byte| *byte == b'/').count() - 1,
     };
     for part in target.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".") {
         depth = match part {

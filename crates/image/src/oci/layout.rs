@@ -102,7 +102,7 @@ pub(super) fn blob(
 }
 
 /// A document's bytes, with their size and digest checked.
-pub(super) fn document(
+pub(crate) fn document(
     store: &impl Store,
     descriptor: &Descriptor,
     what: &'static str,

@@ -23,6 +23,7 @@ use crate::limits::LimitFault;
 
 pub use archive::open as open_docker_archive;
 pub use blob::{Blob, BlobReader};
+pub(crate) use layout::document as read_document;
 pub use layout::{Layout, Store};
 pub use model::{Config, Descriptor, Document, ImageConfig, ImageManifest, Index, Platform, RootFs, media};
 pub use reference::{Reference, ReferenceFault};
@@ -206,6 +207,12 @@ pub fn open_layout(path: &Path, select: &Select, architecture: Architecture) -> 
     choose(&layout, &index, select, architecture)
 }
 
+/// Chooses one image from blobs, by its own digest or by that of an index that names it.
+pub fn find(store: &impl Store, digest: Digest, architecture: Architecture) -> Result<Image, OciFault> {
+    let nothing = Index { schema_version: 2, media_type: None, manifests: Vec::new() };
+    choose(store, &nothing, &Select::Digest(digest), architecture)
+}
+
 fn layer(store: &impl Store, descriptor: &Descriptor, diff_id: Digest) -> Result<Layer, OciFault> {
     if !media::is_layer(&descriptor.media_type) {
         return Err(OciFault::MediaType(descriptor.media_type.clone()));
@@ -226,5 +233,7 @@ fn list(names: &[String]) -> String {
     text
 }
 
+#[cfg(test)]
+pub(crate) mod test_image;
 #[cfg(test)]
 mod tests;

@@ -34,8 +34,8 @@ const GNU_REAL_SIZE: Range<usize> = 483..495;
 pub(super) struct Header([u8; BLOCK]);
 
 impl Header {
-    pub(super) fn new(block: [u8; BLOCK]) -> Result<Self, TarFault> {
-        let header = Self(block);
+    pub(super) fn new(block: &[u8; BLOCK]) -> Result<Self, TarFault> {
+        let header = Self(*block);
         let recorded = number(header.field(CHECKSUM)).ok_or(TarFault::Checksum)?;
         // The checksum's own field counts as spaces. Old writers summed signed bytes.
         let blank = |index: usize, byte: u8| if CHECKSUM.contains(&index) { b' ' } else { byte };

@@ -201,7 +201,7 @@ impl<R: Source> Reader<R> {
     fn header(&mut self) -> Result<Option<Header>, TarFault> {
         let Some(block) = self.block()? else { return Ok(None) };
         if block != [0; BLOCK] {
-            return Header::new(block).map(Some);
+            return Header::new(&block).map(Some);
         }
         match self.block()? {
             None => Ok(None),

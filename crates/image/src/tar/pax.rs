@@ -24,7 +24,7 @@ pub(super) fn parse(mut bytes: &[u8]) -> Result<Records, TarFault> {
             // The oldest form of sparse map: pairs of records, many times the same key.
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
                 let expected: &[u8] =
-                    if map.len() % 2 == 0 { b"GNU.sparse.offset" } else { b"GNU.sparse.numbytes" };
+                    if map.len().is_multiple_of(2) { b"GNU.sparse.offset" } else { b"GNU.sparse.numbytes" };
                 if key != expected || value.contains(&b',') {
                     return Err(TarFault::Sparse);
                 }
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_value_may_hold_newlines_and_equals_signs() {
-        let records = parse(b"31 SCHILY.xattr.user.a=x=1\n2\n\0z\n12 path=a/b\n").unwrap();
+        let records = parse(b"32 SCHILY.xattr.user.a=x=1\n2\n\0z\n12 path=a/b\n").unwrap();
         assert_eq!(records.get(b"SCHILY.xattr.user.a"), Some(&b"x=1\n2\n\0z"[..]));
         assert_eq!(records.get(b"path"), Some(&b"a/b"[..]));
     }
