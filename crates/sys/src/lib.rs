@@ -8,6 +8,8 @@ pub mod fdpass;
 pub mod nsm;
 #[cfg(feature = "machine")]
 pub mod platform;
+#[cfg(feature = "reactor")]
+pub mod reactor;
 #[cfg(feature = "splice")]
 pub mod splice;
 #[cfg(feature = "vsock")]
