@@ -2,6 +2,8 @@
 //!
 //! Its law: every function here is safe to call with any argument; what the kernel refuses comes back as an error.
 
+#[cfg(feature = "child")]
+pub mod child;
 #[cfg(feature = "fdpass")]
 pub mod fdpass;
 #[cfg(feature = "machine")]
