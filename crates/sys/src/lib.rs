@@ -4,3 +4,15 @@
 
 #[cfg(feature = "child")]
 pub mod child;
+#[cfg(feature = "fdpass")]
+pub mod fdpass;
+#[cfg(feature = "machine")]
+pub mod nsm;
+#[cfg(feature = "machine")]
+pub mod platform;
+#[cfg(feature = "reactor")]
+pub mod reactor;
+#[cfg(feature = "splice")]
+pub mod splice;
+#[cfg(feature = "vsock")]
+pub mod vsock;

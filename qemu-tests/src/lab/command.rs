@@ -1,0 +1,135 @@
+//! One run of `host-sleeve`, to its end.
+
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::COMMAND_LIMIT;
+use crate::story::{Failure, Outcome, expect};
+
+/// A command line of `host-sleeve`.
+#[derive(Debug)]
+pub struct Sleeve {
+    command: Command,
+    words: String,
+    limit: Duration,
+}
+
+/// What a finished command left.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// The command's words, for messages.
+    pub words: String,
+    /// Its exit code, if it was not killed.
+    pub code: Option<i32>,
+    /// The signal that killed it.
+    pub signal: Option<i32>,
+    /// What it wrote to stdout; bytes that are not UTF-8 are replaced.
+    pub stdout: String,
+    /// What it wrote to stderr, likewise.
+    pub stderr: String,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Sleeve {
+    /// The program at `program` with these words, in this runtime directory.
+    #[must_use]
+    pub fn new(program: &Path, runtime: &Path, words: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command.args(words).env("CLOISTER_RUNTIME_DIR", runtime).stdin(Stdio::null());
+        Self { command, words: words.join(" "), limit: COMMAND_LIMIT }
+    }
+
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.command.env(key, value);
+        self
+    }
+
+    /// Allows it this long instead of [`COMMAND_LIMIT`].
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// The command, to be started by hand.
+    #[must_use]
+    pub fn into_command(self) -> Command {
+        self.command
+    }
+
+    /// Runs it to its end; past its limit it is killed and the story fails.
+    pub fn finish(mut self) -> Result<Finished, Failure> {
+        let started = Instant::now();
+        let mut child = self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let pid = rustix::process::Pid::from_child(&child);
+        let stdout = child.stdout.take().map(collect);
+        let stderr = child.stderr.take().map(collect);
+        let (ended, wait) = mpsc::channel();
+        let waiter = thread::spawn(move || ended.send(child.wait()).is_ok());
+        let status = wait.recv_timeout(self.limit);
+        if status.is_err() {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+                .map_err(std::io::Error::from)?;
+        }
+        drop(waiter.join());
+        let output = |reader: Option<thread::JoinHandle<Vec<u8>>>| {
+            String::from_utf8_lossy(&reader.and_then(|r| r.join().ok()).unwrap_or_default()).into_owned()
+        };
+        let (stdout, stderr) = (output(stdout), output(stderr));
+        let Ok(status) = status else {
+            let limit = self.limit;
+            return Err(Failure::broken(format_args!(
+                "host-sleeve {} did not end within {limit:?}\n{stdout}{stderr}",
+                self.words
+            )));
+        };
+        let status = status?;
+        Ok(Finished {
+            words: self.words,
+            code: status.code(),
+            signal: status.signal(),
+            stdout,
+            stderr,
+            took: started.elapsed(),
+        })
+    }
+}
+
+impl Finished {
+    /// Fails the story unless the command ended with `code`.
+    pub fn expect_code(&self, code: i32) -> Outcome {
+        expect(
+            self.code == Some(code),
+            format_args!(
+                "host-sleeve {}: expected exit code {code}, saw {:?} (signal {:?})\nstdout:\n{}\nstderr:\n{}",
+                self.words, self.code, self.signal, self.stdout, self.stderr
+            ),
+        )
+    }
+
+    /// What it printed on stdout, as JSON.
+    pub fn json(&self) -> Result<serde_json::Value, Failure> {
+        serde_json::from_str(&self.stdout).map_err(|error| {
+            Failure::broken(format_args!(
+                "host-sleeve {} printed no JSON ({error}):\n{}",
+                self.words, self.stdout
+            ))
+        })
+    }
+}
+
+fn collect(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        drop(from.read_to_end(&mut bytes));
+        bytes
+    })
+}

@@ -1,0 +1,159 @@
+//! The laboratory of one scenario: a folder of its own, the built programs, and everything it started.
+//!
+//! Its law: what a scenario starts ends with it, and a wait always has a deadline and an event, never a fixed sleep.
+
+mod command;
+mod http;
+mod running;
+
+pub use command::{Finished, Sleeve};
+pub use http::Answer;
+pub use running::Running;
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::story::{Failure, expect};
+
+/// How long a boot may take until the service answers. A boot takes two to four seconds on two busy cores under TCG;
+/// anything over this is a hang.
+pub const BOOT_LIMIT: Duration = Duration::from_secs(90);
+
+/// How long an ordinary command may take, for the same reason.
+pub const COMMAND_LIMIT: Duration = Duration::from_mins(1);
+
+/// How long the build of a large image may take: a gigabyte is compressed at some 50 MB a second on one core.
+pub const BUILD_LIMIT: Duration = Duration::from_mins(5);
+
+/// Where the built programs are.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The install tree of `scripts/build`.
+    pub dist: PathBuf,
+    /// The static guest half.
+    pub probe: PathBuf,
+    /// The script that makes real images and prints where they are.
+    pub inputs: PathBuf,
+}
+
+/// The laboratory of one scenario.
+#[derive(Debug)]
+pub struct Lab {
+    name: String,
+    folder: tempfile::TempDir,
+    built: Built,
+    images: u32,
+}
+
+impl Lab {
+    /// An empty laboratory for the scenario `name`.
+    pub fn new(name: &str, built: &Built) -> std::io::Result<Self> {
+        // Socket paths hold 108 bytes (unix(7)), so the folder's name is short.
+        let folder = tempfile::Builder::new().prefix("cl-").tempdir()?;
+        fs::create_dir(folder.path().join("run"))?;
+        Ok(Self { name: name.to_owned(), folder, built: built.clone(), images: 0 })
+    }
+
+    /// The laboratory's folder, removed when the story is over.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The programs under test.
+    #[must_use]
+    pub fn built(&self) -> &Built {
+        &self.built
+    }
+
+    /// A `host-sleeve` command line, in this laboratory's runtime directory.
+    #[must_use]
+    pub fn sleeve(&self, words: &[&str]) -> Sleeve {
+        Sleeve::new(&self.built.dist.join("bin/host-sleeve"), &self.folder.path().join("run"), words)
+    }
+
+    /// A root with the probe in it and nothing else.
+    pub fn probe_root(&mut self) -> Result<PathBuf, Failure> {
+        self.images = self.images.saturating_add(1);
+        let root = self.folder.path().join(format!("root{}", self.images));
+        for folder in ["etc", "tmp", "var"] {
+            fs::create_dir_all(root.join(folder))?;
+        }
+        fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\napp:x:1000:1000::/:/bin/sh\n")?;
+        fs::write(root.join("etc/group"), "root:x:0:\napp:x:1000:\n")?;
+        fs::copy(&self.built.probe, root.join("probe"))?;
+        fs::set_permissions(root.join("probe"), fs::Permissions::from_mode(0o755))?;
+        Ok(root)
+    }
+
+    /// Writes `manifest`, with every `PROBE` in it replaced by the command that runs this scenario's guest half.
+    pub fn manifest(&self, manifest: &str) -> Result<PathBuf, Failure> {
+        let path = self.folder.path().join(format!("cloister{}.yaml", self.images));
+        fs::write(&path, manifest.replace("PROBE", &format!("/probe, {}", self.name)))?;
+        Ok(path)
+    }
+
+    /// Builds an image of `root` with `manifest` and gives its path.
+    pub fn build(&self, root: &Path, manifest: &Path) -> Result<PathBuf, Failure> {
+        let image = self.folder.path().join(format!("app{}.cloister", self.images));
+        let from = format!("dir:{}", root.display());
+        let words = ["build", "--image", &from, "--manifest", path_str(manifest)?, "-o", path_str(&image)?];
+        let built = self.sleeve(&words).finish()?;
+        expect(built.code == Some(0), format_args!("host-sleeve build failed:\n{}", built.stderr))?;
+        Ok(image)
+    }
+
+    /// Builds an image whose services run this scenario's guest half.
+    pub fn image(&mut self, manifest: &str) -> Result<PathBuf, Failure> {
+        let root = self.probe_root()?;
+        let manifest = self.manifest(manifest)?;
+        self.build(&root, &manifest)
+    }
+
+    /// Builds and starts an enclave in the foreground of a process of its own, as `web`, with these extra words.
+    pub fn boot(&mut self, manifest: &str, words: &[&str]) -> Result<Running, Failure> {
+        let image = self.image(manifest)?;
+        self.run(&image, words)
+    }
+
+    /// Starts an enclave from a built image, as `web`, with these extra words.
+    pub fn run(&self, image: &Path, words: &[&str]) -> Result<Running, Failure> {
+        let mut all = vec!["run", path_str(image)?, "--name", "web"];
+        all.extend_from_slice(words);
+        Running::start(self, &all)
+    }
+
+    /// The path of a real image, made if this machine has not made it yet.
+    pub fn input(&self, name: &str) -> Result<String, Failure> {
+        let made = Command::new(&self.built.inputs).arg(name).output()?;
+        let said = String::from_utf8_lossy(&made.stderr);
+        expect(made.status.success(), format_args!("the input {name} could not be made:\n{said}"))?;
+        Ok(String::from_utf8_lossy(&made.stdout).trim().to_owned())
+    }
+
+    /// Builds an image from a real one, named as `host-sleeve build --image` takes it.
+    pub fn build_from(&mut self, reference: &str, manifest: &str) -> Result<PathBuf, Failure> {
+        self.images = self.images.saturating_add(1);
+        let manifest = self.manifest(manifest)?;
+        let image = self.folder.path().join(format!("app{}.cloister", self.images));
+        let words =
+            ["build", "--image", reference, "--manifest", path_str(&manifest)?, "-o", path_str(&image)?];
+        let built = self.sleeve(&words).limit(BUILD_LIMIT).finish()?;
+        expect(built.code == Some(0), format_args!("host-sleeve build failed:\n{}", built.stderr))?;
+        Ok(image)
+    }
+
+    /// A TCP port on loopback that nothing listens on now.
+    pub fn free_port(&self) -> Result<u16, Failure> {
+        Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    }
+}
+
+/// A path as a command's word.
+pub fn path_str(path: &Path) -> Result<&str, Failure> {
+    path.to_str().ok_or_else(|| Failure::broken("a path of the laboratory is not UTF-8"))
+}

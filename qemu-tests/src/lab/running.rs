@@ -1,0 +1,217 @@
+//! An enclave in the foreground of a `host-sleeve run`, and the questions a user asks of it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+
+use super::http::{self, Answer};
+use super::{BOOT_LIMIT, COMMAND_LIMIT, Finished, Lab};
+use crate::story::{Failure, Outcome, expect};
+
+/// How often a question is asked again while its answer is not the one awaited. Short against a boot, long against the
+/// cost of a `host-sleeve` command.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// A running enclave. Dropping it kills what is left of it.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    words: String,
+    runtime: std::path::PathBuf,
+    program: std::path::PathBuf,
+    stdout: Arc<Heard>,
+    stderr: Arc<Heard>,
+    started: Instant,
+}
+
+/// What a stream has said so far, and a bell for those who wait for more.
+#[derive(Debug, Default)]
+struct Heard {
+    so_far: Mutex<(Vec<u8>, bool)>,
+    more: Condvar,
+}
+
+impl Running {
+    pub(super) fn start(lab: &Lab, words: &[&str]) -> Result<Self, Failure> {
+        let mut command = lab.sleeve(words).into_command();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let stdout = child.stdout.take().map(listen).unwrap_or_default();
+        let stderr = child.stderr.take().map(listen).unwrap_or_default();
+        Ok(Self {
+            child,
+            words: words.join(" "),
+            runtime: lab.folder().join("run"),
+            program: lab.built().dist.join("bin/host-sleeve"),
+            stdout,
+            stderr,
+            started: Instant::now(),
+        })
+    }
+
+    /// Everything on stdout so far.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// Everything on stderr so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Waits until stdout contains `part`.
+    pub fn wait_stdout(&self, part: &str) -> Outcome {
+        expect(
+            self.stdout.wait(part, BOOT_LIMIT),
+            format_args!("no {part:?} on stdout:\n{}\nstderr:\n{}", self.stdout(), self.stderr()),
+        )
+    }
+
+    /// Waits until stderr contains `part`.
+    pub fn wait_stderr(&self, part: &str) -> Outcome {
+        expect(self.stderr.wait(part, BOOT_LIMIT), format_args!("no {part:?} on stderr:\n{}", self.stderr()))
+    }
+
+    /// `host-sleeve inspect web --json`.
+    pub fn inspect(&self) -> Result<Value, Failure> {
+        let inspected = self.ask(&["inspect", "web", "--json"])?;
+        inspected.expect_code(0)?;
+        inspected.json()
+    }
+
+    /// Waits until the enclave's state is `state`; a final state that is another one ends the wait.
+    pub fn wait_state(&self, state: &str) -> Result<Value, Failure> {
+        let mut last = String::new();
+        while self.started.elapsed() < BOOT_LIMIT.saturating_add(COMMAND_LIMIT) {
+            let asked = self.ask(&["inspect", "web", "--json"])?;
+            let value = asked.json().unwrap_or_default();
+            if value.pointer("/status/state").and_then(Value::as_str) == Some(state) {
+                return Ok(value);
+            }
+            last = asked.stdout;
+            self.stderr.pause(ASK_AGAIN);
+        }
+        Err(Failure::broken(format_args!(
+            "the enclave never was {state}; last seen: {last}\nstderr of run:\n{}",
+            self.stderr()
+        )))
+    }
+
+    /// Waits until the enclave is ready.
+    pub fn wait_ready(&self) -> Result<Value, Failure> {
+        self.wait_state("ready")
+    }
+
+    /// Another `host-sleeve` command in the same laboratory.
+    pub fn ask(&self, words: &[&str]) -> Result<Finished, Failure> {
+        super::Sleeve::new(&self.program, &self.runtime, words).finish()
+    }
+
+    /// `GET path` through a published port.
+    pub fn get(&self, port: u16, path: &str) -> Result<Answer, Failure> {
+        http::get(port, path, COMMAND_LIMIT)
+    }
+
+    /// Sends a signal to the `host-sleeve run` itself.
+    pub fn signal(&self, signal: Signal) -> Result<(), Failure> {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).map_err(std::io::Error::from)?;
+        Ok(())
+    }
+
+    /// The process number of the `host-sleeve run` itself.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until the `host-sleeve run` has ended.
+    pub fn finish(&mut self) -> Result<Finished, Failure> {
+        let ended = self.stdout.wait_end(BOOT_LIMIT) && self.stderr.wait_end(COMMAND_LIMIT);
+        expect(
+            ended,
+            format_args!("host-sleeve {} did not end\n{}{}", self.words, self.stdout(), self.stderr()),
+        )?;
+        let status = self.child.wait()?;
+        Ok(Finished {
+            words: self.words.clone(),
+            code: status.code(),
+            signal: status.signal(),
+            stdout: self.stdout(),
+            stderr: self.stderr(),
+            took: self.started.elapsed(),
+        })
+    }
+
+    /// `host-sleeve stop web`, and the end of the run.
+    pub fn stop(&mut self) -> Result<Finished, Failure> {
+        self.ask(&["stop", "web"])?.expect_code(0)?;
+        self.finish()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The sleeve's children die with it, by their parent-death signal.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Heard {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.so_far.lock().unwrap_or_else(PoisonError::into_inner).0).into_owned()
+    }
+
+    fn wait(&self, part: &str, limit: Duration) -> bool {
+        let heard = |bytes: &[u8]| bytes.windows(part.len()).any(|window| window == part.as_bytes());
+        let guard = self.so_far.lock().unwrap_or_else(PoisonError::into_inner);
+        let (guard, _) = self
+            .more
+            .wait_timeout_while(guard, limit, |(bytes, ended)| !heard(bytes) && !*ended)
+            .unwrap_or_else(PoisonError::into_inner);
+        heard(&guard.0)
+    }
+
+    fn wait_end(&self, limit: Duration) -> bool {
+        let guard = self.so_far.lock().unwrap_or_else(PoisonError::into_inner);
+        let (guard, _) = self
+            .more
+            .wait_timeout_while(guard, limit, |(_, ended)| !*ended)
+            .unwrap_or_else(PoisonError::into_inner);
+        guard.1
+    }
+
+    /// Waits for something new, `limit` at most.
+    fn pause(&self, limit: Duration) {
+        let guard = self.so_far.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.more.wait_timeout(guard, limit).unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn listen(from: impl Read + Send + 'static) -> Arc<Heard> {
+    let heard = Arc::new(Heard::default());
+    let speaker = Arc::clone(&heard);
+    thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        loop {
+            let piece = from.fill_buf().map(<[u8]>::to_vec).unwrap_or_default();
+            let mut so_far = speaker.so_far.lock().unwrap_or_else(PoisonError::into_inner);
+            so_far.0.extend_from_slice(&piece);
+            so_far.1 = piece.is_empty();
+            speaker.more.notify_all();
+            if piece.is_empty() {
+                return;
+            }
+            drop(so_far);
+            from.consume(piece.len());
+        }
+    });
+    heard
+}

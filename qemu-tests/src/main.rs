@@ -1,0 +1,34 @@
+//! `qemu-tests`: runs the scenarios, tells how each ended, and counts.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use qemu_tests::runner::{Plan, Report};
+
+/// What `--help` prints.
+const USAGE: &str = "usage: qemu-tests --dist DIR --probe FILE --inputs SCRIPT [--jobs N] [--list] [NAME…]
+
+Boots each scenario (or those whose names contain a NAME) under QEMU and says how it ended.
+Ends with `N passed, N failed, N skipped`; the exit code is 0 if none failed, and, where CI is set, none was skipped.
+";
+
+fn main() -> ExitCode {
+    let mut out = std::io::stdout();
+    match Plan::from_words(std::env::args().skip(1)) {
+        Ok(Plan::Help) => finish(&write!(out, "{USAGE}"), ExitCode::SUCCESS),
+        Ok(Plan::List) => {
+            let names: Vec<&str> = qemu_tests::scenarios::ALL.iter().map(|s| s.name).collect();
+            finish(&writeln!(out, "{}", names.join("\n")), ExitCode::SUCCESS)
+        }
+        Ok(Plan::Run(run)) => {
+            let report = run.all(&mut out);
+            let code = if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            finish(&writeln!(out, "{}", Report::line(&report)), code)
+        }
+        Err(why) => finish(&write!(std::io::stderr(), "qemu-tests: {why}\n{USAGE}"), ExitCode::from(2)),
+    }
+}
+
+fn finish(written: &std::io::Result<()>, code: ExitCode) -> ExitCode {
+    if written.is_ok() { code } else { ExitCode::FAILURE }
+}

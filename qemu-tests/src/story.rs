@@ -1,0 +1,63 @@
+//! What a scenario is, and how one ends.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use crate::lab::Lab;
+
+/// One story.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// A sentence in snake case: what a user could notice.
+    pub name: &'static str,
+    /// The host half.
+    pub host: fn(&mut Lab) -> Outcome,
+    /// The guest half: what `/probe NAME ROLE…` does inside, given the words after the name.
+    pub guest: fn(&[String]) -> ExitCode,
+}
+
+/// How a host half ends: `Err` is a failed expectation, or a reason why the story cannot be told on this machine.
+pub type Outcome = Result<(), Failure>;
+
+/// Why a scenario did not pass.
+#[derive(Debug)]
+pub enum Failure {
+    /// An expectation that does not hold.
+    Broken(String),
+    /// Something this machine does not have, by name. The gate counts it as a failure.
+    Skipped(String),
+}
+
+impl Failure {
+    /// An expectation that does not hold, in words.
+    pub fn broken(what: impl fmt::Display) -> Self {
+        Self::Broken(what.to_string())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Broken(format!("the scenario itself failed: {error}"))
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Broken(format!("what was printed is not the JSON expected: {error}"))
+    }
+}
+
+/// Fails the story unless `holds`; `what` says what was expected and what was seen.
+pub fn expect(holds: bool, what: impl fmt::Display) -> Outcome {
+    if holds { Ok(()) } else { Err(Failure::broken(what)) }
+}
+
+/// Fails the story unless the two are the same.
+pub fn expect_eq<T: PartialEq + fmt::Debug>(seen: &T, expected: &T, what: &str) -> Outcome {
+    expect(seen == expected, format_args!("{what}: expected {expected:?}, saw {seen:?}"))
+}
+
+/// Fails the story unless `text` contains `part`.
+pub fn expect_in(text: &str, part: &str, what: &str) -> Outcome {
+    expect(text.contains(part), format_args!("{what}: expected {part:?} in:\n{text}"))
+}
