@@ -4,8 +4,8 @@
 //! sleeve. KVM is used when it has proved itself, else the CPUs are translated, and the record says which and why.
 
 mod argv;
+mod boot;
 mod children;
-mod initrd;
 mod listening;
 pub(crate) mod kvm;
 mod qmp;
@@ -23,14 +23,14 @@ use tokio::time::{self, Instant};
 use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::state::{Folder, record};
-use crate::transport::{Hybrid, Transport};
+use crate::transport::{Hybrid, Kernel, Transport};
 
 use super::{Backend, Console, Deployment, Ending, Pending, Plan};
 
 pub(crate) use argv::Machine;
 use argv::{Accel, Spec, Vsock};
+use boot::Boot;
 use children::Program;
-use initrd::Initrd;
 use qmp::Qmp;
 use version::Version;
 
@@ -112,12 +112,12 @@ fn find_vsock() -> Result<Option<PathBuf>> {
     })
 }
 
-async fn choose_accel(plan: &Plan, qemu: &Found) -> Result<(Accel, Option<String>)> {
-    if plan.accel == AccelChoice::Tcg {
+async fn choose_accel(asked: AccelChoice, qemu: &Found, boot: &Boot) -> Result<(Accel, Option<String>)> {
+    if asked == AccelChoice::Tcg {
         return Ok((Accel::Tcg, None));
     }
-    let answer = kvm::ask(&qemu.path, &qemu.line, &plan.kernel, &plan.kernel_digest).await;
-    match (answer.works, plan.accel) {
+    let answer = kvm::ask(qemu, &boot.kernel, &boot.kernel_digest).await;
+    match (answer.works, asked) {
         (true, _) => Ok((Accel::Kvm, None)),
         (false, AccelChoice::Kvm) => Err(Error::host(format!("KVM does not work here: {}", answer.why))
             .hint("leave out --accel kvm; `host-sleeve doctor` tells more")),
@@ -134,15 +134,13 @@ impl Backend for Qemu {
         Box::pin(async move {
             let qemu = find()?;
             let vsock = find_vsock()?;
-            let (accel, why) = choose_accel(plan, &qemu).await?;
+            let boot = Boot::prepare(&plan.artifact).await?;
+            let (accel, why) = choose_accel(plan.accel, &qemu, &boot).await?;
             let cid = free_cid();
             let vsock_device = match vsock {
                 Some(program) => Some(start_vsock(&program, cid, folder).await?),
                 None => None,
             };
-            let ramdisks = plan.ramdisks.clone();
-            let joined = tokio::task::spawn_blocking(move || Initrd::join(&ramdisks)).await;
-            let initrd = joined.map_err(|e| Error::host("cannot put the ramdisks together").because(e))??;
             let spec = Spec {
                 name: folder.name(),
                 machine: plan.machine,
@@ -151,17 +149,17 @@ impl Backend for Qemu {
                 cid,
                 cpus: plan.cpus,
                 memory: plan.memory,
-                kernel: &plan.kernel,
-                initrd: &initrd.path(),
+                kernel: &boot.kernel.path(),
+                initrd: &boot.ramdisks.path(),
                 cmdline: &plan.cmdline,
             };
             let argv = argv::argv(&spec);
             let kind = kind(&spec);
-            let running = Program::start("QEMU", &qemu.path, argv, folder.path(), vec![initrd.into_fd()])?;
+            let running = Program::start("QEMU", &qemu.path, argv, folder.path(), boot.into_fds())?;
             let qmp = Qmp::listen(folder.path().to_owned(), argv::QMP_SOCKET);
             let transport: Arc<dyn Transport> = match vsock_device {
                 Some(_) => Arc::new(Hybrid::new(folder.socket(VSOCK_SOCKET))),
-                None => return Err(Error::host("the kernel's vsock is not supported yet")),
+                None => Arc::new(Kernel::new(cid)),
             };
             Ok(Box::new(Running { qemu: running, vsock: vsock_device, qmp, transport, cid, kind, why }) as Box<_>)
         })
