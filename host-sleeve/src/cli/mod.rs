@@ -101,9 +101,6 @@ pub(crate) struct Build {
     /// The enclave image to write
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: PathBuf,
-    /// Replace the output if it is there
-    #[arg(long)]
-    pub(crate) force: bool,
 }
 
 /// What `check` takes.
@@ -112,6 +109,9 @@ pub(crate) struct Check {
     /// The manifest, in YAML
     #[arg(value_name = "FILE", default_value = "cloister.yaml")]
     pub(crate) manifest: PathBuf,
+    /// Check it against this image too: its users, programs and paths
+    #[arg(long, value_name = "REFERENCE")]
+    pub(crate) image: Option<String>,
 }
 
 /// What `run` takes.
