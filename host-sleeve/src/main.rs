@@ -6,6 +6,7 @@ mod app;
 mod backends;
 mod build;
 mod cli;
+mod doctor;
 mod error;
 mod install;
 mod logbook;

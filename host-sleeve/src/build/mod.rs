@@ -148,11 +148,16 @@ fn clamp_mtime() -> Result<Option<i64>> {
     };
     let seconds = text.to_str().and_then(|text| text.parse().ok());
     seconds.map(Some).ok_or_else(|| {
-        Error::operator(format!("{EPOCH_VARIABLE} is not a number")).hint("seconds since 1970, such as 1700000000")
+        Error::operator(format!("{EPOCH_VARIABLE} is not a number"))
+            .hint("seconds since 1970, such as 1700000000")
     })
 }
 
-fn resolve(source: &Source, application: &Application, architecture: Architecture) -> Result<Manifest, Refusal> {
+fn resolve(
+    source: &Source,
+    application: &Application,
+    architecture: Architecture,
+) -> Result<Manifest, Refusal> {
     let config = manifest::config(&application.config);
     let root = manifest::Root(&application.tree);
     let arch = manifest::arch(architecture);
@@ -168,7 +173,8 @@ fn blame(fault: BuildFault) -> Error {
                 .hint("--image takes oci:DIR, docker-archive:FILE, docker://HOST/NAME or dir:DIR")
         }
         BuildFault::Directory { path, .. } if !path.is_dir() => {
-            Error::operator(format!("there is no folder {}", path.display())).hint("dir: takes the root of a file system")
+            Error::operator(format!("there is no folder {}", path.display()))
+                .hint("dir: takes the root of a file system")
         }
         BuildFault::Input { .. } => told(Error::author, fault, "look at the image with `skopeo inspect`"),
         BuildFault::Layer { .. } => told(Error::author, fault, "the image must be built another way"),
@@ -178,7 +184,9 @@ fn blame(fault: BuildFault) -> Error {
         BuildFault::Os { .. } => {
             told(Error::host, fault, "./scripts/build makes the Cloister OS; CLOISTER_OS names its folder")
         }
-        BuildFault::Artifact(_) => told(Error::host, fault, "choose another place with -o, or make room there"),
+        BuildFault::Artifact(_) => {
+            told(Error::host, fault, "choose another place with -o, or make room there")
+        }
         BuildFault::Scratch { .. } => {
             told(Error::host, fault, "free some space there, or point CLOISTER_CACHE to another disk")
         }

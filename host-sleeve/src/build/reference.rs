@@ -10,11 +10,13 @@ use cloister_image::oci::Select;
 use crate::error::{Error, Result};
 
 /// The forms, for hints.
-const FORMS: &str = "oci:DIR[:TAG], docker-archive:FILE[:NAME:TAG], docker://HOST/NAME[:TAG|@DIGEST] or dir:DIR";
+const FORMS: &str =
+    "oci:DIR[:TAG], docker-archive:FILE[:NAME:TAG], docker://HOST/NAME[:TAG|@DIGEST] or dir:DIR";
 
 /// Reads a reference.
 pub(super) fn parse(text: &str) -> Result<Input> {
-    let unknown = || Error::operator(format!("`{text}` names no image")).hint(format!("--image takes {FORMS}"));
+    let unknown =
+        || Error::operator(format!("`{text}` names no image")).hint(format!("--image takes {FORMS}"));
     let (transport, rest) = text.split_once(':').filter(|(_, rest)| !rest.is_empty()).ok_or_else(unknown)?;
     match transport {
         "dir" => Ok(Input::Directory { path: PathBuf::from(rest) }),

@@ -71,15 +71,18 @@ impl Place {
     /// `host-sleeve run` in the foreground, as `web`, to its end.
     pub(crate) fn run(&self, script: &str, words: &[&str]) -> Ended {
         let app = self.app();
-        let all: Vec<&str> = ["run", &app, "--name", "web", "--accel", "tcg"].iter().chain(words).copied().collect();
+        let all: Vec<&str> =
+            ["run", &app, "--name", "web", "--accel", "tcg"].iter().chain(words).copied().collect();
         self.sleeve(script, &all)
     }
 
     /// `host-sleeve run` in the foreground, as `web`, left running; answers when it is ready.
     pub(crate) fn start(&self, script: &str, words: &[&str]) -> Running {
         let app = self.app();
-        let all: Vec<&str> = ["run", &app, "--name", "web", "--accel", "tcg"].iter().chain(words).copied().collect();
-        let mut child = self.command(script, &all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let all: Vec<&str> =
+            ["run", &app, "--name", "web", "--accel", "tcg"].iter().chain(words).copied().collect();
+        let mut child =
+            self.command(script, &all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = child.stderr.take().unwrap();
         let mut said = Vec::new();
         while !String::from_utf8_lossy(&said).contains("is ready") {

@@ -4,10 +4,10 @@
 //! sleeve. KVM is used when it has proved itself, else the CPUs are translated, and the record says which and why.
 
 mod argv;
-mod boot;
+pub(crate) mod boot;
 mod children;
-mod listening;
 pub(crate) mod kvm;
+mod listening;
 mod qmp;
 pub(crate) mod version;
 
@@ -102,7 +102,7 @@ pub(crate) fn find() -> Result<Found> {
 }
 
 /// How vsock can be made here: by the kernel, else by the vhost-user device, whose file is the answer.
-fn find_vsock() -> Result<Option<PathBuf>> {
+pub(crate) fn find_vsock() -> Result<Option<PathBuf>> {
     if fs::File::options().read(true).write(true).open(VSOCK_DEVICE).is_ok() {
         return Ok(None);
     }
@@ -161,7 +161,9 @@ impl Backend for Qemu {
                 Some(_) => Arc::new(Hybrid::new(folder.socket(VSOCK_SOCKET))),
                 None => Arc::new(Kernel::new(cid)),
             };
-            Ok(Box::new(Running { qemu: running, vsock: vsock_device, qmp, transport, cid, kind, why }) as Box<_>)
+            let running = Running { qemu: running, vsock: vsock_device, qmp, transport, cid, kind, why };
+            let deployment: Box<dyn Deployment> = Box::new(running);
+            Ok(deployment)
         })
     }
 }
@@ -218,7 +220,8 @@ struct Running {
 impl Deployment for Running {
     fn facts(&self) -> record::Machine {
         let programs = [("qemu", Some(&self.qemu)), ("vsock", self.vsock.as_ref())];
-        let running = programs.into_iter().filter_map(|(part, program)| Some((part.to_owned(), program?.id()?)));
+        let running =
+            programs.into_iter().filter_map(|(part, program)| Some((part.to_owned(), program?.id()?)));
         let vsock = if self.vsock.is_some() { VSOCK_PROGRAM } else { VSOCK_DEVICE };
         record::Machine {
             kind: self.kind.clone(),
@@ -234,7 +237,8 @@ impl Deployment for Running {
     }
 
     fn console(&mut self) -> Option<Console> {
-        self.qemu.stdout().map(|stdout| Box::new(stdout) as Console)
+        let stdout: Console = Box::new(self.qemu.stdout()?);
+        Some(stdout)
     }
 
     fn ended(&mut self) -> Pending<'_, Ending> {
