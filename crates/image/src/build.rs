@@ -5,7 +5,6 @@
 //! [`open`] reads the application. The manifest is then resolved against it by the caller, who can show every fault in it
 //! to its author; [`pack`] writes the artifact.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -242,52 +241,54 @@ fn find_image(input: &Input, options: &Options<'_>) -> Result<(Image, Option<Str
 /// Writes the artifact, and gives its name: the digest of its manifest.
 pub fn pack(application: &Application, pack: &Pack<'_>) -> Result<Digest, BuildFault> {
     let os_fault = |fault| BuildFault::Os { path: pack.os.to_owned(), fault };
-    let release = ramdisk::read_os(pack.os, application.architecture).map_err(os_fault)?;
+    let (release, os_record) = ramdisk::read_os(pack.os, application.architecture).map_err(os_fault)?;
     let manifest = pack.manifest.to_json().map_err(BuildFault::Manifest)?;
     let mut writer = Writer::new(pack.output)?;
     write_os(&release, pack.os, &mut writer)?;
+    writer.bytes(Part::OsRelease, &os_record)?;
     writer.bytes(Part::Manifest, &manifest)?;
-    writer.stream(Part::AppRamdisk, |out| {
-        let root = AppRoot::Plain(&application.tree);
-        ramdisk::write_app(&manifest, root, out).map(drop).map_err(BuildFault::Ramdisk)
-    })?;
-    let record = record(application, pack, &release, writer.outputs());
+    write_app(application, &manifest, &mut writer)?;
+    let os = OsRecord { version: release.version, record: Digest::of(&os_record) };
+    let record = BuildRecord {
+        version: crate::artifact::RECORD_VERSION,
+        tool: pack.tool.clone(),
+        application: application.record.clone(),
+        os,
+        manifest_source: pack.manifest_source,
+        root: pack.root,
+        clamp_mtime: application.clamp_mtime,
+        outputs: writer.outputs(),
+    };
     writer.bytes(Part::BuildRecord, &json(&record, pack.output, Part::BuildRecord)?)?;
     Ok(writer.finish()?)
 }
 
 fn write_os(release: &OsRelease, os: &Path, writer: &mut Writer) -> Result<(), BuildFault> {
-    let kernel = OsRelease::kernel_path(os);
-    let ramdisk = OsRelease::ramdisk_path(os);
-    let files =
-        [(Part::Kernel, kernel, release.kernel.digest), (Part::OsRamdisk, ramdisk, release.ramdisk.digest)];
-    for (part, path, expected) in files {
-        if writer.file(part, &path)?.digest != expected {
-            return Err(BuildFault::Os { path: os.to_owned(), fault: OsFault::Changed(path) });
+    let (kernel, ramdisk) = (ramdisk::kernel_path(os), ramdisk::ramdisk_path(os));
+    let os_fault = |fault| BuildFault::Os { path: os.to_owned(), fault };
+    for (part, path, record) in
+        [(Part::Kernel, kernel, release.kernel), (Part::OsRamdisk, ramdisk, release.ramdisk)]
+    {
+        if writer.file(part, &path)?.digest != record.sha256 {
+            return Err(os_fault(OsFault::Changed(path)));
+        }
+        if part == Part::OsRamdisk {
+            writer.unpacks_to(part, ramdisk::unpacked_size(&path).map_err(os_fault)?);
         }
     }
     writer.bytes(Part::CommandLine, release.cmdline.as_bytes())?;
-    writer.bytes(Part::OsRelease, &json(release, os, Part::OsRelease)?)?;
     Ok(())
 }
 
-fn record(
-    application: &Application,
-    pack: &Pack<'_>,
-    release: &OsRelease,
-    outputs: BTreeMap<String, crate::artifact::Output>,
-) -> BuildRecord {
-    let record = outputs.get(Part::OsRelease.title()).map_or(release.kernel.digest, |output| output.digest);
-    BuildRecord {
-        version: crate::artifact::RECORD_VERSION,
-        tool: pack.tool.clone(),
-        application: application.record.clone(),
-        os: OsRecord { version: release.version.clone(), record },
-        manifest_source: pack.manifest_source,
-        root: pack.root,
-        clamp_mtime: application.clamp_mtime,
-        outputs,
-    }
+fn write_app(application: &Application, manifest: &[u8], writer: &mut Writer) -> Result<(), BuildFault> {
+    let mut unpacked = 0;
+    writer.stream(Part::AppRamdisk, |out| {
+        let written = ramdisk::write_app(manifest, AppRoot::Plain(&application.tree), out);
+        unpacked = written.map_err(BuildFault::Ramdisk)?.unpacked;
+        Ok::<(), BuildFault>(())
+    })?;
+    writer.unpacks_to(Part::AppRamdisk, unpacked);
+    Ok(())
 }
 
 fn json(document: &impl serde::Serialize, path: &Path, part: Part) -> Result<Vec<u8>, BuildFault> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use cloister_manifest::Manifest;
 use serde::de::DeserializeOwned;
 
-use super::{ARTIFACT_TYPE, ArtifactFault, BuildRecord, Part, REQUIRED, host};
+use super::{ARTIFACT_TYPE, ArtifactFault, BuildRecord, Part, REQUIRED, UNPACKED, host};
 use crate::digest::{Digest, Hashed};
 use crate::limits::MAX_DOCUMENT;
 use crate::oci::{Blob, Descriptor, Document, ImageManifest, Layout, OciFault, Store};
@@ -64,6 +64,13 @@ impl Artifact {
     #[must_use]
     pub fn size(&self, part: Part) -> u64 {
         self.parts.get(&part).map_or(0, |descriptor| descriptor.size)
+    }
+
+    /// How many bytes the kernel unpacks a part to: its size, where nothing else is said.
+    #[must_use]
+    pub fn unpacked(&self, part: Part) -> u64 {
+        let said = || self.parts.get(&part)?.annotations.as_ref()?.get(UNPACKED)?.parse().ok();
+        said().unwrap_or_else(|| self.size(part))
     }
 
     /// Copies a part and checks its digest on the way. On an error what was written is worth nothing.

@@ -7,7 +7,6 @@ use cloister_manifest::model;
 use super::*;
 use crate::artifact::Artifact;
 use crate::oci::test_image::{self, TestImage};
-use crate::ramdisk::OsPack;
 
 fn manifest() -> Manifest {
     Manifest {
@@ -25,22 +24,18 @@ fn manifest() -> Manifest {
 fn pack_release(place: &Path) -> PathBuf {
     let os = place.join("os");
     std::fs::create_dir(&os).unwrap();
-    for (name, content) in
-        [("list", "dir /proc 0555\nfile /init 0755 @init\n"), ("bzImage", "k"), ("init", "i")]
-    {
-        std::fs::write(place.join(name), content).unwrap();
-    }
-    let programs = BTreeMap::from([("init".to_owned(), place.join("init"))]);
-    let pack = OsPack {
-        version: "1",
-        architecture: Architecture::X86_64,
-        kernel: &place.join("bzImage"),
-        kernel_record: None,
-        list: &place.join("list"),
-        programs: &programs,
-        command_line: "quiet",
-    };
-    ramdisk::pack_os(&pack, &os).unwrap();
+    std::fs::write(place.join("list"), "dir 0555 /proc\nfile 0755 /init init\n").unwrap();
+    std::fs::write(place.join("init"), "i").unwrap();
+    std::fs::write(os.join("kernel"), "k").unwrap();
+    let ramdisk = ramdisk::pack_os(&place.join("list"), place, &ramdisk::ramdisk_path(&os)).unwrap();
+    let release = serde_json::json!({
+        "version": "1",
+        "arch": "x86_64",
+        "kernel": {"sha256": Digest::of(b"k").hex(), "bytes": 1},
+        "ramdisk": {"sha256": ramdisk.digest.hex(), "bytes": ramdisk.size},
+        "cmdline": "quiet",
+    });
+    std::fs::write(os.join("os.json"), release.to_string()).unwrap();
     os
 }
 
