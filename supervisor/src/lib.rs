@@ -1,0 +1,3 @@
+//! The supervisor: policy inside the enclave.
+
+pub mod ingress;
