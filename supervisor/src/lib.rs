@@ -7,5 +7,10 @@
 //! |---|---|
 //! | [`launcher`] | the process graph: order, readiness, restarts, the end; pure |
 
+mod channel;
 pub mod clock;
+pub mod hold;
 pub mod launcher;
+pub mod logs;
+pub mod stash;
+pub mod world;
