@@ -69,13 +69,9 @@ impl<T: Serialize + DeserializeOwned> Stash<T> {
         }
         let number = self.number.saturating_add(1);
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
-        let slot = [
-            number.to_le_bytes().as_slice(),
-            &checksum(&body).to_le_bytes(),
-            &length.to_le_bytes(),
-            &body,
-        ]
-        .concat();
+        let slot =
+            [number.to_le_bytes().as_slice(), &checksum(&body).to_le_bytes(), &length.to_le_bytes(), &body]
+                .concat();
         self.file.write_all_at(&slot, (number % 2).saturating_mul(SLOT))?;
         self.number = number;
         self.body = body;
@@ -97,7 +93,9 @@ fn read_slot(file: &File, at: u64) -> Option<(u64, Vec<u8>)> {
 
 /// FNV-1a, 64 bits (draft-eastlake-fnv): it finds a torn write; nobody attacks here.
 fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3))
+    bytes
+        .iter()
+        .fold(0xCBF2_9CE4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3))
 }
 
 #[cfg(test)]

@@ -100,10 +100,7 @@ async fn converse(
     }
 }
 
-async fn write(
-    stream: &UnixStream,
-    to_send: &mut mpsc::UnboundedReceiver<Vec<u8>>,
-) -> Result<(), HoldError> {
+async fn write(stream: &UnixStream, to_send: &mut mpsc::UnboundedReceiver<Vec<u8>>) -> Result<(), HoldError> {
     while let Some(frame) = to_send.recv().await {
         let mut rest = frame.as_slice();
         while !rest.is_empty() {

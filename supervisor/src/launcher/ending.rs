@@ -138,7 +138,8 @@ impl Machine {
     }
 
     fn outcome(&self, by: Option<Id>) -> Enclave {
-        let critical = || self.graph.ids().find(|id| self.services.get(id.index()).is_some_and(|s| s.critical));
+        let critical =
+            || self.graph.ids().find(|id| self.services.get(id.index()).is_some_and(|s| s.critical));
         let decider = by.or_else(critical);
         let first = || self.services.first().map(|s| s.name.as_str()).unwrap_or_default();
         match decider.and_then(|id| self.services.get(id.index()).zip(self.unit(id))) {

@@ -112,10 +112,10 @@ fn id_of(place: usize, count: usize) -> Result<Id, GraphError> {
 fn resolve(service: &Service, names: &[String], before: &[Service]) -> Result<Vec<Id>, GraphError> {
     let find = |name: &String| {
         let place = before.iter().position(|s| s.name == *name);
-        place.and_then(|p| u16::try_from(p).ok()).map(Id).ok_or_else(|| GraphError::Order {
-            service: service.name.clone(),
-            on: name.clone(),
-        })
+        place
+            .and_then(|p| u16::try_from(p).ok())
+            .map(Id)
+            .ok_or_else(|| GraphError::Order { service: service.name.clone(), on: name.clone() })
     };
     names.iter().map(find).collect()
 }

@@ -96,6 +96,18 @@ impl Machine {
         self.unit(id).and_then(|u| u.pid).ok_or_else(|| Ask::NotRunning(name()))
     }
 
+    /// Whether nothing is left to decide.
+    #[must_use]
+    pub const fn is_off(&self) -> bool {
+        matches!(self.state.stage, Stage::Off(_))
+    }
+
+    /// Whether the state is final and waits to be read.
+    #[must_use]
+    pub const fn is_closing(&self) -> bool {
+        matches!(self.state.stage, Stage::Closing(_))
+    }
+
     /// Which spawn of the service runs now.
     #[must_use]
     pub fn run(&self, id: Id) -> Option<u32> {

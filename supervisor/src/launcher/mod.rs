@@ -32,7 +32,6 @@ mod stage;
 mod state;
 mod unit;
 
-
 pub use event::{Action, Ask, Event, Id, Verdict};
 pub use graph::GraphError;
 pub use machine::Machine;

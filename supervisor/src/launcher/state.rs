@@ -40,7 +40,9 @@ impl State {
             why.push("the supervisor was started again after a crash".into());
         }
         let units = || self.units.iter().zip(services);
-        why.extend(units().filter_map(|(unit, service)| trouble(unit).map(|t| format!("{} {t}", service.name))));
+        why.extend(
+            units().filter_map(|(unit, service)| trouble(unit).map(|t| format!("{} {t}", service.name))),
+        );
         if !why.is_empty() {
             return Enclave::Degraded { why: why.join("; ") };
         }

@@ -20,10 +20,10 @@ use cloister_wire::logs::Stream;
 use super::ring::Span;
 
 /// Records kept. With lines of a hundred bytes the rings of six busy streams are full first.
-pub const CAPACITY: u64 = 64 * 1024;
+pub(super) const CAPACITY: u64 = 64 * 1024;
 
 /// The service number of what the supervisor says about itself.
-pub const NO_SERVICE: u16 = u16::MAX;
+pub(super) const NO_SERVICE: u16 = u16::MAX;
 
 const RECORD: usize = 32;
 const RECORD_BYTES: u64 = 32;
@@ -41,29 +41,29 @@ const NOTE_EVERY: u64 = CAPACITY / 4;
 
 /// One record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(super) struct Entry {
     /// Its number in the enclave.
-    pub seq: u64,
+    pub(super) seq: u64,
     /// Nanoseconds since boot.
-    pub time_ns: u64,
+    pub(super) time_ns: u64,
     /// Where its bytes lie in its stream's ring.
-    pub span: Span,
+    pub(super) span: Span,
     /// Whose it is: the service's place in the manifest, or [`NO_SERVICE`].
-    pub service: u16,
+    pub(super) service: u16,
     /// Where it was written.
-    pub stream: Stream,
+    pub(super) stream: Stream,
 }
 
 /// The index.
 #[derive(Debug)]
-pub struct Index {
+pub(super) struct Index {
     file: File,
     next: u64,
 }
 
 impl Index {
     /// Goes on with the index in `memfd`. `seen` is told each record that is there, in no order.
-    pub fn resume<F: FnMut(Entry)>(memfd: OwnedFd, mut seen: F) -> io::Result<Self> {
+    pub(super) fn resume<F: FnMut(Entry)>(memfd: OwnedFd, mut seen: F) -> io::Result<Self> {
         let file = File::from(memfd);
         let mut next = 0;
         let mut page = vec![0; HEAD_BYTES];
@@ -82,18 +82,18 @@ impl Index {
 
     /// The number of the next record.
     #[must_use]
-    pub const fn next(&self) -> u64 {
+    pub(super) const fn next(&self) -> u64 {
         self.next
     }
 
     /// The oldest number that may still be here.
     #[must_use]
-    pub const fn oldest(&self) -> u64 {
+    pub(super) const fn oldest(&self) -> u64 {
         self.next.saturating_sub(CAPACITY)
     }
 
     /// Appends records, numbered from [`Self::next`] on. Returns whether [`Self::note_ends`] is due.
-    pub fn append(&mut self, entries: &[Entry]) -> io::Result<bool> {
+    pub(super) fn append(&mut self, entries: &[Entry]) -> io::Result<bool> {
         let before = self.next / NOTE_EVERY;
         for run in entries.chunk_by(|_, next| place(next.seq) != HEAD) {
             let Some(first) = run.first() else { continue };
@@ -106,7 +106,7 @@ impl Index {
 
     /// The records from number `from` on, which must be one of those still here: at least one if there is one, and at
     /// most as many as a page holds.
-    pub fn page(&self, from: u64) -> io::Result<Vec<Entry>> {
+    pub(super) fn page(&self, from: u64) -> io::Result<Vec<Entry>> {
         let before_wrap = CAPACITY.saturating_sub(from.checked_rem(CAPACITY).unwrap_or_default());
         let count = self.next.saturating_sub(from).min(before_wrap).min(PAGE_RECORDS);
         let mut bytes = vec![0; usize::try_from(count.saturating_mul(RECORD_BYTES)).unwrap_or(0)];
@@ -115,13 +115,13 @@ impl Index {
     }
 
     /// Notes the ends of the streams, by their places.
-    pub fn note_ends(&self, ends: &[u64]) -> io::Result<()> {
+    pub(super) fn note_ends(&self, ends: &[u64]) -> io::Result<()> {
         let bytes: Vec<u8> = ends.iter().flat_map(|end| end.to_le_bytes()).take(HEAD_BYTES).collect();
         self.file.write_all_at(&bytes, 0)
     }
 
     /// The ends noted last.
-    pub fn noted_ends(&self) -> io::Result<Vec<u64>> {
+    pub(super) fn noted_ends(&self) -> io::Result<Vec<u64>> {
         let mut head = vec![0; HEAD_BYTES];
         let read = self.file.read_at(&mut head, 0)?;
         let (ends, _) = head.get(..read).unwrap_or_default().as_chunks::<8>();
@@ -213,8 +213,15 @@ mod tests {
         }
         assert_eq!(index.oldest(), 3);
         assert_eq!(index.page(3).unwrap().first(), Some(&entry(3)));
-        assert_eq!(index.page(CAPACITY - 1).unwrap(), [entry(CAPACITY - 1)], "a page ends where the circle does");
-        assert_eq!(index.page(CAPACITY).unwrap(), [entry(CAPACITY), entry(CAPACITY + 1), entry(CAPACITY + 2)]);
+        assert_eq!(
+            index.page(CAPACITY - 1).unwrap(),
+            [entry(CAPACITY - 1)],
+            "a page ends where the circle does"
+        );
+        assert_eq!(
+            index.page(CAPACITY).unwrap(),
+            [entry(CAPACITY), entry(CAPACITY + 1), entry(CAPACITY + 2)]
+        );
         assert_eq!(Index::resume(twin, |_| {}).unwrap().next(), CAPACITY + 3);
     }
 

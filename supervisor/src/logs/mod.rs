@@ -16,7 +16,7 @@ mod ring;
 mod server;
 mod store;
 
-pub use mover::Movers;
-pub use ring::{BATCH_BYTES, RING_BYTES};
+pub use mover::{Lookout, Movers};
+pub use ring::Span;
 pub use server::{Readers, serve};
-pub use store::{Memfds, Output, Shared, Store, stash_names};
+pub use store::{INDEX, Memfds, OWN_LOG, Output, Shared, Store, output_names, stash_names};

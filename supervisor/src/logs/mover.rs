@@ -5,14 +5,12 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use cloister_sys::splice::{set_pipe_size, splice};
 use cloister_wire::logs::Stream;
-
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Receiver;
 use tokio::task::{AbortHandle, yield_now};
 
 use super::needle::Needle;
@@ -36,15 +34,18 @@ const LAST_BATCHES: usize = 16;
 pub struct Lookout {
     /// The text.
     pub text: String,
-    /// Output older than this is another run's.
-    pub since: Moment,
+    /// Look also at what was written since then, before a crash of the supervisor.
+    pub since: Option<Moment>,
     /// Called once when it was found.
     pub found: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl std::fmt::Debug for Lookout {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lookout").field("text", &self.text).field("since", &self.since).finish_non_exhaustive()
+        f.debug_struct("Lookout")
+            .field("text", &self.text)
+            .field("since", &self.since)
+            .finish_non_exhaustive()
     }
 }
 
@@ -58,7 +59,7 @@ pub struct Movers {
 
 #[derive(Debug)]
 struct Mover {
-    pipe: AsyncFd<OwnedFd>,
+    pipe: Receiver,
     output: Output,
     logs: Shared,
     sink: Arc<File>,
@@ -82,10 +83,9 @@ impl Movers {
         lookout: Option<&Lookout>,
     ) -> io::Result<()> {
         for (pipe, stream) in pipes.into_iter().zip([Stream::Stdout, Stream::Stderr]) {
-            // The service's own end is another open file and stays blocking.
-            rustix::io::ioctl_fionbio(&pipe, true)?;
             set_pipe_size(&pipe, PIPE_BYTES).unwrap_or_default();
-            let pipe = AsyncFd::with_interest(pipe, Interest::READABLE)?;
+            // This end becomes non-blocking. The service's own end is another open file and stays blocking.
+            let pipe = Receiver::from_owned_fd(pipe)?;
             let output = Output { id, stream };
             let (logs, sink) = (self.logs.clone(), Arc::clone(&self.sink));
             let mover = Arc::new(Mover { pipe, output, logs, sink, keeps });
@@ -113,11 +113,11 @@ impl Mover {
                 watch = None;
             }
         }
-        while let Ok(mut guard) = self.pipe.readable().await {
-            match guard.try_io(|pipe| self.step(pipe.get_ref(), watch.as_mut().map(|(needle, _)| needle))) {
-                Err(_would_block) => {}
-                Ok(Ok(Step { moved: 0, .. }) | Err(_)) => return,
-                Ok(Ok(Step { found, .. })) => {
+        while self.pipe.readable().await.is_ok() {
+            match self.pipe.try_io(|| self.step(watch.as_mut().map(|(needle, _)| needle))) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Ok(Step { moved: 0, .. }) | Err(_) => return,
+                Ok(Step { found, .. }) => {
                     if found {
                         watch.take().into_iter().for_each(|(_, lookout)| (lookout.found)());
                     }
@@ -129,28 +129,29 @@ impl Mover {
 
     /// Whether the text is in what was written before this task ran: by a supervisor that crashed since.
     fn was_found(&self, needle: &mut Needle, lookout: &Lookout) -> bool {
+        let Some(since) = lookout.since else { return false };
         let logs = self.logs.lock();
-        let spans = logs.spans_since(self.output, lookout.since).unwrap_or_default();
+        let spans = logs.spans_since(self.output, since).unwrap_or_default();
         spans.into_iter().any(|span| {
             let mut bytes = Vec::new();
             logs.read(self.output, span, &mut bytes).is_ok_and(|()| needle.push(&bytes))
         })
     }
 
-    fn step(&self, pipe: &OwnedFd, needle: Option<&mut Needle>) -> io::Result<Step> {
+    fn step(&self, needle: Option<&mut Needle>) -> io::Result<Step> {
         match needle {
-            _ if self.keeps => match self.keep(pipe, needle) {
-                Err(error) if error.kind() != ErrorKind::WouldBlock => self.discard(pipe),
+            _ if self.keeps => match self.keep(needle) {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => self.discard(),
                 kept => kept,
             },
-            None => self.discard(pipe),
-            Some(needle) => search(pipe, needle),
+            None => self.discard(),
+            Some(needle) => self.search(needle),
         }
     }
 
-    fn keep(&self, pipe: &OwnedFd, needle: Option<&mut Needle>) -> io::Result<Step> {
+    fn keep(&self, needle: Option<&mut Needle>) -> io::Result<Step> {
         let mut logs = self.logs.lock();
-        let span = logs.take(self.output, pipe, Moment::now())?;
+        let span = logs.take(self.output, &self.pipe, Moment::now())?;
         let mut bytes = Vec::new();
         let found = needle.is_some_and(|needle| {
             logs.read(self.output, span, &mut bytes).is_ok_and(|()| needle.push(&bytes))
@@ -158,14 +159,21 @@ impl Mover {
         Ok(Step { moved: usize::try_from(span.len).unwrap_or(usize::MAX), found })
     }
 
-    fn discard<P: AsFd>(&self, pipe: P) -> io::Result<Step> {
-        let moved = splice(pipe, &*self.sink, BATCH_BYTES, false)?;
+    fn discard(&self) -> io::Result<Step> {
+        let moved = splice(&self.pipe, &*self.sink, BATCH_BYTES, false)?;
         Ok(Step { moved, found: false })
+    }
+
+    /// Reads and throws away, looking for the text.
+    fn search(&self, needle: &mut Needle) -> io::Result<Step> {
+        let mut bytes = [0; READ_BYTES];
+        let moved = rustix::io::read(&self.pipe, &mut bytes)?;
+        Ok(Step { moved, found: needle.push(bytes.get(..moved).unwrap_or_default()) })
     }
 
     fn drain(&self) {
         for _ in 0..LAST_BATCHES {
-            match self.step(self.pipe.get_ref(), None) {
+            match self.step(None) {
                 Ok(Step { moved: 1.., .. }) => {}
                 Ok(_) | Err(_) => return,
             }
@@ -176,11 +184,4 @@ impl Mover {
 struct Step {
     moved: usize,
     found: bool,
-}
-
-/// Reads and throws away, looking for the text.
-fn search(pipe: &OwnedFd, needle: &mut Needle) -> io::Result<Step> {
-    let mut bytes = [0; READ_BYTES];
-    let moved = rustix::io::read(pipe, &mut bytes)?;
-    Ok(Step { moved, found: needle.push(bytes.get(..moved).unwrap_or_default()) })
 }

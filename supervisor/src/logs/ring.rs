@@ -13,15 +13,15 @@ use cloister_sys::splice::splice;
 
 /// Bytes kept of each stream: some ten thousand lines, and with two streams for each of sixty services still under an
 /// eighth of a gigabyte. A page is only taken once it is written.
-pub const RING_BYTES: u64 = 1024 * 1024;
+pub(super) const RING_BYTES: u64 = 1024 * 1024;
 
 /// The most bytes moved at once: a quarter of a mebibyte is four full pipes of the default size, and keeps the time until
 /// other tasks run under a millisecond.
-pub const BATCH_BYTES: usize = 240 * 1024;
+pub(super) const BATCH_BYTES: usize = 240 * 1024;
 
 /// A stream's ring.
 #[derive(Debug)]
-pub struct Ring {
+pub(super) struct Ring {
     file: File,
     end: u64,
 }
@@ -38,7 +38,7 @@ pub struct Span {
 impl Ring {
     /// Goes on with the ring in `memfd`, of which `noted` bytes have been indexed. Returns the ring and the bytes that
     /// arrived and were not.
-    pub fn resume(memfd: OwnedFd, noted: u64) -> io::Result<(Self, Span)> {
+    pub(super) fn resume(memfd: OwnedFd, noted: u64) -> io::Result<(Self, Span)> {
         let mut file = File::from(memfd);
         let position = file.stream_position()?.checked_rem(RING_BYTES).unwrap_or_default();
         let noted_position = noted.checked_rem(RING_BYTES).unwrap_or_default();
@@ -53,20 +53,20 @@ impl Ring {
 
     /// Bytes ever written.
     #[must_use]
-    pub const fn end(&self) -> u64 {
+    pub(super) const fn end(&self) -> u64 {
         self.end
     }
 
     /// Moves what lies in `pipe` here, at most [`BATCH_BYTES`]. An empty span is the end of the stream;
     /// `WouldBlock` an empty pipe.
-    pub fn take<P: AsFd>(&mut self, pipe: P) -> io::Result<Span> {
+    pub(super) fn take<P: AsFd>(&mut self, pipe: P) -> io::Result<Span> {
         let room = usize::try_from(self.rewind()?).unwrap_or(usize::MAX).min(BATCH_BYTES);
         let moved = splice(pipe, &self.file, room, false)?;
         Ok(self.advance(moved))
     }
 
     /// Writes `text`, or its first part where the ring's end is near.
-    pub fn write(&mut self, text: &[u8]) -> io::Result<Span> {
+    pub(super) fn write(&mut self, text: &[u8]) -> io::Result<Span> {
         let room = usize::try_from(self.rewind()?).unwrap_or(usize::MAX).min(text.len());
         let written = self.file.write(text.get(..room).unwrap_or_default())?;
         Ok(self.advance(written))
@@ -74,12 +74,12 @@ impl Ring {
 
     /// Whether all of `span` is still here.
     #[must_use]
-    pub const fn holds(&self, span: Span) -> bool {
+    pub(super) const fn holds(&self, span: Span) -> bool {
         self.end.saturating_sub(span.at) <= RING_BYTES
     }
 
     /// Appends the bytes of `span` to `out`. The caller has asked [`Self::holds`].
-    pub fn read(&self, span: Span, out: &mut Vec<u8>) -> io::Result<()> {
+    pub(super) fn read(&self, span: Span, out: &mut Vec<u8>) -> io::Result<()> {
         let start = out.len();
         out.resize(start.saturating_add(usize::try_from(span.len).unwrap_or(usize::MAX)), 0);
         let position = span.at.checked_rem(RING_BYTES).unwrap_or_default();

@@ -102,7 +102,7 @@ async fn read(
 }
 
 async fn gone(receiver: &mut Receiver) {
-    receiver.receive::<Subscribe>().await.map_or((), |_| ());
+    drop(receiver.receive::<Subscribe>().await);
 }
 
 /// Ends the connection, and waits until the reader has too: then it has read everything.

@@ -17,6 +17,12 @@ use super::ring::{Ring, Span};
 use crate::clock::Moment;
 use crate::launcher::Id;
 
+/// The name under which init keeps the index.
+pub const INDEX: &str = "log.index";
+
+/// The name under which init keeps what the supervisor says.
+pub const OWN_LOG: &str = "log.supervisor";
+
 /// The name under which the supervisor speaks about itself.
 const OWN_NAME: &str = "supervisor";
 
@@ -52,8 +58,14 @@ pub struct Memfds {
 #[must_use]
 pub fn stash_names(services: &[Service]) -> Vec<String> {
     let kept = services.iter().filter(|s| s.logs == model::Logs::Forward);
-    let outputs = kept.flat_map(|s| [format!("log.{}.out", s.name), format!("log.{}.err", s.name)]);
-    ["log.index".to_owned(), "log.supervisor".to_owned()].into_iter().chain(outputs).collect()
+    let outputs = kept.flat_map(|s| output_names(&s.name));
+    [INDEX.to_owned(), OWN_LOG.to_owned()].into_iter().chain(outputs).collect()
+}
+
+/// The names of the rings of a service's stdout and stderr.
+#[must_use]
+pub fn output_names(service: &str) -> [String; 2] {
+    ["out", "err"].map(|end| format!("log.{service}.{end}"))
 }
 
 /// The logs, shared by the tasks that write and read them.
