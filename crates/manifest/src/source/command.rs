@@ -81,7 +81,7 @@ impl Scope<'_> {
             None if command.is_none() => argv.extend(config.cmd.iter().cloned()),
             None => {}
         }
-        if named.damaged {
+        if named.damaged || command.is_some_and(|list| list.value.is_empty()) {
             return argv;
         }
         let at =
