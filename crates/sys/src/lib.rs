@@ -2,16 +2,18 @@
 //!
 //! Its law: every function here is safe to call with any argument; what the kernel refuses comes back as an error.
 
-#[cfg(feature = "machine")]
-pub mod entropy;
+#[cfg(feature = "child")]
+pub mod child;
 #[cfg(feature = "fdpass")]
 pub mod fdpass;
-#[cfg(feature = "machine")]
-pub mod net;
+#[cfg(feature = "inherited")]
+pub mod inherited;
 #[cfg(feature = "machine")]
 pub mod nsm;
 #[cfg(feature = "machine")]
 pub mod platform;
+#[cfg(feature = "reactor")]
+pub mod reactor;
 #[cfg(feature = "splice")]
 pub mod splice;
 #[cfg(feature = "vsock")]

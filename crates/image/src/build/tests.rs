@@ -1,0 +1,147 @@
+//! Whole builds: from a directory and from a layout, twice the same.
+
+use std::collections::BTreeMap;
+
+use cloister_manifest::model;
+
+use super::*;
+use crate::artifact::Artifact;
+use crate::oci::test_image::{self, TestImage};
+use crate::ramdisk::OsPack;
+
+fn manifest() -> Manifest {
+    Manifest {
+        version: model::VERSION,
+        name: "test".to_owned(),
+        services: Vec::new(),
+        ingress: Vec::new(),
+        root: model::Root { writable_bytes: 1 << 20 },
+        control: model::Control { host: Vec::new(), local_uids: Vec::new() },
+        stop_timeout_ms: 1000,
+        debug: false,
+    }
+}
+
+fn pack_release(place: &Path) -> PathBuf {
+    let os = place.join("os");
+    std::fs::create_dir(&os).unwrap();
+    for (name, content) in
+        [("list", "dir /proc 0555\nfile /init 0755 @init\n"), ("bzImage", "k"), ("init", "i")]
+    {
+        std::fs::write(place.join(name), content).unwrap();
+    }
+    let programs = BTreeMap::from([("init".to_owned(), place.join("init"))]);
+    let pack = OsPack {
+        version: "1",
+        architecture: Architecture::X86_64,
+        kernel: &place.join("bzImage"),
+        kernel_record: None,
+        list: &place.join("list"),
+        programs: &programs,
+        command_line: "quiet",
+    };
+    ramdisk::pack_os(&pack, &os).unwrap();
+    os
+}
+
+/// Builds in a place of its own, under `umask`-independent names, and gives every file of the artifact.
+fn build(input: impl Fn(&Path) -> Input) -> BTreeMap<PathBuf, Vec<u8>> {
+    let place = tempfile::tempdir().unwrap();
+    let os = pack_release(place.path());
+    let options = Options {
+        architecture: Architecture::X86_64,
+        scratch: place.path(),
+        limits: Limits::default(),
+        clamp_mtime: Some(1_000_000_000),
+    };
+    let application = open(&input(place.path()), &options).unwrap();
+    let output = place.path().join("app.cloister");
+    let tool = ToolRecord { name: "test".to_owned(), version: "0".to_owned() };
+    let request = Pack {
+        manifest: &manifest(),
+        manifest_source: None,
+        os: &os,
+        root: RootForm::Plain,
+        tool,
+        output: &output,
+    };
+    let digest = pack(&application, &request).unwrap();
+    let artifact = Artifact::open(&output).unwrap();
+    artifact.verify().unwrap();
+    assert_eq!(artifact.digest(), digest);
+    assert_eq!(artifact.manifest().unwrap(), manifest());
+    files(&output)
+}
+
+fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut pending = vec![root.to_owned()];
+    while let Some(directory) = pending.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                pending.push(path);
+            } else {
+                files.insert(path.strip_prefix(root).unwrap().to_owned(), std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn two_builds_of_a_directory_in_two_places_are_the_same_bytes() {
+    // The files are made anew each time, in another order: other inode numbers, other times, another place.
+    let input = |names: [&'static str; 3]| {
+        move |place: &Path| {
+            let path = place.join("rootfs");
+            std::fs::create_dir(&path).unwrap();
+            for name in names {
+                std::fs::write(path.join(name), name).unwrap();
+            }
+            std::fs::hard_link(path.join("a"), path.join("z")).unwrap();
+            Input::Directory { path }
+        }
+    };
+    assert_eq!(build(input(["a", "b", "c"])), build(input(["c", "a", "b"])));
+}
+
+#[test]
+fn two_builds_of_a_layout_in_two_places_are_the_same_bytes() {
+    let input = |place: &Path| {
+        let path = place.join("layout");
+        TestImage::default()
+            .layer(&test_image::tar(&[("etc/", ""), ("etc/motd", "hello")]))
+            .write_layout(&path);
+        Input::Layout { path, select: Select::Only }
+    };
+    assert_eq!(build(input), build(input));
+}
+
+#[test]
+fn a_failed_build_leaves_nothing_behind() {
+    let place = tempfile::tempdir().unwrap();
+    let os = pack_release(place.path());
+    std::fs::write(os.join("kernel"), "another kernel").unwrap();
+    std::fs::create_dir(place.path().join("rootfs")).unwrap();
+    let options = Options {
+        architecture: Architecture::X86_64,
+        scratch: place.path(),
+        limits: Limits::default(),
+        clamp_mtime: None,
+    };
+    let application = open(&Input::Directory { path: place.path().join("rootfs") }, &options).unwrap();
+    let names = || std::fs::read_dir(place.path()).unwrap().count();
+    let before = names();
+    let request = Pack {
+        manifest: &manifest(),
+        manifest_source: None,
+        os: &os,
+        root: RootForm::Plain,
+        tool: ToolRecord { name: "test".to_owned(), version: "0".to_owned() },
+        output: &place.path().join("app.cloister"),
+    };
+    let fault = pack(&application, &request).unwrap_err();
+    assert!(matches!(fault, BuildFault::Os { fault: OsFault::Changed(_), .. }), "{fault:?}");
+    assert_eq!(names(), before);
+}

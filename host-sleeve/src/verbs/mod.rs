@@ -1,0 +1,39 @@
+//! One file for each command.
+//!
+//! Its law: a command turns typed words into calls and results into output; what it does is done elsewhere. Each answers
+//! with an exit code.
+
+mod doctor;
+mod follow;
+mod inspect;
+mod logs;
+mod ps;
+mod rm;
+mod run;
+mod service;
+mod stats;
+mod stop;
+
+use crate::cli::{Cli, Verb};
+use crate::error::{Error, Result};
+
+/// The exit code of a command that did what it was asked.
+pub(crate) const DONE: u8 = 0;
+
+/// Does what was asked.
+pub(crate) fn perform(cli: Cli) -> Result<u8> {
+    let json = cli.json;
+    match cli.verb {
+        Verb::Build(_) | Verb::Check(_) => Err(Error::host("not built in")),
+        Verb::Run(asked) => run::run(asked, json),
+        Verb::Ps(asked) => ps::ps(&asked, json),
+        Verb::Logs(asked) => logs::logs(&asked, json),
+        Verb::Stop(asked) => stop::stop(&asked, json),
+        Verb::Rm(asked) => rm::rm(&asked, json),
+        Verb::Inspect(asked) => inspect::inspect(&asked, json),
+        Verb::Service(asked) => service::service(&asked, json),
+        Verb::Stats(asked) => stats::stats(&asked, json),
+        Verb::Doctor => doctor::doctor(json),
+        Verb::Sleeve => run::sleeve(),
+    }
+}
