@@ -64,9 +64,9 @@ pub trait Listen: Send + Sync {
     fn accept(&self) -> Accepting<'_>;
 }
 
-/// A unix socket that stands for the host's vsock.
+/// Where the host connects: a vsock port, or in tests a unix socket.
 #[derive(Debug)]
-pub struct HostSocket(pub UnixListener);
+pub struct HostSocket(pub cloister_relay::Listener);
 
 impl Listen for HostSocket {
     fn accept(&self) -> Accepting<'_> {

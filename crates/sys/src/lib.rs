@@ -6,6 +6,8 @@
 pub mod child;
 #[cfg(feature = "fdpass")]
 pub mod fdpass;
+#[cfg(feature = "inherited")]
+pub mod inherited;
 #[cfg(feature = "machine")]
 pub mod nsm;
 #[cfg(feature = "machine")]

@@ -10,6 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cloister_manifest::model::{Control, MAX_BYTES, Manifest};
+use cloister_relay::Listener;
+use cloister_wire::control::IngressCounters;
 use cloister_wire::hold::Welcome;
 use tokio::sync::{mpsc, watch};
 
@@ -17,6 +19,7 @@ use super::line::Line;
 use super::turn::{Core, Inbox, Kept};
 use super::{CoreError, Setup};
 use crate::clock::Moment;
+use crate::ingress::Ingress;
 use crate::launcher::{Action, Event, Machine};
 use crate::logs::{self, Movers, Readers, Shared, Store};
 use crate::notify::Notify;
@@ -50,7 +53,6 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     serve_all(setup.control, setup.local_control, |listener| status::serve(listener, asking.clone()));
 
     let (stash, kept) = Stash::<Kept>::resume(line.memfd(STATE).await?);
-    kept.iter().for_each(|kept| board.resume_from(kept.seq));
     let manifest = read_manifest(&setup.paths.manifest);
     let (services, control) = manifest.as_ref().map(parts).unwrap_or_else(|_| (Vec::new(), nothing()));
     let names = services.iter().map(|s| s.name.clone()).collect();
@@ -62,6 +64,8 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
         logs::serve(listener, logs.clone(), Arc::clone(&readers))
     });
     allow.send_replace(control);
+    let ingress = manifest.as_ref().ok().map(|manifest| carry(manifest, setup.ingress, &logs));
+    resume(&board, kept.as_ref(), ingress.clone());
 
     let machine = match manifest {
         Ok(manifest) => prepare(&mut line, &welcome, &manifest, kept, setup.seed).await?,
@@ -81,6 +85,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
         logs,
         movers,
         readers,
+        ingress,
         hold: line.hold,
         paths: setup.paths,
         probes: BTreeMap::new(),
@@ -90,6 +95,37 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     };
     let inbox = Inbox { asked, told, notify, own_events, backlog: line.backlog };
     begin(core, inbox, welcome, line.pipes, actions).await
+}
+
+/// Carries connections from outside from now on.
+fn carry(manifest: &Manifest, listener: Listener, logs: &Shared) -> Ingress {
+    let logs = logs.clone();
+    let ingress = Ingress::new(&manifest.ingress, Box::new(move |line| logs.say(None, &line)));
+    let serving = ingress.clone();
+    drop(tokio::spawn(async move { serving.serve(listener).await }));
+    ingress
+}
+
+/// Goes on counting where a supervisor before this one stopped.
+fn resume(board: &Board, kept: Option<&Kept>, ingress: Option<Ingress>) {
+    if let Some(kept) = kept {
+        board.resume_from(kept.seq);
+    }
+    let before = kept.map(|kept| kept.ingress).unwrap_or_default();
+    if let Some(ingress) = ingress {
+        board.count_ingress(move || sum(before, ingress.counters()));
+    }
+}
+
+/// Connections open before a crash are not open any more.
+fn sum(before: IngressCounters, now: IngressCounters) -> IngressCounters {
+    IngressCounters {
+        accepted: before.accepted.saturating_add(now.accepted),
+        open: now.open,
+        refused: before.refused.saturating_add(now.refused),
+        bytes_in: before.bytes_in.saturating_add(now.bytes_in),
+        bytes_out: before.bytes_out.saturating_add(now.bytes_out),
+    }
 }
 
 /// The first turn: the services start, or those that init holds are taken over.

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use cloister_manifest::model::Service;
+use cloister_wire::control::IngressCounters;
 use cloister_wire::hold::{FromInit, Held};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -17,6 +18,7 @@ use tokio::time::sleep;
 use super::CoreError;
 use crate::clock::Moment;
 use crate::hold::{Hold, HoldError, Incoming};
+use crate::ingress::Ingress;
 use crate::launcher::{Action, Event, Id, Machine, State, Verdict};
 use crate::logs::{Movers, Readers, Shared};
 use crate::notify::{self, Note, Notify};
@@ -36,6 +38,8 @@ const PASSING: [i32; 7] =
 pub(super) struct Kept {
     /// The last number of a status that may have been shown.
     pub(super) seq: u64,
+    /// What ingress had counted.
+    pub(super) ingress: IngressCounters,
     /// The launcher's state.
     pub(super) state: State,
 }
@@ -59,6 +63,8 @@ pub(super) struct Core {
     pub(super) logs: Shared,
     pub(super) movers: Movers,
     pub(super) readers: Arc<Readers>,
+    /// Absent where there is no manifest to say what may be reached.
+    pub(super) ingress: Option<Ingress>,
     pub(super) hold: Hold,
     pub(super) paths: Paths,
     /// The probes of each service.
@@ -127,8 +133,12 @@ impl Core {
 
     /// Keeps what was decided, performs it and shows it.
     pub(super) fn carry_out(&mut self, actions: Vec<Action>) -> Result<(), CoreError> {
-        let seq = self.board.read().seq;
-        self.stash.save(&Kept { seq, state: self.machine.state().clone() })?;
+        let shown = self.board.read();
+        self.stash.save(&Kept {
+            seq: shown.seq,
+            ingress: shown.ingress,
+            state: self.machine.state().clone(),
+        })?;
         for action in actions {
             self.perform(action)?;
         }

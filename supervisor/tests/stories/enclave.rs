@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use cloister_manifest::Manifest;
+use cloister_relay::Listener;
 use cloister_supervisor::core::{Setup, run};
 use cloister_supervisor::world::{HostSocket, LocalSocket, Paths};
 use tempfile::TempDir;
@@ -58,22 +59,30 @@ impl Enclave {
             cgroups: self.path("cgroups"),
             proc: PathBuf::from("/proc"),
         };
-        let sockets = ["control", "logs", "local-control", "local-logs"].map(|name| self.path(name));
+        let sockets =
+            ["control", "logs", "ingress", "local-control", "local-logs"].map(|name| self.path(name));
         let notify = self.notify.clone();
         let (kill, killed) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let [control, logs, local_control, local_logs] = sockets.map(|path| {
+                let sockets = sockets.map(|path| {
                     drop(std::fs::remove_file(&path));
-                    UnixListener::bind(path).unwrap()
+                    std::os::unix::net::UnixListener::bind(path).unwrap()
                 });
+                let [control, logs, ingress, local_control, local_logs] = sockets;
+                let host = |socket| Listener::from_unix(socket).unwrap();
+                let local = |socket: std::os::unix::net::UnixListener| {
+                    socket.set_nonblocking(true).unwrap();
+                    LocalSocket(UnixListener::from_std(socket).unwrap())
+                };
                 let setup = Setup {
                     init,
-                    control: Box::new(HostSocket(control)),
-                    logs: Box::new(HostSocket(logs)),
-                    local_control: Some(Box::new(LocalSocket(local_control))),
-                    local_logs: Some(Box::new(LocalSocket(local_logs))),
+                    control: Box::new(HostSocket(host(control))),
+                    logs: Box::new(HostSocket(host(logs))),
+                    ingress: host(ingress),
+                    local_control: Some(Box::new(local(local_control))),
+                    local_logs: Some(Box::new(local(local_logs))),
                     notify,
                     paths,
                     seed: 1,
