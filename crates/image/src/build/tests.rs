@@ -149,7 +149,9 @@ fn a_manifest_finds_its_program_and_user_in_the_image() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("layout");
     let passwd = "web:x:33:33::/:/bin/false\n";
-    let tar = test_image::tar(&[("etc/", ""), ("etc/passwd", passwd), ("bin/", ""), ("bin/app", "program")]);
+    // As much of a static x86-64 program as tells that it is one.
+    let program = format!("\x7fELF\x02\x01\x01{}\x02\0\x3e\0\x01\0\0\0{}", "\0".repeat(9), "\0".repeat(40));
+    let tar = test_image::tar(&[("etc/", ""), ("etc/passwd", passwd), ("bin/", ""), ("bin/app", &program)]);
     TestImage::default().layer(&tar).write_layout(&path);
     let options = Options {
         architecture: Architecture::X86_64,
