@@ -1,2 +1,2 @@
-//! Not built yet.
+//! The supervisor's entry.
 fn main() {}

@@ -3,7 +3,7 @@
 //! Its law: until the machine runs, any way out leaves nothing behind; from then on, every way out ends the machine and
 //! writes the end into the record.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -369,8 +369,8 @@ fn new_record(order: &Order, app: &App, name: &str, memory: u64, publish: Vec<Pu
         version: record::VERSION,
         name: name.to_owned(),
         image: record::Image {
-            path: app.path.clone(),
-            digest: app.digest.clone(),
+            path: app.path().to_owned(),
+            digest: app.artifact.digest().to_string(),
             name: app.manifest.name.clone(),
         },
         backend: order.backend.clone(),
@@ -392,9 +392,7 @@ fn new_record(order: &Order, app: &App, name: &str, memory: u64, publish: Vec<Pu
 
 fn plan(order: &Order, app: &App, memory: u64) -> Plan {
     Plan {
-        kernel: app.kernel.path.clone(),
-        kernel_digest: app.kernel.digest.clone(),
-        ramdisks: app.ramdisks.iter().map(|ramdisk| Path::to_path_buf(&ramdisk.path)).collect(),
+        artifact: app.artifact.clone(),
         cmdline: app.cmdline.clone(),
         cpus: order.cpus,
         memory,

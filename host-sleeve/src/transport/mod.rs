@@ -7,30 +7,37 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::UnixStream;
+use cloister_relay::Stream;
+use cloister_sys::vsock::Address;
+use tokio::io::AsyncReadExt;
 use tokio::time;
 
 use crate::backends::Pending;
 
-/// A connection.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Debug + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Debug + Send + Unpin> Stream for S {}
-
 /// A way to an enclave.
 pub(crate) trait Transport: Debug + Send + Sync {
     /// Connects to a port.
-    fn connect(&self, port: u32) -> Pending<'_, io::Result<Box<dyn Stream>>>;
+    fn connect(&self, port: u32) -> Pending<'_, io::Result<Stream>>;
 }
 
-/// The hybrid unix-socket protocol.
+/// The hybrid unix-socket protocol of vhost-device-vsock, Firecracker and Cloud Hypervisor: `CONNECT <port>\n`, then
+/// `OK <port>\n` or the end.
 #[derive(Debug)]
 pub(crate) struct Hybrid {
     socket: PathBuf,
 }
 
+/// `AF_VSOCK`.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    cid: u32,
+}
+
+/// How long the enclave may take to accept. One whose kernel has not come that far yet does not answer at all.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// The longest answer: `OK`, a port and the line's end.
+const MAX_ANSWER: usize = 32;
 
 impl Hybrid {
     /// The device behind this socket.
@@ -39,24 +46,34 @@ impl Hybrid {
     }
 }
 
+impl Kernel {
+    /// The guest of this address.
+    pub(crate) const fn new(cid: u32) -> Self {
+        Self { cid }
+    }
+}
+
 impl Transport for Hybrid {
-    fn connect(&self, port: u32) -> Pending<'_, io::Result<Box<dyn Stream>>> {
+    fn connect(&self, port: u32) -> Pending<'_, io::Result<Stream>> {
         Box::pin(async move {
-            let mut stream = UnixStream::connect(&self.socket).await?;
-            stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
+            let mut stream = Stream::connect_unix(&self.socket)?;
+            stream.send_all(format!("CONNECT {port}\n").as_bytes()).await?;
             let answer = async {
                 let mut line = Vec::new();
-                while line.last() != Some(&b'\n') && line.len() < 32 {
+                while line.last() != Some(&b'\n') && line.len() < MAX_ANSWER {
                     line.push(stream.read_u8().await?);
                 }
                 io::Result::Ok(line)
             };
             let line = time::timeout(ANSWER_LIMIT, answer).await??;
-            if line.starts_with(b"OK ") {
-                Ok(Box::new(stream) as Box<dyn Stream>)
-            } else {
-                Err(io::ErrorKind::ConnectionRefused.into())
-            }
+            if line.starts_with(b"OK ") { Ok(stream) } else { Err(io::ErrorKind::ConnectionRefused.into()) }
         })
+    }
+}
+
+impl Transport for Kernel {
+    fn connect(&self, port: u32) -> Pending<'_, io::Result<Stream>> {
+        let to = Address { cid: self.cid, port };
+        Box::pin(async move { time::timeout(ANSWER_LIMIT, Stream::connect_vsock(to)).await? })
     }
 }

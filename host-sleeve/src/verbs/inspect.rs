@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use cloister_image::artifact::BuildRecord;
+use cloister_image::digest::Digest;
 use cloister_manifest::Manifest;
 use cloister_wire::control::{Reply, Request};
 use serde::Serialize;
@@ -32,16 +34,16 @@ struct Enclave<'a> {
 #[derive(Serialize)]
 struct Image<'a> {
     path: &'a Path,
-    digest: &'a str,
-    kernel: File<'a>,
-    ramdisks: Vec<File<'a>>,
+    digest: Digest,
+    parts: BTreeMap<&'static str, File>,
     cmdline: &'a str,
     manifest: &'a Manifest,
+    build: BuildRecord,
 }
 
 #[derive(Serialize)]
-struct File<'a> {
-    digest: &'a str,
+struct File {
+    digest: Digest,
     size: u64,
 }
 
@@ -152,35 +154,32 @@ fn confinement(name: &str, service: &str, json: bool) -> Result<u8> {
 
 fn image(path: &Path, json: bool) -> Result<u8> {
     let app = App::open(path)?;
-    if json {
-        let file = |blob: &'_ crate::app::Blob| (blob.digest.clone(), blob.size);
-        let (kernel, ramdisks) = (file(&app.kernel), app.ramdisks.iter().map(file).collect::<Vec<_>>());
-        let all = Image {
-            path: &app.path,
-            digest: &app.digest,
-            kernel: File { digest: &kernel.0, size: kernel.1 },
-            ramdisks: ramdisks.iter().map(|(digest, size)| File { digest, size: *size }).collect(),
-            cmdline: &app.cmdline,
-            manifest: &app.manifest,
-        };
-        return output::json(&all).map(|()| DONE);
-    }
+    let unusable = |error| Error::operator(format!("{} cannot be used", path.display())).because(error);
+    app.artifact.verify().map_err(unusable)?;
+    let build = app.artifact.build_record().map_err(unusable)?;
+    let parts = app.artifact.parts().map(|(part, digest, size)| (part.title(), File { digest, size })).collect();
+    let (digest, cmdline) = (app.artifact.digest(), &app.cmdline);
+    let image = Image { path: app.path(), digest, parts, cmdline, manifest: &app.manifest, build };
+    if json { output::json(&image)? } else { output::data(&image_text(&image))? }
+    Ok(DONE)
+}
+
+fn image_text(image: &Image<'_>) -> String {
     let mut table = Table::default();
     let mut fact = |name: &str, value: String| table.row(vec![name.to_owned(), value]);
-    fact("image", app.path.display().to_string());
-    fact("digest", app.digest.clone());
-    fact("name", app.manifest.name.clone());
-    fact("kernel", format!("{} {}", app.kernel.digest, show_size(app.kernel.size)));
-    for ramdisk in &app.ramdisks {
-        fact("ramdisk", format!("{} {}", ramdisk.digest, show_size(ramdisk.size)));
+    fact("image", image.path.display().to_string());
+    fact("digest", image.digest.to_string());
+    fact("name", image.manifest.name.clone());
+    for (title, file) in &image.parts {
+        fact(title, format!("{} {}", file.digest, show_size(file.size)));
     }
-    fact("command line", app.cmdline.clone());
-    for service in &app.manifest.services {
+    fact("command line", image.cmdline.to_owned());
+    fact("built by", format!("{} {}", image.build.tool.name, image.build.tool.version));
+    for service in &image.manifest.services {
         fact("service", format!("{}: {}", service.name, service.argv.join(" ")));
     }
-    for ingress in &app.manifest.ingress {
+    for ingress in &image.manifest.ingress {
         fact("ingress", format!("{} to {} port {}", ingress.port, ingress.service, ingress.target));
     }
-    output::data(&table.render())?;
-    Ok(DONE)
+    table.render()
 }
