@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::listener::{Listener, Peer};
@@ -38,6 +39,15 @@ impl Gate {
     pub fn new(cap: usize) -> Self {
         let cap = cap.min(Semaphore::MAX_PERMITS);
         Self { room: Arc::new(Semaphore::new(cap)), freed: Arc::new(Notify::new()), cap }
+    }
+
+    /// A gate for at most `cap` connections of two sockets each, or for as many as this process has descriptors for
+    /// when `reserve` are kept for other things. It raises the process's limit as far as that is allowed.
+    #[must_use]
+    pub fn within_descriptors(cap: usize, reserve: usize) -> Self {
+        let wanted = u64::try_from(cap.saturating_mul(2).saturating_add(reserve)).unwrap_or(u64::MAX);
+        let limit = usize::try_from(raise_descriptors(wanted)).unwrap_or(usize::MAX);
+        Self::new(cap.min(limit.saturating_sub(reserve) / 2))
     }
 
     /// Waits until there is room.
@@ -103,6 +113,22 @@ impl Drop for Pass {
         drop(self.permit.take());
         self.freed.notify_waiters();
     }
+}
+
+/// Raises the limit of open descriptors towards `wanted`, and returns what it is then.
+fn raise_descriptors(wanted: u64) -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.current.unwrap_or(u64::MAX);
+    let allowed = limit.maximum.unwrap_or(u64::MAX);
+    // A privileged process may go over its own maximum.
+    for maximum in [allowed.max(wanted), allowed] {
+        let target = current.max(wanted).min(maximum);
+        let new = Rlimit { current: Some(target), maximum: Some(maximum) };
+        if setrlimit(Resource::Nofile, new).is_ok() {
+            return target;
+        }
+    }
+    current
 }
 
 /// Whether an accept failed for the one client that it would have returned. `accept(2)` lists the network errors that a

@@ -9,6 +9,7 @@
 //! | [`Stream`] | a connected vsock, TCP or Unix socket in the Tokio reactor |
 //! | [`Listener`] | where such streams come from |
 //! | [`Gate`] | how many there may be at once |
+//! | [`Works`] | what all connections of a service share |
 //! | [`relay`] | the way of the bytes between two of them |
 
 mod chunks;
@@ -20,9 +21,10 @@ mod pipes;
 mod relay;
 mod scratch;
 mod stream;
+mod works;
 
 pub use gate::{Gate, Pass};
 pub use listener::{Listener, Peer};
-pub use pipes::Pipes;
 pub use relay::{End, Options, Outcome, Side, relay};
 pub use stream::Stream;
+pub use works::Works;

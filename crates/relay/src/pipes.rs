@@ -20,19 +20,13 @@ const MOST_PIPES: usize = 32;
 /// Pipes kept for the next stream: more are rarely in full flow at once on the few CPUs of an enclave.
 const MOST_KEPT: usize = 4;
 
-/// The pipes of one process. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct Pipes {
+/// The pipes of one service. They are made when the first stream flows.
+#[derive(Debug, Default)]
+pub(crate) struct Pipes {
     shelf: Arc<Mutex<Shelf>>,
 }
 
 impl Pipes {
-    /// No pipes yet: they are made when the first stream flows.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// How many are lent.
     #[cfg(test)]
     pub(crate) fn lent(&self) -> usize {
@@ -126,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_clean_pipe_is_lent_again_and_a_dirty_one_is_not() {
-        let pipes = Pipes::new();
+        let pipes = Pipes::default();
         drop(pipes.lend().unwrap());
         assert_eq!(pipes.shelf.lock().unwrap().kept.len(), 1);
         let mut dirty = pipes.lend().unwrap();
@@ -137,7 +131,7 @@ mod tests {
 
     #[test]
     fn there_is_an_end_to_the_pipes_and_it_is_no_error() {
-        let pipes = Pipes::new();
+        let pipes = Pipes::default();
         let lent: Vec<Lent> = std::iter::from_fn(|| pipes.lend()).collect();
         assert_eq!(lent.len(), MOST_PIPES);
         drop(lent);

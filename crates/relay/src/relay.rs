@@ -18,6 +18,7 @@ use crate::chunks::Decoder;
 use crate::flow::{Dress, Fault, Flow};
 use crate::pipes::Pipes;
 use crate::stream::Stream;
+use crate::works::Works;
 
 /// Looks at an idle connection in one idle deadline: it ends at most a quarter too late.
 const LOOKS: u32 = 4;
@@ -89,14 +90,15 @@ pub struct Outcome {
 }
 
 /// Carries bytes both ways between `boundary` and `local` until they end. The caller closes both then, by dropping them.
-pub async fn relay(boundary: &Stream, local: &Stream, pipes: &Pipes, options: Options) -> Outcome {
+pub async fn relay(boundary: &Stream, local: &Stream, works: &Works, options: Options) -> Outcome {
     let closes_last = options.closes_last;
     let mut watch = Watch::new(&options);
     let mut sleep = pin!(tokio::time::sleep(options.first_byte));
     let (mut both, begun) = Both::new(options);
+    works.count(both.inward.carried(), 0);
     let end = match begun {
         Ok(()) => {
-            poll_fn(|cx| match both.poll(cx, boundary, local, pipes) {
+            poll_fn(|cx| match both.poll_counted(cx, boundary, local, works) {
                 Poll::Ready(end) => Poll::Ready(end),
                 Poll::Pending => watch.poll(cx, sleep.as_mut(), &both),
             })
@@ -130,6 +132,21 @@ impl Both {
             Self { inward: Flow::new(unwrap, options.lead_in), outward: Flow::new(wrap, options.lead_out) };
         let begun = if options.early.is_empty() { Ok(()) } else { both.inward.begin_with(options.early) };
         (both, begun)
+    }
+
+    /// Moves what can be moved, and puts it on the meter.
+    fn poll_counted(
+        &mut self,
+        cx: &mut Context<'_>,
+        boundary: &Stream,
+        local: &Stream,
+        works: &Works,
+    ) -> Poll<End> {
+        let before = (self.inward.carried(), self.outward.carried());
+        let progress = self.poll(cx, boundary, local, &works.pipes);
+        let (inward, outward) = (self.inward.carried(), self.outward.carried());
+        works.count(inward.saturating_sub(before.0), outward.saturating_sub(before.1));
+        progress
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, boundary: &Stream, local: &Stream, pipes: &Pipes) -> Poll<End> {

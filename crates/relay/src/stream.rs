@@ -21,6 +21,8 @@ use rustix::net::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::scratch;
+
 /// A connected stream socket.
 ///
 /// It implements [`AsyncRead`] and [`AsyncWrite`], by reference too, so that one task can read while another writes.
@@ -72,6 +74,19 @@ impl Stream {
     /// Reads into `buffer`; 0 is the end.
     pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         std::future::poll_fn(|cx| self.poll_recv(cx, buffer)).await
+    }
+
+    /// Reads once, at most `limit` bytes of what is there; nothing is the end. While it waits it holds no buffer.
+    pub async fn recv_some(&self, limit: usize) -> io::Result<Vec<u8>> {
+        std::future::poll_fn(|cx| {
+            scratch::with(|buffer| {
+                let end = limit.min(buffer.len());
+                let window = buffer.get_mut(..end).unwrap_or_default();
+                let count = ready!(self.poll_recv(cx, window))?;
+                Poll::Ready(Ok(window.get(..count).unwrap_or_default().to_vec()))
+            })
+        })
+        .await
     }
 
     /// Writes all of `bytes`.

@@ -14,6 +14,7 @@ async fn clients_wait_while_descriptors_are_out_and_are_served_when_they_are_bac
     let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
     let gate = Gate::new(8);
     let mut client = TcpStream::connect(listener.tcp_address().unwrap()).unwrap();
+    assert_eq!(Gate::within_descriptors(100, 10).inside(), 0);
     let limit = Rlimit { current: Some(64), ..getrlimit(Resource::Nofile) };
     setrlimit(Resource::Nofile, limit).unwrap();
     let hoard: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();

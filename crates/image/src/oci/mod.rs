@@ -25,7 +25,7 @@ pub use archive::open as open_docker_archive;
 pub use blob::{Blob, BlobReader};
 pub(crate) use layout::document as read_document;
 pub use layout::{Layout, Store};
-pub use model::{Config, Descriptor, Document, ImageConfig, ImageManifest, Index, Platform, RootFs, media};
+pub use model::{Descriptor, Document, ImageConfig, ImageManifest, Index, Platform, RootFs, media};
 pub use reference::{Reference, ReferenceFault};
 pub use select::{Select, choose};
 

@@ -24,7 +24,7 @@ fn a_layout_with_one_image_needs_no_name() {
     image().write_layout(place.path());
     let image = open(&place).unwrap();
     assert_eq!(image.layers.len(), 2);
-    assert_eq!(image.config.config.unwrap().cmd, Some(vec!["/bin/app".to_owned()]));
+    assert_eq!(image.config.config.unwrap().cmd, ["/bin/app"]);
 }
 
 #[test]

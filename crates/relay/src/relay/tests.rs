@@ -1,6 +1,7 @@
 //! The relay over socket pairs and TCP: any cutting of bytes, ends, breaks and deadlines.
 
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_wire::ingress::Framing;
@@ -41,15 +42,15 @@ async fn local() -> (Stream, TcpStream) {
     (near, listener.accept().await.unwrap().0)
 }
 
-fn run(boundary: Stream, local: Stream, pipes: Pipes, options: Options) -> JoinHandle<Outcome> {
-    tokio::spawn(async move { relay(&boundary, &local, &pipes, options).await })
+fn run(boundary: Stream, local: Stream, works: Arc<Works>, options: Options) -> JoinHandle<Outcome> {
+    tokio::spawn(async move { relay(&boundary, &local, &works, options).await })
 }
 
 /// A client and a service with a host's relay and an enclave's between them.
 struct Path {
     client: TcpStream,
     service: TcpStream,
-    pipes: Pipes,
+    works: Arc<Works>,
     host: JoinHandle<Outcome>,
     guest: JoinHandle<Outcome>,
 }
@@ -59,11 +60,11 @@ async fn path(framing: Framing) -> Path {
     let guest_boundary = Stream::over_vsock(guest_boundary.into()).unwrap();
     let (host_local, client) = local().await;
     let (guest_local, service) = local().await;
-    let pipes = Pipes::new();
-    let host = run(host_boundary, host_local, pipes.clone(), options(framing));
+    let works = Arc::new(Works::new());
+    let host = run(host_boundary, host_local, Arc::clone(&works), options(framing));
     let closing = Options { closes_last: true, ..options(framing) };
-    let guest = run(guest_boundary, guest_local, pipes.clone(), closing);
-    Path { client, service, pipes, host, guest }
+    let guest = run(guest_boundary, guest_local, Arc::clone(&works), closing);
+    Path { client, service, works, host, guest }
 }
 
 /// Bytes that differ from their neighbours and from those a buffer's length away.
@@ -160,7 +161,7 @@ async fn a_break_inside_is_a_break_outside() {
 async fn a_peer_that_speaks_no_chunks_is_refused() {
     let (near, far) = boundary();
     let (inside, mut service) = local().await;
-    let relay = run(near, inside, Pipes::new(), options(Framing::Chunked));
+    let relay = run(near, inside, Arc::new(Works::new()), options(Framing::Chunked));
     UnixStream::from_std(far).unwrap().write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
     let End::Broken { side: Side::Boundary, error } = relay.await.unwrap().end else { panic!("it went on") };
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
@@ -174,7 +175,8 @@ async fn lead_and_early_bytes_go_ahead_in_this_order() {
         let (inside, mut service) = local().await;
         let early = early.to_vec();
         let given = Options { lead_in: b"lead ".to_vec(), early, ..options(framing) };
-        let relay = run(near, inside, Pipes::new(), given);
+        let works = Arc::new(Works::new());
+        let relay = run(near, inside, Arc::clone(&works), given);
         let rest: &[u8] = if framing == Framing::Raw { b"late" } else { b"\0\x04late\0\0\0\0" };
         let mut far = UnixStream::from_std(far).unwrap();
         far.write_all(rest).await.unwrap();
@@ -184,6 +186,7 @@ async fn lead_and_early_bytes_go_ahead_in_this_order() {
         assert_eq!(heard, "lead early late");
         drop(service);
         assert_eq!(relay.await.unwrap().from_boundary, 10);
+        assert_eq!((works.from_boundary(), works.from_local()), (10, 0));
     }
 }
 
@@ -194,7 +197,7 @@ async fn a_header_and_the_first_bytes_leave_in_one_piece() {
     client.write_all(b"hello").await.unwrap();
     inside.recv(&mut []).await.unwrap();
     let given = Options { lead_out: b"header".to_vec(), ..options(Framing::Chunked) };
-    let _relay = run(near, inside, Pipes::new(), given);
+    let _relay = run(near, inside, Arc::new(Works::new()), given);
     let mut heard = [0; 64];
     let count = UnixStream::from_std(far).unwrap().read(&mut heard).await.unwrap();
     assert_eq!(heard[..count], *b"header\0\0\0\x05hello");
@@ -206,7 +209,7 @@ async fn a_connection_on_which_nothing_ever_comes_is_closed() {
     let (inside, _service) = local().await;
     let given = Options { first_byte: Duration::from_secs(10), ..options(Framing::Raw) };
     let start = Instant::now();
-    let outcome = run(near, inside, Pipes::new(), given).await.unwrap();
+    let outcome = run(near, inside, Arc::new(Works::new()), given).await.unwrap();
     assert!(matches!(outcome.end, End::Silent));
     assert_eq!(start.elapsed().as_secs(), 10);
 }
@@ -218,7 +221,7 @@ async fn an_idle_connection_is_closed() {
     let early = b"x".to_vec();
     let given = Options { idle: Duration::from_mins(1), early, ..options(Framing::Raw) };
     let start = Instant::now();
-    let outcome = run(near, inside, Pipes::new(), given).await.unwrap();
+    let outcome = run(near, inside, Arc::new(Works::new()), given).await.unwrap();
     assert!(matches!(outcome.end, End::Idle));
     assert_eq!(start.elapsed(), LONG + Duration::from_mins(1));
 }
@@ -249,8 +252,8 @@ async fn a_relay_at_rest_holds_no_pipe_and_little_memory() {
     assert!(heard.0 == up && heard.1 == down);
     // The relays have delivered everything, and one turn later they wait.
     tokio::task::yield_now().await;
-    assert_eq!(path.pipes.lent(), 0);
+    assert_eq!(path.works.pipes.lent(), 0);
     let (near, _far) = boundary();
-    let waiting = relay(&near, &near, &path.pipes, options(Framing::Chunked));
+    let waiting = relay(&near, &near, &path.works, options(Framing::Chunked));
     assert!(size_of_val(&waiting) < 1024, "{} bytes a relay", size_of_val(&waiting));
 }
