@@ -8,6 +8,7 @@ mod build;
 mod cli;
 mod doctor;
 mod error;
+mod ingress;
 mod install;
 mod logbook;
 mod memory;
