@@ -95,7 +95,7 @@ impl Error {
         let mut next: Option<&(dyn StdError + 'static)> = self.told().because.as_deref().map(|e| e as _);
         while let Some(cause) = next {
             let text = cause.to_string();
-            if reasons.last().is_none_or(|above| !above.ends_with(&text)) {
+            if !reasons.last().unwrap_or(&self.told().what).ends_with(&text) {
                 reasons.push(text);
             }
             next = cause.source();

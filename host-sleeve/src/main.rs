@@ -4,6 +4,7 @@
 
 mod app;
 mod backends;
+mod build;
 mod cli;
 mod error;
 mod install;

@@ -13,7 +13,9 @@ use crate::error::{Doing, Error, Result};
 pub(crate) fn data(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     let newline: &[u8] = if text.is_empty() || text.ends_with('\n') { b"" } else { b"\n" };
-    quiet_if_gone(out.write_all(text.as_bytes()).and_then(|()| out.write_all(newline)).and_then(|()| out.flush()))
+    quiet_if_gone(
+        out.write_all(text.as_bytes()).and_then(|()| out.write_all(newline)).and_then(|()| out.flush()),
+    )
 }
 
 /// Prints data as JSON, on one line.
@@ -98,7 +100,8 @@ impl Table {
             }
         }
         let lines = self.rows.iter().map(|row| {
-            let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            let cells: Vec<String> =
+                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
             cells.join("  ").trim_end().to_owned()
         });
         lines.collect::<Vec<_>>().join("\n")

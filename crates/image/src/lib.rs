@@ -16,7 +16,6 @@ pub mod layers;
 pub mod limits;
 pub mod oci;
 pub mod ramdisk;
-pub mod source;
 pub mod spool;
 pub mod tar;
 pub mod tree;

@@ -43,11 +43,13 @@ pub(crate) enum Verb {
   host-sleeve check cloister.yaml")]
     Check(Check),
     /// Launch an enclave image
-    #[command(after_help = "Exit code: the service's own; 128 and the signal's number if a signal ended it; 124 if a time limit passed; 125 if Cloister failed, with the reason on standard error.
+    #[command(
+        after_help = "Exit code: the service's own; 128 and the signal's number if a signal ended it; 124 if a time limit passed; 125 if Cloister failed, with the reason on standard error.
 
 Examples:
   host-sleeve run app.cloister --publish 8080:80
-  host-sleeve run app.cloister --detach --name web --cpus 2 --memory 512MiB")]
+  host-sleeve run app.cloister --detach --name web --cpus 2 --memory 512MiB"
+    )]
     Run(Run),
     /// List enclaves
     #[command(after_help = "Example:
@@ -101,9 +103,6 @@ pub(crate) struct Build {
     /// The enclave image to write
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: PathBuf,
-    /// Replace the output if it is there
-    #[arg(long)]
-    pub(crate) force: bool,
 }
 
 /// What `check` takes.
@@ -112,6 +111,9 @@ pub(crate) struct Check {
     /// The manifest, in YAML
     #[arg(value_name = "FILE", default_value = "cloister.yaml")]
     pub(crate) manifest: PathBuf,
+    /// Check it against this image too: its users, programs and paths
+    #[arg(long, value_name = "REFERENCE")]
+    pub(crate) image: Option<String>,
 }
 
 /// What `run` takes.
@@ -282,7 +284,8 @@ mod tests {
 
     #[test]
     fn a_run_is_read_as_typed() {
-        let words = "host-sleeve run app.cloister --publish 8080:80 --detach --name web --cpus 2 --memory 512MiB";
+        let words =
+            "host-sleeve run app.cloister --publish 8080:80 --detach --name web --cpus 2 --memory 512MiB";
         let Verb::Run(run) = Cli::try_parse_from(words.split(' ')).unwrap().verb else {
             panic!("not a run");
         };

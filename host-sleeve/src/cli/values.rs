@@ -83,7 +83,9 @@ pub(crate) fn name(text: &str) -> Result<String, String> {
     if fits {
         Ok(text.to_owned())
     } else {
-        Err(format!("a name has 1 to {MAX_NAME} lower-case letters, digits and hyphens, and no hyphen at an end"))
+        Err(format!(
+            "a name has 1 to {MAX_NAME} lower-case letters, digits and hyphens, and no hyphen at an end"
+        ))
     }
 }
 
@@ -146,7 +148,11 @@ pub(crate) fn show_size(bytes: u64) -> String {
         let whole = bytes >> shift;
         if whole > 0 {
             let tenths = (bytes - (whole << shift)) * 10 >> shift;
-            return if whole >= 10 || tenths == 0 { format!("{whole} {unit}") } else { format!("{whole}.{tenths} {unit}") };
+            return if whole >= 10 || tenths == 0 {
+                format!("{whole} {unit}")
+            } else {
+                format!("{whole}.{tenths} {unit}")
+            };
         }
     }
     format!("{bytes} B")

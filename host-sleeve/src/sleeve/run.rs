@@ -174,7 +174,8 @@ async fn launch(order: &Order, watcher: &mut dyn Watcher) -> Result<Launched> {
     let (asks, asked) = mpsc::channel(ASKS);
     let (drain, draining) = watch::channel(false);
     let open = |name, limit| {
-        Rotating::create(folder.file(name), limit).doing(|| format!("cannot write {}", folder.file(name).display()))
+        Rotating::create(folder.file(name), limit)
+            .doing(|| format!("cannot write {}", folder.file(name).display()))
     };
     let (service_log, console_log) = (open(SERVICES, SERVICES_LIMIT)?, open(CONSOLE, CONSOLE_LIMIT)?);
     let socket = UnixListener::bind(folder.socket(requests::SOCKET))
@@ -354,7 +355,8 @@ async fn listen(publish: &[Publish]) -> Result<(Vec<(TcpListener, u16)>, Vec<Pub
     for port in publish {
         let listener = TcpListener::bind(port.listen).await.map_err(|error| {
             let taken = error.kind() == std::io::ErrorKind::AddrInUse;
-            let hint = if taken { "choose another port, or 0 for any free one" } else { "choose another address" };
+            let hint =
+                if taken { "choose another port, or 0 for any free one" } else { "choose another address" };
             Error::operator(format!("cannot listen on {}", port.listen)).because(error).hint(hint)
         })?;
         let listen = listener.local_addr().doing(|| format!("cannot listen on {}", port.listen))?;

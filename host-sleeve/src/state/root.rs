@@ -28,7 +28,11 @@ pub(crate) struct Root {
 impl Root {
     /// The runtime folder of this user, made if it is missing.
     pub(crate) fn open() -> Result<Self> {
-        Self::at(place(env::var_os(VARIABLE), env::var_os("XDG_RUNTIME_DIR"), rustix::process::geteuid().as_raw()))
+        Self::at(place(
+            env::var_os(VARIABLE),
+            env::var_os("XDG_RUNTIME_DIR"),
+            rustix::process::geteuid().as_raw(),
+        ))
     }
 
     /// The runtime folder at `path`, made if it is missing.
@@ -66,7 +70,9 @@ impl Root {
         let doing = || format!("cannot list {}", self.path.display());
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path).doing(doing)? {
-            if let Some(name) = entry.doing(doing)?.file_name().to_str().filter(|name| values::name(name).is_ok()) {
+            if let Some(name) =
+                entry.doing(doing)?.file_name().to_str().filter(|name| values::name(name).is_ok())
+            {
                 names.push(name.to_owned());
             }
         }
@@ -111,7 +117,9 @@ impl Root {
     /// Forgets the oldest of the ended enclaves that bear numbered names. A failure to do so harms nobody.
     fn prune(&self, base: &str) {
         let numbered = |name: &str| {
-            name.strip_prefix(base).and_then(|rest| rest.strip_prefix('-')).is_some_and(|n| n.parse::<u32>().is_ok())
+            name.strip_prefix(base)
+                .and_then(|rest| rest.strip_prefix('-'))
+                .is_some_and(|n| n.parse::<u32>().is_ok())
         };
         let mut ended: Vec<Record> = self
             .list()
@@ -142,7 +150,8 @@ fn place(asked: Option<std::ffi::OsString>, xdg: Option<std::ffi::OsString>, uid
 
 fn refuse_foreign(path: &Path) -> Result<()> {
     let facts = fs::symlink_metadata(path).doing(|| format!("cannot look at {}", path.display()))?;
-    let ours = facts.is_dir() && facts.uid() == rustix::process::geteuid().as_raw() && facts.mode() & 0o022 == 0;
+    let ours =
+        facts.is_dir() && facts.uid() == rustix::process::geteuid().as_raw() && facts.mode() & 0o022 == 0;
     if ours {
         return Ok(());
     }

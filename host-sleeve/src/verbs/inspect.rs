@@ -63,7 +63,8 @@ fn enclave(name: &str, json: bool) -> Result<u8> {
     let processes = record.machine.iter().flat_map(|machine| &machine.processes);
     let sleeve = record.sleeve.iter().map(|process| ("sleeve", *process));
     let processes = processes.map(|(part, process)| (part.as_str(), *process)).chain(sleeve);
-    let processes = processes.filter(|(_, process)| process.exists()).map(|(part, p)| (part, p.pid)).collect();
+    let processes =
+        processes.filter(|(_, process)| process.exists()).map(|(part, p)| (part, p.pid)).collect();
     if json {
         let all = Enclave { alive: seen.alive, words: seen.words(), processes, record };
         return output::json(&all).map(|()| DONE);
@@ -146,8 +147,10 @@ fn confinement(name: &str, service: &str, json: bool) -> Result<u8> {
             output::data(&table.render())?;
             Ok(DONE)
         }
-        Reply::Refused { why } => Err(Error::enclave(format!("{name} refused"))
-            .because(std::io::Error::other(output::printable(&why)))),
+        Reply::Refused { why } => {
+            Err(Error::enclave(format!("{name} refused"))
+                .because(std::io::Error::other(output::printable(&why))))
+        }
         _ => Err(Error::enclave(format!("{name} answered something else"))),
     }
 }
@@ -157,10 +160,15 @@ fn image(path: &Path, json: bool) -> Result<u8> {
     let unusable = |error| Error::operator(format!("{} cannot be used", path.display())).because(error);
     app.artifact.verify().map_err(unusable)?;
     let build = app.artifact.build_record().map_err(unusable)?;
-    let parts = app.artifact.parts().map(|(part, digest, size)| (part.title(), File { digest, size })).collect();
+    let parts =
+        app.artifact.parts().map(|(part, digest, size)| (part.title(), File { digest, size })).collect();
     let (digest, cmdline) = (app.artifact.digest(), &app.cmdline);
     let image = Image { path: app.path(), digest, parts, cmdline, manifest: &app.manifest, build };
-    if json { output::json(&image)? } else { output::data(&image_text(&image))? }
+    if json {
+        output::json(&image)?
+    } else {
+        output::data(&image_text(&image))?
+    }
     Ok(DONE)
 }
 

@@ -152,8 +152,12 @@ fn end_words(name: &str, end: &End, console: impl FnOnce() -> Option<String>) ->
             Error::enclave(format!("{name} could not go on: {stage}: {error}"))
                 .hint(format!("`host-sleeve logs --console {name}` shows its boot")),
         ),
-        Outcome::Told { .. } | Outcome::Killed { .. } => Say::Note(format!("cloister: {name}: {}", end.words())),
-        Outcome::TimedOut { why } => Say::Error(with_console(Error::timed_out(format!("{name}: {why}")), console())),
+        Outcome::Told { .. } | Outcome::Killed { .. } => {
+            Say::Note(format!("cloister: {name}: {}", end.words()))
+        }
+        Outcome::TimedOut { why } => {
+            Say::Error(with_console(Error::timed_out(format!("{name}: {why}")), console()))
+        }
         Outcome::Failed { why } => {
             Say::Error(with_console(Error::enclave(format!("{name} ended without a word: {why}")), console()))
         }
@@ -172,7 +176,8 @@ fn last_lines(folder: &Folder) -> Option<String> {
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let from = lines.len().saturating_sub(CONSOLE_LINES);
-    let last: Vec<String> = lines.get(from..)?.iter().map(|line| format!("  | {}", line.trim_end())).collect();
+    let last: Vec<String> =
+        lines.get(from..)?.iter().map(|line| format!("  | {}", line.trim_end())).collect();
     (!last.is_empty()).then(|| last.join("\n"))
 }
 
@@ -200,7 +205,11 @@ fn behind(order: &Order, json: bool) -> Result<u8> {
             match end.as_ref().map(|end| end_words(&record.name, end, console)) {
                 Some(Say::Error(error)) => output::error(&error),
                 Some(Say::Note(text)) => output::note(&text),
-                _ => output::note(&format!("cloister: {}: {}", record.name, end.as_ref().map_or_else(String::new, End::words))),
+                _ => output::note(&format!(
+                    "cloister: {}: {}",
+                    record.name,
+                    end.as_ref().map_or_else(String::new, End::words)
+                )),
             }
             Ok(end.map_or(DONE, |end| end.code))
         }

@@ -33,7 +33,8 @@ pub(crate) fn service(asked: &Service, json: bool) -> Result<u8> {
 /// Passes a request on to a running enclave.
 pub(crate) fn ask(folder: &Folder, request: Request) -> Result<Reply> {
     let Some(mut client) = Client::connect(folder)? else {
-        return Err(Error::operator(format!("{} is not running", folder.name())).hint("`host-sleeve ps` lists what runs"));
+        return Err(Error::operator(format!("{} is not running", folder.name()))
+            .hint("`host-sleeve ps` lists what runs"));
     };
     client.ask(Asked::Enclave(request))
 }

@@ -6,7 +6,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use cloister_wire::control::{
-    Cause, FromGuest, FromHost, IngressCounters, Phase, Reply, Request, ServiceStats, ServiceStatus, Stage, State, Status,
+    Cause, FromGuest, FromHost, IngressCounters, Phase, Reply, Request, ServiceStats, ServiceStatus, Stage,
+    State, Status,
 };
 use cloister_wire::frame::{Decoder, HOST_LIMIT, encode, encode_bytes};
 use cloister_wire::hello::{Hello, Protocol, Role};
@@ -183,7 +184,9 @@ impl Guest {
                 self.become_state(State::Exited { service: "web".into(), code: 0 });
             }
             Request::Seen { .. } => self.console(&format!("{}\n", char::from(REBOOT))),
-            Request::Service { .. } => return Reply::Refused { why: "the manifest does not allow it".into() },
+            Request::Service { .. } => {
+                return Reply::Refused { why: "the manifest does not allow it".into() };
+            }
             Request::Stats => {
                 let stats = ServiceStats {
                     name: "web".into(),

@@ -40,7 +40,8 @@ impl Boot {
     /// Copies the parts out of an enclave image, and checks them on the way.
     pub(crate) async fn prepare(artifact: &Artifact) -> Result<Self> {
         let artifact = artifact.clone();
-        let copied = tokio::task::spawn_blocking(move || Self::copy(&artifact, &install::cache("tmp")?)).await;
+        let copied =
+            tokio::task::spawn_blocking(move || Self::copy(&artifact, &install::cache("tmp")?)).await;
         copied.map_err(|error| Error::host("the copying of the enclave image broke off").because(error))?
     }
 

@@ -51,7 +51,12 @@ impl Program {
         keep: Vec<OwnedFd>,
     ) -> Result<Self> {
         let mut command = Command::new(program);
-        command.args(argv).current_dir(dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(argv)
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         cloister_sys::child::dies_with_parent(&mut command, keep);
         let mut command = tokio::process::Command::from(command);
         let mut child =

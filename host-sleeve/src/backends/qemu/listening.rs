@@ -25,8 +25,11 @@ pub(super) fn listens(pid: u32, names: &[&str]) -> bool {
 /// The inode numbers of a process's sockets.
 fn sockets_of(pid: u32) -> HashSet<String> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let targets = entries.filter_map(|entry| fs::read_link(entry.path()).ok()?.into_os_string().into_string().ok());
-    targets.filter_map(|target| Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())).collect()
+    let targets =
+        entries.filter_map(|entry| fs::read_link(entry.path()).ok()?.into_os_string().into_string().ok());
+    targets
+        .filter_map(|target| Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect()
 }
 
 /// The inode and the name of a listening socket's line: `Num RefCount Protocol Flags Type St Inode Path`.

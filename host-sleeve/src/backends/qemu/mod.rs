@@ -6,8 +6,8 @@
 mod argv;
 mod boot;
 mod children;
-mod listening;
 pub(crate) mod kvm;
+mod listening;
 mod qmp;
 pub(crate) mod version;
 
@@ -161,7 +161,8 @@ impl Backend for Qemu {
                 Some(_) => Arc::new(Hybrid::new(folder.socket(VSOCK_SOCKET))),
                 None => Arc::new(Kernel::new(cid)),
             };
-            Ok(Box::new(Running { qemu: running, vsock: vsock_device, qmp, transport, cid, kind, why }) as Box<_>)
+            Ok(Box::new(Running { qemu: running, vsock: vsock_device, qmp, transport, cid, kind, why })
+                as Box<_>)
         })
     }
 }
@@ -218,7 +219,8 @@ struct Running {
 impl Deployment for Running {
     fn facts(&self) -> record::Machine {
         let programs = [("qemu", Some(&self.qemu)), ("vsock", self.vsock.as_ref())];
-        let running = programs.into_iter().filter_map(|(part, program)| Some((part.to_owned(), program?.id()?)));
+        let running =
+            programs.into_iter().filter_map(|(part, program)| Some((part.to_owned(), program?.id()?)));
         let vsock = if self.vsock.is_some() { VSOCK_PROGRAM } else { VSOCK_DEVICE };
         record::Machine {
             kind: self.kind.clone(),
