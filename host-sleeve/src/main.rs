@@ -6,6 +6,7 @@ mod app;
 mod backends;
 mod cli;
 mod error;
+mod ingress;
 mod install;
 mod logbook;
 mod memory;

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloister_relay::Listener;
 use cloister_wire::control::{Request, Status};
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -19,6 +20,7 @@ use crate::app::App;
 use crate::backends::{self, Deployment, Ending, Plan, qemu};
 use crate::cli::values::Publish;
 use crate::error::{Doing, Error, Result};
+use crate::ingress;
 use crate::logbook::rotating::Rotating;
 use crate::logbook::{CONSOLE, CONSOLE_LIMIT, SERVICES, SERVICES_LIMIT};
 use crate::memory;
@@ -162,7 +164,7 @@ async fn launch(order: &Order, watcher: &mut dyn Watcher) -> Result<Launched> {
     let Some(folder) = provisional.0.as_ref() else {
         return Err(Error::host("the enclave's folder is gone"));
     };
-    let (_listeners, publish) = listen(&order.publish).await?;
+    let (listeners, publish) = listen(&order.publish)?;
     let mut record = new_record(order, &app, folder.name(), memory, publish);
     folder.write(&record)?;
     watcher.launching(folder, &app)?;
@@ -187,7 +189,8 @@ async fn launch(order: &Order, watcher: &mut dyn Watcher) -> Result<Launched> {
     let tasks = vec![
         tokio::spawn(requests::serve(socket, doors)),
         tokio::spawn(control::run(Arc::clone(&transport), asked, speak.clone())),
-        tokio::spawn(logs::run(transport, service_log, draining, speak.clone())),
+        tokio::spawn(logs::run(Arc::clone(&transport), service_log, draining, speak.clone())),
+        tokio::spawn(ingress::run(listeners, transport)),
     ];
     let now = Instant::now();
     let life = Life::new(limits(order, &app), now);
@@ -349,15 +352,15 @@ fn check_ports(publish: &[Publish], app: &App) -> Result<()> {
 }
 
 /// Listens on every published port. The ports are answered as they are, where any free one was asked for.
-async fn listen(publish: &[Publish]) -> Result<(Vec<(TcpListener, u16)>, Vec<Publish>)> {
+fn listen(publish: &[Publish]) -> Result<(Vec<(Listener, u16)>, Vec<Publish>)> {
     let (mut listeners, mut real) = (Vec::new(), Vec::new());
     for port in publish {
-        let listener = TcpListener::bind(port.listen).await.map_err(|error| {
+        let listener = Listener::tcp(port.listen).map_err(|error| {
             let taken = error.kind() == std::io::ErrorKind::AddrInUse;
             let hint = if taken { "choose another port, or 0 for any free one" } else { "choose another address" };
             Error::operator(format!("cannot listen on {}", port.listen)).because(error).hint(hint)
         })?;
-        let listen = listener.local_addr().doing(|| format!("cannot listen on {}", port.listen))?;
+        let listen = listener.tcp_address().unwrap_or(port.listen);
         real.push(Publish { listen, ingress: port.ingress });
         listeners.push((listener, port.ingress));
     }
