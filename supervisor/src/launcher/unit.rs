@@ -76,7 +76,9 @@ pub(super) struct Unit {
     pub(super) run: u32,
     /// Its main process while it lives.
     pub(super) pid: Option<u32>,
-    /// When its current or last process was started.
+    /// The process of its current or last run.
+    pub(super) process: u32,
+    /// When that was started.
     pub(super) started: Moment,
     /// Whether its cgroup may have members.
     pub(super) populated: bool,
@@ -155,6 +157,7 @@ impl Unit {
             streak: self.streak,
             last_exit: self.last_exit.take(),
             exit_at: self.exit_at,
+            process: self.process,
             started: self.started,
             ..Self::default()
         };
@@ -168,6 +171,7 @@ impl Unit {
             return;
         }
         self.pid = Some(pid);
+        self.process = pid;
         self.populated = true;
         self.started = at;
         self.enter(Life::Starting(at.plus_millis(cx.service.start_timeout_ms)), at);
