@@ -8,8 +8,12 @@ mod http_request_is_answered_through_ingress;
 mod killed_parts_leave_nothing_behind;
 mod logs_arrive_whole;
 mod real_images_run;
+mod restarts_follow_their_policy;
+mod services_are_confined;
+mod services_follow_their_graph;
 mod services_that_cannot_run_say_why;
 mod signal_death_is_128_plus_the_signal;
+mod stops_end_in_time;
 
 /// All of them, in the order they are run.
 pub const ALL: &[Scenario] = &[
@@ -31,6 +35,13 @@ pub const ALL: &[Scenario] = &[
     killed_parts_leave_nothing_behind::VSOCK_DEVICE,
     killed_parts_leave_nothing_behind::SLEEVE,
     killed_parts_leave_nothing_behind::CTRL_C,
+    services_follow_their_graph::ORDER,
+    services_follow_their_graph::REQUIRES,
+    restarts_follow_their_policy::RECOVERS,
+    restarts_follow_their_policy::GIVES_UP,
+    stops_end_in_time::OBEDIENT,
+    stops_end_in_time::STUBBORN,
+    services_are_confined::DEFAULTS,
     real_images_run::PYTHON,
     real_images_run::NGINX,
     real_images_run::REDIS,

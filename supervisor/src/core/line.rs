@@ -1,0 +1,93 @@
+//! The conversation with init before the first turn.
+//!
+//! Its law: what init says that is not asked for yet is kept, in order, for the first turn.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use cloister_manifest::model::Service;
+use cloister_wire::hello::VERSION;
+use cloister_wire::hold::{FromInit, FromSupervisor, Welcome};
+
+use super::CoreError;
+use crate::hold::{Hold, Incoming};
+use crate::logs::{self, INDEX, Memfds, OWN_LOG};
+
+/// The conversation, and what init has handed over in it.
+pub(super) struct Line {
+    pub(super) hold: Hold,
+    pub(super) backlog: VecDeque<Incoming>,
+    /// The output pipes of what init holds, by name.
+    pub(super) pipes: BTreeMap<String, Vec<OwnedFd>>,
+    memfds: BTreeMap<String, OwnedFd>,
+}
+
+impl Line {
+    /// Waits for init's welcome.
+    pub(super) async fn open(init: UnixStream) -> Result<(Self, Welcome), CoreError> {
+        let mut hold = Hold::new(init)?;
+        let Incoming { message, fds } = hold.receive().await?;
+        let FromInit::Welcome(welcome) = message else { return Err(CoreError::NoWelcome) };
+        if welcome.version != VERSION {
+            return Err(CoreError::Version(welcome.version));
+        }
+        let mut fds = fds.into_iter();
+        let memfds = welcome.stash.iter().cloned().zip(fds.by_ref()).collect();
+        let mut pipes = BTreeMap::new();
+        for held in &welcome.held {
+            pipes.insert(held.name.clone(), fds.by_ref().take(usize::from(held.fds)).collect());
+        }
+        Ok((Self { hold, backlog: VecDeque::new(), pipes, memfds }, welcome))
+    }
+
+    /// The memfd of this name, as init has kept it or newly made.
+    pub(super) async fn memfd(&mut self, name: &str) -> Result<OwnedFd, CoreError> {
+        self.fetch(&[name.to_owned()]).await?;
+        let missing =
+            || CoreError::System { what: "a memfd is missing", source: io::ErrorKind::NotFound.into() };
+        self.memfds.remove(name).ok_or_else(missing)
+    }
+
+    /// The memfds of the logs of these services.
+    pub(super) async fn logs(&mut self, services: &[Service]) -> Result<Memfds, CoreError> {
+        self.fetch(&logs::stash_names(services)).await?;
+        let mut outputs = Vec::with_capacity(services.len());
+        for service in services {
+            let [out, err] = logs::output_names(&service.name).map(|name| self.memfds.remove(&name));
+            outputs.push(out.zip(err));
+        }
+        Ok(Memfds { index: self.memfd(INDEX).await?, own: self.memfd(OWN_LOG).await?, outputs })
+    }
+
+    /// Has the application's root put together; `Some` is why that failed.
+    pub(super) async fn mount_root(&mut self, writable_bytes: u64) -> Result<Option<String>, CoreError> {
+        self.hold.send(&FromSupervisor::MountRoot { writable_bytes })?;
+        loop {
+            match self.hold.receive().await? {
+                Incoming { message: FromInit::RootMounted { error }, .. } => return Ok(error),
+                other => self.backlog.push_back(other),
+            }
+        }
+    }
+
+    /// Makes sure that init has handed over the memfds of these names: all are asked for before one is waited for.
+    async fn fetch(&mut self, names: &[String]) -> Result<(), CoreError> {
+        let mut missing = 0usize;
+        for name in names.iter().filter(|name| !self.memfds.contains_key(*name)) {
+            self.hold.send(&FromSupervisor::Stash { name: name.clone() })?;
+            missing = missing.saturating_add(1);
+        }
+        while missing > 0 {
+            match self.hold.receive().await? {
+                Incoming { message: FromInit::Stashed { name }, fds } => {
+                    self.memfds.extend(fds.into_iter().map(|fd| (name.clone(), fd)));
+                    missing = missing.saturating_sub(1);
+                }
+                other => self.backlog.push_back(other),
+            }
+        }
+        Ok(())
+    }
+}
