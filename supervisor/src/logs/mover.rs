@@ -107,11 +107,8 @@ impl Movers {
 impl Mover {
     async fn run(self: Arc<Self>, lookout: Option<Lookout>) {
         let mut watch = lookout.map(|lookout| (Needle::new(&lookout.text), lookout));
-        if let Some((needle, lookout)) = &mut watch {
-            if self.was_found(needle, lookout) {
-                (lookout.found)();
-                watch = None;
-            }
+        if let Some((_, lookout)) = watch.take_if(|(needle, lookout)| self.was_found(needle, lookout)) {
+            (lookout.found)();
         }
         while self.pipe.readable().await.is_ok() {
             match self.pipe.try_io(|| self.step(watch.as_mut().map(|(needle, _)| needle))) {
