@@ -4,8 +4,11 @@
 
 mod app;
 mod backends;
+mod build;
 mod cli;
+mod doctor;
 mod error;
+mod ingress;
 mod install;
 mod logbook;
 mod memory;

@@ -13,7 +13,9 @@ use crate::error::{Doing, Error, Result};
 pub(crate) fn data(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     let newline: &[u8] = if text.is_empty() || text.ends_with('\n') { b"" } else { b"\n" };
-    quiet_if_gone(out.write_all(text.as_bytes()).and_then(|()| out.write_all(newline)).and_then(|()| out.flush()))
+    quiet_if_gone(
+        out.write_all(text.as_bytes()).and_then(|()| out.write_all(newline)).and_then(|()| out.flush()),
+    )
 }
 
 /// Prints data as JSON, on one line.
@@ -84,8 +86,8 @@ impl Table {
     }
 
     /// Adds a line.
-    pub(crate) fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells.iter().map(|cell| printable(cell)).collect());
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().map(|cell| printable(&cell)).collect());
     }
 
     /// The text, with two spaces between columns and none at a line's end.
@@ -98,7 +100,8 @@ impl Table {
             }
         }
         let lines = self.rows.iter().map(|row| {
-            let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            let cells: Vec<String> =
+                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
             cells.join("  ").trim_end().to_owned()
         });
         lines.collect::<Vec<_>>().join("\n")
@@ -128,8 +131,8 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let mut table = Table::new(&["NAME", "STATE"]);
-        table.row(vec!["web".into(), "ready".into()]);
-        table.row(vec!["a-long-name".into(), String::new()]);
+        table.row(["web".into(), "ready".into()]);
+        table.row(["a-long-name".into(), String::new()]);
         assert_eq!(table.render(), "NAME         STATE\nweb          ready\na-long-name");
     }
 }

@@ -11,6 +11,7 @@ pub mod build;
 pub mod cpio;
 pub mod digest;
 pub mod directory;
+pub mod erofs;
 pub mod layers;
 pub mod limits;
 pub mod oci;

@@ -5,6 +5,7 @@
 
 mod digest;
 mod follow;
+mod rootfs;
 
 use std::collections::BTreeMap;
 use std::fs::File;

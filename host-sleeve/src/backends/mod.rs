@@ -8,10 +8,10 @@ pub(crate) mod qemu;
 
 use std::fmt::Debug;
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use cloister_image::artifact::Artifact;
 use tokio::io::AsyncRead;
 
 use crate::error::{Error, Result};
@@ -27,12 +27,8 @@ pub(crate) type Console = Box<dyn AsyncRead + Send + Unpin>;
 /// What a machine is made of.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// The kernel's file.
-    pub(crate) kernel: PathBuf,
-    /// The kernel's digest.
-    pub(crate) kernel_digest: String,
-    /// The ramdisks' files, in order.
-    pub(crate) ramdisks: Vec<PathBuf>,
+    /// The enclave image.
+    pub(crate) artifact: Artifact,
     /// The measured kernel command line.
     pub(crate) cmdline: String,
     /// Virtual CPUs.

@@ -43,11 +43,13 @@ pub(crate) enum Verb {
   host-sleeve check cloister.yaml")]
     Check(Check),
     /// Launch an enclave image
-    #[command(after_help = "Exit code: the service's own; 128 and the signal's number if a signal ended it; 124 if a time limit passed; 125 if Cloister failed, with the reason on standard error.
+    #[command(
+        after_help = "Exit code: the service's own; 128 and the signal's number if a signal ended it; 124 if a time limit passed; 125 if Cloister failed, with the reason on standard error.
 
 Examples:
   host-sleeve run app.cloister --publish 8080:80
-  host-sleeve run app.cloister --detach --name web --cpus 2 --memory 512MiB")]
+  host-sleeve run app.cloister --detach --name web --cpus 2 --memory 512MiB"
+    )]
     Run(Run),
     /// List enclaves
     #[command(after_help = "Example:
@@ -101,9 +103,6 @@ pub(crate) struct Build {
     /// The enclave image to write
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: PathBuf,
-    /// Replace the output if it is there
-    #[arg(long)]
-    pub(crate) force: bool,
 }
 
 /// What `check` takes.
@@ -112,10 +111,14 @@ pub(crate) struct Check {
     /// The manifest, in YAML
     #[arg(value_name = "FILE", default_value = "cloister.yaml")]
     pub(crate) manifest: PathBuf,
+    /// Check it against this image too: its users, programs and paths
+    #[arg(long, value_name = "REFERENCE")]
+    pub(crate) image: Option<String>,
 }
 
 /// What `run` takes.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
 pub(crate) struct Run {
     /// The enclave image
     #[arg(value_name = "APP")]
@@ -248,7 +251,8 @@ pub(crate) struct Service {
     /// The enclave
     pub(crate) name: String,
     /// The service
-    pub(crate) service: String,
+    #[arg(value_name = "SERVICE")]
+    pub(crate) target: String,
     /// The signal, by name or number, for `signal`
     #[arg(required_if_eq("verb", "signal"), value_parser = values::signal)]
     pub(crate) signal: Option<u8>,
@@ -282,7 +286,8 @@ mod tests {
 
     #[test]
     fn a_run_is_read_as_typed() {
-        let words = "host-sleeve run app.cloister --publish 8080:80 --detach --name web --cpus 2 --memory 512MiB";
+        let words =
+            "host-sleeve run app.cloister --publish 8080:80 --detach --name web --cpus 2 --memory 512MiB";
         let Verb::Run(run) = Cli::try_parse_from(words.split(' ')).unwrap().verb else {
             panic!("not a run");
         };

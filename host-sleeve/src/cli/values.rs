@@ -83,7 +83,9 @@ pub(crate) fn name(text: &str) -> Result<String, String> {
     if fits {
         Ok(text.to_owned())
     } else {
-        Err(format!("a name has 1 to {MAX_NAME} lower-case letters, digits and hyphens, and no hyphen at an end"))
+        Err(format!(
+            "a name has 1 to {MAX_NAME} lower-case letters, digits and hyphens, and no hyphen at an end"
+        ))
     }
 }
 
@@ -145,8 +147,12 @@ pub(crate) fn show_size(bytes: u64) -> String {
     for (shift, unit) in STEPS {
         let whole = bytes >> shift;
         if whole > 0 {
-            let tenths = (bytes - (whole << shift)) * 10 >> shift;
-            return if whole >= 10 || tenths == 0 { format!("{whole} {unit}") } else { format!("{whole}.{tenths} {unit}") };
+            let tenths = ((bytes - (whole << shift)) * 10) >> shift;
+            return if whole >= 10 || tenths == 0 {
+                format!("{whole} {unit}")
+            } else {
+                format!("{whole}.{tenths} {unit}")
+            };
         }
     }
     format!("{bytes} B")
@@ -195,7 +201,7 @@ mod tests {
     #[test]
     fn durations_have_a_unit() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
         assert!(duration("10").is_err() && duration("s").is_err() && duration("1d").is_err());
     }
 

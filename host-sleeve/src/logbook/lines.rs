@@ -3,7 +3,6 @@
 //! Its law: a single service's output is passed on byte for byte. Where several speak, lines are told apart by a name in
 //! front; a line's end is only made up when another service speaks in the middle of it.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use cloister_wire::logs::{Record, Stream};
@@ -92,8 +91,8 @@ impl<O: Write, E: Write> Printer<O, E> {
             front.push(' ');
         }
         if self.look.names {
-            // Writing to a string cannot fail.
-            drop(write!(front, "{service} | "));
+            front.push_str(service);
+            front.push_str(" | ");
         }
         front
     }
@@ -130,7 +129,12 @@ pub(crate) fn clock(ms: u64) -> String {
     let (seconds, ms) = (ms / 1000, ms % 1000);
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = date(days);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{ms:03}Z", of_day / 3600, of_day / 60 % 60, of_day % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{ms:03}Z",
+        of_day / 3600,
+        of_day / 60 % 60,
+        of_day % 60
+    )
 }
 
 /// The Gregorian date of a day since 1970, counted in eras of 400 years that begin in March, so that a leap day is a
@@ -183,10 +187,7 @@ mod tests {
             output(4, "web", Stream::Stdout, b"three\n"),
             output(5, "db", Stream::Stdout, b" line\n"),
         ];
-        assert_eq!(
-            printed(look, &records).0,
-            "web | one\nweb | two\ndb | half\nweb | three\ndb |  line\n"
-        );
+        assert_eq!(printed(look, &records).0, "web | one\nweb | two\ndb | half\nweb | three\ndb |  line\n");
     }
 
     #[test]

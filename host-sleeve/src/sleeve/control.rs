@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloister_relay::Stream;
 use cloister_wire::control::{FromGuest, FromHost, Reply, Request};
 use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
 use cloister_wire::hello::{Hello, HelloError, Protocol, Role};
@@ -16,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 
-use crate::transport::{Stream, Transport};
+use crate::transport::Transport;
 
 use super::life::Event;
 
@@ -80,7 +81,7 @@ pub(crate) async fn run(
 }
 
 async fn talk(
-    mut stream: Box<dyn Stream>,
+    mut stream: Stream,
     asks: &mut mpsc::Receiver<Ask>,
     events: &mpsc::Sender<Event>,
 ) -> io::Result<Over> {
@@ -122,7 +123,7 @@ async fn talk(
 }
 
 async fn send(
-    stream: &mut Box<dyn Stream>,
+    stream: &mut Stream,
     ask: Ask,
     id: u64,
     pending: &mut HashMap<u64, oneshot::Sender<Reply>>,
@@ -143,7 +144,7 @@ async fn send(
 ///
 /// The outer error is the connection's, the inner one the peer's version or channel.
 pub(crate) async fn greet(
-    stream: &mut Box<dyn Stream>,
+    stream: &mut Stream,
     decoder: &mut Decoder,
     protocol: Protocol,
 ) -> io::Result<Result<(), HelloError>> {

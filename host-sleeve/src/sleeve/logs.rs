@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloister_relay::Stream;
 use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
 use cloister_wire::hello::Protocol;
 use cloister_wire::logs::{Record, Subscribe};
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time;
 
 use crate::logbook::rotating::Rotating;
-use crate::transport::{Stream, Transport};
+use crate::transport::Transport;
 
 use super::control::greet;
 use super::life::Event;
@@ -74,7 +75,7 @@ impl LogReader {
         self.records(stream, decoder).await
     }
 
-    async fn records(&mut self, mut stream: Box<dyn Stream>, mut decoder: Decoder) -> io::Result<()> {
+    async fn records(&mut self, mut stream: Stream, mut decoder: Decoder) -> io::Result<()> {
         let mut buffer = vec![0; PIECE];
         let mut batch = Vec::new();
         loop {

@@ -207,7 +207,10 @@ mod tests {
         let text = serde_json::to_string(&envelope).unwrap();
         assert_eq!(text, r#"{"version":1,"ask":{"enclave":{"ask":"ping"}}}"#);
         let stop = Envelope { version: 1, ask: Asked::Stop { grace_ms: None } };
-        assert_eq!(serde_json::to_string(&stop).unwrap(), r#"{"version":1,"ask":{"stop":{"grace_ms":null}}}"#);
+        assert_eq!(
+            serde_json::to_string(&stop).unwrap(),
+            r#"{"version":1,"ask":{"stop":{"grace_ms":null}}}"#
+        );
     }
 
     #[tokio::test]

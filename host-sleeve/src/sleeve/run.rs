@@ -3,13 +3,14 @@
 //! Its law: until the machine runs, any way out leaves nothing behind; from then on, every way out ends the machine and
 //! writes the end into the record.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloister_relay::Listener;
 use cloister_wire::control::{Request, Status};
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -19,6 +20,7 @@ use crate::app::App;
 use crate::backends::{self, Deployment, Ending, Plan, qemu};
 use crate::cli::values::Publish;
 use crate::error::{Doing, Error, Result};
+use crate::ingress;
 use crate::logbook::rotating::Rotating;
 use crate::logbook::{CONSOLE, CONSOLE_LIMIT, SERVICES, SERVICES_LIMIT};
 use crate::memory;
@@ -43,7 +45,7 @@ const WRITE_PAUSE: Duration = Duration::from_millis(20);
 const CONSOLE_LIMIT_AFTER_END: Duration = Duration::from_secs(1);
 
 /// What a boot may take besides what the manifest's services may take.
-const BOOT_LIMIT: Duration = Duration::from_secs(60);
+const BOOT_LIMIT: Duration = Duration::from_mins(1);
 
 /// What is to be run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -162,7 +164,7 @@ async fn launch(order: &Order, watcher: &mut dyn Watcher) -> Result<Launched> {
     let Some(folder) = provisional.0.as_ref() else {
         return Err(Error::host("the enclave's folder is gone"));
     };
-    let (_listeners, publish) = listen(&order.publish).await?;
+    let (listeners, publish) = listen(&order.publish)?;
     let mut record = new_record(order, &app, folder.name(), memory, publish);
     folder.write(&record)?;
     watcher.launching(folder, &app)?;
@@ -174,7 +176,8 @@ async fn launch(order: &Order, watcher: &mut dyn Watcher) -> Result<Launched> {
     let (asks, asked) = mpsc::channel(ASKS);
     let (drain, draining) = watch::channel(false);
     let open = |name, limit| {
-        Rotating::create(folder.file(name), limit).doing(|| format!("cannot write {}", folder.file(name).display()))
+        Rotating::create(folder.file(name), limit)
+            .doing(|| format!("cannot write {}", folder.file(name).display()))
     };
     let (service_log, console_log) = (open(SERVICES, SERVICES_LIMIT)?, open(CONSOLE, CONSOLE_LIMIT)?);
     let socket = UnixListener::bind(folder.socket(requests::SOCKET))
@@ -187,7 +190,8 @@ async fn launch(order: &Order, watcher: &mut dyn Watcher) -> Result<Launched> {
     let tasks = vec![
         tokio::spawn(requests::serve(socket, doors)),
         tokio::spawn(control::run(Arc::clone(&transport), asked, speak.clone())),
-        tokio::spawn(logs::run(transport, service_log, draining, speak.clone())),
+        tokio::spawn(logs::run(Arc::clone(&transport), service_log, draining, speak.clone())),
+        tokio::spawn(ingress::run(listeners, transport)),
     ];
     let now = Instant::now();
     let life = Life::new(limits(order, &app), now);
@@ -349,15 +353,16 @@ fn check_ports(publish: &[Publish], app: &App) -> Result<()> {
 }
 
 /// Listens on every published port. The ports are answered as they are, where any free one was asked for.
-async fn listen(publish: &[Publish]) -> Result<(Vec<(TcpListener, u16)>, Vec<Publish>)> {
+fn listen(publish: &[Publish]) -> Result<(Vec<(Listener, u16)>, Vec<Publish>)> {
     let (mut listeners, mut real) = (Vec::new(), Vec::new());
     for port in publish {
-        let listener = TcpListener::bind(port.listen).await.map_err(|error| {
+        let listener = Listener::tcp(port.listen).map_err(|error| {
             let taken = error.kind() == std::io::ErrorKind::AddrInUse;
-            let hint = if taken { "choose another port, or 0 for any free one" } else { "choose another address" };
+            let hint =
+                if taken { "choose another port, or 0 for any free one" } else { "choose another address" };
             Error::operator(format!("cannot listen on {}", port.listen)).because(error).hint(hint)
         })?;
-        let listen = listener.local_addr().doing(|| format!("cannot listen on {}", port.listen))?;
+        let listen = listener.tcp_address().unwrap_or(port.listen);
         real.push(Publish { listen, ingress: port.ingress });
         listeners.push((listener, port.ingress));
     }
@@ -369,8 +374,8 @@ fn new_record(order: &Order, app: &App, name: &str, memory: u64, publish: Vec<Pu
         version: record::VERSION,
         name: name.to_owned(),
         image: record::Image {
-            path: app.path.clone(),
-            digest: app.digest.clone(),
+            path: app.path().to_owned(),
+            digest: app.artifact.digest().to_string(),
             name: app.manifest.name.clone(),
         },
         backend: order.backend.clone(),
@@ -392,9 +397,7 @@ fn new_record(order: &Order, app: &App, name: &str, memory: u64, publish: Vec<Pu
 
 fn plan(order: &Order, app: &App, memory: u64) -> Plan {
     Plan {
-        kernel: app.kernel.path.clone(),
-        kernel_digest: app.kernel.digest.clone(),
-        ramdisks: app.ramdisks.iter().map(|ramdisk| Path::to_path_buf(&ramdisk.path)).collect(),
+        artifact: app.artifact.clone(),
         cmdline: app.cmdline.clone(),
         cpus: order.cpus,
         memory,

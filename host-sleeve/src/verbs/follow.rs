@@ -109,7 +109,8 @@ impl Tail {
         for mut record in self.kept {
             if let Record::Output { bytes, .. } = &mut record {
                 let ends = line_ends(bytes);
-                let cut = skip.checked_sub(1).map_or(0, |nth| ends.get(nth).map_or(bytes.len(), |end| end + 1));
+                let cut =
+                    skip.checked_sub(1).map_or(0, |nth| ends.get(nth).map_or(bytes.len(), |end| end + 1));
                 bytes.drain(..cut);
                 skip = skip.saturating_sub(ends.len());
             }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use cloister_image::artifact::BuildRecord;
+use cloister_image::digest::Digest;
 use cloister_manifest::Manifest;
 use cloister_wire::control::{Reply, Request};
 use serde::Serialize;
@@ -32,16 +34,16 @@ struct Enclave<'a> {
 #[derive(Serialize)]
 struct Image<'a> {
     path: &'a Path,
-    digest: &'a str,
-    kernel: File<'a>,
-    ramdisks: Vec<File<'a>>,
+    digest: Digest,
+    parts: BTreeMap<&'static str, File>,
     cmdline: &'a str,
     manifest: &'a Manifest,
+    build: BuildRecord,
 }
 
 #[derive(Serialize)]
-struct File<'a> {
-    digest: &'a str,
+struct File {
+    digest: Digest,
     size: u64,
 }
 
@@ -61,7 +63,8 @@ fn enclave(name: &str, json: bool) -> Result<u8> {
     let processes = record.machine.iter().flat_map(|machine| &machine.processes);
     let sleeve = record.sleeve.iter().map(|process| ("sleeve", *process));
     let processes = processes.map(|(part, process)| (part.as_str(), *process)).chain(sleeve);
-    let processes = processes.filter(|(_, process)| process.exists()).map(|(part, p)| (part, p.pid)).collect();
+    let processes =
+        processes.filter(|(_, process)| process.exists()).map(|(part, p)| (part, p.pid)).collect();
     if json {
         let all = Enclave { alive: seen.alive, words: seen.words(), processes, record };
         return output::json(&all).map(|()| DONE);
@@ -73,7 +76,7 @@ fn enclave(name: &str, json: bool) -> Result<u8> {
 fn text(seen: &Seen, processes: &BTreeMap<&str, u32>) -> String {
     let record = &seen.record;
     let mut facts = Table::default();
-    let mut fact = |name: &str, value: String| facts.row(vec![name.to_owned(), value]);
+    let mut fact = |name: &str, value: String| facts.row([name.to_owned(), value]);
     fact("name", record.name.clone());
     fact("state", seen.words());
     fact("image", format!("{} {}", record.image.path.display(), record.image.digest));
@@ -105,7 +108,7 @@ fn boot(status: &cloister_wire::control::Status) -> String {
     let mut table = Table::new(&["STAGE", "AT", "TOOK"]);
     for stage in &status.boot {
         let ms = |us: u64| format!("{}.{:03} ms", us / 1000, us % 1000);
-        table.row(vec![stage.name.clone(), ms(stage.at_us), ms(stage.took_us)]);
+        table.row([stage.name.clone(), ms(stage.at_us), ms(stage.took_us)]);
     }
     format!("\n\n{}", table.render())
 }
@@ -113,7 +116,7 @@ fn boot(status: &cloister_wire::control::Status) -> String {
 fn services(status: &cloister_wire::control::Status) -> String {
     let mut table = Table::new(&["SERVICE", "PHASE", "PID", "RESTARTS", "SINCE BOOT", "LAST EXIT"]);
     for service in &status.services {
-        table.row(vec![
+        table.row([
             service.name.clone(),
             word(&service.phase),
             service.pid.map_or_else(String::new, |pid| pid.to_string()),
@@ -139,48 +142,52 @@ fn confinement(name: &str, service: &str, json: bool) -> Result<u8> {
             let value = serde_json::to_value(&found).unwrap_or_default();
             let mut table = Table::default();
             for (field, value) in value.as_object().into_iter().flatten() {
-                table.row(vec![field.clone(), value.to_string()]);
+                table.row([field.clone(), value.to_string()]);
             }
             output::data(&table.render())?;
             Ok(DONE)
         }
-        Reply::Refused { why } => Err(Error::enclave(format!("{name} refused"))
-            .because(std::io::Error::other(output::printable(&why)))),
+        Reply::Refused { why } => {
+            Err(Error::enclave(format!("{name} refused"))
+                .because(std::io::Error::other(output::printable(&why))))
+        }
         _ => Err(Error::enclave(format!("{name} answered something else"))),
     }
 }
 
 fn image(path: &Path, json: bool) -> Result<u8> {
     let app = App::open(path)?;
+    let unusable = |error| Error::operator(format!("{} cannot be used", path.display())).because(error);
+    app.artifact.verify().map_err(unusable)?;
+    let build = app.artifact.build_record().map_err(unusable)?;
+    let parts =
+        app.artifact.parts().map(|(part, digest, size)| (part.title(), File { digest, size })).collect();
+    let (digest, cmdline) = (app.artifact.digest(), &app.cmdline);
+    let image = Image { path: app.path(), digest, parts, cmdline, manifest: &app.manifest, build };
     if json {
-        let file = |blob: &'_ crate::app::Blob| (blob.digest.clone(), blob.size);
-        let (kernel, ramdisks) = (file(&app.kernel), app.ramdisks.iter().map(file).collect::<Vec<_>>());
-        let all = Image {
-            path: &app.path,
-            digest: &app.digest,
-            kernel: File { digest: &kernel.0, size: kernel.1 },
-            ramdisks: ramdisks.iter().map(|(digest, size)| File { digest, size: *size }).collect(),
-            cmdline: &app.cmdline,
-            manifest: &app.manifest,
-        };
-        return output::json(&all).map(|()| DONE);
+        output::json(&image)?;
+    } else {
+        output::data(&image_text(&image))?;
     }
+    Ok(DONE)
+}
+
+fn image_text(image: &Image<'_>) -> String {
     let mut table = Table::default();
-    let mut fact = |name: &str, value: String| table.row(vec![name.to_owned(), value]);
-    fact("image", app.path.display().to_string());
-    fact("digest", app.digest.clone());
-    fact("name", app.manifest.name.clone());
-    fact("kernel", format!("{} {}", app.kernel.digest, show_size(app.kernel.size)));
-    for ramdisk in &app.ramdisks {
-        fact("ramdisk", format!("{} {}", ramdisk.digest, show_size(ramdisk.size)));
+    let mut fact = |name: &str, value: String| table.row([name.to_owned(), value]);
+    fact("image", image.path.display().to_string());
+    fact("digest", image.digest.to_string());
+    fact("name", image.manifest.name.clone());
+    for (title, file) in &image.parts {
+        fact(title, format!("{} {}", file.digest, show_size(file.size)));
     }
-    fact("command line", app.cmdline.clone());
-    for service in &app.manifest.services {
+    fact("command line", image.cmdline.to_owned());
+    fact("built by", format!("{} {}", image.build.tool.name, image.build.tool.version));
+    for service in &image.manifest.services {
         fact("service", format!("{}: {}", service.name, service.argv.join(" ")));
     }
-    for ingress in &app.manifest.ingress {
+    for ingress in &image.manifest.ingress {
         fact("ingress", format!("{} to {} port {}", ingress.port, ingress.service, ingress.target));
     }
-    output::data(&table.render())?;
-    Ok(DONE)
+    table.render()
 }

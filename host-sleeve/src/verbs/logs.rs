@@ -22,7 +22,8 @@ pub(crate) fn logs(asked: &Logs, json: bool) -> Result<u8> {
     if let Some(service) = &asked.service {
         known(&seen, service)?;
     }
-    let printed = if asked.console { console(&folder, asked.follow) } else { services(&folder, &seen, asked, json) };
+    let printed =
+        if asked.console { console(&folder, asked.follow) } else { services(&folder, &seen, asked, json) };
     quiet_if_gone(printed)?;
     Ok(DONE)
 }
@@ -45,8 +46,11 @@ fn services(folder: &Folder, seen: &Seen, asked: &Logs, json: bool) -> io::Resul
         times: seen.record.booted_ms.filter(|_| asked.timestamps || json),
     };
     let out = io::BufWriter::new(io::stdout());
-    let mut sink: Box<dyn Sink> =
-        if json { Box::new(JsonLines::new(look, out)) } else { Box::new(Printer::new(look, out, io::stderr())) };
+    let mut sink: Box<dyn Sink> = if json {
+        Box::new(JsonLines::new(look, out))
+    } else {
+        Box::new(Printer::new(look, out, io::stderr()))
+    };
     let sleeve = Client::connect(folder).ok().flatten().filter(|_| asked.follow);
     match (asked.tail, sleeve) {
         (None, Some(sleeve)) => follow(folder.path(), SERVICES, sleeve.into_stream(), sink.as_mut()),
@@ -54,7 +58,8 @@ fn services(folder: &Folder, seen: &Seen, asked: &Logs, json: bool) -> io::Resul
         (Some(wanted), sleeve) => {
             let mut records = Records::open(&folder.file(SERVICES));
             let mut tail = Tail::new(wanted, asked.service.clone());
-            let wake = sleeve.map(|sleeve| Wake::new(folder.path(), Some(sleeve.into_stream()))).transpose()?;
+            let wake =
+                sleeve.map(|sleeve| Wake::new(folder.path(), Some(sleeve.into_stream()))).transpose()?;
             records.drain(&mut tail)?;
             tail.hand_to(sink.as_mut())?;
             records.drain(sink.as_mut())?;

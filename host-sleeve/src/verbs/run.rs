@@ -2,7 +2,6 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use cloister_wire::control::State;
@@ -17,8 +16,8 @@ use crate::output;
 use crate::sleeve::run::{Order, Ran, Watcher, run as live};
 use crate::state::{End, Folder, Outcome, Record, Root};
 
-use super::DONE;
 use super::follow::Follower;
+use super::{DONE, block_on};
 
 /// The longest order or report that is read.
 const MAX_MESSAGE: u64 = 1024 * 1024;
@@ -64,16 +63,6 @@ fn order(asked: Run) -> Result<Order> {
     })
 }
 
-/// Everything but what is blocking happens on this thread: the machine's programs die with it.
-fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.doing(|| "cannot start the event loop".to_owned())?;
-    let result = runtime.block_on(work);
-    // Blocking work that is still under way, such as reading a large image, is not waited for.
-    runtime.shutdown_background();
-    result
-}
-
 /// Tells the person in front of the terminal.
 #[derive(Debug, Default)]
 struct Terminal {
@@ -103,7 +92,8 @@ fn ready_words(record: &Record) -> String {
     let took = show_duration(std::time::Duration::from_millis(took));
     let mut words = format!("{} is ready after {took} ({kind}, {})", record.name, show_size(record.memory));
     for port in &record.publish {
-        words.push_str(&format!("; {} is port {}", port.listen, port.ingress));
+        let port = format!("; {} is port {}", port.listen, port.ingress);
+        words.push_str(&port);
     }
     words
 }
@@ -152,8 +142,12 @@ fn end_words(name: &str, end: &End, console: impl FnOnce() -> Option<String>) ->
             Error::enclave(format!("{name} could not go on: {stage}: {error}"))
                 .hint(format!("`host-sleeve logs --console {name}` shows its boot")),
         ),
-        Outcome::Told { .. } | Outcome::Killed { .. } => Say::Note(format!("cloister: {name}: {}", end.words())),
-        Outcome::TimedOut { why } => Say::Error(with_console(Error::timed_out(format!("{name}: {why}")), console())),
+        Outcome::Told { .. } | Outcome::Killed { .. } => {
+            Say::Note(format!("cloister: {name}: {}", end.words()))
+        }
+        Outcome::TimedOut { why } => {
+            Say::Error(with_console(Error::timed_out(format!("{name}: {why}")), console()))
+        }
         Outcome::Failed { why } => {
             Say::Error(with_console(Error::enclave(format!("{name} ended without a word: {why}")), console()))
         }
@@ -172,15 +166,14 @@ fn last_lines(folder: &Folder) -> Option<String> {
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let from = lines.len().saturating_sub(CONSOLE_LINES);
-    let last: Vec<String> = lines.get(from..)?.iter().map(|line| format!("  | {}", line.trim_end())).collect();
+    let last: Vec<String> =
+        lines.get(from..)?.iter().map(|line| format!("  | {}", line.trim_end())).collect();
     (!last.is_empty()).then(|| last.join("\n"))
 }
 
 /// Starts a sleeve of its own and waits until its enclave is ready.
 fn behind(order: &Order, json: bool) -> Result<u8> {
-    let mut child = start_sleeve(order)?;
-    let report = block_on(wait_report(&mut child))?;
-    match report {
+    match block_on(launch(order))? {
         Some(Report::Ready { record }) => {
             if json {
                 output::json(&record)?;
@@ -200,7 +193,11 @@ fn behind(order: &Order, json: bool) -> Result<u8> {
             match end.as_ref().map(|end| end_words(&record.name, end, console)) {
                 Some(Say::Error(error)) => output::error(&error),
                 Some(Say::Note(text)) => output::note(&text),
-                _ => output::note(&format!("cloister: {}: {}", record.name, end.as_ref().map_or_else(String::new, End::words))),
+                _ => output::note(&format!(
+                    "cloister: {}: {}",
+                    record.name,
+                    end.as_ref().map_or_else(String::new, End::words)
+                )),
             }
             Ok(end.map_or(DONE, |end| end.code))
         }
@@ -213,8 +210,6 @@ fn start_sleeve(order: &Order) -> Result<Child> {
     let program = std::env::current_exe().doing(|| "cannot find this program".to_owned())?;
     let mut command = Command::new(&program);
     command.arg("sleeve").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    // A group of its own, so that Ctrl-C is ours to pass on; the sleeve makes it a session.
-    command.process_group(0);
     let doing = || format!("cannot start {}", program.display());
     let mut child = command.spawn().doing(doing)?;
     let text = serde_json::to_vec(order).map_err(io::Error::from).doing(doing)?;
@@ -224,13 +219,15 @@ fn start_sleeve(order: &Order) -> Result<Child> {
     Ok(child)
 }
 
-/// Waits for the report; Ctrl-C is passed on to the sleeve, whose report then says so.
-async fn wait_report(child: &mut Child) -> Result<Option<Report>> {
+/// Starts a sleeve and waits for its report; Ctrl-C is passed on to the sleeve, whose report then says so.
+async fn launch(order: &Order) -> Result<Option<Report>> {
     use tokio::signal::unix::{SignalKind, signal};
     let doing = || "cannot wait for the sleeve".to_owned();
+    // Before the sleeve is there: from then on no signal may end this process alone.
     let mut interrupt = signal(SignalKind::interrupt()).doing(doing)?;
     let mut terminate = signal(SignalKind::terminate()).doing(doing)?;
-    let pid = rustix::process::Pid::from_child(child);
+    let mut child = start_sleeve(order)?;
+    let pid = rustix::process::Pid::from_child(&child);
     let stdout = child.stdout.take();
     let mut report = tokio::task::spawn_blocking(move || stdout.and_then(read_report));
     loop {
@@ -240,7 +237,7 @@ async fn wait_report(child: &mut Child) -> Result<Option<Report>> {
             _ = terminate.recv() => {}
         }
         // Our child is not reaped yet, so its number is its own.
-        drop(rustix::process::kill_process(pid, rustix::process::Signal::INT));
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap_or_default();
     }
 }
 
@@ -268,7 +265,7 @@ impl Reporter {
         }
         // The reader waits for the end of the stream as well.
         if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
-            drop(rustix::stdio::dup2_stdout(null.as_fd()));
+            rustix::stdio::dup2_stdout(null.as_fd()).unwrap_or_default();
         }
     }
 }
@@ -287,8 +284,9 @@ impl Watcher for Reporter {
 
 /// The process behind `run --detach`: an order on standard input, one report on standard output.
 pub(crate) fn sleeve() -> Result<u8> {
-    // A session of its own: no terminal can hang it up. It fails only where the process leads a group already.
-    drop(rustix::process::setsid());
+    // A session of its own: no terminal can interrupt it or hang it up. It fails only where this process leads a group,
+    // which whoever started it by hand has seen to.
+    rustix::process::setsid().map(drop).unwrap_or_default();
     let mut text = Vec::new();
     let doing = || "cannot read the order".to_owned();
     io::stdin().take(MAX_MESSAGE).read_to_end(&mut text).doing(doing)?;

@@ -12,7 +12,7 @@ use super::DONE;
 
 /// Asks the enclave to do something with one of its services.
 pub(crate) fn service(asked: &Service, json: bool) -> Result<u8> {
-    let service = asked.service.clone();
+    let service = asked.target.clone();
     let request = match (asked.verb.as_str(), asked.signal) {
         ("start", _) => Request::Service { service, verb: Verb::Start },
         ("stop", _) => Request::Service { service, verb: Verb::Stop },
@@ -33,7 +33,8 @@ pub(crate) fn service(asked: &Service, json: bool) -> Result<u8> {
 /// Passes a request on to a running enclave.
 pub(crate) fn ask(folder: &Folder, request: Request) -> Result<Reply> {
     let Some(mut client) = Client::connect(folder)? else {
-        return Err(Error::operator(format!("{} is not running", folder.name())).hint("`host-sleeve ps` lists what runs"));
+        return Err(Error::operator(format!("{} is not running", folder.name()))
+            .hint("`host-sleeve ps` lists what runs"));
     };
     client.ask(Asked::Enclave(request))
 }

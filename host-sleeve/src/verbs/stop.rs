@@ -24,7 +24,8 @@ struct Stopped {
 pub(crate) fn stop(asked: &Stop, json: bool) -> Result<u8> {
     let root = Root::open()?;
     let folders: Vec<Folder> = asked.names.iter().map(|name| root.find(name)).collect::<Result<_>>()?;
-    let clients: Vec<Option<Client>> = folders.iter().map(|folder| ask(folder, asked)).collect::<Result<_>>()?;
+    let clients: Vec<Option<Client>> =
+        folders.iter().map(|folder| ask(folder, asked)).collect::<Result<_>>()?;
     let mut stopped = Vec::new();
     for (folder, client) in folders.iter().zip(clients) {
         stopped.push(wait(folder, client)?);
@@ -48,7 +49,8 @@ fn ask(folder: &Folder, asked: &Stop) -> Result<Option<Client>> {
     let ask = if asked.kill { Asked::Kill } else { Asked::Stop { grace_ms } };
     match client.ask(ask)? {
         Reply::Refused { why } => {
-            Err(Error::enclave(format!("{} was not stopped", folder.name())).because(std::io::Error::other(why)))
+            Err(Error::enclave(format!("{} was not stopped", folder.name()))
+                .because(std::io::Error::other(why)))
         }
         _ => Ok(Some(client)),
     }

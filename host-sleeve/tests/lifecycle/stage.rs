@@ -5,8 +5,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use cloister_image::artifact::{Part, Writer};
+use serde_json::Value;
 
 use super::machine;
 
@@ -71,15 +71,18 @@ impl Place {
     /// `host-sleeve run` in the foreground, as `web`, to its end.
     pub(crate) fn run(&self, script: &str, words: &[&str]) -> Ended {
         let app = self.app();
-        let all: Vec<&str> = ["run", &app, "--name", "web", "--accel", "tcg"].iter().chain(words).copied().collect();
+        let all: Vec<&str> =
+            ["run", &app, "--name", "web", "--accel", "tcg"].iter().chain(words).copied().collect();
         self.sleeve(script, &all)
     }
 
     /// `host-sleeve run` in the foreground, as `web`, left running; answers when it is ready.
     pub(crate) fn start(&self, script: &str, words: &[&str]) -> Running {
         let app = self.app();
-        let all: Vec<&str> = ["run", &app, "--name", "web", "--accel", "tcg"].iter().chain(words).copied().collect();
-        let mut child = self.command(script, &all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let all: Vec<&str> =
+            ["run", &app, "--name", "web", "--accel", "tcg"].iter().chain(words).copied().collect();
+        let mut child =
+            self.command(script, &all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = child.stderr.take().unwrap();
         let mut said = Vec::new();
         while !String::from_utf8_lossy(&said).contains("is ready") {
@@ -97,23 +100,19 @@ impl Place {
     }
 
     fn write_image(&self) {
-        let root = self.path().join("app.cloister");
-        fs::create_dir_all(root.join("blobs/sha256")).unwrap();
-        let blob = |kind: &str, bytes: &[u8]| {
-            let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-            fs::write(root.join("blobs/sha256").join(&hex), bytes).unwrap();
-            json!({"mediaType": kind, "digest": format!("sha256:{hex}"), "size": bytes.len()})
-        };
-        let layers = [
-            blob("application/vnd.cloister.kernel.v1", b"kernel"),
-            blob("application/vnd.cloister.ramdisk.v1", b"os ramdisk"),
-            blob("application/vnd.cloister.ramdisk.v1", b"app ramdisk"),
-            blob("application/vnd.cloister.cmdline.v1", b"console=ttyS0 quiet"),
-            blob("application/vnd.cloister.manifest.v1+json", MANIFEST.as_bytes()),
-        ];
-        let manifest = json!({"layers": layers}).to_string();
-        let top = blob("application/vnd.oci.image.manifest.v1+json", manifest.as_bytes());
-        fs::write(root.join("index.json"), json!({"manifests": [top]}).to_string()).unwrap();
+        let mut writer = Writer::new(&self.path().join("app.cloister")).unwrap();
+        for (part, bytes) in [
+            (Part::Kernel, "kernel"),
+            (Part::OsRamdisk, "os ramdisk"),
+            (Part::AppRamdisk, "app ramdisk"),
+            (Part::CommandLine, "console=ttyS0 quiet"),
+            (Part::Manifest, MANIFEST),
+            (Part::OsRelease, "{}"),
+            (Part::BuildRecord, "{}"),
+        ] {
+            writer.bytes(part, bytes.as_bytes()).unwrap();
+        }
+        writer.finish().unwrap();
     }
 }
 

@@ -23,6 +23,9 @@ pub use write::Writer;
 /// What the artifact is, for registries.
 pub const ARTIFACT_TYPE: &str = "application/vnd.cloister.enclave.v1";
 
+/// The annotation of a ramdisk that says how many bytes the kernel unpacks it to.
+const UNPACKED: &str = "vnd.cloister.unpacked";
+
 /// One of the parts of an enclave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {

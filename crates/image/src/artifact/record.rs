@@ -90,8 +90,10 @@ pub struct OsRecord {
 #[serde(rename_all = "kebab-case")]
 pub enum RootForm {
     /// As files, unpacked into memory at boot.
-    #[default]
     Plain,
+    /// As a read-only file system that is read from where it lies.
+    #[default]
+    Erofs,
 }
 
 /// Something that was built.

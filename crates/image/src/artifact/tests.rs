@@ -1,21 +1,19 @@
 //! Artifacts: whole or not there, and believed only when their bytes are right.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::*;
 use crate::oci::Architecture;
-use crate::ramdisk::{FileRecord, KernelRecord, OsRelease};
+use crate::ramdisk::{FileRecord, OsRelease};
 
 fn release() -> OsRelease {
-    let digest = Digest::of(b"");
+    let file = FileRecord { sha256: Digest::of(b""), bytes: 0 };
     OsRelease {
         version: "1".to_owned(),
         arch: Architecture::X86_64,
-        kernel: KernelRecord { digest, size: 0, built: None },
-        ramdisk: FileRecord { digest, size: 0 },
+        kernel: file,
+        ramdisk: file,
         cmdline: "quiet".to_owned(),
-        programs: BTreeMap::new(),
     }
 }
 
@@ -23,6 +21,7 @@ fn write(path: &Path, kernel: &[u8]) -> Digest {
     let mut writer = Writer::new(path).unwrap();
     writer.bytes(Part::Kernel, kernel).unwrap();
     writer.bytes(Part::OsRamdisk, b"os").unwrap();
+    writer.unpacks_to(Part::OsRamdisk, 77);
     writer.bytes(Part::AppRamdisk, b"app").unwrap();
     writer.bytes(Part::CommandLine, b"quiet").unwrap();
     writer.bytes(Part::Manifest, b"{}").unwrap();
@@ -61,7 +60,7 @@ fn what_is_written_is_read_back() {
     assert_eq!(kernel, b"kernel");
     assert_eq!(artifact.command_line().unwrap(), "quiet");
     assert_eq!(artifact.os_release().unwrap(), release());
-    assert_eq!(artifact.size(Part::Eif), 0);
+    assert_eq!((artifact.size(Part::Eif), artifact.unpacked(Part::OsRamdisk)), (0, 77));
 }
 
 #[test]

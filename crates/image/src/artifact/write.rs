@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::RenameFlags;
 use tempfile::TempDir;
 
-use super::{ARTIFACT_TYPE, Artifact, ArtifactFault, Output, Part, host};
+use super::{ARTIFACT_TYPE, Artifact, ArtifactFault, Output, Part, UNPACKED, host};
 use crate::digest::{Digest, Hashed};
 use crate::oci::{Descriptor, ImageManifest, Index, media};
 
@@ -92,6 +92,13 @@ impl Writer {
         let descriptor = descriptor(part.media_type(), output, Some(annotations));
         self.parts.insert(part, descriptor);
         Ok(output)
+    }
+
+    /// Says of a part how many bytes the kernel unpacks it to: what a launcher needs to know how much memory is enough.
+    pub fn unpacks_to(&mut self, part: Part, bytes: u64) {
+        if let Some(annotations) = self.parts.get_mut(&part).and_then(|blob| blob.annotations.as_mut()) {
+            annotations.insert(UNPACKED.to_owned(), bytes.to_string());
+        }
     }
 
     /// What has been taken so far.

@@ -7,7 +7,7 @@ use cloister_manifest::model;
 use super::*;
 use crate::artifact::Artifact;
 use crate::oci::test_image::{self, TestImage};
-use crate::ramdisk::OsPack;
+use crate::ramdisk;
 
 fn manifest() -> Manifest {
     Manifest {
@@ -25,22 +25,18 @@ fn manifest() -> Manifest {
 fn pack_release(place: &Path) -> PathBuf {
     let os = place.join("os");
     std::fs::create_dir(&os).unwrap();
-    for (name, content) in
-        [("list", "dir /proc 0555\nfile /init 0755 @init\n"), ("bzImage", "k"), ("init", "i")]
-    {
-        std::fs::write(place.join(name), content).unwrap();
-    }
-    let programs = BTreeMap::from([("init".to_owned(), place.join("init"))]);
-    let pack = OsPack {
-        version: "1",
-        architecture: Architecture::X86_64,
-        kernel: &place.join("bzImage"),
-        kernel_record: None,
-        list: &place.join("list"),
-        programs: &programs,
-        command_line: "quiet",
-    };
-    ramdisk::pack_os(&pack, &os).unwrap();
+    std::fs::write(place.join("list"), "dir 0555 /proc\nfile 0755 /init init\n").unwrap();
+    std::fs::write(place.join("init"), "i").unwrap();
+    std::fs::write(os.join("kernel"), "k").unwrap();
+    let ramdisk = ramdisk::pack_os(&place.join("list"), place, &ramdisk::ramdisk_path(&os)).unwrap();
+    let release = serde_json::json!({
+        "version": "1",
+        "arch": "x86_64",
+        "kernel": {"sha256": Digest::of(b"k").hex(), "bytes": 1},
+        "ramdisk": {"sha256": ramdisk.digest.hex(), "bytes": ramdisk.size},
+        "cmdline": "quiet",
+    });
+    std::fs::write(os.join("os.json"), release.to_string()).unwrap();
     os
 }
 
@@ -61,7 +57,8 @@ fn build(input: impl Fn(&Path) -> Input) -> BTreeMap<PathBuf, Vec<u8>> {
         manifest: &manifest(),
         manifest_source: None,
         os: &os,
-        root: RootForm::Plain,
+        root: RootForm::Erofs,
+        workers: NonZeroUsize::MIN,
         tool,
         output: &output,
     };
@@ -137,11 +134,40 @@ fn a_failed_build_leaves_nothing_behind() {
         manifest: &manifest(),
         manifest_source: None,
         os: &os,
-        root: RootForm::Plain,
+        root: RootForm::Erofs,
+        workers: NonZeroUsize::MIN,
         tool: ToolRecord { name: "test".to_owned(), version: "0".to_owned() },
         output: &place.path().join("app.cloister"),
     };
     let fault = pack(&application, &request).unwrap_err();
     assert!(matches!(fault, BuildFault::Os { fault: OsFault::Changed(_), .. }), "{fault:?}");
     assert_eq!(names(), before);
+}
+
+#[test]
+fn a_manifest_finds_its_program_and_user_in_the_image() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("layout");
+    let passwd = "web:x:33:33::/:/bin/false\n";
+    // As much of a static x86-64 program as tells that it is one.
+    let program = format!("\x7fELF\x02\x01\x01{}\x02\0\x3e\0\x01\0\0\0{}", "\0".repeat(9), "\0".repeat(40));
+    let tar = test_image::tar(&[("etc/", ""), ("etc/passwd", passwd), ("bin/", ""), ("bin/app", &program)]);
+    TestImage::default().layer(&tar).write_layout(&path);
+    let options = Options {
+        architecture: Architecture::X86_64,
+        scratch: place.path(),
+        limits: Limits::default(),
+        clamp_mtime: None,
+    };
+    let application = open(&Input::Layout { path, select: Select::Only }, &options).unwrap();
+    let yaml = b"version: 1\nservices:\n  web:\n    user: web\n";
+    let manifest = source::build("cloister.yaml", yaml, &application.image()).unwrap();
+    let service = manifest.services.first().unwrap();
+    assert_eq!((service.uid, service.argv.as_slice()), (33, &["/bin/app".to_owned()][..]));
+    let fault = source::build(
+        "cloister.yaml",
+        b"version: 1\nservices:\n  web:\n    command: [/bin/no]\n",
+        &application.image(),
+    );
+    assert!(fault.is_err());
 }

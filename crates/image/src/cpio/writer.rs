@@ -129,6 +129,11 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// How many bytes the archive has so far.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// Ends the archive and gives back what it was written to.
     pub fn finish(mut self) -> Result<W, WriteFault> {
         let shape = Shape { kind: 0, inode: 0, links: 1, size: 0 };

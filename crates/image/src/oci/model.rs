@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use cloister_manifest::source::ImageConfig as RunConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -121,7 +122,7 @@ pub struct ImageManifest {
 }
 
 /// An image's configuration document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct ImageConfig {
     /// As Go's `GOARCH`.
     pub architecture: String,
@@ -129,39 +130,9 @@ pub struct ImageConfig {
     pub os: String,
     /// How it is run.
     #[serde(default)]
-    pub config: Option<Config>,
+    pub config: Option<RunConfig>,
     /// What it consists of.
     pub rootfs: RootFs,
-}
-
-/// How an image is run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Config {
-    /// `user`, `uid`, `user:group` or `uid:gid`.
-    #[serde(default)]
-    pub user: Option<String>,
-    /// `80/tcp` and the like.
-    #[serde(default)]
-    pub exposed_ports: Option<BTreeMap<String, serde_json::Value>>,
-    /// `NAME=value`.
-    #[serde(default)]
-    pub env: Option<Vec<String>>,
-    /// The program and its first arguments.
-    #[serde(default)]
-    pub entrypoint: Option<Vec<String>>,
-    /// The arguments after the entry point, or the program if there is none.
-    #[serde(default)]
-    pub cmd: Option<Vec<String>>,
-    /// Where it starts.
-    #[serde(default)]
-    pub working_dir: Option<String>,
-    /// `SIGTERM` or its number.
-    #[serde(default)]
-    pub stop_signal: Option<String>,
-    /// Free text by key.
-    #[serde(default)]
-    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// The unpacked layers.

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::Write;
 
-use super::{Written, compressed, seal};
+use super::{APP_LEVEL, Written, compressed, seal};
 use crate::cpio::{Header, WriteFault, Writer};
 use crate::digest::Hashed;
 use crate::tree::Tree;
@@ -32,10 +32,11 @@ pub fn write_app<W: Write>(manifest: &[u8], root: AppRoot<'_>, out: W) -> Result
     let out = Hashed::new(out);
     let (_, written) = match root {
         AppRoot::Plain(tree) => {
-            let mut writer = Writer::new(compressed(out).map_err(WriteFault::Write)?);
+            let mut writer = Writer::new(compressed(out, APP_LEVEL).map_err(WriteFault::Write)?);
             start(&mut writer, manifest)?;
             writer.tree(b"cloister/root", tree)?;
-            seal(writer.finish()?.finish().map_err(WriteFault::Write)?)?
+            let unpacked = writer.position();
+            seal(writer.finish()?.finish().map_err(WriteFault::Write)?, unpacked)?
         }
         AppRoot::Erofs { mut image, size } => {
             let mut writer = Writer::new(out);
@@ -46,7 +47,8 @@ pub fn write_app<W: Write>(manifest: &[u8], root: AppRoot<'_>, out: W) -> Result
                 size,
                 &mut image,
             )?;
-            seal(writer.finish()?)?
+            let unpacked = writer.position();
+            seal(writer.finish()?, unpacked)?
         }
     };
     Ok(written)

@@ -1,24 +1,24 @@
-//! The list of what is in ramdisk 1, as `rootfs/list` has it.
+//! The list of what is in ramdisk 1, as `rootfs/ramdisk1.list` has it.
 //!
-//! Its law: a line says everything about an entry; owner is root and time is zero, so that nobody has to.
+//! Its law: a line says everything about an entry; the owner is root and the time is zero, so that nobody has to.
 //!
 //! ```text
-//! dir   /proc  0555
-//! file  /init  0755  @init       a program, given by name when the list is packed
-//! file  /etc/x 0644  etc/x       a file next to the list
-//! link  /bin/x ../sbin/x
+//! dir  0755 /proc
+//! file 0555 /init cloister-init     a program of the workspace, by its name
 //! ```
 
 use std::collections::HashSet;
 
-/// The longest list in bytes: a list of some ten lines that has grown to a megabyte is no list.
-pub(super) const MAX_LIST: usize = 1 << 20;
+/// The longest list in bytes: what began as ten lines and has grown to a megabyte is no list.
+pub(super) const MAX_LIST: u64 = 1 << 20;
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// Its path, without a leading slash.
     pub path: String,
+    /// Its permission bits.
+    pub mode: u32,
     /// What it is.
     pub kind: Kind,
 }
@@ -26,14 +26,10 @@ pub struct Line {
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A directory with these permission bits.
-    Directory(u32),
+    /// A directory.
+    Directory,
     /// A program, by its name.
-    Program(u32, String),
-    /// A file, by its path from the list.
-    File(u32, String),
-    /// A symbolic link and its target.
-    Link(String),
+    Program(String),
 }
 
 /// A list that cannot be packed.
@@ -65,7 +61,7 @@ pub fn parse(text: &str) -> Result<Vec<Line>, ListFault> {
         if !paths.insert(line.path.clone()) {
             return Err(fault("the path is listed twice"));
         }
-        if matches!(line.kind, Kind::Directory(_)) {
+        if line.kind == Kind::Directory {
             directories.insert(line.path.clone());
         }
         lines.push(line);
@@ -74,17 +70,12 @@ pub fn parse(text: &str) -> Result<Vec<Line>, ListFault> {
 }
 
 fn line(words: &[&str]) -> Result<Line, &'static str> {
-    let (path, kind) = match *words {
-        ["dir", path, mode] => (path, Kind::Directory(octal(mode)?)),
-        ["file", path, mode, source] => match source.strip_prefix('@') {
-            Some(program) => (path, Kind::Program(octal(mode)?, program.to_owned())),
-            None => (path, Kind::File(octal(mode)?, inside(source)?.to_owned())),
-        },
-        ["link", path, target] => (path, Kind::Link(target.to_owned())),
-        _ => return Err("it is none of: dir PATH MODE; file PATH MODE SOURCE; link PATH TARGET"),
+    let (mode, path, kind) = match *words {
+        ["dir", mode, path] => (mode, path, Kind::Directory),
+        ["file", mode, path, program] => (mode, path, Kind::Program(plain_name(program)?.to_owned())),
+        _ => return Err("it is neither `dir MODE PATH` nor `file MODE PATH PROGRAM`"),
     };
-    let path = path.strip_prefix('/').ok_or("the path does not begin with a slash")?;
-    Ok(Line { path: inside(path)?.to_owned(), kind })
+    Ok(Line { path: inside(path)?.to_owned(), mode: octal(mode)?, kind })
 }
 
 fn octal(text: &str) -> Result<u32, &'static str> {
@@ -96,8 +87,17 @@ fn octal(text: &str) -> Result<u32, &'static str> {
 }
 
 fn inside(path: &str) -> Result<&str, &'static str> {
+    let path = path.strip_prefix('/').ok_or("the path does not begin with a slash")?;
     let sound = path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
     if sound { Ok(path) } else { Err("the path has an empty part, `.` or `..` in it") }
+}
+
+fn plain_name(name: &str) -> Result<&str, &'static str> {
+    if name.contains('/') || name == "." || name == ".." {
+        Err("a program is a name, not a path")
+    } else {
+        Ok(name)
+    }
 }
 
 #[cfg(test)]
@@ -107,28 +107,37 @@ mod tests {
     #[test]
     fn a_list_is_read_line_by_line() {
         let list =
-            parse("# the system\ndir /sbin 0755\nfile /init 0755 @init # PID 1\nlink /sbin/x ../init\n")
-                .unwrap();
-        let kinds: Vec<_> = list.into_iter().map(|line| (line.path, line.kind)).collect();
+            parse("# the system\n\ndir 0755 /sbin\nfile 0555 /sbin/init cloister-init # PID 1\n").unwrap();
         let expected = [
-            ("sbin".to_owned(), Kind::Directory(0o755)),
-            ("init".to_owned(), Kind::Program(0o755, "init".to_owned())),
-            ("sbin/x".to_owned(), Kind::Link("../init".to_owned())),
+            Line { path: "sbin".to_owned(), mode: 0o755, kind: Kind::Directory },
+            Line {
+                path: "sbin/init".to_owned(),
+                mode: 0o555,
+                kind: Kind::Program("cloister-init".to_owned()),
+            },
         ];
-        assert_eq!(kinds, expected);
+        assert_eq!(list, expected);
+    }
+
+    #[test]
+    fn the_list_of_this_project_is_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../rootfs/ramdisk1.list");
+        let list = parse(&std::fs::read_to_string(path).unwrap()).unwrap();
+        assert!(list.iter().any(|line| line.path == "init"));
     }
 
     #[test]
     fn a_wrong_line_is_named() {
         let cases = [
-            "dir proc 0755",
-            "dir /a/b 0755",
-            "dir /a 755",
-            "dir /a 0788",
-            "dir /a 0755\ndir /a 0755",
-            "file /a 0644 ../b",
+            "dir 0755 proc",
+            "dir 0755 /a/b",
+            "dir 755 /a",
+            "dir 0788 /a",
+            "dir 0755 /a\ndir 0755 /a",
+            "file 0644 /a ../b",
+            "file 0644 /a",
             "node /a",
-            "dir /a/../b 0755",
+            "dir 0755 /a/../b",
         ];
         for text in cases {
             assert!(parse(text).is_err(), "{text}");

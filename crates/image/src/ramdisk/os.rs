@@ -2,7 +2,6 @@
 //!
 //! Its law: what the record names is what lies beside it; a release that was changed after it was packed is not used.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -10,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::list::{self, Kind, Line, ListFault, MAX_LIST};
-use super::{Written, compressed, seal};
+use super::{OS_LEVEL, Written, compressed, seal};
 use crate::cpio::{Header, WriteFault, Writer};
 use crate::digest::{Digest, Hashed};
 use crate::limits::MAX_DOCUMENT;
@@ -22,67 +21,33 @@ const RECORD: &str = "os.json";
 const KERNEL: &str = "kernel";
 /// Ramdisk 1's.
 const RAMDISK: &str = "os.cpio.zst";
-/// The longest command line in bytes: `COMMAND_LINE_SIZE` of x86 and arm64, with its final zero.
+/// The longest command line in bytes: `COMMAND_LINE_SIZE` of x86 and arm64, without its final zero.
 const MAX_COMMAND_LINE: usize = 2047;
 
-/// What is packed.
-#[derive(Clone, Debug)]
-pub struct OsPack<'a> {
-    /// The release's version.
-    pub version: &'a str,
-    /// The machine it is for.
-    pub architecture: Architecture,
-    /// The kernel's file.
-    pub kernel: &'a Path,
-    /// How the kernel was built, as its own record says; put into the release's record as it is.
-    pub kernel_record: Option<serde_json::Value>,
-    /// The list of ramdisk 1; files it names lie next to it.
-    pub list: &'a Path,
-    /// The programs the list names.
-    pub programs: &'a BTreeMap<String, PathBuf>,
-    /// The kernel's command line.
-    pub command_line: &'a str,
-}
-
-/// The record of a release.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What of a release's record an artifact needs. The record has more to say, on compilers and sources; it is carried as it
+/// is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OsRelease {
     /// The release's version.
     pub version: String,
     /// The machine it is for.
     pub arch: Architecture,
     /// The kernel.
-    pub kernel: KernelRecord,
+    pub kernel: FileRecord,
     /// Ramdisk 1.
     pub ramdisk: FileRecord,
     /// The kernel's command line.
     pub cmdline: String,
-    /// What is in ramdisk 1, by path.
-    pub programs: BTreeMap<String, FileRecord>,
 }
 
-/// A file in a record.
+/// A file in the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct FileRecord {
-    /// Its digest.
-    pub digest: Digest,
+    /// Its digest, written as the 64 digits alone.
+    #[serde(with = "hex")]
+    pub sha256: Digest,
     /// Its length in bytes.
-    pub size: u64,
-}
-
-/// The kernel in a record.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KernelRecord {
-    /// Its digest.
-    pub digest: Digest,
-    /// Its length in bytes.
-    pub size: u64,
-    /// How it was built.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub built: Option<serde_json::Value>,
+    pub bytes: u64,
 }
 
 /// Why a release is not packed or not used.
@@ -97,10 +62,7 @@ pub enum OsFault {
         #[source]
         fault: ListFault,
     },
-    /// The list names a program that was not given: who calls must act.
-    #[error("the list names the program `{0}`, which was not given")]
-    Program(String),
-    /// A command line the kernel would cut off or read differently: who calls must act.
+    /// A command line the kernel would cut off or read differently: the release must be built again.
     #[error("the command line is empty, longer than {MAX_COMMAND_LINE} bytes, or has a line break in it")]
     CommandLine,
     /// The record cannot be understood: the release must be built again.
@@ -112,8 +74,8 @@ pub enum OsFault {
         #[source]
         source: serde_json::Error,
     },
-    /// A file is not the one that the record names: the release must be built again.
-    #[error("{} is not the file that the release's record names", .0.display())]
+    /// A file is not the one that the record names, or is no such thing: the release must be built again.
+    #[error("{} is not what the release's record says", .0.display())]
     Changed(PathBuf),
     /// A release for another machine: the operator must act.
     #[error("the release in {} is for {}, not for {}", .path.display(), .found.name(), .wanted.name())]
@@ -141,57 +103,60 @@ pub enum OsFault {
     },
 }
 
-/// Packs a release into the directory `out`, which is there already: kernel, ramdisk 1 and record.
-pub fn pack_os(pack: &OsPack<'_>, out: &Path) -> Result<OsRelease, OsFault> {
-    check_command_line(pack.command_line)?;
-    let text = read_bounded(pack.list, crate::wide(MAX_LIST))?;
+/// Packs ramdisk 1 into the file `out`: what `list` names, with the programs that lie in the directory `programs`.
+pub fn pack_os(list: &Path, programs: &Path, out: &Path) -> Result<Written, OsFault> {
+    let text = read_bounded(list, MAX_LIST)?;
     let lines = list::parse(&String::from_utf8_lossy(&text))
-        .map_err(|fault| OsFault::List { path: pack.list.to_owned(), fault })?;
-    let (ramdisk, programs) = write_ramdisk(pack, &lines, &out.join(RAMDISK))?;
-    let kernel = copy(pack.kernel, &out.join(KERNEL))?;
-    let release = OsRelease {
-        version: pack.version.to_owned(),
-        arch: pack.architecture,
-        kernel: KernelRecord { digest: kernel.digest, size: kernel.size, built: pack.kernel_record.clone() },
-        ramdisk,
-        cmdline: pack.command_line.to_owned(),
-        programs,
-    };
-    let path = out.join(RECORD);
-    let fault = |source| OsFault::Record { path: path.clone(), source };
-    let mut record = serde_json::to_vec_pretty(&release).map_err(fault)?;
-    record.push(b'\n');
-    std::fs::write(&path, record).map_err(host("written", &path))?;
-    Ok(release)
+        .map_err(|fault| OsFault::List { path: list.to_owned(), fault })?;
+    let file = File::create(out).map_err(host("written", out))?;
+    let encoder =
+        compressed(Hashed::new(io::BufWriter::new(file)), OS_LEVEL).map_err(host("written", out))?;
+    let mut writer = Writer::new(encoder);
+    for line in &lines {
+        write_line(line, programs, &mut writer)?;
+    }
+    let unpacked = writer.position();
+    let encoder = writer.finish().map_err(OsFault::Ramdisk)?;
+    let packed = encoder.finish().map_err(host("written", out))?;
+    let (file, written) = seal(packed, unpacked).map_err(OsFault::Ramdisk)?;
+    file.into_inner().map_err(|error| host("written", out)(error.into_error()))?;
+    Ok(written)
 }
 
 /// Reads the record of the release in `directory`, and sees that it is for `architecture` and can be booted. Kernel and
-/// ramdisk are compared with their digests where they are read.
-pub fn read_os(directory: &Path, architecture: Architecture) -> Result<OsRelease, OsFault> {
+/// ramdisk are compared with their digests where they are read. Gives the record's own bytes, too.
+pub fn read_os(directory: &Path, architecture: Architecture) -> Result<(OsRelease, Vec<u8>), OsFault> {
     let path = directory.join(RECORD);
     let bytes = read_bounded(&path, MAX_DOCUMENT)?;
     let release: OsRelease =
-        serde_json::from_slice(&bytes).map_err(|source| OsFault::Record { path: path.clone(), source })?;
+        serde_json::from_slice(&bytes).map_err(|source| OsFault::Record { path, source })?;
     check_command_line(&release.cmdline)?;
     if release.arch != architecture {
         let path = directory.to_owned();
         return Err(OsFault::Architecture { path, found: release.arch, wanted: architecture });
     }
-    Ok(release)
+    Ok((release, bytes))
 }
 
-impl OsRelease {
-    /// Where the kernel lies in a release's directory.
-    #[must_use]
-    pub fn kernel_path(directory: &Path) -> PathBuf {
-        directory.join(KERNEL)
-    }
+/// Where the kernel lies in a release's directory.
+#[must_use]
+pub fn kernel_path(directory: &Path) -> PathBuf {
+    directory.join(KERNEL)
+}
 
-    /// Where ramdisk 1 lies in a release's directory.
-    #[must_use]
-    pub fn ramdisk_path(directory: &Path) -> PathBuf {
-        directory.join(RAMDISK)
-    }
+/// Where ramdisk 1 lies in a release's directory.
+#[must_use]
+pub fn ramdisk_path(directory: &Path) -> PathBuf {
+    directory.join(RAMDISK)
+}
+
+/// How many bytes the kernel unpacks ramdisk 1 to.
+pub fn unpacked_size(ramdisk: &Path) -> Result<u64, OsFault> {
+    let file = File::open(ramdisk).map_err(host("read", ramdisk))?;
+    let damaged = |_| OsFault::Changed(ramdisk.to_owned());
+    // What fills up to the alignment follows the one frame.
+    let mut decoder = zstd::Decoder::new(file).map_err(damaged)?.single_frame();
+    io::copy(&mut decoder, &mut io::sink()).map_err(damaged)
 }
 
 fn check_command_line(text: &str) -> Result<(), OsFault> {
@@ -199,78 +164,42 @@ fn check_command_line(text: &str) -> Result<(), OsFault> {
     if sound { Ok(()) } else { Err(OsFault::CommandLine) }
 }
 
-fn write_ramdisk(
-    pack: &OsPack<'_>,
-    lines: &[Line],
-    path: &Path,
-) -> Result<(FileRecord, BTreeMap<String, FileRecord>), OsFault> {
-    let file = File::create(path).map_err(host("written", path))?;
-    let encoder = compressed(Hashed::new(io::BufWriter::new(file))).map_err(host("written", path))?;
-    let mut writer = Writer::new(encoder);
-    let mut programs = BTreeMap::new();
-    for line in lines {
-        if let Some(record) = write_line(pack, line, &mut writer)? {
-            programs.insert(format!("/{}", line.path), record);
-        }
-    }
-    let encoder = writer.finish().map_err(OsFault::Ramdisk)?;
-    let (file, Written { digest, size }) =
-        seal(encoder.finish().map_err(host("written", path))?).map_err(OsFault::Ramdisk)?;
-    file.into_inner().map_err(|error| host("written", path)(error.into_error()))?;
-    Ok((FileRecord { digest, size }, programs))
-}
-
-/// Writes one entry; for a file, what it was.
-fn write_line<W: Write>(
-    pack: &OsPack<'_>,
-    line: &Line,
-    writer: &mut Writer<W>,
-) -> Result<Option<FileRecord>, OsFault> {
+fn write_line<W: Write>(line: &Line, programs: &Path, writer: &mut Writer<W>) -> Result<(), OsFault> {
     let name = line.path.as_bytes();
-    let header = |mode| Header { mode, ..Header::default() };
-    let (mode, path) = match &line.kind {
-        Kind::Directory(mode) => {
-            writer.directory(name, header(*mode)).map_err(OsFault::Ramdisk)?;
-            return Ok(None);
-        }
-        Kind::Link(target) => {
-            writer.symlink(name, header(0o777), target.as_bytes()).map_err(OsFault::Ramdisk)?;
-            return Ok(None);
-        }
-        Kind::File(mode, path) => (mode, pack.list.parent().unwrap_or(Path::new("")).join(path)),
-        Kind::Program(mode, name) => {
-            let path = pack.programs.get(name).ok_or_else(|| OsFault::Program(name.clone()))?;
-            (mode, path.clone())
-        }
+    let header = Header { mode: line.mode, ..Header::default() };
+    let Kind::Program(program) = &line.kind else {
+        return writer.directory(name, header).map_err(OsFault::Ramdisk);
     };
-    let (file, size) = open(&path)?;
-    let mut content = Hashed::new(file);
-    writer.file(name, header(*mode), size, &mut content).map_err(OsFault::Ramdisk)?;
-    Ok(Some(FileRecord { digest: content.digest(), size }))
-}
-
-fn copy(from: &Path, to: &Path) -> Result<FileRecord, OsFault> {
-    let (file, _) = open(from)?;
-    let mut source = Hashed::new(file);
-    let mut target = File::create(to).map_err(host("written", to))?;
-    io::copy(&mut source, &mut target).map_err(host("copied", from))?;
-    Ok(FileRecord { digest: source.digest(), size: source.count() })
-}
-
-fn open(path: &Path) -> Result<(File, u64), OsFault> {
-    let file = File::open(path).map_err(host("read", path))?;
-    let size = file.metadata().map_err(host("read", path))?.len();
-    Ok((file, size))
+    let path = programs.join(program);
+    let mut file = File::open(&path).map_err(host("read", &path))?;
+    let size = file.metadata().map_err(host("read", &path))?.len();
+    writer.file(name, header, size, &mut file).map_err(OsFault::Ramdisk)
 }
 
 fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, OsFault> {
-    let (file, _) = open(path)?;
+    let file = File::open(path).map_err(host("read", path))?;
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes).map_err(host("read", path))?;
     if crate::wide(bytes.len()) > limit { Err(OsFault::Changed(path.to_owned())) } else { Ok(bytes) }
 }
 
-fn host(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OsFault {
+fn host(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OsFault + use<> {
     let path = path.to_owned();
     move |source| OsFault::Host { verb, path, source }
+}
+
+/// Digests as `sha256sum` writes them, which shell scripts read and write.
+mod hex {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::digest::Digest;
+
+    pub(super) fn serialize<S: Serializer>(digest: &Digest, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&digest.hex())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Digest, D::Error> {
+        Digest::from_hex(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
 }

@@ -1,6 +1,5 @@
 //! Both ramdisks, read back.
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
 use super::*;
@@ -43,31 +42,46 @@ fn a_file_system_goes_into_the_ramdisk_as_it_is() {
 }
 
 #[test]
-fn a_release_is_packed_alike_anywhere_and_read_back() {
-    let pack_in = |out: &std::path::Path| {
-        let sources = tempfile::tempdir().unwrap();
-        std::fs::write(sources.path().join("list"), "dir /sbin 0755\nfile /init 0755 @init\n").unwrap();
-        std::fs::write(sources.path().join("kernel"), b"kernel").unwrap();
-        std::fs::write(sources.path().join("init"), b"init").unwrap();
-        let programs = BTreeMap::from([("init".to_owned(), sources.path().join("init"))]);
-        let pack = OsPack {
-            version: "1.2.3",
-            architecture: Architecture::X86_64,
-            kernel: &sources.path().join("kernel"),
-            kernel_record: None,
-            list: &sources.path().join("list"),
-            programs: &programs,
-            command_line: "quiet",
-        };
-        pack_os(&pack, out).unwrap()
+fn ramdisk_1_is_packed_alike_anywhere() {
+    let pack = || {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        std::fs::write(path("list"), "dir 0755 /sbin\nfile 0555 /init the-init\n").unwrap();
+        std::fs::write(path("the-init"), b"init").unwrap();
+        let written = pack_os(&path("list"), place.path(), &path("out")).unwrap();
+        // The entry that ends an archive has 124 bytes, and is no file.
+        assert_eq!(unpacked_size(&path("out")).unwrap(), written.unpacked + 124);
+        std::fs::read(path("out")).unwrap()
     };
-    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let release = pack_in(a.path());
-    pack_in(b.path());
-    for name in ["os.json", "os.cpio.zst", "kernel"] {
-        let bytes = |directory: &std::path::Path| std::fs::read(directory.join(name)).unwrap();
-        assert_eq!(bytes(a.path()), bytes(b.path()), "{name}");
+    let bytes = pack();
+    assert_eq!(bytes, pack());
+    assert_eq!(crate::wide(bytes.len()) % ALIGNMENT, 0);
+}
+
+#[test]
+fn a_program_that_is_missing_is_named() {
+    let place = tempfile::tempdir().unwrap();
+    let list = place.path().join("list");
+    std::fs::write(&list, "file 0555 /init the-init\n").unwrap();
+    let fault = pack_os(&list, place.path(), &place.path().join("out")).unwrap_err();
+    assert!(fault.to_string().ends_with("/the-init cannot be read"), "{fault}");
+}
+
+#[test]
+fn a_record_of_another_machine_or_with_a_bad_command_line_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let record = |arch: &str, cmdline: &str| {
+        let file = serde_json::json!({"sha256": Digest::of(b"").hex(), "bytes": 0, "compiler": "gcc"});
+        let record = serde_json::json!({
+            "version": "1", "arch": arch, "kernel": file, "ramdisk": file, "cmdline": cmdline, "rustc": "1.95",
+        });
+        std::fs::write(place.path().join("os.json"), record.to_string()).unwrap();
+        read_os(place.path(), Architecture::X86_64)
+    };
+    assert_eq!(record("x86_64", "quiet").unwrap().0.cmdline, "quiet");
+    assert!(matches!(record("aarch64", "quiet"), Err(OsFault::Architecture { .. })));
+    assert!(matches!(record("riscv", "quiet"), Err(OsFault::Record { .. })));
+    for cmdline in ["", "a\nb", &"x".repeat(2048)] {
+        assert!(matches!(record("x86_64", cmdline), Err(OsFault::CommandLine)));
     }
-    assert_eq!(read_os(a.path(), Architecture::X86_64).unwrap(), release);
-    assert!(matches!(read_os(a.path(), Architecture::Aarch64), Err(OsFault::Architecture { .. })));
 }

@@ -9,9 +9,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, ChildStdout};
+use tokio::task::JoinHandle;
+use tokio::time;
 
 use crate::cli::values::signal_name;
 use crate::error::{Doing, Result};
@@ -20,12 +23,16 @@ use crate::state::process::ProcessId;
 /// How much of a program's standard error is kept: its last lines, where the reason is.
 const KEEP: usize = 4096;
 
+/// How long the rest of an ended program's words may take to be read.
+const SAID_LIMIT: Duration = Duration::from_millis(500);
+
 /// A running program of ours.
 #[derive(Debug)]
 pub(crate) struct Program {
     label: &'static str,
     child: Child,
     said: Tail,
+    collector: Option<JoinHandle<()>>,
 }
 
 /// The last bytes of a stream.
@@ -44,16 +51,19 @@ impl Program {
         keep: Vec<OwnedFd>,
     ) -> Result<Self> {
         let mut command = Command::new(program);
-        command.args(argv).current_dir(dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(argv)
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         cloister_sys::child::dies_with_parent(&mut command, keep);
         let mut command = tokio::process::Command::from(command);
         let mut child =
             command.kill_on_drop(true).spawn().doing(|| format!("cannot start {}", program.display()))?;
         let said = Tail::default();
-        if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(said.clone().collect(stderr));
-        }
-        Ok(Self { label, child, said })
+        let collector = child.stderr.take().map(|stderr| tokio::spawn(said.clone().collect(stderr)));
+        Ok(Self { label, child, said, collector })
     }
 
     /// Its standard output, once.
@@ -85,8 +95,12 @@ impl Program {
         drop(self.child.kill().await);
     }
 
-    /// What it said last on standard error, if anything.
-    pub(crate) fn said(&self) -> Option<String> {
+    /// What it said last on standard error, if anything. To be asked after its end.
+    pub(crate) async fn said(&mut self) -> Option<String> {
+        if let Some(collector) = self.collector.take() {
+            // A stream that something else keeps open has said what it has to say.
+            drop(time::timeout(SAID_LIMIT, collector).await);
+        }
         self.said.text()
     }
 }
@@ -135,10 +149,7 @@ mod tests {
     async fn a_program_tells_how_it_ended_and_what_it_said() {
         let mut program = sh("echo gone wrong >&2; exit 3");
         assert_eq!(program.ended().await, (Some(3), "sh ended with code 3".to_owned()));
-        while program.said().is_none() {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(program.said().unwrap(), "gone wrong");
+        assert_eq!(program.said().await.unwrap(), "gone wrong");
     }
 
     #[tokio::test]

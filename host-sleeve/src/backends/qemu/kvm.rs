@@ -7,13 +7,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cloister_image::digest::Digest;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time;
 
 use crate::install;
 
+use super::Found;
+use super::boot::Nameless;
 use super::children::Program;
 
 /// A kernel needs far less than a second to its panic under KVM; a host that is busy with hundreds of boots needs more.
@@ -44,18 +46,18 @@ impl Answer {
 }
 
 /// Whether this kernel boots on KVM with this QEMU. Tried once, then remembered.
-pub(crate) async fn ask(qemu: &Path, version: &str, kernel: &Path, kernel_digest: &str) -> Answer {
+pub(crate) async fn ask(qemu: &Found, kernel: &Nameless, kernel_digest: &Digest) -> Answer {
     if let Err(error) = fs::File::options().read(true).write(true).open("/dev/kvm") {
         return Answer::no(match error.kind() {
             std::io::ErrorKind::NotFound => "this host has no /dev/kvm".to_owned(),
             _ => format!("/dev/kvm cannot be opened: {error}"),
         });
     }
-    let memory = remembered(version, kernel_digest);
+    let memory = remembered(&qemu.line, kernel_digest);
     if let Some(answer) = memory.as_deref().and_then(recall) {
         return answer;
     }
-    let answer = try_boot(qemu, kernel).await;
+    let answer = try_boot(&qemu.path, kernel).await;
     if let (Some(path), Ok(text)) = (memory, serde_json::to_vec(&answer)) {
         // Not remembering costs the next launch a trial, no more.
         drop(fs::write(path, text));
@@ -67,15 +69,18 @@ fn recall(path: &Path) -> Option<Answer> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-fn remembered(version: &str, kernel_digest: &str) -> Option<PathBuf> {
+fn remembered(version: &str, kernel: &Digest) -> Option<PathBuf> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    let key = Sha256::digest(format!("{version}\n{kernel_digest}\n{boot}"));
-    let name: String = key.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    Some(install::cache("kvm").ok()?.join(name))
+    let key = Digest::of(format!("{version}\n{kernel}\n{boot}").as_bytes());
+    Some(install::cache("kvm").ok()?.join(key.hex()))
 }
 
-async fn try_boot(qemu: &Path, kernel: &Path) -> Answer {
-    let started = Program::start("QEMU", qemu, argv(kernel), Path::new("/"), Vec::new());
+async fn try_boot(qemu: &Path, kernel: &Nameless) -> Answer {
+    let kept = match kernel.share() {
+        Ok(kept) => kept,
+        Err(error) => return Answer::no(error.to_string()),
+    };
+    let started = Program::start("QEMU", qemu, argv(&kept.path()), Path::new("/"), vec![kept.into_fd()]);
     let mut program = match started {
         Ok(program) => program,
         Err(error) => return Answer::no(error.to_string()),
@@ -87,8 +92,8 @@ async fn try_boot(qemu: &Path, kernel: &Path) -> Answer {
         Ok(answer) => answer,
         Err(_) => Answer::no(format!("a trial boot on /dev/kvm did not end within {} s", LIMIT.as_secs())),
     };
-    let said = program.said().unwrap_or_default();
     program.kill().await;
+    let said = program.said().await.unwrap_or_default();
     if !answer.works && said.as_bytes().windows(DISPROOF.len()).any(|window| window == DISPROOF) {
         return Answer::no("a trial boot on /dev/kvm broke off with a KVM internal error");
     }

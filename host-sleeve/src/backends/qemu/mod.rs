@@ -4,9 +4,10 @@
 //! sleeve. KVM is used when it has proved itself, else the CPUs are translated, and the record says which and why.
 
 mod argv;
+pub(crate) mod boot;
 mod children;
-mod initrd;
 pub(crate) mod kvm;
+mod listening;
 mod qmp;
 pub(crate) mod version;
 
@@ -22,14 +23,14 @@ use tokio::time::{self, Instant};
 use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::state::{Folder, record};
-use crate::transport::{Hybrid, Transport};
+use crate::transport::{Hybrid, Kernel, Transport};
 
 use super::{Backend, Console, Deployment, Ending, Pending, Plan};
 
 pub(crate) use argv::Machine;
 use argv::{Accel, Spec, Vsock};
+use boot::Boot;
 use children::Program;
-use initrd::Initrd;
 use qmp::Qmp;
 use version::Version;
 
@@ -101,7 +102,7 @@ pub(crate) fn find() -> Result<Found> {
 }
 
 /// How vsock can be made here: by the kernel, else by the vhost-user device, whose file is the answer.
-fn find_vsock() -> Result<Option<PathBuf>> {
+pub(crate) fn find_vsock() -> Result<Option<PathBuf>> {
     if fs::File::options().read(true).write(true).open(VSOCK_DEVICE).is_ok() {
         return Ok(None);
     }
@@ -111,12 +112,12 @@ fn find_vsock() -> Result<Option<PathBuf>> {
     })
 }
 
-async fn choose_accel(plan: &Plan, qemu: &Found) -> Result<(Accel, Option<String>)> {
-    if plan.accel == AccelChoice::Tcg {
+async fn choose_accel(asked: AccelChoice, qemu: &Found, boot: &Boot) -> Result<(Accel, Option<String>)> {
+    if asked == AccelChoice::Tcg {
         return Ok((Accel::Tcg, None));
     }
-    let answer = kvm::ask(&qemu.path, &qemu.line, &plan.kernel, &plan.kernel_digest).await;
-    match (answer.works, plan.accel) {
+    let answer = kvm::ask(qemu, &boot.kernel, &boot.kernel_digest).await;
+    match (answer.works, asked) {
         (true, _) => Ok((Accel::Kvm, None)),
         (false, AccelChoice::Kvm) => Err(Error::host(format!("KVM does not work here: {}", answer.why))
             .hint("leave out --accel kvm; `host-sleeve doctor` tells more")),
@@ -133,15 +134,13 @@ impl Backend for Qemu {
         Box::pin(async move {
             let qemu = find()?;
             let vsock = find_vsock()?;
-            let (accel, why) = choose_accel(plan, &qemu).await?;
+            let boot = Boot::prepare(&plan.artifact).await?;
+            let (accel, why) = choose_accel(plan.accel, &qemu, &boot).await?;
             let cid = free_cid();
             let vsock_device = match vsock {
                 Some(program) => Some(start_vsock(&program, cid, folder).await?),
                 None => None,
             };
-            let ramdisks = plan.ramdisks.clone();
-            let joined = tokio::task::spawn_blocking(move || Initrd::join(&ramdisks)).await;
-            let initrd = joined.map_err(|e| Error::host("cannot put the ramdisks together").because(e))??;
             let spec = Spec {
                 name: folder.name(),
                 machine: plan.machine,
@@ -150,19 +149,21 @@ impl Backend for Qemu {
                 cid,
                 cpus: plan.cpus,
                 memory: plan.memory,
-                kernel: &plan.kernel,
-                initrd: &initrd.path(),
+                kernel: &boot.kernel.path(),
+                initrd: &boot.ramdisks.path(),
                 cmdline: &plan.cmdline,
             };
             let argv = argv::argv(&spec);
             let kind = kind(&spec);
-            let running = Program::start("QEMU", &qemu.path, argv, folder.path(), vec![initrd.into_fd()])?;
+            let running = Program::start("QEMU", &qemu.path, argv, folder.path(), boot.into_fds())?;
             let qmp = Qmp::listen(folder.path().to_owned(), argv::QMP_SOCKET);
             let transport: Arc<dyn Transport> = match vsock_device {
                 Some(_) => Arc::new(Hybrid::new(folder.socket(VSOCK_SOCKET))),
-                None => return Err(Error::host("the kernel's vsock is not supported yet")),
+                None => Arc::new(Kernel::new(cid)),
             };
-            Ok(Box::new(Running { qemu: running, vsock: vsock_device, qmp, transport, cid, kind, why }) as Box<_>)
+            let running = Running { qemu: running, vsock: vsock_device, qmp, transport, cid, kind, why };
+            let deployment: Box<dyn Deployment> = Box::new(running);
+            Ok(deployment)
         })
     }
 }
@@ -190,9 +191,11 @@ async fn start_vsock(program: &Path, cid: u32, folder: &Folder) -> Result<Progra
     let device = format!("guest-cid={cid},socket={},uds-path={VSOCK_SOCKET}", argv::VHOST_SOCKET);
     let mut running = Program::start(VSOCK_PROGRAM, program, ["--vm", &device], folder.path(), Vec::new())?;
     let deadline = Instant::now() + VSOCK_LIMIT;
-    while !(folder.file(argv::VHOST_SOCKET).exists() && folder.file(VSOCK_SOCKET).exists()) {
+    let sockets = [argv::VHOST_SOCKET, VSOCK_SOCKET];
+    while !running.id().is_some_and(|process| listening::listens(process.pid, &sockets)) {
         if running.has_ended() || Instant::now() > deadline {
-            let said = running.said().unwrap_or_else(|| "it said nothing".to_owned());
+            running.kill().await;
+            let said = running.said().await.unwrap_or_else(|| "it said nothing".to_owned());
             return Err(Error::host(format!("{} does not start", program.display()))
                 .because(std::io::Error::other(said))
                 .hint("`host-sleeve doctor` checks it"));
@@ -217,7 +220,8 @@ struct Running {
 impl Deployment for Running {
     fn facts(&self) -> record::Machine {
         let programs = [("qemu", Some(&self.qemu)), ("vsock", self.vsock.as_ref())];
-        let running = programs.into_iter().filter_map(|(part, program)| Some((part.to_owned(), program?.id()?)));
+        let running =
+            programs.into_iter().filter_map(|(part, program)| Some((part.to_owned(), program?.id()?)));
         let vsock = if self.vsock.is_some() { VSOCK_PROGRAM } else { VSOCK_DEVICE };
         record::Machine {
             kind: self.kind.clone(),
@@ -233,7 +237,8 @@ impl Deployment for Running {
     }
 
     fn console(&mut self) -> Option<Console> {
-        self.qemu.stdout().map(|stdout| Box::new(stdout) as Console)
+        let stdout: Console = Box::new(self.qemu.stdout()?);
+        Some(stdout)
     }
 
     fn ended(&mut self) -> Pending<'_, Ending> {
@@ -246,7 +251,7 @@ impl Deployment for Running {
                 biased;
                 (code, how) = self.qemu.ended() => self.after_qemu(code, how).await,
                 (_, how) = vsock.ended() => {
-                    let said = vsock.said();
+                    let said = vsock.said().await;
                     Ending { powered_off: false, how, said }
                 }
             }
@@ -271,7 +276,7 @@ impl Running {
             Some(cause) if !orderly => format!("{how} ({cause})"),
             _ => how,
         };
-        Ending { powered_off: code == Some(0) && orderly, how, said: self.qemu.said() }
+        Ending { powered_off: code == Some(0) && orderly, how, said: self.qemu.said().await }
     }
 }
 

@@ -129,7 +129,10 @@ mod tests {
     #[test]
     fn a_shutdown_tells_its_reason() {
         assert_eq!(shutdown_cause(RESET).as_deref(), Some("guest-reset"));
-        assert_eq!(shutdown_cause(br#"{"event":"GUEST_PANICKED","data":{"action":"pause"}}"#).unwrap(), "guest-panic");
+        assert_eq!(
+            shutdown_cause(br#"{"event":"GUEST_PANICKED","data":{"action":"pause"}}"#).unwrap(),
+            "guest-panic"
+        );
         assert_eq!(shutdown_cause(br#"{"return":{}}"#), None);
         assert_eq!(shutdown_cause(b"\xff{"), None);
     }

@@ -4,8 +4,7 @@ use super::*;
 use cloister_wire::control::{Cause, IngressCounters};
 use proptest::prelude::*;
 
-const LIMITS: Limits =
-    Limits { ready: Duration::from_secs(60), run: None, stop: Duration::from_secs(10) };
+const LIMITS: Limits = Limits { ready: Duration::from_mins(1), run: None, stop: Duration::from_secs(10) };
 
 fn status(seq: u64, state: State) -> Event {
     Event::Status(Box::new(Status {
@@ -36,7 +35,8 @@ fn killed() -> Event {
 fn live(limits: Limits, story: Vec<(u64, Event)>) -> (Vec<Act>, Option<Verdict>) {
     let start = Instant::now();
     let mut life = Life::new(limits, start);
-    let acts = story.into_iter().flat_map(|(at, event)| life.on(event, start + Duration::from_secs(at))).collect();
+    let acts =
+        story.into_iter().flat_map(|(at, event)| life.on(event, start + Duration::from_secs(at))).collect();
     (acts, life.verdict().cloned())
 }
 
@@ -110,7 +110,8 @@ fn what_does_not_stop_in_time_is_killed() {
 
 #[test]
 fn the_first_interrupt_stops_and_the_second_kills() {
-    let story = vec![(1, status(1, State::Ready)), (2, Event::Interrupt), (3, Event::Interrupt), (3, killed())];
+    let story =
+        vec![(1, status(1, State::Ready)), (2, Event::Interrupt), (3, Event::Interrupt), (3, killed())];
     let (acts, verdict) = live(LIMITS, story);
     assert_eq!(acts, [Act::Ready, Act::AskStop, Act::Kill]);
     assert_eq!(verdict.unwrap().code, 130);

@@ -1,0 +1,102 @@
+//! Compression of one chunk: independent of its neighbours, so that reading one never needs another, and so that threads
+//! may share the work without changing the result.
+//!
+//! Its law: the output depends on the bytes and the setting, never on time, thread or machine.
+
+use super::format::BLOCK;
+
+/// Uncompressed bytes of a chunk. Measured on a Debian root with Python (266 MB): 32 KiB chunks make the image 8 % larger;
+/// 128 KiB ones make it 4 % smaller, but every page that is read in from an untouched place then costs twice the work.
+pub(crate) const CHUNK: usize = 16 * BLOCK;
+/// [`CHUNK`] in blocks, as the records of the superblock have it.
+pub(crate) const CHUNK_BLOCKS: u16 = 16;
+/// The logarithm of [`CHUNK`] less that of the smallest window (`ZSTD_WINDOWLOG_ABSOLUTEMIN`, 10).
+const ZSTD_WINDOW: u8 = 16 - 10;
+/// Measured on the same root: 4 % smaller than level 3 for three times the work; higher ones gain less than 1 %.
+const ZSTD_LEVEL: i32 = 9;
+
+/// How file contents are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// As they are.
+    None,
+    /// LZ4: the quickest to read.
+    Lz4,
+    /// Zstandard: the smallest.
+    Zstd,
+}
+
+impl Compression {
+    /// `Z_EROFS_COMPRESSION_*`.
+    pub(crate) fn algorithm(self) -> u8 {
+        match self {
+            Self::None | Self::Lz4 => 0,
+            Self::Zstd => 3,
+        }
+    }
+
+    /// The superblock's bit set and its record for this compression: a length and the values.
+    pub(crate) fn records(self) -> (u16, Vec<u8>) {
+        match self {
+            Self::None => (0, Vec::new()),
+            Self::Lz4 => {
+                let mut record = vec![14, 0, 0, 0];
+                record.extend(CHUNK_BLOCKS.to_le_bytes());
+                record.resize(16, 0);
+                (1, record)
+            }
+            Self::Zstd => (1 << 3, vec![6, 0, 0, ZSTD_WINDOW, 0, 0, 0, 0]),
+        }
+    }
+
+    /// A compressor for one thread.
+    pub(crate) fn start(self) -> std::io::Result<Compressor> {
+        Ok(match self {
+            Self::None => Compressor::None,
+            Self::Lz4 => Compressor::Lz4,
+            Self::Zstd => Compressor::Zstd(Box::new(zstd::bulk::Compressor::new(ZSTD_LEVEL)?)),
+        })
+    }
+}
+
+/// What compresses: it keeps its working memory from chunk to chunk.
+pub(crate) enum Compressor {
+    None,
+    Lz4,
+    Zstd(Box<zstd::bulk::Compressor<'static>>),
+}
+
+impl Compressor {
+    /// The chunk compressed, if that saves at least one block.
+    pub(crate) fn compress(&mut self, chunk: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
+        let blocks = chunk.len().div_ceil(BLOCK);
+        let packed = match self {
+            Self::None => return Ok(None),
+            _ if blocks < 2 => return Ok(None),
+            Self::Lz4 => lz4_flex::block::compress(chunk),
+            Self::Zstd(zstd) => zstd.compress(chunk)?,
+        };
+        Ok((packed.len().div_ceil(BLOCK) < blocks).then_some(packed))
+    }
+}
+
+/// Compresses chunks on several threads; results stand in the order of the chunks.
+pub(crate) fn compress_all(
+    chunks: &[Vec<u8>],
+    compressors: &mut [Compressor],
+) -> std::io::Result<Vec<Option<Vec<u8>>>> {
+    let share = chunks.len().div_ceil(compressors.len().max(1)).max(1);
+    std::thread::scope(|scope| {
+        let shares = chunks.chunks(share).zip(compressors);
+        let threads: Vec<_> = shares
+            .map(|(part, compressor)| {
+                scope.spawn(move || part.iter().map(|chunk| compressor.compress(chunk)).collect::<Vec<_>>())
+            })
+            .collect();
+        let results = threads.into_iter().flat_map(|thread| match thread.join() {
+            Ok(results) => results,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        results.collect()
+    })
+}

@@ -1,0 +1,1 @@
+//! What is decided, told as stories and checked over any order of events.
