@@ -27,6 +27,9 @@ use tokio::sync::{mpsc, watch};
 /// How often a process group is looked at after its leader ended: groups tell nobody when they empty.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// A message and the descriptors it names.
+type Outgoing = (FromInit, Vec<OwnedFd>);
+
 /// What the stand-in holds, across supervisors.
 #[derive(Default)]
 struct Holdings {
@@ -43,7 +46,7 @@ pub(crate) struct StandIn {
     off: watch::Sender<Option<State>>,
     /// A folder that stands for `/proc`.
     proc: PathBuf,
-    to_supervisor: Arc<Mutex<Option<mpsc::UnboundedSender<(FromInit, Vec<OwnedFd>)>>>>,
+    to_supervisor: Arc<Mutex<Option<mpsc::UnboundedSender<Outgoing>>>>,
 }
 
 impl StandIn {
@@ -88,7 +91,7 @@ impl StandIn {
         theirs
     }
 
-    fn welcome(&self) -> (FromInit, Vec<OwnedFd>) {
+    fn welcome(&self) -> Outgoing {
         let mut holdings = self.holdings.lock().unwrap();
         let mut fds: Vec<OwnedFd> = holdings.stash.iter().map(|(_, fd)| fd.try_clone().unwrap()).collect();
         for (_, pipes) in holdings.held.values() {
@@ -107,11 +110,7 @@ impl StandIn {
         (FromInit::Welcome(welcome), fds)
     }
 
-    async fn serve(
-        self,
-        stream: UnixStream,
-        mut outgoing: mpsc::UnboundedReceiver<(FromInit, Vec<OwnedFd>)>,
-    ) {
+    async fn serve(self, stream: UnixStream, mut outgoing: mpsc::UnboundedReceiver<Outgoing>) {
         let (mut read, write) = stream.into_split();
         let sending = tokio::spawn(async move {
             while let Some((message, fds)) = outgoing.recv().await {
