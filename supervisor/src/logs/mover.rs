@@ -95,6 +95,12 @@ impl Movers {
         Ok(())
     }
 
+    /// Whether a service's output is being drained: then what comes again is the same.
+    #[must_use]
+    pub fn drains(&self, id: Id) -> bool {
+        self.tasks.contains_key(&id)
+    }
+
     /// Takes what is left in the pipes of a service that has no process any more, and lets them go.
     pub fn finish(&mut self, id: Id) {
         for (mover, task) in self.tasks.remove(&id).unwrap_or_default() {
