@@ -9,16 +9,20 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use cloister_image::artifact::{RootForm, ToolRecord};
-use cloister_image::build::{self, Application, BuildFault, Options, Pack};
+use cloister_image::build::{self, Application, BuildFault, Input, Options, Pack};
 use cloister_image::digest::Digest;
 use cloister_image::limits::Limits;
 use cloister_image::oci::Architecture;
 use cloister_manifest::Manifest;
 use cloister_manifest::source::{self, Report};
 
+use crate::cli::values::show_size;
 use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::output;
+use crate::registry::{self, Event};
+
+use reference::Origin;
 
 /// The longest manifest that is read, in bytes: people write some hundred lines.
 const MAX_MANIFEST: u64 = 1024 * 1024;
@@ -129,7 +133,13 @@ fn read_manifest(path: &Path) -> Result<Source> {
 }
 
 fn open(reference: &str, architecture: Architecture) -> Result<Application> {
-    let input = reference::parse(reference)?;
+    let input = match reference::parse(reference)? {
+        Origin::Here(input) => input,
+        Origin::Registry(name) => {
+            let pulled = registry::pull(&name, architecture, install::cache("registry")?, &tell)?;
+            Input::Fetched { blobs: pulled.blobs, digest: pulled.digest, repository: pulled.repository }
+        }
+    };
     let scratch = install::cache("tmp")?;
     let options =
         Options { architecture, scratch: &scratch, limits: Limits::default(), clamp_mtime: clamp_mtime()? };
@@ -141,6 +151,15 @@ fn open(reference: &str, architecture: Architecture) -> Result<Application> {
         output::note(&format!("note: and {} more", application.notes.more));
     }
     Ok(application)
+}
+
+/// Says how a pull goes.
+fn tell(event: Event) {
+    match event {
+        Event::Pinned(digest) => output::note(&format!("found {digest}")),
+        Event::Fetching(digest, size) => output::note(&format!("fetching {digest}, {}", show_size(size))),
+        Event::Fetched(digest) => output::note(&format!("fetched {digest}")),
+    }
 }
 
 fn clamp_mtime() -> Result<Option<i64>> {

@@ -187,11 +187,13 @@ impl Unit {
         cx.out.push(Action::Probe { id: cx.id, run: self.run, started: self.started });
     }
 
-    /// Init could not start it.
+    /// Init could not start it. After a crash of the supervisor that can be told of a process that was seen being started.
     pub(super) fn spawn_failed(&mut self, cx: &mut Context<'_>, passing: bool, error: String) {
-        if self.life != Life::Spawning {
+        if !self.is_running() {
             return;
         }
+        cx.out.push(Action::Unwatch { id: cx.id });
+        self.pid = None;
         self.last_exit = Some(Exit::NotStarted { error });
         self.exit_at = cx.now;
         self.populated = false;
