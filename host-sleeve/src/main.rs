@@ -13,6 +13,7 @@ mod install;
 mod logbook;
 mod memory;
 mod output;
+mod registry;
 mod sleeve;
 mod state;
 mod transport;

@@ -3,22 +3,26 @@
 //! Its law: nothing is decided here. Reading and packing is the image crate's, checking the manifest crate's; this tells
 //! them where things are, and people how it goes.
 
-mod manifest;
 mod reference;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use cloister_image::artifact::{RootForm, ToolRecord};
-use cloister_image::build::{self, Application, BuildFault, Options, Pack};
+use cloister_image::build::{self, Application, BuildFault, Input, Options, Pack};
 use cloister_image::digest::Digest;
 use cloister_image::limits::Limits;
 use cloister_image::oci::Architecture;
 use cloister_manifest::Manifest;
 use cloister_manifest::source::{self, Report};
 
+use crate::cli::values::show_size;
 use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::output;
+use crate::registry::{self, Event};
+
+use reference::Origin;
 
 /// The longest manifest that is read, in bytes: people write some hundred lines.
 const MAX_MANIFEST: u64 = 1024 * 1024;
@@ -74,13 +78,14 @@ pub(crate) fn build(order: &Order<'_>) -> Result<Digest, Refusal> {
     let os = install::os(architecture.name())?;
     output::note(&format!("reading {}", order.image));
     let application = open(order.image, architecture)?;
-    let manifest = resolve(&source, &application, architecture)?;
+    let manifest = resolve(&source, &application)?;
     output::note(&format!("packing {}", order.output.display()));
     let pack = Pack {
         manifest: &manifest,
         manifest_source: Some(Digest::of(&source.bytes)),
         os: &os,
         root: RootForm::default(),
+        workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         tool: ToolRecord {
             name: env!("CARGO_PKG_NAME").to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -97,7 +102,7 @@ pub(crate) fn check(file: &Path, image: Option<&str>) -> Result<Vec<String>, Ref
         return Ok(source::parse(&source.name, &source.bytes)?.services().map(str::to_owned).collect());
     };
     let architecture = architecture()?;
-    let manifest = resolve(&source, &open(image, architecture)?, architecture)?;
+    let manifest = resolve(&source, &open(image, architecture)?)?;
     Ok(manifest.services.into_iter().map(|service| service.name).collect())
 }
 
@@ -128,7 +133,13 @@ fn read_manifest(path: &Path) -> Result<Source> {
 }
 
 fn open(reference: &str, architecture: Architecture) -> Result<Application> {
-    let input = reference::parse(reference)?;
+    let input = match reference::parse(reference)? {
+        Origin::Here(input) => input,
+        Origin::Registry(name) => {
+            let pulled = registry::pull(&name, architecture, install::cache("registry")?, &tell)?;
+            Input::Fetched { blobs: pulled.blobs, digest: pulled.digest, repository: pulled.repository }
+        }
+    };
     let scratch = install::cache("tmp")?;
     let options =
         Options { architecture, scratch: &scratch, limits: Limits::default(), clamp_mtime: clamp_mtime()? };
@@ -142,6 +153,15 @@ fn open(reference: &str, architecture: Architecture) -> Result<Application> {
     Ok(application)
 }
 
+/// Says how a pull goes.
+fn tell(event: Event) {
+    match event {
+        Event::Pinned(digest) => output::note(&format!("found {digest}")),
+        Event::Fetching(digest, size) => output::note(&format!("fetching {digest}, {}", show_size(size))),
+        Event::Fetched(digest) => output::note(&format!("fetched {digest}")),
+    }
+}
+
 fn clamp_mtime() -> Result<Option<i64>> {
     let Some(text) = std::env::var_os(EPOCH_VARIABLE) else {
         return Ok(None);
@@ -153,16 +173,8 @@ fn clamp_mtime() -> Result<Option<i64>> {
     })
 }
 
-fn resolve(
-    source: &Source,
-    application: &Application,
-    architecture: Architecture,
-) -> Result<Manifest, Refusal> {
-    let config = manifest::config(&application.config);
-    let root = manifest::Root(&application.tree);
-    let arch = manifest::arch(architecture);
-    let image = source::Image { config: &config, root: &root, arch };
-    Ok(source::build(&source.name, &source.bytes, &image)?)
+fn resolve(source: &Source, application: &Application) -> Result<Manifest, Refusal> {
+    Ok(source::build(&source.name, &source.bytes, &application.image())?)
 }
 
 /// Says who must act, and what to do.
@@ -178,7 +190,10 @@ fn blame(fault: BuildFault) -> Error {
         }
         BuildFault::Input { .. } => told(Error::author, fault, "look at the image with `skopeo inspect`"),
         BuildFault::Layer { .. } => told(Error::author, fault, "the image must be built another way"),
-        BuildFault::Directory { .. } | BuildFault::Ramdisk(_) | BuildFault::Manifest(_) => {
+        BuildFault::Directory { .. }
+        | BuildFault::Ramdisk(_)
+        | BuildFault::Erofs(_)
+        | BuildFault::Manifest(_) => {
             told(Error::author, fault, "the application must be laid out another way")
         }
         BuildFault::Os { .. } => {

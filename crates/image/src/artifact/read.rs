@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::{ARTIFACT_TYPE, ArtifactFault, BuildRecord, Part, REQUIRED, UNPACKED, host};
 use crate::digest::{Digest, Hashed};
 use crate::limits::MAX_DOCUMENT;
-use crate::oci::{Blob, Descriptor, Document, ImageManifest, Layout, OciFault, Store};
+use crate::oci::{Blob, Descriptor, Document, ImageManifest, Layout, OciFault, Role, Store};
 use crate::ramdisk::OsRelease;
 
 /// An artifact whose documents are sound and whose parts are all there.
@@ -138,7 +138,7 @@ impl Artifact {
         let missing = || ArtifactFault::NoPart { path: self.path.clone(), title: part.title() };
         let descriptor = self.parts.get(&part).ok_or_else(missing)?;
         let fault = |fault| ArtifactFault::Layout { path: self.path.clone(), fault };
-        let blob = self.layout.find(&descriptor.digest).map_err(fault)?.ok_or_else(missing)?;
+        let blob = self.layout.find(&descriptor.digest, Role::Layer).map_err(fault)?.ok_or_else(missing)?;
         if blob.len() != descriptor.size {
             let (digest, expected, found) = (descriptor.digest, descriptor.size, blob.len());
             return Err(fault(OciFault::Size { digest, expected, found }));
@@ -153,7 +153,7 @@ fn enclave(layout: &Layout) -> Result<Option<(Digest, ImageManifest)>, OciFault>
     let is_ours = |entry: &&Descriptor| entry.artifact_type.as_deref() == Some(ARTIFACT_TYPE);
     let mut ours = index.manifests.iter().filter(is_ours);
     let (Some(entry), None) = (ours.next(), ours.next()) else { return Ok(None) };
-    let bytes = crate::oci::read_document(layout, entry, "manifest")?;
+    let bytes = crate::oci::read_document(layout, entry, Role::Manifest)?;
     match Document::parse(&bytes, &entry.media_type)? {
         Document::Manifest(manifest) if manifest.artifact_type.as_deref() == Some(ARTIFACT_TYPE) => {
             Ok(Some((entry.digest, manifest)))

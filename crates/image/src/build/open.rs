@@ -78,7 +78,7 @@ fn find_image(input: &Input, options: &Options<'_>) -> Result<(Image, Option<Str
         }
         Input::Fetched { blobs, digest, repository } => {
             let layout = oci::Layout::of_blobs(blobs);
-            let image = oci::find(&layout, *digest, architecture);
+            let image = oci::find(&layout, *digest, architecture).and_then(|chosen| chosen.open(&layout));
             (blobs, image, Some(repository.clone()))
         }
         Input::Directory { path } => (path, Err(OciFault::NotALayout("oci-layout")), None),

@@ -13,10 +13,33 @@ use super::{Blob, OciFault};
 use crate::digest::Digest;
 use crate::limits::{self, MAX_DOCUMENT};
 
+/// What a blob is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// An index or an image's manifest.
+    Manifest,
+    /// An image's configuration.
+    Configuration,
+    /// A layer.
+    Layer,
+}
+
+impl Role {
+    /// Its name in messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifest",
+            Self::Configuration => "configuration",
+            Self::Layer => "layer",
+        }
+    }
+}
+
 /// Where blobs are found by their digest.
 pub trait Store {
-    /// The blob, or `None` if it is not there.
-    fn find(&self, digest: &Digest) -> Result<Option<Blob>, OciFault>;
+    /// The blob, or `None` if it is not there. Whoever asks checks its size and digest.
+    fn find(&self, digest: &Digest, role: Role) -> Result<Option<Blob>, OciFault>;
 }
 
 /// A directory that holds blobs the way a layout does.
@@ -70,7 +93,7 @@ impl Layout {
 }
 
 impl Store for Layout {
-    fn find(&self, digest: &Digest) -> Result<Option<Blob>, OciFault> {
+    fn find(&self, digest: &Digest, _role: Role) -> Result<Option<Blob>, OciFault> {
         open(&self.path(digest))
     }
 }
@@ -87,13 +110,9 @@ fn open(path: &Path) -> Result<Option<Blob>, OciFault> {
 }
 
 /// A blob of the size its descriptor says.
-pub(super) fn blob(
-    store: &impl Store,
-    descriptor: &Descriptor,
-    what: &'static str,
-) -> Result<Blob, OciFault> {
+pub(super) fn blob(store: &impl Store, descriptor: &Descriptor, role: Role) -> Result<Blob, OciFault> {
     let digest = descriptor.digest;
-    let blob = store.find(&digest)?.ok_or(OciFault::Missing { digest, what })?;
+    let blob = store.find(&digest, role)?.ok_or(OciFault::Missing { digest, what: role.name() })?;
     if blob.len() == descriptor.size {
         Ok(blob)
     } else {
@@ -102,12 +121,8 @@ pub(super) fn blob(
 }
 
 /// A document's bytes, with their size and digest checked.
-pub(crate) fn document(
-    store: &impl Store,
-    descriptor: &Descriptor,
-    what: &'static str,
-) -> Result<Vec<u8>, OciFault> {
-    verified(&blob(store, descriptor, what)?, descriptor.digest)
+pub(crate) fn document(store: &impl Store, descriptor: &Descriptor, role: Role) -> Result<Vec<u8>, OciFault> {
+    verified(&blob(store, descriptor, role)?, descriptor.digest)
 }
 
 /// A document's bytes, with their digest checked.

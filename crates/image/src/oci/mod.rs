@@ -24,7 +24,7 @@ use crate::limits::LimitFault;
 pub use archive::open as open_docker_archive;
 pub use blob::{Blob, BlobReader};
 pub(crate) use layout::document as read_document;
-pub use layout::{Layout, Store};
+pub use layout::{Layout, Role, Store};
 pub use model::{Descriptor, Document, ImageConfig, ImageManifest, Index, Platform, RootFs, media};
 pub use reference::{Reference, ReferenceFault};
 pub use select::{Select, choose};
@@ -51,6 +51,17 @@ pub struct Image {
     pub config: ImageConfig,
     /// The layers.
     pub layers: Vec<Layer>,
+}
+
+/// An image that was chosen, and whose layers have not been looked for.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The manifest.
+    pub manifest: ImageManifest,
+    /// The configuration.
+    pub config: ImageConfig,
 }
 
 /// Why there is no image.
@@ -177,26 +188,37 @@ impl Architecture {
     }
 }
 
-impl Image {
-    /// Puts an image together from its manifest.
-    pub fn from_manifest(
+impl Chosen {
+    /// Reads an image's configuration, and sees that it is for `architecture`.
+    fn new(
         store: &impl Store,
         digest: Digest,
-        manifest: &ImageManifest,
+        manifest: ImageManifest,
         architecture: Architecture,
     ) -> Result<Self, OciFault> {
-        let bytes = layout::document(store, &manifest.config, "configuration")?;
+        let bytes = layout::document(store, &manifest.config, Role::Configuration)?;
         let config = model::parse_config(&bytes)?;
         select::check_platform(&config, architecture)?;
         if manifest.layers.len() != config.rootfs.diff_ids.len() {
             let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
             return Err(OciFault::LayerCount { layers, diff_ids });
         }
-        let pairs = manifest.layers.iter().zip(&config.rootfs.diff_ids);
-        let layers = pairs
-            .map(|(descriptor, diff_id)| layer(store, descriptor, *diff_id))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { manifest: Some(digest), config_digest: manifest.config.digest, config, layers })
+        match manifest.layers.iter().find(|layer| !media::is_layer(&layer.media_type)) {
+            Some(wrong) => Err(OciFault::MediaType(wrong.media_type.clone())),
+            None => Ok(Self { digest, manifest, config }),
+        }
+    }
+
+    /// Finds the layers.
+    pub fn open(self, store: &impl Store) -> Result<Image, OciFault> {
+        let layer = |(descriptor, diff_id): (&Descriptor, &Digest)| {
+            let blob = layout::blob(store, descriptor, Role::Layer)?;
+            Ok(Layer { blob, digest: Some(descriptor.digest), diff_id: *diff_id })
+        };
+        let pairs = self.manifest.layers.iter().zip(&self.config.rootfs.diff_ids);
+        let layers = pairs.map(layer).collect::<Result<_, OciFault>>()?;
+        let config_digest = self.manifest.config.digest;
+        Ok(Image { manifest: Some(self.digest), config_digest, config: self.config, layers })
     }
 }
 
@@ -204,21 +226,13 @@ impl Image {
 pub fn open_layout(path: &Path, select: &Select, architecture: Architecture) -> Result<Image, OciFault> {
     let layout = Layout::open(path)?;
     let index = layout.index()?;
-    choose(&layout, &index, select, architecture)
+    choose(&layout, &index, select, architecture)?.open(&layout)
 }
 
 /// Chooses one image from blobs, by its own digest or by that of an index that names it.
-pub fn find(store: &impl Store, digest: Digest, architecture: Architecture) -> Result<Image, OciFault> {
+pub fn find(store: &impl Store, digest: Digest, architecture: Architecture) -> Result<Chosen, OciFault> {
     let nothing = Index { schema_version: 2, media_type: None, manifests: Vec::new() };
     choose(store, &nothing, &Select::Digest(digest), architecture)
-}
-
-fn layer(store: &impl Store, descriptor: &Descriptor, diff_id: Digest) -> Result<Layer, OciFault> {
-    if !media::is_layer(&descriptor.media_type) {
-        return Err(OciFault::MediaType(descriptor.media_type.clone()));
-    }
-    let blob = layout::blob(store, descriptor, "layer")?;
-    Ok(Layer { blob, digest: Some(descriptor.digest), diff_id })
 }
 
 /// Names for a message.

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use super::layout::{Store, document, verified};
+use super::layout::{Role, Store, document, verified};
 use super::model::{Descriptor, Document, ImageConfig, ImageManifest, Index, media};
-use super::{Architecture, Image, OciFault};
+use super::{Architecture, Chosen, OciFault};
 use crate::digest::Digest;
 
 /// How deep indexes may lie in indexes. Real ones have two levels.
@@ -39,7 +39,7 @@ pub fn choose(
     index: &Index,
     select: &Select,
     architecture: Architecture,
-) -> Result<Image, OciFault> {
+) -> Result<Chosen, OciFault> {
     let mut search = Search { store, architecture, found: Found::new(), other: Vec::new(), seen: 0 };
     match select {
         Select::Only => search.index(index, MAX_DEPTH)?,
@@ -83,7 +83,8 @@ struct Search<'a, S> {
 
 impl<S: Store> Search<'_, S> {
     fn digest(&mut self, digest: Digest) -> Result<(), OciFault> {
-        let blob = self.store.find(&digest)?.ok_or(OciFault::Missing { digest, what: "manifest" })?;
+        let blob = self.store.find(&digest, Role::Manifest)?;
+        let blob = blob.ok_or(OciFault::Missing { digest, what: Role::Manifest.name() })?;
         let bytes = verified(&blob, digest)?;
         self.document(digest, Document::parse_alone(&bytes)?, MAX_DEPTH)
     }
@@ -119,7 +120,7 @@ impl<S: Store> Search<'_, S> {
                 crate::limits::check("levels of indexes", crate::wide(MAX_DEPTH + 1), crate::wide(MAX_DEPTH));
             return fault.map_err(OciFault::Limit);
         }
-        let bytes = document(self.store, descriptor, "manifest")?;
+        let bytes = document(self.store, descriptor, Role::Manifest)?;
         let parsed = Document::parse(&bytes, &descriptor.media_type)?;
         self.document(descriptor.digest, parsed, depth.saturating_sub(1))
     }
@@ -135,10 +136,10 @@ impl<S: Store> Search<'_, S> {
     }
 
     /// Drops what turns out to be for another machine once its configuration is read, and takes the one that is left.
-    fn finish(mut self) -> Result<Image, OciFault> {
+    fn finish(mut self) -> Result<Chosen, OciFault> {
         let mut images = Vec::new();
-        for (digest, manifest) in &self.found {
-            match Image::from_manifest(self.store, *digest, manifest, self.architecture) {
+        for (digest, manifest) in std::mem::take(&mut self.found) {
+            match Chosen::new(self.store, digest, manifest, self.architecture) {
                 Ok(image) => images.push(image),
                 Err(OciFault::Platform { available, .. }) => self.other.extend(available),
                 Err(fault) => return Err(fault),
@@ -146,8 +147,9 @@ impl<S: Store> Search<'_, S> {
         }
         match (images.pop(), images.is_empty()) {
             (Some(image), true) => Ok(image),
-            (Some(_), false) => {
-                Err(OciFault::Ambiguous(self.found.keys().map(ToString::to_string).collect()))
+            (Some(last), false) => {
+                let all = images.iter().chain([&last]);
+                Err(OciFault::Ambiguous(all.map(|image| image.digest.to_string()).collect()))
             }
             (None, _) => {
                 let wanted = format!("linux/{}", self.architecture.oci_name());
