@@ -3,11 +3,12 @@
 //! Its law: everything that can be refused is refused before anything starts, and whoever breaks off on the way leaves
 //! nothing behind.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_relay::Listener;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -20,6 +21,7 @@ use crate::ingress;
 use crate::logbook::rotating::Rotating;
 use crate::logbook::{CONSOLE, CONSOLE_LIMIT, SERVICES, SERVICES_LIMIT};
 use crate::memory;
+use crate::metrics;
 use crate::state::process::ProcessId;
 use crate::state::record::{self, now_ms};
 use crate::state::{Folder, Record, Root};
@@ -61,6 +63,8 @@ pub(super) struct Launched {
     pub(super) console: Option<JoinHandle<()>>,
     /// Everything that ends with the run.
     pub(super) tasks: Vec<JoinHandle<()>>,
+    /// The record for those who watch it.
+    pub(super) shown: watch::Sender<Record>,
     /// When the record is written next.
     pub(super) write_at: Option<Instant>,
     /// When it was written last.
@@ -72,6 +76,7 @@ struct Prepared {
     app: App,
     record: Record,
     listeners: Vec<(Listener, u16)>,
+    metrics: Option<TcpListener>,
     folder: Provisional,
 }
 
@@ -119,9 +124,16 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     let claimed = root.claim(order.name.as_deref(), &app.manifest.name, order.replace)?;
     let folder = Provisional(Some(claimed));
     let (listeners, publish) = listen(&order.publish)?;
-    let record = new_record(order, &app, folder.get()?.name(), memory, publish);
+    let metrics = match order.metrics {
+        Some(address) => {
+            Some(TcpListener::bind(address).await.map_err(|error| cannot_listen(address, error))?)
+        }
+        None => None,
+    };
+    let mut record = new_record(order, &app, folder.get()?.name(), memory, publish);
+    record.metrics = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
     folder.get()?.write(&record)?;
-    Ok(Prepared { app, record, listeners, folder })
+    Ok(Prepared { app, record, listeners, metrics, folder })
 }
 
 /// Starts everything that talks to the machine.
@@ -139,12 +151,17 @@ fn attend(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>
     let console = deployment
         .console()
         .map(|stream| tokio::spawn(console::run(stream, console_log, order.console, speak.clone())));
-    let tasks = vec![
+    let (shown, record) = watch::channel(prepared.record.clone());
+    let mut tasks = vec![
         tokio::spawn(requests::serve(socket, doors)),
         tokio::spawn(control::run(Arc::clone(&transport), asked, speak.clone())),
         tokio::spawn(logs::run(Arc::clone(&transport), service_log, draining, speak.clone())),
         tokio::spawn(ingress::run(prepared.listeners, transport)),
     ];
+    if let Some(listener) = prepared.metrics {
+        let source = metrics::Source { record, asks: asks.clone() };
+        tasks.push(tokio::spawn(metrics::serve(listener, source)));
+    }
     let now = Instant::now();
     Ok(Launched {
         life: Life::new(limits(order, &prepared.app), now),
@@ -157,6 +174,7 @@ fn attend(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>
         drain,
         console,
         tasks,
+        shown,
         write_at: None,
         last_write: now,
     })
@@ -194,17 +212,18 @@ fn check_ports(publish: &[Publish], app: &App) -> Result<()> {
 fn listen(publish: &[Publish]) -> Result<(Vec<(Listener, u16)>, Vec<Publish>)> {
     let (mut listeners, mut real) = (Vec::new(), Vec::new());
     for port in publish {
-        let listener = Listener::tcp(port.listen).map_err(|error| {
-            let taken = error.kind() == std::io::ErrorKind::AddrInUse;
-            let hint =
-                if taken { "choose another port, or 0 for any free one" } else { "choose another address" };
-            Error::operator(format!("cannot listen on {}", port.listen)).because(error).hint(hint)
-        })?;
+        let listener = Listener::tcp(port.listen).map_err(|error| cannot_listen(port.listen, error))?;
         let listen = listener.tcp_address().unwrap_or(port.listen);
         real.push(Publish { listen, ingress: port.ingress });
         listeners.push((listener, port.ingress));
     }
     Ok((listeners, real))
+}
+
+fn cannot_listen(address: SocketAddr, error: std::io::Error) -> Error {
+    let taken = error.kind() == std::io::ErrorKind::AddrInUse;
+    let hint = if taken { "choose another port, or 0 for any free one" } else { "choose another address" };
+    Error::operator(format!("cannot listen on {address}")).because(error).hint(hint)
 }
 
 fn new_record(order: &Order, app: &App, name: &str, memory: u64, publish: Vec<Publish>) -> Record {

@@ -12,7 +12,7 @@
 //! ```
 
 mod console;
-mod control;
+pub(crate) mod control;
 mod launch;
 mod life;
 mod logs;

@@ -2,6 +2,7 @@
 //!
 //! Its law: an order is complete and plain data, so that one process can give it to another.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(crate) struct Order {
     pub(crate) machine: qemu::Machine,
     /// How QEMU runs the CPUs.
     pub(crate) accel: qemu::AccelChoice,
+    /// Where metrics are served, if they are.
+    pub(crate) metrics: Option<SocketAddr>,
     /// Whether the console is copied to standard error.
     pub(crate) console: bool,
 }

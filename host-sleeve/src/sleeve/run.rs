@@ -140,6 +140,7 @@ impl Launched {
         let booted = || now_ms().saturating_sub(status.uptime_ms);
         self.record.booted_ms.get_or_insert_with(booted);
         self.record.status = Some(status.clone());
+        self.shown.send_replace(self.record.clone());
         self.write_at.get_or_insert(Instant::now().max(self.last_write + WRITE_PAUSE));
     }
 

@@ -60,6 +60,7 @@ fn order(asked: Run) -> Result<Order> {
         backend: asked.backend,
         machine: asked.machine,
         accel: asked.accel,
+        metrics: asked.metrics,
         console: asked.console,
     })
 }
