@@ -1,5 +1,5 @@
 //! A record as Prometheus' text format, version 0.0.4
-//! (prometheus.io/docs/instrumenting/exposition_formats).
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats>).
 //!
 //! Its law: pure. Times are in seconds, sizes in bytes, and what only rises ends in `_total`, as Prometheus' naming
 //! practices have it.

@@ -71,11 +71,14 @@ pub(super) struct Launched {
     pub(super) last_write: Instant,
 }
 
+/// A published port: where clients come from, and the ingress port behind it.
+type Door = (Listener, u16);
+
 /// What has been prepared: dropped, it leaves nothing.
 struct Prepared {
     app: App,
     record: Record,
-    listeners: Vec<(Listener, u16)>,
+    listeners: Vec<Door>,
     metrics: Option<TcpListener>,
     folder: Provisional,
 }
@@ -209,7 +212,7 @@ fn check_ports(publish: &[Publish], app: &App) -> Result<()> {
 }
 
 /// Listens on every published port. The ports are answered as they are, where any free one was asked for.
-fn listen(publish: &[Publish]) -> Result<(Vec<(Listener, u16)>, Vec<Publish>)> {
+fn listen(publish: &[Publish]) -> Result<(Vec<Door>, Vec<Publish>)> {
     let (mut listeners, mut real) = (Vec::new(), Vec::new());
     for port in publish {
         let listener = Listener::tcp(port.listen).map_err(|error| cannot_listen(port.listen, error))?;
