@@ -54,7 +54,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
 
     let (stash, kept) = Stash::<Kept>::resume(line.memfd(STATE).await?);
     let manifest = read_manifest(&setup.paths.manifest);
-    let (services, control) = manifest.as_ref().map(parts).unwrap_or_else(|_| (Vec::new(), nothing()));
+    let (services, control) = manifest.as_ref().map_or_else(|_| (Vec::new(), nothing()), parts);
     let names = services.iter().map(|s| s.name.clone()).collect();
     let memfds = line.logs(&services).await?;
     let store = Store::resume(names, memfds, Moment::now()).map_err(system("the logs cannot be kept"))?;
@@ -187,10 +187,10 @@ async fn prepare(
     kept: Option<Kept>,
     seed: u64,
 ) -> Result<Result<Machine, Fault>, CoreError> {
-    if !welcome.root_mounted {
-        if let Some(error) = line.mount_root(manifest.root.writable_bytes).await? {
-            return Ok(Err(("root", error)));
-        }
+    if !welcome.root_mounted
+        && let Some(error) = line.mount_root(manifest.root.writable_bytes).await?
+    {
+        return Ok(Err(("root", error)));
     }
     let machine = Machine::new(manifest, kept.map(|kept| kept.state), seed);
     Ok(machine.map_err(|error| ("manifest", error.to_string())))

@@ -54,8 +54,8 @@ impl Line {
     pub(super) async fn logs(&mut self, services: &[Service]) -> Result<Memfds, CoreError> {
         self.fetch(&logs::stash_names(services)).await?;
         let mut outputs = Vec::with_capacity(services.len());
-        for service in services {
-            let [out, err] = logs::output_names(&service.name).map(|name| self.memfds.remove(&name));
+        for place in 0..services.len() {
+            let [out, err] = logs::output_names(place).map(|name| self.memfds.remove(&name));
             outputs.push(out.zip(err));
         }
         Ok(Memfds { index: self.memfd(INDEX).await?, own: self.memfd(OWN_LOG).await?, outputs })

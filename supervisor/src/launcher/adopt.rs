@@ -38,7 +38,7 @@ impl Machine {
 impl Unit {
     fn resume(&mut self, cx: &mut Context<'_>, held: &Held) {
         let at = Moment::from_nanos(held.at_ns);
-        let is_earlier_run = at == self.started && !self.is_current();
+        let is_earlier_run = held.pid == self.process && !self.is_current();
         if is_earlier_run {
             cx.out.push(Action::Forget { id: cx.id });
             self.resume_without(cx);

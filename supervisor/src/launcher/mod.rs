@@ -32,6 +32,13 @@ mod stage;
 mod state;
 mod unit;
 
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod rehearsal;
+#[cfg(test)]
+mod tables;
+
 pub use event::{Action, Ask, Event, Id, Verdict};
 pub use graph::GraphError;
 pub use machine::Machine;

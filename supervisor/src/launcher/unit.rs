@@ -76,7 +76,9 @@ pub(super) struct Unit {
     pub(super) run: u32,
     /// Its main process while it lives.
     pub(super) pid: Option<u32>,
-    /// When its current or last process was started.
+    /// The process of its current or last run.
+    pub(super) process: u32,
+    /// When that was started.
     pub(super) started: Moment,
     /// Whether its cgroup may have members.
     pub(super) populated: bool,
@@ -155,6 +157,7 @@ impl Unit {
             streak: self.streak,
             last_exit: self.last_exit.take(),
             exit_at: self.exit_at,
+            process: self.process,
             started: self.started,
             ..Self::default()
         };
@@ -168,6 +171,7 @@ impl Unit {
             return;
         }
         self.pid = Some(pid);
+        self.process = pid;
         self.populated = true;
         self.started = at;
         self.enter(Life::Starting(at.plus_millis(cx.service.start_timeout_ms)), at);
@@ -183,11 +187,13 @@ impl Unit {
         cx.out.push(Action::Probe { id: cx.id, run: self.run, started: self.started });
     }
 
-    /// Init could not start it.
+    /// Init could not start it. After a crash of the supervisor that can be told of a process that was seen being started.
     pub(super) fn spawn_failed(&mut self, cx: &mut Context<'_>, passing: bool, error: String) {
-        if self.life != Life::Spawning {
+        if !self.is_running() {
             return;
         }
+        cx.out.push(Action::Unwatch { id: cx.id });
+        self.pid = None;
         self.last_exit = Some(Exit::NotStarted { error });
         self.exit_at = cx.now;
         self.populated = false;
