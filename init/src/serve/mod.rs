@@ -6,6 +6,7 @@
 mod buttons;
 mod cause;
 mod perform;
+mod syscalls;
 mod watch;
 
 use std::os::fd::OwnedFd;
