@@ -211,7 +211,9 @@ fn publish(socket: &Path) -> io::Result<std::net::SocketAddr> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let listener = Listener::tcp(([127, 0, 0, 1], 0).into())?;
-            drop(send.send(listener.tcp_address()));
+            if send.send(listener.tcp_address()).is_err() {
+                return Ok(());
+            }
             let works = Arc::new(Works::new());
             loop {
                 let (client, _) = listener.accept().await?;
