@@ -39,30 +39,38 @@ struct LogReader {
     failing: bool,
 }
 
-/// Reads until `drain` turns true, and then to the end of what there is; tells [`Event::Drained`].
+/// Reads until the enclave ends the channel after `drain` has turned true; tells [`Event::Drained`].
+///
+/// The connection that follows is the one that is read to its end: the enclave closes it when its final state is out and
+/// everything was sent. To close it here and ask anew would throw away what is under way in the vsock device.
 pub(crate) async fn run(
     transport: Arc<dyn Transport>,
     log: Rotating,
-    mut drain: watch::Receiver<bool>,
+    drain: watch::Receiver<bool>,
     events: mpsc::Sender<Event>,
 ) {
     let mut reader = LogReader { transport, log, next: 0, failing: false };
-    tokio::select! {
-        () = reader.follow() => {}
-        _ = drain.wait_for(|drain| *drain) => {}
-    }
-    // What cannot be read now is lost with the enclave; what was read is in the log.
-    drop(reader.read(false).await);
+    reader.follow(drain).await;
     drop(events.send(Event::Drained).await);
 }
 
 impl LogReader {
-    /// Reads for ever.
-    async fn follow(&mut self) {
+    /// Reads until the end that comes after `drain`. Any end before it means the same: the supervisor was away, or is not
+    /// there yet.
+    async fn follow(&mut self, mut drain: watch::Receiver<bool>) {
         loop {
-            // Any end means the same: the supervisor was away, or is not there yet.
-            drop(self.read(true).await);
-            time::sleep(PAUSE).await;
+            let end = self.read(true).await;
+            if *drain.borrow() {
+                if end.is_err() {
+                    // What cannot be read now is lost with the enclave; what was read is in the log.
+                    drop(self.read(false).await);
+                }
+                return;
+            }
+            tokio::select! {
+                () = time::sleep(PAUSE) => {}
+                _ = drain.changed() => {}
+            }
         }
     }
 
