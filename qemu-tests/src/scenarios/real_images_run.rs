@@ -206,8 +206,12 @@ impl Registry {
                 store.display()
             ),
         )?;
-        let child =
-            Command::new("docker-registry").arg("serve").arg(&config).stderr(Stdio::null()).spawn()?;
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
         let registry = Self(child);
         let started = Instant::now();
         while !answers(port) {
