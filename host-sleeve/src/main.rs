@@ -12,6 +12,7 @@ mod ingress;
 mod install;
 mod logbook;
 mod memory;
+mod metrics;
 mod output;
 mod registry;
 mod sleeve;

@@ -30,7 +30,6 @@ const NAMES: &[(c_long, &str)] = names![
     SYS_io_uring_setup,
     SYS_ioctl,
     SYS_kcmp,
-    SYS_kexec_file_load,
     SYS_kexec_load,
     SYS_keyctl,
     SYS_kill,
@@ -65,8 +64,17 @@ const NAMES: &[(c_long, &str)] = names![
 
 /// The same for calls that only this architecture has.
 #[cfg(target_arch = "x86_64")]
-const OWN_NAMES: &[(c_long, &str)] =
-    names![SYS_fork, SYS_ioperm, SYS_iopl, SYS_modify_ldt, SYS_open, SYS_uselib, SYS_ustat, SYS_vfork];
+const OWN_NAMES: &[(c_long, &str)] = names![
+    SYS_fork,
+    SYS_ioperm,
+    SYS_iopl,
+    SYS_kexec_file_load,
+    SYS_modify_ldt,
+    SYS_open,
+    SYS_uselib,
+    SYS_ustat,
+    SYS_vfork
+];
 /// See above.
 #[cfg(not(target_arch = "x86_64"))]
 const OWN_NAMES: &[(c_long, &str)] = &[];

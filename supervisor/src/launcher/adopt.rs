@@ -7,9 +7,10 @@ use cloister_manifest::model::{Kind, Ready};
 use cloister_wire::hold::Held;
 
 use super::event::Action;
+use super::life::Context;
 use super::machine::Machine;
 use super::stage::{RECOVERY_SHOWN_MS, Stage};
-use super::unit::{Context, Life, Unit};
+use super::unit::{Life, Unit};
 use crate::clock::Moment;
 
 impl Machine {

@@ -11,9 +11,10 @@ use cloister_wire::control::{ServiceStatus, State as Enclave, Verb};
 use super::backoff::Jitter;
 use super::event::{Action, Ask, Event, Id};
 use super::graph::{Graph, GraphError};
+use super::life::Context;
 use super::stage::{CLOSING_MS, Closing, Stage};
 use super::state::State;
-use super::unit::{Context, End, Life, Unit};
+use super::unit::{End, Life, Unit};
 use crate::clock::Moment;
 
 /// The launcher.
