@@ -265,7 +265,8 @@ mod tests {
     #[test]
     fn the_last_state_can_be_passed_on_unread() {
         let state = State::Exited { service: "web".into(), code: 3 };
-        let frame = crate::frame::encode(&FromSupervisor::PowerOff { state }, crate::frame::HOLD_LIMIT).unwrap();
+        let frame =
+            crate::frame::encode(&FromSupervisor::PowerOff { state }, crate::frame::HOLD_LIMIT).unwrap();
         let read: FromSupervisor<LastWords> = crate::frame::decode(&frame[crate::frame::HEADER..]).unwrap();
         let FromSupervisor::PowerOff { state } = read else { panic!("{read:?}") };
         assert_eq!(state.get(), r#"{"state":"exited","service":"web","code":3}"#);

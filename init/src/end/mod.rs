@@ -12,6 +12,7 @@ use std::io::Write;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use cloister_sys::platform::Platform;
 use cloister_sys::process::{Fork, fork_into};
 use cloister_sys::signal::Signals;
 use cloister_wire::control::{Stage, State};
@@ -19,7 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
 
-use crate::boot::{Machine, Platform};
+use crate::boot::Machine;
 use crate::cgroup::{self, Cgroups};
 use crate::{console, root};
 

@@ -86,6 +86,18 @@ fn every_example_in_the_reference_is_a_good_manifest() {
 }
 
 #[test]
+fn every_example_of_the_project_is_a_good_manifest() {
+    let folder = docs().join("../examples");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path().join("cloister.yaml"));
+    let files: Vec<_> = files.filter(|file| file.exists()).collect();
+    assert!(files.len() > 3);
+    for file in files {
+        super::super::parse(&file.to_string_lossy(), &fs::read(&file).unwrap())
+            .unwrap_or_else(|report| panic!("{report}"));
+    }
+}
+
+#[test]
 fn published_defaults_are_those_that_are_filled_in() {
     let time = |ms: u64| if ms.is_multiple_of(1000) { format!("{}s", ms / 1000) } else { format!("{ms}ms") };
     let reference = fs::read_to_string(docs().join("manifest.md")).unwrap();
