@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
+use rustix::process::Signal;
+
 /// A service that answers every HTTP request on `port` with what `answer` makes of its path.
 pub fn serve_http(port: u16, answer: impl Fn(&str) -> String) -> std::io::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port))?;
@@ -26,4 +28,33 @@ fn answer_one(mut client: TcpStream, answer: impl Fn(&str) -> String) -> std::io
     let head = String::from_utf8_lossy(&head);
     let body = answer(head.split(' ').nth(1).unwrap_or("/"));
     write!(client, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+}
+
+/// For scenarios whose story never gets to a guest.
+#[must_use]
+pub fn nobody(_words: &[String]) -> std::process::ExitCode {
+    std::process::ExitCode::FAILURE
+}
+
+/// Writes all of `bytes` to stdout; a pipe that nobody reads makes it wait, as it does for any service.
+pub fn say(bytes: &[u8]) -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// Catches a signal from now on; [`Caught::wait`] waits for it.
+pub fn catch(signal: Signal) -> std::io::Result<Caught> {
+    Ok(Caught(signal_hook::iterator::Signals::new([signal.as_raw()])?))
+}
+
+/// A signal that is caught.
+#[derive(Debug)]
+pub struct Caught(signal_hook::iterator::Signals);
+
+impl Caught {
+    /// Waits until the signal has come.
+    pub fn wait(&mut self) -> std::io::Result<()> {
+        self.0.forever().next().map(drop).ok_or_else(|| std::io::ErrorKind::BrokenPipe.into())
+    }
 }

@@ -50,7 +50,7 @@ pub struct Report {
 impl Plan {
     /// Reads the command line's words.
     pub fn from_words(words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let (mut dist, mut probe, mut jobs, mut names) = (None, None, JOBS, Vec::new());
+        let (mut dist, mut probe, mut inputs, mut jobs, mut names) = (None, None, None, JOBS, Vec::new());
         let mut words = words;
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
@@ -59,6 +59,7 @@ impl Plan {
                 "--list" => return Ok(Self::List),
                 "--dist" => dist = Some(PathBuf::from(value()?)),
                 "--probe" => probe = Some(PathBuf::from(value()?)),
+                "--inputs" => inputs = Some(PathBuf::from(value()?)),
                 "--jobs" => jobs = value()?.parse().map_err(|_| "--jobs wants a number".to_owned())?,
                 other if other.starts_with('-') => return Err(format!("there is no option {other}")),
                 _ => names.push(word),
@@ -66,7 +67,8 @@ impl Plan {
         }
         let dist = dist.ok_or("--dist is missing: the folder that scripts/build fills")?;
         let probe = probe.ok_or("--probe is missing: the static guest half")?;
-        Ok(Self::Run(Run { built: Built { dist, probe }, jobs: jobs.max(1), names }))
+        let inputs = inputs.ok_or("--inputs is missing: the script that makes real images")?;
+        Ok(Self::Run(Run { built: Built { dist, probe, inputs }, jobs: jobs.max(1), names }))
     }
 }
 

@@ -3,10 +3,17 @@
 //! Its law: the order of everything is the order of bytes, so that what is written from a tree does not depend on how it
 //! was read. A tree never holds a file's content: it knows where to read it, and writers stream it.
 
+mod digest;
+mod follow;
+mod rootfs;
+
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Bound;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+
+pub use follow::FollowFault;
 
 /// A file tree.
 #[derive(Clone, Debug, Default)]
@@ -34,10 +41,13 @@ pub struct Inode {
     /// Modification time in seconds since 1970. Kept as the layer has it: `.pyc` files carry their source's.
     pub mtime: i64,
     /// Extended attributes by full name (`security.capability`, `user.…`).
-    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub xattrs: Xattrs,
     /// What it is.
     pub kind: Kind,
 }
+
+/// Extended attributes by full name.
+pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// What an inode is. Devices and sockets have no place in an enclave's root.
 #[derive(Clone, Debug)]
@@ -99,10 +109,164 @@ impl Content {
     }
 }
 
+impl Inode {
+    /// A directory of root's that everybody may read: what stands where nobody said more.
+    #[must_use]
+    pub fn directory() -> Self {
+        Self { mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: BTreeMap::new(), kind: Kind::Directory }
+    }
+
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
+        matches!(self.kind, Kind::Directory)
+    }
+}
+
 impl Tree {
+    /// A tree with nothing but its root.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut tree = Self::default();
+        tree.insert(Vec::new(), Inode::directory());
+        tree
+    }
+
     /// The inode behind a path, as it is named: symbolic links are not followed.
     #[must_use]
     pub fn get(&self, path: &[u8]) -> Option<&Inode> {
         self.entries.get(path).and_then(|id| self.inodes.get(id.0))
+    }
+
+    /// The inode behind an index that came from this tree.
+    #[must_use]
+    pub fn inode(&self, id: InodeId) -> Option<&Inode> {
+        self.inodes.get(id.0)
+    }
+
+    /// Gives `path` a new inode of its own. What the path stood for before stays with its other names.
+    ///
+    /// The caller sees to it that the parent is a directory in the tree.
+    pub fn insert(&mut self, path: Vec<u8>, inode: Inode) -> InodeId {
+        let id = InodeId(self.inodes.len());
+        self.inodes.push(inode);
+        self.entries.insert(path, id);
+        id
+    }
+
+    /// Takes `path` and everything below it out of the tree.
+    pub fn remove(&mut self, path: &[u8]) {
+        let below: Vec<Vec<u8>> = self.below(path).map(|(name, _)| name.clone()).collect();
+        for name in below {
+            self.entries.remove(&name);
+        }
+        self.entries.remove(path);
+    }
+
+    /// Everything below a directory, in order, without the directory itself.
+    pub fn below(&self, path: &[u8]) -> impl Iterator<Item = (&Vec<u8>, &InodeId)> + use<'_> {
+        let bounds = match path {
+            [] => (Bound::Excluded(Vec::new()), Bound::Unbounded),
+            // `0` is the byte after `/`: between the two lies everything that starts with `path/`.
+            _ => (Bound::Excluded([path, b"/"].concat()), Bound::Excluded([path, b"0"].concat())),
+        };
+        self.entries.range(bounds)
+    }
+
+    /// Sets every modification time that is later than `latest`, in seconds since 1970, to it.
+    pub fn clamp_mtime(&mut self, latest: i64) {
+        for inode in &mut self.inodes {
+            inode.mtime = inode.mtime.min(latest);
+        }
+    }
+
+    /// Drops inodes that have no name left and numbers the rest in the order of their first names.
+    ///
+    /// After this, two trees with the same names and contents are equal whatever their history.
+    pub fn renumber(&mut self) {
+        let mut new_ids: BTreeMap<InodeId, InodeId> = BTreeMap::new();
+        let mut kept = Vec::new();
+        for id in self.entries.values_mut() {
+            *id = match (new_ids.get(id), self.inodes.get(id.0)) {
+                (Some(known), _) => *known,
+                (None, Some(inode)) => {
+                    let fresh = InodeId(kept.len());
+                    kept.push(inode.clone());
+                    new_ids.insert(*id, fresh);
+                    fresh
+                }
+                (None, None) => *id,
+            };
+        }
+        self.inodes = kept;
+    }
+}
+
+/// The directory a path lies in; the root for a name in the root, and for the root itself.
+#[must_use]
+pub fn parent(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|byte| *byte == b'/').and_then(|slash| path.get(..slash)).unwrap_or_default()
+}
+
+/// The last component of a path.
+#[must_use]
+pub fn base(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
+
+/// A path from a directory's path and a name in it.
+#[must_use]
+pub fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree_of(paths: &[&str]) -> Tree {
+        let mut tree = Tree::new();
+        for path in paths {
+            tree.insert(path.as_bytes().to_vec(), Inode::directory());
+        }
+        tree
+    }
+
+    fn names(tree: &Tree) -> Vec<String> {
+        tree.entries.keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+
+    #[test]
+    fn removing_a_directory_spares_the_names_that_only_start_like_it() {
+        let mut tree = tree_of(&["a", "a-b", "a/b", "a/b/c", "a0", "b"]);
+        tree.remove(b"a");
+        assert_eq!(names(&tree), ["", "a-b", "a0", "b"]);
+    }
+
+    #[test]
+    fn below_the_root_is_everything_but_the_root() {
+        let tree = tree_of(&["a", "b"]);
+        assert_eq!(tree.below(b"").count(), 2);
+    }
+
+    #[test]
+    fn renumbering_forgets_history_and_keeps_hard_links() {
+        let mut tree = tree_of(&["z", "a"]);
+        tree.insert(b"a".to_vec(), Inode { mode: 0o700, ..Inode::directory() });
+        let shared = tree.insert(b"m".to_vec(), Inode { kind: Kind::Fifo, ..Inode::directory() });
+        tree.entries.insert(b"b".to_vec(), shared);
+        tree.renumber();
+        let ids: Vec<usize> = tree.entries.values().map(|id| id.0).collect();
+        assert_eq!(ids, [0, 1, 2, 2, 3]);
+        assert_eq!(tree.inodes.len(), 4);
+        assert_eq!(tree.get(b"a").map(|inode| inode.mode), Some(0o700));
+    }
+
+    #[test]
+    fn a_path_is_its_parent_and_its_base() {
+        assert_eq!((parent(b"a/b/c"), base(b"a/b/c")), (&b"a/b"[..], &b"c"[..]));
+        assert_eq!((parent(b"a"), base(b"a")), (&b""[..], &b"a"[..]));
+        assert_eq!(join(parent(b"a/b"), base(b"a/b")), b"a/b");
+        assert_eq!(join(b"", b"x"), b"x");
     }
 }

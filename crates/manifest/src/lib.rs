@@ -7,5 +7,7 @@
 //! people write, its diagnostics and its JSON Schema.
 
 pub mod model;
+#[cfg(feature = "source")]
+pub mod source;
 
 pub use model::Manifest;

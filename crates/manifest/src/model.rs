@@ -10,8 +10,54 @@ use serde::{Deserialize, Serialize};
 /// The version of this format; also the `version:` that people write.
 pub const VERSION: u32 = 1;
 
-/// The longest manifest in bytes that is read inside: bounds what a broken image can make the supervisor hold.
-pub const MAX_BYTES: usize = 1024 * 1024;
+/// The longest manifest in bytes that is read inside: bounds what a broken image can make the supervisor hold, and leaves
+/// room in the frame of 1 MiB by which a service's part of it, with its filter, reaches init.
+pub const MAX_BYTES: usize = 512 * 1024;
+
+/// The most services: init keeps two log rings for each of them among its 128 named memories.
+pub const MAX_SERVICES: usize = 60;
+
+/// The system calls that a service may make only if its manifest allows them, by name, sorted. The supervisor's filter has
+/// their numbers and reasons.
+pub const REFUSED_SYSCALLS: [&str; 37] = [
+    "add_key",
+    "bpf",
+    "delete_module",
+    "finit_module",
+    "fsconfig",
+    "fsmount",
+    "fsopen",
+    "fspick",
+    "init_module",
+    "io_uring_enter",
+    "io_uring_register",
+    "io_uring_setup",
+    "ioperm",
+    "iopl",
+    "kcmp",
+    "kexec_file_load",
+    "kexec_load",
+    "keyctl",
+    "mount",
+    "mount_setattr",
+    "move_mount",
+    "open_by_handle_at",
+    "open_tree",
+    "perf_event_open",
+    "pidfd_getfd",
+    "pivot_root",
+    "process_vm_readv",
+    "process_vm_writev",
+    "ptrace",
+    "request_key",
+    "setns",
+    "swapoff",
+    "swapon",
+    "syslog",
+    "umount2",
+    "unshare",
+    "userfaultfd",
+];
 
 /// Where the manifest lies in ramdisk 2.
 pub const PATH: &str = "/cloister/manifest.json";
@@ -88,6 +134,7 @@ pub struct Service {
 
 /// Whether a service is meant to run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "source", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Runs until it is stopped.
@@ -168,6 +215,7 @@ pub struct Restart {
 
 /// When a service is started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "source", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
     /// Whenever it ends.
@@ -180,6 +228,7 @@ pub enum Policy {
 
 /// What happens to a service's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "source", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Logs {
     /// The host can read it.
@@ -260,6 +309,7 @@ pub struct Control {
 
 /// One thing a manifest can allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "source", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ControlVerb {
     /// Start a stopped service.

@@ -1,1 +1,34 @@
 //! The only crate with unsafe code: safe wrappers for the system calls Cloister needs.
+//!
+//! Its law: every function here is safe to call with any argument; what the kernel refuses comes back as an error.
+
+#[cfg(feature = "child")]
+pub mod child;
+#[cfg(feature = "pid1")]
+pub mod entropy;
+#[cfg(feature = "fdpass")]
+pub mod fdpass;
+#[cfg(feature = "inherited")]
+pub mod inherited;
+#[cfg(feature = "pid1")]
+pub mod landlock;
+#[cfg(feature = "pid1")]
+pub mod net;
+#[cfg(feature = "machine")]
+pub mod nsm;
+#[cfg(feature = "machine")]
+pub mod platform;
+#[cfg(feature = "pid1")]
+pub mod process;
+#[cfg(feature = "reactor")]
+pub mod reactor;
+#[cfg(feature = "pid1")]
+pub mod seccomp;
+#[cfg(feature = "pid1")]
+pub mod signal;
+#[cfg(feature = "splice")]
+pub mod splice;
+#[cfg(feature = "tsc")]
+pub mod tsc;
+#[cfg(feature = "vsock")]
+pub mod vsock;

@@ -13,14 +13,16 @@ pub const HEADER_LIMIT: usize = 1024;
 /// The longest chunk in bytes on a [`Framing::Chunked`] stream: one vsock write, with its length.
 pub const CHUNK_LIMIT: usize = crate::ports::MAX_VSOCK_WRITE - crate::frame::HEADER;
 
-/// How the bytes from the host to the enclave follow the header. The other direction is always raw.
+/// How the bytes of both directions travel, behind the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Framing {
-    /// The client's bytes; its end is the transport's half-close.
+    /// As they are; the end of a direction is the transport's half-close.
     Raw,
-    /// Frames of at most [`CHUNK_LIMIT`] bytes ([`crate::frame`]); an empty frame is the client's end. For transports on
-    /// which a half-close ends both directions, as `vhost-device-vsock` 0.3.0 does.
+    /// Frames of at most [`CHUNK_LIMIT`] bytes ([`crate::frame`]); an empty frame is the end of its direction, and the host
+    /// closes the transport when it has seen both ends. For transports that carry no half-close: `vhost-device-vsock`
+    /// 0.3.0 makes the host's end both directions and drops the enclave's (`vsock_conn.rs`, `VSOCK_OP_SHUTDOWN`). A
+    /// transport that closes before the empty frame has broken off.
     Chunked,
 }
 

@@ -14,6 +14,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::story::{Failure, expect};
@@ -25,6 +26,9 @@ pub const BOOT_LIMIT: Duration = Duration::from_secs(90);
 /// How long an ordinary command may take, for the same reason.
 pub const COMMAND_LIMIT: Duration = Duration::from_mins(1);
 
+/// How long the build of a large image may take: a gigabyte is compressed at some 50 MB a second on one core.
+pub const BUILD_LIMIT: Duration = Duration::from_mins(5);
+
 /// Where the built programs are.
 #[derive(Clone, Debug)]
 pub struct Built {
@@ -32,6 +36,8 @@ pub struct Built {
     pub dist: PathBuf,
     /// The static guest half.
     pub probe: PathBuf,
+    /// The script that makes real images and prints where they are.
+    pub inputs: PathBuf,
 }
 
 /// The laboratory of one scenario.
@@ -95,9 +101,8 @@ impl Lab {
     pub fn build(&self, root: &Path, manifest: &Path) -> Result<PathBuf, Failure> {
         let image = self.folder.path().join(format!("app{}.cloister", self.images));
         let from = format!("dir:{}", root.display());
-        let built = self
-            .sleeve(&["build", "--image", &from, "--manifest", path_str(manifest)?, "-o", path_str(&image)?])
-            .finish()?;
+        let words = ["build", "--image", &from, "--manifest", path_str(manifest)?, "-o", path_str(&image)?];
+        let built = self.sleeve(&words).finish()?;
         expect(built.code == Some(0), format_args!("host-sleeve build failed:\n{}", built.stderr))?;
         Ok(image)
     }
@@ -120,6 +125,26 @@ impl Lab {
         let mut all = vec!["run", path_str(image)?, "--name", "web"];
         all.extend_from_slice(words);
         Running::start(self, &all)
+    }
+
+    /// The path of a real image, made if this machine has not made it yet.
+    pub fn input(&self, name: &str) -> Result<String, Failure> {
+        let made = Command::new(&self.built.inputs).arg(name).output()?;
+        let said = String::from_utf8_lossy(&made.stderr);
+        expect(made.status.success(), format_args!("the input {name} could not be made:\n{said}"))?;
+        Ok(String::from_utf8_lossy(&made.stdout).trim().to_owned())
+    }
+
+    /// Builds an image from a real one, named as `host-sleeve build --image` takes it.
+    pub fn build_from(&mut self, reference: &str, manifest: &str) -> Result<PathBuf, Failure> {
+        self.images = self.images.saturating_add(1);
+        let manifest = self.manifest(manifest)?;
+        let image = self.folder.path().join(format!("app{}.cloister", self.images));
+        let words =
+            ["build", "--image", reference, "--manifest", path_str(&manifest)?, "-o", path_str(&image)?];
+        let built = self.sleeve(&words).limit(BUILD_LIMIT).finish()?;
+        expect(built.code == Some(0), format_args!("host-sleeve build failed:\n{}", built.stderr))?;
+        Ok(image)
     }
 
     /// A TCP port on loopback that nothing listens on now.

@@ -1,14 +1,51 @@
-//! Every scenario, one file each.
+//! Every scenario: a file for each story, or for a few that share their scenery.
 
 use crate::Scenario;
 
+mod bad_launches_say_what_to_do;
 mod exit_code_reaches_the_caller;
 mod http_request_is_answered_through_ingress;
+mod killed_parts_leave_nothing_behind;
+mod logs_arrive_whole;
+mod real_images_run;
+mod restarts_follow_their_policy;
+mod services_are_confined;
+mod services_follow_their_graph;
+mod services_that_cannot_run_say_why;
 mod signal_death_is_128_plus_the_signal;
+mod stops_end_in_time;
 
 /// All of them, in the order they are run.
 pub const ALL: &[Scenario] = &[
     http_request_is_answered_through_ingress::SCENARIO,
     exit_code_reaches_the_caller::SCENARIO,
     signal_death_is_128_plus_the_signal::SCENARIO,
+    bad_launches_say_what_to_do::BUSY_PORT,
+    bad_launches_say_what_to_do::MISSING_IMAGE,
+    bad_launches_say_what_to_do::LITTLE_MEMORY,
+    bad_launches_say_what_to_do::MISSING_QEMU,
+    bad_launches_say_what_to_do::MISSING_KERNEL,
+    bad_launches_say_what_to_do::NO_COMMAND,
+    services_that_cannot_run_say_why::NOT_EXECUTABLE,
+    services_that_cannot_run_say_why::ENDS_AT_ONCE,
+    logs_arrive_whole::ONE_LONG_LINE,
+    logs_arrive_whole::RAW_BYTES,
+    logs_arrive_whole::FLOODING,
+    killed_parts_leave_nothing_behind::QEMU,
+    killed_parts_leave_nothing_behind::VSOCK_DEVICE,
+    killed_parts_leave_nothing_behind::SLEEVE,
+    killed_parts_leave_nothing_behind::CTRL_C,
+    services_follow_their_graph::ORDER,
+    services_follow_their_graph::REQUIRES,
+    restarts_follow_their_policy::RECOVERS,
+    restarts_follow_their_policy::GIVES_UP,
+    stops_end_in_time::OBEDIENT,
+    stops_end_in_time::STUBBORN,
+    services_are_confined::DEFAULTS,
+    real_images_run::PYTHON,
+    real_images_run::NGINX,
+    real_images_run::REDIS,
+    real_images_run::LAYERS,
+    real_images_run::REGISTRY,
+    real_images_run::LARGE,
 ];

@@ -1,0 +1,163 @@
+//! Reads an artifact.
+//!
+//! Its law: bytes leave here with their digest checked, or with an error after them.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use cloister_manifest::Manifest;
+use serde::de::DeserializeOwned;
+
+use super::{ARTIFACT_TYPE, ArtifactFault, BuildRecord, Part, REQUIRED, UNPACKED, host};
+use crate::digest::{Digest, Hashed};
+use crate::limits::MAX_DOCUMENT;
+use crate::oci::{Blob, Descriptor, Document, ImageManifest, Layout, OciFault, Role, Store};
+use crate::ramdisk::OsRelease;
+
+/// An artifact whose documents are sound and whose parts are all there.
+#[derive(Clone, Debug)]
+pub struct Artifact {
+    path: PathBuf,
+    layout: Layout,
+    digest: Digest,
+    parts: BTreeMap<Part, Descriptor>,
+}
+
+impl Artifact {
+    /// Opens the artifact at `path`. Its parts are there with the right sizes; their digests are checked when they are
+    /// read.
+    pub fn open(path: &Path) -> Result<Self, ArtifactFault> {
+        let in_layout = |fault| ArtifactFault::Layout { path: path.to_owned(), fault };
+        let layout = Layout::open(path).map_err(in_layout)?;
+        let (digest, manifest) = enclave(&layout).map_err(in_layout)?.ok_or_else(|| {
+            // A layout it is, since it was opened.
+            ArtifactFault::NotAnEnclave(path.to_owned())
+        })?;
+        let named = |layer: &Descriptor| Some((Part::of_media_type(&layer.media_type)?, layer.clone()));
+        let parts: BTreeMap<Part, Descriptor> = manifest.layers.iter().filter_map(named).collect();
+        let artifact = Self { path: path.to_owned(), layout, digest, parts };
+        for part in REQUIRED {
+            artifact.blob(part)?;
+        }
+        Ok(artifact)
+    }
+
+    /// The manifest's digest: the name of this build.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Which parts it has, with digests and sizes.
+    pub fn parts(&self) -> impl Iterator<Item = (Part, Digest, u64)> + '_ {
+        self.parts.iter().map(|(part, descriptor)| (*part, descriptor.digest, descriptor.size))
+    }
+
+    /// The size of a part in bytes; 0 if it is not there.
+    #[must_use]
+    pub fn size(&self, part: Part) -> u64 {
+        self.parts.get(&part).map_or(0, |descriptor| descriptor.size)
+    }
+
+    /// How many bytes the kernel unpacks a part to: its size, where nothing else is said.
+    #[must_use]
+    pub fn unpacked(&self, part: Part) -> u64 {
+        let said = || self.parts.get(&part)?.annotations.as_ref()?.get(UNPACKED)?.parse().ok();
+        said().unwrap_or_else(|| self.size(part))
+    }
+
+    /// Copies a part and checks its digest on the way. On an error what was written is worth nothing.
+    pub fn copy(&self, part: Part, out: &mut impl Write) -> Result<(), ArtifactFault> {
+        let (blob, expected) = self.blob(part)?;
+        let mut reader = Hashed::new(blob.reader());
+        let place = self.layout.path(&expected);
+        let mut buffer = vec![0; 128 * 1024];
+        loop {
+            let count = reader.read(&mut buffer).map_err(host("read", &place))?;
+            if count == 0 {
+                break;
+            }
+            out.write_all(buffer.get(..count).unwrap_or_default()).map_err(host("copied", &place))?;
+        }
+        let found = reader.digest();
+        if found == expected {
+            return Ok(());
+        }
+        Err(ArtifactFault::Changed { path: self.path.clone(), title: part.title(), expected, found })
+    }
+
+    /// Checks the digest of every part.
+    pub fn verify(&self) -> Result<(), ArtifactFault> {
+        self.parts.keys().try_for_each(|part| self.copy(*part, &mut io::sink()))
+    }
+
+    /// The canonical manifest.
+    pub fn manifest(&self) -> Result<Manifest, ArtifactFault> {
+        self.json(Part::Manifest)
+    }
+
+    /// What it was built from.
+    pub fn build_record(&self) -> Result<BuildRecord, ArtifactFault> {
+        self.json(Part::BuildRecord)
+    }
+
+    /// The record of the operating system's release in it.
+    pub fn os_release(&self) -> Result<OsRelease, ArtifactFault> {
+        self.json(Part::OsRelease)
+    }
+
+    /// The kernel's command line.
+    pub fn command_line(&self) -> Result<String, ArtifactFault> {
+        Ok(String::from_utf8_lossy(&self.document(Part::CommandLine)?).into_owned())
+    }
+
+    /// A part that is a document, in memory.
+    pub fn document(&self, part: Part) -> Result<Vec<u8>, ArtifactFault> {
+        let size = self.size(part);
+        let limit = crate::limits::check("bytes of a document", size, MAX_DOCUMENT);
+        let fault = |fault| ArtifactFault::Layout { path: self.path.clone(), fault: OciFault::Limit(fault) };
+        limit.map_err(fault)?;
+        let mut bytes = Vec::new();
+        self.copy(part, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn json<T: DeserializeOwned>(&self, part: Part) -> Result<T, ArtifactFault> {
+        let fault = |source| ArtifactFault::Document { path: self.path.clone(), title: part.title(), source };
+        serde_json::from_slice(&self.document(part)?).map_err(fault)
+    }
+
+    fn blob(&self, part: Part) -> Result<(Blob, Digest), ArtifactFault> {
+        let missing = || ArtifactFault::NoPart { path: self.path.clone(), title: part.title() };
+        let descriptor = self.parts.get(&part).ok_or_else(missing)?;
+        let fault = |fault| ArtifactFault::Layout { path: self.path.clone(), fault };
+        let blob = self.layout.find(&descriptor.digest, Role::Layer).map_err(fault)?.ok_or_else(missing)?;
+        if blob.len() != descriptor.size {
+            let (digest, expected, found) = (descriptor.digest, descriptor.size, blob.len());
+            return Err(fault(OciFault::Size { digest, expected, found }));
+        }
+        Ok((blob, descriptor.digest))
+    }
+}
+
+/// The only enclave in a layout.
+fn enclave(layout: &Layout) -> Result<Option<(Digest, ImageManifest)>, OciFault> {
+    let index = layout.index()?;
+    let is_ours = |entry: &&Descriptor| entry.artifact_type.as_deref() == Some(ARTIFACT_TYPE);
+    let mut ours = index.manifests.iter().filter(is_ours);
+    let (Some(entry), None) = (ours.next(), ours.next()) else { return Ok(None) };
+    let bytes = crate::oci::read_document(layout, entry, Role::Manifest)?;
+    match Document::parse(&bytes, &entry.media_type)? {
+        Document::Manifest(manifest) if manifest.artifact_type.as_deref() == Some(ARTIFACT_TYPE) => {
+            Ok(Some((entry.digest, manifest)))
+        }
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,209 @@
+//! Writes an artifact under another name, and renames it when it is whole.
+//!
+//! Its law: until the rename there is nothing under the artifact's name but what was there before, and whatever goes wrong,
+//! nothing else stays behind.
+
+use std::collections::BTreeMap;
+use std::fs::{File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::RenameFlags;
+use tempfile::TempDir;
+
+use super::{ARTIFACT_TYPE, Artifact, ArtifactFault, Output, Part, UNPACKED, host};
+use crate::digest::{Digest, Hashed};
+use crate::oci::{Descriptor, ImageManifest, Index, media};
+
+/// The annotation under which tools find the name for a part's file (OCI image specification, "Pre-Defined Annotation
+/// Keys").
+const TITLE: &str = "org.opencontainers.image.title";
+
+/// What marks a directory as an image layout.
+const MARK: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}\n";
+
+/// An artifact that is being written.
+#[derive(Debug)]
+pub struct Writer {
+    /// Where the artifact is to be.
+    path: PathBuf,
+    /// Where it is until then; gone when this is dropped.
+    work: TempDir,
+    parts: BTreeMap<Part, Descriptor>,
+}
+
+impl Writer {
+    /// Starts an artifact that is to be at `path`. If there is one already, it stays until the new one is whole.
+    pub fn new(path: &Path) -> Result<Self, ArtifactFault> {
+        if path.symlink_metadata().is_ok() {
+            Artifact::open(path).map_err(|_| ArtifactFault::Occupied(path.to_owned()))?;
+        }
+        let parent = parent(path);
+        let work = tempfile::Builder::new()
+            .prefix(".cloister-")
+            .tempdir_in(parent)
+            .map_err(host("written", parent))?;
+        let blobs = work.path().join("blobs/sha256");
+        std::fs::create_dir_all(&blobs).map_err(host("written", &blobs))?;
+        Ok(Self { path: path.to_owned(), work, parts: BTreeMap::new() })
+    }
+
+    /// The directory in which files for this artifact may be kept meanwhile: on the same file system.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        self.work.path()
+    }
+
+    /// Takes a part from memory.
+    pub fn bytes(&mut self, part: Part, bytes: &[u8]) -> Result<Output, ArtifactFault> {
+        let fault = host("written", &self.path);
+        self.stream(part, |out| out.write_all(bytes).map_err(fault))
+    }
+
+    /// Takes a part from a file.
+    pub fn file(&mut self, part: Part, path: &Path) -> Result<Output, ArtifactFault> {
+        let mut file = File::open(path).map_err(host("read", path))?;
+        let target = self.path.clone();
+        self.stream(part, |out| {
+            let mut buffer = vec![0; 128 * 1024];
+            loop {
+                let count = file.read(&mut buffer).map_err(host("read", path))?;
+                if count == 0 {
+                    return Ok(());
+                }
+                out.write_all(buffer.get(..count).unwrap_or_default()).map_err(host("written", &target))?;
+            }
+        })
+    }
+
+    /// Takes a part as `write` writes it.
+    pub fn stream<E: From<ArtifactFault>>(
+        &mut self,
+        part: Part,
+        write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+    ) -> Result<Output, E> {
+        let work = self.work.path().join("part");
+        let file = File::create(&work).map_err(host("written", &self.path))?;
+        let mut out = Hashed::new(io::BufWriter::with_capacity(128 * 1024, file));
+        write(&mut out)?;
+        let output = self.keep(out, &work)?;
+        let annotations = BTreeMap::from([(TITLE.to_owned(), part.title().to_owned())]);
+        let descriptor = descriptor(part.media_type(), output, Some(annotations));
+        self.parts.insert(part, descriptor);
+        Ok(output)
+    }
+
+    /// Says of a part how many bytes the kernel unpacks it to: what a launcher needs to know how much memory is enough.
+    pub fn unpacks_to(&mut self, part: Part, bytes: u64) {
+        if let Some(annotations) = self.parts.get_mut(&part).and_then(|blob| blob.annotations.as_mut()) {
+            annotations.insert(UNPACKED.to_owned(), bytes.to_string());
+        }
+    }
+
+    /// What has been taken so far.
+    #[must_use]
+    pub fn outputs(&self) -> BTreeMap<String, Output> {
+        let entry = |(part, blob): (&Part, &Descriptor)| {
+            (part.title().to_owned(), Output { digest: blob.digest, size: blob.size })
+        };
+        self.parts.iter().map(entry).collect()
+    }
+
+    /// Writes the documents that name the parts, and puts the whole under its name. Gives the manifest's digest: the name
+    /// of this build.
+    pub fn finish(mut self) -> Result<Digest, ArtifactFault> {
+        let empty = self.document(b"{}")?;
+        let manifest = ImageManifest {
+            schema_version: 2,
+            media_type: Some(media::MANIFEST.to_owned()),
+            artifact_type: Some(ARTIFACT_TYPE.to_owned()),
+            config: descriptor(media::EMPTY, empty, None),
+            layers: self.parts.values().cloned().collect(),
+            annotations: None,
+        };
+        let output = self.document(&self.json(&manifest)?)?;
+        let mut entry = descriptor(media::MANIFEST, output, None);
+        entry.artifact_type = Some(ARTIFACT_TYPE.to_owned());
+        let index =
+            Index { schema_version: 2, media_type: Some(media::INDEX.to_owned()), manifests: vec![entry] };
+        let index = self.json(&index)?;
+        self.plain_file("index.json", &index)?;
+        self.plain_file("oci-layout", MARK)?;
+        self.publish()?;
+        Ok(output.digest)
+    }
+
+    fn document(&mut self, bytes: &[u8]) -> Result<Output, ArtifactFault> {
+        let work = self.work.path().join("part");
+        let file = File::create(&work).map_err(host("written", &self.path))?;
+        let mut out = Hashed::new(io::BufWriter::new(file));
+        out.write_all(bytes).map_err(host("written", &self.path))?;
+        self.keep(out, &work)
+    }
+
+    /// Makes a finished file durable and gives it its name.
+    fn keep(&self, out: Hashed<io::BufWriter<File>>, work: &Path) -> Result<Output, ArtifactFault> {
+        let size = out.count();
+        let (buffered, digest) = out.finish();
+        let settle = || {
+            let file = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
+            file.set_permissions(Permissions::from_mode(0o644))?;
+            file.sync_all()?;
+            std::fs::rename(work, self.work.path().join("blobs/sha256").join(digest.hex()))
+        };
+        settle().map_err(host("written", &self.path))?;
+        Ok(Output { digest, size })
+    }
+
+    fn plain_file(&self, name: &str, bytes: &[u8]) -> Result<(), ArtifactFault> {
+        let write = || {
+            let mut file = File::create(self.work.path().join(name))?;
+            file.write_all(bytes)?;
+            file.set_permissions(Permissions::from_mode(0o644))?;
+            file.sync_all()
+        };
+        write().map_err(host("written", &self.path))
+    }
+
+    fn json(&self, document: &impl serde::Serialize) -> Result<Vec<u8>, ArtifactFault> {
+        let fault = |source| ArtifactFault::Document { path: self.path.clone(), title: "manifest", source };
+        serde_json::to_vec(document).map_err(fault)
+    }
+
+    /// Renames the directory into place. An older artifact is exchanged with it and removed after.
+    fn publish(self) -> Result<(), ArtifactFault> {
+        let (work, path) = (self.work.path(), self.path.as_path());
+        let settle = || {
+            for directory in ["blobs/sha256", "blobs", ""] {
+                let directory = work.join(directory);
+                std::fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
+                File::open(&directory)?.sync_all()?;
+            }
+            let exchange =
+                |flags| rustix::fs::renameat_with(rustix::fs::CWD, work, rustix::fs::CWD, path, flags);
+            match exchange(RenameFlags::NOREPLACE) {
+                Err(rustix::io::Errno::EXIST) => exchange(RenameFlags::EXCHANGE)?,
+                other => other?,
+            }
+            File::open(parent(path))?.sync_all()
+        };
+        // What is left under the working name, an older artifact or a failed one, goes with `self.work`.
+        settle().map_err(host("written", path))
+    }
+}
+
+fn descriptor(media_type: &str, output: Output, annotations: Option<BTreeMap<String, String>>) -> Descriptor {
+    Descriptor {
+        media_type: media_type.to_owned(),
+        digest: output.digest,
+        size: output.size,
+        artifact_type: None,
+        platform: None,
+        annotations,
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}

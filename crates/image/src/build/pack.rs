@@ -1,0 +1,108 @@
+//! An artifact, written from what was read.
+//!
+//! Its law: every part is one function of the application, the manifest, the release and the options.
+
+use std::fs::File;
+use std::io::{self, Seek};
+use std::path::Path;
+
+use super::{Application, BuildFault, Pack};
+use crate::artifact::{ArtifactFault, BuildRecord, OsRecord, Part, RootForm, Writer};
+use crate::digest::Digest;
+use crate::erofs::{self, Compression};
+use crate::ramdisk::{self, AppRoot, OsFault, OsRelease, Written};
+
+/// Bytes of the file system written at a time.
+const OUT_BUFFER: usize = 256 * 1024;
+
+/// How the file system's contents are stored: the smallest, since all of it is sent to the enclave and stays in its memory.
+const COMPRESSION: Compression = Compression::Zstd;
+
+/// Writes the artifact, and gives its name: the digest of its manifest.
+pub fn pack(application: &Application, pack: &Pack<'_>) -> Result<Digest, BuildFault> {
+    let os_fault = |fault| BuildFault::Os { path: pack.os.to_owned(), fault };
+    let (release, os_record) = ramdisk::read_os(pack.os, application.architecture).map_err(os_fault)?;
+    let manifest = pack.manifest.to_json().map_err(BuildFault::Manifest)?;
+    let mut writer = Writer::new(pack.output)?;
+    write_os(&release, pack.os, &mut writer)?;
+    writer.bytes(Part::OsRelease, &os_record)?;
+    writer.bytes(Part::Manifest, &manifest)?;
+    write_app(application, pack, &manifest, &mut writer)?;
+    let os = OsRecord { version: release.version, record: Digest::of(&os_record) };
+    let record = BuildRecord {
+        version: crate::artifact::RECORD_VERSION,
+        tool: pack.tool.clone(),
+        application: application.record.clone(),
+        os,
+        manifest_source: pack.manifest_source,
+        root: pack.root,
+        clamp_mtime: application.clamp_mtime,
+        outputs: writer.outputs(),
+    };
+    writer.bytes(Part::BuildRecord, &json(&record, pack.output, Part::BuildRecord)?)?;
+    Ok(writer.finish()?)
+}
+
+fn write_os(release: &OsRelease, os: &Path, writer: &mut Writer) -> Result<(), BuildFault> {
+    let (kernel, ramdisk) = (ramdisk::kernel_path(os), ramdisk::ramdisk_path(os));
+    let os_fault = |fault| BuildFault::Os { path: os.to_owned(), fault };
+    for (part, path, record) in
+        [(Part::Kernel, kernel, release.kernel), (Part::OsRamdisk, ramdisk, release.ramdisk)]
+    {
+        if writer.file(part, &path)?.digest != record.sha256 {
+            return Err(os_fault(OsFault::Changed(path)));
+        }
+        if part == Part::OsRamdisk {
+            writer.unpacks_to(part, ramdisk::unpacked_size(&path).map_err(os_fault)?);
+        }
+    }
+    writer.bytes(Part::CommandLine, release.cmdline.as_bytes())?;
+    Ok(())
+}
+
+fn write_app(
+    application: &Application,
+    pack: &Pack<'_>,
+    manifest: &[u8],
+    writer: &mut Writer,
+) -> Result<(), BuildFault> {
+    let file_system = match pack.root {
+        RootForm::Plain => None,
+        RootForm::Erofs => Some(write_erofs(application, pack, writer.scratch())?),
+    };
+    let mut unpacked = 0;
+    writer.stream(Part::AppRamdisk, |out| {
+        let root = match file_system {
+            None => AppRoot::Plain(&application.tree),
+            Some((image, size)) => AppRoot::Erofs { image, size },
+        };
+        let written: Written = ramdisk::write_app(manifest, root, out).map_err(BuildFault::Ramdisk)?;
+        unpacked = written.unpacked;
+        Ok::<(), BuildFault>(())
+    })?;
+    writer.unpacks_to(Part::AppRamdisk, unpacked);
+    Ok(())
+}
+
+/// The application's root as a file system, in a file without a name, and its length.
+fn write_erofs(
+    application: &Application,
+    pack: &Pack<'_>,
+    scratch: &Path,
+) -> Result<(File, u64), BuildFault> {
+    let in_scratch = |source| BuildFault::Scratch { path: scratch.to_owned(), source };
+    let file = tempfile::tempfile_in(scratch).map_err(in_scratch)?;
+    let mut out = io::BufWriter::with_capacity(OUT_BUFFER, file);
+    let options = erofs::Options { compression: COMPRESSION, pack_small: true, workers: pack.workers };
+    let summary = erofs::write(&application.tree, &options, &mut out).map_err(BuildFault::Erofs)?;
+    let mut file = out.into_inner().map_err(|error| in_scratch(error.into_error()))?;
+    file.rewind().map_err(in_scratch)?;
+    Ok((file, summary.length))
+}
+
+fn json(document: &impl serde::Serialize, path: &Path, part: Part) -> Result<Vec<u8>, BuildFault> {
+    let fault = |source| ArtifactFault::Document { path: path.to_owned(), title: part.title(), source };
+    let mut bytes = serde_json::to_vec_pretty(document).map_err(fault)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}

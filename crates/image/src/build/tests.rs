@@ -1,0 +1,173 @@
+//! Whole builds: from a directory and from a layout, twice the same.
+
+use std::collections::BTreeMap;
+
+use cloister_manifest::model;
+
+use super::*;
+use crate::artifact::Artifact;
+use crate::oci::test_image::{self, TestImage};
+use crate::ramdisk;
+
+fn manifest() -> Manifest {
+    Manifest {
+        version: model::VERSION,
+        name: "test".to_owned(),
+        services: Vec::new(),
+        ingress: Vec::new(),
+        root: model::Root { writable_bytes: 1 << 20 },
+        control: model::Control { host: Vec::new(), local_uids: Vec::new() },
+        stop_timeout_ms: 1000,
+        debug: false,
+    }
+}
+
+fn pack_release(place: &Path) -> PathBuf {
+    let os = place.join("os");
+    std::fs::create_dir(&os).unwrap();
+    std::fs::write(place.join("list"), "dir 0555 /proc\nfile 0755 /init init\n").unwrap();
+    std::fs::write(place.join("init"), "i").unwrap();
+    std::fs::write(os.join("kernel"), "k").unwrap();
+    let ramdisk = ramdisk::pack_os(&place.join("list"), place, &ramdisk::ramdisk_path(&os)).unwrap();
+    let release = serde_json::json!({
+        "version": "1",
+        "arch": "x86_64",
+        "kernel": {"sha256": Digest::of(b"k").hex(), "bytes": 1},
+        "ramdisk": {"sha256": ramdisk.digest.hex(), "bytes": ramdisk.size},
+        "cmdline": "quiet",
+    });
+    std::fs::write(os.join("os.json"), release.to_string()).unwrap();
+    os
+}
+
+/// Builds in a place of its own, under `umask`-independent names, and gives every file of the artifact.
+fn build(input: impl Fn(&Path) -> Input) -> BTreeMap<PathBuf, Vec<u8>> {
+    let place = tempfile::tempdir().unwrap();
+    let os = pack_release(place.path());
+    let options = Options {
+        architecture: Architecture::X86_64,
+        scratch: place.path(),
+        limits: Limits::default(),
+        clamp_mtime: Some(1_000_000_000),
+    };
+    let application = open(&input(place.path()), &options).unwrap();
+    let output = place.path().join("app.cloister");
+    let tool = ToolRecord { name: "test".to_owned(), version: "0".to_owned() };
+    let request = Pack {
+        manifest: &manifest(),
+        manifest_source: None,
+        os: &os,
+        root: RootForm::Erofs,
+        workers: NonZeroUsize::MIN,
+        tool,
+        output: &output,
+    };
+    let digest = pack(&application, &request).unwrap();
+    let artifact = Artifact::open(&output).unwrap();
+    artifact.verify().unwrap();
+    assert_eq!(artifact.digest(), digest);
+    assert_eq!(artifact.manifest().unwrap(), manifest());
+    files(&output)
+}
+
+fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut pending = vec![root.to_owned()];
+    while let Some(directory) = pending.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                pending.push(path);
+            } else {
+                files.insert(path.strip_prefix(root).unwrap().to_owned(), std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn two_builds_of_a_directory_in_two_places_are_the_same_bytes() {
+    // The files are made anew each time, in another order: other inode numbers, other times, another place.
+    let input = |names: [&'static str; 3]| {
+        move |place: &Path| {
+            let path = place.join("rootfs");
+            std::fs::create_dir(&path).unwrap();
+            for name in names {
+                std::fs::write(path.join(name), name).unwrap();
+            }
+            std::fs::hard_link(path.join("a"), path.join("z")).unwrap();
+            Input::Directory { path }
+        }
+    };
+    assert_eq!(build(input(["a", "b", "c"])), build(input(["c", "a", "b"])));
+}
+
+#[test]
+fn two_builds_of_a_layout_in_two_places_are_the_same_bytes() {
+    let input = |place: &Path| {
+        let path = place.join("layout");
+        TestImage::default()
+            .layer(&test_image::tar(&[("etc/", ""), ("etc/motd", "hello")]))
+            .write_layout(&path);
+        Input::Layout { path, select: Select::Only }
+    };
+    assert_eq!(build(input), build(input));
+}
+
+#[test]
+fn a_failed_build_leaves_nothing_behind() {
+    let place = tempfile::tempdir().unwrap();
+    let os = pack_release(place.path());
+    std::fs::write(os.join("kernel"), "another kernel").unwrap();
+    std::fs::create_dir(place.path().join("rootfs")).unwrap();
+    let options = Options {
+        architecture: Architecture::X86_64,
+        scratch: place.path(),
+        limits: Limits::default(),
+        clamp_mtime: None,
+    };
+    let application = open(&Input::Directory { path: place.path().join("rootfs") }, &options).unwrap();
+    let names = || std::fs::read_dir(place.path()).unwrap().count();
+    let before = names();
+    let request = Pack {
+        manifest: &manifest(),
+        manifest_source: None,
+        os: &os,
+        root: RootForm::Erofs,
+        workers: NonZeroUsize::MIN,
+        tool: ToolRecord { name: "test".to_owned(), version: "0".to_owned() },
+        output: &place.path().join("app.cloister"),
+    };
+    let fault = pack(&application, &request).unwrap_err();
+    assert!(matches!(fault, BuildFault::Os { fault: OsFault::Changed(_), .. }), "{fault:?}");
+    assert_eq!(names(), before);
+}
+
+#[test]
+fn a_manifest_finds_its_program_and_user_in_the_image() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("layout");
+    let passwd = "web:x:33:33::/:/bin/false\n";
+    // As much of a static x86-64 program as tells that it is one.
+    let program = format!("\x7fELF\x02\x01\x01{}\x02\0\x3e\0\x01\0\0\0{}", "\0".repeat(9), "\0".repeat(40));
+    let tar = test_image::tar(&[("etc/", ""), ("etc/passwd", passwd), ("bin/", ""), ("bin/app", &program)]);
+    TestImage::default().layer(&tar).write_layout(&path);
+    let options = Options {
+        architecture: Architecture::X86_64,
+        scratch: place.path(),
+        limits: Limits::default(),
+        clamp_mtime: None,
+    };
+    let application = open(&Input::Layout { path, select: Select::Only }, &options).unwrap();
+    let yaml = b"version: 1\nservices:\n  web:\n    user: web\n";
+    let manifest = source::build("cloister.yaml", yaml, &application.image()).unwrap();
+    let service = manifest.services.first().unwrap();
+    assert_eq!((service.uid, service.argv.as_slice()), (33, &["/bin/app".to_owned()][..]));
+    let fault = source::build(
+        "cloister.yaml",
+        b"version: 1\nservices:\n  web:\n    command: [/bin/no]\n",
+        &application.image(),
+    );
+    assert!(fault.is_err());
+}

@@ -1,0 +1,339 @@
+//! A directory on this host as an application's root.
+//!
+//! Its law: what is read is what lies below the directory, whoever else is writing there: no link is followed on the way,
+//! no other file system is entered, and a file that changes while it is read is an error.
+//!
+//! Owners are counted from the owner of the directory itself, as in a user namespace: what belongs to whoever owns the
+//! directory belongs to root inside. So a root unpacked by root, one unpacked in a user namespace and a folder of a
+//! developer's all give the image one expects, and none has this host's user numbers in it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+
+use crate::layers::{EntryFault, Notes, check_symlink, keeps_xattr};
+use crate::limits::{self, LimitFault, Limits, MAX_PATH, MAX_XATTR};
+use crate::spool::{Spool, SpoolFault};
+use crate::tree::{Inode, InodeId, Kind, Tree, Xattrs, join};
+
+/// Why a directory cannot be an application's root.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryFault {
+    /// It cannot be read: this host must be looked at.
+    #[error("{} cannot be read", .path.display())]
+    Read {
+        /// What could not.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody writes to it while it is read.
+    #[error("{} changed while it was read", .0.display())]
+    Changed(PathBuf),
+    /// Something in it has no place in an image.
+    #[error("{} is refused", .path.display())]
+    Entry {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        fault: EntryFault,
+    },
+    /// It is more than a builder takes; an operator can move the limit.
+    #[error("it is too large")]
+    Limit(#[source] LimitFault),
+    /// The scratch directory does not take it: this host must be looked at.
+    #[error("the scratch directory cannot hold it")]
+    Scratch(#[source] io::Error),
+}
+
+/// Reads the tree below `root`, contents into `spool`.
+pub fn read(root: &Path, spool: &mut Spool, limits: &Limits) -> Result<(Tree, Notes), DirectoryFault> {
+    let fault =
+        |source: rustix::io::Errno| DirectoryFault::Read { path: root.to_owned(), source: source.into() };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let handle = rustix::fs::open(root, flags, Mode::empty()).map_err(fault)?;
+    let stat = rustix::fs::fstat(&handle).map_err(fault)?;
+    let mut walk = Walk {
+        place: root,
+        owner: (stat.st_uid, stat.st_gid),
+        device: stat.st_dev,
+        root: handle,
+        spool,
+        limits,
+        tree: Tree::new(),
+        notes: Notes::default(),
+        linked: HashMap::new(),
+        pending: vec![Vec::new()],
+        metadata: 0,
+        bytes: 0,
+    };
+    let top = walk.inode(&stat, Kind::Directory, Xattrs::new());
+    walk.tree.insert(Vec::new(), top);
+    while let Some(path) = walk.pending.pop() {
+        walk.directory(&path)?;
+    }
+    walk.tree.renumber();
+    Ok((walk.tree, walk.notes))
+}
+
+struct Walk<'a> {
+    /// For messages only: everything is opened from `root`.
+    place: &'a Path,
+    root: OwnedFd,
+    owner: (u32, u32),
+    device: u64,
+    spool: &'a mut Spool,
+    limits: &'a Limits,
+    tree: Tree,
+    notes: Notes,
+    /// Files with several names, by device and inode.
+    linked: HashMap<(u64, u64), InodeId>,
+    /// Directories whose content is still to be read.
+    pending: Vec<Vec<u8>>,
+    metadata: u64,
+    bytes: u64,
+}
+
+impl Walk<'_> {
+    fn directory(&mut self, path: &[u8]) -> Result<(), DirectoryFault> {
+        let handle = self.open(path, OFlags::DIRECTORY).map_err(|error| self.fault(path, error))?;
+        let list = Dir::read_from(&handle).map_err(|error| self.fault(path, error))?;
+        for entry in list {
+            let entry = entry.map_err(|error| self.fault(path, error))?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                self.entry(&handle, &join(path, name), entry.file_name())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        directory: &OwnedFd,
+        path: &[u8],
+        name: &std::ffi::CStr,
+    ) -> Result<(), DirectoryFault> {
+        let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| self.fault(path, error))?;
+        self.count(path)?;
+        if let Some(id) = self.linked.get(&(stat.st_dev, stat.st_ino)) {
+            self.tree.entries.insert(path.to_vec(), *id);
+            return Ok(());
+        }
+        let Some((kind, xattrs)) = self.kind(directory, path, name, &stat)? else { return Ok(()) };
+        let several = stat.st_nlink > 1 && !matches!(kind, Kind::Directory);
+        let inode = self.inode(&stat, kind, xattrs);
+        let id = self.tree.insert(path.to_vec(), inode);
+        if several {
+            self.linked.insert((stat.st_dev, stat.st_ino), id);
+        }
+        Ok(())
+    }
+
+    fn kind(
+        &mut self,
+        directory: &OwnedFd,
+        path: &[u8],
+        name: &std::ffi::CStr,
+        stat: &Stat,
+    ) -> Result<Option<(Kind, Xattrs)>, DirectoryFault> {
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => self.subdirectory(path, stat),
+            FileType::RegularFile => return self.file(path, stat).map(Some),
+            FileType::Fifo => Kind::Fifo,
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(directory, name, Vec::new());
+                let target = target.map_err(|error| self.fault(path, error))?.into_bytes();
+                check_symlink(path, &target).map_err(|fault| self.refused(path, fault))?;
+                Kind::Symlink(target)
+            }
+            FileType::CharacterDevice | FileType::BlockDevice if path.starts_with(b"dev/") => {
+                self.notes.add(|| {
+                    format!("the device {} is left out: /dev is the enclave's own", crate::shown(path))
+                });
+                return Ok(None);
+            }
+            FileType::Socket => {
+                self.notes
+                    .add(|| format!("the socket {} is left out: nobody listens there", crate::shown(path)));
+                return Ok(None);
+            }
+            _ => return Err(self.refused(path, EntryFault::Device)),
+        };
+        Ok(Some((kind, Xattrs::new())))
+    }
+
+    fn subdirectory(&mut self, path: &[u8], stat: &Stat) -> Kind {
+        if stat.st_dev == self.device {
+            self.pending.push(path.to_vec());
+        } else {
+            self.notes.add(|| {
+                format!("{} is another file system: it stays an empty directory", crate::shown(path))
+            });
+        }
+        Kind::Directory
+    }
+
+    fn file(&mut self, path: &[u8], stat: &Stat) -> Result<(Kind, Xattrs), DirectoryFault> {
+        // O_NONBLOCK: should the file have become a pipe since, opening it must not wait.
+        let handle = self.open(path, OFlags::NONBLOCK).map_err(|error| self.fault(path, error))?;
+        let length = u64::try_from(stat.st_size).map_err(|_| DirectoryFault::Changed(self.shown(path)))?;
+        self.bytes = self.bytes.saturating_add(length);
+        limits::check("bytes", self.bytes, self.limits.unpacked).map_err(DirectoryFault::Limit)?;
+        let xattrs = self.xattrs(&handle, path)?;
+        let mut file = File::from(handle);
+        let content = match self.spool.append(&mut file, length) {
+            Ok(content) => content,
+            Err(SpoolFault::Write(error)) => return Err(DirectoryFault::Scratch(error)),
+            Err(SpoolFault::Read(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(DirectoryFault::Changed(self.shown(path)));
+            }
+            Err(SpoolFault::Read(source)) => {
+                return Err(DirectoryFault::Read { path: self.shown(path), source });
+            }
+        };
+        self.unchanged(&file, path, stat)?;
+        Ok((Kind::File(content), xattrs))
+    }
+
+    /// Whether what was read is what was seen in the directory, from its beginning to its end.
+    fn unchanged(&self, file: &File, path: &[u8], before: &Stat) -> Result<(), DirectoryFault> {
+        let after = rustix::fs::fstat(file).map_err(|error| self.fault(path, error))?;
+        let key = |stat: &Stat| {
+            (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_mode)
+        };
+        if key(before) == key(&after) { Ok(()) } else { Err(DirectoryFault::Changed(self.shown(path))) }
+    }
+
+    fn xattrs(&mut self, file: &OwnedFd, path: &[u8]) -> Result<Xattrs, DirectoryFault> {
+        let mut list = vec![0_u8; MAX_XATTR];
+        let length = match rustix::fs::flistxattr(file, &mut list) {
+            Ok(length) => length,
+            // A file system without attributes.
+            Err(rustix::io::Errno::OPNOTSUPP) => 0,
+            Err(error) => return Err(self.fault(path, error)),
+        };
+        let mut xattrs = Xattrs::new();
+        let names = list.get(..length).unwrap_or_default().split(|byte| *byte == 0);
+        for name in names.filter(|name| keeps_xattr(name)) {
+            let mut value = vec![0_u8; MAX_XATTR];
+            let length =
+                rustix::fs::fgetxattr(file, name, &mut value).map_err(|error| self.fault(path, error))?;
+            value.truncate(length);
+            self.add_metadata(name.len() + length)?;
+            xattrs.insert(name.to_vec(), value);
+        }
+        Ok(xattrs)
+    }
+
+    fn inode(&self, stat: &Stat, kind: Kind, xattrs: Xattrs) -> Inode {
+        let count_from = |base: u32, number: u32| number.checked_sub(base).unwrap_or(number);
+        Inode {
+            mode: stat.st_mode & 0o7777,
+            uid: count_from(self.owner.0, stat.st_uid),
+            gid: count_from(self.owner.1, stat.st_gid),
+            mtime: stat.st_mtime,
+            xattrs,
+            kind,
+        }
+    }
+
+    fn count(&mut self, path: &[u8]) -> Result<(), DirectoryFault> {
+        limits::check("bytes of a path", crate::wide(path.len()), crate::wide(MAX_PATH))
+            .and_then(|()| {
+                limits::check("entries", crate::wide(self.tree.entries.len()), self.limits.entries)
+            })
+            .map_err(DirectoryFault::Limit)?;
+        self.add_metadata(path.len())
+    }
+
+    fn add_metadata(&mut self, length: usize) -> Result<(), DirectoryFault> {
+        self.metadata = self.metadata.saturating_add(crate::wide(length));
+        limits::check("bytes of names and attributes", self.metadata, self.limits.metadata)
+            .map_err(DirectoryFault::Limit)
+    }
+
+    fn open(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let path = if path.is_empty() { b"." } else { path };
+        let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        rustix::fs::openat2(self.root.as_fd(), path, flags, Mode::empty(), resolve)
+    }
+
+    fn fault(&self, path: &[u8], error: rustix::io::Errno) -> DirectoryFault {
+        DirectoryFault::Read { path: self.shown(path), source: error.into() }
+    }
+
+    fn refused(&self, path: &[u8], fault: EntryFault) -> DirectoryFault {
+        DirectoryFault::Entry { path: self.shown(path), fault }
+    }
+
+    fn shown(&self, path: &[u8]) -> PathBuf {
+        self.place.join(crate::shown(path).to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn read_it(root: &Path) -> Result<(Tree, Notes), DirectoryFault> {
+        let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
+        read(root, &mut spool, &Limits::default())
+    }
+
+    #[test]
+    fn a_directory_is_read_with_its_links_modes_and_times() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        std::fs::create_dir(path("bin")).unwrap();
+        std::fs::write(path("bin/app"), b"program").unwrap();
+        std::fs::set_permissions(path("bin/app"), PermissionsExt::from_mode(0o4755)).unwrap();
+        std::fs::hard_link(path("bin/app"), path("again")).unwrap();
+        symlink("/bin/app", path("link")).unwrap();
+        let _socket = UnixListener::bind(path("socket")).unwrap();
+
+        let (tree, notes) = read_it(root.path()).unwrap();
+        let names: Vec<_> =
+            tree.entries.keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        assert_eq!(names, ["", "again", "bin", "bin/app", "link"]);
+        assert_eq!(tree.entries.get(&b"again"[..]), tree.entries.get(&b"bin/app"[..]));
+        let app = tree.get(b"bin/app").unwrap();
+        assert_eq!((app.mode, app.uid, app.gid), (0o4755, 0, 0));
+        assert_eq!(app.mtime, std::fs::metadata(path("bin/app")).unwrap().mtime());
+        assert!(matches!(&tree.get(b"link").unwrap().kind, Kind::Symlink(target) if target == b"/bin/app"));
+        assert_eq!(notes.texts.len(), 1);
+    }
+
+    #[test]
+    fn a_link_out_of_the_root_and_too_many_bytes_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        symlink("../../etc/passwd", root.path().join("out")).unwrap();
+        assert!(matches!(
+            read_it(root.path()),
+            Err(DirectoryFault::Entry { fault: EntryFault::Escape(_), .. })
+        ));
+
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("big"), [0; 100]).unwrap();
+        let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
+        let limits = Limits { unpacked: 99, ..Limits::default() };
+        assert!(matches!(read(root.path(), &mut spool, &limits), Err(DirectoryFault::Limit(_))));
+    }
+
+    #[test]
+    fn a_missing_directory_is_named() {
+        let fault = read_it(Path::new("/nowhere/at/all")).unwrap_err();
+        assert_eq!(fault.to_string(), "/nowhere/at/all cannot be read");
+    }
+}

@@ -1,0 +1,286 @@
+//! One entry after the other, onto the tree.
+//!
+//! Its law: an entry changes names below the root and nothing else; what it replaces is gone from under its name, not from
+//! under the other names it has.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::Read;
+
+use super::decode::{read_error, tar_fault};
+use super::names::{self, Asked};
+use super::{EntryFault, LayerFault};
+use crate::limits::{self, LimitFault, Limits, MAX_NAME, MAX_XATTR};
+use crate::spool::{Segment, Spool, SpoolFault};
+use crate::tar::{self, Entry};
+use crate::tree::{Inode, InodeId, Kind, Tree, base, join, parent};
+
+/// The most notes that are kept one by one; a layer can cause as many as it has entries.
+const MAX_NOTES: usize = 100;
+
+/// What was left out of an image although nothing is wrong with it: for people, on stderr.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// The first of them, each a sentence.
+    pub texts: Vec<String>,
+    /// How many more there were.
+    pub more: u64,
+}
+
+impl Notes {
+    /// Adds one, or counts it.
+    pub fn add(&mut self, text: impl FnOnce() -> String) {
+        if self.texts.len() < MAX_NOTES { self.texts.push(text()) } else { self.more += 1 }
+    }
+}
+
+/// What stands between the entries of an image.
+pub(super) struct Layering<'a> {
+    tree: &'a mut Tree,
+    spool: &'a mut Spool,
+    limits: &'a Limits,
+    /// Names that the present layer has written, with the directories it made on their way.
+    touched: HashSet<Vec<u8>>,
+    notes: Notes,
+    entries: u64,
+    metadata: u64,
+    unpacked: u64,
+}
+
+/// A fault in an entry, before it is known where in the stream it lies.
+pub(super) enum Fault {
+    Entry(String, EntryFault),
+    Limit(LimitFault),
+    Spool(SpoolFault),
+}
+
+/// Gives a fault its place.
+pub(super) fn place(fault: Fault, offset: u64) -> LayerFault {
+    match fault {
+        Fault::Entry(name, fault) => LayerFault::Entry { name, fault },
+        Fault::Limit(fault) => LayerFault::Limit(fault),
+        Fault::Spool(SpoolFault::Read(error)) if error.get_ref().is_some() => read_error(error),
+        Fault::Spool(SpoolFault::Read(error)) => tar_fault(tar::read_fault(error), offset),
+        Fault::Spool(SpoolFault::Write(error)) => LayerFault::Scratch(error),
+    }
+}
+
+impl<'a> Layering<'a> {
+    pub(super) fn new(tree: &'a mut Tree, spool: &'a mut Spool, limits: &'a Limits) -> Self {
+        let touched = HashSet::new();
+        Self { tree, spool, limits, touched, notes: Notes::default(), entries: 0, metadata: 0, unpacked: 0 }
+    }
+
+    /// Starts a layer: what is there now is lower.
+    pub(super) fn begin(&mut self) {
+        self.touched.clear();
+    }
+
+    pub(super) fn unpacked(&self) -> u64 {
+        self.unpacked
+    }
+
+    pub(super) fn add_unpacked(&mut self, bytes: u64) {
+        self.unpacked = self.unpacked.saturating_add(bytes);
+    }
+
+    pub(super) fn finish(self) -> Notes {
+        self.notes
+    }
+
+    /// Applies one entry, whose bytes are in `data`.
+    pub(super) fn entry(&mut self, entry: Entry, data: &mut impl Read) -> Result<(), Fault> {
+        let name = crate::shown(&entry.name).to_string();
+        let asked = names::asked(&entry.name).map_err(|fault| Fault::Entry(name.clone(), fault))?;
+        match asked {
+            Asked::Nothing => Ok(()),
+            Asked::Hide(path) => self.hide(&path).map_err(|fault| Fault::Entry(name, fault)),
+            Asked::HideContents(path) => self.hide_contents(&path).map_err(|fault| Fault::Entry(name, fault)),
+            Asked::Place(path) => self.put(entry, &path, &name, data),
+        }
+    }
+
+    fn put(&mut self, entry: Entry, path: &[u8], name: &str, data: &mut impl Read) -> Result<(), Fault> {
+        self.count(&entry).map_err(Fault::Limit)?;
+        if is_device_to_pass(&entry, path) {
+            self.notes.add(|| format!("the device {name} is left out: /dev is the enclave's own"));
+            return Ok(());
+        }
+        let refused = |fault| Fault::Entry(name.to_owned(), fault);
+        let path = self.prepare(path, name)?;
+        if path.is_empty() && entry.kind != tar::Kind::Directory {
+            return Err(refused(EntryFault::Root));
+        }
+        if entry.kind == tar::Kind::HardLink {
+            let target = self.hard_link_target(&entry, &path).map_err(refused)?;
+            self.replace(&path);
+            self.tree.entries.insert(path.clone(), target);
+        } else {
+            let inode = self.inode(entry, &path, name, data)?;
+            if !inode.is_directory() || !self.tree.get(&path).is_some_and(Inode::is_directory) {
+                self.replace(&path);
+            }
+            self.tree.insert(path.clone(), inode);
+        }
+        self.touched.insert(path);
+        Ok(())
+    }
+
+    /// Measures an entry before anything is kept of it.
+    fn count(&mut self, entry: &Entry) -> Result<(), LimitFault> {
+        let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.count_name(entry.name.len() + entry.link.len() + xattrs)?;
+        // Holes cost nothing in the stream: they are counted here, not by the decoder.
+        let stored: u64 = entry.sparse.iter().flatten().map(|segment| segment.length).sum();
+        let holes = if entry.sparse.is_some() { entry.size.saturating_sub(stored) } else { 0 };
+        self.unpacked = self.unpacked.saturating_add(holes);
+        limits::check("bytes unpacked", self.unpacked, self.limits.unpacked)
+    }
+
+    fn count_name(&mut self, bytes: usize) -> Result<(), LimitFault> {
+        self.entries = self.entries.saturating_add(1);
+        self.metadata = self.metadata.saturating_add(crate::wide(bytes));
+        limits::check("entries in all layers", self.entries, self.limits.entries)?;
+        limits::check("bytes of names and attributes in all layers", self.metadata, self.limits.metadata)
+    }
+
+    /// The true place of a path, with every directory on the way there.
+    fn prepare(&mut self, path: &[u8], name: &str) -> Result<Vec<u8>, Fault> {
+        let refused = |fault| Fault::Entry(name.to_owned(), fault);
+        let directory = self.tree.follow(parent(path)).map_err(|fault| refused(EntryFault::Parent(fault)))?;
+        let full = if path.is_empty() { Vec::new() } else { join(&directory, base(path)) };
+        names::limit("bytes of a path", full.len(), limits::MAX_PATH).map_err(refused)?;
+        if !path.is_empty() {
+            self.make_directories(&directory, name)?;
+        }
+        Ok(full)
+    }
+
+    fn make_directories(&mut self, path: &[u8], name: &str) -> Result<(), Fault> {
+        let ends = (0..=path.len()).filter(|end| path.get(*end).is_none_or(|byte| *byte == b'/'));
+        for ancestor in ends.filter_map(|end| path.get(..end)) {
+            match self.tree.get(ancestor) {
+                Some(inode) if inode.is_directory() => {}
+                Some(_) => {
+                    let fault = crate::tree::FollowFault::NotADirectory(ancestor.to_vec());
+                    return Err(Fault::Entry(name.to_owned(), EntryFault::Parent(fault)));
+                }
+                None => {
+                    // One entry can ask for two thousand of these.
+                    self.count_name(ancestor.len()).map_err(Fault::Limit)?;
+                    self.tree.insert(ancestor.to_vec(), Inode::directory());
+                    self.touched.insert(ancestor.to_vec());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hard_link_target(&self, entry: &Entry, path: &[u8]) -> Result<InodeId, EntryFault> {
+        let shown = || crate::shown(&entry.link).to_string();
+        let target = match names::clean(&entry.link) {
+            Err(EntryFault::Traversal) => return Err(EntryFault::Escape(shown())),
+            other => other?,
+        };
+        let directory = self.tree.follow(parent(&target)).map_err(EntryFault::Parent)?;
+        let target = if target.is_empty() { target } else { join(&directory, base(&target)) };
+        let Some(id) = self.tree.entries.get(&target) else {
+            return Err(EntryFault::HardLinkToNothing(shown()));
+        };
+        let directory = self.tree.inode(*id).is_none_or(Inode::is_directory);
+        if directory || target == path { Err(EntryFault::HardLinkTarget(shown())) } else { Ok(*id) }
+    }
+
+    fn inode(&mut self, entry: Entry, path: &[u8], name: &str, data: &mut impl Read) -> Result<Inode, Fault> {
+        let refused = |fault| Fault::Entry(name.to_owned(), fault);
+        let kind = match entry.kind {
+            tar::Kind::Directory => Kind::Directory,
+            tar::Kind::Fifo => Kind::Fifo,
+            tar::Kind::Symlink => {
+                names::check_symlink(path, &entry.link).map_err(refused)?;
+                Kind::Symlink(entry.link)
+            }
+            tar::Kind::File => {
+                let whole = [Segment { offset: 0, length: entry.size }];
+                let segments = entry.sparse.as_deref().unwrap_or(&whole);
+                Kind::File(self.spool.append_sparse(data, entry.size, segments).map_err(Fault::Spool)?)
+            }
+            tar::Kind::CharDevice | tar::Kind::BlockDevice => return Err(refused(EntryFault::Device)),
+            tar::Kind::Unknown(flag) => return Err(refused(EntryFault::Type(flag))),
+            tar::Kind::HardLink => return Err(refused(EntryFault::Type(b'1'))),
+        };
+        let owner = |number| u32::try_from(number).map_err(|_| refused(EntryFault::Owner));
+        Ok(Inode {
+            mode: entry.mode,
+            uid: owner(entry.uid)?,
+            gid: owner(entry.gid)?,
+            mtime: entry.mtime,
+            xattrs: self.xattrs(entry.xattrs, name).map_err(refused)?,
+            kind,
+        })
+    }
+
+    /// The attributes that mean something inside: file capabilities, and what programs keep for themselves.
+    fn xattrs(
+        &mut self,
+        xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+        name: &str,
+    ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, EntryFault> {
+        let (kept, dropped): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            xattrs.into_iter().partition(|(key, _)| keeps_xattr(key));
+        for (key, value) in &kept {
+            names::limit("bytes of an attribute's name", key.len(), MAX_NAME)?;
+            names::limit("bytes of an attribute", value.len(), MAX_XATTR)?;
+        }
+        for key in dropped.keys() {
+            self.notes.add(|| format!("the attribute {} of {name} is left out", crate::shown(key)));
+        }
+        Ok(kept)
+    }
+
+    /// Takes away what stands at `path`, for something that is not a directory over a directory.
+    fn replace(&mut self, path: &[u8]) {
+        if self.tree.entries.contains_key(path) {
+            self.tree.remove(path);
+        }
+    }
+
+    /// Hides what lower layers have at `path`.
+    fn hide(&mut self, path: &[u8]) -> Result<(), EntryFault> {
+        let directory = self.tree.follow(parent(path)).map_err(EntryFault::Parent)?;
+        let path = join(&directory, base(path));
+        self.hide_below(&path);
+        if !self.touched.contains(&path) && self.tree.below(&path).next().is_none() {
+            self.tree.entries.remove(&path);
+        }
+        Ok(())
+    }
+
+    fn hide_contents(&mut self, path: &[u8]) -> Result<(), EntryFault> {
+        let path = self.tree.follow(path).map_err(EntryFault::Parent)?;
+        self.hide_below(&path);
+        Ok(())
+    }
+
+    /// Removes every name below `path` that the present layer has not written and that is not on the way to one it has.
+    fn hide_below(&mut self, path: &[u8]) {
+        let mut needed: HashSet<Vec<u8>> = HashSet::new();
+        let below: Vec<Vec<u8>> = self.tree.below(path).map(|(name, _)| name.clone()).collect();
+        for name in below.into_iter().rev() {
+            if self.touched.contains(&name) || needed.contains(&name) {
+                needed.insert(parent(&name).to_vec());
+            } else {
+                self.tree.entries.remove(&name);
+            }
+        }
+    }
+}
+
+/// Roots made by debootstrap carry the static devices of `/dev`, which nobody sees in an enclave.
+fn is_device_to_pass(entry: &Entry, path: &[u8]) -> bool {
+    matches!(entry.kind, tar::Kind::CharDevice | tar::Kind::BlockDevice) && path.starts_with(b"dev/")
+}
+
+/// Whether an attribute is carried into the image.
+pub(crate) fn keeps_xattr(name: &[u8]) -> bool {
+    name == b"security.capability" || name.starts_with(b"user.")
+}

@@ -1,0 +1,181 @@
+//! From a blob to the bytes of its tar.
+//!
+//! Its law: the compressed bytes and the unpacked ones are hashed as they pass, and counted before anybody uses them.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use flate2::bufread::MultiGzDecoder;
+
+use super::LayerFault;
+use crate::digest::{Digest, Hashed};
+use crate::limits::{LimitFault, Limits};
+use crate::oci::BlobReader;
+use crate::tar::{Source, TarFault};
+
+/// Compressed bytes fetched at a time.
+const CHUNK: usize = 128 * 1024;
+
+/// The largest window of a zstd frame, as a power of two: 128 MiB, zstd's own default for what a decoder must offer.
+const WINDOW_LOG: u32 = 27;
+
+type Input = BufReader<Hashed<BlobReader>>;
+
+enum Decoder {
+    Plain(Input),
+    Gzip(Box<MultiGzDecoder<Input>>),
+    Zstd(zstd::Decoder<'static, Input>),
+}
+
+/// The unpacked bytes of a layer.
+pub(super) struct Stream {
+    decoder: Hashed<Decoder>,
+    budget: u64,
+    ratio: u64,
+    ratio_from: u64,
+}
+
+/// What was read once a stream has been read to its end.
+pub(super) struct ReadToEnd {
+    pub(super) digest: Digest,
+    pub(super) diff_id: Digest,
+    pub(super) unpacked: u64,
+}
+
+impl Stream {
+    /// Starts a layer that may unpack to `budget` bytes.
+    pub(super) fn new(blob: BlobReader, budget: u64, limits: &Limits) -> Result<Self, LayerFault> {
+        let decoder = Decoder::new(BufReader::with_capacity(CHUNK, Hashed::new(blob)))?;
+        Ok(Self { decoder: Hashed::new(decoder), budget, ratio: limits.ratio, ratio_from: limits.ratio_from })
+    }
+
+    /// Reads what is left, so that the digests are those of the whole.
+    pub(super) fn finish(mut self) -> Result<ReadToEnd, LayerFault> {
+        io::copy(&mut self, &mut io::sink()).map_err(read_error)?;
+        let unpacked = self.decoder.count();
+        let (decoder, diff_id) = self.decoder.finish();
+        let mut input = decoder.into_input();
+        // A decoder may leave bytes that are none of its own; a blob's digest is of all its bytes.
+        io::copy(&mut input, &mut io::sink()).map_err(LayerFault::Blob)?;
+        Ok(ReadToEnd { digest: input.into_inner().digest(), diff_id, unpacked })
+    }
+
+    /// Whether the blob is as it is read.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.decoder.inner(), Decoder::Plain(_))
+    }
+
+    fn check(&self) -> Result<(), LimitFault> {
+        let unpacked = self.decoder.count();
+        crate::limits::check("bytes unpacked", unpacked, self.budget)?;
+        if unpacked <= self.ratio_from {
+            return Ok(());
+        }
+        let packed = self.decoder.inner().input().get_ref().count().max(1);
+        crate::limits::check("times its compressed size", unpacked / packed, self.ratio)
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.decoder.read(buffer)?;
+        self.check().map_err(io::Error::other)?;
+        Ok(count)
+    }
+}
+
+impl Source for Stream {}
+
+impl Decoder {
+    /// Goes by the first bytes, as the engines do: media types are often wrong.
+    fn new(mut input: Input) -> Result<Self, LayerFault> {
+        let magic = input.fill_buf().map_err(LayerFault::Blob)?;
+        match magic {
+            [0x1f, 0x8b, ..] => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(input)))),
+            // A frame, or a skippable frame before one (RFC 8878, 3.1).
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+                let mut decoder = zstd::Decoder::with_buffer(input).map_err(LayerFault::Blob)?;
+                decoder.window_log_max(WINDOW_LOG).map_err(LayerFault::Blob)?;
+                Ok(Self::Zstd(decoder))
+            }
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Err(LayerFault::Compression("xz")),
+            [b'B', b'Z', b'h', ..] => Err(LayerFault::Compression("bzip2")),
+            _ => Ok(Self::Plain(input)),
+        }
+    }
+
+    fn input(&self) -> &Input {
+        match self {
+            Self::Plain(input) => input,
+            Self::Gzip(decoder) => decoder.get_ref(),
+            Self::Zstd(decoder) => decoder.get_ref(),
+        }
+    }
+
+    fn into_input(self) -> Input {
+        match self {
+            Self::Plain(input) => input,
+            Self::Gzip(decoder) => decoder.into_inner(),
+            Self::Zstd(decoder) => decoder.finish(),
+        }
+    }
+}
+
+impl Read for Decoder {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = match self {
+            Self::Plain(input) => return input.read(buffer).map_err(blob_error),
+            Self::Gzip(decoder) => decoder.read(buffer),
+            Self::Zstd(decoder) => decoder.read(buffer),
+        };
+        // What the system says has a number; what a decoder says has none.
+        read.map_err(|error| if error.raw_os_error().is_some() { blob_error(error) } else { damaged(&error) })
+    }
+}
+
+fn blob_error(error: io::Error) -> io::Error {
+    io::Error::other(Tagged::Blob(error))
+}
+
+/// Marks an error as the scratch directory's.
+pub(super) fn scratch_error(error: io::Error) -> io::Error {
+    io::Error::other(Tagged::Scratch(error))
+}
+
+fn damaged(error: &io::Error) -> io::Error {
+    io::Error::other(Tagged::Damaged(error.to_string()))
+}
+
+/// Whose fault an error is, on its way up through readers that only know `io::Error`.
+#[derive(Debug, thiserror::Error)]
+enum Tagged {
+    #[error("the file cannot be read")]
+    Blob(#[source] io::Error),
+    #[error("the scratch directory cannot hold it")]
+    Scratch(#[source] io::Error),
+    #[error("damaged: {0}")]
+    Damaged(String),
+}
+
+/// The fault behind an error that came up through [`Stream`].
+pub(super) fn read_error(error: io::Error) -> LayerFault {
+    let error = match error.downcast::<LimitFault>() {
+        Ok(fault) => return LayerFault::Limit(fault),
+        Err(error) => error,
+    };
+    match error.downcast::<Tagged>() {
+        Ok(Tagged::Scratch(error)) => LayerFault::Scratch(error),
+        Ok(Tagged::Damaged(text)) => LayerFault::Damaged(text),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            LayerFault::Damaged("it ends early".to_owned())
+        }
+        Ok(Tagged::Blob(error)) | Err(error) => LayerFault::Blob(error),
+    }
+}
+
+/// The fault behind one that the tar reader met.
+pub(super) fn tar_fault(fault: TarFault, offset: u64) -> LayerFault {
+    match fault {
+        TarFault::Read(error) => read_error(error),
+        fault => LayerFault::Tar { offset, fault },
+    }
+}

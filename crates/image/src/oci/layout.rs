@@ -1,0 +1,139 @@
+//! Image layouts: a directory with an index and blobs named by their digests.
+//!
+//! Its law: a document's bytes are hashed before they are parsed. Layers are hashed while they are applied.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::model::{self, Descriptor, Document, Index, media};
+use super::{Blob, OciFault};
+use crate::digest::Digest;
+use crate::limits::{self, MAX_DOCUMENT};
+
+/// What a blob is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// An index or an image's manifest.
+    Manifest,
+    /// An image's configuration.
+    Configuration,
+    /// A layer.
+    Layer,
+}
+
+impl Role {
+    /// Its name in messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifest",
+            Self::Configuration => "configuration",
+            Self::Layer => "layer",
+        }
+    }
+}
+
+/// Where blobs are found by their digest.
+pub trait Store {
+    /// The blob, or `None` if it is not there. Whoever asks checks its size and digest.
+    fn find(&self, digest: &Digest, role: Role) -> Result<Option<Blob>, OciFault>;
+}
+
+/// A directory that holds blobs the way a layout does.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// Opens a complete layout: one with `oci-layout` and `index.json`.
+    pub fn open(root: &Path) -> Result<Self, OciFault> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Mark {
+            image_layout_version: String,
+        }
+        let layout = Self { root: root.to_owned() };
+        let mark = layout.file("oci-layout")?.ok_or(OciFault::NotALayout("oci-layout"))?;
+        let mark: Mark = model::parse(&bounded(&mark, &layout.root)?, "oci-layout")?;
+        if mark.image_layout_version != "1.0.0" {
+            return Err(OciFault::NotALayout("its version"));
+        }
+        Ok(layout)
+    }
+
+    /// Takes a directory for its blobs alone: a cache.
+    #[must_use]
+    pub fn of_blobs(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// The index, which no digest names.
+    pub fn index(&self) -> Result<Index, OciFault> {
+        let blob = self.file("index.json")?.ok_or(OciFault::NotALayout("index.json"))?;
+        let bytes = bounded(&blob, &self.root)?;
+        match Document::parse(&bytes, media::INDEX)? {
+            Document::Index(index) => Ok(index),
+            Document::Manifest(_) => Err(OciFault::NotALayout("index.json")),
+        }
+    }
+
+    /// Where a blob's file is or would be.
+    #[must_use]
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.hex())
+    }
+
+    fn file(&self, name: &str) -> Result<Option<Blob>, OciFault> {
+        open(&self.root.join(name))
+    }
+}
+
+impl Store for Layout {
+    fn find(&self, digest: &Digest, _role: Role) -> Result<Option<Blob>, OciFault> {
+        open(&self.path(digest))
+    }
+}
+
+fn open(path: &Path) -> Result<Option<Blob>, OciFault> {
+    let host = |source| OciFault::Host { path: path.to_owned(), source };
+    match File::open(path) {
+        Ok(file) => Blob::whole(file).map(Some).map_err(host),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(host(error)),
+    }
+}
+
+/// A blob of the size its descriptor says.
+pub(super) fn blob(store: &impl Store, descriptor: &Descriptor, role: Role) -> Result<Blob, OciFault> {
+    let digest = descriptor.digest;
+    let blob = store.find(&digest, role)?.ok_or(OciFault::Missing { digest, what: role.name() })?;
+    if blob.len() == descriptor.size {
+        Ok(blob)
+    } else {
+        Err(OciFault::Size { digest, expected: descriptor.size, found: blob.len() })
+    }
+}
+
+/// A document's bytes, with their size and digest checked.
+pub(crate) fn document(store: &impl Store, descriptor: &Descriptor, role: Role) -> Result<Vec<u8>, OciFault> {
+    verified(&blob(store, descriptor, role)?, descriptor.digest)
+}
+
+/// A document's bytes, with their digest checked.
+pub(super) fn verified(blob: &Blob, expected: Digest) -> Result<Vec<u8>, OciFault> {
+    let bytes = bounded(blob, Path::new(&expected.to_string()))?;
+    let found = Digest::of(&bytes);
+    if found == expected { Ok(bytes) } else { Err(OciFault::Digest { expected, found }) }
+}
+
+/// All bytes of a document that is not too long.
+pub(super) fn bounded(blob: &Blob, path: &Path) -> Result<Vec<u8>, OciFault> {
+    limits::check("bytes of a document", blob.len(), MAX_DOCUMENT).map_err(OciFault::Limit)?;
+    blob.bytes().map_err(|source| OciFault::Host { path: path.to_owned(), source })
+}

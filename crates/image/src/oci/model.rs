@@ -1,0 +1,209 @@
+//! The documents of an image as JSON.
+//!
+//! Its law: fields that are not known are passed over, as the specification demands; those that are used have the type the
+//! specification gives them. `null` counts as absent, since Docker writes it for empty lists.
+
+use std::collections::BTreeMap;
+
+use cloister_manifest::source::ImageConfig as RunConfig;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::OciFault;
+use crate::digest::Digest;
+
+/// Media types.
+pub mod media {
+    /// An index of images.
+    pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    /// An image's manifest.
+    pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    /// Docker's index.
+    pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    /// Docker's manifest.
+    pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    /// A document with nothing in it (OCI image specification, "Guidance for an Empty Descriptor").
+    pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+
+    /// Whether it is an index of images.
+    #[must_use]
+    pub fn is_index(media_type: &str) -> bool {
+        matches!(media_type, INDEX | DOCKER_INDEX)
+    }
+
+    /// Whether it is an image's manifest.
+    #[must_use]
+    pub fn is_manifest(media_type: &str) -> bool {
+        matches!(media_type, MANIFEST | DOCKER_MANIFEST)
+    }
+
+    /// Whether it is a layer with files. How it is compressed is read from its bytes.
+    #[must_use]
+    pub fn is_layer(media_type: &str) -> bool {
+        let family = media_type.split('+').next().unwrap_or_default();
+        let plain = matches!(
+            family,
+            "application/vnd.oci.image.layer.v1.tar"
+                | "application/vnd.oci.image.layer.nondistributable.v1.tar"
+                | "application/vnd.docker.image.rootfs.diff.tar"
+                | "application/vnd.docker.image.rootfs.diff.tar.gzip"
+                | "application/vnd.docker.image.rootfs.diff.tar.zstd"
+                | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+        );
+        plain && !media_type.ends_with("+encrypted")
+    }
+}
+
+/// Names a blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What it is.
+    pub media_type: String,
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// How many bytes.
+    pub size: u64,
+    /// What it is if it is no image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// The machine it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// Free text by key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
+}
+
+/// A machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Platform {
+    /// As Go's `GOARCH`.
+    pub architecture: String,
+    /// As Go's `GOOS`.
+    pub os: String,
+    /// For Arm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+}
+
+/// A list of images or of further lists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Index {
+    /// Always 2.
+    pub schema_version: u32,
+    /// [`media::INDEX`], if it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// What is listed.
+    pub manifests: Vec<Descriptor>,
+}
+
+/// One image's parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageManifest {
+    /// Always 2.
+    pub schema_version: u32,
+    /// [`media::MANIFEST`], if it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// What it is if it is no container image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// The configuration.
+    pub config: Descriptor,
+    /// The layers from the lowest up; for artifacts, the parts.
+    pub layers: Vec<Descriptor>,
+    /// Free text by key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
+}
+
+/// An image's configuration document.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ImageConfig {
+    /// As Go's `GOARCH`.
+    pub architecture: String,
+    /// As Go's `GOOS`.
+    pub os: String,
+    /// How it is run.
+    #[serde(default)]
+    pub config: Option<RunConfig>,
+    /// What it consists of.
+    pub rootfs: RootFs,
+}
+
+/// The unpacked layers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootFs {
+    /// The digests of the layers' tars, from the lowest up.
+    pub diff_ids: Vec<Digest>,
+}
+
+/// A document that an index or a reference names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one exists at a time, and only while it is looked at")]
+pub enum Document {
+    /// A list.
+    Index(Index),
+    /// An image.
+    Manifest(ImageManifest),
+}
+
+impl Document {
+    /// Reads a document whose media type is said from outside; a document that could be read as either is refused, since
+    /// its digest would then stand for two images (CVE-2021-41190).
+    pub fn parse(bytes: &[u8], media_type: &str) -> Result<Self, OciFault> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Shape {
+            #[serde(default)]
+            schema_version: u32,
+            media_type: Option<String>,
+            manifests: Option<serde::de::IgnoredAny>,
+            layers: Option<serde::de::IgnoredAny>,
+        }
+        let shape: Shape = parse(bytes, "manifest")?;
+        let own = shape.media_type.as_deref().unwrap_or(media_type);
+        if shape.schema_version != 2 {
+            return Err(OciFault::MediaType(format!("{own}, schema version {}", shape.schema_version)));
+        }
+        match (shape.manifests.is_some(), shape.layers.is_some()) {
+            (true, false) if media::is_index(media_type) && own == media_type => {
+                parse(bytes, "index").map(Self::Index)
+            }
+            (false, true) if media::is_manifest(media_type) && own == media_type => {
+                parse(bytes, "manifest").map(Self::Manifest)
+            }
+            (false, _) | (_, false) if !media::is_index(media_type) && !media::is_manifest(media_type) => {
+                Err(OciFault::MediaType(media_type.chars().take(200).collect()))
+            }
+            _ => Err(OciFault::Ambivalent(Digest::of(bytes))),
+        }
+    }
+
+    /// Reads a document by what it says of itself: for one that is named by its digest alone.
+    pub fn parse_alone(bytes: &[u8]) -> Result<Self, OciFault> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Shape {
+            media_type: Option<String>,
+            manifests: Option<serde::de::IgnoredAny>,
+        }
+        let shape: Shape = parse(bytes, "manifest")?;
+        let guess = if shape.manifests.is_some() { media::INDEX } else { media::MANIFEST };
+        Self::parse(bytes, shape.media_type.as_deref().unwrap_or(guess))
+    }
+}
+
+/// Reads a configuration.
+pub(super) fn parse_config(bytes: &[u8]) -> Result<ImageConfig, OciFault> {
+    parse(bytes, "configuration")
+}
+
+/// Reads any document.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, OciFault> {
+    serde_json::from_slice(bytes).map_err(|source| OciFault::Document { what, source })
+}

@@ -1,0 +1,147 @@
+//! The list of what is in ramdisk 1, as `rootfs/ramdisk1.list` has it.
+//!
+//! Its law: a line says everything about an entry; the owner is root and the time is zero, so that nobody has to.
+//!
+//! ```text
+//! dir  0755 /proc
+//! file 0555 /init cloister-init     a program of the workspace, by its name
+//! ```
+
+use std::collections::HashSet;
+
+/// The longest list in bytes: what began as ten lines and has grown to a megabyte is no list.
+pub(super) const MAX_LIST: u64 = 1 << 20;
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its path, without a leading slash.
+    pub path: String,
+    /// Its permission bits.
+    pub mode: u32,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What an entry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A program, by its name.
+    Program(String),
+}
+
+/// A list that cannot be packed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {why}")]
+pub struct ListFault {
+    /// Which line, from 1.
+    pub line: usize,
+    /// What is wrong.
+    pub why: &'static str,
+}
+
+/// Reads a list. Empty lines and what follows a `#` are passed over.
+pub fn parse(text: &str) -> Result<Vec<Line>, ListFault> {
+    let mut lines = Vec::new();
+    let mut directories = HashSet::from([String::new()]);
+    let mut paths = HashSet::new();
+    for (number, text) in text.lines().enumerate() {
+        let words: Vec<&str> = text.split('#').next().unwrap_or_default().split_whitespace().collect();
+        if words.is_empty() {
+            continue;
+        }
+        let fault = |why| ListFault { line: number + 1, why };
+        let line = line(&words).map_err(fault)?;
+        let parent = line.path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        if !directories.contains(parent) {
+            return Err(fault("its parent is not a directory listed before it"));
+        }
+        if !paths.insert(line.path.clone()) {
+            return Err(fault("the path is listed twice"));
+        }
+        if line.kind == Kind::Directory {
+            directories.insert(line.path.clone());
+        }
+        lines.push(line);
+    }
+    Ok(lines)
+}
+
+fn line(words: &[&str]) -> Result<Line, &'static str> {
+    let (mode, path, kind) = match *words {
+        ["dir", mode, path] => (mode, path, Kind::Directory),
+        ["file", mode, path, program] => (mode, path, Kind::Program(plain_name(program)?.to_owned())),
+        _ => return Err("it is neither `dir MODE PATH` nor `file MODE PATH PROGRAM`"),
+    };
+    Ok(Line { path: inside(path)?.to_owned(), mode: octal(mode)?, kind })
+}
+
+fn octal(text: &str) -> Result<u32, &'static str> {
+    let wrong = "the mode is four octal digits";
+    if text.len() != 4 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong);
+    }
+    u32::from_str_radix(text, 8).map_err(|_| wrong)
+}
+
+fn inside(path: &str) -> Result<&str, &'static str> {
+    let path = path.strip_prefix('/').ok_or("the path does not begin with a slash")?;
+    let sound = path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    if sound { Ok(path) } else { Err("the path has an empty part, `.` or `..` in it") }
+}
+
+fn plain_name(name: &str) -> Result<&str, &'static str> {
+    if name.contains('/') || name == "." || name == ".." {
+        Err("a program is a name, not a path")
+    } else {
+        Ok(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_read_line_by_line() {
+        let list =
+            parse("# the system\n\ndir 0755 /sbin\nfile 0555 /sbin/init cloister-init # PID 1\n").unwrap();
+        let expected = [
+            Line { path: "sbin".to_owned(), mode: 0o755, kind: Kind::Directory },
+            Line {
+                path: "sbin/init".to_owned(),
+                mode: 0o555,
+                kind: Kind::Program("cloister-init".to_owned()),
+            },
+        ];
+        assert_eq!(list, expected);
+    }
+
+    #[test]
+    fn the_list_of_this_project_is_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../rootfs/ramdisk1.list");
+        let list = parse(&std::fs::read_to_string(path).unwrap()).unwrap();
+        assert!(list.iter().any(|line| line.path == "init"));
+    }
+
+    #[test]
+    fn a_wrong_line_is_named() {
+        let cases = [
+            "dir 0755 proc",
+            "dir 0755 /a/b",
+            "dir 755 /a",
+            "dir 0788 /a",
+            "dir 0755 /a\ndir 0755 /a",
+            "file 0644 /a ../b",
+            "file 0644 /a",
+            "node /a",
+            "dir 0755 /a/../b",
+        ];
+        for text in cases {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        assert_eq!(parse("\n\nnode /a").unwrap_err().line, 3);
+    }
+}

@@ -1,0 +1,205 @@
+//! A release of the operating system: kernel, ramdisk 1, command line, and the record of them.
+//!
+//! Its law: what the record names is what lies beside it; a release that was changed after it was packed is not used.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::list::{self, Kind, Line, ListFault, MAX_LIST};
+use super::{OS_LEVEL, Written, compressed, seal};
+use crate::cpio::{Header, WriteFault, Writer};
+use crate::digest::{Digest, Hashed};
+use crate::limits::MAX_DOCUMENT;
+use crate::oci::Architecture;
+
+/// The record's name in a release's directory.
+const RECORD: &str = "os.json";
+/// The kernel's.
+const KERNEL: &str = "kernel";
+/// Ramdisk 1's.
+const RAMDISK: &str = "os.cpio.zst";
+/// The longest command line in bytes: `COMMAND_LINE_SIZE` of x86 and arm64, without its final zero.
+const MAX_COMMAND_LINE: usize = 2047;
+
+/// What of a release's record an artifact needs. The record has more to say, on compilers and sources; it is carried as it
+/// is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OsRelease {
+    /// The release's version.
+    pub version: String,
+    /// The machine it is for.
+    pub arch: Architecture,
+    /// The kernel.
+    pub kernel: FileRecord,
+    /// Ramdisk 1.
+    pub ramdisk: FileRecord,
+    /// The kernel's command line.
+    pub cmdline: String,
+}
+
+/// A file in the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Its digest, written as the 64 digits alone.
+    #[serde(with = "hex")]
+    pub sha256: Digest,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// Why a release is not packed or not used.
+#[derive(Debug, thiserror::Error)]
+pub enum OsFault {
+    /// The list is wrong: who keeps it must act.
+    #[error("the list {} is wrong", .path.display())]
+    List {
+        /// The list.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        fault: ListFault,
+    },
+    /// A command line the kernel would cut off or read differently: the release must be built again.
+    #[error("the command line is empty, longer than {MAX_COMMAND_LINE} bytes, or has a line break in it")]
+    CommandLine,
+    /// The record cannot be understood: the release must be built again.
+    #[error("the record {} cannot be understood", .path.display())]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A file is not the one that the record names, or is no such thing: the release must be built again.
+    #[error("{} is not what the release's record says", .0.display())]
+    Changed(PathBuf),
+    /// A release for another machine: the operator must act.
+    #[error("the release in {} is for {}, not for {}", .path.display(), .found.name(), .wanted.name())]
+    Architecture {
+        /// Where it is.
+        path: PathBuf,
+        /// What it is for.
+        found: Architecture,
+        /// What was asked for.
+        wanted: Architecture,
+    },
+    /// The ramdisk cannot be written.
+    #[error("ramdisk 1 cannot be written")]
+    Ramdisk(#[source] WriteFault),
+    /// This host must be looked at.
+    #[error("{} cannot be {verb}", .path.display())]
+    Host {
+        /// What was tried.
+        verb: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Packs ramdisk 1 into the file `out`: what `list` names, with the programs that lie in the directory `programs`.
+pub fn pack_os(list: &Path, programs: &Path, out: &Path) -> Result<Written, OsFault> {
+    let text = read_bounded(list, MAX_LIST)?;
+    let lines = list::parse(&String::from_utf8_lossy(&text))
+        .map_err(|fault| OsFault::List { path: list.to_owned(), fault })?;
+    let file = File::create(out).map_err(host("written", out))?;
+    let encoder =
+        compressed(Hashed::new(io::BufWriter::new(file)), OS_LEVEL).map_err(host("written", out))?;
+    let mut writer = Writer::new(encoder);
+    for line in &lines {
+        write_line(line, programs, &mut writer)?;
+    }
+    let unpacked = writer.position();
+    let encoder = writer.finish().map_err(OsFault::Ramdisk)?;
+    let packed = encoder.finish().map_err(host("written", out))?;
+    let (file, written) = seal(packed, unpacked).map_err(OsFault::Ramdisk)?;
+    file.into_inner().map_err(|error| host("written", out)(error.into_error()))?;
+    Ok(written)
+}
+
+/// Reads the record of the release in `directory`, and sees that it is for `architecture` and can be booted. Kernel and
+/// ramdisk are compared with their digests where they are read. Gives the record's own bytes, too.
+pub fn read_os(directory: &Path, architecture: Architecture) -> Result<(OsRelease, Vec<u8>), OsFault> {
+    let path = directory.join(RECORD);
+    let bytes = read_bounded(&path, MAX_DOCUMENT)?;
+    let release: OsRelease =
+        serde_json::from_slice(&bytes).map_err(|source| OsFault::Record { path, source })?;
+    check_command_line(&release.cmdline)?;
+    if release.arch != architecture {
+        let path = directory.to_owned();
+        return Err(OsFault::Architecture { path, found: release.arch, wanted: architecture });
+    }
+    Ok((release, bytes))
+}
+
+/// Where the kernel lies in a release's directory.
+#[must_use]
+pub fn kernel_path(directory: &Path) -> PathBuf {
+    directory.join(KERNEL)
+}
+
+/// Where ramdisk 1 lies in a release's directory.
+#[must_use]
+pub fn ramdisk_path(directory: &Path) -> PathBuf {
+    directory.join(RAMDISK)
+}
+
+/// How many bytes the kernel unpacks ramdisk 1 to.
+pub fn unpacked_size(ramdisk: &Path) -> Result<u64, OsFault> {
+    let file = File::open(ramdisk).map_err(host("read", ramdisk))?;
+    let damaged = |_| OsFault::Changed(ramdisk.to_owned());
+    // What fills up to the alignment follows the one frame.
+    let mut decoder = zstd::Decoder::new(file).map_err(damaged)?.single_frame();
+    io::copy(&mut decoder, &mut io::sink()).map_err(damaged)
+}
+
+fn check_command_line(text: &str) -> Result<(), OsFault> {
+    let sound = !text.is_empty() && text.len() <= MAX_COMMAND_LINE && !text.contains(['\n', '\0']);
+    if sound { Ok(()) } else { Err(OsFault::CommandLine) }
+}
+
+fn write_line<W: Write>(line: &Line, programs: &Path, writer: &mut Writer<W>) -> Result<(), OsFault> {
+    let name = line.path.as_bytes();
+    let header = Header { mode: line.mode, ..Header::default() };
+    let Kind::Program(program) = &line.kind else {
+        return writer.directory(name, header).map_err(OsFault::Ramdisk);
+    };
+    let path = programs.join(program);
+    let mut file = File::open(&path).map_err(host("read", &path))?;
+    let size = file.metadata().map_err(host("read", &path))?.len();
+    writer.file(name, header, size, &mut file).map_err(OsFault::Ramdisk)
+}
+
+fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, OsFault> {
+    let file = File::open(path).map_err(host("read", path))?;
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(host("read", path))?;
+    if crate::wide(bytes.len()) > limit { Err(OsFault::Changed(path.to_owned())) } else { Ok(bytes) }
+}
+
+fn host(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OsFault + use<> {
+    let path = path.to_owned();
+    move |source| OsFault::Host { verb, path, source }
+}
+
+/// Digests as `sha256sum` writes them, which shell scripts read and write.
+mod hex {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::digest::Digest;
+
+    pub(super) fn serialize<S: Serializer>(digest: &Digest, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&digest.hex())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Digest, D::Error> {
+        Digest::from_hex(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,114 @@
+//! File contents on their way from an input to an image: in one unlinked file, so that memory stays small at any size.
+//!
+//! Its law: what was appended never changes, and is gone with the last reader, however the program ends.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::tree::Content;
+
+/// Bytes moved at a time: large enough that system calls do not show, small enough to stay in a cache.
+const CHUNK: usize = 256 * 1024;
+
+/// A growing file without a name.
+#[derive(Debug)]
+pub struct Spool {
+    file: Arc<File>,
+    end: u64,
+    buffer: Vec<u8>,
+}
+
+/// A part of a file's content that is not a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Its first byte in the file.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub length: u64,
+}
+
+/// Why a content could not be spooled: the two sides are different people's trouble.
+#[derive(Debug)]
+pub enum SpoolFault {
+    /// The input ended early or could not be read.
+    Read(io::Error),
+    /// The scratch directory could not take it.
+    Write(io::Error),
+}
+
+impl Spool {
+    /// An empty spool in `directory`: one on a disk, since it grows to the size of the image unpacked.
+    pub fn new(directory: &Path) -> io::Result<Self> {
+        let file = Arc::new(tempfile::tempfile_in(directory)?);
+        Ok(Self { file, end: 0, buffer: vec![0; CHUNK] })
+    }
+
+    /// Takes exactly `length` bytes.
+    pub fn append(&mut self, source: &mut impl Read, length: u64) -> Result<Content, SpoolFault> {
+        self.append_sparse(source, length, &[Segment { offset: 0, length }])
+    }
+
+    /// Takes a content of `length` bytes, of which the source has the segments one after the other. The caller has checked
+    /// that they ascend and lie within the length.
+    pub fn append_sparse(
+        &mut self,
+        source: &mut impl Read,
+        length: u64,
+        segments: &[Segment],
+    ) -> Result<Content, SpoolFault> {
+        let start = self.end;
+        for segment in segments {
+            self.copy(source, start.saturating_add(segment.offset), segment.length)?;
+        }
+        self.end = start.saturating_add(length);
+        if segments.last().is_none_or(|last| last.offset.saturating_add(last.length) < length) {
+            // A hole at the end is not written by anybody.
+            self.file.set_len(self.end).map_err(SpoolFault::Write)?;
+        }
+        Ok(Content::Spooled { file: Arc::clone(&self.file), offset: start, length })
+    }
+
+    fn copy(&mut self, source: &mut impl Read, mut at: u64, length: u64) -> Result<(), SpoolFault> {
+        let mut left = length;
+        while left > 0 {
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let Some(chunk) = self.buffer.get_mut(..want) else { break };
+            source.read_exact(chunk).map_err(SpoolFault::Read)?;
+            self.file.write_all_at(chunk, at).map_err(SpoolFault::Write)?;
+            at = at.saturating_add(crate::wide(want));
+            left -= crate::wide(want);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_follow_each_other_and_holes_read_as_zeros() {
+        let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
+        let first = spool.append(&mut &b"first"[..], 5).unwrap();
+        let segments = [Segment { offset: 2, length: 1 }, Segment { offset: 4, length: 1 }];
+        let second = spool.append_sparse(&mut &b"xy"[..], 7, &segments).unwrap();
+        let third = spool.append(&mut &b"3"[..], 1).unwrap();
+        for (content, expected) in [(first, &b"first"[..]), (second, b"\0\0x\0y\0\0"), (third, b"3")] {
+            let mut bytes = vec![0; usize::try_from(content.len()).unwrap()];
+            content.read_exact_at(&mut bytes, 0).unwrap();
+            assert_eq!(bytes, expected);
+        }
+    }
+
+    #[test]
+    fn a_source_that_ends_early_is_said_to() {
+        let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
+        let fault = spool.append(&mut &b"abc"[..], 4);
+        assert!(
+            matches!(fault, Err(SpoolFault::Read(error)) if error.kind() == io::ErrorKind::UnexpectedEof)
+        );
+    }
+}

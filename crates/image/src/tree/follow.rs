@@ -1,0 +1,109 @@
+//! Symbolic links, followed inside the tree.
+//!
+//! Its law: the way a process sees it whose root the tree is. An absolute target starts at the tree's root, `..` in the
+//! root stays in the root, so no path leads out.
+
+use super::{Inode, Kind, Tree, join, parent};
+
+/// The most symbolic links followed for one path: the kernel's own limit (`MAXSYMLINKS`, `include/linux/namei.h`).
+const MAX_LINKS: usize = 40;
+
+/// A path that leads nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FollowFault {
+    /// Links that lead round in a circle, or more of them than a kernel follows.
+    #[error("more than {MAX_LINKS} symbolic links one after the other")]
+    TooManyLinks,
+    /// Something in the middle of the path is neither a directory nor a link to one.
+    #[error("`{}` on the way is not a directory", crate::shown(.0))]
+    NotADirectory(Vec<u8>),
+}
+
+impl Tree {
+    /// Where `path` leads when every symbolic link in it is followed. What is missing is taken as written: the answer need
+    /// not exist.
+    pub fn follow(&self, path: &[u8]) -> Result<Vec<u8>, FollowFault> {
+        let mut left: Vec<Vec<u8>> = components(path);
+        let mut at: Vec<u8> = Vec::new();
+        let mut links = 0;
+        while let Some(name) = left.pop() {
+            if name == b".." {
+                at = parent(&at).to_vec();
+                continue;
+            }
+            let next = join(&at, &name);
+            match self.get(&next).map(|inode| &inode.kind) {
+                Some(Kind::Symlink(target)) => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(FollowFault::TooManyLinks);
+                    }
+                    if target.starts_with(b"/") {
+                        at.clear();
+                    }
+                    left.extend(components(target));
+                }
+                Some(Kind::File(_) | Kind::Fifo) if !left.is_empty() => {
+                    return Err(FollowFault::NotADirectory(next));
+                }
+                _ => at = next,
+            }
+        }
+        Ok(at)
+    }
+
+    /// What `path` leads to when every symbolic link in it is followed.
+    pub fn lookup(&self, path: &[u8]) -> Result<Option<&Inode>, FollowFault> {
+        Ok(self.get(&self.follow(path)?))
+    }
+}
+
+/// The components of a path, the first one last, without the empty ones and `.`.
+fn components(path: &[u8]) -> Vec<Vec<u8>> {
+    let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
+    parts.rev().map(<[u8]>::to_vec).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Content;
+
+    fn tree() -> Tree {
+        let mut tree = Tree::new();
+        let mut add = |path: &str, kind: Kind| {
+            tree.insert(path.as_bytes().to_vec(), Inode { kind, ..Inode::directory() });
+        };
+        add("usr", Kind::Directory);
+        add("usr/lib", Kind::Directory);
+        add("usr/lib/x", Kind::File(Content::Bytes((*b"x").into())));
+        add("lib", Kind::Symlink(b"usr/lib".to_vec()));
+        add("abs", Kind::Symlink(b"/usr".to_vec()));
+        add("usr/up", Kind::Symlink(b"../../../../lib/x".to_vec()));
+        add("round", Kind::Symlink(b"round".to_vec()));
+        add("usr/dangling", Kind::Symlink(b"/new/place".to_vec()));
+        tree
+    }
+
+    #[test]
+    fn links_are_followed_inside_the_root() {
+        let cases = [
+            ("/lib/x", "usr/lib/x"),
+            ("abs/lib//./x", "usr/lib/x"),
+            ("usr/up", "usr/lib/x"),
+            ("../../usr", "usr"),
+            ("usr/dangling/deeper", "new/place/deeper"),
+            ("", ""),
+        ];
+        for (path, expected) in cases {
+            let found = tree().follow(path.as_bytes()).unwrap();
+            assert_eq!(String::from_utf8_lossy(&found), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn circles_and_files_on_the_way_are_refused() {
+        assert_eq!(tree().follow(b"round/a"), Err(FollowFault::TooManyLinks));
+        assert_eq!(tree().follow(b"lib/x/y"), Err(FollowFault::NotADirectory(b"usr/lib/x".to_vec())));
+    }
+}

@@ -1,0 +1,345 @@
+//! What must hold between the fields of a manifest, before any image is looked at.
+//!
+//! Its law: each check looks at what is there; what could not be read has its fault already and is passed over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::defaults;
+use super::document::{
+    Document, HttpEntry, IngressEntry, Live, Ready, ReadyProbe, RestartEntry, RestartRules, Service,
+};
+use super::fault::{Fault, Faults, Kind, Span};
+use super::graph::{self, Named};
+use super::names::ServiceName;
+use super::read::Spanned;
+use super::units::Port;
+use crate::model::{self, Policy};
+
+/// A manifest whose fields agree with each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) document: Document,
+    /// In start order.
+    pub(super) services: Vec<Named>,
+    /// `None` where the image decides.
+    pub(super) ingress: Option<Vec<Route>>,
+}
+
+/// One port that can be reached from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) port: u16,
+    pub(super) service: String,
+    pub(super) target: u16,
+    pub(super) proxy_protocol: bool,
+}
+
+/// Checks a document and lays it out.
+pub(super) fn check(document: Document, faults: &mut Faults) -> Plan {
+    let declared = declared(&document, faults);
+    let names: BTreeSet<&str> = declared.iter().map(|service| service.name.as_str()).collect();
+    if names.len() > model::MAX_SERVICES {
+        let at = document.services.as_ref().map_or_else(Span::default, |services| services.span);
+        let what = format!("{} services, {} are the most", names.len(), model::MAX_SERVICES);
+        faults.push(Fault::new(Kind::Limit, at, what));
+        return Plan { document, services: Vec::new(), ingress: None };
+    }
+    graph::check_names(&declared, &names, faults);
+    let ingress = document.ingress.as_ref().map(|list| routes(&list.value, &names, faults));
+    for named in &declared {
+        check_service(named, faults);
+    }
+    check_stop_timeout(&document, &declared, faults);
+    check_listeners(&document, &declared, faults);
+    let services = graph::start_order(declared, faults);
+    Plan { document, services, ingress }
+}
+
+/// The services by whichever of the three ways they are given.
+fn declared(document: &Document, faults: &mut Faults) -> Vec<Named> {
+    match (&document.service, &document.services) {
+        (Some(one), Some(many)) => {
+            let fault = Fault::new(Kind::Conflict, one.span, "both `service` and `services` are given");
+            faults.push(fault.related(many.span, "and here").hint("move the one into the others"));
+            Vec::new()
+        }
+        (Some(one), None) => vec![unnamed(one.value.clone(), one.span, faults)],
+        (None, None) => vec![unnamed(Service::default(), Span::default(), faults)],
+        (None, Some(many)) if many.0.is_empty() && !faults.touch(many.span) => {
+            let fault = Fault::new(Kind::MissingField, many.span, "there is no service");
+            faults.push(fault.hint("name one: `services: {web: {}}`; it takes all it needs from the image"));
+            Vec::new()
+        }
+        (None, Some(many)) => {
+            many.0.iter().map(|(name, service)| named(name, service.as_ref(), faults)).collect()
+        }
+    }
+}
+
+fn unnamed(service: Service, span: Span, faults: &Faults) -> Named {
+    let name_span = Span { start: span.start, end: span.start };
+    Named { name: defaults::NAME.to_owned(), name_span, service, span, damaged: faults.touch(span) }
+}
+
+fn named(name: &Spanned<ServiceName>, service: Option<&Spanned<Service>>, faults: &Faults) -> Named {
+    let end = service.map_or(name.span.end, |service| service.span.end.max(name.span.end));
+    let span = Span { start: name.span.start, end };
+    Named {
+        name: name.0.clone(),
+        name_span: name.span,
+        service: service.map(|service| service.value.clone()).unwrap_or_default(),
+        span,
+        damaged: service.is_none() || faults.touch(span),
+    }
+}
+
+/// Entries said twice in one list.
+pub(super) fn no_repeats<T: Ord>(list: &[Spanned<T>], faults: &mut Faults) {
+    let mut first = BTreeMap::new();
+    for item in list {
+        if let Some(earlier) = first.insert(&item.value, item.span) {
+            let fault = Fault::new(Kind::Duplicate, item.span, "this is in the list twice");
+            faults.push(fault.label("again here").related(earlier, "first here"));
+        }
+    }
+}
+
+/// The ingress ports, with what their short forms leave out.
+fn routes(list: &[Spanned<IngressEntry>], names: &BTreeSet<&str>, faults: &mut Faults) -> Vec<Route> {
+    let ports: Vec<_> = list.iter().filter_map(outside_port).collect();
+    let mut first = BTreeMap::new();
+    for port in &ports {
+        if let Some(earlier) = first.insert(port.value, port.span) {
+            let fault =
+                Fault::new(Kind::Conflict, port.span, format!("ingress port {} is given twice", port.value));
+            let hint = "one port outside leads to one service: give the other another `port`";
+            faults.push(fault.label("again here").related(earlier, "first here").hint(hint));
+        }
+    }
+    list.iter().filter_map(|entry| route(entry, names, faults)).collect()
+}
+
+fn outside_port(entry: &Spanned<IngressEntry>) -> Option<Spanned<u16>> {
+    match &entry.value {
+        IngressEntry::Port(port) => Some(Spanned { value: port.0, span: entry.span }),
+        IngressEntry::Rule(rule) => rule.port.as_ref().map(|port| Spanned { value: port.0, span: port.span }),
+    }
+}
+
+fn route(entry: &Spanned<IngressEntry>, names: &BTreeSet<&str>, faults: &mut Faults) -> Option<Route> {
+    let port = outside_port(entry)?.value;
+    let rule = match &entry.value {
+        IngressEntry::Port(_) => None,
+        IngressEntry::Rule(rule) => Some(rule),
+    };
+    let service = match rule.and_then(|rule| rule.service.as_ref()) {
+        Some(name) if names.contains(name.0.as_str()) => name.0.clone(),
+        Some(name) => {
+            faults.push(graph::unknown_service(name, names));
+            return None;
+        }
+        None => only(names, entry.span, port, faults)?,
+    };
+    let target = rule.and_then(|rule| rule.target.as_ref()).map_or(port, |target| target.0);
+    let proxy_protocol = rule.and_then(|rule| rule.proxy_protocol.as_ref()).is_some_and(|flag| flag.0);
+    Some(Route { port, service, target, proxy_protocol })
+}
+
+/// The only service.
+fn only(names: &BTreeSet<&str>, at: Span, port: u16, faults: &mut Faults) -> Option<String> {
+    let mut names = names.iter();
+    match (names.next(), names.next()) {
+        (Some(only), None) => Some((*only).to_owned()),
+        (Some(first), Some(_)) => {
+            let fault =
+                Fault::new(Kind::MissingField, at, format!("ingress port {port} does not say its service"));
+            faults.push(fault.hint(format!("there are several: write `{{port: {port}, service: {first}}}`")));
+            None
+        }
+        (None, _) => None,
+    }
+}
+
+fn check_service(named: &Named, faults: &mut Faults) {
+    let service = &named.service;
+    if service.kind.as_ref().is_some_and(|kind| kind.value == model::Kind::Job) {
+        check_job(service, faults);
+    }
+    if let Some(Spanned { value: Ready::Probe(probe), span }) = &service.ready {
+        check_one_of(*span, &probe_fields(probe), faults);
+    }
+    if let Some(live) = &service.live {
+        check_live(live, faults);
+    }
+    if let Some(Spanned { value: RestartEntry::Rules(rules), .. }) = &service.restart {
+        check_delays(rules, faults);
+    }
+    if let Some(list) = &service.capabilities {
+        no_repeats(&list.value, faults);
+    }
+    if let Some(list) = &service.allow_syscalls {
+        no_repeats(&list.value, faults);
+    }
+    if let Some(list) = &service.writable {
+        no_repeats(&list.value, faults);
+    }
+    if let Some(list) = &service.command
+        && list.value.is_empty()
+        && !faults.touch(list.span)
+    {
+        let fault = Fault::new(Kind::BadValue, list.span, "an empty list is no command");
+        faults.push(fault.hint("remove the line to take the image's"));
+    }
+}
+
+/// What makes no sense for something that is meant to end.
+fn check_job(service: &Service, faults: &mut Faults) {
+    let mut refuse = |span: Span, what: &str, hint: &str| {
+        faults.push(Fault::new(Kind::Conflict, span, what).hint(hint));
+    };
+    if let Some(ready) = &service.ready {
+        refuse(ready.span, "a job has no `ready`: it is ready when it has ended with code 0", "remove it");
+    }
+    if let Some(live) = &service.live {
+        refuse(
+            live.span,
+            "a job has no `live`: it is watched until it ends",
+            "use `start_timeout` to limit its time",
+        );
+    }
+    let policy = match service.restart.as_ref().map(|restart| &restart.value) {
+        Some(RestartEntry::Policy(policy)) => service.restart.as_ref().map(|restart| (*policy, restart.span)),
+        Some(RestartEntry::Rules(rules)) => rules.policy.as_ref().map(|policy| (policy.value, policy.span)),
+        None => None,
+    };
+    if let Some((Policy::Always, span)) = policy {
+        refuse(span, "a job that is always started again never ends", "use `on-failure`, or `kind: service`");
+    }
+}
+
+/// A field's name and where its value stands.
+type Given = (&'static str, Option<Span>);
+
+fn probe_fields(probe: &ReadyProbe) -> [Given; 4] {
+    [
+        ("tcp", probe.tcp.as_ref().map(|v| v.span)),
+        ("http", probe.http.as_ref().map(|v| v.span)),
+        ("file", probe.file.as_ref().map(|v| v.span)),
+        ("log", probe.log.as_ref().map(|v| v.span)),
+    ]
+}
+
+/// Exactly one of some fields must be given.
+fn check_one_of(within: Span, fields: &[Given], faults: &mut Faults) {
+    let given: Vec<_> = fields.iter().filter_map(|(name, span)| span.map(|span| (*name, span))).collect();
+    let names = super::hint::one_of(fields.iter().map(|(name, _)| *name));
+    match given.as_slice() {
+        [] if !faults.touch(within) => {
+            faults.push(Fault::new(Kind::MissingField, within, format!("this needs one of {names}")));
+        }
+        [(first, at), (second, also), ..] => {
+            let fault = Fault::new(Kind::Conflict, *also, format!("both `{first}` and `{second}` are given"));
+            faults.push(fault.related(*at, "and here").hint(format!("one check is enough: {names}")));
+        }
+        _ => {}
+    }
+}
+
+fn check_live(live: &Spanned<Live>, faults: &mut Faults) {
+    let fields = [
+        ("tcp", live.tcp.as_ref().map(|v| v.span)),
+        ("http", live.http.as_ref().map(|v| v.span)),
+        ("watchdog", live.watchdog.as_ref().map(|v| v.span)),
+    ];
+    check_one_of(live.span, &fields, faults);
+    if let (Some(watchdog), Some(interval)) = (&live.watchdog, &live.interval) {
+        let fault = Fault::new(Kind::Conflict, interval.span, "a watchdog has no `interval` of its own");
+        faults.push(fault.related(watchdog.span, "this is its interval").hint("remove `interval`"));
+    }
+}
+
+fn check_delays(rules: &RestartRules, faults: &mut Faults) {
+    let Some(delay) = &rules.delay else { return };
+    let longest = rules.max_delay.as_ref().map_or(defaults::RESTART_MAX_DELAY_MS, |max| max.0);
+    if delay.0 > longest {
+        let fault = Fault::new(Kind::Conflict, delay.span, "the first pause is longer than the longest");
+        faults.push(match &rules.max_delay {
+            Some(max) => fault.related(max.span, "the longest"),
+            None => fault.hint("`max_delay` is `30s` where nothing else is said: give it too"),
+        });
+    }
+}
+
+fn check_stop_timeout(document: &Document, services: &[Named], faults: &mut Faults) {
+    let Some(total) = &document.stop_timeout else { return };
+    for own in services.iter().filter_map(|named| named.service.stop_timeout.as_ref()) {
+        if own.0 > total.0 {
+            let fault = Fault::new(
+                Kind::Conflict,
+                own.span,
+                "a service may take longer to stop than the whole enclave",
+            );
+            faults.push(fault.related(total.span, "the enclave's `stop_timeout`"));
+        }
+    }
+}
+
+/// All services share one loopback interface: a port that two of them listen on is free for one only.
+fn check_listeners(document: &Document, services: &[Named], faults: &mut Faults) {
+    let mut owner: BTreeMap<u16, (String, Span)> = BTreeMap::new();
+    let mut told = BTreeSet::new();
+    for (port, service) in listeners(document, services) {
+        match owner.get(&port.value.0) {
+            Some((other, at)) if *other != service => {
+                if !told.insert(port.value.0) || faults.touch(port.span) {
+                    continue;
+                }
+                let what =
+                    format!("port {} would be listened on by both `{other}` and `{service}`", port.value.0);
+                let hint = "services share one network: give one of them another port";
+                let fault = Fault::new(Kind::Conflict, port.span, what);
+                faults.push(fault.related(*at, format!("here by `{other}`")).hint(hint));
+            }
+            Some(_) => {}
+            None => drop(owner.insert(port.value.0, (service, port.span))),
+        }
+    }
+}
+
+/// Every port that the manifest says a service listens on.
+fn listeners(document: &Document, services: &[Named]) -> Vec<(Spanned<Port>, String)> {
+    let mut found = Vec::new();
+    for named in services {
+        let ports = [ready_port(&named.service), live_port(&named.service)];
+        found.extend(ports.into_iter().flatten().map(|port| (port, named.name.clone())));
+    }
+    let entries = document.ingress.iter().flat_map(|list| list.value.iter());
+    for entry in entries {
+        if let IngressEntry::Rule(rule) = &entry.value
+            && let Some(service) = &rule.service
+            && let Some(port) = rule.target.as_ref().or(rule.port.as_ref())
+        {
+            found.push((port.clone(), service.0.clone()));
+        }
+    }
+    found
+}
+
+fn ready_port(service: &Service) -> Option<Spanned<Port>> {
+    match &service.ready.as_ref()?.value {
+        Ready::Probe(probe) => probe.tcp.clone().or_else(|| probe.http.as_ref().and_then(http_port)),
+        Ready::Word(_) => None,
+    }
+}
+
+fn live_port(service: &Service) -> Option<Spanned<Port>> {
+    let live = service.live.as_ref()?;
+    live.tcp.clone().or_else(|| live.http.as_ref().and_then(http_port))
+}
+
+fn http_port(http: &Spanned<HttpEntry>) -> Option<Spanned<Port>> {
+    match &http.value {
+        HttpEntry::Port(port) => Some(Spanned { value: port.clone(), span: http.span }),
+        HttpEntry::Request(request) => request.port.clone(),
+    }
+}

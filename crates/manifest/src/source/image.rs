@@ -1,0 +1,224 @@
+//! What a manifest is resolved against: the configuration and the file tree of a container image.
+//!
+//! Its law: reading an image is not this crate's work. It asks through [`Rootfs`], and follows symbolic links itself, inside
+//! the root, as the enclave's kernel will.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::{Deserialize, Deserializer};
+
+/// The most symbolic links followed for one path, as in Linux (`MAXSYMLINKS`).
+const MAX_LINKS: usize = 40;
+
+/// Folders that every service has of its own, whatever the image has there.
+pub(super) const OWN_FOLDERS: [&str; 5] = ["/dev", "/dev/shm", "/proc", "/sys", "/tmp"];
+
+/// The folder that hides an image's path from its services, if one does.
+pub(super) fn hidden_by(path: &str) -> Option<&'static str> {
+    let below = |folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+    OWN_FOLDERS.into_iter().find(|folder| below(folder))
+}
+
+/// Where a program runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arch {
+    /// x86-64.
+    #[default]
+    X86_64,
+    /// 64-bit Arm.
+    Aarch64,
+}
+
+/// The part of an OCI image's configuration that says how to run it (image-spec, "config").
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageConfig {
+    /// What stands in front of every command line.
+    #[serde(deserialize_with = "null_is_default")]
+    pub entrypoint: Vec<String>,
+    /// The command line, or the arguments of the entrypoint.
+    #[serde(deserialize_with = "null_is_default")]
+    pub cmd: Vec<String>,
+    /// Variables as `NAME=value`.
+    #[serde(deserialize_with = "null_is_default")]
+    pub env: Vec<String>,
+    /// `user`, `uid`, `user:group`, `uid:gid`, or empty for root.
+    #[serde(deserialize_with = "null_is_default")]
+    pub user: String,
+    /// The working directory, or empty for `/`.
+    #[serde(deserialize_with = "null_is_default")]
+    pub working_dir: String,
+    /// The signal that asks it to end, or empty.
+    #[serde(deserialize_with = "null_is_default")]
+    pub stop_signal: String,
+    /// Ports as `80/tcp`, `53/udp` or `80`; the values are empty maps.
+    #[serde(deserialize_with = "null_is_default")]
+    pub exposed_ports: BTreeMap<String, serde_json::Value>,
+}
+
+/// Docker writes `null` for what is empty.
+fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    input: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(input)?.unwrap_or_default())
+}
+
+/// An image's file tree.
+pub trait Rootfs {
+    /// What stands at a path. The path comes without a slash at its front (the root is empty) and without `.`, `..` or
+    /// links before its last part; a link there is not followed.
+    fn entry(&self, path: &str) -> Option<Entry>;
+
+    /// The first bytes of the regular file at such a path, `limit` of them or as many as it has.
+    fn read(&self, path: &str, limit: usize) -> io::Result<Vec<u8>>;
+}
+
+/// One file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What it is.
+    pub kind: EntryKind,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// What a file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A symbolic link and its target, as it is written.
+    Link(String),
+    /// Anything else.
+    Other,
+}
+
+/// Everything known about an image.
+#[derive(Clone, Copy)]
+pub struct Image<'a> {
+    /// How it is run.
+    pub config: &'a ImageConfig,
+    /// Its files.
+    pub root: &'a dyn Rootfs,
+    /// What it is to run on.
+    pub arch: Arch,
+}
+
+impl std::fmt::Debug for Image<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Image").field("config", self.config).field("arch", &self.arch).finish_non_exhaustive()
+    }
+}
+
+/// A file that was found, by the path without links at which it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Without a slash at its front.
+    pub(super) path: String,
+    pub(super) entry: Entry,
+}
+
+/// Why nothing was found at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// This, from the root, does not exist.
+    Absent(String),
+    /// This, from the root, is no directory.
+    NotADirectory(String),
+    /// Links lead on without an end.
+    Loop,
+}
+
+impl Missing {
+    /// Why a path is missing, for people.
+    pub(super) fn why(&self, asked: &str) -> String {
+        match self {
+            Self::Absent(path) if path == asked => "the image has no such file".to_owned(),
+            Self::Absent(path) => format!("in the image, `{path}` does not exist"),
+            Self::NotADirectory(path) => format!("in the image, `{path}` is not a directory"),
+            Self::Loop => "its symbolic links lead in a circle".to_owned(),
+        }
+    }
+}
+
+/// Finds an absolute path the way the enclave's kernel will: links are followed, and none leads out of the root.
+pub(super) fn find(root: &dyn Rootfs, path: &str) -> Result<Found, Missing> {
+    // The parts still to go, last first.
+    let mut rest: Vec<String> = parts(path);
+    let mut at: Vec<String> = Vec::new();
+    let mut links = 0_usize;
+    let mut entry = root.entry("").ok_or_else(|| Missing::Absent("/".to_owned()))?;
+    while let Some(part) = rest.pop() {
+        if entry.kind != EntryKind::Directory {
+            return Err(Missing::NotADirectory(format!("/{}", at.join("/"))));
+        }
+        if part == ".." {
+            at.pop();
+        } else {
+            at.push(part);
+        }
+        let here = at.join("/");
+        entry = root.entry(&here).ok_or_else(|| Missing::Absent(format!("/{here}")))?;
+        if let EntryKind::Link(target) = &entry.kind {
+            links = links.saturating_add(1);
+            if links > MAX_LINKS {
+                return Err(Missing::Loop);
+            }
+            at.pop();
+            if target.starts_with('/') {
+                at.clear();
+            }
+            rest.extend(parts(target));
+            let base = at.join("/");
+            entry = root.entry(&base).ok_or_else(|| Missing::Absent(format!("/{base}")))?;
+        }
+    }
+    Ok(Found { path: at.join("/"), entry })
+}
+
+/// A path's parts, last first.
+fn parts(path: &str) -> Vec<String> {
+    path.split('/').filter(|part| !part.is_empty() && *part != ".").rev().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Files;
+    use super::*;
+
+    #[test]
+    fn links_are_followed_inside_the_root() {
+        let files = Files::default()
+            .file("/usr/bin/python3.11", 0o755, "")
+            .link("/usr/bin/python3", "python3.11")
+            .link("/bin", "usr/bin")
+            .link("/up", "../../usr")
+            .link("/abs", "/usr/./bin/python3")
+            .link("/a", "b")
+            .link("/b", "/a")
+            .link("/dangling", "/nowhere/at/all");
+        let path = |asked: &str| find(&files, asked).map(|found| found.path);
+        assert_eq!(path("/bin/python3").as_deref(), Ok("usr/bin/python3.11"));
+        assert_eq!(path("/up/bin/python3").as_deref(), Ok("usr/bin/python3.11"));
+        assert_eq!(path("/abs").as_deref(), Ok("usr/bin/python3.11"));
+        assert_eq!(path("/").as_deref(), Ok(""));
+        assert_eq!(path("/a"), Err(Missing::Loop));
+        assert_eq!(path("/dangling"), Err(Missing::Absent("/nowhere".into())));
+        assert_eq!(path("/abs/x"), Err(Missing::NotADirectory("/usr/bin/python3.11".into())));
+    }
+
+    #[test]
+    fn an_image_configuration_is_read_as_docker_and_buildah_write_it() {
+        let text = r#"{"Cmd":["nginx"],"Entrypoint":null,"Env":["A=b"],"ExposedPorts":{"80/tcp":{}},"Labels":{"x":"y"}}"#;
+        let config: ImageConfig = serde_json::from_str(text).unwrap();
+        assert_eq!((config.cmd, config.entrypoint), (vec!["nginx".to_owned()], vec![]));
+        assert!(config.exposed_ports.contains_key("80/tcp"));
+    }
+}

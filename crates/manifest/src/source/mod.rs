@@ -1,0 +1,140 @@
+//! The manifest as people write it: YAML in, a complete [`Manifest`] or a report of every fault out.
+//!
+//! Its law: raw → [`Checked`] → [`Manifest`], each step once, and only a step without faults has a result.
+//!
+//! | step | module |
+//! |---|---|
+//! | text → tree with places | [`tree`](mod@tree) |
+//! | tree → typed fields | [`read`](mod@read), [`document`](mod@document), [`units`](mod@units), [`names`](mod@names), [`signal`](mod@signal) |
+//! | what must hold between fields | [`check`](mod@check), [`graph`](mod@graph) |
+//! | with an image: users, programs, paths, defaults | [`resolve`](mod@resolve), [`command`](mod@command), [`translate`](mod@translate), [`accounts`](mod@accounts), [`program`](mod@program), [`image`](mod@image), [`defaults`](mod@defaults) |
+//! | faults, for people and for programs | [`fault`](mod@fault), [`render`](mod@render), [`lines`](mod@lines), [`hint`](mod@hint), [`foreign`](mod@foreign) |
+//! | the schema that editors use | [`schema`](mod@schema) |
+
+mod accounts;
+mod check;
+mod command;
+mod defaults;
+mod document;
+mod fault;
+mod foreign;
+mod graph;
+mod hint;
+mod image;
+mod lines;
+mod names;
+mod program;
+mod read;
+mod render;
+mod resolve;
+mod schema;
+mod signal;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod translate;
+mod tree;
+mod units;
+
+pub use fault::{Fault, Kind, MAX_FAULTS, Report, Span};
+pub use image::{Arch, Entry, EntryKind, Image, ImageConfig, Rootfs};
+pub use schema::schema;
+
+use document::Document;
+use fault::Faults;
+use read::Read as _;
+
+use crate::model::{self, Manifest};
+
+/// A manifest without faults, as far as can be said without an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    file: String,
+    source: String,
+    plan: check::Plan,
+}
+
+impl Checked {
+    /// The services' names in start order.
+    pub fn services(&self) -> impl Iterator<Item = &str> {
+        self.plan.services.iter().map(|service| service.name.as_str())
+    }
+}
+
+/// Reads and checks a manifest. `file` is what reports call it.
+///
+/// # Errors
+/// Every fault of it at once.
+pub fn parse(file: &str, bytes: &[u8]) -> Result<Checked, Box<Report>> {
+    let mut faults = Faults::default();
+    let (source, plan) = read(bytes, &mut faults);
+    match (faults.into_report(file, &source), plan) {
+        (None, Some(plan)) => Ok(Checked { file: file.to_owned(), source, plan }),
+        (report, _) => Err(Box::new(report.unwrap_or_else(|| Report::empty(file)))),
+    }
+}
+
+/// Resolves a checked manifest against an image.
+///
+/// # Errors
+/// Everything of the image that the manifest cannot work with, at once.
+pub fn resolve(checked: &Checked, image: &Image<'_>) -> Result<Manifest, Box<Report>> {
+    let mut faults = Faults::default();
+    let manifest = finish(&checked.plan, image, &mut faults);
+    match faults.into_report(&checked.file, &checked.source) {
+        None => Ok(manifest),
+        Some(report) => Err(Box::new(report)),
+    }
+}
+
+/// [`parse`] and [`resolve()`] with the faults of both in one report.
+///
+/// # Errors
+/// Every fault at once.
+pub fn build(file: &str, bytes: &[u8], image: &Image<'_>) -> Result<Manifest, Box<Report>> {
+    let mut faults = Faults::default();
+    let (source, plan) = read(bytes, &mut faults);
+    let manifest = plan.map(|plan| finish(&plan, image, &mut faults));
+    match (faults.into_report(file, &source), manifest) {
+        (None, Some(manifest)) => Ok(manifest),
+        (report, _) => Err(Box::new(report.unwrap_or_else(|| Report::empty(file)))),
+    }
+}
+
+/// The source as text, and what it says.
+fn read(bytes: &[u8], faults: &mut Faults) -> (String, Option<check::Plan>) {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let source = match std::str::from_utf8(bytes) {
+        Ok(source) => source.to_owned(),
+        Err(error) => {
+            let at = error.valid_up_to();
+            let span = Span { start: at, end: at.saturating_add(1) };
+            faults.push(Fault::new(Kind::Syntax, span, "the manifest is not UTF-8").hint("save it as UTF-8"));
+            return (String::from_utf8_lossy(bytes).into_owned(), None);
+        }
+    };
+    let plan = tree::read(&source, faults).and_then(|node| document(&node, faults));
+    (source, plan)
+}
+
+fn document(node: &tree::Node, faults: &mut Faults) -> Option<check::Plan> {
+    if node.value == tree::Value::Null {
+        let fault = Fault::new(Kind::MissingField, node.span, "the manifest is empty");
+        faults.push(fault.hint("the smallest one is `version: 1`: it takes all it needs from the image"));
+        return None;
+    }
+    let document = Document::read(node, faults)?;
+    Some(check::check(document, faults))
+}
+
+/// Resolves, and holds the result against the limit of what is read inside.
+fn finish(plan: &check::Plan, image: &Image<'_>, faults: &mut Faults) -> Manifest {
+    let manifest = resolve::resolve(plan, image, faults);
+    let length = manifest.to_json().map_or(usize::MAX, |json| json.len());
+    if length > model::MAX_BYTES {
+        let what = format!("resolved, the manifest has {length} bytes, more than {}", model::MAX_BYTES);
+        faults.push(Fault::new(Kind::Limit, Span::default(), what).hint("put large files into the image"));
+    }
+    manifest
+}

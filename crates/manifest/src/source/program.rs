@@ -1,0 +1,279 @@
+//! Whether a service's program will start.
+//!
+//! Its law: what `execve(2)` would refuse inside is refused here with a sentence about it: a missing program or interpreter, a
+//! missing permission, a binary of another machine. It is asked as the service's user, who has no more rights than that, even
+//! as root.
+
+use super::accounts::Identity;
+use super::image::{Arch, Entry, EntryKind, Found, Image, find, hidden_by};
+
+/// Bytes read of a program: its ELF header and program headers, or its first line. The kernel itself reads 256.
+const HEAD: usize = 4096;
+
+/// Interpreters of interpreters, as in Linux (`exec_binprm` in `fs/exec.c`).
+const MAX_DEPTH: usize = 5;
+
+/// Who runs it, where, and with which variables.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setting<'a> {
+    pub(super) identity: &'a Identity,
+    /// Whether capabilities let it pass by permission bits.
+    pub(super) overrides: bool,
+    pub(super) cwd: &'a str,
+    pub(super) search_path: &'a str,
+}
+
+/// Why a program cannot start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) what: String,
+    pub(super) hint: Option<String>,
+}
+
+fn refuse<T>(what: String, hint: Option<&str>) -> Result<T, Refusal> {
+    Err(Refusal { what, hint: hint.map(str::to_owned) })
+}
+
+/// The absolute path of a program, found as a shell would find it, and sure to start.
+pub(super) fn locate(image: &Image<'_>, setting: Setting<'_>, program: &str) -> Result<String, Refusal> {
+    let path = if program.starts_with('/') {
+        program.to_owned()
+    } else if program.contains('/') {
+        absolute(setting.cwd, program)
+    } else {
+        search(image, setting, program)?
+    };
+    check(image, setting, &path, 0)?;
+    Ok(path)
+}
+
+/// A relative path seen from a directory.
+fn absolute(directory: &str, path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in directory.split('/').chain(path.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// The first of the search path's directories that has it; one that may be executed before one that may not.
+fn search(image: &Image<'_>, setting: Setting<'_>, program: &str) -> Result<String, Refusal> {
+    if program.is_empty() {
+        return refuse("the program's name is empty".to_owned(), None);
+    }
+    let mut fallback = None;
+    for directory in setting.search_path.split(':').filter(|directory| directory.starts_with('/')) {
+        let path = absolute(directory, program);
+        match find(image.root, &path) {
+            Ok(found) if found.entry.kind == EntryKind::File => {
+                if may(&found.entry, setting, EXECUTE) {
+                    return Ok(path);
+                }
+                fallback = fallback.or(Some(path));
+            }
+            _ => {}
+        }
+    }
+    let hint = format!("it was looked for in {}", setting.search_path);
+    fallback.map_or_else(|| refuse(format!("the image has no program `{program}`"), Some(&hint)), Ok)
+}
+
+/// Whether the kernel would start what stands at a path.
+fn check(image: &Image<'_>, setting: Setting<'_>, path: &str, depth: usize) -> Result<(), Refusal> {
+    let found = match find(image.root, path) {
+        Ok(found) => found,
+        Err(missing) => return refuse(format!("`{path}` cannot be run: {}", missing.why(path)), None),
+    };
+    if let Some(folder) = hidden_by(&format!("/{}", found.path)) {
+        let what = format!("`{path}` is not there inside: every service has a `{folder}` of its own");
+        return refuse(what, Some("put it elsewhere in the image"));
+    }
+    match found.entry.kind {
+        EntryKind::File => {}
+        EntryKind::Directory => return refuse(format!("`{path}` is a directory"), None),
+        _ => return refuse(format!("`{path}` is not a file"), None),
+    }
+    check_permission(image, setting, path, &found)?;
+    let head = match image.root.read(&found.path, HEAD) {
+        Ok(head) => head,
+        Err(error) => return refuse(format!("`{path}` cannot be read: {error}"), None),
+    };
+    if depth > MAX_DEPTH {
+        return refuse(format!("`{path}` is an interpreter of an interpreter, and so on"), None);
+    }
+    if let Some(line) = head.strip_prefix(b"#!") {
+        return check_script(image, setting, path, line, depth);
+    }
+    check_elf(image, setting, path, &head, depth)
+}
+
+/// Permission to execute, in octal bits.
+const EXECUTE: u32 = 0o1;
+
+/// Every directory on the way must let the user through, and the file let it execute.
+fn check_permission(
+    image: &Image<'_>,
+    setting: Setting<'_>,
+    path: &str,
+    found: &Found,
+) -> Result<(), Refusal> {
+    let who = format!("user {}, group {}", setting.identity.uid, setting.identity.gid);
+    for (end, _) in found.path.match_indices('/') {
+        let above = found.path.get(..end).unwrap_or("");
+        let open = image.root.entry(above).is_none_or(|entry| may(&entry, setting, EXECUTE));
+        if !open {
+            let what = format!("`{path}` cannot be reached: {who} may not enter `/{above}`");
+            return refuse(what, Some("change its mode in the image, or the service's `user`"));
+        }
+    }
+    if may(&found.entry, setting, EXECUTE) {
+        return Ok(());
+    }
+    let mode = found.entry.mode & 0o7777;
+    let hint =
+        if mode & 0o111 == 0 { "run `chmod +x` on it in the image" } else { "change the service's `user`" };
+    refuse(format!("`{path}` is not executable for {who} (its mode is {mode:04o})"), Some(hint))
+}
+
+/// The kernel's rule for permission bits: the first of owner, group and others that fits decides.
+fn may(entry: &Entry, setting: Setting<'_>, bit: u32) -> bool {
+    let user = setting.identity;
+    let shift = if entry.uid == user.uid {
+        6
+    } else if entry.gid == user.gid || user.groups.contains(&entry.gid) {
+        3
+    } else {
+        0
+    };
+    let overridden = setting.overrides && (entry.kind == EntryKind::Directory || entry.mode & 0o111 != 0);
+    overridden || entry.mode >> shift & bit != 0
+}
+
+/// A script needs its interpreter, and `env` needs the program that it is to find.
+fn check_script(
+    image: &Image<'_>,
+    setting: Setting<'_>,
+    path: &str,
+    line: &[u8],
+    depth: usize,
+) -> Result<(), Refusal> {
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or(b"");
+    let line = String::from_utf8_lossy(line);
+    if line.ends_with('\r') {
+        let what =
+            format!("`{path}` is a script whose lines end as on Windows, so its interpreter is not found");
+        return refuse(what, Some("save it with Unix line ends"));
+    }
+    let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
+    let interpreter = words.next().unwrap_or("");
+    if !interpreter.starts_with('/') {
+        return refuse(format!("`{path}` is a script that names no interpreter by its full path"), None);
+    }
+    let within = |refusal: Refusal| Refusal {
+        what: format!("`{path}` is a script for `{interpreter}`: {}", refusal.what),
+        hint: refusal.hint,
+    };
+    check(image, setting, interpreter, depth.saturating_add(1)).map_err(within)?;
+    match words.next() {
+        Some(program)
+            if interpreter.ends_with("/env") && !program.starts_with('-') && !program.contains('=') =>
+        {
+            locate_below(image, setting, program, depth).map_err(within)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn locate_below(image: &Image<'_>, setting: Setting<'_>, program: &str, depth: usize) -> Result<(), Refusal> {
+    let path =
+        if program.contains('/') { absolute(setting.cwd, program) } else { search(image, setting, program)? };
+    check(image, setting, &path, depth.saturating_add(1))
+}
+
+/// An ELF file must be for this machine and find its dynamic loader.
+fn check_elf(
+    image: &Image<'_>,
+    setting: Setting<'_>,
+    path: &str,
+    head: &[u8],
+    depth: usize,
+) -> Result<(), Refusal> {
+    let Some(elf) = Elf::read(head) else {
+        return refuse(
+            format!("`{path}` is neither a program nor a script"),
+            Some("a script begins with `#!/bin/sh`"),
+        );
+    };
+    let (machine, name) = match image.arch {
+        Arch::X86_64 => (EM_X86_64, "x86-64"),
+        Arch::Aarch64 => (EM_AARCH64, "arm64"),
+    };
+    if elf.machine != machine {
+        return refuse(
+            format!("`{path}` is a program for another machine than {name}"),
+            Some("build the image for it"),
+        );
+    }
+    let Some(loader) = elf.loader else { return Ok(()) };
+    check(image, setting, &loader, depth.saturating_add(1)).map_err(|refusal| Refusal {
+        what: format!("`{path}` cannot start without its dynamic loader: {}", refusal.what),
+        hint: Some("link it statically, or put it into an image with its C library".to_owned()),
+    })
+}
+
+/// Machine numbers (`linux/elf-em.h`).
+const EM_X86_64: u16 = 62;
+const EM_AARCH64: u16 = 183;
+
+/// What the kernel looks at in an ELF file.
+struct Elf {
+    machine: u16,
+    /// `PT_INTERP`, where it lies in the bytes that were read.
+    loader: Option<String>,
+}
+
+impl Elf {
+    /// 64-bit little-endian only (`elf(5)`): the two machines of an enclave.
+    fn read(head: &[u8]) -> Option<Self> {
+        if !head.starts_with(b"\x7fELF") {
+            return None;
+        }
+        let machine = u16_at(head, 18)?;
+        let wide = head.get(4..6) == Some(&[2, 1]);
+        let loader = if wide { loader(head) } else { None };
+        Some(Self { machine: if wide { machine } else { 0 }, loader })
+    }
+}
+
+/// The path in the segment of type `PT_INTERP`.
+fn loader(head: &[u8]) -> Option<String> {
+    const PT_INTERP: u32 = 3;
+    let table = usize::try_from(u64_at(head, 32)?).ok()?;
+    let size = usize::from(u16_at(head, 54)?);
+    let count = usize::from(u16_at(head, 56)?);
+    // Program headers follow the ELF header in every linker's output; one farther away than was read is not looked at.
+    let segment = (0..count)
+        .map_while(|index| head.get(table.checked_add(index.checked_mul(size)?)?..))
+        .find(|segment| u32_at(segment, 0) == Some(PT_INTERP))?;
+    let offset = usize::try_from(u64_at(segment, 8)?).ok()?;
+    let length = usize::try_from(u64_at(segment, 32)?).ok()?;
+    let path = head.get(offset..offset.checked_add(length)?)?;
+    let path = std::str::from_utf8(path).ok()?.trim_end_matches('\0');
+    path.starts_with('/').then(|| path.to_owned())
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|chunk| u16::from_le_bytes(*chunk))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|chunk| u32::from_le_bytes(*chunk))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk().map(|chunk| u64::from_le_bytes(*chunk))
+}

@@ -1,0 +1,319 @@
+//! From the tree to typed values, with every fault noted on the way.
+//!
+//! Its law: reading goes on after a fault, so that one look tells all of them. What could not be read is absent.
+//!
+//! `record` makes a struct, its reader and its JSON Schema from one declaration; `either`
+//! does the same for a value with a short and a long form; `words` for a choice of words. What one scalar
+//! means is in [`super::units`].
+
+use std::borrow::Cow;
+use std::ops::Deref;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+use super::fault::{Fault, Faults, Kind, Span};
+use super::hint;
+use super::tree::{Entry, Node, Scalar, Value};
+
+/// Something that can be read from a node.
+pub(super) trait Read: Sized {
+    /// What is wanted, for people: "a duration such as `10s`".
+    fn wanted() -> Cow<'static, str>;
+
+    /// Whether a name in a map may stand for one without saying anything about it.
+    const MAY_BE_EMPTY: bool = false;
+
+    /// Reads it, or says why not.
+    fn read(node: &Node, faults: &mut Faults) -> Option<Self>;
+}
+
+/// A scalar with a meaning of its own.
+pub(super) trait FromScalar: Sized {
+    /// What is wanted, for people.
+    const WANTED: &'static str;
+
+    /// Reads the text, or says what is wrong with it.
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong>;
+}
+
+/// Why a scalar is not what was wanted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Wrong {
+    /// The reason; empty when saying what is wanted is enough.
+    pub(super) why: String,
+    pub(super) hint: Option<String>,
+}
+
+impl Wrong {
+    pub(super) fn why(why: impl Into<String>) -> Self {
+        Self { why: why.into(), hint: None }
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// A value and where it stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Spanned<T> {
+    pub(super) value: T,
+    pub(super) span: Span,
+}
+
+impl<T> Deref for Spanned<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: Read> Read for Spanned<T> {
+    fn wanted() -> Cow<'static, str> {
+        T::wanted()
+    }
+
+    const MAY_BE_EMPTY: bool = T::MAY_BE_EMPTY;
+
+    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        T::read(node, faults).map(|value| Self { value, span: node.span })
+    }
+}
+
+impl<T: FromScalar> Read for T {
+    fn wanted() -> Cow<'static, str> {
+        Self::WANTED.into()
+    }
+
+    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        let Value::Scalar(scalar) = &node.value else {
+            faults.push(wrong_type::<Self>(node));
+            return None;
+        };
+        match Self::from_scalar(scalar) {
+            Ok(value) => Some(value),
+            Err(wrong) => {
+                let quote = if scalar.plain { "" } else { "\"" };
+                let what = format!("`{quote}{}{quote}` is not {}", short(&scalar.text), Self::wanted());
+                faults.push(
+                    Fault::new(Kind::BadValue, node.span, what).label(wrong.why).maybe_hint(wrong.hint),
+                );
+                None
+            }
+        }
+    }
+}
+
+impl<T: Read> Read for Vec<T> {
+    fn wanted() -> Cow<'static, str> {
+        "a list".into()
+    }
+
+    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        match &node.value {
+            Value::List(items) => Some(items.iter().filter_map(|item| T::read(item, faults)).collect()),
+            Value::Scalar(scalar) => {
+                faults.push(wrong_type::<Self>(node).hint(hint::as_list(&scalar.text)));
+                None
+            }
+            _ => {
+                faults.push(wrong_type::<Self>(node));
+                None
+            }
+        }
+    }
+}
+
+/// The fault of a node that has another shape than what is wanted.
+pub(super) fn wrong_type<T: Read>(node: &Node) -> Fault {
+    let what = format!("this must be {}, not {}", T::wanted(), node.shape());
+    Fault::new(Kind::WrongType, node.span, what)
+}
+
+/// The fault of a field that stands there without a value.
+pub(super) fn no_value<T: Read>(name: &str, key: Span) -> Fault {
+    let fault = Fault::new(Kind::WrongType, key, format!("`{}` has no value", short(name)));
+    fault.label(format!("wanted {}", T::wanted())).hint("give it a value, or remove the line")
+}
+
+/// A text that fits into a sentence.
+pub(super) fn short(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(40) {
+        None => text.into(),
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or("")).into(),
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Spanned<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// The fields of a record as they are taken out of a map.
+pub(super) struct Fields<'a> {
+    /// What the record is, for people: "a service".
+    record: &'static str,
+    span: Span,
+    entries: &'a [Entry],
+}
+
+impl<'a> Fields<'a> {
+    /// The fields of a map that should be `record`; unknown ones are faults.
+    pub(super) fn of<T: Read>(
+        node: &'a Node,
+        record: &'static str,
+        known: &'static [&'static str],
+        faults: &mut Faults,
+    ) -> Option<Self> {
+        let entries = match &node.value {
+            Value::Map(entries) => entries.as_slice(),
+            Value::Null if T::MAY_BE_EMPTY => &[],
+            _ => {
+                faults.push(wrong_type::<T>(node));
+                return None;
+            }
+        };
+        for entry in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
+            faults.push(unknown_field(entry, record, known));
+        }
+        Some(Self { record, span: node.span, entries })
+    }
+
+    /// A field that may be left out.
+    pub(super) fn optional<T: Read>(&self, name: &str, faults: &mut Faults) -> Option<Spanned<T>> {
+        let entry = self.entries.iter().find(|entry| entry.key == name)?;
+        if entry.value.value == Value::Null {
+            faults.push(no_value::<T>(name, entry.key_span));
+            return None;
+        }
+        Spanned::read(&entry.value, faults)
+    }
+
+    /// A field that must be there.
+    pub(super) fn required<T: Read>(&self, name: &str, faults: &mut Faults) -> Option<Spanned<T>> {
+        if !self.entries.iter().any(|entry| entry.key == name) {
+            let what = format!("{} needs a field `{name}`", self.record);
+            faults.push(
+                Fault::new(Kind::MissingField, self.span, what)
+                    .hint(format!("add `{name}:`, {}", T::wanted())),
+            );
+            return None;
+        }
+        self.optional(name, faults)
+    }
+}
+
+fn unknown_field(entry: &Entry, record: &str, known: &[&str]) -> Fault {
+    let fault = Fault::new(
+        Kind::UnknownField,
+        entry.key_span,
+        format!("there is no field `{}` in {record}", short(&entry.key)),
+    );
+    let hint = super::foreign::advice(&entry.key, known)
+        .map(str::to_owned)
+        .or_else(|| hint::did_you_mean(&entry.key, known.iter().copied()))
+        .unwrap_or_else(|| format!("its fields are {}", known.join(", ")));
+    fault.hint(hint)
+}
+
+/// Declares a record: its struct, its reader and its schema. Each field is an `Option<Spanned<_>>`; one marked `required`
+/// is noted as a fault where it is missing, and carries `#[schemars(required)]` so that the schema says it too.
+macro_rules! record {
+    ($(#[$meta:meta])* struct $name:ident: $what:literal, may_be_empty = $empty:literal {
+        $($(#[$field_meta:meta])* $mode:ident $field:ident: $type:ty,)*
+    }) => {
+        #[derive(Clone, Debug, Default, PartialEq, Eq, schemars::JsonSchema)]
+        #[schemars(deny_unknown_fields)]
+        $(#[$meta])*
+        pub(super) struct $name {
+            $($(#[$field_meta])* pub(super) $field: Option<$crate::source::read::Spanned<$type>>,)*
+        }
+
+        impl $crate::source::read::Read for $name {
+            fn wanted() -> std::borrow::Cow<'static, str> {
+                concat!("a map (", $what, ")").into()
+            }
+
+            const MAY_BE_EMPTY: bool = $empty;
+
+            fn read(
+                node: &$crate::source::tree::Node,
+                faults: &mut $crate::source::fault::Faults,
+            ) -> Option<Self> {
+                const KNOWN: &[&str] = &[$(stringify!($field)),*];
+                let fields = $crate::source::read::Fields::of::<Self>(node, $what, KNOWN, faults)?;
+                Some(Self { $($field: fields.$mode(stringify!($field), faults),)* })
+            }
+        }
+    };
+}
+
+/// Declares a value with two forms: a short one for any node but a map, and a long one for a map.
+macro_rules! either {
+    ($(#[$meta:meta])* enum $name:ident: $what:literal {
+        $(#[$short_meta:meta])* $short:ident($short_type:ty),
+        $(#[$long_meta:meta])* $long:ident($long_type:ty),
+    }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq, schemars::JsonSchema)]
+        #[schemars(untagged)]
+        pub(super) enum $name {
+            $(#[$short_meta])* $short($short_type),
+            $(#[$long_meta])* $long($long_type),
+        }
+
+        impl $crate::source::read::Read for $name {
+            fn wanted() -> std::borrow::Cow<'static, str> {
+                $what.into()
+            }
+
+            fn read(
+                node: &$crate::source::tree::Node,
+                faults: &mut $crate::source::fault::Faults,
+            ) -> Option<Self> {
+                match &node.value {
+                    $crate::source::tree::Value::Map(_) => <$long_type as $crate::source::read::Read>::read(node, faults).map(Self::$long),
+                    _ => <$short_type as $crate::source::read::Read>::read(node, faults).map(Self::$short),
+                }
+            }
+        }
+    };
+}
+
+/// Lets a type be read from a choice of words.
+macro_rules! words {
+    ($type:ty: $what:literal { $($word:literal => $value:expr,)+ }) => {
+        impl $crate::source::read::FromScalar for $type {
+            const WANTED: &'static str = $what;
+
+            fn from_scalar(
+                scalar: &$crate::source::tree::Scalar,
+            ) -> Result<Self, $crate::source::read::Wrong> {
+                match scalar.text.as_str() {
+                    $($word => Ok($value),)+
+                    other => Err($crate::source::read::Wrong {
+                        why: format!("wanted {}", $crate::source::hint::one_of([$($word),+])),
+                        hint: $crate::source::hint::did_you_mean(other, [$($word),+]),
+                    }),
+                }
+            }
+        }
+    };
+}
+
+pub(super) use {either, record, words};

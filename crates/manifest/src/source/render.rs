@@ -1,0 +1,169 @@
+//! How a report looks to people: each fault with its line of the source, carets under the text, and a hint.
+//!
+//! Its law: nothing of the source reaches the terminal but printable characters, and no line of it is wider than a screen.
+
+use std::fmt;
+
+use super::fault::{Fault, Report, Span};
+use super::lines::Lines;
+
+/// The most characters of a source line that are shown: beside the line number they fit a terminal of 100 columns.
+const WIDTH: usize = 88;
+
+/// Characters kept before the carets when a line is cut.
+const LEAD: usize = 30;
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = Lines::new(&self.source);
+        let gutter =
+            self.faults().iter().map(|fault| last_line(&lines, fault)).max().unwrap_or(1).to_string().len();
+        for fault in self.faults() {
+            Sheet { lines: &lines, file: &self.file, gutter, out: f }.fault(fault)?;
+        }
+        let total = self.faults().len().saturating_add(self.dropped());
+        let noun = if total == 1 { "fault" } else { "faults" };
+        write!(f, "{} has {total} {noun}", self.file)?;
+        if self.dropped() > 0 {
+            write!(f, ", the first {} are shown", self.faults().len())?;
+        }
+        Ok(())
+    }
+}
+
+/// One page of output and what every part of it needs.
+struct Sheet<'a, 'f> {
+    lines: &'a Lines<'a>,
+    file: &'a str,
+    /// Digits of the largest line number.
+    gutter: usize,
+    out: &'a mut fmt::Formatter<'f>,
+}
+
+impl Sheet<'_, '_> {
+    fn fault(&mut self, fault: &Fault) -> fmt::Result {
+        writeln!(self.out, "error: {}", printable(&fault.what))?;
+        let place = self.lines.place(fault.at.start);
+        writeln!(self.out, "{:>1$}--> {2}:{3}:{4}", "", self.gutter, self.file, place.line, place.column)?;
+        writeln!(self.out, "{:>1$} |", "", self.gutter)?;
+        self.snippets(fault)?;
+        if let Some(hint) = &fault.hint {
+            writeln!(self.out, "{:>1$} = hint: {2}", "", self.gutter, printable(hint))?;
+        }
+        writeln!(self.out)
+    }
+
+    /// The fault's line and the related one, in the order of the file; one line with both is shown once.
+    fn snippets(&mut self, fault: &Fault) -> fmt::Result {
+        let main = Mark { span: fault.at, sign: '^', label: &fault.label };
+        let Some((at, label)) = &fault.related else {
+            self.line(main.span)?;
+            return self.mark(&main);
+        };
+        let other = Mark { span: *at, sign: '-', label };
+        let (first, second) = if at.start < fault.at.start { (other, main) } else { (main, other) };
+        self.line(first.span)?;
+        self.mark(&first)?;
+        let lines = [first.span, second.span].map(|span| self.lines.place(span.start).line);
+        let gap = lines[1].saturating_sub(lines[0]);
+        // A cut line may show another part of itself for the second mark.
+        if gap > 0 || window(self.lines.line(lines[0]), 0).0.contains('…') {
+            if gap > 1 {
+                writeln!(self.out, "{:>1$}...", "", self.gutter)?;
+            }
+            self.line(second.span)?;
+        }
+        self.mark(&second)
+    }
+
+    /// The line of the source in which a span begins.
+    fn line(&mut self, span: Span) -> fmt::Result {
+        let place = self.lines.place(span.start);
+        let (shown, _) = window(self.lines.line(place.line), place.column.saturating_sub(1));
+        let space = if shown.is_empty() { "" } else { " " };
+        writeln!(self.out, "{:>1$} |{space}{shown}", place.line, self.gutter)
+    }
+
+    /// Signs under a span, and what is said about it.
+    fn mark(&mut self, mark: &Mark<'_>) -> fmt::Result {
+        let place = self.lines.place(mark.span.start);
+        let line = self.lines.line(place.line);
+        let column = place.column.saturating_sub(1);
+        let width = marked(self.lines, mark.span, line.chars().count().saturating_sub(column));
+        let (_, column) = window(line, column);
+        let width = width.min(WIDTH.saturating_sub(column)).max(1);
+        let signs: String = std::iter::repeat_n(mark.sign, width).collect();
+        let space = if mark.label.is_empty() { "" } else { " " };
+        let label = printable(mark.label);
+        writeln!(self.out, "{0:>1$} | {0:>2$}{signs}{space}{label}", "", self.gutter, column)
+    }
+}
+
+/// Something to show under a line.
+struct Mark<'a> {
+    span: Span,
+    sign: char,
+    label: &'a str,
+}
+
+/// How many characters of the first line a span covers.
+fn marked(lines: &Lines<'_>, span: Span, rest_of_line: usize) -> usize {
+    let first = lines.text(span).split('\n').next().unwrap_or("").trim_end();
+    first.chars().count().min(rest_of_line)
+}
+
+/// The part of a line that is shown, and the column's place in it.
+fn window(line: &str, column: usize) -> (String, usize) {
+    if line.chars().count() <= WIDTH {
+        return (printable(line), column);
+    }
+    let skipped = column.saturating_sub(LEAD);
+    let cut: String = line.chars().skip(skipped).take(WIDTH).collect();
+    let (lead, column) =
+        if skipped > 0 { ("…", column.saturating_sub(skipped).saturating_add(1)) } else { ("", column) };
+    let tail = if line.chars().count() > skipped.saturating_add(WIDTH) { "…" } else { "" };
+    (format!("{lead}{}{tail}", printable(&cut)), column)
+}
+
+/// One column for one character: a control character, which could drive the terminal, becomes a visible stand-in, and
+/// so does a character that turns the direction of the text.
+fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\t' => out.push(' '),
+            c if c.is_control() || is_direction(c) => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Bidirectional controls (Unicode Standard Annex 9) and the line separators.
+fn is_direction(character: char) -> bool {
+    matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+fn last_line(lines: &Lines<'_>, fault: &Fault) -> usize {
+    let related = fault.related.as_ref().map_or(0, |(at, _)| lines.place(at.start).line);
+    lines.place(fault.at.start).line.max(related)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_drives_a_terminal_is_shown() {
+        assert_eq!(printable("a\u{1b}[31mb\tc\u{202e}d"), "a\u{fffd}[31mb c\u{fffd}d");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_its_fault() {
+        let line = "x".repeat(300);
+        let (shown, column) = window(&line, 200);
+        assert_eq!((shown.chars().count(), column), (WIDTH + 2, LEAD + 1));
+        let (shown, column) = window(&line, 3);
+        assert_eq!((shown.chars().count(), column), (WIDTH + 1, 3));
+    }
+}

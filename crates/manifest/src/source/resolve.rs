@@ -1,0 +1,295 @@
+//! From a checked plan and an image to the manifest that is measured.
+//!
+//! Its law: what comes out is complete. Each value is the manifest's, else the image's, else a default of
+//! [`super::defaults`]; each name is a number; each path that must exist does.
+
+use std::collections::BTreeMap;
+
+use super::accounts::{Accounts, Identity, Unknown};
+use super::check::{Plan, Route};
+use super::command;
+use super::defaults;
+use super::document::{ControlEntry, FileEntry};
+use super::fault::{Fault, Faults, Kind, Span};
+use super::graph::Named;
+use super::hint;
+use super::image::{EntryKind, Image, OWN_FOLDERS, find, hidden_by};
+use super::read::Spanned;
+use super::signal::Signal;
+use super::translate::{self, kind, millis};
+use crate::model::{self, Manifest};
+
+/// Resolves everything, and notes every fault. The result is whole only if there is none.
+pub(super) fn resolve(plan: &Plan, image: &Image<'_>, faults: &mut Faults) -> Manifest {
+    let accounts = Accounts::read(image.root);
+    let ingress = plan.ingress.clone().unwrap_or_else(|| exposed(plan, image));
+    let scope = Scope { plan, image, accounts: &accounts };
+    command::check_repeats(plan, faults);
+    let services: Vec<_> = plan.services.iter().map(|named| scope.service(named, faults)).collect();
+    let document = &plan.document;
+    Manifest {
+        version: model::VERSION,
+        name: name(plan),
+        stop_timeout_ms: millis(document.stop_timeout.as_ref(), total_stop_timeout(&services)),
+        services,
+        ingress: ingress.into_iter().map(translate::ingress).collect(),
+        root: model::Root { writable_bytes: translate::writable_bytes(document) },
+        control: scope.control(faults),
+        debug: document.debug.as_ref().is_some_and(|flag| flag.0),
+    }
+}
+
+/// Everything a service is resolved against.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    plan: &'a Plan,
+    pub(super) image: &'a Image<'a>,
+    accounts: &'a Accounts,
+}
+
+impl Scope<'_> {
+    fn service(&self, named: &Named, faults: &mut Faults) -> model::Service {
+        let given = &named.service;
+        let job = kind(given) == model::Kind::Job;
+        let identity = self.identity(named, faults);
+        let env = self.environment(named, identity.as_ref(), faults);
+        let cwd = self.working_dir(named, faults);
+        let argv = self.argv(named, identity.as_ref(), &env, &cwd, faults);
+        let user = identity.unwrap_or(Identity { uid: 0, gid: 0, groups: Vec::new(), home: String::new() });
+        let start_timeout = if job { defaults::JOB_TIMEOUT_MS } else { defaults::START_TIMEOUT_MS };
+        model::Service {
+            name: named.name.clone(),
+            kind: kind(given),
+            argv,
+            env,
+            cwd,
+            uid: user.uid,
+            gid: user.gid,
+            groups: self.groups(named, user.groups, faults),
+            after: sorted(given.after.as_ref(), |name| name.0.clone()),
+            requires: sorted(given.requires.as_ref(), |name| name.0.clone()),
+            ready: self.ready(named),
+            start_timeout_ms: given.start_timeout.as_ref().map_or(start_timeout, |time| time.0),
+            live: given.live.as_ref().and_then(|live| translate::live(live)),
+            restart: translate::restart(given, job),
+            critical: given.critical.as_ref().map_or(self.plan.services.len() == 1, |flag| flag.0),
+            stop_signal: self.stop_signal(named, faults),
+            stop_timeout_ms: millis(given.stop_timeout.as_ref(), defaults::STOP_TIMEOUT_MS),
+            logs: given.logs.as_ref().map_or(model::Logs::Forward, |logs| logs.value),
+            limits: translate::limits(given),
+            isolation: self.isolation(named, faults),
+            files: self.files(named, faults),
+        }
+    }
+
+    /// Notes a fault of something that the manifest says, or that the image says for it.
+    fn identity(&self, named: &Named, faults: &mut Faults) -> Option<Identity> {
+        let (spec, at, whose) = match &named.service.user {
+            Some(user) => (user.0.as_str(), user.span, ""),
+            None if self.image.config.user.is_empty() => ("root", named.name_span, ""),
+            None => {
+                (self.image.config.user.as_str(), named.name_span, "the image runs as a user that it lacks: ")
+            }
+        };
+        match self.accounts.identity(spec) {
+            Ok(identity) => Some(identity),
+            Err(unknown) => {
+                faults.push(self.unknown_account(&unknown, at, whose));
+                None
+            }
+        }
+    }
+
+    fn unknown_account(&self, unknown: &Unknown, at: Span, whose: &str) -> Fault {
+        let (what, file, guess) = match unknown {
+            Unknown::User(name) => {
+                ("user", "/etc/passwd", hint::did_you_mean(name, self.accounts.user_names()))
+            }
+            Unknown::Group(name) => {
+                ("group", "/etc/group", hint::did_you_mean(name, self.accounts.group_names()))
+            }
+        };
+        let (Unknown::User(name) | Unknown::Group(name)) = unknown;
+        Fault::new(Kind::Image, at, format!("{whose}there is no {what} `{name}` in the image"))
+            .label(format!("not in its {file}"))
+            .hint(guess.unwrap_or_else(|| format!("give the {what} by number")))
+    }
+
+    fn groups(&self, named: &Named, of_user: Vec<u32>, faults: &mut Faults) -> Vec<u32> {
+        let Some(list) = &named.service.groups else { return of_user };
+        let mut groups = Vec::new();
+        for spec in &list.value {
+            match self.accounts.group(&spec.0) {
+                Ok(gid) => groups.push(gid),
+                Err(unknown) => faults.push(self.unknown_account(&unknown, spec.span, "")),
+            }
+        }
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+
+    fn working_dir(&self, named: &Named, faults: &mut Faults) -> String {
+        let (path, at) = match &named.service.working_dir {
+            Some(path) => (path.0.clone(), path.span),
+            None => (absolute(&self.image.config.working_dir), named.name_span),
+        };
+        if OWN_FOLDERS.contains(&path.as_str()) {
+            return path;
+        }
+        let fault = match find(self.image.root, &path) {
+            Ok(_) if hidden_by(&path).is_some() => {
+                Fault::new(Kind::Image, at, format!("the working directory `{path}` is not there inside"))
+                    .label(format!("every service has a `{}` of its own", hidden_by(&path).unwrap_or("/")))
+            }
+            Ok(found) if found.entry.kind == EntryKind::Directory => return path,
+            Ok(_) => {
+                Fault::new(Kind::Image, at, format!("the working directory `{path}` is not a directory"))
+            }
+            Err(missing) => {
+                Fault::new(Kind::Image, at, format!("the working directory `{path}` does not exist"))
+                    .label(missing.why(&path))
+            }
+        };
+        faults.push(fault.hint("create it in the image, or name another in `working_dir`"));
+        path
+    }
+
+    /// What the manifest says; else a connection to what clients will connect to, where it says what that is.
+    fn ready(&self, named: &Named) -> model::Ready {
+        let guess = || {
+            let routes = self.plan.ingress.as_ref()?;
+            let first = routes.iter().find(|route| route.service == named.name)?;
+            (kind(&named.service) == model::Kind::Service).then_some(model::Ready::Tcp(first.target))
+        };
+        let given = named.service.ready.as_ref().and_then(|ready| translate::ready(&ready.value));
+        given.or_else(guess).unwrap_or(model::Ready::Started)
+    }
+
+    fn stop_signal(&self, named: &Named, faults: &mut Faults) -> u8 {
+        if let Some(signal) = &named.service.stop_signal {
+            return signal.0;
+        }
+        if self.image.config.stop_signal.is_empty() {
+            return defaults::STOP_SIGNAL.0;
+        }
+        match Signal::parse(&self.image.config.stop_signal) {
+            Ok(signal) => signal.0,
+            Err(wrong) => {
+                let what =
+                    format!("the image's stop signal `{}` is not a signal", self.image.config.stop_signal);
+                let fault = Fault::new(Kind::Image, named.name_span, what).label(wrong.why);
+                faults.push(fault.hint("name the service's own in `stop_signal`"));
+                defaults::STOP_SIGNAL.0
+            }
+        }
+    }
+
+    fn isolation(&self, named: &Named, faults: &mut Faults) -> model::Isolation {
+        let service = &named.service;
+        for path in service.writable.iter().flat_map(|list| list.value.iter()) {
+            if let Err(missing) = find(self.image.root, &path.0) {
+                let fault = Fault::new(Kind::Image, path.span, format!("`{}` cannot be written", path.0));
+                faults.push(fault.label(missing.why(&path.0)).hint("create it in the image"));
+            }
+        }
+        model::Isolation {
+            capabilities: sorted(service.capabilities.as_ref(), |name| name.0.clone()),
+            allow_syscalls: sorted(service.allow_syscalls.as_ref(), |name| name.0.clone()),
+            writable: service.writable.as_ref().map(|list| sorted(Some(list), |path| path.0.clone())),
+        }
+    }
+
+    fn files(&self, named: &Named, faults: &mut Faults) -> Vec<model::File> {
+        let mut files = Vec::new();
+        for (path, entry) in named.service.files.iter().flat_map(|map| map.0.iter()) {
+            if find(self.image.root, &path.0).is_ok_and(|found| found.entry.kind == EntryKind::Directory) {
+                let fault =
+                    Fault::new(Kind::Image, path.span, format!("`{}` is a directory in the image", path.0));
+                faults.push(fault.hint("name a file in it"));
+            }
+            let (content, mode) = match entry.as_ref().map(|entry| &entry.value) {
+                Some(FileEntry::Content(text)) => (Some(text), None),
+                Some(FileEntry::Rule(rule)) => (rule.content.as_deref(), rule.mode.as_deref()),
+                None => (None, None),
+            };
+            let content = content.map_or_else(String::new, |text| text.0.clone());
+            let mode = mode.map_or(defaults::FILE_MODE, |mode| mode.0);
+            files.push(model::File { path: path.0.clone(), content, mode });
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        files
+    }
+
+    fn control(&self, faults: &mut Faults) -> model::Control {
+        let (host, users) = match self.plan.document.control.as_ref().map(|control| &control.value) {
+            None => (None, None),
+            Some(ControlEntry::Host(host)) => (Some(host), None),
+            Some(ControlEntry::Rules(rules)) => (rules.host.as_deref(), rules.local_users.as_deref()),
+        };
+        let mut verbs: Vec<_> = host.into_iter().flatten().map(|verb| verb.value).collect();
+        verbs.sort_unstable();
+        verbs.dedup();
+        let mut local_uids = Vec::new();
+        for user in users.into_iter().flatten() {
+            match self.accounts.identity(&user.0) {
+                Ok(identity) => local_uids.push(identity.uid),
+                Err(unknown) => faults.push(self.unknown_account(&unknown, user.span, "")),
+            }
+        }
+        local_uids.sort_unstable();
+        local_uids.dedup();
+        model::Control { host: verbs, local_uids }
+    }
+}
+
+/// An image's working directory as an absolute path.
+fn absolute(path: &str) -> String {
+    let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    format!("/{}", parts.join("/"))
+}
+
+fn name(plan: &Plan) -> String {
+    match (&plan.document.name, plan.services.as_slice()) {
+        (Some(name), _) => name.0.clone(),
+        (None, [only]) => only.name.clone(),
+        (None, _) => defaults::NAME.to_owned(),
+    }
+}
+
+/// The TCP ports that the image exposes, for the only service.
+fn exposed(plan: &Plan, image: &Image<'_>) -> Vec<Route> {
+    let [only] = plan.services.as_slice() else { return Vec::new() };
+    let mut ports: Vec<u16> = image.config.exposed_ports.keys().filter_map(|text| tcp_port(text)).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    let route = |port| Route { port, service: only.name.clone(), target: port, proxy_protocol: false };
+    ports.into_iter().map(route).collect()
+}
+
+/// `80/tcp` or `80`; the protocol is TCP where none is given (image-spec, `ExposedPorts`).
+fn tcp_port(text: &str) -> Option<u16> {
+    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let port = port.parse().ok().filter(|port| *port != 0);
+    port.filter(|_| protocol == "tcp")
+}
+
+/// What the slowest chain of services that stop one after another may take, and the time for open connections.
+fn total_stop_timeout(services: &[model::Service]) -> u64 {
+    let mut until: BTreeMap<&str, u64> = BTreeMap::new();
+    for service in services {
+        let before =
+            service.after.iter().chain(&service.requires).filter_map(|name| until.get(name.as_str()));
+        let longest = before.max().copied().unwrap_or(0).saturating_add(service.stop_timeout_ms);
+        until.insert(&service.name, longest);
+    }
+    until.into_values().max().unwrap_or(0).saturating_add(defaults::DRAIN_MS)
+}
+
+fn sorted<T, K: Ord>(list: Option<&Spanned<Vec<Spanned<T>>>>, key: impl Fn(&T) -> K) -> Vec<K> {
+    let mut keys: Vec<K> =
+        list.into_iter().flat_map(|list| list.value.iter()).map(|item| key(&item.value)).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}

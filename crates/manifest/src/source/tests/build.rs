@@ -1,0 +1,163 @@
+//! What comes out of good manifests.
+
+use super::super::image::{Arch, Image, ImageConfig};
+use super::super::testing::Files;
+use super::super::{build, parse, resolve};
+use crate::model::{Check, Kind, Manifest, Policy, Ready};
+
+/// A small web server's image: its own user, a static program, a Python that is found by links.
+pub(super) fn files() -> Files {
+    let program = elf(62, None);
+    Files::default()
+        .file(
+            "/etc/passwd",
+            0o644,
+            "root:x:0:0::/root:/bin/sh\nnginx:x:101:102::/var/cache/nginx:/bin/false\n",
+        )
+        .file("/etc/group", 0o644, "root:x:0:\nnginx:x:102:\nwww-data:x:33:\nssl:x:40:nginx\n")
+        .file("/usr/sbin/nginx", 0o755, program.clone())
+        .file("/usr/bin/python3.11", 0o755, program.clone())
+        .link("/usr/bin/python3", "python3.11")
+        .link("/bin", "usr/bin")
+        .file("/usr/bin/env", 0o755, program.clone())
+        .file("/usr/bin/sh", 0o755, program)
+        .file("/srv/app.py", 0o755, "#!/usr/bin/env python3\n")
+        .file("/srv/data.txt", 0o644, "not a program")
+        .file("/opt/arm", 0o755, elf(183, None))
+        .file("/opt/dynamic", 0o755, elf(62, Some("/lib64/ld-linux-x86-64.so.2")))
+        .file("/opt/private", 0o700, "#!/bin/sh\n")
+        .file("/opt/windows", 0o755, "#!/bin/sh\r\n")
+        .file("/opt/node.js", 0o755, "#!/usr/bin/env node\n")
+        .file("/opt/text", 0o755, "hello")
+        .directory("/var/lib/data")
+        .directory("/tmp/work")
+        .file("/tmp/tool", 0o755, "#!/bin/sh\n")
+        .file("/locked/tool", 0o755, "#!/bin/sh\n")
+        .chmod("/locked", 0o700)
+}
+
+/// The headers of a 64-bit program, with a dynamic loader or without.
+pub(super) fn elf(machine: u16, loader: Option<&str>) -> Vec<u8> {
+    let mut bytes = vec![0_u8; 64];
+    bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    bytes[18..20].copy_from_slice(&machine.to_le_bytes());
+    bytes[32..40].copy_from_slice(&64_u64.to_le_bytes());
+    bytes[54..56].copy_from_slice(&56_u16.to_le_bytes());
+    bytes[56..58].copy_from_slice(&u16::from(loader.is_some()).to_le_bytes());
+    if let Some(loader) = loader {
+        let mut header = [0_u8; 56];
+        header[..4].copy_from_slice(&3_u32.to_le_bytes());
+        header[8..16].copy_from_slice(&120_u64.to_le_bytes());
+        header[32..40].copy_from_slice(&u64::try_from(loader.len() + 1).unwrap().to_le_bytes());
+        bytes.extend(header);
+        bytes.extend(loader.as_bytes());
+        bytes.push(0);
+    }
+    bytes
+}
+
+/// What that image's configuration says.
+pub(super) fn config() -> ImageConfig {
+    ImageConfig {
+        entrypoint: vec!["nginx".into()],
+        cmd: vec!["-g".into(), "daemon off;".into()],
+        env: vec!["PATH=/usr/sbin:/usr/bin".into(), "LANG=C".into()],
+        user: "nginx".into(),
+        working_dir: "/srv".into(),
+        stop_signal: "SIGQUIT".into(),
+        exposed_ports: [("80/tcp", ()), ("53/udp", ()), ("443", ())]
+            .map(|(port, ())| (port.to_owned(), serde_json::json!({})))
+            .into(),
+    }
+}
+
+fn manifest(source: &str) -> Manifest {
+    let (config, files) = (config(), files());
+    let image = Image { config: &config, root: &files, arch: Arch::X86_64 };
+    match build("cloister.yaml", source.as_bytes(), &image) {
+        Ok(manifest) => manifest,
+        Err(report) => panic!("{report}"),
+    }
+}
+
+#[test]
+fn the_smallest_manifest_takes_everything_from_the_image() {
+    let manifest = manifest("version: 1\n");
+    let [service] = manifest.services.as_slice() else { panic!() };
+    assert_eq!((manifest.name.as_str(), service.name.as_str()), ("app", "app"));
+    assert_eq!(service.argv, ["/usr/sbin/nginx", "-g", "daemon off;"]);
+    assert_eq!((service.uid, service.gid, service.groups.as_slice()), (101, 102, [40].as_slice()));
+    assert_eq!((service.cwd.as_str(), service.stop_signal), ("/srv", 3));
+    let env: Vec<_> = service.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(env, ["HOME=/var/cache/nginx", "LANG=C", "PATH=/usr/sbin:/usr/bin"]);
+    let ports: Vec<_> = manifest.ingress.iter().map(|ingress| (ingress.port, ingress.target)).collect();
+    assert_eq!(ports, [(80, 80), (443, 443)]);
+    assert_eq!(service.ready, Ready::Started, "an exposed port is a hint, not a promise");
+    assert!(service.critical);
+}
+
+#[test]
+fn one_service_can_be_named_in_one_line() {
+    let manifest = manifest("version: 1\nservices: {web: }\ningress: [{port: 8080, target: 80}]\n");
+    assert_eq!((manifest.name.as_str(), manifest.services[0].name.as_str()), ("web", "web"));
+    assert_eq!(manifest.services[0].ready, Ready::Tcp(80));
+}
+
+#[test]
+fn every_field_has_its_place_in_the_model() {
+    let manifest = manifest(include_str!("../../../testdata/full.yaml"));
+    let golden = include_str!("../../../testdata/full.json");
+    let found = serde_json::to_string_pretty(&manifest).unwrap();
+    super::golden::compare("full.json", golden, &(found + "\n"));
+}
+
+#[test]
+fn the_arrangement_of_the_file_does_not_reach_the_measurement() {
+    let one = "version: 1\nservices:\n  a: {command: [sh]}\n  b: {command: [nginx], after: [a, c]}\n  c: {command: [env]}\n";
+    let other = "services:\n  c: {command: [env]}\n  b: {after: [c, a], command: [nginx]}\n  a: {command: [sh]}\nversion: 1\n";
+    assert_eq!(manifest(one).to_json().unwrap(), manifest(other).to_json().unwrap());
+    let names: Vec<_> = manifest(one).services.into_iter().map(|service| service.name).collect();
+    assert_eq!(names, ["a", "c", "b"]);
+}
+
+#[test]
+fn arguments_keep_the_entrypoint_and_a_command_replaces_both() {
+    let argv =
+        |service: &str| manifest(&format!("version: 1\nservice: {service}\n")).services[0].argv.clone();
+    assert_eq!(argv("{args: [-t]}"), ["/usr/sbin/nginx", "-t"]);
+    assert_eq!(argv("{command: [python3]}"), ["/usr/bin/python3"]);
+    assert_eq!(argv("{command: [sh, -c], args: [echo 1]}"), ["/usr/bin/sh", "-c", "echo 1"]);
+    assert_eq!(argv("{command: [./app.py]}"), ["/srv/app.py"]);
+    assert_eq!(argv("{command: [nginx, 80, true, 1.10]}"), ["/usr/sbin/nginx", "80", "true", "1.10"]);
+}
+
+#[test]
+fn a_job_runs_once_and_is_done_when_it_has_ended() {
+    let manifest = manifest("version: 1\nservice: {kind: job, live: }\n".replace(", live: ", "").as_str());
+    let service = &manifest.services[0];
+    assert_eq!((service.kind, service.restart.policy), (Kind::Job, Policy::Never));
+    assert_eq!(service.ready, Ready::Started);
+}
+
+#[test]
+fn the_whole_stop_takes_as_long_as_its_slowest_chain() {
+    let source = "version: 1\nservices:\n  a: {command: [sh], stop_timeout: 20s}\n  b: {command: [sh], after: [a]}\n  c: {command: [sh]}\n";
+    assert_eq!(manifest(source).stop_timeout_ms, 35_000);
+}
+
+#[test]
+fn a_watchdog_is_its_own_interval() {
+    let manifest = manifest("version: 1\nservice: {ready: notify, live: {watchdog: 7s}}\n");
+    let live = manifest.services[0].live.clone().unwrap();
+    assert_eq!((live.check, live.interval_ms), (Check::Watchdog, 7000));
+}
+
+#[test]
+fn checking_and_resolving_can_be_two_steps() {
+    let checked =
+        parse("cloister.yaml", b"version: 1\nservices: {b: {after: [a]}, a: {command: [sh]}}\n").unwrap();
+    assert_eq!(checked.services().collect::<Vec<_>>(), ["a", "b"]);
+    let (config, files) = (config(), files());
+    let image = Image { config: &config, root: &files, arch: Arch::X86_64 };
+    assert_eq!(resolve(&checked, &image).unwrap().services.len(), 2);
+}

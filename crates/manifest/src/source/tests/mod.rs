@@ -1,0 +1,6 @@
+//! The whole way from text to manifest: golden reports, and properties.
+
+mod build;
+mod golden;
+mod properties;
+mod schema;

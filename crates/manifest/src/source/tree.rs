@@ -1,0 +1,372 @@
+//! YAML as a tree whose every part knows where it stands.
+//!
+//! Its law: nothing is converted. A scalar is its text and whether it was quoted; what it means is for the field that it
+//! stands in (so `no` is never false and `1.10` stays `1.10`). Depth, nodes and text are bounded with aliases expanded, so a
+//! small file cannot become a large tree.
+//!
+//! The syntax is `granit-parser`'s. Tags, merge keys and further documents are refused: each lets a file say something
+//! that its reader does not see.
+
+use std::collections::HashMap;
+
+use granit_parser::{Event, Parser, ScalarStyle, ScanError, StrInput};
+
+use super::fault::{Fault, Faults, Kind, Span};
+
+/// The longest source in bytes: as much as a manifest may have inside.
+pub(super) const MAX_SOURCE: usize = crate::model::MAX_BYTES;
+
+/// The most nodes, with aliases expanded. The largest manifest (60 services, every field given) has about 5000.
+const MAX_NODES: usize = 50_000;
+
+/// The most bytes of text, with aliases expanded: what the source could have written out itself.
+const MAX_TEXT: usize = MAX_SOURCE;
+
+/// The deepest nesting. The deepest field of the format lies at 7.
+const MAX_DEPTH: usize = 32;
+
+/// A part of the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    pub(super) span: Span,
+    pub(super) value: Value,
+}
+
+/// What a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    /// Nothing, `~` or `null`.
+    Null,
+    Scalar(Scalar),
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+/// A single value as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Scalar {
+    pub(super) text: String,
+    /// Written without quotes, so that it may be a number or a boolean.
+    pub(super) plain: bool,
+}
+
+/// One field of a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) key_span: Span,
+    pub(super) value: Node,
+}
+
+impl Node {
+    /// Its shape, for people.
+    pub(super) fn shape(&self) -> &'static str {
+        match &self.value {
+            Value::Null => "nothing",
+            Value::Scalar(Scalar { text, plain: true }) if is_number(text) => "a number",
+            Value::Scalar(Scalar { text, plain: true }) if text == "true" || text == "false" => "a boolean",
+            Value::Scalar(_) => "a text",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a map",
+        }
+    }
+
+    /// Nodes and bytes of text in it.
+    fn weight(&self) -> (usize, usize) {
+        let add = |a: (usize, usize), b: (usize, usize)| (a.0.saturating_add(b.0), a.1.saturating_add(b.1));
+        match &self.value {
+            Value::Null => (1, 0),
+            Value::Scalar(scalar) => (1, scalar.text.len()),
+            Value::List(items) => items.iter().map(Node::weight).fold((1, 0), add),
+            Value::Map(entries) => entries.iter().map(Entry::weight).fold((1, 0), add),
+        }
+    }
+}
+
+impl Entry {
+    fn weight(&self) -> (usize, usize) {
+        let (nodes, text) = self.value.weight();
+        (nodes.saturating_add(1), text.saturating_add(self.key.len()))
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '+' || c == '.')
+        && text.parse::<f64>().is_ok()
+}
+
+/// Reads the one document of a source. Faults that do not hinder the reading are pushed; `None` comes with one that does.
+pub(super) fn read(source: &str, faults: &mut Faults) -> Option<Node> {
+    if source.len() > MAX_SOURCE {
+        let what =
+            format!("the manifest has {} bytes, more than the {MAX_SOURCE} that are read", source.len());
+        faults.push(Fault::new(Kind::Limit, Span::default(), what).hint("put large files into the image"));
+        return None;
+    }
+    match document(source, faults) {
+        Ok(node) => Some(node),
+        Err(fault) => {
+            faults.push(*fault);
+            None
+        }
+    }
+}
+
+/// Boxed, since it is large and rare.
+type Stop = Box<Fault>;
+
+fn document(source: &str, faults: &mut Faults) -> Result<Node, Stop> {
+    let mut options = granit_parser::Options::default();
+    options.flow_nesting_limit = MAX_DEPTH;
+    options.block_nesting_limit = MAX_DEPTH;
+    options.disallow_directives = true;
+    options.set_emit_comments(false);
+    let parser = Parser::new_from_str_with_options(source, options);
+    let mut reader = Reader { parser, anchors: HashMap::new(), nodes: 0, text: 0, faults };
+    let node = reader.whole()?;
+    reader.nothing_more()?;
+    Ok(node)
+}
+
+struct Reader<'a, 'f> {
+    parser: Parser<'a, StrInput<'a>>,
+    /// What each anchor names, by the parser's number for it.
+    anchors: HashMap<usize, Node>,
+    nodes: usize,
+    text: usize,
+    faults: &'f mut Faults,
+}
+
+impl<'a> Reader<'a, '_> {
+    /// The next event. A tag is a fault, and then as if it were not there.
+    fn next(&mut self) -> Result<(Event<'a>, Span), Stop> {
+        match self.parser.next_event() {
+            Some(Ok((event, span))) => {
+                if let Some(tag) = event.tag() {
+                    let at = span.tag_span().map_or_else(|| span_of(&span), |tag| span_of(&tag));
+                    let fault = Fault::new(
+                        Kind::Syntax,
+                        at,
+                        format!("the tag `{}` is not read here", tag.original()),
+                    );
+                    self.faults.push(fault.hint("remove it: a field knows what it holds"));
+                }
+                Ok((event, span_of(&span)))
+            }
+            Some(Err(error)) => Err(Box::new(syntax(&error))),
+            None => Ok((Event::StreamEnd, Span::default())),
+        }
+    }
+
+    /// Everything up to and with the first document's node.
+    fn whole(&mut self) -> Result<Node, Stop> {
+        loop {
+            match self.next()? {
+                (Event::StreamStart | Event::DocumentStart(..), _) => {}
+                (Event::StreamEnd, span) => return Ok(Node { span, value: Value::Null }),
+                (event, span) => return self.node(event, span, 0),
+            }
+        }
+    }
+
+    fn nothing_more(&mut self) -> Result<(), Stop> {
+        loop {
+            match self.next()? {
+                (Event::DocumentEnd, _) => {}
+                (Event::StreamEnd, _) => return Ok(()),
+                (_, span) => {
+                    let fault = Fault::new(Kind::Syntax, span, "a second document begins here");
+                    return Err(Box::new(fault.hint("a manifest is one document: remove `---`")));
+                }
+            }
+        }
+    }
+
+    /// The node that an event begins.
+    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Stop> {
+        let anchor = event.anchor_id();
+        if depth > MAX_DEPTH {
+            return Err(Box::new(Fault::new(
+                Kind::Limit,
+                span,
+                format!("nested more than {MAX_DEPTH} deep"),
+            )));
+        }
+        let node = match event {
+            Event::Alias(id) => return self.alias(id, span),
+            Event::Scalar(text, style, ..) => self.scalar(text.into_owned(), style, span)?,
+            Event::SequenceStart(..) => self.list(span, depth)?,
+            Event::MappingStart(..) => self.map(span, depth)?,
+            _ => return Err(Box::new(Fault::new(Kind::Syntax, span, "a value was expected here"))),
+        };
+        if let Some(id) = anchor {
+            self.anchors.insert(id, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn scalar(&mut self, text: String, style: ScalarStyle, span: Span) -> Result<Node, Stop> {
+        self.spend(1, text.len(), span)?;
+        let plain = style == ScalarStyle::Plain;
+        let value = if plain && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL") {
+            Value::Null
+        } else {
+            Value::Scalar(Scalar { text, plain })
+        };
+        Ok(Node { span, value })
+    }
+
+    fn list(&mut self, begin: Span, depth: usize) -> Result<Node, Stop> {
+        self.spend(1, 0, begin)?;
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, end) => {
+                    return Ok(Node { span: joined(begin, end), value: Value::List(items) });
+                }
+                (event, span) => items.push(self.node(event, span, depth.saturating_add(1))?),
+            }
+        }
+    }
+
+    fn map(&mut self, begin: Span, depth: usize) -> Result<Node, Stop> {
+        self.spend(1, 0, begin)?;
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut first: HashMap<String, Span> = HashMap::new();
+        loop {
+            let (event, span) = self.next()?;
+            if event == Event::MappingEnd {
+                return Ok(Node { span: joined(begin, span), value: Value::Map(entries) });
+            }
+            let key = self.node(event, span, depth.saturating_add(1))?;
+            let (event, span) = self.next()?;
+            let value = self.node(event, span, depth.saturating_add(1))?;
+            let Some(name) = self.key(&key) else { continue };
+            if let Some(earlier) = first.get(&name) {
+                let fault = Fault::new(Kind::Duplicate, key.span, format!("`{name}` is given twice"));
+                self.faults.push(fault.label("again here").related(*earlier, "first here"));
+                continue;
+            }
+            first.insert(name.clone(), key.span);
+            entries.push(Entry { key: name, key_span: key.span, value });
+        }
+    }
+
+    /// The name a key stands for.
+    fn key(&mut self, key: &Node) -> Option<String> {
+        let fault = match &key.value {
+            Value::Scalar(Scalar { text, plain: true }) if text == "<<" => {
+                Fault::new(Kind::Syntax, key.span, "merge keys are not read here")
+                    .hint("write the fields out: who reads the manifest then sees all of it")
+            }
+            Value::Scalar(scalar) => return Some(scalar.text.clone()),
+            _ => Fault::new(Kind::WrongType, key.span, format!("a field's name cannot be {}", key.shape()))
+                .hint("quote it if it is a text"),
+        };
+        self.faults.push(fault);
+        None
+    }
+
+    fn alias(&mut self, id: usize, span: Span) -> Result<Node, Stop> {
+        let within = || Box::new(Fault::new(Kind::Syntax, span, "an alias within what it stands for"));
+        let (nodes, text) = self.anchors.get(&id).map(Node::weight).ok_or_else(within)?;
+        self.spend(nodes, text, span)?;
+        self.anchors.get(&id).cloned().ok_or_else(within)
+    }
+
+    /// Counts what the tree grows by.
+    fn spend(&mut self, nodes: usize, text: usize, span: Span) -> Result<(), Stop> {
+        self.nodes = self.nodes.saturating_add(nodes);
+        self.text = self.text.saturating_add(text);
+        if self.nodes > MAX_NODES {
+            return Err(Box::new(Fault::new(Kind::Limit, span, format!("more than {MAX_NODES} values"))));
+        }
+        if self.text > MAX_TEXT {
+            return Err(Box::new(Fault::new(
+                Kind::Limit,
+                span,
+                format!("more than {MAX_TEXT} bytes of text"),
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn span_of(span: &granit_parser::Span) -> Span {
+    span.byte_range().map_or_else(Span::default, |range| Span { start: range.start, end: range.end })
+}
+
+fn joined(begin: Span, end: Span) -> Span {
+    Span { start: begin.start, end: end.end.max(begin.end) }
+}
+
+fn syntax(error: &ScanError) -> Fault {
+    let start = error.marker().byte_offset().unwrap_or(0);
+    Fault::new(Kind::Syntax, Span { start, end: start }, format!("not YAML: {}", error.info()))
+        .hint("check the indentation (spaces, never tabs) and that quotes and brackets are closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(source: &str) -> Result<Node, Vec<Fault>> {
+        let mut faults = Faults::default();
+        match read(source, &mut faults) {
+            Some(node) if faults.is_empty() => Ok(node),
+            _ => Err(faults.into_report("x", source).unwrap().faults().to_vec()),
+        }
+    }
+
+    fn what(source: &str) -> String {
+        tree(source).unwrap_err().iter().map(|fault| fault.what.clone()).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn a_scalar_stays_as_it_is_written() {
+        let Value::List(items) = tree("[no, 1.10, \"\", ~, 'x', 0x10]").unwrap().value else { panic!() };
+        let shown: Vec<_> = items
+            .iter()
+            .map(|item| match &item.value {
+                Value::Scalar(scalar) => format!("{}:{}", scalar.text, scalar.plain),
+                other => format!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(shown, ["no:true", "1.10:true", ":false", "Null", "x:false", "0x10:true"]);
+    }
+
+    #[test]
+    fn spans_are_bytes_of_the_source() {
+        let source = "a: é\nbé: [1, 22]\n";
+        let Value::Map(entries) = tree(source).unwrap().value else { panic!() };
+        let text = |span: Span| &source[span.start..span.end];
+        assert_eq!((text(entries[0].key_span), text(entries[0].value.span)), ("a", "é"));
+        assert_eq!((text(entries[1].key_span), text(entries[1].value.span)), ("bé", "[1, 22]"));
+    }
+
+    #[test]
+    fn what_hides_meaning_is_refused() {
+        assert_eq!(what("a: !!str 1"), "the tag `!!str` is not read here");
+        assert_eq!(what("a: &x {b: 1}\nc:\n  <<: *x"), "merge keys are not read here");
+        assert_eq!(what("a: 1\n---\nb: 2"), "a second document begins here");
+        assert_eq!(what("a: 1\na: 2"), "`a` is given twice");
+        assert_eq!(what("[a]: 1"), "a field's name cannot be a list");
+        assert_eq!(what("a: &x [*x]"), "an alias within what it stands for");
+        assert!(what("%YAML 1.1\n---\na: 1").starts_with("not YAML: "));
+    }
+
+    #[test]
+    fn an_alias_is_what_it_names_and_no_bomb() {
+        assert_eq!(tree("a: &x [1]\nb: *x").unwrap().weight(), tree("a: [1]\nb: [1]").unwrap().weight());
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..12 {
+            let line = format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 10].join(", "));
+            bomb.push_str(&line);
+        }
+        assert_eq!(what(&bomb), "more than 50000 values");
+        let long = format!("a: &a {}\nb: [{}]", "x".repeat(100_000), ["*a"; 20].join(", "));
+        assert!(what(&long).ends_with("bytes of text"));
+        assert!(tree(&"[".repeat(10_000)).is_err());
+        assert!(tree(&"- ".repeat(10_000)).is_err());
+    }
+}

@@ -1,0 +1,447 @@
+//! What a single value can be: durations, sizes, ports, names, signals.
+//!
+//! Its law: a unit is always written, and a value out of its range is refused here, so that no later code checks it again.
+//! Each type says what it is in one sentence, reads itself, and describes itself in the schema.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::read::{FromScalar, Wrong};
+use super::tree::Scalar;
+use crate::model;
+
+/// Declares a type around one number or text, with its schema.
+macro_rules! unit {
+    ($(#[$meta:meta])* $name:ident($inner:ty), $schema:tt) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+        pub(super) struct $name(pub(super) $inner);
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
+unit!(
+    /// The version of the format.
+    Version(u32),
+    { "const": 1 }
+);
+
+unit!(
+    /// A boolean: `true` or `false`, not the words of YAML 1.1.
+    Flag(bool),
+    { "type": "boolean" }
+);
+
+unit!(
+    /// Any text. Numbers and booleans are taken as they are written.
+    Text(String),
+    { "type": ["string", "number", "boolean"] }
+);
+
+unit!(
+    /// Milliseconds.
+    Duration(u64),
+    {
+        "type": "string",
+        "minLength": 2,
+        "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$",
+        "description": "A duration: `250ms`, `10s`, `5m`, `1h`, or together as in `1m30s`; at most `24h`.",
+        "examples": ["10s", "1m30s"],
+    }
+);
+
+unit!(
+    /// Milliseconds, more than none.
+    Period(u64),
+    {
+        "type": "string",
+        "minLength": 2,
+        "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$",
+        "description": "A duration over zero: `250ms`, `10s`, `5m`, `1h`, or together as in `1m30s`; at most `24h`.",
+        "examples": ["10s", "1m30s"],
+    }
+);
+
+unit!(
+    /// Bytes.
+    Size(u64),
+    {
+        "type": "string",
+        "pattern": "^[0-9]+ ?(KiB|MiB|GiB)$",
+        "description": "A size in KiB, MiB or GiB: `512MiB`; from 1 MiB to 1024 GiB.",
+        "examples": ["64MiB", "2GiB"],
+    }
+);
+
+unit!(
+    /// Thousandths of a CPU.
+    Cpu(u32),
+    {
+        "type": "number",
+        "minimum": 0.01,
+        "maximum": 1024,
+        "description": "A number of CPUs, in steps of 0.001: `0.5` is half of one.",
+        "examples": [0.5, 2],
+    }
+);
+
+unit!(
+    /// A TCP port.
+    Port(u16),
+    { "type": "integer", "minimum": 1, "maximum": 65535, "description": "A TCP port." }
+);
+
+unit!(
+    /// A small whole number, at least 1.
+    Count(u32),
+    { "type": "integer", "minimum": 1, "maximum": 1_048_576 }
+);
+
+unit!(
+    /// Permission bits.
+    Mode(u32),
+    {
+        "type": ["string", "integer"],
+        "pattern": "^0?[0-7]{3}$",
+        "description": "Permission bits in octal: `0444`.",
+        "examples": ["0444", "0555"],
+    }
+);
+
+/// The largest duration: a day. Longer is a mistake in the unit, and keeps sums of durations far from overflow.
+const MAX_DURATION_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// The smallest size. A tmpfs of size 0 has no limit at all, and no program runs in less than this.
+const MIN_SIZE: u64 = 1 << 20;
+
+/// The largest size: more memory than any enclave has.
+const MAX_SIZE: u64 = 1 << 40;
+
+impl FromScalar for Version {
+    const WANTED: &'static str = "a known version (`1`)";
+
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+        match number::<u32>(scalar)? {
+            model::VERSION => Ok(Self(model::VERSION)),
+            other => Err(Wrong::why(format!("there is no version {other}")).hint("write `version: 1`")),
+        }
+    }
+}
+
+impl FromScalar for Flag {
+    const WANTED: &'static str = "`true` or `false`";
+
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+        match (scalar.text.as_str(), scalar.plain) {
+            ("true", true) => Ok(Self(true)),
+            ("false", true) => Ok(Self(false)),
+            (word, _) => Err(match word.to_ascii_lowercase().as_str() {
+                "true" | "yes" | "on" | "y" | "1" => Wrong::default().hint("write `true`"),
+                "false" | "no" | "off" | "n" | "0" => Wrong::default().hint("write `false`"),
+                _ => Wrong::default(),
+            }),
+        }
+    }
+}
+
+impl FromScalar for Text {
+    const WANTED: &'static str = "a text";
+
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+        if scalar.text.contains('\0') {
+            return Err(Wrong::why("it contains a NUL byte, which no program can be given"));
+        }
+        Ok(Self(scalar.text.clone()))
+    }
+}
+
+impl FromScalar for Duration {
+    const WANTED: &'static str = "a duration such as `10s`";
+
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+        match milliseconds(&scalar.text) {
+            Some(ms) if ms <= MAX_DURATION_MS => Ok(Self(ms)),
+            Some(_) => Err(Wrong::why("more than 24h")),
+            None => Err(duration_hint(&scalar.text)),
+        }
+    }
+}
+
+impl FromScalar for Period {
+    const WANTED: &'static str = "a duration over zero, such as `10s`";
+
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+        match Duration::from_scalar(scalar)? {
+            Duration(0) => Err(Wrong::why("it must be over zero")),
+            Duration(ms) => Ok(Self(ms)),
+        }
+    }
+}
+
+impl FromScalar for Size {
+    const WANTED: &'static str = "a size such as `512MiB`";
+
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+        match bytes(&scalar.text) {
+            Some(size) if size < MIN_SIZE => Err(Wrong::why("less than 1MiB")),
+            Some(size) if size > MAX_SIZE => Err(Wrong::why("more than 1024GiB")),
+            Some(size) => Ok(Self(size)),
+            None => Err(size_hint(&scalar.text)),
+        }
+    }
+}
+
+impl FromScalar for Cpu {
+    const WANTED: &'static str = "a number of CPUs such as `0.5`";
+
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+        unquoted(scalar)?;
+        let millis = thousandths(&scalar.text).ok_or_else(|| match scalar.text.strip_suffix('m') {
+            Some(millis) if thousandths(millis).is_some() => {
+                Wrong::why("thousandths are written as a fraction")
+            }
+            _ => Wrong::default(),
+        })?;
+        match millis {
+            0..10 => Err(Wrong::why("less than 0.01, the least the kernel can share out")),
+            10..=1_024_000 => Ok(Self(millis)),
+            _ => Err(Wrong::why("more than 1024")),
+        }
+    }
+}
+
+impl FromScalar for Port {
+    const WANTED: &'static str = "a port from 1 to 65535";
+
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+        match number::<u16>(scalar)? {
+            0 => Err(Wrong::why("port 0 means any port, which nobody could find")),
+            port => Ok(Self(port)),
+        }
+    }
+}
+
+impl FromScalar for Count {
+    const WANTED: &'static str = "a whole number from 1 to 1048576";
+
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+        match number::<u32>(scalar)? {
+            count @ 1..=1_048_576 => Ok(Self(count)),
+            _ => Err(Wrong::default()),
+        }
+    }
+}
+
+impl FromScalar for Mode {
+    const WANTED: &'static str = "a mode such as `0444`";
+
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+        let text = scalar.text.strip_prefix("0o").unwrap_or(&scalar.text);
+        let digits = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+        match u32::from_str_radix(text, 8) {
+            Ok(mode) if digits && mode <= 0o777 => Ok(Self(mode)),
+            Ok(mode) if digits && mode > 0o777 => {
+                Err(Wrong::why("set-user-ID, set-group-ID and sticky bits have no use here"))
+            }
+            _ => Err(Wrong::default()),
+        }
+    }
+}
+
+/// Refuses a number in quotes: what looks like a text should be one.
+fn unquoted(scalar: &Scalar) -> Result<(), Wrong> {
+    if scalar.plain {
+        return Ok(());
+    }
+    Err(Wrong::why("it is quoted, and so a text").hint("remove the quotes"))
+}
+
+/// A whole number in decimal.
+fn number<N: std::str::FromStr>(scalar: &Scalar) -> Result<N, Wrong> {
+    unquoted(scalar)?;
+    let digits = !scalar.text.is_empty() && scalar.text.bytes().all(|b| b.is_ascii_digit());
+    let leading_zero = scalar.text.len() > 1 && scalar.text.starts_with('0');
+    match scalar.text.parse() {
+        Ok(number) if digits && !leading_zero => Ok(number),
+        _ if digits && leading_zero => {
+            Err(Wrong::why("a leading zero could mean octal").hint("remove the zeros"))
+        }
+        _ => Err(Wrong::default()),
+    }
+}
+
+/// `1h`, `2m`, `3s`, `4ms`, or several of them, the larger first.
+fn milliseconds(text: &str) -> Option<u64> {
+    const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+    let mut rest = text;
+    let mut total: u64 = 0;
+    for (unit, factor) in UNITS {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (amount, after) = rest.split_at_checked(digits)?;
+        let letters = after.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (word, after) = after.split_at_checked(letters)?;
+        if word == unit && digits > 0 {
+            total = total.checked_add(amount.parse::<u64>().ok()?.checked_mul(factor)?)?;
+            rest = after;
+        }
+    }
+    (rest.is_empty() && !text.is_empty()).then_some(total)
+}
+
+fn duration_hint(text: &str) -> Wrong {
+    let wrong = Wrong::why("wanted a number and one of `ms`, `s`, `m`, `h`");
+    let whole: String = text.chars().take_while(char::is_ascii_digit).collect();
+    let unit = text.get(whole.len()..).unwrap_or("").trim().to_ascii_lowercase();
+    match unit.as_str() {
+        _ if whole.is_empty() => wrong,
+        "" | "sec" | "secs" | "second" | "seconds" => wrong.hint(format!("write `{whole}s` for seconds")),
+        "min" | "mins" | "minute" | "minutes" => wrong.hint(format!("write `{whole}m` for minutes")),
+        "hour" | "hours" | "hr" => wrong.hint(format!("write `{whole}h` for hours")),
+        "d" | "day" | "days" => wrong.hint("write it in hours"),
+        _ if unit.starts_with('.') => wrong.hint("write a fraction in a smaller unit: `1500ms`"),
+        _ => wrong,
+    }
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (amount, unit) = text.split_at_checked(digits)?;
+    let shift = match unit.strip_prefix(' ').unwrap_or(unit) {
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return None,
+    };
+    amount.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+fn size_hint(text: &str) -> Wrong {
+    let wrong = Wrong::why("wanted a whole number and one of `KiB`, `MiB`, `GiB`");
+    let whole: String = text.chars().take_while(char::is_ascii_digit).collect();
+    let unit = text.get(whole.len()..).unwrap_or("").trim().to_ascii_lowercase();
+    match unit.chars().next() {
+        _ if whole.is_empty() => wrong,
+        None | Some('b') => wrong.hint("write the unit, as in `64MiB`"),
+        Some('k') => wrong.hint(format!("write `{whole}KiB`: units here are powers of 1024")),
+        Some('m') => wrong.hint(format!("write `{whole}MiB`: units here are powers of 1024")),
+        Some('g') => wrong.hint(format!("write `{whole}GiB`: units here are powers of 1024")),
+        Some('.') => wrong.hint("write a fraction in a smaller unit: `1536MiB`"),
+        Some(_) => wrong,
+    }
+}
+
+/// A decimal number with up to three digits after its point, in thousandths.
+fn thousandths(text: &str) -> Option<u32> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(part) || part.len() > 3 {
+        return None;
+    }
+    let part: u32 = format!("{part:0<3}").parse().ok()?;
+    whole.parse::<u32>().ok()?.checked_mul(1000)?.checked_add(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(text: &str) -> Scalar {
+        Scalar { text: text.to_owned(), plain: true }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        for (text, ms) in [
+            ("0s", Some(0)),
+            ("250ms", Some(250)),
+            ("10s", Some(10_000)),
+            ("1m30s", Some(90_000)),
+            ("1h2m3s4ms", Some(3_723_004)),
+            ("24h", Some(86_400_000)),
+            ("30s1m", None),
+            ("10", None),
+            ("", None),
+            ("s", None),
+            ("-1s", None),
+            ("1.5s", None),
+            ("10s ", None),
+            ("99999999999999999999s", None),
+        ] {
+            assert_eq!(milliseconds(text), ms, "{text}");
+        }
+        assert_eq!(Duration::from_scalar(&plain("25h")), Err(Wrong::why("more than 24h")));
+        assert_eq!(Duration::from_scalar(&plain("10")).unwrap_err().hint.unwrap(), "write `10s` for seconds");
+        assert_eq!(
+            Duration::from_scalar(&plain("5 min")).unwrap_err().hint.unwrap(),
+            "write `5m` for minutes"
+        );
+    }
+
+    #[test]
+    fn sizes_are_powers_of_1024() {
+        for (text, size) in [
+            ("1MiB", Some(1 << 20)),
+            ("512 MiB", Some(512 << 20)),
+            ("2GiB", Some(2 << 30)),
+            ("1024KiB", Some(1 << 20)),
+            ("512M", None),
+            ("MiB", None),
+            ("99999999999999999999GiB", None),
+            ("18446744073709551615KiB", None),
+        ] {
+            assert_eq!(bytes(text), size, "{text}");
+        }
+        assert_eq!(Size::from_scalar(&plain("1KiB")), Err(Wrong::why("less than 1MiB")));
+        let hint = Size::from_scalar(&plain("512MB")).unwrap_err().hint.unwrap();
+        assert_eq!(hint, "write `512MiB`: units here are powers of 1024");
+    }
+
+    #[test]
+    fn cpus_are_counted_in_thousandths() {
+        for (text, millis) in [
+            ("0.5", Some(500)),
+            ("2", Some(2000)),
+            ("0.125", Some(125)),
+            ("1.", None),
+            (".5", None),
+            ("1e3", None),
+        ] {
+            assert_eq!(thousandths(text), millis, "{text}");
+        }
+        assert!(Cpu::from_scalar(&plain("0")).is_err());
+        assert!(Cpu::from_scalar(&plain("1025")).is_err());
+        assert!(Cpu::from_scalar(&Scalar { text: "1".into(), plain: false }).is_err());
+    }
+
+    #[test]
+    fn a_number_is_decimal_and_has_no_quotes() {
+        assert_eq!(Port::from_scalar(&plain("80")), Ok(Port(80)));
+        for text in ["0", "65536", "-1", "+80", "080", "0x50", "8_0", "80.0", ""] {
+            assert!(Port::from_scalar(&plain(text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        for (text, mode) in [
+            ("0444", Some(0o444)),
+            ("755", Some(0o755)),
+            ("0o644", Some(0o644)),
+            ("4755", None),
+            ("999", None),
+            ("7", None),
+        ] {
+            assert_eq!(Mode::from_scalar(&plain(text)).ok(), mode.map(Mode), "{text}");
+        }
+    }
+}

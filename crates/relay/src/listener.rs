@@ -1,0 +1,122 @@
+//! A listening socket in the Tokio reactor: vsock, TCP or Unix.
+//!
+//! Its law: what it accepts is a [`Stream`], non-blocking and not inherited by children. It leaves deciding whom to admit,
+//! and what to do when accepting fails, to [`crate::Gate`].
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+
+use cloister_sys::reactor::Registered;
+use cloister_sys::vsock;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+use crate::stream::Stream;
+
+/// Connections that may wait to be accepted. As many as a burst brings while one turn of the reactor lasts; Linux cuts
+/// it to `net.core.somaxconn`, 4096.
+const BACKLOG: u16 = 1024;
+
+/// Who is at the other end of an accepted connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A TCP client.
+    Tcp(SocketAddr),
+    /// A machine and a port on it.
+    Vsock(vsock::Address),
+    /// Somebody on this machine.
+    Local,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    io: Registered,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Vsock,
+    Tcp,
+    Unix,
+}
+
+impl Listener {
+    /// Listens on a vsock port for peers of any CID.
+    ///
+    /// Errors: as [`vsock::listen`].
+    pub fn vsock(port: u32) -> io::Result<Self> {
+        Self::over(vsock::listen(port, u32::from(BACKLOG))?, Kind::Vsock)
+    }
+
+    /// Listens on a TCP address; port 0 lets the system choose.
+    ///
+    /// Errors: `AddrInUse`, `AddrNotAvailable`, `PermissionDenied` for a port below 1024.
+    pub fn tcp(address: SocketAddr) -> io::Result<Self> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, &address)?;
+        rustix::net::listen(&socket, i32::from(BACKLOG.cast_signed()))?;
+        Self::over(socket, Kind::Tcp)
+    }
+
+    /// Takes a TCP listener.
+    pub fn from_tcp(listener: TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Self::over(listener.into(), Kind::Tcp)
+    }
+
+    /// Takes a Unix listener.
+    pub fn from_unix(listener: UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Self::over(listener.into(), Kind::Unix)
+    }
+
+    /// The address a TCP listener has. Other kinds have none.
+    #[must_use]
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        SocketAddr::try_from(rustix::net::getsockname(&*self.io).ok()?).ok()
+    }
+
+    /// Waits for a connection.
+    ///
+    /// Errors: those of `accept4(2)`. Only [`crate::Gate::next`] should have to think about them.
+    pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        loop {
+            let mut ready = self.io.readable().await?;
+            match self.try_accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn over(socket: OwnedFd, kind: Kind) -> io::Result<Self> {
+        Ok(Self { io: Registered::new(socket)?, kind })
+    }
+
+    fn try_accept(&self) -> io::Result<(Stream, Peer)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        match self.kind {
+            Kind::Vsock => {
+                let (socket, peer) = vsock::accept(&*self.io)?;
+                Ok((Stream::over_vsock(socket)?, Peer::Vsock(peer)))
+            }
+            Kind::Tcp => {
+                let (socket, peer) = rustix::net::acceptfrom_with(&*self.io, flags)?;
+                sockopt::set_tcp_nodelay(&socket, true)?;
+                let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                Ok((Stream::local(socket)?, peer.map_or(Peer::Local, Peer::Tcp)))
+            }
+            Kind::Unix => {
+                let socket = rustix::net::accept_with(&*self.io, flags)?;
+                Ok((Stream::over_vsock(socket)?, Peer::Local))
+            }
+        }
+    }
+}

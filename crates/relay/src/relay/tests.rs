@@ -1,0 +1,267 @@
+//! The relay over socket pairs and TCP: any cutting of bytes, ends, breaks and deadlines.
+
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloister_wire::ingress::Framing;
+use proptest::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+
+use super::*;
+
+/// Long enough never to matter.
+const LONG: Duration = Duration::from_hours(1);
+
+fn options(framing: Framing) -> Options {
+    Options { idle: LONG, first_byte: LONG, ..Options::new(framing) }
+}
+
+/// Two ends of a boundary: one for a relay.
+fn boundary() -> (Stream, StdUnixStream) {
+    let (near, far) = StdUnixStream::pair().unwrap();
+    near.set_nonblocking(true).unwrap();
+    far.set_nonblocking(true).unwrap();
+    (Stream::over_vsock(near.into()).unwrap(), far)
+}
+
+/// A TCP connection: one end for a relay, one for the test.
+async fn local() -> (Stream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let near = Stream::connect_tcp(listener.local_addr().unwrap()).await.unwrap();
+    (near, listener.accept().await.unwrap().0)
+}
+
+fn run(boundary: Stream, local: Stream, works: Arc<Works>, options: Options) -> JoinHandle<Outcome> {
+    tokio::spawn(async move { relay(&boundary, &local, &works, options).await })
+}
+
+/// A client and a service with a host's relay and an enclave's between them.
+struct Path {
+    client: TcpStream,
+    service: TcpStream,
+    works: Arc<Works>,
+    host: JoinHandle<Outcome>,
+    guest: JoinHandle<Outcome>,
+}
+
+async fn path(framing: Framing) -> Path {
+    let (host_boundary, guest_boundary) = boundary();
+    let guest_boundary = Stream::over_vsock(guest_boundary.into()).unwrap();
+    let (host_local, client) = local().await;
+    let (guest_local, service) = local().await;
+    let works = Arc::new(Works::new());
+    let host = run(host_boundary, host_local, Arc::clone(&works), options(framing));
+    let closing = Options { closes_last: true, ..options(framing) };
+    let guest = run(guest_boundary, guest_local, Arc::clone(&works), closing);
+    Path { client, service, works, host, guest }
+}
+
+/// Bytes that differ from their neighbours and from those a buffer's length away.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| u8::try_from((at ^ (at >> 8) ^ (at >> 16)) & 0xff).unwrap()).collect()
+}
+
+async fn speak(socket: TcpStream, pieces: Vec<Vec<u8>>) -> Vec<u8> {
+    let (mut reader, mut writer) = socket.into_split();
+    let talk = async move {
+        for piece in pieces {
+            writer.write_all(&piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        writer.shutdown().await.unwrap();
+    };
+    let mut heard = Vec::new();
+    let ((), read) = tokio::join!(talk, reader.read_to_end(&mut heard));
+    assert_eq!(read.map(|_| ()).map_err(|error| error.kind()), Ok(()));
+    heard
+}
+
+async fn both_ways(framing: Framing, up: &[usize], down: &[usize]) {
+    let path = path(framing).await;
+    let [up, down] = [up, down].map(|lengths| lengths.iter().map(|l| pattern(*l)).collect::<Vec<_>>());
+    let (said, answered) = (up.concat(), down.concat());
+    let (at_client, at_service) = tokio::join!(speak(path.client, down), speak(path.service, up));
+    assert!(at_client == said && at_service == answered, "bytes were lost, added or moved");
+    for outcome in [path.host.await.unwrap(), path.guest.await.unwrap()] {
+        assert!(matches!(outcome.end, End::Finished), "{:?}", outcome.end);
+    }
+}
+
+fn pieces() -> impl Strategy<Value = Vec<usize>> {
+    let length = prop_oneof![1usize..100, 4000usize..5000, 30_000usize..40_000, 100_000usize..400_000];
+    prop::collection::vec(length, 0..6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn any_bytes_in_any_pieces_arrive_whole_and_in_order(up in pieces(), down in pieces(), chunked: bool) {
+        let framing = if chunked { Framing::Chunked } else { Framing::Raw };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(both_ways(framing, &up, &down));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_comes_after_the_question_has_ended() {
+    for framing in [Framing::Raw, Framing::Chunked] {
+        let mut path = path(framing).await;
+        path.client.write_all(b"question").await.unwrap();
+        path.client.shutdown().await.unwrap();
+        let mut heard = String::new();
+        path.service.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "question");
+        path.service.write_all(b"answer").await.unwrap();
+        drop(path.service);
+        heard.clear();
+        path.client.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "answer");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_has_ended_can_still_be_spoken_to() {
+    for framing in [Framing::Raw, Framing::Chunked] {
+        let mut path = path(framing).await;
+        path.service.shutdown().await.unwrap();
+        assert_eq!(path.client.read(&mut [0; 8]).await.unwrap(), 0);
+        path.client.write_all(b"still here").await.unwrap();
+        let mut heard = [0; 10];
+        path.service.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"still here");
+    }
+}
+
+#[tokio::test]
+async fn a_break_inside_is_a_break_outside() {
+    let mut path = path(Framing::Chunked).await;
+    path.service.write_all(b"half an ans").await.unwrap();
+    let mut heard = [0; 11];
+    path.client.read_exact(&mut heard).await.unwrap();
+    path.service.set_zero_linger().unwrap();
+    drop(path.service);
+    let error = path.client.read(&mut heard).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    let outcome = path.host.await.unwrap();
+    assert!(matches!(outcome.end, End::Broken { side: Side::Boundary, .. }), "{:?}", outcome.end);
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_no_chunks_is_refused() {
+    let (near, far) = boundary();
+    let (inside, mut service) = local().await;
+    let relay = run(near, inside, Arc::new(Works::new()), options(Framing::Chunked));
+    UnixStream::from_std(far).unwrap().write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    let End::Broken { side: Side::Boundary, error } = relay.await.unwrap().end else { panic!("it went on") };
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    assert_eq!(service.read(&mut [0; 8]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn lead_and_early_bytes_go_ahead_in_this_order() {
+    for (framing, early) in [(Framing::Raw, &b"early "[..]), (Framing::Chunked, b"\0\0\0\x06early \0\0")] {
+        let (near, far) = boundary();
+        let (inside, mut service) = local().await;
+        let early = early.to_vec();
+        let given = Options { lead_in: b"lead ".to_vec(), early, ..options(framing) };
+        let works = Arc::new(Works::new());
+        let relay = run(near, inside, Arc::clone(&works), given);
+        let rest: &[u8] = if framing == Framing::Raw { b"late" } else { b"\0\x04late\0\0\0\0" };
+        let mut far = UnixStream::from_std(far).unwrap();
+        far.write_all(rest).await.unwrap();
+        far.shutdown().await.unwrap();
+        let mut heard = String::new();
+        service.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "lead early late");
+        drop(service);
+        assert_eq!(relay.await.unwrap().from_boundary, 10);
+        assert_eq!((works.from_boundary(), works.from_local()), (10, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_header_and_the_first_bytes_leave_in_one_piece() {
+    let (near, far) = boundary();
+    let (inside, mut client) = local().await;
+    client.write_all(b"hello").await.unwrap();
+    inside.recv(&mut []).await.unwrap();
+    let given = Options { lead_out: b"header".to_vec(), ..options(Framing::Chunked) };
+    let _relay = run(near, inside, Arc::new(Works::new()), given);
+    let mut heard = [0; 64];
+    let count = UnixStream::from_std(far).unwrap().read(&mut heard).await.unwrap();
+    assert_eq!(heard[..count], *b"header\0\0\0\x05hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_on_which_nothing_ever_comes_is_closed() {
+    let (near, _far) = boundary();
+    let (inside, _service) = local().await;
+    let given = Options { first_byte: Duration::from_secs(10), ..options(Framing::Raw) };
+    let start = Instant::now();
+    let outcome = run(near, inside, Arc::new(Works::new()), given).await.unwrap();
+    assert!(matches!(outcome.end, End::Silent));
+    assert_eq!(start.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed() {
+    let (near, _far) = boundary();
+    let (inside, _service) = local().await;
+    let early = b"x".to_vec();
+    let given = Options { idle: Duration::from_mins(1), early, ..options(Framing::Raw) };
+    let start = Instant::now();
+    let outcome = run(near, inside, Arc::new(Works::new()), given).await.unwrap();
+    assert!(matches!(outcome.end, End::Idle));
+    assert_eq!(start.elapsed(), LONG + Duration::from_mins(1));
+}
+
+#[test]
+fn a_busy_connection_is_not_idle() {
+    let mut watch = Watch::new(&options(Framing::Raw));
+    assert!((1..100).all(|carried| watch.look(carried).is_none()));
+    assert!((1..LOOKS).all(|_| watch.look(99).is_none()));
+    assert!(matches!(watch.look(99), Some(End::Idle)));
+}
+
+#[tokio::test]
+async fn a_relay_at_rest_holds_no_pipe_and_little_memory() {
+    let mut path = path(Framing::Chunked).await;
+    let (up, down) = (pattern(2 << 20), pattern(3 << 20));
+    path.client.write_all(&[0]).await.unwrap();
+    path.service.read_exact(&mut [0]).await.unwrap();
+    let mut heard = (vec![0; up.len()], vec![0; down.len()]);
+    let (mut client, mut service) = (path.client.split(), path.service.split());
+    let (a, b, c, d) = tokio::join!(
+        client.1.write_all(&up),
+        service.1.write_all(&down),
+        service.0.read_exact(&mut heard.0),
+        client.0.read_exact(&mut heard.1),
+    );
+    assert!(a.and(b).is_ok() && c.and(d).is_ok());
+    assert!(heard.0 == up && heard.1 == down);
+    // The relays have delivered everything, and one turn later they wait.
+    tokio::task::yield_now().await;
+    assert_eq!(path.works.pipes.lent(), 0);
+    let (near, _far) = boundary();
+    let waiting = relay(&near, &near, &path.works, options(Framing::Chunked));
+    assert!(size_of_val(&waiting) < 1024, "{} bytes a relay", size_of_val(&waiting));
+}
+
+#[tokio::test]
+async fn a_line_is_read_and_nothing_behind_it() {
+    let (near, far) = boundary();
+    let mut far = UnixStream::from_std(far).unwrap();
+    let line = tokio::spawn(async move { (near.recv_line(16).await, near) });
+    for piece in ["OK ", "107", "\nbytes"] {
+        far.write_all(piece.as_bytes()).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let (line, near) = line.await.unwrap();
+    assert_eq!(line.unwrap(), b"OK 107\n");
+    assert_eq!(near.recv_some(64).await.unwrap(), b"bytes");
+    far.write_all(b"sixteen bytes, no newline").await.unwrap();
+    assert_eq!(near.recv_line(16).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+}

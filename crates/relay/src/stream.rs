@@ -1,0 +1,285 @@
+//! A connected stream socket in the Tokio reactor: vsock, TCP or Unix, one type for all three.
+//!
+//! Its law: no single write into a socket that leads over a vsock is longer than [`MAX_VSOCK_WRITE`], and no call blocks.
+//! It holds no buffer. It leaves the order of reads and writes to its user.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use cloister_sys::reactor::Registered;
+use cloister_sys::{splice, vsock};
+use cloister_wire::ports::MAX_VSOCK_WRITE;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::scratch;
+
+/// A connected stream socket.
+///
+/// It implements [`AsyncRead`] and [`AsyncWrite`], by reference too, so that one task can read while another writes.
+#[derive(Debug)]
+pub struct Stream {
+    io: Registered,
+    longest_write: usize,
+}
+
+impl Stream {
+    /// Takes a connected, non-blocking socket that leads over a vsock: an `AF_VSOCK` socket, or the Unix socket of a
+    /// device that speaks for a virtual machine.
+    pub fn over_vsock(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self { io: Registered::new(socket)?, longest_write: MAX_VSOCK_WRITE })
+    }
+
+    /// Takes a connected, non-blocking TCP or Unix socket of this machine.
+    pub fn local(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self { io: Registered::new(socket)?, longest_write: usize::MAX })
+    }
+
+    /// Connects by TCP, without Nagle's delay. How long it may take is the caller's business.
+    ///
+    /// Errors: `ConnectionRefused`, `EMFILE` and what else `connect(2)` tells.
+    pub async fn connect_tcp(to: SocketAddr) -> io::Result<Self> {
+        let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = new_socket(family)?;
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        match rustix::net::connect(&socket, &to) {
+            Ok(()) | Err(Errno::INPROGRESS) => Self::local(socket)?.connected().await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Connects to a Unix socket of this machine that leads over a vsock. `WouldBlock` says that its listen queue is full.
+    pub fn connect_unix(path: &Path) -> io::Result<Self> {
+        let socket = new_socket(AddressFamily::UNIX)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Self::over_vsock(socket)
+    }
+
+    /// Connects by `AF_VSOCK`.
+    ///
+    /// Errors: as [`vsock::start_connect`] and [`vsock::finish_connect`].
+    pub async fn connect_vsock(to: vsock::Address) -> io::Result<Self> {
+        Self::over_vsock(vsock::start_connect(to)?)?.connected().await
+    }
+
+    /// Reads into `buffer`; 0 is the end.
+    pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_recv(cx, buffer)).await
+    }
+
+    /// Reads once, at most `limit` bytes of what is there; nothing is the end. While it waits it holds no buffer.
+    pub async fn recv_some(&self, limit: usize) -> io::Result<Vec<u8>> {
+        std::future::poll_fn(|cx| {
+            scratch::with(|buffer| {
+                let end = limit.min(buffer.len());
+                let window = buffer.get_mut(..end).unwrap_or_default();
+                let count = ready!(self.poll_recv(cx, window))?;
+                Poll::Ready(Ok(window.get(..count).unwrap_or_default().to_vec()))
+            })
+        })
+        .await
+    }
+
+    /// Reads a line of at most `limit` bytes with its newline, and nothing behind it.
+    ///
+    /// Errors: `UnexpectedEof` before the newline, `InvalidData` when `limit` bytes hold none.
+    pub async fn recv_line(&self, limit: usize) -> io::Result<Vec<u8>> {
+        let mut line = vec![0; limit];
+        loop {
+            let mut ready = self.io.readable().await?;
+            let seen = match rustix::net::recv(&*self.io, &mut *line, RecvFlags::PEEK) {
+                Ok((seen, _)) => line.get(..seen).unwrap_or_default(),
+                Err(Errno::AGAIN) => {
+                    ready.clear_ready();
+                    continue;
+                }
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(newline) = seen.iter().position(|byte| *byte == b'\n') {
+                line.truncate(newline.saturating_add(1));
+                let taken = self.recv(&mut line).await?;
+                line.truncate(taken);
+                return Ok(line);
+            }
+            match seen.len() {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                length if length == limit => return Err(io::ErrorKind::InvalidData.into()),
+                _ => ready.clear_ready(),
+            }
+        }
+    }
+
+    /// Writes all of `bytes`.
+    pub async fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let sent = std::future::poll_fn(|cx| self.poll_send(cx, bytes)).await?;
+            bytes = bytes.get(sent..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Ends this side's direction; the other goes on. A peer that is gone already is no error.
+    pub fn end_sending(&self) -> io::Result<()> {
+        match rustix::net::shutdown(&*self.io, Shutdown::Write) {
+            Err(Errno::NOTCONN) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes a TCP peer see a reset when this is dropped, not an orderly end. Other sockets know no such thing.
+    pub fn reset_on_close(&self) -> io::Result<()> {
+        Ok(sockopt::set_socket_linger(&*self.io, Some(Duration::ZERO))?)
+    }
+
+    /// Reads once into `buffer`; 0 is the end.
+    ///
+    /// A stream socket that gave less than was asked has no more, so that the next read waits for the reactor and not
+    /// for one more `EAGAIN`.
+    pub(crate) fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut ready = ready!(self.io.poll_read_ready(cx))?;
+            match rustix::net::recv(&*self.io, &mut *buffer, RecvFlags::empty()) {
+                Ok((count, _)) => {
+                    if 0 < count && count < buffer.len() {
+                        ready.clear_ready();
+                    }
+                    return Poll::Ready(Ok(count));
+                }
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Writes once; the count can be short.
+    pub(crate) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let piece = bytes.get(..self.longest_write).unwrap_or(bytes);
+        loop {
+            let mut ready = ready!(self.io.poll_write_ready(cx))?;
+            match rustix::net::send(&*self.io, piece, SendFlags::NOSIGNAL) {
+                Ok(count) => return Poll::Ready(Ok(count)),
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Moves up to `max` bytes into an empty pipe; 0 is the end.
+    pub(crate) fn poll_splice_to(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: BorrowedFd<'_>,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut ready = ready!(self.io.poll_read_ready(cx))?;
+            match splice::splice(&*self.io, pipe, max, false) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// Moves bytes into a pipe that may have room, without waiting for either.
+    pub(crate) fn try_splice_to(&self, pipe: BorrowedFd<'_>, max: usize) -> io::Result<usize> {
+        splice::splice(&*self.io, pipe, max, false)
+    }
+
+    /// Moves up to `count` bytes out of a pipe that holds as many.
+    pub(crate) fn poll_splice_from(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: BorrowedFd<'_>,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        let max = count.min(self.longest_write);
+        loop {
+            let mut ready = ready!(self.io.poll_write_ready(cx))?;
+            match splice::splice(pipe, &*self.io, max, max < count) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// Bytes that wait to be read, where the socket can tell: vsock cannot before Linux 6.17.
+    pub(crate) fn readable(&self) -> io::Result<usize> {
+        splice::readable(&*self.io)
+    }
+
+    /// Waits until a started connection is decided. One to this machine mostly is at once, which one `poll(2)` tells
+    /// without a turn of the reactor.
+    async fn connected(self) -> io::Result<Self> {
+        let mut waiting = [PollFd::new(&*self.io, PollFlags::OUT)];
+        if rustix::event::poll(&mut waiting, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? == 0 {
+            let _ready = self.io.writable().await?;
+        }
+        sockopt::socket_error(&*self.io)??;
+        Ok(self)
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
+    }
+}
+
+impl AsyncRead for &Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let count = ready!(self.poll_recv(cx, into.initialize_unfilled()))?;
+        into.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for &Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.end_sending())
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut &*self).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.end_sending())
+    }
+}
+
+fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)
+}

@@ -1,0 +1,37 @@
+//! An accept loop in a process that has no descriptor left. It has a process of its own, because the limit is the
+//! process's.
+#![cfg(test)]
+
+use std::fs::File;
+use std::io::Read;
+use std::net::TcpStream;
+
+use cloister_relay::{Gate, Listener};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+#[tokio::test]
+async fn clients_wait_while_descriptors_are_out_and_are_served_when_they_are_back() {
+    let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+    let gate = Gate::new(8);
+    let mut client = TcpStream::connect(listener.tcp_address().unwrap()).unwrap();
+    assert_eq!(Gate::within_descriptors(100, 10).inside(), 0);
+    let limit = Rlimit { current: Some(64), ..getrlimit(Resource::Nofile) };
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let hoard: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    let error = listener.accept().await.unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::MFILE.raw_os_error()));
+
+    let pass = gate.enter().await;
+    let next = tokio::spawn({
+        let gate = gate.clone();
+        async move { gate.next(&listener).await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!next.is_finished());
+    drop(hoard);
+    drop(pass);
+
+    let (stream, _) = next.await.unwrap();
+    stream.send_all(b"!").await.unwrap();
+    client.read_exact(&mut [0]).unwrap();
+}

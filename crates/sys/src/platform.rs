@@ -1,0 +1,106 @@
+//! Which kind of machine this is, told by its devices.
+//!
+//! Its law: a platform is what its device says, never what a table that the host writes (DMI, the command line) says, and
+//! two that disagree stop the boot: a host must not be able to choose the weaker path.
+
+use std::fmt;
+use std::path::Path;
+
+/// What can vouch for this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Platform {
+    /// An AWS Nitro enclave: the Nitro Security Module.
+    Nitro,
+    /// An Intel TDX trust domain.
+    Tdx,
+    /// An AMD SEV-SNP guest.
+    SevSnp,
+    /// Nothing: a plain virtual machine, for development.
+    Virtual,
+}
+
+/// The devices that tell, relative to the root directory: `drivers/misc/nsm.c`, `drivers/virt/coco/` of the kernel.
+const DEVICES: [(&str, Platform); 3] =
+    [("dev/nsm", Platform::Nitro), ("dev/tdx_guest", Platform::Tdx), ("dev/sev-guest", Platform::SevSnp)];
+
+/// Two platforms at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disagreement(pub Platform, pub Platform);
+
+impl Platform {
+    /// The platform of the machine whose root directory is `root`.
+    pub fn detect(root: &Path) -> Result<Self, Disagreement> {
+        let mut found = None;
+        for (device, platform) in DEVICES {
+            if root.join(device).symlink_metadata().is_ok() {
+                if let Some(first) = found {
+                    return Err(Disagreement(first, platform));
+                }
+                found = Some(platform);
+            }
+        }
+        Ok(found.unwrap_or(Self::Virtual))
+    }
+
+    /// The name used in statuses, evidence and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nitro => "nitro",
+            Self::Tdx => "tdx",
+            Self::SevSnp => "sev-snp",
+            Self::Virtual => "virtual",
+        }
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the machine has the devices of {} and of {}: one of them is not what it seems",
+            self.0, self.1
+        )
+    }
+}
+
+impl std::error::Error for Disagreement {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(devices: &[&str]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("dev")).unwrap();
+        for device in devices {
+            std::fs::write(root.path().join(device), "").unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn each_platform_is_told_by_its_device() {
+        for (device, platform) in DEVICES {
+            assert_eq!(Platform::detect(machine(&[device]).path()), Ok(platform));
+        }
+    }
+
+    #[test]
+    fn a_machine_without_any_device_is_virtual() {
+        assert_eq!(Platform::detect(machine(&[]).path()), Ok(Platform::Virtual));
+    }
+
+    #[test]
+    fn two_platforms_at_once_are_an_error_that_names_both() {
+        let both = Platform::detect(machine(&["dev/nsm", "dev/sev-guest"]).path()).unwrap_err();
+        assert_eq!(both, Disagreement(Platform::Nitro, Platform::SevSnp));
+        assert!(both.to_string().contains("nitro") && both.to_string().contains("sev-snp"));
+    }
+}

@@ -1,0 +1,106 @@
+//! Where an enclave can run.
+//!
+//! Its law: a backend knows how to make a machine out of an enclave image, how to reach it and how to end it; it decides
+//! nothing about the enclave's life. Each is found by name, and each builds its command line or request by a pure
+//! function.
+
+pub(crate) mod qemu;
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use cloister_image::artifact::Artifact;
+use tokio::io::AsyncRead;
+
+use crate::error::{Error, Result};
+use crate::state::{Folder, record};
+use crate::transport::Transport;
+
+/// A future of a trait's method.
+pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A stream of what a machine's console prints.
+pub(crate) type Console = Box<dyn AsyncRead + Send + Unpin>;
+
+/// What a machine is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// The enclave image.
+    pub(crate) artifact: Artifact,
+    /// The measured kernel command line.
+    pub(crate) cmdline: String,
+    /// Virtual CPUs.
+    pub(crate) cpus: u32,
+    /// Memory in bytes.
+    pub(crate) memory: u64,
+    /// What QEMU is to look like.
+    pub(crate) machine: qemu::Machine,
+    /// How QEMU runs the CPUs.
+    pub(crate) accel: qemu::AccelChoice,
+}
+
+/// A place where enclaves run.
+pub(crate) trait Backend: Debug + Send + Sync {
+    /// The name an operator types.
+    fn name(&self) -> &'static str;
+
+    /// Makes the machine and starts it. When the future is dropped, nothing is left of it.
+    fn deploy<'a>(&'a self, plan: &'a Plan, folder: &'a Folder) -> Pending<'a, Result<Box<dyn Deployment>>>;
+}
+
+/// A machine that was started. When it is dropped, it is killed.
+pub(crate) trait Deployment: Debug + Send {
+    /// What it is, for the record.
+    fn facts(&self) -> record::Machine;
+
+    /// How its ports are reached.
+    fn transport(&self) -> Arc<dyn Transport>;
+
+    /// Its console, once.
+    fn console(&mut self) -> Option<Console>;
+
+    /// Waits until it has ended. May be asked again after the future was dropped.
+    fn ended(&mut self) -> Pending<'_, Ending>;
+
+    /// Ends it at once, and waits until nothing is left of it.
+    fn destroy(&mut self) -> Pending<'_, ()>;
+}
+
+/// How a machine ended, as seen from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// Whether the machine was turned off from inside, in order.
+    pub(crate) powered_off: bool,
+    /// What happened, in words: `QEMU was killed by SIGKILL`.
+    pub(crate) how: String,
+    /// The last words of the programs that made it up, if they said something.
+    pub(crate) said: Option<String>,
+}
+
+/// The backends, by name.
+pub(crate) fn all() -> Vec<Box<dyn Backend>> {
+    vec![Box::new(qemu::Qemu)]
+}
+
+/// The backend of this name.
+pub(crate) fn by_name(name: &str) -> Result<Box<dyn Backend>> {
+    all().into_iter().find(|backend| backend.name() == name).ok_or_else(|| {
+        let names: Vec<&str> = all().iter().map(|backend| backend.name()).collect();
+        Error::operator(format!("there is no backend named {name}"))
+            .hint(format!("the backends are: {}", names.join(", ")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_is_found_by_its_name() {
+        assert_eq!(by_name("qemu").unwrap().name(), "qemu");
+        let error = by_name("cray").unwrap_err();
+        assert!(error.told().hint.as_deref().unwrap().contains("qemu"));
+    }
+}

@@ -1,0 +1,189 @@
+//! QEMU's command line.
+//!
+//! Its law: one pure function, under golden tests. Sockets are named without a folder: QEMU is started in the enclave's
+//! folder, so that no path is too long for `sun_path` and none needs QEMU's escaping of commas.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// QEMU's machine type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Machine {
+    /// Virtio over memory-mapped registers and nothing else: the quickest to boot.
+    Microvm,
+    /// A PC with PCI and ACPI.
+    Q35,
+}
+
+/// How the CPUs run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accel {
+    /// The host's hardware.
+    Kvm,
+    /// Translated.
+    Tcg,
+}
+
+/// How the guest's vsock device is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Vsock {
+    /// By the host's kernel.
+    Kernel,
+    /// By a vhost-user process behind [`VHOST_SOCKET`].
+    User,
+}
+
+/// Everything QEMU's command line depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spec<'a> {
+    /// The enclave's name, for process listings.
+    pub(crate) name: &'a str,
+    /// The machine type.
+    pub(crate) machine: Machine,
+    /// How the CPUs run.
+    pub(crate) accel: Accel,
+    /// How vsock is made.
+    pub(crate) vsock: Vsock,
+    /// The guest's vsock address.
+    pub(crate) cid: u32,
+    /// Virtual CPUs.
+    pub(crate) cpus: u32,
+    /// Memory in bytes; whole MiB.
+    pub(crate) memory: u64,
+    /// The kernel.
+    pub(crate) kernel: &'a Path,
+    /// All ramdisks in one file.
+    pub(crate) initrd: &'a Path,
+    /// The kernel command line.
+    pub(crate) cmdline: &'a str,
+}
+
+/// Where the vhost-user vsock device listens for QEMU, in the enclave's folder.
+pub(crate) const VHOST_SOCKET: &str = "vhost.sock";
+
+/// Where QEMU listens for QMP, in the enclave's folder.
+pub(crate) const QMP_SOCKET: &str = "qmp.sock";
+
+/// What QEMU may not do once it runs: start programs, gain privileges, change its limits, use obsolete calls.
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
+/// The arguments of QEMU, without the program.
+pub(crate) fn argv(spec: &Spec<'_>) -> Vec<String> {
+    let mib = spec.memory >> 20;
+    let mut argv = Vec::new();
+    let mut add = |option: &str, value: String| argv.extend([option.to_owned(), value]);
+    add("-name", format!("cloister-{}", spec.name));
+    add("-machine", machine(spec));
+    add("-accel", accel(spec.accel).to_owned());
+    add("-cpu", cpu(spec.accel).to_owned());
+    add("-smp", spec.cpus.to_string());
+    add("-m", format!("{mib}M"));
+    if spec.vsock == Vsock::User {
+        add("-object", format!("memory-backend-memfd,id=memory,size={mib}M,share=on"));
+    }
+    add("-kernel", spec.kernel.display().to_string());
+    add("-initrd", spec.initrd.display().to_string());
+    add("-append", spec.cmdline.to_owned());
+    // The console is QEMU's standard output; its monitor is QMP alone.
+    add("-display", "none".to_owned());
+    add("-chardev", "stdio,id=console,signal=off".to_owned());
+    add("-serial", "chardev:console".to_owned());
+    add("-qmp", format!("unix:{QMP_SOCKET},server=on,wait=off"));
+    vsock(spec, &mut add);
+    add("-sandbox", SANDBOX.to_owned());
+    // A reboot is how the guest turns a microvm off: without ACPI there is no other way.
+    argv.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
+    argv
+}
+
+fn machine(spec: &Spec<'_>) -> String {
+    let memory = if spec.vsock == Vsock::User { ",memory-backend=memory" } else { "" };
+    match spec.machine {
+        Machine::Microvm => format!("microvm,acpi=off{memory}"),
+        Machine::Q35 => format!("q35{memory}"),
+    }
+}
+
+const fn accel(accel: Accel) -> &'static str {
+    match accel {
+        Accel::Kvm => "kvm",
+        Accel::Tcg => "tcg,thread=multi",
+    }
+}
+
+const fn cpu(accel: Accel) -> &'static str {
+    match accel {
+        Accel::Kvm => "host",
+        Accel::Tcg => "max",
+    }
+}
+
+fn vsock(spec: &Spec<'_>, add: &mut impl FnMut(&str, String)) {
+    let bus = match spec.machine {
+        Machine::Microvm => "device",
+        Machine::Q35 => "pci",
+    };
+    match spec.vsock {
+        Vsock::Kernel => add("-device", format!("vhost-vsock-{bus},guest-cid={}", spec.cid)),
+        Vsock::User => {
+            add("-chardev", format!("socket,id=vsock,path={VHOST_SOCKET}"));
+            add("-device", format!("vhost-user-vsock-{bus},chardev=vsock"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> Spec<'static> {
+        Spec {
+            name: "web",
+            machine: Machine::Microvm,
+            accel: Accel::Tcg,
+            vsock: Vsock::User,
+            cid: 7,
+            cpus: 2,
+            memory: 512 << 20,
+            kernel: Path::new("/app/kernel"),
+            initrd: Path::new("/proc/self/fd/9"),
+            cmdline: "console=ttyS0 quiet",
+        }
+    }
+
+    #[test]
+    fn a_translated_microvm_has_this_command_line() {
+        assert_eq!(
+            argv(&spec()).join(" "),
+            "-name cloister-web -machine microvm,acpi=off,memory-backend=memory -accel tcg,thread=multi -cpu max \
+             -smp 2 -m 512M -object memory-backend-memfd,id=memory,size=512M,share=on -kernel /app/kernel \
+             -initrd /proc/self/fd/9 -append console=ttyS0 quiet -display none \
+             -chardev stdio,id=console,signal=off -serial chardev:console -qmp unix:qmp.sock,server=on,wait=off \
+             -chardev socket,id=vsock,path=vhost.sock -device vhost-user-vsock-device,chardev=vsock \
+             -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+             -nodefaults -no-user-config -no-reboot"
+        );
+    }
+
+    #[test]
+    fn a_q35_on_kvm_with_the_kernels_vsock_has_this_command_line() {
+        let spec = Spec { machine: Machine::Q35, accel: Accel::Kvm, vsock: Vsock::Kernel, ..spec() };
+        assert_eq!(
+            argv(&spec).join(" "),
+            "-name cloister-web -machine q35 -accel kvm -cpu host -smp 2 -m 512M -kernel /app/kernel \
+             -initrd /proc/self/fd/9 -append console=ttyS0 quiet -display none \
+             -chardev stdio,id=console,signal=off -serial chardev:console -qmp unix:qmp.sock,server=on,wait=off \
+             -device vhost-vsock-pci,guest-cid=7 \
+             -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+             -nodefaults -no-user-config -no-reboot"
+        );
+    }
+
+    #[test]
+    fn only_a_vhost_user_device_needs_shared_memory() {
+        let kernel = argv(&Spec { vsock: Vsock::Kernel, ..spec() });
+        assert!(!kernel.iter().any(|word| word.contains("memory-backend")));
+    }
+}

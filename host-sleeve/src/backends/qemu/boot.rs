@@ -1,0 +1,133 @@
+//! The kernel and the ramdisks as the two files that QEMU takes.
+//!
+//! Its law: they are checked while they are copied, and have no names, so nothing can be left behind. The kernel reads
+//! archives one after another and skips zeros between them (`init/initramfs.c`, `unpack_to_rootfs`); each must begin on a
+//! multiple of four bytes.
+
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use cloister_image::artifact::{Artifact, Part};
+use cloister_image::digest::Digest;
+use rustix::fs::{Mode, OFlags};
+
+use crate::error::{Doing, Error, Result};
+use crate::install;
+
+/// What archives in a ramdisk are aligned to.
+const ALIGN: u64 = 4;
+
+/// What QEMU boots.
+#[derive(Debug)]
+pub(crate) struct Boot {
+    /// The kernel.
+    pub(crate) kernel: Nameless,
+    /// Its digest.
+    pub(crate) kernel_digest: Digest,
+    /// Both ramdisks.
+    pub(crate) ramdisks: Nameless,
+}
+
+/// A file without a name that a child can open by a path.
+#[derive(Debug)]
+pub(crate) struct Nameless {
+    fd: OwnedFd,
+}
+
+impl Boot {
+    /// Copies the parts out of an enclave image, and checks them on the way.
+    pub(crate) async fn prepare(artifact: &Artifact) -> Result<Self> {
+        let artifact = artifact.clone();
+        let copied =
+            tokio::task::spawn_blocking(move || Self::copy(&artifact, &install::cache("tmp")?)).await;
+        copied.map_err(|error| Error::host("the copying of the enclave image broke off").because(error))?
+    }
+
+    fn copy(artifact: &Artifact, scratch: &Path) -> Result<Self> {
+        let digest = artifact.parts().find(|(part, _, _)| *part == Part::Kernel).map(|(_, digest, _)| digest);
+        Ok(Self {
+            kernel: Nameless::of(artifact, &[Part::Kernel], scratch)?,
+            kernel_digest: digest.ok_or_else(|| Error::author("the enclave image has no kernel"))?,
+            ramdisks: Nameless::of(artifact, &[Part::OsRamdisk, Part::AppRamdisk], scratch)?,
+        })
+    }
+
+    /// The descriptors for the child to keep.
+    pub(crate) fn into_fds(self) -> Vec<OwnedFd> {
+        vec![self.kernel.fd, self.ramdisks.fd]
+    }
+}
+
+impl Nameless {
+    /// Some parts, one after another.
+    fn of(artifact: &Artifact, parts: &[Part], scratch: &Path) -> Result<Self> {
+        let doing = || format!("cannot write into {}", scratch.display());
+        let mut file = nameless(scratch).doing(doing)?;
+        for part in parts {
+            artifact.copy(*part, &mut file).map_err(|error| {
+                Error::operator("the enclave image cannot be read")
+                    .because(error)
+                    .hint("if it is damaged, build it again; if the disk is full, free some space there")
+            })?;
+            pad(&mut file).doing(doing)?;
+        }
+        Ok(Self { fd: file.into() })
+    }
+
+    /// A file that is open, as if it had no name.
+    pub(crate) fn from_file(file: File) -> Self {
+        Self { fd: file.into() }
+    }
+
+    /// The path under which a child that keeps the descriptor opens it.
+    pub(crate) fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
+    }
+
+    /// The same file under another descriptor.
+    pub(crate) fn share(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()? })
+    }
+
+    /// The descriptor for a child to keep.
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+}
+
+fn nameless(dir: &Path) -> io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(dir, flags, Mode::RUSR)?))
+}
+
+fn pad(file: &mut File) -> io::Result<()> {
+    let over = file.stream_position()? % ALIGN;
+    let missing = usize::try_from((ALIGN - over) % ALIGN).unwrap_or_default();
+    file.write_all([0; 4].get(..missing).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::tests::write_image;
+
+    #[test]
+    fn each_ramdisk_begins_on_a_multiple_of_four() {
+        let dir = tempfile::tempdir().unwrap();
+        let artifact = write_image(&dir.path().join("app.cloister"), b"kernel", b"12345", b"6789");
+        let boot = Boot::copy(&artifact, dir.path()).unwrap();
+        assert_eq!(std::fs::read(boot.ramdisks.path()).unwrap(), b"12345\0\0\x006789");
+        assert_eq!(boot.kernel_digest, Digest::of(b"kernel"));
+    }
+
+    #[test]
+    fn a_damaged_part_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.cloister");
+        let artifact = write_image(&path, b"kernel", b"os", b"app");
+        std::fs::write(path.join("blobs/sha256").join(Digest::of(b"kernel").hex()), b"colonel").unwrap();
+        assert!(Boot::copy(&artifact, dir.path()).unwrap_err().to_string().contains("cannot be read"));
+    }
+}

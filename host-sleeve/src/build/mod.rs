@@ -1,0 +1,232 @@
+//! From what an operator names to an enclave image: the glue between the image, the manifest and the OS release.
+//!
+//! Its law: nothing is decided here. Reading and packing is the image crate's, checking the manifest crate's; this tells
+//! them where things are, and people how it goes.
+
+mod reference;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use cloister_image::artifact::{RootForm, ToolRecord};
+use cloister_image::build::{self, Application, BuildFault, Input, Options, Pack, Who};
+use cloister_image::digest::Digest;
+use cloister_image::limits::Limits;
+use cloister_image::oci::Architecture;
+use cloister_manifest::Manifest;
+use cloister_manifest::source::{self, Report};
+
+use crate::cli::values::show_size;
+use crate::error::{Doing, Error, Result};
+use crate::install;
+use crate::output;
+use crate::registry::{self, Event};
+
+use reference::Origin;
+
+/// The longest manifest that is read, in bytes: people write some hundred lines.
+const MAX_MANIFEST: u64 = 1024 * 1024;
+
+/// Modification times later than this variable says, in seconds since 1970, become it
+/// (reproducible-builds.org, `SOURCE_DATE_EPOCH`).
+const EPOCH_VARIABLE: &str = "SOURCE_DATE_EPOCH";
+
+/// What is to be built.
+#[derive(Debug)]
+pub(crate) struct Order<'a> {
+    /// Where the application comes from, as typed.
+    pub(crate) image: &'a str,
+    /// The manifest's file.
+    pub(crate) manifest: &'a Path,
+    /// Where the enclave image is to be.
+    pub(crate) output: &'a Path,
+}
+
+/// Why there is no enclave image.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The manifest has faults: each is in the report, with its place.
+    Manifest(Box<Report>),
+    /// Anything else.
+    Other(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<Box<Report>> for Refusal {
+    fn from(report: Box<Report>) -> Self {
+        Self::Manifest(report)
+    }
+}
+
+/// A manifest that was read.
+struct Source {
+    name: String,
+    bytes: Vec<u8>,
+}
+
+/// Builds, and gives the digest that names the result.
+pub(crate) fn build(order: &Order<'_>) -> Result<Digest, Refusal> {
+    let source = read_manifest(order.manifest)?;
+    // What is wrong with the manifest alone is said before a large image is read.
+    source::parse(&source.name, &source.bytes)?;
+    let architecture = architecture()?;
+    let os = install::os(architecture.name())?;
+    output::note(&format!("reading {}", order.image));
+    let application = open(order.image, architecture)?;
+    let manifest = resolve(&source, &application)?;
+    output::note(&format!("packing {}", order.output.display()));
+    let pack = Pack {
+        manifest: &manifest,
+        manifest_source: Some(Digest::of(&source.bytes)),
+        os: &os,
+        root: RootForm::default(),
+        workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        tool: ToolRecord {
+            name: env!("CARGO_PKG_NAME").to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        output: order.output,
+    };
+    Ok(build::pack(&application, &pack).map_err(blame)?)
+}
+
+/// Checks a manifest, against an image if one is named. Answers its services in start order.
+pub(crate) fn check(file: &Path, image: Option<&str>) -> Result<Vec<String>, Refusal> {
+    let source = read_manifest(file)?;
+    let Some(image) = image else {
+        return Ok(source::parse(&source.name, &source.bytes)?.services().map(str::to_owned).collect());
+    };
+    let architecture = architecture()?;
+    let manifest = resolve(&source, &open(image, architecture)?)?;
+    Ok(manifest.services.into_iter().map(|service| service.name).collect())
+}
+
+fn architecture() -> Result<Architecture> {
+    Architecture::native().ok_or_else(|| {
+        Error::host(format!("there is no enclave for {} machines", std::env::consts::ARCH))
+            .hint("x86_64 and aarch64 are supported")
+    })
+}
+
+fn read_manifest(path: &Path) -> Result<Source> {
+    let name = path.display().to_string();
+    let read = |path: &Path| {
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path)?;
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_MANIFEST + 1), &mut bytes)?;
+        if bytes.len() > usize::try_from(MAX_MANIFEST).unwrap_or(usize::MAX) {
+            return Err(std::io::Error::other(format!("it has more than {MAX_MANIFEST} bytes")));
+        }
+        Ok(bytes)
+    };
+    let bytes = read(path).map_err(|error| {
+        Error::operator(format!("the manifest {name} cannot be read"))
+            .because(error)
+            .hint("name it with --manifest; the smallest one is `version: 1`")
+    })?;
+    Ok(Source { name, bytes })
+}
+
+fn open(reference: &str, architecture: Architecture) -> Result<Application> {
+    let input = match reference::parse(reference)? {
+        Origin::Here(input) => input,
+        Origin::Registry(name) => {
+            let pulled = registry::pull(&name, architecture, install::cache("registry")?, &tell)?;
+            Input::Fetched { blobs: pulled.blobs, digest: pulled.digest, repository: pulled.repository }
+        }
+    };
+    let scratch = install::cache("tmp")?;
+    let options =
+        Options { architecture, scratch: &scratch, limits: Limits::default(), clamp_mtime: clamp_mtime()? };
+    let application = build::open(&input, &options).map_err(blame)?;
+    for text in &application.notes.texts {
+        output::note(&format!("note: {text}"));
+    }
+    if application.notes.more > 0 {
+        output::note(&format!("note: and {} more", application.notes.more));
+    }
+    Ok(application)
+}
+
+/// Says how a pull goes.
+fn tell(event: Event) {
+    match event {
+        Event::Pinned(digest) => output::note(&format!("found {digest}")),
+        Event::Fetching(digest, size) => output::note(&format!("fetching {digest}, {}", show_size(size))),
+        Event::Fetched(digest) => output::note(&format!("fetched {digest}")),
+    }
+}
+
+fn clamp_mtime() -> Result<Option<i64>> {
+    let Some(text) = std::env::var_os(EPOCH_VARIABLE) else {
+        return Ok(None);
+    };
+    let seconds = text.to_str().and_then(|text| text.parse().ok());
+    seconds.map(Some).ok_or_else(|| {
+        Error::operator(format!("{EPOCH_VARIABLE} is not a number"))
+            .hint("seconds since 1970, such as 1700000000")
+    })
+}
+
+fn resolve(source: &Source, application: &Application) -> Result<Manifest, Refusal> {
+    Ok(source::build(&source.name, &source.bytes, &application.image())?)
+}
+
+/// Says who must act, and what to do.
+fn blame(fault: BuildFault) -> Error {
+    let (who, hint) = fault.blame();
+    let what = fault.to_string();
+    let error = match who {
+        Who::Operator => Error::operator(what),
+        Who::Author => Error::author(what),
+        Who::Host => Error::host(what),
+    };
+    let error = error.hint(hint);
+    if std::error::Error::source(&fault).is_some() { error.because(Below(fault)) } else { error }
+}
+
+/// What lies under a fault whose own words have been said.
+#[derive(Debug)]
+struct Below(BuildFault);
+
+impl std::fmt::Display for Below {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::error::Error::source(&self.0).map_or(Ok(()), |cause| write!(f, "{cause}"))
+    }
+}
+
+impl std::error::Error for Below {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.0)?.source()
+    }
+}
+
+/// Where an output is, absolute, for people who look for it later.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).doing(|| format!("cannot resolve {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_manifest_is_named_with_the_smallest_one_that_works() {
+        let Err(Refusal::Other(error)) = check(Path::new("/no/such.yaml"), None) else {
+            panic!("no error");
+        };
+        assert!(error.to_string().contains("/no/such.yaml"));
+        assert!(error.told().hint.as_deref().unwrap().contains("version: 1"));
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_named() {
+        let error = open("dir:/no/such/root", Architecture::X86_64).unwrap_err();
+        assert!(error.to_string().contains("/no/such/root"), "{error}");
+    }
+}

@@ -1,0 +1,122 @@
+//! Where an application comes from, as an operator names it.
+//!
+//! Its law: the words are those of skopeo and podman, so that a reference which works there works here.
+
+use std::path::{Path, PathBuf};
+
+use cloister_image::build::Input;
+use cloister_image::oci::{Reference, Select};
+
+use crate::error::{Error, Result};
+
+/// The forms, for hints.
+const FORMS: &str =
+    "oci:DIR[:TAG], docker-archive:FILE[:NAME:TAG], docker://HOST/NAME[:TAG|@DIGEST] or dir:DIR";
+
+/// Where an application comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Something on this host.
+    Here(Input),
+    /// A registry.
+    Registry(Reference),
+}
+
+/// Reads a reference.
+pub(super) fn parse(text: &str) -> Result<Origin> {
+    if let Some(name) = text.strip_prefix("docker://") {
+        let wrong = |error| Error::operator(format!("`{text}` names no image")).because(error);
+        return name.parse().map(Origin::Registry).map_err(wrong);
+    }
+    here(text).map(Origin::Here)
+}
+
+fn here(text: &str) -> Result<Input> {
+    let unknown =
+        || Error::operator(format!("`{text}` names no image")).hint(format!("--image takes {FORMS}"));
+    let (transport, rest) = text.split_once(':').filter(|(_, rest)| !rest.is_empty()).ok_or_else(unknown)?;
+    match transport {
+        "dir" => Ok(Input::Directory { path: PathBuf::from(rest) }),
+        "oci" => {
+            let (path, select) = split(rest);
+            Ok(Input::Layout { path, select: select.map_or(Ok(Select::Only), selected)? })
+        }
+        "docker-archive" => {
+            let (path, select) = split(rest);
+            Ok(Input::DockerArchive { path, select: select.map_or(Ok(Select::Only), selected)? })
+        }
+        _ => Err(unknown()),
+    }
+}
+
+/// The path, and what follows it. A path that is there is taken as it is, colons and all.
+fn split(rest: &str) -> (PathBuf, Option<&str>) {
+    if Path::new(rest).exists() {
+        return (PathBuf::from(rest), None);
+    }
+    match rest.find([':', '@']) {
+        Some(at) => {
+            let (path, select) = rest.split_at(at);
+            (PathBuf::from(path), Some(select))
+        }
+        None => (PathBuf::from(rest), None),
+    }
+}
+
+/// `:name` or `@sha256:…`.
+fn selected(select: &str) -> Result<Select> {
+    if let Some(digest) = select.strip_prefix('@') {
+        let wrong = |error| Error::operator("the image's digest cannot be read").because(error);
+        return digest.parse().map(Select::Digest).map_err(wrong);
+    }
+    Ok(Select::Name(select.trim_start_matches(':').to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_form_is_read() {
+        assert_eq!(here("dir:./root").unwrap(), Input::Directory { path: "./root".into() });
+        assert_eq!(
+            here("oci:./no-such-layout:stable").unwrap(),
+            Input::Layout { path: "./no-such-layout".into(), select: Select::Name("stable".into()) }
+        );
+        assert_eq!(
+            here("docker-archive:app.tar:web/nginx:1.27").unwrap(),
+            Input::DockerArchive { path: "app.tar".into(), select: Select::Name("web/nginx:1.27".into()) }
+        );
+        assert_eq!(
+            here("oci:./no-such-layout").unwrap(),
+            Input::Layout { path: "./no-such-layout".into(), select: Select::Only }
+        );
+    }
+
+    #[test]
+    fn a_name_in_a_registry_is_read() {
+        let Origin::Registry(reference) = parse("docker://127.0.0.1:5000/web:1").unwrap() else {
+            panic!("not a registry");
+        };
+        assert_eq!(reference.to_string(), "127.0.0.1:5000/web:1");
+    }
+
+    #[test]
+    fn a_path_that_is_there_may_have_colons() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a:b");
+        std::fs::create_dir(&path).unwrap();
+        let Input::Layout { path: read, select } = here(&format!("oci:{}", path.display())).unwrap() else {
+            panic!("not a layout");
+        };
+        assert_eq!((read, select), (path, Select::Only));
+    }
+
+    #[test]
+    fn words_that_name_nothing_are_met_with_the_forms() {
+        for text in ["", "nginx", "oci:", "ftp:x", "oci:./none@sha256:12", "docker://", "docker://A"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        assert!(parse("nginx").unwrap_err().told().hint.as_deref().unwrap().contains("docker-archive:"));
+    }
+}

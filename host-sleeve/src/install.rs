@@ -1,0 +1,73 @@
+//! Where the things are that host-sleeve needs and does not contain.
+//!
+//! Its law: what was installed with this executable is found relative to it, so that a folder can be moved as a whole;
+//! what belongs to the system is found in `PATH`.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Doing, Error, Result};
+
+/// The variable that names the folder of the OS release.
+const OS_VARIABLE: &str = "CLOISTER_OS";
+
+/// The variable that names the cache.
+const CACHE_VARIABLE: &str = "CLOISTER_CACHE";
+
+/// A program that was installed with this executable, else one in `PATH`.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let own = beside(&["libexec", "cloister", name]).filter(|path| path.is_file());
+    own.or_else(|| in_path(name))
+}
+
+/// A program in `PATH`.
+pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|dir| dir.join(name)).find(|file| is_executable(file))
+}
+
+/// The folder of the OS release for `arch`: `CLOISTER_OS`, else the one that was installed with this executable.
+pub(crate) fn os(arch: &str) -> Result<PathBuf> {
+    if let Some(asked) = env::var_os(OS_VARIABLE).filter(|value| !value.is_empty()) {
+        return Ok(PathBuf::from(asked));
+    }
+    let own = beside(&["share", "cloister", "os", arch]).filter(|path| path.is_dir());
+    own.ok_or_else(|| {
+        Error::host(format!("the Cloister OS for {arch} is not installed"))
+            .hint(format!("build it with ./scripts/build, or name its folder in {OS_VARIABLE}"))
+    })
+}
+
+/// A folder in the cache, made if it is missing.
+pub(crate) fn cache(part: &str) -> Result<PathBuf> {
+    let asked = env::var_os(CACHE_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".cache/cloister"));
+    let base = asked.or_else(home).ok_or_else(|| {
+        Error::host("there is no place for the cache").hint(format!("set HOME or {CACHE_VARIABLE}"))
+    })?;
+    let folder = base.join(part);
+    std::fs::create_dir_all(&folder).doing(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// A path in the installation: `PREFIX/bin/host-sleeve` is this executable.
+fn beside(parts: &[&str]) -> Option<PathBuf> {
+    let executable = env::current_exe().ok()?;
+    let prefix = executable.parent()?.parent()?;
+    Some(prefix.join(parts.iter().collect::<PathBuf>()))
+}
+
+fn is_executable(file: &Path) -> bool {
+    file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_of_the_system_is_found_in_the_path() {
+        assert!(in_path("sh").unwrap().is_absolute());
+        assert_eq!(in_path("no-such-program-at-all"), None);
+    }
+}

@@ -1,0 +1,62 @@
+//! A file that starts over when it is full, keeping the one before.
+//!
+//! Its law: what is appended in one call stays in one file, and a write that fails leaves nothing of itself.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// The writer of a log.
+#[derive(Debug)]
+pub(crate) struct Rotating {
+    path: PathBuf,
+    limit: u64,
+    file: File,
+    length: u64,
+}
+
+impl Rotating {
+    /// A new, empty log at `path` that starts over at `limit` bytes.
+    pub(crate) fn create(path: PathBuf, limit: u64) -> io::Result<Self> {
+        let file = File::create(&path)?;
+        Ok(Self { path, limit, file, length: 0 })
+    }
+
+    /// Appends `bytes`. After an error the log is as it was before.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.length >= self.limit {
+            fs::rename(&self.path, older(&self.path))?;
+            self.file = File::create(&self.path)?;
+            self.length = 0;
+        }
+        if let Err(error) = self.file.write_all(bytes) {
+            self.file.set_len(self.length)?;
+            io::Seek::seek(&mut self.file, io::SeekFrom::Start(self.length))?;
+            return Err(error);
+        }
+        self.length = self.length.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        Ok(())
+    }
+}
+
+/// The name of the file before the one at `path`.
+pub(crate) fn older(path: &Path) -> PathBuf {
+    path.with_added_extension("1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_log_starts_over_and_keeps_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = Rotating::create(path.clone(), 4).unwrap();
+        for piece in ["aaaa", "bb", "bbb", "c"] {
+            log.append(piece.as_bytes()).unwrap();
+        }
+        assert_eq!(fs::read(older(&path)).unwrap(), b"bbbbb");
+        assert_eq!(fs::read(&path).unwrap(), b"c");
+    }
+}

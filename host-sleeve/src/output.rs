@@ -1,0 +1,138 @@
+//! The one place that prints.
+//!
+//! Its law: data goes to standard output, everything meant for people while work goes on to standard error; a reader that
+//! has gone away ends the printing and is no error.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::error::{Doing, Error, Result};
+
+/// Prints data as text; a newline is added where one is missing.
+pub(crate) fn data(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let newline: &[u8] = if text.is_empty() || text.ends_with('\n') { b"" } else { b"\n" };
+    quiet_if_gone(
+        out.write_all(text.as_bytes()).and_then(|()| out.write_all(newline)).and_then(|()| out.flush()),
+    )
+}
+
+/// Prints data as JSON, on one line.
+pub(crate) fn json<T: Serialize>(value: &T) -> Result<()> {
+    let text = serde_json::to_string(value).map_err(|e| Error::host("cannot write JSON").because(e))?;
+    data(&text)
+}
+
+/// Says something to the person in front of the terminal.
+pub(crate) fn note(text: &str) {
+    let line = format!("{}\n", printable(text));
+    // Nobody reads standard error any more: there is nobody left to tell.
+    drop(io::stderr().lock().write_all(line.as_bytes()));
+}
+
+/// Prints an error: what, why, and what to try.
+pub(crate) fn error(error: &Error) {
+    note(&render(error));
+}
+
+/// The text of an error.
+pub(crate) fn render(error: &Error) -> String {
+    let mut text = format!("error: {error}");
+    for reason in error.reasons() {
+        text.push_str("\nbecause: ");
+        text.push_str(&reason);
+    }
+    if let Some(hint) = &error.told().hint {
+        text.push_str("\nhint: ");
+        text.push_str(hint);
+    }
+    text
+}
+
+/// `text` without what could drive a terminal: control characters but newline and tab are shown escaped.
+///
+/// Messages carry words of the enclave and of files: none of them may move the cursor or set a title.
+pub(crate) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' && c != '\t' {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// A reader that closed its end has what it wants.
+pub(crate) fn quiet_if_gone(result: io::Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.doing(|| "cannot write to standard output".to_owned()),
+    }
+}
+
+/// Lines of cells, each column as wide as its widest cell.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with this head line.
+    pub(crate) fn new(head: &[&str]) -> Self {
+        Self { rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()] }
+    }
+
+    /// Adds a line.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().map(|cell| printable(&cell)).collect());
+    }
+
+    /// The text, with two spaces between columns and none at a line's end.
+    pub(crate) fn render(&self) -> String {
+        let mut widths: Vec<usize> = Vec::new();
+        for row in &self.rows {
+            widths.resize(widths.len().max(row.len()), 0);
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let lines = self.rows.iter().map(|row| {
+            let cells: Vec<String> =
+                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            cells.join("  ").trim_end().to_owned()
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_why_and_what_to_try() {
+        let error = Error::operator("no enclave is named web")
+            .because(io::Error::other("no such folder"))
+            .hint("host-sleeve ps lists them");
+        assert_eq!(
+            render(&error),
+            "error: no enclave is named web\nbecause: no such folder\nhint: host-sleeve ps lists them"
+        );
+    }
+
+    #[test]
+    fn words_of_others_cannot_drive_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb\nc\td"), "a\\u{1b}[2Jb\nc\td");
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let mut table = Table::new(&["NAME", "STATE"]);
+        table.row(["web".into(), "ready".into()]);
+        table.row(["a-long-name".into(), String::new()]);
+        assert_eq!(table.render(), "NAME         STATE\nweb          ready\na-long-name");
+    }
+}

@@ -1,0 +1,343 @@
+//! The life of one enclave as the host sees it: what happened in, what to do out.
+//!
+//! Its law: it is pure. Time comes in with each event, and every way through it ends in [`Phase::Over`]: each phase has a
+//! deadline, or ends with the machine.
+//!
+//! ```text
+//! Booting ─ status ─▶ Up ─ stop asked ─▶ Stopping ─┐
+//!    │                 │                           ├─ final state ─▶ Draining ─ logs read ─▶ PoweringOff
+//!    │                 └───────────────────────────┘                     │                        │
+//!    └─ deadline, kill asked (any phase) ──▶ Killing ◀──── deadline ─────┴────────────────────────┤
+//!                                               └──────────── the machine ends (any phase) ──▶ Over
+//! ```
+
+use std::time::Duration;
+
+use cloister_wire::control::{State, Status};
+use cloister_wire::exit;
+use tokio::time::Instant;
+
+use crate::backends::Ending;
+use crate::cli::values::show_duration;
+use crate::state::Outcome;
+
+/// How long the logs may take to be read to their end: the enclave waits two seconds for its final state to be seen.
+const DRAIN_LIMIT: Duration = Duration::from_millis(1500);
+
+/// How long a machine may take to power off after its final state was seen.
+const POWER_OFF_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the kernel may take to end killed programs.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the enclave gets beyond its own limit for a stop: the way there and back, and its power-off.
+const STOP_MARGIN: Duration = Duration::from_secs(5);
+
+/// The limits of one life.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// From launch to ready.
+    pub(crate) ready: Duration,
+    /// The whole run, if the operator set one.
+    pub(crate) run: Option<Duration>,
+    /// A stop, as the manifest has it.
+    pub(crate) stop: Duration,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// The enclave told its status.
+    Status(Box<Status>),
+    /// The console showed the enclave's last words.
+    LastWords(State),
+    /// The console showed a kernel panic.
+    Panic(String),
+    /// The logs have been read to their end, or cannot be.
+    Drained,
+    /// The enclave cannot be talked to.
+    Broken(String),
+    /// The machine has ended and its console is at its end.
+    Ended(Ending),
+    /// Somebody asked for a stop.
+    Stop {
+        /// Who, for people.
+        why: String,
+        /// How long it may take, unless the manifest's limit is to hold.
+        grace: Option<Duration>,
+    },
+    /// Somebody asked for a kill.
+    Kill {
+        /// Who, for people.
+        why: String,
+    },
+    /// Somebody pressed Ctrl-C: a stop the first time, a kill the second.
+    Interrupt,
+    /// Nothing but time.
+    Tick,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// Ask the enclave to stop.
+    AskStop,
+    /// Read the logs to their end.
+    Drain,
+    /// Tell the enclave that its final state was read.
+    Seen(u64),
+    /// Kill the machine.
+    Kill,
+    /// It is ready: tell whoever launched it.
+    Ready,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    Booting,
+    Up,
+    Stopping { until: Instant },
+    Draining { seq: u64, until: Instant },
+    PoweringOff { until: Instant },
+    Killing { until: Instant },
+    Over,
+}
+
+/// How it ended, with the exit code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// The exit code of `host-sleeve run`.
+    pub(crate) code: u8,
+    /// What happened.
+    pub(crate) outcome: Outcome,
+}
+
+/// One life.
+#[derive(Debug)]
+pub(crate) struct Life {
+    limits: Limits,
+    phase: Phase,
+    ready_by: Option<Instant>,
+    run_until: Option<Instant>,
+    told: Option<State>,
+    panic: Option<String>,
+    forced: Option<Verdict>,
+    verdict: Option<Verdict>,
+}
+
+impl Life {
+    /// A life that begins now.
+    pub(crate) fn new(limits: Limits, now: Instant) -> Self {
+        Self {
+            limits,
+            phase: Phase::Booting,
+            ready_by: Some(now + limits.ready),
+            run_until: limits.run.map(|run| now + run),
+            told: None,
+            panic: None,
+            forced: None,
+            verdict: None,
+        }
+    }
+
+    /// Decides what an event means.
+    pub(crate) fn on(&mut self, event: Event, now: Instant) -> Vec<Act> {
+        match event {
+            Event::Status(status) => self.on_status(&status, now),
+            Event::LastWords(state) => {
+                self.told.get_or_insert(state);
+                Vec::new()
+            }
+            Event::Panic(line) => {
+                self.panic.get_or_insert(line);
+                Vec::new()
+            }
+            Event::Drained => self.on_drained(now),
+            Event::Broken(why) => self.kill(Verdict::failed(why), now),
+            Event::Ended(ending) => self.on_ended(&ending),
+            Event::Stop { why, grace } => self.stop(why, grace, now),
+            Event::Kill { why } => self.kill(Verdict::killed(why), now),
+            Event::Interrupt => self.on_interrupt(now),
+            Event::Tick => self.on_tick(now),
+        }
+    }
+
+    /// When [`Event::Tick`] is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let phase = match self.phase {
+            Phase::Booting | Phase::Up | Phase::Over => None,
+            Phase::Stopping { until }
+            | Phase::Draining { until, .. }
+            | Phase::PoweringOff { until }
+            | Phase::Killing { until } => Some(until),
+        };
+        let waiting = matches!(self.phase, Phase::Booting | Phase::Up);
+        let limits = [self.ready_by, self.run_until].into_iter().flatten().filter(|_| waiting);
+        phase.into_iter().chain(limits).min()
+    }
+
+    /// How it ended, once it has.
+    pub(crate) const fn verdict(&self) -> Option<&Verdict> {
+        self.verdict.as_ref()
+    }
+
+    fn on_status(&mut self, status: &Status, now: Instant) -> Vec<Act> {
+        if status.state.is_final() {
+            self.told = Some(status.state.clone());
+            return match self.phase {
+                Phase::Booting | Phase::Up | Phase::Stopping { .. } => {
+                    self.phase = Phase::Draining { seq: status.seq, until: now + DRAIN_LIMIT };
+                    vec![Act::Drain]
+                }
+                _ => Vec::new(),
+            };
+        }
+        if self.phase == Phase::Booting {
+            self.phase = Phase::Up;
+        }
+        let serves = matches!(status.state, State::Ready | State::Degraded { .. });
+        if serves && self.ready_by.take().is_some() { vec![Act::Ready] } else { Vec::new() }
+    }
+
+    fn on_drained(&mut self, now: Instant) -> Vec<Act> {
+        let Phase::Draining { seq, .. } = self.phase else {
+            return Vec::new();
+        };
+        self.phase = Phase::PoweringOff { until: now + POWER_OFF_LIMIT };
+        vec![Act::Seen(seq)]
+    }
+
+    fn on_ended(&mut self, ending: &Ending) -> Vec<Act> {
+        self.phase = Phase::Over;
+        let told = self.told.take();
+        let panic = self.panic.take();
+        let verdict = match (self.forced.take(), told, panic) {
+            (Some(late @ Verdict { outcome: Outcome::TimedOut { .. }, .. }), _, _) => late,
+            // A final state that was told is the truth, whatever was done to the machine afterwards.
+            (_, Some(state), _) => Verdict::told(state),
+            (Some(forced), None, _) => forced,
+            (None, None, Some(panic)) => Verdict::failed(format!("the enclave's kernel gave up: {panic}")),
+            (None, None, None) => Verdict::failed(unexplained(ending)),
+        };
+        self.verdict = Some(verdict);
+        Vec::new()
+    }
+
+    fn stop(&mut self, why: String, grace: Option<Duration>, now: Instant) -> Vec<Act> {
+        let grace = grace.unwrap_or(self.limits.stop + STOP_MARGIN);
+        match self.phase {
+            // Nobody listens yet who could stop in order, and nothing runs that could be hurt.
+            Phase::Booting => self.kill(Verdict::killed(why), now),
+            Phase::Up => {
+                self.phase = Phase::Stopping { until: now + grace };
+                vec![Act::AskStop]
+            }
+            Phase::Stopping { until } => {
+                self.phase = Phase::Stopping { until: until.min(now + grace) };
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn kill(&mut self, verdict: Verdict, now: Instant) -> Vec<Act> {
+        match self.phase {
+            Phase::Killing { .. } | Phase::Over => Vec::new(),
+            _ => {
+                self.forced.get_or_insert(verdict);
+                self.phase = Phase::Killing { until: now + KILL_LIMIT };
+                vec![Act::Kill]
+            }
+        }
+    }
+
+    fn on_interrupt(&mut self, now: Instant) -> Vec<Act> {
+        match self.phase {
+            Phase::Up => self.stop("interrupted".to_owned(), None, now),
+            _ => self.kill(Verdict::interrupted(), now),
+        }
+    }
+
+    fn on_tick(&mut self, now: Instant) -> Vec<Act> {
+        match self.phase {
+            Phase::Booting | Phase::Up => self.on_limits(now),
+            Phase::Stopping { until } if now >= until => {
+                self.kill(Verdict::killed("it did not stop in time"), now)
+            }
+            Phase::Draining { until, .. } if now >= until => self.on_drained(now),
+            Phase::PoweringOff { until } if now >= until => {
+                self.kill(Verdict::killed("it did not power off in time"), now)
+            }
+            Phase::Killing { until } if now >= until => self.on_ended(&Ending {
+                powered_off: false,
+                how: "the machine outlived being killed".to_owned(),
+                said: None,
+            }),
+            _ => Vec::new(),
+        }
+    }
+
+    fn on_limits(&mut self, now: Instant) -> Vec<Act> {
+        let passed = |limit: Option<Instant>| limit.is_some_and(|at| now >= at);
+        if passed(self.run_until) {
+            let why = format!("it ran for {}", show_duration(self.limits.run.unwrap_or_default()));
+            self.forced = Some(Verdict::timed_out(why.clone()));
+            self.run_until = None;
+            return self.stop(why, None, now);
+        }
+        if passed(self.ready_by) {
+            let limit = show_duration(self.limits.ready);
+            let why = match self.phase {
+                Phase::Booting => format!("it did not answer within {limit}"),
+                _ => format!("it was not ready within {limit}"),
+            };
+            return self.kill(Verdict::timed_out(why), now);
+        }
+        Vec::new()
+    }
+}
+
+impl Verdict {
+    /// The enclave told its end itself.
+    pub(crate) fn told(state: State) -> Self {
+        let code = match &state {
+            State::Exited { code, .. } => *code,
+            State::Signaled { signal, .. } => exit::for_signal(*signal),
+            _ => exit::OUR_FAILURE,
+        };
+        Self { code, outcome: Outcome::Told { state } }
+    }
+
+    /// It was killed; the code is that of SIGKILL.
+    pub(crate) fn killed(why: impl Into<String>) -> Self {
+        const KILL: u8 = 9;
+        Self { code: exit::for_signal(KILL), outcome: Outcome::Killed { why: why.into() } }
+    }
+
+    /// Somebody pressed Ctrl-C and did not want to wait; the code is that of SIGINT.
+    pub(crate) fn interrupted() -> Self {
+        const INTERRUPT: u8 = 2;
+        Self { code: exit::for_signal(INTERRUPT), outcome: Outcome::Killed { why: "interrupted".into() } }
+    }
+
+    /// A limit passed.
+    pub(crate) fn timed_out(why: impl Into<String>) -> Self {
+        Self { code: exit::TIMED_OUT, outcome: Outcome::TimedOut { why: why.into() } }
+    }
+
+    /// It ended without a word.
+    pub(crate) fn failed(why: impl Into<String>) -> Self {
+        Self { code: exit::OUR_FAILURE, outcome: Outcome::Failed { why: why.into() } }
+    }
+}
+
+fn unexplained(ending: &Ending) -> String {
+    let how = if ending.powered_off { "the enclave powered off without a word" } else { ending.how.as_str() };
+    match &ending.said {
+        Some(said) => format!("{how}: {said}"),
+        None => how.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! The life of an enclave, told as tables of events.
+
+use super::*;
+use cloister_wire::control::{Cause, IngressCounters};
+use proptest::prelude::*;
+
+const LIMITS: Limits = Limits { ready: Duration::from_mins(1), run: None, stop: Duration::from_secs(10) };
+
+fn status(seq: u64, state: State) -> Event {
+    Event::Status(Box::new(Status {
+        seq,
+        state,
+        platform: "virtual".into(),
+        uptime_ms: 1,
+        supervisor_restarts: 0,
+        boot: Vec::new(),
+        services: Vec::new(),
+        ingress: IngressCounters::default(),
+    }))
+}
+
+fn exited(code: u8) -> State {
+    State::Exited { service: "web".into(), code }
+}
+
+fn off() -> Event {
+    Event::Ended(Ending { powered_off: true, how: "QEMU ended".into(), said: None })
+}
+
+fn killed() -> Event {
+    Event::Ended(Ending { powered_off: false, how: "QEMU was killed by SIGKILL".into(), said: None })
+}
+
+/// Runs a life of events at the given seconds, and answers its acts and its verdict.
+fn live(limits: Limits, story: Vec<(u64, Event)>) -> (Vec<Act>, Option<Verdict>) {
+    let start = Instant::now();
+    let mut life = Life::new(limits, start);
+    let acts =
+        story.into_iter().flat_map(|(at, event)| life.on(event, start + Duration::from_secs(at))).collect();
+    (acts, life.verdict().cloned())
+}
+
+#[test]
+fn a_service_that_ends_gives_its_code_after_its_logs_were_read() {
+    let story = vec![
+        (1, status(1, State::Booting)),
+        (2, status(2, State::Ready)),
+        (3, status(3, exited(3))),
+        (3, Event::Drained),
+        (4, off()),
+    ];
+    let (acts, verdict) = live(LIMITS, story);
+    assert_eq!(acts, [Act::Ready, Act::Drain, Act::Seen(3)]);
+    assert_eq!(verdict, Some(Verdict::told(exited(3))));
+    assert_eq!(verdict.unwrap().code, 3);
+}
+
+#[test]
+fn a_signal_death_gives_its_shell_code() {
+    let state = State::Signaled { service: "web".into(), signal: 11, cause: Cause::Sent };
+    assert_eq!(Verdict::told(state).code, 139);
+}
+
+#[test]
+fn last_words_on_the_console_are_enough() {
+    let fatal = State::Fatal { stage: "mounts".into(), error: "no /proc".into() };
+    let (acts, verdict) = live(LIMITS, vec![(1, Event::LastWords(fatal.clone())), (1, off())]);
+    assert!(acts.is_empty());
+    assert_eq!(verdict, Some(Verdict::told(fatal)));
+}
+
+#[test]
+fn a_kernel_panic_is_told_by_its_line() {
+    let story = vec![(1, Event::Panic("Attempted to kill init!".into())), (1, off())];
+    let verdict = live(LIMITS, story).1.unwrap();
+    assert_eq!(verdict, Verdict::failed("the enclave's kernel gave up: Attempted to kill init!"));
+    assert_eq!(verdict.code, 125);
+}
+
+#[test]
+fn a_killed_machine_is_told_by_what_killed_it() {
+    let verdict = live(LIMITS, vec![(1, status(1, State::Ready)), (2, killed())]).1;
+    assert_eq!(verdict, Some(Verdict::failed("QEMU was killed by SIGKILL")));
+}
+
+#[test]
+fn a_stop_is_asked_once_and_ends_with_the_services_code() {
+    let stop = || Event::Stop { why: "asked".into(), grace: None };
+    let story = vec![
+        (1, status(1, State::Ready)),
+        (2, stop()),
+        (2, stop()),
+        (3, status(2, exited(0))),
+        (3, Event::Drained),
+        (3, off()),
+    ];
+    let (acts, verdict) = live(LIMITS, story);
+    assert_eq!(acts, [Act::Ready, Act::AskStop, Act::Drain, Act::Seen(2)]);
+    assert_eq!(verdict.unwrap().code, 0);
+}
+
+#[test]
+fn what_does_not_stop_in_time_is_killed() {
+    let stop = Event::Stop { why: "asked".into(), grace: Some(Duration::from_secs(1)) };
+    let (acts, verdict) =
+        live(LIMITS, vec![(1, status(1, State::Ready)), (2, stop), (3, Event::Tick), (3, killed())]);
+    assert_eq!(acts, [Act::Ready, Act::AskStop, Act::Kill]);
+    assert_eq!(verdict, Some(Verdict::killed("it did not stop in time")));
+}
+
+#[test]
+fn the_first_interrupt_stops_and_the_second_kills() {
+    let story =
+        vec![(1, status(1, State::Ready)), (2, Event::Interrupt), (3, Event::Interrupt), (3, killed())];
+    let (acts, verdict) = live(LIMITS, story);
+    assert_eq!(acts, [Act::Ready, Act::AskStop, Act::Kill]);
+    assert_eq!(verdict.unwrap().code, 130);
+}
+
+#[test]
+fn an_interrupt_during_boot_kills_at_once() {
+    let (acts, verdict) = live(LIMITS, vec![(1, Event::Interrupt), (1, killed())]);
+    assert_eq!(acts, [Act::Kill]);
+    assert_eq!(verdict, Some(Verdict::interrupted()));
+}
+
+#[test]
+fn an_enclave_that_never_answers_is_given_up() {
+    let (acts, verdict) = live(LIMITS, vec![(59, Event::Tick), (60, Event::Tick), (60, killed())]);
+    assert_eq!(acts, [Act::Kill]);
+    assert_eq!(verdict, Some(Verdict::timed_out("it did not answer within 1 min 0 s")));
+}
+
+#[test]
+fn a_run_over_its_limit_is_stopped_in_order_and_ends_with_124() {
+    let limits = Limits { run: Some(Duration::from_secs(5)), ..LIMITS };
+    let story = vec![
+        (1, status(1, State::Ready)),
+        (5, Event::Tick),
+        (6, status(2, exited(0))),
+        (6, Event::Drained),
+        (6, off()),
+    ];
+    let (acts, verdict) = live(limits, story);
+    assert_eq!(acts, [Act::Ready, Act::AskStop, Act::Drain, Act::Seen(2)]);
+    assert_eq!(verdict.unwrap().code, 124);
+}
+
+#[test]
+fn a_kill_after_the_final_state_does_not_change_the_truth() {
+    let story = vec![
+        (1, status(1, exited(7))),
+        (2, Event::Drained),
+        (3, Event::Kill { why: "asked".into() }),
+        (3, killed()),
+    ];
+    let (acts, verdict) = live(LIMITS, story);
+    assert_eq!(acts, [Act::Drain, Act::Seen(1), Act::Kill]);
+    assert_eq!(verdict.unwrap().code, 7);
+}
+
+#[test]
+fn logs_that_cannot_be_drained_do_not_hold_up_the_end() {
+    let (acts, _) = live(LIMITS, vec![(1, status(4, exited(0))), (3, Event::Tick)]);
+    assert_eq!(acts, [Act::Drain, Act::Seen(4)]);
+}
+
+#[test]
+fn an_enclave_that_speaks_another_protocol_is_killed_with_the_reason() {
+    let (acts, verdict) = live(LIMITS, vec![(1, Event::Broken("it speaks version 7".into())), (1, killed())]);
+    assert_eq!(acts, [Act::Kill]);
+    assert_eq!(verdict, Some(Verdict::failed("it speaks version 7")));
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        Just(status(1, State::Booting)),
+        Just(status(2, State::Ready)),
+        Just(status(3, State::Degraded { why: String::new() })),
+        Just(status(4, exited(1))),
+        Just(Event::LastWords(exited(2))),
+        Just(Event::Panic(String::new())),
+        Just(Event::Drained),
+        Just(Event::Broken(String::new())),
+        Just(Event::Stop { why: String::new(), grace: None }),
+        Just(Event::Kill { why: String::new() }),
+        Just(Event::Interrupt),
+        Just(Event::Tick),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_life_ends_once_it_was_asked_to(events in prop::collection::vec(any_event(), 0..30)) {
+        let mut now = Instant::now();
+        let mut life = Life::new(LIMITS, now);
+        let mut kills = 0;
+        let events = events.into_iter().chain([Event::Stop { why: String::new(), grace: None }]);
+        for event in events {
+            now += Duration::from_millis(10);
+            kills += life.on(event, now).iter().filter(|act| **act == Act::Kill).count();
+        }
+        while let Some(deadline) = life.deadline() {
+            prop_assert!(deadline > now, "a deadline that has passed was not acted on");
+            now = deadline;
+            kills += life.on(Event::Tick, now).iter().filter(|act| **act == Act::Kill).count();
+        }
+        prop_assert!(kills <= 1);
+        prop_assert!(life.verdict().is_some());
+    }
+}

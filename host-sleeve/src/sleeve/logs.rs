@@ -1,0 +1,154 @@
+//! The log channel: what the services say, from the enclave into the host's log.
+//!
+//! Its law: each record once. A connection that breaks is taken up again from the next sequence number; at the end the
+//! channel is read to where the enclave says it ends.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloister_relay::Stream;
+use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
+use cloister_wire::hello::Protocol;
+use cloister_wire::logs::{Record, Subscribe};
+use cloister_wire::ports;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time;
+
+use crate::logbook::rotating::Rotating;
+use crate::transport::Transport;
+
+use super::control::greet;
+use super::life::Event;
+
+/// The pause between two tries to connect.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// One read: some of the largest frames at once.
+const PIECE: usize = 128 * 1024;
+
+/// The reader.
+#[derive(Debug)]
+struct LogReader {
+    transport: Arc<dyn Transport>,
+    log: Rotating,
+    /// The next sequence number wanted.
+    next: u64,
+    /// Whether the last write failed: told once.
+    failing: bool,
+}
+
+/// Reads until `drain` turns true, and then to the end of what there is; tells [`Event::Drained`].
+pub(crate) async fn run(
+    transport: Arc<dyn Transport>,
+    log: Rotating,
+    mut drain: watch::Receiver<bool>,
+    events: mpsc::Sender<Event>,
+) {
+    let mut reader = LogReader { transport, log, next: 0, failing: false };
+    tokio::select! {
+        () = reader.follow() => {}
+        _ = drain.wait_for(|drain| *drain) => {}
+    }
+    // What cannot be read now is lost with the enclave; what was read is in the log.
+    drop(reader.read(false).await);
+    drop(events.send(Event::Drained).await);
+}
+
+impl LogReader {
+    /// Reads for ever.
+    async fn follow(&mut self) {
+        loop {
+            // Any end means the same: the supervisor was away, or is not there yet.
+            drop(self.read(true).await);
+            time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn read(&mut self, follow: bool) -> io::Result<()> {
+        let mut stream = self.transport.connect(ports::LOGS).await?;
+        let mut decoder = Decoder::new(HOST_LIMIT);
+        greet(&mut stream, &mut decoder, Protocol::Logs).await?.map_err(io::Error::other)?;
+        let wanted = Subscribe { from: self.next, follow };
+        stream.write_all(&frame::encode(&wanted, HOST_LIMIT).map_err(io::Error::other)?).await?;
+        self.records(stream, decoder).await
+    }
+
+    async fn records(&mut self, mut stream: Stream, mut decoder: Decoder) -> io::Result<()> {
+        let mut buffer = vec![0; PIECE];
+        let mut batch = Vec::new();
+        loop {
+            while let Some(body) = decoder.next_frame().map_err(io::Error::other)? {
+                let record = Record::from_bytes(body).map_err(io::Error::other)?;
+                if self.takes(&record) {
+                    batch.extend(frame::encode_bytes(body, HOST_LIMIT).map_err(io::Error::other)?);
+                }
+            }
+            self.write(&batch);
+            batch.clear();
+            match stream.read(&mut buffer).await? {
+                0 => return Ok(()),
+                count => decoder.push(buffer.get(..count).unwrap_or_default()),
+            }
+        }
+    }
+
+    /// Whether a record is new. What the enclave counts is believed no further than this.
+    const fn takes(&mut self, record: &Record) -> bool {
+        let (first, after) = match record {
+            Record::Output { seq, .. } => (*seq, seq.saturating_add(1)),
+            Record::Gap { first, count } => (*first, first.saturating_add(*count)),
+        };
+        let new = first >= self.next;
+        if new {
+            self.next = after;
+        }
+        new
+    }
+
+    /// Appends to the log. A disk that is full loses records, which the reader of the log sees by their numbers, and never
+    /// holds up the enclave.
+    fn write(&mut self, batch: &[u8]) {
+        if batch.is_empty() {
+            return;
+        }
+        let written = self.log.append(batch);
+        if let (Err(error), false) = (&written, self.failing) {
+            crate::output::note(&format!("warning: the log cannot be written: {error}"));
+        }
+        self.failing = written.is_err();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::Hybrid;
+    use cloister_wire::logs;
+
+    fn reader(dir: &std::path::Path) -> LogReader {
+        let log = Rotating::create(dir.join("log"), 1 << 20).unwrap();
+        let transport = Arc::new(Hybrid::new(dir.join("vsock.sock")));
+        LogReader { transport, log, next: 0, failing: false }
+    }
+
+    #[test]
+    fn a_record_that_came_twice_is_kept_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut reader = reader(dir.path());
+        let output = |seq| Record::Output {
+            seq,
+            time_ns: 0,
+            service: "web".into(),
+            stream: logs::Stream::Stdout,
+            bytes: Vec::new(),
+        };
+        assert!(reader.takes(&output(0)));
+        assert!(reader.takes(&output(1)));
+        assert!(!reader.takes(&output(1)));
+        assert!(reader.takes(&Record::Gap { first: 2, count: 5 }));
+        assert!(!reader.takes(&output(4)));
+        assert!(reader.takes(&output(7)));
+    }
+}

@@ -1,0 +1,271 @@
+//! The record of one enclave: `state.json`.
+//!
+//! Its law: it is replaced as a whole or not at all, and what it claims to be running is believed only while the lock says
+//! so.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cloister_wire::control::{State, Status};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::values::{Publish, signal_name};
+
+use super::process::ProcessId;
+
+/// The version of this format.
+pub(crate) const VERSION: u32 = 1;
+
+/// Everything that is known about one enclave from outside.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// [`VERSION`].
+    pub(crate) version: u32,
+    /// The enclave's name.
+    pub(crate) name: String,
+    /// What it was launched from.
+    pub(crate) image: Image,
+    /// The backend's name.
+    pub(crate) backend: String,
+    /// What it runs on, once it does.
+    pub(crate) machine: Option<Machine>,
+    /// Virtual CPUs.
+    pub(crate) cpus: u32,
+    /// Memory in bytes.
+    pub(crate) memory: u64,
+    /// The ports as they are listened on.
+    pub(crate) publish: Vec<Publish>,
+    /// Where metrics are served, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// When it was launched, in milliseconds since 1970.
+    pub(crate) created_ms: u64,
+    /// The host's time, in milliseconds since 1970, at which the enclave's own clock read zero.
+    pub(crate) booted_ms: Option<u64>,
+    /// When it became ready first, in milliseconds since 1970.
+    pub(crate) ready_ms: Option<u64>,
+    /// The sleeve.
+    pub(crate) sleeve: Option<ProcessId>,
+    /// How long the manifest lets a stop take, in milliseconds.
+    pub(crate) stop_timeout_ms: u64,
+    /// What the enclave said last.
+    pub(crate) status: Option<Status>,
+    /// Something the operator should know and that does not end the enclave.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) warnings: Vec<String>,
+    /// How it ended, once it has.
+    pub(crate) end: Option<End>,
+}
+
+/// What an enclave was launched from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Image {
+    /// Its path, absolute.
+    pub(crate) path: PathBuf,
+    /// Its digest, `sha256:…`.
+    pub(crate) digest: String,
+    /// The manifest's name.
+    pub(crate) name: String,
+}
+
+/// What an enclave runs on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    /// In words: `microvm, tcg`.
+    pub(crate) kind: String,
+    /// Why it is not something better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) why: Option<String>,
+    /// Its vsock address.
+    pub(crate) cid: u32,
+    /// How its vsock is reached.
+    pub(crate) vsock: String,
+    /// The processes that make it up, by name.
+    pub(crate) processes: Vec<(String, ProcessId)>,
+}
+
+/// How an enclave ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct End {
+    /// The exit code of `host-sleeve run`.
+    pub(crate) code: u8,
+    /// What happened.
+    #[serde(flatten)]
+    pub(crate) outcome: Outcome,
+    /// When, in milliseconds since 1970.
+    pub(crate) at_ms: u64,
+}
+
+/// What happened at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub(crate) enum Outcome {
+    /// The enclave told its own end.
+    Told {
+        /// Its final state.
+        #[serde(rename = "final")]
+        state: State,
+    },
+    /// It was killed on request.
+    Killed {
+        /// Whose request, for people.
+        why: String,
+    },
+    /// A limit of time passed.
+    TimedOut {
+        /// Which, for people.
+        why: String,
+    },
+    /// It ended without telling, or could not be launched.
+    Failed {
+        /// What is known, for people.
+        why: String,
+    },
+}
+
+/// A record together with what the lock says.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// The record as it was left.
+    pub(crate) record: Record,
+    /// Whether its sleeve lives.
+    pub(crate) alive: bool,
+}
+
+impl Seen {
+    /// The state in a few words, as `ps` shows it.
+    pub(crate) fn words(&self) -> String {
+        if let Some(end) = &self.record.end {
+            return end.words();
+        }
+        if !self.alive {
+            return "killed: the sleeve died".to_owned();
+        }
+        match self.record.status.as_ref().map(|status| &status.state) {
+            None => "launching".to_owned(),
+            Some(State::Booting) => "booting".to_owned(),
+            Some(State::Starting) => "starting".to_owned(),
+            Some(State::Ready) => "ready".to_owned(),
+            Some(State::Degraded { why }) => format!("degraded: {why}"),
+            Some(State::Stopping { .. }) => "stopping".to_owned(),
+            Some(state) => format!("ending: {}", final_words(state)),
+        }
+    }
+
+    /// Processes of a dead sleeve that live on. There should be none.
+    pub(crate) fn orphans(&self) -> Vec<(String, ProcessId)> {
+        if self.alive {
+            return Vec::new();
+        }
+        let processes = self.record.machine.iter().flat_map(|machine| machine.processes.iter());
+        processes.filter(|(_, process)| process.exists()).cloned().collect()
+    }
+
+    /// How many services are ready, of how many.
+    pub(crate) fn services(&self) -> String {
+        use cloister_wire::control::Phase;
+        let Some(status) = self.record.status.as_ref().filter(|_| self.alive) else {
+            return "-".to_owned();
+        };
+        let fine = status.services.iter().filter(|s| matches!(s.phase, Phase::Ready | Phase::Done)).count();
+        format!("{fine}/{}", status.services.len())
+    }
+}
+
+impl End {
+    /// The end in a few words.
+    pub(crate) fn words(&self) -> String {
+        match &self.outcome {
+            Outcome::Told { state } => final_words(state),
+            Outcome::Killed { why } => format!("killed: {why}"),
+            Outcome::TimedOut { why } => format!("timed out: {why}"),
+            Outcome::Failed { why } => format!("failed: {why}"),
+        }
+    }
+}
+
+fn final_words(state: &State) -> String {
+    use cloister_wire::control::Cause;
+    match state {
+        State::Exited { code, .. } => format!("exited ({code})"),
+        State::Signaled { signal, cause: Cause::Sent, .. } => signal_name(*signal),
+        State::Signaled { signal, cause: Cause::OutOfMemory, .. } => {
+            format!("{}, out of memory", signal_name(*signal))
+        }
+        State::Signaled { signal, cause: Cause::Seccomp(call), .. } => {
+            let call = call.as_deref().unwrap_or("a system call");
+            format!("{}, {call} is not allowed", signal_name(*signal))
+        }
+        State::Fatal { stage, error } => format!("fatal: {stage}: {error}"),
+        _ => "not ended".to_owned(),
+    }
+}
+
+/// The host's time in milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use cloister_wire::control::Cause;
+
+    /// A record of an enclave that was just launched.
+    pub(crate) fn launched(name: &str) -> Record {
+        Record {
+            version: VERSION,
+            name: name.into(),
+            image: Image { path: "/app.cloister".into(), digest: "sha256:00".into(), name: "app".into() },
+            backend: "qemu".into(),
+            machine: None,
+            cpus: 2,
+            memory: 512 << 20,
+            publish: Vec::new(),
+            metrics: None,
+            created_ms: 1,
+            booted_ms: None,
+            ready_ms: None,
+            sleeve: None,
+            stop_timeout_ms: 1000,
+            status: None,
+            warnings: Vec::new(),
+            end: None,
+        }
+    }
+
+    fn ended(outcome: Outcome) -> String {
+        let record = Record { end: Some(End { code: 1, outcome, at_ms: 2 }), ..launched("web") };
+        Seen { record, alive: false }.words()
+    }
+
+    #[test]
+    fn an_ended_enclave_is_told_by_its_end() {
+        let state = State::Exited { service: "web".into(), code: 3 };
+        assert_eq!(ended(Outcome::Told { state }), "exited (3)");
+        let state = State::Signaled { service: "web".into(), signal: 9, cause: Cause::OutOfMemory };
+        assert_eq!(ended(Outcome::Told { state }), "SIGKILL, out of memory");
+        assert_eq!(ended(Outcome::Failed { why: "QEMU was killed".into() }), "failed: QEMU was killed");
+    }
+
+    #[test]
+    fn a_record_without_a_sleeve_is_not_believed_to_run() {
+        let seen = |alive| Seen { record: launched("web"), alive }.words();
+        assert_eq!(seen(true), "launching");
+        assert_eq!(seen(false), "killed: the sleeve died");
+    }
+
+    #[test]
+    fn an_end_read_back_is_the_end_written() {
+        let state = State::Exited { service: "web".into(), code: 3 };
+        let end = End { code: 3, outcome: Outcome::Told { state }, at_ms: 4 };
+        let text = serde_json::to_string(&end).unwrap();
+        assert_eq!(
+            text,
+            r#"{"code":3,"outcome":"told","final":{"state":"exited","service":"web","code":3},"at_ms":4}"#
+        );
+        assert_eq!(serde_json::from_str::<End>(&text).unwrap(), end);
+    }
+}

@@ -1,0 +1,318 @@
+//! Printing an enclave's log, to its end or for as long as it grows.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use cloister_wire::frame::{Decoder, HOST_LIMIT};
+use cloister_wire::logs::{Record, Stream};
+use serde::Serialize;
+
+use crate::logbook::lines::{Look, Printer, clock};
+use crate::logbook::reader::{Reader, Wake};
+
+/// Takes records one by one.
+pub(crate) trait Sink {
+    /// Takes one. An error ends the reading.
+    fn take(&mut self, record: &Record) -> io::Result<()>;
+    /// Hands on what is buffered: the reader is about to wait.
+    fn flush(&mut self) -> io::Result<()>;
+}
+
+impl<O: Write, E: Write> Sink for Printer<O, E> {
+    fn take(&mut self, record: &Record) -> io::Result<()> {
+        self.print(record)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Self::flush(self)
+    }
+}
+
+/// Writes records as lines of JSON.
+#[derive(Debug)]
+pub(crate) struct JsonLines<O> {
+    look: Look,
+    out: O,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<String>,
+    since_boot_ns: u64,
+    service: &'a str,
+    stream: Stream,
+    /// The text, with what is not UTF-8 replaced.
+    text: String,
+}
+
+#[derive(Serialize)]
+struct Hole {
+    first_lost: u64,
+    lost: u64,
+}
+
+impl<O: Write> JsonLines<O> {
+    /// A writer of lines to `out`.
+    pub(crate) const fn new(look: Look, out: O) -> Self {
+        Self { look, out }
+    }
+}
+
+impl<O: Write> Sink for JsonLines<O> {
+    fn take(&mut self, record: &Record) -> io::Result<()> {
+        match record {
+            Record::Gap { first, count } => {
+                serde_json::to_writer(&mut self.out, &Hole { first_lost: *first, lost: *count })?;
+            }
+            Record::Output { seq, time_ns, service, stream, bytes } => {
+                if self.look.service.as_ref().is_some_and(|wanted| wanted != service) {
+                    return Ok(());
+                }
+                let time = self.look.times.map(|booted| clock(booted.saturating_add(time_ns / 1_000_000)));
+                let text = String::from_utf8_lossy(bytes).into_owned();
+                let line = Line { seq: *seq, time, since_boot_ns: *time_ns, service, stream: *stream, text };
+                serde_json::to_writer(&mut self.out, &line)?;
+            }
+        }
+        self.out.write_all(b"\n")
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Keeps the last lines only.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    wanted: usize,
+    kept: VecDeque<Record>,
+    /// Ends of lines in what is kept.
+    ends: usize,
+    service: Option<String>,
+}
+
+impl Tail {
+    /// The last `wanted` lines, of one service if one is named.
+    pub(crate) const fn new(wanted: usize, service: Option<String>) -> Self {
+        Self { wanted, kept: VecDeque::new(), ends: 0, service }
+    }
+
+    /// Gives what was kept to `sink`, from the beginning of a line.
+    pub(crate) fn hand_to(self, sink: &mut dyn Sink) -> io::Result<()> {
+        let open = self.kept.back().is_some_and(|record| !output(record).ends_with(b"\n"));
+        let mut skip = self.ends.saturating_add(usize::from(open)).saturating_sub(self.wanted);
+        for mut record in self.kept {
+            if let Record::Output { bytes, .. } = &mut record {
+                let ends = line_ends(bytes);
+                let cut =
+                    skip.checked_sub(1).map_or(0, |nth| ends.get(nth).map_or(bytes.len(), |end| end + 1));
+                bytes.drain(..cut);
+                skip = skip.saturating_sub(ends.len());
+            }
+            if !output(&record).is_empty() {
+                sink.take(&record)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sink for Tail {
+    fn take(&mut self, record: &Record) -> io::Result<()> {
+        let Record::Output { service, .. } = record else {
+            return Ok(());
+        };
+        if self.service.as_ref().is_some_and(|wanted| wanted != service) {
+            return Ok(());
+        }
+        self.ends = self.ends.saturating_add(line_ends(output(record)).len());
+        self.kept.push_back(record.clone());
+        // One line more than wanted is kept: the first may have begun in what was thrown away.
+        while let Some(first) = self.kept.front().map(|first| line_ends(output(first)).len()) {
+            if self.ends.saturating_sub(first) <= self.wanted {
+                break;
+            }
+            self.ends -= first;
+            self.kept.pop_front();
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn output(record: &Record) -> &[u8] {
+    match record {
+        Record::Output { bytes, .. } => bytes,
+        Record::Gap { .. } => &[],
+    }
+}
+
+/// Where lines end.
+fn line_ends(bytes: &[u8]) -> Vec<usize> {
+    bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect()
+}
+
+/// The records of a log, in order.
+#[derive(Debug)]
+pub(crate) struct Records {
+    reader: Reader,
+    decoder: Decoder,
+    /// Whether the rest of this file cannot be understood.
+    damaged: bool,
+}
+
+impl Records {
+    /// The records of the log at `path`.
+    pub(crate) fn open(path: &Path) -> Self {
+        Self { reader: Reader::open(path), decoder: Decoder::new(HOST_LIMIT), damaged: false }
+    }
+
+    /// Gives everything there is now to `sink`.
+    pub(crate) fn drain(&mut self, sink: &mut dyn Sink) -> io::Result<()> {
+        loop {
+            let (piece, fresh) = self.reader.next_piece()?;
+            if fresh {
+                self.decoder = Decoder::new(HOST_LIMIT);
+                self.damaged = false;
+            }
+            if piece.is_empty() {
+                return sink.flush();
+            }
+            if self.damaged {
+                continue;
+            }
+            self.decoder.push(piece);
+            self.damaged = Self::hand_on(&mut self.decoder, sink)?;
+        }
+    }
+
+    /// Answers whether the bytes made no sense.
+    fn hand_on(decoder: &mut Decoder, sink: &mut dyn Sink) -> io::Result<bool> {
+        loop {
+            match decoder.next_frame() {
+                Ok(None) => return Ok(false),
+                Ok(Some(body)) => match Record::from_bytes(body) {
+                    Ok(record) => sink.take(&record)?,
+                    Err(_) => return Ok(true),
+                },
+                Err(_) => return Ok(true),
+            }
+        }
+    }
+}
+
+/// Gives a log to `sink` until `sleeve` is closed by the other side, and then to its end.
+pub(crate) fn follow(folder: &Path, log: &str, sleeve: UnixStream, sink: &mut dyn Sink) -> io::Result<()> {
+    let mut wake = Wake::new(folder, Some(sleeve))?;
+    let mut records = Records::open(&folder.join(log));
+    records.drain(sink)?;
+    while wake.wait()? {
+        records.drain(sink)?;
+    }
+    records.drain(sink)
+}
+
+/// A follower in a thread of its own: it may be slowed down by whoever reads standard output, and the sleeve may not.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    thread: std::thread::JoinHandle<io::Result<()>>,
+    end: UnixStream,
+}
+
+impl Follower {
+    /// Prints the services' log of the enclave in `folder` to standard output and standard error.
+    pub(crate) fn start(folder: PathBuf, look: Look) -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let follow_log = move || {
+            let mut printer = Printer::new(look, io::BufWriter::new(io::stdout()), io::stderr());
+            follow(&folder, crate::logbook::SERVICES, theirs, &mut printer)
+        };
+        let thread = std::thread::Builder::new().name("follower".to_owned()).spawn(follow_log)?;
+        Ok(Self { thread, end: ours })
+    }
+
+    /// Lets it print what is left, and waits for it.
+    pub(crate) fn finish(self) {
+        drop(self.end);
+        // Whoever read standard output has gone: nothing more is wanted.
+        drop(self.thread.join());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logbook::rotating::Rotating;
+    use cloister_wire::frame::encode_bytes;
+
+    fn frame(seq: u64, bytes: &[u8]) -> Vec<u8> {
+        let record = Record::Output {
+            seq,
+            time_ns: 0,
+            service: "web".into(),
+            stream: Stream::Stdout,
+            bytes: bytes.to_vec(),
+        };
+        encode_bytes(&record.to_bytes().unwrap(), HOST_LIMIT).unwrap()
+    }
+
+    #[test]
+    fn a_log_is_followed_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let folder = dir.path().to_owned();
+        let mut log = Rotating::create(folder.join("log"), 64).unwrap();
+        log.append(&frame(0, b"first\n")).unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut out = Vec::new();
+            let mut printer = Printer::new(Look::default(), &mut out, io::sink());
+            follow(&folder, "log", theirs, &mut printer).unwrap();
+            drop(printer);
+            out
+        });
+        for seq in 1..4 {
+            log.append(&frame(seq, b"more\n")).unwrap();
+        }
+        drop(ours);
+        assert!(reader.join().unwrap().ends_with(b"more\nmore\n"));
+    }
+
+    fn tail(wanted: usize, pieces: &[&str]) -> String {
+        let mut tail = Tail::new(wanted, None);
+        for (seq, piece) in (0..).zip(pieces) {
+            tail.take(&Record::from_bytes(&frame(seq, piece.as_bytes())[4..]).unwrap()).unwrap();
+        }
+        let mut out = Vec::new();
+        tail.hand_to(&mut Printer::new(Look::default(), &mut out, io::sink())).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_tail_has_the_last_lines_however_they_were_cut() {
+        assert_eq!(tail(2, &["0\n", "1\n", "2\n", "3\n"]), "2\n3\n");
+        assert_eq!(tail(1, &["a\n", "half a ", "line\n"]), "half a line\n");
+        assert_eq!(tail(2, &["a\nb\nc\nopen"]), "c\nopen");
+        assert_eq!(tail(9, &["a\n", "b"]), "a\nb");
+        assert_eq!(tail(0, &["a\n"]), "");
+    }
+
+    #[test]
+    fn a_damaged_file_ends_where_it_makes_no_sense() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, [frame(0, b"good\n"), b"\xff\xff\xff\xffnonsense".to_vec()].concat()).unwrap();
+        let mut out = Vec::new();
+        let mut printer = Printer::new(Look::default(), &mut out, io::sink());
+        Records::open(&path).drain(&mut printer).unwrap();
+        drop(printer);
+        assert_eq!(out, b"good\n");
+    }
+}

@@ -1,0 +1,193 @@
+//! `inspect`: everything about one enclave, or about an enclave image.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use cloister_image::artifact::BuildRecord;
+use cloister_image::digest::Digest;
+use cloister_manifest::Manifest;
+use cloister_wire::control::{Reply, Request};
+use serde::Serialize;
+
+use crate::app::App;
+use crate::cli::Inspect;
+use crate::cli::values::{show_duration, show_size};
+use crate::error::{Error, Result};
+use crate::output::{self, Table};
+use crate::state::record::Seen;
+use crate::state::{Record, Root};
+
+use super::{DONE, service};
+
+/// A running or ended enclave, as `inspect --json` shows it.
+#[derive(Serialize)]
+struct Enclave<'a> {
+    alive: bool,
+    words: String,
+    /// The processes on this host that live, by part.
+    processes: BTreeMap<&'a str, u32>,
+    #[serde(flatten)]
+    record: &'a Record,
+}
+
+/// An enclave image, as `inspect --json` shows it.
+#[derive(Serialize)]
+struct Image<'a> {
+    path: &'a Path,
+    digest: Digest,
+    parts: BTreeMap<&'static str, File>,
+    cmdline: &'a str,
+    manifest: &'a Manifest,
+    build: BuildRecord,
+}
+
+#[derive(Serialize)]
+struct File {
+    digest: Digest,
+    size: u64,
+}
+
+/// Tells all about something.
+pub(crate) fn inspect(asked: &Inspect, json: bool) -> Result<u8> {
+    if let Some(service) = &asked.service {
+        return confinement(&asked.target, service, json);
+    }
+    let path = Path::new(&asked.target);
+    let is_path = asked.target.contains(['/', '.']);
+    if is_path { image(path, json) } else { enclave(&asked.target, json) }
+}
+
+fn enclave(name: &str, json: bool) -> Result<u8> {
+    let seen = Root::open()?.find(name)?.must_see()?;
+    let record = &seen.record;
+    let processes = record.machine.iter().flat_map(|machine| &machine.processes);
+    let sleeve = record.sleeve.iter().map(|process| ("sleeve", *process));
+    let processes = processes.map(|(part, process)| (part.as_str(), *process)).chain(sleeve);
+    let processes =
+        processes.filter(|(_, process)| process.exists()).map(|(part, p)| (part, p.pid)).collect();
+    if json {
+        let all = Enclave { alive: seen.alive, words: seen.words(), processes, record };
+        return output::json(&all).map(|()| DONE);
+    }
+    output::data(&text(&seen, &processes))?;
+    Ok(DONE)
+}
+
+fn text(seen: &Seen, processes: &BTreeMap<&str, u32>) -> String {
+    let record = &seen.record;
+    let mut facts = Table::default();
+    let mut fact = |name: &str, value: String| facts.row([name.to_owned(), value]);
+    fact("name", record.name.clone());
+    fact("state", seen.words());
+    fact("image", format!("{} {}", record.image.path.display(), record.image.digest));
+    fact("backend", format!("{}, {} CPUs, {}", record.backend, record.cpus, show_size(record.memory)));
+    if let Some(machine) = &record.machine {
+        fact("machine", format!("{}, vsock {} by {}", machine.kind, machine.cid, machine.vsock));
+        if let Some(why) = &machine.why {
+            fact("", why.clone());
+        }
+    }
+    for port in &record.publish {
+        fact("port", format!("{} is ingress {}", port.listen, port.ingress));
+    }
+    for (part, pid) in processes {
+        fact("process", format!("{part} {pid}"));
+    }
+    for warning in &record.warnings {
+        fact("warning", warning.clone());
+    }
+    let mut text = facts.render();
+    if let Some(status) = &record.status {
+        text.push_str(&boot(status));
+        text.push_str(&services(status));
+    }
+    text
+}
+
+fn boot(status: &cloister_wire::control::Status) -> String {
+    let mut table = Table::new(&["STAGE", "AT", "TOOK"]);
+    for stage in &status.boot {
+        let ms = |us: u64| format!("{}.{:03} ms", us / 1000, us % 1000);
+        table.row([stage.name.clone(), ms(stage.at_us), ms(stage.took_us)]);
+    }
+    format!("\n\n{}", table.render())
+}
+
+fn services(status: &cloister_wire::control::Status) -> String {
+    let mut table = Table::new(&["SERVICE", "PHASE", "PID", "RESTARTS", "SINCE BOOT", "LAST EXIT"]);
+    for service in &status.services {
+        table.row([
+            service.name.clone(),
+            word(&service.phase),
+            service.pid.map_or_else(String::new, |pid| pid.to_string()),
+            service.restarts.to_string(),
+            show_duration(std::time::Duration::from_millis(service.since_ms)),
+            service.last_exit.as_ref().map_or_else(String::new, word),
+        ]);
+    }
+    format!("\n\n{}", table.render())
+}
+
+/// A value of the wire in its own words.
+fn word<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default().replace(['"', '{', '}'], "")
+}
+
+fn confinement(name: &str, service: &str, json: bool) -> Result<u8> {
+    let folder = Root::open()?.find(name)?;
+    let request = Request::Inspect { service: service.to_owned() };
+    match service::ask(&folder, request)? {
+        Reply::Inspect(found) if json => output::json(&found).map(|()| DONE),
+        Reply::Inspect(found) => {
+            let value = serde_json::to_value(&found).unwrap_or_default();
+            let mut table = Table::default();
+            for (field, value) in value.as_object().into_iter().flatten() {
+                table.row([field.clone(), value.to_string()]);
+            }
+            output::data(&table.render())?;
+            Ok(DONE)
+        }
+        Reply::Refused { why } => {
+            Err(Error::enclave(format!("{name} refused"))
+                .because(std::io::Error::other(output::printable(&why))))
+        }
+        _ => Err(Error::enclave(format!("{name} answered something else"))),
+    }
+}
+
+fn image(path: &Path, json: bool) -> Result<u8> {
+    let app = App::open(path)?;
+    let unusable = |error| Error::operator(format!("{} cannot be used", path.display())).because(error);
+    app.artifact.verify().map_err(unusable)?;
+    let build = app.artifact.build_record().map_err(unusable)?;
+    let parts =
+        app.artifact.parts().map(|(part, digest, size)| (part.title(), File { digest, size })).collect();
+    let (digest, cmdline) = (app.artifact.digest(), &app.cmdline);
+    let image = Image { path: app.path(), digest, parts, cmdline, manifest: &app.manifest, build };
+    if json {
+        output::json(&image)?;
+    } else {
+        output::data(&image_text(&image))?;
+    }
+    Ok(DONE)
+}
+
+fn image_text(image: &Image<'_>) -> String {
+    let mut table = Table::default();
+    let mut fact = |name: &str, value: String| table.row([name.to_owned(), value]);
+    fact("image", image.path.display().to_string());
+    fact("digest", image.digest.to_string());
+    fact("name", image.manifest.name.clone());
+    for (title, file) in &image.parts {
+        fact(title, format!("{} {}", file.digest, show_size(file.size)));
+    }
+    fact("command line", image.cmdline.to_owned());
+    fact("built by", format!("{} {}", image.build.tool.name, image.build.tool.version));
+    for service in &image.manifest.services {
+        fact("service", format!("{}: {}", service.name, service.argv.join(" ")));
+    }
+    for ingress in &image.manifest.ingress {
+        fact("ingress", format!("{} to {} port {}", ingress.port, ingress.service, ingress.target));
+    }
+    table.render()
+}

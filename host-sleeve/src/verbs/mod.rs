@@ -1,0 +1,51 @@
+//! One file for each command.
+//!
+//! Its law: a command turns typed words into calls and results into output; what it does is done elsewhere. Each answers
+//! with an exit code.
+
+mod build;
+mod doctor;
+mod follow;
+mod inspect;
+mod logs;
+mod ps;
+mod rm;
+mod run;
+mod service;
+mod stats;
+mod stop;
+
+use crate::cli::{Cli, Verb};
+use crate::error::{Doing, Result};
+
+/// The exit code of a command that did what it was asked.
+pub(crate) const DONE: u8 = 0;
+
+/// Does what was asked.
+pub(crate) fn perform(cli: Cli) -> Result<u8> {
+    let json = cli.json;
+    match cli.verb {
+        Verb::Build(asked) => build::build(&asked, json),
+        Verb::Check(asked) => build::check(&asked, json),
+        Verb::Run(asked) => run::run(asked, json),
+        Verb::Ps(asked) => ps::ps(&asked, json),
+        Verb::Logs(asked) => logs::logs(&asked, json),
+        Verb::Stop(asked) => stop::stop(&asked, json),
+        Verb::Rm(asked) => rm::rm(&asked, json),
+        Verb::Inspect(asked) => inspect::inspect(&asked, json),
+        Verb::Service(asked) => service::service(&asked, json),
+        Verb::Stats(asked) => stats::stats(&asked, json),
+        Verb::Doctor => doctor::doctor(json),
+        Verb::Sleeve => run::sleeve(),
+    }
+}
+
+/// Everything but what is blocking happens on this thread: the machine's programs die with it.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.doing(|| "cannot start the event loop".to_owned())?;
+    let result = runtime.block_on(work);
+    // Blocking work that is still under way, such as reading a large image, is not waited for.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,75 @@
+//! `stop`: in order, and then not.
+
+use std::time::Duration;
+
+use cloister_wire::control::Reply;
+use serde::Serialize;
+
+use crate::cli::Stop;
+use crate::error::{Error, Result};
+use crate::output;
+use crate::sleeve::requests::{Asked, Client};
+use crate::state::{End, Folder, Root};
+
+use super::DONE;
+
+/// What became of one enclave, as `stop --json` shows it.
+#[derive(Serialize)]
+struct Stopped {
+    name: String,
+    end: Option<End>,
+}
+
+/// Stops enclaves, all at once, and waits for each.
+pub(crate) fn stop(asked: &Stop, json: bool) -> Result<u8> {
+    let root = Root::open()?;
+    let folders: Vec<Folder> = asked.names.iter().map(|name| root.find(name)).collect::<Result<_>>()?;
+    let clients: Vec<Option<Client>> =
+        folders.iter().map(|folder| ask(folder, asked)).collect::<Result<_>>()?;
+    let mut stopped = Vec::new();
+    for (folder, client) in folders.iter().zip(clients) {
+        stopped.push(wait(folder, client)?);
+    }
+    if json {
+        output::json(&stopped)?;
+    } else {
+        for one in &stopped {
+            output::data(&one.name)?;
+        }
+    }
+    Ok(DONE)
+}
+
+/// Asks the sleeve to stop. One that is gone needs no asking.
+fn ask(folder: &Folder, asked: &Stop) -> Result<Option<Client>> {
+    let Some(mut client) = Client::connect(folder)? else {
+        return Ok(None);
+    };
+    let grace_ms = asked.grace.map(|grace: Duration| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
+    let ask = if asked.kill { Asked::Kill } else { Asked::Stop { grace_ms } };
+    match client.ask(ask)? {
+        Reply::Refused { why } => {
+            Err(Error::enclave(format!("{} was not stopped", folder.name()))
+                .because(std::io::Error::other(why)))
+        }
+        _ => Ok(Some(client)),
+    }
+}
+
+fn wait(folder: &Folder, client: Option<Client>) -> Result<Stopped> {
+    let name = folder.name().to_owned();
+    let asked = client.is_some();
+    if let Some(client) = client {
+        client.wait_end(folder)?;
+    }
+    let Some(seen) = folder.seen().ok().flatten() else {
+        return Ok(Stopped { name, end: None }); // run --rm
+    };
+    for (_, process) in seen.orphans() {
+        process.kill();
+    }
+    if !asked {
+        output::note(&format!("{name} had ended: {}", seen.words()));
+    }
+    Ok(Stopped { name, end: seen.record.end })
+}

@@ -1,0 +1,119 @@
+//! What cannot be launched is refused before anything boots, with what happened and what to do next.
+
+use std::fs;
+use std::net::TcpListener;
+
+use crate::guest::nobody;
+use crate::lab::path_str;
+use crate::story::{expect, expect_in};
+use crate::{Lab, Outcome, Scenario};
+
+const ONE_SERVICE: &str =
+    "{version: 1, services: {web: {command: [PROBE], ready: {tcp: 8080}}}, ingress: [8080]}";
+
+/// The story of a port that somebody has.
+pub(super) const BUSY_PORT: Scenario =
+    Scenario { name: "a_busy_port_is_said_before_boot", host: busy_port, guest: nobody };
+
+/// The story of an image that is not there.
+pub(super) const MISSING_IMAGE: Scenario =
+    Scenario { name: "a_missing_image_is_named", host: missing_image, guest: nobody };
+
+/// The story of too little memory.
+pub(super) const LITTLE_MEMORY: Scenario = Scenario {
+    name: "too_little_memory_is_refused_with_the_number_needed",
+    host: little_memory,
+    guest: nobody,
+};
+
+/// The story of a host without QEMU.
+pub(super) const MISSING_QEMU: Scenario = Scenario {
+    name: "a_missing_qemu_is_named_with_the_command_that_adds_it",
+    host: missing_qemu,
+    guest: nobody,
+};
+
+/// The story of an installation without its kernel.
+pub(super) const MISSING_KERNEL: Scenario =
+    Scenario { name: "a_missing_kernel_is_named_when_building", host: missing_kernel, guest: nobody };
+
+/// The story of a root with nothing to run.
+pub(super) const NO_COMMAND: Scenario =
+    Scenario { name: "an_image_without_a_command_is_refused_when_building", host: no_command, guest: nobody };
+
+fn busy_port(lab: &mut Lab) -> Outcome {
+    let image = lab.image(ONE_SERVICE)?;
+    let taken = TcpListener::bind(("127.0.0.1", 0))?;
+    let publish = format!("127.0.0.1:{}:8080", taken.local_addr()?.port());
+    let run = lab.sleeve(&["run", path_str(&image)?, "--publish", &publish]).finish()?;
+    run.expect_code(125)?;
+    expect_in(&run.stderr, "hint:", "the message")?;
+    expect_in(&run.stderr, &taken.local_addr()?.port().to_string(), "the message")?;
+    nothing_runs(lab)
+}
+
+fn missing_image(lab: &mut Lab) -> Outcome {
+    let run = lab.sleeve(&["run", "no-such.cloister"]).finish()?;
+    run.expect_code(125)?;
+    expect_in(&run.stderr, "no-such.cloister", "the message")?;
+    expect_in(&run.stderr, "hint:", "the message")
+}
+
+fn little_memory(lab: &mut Lab) -> Outcome {
+    let image = lab.image(ONE_SERVICE)?;
+    let run = lab.sleeve(&["run", path_str(&image)?, "--memory", "16MiB"]).finish()?;
+    run.expect_code(125)?;
+    expect_in(&run.stderr, "MiB", "the message")?;
+    expect_in(&run.stderr, "hint:", "the message")?;
+    nothing_runs(lab)
+}
+
+fn missing_qemu(lab: &mut Lab) -> Outcome {
+    let image = lab.image(ONE_SERVICE)?;
+    let empty = lab.folder().join("empty");
+    fs::create_dir(&empty)?;
+    let run = lab.sleeve(&["run", path_str(&image)?]).env("PATH", path_str(&empty)?).finish()?;
+    run.expect_code(125)?;
+    expect_in(&run.stderr, "qemu-system-x86", "the message")?;
+    expect_in(&run.stderr, "hint:", "the message")?;
+    nothing_runs(lab)
+}
+
+fn missing_kernel(lab: &mut Lab) -> Outcome {
+    let root = lab.probe_root()?;
+    let manifest = lab.manifest(ONE_SERVICE)?;
+    let os = lab.folder().join("os");
+    fs::create_dir(&os)?;
+    let from = format!("dir:{}", root.display());
+    let image = lab.folder().join("app.cloister");
+    let build = lab
+        .sleeve(&["build", "--image", &from, "--manifest", path_str(&manifest)?, "-o", path_str(&image)?])
+        .env("CLOISTER_OS", path_str(&os)?)
+        .finish()?;
+    build.expect_code(125)?;
+    expect_in(&build.stderr, "hint:", "the message")?;
+    expect(!image.exists(), "a build that failed leaves no image")
+}
+
+fn no_command(lab: &mut Lab) -> Outcome {
+    let root = lab.probe_root()?;
+    let manifest = lab.manifest("{version: 1, services: {web: {}}}")?;
+    let from = format!("dir:{}", root.display());
+    let image = lab.folder().join("app.cloister");
+    let build = lab
+        .sleeve(&["build", "--image", &from, "--manifest", path_str(&manifest)?, "-o", path_str(&image)?])
+        .finish()?;
+    build.expect_code(125)?;
+    expect_in(&build.stderr, "command", "the message")?;
+    expect_in(&build.stderr, "hint:", "the message")
+}
+
+fn nothing_runs(lab: &Lab) -> Outcome {
+    let ps = lab.sleeve(&["ps", "--json"]).finish()?;
+    ps.expect_code(0)?;
+    let listed = ps.json()?;
+    let running = listed.as_array().is_none_or(|all| {
+        all.iter().any(|one| one.get("alive").and_then(serde_json::Value::as_bool) == Some(true))
+    });
+    expect(!running, format_args!("ps shows something that runs: {}", ps.stdout))
+}

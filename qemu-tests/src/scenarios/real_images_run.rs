@@ -1,0 +1,236 @@
+//! Images that people have: Debian with Python, nginx, redis, two hundred layers, a gigabyte, and a registry in between.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::guest::{nobody, say};
+use crate::lab::Running;
+use crate::story::{Failure, expect, expect_eq, expect_in};
+use crate::{Lab, Outcome, Scenario};
+
+/// How long a registry on loopback may take to listen.
+const REGISTRY_LIMIT: Duration = Duration::from_secs(20);
+
+/// The story of Python's own HTTP server.
+pub(super) const PYTHON: Scenario =
+    Scenario { name: "a_debian_root_serves_files_with_python", host: python, guest: nobody };
+
+/// The story of nginx.
+pub(super) const NGINX: Scenario = Scenario {
+    name: "nginx_from_debian_serves_with_its_own_user_and_logs_on_stdout",
+    host: nginx,
+    guest: nobody,
+};
+
+/// The story of redis.
+pub(super) const REDIS: Scenario =
+    Scenario { name: "redis_is_driven_by_redis_benchmark_through_ingress", host: redis, guest: nobody };
+
+/// The story of many layers.
+pub(super) const LAYERS: Scenario = Scenario {
+    name: "an_image_of_two_hundred_layers_has_what_the_last_one_says",
+    host: layers,
+    guest: newest,
+};
+
+/// The story of a registry.
+pub(super) const REGISTRY: Scenario = Scenario {
+    name: "an_image_pushed_to_a_registry_runs_by_tag_and_by_digest",
+    host: registry,
+    guest: nobody,
+};
+
+/// The story of a large image.
+pub(super) const LARGE: Scenario =
+    Scenario { name: "an_image_of_a_gigabyte_boots_and_answers", host: large, guest: nobody };
+
+fn python(lab: &mut Lab) -> Outcome {
+    let root = lab.input("python")?;
+    let manifest = "
+version: 1
+services:
+  web:
+    command: [/usr/bin/python3, -m, http.server, '8000']
+    user: www-data
+    working_dir: /etc
+    ready: {tcp: 8000}
+ingress: [{port: 80, service: web, target: 8000}]
+";
+    let (mut web, port) = serve(lab, &format!("dir:{root}"), manifest, &["--memory", "768MiB"])?;
+    let answer = web.get(port, "/debian_version")?;
+    expect_eq(&answer.status, &200, "the status of /debian_version")?;
+    expect(answer.body.starts_with("12"), format_args!("Debian's version: {:?}", answer.body))?;
+    web.stop()?;
+    Ok(())
+}
+
+fn nginx(lab: &mut Lab) -> Outcome {
+    let archive = lab.input("nginx")?;
+    let manifest = "{version: 1, services: {web: {ready: {tcp: 80}, capabilities: [chown, setuid, setgid, net_bind_service]}}, ingress: [80]}";
+    let (mut web, port) =
+        serve(lab, &format!("docker-archive:{archive}"), manifest, &["--memory", "768MiB"])?;
+    let answer = web.get(port, "/")?;
+    expect_eq(&answer.status, &200, "the status of /")?;
+    expect_in(&answer.body, "nginx", "the page")?;
+    web.wait_stdout("GET / HTTP/1.0")?;
+    web.stop()?.expect_code(0)
+}
+
+fn redis(lab: &mut Lab) -> Outcome {
+    let layout = lab.input("redis")?;
+    let manifest = "{version: 1, services: {cache: {ready: {tcp: 6379}}}, ingress: [6379]}";
+    let (mut web, port) = serve(lab, &format!("oci:{layout}"), manifest, &["--memory", "768MiB"])?;
+    let bench = Command::new("redis-benchmark")
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port.to_string(),
+            "-n",
+            "2000",
+            "-c",
+            "20",
+            "-t",
+            "ping,set,get",
+            "--csv",
+        ])
+        .output()?;
+    let said = String::from_utf8_lossy(&bench.stdout).into_owned();
+    expect(bench.status.success(), format_args!("redis-benchmark failed: {said}"))?;
+    for test in ["PING_INLINE", "SET", "GET"] {
+        expect_in(&said, test, "redis-benchmark's table")?;
+    }
+    web.stop()?.expect_code(0)
+}
+
+fn layers(lab: &mut Lab) -> Outcome {
+    let archive = lab.input("layers")?;
+    let manifest = "{version: 1, services: {web: {command: [/bin/probe, NAME], restart: never}}}"
+        .replace("NAME", LAYERS.name);
+    let layered = with_probe(lab, &archive)?;
+    let image = lab.build_from(&format!("docker-archive:{layered}"), &manifest)?;
+    let mut web = lab.run(&image, &[])?;
+    let ended = web.finish()?;
+    ended.expect_code(0)?;
+    expect_in(&ended.stdout, "newest 200, files 100", "what the last layer left")
+}
+
+fn newest(_words: &[String]) -> ExitCode {
+    let newest = std::fs::read_to_string("/app/newest").unwrap_or_default();
+    let files = std::fs::read_dir("/app").map(Iterator::count).unwrap_or_default().saturating_sub(1);
+    let told = say(format!("newest {}, files {files}\n", newest.trim()).as_bytes());
+    if told.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A copy of a docker-archive with one more layer, which holds the probe: made by skopeo and tar, as a user would.
+fn with_probe(lab: &Lab, archive: &str) -> Result<String, Failure> {
+    let script = "set -e
+        mkdir -p w/bin && tar -C w -xf \"$1\" && cp \"$2\" probe && mkdir -p l/bin && cp probe l/bin/probe
+        tar -C l --owner=0 --group=0 -cf w/probe.tar bin
+        sum=$(sha256sum w/probe.tar | cut -d' ' -f1)
+        sed -i \"s|\\]},\\\"history|,\\\"sha256:$sum\\\"]},\\\"history|\" w/config.json
+        sed -i 's|\\]}\\]$|,\"probe.tar\"]}]|' w/manifest.json
+        rm -rf w/bin && tar -C w -cf layered.tar .";
+    let made = Command::new("sh")
+        .args(["-c", script, "sh", archive])
+        .arg(&lab.built().probe)
+        .current_dir(lab.folder())
+        .output()?;
+    expect(made.status.success(), String::from_utf8_lossy(&made.stderr))?;
+    Ok(lab.folder().join("layered.tar").display().to_string())
+}
+
+fn registry(lab: &mut Lab) -> Outcome {
+    let archive = lab.input("nginx")?;
+    let port = lab.free_port()?;
+    let _registry = Registry::start(lab, port)?;
+    let target = format!("docker://127.0.0.1:{port}/web/nginx:stable");
+    let pushed = Command::new("skopeo")
+        .args([
+            "copy",
+            "--dest-tls-verify=false",
+            "--digestfile",
+            "digest",
+            &format!("docker-archive:{archive}"),
+            &target,
+        ])
+        .current_dir(lab.folder())
+        .output()?;
+    expect(pushed.status.success(), String::from_utf8_lossy(&pushed.stderr))?;
+    let digest = std::fs::read_to_string(lab.folder().join("digest"))?;
+    let manifest = "{version: 1, services: {web: {ready: {tcp: 80}, capabilities: [chown, setuid, setgid, net_bind_service]}}, ingress: [80]}";
+    lab.build_from(&target, manifest)?;
+    let by_digest = format!("docker://127.0.0.1:{port}/web/nginx@{}", digest.trim());
+    let (mut web, port) = serve(lab, &by_digest, manifest, &["--memory", "768MiB"])?;
+    expect_eq(&web.get(port, "/")?.status, &200, "the status of /")?;
+    web.stop()?.expect_code(0)
+}
+
+fn large(lab: &mut Lab) -> Outcome {
+    let layout = lab.input("large")?;
+    let manifest = "{version: 1, services: {web: {ready: {tcp: 8000}}}, ingress: [8000]}";
+    let (mut web, port) = serve(lab, &format!("oci:{layout}"), manifest, &["--memory", "2GiB"])?;
+    expect_eq(&web.get(port, "/etc/debian_version")?.status, &200, "the status of a file")?;
+    web.stop()?;
+    Ok(())
+}
+
+/// Builds, runs and waits until it is ready; the one ingress port is published on the port returned.
+fn serve(lab: &mut Lab, reference: &str, manifest: &str, words: &[&str]) -> Result<(Running, u16), Failure> {
+    let image = lab.build_from(reference, manifest)?;
+    let inside = manifest.rsplit_once("ingress").and_then(|(_, tail)| {
+        tail.split(|c: char| !c.is_ascii_digit()).find(|word| !word.is_empty()).map(str::to_owned)
+    });
+    let port = lab.free_port()?;
+    let publish = format!("127.0.0.1:{port}:{}", inside.unwrap_or_default());
+    let mut all = vec!["--publish", &publish];
+    all.extend_from_slice(words);
+    let web = lab.run(&image, &all)?;
+    web.wait_ready()?;
+    Ok((web, port))
+}
+
+/// Debian's `docker-registry` on loopback, until it is dropped.
+struct Registry(Child);
+
+impl Registry {
+    fn start(lab: &Lab, port: u16) -> Result<Self, Failure> {
+        let config = lab.folder().join("registry.yml");
+        let store = lab.folder().join("registry");
+        std::fs::write(
+            &config,
+            format!(
+                "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+                store.display()
+            ),
+        )?;
+        let child =
+            Command::new("docker-registry").arg("serve").arg(&config).stderr(Stdio::null()).spawn()?;
+        let registry = Self(child);
+        let started = Instant::now();
+        while !answers(port) {
+            expect(started.elapsed() < REGISTRY_LIMIT, "docker-registry does not listen")?;
+            std::thread::yield_now();
+        }
+        Ok(registry)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn answers(port: u16) -> bool {
+    let asked = TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| {
+        stream.write_all(b"GET /v2/ HTTP/1.0\r\n\r\n")?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line)?;
+        Ok(line)
+    });
+    asked.is_ok_and(|line| line.contains("200"))
+}

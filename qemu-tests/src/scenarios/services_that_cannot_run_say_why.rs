@@ -1,0 +1,45 @@
+//! A service that never gets going ends the enclave with a reason, not with silence.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::ExitCode;
+
+use crate::guest::nobody;
+use crate::lab::path_str;
+use crate::story::expect_in;
+use crate::{Lab, Outcome, Scenario};
+
+/// The story of a program the kernel refuses.
+pub(super) const NOT_EXECUTABLE: Scenario =
+    Scenario { name: "a_program_the_kernel_cannot_execute_is_named", host: not_executable, guest: nobody };
+
+/// The story of a service that is over before it began.
+pub(super) const ENDS_AT_ONCE: Scenario = Scenario {
+    name: "a_service_that_exits_at_once_gives_its_code_and_its_words",
+    host: at_once,
+    guest: fail,
+};
+
+fn not_executable(lab: &mut Lab) -> Outcome {
+    let root = lab.probe_root()?;
+    fs::write(root.join("broken"), "\x7fELF but not really")?;
+    fs::set_permissions(root.join("broken"), fs::Permissions::from_mode(0o755))?;
+    let manifest = lab.manifest("{version: 1, services: {web: {command: [/broken], restart: never}}}")?;
+    let image = lab.build(&root, &manifest)?;
+    let run = lab.sleeve(&["run", path_str(&image)?, "--name", "web"]).finish()?;
+    run.expect_code(125)?;
+    expect_in(&run.stderr, "/broken", "the reason")
+}
+
+fn at_once(lab: &mut Lab) -> Outcome {
+    let mut web = lab.boot("{version: 1, services: {web: {command: [PROBE], restart: never}}}", &[])?;
+    let ended = web.finish()?;
+    ended.expect_code(3)?;
+    expect_in(&ended.stderr, "no configuration, giving up", "what the service said last")
+}
+
+fn fail(_words: &[String]) -> ExitCode {
+    // Its exit code is the story; a missing stderr would show in the host half.
+    drop(std::io::Write::write_all(&mut std::io::stderr(), b"no configuration, giving up\n"));
+    ExitCode::from(3)
+}

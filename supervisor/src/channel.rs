@@ -1,0 +1,141 @@
+//! A connection to the host or to a local program: hello, frames in, frames out.
+//!
+//! Its law: a peer that says nothing, says too much or reads too slowly loses its connection, and nobody else waits.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloister_wire::frame::{self, Decoder, FrameError, HOST_LIMIT};
+use cloister_wire::hello::{Hello, HelloError, Protocol, Role};
+use cloister_wire::ports::MAX_VSOCK_WRITE;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use crate::world::{Accepted, Listen, Stream};
+
+/// How long a peer may take to say hello and what it wants: a round trip under emulation takes milliseconds.
+const HELLO_TIME: Duration = Duration::from_secs(5);
+
+/// How long one message may take to be written. The socket's buffer holds many; a peer this slow does not read.
+const WRITE_TIME: Duration = Duration::from_secs(5);
+
+/// The pause after a listener failed: it failed for want of descriptors or memory, and waiting is all there is to do.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Bytes read at once: requests are small.
+const READ_BYTES: usize = 4096;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChannelError {
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    /// The peer broke the format.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The peer is none of ours.
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    /// The peer took too long.
+    #[error("the peer took too long")]
+    Slow,
+    /// The peer closed.
+    #[error("the peer closed")]
+    Closed,
+}
+
+/// The receiving half.
+pub(crate) struct Receiver {
+    stream: ReadHalf<Box<dyn Stream>>,
+    decoder: Decoder,
+}
+
+/// The sending half.
+pub(crate) struct Sender {
+    stream: WriteHalf<Box<dyn Stream>>,
+}
+
+/// Says hello and hears the peer's.
+pub(crate) async fn open(
+    stream: Box<dyn Stream>,
+    protocol: Protocol,
+) -> Result<(Receiver, Sender), ChannelError> {
+    let (read, write) = tokio::io::split(stream);
+    let mut receiver = Receiver { stream: read, decoder: Decoder::new(HOST_LIMIT) };
+    let mut sender = Sender { stream: write };
+    sender.send(&Hello::new(protocol, Role::Guest)).await?;
+    let theirs: Hello = receiver.receive_soon().await?;
+    theirs.check(protocol)?;
+    Ok((receiver, sender))
+}
+
+impl Receiver {
+    /// The next message, however long it takes.
+    pub(crate) async fn receive<M: DeserializeOwned>(&mut self) -> Result<M, ChannelError> {
+        loop {
+            if let Some(message) = self.decoder.next_message()? {
+                return Ok(message);
+            }
+            let mut bytes = [0; READ_BYTES];
+            let read = self.stream.read(&mut bytes).await?;
+            if read == 0 {
+                return Err(ChannelError::Closed);
+            }
+            self.decoder.push(bytes.get(..read).unwrap_or_default());
+        }
+    }
+
+    /// The next message, which is due.
+    pub(crate) async fn receive_soon<M: DeserializeOwned>(&mut self) -> Result<M, ChannelError> {
+        timeout(HELLO_TIME, self.receive()).await.map_err(|_| ChannelError::Slow)?
+    }
+}
+
+impl Sender {
+    /// Sends one message.
+    pub(crate) async fn send<M: Serialize>(&mut self, message: &M) -> Result<(), ChannelError> {
+        let frame = frame::encode(message, HOST_LIMIT)?;
+        timeout(WRITE_TIME, self.write(&frame)).await.map_err(|_| ChannelError::Slow)?
+    }
+
+    /// Writes frames, in pieces that every vsock carries, for as long as the peer takes.
+    pub(crate) async fn write(&mut self, frames: &[u8]) -> Result<(), ChannelError> {
+        for piece in frames.chunks(MAX_VSOCK_WRITE) {
+            self.stream.write_all(piece).await?;
+        }
+        Ok(())
+    }
+
+    /// Says that nothing follows.
+    pub(crate) async fn finish(&mut self) -> Result<(), ChannelError> {
+        Ok(self.stream.shutdown().await?)
+    }
+}
+
+/// Hands each connection to `handle` in a task of its own, at most as many at once as `slots` has. One too many is
+/// closed at once. It never returns: a listener that fails is asked again.
+pub(crate) async fn accept_each<H, F>(listener: Box<dyn Listen>, slots: Arc<Semaphore>, handle: H)
+where
+    H: Fn(Accepted) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        match listener.accept().await {
+            Err(_) => sleep(ACCEPT_PAUSE).await,
+            Ok(accepted) => {
+                if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
+                    let connection = handle(accepted);
+                    drop(tokio::spawn(async move {
+                        connection.await;
+                        drop(slot);
+                    }));
+                }
+            }
+        }
+    }
+}

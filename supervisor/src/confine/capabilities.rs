@@ -1,0 +1,87 @@
+//! Capabilities by name.
+//!
+//! Its law: the names and numbers are those of `linux/capability.h`; a name that is not there is an error, never nothing.
+
+/// The capabilities in the order of their numbers, from 0 (`linux/capability.h`, Linux 6.12).
+const NAMES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// A capability that does not exist.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no capability {0:?}")]
+pub struct UnknownCapability(pub String);
+
+/// The mask of these capabilities. A name may be written as capabilities(7) does or without its `CAP_`, in any case.
+pub(super) fn mask(names: &[String]) -> Result<u64, UnknownCapability> {
+    names.iter().try_fold(0, |mask, name| Ok(mask | bit(name)?))
+}
+
+fn bit(name: &str) -> Result<u64, UnknownCapability> {
+    let upper = name.to_ascii_uppercase();
+    let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    let number = NAMES.iter().position(|known| *known == bare);
+    number
+        .and_then(|n| u32::try_from(n).ok())
+        .and_then(|n| 1u64.checked_shl(n))
+        .ok_or_else(|| UnknownCapability(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_the_kernels_numbers() {
+        let names =
+            ["CAP_CHOWN".to_owned(), "net_bind_service".to_owned(), "CAP_CHECKPOINT_RESTORE".to_owned()];
+        assert_eq!(mask(&names).unwrap(), 1 | 1 << 10 | 1 << 40);
+        assert_eq!(mask(&[]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_capability_that_does_not_exist_is_refused() {
+        let error = mask(&["CAP_EVERYTHING".to_owned()]).unwrap_err();
+        assert_eq!(error.to_string(), "there is no capability \"CAP_EVERYTHING\"");
+    }
+}

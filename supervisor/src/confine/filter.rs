@@ -1,0 +1,197 @@
+//! The seccomp filter of a service, as a classic BPF program.
+//!
+//! Its law: what the table refuses is refused unless the manifest names it, everything else is allowed, and a call made
+//! under another architecture's numbers kills. The programs are `seccompiler`'s; it gives one answer a program, so one is
+//! made for each answer and they are chained: where one would allow, the next begins.
+
+use std::collections::BTreeMap;
+
+use libc::c_long;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
+};
+
+use super::denied::{Answer, DENIED};
+
+/// `socket`, by which a manifest allows `AF_VSOCK`: a service that may is past every policy of the enclave's boundary.
+const SOCKET: &str = "socket";
+
+/// `BPF_RET | BPF_K` (`linux/bpf_common.h`).
+const RETURN: u16 = 0x06;
+
+/// `SECCOMP_RET_ALLOW` (`linux/seccomp.h`).
+const ALLOW: u32 = 0x7FFF_0000;
+
+type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
+
+/// A filter that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    /// The manifest allows a system call that the filter does not refuse.
+    #[error("{0:?} is not a system call that the default filter refuses")]
+    Unknown(String),
+    /// The machine's architecture has no filter.
+    #[error("no filter can be made for this architecture")]
+    Compile(#[from] seccompiler::BackendError),
+    /// The parts do not chain.
+    #[error("the filter's parts do not end as expected")]
+    Chain,
+}
+
+/// The filter for a service that may make the calls in `allowed`, as the words of [`cloister_wire::hold::Spawn::seccomp`].
+pub(super) fn compile(allowed: &[String]) -> Result<Vec<u64>, FilterError> {
+    let is_known = |name: &&String| *name == SOCKET || DENIED.iter().any(|row| row.name == **name);
+    if let Some(unknown) = allowed.iter().find(|name| !is_known(name)) {
+        return Err(FilterError::Unknown(unknown.clone()));
+    }
+    let mut program = BpfProgram::new();
+    for (rules, action) in parts(allowed)? {
+        if !rules.is_empty() {
+            chain(&mut program, rules, action)?;
+        }
+    }
+    Ok(program.iter().map(word).collect())
+}
+
+/// Each answer and the calls that meet it.
+fn parts(allowed: &[String]) -> Result<Vec<(Rules, SeccompAction)>, FilterError> {
+    let refused = |answer: Answer| -> Rules {
+        let rows = DENIED.iter().filter(|row| row.answer == answer && !allowed.iter().any(|a| a == row.name));
+        rows.map(|row| (row.number, Vec::new())).collect()
+    };
+    let mut parts = vec![
+        (refused(Answer::Kill), SeccompAction::KillProcess),
+        (refused(Answer::NotPermitted), errno(libc::EPERM)),
+        (refused(Answer::NotThere), errno(libc::ENOSYS)),
+    ];
+    if !allowed.iter().any(|name| name == SOCKET) {
+        // As on a kernel without vsock, which every program that tries it is prepared for.
+        parts.push((vsock()?, errno(libc::EAFNOSUPPORT)));
+    }
+    Ok(parts)
+}
+
+/// `socket(AF_VSOCK, …)`: with it a service would pass by the enclave's ingress and egress.
+fn vsock() -> Result<Rules, FilterError> {
+    let family = u64::from(libc::AF_VSOCK.unsigned_abs());
+    let is_vsock = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family)?;
+    Ok(Rules::from([(libc::SYS_socket, vec![SeccompRule::new(vec![is_vsock])?])]))
+}
+
+fn errno(number: i32) -> SeccompAction {
+    SeccompAction::Errno(number.unsigned_abs())
+}
+
+/// Appends a program for `rules` in place of the `allow` that ends what is there.
+fn chain(program: &mut BpfProgram, rules: Rules, action: SeccompAction) -> Result<(), FilterError> {
+    let arch = TargetArch::try_from(std::env::consts::ARCH)?;
+    let next: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?.try_into()?;
+    if program.pop().is_some_and(|last| (last.code, last.k) != (RETURN, ALLOW)) {
+        return Err(FilterError::Chain);
+    }
+    program.extend(next);
+    Ok(())
+}
+
+fn word(instruction: &seccompiler::sock_filter) -> u64 {
+    u64::from(instruction.code) << 48
+        | u64::from(instruction.jt) << 40
+        | u64::from(instruction.jf) << 32
+        | u64::from(instruction.k)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `AUDIT_ARCH_X86_64` and `AUDIT_ARCH_AARCH64` (`linux/audit.h`).
+    const THIS_ARCH: u32 = if cfg!(target_arch = "x86_64") { 0xC000_003E } else { 0xC000_00B7 };
+    const KILL_PROCESS: u32 = 0x8000_0000;
+    const ERRNO: u32 = 0x0005_0000;
+
+    /// What the kernel would answer: the few instructions of classic BPF that filters are made of.
+    fn answer(program: &[u64], number: c_long, arch: u32, first_argument: u32) -> u32 {
+        let mut accumulator = 0;
+        let mut at = 0;
+        loop {
+            let word = program[at];
+            let (code, jt, jf) = (word >> 48, word >> 40 & 0xFF, word >> 32 & 0xFF);
+            let k = u32::try_from(word & 0xFFFF_FFFF).unwrap();
+            at += 1;
+            match code {
+                0x20 => {
+                    accumulator = match k {
+                        0 => u32::try_from(number).unwrap(),
+                        4 => arch,
+                        16 => first_argument,
+                        20 => 0,
+                        other => panic!("loads from {other}"),
+                    };
+                }
+                0x15 => at += usize::try_from(if accumulator == k { jt } else { jf }).unwrap(),
+                0x05 => at += usize::try_from(k).unwrap(),
+                0x06 => return k,
+                other => panic!("instruction {other:#x}"),
+            }
+        }
+    }
+
+    fn errno_of(number: i32) -> u32 {
+        ERRNO | number.unsigned_abs()
+    }
+
+    #[test]
+    fn every_row_of_the_table_is_refused_as_it_says() {
+        let program = compile(&[]).unwrap();
+        for row in DENIED {
+            let expected = match row.answer {
+                Answer::Kill => KILL_PROCESS,
+                Answer::NotPermitted => errno_of(libc::EPERM),
+                Answer::NotThere => errno_of(libc::ENOSYS),
+            };
+            assert_eq!(answer(&program, row.number, THIS_ARCH, 0), expected, "{}", row.name);
+            assert!(!row.reason.is_empty());
+        }
+    }
+
+    #[test]
+    fn ordinary_calls_are_allowed() {
+        let program = compile(&[]).unwrap();
+        for number in [libc::SYS_read, libc::SYS_openat, libc::SYS_execve, libc::SYS_clone, libc::SYS_connect]
+        {
+            assert_eq!(answer(&program, number, THIS_ARCH, 0), ALLOW);
+        }
+    }
+
+    #[test]
+    fn only_vsock_sockets_are_refused() {
+        let program = compile(&[]).unwrap();
+        let socket = |family: i32| answer(&program, libc::SYS_socket, THIS_ARCH, family.unsigned_abs());
+        assert_eq!(socket(libc::AF_VSOCK), errno_of(libc::EAFNOSUPPORT));
+        assert_eq!(socket(libc::AF_INET), ALLOW);
+        assert_eq!(socket(libc::AF_UNIX), ALLOW);
+    }
+
+    #[test]
+    fn another_architectures_numbers_kill() {
+        let program = compile(&[]).unwrap();
+        assert_eq!(answer(&program, libc::SYS_read, 0x4000_0003, 0), KILL_PROCESS);
+    }
+
+    #[test]
+    fn a_call_the_manifest_names_is_allowed_and_no_other() {
+        let program = compile(&["ptrace".to_owned(), "socket".to_owned()]).unwrap();
+        assert_eq!(answer(&program, libc::SYS_ptrace, THIS_ARCH, 0), ALLOW);
+        let vsock = answer(&program, libc::SYS_socket, THIS_ARCH, libc::AF_VSOCK.unsigned_abs());
+        assert_eq!(vsock, ALLOW);
+        assert_eq!(answer(&program, libc::SYS_bpf, THIS_ARCH, 0), errno_of(libc::EPERM));
+    }
+
+    #[test]
+    fn a_name_the_filter_does_not_know_is_refused() {
+        assert!(
+            matches!(compile(&["prtace".to_owned()]), Err(FilterError::Unknown(name)) if name == "prtace")
+        );
+    }
+}

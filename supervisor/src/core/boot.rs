@@ -1,0 +1,229 @@
+//! From the first byte from init to the first turn.
+//!
+//! Its law: the status is served before anything can go wrong with the manifest, and whatever goes wrong then is a
+//! `fatal` that the host can read.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use cloister_manifest::model::{Control, MAX_BYTES, Manifest, Service};
+use cloister_relay::Listener;
+use cloister_wire::control::IngressCounters;
+use cloister_wire::hold::Welcome;
+use tokio::sync::{mpsc, watch};
+
+use super::line::Line;
+use super::turn::{Core, Inbox, Kept};
+use super::{CoreError, Setup};
+use crate::clock::Moment;
+use crate::ingress::Ingress;
+use crate::launcher::{Action, Event, Machine};
+use crate::logs::{self, Movers, Readers, Shared, Store};
+use crate::notify::Notify;
+use crate::stash::Stash;
+use crate::status::{self, Asking, Board};
+use crate::world::Listen;
+
+/// The most services: init keeps two memfds for each, and a few more, within
+/// [`MAX_STASHES`](cloister_wire::hold::MAX_STASHES).
+const MAX_SERVICES: usize = 60;
+
+/// Requests from the host and from inside that wait for their turn.
+const ASKED_QUEUE: usize = 16;
+
+/// The name under which init keeps the launcher's state.
+const STATE: &str = "state";
+
+/// Why the manifest's services cannot be started: where it failed and the words.
+type Fault = (&'static str, String);
+
+/// Supervises until init is told to power off and closes the socket.
+///
+/// # Errors
+/// What a supervisor cannot survive; init starts another, which goes on.
+pub async fn run(setup: Setup) -> Result<(), CoreError> {
+    let mut stages = Stages::begin();
+    let notify = Notify::bind(&setup.notify).map_err(system("cannot listen for notifications"))?;
+    let (mut line, welcome) = Line::open(setup.init).await?;
+    line.request(&[STATE.to_owned()])?;
+    let board = Board::new(welcome.platform.clone(), welcome.boot.clone(), welcome.restarts);
+    let board = Arc::new(board);
+    let (allow, asking, asked, told) = desk(&board);
+    serve_all(setup.control, setup.local_control, |listener| status::serve(listener, asking.clone()));
+    stages.end("status", &board);
+
+    let manifest = read_manifest(&setup.paths.manifest);
+    let (services, control) = manifest.as_ref().map_or_else(|_| (Vec::new(), nothing()), parts);
+    line.request(&logs::stash_names(&services))?;
+    if let Ok(manifest) = &manifest {
+        line.request_root(manifest.root.writable_bytes, welcome.root_mounted)?;
+    }
+    let (stash, kept) = Stash::<Kept>::resume(line.memfd(STATE).await?);
+    let logs = open_logs(&mut line, &services).await?;
+    let readers = Readers::new(control.local_uids.clone());
+    serve_all(setup.logs, setup.local_logs, |listener| {
+        logs::serve(listener, logs.clone(), Arc::clone(&readers))
+    });
+    allow.send_replace(control);
+    let ingress = manifest.as_ref().ok().map(|manifest| carry(manifest, setup.ingress, &logs));
+    resume(&board, kept.as_ref(), ingress.clone());
+    stages.end("manifest", &board);
+
+    let machine = match (manifest, line.root().await?) {
+        (Ok(_), Some(error)) => Err(("root", error)),
+        (Ok(manifest), None) => Machine::new(&manifest, kept.map(|kept| kept.state), setup.seed)
+            .map_err(|error| ("manifest", error.to_string())),
+        (Err(fault), _) => Err(fault),
+    };
+    stages.end("root", &board);
+    let (machine, actions) = match machine {
+        Ok(machine) => (machine, Vec::new()),
+        Err((stage, error)) => Machine::doomed(stage, error, Moment::now()),
+    };
+    let sink = File::options().write(true).open("/dev/null").map_err(system("/dev/null cannot be opened"))?;
+    let movers = Movers::new(logs.clone(), sink);
+    let (events, own_events) = mpsc::unbounded_channel();
+    let core = Core {
+        machine,
+        services: services.into(),
+        board,
+        logs,
+        movers,
+        readers,
+        ingress,
+        hold: line.hold,
+        paths: setup.paths,
+        probes: BTreeMap::new(),
+        events,
+        pending: VecDeque::new(),
+        stash,
+    };
+    let inbox = Inbox { asked, told, notify, own_events, backlog: line.backlog };
+    begin(core, inbox, welcome, line.pipes, actions).await
+}
+
+/// Goes on with the logs that init keeps.
+async fn open_logs(line: &mut Line, services: &[Service]) -> Result<Shared, CoreError> {
+    let names = services.iter().map(|s| s.name.clone()).collect();
+    let memfds = line.logs(services).await?;
+    let store = Store::resume(names, memfds, Moment::now()).map_err(system("the logs cannot be kept"))?;
+    Ok(Shared::new(store))
+}
+
+/// The supervisor's own boot stages, told behind init's.
+struct Stages(Moment);
+
+impl Stages {
+    fn begin() -> Self {
+        Self(Moment::now())
+    }
+
+    fn end(&mut self, name: &str, board: &Board) {
+        let now = Moment::now();
+        board.add_stage(name, self.0, now);
+        self.0 = now;
+    }
+}
+
+/// Carries connections from outside from now on.
+fn carry(manifest: &Manifest, listener: Listener, logs: &Shared) -> Ingress {
+    let logs = logs.clone();
+    let ingress = Ingress::new(&manifest.ingress, Box::new(move |line| logs.say(None, &line)));
+    let serving = ingress.clone();
+    drop(tokio::spawn(async move { serving.serve(listener).await }));
+    ingress
+}
+
+/// Goes on counting where a supervisor before this one stopped.
+fn resume(board: &Board, kept: Option<&Kept>, ingress: Option<Ingress>) {
+    if let Some(kept) = kept {
+        board.resume_from(kept.seq);
+    }
+    let before = kept.map(|kept| kept.ingress).unwrap_or_default();
+    if let Some(ingress) = ingress {
+        board.count_ingress(move || sum(before, ingress.counters()));
+    }
+}
+
+/// Connections open before a crash are not open any more.
+fn sum(before: IngressCounters, now: IngressCounters) -> IngressCounters {
+    IngressCounters {
+        accepted: before.accepted.saturating_add(now.accepted),
+        open: now.open,
+        refused: before.refused.saturating_add(now.refused),
+        bytes_in: before.bytes_in.saturating_add(now.bytes_in),
+        bytes_out: before.bytes_out.saturating_add(now.bytes_out),
+    }
+}
+
+/// The first turn: the services start, or those that init holds are taken over.
+async fn begin(
+    mut core: Core,
+    inbox: Inbox,
+    welcome: Welcome,
+    mut pipes: BTreeMap<String, Vec<std::os::fd::OwnedFd>>,
+    actions: Vec<Action>,
+) -> Result<(), CoreError> {
+    if welcome.restarts > 0 {
+        core.machine.recovered(Moment::now());
+        let line =
+            format!("the supervisor was started again after a crash, for the {}. time", welcome.restarts);
+        core.logs.say(None, &line);
+    }
+    for held in &welcome.held {
+        let pipes = pipes.remove(&held.name).unwrap_or_default();
+        core.take_over(held, pipes);
+    }
+    core.carry_out(actions)?;
+    core.dispatch(Event::Adopt(welcome.held))?;
+    core.serve(inbox).await
+}
+
+type Desk = (watch::Sender<Control>, Asking, mpsc::Receiver<status::Asked>, mpsc::Receiver<()>);
+
+/// Where requests are taken: nothing beyond reading is allowed until the manifest says so.
+fn desk(board: &Arc<Board>) -> Desk {
+    let (asked, asked_inbox) = mpsc::channel(ASKED_QUEUE);
+    let (told, told_inbox) = mpsc::channel(1);
+    let (allow, control) = watch::channel(nothing());
+    (allow, Asking { board: Arc::clone(board), control, asked, told }, asked_inbox, told_inbox)
+}
+
+fn nothing() -> Control {
+    Control { host: Vec::new(), local_uids: Vec::new() }
+}
+
+fn parts(manifest: &Manifest) -> (Vec<Service>, Control) {
+    (manifest.services.clone(), manifest.control.clone())
+}
+
+fn serve_all<S, F>(outer: Box<dyn Listen>, inner: Option<Box<dyn Listen>>, serve: S)
+where
+    S: Fn(Box<dyn Listen>) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    for listener in [Some(outer), inner].into_iter().flatten() {
+        drop(tokio::spawn(serve(listener)));
+    }
+}
+
+fn read_manifest(path: &Path) -> Result<Manifest, Fault> {
+    let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        .map_err(|error| ("manifest", format!("{}: {error}", path.display())))?;
+    let manifest = Manifest::from_json(&bytes).map_err(|error| ("manifest", error.to_string()))?;
+    match manifest.services.len() {
+        0 => Err(("manifest", "it names no service".to_owned())),
+        1..=MAX_SERVICES => Ok(manifest),
+        count => Err(("manifest", format!("it names {count} services, more than {MAX_SERVICES}"))),
+    }
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> CoreError {
+    move |source| CoreError::System { what, source }
+}

@@ -1,0 +1,112 @@
+//! The conversation with init before the first turn.
+//!
+//! Its law: what init says that is not asked for yet is kept, in order, for the first turn.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use cloister_manifest::model::Service;
+use cloister_wire::hello::VERSION;
+use cloister_wire::hold::{FromInit, FromSupervisor, Welcome};
+
+use super::CoreError;
+use crate::hold::{Hold, Incoming};
+use crate::logs::{self, INDEX, Memfds, OWN_LOG};
+
+/// The conversation, and what init has handed over in it.
+pub(super) struct Line {
+    pub(super) hold: Hold,
+    pub(super) backlog: VecDeque<Incoming>,
+    /// The output pipes of what init holds, by name.
+    pub(super) pipes: BTreeMap<String, Vec<OwnedFd>>,
+    memfds: BTreeMap<String, OwnedFd>,
+    /// How many requested memfds have not come yet.
+    missing: usize,
+    /// Whether the root was requested. Init answers in order, so its answer comes after the memfds requested before it.
+    root_missing: bool,
+}
+
+impl Line {
+    /// Waits for init's welcome.
+    pub(super) async fn open(init: UnixStream) -> Result<(Self, Welcome), CoreError> {
+        let mut hold = Hold::new(init)?;
+        let Incoming { message, fds } = hold.receive().await?;
+        let FromInit::Welcome(welcome) = message else { return Err(CoreError::NoWelcome) };
+        if welcome.version != VERSION {
+            return Err(CoreError::Version(welcome.version));
+        }
+        let mut fds = fds.into_iter();
+        let memfds = welcome.stash.iter().cloned().zip(fds.by_ref()).collect();
+        let mut pipes = BTreeMap::new();
+        for held in &welcome.held {
+            pipes.insert(held.name.clone(), fds.by_ref().take(usize::from(held.fds)).collect());
+        }
+        let line = Self { hold, backlog: VecDeque::new(), pipes, memfds, missing: 0, root_missing: false };
+        Ok((line, welcome))
+    }
+
+    /// Asks for the memfds of these names, as init has kept them or newly made. Nothing is waited for.
+    pub(super) fn request(&mut self, names: &[String]) -> Result<(), CoreError> {
+        for name in names.iter().filter(|name| !self.memfds.contains_key(*name)) {
+            self.hold.send(&FromSupervisor::Stash { name: name.clone() })?;
+            self.missing = self.missing.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Asks for the application's root, unless it is in place. Nothing is waited for.
+    pub(super) fn request_root(&mut self, writable_bytes: u64, in_place: bool) -> Result<(), CoreError> {
+        if !in_place {
+            self.hold.send(&FromSupervisor::MountRoot { writable_bytes })?;
+        }
+        self.root_missing = !in_place;
+        Ok(())
+    }
+
+    /// The memfd of this name, which was requested.
+    pub(super) async fn memfd(&mut self, name: &str) -> Result<OwnedFd, CoreError> {
+        self.collect().await?;
+        let missing =
+            || CoreError::System { what: "a memfd is missing", source: io::ErrorKind::NotFound.into() };
+        self.memfds.remove(name).ok_or_else(missing)
+    }
+
+    /// The memfds of the logs of these services, which were requested.
+    pub(super) async fn logs(&mut self, services: &[Service]) -> Result<Memfds, CoreError> {
+        self.collect().await?;
+        let mut outputs = Vec::with_capacity(services.len());
+        for place in 0..services.len() {
+            let [out, err] = logs::output_names(place).map(|name| self.memfds.remove(&name));
+            outputs.push(out.zip(err));
+        }
+        Ok(Memfds { index: self.memfd(INDEX).await?, own: self.memfd(OWN_LOG).await?, outputs })
+    }
+
+    /// Waits for the root that was requested; `Some` is why it is not there.
+    pub(super) async fn root(&mut self) -> Result<Option<String>, CoreError> {
+        self.collect().await?;
+        while self.root_missing {
+            match self.hold.receive().await? {
+                Incoming { message: FromInit::RootMounted { error }, .. } => return Ok(error),
+                other => self.backlog.push_back(other),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for the memfds that were requested.
+    async fn collect(&mut self) -> Result<(), CoreError> {
+        while self.missing > 0 {
+            match self.hold.receive().await? {
+                Incoming { message: FromInit::Stashed { name }, fds } => {
+                    self.memfds.extend(fds.into_iter().map(|fd| (name.clone(), fd)));
+                    self.missing = self.missing.saturating_sub(1);
+                }
+                other => self.backlog.push_back(other),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,81 @@
+//! The middle of the supervisor: events from everywhere to the launcher, its actions to those who perform them.
+//!
+//! Its law: one event at a time. The launcher decides, the decision is kept where a successor finds it, then it is
+//! performed, then it is shown.
+
+mod answer;
+mod boot;
+mod line;
+mod perform;
+mod turn;
+
+use std::io;
+use std::os::unix::net::UnixStream;
+
+use cloister_relay::Listener;
+use cloister_wire::frame::FrameError;
+
+use crate::hold::HoldError;
+use crate::stash::StashError;
+use crate::world::{Listen, Paths};
+
+pub use boot::run;
+
+/// What the supervisor is given at its start.
+pub struct Setup {
+    /// The socket pair to init.
+    pub init: UnixStream,
+    /// Where the host reads and asks: port 17000.
+    pub control: Box<dyn Listen>,
+    /// Where the host reads the log: port 17001.
+    pub logs: Box<dyn Listen>,
+    /// Where the host brings connections from outside: port 17003.
+    pub ingress: Listener,
+    /// Where programs inside read and ask.
+    pub local_control: Option<Box<dyn Listen>>,
+    /// Where programs inside read the log.
+    pub local_logs: Option<Box<dyn Listen>>,
+    /// The abstract address services notify, [`crate::confine::NOTIFY_ADDRESS`] but for tests.
+    pub notify: String,
+    /// Where things lie.
+    pub paths: Paths,
+    /// For jitter.
+    pub seed: u64,
+}
+
+impl std::fmt::Debug for Setup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setup")
+            .field("paths", &self.paths)
+            .field("notify", &self.notify)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What ends the supervisor before the enclave's own end. Init starts another.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreError {
+    /// Init is gone or does not keep to the contract.
+    #[error("the conversation with init failed")]
+    Hold(#[from] HoldError),
+    /// A message to init cannot be written.
+    #[error("a message to init cannot be written")]
+    Frame(#[from] FrameError),
+    /// Init did not begin with a welcome.
+    #[error("init did not begin with a welcome")]
+    NoWelcome,
+    /// Init speaks another version.
+    #[error("init speaks version {0} of the hold channel")]
+    Version(u32),
+    /// The state or the log cannot be kept.
+    #[error("what must survive a crash cannot be kept")]
+    Stash(#[from] StashError),
+    /// The system refuses something the supervisor cannot be without.
+    #[error("{what}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// The system's words.
+        source: io::Error,
+    },
+}

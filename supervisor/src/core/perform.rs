@@ -1,0 +1,139 @@
+//! What the launcher wants done.
+//!
+//! Its law: nothing is decided here and nothing waited for: a message is queued, a task is started or ended.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use cloister_manifest::model::{Logs, Ready, Service};
+use cloister_wire::hold::FromSupervisor;
+
+use super::CoreError;
+use super::turn::Core;
+use crate::clock::Moment;
+use crate::confine;
+use crate::launcher::{Action, Event, Id};
+use crate::logs::Lookout;
+use crate::probe::{self, Roots};
+
+impl Core {
+    pub(super) fn perform(&mut self, action: Action) -> Result<(), CoreError> {
+        match action {
+            Action::Spawn { id, .. } => self.spawn(id)?,
+            Action::Signal { id, signal, to } => {
+                let name = self.name(id);
+                self.hold.send(&FromSupervisor::Signal { name, signal, to })?;
+            }
+            Action::Forget { id } => {
+                self.movers.finish(id);
+                self.hold.send(&FromSupervisor::Forget { name: self.name(id) })?;
+            }
+            Action::Probe { id, run, .. } => self.probe(id, run),
+            Action::Watch { id, run } => self.watch(id, run),
+            Action::Unwatch { id } => self.unwatch(id),
+            Action::Say { id, line } => self.logs.say(id, &line),
+            Action::Drain => self.drain(),
+            Action::Conclude => self.conclude(),
+            Action::PowerOff { state } => self.hold.send(&FromSupervisor::PowerOff { state })?,
+        }
+        Ok(())
+    }
+
+    /// Drains a service's output from now on. `since` is when a service that is taken over was started.
+    pub(super) fn drain_pipes(&mut self, id: Id, pipes: Vec<OwnedFd>, since: Option<Moment>) {
+        let Some(service) = self.services.get(id.index()) else { return };
+        let keeps = service.logs == Logs::Forward;
+        let lookout = self.lookout(id, service, since);
+        if let Err(error) = self.movers.start(id, pipes, keeps, lookout.as_ref()) {
+            self.logs.say(Some(id), &format!("its output cannot be read: {error}"));
+        }
+    }
+
+    fn lookout(&self, id: Id, service: &Service, since: Option<Moment>) -> Option<Lookout> {
+        let Ready::Log(text) = &service.ready else { return None };
+        let run = self.machine.run(id)?;
+        let events = self.events.clone();
+        let found = move || events.send(Event::Ready { id, run }).unwrap_or_default();
+        Some(Lookout { text: text.clone(), since, found: Arc::new(found) })
+    }
+
+    fn spawn(&mut self, id: Id) -> Result<(), CoreError> {
+        let Some(service) = self.services.get(id.index()) else { return Ok(()) };
+        match confine::spawn(service) {
+            Ok(spec) => {
+                let name = service.name.clone();
+                self.hold.send(&FromSupervisor::Spawn { name, spec: Box::new(spec) })?;
+            }
+            Err(error) => {
+                let error = error.to_string();
+                self.pending.push_back(Event::SpawnFailed { id, passing: false, error });
+            }
+        }
+        Ok(())
+    }
+
+    fn probe(&mut self, id: Id, run: u32) {
+        let Some(service) = self.services.get(id.index()) else { return };
+        let (ready, roots, events) = (service.ready.clone(), self.roots(id), self.events.clone());
+        let task = tokio::spawn(async move {
+            probe::ready(ready, roots).await;
+            events.send(Event::Ready { id, run }).unwrap_or_default();
+        });
+        self.probes.entry(id).or_default().push(task.abort_handle());
+    }
+
+    fn watch(&mut self, id: Id, run: u32) {
+        let Some(live) = self.services.get(id.index()).and_then(|s| s.live.clone()) else { return };
+        let events = self.events.clone();
+        let tell = move |verdict| events.send(Event::Checked { id, run, verdict }).unwrap_or_default();
+        let task = tokio::spawn(probe::watch(live, tell));
+        self.probes.entry(id).or_default().push(task.abort_handle());
+    }
+
+    fn unwatch(&mut self, id: Id) {
+        for task in self.probes.remove(&id).unwrap_or_default() {
+            task.abort();
+        }
+    }
+
+    /// Refuses new connections, and says when no old one is left.
+    fn drain(&mut self) {
+        let Some(ingress) = self.ingress.clone() else { return };
+        ingress.drain();
+        let events = self.events.clone();
+        drop(tokio::spawn(async move {
+            ingress.empty().await;
+            events.send(Event::Drained).unwrap_or_default();
+        }));
+    }
+
+    /// Lets the log readers and the open connections have the rest, and says when they do.
+    fn conclude(&mut self) {
+        self.readers.conclude();
+        let (readers, ingress, events) =
+            (Arc::clone(&self.readers), self.ingress.clone(), self.events.clone());
+        drop(tokio::spawn(async move {
+            readers.gone().await;
+            if let Some(ingress) = ingress {
+                ingress.empty().await;
+            }
+            events.send(Event::Flushed).unwrap_or_default();
+        }));
+    }
+
+    /// The service's root as its main process sees it, then as init put it together.
+    fn roots(&self, id: Id) -> Roots {
+        let own = self.machine.pid(id).ok().map(|pid| self.paths.proc.join(pid.to_string()).join("root"));
+        Roots(own.into_iter().chain([self.paths.root.clone()]).collect())
+    }
+
+    pub(super) fn name(&self, id: Id) -> String {
+        self.services.get(id.index()).map(|s| s.name.clone()).unwrap_or_default()
+    }
+
+    /// What confines a running service.
+    pub(super) fn inspect(&self, id: Id, pid: u32) -> io::Result<cloister_wire::control::Confinement> {
+        crate::status::inspect(&self.paths, &self.name(id), pid)
+    }
+}

@@ -1,0 +1,214 @@
+//! One turn: wait for whatever comes next, decide, keep, perform, show.
+//!
+//! Its law: what comes from a service or from outside waits its turn in a bounded queue or in its socket, and makes
+//! nobody else wait.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use cloister_manifest::model::Service;
+use cloister_wire::control::IngressCounters;
+use cloister_wire::hold::{FromInit, Held};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use super::CoreError;
+use crate::clock::Moment;
+use crate::hold::{Hold, HoldError, Incoming};
+use crate::ingress::Ingress;
+use crate::launcher::{Action, Event, Id, Machine, State, Verdict};
+use crate::logs::{Movers, Readers, Shared};
+use crate::notify::{self, Note, Notify};
+use crate::stash::Stash;
+use crate::status::{Asked, Board};
+use crate::world::Paths;
+
+/// The longest text kept of why a service did not start, in bytes.
+const MAX_ERROR: usize = 512;
+
+/// Errors of a start that may be gone a moment later: the machine lacked something, or (`EEXIST`) a process that failed
+/// to start before a crash of the supervisor was not reaped yet. Others are the image's.
+const PASSING: [i32; 8] = [
+    libc::EAGAIN,
+    libc::ENOMEM,
+    libc::ENFILE,
+    libc::EMFILE,
+    libc::EBUSY,
+    libc::EINTR,
+    libc::ENOSPC,
+    libc::EEXIST,
+];
+
+/// What is kept across a crash of the supervisor, besides the logs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Kept {
+    /// The last number of a status that may have been shown.
+    pub(super) seq: u64,
+    /// What ingress had counted.
+    pub(super) ingress: IngressCounters,
+    /// The launcher's state.
+    pub(super) state: State,
+}
+
+/// Where events come from.
+pub(super) struct Inbox {
+    pub(super) asked: mpsc::Receiver<Asked>,
+    pub(super) told: mpsc::Receiver<()>,
+    pub(super) notify: Notify,
+    /// From the supervisor's own tasks.
+    pub(super) own_events: mpsc::UnboundedReceiver<Event>,
+    /// What init said before the first turn.
+    pub(super) backlog: VecDeque<Incoming>,
+}
+
+/// The supervisor's middle.
+pub(super) struct Core {
+    pub(super) machine: Machine,
+    pub(super) services: Arc<[Service]>,
+    pub(super) board: Arc<Board>,
+    pub(super) logs: Shared,
+    pub(super) movers: Movers,
+    pub(super) readers: Arc<Readers>,
+    /// Absent where there is no manifest to say what may be reached.
+    pub(super) ingress: Option<Ingress>,
+    pub(super) hold: Hold,
+    pub(super) paths: Paths,
+    /// The probes of each service.
+    pub(super) probes: BTreeMap<Id, Vec<AbortHandle>>,
+    /// For the supervisor's own tasks. Unbounded, because each says a few words in its life.
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    /// What performing an action brought about at once.
+    pub(super) pending: VecDeque<Event>,
+    pub(super) stash: Stash<Kept>,
+}
+
+/// What a turn begins with.
+enum Next {
+    FromInit(Incoming),
+    Happened(Event),
+    Asked(Asked),
+    Noted(u32, Vec<u8>),
+}
+
+impl Core {
+    /// Takes turns until init closes the socket after the last of them.
+    pub(super) async fn serve(mut self, mut inbox: Inbox) -> Result<(), CoreError> {
+        loop {
+            let next = match self.next(&mut inbox).await {
+                Ok(next) => next,
+                Err(CoreError::Hold(HoldError::Closed)) if self.machine.is_off() => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            match next {
+                Next::FromInit(incoming) => self.heard(incoming)?,
+                Next::Happened(event) => self.dispatch(event)?,
+                Next::Asked(asked) => self.asked(asked)?,
+                Next::Noted(pid, datagram) => self.noted(pid, &datagram)?,
+            }
+        }
+    }
+
+    async fn next(&mut self, inbox: &mut Inbox) -> Result<Next, CoreError> {
+        if let Some(incoming) = inbox.backlog.pop_front() {
+            return Ok(Next::FromInit(incoming));
+        }
+        let due = until(self.machine.next_deadline());
+        tokio::select! {
+            incoming = self.hold.receive() => Ok(Next::FromInit(incoming?)),
+            Some(event) = inbox.own_events.recv() => Ok(Next::Happened(event)),
+            Some(asked) = inbox.asked.recv() => Ok(Next::Asked(asked)),
+            Some(()) = inbox.told.recv() => Ok(Next::Happened(Event::Told)),
+            noted = inbox.notify.receive() => {
+                let what = "notifications cannot be received";
+                let (pid, datagram) = noted.map_err(|source| CoreError::System { what, source })?;
+                Ok(Next::Noted(pid, datagram))
+            }
+            () = due => Ok(Next::Happened(Event::Tick)),
+        }
+    }
+
+    /// Decides, keeps the decision, performs it and shows what became of it; then the same for what that brought about.
+    pub(super) fn dispatch(&mut self, event: Event) -> Result<(), CoreError> {
+        self.pending.push_back(event);
+        while let Some(event) = self.pending.pop_front() {
+            let actions = self.machine.on(event, Moment::now());
+            self.carry_out(actions)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what was decided, performs it and shows it.
+    pub(super) fn carry_out(&mut self, actions: Vec<Action>) -> Result<(), CoreError> {
+        let shown = self.board.read();
+        self.stash.save(&Kept {
+            seq: shown.seq,
+            ingress: shown.ingress,
+            state: self.machine.state().clone(),
+        })?;
+        for action in actions {
+            self.perform(action)?;
+        }
+        self.board.show(self.machine.enclave(), self.machine.statuses());
+        Ok(())
+    }
+
+    /// Goes on draining the pipes of what init held before this supervisor.
+    pub(super) fn take_over(&mut self, held: &Held, pipes: Vec<OwnedFd>) {
+        if let Ok(id) = self.machine.find(&held.name) {
+            self.drain_pipes(id, pipes, Some(Moment::from_nanos(held.at_ns)));
+        }
+    }
+
+    fn heard(&mut self, incoming: Incoming) -> Result<(), CoreError> {
+        let find = |name: &str| self.machine.find(name).ok();
+        let event = match incoming.message {
+            FromInit::Spawned { name, pid, at_ns } => find(&name).map(|id| {
+                if !self.movers.drains(id) {
+                    self.drain_pipes(id, incoming.fds, None);
+                }
+                Event::Spawned { id, pid, at: Moment::from_nanos(at_ns) }
+            }),
+            FromInit::SpawnFailed { name, errno, error, .. } => find(&name).map(|id| {
+                let error = error.get(..error.floor_char_boundary(MAX_ERROR)).unwrap_or_default().to_owned();
+                Event::SpawnFailed { id, passing: PASSING.contains(&errno), error }
+            }),
+            FromInit::Exited(ended) => find(&ended.name).map(|id| Event::Exited {
+                id,
+                pid: ended.pid,
+                exit: ended.exit,
+                at: Moment::from_nanos(ended.at_ns),
+            }),
+            FromInit::Emptied { name } => find(&name).map(|id| Event::Emptied { id }),
+            FromInit::StopAsked { why } => Some(Event::Stop { why }),
+            FromInit::Welcome(_) | FromInit::RootMounted { .. } | FromInit::Stashed { .. } => None,
+        };
+        event.map_or(Ok(()), |event| self.dispatch(event))
+    }
+
+    fn noted(&mut self, pid: u32, datagram: &[u8]) -> Result<(), CoreError> {
+        let name = notify::service_of(&self.paths.proc, pid);
+        let Some(id) = name.and_then(|name| self.machine.find(&name).ok()) else { return Ok(()) };
+        let Some(run) = self.machine.run(id) else { return Ok(()) };
+        for note in notify::read(datagram) {
+            self.dispatch(match note {
+                Note::Ready => Event::Ready { id, run },
+                Note::Stopping => Event::Leaving { id },
+                Note::Alive => Event::Petted { id },
+                Note::Dead => Event::Checked { id, run, verdict: Verdict::Dead },
+                Note::Text(text) => Event::Text { id, text },
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits for a moment, or for ever if there is none.
+async fn until(moment: Option<Moment>) {
+    match moment {
+        Some(moment) => sleep(moment.since(Moment::now())).await,
+        None => std::future::pending().await,
+    }
+}

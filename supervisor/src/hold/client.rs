@@ -1,0 +1,165 @@
+//! The conversation with init.
+//!
+//! Its law: it understands frames and who owns which descriptor, and nothing else; what follows from a message is
+//! decided elsewhere.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+
+use cloister_sys::fdpass::{recv_with_fds, send_with_fds};
+use cloister_wire::frame::{self, Decoder, FrameError, HOLD_LIMIT};
+use cloister_wire::hold::{FromInit, FromSupervisor};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+
+/// Bytes read at once: a welcome with sixty services fits.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Messages received and not yet handled. Past that init's own queue fills, which is bounded too.
+const QUEUE: usize = 64;
+
+/// What ends the conversation: without init there is nothing to supervise.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    /// The socket broke.
+    #[error("the socket to init broke")]
+    Io(#[from] io::Error),
+    /// Init sent what is not in the contract.
+    #[error("init breaks the contract")]
+    Frame(#[from] FrameError),
+    /// Init named descriptors that did not come.
+    #[error("init sent {got} descriptors with a message that names {wanted}")]
+    Descriptors {
+        /// How many the message names.
+        wanted: usize,
+        /// How many came.
+        got: usize,
+    },
+    /// Init closed its end.
+    #[error("init closed the socket")]
+    Closed,
+}
+
+/// A message and the descriptors it names, in its order.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The message.
+    pub message: FromInit,
+    /// Its descriptors.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// The supervisor's end.
+#[derive(Debug)]
+pub struct Hold {
+    outgoing: mpsc::UnboundedSender<Vec<u8>>,
+    incoming: mpsc::Receiver<Result<Incoming, HoldError>>,
+}
+
+impl Hold {
+    /// Speaks over `socket` in a task of its own.
+    pub fn new(socket: StdStream) -> Result<Self, HoldError> {
+        socket.set_nonblocking(true)?;
+        let stream = UnixStream::from_std(socket)?;
+        // Unbounded, because a decision once made must be sent; what fills it are the launcher's decisions, a few for
+        // each event.
+        let (outgoing, to_send) = mpsc::unbounded_channel();
+        let (received, incoming) = mpsc::channel(QUEUE);
+        drop(tokio::spawn(converse(stream, to_send, received)));
+        Ok(Self { outgoing, incoming })
+    }
+
+    /// Queues a message. After the end of the conversation it is dropped, and [`Self::receive`] tells.
+    pub fn send(&self, message: &FromSupervisor) -> Result<(), FrameError> {
+        self.outgoing.send(frame::encode(message, HOLD_LIMIT)?).unwrap_or_default();
+        Ok(())
+    }
+
+    /// The next message. Cancelling the wait loses nothing.
+    pub async fn receive(&mut self) -> Result<Incoming, HoldError> {
+        self.incoming.recv().await.unwrap_or(Err(HoldError::Closed))
+    }
+}
+
+async fn converse(
+    stream: UnixStream,
+    mut to_send: mpsc::UnboundedReceiver<Vec<u8>>,
+    received: mpsc::Sender<Result<Incoming, HoldError>>,
+) {
+    let reading = read(&stream, &received);
+    let writing = write(&stream, &mut to_send);
+    let end = tokio::select! {
+        end = reading => end,
+        end = writing => end,
+    };
+    if let Err(error) = end {
+        received.send(Err(error)).await.unwrap_or_default();
+    }
+}
+
+async fn write(stream: &UnixStream, to_send: &mut mpsc::UnboundedReceiver<Vec<u8>>) -> Result<(), HoldError> {
+    while let Some(frame) = to_send.recv().await {
+        let mut rest = frame.as_slice();
+        while !rest.is_empty() {
+            stream.writable().await?;
+            match stream.try_io(Interest::WRITABLE, || send_with_fds(stream, rest, &[])) {
+                Ok(sent) => rest = rest.get(sent..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn read(
+    stream: &UnixStream,
+    received: &mpsc::Sender<Result<Incoming, HoldError>>,
+) -> Result<(), HoldError> {
+    let mut decoder = Decoder::new(HOLD_LIMIT);
+    let mut fds = VecDeque::new();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        stream.readable().await?;
+        let count = match stream.try_io(Interest::READABLE, || recv_with_fds(stream, &mut buffer)) {
+            Ok((0, _)) => return Err(HoldError::Closed),
+            Ok((count, more)) => {
+                fds.extend(more);
+                count
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error.into()),
+        };
+        decoder.push(buffer.get(..count).unwrap_or_default());
+        while let Some(message) = decoder.next_message::<FromInit>()? {
+            let incoming = claim(message, &mut fds)?;
+            if received.send(Ok(incoming)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Gives a message the descriptors it names. They came with its first byte, so they are all here.
+fn claim(message: FromInit, fds: &mut VecDeque<OwnedFd>) -> Result<Incoming, HoldError> {
+    let wanted = match &message {
+        FromInit::Welcome(welcome) => {
+            let held: usize = welcome.held.iter().map(|h| usize::from(h.fds)).sum();
+            welcome.stash.len().saturating_add(held)
+        }
+        FromInit::Spawned { .. } => 2,
+        FromInit::Stashed { .. } => 1,
+        FromInit::SpawnFailed { .. }
+        | FromInit::Exited(_)
+        | FromInit::Emptied { .. }
+        | FromInit::RootMounted { .. }
+        | FromInit::StopAsked { .. } => 0,
+    };
+    if fds.len() < wanted {
+        return Err(HoldError::Descriptors { wanted, got: fds.len() });
+    }
+    Ok(Incoming { message, fds: fds.drain(..wanted).collect() })
+}

@@ -1,0 +1,71 @@
+//! One connection: its header, its service, its bytes, its end.
+//!
+//! Its law: nothing is dialled before the header is whole and names a port of the manifest.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cloister_relay::{Options, Stream, relay};
+use cloister_wire::frame::{Decoder, HEADER};
+use cloister_wire::hello::VERSION;
+use cloister_wire::ingress::{Framing, HEADER_LIMIT, Header};
+use tokio::time::timeout;
+
+use super::refusal::Refusal;
+use super::{Shared, Target, proxy};
+
+/// How long the host may take to say what it wants: it does so at once, and under emulation that takes milliseconds.
+const HEADER_TIME: Duration = Duration::from_secs(5);
+
+/// How long a service may take to accept. Its listen queue is on this machine: a full one drops the request, and the
+/// kernel asks again after one second and after three.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+
+/// Bytes read with the header: it, and a request of common size that came with it.
+const FIRST_READ: usize = HEADER + HEADER_LIMIT + 3 * 1024;
+
+/// Carries one connection to its end, which is never an error: what goes wrong between two peers concerns them alone.
+pub(super) async fn carry(stream: Stream, shared: &Shared) -> Result<(), Refusal> {
+    let (header, early) = timeout(HEADER_TIME, read_header(&stream)).await.map_err(|_| Refusal::Silent)??;
+    let target = *shared.targets.get(&header.port).ok_or(Refusal::Port(header.port))?;
+    let service = connect(header.port, target).await?;
+    shared.accepted.fetch_add(1, Ordering::Relaxed);
+    let options = Options {
+        closes_last: header.framing == Framing::Chunked,
+        lead_in: if target.proxy_protocol { proxy::header(header.client, header.port) } else { Vec::new() },
+        early,
+        ..Options::new(header.framing)
+    };
+    relay(&stream, &service, &shared.works, options).await;
+    Ok(())
+}
+
+/// Reads the header, and what came with it.
+async fn read_header(stream: &Stream) -> Result<(Header, Vec<u8>), Refusal> {
+    let mut decoder = Decoder::new(HEADER_LIMIT);
+    loop {
+        let bytes = stream.recv_some(FIRST_READ).await.map_err(Refusal::BrokenOff)?;
+        if bytes.is_empty() {
+            return Err(Refusal::BrokenOff(io::ErrorKind::UnexpectedEof.into()));
+        }
+        decoder.push(&bytes);
+        if let Some(header) = decoder.next_message::<Header>()? {
+            return if header.version == VERSION {
+                Ok((header, decoder.remainder().to_vec()))
+            } else {
+                Err(Refusal::Version(header.version))
+            };
+        }
+    }
+}
+
+async fn connect(port: u16, target: Target) -> Result<Stream, Refusal> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, target.port));
+    let connected = match timeout(CONNECT_TIME, Stream::connect_tcp(address)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    };
+    connected.map_err(|error| Refusal::Service { port, target: target.port, error })
+}

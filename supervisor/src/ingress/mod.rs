@@ -1,0 +1,156 @@
+//! Ingress: connections that the host dials are carried to the service behind a port of the manifest.
+//!
+//! Its law: the host chooses among the ports that the measured manifest names, and nothing else; what it says of the
+//! client goes into logs and the PROXY header, never into a decision. A connection that is refused is closed at once,
+//! counted, and told to the log at a bounded rate.
+//!
+//! | module | job |
+//! |---|---|
+//! | `connection` | one connection, from its header to its end |
+//! | `proxy` | the PROXY protocol's header, version 2 |
+//! | `refusal` | why a connection is refused, and how often that is said |
+
+mod connection;
+mod proxy;
+mod refusal;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cloister_manifest::model;
+use cloister_relay::{Gate, Listener, Stream, Works};
+use cloister_wire::control::IngressCounters;
+use tokio::time::Instant;
+
+use refusal::{Quota, Refusal};
+
+/// The most connections at once. The host's side admits as many and lets more clients wait in its listen queue, so this
+/// is met only by a host that does not.
+const MOST_CONNECTIONS: usize = 4096;
+
+/// Descriptors kept for everything but ingress: listeners, log files, probes, pipes of the relay.
+const RESERVED_DESCRIPTORS: usize = 512;
+
+/// The ingress service. Clones are the same service.
+#[derive(Clone, Debug)]
+pub struct Ingress {
+    shared: Arc<Shared>,
+}
+
+/// What hears of refused connections, one line at a time.
+pub type Report = Box<dyn Fn(String) + Send + Sync>;
+
+struct Shared {
+    targets: BTreeMap<u16, Target>,
+    gate: Gate,
+    works: Works,
+    draining: AtomicBool,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    quota: Mutex<Quota>,
+    report: Report,
+}
+
+/// Where a port leads.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    port: u16,
+    proxy_protocol: bool,
+}
+
+impl Ingress {
+    /// The service for the manifest's `ingress` table. It raises the process's limit of descriptors as it needs.
+    #[must_use]
+    pub fn new(table: &[model::Ingress], report: Report) -> Self {
+        Self::with_gate(table, Gate::within_descriptors(MOST_CONNECTIONS, RESERVED_DESCRIPTORS), report)
+    }
+
+    fn with_gate(table: &[model::Ingress], gate: Gate, report: Report) -> Self {
+        let target =
+            |entry: &model::Ingress| Target { port: entry.target, proxy_protocol: entry.proxy_protocol };
+        let shared = Shared {
+            targets: table.iter().map(|entry| (entry.port, target(entry))).collect(),
+            gate,
+            works: Works::new(),
+            draining: AtomicBool::new(false),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            quota: Mutex::new(Quota::default()),
+            report,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Serves `listener`, which listens on [`cloister_wire::ports::INGRESS`]. It ends only when it is dropped; the
+    /// connections it has accepted go on.
+    pub async fn serve(&self, listener: Listener) -> Infallible {
+        loop {
+            let (stream, _) = self.shared.gate.next(&listener).await;
+            self.admit(stream);
+        }
+    }
+
+    /// Refuses new connections from now on.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until no connection is open. How long that may take is the caller's business.
+    pub async fn empty(&self) {
+        self.shared.gate.empty().await;
+    }
+
+    /// What has been carried so far.
+    #[must_use]
+    pub fn counters(&self) -> IngressCounters {
+        let shared = &self.shared;
+        IngressCounters {
+            accepted: shared.accepted.load(Ordering::Relaxed),
+            open: u64::try_from(shared.gate.inside()).unwrap_or(u64::MAX),
+            refused: shared.refused.load(Ordering::Relaxed),
+            bytes_in: shared.works.from_boundary(),
+            bytes_out: shared.works.from_local(),
+        }
+    }
+
+    fn admit(&self, stream: Stream) {
+        if self.shared.draining.load(Ordering::Relaxed) {
+            return self.shared.refuse(&Refusal::Draining);
+        }
+        let Some(pass) = self.shared.gate.try_enter() else {
+            return self.shared.refuse(&Refusal::Full);
+        };
+        let shared = Arc::clone(&self.shared);
+        drop(tokio::spawn(async move {
+            if let Err(refusal) = connection::carry(stream, &shared).await {
+                shared.refuse(&refusal);
+            }
+            drop(pass);
+        }));
+    }
+}
+
+impl Shared {
+    fn refuse(&self, refusal: &Refusal) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let said = self.quota.lock().unwrap_or_else(PoisonError::into_inner).say(Instant::now(), refusal);
+        if let Some(line) = said {
+            (self.report)(line);
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("targets", &self.targets)
+            .field("gate", &self.gate)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! The ingress service over a Unix socket in the vsock's place.
+
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use cloister_wire::frame;
+use cloister_wire::ingress::{Framing, HEADER_LIMIT, Header};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixStream};
+use tokio::sync::mpsc;
+
+use super::*;
+
+/// A served ingress with one port, 80, and the service behind it.
+struct Bench {
+    folder: TempDir,
+    ingress: Ingress,
+    service: TcpListener,
+    said: mpsc::UnboundedReceiver<String>,
+}
+
+async fn bench(cap: usize, proxy_protocol: bool) -> Bench {
+    let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = service.local_addr().unwrap().port();
+    let table = [model::Ingress { port: 80, service: "web".into(), target, proxy_protocol }];
+    let (say, said) = mpsc::unbounded_channel();
+    let ingress = Ingress::with_gate(&table, Gate::new(cap), Box::new(move |line| say.send(line).unwrap()));
+    let folder = TempDir::new().unwrap();
+    let listener = Listener::from_unix(UnixListener::bind(folder.path().join("vsock")).unwrap()).unwrap();
+    drop(tokio::spawn({
+        let ingress = ingress.clone();
+        async move { ingress.serve(listener).await }
+    }));
+    Bench { folder, ingress, service, said }
+}
+
+impl Bench {
+    async fn dial(&self, port: u16, framing: Framing, then: &[u8]) -> UnixStream {
+        let client = Some("192.0.2.7:50000".parse().unwrap());
+        let header = Header { version: 1, port, client, framing };
+        let mut bytes = frame::encode(&header, HEADER_LIMIT).unwrap();
+        bytes.extend(then);
+        self.dial_raw(&bytes).await
+    }
+
+    async fn dial_raw(&self, bytes: &[u8]) -> UnixStream {
+        let mut host = UnixStream::connect(self.folder.path().join("vsock")).await.unwrap();
+        host.write_all(bytes).await.unwrap();
+        host
+    }
+
+    async fn refusal(&mut self, bytes: &[u8]) -> String {
+        let mut host = self.dial_raw(bytes).await;
+        let closed = host.read(&mut [0]).await;
+        assert!(closed.is_err() || closed.is_ok_and(|count| count == 0), "it was not closed");
+        self.said.recv().await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_carried_to_the_service_and_counted() {
+    let bench = bench(4, false).await;
+    let mut host = bench.dial(80, Framing::Raw, b"early ").await;
+    host.write_all(b"late").await.unwrap();
+    host.shutdown().await.unwrap();
+    let (mut service, _) = bench.service.accept().await.unwrap();
+    let mut heard = String::new();
+    service.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "early late");
+    service.write_all(b"answer").await.unwrap();
+    assert_eq!(bench.ingress.counters().open, 1);
+    drop(service);
+    heard.clear();
+    host.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "answer");
+    bench.ingress.empty().await;
+    let counters = bench.ingress.counters();
+    let expected = IngressCounters { accepted: 1, open: 0, refused: 0, bytes_in: 10, bytes_out: 6 };
+    assert_eq!(counters, expected);
+}
+
+#[tokio::test]
+async fn a_service_that_asks_for_it_learns_who_its_client_is() {
+    let bench = bench(4, true).await;
+    let _host = bench.dial(80, Framing::Chunked, b"\0\0\0\x02hi").await;
+    let (mut service, _) = bench.service.accept().await.unwrap();
+    let expected = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x7f\0\0\x01\xc3\x50\0\x50hi";
+    let mut heard = [0; 30];
+    service.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, expected);
+}
+
+#[tokio::test]
+async fn what_the_manifest_does_not_name_is_refused() {
+    let mut bench = bench(4, false).await;
+    let header = frame::encode_bytes(br#"{"version":1,"port":22,"framing":"raw"}"#, HEADER_LIMIT).unwrap();
+    assert!(bench.refusal(&header).await.ends_with("the manifest has no ingress port 22"));
+    assert_eq!(bench.ingress.counters().refused, 1);
+}
+
+#[tokio::test]
+async fn a_header_that_is_none_is_refused() {
+    let mut bench = bench(4, false).await;
+    assert!(bench.refusal(b"GET / HTTP/1.1\r\n\r\n").await.contains("over this channel's limit of 1024"));
+    let future = frame::encode_bytes(br#"{"version":2,"port":80,"framing":"raw"}"#, HEADER_LIMIT).unwrap();
+    assert!(bench.refusal(&future).await.contains("speaks version 2"));
+    let path = br#"{"version":1,"port":80,"framing":"raw","path":"/etc"}"#;
+    let path = frame::encode_bytes(path, HEADER_LIMIT).unwrap();
+    assert!(bench.refusal(&path).await.contains("unknown field `path`"));
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_listen_is_told_in_the_log() {
+    let mut bench = bench(4, false).await;
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    drop(std::mem::replace(&mut bench.service, free));
+    let header = frame::encode_bytes(br#"{"version":1,"port":80,"framing":"raw"}"#, HEADER_LIMIT).unwrap();
+    assert!(bench.refusal(&header).await.contains("Connection refused"));
+}
+
+#[tokio::test]
+async fn one_over_the_cap_is_closed_at_once_and_the_others_go_on() {
+    let mut bench = bench(1, false).await;
+    let mut first = bench.dial(80, Framing::Raw, b"1").await;
+    let (mut service, _) = bench.service.accept().await.unwrap();
+    assert!(bench.refusal(&[]).await.contains("as many connections as can be carried"));
+    service.write_all(b"2").await.unwrap();
+    assert_eq!(first.read_u8().await.unwrap(), b'2');
+}
+
+#[tokio::test]
+async fn draining_refuses_new_connections_and_waits_for_the_open_ones() {
+    let mut bench = bench(4, false).await;
+    let mut open = bench.dial(80, Framing::Raw, b"x").await;
+    let (service, _) = bench.service.accept().await.unwrap();
+    bench.ingress.drain();
+    assert!(bench.refusal(&[]).await.contains("draining"));
+    let waiting = tokio::time::timeout(Duration::ZERO, bench.ingress.empty()).await;
+    assert!(waiting.is_err());
+    drop(service);
+    assert_eq!(open.read(&mut [0]).await.unwrap(), 0);
+    drop(open);
+    bench.ingress.empty().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_says_nothing_is_not_waited_for() {
+    let mut bench = bench(4, false).await;
+    assert!(bench.refusal(b"\0\0").await.contains("no header in time"));
+}

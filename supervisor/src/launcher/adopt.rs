@@ -1,0 +1,101 @@
+//! Beginning, and beginning again: what the state says against what init really holds.
+//!
+//! Its law: what init holds is true. A supervisor notes what it decides before it acts, so after a crash a decision may
+//! not have been carried out yet, and is then carried out again.
+
+use cloister_manifest::model::{Kind, Ready};
+use cloister_wire::hold::Held;
+
+use super::event::Action;
+use super::life::Context;
+use super::machine::Machine;
+use super::stage::{RECOVERY_SHOWN_MS, Stage};
+use super::unit::{Life, Unit};
+use crate::clock::Moment;
+
+impl Machine {
+    /// Takes over what init holds. The first supervisor finds nothing.
+    pub(super) fn adopt(&mut self, held: &[Held], now: Moment, out: &mut Vec<Action>) {
+        for id in self.graph.ids() {
+            let name = self.services.get(id.index()).map(|s| s.name.clone()).unwrap_or_default();
+            match held.iter().find(|h| h.name == name) {
+                Some(holding) => self.with(id, now, out, |u, cx| u.resume(cx, holding)),
+                None => self.with(id, now, out, Unit::resume_without),
+            }
+        }
+        match &self.state.stage {
+            Stage::Running | Stage::Off(_) => {}
+            Stage::Draining(_) | Stage::Stopping(_) | Stage::Killing(_) => out.push(Action::Drain),
+            Stage::Closing(_) => out.extend([Action::Drain, Action::Conclude]),
+        }
+    }
+
+    /// From now on, and until a host has read it, the status says that the supervisor crashed.
+    pub fn recovered(&mut self, now: Moment) {
+        self.state.recovering = Some(now.plus_millis(RECOVERY_SHOWN_MS));
+    }
+}
+
+impl Unit {
+    fn resume(&mut self, cx: &mut Context<'_>, held: &Held) {
+        let at = Moment::from_nanos(held.at_ns);
+        let is_earlier_run = held.pid == self.process && !self.is_current();
+        if is_earlier_run {
+            cx.out.push(Action::Forget { id: cx.id });
+            self.resume_without(cx);
+            return;
+        }
+        if self.is_current() {
+            self.resume_current(cx);
+        } else {
+            self.resume_unknown(cx, held, at);
+        }
+        if let Some(ended) = &held.ended {
+            self.exited(cx, held.pid, ended.exit.clone(), Moment::from_nanos(ended.at_ns));
+        }
+        if !held.populated {
+            self.emptied(cx);
+        }
+    }
+
+    /// Whether the state knows the process that init holds.
+    const fn is_current(&self) -> bool {
+        self.is_running() && !matches!(self.life, Life::Spawning)
+    }
+
+    /// The state knows it: go on with what was being done to it.
+    fn resume_current(&mut self, cx: &mut Context<'_>) {
+        match self.life {
+            Life::Starting(_) if cx.service.kind == Kind::Service && cx.service.ready != Ready::Notify => {
+                self.probe(cx);
+            }
+            Life::Ready => self.watch(cx),
+            Life::Stopping(_) => self.ask_to_end(cx),
+            Life::Killing => self.kill(cx),
+            _ => {}
+        }
+    }
+
+    /// The state does not: its start was not noted, or the state was lost.
+    fn resume_unknown(&mut self, cx: &mut Context<'_>, held: &Held, at: Moment) {
+        let is_state_lost = self.life != Life::Spawning;
+        self.run = self.run.max(1);
+        self.enter(Life::Spawning, cx.now);
+        self.spawned(cx, held.pid, at);
+        if is_state_lost && held.ended.is_none() && cx.service.ready == Ready::Notify {
+            // It may have said so long ago and says it once; its liveness check will tell if it is not.
+            self.ready(cx);
+        }
+    }
+
+    /// Init holds nothing of it.
+    fn resume_without(&mut self, cx: &mut Context<'_>) {
+        if self.life == Life::Spawning {
+            cx.out.push(Action::Spawn { id: cx.id, run: self.run });
+        } else if self.is_running() {
+            self.pid = None;
+            self.populated = false;
+            self.lost_sight(cx);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! How the enclave ends: who decides that it does, and what follows in which order.
+//!
+//! Its law: an end asked for twice is one end, and the first reason stays.
+
+use cloister_manifest::model::Kind;
+use cloister_wire::control::State as Enclave;
+
+use super::event::{Action, Id};
+use super::machine::Machine;
+use super::outcome::{final_state, words};
+use super::stage::{CLOSING_MS, Closing, DRAIN_MS, Ending, KILL_GRACE_MS, Stage};
+use super::unit::{End, Unit};
+use crate::clock::Moment;
+
+/// The part of the whole stop's time that open connections may have: one in this many.
+const DRAIN_PART: u64 = 2;
+
+impl Machine {
+    /// Somebody asked for the enclave's end.
+    pub(super) fn stop_asked(&mut self, why: String, now: Moment, out: &mut Vec<Action>) {
+        if self.state.stage != Stage::Running {
+            return;
+        }
+        out.push(Action::Say { id: None, line: format!("stopping: {why}") });
+        out.push(Action::Drain);
+        let until = now.plus_millis(DRAIN_MS.min(self.stop_timeout_ms / DRAIN_PART));
+        self.state.stage = Stage::Draining(Ending { why, by: None, until });
+    }
+
+    /// No ingress connection is open any more.
+    pub(super) fn drained(&mut self, now: Moment) {
+        if let Stage::Draining(ending) = &mut self.state.stage {
+            ending.until = now;
+        }
+    }
+
+    /// Notes who has what of the final state.
+    pub(super) fn closing<F: FnOnce(&mut Closing)>(&mut self, note: F) {
+        if let Stage::Closing(closing) = &mut self.state.stage {
+            note(closing);
+        }
+    }
+
+    /// Applies the rule of the current stage, and says whether it moved.
+    pub(super) fn settle_stage(&mut self, now: Moment, out: &mut Vec<Action>) -> bool {
+        let idle = !self.state.units.iter().any(Unit::is_running);
+        match &self.state.stage {
+            Stage::Running => self.settle_running(now, out),
+            Stage::Draining(e) if idle || now >= e.until => {
+                let ending = e.clone();
+                self.stop_all(ending, now);
+                true
+            }
+            Stage::Stopping(e) | Stage::Killing(e) if idle => {
+                let by = e.by;
+                self.close(by, now, out);
+                true
+            }
+            Stage::Stopping(e) if now >= e.until => {
+                let ending = e.clone();
+                self.kill_all(ending, now, out);
+                true
+            }
+            Stage::Killing(e) if now >= e.until => {
+                let by = e.by;
+                out.push(Action::Say { id: None, line: "some processes cannot be killed; going on".into() });
+                self.close(by, now, out);
+                true
+            }
+            Stage::Closing(c) if now >= c.until || (c.seen && c.flushed) => {
+                let state = c.state.clone();
+                out.push(Action::PowerOff { state: state.clone() });
+                self.state.stage = Stage::Off(state);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn settle_running(&mut self, now: Moment, out: &mut Vec<Action>) -> bool {
+        let Some(by) = self.critical_end().or_else(|| self.last_end()) else { return false };
+        let name = self.services.get(by.index()).map(|s| s.name.as_str()).unwrap_or_default();
+        let exit = self.unit(by).and_then(|u| u.last_exit.as_ref());
+        let why = format!("{name} ended: {}", exit.map_or_else(|| "it never ran".into(), words));
+        out.push(Action::Say { id: None, line: format!("stopping: {why}") });
+        out.push(Action::Drain);
+        self.stop_all(Ending { why, by: Some(by), until: now }, now);
+        true
+    }
+
+    /// The service whose end is the cause, if a critical one ended for good.
+    fn critical_end(&self) -> Option<Id> {
+        self.graph.ids().find_map(|id| {
+            let service = self.services.get(id.index()).filter(|s| s.critical)?;
+            match self.unit(id)?.end()? {
+                End::Done if service.kind == Kind::Job => None,
+                End::Stopped => None,
+                End::Done | End::Failed => Some(id),
+                End::Bereft(root) => Some(root),
+            }
+        })
+    }
+
+    /// The service that speaks for all, if every one has ended and nobody stopped one by hand.
+    fn last_end(&self) -> Option<Id> {
+        let ends: Option<Vec<End>> = self.state.units.iter().map(Unit::end).collect();
+        let ends = ends.filter(|ends| !ends.contains(&End::Stopped))?;
+        let failed = ends.iter().position(|end| *end == End::Failed);
+        let place = failed.or_else(|| ends.len().checked_sub(1))?;
+        u16::try_from(place).ok().map(Id)
+    }
+
+    fn stop_all(&mut self, ending: Ending, now: Moment) {
+        for unit in &mut self.state.units {
+            unit.unwanted = true;
+            unit.again = false;
+        }
+        let until = now.plus_millis(self.stop_timeout_ms);
+        self.state.stage = Stage::Stopping(Ending { until, ..ending });
+    }
+
+    fn kill_all(&mut self, ending: Ending, now: Moment, out: &mut Vec<Action>) {
+        let line = format!("not everything ended within {} ms; killing what is left", self.stop_timeout_ms);
+        out.push(Action::Say { id: None, line });
+        for id in self.graph.ids() {
+            if self.unit(id).is_some_and(Unit::is_running) {
+                self.with(id, now, out, Unit::kill);
+            }
+        }
+        self.state.stage = Stage::Killing(Ending { until: now.plus_millis(KILL_GRACE_MS), ..ending });
+    }
+
+    fn close(&mut self, by: Option<Id>, now: Moment, out: &mut Vec<Action>) {
+        let state = self.outcome(by);
+        out.push(Action::Conclude);
+        let until = now.plus_millis(CLOSING_MS);
+        self.state.stage = Stage::Closing(Closing { state, until, seen: false, flushed: false });
+    }
+
+    fn outcome(&self, by: Option<Id>) -> Enclave {
+        let critical =
+            || self.graph.ids().find(|id| self.services.get(id.index()).is_some_and(|s| s.critical));
+        let decider = by.or_else(critical);
+        let first = || self.services.first().map(|s| s.name.as_str()).unwrap_or_default();
+        match decider.and_then(|id| self.services.get(id.index()).zip(self.unit(id))) {
+            Some((service, unit)) => final_state(&service.name, unit.last_exit.as_ref()),
+            None => final_state(first(), None),
+        }
+    }
+}

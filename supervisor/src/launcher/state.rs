@@ -1,0 +1,78 @@
+//! All that the launcher knows: what must survive a crash of the supervisor, and the enclave's state drawn from it.
+//!
+//! Its law: the enclave's state is computed from the units each time, never kept beside them.
+
+use cloister_manifest::model::{Kind, Service};
+use cloister_wire::control::{Exit, State as Enclave};
+use serde::{Deserialize, Serialize};
+
+use super::outcome::words;
+use super::stage::Stage;
+use super::unit::{End, Life, Unit};
+use crate::clock::Moment;
+
+/// What the launcher knows, as one value that survives a crash of the supervisor.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    pub(super) stage: Stage,
+    pub(super) units: Vec<Unit>,
+    /// Until then, or until a host has read it, the status says that the supervisor crashed.
+    pub(super) recovering: Option<Moment>,
+}
+
+impl State {
+    /// The enclave's state as the host reads it.
+    pub(super) fn enclave(&self, services: &[Service]) -> Enclave {
+        match &self.stage {
+            Stage::Running => self.serving(services),
+            Stage::Draining(e) | Stage::Stopping(e) | Stage::Killing(e) => {
+                Enclave::Stopping { why: e.why.clone() }
+            }
+            Stage::Closing(closing) => closing.state.clone(),
+            Stage::Off(state) => state.clone(),
+        }
+    }
+
+    fn serving(&self, services: &[Service]) -> Enclave {
+        let mut why: Vec<String> = Vec::new();
+        if self.recovering.is_some() {
+            why.push("the supervisor was started again after a crash".into());
+        }
+        let units = || self.units.iter().zip(services);
+        why.extend(
+            units().filter_map(|(unit, service)| trouble(unit).map(|t| format!("{} {t}", service.name))),
+        );
+        if !why.is_empty() {
+            return Enclave::Degraded { why: why.join("; ") };
+        }
+        if units().all(|(unit, service)| is_up(unit, service)) { Enclave::Ready } else { Enclave::Starting }
+    }
+}
+
+fn is_up(unit: &Unit, service: &Service) -> bool {
+    match service.kind {
+        Kind::Service => matches!(unit.life, Life::Ready | Life::Ended(End::Done)),
+        Kind::Job => unit.life == Life::Ended(End::Done),
+    }
+}
+
+/// What is amiss with a unit, as the end of a sentence that starts with its name.
+fn trouble(unit: &Unit) -> Option<String> {
+    let exit = || unit.last_exit.as_ref().map_or_else(String::new, after);
+    match unit.life {
+        Life::Waiting | Life::Spawning | Life::Starting(_) if unit.run > 1 || unit.streak > 0 => {
+            Some(format!("is starting again{}", exit()))
+        }
+        Life::Waiting | Life::Spawning | Life::Starting(_) | Life::Ready | Life::Ended(End::Done) => None,
+        Life::Stopping(_) | Life::Killing => Some("is stopping".into()),
+        Life::BackingOff(_) => Some(format!("waits to be started again{}", exit())),
+        Life::Ended(End::Failed) => Some(format!("has failed{}", exit())),
+        Life::Ended(End::Stopped) => Some("is stopped".into()),
+        Life::Ended(End::Bereft(_)) => Some("has lost a service it requires".into()),
+    }
+}
+
+fn after(exit: &Exit) -> String {
+    format!(" after {}", words(exit))
+}

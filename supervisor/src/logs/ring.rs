@@ -1,0 +1,181 @@
+//! One stream's last bytes: a memfd that init keeps, written in a circle.
+//!
+//! Its law: bytes get here by a single `splice` from the service's pipe, so the kernel moves the ring's file position in
+//! the same call. The position is shared with init's copy of the descriptor: whatever a crash cuts off, it says how much
+//! arrived. No byte is read into this program on its way in.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use cloister_sys::splice::splice;
+
+/// Bytes kept of each stream: some ten thousand lines, and with two streams for each of sixty services still under an
+/// eighth of a gigabyte. A page is only taken once it is written.
+pub(super) const RING_BYTES: u64 = 1024 * 1024;
+
+/// The most bytes moved at once: a quarter of a mebibyte is four full pipes of the default size, and keeps the time until
+/// other tasks run under a millisecond.
+pub(super) const BATCH_BYTES: usize = 240 * 1024;
+
+/// A stream's ring.
+#[derive(Debug)]
+pub(super) struct Ring {
+    file: File,
+    end: u64,
+}
+
+/// Where bytes lie: counted from the stream's first byte ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first byte.
+    pub at: u64,
+    /// How many.
+    pub len: u64,
+}
+
+impl Ring {
+    /// Goes on with the ring in `memfd`, of which `noted` bytes have been indexed. Returns the ring and the bytes that
+    /// arrived and were not.
+    pub(super) fn resume(memfd: OwnedFd, noted: u64) -> io::Result<(Self, Span)> {
+        let mut file = File::from(memfd);
+        let position = file.stream_position()?.checked_rem(RING_BYTES).unwrap_or_default();
+        let noted_position = noted.checked_rem(RING_BYTES).unwrap_or_default();
+        let ahead = if position >= noted_position {
+            position.saturating_sub(noted_position)
+        } else {
+            position.saturating_add(RING_BYTES).saturating_sub(noted_position)
+        };
+        let end = noted.saturating_add(ahead);
+        Ok((Self { file, end }, Span { at: noted, len: ahead }))
+    }
+
+    /// Bytes ever written.
+    #[must_use]
+    pub(super) const fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Moves what lies in `pipe` here, at most [`BATCH_BYTES`]. An empty span is the end of the stream;
+    /// `WouldBlock` an empty pipe.
+    pub(super) fn take<P: AsFd>(&mut self, pipe: P) -> io::Result<Span> {
+        let room = usize::try_from(self.rewind()?).unwrap_or(usize::MAX).min(BATCH_BYTES);
+        let moved = splice(pipe, &self.file, room, false)?;
+        Ok(self.advance(moved))
+    }
+
+    /// Writes `text`, or its first part where the ring's end is near.
+    pub(super) fn write(&mut self, text: &[u8]) -> io::Result<Span> {
+        let room = usize::try_from(self.rewind()?).unwrap_or(usize::MAX).min(text.len());
+        let written = self.file.write(text.get(..room).unwrap_or_default())?;
+        Ok(self.advance(written))
+    }
+
+    /// Whether all of `span` is still here.
+    #[must_use]
+    pub(super) const fn holds(&self, span: Span) -> bool {
+        self.end.saturating_sub(span.at) <= RING_BYTES
+    }
+
+    /// Appends the bytes of `span` to `out`. The caller has asked [`Self::holds`].
+    pub(super) fn read(&self, span: Span, out: &mut Vec<u8>) -> io::Result<()> {
+        let start = out.len();
+        out.resize(start.saturating_add(usize::try_from(span.len).unwrap_or(usize::MAX)), 0);
+        let position = span.at.checked_rem(RING_BYTES).unwrap_or_default();
+        let buffer = out.get_mut(start..).unwrap_or_default();
+        let before_wrap = usize::try_from(RING_BYTES.saturating_sub(position)).unwrap_or(usize::MAX);
+        let (first, second) = buffer.split_at_mut(before_wrap.min(buffer.len()));
+        self.file.read_exact_at(first, position)?;
+        self.file.read_exact_at(second, 0)
+    }
+
+    /// Goes back to the start at the ring's end, and says how much room is left before it.
+    fn rewind(&mut self) -> io::Result<u64> {
+        let position = self.end.checked_rem(RING_BYTES).unwrap_or_default();
+        if position == 0 {
+            self.file.seek(SeekFrom::Start(0))?;
+        }
+        Ok(RING_BYTES.saturating_sub(position))
+    }
+
+    fn advance(&mut self, bytes: usize) -> Span {
+        let span = Span { at: self.end, len: u64::try_from(bytes).unwrap_or(u64::MAX) };
+        self.end = self.end.saturating_add(span.len);
+        span
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, memfd_create};
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    fn memfd() -> OwnedFd {
+        memfd_create("ring", MemfdFlags::CLOEXEC).unwrap()
+    }
+
+    fn ring() -> (Ring, OwnedFd) {
+        let fd = memfd();
+        let twin = fd.try_clone().unwrap();
+        (Ring::resume(fd, 0).unwrap().0, twin)
+    }
+
+    fn contents(ring: &Ring, span: Span) -> Vec<u8> {
+        let mut out = Vec::new();
+        ring.read(span, &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn what_a_pipe_held_is_in_the_ring() {
+        let (mut ring, _twin) = ring();
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        File::from(write).write_all(b"one\ntwo\n").unwrap();
+        let span = ring.take(&read).unwrap();
+        assert_eq!(contents(&ring, span), b"one\ntwo\n");
+        assert_eq!(ring.take(&read).unwrap().len, 0, "the writer is gone: the end of the stream");
+    }
+
+    #[test]
+    fn an_empty_pipe_would_block() {
+        let (mut ring, _twin) = ring();
+        let (read, _write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        assert_eq!(ring.take(&read).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn after_a_crash_the_position_tells_what_was_not_noted() {
+        let (mut ring, twin) = ring();
+        let noted = ring.write(b"noted").unwrap();
+        ring.write(b"lost sight of").unwrap();
+        drop(ring);
+        let (ring, gap) = Ring::resume(twin, noted.len).unwrap();
+        assert_eq!(contents(&ring, gap), b"lost sight of");
+        assert_eq!(ring.end(), 18);
+    }
+
+    #[test]
+    fn after_a_crash_at_the_rings_end_nothing_is_counted_twice() {
+        let (mut ring, twin) = ring();
+        let all = vec![7u8; usize::try_from(RING_BYTES).unwrap()];
+        assert_eq!(ring.write(&all).unwrap().len, RING_BYTES);
+        let (_, gap) = Ring::resume(twin, RING_BYTES).unwrap();
+        assert_eq!(gap.len, 0);
+    }
+
+    #[test]
+    fn a_full_ring_forgets_its_oldest_bytes() {
+        let (mut ring, _twin) = ring();
+        let first = ring.write(b"old").unwrap();
+        let mut left = RING_BYTES;
+        while left > 0 {
+            left -= ring.write(&vec![b'x'; usize::try_from(left.min(100_000)).unwrap()]).unwrap().len;
+        }
+        assert!(!ring.holds(first));
+        let last = Span { at: ring.end() - 10, len: 10 };
+        assert!(ring.holds(last));
+        assert_eq!(contents(&ring, last), b"xxxxxxxxxx");
+    }
+}

@@ -1,0 +1,69 @@
+//! The words of `sd_notify(3)` that Cloister understands.
+//!
+//! Its law: what is not understood is ignored, as the protocol asks; a text is cut, never refused.
+
+use cloister_wire::control::MAX_STATUS_TEXT;
+
+/// One thing a service said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// `READY=1`.
+    Ready,
+    /// `STOPPING=1`.
+    Stopping,
+    /// `WATCHDOG=1`.
+    Alive,
+    /// `WATCHDOG=trigger`: it asks to be treated as dead.
+    Dead,
+    /// `STATUS=`, at most [`MAX_STATUS_TEXT`] bytes.
+    Text(String),
+}
+
+/// What a datagram says, in its order.
+#[must_use]
+pub fn read(datagram: &[u8]) -> Vec<Note> {
+    let lines = datagram.split(|byte| *byte == b'\n');
+    lines.filter_map(|line| note(&String::from_utf8_lossy(line))).collect()
+}
+
+fn note(line: &str) -> Option<Note> {
+    match line.split_once('=')? {
+        ("READY", "1") => Some(Note::Ready),
+        ("STOPPING", "1") => Some(Note::Stopping),
+        ("WATCHDOG", "1") => Some(Note::Alive),
+        ("WATCHDOG", "trigger") => Some(Note::Dead),
+        ("STATUS", text) => Some(Note::Text(cut(text))),
+        _ => None,
+    }
+}
+
+/// The first [`MAX_STATUS_TEXT`] bytes, or as many as are whole characters, without control characters.
+fn cut(text: &str) -> String {
+    let end = text.floor_char_boundary(MAX_STATUS_TEXT);
+    text.get(..end).unwrap_or_default().chars().filter(|c| !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_datagram_may_say_several_things() {
+        let notes = read(b"STATUS=serving\nREADY=1\nMAINPID=7\nFDSTORE=1\nWATCHDOG=1\nSTOPPING=1\n");
+        assert_eq!(notes, [Note::Text("serving".into()), Note::Ready, Note::Alive, Note::Stopping]);
+        assert_eq!(read(b"WATCHDOG=trigger"), [Note::Dead]);
+        assert_eq!(read(b"READY=0\nREADY"), []);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_and_texts_stay_bounded(bytes: Vec<u8>) {
+            for note in read(&[b"STATUS=".as_slice(), &bytes].concat()) {
+                if let Note::Text(text) = note {
+                    prop_assert!(text.len() <= MAX_STATUS_TEXT);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What services say of themselves: the datagrams of `sd_notify(3)`.
+//!
+//! Its law: who speaks is told by the kernel, not by the message. A datagram counts for the service in whose cgroup its
+//! sender is; one from anywhere else, or from a sender that is gone already, counts for none.
+
+mod message;
+
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
+use std::path::Path;
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+
+pub use message::{Note, read};
+
+/// The longest datagram read, in bytes: longer ones are cut, as a status text would be anyway.
+const MAX_BYTES: usize = 4096;
+
+/// The socket that services speak to.
+#[derive(Debug)]
+pub struct Notify(UnixDatagram);
+
+impl Notify {
+    /// Listens on `address` in the abstract namespace.
+    ///
+    /// # Errors
+    /// When the address is taken.
+    pub fn bind(address: &str) -> io::Result<Self> {
+        let address = SocketAddr::from_abstract_name(address)?;
+        let socket = StdDatagram::bind_addr(&address)?;
+        socket.set_nonblocking(true)?;
+        rustix::net::sockopt::set_socket_passcred(&socket, true)?;
+        Ok(Self(UnixDatagram::from_std(socket)?))
+    }
+
+    /// The next datagram and the process that sent it. Cancelling the wait loses nothing.
+    ///
+    /// # Errors
+    /// Those of the socket, none of which are a sender's fault.
+    pub async fn receive(&self) -> io::Result<(u32, Vec<u8>)> {
+        loop {
+            self.0.readable().await?;
+            match self.0.try_io(Interest::READABLE, || receive(&self.0)) {
+                Ok((Some(pid), bytes)) => return Ok((pid, bytes)),
+                Ok((None, _)) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn receive(socket: &UnixDatagram) -> io::Result<(Option<u32>, Vec<u8>)> {
+    let mut bytes = vec![0; MAX_BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let received = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
+    bytes.truncate(received.bytes);
+    let sender = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmCredentials(who) => u32::try_from(who.pid.as_raw_nonzero().get()).ok(),
+        _ => None,
+    });
+    Ok((sender, bytes))
+}
+
+/// The name of the service whose cgroup process `pid` is in.
+#[must_use]
+pub fn service_of(proc: &Path, pid: u32) -> Option<String> {
+    let cgroup = std::fs::read_to_string(proc.join(pid.to_string()).join("cgroup")).ok()?;
+    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::/cloister/"))?;
+    path.split('/').next().filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_tells_who_sent_a_datagram() {
+        let address = format!("cloister-test-{}", std::process::id());
+        let notify = Notify::bind(&address).unwrap();
+        let sender = StdDatagram::unbound().unwrap();
+        let to = SocketAddr::from_abstract_name(&address).unwrap();
+        sender.send_to_addr(b"READY=1", &to).unwrap();
+        assert_eq!(notify.receive().await.unwrap(), (std::process::id(), b"READY=1".to_vec()));
+    }
+
+    #[test]
+    fn a_service_is_known_by_its_cgroup() {
+        let proc = tempfile::tempdir().unwrap();
+        for (pid, text) in
+            [(7, "0::/cloister/web\n"), (8, "0::/cloister/db/worker\n"), (9, "0::/supervisor\n")]
+        {
+            std::fs::create_dir(proc.path().join(pid.to_string())).unwrap();
+            std::fs::write(proc.path().join(format!("{pid}/cgroup")), text).unwrap();
+        }
+        assert_eq!(service_of(proc.path(), 7).as_deref(), Some("web"));
+        assert_eq!(service_of(proc.path(), 8).as_deref(), Some("db"));
+        assert_eq!(service_of(proc.path(), 9), None);
+        assert_eq!(service_of(proc.path(), 10), None, "a sender that is gone");
+    }
+}

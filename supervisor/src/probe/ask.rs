@@ -1,0 +1,61 @@
+//! The single questions.
+//!
+//! Its law: each is bounded in bytes; the caller bounds its time.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Bytes of an HTTP status line up to its code: `HTTP/1.1 200`.
+const STATUS_LINE: usize = 12;
+
+/// Whether something accepts connections on this port of the loopback interface.
+pub(super) async fn tcp(port: u16) -> bool {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok()
+}
+
+/// Whether `GET path` is answered with a status from 200 to 399.
+pub(super) async fn http(port: u16, path: &str) -> bool {
+    http_status(port, path).await.is_ok_and(|code| (200..400).contains(&code))
+}
+
+async fn http_status(port: u16, path: &str) -> io::Result<u16> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: cloister\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut line = [0; STATUS_LINE];
+    stream.read_exact(&mut line).await?;
+    let code = line.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..));
+    let code =
+        code.and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| digits.parse().ok());
+    code.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Whether `path` exists below `root`. Symbolic links stay below it.
+pub(super) fn file(root: &Path, path: &str) -> bool {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    openat(CWD, root, flags | OFlags::DIRECTORY, Mode::empty())
+        .and_then(|root| openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT))
+        .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_out_of_the_root_stays_inside() {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/proc/version", folder.path().join("out")).unwrap();
+        assert!(!file(folder.path(), "/out"));
+        assert!(!file(folder.path(), "/../../proc/version"));
+        std::fs::write(folder.path().join("in"), "").unwrap();
+        assert!(file(folder.path(), "/in"));
+    }
+}

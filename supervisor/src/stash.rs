@@ -1,0 +1,138 @@
+//! What must survive a crash of the supervisor besides the logs, in a memfd that init keeps.
+//!
+//! Its law: there are two slots and the older one is overwritten, so a crash in the middle of a write leaves the state
+//! before it. A slot that does not add up is as good as empty.
+//!
+//! ```text
+//! slot:  u64 number | u64 checksum of the body (FNV-1a) | u32 length | body (JSON)
+//! ```
+
+use std::fs::File;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Bytes of a slot: sixty services with their longest texts need some forty thousand.
+const SLOT: u64 = 256 * 1024;
+
+const HEADER: usize = 20;
+
+/// The longest state in bytes, with [`HEADER`] a slot.
+const MAX_BODY: usize = 256 * 1024 - HEADER;
+
+/// A state that cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum StashError {
+    /// The memfd cannot be read or written.
+    #[error("the stash cannot be read or written")]
+    Io(#[from] io::Error),
+    /// The state cannot be written as JSON.
+    #[error("the state has no written form")]
+    Format(#[from] serde_json::Error),
+    /// It is longer than a slot.
+    #[error("the state has {0} bytes, more than {MAX_BODY}")]
+    TooLong(usize),
+}
+
+/// A value kept across crashes.
+#[derive(Debug)]
+pub struct Stash<T> {
+    file: File,
+    number: u64,
+    body: Vec<u8>,
+    kind: PhantomData<fn(T)>,
+}
+
+impl<T: Serialize + DeserializeOwned> Stash<T> {
+    /// Goes on with `memfd`, and returns the value kept there last, if there is one.
+    #[must_use]
+    pub fn resume(memfd: OwnedFd) -> (Self, Option<T>) {
+        let file = File::from(memfd);
+        let slots = [0, SLOT].into_iter().filter_map(|at| read_slot(&file, at));
+        let newest = slots.max_by_key(|(number, _)| *number);
+        let (number, body) = newest.unwrap_or_default();
+        let value = serde_json::from_slice(&body).ok();
+        (Self { file, number, body, kind: PhantomData }, value)
+    }
+
+    /// Keeps `value`. Writing what is kept already costs nothing.
+    pub fn save(&mut self, value: &T) -> Result<(), StashError> {
+        let body = serde_json::to_vec(value)?;
+        if body == self.body {
+            return Ok(());
+        }
+        if body.len() > MAX_BODY {
+            return Err(StashError::TooLong(body.len()));
+        }
+        let number = self.number.saturating_add(1);
+        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let slot =
+            [number.to_le_bytes().as_slice(), &checksum(&body).to_le_bytes(), &length.to_le_bytes(), &body]
+                .concat();
+        self.file.write_all_at(&slot, (number % 2).saturating_mul(SLOT))?;
+        self.number = number;
+        self.body = body;
+        Ok(())
+    }
+}
+
+fn read_slot(file: &File, at: u64) -> Option<(u64, Vec<u8>)> {
+    let mut header = [0; HEADER];
+    file.read_exact_at(&mut header, at).ok()?;
+    let (number, rest) = header.split_first_chunk::<8>()?;
+    let (sum, length) = rest.split_first_chunk::<8>()?;
+    let length = u32::from_le_bytes(length.try_into().ok()?);
+    let length = usize::try_from(length).ok().filter(|n| *n <= MAX_BODY)?;
+    let mut body = vec![0; length];
+    file.read_exact_at(&mut body, at.saturating_add(u64::try_from(HEADER).ok()?)).ok()?;
+    (checksum(&body) == u64::from_le_bytes(*sum)).then(|| (u64::from_le_bytes(*number), body))
+}
+
+/// FNV-1a, 64 bits (draft-eastlake-fnv): it finds a torn write; nobody attacks here.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xCBF2_9CE4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    fn memfd() -> OwnedFd {
+        memfd_create("stash", MemfdFlags::CLOEXEC).unwrap()
+    }
+
+    #[test]
+    fn a_successor_finds_what_was_saved_last() {
+        let fd = memfd();
+        let (mut stash, found) = Stash::<Vec<u32>>::resume(fd.try_clone().unwrap());
+        assert_eq!(found, None);
+        for round in 0..5 {
+            stash.save(&vec![round]).unwrap();
+        }
+        assert_eq!(Stash::<Vec<u32>>::resume(fd).1, Some(vec![4]));
+    }
+
+    #[test]
+    fn a_write_cut_short_leaves_the_state_before_it() {
+        let fd = memfd();
+        let (mut stash, _) = Stash::<String>::resume(fd.try_clone().unwrap());
+        stash.save(&"first".to_owned()).unwrap();
+        stash.save(&"second".to_owned()).unwrap();
+        let at = SLOT * (stash.number % 2) + 22;
+        stash.file.write_all_at(b"X", at).unwrap();
+        assert_eq!(Stash::<String>::resume(fd).1, Some("first".to_owned()));
+    }
+
+    #[test]
+    fn a_state_that_does_not_fit_is_refused() {
+        let (mut stash, _) = Stash::<String>::resume(memfd());
+        assert!(matches!(stash.save(&"x".repeat(MAX_BODY)), Err(StashError::TooLong(_))));
+    }
+}

@@ -1,0 +1,103 @@
+//! The current status, for whoever wants to read it.
+//!
+//! Its law: its number rises with each change, also over a crash of the supervisor.
+
+use std::sync::{Mutex, PoisonError};
+
+use cloister_wire::control::{IngressCounters, ServiceStatus, Stage, State, Status};
+use tokio::sync::watch;
+
+use crate::clock::Moment;
+
+/// The board everybody reads from.
+pub struct Board {
+    current: watch::Sender<Status>,
+    ingress: Mutex<Box<dyn Fn() -> IngressCounters + Send>>,
+}
+
+impl std::fmt::Debug for Board {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Board").field("current", &*self.current.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Board {
+    /// A board that says `booting`.
+    #[must_use]
+    pub fn new(platform: String, boot: Vec<Stage>, supervisor_restarts: u32) -> Self {
+        let status = Status {
+            seq: 1,
+            state: State::Booting,
+            platform,
+            uptime_ms: 0,
+            supervisor_restarts,
+            boot,
+            services: Vec::new(),
+            ingress: IngressCounters::default(),
+        };
+        Self { current: watch::Sender::new(status), ingress: Mutex::new(Box::new(IngressCounters::default)) }
+    }
+
+    /// From now on the counters come from here.
+    pub fn count_ingress<F: Fn() -> IngressCounters + Send + 'static>(&self, counters: F) {
+        *self.ingress.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(counters);
+    }
+
+    /// Numbers go on from `seq`, which a supervisor before this one reached.
+    pub fn resume_from(&self, seq: u64) {
+        self.current.send_modify(|status| status.seq = status.seq.max(seq).saturating_add(1));
+    }
+
+    /// The supervisor's own stages stand behind init's.
+    pub fn add_stage(&self, name: &str, began: Moment, ended: Moment) {
+        let stage = Stage {
+            name: name.to_owned(),
+            at_us: began.micros(),
+            took_us: ended.micros().saturating_sub(began.micros()),
+        };
+        self.current.send_modify(|status| status.boot.push(stage));
+    }
+
+    /// Shows this, and returns its number. Showing what is shown already changes nothing.
+    pub fn show(&self, state: State, services: Vec<ServiceStatus>) -> u64 {
+        self.current.send_if_modified(|status| {
+            let changed = status.state != state || status.services != services;
+            if changed {
+                status.seq = status.seq.saturating_add(1);
+                status.state = state;
+                status.services = services;
+            }
+            changed
+        });
+        self.current.borrow().seq
+    }
+
+    /// The status at this moment.
+    #[must_use]
+    pub fn read(&self) -> Status {
+        let counters = (self.ingress.lock().unwrap_or_else(PoisonError::into_inner))();
+        let status = self.current.borrow().clone();
+        Status { uptime_ms: Moment::now().millis(), ingress: counters, ..status }
+    }
+
+    /// Tells of changes.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Status> {
+        self.current.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_rises_with_each_change_and_only_then() {
+        let board = Board::new("virtual".into(), Vec::new(), 0);
+        let first = board.show(State::Starting, Vec::new());
+        assert_eq!(board.show(State::Starting, Vec::new()), first);
+        assert_eq!(board.show(State::Ready, Vec::new()), first + 1);
+        board.resume_from(100);
+        assert_eq!(board.show(State::Starting, Vec::new()), 102);
+    }
+}

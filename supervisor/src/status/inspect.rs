@@ -1,0 +1,111 @@
+//! What confines a running service, read back from the kernel.
+//!
+//! Its law: nothing here comes from the manifest; what is shown is what is in force.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use cloister_wire::control::Confinement;
+
+use crate::world::Paths;
+
+/// The cgroup files that limit a service.
+const LIMIT_FILES: [&str; 4] = ["memory.max", "cpu.max", "pids.max", "memory.oom.group"];
+
+/// The rows of `/proc/PID/limits` that Cloister sets.
+const LIMIT_ROWS: [&str; 2] = ["Max open files", "Max core file size"];
+
+/// The most mounts shown: a frame is bounded, and a service has a dozen.
+const MAX_MOUNTS: usize = 256;
+
+/// Reads what confines process `pid` of `service`.
+///
+/// # Errors
+/// When the process is gone.
+pub fn inspect(paths: &Paths, service: &str, pid: u32) -> io::Result<Confinement> {
+    let process = paths.proc.join(pid.to_string());
+    let status = fs::read_to_string(process.join("status"))?;
+    let mounts = fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
+    let limits = fs::read_to_string(process.join("limits")).unwrap_or_default();
+    Ok(Confinement {
+        service: service.to_owned(),
+        pid,
+        uids: numbers(&status, "Uid"),
+        gids: numbers(&status, "Gid"),
+        groups: numbers(&status, "Groups"),
+        no_new_privs: field(&status, "NoNewPrivs") == "1",
+        seccomp: field(&status, "Seccomp").parse().unwrap_or_default(),
+        capabilities_bounding: mask(&status, "CapBnd"),
+        capabilities_effective: mask(&status, "CapEff"),
+        cgroup: cgroup(&paths.cgroups.join(service)),
+        mounts: mounts.lines().filter_map(mount).take(MAX_MOUNTS).collect(),
+        limits: limits.lines().filter_map(limit).collect(),
+    })
+}
+
+/// The value of `Key:` in `/proc/PID/status`.
+fn field<'a>(status: &'a str, key: &str) -> &'a str {
+    let rows = || status.lines().filter_map(|line| line.split_once(':'));
+    rows().find(|(k, _)| *k == key).map(|(_, value)| value.trim()).unwrap_or_default()
+}
+
+fn numbers(status: &str, key: &str) -> Vec<u32> {
+    field(status, key).split_whitespace().filter_map(|n| n.parse().ok()).collect()
+}
+
+fn mask(status: &str, key: &str) -> u64 {
+    u64::from_str_radix(field(status, key), 16).unwrap_or_default()
+}
+
+fn cgroup(folder: &Path) -> Vec<(String, String)> {
+    let read = |file: &&str| fs::read_to_string(folder.join(file)).ok().map(|t| t.trim().to_owned());
+    LIMIT_FILES.iter().filter_map(|file| Some(((*file).to_owned(), read(file)?))).collect()
+}
+
+/// Where and with which options, from a line of mountinfo (`Documentation/filesystems/proc.rst`, section 3.5).
+fn mount(line: &str) -> Option<(String, String)> {
+    let mut fields = line.split(' ').skip(4);
+    Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
+}
+
+fn limit(line: &str) -> Option<(String, String, String)> {
+    let name = LIMIT_ROWS.iter().find(|name| line.starts_with(**name))?;
+    let mut values = line.strip_prefix(name)?.split_whitespace();
+    Some(((*name).to_owned(), values.next()?.to_owned(), values.next()?.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_confinement_can_be_read() {
+        let confinement = inspect(&Paths::default(), "self", std::process::id()).unwrap();
+        assert_eq!(confinement.uids.len(), 4);
+        assert_eq!(confinement.limits.len(), 2);
+        assert!(confinement.mounts.iter().any(|(place, _)| place == "/"));
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_an_error() {
+        assert!(inspect(&Paths::default(), "gone", u32::MAX).is_err());
+    }
+
+    #[test]
+    fn the_fields_are_read_as_the_kernel_writes_them() {
+        let status = "Name:\tweb\nUid:\t33\t33\t33\t33\nGroups:\t33 44 \nNoNewPrivs:\t1\nSeccomp:\t2\nCapBnd:\t0000000000000400\n";
+        assert_eq!(numbers(status, "Uid"), [33; 4]);
+        assert_eq!(numbers(status, "Groups"), [33, 44]);
+        assert_eq!(field(status, "NoNewPrivs"), "1");
+        assert_eq!(mask(status, "CapBnd"), 0x400);
+        assert_eq!(
+            mount("24 1 0:22 / /proc rw,nosuid,nodev shared:1 - proc proc rw"),
+            Some(("/proc".into(), "rw,nosuid,nodev".into()))
+        );
+        assert_eq!(
+            limit("Max open files            1024                 4096                 files     "),
+            Some(("Max open files".into(), "1024".into(), "4096".into()))
+        );
+    }
+}

@@ -1,0 +1,165 @@
+//! Port 17000 and the local control socket.
+//!
+//! Its law: a request is judged by who asks. The host may do to single services only what the measured manifest lists;
+//! inside, root and the users it lists may start, stop and signal them. Nobody can do more.
+
+use std::sync::Arc;
+
+use cloister_manifest::model::{Control, ControlVerb};
+use cloister_wire::control::{FromGuest, FromHost, Reply, Request, Verb};
+use cloister_wire::hello::Protocol;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use super::board::Board;
+use crate::channel::{self, ChannelError};
+use crate::world::{Accepted, Listen, Peer, Stream};
+
+/// Connections at once: a sleeve, its `ps` and `stop`, a scraper, and room for a few that hang.
+const MAX_CONNECTIONS: usize = 16;
+
+/// A request that is allowed, on its way to whoever can do it.
+#[derive(Debug)]
+pub struct Asked {
+    /// What is asked.
+    pub request: Request,
+    /// Who asks.
+    pub peer: Peer,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<Reply>,
+}
+
+/// What every connection needs.
+#[derive(Clone, Debug)]
+pub struct Asking {
+    /// The status.
+    pub board: Arc<Board>,
+    /// What the manifest allows, once it has been read.
+    pub control: watch::Receiver<Control>,
+    /// Where allowed requests go.
+    pub asked: mpsc::Sender<Asked>,
+    /// Told each time a host has been sent a status.
+    pub told: mpsc::Sender<()>,
+}
+
+/// Serves connections for ever.
+pub async fn serve(listener: Box<dyn Listen>, asking: Asking) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let handle = move |(stream, peer): Accepted| {
+        let asking = asking.clone();
+        async move {
+            // A connection that broke is gone; there is nobody to tell.
+            converse(stream, peer, asking).await.unwrap_or_default();
+        }
+    };
+    channel::accept_each(listener, slots, handle).await;
+}
+
+async fn converse(stream: Box<dyn Stream>, peer: Peer, asking: Asking) -> Result<(), ChannelError> {
+    if !may_enter(peer, &asking.control.borrow()) {
+        return Ok(());
+    }
+    let (mut receiver, mut sender) = channel::open(stream, Protocol::Control).await?;
+    let mut changes = asking.board.changes();
+    changes.mark_changed();
+    loop {
+        tokio::select! {
+            news = changes.changed() => {
+                news.map_err(|_| ChannelError::Closed)?;
+                sender.send(&FromGuest::Status(asking.board.read())).await?;
+                if peer == Peer::Host {
+                    // A full queue says already that a host was told.
+                    asking.told.try_send(()).unwrap_or_default();
+                }
+            }
+            request = receiver.receive::<FromHost>() => {
+                let FromHost { id, request } = request?;
+                let reply = answer(request, peer, &asking).await;
+                sender.send(&FromGuest::Reply { id, reply }).await?;
+            }
+        }
+    }
+}
+
+async fn answer(request: Request, peer: Peer, asking: &Asking) -> Reply {
+    let judged = may(&request, peer, &asking.control.borrow());
+    if let Err(why) = judged {
+        return Reply::Refused { why };
+    }
+    let (answer, answered) = oneshot::channel();
+    let refused = || Reply::Refused { why: "the enclave is ending".into() };
+    match asking.asked.send(Asked { request, peer, answer }).await {
+        Ok(()) => answered.await.unwrap_or_else(|_| refused()),
+        Err(_) => refused(),
+    }
+}
+
+/// Whether this peer is spoken to at all.
+fn may_enter(peer: Peer, control: &Control) -> bool {
+    match peer {
+        Peer::Host => true,
+        Peer::Local { uid } => uid == 0 || control.local_uids.contains(&uid),
+    }
+}
+
+/// Whether this peer may ask this.
+fn may(request: &Request, peer: Peer, control: &Control) -> Result<(), String> {
+    let verb = match request {
+        Request::Ping
+        | Request::Stop
+        | Request::Drain
+        | Request::Seen { .. }
+        | Request::Stats
+        | Request::Inspect { .. } => return Ok(()),
+        Request::Signal { signal: 1..=64, .. } => ControlVerb::Signal,
+        Request::Signal { signal, .. } => {
+            return Err(format!("{signal} is not a signal: they go from 1 to 64"));
+        }
+        Request::Service { verb: Verb::Start, .. } => ControlVerb::Start,
+        Request::Service { verb: Verb::Stop, .. } => ControlVerb::Stop,
+        Request::Service { verb: Verb::Restart, .. } => ControlVerb::Restart,
+    };
+    match peer {
+        Peer::Host if !control.host.contains(&verb) => {
+            let verb = format!("{verb:?}").to_lowercase();
+            Err(format!("the image's manifest does not let the host {verb} services (control: [{verb}])"))
+        }
+        Peer::Host | Peer::Local { .. } => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(verb: Verb) -> Request {
+        Request::Service { service: "web".into(), verb }
+    }
+
+    #[test]
+    fn the_host_may_do_what_the_manifest_lists_and_nothing_else() {
+        let control = Control { host: vec![ControlVerb::Restart], local_uids: vec![] };
+        assert_eq!(may(&service(Verb::Restart), Peer::Host, &control), Ok(()));
+        assert_eq!(
+            may(&service(Verb::Stop), Peer::Host, &control).unwrap_err(),
+            "the image's manifest does not let the host stop services (control: [stop])"
+        );
+        let signal = Request::Signal { service: "web".into(), signal: 1 };
+        assert!(may(&signal, Peer::Host, &control).is_err());
+        assert_eq!(may(&Request::Stop, Peer::Host, &control), Ok(()));
+    }
+
+    #[test]
+    fn inside_every_verb_is_allowed_to_those_who_are_let_in() {
+        let control = Control { host: vec![], local_uids: vec![] };
+        assert_eq!(may(&service(Verb::Stop), Peer::Local { uid: 0 }, &control), Ok(()));
+    }
+
+    #[test]
+    fn a_signal_that_does_not_exist_is_refused() {
+        let control = Control { host: vec![ControlVerb::Signal], local_uids: vec![] };
+        for signal in [0, 65, 255] {
+            let request = Request::Signal { service: "web".into(), signal };
+            assert!(may(&request, Peer::Host, &control).is_err());
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! An enclave of a story: the stand-in for init and one supervisor after the other, each in a runtime of its own, so that
+//! a crash takes all of its tasks at once.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+
+use cloister_manifest::Manifest;
+use cloister_relay::Listener;
+use cloister_supervisor::core::{Setup, run};
+use cloister_supervisor::world::{HostSocket, LocalSocket, Paths};
+use tempfile::TempDir;
+use tokio::net::UnixListener;
+use tokio::sync::oneshot;
+
+use crate::host::{Host, Reader};
+use crate::stand_in::StandIn;
+
+static STORIES: AtomicU32 = AtomicU32::new(0);
+
+/// An enclave that runs.
+pub(crate) struct Enclave {
+    pub(crate) init: StandIn,
+    folder: TempDir,
+    notify: String,
+    supervisor: Option<Supervisor>,
+}
+
+/// A running supervisor: how to kill it, and how it ended if it was not killed.
+type Supervisor = (oneshot::Sender<()>, JoinHandle<Option<Result<(), String>>>);
+
+impl Enclave {
+    /// Boots with this manifest.
+    pub(crate) fn boot(manifest: &Manifest) -> Self {
+        Self::boot_with(&manifest.to_json().unwrap())
+    }
+
+    /// Boots with these bytes for a manifest.
+    pub(crate) fn boot_with(manifest: &[u8]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("manifest.json"), manifest).unwrap();
+        let story = STORIES.fetch_add(1, Ordering::Relaxed);
+        let notify = format!("cloister-story-{}-{story}", std::process::id());
+        let mut enclave =
+            Self { init: StandIn::new(folder.path().join("proc")), folder, notify, supervisor: None };
+        enclave.start_supervisor();
+        enclave
+    }
+
+    /// The supervisor is gone from one instruction to the next.
+    pub(crate) fn crash(&mut self) {
+        let (kill, thread) = self.supervisor.take().unwrap();
+        kill.send(()).unwrap();
+        assert_eq!(thread.join().unwrap(), None, "it had ended already");
+    }
+
+    /// Init starts a supervisor.
+    pub(crate) fn start_supervisor(&mut self) {
+        let init = self.init.connect();
+        let paths = Paths {
+            manifest: self.path("manifest.json"),
+            root: self.path("root"),
+            cgroups: self.path("cgroups"),
+            proc: self.path("proc"),
+        };
+        let sockets =
+            ["control", "logs", "ingress", "local-control", "local-logs"].map(|name| self.path(name));
+        let notify = self.notify.clone();
+        let (kill, killed) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let sockets = sockets.map(|path| {
+                    drop(std::fs::remove_file(&path));
+                    std::os::unix::net::UnixListener::bind(path).unwrap()
+                });
+                let [control, logs, ingress, local_control, local_logs] = sockets;
+                let host = |socket| Listener::from_unix(socket).unwrap();
+                let local = |socket: std::os::unix::net::UnixListener| {
+                    socket.set_nonblocking(true).unwrap();
+                    LocalSocket(UnixListener::from_std(socket).unwrap())
+                };
+                let setup = Setup {
+                    init,
+                    control: Box::new(HostSocket(host(control))),
+                    logs: Box::new(HostSocket(host(logs))),
+                    ingress: host(ingress),
+                    local_control: Some(Box::new(local(local_control))),
+                    local_logs: Some(Box::new(local(local_logs))),
+                    notify,
+                    paths,
+                    seed: 1,
+                };
+                tokio::select! {
+                    ended = run(setup) => Some(ended.map_err(|error| format!("{error:?}"))),
+                    _ = killed => None,
+                }
+            })
+        });
+        self.supervisor = Some((kill, thread));
+    }
+
+    /// Says something over the notify socket, as a process in the cgroup of `service`.
+    pub(crate) fn notify(&self, service: &str, text: &str) {
+        self.init.join_cgroup(std::process::id(), service);
+        let to = SocketAddr::from_abstract_name(&self.notify).unwrap();
+        UnixDatagram::unbound().unwrap().send_to_addr(text.as_bytes(), &to).unwrap();
+    }
+
+    /// Waits for the supervisor's own end.
+    pub(crate) fn supervisor_ended(&mut self) -> Result<(), String> {
+        let (_kill, thread) = self.supervisor.take().unwrap();
+        thread.join().unwrap().unwrap()
+    }
+
+    pub(crate) async fn host(&self) -> Host {
+        Host::open(&self.path("control")).await
+    }
+
+    pub(crate) async fn local(&self) -> Host {
+        Host::open(&self.path("local-control")).await
+    }
+
+    pub(crate) async fn logs(&self, from: u64, follow: bool) -> Reader {
+        Reader::open(&self.path("logs"), from, follow).await
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}

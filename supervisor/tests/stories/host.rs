@@ -1,0 +1,179 @@
+//! The host of a story: reads the status and the log, and asks.
+
+use std::path::Path;
+use std::time::Duration;
+
+use cloister_wire::control::{FromGuest, FromHost, Reply, Request, State, Status};
+use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
+use cloister_wire::hello::{Hello, Protocol, Role};
+use cloister_wire::logs::{Record, Stream, Subscribe};
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::{sleep, timeout};
+
+/// How long anything in a story may take. Only a failure waits this long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The pause between two attempts to connect: a listener that is not there yet tells nobody when it is.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// Waits for something that must happen soon.
+pub(crate) async fn soon<F: Future>(what: F) -> F::Output {
+    timeout(PATIENCE, what).await.expect("it takes too long")
+}
+
+/// One connection.
+pub(crate) struct Connection {
+    stream: UnixStream,
+    decoder: Decoder,
+}
+
+impl Connection {
+    pub(crate) async fn open(path: &Path, protocol: Protocol) -> Self {
+        let stream = soon(async {
+            loop {
+                match UnixStream::connect(path).await {
+                    Ok(stream) => return stream,
+                    Err(_) => sleep(RETRY).await,
+                }
+            }
+        })
+        .await;
+        let mut connection = Self { stream, decoder: Decoder::new(HOST_LIMIT) };
+        connection.send(&Hello::new(protocol, Role::Host)).await;
+        let hello: Hello = frame::decode(&connection.frame().await.unwrap()).unwrap();
+        hello.check(protocol).unwrap();
+        connection
+    }
+
+    pub(crate) async fn send<M: Serialize>(&mut self, message: &M) {
+        self.stream.write_all(&frame::encode(message, HOST_LIMIT).unwrap()).await.unwrap();
+    }
+
+    /// The next frame; `None` at the end.
+    pub(crate) async fn frame(&mut self) -> Option<Vec<u8>> {
+        soon(async {
+            loop {
+                if let Some(body) = self.decoder.next_frame().unwrap() {
+                    return Some(body.to_vec());
+                }
+                let mut buffer = vec![0; 65536];
+                match self.stream.read(&mut buffer).await {
+                    Ok(0) | Err(_) => return None,
+                    Ok(count) => self.decoder.push(&buffer[..count]),
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// A host on the control channel.
+pub(crate) struct Host {
+    connection: Connection,
+    /// Every status read so far.
+    pub(crate) seen: Vec<Status>,
+    id: u64,
+}
+
+impl Host {
+    pub(crate) async fn open(path: &Path) -> Self {
+        Self { connection: Connection::open(path, Protocol::Control).await, seen: vec![], id: 0 }
+    }
+
+    /// Reads statuses until one is as wanted.
+    pub(crate) async fn until<F: Fn(&Status) -> bool>(&mut self, wanted: F) -> Status {
+        loop {
+            let frame = self.connection.frame().await;
+            let frame = frame.unwrap_or_else(|| panic!("the connection ended; last: {:?}", self.seen.last()));
+            if let FromGuest::Status(status) = frame::decode(&frame).unwrap() {
+                self.seen.push(status.clone());
+                if wanted(&status) {
+                    return status;
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn until_ready(&mut self) -> Status {
+        self.until(|s| s.state == State::Ready).await
+    }
+
+    /// Reads to the final state and says so.
+    pub(crate) async fn final_state(&mut self) -> State {
+        let status = self.until(|s| s.state.is_final()).await;
+        self.tell(Request::Seen { seq: status.seq }).await;
+        status.state
+    }
+
+    /// Asks, and waits for the answer.
+    pub(crate) async fn ask(&mut self, request: Request) -> Reply {
+        self.tell(request).await;
+        loop {
+            let frame = self.connection.frame().await.expect("the connection ended");
+            match frame::decode(&frame).unwrap() {
+                FromGuest::Reply { id, reply } if id == self.id => return reply,
+                FromGuest::Reply { .. } => {}
+                FromGuest::Status(status) => self.seen.push(status),
+            }
+        }
+    }
+
+    pub(crate) async fn tell(&mut self, request: Request) {
+        self.id += 1;
+        let id = self.id;
+        self.connection.send(&FromHost { id, request }).await;
+    }
+}
+
+/// A reader of the log.
+pub(crate) struct Reader(Connection);
+
+impl Reader {
+    pub(crate) async fn open(path: &Path, from: u64, follow: bool) -> Self {
+        let mut connection = Connection::open(path, Protocol::Logs).await;
+        connection.send(&Subscribe { from, follow }).await;
+        Self(connection)
+    }
+
+    pub(crate) async fn next(&mut self) -> Option<Record> {
+        Some(Record::from_bytes(&self.0.frame().await?).unwrap())
+    }
+
+    /// Everything up to the end of the connection.
+    pub(crate) async fn rest(mut self) -> Vec<Record> {
+        let mut records = vec![];
+        while let Some(record) = self.next().await {
+            records.push(record);
+        }
+        records
+    }
+
+    /// Reads until the output of `service` on `stream` contains `text`, and returns all of that output so far.
+    pub(crate) async fn until(&mut self, service: &str, stream: Stream, text: &str) -> String {
+        let mut all = vec![];
+        loop {
+            let record = self.next().await.expect("the log ended");
+            all.push(record);
+            let output = output(&all, service, stream);
+            if output.contains(text) {
+                return output;
+            }
+        }
+    }
+}
+
+/// What a service wrote to a stream, as far as these records say.
+pub(crate) fn output(records: &[Record], service: &str, stream: Stream) -> String {
+    let mut bytes = vec![];
+    for record in records {
+        match record {
+            Record::Output { service: s, stream: t, bytes: b, .. } if s == service && *t == stream => {
+                bytes.extend_from_slice(b);
+            }
+            _ => {}
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,68 @@
+//! Manifests for stories: the least that says what the story is about.
+
+use std::collections::BTreeMap;
+
+use cloister_manifest::model::{
+    Control, Isolation, Kind, Limits, Logs, Manifest, Policy, Ready, Restart, Root, Service, VERSION,
+};
+
+/// A manifest of these services.
+pub(crate) fn manifest(services: Vec<Service>) -> Manifest {
+    Manifest {
+        version: VERSION,
+        name: "story".into(),
+        services,
+        ingress: vec![],
+        root: Root { writable_bytes: 1 << 20 },
+        control: Control { host: vec![], local_uids: vec![] },
+        stop_timeout_ms: 10_000,
+        debug: false,
+    }
+}
+
+/// A service that runs this shell script, is ready once started, is never started again and decides nothing.
+pub(crate) fn service(name: &str, script: &str) -> Service {
+    Service {
+        name: name.into(),
+        kind: Kind::Service,
+        argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+        env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
+        cwd: "/".into(),
+        uid: 0,
+        gid: 0,
+        groups: vec![],
+        after: vec![],
+        requires: vec![],
+        ready: Ready::Started,
+        start_timeout_ms: 10_000,
+        live: None,
+        restart: restart(Policy::Never),
+        critical: false,
+        stop_signal: 15,
+        stop_timeout_ms: 5_000,
+        logs: Logs::Forward,
+        limits: Limits { memory: None, cpu_millis: None, pids: None, open_files: 1024 },
+        isolation: Isolation { capabilities: vec![], allow_syscalls: vec![], writable: None },
+        files: vec![],
+    }
+}
+
+/// The same, deciding the enclave's end.
+pub(crate) fn critical(name: &str, script: &str) -> Service {
+    Service { critical: true, ..service(name, script) }
+}
+
+/// A job.
+pub(crate) fn job(name: &str, script: &str) -> Service {
+    Service { kind: Kind::Job, ..service(name, script) }
+}
+
+/// Quick restarts.
+pub(crate) fn restart(policy: Policy) -> Restart {
+    Restart { policy, delay_ms: 20, max_delay_ms: 100, stable_ms: 60_000, burst: 3 }
+}
+
+/// A script that runs until it is asked to end, and then ends with `code`.
+pub(crate) fn until_term(code: u8) -> String {
+    format!("trap 'exit {code}' TERM; echo up; while :; do sleep 1000 & wait $!; done")
+}

@@ -1,0 +1,258 @@
+//! An init for tests: it speaks the hold channel and holds real processes. Its process groups stand for cgroups.
+//!
+//! Its law: like init, it outlives supervisors and hands everything to the next.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cloister_supervisor::clock::Moment;
+use cloister_sys::fdpass::send_with_fds;
+use cloister_wire::control::{Cause, Exit, State};
+use cloister_wire::frame::{self, Decoder, HOLD_LIMIT};
+use cloister_wire::hello::VERSION;
+use cloister_wire::hold::{Ended, FromInit, FromSupervisor, Held, Spawn, Target, Welcome};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+
+/// How often a process group is looked at after its leader ended: groups tell nobody when they empty.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A message and the descriptors it names.
+type Outgoing = (FromInit, Vec<OwnedFd>);
+
+/// What the stand-in holds, across supervisors.
+#[derive(Default)]
+struct Holdings {
+    held: BTreeMap<String, (Held, Vec<OwnedFd>)>,
+    stash: Vec<(String, OwnedFd)>,
+    restarts: u32,
+    root_mounted: bool,
+}
+
+/// The stand-in for init.
+#[derive(Clone)]
+pub(crate) struct StandIn {
+    holdings: Arc<Mutex<Holdings>>,
+    off: watch::Sender<Option<State>>,
+    /// A folder that stands for `/proc`.
+    proc: PathBuf,
+    to_supervisor: Arc<Mutex<Option<mpsc::UnboundedSender<Outgoing>>>>,
+}
+
+impl StandIn {
+    pub(crate) fn new(proc: PathBuf) -> Self {
+        let off = watch::Sender::new(None);
+        Self { holdings: Arc::default(), off, proc, to_supervisor: Arc::default() }
+    }
+
+    /// From now on the process counts as a member of the service's cgroup.
+    pub(crate) fn join_cgroup(&self, pid: u32, service: &str) {
+        let folder = self.proc.join(pid.to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("cgroup"), format!("0::/cloister/{service}\n")).unwrap();
+        for file in ["status", "mountinfo", "limits"] {
+            let real = PathBuf::from(format!("/proc/{pid}")).join(file);
+            std::os::unix::fs::symlink(real, folder.join(file)).unwrap_or_default();
+        }
+    }
+
+    /// The state that the supervisor powered off with, once it has.
+    pub(crate) async fn powered_off(&self) -> State {
+        let mut off = self.off.subscribe();
+        let state = off.wait_for(Option::is_some).await.unwrap();
+        state.clone().unwrap()
+    }
+
+    /// Processes held that have not ended, by name.
+    pub(crate) fn running(&self) -> BTreeMap<String, u32> {
+        let holdings = self.holdings.lock().unwrap();
+        let alive = holdings.held.values().filter(|(held, _)| held.ended.is_none());
+        alive.map(|(held, _)| (held.name.clone(), held.pid)).collect()
+    }
+
+    /// A socket for the next supervisor, which is served from now on.
+    pub(crate) fn connect(&self) -> StdStream {
+        let (ours, theirs) = StdStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let (sender, receiver) = mpsc::unbounded_channel();
+        sender.send(self.welcome()).unwrap();
+        *self.to_supervisor.lock().unwrap() = Some(sender);
+        tokio::spawn(self.clone().serve(UnixStream::from_std(ours).unwrap(), receiver));
+        theirs
+    }
+
+    fn welcome(&self) -> Outgoing {
+        let mut holdings = self.holdings.lock().unwrap();
+        let mut fds: Vec<OwnedFd> = holdings.stash.iter().map(|(_, fd)| fd.try_clone().unwrap()).collect();
+        for (_, pipes) in holdings.held.values() {
+            fds.extend(pipes.iter().map(|fd| fd.try_clone().unwrap()));
+        }
+        let welcome = Welcome {
+            version: VERSION,
+            platform: "virtual".into(),
+            boot: vec![],
+            restarts: holdings.restarts,
+            root_mounted: holdings.root_mounted,
+            stash: holdings.stash.iter().map(|(name, _)| name.clone()).collect(),
+            held: holdings.held.values().map(|(held, _)| held.clone()).collect(),
+        };
+        holdings.restarts += 1;
+        (FromInit::Welcome(welcome), fds)
+    }
+
+    async fn serve(self, stream: UnixStream, mut outgoing: mpsc::UnboundedReceiver<Outgoing>) {
+        let (mut read, write) = stream.into_split();
+        let sending = tokio::spawn(async move {
+            while let Some((message, fds)) = outgoing.recv().await {
+                let frame = frame::encode(&message, HOLD_LIMIT).unwrap();
+                let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+                let stream: &UnixStream = write.as_ref();
+                stream.writable().await.unwrap();
+                // Small frames into an empty socket are taken whole.
+                if send_with_fds(stream, &frame, &fds).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut decoder = Decoder::new(HOLD_LIMIT);
+        let mut buffer = vec![0; 65536];
+        while let Ok(count @ 1..) = read.read(&mut buffer).await {
+            decoder.push(&buffer[..count]);
+            while let Some(message) = decoder.next_message::<FromSupervisor>().unwrap() {
+                if let FromSupervisor::PowerOff { state } = message {
+                    self.off.send_replace(Some(state));
+                    sending.abort();
+                    return;
+                }
+                self.perform(message);
+            }
+        }
+        sending.abort();
+    }
+
+    fn say(&self, message: FromInit, fds: Vec<OwnedFd>) {
+        if let Some(supervisor) = &*self.to_supervisor.lock().unwrap() {
+            supervisor.send((message, fds)).unwrap_or_default();
+        }
+    }
+
+    fn perform(&self, message: FromSupervisor) {
+        match message {
+            FromSupervisor::Spawn { name, spec } => self.spawn(name, &spec),
+            FromSupervisor::Signal { name, signal, to } => self.signal(&name, signal, to),
+            FromSupervisor::Forget { name } => {
+                self.holdings.lock().unwrap().held.remove(&name);
+            }
+            FromSupervisor::Stash { name } => {
+                let fd = memfd_create(&name, MemfdFlags::CLOEXEC).unwrap();
+                self.holdings.lock().unwrap().stash.push((name.clone(), fd.try_clone().unwrap()));
+                self.say(FromInit::Stashed { name }, vec![fd]);
+            }
+            FromSupervisor::MountRoot { .. } => {
+                self.holdings.lock().unwrap().root_mounted = true;
+                self.say(FromInit::RootMounted { error: None }, vec![]);
+            }
+            FromSupervisor::PowerOff { .. } => {}
+        }
+    }
+
+    fn spawn(&self, name: String, spec: &Spawn) {
+        assert!(!self.holdings.lock().unwrap().held.contains_key(&name), "{name} is held already");
+        match start(spec) {
+            Err(error) => self.say(
+                FromInit::SpawnFailed {
+                    name,
+                    step: "exec".into(),
+                    errno: error.raw_os_error().unwrap_or(0),
+                    error: format!("exec {}: {error}", spec.argv[0]),
+                },
+                vec![],
+            ),
+            Ok((child, pipes)) => {
+                let at_ns = Moment::now().nanos();
+                let pid = child.id();
+                self.join_cgroup(pid, &name);
+                let twins: Vec<OwnedFd> = pipes.iter().map(|fd| fd.try_clone().unwrap()).collect();
+                let held = Held { name: name.clone(), pid, at_ns, ended: None, populated: true, fds: 2 };
+                self.holdings.lock().unwrap().held.insert(name.clone(), (held, pipes));
+                self.say(FromInit::Spawned { name: name.clone(), pid, at_ns }, twins);
+                tokio::spawn(self.clone().reap(name, child));
+            }
+        }
+    }
+
+    async fn reap(self, name: String, mut child: Child) {
+        let pid = child.id();
+        let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+        let exit = match (status.code(), status.signal()) {
+            (Some(code), _) => Exit::Code(u8::try_from(code).unwrap()),
+            (None, signal) => {
+                Exit::Signal { signal: u8::try_from(signal.unwrap()).unwrap(), cause: Cause::Sent }
+            }
+        };
+        let ended = Ended { name: name.clone(), pid, exit, at_ns: Moment::now().nanos() };
+        self.note(&name, |held| held.ended = Some(ended.clone()));
+        self.say(FromInit::Exited(ended), vec![]);
+        let group = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+        while test_kill_process_group(group).is_ok() {
+            tokio::time::sleep(LOOK).await;
+        }
+        self.note(&name, |held| held.populated = false);
+        self.say(FromInit::Emptied { name }, vec![]);
+    }
+
+    fn note<F: FnOnce(&mut Held)>(&self, name: &str, change: F) {
+        if let Some((held, _)) = self.holdings.lock().unwrap().held.get_mut(name) {
+            change(held);
+        }
+    }
+
+    fn signal(&self, name: &str, signal: u8, to: Target) {
+        let holdings = self.holdings.lock().unwrap();
+        let Some((held, _)) = holdings.held.get(name) else { return };
+        let pid = Pid::from_raw(i32::try_from(held.pid).unwrap()).unwrap();
+        let signal = Signal::from_named_raw(i32::from(signal)).unwrap();
+        match to {
+            Target::Main if held.ended.is_some() => {}
+            Target::Main => kill_process(pid, signal).unwrap_or_default(),
+            Target::Cgroup => kill_process_group(pid, signal).unwrap_or_default(),
+        }
+    }
+}
+
+impl Drop for Holdings {
+    fn drop(&mut self) {
+        for (held, _) in self.held.values() {
+            if let Some(pid) = Pid::from_raw(i32::try_from(held.pid).unwrap()) {
+                kill_process_group(pid, Signal::KILL).unwrap_or_default();
+            }
+        }
+    }
+}
+
+fn start(spec: &Spawn) -> io::Result<(Child, Vec<OwnedFd>)> {
+    let (out_read, out_write) = io::pipe()?;
+    let (err_read, err_write) = io::pipe()?;
+    let env = spec.env.iter().filter_map(|pair| pair.split_once('='));
+    let child = Command::new(&spec.argv[0])
+        .args(&spec.argv[1..])
+        .env_clear()
+        .envs(env)
+        .current_dir(&spec.cwd)
+        .stdin(Stdio::null())
+        .stdout(out_write)
+        .stderr(err_write)
+        .process_group(0)
+        .spawn()?;
+    Ok((child, vec![out_read.into(), err_read.into()]))
+}
