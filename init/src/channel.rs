@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use cloister_sys::fdpass::{MAX_FDS, recv_with_fds, send_with_fds};
 use cloister_wire::frame::{self, Decoder, HOLD_LIMIT};
-use cloister_wire::hold::{FromInit, FromSupervisor};
+use cloister_wire::hold::{FromInit, FromSupervisor, LastWords};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 /// Bytes read at a time. Frames are small but for spawns with files in them.
@@ -31,6 +31,9 @@ pub struct Channel {
     queue: VecDeque<Outgoing>,
     queued: usize,
 }
+
+/// A message and the descriptors it names.
+pub type Request = (FromSupervisor<LastWords>, Vec<OwnedFd>);
 
 #[derive(Debug)]
 struct Outgoing {
@@ -130,9 +133,10 @@ impl Channel {
     }
 
     /// The next whole message and the descriptors it names.
-    pub fn next_request(&mut self) -> Result<Option<(FromSupervisor, Vec<OwnedFd>)>, ChannelError> {
+    pub fn next_request(&mut self) -> Result<Option<Request>, ChannelError> {
         let nonsense = |error: frame::FrameError| ChannelError::Nonsense(error.to_string());
-        let Some(message) = self.decoder.next_message::<FromSupervisor>().map_err(nonsense)? else {
+        let Some(message) = self.decoder.next_message::<FromSupervisor<LastWords>>().map_err(nonsense)?
+        else {
             if self.arrived.len() > MAX_WAITING_FDS {
                 return Err(ChannelError::Nonsense("descriptors that no frame names".into()));
             }
@@ -198,7 +202,7 @@ mod tests {
             fds += some.len();
         }
         assert_eq!(fds, 384);
-        assert_eq!(&bytes[4..], br#"{"type":"root-mounted","error":null}"#);
+        assert_eq!(&bytes[4..], br#"{"root-mounted":{"error":null}}"#);
     }
 
     #[test]
@@ -228,7 +232,7 @@ mod tests {
             rustix::event::poll(&mut ready, None).unwrap();
             channel.flush().unwrap();
         }
-        assert_eq!(reader.join().unwrap(), 512 * 1024 + r#"{"type":"stop-asked","why":""}"#.len());
+        assert_eq!(reader.join().unwrap(), 512 * 1024 + r#"{"stop-asked":{"why":""}}"#.len());
     }
 
     #[test]
@@ -244,9 +248,9 @@ mod tests {
     #[test]
     fn a_spawn_without_its_descriptors_is_nonsense() {
         let (mut channel, mut far) = peer();
-        let spawn = r#"{"type":"spawn","name":"web","spec":{"argv":["/x"],"env":[],"cwd":"/","uid":0,"gid":0,
+        let spawn = r#"{"spawn":{"name":"web","spec":{"argv":["/x"],"env":[],"cwd":"/","uid":0,"gid":0,
             "groups":[],"capabilities":0,"seccomp":[],"writable":null,"files":[],
-            "limits":{"memory":null,"cpu_millis":null,"pids":null,"open_files":null},"fds":2}}"#;
+            "limits":{"memory":null,"cpu_millis":null,"pids":null,"open_files":null},"fds":2}}}"#;
         far.write_all(&frame::encode_bytes(spawn.as_bytes(), HOLD_LIMIT).unwrap()).unwrap();
         channel.receive().unwrap();
         assert!(matches!(channel.next_request(), Err(ChannelError::Nonsense(_))));

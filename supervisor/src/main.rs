@@ -19,10 +19,6 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::net::UnixListener;
 use tokio::runtime::Builder;
 
-/// The abstract addresses of the control and the log channel for programs inside.
-const LOCAL_CONTROL: &str = "cloister/control";
-const LOCAL_LOGS: &str = "cloister/logs";
-
 fn main() -> ExitCode {
     match supervise() {
         Ok(()) => ExitCode::SUCCESS,
@@ -49,8 +45,8 @@ fn setup() -> Result<Setup, CoreError> {
         control: Box::new(HostSocket(host(ports::CONTROL)?)),
         logs: Box::new(HostSocket(host(ports::LOGS)?)),
         ingress: host(ports::INGRESS)?,
-        local_control: Some(local(LOCAL_CONTROL).map_err(system("cannot listen for local programs"))?),
-        local_logs: Some(local(LOCAL_LOGS).map_err(system("cannot listen for local readers"))?),
+        local_control: Some(local(ports::LOCAL_CONTROL).map_err(system("cannot listen for local programs"))?),
+        local_logs: Some(local(ports::LOCAL_LOGS).map_err(system("cannot listen for local readers"))?),
         notify: NOTIFY_ADDRESS.to_owned(),
         paths: Paths::default(),
         seed: u64::from_ne_bytes(seed),

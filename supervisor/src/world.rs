@@ -72,7 +72,8 @@ impl Listen for HostSocket {
     fn accept(&self) -> Accepting<'_> {
         Box::pin(async {
             let (stream, _) = self.0.accept().await?;
-            Ok((Box::new(stream) as Box<dyn Stream>, Peer::Host))
+            let stream: Box<dyn Stream> = Box::new(stream);
+            Ok((stream, Peer::Host))
         })
     }
 }
@@ -86,7 +87,8 @@ impl Listen for LocalSocket {
         Box::pin(async {
             let (stream, _) = self.0.accept().await?;
             let uid = stream.peer_cred()?.uid();
-            Ok((Box::new(stream) as Box<dyn Stream>, Peer::Local { uid }))
+            let stream: Box<dyn Stream> = Box::new(stream);
+            Ok((stream, Peer::Local { uid }))
         })
     }
 }

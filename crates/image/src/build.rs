@@ -2,9 +2,10 @@
 //!
 //! Its law: what comes out depends on what the paths hold, never on where they are, who reads them, or when.
 //!
-//! [`open`] reads the application. The manifest is then resolved against it by the caller, who can show every fault in it
-//! to its author; [`pack`] writes the artifact.
+//! [`open()`] reads the application. The manifest is then resolved against it by the caller, who can show every fault in it
+//! to its author; [`pack()`] writes the artifact.
 
+mod blame;
 mod open;
 mod pack;
 
@@ -27,6 +28,7 @@ use crate::oci::{Architecture, OciFault, Select};
 use crate::ramdisk::OsFault;
 use crate::tree::Tree;
 
+pub use blame::Who;
 pub use open::open;
 pub use pack::pack;
 
@@ -110,7 +112,7 @@ pub struct Pack<'a> {
     pub output: &'a Path,
 }
 
-/// Why there is no artifact. The sources below say who must act.
+/// Why there is no artifact. [`BuildFault::blame`] says who must act.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildFault {
     /// The input is not what it is said to be, or not for this machine.

@@ -60,6 +60,8 @@ pub enum EntropyError {
     Dry(Source),
     /// The bits are not random: which test says so.
     Unhealthy(Source, Fault),
+    /// The bits of a device are not random: its name, and which test says so.
+    UnhealthyDevice(&'static str, Fault),
     /// The kernel refused them or did not answer.
     Kernel(io::Error),
     /// The kernel's generator was not ready in time.
@@ -80,17 +82,22 @@ impl std::fmt::Display for EntropyError {
         match self {
             Self::NoInstruction => f.write_str("this processor has neither RDSEED nor RDRAND"),
             Self::Dry(source) => write!(f, "{} failed {TRIES} times in a row", source.name()),
-            Self::Unhealthy(source, Fault::Repetition) => {
-                write!(f, "{} gave the same word twice in a row: it is stuck", source.name())
-            }
-            Self::Unhealthy(source, Fault::Proportion) => {
-                write!(f, "{} gives one byte far too often: it is biased", source.name())
-            }
+            Self::Unhealthy(source, fault) => write!(f, "{} {fault}", source.name()),
+            Self::UnhealthyDevice(name, fault) => write!(f, "{name} {fault}"),
             Self::Kernel(error) => write!(f, "the kernel's random generator: {error}"),
             Self::NotReady(limit) => {
                 write!(f, "the kernel's random generator was not ready within {} ms", limit.as_millis())
             }
         }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Repetition => "gave the same word twice in a row: it is stuck",
+            Self::Proportion => "gives one byte far too often: it is biased",
+        })
     }
 }
 
@@ -106,7 +113,7 @@ pub fn from_processor() -> Result<(Source, Vec<u64>), EntropyError> {
     Ok((source, words))
 }
 
-/// Mixes words into the kernel's generator, credits them, and has it seed itself anew at once.
+/// Mixes up to [`WORDS`] words into the kernel's generator, credits them, and has it seed itself anew at once.
 pub fn credit(words: &[u64]) -> Result<(), EntropyError> {
     add(words, CREDITED_BITS).map_err(EntropyError::Kernel)
 }
@@ -132,9 +139,9 @@ pub fn await_ready(limit: Duration) -> Result<(), EntropyError> {
     }
 }
 
-/// The two health tests. Two equal words of 64 bits in a row are a false alarm once in 2^64, so a repetition count over
+/// The two health tests, for [`WORDS`] words or fewer. Two equal words of 64 bits in a row are a false alarm once in 2^64, so a repetition count over
 /// 1 is a fault.
-fn check(words: &[u64]) -> Result<(), Fault> {
+pub fn check(words: &[u64]) -> Result<(), Fault> {
     if words.iter().zip(words.iter().skip(1)).any(|(one, next)| one == next) {
         return Err(Fault::Repetition);
     }

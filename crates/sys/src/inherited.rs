@@ -3,7 +3,10 @@
 //! Its law: what is handed out is a copy with a number of its own, so nobody else's descriptor is ever taken or closed. The
 //! inherited number itself stays open for the life of the program. It leaves knowing what is behind a number to the caller.
 
-#![expect(unsafe_code, reason = "rustix and std take a number only on the promise that it is open, which is asked here")]
+#![expect(
+    unsafe_code,
+    reason = "rustix and std take a number only on the promise that it is open, which is asked here"
+)]
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};

@@ -28,5 +28,7 @@ pub mod seccomp;
 pub mod signal;
 #[cfg(feature = "splice")]
 pub mod splice;
+#[cfg(feature = "tsc")]
+pub mod tsc;
 #[cfg(feature = "vsock")]
 pub mod vsock;

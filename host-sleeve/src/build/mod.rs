@@ -9,16 +9,20 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use cloister_image::artifact::{RootForm, ToolRecord};
-use cloister_image::build::{self, Application, BuildFault, Options, Pack};
+use cloister_image::build::{self, Application, BuildFault, Input, Options, Pack, Who};
 use cloister_image::digest::Digest;
 use cloister_image::limits::Limits;
 use cloister_image::oci::Architecture;
 use cloister_manifest::Manifest;
 use cloister_manifest::source::{self, Report};
 
+use crate::cli::values::show_size;
 use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::output;
+use crate::registry::{self, Event};
+
+use reference::Origin;
 
 /// The longest manifest that is read, in bytes: people write some hundred lines.
 const MAX_MANIFEST: u64 = 1024 * 1024;
@@ -129,7 +133,13 @@ fn read_manifest(path: &Path) -> Result<Source> {
 }
 
 fn open(reference: &str, architecture: Architecture) -> Result<Application> {
-    let input = reference::parse(reference)?;
+    let input = match reference::parse(reference)? {
+        Origin::Here(input) => input,
+        Origin::Registry(name) => {
+            let pulled = registry::pull(&name, architecture, install::cache("registry")?, &tell)?;
+            Input::Fetched { blobs: pulled.blobs, digest: pulled.digest, repository: pulled.repository }
+        }
+    };
     let scratch = install::cache("tmp")?;
     let options =
         Options { architecture, scratch: &scratch, limits: Limits::default(), clamp_mtime: clamp_mtime()? };
@@ -141,6 +151,15 @@ fn open(reference: &str, architecture: Architecture) -> Result<Application> {
         output::note(&format!("note: and {} more", application.notes.more));
     }
     Ok(application)
+}
+
+/// Says how a pull goes.
+fn tell(event: Event) {
+    match event {
+        Event::Pinned(digest) => output::note(&format!("found {digest}")),
+        Event::Fetching(digest, size) => output::note(&format!("fetching {digest}, {}", show_size(size))),
+        Event::Fetched(digest) => output::note(&format!("fetched {digest}")),
+    }
 }
 
 fn clamp_mtime() -> Result<Option<i64>> {
@@ -160,37 +179,31 @@ fn resolve(source: &Source, application: &Application) -> Result<Manifest, Refus
 
 /// Says who must act, and what to do.
 fn blame(fault: BuildFault) -> Error {
-    match &fault {
-        BuildFault::Input { path, .. } if !path.exists() => {
-            Error::operator(format!("there is nothing at {}", path.display()))
-                .hint("--image takes oci:DIR, docker-archive:FILE, docker://HOST/NAME or dir:DIR")
-        }
-        BuildFault::Directory { path, .. } if !path.is_dir() => {
-            Error::operator(format!("there is no folder {}", path.display()))
-                .hint("dir: takes the root of a file system")
-        }
-        BuildFault::Input { .. } => told(Error::author, fault, "look at the image with `skopeo inspect`"),
-        BuildFault::Layer { .. } => told(Error::author, fault, "the image must be built another way"),
-        BuildFault::Directory { .. }
-        | BuildFault::Ramdisk(_)
-        | BuildFault::Erofs(_)
-        | BuildFault::Manifest(_) => {
-            told(Error::author, fault, "the application must be laid out another way")
-        }
-        BuildFault::Os { .. } => {
-            told(Error::host, fault, "./scripts/build makes the Cloister OS; CLOISTER_OS names its folder")
-        }
-        BuildFault::Artifact(_) => {
-            told(Error::host, fault, "choose another place with -o, or make room there")
-        }
-        BuildFault::Scratch { .. } => {
-            told(Error::host, fault, "free some space there, or point CLOISTER_CACHE to another disk")
-        }
+    let (who, hint) = fault.blame();
+    let what = fault.to_string();
+    let error = match who {
+        Who::Operator => Error::operator(what),
+        Who::Author => Error::author(what),
+        Who::Host => Error::host(what),
+    };
+    let error = error.hint(hint);
+    if std::error::Error::source(&fault).is_some() { error.because(Below(fault)) } else { error }
+}
+
+/// What lies under a fault whose own words have been said.
+#[derive(Debug)]
+struct Below(BuildFault);
+
+impl std::fmt::Display for Below {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::error::Error::source(&self.0).map_or(Ok(()), |cause| write!(f, "{cause}"))
     }
 }
 
-fn told(who: impl FnOnce(String) -> Error, fault: BuildFault, hint: &str) -> Error {
-    who(fault.to_string()).because(fault).hint(hint)
+impl std::error::Error for Below {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.0)?.source()
+    }
 }
 
 /// Where an output is, absolute, for people who look for it later.

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use cloister_image::build::Input;
-use cloister_image::oci::Select;
+use cloister_image::oci::{Reference, Select};
 
 use crate::error::{Error, Result};
 
@@ -13,8 +13,25 @@ use crate::error::{Error, Result};
 const FORMS: &str =
     "oci:DIR[:TAG], docker-archive:FILE[:NAME:TAG], docker://HOST/NAME[:TAG|@DIGEST] or dir:DIR";
 
+/// Where an application comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Something on this host.
+    Here(Input),
+    /// A registry.
+    Registry(Reference),
+}
+
 /// Reads a reference.
-pub(super) fn parse(text: &str) -> Result<Input> {
+pub(super) fn parse(text: &str) -> Result<Origin> {
+    if let Some(name) = text.strip_prefix("docker://") {
+        let wrong = |error| Error::operator(format!("`{text}` names no image")).because(error);
+        return name.parse().map(Origin::Registry).map_err(wrong);
+    }
+    here(text).map(Origin::Here)
+}
+
+fn here(text: &str) -> Result<Input> {
     let unknown =
         || Error::operator(format!("`{text}` names no image")).hint(format!("--image takes {FORMS}"));
     let (transport, rest) = text.split_once(':').filter(|(_, rest)| !rest.is_empty()).ok_or_else(unknown)?;
@@ -61,19 +78,27 @@ mod tests {
 
     #[test]
     fn each_form_is_read() {
-        assert_eq!(parse("dir:./root").unwrap(), Input::Directory { path: "./root".into() });
+        assert_eq!(here("dir:./root").unwrap(), Input::Directory { path: "./root".into() });
         assert_eq!(
-            parse("oci:./no-such-layout:stable").unwrap(),
+            here("oci:./no-such-layout:stable").unwrap(),
             Input::Layout { path: "./no-such-layout".into(), select: Select::Name("stable".into()) }
         );
         assert_eq!(
-            parse("docker-archive:app.tar:web/nginx:1.27").unwrap(),
+            here("docker-archive:app.tar:web/nginx:1.27").unwrap(),
             Input::DockerArchive { path: "app.tar".into(), select: Select::Name("web/nginx:1.27".into()) }
         );
         assert_eq!(
-            parse("oci:./no-such-layout").unwrap(),
+            here("oci:./no-such-layout").unwrap(),
             Input::Layout { path: "./no-such-layout".into(), select: Select::Only }
         );
+    }
+
+    #[test]
+    fn a_name_in_a_registry_is_read() {
+        let Origin::Registry(reference) = parse("docker://127.0.0.1:5000/web:1").unwrap() else {
+            panic!("not a registry");
+        };
+        assert_eq!(reference.to_string(), "127.0.0.1:5000/web:1");
     }
 
     #[test]
@@ -81,7 +106,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a:b");
         std::fs::create_dir(&path).unwrap();
-        let Input::Layout { path: read, select } = parse(&format!("oci:{}", path.display())).unwrap() else {
+        let Input::Layout { path: read, select } = here(&format!("oci:{}", path.display())).unwrap() else {
             panic!("not a layout");
         };
         assert_eq!((read, select), (path, Select::Only));
@@ -89,7 +114,7 @@ mod tests {
 
     #[test]
     fn words_that_name_nothing_are_met_with_the_forms() {
-        for text in ["", "nginx", "oci:", "ftp:x", "oci:./none@sha256:12"] {
+        for text in ["", "nginx", "oci:", "ftp:x", "oci:./none@sha256:12", "docker://", "docker://A"] {
             assert!(parse(text).is_err(), "{text}");
         }
         assert!(parse("nginx").unwrap_err().told().hint.as_deref().unwrap().contains("docker-archive:"));

@@ -35,6 +35,14 @@ pub(crate) fn publish(text: &str) -> Result<Publish, String> {
     Ok(Publish { listen: SocketAddr::new(address, port), ingress })
 }
 
+/// Reads `PORT`, `:PORT` or `ADDRESS:PORT`.
+pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
+    let wrong = || format!("`{text}` is not [ADDRESS]:PORT, such as :9100");
+    let (address, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let address = if address.is_empty() { Some(IpAddr::V4(Ipv4Addr::LOCALHOST)) } else { ip(address) };
+    Ok(SocketAddr::new(address.ok_or_else(wrong)?, port.parse().map_err(|_| wrong())?))
+}
+
 fn ip(text: &str) -> Option<IpAddr> {
     match text.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']')?.parse().ok().map(IpAddr::V6),
@@ -187,6 +195,15 @@ mod tests {
         for text in ["", "80", "a:80", "80:0", "70000:80", "8080:80:", "::1:8080:80", "localhost:1:2"] {
             assert!(publish(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn metrics_are_on_the_loopback_unless_an_address_is_given() {
+        let at = |text| listen(text).map(|address| address.to_string());
+        assert_eq!(at(":9100"), Ok("127.0.0.1:9100".into()));
+        assert_eq!(at("9100"), Ok("127.0.0.1:9100".into()));
+        assert_eq!(at("[::]:9100"), Ok("[::]:9100".into()));
+        assert!(at("").is_err() && at("host:9100").is_err() && at(":x").is_err());
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::cli::values::{show_duration, show_size};
 use crate::error::{Doing, Error, Result, Words};
 use crate::logbook::lines::Look;
 use crate::output;
-use crate::sleeve::run::{Order, Ran, Watcher, run as live};
+use crate::sleeve::order::{Order, Watcher};
+use crate::sleeve::run::{Ran, run as live};
 use crate::state::{End, Folder, Outcome, Record, Root};
 
 use super::follow::Follower;
@@ -59,6 +60,7 @@ fn order(asked: Run) -> Result<Order> {
         backend: asked.backend,
         machine: asked.machine,
         accel: asked.accel,
+        metrics: asked.metrics,
         console: asked.console,
     })
 }

@@ -4,9 +4,10 @@
 
 use std::fs;
 
+use cloister_sys::platform::Platform;
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
-use super::{BootError, Machine, Platform};
+use super::{BootError, Machine};
 
 /// The clock source in use (`Documentation/ABI/testing/sysfs-devices-clocksource`).
 const CURRENT: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";

@@ -5,6 +5,7 @@
 
 mod clock;
 mod entropy;
+mod heartbeat;
 mod lockdown;
 mod mounts;
 mod network;
@@ -14,10 +15,11 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use cloister_sys::nsm::NsmError;
+use cloister_sys::platform::{Disagreement, Platform};
 use cloister_wire::control;
 use rustix::time::{ClockId, clock_gettime};
 
-pub use self::platform::Platform;
 use crate::cgroup::CgroupError;
 use crate::console::Console;
 use crate::serve::Holder;
@@ -62,12 +64,14 @@ pub enum BootError {
     Path(&'static str, io::Error),
     /// A setting did not stick: the path, what was written and what is read back.
     Setting(&'static str, &'static str, String),
-    /// Two devices of different platforms.
-    Platforms(Platform, Platform),
+    /// Devices of two platforms.
+    Platforms(Disagreement),
     /// No random bits that can be trusted.
     Entropy(cloister_sys::entropy::EntropyError),
     /// On Nitro the kernel's hardware generator must be the NSM; this is what it is.
     Generator(String),
+    /// The NSM gave no random bits.
+    Nsm(NsmError),
     /// The control groups could not be set up.
     Cgroup(CgroupError),
     /// A call to the kernel failed.
@@ -82,9 +86,8 @@ impl std::fmt::Display for BootError {
             Self::Setting(path, wanted, found) => {
                 write!(f, "{path} was set to {wanted:?} and reads {found:?}")
             }
-            Self::Platforms(one, other) => {
-                write!(f, "this machine has the devices of both {} and {}", one.name(), other.name())
-            }
+            Self::Platforms(_) => f.write_str("which platform this is"),
+            Self::Nsm(_) => f.write_str("the NSM's random bits"),
             Self::Entropy(_) => f.write_str("no trusted random bits"),
             Self::Cgroup(_) => f.write_str("control groups"),
             Self::Generator(found) => {
@@ -101,7 +104,9 @@ impl Error for BootError {
             Self::Mount(_, error) | Self::Path(_, error) | Self::Kernel(_, error) => Some(error),
             Self::Entropy(error) => Some(error),
             Self::Cgroup(error) => Some(error),
-            Self::Setting(..) | Self::Platforms(..) | Self::Generator(_) => None,
+            Self::Platforms(error) => Some(error),
+            Self::Nsm(error) => Some(error),
+            Self::Setting(..) | Self::Generator(_) => None,
         }
     }
 }

@@ -1,29 +1,14 @@
 //! Stage `platform`: what this machine is, by its devices.
 //!
 //! Its law: the host does not get to say. Tables, DMI and the command line are not read; a device of one platform decides,
-//! and devices of two stop the boot.
+//! what offers evidence must agree with it, and devices of two stop the boot.
 
 use std::fs;
 use std::path::Path;
 
+use cloister_sys::platform::{Disagreement, Platform};
+
 use super::{BootError, Machine};
-
-/// Where an enclave can run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Platform {
-    /// AWS Nitro Enclaves.
-    Nitro,
-    /// Intel Trust Domain Extensions.
-    Tdx,
-    /// AMD SEV-SNP.
-    SevSnp,
-    /// A machine without protection: for development.
-    Virtual,
-}
-
-/// The devices that tell, and what they tell.
-const DEVICES: [(&str, Platform); 3] =
-    [("/dev/nsm", Platform::Nitro), ("/dev/tdx_guest", Platform::Tdx), ("/dev/sev-guest", Platform::SevSnp)];
 
 /// Where the kernel offers evidence on TDX and SNP (`Documentation/ABI/testing/configfs-tsm`).
 const TSM: &str = "/sys/kernel/config/tsm/report";
@@ -31,36 +16,20 @@ const TSM: &str = "/sys/kernel/config/tsm/report";
 /// The names that providers of evidence give themselves there (`drivers/virt/coco`).
 const PROVIDERS: [(&str, Platform); 2] = [("tdx_guest", Platform::Tdx), ("sev_guest", Platform::SevSnp)];
 
-impl Platform {
-    /// Its name in the status.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Nitro => "nitro",
-            Self::Tdx => "tdx",
-            Self::SevSnp => "sev-snp",
-            Self::Virtual => "virtual",
-        }
-    }
-}
-
 /// Looks for the devices.
 pub fn find(machine: &mut Machine) -> Result<String, BootError> {
-    let devices = DEVICES.iter().filter(|(path, _)| Path::new(path).exists());
-    let found: Vec<Platform> = devices.map(|(_, platform)| *platform).chain(provider()).collect();
-    let platform = decide(&found)?;
+    let device = Platform::detect(Path::new("/")).map_err(BootError::Platforms)?;
+    let platform = agree(device, provider()).map_err(BootError::Platforms)?;
     machine.platform = Some(platform);
     Ok(platform.name().to_owned())
 }
 
-/// What the devices found say together.
-fn decide(found: &[Platform]) -> Result<Platform, BootError> {
-    let Some((first, others)) = found.split_first() else {
-        return Ok(Platform::Virtual);
-    };
-    match others.iter().find(|other| *other != first) {
-        Some(other) => Err(BootError::Platforms(*first, *other)),
-        None => Ok(*first),
+/// What the device and the provider of evidence say together. A provider alone is one: its device node may be named anew.
+fn agree(device: Platform, provider: Option<Platform>) -> Result<Platform, Disagreement> {
+    match (device, provider) {
+        (Platform::Virtual, Some(provider)) => Ok(provider),
+        (device, Some(provider)) if provider != device => Err(Disagreement(device, provider)),
+        (device, _) => Ok(device),
     }
 }
 
@@ -79,18 +48,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_without_devices_is_virtual() {
-        assert_eq!(decide(&[]).unwrap(), Platform::Virtual);
-    }
-
-    #[test]
     fn a_device_and_its_provider_agree() {
-        assert_eq!(decide(&[Platform::Tdx, Platform::Tdx]).unwrap(), Platform::Tdx);
+        assert_eq!(agree(Platform::Tdx, Some(Platform::Tdx)), Ok(Platform::Tdx));
+        assert_eq!(agree(Platform::Nitro, None), Ok(Platform::Nitro));
+        assert_eq!(agree(Platform::Virtual, None), Ok(Platform::Virtual));
     }
 
     #[test]
-    fn devices_of_two_platforms_stop_the_boot() {
-        let error = decide(&[Platform::Nitro, Platform::SevSnp]).unwrap_err();
-        assert_eq!(error.to_string(), "this machine has the devices of both nitro and sev-snp");
+    fn evidence_of_another_platform_stops_the_boot() {
+        let both = agree(Platform::Nitro, Some(Platform::SevSnp));
+        assert_eq!(both, Err(Disagreement(Platform::Nitro, Platform::SevSnp)));
     }
 }

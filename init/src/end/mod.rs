@@ -12,6 +12,7 @@ use std::io::Write;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use cloister_sys::platform::Platform;
 use cloister_sys::process::{Fork, fork_into};
 use cloister_sys::signal::Signals;
 use cloister_wire::control::{Stage, State};
@@ -19,7 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
 
-use crate::boot::{Machine, Platform};
+use crate::boot::Machine;
 use crate::cgroup::{self, Cgroups};
 use crate::{console, root};
 
@@ -54,17 +55,24 @@ pub fn remember(machine: &Machine) {
 
 /// Ends the machine because of `stage`.
 pub fn fatal(stage: &str, error: &str) -> ! {
-    end(&State::Fatal { stage: stage.to_owned(), error: error.to_owned() }, false)
-}
-
-/// Ends the machine in `state`; `told` says that the host knows it already.
-pub fn end(state: &State, told: bool) -> ! {
+    let end = State::Fatal { stage: stage.to_owned(), error: error.to_owned() };
     stop();
     start_guard();
-    if !told {
-        let known = KNOWN.get_or_init(Known::default);
-        vsock::tell(state, known.platform, &known.boot, HOST_LIMIT);
-    }
+    let words = serde_json::to_string(&end).unwrap_or_default();
+    let known = KNOWN.get_or_init(Known::default);
+    vsock::tell(end, known.platform, &known.boot, HOST_LIMIT);
+    leave(&words)
+}
+
+/// Ends the machine in a state that the host knows already, given as JSON.
+pub fn in_state(state: &str) -> ! {
+    stop();
+    start_guard();
+    leave(state)
+}
+
+/// The way out, once nothing runs any more.
+fn leave(state: &str) -> ! {
     // With a disk that does not answer this takes long: the guard is there for that.
     rustix::fs::sync();
     for mount in [root::ROOT, root::WRITABLE, root::LOWER] {
@@ -120,9 +128,9 @@ fn start_guard() {
     }
 }
 
-fn last_words(state: &State) {
-    let state = serde_json::to_string(state).unwrap_or_else(|_| "{}".to_owned());
-    let line = format!("cloister: end {state}");
+fn last_words(state: &str) {
+    // One line, whatever white space the JSON has between its parts.
+    let line = format!("cloister: end {state}").replace(['\r', '\n'], " ");
     console::last_words(&line, CONSOLE_LIMIT);
     if let Ok(mut log) = std::fs::OpenOptions::new().write(true).open("/dev/kmsg") {
         // The console has it already.

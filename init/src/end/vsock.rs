@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use cloister_sys::vsock;
-use cloister_wire::control::{FromGuest, FromHost, IngressCounters, Request, Stage, State, Status};
+use cloister_wire::control::{FromGuest, IngressCounters, Stage, State, Status};
 use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
 use cloister_wire::hello::{Hello, Protocol, Role};
 use cloister_wire::ports;
@@ -24,10 +24,10 @@ const LAST: u64 = u64::MAX;
 
 /// Waits for the host at most `limit` and tells it the state. A machine without vsock, or a host that does not come, is no
 /// failure: the console has the same words.
-pub(super) fn tell(state: &State, platform: &str, boot: &[Stage], limit: Duration) {
+pub(super) fn tell(state: State, platform: &str, boot: &[Stage], limit: Duration) {
     let status = Status {
         seq: LAST,
-        state: state.clone(),
+        state,
         platform: platform.to_owned(),
         uptime_ms: u64::try_from(uptime().as_millis()).unwrap_or(u64::MAX),
         supervisor_restarts: 0,
@@ -36,15 +36,15 @@ pub(super) fn tell(state: &State, platform: &str, boot: &[Stage], limit: Duratio
         ingress: IngressCounters::default(),
     };
     let end = Instant::now() + limit;
-    drop(serve(&status, end));
+    drop(serve(status, end));
 }
 
-fn serve(status: &Status, end: Instant) -> io::Result<()> {
+fn serve(status: Status, end: Instant) -> io::Result<()> {
     let listener = vsock::listen(ports::CONTROL, BACKLOG)?;
     await_ready(&listener, PollFlags::IN, end)?;
     let (host, _) = vsock::accept(&listener)?;
     let hello = frame::encode(&Hello::new(Protocol::Control, Role::Guest), HOST_LIMIT);
-    let status = frame::encode(&FromGuest::Status(status.clone()), HOST_LIMIT);
+    let status = frame::encode(&FromGuest::Status(status), HOST_LIMIT);
     for frame in [hello, status] {
         send(&host, &frame.map_err(io::Error::other)?, end)?;
     }
@@ -64,7 +64,8 @@ fn send(host: &OwnedFd, bytes: &[u8], end: Instant) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads until the host says it has seen the state, or goes away.
+/// Reads until the host has said something after its hello, or goes away. Nothing but "seen" makes sense now, so what it
+/// is is not looked at.
 fn await_seen(host: &OwnedFd, end: Instant) -> io::Result<()> {
     let mut decoder = Decoder::new(HOST_LIMIT);
     let mut greeted = false;
@@ -78,18 +79,12 @@ fn await_seen(host: &OwnedFd, end: Instant) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         };
         decoder.push(buffer.get(..n).unwrap_or_default());
-        while let Some(body) = decoder.next_frame().map_err(io::Error::other)? {
-            let is_hello = !std::mem::replace(&mut greeted, true);
-            if !is_hello && is_seen(body) {
+        while decoder.next_frame().map_err(io::Error::other)?.is_some() {
+            if std::mem::replace(&mut greeted, true) {
                 return Ok(());
             }
         }
     }
-}
-
-fn is_seen(body: &[u8]) -> bool {
-    let message = frame::decode::<FromHost>(body);
-    matches!(message, Ok(FromHost { request: Request::Seen { .. }, .. }))
 }
 
 fn await_ready(fd: impl AsFd, what: PollFlags, end: Instant) -> io::Result<()> {

@@ -2,8 +2,7 @@
 //!
 //! Its law: the supervisor is trusted to decide, not to be free of bugs. A request that makes no sense changes nothing.
 
-use cloister_wire::control;
-use cloister_wire::hold::{FromInit, FromSupervisor, MAX_HELD, MAX_STASHES, Spawn, Target};
+use cloister_wire::hold::{FromInit, FromSupervisor, LastWords, MAX_HELD, MAX_STASHES, Spawn, Target};
 use cloister_wire::logs::MAX_NAME;
 
 use super::Action;
@@ -16,14 +15,14 @@ const SIGKILL: u8 = 9;
 const MAX_SIGNAL: u8 = 64;
 
 impl State {
-    pub(super) fn asked(&mut self, request: FromSupervisor) -> Vec<Action> {
+    pub(super) fn asked(&mut self, request: FromSupervisor<LastWords>) -> Vec<Action> {
         match request {
             FromSupervisor::Spawn { name, spec } => self.spawn(name, spec),
             FromSupervisor::Signal { name, signal, to } => self.signal(&name, signal, to),
             FromSupervisor::Forget { name } => self.forget(&name),
             FromSupervisor::Stash { name } => self.keep(name),
             FromSupervisor::MountRoot { writable_bytes } => self.mount_root(writable_bytes),
-            FromSupervisor::PowerOff { state } => vec![Action::End { state: last(state), told: true }],
+            FromSupervisor::PowerOff { state } => vec![Action::PowerOff { state: state.get().to_owned() }],
         }
     }
 
@@ -93,15 +92,6 @@ impl State {
     fn nonsense(&mut self, what: &str) -> Vec<Action> {
         self.on(super::Event::Lost(format!("after it {what}")), 0)
     }
-}
-
-/// A state that a machine can end in.
-fn last(state: control::State) -> control::State {
-    if state.is_final() {
-        return state;
-    }
-    let error = format!("the supervisor powered off in the middle of {state:?}");
-    control::State::Fatal { stage: "supervisor".into(), error }
 }
 
 /// Names become folders and names of memfds.

@@ -16,8 +16,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use cloister_wire::control::{self, Exit};
-use cloister_wire::hold::{FromInit, FromSupervisor, Spawn};
+use cloister_wire::control::Exit;
+use cloister_wire::hold::{FromInit, FromSupervisor, LastWords, Spawn};
 
 pub use self::state::State;
 
@@ -32,7 +32,7 @@ pub enum Event {
     /// No supervisor could be forked.
     NoSupervisor(Failure),
     /// The supervisor asks for something.
-    Asked(FromSupervisor),
+    Asked(FromSupervisor<LastWords>),
     /// The supervisor cannot be talked to any more: it closed its socket, does not read, or does not speak the protocol.
     Lost(String),
     /// A process was forked for the holding of this name.
@@ -152,11 +152,16 @@ pub enum Action {
     StartSupervisor,
     /// Kill the supervisor and all that comes from it; its end is told by the reaper.
     KillSupervisor,
-    /// End the machine.
-    End {
-        /// The last state.
-        state: control::State,
-        /// Whether the host can know it already. If not, init tells it.
-        told: bool,
+    /// End the machine in a state that the host knows already.
+    PowerOff {
+        /// The state as JSON.
+        state: String,
+    },
+    /// End the machine because of a failure that init has to tell.
+    Fatal {
+        /// The part that failed.
+        stage: &'static str,
+        /// What happened, for people.
+        error: String,
     },
 }

@@ -246,8 +246,7 @@ impl State {
                 "it ended {MAX_CRASHES} times within {} s, the last time {how}",
                 CRASH_WINDOW_NS / 1_000_000_000
             );
-            let state = control::State::Fatal { stage: "supervisor".into(), error };
-            return vec![Action::End { state, told: false }];
+            return vec![Action::Fatal { stage: "supervisor", error }];
         }
         supervisor.restarts = supervisor.restarts.saturating_add(1);
         vec![Action::Say(format!("supervisor: ended {how}; starting it again")), Action::StartSupervisor]
@@ -278,8 +277,7 @@ impl Failure {
 
 /// Without a supervisor nobody decides, and a program that cannot be executed will not be a second time.
 fn no_supervisor(failure: Failure) -> Action {
-    let state = control::State::Fatal { stage: "supervisor".into(), error: failure.error };
-    Action::End { state, told: false }
+    Action::Fatal { stage: "supervisor", error: failure.error }
 }
 
 fn words(exit: &Exit) -> String {

@@ -6,17 +6,19 @@
 mod buttons;
 mod cause;
 mod perform;
+mod syscalls;
 mod watch;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
+use cloister_sys::platform::Platform;
 use cloister_sys::signal::Signals;
 use rustix::process::{Resource, Rlimit};
 
 use self::buttons::Buttons;
-use crate::boot::{BootError, Machine, Platform};
+use crate::boot::{BootError, Machine};
 use crate::cgroup::{self, Cgroup, Cgroups};
 use crate::channel::Channel;
 use crate::console::Console;

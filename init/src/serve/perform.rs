@@ -84,7 +84,8 @@ impl Holder {
                 let killed = self.groups.supervisor().and_then(|group| group.kill());
                 self.note(killed.err())
             }
-            Action::End { state, told } => end::end(&state, told),
+            Action::PowerOff { state } => end::in_state(&state),
+            Action::Fatal { stage, error } => end::fatal(stage, &error),
         }
     }
 

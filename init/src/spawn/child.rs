@@ -19,7 +19,7 @@ use crate::hold::Failure;
 /// The supervisor's program in ramdisk 1.
 const SUPERVISOR: &str = "/sbin/supervisor";
 
-/// The files a service may have open where nothing is said: what tinfoil and Docker's daemon give.
+/// The files a service may have open where nothing is said: systemd's default for the hard limit (NEWS, version 240).
 const OPEN_FILES: u64 = 524_288;
 
 /// What to become.
@@ -122,6 +122,9 @@ fn limit(spec: &Spawn) -> Result<(), Failure> {
     let files = Some(spec.limits.open_files.map_or(OPEN_FILES, u64::from));
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files })
         .at("limits", "open files")?;
+    // Processes are counted by the cgroup: the kernel's own limit counts by user, across services.
+    rustix::process::setrlimit(Resource::Nproc, Rlimit { current: None, maximum: None })
+        .at("limits", "processes")?;
     no_core()
 }
 

@@ -1,7 +1,7 @@
 //! Starting a process: what is done before the fork, and how the child's verdict comes back.
 //!
 //! Its law: what fails leaves nothing behind, and is told with the step, the value and the system's words. The child's
-//! steps are in [`child`]; which order they come in is a matter of safety and is fixed there.
+//! steps are in `child`; which order they come in is a matter of safety and is fixed there.
 
 mod child;
 mod exec;

@@ -29,9 +29,18 @@ use crate::world::Paths;
 /// The longest text kept of why a service did not start, in bytes.
 const MAX_ERROR: usize = 512;
 
-/// Errors of a start that may be gone a moment later: the machine lacked something. Others are the image's.
-const PASSING: [i32; 7] =
-    [libc::EAGAIN, libc::ENOMEM, libc::ENFILE, libc::EMFILE, libc::EBUSY, libc::EINTR, libc::ENOSPC];
+/// Errors of a start that may be gone a moment later: the machine lacked something, or (`EEXIST`) a process that failed
+/// to start before a crash of the supervisor was not reaped yet. Others are the image's.
+const PASSING: [i32; 8] = [
+    libc::EAGAIN,
+    libc::ENOMEM,
+    libc::ENFILE,
+    libc::EMFILE,
+    libc::EBUSY,
+    libc::EINTR,
+    libc::ENOSPC,
+    libc::EEXIST,
+];
 
 /// What is kept across a crash of the supervisor, besides the logs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -157,7 +166,9 @@ impl Core {
         let find = |name: &str| self.machine.find(name).ok();
         let event = match incoming.message {
             FromInit::Spawned { name, pid, at_ns } => find(&name).map(|id| {
-                self.drain_pipes(id, incoming.fds, None);
+                if !self.movers.drains(id) {
+                    self.drain_pipes(id, incoming.fds, None);
+                }
                 Event::Spawned { id, pid, at: Moment::from_nanos(at_ns) }
             }),
             FromInit::SpawnFailed { name, errno, error, .. } => find(&name).map(|id| {

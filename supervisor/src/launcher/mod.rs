@@ -26,6 +26,7 @@ mod backoff;
 mod ending;
 mod event;
 mod graph;
+mod life;
 mod machine;
 mod outcome;
 mod stage;

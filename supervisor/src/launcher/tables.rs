@@ -332,6 +332,16 @@ fn after_a_crash_the_status_says_so_until_a_host_has_read_it() {
 }
 
 #[test]
+fn a_start_that_fails_after_a_crash_is_a_start_that_failed() {
+    let mut stage = Stage::new(vec![Service { ready: Ready::Tcp(80), ..service("web") }, service("other")]);
+    stage.crash();
+    assert_eq!(stage.phase("web"), Phase::Starting, "init was seen starting it");
+    stage.held.remove("web");
+    stage.on(Event::SpawnFailed { id: stage.id("web"), passing: false, error: "no such file".into() });
+    assert_eq!(stage.phase("web"), Phase::Failed);
+}
+
+#[test]
 fn an_exit_during_a_crash_is_not_lost() {
     let mut stage = Stage::new(vec![Service { critical: true, restart: never(), ..service("web") }]);
     stage.spawned("web");

@@ -1,0 +1,213 @@
+//! Layers that were made to do harm, or that were damaged.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::tree::Inode;
+
+#[test]
+fn devices_are_passed_over_in_dev_and_refused_elsewhere() {
+    let (tree, notes) = apply_tars(vec![Tar::new().directory("dev/").device("dev/null")]).unwrap();
+    assert_eq!((listing(&tree), notes.texts.len()), (vec!["dev/".to_owned()], 1));
+    assert!(matches!(refused(Tar::new().device("etc/null")), EntryFault::Device));
+    assert!(matches!(refused(Tar::new().device("dev/../etc/null")), EntryFault::Traversal));
+}
+
+fn refused(tar: Tar) -> EntryFault {
+    match apply_tars(vec![tar]) {
+        Err(LayerFault::Entry { fault, .. }) => fault,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn what_would_leave_the_root_is_refused() {
+    type Check = fn(&EntryFault) -> bool;
+    let cases: [(Tar, Check); 12] = [
+        (Tar::new().file("../x", ""), |fault| *fault == EntryFault::Traversal),
+        (Tar::new().file("a/../../x", ""), |fault| *fault == EntryFault::Traversal),
+        (Tar::new().pax(&[("path", b"/../x")]).file("x", ""), |fault| *fault == EntryFault::Traversal),
+        (Tar::new().symlink("a", "../etc/passwd"), |fault| matches!(fault, EntryFault::Escape(_))),
+        (Tar::new().symlink("a", "/../etc/passwd"), |fault| matches!(fault, EntryFault::Escape(_))),
+        (Tar::new().link("a", "../etc/passwd"), |fault| matches!(fault, EntryFault::Escape(_))),
+        (Tar::new().link("a", "/etc/passwd"), |fault| matches!(fault, EntryFault::HardLinkToNothing(_))),
+        (Tar::new().directory("d/").link("a", "d"), |fault| matches!(fault, EntryFault::HardLinkTarget(_))),
+        (Tar::new().file("a", "").link("a", "a"), |fault| matches!(fault, EntryFault::HardLinkTarget(_))),
+        (Tar::new().file(".wh...", ""), |fault| *fault == EntryFault::Whiteout),
+        (Tar::new().file("/", ""), |fault| *fault == EntryFault::Root),
+        (Tar::new().entry(EntryType::new(b'V'), b"v", b"", b""), |fault| {
+            matches!(fault, EntryFault::Type(b'V'))
+        }),
+    ];
+    for (number, (tar, check)) in cases.into_iter().enumerate() {
+        let fault = refused(tar);
+        assert!(check(&fault), "{number}: {fault:?}");
+    }
+}
+
+#[test]
+fn places_that_cannot_be_reached_are_refused() {
+    let file_on_the_way = Tar::new().file("f", "").file("f/x", "");
+    assert!(matches!(refused(file_on_the_way), EntryFault::Parent(_)));
+    let round = Tar::new().symlink("a", "b").symlink("b", "a").file("a/x", "");
+    assert!(matches!(refused(round), EntryFault::Parent(FollowFault::TooManyLinks)));
+    let name = vec![b'n'; MAX_NAME + 1];
+    assert!(matches!(refused(Tar::new().pax(&[("path", &name)]).file("x", "")), EntryFault::Limit(_)));
+    let owner: [(&str, &[u8]); 1] = [("uid", b"4294967296")];
+    assert!(matches!(refused(Tar::new().pax(&owner).file("x", "")), EntryFault::Owner));
+}
+
+#[test]
+fn every_compression_gives_the_same_tree() {
+    let tar = Tar::new().directory("a/").file("a/b", "content").bytes();
+    for stored in [Stored::Plain, Stored::Gzip, Stored::Zstd] {
+        let (tree, _) = apply_layers(&[layer(&tar, stored)], &Limits::default()).unwrap();
+        assert_eq!(listing(&tree), ["a/", "a/b = content"], "{stored:?}");
+    }
+}
+
+#[test]
+fn a_layer_of_several_gzip_members_or_zstd_frames_is_one_layer() {
+    let tar = Tar::new().file("a", "content").bytes();
+    let (first, second) = tar.split_at(700);
+    for stored in [Stored::Gzip, Stored::Zstd] {
+        let packed = [pack(first, stored), pack(second, stored)].concat();
+        let layer =
+            Layer { blob: blob(&packed), digest: Some(Digest::of(&packed)), diff_id: Digest::of(&tar) };
+        let (tree, _) = apply_layers(&[layer], &Limits::default()).unwrap();
+        assert_eq!(listing(&tree), ["a = content"]);
+    }
+}
+
+#[test]
+fn wrong_digests_are_found_out() {
+    let tar = Tar::new().file("a", "content").bytes();
+    let wrong = Some(Digest::of(b"other"));
+    let bad_blob = Layer { digest: wrong, ..layer(&tar, Stored::Gzip) };
+    let fault = apply_layers(&[bad_blob], &Limits::default()).unwrap_err();
+    assert!(matches!(fault, LayerFault::Digest { what: "digest", .. }));
+    let bad_tar = Layer { diff_id: Digest::of(b"other"), ..layer(&tar, Stored::Gzip) };
+    let fault = apply_layers(&[bad_tar], &Limits::default()).unwrap_err();
+    assert!(matches!(fault, LayerFault::Digest { what: "diff ID", .. }));
+}
+
+#[test]
+fn bytes_after_the_archive_count_for_its_digests() {
+    let mut tar = Tar::new().file("a", "content").bytes();
+    let sound = Digest::of(&tar);
+    tar.extend_from_slice(b"hidden");
+    let layer = Layer { diff_id: sound, ..layer(&tar, Stored::Gzip) };
+    assert!(matches!(apply_layers(&[layer], &Limits::default()), Err(LayerFault::Digest { .. })));
+}
+
+#[test]
+fn layers_that_are_cut_off_are_refused_wherever() {
+    let tar = Tar::new().file("a", &"content".repeat(300)).bytes();
+    for stored in [Stored::Plain, Stored::Gzip, Stored::Zstd] {
+        let packed = pack(&tar, stored);
+        for cut in (0..packed.len()).step_by(7) {
+            // Its own digest is right: the damage was there when the image was made.
+            let digest = Some(Digest::of(&packed[..cut]));
+            let layer = Layer { blob: blob(&packed[..cut]), digest, diff_id: Digest::of(&tar) };
+            assert!(apply_layers(&[layer], &Limits::default()).is_err(), "{stored:?} cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn bombs_are_stopped_by_ratio_and_by_size() {
+    let zeros = "\0".repeat(4 << 20);
+    let tar = Tar::new().file("zeros", &zeros).bytes();
+    let limits = Limits { ratio: 50, ratio_from: 1 << 20, ..Limits::default() };
+    for stored in [Stored::Gzip, Stored::Zstd] {
+        let fault = apply_layers(&[layer(&tar, stored)], &limits).unwrap_err();
+        assert!(matches!(&fault, LayerFault::Limit(limit) if limit.limit == 50), "{fault:?}");
+    }
+    let limits = Limits { unpacked: 1 << 20, ..Limits::default() };
+    let fault = apply_layers(&[layer(&tar, Stored::Plain)], &limits).unwrap_err();
+    assert!(matches!(&fault, LayerFault::Limit(limit) if limit.limit == 1 << 20), "{fault:?}");
+    // Two layers of which each is small enough.
+    let limits = Limits { unpacked: 6 << 20, ..Limits::default() };
+    let fault = apply_layers(&[layer(&tar, Stored::Plain), layer(&tar, Stored::Plain)], &limits).unwrap_err();
+    assert!(matches!(&fault, LayerFault::Limit(_)), "{fault:?}");
+}
+
+#[test]
+fn too_many_names_and_too_much_metadata_are_stopped() {
+    let many = || Tar::new().file("a", "").file("b", "").file("c", "").bytes();
+    let limits = Limits { entries: 2, ..Limits::default() };
+    assert!(matches!(apply_layers(&[layer(&many(), Stored::Plain)], &limits), Err(LayerFault::Limit(_))));
+    let deep = Tar::new().file(&"d/".repeat(40), "").bytes();
+    let limits = Limits { entries: 39, ..Limits::default() };
+    assert!(matches!(apply_layers(&[layer(&deep, Stored::Plain)], &limits), Err(LayerFault::Limit(_))));
+    let limits = Limits { metadata: 1000, ..Limits::default() };
+    assert!(matches!(apply_layers(&[layer(&deep, Stored::Plain)], &limits), Err(LayerFault::Limit(_))));
+    let limits = Limits { metadata: 2, ..Limits::default() };
+    assert!(matches!(apply_layers(&[layer(&many(), Stored::Plain)], &limits), Err(LayerFault::Limit(_))));
+}
+
+#[test]
+fn two_hundred_layers_and_more_are_applied_and_too_many_are_not() {
+    let tars: Vec<_> =
+        (0..200).map(|n| Tar::new().file("count", &n.to_string()).file(&format!("f{n}"), "")).collect();
+    let (tree, _) = apply_tars(tars).unwrap();
+    assert_eq!(tree.entries.len(), 202);
+    assert!(listing(&tree).contains(&"count = 199".to_owned()));
+    assert_eq!(tree.inodes.len(), 202);
+    let one = layer(&Tar::new().bytes(), Stored::Plain);
+    assert!(matches!(
+        apply_layers(&vec![one; MAX_LAYERS + 1], &Limits::default()),
+        Err(LayerFault::Limit(_))
+    ));
+}
+
+#[test]
+fn what_is_no_tar_is_refused() {
+    for bytes in [&b"hello"[..], &[7; 2000], b"\xfd7zXZ\0 and so on", b"BZh9"] {
+        let layer = Layer { blob: blob(bytes), digest: None, diff_id: Digest::of(bytes) };
+        assert!(apply_layers(&[layer], &Limits::default()).is_err());
+    }
+}
+
+proptest! {
+    /// Whatever two layers hold, the tree is one: every name has its parent, every parent is a directory.
+    #[test]
+    fn any_layers_give_a_tree_or_a_fault(choices in proptest::collection::vec((0..6_usize, 0..8_usize, 0..8_usize, 0..2_usize), 0..24)) {
+        const NAMES: [&str; 8] = ["a", "a/b", "a/b/c", "b", "b/a", "c/.wh.a", ".wh.a", "a/.wh..wh..opq"];
+        let mut tars = [Tar::new(), Tar::new()];
+        for (kind, name, target, layer) in choices {
+            let tar = std::mem::replace(&mut tars[layer], Tar::new());
+            tars[layer] = match kind {
+                0 => tar.file(NAMES[name], "x"),
+                1 | 2 => tar.directory(NAMES[name]),
+                3 => tar.symlink(NAMES[name], NAMES[target]),
+                4 => tar.link(NAMES[name], NAMES[target]),
+                _ => tar.entry(EntryType::Fifo, NAMES[name].as_bytes(), b"", b""),
+            };
+        }
+        if let Ok((tree, _)) = apply_tars(tars.into()) {
+            for path in tree.entries.keys().filter(|path| !path.is_empty()) {
+                prop_assert!(tree.get(crate::tree::parent(path)).is_some_and(Inode::is_directory), "{path:?}");
+            }
+        }
+    }
+
+    /// No bytes make the reader panic, loop or take memory.
+    #[test]
+    fn any_bytes_are_a_layer_or_a_fault(bytes in proptest::collection::vec(any::<u8>(), 0..2048)) {
+        let layer = Layer { blob: blob(&bytes), digest: None, diff_id: Digest::of(&bytes) };
+        let _result = apply_layers(&[layer], &Limits::default());
+    }
+
+    /// Nor do sound layers with some bytes changed.
+    #[test]
+    fn changed_layers_are_layers_or_faults(changes in proptest::collection::vec((0..4096_usize, any::<u8>()), 1..8)) {
+        let mut tar = Tar::new().directory("a/").file("a/b", "x").symlink("l", "a").link("h", "a/b")
+            .pax(&[("path", b"long"), ("size", b"1")]).file("x", "y").bytes();
+        for (place, byte) in changes {
+            let place = place % tar.len();
+            tar[place] = byte;
+        }
+        let _result = apply_layers(&[layer(&tar, Stored::Plain)], &Limits::default());
+    }
+}

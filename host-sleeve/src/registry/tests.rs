@@ -1,0 +1,278 @@
+//! Pulls from a registry that is a thread of the test: the protocol's turns, and registries that mean harm.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+
+use super::*;
+use crate::error::Error;
+
+/// An answer: status, headers, body, and after how many bytes of the body the connection breaks.
+struct Answer(u16, Vec<(String, String)>, Vec<u8>, Option<usize>);
+
+/// A request: path, and the headers in lower case.
+struct Request {
+    path: String,
+    headers: Vec<(String, String)>,
+}
+
+type Answers = dyn FnMut(&Request) -> Answer + Send;
+
+/// A registry on this host. Its thread ends with the test's process.
+struct Fake {
+    host: String,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Fake {
+    fn new(make: impl FnOnce(&str) -> Box<Answers>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let mut answer = make(&host);
+        let log = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let Some(request) = read(&stream) else { continue };
+                log.lock().unwrap().push(request.path.clone());
+                write(stream, &answer(&request));
+            }
+        });
+        Self { host, seen }
+    }
+
+    fn pull(&self, rest: &str, cache: &tempfile::TempDir) -> Result<Pulled, Error> {
+        let reference = format!("{}/app{rest}", self.host).parse().unwrap();
+        pull(&reference, Architecture::X86_64, cache.path().to_owned(), &|_| ())
+    }
+
+    fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.seen.lock().unwrap())
+    }
+}
+
+fn read(stream: &TcpStream) -> Option<Request> {
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    let path = lines.next()?.split(' ').nth(1)?.to_owned();
+    let header =
+        |line: String| line.split_once(": ").map(|(key, value)| (key.to_lowercase(), value.to_owned()));
+    let headers = lines.take_while(|line| !line.is_empty()).filter_map(header).collect();
+    Some(Request { path, headers })
+}
+
+fn write(mut stream: TcpStream, Answer(status, headers, body, cut): &Answer) {
+    let mut head = format!("HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    for (key, value) in headers {
+        head = head + key + ": " + value + "\r\n";
+    }
+    let body = &body[..cut.unwrap_or(body.len())];
+    // A client that has seen enough goes away.
+    drop(stream.write_all(&[head.as_bytes(), b"\r\n", body].concat()));
+}
+
+impl Request {
+    fn header(&self, key: &str) -> Option<&str> {
+        self.headers.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+}
+
+fn ok(body: impl Into<Vec<u8>>) -> Answer {
+    Answer(200, Vec::new(), body.into(), None)
+}
+
+fn nothing() -> Answer {
+    Answer(404, Vec::new(), Vec::new(), None)
+}
+
+/// An image of one layer, by the paths it is asked for under.
+#[derive(Clone)]
+struct Image {
+    manifest: Vec<u8>,
+    config: Vec<u8>,
+    layer: Vec<u8>,
+}
+
+impl Image {
+    fn new() -> Self {
+        let layer = b"layer ".repeat(1000);
+        let diff_ids = [Digest::of(&layer)];
+        let config = json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+        let config = config.to_string().into_bytes();
+        let part = |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": Digest::of(bytes), "size": bytes.len()});
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": oci::media::MANIFEST,
+            "config": part("application/vnd.oci.image.config.v1+json", &config),
+            "layers": [part("application/vnd.oci.image.layer.v1.tar", &layer)],
+        });
+        Self { manifest: manifest.to_string().into_bytes(), config, layer }
+    }
+
+    fn answer(&self, request: &Request) -> Answer {
+        let named = |bytes: &[u8]| request.path == format!("/v2/app/blobs/{}", Digest::of(bytes));
+        let manifest = format!("/v2/app/manifests/{}", self.digest());
+        match () {
+            () if request.path == "/v2/app/manifests/1" || request.path == manifest => {
+                ok(self.manifest.clone())
+            }
+            () if named(&self.config) => ok(self.config.clone()),
+            () if named(&self.layer) => ok(self.layer.clone()),
+            () => nothing(),
+        }
+    }
+
+    fn digest(&self) -> Digest {
+        Digest::of(&self.manifest)
+    }
+
+    fn is_layer(&self, request: &Request) -> bool {
+        request.path.ends_with(&Digest::of(&self.layer).to_string())
+    }
+}
+
+fn plain(image: &Image) -> Fake {
+    let image = image.clone();
+    Fake::new(|_| Box::new(move |request| image.answer(request)))
+}
+
+#[test]
+fn a_tag_is_pinned_and_what_is_there_is_not_fetched_again() {
+    let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
+    let fake = plain(&image);
+    let pulled = fake.pull(":1", &cache).unwrap();
+    assert_eq!((pulled.digest, fake.requests().len()), (image.digest(), 3));
+    assert_eq!(pulled.repository, format!("{}/app", fake.host));
+    // A tag is asked for again, its blobs are not; a digest needs nothing.
+    fake.pull(":1", &cache).unwrap();
+    assert_eq!(fake.requests(), ["/v2/app/manifests/1"]);
+    fake.pull(&format!("@{}", image.digest()), &cache).unwrap();
+    assert_eq!(fake.requests(), [""; 0]);
+    assert_eq!(std::fs::read_dir(cache.path().join("blobs/sha256")).unwrap().count(), 3);
+}
+
+#[test]
+fn a_document_that_a_disk_has_changed_is_fetched_again() {
+    let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
+    let fake = plain(&image);
+    fake.pull(":1", &cache).unwrap();
+    let blob = cache.path().join("blobs/sha256").join(Digest::of(&image.config).hex());
+    std::fs::write(&blob, "rot").unwrap();
+    fake.pull(":1", &cache).unwrap();
+    assert_eq!(std::fs::read(blob).unwrap(), image.config);
+}
+
+#[test]
+fn a_token_is_fetched_when_one_is_wanted() {
+    let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
+    let fake = Fake::new(|host| {
+        let challenge =
+            format!("Bearer realm=\"http://{host}/token\",service=\"s\",scope=\"repository:app:pull\"");
+        Box::new(move |request| match request.header("authorization") {
+            _ if request.path.starts_with("/token?") => ok(r#"{"access_token": "abc"}"#),
+            Some("Bearer abc") => image.answer(request),
+            _ => Answer(401, vec![("WWW-Authenticate".to_owned(), challenge.clone())], Vec::new(), None),
+        })
+    });
+    fake.pull(":1", &cache).unwrap();
+    let requests = fake.requests();
+    assert_eq!(requests.iter().filter(|path| path.starts_with("/token")).count(), 1);
+    assert!(
+        requests.iter().any(|path| path == "/token?scope=repository%3Aapp%3Apull&service=s"),
+        "{requests:?}"
+    );
+}
+
+#[test]
+fn a_broken_download_is_taken_up_where_it_broke() {
+    let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
+    let (whole, layer) = (image.layer.clone(), Digest::of(&image.layer));
+    let ranges = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&ranges);
+    let fake = Fake::new(move |_| {
+        Box::new(move |request| {
+            if !image.is_layer(request) {
+                return image.answer(request);
+            }
+            let from =
+                request.header("range").map_or(0, |range| range[6..].trim_end_matches('-').parse().unwrap());
+            log.lock().unwrap().push(from);
+            let rest = whole[from..].to_vec();
+            let cut = (from < 4000).then_some(2000);
+            Answer(if from == 0 { 200 } else { 206 }, Vec::new(), rest, cut)
+        })
+    });
+    fake.pull(":1", &cache).unwrap();
+    assert_eq!(*ranges.lock().unwrap(), [0, 2000, 4000]);
+    assert!(cache.path().join("blobs/sha256").join(layer.hex()).is_file());
+}
+
+#[test]
+fn a_download_that_brings_nothing_is_given_up() {
+    let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
+    let fake = Fake::new(move |_| {
+        Box::new(move |request| {
+            let answer = image.answer(request);
+            if image.is_layer(request) { Answer(200, Vec::new(), answer.2, Some(0)) } else { answer }
+        })
+    });
+    let error = fake.pull(":1", &cache).unwrap_err();
+    assert!(matches!(error, Error::Host(_)), "{error:?}");
+}
+
+/// Pulls from a registry that answers with `lie` where `to` says so; gives the reasons, and what stayed in the cache.
+fn lied_to(
+    to: fn(&Image, &Request) -> bool,
+    lie: impl Fn(&Image) -> Answer + Send + 'static,
+) -> (Vec<String>, usize) {
+    let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
+    let digest = image.digest();
+    let fake = Fake::new(move |_| {
+        Box::new(move |request| if to(&image, request) { lie(&image) } else { image.answer(request) })
+    });
+    let error = fake.pull(&format!("@{digest}"), &cache).unwrap_err();
+    (error.reasons(), std::fs::read_dir(cache.path().join("blobs/sha256")).unwrap().count())
+}
+
+#[test]
+fn what_is_not_what_was_asked_for_is_not_kept() {
+    let is_manifest: fn(&Image, &Request) -> bool = |_, request| request.path.contains("/manifests/");
+    let (reasons, kept) = lied_to(is_manifest, |_| ok("{}"));
+    assert!(reasons[0].contains("was asked for") && kept == 0, "{reasons:?}, {kept}");
+    let (reasons, kept) = lied_to(Image::is_layer, |image| ok(vec![0; image.layer.len()]));
+    assert!(reasons[0].contains("was asked for") && kept == 2, "{reasons:?}, {kept}");
+    let (reasons, kept) = lied_to(Image::is_layer, |image| ok(vec![0; image.layer.len() + 1]));
+    assert!(reasons[0].contains("longer than the 6000 bytes") && kept == 2, "{reasons:?}, {kept}");
+    let (reasons, kept) = lied_to(is_manifest, |_| ok(vec![b' '; 5 << 20]));
+    assert!(reasons[0].contains("longer than the 4194304 bytes") && kept == 0, "{reasons:?}, {kept}");
+}
+
+#[test]
+fn each_refusal_says_whose_turn_it_is() {
+    let all: fn(&Image, &Request) -> bool = |_, _| true;
+    let refused = |status: u16, headers: &[(&str, &str)], body: &'static str| {
+        let headers: Vec<_> =
+            headers.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        lied_to(all, move |_| Answer(status, headers.clone(), body.into(), None)).0.join("; ")
+    };
+    assert!(refused(404, &[], "").contains("does not have it"));
+    assert!(refused(429, &[], "").contains("asked too often"));
+    assert!(refused(403, &[], "").contains("does not let everybody read it"));
+    assert!(refused(401, &[], "").contains("without saying what it wants"));
+    let said = refused(500, &[], r#"{"errors": [{"code": "UNKNOWN", "message": "no disk"}]}"#);
+    assert!(said.contains("status 500 (no disk)"), "{said}");
+    // A registry on this host has no reason to send us elsewhere, nor to name a strange protocol.
+    assert!(refused(302, &[("Location", "http://192.0.2.1/x")], "").contains("status 302"));
+    assert!(refused(401, &[("WWW-Authenticate", "Digest x")], "").contains("without saying"));
+}
+
+#[test]
+fn a_registry_that_is_not_there_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let fake = Fake { host: host.clone(), seen: Arc::default() };
+    let error = fake.pull(":1", &tempfile::tempdir().unwrap()).unwrap_err();
+    assert!(error.reasons()[0].contains(&format!("{host} cannot be reached")), "{:?}", error.reasons());
+}

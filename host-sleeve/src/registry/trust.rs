@@ -1,0 +1,58 @@
+//! By which certificates registries are known.
+//!
+//! Its law: those of this host, so that a company's own authority counts, and none if there are none.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+
+use super::fault::RegistryFault;
+
+/// The variable that names another file, as it does for OpenSSL.
+const VARIABLE: &str = "SSL_CERT_FILE";
+
+/// Where distributions keep their bundle: Debian, Fedora, SUSE, Alpine.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// How connections are made safe.
+pub(super) fn config() -> Result<TlsConfig, RegistryFault> {
+    let asked = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let known = || BUNDLES.iter().map(PathBuf::from).find(|path| path.is_file());
+    let path = asked.or_else(known).ok_or(RegistryFault::NoRoots)?;
+    config_with(&path)
+}
+
+fn config_with(path: &Path) -> Result<TlsConfig, RegistryFault> {
+    let fault = |what| RegistryFault::File { path: path.to_owned(), what };
+    let bytes = std::fs::read(path).map_err(|_| fault("it cannot be read"))?;
+    let certificate = |item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+        _ => None,
+    };
+    let roots: Vec<Certificate<'static>> = parse_pem(&bytes).filter_map(certificate).collect();
+    if roots.is_empty() {
+        return Err(fault("it holds no certificate"));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&roots));
+    Ok(builder.unversioned_rustls_crypto_provider(provider).build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_certificates_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let fault = config_with(file.path()).unwrap_err();
+        assert!(fault.to_string().ends_with("it holds no certificate"), "{fault}");
+        assert!(config_with(Path::new("/no/such/file")).is_err());
+    }
+}
