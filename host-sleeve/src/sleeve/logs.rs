@@ -25,6 +25,10 @@ use super::life::Event;
 /// The pause between two tries to connect.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How often an enclave that has ended is asked for the rest of its logs: for a second in all, within which a connection
+/// that the vsock device refused while it was busy is accepted.
+const LAST_TRIES: u32 = 20;
+
 /// One read: some of the largest frames at once.
 const PIECE: usize = 128 * 1024;
 
@@ -58,14 +62,16 @@ impl LogReader {
     /// Reads until the end that comes after `drain`. Any end before it means the same: the supervisor was away, or is not
     /// there yet.
     async fn follow(&mut self, mut drain: watch::Receiver<bool>) {
+        let mut tries = LAST_TRIES;
         loop {
-            let end = self.read(true).await;
-            if *drain.borrow() {
-                if end.is_err() {
-                    // What cannot be read now is lost with the enclave; what was read is in the log.
-                    drop(self.read(false).await);
+            let follow = !*drain.borrow();
+            let end = self.read(follow).await;
+            if *drain.borrow_and_update() {
+                tries = tries.saturating_sub(1);
+                // What cannot be read now is lost with the enclave; what was read is in the log.
+                if end.is_ok() || tries == 0 {
+                    return;
                 }
-                return;
             }
             tokio::select! {
                 () = time::sleep(PAUSE) => {}
