@@ -68,8 +68,9 @@ impl LogReader {
             let end = self.read(follow).await;
             if *drain.borrow_and_update() {
                 tries = tries.saturating_sub(1);
-                // What cannot be read now is lost with the enclave; what was read is in the log.
-                if end.is_ok() || tries == 0 {
+                // An enclave that has ended has said so in its log: an end before any record is the vsock device's, which at
+                // times hands out a connection that is over. What cannot be read now is lost with the enclave.
+                if (end.is_ok() && self.next > 0) || tries == 0 {
                     return;
                 }
             }
