@@ -1,8 +1,9 @@
-//! A supervisor for trials of init by hand: it runs one service, says on the console what init tells it, and powers off
-//! when the service ends.
+//! A supervisor for trials of init by hand: it runs one service after the other, says on the console what init tells it and
+//! what they wrote, and powers off when the last has ended.
 //!
 //! Its law: it is never shipped. `/cloister/trial`, one word, chooses what it does wrong; docs/init.md has the commands.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::io::Write;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -10,7 +11,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use cloister_sys::fdpass::recv_with_fds;
 use cloister_wire::control::{Exit, State};
 use cloister_wire::frame::{Decoder, HOLD_LIMIT, encode};
-use cloister_wire::hold::{FromInit, FromSupervisor, Limits, SUPERVISOR_FD, Spawn};
+use cloister_wire::hold::{FromInit, FromSupervisor, SUPERVISOR_FD, Spawn, Target};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let trial = std::fs::read_to_string("/cloister/trial").unwrap_or_default();
@@ -22,7 +23,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     #[expect(unsafe_code, reason = "init puts the socket there before this program starts")]
     // SAFETY: descriptor 3 is the channel by contract, and nothing else here owns it.
     let channel = unsafe { OwnedFd::from_raw_fd(SUPERVISOR_FD) };
-    let mut channel = Trial { channel, decoder: Decoder::new(HOLD_LIMIT), fds: Vec::new() };
+    let left = services()?;
+    let mut channel = Trial { channel, decoder: Decoder::new(HOLD_LIMIT), fds: Vec::new(), left, code: 0 };
     loop {
         let message = channel.receive()?;
         say(&format!("trial: {message:?}"));
@@ -34,6 +36,8 @@ struct Trial {
     channel: OwnedFd,
     decoder: Decoder,
     fds: Vec<OwnedFd>,
+    left: VecDeque<Spawn>,
+    code: u8,
 }
 
 impl Trial {
@@ -67,56 +71,51 @@ impl Trial {
                 self.ask(&FromSupervisor::Stash { name: "log.web.out".into() })?;
                 self.ask(&FromSupervisor::MountRoot { writable_bytes: 64 << 20 })
             }
-            FromInit::RootMounted { .. } => {
-                self.ask(&FromSupervisor::Spawn { name: "web".into(), spec: Box::new(service()?) })
+            FromInit::RootMounted { .. } => self.next(),
+            FromInit::SpawnFailed { .. } => {
+                self.code = 127;
+                self.next()
             }
-            FromInit::SpawnFailed { error, .. } => self.power_off(127, &error),
             FromInit::Exited(ended) => {
                 self.output();
-                match ended.exit {
-                    Exit::Code(code) => self.power_off(code, ""),
-                    other => self.power_off(255, &format!("{other:?}")),
-                }
+                self.code = if let Exit::Code(code) = ended.exit { code } else { 255 };
+                self.ask(&FromSupervisor::Signal { name: "web".into(), signal: 9, to: Target::Cgroup })
             }
-            FromInit::StopAsked { why } => self.power_off(0, &why),
+            FromInit::Emptied { .. } => {
+                self.ask(&FromSupervisor::Forget { name: "web".into() })?;
+                self.next()
+            }
+            FromInit::StopAsked { .. } => self.power_off(),
             _ => Ok(()),
         }
     }
 
-    fn output(&self) {
-        for fd in &self.fds {
+    fn next(&mut self) -> Result<(), Box<dyn Error>> {
+        match self.left.pop_front() {
+            Some(spec) => self.ask(&FromSupervisor::Spawn { name: "web".into(), spec: Box::new(spec) }),
+            None => self.power_off(),
+        }
+    }
+
+    fn output(&mut self) {
+        for fd in self.fds.drain(..) {
             let mut buffer = [0; 8192];
-            while let Ok(n @ 1..) = rustix::io::read(fd, &mut buffer) {
+            while let Ok(n @ 1..) = rustix::io::read(&fd, &mut buffer) {
                 say(&String::from_utf8_lossy(buffer.get(..n).unwrap_or_default()));
             }
         }
     }
 
-    fn power_off(&mut self, code: u8, why: &str) -> Result<(), Box<dyn Error>> {
-        say(&format!("trial: the end, {code} {why}"));
-        self.ask(&FromSupervisor::PowerOff { state: State::Exited { service: "web".into(), code } })
+    fn power_off(&mut self) -> Result<(), Box<dyn Error>> {
+        self.ask(&FromSupervisor::PowerOff {
+            state: State::Exited { service: "web".into(), code: self.code },
+        })
     }
 }
 
-/// The service: `/cloister/spawn.json`, or a shell that looks around.
-fn service() -> Result<Spawn, Box<dyn Error>> {
-    if let Ok(text) = std::fs::read("/cloister/spawn.json") {
-        return Ok(serde_json::from_slice(&text)?);
-    }
-    Ok(Spawn {
-        argv: vec!["/bin/sh".into(), "/look".into()],
-        env: vec!["PATH=/bin".into()],
-        cwd: "/".into(),
-        uid: 1000,
-        gid: 1000,
-        groups: vec![],
-        capabilities: 0,
-        seccomp: vec![],
-        writable: None,
-        files: vec![],
-        limits: Limits::default(),
-        fds: 0,
-    })
+/// The services of `/cloister/spawn.json`, a list.
+fn services() -> Result<VecDeque<Spawn>, Box<dyn Error>> {
+    Ok(serde_json::from_slice(&std::fs::read("/cloister/spawn.json")?)?)
 }
 
 fn say(text: &str) {

@@ -26,11 +26,9 @@ fn main() {
     let mut machine = Machine::default();
     for (index, stage) in STAGES.into_iter().enumerate() {
         if let Err(failed) = machine.run(index, STAGES.len(), stage) {
-            end::remember(&machine);
             end::fatal(failed.stage, &chain(&failed.error));
         }
     }
-    end::remember(&machine);
     match machine.holder {
         Some(holder) => holder.run(machine.console),
         None => end::fatal("hold", "there is nothing to serve with"),

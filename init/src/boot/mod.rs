@@ -22,6 +22,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::cgroup::CgroupError;
 use crate::console::Console;
+use crate::end;
 use crate::serve::Holder;
 
 /// One line of the boot table.
@@ -142,6 +143,7 @@ impl Machine {
             at_us: micros(began),
             took_us: micros(took),
         });
+        end::remember_boot(self);
         Ok(())
     }
 }

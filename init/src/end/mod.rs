@@ -10,7 +10,7 @@ mod vsock;
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::OnceLock;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use cloister_sys::platform::Platform;
@@ -39,19 +39,30 @@ const HOST_LIMIT: Duration = Duration::from_secs(2);
 const CONSOLE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What the host is told beside the last state.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
     platform: &'static str,
     boot: Vec<Stage>,
+    supervisors: u32,
 }
 
-static KNOWN: OnceLock<Known> = OnceLock::new();
+/// Kept here, out of everybody's hands, because a panic takes nothing along.
+static KNOWN: Mutex<Known> =
+    Mutex::new(Known { platform: Platform::Virtual.name(), boot: Vec::new(), supervisors: 0 });
 
-/// Remembers what the host is told beside the last state, should init have to tell it.
-pub fn remember(machine: &Machine) {
-    let platform = machine.platform.unwrap_or(Platform::Virtual).name();
-    // The first is the last: nothing of it changes after the boot.
-    drop(KNOWN.set(Known { platform, boot: machine.done.clone() }));
+/// Remembers how far the boot got, should init have to tell it.
+pub fn remember_boot(machine: &Machine) {
+    if let Ok(mut known) = KNOWN.try_lock() {
+        known.platform = machine.platform.unwrap_or(Platform::Virtual).name();
+        known.boot.clone_from(&machine.done);
+    }
+}
+
+/// Remembers that a supervisor was started.
+pub fn remember_supervisor() {
+    if let Ok(mut known) = KNOWN.try_lock() {
+        known.supervisors = known.supervisors.saturating_add(1);
+    }
 }
 
 /// Ends the machine because of `stage`.
@@ -60,8 +71,10 @@ pub fn fatal(stage: &str, error: &str) -> ! {
     stop();
     start_guard();
     let words = serde_json::to_string(&end).unwrap_or_default();
-    let known = KNOWN.get_or_init(Known::default);
-    vsock::tell(end, known.platform, &known.boot, HOST_LIMIT);
+    // Somebody who panicked with it in hand keeps it: then the console has to be enough.
+    if let Ok(known) = KNOWN.try_lock() {
+        vsock::tell(end, &known, HOST_LIMIT);
+    }
     leave(&words)
 }
 

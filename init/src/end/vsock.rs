@@ -8,30 +8,32 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use cloister_sys::vsock;
-use cloister_wire::control::{FromGuest, IngressCounters, Stage, State, Status};
+use cloister_wire::control::{FromGuest, IngressCounters, State, Status};
 use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
 use cloister_wire::hello::{Hello, Protocol, Role};
 use cloister_wire::ports;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
+use super::Known;
 use crate::boot::uptime;
 
 /// Connections that may wait: one is served.
 const BACKLOG: u32 = 1;
 
-/// Higher than any number a supervisor gave a status: this one is the last.
-const LAST: u64 = u64::MAX;
+/// Higher than any number a supervisor gave a status, and the highest that every reader of JSON takes exactly (RFC 8259,
+/// section 6).
+const LAST: u64 = (1 << 53) - 1;
 
 /// Waits for the host at most `limit` and tells it the state. A machine without vsock, or a host that does not come, is no
 /// failure: the console has the same words.
-pub(super) fn tell(state: State, platform: &str, boot: &[Stage], limit: Duration) {
+pub(super) fn tell(state: State, known: &Known, limit: Duration) {
     let status = Status {
         seq: LAST,
         state,
-        platform: platform.to_owned(),
+        platform: known.platform.to_owned(),
         uptime_ms: u64::try_from(uptime().as_millis()).unwrap_or(u64::MAX),
-        supervisor_restarts: 0,
-        boot: boot.to_vec(),
+        supervisor_restarts: known.supervisors.saturating_sub(1),
+        boot: known.boot.clone(),
         services: Vec::new(),
         ingress: IngressCounters::default(),
     };

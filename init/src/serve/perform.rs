@@ -182,6 +182,7 @@ impl Holder {
     fn start_supervisor(&mut self) -> Event {
         match self.fork_supervisor() {
             Ok(candidate) => {
+                end::remember_supervisor();
                 let pid = candidate.pid;
                 self.supervisor = Some(candidate);
                 Event::SupervisorStarted { pid }

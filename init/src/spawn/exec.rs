@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use cloister_sys::process::Child;
@@ -60,10 +61,10 @@ impl Program {
     fn not_found(&self) -> Failure {
         let name = self.argv.first().map(|name| name.to_string_lossy()).unwrap_or_default();
         let error = io::Error::from(Errno::NOENT);
-        if self.candidates.len() > 1 {
-            return Failure::new("exec", format_args!("{name} is in no folder of PATH"), &error);
+        if name.contains('/') {
+            return Failure::new("exec", name, &error);
         }
-        Failure::new("exec", name, &error)
+        Failure::new("exec", format_args!("{name} is in no folder of PATH"), &error)
     }
 }
 
@@ -93,7 +94,17 @@ fn explain(path: &str, error: &io::Error) -> Failure {
         Some(Errno::NOEXEC) => {
             Failure::new("exec", format_args!("{path}: no program for this processor, and no #! line"), error)
         }
+        Some(Errno::ACCESS) => Failure::new("exec", format_args!("{path}{}", obstacle(path)), error),
         _ => Failure::new("exec", path, error),
+    }
+}
+
+/// What keeps a file from being executed, where it is plain to see.
+fn obstacle(path: &str) -> &'static str {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => " is a folder",
+        Ok(found) if found.mode() & 0o111 == 0 => " may be executed by nobody, by its mode",
+        _ => "",
     }
 }
 
@@ -137,6 +148,18 @@ mod tests {
             "{failure:?}"
         );
         assert_eq!(failure.errno, 2);
+    }
+
+    #[test]
+    fn a_file_that_nobody_may_execute_says_so() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let failure = explain(file.path().to_str().unwrap(), &Errno::ACCESS.into());
+        assert!(
+            failure.error.contains("may be executed by nobody, by its mode: Permission denied"),
+            "{failure:?}"
+        );
+        let failure = explain("/", &Errno::ACCESS.into());
+        assert!(failure.error.starts_with("exec: / is a folder"), "{failure:?}");
     }
 
     #[test]
