@@ -3,6 +3,7 @@
 use crate::Scenario;
 
 mod bad_launches_say_what_to_do;
+mod connections_end_as_their_ends_say;
 mod exit_code_reaches_the_caller;
 mod http_request_is_answered_through_ingress;
 mod killed_parts_leave_nothing_behind;
@@ -18,6 +19,7 @@ mod stops_end_in_time;
 /// All of them, in the order they are run.
 pub const ALL: &[Scenario] = &[
     http_request_is_answered_through_ingress::SCENARIO,
+    connections_end_as_their_ends_say::SCENARIO,
     exit_code_reaches_the_caller::SCENARIO,
     signal_death_is_128_plus_the_signal::SCENARIO,
     bad_launches_say_what_to_do::BUSY_PORT,
