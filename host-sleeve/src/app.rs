@@ -2,7 +2,7 @@
 //!
 //! Its law: its documents are read once and checked; its large parts are checked where they are copied.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cloister_image::artifact::{Artifact, ArtifactFault};
 use cloister_manifest::Manifest;
@@ -35,7 +35,7 @@ impl App {
         })
     }
 
-    fn read(path: &PathBuf) -> Result<Self, ArtifactFault> {
+    fn read(path: &Path) -> Result<Self, ArtifactFault> {
         let artifact = Artifact::open(path)?;
         Ok(Self { manifest: artifact.manifest()?, cmdline: artifact.command_line()?, artifact })
     }

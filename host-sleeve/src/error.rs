@@ -92,7 +92,7 @@ impl Error {
     /// The reasons, from this error downwards, one line each. A level that only repeats the one above is left out.
     pub(crate) fn reasons(&self) -> Vec<String> {
         let mut reasons: Vec<String> = Vec::new();
-        let mut next: Option<&(dyn StdError + 'static)> = self.told().because.as_deref().map(|e| e as _);
+        let mut next = StdError::source(self);
         while let Some(cause) = next {
             let text = cause.to_string();
             if !reasons.last().unwrap_or(&self.told().what).ends_with(&text) {
@@ -130,7 +130,8 @@ impl fmt::Display for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.told().because.as_deref().map(|cause| cause as _)
+        let cause: &(dyn StdError + 'static) = self.told().because.as_deref()?;
+        Some(cause)
     }
 }
 
@@ -192,7 +193,8 @@ impl fmt::Display for Link {
 
 impl StdError for Link {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.next.as_deref().map(|next| next as _)
+        let next: &(dyn StdError + 'static) = self.next.as_deref()?;
+        Some(next)
     }
 }
 

@@ -86,8 +86,8 @@ impl Table {
     }
 
     /// Adds a line.
-    pub(crate) fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells.iter().map(|cell| printable(cell)).collect());
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().map(|cell| printable(&cell)).collect());
     }
 
     /// The text, with two spaces between columns and none at a line's end.
@@ -131,8 +131,8 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let mut table = Table::new(&["NAME", "STATE"]);
-        table.row(vec!["web".into(), "ready".into()]);
-        table.row(vec!["a-long-name".into(), String::new()]);
+        table.row(["web".into(), "ready".into()]);
+        table.row(["a-long-name".into(), String::new()]);
         assert_eq!(table.render(), "NAME         STATE\nweb          ready\na-long-name");
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+const NANOS_PER_MICRO: u64 = 1_000;
 const NANOS_PER_MILLI: u64 = 1_000_000;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -42,6 +43,12 @@ impl Moment {
     #[must_use]
     pub const fn nanos(self) -> u64 {
         self.0
+    }
+
+    /// Whole microseconds since boot.
+    #[must_use]
+    pub const fn micros(self) -> u64 {
+        self.0 / NANOS_PER_MICRO
     }
 
     /// Whole milliseconds since boot.

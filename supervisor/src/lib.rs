@@ -10,6 +10,7 @@
 //! | [`confine`] | from the manifest to what init applies: capabilities, seccomp filter |
 //! | [`probe`], [`notify`] | is a service ready, is it alive |
 //! | [`logs`] | what the services said, bounded and never lost by a crash of ours |
+//! | [`ingress`] | connections from outside to the services |
 //! | [`status`] | the state, and what may be asked |
 //! | [`hold`], [`stash`] | the conversation with init, and what it keeps for us |
 

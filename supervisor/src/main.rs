@@ -1,2 +1,74 @@
-//! The supervisor's entry.
-fn main() {}
+//! The supervisor's process: takes what init left it and runs.
+//!
+//! Its law: every error ends the process, with its causes on stderr; init starts another, which goes on.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener as StdListener, UnixStream};
+use std::process::ExitCode;
+
+use cloister_relay::Listener;
+use cloister_supervisor::confine::NOTIFY_ADDRESS;
+use cloister_supervisor::core::{CoreError, Setup, run};
+use cloister_supervisor::world::{HostSocket, Listen, LocalSocket, Paths};
+use cloister_sys::inherited;
+use cloister_wire::hold::SUPERVISOR_FD;
+use cloister_wire::ports;
+use rustix::rand::{GetRandomFlags, getrandom};
+use tokio::net::UnixListener;
+use tokio::runtime::Builder;
+
+fn main() -> ExitCode {
+    match supervise() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn supervise() -> Result<(), Box<dyn Error>> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { Ok(run(setup()?).await?) })
+}
+
+fn setup() -> Result<Setup, CoreError> {
+    let system = |what| move |source: io::Error| CoreError::System { what, source };
+    let init = inherited::copy(SUPERVISOR_FD).map_err(system("the socket to init is not there"))?;
+    let host = |port| Listener::vsock(port).map_err(system("cannot listen on vsock"));
+    let mut seed = [0; 8];
+    getrandom(&mut seed, GetRandomFlags::empty()).map_err(|e| system("there is no randomness")(e.into()))?;
+    Ok(Setup {
+        init: UnixStream::from(init),
+        control: Box::new(HostSocket(host(ports::CONTROL)?)),
+        logs: Box::new(HostSocket(host(ports::LOGS)?)),
+        ingress: host(ports::INGRESS)?,
+        local_control: Some(local(ports::LOCAL_CONTROL).map_err(system("cannot listen for local programs"))?),
+        local_logs: Some(local(ports::LOCAL_LOGS).map_err(system("cannot listen for local readers"))?),
+        notify: NOTIFY_ADDRESS.to_owned(),
+        paths: Paths::default(),
+        seed: u64::from_ne_bytes(seed),
+    })
+}
+
+fn local(address: &str) -> io::Result<Box<dyn Listen>> {
+    let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(address)?)?;
+    listener.set_nonblocking(true)?;
+    Ok(Box::new(LocalSocket(UnixListener::from_std(listener)?)))
+}
+
+/// Writes an error and its causes where init's console shows them.
+fn report(error: &dyn Error) {
+    let mut line = format!("supervisor: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line.push('\n');
+    // There is nobody to tell that nobody can be told.
+    io::stderr().write_all(line.as_bytes()).unwrap_or_default();
+}

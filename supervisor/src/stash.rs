@@ -49,6 +49,7 @@ pub struct Stash<T> {
 
 impl<T: Serialize + DeserializeOwned> Stash<T> {
     /// Goes on with `memfd`, and returns the value kept there last, if there is one.
+    #[must_use]
     pub fn resume(memfd: OwnedFd) -> (Self, Option<T>) {
         let file = File::from(memfd);
         let slots = [0, SLOT].into_iter().filter_map(|at| read_slot(&file, at));

@@ -64,15 +64,16 @@ pub trait Listen: Send + Sync {
     fn accept(&self) -> Accepting<'_>;
 }
 
-/// A unix socket that stands for the host's vsock.
+/// Where the host connects: a vsock port, or in tests a unix socket.
 #[derive(Debug)]
-pub struct HostSocket(pub UnixListener);
+pub struct HostSocket(pub cloister_relay::Listener);
 
 impl Listen for HostSocket {
     fn accept(&self) -> Accepting<'_> {
         Box::pin(async {
             let (stream, _) = self.0.accept().await?;
-            Ok((Box::new(stream) as Box<dyn Stream>, Peer::Host))
+            let stream: Box<dyn Stream> = Box::new(stream);
+            Ok((stream, Peer::Host))
         })
     }
 }
@@ -86,7 +87,8 @@ impl Listen for LocalSocket {
         Box::pin(async {
             let (stream, _) = self.0.accept().await?;
             let uid = stream.peer_cred()?.uid();
-            Ok((Box::new(stream) as Box<dyn Stream>, Peer::Local { uid }))
+            let stream: Box<dyn Stream> = Box::new(stream);
+            Ok((stream, Peer::Local { uid }))
         })
     }
 }

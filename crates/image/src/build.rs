@@ -2,8 +2,8 @@
 //!
 //! Its law: what comes out depends on what the paths hold, never on where they are, who reads them, or when.
 //!
-//! [`open`] reads the application. The manifest is then resolved against it by the caller, who can show every fault in it
-//! to its author; [`pack`] writes the artifact.
+//! [`open()`] reads the application. The manifest is then resolved against it by the caller, who can show every fault in it
+//! to its author; [`pack()`] writes the artifact.
 
 mod blame;
 mod open;

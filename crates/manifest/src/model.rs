@@ -17,6 +17,48 @@ pub const MAX_BYTES: usize = 512 * 1024;
 /// The most services: init keeps two log rings for each of them among its 128 named memories.
 pub const MAX_SERVICES: usize = 60;
 
+/// The system calls that a service may make only if its manifest allows them, by name, sorted. The supervisor's filter has
+/// their numbers and reasons.
+pub const REFUSED_SYSCALLS: [&str; 37] = [
+    "add_key",
+    "bpf",
+    "delete_module",
+    "finit_module",
+    "fsconfig",
+    "fsmount",
+    "fsopen",
+    "fspick",
+    "init_module",
+    "io_uring_enter",
+    "io_uring_register",
+    "io_uring_setup",
+    "ioperm",
+    "iopl",
+    "kcmp",
+    "kexec_file_load",
+    "kexec_load",
+    "keyctl",
+    "mount",
+    "mount_setattr",
+    "move_mount",
+    "open_by_handle_at",
+    "open_tree",
+    "perf_event_open",
+    "pidfd_getfd",
+    "pivot_root",
+    "process_vm_readv",
+    "process_vm_writev",
+    "ptrace",
+    "request_key",
+    "setns",
+    "swapoff",
+    "swapon",
+    "syslog",
+    "umount2",
+    "unshare",
+    "userfaultfd",
+];
+
 /// Where the manifest lies in ramdisk 2.
 pub const PATH: &str = "/cloister/manifest.json";
 

@@ -10,7 +10,7 @@
 //! | [`Listener`] | where such streams come from |
 //! | [`Gate`] | how many there may be at once |
 //! | [`Works`] | what all connections of a service share |
-//! | [`relay`] | the way of the bytes between two of them |
+//! | [`relay()`] | the way of the bytes between two of them |
 
 mod chunks;
 mod flow;

@@ -30,6 +30,14 @@ const STARVED: Duration = Duration::from_millis(10);
 /// other has then sent and read everything, so this only runs out when it hangs.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// How long a connection may stay without its first byte, where nobody says otherwise. Clients that connect ahead of
+/// their need exist; ones that do so for minutes know how to connect again.
+const FIRST_BYTE: Duration = Duration::from_mins(5);
+
+/// How long a connection may stay without any byte, where nobody says otherwise. Long, as services set limits of their
+/// own: it ends only what both sides have forgotten.
+const IDLE: Duration = Duration::from_hours(1);
+
 /// How a connection is to be carried.
 #[derive(Debug)]
 pub struct Options {
@@ -48,6 +56,23 @@ pub struct Options {
     pub idle: Duration,
     /// The longest time until the first byte in either direction.
     pub first_byte: Duration,
+}
+
+impl Options {
+    /// Nothing ahead, and deadlines that only forgotten connections meet: five minutes to the first byte, an hour without
+    /// any.
+    #[must_use]
+    pub const fn new(framing: Framing) -> Self {
+        Self {
+            framing,
+            closes_last: false,
+            lead_in: Vec::new(),
+            lead_out: Vec::new(),
+            early: Vec::new(),
+            idle: IDLE,
+            first_byte: FIRST_BYTE,
+        }
+    }
 }
 
 /// One of the two sockets.

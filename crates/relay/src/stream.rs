@@ -89,6 +89,36 @@ impl Stream {
         .await
     }
 
+    /// Reads a line of at most `limit` bytes with its newline, and nothing behind it.
+    ///
+    /// Errors: `UnexpectedEof` before the newline, `InvalidData` when `limit` bytes hold none.
+    pub async fn recv_line(&self, limit: usize) -> io::Result<Vec<u8>> {
+        let mut line = vec![0; limit];
+        loop {
+            let mut ready = self.io.readable().await?;
+            let seen = match rustix::net::recv(&*self.io, &mut *line, RecvFlags::PEEK) {
+                Ok((seen, _)) => line.get(..seen).unwrap_or_default(),
+                Err(Errno::AGAIN) => {
+                    ready.clear_ready();
+                    continue;
+                }
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(newline) = seen.iter().position(|byte| *byte == b'\n') {
+                line.truncate(newline.saturating_add(1));
+                let taken = self.recv(&mut line).await?;
+                line.truncate(taken);
+                return Ok(line);
+            }
+            match seen.len() {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                length if length == limit => return Err(io::ErrorKind::InvalidData.into()),
+                _ => ready.clear_ready(),
+            }
+        }
+    }
+
     /// Writes all of `bytes`.
     pub async fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {

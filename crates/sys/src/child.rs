@@ -3,7 +3,10 @@
 //! Its law: a child prepared here is gone as soon as the thread that started it is, however that thread ended. It leaves
 //! waiting for the child to others.
 
-#![expect(unsafe_code, reason = "`pre_exec` runs code between fork and exec, where only some calls are sound")]
+#![expect(
+    unsafe_code,
+    reason = "`pre_exec` runs code between fork and exec, where only some calls are sound"
+)]
 
 use std::io;
 use std::os::fd::OwnedFd;

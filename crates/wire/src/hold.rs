@@ -1,7 +1,7 @@
 //! The socket pair between init, which holds processes, and the supervisor, which decides about them.
 //!
 //! Its law: init keeps what must outlive the supervisor and understands none of it. Frames are JSON
-//! ([`crate::frame::HOLD_LIMIT`]); file descriptors travel beside the frame that names them, in the order it names them,
+//! ([`crate::frame::HOLD_LIMIT`]) with the message's name outside, the form that takes the least code to read; file descriptors travel beside the frame that names them, in the order it names them,
 //! attached to the frame's first byte.
 //!
 //! Init speaks first with [`FromInit::Welcome`], which hands over everything it holds, so that a supervisor started again
@@ -22,7 +22,7 @@ pub const SUPERVISOR_FD: i32 = 3;
 
 /// What init sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FromInit {
     /// The first frame to each supervisor. Descriptors: one for each entry of `stash`, then for each entry of `held` its
     /// `fds`.
@@ -123,10 +123,11 @@ pub struct Ended {
     pub at_ns: u64,
 }
 
-/// What the supervisor sends.
+/// What the supervisor sends. `S` is the last state as its reader sees it: init only passes it on, so it reads it as
+/// [`LastWords`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum FromSupervisor {
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum FromSupervisor<S = State> {
     /// Start a process under this name, which must not be held. Descriptors: `spec.fds` of them, which become 3, 4, … in the
     /// process.
     Spawn {
@@ -162,9 +163,12 @@ pub enum FromSupervisor {
     /// The enclave's last state: power off. Said once, after the host has seen it or its deadline has passed.
     PowerOff {
         /// For the console's last words.
-        state: State,
+        state: S,
     },
 }
+
+/// A [`State`] as its JSON text, for a reader that has no use for its parts.
+pub type LastWords = Box<serde_json::value::RawValue>;
 
 /// The most named memfds init keeps: two log rings for each of 60 services, and a few for the supervisor.
 pub const MAX_STASHES: usize = 128;
@@ -248,13 +252,23 @@ mod tests {
         let ended = Ended { name: "web".into(), pid: 7, exit: Exit::Code(3), at_ns: 9 };
         assert_eq!(
             serde_json::to_string(&FromInit::Exited(ended)).unwrap(),
-            r#"{"type":"exited","name":"web","pid":7,"exit":{"code":3},"at_ns":9}"#
+            r#"{"exited":{"name":"web","pid":7,"exit":{"code":3},"at_ns":9}}"#
         );
     }
 
     #[test]
     fn a_message_with_an_unknown_field_is_refused() {
-        let text = r#"{"type":"forget","name":"web","also":"everything"}"#;
+        let text = r#"{"forget":{"name":"web","also":"everything"}}"#;
         assert!(serde_json::from_str::<FromSupervisor>(text).is_err());
+    }
+
+    #[test]
+    fn the_last_state_can_be_passed_on_unread() {
+        let state = State::Exited { service: "web".into(), code: 3 };
+        let frame =
+            crate::frame::encode(&FromSupervisor::PowerOff { state }, crate::frame::HOLD_LIMIT).unwrap();
+        let read: FromSupervisor<LastWords> = crate::frame::decode(&frame[crate::frame::HEADER..]).unwrap();
+        let FromSupervisor::PowerOff { state } = read else { panic!("{read:?}") };
+        assert_eq!(state.get(), r#"{"state":"exited","service":"web","code":3}"#);
     }
 }

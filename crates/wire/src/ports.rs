@@ -1,4 +1,5 @@
-//! The vsock ports the enclave listens on. The host dials; the enclave never does, but for the Nitro heartbeat.
+//! Where the enclave listens: vsock ports for the host, abstract unix addresses for programs inside. The host dials; the
+//! enclave never does, but for the Nitro heartbeat.
 
 /// State changes out, stop requests in: [`crate::control`].
 pub const CONTROL: u32 = 17000;
@@ -26,3 +27,9 @@ pub const NITRO_HEARTBEAT_BYTE: u8 = 0xB7;
 /// Writes over 32 KiB corrupt streams on some kernel and VMM pairs (cloud-hypervisor issue 7672), and 64 KiB
 /// hang `vhost-device-vsock` 0.3.0; 31 KiB never did.
 pub const MAX_VSOCK_WRITE: usize = 31 * 1024;
+
+/// The abstract unix address of the control channel for programs inside the enclave.
+pub const LOCAL_CONTROL: &str = "cloister/control";
+
+/// The abstract unix address of the log channel for programs inside the enclave.
+pub const LOCAL_LOGS: &str = "cloister/logs";

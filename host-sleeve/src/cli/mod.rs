@@ -118,6 +118,7 @@ pub(crate) struct Check {
 
 /// What `run` takes.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
 pub(crate) struct Run {
     /// The enclave image
     #[arg(value_name = "APP")]
@@ -159,6 +160,9 @@ pub(crate) struct Run {
     /// How QEMU runs the CPUs
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) accel: crate::backends::qemu::AccelChoice,
+    /// Serve metrics for Prometheus at this address, `[ADDRESS]:PORT`, path /metrics. The address is 127.0.0.1 unless given
+    #[arg(long, value_name = "ADDRESS", value_parser = values::listen)]
+    pub(crate) metrics: Option<std::net::SocketAddr>,
     /// Show the enclave's console on standard error as well
     #[arg(long)]
     pub(crate) console: bool,
@@ -250,7 +254,8 @@ pub(crate) struct Service {
     /// The enclave
     pub(crate) name: String,
     /// The service
-    pub(crate) service: String,
+    #[arg(value_name = "SERVICE")]
+    pub(crate) target: String,
     /// The signal, by name or number, for `signal`
     #[arg(required_if_eq("verb", "signal"), value_parser = values::signal)]
     pub(crate) signal: Option<u8>,
@@ -279,6 +284,17 @@ mod tests {
         for verb in cli.get_subcommands().filter(|verb| !verb.is_hide_set()) {
             let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains(&format!("host-sleeve {}", verb.get_name())), "{}", verb.get_name());
+        }
+    }
+
+    #[test]
+    fn every_command_and_option_is_in_the_reference() {
+        let reference = include_str!("../../../docs/cli.md");
+        for verb in Cli::command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
+            assert!(reference.contains(&format!("\n## {}\n", verb.get_name())), "{}", verb.get_name());
+            for option in verb.get_opts().filter_map(|option| option.get_long()) {
+                assert!(reference.contains(&format!("--{option}")), "{} --{option}", verb.get_name());
+            }
         }
     }
 

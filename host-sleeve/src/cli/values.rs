@@ -35,6 +35,14 @@ pub(crate) fn publish(text: &str) -> Result<Publish, String> {
     Ok(Publish { listen: SocketAddr::new(address, port), ingress })
 }
 
+/// Reads `PORT`, `:PORT` or `ADDRESS:PORT`.
+pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
+    let wrong = || format!("`{text}` is not [ADDRESS]:PORT, such as :9100");
+    let (address, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let address = if address.is_empty() { Some(IpAddr::V4(Ipv4Addr::LOCALHOST)) } else { ip(address) };
+    Ok(SocketAddr::new(address.ok_or_else(wrong)?, port.parse().map_err(|_| wrong())?))
+}
+
 fn ip(text: &str) -> Option<IpAddr> {
     match text.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']')?.parse().ok().map(IpAddr::V6),
@@ -147,7 +155,7 @@ pub(crate) fn show_size(bytes: u64) -> String {
     for (shift, unit) in STEPS {
         let whole = bytes >> shift;
         if whole > 0 {
-            let tenths = (bytes - (whole << shift)) * 10 >> shift;
+            let tenths = ((bytes - (whole << shift)) * 10) >> shift;
             return if whole >= 10 || tenths == 0 {
                 format!("{whole} {unit}")
             } else {
@@ -190,6 +198,15 @@ mod tests {
     }
 
     #[test]
+    fn metrics_are_on_the_loopback_unless_an_address_is_given() {
+        let at = |text| listen(text).map(|address| address.to_string());
+        assert_eq!(at(":9100"), Ok("127.0.0.1:9100".into()));
+        assert_eq!(at("9100"), Ok("127.0.0.1:9100".into()));
+        assert_eq!(at("[::]:9100"), Ok("[::]:9100".into()));
+        assert!(at("").is_err() && at("host:9100").is_err() && at(":x").is_err());
+    }
+
+    #[test]
     fn sizes_have_a_unit() {
         assert_eq!(size("512MiB"), Ok(512 << 20));
         assert_eq!(size("2G"), Ok(2 << 30));
@@ -201,7 +218,7 @@ mod tests {
     #[test]
     fn durations_have_a_unit() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
         assert!(duration("10").is_err() && duration("s").is_err() && duration("1d").is_err());
     }
 

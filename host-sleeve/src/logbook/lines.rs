@@ -3,7 +3,6 @@
 //! Its law: a single service's output is passed on byte for byte. Where several speak, lines are told apart by a name in
 //! front; a line's end is only made up when another service speaks in the middle of it.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use cloister_wire::logs::{Record, Stream};
@@ -92,8 +91,8 @@ impl<O: Write, E: Write> Printer<O, E> {
             front.push(' ');
         }
         if self.look.names {
-            // Writing to a string cannot fail.
-            drop(write!(front, "{service} | "));
+            front.push_str(service);
+            front.push_str(" | ");
         }
         front
     }

@@ -154,7 +154,7 @@ impl Life {
             }
             Event::Drained => self.on_drained(now),
             Event::Broken(why) => self.kill(Verdict::failed(why), now),
-            Event::Ended(ending) => self.on_ended(ending),
+            Event::Ended(ending) => self.on_ended(&ending),
             Event::Stop { why, grace } => self.stop(why, grace, now),
             Event::Kill { why } => self.kill(Verdict::killed(why), now),
             Event::Interrupt => self.on_interrupt(now),
@@ -207,7 +207,7 @@ impl Life {
         vec![Act::Seen(seq)]
     }
 
-    fn on_ended(&mut self, ending: Ending) -> Vec<Act> {
+    fn on_ended(&mut self, ending: &Ending) -> Vec<Act> {
         self.phase = Phase::Over;
         let told = self.told.take();
         let panic = self.panic.take();
@@ -217,7 +217,7 @@ impl Life {
             (_, Some(state), _) => Verdict::told(state),
             (Some(forced), None, _) => forced,
             (None, None, Some(panic)) => Verdict::failed(format!("the enclave's kernel gave up: {panic}")),
-            (None, None, None) => Verdict::failed(unexplained(&ending)),
+            (None, None, None) => Verdict::failed(unexplained(ending)),
         };
         self.verdict = Some(verdict);
         Vec::new()
@@ -268,7 +268,7 @@ impl Life {
             Phase::PoweringOff { until } if now >= until => {
                 self.kill(Verdict::killed("it did not power off in time"), now)
             }
-            Phase::Killing { until } if now >= until => self.on_ended(Ending {
+            Phase::Killing { until } if now >= until => self.on_ended(&Ending {
                 powered_off: false,
                 how: "the machine outlived being killed".to_owned(),
                 said: None,

@@ -11,9 +11,11 @@
 //!   signals, clock ──┘                       └─ report → whoever launched it
 //! ```
 
-pub(crate) mod console;
+mod console;
 pub(crate) mod control;
-pub(crate) mod life;
-pub(crate) mod logs;
+mod launch;
+mod life;
+mod logs;
+pub(crate) mod order;
 pub(crate) mod requests;
 pub(crate) mod run;

@@ -28,7 +28,7 @@ pub(crate) struct Root {
 impl Root {
     /// The runtime folder of this user, made if it is missing.
     pub(crate) fn open() -> Result<Self> {
-        Self::at(place(
+        Self::at(&place(
             env::var_os(VARIABLE),
             env::var_os("XDG_RUNTIME_DIR"),
             rustix::process::geteuid().as_raw(),
@@ -36,19 +36,24 @@ impl Root {
     }
 
     /// The runtime folder at `path`, made if it is missing.
-    pub(crate) fn at(path: PathBuf) -> Result<Self> {
+    pub(crate) fn at(path: &Path) -> Result<Self> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).doing(|| format!("cannot make {}", parent.display()))?;
         }
-        match DirBuilder::new().mode(0o700).create(&path) {
+        match DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(error).doing(|| format!("cannot make the runtime folder {}", path.display()));
             }
             _ => {}
         }
-        refuse_foreign(&path)?;
+        refuse_foreign(path)?;
         let path = path.canonicalize().doing(|| format!("cannot resolve {}", path.display()))?;
         Ok(Self { path })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The enclaves, by name, with what their records say. A folder whose record cannot be read is told as such.
@@ -179,7 +184,7 @@ mod tests {
         let path = dir.path().join("cloister");
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(Root::at(path).unwrap_err().to_string().contains("only this user"));
+        assert!(Root::at(&path).unwrap_err().to_string().contains("only this user"));
     }
 
     #[test]
@@ -187,13 +192,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cloister");
         std::os::unix::fs::symlink(dir.path(), &path).unwrap();
-        assert!(Root::at(path).is_err());
+        assert!(Root::at(&path).is_err());
     }
 
     #[test]
     fn names_are_counted_up_and_never_shared() {
         let dir = tempfile::tempdir().unwrap();
-        let root = Root::at(dir.path().join("run")).unwrap();
+        let root = Root::at(&dir.path().join("run")).unwrap();
         let first = root.claim(None, "web", false).unwrap();
         let second = root.claim(None, "web", false).unwrap();
         assert_eq!((first.name(), second.name()), ("web-1", "web-2"));
@@ -203,7 +208,7 @@ mod tests {
     #[test]
     fn a_name_that_leaves_the_folder_finds_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let root = Root::at(dir.path().join("run")).unwrap();
+        let root = Root::at(&dir.path().join("run")).unwrap();
         assert!(root.find("../run").is_err());
     }
 }

@@ -1,22 +1,41 @@
-//! `doctor`: what this host can run, and what would add what is missing.
+//! `doctor`.
 
-use serde::Serialize;
+use cloister_wire::exit;
 
+use crate::doctor::{Diagnosis, Finding, diagnose};
 use crate::error::Result;
-use crate::output;
+use crate::output::{self, Table};
 
-use super::DONE;
+use super::{DONE, block_on};
 
-/// Looks at the host.
+/// Looks at the host. It ends with 0 if enclaves can be built and run here.
 pub(crate) fn doctor(json: bool) -> Result<u8> {
-    let findings: Vec<Finding> = Vec::new();
+    let diagnosis = block_on(async { Ok(diagnose().await) })?;
     if json {
-        output::json(&findings)?;
+        output::json(&diagnosis)?;
+    } else {
+        output::data(&text(&diagnosis))?;
     }
-    Ok(DONE)
+    Ok(if diagnosis.ready { DONE } else { exit::OUR_FAILURE })
 }
 
-#[derive(Serialize)]
-struct Finding {
-    what: String,
+fn text(diagnosis: &Diagnosis) -> String {
+    let mut table = Table::default();
+    for finding in &diagnosis.findings {
+        table.row([sign(finding).to_owned(), finding.what.to_owned(), finding.found.clone()]);
+        if let Some(fix) = &finding.fix {
+            table.row([String::new(), String::new(), format!("to add it: {fix}")]);
+        }
+    }
+    let verdict =
+        if diagnosis.ready { "Enclaves can be built and run here." } else { "Enclaves cannot run here yet." };
+    format!("{}\n\n{verdict}", table.render())
+}
+
+const fn sign(finding: &Finding) -> &'static str {
+    match (finding.works, finding.optional) {
+        (true, _) => "ok",
+        (false, true) => "-",
+        (false, false) => "MISSING",
+    }
 }

@@ -76,7 +76,7 @@ fn enclave(name: &str, json: bool) -> Result<u8> {
 fn text(seen: &Seen, processes: &BTreeMap<&str, u32>) -> String {
     let record = &seen.record;
     let mut facts = Table::default();
-    let mut fact = |name: &str, value: String| facts.row(vec![name.to_owned(), value]);
+    let mut fact = |name: &str, value: String| facts.row([name.to_owned(), value]);
     fact("name", record.name.clone());
     fact("state", seen.words());
     fact("image", format!("{} {}", record.image.path.display(), record.image.digest));
@@ -108,7 +108,7 @@ fn boot(status: &cloister_wire::control::Status) -> String {
     let mut table = Table::new(&["STAGE", "AT", "TOOK"]);
     for stage in &status.boot {
         let ms = |us: u64| format!("{}.{:03} ms", us / 1000, us % 1000);
-        table.row(vec![stage.name.clone(), ms(stage.at_us), ms(stage.took_us)]);
+        table.row([stage.name.clone(), ms(stage.at_us), ms(stage.took_us)]);
     }
     format!("\n\n{}", table.render())
 }
@@ -116,7 +116,7 @@ fn boot(status: &cloister_wire::control::Status) -> String {
 fn services(status: &cloister_wire::control::Status) -> String {
     let mut table = Table::new(&["SERVICE", "PHASE", "PID", "RESTARTS", "SINCE BOOT", "LAST EXIT"]);
     for service in &status.services {
-        table.row(vec![
+        table.row([
             service.name.clone(),
             word(&service.phase),
             service.pid.map_or_else(String::new, |pid| pid.to_string()),
@@ -142,7 +142,7 @@ fn confinement(name: &str, service: &str, json: bool) -> Result<u8> {
             let value = serde_json::to_value(&found).unwrap_or_default();
             let mut table = Table::default();
             for (field, value) in value.as_object().into_iter().flatten() {
-                table.row(vec![field.clone(), value.to_string()]);
+                table.row([field.clone(), value.to_string()]);
             }
             output::data(&table.render())?;
             Ok(DONE)
@@ -165,16 +165,16 @@ fn image(path: &Path, json: bool) -> Result<u8> {
     let (digest, cmdline) = (app.artifact.digest(), &app.cmdline);
     let image = Image { path: app.path(), digest, parts, cmdline, manifest: &app.manifest, build };
     if json {
-        output::json(&image)?
+        output::json(&image)?;
     } else {
-        output::data(&image_text(&image))?
+        output::data(&image_text(&image))?;
     }
     Ok(DONE)
 }
 
 fn image_text(image: &Image<'_>) -> String {
     let mut table = Table::default();
-    let mut fact = |name: &str, value: String| table.row(vec![name.to_owned(), value]);
+    let mut fact = |name: &str, value: String| table.row([name.to_owned(), value]);
     fact("image", image.path.display().to_string());
     fact("digest", image.digest.to_string());
     fact("name", image.manifest.name.clone());

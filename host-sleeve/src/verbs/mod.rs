@@ -16,7 +16,7 @@ mod stats;
 mod stop;
 
 use crate::cli::{Cli, Verb};
-use crate::error::Result;
+use crate::error::{Doing, Result};
 
 /// The exit code of a command that did what it was asked.
 pub(crate) const DONE: u8 = 0;
@@ -38,4 +38,14 @@ pub(crate) fn perform(cli: Cli) -> Result<u8> {
         Verb::Doctor => doctor::doctor(json),
         Verb::Sleeve => run::sleeve(),
     }
+}
+
+/// Everything but what is blocking happens on this thread: the machine's programs die with it.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.doing(|| "cannot start the event loop".to_owned())?;
+    let result = runtime.block_on(work);
+    // Blocking work that is still under way, such as reading a large image, is not waited for.
+    runtime.shutdown_background();
+    result
 }

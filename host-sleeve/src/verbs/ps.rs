@@ -53,7 +53,7 @@ pub(crate) fn ps(asked: &Ps, json: bool) -> Result<u8> {
             }
             Ok(_) => {}
             Err(error) => {
-                table.row(vec![name.clone(), format!("unreadable: {error}")]);
+                table.row([name.clone(), format!("unreadable: {error}")]);
                 let words = Words::from(&error);
                 let unreadable =
                     Unreadable { name: name.clone(), alive: false, state: "unreadable", error: words };
@@ -93,10 +93,8 @@ fn row(seen: &Seen) -> Vec<String> {
     let ports: Vec<String> = record.publish.iter().map(|p| format!("{}→{}", p.listen, p.ingress)).collect();
     let mut state = seen.words();
     for (part, process) in seen.orphans() {
-        state.push_str(&format!(
-            "; {part} {} still runs, `host-sleeve rm {}` ends it",
-            process.pid, record.name
-        ));
+        let orphan = format!("; {part} {} still runs, `host-sleeve rm {}` ends it", process.pid, record.name);
+        state.push_str(&orphan);
     }
     vec![
         record.name.clone(),

@@ -2,7 +2,6 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use cloister_wire::control::State;
@@ -14,11 +13,12 @@ use crate::cli::values::{show_duration, show_size};
 use crate::error::{Doing, Error, Result, Words};
 use crate::logbook::lines::Look;
 use crate::output;
-use crate::sleeve::run::{Order, Ran, Watcher, run as live};
+use crate::sleeve::order::{Order, Watcher};
+use crate::sleeve::run::{Ran, run as live};
 use crate::state::{End, Folder, Outcome, Record, Root};
 
-use super::DONE;
 use super::follow::Follower;
+use super::{DONE, block_on};
 
 /// The longest order or report that is read.
 const MAX_MESSAGE: u64 = 1024 * 1024;
@@ -60,18 +60,9 @@ fn order(asked: Run) -> Result<Order> {
         backend: asked.backend,
         machine: asked.machine,
         accel: asked.accel,
+        metrics: asked.metrics,
         console: asked.console,
     })
-}
-
-/// Everything but what is blocking happens on this thread: the machine's programs die with it.
-fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.doing(|| "cannot start the event loop".to_owned())?;
-    let result = runtime.block_on(work);
-    // Blocking work that is still under way, such as reading a large image, is not waited for.
-    runtime.shutdown_background();
-    result
 }
 
 /// Tells the person in front of the terminal.
@@ -103,7 +94,8 @@ fn ready_words(record: &Record) -> String {
     let took = show_duration(std::time::Duration::from_millis(took));
     let mut words = format!("{} is ready after {took} ({kind}, {})", record.name, show_size(record.memory));
     for port in &record.publish {
-        words.push_str(&format!("; {} is port {}", port.listen, port.ingress));
+        let port = format!("; {} is port {}", port.listen, port.ingress);
+        words.push_str(&port);
     }
     words
 }
@@ -183,9 +175,7 @@ fn last_lines(folder: &Folder) -> Option<String> {
 
 /// Starts a sleeve of its own and waits until its enclave is ready.
 fn behind(order: &Order, json: bool) -> Result<u8> {
-    let mut child = start_sleeve(order)?;
-    let report = block_on(wait_report(&mut child))?;
-    match report {
+    match block_on(launch(order))? {
         Some(Report::Ready { record }) => {
             if json {
                 output::json(&record)?;
@@ -222,8 +212,6 @@ fn start_sleeve(order: &Order) -> Result<Child> {
     let program = std::env::current_exe().doing(|| "cannot find this program".to_owned())?;
     let mut command = Command::new(&program);
     command.arg("sleeve").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    // A group of its own, so that Ctrl-C is ours to pass on; the sleeve makes it a session.
-    command.process_group(0);
     let doing = || format!("cannot start {}", program.display());
     let mut child = command.spawn().doing(doing)?;
     let text = serde_json::to_vec(order).map_err(io::Error::from).doing(doing)?;
@@ -233,13 +221,15 @@ fn start_sleeve(order: &Order) -> Result<Child> {
     Ok(child)
 }
 
-/// Waits for the report; Ctrl-C is passed on to the sleeve, whose report then says so.
-async fn wait_report(child: &mut Child) -> Result<Option<Report>> {
+/// Starts a sleeve and waits for its report; Ctrl-C is passed on to the sleeve, whose report then says so.
+async fn launch(order: &Order) -> Result<Option<Report>> {
     use tokio::signal::unix::{SignalKind, signal};
     let doing = || "cannot wait for the sleeve".to_owned();
+    // Before the sleeve is there: from then on no signal may end this process alone.
     let mut interrupt = signal(SignalKind::interrupt()).doing(doing)?;
     let mut terminate = signal(SignalKind::terminate()).doing(doing)?;
-    let pid = rustix::process::Pid::from_child(child);
+    let mut child = start_sleeve(order)?;
+    let pid = rustix::process::Pid::from_child(&child);
     let stdout = child.stdout.take();
     let mut report = tokio::task::spawn_blocking(move || stdout.and_then(read_report));
     loop {
@@ -249,7 +239,7 @@ async fn wait_report(child: &mut Child) -> Result<Option<Report>> {
             _ = terminate.recv() => {}
         }
         // Our child is not reaped yet, so its number is its own.
-        drop(rustix::process::kill_process(pid, rustix::process::Signal::INT));
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap_or_default();
     }
 }
 
@@ -277,7 +267,7 @@ impl Reporter {
         }
         // The reader waits for the end of the stream as well.
         if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
-            drop(rustix::stdio::dup2_stdout(null.as_fd()));
+            rustix::stdio::dup2_stdout(null.as_fd()).unwrap_or_default();
         }
     }
 }
@@ -296,8 +286,9 @@ impl Watcher for Reporter {
 
 /// The process behind `run --detach`: an order on standard input, one report on standard output.
 pub(crate) fn sleeve() -> Result<u8> {
-    // A session of its own: no terminal can hang it up. It fails only where the process leads a group already.
-    drop(rustix::process::setsid());
+    // A session of its own: no terminal can interrupt it or hang it up. It fails only where this process leads a group,
+    // which whoever started it by hand has seen to.
+    rustix::process::setsid().map(drop).unwrap_or_default();
     let mut text = Vec::new();
     let doing = || "cannot read the order".to_owned();
     io::stdin().take(MAX_MESSAGE).read_to_end(&mut text).doing(doing)?;

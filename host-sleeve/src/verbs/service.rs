@@ -12,7 +12,7 @@ use super::DONE;
 
 /// Asks the enclave to do something with one of its services.
 pub(crate) fn service(asked: &Service, json: bool) -> Result<u8> {
-    let service = asked.service.clone();
+    let service = asked.target.clone();
     let request = match (asked.verb.as_str(), asked.signal) {
         ("start", _) => Request::Service { service, verb: Verb::Start },
         ("stop", _) => Request::Service { service, verb: Verb::Stop },

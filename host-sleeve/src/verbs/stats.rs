@@ -30,7 +30,7 @@ pub(crate) fn stats(asked: &Stats, json: bool) -> Result<u8> {
     }
     let mut table = Table::new(&["ENCLAVE", "SERVICE", "CPU", "MEMORY", "PEAK", "PIDS", "OOM KILLS"]);
     for (entry, service) in entries.iter().flat_map(|entry| entry.services.iter().map(move |s| (entry, s))) {
-        table.row(vec![
+        table.row([
             entry.name.clone(),
             service.name.clone(),
             show_duration(Duration::from_micros(service.cpu_us)),

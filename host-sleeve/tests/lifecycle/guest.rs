@@ -148,9 +148,9 @@ impl Guest {
             drop(stream.write_all(&self.status().0));
             return;
         }
-        let reader = stream.try_clone().unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| self.answer(reader));
+            let (reader, mut stream) = (&stream, &stream);
+            scope.spawn(move || self.answer(reader));
             let (mut status, mut told) = self.status();
             while stream.write_all(&status).is_ok() {
                 let now = self.state.lock().unwrap();
@@ -160,13 +160,14 @@ impl Guest {
         });
     }
 
-    fn answer(&self, mut stream: UnixStream) {
+    fn answer(&self, stream: &UnixStream) {
+        let mut stream = stream;
         let mut decoder = Decoder::new(HOST_LIMIT);
         let mut buffer = [0; 4096];
         assert!(hello(&mut stream, &mut decoder).check(Protocol::Control).is_ok());
         loop {
             while let Some(message) = decoder.next_message::<FromHost>().unwrap() {
-                let reply = self.perform(message.request);
+                let reply = self.perform(&message.request);
                 let frame = encode(&FromGuest::Reply { id: message.id, reply }, HOST_LIMIT).unwrap();
                 drop(stream.write_all(&frame));
             }
@@ -177,7 +178,7 @@ impl Guest {
         }
     }
 
-    fn perform(&self, request: Request) -> Reply {
+    fn perform(&self, request: &Request) -> Reply {
         match request {
             Request::Stop if self.script != Script::Stubborn => {
                 self.become_state(State::Stopping { why: "the host asked".into() });
@@ -260,11 +261,11 @@ impl Guest {
     }
 }
 
-fn hello(stream: &mut UnixStream, decoder: &mut Decoder) -> Hello {
+fn hello(stream: &mut impl Read, decoder: &mut Decoder) -> Hello {
     message(stream, decoder)
 }
 
-fn message<M: serde::de::DeserializeOwned>(stream: &mut UnixStream, decoder: &mut Decoder) -> M {
+fn message<M: serde::de::DeserializeOwned>(stream: &mut impl Read, decoder: &mut Decoder) -> M {
     let mut buffer = [0; 4096];
     loop {
         if let Some(message) = decoder.next_message().unwrap() {

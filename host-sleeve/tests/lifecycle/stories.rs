@@ -1,6 +1,7 @@
 //! The stories.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 
 use rustix::process::Signal;
 
@@ -37,6 +38,7 @@ pub(crate) const ALL: &[Story] = &[
     ("bytes_that_are_no_text_arrive_unchanged", raw),
     ("a_supervisor_that_comes_back_is_found_again", restarts),
     ("requests_reach_the_enclave_and_its_refusals_come_back", requests),
+    ("metrics_are_served_while_the_enclave_runs", metrics),
     ("many_enclaves_run_side_by_side", side_by_side),
     ("words_that_make_no_sense_end_with_125", usage),
 ];
@@ -185,7 +187,7 @@ fn refusing_qemu() {
     let output = command.env("FAKE_QEMU", "refuse").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125));
-    assert!(said.contains("QEMU ended with code 1") && said.contains("cannot allocate memory"), "{said}");
+    assert!(said.contains("QEMU ended with code 101") && said.contains("cannot allocate memory"), "{said}");
 }
 
 fn missing_qemu() {
@@ -271,6 +273,23 @@ fn requests() {
     place.sleeve("", &["stop", "--kill", "web"]).with(0, "");
     running.end().with(137, "killed on request");
     place.sleeve("", &["stats", "web"]).with(125, "web is not running");
+}
+
+fn metrics() {
+    let place = Place::new();
+    let running = place.start("serve", &["--metrics", ":0"]);
+    let address = place.inspect()["metrics"].as_str().unwrap().to_owned();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.contains("cloister_enclave_ready{enclave=\"web\"} 1"), "{text}");
+    assert!(
+        text.contains("cloister_service_memory_bytes{enclave=\"web\",service=\"web\"} 3145728"),
+        "{text}"
+    );
+    place.sleeve("", &["stop", "web"]).with(0, "");
+    running.end().with(0, "");
 }
 
 fn side_by_side() {

@@ -33,8 +33,16 @@ const fn row(name: &'static str, number: c_long, answer: Answer, reason: &'stati
     Denied { name, number, answer, reason }
 }
 
+/// `kexec_file_load`, which musl's headers leave out on 64-bit ARM: its number there is that of `asm-generic/unistd.h`.
+#[cfg(target_arch = "x86_64")]
+const KEXEC_FILE_LOAD: i64 = libc::SYS_kexec_file_load;
+/// See above.
+#[cfg(not(target_arch = "x86_64"))]
+const KEXEC_FILE_LOAD: i64 = 294;
+
 const MODULES: &str = "changes the measured kernel";
 const KEXEC: &str = "replaces the measured kernel";
+#[cfg(target_arch = "x86_64")]
 const PORTS: &str = "reaches hardware past the kernel";
 const SWAP: &str = "writes the enclave's memory to a device the host owns";
 const OTHERS: &str = "reads or steers other processes";
@@ -51,7 +59,7 @@ pub(super) const DENIED: &[Denied] = &[
     row("finit_module", libc::SYS_finit_module, Answer::Kill, MODULES),
     row("delete_module", libc::SYS_delete_module, Answer::Kill, MODULES),
     row("kexec_load", libc::SYS_kexec_load, Answer::Kill, KEXEC),
-    row("kexec_file_load", libc::SYS_kexec_file_load, Answer::Kill, KEXEC),
+    row("kexec_file_load", KEXEC_FILE_LOAD, Answer::Kill, KEXEC),
     #[cfg(target_arch = "x86_64")]
     row("iopl", libc::SYS_iopl, Answer::Kill, PORTS),
     #[cfg(target_arch = "x86_64")]

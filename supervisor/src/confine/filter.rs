@@ -14,7 +14,7 @@ use seccompiler::{
 
 use super::denied::{Answer, DENIED};
 
-/// `socket`, by which a manifest allows AF_VSOCK: a service that may is past every policy of the enclave's boundary.
+/// `socket`, by which a manifest allows `AF_VSOCK`: a service that may is past every policy of the enclave's boundary.
 const SOCKET: &str = "socket";
 
 /// `BPF_RET | BPF_K` (`linux/bpf_common.h`).
@@ -87,10 +87,8 @@ fn errno(number: i32) -> SeccompAction {
 fn chain(program: &mut BpfProgram, rules: Rules, action: SeccompAction) -> Result<(), FilterError> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let next: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?.try_into()?;
-    if let Some(last) = program.pop() {
-        if (last.code, last.k) != (RETURN, ALLOW) {
-            return Err(FilterError::Chain);
-        }
+    if program.pop().is_some_and(|last| (last.code, last.k) != (RETURN, ALLOW)) {
+        return Err(FilterError::Chain);
     }
     program.extend(next);
     Ok(())

@@ -9,7 +9,9 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use cloister_manifest::model::{Control, MAX_BYTES, Manifest};
+use cloister_manifest::model::{Control, MAX_BYTES, Manifest, Service};
+use cloister_relay::Listener;
+use cloister_wire::control::IngressCounters;
 use cloister_wire::hold::Welcome;
 use tokio::sync::{mpsc, watch};
 
@@ -17,6 +19,7 @@ use super::line::Line;
 use super::turn::{Core, Inbox, Kept};
 use super::{CoreError, Setup};
 use crate::clock::Moment;
+use crate::ingress::Ingress;
 use crate::launcher::{Action, Event, Machine};
 use crate::logs::{self, Movers, Readers, Shared, Store};
 use crate::notify::Notify;
@@ -42,31 +45,40 @@ type Fault = (&'static str, String);
 /// # Errors
 /// What a supervisor cannot survive; init starts another, which goes on.
 pub async fn run(setup: Setup) -> Result<(), CoreError> {
+    let mut stages = Stages::begin();
     let notify = Notify::bind(&setup.notify).map_err(system("cannot listen for notifications"))?;
     let (mut line, welcome) = Line::open(setup.init).await?;
+    line.request(&[STATE.to_owned()])?;
     let board = Board::new(welcome.platform.clone(), welcome.boot.clone(), welcome.restarts);
     let board = Arc::new(board);
     let (allow, asking, asked, told) = desk(&board);
     serve_all(setup.control, setup.local_control, |listener| status::serve(listener, asking.clone()));
+    stages.end("status", &board);
 
-    let (stash, kept) = Stash::<Kept>::resume(line.memfd(STATE).await?);
-    kept.iter().for_each(|kept| board.resume_from(kept.seq));
     let manifest = read_manifest(&setup.paths.manifest);
-    let (services, control) = manifest.as_ref().map(parts).unwrap_or_else(|_| (Vec::new(), nothing()));
-    let names = services.iter().map(|s| s.name.clone()).collect();
-    let memfds = line.logs(&services).await?;
-    let store = Store::resume(names, memfds, Moment::now()).map_err(system("the logs cannot be kept"))?;
-    let logs = Shared::new(store);
+    let (services, control) = manifest.as_ref().map_or_else(|_| (Vec::new(), nothing()), parts);
+    line.request(&logs::stash_names(&services))?;
+    if let Ok(manifest) = &manifest {
+        line.request_root(manifest.root.writable_bytes, welcome.root_mounted)?;
+    }
+    let (stash, kept) = Stash::<Kept>::resume(line.memfd(STATE).await?);
+    let logs = open_logs(&mut line, &services).await?;
     let readers = Readers::new(control.local_uids.clone());
     serve_all(setup.logs, setup.local_logs, |listener| {
         logs::serve(listener, logs.clone(), Arc::clone(&readers))
     });
     allow.send_replace(control);
+    let ingress = manifest.as_ref().ok().map(|manifest| carry(manifest, setup.ingress, &logs));
+    resume(&board, kept.as_ref(), ingress.clone());
+    stages.end("manifest", &board);
 
-    let machine = match manifest {
-        Ok(manifest) => prepare(&mut line, &welcome, &manifest, kept, setup.seed).await?,
-        Err(fault) => Err(fault),
+    let machine = match (manifest, line.root().await?) {
+        (Ok(_), Some(error)) => Err(("root", error)),
+        (Ok(manifest), None) => Machine::new(&manifest, kept.map(|kept| kept.state), setup.seed)
+            .map_err(|error| ("manifest", error.to_string())),
+        (Err(fault), _) => Err(fault),
     };
+    stages.end("root", &board);
     let (machine, actions) = match machine {
         Ok(machine) => (machine, Vec::new()),
         Err((stage, error)) => Machine::doomed(stage, error, Moment::now()),
@@ -81,6 +93,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
         logs,
         movers,
         readers,
+        ingress,
         hold: line.hold,
         paths: setup.paths,
         probes: BTreeMap::new(),
@@ -90,6 +103,60 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     };
     let inbox = Inbox { asked, told, notify, own_events, backlog: line.backlog };
     begin(core, inbox, welcome, line.pipes, actions).await
+}
+
+/// Goes on with the logs that init keeps.
+async fn open_logs(line: &mut Line, services: &[Service]) -> Result<Shared, CoreError> {
+    let names = services.iter().map(|s| s.name.clone()).collect();
+    let memfds = line.logs(services).await?;
+    let store = Store::resume(names, memfds, Moment::now()).map_err(system("the logs cannot be kept"))?;
+    Ok(Shared::new(store))
+}
+
+/// The supervisor's own boot stages, told behind init's.
+struct Stages(Moment);
+
+impl Stages {
+    fn begin() -> Self {
+        Self(Moment::now())
+    }
+
+    fn end(&mut self, name: &str, board: &Board) {
+        let now = Moment::now();
+        board.add_stage(name, self.0, now);
+        self.0 = now;
+    }
+}
+
+/// Carries connections from outside from now on.
+fn carry(manifest: &Manifest, listener: Listener, logs: &Shared) -> Ingress {
+    let logs = logs.clone();
+    let ingress = Ingress::new(&manifest.ingress, Box::new(move |line| logs.say(None, &line)));
+    let serving = ingress.clone();
+    drop(tokio::spawn(async move { serving.serve(listener).await }));
+    ingress
+}
+
+/// Goes on counting where a supervisor before this one stopped.
+fn resume(board: &Board, kept: Option<&Kept>, ingress: Option<Ingress>) {
+    if let Some(kept) = kept {
+        board.resume_from(kept.seq);
+    }
+    let before = kept.map(|kept| kept.ingress).unwrap_or_default();
+    if let Some(ingress) = ingress {
+        board.count_ingress(move || sum(before, ingress.counters()));
+    }
+}
+
+/// Connections open before a crash are not open any more.
+fn sum(before: IngressCounters, now: IngressCounters) -> IngressCounters {
+    IngressCounters {
+        accepted: before.accepted.saturating_add(now.accepted),
+        open: now.open,
+        refused: before.refused.saturating_add(now.refused),
+        bytes_in: before.bytes_in.saturating_add(now.bytes_in),
+        bytes_out: before.bytes_out.saturating_add(now.bytes_out),
+    }
 }
 
 /// The first turn: the services start, or those that init holds are taken over.
@@ -129,7 +196,7 @@ fn nothing() -> Control {
     Control { host: Vec::new(), local_uids: Vec::new() }
 }
 
-fn parts(manifest: &Manifest) -> (Vec<cloister_manifest::model::Service>, Control) {
+fn parts(manifest: &Manifest) -> (Vec<Service>, Control) {
     (manifest.services.clone(), manifest.control.clone())
 }
 
@@ -141,23 +208,6 @@ where
     for listener in [Some(outer), inner].into_iter().flatten() {
         drop(tokio::spawn(serve(listener)));
     }
-}
-
-/// The machine, with the application's root in place.
-async fn prepare(
-    line: &mut Line,
-    welcome: &Welcome,
-    manifest: &Manifest,
-    kept: Option<Kept>,
-    seed: u64,
-) -> Result<Result<Machine, Fault>, CoreError> {
-    if !welcome.root_mounted {
-        if let Some(error) = line.mount_root(manifest.root.writable_bytes).await? {
-            return Ok(Err(("root", error)));
-        }
-    }
-    let machine = Machine::new(manifest, kept.map(|kept| kept.state), seed);
-    Ok(machine.map_err(|error| ("manifest", error.to_string())))
 }
 
 fn read_manifest(path: &Path) -> Result<Manifest, Fault> {

@@ -22,6 +22,10 @@ pub(super) struct Line {
     /// The output pipes of what init holds, by name.
     pub(super) pipes: BTreeMap<String, Vec<OwnedFd>>,
     memfds: BTreeMap<String, OwnedFd>,
+    /// How many requested memfds have not come yet.
+    missing: usize,
+    /// Whether the root was requested. Init answers in order, so its answer comes after the memfds requested before it.
+    root_missing: bool,
 }
 
 impl Line {
@@ -39,51 +43,66 @@ impl Line {
         for held in &welcome.held {
             pipes.insert(held.name.clone(), fds.by_ref().take(usize::from(held.fds)).collect());
         }
-        Ok((Self { hold, backlog: VecDeque::new(), pipes, memfds }, welcome))
+        let line = Self { hold, backlog: VecDeque::new(), pipes, memfds, missing: 0, root_missing: false };
+        Ok((line, welcome))
     }
 
-    /// The memfd of this name, as init has kept it or newly made.
+    /// Asks for the memfds of these names, as init has kept them or newly made. Nothing is waited for.
+    pub(super) fn request(&mut self, names: &[String]) -> Result<(), CoreError> {
+        for name in names.iter().filter(|name| !self.memfds.contains_key(*name)) {
+            self.hold.send(&FromSupervisor::Stash { name: name.clone() })?;
+            self.missing = self.missing.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Asks for the application's root, unless it is in place. Nothing is waited for.
+    pub(super) fn request_root(&mut self, writable_bytes: u64, in_place: bool) -> Result<(), CoreError> {
+        if !in_place {
+            self.hold.send(&FromSupervisor::MountRoot { writable_bytes })?;
+        }
+        self.root_missing = !in_place;
+        Ok(())
+    }
+
+    /// The memfd of this name, which was requested.
     pub(super) async fn memfd(&mut self, name: &str) -> Result<OwnedFd, CoreError> {
-        self.fetch(&[name.to_owned()]).await?;
+        self.collect().await?;
         let missing =
             || CoreError::System { what: "a memfd is missing", source: io::ErrorKind::NotFound.into() };
         self.memfds.remove(name).ok_or_else(missing)
     }
 
-    /// The memfds of the logs of these services.
+    /// The memfds of the logs of these services, which were requested.
     pub(super) async fn logs(&mut self, services: &[Service]) -> Result<Memfds, CoreError> {
-        self.fetch(&logs::stash_names(services)).await?;
+        self.collect().await?;
         let mut outputs = Vec::with_capacity(services.len());
-        for service in services {
-            let [out, err] = logs::output_names(&service.name).map(|name| self.memfds.remove(&name));
+        for place in 0..services.len() {
+            let [out, err] = logs::output_names(place).map(|name| self.memfds.remove(&name));
             outputs.push(out.zip(err));
         }
         Ok(Memfds { index: self.memfd(INDEX).await?, own: self.memfd(OWN_LOG).await?, outputs })
     }
 
-    /// Has the application's root put together; `Some` is why that failed.
-    pub(super) async fn mount_root(&mut self, writable_bytes: u64) -> Result<Option<String>, CoreError> {
-        self.hold.send(&FromSupervisor::MountRoot { writable_bytes })?;
-        loop {
+    /// Waits for the root that was requested; `Some` is why it is not there.
+    pub(super) async fn root(&mut self) -> Result<Option<String>, CoreError> {
+        self.collect().await?;
+        while self.root_missing {
             match self.hold.receive().await? {
                 Incoming { message: FromInit::RootMounted { error }, .. } => return Ok(error),
                 other => self.backlog.push_back(other),
             }
         }
+        Ok(None)
     }
 
-    /// Makes sure that init has handed over the memfds of these names: all are asked for before one is waited for.
-    async fn fetch(&mut self, names: &[String]) -> Result<(), CoreError> {
-        let mut missing = 0usize;
-        for name in names.iter().filter(|name| !self.memfds.contains_key(*name)) {
-            self.hold.send(&FromSupervisor::Stash { name: name.clone() })?;
-            missing = missing.saturating_add(1);
-        }
-        while missing > 0 {
+    /// Waits for the memfds that were requested.
+    async fn collect(&mut self) -> Result<(), CoreError> {
+        while self.missing > 0 {
             match self.hold.receive().await? {
                 Incoming { message: FromInit::Stashed { name }, fds } => {
                     self.memfds.extend(fds.into_iter().map(|fd| (name.clone(), fd)));
-                    missing = missing.saturating_sub(1);
+                    self.missing = self.missing.saturating_sub(1);
                 }
                 other => self.backlog.push_back(other),
             }

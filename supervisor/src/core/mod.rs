@@ -12,6 +12,7 @@ mod turn;
 use std::io;
 use std::os::unix::net::UnixStream;
 
+use cloister_relay::Listener;
 use cloister_wire::frame::FrameError;
 
 use crate::hold::HoldError;
@@ -28,6 +29,8 @@ pub struct Setup {
     pub control: Box<dyn Listen>,
     /// Where the host reads the log: port 17001.
     pub logs: Box<dyn Listen>,
+    /// Where the host brings connections from outside: port 17003.
+    pub ingress: Listener,
     /// Where programs inside read and ask.
     pub local_control: Option<Box<dyn Listen>>,
     /// Where programs inside read the log.

@@ -97,16 +97,27 @@ impl Core {
         }
     }
 
+    /// Refuses new connections, and says when no old one is left.
     fn drain(&mut self) {
-        self.pending.push_back(Event::Drained);
+        let Some(ingress) = self.ingress.clone() else { return };
+        ingress.drain();
+        let events = self.events.clone();
+        drop(tokio::spawn(async move {
+            ingress.empty().await;
+            events.send(Event::Drained).unwrap_or_default();
+        }));
     }
 
-    /// Lets the log readers have the rest, and says when they do.
+    /// Lets the log readers and the open connections have the rest, and says when they do.
     fn conclude(&mut self) {
         self.readers.conclude();
-        let (readers, events) = (Arc::clone(&self.readers), self.events.clone());
+        let (readers, ingress, events) =
+            (Arc::clone(&self.readers), self.ingress.clone(), self.events.clone());
         drop(tokio::spawn(async move {
             readers.gone().await;
+            if let Some(ingress) = ingress {
+                ingress.empty().await;
+            }
             events.send(Event::Flushed).unwrap_or_default();
         }));
     }

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use cloister_manifest::model::Service;
+use cloister_wire::control::IngressCounters;
 use cloister_wire::hold::{FromInit, Held};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -17,6 +18,7 @@ use tokio::time::sleep;
 use super::CoreError;
 use crate::clock::Moment;
 use crate::hold::{Hold, HoldError, Incoming};
+use crate::ingress::Ingress;
 use crate::launcher::{Action, Event, Id, Machine, State, Verdict};
 use crate::logs::{Movers, Readers, Shared};
 use crate::notify::{self, Note, Notify};
@@ -27,15 +29,26 @@ use crate::world::Paths;
 /// The longest text kept of why a service did not start, in bytes.
 const MAX_ERROR: usize = 512;
 
-/// Errors of a start that may be gone a moment later: the machine lacked something. Others are the image's.
-const PASSING: [i32; 7] =
-    [libc::EAGAIN, libc::ENOMEM, libc::ENFILE, libc::EMFILE, libc::EBUSY, libc::EINTR, libc::ENOSPC];
+/// Errors of a start that may be gone a moment later: the machine lacked something, or (`EEXIST`) a process that failed
+/// to start before a crash of the supervisor was not reaped yet. Others are the image's.
+const PASSING: [i32; 8] = [
+    libc::EAGAIN,
+    libc::ENOMEM,
+    libc::ENFILE,
+    libc::EMFILE,
+    libc::EBUSY,
+    libc::EINTR,
+    libc::ENOSPC,
+    libc::EEXIST,
+];
 
 /// What is kept across a crash of the supervisor, besides the logs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Kept {
     /// The last number of a status that may have been shown.
     pub(super) seq: u64,
+    /// What ingress had counted.
+    pub(super) ingress: IngressCounters,
     /// The launcher's state.
     pub(super) state: State,
 }
@@ -59,6 +72,8 @@ pub(super) struct Core {
     pub(super) logs: Shared,
     pub(super) movers: Movers,
     pub(super) readers: Arc<Readers>,
+    /// Absent where there is no manifest to say what may be reached.
+    pub(super) ingress: Option<Ingress>,
     pub(super) hold: Hold,
     pub(super) paths: Paths,
     /// The probes of each service.
@@ -127,8 +142,12 @@ impl Core {
 
     /// Keeps what was decided, performs it and shows it.
     pub(super) fn carry_out(&mut self, actions: Vec<Action>) -> Result<(), CoreError> {
-        let seq = self.board.read().seq;
-        self.stash.save(&Kept { seq, state: self.machine.state().clone() })?;
+        let shown = self.board.read();
+        self.stash.save(&Kept {
+            seq: shown.seq,
+            ingress: shown.ingress,
+            state: self.machine.state().clone(),
+        })?;
         for action in actions {
             self.perform(action)?;
         }
@@ -147,7 +166,9 @@ impl Core {
         let find = |name: &str| self.machine.find(name).ok();
         let event = match incoming.message {
             FromInit::Spawned { name, pid, at_ns } => find(&name).map(|id| {
-                self.drain_pipes(id, incoming.fds, None);
+                if !self.movers.drains(id) {
+                    self.drain_pipes(id, incoming.fds, None);
+                }
                 Event::Spawned { id, pid, at: Moment::from_nanos(at_ns) }
             }),
             FromInit::SpawnFailed { name, errno, error, .. } => find(&name).map(|id| {

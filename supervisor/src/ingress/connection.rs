@@ -23,14 +23,6 @@ const HEADER_TIME: Duration = Duration::from_secs(5);
 /// kernel asks again after one second and after three.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
-/// How long a connection may stay without its first byte. Clients that connect ahead of their need exist; ones that do
-/// so for minutes know how to connect again.
-const FIRST_BYTE_TIME: Duration = Duration::from_mins(5);
-
-/// How long a connection may stay without any byte. Long, as services set their own limits; it only ends what both
-/// sides have forgotten.
-const IDLE_TIME: Duration = Duration::from_hours(1);
-
 /// Bytes read with the header: it, and a request of common size that came with it.
 const FIRST_READ: usize = HEADER + HEADER_LIMIT + 3 * 1024;
 
@@ -41,13 +33,10 @@ pub(super) async fn carry(stream: Stream, shared: &Shared) -> Result<(), Refusal
     let service = connect(header.port, target).await?;
     shared.accepted.fetch_add(1, Ordering::Relaxed);
     let options = Options {
-        framing: header.framing,
         closes_last: header.framing == Framing::Chunked,
         lead_in: if target.proxy_protocol { proxy::header(header.client, header.port) } else { Vec::new() },
-        lead_out: Vec::new(),
         early,
-        idle: IDLE_TIME,
-        first_byte: FIRST_BYTE_TIME,
+        ..Options::new(header.framing)
     };
     relay(&stream, &service, &shared.works, options).await;
     Ok(())

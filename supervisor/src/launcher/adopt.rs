@@ -7,9 +7,10 @@ use cloister_manifest::model::{Kind, Ready};
 use cloister_wire::hold::Held;
 
 use super::event::Action;
+use super::life::Context;
 use super::machine::Machine;
 use super::stage::{RECOVERY_SHOWN_MS, Stage};
-use super::unit::{Context, Life, Unit};
+use super::unit::{Life, Unit};
 use crate::clock::Moment;
 
 impl Machine {
@@ -38,7 +39,7 @@ impl Machine {
 impl Unit {
     fn resume(&mut self, cx: &mut Context<'_>, held: &Held) {
         let at = Moment::from_nanos(held.at_ns);
-        let is_earlier_run = at == self.started && !self.is_current();
+        let is_earlier_run = held.pid == self.process && !self.is_current();
         if is_earlier_run {
             cx.out.push(Action::Forget { id: cx.id });
             self.resume_without(cx);

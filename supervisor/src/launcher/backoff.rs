@@ -12,7 +12,7 @@ const JITTER_PART: u64 = 4;
 /// Doublings after which every `u64` of milliseconds is exhausted.
 const MAX_DOUBLINGS: u32 = 63;
 
-/// Random numbers for pauses: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). Nothing secret depends on them.
+/// Random numbers for pauses: `SplitMix64` (Steele, Lea and Flood, OOPSLA 2014). Nothing secret depends on them.
 #[derive(Clone, Debug)]
 pub(super) struct Jitter(u64);
 

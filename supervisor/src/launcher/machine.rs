@@ -11,9 +11,10 @@ use cloister_wire::control::{ServiceStatus, State as Enclave, Verb};
 use super::backoff::Jitter;
 use super::event::{Action, Ask, Event, Id};
 use super::graph::{Graph, GraphError};
+use super::life::Context;
 use super::stage::{CLOSING_MS, Closing, Stage};
 use super::state::State;
-use super::unit::{Context, End, Life, Unit};
+use super::unit::{End, Life, Unit};
 use crate::clock::Moment;
 
 /// The launcher.
@@ -39,9 +40,11 @@ impl Machine {
 
     /// A launcher that launches nothing: the enclave cannot go on, and says so.
     #[must_use]
-    pub fn doomed(stage: &str, error: String, now: Moment) -> (Self, Vec<Action>) {
-        let state = Enclave::Fatal { stage: stage.to_owned(), error: error.clone() };
-        let closing = Closing { state, until: now.plus_millis(CLOSING_MS), seen: false, flushed: false };
+    pub fn doomed(part: &str, error: String, now: Moment) -> (Self, Vec<Action>) {
+        let line = format!("fatal: {part}: {error}");
+        let fatal = Enclave::Fatal { stage: part.to_owned(), error };
+        let closing =
+            Closing { state: fatal, until: now.plus_millis(CLOSING_MS), seen: false, flushed: false };
         let machine = Self {
             services: Arc::from([]),
             stop_timeout_ms: 0,
@@ -49,7 +52,6 @@ impl Machine {
             state: State { stage: Stage::Closing(closing), ..State::default() },
             jitter: Jitter::new(0),
         };
-        let line = format!("fatal: {stage}: {error}");
         (machine, vec![Action::Say { id: None, line }, Action::Conclude])
     }
 
@@ -222,10 +224,9 @@ impl Machine {
     fn settle_one(&mut self, id: Id, now: Moment, out: &mut Vec<Action>) -> bool {
         let Some(unit) = self.unit(id) else { return false };
         let (life, unwanted) = (unit.life, unit.unwanted);
-        if !unwanted && !matches!(life, Life::Ended(_)) {
-            if let Some(root) = self.lost(id) {
-                return self.abandon(id, root);
-            }
+        let may_lose = !unwanted && !matches!(life, Life::Ended(_));
+        if let Some(root) = self.lost(id).filter(|_| may_lose) {
+            return self.abandon(id, root);
         }
         match life {
             Life::Waiting | Life::BackingOff(_) if unwanted => {

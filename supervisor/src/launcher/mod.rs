@@ -26,11 +26,19 @@ mod backoff;
 mod ending;
 mod event;
 mod graph;
+mod life;
 mod machine;
 mod outcome;
 mod stage;
 mod state;
 mod unit;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod rehearsal;
+#[cfg(test)]
+mod tables;
 
 pub use event::{Action, Ask, Event, Id, Verdict};
 pub use graph::GraphError;

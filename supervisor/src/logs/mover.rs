@@ -95,6 +95,12 @@ impl Movers {
         Ok(())
     }
 
+    /// Whether a service's output is being drained: then what comes again is the same.
+    #[must_use]
+    pub fn drains(&self, id: Id) -> bool {
+        self.tasks.contains_key(&id)
+    }
+
     /// Takes what is left in the pipes of a service that has no process any more, and lets them go.
     pub fn finish(&mut self, id: Id) {
         for (mover, task) in self.tasks.remove(&id).unwrap_or_default() {
@@ -107,11 +113,8 @@ impl Movers {
 impl Mover {
     async fn run(self: Arc<Self>, lookout: Option<Lookout>) {
         let mut watch = lookout.map(|lookout| (Needle::new(&lookout.text), lookout));
-        if let Some((needle, lookout)) = &mut watch {
-            if self.was_found(needle, lookout) {
-                (lookout.found)();
-                watch = None;
-            }
+        if let Some((_, lookout)) = watch.take_if(|(needle, lookout)| self.was_found(needle, lookout)) {
+            (lookout.found)();
         }
         while self.pipe.readable().await.is_ok() {
             match self.pipe.try_io(|| self.step(watch.as_mut().map(|(needle, _)| needle))) {

@@ -57,15 +57,16 @@ pub struct Memfds {
 /// kept.
 #[must_use]
 pub fn stash_names(services: &[Service]) -> Vec<String> {
-    let kept = services.iter().filter(|s| s.logs == model::Logs::Forward);
-    let outputs = kept.flat_map(|s| output_names(&s.name));
+    let kept = (0..).zip(services).filter(|(_, service)| service.logs == model::Logs::Forward);
+    let outputs = kept.flat_map(|(place, _)| output_names(place));
     [INDEX.to_owned(), OWN_LOG.to_owned()].into_iter().chain(outputs).collect()
 }
 
-/// The names of the rings of a service's stdout and stderr.
+/// The names of the rings of a service's stdout and stderr, by its place in the manifest: init's names are as short as a
+/// service's own, and the place never changes.
 #[must_use]
-pub fn output_names(service: &str) -> [String; 2] {
-    ["out", "err"].map(|end| format!("log.{service}.{end}"))
+pub fn output_names(place: usize) -> [String; 2] {
+    ["out", "err"].map(|end| format!("log.{place}.{end}"))
 }
 
 /// The logs, shared by the tasks that write and read them.

@@ -48,6 +48,16 @@ impl Board {
         self.current.send_modify(|status| status.seq = status.seq.max(seq).saturating_add(1));
     }
 
+    /// The supervisor's own stages stand behind init's.
+    pub fn add_stage(&self, name: &str, began: Moment, ended: Moment) {
+        let stage = Stage {
+            name: name.to_owned(),
+            at_us: began.micros(),
+            took_us: ended.micros().saturating_sub(began.micros()),
+        };
+        self.current.send_modify(|status| status.boot.push(stage));
+    }
+
     /// Shows this, and returns its number. Showing what is shown already changes nothing.
     pub fn show(&self, state: State, services: Vec<ServiceStatus>) -> u64 {
         self.current.send_if_modified(|status| {

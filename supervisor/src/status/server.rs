@@ -55,18 +55,16 @@ pub async fn serve(listener: Box<dyn Listen>, asking: Asking) {
 }
 
 async fn converse(stream: Box<dyn Stream>, peer: Peer, asking: Asking) -> Result<(), ChannelError> {
-    if let Peer::Local { uid } = peer {
-        if uid != 0 && !asking.control.borrow().local_uids.contains(&uid) {
-            return Ok(());
-        }
+    if !may_enter(peer, &asking.control.borrow()) {
+        return Ok(());
     }
     let (mut receiver, mut sender) = channel::open(stream, Protocol::Control).await?;
     let mut changes = asking.board.changes();
     changes.mark_changed();
     loop {
         tokio::select! {
-            changed = changes.changed() => {
-                changed.map_err(|_| ChannelError::Closed)?;
+            news = changes.changed() => {
+                news.map_err(|_| ChannelError::Closed)?;
                 sender.send(&FromGuest::Status(asking.board.read())).await?;
                 if peer == Peer::Host {
                     // A full queue says already that a host was told.
@@ -92,6 +90,14 @@ async fn answer(request: Request, peer: Peer, asking: &Asking) -> Reply {
     match asking.asked.send(Asked { request, peer, answer }).await {
         Ok(()) => answered.await.unwrap_or_else(|_| refused()),
         Err(_) => refused(),
+    }
+}
+
+/// Whether this peer is spoken to at all.
+fn may_enter(peer: Peer, control: &Control) -> bool {
+    match peer {
+        Peer::Host => true,
+        Peer::Local { uid } => uid == 0 || control.local_uids.contains(&uid),
     }
 }
 

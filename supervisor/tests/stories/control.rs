@@ -1,1 +1,113 @@
-//! Stories to come.
+//! Stories of asking: what the host may, what programs inside may, and peers that misbehave.
+
+use cloister_manifest::model::{Control, ControlVerb, Manifest};
+use cloister_wire::control::{Exit, Phase, Reply, Request, State, Verb};
+use cloister_wire::frame;
+use cloister_wire::hello::{Hello, Protocol, Role};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::enclave::Enclave;
+use crate::host::soon;
+use crate::manifest::{critical, manifest, service, until_term};
+
+fn verb(verb: Verb) -> Request {
+    Request::Service { service: "cache".into(), verb }
+}
+
+fn allowing(host: Vec<ControlVerb>) -> Manifest {
+    let services = vec![service("cache", "exec sleep 1000"), critical("web", &until_term(0))];
+    Manifest { control: Control { host, local_uids: vec![] }, ..manifest(services) }
+}
+
+#[tokio::test]
+async fn the_host_may_do_what_the_manifest_lists_and_nothing_else() {
+    let enclave = Enclave::boot(&allowing(vec![ControlVerb::Restart]));
+    let mut host = enclave.host().await;
+    let before = host.until_ready().await.services[0].pid;
+    assert!(
+        matches!(host.ask(verb(Verb::Stop)).await, Reply::Refused { why } if why.contains("control: [stop]"))
+    );
+    assert_eq!(host.ask(verb(Verb::Restart)).await, Reply::Done);
+    let after = host.until(|s| s.services[0].phase == Phase::Ready && s.services[0].pid != before).await;
+    assert_eq!(after.services[0].restarts, 1);
+    let signal = Request::Signal { service: "cache".into(), signal: 9 };
+    assert!(matches!(host.ask(signal).await, Reply::Refused { .. }));
+}
+
+#[tokio::test]
+async fn a_program_inside_stops_and_starts_services() {
+    let enclave = Enclave::boot(&allowing(vec![]));
+    let mut local = enclave.local().await;
+    local.until_ready().await;
+    assert_eq!(local.ask(verb(Verb::Stop)).await, Reply::Done);
+    let stopped = local.until(|s| s.services[0].phase == Phase::Done).await;
+    assert_eq!(stopped.state, State::Degraded { why: "cache is stopped".into() });
+    assert_eq!(local.ask(verb(Verb::Start)).await, Reply::Done);
+    local.until_ready().await;
+    let unknown = Request::Service { service: "nginx".into(), verb: Verb::Stop };
+    let refused = Reply::Refused { why: "the manifest has no service \"nginx\"".into() };
+    assert_eq!(local.ask(unknown).await, refused);
+}
+
+#[tokio::test]
+async fn a_signal_reaches_the_main_process() {
+    let enclave = Enclave::boot(&allowing(vec![ControlVerb::Signal]));
+    let mut host = enclave.host().await;
+    host.until_ready().await;
+    let signal = Request::Signal { service: "cache".into(), signal: 10 };
+    assert_eq!(host.ask(signal).await, Reply::Done);
+    let status = host.until(|s| s.services[0].phase == Phase::Failed).await;
+    assert!(matches!(status.services[0].last_exit, Some(Exit::Signal { signal: 10, .. })));
+}
+
+#[tokio::test]
+async fn the_host_reads_what_confines_a_service_and_what_it_uses() {
+    let enclave = Enclave::boot(&allowing(vec![]));
+    let cgroup = enclave.path("cgroups/web");
+    std::fs::create_dir_all(&cgroup).unwrap();
+    std::fs::write(cgroup.join("memory.current"), "4096\n").unwrap();
+    let mut host = enclave.host().await;
+    let pid = host.until_ready().await.services[1].pid.unwrap();
+    assert_eq!(host.ask(Request::Ping).await, Reply::Done);
+    let Reply::Stats { services } = host.ask(Request::Stats).await else { panic!("no stats") };
+    assert_eq!(services.iter().map(|s| s.memory).collect::<Vec<_>>(), [0, 4096]);
+    let Reply::Inspect(confinement) = host.ask(Request::Inspect { service: "web".into() }).await else {
+        panic!("no confinement")
+    };
+    assert_eq!((confinement.pid, confinement.uids), (pid, vec![0; 4]));
+}
+
+#[tokio::test]
+async fn nonsense_ends_its_connection_and_nothing_else() {
+    let enclave = Enclave::boot(&allowing(vec![]));
+    enclave.host().await.until_ready().await;
+    let hello = frame::encode(&Hello::new(Protocol::Control, Role::Host), 1024).unwrap();
+    let old =
+        frame::encode(&Hello { version: 9, ..Hello::new(Protocol::Control, Role::Host) }, 1024).unwrap();
+    let exec = frame::encode_bytes(br#"{"id":1,"request":{"ask":"exec","argv":["sh"]}}"#, 1024).unwrap();
+    let too_long = u32::MAX.to_be_bytes().to_vec();
+    for bytes in
+        [b"GET / HTTP/1.1\r\n\r\n".to_vec(), old, [hello.clone(), exec].concat(), [hello, too_long].concat()]
+    {
+        let mut stream = UnixStream::connect(enclave.path("control")).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        let mut rest = vec![];
+        // Whatever it says before, it closes.
+        soon(stream.read_to_end(&mut rest)).await.unwrap_or_default();
+    }
+    enclave.host().await.until_ready().await;
+}
+
+#[tokio::test]
+async fn too_many_connections_are_closed_and_the_rest_served() {
+    let enclave = Enclave::boot(&allowing(vec![]));
+    let mut host = enclave.host().await;
+    host.until_ready().await;
+    let mut open = vec![];
+    for _ in 0..100 {
+        open.push(UnixStream::connect(enclave.path("control")).await.unwrap());
+    }
+    assert_eq!(host.ask(Request::Ping).await, Reply::Done);
+    drop(open);
+}

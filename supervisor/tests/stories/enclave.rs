@@ -1,11 +1,14 @@
 //! An enclave of a story: the stand-in for init and one supervisor after the other, each in a runtime of its own, so that
 //! a crash takes all of its tasks at once.
 
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use cloister_manifest::Manifest;
+use cloister_relay::Listener;
 use cloister_supervisor::core::{Setup, run};
 use cloister_supervisor::world::{HostSocket, LocalSocket, Paths};
 use tempfile::TempDir;
@@ -22,8 +25,11 @@ pub(crate) struct Enclave {
     pub(crate) init: StandIn,
     folder: TempDir,
     notify: String,
-    supervisor: Option<(oneshot::Sender<()>, JoinHandle<Option<Result<(), String>>>)>,
+    supervisor: Option<Supervisor>,
 }
+
+/// A running supervisor: how to kill it, and how it ended if it was not killed.
+type Supervisor = (oneshot::Sender<()>, JoinHandle<Option<Result<(), String>>>);
 
 impl Enclave {
     /// Boots with this manifest.
@@ -37,7 +43,8 @@ impl Enclave {
         std::fs::write(folder.path().join("manifest.json"), manifest).unwrap();
         let story = STORIES.fetch_add(1, Ordering::Relaxed);
         let notify = format!("cloister-story-{}-{story}", std::process::id());
-        let mut enclave = Self { init: StandIn::new(), folder, notify, supervisor: None };
+        let mut enclave =
+            Self { init: StandIn::new(folder.path().join("proc")), folder, notify, supervisor: None };
         enclave.start_supervisor();
         enclave
     }
@@ -56,24 +63,32 @@ impl Enclave {
             manifest: self.path("manifest.json"),
             root: self.path("root"),
             cgroups: self.path("cgroups"),
-            proc: PathBuf::from("/proc"),
+            proc: self.path("proc"),
         };
-        let sockets = ["control", "logs", "local-control", "local-logs"].map(|name| self.path(name));
+        let sockets =
+            ["control", "logs", "ingress", "local-control", "local-logs"].map(|name| self.path(name));
         let notify = self.notify.clone();
         let (kill, killed) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let [control, logs, local_control, local_logs] = sockets.map(|path| {
+                let sockets = sockets.map(|path| {
                     drop(std::fs::remove_file(&path));
-                    UnixListener::bind(path).unwrap()
+                    std::os::unix::net::UnixListener::bind(path).unwrap()
                 });
+                let [control, logs, ingress, local_control, local_logs] = sockets;
+                let host = |socket| Listener::from_unix(socket).unwrap();
+                let local = |socket: std::os::unix::net::UnixListener| {
+                    socket.set_nonblocking(true).unwrap();
+                    LocalSocket(UnixListener::from_std(socket).unwrap())
+                };
                 let setup = Setup {
                     init,
-                    control: Box::new(HostSocket(control)),
-                    logs: Box::new(HostSocket(logs)),
-                    local_control: Some(Box::new(LocalSocket(local_control))),
-                    local_logs: Some(Box::new(LocalSocket(local_logs))),
+                    control: Box::new(HostSocket(host(control))),
+                    logs: Box::new(HostSocket(host(logs))),
+                    ingress: host(ingress),
+                    local_control: Some(Box::new(local(local_control))),
+                    local_logs: Some(Box::new(local(local_logs))),
                     notify,
                     paths,
                     seed: 1,
@@ -85,6 +100,19 @@ impl Enclave {
             })
         });
         self.supervisor = Some((kill, thread));
+    }
+
+    /// Says something over the notify socket, as a process in the cgroup of `service`.
+    pub(crate) fn notify(&self, service: &str, text: &str) {
+        self.init.join_cgroup(std::process::id(), service);
+        let to = SocketAddr::from_abstract_name(&self.notify).unwrap();
+        UnixDatagram::unbound().unwrap().send_to_addr(text.as_bytes(), &to).unwrap();
+    }
+
+    /// Waits for the supervisor's own end.
+    pub(crate) fn supervisor_ended(&mut self) -> Result<(), String> {
+        let (_kill, thread) = self.supervisor.take().unwrap();
+        thread.join().unwrap().unwrap()
     }
 
     pub(crate) async fn host(&self) -> Host {

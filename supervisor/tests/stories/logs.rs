@@ -1,1 +1,107 @@
-//! Stories to come.
+//! Stories of the log: floods, slow readers, odd bytes.
+
+use cloister_manifest::model::{Logs, Service};
+use cloister_wire::control::State;
+use cloister_wire::logs::{Record, Stream};
+
+use crate::enclave::Enclave;
+use crate::host::output;
+use crate::manifest::{critical, manifest, service};
+
+#[tokio::test]
+async fn a_flood_nobody_reads_ends_and_what_is_missing_is_counted() {
+    let flood = "echo first; head -c 100000000 /dev/zero | tr '\\0' x; echo; echo last; exit 0";
+    let enclave = Enclave::boot(&manifest(vec![critical("web", flood)]));
+    let mut host = enclave.host().await;
+    let end = host.until(|s| s.state.is_final()).await.state;
+    assert_eq!(end, State::Exited { service: "web".into(), code: 0 });
+    let records = enclave.logs(0, false).await.rest().await;
+    let mut next = 0;
+    for record in &records {
+        let (first, count) = match record {
+            Record::Output { seq, .. } => (*seq, 1),
+            Record::Gap { first, count } => (*first, *count),
+        };
+        assert_eq!(first, next, "every number is sent or announced as missing");
+        next = first + count;
+    }
+    assert!(records.iter().any(|r| matches!(r, Record::Gap { .. })));
+    assert!(output(&records, "web", Stream::Stdout).ends_with("x\nlast\n"));
+}
+
+#[tokio::test]
+async fn a_flood_of_one_service_does_not_drown_another() {
+    let quiet = service("quiet", "echo I was here; exec sleep 1000");
+    let flood =
+        Service { after: vec!["quiet".into()], ..critical("web", "head -c 20000000 /dev/zero; exit 0") };
+    let enclave = Enclave::boot(&manifest(vec![quiet, flood]));
+    enclave.host().await.until(|s| s.state.is_final()).await;
+    let records = enclave.logs(0, false).await.rest().await;
+    assert_eq!(output(&records, "quiet", Stream::Stdout), "I was here\n");
+}
+
+#[tokio::test]
+async fn bytes_come_as_they_were_written() {
+    let web = critical("web", "printf '\\377\\000\\r\\n'; printf '\\200' >&2; exit 0");
+    let enclave = Enclave::boot(&manifest(vec![web]));
+    let log = enclave.logs(0, true).await;
+    enclave.host().await.final_state().await;
+    let records = log.rest().await;
+    let bytes = |wanted| -> Vec<u8> {
+        let of = |r: &Record| match r {
+            Record::Output { stream, bytes, .. } if *stream == wanted => bytes.clone(),
+            _ => vec![],
+        };
+        records.iter().flat_map(of).collect()
+    };
+    assert_eq!(bytes(Stream::Stdout), b"\xff\x00\r\n");
+    assert_eq!(bytes(Stream::Stderr), b"\x80");
+}
+
+#[tokio::test]
+async fn a_reader_goes_on_where_it_stopped() {
+    let enclave = Enclave::boot(&manifest(vec![critical("web", "echo one; echo two >&2; exec sleep 1000")]));
+    let mut first = enclave.logs(0, true).await;
+    first.until("web", Stream::Stderr, "two").await;
+    drop(first);
+    let all = enclave.logs(0, false).await.rest().await;
+    let Some(Record::Output { seq, .. }) = all.last() else { panic!("{all:?}") };
+    let rest = enclave.logs(*seq, false).await.rest().await;
+    assert_eq!(rest, all[all.len() - 1..]);
+}
+
+#[tokio::test]
+async fn output_that_is_dropped_is_drained_and_never_sent() {
+    let web =
+        Service { logs: Logs::Drop, ..critical("web", "head -c 10000000 /dev/zero; echo secret; exit 0") };
+    let enclave = Enclave::boot(&manifest(vec![web]));
+    let log = enclave.logs(0, true).await;
+    let end = enclave.host().await.final_state().await;
+    assert_eq!(end, State::Exited { service: "web".into(), code: 0 });
+    assert_eq!(output(&log.rest().await, "web", Stream::Stdout), "");
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_holds_up_nobody() {
+    let gate = tempfile::tempdir().unwrap();
+    let gate = gate.path().join("go");
+    std::fs::create_dir_all(gate.parent().unwrap()).unwrap();
+    let script = format!(
+        "while [ ! -e {} ]; do sleep 0.01; done; head -c 30000000 /dev/zero; echo end; exec sleep 1000",
+        gate.display()
+    );
+    let enclave = Enclave::boot(&manifest(vec![critical("web", &script)]));
+    let mut stuck = enclave.logs(0, true).await;
+    stuck.until("web", Stream::Supervisor, "ready").await;
+    std::fs::write(gate, "").unwrap();
+    enclave.logs(0, true).await.until("web", Stream::Stdout, "end\n").await;
+    let mut gaps = 0;
+    loop {
+        match stuck.next().await.unwrap() {
+            Record::Gap { count, .. } => gaps += count,
+            Record::Output { bytes, .. } if bytes.ends_with(b"end\n") => break,
+            Record::Output { .. } => {}
+        }
+    }
+    assert!(gaps > 0, "it was told what it missed");
+}

@@ -2,14 +2,23 @@
 //!
 //! Its law: a story tells what people see (states, log records, processes) and waits for it; it never looks inside.
 
-mod enclave;
-mod host;
-mod manifest;
-mod stand_in;
-
+#[cfg(test)]
 mod control;
+#[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod enclave;
+#[cfg(test)]
 mod ends;
+#[cfg(test)]
+mod host;
+#[cfg(test)]
 mod logs;
+#[cfg(test)]
+mod manifest;
+#[cfg(test)]
 mod order;
+#[cfg(test)]
 mod restarts;
+#[cfg(test)]
+mod stand_in;

@@ -57,14 +57,28 @@ async fn a_service_is_ready_when_its_log_says_so() {
 
 #[tokio::test]
 async fn a_service_is_ready_when_its_file_is_there() {
-    let enclave_file = tempfile::NamedTempFile::new().unwrap();
-    let path = enclave_file.path().with_extension("up");
-    let script = format!("echo > {}; exec sleep 1000", path.display());
-    let ready = Ready::File(path.display().to_string());
-    let web = Service { ready, ..critical("web", &script) };
+    let web = Service { ready: Ready::File("/run/up".into()), ..critical("web", "exec sleep 1000") };
     let enclave = Enclave::boot(&manifest(vec![web]));
-    enclave.host().await.until_ready().await;
-    std::fs::remove_file(path).unwrap();
+    let mut host = enclave.host().await;
+    host.until(|s| s.services.first().is_some_and(|web| web.pid.is_some())).await;
+    std::fs::create_dir_all(enclave.path("root/run")).unwrap();
+    std::fs::write(enclave.path("root/run/up"), "").unwrap();
+    host.until_ready().await;
+}
+
+#[tokio::test]
+async fn a_service_is_ready_when_it_says_so_and_tells_more() {
+    let web = Service { ready: Ready::Notify, ..critical("web", "echo $NOTIFY_SOCKET; exec sleep 1000") };
+    let other = Service { after: vec!["web".into()], ..service("other", "exec sleep 1000") };
+    let enclave = Enclave::boot(&manifest(vec![web, other]));
+    let mut host = enclave.host().await;
+    host.until(|s| s.services.first().is_some_and(|web| web.pid.is_some())).await;
+    enclave.logs(0, true).await.until("web", Stream::Stdout, "@cloister/notify\n").await;
+    enclave.notify("other", "READY=1");
+    enclave.notify("stranger", "READY=1");
+    enclave.notify("web", "STATUS=serving 3 clients\nREADY=1\n");
+    let status = host.until_ready().await;
+    assert_eq!(status.services[0].text.as_deref(), Some("serving 3 clients"));
 }
 
 #[tokio::test]

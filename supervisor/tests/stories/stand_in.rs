@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,6 +27,9 @@ use tokio::sync::{mpsc, watch};
 /// How often a process group is looked at after its leader ended: groups tell nobody when they empty.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// A message and the descriptors it names.
+type Outgoing = (FromInit, Vec<OwnedFd>);
+
 /// What the stand-in holds, across supervisors.
 #[derive(Default)]
 struct Holdings {
@@ -40,12 +44,26 @@ struct Holdings {
 pub(crate) struct StandIn {
     holdings: Arc<Mutex<Holdings>>,
     off: watch::Sender<Option<State>>,
-    to_supervisor: Arc<Mutex<Option<mpsc::UnboundedSender<(FromInit, Vec<OwnedFd>)>>>>,
+    /// A folder that stands for `/proc`.
+    proc: PathBuf,
+    to_supervisor: Arc<Mutex<Option<mpsc::UnboundedSender<Outgoing>>>>,
 }
 
 impl StandIn {
-    pub(crate) fn new() -> Self {
-        Self { holdings: Arc::default(), off: watch::Sender::new(None), to_supervisor: Arc::default() }
+    pub(crate) fn new(proc: PathBuf) -> Self {
+        let off = watch::Sender::new(None);
+        Self { holdings: Arc::default(), off, proc, to_supervisor: Arc::default() }
+    }
+
+    /// From now on the process counts as a member of the service's cgroup.
+    pub(crate) fn join_cgroup(&self, pid: u32, service: &str) {
+        let folder = self.proc.join(pid.to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("cgroup"), format!("0::/cloister/{service}\n")).unwrap();
+        for file in ["status", "mountinfo", "limits"] {
+            let real = PathBuf::from(format!("/proc/{pid}")).join(file);
+            std::os::unix::fs::symlink(real, folder.join(file)).unwrap_or_default();
+        }
     }
 
     /// The state that the supervisor powered off with, once it has.
@@ -73,7 +91,7 @@ impl StandIn {
         theirs
     }
 
-    fn welcome(&self) -> (FromInit, Vec<OwnedFd>) {
+    fn welcome(&self) -> Outgoing {
         let mut holdings = self.holdings.lock().unwrap();
         let mut fds: Vec<OwnedFd> = holdings.stash.iter().map(|(_, fd)| fd.try_clone().unwrap()).collect();
         for (_, pipes) in holdings.held.values() {
@@ -92,11 +110,7 @@ impl StandIn {
         (FromInit::Welcome(welcome), fds)
     }
 
-    async fn serve(
-        self,
-        stream: UnixStream,
-        mut outgoing: mpsc::UnboundedReceiver<(FromInit, Vec<OwnedFd>)>,
-    ) {
+    async fn serve(self, stream: UnixStream, mut outgoing: mpsc::UnboundedReceiver<Outgoing>) {
         let (mut read, write) = stream.into_split();
         let sending = tokio::spawn(async move {
             while let Some((message, fds)) = outgoing.recv().await {
@@ -167,6 +181,7 @@ impl StandIn {
             Ok((child, pipes)) => {
                 let at_ns = Moment::now().nanos();
                 let pid = child.id();
+                self.join_cgroup(pid, &name);
                 let twins: Vec<OwnedFd> = pipes.iter().map(|fd| fd.try_clone().unwrap()).collect();
                 let held = Held { name: name.clone(), pid, at_ns, ended: None, populated: true, fds: 2 };
                 self.holdings.lock().unwrap().held.insert(name.clone(), (held, pipes));

@@ -93,7 +93,7 @@ fn write_erofs(
     let in_scratch = |source| BuildFault::Scratch { path: scratch.to_owned(), source };
     let file = tempfile::tempfile_in(scratch).map_err(in_scratch)?;
     let mut out = io::BufWriter::with_capacity(OUT_BUFFER, file);
-    let options = erofs::Options { compression: COMPRESSION, workers: pack.workers };
+    let options = erofs::Options { compression: COMPRESSION, pack_small: true, workers: pack.workers };
     let summary = erofs::write(&application.tree, &options, &mut out).map_err(BuildFault::Erofs)?;
     let mut file = out.into_inner().map_err(|error| in_scratch(error.into_error()))?;
     file.rewind().map_err(in_scratch)?;

@@ -3,6 +3,7 @@
 //! Its law: the bytes' length depends on the names alone, so that space is given before node numbers are known. "." and
 //! ".." are sorted among the names, for the kernel searches by halving.
 
+use super::Error;
 use super::format::{BLOCK, DIRENT, FileType};
 
 /// The entries of a directory, in blocks.
@@ -39,25 +40,28 @@ impl<'a, T> Listing<'a, T> {
     }
 
     /// The bytes of each block; `target` tells the node number and the type of an entry. The last block is not filled up.
-    pub(crate) fn encode(&self, target: impl Fn(&T) -> (u64, FileType)) -> Vec<Vec<u8>> {
-        let full = self.blocks.len().saturating_sub(1);
-        let blocks = self.blocks.iter().map(|block| encode_block(block, &target)).enumerate();
-        blocks
-            .map(|(number, mut bytes)| {
-                if number < full {
-                    bytes.resize(BLOCK, 0);
-                }
-                bytes
-            })
-            .collect()
+    pub(crate) fn encode(
+        &self,
+        target: impl Fn(&T) -> Option<(u64, FileType)>,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let mut blocks =
+            self.blocks.iter().map(|block| encode_block(block, &target)).collect::<Result<Vec<_>, _>>()?;
+        let full = blocks.len().saturating_sub(1);
+        for block in blocks.iter_mut().take(full) {
+            block.resize(BLOCK, 0);
+        }
+        Ok(blocks)
     }
 }
 
-fn encode_block<T>(entries: &[(&[u8], T)], target: impl Fn(&T) -> (u64, FileType)) -> Vec<u8> {
+fn encode_block<T>(
+    entries: &[(&[u8], T)],
+    target: impl Fn(&T) -> Option<(u64, FileType)>,
+) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::with_capacity(BLOCK);
     let mut offset = entries.len() * DIRENT;
     for (name, entry) in entries {
-        let (number, file_type) = target(entry);
+        let (number, file_type) = target(entry).ok_or(Error::TooLarge)?;
         bytes.extend(number.to_le_bytes());
         // A block is 4096 bytes, so an offset in it always fits.
         bytes.extend(u16::try_from(offset).unwrap_or_default().to_le_bytes());
@@ -67,5 +71,5 @@ fn encode_block<T>(entries: &[(&[u8], T)], target: impl Fn(&T) -> (u64, FileType
     for (name, _) in entries {
         bytes.extend(*name);
     }
-    bytes
+    Ok(bytes)
 }

@@ -9,7 +9,7 @@ pub(crate) const BLOCK: usize = 4096;
 /// [`BLOCK`] for positions.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
 /// `blkszbits`: the logarithm of [`BLOCK`].
-const BLOCK_BITS: u8 = 12;
+pub(crate) const BLOCK_BITS: u8 = 12;
 /// Inodes start at multiples of this; a node number counts them from the start of the metadata.
 pub(crate) const SLOT: u64 = 32;
 /// `EROFS_SUPER_OFFSET`: the superblock leaves room for a boot sector.
@@ -52,8 +52,6 @@ pub(crate) mod incompat {
 pub(crate) mod advise {
     /// Compressed clusters may be longer than a block (`BIG_PCLUSTER_1`).
     pub(crate) const BIG_CLUSTERS: u16 = 2;
-    /// The end of the file lies in the packed inode (`FRAGMENT_PCLUSTER`).
-    pub(crate) const FRAGMENT: u16 = 0x20;
 }
 
 /// Set in the first index after a head: the rest is the length of the cluster in blocks (`Z_EROFS_LI_D0_CBLKCNT`).

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! block 0      superblock and compression records
-//! contents     clusters of files, in the order of the first names
+//! contents     clusters of files and of small files together, in the order of the first names
 //! directories  blocks of entries that do not fit behind their inode
 //! metadata     inodes with attributes, then a short file's or directory's bytes or a compressed file's indexes
 //! ```
@@ -18,10 +18,14 @@ mod codec;
 mod data;
 mod directory;
 mod format;
+mod item;
 mod metadata;
 mod place;
 mod plan;
+pub mod read;
 mod sink;
+#[cfg(test)]
+mod tests;
 mod xattr;
 
 use std::io::{self, Seek, Write};
@@ -30,13 +34,16 @@ use std::num::NonZeroUsize;
 pub use codec::Compression;
 
 use crate::tree::Tree;
-use format::{SuperBlock, incompat};
+use format::{Layout, SuperBlock, incompat};
 
 /// How an image is written.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// How file contents are stored.
     pub compression: Compression,
+    /// Whether small files share chunks, when there is compression: a smaller image. The kernel reads that from 6.1 on,
+    /// erofs-utils from 1.6 on.
+    pub pack_small: bool,
     /// Threads that compress. The result does not depend on it.
     pub workers: NonZeroUsize,
 }
@@ -126,16 +133,15 @@ pub enum Fault {
 pub fn write(tree: &Tree, options: &Options, out: &mut (impl Write + Seek)) -> Result<Summary, Error> {
     let plan = plan::Plan::new(tree)?;
     let mut sink = sink::Sink::new(out)?;
-    let bodies = data::write(&plan, options, &mut sink)?;
-    let metadata = metadata::write(&plan, &bodies, options.compression, &mut sink)?;
+    let contents = data::write(&plan, options, &mut sink)?;
+    let metadata = metadata::write(&plan, &contents, options.compression, &mut sink)?;
     let (algorithms, records) = options.compression.records();
-    let features = incompat::ZERO_PADDING | incompat::COMPRESSION_RECORDS;
     let inodes = u64::try_from(plan.nodes.len()).map_err(|_| Error::TooLarge)?;
     let superblock = SuperBlock {
-        incompat: if records.is_empty() { 0 } else { features },
+        incompat: features(&contents, records.is_empty()),
         algorithms,
         root: metadata.root,
-        packed: 0,
+        packed: metadata.packed,
         inodes,
         time: plan.time,
         blocks: sink.next_block()?,
@@ -143,6 +149,13 @@ pub fn write(tree: &Tree, options: &Options, out: &mut (impl Write + Seek)) -> R
     };
     let length = sink.finish(&superblock.encode(&records))?;
     Ok(Summary { length, inodes, content: plan.nodes.iter().map(plan::Node::size).sum() })
+}
+
+/// What a reader must know.
+fn features(contents: &data::Contents, plain: bool) -> u32 {
+    let compression = if plain { 0 } else { incompat::ZERO_PADDING | incompat::COMPRESSION_RECORDS };
+    let packed = if contents.packed.is_empty() { 0 } else { incompat::FRAGMENTS };
+    compression | packed
 }
 
 impl Error {

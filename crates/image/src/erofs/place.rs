@@ -26,11 +26,6 @@ impl Space {
         self.take_gap(length).unwrap_or_else(|| self.take_end(length, whole))
     }
 
-    /// Bytes in use.
-    pub(crate) fn length(&self) -> u64 {
-        self.end
-    }
-
     fn take_gap(&mut self, length: u64) -> Option<u64> {
         let (free, position) = self.gaps.range((length, 0)..).next().copied()?;
         self.gaps.remove(&(free, position));
@@ -79,7 +74,7 @@ mod tests {
         assert_eq!(space.take(2000, 2000), 4096);
         assert_eq!(space.take(500, 500), 3040);
         assert_eq!(space.take(500, 500), 3552);
-        assert_eq!(space.length(), 6096);
+        assert_eq!(space.end, 6096);
     }
 
     #[test]

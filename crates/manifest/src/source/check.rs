@@ -63,33 +63,33 @@ fn declared(document: &Document, faults: &mut Faults) -> Vec<Named> {
             faults.push(fault.related(many.span, "and here").hint("move the one into the others"));
             Vec::new()
         }
-        (Some(one), None) => vec![unnamed(one.value.clone(), one.span)],
-        (None, None) => vec![unnamed(Service::default(), Span::default())],
+        (Some(one), None) => vec![unnamed(one.value.clone(), one.span, faults)],
+        (None, None) => vec![unnamed(Service::default(), Span::default(), faults)],
         (None, Some(many)) if many.0.is_empty() && !faults.touch(many.span) => {
             let fault = Fault::new(Kind::MissingField, many.span, "there is no service");
             faults.push(fault.hint("name one: `services: {web: {}}`; it takes all it needs from the image"));
             Vec::new()
         }
-        (None, Some(many)) => many.0.iter().map(|(name, service)| named(name, service.as_ref())).collect(),
+        (None, Some(many)) => {
+            many.0.iter().map(|(name, service)| named(name, service.as_ref(), faults)).collect()
+        }
     }
 }
 
-fn unnamed(service: Service, span: Span) -> Named {
-    Named {
-        name: defaults::NAME.to_owned(),
-        name_span: Span { start: span.start, end: span.start },
-        service,
-        span,
-    }
+fn unnamed(service: Service, span: Span, faults: &Faults) -> Named {
+    let name_span = Span { start: span.start, end: span.start };
+    Named { name: defaults::NAME.to_owned(), name_span, service, span, damaged: faults.touch(span) }
 }
 
-fn named(name: &Spanned<ServiceName>, service: Option<&Spanned<Service>>) -> Named {
+fn named(name: &Spanned<ServiceName>, service: Option<&Spanned<Service>>, faults: &Faults) -> Named {
     let end = service.map_or(name.span.end, |service| service.span.end.max(name.span.end));
+    let span = Span { start: name.span.start, end };
     Named {
         name: name.0.clone(),
         name_span: name.span,
         service: service.map(|service| service.value.clone()).unwrap_or_default(),
-        span: Span { start: name.span.start, end },
+        span,
+        damaged: service.is_none() || faults.touch(span),
     }
 }
 

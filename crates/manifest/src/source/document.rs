@@ -18,6 +18,7 @@ use crate::model::{ControlVerb, Kind, Logs, Policy};
 
 record! {
     /// What an enclave runs, who may reach it and what confines it.
+    #[schemars(extend("not" = { "required": ["service", "services"] }))]
     struct Document: "a manifest", may_be_empty = false {
         /// The version of this format: `1`.
         #[schemars(required)]
@@ -173,6 +174,7 @@ pub(super) enum ReadyWord {
 
 record! {
     /// What makes a service ready: one of these.
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
     struct ReadyProbe: "a readiness check", may_be_empty = false {
         /// It accepts connections on this TCP port.
         optional tcp: Port,
@@ -198,16 +200,17 @@ either! {
 record! {
     /// An HTTP check.
     struct HttpRequest: "an HTTP check", may_be_empty = false {
-        /// The port.
+        /// The port that is asked.
         #[schemars(required)]
         required port: Port,
-        /// The path. Default: `/`.
+        /// The path that is asked for. Default: `/`.
         optional path: HttpPath,
     }
 }
 
 record! {
     /// How a service is checked once it is ready: one of `tcp`, `http` and `watchdog`, and its timing.
+    #[schemars(extend("oneOf" = [{ "required": ["tcp"] }, { "required": ["http"] }, { "required": ["watchdog"] }]))]
     struct Live: "a liveness check", may_be_empty = false {
         /// It accepts connections on this TCP port.
         optional tcp: Port,
@@ -241,7 +244,7 @@ record! {
         optional policy: Policy,
         /// The pause before the first restart, from the exit on; it doubles with each. Default: `200ms`.
         optional delay: Duration,
-        /// The longest pause. Default: `30s`.
+        /// The longest pause there is. Default: `30s`.
         optional max_delay: Duration,
         /// The time of being ready after which pause and count start over. Default: `60s`.
         optional stable: Period,
@@ -277,7 +280,7 @@ either! {
 record! {
     /// A file.
     struct FileRule: "a file", may_be_empty = false {
-        /// The content.
+        /// What the file contains.
         #[schemars(required)]
         required content: Text,
         /// The permission bits. Default: `0444`.
@@ -359,7 +362,7 @@ impl<K: JsonSchema, V: JsonSchema + Read> JsonSchema for Map<K, V> {
             return json_schema!({
                 "type": "object",
                 "propertyNames": keys,
-                "additionalProperties": { "anyOf": [values, { "type": "null" }] },
+                "additionalProperties": { "oneOf": [values, { "type": "null" }] },
             });
         }
         json_schema!({ "type": "object", "propertyNames": keys, "additionalProperties": values })

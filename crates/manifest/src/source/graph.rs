@@ -20,6 +20,8 @@ pub(super) struct Named {
     pub(super) service: Service,
     /// Where everything about it stands.
     pub(super) span: Span,
+    /// Whether something in it could not be read: what follows from its absence is not worth a fault.
+    pub(super) damaged: bool,
 }
 
 impl Named {

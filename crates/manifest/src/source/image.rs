@@ -11,6 +11,15 @@ use serde::{Deserialize, Deserializer};
 /// The most symbolic links followed for one path, as in Linux (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 
+/// Folders that every service has of its own, whatever the image has there.
+pub(super) const OWN_FOLDERS: [&str; 5] = ["/dev", "/dev/shm", "/proc", "/sys", "/tmp"];
+
+/// The folder that hides an image's path from its services, if one does.
+pub(super) fn hidden_by(path: &str) -> Option<&'static str> {
+    let below = |folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+    OWN_FOLDERS.into_iter().find(|folder| below(folder))
+}
+
 /// Where a program runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Arch {

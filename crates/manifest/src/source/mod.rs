@@ -7,12 +7,13 @@
 //! | text → tree with places | [`tree`] |
 //! | tree → typed fields | [`read`], [`document`], [`units`], [`names`], [`signal`] |
 //! | what must hold between fields | [`check`], [`graph`] |
-//! | with an image: users, programs, paths, defaults | [`resolve`], [`translate`], [`accounts`], [`program`], [`image`], [`defaults`] |
+//! | with an image: users, programs, paths, defaults | [`resolve`], [`command`], [`translate`], [`accounts`], [`program`], [`image`], [`defaults`] |
 //! | faults, for people and for programs | [`fault`], [`render`], [`lines`], [`hint`], [`foreign`] |
 //! | the schema that editors use | [`schema`] |
 
 mod accounts;
 mod check;
+mod command;
 mod defaults;
 mod document;
 mod fault;

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use super::hint;
 use super::read::{FromScalar, Wrong};
 use super::tree::Scalar;
+use crate::model;
 
 /// The longest service name in bytes, as the wire has it (`cloister_wire::logs::MAX_NAME`).
 const MAX_NAME: usize = 63;
@@ -17,7 +18,7 @@ const MAX_NAME: usize = 63;
 const MAX_PATH: usize = 4095;
 
 /// Capabilities by number (`linux/capability.h`, Linux 6.12), without `CAP_`.
-pub(super) const CAPABILITIES: [&str; 41] = [
+const CAPABILITIES: [&str; 41] = [
     "chown",
     "dac_override",
     "dac_read_search",
@@ -135,27 +136,40 @@ name!(
     { "type": "string", "pattern": "^[^=\\u0000]+$" }
 );
 
-name!(
-    /// A capability, small letters, without `CAP_`.
-    Capability,
-    {
-        "type": "string",
-        "pattern": "^(?i:cap_)?[A-Za-z_]+$",
-        "description": "A capability as in capabilities(7), with or without `CAP_`: `net_bind_service`.",
-        "examples": ["net_bind_service"],
-    }
-);
+/// A capability, small letters, without `CAP_`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Capability(pub(super) String);
 
-name!(
-    /// The name of a system call.
-    Syscall,
-    {
-        "type": "string",
-        "pattern": "^[a-z0-9_]+$",
-        "description": "A system call as in syscalls(2): `io_uring_setup`.",
-        "examples": ["io_uring_setup"],
+impl JsonSchema for Capability {
+    fn schema_name() -> Cow<'static, str> {
+        "Capability".into()
     }
-);
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "anyOf": [{ "enum": CAPABILITIES.as_slice() }, { "pattern": "^([Cc][Aa][Pp]_)?[A-Za-z_]+$" }],
+            "description": "A capability as in capabilities(7), with or without `CAP_`: `net_bind_service`.",
+        })
+    }
+}
+
+/// A system call that the default filter refuses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Syscall(pub(super) String);
+
+impl JsonSchema for Syscall {
+    fn schema_name() -> Cow<'static, str> {
+        "Syscall".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "enum": model::REFUSED_SYSCALLS.as_slice(),
+            "description": "A system call that the default filter refuses.",
+        })
+    }
+}
 
 impl FromScalar for ServiceName {
     const WANTED: &'static str = "a name such as `web` or `db-1`";
@@ -290,16 +304,15 @@ impl FromScalar for Capability {
 }
 
 impl FromScalar for Syscall {
-    const WANTED: &'static str = "the name of a system call";
+    const WANTED: &'static str = "a system call that the default filter refuses";
 
     fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
         let text = &scalar.text;
-        // The longest name in Linux 6.12 has 23 letters (`landlock_create_ruleset`).
-        let shape = !text.is_empty() && text.len() <= 32;
-        if shape && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_')) {
+        if model::REFUSED_SYSCALLS.contains(&text.as_str()) {
             return Ok(Self(text.clone()));
         }
-        Err(Wrong::why("see syscalls(2)"))
+        let hint = hint::did_you_mean(text, model::REFUSED_SYSCALLS);
+        Err(Wrong { why: "what is not refused need not be allowed".into(), hint })
     }
 }
 

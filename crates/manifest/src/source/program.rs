@@ -5,7 +5,7 @@
 //! as root.
 
 use super::accounts::Identity;
-use super::image::{Arch, Entry, EntryKind, Found, Image, find};
+use super::image::{Arch, Entry, EntryKind, Found, Image, find, hidden_by};
 
 /// Bytes read of a program: its ELF header and program headers, or its first line. The kernel itself reads 256.
 const HEAD: usize = 4096;
@@ -88,6 +88,10 @@ fn check(image: &Image<'_>, setting: Setting<'_>, path: &str, depth: usize) -> R
         Ok(found) => found,
         Err(missing) => return refuse(format!("`{path}` cannot be run: {}", missing.why(path)), None),
     };
+    if let Some(folder) = hidden_by(&format!("/{}", found.path)) {
+        let what = format!("`{path}` is not there inside: every service has a `{folder}` of its own");
+        return refuse(what, Some("put it elsewhere in the image"));
+    }
     match found.entry.kind {
         EntryKind::File => {}
         EntryKind::Directory => return refuse(format!("`{path}` is a directory"), None),

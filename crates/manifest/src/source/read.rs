@@ -237,9 +237,9 @@ macro_rules! record {
     ($(#[$meta:meta])* struct $name:ident: $what:literal, may_be_empty = $empty:literal {
         $($(#[$field_meta:meta])* $mode:ident $field:ident: $type:ty,)*
     }) => {
-        $(#[$meta])*
         #[derive(Clone, Debug, Default, PartialEq, Eq, schemars::JsonSchema)]
         #[schemars(deny_unknown_fields)]
+        $(#[$meta])*
         pub(super) struct $name {
             $($(#[$field_meta])* pub(super) $field: Option<$crate::source::read::Spanned<$type>>,)*
         }

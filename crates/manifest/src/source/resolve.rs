@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 use super::accounts::{Accounts, Identity, Unknown};
 use super::check::{Plan, Route};
+use super::command;
 use super::defaults;
-use super::document::{ControlEntry, FileEntry, Service};
+use super::document::{ControlEntry, FileEntry};
 use super::fault::{Fault, Faults, Kind, Span};
 use super::graph::Named;
 use super::hint;
-use super::image::{EntryKind, Image, find};
-use super::program::{self, Setting};
+use super::image::{EntryKind, Image, OWN_FOLDERS, find, hidden_by};
 use super::read::Spanned;
 use super::signal::Signal;
 use super::translate::{self, kind, millis};
@@ -24,7 +24,7 @@ pub(super) fn resolve(plan: &Plan, image: &Image<'_>, faults: &mut Faults) -> Ma
     let accounts = Accounts::read(image.root);
     let ingress = plan.ingress.clone().unwrap_or_else(|| exposed(plan, image));
     let scope = Scope { plan, image, accounts: &accounts };
-    check_commands(plan, faults);
+    command::check_repeats(plan, faults);
     let services: Vec<_> = plan.services.iter().map(|named| scope.service(named, faults)).collect();
     let document = &plan.document;
     Manifest {
@@ -41,9 +41,9 @@ pub(super) fn resolve(plan: &Plan, image: &Image<'_>, faults: &mut Faults) -> Ma
 
 /// Everything a service is resolved against.
 #[derive(Clone, Copy)]
-struct Scope<'a> {
+pub(super) struct Scope<'a> {
     plan: &'a Plan,
-    image: &'a Image<'a>,
+    pub(super) image: &'a Image<'a>,
     accounts: &'a Accounts,
 }
 
@@ -129,44 +129,19 @@ impl Scope<'_> {
         groups
     }
 
-    /// The image's variables, then the manifest's, then the two that programs cannot do without.
-    fn environment(
-        &self,
-        named: &Named,
-        identity: Option<&Identity>,
-        faults: &mut Faults,
-    ) -> BTreeMap<String, String> {
-        let mut env = BTreeMap::new();
-        for variable in &self.image.config.env {
-            match variable.split_once('=') {
-                Some((name, value)) if !name.is_empty() && !variable.contains('\0') => {
-                    env.insert(name.to_owned(), value.to_owned());
-                }
-                _ => faults.push(
-                    Fault::new(
-                        Kind::Image,
-                        named.name_span,
-                        format!("the image's variable `{variable}` is not one"),
-                    )
-                    .label("it must have the form NAME=value"),
-                ),
-            }
-        }
-        for (name, value) in named.service.env.iter().flat_map(|map| map.0.iter()) {
-            env.extend(value.as_ref().map(|value| (name.0.clone(), value.0.clone())));
-        }
-        env.entry("PATH".to_owned()).or_insert_with(|| defaults::SEARCH_PATH.to_owned());
-        env.entry("HOME".to_owned())
-            .or_insert_with(|| identity.map_or("/", |identity| &identity.home).to_owned());
-        env
-    }
-
     fn working_dir(&self, named: &Named, faults: &mut Faults) -> String {
         let (path, at) = match &named.service.working_dir {
             Some(path) => (path.0.clone(), path.span),
             None => (absolute(&self.image.config.working_dir), named.name_span),
         };
+        if OWN_FOLDERS.contains(&path.as_str()) {
+            return path;
+        }
         let fault = match find(self.image.root, &path) {
+            Ok(_) if hidden_by(&path).is_some() => {
+                Fault::new(Kind::Image, at, format!("the working directory `{path}` is not there inside"))
+                    .label(format!("every service has a `{}` of its own", hidden_by(&path).unwrap_or("/")))
+            }
             Ok(found) if found.entry.kind == EntryKind::Directory => return path,
             Ok(_) => {
                 Fault::new(Kind::Image, at, format!("the working directory `{path}` is not a directory"))
@@ -178,54 +153,6 @@ impl Scope<'_> {
         };
         faults.push(fault.hint("create it in the image, or name another in `working_dir`"));
         path
-    }
-
-    /// The command line: the entrypoint's place is taken by `command`, the command's by `args`.
-    fn argv(
-        &self,
-        named: &Named,
-        identity: Option<&Identity>,
-        env: &BTreeMap<String, String>,
-        cwd: &str,
-        faults: &mut Faults,
-    ) -> Vec<String> {
-        let config = self.image.config;
-        let texts =
-            |list: &Vec<Spanned<super::units::Text>>| list.iter().map(|text| text.0.clone()).collect();
-        let command = named.service.command.as_ref();
-        let mut argv: Vec<String> =
-            command.map_or_else(|| config.entrypoint.clone(), |list| texts(&list.value));
-        match &named.service.args {
-            Some(list) => argv.extend::<Vec<String>>(texts(&list.value)),
-            None if command.is_none() => argv.extend(config.cmd.iter().cloned()),
-            None => {}
-        }
-        if faults.touch(named.span) {
-            return argv;
-        }
-        let at =
-            command.map_or(named.name_span, |list| list.value.first().map_or(list.span, |text| text.span));
-        let Some(program) = argv.first_mut() else {
-            let fault = Fault::new(
-                Kind::Image,
-                at,
-                format!("service `{}` has no command, and the image none", named.name),
-            );
-            faults.push(fault.hint("write `command: [program, argument]`"));
-            return argv;
-        };
-        let Some(identity) = identity else { return argv };
-        let search_path = env.get("PATH").map_or("", String::as_str);
-        let setting = Setting { identity, overrides: overrides(&named.service), cwd, search_path };
-        match program::locate(self.image, setting, program) {
-            Ok(path) => *program = path,
-            Err(refusal) => faults.push(
-                Fault::new(Kind::Image, at, refusal.what)
-                    .label(if command.is_none() { "its command is the image's" } else { "" })
-                    .maybe_hint(one_text(program).or(refusal.hint)),
-            ),
-        }
-        argv
     }
 
     /// What the manifest says; else a connection to what clients will connect to, where it says what that is.
@@ -314,30 +241,6 @@ impl Scope<'_> {
         local_uids.dedup();
         model::Control { host: verbs, local_uids }
     }
-}
-
-/// Two services that both run the image's own command would be the same program twice.
-fn check_commands(plan: &Plan, faults: &mut Faults) {
-    let mut same = plan.services.iter().filter(|named| {
-        let service = &named.service;
-        service.command.is_none() && service.args.is_none() && !faults.touch(named.span)
-    });
-    let (Some(first), Some(second)) = (same.next(), same.next()) else { return };
-    let (first, second) = if first.name_span < second.name_span { (first, second) } else { (second, first) };
-    let what = format!("`{}` and `{}` would both run the image's own command", first.name, second.name);
-    let fault = Fault::new(Kind::Conflict, second.name_span, what).related(first.name_span, "the other");
-    faults.push(fault.hint("give one of them a `command`"));
-}
-
-/// Whether its capabilities let a service pass by permission bits (`capabilities(7)`).
-fn overrides(service: &Service) -> bool {
-    let list = service.capabilities.iter().flat_map(|list| list.value.iter());
-    list.into_iter().any(|capability| capability.0 == "dac_override")
-}
-
-/// The hint for a command line that was written as one text.
-fn one_text(program: &str) -> Option<String> {
-    program.contains(char::is_whitespace).then(|| hint::as_list(program))
 }
 
 /// An image's working directory as an absolute path.

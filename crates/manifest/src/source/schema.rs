@@ -9,25 +9,30 @@ use serde_json::Value;
 
 use super::document::Document;
 
-/// Where the schema is published: `# yaml-language-server: $schema=…` may name it, or a copy of it.
-const ID: &str = "https://cloister.dev/schema/manifest-1.json";
+/// The schema's name; where it lies is for whoever uses it to say.
+const ID: &str = "urn:cloister:manifest:1";
 
 /// The schema, JSON Schema draft 2020-12.
 #[must_use]
 pub fn schema() -> Value {
     let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Document>();
-    RecursiveTransform(without_null).transform(&mut schema);
+    RecursiveTransform(tidy).transform(&mut schema);
     schema.insert("title".to_owned(), "Cloister manifest".into());
     schema.insert("$id".to_owned(), ID.into());
     schema.to_value()
 }
 
+fn tidy(schema: &mut Schema) {
+    without_null(schema);
+    // Line breaks of the source are none of an editor's.
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        *text = text.replace('\n', " ");
+    }
+}
+
 /// A field that may be left out is not one that may be null.
 fn without_null(schema: &mut Schema) {
     let Some(object) = schema.as_object_mut() else { return };
-    if object.get("additionalProperties").is_some_and(|values| values.get("anyOf").is_some()) {
-        return;
-    }
     if let Some(Value::Array(types)) = object.get_mut("type") {
         types.retain(|name| name != "null");
         if let [only] = types.as_slice() {

@@ -53,6 +53,7 @@ unit!(
     Duration(u64),
     {
         "type": "string",
+        "minLength": 2,
         "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$",
         "description": "A duration: `250ms`, `10s`, `5m`, `1h`, or together as in `1m30s`; at most `24h`.",
         "examples": ["10s", "1m30s"],
@@ -64,6 +65,7 @@ unit!(
     Period(u64),
     {
         "type": "string",
+        "minLength": 2,
         "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$",
         "description": "A duration over zero: `250ms`, `10s`, `5m`, `1h`, or together as in `1m30s`; at most `24h`.",
         "examples": ["10s", "1m30s"],

@@ -16,15 +16,7 @@ use super::*;
 const LONG: Duration = Duration::from_hours(1);
 
 fn options(framing: Framing) -> Options {
-    Options {
-        framing,
-        closes_last: false,
-        lead_in: Vec::new(),
-        lead_out: Vec::new(),
-        early: Vec::new(),
-        idle: LONG,
-        first_byte: LONG,
-    }
+    Options { idle: LONG, first_byte: LONG, ..Options::new(framing) }
 }
 
 /// Two ends of a boundary: one for a relay.
@@ -256,4 +248,20 @@ async fn a_relay_at_rest_holds_no_pipe_and_little_memory() {
     let (near, _far) = boundary();
     let waiting = relay(&near, &near, &path.works, options(Framing::Chunked));
     assert!(size_of_val(&waiting) < 1024, "{} bytes a relay", size_of_val(&waiting));
+}
+
+#[tokio::test]
+async fn a_line_is_read_and_nothing_behind_it() {
+    let (near, far) = boundary();
+    let mut far = UnixStream::from_std(far).unwrap();
+    let line = tokio::spawn(async move { (near.recv_line(16).await, near) });
+    for piece in ["OK ", "107", "\nbytes"] {
+        far.write_all(piece.as_bytes()).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let (line, near) = line.await.unwrap();
+    assert_eq!(line.unwrap(), b"OK 107\n");
+    assert_eq!(near.recv_some(64).await.unwrap(), b"bytes");
+    far.write_all(b"sixteen bytes, no newline").await.unwrap();
+    assert_eq!(near.recv_line(16).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
 }

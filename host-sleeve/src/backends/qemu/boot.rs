@@ -76,6 +76,11 @@ impl Nameless {
         Ok(Self { fd: file.into() })
     }
 
+    /// A file that is open, as if it had no name.
+    pub(crate) fn from_file(file: File) -> Self {
+        Self { fd: file.into() }
+    }
+
     /// The path under which a child that keeps the descriptor opens it.
     pub(crate) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))

@@ -4,7 +4,7 @@
 //! sleeve. KVM is used when it has proved itself, else the CPUs are translated, and the record says which and why.
 
 mod argv;
-mod boot;
+pub(crate) mod boot;
 mod children;
 pub(crate) mod kvm;
 mod listening;
@@ -17,6 +17,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloister_sys::tsc::Meter;
 use serde::{Deserialize, Serialize};
 use tokio::time::{self, Instant};
 
@@ -102,7 +103,7 @@ pub(crate) fn find() -> Result<Found> {
 }
 
 /// How vsock can be made here: by the kernel, else by the vhost-user device, whose file is the answer.
-fn find_vsock() -> Result<Option<PathBuf>> {
+pub(crate) fn find_vsock() -> Result<Option<PathBuf>> {
     if fs::File::options().read(true).write(true).open(VSOCK_DEVICE).is_ok() {
         return Ok(None);
     }
@@ -132,6 +133,7 @@ impl Backend for Qemu {
 
     fn deploy<'a>(&'a self, plan: &'a Plan, folder: &'a Folder) -> Pending<'a, Result<Box<dyn Deployment>>> {
         Box::pin(async move {
+            let clock = Meter::start();
             let qemu = find()?;
             let vsock = find_vsock()?;
             let boot = Boot::prepare(&plan.artifact).await?;
@@ -151,7 +153,7 @@ impl Backend for Qemu {
                 memory: plan.memory,
                 kernel: &boot.kernel.path(),
                 initrd: &boot.ramdisks.path(),
-                cmdline: &plan.cmdline,
+                cmdline: &cmdline(&plan.cmdline, accel, clock.khz()),
             };
             let argv = argv::argv(&spec);
             let kind = kind(&spec);
@@ -161,9 +163,20 @@ impl Backend for Qemu {
                 Some(_) => Arc::new(Hybrid::new(folder.socket(VSOCK_SOCKET))),
                 None => Arc::new(Kernel::new(cid)),
             };
-            Ok(Box::new(Running { qemu: running, vsock: vsock_device, qmp, transport, cid, kind, why })
-                as Box<_>)
+            let running = Running { qemu: running, vsock: vsock_device, qmp, transport, cid, kind, why };
+            let deployment: Box<dyn Deployment> = Box::new(running);
+            Ok(deployment)
         })
+    }
+}
+
+/// The measured command line, and under translation the counter's speed: the guest's counter is then the host's, and its
+/// kernel cannot measure it against an emulated timer on a busy machine. Without it the guest falls back to a clock of
+/// 4 ms ticks.
+fn cmdline(measured: &str, accel: Accel, tsc_khz: Option<u32>) -> String {
+    match (accel, tsc_khz) {
+        (Accel::Tcg, Some(khz)) => format!("{measured} tsc_early_khz={khz}"),
+        _ => measured.to_owned(),
     }
 }
 
@@ -236,7 +249,8 @@ impl Deployment for Running {
     }
 
     fn console(&mut self) -> Option<Console> {
-        self.qemu.stdout().map(|stdout| Box::new(stdout) as Console)
+        let stdout: Console = Box::new(self.qemu.stdout()?);
+        Some(stdout)
     }
 
     fn ended(&mut self) -> Pending<'_, Ending> {
@@ -286,5 +300,12 @@ mod tests {
     fn a_cid_is_neither_reserved_nor_one_that_people_choose() {
         assert!(free_cid() > 0xffff);
         assert!(free_cid() < u32::MAX - 1);
+    }
+
+    #[test]
+    fn only_a_translated_guest_is_told_how_fast_its_counter_runs() {
+        assert_eq!(cmdline("quiet", Accel::Tcg, Some(2_400_000)), "quiet tsc_early_khz=2400000");
+        assert_eq!(cmdline("quiet", Accel::Tcg, None), "quiet");
+        assert_eq!(cmdline("quiet", Accel::Kvm, Some(2_400_000)), "quiet");
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use cloister_wire::control::{Cause, IngressCounters};
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits { ready: Duration::from_secs(60), run: None, stop: Duration::from_secs(10) };
+const LIMITS: Limits = Limits { ready: Duration::from_mins(1), run: None, stop: Duration::from_secs(10) };
 
 fn status(seq: u64, state: State) -> Event {
     Event::Status(Box::new(Status {

@@ -30,6 +30,8 @@ pub(super) fn files() -> Files {
         .file("/opt/node.js", 0o755, "#!/usr/bin/env node\n")
         .file("/opt/text", 0o755, "hello")
         .directory("/var/lib/data")
+        .directory("/tmp/work")
+        .file("/tmp/tool", 0o755, "#!/bin/sh\n")
         .file("/locked/tool", 0o755, "#!/bin/sh\n")
         .chmod("/locked", 0o700)
 }

@@ -3,3 +3,4 @@
 mod build;
 mod golden;
 mod properties;
+mod schema;

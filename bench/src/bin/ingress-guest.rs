@@ -1,0 +1,122 @@
+//! The guest half of the ingress benchmark: PID 1, the service, and each relay in a process of its own.
+//!
+//! Its law: nothing runs here but what is measured.
+
+use std::fs;
+use std::io::{self, Write};
+use std::process::{Child, Command, ExitCode};
+
+use cloister_bench::{ports, service};
+use cloister_manifest::model;
+use cloister_relay::{Listener, Stream};
+use cloister_supervisor::ingress::Ingress;
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+
+/// Where this program is in the guest.
+const SELF: &str = "/init";
+
+/// Where socat is, if it came along.
+const SOCAT: &str = "/usr/bin/socat";
+
+fn main() -> ExitCode {
+    let role = std::env::args().nth(1).unwrap_or_default();
+    let done = match role.as_str() {
+        "service" => run(serve()),
+        "cloister" => run(cloister()),
+        "copy" => run(copy()),
+        _ => init(),
+    };
+    if let Err(error) = done {
+        writeln!(io::stderr(), "{role}: {error}").unwrap_or_default();
+    }
+    ExitCode::FAILURE
+}
+
+fn run(work: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    runtime()?.block_on(work)
+}
+
+/// The runtime of the supervisor: one thread.
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// PID 1: the least that lets the others run.
+fn init() -> io::Result<()> {
+    for (kind, at) in [("proc", "/proc"), ("devtmpfs", "/dev")] {
+        rustix::mount::mount(kind, at, kind, rustix::mount::MountFlags::empty(), None)?;
+    }
+    cloister_sys::net::loopback_up()?;
+    let mut programs = Vec::new();
+    for role in ["service", "cloister", "copy"] {
+        programs.push((role, Command::new(SELF).arg(role).spawn()?));
+    }
+    if fs::exists(SOCAT)? {
+        let listen = format!("VSOCK-LISTEN:{},fork,reuseaddr,backlog=128", ports::SOCAT);
+        let connect = format!("TCP:127.0.0.1:{},nodelay", ports::SERVICE);
+        programs.push(("socat", Command::new(SOCAT).args([listen, connect]).spawn()?));
+    }
+    run(tell_memory(&programs))
+}
+
+/// Answers every connection with a line for each program: its name and its resident bytes.
+async fn tell_memory(programs: &[(&str, Child)]) -> io::Result<()> {
+    let listener = Listener::vsock(ports::MEMORY)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        for (role, child) in programs {
+            let line = format!("{role} {}\n", resident(child.id())?);
+            stream.send_all(line.as_bytes()).await?;
+        }
+        stream.send_all(b"\n").await?;
+        // The host closes when it has read.
+        drop(stream.recv(&mut [0]).await);
+    }
+}
+
+/// `Private_Dirty` of a process in bytes: what it alone has written to.
+fn resident(pid: u32) -> io::Result<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap_or_default();
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().map_err(io::Error::other)?;
+    Ok(kilobytes.saturating_mul(1024))
+}
+
+/// The service: on TCP for the relays, on vsock for the raw path.
+async fn serve() -> io::Result<()> {
+    let tcp = Listener::tcp(([127, 0, 0, 1], ports::SERVICE).into())?;
+    let raw = Listener::vsock(ports::RAW)?;
+    tokio::join!(service::serve(tcp), service::serve(raw));
+    Ok(())
+}
+
+/// The supervisor's ingress.
+async fn cloister() -> io::Result<()> {
+    let table = [model::Ingress {
+        port: ports::INGRESS,
+        service: "bench".to_owned(),
+        target: ports::SERVICE,
+        proxy_protocol: false,
+    }];
+    let report = Box::new(|line: String| writeln!(io::stderr(), "{line}").unwrap_or_default());
+    let listener = Listener::vsock(cloister_wire::ports::INGRESS)?;
+    match Ingress::new(&table, report).serve(listener).await {}
+}
+
+/// A relay as it is mostly written: `copy_bidirectional` with its buffers of 8 KiB.
+async fn copy() -> io::Result<()> {
+    let listener = Listener::vsock(ports::COPY)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        // A connection that breaks ends alone.
+        drop(tokio::spawn(async move { drop(copy_one(stream).await) }));
+    }
+}
+
+async fn copy_one(mut stream: Stream) -> io::Result<()> {
+    let mut service = TcpStream::connect(("127.0.0.1", ports::SERVICE)).await?;
+    service.set_nodelay(true)?;
+    tokio::io::copy_bidirectional(&mut stream, &mut service).await?;
+    Ok(())
+}

@@ -1,0 +1,246 @@
+//! The ingress benchmark: one client, one service, every path between them in turns.
+//!
+//! `ingress KERNEL CMDLINE GUEST VSOCK [--rounds N] [--quick]` prints Markdown tables.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::thread;
+
+use cloister_bench::client::{self, LIMIT, Route};
+use cloister_bench::figures::{median, quantile, table};
+use cloister_bench::machine::{Machine, Parts};
+use cloister_bench::ports;
+use cloister_relay::{Listener, Options, Stream, Works, relay};
+use cloister_wire::frame;
+use cloister_wire::hello::VERSION;
+use cloister_wire::ingress::{Framing, HEADER_LIMIT, Header};
+use tokio::runtime::Builder;
+
+/// Bytes of one bulk transfer: a few tenths of a second.
+const BULK: u64 = 32_000_000;
+
+/// Round trips of one sample.
+const TRIPS: u32 = 500;
+
+/// Connections of one sample.
+const CONNECTIONS: u32 = 320;
+
+/// Connections made side by side in the parallel sample.
+const SIDE_BY_SIDE: u32 = 16;
+
+/// Idle connections for the memory figure.
+const IDLE: u32 = 400;
+
+fn main() -> ExitCode {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    match runtime.and_then(|runtime| runtime.block_on(measure())) {
+        Ok(text) => {
+            write!(io::stdout(), "{text}").unwrap_or_default();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say(&format!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say(line: &str) {
+    writeln!(io::stderr(), "ingress: {line}").unwrap_or_default();
+}
+
+/// A path and what was measured on it.
+struct Measured {
+    name: &'static str,
+    route: Route,
+    up: Vec<f64>,
+    down: Vec<f64>,
+    trips: Vec<f64>,
+    one: Vec<f64>,
+    many: Vec<f64>,
+    idle: Option<f64>,
+}
+
+async fn measure() -> io::Result<String> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let word = |at: usize| {
+        words.get(at).cloned().ok_or_else(|| io::Error::other("KERNEL CMDLINE GUEST VSOCK ROUNDS CPUS"))
+    };
+    let rounds: u32 = word(4)?.parse().map_err(io::Error::other)?;
+    let parts = Parts {
+        kernel: word(0)?.into(),
+        cmdline: word(1)?,
+        init: word(2)?.into(),
+        vsock: word(3)?.into(),
+        files: socat(),
+        cpus: word(5)?.parse().map_err(io::Error::other)?,
+    };
+    let machine = Machine::boot(&parts)?;
+    let mut paths = paths(&machine, !parts.files.is_empty())?;
+    for path in &paths {
+        if let Route::Vsock(_, port) | Route::Ingress(_, port) = &path.route {
+            machine.answers(*port).await?;
+        }
+    }
+    for round in 0..rounds {
+        for path in &mut paths {
+            say(&format!("round {} of {rounds}: {}", round.saturating_add(1), path.name));
+            if let Err(error) =
+                tokio::time::timeout(LIMIT, path.sample()).await.map_err(io::Error::from).flatten()
+            {
+                return Err(io::Error::other(format!("{}: {error}\n{}", path.name, machine.console())));
+            }
+        }
+    }
+    for path in &mut paths {
+        path.idle = idle(&machine, path).await?;
+    }
+    Ok(report(&paths))
+}
+
+fn paths(machine: &Machine, with_socat: bool) -> io::Result<Vec<Measured>> {
+    let socket = machine.vsock();
+    let vsock = |port| Route::Vsock(socket.clone(), port);
+    let inside = Route::Ingress(socket.clone(), cloister_wire::ports::INGRESS);
+    let published = Route::Published(publish(&socket)?);
+    let mut paths = vec![
+        Measured::new("raw vsock, no relay", vsock(ports::RAW)),
+        Measured::new("Cloister, in the enclave", inside),
+        Measured::new("Cloister, host and enclave", published),
+        Measured::new("Tokio copy, 8 KiB", vsock(ports::COPY)),
+    ];
+    if with_socat {
+        paths.push(Measured::new("socat", vsock(ports::SOCAT)));
+    }
+    Ok(paths)
+}
+
+impl Measured {
+    const fn new(name: &'static str, route: Route) -> Self {
+        Self {
+            name,
+            route,
+            up: Vec::new(),
+            down: Vec::new(),
+            trips: Vec::new(),
+            one: Vec::new(),
+            many: Vec::new(),
+            idle: None,
+        }
+    }
+
+    async fn sample(&mut self) -> io::Result<()> {
+        self.up.push(self.route.upload(BULK).await?);
+        self.down.push(self.route.download(BULK).await?);
+        self.trips.extend(self.route.round_trips(TRIPS).await?);
+        self.one.push(self.route.connections(CONNECTIONS, 1).await?);
+        self.many.push(self.route.connections(CONNECTIONS, SIDE_BY_SIDE).await?);
+        Ok(())
+    }
+
+    fn row(&self, raw: &Self) -> Vec<String> {
+        let of = |mine: f64, theirs: f64| format!("{mine:.0} ({:.2})", mine / theirs);
+        let trip = |percent| quantile(&self.trips, percent);
+        let ratio = trip(50) / quantile(&raw.trips, 50);
+        vec![
+            self.name.to_owned(),
+            of(median(&self.up), median(&raw.up)),
+            of(median(&self.down), median(&raw.down)),
+            format!("{:.3} ({ratio:.2})", trip(50)),
+            format!("{:.3}", trip(90)),
+            format!("{:.3}", trip(99)),
+            of(median(&self.one), median(&raw.one)),
+            of(median(&self.many), median(&raw.many)),
+            self.idle.map_or_else(String::new, |bytes| format!("{bytes:.0}")),
+        ]
+    }
+}
+
+fn report(paths: &[Measured]) -> String {
+    let head = [
+        "path",
+        "in, MB/s",
+        "out, MB/s",
+        "round trip p50, ms",
+        "p90",
+        "p99",
+        "connections/s, one by one",
+        "16 side by side",
+        "bytes per idle connection",
+    ];
+    let Some(raw) = paths.first() else { return String::new() };
+    table(&head, &paths.iter().map(|path| path.row(raw)).collect::<Vec<_>>())
+}
+
+/// Bytes that one idle connection costs the relay's process in the guest.
+async fn idle(machine: &Machine, path: &Measured) -> io::Result<Option<f64>> {
+    let role = match &path.route {
+        Route::Ingress(..) => "cloister",
+        Route::Vsock(_, ports::COPY) => "copy",
+        _ => return Ok(None),
+    };
+    let before = memory(machine, role).await?;
+    let mut open = Vec::new();
+    for _ in 0..IDLE {
+        open.push(path.route.open_echo().await?);
+    }
+    let after = memory(machine, role).await?;
+    Ok(Some((after - before) / f64::from(IDLE)))
+}
+
+async fn memory(machine: &Machine, role: &str) -> io::Result<f64> {
+    let stream = client::dial(&machine.vsock(), ports::MEMORY).await?;
+    let mut found = f64::NAN;
+    loop {
+        let line = String::from_utf8(stream.recv_line(64).await?).map_err(io::Error::other)?;
+        match line.trim().split_once(' ') {
+            Some((name, bytes)) if name == role => found = bytes.parse().map_err(io::Error::other)?,
+            Some(_) => {}
+            None => return Ok(found),
+        }
+    }
+}
+
+/// Publishes the ingress port as `host-sleeve` does, on a thread of its own.
+fn publish(socket: &Path) -> io::Result<std::net::SocketAddr> {
+    let (send, receive) = std::sync::mpsc::channel();
+    let socket = socket.to_owned();
+    thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let listener = Listener::tcp(([127, 0, 0, 1], 0).into())?;
+            if send.send(listener.tcp_address()).is_err() {
+                return Ok(());
+            }
+            let works = Arc::new(Works::new());
+            loop {
+                let (client, _) = listener.accept().await?;
+                let (socket, works) = (socket.clone(), Arc::clone(&works));
+                tokio::spawn(async move { drop(carry(client, &socket, &works).await) });
+            }
+            #[expect(unreachable_code, reason = "it names the type that `?` needs")]
+            io::Result::Ok(())
+        })
+    });
+    receive.recv().ok().flatten().ok_or_else(|| io::Error::other("nothing is published"))
+}
+
+async fn carry(client: Stream, socket: &Path, works: &Works) -> io::Result<()> {
+    let enclave = client::dial(socket, cloister_wire::ports::INGRESS).await?;
+    let framing = Framing::Chunked;
+    let header = Header { version: VERSION, port: ports::INGRESS, client: None, framing };
+    let lead_out = frame::encode(&header, HEADER_LIMIT).map_err(io::Error::other)?;
+    relay(&enclave, &client, works, Options { lead_out, ..Options::new(framing) }).await;
+    Ok(())
+}
+
+/// socat and its libraries, where this machine has them.
+fn socat() -> Vec<PathBuf> {
+    let program = PathBuf::from("/usr/bin/socat");
+    let Ok(listed) = Command::new("ldd").arg(&program).output() else { return Vec::new() };
+    let libraries = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let paths = libraries.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
+    if program.exists() { std::iter::once(program).chain(paths).collect() } else { Vec::new() }
+}

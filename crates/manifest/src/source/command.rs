@@ -1,0 +1,122 @@
+//! What a service runs: its command line and its environment.
+//!
+//! Its law: the program is an absolute path that was found and will start, so that nothing is looked up inside.
+
+use std::collections::BTreeMap;
+
+use super::accounts::Identity;
+use super::check::Plan;
+use super::defaults;
+use super::document::Service;
+use super::fault::{Fault, Faults, Kind};
+use super::graph::Named;
+use super::hint;
+use super::program::{self, Setting};
+use super::read::Spanned;
+use super::resolve::Scope;
+
+/// Two services that both run the image's own command would be the same program twice.
+pub(super) fn check_repeats(plan: &Plan, faults: &mut Faults) {
+    let mut same = plan.services.iter().filter(|named| {
+        let service = &named.service;
+        service.command.is_none() && service.args.is_none() && !named.damaged
+    });
+    let (Some(first), Some(second)) = (same.next(), same.next()) else { return };
+    let (first, second) = if first.name_span < second.name_span { (first, second) } else { (second, first) };
+    let what = format!("`{}` and `{}` would both run the image's own command", first.name, second.name);
+    let fault = Fault::new(Kind::Conflict, second.name_span, what).related(first.name_span, "the other");
+    faults.push(fault.hint("give one of them a `command`"));
+}
+
+impl Scope<'_> {
+    /// The image's variables, then the manifest's, then the two that programs cannot do without.
+    pub(super) fn environment(
+        &self,
+        named: &Named,
+        identity: Option<&Identity>,
+        faults: &mut Faults,
+    ) -> BTreeMap<String, String> {
+        let mut env = BTreeMap::new();
+        for variable in &self.image.config.env {
+            match variable.split_once('=') {
+                Some((name, value)) if !name.is_empty() && !variable.contains('\0') => {
+                    env.insert(name.to_owned(), value.to_owned());
+                }
+                _ => faults.push(
+                    Fault::new(
+                        Kind::Image,
+                        named.name_span,
+                        format!("the image's variable `{variable}` is not one"),
+                    )
+                    .label("it must have the form NAME=value"),
+                ),
+            }
+        }
+        for (name, value) in named.service.env.iter().flat_map(|map| map.0.iter()) {
+            env.extend(value.as_ref().map(|value| (name.0.clone(), value.0.clone())));
+        }
+        env.entry("PATH".to_owned()).or_insert_with(|| defaults::SEARCH_PATH.to_owned());
+        env.entry("HOME".to_owned())
+            .or_insert_with(|| identity.map_or("/", |identity| &identity.home).to_owned());
+        env
+    }
+
+    /// The command line: the entrypoint's place is taken by `command`, the command's by `args`.
+    pub(super) fn argv(
+        &self,
+        named: &Named,
+        identity: Option<&Identity>,
+        env: &BTreeMap<String, String>,
+        cwd: &str,
+        faults: &mut Faults,
+    ) -> Vec<String> {
+        let config = self.image.config;
+        let texts =
+            |list: &Vec<Spanned<super::units::Text>>| list.iter().map(|text| text.0.clone()).collect();
+        let command = named.service.command.as_ref();
+        let mut argv: Vec<String> =
+            command.map_or_else(|| config.entrypoint.clone(), |list| texts(&list.value));
+        match &named.service.args {
+            Some(list) => argv.extend::<Vec<String>>(texts(&list.value)),
+            None if command.is_none() => argv.extend(config.cmd.iter().cloned()),
+            None => {}
+        }
+        if named.damaged || command.is_some_and(|list| list.value.is_empty()) {
+            return argv;
+        }
+        let at =
+            command.map_or(named.name_span, |list| list.value.first().map_or(list.span, |text| text.span));
+        let Some(program) = argv.first_mut() else {
+            let fault = Fault::new(
+                Kind::Image,
+                at,
+                format!("service `{}` has no command, and the image none", named.name),
+            );
+            faults.push(fault.hint("write `command: [program, argument]`"));
+            return argv;
+        };
+        let Some(identity) = identity else { return argv };
+        let search_path = env.get("PATH").map_or("", String::as_str);
+        let setting = Setting { identity, overrides: overrides(&named.service), cwd, search_path };
+        match program::locate(self.image, setting, program) {
+            Ok(path) => *program = path,
+            Err(refusal) => faults.push(
+                Fault::new(Kind::Image, at, refusal.what)
+                    .label(if command.is_none() { "its command is the image's" } else { "" })
+                    .maybe_hint(one_text(program).or(refusal.hint)),
+            ),
+        }
+        argv
+    }
+}
+
+/// Whether its capabilities let a service pass by permission bits (`capabilities(7)`).
+fn overrides(service: &Service) -> bool {
+    let list = service.capabilities.iter().flat_map(|list| list.value.iter());
+    list.into_iter().any(|capability| capability.0 == "dac_override")
+}
+
+/// The hint for a command line that was written as one text.
+fn one_text(program: &str) -> Option<String> {
+    program.contains(char::is_whitespace).then(|| hint::as_list(program))
+}

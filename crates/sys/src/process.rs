@@ -1,0 +1,146 @@
+//! A process of its own: forked into its cgroup, given its descriptors, turned into a program.
+//!
+//! Its law: what only a child about to exec may do hangs on [`Child`], which only [`fork_into`] makes. It leaves what
+//! happens between fork and exec to the caller.
+
+#![expect(unsafe_code, reason = "clone3, dup2 to a chosen number, execve and _exit have no safe wrapper")]
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString, c_char};
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use rustix::mount::MountPropagationFlags;
+use rustix::process::Pid;
+
+/// Which side of a fork this is.
+#[derive(Debug)]
+pub enum Fork {
+    /// The caller, and the process that was made.
+    Parent(Pid),
+    /// The process that was made.
+    Child(Child),
+}
+
+/// A process between fork and exec: its memory is a copy that will be thrown away.
+#[derive(Debug)]
+pub struct Child(());
+
+/// The whole of `struct clone_args` up to `cgroup` (`linux/sched.h`, `CLONE_ARGS_SIZE_VER2`).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// `CLONE_INTO_CGROUP` of `linux/sched.h`. A process that is moved later costs a grace period of the whole machine.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Forks a child that is a member of the cgroup v2 folder `cgroup` from its first instruction on.
+///
+/// Errors: `Unsupported` in a process with more than one thread, whose locks a copy could not let go of, or without
+/// `/proc`; `EBUSY` and `EOPNOTSUPP` when the folder is no cgroup for processes; `EAGAIN` over a limit of processes.
+pub fn fork_into(cgroup: impl AsFd) -> io::Result<Fork> {
+    if threads()? != 1 {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "only a process with one thread is forked"));
+    }
+    let args = CloneArgs {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: u64::try_from(libc::SIGCHLD).map_err(io::Error::other)?,
+        cgroup: u64::try_from(cgroup.as_fd().as_raw_fd()).map_err(io::Error::other)?,
+        ..CloneArgs::default()
+    };
+    // SAFETY: no memory is shared (no CLONE_VM) and there is one thread, so the child is a whole copy of this process.
+    // musl's cached thread id is the parent's in it; nothing before exec asks for that.
+    let made = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_ref(&args), size_of::<CloneArgs>()) };
+    if made < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    match i32::try_from(made).map_err(io::Error::other)? {
+        0 => Ok(Fork::Child(Child(()))),
+        pid => Pid::from_raw(pid).map(Fork::Parent).ok_or_else(|| io::ErrorKind::Other.into()),
+    }
+}
+
+impl Child {
+    /// Makes `fds` the descriptors 0, 1, 2, … of the program to come, and keeps `aside`, under another number, until exec.
+    ///
+    /// Whatever had those numbers is closed.
+    pub fn take_descriptors(&mut self, fds: &[OwnedFd], aside: OwnedFd) -> io::Result<OwnedFd> {
+        let floor = RawFd::try_from(fds.len()).map_err(io::Error::other)?;
+        let aside = rustix::io::fcntl_dupfd_cloexec(aside, floor)?;
+        let lifted: Vec<OwnedFd> =
+            fds.iter().map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, floor)).collect::<Result<_, _>>()?;
+        for (number, fd) in (0..floor).zip(&lifted) {
+            // SAFETY: this process is a copy on its way to exec: no owner of a replaced number acts again.
+            check(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
+        }
+        Ok(aside)
+    }
+
+    /// Gives this process its own view of mounts, changeable without a trace elsewhere, and of cgroups, with its own group
+    /// as their root.
+    ///
+    /// Errors: `EPERM` for a process that is not root.
+    pub fn leave_namespaces(&mut self) -> io::Result<()> {
+        // SAFETY: these two flags change what names mean, not which descriptors are open; there is one thread.
+        check(unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP) })?;
+        Ok(rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?)
+    }
+
+    /// Becomes `program`, or says why not.
+    pub fn exec(&self, program: &CStr, argv: &[CString], env: &[CString]) -> Result<Infallible, io::Error> {
+        let (argv, env) = (pointers(argv), pointers(env));
+        // SAFETY: the three are NUL-terminated strings and NULL-terminated lists that outlive the call.
+        unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+        Err(io::Error::last_os_error())
+    }
+
+    /// Ends without running anything of the parent's.
+    pub fn exit(self, code: u8) -> ! {
+        // SAFETY: no exit handler runs, so nothing of the parent's copy is used again.
+        unsafe { libc::_exit(i32::from(code)) }
+    }
+}
+
+/// How many threads this process has: each is a folder in `/proc/self/task`, which has two links of its own.
+fn threads() -> io::Result<u32> {
+    let (here, flags) = (rustix::fs::CWD, rustix::fs::AtFlags::empty());
+    let task = rustix::fs::statx(here, "/proc/self/task", flags, rustix::fs::StatxFlags::NLINK)?;
+    Ok(task.stx_nlink.saturating_sub(2))
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_threads_is_not_forked() {
+        let here = std::fs::File::open("/").unwrap();
+        let (hold, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || wait.recv());
+        assert_eq!(fork_into(&here).unwrap_err().kind(), io::ErrorKind::Unsupported);
+        drop(hold);
+        assert!(thread.join().unwrap().is_err());
+    }
+}

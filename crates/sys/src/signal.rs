@@ -1,0 +1,101 @@
+//! Signals as bytes to be read, instead of handlers that interrupt.
+//!
+//! Its law: no handler is ever installed. All signals are blocked and then read from a descriptor (signalfd(2)), so a
+//! signal is an event like any other.
+
+#![expect(unsafe_code, reason = "neither std nor rustix sets a signal mask or makes a signalfd")]
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+use libc::{c_int, sigset_t};
+
+/// Where blocked signals are read.
+#[derive(Debug)]
+pub struct Signals(OwnedFd);
+
+/// Bytes of one record (`struct signalfd_siginfo`, `linux/signalfd.h`); the number is its first field.
+const RECORD: usize = 128;
+
+impl Signals {
+    /// Blocks every signal and makes the descriptor they are read from.
+    pub fn take_all() -> io::Result<Self> {
+        let all = mask(libc::sigfillset)?;
+        set_mask(libc::SIG_SETMASK, &all)?;
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        // SAFETY: the mask is initialised and only read; -1 asks for a new descriptor.
+        let fd = check(unsafe { libc::signalfd(-1, &raw const all, flags) })?;
+        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// The next signal that arrived, by number, or `None`. Signals of one number that arrive together are one.
+    pub fn next(&self) -> io::Result<Option<u32>> {
+        let mut record = [0u8; RECORD];
+        match rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut record)) {
+            Ok(_) => Ok(record.first_chunk().map(|number| u32::from_ne_bytes(*number))),
+            Err(rustix::io::Errno::AGAIN) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Gives a process about to exec what a program expects: nothing blocked, and `SIGPIPE`, which Rust's runtime ignores,
+/// at its default.
+pub fn restore_defaults() -> io::Result<()> {
+    // SAFETY: the default disposition runs no code of ours.
+    if unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    set_mask(libc::SIG_SETMASK, &mask(libc::sigemptyset)?)
+}
+
+fn mask(fill: unsafe extern "C" fn(*mut sigset_t) -> c_int) -> io::Result<sigset_t> {
+    let mut set = MaybeUninit::<sigset_t>::zeroed();
+    // SAFETY: the pointer is to storage of a sigset_t, which both of these functions initialise.
+    check(unsafe { fill(set.as_mut_ptr()) })?;
+    // SAFETY: initialised just above, and zeroed before.
+    Ok(unsafe { set.assume_init() })
+}
+
+fn set_mask(how: c_int, set: &sigset_t) -> io::Result<()> {
+    // SAFETY: the mask is initialised and only read; the old one is not asked for.
+    check(unsafe { libc::sigprocmask(how, set, ptr::null_mut()) })?;
+    Ok(())
+}
+
+fn check(result: c_int) -> io::Result<c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+const _: () = assert!(size_of::<libc::signalfd_siginfo>() == RECORD, "the kernel's record has another size");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blocked_signal_is_read_by_its_number() {
+        // On a thread of its own: the mask is per thread, and so is a signal sent to it.
+        std::thread::spawn(|| {
+            let signals = Signals::take_all().unwrap();
+            assert_eq!(signals.next().unwrap(), None);
+            let me = rustix::thread::gettid();
+            // SAFETY: sends a signal that this thread blocks.
+            let sent = unsafe { libc::syscall(libc::SYS_tkill, me.as_raw_nonzero().get(), libc::SIGUSR1) };
+            assert_eq!(sent, 0);
+            assert_eq!(signals.next().unwrap(), Some(10));
+            restore_defaults().unwrap();
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -1,0 +1,129 @@
+//! Images as they come: layers, archives, the documents of a layout, and the ramdisk's own form.
+
+use std::io::{Cursor, Read, Write};
+use std::num::NonZeroUsize;
+
+use cloister_image::cpio;
+use cloister_image::digest::Digest;
+use cloister_image::erofs;
+use cloister_image::layers::{self, Layer};
+use cloister_image::limits::Limits;
+use cloister_image::oci::{
+    Architecture, Blob, Document, ImageConfig, Index, Reference, Select, open_docker_archive,
+};
+use cloister_image::spool::Spool;
+use cloister_image::tree::{Tree, parent};
+
+/// Limits that inputs of a fuzzer reach.
+const LIMITS: Limits =
+    Limits { unpacked: 4 << 20, ratio: 100, ratio_from: 64 << 10, entries: 1000, metadata: 64 << 10 };
+
+/// A layer, compressed or not, over an empty root.
+pub fn layer(data: &[u8]) {
+    let Some(blob) = blob(data) else { return };
+    let layer = Layer { blob, digest: None, diff_id: Digest::of(data) };
+    let Ok(mut spool) = Spool::new(&std::env::temp_dir()) else { return };
+    let mut tree = Tree::new();
+    if layers::apply(&mut tree, &mut spool, &[layer], &LIMITS).is_ok() {
+        check_tree(&tree);
+        let archive = write_cpio(&tree);
+        if let Some(archive) = archive {
+            assert_eq!(names_of(&archive).expect("what was written can be read"), tree.entries.len());
+        }
+        write_erofs(&tree);
+    }
+}
+
+/// A file without a name that holds the input.
+fn blob(data: &[u8]) -> Option<Blob> {
+    let mut file = tempfile::tempfile().ok()?;
+    file.write_all(data).ok()?;
+    Blob::whole(file).ok()
+}
+
+/// Every name lies in a directory of the tree, and none climbs.
+fn check_tree(tree: &Tree) {
+    for path in tree.entries.keys().filter(|path| !path.is_empty()) {
+        assert!(
+            tree.get(parent(path)).is_some_and(|inode| inode.is_directory()),
+            "a name outside of any directory"
+        );
+        for part in path.split(|byte| *byte == b'/') {
+            assert!(!matches!(part, b"" | b"." | b".."), "a name that climbs");
+        }
+    }
+}
+
+fn write_cpio(tree: &Tree) -> Option<Vec<u8>> {
+    let mut writer = cpio::Writer::new(Vec::new());
+    writer.tree(b"root", tree).ok()?;
+    writer.finish().ok()
+}
+
+fn write_erofs(tree: &Tree) {
+    let mut first = Cursor::new(Vec::new());
+    let options = erofs::Options { compression: erofs::Compression::Lz4, workers: NonZeroUsize::MIN };
+    if erofs::write(tree, &options, &mut first).is_ok() {
+        let mut second = Cursor::new(Vec::new());
+        erofs::write(tree, &options, &mut second).expect("the same tree can be written again");
+        assert!(first.into_inner() == second.into_inner(), "the same tree, and other bytes");
+    }
+}
+
+/// What `docker save` writes.
+pub fn archive(data: &[u8]) {
+    let Ok(mut file) = tempfile::NamedTempFile::new() else { return };
+    if file.write_all(data).is_err() {
+        return;
+    }
+    let scratch = std::env::temp_dir();
+    let Ok(image) = open_docker_archive(file.path(), &Select::Only, Architecture::X86_64, &scratch, &LIMITS)
+    else {
+        return;
+    };
+    let Ok(mut spool) = Spool::new(&scratch) else { return };
+    let mut tree = Tree::new();
+    if layers::apply(&mut tree, &mut spool, &image.layers, &LIMITS).is_ok() {
+        check_tree(&tree);
+    }
+}
+
+/// Documents of a layout, and names of images as people type them.
+pub fn documents(data: &[u8]) {
+    let _ = Document::parse_alone(data);
+    for media_type in [
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "text/plain",
+    ] {
+        if let Ok(document) = Document::parse(data, media_type) {
+            assert_ne!(media_type, "text/plain", "read as what it is not: {document:?}");
+        }
+    }
+    let _ = serde_json::from_slice::<Index>(data);
+    let _ = serde_json::from_slice::<ImageConfig>(data);
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = text.parse::<Reference>();
+        if let Ok(digest) = text.parse::<Digest>() {
+            assert_eq!(digest.to_string(), text);
+        }
+    }
+}
+
+/// An archive of the kernel's own form.
+pub fn cpio(data: &[u8]) {
+    let _ = names_of(data);
+}
+
+/// How many entries an archive has; their contents are read as well.
+fn names_of(archive: &[u8]) -> Result<usize, cpio::ReadFault> {
+    let mut reader = cpio::Reader::new(archive);
+    let mut count = 0;
+    while let Some(entry) = reader.next_entry()? {
+        let mut content = Vec::new();
+        reader.data().read_to_end(&mut content).map_err(cpio::ReadFault::Read)?;
+        assert!(content.len() <= usize::try_from(entry.size).unwrap_or(usize::MAX));
+        count += 1;
+    }
+    Ok(count)
+}

@@ -1,0 +1,48 @@
+//! What is fuzzed: one function for each reader of bytes that others make.
+//!
+//! Its law: a target panics on a finding and on nothing else, and says the same of the same bytes every time. It checks more
+//! than "no panic": what was read is written and read again, and bounds are held.
+//!
+//! [`TARGETS`] is the one list. `fuzz_targets/` hands each function to libFuzzer; `brief` runs all of them for a bounded time
+//! without it.
+#![forbid(unsafe_code)]
+
+pub mod image;
+pub mod manifest;
+pub mod mutate;
+pub mod wire;
+
+/// One target.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Its name, also that of its libFuzzer program and of its folder in `corpus/`.
+    pub name: &'static str,
+    /// Runs it on one input.
+    pub run: fn(&[u8]),
+    /// Folders with further seeds, from the project's root.
+    pub seeds: &'static [&'static str],
+}
+
+/// Every target.
+pub const TARGETS: [Target; 9] = [
+    Target { name: "wire_frames", run: wire::frames, seeds: &[] },
+    Target { name: "wire_records", run: wire::records, seeds: &[] },
+    Target { name: "wire_messages", run: wire::messages, seeds: &[] },
+    Target {
+        name: "manifest_source",
+        run: manifest::source,
+        seeds: &[
+            "crates/manifest/testdata",
+            "crates/manifest/testdata/bad",
+            "examples/hello",
+            "examples/nginx",
+            "examples/redis",
+            "examples/python",
+        ],
+    },
+    Target { name: "manifest_model", run: manifest::model, seeds: &["crates/manifest/testdata"] },
+    Target { name: "image_layer", run: image::layer, seeds: &[] },
+    Target { name: "image_archive", run: image::archive, seeds: &[] },
+    Target { name: "image_documents", run: image::documents, seeds: &[] },
+    Target { name: "image_cpio", run: image::cpio, seeds: &[] },
+];

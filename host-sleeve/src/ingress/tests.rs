@@ -1,0 +1,118 @@
+//! Published ports, with the two halves of a Unix socket pair in the enclave's place.
+
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Mutex;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::backends::Pending;
+
+/// A transport that refuses as often as it is told, and then hands the other end to the test.
+#[derive(Debug)]
+struct Played {
+    refusals: Mutex<u32>,
+    half_close: bool,
+    enclave: mpsc::UnboundedSender<UnixStream>,
+}
+
+impl Transport for Played {
+    fn connect(&self, port: u32) -> Pending<'_, io::Result<Stream>> {
+        assert_eq!(port, ports::INGRESS);
+        let mut refusals = self.refusals.lock().unwrap();
+        if *refusals > 0 {
+            *refusals -= 1;
+            return Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) });
+        }
+        let (near, far) = StdUnixStream::pair().unwrap();
+        for end in [&near, &far] {
+            end.set_nonblocking(true).unwrap();
+        }
+        self.enclave.send(UnixStream::from_std(far).unwrap()).unwrap();
+        Box::pin(async { Stream::over_vsock(near.into()) })
+    }
+
+    fn half_close(&self) -> bool {
+        self.half_close
+    }
+}
+
+/// A published port, and the connections that reach the enclave through it.
+async fn publish(refusals: u32, half_close: bool) -> (TcpStream, mpsc::UnboundedReceiver<UnixStream>) {
+    let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = listener.tcp_address().unwrap();
+    let (enclave, connections) = mpsc::unbounded_channel();
+    let transport = Arc::new(Played { refusals: Mutex::new(refusals), half_close, enclave });
+    drop(tokio::spawn(run(vec![(listener, 80)], transport)));
+    (TcpStream::connect(port).await.unwrap(), connections)
+}
+
+async fn header(enclave: &mut UnixStream) -> Header {
+    let length = enclave.read_u32().await.unwrap();
+    let mut body = vec![0; usize::try_from(length).unwrap()];
+    enclave.read_exact(&mut body).await.unwrap();
+    frame::decode(&body).unwrap()
+}
+
+#[tokio::test]
+async fn a_client_is_announced_and_carried() {
+    let (mut client, mut connections) = publish(0, true).await;
+    let mut enclave = connections.recv().await.unwrap();
+    let expected =
+        Header { version: 1, port: 80, client: Some(client.local_addr().unwrap()), framing: Framing::Raw };
+    assert_eq!(header(&mut enclave).await, expected);
+    client.write_all(b"ping").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut heard = String::new();
+    enclave.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "ping");
+    enclave.write_all(b"pong").await.unwrap();
+    drop(enclave);
+    heard.clear();
+    client.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "pong");
+}
+
+#[tokio::test]
+async fn a_transport_without_half_close_is_spoken_to_in_chunks() {
+    let (mut client, mut connections) = publish(0, false).await;
+    let mut enclave = connections.recv().await.unwrap();
+    assert_eq!(header(&mut enclave).await.framing, Framing::Chunked);
+    client.write_all(b"ping").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut heard = [0; 12];
+    enclave.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"\0\0\0\x04ping\0\0\0\0");
+}
+
+#[tokio::test]
+async fn a_supervisor_on_its_way_back_is_waited_for() {
+    let (mut client, mut connections) = publish(3, true).await;
+    client.write_all(b"x").await.unwrap();
+    let mut enclave = connections.recv().await.unwrap();
+    header(&mut enclave).await;
+    assert_eq!(enclave.read_u8().await.unwrap(), b'x');
+}
+
+#[tokio::test]
+async fn a_client_that_cannot_be_carried_is_reset() {
+    let (mut client, _connections) = publish(u32::MAX, true).await;
+    client.write_all(b"x").await.unwrap();
+    tokio::time::pause();
+    let error = client.read(&mut [0]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn an_enclave_that_dies_in_the_middle_is_no_orderly_end() {
+    let (mut client, mut connections) = publish(0, false).await;
+    let mut enclave = connections.recv().await.unwrap();
+    header(&mut enclave).await;
+    enclave.write_all(b"\0\0\0\x09half").await.unwrap();
+    client.read_exact(&mut [0; 4]).await.unwrap();
+    drop(enclave);
+    let error = client.read(&mut [0]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}

@@ -1,0 +1,276 @@
+//! The way from an order to a machine that runs.
+//!
+//! Its law: everything that can be refused is refused before anything starts, and whoever breaks off on the way leaves
+//! nothing behind.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloister_relay::Listener;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::app::App;
+use crate::backends::{self, Deployment, Plan};
+use crate::cli::values::Publish;
+use crate::error::{Doing, Error, Result};
+use crate::ingress;
+use crate::logbook::rotating::Rotating;
+use crate::logbook::{CONSOLE, CONSOLE_LIMIT, SERVICES, SERVICES_LIMIT};
+use crate::memory;
+use crate::metrics;
+use crate::state::process::ProcessId;
+use crate::state::record::{self, now_ms};
+use crate::state::{Folder, Record, Root};
+
+use super::control::{self, Ask};
+use super::life::{Event, Life, Limits};
+use super::order::{Order, Watcher};
+use super::{console, logs, requests};
+
+/// Events under way to the life: bounded, so that a busy enclave waits for us and not in our memory.
+const EVENTS: usize = 64;
+
+/// Requests under way to the enclave.
+const ASKS: usize = 64;
+
+/// What a boot may take besides what the manifest's services may take.
+const BOOT_LIMIT: Duration = Duration::from_mins(1);
+
+/// A machine that runs, and everything that is done with it.
+#[derive(Debug)]
+pub(super) struct Launched {
+    /// The enclave's folder, locked.
+    pub(super) folder: Folder,
+    /// What is known.
+    pub(super) record: Record,
+    /// What decides.
+    pub(super) life: Life,
+    /// The machine.
+    pub(super) deployment: Box<dyn Deployment>,
+    /// What happened.
+    pub(super) events: mpsc::Receiver<Event>,
+    /// Where what happened is told.
+    pub(super) speak: mpsc::Sender<Event>,
+    /// Requests to the enclave.
+    pub(super) asks: mpsc::Sender<Ask>,
+    /// Tells the log reader to read to the end.
+    pub(super) drain: watch::Sender<bool>,
+    /// The console's reader.
+    pub(super) console: Option<JoinHandle<()>>,
+    /// Everything that ends with the run.
+    pub(super) tasks: Vec<JoinHandle<()>>,
+    /// The record for those who watch it.
+    pub(super) shown: watch::Sender<Record>,
+    /// When the record is written next.
+    pub(super) write_at: Option<Instant>,
+    /// When it was written last.
+    pub(super) last_write: Instant,
+}
+
+/// A published port: where clients come from, and the ingress port behind it.
+type Door = (Listener, u16);
+
+/// What has been prepared: dropped, it leaves nothing.
+struct Prepared {
+    app: App,
+    record: Record,
+    listeners: Vec<Door>,
+    metrics: Option<TcpListener>,
+    folder: Provisional,
+}
+
+/// A folder that is removed again unless the machine comes to run.
+struct Provisional(Option<Folder>);
+
+impl Provisional {
+    fn get(&self) -> Result<&Folder> {
+        self.0.as_ref().ok_or_else(|| Error::host("the enclave's folder is gone"))
+    }
+
+    fn keep(mut self) -> Result<Folder> {
+        self.0.take().ok_or_else(|| Error::host("the enclave's folder is gone"))
+    }
+}
+
+impl Drop for Provisional {
+    fn drop(&mut self) {
+        if let Some(folder) = self.0.take() {
+            // What cannot be removed is shown by `ps --all` and removed by `rm`.
+            drop(folder.remove_locked());
+        }
+    }
+}
+
+/// Makes a machine out of an order.
+pub(super) async fn launch(order: &Order, watcher: &mut dyn Watcher) -> Result<Launched> {
+    let mut prepared = prepare(order).await?;
+    watcher.launching(prepared.folder.get()?, &prepared.app)?;
+    let backend = backends::by_name(&order.backend)?;
+    let plan = plan(order, &prepared);
+    let deployment = backend.deploy(&plan, prepared.folder.get()?).await?;
+    prepared.record.machine = Some(deployment.facts());
+    prepared.folder.get()?.write(&prepared.record)?;
+    attend(order, prepared, deployment)
+}
+
+async fn prepare(order: &Order) -> Result<Prepared> {
+    let path = order.app.clone();
+    let app = blocking(move || App::open(&path)).await?;
+    check_ports(&order.publish, &app)?;
+    let memory = memory::choose(&app, order.memory)?;
+    backends::by_name(&order.backend)?;
+    let root = Root::open()?;
+    let claimed = root.claim(order.name.as_deref(), &app.manifest.name, order.replace)?;
+    let folder = Provisional(Some(claimed));
+    let (listeners, publish) = listen(&order.publish)?;
+    let metrics = match order.metrics {
+        Some(address) => {
+            Some(TcpListener::bind(address).await.map_err(|error| cannot_listen(address, error))?)
+        }
+        None => None,
+    };
+    let mut record = new_record(order, &app, folder.get()?.name(), memory, publish);
+    record.metrics = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
+    folder.get()?.write(&record)?;
+    Ok(Prepared { app, record, listeners, metrics, folder })
+}
+
+/// Starts everything that talks to the machine.
+fn attend(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>) -> Result<Launched> {
+    let (speak, events) = mpsc::channel(EVENTS);
+    let (asks, asked) = mpsc::channel(ASKS);
+    let (drain, draining) = watch::channel(false);
+    let folder = prepared.folder.get()?;
+    let service_log = open_log(folder, SERVICES, SERVICES_LIMIT)?;
+    let console_log = open_log(folder, CONSOLE, CONSOLE_LIMIT)?;
+    let socket = UnixListener::bind(folder.socket(requests::SOCKET))
+        .doing(|| format!("cannot listen at {}", folder.file(requests::SOCKET).display()))?;
+    let doors = requests::Doors { events: speak.clone(), asks: asks.clone() };
+    let transport = deployment.transport();
+    let console = deployment
+        .console()
+        .map(|stream| tokio::spawn(console::run(stream, console_log, order.console, speak.clone())));
+    let (shown, record) = watch::channel(prepared.record.clone());
+    let mut tasks = vec![
+        tokio::spawn(requests::serve(socket, doors)),
+        tokio::spawn(control::run(Arc::clone(&transport), asked, speak.clone())),
+        tokio::spawn(logs::run(Arc::clone(&transport), service_log, draining, speak.clone())),
+        tokio::spawn(ingress::run(prepared.listeners, transport)),
+    ];
+    if let Some(listener) = prepared.metrics {
+        let source = metrics::Source { record, asks: asks.clone() };
+        tasks.push(tokio::spawn(metrics::serve(listener, source)));
+    }
+    let now = Instant::now();
+    Ok(Launched {
+        life: Life::new(limits(order, &prepared.app), now),
+        folder: prepared.folder.keep()?,
+        record: prepared.record,
+        deployment,
+        events,
+        speak,
+        asks,
+        drain,
+        console,
+        tasks,
+        shown,
+        write_at: None,
+        last_write: now,
+    })
+}
+
+fn open_log(folder: &Folder, name: &str, limit: u64) -> Result<Rotating> {
+    let path = folder.file(name);
+    Rotating::create(path.clone(), limit).doing(|| format!("cannot write {}", path.display()))
+}
+
+/// Does blocking work beside the runtime, so that a signal is heard meanwhile.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::host("a part of host-sleeve broke off").because(error)),
+    }
+}
+
+fn check_ports(publish: &[Publish], app: &App) -> Result<()> {
+    let known: Vec<u16> = app.manifest.ingress.iter().map(|ingress| ingress.port).collect();
+    match publish.iter().find(|port| !known.contains(&port.ingress)) {
+        None => Ok(()),
+        Some(port) => {
+            let list: Vec<String> = known.iter().map(ToString::to_string).collect();
+            let hint = match list.as_slice() {
+                [] => "the image's manifest has no ingress".to_owned(),
+                ports => format!("its ingress ports: {}", ports.join(", ")),
+            };
+            Err(Error::operator(format!("the image has no ingress port {}", port.ingress)).hint(hint))
+        }
+    }
+}
+
+/// Listens on every published port. The ports are answered as they are, where any free one was asked for.
+fn listen(publish: &[Publish]) -> Result<(Vec<Door>, Vec<Publish>)> {
+    let (mut listeners, mut real) = (Vec::new(), Vec::new());
+    for port in publish {
+        let listener = Listener::tcp(port.listen).map_err(|error| cannot_listen(port.listen, error))?;
+        let listen = listener.tcp_address().unwrap_or(port.listen);
+        real.push(Publish { listen, ingress: port.ingress });
+        listeners.push((listener, port.ingress));
+    }
+    Ok((listeners, real))
+}
+
+fn cannot_listen(address: SocketAddr, error: std::io::Error) -> Error {
+    let taken = error.kind() == std::io::ErrorKind::AddrInUse;
+    let hint = if taken { "choose another port, or 0 for any free one" } else { "choose another address" };
+    Error::operator(format!("cannot listen on {address}")).because(error).hint(hint)
+}
+
+fn new_record(order: &Order, app: &App, name: &str, memory: u64, publish: Vec<Publish>) -> Record {
+    Record {
+        version: record::VERSION,
+        name: name.to_owned(),
+        image: record::Image {
+            path: app.path().to_owned(),
+            digest: app.artifact.digest().to_string(),
+            name: app.manifest.name.clone(),
+        },
+        backend: order.backend.clone(),
+        machine: None,
+        cpus: order.cpus,
+        memory,
+        publish,
+        metrics: None,
+        created_ms: now_ms(),
+        booted_ms: None,
+        ready_ms: None,
+        sleeve: ProcessId::own(),
+        stop_timeout_ms: app.manifest.stop_timeout_ms,
+        status: None,
+        warnings: Vec::new(),
+        end: None,
+    }
+}
+
+fn plan(order: &Order, prepared: &Prepared) -> Plan {
+    Plan {
+        artifact: prepared.app.artifact.clone(),
+        cmdline: prepared.app.cmdline.clone(),
+        cpus: order.cpus,
+        memory: prepared.record.memory,
+        machine: order.machine,
+        accel: order.accel,
+    }
+}
+
+fn limits(order: &Order, app: &App) -> Limits {
+    let services: u64 = app.manifest.services.iter().map(|service| service.start_timeout_ms).sum();
+    Limits {
+        ready: order.ready_timeout.unwrap_or(BOOT_LIMIT + Duration::from_millis(services)),
+        run: order.timeout,
+        stop: Duration::from_millis(app.manifest.stop_timeout_ms),
+    }
+}

@@ -1,0 +1,199 @@
+//! The boot: a table of stages, run in order, each said on the console with its time.
+//!
+//! Its law: the first stage that fails ends the machine. A stage changes the machine and returns a few words about what
+//! it found; it decides nothing that the table does not show.
+
+mod clock;
+mod entropy;
+mod heartbeat;
+mod lockdown;
+mod mounts;
+mod network;
+mod platform;
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use cloister_sys::nsm::NsmError;
+use cloister_sys::platform::{Disagreement, Platform};
+use cloister_wire::control;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::cgroup::CgroupError;
+use crate::console::Console;
+use crate::serve::Holder;
+
+/// One line of the boot table.
+#[derive(Clone, Copy, Debug)]
+pub struct Stage {
+    /// Its name on the console and in the status.
+    pub name: &'static str,
+    /// What it does; `Ok` carries a few words about what it found.
+    pub run: fn(&mut Machine) -> Result<String, BootError>,
+}
+
+/// What is known about the machine so far.
+#[derive(Debug, Default)]
+pub struct Machine {
+    /// Where stages are said.
+    pub console: Console,
+    /// What it runs on, once that stage is done.
+    pub platform: Option<Platform>,
+    /// The stages that are done.
+    pub done: Vec<control::Stage>,
+    /// What it holds processes with, from that stage on.
+    pub holder: Option<Box<Holder>>,
+}
+
+/// The stage that failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// Its name.
+    pub stage: &'static str,
+    /// Everything that is known about it.
+    pub error: BootError,
+}
+
+/// Why a stage failed.
+#[derive(Debug)]
+pub enum BootError {
+    /// A file system that must be there could not be mounted.
+    Mount(&'static str, io::Error),
+    /// A file or folder of the kernel's could not be used.
+    Path(&'static str, io::Error),
+    /// A setting did not stick: the path, what was written and what is read back.
+    Setting(&'static str, &'static str, String),
+    /// Devices of two platforms.
+    Platforms(Disagreement),
+    /// No random bits that can be trusted.
+    Entropy(cloister_sys::entropy::EntropyError),
+    /// On Nitro the kernel's hardware generator must be the NSM; this is what it is.
+    Generator(String),
+    /// The NSM gave no random bits.
+    Nsm(NsmError),
+    /// The control groups could not be set up.
+    Cgroup(CgroupError),
+    /// A call to the kernel failed.
+    Kernel(&'static str, io::Error),
+}
+
+impl std::fmt::Display for BootError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Mount(what, _) => write!(f, "mounting {what}"),
+            Self::Path(path, _) => write!(f, "{path}"),
+            Self::Setting(path, wanted, found) => {
+                write!(f, "{path} was set to {wanted:?} and reads {found:?}")
+            }
+            Self::Platforms(_) => f.write_str("which platform this is"),
+            Self::Nsm(_) => f.write_str("the NSM's random bits"),
+            Self::Entropy(_) => f.write_str("no trusted random bits"),
+            Self::Cgroup(_) => f.write_str("control groups"),
+            Self::Generator(found) => {
+                write!(f, "the kernel's hardware generator is {found:?}, on Nitro it must be \"nsm-hwrng\"")
+            }
+            Self::Kernel(what, _) => f.write_str(what),
+        }
+    }
+}
+
+impl Error for BootError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Mount(_, error) | Self::Path(_, error) | Self::Kernel(_, error) => Some(error),
+            Self::Entropy(error) => Some(error),
+            Self::Cgroup(error) => Some(error),
+            Self::Platforms(error) => Some(error),
+            Self::Nsm(error) => Some(error),
+            Self::Setting(..) | Self::Generator(_) => None,
+        }
+    }
+}
+
+/// The stages' functions, in the order of the table that names them.
+pub use self::stages::*;
+
+mod stages {
+    //! One public name for each stage.
+    pub use super::clock::check as clock;
+    pub use super::entropy::seed as entropy;
+    pub use super::lockdown::apply as lockdown;
+    pub use super::mounts::{console, mount as mounts};
+    pub use super::network::start as network;
+    pub use super::platform::find as platform;
+}
+
+impl Machine {
+    /// Runs one stage, number `index` of `count` counted from 0.
+    pub fn run(&mut self, index: usize, count: usize, stage: Stage) -> Result<(), Failed> {
+        let began = uptime();
+        let found = (stage.run)(self).map_err(|error| Failed { stage: stage.name, error })?;
+        let took = uptime().saturating_sub(began);
+        let number = index.saturating_add(1);
+        let words = if found.is_empty() { String::new() } else { format!(" ({found})") };
+        self.console.say(&format!(
+            "stage {number}/{count} {}: done, {} ms{words}",
+            stage.name,
+            took.as_millis()
+        ));
+        self.done.push(control::Stage {
+            name: stage.name.to_owned(),
+            at_us: micros(began),
+            took_us: micros(took),
+        });
+        Ok(())
+    }
+}
+
+/// Time since the kernel started (`CLOCK_MONOTONIC`: the enclave is never suspended).
+#[must_use]
+pub fn uptime() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// An error and everything below it, on one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(below) = next {
+        text.push_str(": ");
+        text.push_str(&below.to_string());
+        next = below.source();
+    }
+    text
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_with_everything_below_it() {
+        let error = BootError::Mount("/proc", io::Error::from_raw_os_error(19));
+        assert_eq!(chain(&error), "mounting /proc: No such device (os error 19)");
+    }
+
+    #[test]
+    fn a_stage_that_fails_is_named_and_not_recorded() {
+        let mut machine = Machine::default();
+        let bad = Stage { name: "bad", run: |_| Err(BootError::Generator("virtio_rng.0".into())) };
+        assert_eq!(machine.run(0, 1, bad).unwrap_err().stage, "bad");
+        assert!(machine.done.is_empty());
+    }
+
+    #[test]
+    fn a_stage_that_is_done_is_recorded_with_its_times() {
+        let mut machine = Machine::default();
+        let good = Stage { name: "good", run: |_| Ok("all well".into()) };
+        machine.run(0, 1, good).unwrap();
+        assert_eq!(machine.done[0].name, "good");
+        assert!(machine.done[0].at_us > 0);
+    }
+}

@@ -1,0 +1,258 @@
+//! The socket pair to the supervisor: frames and the descriptors beside them, in both directions.
+//!
+//! Its law: it never waits for the supervisor, and holds a bounded amount for it. A supervisor that does not read, or says
+//! what cannot be said, has lost the channel.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use cloister_sys::fdpass::{MAX_FDS, recv_with_fds, send_with_fds};
+use cloister_wire::frame::{self, Decoder, HOLD_LIMIT};
+use cloister_wire::hold::{FromInit, FromSupervisor, LastWords};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+/// Bytes read at a time. Frames are small but for spawns with files in them.
+const READ: usize = 16 * 1024;
+
+/// Most bytes kept for a supervisor that does not read: a few of the longest frames, or thousands of exits.
+const MAX_QUEUED: usize = 4 * 1024 * 1024;
+
+/// Most descriptors that can wait for the frame that names them: those of one message, as no frame needs more.
+const MAX_WAITING_FDS: usize = MAX_FDS;
+
+/// Init's end.
+#[derive(Debug)]
+pub struct Channel {
+    socket: OwnedFd,
+    decoder: Decoder,
+    arrived: VecDeque<OwnedFd>,
+    queue: VecDeque<Outgoing>,
+    queued: usize,
+}
+
+/// A message and the descriptors it names.
+pub type Request = (FromSupervisor<LastWords>, Vec<OwnedFd>);
+
+#[derive(Debug)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    sent: usize,
+    fds: VecDeque<Rc<OwnedFd>>,
+}
+
+/// Why the supervisor cannot be talked to any more.
+#[derive(Debug)]
+pub enum ChannelError {
+    /// It closed its end.
+    Closed,
+    /// It does not read.
+    Full,
+    /// What it says is no message, or its descriptors do not match.
+    Nonsense(String),
+    /// The socket failed.
+    Socket(io::Error),
+}
+
+impl std::fmt::Display for ChannelError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Closed => f.write_str("after it closed its channel to init"),
+            Self::Full => write!(f, "after it left {MAX_QUEUED} bytes from init unread"),
+            Self::Nonsense(what) => write!(f, "after it said nonsense to init ({what})"),
+            Self::Socket(error) => write!(f, "after its channel to init failed ({error})"),
+        }
+    }
+}
+
+impl std::error::Error for ChannelError {}
+
+/// Both ends of a new channel: init's, and the supervisor's.
+pub fn pair() -> io::Result<(Channel, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (near, far) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let channel = Channel {
+        socket: near,
+        decoder: Decoder::new(HOLD_LIMIT),
+        arrived: VecDeque::new(),
+        queue: VecDeque::new(),
+        queued: 0,
+    };
+    Ok((channel, far))
+}
+
+impl Channel {
+    /// Queues a message with its descriptors and sends what the socket takes.
+    pub fn send(&mut self, message: &FromInit, fds: Vec<Rc<OwnedFd>>) -> Result<(), ChannelError> {
+        let bytes = frame::encode(message, HOLD_LIMIT)
+            .map_err(|error| ChannelError::Socket(io::Error::other(error)))?;
+        self.queued = self.queued.saturating_add(bytes.len());
+        if self.queued > MAX_QUEUED {
+            return Err(ChannelError::Full);
+        }
+        self.queue.push_back(Outgoing { bytes, sent: 0, fds: fds.into() });
+        self.flush()
+    }
+
+    /// Sends what the socket takes.
+    pub fn flush(&mut self) -> Result<(), ChannelError> {
+        while let Some(out) = self.queue.front_mut() {
+            match out.send(&self.socket) {
+                Ok(()) => {
+                    self.queued = self.queued.saturating_sub(out.bytes.len());
+                    self.queue.pop_front();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(ChannelError::Closed),
+                Err(error) => return Err(ChannelError::Socket(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something waits to be sent.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Reads once; [`Self::next_request`] has what came.
+    pub fn receive(&mut self) -> Result<(), ChannelError> {
+        let mut buffer = [0; READ];
+        match recv_with_fds(&self.socket, &mut buffer) {
+            Ok((0, _)) => Err(ChannelError::Closed),
+            Ok((n, fds)) => {
+                self.arrived.extend(fds);
+                self.decoder.push(buffer.get(..n).unwrap_or_default());
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(ChannelError::Socket(error)),
+        }
+    }
+
+    /// The next whole message and the descriptors it names.
+    pub fn next_request(&mut self) -> Result<Option<Request>, ChannelError> {
+        let nonsense = |error: frame::FrameError| ChannelError::Nonsense(error.to_string());
+        let Some(message) = self.decoder.next_message::<FromSupervisor<LastWords>>().map_err(nonsense)?
+        else {
+            if self.arrived.len() > MAX_WAITING_FDS {
+                return Err(ChannelError::Nonsense("descriptors that no frame names".into()));
+            }
+            return Ok(None);
+        };
+        let count = match &message {
+            FromSupervisor::Spawn { spec, .. } => usize::from(spec.fds),
+            _ => 0,
+        };
+        if self.arrived.len() < count {
+            return Err(ChannelError::Nonsense(format!("{count} descriptors named, fewer came")));
+        }
+        Ok(Some((message, self.arrived.drain(..count).collect())))
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Outgoing {
+    /// Sends the rest. More descriptors than one message carries are spread over the frame's first bytes.
+    fn send(&mut self, socket: &OwnedFd) -> io::Result<()> {
+        while let Some(left) = self.bytes.get(self.sent..).filter(|left| !left.is_empty()) {
+            let now = self.fds.len().min(MAX_FDS);
+            let fds: Vec<BorrowedFd<'_>> = self.fds.iter().take(now).map(|fd| fd.as_fd()).collect();
+            let bytes = if self.fds.len() > now { left.get(..1).unwrap_or(left) } else { left };
+            let sent = send_with_fds(socket, bytes, &fds)?;
+            self.sent = self.sent.saturating_add(sent);
+            self.fds.drain(..now);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    use std::io::{Read, Write};
+
+    fn peer() -> (Channel, UnixStream) {
+        let (channel, far) = pair().unwrap();
+        let far = UnixStream::from(far);
+        far.set_nonblocking(false).unwrap();
+        (channel, far)
+    }
+
+    #[test]
+    fn more_descriptors_than_a_message_carries_arrive_with_their_frame() {
+        let (mut channel, far) = peer();
+        let (fd, _other) = UnixStream::pair().unwrap();
+        let fd: Rc<OwnedFd> = Rc::new(fd.into());
+        channel.send(&FromInit::RootMounted { error: None }, vec![fd; 384]).unwrap();
+        let (mut bytes, mut fds) = (Vec::new(), 0);
+        while fds < 384 {
+            let mut buffer = [0; 512];
+            let (n, some) = recv_with_fds(&far, &mut buffer).unwrap();
+            bytes.extend_from_slice(&buffer[..n]);
+            fds += some.len();
+        }
+        assert_eq!(fds, 384);
+        assert_eq!(&bytes[4..], br#"{"root-mounted":{"error":null}}"#);
+    }
+
+    #[test]
+    fn a_supervisor_that_does_not_read_fills_a_bounded_queue() {
+        let (mut channel, _far) = peer();
+        let why = "x".repeat(64 * 1024);
+        let full =
+            (0..1000).find_map(|_| channel.send(&FromInit::StopAsked { why: why.clone() }, vec![]).err());
+        assert!(matches!(full, Some(ChannelError::Full)));
+    }
+
+    #[test]
+    fn what_was_queued_is_sent_when_it_reads_again() {
+        let (mut channel, mut far) = peer();
+        let why = "x".repeat(512 * 1024);
+        channel.send(&FromInit::StopAsked { why }, vec![]).unwrap();
+        assert!(channel.is_waiting());
+        let reader = std::thread::spawn(move || {
+            let mut length = [0; 4];
+            far.read_exact(&mut length).unwrap();
+            let mut body = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
+            far.read_exact(&mut body).unwrap();
+            body.len()
+        });
+        while channel.is_waiting() {
+            let mut ready = [rustix::event::PollFd::new(&channel, rustix::event::PollFlags::OUT)];
+            rustix::event::poll(&mut ready, None).unwrap();
+            channel.flush().unwrap();
+        }
+        assert_eq!(reader.join().unwrap(), 512 * 1024 + r#"{"stop-asked":{"why":""}}"#.len());
+    }
+
+    #[test]
+    fn nonsense_is_told_from_a_closed_channel() {
+        let (mut channel, mut far) = peer();
+        far.write_all(b"\0\0\0\x02{}").unwrap();
+        channel.receive().unwrap();
+        assert!(matches!(channel.next_request(), Err(ChannelError::Nonsense(_))));
+        drop(far);
+        assert!(matches!(channel.receive(), Err(ChannelError::Closed)));
+    }
+
+    #[test]
+    fn a_spawn_without_its_descriptors_is_nonsense() {
+        let (mut channel, mut far) = peer();
+        let spawn = r#"{"spawn":{"name":"web","spec":{"argv":["/x"],"env":[],"cwd":"/","uid":0,"gid":0,
+            "groups":[],"capabilities":0,"seccomp":[],"writable":null,"files":[],
+            "limits":{"memory":null,"cpu_millis":null,"pids":null,"open_files":null},"fds":2}}}"#;
+        far.write_all(&frame::encode_bytes(spawn.as_bytes(), HOLD_LIMIT).unwrap()).unwrap();
+        channel.receive().unwrap();
+        assert!(matches!(channel.next_request(), Err(ChannelError::Nonsense(_))));
+    }
+}

@@ -1,0 +1,97 @@
+//! The last state, told to the host by init itself, because no supervisor is there to do it.
+//!
+//! Its law: one connection, a few frames, and a limit on all of it. What the host says is read, bounded, only to learn that
+//! it has seen the state; it can neither prolong nor change anything.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use cloister_sys::vsock;
+use cloister_wire::control::{FromGuest, IngressCounters, Stage, State, Status};
+use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
+use cloister_wire::hello::{Hello, Protocol, Role};
+use cloister_wire::ports;
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::boot::uptime;
+
+/// Connections that may wait: one is served.
+const BACKLOG: u32 = 1;
+
+/// Higher than any number a supervisor gave a status: this one is the last.
+const LAST: u64 = u64::MAX;
+
+/// Waits for the host at most `limit` and tells it the state. A machine without vsock, or a host that does not come, is no
+/// failure: the console has the same words.
+pub(super) fn tell(state: State, platform: &str, boot: &[Stage], limit: Duration) {
+    let status = Status {
+        seq: LAST,
+        state,
+        platform: platform.to_owned(),
+        uptime_ms: u64::try_from(uptime().as_millis()).unwrap_or(u64::MAX),
+        supervisor_restarts: 0,
+        boot: boot.to_vec(),
+        services: Vec::new(),
+        ingress: IngressCounters::default(),
+    };
+    let end = Instant::now() + limit;
+    drop(serve(status, end));
+}
+
+fn serve(status: Status, end: Instant) -> io::Result<()> {
+    let listener = vsock::listen(ports::CONTROL, BACKLOG)?;
+    await_ready(&listener, PollFlags::IN, end)?;
+    let (host, _) = vsock::accept(&listener)?;
+    let hello = frame::encode(&Hello::new(Protocol::Control, Role::Guest), HOST_LIMIT);
+    let status = frame::encode(&FromGuest::Status(status), HOST_LIMIT);
+    for frame in [hello, status] {
+        send(&host, &frame.map_err(io::Error::other)?, end)?;
+    }
+    await_seen(&host, end)
+}
+
+fn send(host: &OwnedFd, bytes: &[u8], end: Instant) -> io::Result<()> {
+    let mut left = bytes;
+    while !left.is_empty() {
+        let piece = left.get(..ports::MAX_VSOCK_WRITE).unwrap_or(left);
+        match rustix::net::send(host, piece, rustix::net::SendFlags::NOSIGNAL) {
+            Ok(sent) => left = left.get(sent..).unwrap_or_default(),
+            Err(rustix::io::Errno::AGAIN) => await_ready(host, PollFlags::OUT, end)?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Reads until the host has said something after its hello, or goes away. Nothing but "seen" makes sense now, so what it
+/// is is not looked at.
+fn await_seen(host: &OwnedFd, end: Instant) -> io::Result<()> {
+    let mut decoder = Decoder::new(HOST_LIMIT);
+    let mut greeted = false;
+    let mut buffer = [0; 1024];
+    loop {
+        await_ready(host, PollFlags::IN, end)?;
+        let n = match rustix::io::read(host, &mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n) => n,
+            Err(rustix::io::Errno::AGAIN) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        decoder.push(buffer.get(..n).unwrap_or_default());
+        while decoder.next_frame().map_err(io::Error::other)?.is_some() {
+            if std::mem::replace(&mut greeted, true) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn await_ready(fd: impl AsFd, what: PollFlags, end: Instant) -> io::Result<()> {
+    let left = end.saturating_duration_since(Instant::now());
+    let timeout = Timespec::try_from(left).ok();
+    match rustix::event::poll(&mut [PollFd::new(&fd, what)], timeout.as_ref())? {
+        0 => Err(ErrorKind::TimedOut.into()),
+        _ => Ok(()),
+    }
+}

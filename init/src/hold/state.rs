@@ -1,0 +1,289 @@
+//! What init holds, and what follows from what happens to it.
+//!
+//! Its law: everything that must be known to welcome a new supervisor is in here, and nothing else.
+
+use std::collections::VecDeque;
+
+use cloister_wire::control::{self, Exit};
+use cloister_wire::hello;
+use cloister_wire::hold::{Ended, FromInit, Held, Welcome};
+
+use super::{Action, Event, Failure};
+
+/// A supervisor that ends this often within [`CRASH_WINDOW_NS`] has lost its way: more starts would only hide it.
+pub(super) const MAX_CRASHES: usize = 5;
+
+/// The window for [`MAX_CRASHES`]: a minute, long enough that a crash at each start is noticed at any speed of machine.
+pub(super) const CRASH_WINDOW_NS: u64 = 60_000_000_000;
+
+/// Everything init knows while it holds.
+#[derive(Debug)]
+pub struct State {
+    pub(super) platform: &'static str,
+    pub(super) boot: Vec<control::Stage>,
+    pub(super) supervisor: Supervisor,
+    pub(super) held: Vec<Holding>,
+    pub(super) stash: Vec<String>,
+    pub(super) root_mounted: bool,
+    stop_asked: Option<String>,
+}
+
+/// The supervisor of the moment.
+#[derive(Debug, Default)]
+pub(super) struct Supervisor {
+    pid: Option<u32>,
+    /// Whether it was welcomed and can be told things.
+    listens: bool,
+    /// Why it was given up, where that came before its end.
+    lost: Option<String>,
+    restarts: u32,
+    crashes: VecDeque<u64>,
+}
+
+/// One held process and its cgroup.
+#[derive(Debug)]
+pub(super) struct Holding {
+    pub(super) name: String,
+    pub(super) phase: Phase,
+    /// Whether its cgroup has members.
+    pub(super) populated: bool,
+}
+
+/// Where a holding is in its life; the picture is in [`super`].
+#[derive(Debug)]
+pub(super) enum Phase {
+    Forking,
+    Launching { pid: u32, at_ns: u64 },
+    Running { pid: u32, at_ns: u64 },
+    Ended { ended: Ended, at_ns: u64 },
+    Failed { pid: u32, failure: Failure },
+    Leaving,
+}
+
+impl Phase {
+    /// The process, while it has not been reaped.
+    pub(super) const fn pid(&self) -> Option<u32> {
+        match self {
+            Self::Launching { pid, .. } | Self::Running { pid, .. } | Self::Failed { pid, .. } => Some(*pid),
+            Self::Forking | Self::Ended { .. } | Self::Leaving => None,
+        }
+    }
+}
+
+impl State {
+    /// Nothing is held yet, on `platform`, after these boot stages.
+    #[must_use]
+    pub fn new(platform: &'static str, boot: Vec<control::Stage>) -> Self {
+        Self {
+            platform,
+            boot,
+            supervisor: Supervisor::default(),
+            held: Vec::new(),
+            stash: Vec::new(),
+            root_mounted: false,
+            stop_asked: None,
+        }
+    }
+
+    /// Takes what happened at `now_ns` since boot and says what to do, in order.
+    pub fn on(&mut self, event: Event, now_ns: u64) -> Vec<Action> {
+        match event {
+            Event::SupervisorStarted { pid } => self.welcome(pid),
+            Event::NoSupervisor(failure) => vec![no_supervisor(failure)],
+            Event::Asked(request) => self.asked(request),
+            Event::Lost(why) => self.lost(why),
+            Event::Forked { name, pid } => self.forked(&name, pid, now_ns),
+            Event::NotForked { name, failure } => self.not_forked(&name, failure),
+            Event::Launched { pid } => self.launched(pid, now_ns),
+            Event::LaunchFailed { pid, failure } => self.launch_failed(pid, failure),
+            Event::Reaped { pid, exit } => self.reaped(pid, exit, now_ns),
+            Event::Emptied { name } => self.emptied(&name),
+            Event::RootMounted(result) => {
+                self.root_mounted |= result.is_ok();
+                self.tell(FromInit::RootMounted { error: result.err() })
+            }
+            Event::Stashed { name } => {
+                if !self.stash.contains(&name) {
+                    self.stash.push(name.clone());
+                }
+                self.tell(FromInit::Stashed { name })
+            }
+            Event::StopAsked(why) => {
+                self.stop_asked = Some(why.clone());
+                self.tell(FromInit::StopAsked { why })
+            }
+        }
+    }
+
+    /// The holding whose main process this is, until it is reaped.
+    #[must_use]
+    pub fn name_of(&self, pid: u32) -> Option<&str> {
+        self.held.iter().find(|held| held.phase.pid() == Some(pid)).map(|held| held.name.as_str())
+    }
+
+    /// Says it to the supervisor, if there is one: the next welcome tells whatever nobody heard.
+    pub(super) fn tell(&self, message: FromInit) -> Vec<Action> {
+        if self.supervisor.listens { vec![Action::Tell(message)] } else { vec![] }
+    }
+
+    fn welcome(&mut self, pid: u32) -> Vec<Action> {
+        self.supervisor.pid = Some(pid);
+        self.supervisor.listens = true;
+        self.supervisor.lost = None;
+        let mut actions = self.tell(FromInit::Welcome(Welcome {
+            version: hello::VERSION,
+            platform: self.platform.to_owned(),
+            boot: self.boot.clone(),
+            restarts: self.supervisor.restarts,
+            root_mounted: self.root_mounted,
+            stash: self.stash.clone(),
+            held: self.held.iter().filter_map(Holding::told).collect(),
+        }));
+        if let Some(why) = self.stop_asked.clone() {
+            actions.extend(self.tell(FromInit::StopAsked { why }));
+        }
+        actions
+    }
+
+    fn lost(&mut self, why: String) -> Vec<Action> {
+        if !self.supervisor.listens {
+            return vec![];
+        }
+        self.supervisor.listens = false;
+        self.supervisor.lost = Some(why);
+        vec![Action::KillSupervisor]
+    }
+
+    fn forked(&mut self, name: &str, pid: u32, at_ns: u64) -> Vec<Action> {
+        if let Some(held) = self.find(name) {
+            held.phase = Phase::Launching { pid, at_ns };
+            held.populated = true;
+        }
+        vec![]
+    }
+
+    fn not_forked(&mut self, name: &str, failure: Failure) -> Vec<Action> {
+        self.held.retain(|held| held.name != name);
+        self.tell(failure.told(name))
+    }
+
+    fn launched(&mut self, pid: u32, at_ns: u64) -> Vec<Action> {
+        let Some(held) = self.held.iter_mut().find(|held| held.phase.pid() == Some(pid)) else {
+            return vec![];
+        };
+        held.phase = Phase::Running { pid, at_ns };
+        let name = held.name.clone();
+        self.tell(FromInit::Spawned { name, pid, at_ns })
+    }
+
+    fn launch_failed(&mut self, pid: u32, failure: Failure) -> Vec<Action> {
+        if self.supervisor.pid == Some(pid) {
+            return vec![no_supervisor(failure)];
+        }
+        if let Some(held) = self.held.iter_mut().find(|held| held.phase.pid() == Some(pid)) {
+            held.phase = Phase::Failed { pid, failure };
+        }
+        vec![]
+    }
+
+    fn reaped(&mut self, pid: u32, exit: Exit, now_ns: u64) -> Vec<Action> {
+        if self.supervisor.pid == Some(pid) {
+            return self.supervisor_ended(&exit, now_ns);
+        }
+        let Some(index) = self.held.iter().position(|held| held.phase.pid() == Some(pid)) else {
+            return vec![];
+        };
+        let Some(held) = self.held.get_mut(index) else { return vec![] };
+        let name = held.name.clone();
+        match std::mem::replace(&mut held.phase, Phase::Leaving) {
+            Phase::Failed { failure, .. } => {
+                self.held.remove(index);
+                let mut actions = vec![Action::ClosePipes { name: name.clone() }];
+                actions.push(Action::RemoveGroup { name: name.clone() });
+                actions.extend(self.tell(failure.told(&name)));
+                actions
+            }
+            Phase::Running { at_ns, .. } | Phase::Launching { at_ns, .. } => {
+                let ended = Ended { name: name.clone(), pid, exit, at_ns: now_ns };
+                let emptied = !held.populated;
+                held.phase = Phase::Ended { ended: ended.clone(), at_ns };
+                let mut actions = self.tell(FromInit::Exited(ended));
+                if emptied {
+                    actions.extend(self.tell(FromInit::Emptied { name }));
+                }
+                actions
+            }
+            Phase::Forking | Phase::Ended { .. } | Phase::Leaving => vec![],
+        }
+    }
+
+    /// The last member of a cgroup is gone. The news waits for the end of the main process, so that it never comes first.
+    fn emptied(&mut self, name: &str) -> Vec<Action> {
+        let Some(held) = self.find(name) else { return vec![] };
+        if !std::mem::replace(&mut held.populated, false) {
+            return vec![];
+        }
+        match held.phase {
+            Phase::Leaving => {
+                self.held.retain(|held| held.name != name);
+                vec![Action::RemoveGroup { name: name.to_owned() }]
+            }
+            Phase::Ended { .. } => self.tell(FromInit::Emptied { name: name.to_owned() }),
+            _ => vec![],
+        }
+    }
+
+    fn supervisor_ended(&mut self, exit: &Exit, now_ns: u64) -> Vec<Action> {
+        let supervisor = &mut self.supervisor;
+        supervisor.pid = None;
+        supervisor.listens = false;
+        let how = supervisor.lost.take().unwrap_or_else(|| words(exit));
+        let recent = |at: &u64| now_ns.saturating_sub(*at) < CRASH_WINDOW_NS;
+        supervisor.crashes.retain(recent);
+        supervisor.crashes.push_back(now_ns);
+        if supervisor.crashes.len() >= MAX_CRASHES {
+            let error = format!(
+                "it ended {MAX_CRASHES} times within {} s, the last time {how}",
+                CRASH_WINDOW_NS / 1_000_000_000
+            );
+            return vec![Action::Fatal { stage: "supervisor", error }];
+        }
+        supervisor.restarts = supervisor.restarts.saturating_add(1);
+        vec![Action::Say(format!("supervisor: ended {how}; starting it again")), Action::StartSupervisor]
+    }
+
+    pub(super) fn find(&mut self, name: &str) -> Option<&mut Holding> {
+        self.held.iter_mut().find(|held| held.name == name)
+    }
+}
+
+impl Holding {
+    /// How a new supervisor hears of it; one that is on its way out is none of its business.
+    fn told(&self) -> Option<Held> {
+        let (pid, at_ns, ended) = match &self.phase {
+            Phase::Launching { pid, at_ns } | Phase::Running { pid, at_ns } => (*pid, *at_ns, None),
+            Phase::Ended { ended, at_ns } => (ended.pid, *at_ns, Some(ended.clone())),
+            Phase::Forking | Phase::Failed { .. } | Phase::Leaving => return None,
+        };
+        Some(Held { name: self.name.clone(), pid, at_ns, ended, populated: self.populated, fds: 2 })
+    }
+}
+
+impl Failure {
+    fn told(self, name: &str) -> FromInit {
+        FromInit::SpawnFailed { name: name.to_owned(), step: self.step, errno: self.errno, error: self.error }
+    }
+}
+
+/// Without a supervisor nobody decides, and a program that cannot be executed will not be a second time.
+fn no_supervisor(failure: Failure) -> Action {
+    Action::Fatal { stage: "supervisor", error: failure.error }
+}
+
+fn words(exit: &Exit) -> String {
+    match exit {
+        Exit::Code(code) => format!("with code {code}"),
+        Exit::Signal { signal, .. } => format!("by signal {signal}"),
+        Exit::NotStarted { error } => error.clone(),
+    }
+}

@@ -1,0 +1,104 @@
+//! The one loop of PID 1: find out what happened, let [`crate::hold`] decide, perform it.
+//!
+//! Its law: one thread, one wait for everything, and nothing performed here waits for a peer. Events are taken in an order
+//! that keeps the story straight: a child's verdict before its end, its end before the emptiness of its cgroup.
+
+mod buttons;
+mod cause;
+mod perform;
+mod syscalls;
+mod watch;
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
+
+use cloister_sys::platform::Platform;
+use cloister_sys::signal::Signals;
+use rustix::process::{Resource, Rlimit};
+
+use self::buttons::Buttons;
+use crate::boot::{BootError, Machine};
+use crate::cgroup::{self, Cgroup, Cgroups};
+use crate::channel::Channel;
+use crate::console::Console;
+use crate::hold::State;
+use crate::spawn::Verdict;
+
+/// Descriptors PID 1 can have: two pipes and two files of the cgroup for each of 128 holdings, 128 memfds, and those in
+/// flight; the kernel's default is 1024.
+const OPEN_FILES: u64 = 4096;
+
+/// The out-of-memory killer's "never" (proc(5), `oom_score_adj`).
+const NEVER_KILLED: &str = "-1000";
+
+/// PID 1 while it holds.
+#[derive(Debug)]
+pub struct Holder {
+    state: State,
+    console: Console,
+    groups: Cgroups,
+    signals: Signals,
+    buttons: Buttons,
+    channel: Option<Channel>,
+    supervisor: Option<Candidate>,
+    handles: Vec<Handle>,
+    stash: Vec<(String, Rc<OwnedFd>)>,
+    writable_bytes: u64,
+    more_to_reap: bool,
+}
+
+/// A process on its way to become the supervisor.
+#[derive(Debug)]
+struct Candidate {
+    pid: u32,
+    verdict: Verdict,
+}
+
+/// What belongs to a holding and is not a matter of deciding.
+#[derive(Debug)]
+struct Handle {
+    name: String,
+    pid: u32,
+    verdict: Option<Verdict>,
+    output: Vec<Rc<OwnedFd>>,
+    group: Cgroup,
+}
+
+/// Stage `hold`: everything that holding processes needs.
+pub fn hold(machine: &mut Machine) -> Result<String, BootError> {
+    std::fs::write("/proc/self/oom_score_adj", NEVER_KILLED)
+        .map_err(|error| BootError::Path("/proc/self/oom_score_adj", error))?;
+    let files = Rlimit { current: Some(OPEN_FILES), maximum: Some(OPEN_FILES) };
+    rustix::process::setrlimit(Resource::Nofile, files)
+        .map_err(|error| BootError::Kernel("raising the limit of open files", error.into()))?;
+    let signals = Signals::take_all().map_err(|error| BootError::Kernel("taking the signals", error))?;
+    let groups = Cgroups::set_up(Path::new(cgroup::MOUNT)).map_err(BootError::Cgroup)?;
+    machine.holder = Some(Box::new(Holder {
+        state: State::new(Platform::Virtual.name(), Vec::new()),
+        console: Console::new(),
+        groups,
+        signals,
+        buttons: Buttons::find(),
+        channel: None,
+        supervisor: None,
+        handles: Vec::new(),
+        stash: Vec::new(),
+        writable_bytes: 0,
+        more_to_reap: false,
+    }));
+    Ok(String::new())
+}
+
+/// Stage `serve`: the supervisor is started, and runs its program.
+pub fn serve(machine: &mut Machine) -> Result<String, BootError> {
+    let Some(holder) = &mut machine.holder else { return Ok(String::new()) };
+    let platform = machine.platform.unwrap_or(Platform::Virtual);
+    holder.state = State::new(platform.name(), machine.done.clone());
+    holder.console.open();
+    holder.begin();
+    while holder.supervisor.is_some() {
+        holder.turn().map_err(|error| BootError::Kernel("waiting for the supervisor", error))?;
+    }
+    Ok(String::new())
+}

@@ -1,0 +1,209 @@
+//! Performing what was decided.
+//!
+//! Its law: each action is a few calls, and what comes of it goes back as an event. Nothing is decided here.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use cloister_wire::hold::{FromInit, Spawn};
+use rustix::fs::MemfdFlags;
+use rustix::process::{Pid, Signal};
+
+use super::{Candidate, Handle, Holder};
+use crate::boot::{chain, uptime};
+use crate::cgroup::Cgroup;
+use crate::channel;
+use crate::console::Console;
+use crate::end;
+use crate::hold::{Action, Event, Failure};
+use crate::root;
+use crate::spawn::{self, At};
+
+impl Holder {
+    /// Starts the first supervisor.
+    pub(super) fn begin(&mut self) {
+        let mut events = VecDeque::from_iter(self.perform(Action::StartSupervisor, &mut Vec::new()));
+        while let Some(event) = events.pop_front() {
+            self.take(event);
+        }
+    }
+
+    /// Serves until the machine ends.
+    pub fn run(mut self, console: Console) -> ! {
+        self.console = console;
+        loop {
+            if let Err(error) = self.turn() {
+                end::fatal("serve", &chain(&error));
+            }
+        }
+    }
+
+    /// Takes an event and all that follows from it.
+    pub(super) fn take(&mut self, event: Event) {
+        self.take_with(event, Vec::new());
+    }
+
+    /// The same, with the descriptors that came with it.
+    pub(super) fn take_with(&mut self, event: Event, mut fds: Vec<OwnedFd>) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            if matches!(event, Event::Lost(_)) {
+                self.channel = None;
+            }
+            let now = u64::try_from(uptime().as_nanos()).unwrap_or(u64::MAX);
+            for action in self.state.on(event, now) {
+                events.extend(self.perform(action, &mut fds));
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action, fds: &mut Vec<OwnedFd>) -> Option<Event> {
+        match action {
+            Action::Tell(message) => self.tell(&message),
+            Action::Say(line) => self.say(&line),
+            Action::Launch { name, spec } => Some(self.launch(name, &spec, std::mem::take(fds))),
+            Action::Signal { pid, signal } => self.signal(pid, signal),
+            Action::SignalGroup { name, signal } => self.signal_group(&name, signal),
+            Action::KillGroup { name } => {
+                let killed = self.group_of(&name).map(Cgroup::kill);
+                self.note(killed.and_then(Result::err))
+            }
+            Action::ClosePipes { name } => {
+                self.handle(&name)?.output.clear();
+                None
+            }
+            Action::RemoveGroup { name } => self.remove_group(&name),
+            Action::Stash { name } => Some(self.keep(name)),
+            Action::MountRoot { writable_bytes } => {
+                self.writable_bytes = writable_bytes;
+                Some(Event::RootMounted(root::mount(writable_bytes).map_err(|error| error.to_string())))
+            }
+            Action::StartSupervisor => Some(self.start_supervisor()),
+            Action::KillSupervisor => {
+                let killed = self.groups.supervisor().and_then(|group| group.kill());
+                self.note(killed.err())
+            }
+            Action::PowerOff { state } => end::in_state(&state),
+            Action::Fatal { stage, error } => end::fatal(stage, &error),
+        }
+    }
+
+    fn tell(&mut self, message: &FromInit) -> Option<Event> {
+        let fds = self.descriptors(message);
+        let sent = self.channel.as_mut()?.send(message, fds);
+        sent.err().map(|error| Event::Lost(error.to_string()))
+    }
+
+    /// The descriptors that belong to a message, in the order the contract gives.
+    fn descriptors(&self, message: &FromInit) -> Vec<Rc<OwnedFd>> {
+        match message {
+            FromInit::Welcome(welcome) => {
+                let stash = welcome.stash.iter().filter_map(|name| self.kept(name));
+                stash.chain(welcome.held.iter().flat_map(|held| self.output(&held.name))).collect()
+            }
+            FromInit::Spawned { name, .. } => self.output(name).collect(),
+            FromInit::Stashed { name } => self.kept(name).into_iter().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn output(&self, name: &str) -> impl Iterator<Item = Rc<OwnedFd>> {
+        let handle = self.handles.iter().find(|handle| handle.name == name);
+        handle.into_iter().flat_map(|handle| handle.output.iter().cloned())
+    }
+
+    fn kept(&self, name: &str) -> Option<Rc<OwnedFd>> {
+        self.stash.iter().find(|(stash, _)| stash == name).map(|(_, fd)| Rc::clone(fd))
+    }
+
+    fn say(&mut self, line: &str) -> Option<Event> {
+        self.console.say(line);
+        None
+    }
+
+    /// Something that should not fail did: it is said, and the machine goes on.
+    fn note(&mut self, error: Option<impl std::error::Error>) -> Option<Event> {
+        error.and_then(|error| self.say(&format!("init: {}", chain(&error))))
+    }
+
+    fn launch(&mut self, name: String, spec: &Spawn, fds: Vec<OwnedFd>) -> Event {
+        match spawn::service(&self.groups, &name, spec, fds, self.writable_bytes) {
+            Ok(started) => {
+                self.handles.push(Handle {
+                    name: name.clone(),
+                    pid: started.pid,
+                    verdict: Some(started.verdict),
+                    output: vec![Rc::new(started.stdout), Rc::new(started.stderr)],
+                    group: started.group,
+                });
+                Event::Forked { name, pid: started.pid }
+            }
+            Err(failure) => Event::NotForked { name, failure },
+        }
+    }
+
+    fn signal(&mut self, pid: u32, signal: u8) -> Option<Event> {
+        let target = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+        let sent = rustix::process::kill_process(target, Signal::from_named_raw(i32::from(signal))?);
+        self.note(sent.err())
+    }
+
+    fn signal_group(&mut self, name: &str, signal: u8) -> Option<Event> {
+        let members = match self.group_of(name)?.members() {
+            Ok(members) => members,
+            Err(error) => return self.note(Some(error)),
+        };
+        for pid in members.into_iter().filter_map(|pid| u32::try_from(pid).ok()) {
+            // A member that ended since the list was made needs no signal.
+            let _gone = self.signal(pid, signal);
+        }
+        None
+    }
+
+    fn remove_group(&mut self, name: &str) -> Option<Event> {
+        let index = self.handles.iter().position(|handle| handle.name == name)?;
+        let removed = self.handles.remove(index).group.remove();
+        self.note(removed.err())
+    }
+
+    fn keep(&mut self, name: String) -> Event {
+        if !self.stash.iter().any(|(kept, _)| *kept == name) {
+            match rustix::fs::memfd_create(&name, MemfdFlags::CLOEXEC) {
+                Ok(memfd) => self.stash.push((name.clone(), Rc::new(memfd))),
+                Err(error) => {
+                    return Event::Lost(format!("init could not keep {name:?} for it: {error}"));
+                }
+            }
+        }
+        Event::Stashed { name }
+    }
+
+    fn start_supervisor(&mut self) -> Event {
+        match self.fork_supervisor() {
+            Ok(candidate) => {
+                let pid = candidate.pid;
+                self.supervisor = Some(candidate);
+                Event::SupervisorStarted { pid }
+            }
+            Err(failure) => Event::NoSupervisor(failure),
+        }
+    }
+
+    fn fork_supervisor(&mut self) -> Result<Candidate, Failure> {
+        // What the last one started and left behind must not meet the next.
+        self.groups.supervisor()?.kill()?;
+        let (channel, theirs) = channel::pair().at("channel", "a socket pair")?;
+        self.channel = Some(channel);
+        let (pid, verdict) = spawn::supervisor(&self.groups, theirs)?;
+        Ok(Candidate { pid, verdict })
+    }
+
+    fn handle(&mut self, name: &str) -> Option<&mut Handle> {
+        self.handles.iter_mut().find(|handle| handle.name == name)
+    }
+
+    pub(super) fn group_of(&self, name: &str) -> Option<&Cgroup> {
+        self.handles.iter().find(|handle| handle.name == name).map(|handle| &handle.group)
+    }
+}

@@ -1,0 +1,179 @@
+//! Finding out what happened: one wait, then every source in turn.
+//!
+//! Its law: this is the only place that reaps. A source that has much to say gets a bounded turn.
+
+use std::io;
+
+use cloister_wire::control::Exit;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::WaitOptions;
+
+use super::{Holder, cause};
+use crate::hold::Event;
+
+/// Children reaped before others get their turn: a service can make orphans faster than they are reaped.
+const REAPED_AT_ONCE: usize = 256;
+
+/// Who asks for the machine's end by a signal (signal(7)).
+const STOP_SIGNALS: [(u32, &str); 3] =
+    [(15, "SIGTERM to init"), (2, "SIGINT to init"), (30, "SIGPWR to init")];
+
+/// `SIGCHLD` of signal(7).
+const SIGCHLD: u32 = 17;
+
+/// What the wait was ended by.
+struct Ready {
+    signals: bool,
+    channel: PollFlags,
+    /// Positions in the list of handles whose cgroup changed.
+    groups: Vec<usize>,
+}
+
+impl Holder {
+    /// Waits for something to happen and takes care of it.
+    pub(super) fn turn(&mut self) -> io::Result<()> {
+        let ready = self.wait()?;
+        if ready.signals {
+            self.take_signals()?;
+        }
+        if let Some(why) = self.buttons.pressed() {
+            self.take(Event::StopAsked(why));
+        }
+        self.take_verdicts();
+        if self.more_to_reap {
+            self.reap()?;
+        }
+        self.take_emptied(&ready.groups);
+        if !ready.channel.is_empty() {
+            self.take_requests(ready.channel);
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> io::Result<Ready> {
+        let mut list = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        let channel = self.channel.as_ref().map(|channel| {
+            let waiting = if channel.is_waiting() { PollFlags::OUT } else { PollFlags::empty() };
+            list.push(PollFd::new(channel, PollFlags::IN | waiting));
+            list.len().saturating_sub(1)
+        });
+        let first_group = list.len();
+        for handle in &self.handles {
+            list.push(PollFd::from_borrowed_fd(handle.group.events(), PollFlags::PRI));
+        }
+        let verdicts = self.handles.iter().filter_map(|handle| handle.verdict.as_ref());
+        for verdict in verdicts.chain(self.supervisor.as_ref().map(|candidate| &candidate.verdict)) {
+            list.push(PollFd::new(verdict, PollFlags::IN));
+        }
+        for button in self.buttons.files() {
+            list.push(PollFd::new(button, PollFlags::IN));
+        }
+        // More children to reap: look at the others, then go on.
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match poll(&mut list, self.more_to_reap.then_some(&at_once)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let happened = |index: usize| list.get(index).map_or(PollFlags::empty(), PollFd::revents);
+        Ok(Ready {
+            signals: !happened(0).is_empty(),
+            channel: channel.map_or(PollFlags::empty(), happened),
+            groups: (0..self.handles.len())
+                .filter(|number| happened(first_group.saturating_add(*number)).contains(PollFlags::PRI))
+                .collect(),
+        })
+    }
+
+    fn take_signals(&mut self) -> io::Result<()> {
+        while let Some(signal) = self.signals.next()? {
+            if signal == SIGCHLD {
+                self.more_to_reap = true;
+            } else if let Some((_, why)) = STOP_SIGNALS.iter().find(|(number, _)| *number == signal) {
+                self.take(Event::StopAsked((*why).to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// What children on their way to their programs say.
+    fn take_verdicts(&mut self) {
+        let mut heard = Vec::new();
+        for handle in &mut self.handles {
+            if let Some(result) = handle.verdict.as_mut().and_then(super::Verdict::read) {
+                handle.verdict = None;
+                heard.push((handle.pid, result));
+            }
+        }
+        if let Some(candidate) = &mut self.supervisor
+            && let Some(result) = candidate.verdict.read()
+        {
+            heard.push((candidate.pid, result));
+            self.supervisor = None;
+        }
+        for (pid, result) in heard {
+            self.take(match result {
+                Ok(()) => Event::Launched { pid },
+                Err(failure) => Event::LaunchFailed { pid, failure },
+            });
+        }
+    }
+
+    /// Reaps every child that has ended, ours and orphans alike.
+    fn reap(&mut self) -> io::Result<()> {
+        for _ in 0..REAPED_AT_ONCE {
+            let (pid, status) = match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some(ended)) => ended,
+                Ok(None) | Err(rustix::io::Errno::CHILD) => {
+                    self.more_to_reap = false;
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let pid = u32::try_from(pid.as_raw_nonzero().get()).unwrap_or(0);
+            // A verdict that was said before the end is in its pipe by now.
+            self.take_verdicts();
+            let exit = match status.terminating_signal() {
+                Some(signal) => {
+                    let signal = u8::try_from(signal).unwrap_or(u8::MAX);
+                    let group = self.state.name_of(pid).and_then(|name| self.group_of(name));
+                    Exit::Signal { signal, cause: cause::of(signal, pid, group) }
+                }
+                None => Exit::Code(
+                    status.exit_status().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX),
+                ),
+            };
+            self.take(Event::Reaped { pid, exit });
+        }
+        Ok(())
+    }
+
+    fn take_emptied(&mut self, changed: &[usize]) {
+        let mut emptied = Vec::new();
+        for (number, handle) in self.handles.iter_mut().enumerate() {
+            // A group that cannot be read counts as populated: its name is not used again.
+            if changed.contains(&number) && !handle.group.is_populated().unwrap_or(true) {
+                emptied.push(handle.name.clone());
+            }
+        }
+        for name in emptied {
+            self.take(Event::Emptied { name });
+        }
+    }
+
+    fn take_requests(&mut self, ready: PollFlags) {
+        let mut received = ready.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
+        while let Some(channel) = &mut self.channel {
+            let result = channel.flush().and_then(|()| {
+                if std::mem::take(&mut received) {
+                    channel.receive()?;
+                }
+                channel.next_request()
+            });
+            match result {
+                Ok(Some((request, fds))) => self.take_with(Event::Asked(request), fds),
+                Ok(None) => return,
+                Err(error) => self.take(Event::Lost(error.to_string())),
+            }
+        }
+    }
+}

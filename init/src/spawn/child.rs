@@ -1,0 +1,134 @@
+//! Between fork and exec: a child confines itself and becomes its program.
+//!
+//! Its law: the order. What needs root comes before the user is switched, what a filter could refuse before the filter,
+//! and nothing that lifts a confinement comes after it. The child is a copy of PID 1 with one thread, so it may allocate;
+//! it has no way back.
+
+use std::convert::Infallible;
+use std::fs::{File, OpenOptions};
+use std::os::fd::OwnedFd;
+
+use cloister_sys::process::Child;
+use cloister_sys::{landlock, seccomp, signal};
+use cloister_wire::hold::Spawn;
+use rustix::process::{Resource, Rlimit};
+
+use super::{At, exec, files, user, view};
+use crate::hold::Failure;
+
+/// The supervisor's program in ramdisk 1.
+const SUPERVISOR: &str = "/sbin/supervisor";
+
+/// The files a service may have open where nothing is said: systemd's default for the hard limit (NEWS, version 240).
+const OPEN_FILES: u64 = 524_288;
+
+/// What to become.
+pub(super) struct Order<'a> {
+    pub(super) spec: &'a Spawn,
+    pub(super) writable_bytes: u64,
+}
+
+impl Order<'_> {
+    /// Becomes the program, or says why not. `fds` become 1, 2, 3, …
+    pub(super) fn follow(&self, child: &mut Child, fds: Vec<OwnedFd>, verdict: &mut OwnedFd) -> Failure {
+        match self.steps(child, fds, verdict) {
+            Ok(never) => match never {},
+            Err(failure) => failure,
+        }
+    }
+
+    fn steps(
+        &self,
+        child: &mut Child,
+        fds: Vec<OwnedFd>,
+        verdict: &mut OwnedFd,
+    ) -> Result<Infallible, Failure> {
+        let spec = self.spec;
+        rustix::process::setsid().at("session", "a new one")?;
+        killable_again()?;
+        limit(spec)?;
+        view::enter(child, self.writable_bytes)?;
+        files::mount(&spec.files, spec.uid, spec.gid)?;
+        let mut descriptors = vec![open_null()?];
+        descriptors.extend(fds);
+        place(child, &descriptors, verdict)?;
+        rustix::process::chdir(spec.cwd.as_str()).at("cwd", &spec.cwd)?;
+        let writable = spec.writable.as_deref().map(view::writable_places).transpose()?;
+        user::become_user(spec)?;
+        rustix::thread::set_no_new_privs(true).at("privileges", "no new ones")?;
+        if let Some(places) = writable {
+            landlock::write_only_below(&places).at("landlock", "a read-only root")?;
+        }
+        let program = exec::Program::prepare(&spec.argv, &spec.env)?;
+        signal::restore_defaults().at("signals", "their defaults")?;
+        if !spec.seccomp.is_empty() {
+            seccomp::install(&spec.seccomp).at("seccomp", "the filter")?;
+        }
+        program.exec(child)
+    }
+}
+
+/// Becomes the supervisor: root, in init's view of the machine, with its channel as descriptor 3 and the console as its
+/// voice, and the last to be killed when memory runs out.
+pub(super) fn become_supervisor(child: &mut Child, channel: OwnedFd, verdict: &mut OwnedFd) -> Failure {
+    match supervisor_steps(child, channel, verdict) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    }
+}
+
+fn supervisor_steps(
+    child: &mut Child,
+    channel: OwnedFd,
+    verdict: &mut OwnedFd,
+) -> Result<Infallible, Failure> {
+    rustix::process::setsid().at("session", "a new one")?;
+    no_core()?;
+    let console = console()?;
+    let again = console.try_clone().at("descriptors", "the console")?;
+    place(child, &[open_null()?, console, again, channel], verdict)?;
+    rustix::thread::set_no_new_privs(true).at("privileges", "no new ones")?;
+    let program = exec::Program::prepare(&[SUPERVISOR.to_owned()], &[])?;
+    signal::restore_defaults().at("signals", "their defaults")?;
+    program.exec(child)
+}
+
+/// The supervisor's stdout and stderr: `/dev/console`, or nothing on a machine without one.
+fn console() -> Result<OwnedFd, Failure> {
+    match OpenOptions::new().write(true).open("/dev/console") {
+        Ok(console) => Ok(console.into()),
+        Err(_) => open_null(),
+    }
+}
+
+fn open_null() -> Result<OwnedFd, Failure> {
+    let null: File =
+        OpenOptions::new().read(true).write(true).open("/dev/null").at("descriptors", "/dev/null")?;
+    Ok(null.into())
+}
+
+fn place(child: &mut Child, fds: &[OwnedFd], verdict: &mut OwnedFd) -> Result<(), Failure> {
+    let copy = verdict.try_clone().at("descriptors", "the verdict")?;
+    *verdict = child.take_descriptors(fds, copy).at("descriptors", "their numbers")?;
+    Ok(())
+}
+
+/// Init and the supervisor are spared when memory runs out; what they start is not.
+fn killable_again() -> Result<(), Failure> {
+    std::fs::write("/proc/self/oom_score_adj", "0").at("limits", "oom_score_adj")
+}
+
+fn limit(spec: &Spawn) -> Result<(), Failure> {
+    let files = Some(spec.limits.open_files.map_or(OPEN_FILES, u64::from));
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files })
+        .at("limits", "open files")?;
+    // Processes are counted by the cgroup: the kernel's own limit counts by user, across services.
+    rustix::process::setrlimit(Resource::Nproc, Rlimit { current: None, maximum: None })
+        .at("limits", "processes")?;
+    no_core()
+}
+
+fn no_core() -> Result<(), Failure> {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(Resource::Core, none).at("limits", "core size")
+}

@@ -1,0 +1,175 @@
+//! Starting a process: what is done before the fork, and how the child's verdict comes back.
+//!
+//! Its law: what fails leaves nothing behind, and is told with the step, the value and the system's words. The child's
+//! steps are in `child`; which order they come in is a matter of safety and is fixed there.
+
+mod child;
+mod exec;
+mod files;
+mod user;
+mod view;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+
+use cloister_sys::process::{Child, Fork, fork_into};
+use cloister_wire::hold::Spawn;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::cgroup::{Cgroup, CgroupError, Cgroups};
+use crate::hold::Failure;
+
+/// Most bytes of a verdict that are read: the longest path and a few words.
+const MAX_VERDICT: u64 = 16 * 1024;
+
+/// A process that was forked for a service.
+#[derive(Debug)]
+pub struct Started {
+    /// The process.
+    pub pid: u32,
+    /// Where it says whether it became its program.
+    pub verdict: Verdict,
+    /// The read end of its stdout.
+    pub stdout: OwnedFd,
+    /// The read end of its stderr.
+    pub stderr: OwnedFd,
+    /// Its cgroup.
+    pub group: Cgroup,
+}
+
+/// The pipe on which a child says why it could not become its program. Exec closes it: no words are good news.
+#[derive(Debug)]
+pub struct Verdict(File);
+
+/// Forks a service. `fds` become 3, 4, … in it; `writable_bytes` bounds what it can write to its own temporary folders.
+pub fn service(
+    groups: &Cgroups,
+    name: &str,
+    spec: &Spawn,
+    fds: Vec<OwnedFd>,
+    writable_bytes: u64,
+) -> Result<Started, Failure> {
+    let group = groups.hold(name, &spec.limits)?;
+    match fork_service(&group, spec, fds, writable_bytes) {
+        Ok((pid, verdict, stdout, stderr)) => Ok(Started { pid, verdict, stdout, stderr, group }),
+        Err(failure) => {
+            group.remove()?;
+            Err(failure)
+        }
+    }
+}
+
+/// Forks the supervisor with its end of the channel.
+pub fn supervisor(groups: &Cgroups, channel: OwnedFd) -> Result<(u32, Verdict), Failure> {
+    let group = groups.supervisor()?;
+    fork(&group, |child, verdict| child::become_supervisor(child, channel, verdict))
+}
+
+fn fork_service(
+    group: &Cgroup,
+    spec: &Spawn,
+    fds: Vec<OwnedFd>,
+    writable_bytes: u64,
+) -> Result<(u32, Verdict, OwnedFd, OwnedFd), Failure> {
+    let (stdout, their_stdout) = output_pipe().at("pipes", "stdout")?;
+    let (stderr, their_stderr) = output_pipe().at("pipes", "stderr")?;
+    let mut all = vec![their_stdout, their_stderr];
+    all.extend(fds);
+    let order = child::Order { spec, writable_bytes };
+    let (pid, verdict) = fork(group, |child, verdict| order.follow(child, all, verdict))?;
+    Ok((pid, verdict, stdout, stderr))
+}
+
+/// Forks, and in the child does `then`, which comes back only with a failure.
+fn fork(
+    group: &Cgroup,
+    then: impl FnOnce(&mut Child, &mut OwnedFd) -> Failure,
+) -> Result<(u32, Verdict), Failure> {
+    let (ours, mut theirs) = pipe_with(PipeFlags::CLOEXEC).at("pipes", "verdict")?;
+    match fork_into(group.folder()).at("fork", "a process")? {
+        Fork::Parent(pid) => {
+            rustix::io::ioctl_fionbio(&ours, true).at("pipes", "verdict")?;
+            let pid = u32::try_from(pid.as_raw_nonzero().get()).unwrap_or(0);
+            Ok((pid, Verdict(ours.into())))
+        }
+        Fork::Child(mut child) => {
+            let failure = then(&mut child, &mut theirs);
+            failure.send(&theirs);
+            child.exit(NOT_STARTED)
+        }
+    }
+}
+
+/// The exit code of a child that could not become its program; a shell's "command not found". Nobody relies on it: the
+/// verdict has come before.
+const NOT_STARTED: u8 = 127;
+
+/// A pipe whose write end blocks, as programs expect of stdout, and whose read end does not.
+fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&read, true)?;
+    Ok((read, write))
+}
+
+impl Verdict {
+    /// What the child said: nothing yet, or that it became its program, or why not.
+    pub fn read(&mut self) -> Option<Result<(), Failure>> {
+        let mut words = Vec::new();
+        match (&mut self.0).take(MAX_VERDICT).read_to_end(&mut words) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && words.is_empty() => None,
+            _ if words.is_empty() => Some(Ok(())),
+            _ => Some(Err(Failure::received(&words))),
+        }
+    }
+}
+
+impl AsFd for Verdict {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Names the step and the value in front of a system's error.
+pub(crate) trait At<T> {
+    /// `step` as in [`Failure::step`]; `what` is a path or a value.
+    fn at(self, step: &'static str, what: impl std::fmt::Display) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
+    fn at(self, step: &'static str, what: impl std::fmt::Display) -> Result<T, Failure> {
+        self.map_err(|error| Failure::new(step, what, &error.into()))
+    }
+}
+
+impl Failure {
+    fn new(step: &str, what: impl std::fmt::Display, error: &io::Error) -> Self {
+        let errno = error.raw_os_error().unwrap_or(0);
+        Self { step: step.to_owned(), errno, error: format!("{step}: {what}: {error}") }
+    }
+
+    /// One write of less than `PIPE_BUF` bytes, so it arrives whole.
+    fn send(&self, to: &OwnedFd) {
+        let words = serde_json::to_vec(&(&self.step, self.errno, &self.error)).unwrap_or_default();
+        // If this fails init is gone, and the machine with it.
+        rustix::io::write(to, &words).ok();
+    }
+
+    fn received(words: &[u8]) -> Self {
+        match serde_json::from_slice::<(String, i32, String)>(words) {
+            Ok((step, errno, error)) => Self { step, errno, error },
+            Err(_) => Self {
+                step: "exec".into(),
+                errno: 0,
+                error: format!("the child said {:?}", String::from_utf8_lossy(words)),
+            },
+        }
+    }
+}
+
+impl From<CgroupError> for Failure {
+    fn from(error: CgroupError) -> Self {
+        let errno = error.error.raw_os_error().unwrap_or(0);
+        Self { step: "cgroup".into(), errno, error: format!("cgroup: {error}") }
+    }
+}

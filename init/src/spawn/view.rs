@@ -1,0 +1,150 @@
+//! What a service sees: the application's root as its own `/`, in a mount namespace that nobody shares.
+//!
+//! Its law: the system's root is left for good (`pivot_root`, then detached), so neither the NSM, nor configfs, nor the
+//! manifest, nor another service's temporary files are anywhere in it. `/dev` is a short list, not the machine's devices.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use cloister_sys::process::Child;
+use rustix::fs::{CWD, FileType, Mode, OFlags, makedev};
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use super::At;
+use crate::hold::Failure;
+use crate::root::ROOT;
+
+/// One line of the mount table.
+struct Mount {
+    kind: &'static str,
+    target: &'static str,
+    flags: MountFlags,
+    data: &'static str,
+}
+
+const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+const SAFE_READ_ONLY: MountFlags = SAFE.union(MountFlags::RDONLY);
+/// Temporary files may be programs: compilers and runtimes write them there.
+const TEMPORARY: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
+
+/// In order. `{}` stands for the size of the enclave's writable part. Group 5 is `tty` in Debian, and the mode is devpts'
+/// usual one. The service's own cgroup is the root of what it sees of cgroups: runtimes size themselves by it.
+const MOUNTS: [Mount; 7] = [
+    Mount { kind: "proc", target: "/proc", flags: SAFE, data: "hidepid=invisible" },
+    Mount { kind: "sysfs", target: "/sys", flags: SAFE_READ_ONLY, data: "" },
+    Mount { kind: "cgroup2", target: "/sys/fs/cgroup", flags: SAFE_READ_ONLY, data: "" },
+    Mount {
+        kind: "tmpfs",
+        target: "/dev",
+        flags: MountFlags::NOSUID.union(MountFlags::NOEXEC),
+        data: "mode=0755,size=64k",
+    },
+    Mount {
+        kind: "devpts",
+        target: "/dev/pts",
+        flags: MountFlags::NOSUID.union(MountFlags::NOEXEC),
+        data: "newinstance,gid=5,mode=0620,ptmxmode=0666",
+    },
+    Mount { kind: "tmpfs", target: "/dev/shm", flags: SAFE, data: "mode=1777,size={}" },
+    Mount { kind: "tmpfs", target: "/tmp", flags: TEMPORARY, data: "mode=1777,size={}" },
+];
+
+/// Character devices by `Documentation/admin-guide/devices.txt`: none of them leads out of the service.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+const LINKS: [(&str, &str); 5] = [
+    ("ptmx", "pts/ptmx"),
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
+
+/// Parts of `/proc` through which root, even without capabilities, could change the machine.
+const READ_ONLY: [&str; 4] = ["/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs"];
+
+/// Parts of `/sys` that are nobody's business: tables of the host's firmware.
+const HIDDEN: [&str; 1] = ["/sys/firmware"];
+
+/// Places that stay writable for a service whose root Landlock makes read-only: its own, or not files at all.
+const ALWAYS_WRITABLE: [&str; 3] = ["/dev", "/proc", "/tmp"];
+
+/// Leaves the system's view for the application's.
+pub(super) fn enter(child: &mut Child, writable_bytes: u64) -> Result<(), Failure> {
+    child.leave_namespaces().at("mounts", "a private view")?;
+    pivot().at("mounts", ROOT)?;
+    for mount in &MOUNTS {
+        attach(mount, writable_bytes).at("mounts", mount.target)?;
+        if mount.target == "/dev" {
+            devices().at("mounts", "/dev")?;
+        }
+    }
+    for path in READ_ONLY {
+        seal(path).at("mounts", path)?;
+    }
+    for path in HIDDEN {
+        hide(path).at("mounts", path)?;
+    }
+    Ok(())
+}
+
+/// Opens the places a read-only service may write.
+pub(super) fn writable_places(paths: &[String]) -> Result<Vec<OwnedFd>, Failure> {
+    let all = ALWAYS_WRITABLE.iter().copied().chain(paths.iter().map(String::as_str));
+    all.map(|path| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("landlock", path))
+        .collect()
+}
+
+/// The new root over the old, then the old one away (`pivot_root(2)`, section "`pivot_root(".", ".")`").
+fn pivot() -> io::Result<()> {
+    rustix::process::chdir(ROOT)?;
+    rustix::process::pivot_root(".", ".")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH)?;
+    Ok(rustix::process::chdir("/")?)
+}
+
+fn attach(mount: &Mount, writable_bytes: u64) -> io::Result<()> {
+    fs::create_dir_all(mount.target)?;
+    let data = CString::new(mount.data.replace("{}", &writable_bytes.to_string()))?;
+    let attach = |data| rustix::mount::mount(mount.kind, mount.target, mount.kind, mount.flags, data);
+    match attach(Some(data.as_c_str())) {
+        // Some kernels refuse hidepid; without it a service sees other users' process numbers.
+        Err(rustix::io::Errno::INVAL) if mount.kind == "proc" => Ok(attach(None)?),
+        result => Ok(result?),
+    }
+}
+
+fn devices() -> io::Result<()> {
+    for (name, major, minor) in DEVICES {
+        let path = Path::new("/dev").join(name);
+        let mode = Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(major, minor))?;
+        // What is made is cut by the umask.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+    }
+    for (name, target) in LINKS {
+        symlink(target, Path::new("/dev").join(name))?;
+    }
+    Ok(())
+}
+
+/// Mounts a folder over itself, read-only.
+fn seal(path: &str) -> io::Result<()> {
+    if !Path::new(path).exists() {
+        return Ok(());
+    }
+    rustix::mount::mount_bind(path, path)?;
+    Ok(rustix::mount::mount_remount(path, MountFlags::BIND | SAFE_READ_ONLY, "")?)
+}
+
+fn hide(path: &str) -> io::Result<()> {
+    if !Path::new(path).exists() {
+        return Ok(());
+    }
+    Ok(rustix::mount::mount("tmpfs", path, "tmpfs", SAFE_READ_ONLY, c"mode=0555,size=0")?)
+}

@@ -1,0 +1,118 @@
+//! A connection to the supervisor's local sockets.
+//!
+//! Its law: both ends say hello first, and every frame is bounded.
+
+use std::io::{self, Read, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
+
+use cloister_wire::control::{FromGuest, FromHost, Reply, Request, Status};
+use cloister_wire::frame::{self, Decoder, FrameError, HOST_LIMIT};
+use cloister_wire::hello::{Hello, HelloError, Protocol, Role};
+use cloister_wire::logs::{Record, RecordError, Subscribe};
+use cloister_wire::ports::{LOCAL_CONTROL, LOCAL_LOGS};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Bytes read at once.
+const READ_BYTES: usize = 16 * 1024;
+
+/// The only request on a connection.
+const ID: u64 = 1;
+
+/// Why the supervisor cannot be spoken to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// There is no supervisor, or it broke off.
+    #[error("the supervisor cannot be reached: {0}")]
+    Io(#[from] io::Error),
+    /// It hung up: the manifest names other users.
+    #[error("the supervisor hung up; root and the users in the manifest's control.local_uids may ask")]
+    Closed,
+    /// It speaks differently.
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    /// It sends what is no message.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// It sends what is no record.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// A connection.
+pub(crate) struct Client {
+    stream: UnixStream,
+    decoder: Decoder,
+}
+
+impl Client {
+    /// To the control channel.
+    pub(crate) fn control() -> Result<Self, ClientError> {
+        Self::open(LOCAL_CONTROL, Protocol::Control)
+    }
+
+    /// To the log channel.
+    pub(crate) fn logs(subscribe: Subscribe) -> Result<Self, ClientError> {
+        let mut client = Self::open(LOCAL_LOGS, Protocol::Logs)?;
+        client.send(&subscribe)?;
+        Ok(client)
+    }
+
+    /// The next status: the first comes at once.
+    pub(crate) fn status(&mut self) -> Result<Status, ClientError> {
+        loop {
+            if let FromGuest::Status(status) = self.receive()? {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// Asks, and waits for the answer.
+    pub(crate) fn ask(&mut self, request: Request) -> Result<Reply, ClientError> {
+        self.send(&FromHost { id: ID, request })?;
+        loop {
+            if let FromGuest::Reply { id: ID, reply } = self.receive()? {
+                return Ok(reply);
+            }
+        }
+    }
+
+    /// The next record; `None` at the end.
+    pub(crate) fn record(&mut self) -> Result<Option<Record>, ClientError> {
+        match self.body() {
+            Ok(body) => Ok(Some(Record::from_bytes(&body)?)),
+            Err(ClientError::Closed) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open(address: &str, protocol: Protocol) -> Result<Self, ClientError> {
+        let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(address)?)?;
+        let mut client = Self { stream, decoder: Decoder::new(HOST_LIMIT) };
+        client.send(&Hello::new(protocol, Role::Local))?;
+        client.receive::<Hello>()?.check(protocol)?;
+        Ok(client)
+    }
+
+    fn send<M: Serialize>(&mut self, message: &M) -> Result<(), ClientError> {
+        Ok(self.stream.write_all(&frame::encode(message, HOST_LIMIT)?)?)
+    }
+
+    fn receive<M: DeserializeOwned>(&mut self) -> Result<M, ClientError> {
+        Ok(frame::decode(&self.body()?)?)
+    }
+
+    fn body(&mut self) -> Result<Vec<u8>, ClientError> {
+        loop {
+            if let Some(body) = self.decoder.next_frame()? {
+                return Ok(body.to_vec());
+            }
+            let mut buffer = [0; READ_BYTES];
+            match self.stream.read(&mut buffer)? {
+                0 => return Err(ClientError::Closed),
+                count => self.decoder.push(buffer.get(..count).unwrap_or_default()),
+            }
+        }
+    }
+}

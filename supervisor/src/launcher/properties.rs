@@ -1,0 +1,151 @@
+//! What holds for the machine whatever happens, in any order: nothing is spawned while it is held or forgotten while it
+//! lives (the stage refuses both), every stop ends, and a crash of the supervisor at any point changes none of it.
+
+use cloister_manifest::model::{Policy, Ready, Restart, Service};
+use cloister_wire::control::{Phase, Verb};
+use proptest::prelude::*;
+
+use super::rehearsal::{Stage, job, service};
+use super::{CLOSING_MS, DRAIN_MS, Event, Id, KILL_GRACE_MS};
+
+/// Something that may happen to one of four services.
+#[derive(Clone, Debug)]
+enum Turn {
+    Spawned(usize),
+    SpawnFails(usize, bool),
+    Exits(usize, u8),
+    Empties(usize),
+    Ready(usize),
+    Leaving(usize),
+    Asked(usize, Verb),
+    Wait(u64),
+    Crash,
+    Stop,
+    Drained,
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    let who = 0usize..4;
+    let verb = prop_oneof![Just(Verb::Start), Just(Verb::Stop), Just(Verb::Restart)];
+    prop_oneof![
+        6 => who.clone().prop_map(Turn::Spawned),
+        1 => (who.clone(), any::<bool>()).prop_map(|(w, passing)| Turn::SpawnFails(w, passing)),
+        4 => (who.clone(), 0u8..2).prop_map(|(w, code)| Turn::Exits(w, code)),
+        4 => who.clone().prop_map(Turn::Empties),
+        4 => who.clone().prop_map(Turn::Ready),
+        1 => who.clone().prop_map(Turn::Leaving),
+        2 => (who, verb).prop_map(|(w, verb)| Turn::Asked(w, verb)),
+        4 => (0u64..2_000).prop_map(Turn::Wait),
+        2 => Just(Turn::Crash),
+        1 => Just(Turn::Stop),
+        1 => Just(Turn::Drained),
+    ]
+}
+
+fn services() -> impl Strategy<Value = Vec<Service>> {
+    let policy = prop_oneof![Just(Policy::Always), Just(Policy::OnFailure), Just(Policy::Never)];
+    let one = (policy, any::<bool>(), any::<bool>(), any::<bool>(), 0usize..4, 0usize..4);
+    prop::collection::vec(one, 4).prop_map(|rows| {
+        let names = ["a", "b", "c", "d"];
+        let build = |(place, row): (usize, (Policy, bool, bool, bool, usize, usize))| {
+            let (policy, is_job, critical, probed, after, requires) = row;
+            let base = if is_job { job(names[place]) } else { service(names[place]) };
+            let before =
+                |on: usize| names[..place].get(on).map(|n| vec![(*n).to_owned()]).unwrap_or_default();
+            Service {
+                critical,
+                ready: if probed { Ready::Tcp(1) } else { Ready::Started },
+                after: before(after),
+                requires: before(requires),
+                restart: Restart { policy, ..base.restart },
+                ..base
+            }
+        };
+        rows.into_iter().enumerate().map(build).collect()
+    })
+}
+
+/// Services whose start the stage holds and has not told of.
+fn untold(stage: &Stage, name: &str) -> bool {
+    stage.held.contains_key(name)
+        && stage.machine.pid(stage.id(name)).is_err()
+        && stage.held[name].ended.is_none()
+}
+
+fn play(stage: &mut Stage, turn: &Turn) {
+    let names = ["a", "b", "c", "d"];
+    match *turn {
+        Turn::Spawned(who) if untold(stage, names[who]) => stage.spawned(names[who]),
+        Turn::SpawnFails(who, passing) if untold(stage, names[who]) => {
+            stage.held.remove(names[who]);
+            stage.on(Event::SpawnFailed { id: stage.id(names[who]), passing, error: "no".into() });
+        }
+        Turn::Exits(who, code) if is_told(stage, names[who]) && stage.held[names[who]].ended.is_none() => {
+            stage.exits(names[who], cloister_wire::control::Exit::Code(code));
+        }
+        Turn::Empties(who)
+            if stage.held.get(names[who]).is_some_and(|h| h.ended.is_some() && h.populated) =>
+        {
+            stage.empties(names[who]);
+        }
+        Turn::Ready(who) if is_told(stage, names[who]) => stage.ready(names[who]),
+        Turn::Leaving(who) => stage.on(Event::Leaving { id: stage.id(names[who]) }),
+        Turn::Asked(who, verb) => stage.on(Event::Asked { id: stage.id(names[who]), verb }),
+        Turn::Wait(millis) => stage.wait(millis),
+        Turn::Crash => stage.crash(),
+        Turn::Stop => stage.on(Event::Stop { why: "asked".into() }),
+        Turn::Drained => stage.on(Event::Drained),
+        _ => {}
+    }
+}
+
+fn is_told(stage: &Stage, name: &str) -> bool {
+    stage.held.contains_key(name) && stage.machine.pid(stage.id(name)).is_ok()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_a_stop_ends(services in services(), turns in prop::collection::vec(turn(), 0..60)) {
+        let mut stage = Stage::new(services);
+        for turn in &turns {
+            play(&mut stage, turn);
+        }
+        stage.on(Event::Stop { why: "asked".into() });
+        stage.wait(DRAIN_MS + 5_000 + KILL_GRACE_MS + CLOSING_MS);
+        prop_assert!(stage.off.is_some(), "{:?}", stage.machine.state());
+        prop_assert_eq!(stage.machine.next_deadline(), None);
+    }
+
+    #[test]
+    fn what_is_shown_running_is_held(services in services(), turns in prop::collection::vec(turn(), 0..60)) {
+        let mut stage = Stage::new(services);
+        for turn in &turns {
+            play(&mut stage, turn);
+            for (place, status) in (0u16..).zip(stage.machine.statuses()) {
+                let runs = matches!(status.phase, Phase::Starting | Phase::Ready | Phase::Unhealthy);
+                prop_assert_eq!(stage.machine.find(&status.name).unwrap(), Id(place));
+                prop_assert!(!runs || stage.held.contains_key(&status.name), "{:?}", status);
+                if let Some(pid) = status.pid {
+                    prop_assert_eq!(pid, stage.held[&status.name].pid);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_crash_restarts_no_service(services in services(), turns in prop::collection::vec(turn(), 0..40)) {
+        let mut stage = Stage::new(services);
+        for turn in &turns {
+            play(&mut stage, turn);
+        }
+        let before: Vec<(String, u32)> = stage.held.values().map(|h| (h.name.clone(), h.pid)).collect();
+        let restarts: Vec<u32> = stage.machine.statuses().iter().map(|s| s.restarts).collect();
+        stage.crash();
+        for (name, pid) in before {
+            prop_assert_eq!(stage.held.get(&name).map(|h| h.pid), Some(pid));
+        }
+        prop_assert_eq!(restarts, stage.machine.statuses().iter().map(|s| s.restarts).collect::<Vec<_>>());
+    }
+}

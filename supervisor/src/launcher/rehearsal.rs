@@ -1,0 +1,246 @@
+//! A stage for the machine's tests: an init in a few lines, and a clock that is moved by hand.
+//!
+//! Its law: it keeps to the hold contract and refuses an action that breaks it: a spawn of what is held, a forgetting of
+//! what lives.
+
+use std::collections::BTreeMap;
+
+use cloister_manifest::model::{
+    Control, Isolation, Kind, Limits, Logs, Manifest, Policy, Ready, Restart, Root, Service, VERSION,
+};
+use cloister_wire::control::{Cause, Exit, Phase, State as Enclave};
+use cloister_wire::hold::{Ended, Held, Target};
+
+use super::{Action, Event, Id, Machine};
+use crate::clock::Moment;
+
+pub(super) fn service(name: &str) -> Service {
+    Service {
+        name: name.into(),
+        kind: Kind::Service,
+        argv: vec!["/bin/true".into()],
+        env: BTreeMap::new(),
+        cwd: "/".into(),
+        uid: 0,
+        gid: 0,
+        groups: vec![],
+        after: vec![],
+        requires: vec![],
+        ready: Ready::Started,
+        start_timeout_ms: 1_000,
+        live: None,
+        restart: Restart {
+            policy: Policy::OnFailure,
+            delay_ms: 100,
+            max_delay_ms: 1_000,
+            stable_ms: 10_000,
+            burst: 3,
+        },
+        critical: false,
+        stop_signal: 15,
+        stop_timeout_ms: 500,
+        logs: Logs::Forward,
+        limits: Limits { memory: None, cpu_millis: None, pids: None, open_files: 1024 },
+        isolation: Isolation { capabilities: vec![], allow_syscalls: vec![], writable: None },
+        files: vec![],
+    }
+}
+
+pub(super) fn job(name: &str) -> Service {
+    Service { kind: Kind::Job, ..service(name) }
+}
+
+pub(super) fn manifest(services: Vec<Service>) -> Manifest {
+    Manifest {
+        version: VERSION,
+        name: "rehearsal".into(),
+        services,
+        ingress: vec![],
+        root: Root { writable_bytes: 0 },
+        control: Control { host: vec![], local_uids: vec![] },
+        stop_timeout_ms: 5_000,
+        debug: false,
+    }
+}
+
+/// The machine, its init and its time.
+pub(super) struct Stage {
+    pub(super) manifest: Manifest,
+    pub(super) machine: Machine,
+    pub(super) now: Moment,
+    pub(super) held: BTreeMap<String, Held>,
+    /// What was performed since it was last looked at.
+    pub(super) done: Vec<Action>,
+    pub(super) off: Option<Enclave>,
+    /// Signals that services were sent and have not acted on.
+    pub(super) signals: Vec<(String, u8)>,
+    next_pid: u32,
+}
+
+impl Stage {
+    /// The services of `manifest` start.
+    pub(super) fn new(services: Vec<Service>) -> Self {
+        let manifest = manifest(services);
+        let machine = Machine::new(&manifest, None, 7).unwrap();
+        let mut stage = Self {
+            manifest,
+            machine,
+            now: Moment::from_millis(1),
+            held: BTreeMap::new(),
+            done: vec![],
+            off: None,
+            signals: vec![],
+            next_pid: 100,
+        };
+        stage.on(Event::Adopt(vec![]));
+        stage
+    }
+
+    pub(super) fn id(&self, name: &str) -> Id {
+        self.machine.find(name).unwrap()
+    }
+
+    pub(super) fn on(&mut self, event: Event) {
+        let actions = self.machine.on(event, self.now);
+        for action in actions {
+            self.perform(&action);
+            self.done.push(action);
+        }
+    }
+
+    fn name(&self, id: Id) -> String {
+        self.manifest.services[id.index()].name.clone()
+    }
+
+    fn perform(&mut self, action: &Action) {
+        match action {
+            Action::Spawn { id, .. } => {
+                let name = self.name(*id);
+                assert!(!self.held.contains_key(&name), "{name} is spawned while it is held");
+                assert_eq!(self.off, None, "{name} is spawned after the end");
+                let (pid, at_ns) = (self.next_pid, self.now.nanos());
+                self.next_pid += 1;
+                let held = Held { name: name.clone(), pid, at_ns, ended: None, populated: true, fds: 2 };
+                self.held.insert(name, held);
+            }
+            Action::Forget { id } => {
+                let name = self.name(*id);
+                let held = self.held.remove(&name).unwrap_or_else(|| panic!("{name} is not held"));
+                assert!(held.ended.is_some() && !held.populated, "{name} is forgotten while it lives");
+            }
+            Action::Signal { id, signal, to } => {
+                let name = self.name(*id);
+                assert!(self.held.contains_key(&name), "{name} is signalled and not held");
+                if *signal == 9 {
+                    assert_eq!(*to, Target::Cgroup);
+                }
+                self.signals.push((name, *signal));
+            }
+            Action::PowerOff { state } => {
+                assert_eq!(self.off, None, "powered off twice");
+                self.off = Some(state.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// Init says that it started the service.
+    pub(super) fn spawned(&mut self, name: &str) {
+        let held = self.held[name].clone();
+        self.on(Event::Spawned { id: self.id(name), pid: held.pid, at: Moment::from_nanos(held.at_ns) });
+    }
+
+    /// The main process ends; others of its cgroup may live on.
+    pub(super) fn exits(&mut self, name: &str, exit: Exit) {
+        let at_ns = self.now.nanos();
+        let held = self.held.get_mut(name).unwrap();
+        let ended = Ended { name: name.into(), pid: held.pid, exit: exit.clone(), at_ns };
+        held.ended = Some(ended);
+        let pid = held.pid;
+        self.on(Event::Exited { id: self.id(name), pid, exit, at: self.now });
+    }
+
+    /// The cgroup empties.
+    pub(super) fn empties(&mut self, name: &str) {
+        self.held.get_mut(name).unwrap().populated = false;
+        self.on(Event::Emptied { id: self.id(name) });
+    }
+
+    /// All of it ends.
+    pub(super) fn ends(&mut self, name: &str, code: u8) {
+        self.vanishes(name, Exit::Code(code));
+    }
+
+    /// It is killed.
+    pub(super) fn dies(&mut self, name: &str, signal: u8) {
+        self.vanishes(name, Exit::Signal { signal, cause: Cause::Sent });
+    }
+
+    /// Its end is told before its cgroup's: a kill in between meets nobody and is not counted.
+    fn vanishes(&mut self, name: &str, exit: Exit) {
+        let before = self.signals.len();
+        self.exits(name, exit);
+        self.signals.truncate(before);
+        if self.held.contains_key(name) {
+            self.empties(name);
+        }
+    }
+
+    pub(super) fn ready(&mut self, name: &str) {
+        let id = self.id(name);
+        let run = self.machine.run(id).unwrap();
+        self.on(Event::Ready { id, run });
+    }
+
+    /// Time passes, and every deadline in it comes.
+    pub(super) fn wait(&mut self, millis: u64) {
+        let end = self.now.plus_millis(millis);
+        while let Some(due) = self.machine.next_deadline().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.on(Event::Tick);
+            let next = self.machine.next_deadline();
+            assert!(next.is_none_or(|next| next > due), "a deadline that passed is still due");
+        }
+        self.now = end;
+    }
+
+    /// The supervisor dies and another takes over.
+    pub(super) fn crash(&mut self) {
+        let kept = serde_json::to_vec(self.machine.state()).unwrap();
+        let kept = serde_json::from_slice(&kept).unwrap();
+        self.machine = Machine::new(&self.manifest, Some(kept), 8).unwrap();
+        self.machine.recovered(self.now);
+        let held = self.held.values().cloned().collect();
+        self.on(Event::Adopt(held));
+    }
+
+    pub(super) fn phase(&self, name: &str) -> Phase {
+        self.machine.statuses().into_iter().find(|s| s.name == name).unwrap().phase
+    }
+
+    pub(super) fn restarts(&self, name: &str) -> u32 {
+        self.machine.statuses().into_iter().find(|s| s.name == name).unwrap().restarts
+    }
+
+    pub(super) fn enclave(&self) -> Enclave {
+        self.machine.enclave()
+    }
+
+    /// Names of services spawned since this was last asked, in order.
+    pub(super) fn spawns(&mut self) -> Vec<String> {
+        let done = std::mem::take(&mut self.done);
+        let ids = done.iter().filter_map(|a| if let Action::Spawn { id, .. } = a { Some(*id) } else { None });
+        ids.map(|id| self.name(id)).collect()
+    }
+
+    /// Signals sent since this was last asked, in order.
+    pub(super) fn signals(&mut self) -> Vec<(String, u8)> {
+        std::mem::take(&mut self.signals)
+    }
+
+    /// The final state is read, and everything flushed.
+    pub(super) fn acknowledge(&mut self) {
+        self.on(Event::Seen);
+        self.on(Event::Flushed);
+    }
+}
