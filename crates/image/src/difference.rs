@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::artifact::{Artifact, ArtifactFault, Contents, ContentsFault, Item, ItemKind, Part};
+use crate::artifact::{Artifact, ArtifactFault, BuildRecord, Contents, ContentsFault, Item, ItemKind, Part};
 use crate::digest::Digest;
 
 /// The longest value of a document that is shown, in characters.
@@ -96,11 +96,17 @@ pub fn compare(first: &Artifact, second: &Artifact) -> Result<Difference, Conten
         let text = |artifact: &Artifact| Ok::<_, ArtifactFault>(Value::String(artifact.command_line()?));
         walk(Part::CommandLine.title(), "", Some(&text(first)?), Some(&text(second)?), &mut fields);
     }
-    let files = match changed.contains(Part::AppRamdisk.title()) {
-        true => files(&first.contents()?, &second.contents()?),
-        false => Vec::new(),
-    };
+    let changed = changed.contains(Part::AppRamdisk.title());
+    let files = if changed { files(&first.contents()?, &second.contents()?) } else { Vec::new() };
     Ok(Difference { parts, fields, files })
+}
+
+/// Compares two build records: where there is no difference, the second build has done the first one again.
+pub fn records(first: &BuildRecord, second: &BuildRecord) -> Result<Vec<FieldChange>, serde_json::Error> {
+    let (first, second) = (serde_json::to_value(first)?, serde_json::to_value(second)?);
+    let mut fields = Vec::new();
+    walk(Part::BuildRecord.title(), "", Some(&first), Some(&second), &mut fields);
+    Ok(fields)
 }
 
 fn parts(first: &Artifact, second: &Artifact) -> Vec<PartChange> {
@@ -206,7 +212,8 @@ mod tests {
             (b"same".to_vec(), item(0o644, b"")),
             (b"type".to_vec(), Item { kind: ItemKind::Fifo, ..item(0o644, b"") }),
         ]);
-        let seen: Vec<_> = files(&first, &second).into_iter().map(|change| (change.path, change.what)).collect();
+        let seen: Vec<_> =
+            files(&first, &second).into_iter().map(|change| (change.path, change.what)).collect();
         let changed = |aspects: &[&'static str]| FileDifference::Changed { aspects: aspects.to_vec() };
         let expected = [
             ("/gone".to_owned(), FileDifference::Removed),
@@ -223,7 +230,8 @@ mod tests {
         let second = json!({"a": 1, "b": {"c": [1, 3, 4]}});
         let mut out = Vec::new();
         walk("m", "", Some(&first), Some(&second), &mut out);
-        let seen: Vec<_> = out.iter().map(|change| (change.field.as_str(), change.second.as_deref())).collect();
+        let seen: Vec<_> =
+            out.iter().map(|change| (change.field.as_str(), change.second.as_deref())).collect();
         assert_eq!(seen, [("b.c.1", Some("3")), ("b.c.2", Some("4")), ("gone", None)]);
     }
 }

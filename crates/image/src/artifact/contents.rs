@@ -10,10 +10,8 @@ use super::{Artifact, ArtifactFault, Part};
 use crate::cpio::{self, ReadFault};
 use crate::digest::{Digest, Hashed};
 use crate::erofs::read as erofs;
-use crate::layers::is_zstd;
 use crate::limits::MAX_PATH;
 use crate::oci::Blob;
-use crate::tar::Source;
 use crate::tree::Xattrs;
 
 /// The root as files.
@@ -83,7 +81,9 @@ impl Artifact {
     /// Reads the application's root and hashes every file in it.
     pub fn contents(&self) -> Result<Contents, ContentsFault> {
         let blob = self.part(Part::AppRamdisk)?;
-        if is_zstd(&blob).map_err(ContentsFault::Read)? {
+        let mut magic = [0; 6];
+        blob.reader().read_exact(&mut magic).map_err(ContentsFault::Read)?;
+        if !magic.starts_with(cpio::MAGIC) {
             let decoder = zstd::Decoder::new(blob.reader()).map_err(ContentsFault::Read)?.single_frame();
             return plain(decoder);
         }
@@ -113,13 +113,12 @@ fn walk(part: &Blob) -> Result<Contents, erofs::Error> {
             erofs::EntryKind::Fifo => ItemKind::Fifo,
             erofs::EntryKind::Symlink(target) => ItemKind::Symlink(target.clone()),
             erofs::EntryKind::File(size) => {
-                let digest = match digests.get(&entry.node) {
-                    Some(known) => *known,
-                    None => {
-                        let mut hash = Hashed::new(io::sink());
-                        image.copy(entry.node, &mut hash)?;
-                        hash.digest()
-                    }
+                let digest = if let Some(known) = digests.get(&entry.node) {
+                    *known
+                } else {
+                    let mut hash = Hashed::new(io::sink());
+                    image.copy(entry.node, &mut hash)?;
+                    hash.digest()
                 };
                 if entry.links > 1 {
                     digests.insert(entry.node, digest);
@@ -128,7 +127,8 @@ fn walk(part: &Blob) -> Result<Contents, erofs::Error> {
             }
         };
         let (mode, uid, gid, mtime) = (entry.mode, entry.uid, entry.gid, entry.mtime);
-        contents.insert(entry.path.clone(), Item { mode, uid, gid, mtime, xattrs: entry.xattrs.clone(), kind });
+        contents
+            .insert(entry.path.clone(), Item { mode, uid, gid, mtime, xattrs: entry.xattrs.clone(), kind });
         Ok(())
     })?;
     Ok(contents)
