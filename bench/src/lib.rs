@@ -17,8 +17,8 @@ pub mod ports {
     pub const COPY: u32 = 5002;
     /// socat.
     pub const SOCAT: u32 = 5003;
-    /// Tells the memory of each program, then closes.
-    pub const MEMORY: u32 = 5010;
+    /// Tells facts of each program, a line each, then waits for the host to close.
+    pub const FACTS: u32 = 5010;
     /// The service on TCP, behind every relay.
     pub const SERVICE: u16 = 7000;
     /// The port of the manifest's ingress table.

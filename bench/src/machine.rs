@@ -82,10 +82,18 @@ impl Machine {
         fs::read_to_string(self.folder.path().join("console")).unwrap_or_default()
     }
 
-    /// The CPU seconds that its QEMU has used.
-    #[must_use]
-    pub fn process(&self) -> u32 {
-        self.qemu.0.id()
+    /// Processor seconds that QEMU has spent so far: the guest's work, whatever else the host is doing.
+    ///
+    /// From the first number of `schedstat` of every thread, which is nanoseconds on a processor
+    /// (`Documentation/scheduler/sched-stats.rst` of Linux).
+    pub fn work(&self) -> io::Result<f64> {
+        let mut seconds = 0.0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.qemu.0.id()))? {
+            let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+            let spent = text.split(' ').next().and_then(|number| number.parse::<f64>().ok());
+            seconds += spent.unwrap_or_default() / 1e9;
+        }
+        Ok(seconds)
     }
 
     /// Waits until a port of the guest is listened on.

@@ -62,7 +62,8 @@ fn write_cpio(tree: &Tree) -> Option<Vec<u8>> {
 
 fn write_erofs(tree: &Tree) {
     let mut first = Cursor::new(Vec::new());
-    let options = erofs::Options { compression: erofs::Compression::Lz4, workers: NonZeroUsize::MIN };
+    let options =
+        erofs::Options { compression: erofs::Compression::Lz4, workers: NonZeroUsize::MIN, pack_small: true };
     if erofs::write(tree, &options, &mut first).is_ok() {
         let mut second = Cursor::new(Vec::new());
         erofs::write(tree, &options, &mut second).expect("the same tree can be written again");

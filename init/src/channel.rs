@@ -58,15 +58,25 @@ pub enum ChannelError {
 impl std::fmt::Display for ChannelError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Closed => f.write_str("after it closed its channel to init"),
-            Self::Full => write!(f, "after it left {MAX_QUEUED} bytes from init unread"),
-            Self::Nonsense(what) => write!(f, "after it said nonsense to init ({what})"),
-            Self::Socket(error) => write!(f, "after its channel to init failed ({error})"),
+            Self::Closed => f.write_str("it closed its channel to init"),
+            Self::Full => write!(f, "it left {MAX_QUEUED} bytes from init unread"),
+            Self::Nonsense(what) => write!(f, "it said nonsense to init ({what})"),
+            Self::Socket(error) => write!(f, "its channel to init failed ({error})"),
         }
     }
 }
 
 impl std::error::Error for ChannelError {}
+
+impl From<io::Error> for ChannelError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // The second is told when it ended with something of ours unread.
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Closed,
+            _ => Self::Socket(error),
+        }
+    }
+}
 
 /// Both ends of a new channel: init's, and the supervisor's.
 pub fn pair() -> io::Result<(Channel, OwnedFd)> {
@@ -104,8 +114,7 @@ impl Channel {
                     self.queue.pop_front();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(ChannelError::Closed),
-                Err(error) => return Err(ChannelError::Socket(error)),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())
@@ -128,7 +137,7 @@ impl Channel {
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(ChannelError::Socket(error)),
+            Err(error) => Err(error.into()),
         }
     }
 

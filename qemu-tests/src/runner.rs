@@ -13,9 +13,9 @@ use crate::lab::{Built, Lab};
 use crate::scenarios;
 use crate::story::{Failure, Outcome, Scenario};
 
-/// Scenarios at once where `--jobs` says nothing. A guest under TCG takes a whole core, and so does the host half of a
-/// busy scenario.
-const JOBS: usize = 2;
+/// Scenarios at once where `--jobs` says nothing. A translated guest that gets no time while it calibrates its timer does
+/// without it, and may then wait for ever; two cores are just enough for the two processors of one guest.
+const JOBS: usize = 1;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -87,7 +87,9 @@ impl Run {
             }
             drop(tell);
             for (name, outcome, took) in told {
-                report.count(&outcome);
+                if name != AGAIN {
+                    report.count(&outcome);
+                }
                 // A reader that went away does not stop the run; the exit code still tells.
                 drop(writeln!(out, "{}", line(name, &outcome, took)));
                 drop(out.flush());
@@ -108,7 +110,12 @@ impl Run {
     ) {
         while let Some(scenario) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
             let started = Instant::now();
-            let outcome = tell_story(scenario, &self.built);
+            let mut outcome = tell_story(scenario, &self.built);
+            if never_answered(&outcome) {
+                // Told where everybody sees it: this is a fault of the machine under the story, not a pass.
+                drop(tell.send((AGAIN, Ok(()), started.elapsed())));
+                outcome = tell_story(scenario, &self.built);
+            }
             drop(tell.send((scenario.name, outcome, started.elapsed())));
         }
     }
@@ -138,6 +145,15 @@ impl Report {
     }
 }
 
+/// What is printed when a story is told a second time.
+const AGAIN: &str = "(a boot never answered; the next story is told again, once)";
+
+/// Whether a guest booted and then never answered. It happens to translated guests on a busy host, about once in fifty
+/// boots, before any service runs; every other failure counts at once.
+fn never_answered(outcome: &Outcome) -> bool {
+    matches!(outcome, Err(Failure::Broken(why)) if why.contains("it did not answer within"))
+}
+
 fn tell_story(scenario: &Scenario, built: &Built) -> Outcome {
     let mut lab = Lab::new(scenario.name, built)?;
     let lab = Mutex::new(&mut lab);
@@ -148,6 +164,9 @@ fn tell_story(scenario: &Scenario, built: &Built) -> Outcome {
 
 fn line(name: &str, outcome: &Outcome, took: Duration) -> String {
     let seconds = took.as_secs_f32();
+    if name == AGAIN {
+        return format!("again   {seconds:5.1} s  {name}");
+    }
     match outcome {
         Ok(()) => format!("ok      {seconds:5.1} s  {name}"),
         Err(Failure::Skipped(why)) => format!("skipped {seconds:5.1} s  {name}: {why}"),

@@ -57,16 +57,19 @@ fn init() -> io::Result<()> {
         let connect = format!("TCP:127.0.0.1:{},nodelay", ports::SERVICE);
         programs.push(("socat", Command::new(SOCAT).args([listen, connect]).spawn()?));
     }
-    run(tell_memory(&programs))
+    run(tell(&programs))
 }
 
-/// Answers every connection with a line for each program: its name and its resident bytes.
-async fn tell_memory(programs: &[(&str, Child)]) -> io::Result<()> {
-    let listener = Listener::vsock(ports::MEMORY)?;
+/// Answers every connection with a line for each program: its name, its own bytes, and how often it has waited.
+async fn tell(programs: &[(&str, Child)]) -> io::Result<()> {
+    let listener = Listener::vsock(ports::FACTS)?;
     loop {
         let (stream, _) = listener.accept().await?;
         for (role, child) in programs {
-            let line = format!("{role} {}\n", resident(child.id())?);
+            let pid = child.id();
+            let memory = number(&format!("/proc/{pid}/smaps_rollup"), "Private_Dirty:")?.saturating_mul(1024);
+            let waits = number(&format!("/proc/{pid}/status"), "voluntary_ctxt_switches:")?;
+            let line = format!("{role} {memory} {waits}\n");
             stream.send_all(line.as_bytes()).await?;
         }
         stream.send_all(b"\n").await?;
@@ -75,12 +78,11 @@ async fn tell_memory(programs: &[(&str, Child)]) -> io::Result<()> {
     }
 }
 
-/// `Private_Dirty` of a process in bytes: what it alone has written to.
-fn resident(pid: u32) -> io::Result<u64> {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap_or_default();
-    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().map_err(io::Error::other)?;
-    Ok(kilobytes.saturating_mul(1024))
+/// The number behind `name` in a file of `/proc`.
+fn number(file: &str, name: &str) -> io::Result<u64> {
+    let text = fs::read_to_string(file)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    line.trim().trim_end_matches("kB").trim().parse().map_err(io::Error::other)
 }
 
 /// The service: on TCP for the relays, on vsock for the raw path.

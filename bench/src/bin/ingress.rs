@@ -60,8 +60,20 @@ struct Measured {
     trips: Vec<f64>,
     one: Vec<f64>,
     many: Vec<f64>,
-    idle: Option<f64>,
+    /// Processor seconds of QEMU for each sample, in the order of [`STEPS`].
+    work: [Vec<f64>; 4],
+    /// Bytes of an idle connection, and waits of a round trip.
+    footprint: Option<(f64, f64)>,
 }
+
+/// What the guest's work is counted for, and by how much it is divided: microseconds for a megabyte in and out, a round
+/// trip, and a connection.
+const STEPS: [(&str, f64); 4] = [
+    ("µs per MB in", 32.0),
+    ("µs per MB out", 32.0),
+    ("µs per round trip", 500.0),
+    ("µs per connection", 320.0),
+];
 
 async fn measure() -> io::Result<String> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -88,14 +100,14 @@ async fn measure() -> io::Result<String> {
         for path in &mut paths {
             say(&format!("round {} of {rounds}: {}", round.saturating_add(1), path.name));
             if let Err(error) =
-                tokio::time::timeout(LIMIT, path.sample()).await.map_err(io::Error::from).flatten()
+                tokio::time::timeout(LIMIT, path.sample(&machine)).await.map_err(io::Error::from).flatten()
             {
                 return Err(io::Error::other(format!("{}: {error}\n{}", path.name, machine.console())));
             }
         }
     }
     for path in &mut paths {
-        path.idle = idle(&machine, path).await?;
+        path.footprint = footprint(&machine, path).await?;
     }
     Ok(report(&paths))
 }
@@ -127,17 +139,36 @@ impl Measured {
             trips: Vec::new(),
             one: Vec::new(),
             many: Vec::new(),
-            idle: None,
+            work: [Vec::new(), Vec::new(), Vec::new(), Vec::new()],
+            footprint: None,
         }
     }
 
-    async fn sample(&mut self) -> io::Result<()> {
+    async fn sample(&mut self, machine: &Machine) -> io::Result<()> {
+        let mut work = vec![machine.work()?];
         self.up.push(self.route.upload(BULK).await?);
+        work.push(machine.work()?);
         self.down.push(self.route.download(BULK).await?);
+        work.push(machine.work()?);
         self.trips.extend(self.route.round_trips(TRIPS).await?);
+        work.push(machine.work()?);
         self.one.push(self.route.connections(CONNECTIONS, 1).await?);
+        work.push(machine.work()?);
         self.many.push(self.route.connections(CONNECTIONS, SIDE_BY_SIDE).await?);
+        for (step, pair) in self.work.iter_mut().zip(work.windows(2)) {
+            step.push(pair.last().copied().unwrap_or(f64::NAN) - pair.first().copied().unwrap_or(f64::NAN));
+        }
         Ok(())
+    }
+
+    /// The guest's work, and its ratio to the raw path's.
+    fn work_row(&self, raw: &Self) -> Vec<String> {
+        let steps = STEPS.iter().zip(self.work.iter().zip(&raw.work));
+        let cells = steps.map(|((_, per), (mine, theirs))| {
+            let (mine, theirs) = (median(mine), median(theirs));
+            format!("{:.0} ({:.2})", mine * 1e6 / per, mine / theirs)
+        });
+        std::iter::once(self.name.to_owned()).chain(cells).collect()
     }
 
     fn row(&self, raw: &Self) -> Vec<String> {
@@ -153,7 +184,8 @@ impl Measured {
             format!("{:.3}", trip(99)),
             of(median(&self.one), median(&raw.one)),
             of(median(&self.many), median(&raw.many)),
-            self.idle.map_or_else(String::new, |bytes| format!("{bytes:.0}")),
+            self.footprint.map_or_else(String::new, |(bytes, _)| format!("{bytes:.0}")),
+            self.footprint.map_or_else(String::new, |(_, waits)| format!("{waits:.1}")),
         ]
     }
 }
@@ -169,36 +201,47 @@ fn report(paths: &[Measured]) -> String {
         "connections/s, one by one",
         "16 side by side",
         "bytes per idle connection",
+        "waits per round trip",
     ];
     let Some(raw) = paths.first() else { return String::new() };
-    table(&head, &paths.iter().map(|path| path.row(raw)).collect::<Vec<_>>())
+    let seen = table(&head, &paths.iter().map(|path| path.row(raw)).collect::<Vec<_>>());
+    let head: Vec<&str> =
+        std::iter::once("processor time of QEMU").chain(STEPS.map(|(what, _)| what)).collect();
+    let done = table(&head, &paths.iter().map(|path| path.work_row(raw)).collect::<Vec<_>>());
+    format!("{seen}\n{done}")
 }
 
-/// Bytes that one idle connection costs the relay's process in the guest.
-async fn idle(machine: &Machine, path: &Measured) -> io::Result<Option<f64>> {
+/// Bytes that one idle connection costs the relay's process in the guest, and how often that process waits in one round
+/// trip.
+async fn footprint(machine: &Machine, path: &Measured) -> io::Result<Option<(f64, f64)>> {
     let role = match &path.route {
         Route::Ingress(..) => "cloister",
         Route::Vsock(_, ports::COPY) => "copy",
+        Route::Vsock(_, ports::RAW) => "service",
         _ => return Ok(None),
     };
-    let before = memory(machine, role).await?;
+    let start = facts(machine, role).await?;
+    path.route.round_trips(TRIPS).await?;
+    let (before, waits) = facts(machine, role).await?;
     let mut open = Vec::new();
     for _ in 0..IDLE {
         open.push(path.route.open_echo().await?);
     }
-    let after = memory(machine, role).await?;
-    Ok(Some((after - before) / f64::from(IDLE)))
+    let (after, _) = facts(machine, role).await?;
+    Ok(Some(((after - before) / f64::from(IDLE), (waits - start.1) / f64::from(TRIPS))))
 }
 
-async fn memory(machine: &Machine, role: &str) -> io::Result<f64> {
-    let stream = client::dial(&machine.vsock(), ports::MEMORY).await?;
-    let mut found = f64::NAN;
+/// A program's own bytes, and how often it has waited.
+async fn facts(machine: &Machine, role: &str) -> io::Result<(f64, f64)> {
+    let stream = client::dial(&machine.vsock(), ports::FACTS).await?;
+    let mut found = (f64::NAN, f64::NAN);
     loop {
         let line = String::from_utf8(stream.recv_line(64).await?).map_err(io::Error::other)?;
-        match line.trim().split_once(' ') {
-            Some((name, bytes)) if name == role => found = bytes.parse().map_err(io::Error::other)?,
-            Some(_) => {}
-            None => return Ok(found),
+        let mut words = line.split_whitespace();
+        let Some(name) = words.next() else { return Ok(found) };
+        if name == role {
+            let mut next = || words.next().and_then(|word| word.parse().ok()).unwrap_or(f64::NAN);
+            found = (next(), next());
         }
     }
 }

@@ -98,23 +98,30 @@ impl Flow {
         Ok(())
     }
 
+    /// Whether the end has been passed on.
+    pub(crate) fn ended(&self) -> bool {
+        self.stage == Stage::Ended
+    }
+
     /// Payload bytes taken from the sender so far.
     pub(crate) const fn carried(&self) -> u64 {
         self.carried
     }
 
-    /// Whether the kernel had no memory for a write. No readiness comes for that: it has to be tried again.
+    /// Whether the kernel lacked the means for a write. No readiness comes for that: it has to be tried again.
     pub(crate) const fn starved(&self) -> bool {
         self.starved
     }
 
     /// Moves what can be moved now. Ready when the end has been passed on.
+    ///
+    /// Where `closing`, the caller closes `to` as soon as this is ready, which says more than a half-close.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &Stream,
-        to: &Stream,
+        (from, to): (&Stream, &Stream),
         pipes: &Pipes,
+        closing: bool,
     ) -> Poll<Result<(), Fault>> {
         self.starved = false;
         let turn = self.carried.saturating_add(TURN);
@@ -122,7 +129,7 @@ impl Flow {
             ready!(self.poll_deliver(cx, to)).map_err(Fault::To)?;
             match self.stage {
                 Stage::Moving => ready!(self.poll_fetch(cx, from, to, pipes))?,
-                Stage::Ending => self.pass_end(to).map_err(Fault::To)?,
+                Stage::Ending => self.pass_end(to, closing).map_err(Fault::To)?,
                 Stage::Ended => return Poll::Ready(Ok(())),
             }
         }
@@ -145,7 +152,7 @@ impl Flow {
             while pipe.inside() > 0 {
                 match ready!(to.poll_splice_from(cx, pipe.reader()?, pipe.inside())) {
                     Ok(count) => pipe.drained(count),
-                    Err(error) if lacks_memory(&error) => {
+                    Err(error) if lacks_means(&error) => {
                         self.starved = true;
                         return Poll::Pending;
                     }
@@ -278,7 +285,7 @@ impl Flow {
         while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
             match to.poll_send(cx, rest) {
                 Poll::Ready(Ok(count)) => sent = sent.saturating_add(count),
-                Poll::Ready(Err(error)) if lacks_memory(&error) => {
+                Poll::Ready(Err(error)) if lacks_means(&error) => {
                     self.starved = true;
                     break;
                 }
@@ -289,12 +296,12 @@ impl Flow {
         Ok(sent)
     }
 
-    fn pass_end(&mut self, to: &Stream) -> io::Result<()> {
+    fn pass_end(&mut self, to: &Stream, closing: bool) -> io::Result<()> {
         self.stage = Stage::Ended;
         self.pipe = None;
         match self.dress {
-            Dress::Plain | Dress::Unwrap(_) => to.end_sending(),
-            Dress::Wrap(_) => Ok(()),
+            Dress::Plain | Dress::Unwrap(_) if !closing => to.end_sending(),
+            _ => Ok(()),
         }
     }
 
@@ -309,8 +316,8 @@ fn write_at(buffer: &mut [u8], at: usize, header: [u8; HEADER]) {
     }
 }
 
-/// Whether a write failed for want of memory that may be there a moment later.
-fn lacks_memory(error: &io::Error) -> bool {
-    let errno = error.raw_os_error();
-    errno == Some(Errno::NOBUFS.raw_os_error()) || errno == Some(Errno::NOMEM.raw_os_error())
+/// Whether a write failed for want of memory, or of a descriptor to wait with, that may be there a moment later.
+fn lacks_means(error: &io::Error) -> bool {
+    const MEANS: [Errno; 4] = [Errno::NOBUFS, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
+    MEANS.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

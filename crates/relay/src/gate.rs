@@ -41,13 +41,13 @@ impl Gate {
         Self { room: Arc::new(Semaphore::new(cap)), freed: Arc::new(Notify::new()), cap }
     }
 
-    /// A gate for at most `cap` connections of two sockets each, or for as many as this process has descriptors for
-    /// when `reserve` are kept for other things. It raises the process's limit as far as that is allowed.
+    /// A gate for at most `cap` connections of three descriptors each (two sockets, and a watch for room on one of them), or
+    /// for as many as this process has descriptors for when `reserve` are kept for other things. It raises the process's limit as far as that is allowed.
     #[must_use]
     pub fn within_descriptors(cap: usize, reserve: usize) -> Self {
-        let wanted = u64::try_from(cap.saturating_mul(2).saturating_add(reserve)).unwrap_or(u64::MAX);
+        let wanted = u64::try_from(cap.saturating_mul(3).saturating_add(reserve)).unwrap_or(u64::MAX);
         let limit = usize::try_from(raise_descriptors(wanted)).unwrap_or(usize::MAX);
-        Self::new(cap.min(limit.saturating_sub(reserve) / 2))
+        Self::new(cap.min(limit.saturating_sub(reserve) / 3))
     }
 
     /// Waits until there is room.

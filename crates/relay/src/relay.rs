@@ -145,6 +145,8 @@ pub async fn relay(boundary: &Stream, local: &Stream, works: &Works, options: Op
 struct Both {
     inward: Flow,
     outward: Flow,
+    /// Whether both sockets are closed as soon as both directions have ended.
+    closes_at_once: bool,
 }
 
 impl Both {
@@ -153,8 +155,11 @@ impl Both {
             Framing::Raw => (Dress::Plain, Dress::Plain),
             Framing::Chunked => (Dress::Unwrap(Decoder::default()), Dress::Wrap(0)),
         };
-        let mut both =
-            Self { inward: Flow::new(unwrap, options.lead_in), outward: Flow::new(wrap, options.lead_out) };
+        let mut both = Self {
+            inward: Flow::new(unwrap, options.lead_in),
+            outward: Flow::new(wrap, options.lead_out),
+            closes_at_once: !options.closes_last,
+        };
         let begun = if options.early.is_empty() { Ok(()) } else { both.inward.begin_with(options.early) };
         (both, begun)
     }
@@ -175,11 +180,13 @@ impl Both {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, boundary: &Stream, local: &Stream, pipes: &Pipes) -> Poll<End> {
-        let inward = match self.inward.poll(cx, boundary, local, pipes) {
+        let closing = self.closes_at_once && self.outward.ended();
+        let inward = match self.inward.poll(cx, (boundary, local), pipes, closing) {
             Poll::Ready(Err(fault)) => return Poll::Ready(broken(fault, Side::Boundary, Side::Local)),
             inward => inward.is_ready(),
         };
-        match self.outward.poll(cx, local, boundary, pipes) {
+        let closing = self.closes_at_once && inward;
+        match self.outward.poll(cx, (local, boundary), pipes, closing) {
             Poll::Ready(Err(fault)) => Poll::Ready(broken(fault, Side::Local, Side::Boundary)),
             Poll::Ready(Ok(())) if inward => Poll::Ready(End::Finished),
             _ => Poll::Pending,

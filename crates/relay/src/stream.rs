@@ -8,13 +8,14 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use cloister_sys::reactor::Registered;
 use cloister_sys::{splice, vsock};
 use cloister_wire::ports::MAX_VSOCK_WRITE;
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt,
@@ -26,22 +27,34 @@ use crate::scratch;
 /// A connected stream socket.
 ///
 /// It implements [`AsyncRead`] and [`AsyncWrite`], by reference too, so that one task can read while another writes.
+///
+/// A write is tried before anybody waits for room. On sockets that lead over a vsock room is not even watched for until a
+/// write has found none: there every packet that arrives, and every one that leaves, says that there is room
+/// (`virtio_transport_recv_connected` and `unix_write_space` of Linux), and would wake a reader for nothing.
 #[derive(Debug)]
 pub struct Stream {
     io: Registered,
-    longest_write: usize,
+    /// Watches for room on sockets that `io` does not do it for, from the first write on that found none.
+    room: OnceLock<Registered>,
+    /// Whether the last write found no room.
+    stalled: AtomicBool,
+    over_vsock: bool,
 }
 
 impl Stream {
     /// Takes a connected, non-blocking socket that leads over a vsock: an `AF_VSOCK` socket, or the Unix socket of a
     /// device that speaks for a virtual machine.
     pub fn over_vsock(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self { io: Registered::new(socket)?, longest_write: MAX_VSOCK_WRITE })
+        Ok(Self::with(Registered::for_reading(socket)?, true))
     }
 
     /// Takes a connected, non-blocking TCP or Unix socket of this machine.
     pub fn local(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self { io: Registered::new(socket)?, longest_write: usize::MAX })
+        Ok(Self::with(Registered::new(socket)?, false))
+    }
+
+    const fn with(io: Registered, over_vsock: bool) -> Self {
+        Self { io, room: OnceLock::new(), stalled: AtomicBool::new(false), over_vsock }
     }
 
     /// Connects by TCP, without Nagle's delay. How long it may take is the caller's business.
@@ -51,8 +64,14 @@ impl Stream {
         let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let socket = new_socket(family)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
-        match rustix::net::connect(&socket, &to) {
-            Ok(()) | Err(Errno::INPROGRESS) => Self::local(socket)?.connected().await,
+        let mut tried = rustix::net::connect(&socket, &to);
+        if tried == Err(Errno::INPROGRESS) {
+            // On this machine the answer has come by now, and asking again is how to hear it.
+            tried = rustix::net::connect(&socket, &to);
+        }
+        match tried {
+            Ok(()) | Err(Errno::ISCONN) => Self::local(socket),
+            Err(Errno::INPROGRESS | Errno::ALREADY) => Self::local(socket)?.decided().await,
             Err(error) => Err(error.into()),
         }
     }
@@ -68,7 +87,7 @@ impl Stream {
     ///
     /// Errors: as [`vsock::start_connect`] and [`vsock::finish_connect`].
     pub async fn connect_vsock(to: vsock::Address) -> io::Result<Self> {
-        Self::over_vsock(vsock::start_connect(to)?)?.connected().await
+        Self::over_vsock(vsock::start_connect(to)?)?.decided().await
     }
 
     /// Reads into `buffer`; 0 is the end.
@@ -164,16 +183,10 @@ impl Stream {
 
     /// Writes once; the count can be short.
     pub(crate) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let piece = bytes.get(..self.longest_write).unwrap_or(bytes);
-        loop {
-            let mut ready = ready!(self.io.poll_write_ready(cx))?;
-            match rustix::net::send(&*self.io, piece, SendFlags::NOSIGNAL) {
-                Ok(count) => return Poll::Ready(Ok(count)),
-                Err(Errno::AGAIN) => ready.clear_ready(),
-                Err(Errno::INTR) => {}
-                Err(error) => return Poll::Ready(Err(error.into())),
-            }
-        }
+        let piece = bytes.get(..self.longest_write()).unwrap_or(bytes);
+        self.poll_write_with(cx, || {
+            rustix::io::retry_on_intr(|| rustix::net::send(&*self.io, piece, SendFlags::NOSIGNAL))
+        })
     }
 
     /// Moves up to `max` bytes into an empty pipe; 0 is the end.
@@ -204,14 +217,11 @@ impl Stream {
         pipe: BorrowedFd<'_>,
         count: usize,
     ) -> Poll<io::Result<usize>> {
-        let max = count.min(self.longest_write);
-        loop {
-            let mut ready = ready!(self.io.poll_write_ready(cx))?;
-            match splice::splice(pipe, &*self.io, max, max < count) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-                result => return Poll::Ready(result),
-            }
-        }
+        let max = count.min(self.longest_write());
+        self.poll_write_with(cx, || {
+            splice::splice(pipe, &*self.io, max, max < count)
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })
     }
 
     /// Bytes that wait to be read, where the socket can tell: vsock cannot before Linux 6.17.
@@ -219,13 +229,53 @@ impl Stream {
         splice::readable(&*self.io)
     }
 
-    /// Waits until a started connection is decided. One to this machine mostly is at once, which one `poll(2)` tells
-    /// without a turn of the reactor.
-    async fn connected(self) -> io::Result<Self> {
-        let mut waiting = [PollFd::new(&*self.io, PollFlags::OUT)];
-        if rustix::event::poll(&mut waiting, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? == 0 {
-            let _ready = self.io.writable().await?;
+    /// Writes, or waits for room where the last write found none.
+    fn poll_write_with(
+        &self,
+        cx: &mut Context<'_>,
+        write: impl Fn() -> rustix::io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        if !self.stalled.load(Ordering::Relaxed) {
+            match write() {
+                Err(Errno::AGAIN) => self.stalled.store(true, Ordering::Relaxed),
+                result => return Poll::Ready(Ok(result?)),
+            }
         }
+        let room = self.room()?;
+        loop {
+            let mut ready = ready!(room.poll_write_ready(cx))?;
+            match write() {
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                result => {
+                    self.stalled.store(false, Ordering::Relaxed);
+                    return Poll::Ready(Ok(result?));
+                }
+            }
+        }
+    }
+
+    /// Who watches for room.
+    ///
+    /// Errors: `EMFILE` and `ENFILE` when there is no descriptor for it.
+    fn room(&self) -> io::Result<&Registered> {
+        if !self.over_vsock {
+            return Ok(&self.io);
+        }
+        if let Some(room) = self.room.get() {
+            return Ok(room);
+        }
+        let socket = rustix::io::fcntl_dupfd_cloexec(&*self.io, 0)?;
+        let room = Registered::for_writing(socket)?;
+        Ok(self.room.get_or_init(|| room))
+    }
+
+    const fn longest_write(&self) -> usize {
+        if self.over_vsock { MAX_VSOCK_WRITE } else { usize::MAX }
+    }
+
+    /// Waits until a started connection is decided.
+    async fn decided(self) -> io::Result<Self> {
+        let _ready = self.room()?.writable().await?;
         sockopt::socket_error(&*self.io)??;
         Ok(self)
     }

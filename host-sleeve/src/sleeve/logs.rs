@@ -25,6 +25,10 @@ use super::life::Event;
 /// The pause between two tries to connect.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How often an enclave that has ended is asked for the rest of its logs: for a second in all, within which a connection
+/// that the vsock device refused while it was busy is accepted.
+const LAST_TRIES: u32 = 20;
+
 /// One read: some of the largest frames at once.
 const PIECE: usize = 128 * 1024;
 
@@ -39,30 +43,41 @@ struct LogReader {
     failing: bool,
 }
 
-/// Reads until `drain` turns true, and then to the end of what there is; tells [`Event::Drained`].
+/// Reads until the enclave ends the channel after `drain` has turned true; tells [`Event::Drained`].
+///
+/// The connection that follows is the one that is read to its end: the enclave closes it when its final state is out and
+/// everything was sent. To close it here and ask anew would throw away what is under way in the vsock device.
 pub(crate) async fn run(
     transport: Arc<dyn Transport>,
     log: Rotating,
-    mut drain: watch::Receiver<bool>,
+    drain: watch::Receiver<bool>,
     events: mpsc::Sender<Event>,
 ) {
     let mut reader = LogReader { transport, log, next: 0, failing: false };
-    tokio::select! {
-        () = reader.follow() => {}
-        _ = drain.wait_for(|drain| *drain) => {}
-    }
-    // What cannot be read now is lost with the enclave; what was read is in the log.
-    drop(reader.read(false).await);
+    reader.follow(drain).await;
     drop(events.send(Event::Drained).await);
 }
 
 impl LogReader {
-    /// Reads for ever.
-    async fn follow(&mut self) {
+    /// Reads until the end that comes after `drain`. Any end before it means the same: the supervisor was away, or is not
+    /// there yet.
+    async fn follow(&mut self, mut drain: watch::Receiver<bool>) {
+        let mut tries = LAST_TRIES;
         loop {
-            // Any end means the same: the supervisor was away, or is not there yet.
-            drop(self.read(true).await);
-            time::sleep(PAUSE).await;
+            let follow = !*drain.borrow();
+            let end = self.read(follow).await;
+            if *drain.borrow_and_update() {
+                tries = tries.saturating_sub(1);
+                // An enclave that has ended has said so in its log: an end before any record is the vsock device's, which at
+                // times hands out a connection that is over. What cannot be read now is lost with the enclave.
+                if (end.is_ok() && self.next > 0) || tries == 0 {
+                    return;
+                }
+            }
+            tokio::select! {
+                () = time::sleep(PAUSE) => {}
+                _ = drain.changed() => {}
+            }
         }
     }
 

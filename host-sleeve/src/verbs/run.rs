@@ -289,6 +289,8 @@ pub(crate) fn sleeve() -> Result<u8> {
     // A session of its own: no terminal can interrupt it or hang it up. It fails only where this process leads a group,
     // which whoever started it by hand has seen to.
     rustix::process::setsid().map(drop).unwrap_or_default();
+    // An order has absolute paths; the folder it came from may be removed meanwhile.
+    std::env::set_current_dir("/").doing(|| "cannot leave this folder".to_owned())?;
     let mut text = Vec::new();
     let doing = || "cannot read the order".to_owned();
     io::stdin().take(MAX_MESSAGE).read_to_end(&mut text).doing(doing)?;

@@ -116,6 +116,16 @@ impl Place {
     }
 }
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        // A story that broke off leaves nothing running.
+        let names = self.sleeve("", &["ps", "--quiet"]).text();
+        for name in names.lines() {
+            drop(self.sleeve("", &["stop", "--kill", name]));
+        }
+    }
+}
+
 /// A run in the foreground that is ready.
 pub(crate) struct Running {
     child: Child,

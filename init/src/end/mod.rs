@@ -8,7 +8,8 @@
 mod off;
 mod vsock;
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,7 @@ const KILL_LIMIT: Duration = Duration::from_secs(2);
 /// For the host to dial in and read the last state: it dials again at least once a second while an enclave runs.
 const HOST_LIMIT: Duration = Duration::from_secs(2);
 
-/// For the console to take the last words.
+/// For the console to take last words that are too long for the kernel's log.
 const CONSOLE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What the host is told beside the last state.
@@ -119,7 +120,7 @@ fn stop() {
 
 /// A process that switches the machine off when the deadline has passed.
 fn start_guard() {
-    let Ok(folder) = std::fs::File::open(cgroup::MOUNT) else { return };
+    let Ok(folder) = File::open(cgroup::MOUNT) else { return };
     if let Ok(Fork::Child(_)) = fork_into(folder) {
         let deadline = Timespec::try_from(DEADLINE).ok();
         // Waits for nothing but the time.
@@ -131,9 +132,14 @@ fn start_guard() {
 fn last_words(state: &str) {
     // One line, whatever white space the JSON has between its parts.
     let line = format!("cloister: end {state}").replace(['\r', '\n'], " ");
-    console::last_words(&line, CONSOLE_LIMIT);
-    if let Ok(mut log) = std::fs::OpenOptions::new().write(true).open("/dev/kmsg") {
-        // The console has it already.
-        drop(log.write_all(line.as_bytes()));
+    if into_kernel_log(&line).is_err() {
+        console::last_words(&line, CONSOLE_LIMIT);
     }
+}
+
+/// As an error (level 3), which the kernel puts on its console even when it is `quiet`, at once and without interrupts:
+/// the safest way out of a machine that is in trouble. The log takes lines of up to 1024 bytes.
+fn into_kernel_log(line: &str) -> io::Result<()> {
+    let mut log = File::options().write(true).open("/dev/kmsg")?;
+    log.write_all(format!("<3>{line}\n").as_bytes())
 }

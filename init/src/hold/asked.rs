@@ -90,7 +90,7 @@ impl State {
 
     /// There is no answer to such a request, so a supervisor that waits for one would wait for ever.
     fn nonsense(&mut self, what: &str) -> Vec<Action> {
-        self.on(super::Event::Lost(format!("after it {what}")), 0)
+        self.on(super::Event::Lost(format!("it {what}")), 0)
     }
 }
 

@@ -237,7 +237,10 @@ impl State {
         let supervisor = &mut self.supervisor;
         supervisor.pid = None;
         supervisor.listens = false;
-        let how = supervisor.lost.take().unwrap_or_else(|| words(exit));
+        let how = match supervisor.lost.take() {
+            Some(why) => format!("{} ({why})", words(exit)),
+            None => words(exit),
+        };
         let recent = |at: &u64| now_ns.saturating_sub(*at) < CRASH_WINDOW_NS;
         supervisor.crashes.retain(recent);
         supervisor.crashes.push_back(now_ns);

@@ -1,4 +1,4 @@
-//! Images that people have: Debian with Python, nginx, redis, two hundred layers, a gigabyte, and a registry in between.
+//! Images that people have: Debian with Python, nginx, redis, two hundred layers, and a registry in between.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -41,10 +41,6 @@ pub(super) const REGISTRY: Scenario = Scenario {
     host: registry,
     guest: nobody,
 };
-
-/// The story of a large image.
-pub(super) const LARGE: Scenario =
-    Scenario { name: "an_image_of_a_gigabyte_boots_and_answers", host: large, guest: nobody };
 
 fn python(lab: &mut Lab) -> Outcome {
     let root = lab.input("python")?;
@@ -168,15 +164,6 @@ fn registry(lab: &mut Lab) -> Outcome {
     web.stop()?.expect_code(0)
 }
 
-fn large(lab: &mut Lab) -> Outcome {
-    let layout = lab.input("large")?;
-    let manifest = "{version: 1, services: {web: {ready: {tcp: 8000}}}, ingress: [8000]}";
-    let (mut web, port) = serve(lab, &format!("oci:{layout}"), manifest, &["--memory", "2GiB"])?;
-    expect_eq(&web.get(port, "/etc/debian_version")?.status, &200, "the status of a file")?;
-    web.stop()?;
-    Ok(())
-}
-
 /// Builds, runs and waits until it is ready; the one ingress port is published on the port returned.
 fn serve(lab: &mut Lab, reference: &str, manifest: &str, words: &[&str]) -> Result<(Running, u16), Failure> {
     let image = lab.build_from(reference, manifest)?;
@@ -206,8 +193,12 @@ impl Registry {
                 store.display()
             ),
         )?;
-        let child =
-            Command::new("docker-registry").arg("serve").arg(&config).stderr(Stdio::null()).spawn()?;
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
         let registry = Self(child);
         let started = Instant::now();
         while !answers(port) {

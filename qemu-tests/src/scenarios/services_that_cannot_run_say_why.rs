@@ -9,6 +9,9 @@ use crate::lab::path_str;
 use crate::story::expect_in;
 use crate::{Lab, Outcome, Scenario};
 
+/// Bytes of an ELF header for 64-bit machines (elf(5)).
+const ELF_HEADER: usize = 64;
+
 /// The story of a program the kernel refuses.
 pub(super) const NOT_EXECUTABLE: Scenario =
     Scenario { name: "a_program_the_kernel_cannot_execute_is_named", host: not_executable, guest: nobody };
@@ -22,7 +25,10 @@ pub(super) const ENDS_AT_ONCE: Scenario = Scenario {
 
 fn not_executable(lab: &mut Lab) -> Outcome {
     let root = lab.probe_root()?;
-    fs::write(root.join("broken"), "\x7fELF but not really")?;
+    // A header that promises a program and nothing after it: what the builder looks at is in order, what the kernel needs
+    // is missing.
+    let whole = fs::read(root.join("probe"))?;
+    fs::write(root.join("broken"), whole.get(..ELF_HEADER).unwrap_or_default())?;
     fs::set_permissions(root.join("broken"), fs::Permissions::from_mode(0o755))?;
     let manifest = lab.manifest("{version: 1, services: {web: {command: [/broken], restart: never}}}")?;
     let image = lab.build(&root, &manifest)?;

@@ -11,6 +11,9 @@ use super::stage::Stage;
 use super::unit::{End, Life, Unit};
 use crate::clock::Moment;
 
+/// The longest reason for being degraded, in bytes: with sixty services in trouble a status still fits its frame.
+const MAX_WHY: usize = 1024;
+
 /// What the launcher knows, as one value that survives a crash of the supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,7 +47,7 @@ impl State {
             units().filter_map(|(unit, service)| trouble(unit).map(|t| format!("{} {t}", service.name))),
         );
         if !why.is_empty() {
-            return Enclave::Degraded { why: why.join("; ") };
+            return Enclave::Degraded { why: short(why.join("; ")) };
         }
         if units().all(|(unit, service)| is_up(unit, service)) { Enclave::Ready } else { Enclave::Starting }
     }
@@ -73,6 +76,27 @@ fn trouble(unit: &Unit) -> Option<String> {
     }
 }
 
+/// The first [`MAX_WHY`] bytes, or as many as are whole characters.
+fn short(mut why: String) -> String {
+    if why.len() > MAX_WHY {
+        why.truncate(why.floor_char_boundary(MAX_WHY));
+        why.push('…');
+    }
+    why
+}
+
 fn after(exit: &Exit) -> String {
     format!(" after {}", words(exit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        assert_eq!(short("web has failed".into()), "web has failed");
+        let cut = short("é".repeat(MAX_WHY));
+        assert!(cut.len() <= MAX_WHY + '…'.len_utf8() && cut.ends_with("é…"));
+    }
 }

@@ -4,11 +4,13 @@
 //! inside, root and the users it lists may start, stop and signal them. Nobody can do more.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloister_manifest::model::{Control, ControlVerb};
 use cloister_wire::control::{FromGuest, FromHost, Reply, Request, Verb};
 use cloister_wire::hello::Protocol;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
 
 use super::board::Board;
 use crate::channel::{self, ChannelError};
@@ -16,6 +18,10 @@ use crate::world::{Accepted, Listen, Peer, Stream};
 
 /// Connections at once: a sleeve, its `ps` and `stop`, a scraper, and room for a few that hang.
 const MAX_CONNECTIONS: usize = 16;
+
+/// The shortest time between two statuses on one connection: a service that changes its text a thousand times a second
+/// does not fill the host's socket with it, and the final state comes this much later at most.
+const PACE: Duration = Duration::from_millis(5);
 
 /// A request that is allowed, on its way to whoever can do it.
 #[derive(Debug)]
@@ -61,9 +67,15 @@ async fn converse(stream: Box<dyn Stream>, peer: Peer, asking: Asking) -> Result
     let (mut receiver, mut sender) = channel::open(stream, Protocol::Control).await?;
     let mut changes = asking.board.changes();
     changes.mark_changed();
+    let mut quiet_until = Instant::now();
     loop {
+        let news = async {
+            sleep_until(quiet_until).await;
+            changes.changed().await
+        };
         tokio::select! {
-            news = changes.changed() => {
+            news = news => {
+                quiet_until = Instant::now() + PACE;
                 news.map_err(|_| ChannelError::Closed)?;
                 sender.send(&FromGuest::Status(asking.board.read())).await?;
                 if peer == Peer::Host {

@@ -13,6 +13,8 @@ mod ends;
 #[cfg(test)]
 mod host;
 #[cfg(test)]
+mod ingress;
+#[cfg(test)]
 mod logs;
 #[cfg(test)]
 mod manifest;

@@ -3,6 +3,8 @@
 //!
 //! Its law: the output depends on the bytes and the setting, never on time, thread or machine.
 
+use std::io;
+
 use lz4::block::CompressionMode;
 
 use super::format::{BLOCK, BLOCK_BYTES};
@@ -56,17 +58,25 @@ impl Compression {
     }
 
     /// A compressor for one thread.
-    pub(crate) fn start(self) -> std::io::Result<Compressor> {
-        Ok(match self {
-            Self::None => Compressor::None,
-            Self::Lz4 => Compressor::Lz4,
-            Self::Zstd => Compressor::Zstd(Box::new(zstd::bulk::Compressor::new(ZSTD_LEVEL)?)),
-        })
+    pub(crate) fn start(self) -> io::Result<Compressor> {
+        let mut method = match self {
+            Self::None => Method::None,
+            Self::Lz4 => Method::Lz4,
+            Self::Zstd => Method::Zstd(Box::new(zstd::bulk::Compressor::new(ZSTD_LEVEL)?)),
+        };
+        let hole = method.compress(&vec![0; CHUNK])?;
+        Ok(Compressor { method, hole })
     }
 }
 
 /// What compresses: it keeps its working memory from chunk to chunk.
-pub(crate) enum Compressor {
+pub(crate) struct Compressor {
+    method: Method,
+    /// A chunk of zeros: high compression is slowest on those, and sparse files are made of them.
+    hole: Option<Vec<u8>>,
+}
+
+enum Method {
     None,
     Lz4,
     Zstd(Box<zstd::bulk::Compressor<'static>>),
@@ -74,7 +84,16 @@ pub(crate) enum Compressor {
 
 impl Compressor {
     /// The chunk compressed, if that saves at least one block.
-    pub(crate) fn compress(&mut self, chunk: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
+    pub(crate) fn compress(&mut self, chunk: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        if chunk.len() == CHUNK && chunk.iter().all(|byte| *byte == 0) {
+            return Ok(self.hole.clone());
+        }
+        self.method.compress(chunk)
+    }
+}
+
+impl Method {
+    fn compress(&mut self, chunk: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let blocks = chunk.len().div_ceil(BLOCK);
         let packed = match self {
             Self::None => return Ok(None),
@@ -90,7 +109,7 @@ impl Compressor {
 pub(crate) fn compress_all(
     chunks: &[Vec<u8>],
     compressors: &mut [Compressor],
-) -> std::io::Result<Vec<Option<Vec<u8>>>> {
+) -> io::Result<Vec<Option<Vec<u8>>>> {
     let share = chunks.len().div_ceil(compressors.len().max(1)).max(1);
     std::thread::scope(|scope| {
         let shares = chunks.chunks(share).zip(compressors);

@@ -48,6 +48,18 @@ pub struct Options {
     pub workers: NonZeroUsize,
 }
 
+impl Default for Options {
+    /// LZ4 with shared chunks, on all processors. Measured with a Debian root (266 MB) on an emulated processor, Zstandard is
+    /// 17 % smaller (105 MB instead of 126 MB) but starting Python from it takes 0.3 s longer.
+    fn default() -> Self {
+        let workers = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Self { compression: Compression::Lz4, pack_small: true, workers: workers.min(WORKERS_MAX) }
+    }
+}
+
+/// A batch is 64 chunks; with more threads than this each has too few to be worth a thread.
+const WORKERS_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
+
 /// What was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {

@@ -1,7 +1,7 @@
 //! The fields that people write, each with the description that editors show and its default.
 //!
 //! Its law: this is the one place where a field is declared; reader, schema and hints come from it. Defaults are filled in
-//! by [`super::defaults`] and [`super::resolve`], where their reasons stand; what must hold between fields is checked in
+//! by [`super::defaults`] and [`mod@super::resolve`], where their reasons stand; what must hold between fields is checked in
 //! [`super::check`].
 
 use std::borrow::Cow;

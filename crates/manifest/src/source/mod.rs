@@ -4,12 +4,12 @@
 //!
 //! | step | module |
 //! |---|---|
-//! | text → tree with places | [`tree`] |
-//! | tree → typed fields | [`read`], [`document`], [`units`], [`names`], [`signal`] |
-//! | what must hold between fields | [`check`], [`graph`] |
-//! | with an image: users, programs, paths, defaults | [`resolve`], [`command`], [`translate`], [`accounts`], [`program`], [`image`], [`defaults`] |
-//! | faults, for people and for programs | [`fault`], [`render`], [`lines`], [`hint`], [`foreign`] |
-//! | the schema that editors use | [`schema`] |
+//! | text → tree with places | [`tree`](mod@tree) |
+//! | tree → typed fields | [`read`](mod@read), [`document`](mod@document), [`units`](mod@units), [`names`](mod@names), [`signal`](mod@signal) |
+//! | what must hold between fields | [`check`](mod@check), [`graph`](mod@graph) |
+//! | with an image: users, programs, paths, defaults | [`resolve`](mod@resolve), [`command`](mod@command), [`translate`](mod@translate), [`accounts`](mod@accounts), [`program`](mod@program), [`image`](mod@image), [`defaults`](mod@defaults) |
+//! | faults, for people and for programs | [`fault`](mod@fault), [`render`](mod@render), [`lines`](mod@lines), [`hint`](mod@hint), [`foreign`](mod@foreign) |
+//! | the schema that editors use | [`schema`](mod@schema) |
 
 mod accounts;
 mod check;
@@ -88,7 +88,7 @@ pub fn resolve(checked: &Checked, image: &Image<'_>) -> Result<Manifest, Box<Rep
     }
 }
 
-/// [`parse`] and [`resolve`] with the faults of both in one report.
+/// [`parse`] and [`resolve()`] with the faults of both in one report.
 ///
 /// # Errors
 /// Every fault at once.

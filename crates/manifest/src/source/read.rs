@@ -2,8 +2,8 @@
 //!
 //! Its law: reading goes on after a fault, so that one look tells all of them. What could not be read is absent.
 //!
-//! [`record`](super::record) makes a struct, its reader and its JSON Schema from one declaration; [`either`](super::either)
-//! does the same for a value with a short and a long form; [`words`](super::words) for a choice of words. What one scalar
+//! `record` makes a struct, its reader and its JSON Schema from one declaration; `either`
+//! does the same for a value with a short and a long form; `words` for a choice of words. What one scalar
 //! means is in [`super::units`].
 
 use std::borrow::Cow;

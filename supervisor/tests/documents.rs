@@ -1,0 +1,13 @@
+//! What the documents promise is what the code has.
+
+/// The page that lists what is refused.
+const SUPERVISION: &str = include_str!("../../docs/supervision.md");
+
+#[test]
+fn every_refused_system_call_is_in_the_documents_with_its_reason() {
+    for (name, reason) in cloister_supervisor::confine::refused_calls() {
+        let row =
+            SUPERVISION.lines().find(|line| line.contains(&format!("`{name}`")) && line.starts_with('|'));
+        assert!(row.is_some_and(|row| row.contains(reason)), "{name}: {reason}");
+    }
+}

@@ -1,0 +1,81 @@
+//! Stories of connections from outside. The test itself plays the service's server.
+
+use cloister_manifest::model::{Ingress, Manifest};
+use cloister_wire::control::{Phase, Reply, Request, State};
+use cloister_wire::frame;
+use cloister_wire::ingress::{Framing, HEADER_LIMIT, Header};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixStream};
+
+use crate::enclave::Enclave;
+use crate::host::soon;
+use crate::manifest::{critical, manifest};
+
+/// The port that clients name.
+const PORT: u16 = 80;
+
+async fn served() -> (Enclave, TcpListener) {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = server.local_addr().unwrap().port();
+    let entry = Ingress { port: PORT, service: "web".into(), target, proxy_protocol: false };
+    let manifest = Manifest { ingress: vec![entry], ..manifest(vec![critical("web", "exec sleep 1000")]) };
+    (Enclave::boot(&manifest), server)
+}
+
+async fn dial(enclave: &Enclave) -> UnixStream {
+    let header = Header { version: 1, port: PORT, client: None, framing: Framing::Raw };
+    let mut stream = UnixStream::connect(enclave.path("ingress")).await.unwrap();
+    stream.write_all(&frame::encode(&header, HEADER_LIMIT).unwrap()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_connection_reaches_the_service_behind_its_port_and_is_counted_over_a_crash() {
+    let (mut enclave, server) = served().await;
+    enclave.host().await.until_ready().await;
+    let mut client = dial(&enclave).await;
+    client.write_all(b"ping").await.unwrap();
+    let (mut service, _) = soon(server.accept()).await.unwrap();
+    let mut bytes = [0; 4];
+    soon(service.read_exact(&mut bytes)).await.unwrap();
+    assert_eq!(&bytes, b"ping");
+    service.write_all(b"pong!").await.unwrap();
+    drop(service);
+    let mut answer = vec![];
+    client.shutdown().await.unwrap();
+    soon(client.read_to_end(&mut answer)).await.unwrap();
+    assert_eq!(answer, b"pong!");
+    let counted = enclave.host().await.until(|s| s.ingress.accepted == 1).await.ingress;
+    assert_eq!((counted.bytes_in, counted.bytes_out), (4, 5));
+    // Counters are kept with each decision; this one is a decision.
+    let mut local = enclave.local().await;
+    let restart = Request::Service { service: "web".into(), verb: cloister_wire::control::Verb::Restart };
+    assert_eq!(local.ask(restart).await, Reply::Done);
+    local.until(|s| s.services[0].restarts == 1 && s.services[0].phase == Phase::Ready).await;
+    enclave.crash();
+    enclave.start_supervisor();
+    assert_eq!(enclave.host().await.until_ready().await.ingress.accepted, 1);
+}
+
+#[tokio::test]
+async fn a_stop_lets_an_open_connection_end_and_refuses_new_ones() {
+    let (enclave, server) = served().await;
+    let mut host = enclave.host().await;
+    host.until_ready().await;
+    let mut client = dial(&enclave).await;
+    let (mut service, _) = soon(server.accept()).await.unwrap();
+    assert_eq!(host.ask(Request::Stop).await, Reply::Done);
+    let draining = host.until(|s| matches!(s.state, State::Stopping { .. })).await;
+    assert_eq!(draining.services[0].phase, Phase::Ready, "the service still serves what is open");
+    let mut refused = vec![];
+    // It is closed without a byte; whether that is seen as an end or as a reset depends on who was quicker.
+    soon(dial(&enclave).await.read_to_end(&mut refused)).await.unwrap_or_default();
+    assert_eq!(refused, b"");
+    service.write_all(b"done").await.unwrap();
+    drop(service);
+    let mut answer = vec![];
+    client.shutdown().await.unwrap();
+    soon(client.read_to_end(&mut answer)).await.unwrap();
+    assert_eq!(answer, b"done");
+    assert!(matches!(host.final_state().await, State::Signaled { signal: 15, .. }));
+}
