@@ -9,6 +9,7 @@
 pub mod artifact;
 pub mod build;
 pub mod cpio;
+pub mod difference;
 pub mod digest;
 pub mod directory;
 pub mod erofs;
@@ -16,6 +17,7 @@ pub mod layers;
 pub mod limits;
 pub mod oci;
 pub mod ramdisk;
+pub mod sbom;
 pub mod spool;
 pub mod tar;
 pub mod tree;

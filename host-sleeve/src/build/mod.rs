@@ -3,12 +3,13 @@
 //! Its law: nothing is decided here. Reading and packing is the image crate's, checking the manifest crate's; this tells
 //! them where things are, and people how it goes.
 
+mod again;
 mod reference;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use cloister_image::artifact::{RootForm, ToolRecord};
+use cloister_image::artifact::ToolRecord;
 use cloister_image::build::{self, Application, BuildFault, Input, Options, Pack, Who};
 use cloister_image::digest::Digest;
 use cloister_image::limits::Limits;
@@ -34,8 +35,10 @@ const EPOCH_VARIABLE: &str = "SOURCE_DATE_EPOCH";
 /// What is to be built.
 #[derive(Debug)]
 pub(crate) struct Order<'a> {
-    /// Where the application comes from, as typed.
-    pub(crate) image: &'a str,
+    /// Where the application comes from, as typed. `None`: where the record says.
+    pub(crate) image: Option<&'a str>,
+    /// The record of the build that is to be done again.
+    pub(crate) from: Option<&'a Path>,
     /// The manifest's file.
     pub(crate) manifest: &'a Path,
     /// Where the enclave image is to be.
@@ -76,15 +79,22 @@ pub(crate) fn build(order: &Order<'_>) -> Result<Digest, Refusal> {
     source::parse(&source.name, &source.bytes)?;
     let architecture = architecture()?;
     let os = install::os(architecture.name())?;
-    output::note(&format!("reading {}", order.image));
-    let application = open(order.image, architecture)?;
+    let record = order.from.map(again::read).transpose()?;
+    let image = match (order.image, &record) {
+        (Some(image), _) => image.to_owned(),
+        (None, Some(record)) => again::image(record)?,
+        (None, None) => return Err(Error::operator("no image is named").hint("--image names one").into()),
+    };
+    let clamp_mtime = record.as_ref().map_or_else(clamp_mtime, |record| Ok(record.clamp_mtime))?;
+    output::note(&format!("reading {image}"));
+    let application = open(&image, architecture, clamp_mtime)?;
     let manifest = resolve(&source, &application)?;
     output::note(&format!("packing {}", order.output.display()));
     let pack = Pack {
         manifest: &manifest,
         manifest_source: Some(Digest::of(&source.bytes)),
         os: &os,
-        root: RootForm::default(),
+        root: record.as_ref().map(|record| record.root).unwrap_or_default(),
         workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         tool: ToolRecord {
             name: env!("CARGO_PKG_NAME").to_owned(),
@@ -92,7 +102,11 @@ pub(crate) fn build(order: &Order<'_>) -> Result<Digest, Refusal> {
         },
         output: order.output,
     };
-    Ok(build::pack(&application, &pack).map_err(blame)?)
+    let digest = build::pack(&application, &pack).map_err(blame)?;
+    if let Some(record) = &record {
+        again::compare(record, order.output)?;
+    }
+    Ok(digest)
 }
 
 /// Checks a manifest, against an image if one is named. Answers its services in start order.
@@ -102,7 +116,7 @@ pub(crate) fn check(file: &Path, image: Option<&str>) -> Result<Vec<String>, Ref
         return Ok(source::parse(&source.name, &source.bytes)?.services().map(str::to_owned).collect());
     };
     let architecture = architecture()?;
-    let manifest = resolve(&source, &open(image, architecture)?)?;
+    let manifest = resolve(&source, &open(image, architecture, clamp_mtime()?)?)?;
     Ok(manifest.services.into_iter().map(|service| service.name).collect())
 }
 
@@ -132,7 +146,7 @@ fn read_manifest(path: &Path) -> Result<Source> {
     Ok(Source { name, bytes })
 }
 
-fn open(reference: &str, architecture: Architecture) -> Result<Application> {
+fn open(reference: &str, architecture: Architecture, clamp_mtime: Option<i64>) -> Result<Application> {
     let input = match reference::parse(reference)? {
         Origin::Here(input) => input,
         Origin::Registry(name) => {
@@ -141,14 +155,10 @@ fn open(reference: &str, architecture: Architecture) -> Result<Application> {
         }
     };
     let scratch = install::cache("tmp")?;
-    let options =
-        Options { architecture, scratch: &scratch, limits: Limits::default(), clamp_mtime: clamp_mtime()? };
+    let options = Options { architecture, scratch: &scratch, limits: Limits::default(), clamp_mtime };
     let application = build::open(&input, &options).map_err(blame)?;
-    for text in &application.notes.texts {
-        output::note(&format!("note: {text}"));
-    }
-    if application.notes.more > 0 {
-        output::note(&format!("note: and {} more", application.notes.more));
+    for line in application.notes.lines() {
+        output::note(&format!("note: {line}"));
     }
     Ok(application)
 }
@@ -226,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_is_named() {
-        let error = open("dir:/no/such/root", Architecture::X86_64).unwrap_err();
+        let error = open("dir:/no/such/root", Architecture::X86_64, None).unwrap_err();
         assert!(error.to_string().contains("/no/such/root"), "{error}");
     }
 }

@@ -38,6 +38,12 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:
   host-sleeve build --image docker-archive:./app.tar --manifest cloister.yaml -o app.cloister")]
     Build(Build),
+    /// Explain how two enclave images differ, file by file
+    #[command(after_help = "Exit code: 0 if they are the same, 1 if not.
+
+Example:
+  host-sleeve diff old.cloister new.cloister")]
+    Diff(Diff),
     /// Check a manifest and report every fault at once
     #[command(after_help = "Example:
   host-sleeve check cloister.yaml")]
@@ -85,6 +91,9 @@ Examples:
     #[command(after_help = "Example:
   host-sleeve doctor --json")]
     Doctor,
+    /// Pack ramdisk 1 of a release of the operating system
+    #[command(hide = true)]
+    OsPack(OsPack),
     /// Stay with one enclave: the process behind `run --detach`
     #[command(hide = true)]
     Sleeve,
@@ -95,13 +104,41 @@ Examples:
 pub(crate) struct Build {
     /// Where the application's files come from: `oci:DIR[:TAG]`, `docker-archive:FILE`, `docker://HOST/NAME@sha256:…` or
     /// `dir:DIR`
-    #[arg(long, value_name = "REFERENCE")]
-    pub(crate) image: String,
+    #[arg(long, value_name = "REFERENCE", required_unless_present = "from")]
+    pub(crate) image: Option<String>,
+    /// Build again what this record, or this enclave image, says, and fail if it does not come out the same
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
     /// The manifest, in YAML
     #[arg(long, value_name = "FILE", default_value = "cloister.yaml")]
     pub(crate) manifest: PathBuf,
     /// The enclave image to write
     #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: PathBuf,
+}
+
+/// What `diff` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// An enclave image
+    #[arg(value_name = "FIRST")]
+    pub(crate) first: PathBuf,
+    /// Another one
+    #[arg(value_name = "SECOND")]
+    pub(crate) second: PathBuf,
+}
+
+/// What `os-pack` takes.
+#[derive(Debug, Args)]
+pub(crate) struct OsPack {
+    /// What goes in, as `rootfs/ramdisk1.list` has it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) list: PathBuf,
+    /// Where the programs lie that the list names
+    #[arg(long, value_name = "DIR")]
+    pub(crate) programs: PathBuf,
+    /// The ramdisk to write
+    #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
 }
 

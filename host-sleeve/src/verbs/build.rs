@@ -27,7 +27,12 @@ struct Sound {
 
 /// Builds an enclave image.
 pub(crate) fn build(asked: &Build, json: bool) -> Result<u8> {
-    let order = Order { image: &asked.image, manifest: &asked.manifest, output: &asked.output };
+    let order = Order {
+        image: asked.image.as_deref(),
+        from: asked.from.as_deref(),
+        manifest: &asked.manifest,
+        output: &asked.output,
+    };
     match build::build(&order) {
         Ok(digest) if json => {
             output::json(&Built { path: build::absolute(&asked.output)?, digest: digest.to_string() })?;

@@ -4,10 +4,12 @@
 //! with an exit code.
 
 mod build;
+mod diff;
 mod doctor;
 mod follow;
 mod inspect;
 mod logs;
+mod os_pack;
 mod ps;
 mod rm;
 mod run;
@@ -26,6 +28,8 @@ pub(crate) fn perform(cli: Cli) -> Result<u8> {
     let json = cli.json;
     match cli.verb {
         Verb::Build(asked) => build::build(&asked, json),
+        Verb::Diff(asked) => diff::diff(&asked, json),
+        Verb::OsPack(asked) => os_pack::os_pack(&asked, json),
         Verb::Check(asked) => build::check(&asked, json),
         Verb::Run(asked) => run::run(asked, json),
         Verb::Ps(asked) => ps::ps(&asked, json),

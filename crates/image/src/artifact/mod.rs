@@ -3,6 +3,7 @@
 //! Its law: a directory is complete or not there. It is written under another name, made durable and renamed; a reader
 //! hashes what it hands out, when it hands it out.
 
+mod contents;
 mod read;
 mod record;
 mod write;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use crate::digest::Digest;
 use crate::oci::OciFault;
 
+pub use contents::{Contents, ContentsFault, Item, ItemKind};
 pub use read::Artifact;
 pub use record::{
     ApplicationRecord, BuildRecord, LayerRecord, OsRecord, Output, RootForm, ToolRecord,

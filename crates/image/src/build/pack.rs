@@ -11,6 +11,7 @@ use crate::artifact::{ArtifactFault, BuildRecord, OsRecord, Part, RootForm, Writ
 use crate::digest::Digest;
 use crate::erofs::{self, Compression};
 use crate::ramdisk::{self, AppRoot, OsFault, OsRelease, Written};
+use crate::sbom;
 
 /// Bytes of the file system written at a time.
 const OUT_BUFFER: usize = 256 * 1024;
@@ -28,6 +29,7 @@ pub fn pack(application: &Application, pack: &Pack<'_>) -> Result<Digest, BuildF
     writer.bytes(Part::OsRelease, &os_record)?;
     writer.bytes(Part::Manifest, &manifest)?;
     write_app(application, pack, &manifest, &mut writer)?;
+    write_bill(application, pack, &os_record, &mut writer)?;
     let os = OsRecord { version: release.version, record: Digest::of(&os_record) };
     let record = BuildRecord {
         version: crate::artifact::RECORD_VERSION,
@@ -81,6 +83,20 @@ fn write_app(
         Ok::<(), BuildFault>(())
     })?;
     writer.unpacks_to(Part::AppRamdisk, unpacked);
+    Ok(())
+}
+
+fn write_bill(
+    application: &Application,
+    pack: &Pack<'_>,
+    os_record: &[u8],
+    writer: &mut Writer,
+) -> Result<(), BuildFault> {
+    let read = |source| BuildFault::Scratch { path: writer.scratch().to_owned(), source };
+    // The record has been understood before; what it does not say, the bill does not say.
+    let os_record = serde_json::from_slice(os_record).unwrap_or_default();
+    let bill = sbom::bill(&pack.manifest.name, &application.tree, &os_record).map_err(read)?;
+    writer.bytes(Part::BillOfMaterials, &json(&bill, pack.output, Part::BillOfMaterials)?)?;
     Ok(())
 }
 

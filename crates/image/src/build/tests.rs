@@ -171,3 +171,52 @@ fn a_manifest_finds_its_program_and_user_in_the_image() {
     );
     assert!(fault.is_err());
 }
+
+/// Builds a directory with `files` in the given form, and opens the artifact in `place`.
+fn built(place: &Path, files: &[(&str, &str)], root: RootForm) -> Artifact {
+    let os = pack_release(place);
+    let path = place.join("rootfs");
+    std::fs::create_dir(&path).unwrap();
+    for (name, content) in files {
+        std::fs::write(path.join(name), content).unwrap();
+    }
+    std::os::unix::fs::symlink("a", path.join("link")).unwrap();
+    std::fs::hard_link(path.join("a"), path.join("z")).unwrap();
+    let options = Options {
+        architecture: Architecture::X86_64,
+        scratch: place,
+        limits: Limits::default(),
+        clamp_mtime: Some(1_000_000_000),
+    };
+    let application = open(&Input::Directory { path }, &options).unwrap();
+    let request = Pack {
+        manifest: &manifest(),
+        manifest_source: None,
+        os: &os,
+        root,
+        workers: NonZeroUsize::MIN,
+        tool: ToolRecord { name: "test".to_owned(), version: "0".to_owned() },
+        output: &place.join("app.cloister"),
+    };
+    pack(&application, &request).unwrap();
+    Artifact::open(&place.join("app.cloister")).unwrap()
+}
+
+#[test]
+fn both_forms_hold_the_same_root_and_a_change_is_explained() {
+    let places: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let erofs = built(places[0].path(), &[("a", "one"), ("b", "two")], RootForm::Erofs);
+    let plain = built(places[1].path(), &[("a", "one"), ("b", "two")], RootForm::Plain);
+    let other = built(places[2].path(), &[("a", "one"), ("b", "2")], RootForm::Erofs);
+    assert_eq!(erofs.contents().unwrap(), plain.contents().unwrap());
+
+    assert!(crate::difference::compare(&erofs, &erofs).unwrap().is_empty());
+    let difference = crate::difference::compare(&erofs, &other).unwrap();
+    let parts: Vec<_> = difference.parts.iter().map(|change| change.part.as_str()).collect();
+    assert_eq!(parts, ["app.ramdisk", "build.json"]);
+    let files: Vec<_> = difference.files.iter().map(|change| change.path.as_str()).collect();
+    assert_eq!(files, ["/b"]);
+    assert!(difference.fields.iter().any(|change| change.field == "application.tree"));
+    let difference = crate::difference::compare(&erofs, &plain).unwrap();
+    assert!(difference.files.is_empty() && !difference.is_empty());
+}

@@ -10,7 +10,7 @@ pub use reader::{Entry, ReadFault, Reader};
 pub use writer::{Header, WriteFault, Writer};
 
 /// Where an archive begins, and each of its entries.
-const MAGIC: &[u8; 6] = b"070701";
+pub(crate) const MAGIC: &[u8; 6] = b"070701";
 
 /// The name of the entry that ends an archive.
 const TRAILER: &[u8] = b"TRAILER!!!";

@@ -72,6 +72,11 @@ impl<R: Read> Reader<R> {
         Ok((!end).then_some(Entry { name, mode, inode, uid, gid, links, mtime, size }))
     }
 
+    /// How many bytes have been read: where the present entry's content begins.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// The content of the present entry.
     pub fn data(&mut self) -> impl Read + '_ {
         Data(self)
@@ -115,6 +120,12 @@ impl Entry {
         self.mode & file_type::MASK == file_type::DIRECTORY
     }
 
+    /// Whether it is a regular file.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        self.mode & file_type::MASK == file_type::REGULAR
+    }
+
     /// Whether it is a symbolic link, whose content is its target.
     #[must_use]
     pub fn is_symlink(&self) -> bool {
@@ -138,6 +149,10 @@ struct Data<'a, R>(&'a mut Reader<R>);
 impl<R: Read> Read for Data<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.0.left).unwrap_or(usize::MAX).min(buffer.len());
+        if most == 0 {
+            // A decompressor takes an empty buffer for a mistake.
+            return Ok(0);
+        }
         let count = self.0.source.read(buffer.get_mut(..most).unwrap_or_default())?;
         self.0.left = self.0.left.saturating_sub(crate::wide(count));
         self.0.position = self.0.position.saturating_add(crate::wide(count));

@@ -24,9 +24,19 @@ pub struct Notes {
     pub texts: Vec<String>,
     /// How many more there were.
     pub more: u64,
+    /// How many devices in `/dev` were left out.
+    pub devices: u64,
 }
 
 impl Notes {
+    /// All of them, a line each.
+    pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
+        let devices = (self.devices > 0)
+            .then(|| format!("{} devices in /dev are left out: an enclave has its own", self.devices));
+        let more = (self.more > 0).then(|| format!("and {} notes more", self.more));
+        self.texts.iter().cloned().chain(devices).chain(more)
+    }
+
     /// Adds one, or counts it.
     pub fn add(&mut self, text: impl FnOnce() -> String) {
         if self.texts.len() < MAX_NOTES { self.texts.push(text()) } else { self.more += 1 }
@@ -102,7 +112,7 @@ impl<'a> Layering<'a> {
     fn put(&mut self, entry: Entry, path: &[u8], name: &str, data: &mut impl Read) -> Result<(), Fault> {
         self.count(&entry).map_err(Fault::Limit)?;
         if is_device_to_pass(&entry, path) {
-            self.notes.add(|| format!("the device {name} is left out: /dev is the enclave's own"));
+            self.notes.devices += 1;
             return Ok(());
         }
         let refused = |fault| Fault::Entry(name.to_owned(), fault);

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use crate::tar::Source;
+use crate::tree::Content;
 
 /// Bytes in a file that stays open.
 #[derive(Clone, Debug)]
@@ -52,6 +53,12 @@ impl Blob {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0
+    }
+
+    /// The same bytes as a file's content.
+    #[must_use]
+    pub fn content(&self) -> Content {
+        Content::Spooled { file: Arc::clone(&self.file), offset: self.offset, length: self.length }
     }
 
     /// Starts to read.

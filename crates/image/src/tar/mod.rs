@@ -247,6 +247,10 @@ pub struct Data<'a, R> {
 impl<R: Read> Read for Data<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.reader.left).unwrap_or(usize::MAX).min(buffer.len());
+        if most == 0 {
+            // A decompressor takes an empty buffer for a mistake.
+            return Ok(0);
+        }
         let count = self.reader.source.read(buffer.get_mut(..most).unwrap_or_default())?;
         self.reader.left = self.reader.left.saturating_sub(crate::wide(count));
         self.reader.position = self.reader.position.saturating_add(crate::wide(count));

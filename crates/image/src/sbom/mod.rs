@@ -1,0 +1,208 @@
+//! What software is in an enclave, as a `CycloneDX` bill of materials.
+//!
+//! Its law: it lists what package managers have left in the application's root, and what the release's record says of the
+//! operating system; it guesses nothing. It has no time, no serial number and no tool's mood in it: the same enclave has the
+//! same bill.
+//!
+//! Read are the databases of dpkg and apk, and the metadata of Python distributions and npm packages. Programs that were
+//! copied into the image by hand are in no database and in no bill.
+//!
+//! Sources: `CycloneDX` 1.6 (ECMA-424), the package URL specification (ECMA-427).
+
+mod apk;
+mod dpkg;
+mod npm;
+mod purl;
+mod python;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::tree::{Content, Kind, Tree};
+
+/// The longest database or metadata file that is read, in bytes. The dpkg database of a full desktop has 8 MiB.
+const MAX_FILE: u64 = 64 << 20;
+
+/// The most components: what a distribution's whole archive has.
+const MAX_COMPONENTS: usize = 100_000;
+
+/// A bill of materials.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bom {
+    #[serde(rename = "bomFormat")]
+    format: &'static str,
+    spec_version: &'static str,
+    version: u32,
+    metadata: Metadata,
+    /// Sorted by what identifies them.
+    components: Vec<Component>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Metadata {
+    component: Component,
+}
+
+/// One piece of software.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Component {
+    /// Unique in the bill.
+    #[serde(rename = "bom-ref")]
+    bom_ref: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    name: String,
+    version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purl: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hashes: Vec<Hash>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    properties: Vec<Property>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Hash {
+    alg: &'static str,
+    content: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Property {
+    name: &'static str,
+    value: String,
+}
+
+/// Lists the software of an application called `name` that runs on the release of this record.
+pub fn bill(name: &str, tree: &Tree, os_record: &Value) -> io::Result<Bom> {
+    let distribution = Distribution::of(tree)?;
+    let mut all: BTreeMap<String, Component> = BTreeMap::new();
+    let found = [
+        operating_system(os_record),
+        dpkg::packages(tree, &distribution)?,
+        apk::packages(tree, &distribution)?,
+        python::packages(tree)?,
+        npm::packages(tree)?,
+    ];
+    for component in found.into_iter().flatten().take(MAX_COMPONENTS) {
+        all.entry(component.bom_ref.clone()).or_insert(component);
+    }
+    let application = Component::new("application", name, "", None);
+    Ok(Bom {
+        format: "CycloneDX",
+        spec_version: "1.6",
+        version: 1,
+        metadata: Metadata { component: application },
+        components: all.into_values().collect(),
+    })
+}
+
+/// What `/etc/os-release` says.
+#[derive(Debug, Default)]
+struct Distribution {
+    id: String,
+    version: String,
+}
+
+impl Distribution {
+    fn of(tree: &Tree) -> io::Result<Self> {
+        let text = match read(tree, b"etc/os-release")? {
+            Some(text) => text,
+            None => read(tree, b"usr/lib/os-release")?.unwrap_or_default(),
+        };
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            line.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
+        };
+        Ok(Self { id: value("ID"), version: value("VERSION_ID") })
+    }
+
+    /// The qualifier that package URLs carry.
+    fn tag(&self) -> String {
+        if self.version.is_empty() { self.id.clone() } else { format!("{}-{}", self.id, self.version) }
+    }
+}
+
+impl Component {
+    fn new(kind: &'static str, name: &str, version: &str, purl: Option<String>) -> Self {
+        let bom_ref = purl.clone().unwrap_or_else(|| format!("{kind}/{name}"));
+        let (name, version) = (name.to_owned(), version.to_owned());
+        Self { bom_ref, kind, name, version, purl, hashes: Vec::new(), properties: Vec::new() }
+    }
+}
+
+/// The kernel and the crates of our own programs, as the release's record names them.
+fn operating_system(record: &Value) -> Vec<Component> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let version = text(record.get("version").unwrap_or(&Value::Null));
+    let mut components = vec![Component::new("operating-system", "cloister", &version, None)];
+    if let Some(kernel) = record.get("kernel") {
+        let field = |name: &str| kernel.get(name).map(text).unwrap_or_default();
+        let mut component = Component::new("operating-system", "linux", &field("release"), None);
+        component.hashes = vec![Hash { alg: "SHA-256", content: field("sha256") }];
+        let source =
+            kernel.get("source").map(|source| source.as_str().map_or(source.to_string(), str::to_owned));
+        component.properties =
+            source.map(|value| Property { name: "cloister:source", value }).into_iter().collect();
+        components.push(component);
+    }
+    let crates = record.get("crates").and_then(Value::as_array).into_iter().flatten();
+    components.extend(crates.filter_map(|entry| {
+        let (name, version) = entry.as_str()?.split_once(' ')?;
+        Some(Component::new("library", name, version, Some(purl::of("cargo", &[], name, version, &[]))))
+    }));
+    components
+}
+
+/// A text file of the tree, following links; `None` if there is none.
+fn read(tree: &Tree, path: &[u8]) -> io::Result<Option<String>> {
+    match tree.lookup(path).ok().flatten().map(|inode| &inode.kind) {
+        Some(Kind::File(content)) => text(content).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// A file's text. What is too long is no metadata.
+fn text(content: &Content) -> io::Result<String> {
+    if content.len() > MAX_FILE {
+        return Ok(String::new());
+    }
+    let mut bytes = vec![0; usize::try_from(content.len()).unwrap_or_default()];
+    content.read_exact_at(&mut bytes, 0)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Every regular file whose path ends with one of these, in order.
+fn files<'a>(tree: &'a Tree, endings: &'a [&'a [u8]]) -> impl Iterator<Item = (&'a [u8], &'a Content)> + 'a {
+    tree.entries.iter().filter_map(move |(path, id)| {
+        let fits = endings.iter().any(|ending| path.ends_with(ending));
+        match tree.inode(*id).filter(|_| fits).map(|inode| &inode.kind) {
+            Some(Kind::File(content)) => Some((path.as_slice(), content)),
+            _ => None,
+        }
+    })
+}
+
+/// The fields of one paragraph of `Name: value` lines. Lines that begin with a space belong to the field before.
+fn fields(paragraph: &str) -> BTreeMap<&str, &str> {
+    let line = |line: &'_ str| -> Option<(usize, usize)> {
+        let colon = line.find(':')?;
+        (!line.starts_with([' ', '\t'])).then_some((colon, line.len()))
+    };
+    let mut fields = BTreeMap::new();
+    for text in paragraph.lines() {
+        if let Some((colon, end)) = line(text) {
+            let (key, value) = (text.get(..colon), text.get(colon + 1..end));
+            fields.entry(key.unwrap_or_default()).or_insert(value.unwrap_or_default().trim());
+        }
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! `diff`: two enclave images, explained.
+
+use cloister_image::artifact::{Artifact, ArtifactFault, ContentsFault};
+use cloister_image::difference::{Difference, FileDifference, compare};
+
+use crate::cli::Diff;
+use crate::error::{Error, Result};
+use crate::output;
+
+use super::DONE;
+
+/// The exit code of two images that are not the same, as `diff(1)` has it.
+const DIFFERENT: u8 = 1;
+
+/// Compares two enclave images.
+pub(crate) fn diff(asked: &Diff, json: bool) -> Result<u8> {
+    let open = |path: &std::path::Path| {
+        Artifact::open(path).map_err(|fault: ArtifactFault| {
+            Error::operator(fault.to_string()).because(fault).hint("`host-sleeve build` makes enclave images")
+        })
+    };
+    let (first, second) = (open(&asked.first)?, open(&asked.second)?);
+    let difference = compare(&first, &second).map_err(|fault: ContentsFault| {
+        Error::operator("the images cannot be compared").because(fault).hint("build the damaged one again")
+    })?;
+    if json {
+        output::json(&difference)?;
+    } else if !difference.is_empty() {
+        output::data(&text(&difference))?;
+    }
+    Ok(if difference.is_empty() { DONE } else { DIFFERENT })
+}
+
+/// One line for each thing: parts, fields, names.
+fn text(difference: &Difference) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for change in &difference.parts {
+        let what = match (&change.first, &change.second) {
+            (Some(_), None) => "removed",
+            (None, Some(_)) => "added",
+            _ => "changed",
+        };
+        lines.push(format!("part {} {what}", change.part));
+    }
+    for change in &difference.fields {
+        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
+        let (first, second) = (shown(&change.first), shown(&change.second));
+        lines.push(format!("{} {}: {first} → {second}", change.part, change.field));
+    }
+    for change in &difference.files {
+        let what = match &change.what {
+            FileDifference::Removed => "removed".to_owned(),
+            FileDifference::Added => "added".to_owned(),
+            FileDifference::Changed { aspects } => aspects.join(", "),
+        };
+        lines.push(format!("file {}: {what}", change.path));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use cloister_image::difference::{FieldChange, FileChange, PartChange};
+
+    use super::*;
+
+    #[test]
+    fn each_difference_is_one_line() {
+        let file = |path: &str, what| FileChange { path: path.to_owned(), what };
+        let difference = Difference {
+            parts: vec![PartChange { part: "kernel".to_owned(), first: None, second: None }],
+            fields: vec![FieldChange {
+                part: "manifest.json".to_owned(),
+                field: "debug".to_owned(),
+                first: Some("false".to_owned()),
+                second: None,
+            }],
+            files: vec![
+                file("/a", FileDifference::Added),
+                file("/b", FileDifference::Changed { aspects: vec!["content", "time"] }),
+            ],
+        };
+        let expected = "part kernel changed\nmanifest.json debug: false → nothing\nfile /a: added\nfile /b: content, time";
+        assert_eq!(text(&difference), expected);
+    }
+}
