@@ -85,6 +85,9 @@ Examples:
     #[command(after_help = "Example:
   host-sleeve doctor --json")]
     Doctor,
+    /// Pack ramdisk 1 of an OS release
+    #[command(hide = true)]
+    OsPack(OsPack),
     /// Stay with one enclave: the process behind `run --detach`
     #[command(hide = true)]
     Sleeve,
@@ -266,6 +269,23 @@ pub(crate) struct Service {
 pub(crate) struct Stats {
     /// The enclaves; all that run unless named
     pub(crate) names: Vec<String>,
+    /// Show it again every two seconds, with the share of a CPU used in between
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+/// What `os-pack` takes.
+#[derive(Debug, Args)]
+pub(crate) struct OsPack {
+    /// The list of what is in it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) list: PathBuf,
+    /// The folder with the programs that the list names
+    #[arg(long, value_name = "DIR")]
+    pub(crate) programs: PathBuf,
+    /// The ramdisk to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! `build` and `check`.
 
+use cloister_image::ramdisk;
 use cloister_wire::exit;
 use serde::Serialize;
 
 use crate::build::{self, Order, Refusal};
-use crate::cli::{Build, Check};
-use crate::error::Result;
+use crate::cli::{Build, Check, OsPack};
+use crate::error::{Error, Result};
 use crate::output;
 
 use super::DONE;
@@ -23,6 +24,13 @@ struct Sound {
     faults: [(); 0],
     /// In start order.
     services: Vec<String>,
+}
+
+/// A ramdisk that was packed.
+#[derive(Serialize)]
+struct Packed {
+    sha256: String,
+    bytes: u64,
 }
 
 /// Builds an enclave image.
@@ -48,6 +56,14 @@ pub(crate) fn check(asked: &Check, json: bool) -> Result<u8> {
         }
         Err(refusal) => refused(refusal, json),
     }
+}
+
+/// Packs ramdisk 1, and prints its digest and its size.
+pub(crate) fn os_pack(asked: &OsPack) -> Result<u8> {
+    let packed = ramdisk::pack_os(&asked.list, &asked.programs, &asked.output).map_err(|fault| {
+        Error::author("ramdisk 1 cannot be packed").because(fault).hint("the list is rootfs/ramdisk1.list")
+    })?;
+    output::json(&Packed { sha256: packed.digest.hex(), bytes: packed.size }).map(|()| DONE)
 }
 
 fn refused(refusal: Refusal, json: bool) -> Result<u8> {
