@@ -14,7 +14,7 @@ use crate::cli::values::show_size;
 use crate::error::{Error, Result};
 
 /// What the kernel's own tables, init, the supervisor and a small service need besides.
-const BASE: u64 = 48 << 20;
+const BASE: u64 = 32 << 20;
 
 /// What an enclave gets unless its image needs more or the operator says otherwise.
 const DEFAULT: u64 = 512 << 20;

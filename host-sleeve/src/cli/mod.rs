@@ -303,6 +303,9 @@ pub(crate) struct Service {
 pub(crate) struct Stats {
     /// The enclaves; all that run unless named
     pub(crate) names: Vec<String>,
+    /// Show it again every two seconds, with the share of a CPU used in between
+    #[arg(short, long)]
+    pub(crate) watch: bool,
 }
 
 #[cfg(test)]

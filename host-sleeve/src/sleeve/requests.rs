@@ -157,9 +157,14 @@ impl Client {
                 return Err(error).doing(|| format!("cannot reach the sleeve of {}", folder.name()));
             }
         };
-        let limited = stream.set_read_timeout(Some(SLEEVE_LIMIT));
-        limited.doing(|| "cannot set a time limit".to_owned())?;
-        Ok(Some(Self { stream, decoder: Decoder::new(HOST_LIMIT) }))
+        let client = Self { stream, decoder: Decoder::new(HOST_LIMIT) };
+        client.limit(SLEEVE_LIMIT)?;
+        Ok(Some(client))
+    }
+
+    /// Waits no longer than this for an answer.
+    pub(crate) fn limit(&self, limit: Duration) -> Result<()> {
+        self.stream.set_read_timeout(Some(limit)).doing(|| "cannot set a time limit".to_owned())
     }
 
     /// Asks, and waits for the answer.

@@ -17,7 +17,7 @@ use crate::output::{self, Table};
 use crate::state::record::Seen;
 use crate::state::{Record, Root};
 
-use super::{DONE, service};
+use super::{DONE, service, word};
 
 /// A running or ended enclave, as `inspect --json` shows it.
 #[derive(Serialize)]
@@ -126,11 +126,6 @@ fn services(status: &cloister_wire::control::Status) -> String {
         ]);
     }
     format!("\n\n{}", table.render())
-}
-
-/// A value of the wire in its own words.
-fn word<T: Serialize>(value: &T) -> String {
-    serde_json::to_string(value).unwrap_or_default().replace(['"', '{', '}'], "")
 }
 
 fn confinement(name: &str, service: &str, json: bool) -> Result<u8> {

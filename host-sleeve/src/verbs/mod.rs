@@ -16,6 +16,9 @@ mod run;
 mod service;
 mod stats;
 mod stop;
+mod usage;
+
+use serde::Serialize;
 
 use crate::cli::{Cli, Verb};
 use crate::error::{Doing, Result};
@@ -52,4 +55,9 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     // Blocking work that is still under way, such as reading a large image, is not waited for.
     runtime.shutdown_background();
     result
+}
+
+/// A value of the wire in its own words.
+pub(crate) fn word<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default().replace(['"', '{', '}'], "")
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cli::Ps;
-use crate::cli::values::{Publish, show_duration};
+use crate::cli::values::{Publish, show_duration, show_size};
 use crate::error::{Result, Words};
 use crate::output::{self, Table};
 use crate::state::record::{Seen, now_ms};
 use crate::state::{End, Root};
 
 use super::DONE;
+use super::usage::{Usage, ask_all};
 
 /// One enclave, as `ps --json` shows it.
 #[derive(Serialize)]
@@ -27,14 +28,16 @@ struct Entry<'a> {
     services: String,
     publish: &'a [Publish],
     end: Option<&'a End>,
+    /// What the services use, if the enclave says so.
+    usage: Option<Vec<Usage>>,
     /// Processes that outlived their sleeve: there should be none.
     orphans: Vec<u32>,
 }
 
 /// A folder whose record cannot be read.
 #[derive(Serialize)]
-struct Unreadable {
-    name: String,
+struct Unreadable<'a> {
+    name: &'a str,
     alive: bool,
     state: &'static str,
     error: Words,
@@ -42,35 +45,47 @@ struct Unreadable {
 
 /// Lists enclaves.
 pub(crate) fn ps(asked: &Ps, json: bool) -> Result<u8> {
-    let mut table = Table::new(&["NAME", "STATE", "SERVICES", "AGE", "PORTS", "MACHINE", "IMAGE"]);
-    let (mut values, mut names) = (Vec::new(), Vec::new());
-    for (name, seen) in Root::open()?.list()? {
+    let root = Root::open()?;
+    let wanted = |seen: &Result<Seen>| match seen {
+        Ok(seen) => asked.all || seen.alive || !seen.orphans().is_empty(),
+        Err(_) => true,
+    };
+    let found: Vec<(String, Result<Seen>)> =
+        root.list()?.into_iter().filter(|(_, seen)| wanted(seen)).collect();
+    if asked.quiet && !json {
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        return output::data(&names.join("\n")).map(|()| DONE);
+    }
+    let alive: Vec<&Seen> =
+        found.iter().filter_map(|(_, seen)| seen.as_ref().ok().filter(|s| s.alive)).collect();
+    let mut usage = ask_all(&root, &alive).into_iter();
+    let mut table =
+        Table::new(&["NAME", "STATE", "SERVICES", "RESTARTS", "MEMORY", "AGE", "PORTS", "MACHINE", "IMAGE"]);
+    let mut values = Vec::new();
+    for (name, seen) in &found {
         match seen {
-            Ok(seen) if asked.all || seen.alive || !seen.orphans().is_empty() => {
-                table.row(row(&seen));
-                values.push(serde_json::to_value(entry(&seen)).unwrap_or_default());
-                names.push(name);
+            Ok(seen) => {
+                let usage = if seen.alive { usage.next().flatten() } else { None };
+                table.row(row(seen, usage.as_deref()));
+                values.push(serde_json::to_value(entry(seen, usage)).unwrap_or_default());
             }
-            Ok(_) => {}
             Err(error) => {
                 table.row([name.clone(), format!("unreadable: {error}")]);
-                let words = Words::from(&error);
-                let unreadable =
-                    Unreadable { name: name.clone(), alive: false, state: "unreadable", error: words };
+                let error = Words::from(error);
+                let unreadable = Unreadable { name, alive: false, state: "unreadable", error };
                 values.push(serde_json::to_value(unreadable).unwrap_or_default());
-                names.push(name);
             }
         }
     }
-    match (json, asked.quiet) {
-        (true, _) => output::json(&values)?,
-        (false, true) => output::data(&names.join("\n"))?,
-        (false, false) => output::data(&table.render())?,
+    if json {
+        output::json(&values)?;
+    } else {
+        output::data(&table.render())?;
     }
     Ok(DONE)
 }
 
-fn entry(seen: &Seen) -> Entry<'_> {
+fn entry(seen: &Seen, usage: Option<Vec<Usage>>) -> Entry<'_> {
     let record = &seen.record;
     Entry {
         name: &record.name,
@@ -84,11 +99,12 @@ fn entry(seen: &Seen) -> Entry<'_> {
         services: seen.services(),
         publish: &record.publish,
         end: record.end.as_ref(),
+        usage,
         orphans: seen.orphans().iter().map(|(_, process)| process.pid).collect(),
     }
 }
 
-fn row(seen: &Seen) -> Vec<String> {
+fn row(seen: &Seen, usage: Option<&[Usage]>) -> Vec<String> {
     let record = &seen.record;
     let ports: Vec<String> = record.publish.iter().map(|p| format!("{}→{}", p.listen, p.ingress)).collect();
     let mut state = seen.words();
@@ -100,9 +116,17 @@ fn row(seen: &Seen) -> Vec<String> {
         record.name.clone(),
         state,
         seen.services(),
+        restarts(seen),
+        usage.map_or_else(String::new, |all| show_size(all.iter().map(|one| one.stats.memory).sum())),
         show_duration(Duration::from_millis(now_ms().saturating_sub(record.created_ms))),
         if seen.alive { ports.join(" ") } else { String::new() },
         record.machine.as_ref().map_or_else(String::new, |machine| machine.kind.clone()),
         record.image.name.clone(),
     ]
+}
+
+/// How often services were started again, all together.
+fn restarts(seen: &Seen) -> String {
+    let services = seen.record.status.iter().flat_map(|status| &status.services);
+    services.map(|service| u64::from(service.restarts)).sum::<u64>().to_string()
 }

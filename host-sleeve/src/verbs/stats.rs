@@ -1,60 +1,146 @@
 //! `stats`: what the services of running enclaves use.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
-use cloister_wire::control::{Reply, Request, ServiceStats};
 use serde::Serialize;
 
 use crate::cli::Stats;
 use crate::cli::values::{show_duration, show_size};
 use crate::error::{Error, Result};
 use crate::output::{self, Table};
-use crate::state::{Folder, Root};
+use crate::state::Root;
+use crate::state::record::Seen;
 
-use super::{DONE, service};
+use super::usage::{Usage, ask_all};
+use super::{DONE, block_on, word};
+
+/// The pause between two tables of `--watch`.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// One enclave, as `stats --json` shows it.
 #[derive(Serialize)]
 struct Entry {
     name: String,
-    services: Vec<ServiceStats>,
+    services: Vec<Usage>,
 }
+
+/// CPU time by enclave and service, and when it was read: two of these make a share.
+type Before = HashMap<(String, String), (u64, Instant)>;
 
 /// Shows resource use.
 pub(crate) fn stats(asked: &Stats, json: bool) -> Result<u8> {
     let root = Root::open()?;
-    let names = if asked.names.is_empty() { running(&root)? } else { asked.names.clone() };
-    let entries: Vec<Entry> = names.iter().map(|name| entry(&root.find(name)?)).collect::<Result<_>>()?;
-    if json {
-        return output::json(&entries).map(|()| DONE);
-    }
-    let mut table = Table::new(&["ENCLAVE", "SERVICE", "CPU", "MEMORY", "PEAK", "PIDS", "OOM KILLS"]);
-    for (entry, service) in entries.iter().flat_map(|entry| entry.services.iter().map(move |s| (entry, s))) {
-        table.row([
-            entry.name.clone(),
-            service.name.clone(),
-            show_duration(Duration::from_micros(service.cpu_us)),
-            show_size(service.memory),
-            show_size(service.memory_peak),
-            service.pids.to_string(),
-            service.oom_kills.to_string(),
-        ]);
-    }
-    output::data(&table.render())?;
-    Ok(DONE)
-}
-
-fn running(root: &Root) -> Result<Vec<String>> {
-    let all = root.list()?.into_iter();
-    Ok(all.filter(|(_, seen)| seen.as_ref().is_ok_and(|seen| seen.alive)).map(|(name, _)| name).collect())
-}
-
-fn entry(folder: &Folder) -> Result<Entry> {
-    match service::ask(folder, Request::Stats)? {
-        Reply::Stats { services } => Ok(Entry { name: folder.name().to_owned(), services }),
-        Reply::Refused { why } => {
-            Err(Error::enclave(format!("{} refused", folder.name())).because(std::io::Error::other(why)))
+    let mut before = Before::new();
+    loop {
+        let entries = entries(&root, asked)?;
+        if json {
+            output::json(&entries)?;
+        } else {
+            output::data(&table(&entries, &before))?;
         }
-        _ => Err(Error::enclave(format!("{} answered something else", folder.name()))),
+        if !asked.watch {
+            return Ok(DONE);
+        }
+        before = remember(&entries);
+        block_on(async {
+            tokio::time::sleep(PAUSE).await;
+            Ok(())
+        })?;
+    }
+}
+
+fn entries(root: &Root, asked: &Stats) -> Result<Vec<Entry>> {
+    let seen: Vec<Seen> = if asked.names.is_empty() {
+        root.list()?.into_iter().filter_map(|(_, seen)| seen.ok().filter(|seen| seen.alive)).collect()
+    } else {
+        asked.names.iter().map(|name| running(root, name)).collect::<Result<_>>()?
+    };
+    let refs: Vec<&Seen> = seen.iter().collect();
+    let answers = ask_all(root, &refs).into_iter().zip(&seen);
+    Ok(answers
+        .map(|(services, seen)| Entry {
+            name: seen.record.name.clone(),
+            services: services.unwrap_or_default(),
+        })
+        .collect())
+}
+
+fn running(root: &Root, name: &str) -> Result<Seen> {
+    let seen = root.find(name)?.must_see()?;
+    if seen.alive {
+        return Ok(seen);
+    }
+    Err(Error::operator(format!("{name} is not running")).hint("`host-sleeve ps` lists what runs"))
+}
+
+fn table(entries: &[Entry], before: &Before) -> String {
+    let mut table = Table::new(&[
+        "ENCLAVE",
+        "SERVICE",
+        "PHASE",
+        "FOR",
+        "RESTARTS",
+        "CPU",
+        "CPU TIME",
+        "MEMORY",
+        "PEAK",
+        "PIDS",
+        "OOM KILLS",
+    ]);
+    for entry in entries {
+        if entry.services.is_empty() {
+            table.row([entry.name.clone(), "it does not answer".to_owned()]);
+        }
+        for usage in &entry.services {
+            table.row(row(entry, usage, before));
+        }
+    }
+    table.render()
+}
+
+fn row(entry: &Entry, usage: &Usage, before: &Before) -> Vec<String> {
+    let stats = &usage.stats;
+    let earlier = before.get(&(entry.name.clone(), stats.name.clone()));
+    let span = |ms| show_duration(Duration::from_millis(ms));
+    vec![
+        entry.name.clone(),
+        stats.name.clone(),
+        usage.phase.as_ref().map_or_else(String::new, word),
+        usage.since_ms.map_or_else(String::new, span),
+        usage.restarts.to_string(),
+        earlier.map_or_else(String::new, |(cpu_us, at)| {
+            share(stats.cpu_us.saturating_sub(*cpu_us), at.elapsed())
+        }),
+        show_duration(Duration::from_micros(stats.cpu_us)),
+        show_size(stats.memory),
+        show_size(stats.memory_peak),
+        stats.pids.to_string(),
+        stats.oom_kills.to_string(),
+    ]
+}
+
+fn remember(entries: &[Entry]) -> Before {
+    let now = Instant::now();
+    let all = entries.iter().flat_map(|entry| entry.services.iter().map(move |usage| (entry, usage)));
+    all.map(|(entry, usage)| ((entry.name.clone(), usage.stats.name.clone()), (usage.stats.cpu_us, now)))
+        .collect()
+}
+
+/// CPU time as a share of one CPU, in whole per cent.
+fn share(cpu_us: u64, elapsed: Duration) -> String {
+    let elapsed = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
+    format!("{} %", cpu_us.saturating_mul(100) / elapsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_of_one_cpu() {
+        assert_eq!(share(500_000, Duration::from_secs(1)), "50 %");
+        assert_eq!(share(3_000_000, Duration::from_secs(2)), "150 %");
+        assert_eq!(share(7, Duration::ZERO), "700 %");
     }
 }

@@ -11,6 +11,7 @@
     reason = "a test that cannot go on should break off where it stands"
 )]
 
+mod ends;
 mod guest;
 mod machine;
 mod stage;

@@ -45,6 +45,14 @@ impl Place {
         self.path().join("run").join(name)
     }
 
+    /// The played machines of this place that run.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        let bin = self.path().join("bin").display().to_string();
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        let lines = all.filter_map(|entry| fs::read_to_string(entry.path().join("cmdline")).ok());
+        lines.filter(|line| line.starts_with(&bin)).collect()
+    }
+
     /// The image.
     pub(crate) fn app(&self) -> String {
         self.path().join("app.cloister").display().to_string()

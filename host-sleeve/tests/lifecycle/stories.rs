@@ -3,8 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-use rustix::process::Signal;
-
+use super::ends;
 use super::stage::{Place, is_gone};
 
 /// A story and its name.
@@ -22,11 +21,13 @@ pub(crate) const ALL: &[Story] = &[
     ("a_detached_enclave_outlives_its_command_and_is_stopped", detached),
     ("a_detached_failure_reaches_the_terminal", detached_failure),
     ("a_detached_job_gives_its_code", detached_job),
-    ("ctrl_c_stops_in_order_and_a_second_one_kills", ctrl_c),
-    ("what_does_not_stop_is_killed_when_its_time_is_over", stubborn),
-    ("a_killed_sleeve_leaves_nothing_and_ps_says_so", killed_sleeve),
-    ("a_killed_qemu_is_the_reason", killed_qemu),
-    ("a_killed_vsock_device_is_the_reason", killed_device),
+    ("ctrl_c_stops_in_order_and_a_second_one_kills", ends::ctrl_c),
+    ("ctrl_c_at_any_stage_leaves_nothing_behind", ends::ctrl_c_early),
+    ("ctrl_c_reaches_a_sleeve_that_is_being_detached", ends::ctrl_c_detached),
+    ("what_does_not_stop_is_killed_when_its_time_is_over", ends::stubborn),
+    ("a_killed_sleeve_leaves_nothing_and_ps_says_so", ends::killed_sleeve),
+    ("a_killed_qemu_is_the_reason", ends::killed_qemu),
+    ("a_killed_vsock_device_is_the_reason", ends::killed_device),
     ("a_qemu_that_refuses_to_start_says_why", refusing_qemu),
     ("a_missing_qemu_is_named", missing_qemu),
     ("a_busy_port_is_said_before_the_boot", busy_port),
@@ -121,65 +122,6 @@ fn detached_job() {
     place.run("exit:4", &["--detach"]).with(4, "exited (4)");
 }
 
-fn ctrl_c() {
-    let place = Place::new();
-    let running = place.start("serve", &[]);
-    running.signal(Signal::INT);
-    running.end().with(0, "");
-    let running = place.start("stubborn", &["--replace"]);
-    running.signal(Signal::INT);
-    while place.sleeve("", &["ps", "--json"]).json()[0]["stopping"] == false {}
-    running.signal(Signal::INT);
-    running.end().with(130, "killed: interrupted");
-}
-
-fn stubborn() {
-    let place = Place::new();
-    let running = place.start("stubborn", &[]);
-    place.sleeve("", &["stop", "web", "--grace", "100ms"]).with(0, "");
-    running.end().with(137, "it did not stop in time");
-}
-
-fn killed_sleeve() {
-    let place = Place::new();
-    let running = place.start("serve", &[]);
-    let inspected = place.inspect();
-    assert_eq!(inspected["processes"]["sleeve"], running.pid());
-    running.signal(Signal::KILL);
-    running.end();
-    for part in ["qemu", "vsock"] {
-        let pid = inspected["processes"][part].as_u64().unwrap();
-        while !is_gone(pid) {
-            std::thread::yield_now();
-        }
-    }
-    let ps = place.sleeve("", &["ps", "--all", "--json"]);
-    assert!(ps.text().contains("\"alive\":false"), "{ps:?}");
-    assert_eq!(ps.json()[0]["state"], "killed: the sleeve died");
-    place.sleeve("", &["stop", "web"]).with(0, "the sleeve died");
-    place.run("exit:0", &["--replace"]).with(0, "");
-}
-
-fn killed_qemu() {
-    killed_part("qemu", "QEMU was killed by SIGKILL");
-}
-
-fn killed_device() {
-    killed_part("vsock", "vhost-device-vsock was killed by SIGKILL");
-}
-
-fn killed_part(part: &str, reason: &str) {
-    let place = Place::new();
-    let running = place.start("serve", &[]);
-    let inspected = place.inspect();
-    let pid = i32::try_from(inspected["processes"][part].as_i64().unwrap()).unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-    running.end().with(125, reason);
-    for part in ["qemu", "vsock"] {
-        assert!(is_gone(inspected["processes"][part].as_u64().unwrap()), "{part} still runs");
-    }
-}
-
 fn refusing_qemu() {
     let place = Place::new();
     let app = place.app();
@@ -227,7 +169,7 @@ fn damaged_image() {
 
 fn little_memory() {
     let place = Place::new();
-    place.run("serve", &["--memory", "16MiB"]).with(125, "it needs at least 49 MiB");
+    place.run("serve", &["--memory", "16MiB"]).with(125, "it needs at least 33 MiB");
 }
 
 fn names() {
