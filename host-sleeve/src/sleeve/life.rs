@@ -36,6 +36,8 @@ const STOP_MARGIN: Duration = Duration::from_secs(5);
 /// The limits of one life.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
+    /// From launch to its first word. A job may run for a day before all is ready; a machine that hangs is known sooner.
+    pub(crate) answer: Duration,
     /// From launch to ready.
     pub(crate) ready: Duration,
     /// The whole run, if the operator set one.
@@ -117,6 +119,7 @@ pub(crate) struct Verdict {
 pub(crate) struct Life {
     limits: Limits,
     phase: Phase,
+    answer_by: Option<Instant>,
     ready_by: Option<Instant>,
     run_until: Option<Instant>,
     told: Option<State>,
@@ -131,6 +134,7 @@ impl Life {
         Self {
             limits,
             phase: Phase::Booting,
+            answer_by: Some(now + limits.answer),
             ready_by: Some(now + limits.ready),
             run_until: limits.run.map(|run| now + run),
             told: None,
@@ -172,7 +176,8 @@ impl Life {
             | Phase::Killing { until } => Some(until),
         };
         let waiting = matches!(self.phase, Phase::Booting | Phase::Up);
-        let limits = [self.ready_by, self.run_until].into_iter().flatten().filter(|_| waiting);
+        let limits =
+            [self.answer_by, self.ready_by, self.run_until].into_iter().flatten().filter(|_| waiting);
         phase.into_iter().chain(limits).min()
     }
 
@@ -194,6 +199,7 @@ impl Life {
         }
         if self.phase == Phase::Booting {
             self.phase = Phase::Up;
+            self.answer_by = None;
         }
         let serves = matches!(status.state, State::Ready | State::Degraded { .. });
         if serves && self.ready_by.take().is_some() { vec![Act::Ready] } else { Vec::new() }
@@ -285,12 +291,12 @@ impl Life {
             self.run_until = None;
             return self.stop(why, None, now);
         }
+        if passed(self.answer_by) {
+            let why = format!("it did not answer within {}", show_duration(self.limits.answer));
+            return self.kill(Verdict::timed_out(why), now);
+        }
         if passed(self.ready_by) {
-            let limit = show_duration(self.limits.ready);
-            let why = match self.phase {
-                Phase::Booting => format!("it did not answer within {limit}"),
-                _ => format!("it was not ready within {limit}"),
-            };
+            let why = format!("it was not ready within {}", show_duration(self.limits.ready));
             return self.kill(Verdict::timed_out(why), now);
         }
         Vec::new()
