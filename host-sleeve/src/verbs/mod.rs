@@ -9,6 +9,7 @@ mod doctor;
 mod follow;
 mod inspect;
 mod logs;
+mod metrics;
 mod os_pack;
 mod ps;
 mod rm;
@@ -16,7 +17,6 @@ mod run;
 mod service;
 mod stats;
 mod stop;
-mod usage;
 
 use serde::Serialize;
 
@@ -42,6 +42,7 @@ pub(crate) fn perform(cli: Cli) -> Result<u8> {
         Verb::Inspect(asked) => inspect::inspect(&asked, json),
         Verb::Service(asked) => service::service(&asked, json),
         Verb::Stats(asked) => stats::stats(&asked, json),
+        Verb::Metrics(asked) => metrics::metrics(&asked, json),
         Verb::Doctor => doctor::doctor(json),
         Verb::Sleeve => run::sleeve(),
     }
