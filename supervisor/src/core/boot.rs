@@ -50,6 +50,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let (mut line, welcome) = Line::open(setup.init).await?;
     line.request(&[STATE.to_owned()])?;
     let board = Board::new(welcome.platform.clone(), welcome.boot.clone(), welcome.restarts);
+    board.measured(setup.registers);
     let board = Arc::new(board);
     let (allow, asking, asked, told) = desk(&board);
     serve_all(setup.control, setup.local_control, |listener| status::serve(listener, asking.clone()));
