@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 
 use cloister_image::eif::{
-    self, BuildMetadata, Damage, Eif, Error, Explanation, FIXED_TIME, Kind, Metadata, Parts, explain,
+    self, BuildMetadata, Damage, Eif, Error, Explanation, FIXED_TIME, Kind, Metadata, Parts, Signing, explain,
 };
 use cloister_image::tree::Content;
 
@@ -60,7 +60,7 @@ fn write_again(data: &[u8], explained: &Explanation) {
         metadata: metadata(),
         default_memory: explained.default_memory,
         default_cpus: explained.default_cpus,
-        signer: None,
+        signing: Signing::Unsigned,
     };
     let mut again = Cursor::new(Vec::new());
     // A line break behind the command line is read and not written, as are more ramdisks than leave room for the rest.

@@ -34,6 +34,8 @@ pub struct Explanation {
     pub arch: Arch,
     /// Bytes of the file.
     pub length: u64,
+    /// SHA-256 of the file.
+    pub digest: Digest,
     /// Bytes of memory an enclave gets by default.
     pub default_memory: u64,
     /// Processors an enclave gets by default.
@@ -84,7 +86,7 @@ pub struct SignatureDetails {
 
 /// Reads the whole file once and explains it.
 pub fn explain(file: &Eif) -> Result<Explanation, Error> {
-    let (sections, hasher) = pass(file)?;
+    let Pass { sections, pcrs: hasher, digest } = pass(file)?;
     let section = file.small(Kind::Signature)?;
     let signed = section.map(|section| Signed::decode(&section)).transpose().map_err(Damage::Signature)?;
     let certificate = signed.as_ref().map(|signed| Certificate::from_pem(&signed.certificate)).transpose();
@@ -96,6 +98,7 @@ pub fn explain(file: &Eif) -> Result<Explanation, Error> {
     Ok(Explanation {
         arch: file.arch(),
         length: file.length(),
+        digest,
         default_memory: file.header.default_memory,
         default_cpus: file.header.default_cpus,
         checksum: file.header.checksum,
@@ -108,45 +111,49 @@ pub fn explain(file: &Eif) -> Result<Explanation, Error> {
     })
 }
 
-/// Reads every byte: digests of the sections, registers, and the checksum, which must be right.
-fn pass(file: &Eif) -> Result<(Vec<SectionDigest>, PcrHasher), Error> {
+/// What reading every byte gives.
+struct Pass {
+    sections: Vec<SectionDigest>,
+    pcrs: PcrHasher,
+    digest: Digest,
+}
+
+/// Reads every byte: digests, registers, and the checksum, which must be right.
+fn pass(file: &Eif) -> Result<Pass, Error> {
     let mut checksum = Hasher::new();
+    let mut whole = Hashed::new(io::sink());
     let mut pcrs = PcrHasher::default();
     let mut ramdisks = 0;
     stream(file, 0, HEADER_BYTES, |bytes| {
         checksum.update(bytes.get(..SUMMED).unwrap_or_default());
-        Ok(())
+        whole.write_all(bytes)
     })?;
     let mut sections = Vec::new();
     for section in file.sections() {
         let head = section.offset - SECTION_HEADER_BYTES;
         stream(file, head, SECTION_HEADER_BYTES, |bytes| {
             checksum.update(bytes);
-            Ok(())
+            whole.write_all(bytes)
         })?;
         let role = role(section, &mut ramdisks);
         let mut digest = Hashed::new(io::sink());
         stream(file, section.offset, section.size, |bytes| {
             checksum.update(bytes);
+            whole.write_all(bytes)?;
             if let Some(role) = role {
                 pcrs.update(role, bytes);
             }
             digest.write_all(bytes)
         })?;
         let Section { kind, offset, size } = *section;
-        sections.push(SectionDigest {
-            kind,
-            offset,
-            size,
-            digest: digest.digest(),
-            measured: role.is_some(),
-        });
+        let digest = digest.digest();
+        sections.push(SectionDigest { kind, offset, size, digest, measured: role.is_some() });
     }
     let (found, computed) = (file.header.checksum, checksum.finalize());
     if found != computed {
         return Err(Damage::Checksum { found, computed }.into());
     }
-    Ok((sections, pcrs))
+    Ok(Pass { sections, pcrs, digest: whole.digest() })
 }
 
 /// What a section is to the registers.

@@ -56,8 +56,19 @@ pub struct Parts<'a> {
     pub default_memory: u64,
     /// Processors the enclave gets unless it is told otherwise.
     pub default_cpus: u64,
-    /// Who signs it.
-    pub signer: Option<&'a Signer>,
+    /// Whether it is signed, and by whom.
+    pub signing: Signing<'a>,
+}
+
+/// What stands in the signature section.
+#[derive(Clone, Copy, Debug)]
+pub enum Signing<'a> {
+    /// There is none.
+    Unsigned,
+    /// A signature that is made with this key.
+    By(&'a Signer),
+    /// A section that was made for the same parts before ([`Signer::sign`]).
+    Made(&'a [u8]),
 }
 
 /// What the vendor's tools show of a file. They refuse one that lacks a field.
@@ -92,6 +103,10 @@ pub struct BuildMetadata {
     /// The kernel's version.
     pub kernel_version: String,
 }
+
+/// How many times its file's length an enclave's memory must be at least: AWS's tools refuse less
+/// (aws-nitro-enclaves-cli, pull request 198), since file, ramdisks and what is unpacked of them lie in it side by side.
+pub const MEMORY_FACTOR: u64 = 4;
 
 /// The time of builds that have none: the vendor's tools want one, and the real one would change the bytes.
 pub const FIXED_TIME: &str = "1970-01-01T00:00:00+00:00";

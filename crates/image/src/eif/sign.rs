@@ -9,7 +9,7 @@ use p384::ecdsa::signature::Signer as _;
 use p384::ecdsa::{Signature, SigningKey, VerifyingKey};
 use p384::pkcs8::DecodePrivateKey;
 
-use super::{Certificate, Error, cose};
+use super::{Certificate, Damage, Error, Signing, cose};
 use crate::measure::Pcr;
 
 /// A key and its certificate.
@@ -51,12 +51,34 @@ impl Signer {
         &self.certificate
     }
 
-    /// The signature section for this value of register 0.
-    pub(crate) fn sign(&self, pcr0: &Pcr) -> Result<Vec<u8>, Error> {
+    /// The signature section for this value of register 0: the same bytes each time.
+    pub fn sign(&self, pcr0: &Pcr) -> Result<Vec<u8>, Error> {
         let payload = cose::payload(pcr0);
         let signature: Result<Signature, _> = self.key.try_sign(&cose::to_be_signed(&payload));
         let signature = signature.map_err(|_| Error::Parts("the key does not sign"))?;
         Ok(cose::section(&payload, &signature.to_bytes(), self.certificate.pem()))
+    }
+}
+
+impl Signing<'_> {
+    /// Register 8 of a signed file with this value of register 0; zeros where nobody signs.
+    pub fn signer_register(&self, pcr0: &Pcr) -> Result<Pcr, Error> {
+        let section = self.section(pcr0)?;
+        Ok(section.map_or(Pcr::ZERO, |(_, certificate)| Pcr::of(certificate.der())))
+    }
+
+    /// The section for this value of register 0, and the certificate in it.
+    pub(super) fn section(&self, pcr0: &Pcr) -> Result<Option<(Vec<u8>, Certificate)>, Error> {
+        match self {
+            Self::Unsigned => Ok(None),
+            Self::By(signer) => Ok(Some((signer.sign(pcr0)?, signer.certificate.clone()))),
+            Self::Made(section) => {
+                let signed = cose::Signed::decode(section).map_err(Damage::Signature)?;
+                let certificate = Certificate::from_pem(&signed.certificate).map_err(Damage::Signature)?;
+                signed.verify(pcr0, certificate.key()).map_err(Damage::Signature)?;
+                Ok(Some((section.to_vec(), certificate)))
+            }
+        }
     }
 }
 

@@ -35,6 +35,7 @@ fn metadata() -> Metadata {
 }
 
 fn parts(signer: Option<&Signer>) -> Parts<'_> {
+    let signing = signer.map_or(Signing::Unsigned, Signing::By);
     Parts {
         arch: Arch::X86_64,
         kernel: content(b"kernel"),
@@ -43,7 +44,7 @@ fn parts(signer: Option<&Signer>) -> Parts<'_> {
         metadata: metadata(),
         default_memory: 1 << 30,
         default_cpus: 2,
-        signer,
+        signing,
     }
 }
 
@@ -159,6 +160,17 @@ fn a_signed_file_names_its_signer_and_is_the_same_each_time() {
     assert_eq!(summary.pcrs.pcr8, explained.pcrs.pcr8);
     let again = Signer::from_pem(KEY_SEC1, CERTIFICATE).unwrap();
     assert_eq!(bytes, build(&parts(Some(&again))).0);
+}
+
+#[test]
+fn a_signature_that_was_made_before_stands_for_the_key() {
+    let signer = Signer::from_pem(KEY, CERTIFICATE).unwrap();
+    let section = signer.sign(&build(&parts(None)).1.pcrs.pcr0).unwrap();
+    let made = Parts { signing: Signing::Made(&section), ..parts(None) };
+    assert_eq!(build(&made), build(&parts(Some(&signer))));
+    let other = Parts { command_line: "another", ..made };
+    let refused = write(&other, &mut Cursor::new(Vec::new()));
+    assert!(matches!(refused, Err(Error::Damaged(Damage::Signature(_)))));
 }
 
 #[test]

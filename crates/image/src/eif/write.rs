@@ -3,7 +3,7 @@
 //! Its law: the bytes depend on the parts alone. The signature is made from what has been measured while writing, with a
 //! nonce that follows from key and message (RFC 6979), so that signing twice gives the same bytes.
 
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 
 use crc32fast::Hasher;
 
@@ -12,7 +12,7 @@ use super::format::{
     Slot, section_header,
 };
 use super::{Error, Parts};
-use crate::measure::{NitroPcrs, PcrHasher, Role};
+use crate::measure::{NitroPcrs, Pcr, PcrHasher, Role};
 use crate::tree::Content;
 use crate::wide;
 
@@ -49,10 +49,10 @@ pub fn write(parts: &Parts<'_>, out: &mut (impl Write + Seek)) -> Result<Summary
         let role = if number == 0 { Role::System } else { Role::Application };
         body.part(Kind::Ramdisk, ramdisk, role)?;
     }
-    let certificate = parts.signer.map(|signer| signer.certificate().der());
-    let pcrs = body.pcrs.clone().finish(certificate);
-    if let Some(signer) = parts.signer {
-        body.bytes(Kind::Signature, &signer.sign(&pcrs.pcr0)?, None)?;
+    let mut pcrs = body.pcrs.clone().finish(None);
+    if let Some((section, certificate)) = parts.signing.section(&pcrs.pcr0)? {
+        body.bytes(Kind::Signature, &section, None)?;
+        pcrs.pcr8 = Some(Pcr::of(certificate.der()));
     }
     let length = body.finish(parts, start)?;
     Ok(Summary { length, pcrs })
@@ -93,17 +93,18 @@ impl<'o, W: Write + Seek> Body<'o, W> {
     /// A section from wherever its content lies.
     fn part(&mut self, kind: Kind, content: &Content, role: Role) -> Result<(), Error> {
         self.header(kind, content.len())?;
-        let mut position = 0;
-        while position < content.len() {
-            let length = usize::try_from(content.len() - position).unwrap_or(BUFFER).min(BUFFER);
-            let mut bytes = vec![0; length];
-            let read = content.read_exact_at(&mut bytes, position);
-            read.map_err(|source| Error::Read { part: part_name(kind), source })?;
-            self.pcrs.update(role, &bytes);
-            self.write(&bytes)?;
-            position += wide(length);
+        let mut reader = content.reader();
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let read = reader.read(&mut buffer);
+            let count = read.map_err(|source| Error::Read { part: part_name(kind), source })?;
+            if count == 0 {
+                return Ok(());
+            }
+            let bytes = buffer.get(..count).unwrap_or_default();
+            self.pcrs.update(role, bytes);
+            self.write(bytes)?;
         }
-        Ok(())
     }
 
     /// A section from memory.

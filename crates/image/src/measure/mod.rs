@@ -5,13 +5,16 @@
 
 mod pcr;
 
+use std::io::Read;
+
 use serde::{Deserialize, Serialize};
 
 pub use pcr::{NitroPcrs, NotAPcr, Pcr, PcrHasher, Role};
 
 use crate::eif::Arch;
+use crate::oci::Architecture;
+use crate::ramdisk::OsRelease;
 use crate::tree::Content;
-use crate::wide;
 
 /// The version of the document.
 pub const VERSION: u32 = 1;
@@ -27,8 +30,9 @@ pub struct Measurements {
     pub version: u32,
     /// The processor the image is for.
     pub arch: Arch,
-    /// The version of the operating system's release, whose part is the same for every application.
-    pub os: String,
+    /// The version of the operating system's release, whose part is the same for every application, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub os: Option<String>,
     /// AWS Nitro Enclaves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nitro: Option<NitroMeasurements>,
@@ -42,6 +46,16 @@ pub struct NitroMeasurements {
     pub command_line: String,
     /// The registers.
     pub pcrs: NitroPcrs,
+}
+
+/// The document of a release, before anything is measured.
+#[must_use]
+pub fn of_release(release: &OsRelease) -> Measurements {
+    let arch = match release.arch {
+        Architecture::X86_64 => Arch::X86_64,
+        Architecture::Aarch64 => Arch::Aarch64,
+    };
+    Measurements { version: VERSION, arch, os: Some(release.version.clone()), nitro: None }
 }
 
 /// The registers of an image that is made of these parts; `certificate` is the DER form of the one that signs, if any.
@@ -61,16 +75,14 @@ pub fn nitro(
 }
 
 fn pass(content: &Content, role: Role, hasher: &mut PcrHasher) -> std::io::Result<()> {
+    let mut reader = content.reader();
     let mut buffer = vec![0; BUFFER];
-    let mut position = 0;
-    while position < content.len() {
-        let wanted = usize::try_from(content.len() - position).unwrap_or(BUFFER).min(BUFFER);
-        let part = buffer.get_mut(..wanted).unwrap_or_default();
-        content.read_exact_at(part, position)?;
-        hasher.update(role, part);
-        position += wide(wanted);
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => return Ok(()),
+            count => hasher.update(role, buffer.get(..count).unwrap_or_default()),
+        }
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -52,6 +52,9 @@ pub enum Role {
 }
 
 impl Pcr {
+    /// A register that was never extended.
+    pub const ZERO: Self = Self([0; 48]);
+
     /// The register after one extension with the digest of `data`.
     #[must_use]
     pub fn of(data: &[u8]) -> Self {
@@ -66,6 +69,20 @@ impl Pcr {
 
     fn extended(data: Sha384) -> Self {
         Self(Sha384::new_with_prefix([0; 48]).chain_update(data.finalize()).finalize().into())
+    }
+}
+
+impl NitroPcrs {
+    /// The value of a register by its number, where the image decides about it.
+    #[must_use]
+    pub fn get(&self, index: u16) -> Option<Pcr> {
+        match index {
+            0 => Some(self.pcr0),
+            1 => Some(self.pcr1),
+            2 => Some(self.pcr2),
+            8 => Some(self.pcr8.unwrap_or(Pcr::ZERO)),
+            _ => None,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ fn content(bytes: &[u8]) -> Content {
 fn example() -> Measurements {
     let ramdisks = [content(b"system"), content(b"application")];
     let nitro = nitro(&content(b"kernel"), "quiet", &ramdisks, Some(b"certificate")).unwrap();
-    Measurements { version: VERSION, arch: Arch::X86_64, os: "0.1.0".into(), nitro: Some(nitro) }
+    Measurements { version: VERSION, arch: Arch::X86_64, os: Some("0.1.0".into()), nitro: Some(nitro) }
 }
 
 #[test]
