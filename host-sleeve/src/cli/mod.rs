@@ -116,6 +116,9 @@ pub(crate) struct Build {
     /// The manifest, in YAML
     #[arg(long, value_name = "FILE", default_value = "cloister.yaml")]
     pub(crate) manifest: PathBuf,
+    /// The application's files as an archive that is unpacked into memory at boot: for comparing, and for trials
+    #[arg(long, hide = true)]
+    pub(crate) plain_root: bool,
     /// The enclave image to write
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: PathBuf,
