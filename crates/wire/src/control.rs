@@ -295,12 +295,19 @@ pub enum Reply {
         why: String,
     },
     /// The answer to [`Request::Stats`].
-    Stats {
-        /// One entry a service.
-        services: Vec<ServiceStats>,
-    },
+    Stats(Stats),
     /// The answer to [`Request::Inspect`].
     Inspect(Confinement),
+}
+
+/// What is counted, as of the moment of the answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// One entry a service.
+    pub services: Vec<ServiceStats>,
+    /// Ingress, which a [`Status`] shows as it was when something else changed.
+    #[serde(default)]
+    pub ingress: IngressCounters,
 }
 
 /// What one service uses, from its cgroup.

@@ -10,7 +10,7 @@ mod reference;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use cloister_image::artifact::ToolRecord;
+use cloister_image::artifact::{RootForm, ToolRecord};
 use cloister_image::build::{self, Application, BuildFault, Input, Options, Pack, Who};
 use cloister_image::digest::Digest;
 use cloister_image::limits::Limits;
@@ -42,6 +42,8 @@ pub(crate) struct Order<'a> {
     pub(crate) from: Option<&'a Path>,
     /// The manifest's file.
     pub(crate) manifest: &'a Path,
+    /// The form of the application's root, unless a record has it.
+    pub(crate) root: RootForm,
     /// Where the enclave image is to be.
     pub(crate) output: &'a Path,
     /// Where the file for AWS Nitro is to be, if one is wanted.
@@ -100,7 +102,7 @@ pub(crate) fn build(order: &Order<'_>) -> Result<Digest, Refusal> {
         manifest: &manifest,
         manifest_source: Some(Digest::of(&source.bytes)),
         os: &os,
-        root: record.as_ref().map(|record| record.root).unwrap_or_default(),
+        root: record.as_ref().map_or(order.root, |record| record.root),
         workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         tool: ToolRecord {
             name: env!("CARGO_PKG_NAME").to_owned(),

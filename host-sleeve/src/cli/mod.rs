@@ -93,6 +93,10 @@ Examples:
     #[command(after_help = "Example:
   host-sleeve stats web")]
     Stats(Stats),
+    /// Serve metrics of every enclave of this user for Prometheus
+    #[command(after_help = "Example:
+  host-sleeve metrics --listen :9100")]
+    Metrics(Metrics),
     /// Say what this host can run, and what would add what is missing
     #[command(after_help = "Example:
   host-sleeve doctor --json")]
@@ -118,6 +122,9 @@ pub(crate) struct Build {
     /// The manifest, in YAML
     #[arg(long, value_name = "FILE", default_value = "cloister.yaml")]
     pub(crate) manifest: PathBuf,
+    /// The application's files as an archive that is unpacked into memory at boot: for comparing, and for trials
+    #[arg(long, hide = true)]
+    pub(crate) plain_root: bool,
     /// The enclave image to write. What the hardware will measure of it is written beside it
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: PathBuf,
@@ -331,6 +338,17 @@ pub(crate) struct Stats {
     #[arg(short, long)]
     pub(crate) watch: bool,
 }
+
+/// What `metrics` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Metrics {
+    /// Where to listen, `[ADDRESS]:PORT`. The address is 127.0.0.1 unless given; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_METRICS, value_parser = values::listen)]
+    pub(crate) listen: std::net::SocketAddr,
+}
+
+/// Where the exporters of a host begin by Prometheus' list of ports; where another one is there already, it is said.
+const DEFAULT_METRICS: &str = ":9100";
 
 #[cfg(test)]
 mod tests {

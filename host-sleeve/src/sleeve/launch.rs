@@ -162,7 +162,7 @@ fn attend(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>
         tokio::spawn(ingress::run(prepared.listeners, transport)),
     ];
     if let Some(listener) = prepared.metrics {
-        let source = metrics::Source { record, asks: asks.clone() };
+        let source = metrics::Source::One { record, asks: asks.clone() };
         tasks.push(tokio::spawn(metrics::serve(listener, source)));
     }
     let now = Instant::now();

@@ -53,4 +53,6 @@ pub(crate) trait Watcher {
     fn launching(&mut self, folder: &Folder, app: &App) -> Result<()>;
     /// It is ready.
     fn ready(&mut self, record: &Record);
+    /// It was ready, and now something in it does not serve; or all of it serves again.
+    fn changed(&mut self, record: &Record);
 }

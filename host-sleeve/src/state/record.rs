@@ -147,13 +147,22 @@ impl Seen {
             return "killed: the sleeve died".to_owned();
         }
         match self.record.status.as_ref().map(|status| &status.state) {
-            None => "launching".to_owned(),
-            Some(State::Booting) => "booting".to_owned(),
-            Some(State::Starting) => "starting".to_owned(),
-            Some(State::Ready) => "ready".to_owned(),
             Some(State::Degraded { why }) => format!("degraded: {why}"),
-            Some(State::Stopping { .. }) => "stopping".to_owned(),
-            Some(state) => format!("ending: {}", final_words(state)),
+            Some(state) if state.is_final() => format!("ending: {}", final_words(state)),
+            state => Self::state_word(state).to_owned(),
+        }
+    }
+
+    /// The state of an enclave that runs, in one word.
+    pub(crate) const fn state_word(state: Option<&State>) -> &'static str {
+        match state {
+            None => "launching",
+            Some(State::Booting) => "booting",
+            Some(State::Starting) => "starting",
+            Some(State::Ready) => "ready",
+            Some(State::Degraded { .. }) => "degraded",
+            Some(State::Stopping { .. }) => "stopping",
+            Some(State::Exited { .. } | State::Signaled { .. } | State::Fatal { .. }) => "ending",
         }
     }
 

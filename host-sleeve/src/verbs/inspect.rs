@@ -6,7 +6,7 @@ use std::path::Path;
 use cloister_image::artifact::BuildRecord;
 use cloister_image::digest::Digest;
 use cloister_manifest::Manifest;
-use cloister_wire::control::{Reply, Request};
+use cloister_wire::control::{IngressCounters, Reply, Request};
 use serde::Serialize;
 
 use crate::app::{App, Source};
@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::output::{self, Table};
 use crate::state::record::Seen;
 use crate::state::{Record, Root};
+use crate::usage;
 
 use super::{DONE, eif, service, word};
 
@@ -63,7 +64,12 @@ pub(crate) fn inspect(asked: &Inspect, json: bool) -> Result<u8> {
 }
 
 fn enclave(name: &str, json: bool) -> Result<u8> {
-    let seen = Root::open()?.find(name)?.must_see()?;
+    let root = Root::open()?;
+    let mut seen = root.find(name)?.must_see()?;
+    // A connection is no change of state: what was counted since the last status is asked for.
+    if let (Some(now), Some(status)) = (usage::ask(&root, &seen), &mut seen.record.status) {
+        status.ingress = now.ingress;
+    }
     let record = &seen.record;
     let processes = record.machine.iter().flat_map(|machine| &machine.processes);
     let sleeve = record.sleeve.iter().map(|process| ("sleeve", *process));
@@ -95,6 +101,9 @@ fn text(seen: &Seen, processes: &BTreeMap<&str, u32>) -> String {
     for port in &record.publish {
         fact("port", format!("{} is ingress {}", port.listen, port.ingress));
     }
+    if let Some(ingress) = record.status.as_ref().map(|status| status.ingress) {
+        fact("ingress", counters(&ingress));
+    }
     for (part, pid) in processes {
         fact("process", format!("{part} {pid}"));
     }
@@ -108,6 +117,12 @@ fn text(seen: &Seen, processes: &BTreeMap<&str, u32>) -> String {
         text.push_str(&registers(record, status));
     }
     text
+}
+
+fn counters(ingress: &IngressCounters) -> String {
+    let IngressCounters { accepted, open, refused, bytes_in, bytes_out } = *ingress;
+    let (bytes_in, bytes_out) = (show_size(bytes_in), show_size(bytes_out));
+    format!("{accepted} connections, {open} open, {refused} refused; {bytes_in} in, {bytes_out} out")
 }
 
 /// The registers as the enclave told them, next to what they should be.

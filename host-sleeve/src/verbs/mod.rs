@@ -11,6 +11,7 @@ mod follow;
 mod inspect;
 mod logs;
 mod measure;
+mod metrics;
 mod os_pack;
 mod ps;
 mod rm;
@@ -18,7 +19,6 @@ mod run;
 mod service;
 mod stats;
 mod stop;
-mod usage;
 
 use serde::Serialize;
 
@@ -45,6 +45,7 @@ pub(crate) fn perform(cli: Cli) -> Result<u8> {
         Verb::Inspect(asked) => inspect::inspect(&asked, json),
         Verb::Service(asked) => service::service(&asked, json),
         Verb::Stats(asked) => stats::stats(&asked, json),
+        Verb::Metrics(asked) => metrics::metrics(&asked, json),
         Verb::Doctor => doctor::doctor(json),
         Verb::Sleeve => run::sleeve(),
     }

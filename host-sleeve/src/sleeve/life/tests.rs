@@ -57,6 +57,21 @@ fn a_service_that_ends_gives_its_code_after_its_logs_were_read() {
 }
 
 #[test]
+fn a_turn_to_degraded_and_back_is_told_once_each() {
+    let degraded = |why: &str| State::Degraded { why: why.into() };
+    let story = vec![
+        (1, status(1, State::Ready)),
+        (2, status(2, degraded("db is stopping"))),
+        (2, status(3, degraded("db waits to be started again"))),
+        (3, status(4, State::Ready)),
+        (3, status(5, State::Ready)),
+    ];
+    assert_eq!(live(LIMITS, story).0, [Act::Ready, Act::Changed, Act::Changed]);
+    let story = vec![(1, status(1, State::Starting)), (2, status(2, degraded("db has failed")))];
+    assert_eq!(live(LIMITS, story).0, [Act::Ready, Act::Changed], "ready, and not all of it");
+}
+
+#[test]
 fn a_signal_death_gives_its_shell_code() {
     let state = State::Signaled { service: "web".into(), signal: 11, cause: Cause::Sent };
     assert_eq!(Verdict::told(state).code, 139);
