@@ -128,7 +128,8 @@ fn nitro_machine() -> Finding {
     const WHAT: &str = "QEMU's nitro-enclave machine";
     optional(match qemu::nitro::find() {
         Ok(found) => works(WHAT, format!("version {} at {}", found.version, found.path.display())),
-        Err(error) => failed(WHAT, &error),
+        // The one command; where its result is named, `run` says.
+        Err(error) => lacks(WHAT, error.to_string(), Some("./scripts/qemu-nitro")),
     })
 }
 

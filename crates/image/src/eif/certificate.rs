@@ -3,10 +3,13 @@
 //! Its law: a [`Certificate`] holds a key on the curve P-384, the only one Nitro accepts. Whether its time is now and who
 //! issued it is not judged here: the enclave's hardware does not judge it either, it measures the certificate.
 
+use std::fmt;
+use std::time::Duration;
+
 use p384::ecdsa::VerifyingKey;
 use p384::pkcs8::DecodePublicKey;
 use serde::Serialize;
-use x509_cert::der::{Decode, Encode, pem};
+use x509_cert::der::{DateTime, Decode, Encode, pem};
 
 /// The lines around a certificate in PEM.
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
@@ -30,6 +33,17 @@ pub struct Validity {
     pub not_before: u64,
     /// To this second.
     pub not_after: u64,
+}
+
+impl fmt::Display for Validity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let date = |seconds| {
+            let date = DateTime::from_unix_duration(Duration::from_secs(seconds));
+            // A certificate has four digits for the year, so there is no date that has no form.
+            date.map_or_else(|_| format!("second {seconds} since 1970"), |date| date.to_string())
+        };
+        write!(f, "from {} to {}", date(self.not_before), date(self.not_after))
+    }
 }
 
 impl Certificate {

@@ -134,9 +134,7 @@ pub(crate) fn nitro(spec: &NitroSpec<'_>) -> Vec<String> {
     add("-smp", spec.cpus.to_string());
     add("-m", format!("{}M", spec.memory >> 20));
     add("-kernel", spec.image.display().to_string());
-    if !spec.append.is_empty() {
-        add("-append", spec.append.to_owned());
-    }
+    add("-append", spec.append.to_owned());
     add("-display", "none".to_owned());
     add("-chardev", "stdio,id=console,signal=off".to_owned());
     add("-serial", "chardev:console".to_owned());
@@ -238,17 +236,16 @@ mod tests {
             cpus: 2,
             memory: 512 << 20,
             image: Path::new("/proc/self/fd/9"),
-            append: "tsc=reliable",
+            append: "reboot=t",
         };
         assert_eq!(
             nitro(&spec).join(" "),
             "-name cloister-web -machine nitro-enclave,vsock=vsock,id=cloister-web -L /usr/share/qemu \
              -L /usr/share/seabios -accel tcg,thread=multi -cpu max -smp 2 -m 512M -kernel /proc/self/fd/9 \
-             -append tsc=reliable -display none -chardev stdio,id=console,signal=off -serial chardev:console \
+             -append reboot=t -display none -chardev stdio,id=console,signal=off -serial chardev:console \
              -qmp unix:qmp.sock,server=on,wait=off -chardev socket,id=vsock,path=vhost.sock \
              -nodefaults -no-user-config -no-reboot"
         );
-        assert!(!nitro(&NitroSpec { append: "", ..spec }).contains(&"-append".to_owned()));
     }
 
     #[test]

@@ -11,7 +11,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time;
 
@@ -38,7 +37,6 @@ pub(crate) struct Qmp {
 #[derive(Debug, Default)]
 struct Heard {
     connected: AtomicBool,
-    restarted: Notify,
     cause: Mutex<Option<String>>,
 }
 
@@ -52,8 +50,6 @@ struct Line {
 #[derive(Debug, Default, Deserialize)]
 struct Data {
     reason: Option<String>,
-    #[serde(default)]
-    guest: bool,
 }
 
 impl Qmp {
@@ -62,11 +58,6 @@ impl Qmp {
         let heard = Arc::new(Heard::default());
         let task = tokio::spawn(follow(dir, socket, Arc::clone(&heard)));
         Self { heard, task }
-    }
-
-    /// Waits until the guest has restarted the machine although QEMU was told to end then (docs/decisions/004).
-    pub(crate) async fn restarted(&self) {
-        self.heard.restarted.notified().await;
     }
 
     /// Why the machine was shut down, as QEMU calls it (`guest-reset`, `guest-panic`, …), once QEMU has ended.
@@ -100,12 +91,8 @@ async fn follow(dir: PathBuf, socket: &'static str, heard: Arc<Heard>) {
             Ok(1..) if line.ends_with(b"\n") => {}
             _ => return,
         }
-        match news(&line) {
-            Some(News::Shutdown(why)) => {
-                heard.cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
-            }
-            Some(News::Restart) => heard.restarted.notify_one(),
-            None => {}
+        if let Some(why) = shutdown_cause(&line) {
+            heard.cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
         }
     }
 }
@@ -121,22 +108,12 @@ async fn open(dir: &Path, socket: &str) -> Option<UnixStream> {
     }
 }
 
-/// What a line may tell.
-#[derive(Debug, PartialEq, Eq)]
-enum News {
-    /// The machine is shut down, for this reason.
-    Shutdown(String),
-    /// The guest has restarted the machine.
-    Restart,
-}
-
-/// What this line tells, if anything. A panic is told before the shutdown that it causes.
-fn news(line: &[u8]) -> Option<News> {
+/// The reason of a shutdown, if this line tells one. A panic is told before the shutdown that it causes.
+fn shutdown_cause(line: &[u8]) -> Option<String> {
     let line: Line = serde_json::from_slice(line).ok()?;
     match line.event?.as_str() {
-        "GUEST_PANICKED" => Some(News::Shutdown("guest-panic".to_owned())),
-        "SHUTDOWN" => Some(News::Shutdown(line.data.reason.unwrap_or_else(|| "unknown".to_owned()))),
-        "RESET" if line.data.guest => Some(News::Restart),
+        "GUEST_PANICKED" => Some("guest-panic".to_owned()),
+        "SHUTDOWN" => Some(line.data.reason.unwrap_or_else(|| "unknown".to_owned())),
         _ => None,
     }
 }
@@ -151,21 +128,13 @@ mod tests {
 
     #[test]
     fn a_shutdown_tells_its_reason() {
-        let shutdown = |why: &str| Some(News::Shutdown(why.to_owned()));
-        assert_eq!(news(RESET), shutdown("guest-reset"));
-        assert_eq!(news(br#"{"event":"GUEST_PANICKED","data":{"action":"pause"}}"#), shutdown("guest-panic"));
-        assert_eq!(news(br#"{"return":{}}"#), None);
-        assert_eq!(news(b"\xff{"), None);
-    }
-
-    #[test]
-    fn only_a_restart_by_the_guest_is_one() {
-        let reset = br#"{"event":"RESET","data":{"guest":true,"reason":"guest-reset"}}"#;
-        assert_eq!(news(reset), Some(News::Restart));
+        assert_eq!(shutdown_cause(RESET).as_deref(), Some("guest-reset"));
         assert_eq!(
-            news(br#"{"event":"RESET","data":{"guest":false,"reason":"host-qmp-system-reset"}}"#),
-            None
+            shutdown_cause(br#"{"event":"GUEST_PANICKED","data":{"action":"pause"}}"#).unwrap(),
+            "guest-panic"
         );
+        assert_eq!(shutdown_cause(br#"{"return":{}}"#), None);
+        assert_eq!(shutdown_cause(b"\xff{"), None);
     }
 
     #[tokio::test]

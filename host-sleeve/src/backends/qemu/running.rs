@@ -71,10 +71,6 @@ impl Deployment for Running {
             tokio::select! {
                 biased;
                 (code, how) = self.qemu.ended() => self.after_qemu(code, how).await,
-                () = self.qmp.restarted() => {
-                    self.qemu.kill().await;
-                    Ending { powered_off: true, how: "the machine restarted".to_owned(), said: None }
-                }
                 (how, said) = device => Ending { powered_off: false, how, said },
             }
         })
