@@ -3,7 +3,7 @@
 //! Its law: what a scenario starts ends with it, and a wait always has a deadline and an event, never a fixed sleep.
 
 mod command;
-mod http;
+pub(crate) mod http;
 mod running;
 
 pub use command::{Finished, Sleeve};
@@ -56,6 +56,11 @@ impl Lab {
         let folder = tempfile::Builder::new().prefix("cl-").tempdir()?;
         fs::create_dir(folder.path().join("run"))?;
         Ok(Self { name: name.to_owned(), folder, built: built.clone(), images: 0 })
+    }
+
+    /// The laboratory's folder stays when the story is over.
+    pub fn keep(&mut self) {
+        self.folder.disable_cleanup(true);
     }
 
     /// The laboratory's folder, removed when the story is over.

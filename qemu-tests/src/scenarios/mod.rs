@@ -9,7 +9,9 @@ mod exit_code_reaches_the_caller;
 mod http_request_is_answered_through_ingress;
 mod killed_parts_leave_nothing_behind;
 mod logs_arrive_whole;
+mod nitro_enclaves_are_as_predicted;
 mod real_images_run;
+mod resources_are_told_live;
 mod restarts_follow_their_policy;
 mod services_are_asked_about_one_by_one;
 mod services_are_confined;
@@ -19,6 +21,7 @@ mod services_that_cannot_run_say_why;
 mod signal_death_is_128_plus_the_signal;
 mod stops_end_in_time;
 mod stops_let_connections_end;
+mod supervisor_crashes_are_survived;
 mod values_reach_only_their_service;
 
 /// All of them, in the order they are run.
@@ -66,6 +69,16 @@ pub const ALL: &[Scenario] = &[
     services_are_asked_about_one_by_one::INSIDE,
     services_are_asked_about_one_by_one::OUTSIDE,
     values_reach_only_their_service::SCENARIO,
+    nitro_enclaves_are_as_predicted::FILE,
+    nitro_enclaves_are_as_predicted::APPLICATIONS,
+    nitro_enclaves_are_as_predicted::BYTE,
+    nitro_enclaves_are_as_predicted::COMMAND_LINE,
+    nitro_enclaves_are_as_predicted::SIGNED,
+    nitro_enclaves_are_as_predicted::EXIT_CODE,
+    nitro_enclaves_are_as_predicted::DAMAGED,
+    resources_are_told_live::SCENARIO,
+    supervisor_crashes_are_survived::UNDER_LOAD,
+    supervisor_crashes_are_survived::TOO_OFTEN,
     real_images_run::PYTHON,
     real_images_run::NGINX,
     real_images_run::REDIS,
