@@ -51,6 +51,7 @@ pub const ALL: &[Scenario] = &[
     killed_parts_leave_nothing_behind::CTRL_C,
     services_follow_their_graph::ORDER,
     services_follow_their_graph::REQUIRES,
+    services_follow_their_graph::CYCLE,
     restarts_follow_their_policy::RECOVERS,
     restarts_follow_their_policy::GIVES_UP,
     restarts_follow_their_policy::PAUSES,
