@@ -4,6 +4,7 @@
 //! them where things are, and people how it goes.
 
 mod again;
+mod nitro;
 mod reference;
 
 use std::num::NonZeroUsize;
@@ -45,6 +46,10 @@ pub(crate) struct Order<'a> {
     pub(crate) root: RootForm,
     /// Where the enclave image is to be.
     pub(crate) output: &'a Path,
+    /// Where the file for AWS Nitro is to be, if one is wanted.
+    pub(crate) eif: Option<&'a Path>,
+    /// The files of the key and the certificate to sign with.
+    pub(crate) sign: Option<(&'a Path, &'a Path)>,
 }
 
 /// Why there is no enclave image.
@@ -76,6 +81,7 @@ struct Source {
 
 /// Builds, and gives the digest that names the result.
 pub(crate) fn build(order: &Order<'_>) -> Result<Digest, Refusal> {
+    let signer = order.sign.map(|(key, certificate)| nitro::signer(key, certificate)).transpose()?;
     let source = read_manifest(order.manifest)?;
     // What is wrong with the manifest alone is said before a large image is read.
     source::parse(&source.name, &source.bytes)?;
@@ -102,12 +108,14 @@ pub(crate) fn build(order: &Order<'_>) -> Result<Digest, Refusal> {
             name: env!("CARGO_PKG_NAME").to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         },
+        signer: signer.as_ref(),
         output: order.output,
     };
     let digest = build::pack(&application, &pack).map_err(blame)?;
     if let Some(record) = &record {
         again::compare(record, order.output)?;
     }
+    nitro::write_beside(order)?;
     Ok(digest)
 }
 

@@ -261,6 +261,7 @@ mod tests {
                 bytes_in: 5_000_000_000,
                 bytes_out: 6,
             },
+            registers: Vec::new(),
         };
         Record { status: Some(status), ..launched("a\"b") }
     }

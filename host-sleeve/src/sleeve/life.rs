@@ -188,7 +188,8 @@ impl Life {
 
     fn on_status(&mut self, status: &Status, now: Instant) -> Vec<Act> {
         if status.state.is_final() {
-            self.told = Some(status.state.clone());
+            // The first one told stands: what a machine says that goes on after its end is not about this life.
+            self.told.get_or_insert_with(|| status.state.clone());
             return match self.phase {
                 Phase::Booting | Phase::Up | Phase::Stopping { .. } => {
                     self.phase = Phase::Draining { seq: status.seq, until: now + DRAIN_LIMIT };

@@ -35,8 +35,8 @@ pub(crate) struct Order {
     pub(crate) timeout: Option<Duration>,
     /// A limit until ready.
     pub(crate) ready_timeout: Option<Duration>,
-    /// The backend's name.
-    pub(crate) backend: String,
+    /// The backend's name, if one was asked for.
+    pub(crate) backend: Option<String>,
     /// QEMU's machine.
     pub(crate) machine: qemu::Machine,
     /// How QEMU runs the CPUs.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use cloister_image::measure::NitroPcrs;
 use cloister_wire::control::{State, Status};
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +84,9 @@ pub(crate) struct Machine {
     pub(crate) vsock: String,
     /// The processes that make it up, by name.
     pub(crate) processes: Vec<(String, ProcessId)>,
+    /// What its security module should report, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pcrs: Option<NitroPcrs>,
 }
 
 /// How an enclave ended.

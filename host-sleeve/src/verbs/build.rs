@@ -35,6 +35,8 @@ pub(crate) fn build(asked: &Build, json: bool) -> Result<u8> {
         from: asked.from.as_deref(),
         manifest: &asked.manifest,
         output: &asked.output,
+        eif: asked.eif.as_deref(),
+        sign: asked.sign_key.as_deref().zip(asked.sign_certificate.as_deref()),
     };
     match build::build(&order) {
         Ok(digest) if json => {

@@ -6,9 +6,11 @@
 mod build;
 mod diff;
 mod doctor;
+mod eif;
 mod follow;
 mod inspect;
 mod logs;
+mod measure;
 mod metrics;
 mod os_pack;
 mod ps;
@@ -33,6 +35,7 @@ pub(crate) fn perform(cli: Cli) -> Result<u8> {
         Verb::Build(asked) => build::build(&asked, json),
         Verb::Diff(asked) => diff::diff(&asked, json),
         Verb::OsPack(asked) => os_pack::os_pack(&asked, json),
+        Verb::Measure(asked) => measure::measure(&asked, json),
         Verb::Check(asked) => build::check(&asked, json),
         Verb::Run(asked) => run::run(asked, json),
         Verb::Ps(asked) => ps::ps(&asked, json),

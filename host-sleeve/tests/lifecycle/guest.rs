@@ -225,6 +225,7 @@ impl Guest {
             boot: vec![Stage { name: "mounts".into(), at_us: 1, took_us: 2 }],
             services: vec![service],
             ingress: IngressCounters::default(),
+            registers: Vec::new(),
         };
         (encode(&FromGuest::Status(status), HOST_LIMIT).unwrap(), seq)
     }

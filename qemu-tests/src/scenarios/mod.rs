@@ -8,6 +8,7 @@ mod exit_code_reaches_the_caller;
 mod http_request_is_answered_through_ingress;
 mod killed_parts_leave_nothing_behind;
 mod logs_arrive_whole;
+mod nitro_enclaves_are_as_predicted;
 mod real_images_run;
 mod resources_are_told_live;
 mod restarts_follow_their_policy;
@@ -46,6 +47,13 @@ pub const ALL: &[Scenario] = &[
     stops_end_in_time::OBEDIENT,
     stops_end_in_time::STUBBORN,
     services_are_confined::DEFAULTS,
+    nitro_enclaves_are_as_predicted::FILE,
+    nitro_enclaves_are_as_predicted::APPLICATIONS,
+    nitro_enclaves_are_as_predicted::BYTE,
+    nitro_enclaves_are_as_predicted::COMMAND_LINE,
+    nitro_enclaves_are_as_predicted::SIGNED,
+    nitro_enclaves_are_as_predicted::EXIT_CODE,
+    nitro_enclaves_are_as_predicted::DAMAGED,
     resources_are_told_live::SCENARIO,
     supervisor_crashes_are_survived::UNDER_LOAD,
     supervisor_crashes_are_survived::TOO_OFTEN,

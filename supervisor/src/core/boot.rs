@@ -50,7 +50,9 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let notify = Notify::bind(&setup.notify).map_err(system("cannot listen for notifications"))?;
     let (mut line, welcome) = Line::open(setup.init).await?;
     line.request(&[STATE.to_owned()])?;
-    let board = Arc::new(Board::new(welcome.platform.clone(), welcome.boot.clone(), welcome.restarts));
+    let board = Board::new(welcome.platform.clone(), welcome.boot.clone(), welcome.restarts);
+    board.measured(setup.registers);
+    let board = Arc::new(board);
     let (allow, asking, asked, told) = desk(&board);
     let serve_status = serve_status(setup.control, setup.local_control, asking, welcome.restarts == 0);
     stages.end("status", &board);

@@ -97,7 +97,8 @@ impl Nameless {
     }
 }
 
-fn nameless(dir: &Path) -> io::Result<File> {
+/// A file without a name in this folder.
+pub(super) fn nameless(dir: &Path) -> io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::open(dir, flags, Mode::RUSR)?))
 }

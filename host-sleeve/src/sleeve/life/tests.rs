@@ -16,6 +16,7 @@ fn status(seq: u64, state: State) -> Event {
         boot: Vec::new(),
         services: Vec::new(),
         ingress: IngressCounters::default(),
+        registers: Vec::new(),
     }))
 }
 
