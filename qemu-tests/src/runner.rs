@@ -26,6 +26,8 @@ pub enum Plan {
     List,
     /// To run.
     Run(Run),
+    /// To soak, for this long.
+    Soak(Built, Duration),
 }
 
 /// A run of scenarios.
@@ -51,6 +53,7 @@ impl Plan {
     /// Reads the command line's words.
     pub fn from_words(words: impl Iterator<Item = String>) -> Result<Self, String> {
         let (mut dist, mut probe, mut inputs, mut jobs, mut names) = (None, None, None, JOBS, Vec::new());
+        let mut soak = None;
         let mut words = words;
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
@@ -61,6 +64,7 @@ impl Plan {
                 "--probe" => probe = Some(PathBuf::from(value()?)),
                 "--inputs" => inputs = Some(PathBuf::from(value()?)),
                 "--jobs" => jobs = value()?.parse().map_err(|_| "--jobs wants a number".to_owned())?,
+                "--soak" => soak = Some(minutes(&value()?)?),
                 other if other.starts_with('-') => return Err(format!("there is no option {other}")),
                 _ => names.push(word),
             }
@@ -68,8 +72,17 @@ impl Plan {
         let dist = dist.ok_or("--dist is missing: the folder that scripts/build fills")?;
         let probe = probe.ok_or("--probe is missing: the static guest half")?;
         let inputs = inputs.ok_or("--inputs is missing: the script that makes real images")?;
-        Ok(Self::Run(Run { built: Built { dist, probe, inputs }, jobs: jobs.max(1), names }))
+        let built = Built { dist, probe, inputs };
+        Ok(match soak {
+            Some(time) => Self::Soak(built, time),
+            None => Self::Run(Run { built, jobs: jobs.max(1), names }),
+        })
     }
+}
+
+fn minutes(word: &str) -> Result<Duration, String> {
+    let number: u64 = word.parse().map_err(|_| "--soak wants a number of minutes".to_owned())?;
+    Ok(Duration::from_mins(number))
 }
 
 impl Run {

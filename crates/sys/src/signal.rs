@@ -1,9 +1,12 @@
-//! Signals as bytes to be read, instead of handlers that interrupt.
+//! Signals as bytes to be read, instead of handlers that interrupt, and sent by number.
 //!
 //! Its law: no handler is ever installed. All signals are blocked and then read from a descriptor (signalfd(2)), so a
 //! signal is an event like any other.
 
-#![expect(unsafe_code, reason = "neither std nor rustix sets a signal mask or makes a signalfd")]
+#![expect(
+    unsafe_code,
+    reason = "neither std nor rustix sets a mask, makes a signalfd or sends a realtime signal"
+)]
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
@@ -11,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use libc::{c_int, sigset_t};
+use rustix::process::Pid;
 
 /// Where blocked signals are read.
 #[derive(Debug)]
@@ -58,6 +62,15 @@ pub fn restore_defaults() -> io::Result<()> {
     set_mask(libc::SIG_SETMASK, &mask(libc::sigemptyset)?)
 }
 
+/// Sends the signal of this number, realtime ones (34 to 64 for programs) among them, to one process.
+///
+/// Errors: `EINVAL` for a number that is no signal, `ESRCH` for a process that is gone, `EPERM`.
+pub fn send(pid: Pid, signal: u8) -> io::Result<()> {
+    // SAFETY: no memory is touched; a number that is no signal is refused by the kernel.
+    check(unsafe { libc::kill(pid.as_raw_nonzero().get(), c_int::from(signal)) })?;
+    Ok(())
+}
+
 fn mask(fill: unsafe extern "C" fn(*mut sigset_t) -> c_int) -> io::Result<sigset_t> {
     let mut set = MaybeUninit::<sigset_t>::zeroed();
     // SAFETY: the pointer is to storage of a sigset_t, which both of these functions initialise.
@@ -81,6 +94,15 @@ const _: () = assert!(size_of::<libc::signalfd_siginfo>() == RECORD, "the kernel
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_realtime_signal_reaches_its_process() {
+        use std::os::unix::process::ExitStatusExt;
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        send(Pid::from_child(&child), 40).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(40));
+        assert_eq!(send(rustix::process::getpid(), 65).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
 
     #[test]
     fn a_blocked_signal_is_read_by_its_number() {

@@ -3,12 +3,12 @@
 //! Its law: what a scenario starts ends with it, and a wait always has a deadline and an event, never a fixed sleep.
 
 mod command;
-mod http;
+pub(crate) mod http;
 mod running;
 
 pub use command::{Finished, Sleeve};
 pub use http::Answer;
-pub use running::Running;
+pub use running::{Running, phase};
 
 use std::fs;
 use std::net::TcpListener;
@@ -56,6 +56,11 @@ impl Lab {
         let folder = tempfile::Builder::new().prefix("cl-").tempdir()?;
         fs::create_dir(folder.path().join("run"))?;
         Ok(Self { name: name.to_owned(), folder, built: built.clone(), images: 0 })
+    }
+
+    /// The laboratory's folder stays when the story is over.
+    pub fn keep(&mut self) {
+        self.folder.disable_cleanup(true);
     }
 
     /// The laboratory's folder, removed when the story is over.
@@ -122,9 +127,19 @@ impl Lab {
 
     /// Starts an enclave from a built image, as `web`, with these extra words.
     pub fn run(&self, image: &Path, words: &[&str]) -> Result<Running, Failure> {
+        self.run_with(image, words, &[])
+    }
+
+    /// The same, with variables for its environment.
+    pub fn run_with(
+        &self,
+        image: &Path,
+        words: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<Running, Failure> {
         let mut all = vec!["run", path_str(image)?, "--name", "web"];
         all.extend_from_slice(words);
-        Running::start(self, &all)
+        Running::start(self, &all, variables)
     }
 
     /// The path of a real image, made if this machine has not made it yet.

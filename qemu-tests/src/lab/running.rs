@@ -38,8 +38,9 @@ struct Heard {
 }
 
 impl Running {
-    pub(super) fn start(lab: &Lab, words: &[&str]) -> Result<Self, Failure> {
+    pub(super) fn start(lab: &Lab, words: &[&str], variables: &[(&str, &str)]) -> Result<Self, Failure> {
         let mut command = lab.sleeve(words).into_command();
+        command.envs(variables.iter().copied());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().map(listen).unwrap_or_default();
         let stderr = child.stderr.take().map(listen).unwrap_or_default();
@@ -79,6 +80,18 @@ impl Running {
         expect(self.stderr.wait(part, BOOT_LIMIT), format_args!("no {part:?} on stderr:\n{}", self.stderr()))
     }
 
+    /// Waits until stderr contains `part` this many times.
+    pub fn wait_stderr_times(&self, part: &str, times: u64) -> Outcome {
+        let said = |bytes: &[u8]| {
+            let found = bytes.windows(part.len()).filter(|window| *window == part.as_bytes()).count();
+            u64::try_from(found).is_ok_and(|found| found >= times)
+        };
+        expect(
+            self.stderr.wait_until(BOOT_LIMIT, said),
+            format_args!("{part:?} is not {times} times on stderr:\n{}", self.stderr()),
+        )
+    }
+
     /// `host-sleeve inspect web --json`.
     pub fn inspect(&self) -> Result<Value, Failure> {
         let inspected = self.ask(&["inspect", "web", "--json"])?;
@@ -88,18 +101,48 @@ impl Running {
 
     /// Waits until the enclave's state is `state`; a final state that is another one ends the wait.
     pub fn wait_state(&self, state: &str) -> Result<Value, Failure> {
-        let mut last = String::new();
-        while self.started.elapsed() < BOOT_LIMIT.saturating_add(COMMAND_LIMIT) {
+        let (began, mut last) = (Instant::now(), String::new());
+        while began.elapsed() < BOOT_LIMIT.saturating_add(COMMAND_LIMIT) {
             let asked = self.ask(&["inspect", "web", "--json"])?;
             let value = asked.json().unwrap_or_default();
             if value.pointer("/status/state").and_then(Value::as_str) == Some(state) {
                 return Ok(value);
             }
             last = asked.stdout;
+            if value.get("alive") == Some(&Value::Bool(false)) {
+                break;
+            }
             self.stderr.pause(ASK_AGAIN);
         }
         Err(Failure::broken(format_args!(
             "the enclave never was {state}; last seen: {last}\nstderr of run:\n{}",
+            self.stderr()
+        )))
+    }
+
+    /// One service's status, as `inspect` shows it.
+    pub fn service(&self, name: &str) -> Result<Value, Failure> {
+        let inspected = self.inspect()?;
+        let all = inspected.pointer("/status/services").and_then(Value::as_array);
+        let found = all.and_then(|all| all.iter().find(|one| one.get("name") == Some(&name.into())));
+        found
+            .cloned()
+            .ok_or_else(|| Failure::broken(format_args!("inspect shows no service {name}: {inspected}")))
+    }
+
+    /// Waits until a service is in this phase, and gives its status.
+    pub fn wait_service(&self, name: &str, wanted: &str) -> Result<Value, Failure> {
+        let mut last = Value::Null;
+        while self.started.elapsed() < BOOT_LIMIT.saturating_add(COMMAND_LIMIT) {
+            // Before the first status there are no services.
+            last = self.service(name).unwrap_or(last);
+            if phase(&last) == wanted {
+                return Ok(last);
+            }
+            self.stderr.pause(ASK_AGAIN);
+        }
+        Err(Failure::broken(format_args!(
+            "{name} never was {wanted}; last seen: {last}\nstderr of run:\n{}",
             self.stderr()
         )))
     }
@@ -156,6 +199,12 @@ impl Running {
     }
 }
 
+/// The phase in a service's status.
+#[must_use]
+pub fn phase(service: &Value) -> &str {
+    service.get("phase").and_then(Value::as_str).unwrap_or_default()
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // The sleeve's children die with it, by their parent-death signal.
@@ -170,7 +219,10 @@ impl Heard {
     }
 
     fn wait(&self, part: &str, limit: Duration) -> bool {
-        let heard = |bytes: &[u8]| bytes.windows(part.len()).any(|window| window == part.as_bytes());
+        self.wait_until(limit, |bytes| bytes.windows(part.len()).any(|window| window == part.as_bytes()))
+    }
+
+    fn wait_until(&self, limit: Duration, heard: impl Fn(&[u8]) -> bool) -> bool {
         let guard = self.so_far.lock().unwrap_or_else(PoisonError::into_inner);
         let (guard, _) = self
             .more
