@@ -3,7 +3,10 @@
 //! Its law: no handler is ever installed. All signals are blocked and then read from a descriptor (signalfd(2)), so a
 //! signal is an event like any other.
 
-#![expect(unsafe_code, reason = "neither std nor rustix sets a signal mask or makes a signalfd")]
+#![expect(
+    unsafe_code,
+    reason = "neither std nor rustix sets a signal mask, makes a signalfd or sends a realtime signal"
+)]
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
@@ -11,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use libc::{c_int, sigset_t};
+use rustix::process::Pid;
 
 /// Where blocked signals are read.
 #[derive(Debug)]
@@ -58,6 +62,16 @@ pub fn restore_defaults() -> io::Result<()> {
     set_mask(libc::SIG_SETMASK, &mask(libc::sigemptyset)?)
 }
 
+/// Sends a signal by its number, realtime signals among them, which have no name that rustix would take (signal(7):
+/// `SIGRTMIN+3` of a manifest is 37).
+///
+/// Errors: `EINVAL` for a number that is no signal, `ESRCH` for a process that is gone, `EPERM`.
+pub fn send(to: Pid, signal: u8) -> io::Result<()> {
+    // SAFETY: a signal changes nothing of this process's memory; the kernel checks the number.
+    check(unsafe { libc::kill(to.as_raw_nonzero().get(), c_int::from(signal)) })?;
+    Ok(())
+}
+
 fn mask(fill: unsafe extern "C" fn(*mut sigset_t) -> c_int) -> io::Result<sigset_t> {
     let mut set = MaybeUninit::<sigset_t>::zeroed();
     // SAFETY: the pointer is to storage of a sigset_t, which both of these functions initialise.
@@ -97,5 +111,21 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn a_realtime_signal_is_sent_by_its_number() {
+        use std::os::unix::process::ExitStatusExt;
+        for signal in [34, 37, 64] {
+            let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+            send(Pid::from_child(&child), signal).unwrap();
+            assert_eq!(child.wait().unwrap().signal(), Some(i32::from(signal)));
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_no_signal_is_refused() {
+        let error = send(rustix::process::getpid(), 65).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     }
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use cloister_wire::hold::{FromInit, Spawn};
 use rustix::fs::MemfdFlags;
-use rustix::process::{Pid, Signal};
+use rustix::process::Pid;
 
 use super::{Candidate, Handle, Holder};
 use crate::boot::{chain, uptime};
@@ -145,8 +145,7 @@ impl Holder {
 
     fn signal(&mut self, pid: u32, signal: u8) -> Option<Event> {
         let target = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
-        let sent = rustix::process::kill_process(target, Signal::from_named_raw(i32::from(signal))?);
-        self.note(sent.err())
+        self.note(cloister_sys::signal::send(target, signal).err())
     }
 
     fn signal_group(&mut self, name: &str, signal: u8) -> Option<Event> {
