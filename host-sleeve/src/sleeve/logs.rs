@@ -137,7 +137,7 @@ mod tests {
 
     fn reader(dir: &std::path::Path) -> LogReader {
         let log = Rotating::create(dir.join("log"), 1 << 20).unwrap();
-        let transport = Arc::new(Hybrid::new(dir.join("vsock.sock")));
+        let transport = Arc::new(Hybrid::new(dir.join("vsock.sock"), watch::channel(true).1));
         LogReader { transport, log, next: 0, failing: false }
     }
 

@@ -4,6 +4,7 @@
 //! sleeve. KVM is used when it has proved itself, else the CPUs are translated, and the record says which and why.
 
 mod argv;
+mod attached;
 pub(crate) mod boot;
 mod children;
 pub(crate) mod kvm;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use cloister_sys::tsc::Meter;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
 use crate::error::{Doing, Error, Result};
@@ -157,12 +159,13 @@ impl Backend for Qemu {
             };
             let argv = argv::argv(&spec);
             let kind = kind(&spec);
-            let running = Program::start("QEMU", &qemu.path, argv, folder.path(), boot.into_fds())?;
-            let qmp = Qmp::listen(folder.path().to_owned(), argv::QMP_SOCKET);
-            let transport: Arc<dyn Transport> = match vsock_device {
-                Some(_) => Arc::new(Hybrid::new(folder.socket(VSOCK_SOCKET))),
+            // Before QEMU is there to hand over anything.
+            let transport: Arc<dyn Transport> = match &vsock_device {
+                Some(device) => Arc::new(hybrid(device, folder)),
                 None => Arc::new(Kernel::new(cid)),
             };
+            let running = Program::start("QEMU", &qemu.path, argv, folder.path(), boot.into_fds())?;
+            let qmp = Qmp::listen(folder.path().to_owned(), argv::QMP_SOCKET);
             let running = Running { qemu: running, vsock: vsock_device, qmp, transport, cid, kind, why };
             let deployment: Box<dyn Deployment> = Box::new(running);
             Ok(deployment)
@@ -215,6 +218,14 @@ async fn start_vsock(program: &Path, cid: u32, folder: &Folder) -> Result<Progra
         time::sleep(VSOCK_PAUSE).await;
     }
     Ok(running)
+}
+
+/// The way through a device that listens and has no guest yet.
+fn hybrid(device: &Program, folder: &Folder) -> Hybrid {
+    let (tell, ready) = watch::channel(false);
+    let pid = device.id().map_or(0, |process| process.pid);
+    tokio::spawn(attached::watch(pid, attached::event_descriptors(pid), tell));
+    Hybrid::new(folder.socket(VSOCK_SOCKET), ready)
 }
 
 /// A running machine.
