@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cloister_image::cpio::{Header, Writer};
+use cloister_sys::tsc::Meter;
 
 /// How long the guest may take until its first port answers.
 const BOOT_LIMIT: Duration = Duration::from_secs(90);
@@ -21,12 +22,10 @@ pub struct Parts {
     pub kernel: PathBuf,
     /// Its command line.
     pub cmdline: String,
-    /// The program that becomes PID 1.
-    pub init: PathBuf,
+    /// The ramdisk, or several one after another.
+    pub ramdisk: PathBuf,
     /// The vsock device.
     pub vsock: PathBuf,
-    /// Further programs and their libraries, by their paths on this machine.
-    pub files: Vec<PathBuf>,
     /// Virtual CPUs.
     pub cpus: u32,
 }
@@ -35,6 +34,7 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Machine {
     folder: tempfile::TempDir,
+    started: Instant,
     _vsock: Ended,
     qemu: Ended,
 }
@@ -44,12 +44,14 @@ impl Machine {
     pub fn boot(parts: &Parts) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("clb-").tempdir()?;
         let at = |name: &str| folder.path().join(name);
-        pack(parts, &at("ramdisk"))?;
+        let clock = Meter::start();
         let device =
             format!("guest-cid=4,socket={},uds-path={}", at("vhost").display(), at("vsock").display());
         let vsock = Ended(Command::new(&parts.vsock).args(["--vm", &device]).stderr(Stdio::null()).spawn()?);
         wait_for(&at("vhost"))?;
+        let khz = speed(clock);
         let console = File::create(at("console"))?;
+        let started = Instant::now();
         let qemu = Command::new("qemu-system-x86_64")
             .args(["-M", "microvm,acpi=off,memory-backend=mem0", "-accel", "tcg,thread=multi", "-cpu", "max"])
             .args(["-object", "memory-backend-memfd,id=mem0,size=512M,share=on", "-m", "512M"])
@@ -59,15 +61,21 @@ impl Machine {
                 OsStr::new("-kernel"),
                 parts.kernel.as_ref(),
                 OsStr::new("-initrd"),
-                at("ramdisk").as_ref(),
+                parts.ramdisk.as_ref(),
             ])
-            .args(["-append", &parts.cmdline])
+            .args(["-append", &cmdline(&parts.cmdline, khz)])
             .args(["-chardev", &format!("socket,id=c,path={}", at("vhost").display())])
             .args(["-device", "vhost-user-vsock-device,chardev=c"])
             .stdin(Stdio::null())
             .stdout(console)
             .spawn()?;
-        Ok(Self { folder, _vsock: vsock, qemu: Ended(qemu) })
+        Ok(Self { folder, started, _vsock: vsock, qemu: Ended(qemu) })
+    }
+
+    /// When QEMU was started.
+    #[must_use]
+    pub const fn started(&self) -> Instant {
+        self.started
     }
 
     /// The socket of its vsock device.
@@ -80,6 +88,18 @@ impl Machine {
     #[must_use]
     pub fn console(&self) -> String {
         fs::read_to_string(self.folder.path().join("console")).unwrap_or_default()
+    }
+
+    /// Waits until its console has said this. Nobody connects before: vhost-device-vsock 0.3.0 stops serving at a connection
+    /// that comes while QEMU hands it the queues.
+    pub async fn says(&self, text: &str) -> io::Result<()> {
+        while !self.console().contains(text) {
+            if self.started.elapsed() > BOOT_LIMIT {
+                return Err(io::Error::other(format!("no {text:?} on the console:\n{}", self.console())));
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
     }
 
     /// Processor seconds that QEMU has spent so far: the guest's work, whatever else the host is doing.
@@ -139,25 +159,41 @@ fn wait_for(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A ramdisk of the init program and the further files, at their own paths.
-fn pack(parts: &Parts, to: &Path) -> io::Result<()> {
+/// The counter's speed: known after ten milliseconds, and never where there is no such counter.
+fn speed(clock: Meter) -> Option<u32> {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(50) {
+        if let Some(khz) = clock.khz() {
+            return Some(khz);
+        }
+        std::thread::yield_now();
+    }
+    None
+}
+
+/// The measured command line and the counter's speed, as `host-sleeve` gives it to a translated guest.
+fn cmdline(measured: &str, khz: Option<u32>) -> String {
+    khz.map_or_else(|| measured.to_owned(), |khz| format!("{measured} tsc_early_khz={khz}"))
+}
+
+/// Writes a ramdisk: each program of this machine under its path in the guest, and what every init mounts on.
+pub fn pack(programs: &[(PathBuf, PathBuf)], to: &Path) -> io::Result<()> {
     let mut archive = Writer::new(io::BufWriter::new(File::create(to)?));
     let mode = Header { mode: 0o755, ..Header::default() };
-    let mut folders = vec![PathBuf::from("/proc"), PathBuf::from("/dev"), PathBuf::from("/tmp")];
-    for file in &parts.files {
+    let mut folders: Vec<PathBuf> = ["/proc", "/sys", "/dev", "/tmp"].map(PathBuf::from).into();
+    for (name, _) in programs {
         folders
-            .extend(file.ancestors().skip(1).filter(|folder| folder.parent().is_some()).map(PathBuf::from));
+            .extend(name.ancestors().skip(1).filter(|folder| folder.parent().is_some()).map(PathBuf::from));
     }
     folders.sort();
     folders.dedup();
     for folder in folders {
         archive.directory(inside(&folder), mode).map_err(io::Error::other)?;
     }
-    let init = (PathBuf::from("/init"), parts.init.clone());
-    for (name, from) in parts.files.iter().map(|file| (file.clone(), file.clone())).chain([init]) {
-        let mut content = File::open(&from)?;
+    for (name, from) in programs {
+        let mut content = File::open(from)?;
         let size = content.metadata()?.len();
-        archive.file(inside(&name), mode, size, &mut content).map_err(io::Error::other)?;
+        archive.file(inside(name), mode, size, &mut content).map_err(io::Error::other)?;
     }
     archive.finish().map_err(io::Error::other)?;
     Ok(())

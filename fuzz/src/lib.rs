@@ -7,6 +7,7 @@
 //! without it.
 #![forbid(unsafe_code)]
 
+pub mod eif;
 pub mod image;
 pub mod manifest;
 pub mod mutate;
@@ -24,7 +25,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "wire_frames", run: wire::frames, seeds: &[] },
     Target { name: "wire_records", run: wire::records, seeds: &[] },
     Target { name: "wire_messages", run: wire::messages, seeds: &[] },
@@ -45,4 +46,5 @@ pub const TARGETS: [Target; 9] = [
     Target { name: "image_archive", run: image::archive, seeds: &[] },
     Target { name: "image_documents", run: image::documents, seeds: &[] },
     Target { name: "image_cpio", run: image::cpio, seeds: &[] },
+    Target { name: "eif", run: eif::file, seeds: &[] },
 ];

@@ -10,7 +10,7 @@ use cloister_image::oci::Architecture;
 use cloister_image::ramdisk;
 use serde::Serialize;
 
-use crate::backends::qemu::{self, boot::Nameless, kvm, version};
+use crate::backends::qemu::{self, boot::Nameless, kvm};
 use crate::error::{Error, Result};
 use crate::install;
 use crate::state::Root;
@@ -44,7 +44,7 @@ pub(crate) struct Diagnosis {
 pub(crate) async fn diagnose() -> Diagnosis {
     let qemu = qemu::find();
     let mut findings = vec![runtime(), os(), qemu_finding(&qemu), vsock(), kvm_finding(&qemu).await];
-    findings.extend([nitro_machine(&qemu), nitro(), snp(), tdx()]);
+    findings.extend([nitro_machine(), nitro(), snp(), tdx()]);
     let ready = findings.iter().all(|finding| finding.works || finding.optional);
     Diagnosis { ready, findings }
 }
@@ -124,13 +124,12 @@ fn kernel() -> Option<(Nameless, cloister_image::digest::Digest)> {
     Some((Nameless::from_file(file), release.kernel.sha256))
 }
 
-fn nitro_machine(qemu: &Result<qemu::Found>) -> Finding {
+fn nitro_machine() -> Finding {
     const WHAT: &str = "QEMU's nitro-enclave machine";
-    let new_enough = qemu.as_ref().is_ok_and(|found| found.version >= version::NITRO_ENCLAVE);
-    optional(if new_enough {
-        works(WHAT, "this QEMU is new enough to have it")
-    } else {
-        lacks(WHAT, format!("it came with QEMU {}", version::NITRO_ENCLAVE), Some("./scripts/qemu-nitro"))
+    optional(match qemu::nitro::find() {
+        Ok(found) => works(WHAT, format!("version {} at {}", found.version, found.path.display())),
+        // The one command; where its result is named, `run` says.
+        Err(error) => lacks(WHAT, error.to_string(), Some("./scripts/qemu-nitro")),
     })
 }
 

@@ -18,6 +18,7 @@ mod registry;
 mod sleeve;
 mod state;
 mod transport;
+mod usage;
 mod verbs;
 
 use std::process::ExitCode;

@@ -8,8 +8,10 @@
 use std::io::{self, Write};
 
 use cloister_image::artifact::Part;
+use cloister_image::eif::Kind;
 
-use crate::app::App;
+use crate::app::{App, Source};
+use crate::backends::Backend;
 use crate::cli::values::show_size;
 use crate::error::{Error, Result};
 
@@ -38,9 +40,10 @@ const HEAD: usize = 0x300;
 /// What a kernel of another form takes to unpack, as a multiple of its file.
 const UNPACK_FACTOR: u64 = 6;
 
-/// The memory for an enclave in bytes: what was asked if it is enough, else what is right.
-pub(crate) fn choose(app: &App, asked: Option<u64>) -> Result<u64> {
-    let needed = needed(app)?;
+/// The memory for an enclave on `backend` in bytes: what was asked if it is enough, else what is right.
+pub(crate) fn choose(app: &App, asked: Option<u64>, backend: &dyn Backend) -> Result<u64> {
+    let needed = needed(app)?.max(backend.least_memory(loaded(&app.source)));
+    let needed = needed.div_ceil(MIB).saturating_mul(MIB);
     let Some(asked) = asked else {
         return Ok(DEFAULT.max(needed.saturating_add(ROOM)));
     };
@@ -55,20 +58,37 @@ pub(crate) fn choose(app: &App, asked: Option<u64>) -> Result<u64> {
     Ok(asked / MIB * MIB)
 }
 
-/// What the image needs to boot, in bytes, whole MiB.
+/// What the image needs to boot, in bytes.
 fn needed(app: &App) -> Result<u64> {
-    let artifact = &app.artifact;
     let mut head = Head::default();
-    artifact.copy(Part::Kernel, &mut head).map_err(|error| {
-        Error::operator(format!("{} cannot be used", app.path().display()))
-            .because(error)
-            .hint("the image is damaged: build it again")
-    })?;
-    let ramdisks = [Part::OsRamdisk, Part::AppRamdisk];
-    let parts = ramdisks.iter().flat_map(|part| [artifact.size(*part), artifact.unpacked(*part)]);
-    let kernel = kernel_need(&head.bytes, artifact.size(Part::Kernel));
-    let sum = parts.fold(BASE.saturating_add(kernel), u64::saturating_add);
-    Ok(sum.div_ceil(MIB).saturating_mul(MIB))
+    app.source.copy_kernel(&mut head)?;
+    let (kernel, ramdisks) = match &app.source {
+        Source::Artifact(artifact) => {
+            let parts = [Part::OsRamdisk, Part::AppRamdisk];
+            let sizes = parts.iter().flat_map(|part| [artifact.size(*part), artifact.unpacked(*part)]);
+            (artifact.size(Part::Kernel), sizes.fold(0, u64::saturating_add))
+        }
+        // What its ramdisks unpack to is not in the file; what its machine wants at least is several times their size.
+        Source::Eif(file) => {
+            let size = |kind| {
+                let sections = file.explanation.sections.iter().filter(move |section| section.kind == kind);
+                sections.map(|section| section.size).fold(0, u64::saturating_add)
+            };
+            (size(Kind::Kernel), size(Kind::Ramdisk).saturating_mul(2))
+        }
+    };
+    Ok(BASE.saturating_add(kernel_need(&head.bytes, kernel)).saturating_add(ramdisks))
+}
+
+/// How many bytes are loaded into the machine.
+fn loaded(source: &Source) -> u64 {
+    match source {
+        Source::Artifact(artifact) => {
+            let parts = [Part::Kernel, Part::OsRamdisk, Part::AppRamdisk];
+            parts.iter().map(|part| artifact.size(*part)).fold(0, u64::saturating_add)
+        }
+        Source::Eif(file) => file.explanation.length,
+    }
 }
 
 fn kernel_need(head: &[u8], size: u64) -> u64 {

@@ -6,7 +6,7 @@
 use cloister_init::boot::{self, Machine, Stage, chain};
 use cloister_init::{end, serve};
 
-const STAGES: [Stage; 9] = [
+const STAGES: [Stage; 10] = [
     Stage { name: "mounts", run: boot::mounts },
     Stage { name: "console", run: boot::console },
     Stage { name: "platform", run: boot::platform },
@@ -14,6 +14,7 @@ const STAGES: [Stage; 9] = [
     Stage { name: "clock", run: boot::clock },
     Stage { name: "network", run: boot::network },
     Stage { name: "lockdown", run: boot::lockdown },
+    Stage { name: "measure", run: boot::measure },
     Stage { name: "hold", run: serve::hold },
     Stage { name: "serve", run: serve::serve },
 ];

@@ -89,7 +89,7 @@ fn find<'a>(status: &'a Status, name: &str) -> Result<&'a ServiceStatus, Failure
 fn ask(verb: Verb, service: String) -> Result<(), Failure> {
     match Client::control()?.ask(Request::Service { service, verb })? {
         Reply::Refused { why } => Err(Failure::Refused(why)),
-        Reply::Done | Reply::Stats { .. } | Reply::Inspect(_) => Ok(()),
+        Reply::Done | Reply::Stats(_) | Reply::Inspect(_) => Ok(()),
     }
 }
 

@@ -97,6 +97,7 @@ mod tests {
             boot: vec![],
             services: vec![web],
             ingress: cloister_wire::control::IngressCounters::default(),
+            registers: vec![],
         };
         let mut out = Vec::new();
         list(&status, &mut out).unwrap();

@@ -14,6 +14,7 @@ pub mod guest;
 pub mod lab;
 pub mod runner;
 pub mod scenarios;
+pub mod soak;
 pub mod story;
 
 pub use lab::Lab;

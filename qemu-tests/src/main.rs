@@ -7,8 +7,10 @@ use qemu_tests::runner::{Plan, Report};
 
 /// What `--help` prints.
 const USAGE: &str = "usage: qemu-tests --dist DIR --probe FILE --inputs SCRIPT [--guest DIR] [--jobs N] [--list] [NAME…]
+       qemu-tests --dist DIR --probe FILE --inputs SCRIPT --soak MINUTES
 
-Boots each scenario (or those whose names contain a NAME) under QEMU and says how it ended.
+Boots each scenario (or those whose names contain a NAME) under QEMU and says how it ended. With --soak: kills services and
+the supervisor of one enclave at random for that long, and says what adds up.
 Ends with `N passed, N failed, N skipped`; the exit code is 0 if none failed, and, where CI is set, none was skipped.
 ";
 
@@ -25,6 +27,13 @@ fn main() -> ExitCode {
             let code = if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
             finish(&writeln!(out, "{}", Report::line(&report)), code)
         }
+        Ok(Plan::Soak(built, time)) => match qemu_tests::soak::run(&built, time, &mut out) {
+            Ok((passed, failed)) => {
+                let code = if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+                finish(&writeln!(out, "{passed} passed, {failed} failed"), code)
+            }
+            Err(why) => finish(&writeln!(out, "{why}\n0 passed, 1 failed"), ExitCode::FAILURE),
+        },
         Err(why) => finish(&write!(std::io::stderr(), "qemu-tests: {why}\n{USAGE}"), ExitCode::from(2)),
     }
 }

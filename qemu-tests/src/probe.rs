@@ -8,7 +8,8 @@ fn main() -> ExitCode {
     let Some((name, rest)) = words.split_first() else {
         return complain("usage: probe SCENARIO [WORD…]");
     };
-    match qemu_tests::scenarios::ALL.iter().find(|scenario| scenario.name == name) {
+    let mut known = qemu_tests::scenarios::ALL.iter().chain([&qemu_tests::soak::GUEST]);
+    match known.find(|scenario| scenario.name == name) {
         Some(scenario) => (scenario.guest)(rest),
         None => complain(&format!("probe: there is no scenario {name}")),
     }

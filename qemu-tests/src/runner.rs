@@ -29,6 +29,8 @@ pub enum Plan {
     List,
     /// To run.
     Run(Run),
+    /// To soak, for this long.
+    Soak(Built, Duration),
 }
 
 /// A run of scenarios.
@@ -55,6 +57,7 @@ impl Plan {
     pub fn from_words(words: impl Iterator<Item = String>) -> Result<Self, String> {
         let (mut dist, mut probe, mut inputs, mut guest) = (None, None, None, None);
         let (mut jobs, mut names) = (JOBS, Vec::new());
+        let mut soak = None;
         let mut words = words;
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
@@ -66,6 +69,7 @@ impl Plan {
                 "--inputs" => inputs = Some(PathBuf::from(value()?)),
                 "--guest" => guest = Some(PathBuf::from(value()?)),
                 "--jobs" => jobs = value()?.parse().map_err(|_| "--jobs wants a number".to_owned())?,
+                "--soak" => soak = Some(minutes(&value()?)?),
                 other if other.starts_with('-') => return Err(format!("there is no option {other}")),
                 _ => names.push(word),
             }
@@ -74,8 +78,17 @@ impl Plan {
         let probe = probe.ok_or("--probe is missing: the static guest half")?;
         let inputs = inputs.ok_or("--inputs is missing: the script that makes real images")?;
         let guest = guest.unwrap_or_else(|| dist.with_file_name(GUEST));
-        Ok(Self::Run(Run { built: Built { dist, probe, guest, inputs }, jobs: jobs.max(1), names }))
+        let built = Built { dist, probe, guest, inputs };
+        Ok(match soak {
+            Some(time) => Self::Soak(built, time),
+            None => Self::Run(Run { built, jobs: jobs.max(1), names }),
+        })
     }
+}
+
+fn minutes(word: &str) -> Result<Duration, String> {
+    let number: u64 = word.parse().map_err(|_| "--soak wants a number of minutes".to_owned())?;
+    Ok(Duration::from_mins(number))
 }
 
 impl Run {

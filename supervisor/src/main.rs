@@ -6,11 +6,13 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener as StdListener, UnixStream};
+use std::path::Path;
 use std::process::ExitCode;
 
 use cloister_relay::Listener;
 use cloister_supervisor::confine::NOTIFY_ADDRESS;
 use cloister_supervisor::core::{CoreError, Setup, run};
+use cloister_supervisor::status::registers;
 use cloister_supervisor::world::{HostSocket, Listen, LocalSocket, Paths};
 use cloister_sys::inherited;
 use cloister_wire::hold::SUPERVISOR_FD;
@@ -50,6 +52,8 @@ fn setup() -> Result<Setup, CoreError> {
         notify: NOTIFY_ADDRESS.to_owned(),
         paths: Paths::default(),
         seed: u64::from_ne_bytes(seed),
+        registers: registers::read(Path::new("/"))
+            .map_err(system("the measurement registers cannot be read"))?,
     })
 }
 

@@ -57,6 +57,7 @@ fn init() -> io::Result<()> {
         let connect = format!("TCP:127.0.0.1:{},nodelay", ports::SERVICE);
         programs.push(("socat", Command::new(SOCAT).args([listen, connect]).spawn()?));
     }
+    writeln!(io::stdout(), "all are started")?;
     run(tell(&programs))
 }
 

@@ -10,7 +10,7 @@ use std::thread;
 
 use cloister_bench::client::{self, LIMIT, Route};
 use cloister_bench::figures::{median, quantile, table};
-use cloister_bench::machine::{Machine, Parts};
+use cloister_bench::machine::{self, Machine, Parts};
 use cloister_bench::ports;
 use cloister_relay::{Listener, Options, Stream, Works, relay};
 use cloister_wire::frame;
@@ -81,16 +81,23 @@ async fn measure() -> io::Result<String> {
         words.get(at).cloned().ok_or_else(|| io::Error::other("KERNEL CMDLINE GUEST VSOCK ROUNDS CPUS"))
     };
     let rounds: u32 = word(4)?.parse().map_err(io::Error::other)?;
+    let folder = tempfile::tempdir()?;
+    let ramdisk = folder.path().join("ramdisk");
+    let socat = socat();
+    let mut programs: Vec<(PathBuf, PathBuf)> =
+        socat.iter().map(|file| (file.clone(), file.clone())).collect();
+    programs.push((PathBuf::from("/init"), word(2)?.into()));
+    machine::pack(&programs, &ramdisk)?;
     let parts = Parts {
         kernel: word(0)?.into(),
         cmdline: word(1)?,
-        init: word(2)?.into(),
+        ramdisk,
         vsock: word(3)?.into(),
-        files: socat(),
         cpus: word(5)?.parse().map_err(io::Error::other)?,
     };
     let machine = Machine::boot(&parts)?;
-    let mut paths = paths(&machine, !parts.files.is_empty())?;
+    let mut paths = paths(&machine, !socat.is_empty())?;
+    machine.says("all are started").await?;
     for path in &paths {
         if let Route::Vsock(_, port) | Route::Ingress(_, port) = &path.route {
             machine.answers(*port).await?;

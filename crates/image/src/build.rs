@@ -21,6 +21,7 @@ use crate::artifact::{ApplicationRecord, ArtifactFault, RootForm, ToolRecord};
 use crate::cpio::WriteFault;
 use crate::digest::Digest;
 use crate::directory::DirectoryFault;
+use crate::eif::{self, Signer};
 use crate::erofs;
 use crate::layers::{LayerFault, Notes};
 use crate::limits::Limits;
@@ -108,6 +109,8 @@ pub struct Pack<'a> {
     pub workers: NonZeroUsize,
     /// Who packs.
     pub tool: ToolRecord,
+    /// Who signs it for AWS Nitro, if anybody does.
+    pub signer: Option<&'a Signer>,
     /// Where the artifact is to be.
     pub output: &'a Path,
 }
@@ -164,6 +167,12 @@ pub enum BuildFault {
     /// The application does not go into a file system.
     #[error("the application's file system cannot be written")]
     Erofs(#[source] erofs::Error),
+    /// It is to be signed for AWS Nitro, and the release is for no such machine.
+    #[error("the Cloister OS is for no AWS Nitro machine, so there is nothing to sign")]
+    NoNitro,
+    /// It cannot be signed.
+    #[error("the image cannot be signed")]
+    Sign(#[source] eif::Error),
     /// The artifact cannot be written.
     #[error("the artifact cannot be written")]
     Artifact(#[from] ArtifactFault),

@@ -9,6 +9,7 @@ mod rootfs;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read;
 use std::ops::Bound;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -106,6 +107,29 @@ impl Content {
             }
             Self::Spooled { file, offset, .. } => file.read_exact_at(buffer, offset.saturating_add(position)),
         }
+    }
+
+    /// Starts to read from the beginning.
+    #[must_use]
+    pub fn reader(&self) -> ContentReader<'_> {
+        ContentReader { content: self, at: 0 }
+    }
+}
+
+/// Reads a content from its beginning.
+#[derive(Debug)]
+pub struct ContentReader<'a> {
+    content: &'a Content,
+    at: u64,
+}
+
+impl Read for ContentReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let left = usize::try_from(self.content.len().saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let part = buffer.get_mut(..left.min(buffer.len())).unwrap_or_default();
+        self.content.read_exact_at(part, self.at)?;
+        self.at = self.at.saturating_add(crate::wide(part.len()));
+        Ok(part.len())
     }
 }
 

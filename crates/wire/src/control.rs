@@ -117,6 +117,21 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// Ingress as the supervisor counts it.
     pub ingress: IngressCounters,
+    /// The measurement registers as the platform's security module gave them to the supervisor; none on a platform that has
+    /// no such module. The enclave's own words, for operators: a verifier asks for evidence.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub registers: Vec<Register>,
+}
+
+/// A measurement register.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    /// Its number.
+    pub index: u16,
+    /// Its value in lower-case hexadecimal digits.
+    pub value: String,
+    /// Whether nobody can extend it any more.
+    pub locked: bool,
 }
 
 /// One boot stage.
@@ -280,12 +295,19 @@ pub enum Reply {
         why: String,
     },
     /// The answer to [`Request::Stats`].
-    Stats {
-        /// One entry a service.
-        services: Vec<ServiceStats>,
-    },
+    Stats(Stats),
     /// The answer to [`Request::Inspect`].
     Inspect(Confinement),
+}
+
+/// What is counted, as of the moment of the answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// One entry a service.
+    pub services: Vec<ServiceStats>,
+    /// Ingress, which a [`Status`] shows as it was when something else changed.
+    #[serde(default)]
+    pub ingress: IngressCounters,
 }
 
 /// What one service uses, from its cgroup.
@@ -364,6 +386,7 @@ mod tests {
             boot: vec![Stage { name: "mounts".into(), at_us: 1, took_us: 2 }],
             services: vec![],
             ingress: IngressCounters::default(),
+            registers: vec![Register { index: 0, value: "00ff".into(), locked: true }],
         };
         let text = serde_json::to_string(&FromGuest::Status(status.clone())).unwrap();
         assert_eq!(serde_json::from_str::<FromGuest>(&text).unwrap(), FromGuest::Status(status));

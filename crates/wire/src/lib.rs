@@ -12,6 +12,7 @@
 //! | the end of `host-sleeve run` | [`exit`] |
 
 pub mod control;
+pub mod event;
 pub mod exit;
 pub mod frame;
 pub mod hello;

@@ -11,9 +11,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use cloister_image::artifact::Artifact;
 use tokio::io::AsyncRead;
 
+use crate::app::Source;
 use crate::error::{Error, Result};
 use crate::state::{Folder, record};
 use crate::transport::Transport;
@@ -28,7 +28,7 @@ pub(crate) type Console = Box<dyn AsyncRead + Send + Unpin>;
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// The enclave image.
-    pub(crate) artifact: Artifact,
+    pub(crate) source: Source,
     /// The measured kernel command line.
     pub(crate) cmdline: String,
     /// Virtual CPUs.
@@ -45,6 +45,11 @@ pub(crate) struct Plan {
 pub(crate) trait Backend: Debug + Send + Sync {
     /// The name an operator types.
     fn name(&self) -> &'static str;
+
+    /// The least memory in bytes that the machine takes for an image of this many bytes, whatever the image itself needs.
+    fn least_memory(&self, _image: u64) -> u64 {
+        0
+    }
 
     /// Makes the machine and starts it. When the future is dropped, nothing is left of it.
     fn deploy<'a>(&'a self, plan: &'a Plan, folder: &'a Folder) -> Pending<'a, Result<Box<dyn Deployment>>>;
@@ -81,7 +86,15 @@ pub(crate) struct Ending {
 
 /// The backends, by name.
 pub(crate) fn all() -> Vec<Box<dyn Backend>> {
-    vec![Box::new(qemu::Qemu)]
+    vec![Box::new(qemu::Qemu), Box::new(qemu::nitro::QemuNitro)]
+}
+
+/// The backend for an image where nobody names one: the only one that takes it on any host.
+pub(crate) fn for_source(source: &Source) -> &'static str {
+    match source {
+        Source::Artifact(_) => qemu::NAME,
+        Source::Eif(_) => qemu::nitro::NAME,
+    }
 }
 
 /// The backend of this name.

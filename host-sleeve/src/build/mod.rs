@@ -4,12 +4,13 @@
 //! them where things are, and people how it goes.
 
 mod again;
+mod nitro;
 mod reference;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use cloister_image::artifact::ToolRecord;
+use cloister_image::artifact::{RootForm, ToolRecord};
 use cloister_image::build::{self, Application, BuildFault, Input, Options, Pack, Who};
 use cloister_image::digest::Digest;
 use cloister_image::limits::Limits;
@@ -41,8 +42,14 @@ pub(crate) struct Order<'a> {
     pub(crate) from: Option<&'a Path>,
     /// The manifest's file.
     pub(crate) manifest: &'a Path,
+    /// The form of the application's root, unless a record has it.
+    pub(crate) root: RootForm,
     /// Where the enclave image is to be.
     pub(crate) output: &'a Path,
+    /// Where the file for AWS Nitro is to be, if one is wanted.
+    pub(crate) eif: Option<&'a Path>,
+    /// The files of the key and the certificate to sign with.
+    pub(crate) sign: Option<(&'a Path, &'a Path)>,
 }
 
 /// Why there is no enclave image.
@@ -74,6 +81,7 @@ struct Source {
 
 /// Builds, and gives the digest that names the result.
 pub(crate) fn build(order: &Order<'_>) -> Result<Digest, Refusal> {
+    let signer = order.sign.map(|(key, certificate)| nitro::signer(key, certificate)).transpose()?;
     let source = read_manifest(order.manifest)?;
     // What is wrong with the manifest alone is said before a large image is read.
     source::parse(&source.name, &source.bytes)?;
@@ -94,18 +102,20 @@ pub(crate) fn build(order: &Order<'_>) -> Result<Digest, Refusal> {
         manifest: &manifest,
         manifest_source: Some(Digest::of(&source.bytes)),
         os: &os,
-        root: record.as_ref().map(|record| record.root).unwrap_or_default(),
+        root: record.as_ref().map_or(order.root, |record| record.root),
         workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         tool: ToolRecord {
             name: env!("CARGO_PKG_NAME").to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         },
+        signer: signer.as_ref(),
         output: order.output,
     };
     let digest = build::pack(&application, &pack).map_err(blame)?;
     if let Some(record) = &record {
         again::compare(record, order.output)?;
     }
+    nitro::write_beside(order)?;
     Ok(digest)
 }
 

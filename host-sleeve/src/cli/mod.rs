@@ -36,7 +36,7 @@ const EXAMPLES: &str = "Examples:
 pub(crate) enum Verb {
     /// Turn a container image and a manifest into an enclave image
     #[command(after_help = "Example:
-  host-sleeve build --image docker-archive:./app.tar --manifest cloister.yaml -o app.cloister")]
+  host-sleeve build --image docker-archive:./app.tar --manifest cloister.yaml -o app.cloister --eif app.eif")]
     Build(Build),
     /// Explain how two enclave images differ, file by file
     #[command(after_help = "Exit code: 0 if they are the same, 1 if not.
@@ -44,6 +44,11 @@ pub(crate) enum Verb {
 Example:
   host-sleeve diff old.cloister new.cloister")]
     Diff(Diff),
+    /// Say what the hardware will measure of an enclave image
+    #[command(after_help = "Examples:
+  host-sleeve measure app.cloister
+  host-sleeve measure app.eif --json")]
+    Measure(Measure),
     /// Check a manifest and report every fault at once
     #[command(after_help = "Example:
   host-sleeve check cloister.yaml")]
@@ -77,6 +82,7 @@ Examples:
     #[command(after_help = "Examples:
   host-sleeve inspect web
   host-sleeve inspect app.cloister
+  host-sleeve inspect app.eif
   host-sleeve inspect web --service nginx")]
     Inspect(Inspect),
     /// Start, stop, restart or signal one service, where the image's manifest allows it
@@ -87,6 +93,10 @@ Examples:
     #[command(after_help = "Example:
   host-sleeve stats web")]
     Stats(Stats),
+    /// Serve metrics of every enclave of this user for Prometheus
+    #[command(after_help = "Example:
+  host-sleeve metrics --listen :9100")]
+    Metrics(Metrics),
     /// Say what this host can run, and what would add what is missing
     #[command(after_help = "Example:
   host-sleeve doctor --json")]
@@ -112,9 +122,29 @@ pub(crate) struct Build {
     /// The manifest, in YAML
     #[arg(long, value_name = "FILE", default_value = "cloister.yaml")]
     pub(crate) manifest: PathBuf,
-    /// The enclave image to write
+    /// The application's files as an archive that is unpacked into memory at boot: for comparing, and for trials
+    #[arg(long, hide = true)]
+    pub(crate) plain_root: bool,
+    /// The enclave image to write. What the hardware will measure of it is written beside it
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: PathBuf,
+    /// Write the file that AWS Nitro boots, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) eif: Option<PathBuf>,
+    /// Sign for AWS Nitro with this key: P-384, in PEM
+    #[arg(long, value_name = "FILE", requires = "sign_certificate")]
+    pub(crate) sign_key: Option<PathBuf>,
+    /// The key's certificate, in PEM; its digest becomes PCR8
+    #[arg(long, value_name = "FILE", requires = "sign_key")]
+    pub(crate) sign_certificate: Option<PathBuf>,
+}
+
+/// What `measure` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Measure {
+    /// An enclave image, or an enclave image file
+    #[arg(value_name = "APP")]
+    pub(crate) app: PathBuf,
 }
 
 /// What `diff` takes.
@@ -157,7 +187,7 @@ pub(crate) struct Check {
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
 pub(crate) struct Run {
-    /// The enclave image
+    /// The enclave image, or an enclave image file
     #[arg(value_name = "APP")]
     pub(crate) app: PathBuf,
     /// Make a port of the enclave reachable: `[ADDRESS:]PORT:INGRESS_PORT`. The address is 127.0.0.1 unless given; port 0
@@ -188,9 +218,10 @@ pub(crate) struct Run {
     /// How long it may take to become ready. Otherwise one minute and what the manifest's services may take
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) ready_timeout: Option<Duration>,
-    /// Where to run it
-    #[arg(long, value_name = "NAME", default_value = "qemu")]
-    pub(crate) backend: String,
+    /// Where to run it: `qemu`, or `qemu-nitro`, which emulates an AWS Nitro enclave. Otherwise qemu, and qemu-nitro for an
+    /// enclave image file
+    #[arg(long, value_name = "NAME")]
+    pub(crate) backend: Option<String>,
     /// QEMU's machine
     #[arg(long, value_name = "NAME", default_value = "microvm")]
     pub(crate) machine: crate::backends::qemu::Machine,
@@ -307,6 +338,17 @@ pub(crate) struct Stats {
     #[arg(short, long)]
     pub(crate) watch: bool,
 }
+
+/// What `metrics` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Metrics {
+    /// Where to listen, `[ADDRESS]:PORT`. The address is 127.0.0.1 unless given; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_METRICS, value_parser = values::listen)]
+    pub(crate) listen: std::net::SocketAddr,
+}
+
+/// Where the exporters of a host begin by Prometheus' list of ports; where another one is there already, it is said.
+const DEFAULT_METRICS: &str = ":9100";
 
 #[cfg(test)]
 mod tests {

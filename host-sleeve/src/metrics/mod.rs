@@ -1,6 +1,6 @@
-//! Metrics of one enclave in Prometheus' text format, over HTTP.
+//! Metrics of one enclave, or of every enclave of a user, in Prometheus' text format, over HTTP.
 //!
-//! Its law: it only tells. What an enclave says becomes numbers and escaped labels; a client that asks for anything else is
+//! Its law: it only tells, and each scrape tells what is so at that moment. What an enclave says becomes numbers and escaped labels; a client that asks for anything else is
 //! refused, one that says nothing is cut off.
 
 mod text;
@@ -8,14 +8,18 @@ mod text;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloister_wire::control::{Reply, Request, ServiceStats};
+use cloister_wire::control::{Reply, Request, Stats};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time;
 
+use crate::error::{Error, Result};
 use crate::sleeve::control::Ask;
-use crate::state::Record;
+use crate::state::{Record, Root};
+use crate::usage;
+
+use text::Enclave;
 
 /// Scrapers at once: one is usual.
 const MAX_CLIENTS: usize = 8;
@@ -29,13 +33,18 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// How long the enclave may take to tell its numbers; without them the rest is served.
 const STATS_LIMIT: Duration = Duration::from_secs(3);
 
-/// What a scrape needs.
+/// Where a scrape finds what it tells.
 #[derive(Clone, Debug)]
-pub(crate) struct Source {
-    /// The enclave's record, as it is now.
-    pub(crate) record: watch::Receiver<Record>,
-    /// Requests to the enclave.
-    pub(crate) asks: mpsc::Sender<Ask>,
+pub(crate) enum Source {
+    /// In the sleeve of one enclave.
+    One {
+        /// The enclave's record, as it is now.
+        record: watch::Receiver<Record>,
+        /// Requests to the enclave.
+        asks: mpsc::Sender<Ask>,
+    },
+    /// In the folder of all enclaves, whose sleeves are asked.
+    Every(Root),
 }
 
 /// Serves scrapers until it is dropped.
@@ -63,10 +72,10 @@ pub(crate) async fn serve(listener: TcpListener, source: Source) {
 async fn answer(mut stream: TcpStream, source: Source) -> std::io::Result<()> {
     let head = read_head(&mut stream).await?;
     let (status, body) = match wanted(&head) {
-        Wanted::Metrics => {
-            let stats = stats(&source.asks).await;
-            ("200 OK", text::render(&source.record.borrow().clone(), &stats))
-        }
+        Wanted::Metrics => match source.read().await {
+            Ok(text) => ("200 OK", text),
+            Err(error) => ("503 Service Unavailable", format!("{error}\n")),
+        },
         Wanted::Nothing => ("404 Not Found", "the metrics are at /metrics\n".to_owned()),
     };
     let head = format!(
@@ -77,6 +86,35 @@ async fn answer(mut stream: TcpStream, source: Source) -> std::io::Result<()> {
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body.as_bytes()).await?;
     stream.shutdown().await
+}
+
+impl Source {
+    async fn read(self) -> Result<String> {
+        match self {
+            Self::One { record, asks } => {
+                let now = stats(&asks).await;
+                let record = record.borrow().clone();
+                Ok(text::render(&[Enclave { alive: true, record, now }]))
+            }
+            Self::Every(root) => match tokio::task::spawn_blocking(move || every(&root)).await {
+                Ok(text) => text,
+                Err(error) => Err(Error::host("a part of host-sleeve broke off").because(error)),
+            },
+        }
+    }
+}
+
+/// Every enclave of the user, ended ones too: what has ended is news as well. A record that cannot be read is left out, as
+/// there is nothing to tell of it; `ps` shows it.
+fn every(root: &Root) -> Result<String> {
+    let seen: Vec<_> = root.list()?.into_iter().filter_map(|(_, seen)| seen.ok()).collect();
+    let now = usage::ask_all(root, &seen.iter().collect::<Vec<_>>());
+    let all: Vec<Enclave> = seen
+        .into_iter()
+        .zip(now)
+        .map(|(seen, now)| Enclave { alive: seen.alive, record: seen.record, now })
+        .collect();
+    Ok(text::render(&all))
 }
 
 /// What a request asks for.
@@ -108,8 +146,8 @@ async fn read_head(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// What the services use now; nothing if the enclave does not say.
-async fn stats(asks: &mpsc::Sender<Ask>) -> Vec<ServiceStats> {
+/// What the enclave counts now; nothing if it does not say.
+async fn stats(asks: &mpsc::Sender<Ask>) -> Option<Stats> {
     let (answer, reply) = oneshot::channel();
     let ask = Ask { request: Request::Stats, answer: Some(answer) };
     let asked = async {
@@ -117,8 +155,8 @@ async fn stats(asks: &mpsc::Sender<Ask>) -> Vec<ServiceStats> {
         reply.await.ok()
     };
     match time::timeout(STATS_LIMIT, asked).await {
-        Ok(Some(Reply::Stats { services })) => services,
-        _ => Vec::new(),
+        Ok(Some(Reply::Stats(stats))) => Some(stats),
+        _ => None,
     }
 }
 
@@ -132,7 +170,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (_keep, record) = watch::channel(launched("web"));
         let (asks, _) = mpsc::channel(1);
-        let server = tokio::spawn(serve(listener, Source { record, asks }));
+        let server = tokio::spawn(serve(listener, Source::One { record, asks }));
         client.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
         client.read_to_string(&mut text).await.unwrap();
@@ -151,6 +189,12 @@ mod tests {
     async fn anything_else_is_refused() {
         assert!(scrape("POST /metrics HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 404"));
         assert!(scrape("GET /etc/passwd HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 404"));
+    }
+
+    #[test]
+    fn a_user_without_enclaves_has_no_metrics() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(every(&Root::at(&dir.path().join("run")).unwrap()).unwrap(), "");
     }
 
     #[test]

@@ -6,37 +6,79 @@
 
 use std::fmt::Write as _;
 
-use cloister_wire::control::{Phase, ServiceStats, State, Status};
+use cloister_wire::control::{IngressCounters, Phase, ServiceStats, State, Stats, Status};
 
 use crate::state::Record;
-use crate::state::record::now_ms;
+use crate::state::record::{Seen, now_ms};
+use crate::verbs::word;
+
+/// One enclave, as a scrape finds it.
+#[derive(Clone, Debug)]
+pub(super) struct Enclave {
+    /// Whether its sleeve lives.
+    pub(super) alive: bool,
+    /// What is known of it.
+    pub(super) record: Record,
+    /// What it counts at this moment, if it says so.
+    pub(super) now: Option<Stats>,
+}
 
 /// One family of metrics.
 struct Family {
     name: &'static str,
     kind: &'static str,
     help: &'static str,
-    samples: Vec<(Vec<(&'static str, String)>, f64)>,
+    samples: Vec<Sample>,
 }
 
-/// Everything about one enclave.
-pub(super) fn render(record: &Record, stats: &[ServiceStats]) -> String {
-    let mut families = enclave(record);
-    if let Some(status) = &record.status {
-        families.extend(supervisor(status));
-        families.extend(services(status));
+/// Its labels and its value.
+type Sample = (Vec<(&'static str, String)>, f64);
+
+/// Everything about these enclaves. A family is told once, with the samples of all of them, as the format wants it.
+pub(super) fn render(enclaves: &[Enclave]) -> String {
+    let mut all: Vec<Family> = Vec::new();
+    for enclave in enclaves {
+        for mut family in families(enclave) {
+            for (labels, _) in &mut family.samples {
+                labels.insert(0, ("enclave", enclave.record.name.clone()));
+            }
+            match all.iter_mut().find(|known| known.name == family.name) {
+                Some(known) => known.samples.append(&mut family.samples),
+                None => all.push(family),
+            }
+        }
     }
-    families.extend(usage(stats));
     let mut out = String::new();
-    for family in families {
+    for family in all {
         // Writing to a string cannot fail.
-        write_family(&mut out, &record.name, &family).unwrap_or_default();
+        write_family(&mut out, &family).unwrap_or_default();
     }
     out
 }
 
-fn enclave(record: &Record) -> Vec<Family> {
-    let state = record.status.as_ref().map(|status| &status.state);
+fn families(enclave: &Enclave) -> Vec<Family> {
+    let record = &enclave.record;
+    let runs = enclave.alive && record.end.is_none();
+    let mut families = about(record);
+    families.push(one("cloister_enclave_up", "gauge", "Whether the enclave runs.", flag(runs)));
+    if let Some(end) = &record.end {
+        let help = "The exit code of the run that has ended.";
+        families.push(one("cloister_enclave_exit_code", "gauge", help, f64::from(end.code)));
+    }
+    if !runs {
+        return families;
+    }
+    families.extend(state(record));
+    if let Some(status) = &record.status {
+        let ingress = enclave.now.as_ref().map_or(status.ingress, |now| now.ingress);
+        families.extend(supervisor(status, ingress));
+        families.extend(services(status, record));
+    }
+    families.extend(enclave.now.iter().flat_map(|now| usage(&now.services)));
+    families
+}
+
+fn about(record: &Record) -> Vec<Family> {
     let machine = record.machine.as_ref().map_or_else(String::new, |machine| machine.kind.clone());
     let info = vec![
         ("image", record.image.name.clone()),
@@ -44,38 +86,40 @@ fn enclave(record: &Record) -> Vec<Family> {
         ("backend", record.backend.clone()),
         ("machine", machine),
     ];
-    let uptime = record.booted_ms.map_or(0, |booted| now_ms().saturating_sub(booted));
+    let help = "What the enclave is; always 1.";
     vec![
-        Family {
-            name: "cloister_enclave_info",
-            kind: "gauge",
-            help: "What the enclave is; always 1.",
-            samples: vec![(info, 1.0)],
-        },
-        one(
-            "cloister_enclave_ready",
-            "gauge",
-            "Whether every service is ready.",
-            flag(state == Some(&State::Ready)),
-        ),
-        one(
-            "cloister_enclave_degraded",
-            "gauge",
-            "Whether the enclave serves although something in it does not.",
-            flag(matches!(state, Some(State::Degraded { .. }))),
-        ),
-        one(
-            "cloister_enclave_uptime_seconds",
-            "gauge",
-            "Time since the enclave's boot.",
-            number(uptime) / 1000.0,
-        ),
+        many("cloister_enclave_info", "gauge", help, vec![(info, 1.0)]),
         one("cloister_enclave_memory_bytes", "gauge", "Memory given to the enclave.", number(record.memory)),
     ]
 }
 
-fn supervisor(status: &Status) -> Vec<Family> {
-    let ingress = &status.ingress;
+fn state(record: &Record) -> Vec<Family> {
+    let state = record.status.as_ref().map(|status| &status.state);
+    let uptime = record.booted_ms.map_or(0, |booted| now_ms().saturating_sub(booted));
+    let gauge = |name, help, value| one(name, "gauge", help, value);
+    let name = vec![("state", Seen::state_word(state).to_owned())];
+    vec![
+        many(
+            "cloister_enclave_state",
+            "gauge",
+            "The state that the enclave is in; always 1.",
+            vec![(name, 1.0)],
+        ),
+        gauge(
+            "cloister_enclave_ready",
+            "Whether every service is ready.",
+            flag(state == Some(&State::Ready)),
+        ),
+        gauge(
+            "cloister_enclave_degraded",
+            "Whether the enclave serves although something in it does not.",
+            flag(matches!(state, Some(State::Degraded { .. }))),
+        ),
+        gauge("cloister_enclave_uptime_seconds", "Time since the enclave's boot.", number(uptime) / 1000.0),
+    ]
+}
+
+fn supervisor(status: &Status, ingress: IngressCounters) -> Vec<Family> {
     let count = |name, help, value| one(name, "counter", help, number(value));
     vec![
         count(
@@ -91,14 +135,22 @@ fn supervisor(status: &Status) -> Vec<Family> {
     ]
 }
 
-fn services(status: &Status) -> Vec<Family> {
+fn services(status: &Status, record: &Record) -> Vec<Family> {
     let each = |value: &dyn Fn(&cloister_wire::control::ServiceStatus) -> f64| {
         status.services.iter().map(|service| (label(&service.name), value(service))).collect()
     };
+    let phase = |service: &cloister_wire::control::ServiceStatus| {
+        (vec![("service", service.name.clone()), ("phase", word(&service.phase))], 1.0)
+    };
+    let phases = status.services.iter().map(phase).collect();
+    let uptime = record.booted_ms.map_or(0, |booted| now_ms().saturating_sub(booted));
+    let since = each(&|service| number(uptime.saturating_sub(service.since_ms)) / 1000.0);
     let ready = each(&|service| flag(matches!(service.phase, Phase::Ready | Phase::Done)));
     let failed = each(&|service| flag(service.phase == Phase::Failed));
     let restarts = each(&|service| f64::from(service.restarts));
     vec![
+        many("cloister_service_phase", "gauge", "The phase that the service is in; always 1.", phases),
+        many("cloister_service_phase_seconds", "gauge", "Time in that phase.", since),
         many("cloister_service_ready", "gauge", "Whether the service is ready, or a job done.", ready),
         many("cloister_service_failed", "gauge", "Whether the service will not be started again.", failed),
         many(
@@ -131,9 +183,7 @@ fn usage(stats: &[ServiceStats]) -> Vec<Family> {
     ]
 }
 
-type Samples = Vec<(Vec<(&'static str, String)>, f64)>;
-
-const fn many(name: &'static str, kind: &'static str, help: &'static str, samples: Samples) -> Family {
+const fn many(name: &'static str, kind: &'static str, help: &'static str, samples: Vec<Sample>) -> Family {
     Family { name, kind, help, samples }
 }
 
@@ -156,18 +206,16 @@ fn number(value: u64) -> f64 {
     f64::from(high) * 4_294_967_296.0 + f64::from(low)
 }
 
-fn write_family(out: &mut String, enclave: &str, family: &Family) -> std::fmt::Result {
+fn write_family(out: &mut String, family: &Family) -> std::fmt::Result {
     if family.samples.is_empty() {
         return Ok(());
     }
     writeln!(out, "# HELP {} {}", family.name, family.help)?;
     writeln!(out, "# TYPE {} {}", family.name, family.kind)?;
     for (labels, value) in &family.samples {
-        write!(out, "{}{{enclave=\"{}\"", family.name, escape(enclave))?;
-        for (label, text) in labels {
-            write!(out, ",{label}=\"{}\"", escape(text))?;
-        }
-        writeln!(out, "}} {value}")?;
+        let labels: Vec<String> =
+            labels.iter().map(|(label, text)| format!("{label}=\"{}\"", escape(text))).collect();
+        writeln!(out, "{}{{{}}} {value}", family.name, labels.join(","))?;
     }
     Ok(())
 }
@@ -181,7 +229,12 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::state::record::tests::launched;
-    use cloister_wire::control::{IngressCounters, ServiceStatus};
+    use crate::state::{End, Outcome};
+    use cloister_wire::control::ServiceStatus;
+
+    fn enclave(record: Record) -> Enclave {
+        Enclave { alive: true, record, now: None }
+    }
 
     fn record() -> Record {
         let service = ServiceStatus {
@@ -208,6 +261,7 @@ mod tests {
                 bytes_in: 5_000_000_000,
                 bytes_out: 6,
             },
+            registers: Vec::new(),
         };
         Record { status: Some(status), ..launched("a\"b") }
     }
@@ -222,11 +276,15 @@ mod tests {
             pids: 2,
             oom_kills: 1,
         };
-        let text = render(&record(), &[stats]);
+        let ingress = IngressCounters { accepted: 11, ..IngressCounters::default() };
+        let now = Some(Stats { services: vec![stats], ingress });
+        let text = render(&[Enclave { now, ..enclave(record()) }]);
         for line in [
             r#"cloister_enclave_ready{enclave="a\"b"} 1"#,
             r#"cloister_supervisor_restarts_total{enclave="a\"b"} 2"#,
-            r#"cloister_ingress_received_bytes_total{enclave="a\"b"} 5000000000"#,
+            r#"cloister_ingress_connections_total{enclave="a\"b"} 11"#,
+            r#"cloister_enclave_state{enclave="a\"b",state="ready"} 1"#,
+            r#"cloister_service_phase{enclave="a\"b",service="web",phase="ready"} 1"#,
             r#"cloister_service_restarts_total{enclave="a\"b",service="web"} 3"#,
             r#"cloister_service_cpu_seconds_total{enclave="a\"b",service="web"} 1.5"#,
             r#"cloister_service_oom_kills_total{enclave="a\"b",service="web"} 1"#,
@@ -237,10 +295,39 @@ mod tests {
     }
 
     #[test]
+    fn an_enclave_that_does_not_answer_is_told_by_its_last_status() {
+        let text = render(&[enclave(record())]);
+        assert!(
+            text.contains("cloister_ingress_received_bytes_total{enclave=\"a\\\"b\"} 5000000000\n"),
+            "{text}"
+        );
+        assert!(!text.contains("cloister_service_memory_bytes"));
+    }
+
+    #[test]
     fn an_enclave_that_has_said_nothing_is_not_ready() {
-        let text = render(&launched("web"), &[]);
+        let text = render(&[enclave(launched("web"))]);
         assert!(text.contains("cloister_enclave_ready{enclave=\"web\"} 0"));
+        assert!(text.contains("cloister_enclave_state{enclave=\"web\",state=\"launching\"} 1"));
         assert!(!text.contains("cloister_service"));
+    }
+
+    #[test]
+    fn a_family_is_told_once_for_all_enclaves() {
+        let text = render(&[enclave(launched("a")), enclave(launched("b"))]);
+        let up = "# TYPE cloister_enclave_up gauge\ncloister_enclave_up{enclave=\"a\"} 1\ncloister_enclave_up{enclave=\"b\"} 1\n";
+        assert!(text.contains(up), "{text}");
+    }
+
+    #[test]
+    fn an_ended_enclave_is_told_with_its_code_and_nothing_that_was() {
+        let outcome = Outcome::Killed { why: "killed on request".into() };
+        let end = Some(End { code: 137, outcome, at_ms: 0 });
+        let ended = Enclave { alive: false, ..enclave(Record { end, ..record() }) };
+        let text = render(&[ended]);
+        assert!(text.contains("cloister_enclave_up{enclave=\"a\\\"b\"} 0\n"), "{text}");
+        assert!(text.contains("cloister_enclave_exit_code{enclave=\"a\\\"b\"} 137\n"), "{text}");
+        assert!(!text.contains("cloister_enclave_ready") && !text.contains("cloister_service"), "{text}");
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Drop for Provisional {
 pub(super) async fn launch(order: &Order, watcher: &mut dyn Watcher) -> Result<Launched> {
     let mut prepared = prepare(order).await?;
     watcher.launching(prepared.folder.get()?, &prepared.app)?;
-    let backend = backends::by_name(&order.backend)?;
+    let backend = backends::by_name(&prepared.record.backend)?;
     let plan = plan(order, &prepared);
     let deployment = backend.deploy(&plan, prepared.folder.get()?).await?;
     prepared.record.machine = Some(deployment.facts());
@@ -121,8 +121,8 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     let path = order.app.clone();
     let app = blocking(move || App::open(&path)).await?;
     check_ports(&order.publish, &app)?;
-    let memory = memory::choose(&app, order.memory)?;
-    backends::by_name(&order.backend)?;
+    let backend = backends::by_name(backend_name(order, &app))?;
+    let memory = memory::choose(&app, order.memory, &*backend)?;
     let root = Root::open()?;
     let claimed = root.claim(order.name.as_deref(), &app.manifest.name, order.replace)?;
     let folder = Provisional(Some(claimed));
@@ -162,7 +162,7 @@ fn attend(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>
         tokio::spawn(ingress::run(prepared.listeners, transport)),
     ];
     if let Some(listener) = prepared.metrics {
-        let source = metrics::Source { record, asks: asks.clone() };
+        let source = metrics::Source::One { record, asks: asks.clone() };
         tasks.push(tokio::spawn(metrics::serve(listener, source)));
     }
     let now = Instant::now();
@@ -235,10 +235,10 @@ fn new_record(order: &Order, app: &App, name: &str, memory: u64, publish: Vec<Pu
         name: name.to_owned(),
         image: record::Image {
             path: app.path().to_owned(),
-            digest: app.artifact.digest().to_string(),
+            digest: app.digest().to_string(),
             name: app.manifest.name.clone(),
         },
-        backend: order.backend.clone(),
+        backend: backend_name(order, app).to_owned(),
         machine: None,
         cpus: order.cpus,
         memory,
@@ -255,9 +255,13 @@ fn new_record(order: &Order, app: &App, name: &str, memory: u64, publish: Vec<Pu
     }
 }
 
+fn backend_name<'a>(order: &'a Order, app: &App) -> &'a str {
+    order.backend.as_deref().unwrap_or_else(|| backends::for_source(&app.source))
+}
+
 fn plan(order: &Order, prepared: &Prepared) -> Plan {
     Plan {
-        artifact: prepared.app.artifact.clone(),
+        source: prepared.app.source.clone(),
         cmdline: prepared.app.cmdline.clone(),
         cpus: order.cpus,
         memory: prepared.record.memory,

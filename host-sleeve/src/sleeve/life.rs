@@ -90,6 +90,8 @@ pub(crate) enum Act {
     Kill,
     /// It is ready: tell whoever launched it.
     Ready,
+    /// It was sound and is degraded, or is sound again: tell whoever launched it.
+    Changed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +121,8 @@ pub(crate) struct Life {
     phase: Phase,
     ready_by: Option<Instant>,
     run_until: Option<Instant>,
+    /// Whether everything in it serves, as far as was told on. It begins sound.
+    sound: bool,
     told: Option<State>,
     panic: Option<String>,
     forced: Option<Verdict>,
@@ -133,6 +137,7 @@ impl Life {
             phase: Phase::Booting,
             ready_by: Some(now + limits.ready),
             run_until: limits.run.map(|run| now + run),
+            sound: true,
             told: None,
             panic: None,
             forced: None,
@@ -183,7 +188,8 @@ impl Life {
 
     fn on_status(&mut self, status: &Status, now: Instant) -> Vec<Act> {
         if status.state.is_final() {
-            self.told = Some(status.state.clone());
+            // The first one told stands: what a machine says that goes on after its end is not about this life.
+            self.told.get_or_insert_with(|| status.state.clone());
             return match self.phase {
                 Phase::Booting | Phase::Up | Phase::Stopping { .. } => {
                     self.phase = Phase::Draining { seq: status.seq, until: now + DRAIN_LIMIT };
@@ -195,8 +201,14 @@ impl Life {
         if self.phase == Phase::Booting {
             self.phase = Phase::Up;
         }
-        let serves = matches!(status.state, State::Ready | State::Degraded { .. });
-        if serves && self.ready_by.take().is_some() { vec![Act::Ready] } else { Vec::new() }
+        let sound = match status.state {
+            State::Ready => true,
+            State::Degraded { .. } => false,
+            _ => return Vec::new(),
+        };
+        let first = self.ready_by.take().map(|_| Act::Ready);
+        let turned = (std::mem::replace(&mut self.sound, sound) != sound).then_some(Act::Changed);
+        first.into_iter().chain(turned).collect()
     }
 
     fn on_drained(&mut self, now: Instant) -> Vec<Act> {

@@ -35,8 +35,8 @@ pub(crate) struct Order {
     pub(crate) timeout: Option<Duration>,
     /// A limit until ready.
     pub(crate) ready_timeout: Option<Duration>,
-    /// The backend's name.
-    pub(crate) backend: String,
+    /// The backend's name, if one was asked for.
+    pub(crate) backend: Option<String>,
     /// QEMU's machine.
     pub(crate) machine: qemu::Machine,
     /// How QEMU runs the CPUs.
@@ -53,4 +53,6 @@ pub(crate) trait Watcher {
     fn launching(&mut self, folder: &Folder, app: &App) -> Result<()>;
     /// It is ready.
     fn ready(&mut self, record: &Record);
+    /// It was ready, and now something in it does not serve; or all of it serves again.
+    fn changed(&mut self, record: &Record);
 }

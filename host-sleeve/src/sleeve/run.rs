@@ -133,6 +133,7 @@ impl Launched {
                 self.write();
                 watcher.ready(&self.record);
             }
+            Act::Changed => watcher.changed(&self.record),
         }
     }
 

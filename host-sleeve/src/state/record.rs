@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use cloister_image::measure::NitroPcrs;
 use cloister_wire::control::{State, Status};
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +84,9 @@ pub(crate) struct Machine {
     pub(crate) vsock: String,
     /// The processes that make it up, by name.
     pub(crate) processes: Vec<(String, ProcessId)>,
+    /// What its security module should report, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pcrs: Option<NitroPcrs>,
 }
 
 /// How an enclave ended.
@@ -143,13 +147,22 @@ impl Seen {
             return "killed: the sleeve died".to_owned();
         }
         match self.record.status.as_ref().map(|status| &status.state) {
-            None => "launching".to_owned(),
-            Some(State::Booting) => "booting".to_owned(),
-            Some(State::Starting) => "starting".to_owned(),
-            Some(State::Ready) => "ready".to_owned(),
             Some(State::Degraded { why }) => format!("degraded: {why}"),
-            Some(State::Stopping { .. }) => "stopping".to_owned(),
-            Some(state) => format!("ending: {}", final_words(state)),
+            Some(state) if state.is_final() => format!("ending: {}", final_words(state)),
+            state => Self::state_word(state).to_owned(),
+        }
+    }
+
+    /// The state of an enclave that runs, in one word.
+    pub(crate) const fn state_word(state: Option<&State>) -> &'static str {
+        match state {
+            None => "launching",
+            Some(State::Booting) => "booting",
+            Some(State::Starting) => "starting",
+            Some(State::Ready) => "ready",
+            Some(State::Degraded { .. }) => "degraded",
+            Some(State::Stopping { .. }) => "stopping",
+            Some(State::Exited { .. } | State::Signaled { .. } | State::Fatal { .. }) => "ending",
         }
     }
 

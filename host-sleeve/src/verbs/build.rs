@@ -1,5 +1,6 @@
 //! `build` and `check`.
 
+use cloister_image::artifact::RootForm;
 use cloister_wire::exit;
 use serde::Serialize;
 
@@ -27,11 +28,15 @@ struct Sound {
 
 /// Builds an enclave image.
 pub(crate) fn build(asked: &Build, json: bool) -> Result<u8> {
+    let root = if asked.plain_root { RootForm::Plain } else { RootForm::Erofs };
     let order = Order {
+        root,
         image: asked.image.as_deref(),
         from: asked.from.as_deref(),
         manifest: &asked.manifest,
         output: &asked.output,
+        eif: asked.eif.as_deref(),
+        sign: asked.sign_key.as_deref().zip(asked.sign_certificate.as_deref()),
     };
     match build::build(&order) {
         Ok(digest) if json => {

@@ -6,18 +6,19 @@ use std::path::Path;
 use cloister_image::artifact::BuildRecord;
 use cloister_image::digest::Digest;
 use cloister_manifest::Manifest;
-use cloister_wire::control::{Reply, Request};
+use cloister_wire::control::{IngressCounters, Reply, Request};
 use serde::Serialize;
 
-use crate::app::App;
+use crate::app::{App, Source};
 use crate::cli::Inspect;
 use crate::cli::values::{show_duration, show_size};
 use crate::error::{Error, Result};
 use crate::output::{self, Table};
 use crate::state::record::Seen;
 use crate::state::{Record, Root};
+use crate::usage;
 
-use super::{DONE, service, word};
+use super::{DONE, eif, service, word};
 
 /// A running or ended enclave, as `inspect --json` shows it.
 #[derive(Serialize)]
@@ -53,12 +54,22 @@ pub(crate) fn inspect(asked: &Inspect, json: bool) -> Result<u8> {
         return confinement(&asked.target, service, json);
     }
     let path = Path::new(&asked.target);
-    let is_path = asked.target.contains(['/', '.']);
-    if is_path { image(path, json) } else { enclave(&asked.target, json) }
+    if !asked.target.contains(['/', '.']) {
+        return enclave(&asked.target, json);
+    }
+    match Source::open(path)? {
+        Source::Artifact(_) => image(path, json),
+        Source::Eif(file) => eif::inspect(path, &file.explanation, json),
+    }
 }
 
 fn enclave(name: &str, json: bool) -> Result<u8> {
-    let seen = Root::open()?.find(name)?.must_see()?;
+    let root = Root::open()?;
+    let mut seen = root.find(name)?.must_see()?;
+    // A connection is no change of state: what was counted since the last status is asked for.
+    if let (Some(now), Some(status)) = (usage::ask(&root, &seen), &mut seen.record.status) {
+        status.ingress = now.ingress;
+    }
     let record = &seen.record;
     let processes = record.machine.iter().flat_map(|machine| &machine.processes);
     let sleeve = record.sleeve.iter().map(|process| ("sleeve", *process));
@@ -90,6 +101,9 @@ fn text(seen: &Seen, processes: &BTreeMap<&str, u32>) -> String {
     for port in &record.publish {
         fact("port", format!("{} is ingress {}", port.listen, port.ingress));
     }
+    if let Some(ingress) = record.status.as_ref().map(|status| status.ingress) {
+        fact("ingress", counters(&ingress));
+    }
     for (part, pid) in processes {
         fact("process", format!("{part} {pid}"));
     }
@@ -100,8 +114,35 @@ fn text(seen: &Seen, processes: &BTreeMap<&str, u32>) -> String {
     if let Some(status) = &record.status {
         text.push_str(&boot(status));
         text.push_str(&services(status));
+        text.push_str(&registers(record, status));
     }
     text
+}
+
+fn counters(ingress: &IngressCounters) -> String {
+    let IngressCounters { accepted, open, refused, bytes_in, bytes_out } = *ingress;
+    let (bytes_in, bytes_out) = (show_size(bytes_in), show_size(bytes_out));
+    format!("{accepted} connections, {open} open, {refused} refused; {bytes_in} in, {bytes_out} out")
+}
+
+/// The registers as the enclave told them, next to what they should be.
+fn registers(record: &Record, status: &cloister_wire::control::Status) -> String {
+    if status.registers.is_empty() {
+        return String::new();
+    }
+    let predicted = record.machine.as_ref().and_then(|machine| machine.pcrs);
+    let mut table = Table::new(&["REGISTER", "LOCKED", "VALUE", ""]);
+    for register in &status.registers {
+        let expected = predicted.and_then(|pcrs| pcrs.get(register.index)).map(|pcr| pcr.to_string());
+        let verdict = match expected {
+            Some(expected) if expected == register.value => "as predicted".to_owned(),
+            Some(expected) => format!("NOT AS PREDICTED: {expected}"),
+            None => String::new(),
+        };
+        let locked = if register.locked { "yes" } else { "no" };
+        table.row([format!("PCR{}", register.index), locked.to_owned(), register.value.clone(), verdict]);
+    }
+    format!("\n\n{}", table.render())
 }
 
 fn boot(status: &cloister_wire::control::Status) -> String {
@@ -152,12 +193,12 @@ fn confinement(name: &str, service: &str, json: bool) -> Result<u8> {
 
 fn image(path: &Path, json: bool) -> Result<u8> {
     let app = App::open(path)?;
+    let artifact = app.source.artifact()?;
     let unusable = |error| Error::operator(format!("{} cannot be used", path.display())).because(error);
-    app.artifact.verify().map_err(unusable)?;
-    let build = app.artifact.build_record().map_err(unusable)?;
-    let parts =
-        app.artifact.parts().map(|(part, digest, size)| (part.title(), File { digest, size })).collect();
-    let (digest, cmdline) = (app.artifact.digest(), &app.cmdline);
+    artifact.verify().map_err(unusable)?;
+    let build = artifact.build_record().map_err(unusable)?;
+    let parts = artifact.parts().map(|(part, digest, size)| (part.title(), File { digest, size })).collect();
+    let (digest, cmdline) = (artifact.digest(), &app.cmdline);
     let image = Image { path: app.path(), digest, parts, cmdline, manifest: &app.manifest, build };
     if json {
         output::json(&image)?;

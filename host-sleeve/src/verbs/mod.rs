@@ -6,9 +6,12 @@
 mod build;
 mod diff;
 mod doctor;
+mod eif;
 mod follow;
 mod inspect;
 mod logs;
+mod measure;
+mod metrics;
 mod os_pack;
 mod ps;
 mod rm;
@@ -16,7 +19,6 @@ mod run;
 mod service;
 mod stats;
 mod stop;
-mod usage;
 
 use serde::Serialize;
 
@@ -33,6 +35,7 @@ pub(crate) fn perform(cli: Cli) -> Result<u8> {
         Verb::Build(asked) => build::build(&asked, json),
         Verb::Diff(asked) => diff::diff(&asked, json),
         Verb::OsPack(asked) => os_pack::os_pack(&asked, json),
+        Verb::Measure(asked) => measure::measure(&asked, json),
         Verb::Check(asked) => build::check(&asked, json),
         Verb::Run(asked) => run::run(asked, json),
         Verb::Ps(asked) => ps::ps(&asked, json),
@@ -42,6 +45,7 @@ pub(crate) fn perform(cli: Cli) -> Result<u8> {
         Verb::Inspect(asked) => inspect::inspect(&asked, json),
         Verb::Service(asked) => service::service(&asked, json),
         Verb::Stats(asked) => stats::stats(&asked, json),
+        Verb::Metrics(asked) => metrics::metrics(&asked, json),
         Verb::Doctor => doctor::doctor(json),
         Verb::Sleeve => run::sleeve(),
     }

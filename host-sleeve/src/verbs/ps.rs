@@ -10,9 +10,9 @@ use crate::error::{Result, Words};
 use crate::output::{self, Table};
 use crate::state::record::{Seen, now_ms};
 use crate::state::{End, Root};
+use crate::usage::{Usage, ask_all, by_service};
 
 use super::DONE;
-use super::usage::{Usage, ask_all};
 
 /// One enclave, as `ps --json` shows it.
 #[derive(Serialize)]
@@ -65,7 +65,8 @@ pub(crate) fn ps(asked: &Ps, json: bool) -> Result<u8> {
     for (name, seen) in &found {
         match seen {
             Ok(seen) => {
-                let usage = if seen.alive { usage.next().flatten() } else { None };
+                let stats = if seen.alive { usage.next().flatten() } else { None };
+                let usage = stats.map(|stats| by_service(stats, seen));
                 table.row(row(seen, usage.as_deref()));
                 values.push(serde_json::to_value(entry(seen, usage)).unwrap_or_default());
             }

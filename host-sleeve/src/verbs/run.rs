@@ -86,6 +86,10 @@ impl Watcher for Terminal {
     fn ready(&mut self, record: &Record) {
         output::note(&format!("cloister: {}", ready_words(record)));
     }
+
+    fn changed(&mut self, record: &Record) {
+        output::note(&format!("cloister: {}", changed_words(record)));
+    }
 }
 
 fn ready_words(record: &Record) -> String {
@@ -98,6 +102,13 @@ fn ready_words(record: &Record) -> String {
         words.push_str(&port);
     }
     words
+}
+
+fn changed_words(record: &Record) -> String {
+    match record.status.as_ref().map(|status| &status.state) {
+        Some(State::Degraded { why }) => format!("{} is degraded: {why}", record.name),
+        _ => format!("{} is ready again", record.name),
+    }
 }
 
 fn in_front(order: Order, json: bool) -> Result<u8> {
@@ -281,6 +292,10 @@ impl Watcher for Reporter {
 
     fn ready(&mut self, record: &Record) {
         self.tell(&Report::Ready { record: Box::new(record.clone()) });
+    }
+
+    fn changed(&mut self, record: &Record) {
+        output::note(&format!("cloister: {}", changed_words(record)));
     }
 }
 

@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::output::{self, Table};
 use crate::state::Root;
 use crate::state::record::Seen;
+use crate::usage::{Usage, ask_all, by_service};
 
-use super::usage::{Usage, ask_all};
 use super::{DONE, block_on, word};
 
 /// The pause between two tables of `--watch`.
@@ -59,9 +59,9 @@ fn entries(root: &Root, asked: &Stats) -> Result<Vec<Entry>> {
     let refs: Vec<&Seen> = seen.iter().collect();
     let answers = ask_all(root, &refs).into_iter().zip(&seen);
     Ok(answers
-        .map(|(services, seen)| Entry {
+        .map(|(stats, seen)| Entry {
             name: seen.record.name.clone(),
-            services: services.unwrap_or_default(),
+            services: stats.map(|stats| by_service(stats, seen)).unwrap_or_default(),
         })
         .collect())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cloister_wire::control::{
     Cause, FromGuest, FromHost, IngressCounters, Phase, Reply, Request, ServiceStats, ServiceStatus, Stage,
-    State, Status,
+    State, Stats, Status,
 };
 use cloister_wire::frame::{Decoder, HOST_LIMIT, encode, encode_bytes};
 use cloister_wire::hello::{Hello, Protocol, Role};
@@ -211,7 +211,8 @@ impl Guest {
                     pids: 2,
                     oom_kills: 0,
                 };
-                return Reply::Stats { services: vec![stats] };
+                let ingress = IngressCounters { accepted: 12, ..IngressCounters::default() };
+                return Reply::Stats(Stats { services: vec![stats], ingress });
             }
             _ => {}
         }
@@ -238,6 +239,7 @@ impl Guest {
             boot: vec![Stage { name: "mounts".into(), at_us: 1, took_us: 2 }],
             services: vec![service],
             ingress: IngressCounters::default(),
+            registers: Vec::new(),
         };
         (encode(&FromGuest::Status(status), HOST_LIMIT).unwrap(), seq)
     }

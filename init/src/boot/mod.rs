@@ -7,6 +7,7 @@ mod clock;
 mod entropy;
 mod heartbeat;
 mod lockdown;
+mod measure;
 mod mounts;
 mod network;
 mod platform;
@@ -73,6 +74,8 @@ pub enum BootError {
     Generator(String),
     /// The NSM gave no random bits.
     Nsm(NsmError),
+    /// The NSM did not extend or lock a register.
+    Register(NsmError),
     /// The control groups could not be set up.
     Cgroup(CgroupError),
     /// A call to the kernel failed.
@@ -89,6 +92,7 @@ impl std::fmt::Display for BootError {
             }
             Self::Platforms(_) => f.write_str("which platform this is"),
             Self::Nsm(_) => f.write_str("the NSM's random bits"),
+            Self::Register(_) => f.write_str("a register of the NSM"),
             Self::Entropy(_) => f.write_str("no trusted random bits"),
             Self::Cgroup(_) => f.write_str("control groups"),
             Self::Generator(found) => {
@@ -106,7 +110,7 @@ impl Error for BootError {
             Self::Entropy(error) => Some(error),
             Self::Cgroup(error) => Some(error),
             Self::Platforms(error) => Some(error),
-            Self::Nsm(error) => Some(error),
+            Self::Nsm(error) | Self::Register(error) => Some(error),
             Self::Setting(..) | Self::Generator(_) => None,
         }
     }
@@ -120,6 +124,7 @@ mod stages {
     pub use super::clock::check as clock;
     pub use super::entropy::seed as entropy;
     pub use super::lockdown::apply as lockdown;
+    pub use super::measure::extend as measure;
     pub use super::mounts::{console, mount as mounts};
     pub use super::network::start as network;
     pub use super::platform::find as platform;

@@ -14,6 +14,9 @@ pub fn start(machine: &mut Machine) -> Result<String, BootError> {
     cloister_sys::net::loopback_up().map_err(|error| BootError::Kernel("switching loopback on", error))?;
     rustix::system::sethostname(HOSTNAME.as_bytes())
         .map_err(|error| BootError::Kernel("setting the host name", error.into()))?;
-    let nitro = machine.platform == Some(Platform::Nitro);
-    Ok(if nitro { heartbeat::beat().to_owned() } else { String::new() })
+    if machine.platform != Some(Platform::Nitro) {
+        return Ok(String::new());
+    }
+    heartbeat::start();
+    Ok("heartbeat".to_owned())
 }

@@ -36,6 +36,7 @@ pub(super) fn tell(state: State, known: &Known, limit: Duration) {
         boot: known.boot.clone(),
         services: Vec::new(),
         ingress: IngressCounters::default(),
+        registers: Vec::new(),
     };
     let end = Instant::now() + limit;
     drop(serve(status, end));

@@ -465,6 +465,9 @@ proptest! {
                     }
                 }
             }
+            for process in world.processes.iter().filter(|p| p.runs && p.ended) {
+                prop_assert!(world.exits_told.contains(&process.pid), "an exit that nobody was told");
+            }
         }
     }
 }

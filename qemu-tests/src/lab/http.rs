@@ -18,7 +18,7 @@ pub struct Answer {
 }
 
 /// `GET path` from a port on loopback, the connection closed by the server.
-pub(super) fn get(port: u16, path: &str, limit: Duration) -> Result<Answer, Failure> {
+pub(crate) fn get(port: u16, path: &str, limit: Duration) -> Result<Answer, Failure> {
     let started = Instant::now();
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(limit))?;

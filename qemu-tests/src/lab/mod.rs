@@ -4,7 +4,7 @@
 
 mod command;
 mod disk;
-mod http;
+pub(crate) mod http;
 mod release;
 mod running;
 
@@ -61,6 +61,11 @@ impl Lab {
         let folder = tempfile::Builder::new().prefix("cl-").tempdir()?;
         fs::create_dir(folder.path().join("run"))?;
         Ok(Self { name: name.to_owned(), folder, built: built.clone(), images: 0 })
+    }
+
+    /// The laboratory's folder stays when the story is over.
+    pub fn keep(&mut self) {
+        self.folder.disable_cleanup(true);
     }
 
     /// The laboratory's folder, removed when the story is over.

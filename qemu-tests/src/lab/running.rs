@@ -79,6 +79,18 @@ impl Running {
         expect(self.stderr.wait(part, BOOT_LIMIT), format_args!("no {part:?} on stderr:\n{}", self.stderr()))
     }
 
+    /// Waits until stderr contains `part` this many times.
+    pub fn wait_stderr_times(&self, part: &str, times: u64) -> Outcome {
+        let said = |bytes: &[u8]| {
+            let found = bytes.windows(part.len()).filter(|window| *window == part.as_bytes()).count();
+            u64::try_from(found).is_ok_and(|found| found >= times)
+        };
+        expect(
+            self.stderr.wait_until(BOOT_LIMIT, said),
+            format_args!("{part:?} is not {times} times on stderr:\n{}", self.stderr()),
+        )
+    }
+
     /// `host-sleeve inspect web --json`.
     pub fn inspect(&self) -> Result<Value, Failure> {
         let inspected = self.ask(&["inspect", "web", "--json"])?;
@@ -88,8 +100,8 @@ impl Running {
 
     /// Waits until the enclave's state is `state`; a final state that is another one ends the wait.
     pub fn wait_state(&self, state: &str) -> Result<Value, Failure> {
-        let mut last = String::new();
-        while self.started.elapsed() < BOOT_LIMIT.saturating_add(COMMAND_LIMIT) {
+        let (began, mut last) = (Instant::now(), String::new());
+        while began.elapsed() < BOOT_LIMIT.saturating_add(COMMAND_LIMIT) {
             let asked = self.ask(&["inspect", "web", "--json"])?;
             let value = asked.json().unwrap_or_default();
             if value.pointer("/status/state").and_then(Value::as_str) == Some(state) {
@@ -186,7 +198,10 @@ impl Heard {
     }
 
     fn wait(&self, part: &str, limit: Duration) -> bool {
-        let heard = |bytes: &[u8]| bytes.windows(part.len()).any(|window| window == part.as_bytes());
+        self.wait_until(limit, |bytes| bytes.windows(part.len()).any(|window| window == part.as_bytes()))
+    }
+
+    fn wait_until(&self, limit: Duration, heard: impl Fn(&[u8]) -> bool) -> bool {
         let guard = self.so_far.lock().unwrap_or_else(PoisonError::into_inner);
         let (guard, _) = self
             .more

@@ -15,13 +15,16 @@ mod init_goes_on;
 mod killed_parts_leave_nothing_behind;
 mod logs_arrive_whole;
 mod machines_are_as_ordered;
+mod nitro_enclaves_are_as_predicted;
 mod real_images_run;
+mod resources_are_told_live;
 mod restarts_follow_their_policy;
 mod services_are_confined;
 mod services_follow_their_graph;
 mod services_that_cannot_run_say_why;
 mod signal_death_is_128_plus_the_signal;
 mod stops_end_in_time;
+mod supervisor_crashes_are_survived;
 
 /// All of them, in the order they are run.
 pub const ALL: &[Scenario] = &[
@@ -69,6 +72,16 @@ pub const ALL: &[Scenario] = &[
     stops_end_in_time::REALTIME,
     stops_end_in_time::STUBBORN,
     services_are_confined::DEFAULTS,
+    nitro_enclaves_are_as_predicted::FILE,
+    nitro_enclaves_are_as_predicted::APPLICATIONS,
+    nitro_enclaves_are_as_predicted::BYTE,
+    nitro_enclaves_are_as_predicted::COMMAND_LINE,
+    nitro_enclaves_are_as_predicted::SIGNED,
+    nitro_enclaves_are_as_predicted::EXIT_CODE,
+    nitro_enclaves_are_as_predicted::DAMAGED,
+    resources_are_told_live::SCENARIO,
+    supervisor_crashes_are_survived::UNDER_LOAD,
+    supervisor_crashes_are_survived::TOO_OFTEN,
     real_images_run::PYTHON,
     real_images_run::NGINX,
     real_images_run::REDIS,

@@ -2,7 +2,7 @@
 //!
 //! Its law: every request is answered, at once; what takes time shows in the status.
 
-use cloister_wire::control::{Reply, Request};
+use cloister_wire::control::{Reply, Request, Stats};
 use cloister_wire::hold::{FromSupervisor, Target};
 
 use super::CoreError;
@@ -51,7 +51,8 @@ impl Core {
             }
             Request::Stats => {
                 let names = self.services.iter().map(|s| s.name.as_str());
-                Ok((Reply::Stats { services: status::stats(&self.paths.cgroups, names) }, None))
+                let services = status::stats(&self.paths.cgroups, names);
+                Ok((Reply::Stats(Stats { services, ingress: self.board.read().ingress }), None))
             }
             Request::Inspect { service } => {
                 let id = self.machine.find(service)?;

@@ -1,7 +1,8 @@
 //! From the first byte from init to the first turn.
 //!
-//! Its law: the status is served before anything can go wrong with the manifest, and whatever goes wrong then is a
-//! `fatal` that the host can read.
+//! Its law: the first supervisor serves the status before anything can go wrong with the manifest, and whatever goes wrong
+//! then is a `fatal` that the host can read. One that was started again serves it once it knows what runs, so that nobody
+//! reads `booting` of an enclave that serves.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -50,9 +51,10 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let (mut line, welcome) = Line::open(setup.init).await?;
     line.request(&[STATE.to_owned()])?;
     let board = Board::new(welcome.platform.clone(), welcome.boot.clone(), welcome.restarts);
+    board.measured(setup.registers);
     let board = Arc::new(board);
     let (allow, asking, asked, told) = desk(&board);
-    serve_all(setup.control, setup.local_control, |listener| status::serve(listener, asking.clone()));
+    let serve_status = serve_status(setup.control, setup.local_control, asking, welcome.restarts == 0);
     stages.end("status", &board);
 
     let manifest = read_manifest(&setup.paths.manifest);
@@ -102,7 +104,26 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
         stash,
     };
     let inbox = Inbox { asked, told, notify, own_events, backlog: line.backlog };
-    begin(core, inbox, welcome, line.pipes, actions).await
+    begin(core, inbox, welcome, line.pipes, actions, serve_status).await
+}
+
+/// Begins to serve the status.
+type ServeStatus = Box<dyn FnOnce()>;
+
+/// Serves the status now, or gives what does so later.
+fn serve_status(
+    host: Box<dyn Listen>,
+    local: Option<Box<dyn Listen>>,
+    asking: Asking,
+    now: bool,
+) -> Option<ServeStatus> {
+    let serve: ServeStatus =
+        Box::new(move || serve_all(host, local, |listener| status::serve(listener, asking.clone())));
+    if now {
+        serve();
+        return None;
+    }
+    Some(serve)
 }
 
 /// Goes on with the logs that init keeps.
@@ -166,6 +187,7 @@ async fn begin(
     welcome: Welcome,
     mut pipes: BTreeMap<String, Vec<std::os::fd::OwnedFd>>,
     actions: Vec<Action>,
+    serve_status: Option<ServeStatus>,
 ) -> Result<(), CoreError> {
     if welcome.restarts > 0 {
         core.machine.recovered(Moment::now());
@@ -179,6 +201,9 @@ async fn begin(
     }
     core.carry_out(actions)?;
     core.dispatch(Event::Adopt(welcome.held))?;
+    if let Some(serve_status) = serve_status {
+        serve_status();
+    }
     core.serve(inbox).await
 }
 

@@ -13,6 +13,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 
 use cloister_relay::Listener;
+use cloister_wire::control::Register;
 use cloister_wire::frame::FrameError;
 
 use crate::hold::HoldError;
@@ -41,6 +42,8 @@ pub struct Setup {
     pub paths: Paths,
     /// For jitter.
     pub seed: u64,
+    /// The measurement registers of this machine.
+    pub registers: Vec<Register>,
 }
 
 impl std::fmt::Debug for Setup {

@@ -216,9 +216,10 @@ impl Machine {
             }
             moved |= self.settle_stage(now, out);
             if !moved {
-                return;
+                break;
             }
         }
+        self.state.started |= self.state.is_settled(&self.services);
     }
 
     fn settle_one(&mut self, id: Id, now: Moment, out: &mut Vec<Action>) -> bool {

@@ -1,8 +1,10 @@
 //! What holds for the machine whatever happens, in any order: nothing is spawned while it is held or forgotten while it
 //! lives (the stage refuses both), every stop ends, and a crash of the supervisor at any point changes none of it.
 
+use std::collections::BTreeMap;
+
 use cloister_manifest::model::{Policy, Ready, Restart, Service};
-use cloister_wire::control::{Phase, Verb};
+use cloister_wire::control::{Phase, State as Enclave, Verb};
 use proptest::prelude::*;
 
 use super::rehearsal::{Stage, job, service};
@@ -130,6 +132,45 @@ proptest! {
                 if let Some(pid) = status.pid {
                     prop_assert_eq!(pid, stage.held[&status.name].pid);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_ended_is_forgotten_once_and_each_later_start_is_a_restart(
+        services in services(),
+        turns in prop::collection::vec(turn(), 0..60),
+    ) {
+        let mut stage = Stage::new(services);
+        let mut spawns = BTreeMap::<String, u32>::new();
+        for turn in &turns {
+            play(&mut stage, turn);
+            // The stage refuses to forget what is not held, so nothing is forgotten twice.
+            let left = stage.held.values().find(|held| held.ended.is_some() && !held.populated);
+            prop_assert!(left.is_none(), "{left:?} has ended and is still held");
+            for name in stage.spawns() {
+                *spawns.entry(name).or_default() += 1;
+            }
+            for status in stage.machine.statuses() {
+                let starts = spawns.get(&status.name).copied().unwrap_or_default();
+                prop_assert_eq!(status.restarts, starts.saturating_sub(1), "{}", status.name);
+            }
+        }
+    }
+
+    #[test]
+    fn an_enclave_that_has_served_is_never_starting_again_because_of_a_crash(
+        services in services(),
+        turns in prop::collection::vec(turn(), 0..40),
+    ) {
+        let mut stage = Stage::new(services);
+        for turn in &turns {
+            play(&mut stage, turn);
+            if matches!(stage.enclave(), Enclave::Ready | Enclave::Degraded { .. }) {
+                stage.crash();
+                let is_degraded = matches!(stage.enclave(), Enclave::Degraded { .. });
+                prop_assert!(is_degraded, "{:?}", stage.enclave());
+                stage.on(Event::Told);
             }
         }
     }

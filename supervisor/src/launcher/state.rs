@@ -22,6 +22,8 @@ pub struct State {
     pub(super) units: Vec<Unit>,
     /// Until then, or until a host has read it, the status says that the supervisor crashed.
     pub(super) recovering: Option<Moment>,
+    /// Whether the start of the enclave is over: from then on what does not serve degrades it.
+    pub(super) started: bool,
 }
 
 impl State {
@@ -37,7 +39,20 @@ impl State {
         }
     }
 
+    /// Whether no service is on its way to its first readiness any more. One that is not critical and has failed on that
+    /// way holds up nobody.
+    pub(super) fn is_settled(&self, services: &[Service]) -> bool {
+        let settled = |(unit, service): (&Unit, &Service)| match unit.life {
+            Life::Ready | Life::Ended(_) => true,
+            _ => unit.streak > 0 && !service.critical,
+        };
+        self.units.iter().zip(services).all(settled)
+    }
+
     fn serving(&self, services: &[Service]) -> Enclave {
+        if !self.started {
+            return Enclave::Starting;
+        }
         let mut why: Vec<String> = Vec::new();
         if self.recovering.is_some() {
             why.push("the supervisor was started again after a crash".into());

@@ -82,6 +82,7 @@ fn a_dead_service_is_restarted_after_a_pause_measured_from_its_exit() {
 #[test]
 fn too_many_restarts_in_a_row_are_a_failure() {
     let mut stage = Stage::new(vec![service("web"), service("other")]);
+    stage.spawned("other");
     for _ in 0..3 {
         stage.spawned("web");
         stage.ends("web", 1);
@@ -329,6 +330,39 @@ fn after_a_crash_the_status_says_so_until_a_host_has_read_it() {
     stage.wait(RECOVERY_SHOWN_MS);
     assert_eq!(stage.enclave(), Enclave::Ready);
     assert_eq!(stage.restarts("web"), 0, "the service ran on");
+}
+
+#[test]
+fn nothing_is_degraded_before_the_start_is_over() {
+    let probed = |name| Service { ready: Ready::Tcp(80), ..service(name) };
+    let mut stage = Stage::new(vec![Service { critical: true, ..probed("web") }, service("sidecar")]);
+    stage.spawned("web");
+    stage.crash();
+    assert_eq!(stage.enclave(), Enclave::Starting, "nothing serves yet");
+    stage.spawned("sidecar");
+    stage.ends("web", 1);
+    assert_eq!(stage.enclave(), Enclave::Starting, "what decides over the enclave was never ready");
+    stage.wait(1_000);
+    stage.spawned("web");
+    stage.ready("web");
+    assert_eq!(stage.enclave(), Enclave::Ready);
+    stage.ends("web", 1);
+    assert!(matches!(stage.enclave(), Enclave::Degraded { .. }));
+}
+
+#[test]
+fn a_sidecar_that_fails_at_its_start_holds_up_nobody() {
+    let mut stage = Stage::new(vec![Service { critical: true, ..service("web") }, service("sidecar")]);
+    stage.spawned("web");
+    stage.spawned("sidecar");
+    assert_eq!(stage.enclave(), Enclave::Ready);
+    let probed = Service { ready: Ready::Tcp(80), ..service("sidecar") };
+    let mut stage = Stage::new(vec![Service { critical: true, ..service("web") }, probed]);
+    stage.spawned("web");
+    stage.spawned("sidecar");
+    assert_eq!(stage.enclave(), Enclave::Starting);
+    stage.ends("sidecar", 1);
+    assert!(matches!(stage.enclave(), Enclave::Degraded { .. }));
 }
 
 #[test]

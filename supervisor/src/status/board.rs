@@ -4,7 +4,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use cloister_wire::control::{IngressCounters, ServiceStatus, Stage, State, Status};
+use cloister_wire::control::{IngressCounters, Register, ServiceStatus, Stage, State, Status};
 use tokio::sync::watch;
 
 use crate::clock::Moment;
@@ -34,8 +34,14 @@ impl Board {
             boot,
             services: Vec::new(),
             ingress: IngressCounters::default(),
+            registers: Vec::new(),
         };
         Self { current: watch::Sender::new(status), ingress: Mutex::new(Box::new(IngressCounters::default)) }
+    }
+
+    /// Shows the measurement registers of this machine.
+    pub fn measured(&self, registers: Vec<Register>) {
+        self.current.send_modify(|status| status.registers = registers);
     }
 
     /// From now on the counters come from here.

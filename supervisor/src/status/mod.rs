@@ -5,6 +5,7 @@
 
 mod board;
 mod inspect;
+pub mod registers;
 mod server;
 mod stats;
 

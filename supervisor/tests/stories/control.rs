@@ -70,8 +70,8 @@ async fn the_host_reads_what_confines_a_service_and_what_it_uses() {
     let mut host = enclave.host().await;
     let pid = host.until_ready().await.services[1].pid.unwrap();
     assert_eq!(host.ask(Request::Ping).await, Reply::Done);
-    let Reply::Stats { services } = host.ask(Request::Stats).await else { panic!("no stats") };
-    assert_eq!(services.iter().map(|s| s.memory).collect::<Vec<_>>(), [0, 4096]);
+    let Reply::Stats(stats) = host.ask(Request::Stats).await else { panic!("no stats") };
+    assert_eq!(stats.services.iter().map(|s| s.memory).collect::<Vec<_>>(), [0, 4096]);
     let Reply::Inspect(confinement) = host.ask(Request::Inspect { service: "web".into() }).await else {
         panic!("no confinement")
     };

@@ -92,6 +92,7 @@ impl Enclave {
                     notify,
                     paths,
                     seed: 1,
+                    registers: Vec::new(),
                 };
                 tokio::select! {
                     ended = run(setup) => Some(ended.map_err(|error| format!("{error:?}"))),

@@ -4,6 +4,7 @@
 //! hashes what it hands out, when it hands it out.
 
 mod contents;
+mod nitro;
 mod read;
 mod record;
 mod write;
@@ -15,6 +16,7 @@ use crate::digest::Digest;
 use crate::oci::OciFault;
 
 pub use contents::{Contents, ContentsFault, Item, ItemKind};
+pub use nitro::NitroFault;
 pub use read::Artifact;
 pub use record::{
     ApplicationRecord, BuildRecord, LayerRecord, OsRecord, Output, RootForm, ToolRecord,
@@ -47,8 +49,9 @@ pub enum Part {
     BuildRecord,
     /// What the hardware will measure.
     Measurements,
-    /// The same enclave as one file for AWS Nitro.
-    Eif,
+    /// Who vouches for the same enclave as a file for AWS Nitro: the file's signature section. The rest of that file follows
+    /// from the other parts.
+    EifSignature,
     /// What software is in it.
     BillOfMaterials,
 }
@@ -63,7 +66,7 @@ const PARTS: [(Part, &str, &str); 10] = [
     (Part::OsRelease, "application/vnd.cloister.os.v1+json", "os.json"),
     (Part::BuildRecord, "application/vnd.cloister.build.v1+json", "build.json"),
     (Part::Measurements, "application/vnd.cloister.measurements.v1+json", "measurements.json"),
-    (Part::Eif, "application/vnd.cloister.eif.v1", "app.eif"),
+    (Part::EifSignature, "application/vnd.cloister.eif-signature.v1+cbor", "eif.signature"),
     (Part::BillOfMaterials, "application/vnd.cyclonedx+json", "sbom.json"),
 ];
 

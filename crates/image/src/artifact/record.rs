@@ -65,6 +65,17 @@ pub enum ApplicationRecord {
     },
 }
 
+impl ApplicationRecord {
+    /// The digest that names it.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        match self {
+            Self::Image { manifest, config, .. } => manifest.unwrap_or(*config),
+            Self::Directory { tree } => *tree,
+        }
+    }
+}
+
 /// One layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

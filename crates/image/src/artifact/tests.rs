@@ -14,6 +14,7 @@ fn release() -> OsRelease {
         kernel: file,
         ramdisk: file,
         cmdline: "quiet".to_owned(),
+        cmdline_nitro: Some("reboot=k".to_owned()),
     }
 }
 
@@ -60,7 +61,7 @@ fn what_is_written_is_read_back() {
     assert_eq!(kernel, b"kernel");
     assert_eq!(artifact.command_line().unwrap(), "quiet");
     assert_eq!(artifact.os_release().unwrap(), release());
-    assert_eq!((artifact.size(Part::Eif), artifact.unpacked(Part::OsRamdisk)), (0, 77));
+    assert_eq!((artifact.size(Part::EifSignature), artifact.unpacked(Part::OsRamdisk)), (0, 77));
 }
 
 #[test]

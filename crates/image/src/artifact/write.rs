@@ -14,7 +14,8 @@ use tempfile::TempDir;
 
 use super::{ARTIFACT_TYPE, Artifact, ArtifactFault, Output, Part, UNPACKED, host};
 use crate::digest::{Digest, Hashed};
-use crate::oci::{Descriptor, ImageManifest, Index, media};
+use crate::oci::{Blob, Descriptor, ImageManifest, Index, media};
+use crate::tree::Content;
 
 /// The annotation under which tools find the name for a part's file (OCI image specification, "Pre-Defined Annotation
 /// Keys").
@@ -99,6 +100,15 @@ impl Writer {
         if let Some(annotations) = self.parts.get_mut(&part).and_then(|blob| blob.annotations.as_mut()) {
             annotations.insert(UNPACKED.to_owned(), bytes.to_string());
         }
+    }
+
+    /// A part that has been taken, to be read.
+    pub fn content(&self, part: Part) -> Result<Content, ArtifactFault> {
+        let missing = || ArtifactFault::NoPart { path: self.path.clone(), title: part.title() };
+        let digest = self.parts.get(&part).ok_or_else(missing)?.digest;
+        let path = self.work.path().join("blobs/sha256").join(digest.hex());
+        let blob = File::open(&path).and_then(Blob::whole).map_err(host("read", &path))?;
+        Ok(blob.content())
     }
 
     /// What has been taken so far.

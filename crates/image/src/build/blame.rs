@@ -36,9 +36,10 @@ impl BuildFault {
             Self::Layer { fault, .. } => layer(fault),
             Self::Directory { fault, .. } => directory(fault),
             Self::Manifest(_) => (Who::Author, "make the manifest shorter"),
-            Self::Os { .. } => (Who::Host, RELEASE),
+            Self::Os { .. } | Self::NoNitro => (Who::Host, RELEASE),
             Self::Ramdisk(fault) => ramdisk(fault),
             Self::Erofs(fault) => file_system(fault),
+            Self::Sign(_) => (Who::Operator, "give a P-384 key and its certificate"),
             Self::Artifact(fault) => artifact(fault),
             Self::Scratch { .. } => (Who::Host, ROOM),
         }

@@ -10,6 +10,7 @@ use super::{Application, BuildFault, Pack};
 use crate::artifact::{ArtifactFault, BuildRecord, OsRecord, Part, RootForm, Writer};
 use crate::digest::Digest;
 use crate::erofs::{self, Compression};
+use crate::measure;
 use crate::ramdisk::{self, AppRoot, OsFault, OsRelease, Written};
 use crate::sbom;
 
@@ -30,7 +31,7 @@ pub fn pack(application: &Application, pack: &Pack<'_>) -> Result<Digest, BuildF
     writer.bytes(Part::Manifest, &manifest)?;
     write_app(application, pack, &manifest, &mut writer)?;
     write_bill(application, pack, &os_record, &mut writer)?;
-    let os = OsRecord { version: release.version, record: Digest::of(&os_record) };
+    let os = OsRecord { version: release.version.clone(), record: Digest::of(&os_record) };
     let record = BuildRecord {
         version: crate::artifact::RECORD_VERSION,
         tool: pack.tool.clone(),
@@ -42,7 +43,28 @@ pub fn pack(application: &Application, pack: &Pack<'_>) -> Result<Digest, BuildF
         outputs: writer.outputs(),
     };
     writer.bytes(Part::BuildRecord, &json(&record, pack.output, Part::BuildRecord)?)?;
+    // Behind the record, which says what was built: a signature is no part of that, and measurements follow from it.
+    write_measurements(&release, pack, &mut writer)?;
     Ok(writer.finish()?)
+}
+
+fn write_measurements(release: &OsRelease, pack: &Pack<'_>, writer: &mut Writer) -> Result<(), BuildFault> {
+    let mut measurements = measure::of_release(release);
+    if let Some(command_line) = &release.cmdline_nitro {
+        let kernel = writer.content(Part::Kernel)?;
+        let ramdisks = [writer.content(Part::OsRamdisk)?, writer.content(Part::AppRamdisk)?];
+        let certificate = pack.signer.map(|signer| signer.certificate().der());
+        let nitro = measure::nitro(&kernel, command_line, &ramdisks, certificate)
+            .map_err(|source| BuildFault::Scratch { path: writer.scratch().to_owned(), source })?;
+        if let Some(signer) = pack.signer {
+            writer.bytes(Part::EifSignature, &signer.sign(&nitro.pcrs.pcr0).map_err(BuildFault::Sign)?)?;
+        }
+        measurements.nitro = Some(nitro);
+    } else if pack.signer.is_some() {
+        return Err(BuildFault::NoNitro);
+    }
+    writer.bytes(Part::Measurements, &json(&measurements, pack.output, Part::Measurements)?)?;
+    Ok(())
 }
 
 fn write_os(release: &OsRelease, os: &Path, writer: &mut Writer) -> Result<(), BuildFault> {

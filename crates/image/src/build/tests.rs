@@ -1,13 +1,17 @@
 //! Whole builds: from a directory and from a layout, twice the same.
 
 use std::collections::BTreeMap;
+use std::io::Cursor;
 
 use cloister_manifest::model;
 
 use super::*;
-use crate::artifact::Artifact;
+use crate::artifact::{Artifact, Part};
+use crate::eif::{Eif, explain};
+use crate::measure::Measurements;
 use crate::oci::test_image::{self, TestImage};
 use crate::ramdisk;
+use crate::tree::Content;
 
 fn manifest() -> Manifest {
     Manifest {
@@ -35,6 +39,7 @@ fn pack_release(place: &Path) -> PathBuf {
         "kernel": {"sha256": Digest::of(b"k").hex(), "bytes": 1},
         "ramdisk": {"sha256": ramdisk.digest.hex(), "bytes": ramdisk.size},
         "cmdline": "quiet",
+        "cmdline_nitro": "reboot=k quiet",
     });
     std::fs::write(os.join("os.json"), release.to_string()).unwrap();
     os
@@ -60,6 +65,7 @@ fn build(input: impl Fn(&Path) -> Input) -> BTreeMap<PathBuf, Vec<u8>> {
         root: RootForm::Erofs,
         workers: NonZeroUsize::MIN,
         tool,
+        signer: None,
         output: &output,
     };
     let digest = pack(&application, &request).unwrap();
@@ -137,6 +143,7 @@ fn a_failed_build_leaves_nothing_behind() {
         root: RootForm::Erofs,
         workers: NonZeroUsize::MIN,
         tool: ToolRecord { name: "test".to_owned(), version: "0".to_owned() },
+        signer: None,
         output: &place.path().join("app.cloister"),
     };
     let fault = pack(&application, &request).unwrap_err();
@@ -196,6 +203,7 @@ fn built(place: &Path, files: &[(&str, &str)], root: RootForm) -> Artifact {
         root,
         workers: NonZeroUsize::MIN,
         tool: ToolRecord { name: "test".to_owned(), version: "0".to_owned() },
+        signer: None,
         output: &place.join("app.cloister"),
     };
     pack(&application, &request).unwrap();
@@ -213,10 +221,47 @@ fn both_forms_hold_the_same_root_and_a_change_is_explained() {
     assert!(crate::difference::compare(&erofs, &erofs).unwrap().is_empty());
     let difference = crate::difference::compare(&erofs, &other).unwrap();
     let parts: Vec<_> = difference.parts.iter().map(|change| change.part.as_str()).collect();
-    assert_eq!(parts, ["app.ramdisk", "build.json"]);
+    assert_eq!(parts, ["app.ramdisk", "build.json", "measurements.json"]);
     let files: Vec<_> = difference.files.iter().map(|change| change.path.as_str()).collect();
     assert_eq!(files, ["/b"]);
     assert!(difference.fields.iter().any(|change| change.field == "application.tree"));
     let difference = crate::difference::compare(&erofs, &plain).unwrap();
     assert!(difference.files.is_empty() && !difference.is_empty());
+}
+
+#[test]
+fn what_is_measured_follows_from_the_parts_alone() {
+    let places: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    let [one, other] = ["one", "two"].map(|text| {
+        let place = places[usize::from(text == "two")].path();
+        built(place, &[("a", text)], RootForm::Erofs)
+    });
+    let pcrs = |artifact: &Artifact| {
+        let stored: Measurements =
+            serde_json::from_slice(&artifact.document(Part::Measurements).unwrap()).unwrap();
+        assert_eq!(stored, artifact.measurements().unwrap());
+        let mut file = Cursor::new(Vec::new());
+        let summary = artifact.write_eif(&mut file).unwrap();
+        let explained = explain(&Eif::open(Content::Bytes(file.into_inner().into())).unwrap()).unwrap();
+        assert_eq!(explained.command_line, "reboot=k quiet");
+        let pcrs = stored.nitro.unwrap().pcrs;
+        assert_eq!((summary.pcrs, explained.pcrs), (pcrs, pcrs));
+        pcrs
+    };
+    let (one, other) = (pcrs(&one), pcrs(&other));
+    assert!(one.pcr0 != other.pcr0 && one.pcr1 == other.pcr1 && one.pcr2 != other.pcr2);
+}
+
+#[test]
+fn the_manifest_is_found_in_the_file() {
+    for root in [RootForm::Erofs, RootForm::Plain] {
+        let place = tempfile::tempdir().unwrap();
+        let artifact = built(place.path(), &[("a", "one")], root);
+        let mut file = Cursor::new(Vec::new());
+        artifact.write_eif(&mut file).unwrap();
+        let file = Eif::open(Content::Bytes(file.into_inner().into())).unwrap();
+        let application = file.content(file.sections().last().unwrap()).unwrap();
+        let found = ramdisk::read_manifest(&application).unwrap().unwrap();
+        assert_eq!(Manifest::from_json(&found).unwrap(), manifest());
+    }
 }

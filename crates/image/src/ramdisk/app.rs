@@ -3,15 +3,20 @@
 //! Its law: the manifest in it is the canonical one, byte for byte.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
+
+use cloister_manifest::model::MAX_BYTES;
 
 use super::{APP_LEVEL, Written, compressed, seal};
-use crate::cpio::{Header, WriteFault, Writer};
+use crate::cpio::{self, Header, ReadFault, WriteFault, Writer};
 use crate::digest::Hashed;
-use crate::tree::Tree;
+use crate::tree::{Content, Tree};
 
 /// The folder in the ramdisk that holds all of it.
 const FOLDER: &[u8] = b"cloister";
+
+/// The manifest in it.
+const MANIFEST: &[u8] = b"cloister/manifest.json";
 
 /// The application's root, in one of the two forms that init knows.
 #[derive(Debug)]
@@ -54,8 +59,35 @@ pub fn write_app<W: Write>(manifest: &[u8], root: AppRoot<'_>, out: W) -> Result
     Ok(written)
 }
 
+/// The manifest's bytes in a ramdisk 2; `None` if they are not where [`write_app`] puts them.
+pub fn read_manifest(ramdisk: &Content) -> Result<Option<Vec<u8>>, ReadFault> {
+    let mut magic = [0; 6];
+    ramdisk.reader().read_exact(&mut magic).map_err(ReadFault::Read)?;
+    if magic.starts_with(cpio::MAGIC) {
+        return find_manifest(cpio::Reader::new(ramdisk.reader()));
+    }
+    let decoder = zstd::Decoder::new(ramdisk.reader()).map_err(ReadFault::Read)?.single_frame();
+    find_manifest(cpio::Reader::new(decoder))
+}
+
+fn find_manifest<R: Read>(mut reader: cpio::Reader<R>) -> Result<Option<Vec<u8>>, ReadFault> {
+    // The folder, and the manifest in it; both short, whatever else the archive says.
+    for _ in 0..2 {
+        let Some(entry) = reader.next_entry()? else { return Ok(None) };
+        if usize::try_from(entry.size).is_ok_and(|size| size > MAX_BYTES) {
+            return Ok(None);
+        }
+        if entry.name == MANIFEST && entry.is_file() {
+            let mut bytes = Vec::new();
+            reader.data().read_to_end(&mut bytes).map_err(ReadFault::Read)?;
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
+}
+
 fn start<W: Write>(writer: &mut Writer<W>, manifest: &[u8]) -> Result<(), WriteFault> {
     writer.directory(FOLDER, Header { mode: 0o755, ..Header::default() })?;
     let header = Header { mode: 0o444, ..Header::default() };
-    writer.file(b"cloister/manifest.json", header, crate::wide(manifest.len()), &mut &*manifest)
+    writer.file(MANIFEST, header, crate::wide(manifest.len()), &mut &*manifest)
 }

@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use crate::cpio::WriteFault;
 use crate::digest::{Digest, Hashed};
 
-pub use app::{AppRoot, write_app};
+pub use app::{AppRoot, read_manifest, write_app};
 pub use list::{Kind, Line, ListFault, parse};
 pub use os::{FileRecord, OsFault, OsRelease, kernel_path, pack_os, ramdisk_path, read_os, unpacked_size};
 

@@ -38,6 +38,9 @@ pub struct OsRelease {
     pub ramdisk: FileRecord,
     /// The kernel's command line.
     pub cmdline: String,
+    /// The kernel's command line on AWS Nitro. Releases for machines that Nitro does not have are without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cmdline_nitro: Option<String>,
 }
 
 /// A file in the record.
@@ -131,6 +134,7 @@ pub fn read_os(directory: &Path, architecture: Architecture) -> Result<(OsReleas
     let release: OsRelease =
         serde_json::from_slice(&bytes).map_err(|source| OsFault::Record { path, source })?;
     check_command_line(&release.cmdline)?;
+    release.cmdline_nitro.as_deref().map_or(Ok(()), check_command_line)?;
     if release.arch != architecture {
         let path = directory.to_owned();
         return Err(OsFault::Architecture { path, found: release.arch, wanted: architecture });

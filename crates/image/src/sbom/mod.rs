@@ -4,8 +4,9 @@
 //! operating system; it guesses nothing. It has no time, no serial number and no tool's mood in it: the same enclave has the
 //! same bill.
 //!
-//! Read are the databases of dpkg and apk, and the metadata of Python distributions and npm packages. Programs that were
-//! copied into the image by hand are in no database and in no bill.
+//! Read are the databases of dpkg and apk, the metadata of Python distributions and npm packages, and the lists that Rust
+//! programs carry when they are built with `cargo auditable`. No maintained library reads the lists of Go programs. Other
+//! programs that were copied into the image by hand are in no database and in no bill.
 //!
 //! Sources: `CycloneDX` 1.6 (ECMA-424), the package URL specification (ECMA-427).
 
@@ -14,6 +15,7 @@ mod dpkg;
 mod npm;
 mod purl;
 mod python;
+mod rust;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -88,6 +90,7 @@ pub fn bill(name: &str, tree: &Tree, os_record: &Value) -> io::Result<Bom> {
         apk::packages(tree, &distribution)?,
         python::packages(tree)?,
         npm::packages(tree)?,
+        rust::packages(tree)?,
     ];
     for component in found.into_iter().flatten().take(MAX_COMPONENTS) {
         all.entry(component.bom_ref.clone()).or_insert(component);

@@ -79,3 +79,58 @@ fn the_operating_system_is_listed_as_its_record_has_it() {
     ];
     assert_eq!(seen, expected);
 }
+
+/// The smallest ELF file with one section of this name: the file's header, the names, the bytes, three section headers.
+fn elf(section: &str, bytes: &[u8]) -> Vec<u8> {
+    let names = format!("\0{section}\0names\0");
+    let (names_at, bytes_at) = (64, 64 + names.len());
+    let table_at = bytes_at + bytes.len();
+    let header = |name: usize, kind: u32, at: usize, len: usize| {
+        let mut header = Vec::new();
+        header.extend(u32::try_from(name).unwrap().to_le_bytes());
+        header.extend(kind.to_le_bytes());
+        for word in [0, 0, at, len, 0, 1, 0] {
+            header.extend(u64::try_from(word).unwrap().to_le_bytes());
+        }
+        header.truncate(40);
+        header.resize(48, 0);
+        header.extend(1_u64.to_le_bytes());
+        header.resize(64, 0);
+        header
+    };
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    file.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+    file.extend([0; 16]);
+    file.extend(u64::try_from(table_at).unwrap().to_le_bytes());
+    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 0, 0, 64, 0, 3, 0, 2, 0]);
+    assert_eq!(file.len(), 64);
+    file.extend(names.as_bytes());
+    file.extend(bytes);
+    file.extend([0; 64]);
+    file.extend(header(1, 1, bytes_at, bytes.len()));
+    file.extend(header(2 + section.len(), 3, names_at, names.len()));
+    file
+}
+
+#[test]
+fn crates_that_a_rust_program_lists_are_listed() {
+    use std::io::Write;
+    let list = r#"{"packages": [{"name": "serde", "version": "1.0.200", "source": "crates.io"},
+        {"name": "cc", "version": "1.0.0", "source": "crates.io", "kind": "build"}]}"#;
+    let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    packed.write_all(list.as_bytes()).unwrap();
+    let program = elf(".dep-v0", &packed.finish().unwrap());
+    let mut tree = Tree::new();
+    for (path, bytes) in
+        [("bin/app", program), ("bin/other", elf(".dep-v0", b"no list")), ("bin/sh", elf("x", b""))]
+    {
+        let kind = Kind::File(Content::Bytes(bytes.into()));
+        tree.insert(path.as_bytes().to_vec(), Inode { kind, mode: 0o755, ..Inode::directory() });
+    }
+    let bom = bill("app", &tree, &json!({})).unwrap();
+    let found: Vec<&str> = bom.components.iter().map(|component| component.bom_ref.as_str()).collect();
+    assert_eq!(
+        found.iter().filter(|name| name.starts_with("pkg:")).collect::<Vec<_>>(),
+        [&"pkg:cargo/serde@1.0.200"]
+    );
+}

@@ -60,6 +60,23 @@ pub(crate) struct Spec<'a> {
     pub(crate) cmdline: &'a str,
 }
 
+/// Everything the command line of a `nitro-enclave` machine depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NitroSpec<'a> {
+    /// The enclave's name, for process listings.
+    pub(crate) name: &'a str,
+    /// How the CPUs run.
+    pub(crate) accel: Accel,
+    /// Virtual CPUs.
+    pub(crate) cpus: u32,
+    /// Memory in bytes; whole MiB.
+    pub(crate) memory: u64,
+    /// The enclave image file.
+    pub(crate) image: &'a Path,
+    /// Words that the machine puts behind the image's kernel command line.
+    pub(crate) append: &'a str,
+}
+
 /// Where the vhost-user vsock device listens for QEMU, in the enclave's folder.
 pub(crate) const VHOST_SOCKET: &str = "vhost.sock";
 
@@ -94,6 +111,36 @@ pub(crate) fn argv(spec: &Spec<'_>) -> Vec<String> {
     vsock(spec, &mut add);
     add("-sandbox", SANDBOX.to_owned());
     // A reboot is how the guest turns a microvm off: without ACPI there is no other way.
+    argv.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
+    argv
+}
+
+/// Where Debian's packages have the firmware that a QEMU built by scripts/qemu-nitro lacks. Another QEMU has its own, which
+/// comes first.
+const FIRMWARE: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
+
+/// The arguments of QEMU for an emulated AWS Nitro enclave, without the program. There is no `-sandbox`: the QEMU of
+/// scripts/qemu-nitro is built without it, and is for development.
+pub(crate) fn nitro(spec: &NitroSpec<'_>) -> Vec<String> {
+    let mut argv = Vec::new();
+    let mut add = |option: &str, value: String| argv.extend([option.to_owned(), value]);
+    add("-name", format!("cloister-{}", spec.name));
+    add("-machine", format!("nitro-enclave,vsock=vsock,id=cloister-{}", spec.name));
+    for folder in FIRMWARE {
+        add("-L", folder.to_owned());
+    }
+    add("-accel", accel(spec.accel).to_owned());
+    add("-cpu", cpu(spec.accel).to_owned());
+    add("-smp", spec.cpus.to_string());
+    add("-m", format!("{}M", spec.memory >> 20));
+    add("-kernel", spec.image.display().to_string());
+    add("-append", spec.append.to_owned());
+    add("-display", "none".to_owned());
+    add("-chardev", "stdio,id=console,signal=off".to_owned());
+    add("-serial", "chardev:console".to_owned());
+    add("-qmp", format!("unix:{QMP_SOCKET},server=on,wait=off"));
+    add("-chardev", format!("socket,id=vsock,path={VHOST_SOCKET}"));
+    // A reboot is how an enclave ends.
     argv.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
     argv
 }
@@ -177,6 +224,26 @@ mod tests {
              -chardev stdio,id=console,signal=off -serial chardev:console -qmp unix:qmp.sock,server=on,wait=off \
              -device vhost-vsock-pci,guest-cid=7 \
              -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+             -nodefaults -no-user-config -no-reboot"
+        );
+    }
+
+    #[test]
+    fn a_translated_nitro_enclave_has_this_command_line() {
+        let spec = NitroSpec {
+            name: "web",
+            accel: Accel::Tcg,
+            cpus: 2,
+            memory: 512 << 20,
+            image: Path::new("/proc/self/fd/9"),
+            append: "reboot=t",
+        };
+        assert_eq!(
+            nitro(&spec).join(" "),
+            "-name cloister-web -machine nitro-enclave,vsock=vsock,id=cloister-web -L /usr/share/qemu \
+             -L /usr/share/seabios -accel tcg,thread=multi -cpu max -smp 2 -m 512M -kernel /proc/self/fd/9 \
+             -append reboot=t -display none -chardev stdio,id=console,signal=off -serial chardev:console \
+             -qmp unix:qmp.sock,server=on,wait=off -chardev socket,id=vsock,path=vhost.sock \
              -nodefaults -no-user-config -no-reboot"
         );
     }

@@ -116,7 +116,8 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-fn nameless(dir: &Path) -> io::Result<File> {
+/// A file without a name in this folder.
+pub(super) fn nameless(dir: &Path) -> io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::open(dir, flags, Mode::RUSR)?))
 }

@@ -16,6 +16,7 @@ fn status(seq: u64, state: State) -> Event {
         boot: Vec::new(),
         services: Vec::new(),
         ingress: IngressCounters::default(),
+        registers: Vec::new(),
     }))
 }
 
@@ -53,6 +54,21 @@ fn a_service_that_ends_gives_its_code_after_its_logs_were_read() {
     assert_eq!(acts, [Act::Ready, Act::Drain, Act::Seen(3)]);
     assert_eq!(verdict, Some(Verdict::told(exited(3))));
     assert_eq!(verdict.unwrap().code, 3);
+}
+
+#[test]
+fn a_turn_to_degraded_and_back_is_told_once_each() {
+    let degraded = |why: &str| State::Degraded { why: why.into() };
+    let story = vec![
+        (1, status(1, State::Ready)),
+        (2, status(2, degraded("db is stopping"))),
+        (2, status(3, degraded("db waits to be started again"))),
+        (3, status(4, State::Ready)),
+        (3, status(5, State::Ready)),
+    ];
+    assert_eq!(live(LIMITS, story).0, [Act::Ready, Act::Changed, Act::Changed]);
+    let story = vec![(1, status(1, State::Starting)), (2, status(2, degraded("db has failed")))];
+    assert_eq!(live(LIMITS, story).0, [Act::Ready, Act::Changed], "ready, and not all of it");
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! What the services of several enclaves use, asked all at once.
+//! What several enclaves use at this moment, asked all at once.
 //!
 //! Its law: an enclave that does not answer costs its own line and nobody's time.
 
 use std::time::Duration;
 
-use cloister_wire::control::{Phase, Reply, Request, ServiceStats, Status};
+use cloister_wire::control::{Phase, Reply, Request, ServiceStats, Stats, Status};
 use serde::Serialize;
 
 use crate::sleeve::requests::{Asked, Client};
@@ -19,20 +19,20 @@ const AT_ONCE: usize = 32;
 
 /// What one service uses, and how it has fared.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// What its cgroup says.
     #[serde(flatten)]
-    pub(super) stats: ServiceStats,
+    pub(crate) stats: ServiceStats,
     /// Where it is in its life.
-    pub(super) phase: Option<Phase>,
+    pub(crate) phase: Option<Phase>,
     /// How often it was started again.
-    pub(super) restarts: u32,
+    pub(crate) restarts: u32,
     /// Milliseconds it has been in its phase.
-    pub(super) since_ms: Option<u64>,
+    pub(crate) since_ms: Option<u64>,
 }
 
 /// Asks each of these enclaves; nothing where there is no answer.
-pub(super) fn ask_all(root: &Root, enclaves: &[&Seen]) -> Vec<Option<Vec<Usage>>> {
+pub(crate) fn ask_all(root: &Root, enclaves: &[&Seen]) -> Vec<Option<Stats>> {
     let mut answers = Vec::new();
     for group in enclaves.chunks(AT_ONCE) {
         std::thread::scope(|scope| {
@@ -43,15 +43,26 @@ pub(super) fn ask_all(root: &Root, enclaves: &[&Seen]) -> Vec<Option<Vec<Usage>>
     answers
 }
 
-fn ask(root: &Root, seen: &Seen) -> Option<Vec<Usage>> {
+/// Asks one. One that has never said anything, or is over, is not asked.
+pub(crate) fn ask(root: &Root, seen: &Seen) -> Option<Stats> {
+    let speaks = seen.record.status.as_ref().is_some_and(|status| !status.state.is_final());
+    if !seen.alive || !speaks {
+        return None;
+    }
     let folder: Folder = root.find(&seen.record.name).ok()?;
     let mut client = Client::connect(&folder).ok()??;
     client.limit(LIMIT).ok()?;
-    let Ok(Reply::Stats { services }) = client.ask(Asked::Enclave(Request::Stats)) else {
-        return None;
-    };
+    match client.ask(Asked::Enclave(Request::Stats)) {
+        Ok(Reply::Stats(stats)) => Some(stats),
+        _ => None,
+    }
+}
+
+/// What each service uses, beside what the status says of it.
+pub(crate) fn by_service(stats: Stats, seen: &Seen) -> Vec<Usage> {
     let uptime = seen.record.booted_ms.map(|booted| now_ms().saturating_sub(booted));
-    Some(services.into_iter().map(|stats| usage(stats, seen.record.status.as_ref(), uptime)).collect())
+    let told = seen.record.status.as_ref();
+    stats.services.into_iter().map(|stats| usage(stats, told, uptime)).collect()
 }
 
 fn usage(stats: ServiceStats, told: Option<&Status>, uptime_ms: Option<u64>) -> Usage {

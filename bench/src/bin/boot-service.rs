@@ -1,0 +1,52 @@
+//! The service of the boot benchmark: it answers every connection with three times of the guest's clock.
+//!
+//! Its law: the same program on the same root, whoever started it. Where it may open a vsock it is reached by it, with no
+//! relay; in an enclave it may not, and is reached through ingress.
+
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::thread;
+
+use cloister_bench::ports;
+use cloister_sys::vsock;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Connections that may wait.
+const BACKLOG: u32 = 16;
+
+fn main() -> io::Result<()> {
+    let began = now();
+    let init = std::env::args().nth(1).unwrap_or_else(|| "0".to_owned());
+    let tcp = TcpListener::bind(("0.0.0.0", ports::SERVICE))?;
+    if let Ok(listener) = vsock::listen(ports::RAW, BACKLOG) {
+        let init = init.clone();
+        thread::spawn(move || {
+            loop {
+                // The listener does not block by itself; a fault shows as one that never answers.
+                poll(&mut [PollFd::new(&listener, PollFlags::IN)], None).ok();
+                if let Ok((client, _)) = vsock::accept(&listener) {
+                    answer(std::fs::File::from(client), &init, began);
+                }
+            }
+        });
+    }
+    // The console of a plain init; a log line of an enclave.
+    writeln!(io::stdout(), "listening")?;
+    loop {
+        let (client, _) = tcp.accept()?;
+        answer(std::fs::File::from(OwnedFd::from(client)), &init, began);
+    }
+}
+
+/// One line: when init began, when this program began, and now, in microseconds since the guest's clock began.
+fn answer(mut client: impl Write, init: &str, began: i64) {
+    // A client that left needs no answer.
+    drop(writeln!(client, "{init} {began} {}", now()));
+}
+
+fn now() -> i64 {
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1000)
+}

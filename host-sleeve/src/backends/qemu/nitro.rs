@@ -1,0 +1,186 @@
+//! QEMU's `nitro-enclave` machine: an AWS Nitro enclave with its security module, emulated.
+//!
+//! Its law: it boots the very file that AWS Nitro boots, and what differs from real hardware is said: its evidence is not
+//! signed, and nobody answers the heartbeat (docs/decisions/004).
+
+use std::io::Seek;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use cloister_image::digest::Hashed;
+use cloister_image::eif::MEMORY_FACTOR;
+use cloister_image::measure::NitroPcrs;
+use cloister_sys::tsc::Meter;
+
+use crate::app::Source;
+use crate::error::{Doing, Error, Result};
+use crate::install;
+use crate::state::Folder;
+
+use super::super::{Backend, Deployment, Pending, Plan};
+use super::argv::{self, Accel, NitroSpec};
+use super::boot::{Nameless, nameless};
+use super::children::Program;
+use super::qmp::Qmp;
+use super::running::Running;
+use super::vsock::{find_vsock_program, free_cid, hybrid, start_vsock};
+use super::{Found, accel_word, choose_accel};
+
+/// The backend's name.
+pub(crate) const NAME: &str = "qemu-nitro";
+
+/// The machine's name.
+const MACHINE: &str = "nitro-enclave";
+
+/// The variable that names a QEMU with the machine.
+const VARIABLE: &str = "CLOISTER_QEMU_NITRO";
+
+/// The name of a QEMU with the machine among our own programs, and in `PATH`.
+const PROGRAM: &str = "qemu-nitro";
+
+/// Restarts by triple fault, which QEMU sees.
+const RESTART: &str = "reboot=t";
+
+/// The backend.
+#[derive(Debug)]
+pub(crate) struct QemuNitro;
+
+/// Looks for a QEMU that has the machine: the one that is named, our own, the distribution's.
+pub(crate) fn find() -> Result<Found> {
+    let hint = format!("./scripts/qemu-nitro builds one and prints its path: name it in {VARIABLE}");
+    let named = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let path = named.or_else(|| install::program(PROGRAM)).or_else(|| install::in_path(super::PROGRAM));
+    let lacks = || Error::host(format!("there is no QEMU with the machine {MACHINE}")).hint(&hint);
+    let found = super::at(path.ok_or_else(lacks)?)?;
+    let machines = Command::new(&found.path).args(["-machine", "help"]).stdin(Stdio::null()).output();
+    let machines = machines.doing(|| format!("cannot start {}", found.path.display()))?;
+    let has_it = |line: &str| line.split_whitespace().next() == Some(MACHINE);
+    if String::from_utf8_lossy(&machines.stdout).lines().any(has_it) {
+        return Ok(found);
+    }
+    Err(Error::host(format!("{} has no machine {MACHINE}", found.path.display())).hint(hint))
+}
+
+impl Backend for QemuNitro {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    /// What AWS's tools want, so that what runs here runs there.
+    fn least_memory(&self, image: u64) -> u64 {
+        image.saturating_mul(MEMORY_FACTOR)
+    }
+
+    fn deploy<'a>(&'a self, plan: &'a Plan, folder: &'a Folder) -> Pending<'a, Result<Box<dyn Deployment>>> {
+        Box::pin(async move {
+            let clock = Meter::start();
+            let qemu = find()?;
+            let vsock = find_vsock_program()?;
+            let boot = Boot::prepare(&plan.source).await?;
+            // Whether KVM works is a matter of host and kernel; the QEMU that has its firmware at hand is asked.
+            let prober = super::find().unwrap_or_else(|_| qemu.clone());
+            let (accel, why) = choose_accel(plan.accel, &prober, &boot.kernel, &boot.kernel_digest).await?;
+            let cid = free_cid();
+            let vsock = start_vsock(&vsock, cid, folder).await?;
+            let spec = NitroSpec {
+                name: folder.name(),
+                accel,
+                cpus: plan.cpus,
+                memory: plan.memory,
+                image: &boot.image.path(),
+                append: &append(accel, clock.khz()),
+            };
+            let argv = argv::nitro(&spec);
+            let transport = Arc::new(hybrid(&vsock, folder));
+            let qemu = Program::start("QEMU", &qemu.path, argv, folder.path(), vec![boot.image.into_fd()])?;
+            let deployment: Box<dyn Deployment> = Box::new(Running {
+                qemu,
+                vsock: Some(vsock),
+                qmp: Qmp::listen(folder.path().to_owned(), argv::QMP_SOCKET),
+                transport,
+                cid,
+                kind: format!("{MACHINE}, {}", accel_word(accel)),
+                why,
+                pcrs: Some(boot.pcrs),
+            });
+            Ok(deployment)
+        })
+    }
+}
+
+/// Words behind the measured command line, for what this machine lacks. It has no keyboard controller to be restarted by: the
+/// kernel would jump into the firmware, which boots it again unseen by QEMU (docs/decisions/004). And a translated guest has
+/// no other clock than the counter, whose speed it is told, but ticks of 4 ms (see the `qemu` backend); AWS's has its own.
+fn append(accel: Accel, tsc_khz: Option<u32>) -> String {
+    match (accel, tsc_khz) {
+        (Accel::Tcg, Some(khz)) => format!("{RESTART} tsc=reliable tsc_early_khz={khz}"),
+        _ => RESTART.to_owned(),
+    }
+}
+
+/// What is booted.
+struct Boot {
+    image: Nameless,
+    pcrs: NitroPcrs,
+    kernel: Nameless,
+    kernel_digest: cloister_image::digest::Digest,
+}
+
+impl Boot {
+    /// Makes the file, or copies it; checked on the way, and without a name.
+    async fn prepare(source: &Source) -> Result<Self> {
+        let source = source.clone();
+        let copied = tokio::task::spawn_blocking(move || Self::copy(&source, &install::cache("tmp")?)).await;
+        copied.map_err(|error| Error::host("the copying of the enclave image broke off").because(error))?
+    }
+
+    fn copy(source: &Source, scratch: &Path) -> Result<Self> {
+        let doing = || format!("cannot write into {}", scratch.display());
+        let mut image = nameless(scratch).doing(doing)?;
+        let pcrs = match source {
+            Source::Artifact(artifact) => {
+                let written = artifact.write_eif(&mut image).map_err(|error| {
+                    Error::operator(format!(
+                        "{} cannot be made a file for AWS Nitro",
+                        artifact.path().display()
+                    ))
+                    .because(error)
+                    .hint("if it is damaged, build it again; if the disk is full, free some space there")
+                })?;
+                written.pcrs
+            }
+            Source::Eif(file) => {
+                file.copy(&mut image)?;
+                file.explanation.pcrs
+            }
+        };
+        image.rewind().doing(doing)?;
+        let mut kernel = Hashed::new(nameless(scratch).doing(doing)?);
+        source.copy_kernel(&mut kernel)?;
+        let (kernel, kernel_digest) = kernel.finish();
+        Ok(Self {
+            image: Nameless::from_file(image),
+            pcrs,
+            kernel: Nameless::from_file(kernel),
+            kernel_digest,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_guest_restarts_in_sight_and_a_translated_one_knows_its_counter() {
+        assert_eq!(append(Accel::Tcg, Some(2_400_000)), "reboot=t tsc=reliable tsc_early_khz=2400000");
+        assert_eq!(append(Accel::Tcg, None), "reboot=t");
+        assert_eq!(append(Accel::Kvm, Some(2_400_000)), "reboot=t");
+    }
+
+    #[test]
+    fn memory_is_what_the_vendors_tools_want() {
+        assert_eq!(QemuNitro.least_memory(100), 400);
+    }
+}

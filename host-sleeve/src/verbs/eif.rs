@@ -1,0 +1,87 @@
+//! `inspect` of an enclave image file: what is in it, what of that is measured, and who signed it.
+//!
+//! Its law: what the file says of itself is shown as that, and what nobody vouches for is named.
+
+use std::path::Path;
+
+use cloister_image::eif::{Explanation, SignatureDetails};
+use serde::Serialize;
+
+use crate::cli::values::show_size;
+use crate::error::Result;
+use crate::output::{self, Table};
+
+use super::{DONE, word};
+
+/// The file, as `inspect --json` shows it.
+#[derive(Serialize)]
+struct File<'a> {
+    path: &'a Path,
+    #[serde(flatten)]
+    explanation: &'a Explanation,
+}
+
+/// Explains a file.
+pub(super) fn inspect(path: &Path, explanation: &Explanation, json: bool) -> Result<u8> {
+    if json {
+        output::json(&File { path, explanation })?;
+    } else {
+        output::data(&text(path, explanation))?;
+    }
+    Ok(DONE)
+}
+
+fn text(path: &Path, file: &Explanation) -> String {
+    let mut facts = Table::default();
+    let mut fact = |name: &str, value: String| facts.row([name.to_owned(), value]);
+    fact("file", format!("{}, {}", path.display(), show_size(file.length)));
+    fact("digest", file.digest.to_string());
+    fact("format", format!("EIF 4 for {}, checksum {:08x} is right", word(&file.arch), file.checksum));
+    fact("defaults", format!("{}, {} CPUs", show_size(file.default_memory), file.default_cpus));
+    fact("command line", file.command_line.clone());
+    if let Some(metadata) = &file.metadata {
+        fact("says of itself", serde_json::to_string(metadata).unwrap_or_default());
+    }
+    match &file.signature {
+        Some(signature) => signed(signature, &mut fact),
+        None => fact("signature", "none".to_owned()),
+    }
+    let unmeasured = file.unmeasured.map(|what| format!("\n  {what}")).concat();
+    format!("{}\n\n{}\n\n{}\n\nnot measured:{unmeasured}", facts.render(), sections(file), registers(file))
+}
+
+fn signed(signature: &SignatureDetails, fact: &mut impl FnMut(&str, String)) {
+    fact("signature", "holds for PCR0 with the certificate's key".to_owned());
+    fact("signed by", format!("{}, issued by {}", signature.subject, signature.issuer));
+    fact("valid", format!("{}; the hardware does not look", signature.validity));
+    fact("fingerprint", format!("sha384:{}", signature.fingerprint));
+}
+
+fn sections(file: &Explanation) -> String {
+    let mut table = Table::new(&["SECTION", "AT", "BYTES", "MEASURED", "DIGEST"]);
+    for section in &file.sections {
+        table.row([
+            section.kind.to_string(),
+            section.offset.to_string(),
+            section.size.to_string(),
+            if section.measured { "yes" } else { "no" }.to_owned(),
+            section.digest.to_string(),
+        ]);
+    }
+    table.render()
+}
+
+fn registers(file: &Explanation) -> String {
+    let covered = [
+        (0, "kernel, command line, ramdisks"),
+        (1, "kernel, command line, first ramdisk: the system"),
+        (2, "other ramdisks: the application"),
+        (8, "the certificate"),
+    ];
+    let mut table = Table::new(&["REGISTER", "COVERS", "VALUE"]);
+    for (index, what) in covered {
+        let value = file.pcrs.get(index).map(|pcr| pcr.to_string()).unwrap_or_default();
+        table.row([format!("PCR{index}"), what.to_owned(), value]);
+    }
+    table.render()
+}

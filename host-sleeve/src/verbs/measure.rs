@@ -1,0 +1,54 @@
+//! `measure`: what the hardware will report of an enclave image.
+
+use cloister_image::measure::{Measurements, NitroMeasurements, VERSION};
+use serde_json::Value;
+
+use crate::app::{EifFile, Source};
+use crate::cli::Measure;
+use crate::error::{Error, Result};
+use crate::output::{self, Table};
+
+use super::DONE;
+
+/// Computes the measurements from the image's bytes.
+pub(crate) fn measure(asked: &Measure, json: bool) -> Result<u8> {
+    let measurements = of(asked)?;
+    if json {
+        output::json(&measurements)?;
+    } else {
+        output::data(&text(&measurements))?;
+    }
+    Ok(DONE)
+}
+
+fn of(asked: &Measure) -> Result<Measurements> {
+    match Source::open(&asked.app)? {
+        Source::Eif(file) => Ok(of_file(&file)),
+        Source::Artifact(artifact) => artifact.measurements().map_err(|error| {
+            Error::operator(format!("{} cannot be measured", asked.app.display()))
+                .because(error)
+                .hint("if it is damaged, build it again")
+        }),
+    }
+}
+
+/// The release is only known from what the file says of itself, which nobody vouches for: it is left out.
+fn of_file(file: &EifFile) -> Measurements {
+    let explained = &file.explanation;
+    let nitro = NitroMeasurements { command_line: explained.command_line.clone(), pcrs: explained.pcrs };
+    Measurements { version: VERSION, arch: explained.arch, os: None, nitro: Some(nitro) }
+}
+
+/// A line for each register.
+fn text(measurements: &Measurements) -> String {
+    let mut table = Table::default();
+    let pcrs = measurements.nitro.as_ref().map(|nitro| nitro.pcrs);
+    let pcrs = pcrs.and_then(|pcrs| serde_json::to_value(pcrs).ok()).unwrap_or_default();
+    for (name, value) in pcrs.as_object().into_iter().flatten() {
+        table.row([name.to_uppercase(), value.as_str().map(str::to_owned).unwrap_or_default()]);
+    }
+    if pcrs == Value::Null {
+        return "nothing: this image is for no hardware that measures".to_owned();
+    }
+    table.render()
+}

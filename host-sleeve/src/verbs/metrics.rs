@@ -1,0 +1,45 @@
+//! `metrics`: every enclave of this user, for Prometheus.
+
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::Metrics;
+use crate::error::{Doing, Error, Result};
+use crate::metrics::{Source, serve};
+use crate::output;
+use crate::state::Root;
+
+use super::{DONE, block_on};
+
+/// Where metrics are served, as `metrics --json` shows it.
+#[derive(Serialize)]
+struct Serving {
+    url: String,
+}
+
+/// Serves until it is interrupted or asked to end.
+pub(crate) fn metrics(asked: &Metrics, json: bool) -> Result<u8> {
+    let root = Root::open()?;
+    block_on(async {
+        let doing = || "cannot listen to signals".to_owned();
+        let mut interrupt = signal(SignalKind::interrupt()).doing(doing)?;
+        let mut terminate = signal(SignalKind::terminate()).doing(doing)?;
+        let listener = TcpListener::bind(asked.listen).await.map_err(|error| {
+            let error = Error::operator(format!("cannot listen on {}", asked.listen)).because(error);
+            error.hint("choose another address with --listen")
+        })?;
+        let url = format!("http://{}/metrics", listener.local_addr().unwrap_or(asked.listen));
+        if json {
+            output::json(&Serving { url })?;
+        } else {
+            output::data(&url)?;
+        }
+        tokio::select! {
+            () = serve(listener, Source::Every(root)) => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        Ok(DONE)
+    })
+}

@@ -1,0 +1,173 @@
+//! The supervisor is killed, and the services, their connections' successors and their log go on.
+//!
+//! Services share one process view, so one that runs as root can kill the supervisor, as any process of its user could.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::guest::{catch, kill_supervisor, say, serve_http};
+use crate::lab::Running;
+use crate::story::{Failure, expect, expect_eq, expect_in};
+use crate::{Lab, Outcome, Scenario};
+
+/// The story of crashes under load.
+pub(super) const UNDER_LOAD: Scenario = Scenario {
+    name: "a_killed_supervisor_costs_no_service_no_log_line_and_less_than_a_second_of_ingress",
+    host: under_load,
+    guest,
+};
+
+/// The story of one crash after the other.
+pub(super) const TOO_OFTEN: Scenario =
+    Scenario { name: "a_supervisor_that_keeps_dying_is_fatal_with_the_reason", host: too_often, guest };
+
+/// Clients at once: one is measured, the others make sure that connections are open whenever the supervisor dies.
+const CLIENTS: usize = 3;
+
+/// Crashes in the story: the second one meets a supervisor that has taken over what it did not start.
+const CRASHES: u64 = 2;
+
+/// Answers before the next crash, so that there is load and a line between two of them.
+const ANSWERS: u32 = 20;
+
+/// Without ingress for at most this long: the promise of the design.
+const LONGEST_GAP: Duration = Duration::from_secs(1);
+
+/// The pause between two numbered lines: some hundred a second, far from what fills a ring before it is read.
+const BETWEEN_LINES: Duration = Duration::from_millis(2);
+
+const MANIFEST: &str = "
+version: 1
+services:
+  web: {command: [PROBE, web], ready: {tcp: 8080}, critical: true}
+  talker: {command: [PROBE, talker], user: app}
+ingress: [{port: 80, service: web, target: 8080}]
+";
+
+fn under_load(lab: &mut Lab) -> Outcome {
+    let port = lab.free_port()?;
+    let mut web = lab.boot(MANIFEST, &["--publish", &format!("127.0.0.1:{port}:80")])?;
+    let before = web.wait_ready()?;
+    let stop = AtomicBool::new(false);
+    let gap = thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| longest_gap(&web, port, &stop))).collect();
+        let crashed = (1..=CRASHES).try_for_each(|count| crash(&web, port, count));
+        stop.store(true, Ordering::Relaxed);
+        let gaps = clients.into_iter().map(|client| client.join().unwrap_or(Duration::MAX));
+        crashed.map(|()| gaps.max().unwrap_or(Duration::MAX))
+    })?;
+    expect(gap < LONGEST_GAP, format_args!("ingress was away for {gap:?}"))?;
+    let after = web.inspect()?;
+    expect_eq(&pids(&after), &pids(&before), "the processes of the services")?;
+    expect_eq(&number(&after, "/status/services/0/restarts"), &Some(0), "restarts of a service")?;
+    web.stop()?;
+    each_line_once(&web)
+}
+
+fn too_often(lab: &mut Lab) -> Outcome {
+    let manifest = "{version: 1, services: {web: {command: [PROBE, assassin]}}}";
+    let mut web = lab.boot(manifest, &[])?;
+    let ended = web.finish()?;
+    ended.expect_code(125)?;
+    expect_in(&ended.stderr, "supervisor: it ended 5 times within 60 s", "the reason")?;
+    expect_in(&ended.stderr, "the last time by signal 9", "what it died of")
+}
+
+/// Kills the supervisor for the `count`th time and waits until another has taken over.
+fn crash(web: &Running, port: u16, count: u64) -> Outcome {
+    for _ in 0..ANSWERS {
+        web.get(port, "/")?;
+    }
+    // The answer comes through the supervisor, and dies with it.
+    drop(web.get(port, "/kill"));
+    web.wait_stderr_times("is degraded: the supervisor was started again after a crash", count)?;
+    web.wait_stderr_times("is ready again", count)?;
+    let now = web.wait_ready()?;
+    expect_eq(&number(&now, "/status/supervisor_restarts"), &Some(count), "restarts of the supervisor")
+}
+
+/// Asks again and again, and gives the longest time between two answers.
+fn longest_gap(web: &Running, port: u16, stop: &AtomicBool) -> Duration {
+    let (mut longest, mut last) = (Duration::ZERO, Instant::now());
+    while !stop.load(Ordering::Relaxed) {
+        if web.get(port, "/").is_ok_and(|answer| answer.status == 200) {
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+    }
+    longest.max(last.elapsed())
+}
+
+/// The talker's lines as the host has them: numbers from 1 to the last, each once, in order.
+fn each_line_once(web: &Running) -> Outcome {
+    let logs = web.ask(&["logs", "web", "--service", "talker"])?;
+    logs.expect_code(0)?;
+    let (lines, last) = logs.stdout.split_once("the last was ").ok_or_else(|| {
+        Failure::broken(format_args!("the talker's last words are missing:\n{}", logs.stderr))
+    })?;
+    let mut expected = 0_u64;
+    for line in lines.lines() {
+        expected = expected.saturating_add(1);
+        expect_eq(&line, &format!("line {expected}").as_str(), "the next line of the log")?;
+    }
+    expect_eq(&last.trim(), &expected.to_string().as_str(), "the number of lines")?;
+    expect(expected > 0, "the talker said something")
+}
+
+fn pids(inspected: &Value) -> Vec<Option<u64>> {
+    (0..2).map(|place| number(inspected, &format!("/status/services/{place}/pid"))).collect()
+}
+
+fn number(inspected: &Value, pointer: &str) -> Option<u64> {
+    inspected.pointer(pointer).and_then(Value::as_u64)
+}
+
+fn guest(words: &[String]) -> ExitCode {
+    let done = match words.first().map(String::as_str) {
+        Some("web") => web(),
+        Some("talker") => talk(),
+        Some("assassin") => assassinate(),
+        _ => Err(std::io::ErrorKind::InvalidInput.into()),
+    };
+    if let Err(error) = &done {
+        drop(writeln!(std::io::stderr(), "{error}"));
+    }
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn web() -> std::io::Result<()> {
+    serve_http(8080, |path| match path {
+        "/kill" => format!("{:?}", kill_supervisor()),
+        _ => "here".to_owned(),
+    })
+}
+
+/// Says numbered lines until it is asked to end, and then how many they were.
+fn talk() -> std::io::Result<()> {
+    let (tell, told) = mpsc::channel();
+    let mut term = catch(Signal::TERM)?;
+    thread::spawn(move || tell.send(term.wait().is_ok()).is_ok());
+    let mut count = 0_u64;
+    while told.recv_timeout(BETWEEN_LINES) == Err(RecvTimeoutError::Timeout) {
+        count = count.saturating_add(1);
+        say(format!("line {count}\n").as_bytes())?;
+    }
+    say(format!("the last was {count}\n").as_bytes())
+}
+
+/// Kills every supervisor there is, as soon as it is there.
+fn assassinate() -> std::io::Result<()> {
+    loop {
+        match kill_supervisor() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => thread::yield_now(),
+            killed => killed?,
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The warden: a service that runs as root, kills what the host names, and counts what it sees.
+//!
+//! Its law: an order is carried out once, whatever happens to the answer, and a process is killed only if it is the main
+//! process of the service that was named. The counts it gives are the kernel's.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+use super::voice::Note;
+use crate::guest::{find_process, serve_http};
+
+/// Where the warden listens.
+const PORT: u16 = 8081;
+
+/// What the warden has done, and how init, the supervisor and the machine look to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Census {
+    /// Kills by name.
+    pub(super) kills: BTreeMap<String, u64>,
+    /// Processes that have ended and were not reaped.
+    pub(super) zombies: u64,
+    /// PID 1.
+    pub(super) init: Process,
+    /// The supervisor; zeros while there is none.
+    pub(super) supervisor: Process,
+    /// Memory in kibibytes that is neither free, nor a cache, nor a file in memory: what the kernel and the programs use.
+    pub(super) used_kib: u64,
+    /// Files in memory in kibibytes, the log rings among them.
+    pub(super) files_kib: u64,
+}
+
+/// One process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Process {
+    /// Its open descriptors.
+    pub(super) descriptors: u64,
+    /// Its resident memory in kibibytes.
+    pub(super) resident_kib: u64,
+}
+
+/// What was ordered so far.
+#[derive(Debug, Default)]
+struct Orders {
+    last: u64,
+    kills: BTreeMap<String, u64>,
+    /// The process of each name that was killed last: one that takes its time to die is not killed twice.
+    dead: BTreeMap<String, Pid>,
+}
+
+/// Serves the host: `/kill/NUMBER/NAME,NAME…` and `/census`.
+pub(super) fn serve() -> io::Result<()> {
+    let orders = Mutex::new(Orders::default());
+    serve_http(PORT, |path| {
+        let mut orders = orders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((number, names)) = path.strip_prefix("/kill/").and_then(|rest| rest.split_once('/')) {
+            orders.carry_out(number.parse().unwrap_or_default(), names);
+        }
+        serde_json::to_string(&Census::take(&orders.kills)).unwrap_or_default()
+    })
+}
+
+impl Orders {
+    fn carry_out(&mut self, number: u64, names: &str) {
+        if number <= self.last {
+            return;
+        }
+        self.last = number;
+        for name in names.split(',') {
+            let found = if name == super::SUPERVISOR { find_process("supervisor") } else { service(name) };
+            let Some(pid) = found.ok().filter(|pid| self.dead.get(name) != Some(pid)) else { continue };
+            if kill_process(pid, Signal::KILL).is_ok() {
+                self.dead.insert(name.to_owned(), pid);
+                let count = self.kills.entry(name.to_owned()).or_default();
+                *count = count.saturating_add(1);
+            }
+        }
+    }
+}
+
+/// The process that noted itself as the service's, if it lives and still belongs to the service's cgroup.
+fn service(name: &str) -> io::Result<Pid> {
+    let pid = i32::try_from(Note::of(name).pid).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or(io::ErrorKind::NotFound)?;
+    let folder = format!("/proc/{}", pid.as_raw_nonzero());
+    let is_member = fs::read_to_string(format!("{folder}/cgroup"))?.trim_end().ends_with(&format!("/{name}"));
+    let lives = state(&fs::read_to_string(format!("{folder}/stat"))?) != Some('Z');
+    if is_member && lives { Ok(pid) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+impl Census {
+    fn take(kills: &BTreeMap<String, u64>) -> Self {
+        let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let kib = |key| field(&memory, key);
+        let supervisor = find_process("supervisor").map(|pid| Process::look(pid.as_raw_nonzero().get()));
+        Self {
+            kills: kills.clone(),
+            zombies: zombies(),
+            init: Process::look(1),
+            supervisor: supervisor.unwrap_or_default(),
+            used_kib: kib("MemTotal").saturating_sub(kib("MemAvailable")).saturating_sub(kib("Shmem")),
+            files_kib: kib("Shmem"),
+        }
+    }
+}
+
+impl Process {
+    fn look(pid: i32) -> Self {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        // The size of this folder is the number of descriptors since Linux 6.2 (fs/proc/fd.c, proc_fd_getattr).
+        let descriptors = fs::metadata(format!("/proc/{pid}/fd")).map_or(0, |folder| folder.size());
+        Self { descriptors, resident_kib: field(&status, "VmRSS") }
+    }
+}
+
+/// The number behind `key:` in a file of the kernel's.
+fn field(text: &str, key: &str) -> u64 {
+    let row = text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| *name == key);
+    row.and_then(|(_, value)| value.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
+
+fn zombies() -> u64 {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let stats = entries.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    u64::try_from(stats.filter(|stat| state(stat) == Some('Z')).count()).unwrap_or(u64::MAX)
+}
+
+/// The state in `/proc/PID/stat`, behind the name in parentheses, which may have parentheses in it.
+fn state(stat: &str) -> Option<char> {
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_files_are_read_as_it_writes_them() {
+        assert_eq!(state("7 (a) Z (b) Z 1 7 7"), Some('Z'));
+        assert_eq!(state("7 (Z) S 1 7 7"), Some('S'));
+        assert_eq!(field("MemTotal:         512 kB\nShmem:  3 kB\n", "Shmem"), 3);
+    }
+
+    #[test]
+    fn an_order_is_carried_out_once() {
+        let mut orders = Orders::default();
+        orders.carry_out(2, "nobody");
+        orders.carry_out(1, "nobody");
+        assert_eq!((orders.last, orders.kills.len()), (2, 0));
+    }
+}
