@@ -218,7 +218,8 @@ impl<T, E: Into<std::io::Error>> Doing<T> for std::result::Result<T, E> {
     }
 }
 
-fn hint_for(error: &std::io::Error) -> Option<&'static str> {
+/// What to try about the system's refusal, where there is something.
+pub(crate) fn hint_for(error: &std::io::Error) -> Option<&'static str> {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             Some("free some space there, or point CLOISTER_CACHE and CLOISTER_RUNTIME_DIR to another disk")

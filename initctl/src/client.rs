@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use cloister_wire::control::{FromGuest, FromHost, Reply, Request, Status};
 use cloister_wire::frame::{self, Decoder, FrameError, HOST_LIMIT};
 use cloister_wire::hello::{Hello, HelloError, Protocol, Role};
-use cloister_wire::logs::{Record, RecordError, Subscribe};
+use cloister_wire::logs::{END, Record, RecordError, Subscribe};
 use cloister_wire::ports::{LOCAL_CONTROL, LOCAL_LOGS};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -81,6 +81,7 @@ impl Client {
     /// The next record; `None` at the end.
     pub(crate) fn record(&mut self) -> Result<Option<Record>, ClientError> {
         match self.body() {
+            Ok(body) if body == END => Ok(None),
             Ok(body) => Ok(Some(Record::from_bytes(&body)?)),
             Err(ClientError::Closed) => Ok(None),
             Err(error) => Err(error),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use qemu_tests::runner::{Plan, Report};
 
 /// What `--help` prints.
-const USAGE: &str = "usage: qemu-tests --dist DIR --probe FILE --inputs SCRIPT [--jobs N] [--list] [NAME…]
+const USAGE: &str = "usage: qemu-tests --dist DIR --probe FILE --inputs SCRIPT [--guest DIR] [--jobs N] [--list] [NAME…]
        qemu-tests --dist DIR --probe FILE --inputs SCRIPT --soak MINUTES
 
 Boots each scenario (or those whose names contain a NAME) under QEMU and says how it ended. With --soak: kills services and

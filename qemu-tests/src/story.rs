@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use serde_json::Value;
+
 use crate::lab::Lab;
 
 /// One story.
@@ -64,6 +66,11 @@ pub fn expect(holds: bool, what: impl fmt::Display) -> Outcome {
 /// Fails the story unless the two are the same.
 pub fn expect_eq<T: PartialEq + fmt::Debug>(seen: &T, expected: &T, what: &str) -> Outcome {
     expect(seen == expected, format_args!("{what}: expected {expected:?}, saw {seen:?}"))
+}
+
+/// Fails the story unless `value` has `expected` at `pointer` (RFC 6901).
+pub fn expect_at(value: &Value, pointer: &str, expected: impl Into<Value>) -> Outcome {
+    expect_eq(value.pointer(pointer).unwrap_or(&Value::Null), &expected.into(), pointer)
 }
 
 /// Fails the story unless `text` contains `part`.

@@ -11,9 +11,15 @@
 //! ```
 //!
 //! All integers are big-endian. Sequence numbers are of the whole enclave and rise by one a record; a hole is always
-//! announced by a gap record.
+//! announced by a gap record. The last frame is empty ([`END`]): the reader has everything it asked for and closes the
+//! connection. One that ends without it was broken off.
 
 use serde::{Deserialize, Serialize};
+
+/// The body of the frame after the last record. The end of the stream alone would not do: not every transport carries the
+/// end of one direction (`vhost-device-vsock` 0.3.0 tells of it when both have ended), and none tells a reader
+/// whether its peer had more to say.
+pub const END: &[u8] = b"";
 
 /// The most output bytes in one record: with its header it fits one vsock write.
 pub const MAX_OUTPUT: usize = 30 * 1024;

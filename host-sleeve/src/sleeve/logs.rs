@@ -10,7 +10,7 @@ use std::time::Duration;
 use cloister_relay::Stream;
 use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
 use cloister_wire::hello::Protocol;
-use cloister_wire::logs::{Record, Subscribe};
+use cloister_wire::logs::{END, Record, Subscribe};
 use cloister_wire::ports;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
@@ -24,10 +24,6 @@ use super::life::Event;
 
 /// The pause between two tries to connect.
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// How often an enclave that has ended is asked for the rest of its logs: for a second in all, within which a connection
-/// that the vsock device refused while it was busy is accepted.
-const LAST_TRIES: u32 = 20;
 
 /// One read: some of the largest frames at once.
 const PIECE: usize = 128 * 1024;
@@ -43,9 +39,9 @@ struct LogReader {
     failing: bool,
 }
 
-/// Reads until the enclave ends the channel after `drain` has turned true; tells [`Event::Drained`].
+/// Reads until the enclave says that this was all and `drain` has turned true; tells [`Event::Drained`].
 ///
-/// The connection that follows is the one that is read to its end: the enclave closes it when its final state is out and
+/// The connection that follows is the one that is read to its end: the enclave says so when its final state is certain and
 /// everything was sent. To close it here and ask anew would throw away what is under way in the vsock device.
 pub(crate) async fn run(
     transport: Arc<dyn Transport>,
@@ -59,42 +55,36 @@ pub(crate) async fn run(
 }
 
 impl LogReader {
-    /// Reads until the end that comes after `drain`. Any end before it means the same: the supervisor was away, or is not
-    /// there yet.
+    /// Reads to the end that the enclave tells. A connection that breaks off means that the supervisor was away, or is not
+    /// there yet; for how long it is worth another try is for the life to say.
     async fn follow(&mut self, mut drain: watch::Receiver<bool>) {
-        let mut tries = LAST_TRIES;
-        loop {
-            let follow = !*drain.borrow();
-            let end = self.read(follow).await;
-            if *drain.borrow_and_update() {
-                tries = tries.saturating_sub(1);
-                // An enclave that has ended has said so in its log: an end before any record is the vsock device's, which at
-                // times hands out a connection that is over. What cannot be read now is lost with the enclave.
-                if (end.is_ok() && self.next > 0) || tries == 0 {
-                    return;
-                }
-            }
-            tokio::select! {
-                () = time::sleep(PAUSE) => {}
-                _ = drain.changed() => {}
-            }
+        while !self.read().await.unwrap_or(false) {
+            time::sleep(PAUSE).await;
         }
+        // Without anybody left who could ask for it, there is nothing to wait for.
+        drop(drain.wait_for(|drain| *drain).await);
     }
 
-    async fn read(&mut self, follow: bool) -> io::Result<()> {
+    /// Reads one connection; whether it was read to the end.
+    async fn read(&mut self) -> io::Result<bool> {
         let mut stream = self.transport.connect(ports::LOGS).await?;
         let mut decoder = Decoder::new(HOST_LIMIT);
         greet(&mut stream, &mut decoder, Protocol::Logs).await?.map_err(io::Error::other)?;
-        let wanted = Subscribe { from: self.next, follow };
+        let wanted = Subscribe { from: self.next, follow: true };
         stream.write_all(&frame::encode(&wanted, HOST_LIMIT).map_err(io::Error::other)?).await?;
         self.records(stream, decoder).await
     }
 
-    async fn records(&mut self, mut stream: Stream, mut decoder: Decoder) -> io::Result<()> {
+    async fn records(&mut self, mut stream: Stream, mut decoder: Decoder) -> io::Result<bool> {
         let mut buffer = vec![0; PIECE];
         let mut batch = Vec::new();
         loop {
+            let mut ended = false;
             while let Some(body) = decoder.next_frame().map_err(io::Error::other)? {
+                if body == END {
+                    ended = true;
+                    break;
+                }
                 let record = Record::from_bytes(body).map_err(io::Error::other)?;
                 if self.takes(&record) {
                     batch.extend(frame::encode_bytes(body, HOST_LIMIT).map_err(io::Error::other)?);
@@ -102,8 +92,11 @@ impl LogReader {
             }
             self.write(&batch);
             batch.clear();
+            if ended {
+                return Ok(true);
+            }
             match stream.read(&mut buffer).await? {
-                0 => return Ok(()),
+                0 => return Ok(false),
                 count => decoder.push(buffer.get(..count).unwrap_or_default()),
             }
         }
@@ -144,7 +137,7 @@ mod tests {
 
     fn reader(dir: &std::path::Path) -> LogReader {
         let log = Rotating::create(dir.join("log"), 1 << 20).unwrap();
-        let transport = Arc::new(Hybrid::new(dir.join("vsock.sock")));
+        let transport = Arc::new(Hybrid::new(dir.join("vsock.sock"), watch::channel(true).1));
         LogReader { transport, log, next: 0, failing: false }
     }
 

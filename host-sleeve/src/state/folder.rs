@@ -63,7 +63,8 @@ impl Folder {
                 }
                 _ => {}
             }
-            let Some(mut folder) = Self::open(path)?.into_locked()? else {
+            let locked = Self::open(path).and_then(Self::into_locked);
+            let Some(mut folder) = locked.inspect_err(|_| forget_empty(path))? else {
                 return Ok(Claim::Running);
             };
             if !folder.lock_is_in_place() {
@@ -102,7 +103,12 @@ impl Folder {
         let doing = || format!("cannot write {}", self.file(RECORD).display());
         let bytes = serde_json::to_vec_pretty(record).map_err(io::Error::from).doing(doing)?;
         let new = self.file(".state.json.new");
-        fs::write(&new, bytes).and_then(|()| fs::rename(&new, self.file(RECORD))).doing(doing)
+        let written = fs::write(&new, bytes).and_then(|()| fs::rename(&new, self.file(RECORD)));
+        if written.is_err() {
+            // Half a record helps nobody, and the disk may be full.
+            fs::remove_file(&new).unwrap_or_default();
+        }
+        written.doing(doing)
     }
 
     /// The record and whether its sleeve lives; `None` while the enclave is being claimed or removed.
@@ -213,6 +219,12 @@ impl Folder {
         }
         Ok(Some(record))
     }
+}
+
+/// Removes a folder that could not be taken, unless somebody else has begun with it: an empty one is no enclave, and `ps`
+/// shows none.
+fn forget_empty(path: &Path) {
+    fs::remove_dir(path).unwrap_or_default();
 }
 
 #[cfg(test)]

@@ -1,8 +1,16 @@
 //! The hybrid protocol of vhost-device-vsock, Firecracker and Cloud Hypervisor: a Unix socket, one line each way, then the
 //! stream. What is meant by which end of it differs between them: `vhost-device-vsock` 0.3.0 carries no half-close.
+//!
+//! Its law: a connection that was asked for stays open until the device has answered, whether somebody still waits for it
+//! or not. `vhost-device-vsock` 0.3.0 dies of writing its `OK` to a stream that was closed meanwhile (`vsock_conn.rs`,
+//! `send_pkt`: the write's result is unwrapped), and with it every other way to the enclave; a guest that gets no time
+//! from a busy host answers that late.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
 
 use super::{Stream, Transport, in_time};
 use crate::backends::Pending;
@@ -10,28 +18,48 @@ use crate::backends::Pending;
 /// The longest answer in bytes: `OK `, a port of ten digits, a newline, and as much again.
 const ANSWER_LIMIT: usize = 32;
 
+/// Connections that the device has not answered yet, at most: a guest that stands still costs no more descriptors than
+/// these, and one that runs answers each within milliseconds.
+const UNANSWERED: usize = 128;
+
 /// An enclave behind a device's Unix socket.
 #[derive(Debug)]
 pub(crate) struct Hybrid {
     socket: PathBuf,
+    ready: watch::Receiver<bool>,
+    unanswered: Arc<Semaphore>,
 }
 
 impl Hybrid {
-    /// The enclave behind this socket.
-    pub(crate) const fn new(socket: PathBuf) -> Self {
-        Self { socket }
+    /// The enclave behind this socket, which may be connected to once `ready` says so, or says nothing any more.
+    pub(crate) fn new(socket: PathBuf, ready: watch::Receiver<bool>) -> Self {
+        Self { socket, ready, unanswered: Arc::new(Semaphore::new(UNANSWERED)) }
     }
 
+    /// Dials in a task of its own, which goes on to the device's answer when this future is dropped.
     async fn dial(&self, port: u32) -> io::Result<Stream> {
-        let stream = Stream::connect_unix(&self.socket)?;
-        stream.send_all(format!("CONNECT {port}\n").as_bytes()).await?;
-        match stream.recv_line(ANSWER_LIMIT).await {
-            Ok(line) if line.starts_with(b"OK ") => Ok(stream),
-            // The device closes when nobody listens on that port.
-            Err(error) if is_refusal(&error) => Err(io::ErrorKind::ConnectionRefused.into()),
-            Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "the vsock device answers with no OK")),
-            Err(error) => Err(error),
-        }
+        // Nobody is left who would say it: the device's own answer has to do.
+        drop(self.ready.clone().wait_for(|ready| *ready).await);
+        let slot = Arc::clone(&self.unanswered).acquire_owned().await.map_err(io::Error::other)?;
+        let socket = self.socket.clone();
+        let dialling = tokio::spawn(async move {
+            let dialled = ask(&socket, port).await;
+            drop(slot);
+            dialled
+        });
+        dialling.await.map_err(io::Error::other)?
+    }
+}
+
+async fn ask(socket: &Path, port: u32) -> io::Result<Stream> {
+    let stream = Stream::connect_unix(socket)?;
+    stream.send_all(format!("CONNECT {port}\n").as_bytes()).await?;
+    match stream.recv_line(ANSWER_LIMIT).await {
+        Ok(line) if line.starts_with(b"OK ") => Ok(stream),
+        // The device closes when nobody listens on that port.
+        Err(error) if is_refusal(&error) => Err(io::ErrorKind::ConnectionRefused.into()),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "the vsock device answers with no OK")),
+        Err(error) => Err(error),
     }
 }
 
@@ -56,6 +84,11 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixListener;
 
+    /// An enclave whose device is ready.
+    fn open(path: PathBuf) -> Hybrid {
+        Hybrid::new(path, watch::channel(true).1)
+    }
+
     /// Dials a device that answers with these bytes and then closes.
     async fn dial(answer: &'static [u8]) -> (io::Result<Stream>, String) {
         let folder = TempDir::new().unwrap();
@@ -68,7 +101,7 @@ mod tests {
             stream.write_all(answer).await.unwrap();
             String::from_utf8(asked.to_vec()).unwrap()
         };
-        let transport = Hybrid::new(path);
+        let transport = open(path);
         tokio::join!(transport.connect(17003), device)
     }
 
@@ -95,6 +128,46 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("vsock");
         let _listener = UnixListener::bind(&path).unwrap();
-        assert_eq!(Hybrid::new(path).connect(1).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(open(path).connect(1).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_that_is_not_ready_is_not_connected_to() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("vsock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let (tell, ready) = watch::channel(false);
+        let transport = Hybrid::new(path, ready);
+        assert_eq!(transport.connect(1).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(tokio::time::timeout(std::time::Duration::from_secs(1), listener.accept()).await.is_err());
+        tell.send_replace(true);
+        assert_eq!(transport.connect(1).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        listener.accept().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_nobody_waits_for_any_more_stays_open_until_the_device_has_answered() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("vsock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let transport = open(path);
+        assert_eq!(transport.connect(1).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"OK 1\n").await.unwrap();
+        let mut asked = String::new();
+        stream.read_to_string(&mut asked).await.unwrap();
+        assert_eq!(asked, "CONNECT 1\n", "and is closed then");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_to_a_device_that_does_not_answer_are_bounded() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("vsock");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let transport = open(path);
+        for _ in 0..=UNANSWERED {
+            assert_eq!(transport.connect(1).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        }
+        assert_eq!(transport.unanswered.available_permits(), 0);
     }
 }

@@ -1,6 +1,7 @@
 //! A guest that is played behind a vsock device that is played: it speaks the real wire, and follows a script.
 
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -11,7 +12,9 @@ use cloister_wire::control::{
 };
 use cloister_wire::frame::{Decoder, HOST_LIMIT, encode, encode_bytes};
 use cloister_wire::hello::{Hello, Protocol, Role};
-use cloister_wire::logs::{Record, Stream, Subscribe};
+use cloister_wire::logs::{END, Record, Stream, Subscribe};
+
+use rustix::event::{EventfdFlags, epoll, eventfd};
 
 use super::machine::REBOOT;
 
@@ -56,6 +59,7 @@ pub(crate) fn vsock_device() {
     let ports = UnixListener::bind("vsock.sock").unwrap();
     let vhost = UnixListener::bind("vhost.sock").unwrap();
     let (qemu, _) = vhost.accept().unwrap();
+    let _queues = take_queues();
     let guest = Arc::new(Guest {
         script: script(),
         state: Mutex::new((State::Booting, 1)),
@@ -70,6 +74,16 @@ pub(crate) fn vsock_device() {
         let (guest, number) = (Arc::clone(&guest), accepted);
         std::thread::spawn(move || guest.connection(stream, number));
     }
+}
+
+/// What is seen of a device from outside when QEMU has handed it its queues: it waits for a descriptor of each.
+fn take_queues() -> (OwnedFd, [OwnedFd; 2]) {
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    let queues = [0, 1].map(|_| eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+    for queue in &queues {
+        epoll::add(&poll, queue, epoll::EventData::new_u64(0), epoll::EventFlags::IN).unwrap();
+    }
+    (poll, queues)
 }
 
 fn script() -> Script {
@@ -245,9 +259,12 @@ impl Guest {
             }
         }
         if wanted.follow {
-            // Until the host goes away.
-            drop(stream.read(&mut [0; 1]));
+            let now = self.state.lock().unwrap();
+            drop(self.changed.wait_while(now, |now| !now.0.is_final()));
         }
+        drop(stream.write_all(&encode_bytes(END, HOST_LIMIT).unwrap()));
+        // Until the host goes away.
+        drop(stream.read(&mut [0; 1]));
     }
 
     fn said(&self) -> Vec<Vec<u8>> {

@@ -14,9 +14,11 @@ use crate::story::{Failure, Outcome, expect};
 /// A command line of `host-sleeve`.
 #[derive(Debug)]
 pub struct Sleeve {
-    command: Command,
+    pub(super) command: Command,
     words: String,
     limit: Duration,
+    /// Whether it leads a group of processes that ends with it.
+    pub(super) leads: bool,
 }
 
 /// What a finished command left.
@@ -42,7 +44,7 @@ impl Sleeve {
     pub fn new(program: &Path, runtime: &Path, words: &[&str]) -> Self {
         let mut command = Command::new(program);
         command.args(words).env("CLOISTER_RUNTIME_DIR", runtime).stdin(Stdio::null());
-        Self { command, words: words.join(" "), limit: COMMAND_LIMIT }
+        Self { command, words: words.join(" "), limit: COMMAND_LIMIT, leads: false }
     }
 
     /// Sets a variable of its environment.
@@ -76,8 +78,9 @@ impl Sleeve {
         let waiter = thread::spawn(move || ended.send(child.wait()).is_ok());
         let status = wait.recv_timeout(self.limit);
         if status.is_err() {
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL)
-                .map_err(std::io::Error::from)?;
+            let kill =
+                if self.leads { rustix::process::kill_process_group } else { rustix::process::kill_process };
+            kill(pid, rustix::process::Signal::KILL).map_err(std::io::Error::from)?;
         }
         drop(waiter.join());
         let output = |reader: Option<thread::JoinHandle<Vec<u8>>>| {

@@ -3,11 +3,14 @@
 //! Its law: what a scenario starts ends with it, and a wait always has a deadline and an event, never a fixed sleep.
 
 mod command;
+mod disk;
 pub(crate) mod http;
+mod release;
 mod running;
 
 pub use command::{Finished, Sleeve};
 pub use http::Answer;
+pub use release::Release;
 pub use running::{Running, phase};
 
 use std::fs;
@@ -36,6 +39,8 @@ pub struct Built {
     pub dist: PathBuf,
     /// The static guest half.
     pub probe: PathBuf,
+    /// The guest's programs, as they are packed into ramdisk 1, and the trial ones in `examples`.
+    pub guest: PathBuf,
     /// The script that makes real images and prints where they are.
     pub inputs: PathBuf,
 }
@@ -104,12 +109,29 @@ impl Lab {
 
     /// Builds an image of `root` with `manifest` and gives its path.
     pub fn build(&self, root: &Path, manifest: &Path) -> Result<PathBuf, Failure> {
+        self.build_on(None, root, manifest)
+    }
+
+    /// The same on the release of the OS in `os`, where one is named.
+    fn build_on(&self, os: Option<&Path>, root: &Path, manifest: &Path) -> Result<PathBuf, Failure> {
         let image = self.folder.path().join(format!("app{}.cloister", self.images));
         let from = format!("dir:{}", root.display());
         let words = ["build", "--image", &from, "--manifest", path_str(manifest)?, "-o", path_str(&image)?];
-        let built = self.sleeve(&words).finish()?;
-        expect(built.code == Some(0), format_args!("host-sleeve build failed:\n{}", built.stderr))?;
+        let mut build = self.sleeve(&words);
+        if let Some(os) = os {
+            build = build.env("CLOISTER_OS", path_str(os)?);
+        }
+        let packed = build.finish()?;
+        expect(packed.code == Some(0), format_args!("host-sleeve build failed:\n{}", packed.stderr))?;
         Ok(image)
+    }
+
+    /// Builds an image of this scenario's guest half on a changed release of the OS.
+    pub fn image_on(&mut self, release: &Release, manifest: &str) -> Result<PathBuf, Failure> {
+        let root = self.probe_root()?;
+        let os = self.pack(release)?;
+        let manifest = self.manifest(manifest)?;
+        self.build_on(Some(&os), &root, &manifest)
     }
 
     /// Builds an image whose services run this scenario's guest half.

@@ -153,6 +153,22 @@ impl Running {
         self.wait_state("ready")
     }
 
+    /// Asks again and again until there is an answer, for as long as a boot may take; `what` says what is awaited.
+    pub fn until<T>(
+        &self,
+        what: &str,
+        mut ask: impl FnMut() -> Result<Option<T>, Failure>,
+    ) -> Result<T, Failure> {
+        let started = Instant::now();
+        while started.elapsed() < BOOT_LIMIT {
+            if let Some(answer) = ask()? {
+                return Ok(answer);
+            }
+            self.stderr.pause(ASK_AGAIN);
+        }
+        Err(Failure::broken(format_args!("in vain: {what}\nstderr of run:\n{}", self.stderr())))
+    }
+
     /// Another `host-sleeve` command in the same laboratory.
     pub fn ask(&self, words: &[&str]) -> Result<Finished, Failure> {
         super::Sleeve::new(&self.program, &self.runtime, words).finish()

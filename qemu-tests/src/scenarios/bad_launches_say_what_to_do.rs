@@ -37,6 +37,13 @@ pub(super) const MISSING_QEMU: Scenario = Scenario {
 pub(super) const MISSING_KERNEL: Scenario =
     Scenario { name: "a_missing_kernel_is_named_when_building", host: missing_kernel, guest: nobody };
 
+/// The story of a manifest with faults.
+pub(super) const WRONG_MANIFEST: Scenario = Scenario {
+    name: "a_wrong_manifest_is_refused_with_every_fault_its_place_and_a_hint",
+    host: wrong_manifest,
+    guest: nobody,
+};
+
 /// The story of a root with nothing to run.
 pub(super) const NO_COMMAND: Scenario =
     Scenario { name: "an_image_without_a_command_is_refused_when_building", host: no_command, guest: nobody };
@@ -92,6 +99,25 @@ fn missing_kernel(lab: &mut Lab) -> Outcome {
         .finish()?;
     build.expect_code(125)?;
     expect_in(&build.stderr, "hint:", "the message")?;
+    expect(!image.exists(), "a build that failed leaves no image")
+}
+
+fn wrong_manifest(lab: &mut Lab) -> Outcome {
+    let root = lab.probe_root()?;
+    let wrong =
+        "version: 1\nservices:\n  web:\n    comand: [/probe]\n    restart: sometimes\ningress: [80, 80]\n";
+    let manifest = lab.manifest(wrong)?;
+    let from = format!("dir:{}", root.display());
+    let image = lab.folder().join("app.cloister");
+    let build = ["build", "--image", &from, "--manifest", path_str(&manifest)?, "-o", path_str(&image)?];
+    for words in [build.as_slice(), &["check", path_str(&manifest)?]] {
+        let told = lab.sleeve(words).finish()?;
+        told.expect_code(125)?;
+        for part in ["4:5", "comand", "5:14", "sometimes", "6:15", "hint:"] {
+            expect_in(&told.stderr, part, "the message")?;
+        }
+        expect_in(&told.stderr, path_str(&manifest)?, "the message")?;
+    }
     expect(!image.exists(), "a build that failed leaves no image")
 }
 

@@ -79,7 +79,7 @@ fn guest(_words: &[String]) -> ExitCode {
 }
 
 /// The process number that `inspect` shows for a part of the enclave on the host.
-fn process_of(inspected: &Value, part: &str) -> Result<Pid, Failure> {
+pub(super) fn process_of(inspected: &Value, part: &str) -> Result<Pid, Failure> {
     inspected
         .pointer(&format!("/processes/{part}"))
         .and_then(Value::as_i64)

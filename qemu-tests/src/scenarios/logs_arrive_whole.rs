@@ -3,7 +3,10 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::guest::say;
+use rustix::process::{Pid, Signal};
+
+use super::killed_parts_leave_nothing_behind::process_of;
+use crate::guest::{say, serve_http};
 use crate::story::{expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
@@ -32,6 +35,13 @@ pub(super) const RAW_BYTES: Scenario =
 /// The story of a service that nobody can keep up with.
 pub(super) const FLOODING: Scenario =
     Scenario { name: "a_flood_of_output_never_blocks_the_service", host: flood_host, guest: flood_guest };
+
+/// The story of a host that reads nothing while the service writes all that.
+pub(super) const UNREAD: Scenario = Scenario {
+    name: "a_flood_that_the_host_does_not_read_never_blocks_the_service",
+    host: unread_host,
+    guest: unread_guest,
+};
 
 fn long_line_host(lab: &mut Lab) -> Outcome {
     let mut web = lab.boot(MANIFEST, &[])?;
@@ -64,6 +74,38 @@ fn flood_host(lab: &mut Lab) -> Outcome {
     let ended = web.finish()?;
     ended.expect_code(7)?;
     expect_in(&ended.stdout, "the flood is over", "the last line")
+}
+
+fn unread_host(lab: &mut Lab) -> Outcome {
+    let port = lab.free_port()?;
+    let manifest = "{version: 1, services: {web: {command: [PROBE], ready: {tcp: 8080}, restart: never}}, ingress: [{port: 80, target: 8080}]}";
+    let mut web = lab.boot(manifest, &["--publish", &format!("{port}:80")])?;
+    let qemu = process_of(&web.wait_ready()?, "qemu")?;
+    expect_eq(&web.get(port, "/go")?.body, &"/go".to_owned(), "the start of the flood")?;
+    web.signal(Signal::STOP)?;
+    // Only a service that was not held up gets to its end, and the machine with it.
+    let ended = web.until("the machine has ended without its sleeve", || Ok(has_ended(qemu).then_some(())));
+    web.signal(Signal::CONT)?;
+    ended?;
+    web.finish()?.expect_code(7)
+}
+
+/// Whether a process is gone, or only waits to be reaped (proc(5), the state in `stat`).
+fn has_ended(process: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()));
+    stat.map_or(true, |stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
+}
+
+fn unread_guest(words: &[String]) -> ExitCode {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        serve_http(8080, |path| {
+            // Whoever waits for it has it by then.
+            tell.send(()).unwrap_or_default();
+            path.to_owned()
+        })
+    });
+    if told.recv().is_ok() { flood_guest(words) } else { ExitCode::FAILURE }
 }
 
 fn flood_guest(_words: &[String]) -> ExitCode {

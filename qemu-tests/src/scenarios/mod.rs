@@ -2,13 +2,20 @@
 
 use crate::Scenario;
 
+mod a_full_disk_is_said;
+mod a_guest_that_stood_still_is_reached_again;
 mod bad_launches_say_what_to_do;
 mod connections_end_as_their_ends_say;
+mod ctrl_c_at_any_moment_leaves_nothing;
+mod enclaves_run_side_by_side;
 mod ends_are_told_apart;
 mod exit_code_reaches_the_caller;
 mod http_request_is_answered_through_ingress;
+mod init_ends_the_machine_and_says_why;
+mod init_goes_on;
 mod killed_parts_leave_nothing_behind;
 mod logs_arrive_whole;
+mod machines_are_as_ordered;
 mod nitro_enclaves_are_as_predicted;
 mod real_images_run;
 mod resources_are_told_live;
@@ -34,21 +41,38 @@ pub const ALL: &[Scenario] = &[
     ends_are_told_apart::SIGNALS,
     ends_are_told_apart::CAUSES,
     ends_are_told_apart::ORPHANS,
+    machines_are_as_ordered::SCENARIO,
+    enclaves_run_side_by_side::SCENARIO,
     bad_launches_say_what_to_do::BUSY_PORT,
     bad_launches_say_what_to_do::MISSING_IMAGE,
     bad_launches_say_what_to_do::LITTLE_MEMORY,
     bad_launches_say_what_to_do::MISSING_QEMU,
     bad_launches_say_what_to_do::MISSING_KERNEL,
+    bad_launches_say_what_to_do::WRONG_MANIFEST,
     bad_launches_say_what_to_do::NO_COMMAND,
+    a_full_disk_is_said::BUILD,
+    a_full_disk_is_said::RUN,
+    a_full_disk_is_said::LOGS,
     services_that_cannot_run_say_why::NOT_EXECUTABLE,
     services_that_cannot_run_say_why::ENDS_AT_ONCE,
     logs_arrive_whole::ONE_LONG_LINE,
     logs_arrive_whole::RAW_BYTES,
     logs_arrive_whole::FLOODING,
+    logs_arrive_whole::UNREAD,
     killed_parts_leave_nothing_behind::QEMU,
     killed_parts_leave_nothing_behind::VSOCK_DEVICE,
     killed_parts_leave_nothing_behind::SLEEVE,
     killed_parts_leave_nothing_behind::CTRL_C,
+    ctrl_c_at_any_moment_leaves_nothing::SCENARIO,
+    a_guest_that_stood_still_is_reached_again::SCENARIO,
+    init_ends_the_machine_and_says_why::NO_SUPERVISOR,
+    init_ends_the_machine_and_says_why::NO_MOUNT,
+    init_ends_the_machine_and_says_why::PANIC,
+    init_ends_the_machine_and_says_why::NO_INIT,
+    init_ends_the_machine_and_says_why::NO_ENTROPY,
+    init_goes_on::SIGNALS,
+    init_goes_on::WORDS,
+    init_goes_on::ORPHANS,
     services_follow_their_graph::ORDER,
     services_follow_their_graph::REQUIRES,
     services_follow_their_graph::CYCLE,
@@ -59,6 +83,7 @@ pub const ALL: &[Scenario] = &[
     services_say_when_they_are_ready::CHECKS,
     services_say_when_they_are_ready::LIVENESS,
     stops_end_in_time::OBEDIENT,
+    stops_end_in_time::REALTIME,
     stops_end_in_time::STUBBORN,
     stops_let_connections_end::DRAIN,
     stops_let_connections_end::DRAIN_DEADLINE,

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloister_wire::frame::{HOST_LIMIT, encode_bytes};
 use cloister_wire::hello::Protocol;
-use cloister_wire::logs::Subscribe;
+use cloister_wire::logs::{END, Subscribe};
 use cloister_wire::ports::MAX_VSOCK_WRITE;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -19,7 +20,7 @@ use crate::world::{Accepted, Listen, Peer, Stream};
 /// Readers at once: a `logs -f` or two, a collector, and as many again.
 const MAX_READERS: u32 = 8;
 
-/// How long a reader that was sent everything may take to close its end.
+/// How long a reader that was sent everything may take to close.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 
 /// Who reads, and whether the end has come.
@@ -105,8 +106,9 @@ async fn gone(receiver: &mut Receiver) {
     drop(receiver.receive::<Subscribe>().await);
 }
 
-/// Ends the connection, and waits until the reader has too: then it has read everything.
+/// Says that this was all, and waits until the reader closes: then it has read everything.
 async fn finish(receiver: &mut Receiver, sender: &mut Sender) -> Result<(), ChannelError> {
+    sender.write(&encode_bytes(END, HOST_LIMIT)?).await?;
     sender.finish().await?;
     timeout(CLOSE_TIME, gone(receiver)).await.map_err(|_| ChannelError::Slow)
 }

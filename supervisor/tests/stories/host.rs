@@ -6,7 +6,7 @@ use std::time::Duration;
 use cloister_wire::control::{FromGuest, FromHost, Reply, Request, State, Status};
 use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
 use cloister_wire::hello::{Hello, Protocol, Role};
-use cloister_wire::logs::{Record, Stream, Subscribe};
+use cloister_wire::logs::{END, Record, Stream, Subscribe};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -137,11 +137,13 @@ impl Reader {
         Self(connection)
     }
 
+    /// The next record; `None` is the end that the supervisor tells.
     pub(crate) async fn next(&mut self) -> Option<Record> {
-        Some(Record::from_bytes(&self.0.frame().await?).unwrap())
+        let frame = self.0.frame().await.expect("the log broke off");
+        (frame != END).then(|| Record::from_bytes(&frame).unwrap())
     }
 
-    /// Everything up to the end of the connection.
+    /// Everything up to the end.
     pub(crate) async fn rest(mut self) -> Vec<Record> {
         let mut records = vec![];
         while let Some(record) = self.next().await {

@@ -4,16 +4,17 @@
 //! archives one after another and skips zeros between them (`init/initramfs.c`, `unpack_to_rootfs`); each must begin on a
 //! multiple of four bytes.
 
+use std::error::Error as _;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cloister_image::artifact::{Artifact, Part};
+use cloister_image::artifact::{Artifact, ArtifactFault, Part};
 use cloister_image::digest::Digest;
 use rustix::fs::{Mode, OFlags};
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, Error, Result, hint_for};
 use crate::install;
 
 /// What archives in a ramdisk are aligned to.
@@ -66,11 +67,7 @@ impl Nameless {
         let doing = || format!("cannot write into {}", scratch.display());
         let mut file = nameless(scratch).doing(doing)?;
         for part in parts {
-            artifact.copy(*part, &mut file).map_err(|error| {
-                Error::operator("the enclave image cannot be read")
-                    .because(error)
-                    .hint("if it is damaged, build it again; if the disk is full, free some space there")
-            })?;
+            artifact.copy(*part, &mut file).map_err(|fault| blame(fault, scratch))?;
             pad(&mut file).doing(doing)?;
         }
         Ok(Self { fd: file.into() })
@@ -97,6 +94,28 @@ impl Nameless {
     }
 }
 
+/// Reading and writing fail in one call: a full disk is the scratch folder's, all else the image's.
+fn blame(fault: ArtifactFault, scratch: &Path) -> Error {
+    let mut cause = fault.source();
+    let mut full = None;
+    while let Some(error) = cause {
+        full = full.or_else(|| hint_for(error.downcast_ref().filter(|error| is_full(error))?));
+        cause = error.source();
+    }
+    match full {
+        Some(hint) => {
+            Error::host(format!("cannot write into {}", scratch.display())).because(fault).hint(hint)
+        }
+        None => Error::operator("the enclave image cannot be read")
+            .because(fault)
+            .hint("if it is damaged, build it again"),
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A file without a name in this folder.
 pub(super) fn nameless(dir: &Path) -> io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
@@ -121,6 +140,16 @@ mod tests {
         let boot = Boot::copy(&artifact, dir.path()).unwrap();
         assert_eq!(std::fs::read(boot.ramdisks.path()).unwrap(), b"12345\0\0\x006789");
         assert_eq!(boot.kernel_digest, Digest::of(b"kernel"));
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_a_damaged_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let artifact = write_image(&dir.path().join("app.cloister"), b"kernel", b"os", b"app");
+        let mut full = File::options().write(true).open("/dev/full").unwrap();
+        let error = blame(artifact.copy(Part::Kernel, &mut full).unwrap_err(), Path::new("/scratch"));
+        assert_eq!(error.to_string(), "cannot write into /scratch");
+        assert!(error.told().hint.as_deref().unwrap().contains("free some space"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! sleeve. KVM is used when it has proved itself, else the CPUs are translated, and the record says which and why.
 
 mod argv;
+mod attached;
 pub(crate) mod boot;
 mod children;
 pub(crate) mod kvm;
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::state::Folder;
-use crate::transport::{Hybrid, Kernel, Transport};
+use crate::transport::{Kernel, Transport};
 
 use super::{Backend, Deployment, Pending, Plan};
 
@@ -37,7 +38,7 @@ use qmp::Qmp;
 use running::Running;
 use version::Version;
 pub(crate) use vsock::{VSOCK_DEVICE, find_vsock};
-use vsock::{VSOCK_SOCKET, free_cid, start_vsock};
+use vsock::{free_cid, hybrid, start_vsock};
 
 /// The QEMU that emulates this host's architecture.
 #[cfg(target_arch = "x86_64")]
@@ -149,12 +150,12 @@ impl Backend for Qemu {
             };
             let argv = argv::argv(&spec);
             let kind = kind(&spec);
-            let running = Program::start("QEMU", &qemu.path, argv, folder.path(), boot.into_fds())?;
-            let qmp = Qmp::listen(folder.path().to_owned(), argv::QMP_SOCKET);
-            let transport: Arc<dyn Transport> = match vsock_device {
-                Some(_) => Arc::new(Hybrid::new(folder.socket(VSOCK_SOCKET))),
+            let transport: Arc<dyn Transport> = match &vsock_device {
+                Some(device) => Arc::new(hybrid(device, folder)),
                 None => Arc::new(Kernel::new(cid)),
             };
+            let running = Program::start("QEMU", &qemu.path, argv, folder.path(), boot.into_fds())?;
+            let qmp = Qmp::listen(folder.path().to_owned(), argv::QMP_SOCKET);
             let running =
                 Running { qemu: running, vsock: vsock_device, qmp, transport, cid, kind, why, pcrs: None };
             let deployment: Box<dyn Deployment> = Box::new(running);

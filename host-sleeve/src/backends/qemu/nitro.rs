@@ -17,7 +17,6 @@ use crate::app::Source;
 use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::state::Folder;
-use crate::transport::Hybrid;
 
 use super::super::{Backend, Deployment, Pending, Plan};
 use super::argv::{self, Accel, NitroSpec};
@@ -25,7 +24,7 @@ use super::boot::{Nameless, nameless};
 use super::children::Program;
 use super::qmp::Qmp;
 use super::running::Running;
-use super::vsock::{VSOCK_SOCKET, find_vsock_program, free_cid, start_vsock};
+use super::vsock::{find_vsock_program, free_cid, hybrid, start_vsock};
 use super::{Found, accel_word, choose_accel};
 
 /// The backend's name.
@@ -49,7 +48,9 @@ pub(crate) struct QemuNitro;
 
 /// Looks for a QEMU that has the machine: the one that is named, our own, the distribution's.
 pub(crate) fn find() -> Result<Found> {
-    let hint = format!("./scripts/qemu-nitro builds one and prints its path: name it in {VARIABLE}");
+    let hint = format!(
+        "./scripts/qemu-nitro builds one, ./scripts/build then installs it; or name it in {VARIABLE}"
+    );
     let named = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
     let path = named.or_else(|| install::program(PROGRAM)).or_else(|| install::in_path(super::PROGRAM));
     let lacks = || Error::host(format!("there is no QEMU with the machine {MACHINE}")).hint(&hint);
@@ -93,12 +94,13 @@ impl Backend for QemuNitro {
                 append: &append(accel, clock.khz()),
             };
             let argv = argv::nitro(&spec);
+            let transport = Arc::new(hybrid(&vsock, folder));
             let qemu = Program::start("QEMU", &qemu.path, argv, folder.path(), vec![boot.image.into_fd()])?;
             let deployment: Box<dyn Deployment> = Box::new(Running {
                 qemu,
                 vsock: Some(vsock),
                 qmp: Qmp::listen(folder.path().to_owned(), argv::QMP_SOCKET),
-                transport: Arc::new(Hybrid::new(folder.socket(VSOCK_SOCKET))),
+                transport,
                 cid,
                 kind: format!("{MACHINE}, {}", accel_word(accel)),
                 why,

@@ -6,14 +6,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
 use crate::error::{Error, Result};
 use crate::install;
 use crate::state::Folder;
+use crate::transport::Hybrid;
 
 use super::children::Program;
-use super::{argv, listening};
+use super::{argv, attached, listening};
 
 /// The vhost-user vsock device.
 pub(crate) const VSOCK_PROGRAM: &str = "vhost-device-vsock";
@@ -22,7 +24,7 @@ pub(crate) const VSOCK_PROGRAM: &str = "vhost-device-vsock";
 pub(crate) const VSOCK_DEVICE: &str = "/dev/vhost-vsock";
 
 /// Where the vhost-user device serves the host, in the enclave's folder.
-pub(super) const VSOCK_SOCKET: &str = "vsock.sock";
+const VSOCK_SOCKET: &str = "vsock.sock";
 
 /// How long the vsock device may take to listen: it starts within milliseconds on an idle host.
 const VSOCK_LIMIT: Duration = Duration::from_secs(10);
@@ -64,6 +66,14 @@ pub(super) async fn start_vsock(program: &Path, cid: u32, folder: &Folder) -> Re
         time::sleep(VSOCK_PAUSE).await;
     }
     Ok(running)
+}
+
+/// The way through a device that listens and has no guest yet: to be made before QEMU is there to hand over anything.
+pub(super) fn hybrid(device: &Program, folder: &Folder) -> Hybrid {
+    let (tell, ready) = watch::channel(false);
+    let pid = device.id().map_or(0, |process| process.pid);
+    tokio::spawn(attached::watch(pid, attached::event_descriptors(pid), tell));
+    Hybrid::new(folder.socket(VSOCK_SOCKET), ready)
 }
 
 /// Looks for the program alone, for machines that take no other device.

@@ -1,0 +1,206 @@
+//! What does not stop PID 1: signals, words it does not know, and more orphans than it can count.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::process::{Command, ExitCode};
+use std::thread;
+
+use cloister_sys::signal::send;
+use rustix::process::{Pid, Signal};
+
+use crate::guest::{catch, say, serve_http};
+use crate::lab::{Release, Running};
+use crate::story::{Failure, expect, expect_at, expect_eq, expect_in};
+use crate::{Lab, Outcome, Scenario};
+
+/// The story of signals.
+pub(super) const SIGNALS: Scenario = Scenario {
+    name: "init_takes_every_signal_and_stops_in_order_at_three_of_them",
+    host: signals,
+    guest: signalling,
+};
+
+/// The story of the kernel's command line.
+pub(super) const WORDS: Scenario = Scenario {
+    name: "unknown_words_on_the_kernels_command_line_reach_nobody",
+    host: words,
+    guest: tell_environment,
+};
+
+/// The story of a fork bomb.
+pub(super) const ORPHANS: Scenario =
+    Scenario { name: "a_fork_bomb_of_orphans_stays_in_its_limit_and_is_reaped", host: orphans, guest: bomb };
+
+/// The signals that ask for a stop (docs/init.md): SIGTERM, SIGINT, SIGPWR of signal(7).
+const STOPPING: [u8; 3] = [15, 2, 30];
+
+/// `SIGRTMAX`, the last signal (signal(7)).
+const LAST: u8 = 64;
+
+fn signals(lab: &mut Lab) -> Outcome {
+    let image = lab.image(
+        "{version: 1, services: {web: {command: [PROBE], ready: {tcp: 8080}}}, ingress: [{port: 80, target: 8080}]}",
+    )?;
+    for signal in STOPPING {
+        let port = lab.free_port()?;
+        let mut web = lab.run(&image, &["--replace", "--publish", &format!("{port}:80")])?;
+        web.wait_ready()?;
+        expect_eq(
+            &web.get(port, "/all")?.body,
+            &"sent 61".to_owned(),
+            "the signals that init does not act on",
+        )?;
+        let inspected = web.inspect()?;
+        expect_at(&inspected, "/status/state", "ready")?;
+        expect_at(&inspected, "/status/supervisor_restarts", 0)?;
+        expect_eq(&web.get(port, &format!("/{signal}"))?.body, &"sent 1".to_owned(), "the last signal")?;
+        let ended = web.finish()?;
+        ended.expect_code(0)?;
+        expect_in(&ended.stdout, "stopped in order", "the service's last words")?;
+    }
+    Ok(())
+}
+
+fn signalling(_words: &[String]) -> ExitCode {
+    let Ok(mut stop) = catch(Signal::TERM) else { return ExitCode::FAILURE };
+    thread::spawn(|| serve_http(8080, send_to_init));
+    let ended = stop.wait().and_then(|()| say(b"stopped in order\n"));
+    if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Sends init the signal that `path` names, or all that it does not act on, SIGKILL and SIGSTOP among them.
+fn send_to_init(path: &str) -> String {
+    let word = path.trim_start_matches('/');
+    let wanted = |signal: &u8| match word {
+        "all" => !STOPPING.contains(signal),
+        _ => word == signal.to_string(),
+    };
+    let sent = (1..=LAST).filter(wanted).map(|signal| send(Pid::INIT, signal));
+    match sent.collect::<std::io::Result<Vec<()>>>() {
+        Ok(sent) => format!("sent {}", sent.len()),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn words(lab: &mut Lab) -> Outcome {
+    let release = Release::default().with_cmdline(
+        "single emergency -x --help CLOISTER_WORD=1 LD_PRELOAD=/x.so web.mode=2 --version rescue 3",
+    );
+    let image = lab.image_on(
+        &release,
+        "{version: 1, services: {web: {command: [PROBE], env: {A: b}, restart: never}}}",
+    )?;
+    let mut web = lab.run(&image, &[])?;
+    let ended = web.finish()?;
+    ended.expect_code(0)?;
+    expect_in(&ended.stdout, "cmdline: ", "what the service saw")?;
+    expect_in(&ended.stdout, "CLOISTER_WORD=1", "the kernel's command line, as the service saw it")?;
+    expect_in(&ended.stdout, "environment: A=b HOME=", "what the service saw")?;
+    let environment = ended.stdout.lines().find(|line| line.starts_with("environment: ")).unwrap_or_default();
+    expect(!environment.contains("CLOISTER_WORD") && !environment.contains("LD_PRELOAD"), environment)
+}
+
+fn tell_environment(_words: &[String]) -> ExitCode {
+    let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let environment: Vec<String> = std::env::vars().map(|(key, value)| format!("{key}={value}")).collect();
+    let told = say(format!("cmdline: {cmdline}environment: {}\n", environment.join(" ")).as_bytes());
+    if told.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Processes and threads that the bomb may have at once: the service, its thread, and the rest of them orphans.
+const PIDS: u32 = 50;
+
+/// Orphans that the bomb makes in all: ten times what it may have at once.
+const ORPHANED: u64 = 500;
+
+/// Where the bomb counts its processes, a byte for each, and the forks that were refused.
+const COUNTS: [&str; 2] = ["/tmp/made", "/tmp/refused"];
+
+fn orphans(lab: &mut Lab) -> Outcome {
+    let manifest = "
+version: 1
+services:
+  bomb: {command: [PROBE, serve, '8080'], user: app, limits: {pids: PIDS}, ready: {tcp: 8080}, critical: true}
+  calm: {command: [PROBE, serve, '8081'], user: '1001', ready: {tcp: 8081}}
+ingress:
+  - {port: 80, service: bomb, target: 8080}
+  - {port: 81, service: calm, target: 8081}
+"
+    .replace("PIDS", &PIDS.to_string());
+    let (bomb, calm) = (lab.free_port()?, lab.free_port()?);
+    let publish = [format!("{bomb}:80"), format!("{calm}:81")];
+    let [first, second] = &publish;
+    let mut web = lab.boot(&manifest, &["--publish", first, "--publish", second])?;
+    web.wait_ready()?;
+    expect_eq(&web.get(bomb, "/explode")?.body, &"lit".to_owned(), "the fuse")?;
+    let mut most = 0;
+    let (made, refused) = web.until("the bomb is over and its orphans are reaped", || {
+        expect_eq(&web.get(calm, "/")?.body, &"calm".to_owned(), "the other service")?;
+        let [made, refused, now] = counts(&web, bomb)?;
+        most = most.max(now);
+        // The service itself and the thread that lit the fuse, which has ended by then.
+        Ok((made >= ORPHANED && now == 1).then_some((made, refused)))
+    })?;
+    expect(refused > 0, format_args!("{made} processes were made and no fork was refused"))?;
+    expect(most <= u64::from(PIDS), format_args!("{most} processes at once, {PIDS} are allowed"))?;
+    let inspected = web.inspect()?;
+    expect_at(&inspected, "/status/supervisor_restarts", 0)?;
+    web.stop()?;
+    Ok(())
+}
+
+/// What the bomb tells: processes made, forks refused, members of its cgroup now, zombies among them.
+fn counts(web: &Running, port: u16) -> Result<[u64; 3], Failure> {
+    let body = web.get(port, "/")?.body;
+    let mut numbers = body.split(' ').map(|word| word.trim().parse().unwrap_or(u64::MAX));
+    let mut next = || numbers.next().unwrap_or(u64::MAX);
+    Ok([next(), next(), next()])
+}
+
+fn bomb(words: &[String]) -> ExitCode {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["serve", "8080"] => serve_http(8080, fuse),
+        ["serve", _] => serve_http(8081, |_| "calm".to_owned()),
+        _ => multiply(),
+    };
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn fuse(path: &str) -> String {
+    if path == "/explode" {
+        return match spawn_one().and_then(|mut child| child.wait()) {
+            Ok(_) => "lit".to_owned(),
+            Err(error) => error.to_string(),
+        };
+    }
+    let count = |file: &str| fs::metadata(file).map_or(0, |facts| facts.len());
+    let [made, refused] = COUNTS.map(count);
+    let now = fs::read_to_string("/sys/fs/cgroup/pids.current").unwrap_or_default();
+    format!("{made} {refused} {now}")
+}
+
+/// Makes two more of itself and ends before they do.
+fn multiply() -> std::io::Result<()> {
+    let [made, refused] = COUNTS;
+    if count_one(made)? > ORPHANED {
+        return Ok(());
+    }
+    for _ in 0..2 {
+        if spawn_one().is_err() {
+            count_one(refused)?;
+        }
+    }
+    Ok(())
+}
+
+fn spawn_one() -> std::io::Result<std::process::Child> {
+    Command::new("/proc/self/exe").args([ORPHANS.name, "multiply"]).spawn()
+}
+
+/// Counts one more in `file` and gives the count.
+fn count_one(file: &str) -> std::io::Result<u64> {
+    let mut file = File::options().create(true).append(true).open(file)?;
+    file.write_all(b"x")?;
+    Ok(file.metadata()?.len())
+}
