@@ -109,7 +109,7 @@ impl Running {
                 return Ok(value);
             }
             last = asked.stdout;
-            if value.get("alive") == Some(&Value::Bool(false)) {
+            if has_ended(&value) {
                 break;
             }
             self.stderr.pause(ASK_AGAIN);
@@ -123,10 +123,7 @@ impl Running {
     /// One service's status, as `inspect` shows it.
     pub fn service(&self, name: &str) -> Result<Value, Failure> {
         let inspected = self.inspect()?;
-        let all = inspected.pointer("/status/services").and_then(Value::as_array);
-        let found = all.and_then(|all| all.iter().find(|one| one.get("name") == Some(&name.into())));
-        found
-            .cloned()
+        service_in(&inspected, name)
             .ok_or_else(|| Failure::broken(format_args!("inspect shows no service {name}: {inspected}")))
     }
 
@@ -134,10 +131,14 @@ impl Running {
     pub fn wait_service(&self, name: &str, wanted: &str) -> Result<Value, Failure> {
         let mut last = Value::Null;
         while self.started.elapsed() < BOOT_LIMIT.saturating_add(COMMAND_LIMIT) {
+            let inspected = self.ask(&["inspect", "web", "--json"])?.json().unwrap_or_default();
             // Before the first status there are no services.
-            last = self.service(name).unwrap_or(last);
+            last = service_in(&inspected, name).unwrap_or(last);
             if phase(&last) == wanted {
                 return Ok(last);
+            }
+            if has_ended(&inspected) {
+                break;
             }
             self.stderr.pause(ASK_AGAIN);
         }
@@ -213,6 +214,17 @@ impl Running {
         self.ask(&["stop", "web"])?.expect_code(0)?;
         self.finish()
     }
+}
+
+/// The status of one service in what `inspect` tells.
+fn service_in(inspected: &Value, name: &str) -> Option<Value> {
+    let all = inspected.pointer("/status/services").and_then(Value::as_array)?;
+    all.iter().find(|one| one.get("name") == Some(&name.into())).cloned()
+}
+
+/// Whether nothing will change any more in what `inspect` tells.
+fn has_ended(inspected: &Value) -> bool {
+    inspected.get("alive") == Some(&Value::Bool(false))
 }
 
 /// The phase in a service's status.

@@ -75,6 +75,7 @@ pub const ALL: &[Scenario] = &[
     init_goes_on::ORPHANS,
     services_follow_their_graph::ORDER,
     services_follow_their_graph::REQUIRES,
+    services_follow_their_graph::CYCLE,
     restarts_follow_their_policy::RECOVERS,
     restarts_follow_their_policy::GIVES_UP,
     restarts_follow_their_policy::PAUSES,

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use rustix::process::Signal;
 
-use crate::guest::{catch, say, serve_http, wait_for_file};
-use crate::lab::phase;
-use crate::story::{Failure, expect, expect_eq};
+use crate::guest::{catch, nobody, say, serve_http, wait_for_file};
+use crate::lab::{path_str, phase};
+use crate::story::{Failure, expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
 /// The story of a job, a service that waits for it, and one that waits for that.
@@ -17,6 +17,13 @@ pub(super) const ORDER: Scenario =
 /// The story of a service that cannot be without another.
 pub(super) const REQUIRES: Scenario =
     Scenario { name: "a_service_whose_requirement_fails_is_stopped", host: requires, guest };
+
+/// The story of services that wait for each other.
+pub(super) const CYCLE: Scenario = Scenario {
+    name: "services_that_wait_for_each_other_are_named_when_building",
+    host: cycle,
+    guest: nobody,
+};
 
 fn order(lab: &mut Lab) -> Outcome {
     let mut web = lab.boot(
@@ -56,6 +63,28 @@ services:
     expect_eq(&phase(&web.service("main")?), &"ready", "the phase of the service that needs nobody")?;
     web.stop()?;
     Ok(())
+}
+
+fn cycle(lab: &mut Lab) -> Outcome {
+    let root = lab.probe_root()?;
+    let manifest = lab.manifest(
+        "
+version: 1
+services:
+  web: {command: [PROBE], requires: [cache]}
+  cache: {command: [PROBE], after: [setup]}
+  setup: {command: [PROBE], kind: job, after: [web]}
+",
+    )?;
+    let (image, from) = (lab.folder().join("app.cloister"), format!("dir:{}", root.display()));
+    let words = ["build", "--image", &from, "--manifest", path_str(&manifest)?, "-o", path_str(&image)?];
+    let built = lab.sleeve(&words).finish()?;
+    expect(built.code != Some(0), "a manifest with a circle was built")?;
+    expect_in(&built.stderr, "services wait for each other: ", "the fault")?;
+    let circle = ["web → cache → setup → web", "cache → setup → web → cache", "setup → web → cache → setup"];
+    let is_named = circle.iter().any(|circle| built.stderr.contains(circle));
+    expect(is_named, format_args!("the circle is not named in:\n{}", built.stderr))?;
+    expect(!image.exists(), "an image was left behind")
 }
 
 fn guest(words: &[String]) -> ExitCode {
