@@ -92,7 +92,14 @@ impl Client {
         let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(address)?)?;
         let mut client = Self { stream, decoder: Decoder::new(HOST_LIMIT) };
         client.send(&Hello::new(protocol, Role::Local))?;
-        client.receive::<Hello>()?.check(protocol)?;
+        match client.receive::<Hello>() {
+            Ok(hello) => hello.check(protocol)?,
+            // It hung up without reading what was said.
+            Err(ClientError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                return Err(ClientError::Closed);
+            }
+            Err(error) => return Err(error),
+        }
         Ok(client)
     }
 

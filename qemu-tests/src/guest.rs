@@ -2,8 +2,15 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
+
+/// How often a guest looks for something that has no event to wait for: often enough for a story of seconds, seldom enough
+/// to leave a translated processor to others.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A service that answers every HTTP request on `port` with what `answer` makes of its path.
 pub fn serve_http(port: u16, answer: impl Fn(&str) -> String) -> std::io::Result<()> {
@@ -63,9 +70,39 @@ pub fn say(bytes: &[u8]) -> std::io::Result<()> {
     out.flush()
 }
 
+/// How often this was asked of `file` before, by any process of the root, whose every restart asks once.
+///
+/// `/tmp` is a service's own and new with each start; the rest of the root outlives the process.
+pub fn attempts(file: &str) -> std::io::Result<usize> {
+    let before = std::fs::read(file).unwrap_or_default().len();
+    std::fs::OpenOptions::new().create(true).append(true).open(file)?.write_all(b"x")?;
+    Ok(before)
+}
+
+/// Waits until another service has made this file in the root that they share.
+pub fn wait_for_file(file: &str) -> std::io::Result<()> {
+    while !std::fs::exists(file)? {
+        std::thread::park_timeout(LOOK_AGAIN);
+    }
+    Ok(())
+}
+
+/// Says something to the supervisor, as `sd_notify(3)` does.
+pub fn notify(words: &str) -> std::io::Result<()> {
+    let address = std::env::var("NOTIFY_SOCKET").map_err(std::io::Error::other)?;
+    let name = address.strip_prefix('@').ok_or(std::io::ErrorKind::InvalidInput)?;
+    let to = SocketAddr::from_abstract_name(name)?;
+    UnixDatagram::unbound()?.send_to_addr(words.as_bytes(), &to).map(drop)
+}
+
 /// Catches a signal from now on; [`Caught::wait`] waits for it.
 pub fn catch(signal: Signal) -> std::io::Result<Caught> {
-    Ok(Caught(signal_hook::iterator::Signals::new([signal.as_raw()])?))
+    catch_number(signal.as_raw())
+}
+
+/// The same for a signal that has no name of its own.
+pub fn catch_number(signal: i32) -> std::io::Result<Caught> {
+    Ok(Caught(signal_hook::iterator::Signals::new([signal])?))
 }
 
 /// A signal that is caught.

@@ -1,4 +1,6 @@
-//! What the documents promise is what the code has.
+//! What the documents and the manifest promise is what the code has.
+
+use cloister_manifest::model::REFUSED_SYSCALLS;
 
 /// The page that lists what is refused.
 const SUPERVISION: &str = include_str!("../../docs/supervision.md");
@@ -10,4 +12,12 @@ fn every_refused_system_call_is_in_the_documents_with_its_reason() {
             SUPERVISION.lines().find(|line| line.contains(&format!("`{name}`")) && line.starts_with('|'));
         assert!(row.is_some_and(|row| row.contains(reason)), "{name}: {reason}");
     }
+}
+
+#[test]
+fn the_filter_refuses_what_the_manifest_can_allow_and_nothing_else() {
+    let mut refused: Vec<&str> =
+        cloister_supervisor::confine::refused_calls().map(|(name, _)| name).collect();
+    refused.sort_unstable();
+    assert_eq!(refused, REFUSED_SYSCALLS);
 }

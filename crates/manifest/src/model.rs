@@ -17,6 +17,9 @@ pub const MAX_BYTES: usize = 512 * 1024;
 /// The most services: init keeps two log rings for each of them among its 128 named memories.
 pub const MAX_SERVICES: usize = 60;
 
+/// The most sealed texts of a service: each is an open descriptor of its process from its start.
+pub const MAX_SEALED: usize = 16;
+
 /// The system calls that a service may make only if its manifest allows them, by name, sorted. The supervisor's filter has
 /// their numbers and reasons.
 pub const REFUSED_SYSCALLS: [&str; 37] = [
@@ -130,6 +133,8 @@ pub struct Service {
     pub isolation: Isolation,
     /// Read-only files mounted into its root.
     pub files: Vec<File>,
+    /// Texts handed over in sealed memory, at most [`MAX_SEALED`]: the variable of each name holds the path to read it by.
+    pub sealed: BTreeMap<String, String>,
 }
 
 /// Whether a service is meant to run on.

@@ -1,4 +1,4 @@
-//! Signals as bytes to be read, instead of handlers that interrupt.
+//! Signals as bytes to be read, instead of handlers that interrupt, and sent by number.
 //!
 //! Its law: no handler is ever installed. All signals are blocked and then read from a descriptor (signalfd(2)), so a
 //! signal is an event like any other.

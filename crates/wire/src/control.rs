@@ -348,6 +348,8 @@ pub struct Confinement {
     pub capabilities_bounding: u64,
     /// `CapEff:` as a bit mask.
     pub capabilities_effective: u64,
+    /// `/proc/PID/oom_score_adj`: 0 is the kernel's own judgement when memory runs out, -1000 is never.
+    pub oom_score_adj: i32,
     /// The cgroup's limits by file name: `memory.max`, `cpu.max`, `pids.max`, `memory.oom.group`.
     pub cgroup: Vec<(String, String)>,
     /// Mounts the process sees: where and with which options (`/proc/PID/mountinfo`).

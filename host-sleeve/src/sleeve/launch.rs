@@ -273,6 +273,7 @@ fn plan(order: &Order, prepared: &Prepared) -> Plan {
 fn limits(order: &Order, app: &App) -> Limits {
     let services: u64 = app.manifest.services.iter().map(|service| service.start_timeout_ms).sum();
     Limits {
+        answer: order.ready_timeout.unwrap_or(BOOT_LIMIT),
         ready: order.ready_timeout.unwrap_or(BOOT_LIMIT + Duration::from_millis(services)),
         run: order.timeout,
         stop: Duration::from_millis(app.manifest.stop_timeout_ms),

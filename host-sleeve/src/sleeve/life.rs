@@ -36,6 +36,8 @@ const STOP_MARGIN: Duration = Duration::from_secs(5);
 /// The limits of one life.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
+    /// From launch to its first word. A job may run for a day before all is ready; a machine that hangs is known sooner.
+    pub(crate) answer: Duration,
     /// From launch to ready.
     pub(crate) ready: Duration,
     /// The whole run, if the operator set one.
@@ -119,6 +121,7 @@ pub(crate) struct Verdict {
 pub(crate) struct Life {
     limits: Limits,
     phase: Phase,
+    answer_by: Option<Instant>,
     ready_by: Option<Instant>,
     run_until: Option<Instant>,
     /// Whether everything in it serves, as far as was told on. It begins sound.
@@ -135,6 +138,7 @@ impl Life {
         Self {
             limits,
             phase: Phase::Booting,
+            answer_by: Some(now + limits.answer),
             ready_by: Some(now + limits.ready),
             run_until: limits.run.map(|run| now + run),
             sound: true,
@@ -177,7 +181,8 @@ impl Life {
             | Phase::Killing { until } => Some(until),
         };
         let waiting = matches!(self.phase, Phase::Booting | Phase::Up);
-        let limits = [self.ready_by, self.run_until].into_iter().flatten().filter(|_| waiting);
+        let limits =
+            [self.answer_by, self.ready_by, self.run_until].into_iter().flatten().filter(|_| waiting);
         phase.into_iter().chain(limits).min()
     }
 
@@ -200,6 +205,7 @@ impl Life {
         }
         if self.phase == Phase::Booting {
             self.phase = Phase::Up;
+            self.answer_by = None;
         }
         let sound = match status.state {
             State::Ready => true,
@@ -297,12 +303,12 @@ impl Life {
             self.run_until = None;
             return self.stop(why, None, now);
         }
+        if passed(self.answer_by) {
+            let why = format!("it did not answer within {}", show_duration(self.limits.answer));
+            return self.kill(Verdict::timed_out(why), now);
+        }
         if passed(self.ready_by) {
-            let limit = show_duration(self.limits.ready);
-            let why = match self.phase {
-                Phase::Booting => format!("it did not answer within {limit}"),
-                _ => format!("it was not ready within {limit}"),
-            };
+            let why = format!("it was not ready within {}", show_duration(self.limits.ready));
             return self.kill(Verdict::timed_out(why), now);
         }
         Vec::new()

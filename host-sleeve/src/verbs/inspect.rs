@@ -38,7 +38,7 @@ struct Image<'a> {
     digest: Digest,
     parts: BTreeMap<&'static str, File>,
     cmdline: &'a str,
-    manifest: &'a Manifest,
+    manifest: Manifest,
     build: BuildRecord,
 }
 
@@ -199,13 +199,23 @@ fn image(path: &Path, json: bool) -> Result<u8> {
     let build = artifact.build_record().map_err(unusable)?;
     let parts = artifact.parts().map(|(part, digest, size)| (part.title(), File { digest, size })).collect();
     let (digest, cmdline) = (artifact.digest(), &app.cmdline);
-    let image = Image { path: app.path(), digest, parts, cmdline, manifest: &app.manifest, build };
+    let manifest = without_sealed(&app.manifest);
+    let image = Image { path: app.path(), digest, parts, cmdline, manifest, build };
     if json {
         output::json(&image)?;
     } else {
         output::data(&image_text(&image))?;
     }
     Ok(DONE)
+}
+
+/// A manifest fit for screens and tickets: of a sealed text only its length is told.
+fn without_sealed(manifest: &Manifest) -> Manifest {
+    let mut manifest = manifest.clone();
+    for text in manifest.services.iter_mut().flat_map(|service| service.sealed.values_mut()) {
+        *text = format!("({} bytes)", text.len());
+    }
+    manifest
 }
 
 fn image_text(image: &Image<'_>) -> String {

@@ -31,16 +31,31 @@ pub(super) fn of(signal: u8, pid: u32, group: Option<&Cgroup>) -> Cause {
     match signal {
         // Groups are made anew for each process and die as a whole (`memory.oom.group`), so any count is about this death.
         SIGKILL if group.is_some_and(|group| group.oom_kills() > 0) => Cause::OutOfMemory,
-        SIGSYS => Cause::Seccomp(refused_call(pid)),
+        SIGSYS => match traced(pid) {
+            Death::Sent => Cause::Sent,
+            Death::Refused(call) => Cause::Seccomp(Some(syscalls::name(call))),
+            Death::Unseen => Cause::Seccomp(None),
+        },
         _ => Cause::Sent,
     }
 }
 
-/// The name of the system call that `pid` died of. With `kernel.print-fatal-signals` the kernel logs the registers of a
-/// process that dies of such a signal, and with a filter's refusal among them the number of the call.
-fn refused_call(pid: u32) -> Option<String> {
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).ok()?;
-    let mut log = File::options().read(true).custom_flags(flags).open(LOG).ok()?;
+/// What the kernel's log says of a death by `SIGSYS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Death {
+    /// Nothing, as on an architecture whose log has no number of a call.
+    Unseen,
+    /// The process was not refused a call.
+    Sent,
+    /// A filter refused the call of this number.
+    Refused(u64),
+}
+
+/// What `pid` died of. With `kernel.print-fatal-signals` the kernel logs the registers of a process that dies of such a
+/// signal, and with a filter's refusal among them the number of the call.
+fn traced(pid: u32) -> Death {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let Ok(mut log) = File::options().read(true).custom_flags(flags).open(LOG) else { return Death::Unseen };
     let mut trace = Trace::new(pid);
     let mut record = [0; RECORD];
     for _ in 0..MAX_RECORDS {
@@ -52,7 +67,7 @@ fn refused_call(pid: u32) -> Option<String> {
             Err(_) => break,
         }
     }
-    trace.call.map(syscalls::name)
+    trace.death
 }
 
 /// Reads a log for the registers of one process. Its records come in a row:
@@ -61,29 +76,46 @@ fn refused_call(pid: u32) -> Option<String> {
 /// …: potentially unexpected fatal signal 31.
 /// CPU: 0 UID: 1000 PID: 82 Comm: web Not tainted …
 /// RIP: 0033:0x7f… RSP: 002b:00007ffd… EFLAGS: 00000246 ORIG_RAX: 0000000000000029
+/// RAX: 0000000000000029 RBX: …
 /// ```
+///
+/// A filter's refusal puts the call's number back where the result would be (`syscall_rollback`, `kernel/seccomp.c`). A
+/// process that was sent the signal has another result there, or was in no call.
 struct Trace {
     owner: String,
     inside: bool,
     call: Option<u64>,
+    death: Death,
 }
 
 impl Trace {
     fn new(pid: u32) -> Self {
-        Self { owner: format!(" PID: {pid} "), inside: false, call: None }
+        Self { owner: format!(" PID: {pid} "), inside: false, call: None, death: Death::Unseen }
     }
 
     fn read(&mut self, record: &str) {
         let Some((_, text)) = record.split_once(';') else { return };
         if text.starts_with("CPU: ") {
-            self.inside =
-                text.split(" Comm: ").next().is_some_and(|text| format!("{text} ").contains(&self.owner));
-        } else if let Some(number) = text.split("ORIG_RAX: ").nth(1).filter(|_| self.inside) {
-            let digits = number.split(|c: char| !c.is_ascii_hexdigit()).next().unwrap_or_default();
-            self.call = u64::from_str_radix(digits, 16).ok();
+            let before_name = text.split(" Comm: ").next();
+            self.inside = before_name.is_some_and(|text| format!("{text} ").contains(&self.owner));
+            self.call = None;
+        } else if self.inside && text.starts_with("RAX: ") {
+            let result = register(text, "RAX: ");
+            self.death = match self.call {
+                Some(call) if result == Some(call) => Death::Refused(call),
+                _ => Death::Sent,
+            };
             self.inside = false;
+        } else if self.inside {
+            self.call = self.call.or_else(|| register(text, "ORIG_RAX: "));
         }
     }
+}
+
+/// The hexadecimal number behind `name`.
+fn register(text: &str, name: &str) -> Option<u64> {
+    let digits = text.split(name).nth(1)?.split(|c: char| !c.is_ascii_hexdigit()).next()?;
+    u64::from_str_radix(digits, 16).ok()
 }
 
 #[cfg(test)]
@@ -91,39 +123,47 @@ mod tests {
     use super::*;
 
     /// Records as a 6.12 kernel writes them.
-    const RECORDS: [&str; 4] = [
+    const RECORDS: [&str; 5] = [
         "6,310,2871,-;/bin/probe: probe: potentially unexpected fatal signal 31.\n",
         "4,311,2872,-;CPU: 0 UID: 1000 PID: 82 Comm: probe Not tainted 6.12.0-cloister #1\n",
         "4,312,2873,-;RIP: 0033:0x40bf1d\n",
         "4,313,2874,-;RSP: 002b:00007ffc7a4b EFLAGS: 00000246 ORIG_RAX: 0000000000000029\n",
+        "4,314,2875,-;RAX: 0000000000000029 RBX: 0000000000000000 RCX: 000000000040bf1d\n",
     ];
 
-    fn call(pid: u32, records: &[&str]) -> Option<u64> {
+    fn death(pid: u32, records: &[&str]) -> Death {
         let mut trace = Trace::new(pid);
         for record in records {
             trace.read(record);
         }
-        trace.call
+        trace.death
     }
 
     #[test]
     fn the_refused_call_is_found_by_process() {
-        assert_eq!(call(82, &RECORDS), Some(41));
-        assert_eq!(call(8, &RECORDS), None);
-        assert_eq!(call(182, &RECORDS), None);
+        assert_eq!(death(82, &RECORDS), Death::Refused(41));
+        assert_eq!(death(8, &RECORDS), Death::Unseen);
+        assert_eq!(death(182, &RECORDS), Death::Unseen);
+    }
+
+    #[test]
+    fn a_process_that_was_sent_the_signal_was_refused_nothing() {
+        let in_a_call = RECORDS[4].replacen("29", "00", 1);
+        assert_eq!(death(82, &[RECORDS[1], RECORDS[3], &in_a_call]), Death::Sent);
+        assert_eq!(death(82, &[RECORDS[1], RECORDS[2], RECORDS[4]]), Death::Sent);
     }
 
     #[test]
     fn a_process_cannot_pass_for_another_by_its_name() {
         let liar = "4,311,2872,-;CPU: 0 UID: 1000 PID: 83 Comm:  PID: 82 Comm: x Not tainted 6.12.0\n";
-        assert_eq!(call(82, &[liar, RECORDS[3]]), None);
+        assert_eq!(death(82, &[liar, RECORDS[3], RECORDS[4]]), Death::Unseen);
     }
 
     #[test]
     fn the_last_death_of_a_number_counts() {
-        let later = RECORDS[3].replace("29", "65");
-        let records = [RECORDS[1], RECORDS[3], RECORDS[1], later.as_str()];
-        assert_eq!(call(82, &records), Some(0x65));
+        let (call, result) = (RECORDS[3].replace("29", "65"), RECORDS[4].replacen("29", "65", 1));
+        let records = [RECORDS[1], RECORDS[3], RECORDS[4], RECORDS[1], &call, &result];
+        assert_eq!(death(82, &records), Death::Refused(0x65));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use cloister_sys::signal;
 use cloister_wire::hold::{FromInit, Spawn};
 use rustix::fs::MemfdFlags;
 use rustix::process::Pid;
@@ -145,7 +146,7 @@ impl Holder {
 
     fn signal(&mut self, pid: u32, signal: u8) -> Option<Event> {
         let target = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
-        self.note(cloister_sys::signal::send(target, signal).err())
+        self.note(signal::send(target, signal).err())
     }
 
     fn signal_group(&mut self, name: &str, signal: u8) -> Option<Event> {

@@ -6,6 +6,7 @@
 mod child;
 mod exec;
 mod files;
+mod initctl;
 mod user;
 mod view;
 
@@ -16,6 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use cloister_sys::process::{Child, Fork, fork_into};
 use cloister_wire::hold::Spawn;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Gid, Uid};
 
 use crate::cgroup::{Cgroup, CgroupError, Cgroups};
 use crate::hold::Failure;
@@ -72,8 +74,8 @@ fn fork_service(
     fds: Vec<OwnedFd>,
     writable_bytes: u64,
 ) -> Result<(u32, Verdict, OwnedFd, OwnedFd), Failure> {
-    let (stdout, their_stdout) = output_pipe().at("pipes", "stdout")?;
-    let (stderr, their_stderr) = output_pipe().at("pipes", "stderr")?;
+    let (stdout, their_stdout) = output_pipe(spec).at("pipes", "stdout")?;
+    let (stderr, their_stderr) = output_pipe(spec).at("pipes", "stderr")?;
     let mut all = vec![their_stdout, their_stderr];
     all.extend(fds);
     let order = child::Order { spec, writable_bytes };
@@ -105,10 +107,12 @@ fn fork(
 /// verdict has come before.
 const NOT_STARTED: u8 = 127;
 
-/// A pipe whose write end blocks, as programs expect of stdout, and whose read end does not.
-fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+/// A pipe whose write end blocks, as programs expect of stdout, and whose read end does not. It is the service's user's:
+/// programs that log to `/dev/stdout` open the pipe anew by that name, which only its owner may.
+fn output_pipe(spec: &Spawn) -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&read, true)?;
+    rustix::fs::fchown(&write, Some(Uid::from_raw(spec.uid)), Some(Gid::from_raw(spec.gid)))?;
     Ok((read, write))
 }
 

@@ -14,7 +14,7 @@ use cloister_sys::process::Child;
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev};
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use super::At;
+use super::{At, initctl};
 use crate::hold::Failure;
 use crate::root::ROOT;
 
@@ -77,6 +77,7 @@ const ALWAYS_WRITABLE: [&str; 3] = ["/dev", "/proc", "/tmp"];
 /// Leaves the system's view for the application's.
 pub(super) fn enter(child: &mut Child, writable_bytes: u64) -> Result<(), Failure> {
     child.leave_namespaces().at("mounts", "a private view")?;
+    let program = initctl::take().at("mounts", "initctl")?;
     pivot().at("mounts", ROOT)?;
     for mount in &MOUNTS {
         attach(mount, writable_bytes).at("mounts", mount.target)?;
@@ -90,7 +91,7 @@ pub(super) fn enter(child: &mut Child, writable_bytes: u64) -> Result<(), Failur
     for path in HIDDEN {
         hide(path).at("mounts", path)?;
     }
-    Ok(())
+    program.map_or(Ok(()), initctl::place).at("mounts", "initctl")
 }
 
 /// Opens the places a read-only service may write.

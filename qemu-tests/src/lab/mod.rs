@@ -11,7 +11,7 @@ mod running;
 pub use command::{Finished, Sleeve};
 pub use http::Answer;
 pub use release::Release;
-pub use running::Running;
+pub use running::{Running, phase};
 
 use std::fs;
 use std::net::TcpListener;
@@ -149,9 +149,19 @@ impl Lab {
 
     /// Starts an enclave from a built image, as `web`, with these extra words.
     pub fn run(&self, image: &Path, words: &[&str]) -> Result<Running, Failure> {
+        self.run_with(image, words, &[])
+    }
+
+    /// The same, with variables for its environment.
+    pub fn run_with(
+        &self,
+        image: &Path,
+        words: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<Running, Failure> {
         let mut all = vec!["run", path_str(image)?, "--name", "web"];
         all.extend_from_slice(words);
-        Running::start(self, &all)
+        Running::start(self, &all, variables)
     }
 
     /// The path of a real image, made if this machine has not made it yet.

@@ -38,8 +38,9 @@ struct Heard {
 }
 
 impl Running {
-    pub(super) fn start(lab: &Lab, words: &[&str]) -> Result<Self, Failure> {
+    pub(super) fn start(lab: &Lab, words: &[&str], variables: &[(&str, &str)]) -> Result<Self, Failure> {
         let mut command = lab.sleeve(words).into_command();
+        command.envs(variables.iter().copied());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().map(listen).unwrap_or_default();
         let stderr = child.stderr.take().map(listen).unwrap_or_default();
@@ -108,10 +109,40 @@ impl Running {
                 return Ok(value);
             }
             last = asked.stdout;
+            if value.get("alive") == Some(&Value::Bool(false)) {
+                break;
+            }
             self.stderr.pause(ASK_AGAIN);
         }
         Err(Failure::broken(format_args!(
             "the enclave never was {state}; last seen: {last}\nstderr of run:\n{}",
+            self.stderr()
+        )))
+    }
+
+    /// One service's status, as `inspect` shows it.
+    pub fn service(&self, name: &str) -> Result<Value, Failure> {
+        let inspected = self.inspect()?;
+        let all = inspected.pointer("/status/services").and_then(Value::as_array);
+        let found = all.and_then(|all| all.iter().find(|one| one.get("name") == Some(&name.into())));
+        found
+            .cloned()
+            .ok_or_else(|| Failure::broken(format_args!("inspect shows no service {name}: {inspected}")))
+    }
+
+    /// Waits until a service is in this phase, and gives its status.
+    pub fn wait_service(&self, name: &str, wanted: &str) -> Result<Value, Failure> {
+        let mut last = Value::Null;
+        while self.started.elapsed() < BOOT_LIMIT.saturating_add(COMMAND_LIMIT) {
+            // Before the first status there are no services.
+            last = self.service(name).unwrap_or(last);
+            if phase(&last) == wanted {
+                return Ok(last);
+            }
+            self.stderr.pause(ASK_AGAIN);
+        }
+        Err(Failure::broken(format_args!(
+            "{name} never was {wanted}; last seen: {last}\nstderr of run:\n{}",
             self.stderr()
         )))
     }
@@ -182,6 +213,12 @@ impl Running {
         self.ask(&["stop", "web"])?.expect_code(0)?;
         self.finish()
     }
+}
+
+/// The phase in a service's status.
+#[must_use]
+pub fn phase(service: &Value) -> &str {
+    service.get("phase").and_then(Value::as_str).unwrap_or_default()
 }
 
 impl Drop for Running {

@@ -8,6 +8,7 @@ mod bad_launches_say_what_to_do;
 mod connections_end_as_their_ends_say;
 mod ctrl_c_at_any_moment_leaves_nothing;
 mod enclaves_run_side_by_side;
+mod ends_are_told_apart;
 mod exit_code_reaches_the_caller;
 mod http_request_is_answered_through_ingress;
 mod init_ends_the_machine_and_says_why;
@@ -19,12 +20,16 @@ mod nitro_enclaves_are_as_predicted;
 mod real_images_run;
 mod resources_are_told_live;
 mod restarts_follow_their_policy;
+mod services_are_asked_about_one_by_one;
 mod services_are_confined;
 mod services_follow_their_graph;
+mod services_say_when_they_are_ready;
 mod services_that_cannot_run_say_why;
 mod signal_death_is_128_plus_the_signal;
 mod stops_end_in_time;
+mod stops_let_connections_end;
 mod supervisor_crashes_are_survived;
+mod values_reach_only_their_service;
 
 /// All of them, in the order they are run.
 pub const ALL: &[Scenario] = &[
@@ -32,6 +37,10 @@ pub const ALL: &[Scenario] = &[
     connections_end_as_their_ends_say::SCENARIO,
     exit_code_reaches_the_caller::SCENARIO,
     signal_death_is_128_plus_the_signal::SCENARIO,
+    ends_are_told_apart::CODES,
+    ends_are_told_apart::SIGNALS,
+    ends_are_told_apart::CAUSES,
+    ends_are_told_apart::ORPHANS,
     machines_are_as_ordered::SCENARIO,
     enclaves_run_side_by_side::SCENARIO,
     bad_launches_say_what_to_do::BUSY_PORT,
@@ -68,10 +77,23 @@ pub const ALL: &[Scenario] = &[
     services_follow_their_graph::REQUIRES,
     restarts_follow_their_policy::RECOVERS,
     restarts_follow_their_policy::GIVES_UP,
+    restarts_follow_their_policy::PAUSES,
+    restarts_follow_their_policy::CRITICAL,
+    services_say_when_they_are_ready::CHECKS,
+    services_say_when_they_are_ready::LIVENESS,
     stops_end_in_time::OBEDIENT,
     stops_end_in_time::REALTIME,
     stops_end_in_time::STUBBORN,
+    stops_let_connections_end::DRAIN,
+    stops_let_connections_end::DRAIN_DEADLINE,
+    stops_let_connections_end::SIGTERM,
+    stops_let_connections_end::POWER_BUTTON,
     services_are_confined::DEFAULTS,
+    services_are_confined::INSPECTED,
+    services_are_confined::MEMORY,
+    services_are_asked_about_one_by_one::INSIDE,
+    services_are_asked_about_one_by_one::OUTSIDE,
+    values_reach_only_their_service::SCENARIO,
     nitro_enclaves_are_as_predicted::FILE,
     nitro_enclaves_are_as_predicted::APPLICATIONS,
     nitro_enclaves_are_as_predicted::BYTE,

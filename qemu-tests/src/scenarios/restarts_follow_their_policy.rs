@@ -1,8 +1,12 @@
-//! A service that ends is started again, with pauses that grow, until its burst is used up.
+//! A service that ends is started again, with pauses that grow, until its burst is used up; whether the enclave then ends
+//! is up to the manifest.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use crate::guest::say;
+use rustix::process::Signal;
+
+use crate::guest::{attempts, catch, say};
 use crate::story::{expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
@@ -16,6 +20,23 @@ pub(super) const GIVES_UP: Scenario = Scenario {
     host: gives_up,
     guest: never,
 };
+
+/// The story of the pauses.
+pub(super) const PAUSES: Scenario = Scenario {
+    name: "pauses_double_from_the_exit_and_start_over_after_a_stable_time",
+    host: pauses,
+    guest: stable_once,
+};
+
+/// The story of who may fail and who may not.
+pub(super) const CRITICAL: Scenario = Scenario {
+    name: "a_critical_service_ends_the_enclave_with_its_code_and_others_do_not",
+    host: critical,
+    guest: important,
+};
+
+/// How long the service of the pauses is up in its fourth run: longer than `stable`, however busy the host is.
+const STABLE: Duration = Duration::from_millis(600);
 
 fn recovers(lab: &mut Lab) -> Outcome {
     let mut web = lab.boot(
@@ -48,13 +69,102 @@ services:
 }
 
 fn third_time(_words: &[String]) -> ExitCode {
-    // A file of the shared root outlives the process; /tmp is private to it.
-    let attempts = std::fs::read("/var/attempts").unwrap_or_default().len().saturating_add(1);
-    let noted = std::fs::write("/var/attempts", vec![b'x'; attempts]);
-    let said = say(format!("attempt {attempts}\n").as_bytes());
-    if attempts == 3 && noted.is_ok() && said.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    let attempt = attempts("/var/attempts").unwrap_or_default().saturating_add(1);
+    let said = say(format!("attempt {attempt}\n").as_bytes());
+    if attempt == 3 && said.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 fn never(_words: &[String]) -> ExitCode {
     if say(b"never works\n").is_ok() { ExitCode::from(5) } else { ExitCode::from(6) }
+}
+
+fn pauses(lab: &mut Lab) -> Outcome {
+    let manifest = "{version: 1, services: {web: {command: [PROBE], restart: {delay: 200ms, max_delay: 700ms, stable: 500ms, burst: 4}}}}";
+    let ended = lab.boot(manifest, &[])?.finish()?;
+    ended.expect_code(0)?;
+    // What was said: each pause, and what is taken off it at random, a quarter at most.
+    let said: Vec<u64> = ended.stderr.lines().filter_map(pause_in).collect();
+    expect_eq(&said.len(), &4, "restarts")?;
+    for (pause, longest) in said.iter().zip([200, 400, 700, 200]) {
+        let right = (longest - longest / 4..=longest).contains(pause);
+        expect(right, format_args!("{said:?}: {pause} ms is not {longest} ms less up to a quarter"))?;
+    }
+    // What was kept: each run begins no earlier than its pause after the end of the one before.
+    let times: Vec<u64> = ended.stdout.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    expect_eq(&times.len(), &10, "the begin and the end of five runs")?;
+    for ((before, after), pause) in
+        times.iter().skip(1).step_by(2).zip(times.iter().skip(2).step_by(2)).zip(&said)
+    {
+        let waited = after.saturating_sub(*before);
+        expect(waited.saturating_add(CLOCK_STEP) >= *pause, format_args!("waited {waited} ms of {pause}"))?;
+    }
+    Ok(())
+}
+
+/// The step of `/proc/uptime` in milliseconds.
+const CLOCK_STEP: u64 = 10;
+
+/// `… restarting in 150 ms after …`
+fn pause_in(line: &str) -> Option<u64> {
+    line.split("restarting in ").nth(1)?.split(' ').next()?.parse().ok()
+}
+
+fn stable_once(_words: &[String]) -> ExitCode {
+    let run = attempts("/var/runs").unwrap_or_default();
+    let began = uptime_ms();
+    if run == 3 {
+        std::thread::park_timeout(STABLE);
+    }
+    let said = began.and_then(|began| say(format!("{began} {}\n", uptime_ms()?).as_bytes()));
+    if run == 4 && said.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+/// Milliseconds since boot.
+fn uptime_ms() -> std::io::Result<u64> {
+    let text = std::fs::read_to_string("/proc/uptime")?;
+    let digits: String = text.split(' ').next().unwrap_or_default().replace('.', "");
+    digits.parse::<u64>().map(|hundredths| hundredths.saturating_mul(10)).map_err(std::io::Error::other)
+}
+
+fn critical(lab: &mut Lab) -> Outcome {
+    let mut web = lab.boot(
+        "
+version: 1
+control: [signal]
+services:
+  main: {command: [PROBE, main, 7], ready: {log: main is here}, critical: true, restart: never}
+  other: {command: [PROBE, other, 0], ready: {log: other is here}}
+  helper: {command: [PROBE], after: [main], restart: {delay: 1ms, burst: 1}}
+",
+        &[],
+    )?;
+    web.wait_service("helper", "failed")?;
+    let seen = web.wait_state("degraded")?;
+    let why = seen.pointer("/status/why").and_then(serde_json::Value::as_str).unwrap_or_default();
+    expect_in(why, "helper has failed", "why it is degraded")?;
+    expect_eq(
+        &crate::lab::phase(&web.service("main")?),
+        &"ready",
+        "the critical service, after another failed",
+    )?;
+    web.ask(&["service", "signal", "web", "main", "TERM"])?.expect_code(0)?;
+    let ended = web.finish()?;
+    ended.expect_code(7)?;
+    expect_in(&ended.stderr, "stopping: main ended: exit code 7", "why it ended")?;
+    expect_in(&ended.stdout, "other was asked to end", "the end of the others")?;
+    let order = ended.stdout.find("main was asked").zip(ended.stdout.find("other was asked"));
+    expect(
+        order.is_some_and(|(main, other)| main < other),
+        format_args!("the order of ends:\n{}", ended.stdout),
+    )
+}
+
+fn important(words: &[String]) -> ExitCode {
+    let [name, code] = words else { return ExitCode::from(3) };
+    let lived = catch(Signal::TERM).and_then(|mut term| {
+        say(format!("{name} is here\n").as_bytes())?;
+        term.wait()?;
+        say(format!("{name} was asked to end\n").as_bytes())
+    });
+    lived.ok().and_then(|()| code.parse::<u8>().ok()).map_or(ExitCode::FAILURE, ExitCode::from)
 }

@@ -1,17 +1,35 @@
 //! What a service can and cannot do: told by a service that tries.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
 
 use rustix::net::{AddressFamily, SocketType, socket};
+use rustix::process::Signal;
+use serde_json::{Value, json};
 
-use crate::guest::say;
-use crate::story::{expect_eq, expect_in};
+use crate::guest::{catch, say};
+use crate::lab::Running;
+use crate::story::{Failure, expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
 /// The story of a service with nothing but its manifest's user.
 pub(super) const DEFAULTS: Scenario =
     Scenario { name: "a_service_has_its_user_no_capabilities_and_no_way_around_the_boundary", host, guest };
+
+/// The story of what the kernel says about two services, one of them with everything a manifest can say.
+pub(super) const INSPECTED: Scenario = Scenario {
+    name: "what_inspect_reads_back_from_the_kernel_is_what_the_manifest_asked_for",
+    host: inspected,
+    guest: confined,
+};
+
+/// The story of a service that takes the whole machine's memory.
+pub(super) const MEMORY: Scenario = Scenario {
+    name: "when_memory_runs_out_the_service_dies_and_the_enclave_ends_in_order",
+    host: memory,
+    guest: greedy,
+};
 
 fn host(lab: &mut Lab) -> Outcome {
     let manifest =
@@ -32,6 +50,7 @@ fn host(lab: &mut Lab) -> Outcome {
         "/tmp: empty and writable",
         "/sys/kernel/config: absent or empty",
         "stdout blocks: true",
+        "said by the name of /dev/stdout",
         "environment: A=b",
     ] {
         expect_in(&ended.stdout, fact, "what the service saw")?;
@@ -59,7 +78,8 @@ fn guest(_words: &[String]) -> ExitCode {
         flags.is_ok_and(|flags| !flags.contains(rustix::fs::OFlags::NONBLOCK)),
         environment.join(" "),
     );
-    if say(report.as_bytes()).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let by_name = fs::write("/dev/stdout", "said by the name of /dev/stdout\n");
+    if say(report.as_bytes()).is_ok() && by_name.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// `AF_VSOCK` of `linux/socket.h`.
@@ -72,3 +92,175 @@ fn names(folder: &str) -> Option<Vec<String>> {
     names.sort();
     Some(names)
 }
+
+fn inspected(lab: &mut Lab) -> Outcome {
+    let mut web = lab.boot(
+        "
+version: 1
+services:
+  plain: {command: [PROBE, plain], ready: {file: /var/plain}}
+  web:
+    command: [PROBE, web]
+    user: app
+    groups: [4242]
+    capabilities: [net_bind_service]
+    writable: [/var]
+    limits: {memory: 64MiB, cpu: 0.5, pids: 20, open_files: 512}
+    files: {/etc/app.conf: {content: hello, mode: 0400}}
+    after: [plain]
+    ready: {log: that is all}
+",
+        &[],
+    )?;
+    web.wait_ready()?;
+    same(
+        &confinement(&web, "web")?,
+        &json!({
+            "uids": [1000, 1000, 1000, 1000],
+            "gids": [1000, 1000, 1000, 1000],
+            "groups": [4242],
+            "no_new_privs": true,
+            "seccomp": 2,
+            "capabilities_bounding": 1024,
+            "capabilities_effective": 1024,
+            "oom_score_adj": 0,
+            "cgroup": [
+                ["memory.max", "67108864"],
+                ["cpu.max", "50000 100000"],
+                ["pids.max", "20"],
+                ["memory.oom.group", "1"],
+            ],
+            "limits": [["Max core file size", "0", "0"], ["Max open files", "512", "512"]],
+        }),
+    )?;
+    let plain = confinement(&web, "plain")?;
+    same(
+        &plain,
+        &json!({
+            "uids": [0, 0, 0, 0],
+            "groups": [],
+            "no_new_privs": true,
+            "seccomp": 2,
+            "capabilities_bounding": 0,
+            "capabilities_effective": 0,
+            "oom_score_adj": 0,
+            "limits": [["Max core file size", "0", "0"], ["Max open files", "65536", "65536"]],
+        }),
+    )?;
+    let mounts = plain.get("mounts").map(Value::to_string).unwrap_or_default();
+    expect(!mounts.contains("app.conf"), format_args!("another service's file is in its view: {mounts}"))?;
+    let ended = web.stop()?;
+    for fact in TRIED {
+        expect_in(&ended.stdout, &format!("{fact}\n"), "what the service could do")?;
+    }
+    Ok(())
+}
+
+/// What a service with `writable: [/var]` sees when it tries.
+const TRIED: [&str; 12] = [
+    "/etc/open/new: Permission denied",
+    "/var/new: Permission denied",
+    "/var/open/new: written",
+    "/tmp/new: written",
+    "/sys/kernel/profiling: Read-only file system",
+    "/proc/sys/kernel/hostname: Read-only file system",
+    "/etc/app.conf: hello",
+    "/tmp/plain: not there",
+    "/proc/1: not there",
+    "/dev/nsm: not there",
+    "/cloister/manifest.json: not there",
+    "unmount /tmp: Operation not permitted",
+];
+
+/// `host-sleeve inspect web --service NAME --json`.
+fn confinement(web: &Running, service: &str) -> Result<Value, Failure> {
+    let asked = web.ask(&["inspect", "web", "--service", service, "--json"])?;
+    asked.expect_code(0)?;
+    asked.json()
+}
+
+/// Every field of `expected` has the value it has there.
+fn same(found: &Value, expected: &Value) -> Outcome {
+    for (field, value) in expected.as_object().into_iter().flatten() {
+        expect_eq(&found.get(field), &Some(value), field)?;
+    }
+    Ok(())
+}
+
+fn confined(words: &[String]) -> ExitCode {
+    let name = words.first().map_or("", String::as_str);
+    let lived = catch(Signal::TERM).and_then(|mut term| {
+        let done = if name == "plain" { open_up() } else { tell() };
+        done.and_then(|()| term.wait())
+    });
+    if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Makes two folders that any user may write by their mode, so that what keeps one out is not the mode.
+fn open_up() -> std::io::Result<()> {
+    for folder in ["/etc/open", "/var/open"] {
+        fs::create_dir(folder)?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o777))?;
+    }
+    fs::write("/tmp/plain", "")?;
+    fs::write("/var/plain", "")
+}
+
+/// Tries, and says what came of it.
+fn tell() -> std::io::Result<()> {
+    let mut report = String::new();
+    let mut fact = |what: &str, came: String| report.push_str(&[what, ": ", &came, "\n"].concat());
+    let words = |error: std::io::Error| error.to_string().split(" (").next().unwrap_or_default().to_owned();
+    for path in [
+        "/etc/open/new",
+        "/var/new",
+        "/var/open/new",
+        "/tmp/new",
+        "/sys/kernel/profiling",
+        "/proc/sys/kernel/hostname",
+    ] {
+        fact(path, fs::write(path, "x").map_or_else(words, |()| "written".to_owned()));
+    }
+    fact("/etc/app.conf", fs::read_to_string("/etc/app.conf").unwrap_or_else(words));
+    for path in ["/tmp/plain", "/proc/1", "/dev/nsm", "/cloister/manifest.json"] {
+        fact(path, if fs::exists(path).is_ok_and(|there| there) { "there" } else { "not there" }.to_owned());
+    }
+    let unmounted = rustix::mount::unmount("/tmp", rustix::mount::UnmountFlags::empty());
+    fact("unmount /tmp", unmounted.map_or_else(|error| words(error.into()), |()| "done".to_owned()));
+    report.push_str("that is all\n");
+    say(report.as_bytes())
+}
+
+fn memory(lab: &mut Lab) -> Outcome {
+    let manifest = "
+version: 1
+services:
+  web: {command: [PROBE, eat], critical: true, restart: never, after: [other]}
+  other: {command: [PROBE, other], ready: {file: /var/other}}
+";
+    let ended = lab.boot(manifest, &["--memory", "256MiB"])?.finish()?;
+    ended.expect_code(137)?;
+    expect_in(&ended.stderr, "web ended: signal 9 SIGKILL: out of memory", "why it ended")?;
+    expect_in(&ended.stdout, "other was asked to end", "what the others did")?;
+    expect(!ended.stderr.contains("supervisor was started again"), "the supervisor was spared")
+}
+
+fn greedy(words: &[String]) -> ExitCode {
+    if words.first().is_some_and(|word| word == "eat") {
+        let mut eaten: Vec<Vec<u8>> = Vec::new();
+        loop {
+            eaten.push(vec![1; BITE]);
+            // Pages are taken when they are written, which the compiler must not find needless.
+            std::hint::black_box(&eaten);
+        }
+    }
+    let lived = catch(Signal::TERM).and_then(|mut term| {
+        fs::write("/var/other", "")?;
+        term.wait()?;
+        say(b"other was asked to end\n")
+    });
+    if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// How much is eaten at once, in bytes.
+const BITE: usize = 1 << 20;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use rustix::process::Signal;
 
-use crate::guest::{catch, say, serve_http};
-use crate::lab::Running;
+use crate::guest::{catch, say, serve_http, wait_for_file};
+use crate::lab::phase;
 use crate::story::{Failure, expect, expect_eq};
 use crate::{Lab, Outcome, Scenario};
 
@@ -52,8 +52,8 @@ services:
     )?;
     web.wait_state("degraded")?;
     web.wait_stdout("web was asked to end")?;
-    expect_eq(&phase(&web, "cache")?.as_str(), &"failed", "the phase of the service that failed")?;
-    expect_eq(&phase(&web, "main")?.as_str(), &"ready", "the phase of the service that needs nobody")?;
+    web.wait_service("cache", "failed")?;
+    expect_eq(&phase(&web.service("main")?), &"ready", "the phase of the service that needs nobody")?;
     web.stop()?;
     Ok(())
 }
@@ -86,14 +86,6 @@ fn web() -> std::io::Result<()> {
     speak("web")
 }
 
-/// Waits until another service has made this file in the root that they share.
-fn wait_for_file(file: &str) -> std::io::Result<()> {
-    while !std::fs::exists(file)? {
-        std::thread::yield_now();
-    }
-    Ok(())
-}
-
 fn in_order(text: &str, parts: &[&str]) -> Outcome {
     let mut rest = text;
     for part in parts {
@@ -103,17 +95,4 @@ fn in_order(text: &str, parts: &[&str]) -> Outcome {
         rest = after;
     }
     expect(!parts.is_empty(), "an order of something")
-}
-
-/// The phase of one service, as `inspect` shows it.
-fn phase(web: &Running, service: &str) -> Result<String, Failure> {
-    let inspected = web.inspect()?;
-    inspected
-        .pointer("/status/services")
-        .and_then(serde_json::Value::as_array)
-        .and_then(|all| all.iter().find(|one| one.get("name").and_then(|n| n.as_str()) == Some(service)))
-        .and_then(|one| one.get("phase"))
-        .and_then(serde_json::Value::as_str)
-        .map(str::to_owned)
-        .ok_or_else(|| Failure::broken(format_args!("inspect shows no service {service}: {inspected}")))
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use rustix::process::Signal;
 
-use crate::guest::{catch, say};
+use crate::guest::{catch, catch_number, say};
 use crate::story::expect_in;
 use crate::{Lab, Outcome, Scenario};
 
@@ -27,13 +27,18 @@ pub(super) const STUBBORN: Scenario = Scenario {
 };
 
 fn obedient(lab: &mut Lab) -> Outcome {
-    let manifest =
-        "{version: 1, services: {web: {command: [PROBE], stop_signal: SIGQUIT, ready: {log: here}}}}";
+    let manifest = "
+version: 1
+services:
+  web: {command: [PROBE, '3'], stop_signal: SIGQUIT, ready: {log: here}, critical: true}
+  realtime: {command: [PROBE, '37'], stop_signal: SIGRTMIN+3, ready: {log: here}}
+";
     let mut web = lab.boot(manifest, &[])?;
     web.wait_ready()?;
     let ended = web.stop()?;
     ended.expect_code(0)?;
-    expect_in(&ended.stdout, "got SIGQUIT", "what the service said last")
+    expect_in(&ended.stdout, "got signal 3\n", "what the service said last")?;
+    expect_in(&ended.stdout, "got signal 37\n", "what the service with a realtime signal said last")
 }
 
 fn realtime(lab: &mut Lab) -> Outcome {
@@ -54,11 +59,12 @@ fn stubborn(lab: &mut Lab) -> Outcome {
     web.stop()?.expect_code(137)
 }
 
-fn obey(_words: &[String]) -> ExitCode {
-    let lived = catch(Signal::QUIT).and_then(|mut quit| {
+fn obey(words: &[String]) -> ExitCode {
+    let number = words.first().and_then(|word| word.parse().ok()).unwrap_or_default();
+    let lived = catch_number(number).and_then(|mut caught| {
         say(b"here\n")?;
-        quit.wait()?;
-        say(b"got SIGQUIT\n")
+        caught.wait()?;
+        say(format!("got signal {number}\n").as_bytes())
     });
     if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -28,6 +28,8 @@ pub(super) struct Traffic {
     pub(super) failed: u64,
     /// The longest time that a client was without an answer.
     pub(super) longest_gap: Duration,
+    /// The longest request, answered or not: one that is not refused at once hangs on something that is dead.
+    pub(super) longest_request: Duration,
 }
 
 /// Clients that run.
@@ -86,7 +88,10 @@ impl Orders {
                 last = Instant::now();
                 continue;
             }
-            if http::get(port, "/", LIMIT).is_ok_and(|answer| answer.status == 200) {
+            let began = Instant::now();
+            let answered = http::get(port, "/", LIMIT).is_ok_and(|answer| answer.status == 200);
+            seen.longest_request = seen.longest_request.max(began.elapsed());
+            if answered {
                 seen.answered = seen.answered.saturating_add(1);
                 seen.longest_gap = seen.longest_gap.max(last.elapsed());
                 last = Instant::now();
@@ -105,6 +110,7 @@ impl Traffic {
             answered: self.answered.saturating_add(other.answered),
             failed: self.failed.saturating_add(other.failed),
             longest_gap: self.longest_gap.max(other.longest_gap),
+            longest_request: self.longest_request.max(other.longest_request),
         }
     }
 }

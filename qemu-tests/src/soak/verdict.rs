@@ -83,13 +83,12 @@ pub(super) fn checks(evidence: &Evidence) -> Vec<Check> {
 }
 
 fn traffic(seen: Traffic) -> Check {
+    let (gap, request) = (seen.longest_gap.as_secs_f32(), seen.longest_request.as_secs_f32());
     Check {
         what: "requests were answered all along",
         seen: format!(
-            "{} answered, {} not; longest gap {:.2} s",
-            seen.answered,
-            seen.failed,
-            seen.longest_gap.as_secs_f32()
+            "{} answered, {} not; longest request {request:.2} s, longest gap {gap:.2} s",
+            seen.answered, seen.failed
         ),
         fault: (seen.answered == 0).then(|| "none was answered".to_owned()),
     }

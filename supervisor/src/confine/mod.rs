@@ -6,12 +6,14 @@
 mod capabilities;
 mod denied;
 mod filter;
+mod sealed;
 
-use cloister_manifest::model::{self, Check, Ready, Service};
+use cloister_manifest::model::{self, Check, MAX_SEALED, Ready, Service};
 use cloister_wire::hold::{File, Limits, Spawn};
 
 pub use capabilities::UnknownCapability;
 pub use filter::FilterError;
+pub use sealed::hand_over;
 
 /// The address of the socket for `sd_notify(3)`, in the abstract namespace, so that no mount hides it.
 pub const NOTIFY_ADDRESS: &str = "cloister/notify";
@@ -27,13 +29,16 @@ pub enum ConfineError {
     /// The filter cannot be made.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// The manifest has more sealed texts than the builder lets pass.
+    #[error("{0} sealed texts, {MAX_SEALED} are the most")]
+    Sealed(usize),
 }
 
 /// What init is asked to run for `service`.
 pub fn spawn(service: &Service) -> Result<Spawn, ConfineError> {
     Ok(Spawn {
         argv: service.argv.clone(),
-        env: environment(service),
+        env: environment(service).into_iter().chain(sealed::variables(&service.sealed)).collect(),
         cwd: service.cwd.clone(),
         uid: service.uid,
         gid: service.gid,
@@ -43,7 +48,7 @@ pub fn spawn(service: &Service) -> Result<Spawn, ConfineError> {
         writable: service.isolation.writable.clone(),
         files: service.files.iter().map(file).collect(),
         limits: limits(&service.limits),
-        fds: 0,
+        fds: sealed::count(&service.sealed)?,
     })
 }
 

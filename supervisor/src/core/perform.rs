@@ -60,15 +60,14 @@ impl Core {
 
     fn spawn(&mut self, id: Id) -> Result<(), CoreError> {
         let Some(service) = self.services.get(id.index()) else { return Ok(()) };
-        match confine::spawn(service) {
-            Ok(spec) => {
+        let failed = |passing, error| Event::SpawnFailed { id, passing, error };
+        match (confine::spawn(service), confine::hand_over(&service.sealed)) {
+            (Ok(spec), Ok(fds)) => {
                 let name = service.name.clone();
-                self.hold.send(&FromSupervisor::Spawn { name, spec: Box::new(spec) })?;
+                self.hold.send_with(&FromSupervisor::Spawn { name, spec: Box::new(spec) }, fds)?;
             }
-            Err(error) => {
-                let error = error.to_string();
-                self.pending.push_back(Event::SpawnFailed { id, passing: false, error });
-            }
+            (Err(error), _) => self.pending.push_back(failed(false, error.to_string())),
+            (_, Err(error)) => self.pending.push_back(failed(true, format!("sealed memory: {error}"))),
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 
 use cloister_sys::fdpass::{recv_with_fds, send_with_fds};
@@ -52,10 +52,13 @@ pub struct Incoming {
     pub fds: Vec<OwnedFd>,
 }
 
+/// A frame and the descriptors that travel with it.
+type Outgoing = (Vec<u8>, Vec<OwnedFd>);
+
 /// The supervisor's end.
 #[derive(Debug)]
 pub struct Hold {
-    outgoing: mpsc::UnboundedSender<Vec<u8>>,
+    outgoing: mpsc::UnboundedSender<Outgoing>,
     incoming: mpsc::Receiver<Result<Incoming, HoldError>>,
 }
 
@@ -74,7 +77,12 @@ impl Hold {
 
     /// Queues a message. After the end of the conversation it is dropped, and [`Self::receive`] tells.
     pub fn send(&self, message: &FromSupervisor) -> Result<(), FrameError> {
-        self.outgoing.send(frame::encode(message, HOLD_LIMIT)?).unwrap_or_default();
+        self.send_with(message, Vec::new())
+    }
+
+    /// The same, with the descriptors that the message names.
+    pub fn send_with(&self, message: &FromSupervisor, fds: Vec<OwnedFd>) -> Result<(), FrameError> {
+        self.outgoing.send((frame::encode(message, HOLD_LIMIT)?, fds)).unwrap_or_default();
         Ok(())
     }
 
@@ -86,7 +94,7 @@ impl Hold {
 
 async fn converse(
     stream: UnixStream,
-    mut to_send: mpsc::UnboundedReceiver<Vec<u8>>,
+    mut to_send: mpsc::UnboundedReceiver<Outgoing>,
     received: mpsc::Sender<Result<Incoming, HoldError>>,
 ) {
     let reading = read(&stream, &received);
@@ -100,13 +108,21 @@ async fn converse(
     }
 }
 
-async fn write(stream: &UnixStream, to_send: &mut mpsc::UnboundedReceiver<Vec<u8>>) -> Result<(), HoldError> {
-    while let Some(frame) = to_send.recv().await {
+async fn write(
+    stream: &UnixStream,
+    to_send: &mut mpsc::UnboundedReceiver<Outgoing>,
+) -> Result<(), HoldError> {
+    while let Some((frame, fds)) = to_send.recv().await {
         let mut rest = frame.as_slice();
+        // They travel with the first byte.
+        let mut fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         while !rest.is_empty() {
             stream.writable().await?;
-            match stream.try_io(Interest::WRITABLE, || send_with_fds(stream, rest, &[])) {
-                Ok(sent) => rest = rest.get(sent..).unwrap_or_default(),
+            match stream.try_io(Interest::WRITABLE, || send_with_fds(stream, rest, &fds)) {
+                Ok(sent) => {
+                    rest = rest.get(sent..).unwrap_or_default();
+                    fds.clear();
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
             }

@@ -43,6 +43,7 @@ pub(super) fn service(name: &str) -> Service {
         limits: Limits { memory: None, cpu_millis: None, pids: None, open_files: 1024 },
         isolation: Isolation { capabilities: vec![], allow_syscalls: vec![], writable: None },
         files: vec![],
+        sealed: BTreeMap::new(),
     }
 }
 

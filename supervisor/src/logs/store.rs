@@ -302,3 +302,6 @@ fn push(record: &Record, out: &mut Vec<u8>) {
     let frame = record.to_bytes().ok().and_then(|body| frame::encode_bytes(&body, HOST_LIMIT).ok());
     out.extend(frame.unwrap_or_default());
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,7 @@ pub fn inspect(paths: &Paths, service: &str, pid: u32) -> io::Result<Confinement
     let status = fs::read_to_string(process.join("status"))?;
     let mounts = fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
     let limits = fs::read_to_string(process.join("limits")).unwrap_or_default();
+    let oom_score_adj = fs::read_to_string(process.join("oom_score_adj"))?;
     Ok(Confinement {
         service: service.to_owned(),
         pid,
@@ -38,6 +39,7 @@ pub fn inspect(paths: &Paths, service: &str, pid: u32) -> io::Result<Confinement
         seccomp: field(&status, "Seccomp").parse().unwrap_or_default(),
         capabilities_bounding: mask(&status, "CapBnd"),
         capabilities_effective: mask(&status, "CapEff"),
+        oom_score_adj: oom_score_adj.trim().parse().map_err(io::Error::other)?,
         cgroup: cgroup(&paths.cgroups.join(service)),
         mounts: mounts.lines().filter_map(mount).take(MAX_MOUNTS).collect(),
         limits: limits.lines().filter_map(limit).collect(),

@@ -44,6 +44,7 @@ pub(crate) fn service(name: &str, script: &str) -> Service {
         limits: Limits { memory: None, cpu_millis: None, pids: None, open_files: 1024 },
         isolation: Isolation { capabilities: vec![], allow_syscalls: vec![], writable: None },
         files: vec![],
+        sealed: std::collections::BTreeMap::new(),
     }
 }
 

@@ -60,7 +60,7 @@ impl StandIn {
         let folder = self.proc.join(pid.to_string());
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("cgroup"), format!("0::/cloister/{service}\n")).unwrap();
-        for file in ["status", "mountinfo", "limits"] {
+        for file in ["status", "mountinfo", "limits", "oom_score_adj"] {
             let real = PathBuf::from(format!("/proc/{pid}")).join(file);
             std::os::unix::fs::symlink(real, folder.join(file)).unwrap_or_default();
         }

@@ -183,12 +183,30 @@ fn check_service(named: &Named, faults: &mut Faults) {
     if let Some(list) = &service.writable {
         no_repeats(&list.value, faults);
     }
+    check_sealed(service, faults);
     if let Some(list) = &service.command
         && list.value.is_empty()
         && !faults.touch(list.span)
     {
         let fault = Fault::new(Kind::BadValue, list.span, "an empty list is no command");
         faults.push(fault.hint("remove the line to take the image's"));
+    }
+}
+
+/// One variable has one value, and each sealed text is a descriptor that the program begins with.
+fn check_sealed(service: &Service, faults: &mut Faults) {
+    let Some(sealed) = &service.sealed else { return };
+    if sealed.0.len() > model::MAX_SEALED {
+        let what = format!("{} sealed texts, {} are the most", sealed.0.len(), model::MAX_SEALED);
+        faults.push(Fault::new(Kind::Limit, sealed.span, what).hint("put several into one"));
+    }
+    let variables = service.env.iter().flat_map(|env| env.0.iter());
+    for (name, _) in variables {
+        if let Some((again, _)) = sealed.0.iter().find(|(other, _)| other.value == name.value) {
+            let what = format!("`{}` is in `env` and in `sealed`", name.value.0);
+            let fault = Fault::new(Kind::Conflict, again.span, what).related(name.span, "and here");
+            faults.push(fault.hint("its value is the path of the sealed text: remove it from `env`"));
+        }
     }
 }
 

@@ -93,6 +93,8 @@ record! {
         optional writable: Vec<Spanned<Path>>,
         /// Read-only files that it finds in its root, by path: the content, or a map of content and mode.
         optional files: Map<Path, FileEntry>,
+        /// Texts that it is handed in sealed memory: the variable of each name holds the path to read it by, `/dev/fd/N`.
+        optional sealed: Map<EnvName, Text>,
     }
 }
 

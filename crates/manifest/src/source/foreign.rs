@@ -40,7 +40,7 @@ const ADVICE: &[(&str, &str, &str)] = &[
     ("privileged", "capabilities", "name what it needs in `capabilities` and `allow_syscalls`"),
     ("read_only", "writable", "use `writable: []`"),
     ("readinessprobe", "ready", "use `ready`"),
-    ("secrets", "files", "use `files`"),
+    ("secrets", "sealed", "use `sealed`, or `files`"),
     ("security_opt", "allow_syscalls", "use `allow_syscalls`"),
     ("startup_timeout", "start_timeout", "use `start_timeout`"),
     ("stop_grace_period", "stop_timeout", "use `stop_timeout`"),

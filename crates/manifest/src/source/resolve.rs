@@ -52,7 +52,9 @@ impl Scope<'_> {
         let given = &named.service;
         let job = kind(given) == model::Kind::Job;
         let identity = self.identity(named, faults);
-        let env = self.environment(named, identity.as_ref(), faults);
+        let sealed = translate::sealed(given);
+        let mut env = self.environment(named, identity.as_ref(), faults);
+        env.retain(|name, _| !sealed.contains_key(name));
         let cwd = self.working_dir(named, faults);
         let argv = self.argv(named, identity.as_ref(), &env, &cwd, faults);
         let user = identity.unwrap_or(Identity { uid: 0, gid: 0, groups: Vec::new(), home: String::new() });
@@ -79,6 +81,7 @@ impl Scope<'_> {
             limits: translate::limits(given),
             isolation: self.isolation(named, faults),
             files: self.files(named, faults),
+            sealed,
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Its law: no image and no fault here: whatever comes in has been checked.
 
+use std::collections::BTreeMap;
+
 use super::check::Route;
 use super::defaults;
 use super::document::{Document, HttpEntry, Live, Ready, ReadyWord, RestartEntry, Service};
@@ -91,6 +93,11 @@ pub(super) fn limits(service: &Service) -> model::Limits {
         pids: pids.map(|count| count.0),
         open_files: open_files.map_or(defaults::OPEN_FILES, |count| count.0),
     }
+}
+
+pub(super) fn sealed(service: &Service) -> BTreeMap<String, String> {
+    let given = service.sealed.iter().flat_map(|map| map.0.iter());
+    given.filter_map(|(name, text)| Some((name.0.clone(), text.as_ref()?.0.clone()))).collect()
 }
 
 pub(super) fn writable_bytes(document: &Document) -> u64 {

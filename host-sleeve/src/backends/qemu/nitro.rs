@@ -48,7 +48,9 @@ pub(crate) struct QemuNitro;
 
 /// Looks for a QEMU that has the machine: the one that is named, our own, the distribution's.
 pub(crate) fn find() -> Result<Found> {
-    let hint = format!("./scripts/qemu-nitro builds one and prints its path: name it in {VARIABLE}");
+    let hint = format!(
+        "./scripts/qemu-nitro builds one, ./scripts/build then installs it; or name it in {VARIABLE}"
+    );
     let named = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
     let path = named.or_else(|| install::program(PROGRAM)).or_else(|| install::in_path(super::PROGRAM));
     let lacks = || Error::host(format!("there is no QEMU with the machine {MACHINE}")).hint(&hint);

@@ -4,7 +4,12 @@ use super::*;
 use cloister_wire::control::{Cause, IngressCounters};
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits { ready: Duration::from_mins(1), run: None, stop: Duration::from_secs(10) };
+const LIMITS: Limits = Limits {
+    answer: Duration::from_mins(1),
+    ready: Duration::from_hours(1),
+    run: None,
+    stop: Duration::from_secs(10),
+};
 
 fn status(seq: u64, state: State) -> Event {
     Event::Status(Box::new(Status {
@@ -145,6 +150,15 @@ fn an_enclave_that_never_answers_is_given_up() {
     let (acts, verdict) = live(LIMITS, vec![(59, Event::Tick), (60, Event::Tick), (60, killed())]);
     assert_eq!(acts, [Act::Kill]);
     assert_eq!(verdict, Some(Verdict::timed_out("it did not answer within 1 min 0 s")));
+}
+
+#[test]
+fn an_enclave_that_is_never_ready_is_given_up_later() {
+    let story =
+        vec![(1, status(1, State::Starting)), (3599, Event::Tick), (3600, Event::Tick), (3600, killed())];
+    let (acts, verdict) = live(LIMITS, story);
+    assert_eq!(acts, [Act::Kill]);
+    assert_eq!(verdict, Some(Verdict::timed_out("it was not ready within 1 h 0 min")));
 }
 
 #[test]

@@ -1,0 +1,240 @@
+//! A service is ready when its check says so, not before, and dead when its check has failed often enough.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::guest::{attempts, catch, notify, say, wait_for_file};
+use crate::story::{expect, expect_eq, expect_in};
+use crate::{Lab, Outcome, Scenario};
+
+/// The story of each way to become ready.
+pub(super) const CHECKS: Scenario = Scenario {
+    name: "services_are_ready_by_port_request_file_output_or_their_own_word",
+    host: checks,
+    guest: becoming,
+};
+
+/// The story of services that stop being well.
+pub(super) const LIVENESS: Scenario = Scenario {
+    name: "a_service_whose_checks_fail_in_a_row_is_killed_and_started_again",
+    host: liveness,
+    guest: living,
+};
+
+/// What shows that somebody was taken for ready too early: the jobs that wait for a service run when it is ready, and
+/// nobody can be ready before this file is there.
+const GO: &str = "/var/go";
+
+/// Requests that the first service refuses before it is ready.
+const NOT_YET: usize = 3;
+
+const CHECKS_MANIFEST: &str = "
+version: 1
+services:
+  http: {command: [PROBE, http], ready: {http: {port: 7001, path: /ready}}}
+  liar: {command: [PROBE, liar], ready: notify}
+  go: {command: [PROBE, go], kind: job, after: [http, liar]}
+  tcp: {command: [PROBE, tcp], ready: {tcp: 7002}}
+  file: {command: [PROBE, file], ready: {file: /var/up}}
+  log: {command: [PROBE, log], ready: {log: all is well}}
+  own-word: {command: [PROBE, own-word], ready: notify}
+  after-tcp: {command: [PROBE, after, tcp], kind: job, after: [tcp]}
+  after-file: {command: [PROBE, after, file], kind: job, after: [file]}
+  after-log: {command: [PROBE, after, log], kind: job, after: [log]}
+  after-own-word: {command: [PROBE, after, own-word], kind: job, after: [own-word]}
+  never: {command: [PROBE, idle], ready: {tcp: 7009}, start_timeout: 300ms, restart: never}
+";
+
+fn checks(lab: &mut Lab) -> Outcome {
+    let mut web = lab.boot(CHECKS_MANIFEST, &[])?;
+    for name in ["after-tcp", "after-file", "after-log", "after-own-word"] {
+        web.wait_service(name, "done")?;
+    }
+    web.wait_service("never", "failed")?;
+    for name in ["http", "liar", "tcp", "file", "log", "own-word"] {
+        expect_eq(&crate::lab::phase(&web.service(name)?), &"ready", name)?;
+    }
+    let text = web.service("own-word")?;
+    expect_eq(&text.get("text"), &Some(&"serving since just now".into()), "what the service says of itself")?;
+    let ended = web.stop()?;
+    expect_eq(&ended.stdout.matches("503").count(), &NOT_YET, "requests before it was ready")?;
+    expect_in(&ended.stderr, "never: not ready within 300 ms; stopping it", "the end of its patience")
+}
+
+fn becoming(words: &[String]) -> ExitCode {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["http"] => answer_at_last(),
+        // It speaks for itself alone: the kernel tells whose cgroup a word comes from.
+        ["liar"] => notify("READY=1\n").and_then(|()| idle()),
+        ["go"] => std::fs::write(GO, ""),
+        ["after", name] => in_time(name),
+        ["child"] => notify("READY=1\nSTATUS=serving since just now").and_then(|()| idle()),
+        ["idle"] => idle(),
+        [role] => early(role).and_then(|()| wait_for_file(GO)).and_then(|()| late(role)),
+        _ => Err(std::io::ErrorKind::InvalidInput.into()),
+    };
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(9) }
+}
+
+/// What looks like being ready and is not.
+fn early(role: &str) -> std::io::Result<()> {
+    match role {
+        "tcp" => TcpListener::bind(("127.0.0.1", 7012)).map(drop),
+        "file" => std::fs::write("/var/upper", ""),
+        "log" => say(b"all is we"),
+        _ => notify("READY=0\nSTATUS=waiting\nNOREADY=1"),
+    }
+}
+
+fn late(role: &str) -> std::io::Result<()> {
+    match role {
+        "tcp" => {
+            let _listener = TcpListener::bind(("127.0.0.1", 7002))?;
+            idle()
+        }
+        "file" => std::fs::write("/var/up", "").and_then(|()| idle()),
+        "log" => say(b"ll").and_then(|()| idle()),
+        // A child of the service may speak for it.
+        _ => {
+            let _child = Command::new("/proc/self/exe").args([CHECKS.name, "child"]).spawn()?;
+            idle()
+        }
+    }
+}
+
+fn in_time(name: &str) -> std::io::Result<()> {
+    if std::fs::exists(GO)? {
+        return Ok(());
+    }
+    say(format!("{name} was ready too early\n").as_bytes())?;
+    Err(std::io::ErrorKind::NotFound.into())
+}
+
+/// Lives until it is asked to end.
+fn idle() -> std::io::Result<()> {
+    catch(Signal::TERM)?.wait()
+}
+
+fn answer_at_last() -> std::io::Result<()> {
+    answer_in_turn(7001, |count| if count < NOT_YET { "503 Busy" } else { "204 No Content" })
+}
+
+/// Answers the request number N, from 0, with what `answer` says.
+fn answer_in_turn(port: u16, answer: impl Fn(usize) -> &'static str) -> std::io::Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", port))?;
+    let mut count = 0usize;
+    for client in listener.incoming() {
+        // A check that only connects asks nothing.
+        if client.and_then(|client| answer_one(client, answer(count))).is_ok_and(|asked| asked) {
+            count = count.saturating_add(1);
+        }
+    }
+    Ok(())
+}
+
+fn answer_one(mut client: TcpStream, answer: &str) -> std::io::Result<bool> {
+    let mut request = [0; 1024];
+    if client.read(&mut request)? == 0 {
+        return Ok(false);
+    }
+    say(format!("answers {answer}\n").as_bytes())?;
+    // In one piece: a check reads the first line and hangs up.
+    let head = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    client.write_all(head.as_bytes())?;
+    Ok(true)
+}
+
+/// How long the second service is silent at most between two of its words.
+const STEP: Duration = Duration::from_millis(50);
+
+/// For how long it says that it is alive, in its first run.
+const ALIVE: Duration = Duration::from_millis(600);
+
+fn liveness(lab: &mut Lab) -> Outcome {
+    let mut web = lab.boot(
+        "
+version: 1
+control: [signal]
+services:
+  sick:
+    command: [PROBE, sick]
+    ready: {tcp: 7003}
+    live: {http: {port: 7003, path: /health}, interval: 50ms, timeout: 20s, threshold: 3}
+    restart: {delay: 1ms}
+  dog: {command: [PROBE, dog], ready: notify, live: {watchdog: 500ms, threshold: 2}, restart: {delay: 1ms}}
+  leaver: {command: [PROBE, leaver], ready: notify, restart: never}
+",
+        &[],
+    )?;
+    web.wait_service("leaver", "stopping")?;
+    web.ask(&["service", "signal", "web", "leaver", "USR1"])?.expect_code(0)?;
+    let left = web.wait_service("leaver", "done")?;
+    expect_eq(&left.get("last_exit"), &Some(&serde_json::json!({"code": 0})), "the end of who left")?;
+    web.wait_stdout("sick is well again")?;
+    web.wait_stdout("dog is well again")?;
+    expect_eq(&crate::lab::phase(&web.service("sick")?), &"ready", "sick, once it is well")?;
+    expect_eq(&web.service("sick")?.get("restarts"), &Some(&1.into()), "restarts of sick")?;
+    expect_eq(&web.service("dog")?.get("restarts"), &Some(&2.into()), "restarts of dog")?;
+    let ended = web.stop()?;
+    expect_in(
+        &ended.stderr,
+        "sick: unhealthy: 3 liveness checks in a row failed; killing it",
+        "the verdict",
+    )?;
+    let kills = ended.stderr.matches("dog: unhealthy: 2 liveness checks in a row failed").count();
+    expect_eq(&kills, &2, "once for silence, once because it asked for it")?;
+    let before = ended.stdout.split("sick is well again").next().unwrap_or_default();
+    let bad = before.matches("answers 500").count();
+    expect(
+        bad == 5,
+        format_args!("two failures are forgiven, three in a row are not; saw {bad} in:\n{before}"),
+    )
+}
+
+fn living(words: &[String]) -> ExitCode {
+    let before = attempts(&format!("/var/{}", words.join("-"))).unwrap_or_default();
+    let done = match words.first().map(String::as_str) {
+        Some("sick") => sick(before),
+        Some("dog") => dog(before),
+        Some("leaver") => leave(),
+        _ => Err(std::io::ErrorKind::InvalidInput.into()),
+    };
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(9) }
+}
+
+fn sick(before: usize) -> std::io::Result<()> {
+    if before > 0 {
+        say(b"sick is well again\n")?;
+        return answer_in_turn(7003, |_| "200 OK");
+    }
+    answer_in_turn(7003, |count| if matches!(count, 0 | 3) { "200 OK" } else { "500 Ill" })
+}
+
+/// Silent after a while, then dead by its own word, then well.
+fn dog(before: usize) -> std::io::Result<()> {
+    if before == 2 {
+        say(b"dog is well again\n")?;
+    }
+    notify("READY=1")?;
+    let started = Instant::now();
+    while before == 2 || (before == 0 && started.elapsed() < ALIVE) {
+        notify("WATCHDOG=1")?;
+        std::thread::park_timeout(STEP);
+    }
+    if before == 1 {
+        notify("WATCHDOG=trigger\nWATCHDOG=trigger")?;
+    }
+    catch(Signal::USR2)?.wait()
+}
+
+fn leave() -> std::io::Result<()> {
+    let mut word = catch(Signal::USR1)?;
+    notify("READY=1")?;
+    notify("STOPPING=1")?;
+    word.wait()
+}

@@ -1,0 +1,196 @@
+//! A stop lets open connections end, for a while, takes no new ones, and comes from wherever the machine is asked to end.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::guest::{catch, say};
+use crate::lab::{COMMAND_LIMIT, Running, path_str};
+use crate::story::{Failure, expect, expect_eq, expect_in};
+use crate::{Lab, Outcome, Scenario};
+
+/// The story of a request in flight.
+pub(super) const DRAIN: Scenario =
+    Scenario { name: "a_request_in_flight_is_answered_before_a_service_stops", host: drain, guest: serve };
+
+/// The story of a connection that nobody ends.
+pub(super) const DRAIN_DEADLINE: Scenario = Scenario {
+    name: "a_connection_that_nobody_ends_holds_up_a_stop_only_for_a_while",
+    host: drain_deadline,
+    guest: serve,
+};
+
+/// The story of a signal to the first process.
+pub(super) const SIGTERM: Scenario =
+    Scenario { name: "sigterm_to_init_stops_the_services_in_order", host: sigterm, guest: terminate };
+
+/// The story of a button.
+pub(super) const POWER_BUTTON: Scenario =
+    Scenario { name: "the_power_button_stops_the_services_in_order", host: power_button, guest: serve };
+
+const MANIFEST: &str = "
+version: 1
+stop_timeout: 4s
+services:
+  web: {command: [PROBE], ready: {tcp: 8080}, stop_timeout: 2s}
+ingress: [{port: 80, target: 8080}]
+";
+
+/// How long connections get at most: half of the manifest's `stop_timeout`.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+fn start(lab: &mut Lab) -> Result<(Running, u16), Failure> {
+    let port = lab.free_port()?;
+    let publish = format!("127.0.0.1:{port}:80");
+    let web = lab.boot(MANIFEST, &["--publish", &publish])?;
+    web.wait_ready()?;
+    Ok((web, port))
+}
+
+fn drain(lab: &mut Lab) -> Outcome {
+    let (mut web, port) = start(lab)?;
+    let mut open = greeted(port)?;
+    thread::scope(|scope| {
+        let stop = scope.spawn(|| web.ask(&["stop", "web"]));
+        web.wait_state("stopping")?;
+        let mut late = String::new();
+        // Refused: by a reset or an end, before the service says a word.
+        let refused = connect(port)?.read_to_string(&mut late);
+        expect(late.is_empty(), format_args!("a new connection was carried: {refused:?} {late:?}"))?;
+        writeln!(open.get_mut(), "finish")?;
+        let mut answer = String::new();
+        open.read_line(&mut answer)?;
+        expect_eq(&answer.as_str(), &"finished\n", "the answer to the request in flight")?;
+        drop(open);
+        stop.join().map_err(|_| Failure::broken("host-sleeve stop was not run"))??.expect_code(0)
+    })?;
+    let ended = web.finish()?;
+    ended.expect_code(0)?;
+    let (finished, asked) = (ended.stdout.find("finished one"), ended.stdout.find("asked to end"));
+    let in_order = finished.zip(asked).is_some_and(|(finished, asked)| finished < asked);
+    expect(in_order, format_args!("the request, then the stop:\n{}", ended.stdout))?;
+    expect_in(&ended.stderr, "it is draining", "why the new connection was refused")
+}
+
+fn drain_deadline(lab: &mut Lab) -> Outcome {
+    let (mut web, port) = start(lab)?;
+    let open = greeted(port)?;
+    let ended = web.stop()?;
+    drop(open);
+    ended.expect_code(0)?;
+    expect_in(&ended.stdout, "asked to end", "what the service said")?;
+    let records = web.ask(&["logs", "web", "--json"])?;
+    let stopping = said_at(&records.stdout, "stopping: asked by")?;
+    let asked = said_at(&records.stdout, "asked to end")?;
+    let waited = asked.saturating_sub(stopping);
+    expect(
+        waited >= DRAIN_TIME && waited < DRAIN_TIME.saturating_mul(2),
+        format_args!("the connection had {waited:?}, not {DRAIN_TIME:?}"),
+    )
+}
+
+/// When, since boot, the first record with these words was written.
+fn said_at(records: &str, words: &str) -> Result<Duration, Failure> {
+    let record = records.lines().find(|line| line.contains(words));
+    let record: serde_json::Value = serde_json::from_str(record.unwrap_or_default())?;
+    let time = record.get("since_boot_ns").and_then(serde_json::Value::as_u64);
+    time.map(Duration::from_nanos)
+        .ok_or_else(|| Failure::broken(format_args!("nobody said {words:?} in:\n{records}")))
+}
+
+fn sigterm(lab: &mut Lab) -> Outcome {
+    let mut web = lab.boot(
+        "
+version: 1
+services:
+  web: {command: [PROBE, serve], ready: {tcp: 8080}, critical: true}
+  stranger: {command: [PROBE, terminate], user: app, kind: job, after: [web]}
+  friend: {command: [PROBE, terminate], kind: job, after: [stranger]}
+",
+        &[],
+    )?;
+    let ended = web.finish()?;
+    ended.expect_code(0)?;
+    expect_in(&ended.stdout, "refused: Operation not permitted", "what a user that is not root may")?;
+    expect_in(&ended.stderr, "stopping: SIGTERM to init", "why it ended")?;
+    expect_in(&ended.stdout, "asked to end", "what the service said")
+}
+
+fn terminate(words: &[String]) -> ExitCode {
+    if words.first().is_some_and(|word| word == "serve") {
+        return serve(&[]);
+    }
+    let told = match kill_process(Pid::INIT, Signal::TERM) {
+        Ok(()) => say(b"sent\n"),
+        Err(error) => say(format!("refused: {error}\n").as_bytes()),
+    };
+    if told.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The first QEMU of `PATH`, with one more monitor: the sleeve keeps the other for itself.
+const WITH_MONITOR: &str = "#!/bin/sh
+PATH=${PATH#*:}
+exec qemu-system-x86_64 \"$@\" -qmp unix:MONITOR,server=on,wait=off
+";
+
+fn power_button(lab: &mut Lab) -> Outcome {
+    let image = lab.image(MANIFEST)?;
+    let (tools, monitor) = (lab.folder().join("tools"), lab.folder().join("monitor"));
+    fs::create_dir(&tools)?;
+    fs::write(tools.join("qemu-system-x86_64"), WITH_MONITOR.replace("MONITOR", path_str(&monitor)?))?;
+    fs::set_permissions(tools.join("qemu-system-x86_64"), fs::Permissions::from_mode(0o755))?;
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
+    let mut web = lab.run_with(&image, &["--machine", "q35"], &[("PATH", &path)])?;
+    web.wait_ready()?;
+    let mut monitor = UnixStream::connect(monitor)?;
+    monitor.write_all(b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"system_powerdown\"}")?;
+    let ended = web.finish()?;
+    ended.expect_code(0)?;
+    expect_in(&ended.stderr, "stopping: the power button", "why it ended")?;
+    expect_in(&ended.stdout, "asked to end", "what the service said")
+}
+
+fn connect(port: u16) -> Result<TcpStream, Failure> {
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(COMMAND_LIMIT))?;
+    Ok(stream)
+}
+
+/// A connection that the service has accepted.
+fn greeted(port: u16) -> Result<BufReader<TcpStream>, Failure> {
+    let mut stream = BufReader::new(connect(port)?);
+    let mut greeting = String::new();
+    stream.read_line(&mut greeting)?;
+    expect_eq(&greeting.as_str(), &"welcome\n", "the service's greeting")?;
+    Ok(stream)
+}
+
+/// Greets, and answers a line with another.
+fn serve(_words: &[String]) -> ExitCode {
+    let lived = catch(Signal::TERM).and_then(|mut term| {
+        let listener = TcpListener::bind(("127.0.0.1", 8080))?;
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                thread::spawn(move || answer(client));
+            }
+        });
+        term.wait()?;
+        say(b"asked to end\n")
+    });
+    if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn answer(mut client: TcpStream) -> std::io::Result<()> {
+    client.write_all(b"welcome\n")?;
+    let mut line = String::new();
+    BufReader::new(&client).read_line(&mut line)?;
+    say(b"finished one\n")?;
+    client.write_all(b"finished\n")
+}

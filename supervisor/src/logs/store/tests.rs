@@ -1,0 +1,193 @@
+//! What holds for the logs wherever a crash cuts: each byte that left a pipe is told once, in order, under numbers without
+//! a hole; and where more was written than a ring holds, what is told is the end of it.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
+use cloister_wire::frame::Decoder;
+use proptest::prelude::*;
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::*;
+use crate::logs::ring::RING_BYTES;
+
+/// What may happen to one of two streams, or to all of them.
+#[derive(Clone, Debug)]
+enum Turn {
+    Writes(usize, usize),
+    Taken(usize),
+    /// The crash comes after the bytes were moved and before they were noted.
+    CrashBeforeNote(usize),
+    /// The crash comes after some of the records were written.
+    CrashWithinNote(usize),
+    Crash,
+    Says,
+}
+
+fn turns(most: usize) -> impl Strategy<Value = Vec<Turn>> {
+    let stream = 0usize..2;
+    let turn = prop_oneof![
+        4 => (stream.clone(), 1..most).prop_map(|(stream, bytes)| Turn::Writes(stream, bytes)),
+        4 => stream.clone().prop_map(Turn::Taken),
+        1 => stream.clone().prop_map(Turn::CrashBeforeNote),
+        1 => stream.prop_map(Turn::CrashWithinNote),
+        1 => Just(Turn::Crash),
+        1 => Just(Turn::Says),
+    ];
+    prop::collection::vec(turn, 0..60)
+}
+
+/// Two streams of a service, the memfds that init keeps, and everything that was written.
+struct Held {
+    memfds: Vec<OwnedFd>,
+    pipes: Vec<(OwnedFd, File)>,
+    written: [Vec<u8>; 2],
+    lines: usize,
+}
+
+impl Held {
+    fn new() -> Self {
+        let memfd = |_| memfd_create("log", MemfdFlags::CLOEXEC).unwrap();
+        let pipe = |_| {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+            (read, File::from(write))
+        };
+        Self {
+            memfds: (0..4).map(memfd).collect(),
+            pipes: (0..2).map(pipe).collect(),
+            written: Default::default(),
+            lines: 0,
+        }
+    }
+
+    /// The next supervisor's logs.
+    fn resume(&self) -> Store {
+        let mut copies = self.memfds.iter().map(|fd| fd.try_clone().unwrap());
+        let mut next = || copies.next().unwrap();
+        let memfds = Memfds { index: next(), own: next(), outputs: vec![Some((next(), next()))] };
+        Store::resume(vec!["web".into()], memfds, Moment::from_millis(1)).unwrap()
+    }
+
+    /// The service writes as much of `bytes` as its pipe takes, which does not repeat soon.
+    fn write(&mut self, stream: usize, bytes: usize) {
+        let start = self.written[stream].len();
+        let byte = |n: usize| u8::try_from(n % 251).unwrap() ^ u8::try_from(n / 251 % 256).unwrap();
+        let text: Vec<u8> = (start..start + bytes).map(byte).collect();
+        if let Ok(count) = self.pipes[stream].1.write(&text) {
+            self.written[stream].extend_from_slice(&text[..count]);
+        }
+    }
+
+    fn play(&mut self, store: &mut Store, turn: &Turn) {
+        let now = Moment::from_millis(2);
+        match *turn {
+            Turn::Writes(stream, bytes) => self.write(stream, bytes),
+            Turn::Taken(stream) => drop(store.take(output(stream), &self.pipes[stream].0, now)),
+            Turn::CrashBeforeNote(stream) => {
+                drop(store.ring_mut(output(stream)).unwrap().take(&self.pipes[stream].0));
+                *store = self.resume();
+            }
+            Turn::CrashWithinNote(stream) => {
+                let moved = store.ring_mut(output(stream)).unwrap().take(&self.pipes[stream].0);
+                if let Ok(span) = moved {
+                    let first = Span { len: span.len.min(MAX_OUTPUT_BYTES), ..span };
+                    store.append(first, 0, output(stream).stream, now).unwrap();
+                }
+                *store = self.resume();
+            }
+            Turn::Crash => *store = self.resume(),
+            Turn::Says => {
+                store.say(None, "a line", now).unwrap();
+                self.lines += 1;
+            }
+        }
+    }
+
+    /// Plays, crashes once more, empties the pipes, and gives what a reader from the beginning is told.
+    fn told(&mut self, turns: &[Turn]) -> Vec<Record> {
+        let mut store = self.resume();
+        for turn in turns {
+            self.play(&mut store, turn);
+        }
+        store = self.resume();
+        for stream in 0..2 {
+            while store.take(output(stream), &self.pipes[stream].0, Moment::from_millis(3)).is_ok() {}
+        }
+        let (mut next, mut decoder, mut records) = (0, Decoder::new(HOST_LIMIT), Vec::new());
+        while next < store.index.next() {
+            let mut frames = Vec::new();
+            next = store.frames(next, 64 * 1024, &mut frames).unwrap();
+            decoder.push(&frames);
+            while let Some(body) = decoder.next_frame().unwrap() {
+                records.push(Record::from_bytes(body).unwrap());
+            }
+        }
+        records
+    }
+}
+
+fn output(stream: usize) -> Output {
+    Output { id: Id(0), stream: [Stream::Stdout, Stream::Stderr][stream] }
+}
+
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// The bytes of one stream, and what follows the records' numbers: each record or gap begins where the one before ended.
+fn bytes_of(records: &[Record], wanted: Stream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut next = 0;
+    for record in records {
+        match record {
+            Record::Gap { first, count } => {
+                assert_eq!(*first, next);
+                next += count;
+            }
+            Record::Output { seq, stream, bytes: more, .. } => {
+                assert_eq!(*seq, next);
+                next += 1;
+                if *stream == wanted {
+                    bytes.extend_from_slice(more);
+                }
+            }
+        }
+    }
+    bytes
+}
+
+proptest! {
+    #![proptest_config(cases(200))]
+
+    #[test]
+    fn wherever_a_crash_cuts_each_byte_is_told_once(turns in turns(16 * 1024)) {
+        let mut held = Held::new();
+        let records = held.told(&turns);
+        let is_gap = |record: &Record| matches!(record, Record::Gap { .. });
+        prop_assert!(!records.iter().any(is_gap), "all of it fits");
+        for (stream, written) in [Stream::Stdout, Stream::Stderr].into_iter().zip(&held.written) {
+            prop_assert!(bytes_of(&records, stream) == *written, "{stream:?}");
+        }
+        prop_assert_eq!(bytes_of(&records, Stream::Supervisor), b"a line\n".repeat(held.lines));
+    }
+
+}
+
+proptest! {
+    // Each of these moves some megabytes.
+    #![proptest_config(cases(32))]
+
+    #[test]
+    fn of_what_no_longer_fits_the_end_is_told(turns in prop::collection::vec(turns(64 * 1024), 3)) {
+        let mut held = Held::new();
+        let records = held.told(&turns.concat());
+        for (stream, written) in [Stream::Stdout, Stream::Stderr].into_iter().zip(&held.written) {
+            let told = bytes_of(&records, stream);
+            prop_assert!(written.ends_with(&told), "{stream:?}");
+            let room = usize::try_from(RING_BYTES - MAX_OUTPUT_BYTES).unwrap();
+            prop_assert!(told.len() >= written.len().min(room), "{} of {}", told.len(), written.len());
+        }
+    }
+}
