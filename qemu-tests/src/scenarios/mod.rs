@@ -110,4 +110,5 @@ pub const ALL: &[Scenario] = &[
     real_images_run::REDIS,
     real_images_run::LAYERS,
     real_images_run::REGISTRY,
+    real_images_run::LARGE,
 ];

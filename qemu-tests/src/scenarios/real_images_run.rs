@@ -1,4 +1,4 @@
-//! Images that people have: Debian with Python, nginx, redis, two hundred layers, and a registry in between.
+//! Images that people have: Debian with Python, nginx, redis, two hundred layers, a gigabyte, and a registry in between.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -41,6 +41,10 @@ pub(super) const REGISTRY: Scenario = Scenario {
     host: registry,
     guest: nobody,
 };
+
+/// The story of a large image.
+pub(super) const LARGE: Scenario =
+    Scenario { name: "an_image_of_a_gigabyte_boots_and_answers", host: large, guest: nobody };
 
 fn python(lab: &mut Lab) -> Outcome {
     let root = lab.input("python")?;
@@ -162,6 +166,17 @@ fn registry(lab: &mut Lab) -> Outcome {
     let (mut web, port) = serve(lab, &by_digest, manifest, &["--memory", "768MiB"])?;
     expect_eq(&web.get(port, "/")?.status, &200, "the status of /")?;
     web.stop()?.expect_code(0)
+}
+
+fn large(lab: &mut Lab) -> Outcome {
+    let layout = lab.input("large")?;
+    let manifest = "{version: 1, services: {web: {ready: {tcp: 8000}}}, ingress: [8000]}";
+    // How much memory such an image needs is for the sleeve to say.
+    let (mut web, port) = serve(lab, &format!("oci:{layout}"), manifest, &[])?;
+    expect_eq(&web.get(port, "/usr/bin/")?.status, &200, "the status of a folder")?;
+    expect_in(&web.get(port, "/usr/bin/ghc")?.body, "exec", "a file of the image's largest package")?;
+    web.stop()?;
+    Ok(())
 }
 
 /// Builds, runs and waits until it is ready; the one ingress port is published on the port returned.
