@@ -109,7 +109,7 @@ impl Running {
                 return Ok(value);
             }
             last = asked.stdout;
-            if has_ended(&value) {
+            if self.is_of_this_run(&value) && has_ended(&value) {
                 break;
             }
             self.stderr.pause(ASK_AGAIN);
@@ -118,6 +118,12 @@ impl Running {
             "the enclave never was {state}; last seen: {last}\nstderr of run:\n{}",
             self.stderr()
         )))
+    }
+
+    /// Whether a record is of this run: with `--replace` the one before stays until this one has taken its place.
+    fn is_of_this_run(&self, record: &Value) -> bool {
+        let sleeve = record.pointer("/sleeve/pid").and_then(Value::as_u64);
+        sleeve == Some(u64::from(self.pid())) || self.stdout.wait_end(Duration::ZERO)
     }
 
     /// One service's status, as `inspect` shows it.
@@ -137,7 +143,7 @@ impl Running {
             if phase(&last) == wanted {
                 return Ok(last);
             }
-            if has_ended(&inspected) {
+            if self.is_of_this_run(&inspected) && has_ended(&inspected) {
                 break;
             }
             self.stderr.pause(ASK_AGAIN);
