@@ -115,7 +115,7 @@ fn join_ramdisks(image: &Path, ramdisk: &Path) -> io::Result<()> {
 async fn boot(parts: &Parts, way: Way) -> io::Result<Boot> {
     let machine = Machine::boot(parts)?;
     // What is said last before the service can be there.
-    machine.says(if way == Way::Cloister { "stage 9/9" } else { "listening" }).await?;
+    machine.says(if way == Way::Cloister { "serve: done" } else { "listening" }).await?;
     let (line, answered) = loop {
         match tokio::time::timeout(PATIENCE, ask(&machine, way)).await {
             Ok(Ok(found)) => break found,
@@ -208,7 +208,7 @@ fn report(ours: &[Boot], theirs: &[Boot]) -> String {
         row("→ first byte of an answer at the host, ms", |boot| boot.answer),
         row("**whole, ms**", Boot::whole),
         row("PID 1 → first byte, ms", |boot| boot.service + boot.answer),
-        row("processor seconds of QEMU", |boot| boot.work * 1000.0),
+        row("processor time of QEMU, ms", |boot| boot.work * 1000.0),
     ];
     let seen = table(&["", "Cloister", "ten lines", "difference", "ratio"], &rows);
     format!("{seen}\n{}", stages(ours))
