@@ -5,40 +5,20 @@
 
 #![expect(clippy::unnecessary_wraps, reason = "a stage of the table can fail")]
 
-use cloister_init::boot::{self, BootError, Machine, Stage, chain};
-use cloister_init::{end, serve};
+use cloister_init::STAGES;
+use cloister_init::boot::{BootError, Machine, Stage};
 use cloister_sys::platform::Platform;
 
-const STAGES: [Stage; 12] = [
-    Stage { name: "first", run: first },
-    Stage { name: "mounts", run: boot::mounts },
-    Stage { name: "console", run: boot::console },
-    Stage { name: "platform", run: boot::platform },
-    Stage { name: "pretend", run: pretend },
-    Stage { name: "entropy", run: boot::entropy },
-    Stage { name: "clock", run: boot::clock },
-    Stage { name: "network", run: boot::network },
-    Stage { name: "lockdown", run: boot::lockdown },
-    Stage { name: "hold", run: serve::hold },
-    Stage { name: "serve", run: serve::serve },
-    Stage { name: "late", run: late },
-];
-
 fn main() {
-    end::catch_panics();
-    let mut machine = Machine::default();
-    for (index, stage) in STAGES.into_iter().enumerate() {
-        if let Err(failed) = machine.run(index, STAGES.len(), stage) {
-            end::fatal(failed.stage, &chain(&failed.error));
-        }
-        if stage.name == "pretend" && word() == "end" {
-            return;
+    let mut stages = vec![Stage { name: "first", run: first }];
+    for stage in STAGES {
+        stages.push(stage);
+        if stage.name == "platform" {
+            stages.push(Stage { name: "pretend", run: pretend });
         }
     }
-    match machine.holder {
-        Some(holder) => holder.run(machine.console),
-        None => end::fatal("hold", "there is nothing to serve with"),
-    }
+    stages.push(Stage { name: "late", run: late });
+    cloister_init::run(&stages)
 }
 
 /// What goes wrong.
@@ -52,10 +32,13 @@ fn first(_: &mut Machine) -> Result<String, BootError> {
     if word() == "panic-first" { panic!("before anything was mounted") } else { Ok(String::new()) }
 }
 
-/// Makes the stages after it believe in another platform than the machine is.
+/// Makes the stages after it believe in another platform than the machine is, or leaves as PID 1 never does.
+#[expect(clippy::exit, reason = "what the kernel does when PID 1 leaves is what is tried")]
 fn pretend(machine: &mut Machine) -> Result<String, BootError> {
-    if word() == "nitro" {
-        machine.platform = Some(Platform::Nitro);
+    match word().as_str() {
+        "nitro" => machine.platform = Some(Platform::Nitro),
+        "end" => std::process::exit(0),
+        _ => {}
     }
     Ok(String::new())
 }

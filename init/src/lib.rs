@@ -1,7 +1,7 @@
 //! PID 1 of the enclave: it boots, holds processes, and ends the machine.
 //!
 //! Its law: mechanism only. It decides nothing that the supervisor could, waits for no peer, and never ends but through
-//! [`end`]. The order of the boot is in `main.rs`.
+//! [`end`]. The order of the boot is [`STAGES`].
 
 pub mod boot;
 pub mod cgroup;
@@ -12,3 +12,34 @@ pub mod hold;
 pub mod root;
 pub mod serve;
 pub mod spawn;
+
+use boot::{Machine, Stage, chain};
+
+/// The boot, as a table.
+pub const STAGES: [Stage; 10] = [
+    Stage { name: "mounts", run: boot::mounts },
+    Stage { name: "console", run: boot::console },
+    Stage { name: "platform", run: boot::platform },
+    Stage { name: "entropy", run: boot::entropy },
+    Stage { name: "clock", run: boot::clock },
+    Stage { name: "network", run: boot::network },
+    Stage { name: "lockdown", run: boot::lockdown },
+    Stage { name: "measure", run: boot::measure },
+    Stage { name: "hold", run: serve::hold },
+    Stage { name: "serve", run: serve::serve },
+];
+
+/// Boots by this table and serves until the machine ends. The first stage that fails ends it.
+pub fn run(stages: &[Stage]) -> ! {
+    end::catch_panics();
+    let mut machine = Machine::default();
+    for (index, stage) in stages.iter().enumerate() {
+        if let Err(failed) = machine.run(index, stages.len(), *stage) {
+            end::fatal(failed.stage, &chain(&failed.error));
+        }
+    }
+    match machine.holder {
+        Some(holder) => holder.run(machine.console),
+        None => end::fatal("hold", "there is nothing to serve with"),
+    }
+}
