@@ -97,9 +97,11 @@ impl Program {
 
     /// What it said last on standard error, if anything. To be asked after its end.
     pub(crate) async fn said(&mut self) -> Option<String> {
-        if let Some(collector) = self.collector.take() {
+        if let Some(collector) = &mut self.collector {
             // A stream that something else keeps open has said what it has to say.
             drop(time::timeout(SAID_LIMIT, collector).await);
+            // Only now: whoever is interrupted in the middle asks again.
+            self.collector = None;
         }
         self.said.text()
     }

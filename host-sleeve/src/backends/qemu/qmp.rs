@@ -30,7 +30,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Qmp {
     heard: Arc<Heard>,
-    task: JoinHandle<()>,
+    /// Until it is known to have ended: a task that has told its end must not be waited for again.
+    task: Option<JoinHandle<()>>,
 }
 
 /// What has come of listening so far.
@@ -57,14 +58,20 @@ impl Qmp {
     pub(crate) fn listen(dir: PathBuf, socket: &'static str) -> Self {
         let heard = Arc::new(Heard::default());
         let task = tokio::spawn(follow(dir, socket, Arc::clone(&heard)));
-        Self { heard, task }
+        Self { heard, task: Some(task) }
     }
 
-    /// Why the machine was shut down, as QEMU calls it (`guest-reset`, `guest-panic`, …), once QEMU has ended.
+    /// Why the machine was shut down, as QEMU calls it (`guest-reset`, `guest-panic`, …), once QEMU has ended. May be
+    /// given up in the middle and asked again.
     pub(crate) async fn cause(&mut self) -> Option<String> {
         // QEMU has ended: a socket that was reached is at its end, and one that was not never will be.
-        if self.heard.connected.load(Ordering::Acquire) {
-            drop(time::timeout(READ_LIMIT, &mut self.task).await);
+        if self.heard.connected.load(Ordering::Acquire)
+            && let Some(task) = &mut self.task
+        {
+            if time::timeout(READ_LIMIT, &mut *task).await.is_err() {
+                task.abort();
+            }
+            self.task = None;
         }
         self.heard.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -72,7 +79,9 @@ impl Qmp {
 
 impl Drop for Qmp {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
@@ -148,6 +157,8 @@ mod tests {
         stream.read_exact(&mut asked).await.unwrap();
         stream.write_all(RESET).await.unwrap();
         drop(stream);
+        assert_eq!(qmp.cause().await.as_deref(), Some("guest-reset"));
+        // Whoever waited for the end of a machine may have been interrupted, and asks again.
         assert_eq!(qmp.cause().await.as_deref(), Some("guest-reset"));
     }
 }
