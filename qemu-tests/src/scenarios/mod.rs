@@ -46,6 +46,7 @@ pub const ALL: &[Scenario] = &[
     bad_launches_say_what_to_do::BUSY_PORT,
     bad_launches_say_what_to_do::MISSING_IMAGE,
     bad_launches_say_what_to_do::LITTLE_MEMORY,
+    bad_launches_say_what_to_do::OTHER_MACHINE,
     bad_launches_say_what_to_do::MISSING_QEMU,
     bad_launches_say_what_to_do::MISSING_KERNEL,
     bad_launches_say_what_to_do::WRONG_MANIFEST,
