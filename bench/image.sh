@@ -52,11 +52,11 @@ by_hand() {
 
 # timed SIZE HOW RESULT COMMAND…: one line in builds: size, how, seconds, the largest process in KiB, bytes of the result.
 timed() {
-  local size=$1 how=$2 result=$3 cost
+  local size=$1 how=$2 result=$3
   shift 3
-  cost=$(command time -q -f '%e %M' -o /dev/stdout -- "$@" 2>"$WORK/timed.log" >/dev/null) ||
+  command time -q -f '%e %M' -o "$WORK/cost" -- "$@" >"$WORK/timed.log" 2>&1 ||
     { cat "$WORK/timed.log" >&2 && die "$size: $how failed"; }
-  printf '%s %s %s %s\n' "$size" "$how" "$cost" "$(bytes_of "$result")" >>"$WORK/builds"
+  printf '%s %s %s %s\n' "$size" "$how" "$(<"$WORK/cost")" "$(bytes_of "$result")" >>"$WORK/builds"
 }
 
 # bytes_of RESULT: of what goes into the enclave: a file, or ramdisk 2 of an enclave image.
@@ -66,14 +66,6 @@ bytes_of() {
   else
     stat -c %s "$1"
   fi
-}
-
-# part_of APP TITLE: one part of an enclave image.
-part_of() {
-  local manifest blobs=$1/blobs/sha256
-  manifest=$(jq -r '.manifests[0].digest | ltrimstr("sha256:")' "$1/index.json")
-  cat "$blobs/$(jq -r --arg title "$2" '.layers[] | select(.annotations["org.opencontainers.image.title"] == $title) |
-    .digest | ltrimstr("sha256:")' "$blobs/$manifest")"
 }
 
 # build_round SIZE LAYOUT: every way once.
@@ -109,7 +101,7 @@ boot() {
   jq -r --arg size "$size" --arg form "$form" --argjson answered "$answered" \
     --argjson qemu "$(processor_ms "$(jq .processes.qemu <<<"$told")")" \
     --argjson sleeve "$(processor_ms "$(jq .processes.sleeve <<<"$told")")" \
-    --argjson used "$("$SLEEVE" logs "$name" | awk '/used-kb/ { print $NF; exit }')" \
+    --argjson used "$("$SLEEVE" logs "$name" 2>&1 | awk '/used-kb/ { print $NF; exit }')" \
     '[$size, $form, .status.boot[0].at_us / 1000, .ready_ms - .created_ms, $answered / 1e6, $qemu, $sleeve, $used, .memory / 1024]
      | join(" ")' <<<"$told" >>"$WORK/boots"
   "$SLEEVE" stop "$name" >/dev/null 2>&1
