@@ -3,8 +3,9 @@
 # Its law: every figure is a median, and what is compared is measured in turns. It is sourced, never run.
 
 IMAGE_SIZES=(small medium large)
-# How hard zstd tries by hand: APP_LEVEL of crates/image/src/ramdisk/mod.rs, and ZSTD_LEVEL of crates/image/src/erofs/codec.rs.
-HAND_LEVELS=(6 9)
+# What is packed by hand, and how hard zstd tries: APP_LEVEL of crates/image/src/ramdisk/mod.rs, and ZSTD_LEVEL of
+# crates/image/src/erofs/codec.rs.
+HAND_WAYS=("cpio 6" "tar 6" "cpio 9")
 # Seconds that an answer may take once an enclave is ready.
 ANSWER_LIMIT=60
 
@@ -70,16 +71,15 @@ bytes_of() {
 
 # build_round SIZE LAYOUT: every way once.
 build_round() {
-  local size=$1 layout=$2 level form layers build
+  local size=$1 layout=$2 way form level layers build
   build=("$SLEEVE" build --image "oci:$layout" --manifest "$WORK/cloister.yaml")
   mapfile -t layers < <(layers_of "$layout")
   timed "$size" erofs "$WORK/$size.erofs" "${build[@]}" -o "$WORK/$size.erofs"
   timed "$size" plain "$WORK/$size.plain" "${build[@]}" -o "$WORK/$size.plain" --plain-root
-  for level in "${HAND_LEVELS[@]}"; do
-    for form in cpio tar; do
-      timed "$size" "$form-$level" "$WORK/hand" \
-        bash -c "$(declare -f by_hand); by_hand \"\$@\"" by_hand "$form" "$level" "$WORK/hand" "${layers[@]}"
-    done
+  for way in "${HAND_WAYS[@]}"; do
+    read -r form level <<<"$way"
+    timed "$size" "$form-$level" "$WORK/hand" \
+      bash -c "$(declare -f by_hand); by_hand \"\$@\"" by_hand "$form" "$level" "$WORK/hand" "${layers[@]}"
   done
 }
 
@@ -127,14 +127,13 @@ build_row() {
 }
 
 report_builds() {
-  local size level
+  local size way
   printf '| image | how | s | largest process, MiB | result, MB |\n|---|---|---|---|---|\n'
   for size in "${IMAGE_SIZES[@]}"; do
     build_row "$size" erofs "**Cloister, EROFS**"
     build_row "$size" plain "Cloister, cpio"
-    for level in "${HAND_LEVELS[@]}"; do
-      build_row "$size" "cpio-$level" "by hand: tar, cpio, zstd -T0 -$level"
-      build_row "$size" "tar-$level" "by hand: tar, tar, zstd -T0 -$level"
+    for way in "${HAND_WAYS[@]}"; do
+      build_row "$size" "${way/ /-}" "by hand: tar, ${way% *}, zstd -T0 -${way#* }"
     done
   done
 }
