@@ -53,7 +53,14 @@ impl Machine {
         let console = File::create(at("console"))?;
         let started = Instant::now();
         let qemu = Command::new("qemu-system-x86_64")
-            .args(["-M", "microvm,acpi=off,memory-backend=mem0", "-accel", "tcg,thread=multi", "-cpu", "max"])
+            .args([
+                "-M",
+                "microvm,acpi=off,memory-backend=mem0",
+                "-accel",
+                "tcg,thread=multi",
+                "-cpu",
+                "max,-erms",
+            ])
             .args(["-object", "memory-backend-memfd,id=mem0,size=512M,share=on", "-m", "512M"])
             .args(["-smp", &parts.cpus.to_string(), "-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none", "-serial", "stdio"])

@@ -125,6 +125,10 @@ impl Backend for Qemu {
         NAME
     }
 
+    fn has_machines(&self) -> bool {
+        true
+    }
+
     fn deploy<'a>(&'a self, plan: &'a Plan, folder: &'a Folder) -> Pending<'a, Result<Box<dyn Deployment>>> {
         Box::pin(async move {
             let clock = Meter::start();
@@ -139,7 +143,7 @@ impl Backend for Qemu {
             };
             let spec = Spec {
                 name: folder.name(),
-                machine: plan.machine,
+                machine: plan.machine.unwrap_or(Machine::Microvm),
                 accel,
                 vsock: if vsock_device.is_some() { Vsock::User } else { Vsock::Kernel },
                 cid,
