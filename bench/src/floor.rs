@@ -7,7 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 
-use cloister_sys::{splice, vsock};
+use cloister_sys::{splice, tcp, vsock};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags};
@@ -89,7 +89,7 @@ impl Floor {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let service = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
         sockopt::set_tcp_nodelay(&service, true)?;
-        sockopt::set_tcp_quickack(&service, false)?;
+        tcp::speaks_first(&service)?;
         match rustix::net::connect(&service, &self.service) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),
