@@ -63,11 +63,7 @@ async fn read_header(stream: &Stream) -> Result<(Header, Vec<u8>), Refusal> {
 async fn connect(port: u16, target: Target, speaks: bool) -> Result<Stream, Refusal> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, target.port));
     let connecting = async {
-        if speaks {
-            Stream::connect_tcp_to_speak(address).await
-        } else {
-            Stream::connect_tcp(address).await
-        }
+        if speaks { Stream::connect_tcp_to_speak(address).await } else { Stream::connect_tcp(address).await }
     };
     let connected = match timeout(CONNECT_TIME, connecting).await {
         Ok(connected) => connected,
