@@ -17,7 +17,7 @@ use super::refusal::Refusal;
 use super::{Shared, Target, proxy};
 
 /// How long the host may take to say what it wants: it does so at once, and under emulation that takes milliseconds.
-const HEADER_TIME: Duration = Duration::from_secs(5);
+pub(super) const HEADER_TIME: Duration = Duration::from_secs(5);
 
 /// How long a service may take to accept. Its listen queue is on this machine: a full one drops the request, and the
 /// kernel asks again after one second and after three.
