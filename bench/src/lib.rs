@@ -5,6 +5,8 @@
 
 pub mod client;
 pub mod figures;
+#[cfg(feature = "guest")]
+pub mod floor;
 #[cfg(feature = "host")]
 pub mod machine;
 pub mod service;
@@ -17,6 +19,8 @@ pub mod ports {
     pub const COPY: u32 = 5002;
     /// socat.
     pub const SOCAT: u32 = 5003;
+    /// The least a relay can do.
+    pub const FLOOR: u32 = 5004;
     /// Tells facts of each program, a line each, then waits for the host to close.
     pub const FACTS: u32 = 5010;
     /// The service on TCP, behind every relay.

@@ -15,6 +15,9 @@ use cloister_sys::tsc::Meter;
 /// How long the guest may take until its first port answers.
 const BOOT_LIMIT: Duration = Duration::from_secs(90);
 
+/// The processor that `host-sleeve` gives to a translated guest (`backends/qemu/argv.rs` there says why).
+const CPU: &str = "max,erms=off,fsrm=off";
+
 /// What is needed to boot.
 #[derive(Debug)]
 pub struct Parts {
@@ -53,14 +56,7 @@ impl Machine {
         let console = File::create(at("console"))?;
         let started = Instant::now();
         let qemu = Command::new("qemu-system-x86_64")
-            .args([
-                "-M",
-                "microvm,acpi=off,memory-backend=mem0",
-                "-accel",
-                "tcg,thread=multi",
-                "-cpu",
-                "max,-erms",
-            ])
+            .args(["-M", "microvm,acpi=off,memory-backend=mem0", "-accel", "tcg,thread=multi", "-cpu", CPU])
             .args(["-object", "memory-backend-memfd,id=mem0,size=512M,share=on", "-m", "512M"])
             .args(["-smp", &parts.cpus.to_string(), "-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none", "-serial", "stdio"])
@@ -180,7 +176,11 @@ fn speed(clock: Meter) -> Option<u32> {
 
 /// The measured command line and the counter's speed, as `host-sleeve` gives it to a translated guest.
 fn cmdline(measured: &str, khz: Option<u32>) -> String {
-    khz.map_or_else(|| measured.to_owned(), |khz| format!("{measured} tsc_early_khz={khz}"))
+    khz.map_or_else(
+        || measured.to_owned(),
+        // 250 ticks a second (kernel-config/base.config): what a delay loop turns in one.
+        |khz| format!("{measured} tsc_early_khz={khz} lpj={}", u64::from(khz).saturating_mul(1000) / 250),
+    )
 }
 
 /// Writes a ramdisk: each program of this machine under its path in the guest, and what every init mounts on.

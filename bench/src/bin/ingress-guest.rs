@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::process::{Child, Command, ExitCode};
 
-use cloister_bench::{ports, service};
+use cloister_bench::{floor, ports, service};
 use cloister_manifest::model;
 use cloister_relay::{Listener, Stream};
 use cloister_supervisor::ingress::Ingress;
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         "service" => run(serve()),
         "cloister" => run(cloister()),
         "copy" => run(copy()),
+        "floor" => floor::serve(ports::FLOOR, ports::SERVICE),
         _ => init(),
     };
     if let Err(error) = done {
@@ -49,7 +50,7 @@ fn init() -> io::Result<()> {
     }
     cloister_sys::net::loopback_up()?;
     let mut programs = Vec::new();
-    for role in ["service", "cloister", "copy"] {
+    for role in ["service", "cloister", "copy", "floor"] {
         programs.push((role, Command::new(SELF).arg(role).spawn()?));
     }
     if fs::exists(SOCAT)? {

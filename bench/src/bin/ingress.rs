@@ -1,6 +1,7 @@
 //! The ingress benchmark: one client, one service, every path between them in turns.
 //!
-//! `ingress KERNEL CMDLINE GUEST VSOCK [--rounds N] [--quick]` prints Markdown tables.
+//! `ingress KERNEL CMDLINE GUEST VSOCK ROUNDS CPUS [PART OF A PATH'S NAME]...` prints Markdown tables. Ratios are to the
+//! first path that is measured.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -97,6 +98,8 @@ async fn measure() -> io::Result<String> {
     };
     let machine = Machine::boot(&parts)?;
     let mut paths = paths(&machine, !socat.is_empty())?;
+    let wanted = words.get(6..).unwrap_or_default();
+    paths.retain(|path| wanted.is_empty() || wanted.iter().any(|part| path.name.contains(part.as_str())));
     machine.says("all are started").await?;
     for path in &paths {
         if let Route::Vsock(_, port) | Route::Ingress(_, port) = &path.route {
@@ -128,6 +131,7 @@ fn paths(machine: &Machine, with_socat: bool) -> io::Result<Vec<Measured>> {
         Measured::new("raw vsock, no relay", vsock(ports::RAW)),
         Measured::new("Cloister, in the enclave", inside),
         Measured::new("Cloister, host and enclave", published),
+        Measured::new("the least a relay can do", vsock(ports::FLOOR)),
         Measured::new("Tokio copy, 8 KiB", vsock(ports::COPY)),
     ];
     if with_socat {
@@ -224,6 +228,7 @@ async fn footprint(machine: &Machine, path: &Measured) -> io::Result<Option<(f64
     let role = match &path.route {
         Route::Ingress(..) => "cloister",
         Route::Vsock(_, ports::COPY) => "copy",
+        Route::Vsock(_, ports::FLOOR) => "floor",
         Route::Vsock(_, ports::RAW) => "service",
         _ => return Ok(None),
     };

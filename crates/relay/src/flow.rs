@@ -57,6 +57,7 @@ pub(crate) struct Flow {
     pipe: Option<Lent>,
     appetite: Appetite,
     starved: bool,
+    deserted: bool,
     carried: u64,
 }
 
@@ -81,6 +82,7 @@ impl Flow {
             pipe: None,
             appetite: Appetite::NONE,
             starved: false,
+            deserted: false,
             carried: 0,
         }
     }
@@ -101,6 +103,12 @@ impl Flow {
     /// Whether the end has been passed on.
     pub(crate) fn ended(&self) -> bool {
         self.stage == Stage::Ended
+    }
+
+    /// Whether the sender was found to have closed both directions when this one ended: the caller closes both sockets,
+    /// which is why the end was not passed on.
+    pub(crate) const fn deserted(&self) -> bool {
+        self.deserted
     }
 
     /// Payload bytes taken from the sender so far.
@@ -129,7 +137,7 @@ impl Flow {
             ready!(self.poll_deliver(cx, to)).map_err(Fault::To)?;
             match self.stage {
                 Stage::Moving => ready!(self.poll_fetch(cx, from, to, pipes))?,
-                Stage::Ending => self.pass_end(to, closing).map_err(Fault::To)?,
+                Stage::Ending => self.pass_end(from, to, closing).map_err(Fault::To)?,
                 Stage::Ended => return Poll::Ready(Ok(())),
             }
         }
@@ -296,11 +304,12 @@ impl Flow {
         Ok(sent)
     }
 
-    fn pass_end(&mut self, to: &Stream, closing: bool) -> io::Result<()> {
+    fn pass_end(&mut self, from: &Stream, to: &Stream, closing: bool) -> io::Result<()> {
         self.stage = Stage::Ended;
         self.pipe = None;
+        self.deserted = !closing && matches!(self.dress, Dress::Plain) && from.is_deserted();
         match self.dress {
-            Dress::Plain | Dress::Unwrap(_) if !closing => to.end_sending(),
+            Dress::Plain | Dress::Unwrap(_) if !closing && !self.deserted => to.end_sending(),
             _ => Ok(()),
         }
     }

@@ -85,7 +85,7 @@ fn poll_plain(
     from: &Stream,
     pipe: &mut Lent,
 ) -> Poll<io::Result<Filled>> {
-    let count = ready!(from.poll_splice_to(cx, pipe.writer()?, appetite.0))?;
+    let count = ready!(from.poll_splice_to(cx, pipe.writer()?, appetite.0.min(pipe.capacity())))?;
     pipe.filled(count);
     if count == 0 {
         return Poll::Ready(Ok(Filled::End));
@@ -174,7 +174,7 @@ fn poll_unwrap_piece(
         count
     } else {
         let count = if pipe.inside() == 0 {
-            ready!(from.poll_splice_to(cx, pipe.writer()?, decoder.left()))?
+            ready!(from.poll_splice_to(cx, pipe.writer()?, decoder.left().min(pipe.capacity())))?
         } else {
             ready!(try_more(from, pipe, decoder.left()))?
         };

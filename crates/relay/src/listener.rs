@@ -10,6 +10,7 @@ use std::os::unix::net::UnixListener;
 
 use cloister_sys::reactor::Registered;
 use cloister_sys::vsock;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::stream::Stream;
@@ -84,6 +85,9 @@ impl Listener {
 
     /// Waits for a connection.
     ///
+    /// Whether another waits behind it is asked by `poll(2)`: an accept that finds none has made a socket and a file for it
+    /// by then, and takes them down again (`do_accept` of Linux).
+    ///
     /// Errors: those of `accept4(2)`. Only [`crate::Gate::next`] should have to think about them.
     pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
         loop {
@@ -91,9 +95,21 @@ impl Listener {
             match self.try_accept() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
+                Ok(connection) => {
+                    if !self.another_waits() {
+                        ready.clear_ready();
+                    }
+                    return Ok(connection);
+                }
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whether a connection waits. Where that cannot be told, the next accept finds out.
+    fn another_waits(&self) -> bool {
+        let mut asked = [PollFd::new(&*self.io, PollFlags::IN)];
+        rustix::event::poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
     }
 
     fn over(socket: OwnedFd, kind: Kind) -> io::Result<Self> {
@@ -105,7 +121,7 @@ impl Listener {
         match self.kind {
             Kind::Vsock => {
                 let (socket, peer) = vsock::accept(&*self.io)?;
-                Ok((Stream::over_vsock(socket)?, Peer::Vsock(peer)))
+                Ok((Stream::vsock(socket)?, Peer::Vsock(peer)))
             }
             Kind::Tcp => {
                 let (socket, peer) = rustix::net::acceptfrom_with(&*self.io, flags)?;
@@ -115,7 +131,7 @@ impl Listener {
             }
             Kind::Unix => {
                 let socket = rustix::net::accept_with(&*self.io, flags)?;
-                Ok((Stream::over_vsock(socket)?, Peer::Local))
+                Ok((Stream::over_device(socket)?, Peer::Local))
             }
         }
     }

@@ -72,6 +72,11 @@ impl Lent {
         self.pipe.as_ref().map(|pipe| pipe.writer.as_fd()).ok_or(Errno::BADF)
     }
 
+    /// Bytes that fit in when it is empty.
+    pub(crate) fn capacity(&self) -> usize {
+        self.pipe.as_ref().map_or(0, |pipe| pipe.capacity)
+    }
+
     /// Notes that `count` bytes went in.
     pub(crate) const fn filled(&mut self, count: usize) {
         self.inside = self.inside.saturating_add(count);
@@ -103,14 +108,15 @@ struct Shelf {
 struct Pipe {
     reader: OwnedFd,
     writer: OwnedFd,
+    capacity: usize,
 }
 
 impl Pipe {
     fn new() -> io::Result<Self> {
         let (reader, writer) = splice::pipe()?;
         // A smaller pipe does the same work in smaller steps.
-        drop(splice::set_pipe_size(&writer, SIZE));
-        Ok(Self { reader, writer })
+        let capacity = splice::set_pipe_size(&writer, SIZE).or_else(|_| splice::pipe_size(&writer))?;
+        Ok(Self { reader, writer, capacity })
     }
 }
 

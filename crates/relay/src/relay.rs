@@ -185,6 +185,9 @@ impl Both {
             Poll::Ready(Err(fault)) => return Poll::Ready(broken(fault, Side::Boundary, Side::Local)),
             inward => inward.is_ready(),
         };
+        if self.inward.deserted() {
+            return Poll::Ready(End::Finished);
+        }
         let closing = self.closes_at_once && inward;
         match self.outward.poll(cx, (local, boundary), pipes, closing) {
             Poll::Ready(Err(fault)) => Poll::Ready(broken(fault, Side::Local, Side::Boundary)),

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use cloister_sys::reactor::Registered;
-use cloister_sys::{splice, vsock};
+use cloister_sys::{splice, tcp, vsock};
 use cloister_wire::ports::MAX_VSOCK_WRITE;
 use rustix::io::Errno;
 use rustix::net::{
@@ -38,32 +38,63 @@ pub struct Stream {
     room: OnceLock<Registered>,
     /// Whether the last write found no room.
     stalled: AtomicBool,
-    over_vsock: bool,
+    kind: Kind,
+}
+
+/// What the socket is, where that makes a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// `AF_VSOCK`.
+    Vsock,
+    /// The Unix socket of a device that speaks for a virtual machine.
+    Device,
+    /// TCP or Unix, to a program of this machine.
+    Local,
 }
 
 impl Stream {
-    /// Takes a connected, non-blocking socket that leads over a vsock: an `AF_VSOCK` socket, or the Unix socket of a
-    /// device that speaks for a virtual machine.
-    pub fn over_vsock(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self::with(Registered::for_reading(socket)?, true))
+    /// Takes a connected, non-blocking `AF_VSOCK` socket.
+    pub fn vsock(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self::with(Registered::for_reading(socket)?, Kind::Vsock))
+    }
+
+    /// Takes a connected, non-blocking Unix socket of a device that speaks for a virtual machine.
+    pub fn over_device(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self::with(Registered::for_reading(socket)?, Kind::Device))
     }
 
     /// Takes a connected, non-blocking TCP or Unix socket of this machine.
     pub fn local(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self::with(Registered::new(socket)?, false))
+        Ok(Self::with(Registered::new(socket)?, Kind::Local))
     }
 
-    const fn with(io: Registered, over_vsock: bool) -> Self {
-        Self { io, room: OnceLock::new(), stalled: AtomicBool::new(false), over_vsock }
+    const fn with(io: Registered, kind: Kind) -> Self {
+        Self { io, room: OnceLock::new(), stalled: AtomicBool::new(false), kind }
+    }
+
+    /// Whether a vsock carries what is written here.
+    const fn leads_over_vsock(&self) -> bool {
+        matches!(self.kind, Kind::Vsock | Kind::Device)
     }
 
     /// Connects by TCP, without Nagle's delay. How long it may take is the caller's business.
     ///
     /// Errors: `ConnectionRefused`, `EMFILE` and what else `connect(2)` tells.
     pub async fn connect_tcp(to: SocketAddr) -> io::Result<Self> {
-        let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let socket = new_socket(family)?;
-        sockopt::set_tcp_nodelay(&socket, true)?;
+        Self::connect_tcp_with(tcp_socket(to)?, to).await
+    }
+
+    /// Connects by TCP as [`Self::connect_tcp`] does, for a caller that has something to say at once: the other side is
+    /// told of the connection and of the first bytes together, or of the connection alone after 200 ms.
+    ///
+    /// Errors: as [`Self::connect_tcp`].
+    pub async fn connect_tcp_to_speak(to: SocketAddr) -> io::Result<Self> {
+        let socket = tcp_socket(to)?;
+        tcp::speaks_first(&socket)?;
+        Self::connect_tcp_with(socket, to).await
+    }
+
+    async fn connect_tcp_with(socket: OwnedFd, to: SocketAddr) -> io::Result<Self> {
         let mut tried = rustix::net::connect(&socket, &to);
         if tried == Err(Errno::INPROGRESS) {
             // On this machine the answer has come by now, and asking again is how to hear it.
@@ -80,14 +111,14 @@ impl Stream {
     pub fn connect_unix(path: &Path) -> io::Result<Self> {
         let socket = new_socket(AddressFamily::UNIX)?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-        Self::over_vsock(socket)
+        Self::over_device(socket)
     }
 
     /// Connects by `AF_VSOCK`.
     ///
     /// Errors: as [`vsock::start_connect`] and [`vsock::finish_connect`].
     pub async fn connect_vsock(to: vsock::Address) -> io::Result<Self> {
-        Self::over_vsock(vsock::start_connect(to)?)?.decided().await
+        Self::vsock(vsock::start_connect(to)?)?.decided().await
     }
 
     /// Reads into `buffer`; 0 is the end.
@@ -155,6 +186,14 @@ impl Stream {
         }
     }
 
+    /// Whether the other end of the boundary has closed both its directions: whatever is sent from now on is heard by
+    /// nobody. TCP does not tell that from the end of one direction.
+    pub(crate) fn is_deserted(&self) -> bool {
+        // A write of nothing fails where any write would, and sends nothing (`vsock_connectible_sendmsg` and
+        // `unix_stream_sendmsg` of Linux).
+        self.leads_over_vsock() && rustix::net::send(&*self.io, &[], SendFlags::NOSIGNAL).is_err()
+    }
+
     /// Makes a TCP peer see a reset when this is dropped, not an orderly end. Other sockets know no such thing.
     pub fn reset_on_close(&self) -> io::Result<()> {
         Ok(sockopt::set_socket_linger(&*self.io, Some(Duration::ZERO))?)
@@ -189,7 +228,11 @@ impl Stream {
         })
     }
 
-    /// Moves up to `max` bytes into an empty pipe; 0 is the end.
+    /// Moves up to `max` bytes, for which it has room, into an empty pipe; 0 is the end.
+    ///
+    /// A vsock that gave less than was asked has no more (`virtio_transport_stream_do_dequeue` of Linux), and one more
+    /// attempt would have pages cleared for nothing. Others stop short of what they have when the pipe's pages are taken by
+    /// small pieces.
     pub(crate) fn poll_splice_to(
         &self,
         cx: &mut Context<'_>,
@@ -200,6 +243,10 @@ impl Stream {
             let mut ready = ready!(self.io.poll_read_ready(cx))?;
             match splice::splice(&*self.io, pipe, max, false) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                Ok(count) if self.kind == Kind::Vsock && 0 < count && count < max => {
+                    ready.clear_ready();
+                    return Poll::Ready(Ok(count));
+                }
                 result => return Poll::Ready(result),
             }
         }
@@ -258,7 +305,7 @@ impl Stream {
     ///
     /// Errors: `EMFILE` and `ENFILE` when there is no descriptor for it.
     fn room(&self) -> io::Result<&Registered> {
-        if !self.over_vsock {
+        if !self.leads_over_vsock() {
             return Ok(&self.io);
         }
         if let Some(room) = self.room.get() {
@@ -270,7 +317,7 @@ impl Stream {
     }
 
     const fn longest_write(&self) -> usize {
-        if self.over_vsock { MAX_VSOCK_WRITE } else { usize::MAX }
+        if self.leads_over_vsock() { MAX_VSOCK_WRITE } else { usize::MAX }
     }
 
     /// Waits until a started connection is decided.
@@ -327,6 +374,13 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.end_sending())
     }
+}
+
+/// A TCP socket that can connect to this address, without Nagle's delay.
+fn tcp_socket(to: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = new_socket(if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 })?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    Ok(socket)
 }
 
 fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {

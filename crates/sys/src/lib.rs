@@ -28,6 +28,8 @@ pub mod seccomp;
 pub mod signal;
 #[cfg(feature = "splice")]
 pub mod splice;
+#[cfg(feature = "tcp")]
+pub mod tcp;
 #[cfg(feature = "tsc")]
 pub mod tsc;
 #[cfg(feature = "vsock")]

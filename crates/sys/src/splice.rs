@@ -24,6 +24,11 @@ pub fn set_pipe_size(pipe: impl AsFd, bytes: usize) -> io::Result<usize> {
     Ok(rustix::pipe::fcntl_setpipe_size(pipe, bytes)?)
 }
 
+/// How many bytes a pipe holds, where each piece that goes in fills its pages.
+pub fn pipe_size(pipe: impl AsFd) -> io::Result<usize> {
+    Ok(rustix::pipe::fcntl_getpipe_size(pipe)?)
+}
+
 /// Bytes that can be read without waiting from a pipe or a TCP or Unix socket (`FIONREAD`).
 ///
 /// Errors: `EOPNOTSUPP` or `ENOTTY` on vsock before Linux 6.17.
@@ -89,5 +94,6 @@ mod tests {
     fn a_pipe_grows_to_whole_pages() {
         let (reader, _writer) = pipe().unwrap();
         assert_eq!(set_pipe_size(&reader, 100_000).unwrap(), 131_072);
+        assert_eq!(pipe_size(&reader).unwrap(), 131_072);
     }
 }

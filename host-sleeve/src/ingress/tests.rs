@@ -31,7 +31,7 @@ impl Transport for Played {
             end.set_nonblocking(true).unwrap();
         }
         self.enclave.send(UnixStream::from_std(far).unwrap()).unwrap();
-        Box::pin(async { Stream::over_vsock(near.into()) })
+        Box::pin(async { Stream::over_device(near.into()) })
     }
 
     fn half_close(&self) -> bool {

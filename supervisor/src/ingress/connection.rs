@@ -17,7 +17,7 @@ use super::refusal::Refusal;
 use super::{Shared, Target, proxy};
 
 /// How long the host may take to say what it wants: it does so at once, and under emulation that takes milliseconds.
-const HEADER_TIME: Duration = Duration::from_secs(5);
+pub(super) const HEADER_TIME: Duration = Duration::from_secs(5);
 
 /// How long a service may take to accept. Its listen queue is on this machine: a full one drops the request, and the
 /// kernel asks again after one second and after three.
@@ -30,14 +30,12 @@ const FIRST_READ: usize = HEADER + HEADER_LIMIT + 3 * 1024;
 pub(super) async fn carry(stream: Stream, shared: &Shared) -> Result<(), Refusal> {
     let (header, early) = timeout(HEADER_TIME, read_header(&stream)).await.map_err(|_| Refusal::Silent)??;
     let target = *shared.targets.get(&header.port).ok_or(Refusal::Port(header.port))?;
-    let service = connect(header.port, target).await?;
+    let lead_in = if target.proxy_protocol { proxy::header(header.client, header.port) } else { Vec::new() };
+    let speaks = !(early.is_empty() && lead_in.is_empty());
+    let service = connect(header.port, target, speaks).await?;
     shared.accepted.fetch_add(1, Ordering::Relaxed);
-    let options = Options {
-        closes_last: header.framing == Framing::Chunked,
-        lead_in: if target.proxy_protocol { proxy::header(header.client, header.port) } else { Vec::new() },
-        early,
-        ..Options::new(header.framing)
-    };
+    let closes_last = header.framing == Framing::Chunked;
+    let options = Options { closes_last, lead_in, early, ..Options::new(header.framing) };
     relay(&stream, &service, &shared.works, options).await;
     Ok(())
 }
@@ -61,9 +59,13 @@ async fn read_header(stream: &Stream) -> Result<(Header, Vec<u8>), Refusal> {
     }
 }
 
-async fn connect(port: u16, target: Target) -> Result<Stream, Refusal> {
+/// Connects to the service. Where something is to be said at once, it is told of both together.
+async fn connect(port: u16, target: Target, speaks: bool) -> Result<Stream, Refusal> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, target.port));
-    let connected = match timeout(CONNECT_TIME, Stream::connect_tcp(address)).await {
+    let connecting = async {
+        if speaks { Stream::connect_tcp_to_speak(address).await } else { Stream::connect_tcp(address).await }
+    };
+    let connected = match timeout(CONNECT_TIME, connecting).await {
         Ok(connected) => connected,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     };

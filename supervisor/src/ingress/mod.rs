@@ -17,13 +17,15 @@ mod refusal;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cloister_manifest::model;
 use cloister_relay::{Gate, Listener, Stream, Works};
 use cloister_wire::control::IngressCounters;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use refusal::{Quota, Refusal};
 
@@ -33,6 +35,11 @@ const MOST_CONNECTIONS: usize = 4096;
 
 /// Descriptors kept for everything but ingress: listeners, log files, probes, pipes of the relay.
 const RESERVED_DESCRIPTORS: usize = 512;
+
+/// While connections come, one timer is always due before the deadline of any header. Tokio wakes its own reactor, by a write
+/// and one more turn, for each timer that is due before all others (`reregister` of its time driver); with this one it does
+/// so once in this time, not once a connection. Shorter than [`connection::HEADER_TIME`].
+const BEAT: Duration = Duration::from_secs(4);
 
 /// The ingress service. Clones are the same service.
 #[derive(Clone, Debug)]
@@ -87,9 +94,18 @@ impl Ingress {
     /// Serves `listener`, which listens on [`cloister_wire::ports::INGRESS`]. It ends only when it is dropped; the
     /// connections it has accepted go on.
     pub async fn serve(&self, listener: Listener) -> Infallible {
+        let mut beat = pin!(sleep(BEAT));
+        let mut beating = true;
         loop {
-            let (stream, _) = self.shared.gate.next(&listener).await;
-            self.admit(stream);
+            tokio::select! {
+                (stream, _) = self.shared.gate.next(&listener) => {
+                    if !std::mem::replace(&mut beating, true) {
+                        beat.as_mut().reset(Instant::now() + BEAT);
+                    }
+                    self.admit(stream);
+                }
+                () = beat.as_mut(), if beating => beating = false,
+            }
         }
     }
 

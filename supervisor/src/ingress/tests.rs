@@ -1,7 +1,6 @@
 //! The ingress service over a Unix socket in the vsock's place.
 
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
 
 use cloister_wire::frame;
 use cloister_wire::ingress::{Framing, HEADER_LIMIT, Header};

@@ -24,7 +24,7 @@ fn boundary() -> (Stream, StdUnixStream) {
     let (near, far) = StdUnixStream::pair().unwrap();
     near.set_nonblocking(true).unwrap();
     far.set_nonblocking(true).unwrap();
-    (Stream::over_vsock(near.into()).unwrap(), far)
+    (Stream::over_device(near.into()).unwrap(), far)
 }
 
 /// A TCP connection: one end for a relay, one for the test.
@@ -49,7 +49,7 @@ struct Path {
 
 async fn path(framing: Framing) -> Path {
     let (host_boundary, guest_boundary) = boundary();
-    let guest_boundary = Stream::over_vsock(guest_boundary.into()).unwrap();
+    let guest_boundary = Stream::over_device(guest_boundary.into()).unwrap();
     let (host_local, client) = local().await;
     let (guest_local, service) = local().await;
     let works = Arc::new(Works::new());
