@@ -35,6 +35,14 @@ sha256_of() {
   sha256sum -- "$1" | cut -d' ' -f1
 }
 
+# part_of IMAGE TITLE: one part of an enclave image, by its title. Needs jq.
+part_of() {
+  local manifest blobs=$1/blobs/sha256
+  manifest=$(jq -r '.manifests[0].digest | ltrimstr("sha256:")' "$1/index.json")
+  cat "$blobs/$(jq -r --arg title "$2" '.layers[] | select(.annotations["org.opencontainers.image.title"] == $title) |
+    .digest | ltrimstr("sha256:")' "$blobs/$manifest")"
+}
+
 # as_root COMMAND…: directly, or through sudo.
 as_root() {
   if ((EUID == 0)); then

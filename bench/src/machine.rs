@@ -176,7 +176,11 @@ fn speed(clock: Meter) -> Option<u32> {
 
 /// The measured command line and the counter's speed, as `host-sleeve` gives it to a translated guest.
 fn cmdline(measured: &str, khz: Option<u32>) -> String {
-    khz.map_or_else(|| measured.to_owned(), |khz| format!("{measured} tsc_early_khz={khz}"))
+    khz.map_or_else(
+        || measured.to_owned(),
+        // 250 ticks a second (kernel-config/base.config): what a delay loop turns in one.
+        |khz| format!("{measured} tsc_early_khz={khz} lpj={}", u64::from(khz).saturating_mul(1000) / 250),
+    )
 }
 
 /// Writes a ramdisk: each program of this machine under its path in the guest, and what every init mounts on.

@@ -16,16 +16,18 @@ pub mod spawn;
 use boot::{Machine, Stage, chain};
 
 /// The boot, as a table.
-pub const STAGES: [Stage; 10] = [
+pub const STAGES: [Stage; 11] = [
     Stage { name: "mounts", run: boot::mounts },
     Stage { name: "console", run: boot::console },
     Stage { name: "platform", run: boot::platform },
     Stage { name: "entropy", run: boot::entropy },
     Stage { name: "clock", run: boot::clock },
-    Stage { name: "network", run: boot::network },
     Stage { name: "lockdown", run: boot::lockdown },
     Stage { name: "measure", run: boot::measure },
     Stage { name: "hold", run: serve::hold },
+    // The supervisor becomes its program meanwhile, on another processor.
+    Stage { name: "network", run: boot::network },
+    Stage { name: "root", run: boot::root },
     Stage { name: "serve", run: serve::serve },
 ];
 

@@ -1,14 +1,17 @@
 //! The application's root: its read-only image below, a bounded writable layer above.
 //!
-//! Its law: nothing of it is written before the services start, and what they write goes to memory of a set size.
+//! Its law: nothing of it is written before the services start, and what they write goes to memory of a set size. It is put
+//! together while the supervisor starts; the size, which the manifest names, is set when the supervisor has read it.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, mount_remount};
+
+use crate::boot::{BootError, Machine};
 
 /// Where the root is put together.
 pub const ROOT: &str = "/run/cloister/root";
@@ -24,6 +27,12 @@ pub const LOWER: &str = "/run/cloister/lower";
 
 /// The tmpfs that holds what services write.
 pub const WRITABLE: &str = "/run/cloister/writable";
+
+/// How the tmpfs is mounted.
+const WRITABLE_FLAGS: MountFlags = MountFlags::NODEV.union(MountFlags::NOSUID);
+
+/// What the writable part may hold until the manifest's size is known: the overlay's own folders, which take no block.
+const FIRST_BYTES: u64 = 64 * 1024;
 
 /// A root that cannot be put together.
 #[derive(Debug)]
@@ -45,44 +54,55 @@ impl std::fmt::Display for RootError {
 
 impl std::error::Error for RootError {}
 
-/// Puts the root together at [`ROOT`] with `writable_bytes` for what services write.
-pub fn mount(writable_bytes: u64) -> Result<(), RootError> {
+/// Stage `root`: puts the root together at [`ROOT`], with next to no room for what services write.
+pub fn assemble(_: &mut Machine) -> Result<String, BootError> {
+    let lower = mount().map_err(BootError::Root)?;
+    Ok(if lower == LOWER { "EROFS" } else { "tree" }.to_owned())
+}
+
+/// Sets the room for what services write.
+pub fn allow(writable_bytes: u64) -> Result<(), RootError> {
+    let data = size(writable_bytes).map_err(|error| RootError::Step(WRITABLE, error))?;
+    mount_remount(WRITABLE, WRITABLE_FLAGS, data.as_c_str())
+        .map_err(|error| RootError::Step(WRITABLE, error.into()))
+}
+
+fn mount() -> Result<&'static str, RootError> {
     let lower = lower()?;
-    attach(
-        "tmpfs",
-        WRITABLE,
-        MountFlags::NODEV | MountFlags::NOSUID,
-        &format!("mode=0700,size={writable_bytes}"),
-    )?;
+    let data = size(FIRST_BYTES).map_err(|error| RootError::Step(WRITABLE, error))?;
+    attach("tmpfs", "tmpfs", WRITABLE, WRITABLE_FLAGS, &data)?;
     let (upper, work) = (format!("{WRITABLE}/upper"), format!("{WRITABLE}/work"));
     fs::create_dir_all(&work).map_err(|error| RootError::Step(WRITABLE, error))?;
     like(Path::new(lower), Path::new(&upper)).map_err(|error| RootError::Step(WRITABLE, error))?;
-    attach("overlay", ROOT, MountFlags::NODEV, &format!("lowerdir={lower},upperdir={upper},workdir={work}"))
+    let layers = CString::new(format!("lowerdir={lower},upperdir={upper},workdir={work}"))
+        .map_err(|error| RootError::Step(ROOT, error.into()))?;
+    attach("overlay", "overlay", ROOT, MountFlags::NODEV, &layers)?;
+    Ok(lower)
+}
+
+/// The tmpfs's options.
+fn size(bytes: u64) -> io::Result<CString> {
+    Ok(CString::new(format!("mode=0700,size={bytes}"))?)
 }
 
 fn lower() -> Result<&'static str, RootError> {
     if Path::new(IMAGE).exists() {
-        attach_from(IMAGE, "erofs", LOWER, MountFlags::RDONLY | MountFlags::NODEV, "")?;
+        attach(IMAGE, "erofs", LOWER, MountFlags::RDONLY | MountFlags::NODEV, c"")?;
         return Ok(LOWER);
     }
     if Path::new(TREE).is_dir() { Ok(TREE) } else { Err(RootError::Missing) }
 }
 
-fn attach(kind: &str, target: &'static str, flags: MountFlags, data: &str) -> Result<(), RootError> {
-    attach_from(kind, kind, target, flags, data)
-}
-
-fn attach_from(
+fn attach(
     source: &str,
     kind: &str,
     target: &'static str,
     flags: MountFlags,
-    data: &str,
+    data: &CStr,
 ) -> Result<(), RootError> {
     let mount = || {
         fs::create_dir_all(target)?;
-        let data = CString::new(data)?;
-        Ok(rustix::mount::mount(source, target, kind, flags, Some(data.as_c_str()))?)
+        Ok(rustix::mount::mount(source, target, kind, flags, Some(data))?)
     };
     mount().map_err(|error| RootError::Step(target, error))
 }

@@ -187,7 +187,7 @@ impl Walk<'_> {
         limits::check("bytes", self.bytes, self.limits.unpacked).map_err(DirectoryFault::Limit)?;
         let xattrs = self.xattrs(&handle, path)?;
         let mut file = File::from(handle);
-        let content = match self.spool.append(&mut file, length) {
+        let content = match self.spool.append_file(&mut file, length) {
             Ok(content) => content,
             Err(SpoolFault::Write(error)) => return Err(DirectoryFault::Scratch(error)),
             Err(SpoolFault::Read(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {

@@ -3,10 +3,12 @@
 //! Its law: what was appended never changes, and is gone with the last reader, however the program ends.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+
+use rustix::io::Errno;
 
 use crate::tree::Content;
 
@@ -59,16 +61,32 @@ impl Spool {
         length: u64,
         segments: &[Segment],
     ) -> Result<Content, SpoolFault> {
-        let start = self.end;
         for segment in segments {
-            self.copy(source, start.saturating_add(segment.offset), segment.length)?;
+            self.copy(source, self.end.saturating_add(segment.offset), segment.length)?;
         }
-        self.end = start.saturating_add(length);
-        if segments.last().is_none_or(|last| last.offset.saturating_add(last.length) < length) {
-            // A hole at the end is not written by anybody.
+        let written = segments.last().map_or(0, |last| last.offset.saturating_add(last.length));
+        self.close(length, written)
+    }
+
+    /// Takes the first `length` bytes of a file; its holes stay holes.
+    pub fn append_file(&mut self, file: &mut File, length: u64) -> Result<Content, SpoolFault> {
+        let mut at = 0;
+        while let Some(segment) = next_segment(file, at, length).map_err(SpoolFault::Read)? {
+            file.seek(SeekFrom::Start(segment.offset)).map_err(SpoolFault::Read)?;
+            self.copy(file, self.end.saturating_add(segment.offset), segment.length)?;
+            at = segment.offset.saturating_add(segment.length);
+        }
+        self.close(length, at)
+    }
+
+    /// Ends a content of which something was written up to `written`: a hole at the end is written by nobody.
+    fn close(&mut self, length: u64, written: u64) -> Result<Content, SpoolFault> {
+        let offset = self.end;
+        self.end = offset.saturating_add(length);
+        if written < length {
             self.file.set_len(self.end).map_err(SpoolFault::Write)?;
         }
-        Ok(Content::Spooled { file: Arc::clone(&self.file), offset: start, length })
+        Ok(Content::Spooled { file: Arc::clone(&self.file), offset, length })
     }
 
     fn copy(&mut self, source: &mut impl Read, mut at: u64, length: u64) -> Result<(), SpoolFault> {
@@ -85,9 +103,47 @@ impl Spool {
     }
 }
 
+/// The next part of a file's first `length` bytes that is not a hole, from `at` on.
+fn next_segment(file: &File, at: u64, length: u64) -> io::Result<Option<Segment>> {
+    let offset = match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
+        Ok(offset) => offset,
+        // Nothing but a hole is left.
+        Err(Errno::NXIO) => return Ok(None),
+        // A file system that does not know holes.
+        Err(Errno::INVAL) => at,
+        Err(error) => return Err(error.into()),
+    };
+    if offset >= length {
+        return Ok(None);
+    }
+    let end = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(offset)).unwrap_or(length).min(length);
+    Ok(Some(Segment { offset, length: end.saturating_sub(offset) }))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
+
+    #[test]
+    fn a_file_s_holes_take_no_room_in_the_spool() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all_at(b"begin", 0).unwrap();
+        file.write_all_at(b"end", 5 << 30).unwrap();
+        let length = file.metadata().unwrap().len() + 7;
+        file.set_len(length).unwrap();
+        let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
+        let content = spool.append_file(&mut file, length).unwrap();
+        assert!(spool.file.metadata().unwrap().blocks() * 512 < 1 << 20);
+        for (at, expected) in
+            [(0, &b"begin\0"[..]), (1 << 30, b"\0\0"), ((5 << 30) - 1, b"\0end\0\0\0\0\0\0\0")]
+        {
+            let mut bytes = vec![1; expected.len()];
+            content.read_exact_at(&mut bytes, at).unwrap();
+            assert_eq!(bytes, expected);
+        }
+    }
 
     #[test]
     fn contents_follow_each_other_and_holes_read_as_zeros() {

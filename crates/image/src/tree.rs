@@ -79,6 +79,10 @@ pub enum Content {
     },
 }
 
+/// Bytes from which on it is worth asking whether they are a hole: the kernel fills its cache with the zeros of what is read
+/// from one.
+const HOLE: usize = 64 << 10;
+
 impl Content {
     /// The length in bytes.
     #[must_use]
@@ -105,7 +109,14 @@ impl Content {
                 buffer.copy_from_slice(source);
                 Ok(())
             }
-            Self::Spooled { file, offset, .. } => file.read_exact_at(buffer, offset.saturating_add(position)),
+            Self::Spooled { file, offset, .. } => {
+                let at = offset.saturating_add(position);
+                if buffer.len() >= HOLE && is_hole(file, at, buffer.len()) {
+                    buffer.fill(0);
+                    return Ok(());
+                }
+                file.read_exact_at(buffer, at)
+            }
         }
     }
 
@@ -223,6 +234,17 @@ impl Tree {
             };
         }
         self.inodes = kept;
+    }
+}
+
+/// Whether there are nothing but zeros that nobody has written. The position of the file changes, which nobody uses.
+fn is_hole(file: &File, at: u64, length: usize) -> bool {
+    let end = at.saturating_add(crate::wide(length));
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
+        Ok(data) => data >= end,
+        // Beyond the last data: whether the file goes on is what remains to be asked.
+        Err(rustix::io::Errno::NXIO) => file.metadata().is_ok_and(|metadata| metadata.len() >= end),
+        Err(_) => false,
     }
 }
 

@@ -35,8 +35,8 @@ pub(crate) struct Plan {
     pub(crate) cpus: u32,
     /// Memory in bytes.
     pub(crate) memory: u64,
-    /// What QEMU is to look like.
-    pub(crate) machine: qemu::Machine,
+    /// What QEMU is to look like, where a backend leaves that open and the operator has chosen.
+    pub(crate) machine: Option<qemu::Machine>,
     /// How QEMU runs the CPUs.
     pub(crate) accel: qemu::AccelChoice,
 }
@@ -45,6 +45,11 @@ pub(crate) struct Plan {
 pub(crate) trait Backend: Debug + Send + Sync {
     /// The name an operator types.
     fn name(&self) -> &'static str;
+
+    /// Whether an operator can choose among its machines.
+    fn has_machines(&self) -> bool {
+        false
+    }
 
     /// The least memory in bytes that the machine takes for an image of this many bytes, whatever the image itself needs.
     fn least_memory(&self, _image: u64) -> u64 {
@@ -115,5 +120,13 @@ mod tests {
         assert_eq!(by_name("qemu").unwrap().name(), "qemu");
         let error = by_name("cray").unwrap_err();
         assert!(error.told().hint.as_deref().unwrap().contains("qemu"));
+    }
+
+    #[test]
+    fn only_the_backend_with_several_machines_lets_one_be_chosen() {
+        let choosable = |backend: &&dyn Backend| backend.has_machines();
+        let all = all();
+        let names: Vec<_> = all.iter().map(AsRef::as_ref).filter(choosable).map(Backend::name).collect();
+        assert_eq!(names, ["qemu"]);
     }
 }

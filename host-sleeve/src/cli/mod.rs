@@ -222,9 +222,9 @@ pub(crate) struct Run {
     /// enclave image file
     #[arg(long, value_name = "NAME")]
     pub(crate) backend: Option<String>,
-    /// QEMU's machine
-    #[arg(long, value_name = "NAME", default_value = "microvm")]
-    pub(crate) machine: crate::backends::qemu::Machine,
+    /// The machine on the backend `qemu`. Otherwise microvm
+    #[arg(long, value_name = "NAME")]
+    pub(crate) machine: Option<crate::backends::qemu::Machine>,
     /// How QEMU runs the CPUs
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) accel: crate::backends::qemu::AccelChoice,

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::app::App;
-use crate::backends::{self, Deployment, Plan};
+use crate::backends::{self, Backend, Deployment, Plan};
 use crate::cli::values::Publish;
 use crate::error::{Doing, Error, Result};
 use crate::ingress;
@@ -122,6 +122,7 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     let app = blocking(move || App::open(&path)).await?;
     check_ports(&order.publish, &app)?;
     let backend = backends::by_name(backend_name(order, &app))?;
+    check_machine(order, &*backend)?;
     let memory = memory::choose(&app, order.memory, &*backend)?;
     let root = Root::open()?;
     let claimed = root.claim(order.name.as_deref(), &app.manifest.name, order.replace)?;
@@ -209,6 +210,17 @@ fn check_ports(publish: &[Publish], app: &App) -> Result<()> {
             Err(Error::operator(format!("the image has no ingress port {}", port.ingress)).hint(hint))
         }
     }
+}
+
+fn check_machine(order: &Order, backend: &dyn Backend) -> Result<()> {
+    if order.machine.is_none() || backend.has_machines() {
+        return Ok(());
+    }
+    Err(Error::operator(format!(
+        "the backend {} has one machine, and --machine cannot choose another",
+        backend.name()
+    ))
+    .hint("leave out --machine, or take --backend qemu"))
 }
 
 /// Listens on every published port. The ports are answered as they are, where any free one was asked for.

@@ -37,8 +37,8 @@ pub(crate) struct Order {
     pub(crate) ready_timeout: Option<Duration>,
     /// The backend's name, if one was asked for.
     pub(crate) backend: Option<String>,
-    /// QEMU's machine.
-    pub(crate) machine: qemu::Machine,
+    /// QEMU's machine, if one was asked for.
+    pub(crate) machine: Option<qemu::Machine>,
     /// How QEMU runs the CPUs.
     pub(crate) accel: qemu::AccelChoice,
     /// Where metrics are served, if they are.

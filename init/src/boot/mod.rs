@@ -24,6 +24,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::cgroup::CgroupError;
 use crate::console::Console;
 use crate::end;
+use crate::root::RootError;
 use crate::serve::Holder;
 
 /// One line of the boot table.
@@ -78,6 +79,8 @@ pub enum BootError {
     Register(NsmError),
     /// The control groups could not be set up.
     Cgroup(CgroupError),
+    /// The application's root could not be put together.
+    Root(RootError),
     /// A call to the kernel failed.
     Kernel(&'static str, io::Error),
 }
@@ -98,6 +101,7 @@ impl std::fmt::Display for BootError {
             Self::Generator(found) => {
                 write!(f, "the kernel's hardware generator is {found:?}, on Nitro it must be \"nsm-hwrng\"")
             }
+            Self::Root(_) => f.write_str("the application's root"),
             Self::Kernel(what, _) => f.write_str(what),
         }
     }
@@ -108,6 +112,7 @@ impl Error for BootError {
         match self {
             Self::Mount(_, error) | Self::Path(_, error) | Self::Kernel(_, error) => Some(error),
             Self::Entropy(error) => Some(error),
+            Self::Root(error) => Some(error),
             Self::Cgroup(error) => Some(error),
             Self::Platforms(error) => Some(error),
             Self::Nsm(error) | Self::Register(error) => Some(error),
@@ -128,6 +133,7 @@ mod stages {
     pub use super::mounts::{console, mount as mounts};
     pub use super::network::start as network;
     pub use super::platform::find as platform;
+    pub use crate::root::assemble as root;
 }
 
 impl Machine {

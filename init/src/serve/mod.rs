@@ -22,7 +22,7 @@ use crate::boot::{BootError, Machine};
 use crate::cgroup::{self, Cgroup, Cgroups};
 use crate::channel::Channel;
 use crate::console::Console;
-use crate::hold::State;
+use crate::hold::{Event, State};
 use crate::spawn::Verdict;
 
 /// Descriptors PID 1 can have: two pipes and two files of the cgroup for each of 128 holdings, 128 memfds, and those in
@@ -41,6 +41,8 @@ pub struct Holder {
     signals: Signals,
     buttons: Buttons,
     channel: Option<Channel>,
+    /// The first supervisor, started while the boot goes on.
+    first: Option<Event>,
     supervisor: Option<Candidate>,
     handles: Vec<Handle>,
     stash: Vec<(String, Rc<OwnedFd>)>,
@@ -65,7 +67,8 @@ struct Handle {
     group: Cgroup,
 }
 
-/// Stage `hold`: everything that holding processes needs.
+/// Stage `hold`: everything that holding processes needs, and the first supervisor. It is welcomed at stage `serve`, with the
+/// stages that were done meanwhile.
 pub fn hold(machine: &mut Machine) -> Result<String, BootError> {
     std::fs::write("/proc/self/oom_score_adj", NEVER_KILLED)
         .map_err(|error| BootError::Path("/proc/self/oom_score_adj", error))?;
@@ -74,23 +77,26 @@ pub fn hold(machine: &mut Machine) -> Result<String, BootError> {
         .map_err(|error| BootError::Kernel("raising the limit of open files", error.into()))?;
     let signals = Signals::take_all().map_err(|error| BootError::Kernel("taking the signals", error))?;
     let groups = Cgroups::set_up(Path::new(cgroup::MOUNT)).map_err(BootError::Cgroup)?;
-    machine.holder = Some(Box::new(Holder {
+    let mut holder = Box::new(Holder {
         state: State::new(Platform::Virtual.name(), Vec::new()),
         console: Console::new(),
         groups,
         signals,
         buttons: Buttons::find(),
         channel: None,
+        first: None,
         supervisor: None,
         handles: Vec::new(),
         stash: Vec::new(),
         writable_bytes: 0,
         more_to_reap: false,
-    }));
+    });
+    holder.first = Some(holder.start_supervisor());
+    machine.holder = Some(holder);
     Ok(String::new())
 }
 
-/// Stage `serve`: the supervisor is started, and runs its program.
+/// Stage `serve`: the supervisor is welcomed, and runs its program.
 pub fn serve(machine: &mut Machine) -> Result<String, BootError> {
     let Some(holder) = &mut machine.holder else { return Ok(String::new()) };
     let platform = machine.platform.unwrap_or(Platform::Virtual);

@@ -22,11 +22,10 @@ use crate::root;
 use crate::spawn::{self, At};
 
 impl Holder {
-    /// Starts the first supervisor.
+    /// Welcomes the first supervisor.
     pub(super) fn begin(&mut self) {
-        let mut events = VecDeque::from_iter(self.perform(Action::StartSupervisor, &mut Vec::new()));
-        while let Some(event) = events.pop_front() {
-            self.take(event);
+        if let Some(started) = self.first.take() {
+            self.take(started);
         }
     }
 
@@ -78,7 +77,7 @@ impl Holder {
             Action::Stash { name } => Some(self.keep(name)),
             Action::MountRoot { writable_bytes } => {
                 self.writable_bytes = writable_bytes;
-                Some(Event::RootMounted(root::mount(writable_bytes).map_err(|error| error.to_string())))
+                Some(Event::RootMounted(root::allow(writable_bytes).map_err(|error| error.to_string())))
             }
             Action::StartSupervisor => Some(self.start_supervisor()),
             Action::KillSupervisor => {
@@ -179,7 +178,7 @@ impl Holder {
         Event::Stashed { name }
     }
 
-    fn start_supervisor(&mut self) -> Event {
+    pub(super) fn start_supervisor(&mut self) -> Event {
         match self.fork_supervisor() {
             Ok(candidate) => {
                 end::remember_supervisor();

@@ -26,6 +26,13 @@ pub(super) const LITTLE_MEMORY: Scenario = Scenario {
     guest: nobody,
 };
 
+/// The story of a machine that the backend does not have.
+pub(super) const OTHER_MACHINE: Scenario = Scenario {
+    name: "a_machine_is_refused_where_the_backend_has_only_one",
+    host: other_machine,
+    guest: nobody,
+};
+
 /// The story of a host without QEMU.
 pub(super) const MISSING_QEMU: Scenario = Scenario {
     name: "a_missing_qemu_is_named_with_the_command_that_adds_it",
@@ -72,6 +79,16 @@ fn little_memory(lab: &mut Lab) -> Outcome {
     run.expect_code(125)?;
     expect_in(&run.stderr, "MiB", "the message")?;
     expect_in(&run.stderr, "hint:", "the message")?;
+    nothing_runs(lab)
+}
+
+fn other_machine(lab: &mut Lab) -> Outcome {
+    let image = lab.image(ONE_SERVICE)?;
+    let words = ["run", path_str(&image)?, "--backend", "qemu-nitro", "--machine", "q35"];
+    let run = lab.sleeve(&words).finish()?;
+    run.expect_code(125)?;
+    expect_in(&run.stderr, "the backend qemu-nitro has one machine", "the message")?;
+    expect_in(&run.stderr, "hint: leave out --machine", "the message")?;
     nothing_runs(lab)
 }
 

@@ -32,7 +32,7 @@ const MOMENTS: [Moment; 7] = [
     ("qmp.sock", ""),
     ("sleeve.sock", ""),
     ("console.log", "stage 1/"),
-    ("console.log", "stage 9/"),
+    ("console.log", "serve: done"),
     ("log", "here"),
 ];
 

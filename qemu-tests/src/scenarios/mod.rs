@@ -5,6 +5,7 @@ use crate::Scenario;
 mod a_full_disk_is_said;
 mod a_guest_that_stood_still_is_reached_again;
 mod bad_launches_say_what_to_do;
+mod builds_are_done_again;
 mod connections_end_as_their_ends_say;
 mod ctrl_c_at_any_moment_leaves_nothing;
 mod enclaves_run_side_by_side;
@@ -20,6 +21,7 @@ mod nitro_enclaves_are_as_predicted;
 mod real_images_run;
 mod resources_are_told_live;
 mod restarts_follow_their_policy;
+mod roots_are_what_was_built;
 mod services_are_asked_about_one_by_one;
 mod services_are_confined;
 mod services_follow_their_graph;
@@ -46,6 +48,7 @@ pub const ALL: &[Scenario] = &[
     bad_launches_say_what_to_do::BUSY_PORT,
     bad_launches_say_what_to_do::MISSING_IMAGE,
     bad_launches_say_what_to_do::LITTLE_MEMORY,
+    bad_launches_say_what_to_do::OTHER_MACHINE,
     bad_launches_say_what_to_do::MISSING_QEMU,
     bad_launches_say_what_to_do::MISSING_KERNEL,
     bad_launches_say_what_to_do::WRONG_MANIFEST,
@@ -53,6 +56,11 @@ pub const ALL: &[Scenario] = &[
     a_full_disk_is_said::BUILD,
     a_full_disk_is_said::RUN,
     a_full_disk_is_said::LOGS,
+    builds_are_done_again::FROM,
+    builds_are_done_again::RECORD,
+    builds_are_done_again::DIFF,
+    roots_are_what_was_built::LARGE_FILE,
+    roots_are_what_was_built::FULL,
     services_that_cannot_run_say_why::NOT_EXECUTABLE,
     services_that_cannot_run_say_why::ENDS_AT_ONCE,
     logs_arrive_whole::ONE_LONG_LINE,

@@ -1,8 +1,8 @@
 //! From the first byte from init to the first turn.
 //!
-//! Its law: the first supervisor serves the status before anything can go wrong with the manifest, and whatever goes wrong
-//! then is a `fatal` that the host can read. One that was started again serves it once it knows what runs, so that nobody
-//! reads `booting` of an enclave that serves.
+//! Its law: the first supervisor serves the status whatever is wrong with the manifest, and that is then a `fatal` that the
+//! host can read. One that was started again serves it once it knows what runs, so that nobody reads `booting` of an
+//! enclave that serves.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -46,18 +46,22 @@ type Fault = (&'static str, String);
 /// # Errors
 /// What a supervisor cannot survive; init starts another, which goes on.
 pub async fn run(setup: Setup) -> Result<(), CoreError> {
-    let mut stages = Stages::begin();
+    // Init goes on with its boot until it says its first word: time enough to read the manifest.
+    let began = Moment::now();
+    let manifest = read_manifest(&setup.paths.manifest);
+    let read = Moment::now();
     let notify = Notify::bind(&setup.notify).map_err(system("cannot listen for notifications"))?;
     let (mut line, welcome) = Line::open(setup.init).await?;
+    let mut stages = Stages::begin();
     line.request(&[STATE.to_owned()])?;
     let board = Board::new(welcome.platform.clone(), welcome.boot.clone(), welcome.restarts);
     board.measured(setup.registers);
+    board.add_stage("manifest", began, read);
     let board = Arc::new(board);
     let (allow, asking, asked, told) = desk(&board);
     let serve_status = serve_status(setup.control, setup.local_control, asking, welcome.restarts == 0);
     stages.end("status", &board);
 
-    let manifest = read_manifest(&setup.paths.manifest);
     let (services, control) = manifest.as_ref().map_or_else(|_| (Vec::new(), nothing()), parts);
     line.request(&logs::stash_names(&services))?;
     if let Ok(manifest) = &manifest {
@@ -72,14 +76,9 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     allow.send_replace(control);
     let ingress = manifest.as_ref().ok().map(|manifest| carry(manifest, setup.ingress, &logs));
     resume(&board, kept.as_ref(), ingress.clone());
-    stages.end("manifest", &board);
+    stages.end("logs", &board);
 
-    let machine = match (manifest, line.root().await?) {
-        (Ok(_), Some(error)) => Err(("root", error)),
-        (Ok(manifest), None) => Machine::new(&manifest, kept.map(|kept| kept.state), setup.seed)
-            .map_err(|error| ("manifest", error.to_string())),
-        (Err(fault), _) => Err(fault),
-    };
+    let machine = decide(manifest, line.root().await?, kept, setup.seed);
     stages.end("root", &board);
     let (machine, actions) = match machine {
         Ok(machine) => (machine, Vec::new()),
@@ -105,6 +104,21 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     };
     let inbox = Inbox { asked, told, notify, own_events, backlog: line.backlog };
     begin(core, inbox, welcome, line.pipes, actions, serve_status).await
+}
+
+/// The launcher's machine, as it was left or new, unless the manifest or the root is at fault.
+fn decide(
+    manifest: Result<Manifest, Fault>,
+    root: Option<String>,
+    kept: Option<Kept>,
+    seed: u64,
+) -> Result<Machine, Fault> {
+    match (manifest, root) {
+        (Ok(_), Some(error)) => Err(("root", error)),
+        (Ok(manifest), None) => Machine::new(&manifest, kept.map(|kept| kept.state), seed)
+            .map_err(|error| ("manifest", error.to_string())),
+        (Err(fault), _) => Err(fault),
+    }
 }
 
 /// Begins to serve the status.

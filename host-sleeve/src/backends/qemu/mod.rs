@@ -7,6 +7,7 @@ mod argv;
 mod attached;
 pub(crate) mod boot;
 mod children;
+mod counter;
 pub(crate) mod kvm;
 mod listening;
 pub(crate) mod nitro;
@@ -124,6 +125,10 @@ impl Backend for Qemu {
         NAME
     }
 
+    fn has_machines(&self) -> bool {
+        true
+    }
+
     fn deploy<'a>(&'a self, plan: &'a Plan, folder: &'a Folder) -> Pending<'a, Result<Box<dyn Deployment>>> {
         Box::pin(async move {
             let clock = Meter::start();
@@ -138,7 +143,7 @@ impl Backend for Qemu {
             };
             let spec = Spec {
                 name: folder.name(),
-                machine: plan.machine,
+                machine: plan.machine.unwrap_or(Machine::Microvm),
                 accel,
                 vsock: if vsock_device.is_some() { Vsock::User } else { Vsock::Kernel },
                 cid,
@@ -164,12 +169,10 @@ impl Backend for Qemu {
     }
 }
 
-/// The measured command line, and under translation the counter's speed: the guest's counter is then the host's, and its
-/// kernel cannot measure it against an emulated timer on a busy machine. Without it the guest falls back to a clock of
-/// 4 ms ticks.
+/// The measured command line, and under translation the counter's speed.
 fn cmdline(measured: &str, accel: Accel, tsc_khz: Option<u32>) -> String {
     match (accel, tsc_khz) {
-        (Accel::Tcg, Some(khz)) => format!("{measured} tsc_early_khz={khz}"),
+        (Accel::Tcg, Some(khz)) => format!("{measured} {}", counter::words(khz)),
         _ => measured.to_owned(),
     }
 }
@@ -195,7 +198,7 @@ mod tests {
 
     #[test]
     fn only_a_translated_guest_is_told_how_fast_its_counter_runs() {
-        assert_eq!(cmdline("quiet", Accel::Tcg, Some(2_400_000)), "quiet tsc_early_khz=2400000");
+        assert_eq!(cmdline("quiet", Accel::Tcg, Some(2_400_000)), "quiet tsc_early_khz=2400000 lpj=9600000");
         assert_eq!(cmdline("quiet", Accel::Tcg, None), "quiet");
         assert_eq!(cmdline("quiet", Accel::Kvm, Some(2_400_000)), "quiet");
     }

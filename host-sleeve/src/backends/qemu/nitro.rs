@@ -22,6 +22,7 @@ use super::super::{Backend, Deployment, Pending, Plan};
 use super::argv::{self, Accel, NitroSpec};
 use super::boot::{Nameless, nameless};
 use super::children::Program;
+use super::counter;
 use super::qmp::Qmp;
 use super::running::Running;
 use super::vsock::{find_vsock_program, free_cid, hybrid, start_vsock};
@@ -116,7 +117,7 @@ impl Backend for QemuNitro {
 /// no other clock than the counter, whose speed it is told, but ticks of 4 ms (see the `qemu` backend); AWS's has its own.
 fn append(accel: Accel, tsc_khz: Option<u32>) -> String {
     match (accel, tsc_khz) {
-        (Accel::Tcg, Some(khz)) => format!("{RESTART} tsc=reliable tsc_early_khz={khz}"),
+        (Accel::Tcg, Some(khz)) => format!("{RESTART} tsc=reliable {}", counter::words(khz)),
         _ => RESTART.to_owned(),
     }
 }
@@ -176,7 +177,10 @@ mod tests {
 
     #[test]
     fn every_guest_restarts_in_sight_and_a_translated_one_knows_its_counter() {
-        assert_eq!(append(Accel::Tcg, Some(2_400_000)), "reboot=t tsc=reliable tsc_early_khz=2400000");
+        assert_eq!(
+            append(Accel::Tcg, Some(2_400_000)),
+            "reboot=t tsc=reliable tsc_early_khz=2400000 lpj=9600000"
+        );
         assert_eq!(append(Accel::Tcg, None), "reboot=t");
         assert_eq!(append(Accel::Kvm, Some(2_400_000)), "reboot=t");
     }
