@@ -3,9 +3,8 @@
 # Its law: every figure is a median, and what is compared is measured in turns. It is sourced, never run.
 
 IMAGE_SIZES=(small medium large)
-# What is packed by hand, and how hard zstd tries: APP_LEVEL of crates/image/src/ramdisk/mod.rs, and ZSTD_LEVEL of
-# crates/image/src/erofs/codec.rs.
-HAND_WAYS=("cpio 6" "tar 6" "cpio 9")
+# How hard zstd tries by hand: APP_LEVEL of crates/image/src/ramdisk/mod.rs, and ZSTD_LEVEL of crates/image/src/erofs/codec.rs.
+HAND_LEVELS=(6 9)
 # Seconds that an answer may take once an enclave is ready.
 ANSWER_LIMIT=60
 
@@ -36,28 +35,26 @@ layers_of() {
   jq -r --arg blobs "$1/blobs/sha256/" '.layers[].digest | $blobs + ltrimstr("sha256:")' "$1/blobs/sha256/$manifest"
 }
 
-# by_hand FORM LEVEL OUT LAYER…: the layers unpacked, and packed again by the distribution's tools. Run by `bash -c`, with
-# nothing but its arguments.
+# by_hand LEVEL OUT LAYER…: the layers unpacked by tar, and packed again by cpio and zstd. Run by `bash -c`, with nothing but
+# its arguments.
 by_hand() {
-  local form=$1 level=$2 out=$3 layer tree
-  shift 3
+  local level=$1 out=$2 layer tree
+  shift 2
   set -e -o pipefail
   tree=$(mktemp -d "$out.XXXXXX")
   for layer in "$@"; do tar -C "$tree" -xf "$layer"; done
-  case $form in
-    cpio) (cd "$tree" && find . | sort | cpio --quiet -o -H newc) ;;
-    tar) tar -C "$tree" --sort=name -cf - . ;;
-  esac | zstd -q -f -T0 -"$level" -o "$out"
+  (cd "$tree" && find . | sort | cpio --quiet -o -H newc) | zstd -q -f -T0 -"$level" -o "$out"
   rm -rf "$tree"
 }
 
-# timed SIZE HOW RESULT COMMAND…: one line in builds: size, how, seconds, the largest process in KiB, bytes of the result.
+# timed SIZE HOW RESULT COMMAND…: one line in builds: size, how, seconds, of them the processor's (all processes), the
+# largest process in KiB, bytes of the result.
 timed() {
   local size=$1 how=$2 result=$3
   shift 3
-  command time -q -f '%e %M' -o "$WORK/cost" -- "$@" >"$WORK/timed.log" 2>&1 ||
+  command time -q -f '%e %U %S %M' -o "$WORK/cost" -- "$@" >"$WORK/timed.log" 2>&1 ||
     { cat "$WORK/timed.log" >&2 && die "$size: $how failed"; }
-  printf '%s %s %s %s\n' "$size" "$how" "$(<"$WORK/cost")" "$(bytes_of "$result")" >>"$WORK/builds"
+  printf '%s %s %s %s\n' "$size" "$how" "$(awk '{ print $1, $2 + $3, $4 }' "$WORK/cost")" "$(bytes_of "$result")" >>"$WORK/builds"
 }
 
 # bytes_of RESULT: of what goes into the enclave: a file, or ramdisk 2 of an enclave image.
@@ -71,15 +68,14 @@ bytes_of() {
 
 # build_round SIZE LAYOUT: every way once.
 build_round() {
-  local size=$1 layout=$2 way form level layers build
+  local size=$1 layout=$2 level layers build
   build=("$SLEEVE" build --image "oci:$layout" --manifest "$WORK/cloister.yaml")
   mapfile -t layers < <(layers_of "$layout")
   timed "$size" erofs "$WORK/$size.erofs" "${build[@]}" -o "$WORK/$size.erofs"
   timed "$size" plain "$WORK/$size.plain" "${build[@]}" -o "$WORK/$size.plain" --plain-root
-  for way in "${HAND_WAYS[@]}"; do
-    read -r form level <<<"$way"
-    timed "$size" "$form-$level" "$WORK/hand" \
-      bash -c "$(declare -f by_hand); by_hand \"\$@\"" by_hand "$form" "$level" "$WORK/hand" "${layers[@]}"
+  for level in "${HAND_LEVELS[@]}"; do
+    timed "$size" "hand-$level" "$WORK/hand" \
+      bash -c "$(declare -f by_hand); by_hand \"\$@\"" by_hand "$level" "$WORK/hand" "${layers[@]}"
   done
 }
 
@@ -121,19 +117,19 @@ calculate() {
 
 build_row() {
   local size=$1 how=$2 words=$3 file=$WORK/builds
-  printf '| %s | %s | %.1f | %s | %s |\n' "$size" "$words" "$(median "$file" "$size" "$how" 3)" \
-    "$(calculate %.0f "$(median "$file" "$size" "$how" 4) / 1024")" \
-    "$(calculate %.1f "$(median "$file" "$size" "$how" 5) / 1e6")"
+  printf '| %s | %s | %.1f | %.1f | %s | %s |\n' "$size" "$words" "$(median "$file" "$size" "$how" 3)" \
+    "$(median "$file" "$size" "$how" 4)" "$(calculate %.0f "$(median "$file" "$size" "$how" 5) / 1024")" \
+    "$(calculate %.1f "$(median "$file" "$size" "$how" 6) / 1e6")"
 }
 
 report_builds() {
-  local size way
-  printf '| image | how | s | largest process, MiB | result, MB |\n|---|---|---|---|---|\n'
+  local size level
+  printf '| image | how | s | processor, s | largest process, MiB | result, MB |\n|---|---|---|---|---|---|\n'
   for size in "${IMAGE_SIZES[@]}"; do
     build_row "$size" erofs "**Cloister, EROFS**"
     build_row "$size" plain "Cloister, cpio"
-    for way in "${HAND_WAYS[@]}"; do
-      build_row "$size" "${way/ /-}" "by hand: tar, ${way% *}, zstd -T0 -${way#* }"
+    for level in "${HAND_LEVELS[@]}"; do
+      build_row "$size" "hand-$level" "by hand: tar, cpio, zstd -T0 -$level"
     done
   done
 }
@@ -144,7 +140,7 @@ report_boots() {
   printf ' given, MiB | in use, MiB | in use / ramdisk 2 |\n|---|---|---|---|---|---|---|---|---|---|---|\n'
   for size in "${IMAGE_SIZES[@]}"; do
     for form in erofs plain; do
-      image=$(median "$WORK/builds" "$size" "$form" 5)
+      image=$(median "$WORK/builds" "$size" "$form" 6)
       printf '| %s | %s | %s ' "$size" "$form" "$(calculate %.1f "$image / 1e6")"
       for column in 3 4 5 6 7; do printf '| %.0f ' "$(median "$file" "$size" "$form" "$column")"; done
       used=$(median "$file" "$size" "$form" 8)
