@@ -94,8 +94,14 @@ impl Flow {
             Dress::Plain | Dress::Wrap(_) => 0..early.len(),
         };
         self.count(payload.len());
+        early.truncate(payload.end);
+        early.drain(..payload.start);
         self.held.append(&mut self.lead);
-        self.held.extend_from_slice(early.get(payload).unwrap_or_default());
+        if self.held.is_empty() {
+            self.held = early;
+        } else {
+            self.held.append(&mut early);
+        }
         self.notice_last_chunk();
         Ok(())
     }

@@ -41,13 +41,14 @@ impl Gate {
         Self { room: Arc::new(Semaphore::new(cap)), freed: Arc::new(Notify::new()), cap }
     }
 
-    /// A gate for at most `cap` connections of three descriptors each (two sockets, and a watch for room on one of them), or
-    /// for as many as this process has descriptors for when `reserve` are kept for other things. It raises the process's limit as far as that is allowed.
+    /// A gate for at most `cap` connections of four descriptors each (two sockets, and a watch for room on each), or for as
+    /// many as this process has descriptors for when `reserve` are kept for other things. It raises the process's limit as far
+    /// as that is allowed.
     #[must_use]
     pub fn within_descriptors(cap: usize, reserve: usize) -> Self {
-        let wanted = u64::try_from(cap.saturating_mul(3).saturating_add(reserve)).unwrap_or(u64::MAX);
+        let wanted = u64::try_from(cap.saturating_mul(4).saturating_add(reserve)).unwrap_or(u64::MAX);
         let limit = usize::try_from(raise_descriptors(wanted)).unwrap_or(usize::MAX);
-        Self::new(cap.min(limit.saturating_sub(reserve) / 3))
+        Self::new(cap.min(limit.saturating_sub(reserve) / 4))
     }
 
     /// Waits until there is room.

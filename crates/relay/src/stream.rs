@@ -28,13 +28,14 @@ use crate::scratch;
 ///
 /// It implements [`AsyncRead`] and [`AsyncWrite`], by reference too, so that one task can read while another writes.
 ///
-/// A write is tried before anybody waits for room. On sockets that lead over a vsock room is not even watched for until a
-/// write has found none: there every packet that arrives, and every one that leaves, says that there is room
-/// (`virtio_transport_recv_connected` and `unix_write_space` of Linux), and would wake a reader for nothing.
+/// A write is tried before anybody waits for room, and room is not even watched for until a write has found none. On sockets
+/// that lead over a vsock every packet that arrives, and every one that leaves, says that there is room
+/// (`virtio_transport_recv_connected` and `unix_write_space` of Linux), and a new socket of any kind says so at once: that
+/// would wake a reader for nothing.
 #[derive(Debug)]
 pub struct Stream {
     io: Registered,
-    /// Watches for room on sockets that `io` does not do it for, from the first write on that found none.
+    /// Watches for room, from the first write on that found none.
     room: OnceLock<Registered>,
     /// Whether the last write found no room.
     stalled: AtomicBool,
@@ -65,7 +66,7 @@ impl Stream {
 
     /// Takes a connected, non-blocking TCP or Unix socket of this machine.
     pub fn local(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self::with(Registered::new(socket)?, Kind::Local))
+        Ok(Self::with(Registered::for_reading(socket)?, Kind::Local))
     }
 
     const fn with(io: Registered, kind: Kind) -> Self {
@@ -305,9 +306,6 @@ impl Stream {
     ///
     /// Errors: `EMFILE` and `ENFILE` when there is no descriptor for it.
     fn room(&self) -> io::Result<&Registered> {
-        if !self.leads_over_vsock() {
-            return Ok(&self.io);
-        }
         if let Some(room) = self.room.get() {
             return Ok(room);
         }

@@ -108,6 +108,13 @@ impl Decoder {
     pub fn remainder(&self) -> &[u8] {
         self.buffer.get(self.taken..).unwrap_or_default()
     }
+
+    /// The same as [`Self::remainder`], when no more frames are expected.
+    #[must_use]
+    pub fn into_remainder(mut self) -> Vec<u8> {
+        self.buffer.drain(..self.taken);
+        self.buffer
+    }
 }
 
 #[cfg(test)]
@@ -138,6 +145,7 @@ mod tests {
         decoder.push(b"\0\0\0\x02{}GET /");
         assert_eq!(decoder.next_frame().unwrap(), Some(&b"{}"[..]));
         assert_eq!(decoder.remainder(), b"GET /");
+        assert_eq!(decoder.into_remainder(), b"GET /");
     }
 
     proptest! {

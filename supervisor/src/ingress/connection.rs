@@ -51,7 +51,7 @@ async fn read_header(stream: &Stream) -> Result<(Header, Vec<u8>), Refusal> {
         decoder.push(&bytes);
         if let Some(header) = decoder.next_message::<Header>()? {
             return if header.version == VERSION {
-                Ok((header, decoder.remainder().to_vec()))
+                Ok((header, decoder.into_remainder()))
             } else {
                 Err(Refusal::Version(header.version))
             };

@@ -136,6 +136,21 @@ async fn a_service_that_has_ended_can_still_be_spoken_to() {
 }
 
 #[tokio::test]
+async fn a_peer_that_has_closed_for_good_is_answered_by_a_close() {
+    let (near, far) = boundary();
+    let (inside, mut service) = local().await;
+    let relay = run(near, inside, Arc::new(Works::new()), options(Framing::Raw));
+    let mut far = UnixStream::from_std(far).unwrap();
+    far.write_all(b"the last").await.unwrap();
+    drop(far);
+    // The service says nothing and ends nothing, and is not waited for.
+    assert!(matches!(relay.await.unwrap().end, End::Finished));
+    let mut heard = String::new();
+    service.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "the last");
+}
+
+#[tokio::test]
 async fn a_break_inside_is_a_break_outside() {
     let mut path = path(Framing::Chunked).await;
     path.service.write_all(b"half an ans").await.unwrap();
