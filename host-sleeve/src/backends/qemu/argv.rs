@@ -140,6 +140,10 @@ pub(crate) fn nitro(spec: &NitroSpec<'_>) -> Vec<String> {
     add("-serial", "chardev:console".to_owned());
     add("-qmp", format!("unix:{QMP_SOCKET},server=on,wait=off"));
     add("-chardev", format!("socket,id=vsock,path={VHOST_SOCKET}"));
+    // The driver of the security module offers a request and the room for its answer one after the other, and QEMU gives the
+    // device up when it sees the first without the second (`handle_input` of its hw/virtio/virtio-nsm.c). Where the guest's
+    // kick is handled at once, and not by another thread, nobody offers anything meanwhile.
+    add("-global", "virtio-mmio.ioeventfd=off".to_owned());
     // A reboot is how an enclave ends.
     argv.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
     argv
@@ -246,7 +250,7 @@ mod tests {
              -L /usr/share/seabios -accel tcg,thread=multi -cpu max,erms=off,fsrm=off -smp 2 -m 512M -kernel /proc/self/fd/9 \
              -append reboot=t -display none -chardev stdio,id=console,signal=off -serial chardev:console \
              -qmp unix:qmp.sock,server=on,wait=off -chardev socket,id=vsock,path=vhost.sock \
-             -nodefaults -no-user-config -no-reboot"
+             -global virtio-mmio.ioeventfd=off -nodefaults -no-user-config -no-reboot"
         );
     }
 
