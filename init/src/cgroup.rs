@@ -28,6 +28,12 @@ const CPU_PERIOD_US: u64 = 100_000;
 /// Most bytes read from a control file: the largest read here, `cgroup.procs`, is bounded by `pids.max`.
 const MAX_FILE: u64 = 1024 * 1024;
 
+/// What the services leave to init, the supervisor and the kernel's sockets, in bytes: twice what those need at rest.
+const ROOM: u64 = 16 * 1024 * 1024;
+
+/// What the kernel says about memory.
+const MEMINFO: &str = "/proc/meminfo";
+
 /// The tree of groups.
 #[derive(Clone, Debug)]
 pub struct Cgroups {
@@ -72,6 +78,7 @@ impl Cgroups {
         hand_down(mount, &available)?;
         make(&held)?;
         hand_down(&held, &available)?;
+        leave_room(&held)?;
         Ok(Self { mount: mount.to_owned() })
     }
 
@@ -211,6 +218,21 @@ fn hand_down(folder: &Path, available: &str) -> Result<(), CgroupError> {
     write(&path, &value).map_err(|error| CgroupError { path, wanted: Some(value), error })
 }
 
+/// Limits all services together to what is there now, less [`ROOM`]. A group at its limit is killed from at once; a machine
+/// without free memory first drops and reads again the pages of running programs, for minutes.
+fn leave_room(held: &Path) -> Result<(), CgroupError> {
+    let Some(available) = available(&read(Path::new(MEMINFO))?) else { return Ok(()) };
+    let limit = available.saturating_sub(ROOM).max(ROOM);
+    let path = held.join("memory.max");
+    write(&path, &limit.to_string()).map_err(|error| plain(&path, error))
+}
+
+/// `MemAvailable` of proc(5), in bytes.
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 fn make(path: &Path) -> Result<(), CgroupError> {
     fs::create_dir(path).map_err(|error| plain(path, error))
 }
@@ -228,4 +250,15 @@ fn read(path: &Path) -> Result<String, CgroupError> {
 
 fn plain(path: &Path, error: io::Error) -> CgroupError {
     CgroupError { path: path.to_owned(), wanted: None, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_available_is_read_in_bytes() {
+        assert_eq!(available("MemTotal:       9 kB\nMemAvailable:   2048 kB\n"), Some(2 << 20));
+        assert_eq!(available("MemTotal:       9 kB\n"), None);
+    }
 }
