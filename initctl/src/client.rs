@@ -91,13 +91,11 @@ impl Client {
     fn open(address: &str, protocol: Protocol) -> Result<Self, ClientError> {
         let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(address)?)?;
         let mut client = Self { stream, decoder: Decoder::new(HOST_LIMIT) };
-        client.send(&Hello::new(protocol, Role::Local))?;
-        match client.receive::<Hello>() {
+        let greeted =
+            client.send(&Hello::new(protocol, Role::Local)).and_then(|()| client.receive::<Hello>());
+        match greeted {
             Ok(hello) => hello.check(protocol)?,
-            // It hung up without reading what was said.
-            Err(ClientError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
-                return Err(ClientError::Closed);
-            }
+            Err(ClientError::Io(error)) if is_hang_up(&error) => return Err(ClientError::Closed),
             Err(error) => return Err(error),
         }
         Ok(client)
@@ -123,4 +121,8 @@ impl Client {
             }
         }
     }
+}
+/// It hung up before it was greeted, or without reading the greeting.
+fn is_hang_up(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }

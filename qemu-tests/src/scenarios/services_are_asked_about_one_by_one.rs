@@ -89,8 +89,10 @@ services:
     web.wait_ready()?;
     web.ask(&["service", "restart", "web", "web"])?.expect_code(0)?;
     web.wait_stdout("web was asked to end")?;
+    web.until("the restart is counted", || {
+        Ok((web.service("web")?.get("restarts") == Some(&1.into())).then_some(()))
+    })?;
     web.wait_ready()?;
-    expect_eq(&web.service("web")?.get("restarts"), &Some(&1.into()), "restarts")?;
     for (words, verb) in [
         (vec!["stop", "web", "web"], "stop"),
         (vec!["start", "web", "web"], "start"),
