@@ -28,7 +28,8 @@ const CPU_PERIOD_US: u64 = 100_000;
 /// Most bytes read from a control file: the largest read here, `cgroup.procs`, is bounded by `pids.max`.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// What the services leave to init, the supervisor and the kernel's sockets, in bytes: twice what those need at rest.
+/// What the services leave to others, in bytes: init and the supervisor hold 3 MB of it at rest, the kernel's sockets and page
+/// tables take from the rest under load.
 const ROOM: u64 = 16 * 1024 * 1024;
 
 /// What the kernel says about memory.
@@ -221,7 +222,9 @@ fn hand_down(folder: &Path, available: &str) -> Result<(), CgroupError> {
 /// Limits all services together to what is there now, less [`ROOM`]. A group at its limit is killed from at once; a machine
 /// without free memory first drops and reads again the pages of running programs, for minutes.
 fn leave_room(held: &Path) -> Result<(), CgroupError> {
-    let Some(available) = available(&read(Path::new(MEMINFO))?) else { return Ok(()) };
+    let meminfo = Path::new(MEMINFO);
+    let available = available(&read(meminfo)?)
+        .ok_or_else(|| plain(meminfo, io::Error::other("it does not say what memory is available")))?;
     let limit = available.saturating_sub(ROOM).max(ROOM);
     let path = held.join("memory.max");
     write(&path, &limit.to_string()).map_err(|error| plain(&path, error))
