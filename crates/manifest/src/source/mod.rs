@@ -24,6 +24,7 @@ mod image;
 mod lines;
 mod names;
 mod program;
+mod quantity;
 mod read;
 mod render;
 mod resolve;

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use super::quantity::{bytes, duration_hint, milliseconds, size_hint, thousandths};
 use super::read::{FromScalar, Wrong};
 use super::tree::Scalar;
 use crate::model;
@@ -278,77 +279,6 @@ fn number<N: std::str::FromStr>(scalar: &Scalar) -> Result<N, Wrong> {
         }
         _ => Err(Wrong::default()),
     }
-}
-
-/// `1h`, `2m`, `3s`, `4ms`, or several of them, the larger first.
-fn milliseconds(text: &str) -> Option<u64> {
-    const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
-    let mut rest = text;
-    let mut total: u64 = 0;
-    for (unit, factor) in UNITS {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (amount, after) = rest.split_at_checked(digits)?;
-        let letters = after.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let (word, after) = after.split_at_checked(letters)?;
-        if word == unit && digits > 0 {
-            total = total.checked_add(amount.parse::<u64>().ok()?.checked_mul(factor)?)?;
-            rest = after;
-        }
-    }
-    (rest.is_empty() && !text.is_empty()).then_some(total)
-}
-
-fn duration_hint(text: &str) -> Wrong {
-    let wrong = Wrong::why("wanted a number and one of `ms`, `s`, `m`, `h`");
-    let whole: String = text.chars().take_while(char::is_ascii_digit).collect();
-    let unit = text.get(whole.len()..).unwrap_or("").trim().to_ascii_lowercase();
-    match unit.as_str() {
-        _ if whole.is_empty() => wrong,
-        "" | "sec" | "secs" | "second" | "seconds" => wrong.hint(format!("write `{whole}s` for seconds")),
-        "min" | "mins" | "minute" | "minutes" => wrong.hint(format!("write `{whole}m` for minutes")),
-        "hour" | "hours" | "hr" => wrong.hint(format!("write `{whole}h` for hours")),
-        "d" | "day" | "days" => wrong.hint("write it in hours"),
-        _ if unit.starts_with('.') => wrong.hint("write a fraction in a smaller unit: `1500ms`"),
-        _ => wrong,
-    }
-}
-
-fn bytes(text: &str) -> Option<u64> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (amount, unit) = text.split_at_checked(digits)?;
-    let shift = match unit.strip_prefix(' ').unwrap_or(unit) {
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        _ => return None,
-    };
-    amount.parse::<u64>().ok()?.checked_mul(1 << shift)
-}
-
-fn size_hint(text: &str) -> Wrong {
-    let wrong = Wrong::why("wanted a whole number and one of `KiB`, `MiB`, `GiB`");
-    let whole: String = text.chars().take_while(char::is_ascii_digit).collect();
-    let unit = text.get(whole.len()..).unwrap_or("").trim().to_ascii_lowercase();
-    match unit.chars().next() {
-        _ if whole.is_empty() => wrong,
-        None | Some('b') => wrong.hint("write the unit, as in `64MiB`"),
-        Some('k') => wrong.hint(format!("write `{whole}KiB`: units here are powers of 1024")),
-        Some('m') => wrong.hint(format!("write `{whole}MiB`: units here are powers of 1024")),
-        Some('g') => wrong.hint(format!("write `{whole}GiB`: units here are powers of 1024")),
-        Some('.') => wrong.hint("write a fraction in a smaller unit: `1536MiB`"),
-        Some(_) => wrong,
-    }
-}
-
-/// A decimal number with up to three digits after its point, in thousandths.
-fn thousandths(text: &str) -> Option<u32> {
-    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    if !digits(whole) || !digits(part) || part.len() > 3 {
-        return None;
-    }
-    let part: u32 = format!("{part:0<3}").parse().ok()?;
-    whole.parse::<u32>().ok()?.checked_mul(1000)?.checked_add(part)
 }
 
 #[cfg(test)]
