@@ -2,12 +2,16 @@
 //!
 //! Its law: what has been read is what has been hashed; nothing is read twice to be verified once.
 
+mod beside;
+
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+pub use beside::Beside;
 
 /// A SHA-256 digest; written `sha256:` and 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -147,6 +147,7 @@ services:
             "limits": [["Max core file size", "0", "0"], ["Max open files", "65536", "65536"]],
         }),
     )?;
+    room_is_left(&plain)?;
     let mounts = plain.get("mounts").map(Value::to_string).unwrap_or_default();
     expect(!mounts.contains("app.conf"), format_args!("another service's file is in its view: {mounts}"))?;
     let ended = web.stop()?;
@@ -155,6 +156,12 @@ services:
     }
     Ok(())
 }
+
+/// The machine's memory, in bytes: what is chosen for a small image.
+const GIVEN: u64 = 512 << 20;
+
+/// What the services leave of it to init and the supervisor, in bytes.
+const LEFT: u64 = 16 << 20;
 
 /// What a service with `writable: [/var]` sees when it tries.
 const TRIED: [&str; 12] = [
@@ -171,6 +178,16 @@ const TRIED: [&str; 12] = [
     "/cloister/manifest.json: not there",
     "unmount /tmp: Operation not permitted",
 ];
+
+/// All services together may not take the whole machine.
+fn room_is_left(confinement: &Value) -> Outcome {
+    let together = confinement.get("services_memory").and_then(Value::as_u64).unwrap_or(u64::MAX);
+    let most = GIVEN - LEFT;
+    expect(
+        (GIVEN / 2..most).contains(&together),
+        format_args!("services may take {together} of {GIVEN} bytes"),
+    )
+}
 
 /// `host-sleeve inspect web --service NAME --json`.
 fn confinement(web: &Running, service: &str) -> Result<Value, Failure> {

@@ -41,6 +41,7 @@ pub fn inspect(paths: &Paths, service: &str, pid: u32) -> io::Result<Confinement
         capabilities_effective: mask(&status, "CapEff"),
         oom_score_adj: oom_score_adj.trim().parse().map_err(io::Error::other)?,
         cgroup: cgroup(&paths.cgroups.join(service)),
+        services_memory: services_memory(&paths.cgroups),
         mounts: mounts.lines().filter_map(mount).take(MAX_MOUNTS).collect(),
         limits: limits.lines().filter_map(limit).collect(),
     })
@@ -63,6 +64,11 @@ fn mask(status: &str, key: &str) -> u64 {
 fn cgroup(folder: &Path) -> Vec<(String, String)> {
     let read = |file: &&str| fs::read_to_string(folder.join(file)).ok().map(|t| t.trim().to_owned());
     LIMIT_FILES.iter().filter_map(|file| Some(((*file).to_owned(), read(file)?))).collect()
+}
+
+/// The limit of the group of all services, which the kernel writes as bytes or as `max`.
+fn services_memory(groups: &Path) -> Option<u64> {
+    fs::read_to_string(groups.join("memory.max")).ok()?.trim().parse().ok()
 }
 
 /// Where and with which options, from a line of mountinfo (`Documentation/filesystems/proc.rst`, section 3.5).

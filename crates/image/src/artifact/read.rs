@@ -10,7 +10,7 @@ use cloister_manifest::Manifest;
 use serde::de::DeserializeOwned;
 
 use super::{ARTIFACT_TYPE, ArtifactFault, BuildRecord, Part, REQUIRED, UNPACKED, host};
-use crate::digest::{Digest, Hashed};
+use crate::digest::{Beside, Digest};
 use crate::limits::MAX_DOCUMENT;
 use crate::oci::{Blob, Descriptor, Document, ImageManifest, Layout, OciFault, Role, Store};
 use crate::ramdisk::OsRelease;
@@ -76,17 +76,19 @@ impl Artifact {
     /// Copies a part and checks its digest on the way. On an error what was written is worth nothing.
     pub fn copy(&self, part: Part, out: &mut impl Write) -> Result<(), ArtifactFault> {
         let (blob, expected) = self.blob(part)?;
-        let mut reader = Hashed::new(blob.reader());
+        let mut reader = blob.reader();
         let place = self.layout.path(&expected);
-        let mut buffer = vec![0; 128 * 1024];
+        let mut hash = Beside::start().map_err(host("hashed", &place))?;
         loop {
+            let mut buffer = hash.buffer().map_err(host("hashed", &place))?;
             let count = reader.read(&mut buffer).map_err(host("read", &place))?;
             if count == 0 {
                 break;
             }
             out.write_all(buffer.get(..count).unwrap_or_default()).map_err(host("copied", &place))?;
+            hash.pass(buffer, count).map_err(host("hashed", &place))?;
         }
-        let found = reader.digest();
+        let found = hash.finish().map_err(host("hashed", &place))?;
         if found == expected {
             return Ok(());
         }

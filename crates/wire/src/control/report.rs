@@ -58,6 +58,9 @@ pub struct Confinement {
     pub oom_score_adj: i32,
     /// The cgroup's limits by file name: `memory.max`, `cpu.max`, `pids.max`, `memory.oom.group`.
     pub cgroup: Vec<(String, String)>,
+    /// What all services together may use, in bytes: `memory.max` of the group that theirs lie in. None is no limit.
+    #[serde(default)]
+    pub services_memory: Option<u64>,
     /// Mounts the process sees: where and with which options (`/proc/PID/mountinfo`).
     pub mounts: Vec<(String, String)>,
     /// Limits of `/proc/PID/limits` that we set: name, soft, hard.
