@@ -93,9 +93,8 @@ fn names(folder: &str) -> Option<Vec<String>> {
     Some(names)
 }
 
-fn inspected(lab: &mut Lab) -> Outcome {
-    let mut web = lab.boot(
-        "
+/// One service with nothing but its command, one with everything that confines.
+const TWO_SERVICES: &str = "
 version: 1
 services:
   plain: {command: [PROBE, plain], ready: {file: /var/plain}}
@@ -109,9 +108,10 @@ services:
     files: {/etc/app.conf: {content: hello, mode: 0400}}
     after: [plain]
     ready: {log: that is all}
-",
-        &[],
-    )?;
+";
+
+fn inspected(lab: &mut Lab) -> Outcome {
+    let mut web = lab.boot(TWO_SERVICES, &[])?;
     web.wait_ready()?;
     same(
         &confinement(&web, "web")?,
