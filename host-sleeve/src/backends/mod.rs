@@ -74,6 +74,9 @@ pub(crate) trait Deployment: Debug + Send {
     /// Waits until it has ended. May be asked again after the future was dropped.
     fn ended(&mut self) -> Pending<'_, Ending>;
 
+    /// Begins to end it, whatever it does; [`Deployment::ended`] tells when it has.
+    fn kill(&mut self);
+
     /// Ends it at once, and waits until nothing is left of it.
     fn destroy(&mut self) -> Pending<'_, ()>;
 }

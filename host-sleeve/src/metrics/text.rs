@@ -115,6 +115,11 @@ fn state(record: &Record) -> Vec<Family> {
             "Whether the enclave serves although something in it does not.",
             flag(matches!(state, Some(State::Degraded { .. }))),
         ),
+        gauge(
+            "cloister_enclave_answers",
+            "Whether the enclave answered the last time that it was asked.",
+            flag(record.silent_since_ms.is_none()),
+        ),
         gauge("cloister_enclave_uptime_seconds", "Time since the enclave's boot.", number(uptime) / 1000.0),
     ]
 }

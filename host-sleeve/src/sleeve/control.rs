@@ -130,6 +130,10 @@ async fn send(
 ) -> io::Result<()> {
     pending.retain(|_, answer| !answer.is_closed());
     if let Some(answer) = ask.answer {
+        if answer.is_closed() {
+            // Whoever asked was told that it came to nothing, and may have asked again.
+            return Ok(());
+        }
         if pending.len() >= MAX_PENDING {
             drop(answer.send(Reply::Refused { why: "too many requests wait for an answer".into() }));
             return Ok(());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use cloister_relay::Listener;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::app::App;
@@ -29,7 +29,7 @@ use crate::state::{Folder, Record, Root};
 use super::control::{self, Ask};
 use super::life::{Event, Life, Limits};
 use super::order::{Order, Watcher};
-use super::{console, logs, requests};
+use super::{console, logs, pulse, requests};
 
 /// Events under way to the life: bounded, so that a busy enclave waits for us and not in our memory.
 const EVENTS: usize = 64;
@@ -62,7 +62,7 @@ pub(super) struct Launched {
     /// The console's reader.
     pub(super) console: Option<JoinHandle<()>>,
     /// Everything that ends with the run.
-    pub(super) tasks: Vec<JoinHandle<()>>,
+    pub(super) tasks: JoinSet<()>,
     /// The record for those who watch it.
     pub(super) shown: watch::Sender<Record>,
     /// When the record is written next.
@@ -80,7 +80,44 @@ struct Prepared {
     record: Record,
     listeners: Vec<Door>,
     metrics: Option<TcpListener>,
+    requests: Requests,
     folder: Provisional,
+}
+
+/// What other commands ask, from the moment that they can find the enclave.
+struct Requests {
+    speak: mpsc::Sender<Event>,
+    events: mpsc::Receiver<Event>,
+    asks: mpsc::Sender<Ask>,
+    asked: mpsc::Receiver<Ask>,
+    /// Ended when it is dropped.
+    serving: JoinSet<()>,
+}
+
+impl Requests {
+    fn serve(folder: &Folder) -> Result<Self> {
+        let socket = UnixListener::bind(folder.socket(requests::SOCKET))
+            .doing(|| format!("cannot listen at {}", folder.file(requests::SOCKET).display()))?;
+        let (speak, events) = mpsc::channel(EVENTS);
+        let (asks, asked) = mpsc::channel(ASKS);
+        let mut serving = JoinSet::new();
+        serving.spawn(requests::serve(socket, requests::Doors { events: speak.clone(), asks: asks.clone() }));
+        Ok(Self { speak, events, asks, asked, serving })
+    }
+
+    /// Waits until somebody wants an enclave to end that does not run yet.
+    async fn called_off(&mut self) -> Error {
+        loop {
+            match self.events.recv().await {
+                Some(Event::Stop { .. } | Event::Kill { .. }) => {
+                    return Error::operator("stopped before the boot");
+                }
+                Some(_) => {}
+                // Not while `speak` is there.
+                None => std::future::pending().await,
+            }
+        }
+    }
 }
 
 /// A folder that is removed again unless the machine comes to run.
@@ -111,7 +148,11 @@ pub(super) async fn launch(order: &Order, watcher: &mut dyn Watcher) -> Result<L
     watcher.launching(prepared.folder.get()?, &prepared.app)?;
     let backend = backends::by_name(&prepared.record.backend)?;
     let plan = plan(order, &prepared);
-    let deployment = backend.deploy(&plan, prepared.folder.get()?).await?;
+    let deployment = tokio::select! {
+        biased;
+        error = prepared.requests.called_off() => return Err(error),
+        deployment = backend.deploy(&plan, prepared.folder.get()?) => deployment?,
+    };
     prepared.record.machine = Some(deployment.facts());
     prepared.folder.get()?.write(&prepared.record)?;
     attend(order, prepared, deployment)
@@ -136,35 +177,31 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     };
     let mut record = new_record(order, &app, folder.get()?.name(), memory, publish);
     record.metrics = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
+    let requests = Requests::serve(folder.get()?)?;
     folder.get()?.write(&record)?;
-    Ok(Prepared { app, record, listeners, metrics, folder })
+    Ok(Prepared { app, record, listeners, metrics, requests, folder })
 }
 
 /// Starts everything that talks to the machine.
 fn attend(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>) -> Result<Launched> {
-    let (speak, events) = mpsc::channel(EVENTS);
-    let (asks, asked) = mpsc::channel(ASKS);
+    let Requests { speak, events, asks, asked, serving } = prepared.requests;
     let (drain, draining) = watch::channel(false);
     let folder = prepared.folder.get()?;
     let service_log = open_log(folder, SERVICES, SERVICES_LIMIT)?;
     let console_log = open_log(folder, CONSOLE, CONSOLE_LIMIT)?;
-    let socket = UnixListener::bind(folder.socket(requests::SOCKET))
-        .doing(|| format!("cannot listen at {}", folder.file(requests::SOCKET).display()))?;
-    let doors = requests::Doors { events: speak.clone(), asks: asks.clone() };
     let transport = deployment.transport();
     let console = deployment
         .console()
         .map(|stream| tokio::spawn(console::run(stream, console_log, order.console, speak.clone())));
     let (shown, record) = watch::channel(prepared.record.clone());
-    let mut tasks = vec![
-        tokio::spawn(requests::serve(socket, doors)),
-        tokio::spawn(control::run(Arc::clone(&transport), asked, speak.clone())),
-        tokio::spawn(logs::run(Arc::clone(&transport), service_log, draining, speak.clone())),
-        tokio::spawn(ingress::run(prepared.listeners, transport)),
-    ];
+    let mut tasks = serving;
+    tasks.spawn(control::run(Arc::clone(&transport), asked, speak.clone()));
+    tasks.spawn(logs::run(Arc::clone(&transport), service_log, draining, speak.clone()));
+    tasks.spawn(ingress::run(prepared.listeners, transport));
+    tasks.spawn(pulse::run(asks.clone(), speak.clone()));
     if let Some(listener) = prepared.metrics {
         let source = metrics::Source::One { record, asks: asks.clone() };
-        tasks.push(tokio::spawn(metrics::serve(listener, source)));
+        tasks.spawn(metrics::serve(listener, source));
     }
     let now = Instant::now();
     Ok(Launched {
@@ -262,7 +299,7 @@ fn new_record(order: &Order, app: &App, name: &str, memory: u64, publish: Vec<Pu
         sleeve: ProcessId::own(),
         stop_timeout_ms: app.manifest.stop_timeout_ms,
         status: None,
-        warnings: Vec::new(),
+        silent_since_ms: None,
         end: None,
     }
 }

@@ -59,6 +59,8 @@ pub(crate) enum Event {
     Drained,
     /// The enclave cannot be talked to.
     Broken(String),
+    /// The enclave has not answered for a while, or answers again.
+    Pulse(bool),
     /// The machine has ended and its console is at its end.
     Ended(Ending),
     /// Somebody asked for a stop.
@@ -80,7 +82,7 @@ pub(crate) enum Event {
 }
 
 /// What to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
     /// Ask the enclave to stop.
     AskStop,
@@ -94,6 +96,10 @@ pub(crate) enum Act {
     Ready,
     /// It was sound and is degraded, or is sound again: tell whoever launched it.
     Changed,
+    /// It does not answer.
+    Silent,
+    /// It answers again.
+    Answers,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +132,7 @@ pub(crate) struct Life {
     run_until: Option<Instant>,
     /// Whether everything in it serves, as far as was told on. It begins sound.
     sound: bool,
+    silent: bool,
     told: Option<State>,
     panic: Option<String>,
     forced: Option<Verdict>,
@@ -142,6 +149,7 @@ impl Life {
             ready_by: Some(now + limits.ready),
             run_until: limits.run.map(|run| now + run),
             sound: true,
+            silent: false,
             told: None,
             panic: None,
             forced: None,
@@ -163,6 +171,7 @@ impl Life {
             }
             Event::Drained => self.on_drained(now),
             Event::Broken(why) => self.kill(Verdict::failed(why), now),
+            Event::Pulse(beats) => self.on_pulse(beats),
             Event::Ended(ending) => self.on_ended(&ending),
             Event::Stop { why, grace } => self.stop(why, grace, now),
             Event::Kill { why } => self.kill(Verdict::killed(why), now),
@@ -207,6 +216,10 @@ impl Life {
             self.phase = Phase::Up;
             self.answer_by = None;
         }
+        if matches!(self.phase, Phase::Stopping { .. }) && !matches!(status.state, State::Stopping { .. }) {
+            // It does not know: the connection may have broken with the request on it.
+            return vec![Act::AskStop];
+        }
         let sound = match status.state {
             State::Ready => true,
             State::Degraded { .. } => false,
@@ -215,6 +228,15 @@ impl Life {
         let first = self.ready_by.take().map(|_| Act::Ready);
         let turned = (std::mem::replace(&mut self.sound, sound) != sound).then_some(Act::Changed);
         first.into_iter().chain(turned).collect()
+    }
+
+    /// Before its first word silence is the business of a deadline, and after its last one nobody waits for an answer.
+    fn on_pulse(&mut self, beats: bool) -> Vec<Act> {
+        let silent = !beats && matches!(self.phase, Phase::Up | Phase::Stopping { .. });
+        if std::mem::replace(&mut self.silent, silent) == silent {
+            return Vec::new();
+        }
+        vec![if silent { Act::Silent } else { Act::Answers }]
     }
 
     fn on_drained(&mut self, now: Instant) -> Vec<Act> {

@@ -17,5 +17,6 @@ mod launch;
 mod life;
 mod logs;
 pub(crate) mod order;
+mod pulse;
 pub(crate) mod requests;
 pub(crate) mod run;

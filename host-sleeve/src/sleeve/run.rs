@@ -18,12 +18,16 @@ use super::control::Ask;
 use super::launch::{Launched, launch};
 use super::life::{Act, Event};
 use super::order::{Order, Watcher};
+use super::pulse;
 
 /// The shortest time between two writes of the record: an enclave that changes its state all the time costs no more.
 const WRITE_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long the console may take to reach its end after the machine has ended.
 const CONSOLE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long the kernel may take to end what a machine leaves behind.
+const DESTROY_LIMIT: Duration = Duration::from_secs(5);
 
 /// How a run ended.
 #[derive(Debug)]
@@ -92,13 +96,12 @@ impl Launched {
                 self.take_status(status);
             }
             for act in self.life.on(event, Instant::now()) {
-                self.perform(act, watcher).await;
+                self.perform(act, watcher);
             }
         };
-        self.deployment.destroy().await;
-        for task in &self.tasks {
-            task.abort();
-        }
+        // A process that the kernel cannot end must not keep the end from being told: `ps` shows what is left.
+        drop(time::timeout(DESTROY_LIMIT, self.deployment.destroy()).await);
+        self.tasks.abort_all();
         let end = End { code: verdict.code, outcome: verdict.outcome, at_ms: now_ms() };
         self.record.end = Some(end.clone());
         self.write();
@@ -118,7 +121,7 @@ impl Launched {
         });
     }
 
-    async fn perform(&mut self, act: Act, watcher: &mut dyn Watcher) {
+    fn perform(&mut self, act: Act, watcher: &mut dyn Watcher) {
         // A full queue means that the enclave does not listen: its deadline deals with that.
         let tell = |request| drop(self.asks.try_send(Ask { request, answer: None }));
         match act {
@@ -127,14 +130,24 @@ impl Launched {
             Act::Drain => {
                 self.drain.send_replace(true);
             }
-            Act::Kill => self.deployment.destroy().await,
+            Act::Kill => self.deployment.kill(),
             Act::Ready => {
                 self.record.ready_ms.get_or_insert_with(now_ms);
                 self.write();
                 watcher.ready(&self.record);
             }
             Act::Changed => watcher.changed(&self.record),
+            Act::Silent => self.turn(Some(now_ms().saturating_sub(pulse::LIMIT_MS)), watcher),
+            Act::Answers => self.turn(None, watcher),
         }
+    }
+
+    /// It fell silent, or answers again.
+    fn turn(&mut self, silent_since_ms: Option<u64>, watcher: &mut dyn Watcher) {
+        self.record.silent_since_ms = silent_since_ms;
+        self.shown.send_replace(self.record.clone());
+        self.write();
+        watcher.changed(&self.record);
     }
 
     fn take_status(&mut self, status: &Status) {

@@ -11,7 +11,7 @@ use cloister_image::measure::NitroPcrs;
 use cloister_wire::control::{State, Status};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::values::{Publish, signal_name};
+use crate::cli::values::{Publish, show_duration, signal_name};
 
 use super::process::ProcessId;
 
@@ -52,9 +52,9 @@ pub(crate) struct Record {
     pub(crate) stop_timeout_ms: u64,
     /// What the enclave said last.
     pub(crate) status: Option<Status>,
-    /// Something the operator should know and that does not end the enclave.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) warnings: Vec<String>,
+    /// Since when it has not answered, in milliseconds since 1970, if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) silent_since_ms: Option<u64>,
     /// How it ended, once it has.
     pub(crate) end: Option<End>,
 }
@@ -145,6 +145,11 @@ impl Seen {
         }
         if !self.alive {
             return "killed: the sleeve died".to_owned();
+        }
+        if let Some(since) = self.record.silent_since_ms {
+            let silent = show_duration(Duration::from_millis(now_ms().saturating_sub(since)));
+            let state = self.record.status.as_ref().map(|status| &status.state);
+            return format!("{}, no answer for {silent}", Self::state_word(state));
         }
         match self.record.status.as_ref().map(|status| &status.state) {
             Some(State::Degraded { why }) => format!("degraded: {why}"),
@@ -244,7 +249,7 @@ pub(crate) mod tests {
             sleeve: None,
             stop_timeout_ms: 1000,
             status: None,
-            warnings: Vec::new(),
+            silent_since_ms: None,
             end: None,
         }
     }

@@ -107,9 +107,6 @@ fn text(seen: &Seen, processes: &BTreeMap<&str, u32>) -> String {
     for (part, pid) in processes {
         fact("process", format!("{part} {pid}"));
     }
-    for warning in &record.warnings {
-        fact("warning", warning.clone());
-    }
     let mut text = facts.render();
     if let Some(status) = &record.status {
         text.push_str(&boot(status));

@@ -15,6 +15,7 @@ use crate::logbook::lines::Look;
 use crate::output;
 use crate::sleeve::order::{Order, Watcher};
 use crate::sleeve::run::{Ran, run as live};
+use crate::state::record::Seen;
 use crate::state::{End, Folder, Outcome, Record, Root};
 
 use super::follow::Follower;
@@ -105,9 +106,13 @@ fn ready_words(record: &Record) -> String {
 }
 
 fn changed_words(record: &Record) -> String {
+    if record.silent_since_ms.is_some() {
+        return format!("{} does not answer; it may go on, or `host-sleeve stop {0}` ends it", record.name);
+    }
     match record.status.as_ref().map(|status| &status.state) {
         Some(State::Degraded { why }) => format!("{} is degraded: {why}", record.name),
-        _ => format!("{} is ready again", record.name),
+        Some(State::Ready) => format!("{} is ready again", record.name),
+        state => format!("{} answers again ({})", record.name, Seen::state_word(state)),
     }
 }
 

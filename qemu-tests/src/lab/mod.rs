@@ -5,11 +5,13 @@
 mod command;
 mod disk;
 pub(crate) mod http;
+mod monitor;
 mod release;
 mod running;
 
 pub use command::{Finished, Sleeve};
 pub use http::Answer;
+pub use monitor::Monitor;
 pub use release::Release;
 pub use running::{Running, phase};
 

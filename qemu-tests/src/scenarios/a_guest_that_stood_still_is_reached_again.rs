@@ -1,5 +1,5 @@
 //! A guest may get no time for longer than anybody waits for it: on a busy host, or on one that stopped it. Whoever gave up
-//! meanwhile must not have broken the way to it.
+//! meanwhile must not have broken the way to it, and the operator is told while it lasts.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use rustix::process::{Signal, kill_process};
 
 use super::killed_parts_leave_nothing_behind::process_of;
 use crate::guest::serve_http;
-use crate::story::{Outcome, expect, expect_eq};
+use crate::story::{Outcome, expect, expect_eq, expect_in};
 use crate::{Lab, Scenario};
 
 /// The story.
@@ -23,9 +23,13 @@ fn host(lab: &mut Lab) -> Outcome {
     kill_process(qemu, Signal::STOP).map_err(std::io::Error::from)?;
     // The sleeve asks the vsock device for a connection, which asks the guest, which does not answer; the sleeve gives up.
     expect(web.get(port, "/one").is_err(), "a guest that stands still answers nobody")?;
+    web.wait_stderr("web does not answer")?;
+    let listed = web.ask(&["ps"])?;
+    expect_in(&listed.stdout, "ready, no answer for 1", "what ps says")?;
     kill_process(qemu, Signal::CONT).map_err(std::io::Error::from)?;
     let answer = web.until("the guest answers again", || Ok(web.get(port, "/two").ok()))?;
     expect_eq(&answer.body, &"/two".to_owned(), "what it answers")?;
+    web.wait_stderr("web is ready again")?;
     web.stop()?;
     Ok(())
 }

@@ -24,13 +24,14 @@ const MANIFEST: &str =
 /// A moment of a run: a file of the enclave's folder, and what is in it by then.
 type Moment = (&'static str, &'static str);
 
-/// In their order: claimed, the vsock device listens, QEMU runs, the machine is attended, the kernel has started init,
-/// the supervisor runs, the service runs.
-const MOMENTS: [Moment; 7] = [
+/// In their order: claimed, others can ask, the vsock device listens, QEMU runs, the machine is attended, the kernel has
+/// started init, the supervisor runs, the service runs.
+const MOMENTS: [Moment; 8] = [
     ("lock", ""),
+    ("sleeve.sock", ""),
     ("vsock.sock", ""),
     ("qmp.sock", ""),
-    ("sleeve.sock", ""),
+    ("console.log", ""),
     ("console.log", "stage 1/"),
     ("console.log", "serve: done"),
     ("log", "here"),

@@ -26,6 +26,10 @@ pub(super) const CAUSES: Scenario = Scenario {
     guest: caused,
 };
 
+/// The story of a machine that QEMU runs no further, as it does after an error inside KVM.
+pub(super) const HALTED: Scenario =
+    Scenario { name: "a_machine_that_qemu_stopped_is_an_end_with_its_reason", host: halted, guest: idle };
+
 /// Signals whose default is death (signal(7)), the realtime ones with them. 32 and 33 belong to the C library.
 const FATAL: [u8; 54] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 24, 25, 26, 27, 29, 30, 31, 34, 35, 36, 37, 38,
@@ -34,6 +38,21 @@ const FATAL: [u8; 54] = [
 
 /// How much the greedy service takes at once, in bytes.
 const BITE: usize = 1 << 20;
+
+fn halted(lab: &mut Lab) -> Outcome {
+    let image = lab.image("{version: 1, services: {web: {command: [PROBE]}}}")?;
+    let (mut web, monitor) = lab.run_with_monitor(&image, &[])?;
+    web.wait_ready()?;
+    monitor.execute("stop")?;
+    let ended = web.finish()?;
+    ended.expect_code(125)?;
+    expect_in(&ended.stderr, "QEMU stopped the machine (paused)", "what ended it")
+}
+
+fn idle(_words: &[String]) -> ExitCode {
+    let waited = catch(Signal::TERM).and_then(|mut term| term.wait());
+    if waited.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
 
 fn codes(lab: &mut Lab) -> Outcome {
     let manifest = "{version: 1, services: {web: {command: [PROBE], restart: {policy: always, delay: 1ms, max_delay: 1ms, burst: 255}}}}";

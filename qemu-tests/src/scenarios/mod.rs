@@ -15,6 +15,7 @@ mod http_request_is_answered_through_ingress;
 mod init_ends_the_machine_and_says_why;
 mod init_goes_on;
 mod killed_parts_leave_nothing_behind;
+mod launches_can_be_called_off;
 mod logs_arrive_whole;
 mod machines_are_as_ordered;
 mod nitro_enclaves_are_as_predicted;
@@ -40,6 +41,7 @@ pub const ALL: &[Scenario] = &[
     exit_code_reaches_the_caller::SCENARIO,
     signal_death_is_128_plus_the_signal::SCENARIO,
     ends_are_told_apart::CODES,
+    ends_are_told_apart::HALTED,
     ends_are_told_apart::SIGNALS,
     ends_are_told_apart::CAUSES,
     ends_are_told_apart::ORPHANS,
@@ -72,6 +74,7 @@ pub const ALL: &[Scenario] = &[
     killed_parts_leave_nothing_behind::SLEEVE,
     killed_parts_leave_nothing_behind::CTRL_C,
     ctrl_c_at_any_moment_leaves_nothing::SCENARIO,
+    launches_can_be_called_off::SCENARIO,
     a_guest_that_stood_still_is_reached_again::SCENARIO,
     init_ends_the_machine_and_says_why::NO_SUPERVISOR,
     init_ends_the_machine_and_says_why::NO_MOUNT,

@@ -1,10 +1,7 @@
 //! A stop lets open connections end, for a while, takes no new ones, and comes from wherever the machine is asked to end.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -12,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::guest::{catch, say};
-use crate::lab::{COMMAND_LIMIT, Running, path_str};
+use crate::lab::{COMMAND_LIMIT, Running};
 use crate::story::{Failure, expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
@@ -134,23 +131,11 @@ fn terminate(words: &[String]) -> ExitCode {
     if told.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The first QEMU of `PATH`, with one more monitor: the sleeve keeps the other for itself.
-const WITH_MONITOR: &str = "#!/bin/sh
-PATH=${PATH#*:}
-exec qemu-system-x86_64 \"$@\" -qmp unix:MONITOR,server=on,wait=off
-";
-
 fn power_button(lab: &mut Lab) -> Outcome {
     let image = lab.image(MANIFEST)?;
-    let (tools, monitor) = (lab.folder().join("tools"), lab.folder().join("monitor"));
-    fs::create_dir(&tools)?;
-    fs::write(tools.join("qemu-system-x86_64"), WITH_MONITOR.replace("MONITOR", path_str(&monitor)?))?;
-    fs::set_permissions(tools.join("qemu-system-x86_64"), fs::Permissions::from_mode(0o755))?;
-    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
-    let mut web = lab.run_with(&image, &["--machine", "q35"], &[("PATH", &path)])?;
+    let (mut web, monitor) = lab.run_with_monitor(&image, &["--machine", "q35"])?;
     web.wait_ready()?;
-    let mut monitor = UnixStream::connect(monitor)?;
-    monitor.write_all(b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"system_powerdown\"}")?;
+    monitor.execute("system_powerdown")?;
     let ended = web.finish()?;
     ended.expect_code(0)?;
     expect_in(&ended.stderr, "stopping: the power button", "why it ended")?;

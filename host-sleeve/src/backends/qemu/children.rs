@@ -89,6 +89,12 @@ impl Program {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Sends it the signal that nothing withstands, and waits for nothing.
+    pub(crate) fn start_kill(&mut self) {
+        // An error means that it has ended: what was wanted.
+        drop(self.child.start_kill());
+    }
+
     /// Kills it and reaps it.
     pub(crate) async fn kill(&mut self) {
         // An error means that it has ended and is reaped: what was wanted.

@@ -1,7 +1,8 @@
 //! QMP: what QEMU says about its machine.
 //!
-//! Its law: it only listens. Whoever loses this channel loses the reason of a shutdown and nothing else. Lines are
-//! bounded: QEMU is trusted less once a guest has run in it.
+//! Its law: it only listens, and asks why when QEMU has stopped the machine. Whoever loses this channel loses the reason of
+//! a shutdown, and the news of a machine that QEMU will not run any further, and nothing else. Lines are bounded: QEMU is
+//! trusted less once a guest has run in it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time;
 
@@ -39,6 +41,8 @@ pub(crate) struct Qmp {
 struct Heard {
     connected: AtomicBool,
     cause: Mutex<Option<String>>,
+    /// Why QEMU runs the machine no further, once it has said so.
+    halted: watch::Sender<Option<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -46,6 +50,9 @@ struct Line {
     event: Option<String>,
     #[serde(default)]
     data: Data,
+    /// The answer to `query-status`.
+    #[serde(rename = "return", default)]
+    answer: Answer,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -53,12 +60,44 @@ struct Data {
     reason: Option<String>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+struct Answer {
+    status: Option<String>,
+}
+
+/// What a line means.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    /// The machine is shut down, for this reason.
+    Shutdown(String),
+    /// The machine was stopped, and QEMU lives on.
+    Stopped,
+    /// The state that QEMU says the machine is in.
+    State(String),
+}
+
+/// The states of QEMU's `RunState` (qapi/run-state.json) in which a machine stands that nobody continues.
+const HALTED: [&str; 4] = ["internal-error", "io-error", "guest-panicked", "paused"];
+
 impl Qmp {
     /// Listens at `socket` in the folder `dir` as soon as QEMU is there.
     pub(crate) fn listen(dir: PathBuf, socket: &'static str) -> Self {
         let heard = Arc::new(Heard::default());
         let task = tokio::spawn(follow(dir, socket, Arc::clone(&heard)));
         Self { heard, task: Some(task) }
+    }
+
+    /// Waits until QEMU says that it runs the machine no further, and tells in which state it stands. For ever where QEMU
+    /// does not.
+    pub(crate) async fn halted(&self) -> String {
+        let mut halted = self.heard.halted.subscribe();
+        loop {
+            if let Some(state) = halted.borrow_and_update().clone() {
+                return state;
+            }
+            // No error while `heard` is there.
+            drop(halted.changed().await);
+        }
     }
 
     /// Why the machine was shut down, as QEMU calls it (`guest-reset`, `guest-panic`, …), once QEMU has ended. May be
@@ -100,8 +139,19 @@ async fn follow(dir: PathBuf, socket: &'static str, heard: Arc<Heard>) {
             Ok(1..) if line.ends_with(b"\n") => {}
             _ => return,
         }
-        if let Some(why) = shutdown_cause(&line) {
-            heard.cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        match news(&line) {
+            Some(News::Shutdown(why)) => {
+                heard.cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+            }
+            Some(News::Stopped) => {
+                if lines.get_mut().write_all(b"{\"execute\":\"query-status\"}\n").await.is_err() {
+                    return;
+                }
+            }
+            Some(News::State(state)) if HALTED.contains(&state.as_str()) => {
+                heard.halted.send_replace(Some(state));
+            }
+            Some(News::State(_)) | None => {}
         }
     }
 }
@@ -117,13 +167,15 @@ async fn open(dir: &Path, socket: &str) -> Option<UnixStream> {
     }
 }
 
-/// The reason of a shutdown, if this line tells one. A panic is told before the shutdown that it causes.
-fn shutdown_cause(line: &[u8]) -> Option<String> {
+/// What a line tells, if it is about that. A panic is told before the shutdown that it causes.
+fn news(line: &[u8]) -> Option<News> {
     let line: Line = serde_json::from_slice(line).ok()?;
-    match line.event?.as_str() {
-        "GUEST_PANICKED" => Some("guest-panic".to_owned()),
-        "SHUTDOWN" => Some(line.data.reason.unwrap_or_else(|| "unknown".to_owned())),
-        _ => None,
+    match line.event.as_deref() {
+        Some("GUEST_PANICKED") => Some(News::Shutdown("guest-panic".to_owned())),
+        Some("SHUTDOWN") => Some(News::Shutdown(line.data.reason.unwrap_or_else(|| "unknown".to_owned()))),
+        Some("STOP") => Some(News::Stopped),
+        Some(_) => None,
+        None => line.answer.status.map(News::State),
     }
 }
 
@@ -137,13 +189,31 @@ mod tests {
 
     #[test]
     fn a_shutdown_tells_its_reason() {
-        assert_eq!(shutdown_cause(RESET).as_deref(), Some("guest-reset"));
+        assert_eq!(news(RESET), Some(News::Shutdown("guest-reset".into())));
         assert_eq!(
-            shutdown_cause(br#"{"event":"GUEST_PANICKED","data":{"action":"pause"}}"#).unwrap(),
-            "guest-panic"
+            news(br#"{"event":"GUEST_PANICKED","data":{"action":"pause"}}"#),
+            Some(News::Shutdown("guest-panic".into()))
         );
-        assert_eq!(shutdown_cause(br#"{"return":{}}"#), None);
-        assert_eq!(shutdown_cause(b"\xff{"), None);
+        assert_eq!(news(br#"{"return":{}}"#), None);
+        assert_eq!(news(b"\xff{"), None);
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_qemu_runs_no_further_is_told_with_its_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("qmp.sock")).unwrap();
+        let qmp = Qmp::listen(dir.path().to_owned(), "qmp.sock");
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut lines = BufReader::new(stream);
+        let mut asked = String::new();
+        lines.read_line(&mut asked).await.unwrap();
+        lines.get_mut().write_all(b"{\"return\":{}}\n{\"event\":\"STOP\"}\n").await.unwrap();
+        asked.clear();
+        lines.read_line(&mut asked).await.unwrap();
+        assert_eq!(asked, "{\"execute\":\"query-status\"}\n");
+        let answer = b"{\"return\":{\"running\":false,\"singlestep\":false,\"status\":\"internal-error\"}}\n";
+        lines.get_mut().write_all(answer).await.unwrap();
+        assert_eq!(qmp.halted().await, "internal-error");
     }
 
     #[tokio::test]

@@ -72,8 +72,16 @@ impl Deployment for Running {
                 biased;
                 (code, how) = self.qemu.ended() => self.after_qemu(code, how).await,
                 (how, said) = device => Ending { powered_off: false, how, said },
+                state = self.qmp.halted() => {
+                    let how = format!("QEMU stopped the machine ({state})");
+                    Ending { powered_off: false, how, said: None }
+                }
             }
         })
+    }
+
+    fn kill(&mut self) {
+        self.qemu.start_kill();
     }
 
     fn destroy(&mut self) -> Pending<'_, ()> {

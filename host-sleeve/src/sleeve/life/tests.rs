@@ -121,6 +121,43 @@ fn a_stop_is_asked_once_and_ends_with_the_services_code() {
 }
 
 #[test]
+fn a_stop_that_got_lost_with_its_connection_is_asked_again() {
+    let stopping = State::Stopping { why: "asked".into() };
+    let story = vec![
+        (1, status(1, State::Ready)),
+        (2, Event::Stop { why: "asked".into(), grace: None }),
+        (3, status(1, State::Ready)),
+        (4, status(2, stopping.clone())),
+        (5, status(3, stopping)),
+    ];
+    assert_eq!(live(LIMITS, story).0, [Act::Ready, Act::AskStop, Act::AskStop]);
+}
+
+#[test]
+fn silence_is_told_once_and_so_is_its_end() {
+    let story = vec![
+        (1, Event::Pulse(false)),
+        (2, status(1, State::Ready)),
+        (3, Event::Pulse(true)),
+        (4, Event::Pulse(false)),
+        (5, Event::Pulse(false)),
+        (6, Event::Pulse(true)),
+        (7, status(2, exited(0))),
+        (8, Event::Pulse(false)),
+    ];
+    assert_eq!(live(LIMITS, story).0, [Act::Ready, Act::Silent, Act::Answers, Act::Drain]);
+}
+
+#[test]
+fn a_machine_that_outlives_its_kill_is_given_up() {
+    let story =
+        vec![(1, status(1, State::Ready)), (2, Event::Kill { why: "asked".into() }), (12, Event::Tick)];
+    let (acts, verdict) = live(LIMITS, story);
+    assert_eq!(acts, [Act::Ready, Act::Kill]);
+    assert_eq!(verdict, Some(Verdict::killed("asked")));
+}
+
+#[test]
 fn what_does_not_stop_in_time_is_killed() {
     let stop = Event::Stop { why: "asked".into(), grace: Some(Duration::from_secs(1)) };
     let (acts, verdict) =
