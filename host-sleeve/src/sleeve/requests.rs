@@ -154,7 +154,10 @@ impl Client {
             Ok(stream) => stream,
             Err(_) if !folder.is_locked() => return Ok(None),
             Err(error) => {
-                return Err(error).doing(|| format!("cannot reach the sleeve of {}", folder.name()));
+                let name = folder.name();
+                return Err(Error::host(format!("cannot reach the sleeve of {name}")).because(error).hint(
+                    format!("ask again if it was launched this moment; else see its process in `host-sleeve inspect {name}`"),
+                ));
             }
         };
         let client = Self { stream, decoder: Decoder::new(HOST_LIMIT) };
