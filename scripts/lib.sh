@@ -99,14 +99,17 @@ need_command() {
 # run_slowly LABEL LOG COMMAND…: runs it with its output in LOG and reports every few seconds; shows the log's end
 # and fails when it fails.
 run_slowly() {
-  local label=$1 log=$2 start=$SECONDS fd status=''
+  local label=$1 log=$2 start=$SECONDS fd part='' status=''
   shift 2
   say "$label …"
   exec {fd}< <(if "$@" >"$log" 2>&1 </dev/null; then echo 0; else echo "$?"; fi)
-  until read -r -t "$HEARTBEAT" -u "$fd" status; do
+  # A read that ran out of time has taken what was there of the line: the parts together are the status.
+  until read -r -t "$HEARTBEAT" -u "$fd" part; do
     (($? > 128)) || break
+    status+=$part
     say "$label: $((SECONDS - start)) s, $(wc -l <"$log") lines; $(tail -n 1 "$log" | cut -c 1-72)"
   done
+  status+=$part
   exec {fd}<&-
   if [[ $status != 0 ]]; then
     tail -n 40 "$log" | sed 's/^/  | /' >&2
