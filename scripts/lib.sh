@@ -93,6 +93,11 @@ apt_install() {
 
 # need_command COMMAND HINT
 need_command() {
+# guest_programs: the packages of the workspace that ramdisk 1 ships, in its order.
+guest_programs() {
+  awk '$1 == "file" { print $4 }' "$ROOT/rootfs/ramdisk1.list"
+}
+
   command -v "$1" >/dev/null || die "$1 is not installed" "$2"
 }
 
