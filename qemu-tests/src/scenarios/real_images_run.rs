@@ -10,6 +10,10 @@ use crate::lab::Running;
 use crate::story::{Failure, expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
+/// The variable that names Debian's `docker-registry`, which `scripts/test` takes out of its package; without it the one in
+/// `PATH` is run.
+const REGISTRY_PROGRAM: &str = "CLOISTER_DOCKER_REGISTRY";
+
 /// How long a registry on loopback may take to listen.
 const REGISTRY_LIMIT: Duration = Duration::from_secs(20);
 
@@ -208,7 +212,8 @@ impl Registry {
                 store.display()
             ),
         )?;
-        let child = Command::new("docker-registry")
+        let program = std::env::var_os(REGISTRY_PROGRAM).unwrap_or_else(|| "docker-registry".into());
+        let child = Command::new(program)
             .arg("serve")
             .arg(&config)
             .stdout(Stdio::null())
