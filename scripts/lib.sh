@@ -54,9 +54,9 @@ as_root() {
   fi
 }
 
-# installed PACKAGE: true when dpkg has it whole.
-installed() {
-  [[ $(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
+# is_here PROBE: true when there is such a command, or for what starts with a slash, such a file; it may be a pattern.
+is_here() {
+  if [[ $1 == /* ]]; then compgen -G "$1" >/dev/null; else type -P "$1" >/dev/null; fi
 }
 
 # is_debian: true on the releases whose package names are known here.
@@ -64,26 +64,28 @@ is_debian() {
   [[ -r /etc/os-release ]] && (. /etc/os-release && [[ ${ID-} == debian && ${VERSION_ID-} == 1[23] ]])
 }
 
-# need_packages 'PACKAGE: REASON'…: installs what is missing, after saying what and why.
+# need_packages 'PACKAGE[=PROBE]: REASON'…: installs what is missing, after saying what and why. PROBE is what shows that it
+# is here, on any distribution; else it is the command of the package's name.
 need_packages() {
-  local entry package missing=()
+  local entry package probe missing=()
   for entry in "$@"; do
-    package=${entry%%:*}
-    if command -v dpkg-query >/dev/null && installed "$package"; then continue; fi
+    probe=${entry%%:*}
+    package=${probe%%=*}
+    probe=${probe#*=}
+    if is_here "$probe"; then continue; fi
     missing+=("$package")
-    say "needs the package $entry"
+    say "needs the package $package, and does not find ${probe}:${entry#*:}"
   done
   ((${#missing[@]})) || return 0
+  if [[ ${CLOISTER_SKIP_PACKAGES-} == 1 ]]; then
+    say "CLOISTER_SKIP_PACKAGES: going on without ${missing[*]}"
+    return 0
+  fi
   is_debian || die "not Debian 12 or 13: nothing is installed by itself here" \
-    "install what Debian calls: ${missing[*]}; then set CLOISTER_SKIP_PACKAGES=1 and run this again"
+    "install what Debian calls: ${missing[*]}. If that is here in another place, set CLOISTER_SKIP_PACKAGES=1; then run this again"
   say "installing with apt: ${missing[*]}"
   apt_install "${missing[@]}"
 }
-
-# Elsewhere than on Debian the names above mean nothing; whoever has installed the tools says so.
-if [[ ${CLOISTER_SKIP_PACKAGES-} == 1 ]]; then
-  need_packages() { :; }
-fi
 
 apt_install() {
   local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y -q --no-install-recommends)
@@ -91,13 +93,13 @@ apt_install() {
   as_root "${apt[@]}" install "$@" >&2 || die "apt could not install: $*" "read apt's message above"
 }
 
-# need_command COMMAND HINT
-need_command() {
 # guest_programs: the packages of the workspace that ramdisk 1 ships, in its order.
 guest_programs() {
   awk '$1 == "file" { print $4 }' "$ROOT/rootfs/ramdisk1.list"
 }
 
+# need_command COMMAND HINT
+need_command() {
   command -v "$1" >/dev/null || die "$1 is not installed" "$2"
 }
 
