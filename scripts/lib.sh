@@ -54,9 +54,9 @@ as_root() {
   fi
 }
 
-# installed PACKAGE: true when dpkg has it whole.
-installed() {
-  [[ $(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
+# is_here PROBE: true when there is such a command, or for what starts with a slash, such a file; it may be a pattern.
+is_here() {
+  if [[ $1 == /* ]]; then compgen -G "$1" >/dev/null; else type -P "$1" >/dev/null; fi
 }
 
 # is_debian: true on the releases whose package names are known here.
@@ -64,31 +64,38 @@ is_debian() {
   [[ -r /etc/os-release ]] && (. /etc/os-release && [[ ${ID-} == debian && ${VERSION_ID-} == 1[23] ]])
 }
 
-# need_packages 'PACKAGE: REASON'…: installs what is missing, after saying what and why.
+# need_packages 'PACKAGE[=PROBE]: REASON'…: installs what is missing, after saying what and why. PROBE is what shows that it
+# is here, on any distribution; else it is the command of the package's name.
 need_packages() {
-  local entry package missing=()
+  local entry package probe missing=()
   for entry in "$@"; do
-    package=${entry%%:*}
-    if command -v dpkg-query >/dev/null && installed "$package"; then continue; fi
+    probe=${entry%%:*}
+    package=${probe%%=*}
+    probe=${probe#*=}
+    if is_here "$probe"; then continue; fi
     missing+=("$package")
-    say "needs the package $entry"
+    say "needs the package $package, and does not find ${probe}:${entry#*:}"
   done
   ((${#missing[@]})) || return 0
+  if [[ ${CLOISTER_SKIP_PACKAGES-} == 1 ]]; then
+    say "CLOISTER_SKIP_PACKAGES: going on without ${missing[*]}"
+    return 0
+  fi
   is_debian || die "not Debian 12 or 13: nothing is installed by itself here" \
-    "install what Debian calls: ${missing[*]}; then set CLOISTER_SKIP_PACKAGES=1 and run this again"
+    "install what Debian calls: ${missing[*]}. If that is here in another place, set CLOISTER_SKIP_PACKAGES=1; then run this again"
   say "installing with apt: ${missing[*]}"
   apt_install "${missing[@]}"
 }
-
-# Elsewhere than on Debian the names above mean nothing; whoever has installed the tools says so.
-if [[ ${CLOISTER_SKIP_PACKAGES-} == 1 ]]; then
-  need_packages() { :; }
-fi
 
 apt_install() {
   local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y -q --no-install-recommends)
   as_root "${apt[@]}" update >&2 || say "apt-get update failed; trying with the lists that are here"
   as_root "${apt[@]}" install "$@" >&2 || die "apt could not install: $*" "read apt's message above"
+}
+
+# guest_programs: the packages of the workspace that ramdisk 1 ships, in its order.
+guest_programs() {
+  awk '$1 == "file" { print $4 }' "$ROOT/rootfs/ramdisk1.list"
 }
 
 # need_command COMMAND HINT
@@ -99,14 +106,17 @@ need_command() {
 # run_slowly LABEL LOG COMMAND…: runs it with its output in LOG and reports every few seconds; shows the log's end
 # and fails when it fails.
 run_slowly() {
-  local label=$1 log=$2 start=$SECONDS fd status=''
+  local label=$1 log=$2 start=$SECONDS fd part='' status=''
   shift 2
   say "$label …"
   exec {fd}< <(if "$@" >"$log" 2>&1 </dev/null; then echo 0; else echo "$?"; fi)
-  until read -r -t "$HEARTBEAT" -u "$fd" status; do
+  # A read that ran out of time has taken what was there of the line: the parts together are the status.
+  until read -r -t "$HEARTBEAT" -u "$fd" part; do
     (($? > 128)) || break
+    status+=$part
     say "$label: $((SECONDS - start)) s, $(wc -l <"$log") lines; $(tail -n 1 "$log" | cut -c 1-72)"
   done
+  status+=$part
   exec {fd}<&-
   if [[ $status != 0 ]]; then
     tail -n 40 "$log" | sed 's/^/  | /' >&2

@@ -34,7 +34,7 @@ pub struct Limits {
     pub ratio: u64,
     /// Unpacked bytes of a layer below which the ratio is not looked at: a small layer of zeros harms nobody.
     pub ratio_from: u64,
-    /// The most names that all layers may write.
+    /// The most names that all layers may write or hide.
     pub entries: u64,
     /// The most bytes of names, link targets and extended attributes: what is held in memory.
     pub metadata: u64,

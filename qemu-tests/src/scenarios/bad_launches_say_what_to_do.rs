@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
+use std::process::ExitCode;
 
-use crate::guest::nobody;
+use crate::guest::{nobody, serve_http};
 use crate::lab::path_str;
-use crate::story::{expect, expect_in};
+use crate::story::{Failure, expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
 const ONE_SERVICE: &str =
@@ -23,7 +25,7 @@ pub(super) const MISSING_IMAGE: Scenario =
 pub(super) const LITTLE_MEMORY: Scenario = Scenario {
     name: "too_little_memory_is_refused_with_the_number_needed",
     host: little_memory,
-    guest: nobody,
+    guest: answering,
 };
 
 /// The story of a machine that the backend does not have.
@@ -75,11 +77,28 @@ fn missing_image(lab: &mut Lab) -> Outcome {
 
 fn little_memory(lab: &mut Lab) -> Outcome {
     let image = lab.image(ONE_SERVICE)?;
-    let run = lab.sleeve(&["run", path_str(&image)?, "--memory", "16MiB"]).finish()?;
+    let needed = refused_for_memory(lab, &image, 16)?;
+    let again = refused_for_memory(lab, &image, needed.saturating_sub(1))?;
+    expect_eq(&again, &needed, "the number needed, asked with one less")?;
+    nothing_runs(lab)?;
+    let mut web = lab.run(&image, &["--memory", &format!("{needed}MiB")])?;
+    web.wait_ready()?;
+    web.stop()?;
+    Ok(())
+}
+
+/// Is refused with this many MiB, and gives how many the hint names.
+fn refused_for_memory(lab: &Lab, image: &Path, asked: u64) -> Result<u64, Failure> {
+    let run = lab.sleeve(&["run", path_str(image)?, "--memory", &format!("{asked}MiB")]).finish()?;
     run.expect_code(125)?;
-    expect_in(&run.stderr, "MiB", "the message")?;
-    expect_in(&run.stderr, "hint:", "the message")?;
-    nothing_runs(lab)
+    let named = run.stderr.split_once("hint: --memory ").and_then(|(_, hint)| hint.split_once("MiB"));
+    let number = named.and_then(|(number, _)| number.parse().ok());
+    number.ok_or_else(|| Failure::broken(format_args!("no number of MiB in the hint:\n{}", run.stderr)))
+}
+
+fn answering(_words: &[String]) -> ExitCode {
+    let served = serve_http(8080, str::to_owned);
+    if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn other_machine(lab: &mut Lab) -> Outcome {

@@ -2,13 +2,50 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
+use super::services_are_confined::confinement;
 use crate::guest::{nobody, say};
 use crate::lab::Running;
-use crate::story::{Failure, expect, expect_eq, expect_in};
+use crate::story::{Failure, expect, expect_at, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
+
+/// The variable that names Debian's `docker-registry`, which `scripts/test` takes out of its package; without it the one in
+/// `PATH` is run.
+const REGISTRY_PROGRAM: &str = "CLOISTER_DOCKER_REGISTRY";
+
+/// What people copy is what is tested.
+const PYTHON_EXAMPLE: &str = include_str!("../../../examples/python/cloister.yaml");
+const NGINX_EXAMPLE: &str = include_str!("../../../examples/nginx/cloister.yaml");
+const REDIS_EXAMPLE: &str = include_str!("../../../examples/redis/cloister.yaml");
+
+/// nginx as Debian configures it: started by root, with workers of another user. The job tells whose each of them is.
+const NGINX_AS_IT_COMES: &str = r"
+version: 1
+services:
+  web:
+    ready: {tcp: 80}
+    capabilities: [chown, setuid, setgid, net_bind_service]
+  who:
+    kind: job
+    after: [web]
+    command:
+      - /bin/sh
+      - -c
+      - |
+        for p in /proc/[0-9]*; do
+          read -r program kind _ 2>/dev/null <$p/cmdline || :
+          case $program in nginx:) while read -r key uids; do [ $key = Uid: ] && echo $program $kind $uids; done <$p/status ;; esac
+        done
+ingress: [{port: 80, service: web}]
+";
+
+/// Debian's number for `www-data` (base-passwd).
+const WWW_DATA: u32 = 33;
 
 /// How long a registry on loopback may take to listen.
 const REGISTRY_LIMIT: Duration = Duration::from_secs(20);
@@ -48,40 +85,32 @@ pub(super) const LARGE: Scenario =
 
 fn python(lab: &mut Lab) -> Outcome {
     let root = lab.input("python")?;
-    let manifest = "
-version: 1
-services:
-  web:
-    command: [/usr/bin/python3, -m, http.server, '8000']
-    user: www-data
-    working_dir: /etc
-    ready: {tcp: 8000}
-ingress: [{port: 80, service: web, target: 8000}]
-";
-    let (mut web, port) = serve(lab, &format!("dir:{root}"), manifest, &["--memory", "768MiB"])?;
-    let answer = web.get(port, "/debian_version")?;
-    expect_eq(&answer.status, &200, "the status of /debian_version")?;
-    expect(answer.body.starts_with("12"), format_args!("Debian's version: {:?}", answer.body))?;
+    let (mut web, port) = serve(lab, &format!("dir:{root}"), PYTHON_EXAMPLE)?;
+    let answer = web.get(port, "/common-licenses/Apache-2.0")?;
+    expect_eq(&answer.status, &200, "the status of a file of Debian's")?;
+    expect_in(&answer.body, "Apache License", "the file")?;
     web.stop()?;
     Ok(())
 }
 
+/// Debian's nginx starts as root and gives that up; the example's never was root and cannot become it.
 fn nginx(lab: &mut Lab) -> Outcome {
     let archive = lab.input("nginx")?;
-    let manifest = "{version: 1, services: {web: {ready: {tcp: 80}, capabilities: [chown, setuid, setgid, net_bind_service]}}, ingress: [80]}";
-    let (mut web, port) =
-        serve(lab, &format!("docker-archive:{archive}"), manifest, &["--memory", "768MiB"])?;
-    let answer = web.get(port, "/")?;
+    let (mut web, port) = serve(lab, &format!("docker-archive:{archive}"), NGINX_EXAMPLE)?;
+    let answer = web.get(port, "/?asked-from-outside")?;
     expect_eq(&answer.status, &200, "the status of /")?;
     expect_in(&answer.body, "nginx", "the page")?;
-    web.wait_stdout("GET / HTTP/1.0")?;
+    // Its own checks of liveness are in the log, too.
+    web.wait_stdout("GET /?asked-from-outside HTTP/1.0")?;
+    let confinement = confinement(&web, "nginx")?;
+    expect_at(&confinement, "/uids", json!([WWW_DATA, WWW_DATA, WWW_DATA, WWW_DATA]))?;
+    expect_at(&confinement, "/capabilities_bounding", 0)?;
     web.stop()?.expect_code(0)
 }
 
 fn redis(lab: &mut Lab) -> Outcome {
     let layout = lab.input("redis")?;
-    let manifest = "{version: 1, services: {cache: {ready: {tcp: 6379}}}, ingress: [6379]}";
-    let (mut web, port) = serve(lab, &format!("oci:{layout}"), manifest, &["--memory", "768MiB"])?;
+    let (mut web, port) = serve(lab, &format!("oci:{layout}"), REDIS_EXAMPLE)?;
     let bench = Command::new("redis-benchmark")
         .args([
             "-h",
@@ -160,19 +189,26 @@ fn registry(lab: &mut Lab) -> Outcome {
         .output()?;
     expect(pushed.status.success(), String::from_utf8_lossy(&pushed.stderr))?;
     let digest = std::fs::read_to_string(lab.folder().join("digest"))?;
-    let manifest = "{version: 1, services: {web: {ready: {tcp: 80}, capabilities: [chown, setuid, setgid, net_bind_service]}}, ingress: [80]}";
-    lab.build_from(&target, manifest)?;
+    let by_tag = lab.build_from(&target, NGINX_AS_IT_COMES)?;
     let by_digest = format!("docker://127.0.0.1:{port}/web/nginx@{}", digest.trim());
-    let (mut web, port) = serve(lab, &by_digest, manifest, &["--memory", "768MiB"])?;
+    let by_digest = lab.build_from(&by_digest, NGINX_AS_IT_COMES)?;
+    // The index names every byte by its digest: one of the two runs, and so does the other.
+    let index = |image: &Path| std::fs::read_to_string(image.join("index.json"));
+    expect_eq(&index(&by_tag)?, &index(&by_digest)?, "what the two builds gave")?;
+    let (mut web, port) = run(lab, &by_tag, "80")?;
     expect_eq(&web.get(port, "/")?.status, &200, "the status of /")?;
-    web.stop()?.expect_code(0)
+    web.wait_service("who", "done")?;
+    let ended = web.stop()?;
+    expect_in(&ended.stdout, "nginx: master 0 0 0 0\n", "whose nginx is")?;
+    expect_in(&ended.stdout, "nginx: worker 33 33 33 33\n", "whose its workers are")?;
+    ended.expect_code(0)
 }
 
 fn large(lab: &mut Lab) -> Outcome {
     let layout = lab.input("large")?;
     let manifest = "{version: 1, services: {web: {ready: {tcp: 8000}}}, ingress: [8000]}";
     // How much memory such an image needs is for the sleeve to say.
-    let (mut web, port) = serve(lab, &format!("oci:{layout}"), manifest, &[])?;
+    let (mut web, port) = serve(lab, &format!("oci:{layout}"), manifest)?;
     expect_eq(&web.get(port, "/usr/bin/")?.status, &200, "the status of a folder")?;
     expect_in(&web.get(port, "/usr/bin/ghc")?.body, "exec", "a file of the image's largest package")?;
     web.stop()?;
@@ -180,16 +216,18 @@ fn large(lab: &mut Lab) -> Outcome {
 }
 
 /// Builds, runs and waits until it is ready; the one ingress port is published on the port returned.
-fn serve(lab: &mut Lab, reference: &str, manifest: &str, words: &[&str]) -> Result<(Running, u16), Failure> {
+fn serve(lab: &mut Lab, reference: &str, manifest: &str) -> Result<(Running, u16), Failure> {
     let image = lab.build_from(reference, manifest)?;
     let inside = manifest.rsplit_once("ingress").and_then(|(_, tail)| {
         tail.split(|c: char| !c.is_ascii_digit()).find(|word| !word.is_empty()).map(str::to_owned)
     });
+    run(lab, &image, &inside.unwrap_or_default())
+}
+
+/// Runs what is built, with the memory that the sleeve chooses, and waits until it is ready.
+fn run(lab: &Lab, image: &Path, inside: &str) -> Result<(Running, u16), Failure> {
     let port = lab.free_port()?;
-    let publish = format!("127.0.0.1:{port}:{}", inside.unwrap_or_default());
-    let mut all = vec!["--publish", &publish];
-    all.extend_from_slice(words);
-    let web = lab.run(&image, &all)?;
+    let web = lab.run(image, &["--publish", &format!("127.0.0.1:{port}:{inside}")])?;
     web.wait_ready()?;
     Ok((web, port))
 }
@@ -208,7 +246,8 @@ impl Registry {
                 store.display()
             ),
         )?;
-        let child = Command::new("docker-registry")
+        let program = std::env::var_os(REGISTRY_PROGRAM).unwrap_or_else(|| "docker-registry".into());
+        let child = Command::new(program)
             .arg("serve")
             .arg(&config)
             .stdout(Stdio::null())

@@ -190,7 +190,8 @@ fn room_is_left(confinement: &Value) -> Outcome {
 }
 
 /// `host-sleeve inspect web --service NAME --json`.
-fn confinement(web: &Running, service: &str) -> Result<Value, Failure> {
+/// What `inspect --service` shows of an enclave's service.
+pub(super) fn confinement(web: &Running, service: &str) -> Result<Value, Failure> {
     let asked = web.ask(&["inspect", "web", "--service", service, "--json"])?;
     asked.expect_code(0)?;
     asked.json()

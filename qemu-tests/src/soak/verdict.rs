@@ -1,6 +1,7 @@
 //! What is judged at the end.
 //!
-//! Its law: a number is judged only against another that was counted elsewhere, or against itself at rest before.
+//! Its law: a number is judged only against another that was counted elsewhere, against itself at rest before, or against
+//! what the design allows.
 
 use std::fmt;
 
@@ -17,6 +18,14 @@ const PROCESS_SLACK_KIB: u64 = 512;
 
 /// What the machine may have grown by, in kibibytes: slabs and the services' own pages, which come and go by this much.
 const MACHINE_SLACK_KIB: u64 = 8 * 1024;
+
+/// What init may hold at rest, in kibibytes: a megabyte, since what PID 1 holds is taken from every application and is never
+/// given back.
+const INIT_LIMIT_KIB: u64 = 1_000_000 / 1024;
+
+/// What the supervisor may hold at rest, in kibibytes: eight megabytes, a sixty-fourth of the memory that an enclave gets where
+/// nobody says how much.
+const SUPERVISOR_LIMIT_KIB: u64 = 8_000_000 / 1024;
 
 /// Everything that was counted.
 #[derive(Debug)]
@@ -79,6 +88,8 @@ pub(super) fn checks(evidence: &Evidence) -> Vec<Check> {
             after.used_kib,
             MACHINE_SLACK_KIB,
         ),
+        limit("init holds what it may at rest", before.init, after.init, INIT_LIMIT_KIB),
+        limit("so does the supervisor", before.supervisor, after.supervisor, SUPERVISOR_LIMIT_KIB),
     ]
 }
 
@@ -172,6 +183,16 @@ fn memory(what: &'static str, before: u64, after: u64, slack: u64) -> Check {
     Check { what, seen: format!("{before} KiB before, {after} KiB after"), fault }
 }
 
+fn limit(what: &'static str, before: Process, after: Process, limit: u64) -> Check {
+    let (least, most) =
+        (before.resident_kib.min(after.resident_kib), before.resident_kib.max(after.resident_kib));
+    let fault = match least {
+        0 => Some("it could not be measured".to_owned()),
+        _ => (most > limit).then(|| format!("{limit} KiB are allowed")),
+    };
+    Check { what, seen: format!("{most} KiB of {limit}"), fault }
+}
+
 fn restarts(status: &Value, name: &str) -> Option<u64> {
     let services = status.pointer("/status/services")?.as_array()?;
     let found = services.iter().find(|service| service.get("name").and_then(Value::as_str) == Some(name))?;
@@ -223,11 +244,17 @@ mod tests {
         wrong.said.lost = 1;
         wrong.after.init.descriptors = 31;
         wrong.after.used_kib = 80_000;
+        wrong.before.init.resident_kib = 977;
+        wrong.after.init.resident_kib = 976;
+        wrong.before.supervisor.resident_kib = 7_700;
+        wrong.after.supervisor.resident_kib = 7_813;
         let found = [
             "each killed service was started again, once",
             "each line that was said is in the log, once",
             "init's descriptors are as many as before",
             "nor has the machine's, without its files",
+            "init holds what it may at rest",
+            "so does the supervisor",
         ];
         assert_eq!(faulty(&checks(&wrong)), found);
     }

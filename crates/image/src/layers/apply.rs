@@ -50,6 +50,12 @@ pub(super) struct Layering<'a> {
     limits: &'a Limits,
     /// Names that the present layer has written, with the directories it made on their way.
     touched: HashSet<Vec<u8>>,
+    /// Folders below which the present layer has hidden what is lower: all that stands there since is its own. Without this
+    /// a layer of n files that says n times that they are to be hidden costs n² steps.
+    hidden: HashSet<Vec<u8>>,
+    /// How many names whiteouts have looked at: the work that a layer causes with them.
+    #[cfg(test)]
+    pub(super) looked_at: usize,
     notes: Notes,
     entries: u64,
     metadata: u64,
@@ -76,13 +82,25 @@ pub(super) fn place(fault: Fault, offset: u64) -> LayerFault {
 
 impl<'a> Layering<'a> {
     pub(super) fn new(tree: &'a mut Tree, spool: &'a mut Spool, limits: &'a Limits) -> Self {
-        let touched = HashSet::new();
-        Self { tree, spool, limits, touched, notes: Notes::default(), entries: 0, metadata: 0, unpacked: 0 }
+        Self {
+            tree,
+            spool,
+            limits,
+            touched: HashSet::new(),
+            hidden: HashSet::new(),
+            #[cfg(test)]
+            looked_at: 0,
+            notes: Notes::default(),
+            entries: 0,
+            metadata: 0,
+            unpacked: 0,
+        }
     }
 
     /// Starts a layer: what is there now is lower.
     pub(super) fn begin(&mut self) {
         self.touched.clear();
+        self.hidden.clear();
     }
 
     pub(super) fn unpacked(&self) -> u64 {
@@ -101,6 +119,7 @@ impl<'a> Layering<'a> {
     pub(super) fn entry(&mut self, entry: Entry, data: &mut impl Read) -> Result<(), Fault> {
         let name = crate::shown(&entry.name).to_string();
         let asked = names::asked(&entry.name).map_err(|fault| Fault::Entry(name.clone(), fault))?;
+        self.count(&entry).map_err(Fault::Limit)?;
         match asked {
             Asked::Nothing => Ok(()),
             Asked::Hide(path) => self.hide(&path).map_err(|fault| Fault::Entry(name, fault)),
@@ -110,7 +129,6 @@ impl<'a> Layering<'a> {
     }
 
     fn put(&mut self, entry: Entry, path: &[u8], name: &str, data: &mut impl Read) -> Result<(), Fault> {
-        self.count(&entry).map_err(Fault::Limit)?;
         if is_device_to_pass(&entry, path) {
             self.notes.devices += 1;
             return Ok(());
@@ -273,8 +291,15 @@ impl<'a> Layering<'a> {
 
     /// Removes every name below `path` that the present layer has not written and that is not on the way to one it has.
     fn hide_below(&mut self, path: &[u8]) {
+        if !self.hidden.insert(path.to_vec()) {
+            return;
+        }
         let mut needed: HashSet<Vec<u8>> = HashSet::new();
         let below: Vec<Vec<u8>> = self.tree.below(path).map(|(name, _)| name.clone()).collect();
+        #[cfg(test)]
+        {
+            self.looked_at += below.len();
+        }
         for name in below.into_iter().rev() {
             if self.touched.contains(&name) || needed.contains(&name) {
                 needed.insert(parent(&name).to_vec());

@@ -147,6 +147,37 @@ fn too_many_names_and_too_much_metadata_are_stopped() {
 }
 
 #[test]
+fn whiteouts_are_entries_as_others_are() {
+    for name in [".wh.a", ".wh..wh..opq", ".wh..wh.aufs"] {
+        let tar = Tar::new().file("a", "").file(name, "").file(name, "").bytes();
+        let limits = Limits { entries: 2, ..Limits::default() };
+        let fault = apply_layers(&[layer(&tar, Stored::Plain)], &limits).unwrap_err();
+        assert!(matches!(&fault, LayerFault::Limit(limit) if limit.found == 3), "{name}: {fault:?}");
+    }
+}
+
+#[test]
+fn whiteouts_look_at_a_name_once_a_layer_however_often_they_are_said() {
+    const FILES: usize = 500;
+    let mut lower = Tar::new();
+    let mut upper = Tar::new();
+    for number in 0..FILES {
+        lower = lower.file(&format!("a/{number}"), "");
+        // Both would look at everything that the layer itself has put into the folder.
+        upper = upper.file(&format!("a/{number}"), "").file("a/.wh..wh..opq", "").file(".wh.a", "");
+    }
+    let (mut tree, mut spool) = (Tree::new(), Spool::new(&std::env::temp_dir()).unwrap());
+    let limits = Limits::default();
+    let mut layering = Layering::new(&mut tree, &mut spool, &limits);
+    let (lower, upper) = (layer(&lower.bytes(), Stored::Plain), layer(&upper.bytes(), Stored::Plain));
+    for layer in [&lower, &upper, &upper] {
+        apply_one(&mut layering, layer, &limits).unwrap();
+    }
+    assert_eq!(layering.looked_at, 2 * FILES, "once in each of the two layers that hide");
+    assert_eq!(listing(&tree).len(), 1 + FILES);
+}
+
+#[test]
 fn two_hundred_layers_and_more_are_applied_and_too_many_are_not() {
     let tars: Vec<_> =
         (0..200).map(|n| Tar::new().file("count", &n.to_string()).file(&format!("f{n}"), "")).collect();
