@@ -87,3 +87,21 @@ async fn a_stop_lets_an_open_connection_end_and_refuses_new_ones() {
     assert_eq!(answer, b"done");
     assert!(matches!(host.final_state().await, State::Signaled { signal: 15, .. }));
 }
+
+#[tokio::test]
+async fn a_host_that_asks_for_a_drain_again_and_again_gets_one() {
+    let (enclave, server) = served().await;
+    let mut host = enclave.host().await;
+    host.until_ready().await;
+    let client = dial(&enclave).await;
+    let (service, _) = soon(server.accept()).await.unwrap();
+    assert_eq!(host.ask(Request::Drain).await, Reply::Done);
+    let before = enclave.tasks();
+    for _ in 0..100 {
+        assert_eq!(host.ask(Request::Drain).await, Reply::Done);
+    }
+    assert_eq!(enclave.tasks(), before, "each would wait for the open connection");
+    drop((client, service));
+    assert_eq!(host.ask(Request::Stop).await, Reply::Done);
+    assert!(matches!(host.final_state().await, State::Signaled { signal: 15, .. }));
+}
