@@ -47,6 +47,7 @@ impl Enclave {
     pub(crate) fn boot_with(manifest: &[u8]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("manifest.json"), manifest).unwrap();
+        std::fs::create_dir_all(folder.path().join("proc/sys/net/ipv4")).unwrap();
         let story = STORIES.fetch_add(1, Ordering::Relaxed);
         let notify = format!("cloister-story-{}-{story}", std::process::id());
         let mut enclave =

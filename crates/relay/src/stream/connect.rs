@@ -1,6 +1,6 @@
 //! Connecting: by TCP, by vsock, and to a Unix socket that leads over one.
 //!
-//! Its law: what is given back is connected. How long that may take is the caller's business.
+//! Its law: what is given back is connected, and to somebody else. How long that may take is the caller's business.
 
 use std::io;
 use std::net::SocketAddr;
@@ -37,11 +37,23 @@ impl Stream {
             // On this machine the answer has come by now, and asking again is how to hear it.
             tried = rustix::net::connect(&socket, &to);
         }
-        match tried {
-            Ok(()) | Err(Errno::ISCONN) => Self::local(socket),
-            Err(Errno::INPROGRESS | Errno::ALREADY) => Self::local(socket)?.decided().await,
-            Err(error) => Err(error.into()),
+        let stream = match tried {
+            Ok(()) | Err(Errno::ISCONN) => Self::local(socket)?,
+            Err(Errno::INPROGRESS | Errno::ALREADY) => Self::local(socket)?.decided().await?,
+            Err(error) => return Err(error.into()),
+        };
+        stream.refuse_itself(to)?;
+        Ok(stream)
+    }
+
+    /// A socket that finds nobody listening on a port which it was given for its own connects to itself (the simultaneous
+    /// open of RFC 9293, 3.5). That is nobody listening; and the port is left as if nothing had been, for who will.
+    fn refuse_itself(&self, to: SocketAddr) -> io::Result<()> {
+        if SocketAddr::try_from(rustix::net::getsockname(&*self.io)?) != Ok(to) {
+            return Ok(());
         }
+        self.reset_on_close()?;
+        Err(Errno::CONNREFUSED.into())
     }
 
     /// Connects to a Unix socket of this machine that leads over a vsock. `WouldBlock` says that its listen queue is full.
