@@ -10,7 +10,7 @@
 //! | [`confine`] | from the manifest to what init applies: capabilities, seccomp filter |
 //! | [`probe`], [`notify`] | is a service ready, is it alive |
 //! | [`logs`] | what the services said, bounded and never lost by a crash of ours |
-//! | [`ingress`] | connections from outside to the services |
+//! | [`ingress`], [`reserve`] | connections from outside to the services, whose ports are kept for them |
 //! | [`status`] | the state, and what may be asked |
 //! | [`hold`], [`stash`] | the conversation with init, and what it keeps for us |
 
@@ -24,6 +24,7 @@ pub mod launcher;
 pub mod logs;
 pub mod notify;
 pub mod probe;
+pub mod reserve;
 pub mod stash;
 pub mod status;
 pub mod world;

@@ -14,10 +14,10 @@ use std::task::{Context, Poll, ready};
 
 use cloister_wire::frame::HEADER;
 use cloister_wire::ingress::CHUNK_LIMIT;
-use rustix::io::Errno;
 
 use crate::chunks::{self, Decoder};
 use crate::full::{self, Appetite, Filled};
+use crate::means;
 use crate::pipes::{Lent, Pipes};
 use crate::scratch;
 use crate::stream::Stream;
@@ -166,7 +166,7 @@ impl Flow {
             while pipe.inside() > 0 {
                 match ready!(to.poll_splice_from(cx, pipe.reader()?, pipe.inside())) {
                     Ok(count) => pipe.drained(count),
-                    Err(error) if lacks_means(&error) => {
+                    Err(error) if means::are_lacking(&error) => {
                         self.starved = true;
                         return Poll::Pending;
                     }
@@ -299,7 +299,7 @@ impl Flow {
         while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
             match to.poll_send(cx, rest) {
                 Poll::Ready(Ok(count)) => sent = sent.saturating_add(count),
-                Poll::Ready(Err(error)) if lacks_means(&error) => {
+                Poll::Ready(Err(error)) if means::are_lacking(&error) => {
                     self.starved = true;
                     break;
                 }
@@ -329,10 +329,4 @@ fn write_at(buffer: &mut [u8], at: usize, header: [u8; HEADER]) {
     if let Some(place) = buffer.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<HEADER>) {
         *place = header;
     }
-}
-
-/// Whether a write failed for want of memory, or of a descriptor to wait with, that may be there a moment later.
-fn lacks_means(error: &io::Error) -> bool {
-    const MEANS: [Errno; 4] = [Errno::NOBUFS, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
-    MEANS.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

@@ -17,6 +17,7 @@ mod flow;
 mod full;
 mod gate;
 mod listener;
+mod means;
 mod pipes;
 mod relay;
 mod scratch;

@@ -16,15 +16,13 @@ use tokio::time::{Instant, Sleep};
 
 use crate::chunks::Decoder;
 use crate::flow::{Dress, Fault, Flow};
+use crate::means;
 use crate::pipes::Pipes;
 use crate::stream::Stream;
 use crate::works::Works;
 
 /// Looks at an idle connection in one idle deadline: it ends at most a quarter too late.
 const LOOKS: u32 = 4;
-
-/// How long a write waits that the kernel had no memory for.
-const STARVED: Duration = Duration::from_millis(10);
 
 /// How long the side that was dialled waits for the other to close first, when [`Options::closes_last`] is set. The
 /// other has then sent and read everything, so this only runs out when it hangs.
@@ -223,7 +221,7 @@ impl Watch {
     fn poll(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>, both: &Both) -> Poll<End> {
         if both.starved() && !self.retrying {
             self.retrying = true;
-            sleep.as_mut().reset(Instant::now() + STARVED);
+            sleep.as_mut().reset(Instant::now() + means::PAUSE);
         }
         while sleep.as_mut().poll(cx).is_ready() {
             sleep.as_mut().reset(Instant::now() + self.look);

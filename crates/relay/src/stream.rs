@@ -3,10 +3,10 @@
 //! Its law: no single write into a socket that leads over a vsock is longer than [`MAX_VSOCK_WRITE`], and no call blocks.
 //! It holds no buffer. It leaves the order of reads and writes to its user.
 
+mod connect;
+
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,15 +14,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use cloister_sys::reactor::Registered;
-use cloister_sys::{splice, tcp, vsock};
+use cloister_sys::splice;
 use cloister_wire::ports::MAX_VSOCK_WRITE;
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt,
-};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::scratch;
+use crate::{means, scratch};
 
 /// A connected stream socket.
 ///
@@ -78,50 +76,6 @@ impl Stream {
         matches!(self.kind, Kind::Vsock | Kind::Device)
     }
 
-    /// Connects by TCP, without Nagle's delay. How long it may take is the caller's business.
-    ///
-    /// Errors: `ConnectionRefused`, `EMFILE` and what else `connect(2)` tells.
-    pub async fn connect_tcp(to: SocketAddr) -> io::Result<Self> {
-        Self::connect_tcp_with(tcp_socket(to)?, to).await
-    }
-
-    /// Connects by TCP as [`Self::connect_tcp`] does, for a caller that has something to say at once: the other side is
-    /// told of the connection and of the first bytes together, or of the connection alone after 200 ms.
-    ///
-    /// Errors: as [`Self::connect_tcp`].
-    pub async fn connect_tcp_to_speak(to: SocketAddr) -> io::Result<Self> {
-        let socket = tcp_socket(to)?;
-        tcp::speaks_first(&socket)?;
-        Self::connect_tcp_with(socket, to).await
-    }
-
-    async fn connect_tcp_with(socket: OwnedFd, to: SocketAddr) -> io::Result<Self> {
-        let mut tried = rustix::net::connect(&socket, &to);
-        if tried == Err(Errno::INPROGRESS) {
-            // On this machine the answer has come by now, and asking again is how to hear it.
-            tried = rustix::net::connect(&socket, &to);
-        }
-        match tried {
-            Ok(()) | Err(Errno::ISCONN) => Self::local(socket),
-            Err(Errno::INPROGRESS | Errno::ALREADY) => Self::local(socket)?.decided().await,
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Connects to a Unix socket of this machine that leads over a vsock. `WouldBlock` says that its listen queue is full.
-    pub fn connect_unix(path: &Path) -> io::Result<Self> {
-        let socket = new_socket(AddressFamily::UNIX)?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-        Self::over_device(socket)
-    }
-
-    /// Connects by `AF_VSOCK`.
-    ///
-    /// Errors: as [`vsock::start_connect`] and [`vsock::finish_connect`].
-    pub async fn connect_vsock(to: vsock::Address) -> io::Result<Self> {
-        Self::vsock(vsock::start_connect(to)?)?.decided().await
-    }
-
     /// Reads into `buffer`; 0 is the end.
     pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         std::future::poll_fn(|cx| self.poll_recv(cx, buffer)).await
@@ -173,7 +127,7 @@ impl Stream {
     /// Writes all of `bytes`.
     pub async fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let sent = std::future::poll_fn(|cx| self.poll_send(cx, bytes)).await?;
+            let sent = std::future::poll_fn(|cx| self.poll_send_patiently(cx, bytes)).await?;
             bytes = bytes.get(sent..).unwrap_or_default();
         }
         Ok(())
@@ -227,6 +181,18 @@ impl Stream {
         self.poll_write_with(cx, || {
             rustix::io::retry_on_intr(|| rustix::net::send(&*self.io, piece, SendFlags::NOSIGNAL))
         })
+    }
+
+    /// Writes once, and tries again after a pause where the kernel lacks the means: only [`crate::relay()`] has a timer of
+    /// its own for that.
+    fn poll_send_patiently(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.poll_send(cx, bytes) {
+            Poll::Ready(Err(error)) if means::are_lacking(&error) => {
+                means::wake_later(cx);
+                Poll::Pending
+            }
+            result => result,
+        }
     }
 
     /// Moves up to `max` bytes, for which it has room, into an empty pipe; 0 is the end.
@@ -317,13 +283,6 @@ impl Stream {
     const fn longest_write(&self) -> usize {
         if self.leads_over_vsock() { MAX_VSOCK_WRITE } else { usize::MAX }
     }
-
-    /// Waits until a started connection is decided.
-    async fn decided(self) -> io::Result<Self> {
-        let _ready = self.room()?.writable().await?;
-        sockopt::socket_error(&*self.io)??;
-        Ok(self)
-    }
 }
 
 impl AsFd for Stream {
@@ -342,7 +301,7 @@ impl AsyncRead for &Stream {
 
 impl AsyncWrite for &Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_send(cx, bytes)
+        self.poll_send_patiently(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -362,7 +321,7 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_send(cx, bytes)
+        self.poll_send_patiently(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -372,16 +331,4 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.end_sending())
     }
-}
-
-/// A TCP socket that can connect to this address, without Nagle's delay.
-fn tcp_socket(to: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = new_socket(if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 })?;
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    Ok(socket)
-}
-
-fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)
 }

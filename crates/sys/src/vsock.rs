@@ -12,18 +12,12 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use libc::{c_int, c_void, sockaddr, sockaddr_vm, socklen_t};
+use libc::{c_int, sockaddr, sockaddr_vm, socklen_t};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 /// Any of this machine's CIDs, for [`listen`] (`VMADDR_CID_ANY`).
 pub const CID_ANY: u32 = libc::VMADDR_CID_ANY;
-
-/// `SO_VM_SOCKETS_BUFFER_SIZE` of `linux/vm_sockets.h`.
-const BUFFER_SIZE: c_int = 0;
-
-/// `SO_VM_SOCKETS_BUFFER_MAX_SIZE` of `linux/vm_sockets.h`.
-const BUFFER_MAX_SIZE: c_int = 2;
 
 /// One end of a vsock stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,24 +113,6 @@ pub fn connect(to: Address, deadline: Duration) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Lets the kernel keep up to `bytes` that arrived on this socket: the peer's credit. Connections inherit it from their
-/// listener. The default is 256 KiB.
-///
-/// Errors: `ENOPROTOOPT` when this is no vsock.
-pub fn set_buffer_size(socket: impl AsFd, bytes: u64) -> io::Result<()> {
-    set_option(&socket, BUFFER_MAX_SIZE, bytes)?;
-    set_option(&socket, BUFFER_SIZE, bytes)
-}
-
-fn set_option(socket: &impl AsFd, option: c_int, value: u64) -> io::Result<()> {
-    let length = socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
-    let fd = socket.as_fd().as_raw_fd();
-    let value = ptr::from_ref(&value).cast::<c_void>();
-    // SAFETY: `value` points to a live u64 and `length` is its size; the kernel only reads it.
-    check(unsafe { libc::setsockopt(fd, libc::AF_VSOCK, option, value, length) })?;
-    Ok(())
-}
-
 fn stream() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(rustix::net::socket_with(AddressFamily::VSOCK, SocketType::STREAM, flags, None)?)
@@ -171,8 +147,6 @@ mod tests {
 
     #[test]
     fn a_socket_that_is_no_vsock_is_refused_not_misread() {
-        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(set_buffer_size(&socket, 1 << 20).is_err());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         assert_eq!(accept(&listener).unwrap_err().kind(), io::ErrorKind::WouldBlock);

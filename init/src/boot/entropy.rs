@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cloister_sys::entropy::{self, EntropyError};
-use cloister_sys::nsm::Nsm;
+use cloister_sys::nsm::{Nsm, NsmError};
 use cloister_sys::platform::Platform;
 
 use super::{BootError, Machine};
@@ -21,6 +21,10 @@ const QUALITY: &str = "/sys/class/misc/hw_random/rng_quality";
 
 /// What the NSM's driver calls itself there (`drivers/misc/nsm.c`).
 const NSM: &str = "nsm-hwrng";
+
+/// Bytes of the NSM's answer: it gives as many each time (`GetRandom` of aws-nitro-enclaves-nsm-api; the same in QEMU's
+/// `virtio-nsm.c`). Fewer are not what is credited for.
+const NSM_BYTES: usize = 256;
 
 /// `getrandom` must answer by then. With credited bits it answers at once; the limit is for a kernel that lost them.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -61,11 +65,20 @@ fn admit(platform: Platform, current: &str) -> Result<(), BootError> {
 /// The driver feeds the kernel in its own time; asked directly, the module seeds it before anything starts.
 fn mix_in_nsm() -> Result<(), BootError> {
     let nsm = Nsm::open(Path::new("/")).map_err(|error| BootError::Path("/dev/nsm", error))?;
-    let random = nsm.random().map_err(BootError::Nsm)?;
+    let words = tested(&nsm.random().map_err(BootError::Nsm)?)?;
+    entropy::credit(&words).map_err(BootError::Entropy)
+}
+
+/// The words of a whole answer of the NSM that passed the health tests.
+fn tested(random: &[u8]) -> Result<Vec<u64>, BootError> {
+    let Some(random) = random.get(..NSM_BYTES) else {
+        let short = format!("{} random bytes, {NSM_BYTES} are an answer", random.len());
+        return Err(BootError::Nsm(NsmError::Answer(short)));
+    };
     let words: Vec<u64> =
         random.chunks_exact(8).filter_map(|word| word.try_into().ok()).map(u64::from_ne_bytes).collect();
     entropy::check(&words).map_err(|fault| BootError::Entropy(EntropyError::UnhealthyDevice(NSM, fault)))?;
-    entropy::credit(&words).map_err(BootError::Entropy)
+    Ok(words)
 }
 
 /// A generator that belongs to the host, such as virtio-rng, is credited nothing from here on.
@@ -91,5 +104,16 @@ mod tests {
     fn elsewhere_the_generator_does_not_matter() {
         assert!(admit(Platform::Virtual, "virtio_rng.0").is_ok());
         assert!(admit(Platform::Tdx, "").is_ok());
+    }
+
+    #[test]
+    fn nothing_is_credited_for_less_than_a_whole_answer() {
+        let answer: Vec<u8> = (0..=255).collect();
+        assert_eq!(tested(&answer).unwrap().len(), 32);
+        for length in [0, 8, 255] {
+            let error = crate::boot::chain(&tested(&answer[..length]).unwrap_err());
+            assert!(error.contains(&format!("{length} random bytes, 256 are an answer")), "{error}");
+        }
+        assert!(matches!(tested(&[7; NSM_BYTES]), Err(BootError::Entropy(_))));
     }
 }

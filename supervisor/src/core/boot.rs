@@ -24,9 +24,10 @@ use crate::ingress::Ingress;
 use crate::launcher::{Action, Event, Machine};
 use crate::logs::{self, Movers, Readers, Shared, Store};
 use crate::notify::Notify;
+use crate::reserve::reserve;
 use crate::stash::Stash;
 use crate::status::{self, Asking, Board};
-use crate::world::Listen;
+use crate::world::{Listen, Paths};
 
 /// The most services: init keeps two memfds for each, and a few more, within
 /// [`MAX_STASHES`](cloister_wire::hold::MAX_STASHES).
@@ -74,7 +75,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
         logs::serve(listener, logs.clone(), Arc::clone(&readers))
     });
     allow.send_replace(control);
-    let ingress = manifest.as_ref().ok().map(|manifest| carry(manifest, setup.ingress, &logs));
+    let ingress = manifest.as_ref().ok().map(|manifest| carry(manifest, setup.ingress, &setup.paths, &logs));
     resume(&board, kept.as_ref(), ingress.clone());
     stages.end("logs", &board);
 
@@ -163,8 +164,11 @@ impl Stages {
     }
 }
 
-/// Carries connections from outside from now on.
-fn carry(manifest: &Manifest, listener: Listener, logs: &Shared) -> Ingress {
+/// Carries connections from outside from now on, to ports that are kept for the services.
+fn carry(manifest: &Manifest, listener: Listener, paths: &Paths, logs: &Shared) -> Ingress {
+    if let Err(error) = reserve(&paths.proc, manifest) {
+        logs.say(None, &format!("the services' ports cannot be kept for them: {error}"));
+    }
     let logs = logs.clone();
     let ingress = Ingress::new(&manifest.ingress, Box::new(move |line| logs.say(None, &line)));
     let serving = ingress.clone();

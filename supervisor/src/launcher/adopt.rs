@@ -24,9 +24,11 @@ impl Machine {
             }
         }
         match &self.state.stage {
-            Stage::Running | Stage::Off(_) => {}
+            Stage::Running => {}
             Stage::Draining(_) | Stage::Stopping(_) | Stage::Killing(_) => out.push(Action::Drain),
             Stage::Closing(_) => out.extend([Action::Drain, Action::Conclude]),
+            // A machine that is still there has not heard it.
+            Stage::Off(state) => out.push(Action::PowerOff { state: state.clone() }),
         }
     }
 

@@ -118,6 +118,8 @@ proptest! {
         stage.wait(DRAIN_MS + 5_000 + KILL_GRACE_MS + CLOSING_MS);
         prop_assert!(stage.off.is_some(), "{:?}", stage.machine.state());
         prop_assert_eq!(stage.machine.next_deadline(), None);
+        stage.crash();
+        prop_assert!(stage.off.is_some(), "nobody powers off: {:?}", stage.machine.state());
     }
 
     #[test]

@@ -205,8 +205,9 @@ impl Stage {
         self.now = end;
     }
 
-    /// The supervisor dies and another takes over.
+    /// The supervisor dies and another takes over. Init has not heard the last words, or there would be none.
     pub(super) fn crash(&mut self) {
+        self.off = None;
         let kept = serde_json::to_vec(self.machine.state()).unwrap();
         let kept = serde_json::from_slice(&kept).unwrap();
         self.machine = Machine::new(&self.manifest, Some(kept), 8).unwrap();

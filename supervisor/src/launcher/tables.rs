@@ -386,3 +386,14 @@ fn an_exit_during_a_crash_is_not_lost() {
     stage.crash();
     assert_eq!(stage.enclave(), Enclave::Exited { service: "web".into(), code: 9 });
 }
+
+#[test]
+fn a_crash_at_the_last_word_says_it_again() {
+    let mut stage = Stage::new(vec![Service { critical: true, restart: never(), ..service("web") }]);
+    stage.spawned("web");
+    stage.dies("web", 9);
+    stage.wait(CLOSING_MS);
+    let said = stage.off.clone();
+    stage.crash();
+    assert_eq!((said.is_some(), &stage.off), (true, &said));
+}

@@ -3,19 +3,19 @@
 //! Its law: each is bounded in bytes; the caller bounds its time.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use cloister_relay::Stream;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// Bytes of an HTTP status line up to its code: `HTTP/1.1 200`.
 const STATUS_LINE: usize = 12;
 
 /// Whether something accepts connections on this port of the loopback interface.
 pub(super) async fn tcp(port: u16) -> bool {
-    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok()
+    connect(port).await.is_ok()
 }
 
 /// Whether `GET path` is answered with a status from 200 to 399.
@@ -23,8 +23,13 @@ pub(super) async fn http(port: u16, path: &str) -> bool {
     http_status(port, path).await.is_ok_and(|code| (200..400).contains(&code))
 }
 
+/// As ingress connects: a connection to itself is none.
+async fn connect(port: u16) -> io::Result<Stream> {
+    Stream::connect_tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await
+}
+
 async fn http_status(port: u16, path: &str) -> io::Result<u16> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    let mut stream = connect(port).await?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: cloister\r\nConnection: close\r\n\r\n"
     );

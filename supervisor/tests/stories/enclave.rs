@@ -13,6 +13,7 @@ use cloister_supervisor::core::{Setup, run};
 use cloister_supervisor::world::{HostSocket, LocalSocket, Paths};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::host::{Host, Reader};
@@ -28,8 +29,13 @@ pub(crate) struct Enclave {
     supervisor: Option<Supervisor>,
 }
 
-/// A running supervisor: how to kill it, and how it ended if it was not killed.
-type Supervisor = (oneshot::Sender<()>, JoinHandle<Option<Result<(), String>>>);
+/// A running supervisor.
+struct Supervisor {
+    kill: oneshot::Sender<()>,
+    /// How it ended, if it was not killed.
+    thread: JoinHandle<Option<Result<(), String>>>,
+    runtime: Handle,
+}
 
 impl Enclave {
     /// Boots with this manifest.
@@ -41,6 +47,7 @@ impl Enclave {
     pub(crate) fn boot_with(manifest: &[u8]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("manifest.json"), manifest).unwrap();
+        std::fs::create_dir_all(folder.path().join("proc/sys/net/ipv4")).unwrap();
         let story = STORIES.fetch_add(1, Ordering::Relaxed);
         let notify = format!("cloister-story-{}-{story}", std::process::id());
         let mut enclave =
@@ -51,9 +58,9 @@ impl Enclave {
 
     /// The supervisor is gone from one instruction to the next.
     pub(crate) fn crash(&mut self) {
-        let (kill, thread) = self.supervisor.take().unwrap();
-        kill.send(()).unwrap();
-        assert_eq!(thread.join().unwrap(), None, "it had ended already");
+        let supervisor = self.supervisor.take().unwrap();
+        supervisor.kill.send(()).unwrap();
+        assert_eq!(supervisor.thread.join().unwrap(), None, "it had ended already");
     }
 
     /// Init starts a supervisor.
@@ -69,8 +76,9 @@ impl Enclave {
             ["control", "logs", "ingress", "local-control", "local-logs"].map(|name| self.path(name));
         let notify = self.notify.clone();
         let (kill, killed) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let handle = runtime.handle().clone();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let sockets = sockets.map(|path| {
                     drop(std::fs::remove_file(&path));
@@ -100,7 +108,7 @@ impl Enclave {
                 }
             })
         });
-        self.supervisor = Some((kill, thread));
+        self.supervisor = Some(Supervisor { kill, thread, runtime: handle });
     }
 
     /// Says something over the notify socket, as a process in the cgroup of `service`.
@@ -112,8 +120,13 @@ impl Enclave {
 
     /// Waits for the supervisor's own end.
     pub(crate) fn supervisor_ended(&mut self) -> Result<(), String> {
-        let (_kill, thread) = self.supervisor.take().unwrap();
-        thread.join().unwrap().unwrap()
+        let supervisor = self.supervisor.take().unwrap();
+        supervisor.thread.join().unwrap().unwrap()
+    }
+
+    /// How many tasks the supervisor has.
+    pub(crate) fn tasks(&self) -> usize {
+        self.supervisor.as_ref().unwrap().runtime.metrics().num_alive_tasks()
     }
 
     pub(crate) async fn host(&self) -> Host {

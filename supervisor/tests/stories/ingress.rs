@@ -2,7 +2,7 @@
 
 use std::io;
 
-use cloister_manifest::model::{Ingress, Manifest};
+use cloister_manifest::model::{Check, Ingress, Live, Manifest, Ready, Service};
 use cloister_wire::control::{Phase, Reply, Request, State};
 use cloister_wire::frame;
 use cloister_wire::ingress::{Framing, HEADER_LIMIT, Header};
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, UnixStream};
 
 use crate::enclave::Enclave;
 use crate::host::soon;
-use crate::manifest::{critical, manifest};
+use crate::manifest::{critical, manifest, service};
 
 /// The port that clients name.
 const PORT: u16 = 80;
@@ -86,4 +86,35 @@ async fn a_stop_lets_an_open_connection_end_and_refuses_new_ones() {
     soon(client.read_to_end(&mut answer)).await.unwrap();
     assert_eq!(answer, b"done");
     assert!(matches!(host.final_state().await, State::Signaled { signal: 15, .. }));
+}
+
+#[tokio::test]
+async fn a_host_that_asks_for_a_drain_again_and_again_gets_one() {
+    let (enclave, server) = served().await;
+    let mut host = enclave.host().await;
+    host.until_ready().await;
+    let client = dial(&enclave).await;
+    let (service, _) = soon(server.accept()).await.unwrap();
+    assert_eq!(host.ask(Request::Drain).await, Reply::Done);
+    let before = enclave.tasks();
+    for _ in 0..100 {
+        assert_eq!(host.ask(Request::Drain).await, Reply::Done);
+    }
+    assert_eq!(enclave.tasks(), before, "each would wait for the open connection");
+    drop((client, service));
+    assert_eq!(host.ask(Request::Stop).await, Reply::Done);
+    assert!(matches!(host.final_state().await, State::Signaled { signal: 15, .. }));
+}
+
+#[tokio::test]
+async fn the_ports_of_the_manifest_are_kept_for_the_services() {
+    let live = Live { check: Check::Tcp(7000), interval_ms: 10_000, timeout_ms: 1, threshold: 1 };
+    let db = Service { live: Some(live), ..service("db", "exec sleep 1000") };
+    let web = Service { ready: Ready::Tcp(9000), ..service("web", "exec sleep 1000") };
+    let entry = |port, target| Ingress { port, service: "db".into(), target, proxy_protocol: false };
+    let manifest = Manifest { ingress: vec![entry(1, 8000), entry(2, 9000)], ..manifest(vec![db, web]) };
+    let enclave = Enclave::boot(&manifest);
+    enclave.host().await.until(|s| s.state == State::Starting).await;
+    let reserved = std::fs::read_to_string(enclave.path("proc/sys/net/ipv4/ip_local_reserved_ports"));
+    assert_eq!(reserved.unwrap(), "7000,8000,9000");
 }
