@@ -3,8 +3,10 @@
 //! Its law: what is said to work has been tried, as far as trying leaves no trace; each thing that is missing comes with
 //! the one command that adds it.
 
+mod hardware;
+mod release;
+
 use std::fs;
-use std::path::Path;
 
 use cloister_image::oci::Architecture;
 use cloister_image::ramdisk;
@@ -43,8 +45,9 @@ pub(crate) struct Diagnosis {
 /// Looks at the host.
 pub(crate) async fn diagnose() -> Diagnosis {
     let qemu = qemu::find();
-    let mut findings = vec![runtime(), os(), qemu_finding(&qemu), vsock(), kvm_finding(&qemu).await];
-    findings.extend([nitro_machine(), nitro(), snp(), tdx()]);
+    let mut findings = vec![runtime(), os(), qemu_finding(&qemu), vsock().await, kvm_finding(&qemu).await];
+    findings.push(nitro_machine());
+    findings.extend(hardware::all());
     let ready = findings.iter().all(|finding| finding.works || finding.optional);
     Diagnosis { ready, findings }
 }
@@ -82,9 +85,9 @@ fn os() -> Finding {
         Ok(folder) => folder,
         Err(error) => return failed(WHAT, &error),
     };
-    match ramdisk::read_os(&folder, architecture) {
-        Ok((release, _)) => works(WHAT, format!("version {} in {}", release.version, folder.display())),
-        Err(fault) => lacks(WHAT, fault.to_string(), Some(FIX)),
+    match release::check(&folder, architecture) {
+        Ok(release) => works(WHAT, format!("version {} in {}", release.version, folder.display())),
+        Err(why) => lacks(WHAT, why, Some(FIX)),
     }
 }
 
@@ -95,25 +98,32 @@ fn qemu_finding(qemu: &Result<qemu::Found>) -> Finding {
     }
 }
 
-fn vsock() -> Finding {
-    match qemu::find_vsock() {
-        Ok(None) => works("vsock", qemu::VSOCK_DEVICE),
-        Ok(Some(program)) => works("vsock", format!("{} (no {})", program.display(), qemu::VSOCK_DEVICE)),
-        Err(error) => failed("vsock", &error),
+async fn vsock() -> Finding {
+    const WHAT: &str = "vsock";
+    let program = match qemu::find_vsock() {
+        Ok(None) => return works(WHAT, qemu::VSOCK_DEVICE),
+        Ok(Some(program)) => program,
+        Err(error) => return failed(WHAT, &error),
+    };
+    match qemu::try_vsock(&program).await {
+        Ok(()) => works(WHAT, format!("{}, not {}", program.display(), qemu::VSOCK_DEVICE)),
+        Err(error) => {
+            let reasons = error.reasons().join(": ");
+            lacks(WHAT, format!("{error}: {reasons}"), Some("cargo install --locked vhost-device-vsock"))
+        }
     }
 }
 
 async fn kvm_finding(qemu: &Result<qemu::Found>) -> Finding {
     const WHAT: &str = "KVM";
     let answer = match (qemu, kernel()) {
-        (Ok(qemu), Some((kernel, digest))) => kvm::ask(qemu, &kernel, &digest).await,
+        (Ok(qemu), Some((kernel, digest))) => kvm::ask_again(qemu, &kernel, &digest).await,
         _ => return optional(lacks(WHAT, "not tried: that needs QEMU and the Cloister OS", None)),
     };
     if answer.works {
         return optional(works(WHAT, "a trial boot went well"));
     }
-    let fix = (!Path::new("/dev/kvm").exists()).then_some("modprobe kvm_intel || modprobe kvm_amd");
-    optional(lacks(WHAT, format!("{}: CPUs are translated, which is slower", answer.why), fix))
+    optional(lacks(WHAT, format!("{}: CPUs are translated, which is slower", answer.why), answer.fix))
 }
 
 fn kernel() -> Option<(Nameless, cloister_image::digest::Digest)> {
@@ -133,37 +143,6 @@ fn nitro_machine() -> Finding {
     })
 }
 
-fn nitro() -> Finding {
-    device("AWS Nitro Enclaves", "/dev/nitro_enclaves", "a parent instance with enclaves enabled has it")
-}
-
-fn snp() -> Finding {
-    parameter("AMD SEV-SNP", "/sys/module/kvm_amd/parameters/sev_snp")
-}
-
-fn tdx() -> Finding {
-    parameter("Intel TDX", "/sys/module/kvm_intel/parameters/tdx")
-}
-
-fn device(what: &'static str, path: &str, where_it_is: &str) -> Finding {
-    optional(match fs::File::options().read(true).write(true).open(path) {
-        Ok(_) => works(what, path),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            lacks(what, format!("no {path}: {where_it_is}"), None)
-        }
-        Err(error) => lacks(what, format!("{path}: {error}"), None),
-    })
-}
-
-/// A capability of the host that its KVM module tells.
-fn parameter(what: &'static str, path: &str) -> Finding {
-    let value = fs::read_to_string(path).unwrap_or_default();
-    optional(match value.trim() {
-        "Y" | "1" => works(what, path),
-        _ => lacks(what, "this host's KVM does not offer it", None),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,12 +153,5 @@ mod tests {
         let finding = qemu_finding(&Err(error));
         assert!(!finding.works && !finding.optional);
         assert_eq!(finding.fix.as_deref(), Some("apt install qemu-system-x86"));
-    }
-
-    #[test]
-    fn hardware_that_is_absent_stops_nobody() {
-        let finding = device("a machine of tomorrow", "/dev/no-such-device", "nobody has it");
-        assert!(!finding.works && finding.optional);
-        assert!(parameter("another", "/no/such/parameter").optional);
     }
 }

@@ -4,10 +4,22 @@
 //! has gone away ends the printing and is no error.
 
 use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
 use crate::error::{Doing, Error, Result};
+
+/// Takes what is meant for people.
+type Ear = Box<dyn FnMut(&[u8]) + Send>;
+
+/// Who takes it in place of standard error, in a process that has left its terminal.
+static EAR: Mutex<Option<Ear>> = Mutex::new(None);
+
+/// From now on gives what is meant for people to `ear`.
+pub(crate) fn divert(ear: impl FnMut(&[u8]) + Send + 'static) {
+    *EAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(ear));
+}
 
 /// Prints data as text; a newline is added where one is missing.
 pub(crate) fn data(text: &str) -> Result<()> {
@@ -27,6 +39,9 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Result<()> {
 /// Says something to the person in front of the terminal.
 pub(crate) fn note(text: &str) {
     let line = format!("{}\n", printable(text));
+    if let Some(ear) = EAR.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        return ear(line.as_bytes());
+    }
     // Nobody reads standard error any more: there is nobody left to tell.
     drop(io::stderr().lock().write_all(line.as_bytes()));
 }

@@ -11,7 +11,7 @@ use cloister_image::digest::Digest;
 use cloister_image::oci::{Reference, media};
 use serde::Deserialize;
 use ureq::config::RedirectAuthHeaders;
-use ureq::http::{Response, StatusCode};
+use ureq::http::{Response, StatusCode, Uri};
 use ureq::{Agent, Body};
 
 use super::challenge::{self, Challenge};
@@ -63,23 +63,9 @@ struct Reason {
 impl Client {
     pub(super) fn new(reference: &Reference) -> Result<Self, RegistryFault> {
         let local = is_local(&reference.registry);
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .user_agent(concat!("host-sleeve/", env!("CARGO_PKG_VERSION")))
-            .redirect_auth_headers(RedirectAuthHeaders::Never)
-            .timeout_resolve(Some(PATIENCE))
-            .timeout_connect(Some(PATIENCE))
-            .timeout_recv_response(Some(PATIENCE))
-            .timeout_per_read(Some(PATIENCE));
-        let config = if local {
-            // Nothing on this host has a reason to send us elsewhere.
-            config.max_redirects(0).proxy(None).build()
-        } else {
-            config.https_only(true).tls_config(trust::config()?).build()
-        };
         let scheme = if local { "http" } else { "https" };
         Ok(Self {
-            agent: config.new_agent(),
+            agent: agent(local)?,
             base: format!("{scheme}://{}/v2/{}", reference.registry, reference.repository),
             registry: reference.registry.clone(),
             repository: reference.repository.clone(),
@@ -173,11 +159,13 @@ impl Client {
         service: Option<String>,
         scope: Option<String>,
     ) -> Result<String, RegistryFault> {
-        if !realm.starts_with("https://") && !self.local {
-            return Err(self.protocol("it sends for a token to a place without encryption"));
-        }
+        let agent = match way_to(realm, self.local) {
+            Some(Way::Encrypted) if self.local => agent(false)?,
+            Some(Way::Open | Way::Encrypted) => self.agent.clone(),
+            None => return Err(self.protocol("it sends for a token to a place without encryption")),
+        };
         let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository));
-        let mut request = self.agent.get(realm).query("scope", scope);
+        let mut request = agent.get(realm).query("scope", scope);
         if let Some(service) = service {
             request = request.query("service", service);
         }
@@ -243,6 +231,42 @@ impl Client {
     }
 }
 
+/// Makes requests: unencrypted to this host, where it is `local`, else encrypted.
+fn agent(local: bool) -> Result<Agent, RegistryFault> {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .user_agent(concat!("host-sleeve/", env!("CARGO_PKG_VERSION")))
+        .redirect_auth_headers(RedirectAuthHeaders::Never)
+        .timeout_resolve(Some(PATIENCE))
+        .timeout_connect(Some(PATIENCE))
+        .timeout_recv_response(Some(PATIENCE))
+        .timeout_per_read(Some(PATIENCE));
+    let config = if local {
+        // Nothing on this host has a reason to send us elsewhere.
+        config.max_redirects(0).proxy(None).build()
+    } else {
+        config.https_only(true).tls_config(trust::config()?).build()
+    };
+    Ok(config.new_agent())
+}
+
+/// How a place for tokens is talked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Open,
+    Encrypted,
+}
+
+/// The way to the place that a registry names for tokens, if a password may go there. It is read as the agent reads it.
+fn way_to(realm: &str, registry_is_local: bool) -> Option<Way> {
+    let place: Uri = realm.parse().ok()?;
+    match place.scheme_str()? {
+        "https" => Some(Way::Encrypted),
+        "http" if registry_is_local && is_local(place.host()?) => Some(Way::Open),
+        _ => None,
+    }
+}
+
 /// Whether a registry is this host, by a name or number that no other host can have.
 fn is_local(registry: &str) -> bool {
     let host = match registry.strip_prefix('[') {
@@ -264,5 +288,17 @@ mod tests {
         for other in ["localhost.example.com", "127.0.0.1.nip.io", "10.0.0.1:5000", "[::2]", "ghcr.io", ""] {
             assert!(!is_local(other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_password_goes_open_to_this_host_alone() {
+        for local in ["http://localhost/token", "http://127.0.0.1:5001/t?x", "http://[::1]:5001/t"] {
+            assert_eq!(way_to(local, true), Some(Way::Open), "{local}");
+            assert_eq!(way_to(local, false), None, "{local}");
+        }
+        for other in ["http://auth.example.com/token", "http://localhost@192.0.2.1/", "http://[::2]/", "/t"] {
+            assert_eq!(way_to(other, true), None, "{other}");
+        }
+        assert_eq!(way_to("https://auth.example.com/token", true), Some(Way::Encrypted));
     }
 }

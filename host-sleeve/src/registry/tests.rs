@@ -184,6 +184,43 @@ fn a_token_is_fetched_when_one_is_wanted() {
     );
 }
 
+/// The reasons of a registry on this host that sends for a token to `realm`, and what it was asked for.
+fn sent_for_a_token_to(realm: impl FnOnce(&str) -> String) -> (String, Vec<String>) {
+    let fake = Fake::new(|host| {
+        let challenge = format!("Bearer realm=\"{}\"", realm(host));
+        Box::new(move |_| {
+            Answer(401, vec![("WWW-Authenticate".to_owned(), challenge.clone())], Vec::new(), None)
+        })
+    });
+    let error = fake.pull(":1", &tempfile::tempdir().unwrap()).unwrap_err();
+    (error.reasons().join("; "), fake.requests())
+}
+
+#[test]
+fn a_registry_on_this_host_does_not_send_a_password_elsewhere_without_encryption() {
+    for realm in [
+        "http://192.0.2.1/token",
+        "http://localhost@192.0.2.1/token",
+        "http://127.0.0.1.nip.io/token",
+        "ftp://localhost/token",
+        "//localhost/token",
+        "/token",
+        "",
+    ] {
+        let (reasons, requests) = sent_for_a_token_to(|_| realm.to_owned());
+        assert!(reasons.contains("without encryption"), "{realm}: {reasons}");
+        assert_eq!(requests, ["/v2/app/manifests/1"], "{realm}");
+    }
+}
+
+#[test]
+fn a_registry_on_this_host_may_send_to_an_encrypted_place() {
+    // It speaks no TLS there: what matters is that we do, and say nothing before.
+    let (reasons, requests) = sent_for_a_token_to(|host| format!("https://{host}/token"));
+    assert!(reasons.contains("cannot be reached"), "{reasons}");
+    assert!(!requests.iter().any(|path| path.contains("token")), "{requests:?}");
+}
+
 #[test]
 fn a_broken_download_is_taken_up_where_it_broke() {
     let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use serde::Serialize;
+
 use crate::cli::Logs;
 use crate::error::{Error, Result};
 use crate::logbook::lines::{Look, Printer};
@@ -15,6 +17,9 @@ use crate::state::{Folder, Root};
 use super::DONE;
 use super::follow::{JsonLines, Records, Sink, Tail, follow};
 
+/// The longest line of the console that becomes one document of JSON, in bytes; a longer one becomes several.
+const MAX_LINE: usize = 16 * 1024;
+
 /// Prints a log.
 pub(crate) fn logs(asked: &Logs, json: bool) -> Result<u8> {
     let folder = Root::open()?.find(&asked.name)?;
@@ -22,8 +27,11 @@ pub(crate) fn logs(asked: &Logs, json: bool) -> Result<u8> {
     if let Some(service) = &asked.service {
         known(&seen, service)?;
     }
-    let printed =
-        if asked.console { console(&folder, asked.follow) } else { services(&folder, &seen, asked, json) };
+    let printed = if asked.console {
+        console(&folder, asked.follow, json)
+    } else {
+        services(&folder, &seen, asked, json)
+    };
     quiet_if_gone(printed)?;
     Ok(DONE)
 }
@@ -72,25 +80,109 @@ fn services(folder: &Folder, seen: &Seen, asked: &Logs, json: bool) -> io::Resul
     }
 }
 
-fn console(folder: &Folder, follow: bool) -> io::Result<()> {
+fn console(folder: &Folder, follow: bool, json: bool) -> io::Result<()> {
     let sleeve = Client::connect(folder).ok().flatten().filter(|_| follow);
     let mut wake = sleeve.map(|sleeve| Wake::new(folder.path(), Some(sleeve.into_stream()))).transpose()?;
     let mut reader = Reader::open(&folder.file(CONSOLE));
-    let mut out = io::stdout();
-    copy(&mut reader, &mut out)?;
-    let Some(wake) = wake.as_mut() else { return Ok(()) };
-    while wake.wait()? {
-        copy(&mut reader, &mut out)?;
+    let mut lines = ConsoleLines { out: io::BufWriter::new(io::stdout()), line: Vec::new() };
+    let mut plain = io::stdout();
+    let out: &mut dyn Write = if json { &mut lines } else { &mut plain };
+    copy(&mut reader, out)?;
+    if let Some(wake) = wake.as_mut() {
+        while wake.wait()? {
+            copy(&mut reader, out)?;
+        }
+        copy(&mut reader, out)?;
     }
-    copy(&mut reader, &mut out)
+    lines.finish()
 }
 
-fn copy(reader: &mut Reader, out: &mut impl Write) -> io::Result<()> {
+fn copy(reader: &mut Reader, out: &mut dyn Write) -> io::Result<()> {
     loop {
         let (piece, _) = reader.next_piece()?;
         if piece.is_empty() {
             return out.flush();
         }
         out.write_all(piece)?;
+    }
+}
+
+/// Writes each line of the console as a line of JSON.
+struct ConsoleLines<O: Write> {
+    out: O,
+    /// What has come of a line that has not ended.
+    line: Vec<u8>,
+}
+
+/// A line of the console, in the shape of a service's record as far as a console has it: no number, time or service.
+#[derive(Serialize)]
+struct ConsoleLine<'a> {
+    stream: &'static str,
+    /// The text, with what is not UTF-8 replaced.
+    text: &'a str,
+}
+
+impl<O: Write> ConsoleLines<O> {
+    fn tell(&mut self) -> io::Result<()> {
+        let text = String::from_utf8_lossy(&self.line);
+        serde_json::to_writer(&mut self.out, &ConsoleLine { stream: "console", text: &text })?;
+        self.line.clear();
+        self.out.write_all(b"\n")
+    }
+
+    /// Tells a line without an end, too.
+    fn finish(&mut self) -> io::Result<()> {
+        if !self.line.is_empty() {
+            self.tell()?;
+        }
+        self.out.flush()
+    }
+}
+
+impl<O: Write> Write for ConsoleLines<O> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for byte in bytes {
+            self.line.push(*byte);
+            if *byte == b'\n' || self.line.len() >= MAX_LINE {
+                self.tell()?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_of_the_console_is_a_document() {
+        let mut lines = ConsoleLines { out: Vec::new(), line: Vec::new() };
+        for piece in [b"[0.0] Linux\r\n[0.1]".as_slice(), b" \x1b[0m\xff\n", b"half"] {
+            lines.write_all(piece).unwrap();
+        }
+        lines.finish().unwrap();
+        let text = String::from_utf8(lines.out).unwrap();
+        let texts: Vec<String> = text
+            .lines()
+            .map(|line| {
+                let value: serde_json::Value = serde_json::from_str(line).unwrap();
+                assert_eq!(value["stream"], "console");
+                value["text"].as_str().unwrap().to_owned()
+            })
+            .collect();
+        assert_eq!(texts, ["[0.0] Linux\r\n", "[0.1] \u{1b}[0m\u{fffd}\n", "half"]);
+    }
+
+    #[test]
+    fn a_line_without_end_takes_bounded_memory() {
+        let mut lines = ConsoleLines { out: Vec::new(), line: Vec::new() };
+        lines.write_all(&vec![b'x'; 3 * MAX_LINE + 1]).unwrap();
+        assert_eq!(lines.line.len(), 1);
+        assert_eq!(lines.out.split(|byte| *byte == b'\n').count(), 4);
     }
 }

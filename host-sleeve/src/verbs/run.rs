@@ -1,5 +1,7 @@
 //! `run`: in the foreground, where this process is the sleeve, or behind it.
 
+mod turns;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
@@ -12,14 +14,16 @@ use crate::cli::Run;
 use crate::cli::values::{show_duration, show_size};
 use crate::error::{Doing, Error, Result, Words};
 use crate::logbook::lines::Look;
+use crate::logbook::rotating::Rotating;
+use crate::logbook::{SLEEVE, SLEEVE_LIMIT};
 use crate::output;
 use crate::sleeve::order::{Order, Watcher};
 use crate::sleeve::run::{Ran, run as live};
-use crate::state::record::Seen;
 use crate::state::{End, Folder, Outcome, Record, Root};
 
 use super::follow::Follower;
 use super::{DONE, block_on};
+use turns::{Turns, shown};
 
 /// The longest order or report that is read.
 const MAX_MESSAGE: u64 = 1024 * 1024;
@@ -70,6 +74,7 @@ fn order(asked: Run) -> Result<Order> {
 #[derive(Debug, Default)]
 struct Terminal {
     follower: Option<Follower>,
+    turns: Turns,
     json: bool,
 }
 
@@ -89,7 +94,7 @@ impl Watcher for Terminal {
     }
 
     fn changed(&mut self, record: &Record) {
-        output::note(&format!("cloister: {}", changed_words(record)));
+        self.turns.tell(record);
     }
 }
 
@@ -105,17 +110,6 @@ fn ready_words(record: &Record) -> String {
     words
 }
 
-fn changed_words(record: &Record) -> String {
-    if record.silent_since_ms.is_some() {
-        return format!("{} does not answer; it may go on, or `host-sleeve stop {0}` ends it", record.name);
-    }
-    match record.status.as_ref().map(|status| &status.state) {
-        Some(State::Degraded { why }) => format!("{} is degraded: {why}", record.name),
-        Some(State::Ready) => format!("{} is ready again", record.name),
-        state => format!("{} answers again ({})", record.name, Seen::state_word(state)),
-    }
-}
-
 fn in_front(order: Order, json: bool) -> Result<u8> {
     let rm = order.rm;
     let mut terminal = Terminal { json, ..Terminal::default() };
@@ -124,10 +118,9 @@ fn in_front(order: Order, json: bool) -> Result<u8> {
         follower.finish();
     }
     let ran = ran?;
+    tell_end(&ran);
     if json {
         output::json(&ran.record)?;
-    } else {
-        tell_end(&ran);
     }
     let code = ran.end.code;
     if rm {
@@ -157,7 +150,7 @@ fn end_words(name: &str, end: &End, console: impl FnOnce() -> Option<String>) ->
     match &end.outcome {
         Outcome::Told { state: State::Exited { .. } } => Say::Quiet,
         Outcome::Told { state: State::Fatal { stage, error } } => Say::Error(
-            Error::enclave(format!("{name} could not go on: {stage}: {error}"))
+            Error::enclave(format!("{name} could not go on: {}: {}", shown(stage), shown(error)))
                 .hint(format!("`host-sleeve logs --console {name}` shows its boot")),
         ),
         Outcome::Told { .. } | Outcome::Killed { .. } => {
@@ -269,6 +262,7 @@ fn read_report(stdout: impl Read) -> Option<Report> {
 #[derive(Debug)]
 struct Reporter {
     to: Option<io::Stdout>,
+    turns: Turns,
 }
 
 impl Reporter {
@@ -290,9 +284,17 @@ impl Reporter {
 
 impl Watcher for Reporter {
     fn launching(&mut self, folder: &Folder, _app: &App) -> Result<()> {
-        let log = folder.file("sleeve.log");
-        let file = std::fs::File::create(&log).doing(|| format!("cannot write {}", log.display()))?;
-        rustix::stdio::dup2_stderr(file.as_fd()).doing(|| "cannot leave the terminal".to_owned())
+        let path = folder.file(SLEEVE);
+        let doing = || format!("cannot write {}", path.display());
+        let mut log = Rotating::create(path.clone(), SLEEVE_LIMIT).doing(doing)?;
+        rustix::stdio::dup2_stderr(log.as_fd()).doing(|| "cannot leave the terminal".to_owned())?;
+        output::divert(move |bytes| {
+            // A full disk costs these words and nothing else. What is not said through `output`, such as a panic, follows
+            // to the new file when the log has started over.
+            drop(log.append(bytes));
+            rustix::stdio::dup2_stderr(log.as_fd()).unwrap_or_default();
+        });
+        Ok(())
     }
 
     fn ready(&mut self, record: &Record) {
@@ -300,7 +302,7 @@ impl Watcher for Reporter {
     }
 
     fn changed(&mut self, record: &Record) {
-        output::note(&format!("cloister: {}", changed_words(record)));
+        self.turns.tell(record);
     }
 }
 
@@ -316,7 +318,7 @@ pub(crate) fn sleeve() -> Result<u8> {
     io::stdin().take(MAX_MESSAGE).read_to_end(&mut text).doing(doing)?;
     let order: Order = serde_json::from_slice(&text).map_err(io::Error::from).doing(doing)?;
     let rm = order.rm;
-    let mut reporter = Reporter { to: Some(io::stdout()) };
+    let mut reporter = Reporter { to: Some(io::stdout()), turns: Turns::default() };
     match block_on(live(order, &mut reporter)) {
         Ok(ran) => {
             let code = ran.end.code;

@@ -127,6 +127,11 @@ fn missing_kernel(lab: &mut Lab) -> Outcome {
     let manifest = lab.manifest(ONE_SERVICE)?;
     let os = lab.folder().join("os");
     fs::create_dir(&os)?;
+    let shipped = lab.built().dist.join("share/cloister/os").join(std::env::consts::ARCH);
+    for name in ["os.json", "os.cpio.zst"] {
+        fs::copy(shipped.join(name), os.join(name))?;
+    }
+    let kernel = os.join("kernel");
     let from = format!("dir:{}", root.display());
     let image = lab.folder().join("app.cloister");
     let build = lab
@@ -134,7 +139,12 @@ fn missing_kernel(lab: &mut Lab) -> Outcome {
         .env("CLOISTER_OS", path_str(&os)?)
         .finish()?;
     build.expect_code(125)?;
-    expect_in(&build.stderr, "hint:", "the message")?;
+    expect_in(&build.stderr, &format!("{} cannot be read", kernel.display()), "the message")?;
+    expect_in(&build.stderr, "hint: ./scripts/build makes the Cloister OS", "the message")?;
+    let doctor = lab.sleeve(&["doctor"]).env("CLOISTER_OS", path_str(&os)?).finish()?;
+    doctor.expect_code(125)?;
+    expect_in(&doctor.stdout, &format!("{} cannot be read", kernel.display()), "doctor")?;
+    expect_in(&doctor.stdout, "to add it: ./scripts/build", "doctor")?;
     expect(!image.exists(), "a build that failed leaves no image")
 }
 

@@ -62,14 +62,19 @@ impl Writer {
         self.stream(part, |out| out.write_all(bytes).map_err(fault))
     }
 
-    /// Takes a part from a file.
-    pub fn file(&mut self, part: Part, path: &Path) -> Result<Output, ArtifactFault> {
-        let mut file = File::open(path).map_err(host("read", path))?;
+    /// Takes a part from a file. What cannot be read is `unread`: it is not the artifact's place that is to blame.
+    pub fn file<E: From<ArtifactFault>>(
+        &mut self,
+        part: Part,
+        path: &Path,
+        unread: impl Fn(io::Error) -> E,
+    ) -> Result<Output, E> {
+        let mut file = File::open(path).map_err(&unread)?;
         let target = self.path.clone();
         self.stream(part, |out| {
             let mut buffer = vec![0; 128 * 1024];
             loop {
-                let count = file.read(&mut buffer).map_err(host("read", path))?;
+                let count = file.read(&mut buffer).map_err(&unread)?;
                 if count == 0 {
                     return Ok(());
                 }

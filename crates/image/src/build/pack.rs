@@ -73,7 +73,8 @@ fn write_os(release: &OsRelease, os: &Path, writer: &mut Writer) -> Result<(), B
     for (part, path, record) in
         [(Part::Kernel, kernel, release.kernel), (Part::OsRamdisk, ramdisk, release.ramdisk)]
     {
-        if writer.file(part, &path)?.digest != record.sha256 {
+        let unread = |source| os_fault(OsFault::Host { verb: "read", path: path.clone(), source });
+        if writer.file(part, &path, unread)?.digest != record.sha256 {
             return Err(os_fault(OsFault::Changed(path)));
         }
         if part == Part::OsRamdisk {

@@ -121,11 +121,11 @@ fn two_builds_of_a_layout_in_two_places_are_the_same_bytes() {
     assert_eq!(build(input), build(input));
 }
 
-#[test]
-fn a_failed_build_leaves_nothing_behind() {
+/// Builds with a release that `spoil` has changed; gives the fault, when it has left nothing behind.
+fn spoiled(spoil: impl FnOnce(&Path)) -> BuildFault {
     let place = tempfile::tempdir().unwrap();
     let os = pack_release(place.path());
-    std::fs::write(os.join("kernel"), "another kernel").unwrap();
+    spoil(&os);
     std::fs::create_dir(place.path().join("rootfs")).unwrap();
     let options = Options {
         architecture: Architecture::X86_64,
@@ -147,8 +147,25 @@ fn a_failed_build_leaves_nothing_behind() {
         output: &place.path().join("app.cloister"),
     };
     let fault = pack(&application, &request).unwrap_err();
-    assert!(matches!(fault, BuildFault::Os { fault: OsFault::Changed(_), .. }), "{fault:?}");
     assert_eq!(names(), before);
+    fault
+}
+
+#[test]
+fn a_failed_build_leaves_nothing_behind() {
+    let fault = spoiled(|os| std::fs::write(os.join("kernel"), "another kernel").unwrap());
+    assert!(matches!(fault, BuildFault::Os { fault: OsFault::Changed(_), .. }), "{fault:?}");
+}
+
+#[test]
+fn a_release_without_a_file_is_to_blame_and_not_the_output() {
+    for name in ["kernel", "os.cpio.zst"] {
+        let fault = spoiled(|os| std::fs::remove_file(os.join(name)).unwrap());
+        assert!(matches!(fault, BuildFault::Os { .. }), "{fault:?}");
+        let (who, hint) = fault.blame();
+        assert!(who == Who::Host && hint.contains("CLOISTER_OS"), "{hint}");
+        assert!(std::error::Error::source(&fault).unwrap().to_string().contains(name), "{fault:?}");
+    }
 }
 
 #[test]

@@ -38,7 +38,7 @@ use children::Program;
 use qmp::Qmp;
 use running::Running;
 use version::Version;
-pub(crate) use vsock::{VSOCK_DEVICE, find_vsock};
+pub(crate) use vsock::{VSOCK_DEVICE, find_vsock, try_vsock};
 use vsock::{free_cid, hybrid, start_vsock};
 
 /// The QEMU that emulates this host's architecture.
@@ -115,7 +115,11 @@ async fn choose_accel(
     match (answer.works, asked) {
         (true, _) => Ok((Accel::Kvm, None)),
         (false, AccelChoice::Kvm) => Err(Error::host(format!("KVM does not work here: {}", answer.why))
-            .hint("leave out --accel kvm; `host-sleeve doctor` tells more")),
+            .hint(
+                answer
+                    .fix
+                    .unwrap_or("leave out --accel kvm; `host-sleeve doctor` tries again and tells more"),
+            )),
         (false, _) => Ok((Accel::Tcg, Some(answer.why))),
     }
 }
@@ -136,9 +140,9 @@ impl Backend for Qemu {
             let vsock = find_vsock()?;
             let boot = Boot::prepare(plan.source.artifact()?).await?;
             let (accel, why) = choose_accel(plan.accel, &qemu, &boot.kernel, &boot.kernel_digest).await?;
-            let cid = free_cid();
+            let cid = free_cid()?;
             let vsock_device = match vsock {
-                Some(program) => Some(start_vsock(&program, cid, folder).await?),
+                Some(program) => Some(start_vsock(&program, cid, folder.path()).await?),
                 None => None,
             };
             let spec = Spec {

@@ -84,8 +84,8 @@ impl Backend for QemuNitro {
             // Whether KVM works is a matter of host and kernel; the QEMU that has its firmware at hand is asked.
             let prober = super::find().unwrap_or_else(|_| qemu.clone());
             let (accel, why) = choose_accel(plan.accel, &prober, &boot.kernel, &boot.kernel_digest).await?;
-            let cid = free_cid();
-            let vsock = start_vsock(&vsock, cid, folder).await?;
+            let cid = free_cid()?;
+            let vsock = start_vsock(&vsock, cid, folder.path()).await?;
             let spec = NitroSpec {
                 name: folder.name(),
                 accel,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::state::Folder;
 use crate::transport::Hybrid;
@@ -26,6 +26,9 @@ pub(crate) const VSOCK_DEVICE: &str = "/dev/vhost-vsock";
 /// Where the vhost-user device serves the host, in the enclave's folder.
 const VSOCK_SOCKET: &str = "vsock.sock";
 
+/// The variable that chooses how vsock is made.
+const VSOCK_VARIABLE: &str = "CLOISTER_VSOCK";
+
 /// How long the vsock device may take to listen: it starts within milliseconds on an idle host.
 const VSOCK_LIMIT: Duration = Duration::from_secs(10);
 
@@ -34,7 +37,9 @@ const VSOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// How vsock can be made here: by the kernel, else by the vhost-user device, whose file is the answer.
 pub(crate) fn find_vsock() -> Result<Option<PathBuf>> {
-    if fs::File::options().read(true).write(true).open(VSOCK_DEVICE).is_ok() {
+    let asked = std::env::var(VSOCK_VARIABLE).unwrap_or_default();
+    let opens = || fs::File::options().read(true).write(true).open(VSOCK_DEVICE).is_ok();
+    if kernel_makes_it(&asked, opens)? {
         return Ok(None);
     }
     install::program(VSOCK_PROGRAM).map(Some).ok_or_else(|| {
@@ -43,16 +48,43 @@ pub(crate) fn find_vsock() -> Result<Option<PathBuf>> {
     })
 }
 
-/// A vsock address that no other enclave of this host is likely to have. With the kernel's vhost-vsock a clash makes
-/// QEMU refuse to start; behind vhost-user it means nothing.
-pub(super) fn free_cid() -> u32 {
-    // Unique while the process lives; the top bits keep clear of the small numbers people choose by hand.
-    0x4000_0000 | (std::process::id() & 0x3fff_ffff)
+/// Whether the kernel's device is taken, which `opens` or not: it is, unless the other one was asked for.
+fn kernel_makes_it(asked: &str, opens: impl FnOnce() -> bool) -> Result<bool> {
+    match asked {
+        "" => Ok(opens()),
+        "user" => Ok(false),
+        other => Err(Error::operator(format!("{VSOCK_VARIABLE} cannot be {other:?}"))
+            .hint(format!("{VSOCK_VARIABLE}=user takes {VSOCK_PROGRAM}; without it, the kernel's is taken"))),
+    }
 }
 
-pub(super) async fn start_vsock(program: &Path, cid: u32, folder: &Folder) -> Result<Program> {
+/// A vsock address that no other enclave of this host is likely to have. With the kernel's vhost-vsock a clash makes
+/// QEMU refuse to start; behind vhost-user it means nothing.
+///
+/// It is drawn: process numbers are the same in many containers, whose enclaves share the host's one vsock. Of thirty bits
+/// even a thousand enclaves leave a new one a chance of one in a million to clash.
+pub(super) fn free_cid() -> Result<u32> {
+    let mut drawn = [0; 4];
+    let count = rustix::rand::getrandom(&mut drawn, rustix::rand::GetRandomFlags::empty());
+    count.doing(|| "cannot draw a vsock address".to_owned())?;
+    // The top bits keep clear of the small numbers people choose by hand, and of the reserved ones at both ends.
+    Ok(0x4000_0000 | (u32::from_ne_bytes(drawn) & 0x3fff_ffff))
+}
+
+/// Sees whether the device starts, in a folder that is gone after.
+pub(crate) async fn try_vsock(program: &Path) -> Result<()> {
+    let scratch = install::cache("tmp")?;
+    let doing = || format!("cannot write into {}", scratch.display());
+    let folder = tempfile::tempdir_in(&scratch).doing(doing)?;
+    let mut running = start_vsock(program, free_cid()?, folder.path()).await?;
+    running.kill().await;
+    folder.close().doing(doing)
+}
+
+/// Starts the device with its sockets in `folder`, and waits until it listens.
+pub(super) async fn start_vsock(program: &Path, cid: u32, folder: &Path) -> Result<Program> {
     let device = format!("guest-cid={cid},socket={},uds-path={VSOCK_SOCKET}", argv::VHOST_SOCKET);
-    let mut running = Program::start(VSOCK_PROGRAM, program, ["--vm", &device], folder.path(), Vec::new())?;
+    let mut running = Program::start(VSOCK_PROGRAM, program, ["--vm", &device], folder, Vec::new())?;
     let deadline = Instant::now() + VSOCK_LIMIT;
     let sockets = [argv::VHOST_SOCKET, VSOCK_SOCKET];
     while !running.id().is_some_and(|process| listening::listens(process.pid, &sockets)) {
@@ -89,8 +121,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cid_is_neither_reserved_nor_one_that_people_choose() {
-        assert!(free_cid() > 0xffff);
-        assert!(free_cid() < u32::MAX - 1);
+    fn a_cid_is_drawn_and_is_neither_reserved_nor_one_that_people_choose() {
+        let drawn: Vec<u32> = (0..4).map(|_| free_cid().unwrap()).collect();
+        assert!(drawn.iter().all(|cid| (0xffff..u32::MAX - 1).contains(cid)), "{drawn:?}");
+        // The same in two containers whose processes have the same number would be one value here.
+        assert!(drawn.iter().any(|cid| Some(cid) != drawn.first()), "{drawn:?}");
+    }
+
+    #[test]
+    fn the_kernels_device_is_taken_unless_the_other_one_is_asked_for() {
+        assert!(kernel_makes_it("", || true).unwrap());
+        assert!(!kernel_makes_it("", || false).unwrap());
+        assert!(!kernel_makes_it("user", || true).unwrap());
+        let error = kernel_makes_it("qemu", || true).unwrap_err();
+        assert!(error.told().hint.as_deref().unwrap().contains("CLOISTER_VSOCK=user"));
+    }
+
+    #[tokio::test]
+    async fn a_device_that_breaks_off_does_not_pass_for_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("vhost-device-vsock");
+        std::os::unix::fs::symlink("/bin/false", &program).unwrap();
+        let error = start_vsock(&program, 7, dir.path()).await.unwrap_err();
+        assert!(error.to_string().contains("does not start"), "{error}");
     }
 }

@@ -1,0 +1,88 @@
+//! Whether the release of the Cloister OS is whole.
+//!
+//! Its law: what an enclave boots is read to its end and compared; a record that can be read proves nothing about the files
+//! beside it.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use cloister_image::digest::Hashed;
+use cloister_image::oci::Architecture;
+use cloister_image::ramdisk::{self, FileRecord, OsRelease};
+
+/// The release in `folder`, if an enclave can be built with it; else what is wrong.
+pub(super) fn check(folder: &Path, architecture: Architecture) -> Result<OsRelease, String> {
+    let (release, _) = ramdisk::read_os(folder, architecture).map_err(|fault| chain(&fault))?;
+    let files =
+        [(ramdisk::kernel_path(folder), release.kernel), (ramdisk::ramdisk_path(folder), release.ramdisk)];
+    for (path, record) in files {
+        compare(&path, record)?;
+    }
+    Ok(release)
+}
+
+fn compare(path: &Path, record: FileRecord) -> Result<(), String> {
+    let shown = path.display();
+    let unread = |error: io::Error| format!("{shown} cannot be read: {error}");
+    let mut file = File::open(path).map_err(unread)?;
+    let length = file.metadata().map_err(unread)?.len();
+    if length != record.bytes {
+        return Err(format!("{shown} has {length} bytes; the release's record says {}", record.bytes));
+    }
+    let mut hashed = Hashed::new(io::sink());
+    io::copy(&mut file, &mut hashed).map_err(unread)?;
+    if hashed.digest() != record.sha256 {
+        return Err(format!("{shown} is not what the release's record says: it was changed"));
+    }
+    Ok(())
+}
+
+/// A fault and what lies under it, on one line.
+fn chain(fault: &dyn std::error::Error) -> String {
+    let below = std::iter::successors(fault.source(), |cause| cause.source());
+    below.fold(fault.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cloister_image::digest::Digest;
+
+    fn release(folder: &Path) {
+        let record =
+            |bytes: &[u8]| serde_json::json!({"sha256": Digest::of(bytes).hex(), "bytes": bytes.len()});
+        let text = serde_json::json!({
+            "version": "1", "arch": "x86_64", "cmdline": "quiet",
+            "kernel": record(b"kernel"), "ramdisk": record(b"ramdisk"),
+        });
+        std::fs::write(folder.join("os.json"), text.to_string()).unwrap();
+        std::fs::write(ramdisk::kernel_path(folder), "kernel").unwrap();
+        std::fs::write(ramdisk::ramdisk_path(folder), "ramdisk").unwrap();
+    }
+
+    #[test]
+    fn a_release_is_sound_only_with_every_byte_of_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = || check(dir.path(), Architecture::X86_64);
+        release(dir.path());
+        assert_eq!(check().unwrap().version, "1");
+        for path in [ramdisk::kernel_path(dir.path()), ramdisk::ramdisk_path(dir.path())] {
+            let name = path.to_str().unwrap();
+            for (content, word) in
+                [("k", "has 1 bytes"), ("KERNEL", "record says"), ("RAMDISK", "record says")]
+            {
+                std::fs::write(&path, content).unwrap();
+                let why = check().unwrap_err();
+                assert!(why.contains(name) && why.contains(word), "{why}");
+            }
+            std::fs::remove_file(&path).unwrap();
+            let why = check().unwrap_err();
+            assert!(why.contains(name) && why.contains("cannot be read: No such file"), "{why}");
+            release(dir.path());
+        }
+        std::fs::remove_file(dir.path().join("os.json")).unwrap();
+        let why = check().unwrap_err();
+        assert!(why.contains("os.json") && why.contains("No such file"), "{why}");
+    }
+}
