@@ -160,9 +160,8 @@ impl Client {
         scope: Option<String>,
     ) -> Result<String, RegistryFault> {
         let agent = match way_to(realm, self.local) {
-            Some(Way::Open) => self.agent.clone(),
             Some(Way::Encrypted) if self.local => agent(false)?,
-            Some(Way::Encrypted) => self.agent.clone(),
+            Some(Way::Encrypted | Way::Open) => self.agent.clone(),
             None => return Err(self.protocol("it sends for a token to a place without encryption")),
         };
         let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository));
