@@ -9,6 +9,9 @@ use std::fmt;
 use cloister_wire::exit;
 use serde::{Deserialize, Serialize};
 
+/// The exit code of what was interrupted: a shell's for SIGINT.
+const INTERRUPTED: u8 = exit::for_signal(2);
+
 /// The result of everything here.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -25,6 +28,8 @@ pub(crate) enum Error {
     Enclave(Told),
     /// A limit of time that the operator set has passed.
     TimedOut(Told),
+    /// The operator does not want it any more.
+    Interrupted(Told),
 }
 
 /// The words of an error.
@@ -64,6 +69,11 @@ impl Error {
         Self::TimedOut(Told::new(what))
     }
 
+    /// It was interrupted.
+    pub(crate) fn interrupted(what: impl Into<String>) -> Self {
+        Self::Interrupted(Told::new(what))
+    }
+
     /// Adds what to try.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -85,7 +95,8 @@ impl Error {
             | Self::Author(told)
             | Self::Host(told)
             | Self::Enclave(told)
-            | Self::TimedOut(told) => told,
+            | Self::TimedOut(told)
+            | Self::Interrupted(told) => told,
         }
     }
 
@@ -103,10 +114,11 @@ impl Error {
         reasons
     }
 
-    /// The exit code of `host-sleeve run` for this error.
+    /// The exit code for this error.
     pub(crate) const fn run_code(&self) -> u8 {
         match self {
             Self::TimedOut(_) => exit::TIMED_OUT,
+            Self::Interrupted(_) => INTERRUPTED,
             _ => exit::OUR_FAILURE,
         }
     }
@@ -117,7 +129,8 @@ impl Error {
             | Self::Author(told)
             | Self::Host(told)
             | Self::Enclave(told)
-            | Self::TimedOut(told) => told,
+            | Self::TimedOut(told)
+            | Self::Interrupted(told) => told,
         }
     }
 }

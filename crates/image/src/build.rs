@@ -8,10 +8,12 @@
 mod blame;
 mod open;
 mod pack;
+mod stop;
 
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use cloister_manifest::Manifest;
 use cloister_manifest::model::ModelError;
@@ -113,6 +115,8 @@ pub struct Pack<'a> {
     pub signer: Option<&'a Signer>,
     /// Where the artifact is to be.
     pub output: &'a Path,
+    /// Once it is set, the build is given up, and leaves nothing behind.
+    pub stop: &'a AtomicBool,
 }
 
 /// Why there is no artifact. [`BuildFault::blame`] says who must act.
@@ -176,6 +180,9 @@ pub enum BuildFault {
     /// The artifact cannot be written.
     #[error("the artifact cannot be written")]
     Artifact(#[from] ArtifactFault),
+    /// Whoever wanted it does not want it any more.
+    #[error("the build was given up")]
+    GivenUp,
     /// The scratch directory cannot be used.
     #[error("the scratch directory {} cannot be used", .path.display())]
     Scratch {

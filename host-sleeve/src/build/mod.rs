@@ -6,6 +6,7 @@
 mod again;
 mod nitro;
 mod reference;
+mod stop;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use crate::output;
 use crate::registry::{self, Event};
 
 use reference::Origin;
+pub(crate) use stop::Stop;
 
 /// The longest manifest that is read, in bytes: people write some hundred lines.
 const MAX_MANIFEST: u64 = 1024 * 1024;
@@ -80,7 +82,7 @@ struct Source {
 }
 
 /// Builds, and gives the digest that names the result.
-pub(crate) fn build(order: &Order<'_>) -> Result<Digest, Refusal> {
+pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
     let signer = order.sign.map(|(key, certificate)| nitro::signer(key, certificate)).transpose()?;
     let source = read_manifest(order.manifest)?;
     // What is wrong with the manifest alone is said before a large image is read.
@@ -95,8 +97,9 @@ pub(crate) fn build(order: &Order<'_>) -> Result<Digest, Refusal> {
     };
     let clamp_mtime = record.as_ref().map_or_else(clamp_mtime, |record| Ok(record.clamp_mtime))?;
     output::note(&format!("reading {image}"));
-    let application = open(&image, architecture, clamp_mtime)?;
+    let application = open(&image, architecture, clamp_mtime, stop)?;
     let manifest = resolve(&source, &application)?;
+    let _named = stop.named()?;
     output::note(&format!("packing {}", order.output.display()));
     let pack = Pack {
         manifest: &manifest,
@@ -110,6 +113,7 @@ pub(crate) fn build(order: &Order<'_>) -> Result<Digest, Refusal> {
         },
         signer: signer.as_ref(),
         output: order.output,
+        stop: stop.flag(),
     };
     let digest = build::pack(&application, &pack).map_err(blame)?;
     if let Some(record) = &record {
@@ -120,13 +124,13 @@ pub(crate) fn build(order: &Order<'_>) -> Result<Digest, Refusal> {
 }
 
 /// Checks a manifest, against an image if one is named. Answers its services in start order.
-pub(crate) fn check(file: &Path, image: Option<&str>) -> Result<Vec<String>, Refusal> {
+pub(crate) fn check(file: &Path, image: Option<&str>, stop: &Stop) -> Result<Vec<String>, Refusal> {
     let source = read_manifest(file)?;
     let Some(image) = image else {
         return Ok(source::parse(&source.name, &source.bytes)?.services().map(str::to_owned).collect());
     };
     let architecture = architecture()?;
-    let manifest = resolve(&source, &open(image, architecture, clamp_mtime()?)?)?;
+    let manifest = resolve(&source, &open(image, architecture, clamp_mtime()?, stop)?)?;
     Ok(manifest.services.into_iter().map(|service| service.name).collect())
 }
 
@@ -156,11 +160,18 @@ fn read_manifest(path: &Path) -> Result<Source> {
     Ok(Source { name, bytes })
 }
 
-fn open(reference: &str, architecture: Architecture, clamp_mtime: Option<i64>) -> Result<Application> {
+fn open(
+    reference: &str,
+    architecture: Architecture,
+    clamp_mtime: Option<i64>,
+    stop: &Stop,
+) -> Result<Application> {
     let input = match reference::parse(reference)? {
         Origin::Here(input) => input,
         Origin::Registry(name) => {
-            let pulled = registry::pull(&name, architecture, install::cache("registry")?, &tell)?;
+            let _named = stop.named()?;
+            let cache = install::cache("registry")?;
+            let pulled = registry::pull(&name, architecture, cache, &tell, stop.flag())?;
             Input::Fetched { blobs: pulled.blobs, digest: pulled.digest, repository: pulled.repository }
         }
     };
@@ -237,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_missing_manifest_is_named_with_the_smallest_one_that_works() {
-        let Err(Refusal::Other(error)) = check(Path::new("/no/such.yaml"), None) else {
+        let Err(Refusal::Other(error)) = check(Path::new("/no/such.yaml"), None, &Stop::default()) else {
             panic!("no error");
         };
         assert!(error.to_string().contains("/no/such.yaml"));
@@ -246,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_is_named() {
-        let error = open("dir:/no/such/root", Architecture::X86_64, None).unwrap_err();
+        let error = open("dir:/no/such/root", Architecture::X86_64, None, &Stop::default()).unwrap_err();
         assert!(error.to_string().contains("/no/such/root"), "{error}");
     }
 }

@@ -1,31 +1,53 @@
 //! Blobs on this host, by their digests.
 //!
 //! Its law: a file under a digest's name was whole and right when it got the name. Two processes may fill it at once: each
-//! writes its own file, and the last one to finish gives it the name again.
+//! writes its own file, and the last one to finish gives it the name again. What the dead have left is removed when nobody
+//! fills it: whoever does holds a lock on the directory, which the kernel takes back from the dead.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cloister_image::digest::Digest;
 use cloister_image::limits::MAX_DOCUMENT;
 use cloister_image::oci::{Layout, Role, Store};
+use rustix::fs::{FlockOperation, flock};
 use tempfile::NamedTempFile;
 
 use super::fault::RegistryFault;
+
+/// What the name of a file begins with that is not whole yet.
+const PARTIAL: &str = ".partial-";
 
 /// A directory with `blobs/sha256`.
 #[derive(Debug)]
 pub(super) struct Cache {
     root: PathBuf,
     layout: Layout,
+    /// Set when nobody wants it to be filled any more.
+    stop: Arc<AtomicBool>,
+    /// The directory, locked for as long as this is there.
+    _lock: Option<File>,
 }
 
 impl Cache {
-    pub(super) fn new(root: PathBuf) -> Result<Self, RegistryFault> {
-        let cache = Self { layout: Layout::of_blobs(&root), root };
-        std::fs::create_dir_all(cache.blobs()).map_err(|source| cache.fault(source))?;
+    pub(super) fn new(root: PathBuf, stop: Arc<AtomicBool>) -> Result<Self, RegistryFault> {
+        let blobs = blobs(&root);
+        let made = std::fs::create_dir_all(&blobs);
+        // Where a file system knows no locks, nothing is removed.
+        let cache = Self { layout: Layout::of_blobs(&root), root, stop, _lock: lock(&blobs).ok() };
+        made.map_err(|source| cache.fault(source))?;
         Ok(cache)
+    }
+
+    /// A fault once nobody wants it to be filled any more.
+    pub(super) fn still_wanted(&self) -> Result<(), RegistryFault> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(self.fault(io::Error::other("the pull was given up")));
+        }
+        Ok(())
     }
 
     /// The blobs, to be read.
@@ -56,7 +78,7 @@ impl Cache {
 
     /// A file to be filled. It is gone if it is not kept.
     pub(super) fn start(&self) -> Result<NamedTempFile, RegistryFault> {
-        let builder = tempfile::Builder::new().prefix(".partial-").tempfile_in(self.blobs());
+        let builder = tempfile::Builder::new().prefix(PARTIAL).tempfile_in(self.blobs());
         builder.map_err(|source| self.fault(source))
     }
 
@@ -75,6 +97,52 @@ impl Cache {
     }
 
     fn blobs(&self) -> PathBuf {
-        Path::new(&self.root).join("blobs/sha256")
+        blobs(&self.root)
+    }
+}
+
+fn blobs(root: &Path) -> PathBuf {
+    root.join("blobs/sha256")
+}
+
+/// Locks the directory together with everybody else who fills it. If there is nobody else, what the dead have left is
+/// removed first.
+fn lock(blobs: &Path) -> io::Result<File> {
+    let lock = File::open(blobs)?;
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        for entry in std::fs::read_dir(blobs)?.flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(PARTIAL.as_bytes()) {
+                // What cannot be removed takes room, no more.
+                drop(std::fs::remove_file(entry.path()));
+            }
+        }
+    }
+    // A moment without any lock lies in between: then another one looks for leftovers, and ours are not there yet.
+    flock(&lock, FlockOperation::LockShared)?;
+    Ok(lock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(cache: &Cache) -> usize {
+        std::fs::read_dir(cache.blobs()).unwrap().count()
+    }
+
+    #[test]
+    fn what_the_dead_have_left_is_removed_and_what_the_living_write_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Cache::new(dir.path().to_owned(), Arc::default()).unwrap();
+        let first = open();
+        let left = first.start().unwrap().into_temp_path().keep().unwrap();
+        assert!(left.is_file());
+        let second = open();
+        assert_eq!(names(&second), 1, "the first one lives, and it may be its own");
+        drop((first, second));
+        let third = open();
+        assert_eq!(names(&third), 0);
+        let _writes = third.start().unwrap();
+        assert_eq!(names(&open()), 1);
     }
 }

@@ -101,6 +101,7 @@ impl Download<'_> {
                 break;
             }
             let chunk = buffer.get(..count).unwrap_or_default();
+            self.cache.still_wanted()?;
             self.file.write_all(chunk).map_err(|source| self.cache.fault(source))?;
             if self.file.count() > self.size {
                 return Err(RegistryFault::TooLong { limit: self.size });

@@ -16,6 +16,8 @@ mod layers;
 mod trust;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use cloister_image::digest::Digest;
 use cloister_image::limits::MAX_DOCUMENT;
@@ -49,15 +51,16 @@ pub(crate) struct Pulled {
     pub(crate) repository: String,
 }
 
-/// Pulls an image for `architecture` into the cache at `cache`.
+/// Pulls an image for `architecture` into the cache at `cache`. Once `stop` is set, it is given up.
 pub(crate) fn pull(
     reference: &Reference,
     architecture: Architecture,
     cache: PathBuf,
     tell: &(dyn Fn(Event) + Sync),
+    stop: &Arc<AtomicBool>,
 ) -> Result<Pulled, Error> {
     let work = || {
-        let cache = Cache::new(cache.clone()).map_err(Fault::Registry)?;
+        let cache = Cache::new(cache.clone(), Arc::clone(stop)).map_err(Fault::Registry)?;
         let client = Client::new(reference).map_err(Fault::Registry)?;
         let remote = Remote { client: &client, cache: &cache };
         let digest = remote.resolve(reference).map_err(Fault::Registry)?;

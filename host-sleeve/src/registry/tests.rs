@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
@@ -45,7 +46,7 @@ impl Fake {
 
     fn pull(&self, rest: &str, cache: &tempfile::TempDir) -> Result<Pulled, Error> {
         let reference = format!("{}/app{rest}", self.host).parse().unwrap();
-        pull(&reference, Architecture::X86_64, cache.path().to_owned(), &|_| ())
+        pull(&reference, Architecture::X86_64, cache.path().to_owned(), &|_| (), &Arc::default())
     }
 
     fn requests(&self) -> Vec<String> {
@@ -243,6 +244,24 @@ fn a_broken_download_is_taken_up_where_it_broke() {
     fake.pull(":1", &cache).unwrap();
     assert_eq!(*ranges.lock().unwrap(), [0, 2000, 4000]);
     assert!(cache.path().join("blobs/sha256").join(layer.hex()).is_file());
+}
+
+#[test]
+fn a_pull_that_is_given_up_leaves_nothing_half_done() {
+    let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
+    let stop = Arc::new(AtomicBool::new(false));
+    let given_up = Arc::clone(&stop);
+    let fake = Fake::new(move |_| {
+        Box::new(move |request| {
+            given_up.fetch_or(image.is_layer(request), Ordering::Relaxed);
+            image.answer(request)
+        })
+    });
+    let reference = format!("{}/app:1", fake.host).parse().unwrap();
+    pull(&reference, Architecture::X86_64, cache.path().to_owned(), &|_| (), &stop).unwrap_err();
+    assert!(stop.load(Ordering::Relaxed));
+    // The manifest and the configuration, which were whole before.
+    assert_eq!(std::fs::read_dir(cache.path().join("blobs/sha256")).unwrap().count(), 2);
 }
 
 #[test]

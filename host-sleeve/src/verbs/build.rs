@@ -1,15 +1,28 @@
 //! `build` and `check`.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use cloister_image::artifact::RootForm;
 use cloister_wire::exit;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time;
 
-use crate::build::{self, Order, Refusal};
+use crate::build::{self, Order, Refusal, Stop};
 use crate::cli::{Build, Check};
-use crate::error::Result;
+use crate::error::{Doing, Error, Result};
 use crate::output;
 
-use super::DONE;
+use super::{DONE, block_on};
+
+/// How long a build that is given up may take to clean up: a registry that stands still, or a disk, may take longer, and
+/// whoever wants to go does not wait for them.
+const CLEAN_UP: Duration = Duration::from_secs(10);
+
+/// The stack of the thread that builds, in bytes: as much as a main thread has (`ulimit -s`).
+const STACK: usize = 8 * 1024 * 1024;
 
 /// What was built, as `build --json` shows it.
 #[derive(Serialize)]
@@ -27,20 +40,11 @@ struct Sound {
 }
 
 /// Builds an enclave image.
-pub(crate) fn build(asked: &Build, json: bool) -> Result<u8> {
-    let root = if asked.plain_root { RootForm::Plain } else { RootForm::Erofs };
-    let order = Order {
-        root,
-        image: asked.image.as_deref(),
-        from: asked.from.as_deref(),
-        manifest: &asked.manifest,
-        output: &asked.output,
-        eif: asked.eif.as_deref(),
-        sign: asked.sign_key.as_deref().zip(asked.sign_certificate.as_deref()),
-    };
-    match build::build(&order) {
+pub(crate) fn build(asked: Build, json: bool) -> Result<u8> {
+    let output = asked.output.clone();
+    match interruptible("the build", move |stop| build::build(&order(&asked), stop))? {
         Ok(digest) if json => {
-            output::json(&Built { path: build::absolute(&asked.output)?, digest: digest.to_string() })?;
+            output::json(&Built { path: build::absolute(&output)?, digest: digest.to_string() })?;
             Ok(DONE)
         }
         Ok(digest) => output::data(&digest.to_string()).map(|()| DONE),
@@ -48,16 +52,73 @@ pub(crate) fn build(asked: &Build, json: bool) -> Result<u8> {
     }
 }
 
+fn order(asked: &Build) -> Order<'_> {
+    Order {
+        root: if asked.plain_root { RootForm::Plain } else { RootForm::Erofs },
+        image: asked.image.as_deref(),
+        from: asked.from.as_deref(),
+        manifest: &asked.manifest,
+        output: &asked.output,
+        eif: asked.eif.as_deref(),
+        sign: asked.sign_key.as_deref().zip(asked.sign_certificate.as_deref()),
+    }
+}
+
 /// Checks a manifest.
-pub(crate) fn check(asked: &Check, json: bool) -> Result<u8> {
-    match build::check(&asked.manifest, asked.image.as_deref()) {
+pub(crate) fn check(asked: Check, json: bool) -> Result<u8> {
+    let manifest = asked.manifest.clone();
+    let checked =
+        interruptible("the check", move |stop| build::check(&asked.manifest, asked.image.as_deref(), stop))?;
+    match checked {
         Ok(services) if json => output::json(&Sound { faults: [], services }).map(|()| DONE),
         Ok(services) => {
-            output::note(&format!("{} is sound: {}", asked.manifest.display(), services.join(", ")));
+            output::note(&format!("{} is sound: {}", manifest.display(), services.join(", ")));
             Ok(DONE)
         }
         Err(refusal) => refused(refusal, json),
     }
+}
+
+/// Does `work` in a thread of its own until it ends or is interrupted. Then it cleans up, if there is something to clean
+/// up; a second signal does not wait for that.
+fn interruptible<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce(&Stop) -> Result<T, Refusal> + Send + 'static,
+) -> Result<Result<T, Refusal>> {
+    block_on(async move {
+        let doing = || format!("cannot start {what}");
+        let mut interrupt = signal(SignalKind::interrupt()).doing(doing)?;
+        let mut terminate = signal(SignalKind::terminate()).doing(doing)?;
+        let stop = Arc::new(Stop::default());
+        let (tell, mut done) = oneshot::channel();
+        let thread = {
+            let stop = Arc::clone(&stop);
+            // Nobody waits any more: then the process ends.
+            move || drop(tell.send(work(&stop)))
+        };
+        std::thread::Builder::new().stack_size(STACK).spawn(thread).doing(doing)?;
+        tokio::select! {
+            result = &mut done => return result.map_err(|error| broke_off(what, error)),
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if stop.give_up() {
+            tokio::select! {
+                result = &mut done => if let Ok(Ok(result)) = result {
+                    // It was done before it heard of it.
+                    return Ok(Ok(result));
+                },
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                () = time::sleep(CLEAN_UP) => {}
+            }
+        }
+        Err(Error::interrupted(format!("{what} was interrupted")))
+    })
+}
+
+fn broke_off(what: &str, error: oneshot::error::RecvError) -> Error {
+    Error::host(format!("{what} broke off")).because(error)
 }
 
 fn refused(refusal: Refusal, json: bool) -> Result<u8> {

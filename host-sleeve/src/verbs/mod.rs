@@ -32,11 +32,11 @@ pub(crate) const DONE: u8 = 0;
 pub(crate) fn perform(cli: Cli) -> Result<u8> {
     let json = cli.json;
     match cli.verb {
-        Verb::Build(asked) => build::build(&asked, json),
+        Verb::Build(asked) => build::build(asked, json),
         Verb::Diff(asked) => diff::diff(&asked, json),
         Verb::OsPack(asked) => os_pack::os_pack(&asked, json),
         Verb::Measure(asked) => measure::measure(&asked, json),
-        Verb::Check(asked) => build::check(&asked, json),
+        Verb::Check(asked) => build::check(asked, json),
         Verb::Run(asked) => run::run(asked, json),
         Verb::Ps(asked) => ps::ps(&asked, json),
         Verb::Logs(asked) => logs::logs(&asked, json),

@@ -6,6 +6,7 @@ mod a_full_disk_is_said;
 mod a_guest_that_stood_still_is_reached_again;
 mod bad_launches_say_what_to_do;
 mod builds_are_done_again;
+mod builds_may_be_given_up;
 mod connections_end_as_their_ends_say;
 mod ctrl_c_at_any_moment_leaves_nothing;
 mod enclaves_run_side_by_side;
@@ -73,6 +74,7 @@ pub const ALL: &[Scenario] = &[
     killed_parts_leave_nothing_behind::VSOCK_DEVICE,
     killed_parts_leave_nothing_behind::SLEEVE,
     killed_parts_leave_nothing_behind::CTRL_C,
+    builds_may_be_given_up::SCENARIO,
     ctrl_c_at_any_moment_leaves_nothing::SCENARIO,
     launches_can_be_called_off::SCENARIO,
     a_guest_that_stood_still_is_reached_again::SCENARIO,

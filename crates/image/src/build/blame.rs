@@ -41,6 +41,7 @@ impl BuildFault {
             Self::Erofs(fault) => file_system(fault),
             Self::Sign(_) => (Who::Operator, "give a P-384 key and its certificate"),
             Self::Artifact(fault) => artifact(fault),
+            Self::GivenUp => (Who::Operator, "start it again"),
             Self::Scratch { .. } => (Who::Host, ROOM),
         }
     }

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Seek};
 use std::path::Path;
 
+use super::stop::{self, Wanted};
 use super::{Application, BuildFault, Pack};
 use crate::artifact::{ArtifactFault, BuildRecord, OsRecord, Part, RootForm, Writer};
 use crate::digest::Digest;
@@ -30,6 +31,7 @@ pub fn pack(application: &Application, pack: &Pack<'_>) -> Result<Digest, BuildF
     writer.bytes(Part::OsRelease, &os_record)?;
     writer.bytes(Part::Manifest, &manifest)?;
     write_app(application, pack, &manifest, &mut writer)?;
+    stop::check(pack.stop)?;
     write_bill(application, pack, &os_record, &mut writer)?;
     let os = OsRecord { version: release.version.clone(), record: Digest::of(&os_record) };
     let record = BuildRecord {
@@ -45,6 +47,7 @@ pub fn pack(application: &Application, pack: &Pack<'_>) -> Result<Digest, BuildF
     writer.bytes(Part::BuildRecord, &json(&record, pack.output, Part::BuildRecord)?)?;
     // Behind the record, which says what was built: a signature is no part of that, and measurements follow from it.
     write_measurements(&release, pack, &mut writer)?;
+    stop::check(pack.stop)?;
     Ok(writer.finish()?)
 }
 
@@ -101,7 +104,8 @@ fn write_app(
             None => AppRoot::Plain(&application.tree),
             Some((image, size)) => AppRoot::Erofs { image, size },
         };
-        let written: Written = ramdisk::write_app(manifest, root, out).map_err(BuildFault::Ramdisk)?;
+        let written: Written =
+            ramdisk::write_app(manifest, root, Wanted::new(out, pack.stop)).map_err(BuildFault::Ramdisk)?;
         unpacked = written.unpacked;
         Ok::<(), BuildFault>(())
     })?;
@@ -131,10 +135,10 @@ fn write_erofs(
 ) -> Result<(File, u64), BuildFault> {
     let in_scratch = |source| BuildFault::Scratch { path: scratch.to_owned(), source };
     let file = tempfile::tempfile_in(scratch).map_err(in_scratch)?;
-    let mut out = io::BufWriter::with_capacity(OUT_BUFFER, file);
+    let mut out = io::BufWriter::with_capacity(OUT_BUFFER, Wanted::new(file, pack.stop));
     let options = erofs::Options { compression: COMPRESSION, pack_small: true, workers: pack.workers };
     let summary = erofs::write(&application.tree, &options, &mut out).map_err(BuildFault::Erofs)?;
-    let mut file = out.into_inner().map_err(|error| in_scratch(error.into_error()))?;
+    let mut file = out.into_inner().map_err(|error| in_scratch(error.into_error()))?.into_inner();
     file.rewind().map_err(in_scratch)?;
     Ok((file, summary.length))
 }

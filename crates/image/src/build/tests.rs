@@ -67,6 +67,7 @@ fn build(input: impl Fn(&Path) -> Input) -> BTreeMap<PathBuf, Vec<u8>> {
         tool,
         signer: None,
         output: &output,
+        stop: &AtomicBool::new(false),
     };
     let digest = pack(&application, &request).unwrap();
     let artifact = Artifact::open(&output).unwrap();
@@ -122,11 +123,12 @@ fn two_builds_of_a_layout_in_two_places_are_the_same_bytes() {
 }
 
 /// Builds with a release that `spoil` has changed; gives the fault, when it has left nothing behind.
-fn spoiled(spoil: impl FnOnce(&Path)) -> BuildFault {
+fn spoiled(root: RootForm, stop: &AtomicBool, spoil: impl FnOnce(&Path)) -> BuildFault {
     let place = tempfile::tempdir().unwrap();
     let os = pack_release(place.path());
     spoil(&os);
     std::fs::create_dir(place.path().join("rootfs")).unwrap();
+    std::fs::write(place.path().join("rootfs/file"), "content").unwrap();
     let options = Options {
         architecture: Architecture::X86_64,
         scratch: place.path(),
@@ -140,11 +142,12 @@ fn spoiled(spoil: impl FnOnce(&Path)) -> BuildFault {
         manifest: &manifest(),
         manifest_source: None,
         os: &os,
-        root: RootForm::Erofs,
+        root,
         workers: NonZeroUsize::MIN,
         tool: ToolRecord { name: "test".to_owned(), version: "0".to_owned() },
         signer: None,
         output: &place.path().join("app.cloister"),
+        stop,
     };
     let fault = pack(&application, &request).unwrap_err();
     assert_eq!(names(), before);
@@ -153,14 +156,27 @@ fn spoiled(spoil: impl FnOnce(&Path)) -> BuildFault {
 
 #[test]
 fn a_failed_build_leaves_nothing_behind() {
-    let fault = spoiled(|os| std::fs::write(os.join("kernel"), "another kernel").unwrap());
+    let fault = spoiled(RootForm::Erofs, &AtomicBool::new(false), |os| {
+        std::fs::write(os.join("kernel"), "another kernel").unwrap();
+    });
     assert!(matches!(fault, BuildFault::Os { fault: OsFault::Changed(_), .. }), "{fault:?}");
+}
+
+#[test]
+fn a_build_that_is_given_up_writes_no_more_and_leaves_nothing() {
+    // Not at a check between two parts, but where the application is written.
+    let fault = spoiled(RootForm::Erofs, &AtomicBool::new(true), |_| ());
+    assert!(matches!(fault, BuildFault::Erofs(_)), "{fault:?}");
+    let fault = spoiled(RootForm::Plain, &AtomicBool::new(true), |_| ());
+    assert!(matches!(fault, BuildFault::Ramdisk(_)), "{fault:?}");
 }
 
 #[test]
 fn a_release_without_a_file_is_to_blame_and_not_the_output() {
     for name in ["kernel", "os.cpio.zst"] {
-        let fault = spoiled(|os| std::fs::remove_file(os.join(name)).unwrap());
+        let fault = spoiled(RootForm::Erofs, &AtomicBool::new(false), |os| {
+            std::fs::remove_file(os.join(name)).unwrap();
+        });
         assert!(matches!(fault, BuildFault::Os { .. }), "{fault:?}");
         let (who, hint) = fault.blame();
         assert!(who == Who::Host && hint.contains("CLOISTER_OS"), "{hint}");
@@ -222,6 +238,7 @@ fn built(place: &Path, files: &[(&str, &str)], root: RootForm) -> Artifact {
         tool: ToolRecord { name: "test".to_owned(), version: "0".to_owned() },
         signer: None,
         output: &place.join("app.cloister"),
+        stop: &AtomicBool::new(false),
     };
     pack(&application, &request).unwrap();
     Artifact::open(&place.join("app.cloister")).unwrap()
