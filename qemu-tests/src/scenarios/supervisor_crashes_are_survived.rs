@@ -1,18 +1,22 @@
 //! The supervisor is killed, and the services, their connections' successors and their log go on.
 //!
-//! Services share one process view, so one that runs as root can kill the supervisor, as any process of its user could.
+//! No service can do that, so the lab's init has a process beside it that does.
 
 use std::io::Write;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cloister_wire::ports::{LOCAL_CONTROL, LOCAL_LOGS};
+use rustix::io::Errno;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::guest::{catch, kill_supervisor, say, serve_http};
+use crate::guest::{catch, find_process, kill_supervisor, say, serve_http};
 use crate::lab::Running;
 use crate::story::{Failure, expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
@@ -53,7 +57,7 @@ ingress: [{port: 80, service: web, target: 8080}]
 
 fn under_load(lab: &mut Lab) -> Outcome {
     let port = lab.free_port()?;
-    let mut web = lab.boot(MANIFEST, &["--publish", &format!("127.0.0.1:{port}:80")])?;
+    let mut web = lab.boot_with_sender(MANIFEST, &["--publish", &format!("127.0.0.1:{port}:80")])?;
     let before = web.wait_ready()?;
     let stop = AtomicBool::new(false);
     let gap = thread::scope(|scope| {
@@ -67,13 +71,17 @@ fn under_load(lab: &mut Lab) -> Outcome {
     let after = web.inspect()?;
     expect_eq(&pids(&after), &pids(&before), "the processes of the services")?;
     expect_eq(&number(&after, "/status/services/0/restarts"), &Some(0), "restarts of a service")?;
-    web.stop()?;
+    let ended = web.stop()?;
+    expect(
+        !ended.stdout.contains(TAKEN),
+        ended.stdout.lines().find(|line| line.contains(TAKEN)).unwrap_or_default(),
+    )?;
     each_line_once(&web)
 }
 
 fn too_often(lab: &mut Lab) -> Outcome {
     let manifest = "{version: 1, services: {web: {command: [PROBE, assassin]}}}";
-    let mut web = lab.boot(manifest, &[])?;
+    let mut web = lab.boot_with_sender(manifest, &[])?;
     let ended = web.finish()?;
     ended.expect_code(125)?;
     expect_in(&ended.stderr, "supervisor: it ended 5 times within 60 s", "the reason")?;
@@ -144,10 +152,36 @@ fn guest(words: &[String]) -> ExitCode {
 
 fn web() -> std::io::Result<()> {
     serve_http(8080, |path| match path {
-        "/kill" => format!("{:?}", kill_supervisor()),
+        "/kill" => format!("{:?}", take_over()),
         _ => "here".to_owned(),
     })
 }
+
+/// Kills the supervisor, and tries to listen where it does until there is another.
+fn take_over() -> std::io::Result<()> {
+    let killed = find_process("supervisor")?;
+    kill_supervisor()?;
+    while find_process("supervisor").is_ok_and(|pid| pid == killed) {
+        thread::yield_now();
+    }
+    loop {
+        for name in [LOCAL_CONTROL, LOCAL_LOGS, NOTIFY] {
+            let address = SocketAddr::from_abstract_name(name)?;
+            if UnixListener::bind_addr(&address).is_ok() || UnixDatagram::bind_addr(&address).is_ok() {
+                say(format!("{name}{TAKEN}\n").as_bytes())?;
+            }
+        }
+        if find_process("supervisor").is_ok() {
+            return Ok(());
+        }
+    }
+}
+
+/// What the service says of an address that it could take.
+const TAKEN: &str = " could be taken";
+
+/// Where services notify (docs/protocol.md).
+const NOTIFY: &str = "cloister/notify";
 
 /// Says numbered lines until it is asked to end, and then how many they were.
 fn talk() -> std::io::Result<()> {
@@ -166,8 +200,13 @@ fn talk() -> std::io::Result<()> {
 fn assassinate() -> std::io::Result<()> {
     loop {
         match kill_supervisor() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => thread::yield_now(),
+            Err(error) if is_gone(&error) => thread::yield_now(),
             killed => killed?,
         }
     }
+}
+
+/// Whether there is no supervisor, or none any more.
+fn is_gone(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }
