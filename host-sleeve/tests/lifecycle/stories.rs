@@ -43,6 +43,7 @@ pub(crate) const ALL: &[Story] = &[
     ("requests_reach_the_enclave_and_its_refusals_come_back", requests),
     ("metrics_are_served_while_the_enclave_runs", metrics),
     ("many_enclaves_run_side_by_side", side_by_side),
+    ("doctor_starts_the_vsock_device_and_leaves_nothing", doctor),
     ("words_that_make_no_sense_end_with_125", usage),
 ];
 
@@ -288,6 +289,24 @@ fn side_by_side() {
     let words: Vec<&str> = std::iter::once("stop").chain(names.iter().map(String::as_str)).collect();
     place.sleeve("", &words).with(0, "");
     assert_eq!(place.sleeve("", &["ps", "--json"]).json().as_array().unwrap().len(), 0);
+}
+
+fn doctor() {
+    let place = Place::new();
+    let vsock = || {
+        let diagnosis = place.sleeve("", &["doctor", "--json"]).json();
+        let findings = diagnosis["findings"].as_array().unwrap().clone();
+        findings.into_iter().find(|finding| finding["what"] == "vsock").unwrap()
+    };
+    assert_eq!(vsock()["works"], true, "{}", vsock());
+    let device = place.path().join("bin/vhost-device-vsock");
+    std::fs::remove_file(&device).unwrap();
+    std::os::unix::fs::symlink("/bin/false", &device).unwrap();
+    let broken = vsock();
+    assert_eq!(broken["works"], false, "{broken}");
+    assert!(broken["found"].as_str().unwrap().contains("does not start"), "{broken}");
+    assert_eq!(std::fs::read_dir(place.path().join("cache/tmp")).unwrap().count(), 0);
+    assert_eq!(place.processes(), [""; 0]);
 }
 
 fn usage() {
