@@ -43,6 +43,8 @@ enum Script {
     LongLine(usize),
     /// It prints bytes that are no text.
     Raw,
+    /// It turns ready and degraded this many times, with many words, and ends.
+    Flaps(usize),
 }
 
 struct Guest {
@@ -100,6 +102,7 @@ fn script() -> Script {
         "restarts" => Script::Restarts,
         "long-line" => Script::LongLine(number.parse().unwrap()),
         "raw" => Script::Raw,
+        "flaps" => Script::Flaps(number.parse().unwrap()),
         _ => Script::Serve,
     }
 }
@@ -107,7 +110,7 @@ fn script() -> Script {
 impl Guest {
     fn live(&self) {
         match &self.script {
-            Script::Mute => {}
+            Script::Mute | Script::Flaps(_) => {}
             Script::Panic => self.console("Kernel panic - not syncing: Attempted to kill init!\nR\n"),
             Script::LastWords => self.console(
                 "cloister: end {\"state\":\"fatal\",\"stage\":\"mounts\",\"error\":\"no /proc\"}\nR\n",
@@ -162,6 +165,9 @@ impl Guest {
             drop(stream.write_all(&self.status().0));
             return;
         }
+        if let Script::Flaps(turns) = self.script {
+            self.flap(turns, &mut stream);
+        }
         std::thread::scope(|scope| {
             let (reader, mut stream) = (&stream, &stream);
             scope.spawn(move || self.answer(reader));
@@ -172,6 +178,15 @@ impl Guest {
                 (status, told) = self.status();
             }
         });
+    }
+
+    fn flap(&self, turns: usize, stream: &mut UnixStream) {
+        for turn in 0..turns {
+            let degraded = State::Degraded { why: "because ".repeat(500) };
+            self.become_state(if turn % 2 == 0 { State::Ready } else { degraded });
+            drop(stream.write_all(&self.status().0));
+        }
+        self.become_state(State::Exited { service: "web".into(), code: 0 });
     }
 
     fn answer(&self, stream: &UnixStream) {

@@ -18,6 +18,8 @@ pub(crate) const ALL: &[Story] = &[
     ("an_enclave_of_another_version_is_refused", stranger),
     ("an_enclave_that_says_nothing_is_given_up_in_time", mute),
     ("a_run_over_its_limit_ends_with_124", timeout),
+    ("json_says_why_it_failed_as_well", json),
+    ("an_enclave_that_flaps_is_told_within_bounds", flaps),
     ("a_detached_enclave_outlives_its_command_and_is_stopped", detached),
     ("a_detached_failure_reaches_the_terminal", detached_failure),
     ("a_detached_job_gives_its_code", detached_job),
@@ -41,6 +43,7 @@ pub(crate) const ALL: &[Story] = &[
     ("requests_reach_the_enclave_and_its_refusals_come_back", requests),
     ("metrics_are_served_while_the_enclave_runs", metrics),
     ("many_enclaves_run_side_by_side", side_by_side),
+    ("doctor_starts_the_vsock_device_and_leaves_nothing", doctor),
     ("words_that_make_no_sense_end_with_125", usage),
 ];
 
@@ -55,6 +58,16 @@ fn ends() {
     assert_eq!(place.sleeve("", &["logs", "-n", "1", "web"]).text(), "half a line\n");
     let console = place.sleeve("", &["logs", "--console", "web"]).text();
     assert!(console.contains("stage 1/9 mounts"), "{console}");
+    let lines = place.sleeve("", &["logs", "--console", "web", "--json"]).text();
+    let texts: String = lines
+        .lines()
+        .map(|line| {
+            let value: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(value["stream"], "console", "{line}");
+            value["text"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(texts, console);
     place.sleeve("", &["rm", "web"]).with(0, "");
     assert!(!place.runtime("web").exists());
 }
@@ -91,6 +104,31 @@ fn mute() {
 fn timeout() {
     let place = Place::new();
     place.run("serve", &["--timeout", "300ms"]).with(124, "it ran for 300 ms");
+}
+
+fn json() {
+    let place = Place::new();
+    let ended = place.run("serve", &["--timeout", "300ms", "--json"]);
+    ended.with(124, "it ran for 300 ms");
+    assert_eq!(ended.json()["end"]["code"], 124);
+    let ended = place.run("panic", &["--replace", "--json"]);
+    ended.with(125, "the enclave's kernel gave up: Attempted to kill init!");
+    assert_eq!(ended.json()["end"]["code"], 125);
+}
+
+fn flaps() {
+    let place = Place::new();
+    let told_within_bounds = |text: &str| {
+        assert!(text.contains("is degraded: because because"), "{text}");
+        assert!(text.contains("turns too often"), "{text}");
+        assert!(text.len() < 5000, "{} bytes are told", text.len());
+    };
+    let ended = place.run("flaps:500", &[]);
+    ended.with(0, "is ready");
+    told_within_bounds(&ended.stderr);
+    place.run("flaps:500", &["--replace", "--detach"]).with(0, "is ready");
+    while place.inspect()["alive"] == true {}
+    told_within_bounds(&std::fs::read_to_string(place.runtime("web").join("sleeve.log")).unwrap());
 }
 
 fn detached() {
@@ -251,6 +289,24 @@ fn side_by_side() {
     let words: Vec<&str> = std::iter::once("stop").chain(names.iter().map(String::as_str)).collect();
     place.sleeve("", &words).with(0, "");
     assert_eq!(place.sleeve("", &["ps", "--json"]).json().as_array().unwrap().len(), 0);
+}
+
+fn doctor() {
+    let place = Place::new();
+    let vsock = || {
+        let diagnosis = place.sleeve("", &["doctor", "--json"]).json();
+        let findings = diagnosis["findings"].as_array().unwrap().clone();
+        findings.into_iter().find(|finding| finding["what"] == "vsock").unwrap()
+    };
+    assert_eq!(vsock()["works"], true, "{}", vsock());
+    let device = place.path().join("bin/vhost-device-vsock");
+    std::fs::remove_file(&device).unwrap();
+    std::os::unix::fs::symlink("/bin/false", &device).unwrap();
+    let broken = vsock();
+    assert_eq!(broken["works"], false, "{broken}");
+    assert!(broken["found"].as_str().unwrap().contains("does not start"), "{broken}");
+    assert_eq!(std::fs::read_dir(place.path().join("cache/tmp")).unwrap().count(), 0);
+    assert_eq!(place.processes(), [""; 0]);
 }
 
 fn usage() {

@@ -108,7 +108,7 @@ fn unopened(error: &std::io::Error) -> Answer {
             (format!("this host has no {DEVICE}"), Some("modprobe kvm_intel || modprobe kvm_amd"))
         }
         ErrorKind::PermissionDenied => (
-            format!("{DEVICE}: permission denied: it is for the group kvm"),
+            format!("{DEVICE}: permission denied: most systems let the group kvm open it"),
             Some("sudo usermod --append --groups kvm \"$USER\", then log in again"),
         ),
         _ => (format!("{DEVICE} cannot be opened: {error}"), None),
