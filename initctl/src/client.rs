@@ -27,7 +27,7 @@ pub(crate) enum ClientError {
     #[error("the supervisor cannot be reached: {0}")]
     Io(#[from] io::Error),
     /// It hung up: the manifest names other users.
-    #[error("the supervisor hung up; root and the users in the manifest's control.local_uids may ask")]
+    #[error("the supervisor hung up; root and the users in the manifest's control.local_users may ask")]
     Closed,
     /// It speaks differently.
     #[error(transparent)]
