@@ -1,13 +1,25 @@
 //! An init whose boot goes wrong in the way that the word in `/trial` names, for the scenarios that look at how the machine
-//! ends then.
+//! ends then; or which has a process beside it that sends signals for services, as no service can.
 //!
 //! Its law: it is never shipped. All that it adds to the real table are the stages `first`, `pretend` and `late`.
 
 #![expect(clippy::unnecessary_wraps, reason = "a stage of the table can fail")]
 
-use cloister_init::STAGES;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+
 use cloister_init::boot::{BootError, Machine, Stage};
+use cloister_init::{STAGES, cgroup};
 use cloister_sys::platform::Platform;
+use cloister_sys::process::{Fork, fork_into};
+use cloister_sys::signal;
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+/// Where services ask for signals, in the abstract namespace: `PID SIGNAL`, answered with the error's number, 0 for none.
+const SENDER: &str = "trial/signals";
 
 fn main() {
     let mut stages = vec![Stage { name: "first", run: first }];
@@ -38,9 +50,33 @@ fn pretend(machine: &mut Machine) -> Result<String, BootError> {
     match word().as_str() {
         "nitro" => machine.platform = Some(Platform::Nitro),
         "end" => std::process::exit(0),
+        "signals" => fork_sender().map_err(|error| BootError::Kernel("starting the sender", error))?,
         _ => {}
     }
     Ok(String::new())
+}
+
+/// Starts the process that sends signals. It listens before the boot goes on.
+fn fork_sender() -> io::Result<()> {
+    let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(SENDER)?)?;
+    if let Fork::Child(child) = fork_into(File::open(cgroup::MOUNT)?)? {
+        for client in listener.incoming() {
+            // A client that goes away takes its answer with it.
+            client.and_then(send_for).unwrap_or_default();
+        }
+        child.exit(0)
+    }
+    Ok(())
+}
+
+fn send_for(mut client: UnixStream) -> io::Result<()> {
+    let mut order = String::new();
+    client.read_to_string(&mut order)?;
+    let (pid, number) = order.split_once(' ').ok_or(io::ErrorKind::InvalidInput)?;
+    let (pid, number) = (pid.parse().map_err(io::Error::other)?, number.parse().map_err(io::Error::other)?);
+    let sent = Pid::from_raw(pid).ok_or(Errno::SRCH.into()).and_then(|pid| signal::send(pid, number));
+    let errno = sent.err().and_then(|error| error.raw_os_error()).unwrap_or(0);
+    client.write_all(errno.to_string().as_bytes())
 }
 
 /// The supervisor runs here.

@@ -1,9 +1,9 @@
 //! What guest halves share: small servers and the words they get.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
@@ -37,11 +37,26 @@ fn answer_one(mut client: TcpStream, answer: impl Fn(&str) -> String) -> std::io
     write!(client, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
 }
 
-/// Kills the supervisor as root may: services share one process view, and it runs as root too. `NotFound` where there is
-/// none at this moment.
+/// Kills the supervisor, which takes a lab's sender. `NotFound` where there is none at this moment.
 pub fn kill_supervisor() -> std::io::Result<()> {
-    let supervisor = find_process("supervisor")?;
-    Ok(rustix::process::kill_process(supervisor, Signal::KILL)?)
+    send_from_outside(find_process("supervisor")?, Signal::KILL.as_raw())
+}
+
+/// Where `init/examples/trial-init.rs` has a process that sends signals.
+const SENDER: &str = "trial/signals";
+
+/// Has a signal sent to any process by one that is no service: a service's own signals stay with it.
+/// [`crate::Lab::boot_with_sender`] puts it there.
+pub fn send_from_outside(to: Pid, signal: i32) -> std::io::Result<()> {
+    let mut sender = UnixStream::connect_addr(&SocketAddr::from_abstract_name(SENDER)?)?;
+    write!(sender, "{} {signal}", to.as_raw_nonzero())?;
+    sender.shutdown(Shutdown::Write)?;
+    let mut errno = String::new();
+    sender.read_to_string(&mut errno)?;
+    match errno.parse().map_err(std::io::Error::other)? {
+        0 => Ok(()),
+        errno => Err(std::io::Error::from_raw_os_error(errno)),
+    }
 }
 
 /// The process of this name (`/proc/PID/comm`), which a service of group 0 sees whoever it belongs to.

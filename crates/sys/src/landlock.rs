@@ -1,6 +1,9 @@
-//! A root that the calling process can read everywhere and write only where it is told (Landlock, `linux/landlock.h`).
+//! Signals that reach nobody else, and a root that is read everywhere and written only where it is told (Landlock,
+//! `linux/landlock.h`).
 //!
-//! Its law: every right to change a file that this kernel knows is taken away, and given back below the named places only.
+//! Its law: what is taken away is taken from the calling process and all that comes from it, for good. Where places are
+//! named, every right to change a file that this kernel knows is taken away, and given back below them only. Abstract unix
+//! sockets are left alone: services speak to the supervisor over some.
 
 #![expect(unsafe_code, reason = "the three Landlock system calls have no wrapper in libc or rustix")]
 
@@ -25,9 +28,14 @@ const ASK_VERSION: u32 = 1;
 /// `LANDLOCK_RULE_PATH_BENEATH`.
 const PATH_BENEATH: u32 = 1;
 
+/// `LANDLOCK_SCOPE_SIGNAL`, of version 6 (Linux 6.12): signals reach those only that are under the same restriction.
+const SCOPE_SIGNAL: u64 = 1 << 1;
+
 #[repr(C)]
 struct RulesetAttr {
     handled_access_fs: u64,
+    handled_access_net: u64,
+    scoped: u64,
 }
 
 #[repr(C, packed)]
@@ -36,13 +44,15 @@ struct PathBeneathAttr {
     parent_fd: RawFd,
 }
 
-/// Makes everything read-only but what lies at or below `places`, for this process and all that comes from it.
+/// Keeps the signals of this process, and of all that comes from it, among themselves. Where `places` are given, everything is
+/// read-only to them but what lies at or below these.
 ///
-/// Errors: `EOPNOTSUPP` or `ENOSYS` where the kernel has no Landlock, `EPERM` without no-new-privileges.
-pub fn write_only_below(places: &[OwnedFd]) -> io::Result<()> {
-    let rights = write_rights(version()?);
+/// Errors: `E2BIG` where the kernel is older than 6.12, `EOPNOTSUPP` or `ENOSYS` where it has no Landlock, `EPERM` without
+/// no-new-privileges.
+pub fn confine(places: Option<&[OwnedFd]>) -> io::Result<()> {
+    let rights = if places.is_some() { write_rights(version()?) } else { 0 };
     let ruleset = create(rights)?;
-    for place in places {
+    for place in places.unwrap_or_default() {
         let folder = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode).is_dir();
         allow(&ruleset, place, if folder { rights } else { rights & FILE_RIGHTS })?;
     }
@@ -62,7 +72,7 @@ fn write_rights(version: c_long) -> u64 {
 }
 
 fn create(rights: u64) -> io::Result<OwnedFd> {
-    let attr = RulesetAttr { handled_access_fs: rights };
+    let attr = RulesetAttr { handled_access_fs: rights, handled_access_net: 0, scoped: SCOPE_SIGNAL };
     let (at, size) = (ptr::from_ref(&attr), size_of::<RulesetAttr>());
     // SAFETY: `attr` is live and `size` its size; the kernel only reads it.
     let fd = check(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, at, size, 0) })?;
@@ -96,14 +106,14 @@ mod tests {
 
     #[test]
     fn a_process_writes_only_below_its_places() {
-        if version().is_err() {
-            // This machine's kernel has no Landlock: the enclave's has, and is tested by booting it.
+        if version().unwrap_or_default() < 6 {
+            // This machine's kernel has no such Landlock: the enclave's has, and is tested by booting it.
             return;
         }
         let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::thread::spawn(move || {
             rustix::thread::set_no_new_privs(true).unwrap();
-            write_only_below(&[std::fs::File::open(inside.path()).unwrap().into()]).unwrap();
+            confine(Some(&[std::fs::File::open(inside.path()).unwrap().into()])).unwrap();
             std::fs::write(inside.path().join("new"), "x").unwrap();
             assert_eq!(
                 std::fs::write(outside.path().join("new"), "x").unwrap_err().kind(),

@@ -56,9 +56,7 @@ impl Order<'_> {
         let writable = spec.writable.as_deref().map(view::writable_places).transpose()?;
         user::become_user(spec)?;
         rustix::thread::set_no_new_privs(true).at("privileges", "no new ones")?;
-        if let Some(places) = writable {
-            landlock::write_only_below(&places).at("landlock", "a read-only root")?;
-        }
+        landlock::confine(writable.as_deref()).at("landlock", "its own signals and places")?;
         let program = exec::Program::prepare(&spec.argv, &spec.env)?;
         signal::restore_defaults().at("signals", "their defaults")?;
         if !spec.seccomp.is_empty() {

@@ -147,6 +147,12 @@ impl Lab {
         self.run(&image, words)
     }
 
+    /// The same with an init beside which a process sends signals for services ([`crate::guest::send_from_outside`]).
+    pub fn boot_with_sender(&mut self, manifest: &str, words: &[&str]) -> Result<Running, Failure> {
+        let image = self.image_on(&Release::default().with_trial("signals"), manifest)?;
+        self.run(&image, words)
+    }
+
     /// Starts an enclave from a built image, as `web`, with these extra words.
     pub fn run(&self, image: &Path, words: &[&str]) -> Result<Running, Failure> {
         self.run_with(image, words, &[])

@@ -49,7 +49,7 @@ impl Release {
         release
     }
 
-    /// With an init that goes wrong as `how` says (`init/examples/trial-init.rs`).
+    /// With an init that does what `how` says (`init/examples/trial-init.rs`).
     #[must_use]
     pub fn with_trial(mut self, how: &'static str) -> Self {
         self.words = Some(how);

@@ -5,10 +5,9 @@ use std::io::Write;
 use std::process::{Command, ExitCode};
 use std::thread;
 
-use cloister_sys::signal::send;
 use rustix::process::{Pid, Signal};
 
-use crate::guest::{catch, say, serve_http};
+use crate::guest::{catch, say, send_from_outside, serve_http};
 use crate::lab::{Release, Running};
 use crate::story::{Failure, expect, expect_at, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
@@ -38,7 +37,8 @@ const STOPPING: [u8; 3] = [15, 2, 30];
 const LAST: u8 = 64;
 
 fn signals(lab: &mut Lab) -> Outcome {
-    let image = lab.image(
+    let image = lab.image_on(
+        &Release::default().with_trial("signals"),
         "{version: 1, services: {web: {command: [PROBE], ready: {tcp: 8080}}}, ingress: [{port: 80, target: 8080}]}",
     )?;
     for signal in STOPPING {
@@ -68,14 +68,14 @@ fn signalling(_words: &[String]) -> ExitCode {
     if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Sends init the signal that `path` names, or all that it does not act on, SIGKILL and SIGSTOP among them.
+/// Has init sent the signal that `path` names, or all that it does not act on, SIGKILL and SIGSTOP among them.
 fn send_to_init(path: &str) -> String {
     let word = path.trim_start_matches('/');
     let wanted = |signal: &u8| match word {
         "all" => !STOPPING.contains(signal),
         _ => word == signal.to_string(),
     };
-    let sent = (1..=LAST).filter(wanted).map(|signal| send(Pid::INIT, signal));
+    let sent = (1..=LAST).filter(wanted).map(|signal| send_from_outside(Pid::INIT, i32::from(signal)));
     match sent.collect::<std::io::Result<Vec<()>>>() {
         Ok(sent) => format!("sent {}", sent.len()),
         Err(error) => error.to_string(),

@@ -100,6 +100,7 @@ pub const ALL: &[Scenario] = &[
     services_are_confined::DEFAULTS,
     services_are_confined::INSPECTED,
     services_are_confined::MEMORY,
+    services_are_confined::SIGNALS,
     services_are_asked_about_one_by_one::INSIDE,
     services_are_asked_about_one_by_one::OUTSIDE,
     values_reach_only_their_service::SCENARIO,

@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::ExitCode;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitCode};
 
 use rustix::net::{AddressFamily, SocketType, socket};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
 
-use crate::guest::{catch, say};
+use crate::guest::{catch, find_process, say};
 use crate::lab::Running;
-use crate::story::{Failure, expect, expect_eq, expect_in};
+use crate::story::{Failure, expect, expect_at, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
 /// The story of a service with nothing but its manifest's user.
@@ -29,6 +30,13 @@ pub(super) const MEMORY: Scenario = Scenario {
     name: "when_memory_runs_out_the_service_dies_and_the_enclave_ends_in_order",
     host: memory,
     guest: greedy,
+};
+
+/// The story of a service that is root and sends signals to everybody.
+pub(super) const SIGNALS: Scenario = Scenario {
+    name: "a_root_service_that_kills_everything_kills_its_own_children_only",
+    host: signals,
+    guest: deadly,
 };
 
 fn host(lab: &mut Lab) -> Outcome {
@@ -281,3 +289,83 @@ fn greedy(words: &[String]) -> ExitCode {
 
 /// How much is eaten at once, in bytes.
 const BITE: usize = 1 << 20;
+
+/// Neither service names a user, so both are root, as the supervisor and init are.
+const DEADLY: &str = "
+version: 1
+services:
+  calm: {command: [PROBE, calm], ready: {file: /var/calm}}
+  rogue: {command: [PROBE, rogue], kind: job, writable: [], after: [calm]}
+  another: {command: [PROBE, rogue], kind: job, after: [rogue]}
+  last: {command: [PROBE, calm], ready: {file: /var/calm}, after: [another]}
+";
+
+fn signals(lab: &mut Lab) -> Outcome {
+    let mut web = lab.boot(DEADLY, &[])?;
+    web.wait_ready()?;
+    for rogue in ["rogue", "another"] {
+        let said = web.ask(&["logs", "web", "--service", rogue])?;
+        for fact in [
+            "init: Operation not permitted",
+            "supervisor: Operation not permitted",
+            "calm: Operation not permitted",
+            "a child: killed",
+            "everybody: its own child was killed",
+        ] {
+            expect_in(&said.stdout, &format!("{fact}\n"), rogue)?;
+        }
+    }
+    let inspected = web.inspect()?;
+    expect_at(&inspected, "/status/supervisor_restarts", 0)?;
+    for name in ["calm", "last"] {
+        expect_eq(&web.service(name)?.get("restarts"), &Some(&json!(0)), name)?;
+    }
+    let ended = web.stop()?;
+    expect_eq(&ended.stdout.matches("calm was asked to end").count(), &2, "who lived to the end")
+}
+
+fn deadly(words: &[String]) -> ExitCode {
+    let lived = match words.first().map(String::as_str) {
+        Some("rogue") => kill_all(),
+        Some("child") => catch(Signal::TERM).and_then(|mut term| term.wait()),
+        _ => catch(Signal::TERM).and_then(|mut term| {
+            fs::write("/var/calm", std::process::id().to_string())?;
+            term.wait()?;
+            say(b"calm was asked to end\n")
+        }),
+    };
+    if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Sends the signals that would end the enclave, and says what came of each.
+fn kill_all() -> std::io::Result<()> {
+    let calm = fs::read_to_string("/var/calm")?.parse().ok().and_then(Pid::from_raw);
+    let others = [
+        ("init", Some(Pid::INIT), Signal::TERM),
+        ("supervisor", Some(find_process("supervisor")?), Signal::KILL),
+        ("calm", calm, Signal::KILL),
+    ];
+    for (name, pid, signal) in others {
+        let pid = pid.ok_or(std::io::ErrorKind::NotFound)?;
+        let came = kill_process(pid, signal)
+            .map_or_else(std::io::Error::from, |()| std::io::ErrorKind::Other.into());
+        say(format!("{name}: {}\n", came.to_string().split(" (").next().unwrap_or_default()).as_bytes())?;
+    }
+    let mut child = live()?;
+    kill_process(Pid::from_child(&child), Signal::KILL)?;
+    if child.wait()?.signal() == Some(Signal::KILL.as_raw()) {
+        say(b"a child: killed\n")?;
+    }
+    let mut child = live()?;
+    // The group of number 1 is everybody (kill(2), a pid of -1).
+    kill_process_group(Pid::INIT, Signal::KILL)?;
+    if child.wait()?.signal() == Some(Signal::KILL.as_raw()) {
+        say(b"everybody: its own child was killed\n")?;
+    }
+    Ok(())
+}
+
+/// A child that lives until it is killed.
+fn live() -> std::io::Result<Child> {
+    Command::new("/proc/self/exe").args([SIGNALS.name, "child"]).spawn()
+}

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::guest::{catch, say};
+use crate::guest::{catch, say, send_from_outside};
 use crate::lab::{COMMAND_LIMIT, Running, path_str};
 use crate::story::{Failure, expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
@@ -106,28 +106,30 @@ fn said_at(records: &str, words: &str) -> Result<Duration, Failure> {
 }
 
 fn sigterm(lab: &mut Lab) -> Outcome {
-    let mut web = lab.boot(
+    let mut web = lab.boot_with_sender(
         "
 version: 1
 services:
   web: {command: [PROBE, serve], ready: {tcp: 8080}, critical: true}
-  stranger: {command: [PROBE, terminate], user: app, kind: job, after: [web]}
-  friend: {command: [PROBE, terminate], kind: job, after: [stranger]}
+  root: {command: [PROBE, terminate], kind: job, after: [web]}
+  outside: {command: [PROBE, have-terminated], kind: job, after: [root]}
 ",
         &[],
     )?;
     let ended = web.finish()?;
     ended.expect_code(0)?;
-    expect_in(&ended.stdout, "refused: Operation not permitted", "what a user that is not root may")?;
+    expect_in(&ended.stdout, "refused: Operation not permitted", "what a service may that is root")?;
     expect_in(&ended.stderr, "stopping: SIGTERM to init", "why it ended")?;
     expect_in(&ended.stdout, "asked to end", "what the service said")
 }
 
 fn terminate(words: &[String]) -> ExitCode {
-    if words.first().is_some_and(|word| word == "serve") {
-        return serve(&[]);
-    }
-    let told = match kill_process(Pid::INIT, Signal::TERM) {
+    let sent = match words.first().map(String::as_str) {
+        Some("serve") => return serve(&[]),
+        Some("terminate") => kill_process(Pid::INIT, Signal::TERM).map_err(Into::into),
+        _ => send_from_outside(Pid::INIT, Signal::TERM.as_raw()),
+    };
+    let told = match sent {
         Ok(()) => say(b"sent\n"),
         Err(error) => say(format!("refused: {error}\n").as_bytes()),
     };

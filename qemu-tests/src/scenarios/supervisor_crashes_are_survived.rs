@@ -1,6 +1,6 @@
 //! The supervisor is killed, and the services, their connections' successors and their log go on.
 //!
-//! Services share one process view, so one that runs as root can kill the supervisor, as any process of its user could.
+//! No service can do that, so the lab's init has a process beside it that does.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -53,7 +54,7 @@ ingress: [{port: 80, service: web, target: 8080}]
 
 fn under_load(lab: &mut Lab) -> Outcome {
     let port = lab.free_port()?;
-    let mut web = lab.boot(MANIFEST, &["--publish", &format!("127.0.0.1:{port}:80")])?;
+    let mut web = lab.boot_with_sender(MANIFEST, &["--publish", &format!("127.0.0.1:{port}:80")])?;
     let before = web.wait_ready()?;
     let stop = AtomicBool::new(false);
     let gap = thread::scope(|scope| {
@@ -73,7 +74,7 @@ fn under_load(lab: &mut Lab) -> Outcome {
 
 fn too_often(lab: &mut Lab) -> Outcome {
     let manifest = "{version: 1, services: {web: {command: [PROBE, assassin]}}}";
-    let mut web = lab.boot(manifest, &[])?;
+    let mut web = lab.boot_with_sender(manifest, &[])?;
     let ended = web.finish()?;
     ended.expect_code(125)?;
     expect_in(&ended.stderr, "supervisor: it ended 5 times within 60 s", "the reason")?;
@@ -166,8 +167,13 @@ fn talk() -> std::io::Result<()> {
 fn assassinate() -> std::io::Result<()> {
     loop {
         match kill_supervisor() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => thread::yield_now(),
+            Err(error) if is_gone(&error) => thread::yield_now(),
             killed => killed?,
         }
     }
+}
+
+/// Whether there is no supervisor, or none any more.
+fn is_gone(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }

@@ -94,7 +94,7 @@ fn shortened(failure: Failure) -> Failure {
 fn soak(lab: &mut Lab, time: Duration) -> Result<Vec<Check>, Failure> {
     let (http, orders) = (lab.free_port()?, lab.free_port()?);
     let ports = [format!("127.0.0.1:{http}:80"), format!("127.0.0.1:{orders}:81")];
-    let mut web = lab.boot(MANIFEST, &["--publish", &ports[0], "--publish", &ports[1]])?;
+    let mut web = lab.boot_with_sender(MANIFEST, &["--publish", &ports[0], "--publish", &ports[1]])?;
     web.wait_ready()?;
     let log = Log::follow(lab)?;
     let mut chaos = Chaos::new(&web, orders);

@@ -1,4 +1,4 @@
-//! The warden: a service that runs as root, kills what the host names, and counts what it sees.
+//! The warden: a service that runs as root, has killed what the host names, and counts what it sees.
 //!
 //! Its law: an order is carried out once, whatever happens to the answer, and a process is killed only if it is the main
 //! process of the service that was named. The counts it gives are the kernel's.
@@ -9,11 +9,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
 use super::voice::Note;
-use crate::guest::{find_process, serve_http};
+use crate::guest::{find_process, send_from_outside, serve_http};
 
 /// Where the warden listens.
 const PORT: u16 = 8081;
@@ -74,7 +74,7 @@ impl Orders {
         for name in names.split(',') {
             let found = if name == super::SUPERVISOR { find_process("supervisor") } else { service(name) };
             let Some(pid) = found.ok().filter(|pid| self.dead.get(name) != Some(pid)) else { continue };
-            if kill_process(pid, Signal::KILL).is_ok() {
+            if send_from_outside(pid, Signal::KILL.as_raw()).is_ok() {
                 self.dead.insert(name.to_owned(), pid);
                 let count = self.kills.entry(name.to_owned()).or_default();
                 *count = count.saturating_add(1);
