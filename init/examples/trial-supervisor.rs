@@ -68,7 +68,7 @@ impl Trial {
     fn answer(&mut self, message: FromInit) -> Result<(), Box<dyn Error>> {
         match message {
             FromInit::Welcome(welcome) if welcome.held.is_empty() => {
-                self.ask(&FromSupervisor::Stash { name: "log.web.out".into() })?;
+                self.ask(&FromSupervisor::Stash { name: "log.web.out".into(), fds: 0 })?;
                 self.ask(&FromSupervisor::MountRoot { writable_bytes: 64 << 20 })
             }
             FromInit::RootMounted { .. } => self.next(),

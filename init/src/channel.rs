@@ -151,10 +151,11 @@ impl Channel {
             }
             return Ok(None);
         };
-        let count = match &message {
-            FromSupervisor::Spawn { spec, .. } => usize::from(spec.fds),
+        let count = usize::from(match &message {
+            FromSupervisor::Spawn { spec, .. } => spec.fds,
+            FromSupervisor::Stash { fds, .. } => *fds,
             _ => 0,
-        };
+        });
         if self.arrived.len() < count {
             return Err(ChannelError::Nonsense(format!("{count} descriptors named, fewer came")));
         }

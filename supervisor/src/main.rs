@@ -4,21 +4,18 @@
 
 use std::error::Error;
 use std::io::{self, Write};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener as StdListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 
 use cloister_relay::Listener;
-use cloister_supervisor::confine::NOTIFY_ADDRESS;
 use cloister_supervisor::core::{CoreError, Setup, run};
 use cloister_supervisor::status::registers;
-use cloister_supervisor::world::{HostSocket, Listen, LocalSocket, Paths};
+use cloister_supervisor::world::{Addresses, HostSocket, Paths};
 use cloister_sys::inherited;
 use cloister_wire::hold::SUPERVISOR_FD;
 use cloister_wire::ports;
 use rustix::rand::{GetRandomFlags, getrandom};
-use tokio::net::UnixListener;
 use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
@@ -47,20 +44,12 @@ fn setup() -> Result<Setup, CoreError> {
         control: Box::new(HostSocket(host(ports::CONTROL)?)),
         logs: Box::new(HostSocket(host(ports::LOGS)?)),
         ingress: host(ports::INGRESS)?,
-        local_control: Some(local(ports::LOCAL_CONTROL).map_err(system("cannot listen for local programs"))?),
-        local_logs: Some(local(ports::LOCAL_LOGS).map_err(system("cannot listen for local readers"))?),
-        notify: NOTIFY_ADDRESS.to_owned(),
+        addresses: Addresses::known().map_err(system("an address has no form"))?,
         paths: Paths::default(),
         seed: u64::from_ne_bytes(seed),
         registers: registers::read(Path::new("/"))
             .map_err(system("the measurement registers cannot be read"))?,
     })
-}
-
-fn local(address: &str) -> io::Result<Box<dyn Listen>> {
-    let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(address)?)?;
-    listener.set_nonblocking(true)?;
-    Ok(Box::new(LocalSocket(UnixListener::from_std(listener)?)))
 }
 
 /// Writes an error and its causes where init's console shows them.

@@ -1,15 +1,21 @@
-//! What the supervisor is given: where its files lie and where its listeners are.
+//! What the supervisor is given: where its files lie, where its listeners are and which addresses are its own inside.
 //!
 //! Its law: everything outside the process is reached through these values, so the whole supervisor runs on any Linux
 //! machine, against an init of a test's own.
 
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener as StdListener};
 use std::path::PathBuf;
 use std::pin::Pin;
 
+use cloister_wire::ports;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
+
+use crate::confine::NOTIFY_ADDRESS;
 
 /// Where things lie inside the enclave.
 #[derive(Clone, Debug)]
@@ -32,6 +38,31 @@ impl Default for Paths {
             cgroups: PathBuf::from("/sys/fs/cgroup/cloister"),
             proc: PathBuf::from("/proc"),
         }
+    }
+}
+
+/// The unix addresses that are the supervisor's inside the enclave: abstract, so that no mount hides them, but in tests.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// Where programs inside read and ask.
+    pub control: SocketAddr,
+    /// Where they read the log.
+    pub logs: SocketAddr,
+    /// Where services notify.
+    pub notify: SocketAddr,
+}
+
+impl Addresses {
+    /// Those that services know.
+    ///
+    /// # Errors
+    /// None but for a name that is too long.
+    pub fn known() -> io::Result<Self> {
+        Ok(Self {
+            control: SocketAddr::from_abstract_name(ports::LOCAL_CONTROL)?,
+            logs: SocketAddr::from_abstract_name(ports::LOCAL_LOGS)?,
+            notify: SocketAddr::from_abstract_name(NOTIFY_ADDRESS)?,
+        })
     }
 }
 
@@ -80,7 +111,27 @@ impl Listen for HostSocket {
 
 /// A unix socket for programs inside the enclave.
 #[derive(Debug)]
-pub struct LocalSocket(pub UnixListener);
+pub struct LocalSocket(UnixListener);
+
+impl LocalSocket {
+    /// A listening socket at `address`, for [`Self::serving`].
+    ///
+    /// # Errors
+    /// When the address is taken.
+    pub fn bind(address: &SocketAddr) -> io::Result<OwnedFd> {
+        let listener = StdListener::bind_addr(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener.into())
+    }
+
+    /// Serves a socket that was bound by this supervisor or one before it.
+    ///
+    /// # Errors
+    /// When the reactor does not take it.
+    pub fn serving(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self(UnixListener::from_std(socket.into())?))
+    }
+}
 
 impl Listen for LocalSocket {
     fn accept(&self) -> Accepting<'_> {

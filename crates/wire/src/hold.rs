@@ -59,7 +59,7 @@ pub enum FromInit {
         /// `None` if the root is in place, else why not.
         error: Option<String>,
     },
-    /// The answer to [`FromSupervisor::Stash`]. Descriptor: the memfd, newly made or as it was.
+    /// The answer to [`FromSupervisor::Stash`]. Descriptor: the memfd, newly made or as it was, or what came along.
     Stashed {
         /// The stash's name.
         name: String,
@@ -85,7 +85,7 @@ pub struct Welcome {
     pub restarts: u32,
     /// Whether the application root is in place.
     pub root_mounted: bool,
-    /// The named memfds that are kept.
+    /// The names of what is kept.
     pub stash: Vec<String>,
     /// The processes that are kept.
     pub held: Vec<Held>,
@@ -150,10 +150,13 @@ pub enum FromSupervisor<S = State> {
         /// The holding.
         name: String,
     },
-    /// Make the named memfd, or hand it over again. At most [`MAX_STASHES`].
+    /// Hand over what is kept under this name; where nothing is, keep the descriptor that comes along, or make a memfd. At
+    /// most [`MAX_STASHES`].
     Stash {
         /// A name like a holding's, with `.` and `_` as well.
         name: String,
+        /// How many descriptors come along: 0 or 1.
+        fds: u8,
     },
     /// Put the application root together: the read-only image below, a tmpfs of this size above.
     MountRoot {
@@ -170,7 +173,7 @@ pub enum FromSupervisor<S = State> {
 /// A [`State`] as its JSON text, for a reader that has no use for its parts.
 pub type LastWords = Box<serde_json::value::RawValue>;
 
-/// The most named memfds init keeps: two log rings for each of 60 services, and a few for the supervisor.
+/// The most descriptors init keeps by name: two log rings for each of 60 services, and a few for the supervisor.
 pub const MAX_STASHES: usize = 128;
 
 /// The most processes init holds at once: a spawn past it is refused, so that a confused supervisor cannot fill PID 1.

@@ -20,7 +20,7 @@ impl State {
             FromSupervisor::Spawn { name, spec } => self.spawn(name, spec),
             FromSupervisor::Signal { name, signal, to } => self.signal(&name, signal, to),
             FromSupervisor::Forget { name } => self.forget(&name),
-            FromSupervisor::Stash { name } => self.keep(name),
+            FromSupervisor::Stash { name, .. } => self.keep(name),
             FromSupervisor::MountRoot { writable_bytes } => self.mount_root(writable_bytes),
             FromSupervisor::PowerOff { state } => vec![Action::PowerOff { state: state.get().to_owned() }],
         }

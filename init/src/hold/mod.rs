@@ -75,7 +75,7 @@ pub enum Event {
     },
     /// The application's root is mounted, or why not.
     RootMounted(Result<(), String>),
-    /// A memfd was made and is kept.
+    /// A descriptor is kept.
     Stashed {
         /// Its name.
         name: String,
@@ -138,7 +138,7 @@ pub enum Action {
         /// The holding.
         name: String,
     },
-    /// Make a memfd and keep it, or hand over the one that is kept.
+    /// Keep the descriptor that came with the request, or a new memfd, or hand over what is kept.
     Stash {
         /// Its name.
         name: String,

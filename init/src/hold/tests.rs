@@ -306,7 +306,7 @@ fn the_root_is_mounted_once() {
 #[test]
 fn a_stash_without_an_answer_would_be_waited_for_so_its_asker_is_given_up() {
     let mut state = listening();
-    let keep = |name: &str| Event::Asked(FromSupervisor::Stash { name: name.into() });
+    let keep = |name: &str| Event::Asked(FromSupervisor::Stash { name: name.into(), fds: 0 });
     assert_eq!(state.on(keep("log.web_1.out"), 1), [Action::Stash { name: "log.web_1.out".into() }]);
     assert_eq!(state.on(keep("a/b"), 1), [Action::KillSupervisor]);
 }

@@ -74,7 +74,7 @@ impl Holder {
                 None
             }
             Action::RemoveGroup { name } => self.remove_group(&name),
-            Action::Stash { name } => Some(self.keep(name)),
+            Action::Stash { name } => Some(self.keep(name, fds.pop())),
             Action::MountRoot { writable_bytes } => {
                 self.writable_bytes = writable_bytes;
                 Some(Event::RootMounted(root::allow(writable_bytes).map_err(|error| error.to_string())))
@@ -166,10 +166,11 @@ impl Holder {
         self.note(removed.err())
     }
 
-    fn keep(&mut self, name: String) -> Event {
+    fn keep(&mut self, name: String, given: Option<OwnedFd>) -> Event {
         if !self.stash.iter().any(|(kept, _)| *kept == name) {
-            match rustix::fs::memfd_create(&name, MemfdFlags::CLOEXEC) {
-                Ok(memfd) => self.stash.push((name.clone(), Rc::new(memfd))),
+            let made = || rustix::fs::memfd_create(&name, MemfdFlags::CLOEXEC);
+            match given.map_or_else(made, Ok) {
+                Ok(fd) => self.stash.push((name.clone(), Rc::new(fd))),
                 Err(error) => {
                     return Event::Lost(format!("init could not keep {name:?} for it: {error}"));
                 }

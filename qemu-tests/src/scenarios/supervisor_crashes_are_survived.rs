@@ -3,17 +3,20 @@
 //! No service can do that, so the lab's init has a process beside it that does.
 
 use std::io::Write;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cloister_wire::ports::{LOCAL_CONTROL, LOCAL_LOGS};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::guest::{catch, kill_supervisor, say, serve_http};
+use crate::guest::{catch, find_process, kill_supervisor, say, serve_http};
 use crate::lab::Running;
 use crate::story::{Failure, expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
@@ -68,7 +71,11 @@ fn under_load(lab: &mut Lab) -> Outcome {
     let after = web.inspect()?;
     expect_eq(&pids(&after), &pids(&before), "the processes of the services")?;
     expect_eq(&number(&after, "/status/services/0/restarts"), &Some(0), "restarts of a service")?;
-    web.stop()?;
+    let ended = web.stop()?;
+    expect(
+        !ended.stdout.contains(TAKEN),
+        ended.stdout.lines().find(|line| line.contains(TAKEN)).unwrap_or_default(),
+    )?;
     each_line_once(&web)
 }
 
@@ -145,10 +152,41 @@ fn guest(words: &[String]) -> ExitCode {
 
 fn web() -> std::io::Result<()> {
     serve_http(8080, |path| match path {
-        "/kill" => format!("{:?}", kill_supervisor()),
+        "/kill" => format!("{:?}", take_over()),
         _ => "here".to_owned(),
     })
 }
+
+/// Kills the supervisor, and tries to listen where it does until there is another.
+fn take_over() -> std::io::Result<()> {
+    let killed = find_process("supervisor")?;
+    kill_supervisor()?;
+    while find_process("supervisor").is_ok_and(|pid| pid == killed) {
+        thread::yield_now();
+    }
+    loop {
+        for name in [LOCAL_CONTROL, LOCAL_LOGS, NOTIFY] {
+            let address = SocketAddr::from_abstract_name(name)?;
+            // Each kind of socket has addresses of its own (`unix_abstract_hash` of Linux).
+            let taken = match name {
+                NOTIFY => UnixDatagram::bind_addr(&address).is_ok(),
+                _ => UnixListener::bind_addr(&address).is_ok(),
+            };
+            if taken {
+                say(format!("{name}{TAKEN}\n").as_bytes())?;
+            }
+        }
+        if find_process("supervisor").is_ok() {
+            return Ok(());
+        }
+    }
+}
+
+/// What the service says of an address that it could take.
+const TAKEN: &str = " could be taken";
+
+/// Where services notify (docs/protocol.md).
+const NOTIFY: &str = "cloister/notify";
 
 /// Says numbered lines until it is asked to end, and then how many they were.
 fn talk() -> std::io::Result<()> {

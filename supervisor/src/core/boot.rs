@@ -27,7 +27,7 @@ use crate::notify::Notify;
 use crate::reserve::reserve;
 use crate::stash::Stash;
 use crate::status::{self, Asking, Board};
-use crate::world::{Listen, Paths};
+use crate::world::{Addresses, Listen, LocalSocket, Paths};
 
 /// The most services: init keeps two memfds for each, and a few more, within
 /// [`MAX_STASHES`](cloister_wire::hold::MAX_STASHES).
@@ -51,16 +51,16 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let began = Moment::now();
     let manifest = read_manifest(&setup.paths.manifest);
     let read = Moment::now();
-    let notify = Notify::bind(&setup.notify).map_err(system("cannot listen for notifications"))?;
     let (mut line, welcome) = Line::open(setup.init).await?;
     let mut stages = Stages::begin();
     line.request(&[STATE.to_owned()])?;
+    let inside = Inside::listen(&mut line, &setup.addresses)?;
     let board = Board::new(welcome.platform.clone(), welcome.boot.clone(), welcome.restarts);
     board.measured(setup.registers);
     board.add_stage("manifest", began, read);
     let board = Arc::new(board);
     let (allow, asking, asked, told) = desk(&board);
-    let serve_status = serve_status(setup.control, setup.local_control, asking, welcome.restarts == 0);
+    let serve_status = serve_status(setup.control, inside.control, asking, welcome.restarts == 0);
     stages.end("status", &board);
 
     let (services, control) = manifest.as_ref().map_or_else(|_| (Vec::new(), nothing()), parts);
@@ -71,9 +71,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let (stash, kept) = Stash::<Kept>::resume(line.memfd(STATE).await?);
     let logs = open_logs(&mut line, &services).await?;
     let readers = Readers::new(control.local_uids.clone());
-    serve_all(setup.logs, setup.local_logs, |listener| {
-        logs::serve(listener, logs.clone(), Arc::clone(&readers))
-    });
+    serve_all(setup.logs, inside.logs, |listener| logs::serve(listener, logs.clone(), Arc::clone(&readers)));
     allow.send_replace(control);
     let ingress = manifest.as_ref().ok().map(|manifest| carry(manifest, setup.ingress, &setup.paths, &logs));
     resume(&board, kept.as_ref(), ingress.clone());
@@ -103,7 +101,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
         pending: VecDeque::new(),
         stash,
     };
-    let inbox = Inbox { asked, told, notify, own_events, backlog: line.backlog };
+    let inbox = Inbox { asked, told, notify: inside.notify, own_events, backlog: line.backlog };
     begin(core, inbox, welcome, line.pipes, actions, serve_status).await
 }
 
@@ -122,13 +120,34 @@ fn decide(
     }
 }
 
+/// Where programs inside are heard.
+struct Inside {
+    control: Box<dyn Listen>,
+    logs: Box<dyn Listen>,
+    notify: Notify,
+}
+
+impl Inside {
+    fn listen(line: &mut Line, at: &Addresses) -> Result<Self, CoreError> {
+        let control = line.socket("socket.control", || LocalSocket::bind(&at.control))?;
+        let logs = line.socket("socket.logs", || LocalSocket::bind(&at.logs))?;
+        let notify = line.socket("socket.notify", || Notify::bind(&at.notify))?;
+        let heard = system("programs inside cannot be heard");
+        Ok(Self {
+            control: Box::new(LocalSocket::serving(control).map_err(&heard)?),
+            logs: Box::new(LocalSocket::serving(logs).map_err(&heard)?),
+            notify: Notify::serving(notify).map_err(&heard)?,
+        })
+    }
+}
+
 /// Begins to serve the status.
 type ServeStatus = Box<dyn FnOnce()>;
 
 /// Serves the status now, or gives what does so later.
 fn serve_status(
     host: Box<dyn Listen>,
-    local: Option<Box<dyn Listen>>,
+    local: Box<dyn Listen>,
     asking: Asking,
     now: bool,
 ) -> Option<ServeStatus> {
@@ -243,12 +262,12 @@ fn parts(manifest: &Manifest) -> (Vec<Service>, Control) {
     (manifest.services.clone(), manifest.control.clone())
 }
 
-fn serve_all<S, F>(outer: Box<dyn Listen>, inner: Option<Box<dyn Listen>>, serve: S)
+fn serve_all<S, F>(outer: Box<dyn Listen>, inner: Box<dyn Listen>, serve: S)
 where
     S: Fn(Box<dyn Listen>) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
-    for listener in [Some(outer), inner].into_iter().flatten() {
+    for listener in [outer, inner] {
         drop(tokio::spawn(serve(listener)));
     }
 }

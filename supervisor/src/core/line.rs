@@ -21,8 +21,9 @@ pub(super) struct Line {
     pub(super) backlog: VecDeque<Incoming>,
     /// The output pipes of what init holds, by name.
     pub(super) pipes: BTreeMap<String, Vec<OwnedFd>>,
+    /// What init keeps, by name.
     memfds: BTreeMap<String, OwnedFd>,
-    /// How many requested memfds have not come yet.
+    /// How many requested memfds, and sockets that were given away, have not come yet.
     missing: usize,
     /// Whether the root was requested. Init answers in order, so its answer comes after the memfds requested before it.
     root_missing: bool,
@@ -50,10 +51,27 @@ impl Line {
     /// Asks for the memfds of these names, as init has kept them or newly made. Nothing is waited for.
     pub(super) fn request(&mut self, names: &[String]) -> Result<(), CoreError> {
         for name in names.iter().filter(|name| !self.memfds.contains_key(*name)) {
-            self.hold.send(&FromSupervisor::Stash { name: name.clone() })?;
+            self.hold.send(&FromSupervisor::Stash { name: name.clone(), fds: 0 })?;
             self.missing = self.missing.saturating_add(1);
         }
         Ok(())
+    }
+
+    /// The socket that init keeps under this name. The first time it is bound, and given to init to keep: from then on nobody
+    /// else can take its address, whether a supervisor is there or not, and who knocks meanwhile waits for the next.
+    pub(super) fn socket<F>(&mut self, name: &str, bind: F) -> Result<OwnedFd, CoreError>
+    where
+        F: FnOnce() -> io::Result<OwnedFd>,
+    {
+        if let Some(kept) = self.memfds.remove(name) {
+            return Ok(kept);
+        }
+        let bound = bind().and_then(|socket| Ok((socket.try_clone()?, socket)));
+        let what = "cannot listen for programs inside";
+        let (ours, theirs) = bound.map_err(|source| CoreError::System { what, source })?;
+        self.hold.send_with(&FromSupervisor::Stash { name: name.to_owned(), fds: 1 }, vec![theirs])?;
+        self.missing = self.missing.saturating_add(1);
+        Ok(ours)
     }
 
     /// Asks for the application's root, unless it is in place. Nothing is waited for.

@@ -18,7 +18,7 @@ use cloister_wire::frame::FrameError;
 
 use crate::hold::HoldError;
 use crate::stash::StashError;
-use crate::world::{Listen, Paths};
+use crate::world::{Addresses, Listen, Paths};
 
 pub use boot::run;
 
@@ -32,12 +32,8 @@ pub struct Setup {
     pub logs: Box<dyn Listen>,
     /// Where the host brings connections from outside: port 17003.
     pub ingress: Listener,
-    /// Where programs inside read and ask.
-    pub local_control: Option<Box<dyn Listen>>,
-    /// Where programs inside read the log.
-    pub local_logs: Option<Box<dyn Listen>>,
-    /// The abstract address services notify, [`crate::confine::NOTIFY_ADDRESS`] but for tests.
-    pub notify: String,
+    /// Where programs inside reach it.
+    pub addresses: Addresses,
     /// Where things lie.
     pub paths: Paths,
     /// For jitter.
@@ -50,7 +46,7 @@ impl std::fmt::Debug for Setup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Setup")
             .field("paths", &self.paths)
-            .field("notify", &self.notify)
+            .field("addresses", &self.addresses)
             .finish_non_exhaustive()
     }
 }

@@ -7,7 +7,7 @@ mod message;
 
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::linux::net::SocketAddrExt;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
 use std::path::Path;
 
@@ -25,16 +25,23 @@ const MAX_BYTES: usize = 4096;
 pub struct Notify(UnixDatagram);
 
 impl Notify {
-    /// Listens on `address` in the abstract namespace.
+    /// A socket that listens on `address`, for [`Self::serving`].
     ///
     /// # Errors
     /// When the address is taken.
-    pub fn bind(address: &str) -> io::Result<Self> {
-        let address = SocketAddr::from_abstract_name(address)?;
-        let socket = StdDatagram::bind_addr(&address)?;
+    pub fn bind(address: &SocketAddr) -> io::Result<OwnedFd> {
+        let socket = StdDatagram::bind_addr(address)?;
         socket.set_nonblocking(true)?;
         rustix::net::sockopt::set_socket_passcred(&socket, true)?;
-        Ok(Self(UnixDatagram::from_std(socket)?))
+        Ok(socket.into())
+    }
+
+    /// Reads a socket that was bound by this supervisor or one before it.
+    ///
+    /// # Errors
+    /// When the reactor does not take it.
+    pub fn serving(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self(UnixDatagram::from_std(socket.into())?))
     }
 
     /// The next datagram and the process that sent it. Cancelling the wait loses nothing.
@@ -79,13 +86,13 @@ pub fn service_of(proc: &Path, pid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::linux::net::SocketAddrExt;
 
     #[tokio::test]
     async fn the_kernel_tells_who_sent_a_datagram() {
-        let address = format!("cloister-test-{}", std::process::id());
-        let notify = Notify::bind(&address).unwrap();
+        let to = SocketAddr::from_abstract_name(format!("cloister-test-{}", std::process::id())).unwrap();
+        let notify = Notify::serving(Notify::bind(&to).unwrap()).unwrap();
         let sender = StdDatagram::unbound().unwrap();
-        let to = SocketAddr::from_abstract_name(&address).unwrap();
         sender.send_to_addr(b"READY=1", &to).unwrap();
         assert_eq!(notify.receive().await.unwrap(), (std::process::id(), b"READY=1".to_vec()));
     }

@@ -128,6 +128,23 @@ async fn a_final_state_is_told_again_after_a_crash() {
 }
 
 #[tokio::test]
+async fn while_nobody_supervises_nobody_else_can_listen_and_notifications_wait() {
+    let web = Service { ready: Ready::Notify, ..critical("web", "exec sleep 1000") };
+    let mut enclave = Enclave::boot(&manifest(vec![web]));
+    enclave.host().await.until(|s| s.services.first().is_some_and(|w| w.pid.is_some())).await;
+    for _ in 0..2 {
+        enclave.crash();
+        assert!(!enclave.could_be_overheard());
+        enclave.start_supervisor();
+        enclave.host().await.until(|s| s.services.first().is_some_and(|w| w.pid.is_some())).await;
+    }
+    enclave.crash();
+    enclave.notify("web", "READY=1");
+    enclave.start_supervisor();
+    enclave.host().await.until_ready().await;
+}
+
+#[tokio::test]
 async fn a_notification_after_a_crash_is_heard() {
     let web = Service { ready: Ready::Notify, ..critical("web", "exec sleep 1000") };
     let mut enclave = Enclave::boot(&manifest(vec![web]));

@@ -10,9 +10,8 @@ use std::thread::JoinHandle;
 use cloister_manifest::Manifest;
 use cloister_relay::Listener;
 use cloister_supervisor::core::{Setup, run};
-use cloister_supervisor::world::{HostSocket, LocalSocket, Paths};
+use cloister_supervisor::world::{Addresses, HostSocket, Paths};
 use tempfile::TempDir;
-use tokio::net::UnixListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -25,7 +24,7 @@ static STORIES: AtomicU32 = AtomicU32::new(0);
 pub(crate) struct Enclave {
     pub(crate) init: StandIn,
     folder: TempDir,
-    notify: String,
+    addresses: Addresses,
     supervisor: Option<Supervisor>,
 }
 
@@ -49,9 +48,17 @@ impl Enclave {
         std::fs::write(folder.path().join("manifest.json"), manifest).unwrap();
         std::fs::create_dir_all(folder.path().join("proc/sys/net/ipv4")).unwrap();
         let story = STORIES.fetch_add(1, Ordering::Relaxed);
-        let notify = format!("cloister-story-{}-{story}", std::process::id());
-        let mut enclave =
-            Self { init: StandIn::new(folder.path().join("proc")), folder, notify, supervisor: None };
+        let address = |name| {
+            let name = format!("cloister-story-{}-{story}-{name}", std::process::id());
+            SocketAddr::from_abstract_name(name).unwrap()
+        };
+        let addresses = Addresses {
+            control: SocketAddr::from_pathname(folder.path().join("local-control")).unwrap(),
+            logs: address("logs"),
+            notify: address("notify"),
+        };
+        let init = StandIn::new(folder.path().join("proc"));
+        let mut enclave = Self { init, folder, addresses, supervisor: None };
         enclave.start_supervisor();
         enclave
     }
@@ -72,9 +79,8 @@ impl Enclave {
             cgroups: self.path("cgroups"),
             proc: self.path("proc"),
         };
-        let sockets =
-            ["control", "logs", "ingress", "local-control", "local-logs"].map(|name| self.path(name));
-        let notify = self.notify.clone();
+        let sockets = ["control", "logs", "ingress"].map(|name| self.path(name));
+        let addresses = self.addresses.clone();
         let (kill, killed) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let handle = runtime.handle().clone();
@@ -84,20 +90,14 @@ impl Enclave {
                     drop(std::fs::remove_file(&path));
                     std::os::unix::net::UnixListener::bind(path).unwrap()
                 });
-                let [control, logs, ingress, local_control, local_logs] = sockets;
+                let [control, logs, ingress] = sockets;
                 let host = |socket| Listener::from_unix(socket).unwrap();
-                let local = |socket: std::os::unix::net::UnixListener| {
-                    socket.set_nonblocking(true).unwrap();
-                    LocalSocket(UnixListener::from_std(socket).unwrap())
-                };
                 let setup = Setup {
                     init,
                     control: Box::new(HostSocket(host(control))),
                     logs: Box::new(HostSocket(host(logs))),
                     ingress: host(ingress),
-                    local_control: Some(Box::new(local(local_control))),
-                    local_logs: Some(Box::new(local(local_logs))),
-                    notify,
+                    addresses,
                     paths,
                     seed: 1,
                     registers: Vec::new(),
@@ -114,8 +114,13 @@ impl Enclave {
     /// Says something over the notify socket, as a process in the cgroup of `service`.
     pub(crate) fn notify(&self, service: &str, text: &str) {
         self.init.join_cgroup(std::process::id(), service);
-        let to = SocketAddr::from_abstract_name(&self.notify).unwrap();
-        UnixDatagram::unbound().unwrap().send_to_addr(text.as_bytes(), &to).unwrap();
+        let to = &self.addresses.notify;
+        UnixDatagram::unbound().unwrap().send_to_addr(text.as_bytes(), to).unwrap();
+    }
+
+    /// Whether somebody else could listen where services notify.
+    pub(crate) fn could_be_overheard(&self) -> bool {
+        UnixDatagram::bind_addr(&self.addresses.notify).is_ok()
     }
 
     /// Waits for the supervisor's own end.

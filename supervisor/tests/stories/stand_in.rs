@@ -2,7 +2,7 @@
 //!
 //! Its law: like init, it outlives supervisors and hands everything to the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
@@ -13,14 +13,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cloister_supervisor::clock::Moment;
-use cloister_sys::fdpass::send_with_fds;
+use cloister_sys::fdpass::{recv_with_fds, send_with_fds};
 use cloister_wire::control::{Cause, Exit, State};
 use cloister_wire::frame::{self, Decoder, HOLD_LIMIT};
 use cloister_wire::hello::VERSION;
 use cloister_wire::hold::{Ended, FromInit, FromSupervisor, Held, Spawn, Target, Welcome};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
-use tokio::io::AsyncReadExt;
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
@@ -111,7 +111,7 @@ impl StandIn {
     }
 
     async fn serve(self, stream: UnixStream, mut outgoing: mpsc::UnboundedReceiver<Outgoing>) {
-        let (mut read, write) = stream.into_split();
+        let (read, write) = stream.into_split();
         let sending = tokio::spawn(async move {
             while let Some((message, fds)) = outgoing.recv().await {
                 let frame = frame::encode(&message, HOLD_LIMIT).unwrap();
@@ -126,15 +126,31 @@ impl StandIn {
         });
         let mut decoder = Decoder::new(HOLD_LIMIT);
         let mut buffer = vec![0; 65536];
-        while let Ok(count @ 1..) = read.read(&mut buffer).await {
-            decoder.push(&buffer[..count]);
+        let mut arrived = VecDeque::new();
+        let stream: &UnixStream = read.as_ref();
+        while stream.readable().await.is_ok() {
+            match stream.try_io(Interest::READABLE, || recv_with_fds(stream, &mut buffer)) {
+                Ok((0, _)) => break,
+                Ok((count, fds)) => {
+                    decoder.push(&buffer[..count]);
+                    arrived.extend(fds);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(_) => break,
+            }
             while let Some(message) = decoder.next_message::<FromSupervisor>().unwrap() {
                 if let FromSupervisor::PowerOff { state } = message {
                     self.off.send_replace(Some(state));
                     sending.abort();
                     return;
                 }
-                self.perform(message);
+                let count = match &message {
+                    FromSupervisor::Spawn { spec, .. } => spec.fds,
+                    FromSupervisor::Stash { fds, .. } => *fds,
+                    _ => 0,
+                };
+                let fds = arrived.drain(..usize::from(count)).collect();
+                self.perform(message, fds);
             }
         }
         sending.abort();
@@ -146,15 +162,16 @@ impl StandIn {
         }
     }
 
-    fn perform(&self, message: FromSupervisor) {
+    fn perform(&self, message: FromSupervisor, fds: Vec<OwnedFd>) {
         match message {
             FromSupervisor::Spawn { name, spec } => self.spawn(name, &spec),
             FromSupervisor::Signal { name, signal, to } => self.signal(&name, signal, to),
             FromSupervisor::Forget { name } => {
                 self.holdings.lock().unwrap().held.remove(&name);
             }
-            FromSupervisor::Stash { name } => {
-                let fd = memfd_create(&name, MemfdFlags::CLOEXEC).unwrap();
+            FromSupervisor::Stash { name, .. } => {
+                let made = || memfd_create(&name, MemfdFlags::CLOEXEC).unwrap();
+                let fd = fds.into_iter().next().unwrap_or_else(made);
                 self.holdings.lock().unwrap().stash.push((name.clone(), fd.try_clone().unwrap()));
                 self.say(FromInit::Stashed { name }, vec![fd]);
             }
