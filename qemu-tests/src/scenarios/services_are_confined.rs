@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitCode};
 
 use rustix::net::{AddressFamily, SocketType, socket};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, kill_process_group, prlimit};
 use serde_json::{Value, json};
 
 use crate::guest::{catch, find_process, say};
@@ -309,6 +309,9 @@ fn signals(lab: &mut Lab) -> Outcome {
             "init: Operation not permitted",
             "supervisor: Operation not permitted",
             "calm: Operation not permitted",
+            "calm's environment: Permission denied",
+            "the supervisor's time: Operation not permitted",
+            "its own core: done",
             "a child: killed",
             "everybody: its own child was killed",
         ] {
@@ -347,10 +350,14 @@ fn kill_all() -> std::io::Result<()> {
     ];
     for (name, pid, signal) in others {
         let pid = pid.ok_or(std::io::ErrorKind::NotFound)?;
-        let came = kill_process(pid, signal)
-            .map_or_else(std::io::Error::from, |()| std::io::ErrorKind::Other.into());
-        say(format!("{name}: {}\n", came.to_string().split(" (").next().unwrap_or_default()).as_bytes())?;
+        came(name, kill_process(pid, signal))?;
     }
+    let environment = format!("/proc/{}/environ", calm.ok_or(std::io::ErrorKind::NotFound)?.as_raw_nonzero());
+    came("calm's environment", fs::read(environment).map(drop))?;
+    // The kernel kills a process whose processor time is used up.
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    came("the supervisor's time", prlimit(Some(find_process("supervisor")?), Resource::Cpu, none).map(drop))?;
+    came("its own core", prlimit(None, Resource::Core, none).map(drop))?;
     let mut child = live()?;
     kill_process(Pid::from_child(&child), Signal::KILL)?;
     if child.wait()?.signal() == Some(Signal::KILL.as_raw()) {
@@ -363,6 +370,12 @@ fn kill_all() -> std::io::Result<()> {
         say(b"everybody: its own child was killed\n")?;
     }
     Ok(())
+}
+
+/// Says what came of an attempt, without the error's number.
+fn came<E: Into<std::io::Error>>(of: &str, attempt: Result<(), E>) -> std::io::Result<()> {
+    let words = attempt.map_or_else(|error| error.into().to_string(), |()| "done".to_owned());
+    say(format!("{of}: {}\n", words.split(" (").next().unwrap_or_default()).as_bytes())
 }
 
 /// A child that lives until it is killed.

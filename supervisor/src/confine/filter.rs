@@ -60,9 +60,11 @@ fn parts(allowed: &[String]) -> Result<Vec<(Rules, SeccompAction)>, FilterError>
         let rows = DENIED.iter().filter(|row| row.answer == answer && !allowed.iter().any(|a| a == row.name));
         rows.map(|row| (row.number, Vec::new())).collect()
     };
+    let mut not_permitted = refused(Answer::NotPermitted);
+    not_permitted.extend(limits_of_others()?);
     let mut parts = vec![
         (refused(Answer::Kill), SeccompAction::KillProcess),
-        (refused(Answer::NotPermitted), errno(libc::EPERM)),
+        (not_permitted, errno(libc::EPERM)),
         (refused(Answer::NotThere), errno(libc::ENOSYS)),
     ];
     if !allowed.iter().any(|name| name == SOCKET) {
@@ -77,6 +79,14 @@ fn vsock() -> Result<Rules, FilterError> {
     let family = u64::from(libc::AF_VSOCK.unsigned_abs());
     let is_vsock = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family)?;
     Ok(Rules::from([(libc::SYS_socket, vec![SeccompRule::new(vec![is_vsock])?])]))
+}
+
+/// `prlimit64(pid, …, limit, …)`: a process of the same user may have no more processor time, and is killed for that, whatever
+/// keeps signals from it. A limit is set for oneself with a pid of 0, as `setrlimit(3)` does.
+fn limits_of_others() -> Result<Rules, FilterError> {
+    let of_another = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
+    let sets = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
+    Ok(Rules::from([(libc::SYS_prlimit64, vec![SeccompRule::new(vec![of_another, sets])?])]))
 }
 
 fn errno(number: i32) -> SeccompAction {
@@ -111,7 +121,7 @@ mod tests {
     const ERRNO: u32 = 0x0005_0000;
 
     /// What the kernel would answer: the few instructions of classic BPF that filters are made of.
-    fn answer(program: &[u64], number: c_long, arch: u32, first_argument: u32) -> u32 {
+    fn answer_to(program: &[u64], number: c_long, arch: u32, [first, third]: [u32; 2]) -> u32 {
         let mut accumulator = 0;
         let mut at = 0;
         loop {
@@ -124,8 +134,9 @@ mod tests {
                     accumulator = match k {
                         0 => u32::try_from(number).unwrap(),
                         4 => arch,
-                        16 => first_argument,
-                        20 => 0,
+                        16 => first,
+                        32 => third,
+                        20 | 36 => 0,
                         other => panic!("loads from {other}"),
                     };
                 }
@@ -135,6 +146,10 @@ mod tests {
                 other => panic!("instruction {other:#x}"),
             }
         }
+    }
+
+    fn answer(program: &[u64], number: c_long, arch: u32, first: u32) -> u32 {
+        answer_to(program, number, arch, [first, 0])
     }
 
     fn errno_of(number: i32) -> u32 {
@@ -171,6 +186,14 @@ mod tests {
         assert_eq!(socket(libc::AF_VSOCK), errno_of(libc::EAFNOSUPPORT));
         assert_eq!(socket(libc::AF_INET), ALLOW);
         assert_eq!(socket(libc::AF_UNIX), ALLOW);
+    }
+
+    #[test]
+    fn limits_are_set_for_oneself_only_and_may_be_read() {
+        let program = compile(&[]).unwrap();
+        let prlimit = |pid, limit| answer_to(&program, libc::SYS_prlimit64, THIS_ARCH, [pid, limit]);
+        assert_eq!(prlimit(7, 0x1000), errno_of(libc::EPERM));
+        assert_eq!((prlimit(0, 0x1000), prlimit(7, 0)), (ALLOW, ALLOW));
     }
 
     #[test]
