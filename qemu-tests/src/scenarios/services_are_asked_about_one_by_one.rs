@@ -67,7 +67,7 @@ services:
         "phase: ready",
         "web was asked to end",
         "initctl: the manifest has no service \"nobody\"",
-        "initctl: the supervisor hung up; root and the users in the manifest's control.local_uids may ask",
+        "initctl: the supervisor hung up; root and the users in the manifest's control.local_users may ask",
     ] {
         expect_in(&(ended.stdout.clone() + &ended.stderr), part, "what initctl said")?;
     }

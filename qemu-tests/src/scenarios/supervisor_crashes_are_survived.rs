@@ -167,7 +167,12 @@ fn take_over() -> std::io::Result<()> {
     loop {
         for name in [LOCAL_CONTROL, LOCAL_LOGS, NOTIFY] {
             let address = SocketAddr::from_abstract_name(name)?;
-            if UnixListener::bind_addr(&address).is_ok() || UnixDatagram::bind_addr(&address).is_ok() {
+            // Each kind of socket has addresses of its own (`unix_abstract_hash` of Linux).
+            let taken = match name {
+                NOTIFY => UnixDatagram::bind_addr(&address).is_ok(),
+                _ => UnixListener::bind_addr(&address).is_ok(),
+            };
+            if taken {
                 say(format!("{name}{TAKEN}\n").as_bytes())?;
             }
         }
