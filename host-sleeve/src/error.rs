@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 /// The exit code of what was interrupted: a shell's for SIGINT.
 const INTERRUPTED: u8 = exit::for_signal(2);
 
+/// The code of an end on request: that of SIGKILL, as if it had run.
+const KILLED: u8 = exit::for_signal(9);
+
 /// The result of everything here.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -30,6 +33,8 @@ pub(crate) enum Error {
     TimedOut(Told),
     /// The operator does not want it any more.
     Interrupted(Told),
+    /// Somebody else asked for its end.
+    Killed(Told),
 }
 
 /// The words of an error.
@@ -74,6 +79,11 @@ impl Error {
         Self::Interrupted(Told::new(what))
     }
 
+    /// It was ended on request.
+    pub(crate) fn killed(what: impl Into<String>) -> Self {
+        Self::Killed(Told::new(what))
+    }
+
     /// Adds what to try.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -96,7 +106,8 @@ impl Error {
             | Self::Host(told)
             | Self::Enclave(told)
             | Self::TimedOut(told)
-            | Self::Interrupted(told) => told,
+            | Self::Interrupted(told)
+            | Self::Killed(told) => told,
         }
     }
 
@@ -119,6 +130,7 @@ impl Error {
         match self {
             Self::TimedOut(_) => exit::TIMED_OUT,
             Self::Interrupted(_) => INTERRUPTED,
+            Self::Killed(_) => KILLED,
             _ => exit::OUR_FAILURE,
         }
     }
@@ -130,7 +142,8 @@ impl Error {
             | Self::Host(told)
             | Self::Enclave(told)
             | Self::TimedOut(told)
-            | Self::Interrupted(told) => told,
+            | Self::Interrupted(told)
+            | Self::Killed(told) => told,
         }
     }
 }

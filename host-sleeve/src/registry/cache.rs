@@ -140,8 +140,8 @@ mod tests {
         let second = open();
         assert_eq!(names(&second), 1, "the first one lives, and it may be its own");
         drop((first, second));
-        let third = open();
-        assert_eq!(names(&third), 0);
+        // A process that another test starts has all descriptors until it is its program, and with them the lock.
+        let third = (0..100).map(|_| open()).find(|third| names(third) == 0).unwrap();
         let _writes = third.start().unwrap();
         assert_eq!(names(&open()), 1);
     }

@@ -110,7 +110,7 @@ impl Requests {
         loop {
             match self.events.recv().await {
                 Some(Event::Stop { .. } | Event::Kill { .. }) => {
-                    return Error::operator("stopped before the boot");
+                    return Error::killed("stopped before the boot");
                 }
                 Some(_) => {}
                 // Not while `speak` is there.

@@ -59,7 +59,7 @@ pub(crate) enum Event {
     Drained,
     /// The enclave cannot be talked to.
     Broken(String),
-    /// The enclave has not answered for a while, or answers again.
+    /// Whether the enclave gave a sign of life when it was asked for one.
     Pulse(bool),
     /// The machine has ended and its console is at its end.
     Ended(Ending),

@@ -22,30 +22,32 @@ const LIMIT: Duration = Duration::from_millis(LIMIT_MS);
 /// The same in milliseconds: an enclave is silent since it was asked.
 pub(crate) const LIMIT_MS: u64 = 10_000;
 
-/// Asks until nobody listens to `events`. Each change is told once; an enclave begins as one that answers.
+/// Asks until nobody listens to `events`, and tells what came of each question.
 pub(crate) async fn run(asks: mpsc::Sender<Ask>, events: mpsc::Sender<Event>) {
-    let mut beat = true;
     loop {
         tokio::select! {
             () = time::sleep(PAUSE) => {}
             () = events.closed() => return,
         }
-        let beats = answers(&asks).await;
-        if std::mem::replace(&mut beat, beats) != beats && events.send(Event::Pulse(beats)).await.is_err() {
+        if let Some(beats) = answers(&asks).await
+            && events.send(Event::Pulse(beats)).await.is_err()
+        {
             return;
         }
     }
 }
 
-/// Any answer is one, a refusal too.
-async fn answers(asks: &mpsc::Sender<Ask>) -> bool {
+/// Any answer is one, a refusal too. Nothing where the question was lost with its connection: the next one tells.
+async fn answers(asks: &mpsc::Sender<Ask>) -> Option<bool> {
     let (answer, reply) = oneshot::channel();
     let asked = async {
         asks.send(Ask { request: Request::Ping, answer: Some(answer) }).await.ok()?;
         reply.await.ok()
     };
-    // Asked on a connection that broke: the next question tells.
-    time::timeout(LIMIT, asked).await.is_ok_and(|reply| reply.is_some())
+    match time::timeout(LIMIT, asked).await {
+        Ok(answered) => answered.map(|_| true),
+        Err(_) => Some(false),
+    }
 }
 
 #[cfg(test)]
@@ -54,28 +56,36 @@ mod tests {
 
     use super::*;
 
+    /// What an enclave does with a question.
+    #[derive(Debug)]
+    enum Does {
+        Answers,
+        Loses,
+        Keeps,
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn silence_and_its_end_are_told_once() {
+    async fn an_answer_and_silence_are_told_and_a_lost_question_is_neither() {
         let (asks, mut asked) = mpsc::channel(8);
         let (events, mut told) = mpsc::channel(8);
         tokio::spawn(run(asks, events));
         let enclave = tokio::spawn(async move {
-            for (number, answers) in [true, true, false, false, true, true, true].into_iter().enumerate() {
+            let mut kept = Vec::new();
+            for does in [Does::Answers, Does::Loses, Does::Keeps, Does::Keeps, Does::Answers] {
                 let ask: Ask = asked.recv().await.unwrap();
                 assert_eq!(ask.request, Request::Ping);
-                if answers {
-                    ask.answer.unwrap().send(Reply::Done).unwrap();
-                } else {
-                    // Kept, as an enclave that stands still keeps it.
-                    time::sleep(LIMIT * 2).await;
-                    drop((number, ask));
+                match does {
+                    Does::Answers => ask.answer.unwrap().send(Reply::Done).unwrap(),
+                    Does::Loses => drop(ask),
+                    Does::Keeps => kept.push(ask),
                 }
             }
-            asked
+            (asked, kept)
         });
-        assert!(matches!(told.recv().await, Some(Event::Pulse(false))));
-        assert!(matches!(told.recv().await, Some(Event::Pulse(true))));
-        let _asked = enclave.await.unwrap();
-        assert!(told.try_recv().is_err());
+        for beats in [true, false, false, true] {
+            let event = told.recv().await;
+            assert!(matches!(event, Some(Event::Pulse(b)) if b == beats), "{event:?}");
+        }
+        drop(enclave.await.unwrap());
     }
 }

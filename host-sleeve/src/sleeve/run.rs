@@ -60,7 +60,7 @@ pub(crate) async fn run(order: Order, watcher: &mut dyn Watcher) -> Result<Ran> 
         let launch = launch(&order, watcher);
         tokio::select! {
             biased;
-            _ = signals.next() => return Err(Error::operator("interrupted before the boot")),
+            _ = signals.next() => return Err(Error::interrupted("interrupted before the boot")),
             launched = launch => launched?,
         }
     };

@@ -89,6 +89,7 @@ fn interruptible<T: Send + 'static>(
         let doing = || format!("cannot start {what}");
         let mut interrupt = signal(SignalKind::interrupt()).doing(doing)?;
         let mut terminate = signal(SignalKind::terminate()).doing(doing)?;
+        let mut hangup = signal(SignalKind::hangup()).doing(doing)?;
         let stop = Arc::new(Stop::default());
         let (tell, mut done) = oneshot::channel();
         let thread = {
@@ -101,6 +102,7 @@ fn interruptible<T: Send + 'static>(
             result = &mut done => return result.map_err(|error| broke_off(what, error)),
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
         if stop.give_up() {
             tokio::select! {
@@ -110,6 +112,7 @@ fn interruptible<T: Send + 'static>(
                 },
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
                 () = time::sleep(CLEAN_UP) => {}
             }
         }

@@ -197,8 +197,7 @@ fn room_is_left(confinement: &Value) -> Outcome {
     )
 }
 
-/// `host-sleeve inspect web --service NAME --json`.
-/// What `inspect --service` shows of an enclave's service.
+/// `host-sleeve inspect web --service NAME --json`: what confines a service.
 pub(super) fn confinement(web: &Running, service: &str) -> Result<Value, Failure> {
     let asked = web.ask(&["inspect", "web", "--service", service, "--json"])?;
     asked.expect_code(0)?;

@@ -22,8 +22,10 @@ pub(super) struct Line {
     /// The output pipes of what init holds, by name.
     pub(super) pipes: BTreeMap<String, Vec<OwnedFd>>,
     /// What init keeps, by name.
-    memfds: BTreeMap<String, OwnedFd>,
-    /// How many requested memfds, and sockets that were given away, have not come yet.
+    kept: BTreeMap<String, OwnedFd>,
+    /// The names of sockets that init was given to keep: what it hands over in return is here already.
+    given: Vec<String>,
+    /// How many answers about what is kept have not come yet.
     missing: usize,
     /// Whether the root was requested. Init answers in order, so its answer comes after the memfds requested before it.
     root_missing: bool,
@@ -39,18 +41,26 @@ impl Line {
             return Err(CoreError::Version(welcome.version));
         }
         let mut fds = fds.into_iter();
-        let memfds = welcome.stash.iter().cloned().zip(fds.by_ref()).collect();
+        let kept = welcome.stash.iter().cloned().zip(fds.by_ref()).collect();
         let mut pipes = BTreeMap::new();
         for held in &welcome.held {
             pipes.insert(held.name.clone(), fds.by_ref().take(usize::from(held.fds)).collect());
         }
-        let line = Self { hold, backlog: VecDeque::new(), pipes, memfds, missing: 0, root_missing: false };
+        let line = Self {
+            hold,
+            backlog: VecDeque::new(),
+            pipes,
+            kept,
+            given: Vec::new(),
+            missing: 0,
+            root_missing: false,
+        };
         Ok((line, welcome))
     }
 
     /// Asks for the memfds of these names, as init has kept them or newly made. Nothing is waited for.
     pub(super) fn request(&mut self, names: &[String]) -> Result<(), CoreError> {
-        for name in names.iter().filter(|name| !self.memfds.contains_key(*name)) {
+        for name in names.iter().filter(|name| !self.kept.contains_key(*name)) {
             self.hold.send(&FromSupervisor::Stash { name: name.clone(), fds: 0 })?;
             self.missing = self.missing.saturating_add(1);
         }
@@ -63,13 +73,14 @@ impl Line {
     where
         F: FnOnce() -> io::Result<OwnedFd>,
     {
-        if let Some(kept) = self.memfds.remove(name) {
+        if let Some(kept) = self.kept.remove(name) {
             return Ok(kept);
         }
         let bound = bind().and_then(|socket| Ok((socket.try_clone()?, socket)));
         let what = "cannot listen for programs inside";
         let (ours, theirs) = bound.map_err(|source| CoreError::System { what, source })?;
         self.hold.send_with(&FromSupervisor::Stash { name: name.to_owned(), fds: 1 }, vec![theirs])?;
+        self.given.push(name.to_owned());
         self.missing = self.missing.saturating_add(1);
         Ok(ours)
     }
@@ -86,9 +97,11 @@ impl Line {
     /// The memfd of this name, which was requested.
     pub(super) async fn memfd(&mut self, name: &str) -> Result<OwnedFd, CoreError> {
         self.collect().await?;
-        let missing =
-            || CoreError::System { what: "a memfd is missing", source: io::ErrorKind::NotFound.into() };
-        self.memfds.remove(name).ok_or_else(missing)
+        let missing = || CoreError::System {
+            what: "init did not hand over what it keeps",
+            source: io::ErrorKind::NotFound.into(),
+        };
+        self.kept.remove(name).ok_or_else(missing)
     }
 
     /// The memfds of the logs of these services, which were requested.
@@ -96,7 +109,7 @@ impl Line {
         self.collect().await?;
         let mut outputs = Vec::with_capacity(services.len());
         for place in 0..services.len() {
-            let [out, err] = logs::output_names(place).map(|name| self.memfds.remove(&name));
+            let [out, err] = logs::output_names(place).map(|name| self.kept.remove(&name));
             outputs.push(out.zip(err));
         }
         Ok(Memfds { index: self.memfd(INDEX).await?, own: self.memfd(OWN_LOG).await?, outputs })
@@ -119,7 +132,9 @@ impl Line {
         while self.missing > 0 {
             match self.hold.receive().await? {
                 Incoming { message: FromInit::Stashed { name }, fds } => {
-                    self.memfds.extend(fds.into_iter().map(|fd| (name.clone(), fd)));
+                    if self.given.iter().all(|given| *given != name) {
+                        self.kept.extend(fds.into_iter().map(|fd| (name.clone(), fd)));
+                    }
                     self.missing = self.missing.saturating_sub(1);
                 }
                 other => self.backlog.push_back(other),

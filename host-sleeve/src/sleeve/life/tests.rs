@@ -138,7 +138,6 @@ fn silence_is_told_once_and_so_is_its_end() {
     let story = vec![
         (1, Event::Pulse(false)),
         (2, status(1, State::Ready)),
-        (3, Event::Pulse(true)),
         (4, Event::Pulse(false)),
         (5, Event::Pulse(false)),
         (6, Event::Pulse(true)),

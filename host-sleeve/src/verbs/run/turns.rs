@@ -64,10 +64,17 @@ impl Turns {
 
 /// What it has become.
 fn turned(record: &Record) -> String {
+    let state = record.status.as_ref().map(|status| &status.state);
     if record.silent_since_ms.is_some() {
-        return format!("does not answer; it may go on, or `host-sleeve stop {}` ends it", record.name);
+        let kill = format!("`host-sleeve stop --kill {}`", record.name);
+        return match state {
+            Some(State::Stopping { .. }) => {
+                format!("does not answer; when its time to stop is over it is killed, {kill} does so now")
+            }
+            _ => format!("does not answer; it may go on, or {kill} ends it"),
+        };
     }
-    match record.status.as_ref().map(|status| &status.state) {
+    match state {
         Some(State::Degraded { why }) => format!("is degraded: {}", shown(why)),
         Some(State::Ready) => "is ready again".to_owned(),
         state => format!("answers again ({})", Seen::state_word(state)),
