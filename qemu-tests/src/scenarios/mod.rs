@@ -70,6 +70,7 @@ pub const ALL: &[Scenario] = &[
     logs_arrive_whole::RAW_BYTES,
     logs_arrive_whole::FLOODING,
     logs_arrive_whole::UNREAD,
+    logs_arrive_whole::SHORT,
     killed_parts_leave_nothing_behind::QEMU,
     killed_parts_leave_nothing_behind::VSOCK_DEVICE,
     killed_parts_leave_nothing_behind::SLEEVE,
