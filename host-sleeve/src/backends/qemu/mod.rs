@@ -13,6 +13,7 @@ mod listening;
 pub(crate) mod nitro;
 mod qmp;
 mod running;
+mod trial;
 pub(crate) mod version;
 mod vsock;
 
