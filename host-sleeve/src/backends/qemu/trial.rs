@@ -107,7 +107,7 @@ fn broken_off(said: &str) -> String {
     format!("a trial boot on {DEVICE} broke off{colon}{last}")
 }
 
-/// How busy the host is (proc_loadavg(5)): runnable tasks over the last minute, beside the processors there are for them.
+/// How busy the host is (`proc_loadavg(5)`): runnable tasks over the last minute, beside the processors there are for them.
 fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = text.split(' ').next().filter(|load| !load.is_empty()).unwrap_or("unknown");
