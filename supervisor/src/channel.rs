@@ -25,7 +25,7 @@ const WRITE_TIME: Duration = Duration::from_secs(5);
 
 /// How long frames of a stream may take to be written, of which many lie in the peer's socket already. A reader that takes
 /// nothing for this long has stopped, or a person has stopped it; one that comes back asks again from where it was.
-const STREAM_TIME: Duration = Duration::from_secs(60);
+const STREAM_TIME: Duration = Duration::from_mins(1);
 
 /// The pause after a listener failed: it failed for want of descriptors or memory, and waiting is all there is to do.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

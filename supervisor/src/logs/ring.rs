@@ -48,12 +48,6 @@ impl Ring {
         Ok((Self { file, end }, Span { at: noted, len: ahead }))
     }
 
-    /// Bytes ever written.
-    #[must_use]
-    pub(super) const fn end(&self) -> u64 {
-        self.end
-    }
-
     /// Moves what lies in `pipe` here, at most [`BATCH_BYTES`]. An empty span is the end of the stream;
     /// `WouldBlock` an empty pipe.
     pub(super) fn take<P: AsFd>(&mut self, pipe: P) -> io::Result<Span> {
@@ -145,7 +139,7 @@ mod tests {
         drop(ring);
         let (ring, gap) = Ring::resume(twin, noted.len).unwrap();
         assert_eq!(contents(&ring, gap), b"lost sight of");
-        assert_eq!(ring.end(), 18);
+        assert_eq!(ring.end, 18);
     }
 
     #[test]
@@ -166,7 +160,7 @@ mod tests {
             left -= ring.write(&vec![b'x'; usize::try_from(left.min(100_000)).unwrap()]).unwrap().len;
         }
         assert!(!ring.holds(first));
-        let last = Span { at: ring.end() - 10, len: 10 };
+        let last = Span { at: ring.end - 10, len: 10 };
         assert!(ring.holds(last));
         assert_eq!(contents(&ring, last), b"xxxxxxxxxx");
     }
