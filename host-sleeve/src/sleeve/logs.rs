@@ -158,8 +158,9 @@ mod tests {
         };
         let encoded = |record: &Record| frame::encode_bytes(&record.to_bytes().unwrap(), HOST_LIMIT).unwrap();
         reader.write(&encoded(&record(0, "quiet", b"last words")));
+        let flood = vec![b'x'; 30 * 1024];
         for seq in 1..200 {
-            reader.write(&encoded(&record(seq, "loud", &[b'x'; 30 * 1024])));
+            reader.write(&encoded(&record(seq, "loud", &flood)));
         }
         let mut read = Reader::open(&dir.path().join("log"));
         let (mut decoder, mut found) = (Decoder::new(HOST_LIMIT), Vec::new());
