@@ -1,7 +1,7 @@
 //! Places for connections: how many each kind of peer may hold at once.
 //!
-//! Its law: nobody can take the place of somebody of another kind. The host has its own, each service inside has its own,
-//! and what is shared between services is only what goes beyond the first of each.
+//! Its law: no peer can use up another's places. The host has its own, each service inside has its own, and services share
+//! only what goes beyond the first place of each.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub(crate) struct Limits {
     pub(crate) shared: usize,
 }
 
-/// Who a place is taken by.
+/// Who holds a place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Holder {
     Host,
@@ -49,7 +49,7 @@ pub(crate) struct Place {
 }
 
 impl Places {
-    /// Places that nobody has taken. Peers inside are told apart by what `proc` says of them.
+    /// Free places. Peers inside are identified by the cgroup that `proc` gives for them.
     #[must_use]
     pub(crate) fn new(limits: Limits, proc: &Path) -> Arc<Self> {
         Arc::new(Self { limits, proc: proc.to_owned(), taken: watch::Sender::new(BTreeMap::new()) })

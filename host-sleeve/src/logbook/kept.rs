@@ -1,7 +1,7 @@
-//! What stays of the services' log when its older file is given up: the last words of each stream.
+//! What is kept of the services' log when its older file is replaced: the end of each stream.
 //!
-//! Its law: one service that writes much takes from its own, never from another's. What the enclave says is believed no further
-//! than the limits here.
+//! Its law: a service that writes much displaces its own output, never another's. Names and sizes come from the enclave and
+//! are bounded here.
 //!
 //! It is a file of frames like the other two, in front of them, written anew each time that the log starts over.
 

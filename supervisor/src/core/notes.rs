@@ -1,9 +1,9 @@
-//! What services said of themselves and no turn has dealt with yet.
+//! Notifications from services (`sd_notify`) that no turn has handled yet.
 //!
-//! Its law: saying something again costs next to nothing. What a service says is kept once of each kind, however often it says
-//! it, and all that is kept is dealt with in one turn; between two such turns lies a pause that leaves most of the time to
-//! everybody else. Only a text and a sign of life wait that long, which a service that cares repeats: what it says once and
-//! for all ([`Notes::take_lasting`]) must not be lost by a crash, and repeating it changes nothing.
+//! Its law: repeated notifications are cheap. One of each kind is kept for a service, however often it is sent, and all that are
+//! kept are handled in one turn; a pause after each such turn leaves most of the time to other work. Only status texts and
+//! watchdog pings wait for the pause, since a service repeats them. The others ([`Notes::take_lasting`]) are sent once, so a
+//! crash must not lose them, and repeating them changes nothing.
 
 use std::collections::BTreeMap;
 use std::mem::discriminant;
@@ -16,7 +16,7 @@ use crate::notify::Note;
 /// The pause after a turn, in times of what the turn took: notes are a fifth of the supervisor's time at most.
 const SHARE: u32 = 4;
 
-/// The longest pause: what a service says is never held back for longer, as many others as may speak.
+/// The longest pause: the most that a status text or a ping is delayed, however many services notify.
 const MAX_PAUSE: Duration = Duration::from_millis(200);
 
 /// What waits.
