@@ -16,7 +16,7 @@ use cloister_wire::ports;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::transport::Transport;
+use crate::transport::{self, Transport};
 
 /// The most clients carried to one enclave at once: as many as its supervisor admits.
 const MOST_CLIENTS: usize = 4096;
@@ -82,14 +82,12 @@ impl Door {
         Ok(())
     }
 
-    /// Connects to the supervisor. One that does not listen may be on its way back.
+    /// Connects to the supervisor. One that does not listen may be starting again.
     async fn connect(&self) -> io::Result<Stream> {
         let start = Instant::now();
         loop {
             match self.transport.connect(ports::INGRESS).await {
-                Err(error)
-                    if error.kind() == io::ErrorKind::ConnectionRefused && start.elapsed() < PATIENCE =>
-                {
+                Err(error) if transport::may_answer_later(&error) && start.elapsed() < PATIENCE => {
                     sleep(PAUSE).await;
                 }
                 result => return result,

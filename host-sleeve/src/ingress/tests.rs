@@ -14,6 +14,8 @@ use crate::backends::Pending;
 #[derive(Debug)]
 struct Played {
     refusals: Mutex<u32>,
+    /// How it refuses.
+    kind: io::ErrorKind,
     half_close: bool,
     enclave: mpsc::UnboundedSender<UnixStream>,
 }
@@ -24,7 +26,7 @@ impl Transport for Played {
         let mut refusals = self.refusals.lock().unwrap();
         if *refusals > 0 {
             *refusals -= 1;
-            return Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) });
+            return Box::pin(async { Err(self.kind.into()) });
         }
         let (near, far) = StdUnixStream::pair().unwrap();
         for end in [&near, &far] {
@@ -41,10 +43,19 @@ impl Transport for Played {
 
 /// A published port, and the connections that reach the enclave through it.
 async fn publish(refusals: u32, half_close: bool) -> (TcpStream, mpsc::UnboundedReceiver<UnixStream>) {
+    publish_over(refusals, io::ErrorKind::ConnectionRefused, half_close).await
+}
+
+/// The same over a transport that refuses like this.
+async fn publish_over(
+    refusals: u32,
+    kind: io::ErrorKind,
+    half_close: bool,
+) -> (TcpStream, mpsc::UnboundedReceiver<UnixStream>) {
     let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
     let port = listener.tcp_address().unwrap();
     let (enclave, connections) = mpsc::unbounded_channel();
-    let transport = Arc::new(Played { refusals: Mutex::new(refusals), half_close, enclave });
+    let transport = Arc::new(Played { refusals: Mutex::new(refusals), kind, half_close, enclave });
     drop(tokio::spawn(run(vec![(listener, 80)], transport)));
     (TcpStream::connect(port).await.unwrap(), connections)
 }
@@ -89,11 +100,13 @@ async fn a_transport_without_half_close_is_spoken_to_in_chunks() {
 
 #[tokio::test]
 async fn a_supervisor_on_its_way_back_is_waited_for() {
-    let (mut client, mut connections) = publish(3, true).await;
-    client.write_all(b"x").await.unwrap();
-    let mut enclave = connections.recv().await.unwrap();
-    header(&mut enclave).await;
-    assert_eq!(enclave.read_u8().await.unwrap(), b'x');
+    for kind in [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound, io::ErrorKind::WouldBlock] {
+        let (mut client, mut connections) = publish_over(3, kind, true).await;
+        client.write_all(b"x").await.unwrap();
+        let mut enclave = connections.recv().await.unwrap();
+        header(&mut enclave).await;
+        assert_eq!(enclave.read_u8().await.unwrap(), b'x');
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The kernel's own vsock: `AF_VSOCK`, by CID. Carries half-closes.
+//! The kernel's own vsock: `AF_VSOCK`, by CID.
 
 use std::io;
 
