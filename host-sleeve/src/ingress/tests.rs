@@ -52,12 +52,24 @@ async fn publish_over(
     kind: io::ErrorKind,
     half_close: bool,
 ) -> (TcpStream, mpsc::UnboundedReceiver<UnixStream>) {
-    let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
-    let port = listener.tcp_address().unwrap();
+    let ([port], connections) = publish_all([80], refusals, kind, half_close, MOST_CLIENTS);
+    (TcpStream::connect(port).await.unwrap(), connections)
+}
+
+/// Published ports with room for so many clients, and the connections that reach the enclave through them.
+fn publish_all<const N: usize>(
+    ports: [u16; N],
+    refusals: u32,
+    kind: io::ErrorKind,
+    half_close: bool,
+    room: usize,
+) -> ([SocketAddr; N], mpsc::UnboundedReceiver<UnixStream>) {
+    let listeners = ports.map(|port| (Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap(), port));
+    let addresses = listeners.each_ref().map(|(listener, _)| listener.tcp_address().unwrap());
     let (enclave, connections) = mpsc::unbounded_channel();
     let transport = Arc::new(Played { refusals: Mutex::new(refusals), kind, half_close, enclave });
-    drop(tokio::spawn(run(vec![(listener, 80)], transport)));
-    (TcpStream::connect(port).await.unwrap(), connections)
+    drop(tokio::spawn(run(listeners.into(), room, transport)));
+    (addresses, connections)
 }
 
 async fn header(enclave: &mut UnixStream) -> Header {
@@ -116,6 +128,38 @@ async fn a_client_that_cannot_be_carried_is_reset() {
     tokio::time::pause();
     let error = client.read(&mut [0]).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn idle_clients_of_one_port_leave_room_to_the_clients_of_another() {
+    let ([busy, other], mut connections) = publish_all([80, 81], 0, io::ErrorKind::ConnectionRefused, true, 8);
+    let mut open = vec![];
+    for _ in 0..8 {
+        open.push(TcpStream::connect(busy).await.unwrap());
+    }
+    let mut carried = vec![];
+    // Two of its own, the common four, and what the other port's loop does not hold meanwhile.
+    for _ in 0..5 {
+        let mut enclave = connections.recv().await.unwrap();
+        assert_eq!(header(&mut enclave).await.port, 80);
+        carried.push(enclave);
+    }
+    let _client = TcpStream::connect(other).await.unwrap();
+    loop {
+        let mut enclave = connections.recv().await.unwrap();
+        let port = header(&mut enclave).await.port;
+        carried.push(enclave);
+        if port == 81 {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_limit_that_is_too_low_is_reported_with_what_to_raise() {
+    assert_eq!(too_little(MOST_CLIENTS), None);
+    let text = too_little(192).unwrap();
+    assert!(text.contains("192 clients at once, not 4096") && text.contains("hard limit to 16640"), "{text}");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 
-/// A served ingress with one port, 80, and the service behind it.
+/// A served ingress with two ports, 80 and 81, and the service behind both.
 struct Bench {
     folder: TempDir,
     ingress: Ingress,
@@ -19,12 +19,13 @@ struct Bench {
     said: mpsc::UnboundedReceiver<String>,
 }
 
-async fn bench(cap: usize, proxy_protocol: bool) -> Bench {
+async fn bench(room: usize, proxy_protocol: bool) -> Bench {
     let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = service.local_addr().unwrap().port();
-    let table = [model::Ingress { port: 80, service: "web".into(), target, proxy_protocol }];
+    let table =
+        [80, 81].map(|port| model::Ingress { port, service: "web".into(), target, proxy_protocol });
     let (say, said) = mpsc::unbounded_channel();
-    let ingress = Ingress::with_gate(&table, Gate::new(cap), Box::new(move |line| say.send(line).unwrap()));
+    let ingress = Ingress::with_room(&table, room, Box::new(move |line| say.send(line).unwrap()));
     let folder = TempDir::new().unwrap();
     let listener = Listener::from_unix(UnixListener::bind(folder.path().join("vsock")).unwrap()).unwrap();
     drop(tokio::spawn({
@@ -120,12 +121,34 @@ async fn a_service_that_does_not_listen_is_told_in_the_log() {
 
 #[tokio::test]
 async fn one_over_the_cap_is_closed_at_once_and_the_others_go_on() {
-    let mut bench = bench(1, false).await;
+    // One for each port, and two that any port may have.
+    let mut bench = bench(4, false).await;
     let mut first = bench.dial(80, Framing::Raw, b"1").await;
     let (mut service, _) = bench.service.accept().await.unwrap();
-    assert!(bench.refusal(&[]).await.contains("as many connections as can be carried"));
+    let mut idle = vec![];
+    for _ in 0..2 {
+        idle.push((bench.dial(80, Framing::Raw, b"").await, bench.service.accept().await.unwrap()));
+    }
+    let header = frame::encode_bytes(br#"{"version":1,"port":80,"framing":"raw"}"#, HEADER_LIMIT).unwrap();
+    let refused = bench.refusal(&header).await;
+    assert!(refused.ends_with("connection limit of ingress port 80 reached"), "{refused}");
     service.write_all(b"2").await.unwrap();
     assert_eq!(first.read_u8().await.unwrap(), b'2');
+    // Another port has room of its own.
+    let _other = bench.dial(81, Framing::Raw, b"").await;
+    bench.service.accept().await.unwrap();
+    assert_eq!(bench.ingress.counters().open, 4);
+}
+
+#[tokio::test]
+async fn connections_without_a_header_do_not_take_the_room_of_those_with_one() {
+    let bench = bench(2, false).await;
+    let mut silent = vec![];
+    for _ in 0..8 {
+        silent.push(bench.dial_raw(b"\0").await);
+    }
+    let _host = bench.dial(80, Framing::Raw, b"").await;
+    bench.service.accept().await.unwrap();
 }
 
 #[tokio::test]
