@@ -12,7 +12,7 @@
 //! | [`Works`] | what all connections of a service share |
 //! | [`relay()`] | the way of the bytes between two of them |
 
-mod chunks;
+mod closing;
 mod flow;
 mod full;
 mod gate;

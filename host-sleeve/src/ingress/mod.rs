@@ -90,16 +90,17 @@ async fn serve(listener: Listener, gate: Gate, door: Door) {
 
 impl Door {
     async fn carry(self, client: Stream, peer: Peer, pass: Pass) {
-        if self.try_carry(&client, peer).await.is_err() {
-            // A client that is gone already needs no reset.
-            drop(client.reset_on_close());
-        }
+        // From the start: also a client that waits for a connection when the sleeve is killed sees a reset. One that is gone
+        // already needs none.
+        drop(client.reset_on_close());
+        // A client that was not carried is reset, and that is all there is to say to it.
+        drop(self.try_carry(&client, peer).await);
         drop(client);
         drop(pass);
     }
 
     async fn try_carry(&self, client: &Stream, peer: Peer) -> io::Result<()> {
-        let framing = if self.transport.half_close() { Framing::Raw } else { Framing::Chunked };
+        let framing = Framing::Chunked;
         let header = Header { version: VERSION, port: self.port, client: address(peer), framing };
         let lead_out = frame::encode(&header, HEADER_LIMIT).map_err(io::Error::other)?;
         let enclave = timeout(PATIENCE, self.connect()).await??;

@@ -65,10 +65,6 @@ impl Transport for Hybrid {
     fn connect(&self, port: u32) -> Pending<'_, io::Result<Stream>> {
         Box::pin(in_time(self.dial(port)))
     }
-
-    fn half_close(&self) -> bool {
-        false
-    }
 }
 
 #[cfg(test)]

@@ -24,10 +24,6 @@ impl Transport for Kernel {
     fn connect(&self, port: u32) -> Pending<'_, io::Result<Stream>> {
         Box::pin(in_time(Stream::connect_vsock(Address { cid: self.cid, port })))
     }
-
-    fn half_close(&self) -> bool {
-        true
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! How a port of an enclave is reached.
 //!
-//! Its law: whoever connects need not know which transport it is on, but for whether a half-close survives it: each failure
-//! means the same on all of them. Every connection is made within [`LIMIT`], or not at all.
+//! Its law: whoever connects need not know which transport it is on: each failure means the same on all of them. Every
+//! connection is made within [`LIMIT`], or not at all.
 //!
 //! | module | the host reaches the enclave |
 //! |---|---|
@@ -34,10 +34,6 @@ pub(crate) trait Transport: Debug + Send + Sync {
     /// Errors: `ConnectionRefused` when nothing listens there, `NotFound` when there is no such machine or its device is gone,
     /// `TimedOut` when the enclave does not answer.
     fn connect(&self, port: u32) -> Pending<'_, io::Result<Stream>>;
-
-    /// Whether each direction of a connection can end alone. Where not, an end that must not take the other direction
-    /// with it has to travel inside the stream ([`cloister_wire::ingress::Framing::Chunked`]).
-    fn half_close(&self) -> bool;
 }
 
 /// Whether a connection that failed like this may be made a moment later: the program that listens is being started again,

@@ -40,6 +40,7 @@ mod values_reach_only_their_service;
 pub const ALL: &[Scenario] = &[
     http_request_is_answered_through_ingress::SCENARIO,
     connections_end_as_their_ends_say::SCENARIO,
+    connections_end_as_their_ends_say::KILLED,
     many_clients_are_carried_at_once::SCENARIO,
     exit_code_reaches_the_caller::SCENARIO,
     signal_death_is_128_plus_the_signal::SCENARIO,

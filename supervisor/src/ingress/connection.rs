@@ -10,7 +10,7 @@ use std::time::Duration;
 use cloister_relay::{Options, Pass, Stream, relay};
 use cloister_wire::frame::{Decoder, HEADER};
 use cloister_wire::hello::VERSION;
-use cloister_wire::ingress::{Framing, HEADER_LIMIT, Header};
+use cloister_wire::ingress::{HEADER_LIMIT, Header};
 use tokio::time::timeout;
 
 use super::refusal::Refusal;
@@ -38,8 +38,7 @@ pub(super) async fn carry(stream: Stream, shared: &Shared, unread: Pass) -> Resu
     let speaks = !(early.is_empty() && lead_in.is_empty());
     let service = connect(header.port, target, speaks).await?;
     shared.accepted.fetch_add(1, Ordering::Relaxed);
-    let closes_last = header.framing == Framing::Chunked;
-    let options = Options { closes_last, lead_in, early, ..Options::new(header.framing) };
+    let options = Options { closes_last: true, lead_in, early, ..Options::new(header.framing) };
     relay(&stream, &service, &shared.works, options).await;
     drop((stream, service));
     // Room is made once the descriptors are free.
