@@ -188,7 +188,7 @@ async fn an_answer_given_before_the_end_of_the_question_arrives() {
     for answer in [vec![b'4'; 15], pattern(20_000)] {
         let path = path().await;
         let (mut reader, mut writer) = path.client.into_split();
-        let upload = tokio::spawn(async move { while writer.write_all(&[b'x'; 65_536]).await.is_ok() {} });
+        let upload = tokio::spawn(async move { while writer.write_all(&[b'x'; 16_000]).await.is_ok() {} });
         let mut service = path.service;
         service.read_exact(&mut [0; 1024]).await.unwrap();
         let (mut heard, length) = (Vec::new(), answer.len());
@@ -215,7 +215,7 @@ async fn an_answer_given_before_the_end_of_the_question_arrives() {
 async fn a_service_that_ends_its_answer_and_leaves_stops_the_client() {
     let path = path().await;
     let (mut reader, mut writer) = path.client.into_split();
-    let upload = tokio::spawn(async move { while writer.write_all(&[b'x'; 65_536]).await.is_ok() {} });
+    let upload = tokio::spawn(async move { while writer.write_all(&[b'x'; 16_000]).await.is_ok() {} });
     let mut service = path.service;
     service.read_exact(&mut [0; 1024]).await.unwrap();
     service.write_all(b"HTTP/1.1 413").await.unwrap();
