@@ -76,13 +76,13 @@ mod tests {
         near.set_nonblocking(true).unwrap();
         assert_eq!(unacknowledged(&near).unwrap(), 0);
         let mut written = 0;
-        while let Ok(count) = near.write(&[0; 65_536]) {
+        while let Ok(count) = near.write(&[0; 16_000]) {
             written += count;
         }
         assert!(unacknowledged(&near).unwrap() > 0);
         let mut read = 0;
         while read < written {
-            read += far.read(&mut [0; 65_536]).unwrap();
+            read += far.read(&mut [0; 16_000]).unwrap();
         }
         // The last acknowledgement may be on its way.
         while unacknowledged(&near).unwrap() > 0 {
