@@ -205,7 +205,11 @@ fn clamp_mtime() -> Result<Option<i64>> {
 }
 
 fn resolve(source: &Source, application: &Application) -> Result<Manifest, Refusal> {
-    Ok(source::build(&source.name, &source.bytes, &application.image())?)
+    let resolved = source::build(&source.name, &source.bytes, &application.image())?;
+    for line in &resolved.notes {
+        output::note(&format!("note: {line}"));
+    }
+    Ok(resolved.manifest)
 }
 
 /// Says who must act, and what to do.

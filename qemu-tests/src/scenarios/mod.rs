@@ -23,6 +23,7 @@ mod nitro_enclaves_are_as_predicted;
 mod real_images_run;
 mod resources_are_told_live;
 mod restarts_follow_their_policy;
+mod root_images_run;
 mod roots_are_what_was_built;
 mod services_are_asked_about_one_by_one;
 mod services_are_confined;
@@ -125,4 +126,6 @@ pub const ALL: &[Scenario] = &[
     real_images_run::LAYERS,
     real_images_run::REGISTRY,
     real_images_run::LARGE,
+    root_images_run::SERVERS,
+    root_images_run::TOLD,
 ];

@@ -13,7 +13,7 @@ use super::document::{ControlEntry, FileEntry};
 use super::fault::{Fault, Faults, Kind, Span};
 use super::graph::Named;
 use super::hint;
-use super::image::{EntryKind, Image, OWN_FOLDERS, find, hidden_by};
+use super::image::{EntryKind, Image, OWN_FOLDERS, find, hidden_by, is_made_inside};
 use super::read::Spanned;
 use super::signal::Signal;
 use super::translate::{self, kind, millis};
@@ -140,10 +140,16 @@ impl Scope<'_> {
         if OWN_FOLDERS.contains(&path.as_str()) {
             return path;
         }
-        let fault = match find(self.image.root, &path) {
-            Ok(_) if hidden_by(&path).is_some() => {
+        let found = find(self.image.root, &path);
+        // By the path without links: what is made inside is made where a link leads.
+        let place = found.as_ref().map_or_else(|_| path.clone(), |found| format!("/{}", found.path));
+        if is_made_inside(&place) {
+            return place;
+        }
+        let fault = match found {
+            _ if hidden_by(&place).is_some() => {
                 Fault::new(Kind::Image, at, format!("the working directory `{path}` is not there inside"))
-                    .label(format!("every service has a `{}` of its own", hidden_by(&path).unwrap_or("/")))
+                    .label(format!("every service has a `{}` of its own", hidden_by(&place).unwrap_or("/")))
             }
             Ok(found) if found.entry.kind == EntryKind::Directory => return path,
             Ok(_) => {
@@ -197,7 +203,7 @@ impl Scope<'_> {
             }
         }
         model::Isolation {
-            capabilities: sorted(service.capabilities.as_ref(), |name| name.0.clone()),
+            capabilities: service.capabilities.as_ref().map(|list| list.names()).unwrap_or_default(),
             allow_syscalls: sorted(service.allow_syscalls.as_ref(), |name| name.0.clone()),
             writable: service.writable.as_ref().map(|list| sorted(Some(list), |path| path.0.clone())),
         }
@@ -244,6 +250,25 @@ impl Scope<'_> {
         local_uids.dedup();
         model::Control { host: verbs, local_uids }
     }
+}
+
+/// What is no fault and may still surprise. A root without capabilities is not what an entry point expects that changes
+/// owners and becomes another user; who has thought of it says so, by `capabilities` or by `user`.
+pub(super) fn notes(plan: &Plan, manifest: &Manifest) -> Vec<String> {
+    let silent = |name: &str| {
+        let named = plan.services.iter().find(|named| named.name == name);
+        named.is_some_and(|named| named.service.capabilities.is_none() && named.service.user.is_none())
+    };
+    let roots = manifest.services.iter().filter(|service| service.uid == 0 && silent(&service.name));
+    roots.map(|service| root_note(&service.name)).collect()
+}
+
+fn root_note(name: &str) -> String {
+    format!(
+        "service `{name}` runs as root, the image's user, and root has no capabilities here. If it changes owners of \
+         files, reads files of other users or becomes another user, as the entry points of redis, postgres, mysql and \
+         nginx do, add `capabilities: docker`; if not, `capabilities: []` or `user: NAME` says so"
+    )
 }
 
 /// An image's working directory as an absolute path.
