@@ -10,13 +10,13 @@ use cloister_image::layers::{self, Layer};
 use cloister_image::limits::Limits;
 use cloister_image::oci::{
     Architecture, Blob, Document, ImageConfig, Index, Reference, Select, open_docker_archive,
+    open_oci_archive,
 };
 use cloister_image::spool::Spool;
 use cloister_image::tree::{Tree, parent};
 
 /// Limits that inputs of a fuzzer reach.
-const LIMITS: Limits =
-    Limits { unpacked: 4 << 20, ratio: 100, ratio_from: 64 << 10, entries: 1000, metadata: 64 << 10 };
+const LIMITS: Limits = Limits { unpacked: 4 << 20, entries: 1000, metadata: 64 << 10, layers: 100 };
 
 /// A layer, compressed or not, over an empty root.
 pub fn layer(data: &[u8]) {
@@ -71,21 +71,21 @@ fn write_erofs(tree: &Tree) {
     }
 }
 
-/// What `docker save` writes.
+/// What `docker save` writes, and layouts in archives.
 pub fn archive(data: &[u8]) {
     let Ok(mut file) = tempfile::NamedTempFile::new() else { return };
     if file.write_all(data).is_err() {
         return;
     }
     let scratch = std::env::temp_dir();
-    let Ok(image) = open_docker_archive(file.path(), &Select::Only, Architecture::X86_64, &scratch, &LIMITS)
-    else {
-        return;
-    };
-    let Ok(mut spool) = Spool::new(&scratch) else { return };
-    let mut tree = Tree::new();
-    if layers::apply(&mut tree, &mut spool, &image.layers, &LIMITS).is_ok() {
-        check_tree(&tree);
+    let architecture = Architecture::X86_64;
+    for open in [open_docker_archive, open_oci_archive] {
+        let Ok(image) = open(file.path(), &Select::Only, architecture, &scratch, &LIMITS) else { continue };
+        let Ok(mut spool) = Spool::new(&scratch) else { return };
+        let mut tree = Tree::new();
+        if layers::apply(&mut tree, &mut spool, &image.layers, &LIMITS).is_ok() {
+            check_tree(&tree);
+        }
     }
 }
 

@@ -50,6 +50,8 @@ pub(crate) struct Order<'a> {
     pub(crate) output: &'a Path,
     /// Where the file for AWS Nitro is to be, if one is wanted.
     pub(crate) eif: Option<&'a Path>,
+    /// How much the application may be.
+    pub(crate) limits: Limits,
     /// The files of the key and the certificate to sign with.
     pub(crate) sign: Option<(&'a Path, &'a Path)>,
 }
@@ -97,7 +99,7 @@ pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
     };
     let clamp_mtime = record.as_ref().map_or_else(clamp_mtime, |record| Ok(record.clamp_mtime))?;
     output::note(&format!("reading {image}"));
-    let application = open(&image, architecture, clamp_mtime, stop)?;
+    let application = open(&image, architecture, clamp_mtime, &order.limits, stop)?;
     let manifest = resolve(&source, &application)?;
     let _named = stop.named()?;
     output::note(&format!("packing {}", order.output.display()));
@@ -124,13 +126,18 @@ pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
 }
 
 /// Checks a manifest, against an image if one is named. Answers its services in start order.
-pub(crate) fn check(file: &Path, image: Option<&str>, stop: &Stop) -> Result<Vec<String>, Refusal> {
+pub(crate) fn check(
+    file: &Path,
+    image: Option<&str>,
+    limits: &Limits,
+    stop: &Stop,
+) -> Result<Vec<String>, Refusal> {
     let source = read_manifest(file)?;
     let Some(image) = image else {
         return Ok(source::parse(&source.name, &source.bytes)?.services().map(str::to_owned).collect());
     };
     let architecture = architecture()?;
-    let manifest = resolve(&source, &open(image, architecture, clamp_mtime()?, stop)?)?;
+    let manifest = resolve(&source, &open(image, architecture, clamp_mtime()?, limits, stop)?)?;
     Ok(manifest.services.into_iter().map(|service| service.name).collect())
 }
 
@@ -164,6 +171,7 @@ fn open(
     reference: &str,
     architecture: Architecture,
     clamp_mtime: Option<i64>,
+    limits: &Limits,
     stop: &Stop,
 ) -> Result<Application> {
     let input = match reference::parse(reference)? {
@@ -176,7 +184,7 @@ fn open(
         }
     };
     let scratch = install::cache("tmp")?;
-    let options = Options { architecture, scratch: &scratch, limits: Limits::default(), clamp_mtime };
+    let options = Options { architecture, scratch: &scratch, limits: limits.clone(), clamp_mtime };
     let application = build::open(&input, &options).map_err(blame)?;
     for line in application.notes.lines() {
         output::note(&format!("note: {line}"));
@@ -252,7 +260,9 @@ mod tests {
 
     #[test]
     fn a_missing_manifest_is_named_with_the_smallest_one_that_works() {
-        let Err(Refusal::Other(error)) = check(Path::new("/no/such.yaml"), None, &Stop::default()) else {
+        let Err(Refusal::Other(error)) =
+            check(Path::new("/no/such.yaml"), None, &Limits::default(), &Stop::default())
+        else {
             panic!("no error");
         };
         assert!(error.to_string().contains("/no/such.yaml"));
@@ -261,7 +271,9 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_is_named() {
-        let error = open("dir:/no/such/root", Architecture::X86_64, None, &Stop::default()).unwrap_err();
+        let error =
+            open("dir:/no/such/root", Architecture::X86_64, None, &Limits::default(), &Stop::default())
+                .unwrap_err();
         assert!(error.to_string().contains("/no/such/root"), "{error}");
     }
 }

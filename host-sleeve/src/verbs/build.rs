@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_image::artifact::RootForm;
+use cloister_image::limits::Limits;
 use cloister_wire::exit;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time;
 
 use crate::build::{self, Order, Refusal, Stop};
+use crate::cli::values::ImageLimit;
 use crate::cli::{Build, Check};
 use crate::error::{Doing, Error, Result};
 use crate::output;
@@ -60,15 +62,26 @@ fn order(asked: &Build) -> Order<'_> {
         manifest: &asked.manifest,
         output: &asked.output,
         eif: asked.eif.as_deref(),
+        limits: limits(&asked.limit),
         sign: asked.sign_key.as_deref().zip(asked.sign_certificate.as_deref()),
     }
+}
+
+/// The limits of what an image may be, with those that were moved.
+fn limits(moved: &[ImageLimit]) -> Limits {
+    let mut limits = Limits::default();
+    for limit in moved {
+        limits.set(limit.name, limit.value);
+    }
+    limits
 }
 
 /// Checks a manifest.
 pub(crate) fn check(asked: Check, json: bool) -> Result<u8> {
     let manifest = asked.manifest.clone();
-    let checked =
-        interruptible("the check", move |stop| build::check(&asked.manifest, asked.image.as_deref(), stop))?;
+    let checked = interruptible("the check", move |stop| {
+        build::check(&asked.manifest, asked.image.as_deref(), &limits(&asked.limit), stop)
+    })?;
     match checked {
         Ok(services) if json => output::json(&Sound { faults: [], services }).map(|()| DONE),
         Ok(services) => {

@@ -9,6 +9,7 @@ mod archive;
 mod blob;
 mod layout;
 mod model;
+mod names;
 mod reference;
 mod select;
 
@@ -21,7 +22,7 @@ use crate::digest::Digest;
 use crate::layers::{Layer, LayerFault};
 use crate::limits::LimitFault;
 
-pub use archive::open as open_docker_archive;
+pub use archive::{open as open_docker_archive, open_oci as open_oci_archive};
 pub use blob::{Blob, BlobReader};
 pub(crate) use layout::document as read_document;
 pub use layout::{Layout, Role, Store};
@@ -70,9 +71,14 @@ pub enum OciFault {
     /// The directory is no image layout.
     #[error("it is no OCI image layout: {0} is missing or wrong")]
     NotALayout(&'static str),
-    /// The file is no archive that `docker save` writes.
-    #[error("it is no docker-archive: {0}")]
-    NotAnArchive(String),
+    /// The file is no archive of the form it is said to have.
+    #[error("it is no {form}: {why}")]
+    NotAnArchive {
+        /// `docker-archive` or `oci-archive`.
+        form: &'static str,
+        /// What is missing.
+        why: String,
+    },
     /// A document that cannot be read.
     #[error("its {what} cannot be understood")]
     Document {
@@ -122,6 +128,9 @@ pub enum OciFault {
         /// What there is.
         available: Vec<String>,
     },
+    /// What was found is something else than an image: a signature, a bill of materials.
+    #[error("it has no container image, only artifacts: {}", list(.0))]
+    Artifact(Vec<String>),
     /// A name that is not there.
     #[error("it has no image `{wanted}`, only {}", list(.available))]
     Name {
