@@ -12,8 +12,9 @@ use cloister_image::oci::{
     Architecture, Blob, Document, ImageConfig, Index, Reference, Select, open_docker_archive,
     open_oci_archive,
 };
+use cloister_image::sbom;
 use cloister_image::spool::Spool;
-use cloister_image::tree::{Tree, parent};
+use cloister_image::tree::{Content, Inode, Kind, Tree, parent};
 
 /// Limits that inputs of a fuzzer reach.
 const LIMITS: Limits = Limits { unpacked: 4 << 20, entries: 1000, metadata: 64 << 10, layers: 100 };
@@ -127,4 +128,15 @@ fn names_of(archive: &[u8]) -> Result<usize, cpio::ReadFault> {
         count += 1;
     }
     Ok(count)
+}
+
+/// A database of RPM's, as an image's bill of materials reads it.
+pub fn rpm(data: &[u8]) {
+    let bill = || {
+        let mut tree = Tree::new();
+        let kind = Kind::File(Content::Bytes(data.into()));
+        tree.insert(b"var/lib/rpm/rpmdb.sqlite".to_vec(), Inode { kind, ..Inode::directory() });
+        sbom::bill("app", &tree, &serde_json::Value::Null).expect("nothing but memory is read")
+    };
+    assert_eq!(bill(), bill(), "the same database, and another bill");
 }
