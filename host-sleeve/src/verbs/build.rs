@@ -16,6 +16,7 @@ use crate::cli::values::ImageLimit;
 use crate::cli::{Build, Check};
 use crate::error::{Doing, Error, Result};
 use crate::output;
+use crate::registry::Access;
 
 use super::{DONE, block_on};
 
@@ -44,7 +45,12 @@ struct Sound {
 /// Builds an enclave image.
 pub(crate) fn build(asked: Build, json: bool) -> Result<u8> {
     let output = asked.output.clone();
-    match interruptible("the build", move |stop| build::build(&order(&asked), stop))? {
+    let work = move |stop: &Stop| {
+        let mut asked = asked;
+        let access = std::mem::take(&mut asked.registries).access();
+        build::build(&order(&asked, &access), stop)
+    };
+    match interruptible("the build", work)? {
         Ok(digest) if json => {
             output::json(&Built { path: build::absolute(&output)?, digest: digest.to_string() })?;
             Ok(DONE)
@@ -54,7 +60,7 @@ pub(crate) fn build(asked: Build, json: bool) -> Result<u8> {
     }
 }
 
-fn order(asked: &Build) -> Order<'_> {
+fn order<'a>(asked: &'a Build, access: &'a Access) -> Order<'a> {
     Order {
         root: if asked.plain_root { RootForm::Plain } else { RootForm::Erofs },
         image: asked.image.as_deref(),
@@ -64,6 +70,7 @@ fn order(asked: &Build) -> Order<'_> {
         eif: asked.eif.as_deref(),
         limits: limits(&asked.limit),
         sign: asked.sign_key.as_deref().zip(asked.sign_certificate.as_deref()),
+        access,
     }
 }
 
@@ -80,7 +87,8 @@ fn limits(moved: &[ImageLimit]) -> Limits {
 pub(crate) fn check(asked: Check, json: bool) -> Result<u8> {
     let manifest = asked.manifest.clone();
     let checked = interruptible("the check", move |stop| {
-        build::check(&asked.manifest, asked.image.as_deref(), &limits(&asked.limit), stop)
+        let (limits, access) = (limits(&asked.limit), asked.registries.access());
+        build::check(&asked.manifest, asked.image.as_deref(), &limits, &access, stop)
     })?;
     match checked {
         Ok(services) if json => output::json(&Sound { faults: [], services }).map(|()| DONE),
