@@ -8,7 +8,7 @@ use crate::lab::path_str;
 use crate::story::{expect, expect_at, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
-/// Redis, PostgreSQL and MariaDB as their images start them, and two jobs: one asks all three from a working directory that is
+/// Redis, `PostgreSQL` and `MariaDB` as their images start them, and two jobs: one asks all three from a working directory that is
 /// made for it, the other is root and reads a file that only user 999 may read. (nginx is in the story of the registry.)
 const MANIFEST: &str = r#"
 version: 1
@@ -48,8 +48,7 @@ services:
 ingress: []
 "#;
 
-/// What `capabilities: docker` leaves in the bounding set: chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap,
-/// net_bind_service, sys_chroot, audit_write and setfcap, by their numbers (`linux/capability.h`).
+/// What `capabilities: docker` leaves in the bounding set, by number (`linux/capability.h`): 0, 1, 3 to 8, 10, 18, 29 and 31.
 const DOCKER_MASK: u64 = 0xa004_05fb;
 
 /// The memory of the machine: the image, three servers, and what they write.

@@ -1,9 +1,9 @@
-//! One table of an SQLite database, as far as a list of packages needs it.
+//! One table of an `SQLite` database, as far as a list of packages needs it.
 //!
 //! Its law: a database is bytes in memory that may say anything. No page is visited twice, so what is read is never more than
 //! the file has, and what is damaged ends the reading, not the build.
 //!
-//! Own code, since the maintained crates carry SQLite's C library, which writes, locks and runs statements that a file
+//! Own code, since the maintained crates carry `SQLite`'s C library, which writes, locks and runs statements that a file
 //! brings along. Source: "Database File Format" (sqlite.org/fileformat2.html), whose section numbers stand below.
 
 use std::collections::HashSet;
@@ -20,7 +20,7 @@ const LEAF: u8 = 0x0d;
 struct Database<'a> {
     bytes: &'a [u8],
     page_size: usize,
-    /// Bytes of a page that are SQLite's own: the rest is some extension's.
+    /// Bytes of a page that are `SQLite`'s own: the rest is some extension's.
     usable: usize,
     visited: HashSet<usize>,
 }
