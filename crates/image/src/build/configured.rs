@@ -6,6 +6,7 @@ use cloister_manifest::source::ImageConfig;
 
 use crate::layers::Notes;
 use crate::limits::{MAX_NAME, MAX_PATH};
+use crate::oci::{self, Architecture};
 use crate::tree::{Inode, Tree, join};
 
 /// Makes the working directory if the image lacks it: as engines do before each start (runc, `finalizeNamespace`), with
@@ -27,6 +28,16 @@ pub(super) fn working_dir(tree: &mut Tree, config: &ImageConfig, notes: &mut Not
     }
     tree.renumber();
     notes.add(|| format!("the working directory {} is not in the image: it is made", crate::shown(asked)));
+}
+
+/// Says that an image, which was named by its digest, is not for every machine.
+pub(super) fn variant(config: &oci::ImageConfig, architecture: Architecture, notes: &mut Notes) {
+    if let Some(variant) = config.variant.as_deref().filter(|variant| !architecture.runs(Some(variant))) {
+        let (name, variant) = (architecture.oci_name(), crate::shown(variant.as_bytes()));
+        notes.add(|| {
+            format!("the image is built for {name}/{variant}: on older processors it does not start")
+        });
+    }
 }
 
 /// Says what the configuration has that means something else here, or nothing.
@@ -112,6 +123,20 @@ mod tests {
     }
 
     #[test]
+    fn an_image_for_newer_processors_is_said_to_be_one() {
+        let notes = |variant: &str| {
+            let json = format!(
+                r#"{{"architecture": "amd64", "os": "linux", "variant": "{variant}", "rootfs": {{"diff_ids": []}}}}"#
+            );
+            let mut notes = Notes::default();
+            super::variant(&serde_json::from_str(&json).unwrap(), Architecture::X86_64, &mut notes);
+            notes.texts
+        };
+        assert!(notes("v3")[0].contains("amd64/v3"));
+        assert_eq!((notes("v1"), notes("")), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
     fn what_nobody_does_in_an_enclave_is_said() {
         let json = r#"{"Env": ["A=1", "B", "=c"], "Volumes": {"/data": {}}, "Healthcheck": {"Test": ["CMD", "curl", "x"]}}"#;
         let mut notes = Notes::default();
@@ -124,6 +149,7 @@ mod tests {
         let json = r#"{"Env": null, "Volumes": null, "Healthcheck": {"Test": ["NONE"], "Interval": 3}}"#;
         note(&serde_json::from_str(json).unwrap(), &mut notes);
         note(&serde_json::from_str(r#"{"Healthcheck": null}"#).unwrap(), &mut notes);
+        note(&serde_json::from_str(r#"{"Healthcheck": {"Test": "curl"}}"#).unwrap(), &mut notes);
         assert_eq!(notes, Notes::default());
     }
 }

@@ -62,6 +62,7 @@ fn open_image(input: &Input, spool: &mut Spool, options: &Options<'_>) -> Result
         config: image.config_digest,
         layers: image.layers.iter().map(layer).collect(),
     };
+    configured::variant(&image.config, options.architecture, &mut notes);
     let config = image.config.config.unwrap_or_default();
     configured::working_dir(&mut tree, &config, &mut notes);
     configured::note(&config, &mut notes);

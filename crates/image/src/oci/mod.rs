@@ -187,6 +187,17 @@ impl Architecture {
         }
     }
 
+    /// Whether every machine of this architecture runs what is built for a variant of it. x86-64-v1 is what the psABI calls
+    /// the baseline, and QEMU and clouds offer nothing less; Armv8 is all that Linux runs on in 64 bits.
+    #[must_use]
+    pub fn runs(self, variant: Option<&str>) -> bool {
+        match (self, variant) {
+            (_, None | Some("")) => true,
+            (Self::X86_64, Some(variant)) => variant == "v1",
+            (Self::Aarch64, Some(variant)) => variant == "v8",
+        }
+    }
+
     /// The name that OCI documents use (Go's `GOARCH`).
     #[must_use]
     pub fn oci_name(self) -> &'static str {

@@ -78,16 +78,6 @@ pub(super) fn check_platform(config: &ImageConfig, architecture: Architecture) -
     Err(OciFault::Platform { wanted: format!("linux/{}", architecture.oci_name()), available })
 }
 
-/// Whether every machine of an architecture runs what is built for this variant of it. x86-64-v1 is what the psABI calls
-/// the baseline, and QEMU and clouds offer nothing less; Armv8 is all that Linux runs on in 64 bits.
-fn is_baseline(architecture: Architecture, variant: Option<&str>) -> bool {
-    match (architecture, variant) {
-        (_, None | Some("")) => true,
-        (Architecture::X86_64, Some(variant)) => variant == "v1",
-        (Architecture::Aarch64, Some(variant)) => variant == "v8",
-    }
-}
-
 /// A platform as engines write it.
 fn platform(os: &str, architecture: &str, variant: Option<&str>) -> String {
     let variant = variant.filter(|variant| !variant.is_empty()).map(|variant| format!("/{variant}"));
@@ -180,7 +170,7 @@ impl<S: Store> Search<'_, S> {
         let variant = said.variant.as_deref();
         let fits = said.os == "linux"
             && said.architecture == self.architecture.oci_name()
-            && is_baseline(self.architecture, variant);
+            && self.architecture.runs(variant);
         if !fits && said.os != "unknown" {
             self.other.push(platform(&said.os, &said.architecture, variant));
         }
@@ -217,7 +207,7 @@ impl<S: Store> Search<'_, S> {
     /// Whether a configuration asks for no more than every machine has.
     fn runs(&mut self, image: &Chosen) -> bool {
         let variant = image.config.variant.as_deref();
-        let runs = is_baseline(self.architecture, variant);
+        let runs = self.architecture.runs(variant);
         if !runs {
             self.other.push(platform(&image.config.os, &image.config.architecture, variant));
         }

@@ -51,12 +51,19 @@ pub(super) enum Granted {
 }
 
 impl Capabilities {
-    /// Their names, sorted, each once.
-    pub(super) fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.0.iter().flat_map(|granted| granted.value.names()).collect();
+    /// Their names for a service of this user, sorted, each once. Docker gives its set to root alone: another user has it in
+    /// its bounding set, which without new privileges is worth nothing.
+    pub(super) fn names(&self, uid: u32) -> Vec<String> {
+        let granted = self.0.iter().filter(|granted| uid == 0 || granted.value != Granted::Docker);
+        let mut names: Vec<String> = granted.flat_map(|granted| granted.value.names()).collect();
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// Whether the word is among them.
+    pub(super) fn has_docker(&self) -> bool {
+        self.0.iter().any(|granted| granted.value == Granted::Docker)
     }
 }
 
@@ -143,7 +150,7 @@ mod tests {
         let node = tree::read(source, &mut faults).unwrap();
         let read = Capabilities::read(&node, &mut faults);
         match faults.into_report("x", source) {
-            None => Ok(read.unwrap().names()),
+            None => Ok(read.unwrap().names(0)),
             Some(report) => Err(report.to_string()),
         }
     }

@@ -98,7 +98,7 @@ impl Scope<'_> {
         };
         let Some(identity) = identity else { return argv };
         let search_path = env.get("PATH").map_or("", String::as_str);
-        let setting = Setting { identity, overrides: overrides(&named.service), cwd, search_path };
+        let setting = Setting { identity, overrides: overrides(&named.service, identity), cwd, search_path };
         match program::locate(self.image, setting, program) {
             Ok(path) => *program = path,
             Err(refusal) => faults.push(
@@ -112,8 +112,9 @@ impl Scope<'_> {
 }
 
 /// Whether its capabilities let a service pass by permission bits (`capabilities(7)`).
-fn overrides(service: &Service) -> bool {
-    service.capabilities.as_ref().is_some_and(|list| list.names().iter().any(|name| name == "dac_override"))
+fn overrides(service: &Service, identity: &Identity) -> bool {
+    let names = service.capabilities.as_ref().map(|list| list.names(identity.uid));
+    names.is_some_and(|names| names.iter().any(|name| name == "dac_override"))
 }
 
 /// The hint for a command line that was written as one text.

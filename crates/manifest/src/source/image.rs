@@ -64,8 +64,9 @@ pub struct ImageConfig {
     /// Folders that an engine would keep apart from the image; the values are empty maps.
     #[serde(deserialize_with = "null_is_default")]
     pub volumes: BTreeMap<String, serde_json::Value>,
-    /// What Docker runs to see whether a container works. The specification does not know it.
-    #[serde(deserialize_with = "null_is_default")]
+    /// What Docker runs to see whether a container works. The specification does not know it, so that a value of another
+    /// form is as good as none.
+    #[serde(deserialize_with = "wrong_is_default")]
     pub healthcheck: Healthcheck,
 }
 
@@ -83,6 +84,14 @@ fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     input: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(input)?.unwrap_or_default())
+}
+
+/// A value that nobody has promised to be of this form.
+fn wrong_is_default<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned + Default>(
+    input: D,
+) -> Result<T, D::Error> {
+    let value = serde_json::Value::deserialize(input)?;
+    Ok(serde_json::from_value(value).unwrap_or_default())
 }
 
 /// An image's file tree.

@@ -79,7 +79,7 @@ impl Scope<'_> {
             stop_timeout_ms: millis(given.stop_timeout.as_ref(), defaults::STOP_TIMEOUT_MS),
             logs: given.logs.as_ref().map_or(model::Logs::Forward, |logs| logs.value),
             limits: translate::limits(given),
-            isolation: self.isolation(named, faults),
+            isolation: self.isolation(named, user.uid, faults),
             files: self.files(named, faults),
             sealed,
         }
@@ -194,7 +194,7 @@ impl Scope<'_> {
         }
     }
 
-    fn isolation(&self, named: &Named, faults: &mut Faults) -> model::Isolation {
+    fn isolation(&self, named: &Named, uid: u32, faults: &mut Faults) -> model::Isolation {
         let service = &named.service;
         for path in service.writable.iter().flat_map(|list| list.value.iter()) {
             if let Err(missing) = find(self.image.root, &path.0) {
@@ -203,7 +203,7 @@ impl Scope<'_> {
             }
         }
         model::Isolation {
-            capabilities: service.capabilities.as_ref().map(|list| list.names()).unwrap_or_default(),
+            capabilities: service.capabilities.as_ref().map(|list| list.names(uid)).unwrap_or_default(),
             allow_syscalls: sorted(service.allow_syscalls.as_ref(), |name| name.0.clone()),
             writable: service.writable.as_ref().map(|list| sorted(Some(list), |path| path.0.clone())),
         }
@@ -255,12 +255,19 @@ impl Scope<'_> {
 /// What is no fault and may still surprise. A root without capabilities is not what an entry point expects that changes
 /// owners and becomes another user; who has thought of it says so, by `capabilities` or by `user`.
 pub(super) fn notes(plan: &Plan, manifest: &Manifest) -> Vec<String> {
-    let silent = |name: &str| {
-        let named = plan.services.iter().find(|named| named.name == name);
-        named.is_some_and(|named| named.service.capabilities.is_none() && named.service.user.is_none())
+    let given =
+        |name: &str| plan.services.iter().find(|named| named.name == name).map(|named| &named.service);
+    let note = |service: &model::Service| {
+        let given = given(&service.name)?;
+        match &given.capabilities {
+            None if service.uid == 0 && given.user.is_none() => Some(root_note(&service.name)),
+            Some(list) if service.uid != 0 && list.has_docker() => {
+                Some(user_note(&service.name, service.uid))
+            }
+            _ => None,
+        }
     };
-    let roots = manifest.services.iter().filter(|service| service.uid == 0 && silent(&service.name));
-    roots.map(|service| root_note(&service.name)).collect()
+    manifest.services.iter().filter_map(note).collect()
 }
 
 fn root_note(name: &str) -> String {
@@ -268,6 +275,13 @@ fn root_note(name: &str) -> String {
         "service `{name}` runs as root, the image's user, and root has no capabilities here. If it changes owners of \
          files, reads files of other users or becomes another user, as the entry points of redis, postgres, mysql and \
          nginx do, add `capabilities: docker`; if not, `capabilities: []` or `user: NAME` says so"
+    )
+}
+
+fn user_note(name: &str, uid: u32) -> String {
+    format!(
+        "service `{name}` runs as user {uid}: docker gives capabilities to root alone, so `docker` adds none. Name in \
+         `capabilities` those that it needs"
     )
 }
 

@@ -173,10 +173,13 @@ fn one_word_gives_a_service_what_docker_gives_and_the_measured_manifest_spells_i
     let capabilities = |text: &str| {
         manifest(&format!("version: 1\nservice: {text}\n")).services[0].isolation.capabilities.clone()
     };
-    let docker = capabilities("{capabilities: docker}");
+    let docker = capabilities("{capabilities: docker, user: root}");
     assert_eq!(docker.len(), 12);
     assert!(docker.contains(&"setuid".to_owned()) && !docker.contains(&"mknod".to_owned()));
-    assert_eq!(capabilities("{capabilities: [docker, ipc_lock]}").len(), 13);
+    assert_eq!(capabilities("{capabilities: [docker, ipc_lock], user: root}").len(), 13);
+    // The image's user is not root: docker would give it none.
+    assert_eq!(capabilities("{capabilities: docker}"), Vec::<String>::new());
+    assert_eq!(capabilities("{capabilities: [docker, ipc_lock]}"), ["ipc_lock"]);
     // Root with docker's capabilities reaches what permission bits hide from others.
     assert!(!capabilities("{capabilities: docker, user: root, command: [/locked/tool]}").is_empty());
 }
@@ -193,6 +196,8 @@ fn an_image_of_roots_is_told_which_word_is_meant_until_somebody_has_decided() {
         assert_eq!(notes(&root, decided), Vec::<String>::new(), "{decided}");
     }
     assert_eq!(notes(&config(), "{}"), Vec::<String>::new(), "its image has a user");
+    let [note] = <[String; 1]>::try_from(notes(&config(), "{capabilities: docker}")).unwrap();
+    assert!(note.contains("user 101"), "{note}");
 }
 
 #[test]
