@@ -10,7 +10,7 @@ const MAX_FILE: usize = 1 << 20;
 
 /// The highest number of a user or group, as engines have it (`maxID`, moby's `sys/user`). 4294967295 is no user at all: to
 /// setresuid(2) it means "as it is", which would be root.
-const MAX_ID: u32 = i32::MAX.cast_unsigned();
+pub(super) const MAX_ID: u32 = i32::MAX.cast_unsigned();
 
 /// Every account of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::accounts::{Accounts, Identity, Unknown};
+use super::accounts::{Accounts, Identity, MAX_ID, Unknown};
 use super::check::{Plan, Route};
 use super::command;
 use super::defaults;
@@ -115,7 +115,14 @@ impl Scope<'_> {
         let (Unknown::User(name) | Unknown::Group(name)) = unknown;
         Fault::new(Kind::Image, at, format!("{whose}there is no {what} `{name}` in the image"))
             .label(format!("not in its {file}"))
-            .hint(guess.unwrap_or_else(|| format!("give the {what} by number")))
+            .hint(guess.unwrap_or_else(|| {
+                let digits = name.bytes().all(|byte| byte.is_ascii_digit());
+                if digits {
+                    format!("numbers of a {what} end at {MAX_ID}")
+                } else {
+                    format!("give the {what} by number")
+                }
+            }))
     }
 
     fn groups(&self, named: &Named, of_user: Vec<u32>, faults: &mut Faults) -> Vec<u32> {
