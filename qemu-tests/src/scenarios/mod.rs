@@ -150,6 +150,8 @@ const NEEDS: &[(Need, &[Scenario])] = &[
             real_images_run::LAYERS,
             real_images_run::REGISTRY,
             real_images_run::LARGE,
+            root_images_run::SERVERS,
+            root_images_run::TOLD,
         ],
     ),
     (
