@@ -280,8 +280,8 @@ pub(super) fn notes(plan: &Plan, manifest: &Manifest) -> Vec<String> {
 fn root_note(name: &str) -> String {
     format!(
         "service `{name}` runs as root, since the image names no other user, and root has no capabilities here. If it \
-         changes owners of files, reads files of other users or becomes another user, as the entry points of redis, postgres, mysql and \
-         nginx do, add `capabilities: docker`; if not, `capabilities: []` or `user: NAME` says so"
+         changes owners of files, reads files of other users or becomes another user, as the entry points of redis, \
+         postgres, mysql and nginx do, add `capabilities: docker`; if not, `capabilities: []` or `user: NAME` says so"
     )
 }
 
