@@ -46,6 +46,7 @@ pub const TARGETS: [Target; 11] = [
     Target { name: "image_layer", run: image::layer, seeds: &[] },
     Target { name: "image_archive", run: image::archive, seeds: &[] },
     Target { name: "image_documents", run: image::documents, seeds: &[] },
+    Target { name: "image_rpm", run: image::rpm, seeds: &["crates/image/testdata"] },
     Target { name: "image_cpio", run: image::cpio, seeds: &[] },
     Target { name: "eif", run: eif::file, seeds: &[] },
 ];

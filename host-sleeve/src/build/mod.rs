@@ -50,6 +50,8 @@ pub(crate) struct Order<'a> {
     pub(crate) output: &'a Path,
     /// Where the file for AWS Nitro is to be, if one is wanted.
     pub(crate) eif: Option<&'a Path>,
+    /// How much the application may be.
+    pub(crate) limits: Limits,
     /// The files of the key and the certificate to sign with.
     pub(crate) sign: Option<(&'a Path, &'a Path)>,
     /// How registries are reached.
@@ -99,7 +101,7 @@ pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
     };
     let clamp_mtime = record.as_ref().map_or_else(clamp_mtime, |record| Ok(record.clamp_mtime))?;
     output::note(&format!("reading {image}"));
-    let application = open(&image, order.access, architecture, clamp_mtime, stop)?;
+    let application = open(&image, order.access, architecture, clamp_mtime, &order.limits, stop)?;
     let manifest = resolve(&source, &application)?;
     let _named = stop.named()?;
     output::note(&format!("packing {}", order.output.display()));
@@ -129,6 +131,7 @@ pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
 pub(crate) fn check(
     file: &Path,
     image: Option<&str>,
+    limits: &Limits,
     access: &Access,
     stop: &Stop,
 ) -> Result<Vec<String>, Refusal> {
@@ -137,7 +140,8 @@ pub(crate) fn check(
         return Ok(source::parse(&source.name, &source.bytes)?.services().map(str::to_owned).collect());
     };
     let architecture = architecture()?;
-    let manifest = resolve(&source, &open(image, access, architecture, clamp_mtime()?, stop)?)?;
+    let application = open(image, access, architecture, clamp_mtime()?, limits, stop)?;
+    let manifest = resolve(&source, &application)?;
     Ok(manifest.services.into_iter().map(|service| service.name).collect())
 }
 
@@ -172,6 +176,7 @@ fn open(
     access: &Access,
     architecture: Architecture,
     clamp_mtime: Option<i64>,
+    limits: &Limits,
     stop: &Stop,
 ) -> Result<Application> {
     // Pulled blobs are not pruned while they are read.
@@ -187,7 +192,7 @@ fn open(
         }
     };
     let scratch = install::cache("tmp")?;
-    let options = Options { architecture, scratch: &scratch, limits: Limits::default(), clamp_mtime };
+    let options = Options { architecture, scratch: &scratch, limits: limits.clone(), clamp_mtime };
     let application = build::open(&input, &options).map_err(blame)?;
     drop(lock);
     for line in application.notes.lines() {
@@ -221,7 +226,11 @@ fn clamp_mtime() -> Result<Option<i64>> {
 }
 
 fn resolve(source: &Source, application: &Application) -> Result<Manifest, Refusal> {
-    Ok(source::build(&source.name, &source.bytes, &application.image())?)
+    let resolved = source::build(&source.name, &source.bytes, &application.image())?;
+    for line in &resolved.notes {
+        output::note(&format!("note: {line}"));
+    }
+    Ok(resolved.manifest)
 }
 
 /// Says who must act, and what to do.
@@ -265,7 +274,7 @@ mod tests {
     #[test]
     fn a_missing_manifest_is_named_with_the_smallest_one_that_works() {
         let Err(Refusal::Other(error)) =
-            check(Path::new("/no/such.yaml"), None, &Access::default(), &Stop::default())
+            check(Path::new("/no/such.yaml"), None, &Limits::default(), &Access::default(), &Stop::default())
         else {
             panic!("no error");
         };
@@ -275,9 +284,15 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_is_named() {
-        let error =
-            open("dir:/no/such/root", &Access::default(), Architecture::X86_64, None, &Stop::default())
-                .unwrap_err();
+        let error = open(
+            "dir:/no/such/root",
+            &Access::default(),
+            Architecture::X86_64,
+            None,
+            &Limits::default(),
+            &Stop::default(),
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("/no/such/root"), "{error}");
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_image::artifact::RootForm;
+use cloister_image::limits::Limits;
 use cloister_wire::exit;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time;
 
 use crate::build::{self, Order, Refusal, Stop};
+use crate::cli::values::ImageLimit;
 use crate::cli::{Build, Check};
 use crate::error::{Doing, Error, Result};
 use crate::output;
@@ -66,17 +68,27 @@ fn order<'a>(asked: &'a Build, access: &'a Access) -> Order<'a> {
         manifest: &asked.manifest,
         output: &asked.output,
         eif: asked.eif.as_deref(),
+        limits: limits(&asked.limit),
         sign: asked.sign_key.as_deref().zip(asked.sign_certificate.as_deref()),
         access,
     }
+}
+
+/// The limits of what an image may be, with those that were moved.
+fn limits(moved: &[ImageLimit]) -> Limits {
+    let mut limits = Limits::default();
+    for limit in moved {
+        limits.set(limit.name, limit.value);
+    }
+    limits
 }
 
 /// Checks a manifest.
 pub(crate) fn check(asked: Check, json: bool) -> Result<u8> {
     let manifest = asked.manifest.clone();
     let checked = interruptible("the check", move |stop| {
-        let access = asked.registries.access();
-        build::check(&asked.manifest, asked.image.as_deref(), &access, stop)
+        let (limits, access) = (limits(&asked.limit), asked.registries.access());
+        build::check(&asked.manifest, asked.image.as_deref(), &limits, &access, stop)
     })?;
     match checked {
         Ok(services) if json => output::json(&Sound { faults: [], services }).map(|()| DONE),

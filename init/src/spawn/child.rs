@@ -52,6 +52,7 @@ impl Order<'_> {
         let mut descriptors = vec![open_null()?];
         descriptors.extend(fds);
         place(child, &descriptors, verdict)?;
+        view::make_working_dir(spec).at("cwd", &spec.cwd)?;
         rustix::process::chdir(spec.cwd.as_str()).at("cwd", &spec.cwd)?;
         let writable = spec.writable.as_deref().map(view::writable_places).transpose()?;
         user::become_user(spec)?;

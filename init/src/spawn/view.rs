@@ -11,8 +11,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use cloister_sys::process::Child;
+use cloister_wire::hold::Spawn;
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev};
 use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::process::{Gid, Uid};
 
 use super::{At, initctl};
 use crate::hold::Failure;
@@ -74,6 +76,9 @@ const HIDDEN: [&str; 1] = ["/sys/firmware"];
 /// Places that stay writable for a service whose root Landlock makes read-only: its own, or not files at all.
 const ALWAYS_WRITABLE: [&str; 3] = ["/dev", "/proc", "/tmp"];
 
+/// Folders of a service's own with nothing in them at its start.
+const BEGIN_EMPTY: [&str; 2] = ["/tmp/", "/dev/shm/"];
+
 /// Leaves the system's view for the application's.
 pub(super) fn enter(child: &mut Child, writable_bytes: u64) -> Result<(), Failure> {
     child.leave_namespaces().at("mounts", "a private view")?;
@@ -99,6 +104,16 @@ pub(super) fn writable_places(paths: &[String]) -> Result<Vec<OwnedFd>, Failure>
     let all = ALWAYS_WRITABLE.iter().copied().chain(paths.iter().map(String::as_str));
     all.map(|path| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("landlock", path))
         .collect()
+}
+
+/// Makes a working directory below a folder that begins empty, for the service's user. It goes by no link, since nobody has
+/// been there yet; what lies elsewhere is in the image.
+pub(super) fn make_working_dir(spec: &Spawn) -> io::Result<()> {
+    if !BEGIN_EMPTY.iter().any(|folder| spec.cwd.starts_with(folder)) {
+        return Ok(());
+    }
+    fs::create_dir_all(&spec.cwd)?;
+    Ok(rustix::fs::chown(spec.cwd.as_str(), Some(Uid::from_raw(spec.uid)), Some(Gid::from_raw(spec.gid)))?)
 }
 
 /// The new root over the old, then the old one away (`pivot_root(2)`, section "`pivot_root(".", ".")`").

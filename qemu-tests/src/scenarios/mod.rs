@@ -26,6 +26,7 @@ mod nitro_enclaves_are_as_predicted;
 mod real_images_run;
 mod resources_are_told_live;
 mod restarts_follow_their_policy;
+mod root_images_run;
 mod roots_are_what_was_built;
 mod services_are_asked_about_one_by_one;
 mod services_are_confined;
@@ -134,6 +135,8 @@ pub const ALL: &[Scenario] = &[
     real_images_run::LAYERS,
     real_images_run::REGISTRY,
     real_images_run::LARGE,
+    root_images_run::SERVERS,
+    root_images_run::TOLD,
 ];
 
 /// What scenarios need beside the programs under test. One that is not here runs wherever those do.
@@ -151,6 +154,8 @@ const NEEDS: &[(Need, &[Scenario])] = &[
             real_images_run::LAYERS,
             real_images_run::REGISTRY,
             real_images_run::LARGE,
+            root_images_run::SERVERS,
+            root_images_run::TOLD,
         ],
     ),
     (

@@ -201,7 +201,7 @@ fn a_manifest_finds_its_program_and_user_in_the_image() {
     };
     let application = open(&Input::Layout { path, select: Select::Only }, &options).unwrap();
     let yaml = b"version: 1\nservices:\n  web:\n    user: web\n";
-    let manifest = source::build("cloister.yaml", yaml, &application.image()).unwrap();
+    let manifest = source::build("cloister.yaml", yaml, &application.image()).unwrap().manifest;
     let service = manifest.services.first().unwrap();
     assert_eq!((service.uid, service.argv.as_slice()), (33, &["/bin/app".to_owned()][..]));
     let fault = source::build(

@@ -175,7 +175,7 @@ fn check_service(named: &Named, faults: &mut Faults) {
         check_delays(rules, faults);
     }
     if let Some(list) = &service.capabilities {
-        no_repeats(&list.value, faults);
+        no_repeats(&list.0, faults);
     }
     if let Some(list) = &service.allow_syscalls {
         no_repeats(&list.value, faults);

@@ -38,18 +38,19 @@ impl Scope<'_> {
     ) -> BTreeMap<String, String> {
         let mut env = BTreeMap::new();
         for variable in &self.image.config.env {
+            if variable.contains('\0') {
+                let what = "a variable of the image contains a zero byte, which no program can be given";
+                faults.push(
+                    Fault::new(Kind::Image, named.name_span, what).label(variable.replace('\0', "\\0")),
+                );
+                continue;
+            }
             match variable.split_once('=') {
-                Some((name, value)) if !name.is_empty() && !variable.contains('\0') => {
-                    env.insert(name.to_owned(), value.to_owned());
-                }
-                _ => faults.push(
-                    Fault::new(
-                        Kind::Image,
-                        named.name_span,
-                        format!("the image's variable `{variable}` is not one"),
-                    )
-                    .label("it must have the form NAME=value"),
-                ),
+                // Without a name it is nobody's.
+                Some(("", _)) => {}
+                Some((name, value)) => drop(env.insert(name.to_owned(), value.to_owned())),
+                // Without a value it takes the name away (containerd, `replaceOrAppendEnvValues`).
+                None => drop(env.remove(variable)),
             }
         }
         for (name, value) in named.service.env.iter().flat_map(|map| map.0.iter()) {
@@ -97,7 +98,7 @@ impl Scope<'_> {
         };
         let Some(identity) = identity else { return argv };
         let search_path = env.get("PATH").map_or("", String::as_str);
-        let setting = Setting { identity, overrides: overrides(&named.service), cwd, search_path };
+        let setting = Setting { identity, overrides: overrides(&named.service, identity), cwd, search_path };
         match program::locate(self.image, setting, program) {
             Ok(path) => *program = path,
             Err(refusal) => faults.push(
@@ -111,9 +112,9 @@ impl Scope<'_> {
 }
 
 /// Whether its capabilities let a service pass by permission bits (`capabilities(7)`).
-fn overrides(service: &Service) -> bool {
-    let list = service.capabilities.iter().flat_map(|list| list.value.iter());
-    list.into_iter().any(|capability| capability.0 == "dac_override")
+fn overrides(service: &Service, identity: &Identity) -> bool {
+    let names = service.capabilities.as_ref().map(|list| list.names(identity.uid));
+    names.is_some_and(|names| names.iter().any(|name| name == "dac_override"))
 }
 
 /// The hint for a command line that was written as one text.

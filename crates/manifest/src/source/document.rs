@@ -8,8 +8,9 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use super::capabilities::Capabilities;
 use super::fault::Faults;
-use super::names::{Capability, EnvName, GroupSpec, HttpPath, Path, ServiceName, Syscall, UserSpec};
+use super::names::{EnvName, GroupSpec, HttpPath, Path, ServiceName, Syscall, UserSpec};
 use super::read::{FromScalar, Read, Spanned, either, no_value, record, words, wrong_type};
 use super::signal::Signal;
 use super::tree::{Entry, Node, Scalar, Value};
@@ -86,8 +87,8 @@ record! {
         optional logs: Logs,
         /// Limits of its cgroup and process.
         optional limits: Limits,
-        /// The capabilities it keeps. Default: none, for root as well.
-        optional capabilities: Vec<Spanned<Capability>>,
+        /// The capabilities it keeps: a list, or `docker` for those that docker gives. Default: none, for root as well.
+        optional capabilities: Capabilities,
         /// System calls it may make although the default filter refuses them. Default: none.
         optional allow_syscalls: Vec<Spanned<Syscall>>,
         /// The paths below which it may write; `/tmp` and `/dev` are always among them. Default: wherever its user may.

@@ -20,6 +20,12 @@ pub(super) fn hidden_by(path: &str) -> Option<&'static str> {
     OWN_FOLDERS.into_iter().find(|folder| below(folder))
 }
 
+/// Whether init makes a working directory of this path when its service starts: one below a folder that begins empty.
+pub(super) fn is_made_inside(path: &str) -> bool {
+    ["/tmp/", "/dev/shm/"].iter().any(|folder| path.starts_with(folder))
+        && !path.split('/').any(|part| part == "..")
+}
+
 /// Where a program runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Arch {
@@ -55,6 +61,22 @@ pub struct ImageConfig {
     /// Ports as `80/tcp`, `53/udp` or `80`; the values are empty maps.
     #[serde(deserialize_with = "null_is_default")]
     pub exposed_ports: BTreeMap<String, serde_json::Value>,
+    /// Folders that an engine would keep apart from the image; the values are empty maps.
+    #[serde(deserialize_with = "null_is_default")]
+    pub volumes: BTreeMap<String, serde_json::Value>,
+    /// What Docker runs to see whether a container works. The specification does not know it, so that a value of another
+    /// form is as good as none.
+    #[serde(deserialize_with = "wrong_is_default")]
+    pub healthcheck: Healthcheck,
+}
+
+/// Docker's check of a container (`HEALTHCHECK`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Healthcheck {
+    /// `CMD` and a command line, `CMD-SHELL` and one text, `NONE`, or nothing.
+    #[serde(deserialize_with = "null_is_default")]
+    pub test: Vec<String>,
 }
 
 /// Docker writes `null` for what is empty.
@@ -62,6 +84,14 @@ fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     input: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(input)?.unwrap_or_default())
+}
+
+/// A value that nobody has promised to be of this form.
+fn wrong_is_default<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned + Default>(
+    input: D,
+) -> Result<T, D::Error> {
+    let value = serde_json::Value::deserialize(input)?;
+    Ok(serde_json::from_value(value).unwrap_or_default())
 }
 
 /// An image's file tree.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::accounts::{Accounts, Identity, Unknown};
+use super::accounts::{Accounts, Identity, MAX_ID, Unknown};
 use super::check::{Plan, Route};
 use super::command;
 use super::defaults;
@@ -13,7 +13,7 @@ use super::document::{ControlEntry, FileEntry};
 use super::fault::{Fault, Faults, Kind, Span};
 use super::graph::Named;
 use super::hint;
-use super::image::{EntryKind, Image, OWN_FOLDERS, find, hidden_by};
+use super::image::{EntryKind, Image, OWN_FOLDERS, find, hidden_by, is_made_inside};
 use super::read::Spanned;
 use super::signal::Signal;
 use super::translate::{self, kind, millis};
@@ -79,7 +79,7 @@ impl Scope<'_> {
             stop_timeout_ms: millis(given.stop_timeout.as_ref(), defaults::STOP_TIMEOUT_MS),
             logs: given.logs.as_ref().map_or(model::Logs::Forward, |logs| logs.value),
             limits: translate::limits(given),
-            isolation: self.isolation(named, faults),
+            isolation: self.isolation(named, user.uid, faults),
             files: self.files(named, faults),
             sealed,
         }
@@ -115,7 +115,14 @@ impl Scope<'_> {
         let (Unknown::User(name) | Unknown::Group(name)) = unknown;
         Fault::new(Kind::Image, at, format!("{whose}there is no {what} `{name}` in the image"))
             .label(format!("not in its {file}"))
-            .hint(guess.unwrap_or_else(|| format!("give the {what} by number")))
+            .hint(guess.unwrap_or_else(|| {
+                let digits = name.bytes().all(|byte| byte.is_ascii_digit());
+                if digits {
+                    format!("numbers of a {what} end at {MAX_ID}")
+                } else {
+                    format!("give the {what} by number")
+                }
+            }))
     }
 
     fn groups(&self, named: &Named, of_user: Vec<u32>, faults: &mut Faults) -> Vec<u32> {
@@ -140,10 +147,16 @@ impl Scope<'_> {
         if OWN_FOLDERS.contains(&path.as_str()) {
             return path;
         }
-        let fault = match find(self.image.root, &path) {
-            Ok(_) if hidden_by(&path).is_some() => {
+        let found = find(self.image.root, &path);
+        // By the path without links: what is made inside is made where a link leads.
+        let place = found.as_ref().map_or_else(|_| path.clone(), |found| format!("/{}", found.path));
+        if is_made_inside(&place) {
+            return place;
+        }
+        let fault = match found {
+            _ if hidden_by(&place).is_some() => {
                 Fault::new(Kind::Image, at, format!("the working directory `{path}` is not there inside"))
-                    .label(format!("every service has a `{}` of its own", hidden_by(&path).unwrap_or("/")))
+                    .label(format!("every service has a `{}` of its own", hidden_by(&place).unwrap_or("/")))
             }
             Ok(found) if found.entry.kind == EntryKind::Directory => return path,
             Ok(_) => {
@@ -188,7 +201,7 @@ impl Scope<'_> {
         }
     }
 
-    fn isolation(&self, named: &Named, faults: &mut Faults) -> model::Isolation {
+    fn isolation(&self, named: &Named, uid: u32, faults: &mut Faults) -> model::Isolation {
         let service = &named.service;
         for path in service.writable.iter().flat_map(|list| list.value.iter()) {
             if let Err(missing) = find(self.image.root, &path.0) {
@@ -197,7 +210,7 @@ impl Scope<'_> {
             }
         }
         model::Isolation {
-            capabilities: sorted(service.capabilities.as_ref(), |name| name.0.clone()),
+            capabilities: service.capabilities.as_ref().map(|list| list.names(uid)).unwrap_or_default(),
             allow_syscalls: sorted(service.allow_syscalls.as_ref(), |name| name.0.clone()),
             writable: service.writable.as_ref().map(|list| sorted(Some(list), |path| path.0.clone())),
         }
@@ -244,6 +257,39 @@ impl Scope<'_> {
         local_uids.dedup();
         model::Control { host: verbs, local_uids }
     }
+}
+
+/// What is no fault and may still surprise. A root without capabilities is not what an entry point expects that changes
+/// owners and becomes another user; who has thought of it says so, by `capabilities` or by `user`.
+pub(super) fn notes(plan: &Plan, manifest: &Manifest) -> Vec<String> {
+    let given =
+        |name: &str| plan.services.iter().find(|named| named.name == name).map(|named| &named.service);
+    let note = |service: &model::Service| {
+        let given = given(&service.name)?;
+        match &given.capabilities {
+            None if service.uid == 0 && given.user.is_none() => Some(root_note(&service.name)),
+            Some(list) if service.uid != 0 && list.has_docker() => {
+                Some(user_note(&service.name, service.uid))
+            }
+            _ => None,
+        }
+    };
+    manifest.services.iter().filter_map(note).collect()
+}
+
+fn root_note(name: &str) -> String {
+    format!(
+        "service `{name}` runs as root, since the image names no other user, and root has no capabilities here. If it \
+         changes owners of files, reads files of other users or becomes another user, as the entry points of redis, \
+         postgres, mysql and nginx do, add `capabilities: docker`; if not, `capabilities: []` or `user: NAME` says so"
+    )
+}
+
+fn user_note(name: &str, uid: u32) -> String {
+    format!(
+        "service `{name}` runs as user {uid}: docker gives capabilities to root alone, so `docker` adds none. Name in \
+         `capabilities` those that it needs"
+    )
 }
 
 /// An image's working directory as an absolute path.
