@@ -15,6 +15,7 @@ mod memory;
 mod metrics;
 mod output;
 mod registry;
+mod signals;
 mod sleeve;
 mod state;
 mod transport;

@@ -16,8 +16,9 @@ mod running;
 pub(crate) mod version;
 mod vsock;
 
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use cloister_image::digest::Digest;
@@ -88,7 +89,7 @@ pub(crate) fn find() -> Result<Found> {
 
 /// The QEMU in this file.
 fn at(path: PathBuf) -> Result<Found> {
-    let output = Command::new(&path).arg("--version").stdin(Stdio::null()).output();
+    let output = query(&path, &["--version"]);
     let output = output.doing(|| format!("cannot start {}", path.display()))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = text.lines().next().unwrap_or_default().to_owned();
@@ -99,6 +100,14 @@ fn at(path: PathBuf) -> Result<Found> {
         None => Err(Error::host(format!("{} does not tell its version", path.display()))
             .hint("is it QEMU? `--version` should print `QEMU emulator version …`")),
     }
+}
+
+/// What `program` prints when it is asked with these arguments.
+///
+/// In a process group of its own: Ctrl-C goes to every process of the terminal's group, and a program that it ended would
+/// be reported as the reason in place of Ctrl-C.
+fn query(program: &Path, arguments: &[&str]) -> std::io::Result<Output> {
+    Command::new(program).args(arguments).stdin(Stdio::null()).process_group(0).output()
 }
 
 /// How the CPUs run, and why not better.

@@ -5,7 +5,6 @@
 
 use std::io::Seek;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use cloister_image::digest::Hashed;
@@ -56,7 +55,7 @@ pub(crate) fn find() -> Result<Found> {
     let path = named.or_else(|| install::program(PROGRAM)).or_else(|| install::in_path(super::PROGRAM));
     let lacks = || Error::host(format!("there is no QEMU with the machine {MACHINE}")).hint(&hint);
     let found = super::at(path.ok_or_else(lacks)?)?;
-    let machines = Command::new(&found.path).args(["-machine", "help"]).stdin(Stdio::null()).output();
+    let machines = super::query(&found.path, &["-machine", "help"]);
     let machines = machines.doing(|| format!("cannot start {}", found.path.display()))?;
     let has_it = |line: &str| line.split_whitespace().next() == Some(MACHINE);
     if String::from_utf8_lossy(&machines.stdout).lines().any(has_it) {
