@@ -14,6 +14,10 @@ use crate::usage::{Usage, ask_all, by_service};
 
 use super::DONE;
 
+/// How much of a state `ps` shows, in characters: what a program said at its end may be four kilobytes, and `inspect` shows
+/// all of it.
+const MAX_STATE: usize = 120;
+
 /// One enclave, as `ps --json` shows it.
 #[derive(Serialize)]
 struct Entry<'a> {
@@ -74,7 +78,8 @@ pub(crate) fn ps(asked: &Ps, json: bool) -> Result<u8> {
                 let foreign = error.told().because.as_ref().is_some_and(|cause| cause.is::<OtherVersion>());
                 let state = if foreign { "another-version" } else { "unreadable" };
                 let why = error.reasons().into_iter().next().unwrap_or_default();
-                table.row([name.clone(), format!("{}: {why}", state.replace('-', " "))]);
+                let shown = format!("{}: {why}", state.replace('-', " "));
+                table.row([name.clone(), output::cut(&shown, MAX_STATE)]);
                 let alive = root.find(name).is_ok_and(|folder| folder.is_alive());
                 let unreadable = Unreadable { name, alive, state, error: Words::from(error) };
                 values.push(serde_json::to_value(unreadable).unwrap_or_default());
@@ -111,7 +116,7 @@ fn entry(seen: &Seen, usage: Option<Vec<Usage>>) -> Entry<'_> {
 fn row(seen: &Seen, usage: Option<&[Usage]>) -> Vec<String> {
     let record = &seen.record;
     let ports: Vec<String> = record.publish.iter().map(|p| format!("{}→{}", p.listen, p.ingress)).collect();
-    let mut state = seen.words();
+    let mut state = output::cut(&seen.words(), MAX_STATE);
     for (part, process) in seen.orphans() {
         let orphan = format!("; {part} {} still runs, `host-sleeve rm {}` ends it", process.pid, record.name);
         state.push_str(&orphan);
