@@ -16,6 +16,7 @@ mod metrics;
 mod output;
 mod registry;
 mod signals;
+mod size;
 mod sleeve;
 mod state;
 mod transport;

@@ -25,6 +25,7 @@ use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::output;
 use crate::registry::{Access, Event, Pull};
+use crate::size;
 
 use reference::Origin;
 pub(crate) use stop::Stop;
@@ -122,6 +123,11 @@ pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
     let built = build::pack(&application, &pack).map_err(blame)?;
     if let Some(record) = &record {
         again::compare(record, &built, order.output)?;
+    }
+    let artifact =
+        built.open().map_err(|fault| Error::host("what was built cannot be read").because(fault))?;
+    for warning in size::check_build(artifact, order.eif.is_some())? {
+        output::note(&warning);
     }
     outputs::publish(order, built, stop)
 }

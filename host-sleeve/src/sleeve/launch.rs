@@ -23,6 +23,7 @@ use crate::logbook::rotating::Rotating;
 use crate::logbook::{CONSOLE, CONSOLE_LIMIT, SERVICES, SERVICES_LIMIT};
 use crate::memory;
 use crate::metrics;
+use crate::size;
 use crate::state::process::{ProcessId, boot_id};
 use crate::state::record::{self, now_ms};
 use crate::state::{Folder, Record, Root};
@@ -165,6 +166,7 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     check_ports(&order.publish, &app)?;
     let backend = backends::by_name(backend_name(order, &app))?;
     check_machine(order, &*backend)?;
+    size::check_launch(&app, &*backend, order.machine)?;
     let memory = memory::choose(&app, order.memory, &*backend)?;
     let root = Root::open()?;
     let claimed = root.claim(order.name.as_deref(), &app.manifest.name, order.replace)?;

@@ -73,7 +73,9 @@ pub(crate) struct Doors {
 /// Where clients of the sleeve of `folder` connect.
 pub(crate) fn listen(folder: &Folder) -> Result<UnixListener> {
     let doing = || format!("cannot listen at {}", folder.file(SOCKET).display());
-    UnixListener::bind(folder.socket(SOCKET)).doing(doing)
+    UnixListener::bind(folder.socket(SOCKET)).doing(doing).map_err(|error| {
+        error.hint("CLOISTER_STATE_DIR names another folder: on a file system that can hold sockets, such as a local disk's")
+    })
 }
 
 /// Serves clients until it is dropped.
