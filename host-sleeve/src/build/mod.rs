@@ -4,8 +4,9 @@
 //! them where things are, and people how it goes.
 
 mod again;
-mod nitro;
+mod outputs;
 mod reference;
+mod sign;
 mod stop;
 
 use std::num::NonZeroUsize;
@@ -24,6 +25,7 @@ use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::output;
 use crate::registry::{Access, Event, Pull};
+use crate::size;
 
 use reference::Origin;
 pub(crate) use stop::Stop;
@@ -87,7 +89,8 @@ struct Source {
 
 /// Builds, and gives the digest that names the result.
 pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
-    let signer = order.sign.map(|(key, certificate)| nitro::signer(key, certificate)).transpose()?;
+    outputs::check(order)?;
+    let signer = order.sign.map(|(key, certificate)| sign::signer(key, certificate)).transpose()?;
     let source = read_manifest(order.manifest)?;
     // What is wrong with the manifest alone is said before a large image is read.
     source::parse(&source.name, &source.bytes)?;
@@ -119,12 +122,16 @@ pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
         output: order.output,
         stop: stop.flag(),
     };
-    let digest = build::pack(&application, &pack).map_err(blame)?;
+    let built = build::pack(&application, &pack).map_err(blame)?;
     if let Some(record) = &record {
-        again::compare(record, order.output)?;
+        again::compare(record, &built, order.output)?;
     }
-    nitro::write_beside(order)?;
-    Ok(digest)
+    let artifact =
+        built.open().map_err(|fault| Error::host("what was built cannot be read").because(fault))?;
+    for warning in size::check_build(artifact, order.eif.is_some())? {
+        output::note(&warning);
+    }
+    outputs::publish(order, built, stop)
 }
 
 /// Checks a manifest, against an image if one is named. Answers its services in start order.

@@ -17,8 +17,8 @@ pub(crate) struct Publish {
     pub(crate) ingress: u16,
 }
 
-/// The longest enclave name: a folder and a part of socket paths bear it.
-const MAX_NAME: usize = 63;
+/// The longest enclave name, in bytes: that of a host in DNS, and of a manifest.
+pub(crate) const MAX_NAME: usize = 63;
 
 /// Reads `[ADDRESS:]PORT:INGRESS_PORT`; an IPv6 address stands in brackets.
 pub(crate) fn publish(text: &str) -> Result<Publish, String> {

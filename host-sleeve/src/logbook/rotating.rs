@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The writer of a log.
@@ -42,6 +43,8 @@ impl Rotating {
     pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.is_full() {
             self.start_over()?;
+        } else if !self.is_in_place() {
+            self.start_again();
         }
         if let Err(error) = self.file.write_all(bytes) {
             self.take_back();
@@ -73,6 +76,23 @@ impl Rotating {
         let back = cut.and_then(|()| io::Seek::seek(&mut self.file, io::SeekFrom::Start(self.length)));
         if back.is_err() {
             self.length = DAMAGED;
+        }
+    }
+
+    /// Whether the file is still the one at its path.
+    fn is_in_place(&self) -> bool {
+        let (opened, named) = (self.file.metadata(), fs::symlink_metadata(&self.path));
+        opened.is_ok_and(|opened| {
+            named.is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino()))
+        })
+    }
+
+    /// Goes on in a new file where the old one was removed. Until its folder is there again, nobody can read what is said.
+    fn start_again(&mut self) {
+        // Only a new one: what has this name now may be another enclave's.
+        if let Ok(file) = File::create_new(&self.path) {
+            self.file = file;
+            self.length = 0;
         }
     }
 }
@@ -135,5 +155,23 @@ mod tests {
             (fs::read(older(&path)).unwrap(), fs::read(&path).unwrap()),
             (b"aaaa".to_vec(), b"bb".to_vec())
         );
+    }
+
+    #[test]
+    fn a_log_whose_folder_was_removed_goes_on_when_the_folder_is_there_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("web");
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("log");
+        let mut log = Rotating::create(path.clone(), 100).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        log.append(b"to nobody").unwrap();
+        fs::create_dir(&folder).unwrap();
+        log.append(b"again").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"again");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "of another").unwrap();
+        log.append(b" and on").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"of another");
     }
 }

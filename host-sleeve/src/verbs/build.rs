@@ -7,7 +7,6 @@ use cloister_image::artifact::RootForm;
 use cloister_image::limits::Limits;
 use cloister_wire::exit;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time;
 
@@ -17,6 +16,7 @@ use crate::cli::{Build, Check};
 use crate::error::{Doing, Error, Result};
 use crate::output;
 use crate::registry::Access;
+use crate::signals::Signals;
 
 use super::{DONE, block_on};
 
@@ -108,9 +108,7 @@ fn interruptible<T: Send + 'static>(
 ) -> Result<Result<T, Refusal>> {
     block_on(async move {
         let doing = || format!("cannot start {what}");
-        let mut interrupt = signal(SignalKind::interrupt()).doing(doing)?;
-        let mut terminate = signal(SignalKind::terminate()).doing(doing)?;
-        let mut hangup = signal(SignalKind::hangup()).doing(doing)?;
+        let mut signals = Signals::listen()?;
         let stop = Arc::new(Stop::default());
         let (tell, mut done) = oneshot::channel();
         let thread = {
@@ -120,10 +118,10 @@ fn interruptible<T: Send + 'static>(
         };
         std::thread::Builder::new().stack_size(STACK).spawn(thread).doing(doing)?;
         tokio::select! {
+            // First: what Ctrl-C has done to a program that was asked for credentials is not the reason.
+            biased;
+            _ = signals.next() => {}
             result = &mut done => return result.map_err(|error| broke_off(what, error)),
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
         }
         if stop.give_up() {
             tokio::select! {
@@ -131,9 +129,7 @@ fn interruptible<T: Send + 'static>(
                     // It was done before it heard of it.
                     return Ok(Ok(result));
                 },
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => {}
+                _ = signals.next() => {}
                 () = time::sleep(CLEAN_UP) => {}
             }
         }

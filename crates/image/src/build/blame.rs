@@ -107,9 +107,10 @@ fn directory(fault: &DirectoryFault) -> (Who, &'static str) {
 
 fn ramdisk(fault: &WriteFault) -> (Who, &'static str) {
     match fault {
-        WriteFault::TooLarge { .. } => {
-            (Who::Author, "make the application smaller: compressed, it must stay under 4 GiB")
-        }
+        WriteFault::TooLarge { .. } => (
+            Who::Author,
+            "make the application smaller: compressed, it must stay under 4 GiB, and under 3 GiB to run on microvm or 2 GiB on q35",
+        ),
         WriteFault::TooLong(_) => (Who::Author, "shorten the path"),
         WriteFault::Read { .. } | WriteFault::Write(_) => (Who::Host, ROOM),
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::stop::{self, Wanted};
 use super::{Application, BuildFault, Pack};
-use crate::artifact::{ArtifactFault, BuildRecord, OsRecord, Part, RootForm, Writer};
+use crate::artifact::{ArtifactFault, BuildRecord, Finished, OsRecord, Part, RootForm, Writer};
 use crate::digest::Digest;
 use crate::erofs::{self, Compression};
 use crate::measure;
@@ -21,8 +21,8 @@ const OUT_BUFFER: usize = 256 * 1024;
 /// How the file system's contents are stored: the smallest, since all of it is sent to the enclave and stays in its memory.
 const COMPRESSION: Compression = Compression::Zstd;
 
-/// Writes the artifact, and gives its name: the digest of its manifest.
-pub fn pack(application: &Application, pack: &Pack<'_>) -> Result<Digest, BuildFault> {
+/// Writes the artifact. It has no name yet: whoever asked for it may look at it, and gives it one.
+pub fn pack(application: &Application, pack: &Pack<'_>) -> Result<Finished, BuildFault> {
     let os_fault = |fault| BuildFault::Os { path: pack.os.to_owned(), fault };
     let (release, os_record) = ramdisk::read_os(pack.os, application.architecture).map_err(os_fault)?;
     let manifest = pack.manifest.to_json().map_err(BuildFault::Manifest)?;
@@ -48,7 +48,7 @@ pub fn pack(application: &Application, pack: &Pack<'_>) -> Result<Digest, BuildF
     // Behind the record, which says what was built: a signature is no part of that, and measurements follow from it.
     write_measurements(&release, pack, &mut writer)?;
     stop::check(pack.stop)?;
-    Ok(writer.finish()?)
+    Ok(writer.seal()?)
 }
 
 fn write_measurements(release: &OsRelease, pack: &Pack<'_>, writer: &mut Writer) -> Result<(), BuildFault> {

@@ -69,7 +69,10 @@ fn build(input: impl Fn(&Path) -> Input) -> BTreeMap<PathBuf, Vec<u8>> {
         output: &output,
         stop: &AtomicBool::new(false),
     };
-    let digest = pack(&application, &request).unwrap();
+    let mut finished = pack(&application, &request).unwrap();
+    assert!(!output.exists());
+    finished.publish().unwrap();
+    let digest = finished.digest();
     let artifact = Artifact::open(&output).unwrap();
     artifact.verify().unwrap();
     assert_eq!(artifact.digest(), digest);
@@ -240,7 +243,7 @@ fn built(place: &Path, files: &[(&str, &str)], root: RootForm) -> Artifact {
         output: &place.join("app.cloister"),
         stop: &AtomicBool::new(false),
     };
-    pack(&application, &request).unwrap();
+    pack(&application, &request).unwrap().publish().unwrap();
     Artifact::open(&place.join("app.cloister")).unwrap()
 }
 
