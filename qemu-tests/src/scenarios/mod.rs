@@ -64,6 +64,7 @@ pub const ALL: &[Scenario] = &[
     builds_are_done_again::DIFF,
     roots_are_what_was_built::LARGE_FILE,
     roots_are_what_was_built::FULL,
+    roots_are_what_was_built::IDENTITY,
     services_that_cannot_run_say_why::NOT_EXECUTABLE,
     services_that_cannot_run_say_why::ENDS_AT_ONCE,
     logs_arrive_whole::ONE_LONG_LINE,
