@@ -8,6 +8,7 @@
 mod blame;
 mod open;
 mod pack;
+mod places;
 mod stop;
 
 use std::io;

@@ -61,7 +61,7 @@ impl Core {
     fn spawn(&mut self, id: Id) -> Result<(), CoreError> {
         let Some(service) = self.services.get(id.index()) else { return Ok(()) };
         let failed = |passing, error| Event::SpawnFailed { id, passing, error };
-        match (confine::spawn(service), confine::hand_over(&service.sealed)) {
+        match (confine::spawn(service, &self.root), confine::hand_over(&service.sealed)) {
             (Ok(spec), Ok(fds)) => {
                 let name = service.name.clone();
                 self.hold.send_with(&FromSupervisor::Spawn { name, spec: Box::new(spec) }, fds)?;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use cloister_manifest::model::Service;
+use cloister_manifest::model::{Root, Service};
 use cloister_wire::control::IngressCounters;
 use cloister_wire::hold::{FromInit, Held};
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,8 @@ pub(super) struct Inbox {
 pub(super) struct Core {
     pub(super) machine: Machine,
     pub(super) services: Arc<[Service]>,
+    /// What every service's view is of.
+    pub(super) root: Root,
     pub(super) board: Arc<Board>,
     pub(super) logs: Shared,
     pub(super) movers: Movers,

@@ -16,7 +16,7 @@ const LIMIT_FILES: [&str; 4] = ["memory.max", "cpu.max", "pids.max", "memory.oom
 /// The rows of `/proc/PID/limits` that Cloister sets.
 const LIMIT_ROWS: [&str; 2] = ["Max open files", "Max core file size"];
 
-/// The most mounts shown: a frame is bounded, and a service has a dozen.
+/// The most mounts shown: a frame is bounded, and a service has two dozen beside its pins, of which there are 200 at most.
 const MAX_MOUNTS: usize = 256;
 
 /// Reads what confines process `pid` of `service`.

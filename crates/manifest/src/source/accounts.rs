@@ -4,6 +4,7 @@
 //! rules are followed), and is a number from here on.
 
 use super::image::{Rootfs, find};
+use super::names::MAX_ID;
 
 /// The most bytes read of either file: thousands of accounts, a few dozen of which any image has.
 const MAX_FILE: usize = 1 << 20;
@@ -75,7 +76,7 @@ impl Accounts {
     /// A group by name or number.
     pub(super) fn group(&self, name: &str) -> Result<u32, Unknown> {
         let known = self.groups.iter().find(|group| group.name == name).map(|group| group.gid);
-        known.or_else(|| name.parse().ok()).ok_or_else(|| Unknown::Group(name.to_owned()))
+        known.or_else(|| id(name)).ok_or_else(|| Unknown::Group(name.to_owned()))
     }
 
     pub(super) fn user_names(&self) -> impl Iterator<Item = &str> {
@@ -90,7 +91,7 @@ impl Accounts {
         if let Some(user) = self.users.iter().find(|user| user.name == name) {
             return Ok(user.clone());
         }
-        let Ok(uid) = name.parse::<u32>() else {
+        let Some(uid) = id(name) else {
             // Root is root where there is no file to say so.
             let root = User { name: "root".into(), uid: 0, gid: 0, home: "/".into() };
             return if name == "root" { Ok(root) } else { Err(Unknown::User(name.to_owned())) };
@@ -109,6 +110,11 @@ impl Accounts {
     }
 }
 
+/// A user's or group's number.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id <= MAX_ID)
+}
+
 fn fields(line: &str) -> Vec<String> {
     line.split(':').map(str::to_owned).collect()
 }
@@ -117,7 +123,7 @@ fn fields(line: &str) -> Vec<String> {
 fn user(line: &[String]) -> Option<User> {
     let [name, _, uid, gid, rest @ ..] = line else { return None };
     let home = rest.get(1).filter(|home| home.starts_with('/')).map_or("/", String::as_str);
-    Some(User { name: name.clone(), uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.to_owned() })
+    Some(User { name: name.clone(), uid: id(uid)?, gid: id(gid)?, home: home.to_owned() })
 }
 
 /// `name:password:gid:member,member`, `group(5)`.
@@ -125,7 +131,7 @@ fn group(line: &[String]) -> Option<Group> {
     let [name, _, gid, rest @ ..] = line else { return None };
     let members =
         rest.first().map_or("", String::as_str).split(',').map(str::trim).map(str::to_owned).collect();
-    Some(Group { name: name.clone(), gid: gid.parse().ok()?, members })
+    Some(Group { name: name.clone(), gid: id(gid)?, members })
 }
 
 #[cfg(test)]
@@ -163,5 +169,7 @@ mod tests {
         let none = Accounts::read(&Files::default());
         assert_eq!(none.identity("root").map(|found| found.uid), Ok(0));
         assert_eq!(none.identity("-1"), Err(Unknown::User("-1".into())));
+        // setresuid(2) takes this one to mean that nothing changes, and the service would stay root.
+        assert_eq!(none.identity("4294967295"), Err(Unknown::User("4294967295".into())));
     }
 }
