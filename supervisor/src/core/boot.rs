@@ -101,6 +101,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
         ingress,
         hold: line.hold,
         paths: setup.paths,
+        oom_kills: BTreeMap::new(),
         probes: BTreeMap::new(),
         events,
         pending: VecDeque::new(),

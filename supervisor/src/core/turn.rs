@@ -78,6 +78,8 @@ pub(super) struct Core {
     pub(super) ingress: Option<Ingress>,
     pub(super) hold: Hold,
     pub(super) paths: Paths,
+    /// Processes of each service that were killed for want of memory in runs that are over, as far as this supervisor saw them.
+    pub(super) oom_kills: BTreeMap<String, u64>,
     /// The probes of each service.
     pub(super) probes: BTreeMap<Id, Vec<AbortHandle>>,
     /// For the supervisor's own tasks. Unbounded, because each says a few words in its life.

@@ -20,13 +20,18 @@ fn one(cgroup: &Path, name: &str) -> ServiceStats {
         memory: number(cgroup, "memory.current"),
         memory_peak: number(cgroup, "memory.peak"),
         pids: number(cgroup, "pids.current"),
-        oom_kills: oom_kills(cgroup),
+        oom_kills: killed(cgroup),
     }
+}
+
+/// Processes of the service `name` killed for want of memory, as long as its cgroup is there.
+pub fn oom_kills(cgroups: &Path, name: &str) -> u64 {
+    killed(&cgroups.join(name))
 }
 
 /// Processes killed for want of memory. A cgroup that dies as a whole (`memory.oom.group`) counts its first victim twice, as
 /// the one that was chosen and as a member (`oom_kill_process`, `mm/oom_kill.c` of Linux 6.12).
-fn oom_kills(cgroup: &Path) -> u64 {
+fn killed(cgroup: &Path) -> u64 {
     let count = |key| keyed(cgroup, "memory.events", key);
     count("oom_kill").saturating_sub(count("oom_group_kill"))
 }
