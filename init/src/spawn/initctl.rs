@@ -29,7 +29,7 @@ pub(super) fn take() -> io::Result<Option<OwnedFd>> {
 }
 
 /// Puts it into the view.
-pub(super) fn place(tree: OwnedFd) -> io::Result<()> {
-    set_read_only(&tree, true)?;
-    places::mount_on(&tree, &places::open(PLACE)?)
+pub(super) fn place(tree: &OwnedFd) -> io::Result<()> {
+    set_read_only(tree, true)?;
+    places::mount_on(tree, &places::open(PLACE)?)
 }

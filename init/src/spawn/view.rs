@@ -94,7 +94,7 @@ pub(super) fn enter(child: &mut Child, spec: &Spawn, writable_bytes: u64) -> Res
     for path in HIDDEN {
         hide(path).at("mounts", path)?;
     }
-    program.map_or(Ok(()), initctl::place).at("mounts", "initctl")
+    program.as_ref().map_or(Ok(()), initctl::place).at("mounts", "initctl")
 }
 
 /// The new root over the old, then the old one away (`pivot_root(2)`, section "`pivot_root(".", ".")`").

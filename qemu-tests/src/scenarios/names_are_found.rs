@@ -96,7 +96,7 @@ fn look(service: &str) -> io::Result<()> {
     let mut report = String::new();
     let mut fact = |of: &str, value: &str| {
         for line in value.lines() {
-            report.push_str(&format!("{service}: {of}: {line}\n"));
+            report.push_str(&[service, ": ", of, ": ", line, "\n"].concat());
         }
     };
     if service == "web" {
@@ -124,7 +124,7 @@ fn look(service: &str) -> io::Result<()> {
 /// What getaddrinfo(3) answers, an address on each line.
 fn addresses(name: &str) -> String {
     match (name, 80).to_socket_addrs() {
-        Ok(found) => found.map(|address| format!("{}\n", address.ip())).collect(),
-        Err(_) => "unknown\n".to_owned(),
+        Ok(found) => found.map(|address| address.ip().to_string()).collect::<Vec<_>>().join("\n"),
+        Err(_) => "unknown".to_owned(),
     }
 }

@@ -25,6 +25,7 @@ fn one(cgroup: &Path, name: &str) -> ServiceStats {
 }
 
 /// Processes of the service `name` killed for want of memory, as long as its cgroup is there.
+#[must_use]
 pub fn oom_kills(cgroups: &Path, name: &str) -> u64 {
     killed(&cgroups.join(name))
 }
