@@ -61,4 +61,9 @@ impl Rootfs for Small {
         };
         Ok(content.get(..limit.min(content.len())).unwrap_or_default().to_vec())
     }
+
+    fn capabilities(&self, path: &str) -> Option<Vec<u8>> {
+        // `setcap cap_net_bind_service=+ep`.
+        (path == "bin/sh").then(|| [&[1, 0, 0, 2, 0, 4, 0, 0], [0; 12].as_slice()].concat())
+    }
 }

@@ -31,6 +31,11 @@ pub const WRITABLE: &str = "/run/cloister/writable";
 /// How the tmpfs is mounted.
 const WRITABLE_FLAGS: MountFlags = MountFlags::NODEV.union(MountFlags::NOSUID);
 
+/// Makes files of the overlay one thing each: with an index, names that are linked stay linked when they are copied up, and with
+/// handles a file has one number for good (`Documentation/filesystems/overlayfs.rst`, "Index" and "NFS export"). Where the lower
+/// file system gives no handles, as ramfs does below a plain tree, the kernel goes on without.
+const IDENTITY: &str = "index=on,nfs_export=on";
+
 /// What the writable part may hold until the manifest's size is known: the overlay's own folders, which take no block.
 const FIRST_BYTES: u64 = 64 * 1024;
 
@@ -74,7 +79,7 @@ fn mount() -> Result<&'static str, RootError> {
     let (upper, work) = (format!("{WRITABLE}/upper"), format!("{WRITABLE}/work"));
     fs::create_dir_all(&work).map_err(|error| RootError::Step(WRITABLE, error))?;
     like(Path::new(lower), Path::new(&upper)).map_err(|error| RootError::Step(WRITABLE, error))?;
-    let layers = CString::new(format!("lowerdir={lower},upperdir={upper},workdir={work}"))
+    let layers = CString::new(format!("lowerdir={lower},upperdir={upper},workdir={work},{IDENTITY}"))
         .map_err(|error| RootError::Step(ROOT, error.into()))?;
     attach("overlay", "overlay", ROOT, MountFlags::NODEV, &layers)?;
     Ok(lower)

@@ -9,6 +9,7 @@ mod blame;
 mod configured;
 mod open;
 mod pack;
+mod places;
 mod stop;
 
 use std::io;

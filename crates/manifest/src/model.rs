@@ -17,6 +17,13 @@ pub const MAX_BYTES: usize = 512 * 1024;
 /// The most services: init keeps two log rings for each of them among its 128 named memories.
 pub const MAX_SERVICES: usize = 60;
 
+/// The most paths that are [pinned](Root::pinned): each is a mount in every service's view, made anew at each start. With the
+/// two dozen that a view has anyway, `inspect` shows them all.
+pub const MAX_PINNED: usize = 200;
+
+/// Where every service finds the program that speaks to the supervisor, and its alone.
+pub const INITCTL: &str = "/run/cloister/initctl";
+
 /// The most sealed texts of a service: each is an open descriptor of its process from its start.
 pub const MAX_SEALED: usize = 16;
 
@@ -295,11 +302,17 @@ pub struct Ingress {
 }
 
 /// The application's root.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Root {
     /// The most bytes that can be written above the read-only image.
     pub writable_bytes: u64,
+    /// Files that every service finds in its view, since the image has none: each is root's and may be written by root, in
+    /// a copy of the service's own. A service's own file of the same path comes before it.
+    pub additions: Vec<File>,
+    /// Every path of the image that a service's view mounts something on, with the folders and links on the way there,
+    /// sorted: no service can rename, remove or replace one of them.
+    pub pinned: Vec<String>,
 }
 
 /// What may be asked beyond reading state and stopping the enclave.

@@ -13,6 +13,8 @@ pub mod inherited;
 #[cfg(feature = "pid1")]
 pub mod landlock;
 #[cfg(feature = "pid1")]
+pub mod mounts;
+#[cfg(feature = "pid1")]
 pub mod net;
 #[cfg(feature = "machine")]
 pub mod nsm;

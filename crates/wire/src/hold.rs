@@ -210,9 +210,12 @@ pub struct Spawn {
     pub capabilities: u64,
     /// The seccomp filter as classic BPF instructions, `code << 48 | jt << 40 | jf << 32 | k`; empty for none.
     pub seccomp: Vec<u64>,
-    /// Where the process may write, below a root that Landlock makes read-only; `None` leaves the root writable.
+    /// Where the process may write, in a root that is mounted read-only; `None` leaves the root writable.
     pub writable: Option<Vec<String>>,
-    /// Files mounted read-only into the root: path and content.
+    /// What is mounted over itself before anything else, so that no process of this view can rename, remove or replace it:
+    /// a folder before what is in it.
+    pub pinned: Vec<String>,
+    /// Files mounted into the root: path and content.
     pub files: Vec<File>,
     /// The cgroup's limits.
     pub limits: Limits,
@@ -220,7 +223,7 @@ pub struct Spawn {
     pub fds: u8,
 }
 
-/// A read-only file for one service.
+/// A file for one service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
@@ -228,8 +231,10 @@ pub struct File {
     pub path: String,
     /// Its content.
     pub content: String,
-    /// Its mode; its owner is the service's user.
+    /// Its mode.
     pub mode: u32,
+    /// Whether it is root's and can be written; else it is the service's user's and read-only, whatever its mode.
+    pub writable: bool,
 }
 
 /// Limits of a service's cgroup and process.

@@ -20,6 +20,7 @@ fn spec() -> Box<Spawn> {
         capabilities: 0,
         seccomp: vec![],
         writable: None,
+        pinned: vec![],
         files: vec![],
         limits: Limits::default(),
         fds: 0,

@@ -46,18 +46,17 @@ impl Order<'_> {
         let spec = self.spec;
         rustix::process::setsid().at("session", "a new one")?;
         killable_again()?;
-        limit(spec)?;
-        view::enter(child, self.writable_bytes)?;
+        view::enter(child, spec, self.writable_bytes)?;
         files::mount(&spec.files, spec.uid, spec.gid)?;
         let mut descriptors = vec![open_null()?];
         descriptors.extend(fds);
         place(child, &descriptors, verdict)?;
+        limit(spec)?;
         view::make_working_dir(spec).at("cwd", &spec.cwd)?;
         rustix::process::chdir(spec.cwd.as_str()).at("cwd", &spec.cwd)?;
-        let writable = spec.writable.as_deref().map(view::writable_places).transpose()?;
         user::become_user(spec)?;
         rustix::thread::set_no_new_privs(true).at("privileges", "no new ones")?;
-        landlock::confine(writable.as_deref()).at("landlock", "its own signals and places")?;
+        landlock::confine().at("landlock", "its own signals")?;
         let program = exec::Program::prepare(&spec.argv, &spec.env)?;
         signal::restore_defaults().at("signals", "their defaults")?;
         if !spec.seccomp.is_empty() {

@@ -7,6 +7,7 @@ mod child;
 mod exec;
 mod files;
 mod initctl;
+mod places;
 mod user;
 mod view;
 

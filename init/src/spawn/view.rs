@@ -1,22 +1,21 @@
 //! What a service sees: the application's root as its own `/`, in a mount namespace that nobody shares.
 //!
 //! Its law: the system's root is left for good (`pivot_root`, then detached), so neither the NSM, nor configfs, nor the
-//! manifest, nor another service's temporary files are anywhere in it. `/dev` is a short list, not the machine's devices.
+//! manifest, nor another service's temporary files are anywhere in it. Nothing is made in the root: the builder made every place. `/dev` is a short list, not the machine's devices.
 
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use cloister_sys::process::Child;
 use cloister_wire::hold::Spawn;
-use rustix::fs::{CWD, FileType, Mode, OFlags, makedev};
+use rustix::fs::{CWD, FileType, Mode, makedev};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Gid, Uid};
 
-use super::{At, initctl};
+use super::{At, initctl, places};
 use crate::hold::Failure;
 use crate::root::ROOT;
 
@@ -73,17 +72,20 @@ const READ_ONLY: [&str; 4] = ["/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs"]
 /// Parts of `/sys` that are nobody's business: tables of the host's firmware.
 const HIDDEN: [&str; 1] = ["/sys/firmware"];
 
-/// Places that stay writable for a service whose root Landlock makes read-only: its own, or not files at all.
-const ALWAYS_WRITABLE: [&str; 3] = ["/dev", "/proc", "/tmp"];
-
 /// Folders of a service's own with nothing in them at its start.
 const BEGIN_EMPTY: [&str; 2] = ["/tmp/", "/dev/shm/"];
 
 /// Leaves the system's view for the application's.
-pub(super) fn enter(child: &mut Child, writable_bytes: u64) -> Result<(), Failure> {
+pub(super) fn enter(child: &mut Child, spec: &Spawn, writable_bytes: u64) -> Result<(), Failure> {
     child.leave_namespaces().at("mounts", "a private view")?;
     let program = initctl::take().at("mounts", "initctl")?;
     pivot().at("mounts", ROOT)?;
+    for path in &spec.pinned {
+        places::pin(path).at("mounts", path)?;
+    }
+    if let Some(writable) = &spec.writable {
+        places::protect(writable).at("mounts", "a read-only root")?;
+    }
     for mount in &MOUNTS {
         attach(mount, writable_bytes).at("mounts", mount.target)?;
         if mount.target == "/dev" {
@@ -96,14 +98,7 @@ pub(super) fn enter(child: &mut Child, writable_bytes: u64) -> Result<(), Failur
     for path in HIDDEN {
         hide(path).at("mounts", path)?;
     }
-    program.map_or(Ok(()), initctl::place).at("mounts", "initctl")
-}
-
-/// Opens the places a read-only service may write.
-pub(super) fn writable_places(paths: &[String]) -> Result<Vec<OwnedFd>, Failure> {
-    let all = ALWAYS_WRITABLE.iter().copied().chain(paths.iter().map(String::as_str));
-    all.map(|path| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("landlock", path))
-        .collect()
+    program.as_ref().map_or(Ok(()), initctl::place).at("mounts", "initctl")
 }
 
 /// Makes a working directory below a folder that begins empty, for the service's user. It goes by no link, since nobody has

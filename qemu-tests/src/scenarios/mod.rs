@@ -13,6 +13,7 @@ mod ctrl_c_at_any_moment_leaves_nothing;
 mod enclaves_run_side_by_side;
 mod ends_are_told_apart;
 mod exit_code_reaches_the_caller;
+mod files_stay_where_they_are;
 mod http_request_is_answered_through_ingress;
 mod init_ends_the_machine_and_says_why;
 mod init_goes_on;
@@ -22,6 +23,7 @@ mod launches_can_be_called_off;
 mod logs_arrive_whole;
 mod machines_are_as_ordered;
 mod many_clients_are_carried_at_once;
+mod names_are_found;
 mod nitro_enclaves_are_as_predicted;
 mod real_images_run;
 mod resources_are_told_live;
@@ -70,6 +72,7 @@ pub const ALL: &[Scenario] = &[
     builds_are_done_again::DIFF,
     roots_are_what_was_built::LARGE_FILE,
     roots_are_what_was_built::FULL,
+    roots_are_what_was_built::IDENTITY,
     services_that_cannot_run_say_why::NOT_EXECUTABLE,
     services_that_cannot_run_say_why::ENDS_AT_ONCE,
     logs_arrive_whole::ONE_LONG_LINE,
@@ -119,6 +122,9 @@ pub const ALL: &[Scenario] = &[
     services_are_asked_about_one_by_one::INSIDE,
     services_are_asked_about_one_by_one::OUTSIDE,
     values_reach_only_their_service::SCENARIO,
+    files_stay_where_they_are::SCENARIO,
+    names_are_found::LACKING,
+    names_are_found::BROUGHT,
     nitro_enclaves_are_as_predicted::FILE,
     nitro_enclaves_are_as_predicted::APPLICATIONS,
     nitro_enclaves_are_as_predicted::BYTE,

@@ -56,7 +56,11 @@ impl Core {
             }
             Request::Stats => {
                 let names = self.services.iter().map(|s| s.name.as_str());
-                let services = status::stats(&self.paths.cgroups, names);
+                let mut services = status::stats(&self.paths.cgroups, names);
+                for service in &mut services {
+                    let before = self.oom_kills.get(&service.name).copied().unwrap_or_default();
+                    service.oom_kills = service.oom_kills.saturating_add(before);
+                }
                 Ok((Reply::Stats(Stats { services, ingress: self.board.read().ingress }), None))
             }
             Request::Inspect { service } => {

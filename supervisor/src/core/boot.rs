@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use cloister_manifest::model::{Control, MAX_BYTES, Manifest, Service};
+use cloister_manifest::model::{Control, MAX_BYTES, Manifest, Root, Service};
 use cloister_relay::Listener;
 use cloister_wire::control::{IngressCounters, bounded};
 use cloister_wire::hold::Welcome;
@@ -42,6 +42,8 @@ const STATE: &str = "state";
 
 /// The longest text of why nothing can be started, in bytes of JSON: it may quote the manifest.
 const MAX_FAULT: usize = 4096;
+/// The machine's host name, below `/proc` (`Documentation/admin-guide/sysctl/kernel.rst`), which all services share.
+const HOST_NAME: &str = "sys/kernel/hostname";
 
 /// Why the manifest's services cannot be started: where it failed and the words.
 type Fault = (&'static str, String);
@@ -67,7 +69,8 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let serve_status = serve_status(setup.control, inside.control, asking, welcome.restarts == 0);
     stages.end("status", &board);
 
-    let (services, control) = manifest.as_ref().map_or_else(|_| (Vec::new(), nothing()), parts);
+    let (services, control, root) =
+        manifest.as_ref().map_or_else(|_| (Vec::new(), nothing(), Root::default()), parts);
     line.request(&logs::stash_names(&services))?;
     if let Ok(manifest) = &manifest {
         line.request_root(manifest.root.writable_bytes, welcome.root_mounted)?;
@@ -93,6 +96,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let core = Core {
         machine,
         services: services.into(),
+        root,
         board,
         logs,
         movers,
@@ -100,6 +104,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
         ingress,
         hold: line.hold,
         paths: setup.paths,
+        oom_kills: BTreeMap::new(),
         probes: BTreeMap::new(),
         events,
         pending: VecDeque::new(),
@@ -194,6 +199,9 @@ fn carry(manifest: &Manifest, listener: Listener, paths: &Paths, logs: &Shared) 
     if let Err(error) = reserve(&paths.proc, manifest) {
         logs.say(None, &format!("the services' ports cannot be kept for them: {error}"));
     }
+    if let Err(error) = std::fs::write(paths.proc.join(HOST_NAME), &manifest.name) {
+        logs.say(None, &format!("the host name {} cannot be set: {error}", manifest.name));
+    }
     let logs = logs.clone();
     let ingress = Ingress::new(&manifest.ingress, Box::new(move |line| logs.say(None, &line)));
     let serving = ingress.clone();
@@ -265,8 +273,8 @@ fn nothing() -> Control {
     Control { host: Vec::new(), local_uids: Vec::new() }
 }
 
-fn parts(manifest: &Manifest) -> (Vec<Service>, Control) {
-    (manifest.services.clone(), manifest.control.clone())
+fn parts(manifest: &Manifest) -> (Vec<Service>, Control, Root) {
+    (manifest.services.clone(), manifest.control.clone(), manifest.root.clone())
 }
 
 fn serve_all<S, F>(outer: Box<dyn Listen>, inner: Box<dyn Listen>, serve: S)

@@ -16,6 +16,7 @@ use crate::confine;
 use crate::launcher::{Action, Event, Id};
 use crate::logs::Lookout;
 use crate::probe::{self, Roots};
+use crate::status;
 
 impl Core {
     pub(super) fn perform(&mut self, action: Action) -> Result<(), CoreError> {
@@ -27,7 +28,12 @@ impl Core {
             }
             Action::Forget { id } => {
                 self.movers.finish(id);
-                self.hold.send(&FromSupervisor::Forget { name: self.name(id) })?;
+                let name = self.name(id);
+                // The cgroup goes with the holding, and its counters with it: what dies for want of memory dies whole.
+                let killed = status::oom_kills(&self.paths.cgroups, &name);
+                let before = self.oom_kills.entry(name.clone()).or_default();
+                *before = before.saturating_add(killed);
+                self.hold.send(&FromSupervisor::Forget { name })?;
             }
             Action::Probe { id, run, .. } => self.probe(id, run),
             Action::Watch { id, run } => self.watch(id, run),
@@ -61,7 +67,7 @@ impl Core {
     fn spawn(&mut self, id: Id) -> Result<(), CoreError> {
         let Some(service) = self.services.get(id.index()) else { return Ok(()) };
         let failed = |passing, error| Event::SpawnFailed { id, passing, error };
-        match (confine::spawn(service), confine::hand_over(&service.sealed)) {
+        match (confine::spawn(service, &self.root), confine::hand_over(&service.sealed)) {
             (Ok(spec), Ok(fds)) => {
                 let name = service.name.clone();
                 self.hold.send_with(&FromSupervisor::Spawn { name, spec: Box::new(spec) }, fds)?;

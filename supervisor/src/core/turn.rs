@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use cloister_manifest::model::Service;
+use cloister_manifest::model::{Root, Service};
 use cloister_wire::control::{IngressCounters, MAX_ERROR_TEXT, bounded};
 use cloister_wire::hold::{FromInit, Held};
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,8 @@ pub(super) struct Inbox {
 pub(super) struct Core {
     pub(super) machine: Machine,
     pub(super) services: Arc<[Service]>,
+    /// What every service's view is of.
+    pub(super) root: Root,
     pub(super) board: Arc<Board>,
     pub(super) logs: Shared,
     pub(super) movers: Movers,
@@ -74,6 +76,8 @@ pub(super) struct Core {
     pub(super) ingress: Option<Ingress>,
     pub(super) hold: Hold,
     pub(super) paths: Paths,
+    /// Processes of each service that were killed for want of memory in runs that are over, as far as this supervisor saw them.
+    pub(super) oom_kills: BTreeMap<String, u64>,
     /// The probes of each service.
     pub(super) probes: BTreeMap<Id, Vec<AbortHandle>>,
     /// For the supervisor's own tasks. Unbounded, because each says a few words in its life.

@@ -57,7 +57,7 @@ pub(super) fn manifest(services: Vec<Service>) -> Manifest {
         name: "rehearsal".into(),
         services,
         ingress: vec![],
-        root: Root { writable_bytes: 0 },
+        root: Root { writable_bytes: 0, additions: Vec::new(), pinned: Vec::new() },
         control: Control { host: vec![], local_uids: vec![] },
         stop_timeout_ms: 5_000,
         debug: false,

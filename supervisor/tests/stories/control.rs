@@ -94,6 +94,22 @@ async fn the_host_reads_what_confines_a_service_and_what_it_uses() {
 }
 
 #[tokio::test]
+async fn processes_killed_for_want_of_memory_are_counted_after_their_cgroup_is_gone() {
+    let enclave = Enclave::boot(&allowing(vec![ControlVerb::Signal]));
+    let cgroup = enclave.path("cgroups/cache");
+    std::fs::create_dir_all(&cgroup).unwrap();
+    std::fs::write(cgroup.join("memory.events"), "oom_kill 3\noom_group_kill 1\n").unwrap();
+    let mut host = enclave.host().await;
+    host.until_ready().await;
+    let signal = Request::Signal { service: "cache".into(), signal: 10 };
+    assert_eq!(host.ask(signal).await, Reply::Done);
+    host.until(|s| s.services[0].phase == Phase::Failed).await;
+    std::fs::remove_dir_all(&cgroup).unwrap();
+    let Reply::Stats(stats) = host.ask(Request::Stats).await else { panic!("no stats") };
+    assert_eq!(stats.services[0].oom_kills, 2);
+}
+
+#[tokio::test]
 async fn nonsense_ends_its_connection_and_nothing_else() {
     let enclave = Enclave::boot(&allowing(vec![]));
     enclave.host().await.until_ready().await;

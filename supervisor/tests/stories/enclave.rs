@@ -47,6 +47,7 @@ impl Enclave {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("manifest.json"), manifest).unwrap();
         std::fs::create_dir_all(folder.path().join("proc/sys/net/ipv4")).unwrap();
+        std::fs::create_dir_all(folder.path().join("proc/sys/kernel")).unwrap();
         let story = STORIES.fetch_add(1, Ordering::Relaxed);
         let address = |name| {
             let name = format!("cloister-story-{}-{story}-{name}", std::process::id());

@@ -13,7 +13,7 @@ pub(crate) fn manifest(services: Vec<Service>) -> Manifest {
         name: "story".into(),
         services,
         ingress: vec![],
-        root: Root { writable_bytes: 1 << 20 },
+        root: Root { writable_bytes: 1 << 20, additions: Vec::new(), pinned: Vec::new() },
         control: Control { host: vec![], local_uids: vec![] },
         stop_timeout_ms: 10_000,
         debug: false,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use cloister_manifest::source::ImageConfig;
 
-use super::{Application, BuildFault, Input, Options, configured};
+use super::{Application, BuildFault, Input, Options, configured, places};
 use crate::artifact::{ApplicationRecord, LayerRecord};
 use crate::digest::Digest;
 use crate::oci::{self, Image, OciFault};
@@ -22,6 +22,7 @@ pub fn open(input: &Input, options: &Options<'_>) -> Result<Application, BuildFa
         Input::Directory { path } => open_directory(path, &mut spool, options)?,
         _ => open_image(input, &mut spool, options)?,
     };
+    places::make_volumes(&mut application);
     if let Some(latest) = options.clamp_mtime {
         application.tree.clamp_mtime(latest);
     }

@@ -13,13 +13,13 @@ use crate::oci::test_image::{self, TestImage};
 use crate::ramdisk;
 use crate::tree::Content;
 
-fn manifest() -> Manifest {
+pub(super) fn manifest() -> Manifest {
     Manifest {
         version: model::VERSION,
         name: "test".to_owned(),
         services: Vec::new(),
         ingress: Vec::new(),
-        root: model::Root { writable_bytes: 1 << 20 },
+        root: model::Root { writable_bytes: 1 << 20, additions: Vec::new(), pinned: Vec::new() },
         control: model::Control { host: Vec::new(), local_uids: Vec::new() },
         stop_timeout_ms: 1000,
         debug: false,

@@ -4,13 +4,10 @@
 //! rules are followed), and is a number from here on.
 
 use super::image::{Rootfs, find};
+use super::names::MAX_ID;
 
 /// The most bytes read of either file: thousands of accounts, a few dozen of which any image has.
 const MAX_FILE: usize = 1 << 20;
-
-/// The highest number of a user or group, as engines have it (`maxID`, moby's `sys/user`). 4294967295 is no user at all: to
-/// setresuid(2) it means "as it is", which would be root.
-pub(super) const MAX_ID: u32 = i32::MAX.cast_unsigned();
 
 /// Every account of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,6 +118,11 @@ impl Accounts {
     }
 }
 
+/// A user's or group's number.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id <= MAX_ID)
+}
+
 fn fields(line: &str) -> Vec<String> {
     line.split(':').map(str::to_owned).collect()
 }
@@ -138,10 +140,6 @@ fn group(line: &[String]) -> Option<Group> {
     let members =
         rest.first().map_or("", String::as_str).split(',').map(str::trim).map(str::to_owned).collect();
     Some(Group { name: name.clone(), gid: id(gid)?, members })
-}
-
-fn id(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|id| *id <= MAX_ID)
 }
 
 #[cfg(test)]
@@ -185,5 +183,7 @@ mod tests {
         let none = Accounts::read(&Files::default());
         assert_eq!(none.identity("root").map(|found| found.uid), Ok(0));
         assert_eq!(none.identity("-1"), Err(Unknown::User("-1".into())));
+        // setresuid(2) takes this one to mean that nothing changes, and the service would stay root.
+        assert_eq!(none.identity("4294967295"), Err(Unknown::User("4294967295".into())));
     }
 }

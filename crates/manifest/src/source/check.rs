@@ -184,6 +184,7 @@ fn check_service(named: &Named, faults: &mut Faults) {
         no_repeats(&list.value, faults);
     }
     check_sealed(service, faults);
+    check_open_files(service, faults);
     if let Some(list) = &service.command
         && list.value.is_empty()
         && !faults.touch(list.span)
@@ -207,6 +208,23 @@ fn check_sealed(service: &Service, faults: &mut Faults) {
             let fault = Fault::new(Kind::Conflict, again.span, what).related(name.span, "and here");
             faults.push(fault.hint("its value is the path of the sealed text: remove it from `env`"));
         }
+    }
+}
+
+/// Files that a program has open before it does anything: three and its sealed texts, and those by which its loader finds its
+/// libraries.
+const LEAST_OPEN_FILES: usize = 8;
+
+/// A program that cannot open its own libraries does not start.
+fn check_open_files(service: &Service, faults: &mut Faults) {
+    let sealed = service.sealed.as_ref().map_or(0, |sealed| sealed.0.len());
+    let least = LEAST_OPEN_FILES.saturating_add(sealed);
+    let limit = service.limits.as_ref().and_then(|limits| limits.open_files.as_ref());
+    if let Some(limit) = limit.filter(|limit| usize::try_from(limit.0).is_ok_and(|files| files < least)) {
+        let what = format!("no program starts with {} open files", limit.0);
+        let fault =
+            Fault::new(Kind::Limit, limit.span, what).label("standard streams, sealed texts, libraries");
+        faults.push(fault.hint(format!("give it at least {least}")));
     }
 }
 

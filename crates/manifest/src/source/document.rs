@@ -24,7 +24,7 @@ record! {
         /// The version of this format: `1`.
         #[schemars(required)]
         required version: Version,
-        /// The name an operator sees where none is given at launch. Default: the only service's name, else `app`.
+        /// The host name inside, and what an operator sees where no name is given at launch. Default: the only service's name, else `app`.
         optional name: ServiceName,
         /// The only service, where one is all there is. With neither `service` nor `services`, the image's own command is
         /// the only service, and its name is `app`.
@@ -55,7 +55,7 @@ record! {
         optional command: Vec<Spanned<Text>>,
         /// The arguments, instead of the image's command; its entrypoint, or the `command` given here, stays in front.
         optional args: Vec<Spanned<Text>>,
-        /// Environment variables, added to the image's.
+        /// Environment variables, added to the image's, and to `PATH`, `HOME` and `HOSTNAME` where neither sets them.
         optional env: Map<EnvName, Text>,
         /// The working directory. Default: the image's, else `/`.
         optional working_dir: Path,
@@ -91,7 +91,7 @@ record! {
         optional capabilities: Capabilities,
         /// System calls it may make although the default filter refuses them. Default: none.
         optional allow_syscalls: Vec<Spanned<Syscall>>,
-        /// The paths below which it may write; `/tmp` and `/dev` are always among them. Default: wherever its user may.
+        /// The paths below which it may write, besides `/tmp`, `/dev` and `/proc`; all else is mounted read-only. Default: wherever its user may.
         optional writable: Vec<Spanned<Path>>,
         /// Read-only files that it finds in its root, by path: the content, or a map of content and mode.
         optional files: Map<Path, FileEntry>,

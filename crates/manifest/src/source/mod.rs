@@ -7,7 +7,7 @@
 //! | text → tree with places | [`tree`](mod@tree) |
 //! | tree → typed fields | [`read`](mod@read), [`document`](mod@document), [`units`](mod@units), [`names`](mod@names), [`signal`](mod@signal), [`capabilities`](mod@capabilities) |
 //! | what must hold between fields | [`check`](mod@check), [`graph`](mod@graph) |
-//! | with an image: users, programs, paths, defaults | [`resolve`](mod@resolve), [`command`](mod@command), [`translate`](mod@translate), [`accounts`](mod@accounts), [`program`](mod@program), [`image`](mod@image), [`defaults`](mod@defaults) |
+//! | with an image: users, programs, paths, defaults | [`resolve`](mod@resolve), [`command`](mod@command), [`translate`](mod@translate), [`accounts`](mod@accounts), [`program`](mod@program), [`image`](mod@image), [`view`](mod@view), [`volumes`](mod@volumes), [`defaults`](mod@defaults) |
 //! | faults, for people and for programs | [`fault`](mod@fault), [`render`](mod@render), [`lines`](mod@lines), [`secret`](mod@secret), [`hint`](mod@hint), [`foreign`](mod@foreign) |
 //! | the schema that editors use | [`schema`](mod@schema) |
 
@@ -39,10 +39,13 @@ mod tests;
 mod translate;
 mod tree;
 mod units;
+mod view;
+mod volumes;
 
 pub use fault::{Fault, Kind, MAX_FAULTS, Report, Span};
 pub use image::{Arch, Entry, EntryKind, Healthcheck, Image, ImageConfig, Rootfs};
 pub use schema::schema;
+pub use volumes::{Volume, volumes};
 
 use document::Document;
 use fault::Faults;

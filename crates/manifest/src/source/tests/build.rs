@@ -95,7 +95,7 @@ fn the_smallest_manifest_takes_everything_from_the_image() {
     assert_eq!((service.uid, service.gid, service.groups.as_slice()), (101, 102, [40].as_slice()));
     assert_eq!((service.cwd.as_str(), service.stop_signal), ("/srv", 3));
     let env: Vec<_> = service.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    assert_eq!(env, ["HOME=/var/cache/nginx", "LANG=C", "PATH=/usr/sbin:/usr/bin"]);
+    assert_eq!(env, ["HOME=/var/cache/nginx", "HOSTNAME=app", "LANG=C", "PATH=/usr/sbin:/usr/bin"]);
     let ports: Vec<_> = manifest.ingress.iter().map(|ingress| (ingress.port, ingress.target)).collect();
     assert_eq!(ports, [(80, 80), (443, 443)]);
     assert_eq!(service.ready, Ready::Started, "an exposed port is a hint, not a promise");
