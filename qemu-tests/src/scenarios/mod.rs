@@ -94,6 +94,7 @@ pub const ALL: &[Scenario] = &[
     restarts_follow_their_policy::PAUSES,
     restarts_follow_their_policy::CRITICAL,
     services_say_when_they_are_ready::CHECKS,
+    services_say_when_they_are_ready::AT_ONCE,
     services_say_when_they_are_ready::LIVENESS,
     stops_end_in_time::OBEDIENT,
     stops_end_in_time::REALTIME,

@@ -18,6 +18,13 @@ pub(super) const CHECKS: Scenario = Scenario {
     guest: becoming,
 };
 
+/// The story of many services that have nothing to do before they are ready.
+pub(super) const AT_ONCE: Scenario = Scenario {
+    name: "forty_services_whose_first_act_is_to_say_that_they_are_ready_are_ready",
+    host: at_once,
+    guest: becoming,
+};
+
 /// The story of services that stop being well.
 pub(super) const LIVENESS: Scenario = Scenario {
     name: "a_service_whose_checks_fail_in_a_row_is_killed_and_started_again",
@@ -65,11 +72,26 @@ fn checks(lab: &mut Lab) -> Outcome {
     expect_in(&ended.stderr, "never: not ready within 300 ms; stopping it", "the end of its patience")
 }
 
+/// Services of [`AT_ONCE`]: so many that init and the supervisor have a queue of starts and of notifications at the same time.
+const MANY: usize = 40;
+
+fn at_once(lab: &mut Lab) -> Outcome {
+    let mut manifest = "version: 1\nservices:\n".to_owned();
+    for number in 0..MANY {
+        let fields = "command: [PROBE, first-act], ready: notify, start_timeout: 30s, restart: never";
+        manifest.push_str(&format!("  s{number}: {{{fields}}}\n"));
+    }
+    let mut web = lab.boot(&manifest, &["--memory", "1GiB"])?;
+    web.wait_ready()?;
+    web.stop().map(drop)
+}
+
 fn becoming(words: &[String]) -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["http"] => answer_at_last(),
         // It speaks for itself alone: the kernel tells whose cgroup a word comes from.
+        ["first-act"] => notify("READY=1").and_then(|()| idle()),
         ["liar"] => notify("READY=1\n").and_then(|()| idle()),
         ["go"] => std::fs::write(GO, ""),
         ["after", name] => in_time(name),

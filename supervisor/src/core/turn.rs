@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use cloister_manifest::model::Service;
+use cloister_manifest::model::{Ready, Service};
 use cloister_wire::control::IngressCounters;
 use cloister_wire::hold::{FromInit, Held};
 use serde::{Deserialize, Serialize};
@@ -91,13 +91,24 @@ enum Next {
     Happened(Event),
     Asked(Asked),
     Noted(u32, Vec<u8>),
+    /// A deadline of the launcher has come.
+    Due,
 }
+
+/// The most turns that a deadline which has come waits for what was there before it: more than the hold channel
+/// ([`crate::hold`]) and the notify socket (`net.unix.max_dgram_qlen`, 10) hold together.
+const TURNS_BEFORE_DUE: u32 = 128;
 
 impl Core {
     /// Takes turns until init closes the socket after the last of them.
     pub(super) async fn serve(mut self, mut inbox: Inbox) -> Result<(), CoreError> {
+        let mut turns_overdue = 0u32;
         loop {
-            let next = match self.next(&mut inbox).await {
+            let is_due = self.machine.next_deadline().is_some_and(|due| due <= Moment::now());
+            turns_overdue = if is_due { turns_overdue.saturating_add(1) } else { 0 };
+            let next =
+                if turns_overdue > TURNS_BEFORE_DUE { Ok(Next::Due) } else { self.next(&mut inbox).await };
+            let next = match next {
                 Ok(next) => next,
                 Err(CoreError::Hold(HoldError::Closed)) if self.machine.is_off() => return Ok(()),
                 Err(error) => return Err(error),
@@ -107,26 +118,28 @@ impl Core {
                 Next::Happened(event) => self.dispatch(event)?,
                 Next::Asked(asked) => self.asked(asked)?,
                 Next::Noted(pid, datagram) => self.noted(pid, &datagram)?,
+                Next::Due => {
+                    turns_overdue = 0;
+                    self.dispatch(Event::Tick)?;
+                }
             }
         }
     }
 
+    /// What comes next. The launcher does not depend on which of two sockets is read first ([`crate::launcher`]); time does:
+    /// what was there when a deadline came counts as in time, after a pause of the whole machine too. So the clock is looked
+    /// at last. Init comes first, since it speaks only of what it was asked to do; the others take equal turns.
     async fn next(&mut self, inbox: &mut Inbox) -> Result<Next, CoreError> {
         if let Some(incoming) = inbox.backlog.pop_front() {
             return Ok(Next::FromInit(incoming));
         }
         let due = until(self.machine.next_deadline());
         tokio::select! {
+            biased;
             incoming = self.hold.receive() => Ok(Next::FromInit(incoming?)),
             Some(event) = inbox.own_events.recv() => Ok(Next::Happened(event)),
-            Some(asked) = inbox.asked.recv() => Ok(Next::Asked(asked)),
-            Some(()) = inbox.told.recv() => Ok(Next::Happened(Event::Told)),
-            noted = inbox.notify.receive() => {
-                let what = "notifications cannot be received";
-                let (pid, datagram) = noted.map_err(|source| CoreError::System { what, source })?;
-                Ok(Next::Noted(pid, datagram))
-            }
-            () = due => Ok(Next::Happened(Event::Tick)),
+            next = from_outside(&mut inbox.asked, &mut inbox.told, &inbox.notify) => next,
+            () = due => Ok(Next::Due),
         }
     }
 
@@ -192,8 +205,11 @@ impl Core {
         let name = notify::service_of(&self.paths.proc, pid);
         let Some(id) = name.and_then(|name| self.machine.find(&name).ok()) else { return Ok(()) };
         let Some(run) = self.machine.run(id) else { return Ok(()) };
+        let says_when = self.services.get(id.index()).is_some_and(|service| service.ready == Ready::Notify);
         for note in notify::read(datagram) {
             self.dispatch(match note {
+                // Whoever has a check is ready when that succeeds, whatever the program says besides.
+                Note::Ready if !says_when => continue,
                 Note::Ready => Event::Ready { id, run },
                 Note::Stopping => Event::Leaving { id },
                 Note::Alive => Event::Petted { id },
@@ -202,6 +218,23 @@ impl Core {
             })?;
         }
         Ok(())
+    }
+}
+
+/// What services and hosts say, none of them before another.
+async fn from_outside(
+    asked: &mut mpsc::Receiver<Asked>,
+    told: &mut mpsc::Receiver<()>,
+    notify: &Notify,
+) -> Result<Next, CoreError> {
+    tokio::select! {
+        Some(asked) = asked.recv() => Ok(Next::Asked(asked)),
+        Some(()) = told.recv() => Ok(Next::Happened(Event::Told)),
+        noted = notify.receive() => {
+            let what = "notifications cannot be received";
+            let (pid, datagram) = noted.map_err(|source| CoreError::System { what, source })?;
+            Ok(Next::Noted(pid, datagram))
+        }
     }
 }
 

@@ -93,6 +93,7 @@ impl Unit {
     /// Init holds nothing of it.
     fn resume_without(&mut self, cx: &mut Context<'_>) {
         if self.life == Life::Spawning {
+            self.early.clear();
             cx.out.push(Action::Spawn { id: cx.id, run: self.run });
         } else if self.is_running() {
             self.pid = None;

@@ -118,7 +118,8 @@ pub enum Event {
 }
 
 /// What came of a liveness check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// The service answered as it should.
     Alive,

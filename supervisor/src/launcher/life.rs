@@ -10,7 +10,7 @@ use cloister_wire::hold::Target;
 use super::backoff::{Jitter, pause_ms};
 use super::event::{Action, Id, Verdict};
 use super::outcome::words;
-use super::unit::{End, Fault, Life, Unit};
+use super::unit::{Early, End, Fault, Life, MAX_EARLY, Unit};
 use crate::clock::Moment;
 
 /// `SIGKILL`, the same on every architecture (signal(7)).
@@ -74,6 +74,39 @@ impl Unit {
         }
     }
 
+    /// What it said first of all before its start was reported and has not been heard yet.
+    pub(super) fn next_early(&mut self) -> Option<Early> {
+        (self.life != Life::Spawning && !self.early.is_empty()).then(|| self.early.remove(0))
+    }
+
+    /// Hears it as if it were said now.
+    pub(super) fn hear(&mut self, cx: &mut Context<'_>, note: Early) {
+        match note {
+            Early::Ready => self.ready(cx),
+            Early::Checked(verdict) => self.checked(cx, verdict),
+            Early::Leaving => self.leaving(cx),
+        }
+    }
+
+    /// Keeps what it said before its start was reported, and says whether that is so. What would change nothing if it were
+    /// heard in time is not kept: a word of its health before it is ready, anything after it said that it is ending.
+    fn is_early(&mut self, cx: &Context<'_>, note: Early) -> bool {
+        if self.life != Life::Spawning {
+            return false;
+        }
+        let is_ready = cx.service.ready == Ready::Started || self.early.contains(&Early::Ready);
+        let counts = match note {
+            Early::Ready => !self.early.contains(&note),
+            Early::Checked(Verdict::Alive) if self.early.last() == Some(&note) => false,
+            Early::Checked(_) => is_ready && self.early.len() < MAX_EARLY,
+            Early::Leaving => true,
+        };
+        if counts && !self.early.contains(&Early::Leaving) {
+            self.early.push(note);
+        }
+        true
+    }
+
     /// Asks for its readiness to be found out.
     pub(super) fn probe(&self, cx: &mut Context<'_>) {
         cx.out.push(Action::Probe { id: cx.id, run: self.run, started: self.started });
@@ -97,7 +130,10 @@ impl Unit {
 
     /// It is ready.
     pub(super) fn ready(&mut self, cx: &mut Context<'_>) {
-        if !matches!(self.life, Life::Starting(_)) || cx.service.kind == Kind::Job {
+        if self.is_early(cx, Early::Ready)
+            || !matches!(self.life, Life::Starting(_))
+            || cx.service.kind == Kind::Job
+        {
             return;
         }
         let took = cx.now.since(self.started).as_millis();
@@ -120,7 +156,7 @@ impl Unit {
 
     /// A liveness check came to a verdict.
     pub(super) fn checked(&mut self, cx: &mut Context<'_>, verdict: Verdict) {
-        if self.life != Life::Ready {
+        if self.is_early(cx, Early::Checked(verdict)) || self.life != Life::Ready {
             return;
         }
         let Some(live) = &cx.service.live else { return };
@@ -167,7 +203,7 @@ impl Unit {
 
     /// It said that it is ending by its own decision.
     pub(super) fn leaving(&mut self, cx: &mut Context<'_>) {
-        if matches!(self.life, Life::Starting(_) | Life::Ready) {
+        if !self.is_early(cx, Early::Leaving) && matches!(self.life, Life::Starting(_) | Life::Ready) {
             cx.out.push(Action::Unwatch { id: cx.id });
             self.enter(Life::Stopping(cx.now.plus_millis(cx.service.stop_timeout_ms)), cx.now);
         }

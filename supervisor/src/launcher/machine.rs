@@ -14,7 +14,7 @@ use super::graph::{Graph, GraphError};
 use super::life::Context;
 use super::stage::{CLOSING_MS, Closing, Stage};
 use super::state::State;
-use super::unit::{End, Life, Unit};
+use super::unit::{Early, End, Life, Unit};
 use crate::clock::Moment;
 
 /// The launcher.
@@ -122,7 +122,17 @@ impl Machine {
         let mut out = Vec::new();
         self.take(event, now, &mut out);
         self.settle(now, &mut out);
+        while let Some((id, note)) = self.next_early() {
+            self.with(id, now, &mut out, |u, cx| u.hear(cx, note));
+            self.settle(now, &mut out);
+        }
         out
+    }
+
+    /// The next thing that a service said before its start was reported, which has been reported now.
+    fn next_early(&mut self) -> Option<(Id, Early)> {
+        let units = self.graph.ids().zip(&mut self.state.units);
+        units.into_iter().find_map(|(id, unit)| unit.next_early().map(|note| (id, note)))
     }
 
     fn take(&mut self, event: Event, now: Moment, out: &mut Vec<Action>) {

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use cloister_manifest::model::{Policy, Ready, Restart, Service};
+use cloister_manifest::model::{Check, Live, Policy, Ready, Restart, Service};
 use cloister_wire::control::{Phase, State as Enclave, Verb};
 use proptest::prelude::*;
 
 use super::rehearsal::{Stage, job, service};
-use super::{CLOSING_MS, DRAIN_MS, Event, Id, KILL_GRACE_MS};
+use super::{CLOSING_MS, DRAIN_MS, Event, Id, KILL_GRACE_MS, Verdict};
 
 /// Something that may happen to one of four services.
 #[derive(Clone, Debug)]
@@ -17,13 +17,36 @@ enum Turn {
     SpawnFails(usize, bool),
     Exits(usize, u8),
     Empties(usize),
-    Ready(usize),
-    Leaving(usize),
+    Says(usize, Word),
     Asked(usize, Verb),
     Wait(u64),
     Crash,
     Stop,
     Drained,
+}
+
+/// What a service says of itself, over a socket of its own: before or after init reports its start.
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    Ready,
+    Alive,
+    Dead,
+    Leaving,
+}
+
+fn word() -> impl Strategy<Value = Word> {
+    prop_oneof![3 => Just(Word::Ready), 1 => Just(Word::Alive), 2 => Just(Word::Dead), 1 => Just(Word::Leaving)]
+}
+
+fn say(stage: &mut Stage, name: &str, word: Word) {
+    let id = stage.id(name);
+    let Some(run) = stage.machine.run(id) else { return };
+    stage.on(match word {
+        Word::Ready => Event::Ready { id, run },
+        Word::Alive => Event::Petted { id },
+        Word::Dead => Event::Checked { id, run, verdict: Verdict::Dead },
+        Word::Leaving => Event::Leaving { id },
+    });
 }
 
 fn turn() -> impl Strategy<Value = Turn> {
@@ -34,8 +57,7 @@ fn turn() -> impl Strategy<Value = Turn> {
         1 => (who.clone(), any::<bool>()).prop_map(|(w, passing)| Turn::SpawnFails(w, passing)),
         4 => (who.clone(), 0u8..2).prop_map(|(w, code)| Turn::Exits(w, code)),
         4 => who.clone().prop_map(Turn::Empties),
-        4 => who.clone().prop_map(Turn::Ready),
-        1 => who.clone().prop_map(Turn::Leaving),
+        5 => (who.clone(), word()).prop_map(|(w, word)| Turn::Says(w, word)),
         2 => (who, verb).prop_map(|(w, verb)| Turn::Asked(w, verb)),
         4 => (0u64..2_000).prop_map(Turn::Wait),
         2 => Just(Turn::Crash),
@@ -90,8 +112,7 @@ fn play(stage: &mut Stage, turn: &Turn) {
         {
             stage.empties(names[who]);
         }
-        Turn::Ready(who) if is_told(stage, names[who]) => stage.ready(names[who]),
-        Turn::Leaving(who) => stage.on(Event::Leaving { id: stage.id(names[who]) }),
+        Turn::Says(who, word) => say(stage, names[who], word),
         Turn::Asked(who, verb) => stage.on(Event::Asked { id: stage.id(names[who]), verb }),
         Turn::Wait(millis) => stage.wait(millis),
         Turn::Crash => stage.crash(),
@@ -132,6 +153,39 @@ proptest! {
         prop_assert_eq!(stage.machine.next_deadline(), None);
         stage.crash();
         prop_assert!(stage.off.is_some(), "nobody powers off: {:?}", stage.machine.state());
+    }
+
+    #[test]
+    fn what_a_service_says_counts_the_same_however_late_its_start_is_reported(
+        ready in prop_oneof![3 => Just(Ready::Notify), 1 => Just(Ready::Started), 1 => Just(Ready::Tcp(1))],
+        words in prop::collection::vec(word(), 0..12),
+        early in 0usize..12,
+        crash in any::<bool>(),
+    ) {
+        let live = Some(Live { check: Check::Watchdog, interval_ms: 100, timeout_ms: 100, threshold: 2 });
+        let start = || Stage::new(vec![Service { ready: ready.clone(), live: live.clone(), ..service("a") }]);
+        let (mut in_order, mut late) = (start(), start());
+        in_order.spawned("a");
+        let (first, rest) = words.split_at(early.min(words.len()));
+        for word in first {
+            say(&mut in_order, "a", *word);
+            say(&mut late, "a", *word);
+        }
+        if crash {
+            in_order.crash();
+            late.crash();
+        } else {
+            late.spawned("a");
+        }
+        for word in rest {
+            say(&mut in_order, "a", *word);
+            say(&mut late, "a", *word);
+        }
+        prop_assert_eq!(in_order.machine.statuses(), late.machine.statuses());
+        if !crash {
+            prop_assert_eq!(in_order.machine.state(), late.machine.state());
+            prop_assert_eq!(in_order.done, late.done);
+        }
     }
 
     #[test]

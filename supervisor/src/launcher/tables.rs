@@ -397,3 +397,54 @@ fn a_crash_at_the_last_word_says_it_again() {
     stage.crash();
     assert_eq!((said.is_some(), &stage.off), (true, &said));
 }
+
+fn notifying() -> Service {
+    Service { ready: Ready::Notify, ..service("web") }
+}
+
+#[test]
+fn a_service_that_is_ready_before_its_start_is_reported_is_ready() {
+    let mut stage = Stage::new(vec![notifying()]);
+    stage.ready("web");
+    assert_eq!(stage.phase("web"), Phase::Starting, "init may still report that it never ran");
+    stage.spawned("web");
+    assert_eq!(stage.phase("web"), Phase::Ready);
+    stage.wait(1_000);
+    assert_eq!(stage.signals(), []);
+}
+
+#[test]
+fn a_service_that_leaves_before_its_start_is_reported_is_leaving() {
+    let mut stage = Stage::new(vec![notifying()]);
+    stage.on(Event::Leaving { id: stage.id("web") });
+    stage.spawned("web");
+    assert_eq!(stage.phase("web"), Phase::Stopping);
+    stage.wait(500);
+    assert_eq!(stage.signals(), [sent("web", 9)], "it has as long as any service that stops");
+}
+
+#[test]
+fn what_a_start_that_failed_said_is_not_held_against_the_next() {
+    let mut stage = Stage::new(vec![notifying(), service("other")]);
+    stage.ready("web");
+    stage.held.remove("web");
+    stage.on(Event::SpawnFailed { id: stage.id("web"), passing: true, error: "out of memory".into() });
+    stage.wait(100);
+    stage.spawned("web");
+    assert_eq!(stage.phase("web"), Phase::Starting);
+}
+
+#[test]
+fn a_service_cannot_fill_the_state_before_its_start_is_reported() {
+    let mut stage = Stage::new(vec![notifying()]);
+    let id = stage.id("web");
+    for _ in 0..1_000 {
+        stage.ready("web");
+        for verdict in [Verdict::Alive, Verdict::Dead] {
+            stage.on(Event::Checked { id, run: 1, verdict });
+        }
+    }
+    assert!(serde_json::to_vec(stage.machine.state()).unwrap().len() < 2_000);
+    stage.spawned("web");
+    assert_eq!(stage.phase("web"), Phase::Ready);
+}

@@ -5,7 +5,7 @@
 use cloister_wire::control::{Exit, Phase, ServiceStatus};
 use serde::{Deserialize, Serialize};
 
-use super::event::Id;
+use super::event::{Id, Verdict};
 use crate::clock::Moment;
 
 /// Where a service is in its life, with the moment at which that ends by itself.
@@ -57,6 +57,23 @@ pub(super) enum Fault {
     Unstartable,
 }
 
+/// What a service said of itself before init reported its start: the notify socket and the hold channel are two sockets, and
+/// either may be read first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Early {
+    /// `READY=1`.
+    Ready,
+    /// A liveness check, or `WATCHDOG=`.
+    Checked(Verdict),
+    /// `STOPPING=1`.
+    Leaving,
+}
+
+/// The most [`Early`] notes of one start. Init reports a start within milliseconds of the program's first instruction; a
+/// service that says more by then repeats itself.
+pub(super) const MAX_EARLY: usize = 32;
+
 /// One service's state; it survives a crash of the supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,6 +109,8 @@ pub(super) struct Unit {
     /// When the next `WATCHDOG=1` is due.
     pub(super) watchdog: Option<Moment>,
     pub(super) text: Option<String>,
+    /// What it said before its start was reported, in order.
+    pub(super) early: Vec<Early>,
 }
 
 impl Unit {

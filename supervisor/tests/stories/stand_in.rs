@@ -47,12 +47,27 @@ pub(crate) struct StandIn {
     /// A folder that stands for `/proc`.
     proc: PathBuf,
     to_supervisor: Arc<Mutex<Option<mpsc::UnboundedSender<Outgoing>>>>,
+    /// Reports of starts that are held back, while they are.
+    held_back: Arc<Mutex<Option<Vec<Outgoing>>>>,
 }
 
 impl StandIn {
     pub(crate) fn new(proc: PathBuf) -> Self {
         let off = watch::Sender::new(None);
-        Self { holdings: Arc::default(), off, proc, to_supervisor: Arc::default() }
+        let (to_supervisor, held_back) = Default::default();
+        Self { holdings: Arc::default(), off, proc, to_supervisor, held_back }
+    }
+
+    /// Reports no start until [`Self::report_starts`].
+    pub(crate) fn hold_back_starts(&self) {
+        *self.held_back.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// Reports the starts that were held back.
+    pub(crate) fn report_starts(&self) {
+        for (message, fds) in self.held_back.lock().unwrap().take().unwrap_or_default() {
+            self.say(message, fds);
+        }
     }
 
     /// From now on the process counts as a member of the service's cgroup.
@@ -202,7 +217,11 @@ impl StandIn {
                 let twins: Vec<OwnedFd> = pipes.iter().map(|fd| fd.try_clone().unwrap()).collect();
                 let held = Held { name: name.clone(), pid, at_ns, ended: None, populated: true, fds: 2 };
                 self.holdings.lock().unwrap().held.insert(name.clone(), (held, pipes));
-                self.say(FromInit::Spawned { name: name.clone(), pid, at_ns }, twins);
+                let spawned = FromInit::Spawned { name: name.clone(), pid, at_ns };
+                match &mut *self.held_back.lock().unwrap() {
+                    Some(late) => late.push((spawned, twins)),
+                    None => self.say(spawned, twins),
+                }
                 tokio::spawn(self.clone().reap(name, child));
             }
         }
