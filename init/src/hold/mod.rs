@@ -16,6 +16,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use cloister_wire::control::Exit;
 use cloister_wire::hold::{FromInit, FromSupervisor, LastWords, Spawn};
 
@@ -150,6 +152,11 @@ pub enum Action {
     },
     /// Fork a supervisor.
     StartSupervisor,
+    /// The same after a pause.
+    StartSupervisorIn {
+        /// How long.
+        pause: Duration,
+    },
     /// Kill the supervisor and all that comes from it; its end is told by the reaper.
     KillSupervisor,
     /// End the machine in a state that the host knows already.

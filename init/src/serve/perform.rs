@@ -80,6 +80,10 @@ impl Holder {
                 Some(Event::RootMounted(root::allow(writable_bytes).map_err(|error| error.to_string())))
             }
             Action::StartSupervisor => Some(self.start_supervisor()),
+            Action::StartSupervisorIn { pause } => {
+                self.start_at = Some(uptime().saturating_add(pause));
+                None
+            }
             Action::KillSupervisor => {
                 let killed = self.groups.supervisor().and_then(|group| group.kill());
                 self.note(killed.err())
@@ -195,8 +199,8 @@ impl Holder {
         // What the last one started and left behind must not meet the next.
         self.groups.supervisor()?.kill()?;
         let (channel, theirs) = channel::pair().at("channel", "a socket pair")?;
-        self.channel = Some(channel);
         let (pid, verdict) = spawn::supervisor(&self.groups, theirs)?;
+        self.channel = Some(channel);
         Ok(Candidate { pid, verdict })
     }
 

@@ -15,14 +15,17 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 use cloister_sys::process::{Child, Fork, fork_into};
-use cloister_wire::hold::Spawn;
+use cloister_wire::hold::{STARTED_NOTHING, Spawn};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Uid};
 
 use crate::cgroup::{Cgroup, CgroupError, Cgroups};
 use crate::hold::Failure;
 
-/// Most bytes of a verdict that are read: the longest path and a few words.
+/// What a [`Failure`] begins with on the pipe, as JSON, and no name of a step does.
+const FAILURE: u8 = b'[';
+
+/// Most bytes of a verdict that are read at once: the longest path and a few words.
 const MAX_VERDICT: u64 = 16 * 1024;
 
 /// A process that was forked for a service.
@@ -40,9 +43,16 @@ pub struct Started {
     pub group: Cgroup,
 }
 
-/// The pipe on which a child says why it could not become its program. Exec closes it: no words are good news.
+/// The pipe on which a child names each step it begins ([`begin`]), and says why one failed. Exec closes it, and so does death:
+/// only a pipe that ends with [`LAST_STEP`] was closed by exec.
 #[derive(Debug)]
-pub struct Verdict(File);
+pub struct Verdict {
+    pipe: File,
+    heard: Vec<u8>,
+}
+
+/// The step that exec is. What dies past it dies as its program does.
+const LAST_STEP: &str = "exec";
 
 /// Forks a service. `fds` become 3, 4, … in it; `writable_bytes` bounds what it can write to its own temporary folders.
 pub fn service(
@@ -93,7 +103,7 @@ fn fork(
         Fork::Parent(pid) => {
             rustix::io::ioctl_fionbio(&ours, true).at("pipes", "verdict")?;
             let pid = u32::try_from(pid.as_raw_nonzero().get()).unwrap_or(0);
-            Ok((pid, Verdict(ours.into())))
+            Ok((pid, Verdict { pipe: ours.into(), heard: Vec::new() }))
         }
         Fork::Child(mut child) => {
             let failure = then(&mut child, &mut theirs);
@@ -116,21 +126,43 @@ fn output_pipe(spec: &Spawn) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
+/// Names the step that begins now.
+fn begin(verdict: &OwnedFd, step: &'static str) {
+    // If this fails init is gone, and the machine with it.
+    rustix::io::write(verdict, step.as_bytes()).ok();
+}
+
 impl Verdict {
-    /// What the child said: nothing yet, or that it became its program, or why not.
+    /// What became of the child once its pipe is closed: its program, or why not.
     pub fn read(&mut self) -> Option<Result<(), Failure>> {
-        let mut words = Vec::new();
-        match (&mut self.0).take(MAX_VERDICT).read_to_end(&mut words) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && words.is_empty() => None,
-            _ if words.is_empty() => Some(Ok(())),
-            _ => Some(Err(Failure::received(&words))),
+        match (&mut self.pipe).take(MAX_VERDICT).read_to_end(&mut self.heard) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            _ => Some(judge(&self.heard)),
         }
     }
 }
 
+/// What the names of steps, and a failure behind them, mean at the pipe's end.
+fn judge(heard: &[u8]) -> Result<(), Failure> {
+    let end = heard.iter().position(|byte| *byte == FAILURE).unwrap_or(heard.len());
+    let (steps, failure) = heard.split_at(end);
+    if !failure.is_empty() {
+        return Err(Failure::received(failure));
+    }
+    let steps = String::from_utf8_lossy(steps);
+    match steps.split_whitespace().next_back().unwrap_or("fork") {
+        LAST_STEP => Ok(()),
+        step => {
+            let error = format!("{step}: it ended before its program ran");
+            Err(Failure { step: step.to_owned(), errno: STARTED_NOTHING, error })
+        }
+    }
+}
+
+/// It becomes ready when its other ends are closed, not with each step: what is to be heard is asked for by no event.
 impl AsFd for Verdict {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
+        self.pipe.as_fd()
     }
 }
 
@@ -175,5 +207,36 @@ impl From<CgroupError> for Failure {
     fn from(error: CgroupError) -> Self {
         let errno = error.error.raw_os_error().unwrap_or(0);
         Self { step: "cgroup".into(), errno, error: format!("cgroup: {error}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_child_that_came_to_its_last_step_became_its_program() {
+        assert_eq!(judge(b"session limits mounts exec "), Ok(()));
+        for (heard, step) in [("", "fork"), ("session limits ", "limits"), ("session mounts ", "mounts")] {
+            let failure = judge(heard.as_bytes()).unwrap_err();
+            let error = format!("{step}: it ended before its program ran");
+            assert_eq!((failure.step.as_str(), failure.errno, failure.error), (step, STARTED_NOTHING, error));
+        }
+    }
+
+    #[test]
+    fn a_step_that_failed_is_told_with_its_reason() {
+        let failure = Failure::new("exec", "/bin/web", &io::Error::from_raw_os_error(2));
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        rustix::io::ioctl_fionbio(&read, true).unwrap();
+        let mut verdict = Verdict { pipe: read.into(), heard: Vec::new() };
+        assert_eq!(verdict.read(), None);
+        begin(&write, "mounts ");
+        assert_eq!(verdict.read(), None, "it has only begun");
+        begin(&write, "exec ");
+        failure.send(&write);
+        assert_eq!(verdict.read(), None, "it has not ended");
+        drop(write);
+        assert_eq!(verdict.read(), Some(Err(failure)));
     }
 }

@@ -13,7 +13,7 @@ use super::CoreError;
 use super::turn::Core;
 use crate::clock::Moment;
 use crate::confine;
-use crate::launcher::{Action, Event, Id};
+use crate::launcher::{Action, Event, Id, Retry};
 use crate::logs::Lookout;
 use crate::probe::{self, Roots};
 
@@ -60,14 +60,14 @@ impl Core {
 
     fn spawn(&mut self, id: Id) -> Result<(), CoreError> {
         let Some(service) = self.services.get(id.index()) else { return Ok(()) };
-        let failed = |passing, error| Event::SpawnFailed { id, passing, error };
+        let failed = |retry, error| Event::SpawnFailed { id, retry, error };
         match (confine::spawn(service), confine::hand_over(&service.sealed)) {
             (Ok(spec), Ok(fds)) => {
                 let name = service.name.clone();
                 self.hold.send_with(&FromSupervisor::Spawn { name, spec: Box::new(spec) }, fds)?;
             }
-            (Err(error), _) => self.pending.push_back(failed(false, error.to_string())),
-            (_, Err(error)) => self.pending.push_back(failed(true, format!("sealed memory: {error}"))),
+            (Err(error), _) => self.pending.push_back(failed(Retry::Never, error.to_string())),
+            (_, Err(error)) => self.pending.push_back(failed(Retry::Soon, format!("sealed memory: {error}"))),
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cloister_manifest::model::{Ready, Service};
 use cloister_wire::control::IngressCounters;
-use cloister_wire::hold::{FromInit, Held};
+use cloister_wire::hold::{FromInit, Held, STARTED_NOTHING};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -19,7 +19,7 @@ use super::CoreError;
 use crate::clock::Moment;
 use crate::hold::{Hold, HoldError, Incoming};
 use crate::ingress::Ingress;
-use crate::launcher::{Action, Event, Id, Machine, State, Verdict};
+use crate::launcher::{Action, Event, Id, Machine, Retry, State, Verdict};
 use crate::logs::{Movers, Readers, Shared};
 use crate::notify::{self, Note, Notify};
 use crate::stash::Stash;
@@ -30,7 +30,8 @@ use crate::world::Paths;
 const MAX_ERROR: usize = 512;
 
 /// Errors of a start that may be gone a moment later: the machine lacked something, or (`EEXIST`) a process that failed
-/// to start before a crash of the supervisor was not reaped yet. Others are the image's.
+/// to start before a crash of the supervisor was not reaped yet. Others are the image's, but for
+/// [`STARTED_NOTHING`](cloister_wire::hold::STARTED_NOTHING).
 const PASSING: [i32; 8] = [
     libc::EAGAIN,
     libc::ENOMEM,
@@ -186,7 +187,7 @@ impl Core {
             }),
             FromInit::SpawnFailed { name, errno, error, .. } => find(&name).map(|id| {
                 let error = error.get(..error.floor_char_boundary(MAX_ERROR)).unwrap_or_default().to_owned();
-                Event::SpawnFailed { id, passing: PASSING.contains(&errno), error }
+                Event::SpawnFailed { id, retry: retry(errno), error }
             }),
             FromInit::Exited(ended) => find(&ended.name).map(|id| Event::Exited {
                 id,
@@ -235,6 +236,15 @@ async fn from_outside(
             let (pid, datagram) = noted.map_err(|source| CoreError::System { what, source })?;
             Ok(Next::Noted(pid, datagram))
         }
+    }
+}
+
+/// What the error number of a start that failed says of the next.
+fn retry(errno: i32) -> Retry {
+    match errno {
+        STARTED_NOTHING => Retry::ByPolicy,
+        errno if PASSING.contains(&errno) => Retry::Soon,
+        _ => Retry::Never,
     }
 }
 

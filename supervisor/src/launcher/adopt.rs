@@ -48,6 +48,7 @@ impl Unit {
             return;
         }
         if self.is_current() {
+            self.spawned(cx, held.pid, at);
             self.resume_current(cx);
         } else {
             self.resume_unknown(cx, held, at);
@@ -62,7 +63,7 @@ impl Unit {
 
     /// Whether the state knows the process that init holds.
     const fn is_current(&self) -> bool {
-        self.is_running() && !matches!(self.life, Life::Spawning)
+        self.is_running() && !self.is_spawning()
     }
 
     /// The state knows it: go on with what was being done to it.
@@ -80,9 +81,9 @@ impl Unit {
 
     /// The state does not: its start was not noted, or the state was lost.
     fn resume_unknown(&mut self, cx: &mut Context<'_>, held: &Held, at: Moment) {
-        let is_state_lost = self.life != Life::Spawning;
+        let is_state_lost = !self.is_spawning();
         self.run = self.run.max(1);
-        self.enter(Life::Spawning, cx.now);
+        self.enter(Life::Spawning(cx.now), cx.now);
         self.spawned(cx, held.pid, at);
         if is_state_lost && held.ended.is_none() && cx.service.ready == Ready::Notify {
             // It may have said so long ago and says it once; its liveness check will tell if it is not.
@@ -92,7 +93,7 @@ impl Unit {
 
     /// Init holds nothing of it.
     fn resume_without(&mut self, cx: &mut Context<'_>) {
-        if self.life == Life::Spawning {
+        if self.is_spawning() {
             self.early.clear();
             cx.out.push(Action::Spawn { id: cx.id, run: self.run });
         } else if self.is_running() {

@@ -41,8 +41,8 @@ pub enum Event {
     SpawnFailed {
         /// The service.
         id: Id,
-        /// Whether the same attempt may succeed later: the machine lacked something, the image did not.
-        passing: bool,
+        /// Whether another attempt may succeed.
+        retry: Retry,
         /// The step and the system's words.
         error: String,
     },
@@ -115,6 +115,17 @@ pub enum Event {
     Seen,
     /// Every log reader has everything, and no ingress connection is open.
     Flushed,
+}
+
+/// Whether a start that failed may succeed another time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// The machine lacked something for a moment: it is tried again soon, which is no restart.
+    Soon,
+    /// The process was killed on its way to its program: the restart policy decides, as over any end.
+    ByPolicy,
+    /// It is the image: trying again shows nothing new.
+    Never,
 }
 
 /// What came of a liveness check.

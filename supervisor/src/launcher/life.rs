@@ -7,14 +7,22 @@ use cloister_manifest::model::{Check, Kind, Policy, Ready, Service};
 use cloister_wire::control::Exit;
 use cloister_wire::hold::Target;
 
-use super::backoff::{Jitter, pause_ms};
-use super::event::{Action, Id, Verdict};
+use super::backoff::{Jitter, pause_ms, refused_ms};
+use super::event::{Action, Id, Retry, Verdict};
 use super::outcome::words;
 use super::unit::{Early, End, Fault, Life, MAX_EARLY, Unit};
 use crate::clock::Moment;
 
 /// `SIGKILL`, the same on every architecture (signal(7)).
 const SIGKILL: u8 = 9;
+
+/// How long init may take to make a process the program it is to be, in milliseconds. It takes milliseconds; sixty at once
+/// under emulation take seconds, and what takes a minute hangs.
+pub(super) const SPAWN_MS: u64 = 60_000;
+
+/// How often in a row a start may be refused for want of processes, memory or descriptors before the restart policy decides.
+/// With the pauses of [`refused_ms`] that is half a minute.
+pub(super) const MAX_REFUSALS: u32 = 10;
 
 /// What a unit needs to move on.
 pub(super) struct Context<'a> {
@@ -47,25 +55,30 @@ impl Unit {
         *self = Self {
             run: self.run.saturating_add(1),
             streak: self.streak,
+            refusals: self.refusals,
             last_exit: self.last_exit.take(),
             exit_at: self.exit_at,
             process: self.process,
             started: self.started,
             ..Self::default()
         };
-        self.enter(Life::Spawning, cx.now);
+        self.enter(Life::Spawning(cx.now.plus_millis(SPAWN_MS)), cx.now);
         cx.out.push(Action::Spawn { id: cx.id, run: self.run });
     }
 
-    /// Init started it.
+    /// Init started it, maybe in the moment in which it was given up.
     pub(super) fn spawned(&mut self, cx: &mut Context<'_>, pid: u32, at: Moment) {
-        if self.life != Life::Spawning {
+        if !self.is_spawning() && !self.is_unknown(pid) {
             return;
         }
         self.pid = Some(pid);
         self.process = pid;
         self.populated = true;
         self.started = at;
+        if !self.is_spawning() {
+            return;
+        }
+        self.refusals = 0;
         self.enter(Life::Starting(at.plus_millis(cx.service.start_timeout_ms)), at);
         match (cx.service.kind, &cx.service.ready) {
             (Kind::Job, _) | (Kind::Service, Ready::Notify) => {}
@@ -74,9 +87,19 @@ impl Unit {
         }
     }
 
+    /// Whether init has been asked to start it and has not reported what came of that.
+    pub(super) const fn is_spawning(&self) -> bool {
+        matches!(self.life, Life::Spawning(_))
+    }
+
+    /// Whether this may be the process of a start that took too long and was killed before it was reported.
+    pub(super) fn is_unknown(&self, pid: u32) -> bool {
+        self.life == Life::Killing && self.pid.is_none() && self.process != pid
+    }
+
     /// What it said first of all before its start was reported and has not been heard yet.
     pub(super) fn next_early(&mut self) -> Option<Early> {
-        (self.life != Life::Spawning && !self.early.is_empty()).then(|| self.early.remove(0))
+        (!self.is_spawning() && !self.early.is_empty()).then(|| self.early.remove(0))
     }
 
     /// Hears it as if it were said now.
@@ -91,7 +114,7 @@ impl Unit {
     /// Keeps what it said before its start was reported, and says whether that is so. What would change nothing if it were
     /// heard in time is not kept: a word of its health before it is ready, anything after it said that it is ending.
     fn is_early(&mut self, cx: &Context<'_>, note: Early) -> bool {
-        if self.life != Life::Spawning {
+        if !self.is_spawning() {
             return false;
         }
         let is_ready = cx.service.ready == Ready::Started || self.early.contains(&Early::Ready);
@@ -113,7 +136,7 @@ impl Unit {
     }
 
     /// Init could not start it. After a crash of the supervisor that can be told of a process that was seen being started.
-    pub(super) fn spawn_failed(&mut self, cx: &mut Context<'_>, passing: bool, error: String) {
+    pub(super) fn spawn_failed(&mut self, cx: &mut Context<'_>, retry: Retry, error: String) {
         if !self.is_running() {
             return;
         }
@@ -122,8 +145,11 @@ impl Unit {
         self.last_exit = Some(Exit::NotStarted { error });
         self.exit_at = cx.now;
         self.populated = false;
-        if !passing {
-            self.fault = Some(Fault::Unstartable);
+        match retry {
+            // One that was killed because it took too long says so.
+            Retry::ByPolicy => {}
+            Retry::Soon => self.fault = Some(Fault::Refused),
+            Retry::Never => self.fault = Some(Fault::Unstartable),
         }
         self.decide(cx);
     }
@@ -188,6 +214,7 @@ impl Unit {
         self.lost = None;
         if matches!(self.life, Life::BackingOff(_) | Life::Ended(_)) {
             self.streak = 0;
+            self.refusals = 0;
             self.enter(Life::Waiting, cx.now);
         }
     }
@@ -256,7 +283,7 @@ impl Unit {
             return;
         }
         self.populated = false;
-        if self.pid.is_none() && self.life != Life::Spawning {
+        if self.pid.is_none() && !self.is_spawning() {
             self.over(cx);
         }
     }
@@ -285,7 +312,14 @@ impl Unit {
             self.streak = 0;
             self.enter(Life::Waiting, cx.now);
             cx.say(format!("{}; starting again as asked", self.exit_words()));
+        } else if self.fault == Some(Fault::Refused) && self.refusals < MAX_REFUSALS {
+            self.refusals = self.refusals.saturating_add(1);
+            let pause = refused_ms(self.refusals, cx.jitter);
+            self.enter(Life::BackingOff(self.exit_at.plus_millis(pause)), cx.now);
+            let count = self.refusals;
+            cx.say(format!("{}; trying again in {pause} ms ({count} of {MAX_REFUSALS})", self.exit_words()));
         } else {
+            self.refusals = 0;
             self.decide_by_policy(cx);
         }
     }
@@ -321,6 +355,11 @@ impl Unit {
             return;
         }
         match self.life {
+            Life::Spawning(_) => {
+                self.fault = Some(Fault::StartTimeout);
+                cx.say(format!("did not become its program within {SPAWN_MS} ms; killing it"));
+                self.kill(cx);
+            }
             Life::Starting(_) => {
                 self.fault = Some(Fault::StartTimeout);
                 cx.say(format!("not ready within {} ms; stopping it", cx.service.start_timeout_ms));
@@ -332,7 +371,7 @@ impl Unit {
             }
             Life::BackingOff(_) => self.enter(Life::Waiting, cx.now),
             Life::Ready => self.checked(cx, Verdict::Dead),
-            Life::Waiting | Life::Spawning | Life::Killing | Life::Ended(_) => {}
+            Life::Waiting | Life::Killing | Life::Ended(_) => {}
         }
     }
 
@@ -341,7 +380,7 @@ impl Unit {
         match self.fault {
             Some(Fault::StartTimeout) => format!("not ready in time, {exit}"),
             Some(Fault::Unhealthy) => format!("unhealthy, {exit}"),
-            Some(Fault::Unstartable) | None => exit,
+            Some(Fault::Refused | Fault::Unstartable) | None => exit,
         }
     }
 }

@@ -140,8 +140,8 @@ impl Machine {
             Event::Tick => self.tick(now, out),
             Event::Adopt(held) => self.adopt(&held, now, out),
             Event::Spawned { id, pid, at } => self.with(id, now, out, |u, cx| u.spawned(cx, pid, at)),
-            Event::SpawnFailed { id, passing, error } => {
-                self.with(id, now, out, |u, cx| u.spawn_failed(cx, passing, error));
+            Event::SpawnFailed { id, retry, error } => {
+                self.with(id, now, out, |u, cx| u.spawn_failed(cx, retry, error));
             }
             Event::Exited { id, pid, exit, at } => {
                 self.with(id, now, out, |u, cx| u.exited(cx, pid, exit, at));

@@ -40,7 +40,7 @@ mod rehearsal;
 #[cfg(test)]
 mod tables;
 
-pub use event::{Action, Ask, Event, Id, Verdict};
+pub use event::{Action, Ask, Event, Id, Retry, Verdict};
 pub use graph::GraphError;
 pub use machine::Machine;
 pub use stage::{CLOSING_MS, DRAIN_MS, KILL_GRACE_MS, RECOVERY_SHOWN_MS};

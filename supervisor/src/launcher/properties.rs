@@ -7,14 +7,15 @@ use cloister_manifest::model::{Check, Live, Policy, Ready, Restart, Service};
 use cloister_wire::control::{Phase, State as Enclave, Verb};
 use proptest::prelude::*;
 
+use super::life::SPAWN_MS;
 use super::rehearsal::{Stage, job, service};
-use super::{CLOSING_MS, DRAIN_MS, Event, Id, KILL_GRACE_MS, Verdict};
+use super::{CLOSING_MS, DRAIN_MS, Event, Id, KILL_GRACE_MS, Retry, Verdict};
 
 /// Something that may happen to one of four services.
 #[derive(Clone, Debug)]
 enum Turn {
     Spawned(usize),
-    SpawnFails(usize, bool),
+    SpawnFails(usize, Retry),
     Exits(usize, u8),
     Empties(usize),
     Says(usize, Word),
@@ -51,15 +52,17 @@ fn say(stage: &mut Stage, name: &str, word: Word) {
 
 fn turn() -> impl Strategy<Value = Turn> {
     let who = 0usize..4;
+    let retry = prop_oneof![Just(Retry::Soon), Just(Retry::ByPolicy), Just(Retry::Never)];
     let verb = prop_oneof![Just(Verb::Start), Just(Verb::Stop), Just(Verb::Restart)];
     prop_oneof![
         6 => who.clone().prop_map(Turn::Spawned),
-        1 => (who.clone(), any::<bool>()).prop_map(|(w, passing)| Turn::SpawnFails(w, passing)),
+        1 => (who.clone(), retry).prop_map(|(w, retry)| Turn::SpawnFails(w, retry)),
         4 => (who.clone(), 0u8..2).prop_map(|(w, code)| Turn::Exits(w, code)),
         4 => who.clone().prop_map(Turn::Empties),
         5 => (who.clone(), word()).prop_map(|(w, word)| Turn::Says(w, word)),
         2 => (who, verb).prop_map(|(w, verb)| Turn::Asked(w, verb)),
         4 => (0u64..2_000).prop_map(Turn::Wait),
+        1 => Just(Turn::Wait(SPAWN_MS)),
         2 => Just(Turn::Crash),
         1 => Just(Turn::Stop),
         1 => Just(Turn::Drained),
@@ -100,9 +103,9 @@ fn play(stage: &mut Stage, turn: &Turn) {
     let names = ["a", "b", "c", "d"];
     match *turn {
         Turn::Spawned(who) if untold(stage, names[who]) => stage.spawned(names[who]),
-        Turn::SpawnFails(who, passing) if untold(stage, names[who]) => {
+        Turn::SpawnFails(who, retry) if untold(stage, names[who]) => {
             stage.held.remove(names[who]);
-            stage.on(Event::SpawnFailed { id: stage.id(names[who]), passing, error: "no".into() });
+            stage.on(Event::SpawnFailed { id: stage.id(names[who]), retry, error: "no".into() });
         }
         Turn::Exits(who, code) if is_told(stage, names[who]) && stage.held[names[who]].ended.is_none() => {
             stage.exits(names[who], cloister_wire::control::Exit::Code(code));

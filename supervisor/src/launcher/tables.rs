@@ -3,8 +3,9 @@
 use cloister_manifest::model::{Check, Live, Policy, Ready, Service};
 use cloister_wire::control::{Cause, Exit, Phase, State as Enclave, Verb};
 
+use super::life::{MAX_REFUSALS, SPAWN_MS};
 use super::rehearsal::{Stage, job, service};
-use super::{CLOSING_MS, DRAIN_MS, Event, KILL_GRACE_MS, RECOVERY_SHOWN_MS, Verdict};
+use super::{Action, CLOSING_MS, DRAIN_MS, Event, KILL_GRACE_MS, RECOVERY_SHOWN_MS, Retry, Verdict};
 
 fn sent(name: &str, signal: u8) -> (String, u8) {
     (name.into(), signal)
@@ -33,7 +34,7 @@ fn what_only_follows_a_failed_service_starts_all_the_same() {
     let db = Service { restart: never(), ..service("db") };
     let web = Service { after: vec!["db".into()], ..service("web") };
     let mut stage = Stage::new(vec![db, web]);
-    stage.on(Event::SpawnFailed { id: stage.id("db"), passing: false, error: "no".into() });
+    stage.on(Event::SpawnFailed { id: stage.id("db"), retry: Retry::Never, error: "no".into() });
     assert_eq!(stage.spawns(), ["db", "web"]);
 }
 
@@ -112,11 +113,11 @@ fn a_stable_time_starts_the_count_over() {
 #[test]
 fn what_can_never_start_is_not_tried_again_and_what_may_is() {
     let mut stage = Stage::new(vec![service("web"), service("other")]);
-    stage.on(Event::SpawnFailed { id: stage.id("web"), passing: true, error: "out of memory".into() });
+    stage.on(Event::SpawnFailed { id: stage.id("web"), retry: Retry::Soon, error: "out of memory".into() });
     stage.held.remove("web");
     assert_eq!(stage.phase("web"), Phase::BackingOff);
     stage.wait(100);
-    stage.on(Event::SpawnFailed { id: stage.id("web"), passing: false, error: "no such file".into() });
+    stage.on(Event::SpawnFailed { id: stage.id("web"), retry: Retry::Never, error: "no such file".into() });
     assert_eq!(stage.phase("web"), Phase::Failed);
 }
 
@@ -371,7 +372,7 @@ fn a_start_that_fails_after_a_crash_is_a_start_that_failed() {
     stage.crash();
     assert_eq!(stage.phase("web"), Phase::Starting, "init was seen starting it");
     stage.held.remove("web");
-    stage.on(Event::SpawnFailed { id: stage.id("web"), passing: false, error: "no such file".into() });
+    stage.on(Event::SpawnFailed { id: stage.id("web"), retry: Retry::Never, error: "no such file".into() });
     assert_eq!(stage.phase("web"), Phase::Failed);
 }
 
@@ -428,10 +429,105 @@ fn what_a_start_that_failed_said_is_not_held_against_the_next() {
     let mut stage = Stage::new(vec![notifying(), service("other")]);
     stage.ready("web");
     stage.held.remove("web");
-    stage.on(Event::SpawnFailed { id: stage.id("web"), passing: true, error: "out of memory".into() });
+    stage.on(Event::SpawnFailed { id: stage.id("web"), retry: Retry::Soon, error: "out of memory".into() });
     stage.wait(100);
     stage.spawned("web");
     assert_eq!(stage.phase("web"), Phase::Starting);
+}
+
+fn refused(stage: &mut Stage, retry: Retry) {
+    stage.held.remove("web");
+    stage.on(Event::SpawnFailed { id: stage.id("web"), retry, error: "fork: try again".into() });
+}
+
+#[test]
+fn a_start_that_is_refused_for_the_moment_is_tried_again_whatever_the_policy() {
+    let web = Service { restart: never(), ..service("web") };
+    let mut stage = Stage::new(vec![web, service("other")]);
+    for _ in 0..MAX_REFUSALS {
+        refused(&mut stage, Retry::Soon);
+        assert_eq!(stage.phase("web"), Phase::BackingOff);
+        stage.wait(5_000);
+        assert_eq!(stage.phase("web"), Phase::Starting);
+    }
+    stage.spawned("web");
+    assert_eq!(stage.phase("web"), Phase::Ready);
+    stage.ends("web", 1);
+    assert_eq!(stage.phase("web"), Phase::Failed, "an end is another matter");
+}
+
+#[test]
+fn a_refused_start_is_not_held_against_the_restarts_and_is_said() {
+    let mut stage = Stage::new(vec![service("web"), service("other")]);
+    stage.spawned("other");
+    for _ in 0..5 {
+        refused(&mut stage, Retry::Soon);
+        let lines: Vec<&Action> = stage.done.iter().filter(|a| matches!(a, Action::Say { .. })).collect();
+        assert!(format!("{lines:?}").contains("not started: fork: try again; trying again in "), "{lines:?}");
+        stage.wait(5_000);
+    }
+    stage.spawned("web");
+    for _ in 0..3 {
+        stage.ends("web", 1);
+        assert_eq!(stage.phase("web"), Phase::BackingOff);
+        stage.wait(1_000);
+        stage.spawned("web");
+    }
+    stage.ends("web", 1);
+    assert_eq!(stage.phase("web"), Phase::Failed);
+}
+
+#[test]
+fn a_start_that_is_refused_again_and_again_is_a_failure_in_the_end() {
+    let mut stage = Stage::new(vec![Service { restart: never(), ..service("web") }, service("other")]);
+    for _ in 0..=MAX_REFUSALS {
+        refused(&mut stage, Retry::Soon);
+        stage.wait(5_000);
+    }
+    assert_eq!(stage.phase("web"), Phase::Failed);
+    assert!(!stage.held.contains_key("web"));
+}
+
+#[test]
+fn a_process_that_dies_on_its_way_is_restarted_by_its_policy() {
+    let mut stage = Stage::new(vec![service("web"), service("other")]);
+    for _ in 0..3 {
+        refused(&mut stage, Retry::ByPolicy);
+        assert_eq!(stage.phase("web"), Phase::BackingOff);
+        stage.wait(1_000);
+    }
+    refused(&mut stage, Retry::ByPolicy);
+    assert_eq!(stage.phase("web"), Phase::Failed);
+}
+
+#[test]
+fn a_start_that_hangs_is_killed() {
+    let mut stage = Stage::new(vec![Service { restart: never(), ..service("web") }, service("other")]);
+    stage.spawned("other");
+    stage.wait(SPAWN_MS - 1);
+    assert_eq!((stage.phase("web"), stage.signals()), (Phase::Starting, vec![]));
+    stage.wait(1);
+    assert_eq!(stage.signals(), [sent("web", 9)]);
+    refused(&mut stage, Retry::ByPolicy);
+    assert_eq!(stage.phase("web"), Phase::Failed);
+}
+
+#[test]
+fn a_start_that_is_reported_while_it_is_being_killed_ends_with_its_process() {
+    for crash in [false, true] {
+        let mut stage = Stage::new(vec![Service { restart: never(), ..service("web") }, service("other")]);
+        stage.spawned("other");
+        stage.wait(SPAWN_MS);
+        if crash {
+            stage.crash();
+        } else {
+            stage.spawned("web");
+        }
+        assert_eq!(stage.phase("web"), Phase::Stopping);
+        stage.dies("web", 9);
+        assert_eq!(stage.phase("web"), Phase::Failed);
+        assert!(!stage.held.contains_key("web"));
+    }
 }
 
 #[test]

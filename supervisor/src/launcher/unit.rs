@@ -15,8 +15,8 @@ pub(super) enum Life {
     /// It waits for others.
     #[default]
     Waiting,
-    /// Init has been asked to start it.
-    Spawning,
+    /// Init has been asked to start it, and has until then.
+    Spawning(Moment),
     /// It runs and has until then to become ready.
     Starting(Moment),
     /// It runs and is ready.
@@ -53,6 +53,8 @@ pub(super) enum Fault {
     StartTimeout,
     /// Its liveness check failed too often.
     Unhealthy,
+    /// Init could not start it for want of something that the machine may have again.
+    Refused,
     /// Init could not start it, and never will.
     Unstartable,
 }
@@ -101,6 +103,8 @@ pub(super) struct Unit {
     pub(super) fault: Option<Fault>,
     /// Restarts in a row without a stable time between them.
     pub(super) streak: u32,
+    /// Starts in a row that were refused for the moment.
+    pub(super) refusals: u32,
     pub(super) last_exit: Option<Exit>,
     pub(super) exit_at: Moment,
     pub(super) ready_at: Option<Moment>,
@@ -130,9 +134,12 @@ impl Unit {
     /// The next moment at which something is due.
     pub(super) fn deadline(&self) -> Option<Moment> {
         match self.life {
-            Life::Starting(until) | Life::Stopping(until) | Life::BackingOff(until) => Some(until),
+            Life::Spawning(until)
+            | Life::Starting(until)
+            | Life::Stopping(until)
+            | Life::BackingOff(until) => Some(until),
             Life::Ready => self.watchdog,
-            Life::Waiting | Life::Spawning | Life::Killing | Life::Ended(_) => None,
+            Life::Waiting | Life::Killing | Life::Ended(_) => None,
         }
     }
 
@@ -153,7 +160,7 @@ impl Unit {
     pub(super) fn phase(&self) -> Phase {
         match self.life {
             Life::Waiting => Phase::Waiting,
-            Life::Spawning | Life::Starting(_) => Phase::Starting,
+            Life::Spawning(_) | Life::Starting(_) => Phase::Starting,
             Life::Ready => Phase::Ready,
             Life::Killing if self.fault == Some(Fault::Unhealthy) => Phase::Unhealthy,
             Life::Stopping(_) | Life::Killing => Phase::Stopping,
