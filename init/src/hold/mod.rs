@@ -16,8 +16,6 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use cloister_wire::control::Exit;
 use cloister_wire::hold::{FromInit, FromSupervisor, LastWords, Spawn};
 
@@ -154,8 +152,8 @@ pub enum Action {
     StartSupervisor,
     /// The same after a pause.
     StartSupervisorIn {
-        /// How long.
-        pause: Duration,
+        /// How long, in milliseconds.
+        pause_ms: u64,
     },
     /// Kill the supervisor and all that comes from it; its end is told by the reaper.
     KillSupervisor,

@@ -3,7 +3,6 @@
 //! Its law: everything that must be known to welcome a new supervisor is in here, and nothing else.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use cloister_wire::control::{self, Cause, Exit};
 use cloister_wire::hello;
@@ -21,12 +20,12 @@ pub(super) const CRASH_WINDOW_NS: u64 = 60_000_000_000;
 /// `EMFILE`, `ENOSPC`), or the process was killed on its way. Others are the ramdisk's.
 const PASSING: [i32; 6] = [11, 12, 23, 24, 28, STARTED_NOTHING];
 
-/// How often in a row a supervisor's start may fail like that. With [`FIRST_PAUSE`] doubled each time that is 6.3 s: what is
+/// How often in a row a supervisor's start may fail like that. With [`FIRST_PAUSE_MS`] doubled each time that is 6.3 s: what is
 /// short for longer than a stop takes will not come back.
 pub(super) const MAX_TRIES: u32 = 6;
 
-/// The pause after the first such failure.
-pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The pause after the first such failure, in milliseconds.
+pub(super) const FIRST_PAUSE_MS: u64 = 100;
 
 /// Everything init knows while it holds.
 #[derive(Debug)]
@@ -287,9 +286,9 @@ impl State {
             return vec![Action::Fatal { stage: "supervisor", error: failure.error }];
         }
         self.supervisor.tries = tries.saturating_add(1);
-        let pause = FIRST_PAUSE.saturating_mul(1 << tries);
-        let line = format!("supervisor: {}; trying again in {} ms", failure.error, pause.as_millis());
-        vec![Action::Say(line), Action::StartSupervisorIn { pause }]
+        let pause_ms = FIRST_PAUSE_MS << tries;
+        let line = format!("supervisor: {}; trying again in {pause_ms} ms", failure.error);
+        vec![Action::Say(line), Action::StartSupervisorIn { pause_ms }]
     }
 
     pub(super) fn find(&mut self, name: &str) -> Option<&mut Holding> {

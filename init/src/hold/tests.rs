@@ -6,7 +6,7 @@ use cloister_wire::hold::{
 };
 use proptest::prelude::*;
 
-use super::state::{CRASH_WINDOW_NS, FIRST_PAUSE, MAX_CRASHES, MAX_TRIES};
+use super::state::{CRASH_WINDOW_NS, FIRST_PAUSE_MS, MAX_CRASHES, MAX_TRIES};
 use super::{Action, Event, Failure, State};
 
 const SUPERVISOR: u32 = 2;
@@ -301,10 +301,10 @@ fn a_supervisor_that_cannot_be_forked_for_a_moment_is_forked_after_a_pause() {
     crash(&mut state, 4);
     for doubled in [1, 2, 4] {
         let actions = state.on(Event::NoSupervisor(no_fork()), 5);
-        let [Action::Say(line), Action::StartSupervisorIn { pause }] = &actions[..] else {
+        let [Action::Say(line), Action::StartSupervisorIn { pause_ms }] = &actions[..] else {
             panic!("{actions:?}")
         };
-        assert_eq!(*pause, FIRST_PAUSE * doubled);
+        assert_eq!(*pause_ms, FIRST_PAUSE_MS * doubled);
         assert!(line.contains("Resource temporarily unavailable; trying again in "), "{line}");
     }
     let actions = state.on(Event::SupervisorStarted { pid: 20 }, 6);
@@ -312,7 +312,10 @@ fn a_supervisor_that_cannot_be_forked_for_a_moment_is_forked_after_a_pause() {
     state.on(Event::Launched { pid: 20 }, 7);
     state.on(reaped(20, 1), 8);
     let actions = state.on(Event::NoSupervisor(no_fork()), 9);
-    assert!(actions.contains(&Action::StartSupervisorIn { pause: FIRST_PAUSE }), "counted anew: {actions:?}");
+    assert!(
+        actions.contains(&Action::StartSupervisorIn { pause_ms: FIRST_PAUSE_MS }),
+        "counted anew: {actions:?}"
+    );
 }
 
 #[test]

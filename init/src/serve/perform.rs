@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use cloister_sys::signal;
 use cloister_wire::hold::{FromInit, Spawn};
@@ -80,8 +81,8 @@ impl Holder {
                 Some(Event::RootMounted(root::allow(writable_bytes).map_err(|error| error.to_string())))
             }
             Action::StartSupervisor => Some(self.start_supervisor()),
-            Action::StartSupervisorIn { pause } => {
-                self.start_at = Some(uptime().saturating_add(pause));
+            Action::StartSupervisorIn { pause_ms } => {
+                self.start_at = Some(uptime().saturating_add(Duration::from_millis(pause_ms)));
                 None
             }
             Action::KillSupervisor => {

@@ -13,7 +13,9 @@ use cloister_sys::{landlock, seccomp, signal};
 use cloister_wire::hold::Spawn;
 use rustix::process::{Resource, Rlimit};
 
-use super::{At, begin, exec, files, user, view};
+use super::{
+    At, DESCRIPTORS, EXEC, FILES, LIMITS, MOUNTS, PROGRAM, SESSION, USER, begin, exec, files, user, view,
+};
 use crate::hold::Failure;
 
 /// The supervisor's program in ramdisk 1.
@@ -44,32 +46,32 @@ impl Order<'_> {
         verdict: &mut OwnedFd,
     ) -> Result<Infallible, Failure> {
         let spec = self.spec;
-        begin(verdict, "session ");
+        begin(verdict, SESSION);
         rustix::process::setsid().at("session", "a new one")?;
-        begin(verdict, "limits ");
+        begin(verdict, LIMITS);
         killable_again()?;
         limit(spec)?;
-        begin(verdict, "mounts ");
+        begin(verdict, MOUNTS);
         view::enter(child, self.writable_bytes)?;
-        begin(verdict, "files ");
+        begin(verdict, FILES);
         files::mount(&spec.files, spec.uid, spec.gid)?;
-        begin(verdict, "descriptors ");
+        begin(verdict, DESCRIPTORS);
         let mut descriptors = vec![open_null()?];
         descriptors.extend(fds);
         place(child, &descriptors, verdict)?;
         rustix::process::chdir(spec.cwd.as_str()).at("cwd", &spec.cwd)?;
         let writable = spec.writable.as_deref().map(view::writable_places).transpose()?;
-        begin(verdict, "user ");
+        begin(verdict, USER);
         user::become_user(spec)?;
         rustix::thread::set_no_new_privs(true).at("privileges", "no new ones")?;
         landlock::confine(writable.as_deref()).at("landlock", "its own signals and places")?;
-        begin(verdict, "program ");
+        begin(verdict, PROGRAM);
         let program = exec::Program::prepare(&spec.argv, &spec.env)?;
         signal::restore_defaults().at("signals", "their defaults")?;
         if !spec.seccomp.is_empty() {
             seccomp::install(&spec.seccomp).at("seccomp", "the filter")?;
         }
-        begin(verdict, "exec ");
+        begin(verdict, EXEC);
         program.exec(child)
     }
 }
@@ -88,7 +90,7 @@ fn supervisor_steps(
     channel: OwnedFd,
     verdict: &mut OwnedFd,
 ) -> Result<Infallible, Failure> {
-    begin(verdict, "session ");
+    begin(verdict, SESSION);
     rustix::process::setsid().at("session", "a new one")?;
     no_core()?;
     let console = console()?;
@@ -97,7 +99,7 @@ fn supervisor_steps(
     rustix::thread::set_no_new_privs(true).at("privileges", "no new ones")?;
     let program = exec::Program::prepare(&[SUPERVISOR.to_owned()], &[])?;
     signal::restore_defaults().at("signals", "their defaults")?;
-    begin(verdict, "exec ");
+    begin(verdict, EXEC);
     program.exec(child)
 }
 

@@ -22,7 +22,7 @@ use rustix::process::{Gid, Uid};
 use crate::cgroup::{Cgroup, CgroupError, Cgroups};
 use crate::hold::Failure;
 
-/// What a [`Failure`] begins with on the pipe, as JSON, and no name of a step does.
+/// What a [`Failure`] begins with on the pipe, as JSON, and no step is.
 const FAILURE: u8 = b'[';
 
 /// Most bytes of a verdict that are read at once: the longest path and a few words.
@@ -43,16 +43,24 @@ pub struct Started {
     pub group: Cgroup,
 }
 
-/// The pipe on which a child names each step it begins ([`begin`]), and says why one failed. Exec closes it, and so does death:
-/// only a pipe that ends with [`LAST_STEP`] was closed by exec.
+/// The pipe on which a child says which step it begins ([`begin`]), and why one failed. Exec closes it, and so does death: only
+/// a pipe whose last word is [`EXEC`] was closed by exec.
 #[derive(Debug)]
 pub struct Verdict {
     pipe: File,
     heard: Vec<u8>,
 }
 
-/// The step that exec is. What dies past it dies as its program does.
-const LAST_STEP: &str = "exec";
+/// The steps of a child, by the bytes that stand for them on its pipe. What dies in the last of them dies as its program does.
+const STEPS: [&str; 8] = ["session", "limits", "mounts", "files", "descriptors", "user", "program", "exec"];
+const SESSION: u8 = 0;
+const LIMITS: u8 = 1;
+const MOUNTS: u8 = 2;
+const FILES: u8 = 3;
+const DESCRIPTORS: u8 = 4;
+const USER: u8 = 5;
+const PROGRAM: u8 = 6;
+const EXEC: u8 = 7;
 
 /// Forks a service. `fds` become 3, 4, … in it; `writable_bytes` bounds what it can write to its own temporary folders.
 pub fn service(
@@ -126,10 +134,10 @@ fn output_pipe(spec: &Spawn) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
-/// Names the step that begins now.
-fn begin(verdict: &OwnedFd, step: &'static str) {
+/// Says which step begins now.
+fn begin(verdict: &OwnedFd, step: u8) {
     // If this fails init is gone, and the machine with it.
-    rustix::io::write(verdict, step.as_bytes()).ok();
+    rustix::io::write(verdict, &[step]).ok();
 }
 
 impl Verdict {
@@ -142,21 +150,20 @@ impl Verdict {
     }
 }
 
-/// What the names of steps, and a failure behind them, mean at the pipe's end.
+/// What the steps, and a failure behind them, mean at the pipe's end.
 fn judge(heard: &[u8]) -> Result<(), Failure> {
     let end = heard.iter().position(|byte| *byte == FAILURE).unwrap_or(heard.len());
     let (steps, failure) = heard.split_at(end);
     if !failure.is_empty() {
         return Err(Failure::received(failure));
     }
-    let steps = String::from_utf8_lossy(steps);
-    match steps.split_whitespace().next_back().unwrap_or("fork") {
-        LAST_STEP => Ok(()),
-        step => {
-            let error = format!("{step}: it ended before its program ran");
-            Err(Failure { step: step.to_owned(), errno: STARTED_NOTHING, error })
-        }
+    let last = steps.last().copied();
+    if last == Some(EXEC) {
+        return Ok(());
     }
+    let step = last.and_then(|last| STEPS.get(usize::from(last))).copied().unwrap_or("fork");
+    let error = [step, ": it ended before its program ran"].concat();
+    Err(Failure { step: step.to_owned(), errno: STARTED_NOTHING, error })
 }
 
 /// It becomes ready when its other ends are closed, not with each step: what is to be heard is asked for by no event.
@@ -216,9 +223,13 @@ mod tests {
 
     #[test]
     fn only_a_child_that_came_to_its_last_step_became_its_program() {
-        assert_eq!(judge(b"session limits mounts exec "), Ok(()));
-        for (heard, step) in [("", "fork"), ("session limits ", "limits"), ("session mounts ", "mounts")] {
-            let failure = judge(heard.as_bytes()).unwrap_err();
+        assert_eq!(judge(&[SESSION, LIMITS, MOUNTS, EXEC]), Ok(()));
+        for (step, name) in STEPS.iter().zip(0..EXEC) {
+            assert_eq!(judge(&[SESSION, name]).unwrap_err().step, *step);
+        }
+        let cases: [(&[u8], &str); 2] = [(&[], "fork"), (&[SESSION, MOUNTS], "mounts")];
+        for (heard, step) in cases {
+            let failure = judge(heard).unwrap_err();
             let error = format!("{step}: it ended before its program ran");
             assert_eq!((failure.step.as_str(), failure.errno, failure.error), (step, STARTED_NOTHING, error));
         }
@@ -231,9 +242,9 @@ mod tests {
         rustix::io::ioctl_fionbio(&read, true).unwrap();
         let mut verdict = Verdict { pipe: read.into(), heard: Vec::new() };
         assert_eq!(verdict.read(), None);
-        begin(&write, "mounts ");
+        begin(&write, MOUNTS);
         assert_eq!(verdict.read(), None, "it has only begun");
-        begin(&write, "exec ");
+        begin(&write, EXEC);
         failure.send(&write);
         assert_eq!(verdict.read(), None, "it has not ended");
         drop(write);

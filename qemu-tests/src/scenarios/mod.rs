@@ -20,6 +20,7 @@ mod launches_can_be_called_off;
 mod logs_arrive_whole;
 mod machines_are_as_ordered;
 mod nitro_enclaves_are_as_predicted;
+mod ports_belong_to_their_service;
 mod real_images_run;
 mod resources_are_told_live;
 mod restarts_follow_their_policy;
@@ -95,6 +96,7 @@ pub const ALL: &[Scenario] = &[
     restarts_follow_their_policy::GIVES_UP,
     restarts_follow_their_policy::PAUSES,
     restarts_follow_their_policy::CRITICAL,
+    ports_belong_to_their_service::SCENARIO,
     services_say_when_they_are_ready::CHECKS,
     services_say_when_they_are_ready::AT_ONCE,
     services_say_when_they_are_ready::LIVENESS,

@@ -46,6 +46,7 @@ services:
   liar: {command: [PROBE, liar], ready: notify}
   go: {command: [PROBE, go], kind: job, after: [http, liar]}
   tcp: {command: [PROBE, tcp], ready: {tcp: 7002}}
+  tcp6: {command: [PROBE, tcp6], ready: {tcp: 7004}}
   file: {command: [PROBE, file], ready: {file: /var/up}}
   log: {command: [PROBE, log], ready: {log: all is well}}
   own-word: {command: [PROBE, own-word], ready: notify}
@@ -62,14 +63,18 @@ fn checks(lab: &mut Lab) -> Outcome {
         web.wait_service(name, "done")?;
     }
     web.wait_service("never", "failed")?;
-    for name in ["http", "liar", "tcp", "file", "log", "own-word"] {
+    for name in ["http", "liar", "tcp", "tcp6", "file", "log", "own-word"] {
         expect_eq(&crate::lab::phase(&web.service(name)?), &"ready", name)?;
     }
     let text = web.service("own-word")?;
     expect_eq(&text.get("text"), &Some(&"serving since just now".into()), "what the service says of itself")?;
     let ended = web.stop()?;
     expect_eq(&ended.stdout.matches("503").count(), &NOT_YET, "requests before it was ready")?;
-    expect_in(&ended.stderr, "never: not ready within 300 ms; stopping it", "the end of its patience")
+    expect_in(
+        &ended.stderr,
+        "never: not ready within 300 ms (waited for TCP port 7009",
+        "the end of its patience",
+    )
 }
 
 /// Services of [`AT_ONCE`]: so many that init and the supervisor have a queue of starts and of notifications at the same time.
@@ -91,6 +96,7 @@ fn becoming(words: &[String]) -> ExitCode {
     let done = match words.as_slice() {
         ["http"] => answer_at_last(),
         // It speaks for itself alone: the kernel tells whose cgroup a word comes from.
+        ["tcp6"] => TcpListener::bind(("::1", 7004)).and_then(|_listener| idle()),
         ["first-act"] => notify("READY=1").and_then(|()| idle()),
         ["liar"] => notify("READY=1\n").and_then(|()| idle()),
         ["go"] => std::fs::write(GO, ""),

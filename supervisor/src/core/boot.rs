@@ -189,7 +189,7 @@ fn carry(manifest: &Manifest, listener: Listener, paths: &Paths, logs: &Shared) 
         logs.say(None, &format!("the services' ports cannot be kept for them: {error}"));
     }
     let logs = logs.clone();
-    let ingress = Ingress::new(&manifest.ingress, Box::new(move |line| logs.say(None, &line)));
+    let ingress = Ingress::new(&manifest.ingress, paths, Box::new(move |line| logs.say(None, &line)));
     let serving = ingress.clone();
     drop(tokio::spawn(async move { serving.serve(listener).await }));
     ingress

@@ -15,7 +15,7 @@ use crate::clock::Moment;
 use crate::confine;
 use crate::launcher::{Action, Event, Id, Retry};
 use crate::logs::Lookout;
-use crate::probe::{self, Roots};
+use crate::probe::{self, Roots, Subject};
 
 impl Core {
     pub(super) fn perform(&mut self, action: Action) -> Result<(), CoreError> {
@@ -74,19 +74,22 @@ impl Core {
 
     fn probe(&mut self, id: Id, run: u32) {
         let Some(service) = self.services.get(id.index()) else { return };
-        let (ready, roots, events) = (service.ready.clone(), self.roots(id), self.events.clone());
+        let (ready, subject, events) =
+            (service.ready.clone(), self.subject(id, service), self.events.clone());
         let task = tokio::spawn(async move {
-            probe::ready(ready, roots).await;
+            let missed = |why| events.send(Event::Missed { id, run, why }).unwrap_or_default();
+            probe::ready(ready, subject, missed).await;
             events.send(Event::Ready { id, run }).unwrap_or_default();
         });
         self.probes.entry(id).or_default().push(task.abort_handle());
     }
 
     fn watch(&mut self, id: Id, run: u32) {
-        let Some(live) = self.services.get(id.index()).and_then(|s| s.live.clone()) else { return };
-        let events = self.events.clone();
+        let Some(service) = self.services.get(id.index()) else { return };
+        let Some(live) = service.live.clone() else { return };
+        let (subject, events) = (self.subject(id, service), self.events.clone());
         let tell = move |verdict| events.send(Event::Checked { id, run, verdict }).unwrap_or_default();
-        let task = tokio::spawn(probe::watch(live, tell));
+        let task = tokio::spawn(probe::watch(live, subject, tell));
         self.probes.entry(id).or_default().push(task.abort_handle());
     }
 
@@ -119,6 +122,10 @@ impl Core {
             }
             events.send(Event::Flushed).unwrap_or_default();
         }));
+    }
+
+    fn subject(&self, id: Id, service: &Service) -> Subject {
+        Subject { service: service.name.clone(), paths: self.paths.clone(), roots: self.roots(id) }
     }
 
     /// The service's root as its main process sees it, then as init put it together.

@@ -27,6 +27,8 @@ use cloister_relay::{Gate, Listener, Stream, Works};
 use cloister_wire::control::IngressCounters;
 use tokio::time::{Instant, sleep};
 
+use crate::listener::ServicePort;
+use crate::world::Paths;
 use refusal::{Quota, Refusal};
 
 /// The most connections at once. The host's side admits as many and lets more clients wait in its listen queue, so this
@@ -62,22 +64,29 @@ struct Shared {
 }
 
 /// Where a port leads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Target {
-    port: u16,
+    port: ServicePort,
     proxy_protocol: bool,
 }
 
 impl Ingress {
     /// The service for the manifest's `ingress` table. It raises the process's limit of descriptors as it needs.
     #[must_use]
-    pub fn new(table: &[model::Ingress], report: Report) -> Self {
-        Self::with_gate(table, Gate::within_descriptors(MOST_CONNECTIONS, RESERVED_DESCRIPTORS), report)
+    pub fn new(table: &[model::Ingress], paths: &Paths, report: Report) -> Self {
+        Self::with_gate(
+            table,
+            paths,
+            Gate::within_descriptors(MOST_CONNECTIONS, RESERVED_DESCRIPTORS),
+            report,
+        )
     }
 
-    fn with_gate(table: &[model::Ingress], gate: Gate, report: Report) -> Self {
-        let target =
-            |entry: &model::Ingress| Target { port: entry.target, proxy_protocol: entry.proxy_protocol };
+    fn with_gate(table: &[model::Ingress], paths: &Paths, gate: Gate, report: Report) -> Self {
+        let target = |entry: &model::Ingress| Target {
+            port: ServicePort::new(paths, &entry.service, entry.target),
+            proxy_protocol: entry.proxy_protocol,
+        };
         let shared = Shared {
             targets: table.iter().map(|entry| (entry.port, target(entry))).collect(),
             gate,

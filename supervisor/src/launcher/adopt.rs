@@ -24,6 +24,7 @@ impl Machine {
             }
         }
         match &self.state.stage {
+            Stage::Running if self.state.draining => out.push(Action::Drain),
             Stage::Running => {}
             Stage::Draining(_) | Stage::Stopping(_) | Stage::Killing(_) => out.push(Action::Drain),
             Stage::Closing(_) => out.extend([Action::Drain, Action::Conclude]),

@@ -69,6 +69,15 @@ pub enum Event {
         /// Which spawn of it.
         run: u32,
     },
+    /// Something keeps a service from being ready.
+    Missed {
+        /// The service.
+        id: Id,
+        /// Which spawn of it.
+        run: u32,
+        /// What its readiness probe met, for people.
+        why: String,
+    },
     /// A liveness check has been answered, or not.
     Checked {
         /// The service.
@@ -107,6 +116,8 @@ pub enum Event {
         /// What is to be done.
         verb: Verb,
     },
+    /// Ingress is to take no new connections, from now on.
+    DrainAsked,
     /// Ingress has no open connection left since it was drained.
     Drained,
     /// A host has read a status that this supervisor sent.

@@ -146,7 +146,6 @@ impl Unit {
         self.exit_at = cx.now;
         self.populated = false;
         match retry {
-            // One that was killed because it took too long says so.
             Retry::ByPolicy => {}
             Retry::Soon => self.fault = Some(Fault::Refused),
             Retry::Never => self.fault = Some(Fault::Unstartable),
@@ -306,18 +305,21 @@ impl Unit {
         self.watchdog = None;
         if self.unwanted {
             self.enter(Life::Ended(self.lost.map_or(End::Stopped, End::Bereft)), cx.now);
-            cx.say(format!("stopped: {}", self.exit_words()));
+            cx.say(format!("stopped: {}", self.exit_words(cx.service)));
         } else if self.again {
             self.again = false;
             self.streak = 0;
             self.enter(Life::Waiting, cx.now);
-            cx.say(format!("{}; starting again as asked", self.exit_words()));
+            cx.say(format!("{}; starting again as asked", self.exit_words(cx.service)));
         } else if self.fault == Some(Fault::Refused) && self.refusals < MAX_REFUSALS {
             self.refusals = self.refusals.saturating_add(1);
             let pause = refused_ms(self.refusals, cx.jitter);
             self.enter(Life::BackingOff(self.exit_at.plus_millis(pause)), cx.now);
             let count = self.refusals;
-            cx.say(format!("{}; trying again in {pause} ms ({count} of {MAX_REFUSALS})", self.exit_words()));
+            cx.say(format!(
+                "{}; trying again in {pause} ms ({count} of {MAX_REFUSALS})",
+                self.exit_words(cx.service)
+            ));
         } else {
             self.refusals = 0;
             self.decide_by_policy(cx);
@@ -337,15 +339,19 @@ impl Unit {
         }
         if !wanted || self.fault == Some(Fault::Unstartable) {
             self.enter(Life::Ended(if success { End::Done } else { End::Failed }), cx.now);
-            cx.say(self.exit_words());
+            cx.say(self.exit_words(cx.service));
         } else if self.streak >= restart.burst {
             self.enter(Life::Ended(End::Failed), cx.now);
-            cx.say(format!("failed: {} after {} restarts in a row", self.exit_words(), self.streak));
+            cx.say(format!(
+                "failed: {} after {} restarts in a row",
+                self.exit_words(cx.service),
+                self.streak
+            ));
         } else {
             self.streak = self.streak.saturating_add(1);
             let pause = pause_ms(restart, self.streak, cx.jitter);
             self.enter(Life::BackingOff(self.exit_at.plus_millis(pause)), cx.now);
-            cx.say(format!("restarting in {pause} ms after {}", self.exit_words()));
+            cx.say(format!("restarting in {pause} ms after {}", self.exit_words(cx.service)));
         }
     }
 
@@ -356,13 +362,13 @@ impl Unit {
         }
         match self.life {
             Life::Spawning(_) => {
-                self.fault = Some(Fault::StartTimeout);
                 cx.say(format!("did not become its program within {SPAWN_MS} ms; killing it"));
                 self.kill(cx);
             }
             Life::Starting(_) => {
                 self.fault = Some(Fault::StartTimeout);
-                cx.say(format!("not ready within {} ms; stopping it", cx.service.start_timeout_ms));
+                let waited = self.waited_words(cx.service);
+                cx.say(format!("not ready within {} ms{waited}; stopping it", cx.service.start_timeout_ms));
                 self.stop(cx);
             }
             Life::Stopping(_) => {
@@ -375,10 +381,16 @@ impl Unit {
         }
     }
 
-    fn exit_words(&self) -> String {
+    /// What it waited for, as a part of a sentence.
+    fn waited_words(&self, service: &Service) -> String {
+        self.waits_for(service).map(|what| format!(" (waited for {what})")).unwrap_or_default()
+    }
+
+    /// Its end, as a part of a sentence.
+    pub(super) fn exit_words(&self, service: &Service) -> String {
         let exit = self.last_exit.as_ref().map_or_else(|| "it never ran".to_owned(), words);
         match self.fault {
-            Some(Fault::StartTimeout) => format!("not ready in time, {exit}"),
+            Some(Fault::StartTimeout) => format!("not ready in time{}, {exit}", self.waited_words(service)),
             Some(Fault::Unhealthy) => format!("unhealthy, {exit}"),
             Some(Fault::Refused | Fault::Unstartable) | None => exit,
         }

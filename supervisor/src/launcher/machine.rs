@@ -71,7 +71,7 @@ impl Machine {
     #[must_use]
     pub fn statuses(&self) -> Vec<ServiceStatus> {
         let units = self.state.units.iter().zip(self.services.iter());
-        units.map(|(unit, service)| unit.status(&service.name)).collect()
+        units.map(|(unit, service)| unit.status(service)).collect()
     }
 
     /// The next moment at which [`Event::Tick`] must be told.
@@ -147,6 +147,7 @@ impl Machine {
                 self.with(id, now, out, |u, cx| u.exited(cx, pid, exit, at));
             }
             Event::Emptied { id } => self.with(id, now, out, Unit::emptied),
+            Event::Missed { id, run, why } => self.with_run(id, run, now, out, |u, _| u.missed(why)),
             Event::Ready { id, run } => self.with_run(id, run, now, out, Unit::ready),
             Event::Checked { id, run, verdict } => {
                 self.with_run(id, run, now, out, |u, cx| u.checked(cx, verdict));
@@ -156,6 +157,7 @@ impl Machine {
             Event::Text { id, text } => self.with(id, now, out, |u, _| u.text = Some(text)),
             Event::Asked { id, verb } => self.asked(id, verb, now, out),
             Event::Stop { why } => self.stop_asked(why, now, out),
+            Event::DrainAsked => self.drain_asked(out),
             Event::Drained => self.drained(now),
             Event::Told => self.state.recovering = None,
             Event::Seen => self.closing(|c| c.seen = true),

@@ -22,6 +22,8 @@ pub struct State {
     pub(super) units: Vec<Unit>,
     /// Until then, or until a host has read it, the status says that the supervisor crashed.
     pub(super) recovering: Option<Moment>,
+    /// Whether ingress was asked to take no new connections.
+    pub(super) draining: bool,
     /// Whether the start of the enclave is over: from then on what does not serve degrades it.
     pub(super) started: bool,
 }

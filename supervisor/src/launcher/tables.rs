@@ -544,3 +544,47 @@ fn a_service_cannot_fill_the_state_before_its_start_is_reported() {
     stage.spawned("web");
     assert_eq!(stage.phase("web"), Phase::Ready);
 }
+
+#[test]
+fn what_a_start_waited_for_is_in_the_status_and_in_its_end() {
+    let web = Service { ready: Ready::Tcp(80), restart: never(), critical: true, ..service("web") };
+    let mut stage = Stage::new(vec![web]);
+    let waits_for = |stage: &Stage| stage.machine.statuses()[0].waits_for.clone();
+    assert_eq!(waits_for(&stage), None);
+    stage.spawned("web");
+    assert_eq!(waits_for(&stage).as_deref(), Some("TCP port 80"));
+    stage.on(Event::Missed { id: stage.id("web"), run: 1, why: "nothing listens".into() });
+    assert_eq!(waits_for(&stage).as_deref(), Some("TCP port 80: nothing listens"));
+    stage.wait(1_000);
+    stage.dies("web", 15);
+    let words = "not ready in time (waited for TCP port 80: nothing listens), signal 15 SIGTERM";
+    assert_eq!(stage.enclave(), Enclave::Signaled { service: "web".into(), signal: 15, cause: Cause::Sent });
+    assert_eq!(
+        waits_for(&stage).as_deref(),
+        Some("TCP port 80: nothing listens"),
+        "the host can still read it"
+    );
+    let line = Action::Say { id: None, line: format!("stopping: web ended: {words}") };
+    assert!(stage.done.contains(&line), "{:?}", stage.done);
+}
+
+#[test]
+fn what_a_start_waits_for_is_bounded() {
+    let mut stage = Stage::new(vec![Service { ready: Ready::Log("é".repeat(999)), ..service("web") }]);
+    stage.spawned("web");
+    let text = stage.machine.statuses()[0].waits_for.clone().unwrap();
+    assert!(text.len() <= cloister_wire::control::MAX_WAITS_FOR && text.starts_with("\"éé"), "{text}");
+}
+
+#[test]
+fn a_drain_is_asked_for_once_and_again_after_a_crash() {
+    let mut stage = Stage::new(vec![service("web")]);
+    stage.spawned("web");
+    stage.on(Event::DrainAsked);
+    stage.on(Event::DrainAsked);
+    let drains = |stage: &Stage| stage.done.iter().filter(|action| **action == Action::Drain).count();
+    assert_eq!(drains(&stage), 1);
+    stage.on(Event::Drained);
+    stage.crash();
+    assert_eq!((drains(&stage), stage.phase("web")), (2, Phase::Ready));
+}

@@ -2,7 +2,8 @@
 //!
 //! Its law: it is a value that survives a crash of the supervisor. How it moves on is in [`super::life`].
 
-use cloister_wire::control::{Exit, Phase, ServiceStatus};
+use cloister_manifest::model::{Kind, Ready, Service};
+use cloister_wire::control::{Exit, MAX_WAITS_FOR, Phase, ServiceStatus};
 use serde::{Deserialize, Serialize};
 
 use super::event::{Id, Verdict};
@@ -113,6 +114,8 @@ pub(super) struct Unit {
     /// When the next `WATCHDOG=1` is due.
     pub(super) watchdog: Option<Moment>,
     pub(super) text: Option<String>,
+    /// What its readiness probe met last.
+    pub(super) missed: Option<String>,
     /// What it said before its start was reported, in order.
     pub(super) early: Vec<Early>,
 }
@@ -144,15 +147,42 @@ impl Unit {
     }
 
     /// What the status says of it.
-    pub(super) fn status(&self, name: &str) -> ServiceStatus {
+    pub(super) fn status(&self, service: &Service) -> ServiceStatus {
         ServiceStatus {
-            name: name.to_owned(),
+            name: service.name.clone(),
             phase: self.phase(),
             pid: self.pid,
             since_ms: self.since.millis(),
             restarts: self.run.saturating_sub(1),
             last_exit: self.last_exit.clone(),
             text: self.text.clone(),
+            waits_for: self.waits_for(service),
+        }
+    }
+
+    /// What it waits for to be ready, or waited for until it was given up: the sign, and what its probe met.
+    pub(super) fn waits_for(&self, service: &Service) -> Option<String> {
+        if !matches!(self.life, Life::Starting(_)) && self.fault != Some(Fault::StartTimeout) {
+            return None;
+        }
+        let sign = match &service.ready {
+            _ if service.kind == Kind::Job => return None,
+            Ready::Started => return None,
+            Ready::Tcp(port) => format!("TCP port {port}"),
+            Ready::Http { port, path } => format!("GET {path} on TCP port {port}"),
+            Ready::File(path) => format!("the file {path}"),
+            Ready::Log(text) => format!("{text:?} in its output"),
+            Ready::Notify => "READY=1".to_owned(),
+        };
+        let mut text = self.missed.as_ref().map_or_else(|| sign.clone(), |why| format!("{sign}: {why}"));
+        text.truncate(text.floor_char_boundary(MAX_WAITS_FOR));
+        Some(text)
+    }
+
+    /// Something keeps it from being ready.
+    pub(super) fn missed(&mut self, why: String) {
+        if matches!(self.life, Life::Starting(_)) {
+            self.missed = Some(why);
         }
     }
 

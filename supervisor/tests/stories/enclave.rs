@@ -57,7 +57,8 @@ impl Enclave {
             logs: address("logs"),
             notify: address("notify"),
         };
-        let init = StandIn::new(folder.path().join("proc"));
+        std::os::unix::fs::symlink("/proc/net", folder.path().join("proc/net")).unwrap();
+        let init = StandIn::new(folder.path().join("proc"), folder.path().join("cgroups"));
         let mut enclave = Self { init, folder, addresses, supervisor: None };
         enclave.start_supervisor();
         enclave
