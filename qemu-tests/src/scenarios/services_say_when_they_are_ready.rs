@@ -81,11 +81,9 @@ fn checks(lab: &mut Lab) -> Outcome {
 const MANY: usize = 40;
 
 fn at_once(lab: &mut Lab) -> Outcome {
-    let mut manifest = "version: 1\nservices:\n".to_owned();
-    for number in 0..MANY {
-        let fields = "command: [PROBE, first-act], ready: notify, start_timeout: 30s, restart: never";
-        manifest.push_str(&format!("  s{number}: {{{fields}}}\n"));
-    }
+    let fields = "{command: [PROBE, first-act], ready: notify, start_timeout: 30s, restart: never}";
+    let services: Vec<String> = (0..MANY).map(|number| format!("  s{number}: {fields}\n")).collect();
+    let manifest = format!("version: 1\nservices:\n{}", services.concat());
     let mut web = lab.boot(&manifest, &["--memory", "1GiB"])?;
     web.wait_ready()?;
     web.stop().map(drop)

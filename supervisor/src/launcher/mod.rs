@@ -38,6 +38,8 @@ mod properties;
 #[cfg(test)]
 mod rehearsal;
 #[cfg(test)]
+mod starts;
+#[cfg(test)]
 mod tables;
 
 pub use event::{Action, Ask, Event, Id, Retry, Verdict};

@@ -63,7 +63,7 @@ fn members(cgroup: &Path) -> io::Result<BTreeSet<u32>> {
     }
 }
 
-/// The number of the socket that a descriptor is: `socket:[4711]` (proc_pid_fd(5)).
+/// The number of the socket that a descriptor is: `socket:[4711]` (`proc_pid_fd(5)`).
 fn socket(descriptor: &Path) -> Option<u64> {
     let target = std::fs::read_link(descriptor).ok()?;
     target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
