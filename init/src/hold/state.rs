@@ -287,7 +287,7 @@ impl State {
         }
         self.supervisor.tries = tries.saturating_add(1);
         let pause_ms = FIRST_PAUSE_MS << tries;
-        let line = format!("supervisor: {}; trying again in {pause_ms} ms", failure.error);
+        let line = ["supervisor: ", &failure.error, "; trying again"].concat();
         vec![Action::Say(line), Action::StartSupervisorIn { pause_ms }]
     }
 

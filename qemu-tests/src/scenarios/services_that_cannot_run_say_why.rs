@@ -48,10 +48,14 @@ fn not_executable(lab: &mut Lab) -> Outcome {
     expect_in(&run.stderr, "/broken", "the reason")
 }
 
+/// Bytes of a file that fit the manifest and, with what the kernel needs for a start, no memory limit of 1 MiB.
+const FILE: usize = 450 * 1024;
+
 fn dies_on_its_way(lab: &mut Lab) -> Outcome {
-    let manifest =
-        "{version: 1, services: {web: {command: [PROBE], limits: {memory: 1MiB}, restart: never}}}";
-    let ended = lab.boot(manifest, &[])?.finish()?;
+    let fields = "command: [PROBE], limits: {memory: 1MiB}, restart: never";
+    let file = "x".repeat(FILE);
+    let manifest = format!("{{version: 1, services: {{web: {{{fields}, files: {{/etc/large: {file}}}}}}}}}");
+    let ended = lab.boot(&manifest, &[])?.finish()?;
     ended.expect_code(125)?;
     expect_in(&ended.stderr, "it ended before its program ran, out of memory", "the reason")?;
     expect(!ended.stderr.contains("ready after"), format_args!("it was never ready:\n{}", ended.stderr))
