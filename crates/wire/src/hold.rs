@@ -105,7 +105,8 @@ pub struct Held {
     pub ended: Option<Ended>,
     /// Whether its cgroup still has members.
     pub populated: bool,
-    /// How many descriptors follow for it: stdout and stderr, or none once both were forgotten.
+    /// How many descriptors follow for it: stdout and stderr, or none while it is on its way to its program. Then
+    /// [`FromInit::Spawned`], with its descriptors, or [`FromInit::SpawnFailed`] is still to come.
     pub fds: u8,
 }
 

@@ -299,12 +299,13 @@ impl State {
 impl Holding {
     /// How a new supervisor hears of it; one that is on its way out is none of its business.
     fn told(&self) -> Option<Held> {
-        let (pid, at_ns, ended) = match &self.phase {
-            Phase::Launching { pid, at_ns } | Phase::Running { pid, at_ns } => (*pid, *at_ns, None),
-            Phase::Ended { ended, at_ns } => (ended.pid, *at_ns, Some(ended.clone())),
+        let (pid, at_ns, ended, fds) = match &self.phase {
+            Phase::Launching { pid, at_ns } => (*pid, *at_ns, None, 0),
+            Phase::Running { pid, at_ns } => (*pid, *at_ns, None, 2),
+            Phase::Ended { ended, at_ns } => (ended.pid, *at_ns, Some(ended.clone()), 2),
             Phase::Forking | Phase::Failed { .. } | Phase::Leaving => return None,
         };
-        Some(Held { name: self.name.clone(), pid, at_ns, ended, populated: self.populated, fds: 2 })
+        Some(Held { name: self.name.clone(), pid, at_ns, ended, populated: self.populated, fds })
     }
 }
 

@@ -233,6 +233,17 @@ fn a_new_supervisor_is_handed_everything_that_is_held() {
 }
 
 #[test]
+fn a_process_on_its_way_to_its_program_is_not_handed_over_as_running() {
+    let mut state = listening();
+    state.on(spawn("web"), 1);
+    state.on(forked("web", 10), 2);
+    let fds = |state: &mut State, pid| welcome(&state.on(Event::SupervisorStarted { pid }, 3)).held[0].fds;
+    assert_eq!(fds(&mut state, 20), 0);
+    assert!(matches!(told(&state.on(Event::Launched { pid: 10 }, 4))[..], [FromInit::Spawned { .. }]));
+    assert_eq!(fds(&mut state, 30), 2);
+}
+
+#[test]
 fn an_exit_is_told_with_each_welcome_until_it_is_forgotten() {
     let mut state = holding();
     state.on(reaped(10, 3), 4);

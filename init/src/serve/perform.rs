@@ -105,7 +105,8 @@ impl Holder {
         match message {
             FromInit::Welcome(welcome) => {
                 let stash = welcome.stash.iter().filter_map(|name| self.kept(name));
-                stash.chain(welcome.held.iter().flat_map(|held| self.output(&held.name))).collect()
+                let held = welcome.held.iter().filter(|held| held.fds > 0);
+                stash.chain(held.flat_map(|held| self.output(&held.name))).collect()
             }
             FromInit::Spawned { name, .. } => self.output(name).collect(),
             FromInit::Stashed { name } => self.kept(name).into_iter().collect(),

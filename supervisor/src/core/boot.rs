@@ -232,7 +232,8 @@ async fn begin(
             format!("the supervisor was started again after a crash, for the {}. time", welcome.restarts);
         core.logs.say(None, &line);
     }
-    for held in &welcome.held {
+    // The pipes of one that is still on its way to its program come with the report of its start.
+    for held in welcome.held.iter().filter(|held| held.fds > 0) {
         let pipes = pipes.remove(&held.name).unwrap_or_default();
         core.take_over(held, pipes);
     }

@@ -7,7 +7,7 @@ use cloister_manifest::model::{Kind, Ready};
 use cloister_wire::hold::Held;
 
 use super::event::Action;
-use super::life::Context;
+use super::life::{Context, SPAWN_MS};
 use super::machine::Machine;
 use super::stage::{RECOVERY_SHOWN_MS, Stage};
 use super::unit::{Life, Unit};
@@ -41,6 +41,10 @@ impl Machine {
 
 impl Unit {
     fn resume(&mut self, cx: &mut Context<'_>, held: &Held) {
+        if held.fds == 0 && held.ended.is_none() {
+            self.resume_start(cx);
+            return;
+        }
         let at = Moment::from_nanos(held.at_ns);
         let is_earlier_run = held.pid == self.process && !self.is_current();
         if is_earlier_run {
@@ -59,6 +63,17 @@ impl Unit {
         }
         if !held.populated {
             self.emptied(cx);
+        }
+    }
+
+    /// It is on its way to its program, and init will report what comes of that.
+    fn resume_start(&mut self, cx: &mut Context<'_>) {
+        if self.life == Life::Killing {
+            self.kill(cx);
+        } else if !self.is_spawning() {
+            // The state was lost.
+            self.run = self.run.max(1);
+            self.enter(Life::Spawning(cx.now.plus_millis(SPAWN_MS)), cx.now);
         }
     }
 

@@ -177,9 +177,8 @@ proptest! {
         if crash {
             in_order.crash();
             late.crash();
-        } else {
-            late.spawned("a");
         }
+        late.spawned("a");
         for word in rest {
             say(&mut in_order, "a", *word);
             say(&mut late, "a", *word);

@@ -135,6 +135,7 @@ fn a_start_that_is_reported_while_it_is_being_killed_ends_with_its_process() {
         stage.spawned("other");
         stage.wait(SPAWN_MS);
         if crash {
+            stage.executed("web");
             stage.crash();
         } else {
             stage.spawned("web");
@@ -203,4 +204,23 @@ fn a_drain_is_asked_for_once_and_again_after_a_crash() {
     stage.on(Event::Drained);
     stage.crash();
     assert_eq!((drains(&stage), stage.phase("web")), (2, Phase::Ready));
+}
+
+#[test]
+fn a_crash_during_a_start_makes_nothing_ready_and_starts_nothing_twice() {
+    let mut stage = Stage::new(vec![Service { restart: never(), ..service("web") }, service("other")]);
+    stage.crash();
+    assert_eq!((stage.spawns(), stage.phase("web")), (vec!["web".into(), "other".into()], Phase::Starting));
+    stage.spawned("other");
+    refused(&mut stage, Retry::ByPolicy);
+    assert_eq!((stage.phase("web"), stage.phase("other")), (Phase::Failed, Phase::Ready));
+}
+
+#[test]
+fn a_start_that_hangs_over_a_crash_is_killed_too() {
+    let mut stage = Stage::new(vec![service("web")]);
+    stage.crash();
+    stage.wait(SPAWN_MS);
+    stage.crash();
+    assert_eq!(stage.signals(), [sent("web", 9), sent("web", 9)]);
 }
