@@ -9,6 +9,7 @@
 //! | [`launcher`] | the process graph: order, readiness, restarts, the end; pure |
 //! | [`confine`] | from the manifest to what init applies: capabilities, seccomp filter |
 //! | [`probe`], [`notify`] | is a service ready, is it alive |
+//! | [`listener`] | connections to a service's own port, and to nobody else's |
 //! | [`logs`] | what the services said, bounded and never lost by a crash of ours |
 //! | [`ingress`], [`reserve`] | connections from outside to the services, whose ports are kept for them |
 //! | [`status`] | the state, and what may be asked |
@@ -22,6 +23,7 @@ pub mod core;
 pub mod hold;
 pub mod ingress;
 pub mod launcher;
+pub mod listener;
 pub mod logs;
 pub mod notify;
 mod places;

@@ -42,7 +42,7 @@ pub enum FromInit {
         name: String,
         /// The step that failed: `cgroup`, `mounts`, `user`, `exec`, …
         step: String,
-        /// The system's error number, 0 where there is none.
+        /// The system's error number, 0 where there is none, [`STARTED_NOTHING`].
         errno: i32,
         /// For people: the step, the path or value, the error's words.
         error: String,
@@ -105,7 +105,8 @@ pub struct Held {
     pub ended: Option<Ended>,
     /// Whether its cgroup still has members.
     pub populated: bool,
-    /// How many descriptors follow for it: stdout and stderr, or none once both were forgotten.
+    /// How many descriptors follow for it: stdout and stderr, or none while it is on its way to its program. Then
+    /// [`FromInit::Spawned`], with its descriptors, or [`FromInit::SpawnFailed`] is still to come.
     pub fds: u8,
 }
 
@@ -172,6 +173,10 @@ pub enum FromSupervisor<S = State> {
 
 /// A [`State`] as its JSON text, for a reader that has no use for its parts.
 pub type LastWords = Box<serde_json::value::RawValue>;
+
+/// The error number of [`FromInit::SpawnFailed`] for a process that ended before its program ran, killed from outside or for
+/// want of memory: `ECHILD`, with which no step of a start fails.
+pub const STARTED_NOTHING: i32 = 10;
 
 /// The most descriptors init keeps by name: two log rings for each of 60 services, and a few for the supervisor.
 pub const MAX_STASHES: usize = 128;

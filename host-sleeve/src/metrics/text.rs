@@ -245,6 +245,7 @@ mod tests {
             restarts: 3,
             last_exit: None,
             text: None,
+            waits_for: None,
         };
         let status = Status {
             seq: 1,

@@ -150,6 +150,11 @@ pub enum Action {
     },
     /// Fork a supervisor.
     StartSupervisor,
+    /// The same after a pause.
+    StartSupervisorIn {
+        /// How long, in milliseconds.
+        pause_ms: u64,
+    },
     /// Kill the supervisor and all that comes from it; its end is told by the reaper.
     KillSupervisor,
     /// End the machine in a state that the host knows already.

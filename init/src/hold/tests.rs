@@ -1,10 +1,12 @@
 //! What is decided, told as stories, and checked over any order of events.
 
 use cloister_wire::control::{Cause, Exit};
-use cloister_wire::hold::{FromInit, FromSupervisor, LastWords, Limits, MAX_HELD, Spawn, Target, Welcome};
+use cloister_wire::hold::{
+    FromInit, FromSupervisor, LastWords, Limits, MAX_HELD, STARTED_NOTHING, Spawn, Target, Welcome,
+};
 use proptest::prelude::*;
 
-use super::state::{CRASH_WINDOW_NS, MAX_CRASHES};
+use super::state::{CRASH_WINDOW_NS, FIRST_PAUSE_MS, MAX_CRASHES, MAX_TRIES};
 use super::{Action, Event, Failure, State};
 
 const SUPERVISOR: u32 = 2;
@@ -232,6 +234,17 @@ fn a_new_supervisor_is_handed_everything_that_is_held() {
 }
 
 #[test]
+fn a_process_on_its_way_to_its_program_is_not_handed_over_as_running() {
+    let mut state = listening();
+    state.on(spawn("web"), 1);
+    state.on(forked("web", 10), 2);
+    let fds = |state: &mut State, pid| welcome(&state.on(Event::SupervisorStarted { pid }, 3)).held[0].fds;
+    assert_eq!(fds(&mut state, 20), 0);
+    assert!(matches!(told(&state.on(Event::Launched { pid: 10 }, 4))[..], [FromInit::Spawned { .. }]));
+    assert_eq!(fds(&mut state, 30), 2);
+}
+
+#[test]
 fn an_exit_is_told_with_each_welcome_until_it_is_forgotten() {
     let mut state = holding();
     state.on(reaped(10, 3), 4);
@@ -278,10 +291,88 @@ fn crashes_that_are_far_apart_are_not_counted_together() {
 #[test]
 fn a_supervisor_that_is_missing_is_fatal_at_once() {
     let mut state = listening();
-    let actions = state.on(Event::LaunchFailed { pid: SUPERVISOR, failure: failure() }, 1);
+    assert_eq!(state.on(Event::LaunchFailed { pid: SUPERVISOR, failure: failure() }, 1), []);
+    let actions = state.on(reaped(SUPERVISOR, 127), 1);
     assert!(matches!(actions[..], [Action::Fatal { stage: "supervisor", .. }]));
     let actions = listening().on(Event::NoSupervisor(failure()), 1);
     assert!(matches!(actions[..], [Action::Fatal { stage: "supervisor", .. }]));
+}
+
+/// A fork that the kernel refuses for want of processes.
+fn no_fork() -> Failure {
+    Failure {
+        step: "fork".into(),
+        errno: 11,
+        error: "fork: a process: Resource temporarily unavailable".into(),
+    }
+}
+
+#[test]
+fn a_supervisor_that_cannot_be_forked_for_a_moment_is_forked_after_a_pause() {
+    let mut state = holding();
+    crash(&mut state, 4);
+    for doubled in [1, 2, 4] {
+        let actions = state.on(Event::NoSupervisor(no_fork()), 5);
+        let [Action::Say(line), Action::StartSupervisorIn { pause_ms }] = &actions[..] else {
+            panic!("{actions:?}")
+        };
+        assert_eq!(*pause_ms, FIRST_PAUSE_MS * doubled);
+        assert!(line.contains("Resource temporarily unavailable; trying again"), "{line}");
+    }
+    let actions = state.on(Event::SupervisorStarted { pid: 20 }, 6);
+    assert_eq!((welcome(&actions).restarts, welcome(&actions).held.len()), (1, 1), "no crash but the first");
+    state.on(Event::Launched { pid: 20 }, 7);
+    state.on(reaped(20, 1), 8);
+    let actions = state.on(Event::NoSupervisor(no_fork()), 9);
+    assert!(
+        actions.contains(&Action::StartSupervisorIn { pause_ms: FIRST_PAUSE_MS }),
+        "counted anew: {actions:?}"
+    );
+}
+
+#[test]
+fn a_supervisor_that_can_never_be_forked_is_fatal_in_the_end() {
+    let mut state = listening();
+    crash(&mut state, 1);
+    for _ in 0..MAX_TRIES {
+        assert!(matches!(
+            state.on(Event::NoSupervisor(no_fork()), 2)[..],
+            [_, Action::StartSupervisorIn { .. }]
+        ));
+    }
+    let actions = state.on(Event::NoSupervisor(no_fork()), 3);
+    let [Action::Fatal { stage: "supervisor", error }] = &actions[..] else { panic!("{actions:?}") };
+    assert!(error.contains("Resource temporarily unavailable"), "{error}");
+}
+
+/// A process that was killed on its way to its program.
+fn ended() -> Failure {
+    let error = "mounts: it ended before its program ran".into();
+    Failure { step: "mounts".into(), errno: STARTED_NOTHING, error }
+}
+
+#[test]
+fn a_process_that_dies_on_its_way_never_started_and_its_death_is_told() {
+    let mut state = listening();
+    state.on(spawn("web"), 1);
+    state.on(forked("web", 10), 2);
+    assert_eq!(state.on(Event::LaunchFailed { pid: 10, failure: ended() }, 3), []);
+    let exit = Exit::Signal { signal: 9, cause: Cause::OutOfMemory };
+    let actions = state.on(Event::Reaped { pid: 10, exit }, 4);
+    let [FromInit::SpawnFailed { step, errno, error, .. }] = told(&actions)[..] else {
+        panic!("{actions:?}")
+    };
+    assert_eq!((step.as_str(), *errno), ("mounts", STARTED_NOTHING));
+    assert_eq!(error, "mounts: it ended before its program ran, out of memory");
+}
+
+#[test]
+fn a_supervisor_that_dies_on_its_way_is_forked_after_a_pause() {
+    let mut state = listening();
+    state.on(Event::LaunchFailed { pid: SUPERVISOR, failure: ended() }, 1);
+    let actions = crash(&mut state, 2);
+    let [Action::Say(line), Action::StartSupervisorIn { .. }] = &actions[..] else { panic!("{actions:?}") };
+    assert!(line.contains("it ended before its program ran, by signal 9; trying again"), "{line}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod watch;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use cloister_sys::platform::Platform;
 use cloister_sys::signal::Signals;
@@ -44,6 +45,8 @@ pub struct Holder {
     /// The first supervisor, started while the boot goes on.
     first: Option<Event>,
     supervisor: Option<Candidate>,
+    /// When, since boot, a supervisor is to be forked again.
+    start_at: Option<Duration>,
     handles: Vec<Handle>,
     stash: Vec<(String, Rc<OwnedFd>)>,
     writable_bytes: u64,
@@ -86,6 +89,7 @@ pub fn hold(machine: &mut Machine) -> Result<String, BootError> {
         channel: None,
         first: None,
         supervisor: None,
+        start_at: None,
         handles: Vec::new(),
         stash: Vec::new(),
         writable_bytes: 0,

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use cloister_sys::signal;
 use cloister_wire::hold::{FromInit, Spawn};
@@ -80,6 +81,10 @@ impl Holder {
                 Some(Event::RootMounted(root::allow(writable_bytes).map_err(|error| error.to_string())))
             }
             Action::StartSupervisor => Some(self.start_supervisor()),
+            Action::StartSupervisorIn { pause_ms } => {
+                self.start_at = Some(uptime().saturating_add(Duration::from_millis(pause_ms)));
+                None
+            }
             Action::KillSupervisor => {
                 let killed = self.groups.supervisor().and_then(|group| group.kill());
                 self.note(killed.err())
@@ -100,7 +105,8 @@ impl Holder {
         match message {
             FromInit::Welcome(welcome) => {
                 let stash = welcome.stash.iter().filter_map(|name| self.kept(name));
-                stash.chain(welcome.held.iter().flat_map(|held| self.output(&held.name))).collect()
+                let held = welcome.held.iter().filter(|held| held.fds > 0);
+                stash.chain(held.flat_map(|held| self.output(&held.name))).collect()
             }
             FromInit::Spawned { name, .. } => self.output(name).collect(),
             FromInit::Stashed { name } => self.kept(name).into_iter().collect(),
@@ -195,8 +201,8 @@ impl Holder {
         // What the last one started and left behind must not meet the next.
         self.groups.supervisor()?.kill()?;
         let (channel, theirs) = channel::pair().at("channel", "a socket pair")?;
-        self.channel = Some(channel);
         let (pid, verdict) = spawn::supervisor(&self.groups, theirs)?;
+        self.channel = Some(channel);
         Ok(Candidate { pid, verdict })
     }
 

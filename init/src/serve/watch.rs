@@ -3,12 +3,14 @@
 //! Its law: this is the only place that reaps. A source that has much to say gets a bounded turn.
 
 use std::io;
+use std::time::Duration;
 
 use cloister_wire::control::Exit;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::WaitOptions;
 
 use super::{Holder, cause};
+use crate::boot::uptime;
 use crate::hold::Event;
 
 /// Children reaped before others get their turn: a service can make orphans faster than they are reaped.
@@ -40,6 +42,11 @@ impl Holder {
             self.take(Event::StopAsked(why));
         }
         self.take_verdicts();
+        if self.until_next_start() == Some(Duration::ZERO) {
+            self.start_at = None;
+            let started = self.start_supervisor();
+            self.take(started);
+        }
         if self.more_to_reap {
             self.reap()?;
         }
@@ -63,14 +70,16 @@ impl Holder {
         }
         let verdicts = self.handles.iter().filter_map(|handle| handle.verdict.as_ref());
         for verdict in verdicts.chain(self.supervisor.as_ref().map(|candidate| &candidate.verdict)) {
-            list.push(PollFd::new(verdict, PollFlags::IN));
+            // Its end wakes us (POLLHUP), not each step of the child.
+            list.push(PollFd::new(verdict, PollFlags::empty()));
         }
         for button in self.buttons.files() {
             list.push(PollFd::new(button, PollFlags::IN));
         }
         // More children to reap: look at the others, then go on.
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        match poll(&mut list, self.more_to_reap.then_some(&at_once)) {
+        let pause = if self.more_to_reap { Some(Duration::ZERO) } else { self.until_next_start() };
+        let pause = pause.map(Timespec::try_from).transpose().unwrap_or_default();
+        match poll(&mut list, pause.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -82,6 +91,11 @@ impl Holder {
                 .filter(|number| happened(first_group.saturating_add(*number)).contains(PollFlags::PRI))
                 .collect(),
         })
+    }
+
+    /// How long until a supervisor is to be forked again, after one could not be.
+    fn until_next_start(&self) -> Option<Duration> {
+        self.start_at.map(|at| at.saturating_sub(uptime()))
     }
 
     fn take_signals(&mut self) -> io::Result<()> {

@@ -13,7 +13,9 @@ use cloister_sys::{landlock, seccomp, signal};
 use cloister_wire::hold::Spawn;
 use rustix::process::{Resource, Rlimit};
 
-use super::{At, exec, files, user, view};
+use super::{
+    At, DESCRIPTORS, EXEC, FILES, LIMITS, MOUNTS, PROGRAM, SESSION, USER, begin, exec, files, user, view,
+};
 use crate::hold::Failure;
 
 /// The supervisor's program in ramdisk 1.
@@ -44,24 +46,32 @@ impl Order<'_> {
         verdict: &mut OwnedFd,
     ) -> Result<Infallible, Failure> {
         let spec = self.spec;
+        begin(verdict, SESSION);
         rustix::process::setsid().at("session", "a new one")?;
+        begin(verdict, LIMITS);
         killable_again()?;
+        begin(verdict, MOUNTS);
         view::enter(child, spec, self.writable_bytes)?;
+        begin(verdict, FILES);
         files::mount(&spec.files, spec.uid, spec.gid)?;
+        begin(verdict, DESCRIPTORS);
         let mut descriptors = vec![open_null()?];
         descriptors.extend(fds);
         place(child, &descriptors, verdict)?;
         limit(spec)?;
         view::make_working_dir(spec).at("cwd", &spec.cwd)?;
         rustix::process::chdir(spec.cwd.as_str()).at("cwd", &spec.cwd)?;
+        begin(verdict, USER);
         user::become_user(spec)?;
         rustix::thread::set_no_new_privs(true).at("privileges", "no new ones")?;
         landlock::confine().at("landlock", "its own signals")?;
+        begin(verdict, PROGRAM);
         let program = exec::Program::prepare(&spec.argv, &spec.env)?;
         signal::restore_defaults().at("signals", "their defaults")?;
         if !spec.seccomp.is_empty() {
             seccomp::install(&spec.seccomp).at("seccomp", "the filter")?;
         }
+        begin(verdict, EXEC);
         program.exec(child)
     }
 }
@@ -80,6 +90,7 @@ fn supervisor_steps(
     channel: OwnedFd,
     verdict: &mut OwnedFd,
 ) -> Result<Infallible, Failure> {
+    begin(verdict, SESSION);
     rustix::process::setsid().at("session", "a new one")?;
     no_core()?;
     let console = console()?;
@@ -88,6 +99,7 @@ fn supervisor_steps(
     rustix::thread::set_no_new_privs(true).at("privileges", "no new ones")?;
     let program = exec::Program::prepare(&[SUPERVISOR.to_owned()], &[])?;
     signal::restore_defaults().at("signals", "their defaults")?;
+    begin(verdict, EXEC);
     program.exec(child)
 }
 

@@ -25,6 +25,7 @@ mod machines_are_as_ordered;
 mod many_clients_are_carried_at_once;
 mod names_are_found;
 mod nitro_enclaves_are_as_predicted;
+mod ports_belong_to_their_service;
 mod real_images_run;
 mod resources_are_told_live;
 mod restarts_follow_their_policy;
@@ -74,6 +75,8 @@ pub const ALL: &[Scenario] = &[
     roots_are_what_was_built::FULL,
     roots_are_what_was_built::IDENTITY,
     services_that_cannot_run_say_why::NOT_EXECUTABLE,
+    services_that_cannot_run_say_why::DIES_ON_ITS_WAY,
+    services_that_cannot_run_say_why::PIPE,
     services_that_cannot_run_say_why::ENDS_AT_ONCE,
     logs_arrive_whole::ONE_LONG_LINE,
     logs_arrive_whole::RAW_BYTES,
@@ -106,7 +109,9 @@ pub const ALL: &[Scenario] = &[
     restarts_follow_their_policy::GIVES_UP,
     restarts_follow_their_policy::PAUSES,
     restarts_follow_their_policy::CRITICAL,
+    ports_belong_to_their_service::SCENARIO,
     services_say_when_they_are_ready::CHECKS,
+    services_say_when_they_are_ready::AT_ONCE,
     services_say_when_they_are_ready::LIVENESS,
     stops_end_in_time::OBEDIENT,
     stops_end_in_time::REALTIME,

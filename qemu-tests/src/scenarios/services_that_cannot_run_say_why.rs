@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::guest::nobody;
 use crate::lab::path_str;
-use crate::story::expect_in;
+use crate::story::{expect, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
 /// Bytes of an ELF header for 64-bit machines (elf(5)).
@@ -15,6 +15,17 @@ const ELF_HEADER: usize = 64;
 /// The story of a program the kernel refuses.
 pub(super) const NOT_EXECUTABLE: Scenario =
     Scenario { name: "a_program_the_kernel_cannot_execute_is_named", host: not_executable, guest: nobody };
+
+/// The story of a process that is killed on its way to its program.
+pub(super) const DIES_ON_ITS_WAY: Scenario = Scenario {
+    name: "a_process_that_dies_before_its_program_runs_was_never_ready",
+    host: dies_on_its_way,
+    guest: nobody,
+};
+
+/// The story of a program that became a pipe, whose opening would wait for ever.
+pub(super) const PIPE: Scenario =
+    Scenario { name: "a_pipe_in_a_programs_place_is_named", host: pipe, guest: make_pipe };
 
 /// The story of a service that is over before it began.
 pub(super) const ENDS_AT_ONCE: Scenario = Scenario {
@@ -35,6 +46,48 @@ fn not_executable(lab: &mut Lab) -> Outcome {
     let run = lab.sleeve(&["run", path_str(&image)?, "--name", "web"]).finish()?;
     run.expect_code(125)?;
     expect_in(&run.stderr, "/broken", "the reason")
+}
+
+/// Bytes of a file that fit the manifest and, with what the kernel needs for a start, no memory limit of 1 MiB.
+const FILE: usize = 450 * 1024;
+
+fn dies_on_its_way(lab: &mut Lab) -> Outcome {
+    let fields = "command: [PROBE], limits: {memory: 1MiB}, restart: never";
+    let file = "x".repeat(FILE);
+    let manifest = format!("{{version: 1, services: {{web: {{{fields}, files: {{/etc/large: {file}}}}}}}}}");
+    let ended = lab.boot(&manifest, &[])?.finish()?;
+    ended.expect_code(125)?;
+    expect_in(&ended.stderr, "it ended before its program ran, out of memory", "the reason")?;
+    expect(!ended.stderr.contains("ready after"), format_args!("it was never ready:\n{}", ended.stderr))
+}
+
+fn pipe(lab: &mut Lab) -> Outcome {
+    let root = lab.probe_root()?;
+    fs::copy(root.join("probe"), root.join("tool"))?;
+    let manifest = lab.manifest(
+        "
+version: 1
+services:
+  swap: {command: [PROBE], kind: job}
+  web: {command: [/tool], requires: [swap], critical: true, restart: never}
+",
+    )?;
+    let image = lab.build(&root, &manifest)?;
+    let run = lab.sleeve(&["run", path_str(&image)?, "--name", "web"]).finish()?;
+    run.expect_code(125)?;
+    expect_in(&run.stderr, "/tool is a pipe, a socket or a device", "the reason")
+}
+
+fn make_pipe(_words: &[String]) -> ExitCode {
+    let done = fs::remove_file("/tool").and_then(|()| {
+        let mode = rustix::fs::Mode::from_raw_mode(0o777);
+        Ok(rustix::fs::mknodat(rustix::fs::CWD, "/tool", rustix::fs::FileType::Fifo, mode, 0)?)
+    });
+    if done.and_then(|()| fs::set_permissions("/tool", fs::Permissions::from_mode(0o777))).is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn at_once(lab: &mut Lab) -> Outcome {

@@ -7,7 +7,6 @@ use cloister_wire::hold::{FromSupervisor, Target};
 
 use super::CoreError;
 use super::turn::Core;
-use crate::ingress::Ingress;
 use crate::launcher::{Ask, Event};
 use crate::status::{self, Asked};
 use crate::world::Peer;
@@ -29,11 +28,7 @@ impl Core {
         match &asked.request {
             Request::Ping => done(None),
             Request::Stop => done(Some(Event::Stop { why: format!("asked by {}", who(asked.peer)) })),
-            Request::Drain => {
-                // Nobody waits here for the connections to end: a host may ask as often as it likes.
-                self.ingress.as_ref().map(Ingress::drain).unwrap_or_default();
-                done(None)
-            }
+            Request::Drain => done(Some(Event::DrainAsked)),
             Request::Seen { seq } => done(self.seen(*seq, asked.peer)),
             Request::Signal { service, signal } => {
                 let id = self.machine.find(service)?;

@@ -203,7 +203,7 @@ fn carry(manifest: &Manifest, listener: Listener, paths: &Paths, logs: &Shared) 
         logs.say(None, &format!("the host name {} cannot be set: {error}", manifest.name));
     }
     let logs = logs.clone();
-    let ingress = Ingress::new(&manifest.ingress, Box::new(move |line| logs.say(None, &line)));
+    let ingress = Ingress::new(&manifest.ingress, paths, Box::new(move |line| logs.say(None, &line)));
     let serving = ingress.clone();
     drop(tokio::spawn(async move { serving.serve(listener).await }));
     ingress
@@ -246,7 +246,8 @@ async fn begin(
             format!("the supervisor was started again after a crash, for the {}. time", welcome.restarts);
         core.logs.say(None, &line);
     }
-    for held in &welcome.held {
+    // The pipes of one that is still on its way to its program come with the report of its start.
+    for held in welcome.held.iter().filter(|held| held.fds > 0) {
         let pipes = pipes.remove(&held.name).unwrap_or_default();
         core.take_over(held, pipes);
     }

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use cloister_manifest::model::{Root, Service};
+use cloister_manifest::model::{Ready, Root, Service};
 use cloister_wire::control::{IngressCounters, MAX_ERROR_TEXT, bounded};
-use cloister_wire::hold::{FromInit, Held};
+use cloister_wire::hold::{FromInit, Held, STARTED_NOTHING};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -20,15 +20,16 @@ use super::notes::Notes;
 use crate::clock::Moment;
 use crate::hold::{Hold, HoldError, Incoming};
 use crate::ingress::Ingress;
-use crate::launcher::{Action, Event, Id, Machine, State};
+use crate::launcher::{Action, Event, Id, Machine, Retry, State};
 use crate::logs::{Movers, Readers, Shared};
-use crate::notify::{self, Notify};
+use crate::notify::{self, Note, Notify};
 use crate::stash::Stash;
 use crate::status::{Asked, Board};
 use crate::world::Paths;
 
 /// Errors of a start that may be gone a moment later: the machine lacked something, or (`EEXIST`) a process that failed
-/// to start before a crash of the supervisor was not reaped yet. Others are the image's.
+/// to start before a crash of the supervisor was not reaped yet. Others are the image's, but for
+/// [`STARTED_NOTHING`](cloister_wire::hold::STARTED_NOTHING).
 const PASSING: [i32; 8] = [
     libc::EAGAIN,
     libc::ENOMEM,
@@ -97,14 +98,26 @@ enum Next {
     Happened(Event),
     Asked(Asked),
     Noted(u32, Vec<u8>),
+    /// What services said of themselves is to be dealt with.
     NotesDue,
+    /// A deadline of the launcher has come.
+    Due,
 }
+
+/// The most turns that a deadline which has come waits for what was there before it: more than the hold channel
+/// ([`crate::hold`]) and the notify socket (`net.unix.max_dgram_qlen`, 10) hold together.
+const TURNS_BEFORE_DUE: u32 = 128;
 
 impl Core {
     /// Takes turns until init closes the socket after the last of them.
     pub(super) async fn serve(mut self, mut inbox: Inbox) -> Result<(), CoreError> {
+        let mut turns_overdue = 0u32;
         loop {
-            let next = match self.next(&mut inbox).await {
+            let is_due = self.machine.next_deadline().is_some_and(|due| due <= Moment::now());
+            turns_overdue = if is_due { turns_overdue.saturating_add(1) } else { 0 };
+            let next =
+                if turns_overdue > TURNS_BEFORE_DUE { Ok(Next::Due) } else { self.next(&mut inbox).await };
+            let next = match next {
                 Ok(next) => next,
                 Err(CoreError::Hold(HoldError::Closed)) if self.machine.is_off() => return Ok(()),
                 Err(error) => return Err(error),
@@ -115,10 +128,17 @@ impl Core {
                 Next::Asked(asked) => self.asked(asked)?,
                 Next::Noted(pid, datagram) => self.noted(pid, &datagram)?,
                 Next::NotesDue => self.take_notes()?,
+                Next::Due => {
+                    turns_overdue = 0;
+                    self.dispatch(Event::Tick)?;
+                }
             }
         }
     }
 
+    /// What comes next. The launcher does not depend on which of two sockets is read first ([`crate::launcher`]); time does:
+    /// what was there when a deadline came counts as in time, after a pause of the whole machine too. So the clock is looked
+    /// at last. Init comes first, since it speaks only of what it was asked to do; the others take equal turns.
     async fn next(&mut self, inbox: &mut Inbox) -> Result<Next, CoreError> {
         if let Some(incoming) = inbox.backlog.pop_front() {
             return Ok(Next::FromInit(incoming));
@@ -126,17 +146,12 @@ impl Core {
         let due = until(self.machine.next_deadline());
         let notes_due = until(self.notes.due());
         tokio::select! {
+            biased;
             incoming = self.hold.receive() => Ok(Next::FromInit(incoming?)),
             Some(event) = inbox.own_events.recv() => Ok(Next::Happened(event)),
-            Some(asked) = inbox.asked.recv() => Ok(Next::Asked(asked)),
-            Some(()) = inbox.told.recv() => Ok(Next::Happened(Event::Told)),
-            noted = inbox.notify.receive() => {
-                let what = "notifications cannot be received";
-                let (pid, datagram) = noted.map_err(|source| CoreError::System { what, source })?;
-                Ok(Next::Noted(pid, datagram))
-            }
+            next = from_outside(&mut inbox.asked, &mut inbox.told, &inbox.notify) => next,
             () = notes_due => Ok(Next::NotesDue),
-            () = due => Ok(Next::Happened(Event::Tick)),
+            () = due => Ok(Next::Due),
         }
     }
 
@@ -201,7 +216,7 @@ impl Core {
             }),
             FromInit::SpawnFailed { name, errno, error, .. } => find(&name).map(|id| {
                 let error = bounded(&error, MAX_ERROR_TEXT);
-                Event::SpawnFailed { id, passing: PASSING.contains(&errno), error }
+                Event::SpawnFailed { id, retry: retry(errno), error }
             }),
             FromInit::Exited(ended) => find(&ended.name).map(|id| Event::Exited {
                 id,
@@ -221,7 +236,11 @@ impl Core {
         let name = notify::service_of(&self.paths.proc, pid);
         let Some(id) = name.and_then(|name| self.machine.find(&name).ok()) else { return Ok(()) };
         let Some(run) = self.machine.run(id) else { return Ok(()) };
-        self.notes.add(id, run, notify::read(datagram));
+        // A service that has a check is ready when that succeeds, whatever the program says besides.
+        let says_when = self.services.get(id.index()).is_some_and(|service| service.ready == Ready::Notify);
+        let mut notes = notify::read(datagram);
+        notes.retain(|note| says_when || *note != Note::Ready);
+        self.notes.add(id, run, notes);
         if self.notes.due().is_some_and(|due| due <= Moment::now()) {
             return self.take_notes();
         }
@@ -235,6 +254,32 @@ impl Core {
         self.dispatch_all(Vec::new())?;
         self.notes.rest(began, Moment::now());
         Ok(())
+    }
+}
+
+/// What services and hosts say, none of them before another.
+async fn from_outside(
+    asked: &mut mpsc::Receiver<Asked>,
+    told: &mut mpsc::Receiver<()>,
+    notify: &Notify,
+) -> Result<Next, CoreError> {
+    tokio::select! {
+        Some(asked) = asked.recv() => Ok(Next::Asked(asked)),
+        Some(()) = told.recv() => Ok(Next::Happened(Event::Told)),
+        noted = notify.receive() => {
+            let what = "notifications cannot be received";
+            let (pid, datagram) = noted.map_err(|source| CoreError::System { what, source })?;
+            Ok(Next::Noted(pid, datagram))
+        }
+    }
+}
+
+/// What the error number of a start that failed says of the next.
+fn retry(errno: i32) -> Retry {
+    match errno {
+        STARTED_NOTHING => Retry::ByPolicy,
+        errno if PASSING.contains(&errno) => Retry::Soon,
+        _ => Retry::Never,
     }
 }
 

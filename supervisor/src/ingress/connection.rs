@@ -3,7 +3,6 @@
 //! Its law: nothing is dialled before the header is whole, names a port of the manifest, and that port has room.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -67,13 +66,9 @@ async fn read_header(stream: &Stream) -> Result<(Header, Vec<u8>), Refusal> {
 
 /// Connects to the service. Where something is to be said at once, it is told of both together.
 async fn connect(port: u16, target: &Target, speaks: bool) -> Result<Stream, Refusal> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, target.port));
-    let connecting = async {
-        if speaks { Stream::connect_tcp_to_speak(address).await } else { Stream::connect_tcp(address).await }
-    };
-    let connected = match timeout(CONNECT_TIME, connecting).await {
+    let connected = match timeout(CONNECT_TIME, target.port.connect(speaks)).await {
         Ok(connected) => connected,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     };
-    connected.map_err(|error| Refusal::Service { port, target: target.port, error })
+    connected.map_err(|error| Refusal::Service { port, target: target.port.number(), error })
 }

@@ -27,6 +27,8 @@ use cloister_relay::{Gate, Listener, Stream, Works, room};
 use cloister_wire::control::IngressCounters;
 use tokio::time::{Instant, sleep};
 
+use crate::listener::ServicePort;
+use crate::world::Paths;
 use refusal::{Quota, Refusal};
 
 /// The most connections at once, divided among the ports as the host's side divides them. That lets more clients wait in
@@ -68,9 +70,9 @@ struct Shared {
 }
 
 /// Where a port leads.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Target {
-    port: u16,
+    port: ServicePort,
     proxy_protocol: bool,
     gate: Gate,
 }
@@ -78,16 +80,16 @@ struct Target {
 impl Ingress {
     /// The service for the manifest's `ingress` table. It raises the process's limit of descriptors as it needs.
     #[must_use]
-    pub fn new(table: &[model::Ingress], report: Report) -> Self {
-        Self::with_room(table, room(MOST_CONNECTIONS, RESERVED_DESCRIPTORS), report)
+    pub fn new(table: &[model::Ingress], paths: &Paths, report: Report) -> Self {
+        Self::with_room(table, paths, room(MOST_CONNECTIONS, RESERVED_DESCRIPTORS), report)
     }
 
-    fn with_room(table: &[model::Ingress], room: usize, report: Report) -> Self {
+    fn with_room(table: &[model::Ingress], paths: &Paths, room: usize, report: Report) -> Self {
         let gates = Gate::divide(room, table.len());
         let unread = gates.first().map_or_else(|| Gate::new(MOST_UNREAD), |gate| gate.beside(MOST_UNREAD));
         let target = |(entry, gate): (&model::Ingress, Gate)| {
-            let target = Target { port: entry.target, proxy_protocol: entry.proxy_protocol, gate };
-            (entry.port, target)
+            let port = ServicePort::new(paths, &entry.service, entry.target);
+            (entry.port, Target { port, proxy_protocol: entry.proxy_protocol, gate })
         };
         let shared = Shared {
             targets: table.iter().zip(gates).map(target).collect(),

@@ -16,6 +16,7 @@ struct Bench {
     folder: TempDir,
     ingress: Ingress,
     service: TcpListener,
+    target: u16,
     said: mpsc::UnboundedReceiver<String>,
 }
 
@@ -24,14 +25,19 @@ async fn bench(room: usize, proxy_protocol: bool) -> Bench {
     let target = service.local_addr().unwrap().port();
     let table = [80, 81].map(|port| model::Ingress { port, service: "web".into(), target, proxy_protocol });
     let (say, said) = mpsc::unbounded_channel();
-    let ingress = Ingress::with_room(&table, room, Box::new(move |line| say.send(line).unwrap()));
     let folder = TempDir::new().unwrap();
+    // This process is the service.
+    std::fs::create_dir(folder.path().join("web")).unwrap();
+    std::fs::write(folder.path().join("web/cgroup.procs"), std::process::id().to_string()).unwrap();
+    let paths = Paths { cgroups: folder.path().to_owned(), ..Paths::default() };
+    let report = Box::new(move |line| say.send(line).unwrap());
+    let ingress = Ingress::with_room(&table, &paths, room, report);
     let listener = Listener::from_unix(UnixListener::bind(folder.path().join("vsock")).unwrap()).unwrap();
     drop(tokio::spawn({
         let ingress = ingress.clone();
         async move { ingress.serve(listener).await }
     }));
-    Bench { folder, ingress, service, said }
+    Bench { folder, ingress, service, target, said }
 }
 
 impl Bench {
@@ -121,9 +127,21 @@ async fn a_service_that_does_not_listen_is_told_in_the_log() {
     let mut bench = bench(4, false).await;
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     drop(std::mem::replace(&mut bench.service, free));
-    let header =
-        frame::encode_bytes(br#"{"version":1,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
-    assert!(bench.refusal(&header).await.contains("Connection refused"));
+    let header = frame::encode_bytes(br#"{"version":1,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
+    let target = bench.target;
+    let why = format!(
+        "ingress port 80: no service answers on TCP port {target}: nothing listens on 127.0.0.1:{target} or [::1]:{target}"
+    );
+    assert!(bench.refusal(&header).await.ends_with(&why));
+}
+
+#[tokio::test]
+async fn a_port_that_another_program_has_is_not_the_services() {
+    let mut bench = bench(4, false).await;
+    std::fs::write(bench.folder.path().join("web/cgroup.procs"), "").unwrap();
+    let header = frame::encode_bytes(br#"{"version":1,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
+    assert!(bench.refusal(&header).await.ends_with("is no process of web"));
+    assert!(tokio::time::timeout(Duration::from_millis(20), bench.service.accept()).await.is_err());
 }
 
 #[tokio::test]

@@ -121,7 +121,7 @@ impl Stage {
                 assert_eq!(self.off, None, "{name} is spawned after the end");
                 let (pid, at_ns) = (self.next_pid, self.now.nanos());
                 self.next_pid += 1;
-                let held = Held { name: name.clone(), pid, at_ns, ended: None, populated: true, fds: 2 };
+                let held = Held { name: name.clone(), pid, at_ns, ended: None, populated: true, fds: 0 };
                 self.held.insert(name, held);
             }
             Action::Forget { id } => {
@@ -145,8 +145,14 @@ impl Stage {
         }
     }
 
+    /// The service runs its program, and init has not said so: its next welcome does.
+    pub(super) fn executed(&mut self, name: &str) {
+        self.held.get_mut(name).unwrap().fds = 2;
+    }
+
     /// Init says that it started the service.
     pub(super) fn spawned(&mut self, name: &str) {
+        self.executed(name);
         let held = self.held[name].clone();
         self.on(Event::Spawned { id: self.id(name), pid: held.pid, at: Moment::from_nanos(held.at_ns) });
     }

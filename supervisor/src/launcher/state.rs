@@ -22,6 +22,8 @@ pub struct State {
     pub(super) units: Vec<Unit>,
     /// Until then, or until a host has read it, the status says that the supervisor crashed.
     pub(super) recovering: Option<Moment>,
+    /// Whether ingress was asked to take no new connections.
+    pub(super) draining: bool,
     /// Whether the start of the enclave is over: from then on what does not serve degrades it.
     pub(super) started: bool,
 }
@@ -79,10 +81,10 @@ fn is_up(unit: &Unit, service: &Service) -> bool {
 fn trouble(unit: &Unit) -> Option<String> {
     let exit = || unit.last_exit.as_ref().map_or_else(String::new, after);
     match unit.life {
-        Life::Waiting | Life::Spawning | Life::Starting(_) if unit.run > 1 || unit.streak > 0 => {
+        Life::Waiting | Life::Spawning(_) | Life::Starting(_) if unit.run > 1 || unit.streak > 0 => {
             Some(format!("is starting again{}", exit()))
         }
-        Life::Waiting | Life::Spawning | Life::Starting(_) | Life::Ready | Life::Ended(End::Done) => None,
+        Life::Waiting | Life::Spawning(_) | Life::Starting(_) | Life::Ready | Life::Ended(End::Done) => None,
         Life::Stopping(_) | Life::Killing => Some("is stopping".into()),
         Life::BackingOff(_) => Some(format!("waits to be started again{}", exit())),
         Life::Ended(End::Failed) => Some(format!("has failed{}", exit())),

@@ -86,6 +86,8 @@ pub fn service_of(proc: &Path, pid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
+    use std::os::fd::AsFd;
     use std::os::linux::net::SocketAddrExt;
 
     #[tokio::test]
@@ -95,6 +97,20 @@ mod tests {
         let sender = StdDatagram::unbound().unwrap();
         sender.send_to_addr(b"READY=1", &to).unwrap();
         assert_eq!(notify.receive().await.unwrap(), (std::process::id(), b"READY=1".to_vec()));
+    }
+
+    /// `sd_notify_barrier(3)`, which `systemd-notify` waits with before it ends.
+    #[tokio::test]
+    async fn a_descriptor_that_comes_with_a_notification_is_closed_once_it_is_read() {
+        let to = SocketAddr::from_abstract_name(format!("cloister-barrier-{}", std::process::id())).unwrap();
+        let notify = Notify::serving(Notify::bind(&to).unwrap()).unwrap();
+        let sender = StdDatagram::unbound().unwrap();
+        sender.connect_addr(&to).unwrap();
+        let (mut read, write) = io::pipe().unwrap();
+        cloister_sys::fdpass::send_with_fds(&sender, b"BARRIER=1", &[write.as_fd()]).unwrap();
+        drop(write);
+        assert_eq!(notify.receive().await.unwrap(), (std::process::id(), b"BARRIER=1".to_vec()));
+        assert_eq!(read.read(&mut [0]).unwrap(), 0);
     }
 
     #[test]

@@ -58,7 +58,8 @@ impl Enclave {
             logs: SocketAddr::from_pathname(folder.path().join("local-logs")).unwrap(),
             notify: address("notify"),
         };
-        let init = StandIn::new(folder.path().join("proc"));
+        std::os::unix::fs::symlink("/proc/net", folder.path().join("proc/net")).unwrap();
+        let init = StandIn::new(folder.path().join("proc"), folder.path().join("cgroups"));
         let mut enclave = Self { init, folder, addresses, supervisor: None };
         enclave.start_supervisor();
         enclave

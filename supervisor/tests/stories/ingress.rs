@@ -24,7 +24,9 @@ async fn served() -> (Enclave, TcpListener) {
     let target = server.local_addr().unwrap().port();
     let entry = Ingress { port: PORT, service: "web".into(), target, proxy_protocol: false };
     let manifest = Manifest { ingress: vec![entry], ..manifest(vec![critical("web", "exec sleep 1000")]) };
-    (Enclave::boot(&manifest), server)
+    let enclave = Enclave::boot(&manifest);
+    enclave.init.join_cgroup(std::process::id(), "web");
+    (enclave, server)
 }
 
 async fn dial(enclave: &Enclave) -> UnixStream {
@@ -109,6 +111,43 @@ async fn a_host_that_asks_for_a_drain_again_and_again_gets_one() {
     drop((client, service));
     assert_eq!(host.ask(Request::Stop).await, Reply::Done);
     assert!(matches!(host.final_state().await, State::Signaled { signal: 15, .. }));
+}
+
+#[tokio::test]
+async fn a_drain_is_a_drain_after_a_crash_too() {
+    let (mut enclave, server) = served().await;
+    enclave.host().await.until_ready().await;
+    let (client, connection) = (dial(&enclave).await, soon(server.accept()).await.unwrap());
+    assert_eq!(enclave.host().await.ask(Request::Drain).await, Reply::Done);
+    drop((client, connection));
+    enclave.crash();
+    enclave.start_supervisor();
+    enclave.host().await.until_ready().await;
+    let mut bytes = vec![];
+    if let Ok(mut late) = try_dial(&enclave).await {
+        soon(late.read_to_end(&mut bytes)).await.unwrap_or_default();
+    }
+    assert_eq!(bytes, b"");
+    assert_eq!(enclave.host().await.until(|s| s.ingress.refused == 1).await.ingress.accepted, 1);
+}
+
+#[tokio::test]
+async fn a_port_of_another_program_neither_makes_a_service_ready_nor_gets_its_clients() {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = server.local_addr().unwrap().port();
+    let entry = Ingress { port: PORT, service: "web".into(), target, proxy_protocol: false };
+    let web = Service { ready: Ready::Tcp(target), ..critical("web", "exec sleep 1000") };
+    let enclave = Enclave::boot(&Manifest { ingress: vec![entry], ..manifest(vec![web]) });
+    let mut host = enclave.host().await;
+    let waits = format!("TCP port {target}: what listens on 127.0.0.1:{target} is no process of web");
+    host.until(|s| s.services.first().is_some_and(|web| web.waits_for.as_ref() == Some(&waits))).await;
+    let mut bytes = vec![];
+    soon(dial(&enclave).await.read_to_end(&mut bytes)).await.unwrap_or_default();
+    assert_eq!(bytes, b"");
+    assert!(tokio::time::timeout(std::time::Duration::ZERO, server.accept()).await.is_err());
+    enclave.init.join_cgroup(std::process::id(), "web");
+    let ready = host.until_ready().await;
+    assert_eq!(ready.services[0].waits_for, None);
 }
 
 #[tokio::test]
