@@ -25,6 +25,7 @@ pub mod logs;
 pub mod notify;
 pub mod probe;
 pub mod reserve;
+pub mod room;
 pub mod stash;
 pub mod status;
 pub mod world;

@@ -13,7 +13,7 @@ use cloister_sys::{landlock, seccomp, signal};
 use cloister_wire::hold::Spawn;
 use rustix::process::{Resource, Rlimit};
 
-use super::{At, exec, files, user, view};
+use super::{At, exec, files, first, user, view};
 use crate::hold::Failure;
 
 /// The supervisor's program in ramdisk 1.
@@ -26,38 +26,48 @@ const OPEN_FILES: u64 = 524_288;
 pub(super) struct Order<'a> {
     pub(super) spec: &'a Spawn,
     pub(super) writable_bytes: u64,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    /// They become 3, 4, ….
+    pub(super) fds: Vec<OwnedFd>,
 }
 
 impl Order<'_> {
-    /// Becomes the program, or says why not. `fds` become 1, 2, 3, …
-    pub(super) fn follow(&self, child: &mut Child, fds: Vec<OwnedFd>, verdict: &mut OwnedFd) -> Failure {
-        match self.steps(child, fds, verdict) {
+    /// Becomes the program, below a first process of ours where it has a `report` to write, or says why not.
+    pub(super) fn follow(self, child: &mut Child, report: Option<OwnedFd>, verdict: &mut OwnedFd) -> Failure {
+        match self.steps(child, report, verdict) {
             Ok(never) => match never {},
             Err(failure) => failure,
         }
     }
 
     fn steps(
-        &self,
+        self,
         child: &mut Child,
-        fds: Vec<OwnedFd>,
+        report: Option<OwnedFd>,
         verdict: &mut OwnedFd,
     ) -> Result<Infallible, Failure> {
         let spec = self.spec;
         rustix::process::setsid().at("session", "a new one")?;
         killable_again()?;
         limit(spec)?;
+        let first = report.map(first::First::take).transpose()?;
         view::enter(child, self.writable_bytes)?;
         files::mount(&spec.files, spec.uid, spec.gid)?;
-        let mut descriptors = vec![open_null()?];
-        descriptors.extend(fds);
-        place(child, &descriptors, verdict)?;
+        let standard = [open_null()?, self.stdout, self.stderr];
         rustix::process::chdir(spec.cwd.as_str()).at("cwd", &spec.cwd)?;
         let writable = spec.writable.as_deref().map(view::writable_places).transpose()?;
         user::become_user(spec)?;
         rustix::thread::set_no_new_privs(true).at("privileges", "no new ones")?;
         landlock::confine(writable.as_deref()).at("landlock", "its own signals and places")?;
         let program = exec::Program::prepare(&spec.argv, &spec.env)?;
+        if let Some(first) = first {
+            first.part(child, spec, &standard, verdict)?;
+            rustix::process::setsid().at("session", "the main process's own")?;
+        }
+        let mut descriptors = Vec::from(standard);
+        descriptors.extend(self.fds);
+        place(child, &descriptors, verdict)?;
         signal::restore_defaults().at("signals", "their defaults")?;
         if !spec.seccomp.is_empty() {
             seccomp::install(&spec.seccomp).at("seccomp", "the filter")?;
@@ -105,7 +115,7 @@ fn open_null() -> Result<OwnedFd, Failure> {
     Ok(null.into())
 }
 
-fn place(child: &mut Child, fds: &[OwnedFd], verdict: &mut OwnedFd) -> Result<(), Failure> {
+pub(super) fn place(child: &mut Child, fds: &[OwnedFd], verdict: &mut OwnedFd) -> Result<(), Failure> {
     let copy = verdict.try_clone().at("descriptors", "the verdict")?;
     *verdict = child.take_descriptors(fds, copy).at("descriptors", "their numbers")?;
     Ok(())
@@ -120,9 +130,11 @@ fn limit(spec: &Spawn) -> Result<(), Failure> {
     let files = Some(spec.limits.open_files.map_or(OPEN_FILES, u64::from));
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files })
         .at("limits", "open files")?;
-    // Processes are counted by the cgroup: the kernel's own limit counts by user, across services.
-    rustix::process::setrlimit(Resource::Nproc, Rlimit { current: None, maximum: None })
-        .at("limits", "processes")?;
+    // The kernel counts these by user, across services. The cgroup counts processes, and memory bounds the others.
+    for by_user in [Resource::Nproc, Resource::Sigpending, Resource::Msgqueue] {
+        rustix::process::setrlimit(by_user, Rlimit { current: None, maximum: None })
+            .at("limits", "those by user")?;
+    }
     no_core()
 }
 

@@ -66,7 +66,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let (services, control) = manifest.as_ref().map_or_else(|_| (Vec::new(), nothing()), parts);
     line.request(&logs::stash_names(&services))?;
     if let Ok(manifest) = &manifest {
-        line.request_root(manifest.root.writable_bytes, welcome.root_mounted)?;
+        line.request_root(manifest, welcome.root_mounted)?;
     }
     let (stash, kept) = Stash::<Kept>::resume(line.memfd(STATE).await?);
     let logs = open_logs(&mut line, &services).await?;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use cloister_manifest::model::{
-    Control, Isolation, Kind, Limits, Logs, Manifest, Policy, Ready, Restart, Root, Service, VERSION,
+    Control, FirstProcess, Isolation, Kind, Limits, Logs, Manifest, Policy, Ready, Restart, Root, Service,
+    VERSION,
 };
 
 /// A manifest of these services.
@@ -28,6 +29,7 @@ pub(crate) fn service(name: &str, script: &str) -> Service {
         argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
         env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
         cwd: "/".into(),
+        first_process: FirstProcess::Cloister,
         uid: 0,
         gid: 0,
         groups: vec![],

@@ -14,7 +14,7 @@ use super::read::{FromScalar, Read, Spanned, either, no_value, record, words, wr
 use super::signal::Signal;
 use super::tree::{Entry, Node, Scalar, Value};
 use super::units::{Count, Cpu, Duration, Flag, Mode, Period, Port, Size, Text, Version};
-use crate::model::{ControlVerb, Kind, Logs, Policy};
+use crate::model::{ControlVerb, FirstProcess, Kind, Logs, Policy};
 
 record! {
     /// What an enclave runs, who may reach it and what confines it.
@@ -57,6 +57,9 @@ record! {
         optional env: Map<EnvName, Text>,
         /// The working directory. Default: the image's, else `/`.
         optional working_dir: Path,
+        /// What is process 1 in its own view of processes: `cloister`, a small program that reaps and passes signals on, or
+        /// `service`, its own program, for images that insist on being process 1. Default: `cloister`.
+        optional first_process: FirstProcess,
         /// The user, with or without a group. Default: the image's, else `root`.
         optional user: UserSpec,
         /// Supplementary groups. Default: those that the image's `/etc/group` lists the user in, or none if `user` names a
@@ -293,6 +296,11 @@ record! {
 words!(Kind: "a kind of service" {
     "service" => Self::Service,
     "job" => Self::Job,
+});
+
+words!(FirstProcess: "a first process" {
+    "cloister" => Self::Cloister,
+    "service" => Self::Service,
 });
 
 words!(Policy: "a restart policy" {

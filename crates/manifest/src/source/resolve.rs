@@ -65,6 +65,10 @@ impl Scope<'_> {
             argv,
             env,
             cwd,
+            first_process: given
+                .first_process
+                .as_ref()
+                .map_or(model::FirstProcess::Cloister, |first| first.value),
             uid: user.uid,
             gid: user.gid,
             groups: self.groups(named, user.groups, faults),

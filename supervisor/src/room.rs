@@ -1,0 +1,23 @@
+//! The memory that the supervisor needs for the manifest's services, beside what it always needs.
+//!
+//! Its law: what grows with the manifest is counted from the manifest, and init keeps the services from taking it.
+
+use cloister_manifest::model::Manifest;
+
+use crate::logs;
+
+/// For each memfd of the logs: a ring of 1 MiB, filled by whoever talks most. The index, of twice that, stands for one more.
+const FOR_EACH_LOG: u64 = 1024 * 1024;
+
+/// For each port of ingress: sixteen connections whose host sends faster than the service reads, each with a full window of
+/// the kernel's vsock (256 KiB, `VIRTIO_VSOCK_DEFAULT_BUF_SIZE`). More than that at once fall back on what is free.
+const FOR_EACH_PORT: u64 = 16 * 256 * 1024;
+
+/// Bytes that the services may not take.
+#[must_use]
+pub fn needed(manifest: &Manifest) -> u64 {
+    let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+    let logs = count(logs::stash_names(&manifest.services).len()).saturating_add(1);
+    let ports = count(manifest.ingress.len());
+    logs.saturating_mul(FOR_EACH_LOG).saturating_add(ports.saturating_mul(FOR_EACH_PORT))
+}
