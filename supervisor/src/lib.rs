@@ -23,6 +23,7 @@ pub mod ingress;
 pub mod launcher;
 pub mod logs;
 pub mod notify;
+pub mod peer;
 pub mod probe;
 pub mod reserve;
 pub mod room;

@@ -321,8 +321,8 @@ pub struct Root {
 pub struct Control {
     /// What the host may do with single services: `start`, `stop`, `restart`, `signal`; sorted.
     pub host: Vec<ControlVerb>,
-    /// Users inside, besides root, who may use the local control socket; sorted.
-    pub local_uids: Vec<u32>,
+    /// Services that may list, start, stop and signal services, and read their logs; sorted.
+    pub services: Vec<String>,
 }
 
 /// One thing a manifest can allow.

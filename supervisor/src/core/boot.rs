@@ -54,7 +54,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let (mut line, welcome) = Line::open(setup.init).await?;
     let mut stages = Stages::begin();
     line.request(&[STATE.to_owned()])?;
-    let inside = Inside::listen(&mut line, &setup.addresses)?;
+    let inside = Inside::listen(&mut line, &setup.addresses, &setup.paths.proc)?;
     let board = Board::new(welcome.platform.clone(), welcome.boot.clone(), welcome.restarts);
     board.measured(setup.registers);
     board.add_stage("manifest", began, read);
@@ -70,7 +70,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     }
     let (stash, kept) = Stash::<Kept>::resume(line.memfd(STATE).await?);
     let logs = open_logs(&mut line, &services).await?;
-    let readers = Readers::new(control.local_uids.clone());
+    let readers = Readers::new(control.services.clone());
     serve_all(setup.logs, inside.logs, |listener| logs::serve(listener, logs.clone(), Arc::clone(&readers)));
     allow.send_replace(control);
     let ingress = manifest.as_ref().ok().map(|manifest| carry(manifest, setup.ingress, &setup.paths, &logs));
@@ -128,14 +128,14 @@ struct Inside {
 }
 
 impl Inside {
-    fn listen(line: &mut Line, at: &Addresses) -> Result<Self, CoreError> {
+    fn listen(line: &mut Line, at: &Addresses, proc: &Path) -> Result<Self, CoreError> {
         let control = line.socket("socket.control", || LocalSocket::bind(&at.control))?;
         let logs = line.socket("socket.logs", || LocalSocket::bind(&at.logs))?;
         let notify = line.socket("socket.notify", || Notify::bind(&at.notify))?;
         let heard = system("programs inside cannot be heard");
         Ok(Self {
-            control: Box::new(LocalSocket::serving(control).map_err(&heard)?),
-            logs: Box::new(LocalSocket::serving(logs).map_err(&heard)?),
+            control: Box::new(LocalSocket::serving(control, proc.to_owned()).map_err(&heard)?),
+            logs: Box::new(LocalSocket::serving(logs, proc.to_owned()).map_err(&heard)?),
             notify: Notify::serving(notify).map_err(&heard)?,
         })
     }
@@ -255,7 +255,7 @@ fn desk(board: &Arc<Board>) -> Desk {
 }
 
 fn nothing() -> Control {
-    Control { host: Vec::new(), local_uids: Vec::new() }
+    Control { host: Vec::new(), services: Vec::new() }
 }
 
 fn parts(manifest: &Manifest) -> (Vec<Service>, Control) {

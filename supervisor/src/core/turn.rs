@@ -22,6 +22,7 @@ use crate::ingress::Ingress;
 use crate::launcher::{Action, Event, Id, Machine, State, Verdict};
 use crate::logs::{Movers, Readers, Shared};
 use crate::notify::{self, Note, Notify};
+use crate::peer;
 use crate::stash::Stash;
 use crate::status::{Asked, Board};
 use crate::world::Paths;
@@ -189,7 +190,7 @@ impl Core {
     }
 
     fn noted(&mut self, pid: u32, datagram: &[u8]) -> Result<(), CoreError> {
-        let name = notify::service_of(&self.paths.proc, pid);
+        let name = peer::service_of(&self.paths.proc, pid);
         let Some(id) = name.and_then(|name| self.machine.find(&name).ok()) else { return Ok(()) };
         let Some(run) = self.machine.run(id) else { return Ok(()) };
         for note in notify::read(datagram) {

@@ -60,7 +60,7 @@ pub(super) fn manifest(services: Vec<Service>) -> Manifest {
         services,
         ingress: vec![],
         root: Root { writable_bytes: 0 },
-        control: Control { host: vec![], local_uids: vec![] },
+        control: Control { host: vec![], services: vec![] },
         stop_timeout_ms: 5_000,
         debug: false,
     }

@@ -28,15 +28,16 @@ const CLOSE_TIME: Duration = Duration::from_secs(1);
 pub struct Readers {
     slots: Arc<Semaphore>,
     concluded: watch::Sender<bool>,
-    local_uids: Vec<u32>,
+    /// The services that may read, beside the host.
+    services: Vec<String>,
 }
 
 impl Readers {
-    /// Nobody reads yet. Besides root, these users inside the enclave may.
+    /// Nobody reads yet. Inside the enclave, these services may.
     #[must_use]
-    pub fn new(local_uids: Vec<u32>) -> Arc<Self> {
+    pub fn new(services: Vec<String>) -> Arc<Self> {
         let slots = Arc::new(Semaphore::new(usize::try_from(MAX_READERS).unwrap_or(1)));
-        Arc::new(Self { slots, concluded: watch::Sender::new(false), local_uids })
+        Arc::new(Self { slots, concluded: watch::Sender::new(false), services })
     }
 
     /// Nothing more will be written: every reader is sent the rest and its connection ends.
@@ -49,11 +50,8 @@ impl Readers {
         drop(self.slots.acquire_many(MAX_READERS).await);
     }
 
-    fn may_read(&self, peer: Peer) -> bool {
-        match peer {
-            Peer::Host => true,
-            Peer::Local { uid } => uid == 0 || self.local_uids.contains(&uid),
-        }
+    fn may_read(&self, peer: &Peer) -> bool {
+        peer.may_control(&self.services).is_ok()
     }
 }
 
@@ -63,7 +61,7 @@ pub async fn serve(listener: Box<dyn Listen>, logs: Shared, readers: Arc<Readers
     let handle = move |(stream, peer): Accepted| {
         let (logs, readers) = (logs.clone(), Arc::clone(&readers));
         async move {
-            if readers.may_read(peer) {
+            if readers.may_read(&peer) {
                 // A reader that broke is gone; there is nobody to tell.
                 read(stream, &logs, readers.concluded.subscribe()).await.unwrap_or_default();
             }

@@ -7,6 +7,9 @@ use cloister_manifest::model::{
     VERSION,
 };
 
+/// The service that may control others. None of the manifest has that name: only tests are its processes.
+pub(crate) const ADMIN: &str = "admin";
+
 /// A manifest of these services.
 pub(crate) fn manifest(services: Vec<Service>) -> Manifest {
     Manifest {
@@ -15,7 +18,7 @@ pub(crate) fn manifest(services: Vec<Service>) -> Manifest {
         services,
         ingress: vec![],
         root: Root { writable_bytes: 1 << 20 },
-        control: Control { host: vec![], local_uids: vec![] },
+        control: Control { host: vec![], services: vec![ADMIN.into()] },
         stop_timeout_ms: 10_000,
         debug: false,
     }

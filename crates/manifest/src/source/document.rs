@@ -139,7 +139,7 @@ record! {
 
 either! {
     /// What may be asked of a running enclave: the verbs the host may use, or a map.
-    enum ControlEntry: "a list of verbs, or a map with `host` and `local_users`" {
+    enum ControlEntry: "a list of verbs, or a map with `host` and `services`" {
         /// What the host may do with single services.
         Host(Vec<Spanned<ControlVerb>>),
         /// All of it.
@@ -152,8 +152,8 @@ record! {
     struct ControlRules: "`control`", may_be_empty = false {
         /// What the host may do with single services. Default: nothing.
         optional host: Vec<Spanned<ControlVerb>>,
-        /// Users inside, besides root, who may use the local control socket. Default: nobody.
-        optional local_users: Vec<Spanned<UserSpec>>,
+        /// Services that may list, start, stop and signal services, and read their logs. Default: none.
+        optional services: Vec<Spanned<ServiceName>>,
     }
 }
 
@@ -265,7 +265,7 @@ record! {
         optional memory: Size,
         /// The most processor time, as a number of CPUs. Default: all of them.
         optional cpu: Cpu,
-        /// The most processes and threads. Default: the kernel's.
+        /// The most processes and threads. Default: half of what all services may have.
         optional pids: Count,
         /// The most open files. Default: `65536`.
         optional open_files: Count,

@@ -34,7 +34,7 @@ pub(super) fn resolve(plan: &Plan, image: &Image<'_>, faults: &mut Faults) -> Ma
         services,
         ingress: ingress.into_iter().map(translate::ingress).collect(),
         root: model::Root { writable_bytes: translate::writable_bytes(document) },
-        control: scope.control(faults),
+        control: scope.control(),
         debug: document.debug.as_ref().is_some_and(|flag| flag.0),
     }
 }
@@ -228,25 +228,16 @@ impl Scope<'_> {
         files
     }
 
-    fn control(&self, faults: &mut Faults) -> model::Control {
-        let (host, users) = match self.plan.document.control.as_ref().map(|control| &control.value) {
+    fn control(&self) -> model::Control {
+        let (host, services) = match self.plan.document.control.as_ref().map(|control| &control.value) {
             None => (None, None),
             Some(ControlEntry::Host(host)) => (Some(host), None),
-            Some(ControlEntry::Rules(rules)) => (rules.host.as_deref(), rules.local_users.as_deref()),
+            Some(ControlEntry::Rules(rules)) => (rules.host.as_deref(), rules.services.as_ref()),
         };
         let mut verbs: Vec<_> = host.into_iter().flatten().map(|verb| verb.value).collect();
         verbs.sort_unstable();
         verbs.dedup();
-        let mut local_uids = Vec::new();
-        for user in users.into_iter().flatten() {
-            match self.accounts.identity(&user.0) {
-                Ok(identity) => local_uids.push(identity.uid),
-                Err(unknown) => faults.push(self.unknown_account(&unknown, user.span, "")),
-            }
-        }
-        local_uids.sort_unstable();
-        local_uids.dedup();
-        model::Control { host: verbs, local_uids }
+        model::Control { host: verbs, services: sorted(services, |name| name.0.clone()) }
     }
 }
 
