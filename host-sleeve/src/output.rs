@@ -80,6 +80,21 @@ pub(crate) fn printable(text: &str) -> String {
     shown
 }
 
+/// `text` on one line, its own lines separated by semicolons: a row of a table is one line for whoever reads it, and for
+/// programs that count or cut lines.
+fn one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ").replace('\t', " ")
+}
+
+/// The first `most` characters of `text`, with a sign that there was more.
+pub(crate) fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default().trim_end()),
+        None => text.to_owned(),
+    }
+}
+
 /// A reader that closed its end has what it wants.
 pub(crate) fn quiet_if_gone(result: io::Result<()>) -> Result<()> {
     match result {
@@ -100,9 +115,9 @@ impl Table {
         Self { rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()] }
     }
 
-    /// Adds a line.
+    /// Adds a line. A cell of several lines becomes one line.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|cell| printable(&cell)).collect());
+        self.rows.push(cells.into_iter().map(|cell| printable(&one_line(&cell))).collect());
     }
 
     /// The text, with two spaces between columns and none at a line's end.
@@ -141,6 +156,20 @@ mod tests {
     #[test]
     fn words_of_others_cannot_drive_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\nc\td"), "a\\u{1b}[2Jb\nc\td");
+    }
+
+    #[test]
+    fn a_row_is_one_line_whatever_is_in_its_cells() {
+        let mut table = Table::new(&["NAME", "STATE"]);
+        table.row(["web".into(), "failed: QEMU ended with code 1\nqemu: no\tdevice\r\n\n  at all\n".into()]);
+        let text = table.render();
+        assert_eq!(text, "NAME  STATE\nweb   failed: QEMU ended with code 1; qemu: no device; at all");
+    }
+
+    #[test]
+    fn what_is_cut_says_so_and_is_cut_between_characters() {
+        assert_eq!(cut("né", 2), "né");
+        assert_eq!(cut("né ée", 3), "né…");
     }
 
     #[test]

@@ -18,4 +18,4 @@ pub mod soak;
 pub mod story;
 
 pub use lab::Lab;
-pub use story::{Failure, Outcome, Scenario};
+pub use story::{Failure, Need, Outcome, Scenario, Vsock};

@@ -6,11 +6,15 @@ use std::process::ExitCode;
 use qemu_tests::runner::{Plan, Report};
 
 /// What `--help` prints.
-const USAGE: &str = "usage: qemu-tests --dist DIR --probe FILE --inputs SCRIPT [--guest DIR] [--jobs N] [--list] [NAME…]
+const USAGE: &str = "usage: qemu-tests --dist DIR --probe FILE --inputs SCRIPT [--guest DIR] [--jobs N] [HOST…] [NAME…]
+       qemu-tests --list [HOST…] [NAME…]
        qemu-tests --dist DIR --probe FILE --inputs SCRIPT --soak MINUTES
 
 Boots each scenario (or those whose names contain a NAME) under QEMU and says how it ended. With --soak: kills services and
 the supervisor of one enclave at random for that long, and says what adds up.
+HOST says what the host has: `--vsock kernel` for the kernel's vsock instead of vhost-device-vsock, and `--lacks inputs`,
+`--lacks nitro` and `--lacks space` for what it does not have; scenarios that need something else are not run. `--only NEED`
+runs the scenarios with that need; `--only bare-cpu` is for a host with KVM and without RDRAND.
 Ends with `N passed, N failed, N skipped`; the exit code is 0 if none failed, and, where CI is set, none was skipped.
 ";
 
@@ -18,8 +22,8 @@ fn main() -> ExitCode {
     let mut out = std::io::stdout();
     match Plan::from_words(std::env::args().skip(1)) {
         Ok(Plan::Help) => finish(&write!(out, "{USAGE}"), ExitCode::SUCCESS),
-        Ok(Plan::List) => {
-            let names: Vec<&str> = qemu_tests::scenarios::ALL.iter().map(|s| s.name).collect();
+        Ok(Plan::List(choice)) => {
+            let names: Vec<&str> = choice.scenarios().map(|scenario| scenario.name).collect();
             finish(&writeln!(out, "{}", names.join("\n")), ExitCode::SUCCESS)
         }
         Ok(Plan::Run(run)) => {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::lab::{Built, Lab};
 use crate::scenarios;
-use crate::story::{Failure, Outcome, Scenario};
+use crate::story::{Failure, Need, Outcome, Scenario, Vsock};
 
 /// Scenarios at once where `--jobs` says nothing: two cores are just enough for the two processors of one translated
 /// guest, and more of them only wait for each other.
@@ -25,8 +25,8 @@ const GUEST: &str = "x86_64-unknown-linux-musl/guest";
 pub enum Plan {
     /// The usage.
     Help,
-    /// The scenarios' names.
-    List,
+    /// The names of the scenarios that are asked for.
+    List(Choice),
     /// To run.
     Run(Run),
     /// To soak, for this long.
@@ -38,6 +38,17 @@ pub enum Plan {
 pub struct Run {
     built: Built,
     jobs: usize,
+    choice: Choice,
+}
+
+/// Which scenarios are asked for.
+#[derive(Debug)]
+pub struct Choice {
+    vsock: Vsock,
+    lacks: Vec<Need>,
+    /// Only scenarios that need this.
+    only: Option<Need>,
+    /// Parts of their names; none stands for all.
     names: Vec<String>,
 }
 
@@ -56,14 +67,17 @@ impl Plan {
     /// Reads the command line's words.
     pub fn from_words(words: impl Iterator<Item = String>) -> Result<Self, String> {
         let (mut dist, mut probe, mut inputs, mut guest) = (None, None, None, None);
-        let (mut jobs, mut names) = (JOBS, Vec::new());
-        let mut soak = None;
+        let (mut jobs, mut list, mut soak) = (JOBS, false, None);
+        let mut choice = Choice { vsock: Vsock::Program, lacks: Vec::new(), only: None, names: Vec::new() };
         let mut words = words;
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
             match word.as_str() {
                 "--help" | "-h" => return Ok(Self::Help),
-                "--list" => return Ok(Self::List),
+                "--list" => list = true,
+                "--vsock" => choice.vsock = vsock(&value()?)?,
+                "--lacks" => choice.lacks.push(need(&value()?)?),
+                "--only" => choice.only = Some(need(&value()?)?),
                 "--dist" => dist = Some(PathBuf::from(value()?)),
                 "--probe" => probe = Some(PathBuf::from(value()?)),
                 "--inputs" => inputs = Some(PathBuf::from(value()?)),
@@ -71,17 +85,21 @@ impl Plan {
                 "--jobs" => jobs = value()?.parse().map_err(|_| "--jobs wants a number".to_owned())?,
                 "--soak" => soak = Some(minutes(&value()?)?),
                 other if other.starts_with('-') => return Err(format!("there is no option {other}")),
-                _ => names.push(word),
+                _ => choice.names.push(word),
             }
+        }
+        choice.check()?;
+        if list {
+            return Ok(Self::List(choice));
         }
         let dist = dist.ok_or("--dist is missing: the folder that scripts/build fills")?;
         let probe = probe.ok_or("--probe is missing: the static guest half")?;
         let inputs = inputs.ok_or("--inputs is missing: the script that makes real images")?;
         let guest = guest.unwrap_or_else(|| dist.with_file_name(GUEST));
-        let built = Built { dist, probe, guest, inputs };
+        let built = Built { dist, probe, guest, inputs, vsock: choice.vsock };
         Ok(match soak {
             Some(time) => Self::Soak(built, time),
-            None => Self::Run(Run { built, jobs: jobs.max(1), names }),
+            None => Self::Run(Run { built, jobs: jobs.max(1), choice }),
         })
     }
 }
@@ -91,10 +109,58 @@ fn minutes(word: &str) -> Result<Duration, String> {
     Ok(Duration::from_mins(number))
 }
 
+fn vsock(word: &str) -> Result<Vsock, String> {
+    match word {
+        "program" => Ok(Vsock::Program),
+        "kernel" => Ok(Vsock::Kernel),
+        _ => Err("--vsock wants program or kernel".to_owned()),
+    }
+}
+
+fn need(word: &str) -> Result<Need, String> {
+    Need::named(word).ok_or_else(|| format!("{word:?} is no need: inputs, nitro, space, bare-cpu"))
+}
+
+impl Choice {
+    /// The scenarios that are asked for and can be told on this host, in the order they are run.
+    pub fn scenarios(&self) -> impl Iterator<Item = &'static Scenario> {
+        scenarios::ALL.iter().filter(|scenario| self.asks_for(scenario.name) && self.can_tell(scenario.name))
+    }
+
+    /// A name that means no scenario is a mistake, and would pass for a scenario that holds.
+    fn check(&self) -> Result<(), String> {
+        let known = |part: &&String| !scenarios::ALL.iter().any(|one| one.name.contains(part.as_str()));
+        match self.names.iter().find(known) {
+            Some(name) => Err(format!("no scenario has {name:?} in its name; --list shows all")),
+            None => Ok(()),
+        }
+    }
+
+    fn asks_for(&self, name: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|part| name.contains(part.as_str()))
+    }
+
+    fn can_tell(&self, name: &str) -> bool {
+        let needs: Vec<Need> = scenarios::needs(name).collect();
+        let is_asked = self.only.is_none_or(|only| needs.contains(&only));
+        is_asked && needs.iter().all(|need| self.has(*need))
+    }
+
+    /// Whether this host has what a scenario needs.
+    fn has(&self, need: Need) -> bool {
+        match need {
+            Need::Vsock(vsock) => vsock == self.vsock,
+            // No host is like that by itself.
+            Need::BareCpu => self.only == Some(need),
+            Need::Inputs | Need::Nitro | Need::Space => !self.lacks.contains(&need),
+        }
+    }
+}
+
 impl Run {
     /// Runs everything asked for, a line for each to `out` as it ends.
     pub fn all(&self, out: &mut impl Write) -> Report {
-        let wanted: Vec<&Scenario> = scenarios::ALL.iter().filter(|s| self.wants(s.name)).collect();
+        let wanted: Vec<&Scenario> = self.choice.scenarios().collect();
         let next = AtomicUsize::new(0);
         let mut report = Report::default();
         let (tell, told) = mpsc::channel();
@@ -113,10 +179,6 @@ impl Run {
             }
         });
         report
-    }
-
-    fn wants(&self, name: &str) -> bool {
-        self.names.is_empty() || self.names.iter().any(|part| name.contains(part.as_str()))
     }
 
     fn worker(
@@ -173,5 +235,54 @@ fn line(name: &str, outcome: &Outcome, took: Duration) -> String {
         Err(Failure::Broken(why)) => {
             format!("FAILED  {seconds:5.1} s  {name}\n{}", why.trim_end().replace('\n', "\n    "))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(words: &[&str]) -> Result<Vec<&'static str>, String> {
+        match Plan::from_words(std::iter::once("--list").chain(words.iter().copied()).map(str::to_owned))? {
+            Plan::List(choice) => Ok(choice.scenarios().map(|scenario| scenario.name).collect()),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    #[test]
+    fn a_scenario_for_one_vsock_is_not_run_on_the_other() {
+        let program = listed(&[]).unwrap();
+        let kernel = listed(&["--vsock", "kernel"]).unwrap();
+        let only = |these: &[&'static str], others: &[&str]| {
+            these.iter().copied().filter(|name| !others.contains(name)).collect::<Vec<_>>()
+        };
+        assert_eq!(only(&program, &kernel), ["a_killed_vsock_device_ends_the_run_with_125_and_the_reason"]);
+        let kernels = only(&kernel, &program);
+        assert!(
+            kernels.contains(&"kvm_and_the_kernels_vsock_are_used_where_the_host_has_them"),
+            "{kernels:?}"
+        );
+    }
+
+    #[test]
+    fn scenarios_that_need_what_the_host_lacks_are_not_run() {
+        let all = listed(&[]).unwrap();
+        for (word, name) in [
+            ("inputs", "an_image_of_two_hundred_layers_has_what_the_last_one_says"),
+            ("nitro", "a_signed_enclave_reports_its_signer"),
+            ("space", "a_file_of_more_than_four_gigabytes_is_read_to_its_end"),
+        ] {
+            assert!(all.contains(&name));
+            assert!(!listed(&["--lacks", word]).unwrap().contains(&name), "{word}");
+        }
+        assert!(listed(&["--lacks", "time"]).is_err());
+        let bare = listed(&["--vsock", "kernel", "--only", "bare-cpu"]).unwrap();
+        assert!(!bare.is_empty() && bare.iter().all(|name| !all.contains(name)));
+    }
+
+    #[test]
+    fn a_name_that_means_no_scenario_is_refused() {
+        assert_eq!(listed(&["exit_code_reaches"]).unwrap(), ["exit_code_reaches_the_caller"]);
+        assert!(listed(&["exit_code_reaches", "no_such_story"]).unwrap_err().contains("no_such_story"));
     }
 }

@@ -18,6 +18,44 @@ pub struct Scenario {
     pub guest: fn(&[String]) -> ExitCode,
 }
 
+/// Which device carries the vsock of a run's enclaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vsock {
+    /// `vhost-device-vsock`, a program that works on every host.
+    Program,
+    /// The kernel's `vhost_vsock`.
+    Kernel,
+}
+
+/// What a scenario needs that not every host has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// That the vsock is this one. Scenarios without this need run on either.
+    Vsock(Vsock),
+    /// Real images, which `scripts/inputs` makes.
+    Inputs,
+    /// QEMU's machine of Nitro enclaves, which `scripts/qemu-nitro` builds.
+    Nitro,
+    /// A disk with some ten gigabytes to spare.
+    Space,
+    /// A processor that runs KVM and has no RDRAND. Only an emulated one is known to be like that.
+    BareCpu,
+}
+
+impl Need {
+    /// The need of this name on the command line.
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        match word {
+            "inputs" => Some(Self::Inputs),
+            "nitro" => Some(Self::Nitro),
+            "space" => Some(Self::Space),
+            "bare-cpu" => Some(Self::BareCpu),
+            _ => None,
+        }
+    }
+}
+
 /// How a host half ends: `Err` is a failed expectation, or a reason why the story cannot be told on this machine.
 pub type Outcome = Result<(), Failure>;
 

@@ -35,4 +35,6 @@ pub mod tcp;
 #[cfg(feature = "tsc")]
 pub mod tsc;
 #[cfg(feature = "vsock")]
+pub mod vhost;
+#[cfg(feature = "vsock")]
 pub mod vsock;

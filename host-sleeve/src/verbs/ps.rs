@@ -14,6 +14,10 @@ use crate::usage::{Usage, ask_all, by_service};
 
 use super::DONE;
 
+/// How much of a state `ps` shows, in characters: what a program said at its end may be four kilobytes, and `inspect` shows
+/// all of it.
+const MAX_STATE: usize = 120;
+
 /// One enclave, as `ps --json` shows it.
 #[derive(Serialize)]
 struct Entry<'a> {
@@ -71,7 +75,7 @@ pub(crate) fn ps(asked: &Ps, json: bool) -> Result<u8> {
                 values.push(serde_json::to_value(entry(seen, usage)).unwrap_or_default());
             }
             Err(error) => {
-                table.row([name.clone(), format!("unreadable: {error}")]);
+                table.row([name.clone(), output::cut(&format!("unreadable: {error}"), MAX_STATE)]);
                 let error = Words::from(error);
                 let unreadable = Unreadable { name, alive: false, state: "unreadable", error };
                 values.push(serde_json::to_value(unreadable).unwrap_or_default());
@@ -108,7 +112,7 @@ fn entry(seen: &Seen, usage: Option<Vec<Usage>>) -> Entry<'_> {
 fn row(seen: &Seen, usage: Option<&[Usage]>) -> Vec<String> {
     let record = &seen.record;
     let ports: Vec<String> = record.publish.iter().map(|p| format!("{}→{}", p.listen, p.ingress)).collect();
-    let mut state = seen.words();
+    let mut state = output::cut(&seen.words(), MAX_STATE);
     for (part, process) in seen.orphans() {
         let orphan = format!("; {part} {} still runs, `host-sleeve rm {}` ends it", process.pid, record.name);
         state.push_str(&orphan);

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::story::{Failure, expect};
+use crate::story::{Failure, Vsock, expect};
 
 /// How long a boot may take until the service answers. A boot takes two to four seconds on two busy cores under TCG;
 /// anything over this is a hang.
@@ -45,6 +45,8 @@ pub struct Built {
     pub guest: PathBuf,
     /// The script that makes real images and prints where they are.
     pub inputs: PathBuf,
+    /// The device that carries the enclaves' vsock.
+    pub vsock: Vsock,
 }
 
 /// The laboratory of one scenario.
@@ -85,7 +87,19 @@ impl Lab {
     /// A `host-sleeve` command line, in this laboratory's runtime directory.
     #[must_use]
     pub fn sleeve(&self, words: &[&str]) -> Sleeve {
-        Sleeve::new(&self.built.dist.join("bin/host-sleeve"), &self.folder.path().join("run"), words)
+        let sleeve =
+            Sleeve::new(&self.built.dist.join("bin/host-sleeve"), &self.folder.path().join("run"), words);
+        match self.built.vsock {
+            Vsock::Program => sleeve.env("CLOISTER_VSOCK", "user"),
+            // What `host-sleeve` takes by itself where the device is there.
+            Vsock::Kernel => sleeve,
+        }
+    }
+
+    /// The device that carries the enclaves' vsock here.
+    #[must_use]
+    pub fn vsock(&self) -> Vsock {
+        self.built.vsock
     }
 
     /// A root with the probe in it and nothing else.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::guest::serve_http;
 use crate::story::{Failure, expect, expect_in};
-use crate::{Lab, Outcome, Scenario};
+use crate::{Lab, Outcome, Scenario, Vsock};
 
 const MANIFEST: &str = "{version: 1, services: {web: {command: [PROBE], ready: {tcp: 8080}}}, ingress: [{port: 80, service: web, target: 8080}]}";
 
@@ -57,8 +57,7 @@ fn sleeve(lab: &mut Lab) -> Outcome {
     let web = lab.boot(MANIFEST, &[])?;
     let inspected = web.wait_ready()?;
     web.signal(Signal::KILL)?;
-    gone(process_of(&inspected, "qemu")?)?;
-    gone(process_of(&inspected, "vsock")?)?;
+    machine_gone(lab, &inspected)?;
     let ps = web.ask(&["ps", "--all", "--json"])?;
     ps.expect_code(0)?;
     expect_in(&ps.stdout, "\"web\"", "ps names the dead enclave")?;
@@ -70,8 +69,7 @@ fn ctrl_c(lab: &mut Lab) -> Outcome {
     let inspected = web.wait_ready()?;
     web.signal(Signal::INT)?;
     web.finish()?;
-    gone(process_of(&inspected, "qemu")?)?;
-    gone(process_of(&inspected, "vsock")?)
+    machine_gone(lab, &inspected)
 }
 
 fn guest(_words: &[String]) -> ExitCode {
@@ -90,6 +88,15 @@ pub(super) fn process_of(inspected: &Value, part: &str) -> Result<Pid, Failure> 
 
 fn kill(process: Pid) -> Outcome {
     kill_process(process, Signal::KILL).map_err(|error| Failure::broken(format_args!("cannot kill: {error}")))
+}
+
+/// Waits until every process of a machine is gone: the kernel's vsock has none.
+fn machine_gone(lab: &Lab, inspected: &Value) -> Outcome {
+    gone(process_of(inspected, "qemu")?)?;
+    match lab.vsock() {
+        Vsock::Program => gone(process_of(inspected, "vsock")?),
+        Vsock::Kernel => Ok(()),
+    }
 }
 
 /// Waits until a process that is not our child no longer exists.

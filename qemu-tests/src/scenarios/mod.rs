@@ -1,7 +1,8 @@
 //! Every scenario: a file for each story, or for a few that share their scenery.
 
-use crate::Scenario;
+use crate::{Need, Scenario, Vsock};
 
+mod a_cpu_without_rdrand_is_no_host_for_kvm;
 mod a_full_disk_is_said;
 mod a_guest_that_stood_still_is_reached_again;
 mod bad_launches_say_what_to_do;
@@ -15,6 +16,7 @@ mod exit_code_reaches_the_caller;
 mod http_request_is_answered_through_ingress;
 mod init_ends_the_machine_and_says_why;
 mod init_goes_on;
+mod kernels_vsock_is_used;
 mod killed_parts_leave_nothing_behind;
 mod launches_can_be_called_off;
 mod logs_arrive_whole;
@@ -74,6 +76,9 @@ pub const ALL: &[Scenario] = &[
     logs_arrive_whole::RAW_BYTES,
     logs_arrive_whole::FLOODING,
     logs_arrive_whole::UNREAD,
+    kernels_vsock_is_used::SCENARIO,
+    kernels_vsock_is_used::ADDRESSES,
+    a_cpu_without_rdrand_is_no_host_for_kvm::SCENARIO,
     killed_parts_leave_nothing_behind::QEMU,
     killed_parts_leave_nothing_behind::VSOCK_DEVICE,
     killed_parts_leave_nothing_behind::SLEEVE,
@@ -130,3 +135,42 @@ pub const ALL: &[Scenario] = &[
     real_images_run::REGISTRY,
     real_images_run::LARGE,
 ];
+
+/// What scenarios need beside the programs under test. One that is not here runs wherever those do.
+const NEEDS: &[(Need, &[Scenario])] = &[
+    (Need::Vsock(Vsock::Program), &[killed_parts_leave_nothing_behind::VSOCK_DEVICE]),
+    (Need::Vsock(Vsock::Kernel), &[kernels_vsock_is_used::SCENARIO, kernels_vsock_is_used::ADDRESSES]),
+    (Need::BareCpu, &[a_cpu_without_rdrand_is_no_host_for_kvm::SCENARIO]),
+    (Need::Space, &[roots_are_what_was_built::LARGE_FILE]),
+    (
+        Need::Inputs,
+        &[
+            real_images_run::PYTHON,
+            real_images_run::NGINX,
+            real_images_run::REDIS,
+            real_images_run::LAYERS,
+            real_images_run::REGISTRY,
+            real_images_run::LARGE,
+        ],
+    ),
+    (
+        Need::Nitro,
+        &[
+            nitro_enclaves_are_as_predicted::FILE,
+            nitro_enclaves_are_as_predicted::APPLICATIONS,
+            nitro_enclaves_are_as_predicted::BYTE,
+            nitro_enclaves_are_as_predicted::COMMAND_LINE,
+            nitro_enclaves_are_as_predicted::SIGNED,
+            nitro_enclaves_are_as_predicted::EXIT_CODE,
+            nitro_enclaves_are_as_predicted::DAMAGED,
+        ],
+    ),
+];
+
+/// What the scenario of this name needs.
+pub(crate) fn needs(name: &str) -> impl Iterator<Item = Need> {
+    NEEDS
+        .iter()
+        .filter(move |(_, scenarios)| scenarios.iter().any(|one| one.name == name))
+        .map(|(need, _)| *need)
+}

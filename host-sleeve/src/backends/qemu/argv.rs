@@ -3,6 +3,7 @@
 //! Its law: one pure function, under golden tests. Sockets are named without a folder: QEMU is started in the enclave's
 //! folder, so that no path is too long for `sun_path` and none needs QEMU's escaping of commas.
 
+use std::os::fd::RawFd;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -30,7 +31,10 @@ pub(crate) enum Accel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Vsock {
     /// By the host's kernel.
-    Kernel,
+    Kernel {
+        /// The open device, which has the guest's address already.
+        device: RawFd,
+    },
     /// By a vhost-user process behind [`VHOST_SOCKET`].
     User,
 }
@@ -179,7 +183,9 @@ fn vsock(spec: &Spec<'_>, add: &mut impl FnMut(&str, String)) {
         Machine::Q35 => "pci",
     };
     match spec.vsock {
-        Vsock::Kernel => add("-device", format!("vhost-vsock-{bus},guest-cid={}", spec.cid)),
+        Vsock::Kernel { device } => {
+            add("-device", format!("vhost-vsock-{bus},guest-cid={},vhostfd={device}", spec.cid));
+        }
         Vsock::User => {
             add("-chardev", format!("socket,id=vsock,path={VHOST_SOCKET}"));
             add("-device", format!("vhost-user-vsock-{bus},chardev=vsock"));
@@ -222,13 +228,14 @@ mod tests {
 
     #[test]
     fn a_q35_on_kvm_with_the_kernels_vsock_has_this_command_line() {
-        let spec = Spec { machine: Machine::Q35, accel: Accel::Kvm, vsock: Vsock::Kernel, ..spec() };
+        let spec =
+            Spec { machine: Machine::Q35, accel: Accel::Kvm, vsock: Vsock::Kernel { device: 11 }, ..spec() };
         assert_eq!(
             argv(&spec).join(" "),
             "-name cloister-web -machine q35 -accel kvm -cpu host -smp 2 -m 512M -kernel /app/kernel \
              -initrd /proc/self/fd/9 -append console=ttyS0 quiet -display none \
              -chardev stdio,id=console,signal=off -serial chardev:console -qmp unix:qmp.sock,server=on,wait=off \
-             -device vhost-vsock-pci,guest-cid=7 \
+             -device vhost-vsock-pci,guest-cid=7,vhostfd=11 \
              -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
              -nodefaults -no-user-config -no-reboot"
         );
@@ -256,7 +263,7 @@ mod tests {
 
     #[test]
     fn only_a_vhost_user_device_needs_shared_memory() {
-        let kernel = argv(&Spec { vsock: Vsock::Kernel, ..spec() });
+        let kernel = argv(&Spec { vsock: Vsock::Kernel { device: 11 }, ..spec() });
         assert!(!kernel.iter().any(|word| word.contains("memory-backend")));
     }
 }

@@ -1,6 +1,7 @@
 //! Whether KVM works here.
 //!
-//! Its law: the device node proves nothing. KVM is used only after this very kernel has booted on it within a limit. The
+//! Its law: the device node proves nothing. KVM is used only after this very kernel has booted on it within a limit, and
+//! where the processor gives guests the random bits without which an enclave starts nothing. The
 //! answer is kept while the host runs, the QEMU and the kernel stay the same; a "no" that may pass, only for a while.
 
 use std::fs;
@@ -10,36 +11,26 @@ use std::time::Duration;
 
 use cloister_image::digest::Digest;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time;
 
 use crate::install;
 
 use super::Found;
 use super::boot::Nameless;
-use super::children::Program;
+use super::trial::{self, Verdict};
 
 /// The device.
 pub(crate) const DEVICE: &str = "/dev/kvm";
 
-/// A kernel needs far less than a second to its panic under KVM; a host that is busy with hundreds of boots needs more.
-const LIMIT: Duration = Duration::from_secs(8);
-
 /// How long a "no" counts whose cause may pass, such as a busy host: where a trial takes its whole limit, not every launch
-/// should wait for one, and whoever mends the host should not wait for long either.
-const WHILE: Duration = Duration::from_mins(10);
+/// should wait for one; and on a host that is no longer busy, no enclave should be translated for it.
+const WHILE: Duration = Duration::from_mins(2);
 
-/// What the trial kernel prints when it has come as far as it can without a ramdisk.
-const PROOF: &[u8] = b"Kernel panic - not syncing";
-
-/// What QEMU prints when the host cannot go on running the guest.
-const DISPROOF: &[u8] = b"KVM internal error";
-
-/// More than a kernel prints until it panics.
-const MAX_OUTPUT: usize = 256 * 1024;
-
-/// How much of QEMU's last line is shown, in characters.
-const MAX_SAID: usize = 200;
+/// The flag in `/proc/cpuinfo` of a processor that gives random bits. KVM offers guests what the host's kernel sees.
+#[cfg(target_arch = "x86_64")]
+const RANDOM_FLAG: &str = "rdrand";
+/// The flag in `/proc/cpuinfo` of a processor that gives random bits. KVM offers guests what the host's kernel sees.
+#[cfg(target_arch = "aarch64")]
+const RANDOM_FLAG: &str = "rng";
 
 /// What a trial came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,10 +87,29 @@ pub(crate) async fn ask_again(qemu: &Found, kernel: &Nameless, kernel_digest: &D
     }
 }
 
-/// The answer where the device cannot be opened.
+/// The answer where no trial is needed: the device cannot be opened, or an enclave would boot and start nothing.
 fn refused() -> Option<Answer> {
-    let error = fs::File::options().read(true).write(true).open(DEVICE).err()?;
-    Some(unopened(&error))
+    match fs::File::options().read(true).write(true).open(DEVICE) {
+        Err(error) => Some(unopened(&error)),
+        Ok(_) => without_random_bits(&fs::read_to_string("/proc/cpuinfo").ok()?),
+    }
+}
+
+/// The answer where this processor gives its guests no random bits. Nothing else that the host offers is trusted with them,
+/// so that init starts no service there; a translated processor has them.
+fn without_random_bits(cpuinfo: &str) -> Option<Answer> {
+    let mut lists = cpuinfo.lines().filter_map(|line| {
+        let (key, words) = line.split_once(':')?;
+        matches!(key.trim(), "flags" | "Features").then_some(words)
+    });
+    let has = lists.next()?.split_whitespace().any(|word| word == RANDOM_FLAG);
+    (!has).then(|| {
+        let flag = RANDOM_FLAG.to_uppercase();
+        Answer::no(
+            Keep::Never,
+            format!("the host's processor has no {flag}, the only random bits that an enclave on KVM trusts"),
+        )
+    })
 }
 
 fn unopened(error: &std::io::Error) -> Answer {
@@ -117,7 +127,12 @@ fn unopened(error: &std::io::Error) -> Answer {
 }
 
 async fn try_and_keep(qemu: &Found, kernel: &Nameless, memory: Option<&Path>) -> Answer {
-    let answer = try_boot(&qemu.path, kernel).await;
+    let answer = match trial::boot(&qemu.path, kernel).await {
+        Verdict::Works => Answer::yes(),
+        Verdict::Broken(why) => Answer::no(Keep::Always, why),
+        Verdict::Failed(why) => Answer::no(Keep::Shortly, why),
+        Verdict::NotTried(why) => Answer::no(Keep::Never, why),
+    };
     if let Some(path) = memory {
         keep(path, &answer);
     }
@@ -153,81 +168,9 @@ fn remembered(version: &str, kernel: &Digest) -> Option<PathBuf> {
     Some(install::cache("kvm").ok()?.join(key.hex()))
 }
 
-async fn try_boot(qemu: &Path, kernel: &Nameless) -> Answer {
-    let kept = match kernel.share() {
-        Ok(kept) => kept,
-        Err(error) => return Answer::no(Keep::Never, error.to_string()),
-    };
-    let started = Program::start("QEMU", qemu, argv(&kept.path()), Path::new("/"), vec![kept.into_fd()]);
-    let mut program = match started {
-        Ok(program) => program,
-        Err(error) => return Answer::no(Keep::Never, error.to_string()),
-    };
-    let Some(output) = program.stdout() else {
-        return Answer::no(Keep::Never, "QEMU has no output");
-    };
-    let proved = time::timeout(LIMIT, proves(output)).await;
-    program.kill().await;
-    let said = program.said().await.unwrap_or_default();
-    match proved {
-        Ok(true) => Answer::yes(),
-        _ if said.as_bytes().windows(DISPROOF.len()).any(|window| window == DISPROOF) => {
-            Answer::no(Keep::Always, format!("a trial boot on {DEVICE} broke off with a KVM internal error"))
-        }
-        Ok(false) => Answer::no(Keep::Shortly, broken_off(&said)),
-        Err(_) => {
-            let limit = LIMIT.as_secs();
-            Answer::no(Keep::Shortly, format!("a trial boot on {DEVICE} did not end within {limit} s"))
-        }
-    }
-}
-
-fn broken_off(said: &str) -> String {
-    let last: String = said.lines().last().unwrap_or_default().chars().take(MAX_SAID).collect();
-    let colon = if last.is_empty() { "" } else { ": " };
-    format!("a trial boot on {DEVICE} broke off{colon}{last}")
-}
-
-/// Reads a trial's console until it proves that KVM works, or ends.
-async fn proves(mut output: impl AsyncRead + Unpin) -> bool {
-    let mut seen = Vec::new();
-    let mut buffer = [0; 4096];
-    while seen.len() < MAX_OUTPUT {
-        match output.read(&mut buffer).await {
-            Ok(count @ 1..) => seen.extend_from_slice(buffer.get(..count).unwrap_or_default()),
-            _ => break,
-        }
-        if seen.windows(PROOF.len()).any(|window| window == PROOF) {
-            return true;
-        }
-    }
-    false
-}
-
-/// QEMU's arguments for a trial: the kernel alone, which panics for want of an init and reboots.
-fn argv(kernel: &Path) -> Vec<String> {
-    let words = "-machine microvm,acpi=off -accel kvm -cpu host -m 128M -display none -serial stdio -nodefaults \
-                 -no-user-config -no-reboot -append";
-    let mut argv: Vec<String> = words.split_ascii_whitespace().map(str::to_owned).collect();
-    argv.push("console=ttyS0 reboot=t panic=-1".to_owned());
-    argv.extend(["-kernel".to_owned(), kernel.display().to_string()]);
-    argv
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_kernel_that_panics_for_want_of_an_init_proves_kvm() {
-        let console = b"Linux version 6.12\nKernel panic - not syncing: VFS: Unable to mount root fs";
-        assert!(proves(&console[..]).await);
-    }
-
-    #[tokio::test]
-    async fn a_boot_that_breaks_off_proves_nothing() {
-        assert!(!proves(&b"Linux ver"[..]).await);
-    }
 
     #[test]
     fn a_no_that_may_pass_is_forgotten_after_a_while_and_a_lasting_one_is_not() {
@@ -270,8 +213,14 @@ mod tests {
     }
 
     #[test]
-    fn what_qemu_said_last_is_told() {
-        assert_eq!(broken_off("one\ntwo"), "a trial boot on /dev/kvm broke off: two");
-        assert_eq!(broken_off(""), "a trial boot on /dev/kvm broke off");
+    fn a_processor_without_random_bits_is_no_host_for_kvm() {
+        let cpuinfo = |flags: &str| {
+            format!("processor\t: 0\nmodel name\t: QEMU\nflags\t\t: fpu {flags} svm\nbugs\t\t:\n")
+        };
+        assert_eq!(without_random_bits(&cpuinfo(RANDOM_FLAG)), None);
+        let answer = without_random_bits(&cpuinfo("rdrandom aes")).unwrap();
+        assert!(answer.why.contains(&RANDOM_FLAG.to_uppercase()) && answer.keep == Keep::Never, "{answer:?}");
+        // Where the kernel does not tell, the trial does.
+        assert_eq!(without_random_bits("processor\t: 0\n"), None);
     }
 }

@@ -13,9 +13,11 @@ mod listening;
 pub(crate) mod nitro;
 mod qmp;
 mod running;
+mod trial;
 pub(crate) mod version;
 mod vsock;
 
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -39,7 +41,7 @@ use qmp::Qmp;
 use running::Running;
 use version::Version;
 pub(crate) use vsock::{VSOCK_DEVICE, find_vsock, try_vsock};
-use vsock::{free_cid, hybrid, start_vsock};
+use vsock::{claim_cid, free_cid, hybrid, start_vsock};
 
 /// The QEMU that emulates this host's architecture.
 #[cfg(target_arch = "x86_64")]
@@ -140,16 +142,20 @@ impl Backend for Qemu {
             let vsock = find_vsock()?;
             let boot = Boot::prepare(plan.source.artifact()?).await?;
             let (accel, why) = choose_accel(plan.accel, &qemu, &boot.kernel, &boot.kernel_digest).await?;
-            let cid = free_cid()?;
-            let vsock_device = match vsock {
-                Some(program) => Some(start_vsock(&program, cid, folder.path()).await?),
-                None => None,
+            let (cid, vsock_device, claimed) = match vsock {
+                Some(program) => {
+                    let cid = free_cid()?;
+                    (cid, Some(start_vsock(&program, cid, folder.path()).await?), None)
+                }
+                None => claim_cid().map(|(cid, device)| (cid, None, Some(device)))?,
             };
             let spec = Spec {
                 name: folder.name(),
                 machine: plan.machine.unwrap_or(Machine::Microvm),
                 accel,
-                vsock: if vsock_device.is_some() { Vsock::User } else { Vsock::Kernel },
+                vsock: claimed
+                    .as_ref()
+                    .map_or(Vsock::User, |device| Vsock::Kernel { device: device.as_raw_fd() }),
                 cid,
                 cpus: plan.cpus,
                 memory: plan.memory,
@@ -163,7 +169,8 @@ impl Backend for Qemu {
                 Some(device) => Arc::new(hybrid(device, folder)),
                 None => Arc::new(Kernel::new(cid)),
             };
-            let running = Program::start("QEMU", &qemu.path, argv, folder.path(), boot.into_fds())?;
+            let fds = boot.into_fds().into_iter().chain(claimed).collect();
+            let running = Program::start("QEMU", &qemu.path, argv, folder.path(), fds)?;
             let qmp = Qmp::listen(folder.path().to_owned(), argv::QMP_SOCKET);
             let running =
                 Running { qemu: running, vsock: vsock_device, qmp, transport, cid, kind, why, pcrs: None };

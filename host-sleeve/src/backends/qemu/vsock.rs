@@ -3,9 +3,12 @@
 //! Its law: the device listens before QEMU is started, and its sockets lie in the enclave's folder.
 
 use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cloister_sys::vhost;
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
@@ -58,8 +61,39 @@ fn kernel_makes_it(asked: &str, opens: impl FnOnce() -> bool) -> Result<bool> {
     }
 }
 
-/// A vsock address that no other enclave of this host is likely to have. With the kernel's vhost-vsock a clash makes
-/// QEMU refuse to start; behind vhost-user it means nothing.
+/// How many addresses are drawn until one is free. Two clashes in a row mean that something else is wrong.
+const DRAWS: u32 = 8;
+
+/// An address of the kernel's vsock that no other machine of this host has, and the open device it belongs to: QEMU gets
+/// both, so that nobody takes the address in between.
+pub(super) fn claim_cid() -> Result<(u32, OwnedFd)> {
+    let doing = || format!("cannot use {VSOCK_DEVICE}");
+    let device = fs::File::options().read(true).write(true).open(VSOCK_DEVICE).doing(doing)?;
+    let cid = first_free(free_cid, |cid| vhost::set_guest_cid(&device, cid))?;
+    Ok((cid, device.into()))
+}
+
+/// The first of some addresses that can be claimed.
+fn first_free(draw: impl Fn() -> Result<u32>, claim: impl Fn(u32) -> io::Result<()>) -> Result<u32> {
+    let refused = |cid: u32, error: io::Error| {
+        Error::host(format!("{VSOCK_DEVICE} refuses the vsock address {cid}"))
+            .because(error)
+            .hint(format!("`{VSOCK_VARIABLE}=user` takes {VSOCK_PROGRAM} instead"))
+    };
+    let mut last = None;
+    for _ in 0..DRAWS {
+        let cid = draw()?;
+        match claim(cid) {
+            Ok(()) => return Ok(cid),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = Some(refused(cid, error)),
+            Err(error) => return Err(refused(cid, error)),
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::host("no vsock address was drawn")))
+}
+
+/// A vsock address that no other enclave of this host is likely to have. With the kernel's vhost-vsock it must be unique on
+/// the host; behind vhost-user it means nothing.
 ///
 /// It is drawn: process numbers are the same in many containers, whose enclaves share the host's one vsock. Of thirty bits
 /// even a thousand enclaves leave a new one a chance of one in a million to clash.
@@ -135,6 +169,32 @@ mod tests {
         assert!(!kernel_makes_it("user", || true).unwrap());
         let error = kernel_makes_it("qemu", || true).unwrap_err();
         assert!(error.told().hint.as_deref().unwrap().contains("CLOISTER_VSOCK=user"));
+    }
+
+    #[test]
+    fn a_vsock_address_that_is_taken_is_drawn_again() {
+        let drawn = std::cell::Cell::new(100);
+        let draw = || {
+            drawn.set(drawn.get() + 1);
+            Ok(drawn.get())
+        };
+        let taken = |cid| if cid < 103 { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(()) };
+        assert_eq!(first_free(draw, taken).unwrap(), 103);
+        let always = |_| Err(io::ErrorKind::AddrInUse.into());
+        let error = first_free(draw, always).unwrap_err();
+        assert!(error.to_string().contains("vsock address 111"), "{error}");
+        assert!(error.told().hint.as_deref().unwrap().contains("CLOISTER_VSOCK=user"), "{error:?}");
+    }
+
+    #[test]
+    fn a_device_that_refuses_for_another_reason_is_not_asked_again() {
+        let asked = std::cell::Cell::new(0);
+        let refuses = |_| {
+            asked.set(asked.get() + 1);
+            Err(io::ErrorKind::PermissionDenied.into())
+        };
+        assert!(first_free(|| Ok(7), refuses).is_err());
+        assert_eq!(asked.get(), 1);
     }
 
     #[tokio::test]
