@@ -77,7 +77,11 @@ impl Client {
 
     /// Asks, and waits for the answer.
     pub(crate) fn ask(&mut self, request: Request) -> Result<Reply, ClientError> {
-        self.send(&FromHost { id: ID, request })?;
+        match self.send(&FromHost { id: ID, request }) {
+            // What was said before it hung up is still there to be read.
+            Err(ClientError::Io(error)) if is_hang_up(&error) => {}
+            sent => sent?,
+        }
         loop {
             match self.receive()? {
                 FromGuest::Reply { id: ID, reply } => return Ok(reply),

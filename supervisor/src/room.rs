@@ -21,3 +21,24 @@ pub fn needed(manifest: &Manifest) -> u64 {
     let ports = count(manifest.ingress.len());
     logs.saturating_mul(FOR_EACH_LOG).saturating_add(ports.saturating_mul(FOR_EACH_PORT))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cloister_manifest::model::Logs;
+
+    #[test]
+    fn what_is_kept_grows_with_services_and_ports() {
+        let full = include_bytes!("../../crates/manifest/testdata/full.json");
+        let mut manifest = Manifest::from_json(full).unwrap();
+        manifest.services.iter_mut().for_each(|service| service.logs = Logs::Forward);
+        let before = needed(&manifest);
+        manifest.services.pop();
+        assert_eq!(before - needed(&manifest), 2 << 20, "the rings of stdout and stderr");
+        manifest.ingress.pop();
+        assert_eq!(before - needed(&manifest), (2 << 20) + (4 << 20), "the windows of a port");
+        manifest.services.clear();
+        manifest.ingress.clear();
+        assert_eq!(needed(&manifest), 3 << 20, "the supervisor's own log and the index");
+    }
+}
