@@ -39,6 +39,10 @@ const ROOM_FOR_PROCESSES: u64 = 256;
 /// The most processes and threads of the machine, which the kernel sets by its memory.
 const THREADS: &str = "/proc/sys/kernel/threads-max";
 
+/// The most that `pids.max` takes as a number (`PIDS_MAX`, `kernel/cgroup/pids.c`), and that stage `lockdown` makes of
+/// `kernel.pid_max`: machines with more than half a terabyte may have more threads than process numbers.
+const MOST_PROCESSES: u64 = 4_194_304;
+
 /// How many there are: the number behind the slash in the fourth field (proc(5)).
 const LOAD: &str = "/proc/loadavg";
 
@@ -113,7 +117,7 @@ impl Cgroups {
     /// can keep the others from starting theirs.
     fn share(&self) -> Result<u64, CgroupError> {
         let all = read(&self.mount.join(HELD).join("pids.max"))?;
-        Ok(all.trim().parse().map_or(u64::MAX, |all: u64| all / 2))
+        Ok(all.trim().parse().unwrap_or(MOST_PROCESSES) / 2)
     }
 
     /// The tree as an earlier [`Self::set_up`] left it, if it did.
@@ -251,7 +255,7 @@ fn available(meminfo: &str) -> Option<u64> {
 
 /// The most processes of all services, from [`THREADS`] and [`LOAD`]. What cannot be read is no reason for none.
 fn processes(threads_max: &str, load: &str) -> u64 {
-    let all: u64 = threads_max.trim().parse().unwrap_or(u64::MAX);
+    let all = threads_max.trim().parse().unwrap_or(MOST_PROCESSES).min(MOST_PROCESSES);
     let running = load.split(['/', ' ']).nth(4).and_then(|count| count.parse().ok()).unwrap_or(0);
     all.saturating_sub(running).saturating_sub(ROOM_FOR_PROCESSES).max(ROOM_FOR_PROCESSES)
 }
@@ -282,6 +286,7 @@ mod tests {
     #[test]
     fn services_leave_processes_to_others() {
         assert_eq!(processes("3800\n", "0.06 0.03 0.00 1/83 120\n"), 3800 - 83 - ROOM_FOR_PROCESSES);
+        assert_eq!(processes("8251903\n", "0.06 0.03 0.00 1/83 120\n"), 4_194_304 - 83 - ROOM_FOR_PROCESSES);
         assert_eq!(processes("100\n", "0.06 0.03 0.00 1/83 120\n"), ROOM_FOR_PROCESSES, "a tiny machine");
     }
 
