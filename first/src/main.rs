@@ -6,7 +6,7 @@
 //! (`pid_namespaces(7)`). What the end means is for init and the supervisor to decide.
 //!
 //! Started by init as `first MAIN`, with MAIN the main process's number in this namespace, all signals blocked, and the
-//! report's pipe as descriptor [`REPORT_FD`].
+//! report's socket as descriptor [`REPORT_FD`].
 
 use std::io;
 use std::os::fd::OwnedFd;

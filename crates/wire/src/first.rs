@@ -1,7 +1,7 @@
 //! What init is told about a service that runs below a first process of ours: its main process's number, and its end.
 //!
-//! Its law: a note has [`Note::SIZE`] bytes and is written in one call, so it arrives whole. The pipe is within the service's
-//! reach, through `/proc/1/fd`: a note can misreport nothing but the service's own end, which the service chooses anyway.
+//! Its law: a note has [`Note::SIZE`] bytes and is written in one call, so it arrives whole. It goes over a socket pair, which
+//! the service cannot get at through `/proc/1/fd`.
 
 /// Where the program is in ramdisk 1.
 pub const PROGRAM: &str = "/sbin/first";

@@ -9,7 +9,7 @@
 //! | host ⇄ enclave, port 17001 | [`logs`] |
 //! | host → enclave, port 17003 | [`ingress`] |
 //! | init ⇄ supervisor, a socket pair | [`hold`] |
-//! | a service's first process → init, a pipe | [`first`] |
+//! | a service's first process → init, a socket pair | [`first`] |
 //! | the end of `host-sleeve run` | [`exit`] |
 
 pub mod control;

@@ -25,7 +25,7 @@ use crate::console::Console;
 use crate::hold::{Event, State};
 use crate::spawn::{Report, Verdict};
 
-/// Descriptors PID 1 can have: three pipes and two files of the cgroup for each of 128 holdings, 128 memfds, and those in
+/// Descriptors PID 1 can have: three pipes, a socket and two files of the cgroup for each of 128 holdings, 128 memfds, and those in
 /// flight; the kernel's default is 1024.
 const OPEN_FILES: u64 = 4096;
 

@@ -14,6 +14,7 @@ use cloister_sys::seccomp;
 use cloister_wire::first::{Note, PROGRAM, REPORT_FD};
 use cloister_wire::hold::Spawn;
 use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
 
@@ -36,9 +37,10 @@ pub(super) struct First {
     report: OwnedFd,
 }
 
-/// A pipe for notes: init's end, which does not block, and the service's.
-pub(super) fn pipe() -> io::Result<(Report, OwnedFd)> {
-    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+/// Sockets for notes: init's end, which does not block, and the service's. Of a pipe the service could open either end, through
+/// `/proc/1/fd`, and write notes or take them away; a socket cannot be opened by its name there.
+pub(super) fn channel() -> io::Result<(Report, OwnedFd)> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     rustix::io::ioctl_fionbio(&ours, true)?;
     Ok((Report(ours.into()), theirs))
 }
@@ -137,7 +139,7 @@ mod tests {
     use super::*;
 
     fn report(notes: &[Note]) -> Report {
-        let (report, theirs) = pipe().unwrap();
+        let (report, theirs) = channel().unwrap();
         for note in notes {
             rustix::io::write(&theirs, &note.encode()).unwrap();
         }

@@ -96,7 +96,7 @@ fn fork_service(
     let (report, theirs) = if spec.as_first {
         (None, None)
     } else {
-        let (report, theirs) = first::pipe().at("pipes", "report")?;
+        let (report, theirs) = first::channel().at("pipes", "report")?;
         (Some(report), Some(theirs))
     };
     let order = child::Order { spec, writable_bytes, stdout: their_stdout, stderr: their_stderr, fds };
