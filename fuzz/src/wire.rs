@@ -2,6 +2,7 @@
 
 use cloister_wire::chunks;
 use cloister_wire::control::{FromGuest, FromHost};
+use cloister_wire::first::Note;
 use cloister_wire::frame::{self, Decoder, HEADER};
 use cloister_wire::hello::Hello;
 use cloister_wire::hold::{FromInit, FromSupervisor};
@@ -123,6 +124,16 @@ pub fn messages(data: &[u8]) {
     message::<Subscribe>(data);
     message::<FromInit>(data);
     message::<FromSupervisor>(data);
+    note(data);
+}
+
+/// A first process's note is read as it was written, or not at all.
+fn note(data: &[u8]) {
+    if let Some(bytes) = data.first_chunk()
+        && let Some(note) = Note::decode(*bytes)
+    {
+        assert_eq!(note.encode(), *bytes);
+    }
 }
 
 fn message<M: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(data: &[u8]) {

@@ -39,6 +39,10 @@ const IDENTITY: &str = "index=on,nfs_export=on";
 /// What the writable part may hold until the manifest's size is known: the overlay's own folders, which take no block.
 const FIRST_BYTES: u64 = 64 * 1024;
 
+/// The least number of files: the overlay's own folders, and a service's few sockets and pid files where the manifest gives it
+/// next to no bytes.
+const LEAST_FILES: u64 = 1024;
+
 /// A root that cannot be put together.
 #[derive(Debug)]
 pub enum RootError {
@@ -85,9 +89,16 @@ fn mount() -> Result<&'static str, RootError> {
     Ok(lower)
 }
 
+/// The options that bound a tmpfs: its bytes, and a file for each 4 KiB of them, as a block of memory holds at least one. What
+/// the kernel takes for itself, half of the machine's pages, would let empty files fill memory that no `size` counts.
+#[must_use]
+pub fn bounds(bytes: u64) -> String {
+    format!("size={bytes},nr_inodes={}", (bytes / 4096).max(LEAST_FILES))
+}
+
 /// The tmpfs's options.
 fn size(bytes: u64) -> io::Result<CString> {
-    Ok(CString::new(format!("mode=0700,size={bytes}"))?)
+    Ok(CString::new(format!("mode=0700,{}", bounds(bytes)))?)
 }
 
 fn lower() -> Result<&'static str, RootError> {

@@ -137,7 +137,7 @@ where
         match listener.accept().await {
             Err(_) => sleep(ACCEPT_PAUSE).await,
             Ok(accepted) => {
-                if let Some(place) = places.enter(accepted.1) {
+                if let Some(place) = places.enter(&accepted.1) {
                     let connection = handle(accepted);
                     drop(tokio::spawn(async move {
                         connection.await;

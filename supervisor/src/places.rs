@@ -4,12 +4,10 @@
 //! only what goes beyond the first place of each.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::notify::service_of;
 use crate::world::Peer;
 
 /// How many connections there may be at once.
@@ -33,11 +31,20 @@ enum Holder {
     Elsewhere,
 }
 
+impl Holder {
+    fn of(peer: &Peer) -> Self {
+        match peer {
+            Peer::Host => Self::Host,
+            Peer::Local { service: Some(name) } => Self::Service(name.clone()),
+            Peer::Local { service: None } => Self::Elsewhere,
+        }
+    }
+}
+
 /// The places of one kind of connection.
 #[derive(Debug)]
 pub(crate) struct Places {
     limits: Limits,
-    proc: PathBuf,
     taken: watch::Sender<BTreeMap<Holder, usize>>,
 }
 
@@ -49,16 +56,16 @@ pub(crate) struct Place {
 }
 
 impl Places {
-    /// Free places. Peers inside are identified by the cgroup that `proc` gives for them.
+    /// Free places.
     #[must_use]
-    pub(crate) fn new(limits: Limits, proc: &Path) -> Arc<Self> {
-        Arc::new(Self { limits, proc: proc.to_owned(), taken: watch::Sender::new(BTreeMap::new()) })
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { limits, taken: watch::Sender::new(BTreeMap::new()) })
     }
 
     /// A place for `peer`, if it may have one more.
     #[must_use]
-    pub(crate) fn enter(self: &Arc<Self>, peer: Peer) -> Option<Place> {
-        let holder = self.holder(peer);
+    pub(crate) fn enter(self: &Arc<Self>, peer: &Peer) -> Option<Place> {
+        let holder = Holder::of(peer);
         self.take(&holder).then(|| Place { places: Arc::clone(self), holder })
     }
 
@@ -66,13 +73,6 @@ impl Places {
     pub(crate) async fn empty(&self) {
         // The sender is here, so the channel is open.
         drop(self.taken.subscribe().wait_for(BTreeMap::is_empty).await);
-    }
-
-    fn holder(&self, peer: Peer) -> Holder {
-        match peer {
-            Peer::Host => Holder::Host,
-            Peer::Local { pid, .. } => service_of(&self.proc, pid).map_or(Holder::Elsewhere, Holder::Service),
-        }
     }
 
     fn take(&self, holder: &Holder) -> bool {
@@ -116,50 +116,39 @@ mod tests {
 
     const LIMITS: Limits = Limits { host: 2, service: 3, shared: 3 };
 
-    /// Places among processes of which 10, 11 and 12 are of `web`, 20 of `db`, 30 of `job`, and 40 of none.
-    fn places() -> (Arc<Places>, tempfile::TempDir) {
-        let proc = tempfile::tempdir().unwrap();
-        for (pid, service) in [(10, "web"), (11, "web/worker"), (12, "web"), (20, "db"), (30, "job")] {
-            std::fs::create_dir(proc.path().join(pid.to_string())).unwrap();
-            std::fs::write(proc.path().join(format!("{pid}/cgroup")), format!("0::/cloister/{service}\n"))
-                .unwrap();
-        }
-        (Places::new(LIMITS, proc.path()), proc)
-    }
-
-    fn inside(pid: u32) -> Peer {
-        Peer::Local { uid: 0, pid }
+    fn inside(service: &str) -> Peer {
+        Peer::Local { service: Some(service.to_owned()) }
     }
 
     #[test]
     fn a_service_holds_its_own_places_and_no_others() {
-        let (places, _proc) = places();
-        let web: Vec<Place> = [10, 11, 12].iter().map(|pid| places.enter(inside(*pid)).unwrap()).collect();
-        assert!(places.enter(inside(10)).is_none(), "whichever of its processes asks");
-        let _host = [places.enter(Peer::Host).unwrap(), places.enter(Peer::Host).unwrap()];
-        assert!(places.enter(Peer::Host).is_none());
-        let _db = places.enter(inside(20)).unwrap();
+        let places = Places::new(LIMITS);
+        let web = [(); 3].map(|()| places.enter(&inside("web")).unwrap());
+        assert!(places.enter(&inside("web")).is_none());
+        let _host = [places.enter(&Peer::Host).unwrap(), places.enter(&Peer::Host).unwrap()];
+        assert!(places.enter(&Peer::Host).is_none());
+        let _db = places.enter(&inside("db")).unwrap();
         drop(web);
-        assert!(places.enter(inside(10)).is_some());
+        assert!(places.enter(&inside("web")).is_some());
     }
 
     #[test]
     fn what_is_shared_never_costs_anybody_the_first_place() {
-        let (places, _proc) = places();
-        let _web = [10, 11, 12].map(|pid| places.enter(inside(pid)).unwrap());
-        let _db = [20, 20].map(|pid| places.enter(inside(pid)).unwrap());
-        assert!(places.enter(inside(20)).is_none(), "all that is shared is taken");
-        let _job = places.enter(inside(30)).unwrap();
-        assert!(places.enter(inside(30)).is_none());
-        let _stranger = places.enter(inside(40)).unwrap();
-        assert!(places.enter(inside(41)).is_none(), "strangers are one peer together");
+        let (places, stranger) = (Places::new(LIMITS), Peer::Local { service: None });
+        let _web = [(); 3].map(|()| places.enter(&inside("web")).unwrap());
+        let _db = [(); 2].map(|()| places.enter(&inside("db")).unwrap());
+        assert!(places.enter(&inside("db")).is_none(), "all that is shared is taken");
+        let _job = places.enter(&inside("job")).unwrap();
+        assert!(places.enter(&inside("job")).is_none());
+        let _stranger = places.enter(&stranger).unwrap();
+        assert!(places.enter(&stranger).is_none(), "strangers are one peer together");
     }
 
     #[tokio::test]
     async fn one_waits_until_all_have_left() {
-        let (places, _proc) = places();
+        let places = Places::new(LIMITS);
         places.empty().await;
-        let place = places.enter(Peer::Host).unwrap();
+        let place = places.enter(&Peer::Host).unwrap();
         let waiting = tokio::spawn({
             let places = Arc::clone(&places);
             async move { places.empty().await }

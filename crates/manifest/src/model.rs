@@ -108,6 +108,8 @@ pub struct Service {
     pub env: BTreeMap<String, String>,
     /// The working directory, absolute.
     pub cwd: String,
+    /// What is process 1 of its PID namespace.
+    pub first_process: FirstProcess,
     /// The user.
     pub uid: u32,
     /// The group.
@@ -153,6 +155,17 @@ pub enum Kind {
     Service,
     /// Runs once, to its end.
     Job,
+}
+
+/// What is process 1 of a service's PID namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "source", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum FirstProcess {
+    /// A small program of Cloister's, which reaps orphans and passes signals to the service's program.
+    Cloister,
+    /// The service's program itself, for images that insist on it.
+    Service,
 }
 
 /// What makes a service ready.
@@ -321,8 +334,8 @@ pub struct Root {
 pub struct Control {
     /// What the host may do with single services: `start`, `stop`, `restart`, `signal`; sorted.
     pub host: Vec<ControlVerb>,
-    /// Users inside, besides root, who may use the local control socket; sorted.
-    pub local_uids: Vec<u32>,
+    /// Services that may list, start, stop and signal services, and read their logs; sorted.
+    pub services: Vec<String>,
 }
 
 /// One thing a manifest can allow.

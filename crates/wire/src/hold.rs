@@ -31,7 +31,7 @@ pub enum FromInit {
     Spawned {
         /// The request's name for it.
         name: String,
-        /// The process.
+        /// Process 1 of its PID namespace, by init's numbers.
         pid: u32,
         /// Nanoseconds since boot (`CLOCK_MONOTONIC`).
         at_ns: u64,
@@ -47,7 +47,7 @@ pub enum FromInit {
         /// For people: the step, the path or value, the error's words.
         error: String,
     },
-    /// A held process ended and was reaped. Its cgroup may still have members.
+    /// A held process ended and was reaped, and with it every process of its PID namespace.
     Exited(Ended),
     /// The last process of a held cgroup is gone.
     Emptied {
@@ -163,6 +163,8 @@ pub enum FromSupervisor<S = State> {
     MountRoot {
         /// The most bytes the services can write.
         writable_bytes: u64,
+        /// Memory that the supervisor needs for the services of the manifest, and that they may therefore not take.
+        reserved_bytes: u64,
     },
     /// The enclave's last state: power off. Said once, after the host has seen it or its deadline has passed.
     PowerOff {
@@ -188,9 +190,9 @@ pub const MAX_HELD: usize = 128;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
-    /// The process that was spawned.
+    /// The program that was spawned.
     Main,
-    /// Every member of its cgroup; SIGKILL goes by `cgroup.kill`.
+    /// Every member of its cgroup, by `cgroup.kill`: SIGKILL only.
     Cgroup,
 }
 
@@ -204,6 +206,8 @@ pub struct Spawn {
     pub env: Vec<String>,
     /// The working directory inside the root.
     pub cwd: String,
+    /// Whether it is process 1 of its PID namespace itself, and not below a first process of ours ([`crate::first`]).
+    pub as_first: bool,
     /// The user.
     pub uid: u32,
     /// The group.

@@ -69,13 +69,21 @@ pub(super) struct Holding {
 pub(super) enum Phase {
     Forking,
     Launching { pid: u32, at_ns: u64 },
-    Running { pid: u32, at_ns: u64 },
+    Running { pid: u32, main: u32, at_ns: u64 },
     Ended { ended: Ended, at_ns: u64 },
     Failed { pid: u32, failure: Failure },
     Leaving,
 }
 
 impl Phase {
+    /// The process that signals are for.
+    pub(super) const fn main(&self) -> Option<u32> {
+        match self {
+            Self::Running { main, .. } => Some(*main),
+            _ => self.pid(),
+        }
+    }
+
     /// The process, while it has not been reaped.
     pub(super) const fn pid(&self) -> Option<u32> {
         match self {
@@ -109,7 +117,7 @@ impl State {
             Event::Lost(why) => self.lost(why),
             Event::Forked { name, pid } => self.forked(&name, pid, now_ns),
             Event::NotForked { name, failure } => self.not_forked(&name, failure),
-            Event::Launched { pid } => self.launched(pid, now_ns),
+            Event::Launched { pid, main } => self.launched(pid, main, now_ns),
             Event::LaunchFailed { pid, failure } => self.launch_failed(pid, failure),
             Event::Reaped { pid, exit } => self.reaped(pid, exit, now_ns),
             Event::Emptied { name } => self.emptied(&name),
@@ -128,12 +136,6 @@ impl State {
                 self.tell(FromInit::StopAsked { why })
             }
         }
-    }
-
-    /// The holding whose main process this is, until it is reaped.
-    #[must_use]
-    pub fn name_of(&self, pid: u32) -> Option<&str> {
-        self.held.iter().find(|held| held.phase.pid() == Some(pid)).map(|held| held.name.as_str())
     }
 
     /// Says it to the supervisor, if there is one: the next welcome tells whatever nobody heard.
@@ -182,14 +184,14 @@ impl State {
         self.tell(failure.told(name))
     }
 
-    fn launched(&mut self, pid: u32, at_ns: u64) -> Vec<Action> {
+    fn launched(&mut self, pid: u32, main: u32, at_ns: u64) -> Vec<Action> {
         if self.supervisor.pid == Some(pid) {
             self.supervisor.tries = 0;
         }
         let Some(held) = self.held.iter_mut().find(|held| held.phase.pid() == Some(pid)) else {
             return vec![];
         };
-        held.phase = Phase::Running { pid, at_ns };
+        held.phase = Phase::Running { pid, main, at_ns };
         let name = held.name.clone();
         self.tell(FromInit::Spawned { name, pid, at_ns })
     }
@@ -301,7 +303,7 @@ impl Holding {
     fn told(&self) -> Option<Held> {
         let (pid, at_ns, ended, fds) = match &self.phase {
             Phase::Launching { pid, at_ns } => (*pid, *at_ns, None, 0),
-            Phase::Running { pid, at_ns } => (*pid, *at_ns, None, 2),
+            Phase::Running { pid, at_ns, .. } => (*pid, *at_ns, None, 2),
             Phase::Ended { ended, at_ns } => (ended.pid, *at_ns, Some(ended.clone()), 2),
             Phase::Forking | Phase::Failed { .. } | Phase::Leaving => return None,
         };

@@ -16,6 +16,7 @@ fn spec() -> Box<Spawn> {
         argv: vec!["/bin/web".into()],
         env: vec![],
         cwd: "/".into(),
+        as_first: false,
         uid: 1,
         gid: 1,
         groups: vec![],
@@ -69,7 +70,7 @@ fn holding() -> State {
     let mut state = listening();
     state.on(spawn("web"), 1);
     state.on(forked("web", 10), 2);
-    state.on(Event::Launched { pid: 10 }, 3);
+    state.on(Event::Launched { pid: 10, main: 11 }, 3);
     state
 }
 
@@ -97,7 +98,7 @@ fn a_spawn_is_forked_and_told_when_its_program_runs() {
     assert_eq!(state.on(spawn("web"), 1), [Action::Launch { name: "web".into(), spec: spec() }]);
     assert_eq!(state.on(forked("web", 10), 2), []);
     let spawned = FromInit::Spawned { name: "web".into(), pid: 10, at_ns: 3 };
-    assert_eq!(state.on(Event::Launched { pid: 10 }, 3), [Action::Tell(spawned)]);
+    assert_eq!(state.on(Event::Launched { pid: 10, main: 11 }, 3), [Action::Tell(spawned)]);
 }
 
 #[test]
@@ -157,14 +158,14 @@ fn the_end_of_a_process_is_told_before_the_emptiness_of_its_cgroup() {
 }
 
 #[test]
-fn a_daemon_that_forked_away_is_still_held_by_its_cgroup() {
-    let mut state = holding();
-    let actions = state.on(reaped(10, 0), 4);
-    assert!(matches!(told(&actions)[..], [FromInit::Exited(_)]));
-    let term = state.on(signal("web", 15, Target::Cgroup), 5);
-    assert_eq!(term, [Action::SignalGroup { name: "web".into(), signal: 15 }]);
-    assert_eq!(state.on(signal("web", 15, Target::Main), 5), []);
-    assert!(matches!(told(&state.on(emptied("web"), 6))[..], [FromInit::Emptied { .. }]));
+fn a_signal_is_for_the_program_and_not_for_the_process_above_it() {
+    let mut state = listening();
+    state.on(spawn("web"), 1);
+    state.on(forked("web", 10), 2);
+    assert_eq!(state.on(signal("web", 15, Target::Main), 3), [Action::Signal { pid: 10, signal: 15 }]);
+    state.on(Event::Launched { pid: 10, main: 11 }, 4);
+    assert_eq!(state.on(signal("web", 15, Target::Main), 5), [Action::Signal { pid: 11, signal: 15 }]);
+    assert_eq!(state.on(signal("web", 15, Target::Cgroup), 6), [], "a group is killed, nothing else");
 }
 
 #[test]
@@ -172,7 +173,7 @@ fn a_kill_of_the_whole_goes_by_the_cgroup() {
     let mut state = holding();
     let kill = state.on(signal("web", 9, Target::Cgroup), 4);
     assert_eq!(kill, [Action::KillGroup { name: "web".into() }]);
-    assert_eq!(state.on(signal("web", 9, Target::Main), 4), [Action::Signal { pid: 10, signal: 9 }]);
+    assert_eq!(state.on(signal("web", 9, Target::Main), 4), [Action::Signal { pid: 11, signal: 9 }]);
     assert_eq!(state.on(signal("web", 0, Target::Main), 4), []);
     assert_eq!(state.on(signal("web", 65, Target::Main), 4), []);
 }
@@ -240,7 +241,10 @@ fn a_process_on_its_way_to_its_program_is_not_handed_over_as_running() {
     state.on(forked("web", 10), 2);
     let fds = |state: &mut State, pid| welcome(&state.on(Event::SupervisorStarted { pid }, 3)).held[0].fds;
     assert_eq!(fds(&mut state, 20), 0);
-    assert!(matches!(told(&state.on(Event::Launched { pid: 10 }, 4))[..], [FromInit::Spawned { .. }]));
+    assert!(matches!(
+        told(&state.on(Event::Launched { pid: 10, main: 10 }, 4))[..],
+        [FromInit::Spawned { .. }]
+    ));
     assert_eq!(fds(&mut state, 30), 2);
 }
 
@@ -321,7 +325,7 @@ fn a_supervisor_that_cannot_be_forked_for_a_moment_is_forked_after_a_pause() {
     }
     let actions = state.on(Event::SupervisorStarted { pid: 20 }, 6);
     assert_eq!((welcome(&actions).restarts, welcome(&actions).held.len()), (1, 1), "no crash but the first");
-    state.on(Event::Launched { pid: 20 }, 7);
+    state.on(Event::Launched { pid: 20, main: 20 }, 7);
     state.on(reaped(20, 1), 8);
     let actions = state.on(Event::NoSupervisor(no_fork()), 9);
     assert!(
@@ -387,10 +391,10 @@ fn a_wish_to_stop_survives_a_crash_of_the_supervisor() {
 #[test]
 fn the_root_is_mounted_once() {
     let mut state = listening();
-    let ask = || Event::Asked(FromSupervisor::MountRoot { writable_bytes: 7 });
-    assert_eq!(state.on(ask(), 1), [Action::MountRoot { writable_bytes: 7 }]);
+    let ask = || Event::Asked(FromSupervisor::MountRoot { writable_bytes: 7, reserved_bytes: 8 });
+    assert_eq!(state.on(ask(), 1), [Action::MountRoot { writable_bytes: 7, reserved_bytes: 8 }]);
     state.on(Event::RootMounted(Err("no such image".into())), 1);
-    assert_eq!(state.on(ask(), 2), [Action::MountRoot { writable_bytes: 7 }]);
+    assert_eq!(state.on(ask(), 2), [Action::MountRoot { writable_bytes: 7, reserved_bytes: 8 }]);
     state.on(Event::RootMounted(Ok(())), 2);
     assert_eq!(told(&state.on(ask(), 3)), [&FromInit::RootMounted { error: None }]);
 }
@@ -488,7 +492,7 @@ impl World {
             Step::Launch => {
                 let process = self.processes.iter_mut().find(|p| !p.runs && !p.ended)?;
                 process.runs = true;
-                Event::Launched { pid: process.pid }
+                Event::Launched { pid: process.pid, main: process.pid }
             }
             Step::LaunchFails => {
                 let process = self.processes.iter_mut().find(|p| !p.runs && !p.ended)?;

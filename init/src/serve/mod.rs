@@ -24,9 +24,9 @@ use crate::cgroup::{self, Cgroup, Cgroups};
 use crate::channel::Channel;
 use crate::console::Console;
 use crate::hold::{Event, State};
-use crate::spawn::Verdict;
+use crate::spawn::{Report, Verdict};
 
-/// Descriptors PID 1 can have: two pipes and two files of the cgroup for each of 128 holdings, 128 memfds, and those in
+/// Descriptors PID 1 can have: three pipes, a socket and two files of the cgroup for each of 128 holdings, 128 memfds, and those in
 /// flight; the kernel's default is 1024.
 const OPEN_FILES: u64 = 4096;
 
@@ -64,7 +64,11 @@ struct Candidate {
 #[derive(Debug)]
 struct Handle {
     name: String,
+    /// The first process of its namespace, which init reaps.
     pid: u32,
+    /// The service's own: the same, or what the first process is the parent of.
+    main: u32,
+    report: Option<Report>,
     verdict: Option<Verdict>,
     output: Vec<Rc<OwnedFd>>,
     group: Cgroup,

@@ -79,7 +79,7 @@ fn candidates(name: &str, path: &str) -> Vec<String> {
         .collect()
 }
 
-fn strings(words: &[String]) -> Result<Vec<CString>, Failure> {
+pub(super) fn strings(words: &[String]) -> Result<Vec<CString>, Failure> {
     words.iter().map(|word| CString::new(word.as_str()).at("exec", format_args!("{word:?}"))).collect()
 }
 

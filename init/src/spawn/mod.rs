@@ -6,6 +6,7 @@
 mod child;
 mod exec;
 mod files;
+mod first;
 mod initctl;
 mod places;
 mod user;
@@ -15,13 +16,15 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
-use cloister_sys::process::{Child, Fork, fork_into};
+use cloister_sys::process::{Child, Fork, fork_first_into, fork_into};
 use cloister_wire::hold::{STARTED_NOTHING, Spawn};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Uid};
 
 use crate::cgroup::{Cgroup, CgroupError, Cgroups};
 use crate::hold::Failure;
+
+pub use first::Report;
 
 /// What a [`Failure`] begins with on the pipe, as JSON, and no step is.
 const FAILURE: u8 = b'[';
@@ -32,8 +35,10 @@ const MAX_VERDICT: u64 = 16 * 1024;
 /// A process that was forked for a service.
 #[derive(Debug)]
 pub struct Started {
-    /// The process.
+    /// The process: the first of its PID namespace.
     pub pid: u32,
+    /// Where the first process reports, if it is ours.
+    pub report: Option<Report>,
     /// Where it says whether it became its program.
     pub verdict: Verdict,
     /// The read end of its stdout.
@@ -73,7 +78,10 @@ pub fn service(
 ) -> Result<Started, Failure> {
     let group = groups.hold(name, &spec.limits)?;
     match fork_service(&group, spec, fds, writable_bytes) {
-        Ok((pid, verdict, stdout, stderr)) => Ok(Started { pid, verdict, stdout, stderr, group }),
+        Ok(forked) => {
+            let Forked { pid, report, verdict, stdout, stderr } = forked;
+            Ok(Started { pid, report, verdict, stdout, stderr, group })
+        }
         Err(failure) => {
             group.remove()?;
             Err(failure)
@@ -81,10 +89,19 @@ pub fn service(
     }
 }
 
+/// What [`Started`] has beside the group.
+struct Forked {
+    pid: u32,
+    report: Option<Report>,
+    verdict: Verdict,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
 /// Forks the supervisor with its end of the channel.
 pub fn supervisor(groups: &Cgroups, channel: OwnedFd) -> Result<(u32, Verdict), Failure> {
     let group = groups.supervisor()?;
-    fork(&group, |child, verdict| child::become_supervisor(child, channel, verdict))
+    fork(&group, false, |child, verdict| child::become_supervisor(child, channel, verdict))
 }
 
 fn fork_service(
@@ -92,29 +109,38 @@ fn fork_service(
     spec: &Spawn,
     fds: Vec<OwnedFd>,
     writable_bytes: u64,
-) -> Result<(u32, Verdict, OwnedFd, OwnedFd), Failure> {
+) -> Result<Forked, Failure> {
     let (stdout, their_stdout) = output_pipe(spec).at("pipes", "stdout")?;
     let (stderr, their_stderr) = output_pipe(spec).at("pipes", "stderr")?;
-    let mut all = vec![their_stdout, their_stderr];
-    all.extend(fds);
-    let order = child::Order { spec, writable_bytes };
-    let (pid, verdict) = fork(group, |child, verdict| order.follow(child, all, verdict))?;
-    Ok((pid, verdict, stdout, stderr))
+    let (report, theirs) = if spec.as_first {
+        (None, None)
+    } else {
+        let (report, theirs) = first::channel().at("pipes", "report")?;
+        (Some(report), Some(theirs))
+    };
+    let order = child::Order { spec, writable_bytes, stdout: their_stdout, stderr: their_stderr, fds };
+    let (pid, verdict) = fork(group, true, |child, verdict| order.follow(child, theirs, verdict))?;
+    Ok(Forked { pid, report, verdict, stdout, stderr })
 }
 
-/// Forks, and in the child does `then`, which comes back only with a failure.
+/// Forks, into a PID namespace of its own where it is `first`, and in the child does `then`, which comes back only with a
+/// failure.
 fn fork(
     group: &Cgroup,
+    first: bool,
     then: impl FnOnce(&mut Child, &mut OwnedFd) -> Failure,
 ) -> Result<(u32, Verdict), Failure> {
     let (ours, mut theirs) = pipe_with(PipeFlags::CLOEXEC).at("pipes", "verdict")?;
-    match fork_into(group.folder()).at("fork", "a process")? {
+    let forked = if first { fork_first_into(group.folder()) } else { fork_into(group.folder()) };
+    match forked.at("fork", "a process")? {
         Fork::Parent(pid) => {
             rustix::io::ioctl_fionbio(&ours, true).at("pipes", "verdict")?;
             let pid = u32::try_from(pid.as_raw_nonzero().get()).unwrap_or(0);
             Ok((pid, Verdict { pipe: ours.into(), heard: Vec::new() }))
         }
         Fork::Child(mut child) => {
+            // Process 1 of a namespace is not PID 1 of the machine: a panic must not take the machine's exit door.
+            drop(std::panic::take_hook());
             let failure = then(&mut child, &mut theirs);
             failure.send(&theirs);
             child.exit(NOT_STARTED)

@@ -17,7 +17,7 @@ use rustix::process::{Gid, Uid};
 
 use super::{At, initctl, places};
 use crate::hold::Failure;
-use crate::root::ROOT;
+use crate::root::{ROOT, bounds};
 
 /// One line of the mount table.
 struct Mount {
@@ -32,10 +32,10 @@ const SAFE_READ_ONLY: MountFlags = SAFE.union(MountFlags::RDONLY);
 /// Temporary files may be programs: compilers and runtimes write them there.
 const TEMPORARY: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
-/// In order. `{}` stands for the size of the enclave's writable part. Group 5 is `tty` in Debian, and the mode is devpts'
+/// In order. `{}` stands for the bounds that come from the size of the enclave's writable part. Group 5 is `tty` in Debian, and the mode is devpts'
 /// usual one. The service's own cgroup is the root of what it sees of cgroups: runtimes size themselves by it.
 const MOUNTS: [Mount; 7] = [
-    Mount { kind: "proc", target: "/proc", flags: SAFE, data: "hidepid=invisible" },
+    Mount { kind: "proc", target: "/proc", flags: SAFE, data: "" },
     Mount { kind: "sysfs", target: "/sys", flags: SAFE_READ_ONLY, data: "" },
     Mount { kind: "cgroup2", target: "/sys/fs/cgroup", flags: SAFE_READ_ONLY, data: "" },
     Mount {
@@ -50,8 +50,8 @@ const MOUNTS: [Mount; 7] = [
         flags: MountFlags::NOSUID.union(MountFlags::NOEXEC),
         data: "newinstance,gid=5,mode=0620,ptmxmode=0666",
     },
-    Mount { kind: "tmpfs", target: "/dev/shm", flags: SAFE, data: "mode=1777,size={}" },
-    Mount { kind: "tmpfs", target: "/tmp", flags: TEMPORARY, data: "mode=1777,size={}" },
+    Mount { kind: "tmpfs", target: "/dev/shm", flags: SAFE, data: "mode=1777,{}" },
+    Mount { kind: "tmpfs", target: "/tmp", flags: TEMPORARY, data: "mode=1777,{}" },
 ];
 
 /// Character devices by `Documentation/admin-guide/devices.txt`: none of them leads out of the service.
@@ -121,13 +121,8 @@ fn pivot() -> io::Result<()> {
 
 fn attach(mount: &Mount, writable_bytes: u64) -> io::Result<()> {
     fs::create_dir_all(mount.target)?;
-    let data = CString::new(mount.data.replace("{}", &writable_bytes.to_string()))?;
-    let attach = |data| rustix::mount::mount(mount.kind, mount.target, mount.kind, mount.flags, data);
-    match attach(Some(data.as_c_str())) {
-        // Some kernels refuse hidepid; without it a service sees other users' process numbers.
-        Err(rustix::io::Errno::INVAL) if mount.kind == "proc" => Ok(attach(None)?),
-        result => Ok(result?),
-    }
+    let data = CString::new(mount.data.replace("{}", &bounds(writable_bytes)))?;
+    Ok(rustix::mount::mount(mount.kind, mount.target, mount.kind, mount.flags, data.as_c_str())?)
 }
 
 fn devices() -> io::Result<()> {
@@ -141,7 +136,17 @@ fn devices() -> io::Result<()> {
     for (name, target) in LINKS {
         symlink(target, Path::new("/dev").join(name))?;
     }
-    Ok(())
+    only_these()
+}
+
+/// Makes the devices mounts of their own and opens no other on `/dev`: what a service with `CAP_MKNOD` makes there, such as a
+/// way to the NSM, is a name and nothing more, as on every other mount it has.
+fn only_these() -> io::Result<()> {
+    for (name, _, _) in DEVICES {
+        let path = Path::new("/dev").join(name);
+        rustix::mount::mount_bind(&path, &path)?;
+    }
+    Ok(rustix::mount::mount_remount("/dev", MountFlags::BIND | SAFE, "")?)
 }
 
 /// Mounts a folder over itself, read-only.

@@ -25,6 +25,7 @@ mod machines_are_as_ordered;
 mod many_clients_are_carried_at_once;
 mod names_are_found;
 mod nitro_enclaves_are_as_predicted;
+mod one_service_cannot_starve_the_others;
 mod ports_belong_to_their_service;
 mod real_images_run;
 mod resources_are_told_live;
@@ -35,6 +36,7 @@ mod services_are_asked_about_one_by_one;
 mod services_are_confined;
 mod services_follow_their_graph;
 mod services_say_when_they_are_ready;
+mod services_see_what_containers_see;
 mod services_that_cannot_run_say_why;
 mod signal_death_is_128_plus_the_signal;
 mod stops_end_in_time;
@@ -55,6 +57,8 @@ pub const ALL: &[Scenario] = &[
     ends_are_told_apart::SIGNALS,
     ends_are_told_apart::CAUSES,
     ends_are_told_apart::ORPHANS,
+    services_see_what_containers_see::SCENARIO,
+    one_service_cannot_starve_the_others::SCENARIO,
     machines_are_as_ordered::SCENARIO,
     enclaves_run_side_by_side::SCENARIO,
     bad_launches_say_what_to_do::BUSY_PORT,

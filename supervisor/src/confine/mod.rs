@@ -8,7 +8,7 @@ mod denied;
 mod filter;
 mod sealed;
 
-use cloister_manifest::model::{self, Check, MAX_SEALED, Ready, Root, Service};
+use cloister_manifest::model::{self, Check, FirstProcess, MAX_SEALED, Ready, Root, Service};
 use cloister_wire::hold::{File, Limits, Spawn};
 
 pub use capabilities::UnknownCapability;
@@ -40,6 +40,7 @@ pub fn spawn(service: &Service, root: &Root) -> Result<Spawn, ConfineError> {
         argv: service.argv.clone(),
         env: environment(service).into_iter().chain(sealed::variables(&service.sealed)).collect(),
         cwd: service.cwd.clone(),
+        as_first: service.first_process == FirstProcess::Service,
         uid: service.uid,
         gid: service.gid,
         groups: service.groups.clone(),
@@ -48,7 +49,7 @@ pub fn spawn(service: &Service, root: &Root) -> Result<Spawn, ConfineError> {
         writable: service.isolation.writable.clone(),
         pinned: root.pinned.clone(),
         files: files(service, root),
-        limits: limits(&service.limits),
+        limits: limits(service),
         fds: sealed::count(&service.sealed)?,
     })
 }
@@ -85,11 +86,14 @@ fn mounted(file: &model::File, writable: bool) -> File {
     File { path: file.path.clone(), content: file.content.clone(), mode: file.mode, writable }
 }
 
-fn limits(limits: &model::Limits) -> Limits {
+/// A first process of ours is not one of the service's own.
+fn limits(service: &Service) -> Limits {
+    let limits = &service.limits;
+    let ours = u32::from(service.first_process == FirstProcess::Cloister);
     Limits {
         memory: limits.memory,
         cpu_millis: limits.cpu_millis,
-        pids: limits.pids,
+        pids: limits.pids.map(|pids| pids.saturating_add(ours)),
         open_files: Some(limits.open_files),
     }
 }

@@ -60,12 +60,12 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let (mut line, welcome) = Line::open(setup.init).await?;
     let mut stages = Stages::begin();
     line.request(&[STATE.to_owned()])?;
-    let inside = Inside::listen(&mut line, &setup.addresses)?;
+    let inside = Inside::listen(&mut line, &setup.addresses, &setup.paths.proc)?;
     let board = Board::new(welcome.platform.clone(), welcome.boot.clone(), welcome.restarts);
     board.measured(setup.registers);
     board.add_stage("manifest", began, read);
     let board = Arc::new(board);
-    let (allow, asking, asked, told) = desk(&board, &setup.paths);
+    let (allow, asking, asked, told) = desk(&board);
     let serve_status = serve_status(setup.control, inside.control, asking, welcome.restarts == 0);
     stages.end("status", &board);
 
@@ -73,11 +73,11 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
         manifest.as_ref().map_or_else(|_| (Vec::new(), nothing(), Root::default()), parts);
     line.request(&logs::stash_names(&services))?;
     if let Ok(manifest) = &manifest {
-        line.request_root(manifest.root.writable_bytes, welcome.root_mounted)?;
+        line.request_root(manifest, welcome.root_mounted)?;
     }
     let (stash, kept) = Stash::<Kept>::resume(line.memfd(STATE).await?);
     let logs = open_logs(&mut line, &services).await?;
-    let readers = Readers::new(control.local_uids.clone(), &setup.paths.proc);
+    let readers = Readers::new(control.services.clone());
     serve_all(setup.logs, inside.logs, |listener| logs::serve(listener, logs.clone(), Arc::clone(&readers)));
     allow.send_replace(control);
     let ingress = manifest.as_ref().ok().map(|manifest| carry(manifest, setup.ingress, &setup.paths, &logs));
@@ -139,14 +139,14 @@ struct Inside {
 }
 
 impl Inside {
-    fn listen(line: &mut Line, at: &Addresses) -> Result<Self, CoreError> {
+    fn listen(line: &mut Line, at: &Addresses, proc: &Path) -> Result<Self, CoreError> {
         let control = line.socket("socket.control", || LocalSocket::bind(&at.control))?;
         let logs = line.socket("socket.logs", || LocalSocket::bind(&at.logs))?;
         let notify = line.socket("socket.notify", || Notify::bind(&at.notify))?;
         let heard = system("programs inside cannot be heard");
         Ok(Self {
-            control: Box::new(LocalSocket::serving(control).map_err(&heard)?),
-            logs: Box::new(LocalSocket::serving(logs).map_err(&heard)?),
+            control: Box::new(LocalSocket::serving(control, proc.to_owned()).map_err(&heard)?),
+            logs: Box::new(LocalSocket::serving(logs, proc.to_owned()).map_err(&heard)?),
             notify: Notify::serving(notify).map_err(&heard)?,
         })
     }
@@ -262,16 +262,16 @@ async fn begin(
 type Desk = (watch::Sender<Control>, Asking, mpsc::Receiver<status::Asked>, mpsc::Receiver<()>);
 
 /// Where requests are taken: nothing beyond reading is allowed until the manifest says so.
-fn desk(board: &Arc<Board>, paths: &Paths) -> Desk {
+fn desk(board: &Arc<Board>) -> Desk {
     let (asked, asked_inbox) = mpsc::channel(ASKED_QUEUE);
     let (told, told_inbox) = mpsc::channel(1);
     let (allow, control) = watch::channel(nothing());
-    let asking = Asking { board: Arc::clone(board), control, asked, told, proc: paths.proc.clone() };
+    let asking = Asking { board: Arc::clone(board), control, asked, told };
     (allow, asking, asked_inbox, told_inbox)
 }
 
 fn nothing() -> Control {
-    Control { host: Vec::new(), local_uids: Vec::new() }
+    Control { host: Vec::new(), services: Vec::new() }
 }
 
 fn parts(manifest: &Manifest) -> (Vec<Service>, Control, Root) {

@@ -127,7 +127,8 @@ async fn a_service_that_does_not_listen_is_told_in_the_log() {
     let mut bench = bench(4, false).await;
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     drop(std::mem::replace(&mut bench.service, free));
-    let header = frame::encode_bytes(br#"{"version":1,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
+    let header =
+        frame::encode_bytes(br#"{"version":1,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
     let target = bench.target;
     let why = format!(
         "ingress port 80: no service answers on TCP port {target}: nothing listens on 127.0.0.1:{target} or [::1]:{target}"
@@ -139,7 +140,8 @@ async fn a_service_that_does_not_listen_is_told_in_the_log() {
 async fn a_port_that_another_program_has_is_not_the_services() {
     let mut bench = bench(4, false).await;
     std::fs::write(bench.folder.path().join("web/cgroup.procs"), "").unwrap();
-    let header = frame::encode_bytes(br#"{"version":1,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
+    let header =
+        frame::encode_bytes(br#"{"version":1,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
     assert!(bench.refusal(&header).await.ends_with("is no process of web"));
     assert!(tokio::time::timeout(Duration::from_millis(20), bench.service.accept()).await.is_err());
 }

@@ -89,7 +89,7 @@ impl Unit {
                 self.probe(cx);
             }
             Life::Ready => self.watch(cx),
-            Life::Stopping(_) => self.ask_to_end(cx),
+            Life::Stopping(_) => Self::ask_to_end(cx),
             Life::Killing => self.kill(cx),
             _ => {}
         }

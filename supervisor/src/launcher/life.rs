@@ -241,14 +241,13 @@ impl Unit {
             return;
         }
         cx.out.push(Action::Unwatch { id: cx.id });
-        self.ask_to_end(cx);
+        Self::ask_to_end(cx);
         self.enter(Life::Stopping(cx.now.plus_millis(cx.service.stop_timeout_ms)), cx.now);
     }
 
-    /// Sends the stop signal: to the main process, or to a daemon that left it behind.
-    pub(super) fn ask_to_end(&self, cx: &mut Context<'_>) {
-        let to = if self.pid.is_some() { Target::Main } else { Target::Cgroup };
-        cx.signal(cx.service.stop_signal, to);
+    /// Sends the stop signal to the main process.
+    pub(super) fn ask_to_end(cx: &mut Context<'_>) {
+        cx.signal(cx.service.stop_signal, Target::Main);
     }
 
     /// Kills all of it.
@@ -265,13 +264,10 @@ impl Unit {
         }
         self.pid = None;
         self.exit_at = at;
-        let may_be_daemon = exit == Exit::Code(0)
-            && cx.service.kind == Kind::Service
-            && matches!(self.life, Life::Starting(_) | Life::Ready);
         self.last_exit = Some(exit);
         if !self.populated {
             self.over(cx);
-        } else if !may_be_daemon && self.life != Life::Killing {
+        } else if self.life != Life::Killing {
             self.kill(cx);
         }
     }

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use cloister_manifest::model::{
-    Control, Isolation, Kind, Limits, Logs, Manifest, Policy, Ready, Restart, Root, Service, VERSION,
+    Control, FirstProcess, Isolation, Kind, Limits, Logs, Manifest, Policy, Ready, Restart, Root, Service,
+    VERSION,
 };
 use cloister_wire::control::{Cause, Exit, Phase, State as Enclave};
 use cloister_wire::hold::{Ended, Held, Target};
@@ -21,6 +22,7 @@ pub(super) fn service(name: &str) -> Service {
         argv: vec!["/bin/true".into()],
         env: BTreeMap::new(),
         cwd: "/".into(),
+        first_process: FirstProcess::Cloister,
         uid: 0,
         gid: 0,
         groups: vec![],
@@ -58,7 +60,7 @@ pub(super) fn manifest(services: Vec<Service>) -> Manifest {
         services,
         ingress: vec![],
         root: Root { writable_bytes: 0, additions: Vec::new(), pinned: Vec::new() },
-        control: Control { host: vec![], local_uids: vec![] },
+        control: Control { host: vec![], services: vec![] },
         stop_timeout_ms: 5_000,
         debug: false,
     }

@@ -189,17 +189,17 @@ fn an_unread_final_state_waits_and_a_read_one_does_not() {
 }
 
 #[test]
-fn leftovers_of_a_crash_are_killed_and_a_daemon_is_not() {
-    let mut stage = Stage::new(vec![service("web"), service("daemon")]);
-    stage.spawned("web");
-    stage.spawned("daemon");
-    stage.exits("web", Exit::Code(1));
-    stage.exits("daemon", Exit::Code(0));
-    assert_eq!(stage.signals(), [sent("web", 9)]);
-    assert_eq!(stage.phase("daemon"), Phase::Ready);
-    stage.on(Event::Stop { why: "asked".into() });
-    stage.on(Event::Drained);
-    assert_eq!(stage.signals(), [sent("daemon", 15)]);
+fn a_service_ends_with_its_main_process_whatever_that_leaves_behind() {
+    for code in [0, 1] {
+        let mut stage = Stage::new(vec![service("web"), service("other")]);
+        stage.spawned("web");
+        stage.spawned("other");
+        stage.exits("web", Exit::Code(code));
+        assert_eq!(stage.signals(), [sent("web", 9)]);
+        stage.empties("web");
+        assert_ne!(stage.phase("web"), Phase::Ready);
+        assert_eq!(stage.phase("other"), Phase::Ready);
+    }
 }
 
 #[test]

@@ -4,7 +4,6 @@
 //! then told how much it missed; one that takes nothing at all loses its connection after a minute. No service and no other
 //! reader waits for it, and none takes the place of another kind of peer.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,15 +31,15 @@ const CLOSE_TIME: Duration = Duration::from_secs(1);
 pub struct Readers {
     places: Arc<Places>,
     concluded: watch::Sender<bool>,
-    local_uids: Vec<u32>,
+    /// The services that may read, beside the host.
+    services: Vec<String>,
 }
 
 impl Readers {
-    /// Nobody reads yet. Besides root, these users inside the enclave may; `proc` says which service a reader belongs to.
+    /// Nobody reads yet. Inside the enclave, these services may.
     #[must_use]
-    pub fn new(local_uids: Vec<u32>, proc: &Path) -> Arc<Self> {
-        let places = Places::new(READERS, proc);
-        Arc::new(Self { places, concluded: watch::Sender::new(false), local_uids })
+    pub fn new(services: Vec<String>) -> Arc<Self> {
+        Arc::new(Self { places: Places::new(READERS), concluded: watch::Sender::new(false), services })
     }
 
     /// Nothing more will be written: every reader is sent the rest and its connection ends.
@@ -53,11 +52,8 @@ impl Readers {
         self.places.empty().await;
     }
 
-    fn may_read(&self, peer: Peer) -> bool {
-        match peer {
-            Peer::Host => true,
-            Peer::Local { uid, .. } => uid == 0 || self.local_uids.contains(&uid),
-        }
+    fn may_read(&self, peer: &Peer) -> bool {
+        peer.may_control(&self.services).is_ok()
     }
 }
 
@@ -67,7 +63,7 @@ pub async fn serve(listener: Box<dyn Listen>, logs: Shared, readers: Arc<Readers
     let handle = move |(stream, peer): Accepted| {
         let (logs, readers) = (logs.clone(), Arc::clone(&readers));
         async move {
-            if readers.may_read(peer) {
+            if readers.may_read(&peer) {
                 // A reader that broke is gone; there is nobody to tell.
                 read(stream, &logs, readers.concluded.subscribe()).await.unwrap_or_default();
             }

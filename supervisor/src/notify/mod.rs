@@ -9,7 +9,6 @@ use std::io::{self, ErrorKind, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
-use std::path::Path;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::Interest;
@@ -75,14 +74,6 @@ fn receive(socket: &UnixDatagram) -> io::Result<(Option<u32>, Vec<u8>)> {
     Ok((sender, bytes))
 }
 
-/// The name of the service whose cgroup process `pid` is in.
-#[must_use]
-pub fn service_of(proc: &Path, pid: u32) -> Option<String> {
-    let cgroup = std::fs::read_to_string(proc.join(pid.to_string()).join("cgroup")).ok()?;
-    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::/cloister/"))?;
-    path.split('/').next().filter(|name| !name.is_empty()).map(str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,20 +102,5 @@ mod tests {
         drop(write);
         assert_eq!(notify.receive().await.unwrap(), (std::process::id(), b"BARRIER=1".to_vec()));
         assert_eq!(read.read(&mut [0]).unwrap(), 0);
-    }
-
-    #[test]
-    fn a_service_is_known_by_its_cgroup() {
-        let proc = tempfile::tempdir().unwrap();
-        for (pid, text) in
-            [(7, "0::/cloister/web\n"), (8, "0::/cloister/db/worker\n"), (9, "0::/supervisor\n")]
-        {
-            std::fs::create_dir(proc.path().join(pid.to_string())).unwrap();
-            std::fs::write(proc.path().join(format!("{pid}/cgroup")), text).unwrap();
-        }
-        assert_eq!(service_of(proc.path(), 7).as_deref(), Some("web"));
-        assert_eq!(service_of(proc.path(), 8).as_deref(), Some("db"));
-        assert_eq!(service_of(proc.path(), 9), None);
-        assert_eq!(service_of(proc.path(), 10), None, "a sender that is gone");
     }
 }

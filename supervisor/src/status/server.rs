@@ -1,9 +1,8 @@
 //! Port 17000 and the local control socket.
 //!
 //! Its law: a request is judged by who asks. The host may do to single services only what the measured manifest lists;
-//! inside, root and the users it lists may start, stop and signal them. Nobody can do more.
+//! inside, the services it lists may start, stop and signal them. Nobody can do more.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +28,8 @@ const PACE: Duration = Duration::from_millis(5);
 
 /// Bytes of a frame that are not the status in it: the message's name.
 const ENVELOPE: usize = 64;
+/// The id of the answer to a peer that may not ask anything: it is sent before a request is read.
+const UNASKED: u64 = 0;
 
 /// A request that is allowed, on its way to whoever can do it.
 #[derive(Debug)]
@@ -52,13 +53,11 @@ pub struct Asking {
     pub asked: mpsc::Sender<Asked>,
     /// Told each time a host has been sent a status.
     pub told: mpsc::Sender<()>,
-    /// The kernel's processes, for the question which service a peer belongs to.
-    pub proc: PathBuf,
 }
 
 /// Serves connections for ever.
 pub async fn serve(listener: Box<dyn Listen>, asking: Asking) {
-    let places = Places::new(CONNECTIONS, &asking.proc);
+    let places = Places::new(CONNECTIONS);
     let handle = move |(stream, peer): Accepted| {
         let asking = asking.clone();
         async move {
@@ -70,10 +69,11 @@ pub async fn serve(listener: Box<dyn Listen>, asking: Asking) {
 }
 
 async fn converse(stream: Box<dyn Stream>, peer: Peer, asking: Asking) -> Result<(), ChannelError> {
-    if !may_enter(peer, &asking.control.borrow()) {
-        return Ok(());
-    }
+    let judged = peer.may_control(&asking.control.borrow().services);
     let (mut receiver, mut sender) = channel::open(stream, Protocol::Control).await?;
+    if let Err(why) = judged {
+        return sender.send(&FromGuest::Reply { id: UNASKED, reply: Reply::Refused { why } }).await;
+    }
     let mut changes = asking.board.changes();
     changes.mark_changed();
     let mut quiet_until = Instant::now();
@@ -94,7 +94,7 @@ async fn converse(stream: Box<dyn Stream>, peer: Peer, asking: Asking) -> Result
             }
             request = receiver.receive::<FromHost>() => {
                 let FromHost { id, request } = request?;
-                let reply = answer(request, peer, &asking).await;
+                let reply = answer(request, &peer, &asking).await;
                 sender.send(&FromGuest::Reply { id, reply }).await?;
             }
         }
@@ -114,29 +114,21 @@ async fn show(sender: &mut Sender, status: Status) -> Result<(), ChannelError> {
     sent
 }
 
-async fn answer(request: Request, peer: Peer, asking: &Asking) -> Reply {
+async fn answer(request: Request, peer: &Peer, asking: &Asking) -> Reply {
     let judged = may(&request, peer, &asking.control.borrow());
     if let Err(why) = judged {
         return Reply::Refused { why };
     }
     let (answer, answered) = oneshot::channel();
     let refused = || Reply::Refused { why: "the enclave is ending".into() };
-    match asking.asked.send(Asked { request, peer, answer }).await {
+    match asking.asked.send(Asked { request, peer: peer.clone(), answer }).await {
         Ok(()) => answered.await.unwrap_or_else(|_| refused()),
         Err(_) => refused(),
     }
 }
 
-/// Whether this peer is spoken to at all.
-fn may_enter(peer: Peer, control: &Control) -> bool {
-    match peer {
-        Peer::Host => true,
-        Peer::Local { uid, .. } => uid == 0 || control.local_uids.contains(&uid),
-    }
-}
-
 /// Whether this peer may ask this.
-fn may(request: &Request, peer: Peer, control: &Control) -> Result<(), String> {
+fn may(request: &Request, peer: &Peer, control: &Control) -> Result<(), String> {
     let verb = match request {
         Request::Ping
         | Request::Stop
@@ -171,29 +163,34 @@ mod tests {
 
     #[test]
     fn the_host_may_do_what_the_manifest_lists_and_nothing_else() {
-        let control = Control { host: vec![ControlVerb::Restart], local_uids: vec![] };
-        assert_eq!(may(&service(Verb::Restart), Peer::Host, &control), Ok(()));
+        let control = Control { host: vec![ControlVerb::Restart], services: vec![] };
+        assert_eq!(may(&service(Verb::Restart), &Peer::Host, &control), Ok(()));
         assert_eq!(
-            may(&service(Verb::Stop), Peer::Host, &control).unwrap_err(),
+            may(&service(Verb::Stop), &Peer::Host, &control).unwrap_err(),
             "the image's manifest does not let the host stop services (control: [stop])"
         );
         let signal = Request::Signal { service: "web".into(), signal: 1 };
-        assert!(may(&signal, Peer::Host, &control).is_err());
-        assert_eq!(may(&Request::Stop, Peer::Host, &control), Ok(()));
+        assert!(may(&signal, &Peer::Host, &control).is_err());
+        assert_eq!(may(&Request::Stop, &Peer::Host, &control), Ok(()));
     }
 
     #[test]
-    fn inside_every_verb_is_allowed_to_those_who_are_let_in() {
-        let control = Control { host: vec![], local_uids: vec![] };
-        assert_eq!(may(&service(Verb::Stop), Peer::Local { uid: 0, pid: 1 }, &control), Ok(()));
+    fn inside_every_verb_is_allowed_to_the_services_that_are_named() {
+        let control = Control { host: vec![], services: vec!["admin".into()] };
+        let local = |name: Option<&str>| Peer::Local { service: name.map(str::to_owned) };
+        assert_eq!(local(Some("admin")).may_control(&control.services), Ok(()));
+        assert_eq!(may(&service(Verb::Stop), &local(Some("admin")), &control), Ok(()));
+        for stranger in [Some("web"), None] {
+            assert!(local(stranger).may_control(&control.services).is_err());
+        }
     }
 
     #[test]
     fn a_signal_that_does_not_exist_is_refused() {
-        let control = Control { host: vec![ControlVerb::Signal], local_uids: vec![] };
+        let control = Control { host: vec![ControlVerb::Signal], services: vec![] };
         for signal in [0, 65, 255] {
             let request = Request::Signal { service: "web".into(), signal };
-            assert!(may(&request, Peer::Host, &control).is_err());
+            assert!(may(&request, &Peer::Host, &control).is_err());
         }
     }
 }

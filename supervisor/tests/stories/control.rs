@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 
 use crate::enclave::Enclave;
 use crate::host::{refused, soon};
-use crate::manifest::{critical, manifest, service, until_term};
+use crate::manifest::{ADMIN, critical, manifest, service, until_term};
 
 fn verb(verb: Verb) -> Request {
     Request::Service { service: "cache".into(), verb }
@@ -17,7 +17,7 @@ fn verb(verb: Verb) -> Request {
 
 fn allowing(host: Vec<ControlVerb>) -> Manifest {
     let services = vec![service("cache", "exec sleep 1000"), critical("web", &until_term(0))];
-    Manifest { control: Control { host, local_uids: vec![] }, ..manifest(services) }
+    Manifest { control: Control { host, services: vec![ADMIN.into()] }, ..manifest(services) }
 }
 
 #[tokio::test]
@@ -63,6 +63,18 @@ async fn one_service_that_asks_holds_no_place_of_another() {
     enclave.host().await.until_ready().await;
     enclave.init.join_cgroup(std::process::id(), "web");
     enclave.local().await.until_ready().await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_named_is_told_that_it_may_not_ask() {
+    let enclave = Enclave::boot(&allowing(vec![]));
+    enclave.host().await.until_ready().await;
+    let mut stranger = enclave.local_of("web").await;
+    let Reply::Refused { why } = stranger.refusal().await else { panic!("it was let in") };
+    assert_eq!(
+        why,
+        "service \"web\" may not control services: control.services of the manifest does not name it"
+    );
 }
 
 #[tokio::test]

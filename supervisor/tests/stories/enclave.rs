@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::host::{Host, Reader};
+use crate::manifest::ADMIN;
 use crate::stand_in::StandIn;
 
 static STORIES: AtomicU32 = AtomicU32::new(0);
@@ -148,6 +149,12 @@ impl Enclave {
     }
 
     pub(crate) async fn local(&self) -> Host {
+        self.local_of(ADMIN).await
+    }
+
+    /// The local socket, as a process of `service` reaches it.
+    pub(crate) async fn local_of(&self, service: &str) -> Host {
+        self.init.join_cgroup(std::process::id(), service);
         Host::open(&self.path("local-control")).await
     }
 

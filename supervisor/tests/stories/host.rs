@@ -126,6 +126,15 @@ impl Host {
         }
     }
 
+    /// What it is told without having asked.
+    pub(crate) async fn refusal(&mut self) -> Reply {
+        let frame = self.connection.frame().await.expect("the connection ended");
+        match frame::decode(&frame).unwrap() {
+            FromGuest::Reply { reply, .. } => reply,
+            FromGuest::Status(status) => panic!("it is told {status:?}"),
+        }
+    }
+
     pub(crate) async fn tell(&mut self, request: Request) {
         self.id += 1;
         let id = self.id;

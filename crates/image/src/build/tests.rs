@@ -20,7 +20,7 @@ pub(super) fn manifest() -> Manifest {
         services: Vec::new(),
         ingress: Vec::new(),
         root: model::Root { writable_bytes: 1 << 20, additions: Vec::new(), pinned: Vec::new() },
-        control: model::Control { host: Vec::new(), local_uids: Vec::new() },
+        control: model::Control { host: Vec::new(), services: Vec::new() },
         stop_timeout_ms: 1000,
         debug: false,
     }

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::defaults;
 use super::document::{
-    Document, HttpEntry, IngressEntry, Live, Ready, ReadyProbe, RestartEntry, RestartRules, Service,
+    ControlEntry, Document, HttpEntry, IngressEntry, Live, Ready, ReadyProbe, RestartEntry, RestartRules,
+    Service,
 };
 use super::fault::{Fault, Faults, Kind, Span};
 use super::graph::{self, Named};
@@ -49,10 +50,23 @@ pub(super) fn check(document: Document, faults: &mut Faults) -> Plan {
     for named in &declared {
         check_service(named, faults);
     }
+    check_control(&document, &names, faults);
     check_stop_timeout(&document, &declared, faults);
     check_listeners(&document, &declared, faults);
     let services = graph::start_order(declared, faults);
     Plan { document, services, ingress }
+}
+
+/// Only services that are there can be let in.
+fn check_control(document: &Document, names: &BTreeSet<&str>, faults: &mut Faults) {
+    let Some(ControlEntry::Rules(rules)) = document.control.as_ref().map(|control| &control.value) else {
+        return;
+    };
+    for name in rules.services.iter().flat_map(|list| &list.value) {
+        if !names.contains(name.0.as_str()) {
+            faults.push(graph::unknown_service(name, names));
+        }
+    }
 }
 
 /// The services by whichever of the three ways they are given.

@@ -15,7 +15,7 @@ use super::read::{FromScalar, Read, Spanned, either, no_value, record, words, wr
 use super::signal::Signal;
 use super::tree::{Entry, Node, Scalar, Value};
 use super::units::{Count, Cpu, DebugFlag, Duration, Flag, Mode, Period, Port, Size, Text, Version};
-use crate::model::{ControlVerb, Kind, Logs, Policy};
+use crate::model::{ControlVerb, FirstProcess, Kind, Logs, Policy};
 
 record! {
     /// What an enclave runs, who may reach it and what confines it.
@@ -59,6 +59,9 @@ record! {
         optional env: Map<EnvName, Text>,
         /// The working directory. Default: the image's, else `/`.
         optional working_dir: Path,
+        /// What is process 1 in its own view of processes: `cloister`, a small program that reaps and passes signals on, or
+        /// `service`, its own program, for images that insist on being process 1. Default: `cloister`.
+        optional first_process: FirstProcess,
         /// The user, with or without a group. Default: the image's, else `root`.
         optional user: UserSpec,
         /// Supplementary groups. Default: those that the image's `/etc/group` lists the user in, or none if `user` names a
@@ -138,7 +141,7 @@ record! {
 
 either! {
     /// What may be asked of a running enclave: the verbs the host may use, or a map.
-    enum ControlEntry: "a list of verbs, or a map with `host` and `local_users`" {
+    enum ControlEntry: "a list of verbs, or a map with `host` and `services`" {
         /// What the host may do with single services.
         Host(Vec<Spanned<ControlVerb>>),
         /// All of it.
@@ -151,8 +154,8 @@ record! {
     struct ControlRules: "`control`", may_be_empty = false {
         /// What the host may do with single services. Default: nothing.
         optional host: Vec<Spanned<ControlVerb>>,
-        /// Users inside, besides root, who may use the local control socket. Default: nobody.
-        optional local_users: Vec<Spanned<UserSpec>>,
+        /// Services that may list, start, stop and signal services, and read their logs. Default: none.
+        optional services: Vec<Spanned<ServiceName>>,
     }
 }
 
@@ -264,7 +267,7 @@ record! {
         optional memory: Size,
         /// The most processor time, as a number of CPUs. Default: all of them.
         optional cpu: Cpu,
-        /// The most processes and threads. Default: the kernel's.
+        /// The most processes and threads. Default: half of what all services may have.
         optional pids: Count,
         /// The most open files. Default: `65536`.
         optional open_files: Count,
@@ -295,6 +298,11 @@ record! {
 words!(Kind: "a kind of service" {
     "service" => Self::Service,
     "job" => Self::Job,
+});
+
+words!(FirstProcess: "a first process" {
+    "cloister" => Self::Cloister,
+    "service" => Self::Service,
 });
 
 words!(Policy: "a restart policy" {

@@ -28,6 +28,7 @@ const ADVICE: &[(&str, &str, &str)] = &[
     ("init", "", "every enclave has an init that reaps"),
     ("limit_nofile", "limits", "use `limits: {open_files: …}`"),
     ("livenessprobe", "live", "use `live`"),
+    ("local_users", "services", "name the services that may, whatever their users are"),
     ("logging", "logs", "use `logs`"),
     ("mem_limit", "limits", "use `limits: {memory: …}`"),
     ("memory", "limits", "use `limits: {memory: …}`"),

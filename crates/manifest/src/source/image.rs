@@ -64,9 +64,6 @@ pub struct ImageConfig {
     /// Ports as `80/tcp`, `53/udp` or `80`; the values are empty maps.
     #[serde(deserialize_with = "null_is_default")]
     pub exposed_ports: BTreeMap<String, serde_json::Value>,
-    /// Folders that an engine would keep apart from the image; the values are empty maps.
-    #[serde(deserialize_with = "null_is_default")]
-    pub volumes: BTreeMap<String, serde_json::Value>,
     /// What Docker runs to see whether a container works. The specification does not know it, so that a value of another
     /// form is as good as none.
     #[serde(deserialize_with = "wrong_is_default")]

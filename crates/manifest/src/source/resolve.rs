@@ -38,7 +38,7 @@ pub(super) fn resolve(plan: &Plan, image: &Image<'_>, faults: &mut Faults) -> Ma
         services,
         ingress: ingress.into_iter().map(translate::ingress).collect(),
         root: view::root(image, &scope.host_name(), translate::writable_bytes(document), pins, faults),
-        control: scope.control(faults),
+        control: scope.control(),
         debug: document.debug.as_ref().is_some_and(|flag| flag.0),
     }
 }
@@ -86,6 +86,10 @@ impl Scope<'_> {
             argv,
             env,
             cwd,
+            first_process: given
+                .first_process
+                .as_ref()
+                .map_or(model::FirstProcess::Cloister, |first| first.value),
             uid: user.uid,
             gid: user.gid,
             groups: self.groups(named, user.groups, faults),
@@ -251,25 +255,16 @@ impl Scope<'_> {
         (!paths.iter().any(|path| path == "/")).then_some(paths)
     }
 
-    fn control(&self, faults: &mut Faults) -> model::Control {
-        let (host, users) = match self.plan.document.control.as_ref().map(|control| &control.value) {
+    fn control(&self) -> model::Control {
+        let (host, services) = match self.plan.document.control.as_ref().map(|control| &control.value) {
             None => (None, None),
             Some(ControlEntry::Host(host)) => (Some(host), None),
-            Some(ControlEntry::Rules(rules)) => (rules.host.as_deref(), rules.local_users.as_deref()),
+            Some(ControlEntry::Rules(rules)) => (rules.host.as_deref(), rules.services.as_ref()),
         };
         let mut verbs: Vec<_> = host.into_iter().flatten().map(|verb| verb.value).collect();
         verbs.sort_unstable();
         verbs.dedup();
-        let mut local_uids = Vec::new();
-        for user in users.into_iter().flatten() {
-            match self.accounts.identity(&user.0) {
-                Ok(identity) => local_uids.push(identity.uid),
-                Err(unknown) => faults.push(self.unknown_account(&unknown, user.span, "")),
-            }
-        }
-        local_uids.sort_unstable();
-        local_uids.dedup();
-        model::Control { host: verbs, local_uids }
+        model::Control { host: verbs, services: sorted(services, |name| name.0.clone()) }
     }
 }
 

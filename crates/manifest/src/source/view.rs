@@ -114,10 +114,11 @@ impl Scope<'_> {
     /// Another service that could take a pin away and then what is pinned.
     fn unmounter(&self, named: &Named) -> Option<&str> {
         let able = |other: &&Named| {
-            let capabilities = other.service.capabilities.iter().flat_map(|list| list.value.iter());
+            // Docker's set has no `sys_admin`, so whose user it is does not matter here.
+            let capabilities = other.service.capabilities.iter().flat_map(|list| list.names(0));
             let calls = other.service.allow_syscalls.iter().flat_map(|list| list.value.iter());
             other.name != named.name
-                && capabilities.into_iter().any(|capability| capability.0 == "sys_admin")
+                && capabilities.into_iter().any(|capability| capability == "sys_admin")
                 && calls.into_iter().any(|call| UNMOUNTING.contains(&call.0.as_str()))
         };
         self.services().find(able).map(|other| other.name.as_str())

@@ -48,7 +48,7 @@ impl Status {
                 Some(Exit::NotStarted { error }) => Some(error),
                 _ => None,
             };
-            service.text.iter_mut().chain(error)
+            service.text.iter_mut().chain(service.waits_for.iter_mut()).chain(error)
         });
         state.into_iter().chain(services)
     }
@@ -87,6 +87,7 @@ mod tests {
             restarts: u32::MAX,
             last_exit: Some(Exit::NotStarted { error: "\u{1}".repeat(MAX_ERROR_TEXT) }),
             text: Some("\"\\".repeat(2048)),
+            waits_for: Some("\"\\".repeat(2048)),
         };
         let mut status = Status {
             seq: u64::MAX,

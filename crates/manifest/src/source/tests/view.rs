@@ -16,7 +16,8 @@ fn config() -> ImageConfig {
 
 fn resolved(files: &Files, config: &ImageConfig, source: &str) -> Result<Manifest, String> {
     let image = Image { config, root: files, arch: Arch::X86_64 };
-    build("cloister.yaml", source.as_bytes(), &image).map_err(|report| report.to_string())
+    let resolved = build("cloister.yaml", source.as_bytes(), &image).map_err(|report| report.to_string())?;
+    Ok(resolved.manifest)
 }
 
 fn manifest(files: &Files, source: &str) -> Manifest {
