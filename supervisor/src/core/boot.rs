@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use cloister_manifest::model::{Control, MAX_BYTES, Manifest, Service};
 use cloister_relay::Listener;
-use cloister_wire::control::IngressCounters;
+use cloister_wire::control::{IngressCounters, bounded};
 use cloister_wire::hold::Welcome;
 use tokio::sync::{mpsc, watch};
 
 use super::line::Line;
+use super::notes::Notes;
 use super::turn::{Core, Inbox, Kept};
 use super::{CoreError, Setup};
 use crate::clock::Moment;
@@ -38,6 +39,9 @@ const ASKED_QUEUE: usize = 16;
 
 /// The name under which init keeps the launcher's state.
 const STATE: &str = "state";
+
+/// The longest text of why nothing can be started, in bytes of JSON: it may quote the manifest.
+const MAX_FAULT: usize = 4096;
 
 /// Why the manifest's services cannot be started: where it failed and the words.
 type Fault = (&'static str, String);
@@ -81,7 +85,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     stages.end("root", &board);
     let (machine, actions) = match machine {
         Ok(machine) => (machine, Vec::new()),
-        Err((stage, error)) => Machine::doomed(stage, error, Moment::now()),
+        Err((stage, error)) => Machine::doomed(stage, bounded(&error, MAX_FAULT), Moment::now()),
     };
     let sink = File::options().write(true).open("/dev/null").map_err(system("/dev/null cannot be opened"))?;
     let movers = Movers::new(logs.clone(), sink);
@@ -99,7 +103,9 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
         probes: BTreeMap::new(),
         events,
         pending: VecDeque::new(),
+        notes: Notes::default(),
         stash,
+        saved: None,
     };
     let inbox = Inbox { asked, told, notify: inside.notify, own_events, backlog: line.backlog };
     begin(core, inbox, welcome, line.pipes, actions, serve_status).await
@@ -251,7 +257,8 @@ fn desk(board: &Arc<Board>) -> Desk {
     let (asked, asked_inbox) = mpsc::channel(ASKED_QUEUE);
     let (told, told_inbox) = mpsc::channel(1);
     let (allow, control) = watch::channel(nothing());
-    (allow, Asking { board: Arc::clone(board), control, asked, told }, asked_inbox, told_inbox)
+    let asking = Asking { board: Arc::clone(board), control, asked, told };
+    (allow, asking, asked_inbox, told_inbox)
 }
 
 fn nothing() -> Control {

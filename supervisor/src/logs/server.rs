@@ -1,7 +1,8 @@
 //! Port 17001: readers of the log.
 //!
 //! Its law: a reader costs a bounded buffer and its own time. It may lag behind until the rings have turned over, and is
-//! then told how much it missed; no service and no other reader waits for it.
+//! then told how much it missed; one that takes nothing at all loses its connection after a minute. No service and no other
+//! reader waits for it, and none takes the place of another kind of peer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +11,17 @@ use cloister_wire::frame::{HOST_LIMIT, encode_bytes};
 use cloister_wire::hello::Protocol;
 use cloister_wire::logs::{END, Subscribe};
 use cloister_wire::ports::MAX_VSOCK_WRITE;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::store::Shared;
 use crate::channel::{self, ChannelError, Receiver, Sender};
+use crate::places::{Limits, Places};
 use crate::world::{Accepted, Listen, Peer, Stream};
 
-/// Readers at once: a `logs -f` or two, a collector, and as many again.
-const MAX_READERS: u32 = 8;
+/// Readers at once. Of the host: a `logs -f` or two, a collector, and as many again. Of a service: one that follows and
+/// one that looks something up.
+const READERS: Limits = Limits { host: 8, service: 2, shared: 8 };
 
 /// How long a reader that was sent everything may take to close.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
@@ -26,7 +29,7 @@ const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// Who reads, and whether the end has come.
 #[derive(Debug)]
 pub struct Readers {
-    slots: Arc<Semaphore>,
+    places: Arc<Places>,
     concluded: watch::Sender<bool>,
     /// The services that may read, beside the host.
     services: Vec<String>,
@@ -36,8 +39,8 @@ impl Readers {
     /// Nobody reads yet. Inside the enclave, these services may.
     #[must_use]
     pub fn new(services: Vec<String>) -> Arc<Self> {
-        let slots = Arc::new(Semaphore::new(usize::try_from(MAX_READERS).unwrap_or(1)));
-        Arc::new(Self { slots, concluded: watch::Sender::new(false), services })
+        let places = Places::new(READERS);
+        Arc::new(Self { places, concluded: watch::Sender::new(false), services })
     }
 
     /// Nothing more will be written: every reader is sent the rest and its connection ends.
@@ -47,7 +50,7 @@ impl Readers {
 
     /// Waits until no reader is left.
     pub async fn gone(&self) {
-        drop(self.slots.acquire_many(MAX_READERS).await);
+        self.places.empty().await;
     }
 
     fn may_read(&self, peer: &Peer) -> bool {
@@ -57,7 +60,7 @@ impl Readers {
 
 /// Serves readers for ever.
 pub async fn serve(listener: Box<dyn Listen>, logs: Shared, readers: Arc<Readers>) {
-    let slots = Arc::clone(&readers.slots);
+    let places = Arc::clone(&readers.places);
     let handle = move |(stream, peer): Accepted| {
         let (logs, readers) = (logs.clone(), Arc::clone(&readers));
         async move {
@@ -67,7 +70,7 @@ pub async fn serve(listener: Box<dyn Listen>, logs: Shared, readers: Arc<Readers
             }
         }
     };
-    channel::accept_each(listener, slots, handle).await;
+    channel::accept_each(listener, places, handle).await;
 }
 
 async fn read(
@@ -85,7 +88,7 @@ async fn read(
         head.mark_unchanged();
         from = logs.lock().frames(from, MAX_VSOCK_WRITE / 2, &mut frames)?;
         if !frames.is_empty() {
-            sender.write(&frames).await?;
+            sender.stream(&frames).await?;
             frames.clear();
         } else if last {
             return finish(&mut receiver, &mut sender).await;
@@ -106,7 +109,7 @@ async fn gone(receiver: &mut Receiver) {
 
 /// Says that this was all, and waits until the reader closes: then it has read everything.
 async fn finish(receiver: &mut Receiver, sender: &mut Sender) -> Result<(), ChannelError> {
-    sender.write(&encode_bytes(END, HOST_LIMIT)?).await?;
+    sender.stream(&encode_bytes(END, HOST_LIMIT)?).await?;
     sender.finish().await?;
     timeout(CLOSE_TIME, gone(receiver)).await.map_err(|_| ChannelError::Slow)
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::enclave::Enclave;
-use crate::host::soon;
+use crate::host::{refused, soon};
 use crate::manifest::{ADMIN, critical, manifest, service, until_term};
 
 fn verb(verb: Verb) -> Request {
@@ -60,6 +60,20 @@ async fn a_service_that_is_not_named_is_told_that_it_may_not_ask() {
         why,
         "service \"web\" may not control services: control.services of the manifest does not name it"
     );
+}
+
+#[tokio::test]
+async fn one_service_that_asks_holds_no_place_of_another() {
+    let enclave = Enclave::boot(&allowing(vec![]));
+    enclave.host().await.until_ready().await;
+    enclave.init.join_cgroup(std::process::id(), "cache");
+    let mut idle = vec![];
+    for _ in 0..64 {
+        idle.push(UnixStream::connect(enclave.path("local-control")).await.unwrap());
+    }
+    refused(idle.last_mut().unwrap()).await;
+    enclave.host().await.until_ready().await;
+    enclave.local().await.until_ready().await;
 }
 
 #[tokio::test]
