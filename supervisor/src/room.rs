@@ -3,11 +3,12 @@
 //! Its law: what grows with the manifest is counted from the manifest, and init keeps the services from taking it.
 
 use cloister_manifest::model::Manifest;
+use cloister_wire::logs::{INDEX_BYTES, RING_BYTES};
 
 use crate::logs;
 
-/// For each memfd of the logs: a ring of 1 MiB, filled by whoever talks most. The index, of twice that, stands for one more.
-const FOR_EACH_LOG: u64 = 1024 * 1024;
+/// For each memfd of the logs: a ring and the index of it, filled by whoever talks most.
+const FOR_EACH_LOG: u64 = RING_BYTES + INDEX_BYTES;
 
 /// For each port of ingress: sixteen connections whose host sends faster than the service reads, each with a full window of
 /// the kernel's vsock (256 KiB, `VIRTIO_VSOCK_DEFAULT_BUF_SIZE`). More than that at once fall back on what is free.
@@ -17,7 +18,7 @@ const FOR_EACH_PORT: u64 = 16 * 256 * 1024;
 #[must_use]
 pub fn needed(manifest: &Manifest) -> u64 {
     let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
-    let logs = count(logs::stash_names(&manifest.services).len()).saturating_add(1);
+    let logs = count(logs::stash_names(&manifest.services).len());
     let ports = count(manifest.ingress.len());
     logs.saturating_mul(FOR_EACH_LOG).saturating_add(ports.saturating_mul(FOR_EACH_PORT))
 }
@@ -34,11 +35,11 @@ mod tests {
         manifest.services.iter_mut().for_each(|service| service.logs = Logs::Forward);
         let before = needed(&manifest);
         manifest.services.pop();
-        assert_eq!(before - needed(&manifest), 2 << 20, "the rings of stdout and stderr");
+        assert_eq!(before - needed(&manifest), 2 * FOR_EACH_LOG, "stdout and stderr");
         manifest.ingress.pop();
-        assert_eq!(before - needed(&manifest), (2 << 20) + (4 << 20), "the windows of a port");
+        assert_eq!(before - needed(&manifest), 2 * FOR_EACH_LOG + FOR_EACH_PORT, "the windows of a port");
         manifest.services.clear();
         manifest.ingress.clear();
-        assert_eq!(needed(&manifest), 3 << 20, "the supervisor's own log and the index");
+        assert_eq!(needed(&manifest), FOR_EACH_LOG, "the supervisor's own log");
     }
 }
