@@ -19,11 +19,11 @@ use cloister_image::oci::Architecture;
 use cloister_manifest::Manifest;
 use cloister_manifest::source::{self, Report};
 
-use crate::cli::values::show_size;
+use crate::cli::values::{show_duration, show_size};
 use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::output;
-use crate::registry::{self, Event};
+use crate::registry::{Access, Event, Pull};
 
 use reference::Origin;
 pub(crate) use stop::Stop;
@@ -52,6 +52,8 @@ pub(crate) struct Order<'a> {
     pub(crate) eif: Option<&'a Path>,
     /// The files of the key and the certificate to sign with.
     pub(crate) sign: Option<(&'a Path, &'a Path)>,
+    /// How registries are reached.
+    pub(crate) access: &'a Access,
 }
 
 /// Why there is no enclave image.
@@ -97,7 +99,7 @@ pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
     };
     let clamp_mtime = record.as_ref().map_or_else(clamp_mtime, |record| Ok(record.clamp_mtime))?;
     output::note(&format!("reading {image}"));
-    let application = open(&image, architecture, clamp_mtime, stop)?;
+    let application = open(&image, order.access, architecture, clamp_mtime, stop)?;
     let manifest = resolve(&source, &application)?;
     let _named = stop.named()?;
     output::note(&format!("packing {}", order.output.display()));
@@ -124,13 +126,18 @@ pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
 }
 
 /// Checks a manifest, against an image if one is named. Answers its services in start order.
-pub(crate) fn check(file: &Path, image: Option<&str>, stop: &Stop) -> Result<Vec<String>, Refusal> {
+pub(crate) fn check(
+    file: &Path,
+    image: Option<&str>,
+    access: &Access,
+    stop: &Stop,
+) -> Result<Vec<String>, Refusal> {
     let source = read_manifest(file)?;
     let Some(image) = image else {
         return Ok(source::parse(&source.name, &source.bytes)?.services().map(str::to_owned).collect());
     };
     let architecture = architecture()?;
-    let manifest = resolve(&source, &open(image, architecture, clamp_mtime()?, stop)?)?;
+    let manifest = resolve(&source, &open(image, access, architecture, clamp_mtime()?, stop)?)?;
     Ok(manifest.services.into_iter().map(|service| service.name).collect())
 }
 
@@ -162,22 +169,27 @@ fn read_manifest(path: &Path) -> Result<Source> {
 
 fn open(
     reference: &str,
+    access: &Access,
     architecture: Architecture,
     clamp_mtime: Option<i64>,
     stop: &Stop,
 ) -> Result<Application> {
+    // Pulled blobs are not pruned while they are read.
+    let mut lock = None;
     let input = match reference::parse(reference)? {
         Origin::Here(input) => input,
         Origin::Registry(name) => {
             let _named = stop.named()?;
             let cache = install::cache("registry")?;
-            let pulled = registry::pull(&name, architecture, cache, &tell, stop.flag())?;
+            let pulled = Pull::new(access, &tell, stop.flag()).run(&name, architecture, cache)?;
+            lock = pulled.lock;
             Input::Fetched { blobs: pulled.blobs, digest: pulled.digest, repository: pulled.repository }
         }
     };
     let scratch = install::cache("tmp")?;
     let options = Options { architecture, scratch: &scratch, limits: Limits::default(), clamp_mtime };
     let application = build::open(&input, &options).map_err(blame)?;
+    drop(lock);
     for line in application.notes.lines() {
         output::note(&format!("note: {line}"));
     }
@@ -190,6 +202,10 @@ fn tell(event: Event) {
         Event::Pinned(digest) => output::note(&format!("found {digest}")),
         Event::Fetching(digest, size) => output::note(&format!("fetching {digest}, {}", show_size(size))),
         Event::Fetched(digest) => output::note(&format!("fetched {digest}")),
+        Event::Waiting(pause, why) => {
+            output::note(&format!("{why}; trying again in {}", show_duration(pause)));
+        }
+        Event::Skipped(mirror, why) => output::note(&format!("mirror {mirror} skipped: {why}")),
     }
 }
 
@@ -248,7 +264,9 @@ mod tests {
 
     #[test]
     fn a_missing_manifest_is_named_with_the_smallest_one_that_works() {
-        let Err(Refusal::Other(error)) = check(Path::new("/no/such.yaml"), None, &Stop::default()) else {
+        let Err(Refusal::Other(error)) =
+            check(Path::new("/no/such.yaml"), None, &Access::default(), &Stop::default())
+        else {
             panic!("no error");
         };
         assert!(error.to_string().contains("/no/such.yaml"));
@@ -257,7 +275,9 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_is_named() {
-        let error = open("dir:/no/such/root", Architecture::X86_64, None, &Stop::default()).unwrap_err();
+        let error =
+            open("dir:/no/such/root", &Access::default(), Architecture::X86_64, None, &Stop::default())
+                .unwrap_err();
         assert!(error.to_string().contains("/no/such/root"), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 //! Its law: what comes out of here needs no further parsing, and nothing here touches the machine. Each command's help
 //! carries an example that can be pasted.
 
+mod registry;
 pub(crate) mod values;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use registry::Registries;
 use values::{Publish, duration, publish, size};
 
 /// Builds enclave images, launches them and tells the truth about them.
@@ -78,6 +80,11 @@ Examples:
     #[command(after_help = "Example:
   host-sleeve rm web")]
     Rm(Rm),
+    /// Remove pulled images from the cache that no build has used for some time
+    #[command(after_help = "Examples:
+  host-sleeve prune
+  host-sleeve prune --unused-for 0h")]
+    Prune(Prune),
     /// Tell all about an enclave or an enclave image
     #[command(after_help = "Examples:
   host-sleeve inspect web
@@ -137,6 +144,9 @@ pub(crate) struct Build {
     /// The key's certificate, in PEM; its digest becomes PCR8
     #[arg(long, value_name = "FILE", requires = "sign_key")]
     pub(crate) sign_certificate: Option<PathBuf>,
+    /// How registries are reached
+    #[command(flatten)]
+    pub(crate) registries: Registries,
 }
 
 /// What `measure` takes.
@@ -181,6 +191,9 @@ pub(crate) struct Check {
     /// Check it against this image too: its users, programs and paths
     #[arg(long, value_name = "REFERENCE")]
     pub(crate) image: Option<String>,
+    /// How registries are reached
+    #[command(flatten)]
+    pub(crate) registries: Registries,
 }
 
 /// What `run` takes.
@@ -302,6 +315,17 @@ pub(crate) struct Rm {
     #[arg(short, long)]
     pub(crate) force: bool,
 }
+
+/// What `prune` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    /// Remove what was not used for this long
+    #[arg(long, value_name = "DURATION", default_value = DEFAULT_UNUSED, value_parser = duration)]
+    pub(crate) unused_for: Duration,
+}
+
+/// A month: what a project builds from is used more often, what it has left behind is not.
+const DEFAULT_UNUSED: &str = "30d";
 
 /// What `inspect` takes.
 #[derive(Debug, Args)]

@@ -65,9 +65,9 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(wrong)
 }
 
-/// Reads a duration: a number and `ms`, `s`, `m` or `h`.
+/// Reads a duration: a number and `ms`, `s`, `m`, `h` or `d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a duration, such as 500ms, 10s, 2m or 1h");
+    let wrong = || format!("`{text}` is not a duration, such as 500ms, 10s, 2m, 1h or 30d");
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| wrong())?;
@@ -76,6 +76,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "s" => number.checked_mul(1000),
         "m" => number.checked_mul(60_000),
         "h" => number.checked_mul(3_600_000),
+        "d" => number.checked_mul(86_400_000),
         _ => None,
     };
     milliseconds.map(Duration::from_millis).ok_or_else(wrong)
@@ -219,7 +220,8 @@ mod tests {
     fn durations_have_a_unit() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
-        assert!(duration("10").is_err() && duration("s").is_err() && duration("1d").is_err());
+        assert_eq!(duration("30d"), Ok(Duration::from_hours(720)));
+        assert!(duration("10").is_err() && duration("s").is_err() && duration("1w").is_err());
     }
 
     #[test]

@@ -7,8 +7,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use cloister_image::digest::Digest;
 use cloister_image::limits::MAX_DOCUMENT;
@@ -19,35 +18,36 @@ use tempfile::NamedTempFile;
 use super::fault::RegistryFault;
 
 /// What the name of a file begins with that is not whole yet.
-const PARTIAL: &str = ".partial-";
+pub(super) const PARTIAL: &str = ".partial-";
 
 /// A directory with `blobs/sha256`.
 #[derive(Debug)]
 pub(super) struct Cache {
     root: PathBuf,
     layout: Layout,
-    /// Set when nobody wants it to be filled any more.
-    stop: Arc<AtomicBool>,
-    /// The directory, locked for as long as this is there.
-    _lock: Option<File>,
+    /// `None` where the file system has no locks.
+    lock: Option<Lock>,
+}
+
+/// The directory, locked together with everyone else who uses its blobs for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _directory: File,
 }
 
 impl Cache {
-    pub(super) fn new(root: PathBuf, stop: Arc<AtomicBool>) -> Result<Self, RegistryFault> {
+    pub(super) fn new(root: PathBuf) -> Result<Self, RegistryFault> {
         let blobs = blobs(&root);
         let made = std::fs::create_dir_all(&blobs);
         // Where a file system knows no locks, nothing is removed.
-        let cache = Self { layout: Layout::of_blobs(&root), root, stop, _lock: lock(&blobs).ok() };
+        let cache = Self { layout: Layout::of_blobs(&root), root, lock: lock(&blobs).ok() };
         made.map_err(|source| cache.fault(source))?;
         Ok(cache)
     }
 
-    /// A fault once nobody wants it to be filled any more.
-    pub(super) fn still_wanted(&self) -> Result<(), RegistryFault> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(self.fault(io::Error::other("the pull was given up")));
-        }
-        Ok(())
+    /// What keeps the blobs where they are.
+    pub(super) fn into_lock(self) -> Option<Lock> {
+        self.lock
     }
 
     /// The blobs, to be read.
@@ -58,15 +58,25 @@ impl Cache {
     /// Whether a document is there. One that a failing disk has changed counts as missing, and is fetched again.
     pub(super) fn has_document(&self, digest: &Digest) -> bool {
         let blob = self.layout.find(digest, Role::Manifest).ok().flatten();
-        blob.filter(|blob| blob.len() <= MAX_DOCUMENT)
+        let sound = blob
+            .filter(|blob| blob.len() <= MAX_DOCUMENT)
             .and_then(|blob| blob.bytes().ok())
-            .is_some_and(|bytes| Digest::of(&bytes) == *digest)
+            .is_some_and(|bytes| Digest::of(&bytes) == *digest);
+        sound && self.used(digest)
     }
 
     /// Whether a layer of this size is there. Its bytes are hashed when it is unpacked.
     pub(super) fn has_layer(&self, digest: &Digest, size: u64) -> bool {
         let blob = self.layout.find(digest, Role::Layer).ok().flatten();
-        blob.is_some_and(|blob| blob.len() == size)
+        blob.is_some_and(|blob| blob.len() == size) && self.used(digest)
+    }
+
+    /// Notes that a blob was used now, by its modification time: what nobody uses can be pruned. Always true.
+    fn used(&self, digest: &Digest) -> bool {
+        let touch = |file: File| file.set_modified(SystemTime::now());
+        // A cache that cannot be written is still one that can be read.
+        drop(File::options().append(true).open(self.layout.path(digest)).and_then(touch));
+        true
     }
 
     /// Keeps bytes whose digest was checked.
@@ -101,13 +111,13 @@ impl Cache {
     }
 }
 
-fn blobs(root: &Path) -> PathBuf {
+pub(super) fn blobs(root: &Path) -> PathBuf {
     root.join("blobs/sha256")
 }
 
 /// Locks the directory together with everybody else who fills it. If there is nobody else, what the dead have left is
 /// removed first.
-fn lock(blobs: &Path) -> io::Result<File> {
+fn lock(blobs: &Path) -> io::Result<Lock> {
     let lock = File::open(blobs)?;
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
         for entry in std::fs::read_dir(blobs)?.flatten() {
@@ -119,7 +129,7 @@ fn lock(blobs: &Path) -> io::Result<File> {
     }
     // A moment without any lock lies in between: then another one looks for leftovers, and ours are not there yet.
     flock(&lock, FlockOperation::LockShared)?;
-    Ok(lock)
+    Ok(Lock { _directory: lock })
 }
 
 #[cfg(test)]
@@ -133,7 +143,7 @@ mod tests {
     #[test]
     fn what_the_dead_have_left_is_removed_and_what_the_living_write_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let open = || Cache::new(dir.path().to_owned(), Arc::default()).unwrap();
+        let open = || Cache::new(dir.path().to_owned()).unwrap();
         let first = open();
         let left = first.start().unwrap().into_temp_path().keep().unwrap();
         assert!(left.is_file());

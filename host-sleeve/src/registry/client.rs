@@ -5,47 +5,49 @@
 
 use std::io::Read;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use cloister_image::digest::Digest;
 use cloister_image::oci::{Reference, media};
 use serde::Deserialize;
 use ureq::config::RedirectAuthHeaders;
-use ureq::http::{Response, StatusCode, Uri};
+use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
 use super::challenge::{self, Challenge};
-use super::credentials;
+use super::credentials::{Found, Login};
 use super::fault::RegistryFault;
-use super::trust;
+use super::retry::{self, Retry};
+use super::route::{self, Route, Way};
+use super::token::{self, Wanted};
+use super::{Event, Pull, trust};
 
 /// How long a name, a connection and the beginning of an answer may take; how long an answer may stand still.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The longest answer with a token or an error, in bytes. Tokens have some kilobytes.
-const MAX_ANSWER: u64 = 64 * 1024;
+pub(super) const MAX_ANSWER: u64 = 64 * 1024;
+
+/// Redirects in a row that are followed: storage behind a registry is one away, browsers stop at twenty.
+const MAX_REDIRECTS: usize = 10;
+
+/// How often a pause looks whether the pull is still wanted.
+const ATTENTION: Duration = Duration::from_millis(100);
 
 /// Every form of document that the image crate reads, one of which a registry is to send as it is.
 const DOCUMENTS: [&str; 4] = [media::INDEX, media::MANIFEST, media::DOCKER_INDEX, media::DOCKER_MANIFEST];
 
 /// Talks to a registry.
-#[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct Client<'a> {
+    pull: &'a Pull<'a>,
     agent: Agent,
     registry: String,
     /// `https://host/v2/name`.
     base: String,
     repository: String,
-    /// Whether the registry is this host, which is talked to without encryption.
-    local: bool,
+    route: Route,
     /// The value of the `Authorization` header, once one was wanted.
     authorization: Mutex<Option<String>>,
-}
-
-#[derive(Deserialize)]
-struct Token {
-    token: Option<String>,
-    access_token: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -60,16 +62,17 @@ struct Reason {
     message: String,
 }
 
-impl Client {
-    pub(super) fn new(reference: &Reference) -> Result<Self, RegistryFault> {
-        let local = is_local(&reference.registry);
-        let scheme = if local { "http" } else { "https" };
+impl<'a> Client<'a> {
+    pub(super) fn new(reference: &Reference, pull: &'a Pull<'a>) -> Result<Self, RegistryFault> {
+        let route = Route::new(&reference.registry, &pull.access.plain_http);
+        let scheme = if route.way == Way::Open { "http" } else { "https" };
         Ok(Self {
-            agent: agent(local)?,
+            pull,
+            agent: agent(route.way, route.local)?,
             base: format!("{scheme}://{}/v2/{}", reference.registry, reference.repository),
             registry: reference.registry.clone(),
             repository: reference.repository.clone(),
-            local,
+            route,
             authorization: Mutex::new(None),
         })
     }
@@ -89,10 +92,16 @@ impl Client {
         format!("{}/blobs/{digest}", self.base)
     }
 
-    /// A document of at most `limit` bytes.
+    /// A document of at most `limit` bytes. What fails in passing is asked for again.
     pub(super) fn document(&self, place: &str, limit: u64) -> Result<Vec<u8>, RegistryFault> {
-        let response = self.get(place, 0)?;
-        self.read(response.into_body(), limit)
+        let mut retry = self.pull.retry;
+        loop {
+            let answer = self.get(place, 0).and_then(|response| self.read(response.into_body(), limit));
+            match answer {
+                Ok(bytes) => return Ok(bytes),
+                Err(fault) => self.wait(&mut retry, fault)?,
+            }
+        }
     }
 
     /// The answer to a request for all bytes from `from`. Its status says whether it begins there: 206, or at the
@@ -112,13 +121,62 @@ impl Client {
         }
     }
 
+    /// Tries of something, none made yet.
+    pub(super) fn retry(&self) -> Retry {
+        self.pull.retry
+    }
+
+    /// Waits until another try makes sense, or gives the fault back.
+    pub(super) fn wait(&self, retry: &mut Retry, fault: RegistryFault) -> Result<(), RegistryFault> {
+        let Some(pause) = retry.pause(&fault) else { return Err(fault) };
+        (self.pull.tell)(Event::Waiting(pause, fault.to_string()));
+        let end = Instant::now() + pause;
+        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            self.pull.still_wanted()?;
+            std::thread::park_timeout(left.min(ATTENTION));
+        }
+        Ok(())
+    }
+
     /// The fault of a connection that broke while an answer came.
     pub(super) fn broken(&self, source: std::io::Error) -> RegistryFault {
         RegistryFault::Broken { registry: self.registry.clone(), source }
     }
 
+    /// One request, and those that it is redirected to. The HTTP client follows redirects between encrypted places itself;
+    /// from a place without encryption each step is checked here.
     fn send(&self, place: &str, from: u64) -> Result<Response<Body>, RegistryFault> {
-        let mut request = self.agent.get(place);
+        let mut response = self.request(&self.agent, place, from, self.authorization())?;
+        if self.route.way == Way::Encrypted {
+            return Ok(response);
+        }
+        let mut current = place.to_owned();
+        for _ in 0..MAX_REDIRECTS {
+            if !response.status().is_redirection() {
+                return Ok(response);
+            }
+            let location = response.headers().get("location").and_then(|value| value.to_str().ok());
+            let Some(location) = location else { return Ok(response) };
+            let next = route::resolve(&current, location);
+            let next = next.ok_or_else(|| self.protocol("it redirects to no place"))?;
+            let way = self.route.way_to(&next);
+            let way = way.ok_or_else(|| self.protocol("it redirects to another host without encryption"))?;
+            let agent = self.agent_for(way)?;
+            let authorization = self.authorization().filter(|_| route::same_server(place, &next));
+            response = self.request(&agent, &next, from, authorization)?;
+            current = next;
+        }
+        Err(self.protocol("it redirects more than ten times"))
+    }
+
+    fn request(
+        &self,
+        agent: &Agent,
+        place: &str,
+        from: u64,
+        authorization: Option<String>,
+    ) -> Result<Response<Body>, RegistryFault> {
+        let mut request = agent.get(place);
         for document in DOCUMENTS {
             request = request.header("Accept", document);
         }
@@ -127,10 +185,15 @@ impl Client {
         if from > 0 {
             request = request.header("Range", format!("bytes={from}-"));
         }
-        if let Some(authorization) = self.authorization() {
+        if let Some(authorization) = authorization {
             request = request.header("Authorization", authorization);
         }
         request.call().map_err(|source| self.network(source))
+    }
+
+    /// What makes requests by this way.
+    fn agent_for(&self, way: Way) -> Result<Agent, RegistryFault> {
+        if way == self.route.way { Ok(self.agent.clone()) } else { agent(way, false) }
     }
 
     fn authorization(&self) -> Option<String> {
@@ -141,53 +204,37 @@ impl Client {
     fn authorize(&self, refused: &Response<Body>) -> Result<(), RegistryFault> {
         let headers = refused.headers().get_all("www-authenticate").iter();
         let challenge = headers.filter_map(|value| value.to_str().ok()).find_map(challenge::parse);
+        let challenge = challenge.ok_or_else(|| self.protocol("it refuses without saying what it wants"))?;
+        let Found { login, trouble } = (self.pull.login)(&self.registry, &self.repository)?;
         let authorization = match challenge {
-            None => return Err(self.protocol("it refuses without saying what it wants")),
-            Some(Challenge::Basic) => {
-                let credentials = credentials::find(&self.registry)?;
-                credentials.ok_or_else(|| self.denied(false))?.basic()
+            Challenge::Basic => {
+                let header = login.as_ref().and_then(Login::header);
+                header.ok_or_else(|| self.denied(false))
             }
-            Some(Challenge::Bearer { realm, service, scope }) => self.token(&realm, service, scope)?,
+            Challenge::Bearer { realm, service, scope } => {
+                let way = self.route.way_to(&realm);
+                let way =
+                    way.ok_or_else(|| self.protocol("its token server is reached without encryption"))?;
+                let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository));
+                match &login {
+                    Some(access @ Login::Access(_)) => access.header().ok_or_else(|| self.denied(false)),
+                    login => {
+                        let wanted = Wanted { realm, service, scope };
+                        token::fetch(self, &self.agent_for(way)?, &wanted, login.as_ref())
+                    }
+                }
+            }
         };
+        // The helper's reason explains the refusal better than the refusal does.
+        let authorization = authorization.map_err(|fault| match (fault, trouble) {
+            (RegistryFault::Denied { known: false, .. }, Some(trouble)) => trouble,
+            (fault, _) => fault,
+        })?;
         *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(authorization);
         Ok(())
     }
 
-    fn token(
-        &self,
-        realm: &str,
-        service: Option<String>,
-        scope: Option<String>,
-    ) -> Result<String, RegistryFault> {
-        let agent = match way_to(realm, self.local) {
-            Some(Way::Encrypted) if self.local => agent(false)?,
-            Some(Way::Open | Way::Encrypted) => self.agent.clone(),
-            None => return Err(self.protocol("it sends for a token to a place without encryption")),
-        };
-        let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository));
-        let mut request = agent.get(realm).query("scope", scope);
-        if let Some(service) = service {
-            request = request.query("service", service);
-        }
-        let credentials = credentials::find(&self.registry)?;
-        if let Some(credentials) = &credentials {
-            request = request.header("Authorization", credentials.basic());
-        }
-        let response = request.call().map_err(|source| self.network(source))?;
-        match response.status() {
-            StatusCode::OK => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                return Err(self.denied(credentials.is_some()));
-            }
-            _ => return Err(self.refused(response)),
-        }
-        let bytes = self.read(response.into_body(), MAX_ANSWER)?;
-        let token: Option<Token> = serde_json::from_slice(&bytes).ok();
-        let token = token.and_then(|answer| answer.token.or(answer.access_token));
-        token.map(|token| format!("Bearer {token}")).ok_or_else(|| self.protocol("its answer holds no token"))
-    }
-
-    fn read(&self, body: Body, limit: u64) -> Result<Vec<u8>, RegistryFault> {
+    pub(super) fn read(&self, body: Body, limit: u64) -> Result<Vec<u8>, RegistryFault> {
         let mut bytes = Vec::new();
         let mut reader = body.into_reader().take(limit.saturating_add(1));
         reader.read_to_end(&mut bytes).map_err(|source| self.broken(source))?;
@@ -197,16 +244,20 @@ impl Client {
         }
     }
 
-    fn refused(&self, response: Response<Body>) -> RegistryFault {
+    pub(super) fn refused(&self, response: Response<Body>) -> RegistryFault {
         let registry = self.registry.clone();
         let status = response.status();
         match status {
             StatusCode::NOT_FOUND => RegistryFault::Missing { registry },
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.denied(self.authorization().is_some()),
-            StatusCode::TOO_MANY_REQUESTS => RegistryFault::TooMany { registry },
+            StatusCode::TOO_MANY_REQUESTS => {
+                let retry_after = retry::retry_after(response.headers(), SystemTime::now());
+                RegistryFault::TooMany { registry, retry_after }
+            }
             _ => {
+                let retry_after = retry::retry_after(response.headers(), SystemTime::now());
                 let message = self.complaint(response.into_body());
-                RegistryFault::Status { registry, status: status.as_u16(), message }
+                RegistryFault::Status { registry, status, message, retry_after }
             }
         }
     }
@@ -218,21 +269,21 @@ impl Client {
         complaint.errors.first().map(|reason| reason.message.chars().take(200).collect()).unwrap_or_default()
     }
 
-    fn denied(&self, known: bool) -> RegistryFault {
+    pub(super) fn denied(&self, known: bool) -> RegistryFault {
         RegistryFault::Denied { registry: self.registry.clone(), known }
     }
 
-    fn network(&self, source: ureq::Error) -> RegistryFault {
+    pub(super) fn network(&self, source: ureq::Error) -> RegistryFault {
         RegistryFault::Network { registry: self.registry.clone(), source }
     }
 
-    fn protocol(&self, what: &'static str) -> RegistryFault {
+    pub(super) fn protocol(&self, what: &'static str) -> RegistryFault {
         RegistryFault::Protocol { registry: self.registry.clone(), what }
     }
 }
 
-/// Makes requests: unencrypted to this host, where it is `local`, else encrypted.
-fn agent(local: bool) -> Result<Agent, RegistryFault> {
+/// Makes requests by one way. This host is not reached by a proxy.
+fn agent(way: Way, local: bool) -> Result<Agent, RegistryFault> {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .user_agent(concat!("host-sleeve/", env!("CARGO_PKG_VERSION")))
@@ -241,64 +292,10 @@ fn agent(local: bool) -> Result<Agent, RegistryFault> {
         .timeout_connect(Some(PATIENCE))
         .timeout_recv_response(Some(PATIENCE))
         .timeout_per_read(Some(PATIENCE));
-    let config = if local {
-        // Nothing on this host has a reason to send us elsewhere.
-        config.max_redirects(0).proxy(None).build()
-    } else {
-        config.https_only(true).tls_config(trust::config()?).build()
+    let config = match way {
+        Way::Open if local => config.max_redirects(0).proxy(None).build(),
+        Way::Open => config.max_redirects(0).build(),
+        Way::Encrypted => config.https_only(true).tls_config(trust::config()?).build(),
     };
     Ok(config.new_agent())
-}
-
-/// How a place for tokens is talked to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Open,
-    Encrypted,
-}
-
-/// The way to the place that a registry names for tokens, if a password may go there. It is read as the agent reads it.
-fn way_to(realm: &str, registry_is_local: bool) -> Option<Way> {
-    let place: Uri = realm.parse().ok()?;
-    match place.scheme_str()? {
-        "https" => Some(Way::Encrypted),
-        "http" if registry_is_local && is_local(place.host()?) => Some(Way::Open),
-        _ => None,
-    }
-}
-
-/// Whether a registry is this host, by a name or number that no other host can have.
-fn is_local(registry: &str) -> bool {
-    let host = match registry.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => registry.split(':').next().unwrap_or_default(),
-    };
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_host_is_talked_to_without_encryption() {
-        for local in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.9.9.9", "[::1]:5000"] {
-            assert!(is_local(local), "{local}");
-        }
-        for other in ["localhost.example.com", "127.0.0.1.nip.io", "10.0.0.1:5000", "[::2]", "ghcr.io", ""] {
-            assert!(!is_local(other), "{other}");
-        }
-    }
-
-    #[test]
-    fn a_password_goes_open_to_this_host_alone() {
-        for local in ["http://localhost/token", "http://127.0.0.1:5001/t?x", "http://[::1]:5001/t"] {
-            assert_eq!(way_to(local, true), Some(Way::Open), "{local}");
-            assert_eq!(way_to(local, false), None, "{local}");
-        }
-        for other in ["http://auth.example.com/token", "http://localhost@192.0.2.1/", "http://[::2]/", "/t"] {
-            assert_eq!(way_to(other, true), None, "{other}");
-        }
-        assert_eq!(way_to("https://auth.example.com/token", true), Some(Way::Encrypted));
-    }
 }

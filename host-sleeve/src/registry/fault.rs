@@ -4,9 +4,13 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cloister_image::digest::Digest;
+use ureq::http::StatusCode;
 
+use super::retry;
+use crate::cli::values::show_duration;
 use crate::error::Error;
 
 /// Why a registry did not give what was asked for.
@@ -44,21 +48,25 @@ pub(crate) enum RegistryFault {
         /// Whether credentials were sent.
         known: bool,
     },
-    /// It has had enough of this host.
-    #[error("{registry} has been asked too often")]
+    /// It limits this host's requests.
+    #[error("{registry} limits how often it may be asked{}", in_time(.retry_after.as_ref()))]
     TooMany {
         /// Its name.
         registry: String,
+        /// When it may be asked again.
+        retry_after: Option<Duration>,
     },
-    /// It answers with something else.
-    #[error("{registry} answers with status {status}{}", said(.message))]
+    /// It answers with another error.
+    #[error("{registry} answers with status {}{}", .status.as_u16(), said(.message))]
     Status {
         /// Its name.
         registry: String,
         /// The status.
-        status: u16,
-        /// What it says about it.
+        status: StatusCode,
+        /// Its message.
         message: String,
+        /// When it may be asked again.
+        retry_after: Option<Duration>,
     },
     /// Its answer is not one of the protocol.
     #[error("{registry} does not answer as a registry does: {what}")]
@@ -101,6 +109,9 @@ pub(crate) enum RegistryFault {
         /// What it said.
         why: String,
     },
+    /// The user does not want it any more.
+    #[error("the pull was stopped")]
+    Stopped,
     /// The cache cannot be written or read.
     #[error("{} cannot be used as a cache", .path.display())]
     Cache {
@@ -125,13 +136,22 @@ impl RegistryFault {
             Self::Denied { known: true, .. } => {
                 Error::operator(what).hint("sign in again, or ask for the right to pull it")
             }
-            Self::TooMany { .. } => Error::host(what).hint("wait, or sign in with `docker login`"),
+            Self::TooMany { .. } => Error::host(what)
+                .hint("wait, or sign in with `docker login`: limits are higher for users it knows"),
             Self::NoRoots => {
                 Error::host(what).hint("apt install ca-certificates, or name a file in SSL_CERT_FILE")
             }
-            Self::File { .. } | Self::Helper { .. } => Error::operator(what),
+            Self::File { .. } => {
+                Error::operator(what).hint("mend that file, or write it anew with `docker login`")
+            }
+            Self::Helper { helper, .. } => Error::operator(what)
+                .hint(format!("run `docker-credential-{helper} get` by hand; it reads the registry's name")),
+            Self::Stopped => Error::interrupted(what),
             Self::Cache { .. } => {
                 Error::host(what).hint("free some space there, or point CLOISTER_CACHE to another disk")
+            }
+            Self::Status { status, .. } if retry::is_passing(*status) => {
+                Error::host(what).hint("the registry has trouble of its own: try again later")
             }
             Self::Status { .. } | Self::Protocol { .. } | Self::Digest { .. } | Self::TooLong { .. } => {
                 Error::author(what).hint("ask whoever runs the registry")
@@ -140,10 +160,32 @@ impl RegistryFault {
         .because(self)
     }
 
-    /// Whether asking again may help: the connection broke after it had brought something.
+    /// Whether asking again may help.
     pub(super) fn is_passing(&self) -> bool {
-        matches!(self, Self::Broken { .. } | Self::Network { .. })
+        match self {
+            Self::Broken { .. } | Self::TooMany { .. } => true,
+            Self::Network { source, .. } => retry::is_broken(source),
+            Self::Status { status, .. } => retry::is_passing(*status),
+            _ => false,
+        }
     }
+
+    /// After how long the registry wants to be asked again, where it says so.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooMany { retry_after, .. } | Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// Whether another server may have what this one did not give.
+    pub(super) fn is_the_servers(&self) -> bool {
+        !matches!(self, Self::Cache { .. } | Self::NoRoots | Self::File { .. } | Self::Stopped)
+    }
+}
+
+fn in_time(time: Option<&Duration>) -> String {
+    time.map(|time| format!(", and asks to wait for {}", show_duration(*time))).unwrap_or_default()
 }
 
 fn said(message: &str) -> String {

@@ -12,26 +12,26 @@ use cloister_image::oci::Descriptor;
 use tempfile::NamedTempFile;
 use ureq::http::StatusCode;
 
-use super::Event;
 use super::cache::Cache;
 use super::client::Client;
 use super::fault::RegistryFault;
+use super::{Event, Pull};
 
 /// Layers fetched at the same time: Docker's own number (`max-concurrent-downloads`).
 const AT_ONCE: usize = 3;
 
-/// Connections tried for one layer. Each but the first follows one that brought something.
-const MAX_TRIES: usize = 20;
+/// Connections made for one layer, whatever they bring: a layer that comes in ever smaller pieces is given up.
+const MAX_CONNECTIONS: usize = 20;
 
 /// Bytes moved at a time.
 const CHUNK: usize = 128 * 1024;
 
 /// Fetches every layer that is not in the cache.
 pub(super) fn fetch(
-    client: &Client,
+    client: &Client<'_>,
     cache: &Cache,
     layers: &[Descriptor],
-    tell: &(dyn Fn(Event) + Sync),
+    pull: &Pull<'_>,
 ) -> Result<(), RegistryFault> {
     let missing = layers.iter().map(|layer| (layer.digest, layer.size));
     let missing: BTreeMap<Digest, u64> =
@@ -40,13 +40,13 @@ pub(super) fn fetch(
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let work = || {
         while let Some((digest, size)) = next() {
-            tell(Event::Fetching(digest, size));
-            if let Err(fault) = fetch_one(client, cache, digest, size) {
+            (pull.tell)(Event::Fetching(digest, size));
+            if let Err(fault) = fetch_one(client, cache, pull, digest, size) {
                 // The others finish what they have begun, and begin nothing more.
                 waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
                 return Err(fault);
             }
-            tell(Event::Fetched(digest));
+            (pull.tell)(Event::Fetched(digest));
         }
         Ok(())
     };
@@ -58,14 +58,22 @@ pub(super) fn fetch(
     })
 }
 
-fn fetch_one(client: &Client, cache: &Cache, digest: Digest, size: u64) -> Result<(), RegistryFault> {
-    let mut download = Download { client, cache, digest, size, file: Hashed::new(cache.start()?) };
-    for tried in 1.. {
+fn fetch_one(
+    client: &Client<'_>,
+    cache: &Cache,
+    pull: &Pull<'_>,
+    digest: Digest,
+    size: u64,
+) -> Result<(), RegistryFault> {
+    let mut download = Download { client, cache, pull, digest, size, file: Hashed::new(cache.start()?) };
+    let mut retry = client.retry();
+    for connection in 1.. {
         let before = download.file.count();
         match download.go_on() {
             Ok(()) => break,
-            Err(fault) if fault.is_passing() && download.file.count() > before && tried < MAX_TRIES => {}
-            Err(fault) => return Err(fault),
+            Err(fault) if connection >= MAX_CONNECTIONS => return Err(fault),
+            Err(fault) if fault.is_passing() && download.file.count() > before => retry.progress(),
+            Err(fault) => client.wait(&mut retry, fault)?,
         }
     }
     let (file, found) = download.file.finish();
@@ -78,8 +86,9 @@ fn fetch_one(client: &Client, cache: &Cache, digest: Digest, size: u64) -> Resul
 
 /// A layer that is partly there.
 struct Download<'a> {
-    client: &'a Client,
+    client: &'a Client<'a>,
     cache: &'a Cache,
+    pull: &'a Pull<'a>,
     digest: Digest,
     size: u64,
     file: Hashed<NamedTempFile>,
@@ -101,7 +110,7 @@ impl Download<'_> {
                 break;
             }
             let chunk = buffer.get(..count).unwrap_or_default();
-            self.cache.still_wanted()?;
+            self.pull.still_wanted()?;
             self.file.write_all(chunk).map_err(|source| self.cache.fault(source))?;
             if self.file.count() > self.size {
                 return Err(RegistryFault::TooLong { limit: self.size });

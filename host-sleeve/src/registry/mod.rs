@@ -13,24 +13,31 @@ mod client;
 mod credentials;
 mod fault;
 mod layers;
+mod prune;
+mod retry;
+mod route;
+mod token;
 mod trust;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use cloister_image::digest::Digest;
 use cloister_image::limits::MAX_DOCUMENT;
 use cloister_image::oci::{self, Architecture, Blob, OciFault, Reference, Role, Store};
 
-use cache::Cache;
+use cache::{Cache, Lock};
 use client::Client;
+use credentials::Found;
 use fault::RegistryFault;
+pub(crate) use prune::prune;
+use retry::Retry;
 
 use crate::error::Error;
 
-/// What happens during a pull, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Progress of a pull, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// This is what the name stands for now.
     Pinned(Digest),
@@ -38,10 +45,107 @@ pub(crate) enum Event {
     Fetching(Digest, u64),
     /// It is there now.
     Fetched(Digest),
+    /// A request failed for this reason and is repeated after a pause.
+    Waiting(Duration, String),
+    /// This mirror was passed over for this reason.
+    Skipped(String, String),
+}
+
+/// How registries are reached, as the user says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Access {
+    /// Registries, `host[:port]`, that are talked to by plain HTTP.
+    pub(crate) plain_http: Vec<String>,
+    /// A registry and one that has the same images: `host[:port][/prefix]`. They are tried in order, before the registry.
+    pub(crate) mirrors: Vec<(String, String)>,
+}
+
+/// What a pull takes beside the name of the image.
+pub(crate) struct Pull<'a> {
+    /// How registries are reached.
+    access: &'a Access,
+    /// Receives the progress.
+    tell: &'a (dyn Fn(Event) + Sync),
+    /// Set when the pull is given up.
+    stop: &'a AtomicBool,
+    /// The tries of a request, none made yet.
+    retry: Retry,
+    /// Finds the login for a registry and a repository.
+    login: &'a (dyn Fn(&str, &str) -> Result<Found, RegistryFault> + Sync),
+}
+
+impl<'a> Pull<'a> {
+    /// A pull that reports its progress to `tell`, and is given up once `stop` is set.
+    pub(crate) fn new(access: &'a Access, tell: &'a (dyn Fn(Event) + Sync), stop: &'a AtomicBool) -> Self {
+        Self { access, tell, stop, retry: Retry::default(), login: &credentials::find }
+    }
+
+    /// A fault once the pull is given up.
+    fn still_wanted(&self) -> Result<(), RegistryFault> {
+        if self.stop.load(Ordering::Relaxed) { Err(RegistryFault::Stopped) } else { Ok(()) }
+    }
+
+    /// Pulls an image for `architecture` into the cache at `root`.
+    pub(crate) fn run(
+        &self,
+        reference: &Reference,
+        architecture: Architecture,
+        root: PathBuf,
+    ) -> Result<Pulled, Error> {
+        let failed = |fault: Fault| fault.told(reference);
+        let cache = Cache::new(root.clone()).map_err(|fault| failed(Fault::Registry(fault)))?;
+        let digest = self.fetch_any(reference, architecture, &cache).map_err(failed)?;
+        let repository = format!("{}/{}", reference.registry, reference.repository);
+        Ok(Pulled { digest, blobs: root, repository, lock: cache.into_lock() })
+    }
+
+    /// Pulls from the first mirror that has the image, else from the registry itself.
+    fn fetch_any(
+        &self,
+        reference: &Reference,
+        architecture: Architecture,
+        cache: &Cache,
+    ) -> Result<Digest, Fault> {
+        for mirror in mirrors(reference, self.access) {
+            match self.fetch(&mirror, architecture, cache) {
+                Err(Fault::Registry(fault)) if fault.is_the_servers() => {
+                    (self.tell)(Event::Skipped(mirror.registry, fault.to_string()));
+                }
+                result => return result,
+            }
+        }
+        self.fetch(reference, architecture, cache)
+    }
+
+    fn fetch(
+        &self,
+        reference: &Reference,
+        architecture: Architecture,
+        cache: &Cache,
+    ) -> Result<Digest, Fault> {
+        let client = Client::new(reference, self).map_err(Fault::Registry)?;
+        let remote = Remote { client: &client, cache };
+        let digest = remote.resolve(reference).map_err(Fault::Registry)?;
+        (self.tell)(Event::Pinned(digest));
+        let chosen = oci::find(&remote, digest, architecture).map_err(Fault::of)?;
+        layers::fetch(&client, cache, &chosen.manifest.layers, self).map_err(Fault::Registry)?;
+        Ok(digest)
+    }
+}
+
+/// The same image at each mirror of its registry.
+fn mirrors(reference: &Reference, access: &Access) -> Vec<Reference> {
+    let mine = access.mirrors.iter().filter(|(registry, _)| *registry == reference.registry);
+    let at = |place: &str| {
+        let (registry, prefix) = place.split_once('/').unwrap_or((place, ""));
+        let repository = format!("{prefix}/{}", reference.repository).trim_start_matches('/').to_owned();
+        Reference { registry: registry.to_owned(), repository, ..reference.clone() }
+    };
+    mine.map(|(_, place)| at(place)).collect()
 }
 
 /// An image that was pulled.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Pulled {
     /// The digest of what the name stood for: a manifest, or an index of several.
     pub(crate) digest: Digest,
@@ -49,29 +153,8 @@ pub(crate) struct Pulled {
     pub(crate) blobs: PathBuf,
     /// The image's name in the registry, without a tag.
     pub(crate) repository: String,
-}
-
-/// Pulls an image for `architecture` into the cache at `cache`. Once `stop` is set, it is given up.
-pub(crate) fn pull(
-    reference: &Reference,
-    architecture: Architecture,
-    cache: PathBuf,
-    tell: &(dyn Fn(Event) + Sync),
-    stop: &Arc<AtomicBool>,
-) -> Result<Pulled, Error> {
-    let work = || {
-        let cache = Cache::new(cache.clone(), Arc::clone(stop)).map_err(Fault::Registry)?;
-        let client = Client::new(reference).map_err(Fault::Registry)?;
-        let remote = Remote { client: &client, cache: &cache };
-        let digest = remote.resolve(reference).map_err(Fault::Registry)?;
-        tell(Event::Pinned(digest));
-        let chosen = oci::find(&remote, digest, architecture).map_err(Fault::Image)?;
-        layers::fetch(&client, &cache, &chosen.manifest.layers, tell).map_err(Fault::Registry)?;
-        Ok(digest)
-    };
-    let digest = work().map_err(|fault: Fault| fault.told(reference))?;
-    let repository = format!("{}/{}", reference.registry, reference.repository);
-    Ok(Pulled { digest, blobs: cache, repository })
+    /// Keeps the blobs from being pruned while this lives.
+    pub(crate) lock: Option<Lock>,
 }
 
 /// Why a pull failed.
@@ -81,15 +164,22 @@ enum Fault {
 }
 
 impl Fault {
+    /// A fault of the image crate. Where a document could not be fetched, the registry's own fault came up through it.
+    fn of(fault: OciFault) -> Self {
+        match fault {
+            OciFault::Host { path, source } => match source.downcast::<RegistryFault>() {
+                Ok(fault) => Self::Registry(fault),
+                Err(source) => Self::Image(OciFault::Host { path, source }),
+            },
+            fault => Self::Image(fault),
+        }
+    }
+
     fn told(self, reference: &Reference) -> Error {
         let what = format!("cannot pull {reference}");
         match self {
             Self::Registry(fault) => fault.told(what),
-            // A document could not be fetched: the reason came up through the image crate as the system's.
-            Self::Image(OciFault::Host { path, source }) => match source.downcast::<RegistryFault>() {
-                Ok(fault) => fault.told(what),
-                Err(source) => Error::host(what).because(OciFault::Host { path, source }),
-            },
+            Self::Image(fault @ OciFault::Host { .. }) => Error::host(what).because(fault),
             Self::Image(fault @ (OciFault::Platform { .. } | OciFault::Ambiguous(_))) => {
                 Error::operator(what).because(fault).hint("name another image, or one of them by its digest")
             }
@@ -100,7 +190,7 @@ impl Fault {
 
 /// Documents from the cache, and from the registry where they are not there yet.
 struct Remote<'a> {
-    client: &'a Client,
+    client: &'a Client<'a>,
     cache: &'a Cache,
 }
 

@@ -1,22 +1,25 @@
 //! Pulls from a registry that is a thread of the test: the protocol's turns, and registries that mean harm.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::json;
 
+use super::credentials::Login;
 use super::*;
 use crate::error::Error;
 
 /// An answer: status, headers, body, and after how many bytes of the body the connection breaks.
 struct Answer(u16, Vec<(String, String)>, Vec<u8>, Option<usize>);
 
-/// A request: path, and the headers in lower case.
+/// A request: path, the headers in lower case, and the body.
 struct Request {
     path: String,
     headers: Vec<(String, String)>,
+    body: String,
 }
 
 type Answers = dyn FnMut(&Request) -> Answer + Send;
@@ -46,7 +49,8 @@ impl Fake {
 
     fn pull(&self, rest: &str, cache: &tempfile::TempDir) -> Result<Pulled, Error> {
         let reference = format!("{}/app{rest}", self.host).parse().unwrap();
-        pull(&reference, Architecture::X86_64, cache.path().to_owned(), &|_| (), &Arc::default())
+        let (access, stop) = (Access::default(), AtomicBool::new(false));
+        quick(&access, &|_| (), &stop).run(&reference, Architecture::X86_64, cache.path().to_owned())
     }
 
     fn requests(&self) -> Vec<String> {
@@ -54,13 +58,23 @@ impl Fake {
     }
 }
 
+/// A pull of somebody who has no login, and whose pauses are short.
+fn quick<'a>(access: &'a Access, tell: &'a (dyn Fn(Event) + Sync), stop: &'a AtomicBool) -> Pull<'a> {
+    let retry = Retry::after(Duration::from_millis(4));
+    Pull { access, tell, stop, retry, login: &|_, _| Ok(Found::default()) }
+}
+
 fn read(stream: &TcpStream) -> Option<Request> {
-    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    let mut reader = BufReader::new(stream);
+    let mut lines = reader.by_ref().lines().map_while(Result::ok);
     let path = lines.next()?.split(' ').nth(1)?.to_owned();
     let header =
         |line: String| line.split_once(": ").map(|(key, value)| (key.to_lowercase(), value.to_owned()));
     let headers = lines.take_while(|line| !line.is_empty()).filter_map(header).collect();
-    Some(Request { path, headers })
+    let mut request = Request { path, headers, body: String::new() };
+    let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
+    reader.take(length).read_to_string(&mut request.body).ok()?;
+    Some(request)
 }
 
 fn write(mut stream: TcpStream, Answer(status, headers, body, cut): &Answer) {
@@ -258,7 +272,9 @@ fn a_pull_that_is_given_up_leaves_nothing_half_done() {
         })
     });
     let reference = format!("{}/app:1", fake.host).parse().unwrap();
-    pull(&reference, Architecture::X86_64, cache.path().to_owned(), &|_| (), &stop).unwrap_err();
+    let access = Access::default();
+    let pull = quick(&access, &|_| (), &stop);
+    pull.run(&reference, Architecture::X86_64, cache.path().to_owned()).unwrap_err();
     assert!(stop.load(Ordering::Relaxed));
     // The manifest and the configuration, which were whole before.
     assert_eq!(std::fs::read_dir(cache.path().join("blobs/sha256")).unwrap().count(), 2);
@@ -313,13 +329,16 @@ fn each_refusal_says_whose_turn_it_is() {
         lied_to(all, move |_| Answer(status, headers.clone(), body.into(), None)).0.join("; ")
     };
     assert!(refused(404, &[], "").contains("does not have it"));
-    assert!(refused(429, &[], "").contains("asked too often"));
+    assert!(refused(429, &[], "").contains("limits how often it may be asked"));
+    let hours = refused(429, &[("Retry-After", "7200")], "");
+    assert!(hours.contains("asks to wait for 2 h"), "{hours}");
     assert!(refused(403, &[], "").contains("does not let everybody read it"));
     assert!(refused(401, &[], "").contains("without saying what it wants"));
     let said = refused(500, &[], r#"{"errors": [{"code": "UNKNOWN", "message": "no disk"}]}"#);
     assert!(said.contains("status 500 (no disk)"), "{said}");
-    // A registry on this host has no reason to send us elsewhere, nor to name a strange protocol.
-    assert!(refused(302, &[("Location", "http://192.0.2.1/x")], "").contains("status 302"));
+    let redirected = |to| refused(302, &[("Location", to)], "");
+    assert!(redirected("http://192.0.2.1/x").contains("redirects to another host without encryption"));
+    assert!(redirected("/v2/app/manifests/1").contains("redirects more than ten times"));
     assert!(refused(401, &[("WWW-Authenticate", "Digest x")], "").contains("without saying"));
 }
 
@@ -331,4 +350,137 @@ fn a_registry_that_is_not_there_is_named() {
     let fake = Fake { host: host.clone(), seen: Arc::default() };
     let error = fake.pull(":1", &tempfile::tempdir().unwrap()).unwrap_err();
     assert!(error.reasons()[0].contains(&format!("{host} cannot be reached")), "{:?}", error.reasons());
+}
+
+#[test]
+fn what_fails_in_passing_is_asked_for_again() {
+    let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
+    let mut seen = std::collections::BTreeMap::<String, usize>::new();
+    let busy = [("Retry-After".to_owned(), "0".to_owned())];
+    let fake = Fake::new(move |_| {
+        Box::new(move |request| {
+            let count = seen.entry(request.path.clone()).or_default();
+            *count += 1;
+            match *count {
+                1 => Answer(503, busy.to_vec(), Vec::new(), None),
+                2 => Answer(429, Vec::new(), Vec::new(), None),
+                // The connection closes before the body is there.
+                3 => Answer(200, Vec::new(), vec![0; 10], Some(0)),
+                _ => image.answer(request),
+            }
+        })
+    });
+    let (access, stop, said) = (Access::default(), AtomicBool::new(false), Mutex::new(Vec::new()));
+    let tell = |event| said.lock().unwrap().push(event);
+    let reference = format!("{}/app:1", fake.host).parse().unwrap();
+    let pull = quick(&access, &tell, &stop);
+    pull.run(&reference, Architecture::X86_64, cache.path().to_owned()).unwrap();
+    let said = said.into_inner().unwrap();
+    let waits = said.iter().filter(|event| matches!(event, Event::Waiting(..))).count();
+    assert_eq!(waits, 9, "three for each of manifest, configuration and layer: {said:?}");
+}
+
+#[test]
+fn what_stays_broken_is_given_up() {
+    let fake = Fake::new(|_| Box::new(|_| Answer(500, Vec::new(), Vec::new(), None)));
+    let error = fake.pull(":1", &tempfile::tempdir().unwrap()).unwrap_err();
+    assert!(error.reasons().concat().contains("status 500"), "{error:?}");
+    assert!(error.told().hint.as_deref().unwrap().contains("try again later"));
+    assert_eq!(fake.requests().len(), 5);
+}
+
+#[test]
+fn an_identity_token_is_exchanged_for_an_access_token() {
+    let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
+    let forms = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&forms);
+    let fake = Fake::new(move |host| {
+        let challenge = format!("Bearer realm=\"http://{host}/oauth2/token\",service=\"{host}\"");
+        Box::new(move |request| match request.header("authorization") {
+            None if request.path == "/oauth2/token" => {
+                log.lock().unwrap().push(request.body.clone());
+                ok(r#"{"access_token": "abc"}"#)
+            }
+            Some("Bearer abc") => image.answer(request),
+            _ => Answer(401, vec![("WWW-Authenticate".to_owned(), challenge.clone())], Vec::new(), None),
+        })
+    });
+    let (access, stop) = (Access::default(), AtomicBool::new(false));
+    let login = |_: &str, _: &str| {
+        Ok(Found { login: Some(Login::Identity("re fresh".to_owned())), ..Found::default() })
+    };
+    let pull = Pull { login: &login, ..quick(&access, &|_| (), &stop) };
+    let reference = format!("{}/app:1", fake.host).parse().unwrap();
+    pull.run(&reference, Architecture::X86_64, cache.path().to_owned()).unwrap();
+    let forms = forms.lock().unwrap();
+    assert_eq!(forms.len(), 1);
+    for part in [
+        "grant_type=refresh_token",
+        "refresh_token=re+fresh",
+        "scope=repository%3Aapp%3Apull",
+        "service=127.0.0.1",
+    ] {
+        assert!(forms[0].replace("%20", "+").contains(part), "{part} in {}", forms[0]);
+    }
+}
+
+#[test]
+fn a_registry_on_this_host_may_keep_its_blobs_elsewhere_on_it() {
+    let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
+    let stored = image.clone();
+    let store = Fake::new(move |_| {
+        Box::new(move |request| match request.header("authorization") {
+            None if request.path == "/bucket/layer?sign=1" => ok(stored.layer.clone()),
+            _ => nothing(),
+        })
+    });
+    let place = format!("http://{}/bucket/layer?sign=1", store.host);
+    let fake = Fake::new(move |_| {
+        Box::new(move |request| match request.header("authorization") {
+            None => Answer(401, vec![("WWW-Authenticate".to_owned(), "Basic".to_owned())], Vec::new(), None),
+            Some(_) if image.is_layer(request) => {
+                Answer(307, vec![("Location".to_owned(), place.clone())], Vec::new(), None)
+            }
+            Some(_) => image.answer(request),
+        })
+    });
+    let (access, stop) = (Access::default(), AtomicBool::new(false));
+    let login = |_: &str, _: &str| {
+        let (user, password) = ("me".to_owned(), "secret".to_owned());
+        Ok(Found { login: Some(Login::Password { user, password }), ..Found::default() })
+    };
+    let pull = Pull { login: &login, ..quick(&access, &|_| (), &stop) };
+    let reference = format!("{}/app:1", fake.host).parse().unwrap();
+    pull.run(&reference, Architecture::X86_64, cache.path().to_owned()).unwrap();
+}
+
+#[test]
+fn a_mirror_is_tried_first_and_the_registry_after_it() {
+    let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
+    let (fake, lacking) = (plain(&image), Fake::new(|_| Box::new(|_| nothing())));
+    let image = Image::new();
+    let full = Fake::new(move |_| {
+        Box::new(move |request| {
+            let path = request.path.replace("/v2/hub/app/", "/v2/app/");
+            image.answer(&Request { path, headers: Vec::new(), body: String::new() })
+        })
+    });
+    let reference: Reference = format!("{}/app:1", fake.host).parse().unwrap();
+    let stop = AtomicBool::new(false);
+    let mut access = Access { mirrors: vec![(fake.host.clone(), lacking.host.clone())], ..Access::default() };
+    let said = Mutex::new(Vec::new());
+    let tell = |event| said.lock().unwrap().push(event);
+    let pulled = quick(&access, &tell, &stop).run(&reference, Architecture::X86_64, cache.path().to_owned());
+    assert_eq!(pulled.unwrap().repository, format!("{}/app", fake.host));
+    assert!(
+        said.lock()
+            .unwrap()
+            .iter()
+            .any(|event| matches!(event, Event::Skipped(mirror, _) if *mirror == lacking.host))
+    );
+    fake.requests();
+    access.mirrors = vec![(fake.host.clone(), format!("{}/hub", full.host))];
+    let other = tempfile::tempdir().unwrap();
+    quick(&access, &|_| (), &stop).run(&reference, Architecture::X86_64, other.path().to_owned()).unwrap();
+    assert_eq!(fake.requests(), [""; 0], "the mirror had all of it");
 }

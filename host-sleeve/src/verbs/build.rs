@@ -14,6 +14,7 @@ use crate::build::{self, Order, Refusal, Stop};
 use crate::cli::{Build, Check};
 use crate::error::{Doing, Error, Result};
 use crate::output;
+use crate::registry::Access;
 
 use super::{DONE, block_on};
 
@@ -42,7 +43,12 @@ struct Sound {
 /// Builds an enclave image.
 pub(crate) fn build(asked: Build, json: bool) -> Result<u8> {
     let output = asked.output.clone();
-    match interruptible("the build", move |stop| build::build(&order(&asked), stop))? {
+    let work = move |stop: &Stop| {
+        let mut asked = asked;
+        let access = std::mem::take(&mut asked.registries).access();
+        build::build(&order(&asked, &access), stop)
+    };
+    match interruptible("the build", work)? {
         Ok(digest) if json => {
             output::json(&Built { path: build::absolute(&output)?, digest: digest.to_string() })?;
             Ok(DONE)
@@ -52,7 +58,7 @@ pub(crate) fn build(asked: Build, json: bool) -> Result<u8> {
     }
 }
 
-fn order(asked: &Build) -> Order<'_> {
+fn order<'a>(asked: &'a Build, access: &'a Access) -> Order<'a> {
     Order {
         root: if asked.plain_root { RootForm::Plain } else { RootForm::Erofs },
         image: asked.image.as_deref(),
@@ -61,14 +67,17 @@ fn order(asked: &Build) -> Order<'_> {
         output: &asked.output,
         eif: asked.eif.as_deref(),
         sign: asked.sign_key.as_deref().zip(asked.sign_certificate.as_deref()),
+        access,
     }
 }
 
 /// Checks a manifest.
 pub(crate) fn check(asked: Check, json: bool) -> Result<u8> {
     let manifest = asked.manifest.clone();
-    let checked =
-        interruptible("the check", move |stop| build::check(&asked.manifest, asked.image.as_deref(), stop))?;
+    let checked = interruptible("the check", move |stop| {
+        let access = asked.registries.access();
+        build::check(&asked.manifest, asked.image.as_deref(), &access, stop)
+    })?;
     match checked {
         Ok(services) if json => output::json(&Sound { faults: [], services }).map(|()| DONE),
         Ok(services) => {

@@ -13,6 +13,7 @@ mod logs;
 mod measure;
 mod metrics;
 mod os_pack;
+mod prune;
 mod ps;
 mod rm;
 mod run;
@@ -41,6 +42,7 @@ pub(crate) fn perform(cli: Cli) -> Result<u8> {
         Verb::Ps(asked) => ps::ps(&asked, json),
         Verb::Logs(asked) => logs::logs(&asked, json),
         Verb::Stop(asked) => stop::stop(&asked, json),
+        Verb::Prune(asked) => prune::prune(&asked, json),
         Verb::Rm(asked) => rm::rm(&asked, json),
         Verb::Inspect(asked) => inspect::inspect(&asked, json),
         Verb::Service(asked) => service::service(&asked, json),

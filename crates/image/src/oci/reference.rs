@@ -13,6 +13,11 @@ const MAX_NAME: usize = 255;
 /// The longest tag.
 const MAX_TAG: usize = 128;
 
+/// Docker Hub's host for requests.
+const HUB: &str = "registry-1.docker.io";
+/// What people call it: the first two are docker's own, the others are its hosts in documents and in other tools' output.
+const HUB_NAMES: [&str; 4] = ["docker.io", "index.docker.io", HUB, "registry.hub.docker.com"];
+
 /// An image in a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
@@ -89,8 +94,7 @@ impl fmt::Display for Reference {
 fn split_registry(path: &str) -> (String, String) {
     match path.split_once('/') {
         Some((host, rest)) if host.contains(['.', ':', '[']) || host == "localhost" => {
-            let host = if host == "docker.io" || host == "index.docker.io" { return hub(rest) } else { host };
-            (host.to_owned(), rest.to_owned())
+            if HUB_NAMES.contains(&host) { hub(rest) } else { (host.to_owned(), rest.to_owned()) }
         }
         _ => hub(path),
     }
@@ -98,7 +102,7 @@ fn split_registry(path: &str) -> (String, String) {
 
 fn hub(path: &str) -> (String, String) {
     let repository = if path.contains('/') { path.to_owned() } else { format!("library/{path}") };
-    ("registry-1.docker.io".to_owned(), repository)
+    (HUB.to_owned(), repository)
 }
 
 fn check_registry(registry: &str) -> Result<(), &'static str> {
@@ -144,6 +148,8 @@ mod tests {
             ("nginx", "registry-1.docker.io/library/nginx:latest".to_owned()),
             ("me/app:1", "registry-1.docker.io/me/app:1".to_owned()),
             ("docker.io/nginx:1", "registry-1.docker.io/library/nginx:1".to_owned()),
+            ("registry-1.docker.io/nginx:1", "registry-1.docker.io/library/nginx:1".to_owned()),
+            ("registry.hub.docker.com/me/app:1", "registry-1.docker.io/me/app:1".to_owned()),
             ("localhost/app", "localhost/app:latest".to_owned()),
             ("127.0.0.1:5000/a/b:x", "127.0.0.1:5000/a/b:x".to_owned()),
             ("[::1]:5000/a", "[::1]:5000/a:latest".to_owned()),
