@@ -102,7 +102,7 @@ fn limits(service: &Service) -> Limits {
 mod tests {
     use super::*;
 
-    const WEB: &str = r#"{"name":"web","kind":"service","argv":["/bin/web"],"env":{},"cwd":"/","uid":0,"gid":0,"groups":[],
+    const WEB: &str = r#"{"name":"web","kind":"service","argv":["/bin/web"],"env":{},"cwd":"/","first_process":"cloister","uid":0,"gid":0,"groups":[],
         "after":[],"requires":[],"ready":"started","start_timeout_ms":1,"live":null,"restart":{"policy":"never",
         "delay_ms":1,"max_delay_ms":1,"stable_ms":1,"burst":1},"critical":true,"stop_signal":15,"stop_timeout_ms":1,
         "logs":"forward","limits":{"memory":null,"cpu_millis":null,"pids":null,"open_files":24},"isolation":{

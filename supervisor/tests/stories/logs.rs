@@ -101,10 +101,10 @@ async fn output_that_is_dropped_is_drained_and_never_sent() {
 
 #[tokio::test]
 async fn readers_of_one_service_lock_out_neither_the_host_nor_another_service() {
-    let enclave = Enclave::boot(&manifest(vec![
-        critical("web", "echo here; exec sleep 1000"),
-        service("db", "exec sleep 1000"),
-    ]));
+    let mut manifest =
+        manifest(vec![critical("web", "echo here; exec sleep 1000"), service("db", "exec sleep 1000")]);
+    manifest.control.services = vec!["web".into(), "db".into()];
+    let enclave = Enclave::boot(&manifest);
     enclave.logs(0, true).await.until("web", Stream::Stdout, "here").await;
     // As many as there ever were places, none of which reads anything.
     let mut idle = vec![];

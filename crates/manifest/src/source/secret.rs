@@ -76,7 +76,7 @@ mod tests {
             "sealed: hunter2",
             "sealed: [hunter2]",
             "sealed: {KEY: hunter2, KEY: hunter3}",
-            "sealed: {\"no name\": hunter2}",
+            "sealed: {\"no=name\": hunter2}",
             "env: {KEY: 1}\n    sealed: {KEY: hunter2}",
             "sealed:\n      KEY:\n        - hunter2",
         ] {

@@ -214,7 +214,7 @@ fn a_variable_without_a_value_takes_the_name_away_as_in_a_container() {
     let env: Vec<_> =
         manifest.services[0].env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(&env[..3], ["B=2", "C==", "D="]);
-    assert_eq!(env.len(), 5, "{env:?} has PATH and HOME besides");
+    assert_eq!(env.len(), 6, "{env:?} has PATH and HOME besides");
 }
 
 #[test]
