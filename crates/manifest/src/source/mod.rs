@@ -8,7 +8,7 @@
 //! | tree → typed fields | [`read`](mod@read), [`document`](mod@document), [`units`](mod@units), [`names`](mod@names), [`signal`](mod@signal) |
 //! | what must hold between fields | [`check`](mod@check), [`graph`](mod@graph) |
 //! | with an image: users, programs, paths, defaults | [`resolve`](mod@resolve), [`command`](mod@command), [`translate`](mod@translate), [`accounts`](mod@accounts), [`program`](mod@program), [`image`](mod@image), [`defaults`](mod@defaults) |
-//! | faults, for people and for programs | [`fault`](mod@fault), [`render`](mod@render), [`lines`](mod@lines), [`secret`](mod@secret), [`hint`](mod@hint), [`foreign`](mod@foreign) |
+//! | faults, for people and for programs | [`fault`](mod@fault), [`render`](mod@render), [`lines`](mod@lines), [`hint`](mod@hint), [`foreign`](mod@foreign) |
 //! | the schema that editors use | [`schema`](mod@schema) |
 
 mod accounts;
@@ -29,7 +29,6 @@ mod read;
 mod render;
 mod resolve;
 mod schema;
-mod secret;
 mod signal;
 #[cfg(test)]
 mod testing;
@@ -104,7 +103,7 @@ pub fn build(file: &str, bytes: &[u8], image: &Image<'_>) -> Result<Manifest, Bo
     }
 }
 
-/// The source as text that a report may show, and what it says.
+/// The source as text, and what it says.
 fn read(bytes: &[u8], faults: &mut Faults) -> (String, Option<check::Plan>) {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let source = match std::str::from_utf8(bytes) {
@@ -116,10 +115,8 @@ fn read(bytes: &[u8], faults: &mut Faults) -> (String, Option<check::Plan>) {
             return (String::from_utf8_lossy(bytes).into_owned(), None);
         }
     };
-    match tree::read(&source, faults) {
-        Some(node) => (secret::hide(&source, &node), document(&node, faults)),
-        None => (source, None),
-    }
+    let plan = tree::read(&source, faults).and_then(|node| document(&node, faults));
+    (source, plan)
 }
 
 fn document(node: &tree::Node, faults: &mut Faults) -> Option<check::Plan> {
