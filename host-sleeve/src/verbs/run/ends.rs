@@ -78,7 +78,7 @@ fn words(record: &Record, end: &End, last: &Last, detached: bool) -> Say {
         Outcome::Told { state: State::Exited { .. } } if !detached => return Say::Quiet,
         Outcome::Told { state: State::Fatal { stage, error } } => {
             let error = Error::enclave(format!("{name} could not go on: {}: {}", shown(stage), shown(error)));
-            return Say::Error(with_reasons(error, name, last, &last.console, "console"));
+            return Say::Error(with_reasons(error, name, last, last.console.as_deref(), "console"));
         }
         Outcome::Told { state } if early => {
             let who = ended_service(state).map_or_else(String::new, |who| format!("{}: ", shown(who)));
@@ -90,17 +90,18 @@ fn words(record: &Record, end: &End, last: &Last, detached: bool) -> Say {
         Outcome::TimedOut { why } => Error::timed_out(format!("{name}: {why}")),
         Outcome::Failed { why } => {
             let error = Error::enclave(format!("{name} ended without reporting a final state: {why}"));
-            return Say::Error(with_reasons(error, name, last, &last.console, "console"));
+            return Say::Error(with_reasons(error, name, last, last.console.as_deref(), "console"));
         }
     };
     // What a service wrote says more than the console, which it does not write to.
-    let (lines, which) =
-        if last.said.is_some() { (&last.said, "services") } else { (&last.console, "console") };
-    Say::Error(with_reasons(error, name, last, lines, which))
+    Say::Error(match &last.said {
+        Some(lines) => with_reasons(error, name, last, Some(lines), "services"),
+        None => with_reasons(error, name, last, last.console.as_deref(), "console"),
+    })
 }
 
 /// Adds what was waited for and what was said, and where the rest is, if there is a rest.
-fn with_reasons(error: Error, name: &str, last: &Last, lines: &Option<String>, which: &str) -> Error {
+fn with_reasons(error: Error, name: &str, last: &Last, lines: Option<&str>, which: &str) -> Error {
     let mut reasons = Vec::new();
     if !last.waiting.is_empty() {
         reasons.push(format!("it waited to become ready: {}", last.waiting.join(", ")));
