@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{Doing, Result};
 
-/// Where the kernel lists the ignored signals of this process, one bit each (proc_pid_status(5), `SigIgn`).
+/// Where the kernel lists the ignored signals of this process, one bit each (`proc_pid_status(5)`, `SigIgn`).
 const STATUS: &str = "/proc/self/status";
 
 /// A signal that arrived.

@@ -88,7 +88,7 @@ impl Keeper {
             let (write_at, check_at) = (self.write_at.unwrap_or(self.check_at), self.check_at);
             if let Some(written) = self.writes.join_next().await {
                 self.report(
-                    written.unwrap_or_else(|error| {
+                    &written.unwrap_or_else(|error| {
                         Err(Error::host("the record was not written").because(error))
                     }),
                 );
@@ -109,7 +109,7 @@ impl Keeper {
         self.last_write = Instant::now();
         self.number = self.number.saturating_add(1);
         let written = self.pen.write(self.number, record);
-        self.report(written);
+        self.report(&written);
     }
 
     /// Writes the record beside everything else: a disk takes milliseconds, and a busy one more than connections wait.
@@ -136,15 +136,15 @@ impl Keeper {
                 true
             }
             Err(error) => {
-                self.report(Err(error));
+                self.report(&Err(error));
                 false
             }
         }
     }
 
     /// A disk that is full costs the outside its view, never the enclave its life.
-    fn report(&mut self, done: Result<()>) {
-        if let (Err(error), false) = (&done, self.failing) {
+    fn report(&mut self, done: &Result<()>) {
+        if let (Err(error), false) = (done, self.failing) {
             output::error(error);
         }
         self.failing = done.is_err();

@@ -118,7 +118,7 @@ pub(crate) fn ignored_signals() {
     let mut command = std::process::Command::new("/bin/sh");
     command.args(["-c", "trap '' INT HUP; exec \"$0\" \"$@\""]).arg(sleeve.get_program());
     command.args(sleeve.get_args()).envs(sleeve.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    let running = place.start_command(command);
+    let running = Place::start_command(command);
     for signal in [Signal::INT, Signal::HUP] {
         running.signal(signal);
     }

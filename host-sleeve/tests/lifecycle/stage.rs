@@ -94,11 +94,11 @@ impl Place {
         let app = self.app();
         let all: Vec<&str> =
             ["run", &app, "--name", "web", "--accel", "tcg"].iter().chain(words).copied().collect();
-        self.start_command(self.command(script, &all))
+        Self::start_command(self.command(script, &all))
     }
 
     /// A run in the foreground, left running; answers when it is ready.
-    pub(crate) fn start_command(&self, mut command: Command) -> Running {
+    pub(crate) fn start_command(mut command: Command) -> Running {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = child.stderr.take().unwrap();
         let mut said = Vec::new();
