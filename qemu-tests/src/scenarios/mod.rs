@@ -68,7 +68,6 @@ pub const ALL: &[Scenario] = &[
     roots_are_what_was_built::LARGE_FILE,
     roots_are_what_was_built::FULL,
     services_that_cannot_run_say_why::NOT_EXECUTABLE,
-    services_that_cannot_run_say_why::DIES_ON_ITS_WAY,
     services_that_cannot_run_say_why::PIPE,
     services_that_cannot_run_say_why::ENDS_AT_ONCE,
     logs_arrive_whole::ONE_LONG_LINE,

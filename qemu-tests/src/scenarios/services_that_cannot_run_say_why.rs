@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::guest::nobody;
 use crate::lab::path_str;
-use crate::story::{expect, expect_in};
+use crate::story::expect_in;
 use crate::{Lab, Outcome, Scenario};
 
 /// Bytes of an ELF header for 64-bit machines (elf(5)).
@@ -15,13 +15,6 @@ const ELF_HEADER: usize = 64;
 /// The story of a program the kernel refuses.
 pub(super) const NOT_EXECUTABLE: Scenario =
     Scenario { name: "a_program_the_kernel_cannot_execute_is_named", host: not_executable, guest: nobody };
-
-/// The story of a process that is killed on its way to its program.
-pub(super) const DIES_ON_ITS_WAY: Scenario = Scenario {
-    name: "a_process_that_dies_before_its_program_runs_was_never_ready",
-    host: dies_on_its_way,
-    guest: nobody,
-};
 
 /// The story of a program that became a pipe, whose opening would wait for ever.
 pub(super) const PIPE: Scenario =
@@ -46,19 +39,6 @@ fn not_executable(lab: &mut Lab) -> Outcome {
     let run = lab.sleeve(&["run", path_str(&image)?, "--name", "web"]).finish()?;
     run.expect_code(125)?;
     expect_in(&run.stderr, "/broken", "the reason")
-}
-
-/// Bytes of a file that fit the manifest and, with what the kernel needs for a start, no memory limit of 1 MiB.
-const FILE: usize = 450 * 1024;
-
-fn dies_on_its_way(lab: &mut Lab) -> Outcome {
-    let fields = "command: [PROBE], limits: {memory: 1MiB}, restart: never";
-    let file = "x".repeat(FILE);
-    let manifest = format!("{{version: 1, services: {{web: {{{fields}, files: {{/etc/large: {file}}}}}}}}}");
-    let ended = lab.boot(&manifest, &[])?.finish()?;
-    ended.expect_code(125)?;
-    expect_in(&ended.stderr, "it ended before its program ran, out of memory", "the reason")?;
-    expect(!ended.stderr.contains("ready after"), format_args!("it was never ready:\n{}", ended.stderr))
 }
 
 fn pipe(lab: &mut Lab) -> Outcome {
