@@ -26,6 +26,7 @@ mod real_images_run;
 mod resources_are_told_live;
 mod restarts_follow_their_policy;
 mod roots_are_what_was_built;
+mod runtimes_size_themselves;
 mod services_are_asked_about_one_by_one;
 mod services_are_confined;
 mod services_follow_their_graph;
@@ -130,6 +131,7 @@ pub const ALL: &[Scenario] = &[
     real_images_run::LAYERS,
     real_images_run::REGISTRY,
     real_images_run::LARGE,
+    runtimes_size_themselves::SCENARIO,
 ];
 
 /// What scenarios need beside the programs under test. One that is not here runs wherever those do.
@@ -147,6 +149,7 @@ const NEEDS: &[(Need, &[Scenario])] = &[
             real_images_run::LAYERS,
             real_images_run::REGISTRY,
             real_images_run::LARGE,
+            runtimes_size_themselves::SCENARIO,
         ],
     ),
     (
