@@ -6,7 +6,8 @@ fn main() {
     println!("cargo::rerun-if-changed=link.ld");
     if std::env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|env| env == "musl") {
         let folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-        for word in ["--icf=all", "--pack-dyn-relocs=relr", "-T", &format!("{folder}/link.ld")] {
+        for word in ["--strip-all", "--icf=all", "--pack-dyn-relocs=relr", "-T", &format!("{folder}/link.ld")]
+        {
             println!("cargo::rustc-link-arg-bins={word}");
         }
     }

@@ -10,13 +10,14 @@ use cloister_image::layers::{self, Layer};
 use cloister_image::limits::Limits;
 use cloister_image::oci::{
     Architecture, Blob, Document, ImageConfig, Index, Reference, Select, open_docker_archive,
+    open_oci_archive,
 };
+use cloister_image::sbom;
 use cloister_image::spool::Spool;
-use cloister_image::tree::{Tree, parent};
+use cloister_image::tree::{Content, Inode, Kind, Tree, parent};
 
 /// Limits that inputs of a fuzzer reach.
-const LIMITS: Limits =
-    Limits { unpacked: 4 << 20, ratio: 100, ratio_from: 64 << 10, entries: 1000, metadata: 64 << 10 };
+const LIMITS: Limits = Limits { unpacked: 4 << 20, entries: 1000, metadata: 64 << 10, layers: 100 };
 
 /// A layer, compressed or not, over an empty root.
 pub fn layer(data: &[u8]) {
@@ -71,21 +72,21 @@ fn write_erofs(tree: &Tree) {
     }
 }
 
-/// What `docker save` writes.
+/// What `docker save` writes, and layouts in archives.
 pub fn archive(data: &[u8]) {
     let Ok(mut file) = tempfile::NamedTempFile::new() else { return };
     if file.write_all(data).is_err() {
         return;
     }
     let scratch = std::env::temp_dir();
-    let Ok(image) = open_docker_archive(file.path(), &Select::Only, Architecture::X86_64, &scratch, &LIMITS)
-    else {
-        return;
-    };
-    let Ok(mut spool) = Spool::new(&scratch) else { return };
-    let mut tree = Tree::new();
-    if layers::apply(&mut tree, &mut spool, &image.layers, &LIMITS).is_ok() {
-        check_tree(&tree);
+    let architecture = Architecture::X86_64;
+    for open in [open_docker_archive, open_oci_archive] {
+        let Ok(image) = open(file.path(), &Select::Only, architecture, &scratch, &LIMITS) else { continue };
+        let Ok(mut spool) = Spool::new(&scratch) else { return };
+        let mut tree = Tree::new();
+        if layers::apply(&mut tree, &mut spool, &image.layers, &LIMITS).is_ok() {
+            check_tree(&tree);
+        }
     }
 }
 
@@ -127,4 +128,15 @@ fn names_of(archive: &[u8]) -> Result<usize, cpio::ReadFault> {
         count += 1;
     }
     Ok(count)
+}
+
+/// A database of RPM's, as an image's bill of materials reads it.
+pub fn rpm(data: &[u8]) {
+    let bill = || {
+        let mut tree = Tree::new();
+        let kind = Kind::File(Content::Bytes(data.into()));
+        tree.insert(b"var/lib/rpm/rpmdb.sqlite".to_vec(), Inode { kind, ..Inode::directory() });
+        sbom::bill("app", &tree, &serde_json::Value::Null).expect("nothing but memory is read")
+    };
+    assert_eq!(bill(), bill(), "the same database, and another bill");
 }

@@ -25,8 +25,9 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "wire_frames", run: wire::frames, seeds: &[] },
+    Target { name: "wire_chunks", run: wire::chunks, seeds: &[] },
     Target { name: "wire_records", run: wire::records, seeds: &[] },
     Target { name: "wire_messages", run: wire::messages, seeds: &[] },
     Target {
@@ -45,6 +46,7 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "image_layer", run: image::layer, seeds: &[] },
     Target { name: "image_archive", run: image::archive, seeds: &[] },
     Target { name: "image_documents", run: image::documents, seeds: &[] },
+    Target { name: "image_rpm", run: image::rpm, seeds: &["crates/image/testdata"] },
     Target { name: "image_cpio", run: image::cpio, seeds: &[] },
     Target { name: "eif", run: eif::file, seeds: &[] },
 ];

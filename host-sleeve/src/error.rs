@@ -207,7 +207,12 @@ impl From<Words> for Error {
             hint: words.hint,
             because: because.map(|link| -> Box<dyn StdError + Send + Sync> { link }),
         };
-        if words.code == exit::TIMED_OUT { Self::TimedOut(told) } else { Self::Host(told) }
+        match words.code {
+            exit::TIMED_OUT => Self::TimedOut(told),
+            INTERRUPTED => Self::Interrupted(told),
+            KILLED => Self::Killed(told),
+            _ => Self::Host(told),
+        }
     }
 }
 
@@ -248,7 +253,7 @@ impl<T, E: Into<std::io::Error>> Doing<T> for std::result::Result<T, E> {
 pub(crate) fn hint_for(error: &std::io::Error) -> Option<&'static str> {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            Some("free some space there, or point CLOISTER_CACHE and CLOISTER_RUNTIME_DIR to another disk")
+            Some("free some space there, or point CLOISTER_CACHE and CLOISTER_STATE_DIR to another disk")
         }
         std::io::ErrorKind::PermissionDenied => Some("run as the user who owns it"),
         _ => None,
@@ -274,6 +279,15 @@ mod tests {
         let again = Error::from(Words::from(&error));
         assert_eq!(crate::output::render(&again), crate::output::render(&error));
         assert_eq!(again.run_code(), 124);
+    }
+
+    #[test]
+    fn an_error_of_another_process_keeps_its_exit_code() {
+        let code = |error: Error| Error::from(Words::from(&error)).run_code();
+        assert_eq!(code(Error::interrupted("Ctrl-C")), 130);
+        assert_eq!(code(Error::killed("stopped")), 137);
+        assert_eq!(code(Error::timed_out("late")), 124);
+        assert_eq!(code(Error::operator("no")), 125);
     }
 
     #[test]

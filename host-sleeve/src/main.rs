@@ -15,6 +15,8 @@ mod memory;
 mod metrics;
 mod output;
 mod registry;
+mod signals;
+mod size;
 mod sleeve;
 mod state;
 mod transport;

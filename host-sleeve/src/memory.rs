@@ -58,26 +58,35 @@ pub(crate) fn choose(app: &App, asked: Option<u64>, backend: &dyn Backend) -> Re
     Ok(asked / MIB * MIB)
 }
 
+/// What the kernel of an image needs to unpack itself, in bytes.
+pub(crate) fn of_kernel(source: &Source) -> Result<u64> {
+    let mut head = Head::default();
+    source.copy_kernel(&mut head)?;
+    let size = match source {
+        Source::Artifact(artifact) => artifact.size(Part::Kernel),
+        Source::Eif(file) => {
+            let sections = file.explanation.sections.iter().filter(|section| section.kind == Kind::Kernel);
+            sections.map(|section| section.size).fold(0, u64::saturating_add)
+        }
+    };
+    Ok(kernel_need(&head.bytes, size))
+}
+
 /// What the image needs to boot, in bytes.
 fn needed(app: &App) -> Result<u64> {
-    let mut head = Head::default();
-    app.source.copy_kernel(&mut head)?;
-    let (kernel, ramdisks) = match &app.source {
+    let ramdisks = match &app.source {
         Source::Artifact(artifact) => {
             let parts = [Part::OsRamdisk, Part::AppRamdisk];
             let sizes = parts.iter().flat_map(|part| [artifact.size(*part), artifact.unpacked(*part)]);
-            (artifact.size(Part::Kernel), sizes.fold(0, u64::saturating_add))
+            sizes.fold(0, u64::saturating_add)
         }
         // What its ramdisks unpack to is not in the file; what its machine wants at least is several times their size.
         Source::Eif(file) => {
-            let size = |kind| {
-                let sections = file.explanation.sections.iter().filter(move |section| section.kind == kind);
-                sections.map(|section| section.size).fold(0, u64::saturating_add)
-            };
-            (size(Kind::Kernel), size(Kind::Ramdisk).saturating_mul(2))
+            let sections = file.explanation.sections.iter().filter(|section| section.kind == Kind::Ramdisk);
+            sections.map(|section| section.size).fold(0, u64::saturating_add).saturating_mul(2)
         }
     };
-    Ok(BASE.saturating_add(kernel_need(&head.bytes, kernel)).saturating_add(ramdisks))
+    Ok(BASE.saturating_add(of_kernel(&app.source)?).saturating_add(ramdisks))
 }
 
 /// How many bytes are loaded into the machine.

@@ -21,6 +21,9 @@ use rustix::process::Pid;
 /// Where services ask for signals, in the abstract namespace: `PID SIGNAL`, answered with the error's number, 0 for none.
 const SENDER: &str = "trial/signals";
 
+/// Where services find the machine's processes: in the root that they share.
+const PROCESSES: &str = "/run/cloister/root/machine";
+
 fn main() {
     let mut stages = vec![Stage { name: "first", run: first }];
     for stage in STAGES {
@@ -69,6 +72,12 @@ fn fork_sender() -> io::Result<()> {
     Ok(())
 }
 
+/// Shows the machine's processes to services, each of which sees its own only.
+fn show_processes() -> io::Result<()> {
+    std::fs::create_dir(PROCESSES)?;
+    Ok(rustix::mount::mount_bind("/proc", PROCESSES)?)
+}
+
 fn send_for(mut client: UnixStream) -> io::Result<()> {
     let mut order = String::new();
     client.read_to_string(&mut order)?;
@@ -82,5 +91,10 @@ fn send_for(mut client: UnixStream) -> io::Result<()> {
 /// The supervisor runs here.
 #[expect(clippy::panic, reason = "what a panic of PID 1 does is what is tried")]
 fn late(_: &mut Machine) -> Result<String, BootError> {
-    if word() == "panic-late" { panic!("a \"quoted\" reason\nof two lines") } else { Ok(String::new()) }
+    match word().as_str() {
+        "panic-late" => panic!("a \"quoted\" reason\nof two lines"),
+        "signals" => show_processes().map_err(|error| BootError::Path(PROCESSES, error))?,
+        _ => {}
+    }
+    Ok(String::new())
 }

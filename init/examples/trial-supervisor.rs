@@ -69,7 +69,7 @@ impl Trial {
         match message {
             FromInit::Welcome(welcome) if welcome.held.is_empty() => {
                 self.ask(&FromSupervisor::Stash { name: "log.web.out".into(), fds: 0 })?;
-                self.ask(&FromSupervisor::MountRoot { writable_bytes: 64 << 20 })
+                self.ask(&FromSupervisor::MountRoot { writable_bytes: 64 << 20, reserved_bytes: 0 })
             }
             FromInit::RootMounted { .. } => self.next(),
             FromInit::SpawnFailed { .. } => {

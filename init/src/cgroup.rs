@@ -25,12 +25,26 @@ const CONTROLLERS: [(&str, bool); 4] = [("memory", true), ("pids", true), ("cpu"
 /// The period of `cpu.max` in microseconds: the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
 
-/// Most bytes read from a control file: the largest read here, `cgroup.procs`, is bounded by `pids.max`.
+/// Most bytes read from a control file: the files read here have a few lines each.
 const MAX_FILE: u64 = 1024 * 1024;
 
 /// What the services leave to others, in bytes: init and the supervisor hold 3 MB of it at rest, the kernel's sockets and page
 /// tables take from the rest under load.
 const ROOM: u64 = 16 * 1024 * 1024;
+
+/// The processes and threads that services leave to others, beside those that run before the first of them: kernel threads
+/// that come with load, the supervisor's own few, and the first process of a service that is about to start.
+const ROOM_FOR_PROCESSES: u64 = 256;
+
+/// The most processes and threads of the machine, which the kernel sets by its memory.
+const THREADS: &str = "/proc/sys/kernel/threads-max";
+
+/// The most that `pids.max` takes as a number (`PIDS_MAX`, `kernel/cgroup/pids.c`), and that stage `lockdown` makes of
+/// `kernel.pid_max`: machines with more than half a terabyte may have more threads than process numbers.
+const MOST_PROCESSES: u64 = 4_194_304;
+
+/// How many there are: the number behind the slash in the fourth field (proc(5)).
+const LOAD: &str = "/proc/loadavg";
 
 /// What the kernel says about memory.
 const MEMINFO: &str = "/proc/meminfo";
@@ -79,8 +93,31 @@ impl Cgroups {
         hand_down(mount, &available)?;
         make(&held)?;
         hand_down(&held, &available)?;
-        leave_room(&held)?;
-        Ok(Self { mount: mount.to_owned() })
+        let all = processes(&read(Path::new(THREADS))?, &read(Path::new(LOAD))?);
+        let path = held.join("pids.max");
+        write(&path, &all.to_string()).map_err(|error| plain(&path, error))?;
+        let groups = Self { mount: mount.to_owned() };
+        groups.leave_room(0)?;
+        Ok(groups)
+    }
+
+    /// Limits all services together to the memory that is there now, less [`ROOM`] and `reserved` bytes. A group at its limit is
+    /// killed from at once; a machine without free memory first drops and reads again the pages of running programs, for
+    /// minutes.
+    pub fn leave_room(&self, reserved: u64) -> Result<(), CgroupError> {
+        let meminfo = Path::new(MEMINFO);
+        let available = available(&read(meminfo)?)
+            .ok_or_else(|| plain(meminfo, io::Error::other("it does not say what memory is available")))?;
+        let limit = available.saturating_sub(ROOM).saturating_sub(reserved).max(ROOM);
+        let path = self.mount.join(HELD).join("memory.max");
+        write(&path, &limit.to_string()).map_err(|error| plain(&path, error))
+    }
+
+    /// The most processes of a service whose manifest names no number: half of what there is for all, so that no one service
+    /// can keep the others from starting theirs.
+    fn share(&self) -> Result<u64, CgroupError> {
+        let all = read(&self.mount.join(HELD).join("pids.max"))?;
+        Ok(all.trim().parse().unwrap_or(MOST_PROCESSES) / 2)
     }
 
     /// The tree as an earlier [`Self::set_up`] left it, if it did.
@@ -105,7 +142,7 @@ impl Cgroups {
         let path = self.mount.join(HELD).join(name);
         make(&path)?;
         let group = Cgroup::open(path)?;
-        match group.limit(limits) {
+        match self.share().and_then(|pids| group.limit(limits, limits.pids.map_or(pids, u64::from))) {
             Ok(()) => Ok(group),
             Err(error) => {
                 group.remove()?;
@@ -131,7 +168,7 @@ impl Cgroup {
         Ok(Self { path, folder, events })
     }
 
-    fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
+    fn limit(&self, limits: &Limits, pids: u64) -> Result<(), CgroupError> {
         // Half a service is no service: what is out of memory dies as a whole.
         self.set("memory.oom.group", "1")?;
         if let Some(bytes) = limits.memory {
@@ -142,10 +179,7 @@ impl Cgroup {
             let quota = u64::from(millis).saturating_mul(CPU_PERIOD_US) / 1000;
             self.set("cpu.max", &format!("{quota} {CPU_PERIOD_US}"))?;
         }
-        if let Some(pids) = limits.pids {
-            self.set("pids.max", &pids.to_string())?;
-        }
-        Ok(())
+        self.set("pids.max", &pids.to_string())
     }
 
     /// Writes a control file and reads it back.
@@ -164,12 +198,6 @@ impl Cgroup {
     pub fn kill(&self) -> Result<(), CgroupError> {
         let path = self.path.join("cgroup.kill");
         write(&path, "1").map_err(|error| plain(&path, error))
-    }
-
-    /// The processes that are members.
-    pub fn members(&self) -> Result<Vec<i32>, CgroupError> {
-        let list = read(&self.path.join("cgroup.procs"))?;
-        Ok(list.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
     /// Whether a process is left, told apart from a failure to know.
@@ -219,21 +247,17 @@ fn hand_down(folder: &Path, available: &str) -> Result<(), CgroupError> {
     write(&path, &value).map_err(|error| CgroupError { path, wanted: Some(value), error })
 }
 
-/// Limits all services together to what is there now, less [`ROOM`]. A group at its limit is killed from at once; a machine
-/// without free memory first drops and reads again the pages of running programs, for minutes.
-fn leave_room(held: &Path) -> Result<(), CgroupError> {
-    let meminfo = Path::new(MEMINFO);
-    let available = available(&read(meminfo)?)
-        .ok_or_else(|| plain(meminfo, io::Error::other("it does not say what memory is available")))?;
-    let limit = available.saturating_sub(ROOM).max(ROOM);
-    let path = held.join("memory.max");
-    write(&path, &limit.to_string()).map_err(|error| plain(&path, error))
-}
-
 /// `MemAvailable` of proc(5), in bytes.
 fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The most processes of all services, from [`THREADS`] and [`LOAD`]. What cannot be read is no reason for none.
+fn processes(threads_max: &str, load: &str) -> u64 {
+    let all = threads_max.trim().parse().unwrap_or(MOST_PROCESSES).min(MOST_PROCESSES);
+    let running = load.split(['/', ' ']).nth(4).and_then(|count| count.parse().ok()).unwrap_or(0);
+    all.saturating_sub(running).saturating_sub(ROOM_FOR_PROCESSES).max(ROOM_FOR_PROCESSES)
 }
 
 fn make(path: &Path) -> Result<(), CgroupError> {
@@ -258,6 +282,13 @@ fn plain(path: &Path, error: io::Error) -> CgroupError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn services_leave_processes_to_others() {
+        assert_eq!(processes("3800\n", "0.06 0.03 0.00 1/83 120\n"), 3800 - 83 - ROOM_FOR_PROCESSES);
+        assert_eq!(processes("8251903\n", "0.06 0.03 0.00 1/83 120\n"), 4_194_304 - 83 - ROOM_FOR_PROCESSES);
+        assert_eq!(processes("100\n", "0.06 0.03 0.00 1/83 120\n"), ROOM_FOR_PROCESSES, "a tiny machine");
+    }
 
     #[test]
     fn what_is_available_is_read_in_bytes() {

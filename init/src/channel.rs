@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn a_spawn_without_its_descriptors_is_nonsense() {
         let (mut channel, mut far) = peer();
-        let spawn = r#"{"spawn":{"name":"web","spec":{"argv":["/x"],"env":[],"cwd":"/","uid":0,"gid":0,
+        let spawn = r#"{"spawn":{"name":"web","spec":{"argv":["/x"],"env":[],"cwd":"/","as_first":false,"uid":0,"gid":0,
             "groups":[],"capabilities":0,"seccomp":[],"writable":null,"files":[],
             "limits":{"memory":null,"cpu_millis":null,"pids":null,"open_files":null},"fds":2}}}"#;
         far.write_all(&frame::encode_bytes(spawn.as_bytes(), HOLD_LIMIT).unwrap()).unwrap();

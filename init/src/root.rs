@@ -31,8 +31,17 @@ pub const WRITABLE: &str = "/run/cloister/writable";
 /// How the tmpfs is mounted.
 const WRITABLE_FLAGS: MountFlags = MountFlags::NODEV.union(MountFlags::NOSUID);
 
+/// Makes files of the overlay one thing each: with an index, names that are linked stay linked when they are copied up, and with
+/// handles a file has one number for good (`Documentation/filesystems/overlayfs.rst`, "Index" and "NFS export"). Where the lower
+/// file system gives no handles, as ramfs does below a plain tree, the kernel goes on without.
+const IDENTITY: &str = "index=on,nfs_export=on";
+
 /// What the writable part may hold until the manifest's size is known: the overlay's own folders, which take no block.
 const FIRST_BYTES: u64 = 64 * 1024;
+
+/// The least number of files: the overlay's own folders, and a service's few sockets and pid files where the manifest gives it
+/// next to no bytes.
+const LEAST_FILES: u64 = 1024;
 
 /// A root that cannot be put together.
 #[derive(Debug)]
@@ -74,15 +83,22 @@ fn mount() -> Result<&'static str, RootError> {
     let (upper, work) = (format!("{WRITABLE}/upper"), format!("{WRITABLE}/work"));
     fs::create_dir_all(&work).map_err(|error| RootError::Step(WRITABLE, error))?;
     like(Path::new(lower), Path::new(&upper)).map_err(|error| RootError::Step(WRITABLE, error))?;
-    let layers = CString::new(format!("lowerdir={lower},upperdir={upper},workdir={work}"))
+    let layers = CString::new(format!("lowerdir={lower},upperdir={upper},workdir={work},{IDENTITY}"))
         .map_err(|error| RootError::Step(ROOT, error.into()))?;
     attach("overlay", "overlay", ROOT, MountFlags::NODEV, &layers)?;
     Ok(lower)
 }
 
+/// The options that bound a tmpfs: its bytes, and a file for each 4 KiB of them, as a block of memory holds at least one. What
+/// the kernel takes for itself, half of the machine's pages, would let empty files fill memory that no `size` counts.
+#[must_use]
+pub fn bounds(bytes: u64) -> String {
+    format!("size={bytes},nr_inodes={}", (bytes / 4096).max(LEAST_FILES))
+}
+
 /// The tmpfs's options.
 fn size(bytes: u64) -> io::Result<CString> {
-    Ok(CString::new(format!("mode=0700,size={bytes}"))?)
+    Ok(CString::new(format!("mode=0700,{}", bounds(bytes)))?)
 }
 
 fn lower() -> Result<&'static str, RootError> {

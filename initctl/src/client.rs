@@ -26,9 +26,12 @@ pub(crate) enum ClientError {
     /// There is no supervisor, or it broke off.
     #[error("the supervisor cannot be reached: {0}")]
     Io(#[from] io::Error),
-    /// It hung up: the manifest names other users.
-    #[error("the supervisor hung up; root and the users in the manifest's control.local_users may ask")]
+    /// It hung up, as on readers of logs that may not read them.
+    #[error("the supervisor hung up; services in the manifest's control.services may ask")]
     Closed,
+    /// It says that this service may not ask.
+    #[error("{0}")]
+    Refused(String),
     /// It speaks differently.
     #[error(transparent)]
     Hello(#[from] HelloError),
@@ -62,18 +65,31 @@ impl Client {
     /// The next status: the first comes at once.
     pub(crate) fn status(&mut self) -> Result<Status, ClientError> {
         loop {
-            if let FromGuest::Status(status) = self.receive()? {
-                return Ok(status);
+            match self.receive()? {
+                FromGuest::Status(status) => return Ok(status),
+                FromGuest::Reply { reply: Reply::Refused { why }, .. } => {
+                    return Err(ClientError::Refused(why));
+                }
+                FromGuest::Reply { .. } => {}
             }
         }
     }
 
     /// Asks, and waits for the answer.
     pub(crate) fn ask(&mut self, request: Request) -> Result<Reply, ClientError> {
-        self.send(&FromHost { id: ID, request })?;
+        match self.send(&FromHost { id: ID, request }) {
+            // What was said before it hung up is still there to be read.
+            Err(ClientError::Io(error)) if is_hang_up(&error) => {}
+            sent => sent?,
+        }
         loop {
-            if let FromGuest::Reply { id: ID, reply } = self.receive()? {
-                return Ok(reply);
+            match self.receive()? {
+                FromGuest::Reply { id: ID, reply } => return Ok(reply),
+                // Said before anything was asked.
+                FromGuest::Reply { reply: Reply::Refused { why }, .. } => {
+                    return Err(ClientError::Refused(why));
+                }
+                FromGuest::Reply { .. } | FromGuest::Status(_) => {}
             }
         }
     }

@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         Err(Failure::Output(error)) => (REFUSED, error.to_string()),
         Err(Failure::Usage(message)) => (NOT_UNDERSTOOD, format!("{message}\n{}", words::USAGE)),
         Err(Failure::Refused(message)) => (REFUSED, message),
+        Err(Failure::Client(ClientError::Refused(why))) => (REFUSED, why),
         Err(Failure::Client(error)) => (UNREACHABLE, error.to_string()),
     };
     // There is nobody to tell that nobody can be told.

@@ -87,6 +87,7 @@ mod tests {
             restarts: 2,
             last_exit: Some(Exit::Code(3)),
             text: None,
+            waits_for: None,
         };
         let status = Status {
             seq: 1,

@@ -59,9 +59,13 @@ pub fn send_from_outside(to: Pid, signal: i32) -> std::io::Result<()> {
     }
 }
 
-/// The process of this name (`/proc/PID/comm`), which a service of group 0 sees whoever it belongs to.
+/// The machine's processes, by init's numbers, where [`crate::Lab::boot_with_sender`] shows them: in `/proc` a service sees
+/// its own.
+pub const MACHINE: &str = "/machine";
+
+/// The process of this name (`comm`) among the [machine's](MACHINE).
 pub fn find_process(name: &str) -> std::io::Result<Pid> {
-    for entry in std::fs::read_dir("/proc")? {
+    for entry in std::fs::read_dir(MACHINE)? {
         let entry = entry?;
         let comm = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         let number = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);

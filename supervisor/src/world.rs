@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 
 use crate::confine::NOTIFY_ADDRESS;
+use crate::peer::service_behind;
 
 /// Where things lie inside the enclave.
 #[derive(Clone, Debug)]
@@ -72,15 +73,43 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// Who is at the other end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// The host.
     Host,
-    /// A process inside the enclave, running as this user.
+    /// A process inside the enclave.
     Local {
-        /// Its user, as the kernel tells it (`SO_PEERCRED`).
-        uid: u32,
+        /// The service it belongs to ([`crate::peer`]).
+        service: Option<String>,
     },
+}
+
+impl Peer {
+    /// Whether it may ask for what concerns other services: the host, and the services that the manifest names.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn may_control(&self, services: &[String]) -> Result<(), String> {
+        match self {
+            Self::Host => Ok(()),
+            Self::Local { service: Some(name) } if services.contains(name) => Ok(()),
+            Self::Local { service: Some(name) } => Err(format!(
+                "service {name:?} may not control services: control.services of the manifest does not name it"
+            )),
+            Self::Local { service: None } => {
+                Err("a process that belongs to no service may not ask".to_owned())
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Host => f.write_str("the host"),
+            Self::Local { service } => write!(f, "service {}", service.as_deref().unwrap_or("unknown")),
+        }
+    }
 }
 
 /// A connection and its peer.
@@ -111,7 +140,11 @@ impl Listen for HostSocket {
 
 /// A unix socket for programs inside the enclave.
 #[derive(Debug)]
-pub struct LocalSocket(UnixListener);
+pub struct LocalSocket {
+    listener: UnixListener,
+    /// Where processes are looked up.
+    proc: PathBuf,
+}
 
 impl LocalSocket {
     /// A listening socket at `address`, for [`Self::serving`].
@@ -128,18 +161,18 @@ impl LocalSocket {
     ///
     /// # Errors
     /// When the reactor does not take it.
-    pub fn serving(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self(UnixListener::from_std(socket.into())?))
+    pub fn serving(socket: OwnedFd, proc: PathBuf) -> io::Result<Self> {
+        Ok(Self { listener: UnixListener::from_std(socket.into())?, proc })
     }
 }
 
 impl Listen for LocalSocket {
     fn accept(&self) -> Accepting<'_> {
         Box::pin(async {
-            let (stream, _) = self.0.accept().await?;
-            let uid = stream.peer_cred()?.uid();
+            let (stream, _) = self.listener.accept().await?;
+            let service = service_behind(&stream, &self.proc);
             let stream: Box<dyn Stream> = Box::new(stream);
-            Ok((stream, Peer::Local { uid }))
+            Ok((stream, Peer::Local { service }))
         })
     }
 }

@@ -6,8 +6,10 @@
 //! to its author; [`pack()`] writes the artifact.
 
 mod blame;
+mod configured;
 mod open;
 mod pack;
+mod places;
 mod stop;
 
 use std::io;
@@ -41,6 +43,13 @@ pub enum Input {
     /// An OCI image layout.
     Layout {
         /// The directory.
+        path: PathBuf,
+        /// Which image in it.
+        select: Select,
+    },
+    /// An OCI image layout in an archive.
+    OciArchive {
+        /// The file.
         path: PathBuf,
         /// Which image in it.
         select: Select,

@@ -1,6 +1,7 @@
 //! What is different between two artifacts, for people who must explain one.
 //!
-//! Its law: if two artifacts are not the same bytes, this says at least one thing.
+//! Its law: if two artifacts are not the same bytes, this says at least one thing; and of a sealed text it says no more
+//! than its length and that it is another one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,6 +10,9 @@ use serde_json::Value;
 
 use crate::artifact::{Artifact, ArtifactFault, BuildRecord, Contents, ContentsFault, Item, ItemKind, Part};
 use crate::digest::Digest;
+
+/// The field of a manifest's service whose texts are secrets.
+const SEALED: &str = "sealed";
 
 /// The longest value of a document that is shown, in characters.
 const MAX_VALUE: usize = 200;
@@ -89,12 +93,12 @@ pub fn compare(first: &Artifact, second: &Artifact) -> Result<Difference, Conten
     for part in [Part::Manifest, Part::OsRelease, Part::BuildRecord, Part::Measurements] {
         if changed.contains(part.title()) {
             let (a, b) = (document(first, part)?, document(second, part)?);
-            walk(part.title(), "", a.as_ref(), b.as_ref(), &mut fields);
+            walk(&Place::of(part), a.as_ref(), b.as_ref(), &mut fields);
         }
     }
     if changed.contains(Part::CommandLine.title()) {
         let text = |artifact: &Artifact| Ok::<_, ArtifactFault>(Value::String(artifact.command_line()?));
-        walk(Part::CommandLine.title(), "", Some(&text(first)?), Some(&text(second)?), &mut fields);
+        walk(&Place::of(Part::CommandLine), Some(&text(first)?), Some(&text(second)?), &mut fields);
     }
     let changed = changed.contains(Part::AppRamdisk.title());
     let files = if changed { files(&first.contents()?, &second.contents()?) } else { Vec::new() };
@@ -105,7 +109,7 @@ pub fn compare(first: &Artifact, second: &Artifact) -> Result<Difference, Conten
 pub fn records(first: &BuildRecord, second: &BuildRecord) -> Result<Vec<FieldChange>, serde_json::Error> {
     let (first, second) = (serde_json::to_value(first)?, serde_json::to_value(second)?);
     let mut fields = Vec::new();
-    walk(Part::BuildRecord.title(), "", Some(&first), Some(&second), &mut fields);
+    walk(&Place::of(Part::BuildRecord), Some(&first), Some(&second), &mut fields);
     Ok(fields)
 }
 
@@ -126,26 +130,69 @@ fn document(artifact: &Artifact, part: Part) -> Result<Option<Value>, ArtifactFa
     if artifact.size(part) == 0 { Ok(None) } else { artifact.json(part).map(Some) }
 }
 
+/// A place in a document.
+#[derive(Clone, Debug)]
+struct Place {
+    part: &'static str,
+    field: String,
+    /// Whether what lies here is secret.
+    sealed: bool,
+}
+
+impl Place {
+    fn of(part: Part) -> Self {
+        Self { part: part.title(), field: String::new(), sealed: false }
+    }
+
+    fn below(&self, key: &str) -> Self {
+        let field = if self.field.is_empty() { key.to_owned() } else { format!("{}.{key}", self.field) };
+        Self { field, sealed: self.sealed || key == SEALED, ..*self }
+    }
+
+    /// A value as it may be shown.
+    fn shown(&self, value: &Value) -> String {
+        without_sealed(value, self.sealed).to_string().chars().take(MAX_VALUE).collect()
+    }
+}
+
 /// Every place where two documents are not the same, the deepest that can be named.
-fn walk(part: &str, at: &str, first: Option<&Value>, second: Option<&Value>, out: &mut Vec<FieldChange>) {
-    let below = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
+fn walk(at: &Place, first: Option<&Value>, second: Option<&Value>, out: &mut Vec<FieldChange>) {
     match (first, second) {
         (a, b) if a == b => {}
         (Some(Value::Object(a)), Some(Value::Object(b))) => {
             for key in a.keys().chain(b.keys()).collect::<BTreeSet<_>>() {
-                walk(part, &below(key), a.get(key), b.get(key), out);
+                walk(&at.below(key), a.get(key), b.get(key), out);
             }
         }
         (Some(Value::Array(a)), Some(Value::Array(b))) => {
             for index in 0..a.len().max(b.len()) {
-                walk(part, &below(&index.to_string()), a.get(index), b.get(index), out);
+                walk(&at.below(&index.to_string()), a.get(index), b.get(index), out);
             }
         }
         (a, b) => {
-            let text = |value: &Value| value.to_string().chars().take(MAX_VALUE).collect();
-            let (first, second) = (a.map(text), b.map(text));
-            out.push(FieldChange { part: part.to_owned(), field: at.to_owned(), first, second });
+            let first = a.map(|value| at.shown(value));
+            let mut second = b.map(|value| at.shown(value));
+            if let Some(second) = second.as_mut().filter(|second| Some(&**second) == first.as_ref()) {
+                // Two secrets of one length, or two values whose beginnings are the same.
+                second.push_str(", changed");
+            }
+            out.push(FieldChange { part: at.part.to_owned(), field: at.field.clone(), first, second });
         }
+    }
+}
+
+/// The value with nothing but the length of each sealed text.
+fn without_sealed(value: &Value, sealed: bool) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let field = |(key, value): (&String, &Value)| {
+                (key.clone(), without_sealed(value, sealed || key == SEALED))
+            };
+            Value::Object(fields.iter().map(field).collect())
+        }
+        Value::Array(values) => values.iter().map(|value| without_sealed(value, sealed)).collect(),
+        Value::String(text) if sealed => Value::String(format!("(sealed, {} bytes)", text.len())),
+        other => other.clone(),
     }
 }
 
@@ -229,9 +276,36 @@ mod tests {
         let first = json!({"a": 1, "b": {"c": [1, 2]}, "gone": null});
         let second = json!({"a": 1, "b": {"c": [1, 3, 4]}});
         let mut out = Vec::new();
-        walk("m", "", Some(&first), Some(&second), &mut out);
+        walk(&Place::of(Part::Manifest), Some(&first), Some(&second), &mut out);
         let seen: Vec<_> =
             out.iter().map(|change| (change.field.as_str(), change.second.as_deref())).collect();
         assert_eq!(seen, [("b.c.1", Some("3")), ("b.c.2", Some("4")), ("gone", None)]);
+    }
+
+    #[test]
+    fn a_sealed_text_is_never_shown_wherever_the_difference_is() {
+        let service = |text: &str| json!({"name": "web", "sealed": {"KEY": text}});
+        let one = |first: &Value, second: &Value| {
+            let mut out = Vec::new();
+            walk(&Place::of(Part::Manifest), Some(first), Some(second), &mut out);
+            out
+        };
+        let manifest = |services: &[Value]| json!({"services": services});
+        let changed = one(&manifest(&[service("hunter2")]), &manifest(&[service("hunter3")]));
+        let [change] = changed.as_slice() else { panic!("{changed:?}") };
+        assert_eq!(change.field, "services.0.sealed.KEY");
+        assert_eq!(change.first.as_deref(), Some("\"(sealed, 7 bytes)\""));
+        assert_eq!(change.second.as_deref(), Some("\"(sealed, 7 bytes)\", changed"));
+        let nothing = json!({"services": [{"name": "web", "sealed": {}}]});
+        for (first, second) in [
+            (manifest(&[service("hunter2")]), manifest(&[])),
+            (manifest(&[]), manifest(&[service("hunter2")])),
+            (manifest(&[service("hunter2")]), nothing),
+            (manifest(&[service("hunter2")]), json!({"services": "none"})),
+            (manifest(&[service("hunter2")]), Value::Null),
+        ] {
+            let text = format!("{:?}", one(&first, &second));
+            assert!(text.contains("sealed, 7 bytes") && !text.contains("hunter"), "{text}");
+        }
     }
 }

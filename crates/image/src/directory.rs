@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 
-use crate::layers::{EntryFault, Notes, check_symlink, keeps_xattr};
+use crate::layers::{EntryFault, Notes, check_symlink, climbs, keeps_xattr};
 use crate::limits::{self, LimitFault, Limits, MAX_PATH, MAX_XATTR};
 use crate::spool::{Spool, SpoolFault};
 use crate::tree::{Inode, InodeId, Kind, Tree, Xattrs, join};
@@ -151,11 +151,14 @@ impl Walk<'_> {
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(directory, name, Vec::new());
                 let target = target.map_err(|error| self.fault(path, error))?.into_bytes();
-                check_symlink(path, &target).map_err(|fault| self.refused(path, fault))?;
+                check_symlink(&target).map_err(|fault| self.refused(path, fault))?;
+                if climbs(path, &target) {
+                    self.notes.climbing_link(path, &target);
+                }
                 Kind::Symlink(target)
             }
-            FileType::CharacterDevice | FileType::BlockDevice if path.starts_with(b"dev/") => {
-                self.notes.devices += 1;
+            FileType::CharacterDevice | FileType::BlockDevice => {
+                self.notes.device(path);
                 return Ok(None);
             }
             FileType::Socket => {
@@ -163,7 +166,7 @@ impl Walk<'_> {
                     .add(|| format!("the socket {} is left out: nobody listens there", crate::shown(path)));
                 return Ok(None);
             }
-            _ => return Err(self.refused(path, EntryFault::Device)),
+            FileType::Unknown => return Err(self.refused(path, EntryFault::Unknown)),
         };
         Ok(Some((kind, Xattrs::new())))
     }
@@ -184,7 +187,7 @@ impl Walk<'_> {
         let handle = self.open(path, OFlags::NONBLOCK).map_err(|error| self.fault(path, error))?;
         let length = u64::try_from(stat.st_size).map_err(|_| DirectoryFault::Changed(self.shown(path)))?;
         self.bytes = self.bytes.saturating_add(length);
-        limits::check("bytes", self.bytes, self.limits.unpacked).map_err(DirectoryFault::Limit)?;
+        limits::check(limits::UNPACKED, self.bytes, self.limits.unpacked).map_err(DirectoryFault::Limit)?;
         let xattrs = self.xattrs(&handle, path)?;
         let mut file = File::from(handle);
         let content = match self.spool.append_file(&mut file, length) {
@@ -246,7 +249,7 @@ impl Walk<'_> {
     fn count(&mut self, path: &[u8]) -> Result<(), DirectoryFault> {
         limits::check("bytes of a path", crate::wide(path.len()), crate::wide(MAX_PATH))
             .and_then(|()| {
-                limits::check("entries", crate::wide(self.tree.entries.len()), self.limits.entries)
+                limits::check(limits::ENTRIES, crate::wide(self.tree.entries.len()), self.limits.entries)
             })
             .map_err(DirectoryFault::Limit)?;
         self.add_metadata(path.len())
@@ -254,8 +257,7 @@ impl Walk<'_> {
 
     fn add_metadata(&mut self, length: usize) -> Result<(), DirectoryFault> {
         self.metadata = self.metadata.saturating_add(crate::wide(length));
-        limits::check("bytes of names and attributes", self.metadata, self.limits.metadata)
-            .map_err(DirectoryFault::Limit)
+        limits::check(limits::METADATA, self.metadata, self.limits.metadata).map_err(DirectoryFault::Limit)
     }
 
     fn open(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
@@ -314,13 +316,14 @@ mod tests {
     }
 
     #[test]
-    fn a_link_out_of_the_root_and_too_many_bytes_are_refused() {
+    fn a_climbing_link_is_kept_and_noted_and_too_many_bytes_are_refused() {
         let root = tempfile::tempdir().unwrap();
         symlink("../../etc/passwd", root.path().join("out")).unwrap();
-        assert!(matches!(
-            read_it(root.path()),
-            Err(DirectoryFault::Entry { fault: EntryFault::Escape(_), .. })
-        ));
+        let (tree, notes) = read_it(root.path()).unwrap();
+        assert!(
+            matches!(&tree.get(b"out").unwrap().kind, Kind::Symlink(target) if target == b"../../etc/passwd")
+        );
+        assert!(notes.texts[0].contains("out climbs above the root"), "{notes:?}");
 
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("big"), [0; 100]).unwrap();

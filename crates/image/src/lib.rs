@@ -21,6 +21,7 @@ pub mod oci;
 pub mod ramdisk;
 pub mod sbom;
 pub mod spool;
+pub mod swap;
 pub mod tar;
 pub mod tree;
 

@@ -64,7 +64,9 @@ impl Spool {
         for segment in segments {
             self.copy(source, self.end.saturating_add(segment.offset), segment.length)?;
         }
-        let written = segments.last().map_or(0, |last| last.offset.saturating_add(last.length));
+        // A map may end with a segment of nothing, which GNU tar puts where a hole ends the file: nobody writes there.
+        let last = segments.iter().rev().find(|segment| segment.length > 0);
+        let written = last.map_or(0, |last| last.offset.saturating_add(last.length));
         self.close(length, written)
     }
 
@@ -157,6 +159,16 @@ mod tests {
             content.read_exact_at(&mut bytes, 0).unwrap();
             assert_eq!(bytes, expected);
         }
+    }
+
+    #[test]
+    fn a_map_that_ends_with_nothing_leaves_a_hole_of_its_full_length() {
+        let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
+        let segments = [Segment { offset: 0, length: 1 }, Segment { offset: 9, length: 0 }];
+        let content = spool.append_sparse(&mut &b"x"[..], 9, &segments).unwrap();
+        let mut bytes = [7; 9];
+        content.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"x\0\0\0\0\0\0\0\0");
     }
 
     #[test]

@@ -17,6 +17,13 @@ pub const MAX_BYTES: usize = 512 * 1024;
 /// The most services: init keeps two log rings for each of them among its 128 named memories.
 pub const MAX_SERVICES: usize = 60;
 
+/// The most paths that are [pinned](Root::pinned): each is a mount in every service's view, made anew at each start. With the
+/// two dozen that a view has anyway, `inspect` shows them all.
+pub const MAX_PINNED: usize = 200;
+
+/// Where every service finds the program that speaks to the supervisor, and its alone.
+pub const INITCTL: &str = "/run/cloister/initctl";
+
 /// The most sealed texts of a service: each is an open descriptor of its process from its start.
 pub const MAX_SEALED: usize = 16;
 
@@ -101,6 +108,8 @@ pub struct Service {
     pub env: BTreeMap<String, String>,
     /// The working directory, absolute.
     pub cwd: String,
+    /// What is process 1 of its PID namespace.
+    pub first_process: FirstProcess,
     /// The user.
     pub uid: u32,
     /// The group.
@@ -146,6 +155,17 @@ pub enum Kind {
     Service,
     /// Runs once, to its end.
     Job,
+}
+
+/// What is process 1 of a service's PID namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "source", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum FirstProcess {
+    /// A small program of Cloister's, which reaps orphans and passes signals to the service's program.
+    Cloister,
+    /// The service's program itself, for images that insist on it.
+    Service,
 }
 
 /// What makes a service ready.
@@ -295,11 +315,17 @@ pub struct Ingress {
 }
 
 /// The application's root.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Root {
     /// The most bytes that can be written above the read-only image.
     pub writable_bytes: u64,
+    /// Files that every service finds in its view, since the image has none: each is root's and may be written by root, in
+    /// a copy of the service's own. A service's own file of the same path comes before it.
+    pub additions: Vec<File>,
+    /// Every path of the image that a service's view mounts something on, with the folders and links on the way there,
+    /// sorted: no service can rename, remove or replace one of them.
+    pub pinned: Vec<String>,
 }
 
 /// What may be asked beyond reading state and stopping the enclave.
@@ -308,8 +334,8 @@ pub struct Root {
 pub struct Control {
     /// What the host may do with single services: `start`, `stop`, `restart`, `signal`; sorted.
     pub host: Vec<ControlVerb>,
-    /// Users inside, besides root, who may use the local control socket; sorted.
-    pub local_uids: Vec<u32>,
+    /// Services that may list, start, stop and signal services, and read their logs; sorted.
+    pub services: Vec<String>,
 }
 
 /// One thing a manifest can allow.

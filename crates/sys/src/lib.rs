@@ -13,9 +13,13 @@ pub mod inherited;
 #[cfg(feature = "pid1")]
 pub mod landlock;
 #[cfg(feature = "pid1")]
+pub mod mounts;
+#[cfg(feature = "pid1")]
 pub mod net;
 #[cfg(feature = "machine")]
 pub mod nsm;
+#[cfg(feature = "peer")]
+pub mod peer;
 #[cfg(feature = "machine")]
 pub mod platform;
 #[cfg(feature = "pid1")]

@@ -1,6 +1,6 @@
 //! A process of its own: forked into its cgroup, given its descriptors, turned into a program.
 //!
-//! Its law: what only a child about to exec may do hangs on [`Child`], which only [`fork_into`] makes. It leaves what
+//! Its law: what only a child about to exec may do hangs on [`Child`], which only the forks here make. It leaves what
 //! happens between fork and exec to the caller.
 
 #![expect(unsafe_code, reason = "clone3, dup2 to a chosen number, execve and _exit have no safe wrapper")]
@@ -12,7 +12,7 @@ use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use rustix::mount::MountPropagationFlags;
+use rustix::mount::{MountPropagationFlags, OpenTreeFlags};
 use rustix::process::Pid;
 
 /// Which side of a fork this is.
@@ -30,7 +30,7 @@ pub struct Child(());
 
 /// The whole of `struct clone_args` up to `cgroup` (`linux/sched.h`, `CLONE_ARGS_SIZE_VER2`).
 #[repr(C)]
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct CloneArgs {
     flags: u64,
     pidfd: u64,
@@ -48,20 +48,33 @@ struct CloneArgs {
 /// `CLONE_INTO_CGROUP` of `linux/sched.h`. A process that is moved later costs a grace period of the whole machine.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
+/// `CLONE_NEWPID` of `linux/sched.h`: the child is process 1 of a PID namespace of its own (`pid_namespaces(7)`).
+const CLONE_NEWPID: u64 = 0x2000_0000;
+
 /// Forks a child that is a member of the cgroup v2 folder `cgroup` from its first instruction on.
 ///
 /// Errors: `Unsupported` in a process with more than one thread, whose locks a copy could not let go of, or without
 /// `/proc`; `EBUSY` and `EOPNOTSUPP` when the folder is no cgroup for processes; `EAGAIN` over a limit of processes.
 pub fn fork_into(cgroup: impl AsFd) -> io::Result<Fork> {
+    clone_into(cgroup, 0)
+}
+
+/// The same, and the child is process 1 of a PID namespace of its own: when it ends, the kernel kills all others of it.
+pub fn fork_first_into(cgroup: impl AsFd) -> io::Result<Fork> {
+    clone_into(cgroup, CLONE_NEWPID)
+}
+
+fn clone_into(cgroup: impl AsFd, flags: u64) -> io::Result<Fork> {
+    let cgroup = u64::try_from(cgroup.as_fd().as_raw_fd()).map_err(io::Error::other)?;
+    clone(CloneArgs { flags: CLONE_INTO_CGROUP | flags, cgroup, ..CloneArgs::default() })
+}
+
+fn clone(args: CloneArgs) -> io::Result<Fork> {
     if threads()? != 1 {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "only a process with one thread is forked"));
     }
-    let args = CloneArgs {
-        flags: CLONE_INTO_CGROUP,
-        exit_signal: u64::try_from(libc::SIGCHLD).map_err(io::Error::other)?,
-        cgroup: u64::try_from(cgroup.as_fd().as_raw_fd()).map_err(io::Error::other)?,
-        ..CloneArgs::default()
-    };
+    let exit_signal = u64::try_from(libc::SIGCHLD).map_err(io::Error::other)?;
+    let args = CloneArgs { exit_signal, ..args };
     // SAFETY: no memory is shared (no CLONE_VM) and there is one thread, so the child is a whole copy of this process.
     // musl's cached thread id is the parent's in it; nothing before exec asks for that.
     let made = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_ref(&args), size_of::<CloneArgs>()) };
@@ -90,14 +103,36 @@ impl Child {
         Ok(aside)
     }
 
-    /// Gives this process its own view of mounts, changeable without a trace elsewhere, and of cgroups, with its own group
-    /// as their root.
+    /// Forks a child of this child, in the same cgroup and namespaces.
+    ///
+    /// Errors: as [`fork_into`].
+    pub fn fork(&self) -> io::Result<Fork> {
+        clone(CloneArgs::default())
+    }
+
+    /// Gives this process its own view of mounts, changeable without a trace elsewhere, of cgroups, with its own group
+    /// as their root, and of System V and POSIX message objects, of which it has none yet (`ipc_namespaces(7)`).
     ///
     /// Errors: `EPERM` for a process that is not root.
     pub fn leave_namespaces(&mut self) -> io::Result<()> {
-        // SAFETY: these two flags change what names mean, not which descriptors are open; there is one thread.
-        check(unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP) })?;
+        let kinds = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP | libc::CLONE_NEWIPC;
+        // SAFETY: these flags change what names mean, not which descriptors are open; there is one thread.
+        check(unsafe { libc::unshare(kinds) })?;
         Ok(rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?)
+    }
+
+    /// Becomes the program in the open file `program`, whatever its name is by now, or says why not.
+    pub fn exec_file(
+        &self,
+        program: impl AsFd,
+        argv: &[CString],
+        env: &[CString],
+    ) -> Result<Infallible, io::Error> {
+        let (argv, env) = (pointers(argv), pointers(env));
+        let (program, name, flags) = (program.as_fd().as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH);
+        // SAFETY: as for `exec`; the name is empty and the descriptor is borrowed for the call.
+        unsafe { libc::syscall(libc::SYS_execveat, program, name, argv.as_ptr(), env.as_ptr(), flags) };
+        Err(io::Error::last_os_error())
     }
 
     /// Becomes `program`, or says why not.
@@ -113,6 +148,22 @@ impl Child {
         // SAFETY: no exit handler runs, so nothing of the parent's copy is used again.
         unsafe { libc::_exit(i32::from(code)) }
     }
+}
+
+/// The file at `path` as a mount that is nowhere and takes no change, whatever the rights of those who reach it: for a
+/// program that lies outside the view of those who run it.
+///
+/// Errors: those of `open_tree(2)` and `mount_setattr(2)`.
+pub fn read_only_copy(path: &str) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = rustix::mount::open_tree(rustix::fs::CWD, path, flags)?;
+    let attr =
+        libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let (size, flags) = (size_of::<libc::mount_attr>(), libc::AT_EMPTY_PATH);
+    let (fd, name) = (tree.as_raw_fd(), c"".as_ptr());
+    // SAFETY: the name is NUL-terminated and `attr` is live with this size; the kernel only reads both.
+    let set = unsafe { libc::syscall(libc::SYS_mount_setattr, fd, name, flags, &raw const attr, size) };
+    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(tree) }
 }
 
 /// How many threads this process has: each is a folder in `/proc/self/task`, which has two links of its own.

@@ -10,10 +10,12 @@
 //! booting → starting → ready ⇄ degraded → stopping → exited | signaled | fatal
 //! ```
 
+mod bounds;
 mod report;
 
 use serde::{Deserialize, Serialize};
 
+pub use bounds::{MAX_ERROR_TEXT, bounded};
 pub use report::{Confinement, ServiceStats, Stats};
 
 /// The state of the enclave as a whole.
@@ -170,9 +172,17 @@ pub struct ServiceStatus {
     /// What it says of itself (`STATUS=` of `sd_notify`), at most [`MAX_STATUS_TEXT`] bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub text: Option<String>,
+    /// What it waits for to be ready, or waited for until it was given up, and what was met last: `TCP port 80: nothing listens
+    /// on 127.0.0.1:80 or [::1]:80`. At most [`MAX_WAITS_FOR`] bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub waits_for: Option<String>,
 }
 
-/// The longest status text kept for a service, in bytes: a line on a screen.
+/// The longest [`ServiceStatus::waits_for`], in bytes: a port, two addresses and a reason. With sixty services a status still
+/// fits its frame.
+pub const MAX_WAITS_FOR: usize = 160;
+
+/// The longest status text kept for a service, in bytes of JSON ([`bounded`]): a line on a screen.
 pub const MAX_STATUS_TEXT: usize = 256;
 
 /// Where a service is in its life.

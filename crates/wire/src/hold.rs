@@ -9,8 +9,8 @@
 //! [forgotten](FromSupervisor::Forget), so that none is lost.
 //!
 //! Output pipes: init creates for each process a pipe for stdout and one for stderr and keeps their read ends. Each
-//! service stream also has a log ring: a memfd that init creates when it first hears of the stream and keeps. The
-//! supervisor moves bytes with `splice(pipe → ring)`; the ring's file position, which the kernel advances in the same call
+//! service stream also has a log history: a memfd that init creates when it first hears of the stream and keeps. The
+//! supervisor moves bytes with `splice(pipe → memfd)`; its file position, which the kernel advances in the same call
 //! and which init's copy of the descriptor shares, says how much arrived even if the supervisor dies before it notes it.
 
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ pub enum FromInit {
     Spawned {
         /// The request's name for it.
         name: String,
-        /// The process.
+        /// Process 1 of its PID namespace, by init's numbers.
         pid: u32,
         /// Nanoseconds since boot (`CLOCK_MONOTONIC`).
         at_ns: u64,
@@ -42,12 +42,12 @@ pub enum FromInit {
         name: String,
         /// The step that failed: `cgroup`, `mounts`, `user`, `exec`, …
         step: String,
-        /// The system's error number, 0 where there is none.
+        /// The system's error number, 0 where there is none, [`STARTED_NOTHING`].
         errno: i32,
         /// For people: the step, the path or value, the error's words.
         error: String,
     },
-    /// A held process ended and was reaped. Its cgroup may still have members.
+    /// A held process ended and was reaped, and with it every process of its PID namespace.
     Exited(Ended),
     /// The last process of a held cgroup is gone.
     Emptied {
@@ -105,7 +105,8 @@ pub struct Held {
     pub ended: Option<Ended>,
     /// Whether its cgroup still has members.
     pub populated: bool,
-    /// How many descriptors follow for it: stdout and stderr, or none once both were forgotten.
+    /// How many descriptors follow for it: stdout and stderr, or none while it is on its way to its program. Then
+    /// [`FromInit::Spawned`], with its descriptors, or [`FromInit::SpawnFailed`] is still to come.
     pub fds: u8,
 }
 
@@ -162,6 +163,8 @@ pub enum FromSupervisor<S = State> {
     MountRoot {
         /// The most bytes the services can write.
         writable_bytes: u64,
+        /// Memory that the supervisor needs for the services of the manifest, and that they may therefore not take.
+        reserved_bytes: u64,
     },
     /// The enclave's last state: power off. Said once, after the host has seen it or its deadline has passed.
     PowerOff {
@@ -173,6 +176,10 @@ pub enum FromSupervisor<S = State> {
 /// A [`State`] as its JSON text, for a reader that has no use for its parts.
 pub type LastWords = Box<serde_json::value::RawValue>;
 
+/// The error number of [`FromInit::SpawnFailed`] for a process that ended before its program ran, killed from outside or for
+/// want of memory: `ECHILD`, with which no step of a start fails.
+pub const STARTED_NOTHING: i32 = 10;
+
 /// The most descriptors init keeps by name: two log rings for each of 60 services, and a few for the supervisor.
 pub const MAX_STASHES: usize = 128;
 
@@ -183,9 +190,9 @@ pub const MAX_HELD: usize = 128;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
-    /// The process that was spawned.
+    /// The program that was spawned.
     Main,
-    /// Every member of its cgroup; SIGKILL goes by `cgroup.kill`.
+    /// Every member of its cgroup, by `cgroup.kill`: SIGKILL only.
     Cgroup,
 }
 
@@ -199,6 +206,8 @@ pub struct Spawn {
     pub env: Vec<String>,
     /// The working directory inside the root.
     pub cwd: String,
+    /// Whether it is process 1 of its PID namespace itself, and not below a first process of ours ([`crate::first`]).
+    pub as_first: bool,
     /// The user.
     pub uid: u32,
     /// The group.
@@ -210,9 +219,12 @@ pub struct Spawn {
     pub capabilities: u64,
     /// The seccomp filter as classic BPF instructions, `code << 48 | jt << 40 | jf << 32 | k`; empty for none.
     pub seccomp: Vec<u64>,
-    /// Where the process may write, below a root that Landlock makes read-only; `None` leaves the root writable.
+    /// Where the process may write, in a root that is mounted read-only; `None` leaves the root writable.
     pub writable: Option<Vec<String>>,
-    /// Files mounted read-only into the root: path and content.
+    /// What is mounted over itself before anything else, so that no process of this view can rename, remove or replace it:
+    /// a folder before what is in it.
+    pub pinned: Vec<String>,
+    /// Files mounted into the root: path and content.
     pub files: Vec<File>,
     /// The cgroup's limits.
     pub limits: Limits,
@@ -220,7 +232,7 @@ pub struct Spawn {
     pub fds: u8,
 }
 
-/// A read-only file for one service.
+/// A file for one service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
@@ -228,8 +240,10 @@ pub struct File {
     pub path: String,
     /// Its content.
     pub content: String,
-    /// Its mode; its owner is the service's user.
+    /// Its mode.
     pub mode: u32,
+    /// Whether it is root's and can be written; else it is the service's user's and read-only, whatever its mode.
+    pub writable: bool,
 }
 
 /// Limits of a service's cgroup and process.

@@ -7,13 +7,16 @@
 //! |---|---|
 //! | host ⇄ enclave, port 17000 | [`control`] |
 //! | host ⇄ enclave, port 17001 | [`logs`] |
-//! | host → enclave, port 17003 | [`ingress`] |
+//! | host → enclave, port 17003 | [`ingress`], [`chunks`] |
 //! | init ⇄ supervisor, a socket pair | [`hold`] |
+//! | a service's first process → init, a socket pair | [`first`] |
 //! | the end of `host-sleeve run` | [`exit`] |
 
+pub mod chunks;
 pub mod control;
 pub mod event;
 pub mod exit;
+pub mod first;
 pub mod frame;
 pub mod hello;
 pub mod hold;

@@ -1,11 +1,12 @@
 //! A build that is to give what another one gave.
 //!
-//! Its law: the record says how, and is right or wrong about all of it: a build whose own record is another one has failed.
+//! Its law: the record says how, and is right or wrong about all of it: a build whose own record is another one has failed,
+//! and replaces nothing.
 
 use std::io::Read;
 use std::path::Path;
 
-use cloister_image::artifact::{ApplicationRecord, Artifact, BuildRecord};
+use cloister_image::artifact::{ApplicationRecord, Artifact, BuildRecord, Finished};
 use cloister_image::difference;
 
 use crate::error::{Error, Result};
@@ -42,8 +43,8 @@ pub(super) fn image(record: &BuildRecord) -> Result<String> {
 }
 
 /// Compares what was built with the record it was to be built by.
-pub(super) fn compare(record: &BuildRecord, output: &Path) -> Result<()> {
-    let built = Artifact::open(output).and_then(|artifact| artifact.build_record());
+pub(super) fn compare(record: &BuildRecord, built: &Finished, output: &Path) -> Result<()> {
+    let built = built.open().and_then(|artifact| artifact.build_record());
     let built = built.map_err(|fault| Error::host("what was built cannot be read").because(fault))?;
     let fields = difference::records(record, &built)
         .map_err(|error| Error::host("two build records cannot be compared").because(error))?;
@@ -61,9 +62,9 @@ pub(super) fn compare(record: &BuildRecord, output: &Path) -> Result<()> {
         )
     };
     let told: Vec<String> = fields.iter().take(TOLD).map(line).collect();
-    Err(Error::operator(format!("{} is not what the record says", output.display()))
+    Err(Error::operator(format!("the build for {} is not what the record says", output.display()))
         .because(std::io::Error::other(told.join("\n")))
-        .hint("`host-sleeve diff` explains two enclave images file by file"))
+        .hint("nothing was replaced; built without --from under another name, `host-sleeve diff` explains it file by file"))
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 //! them where things are, and people how it goes.
 
 mod again;
-mod nitro;
+mod outputs;
 mod reference;
+mod sign;
 mod stop;
 
 use std::num::NonZeroUsize;
@@ -24,6 +25,7 @@ use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::output;
 use crate::registry::{Access, Event, Pull};
+use crate::size;
 
 use reference::Origin;
 pub(crate) use stop::Stop;
@@ -50,6 +52,8 @@ pub(crate) struct Order<'a> {
     pub(crate) output: &'a Path,
     /// Where the file for AWS Nitro is to be, if one is wanted.
     pub(crate) eif: Option<&'a Path>,
+    /// How much the application may be.
+    pub(crate) limits: Limits,
     /// The files of the key and the certificate to sign with.
     pub(crate) sign: Option<(&'a Path, &'a Path)>,
     /// How registries are reached.
@@ -85,7 +89,8 @@ struct Source {
 
 /// Builds, and gives the digest that names the result.
 pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
-    let signer = order.sign.map(|(key, certificate)| nitro::signer(key, certificate)).transpose()?;
+    outputs::check(order)?;
+    let signer = order.sign.map(|(key, certificate)| sign::signer(key, certificate)).transpose()?;
     let source = read_manifest(order.manifest)?;
     // What is wrong with the manifest alone is said before a large image is read.
     source::parse(&source.name, &source.bytes)?;
@@ -99,7 +104,7 @@ pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
     };
     let clamp_mtime = record.as_ref().map_or_else(clamp_mtime, |record| Ok(record.clamp_mtime))?;
     output::note(&format!("reading {image}"));
-    let application = open(&image, order.access, architecture, clamp_mtime, stop)?;
+    let application = open(&image, order.access, architecture, clamp_mtime, &order.limits, stop)?;
     let manifest = resolve(&source, &application)?;
     let _named = stop.named()?;
     output::note(&format!("packing {}", order.output.display()));
@@ -117,18 +122,23 @@ pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
         output: order.output,
         stop: stop.flag(),
     };
-    let digest = build::pack(&application, &pack).map_err(blame)?;
+    let built = build::pack(&application, &pack).map_err(blame)?;
     if let Some(record) = &record {
-        again::compare(record, order.output)?;
+        again::compare(record, &built, order.output)?;
     }
-    nitro::write_beside(order)?;
-    Ok(digest)
+    let artifact =
+        built.open().map_err(|fault| Error::host("what was built cannot be read").because(fault))?;
+    for warning in size::check_build(artifact, order.eif.is_some())? {
+        output::note(&warning);
+    }
+    outputs::publish(order, built, stop)
 }
 
 /// Checks a manifest, against an image if one is named. Answers its services in start order.
 pub(crate) fn check(
     file: &Path,
     image: Option<&str>,
+    limits: &Limits,
     access: &Access,
     stop: &Stop,
 ) -> Result<Vec<String>, Refusal> {
@@ -137,7 +147,8 @@ pub(crate) fn check(
         return Ok(source::parse(&source.name, &source.bytes)?.services().map(str::to_owned).collect());
     };
     let architecture = architecture()?;
-    let manifest = resolve(&source, &open(image, access, architecture, clamp_mtime()?, stop)?)?;
+    let application = open(image, access, architecture, clamp_mtime()?, limits, stop)?;
+    let manifest = resolve(&source, &application)?;
     Ok(manifest.services.into_iter().map(|service| service.name).collect())
 }
 
@@ -172,6 +183,7 @@ fn open(
     access: &Access,
     architecture: Architecture,
     clamp_mtime: Option<i64>,
+    limits: &Limits,
     stop: &Stop,
 ) -> Result<Application> {
     // Pulled blobs are not pruned while they are read.
@@ -187,7 +199,7 @@ fn open(
         }
     };
     let scratch = install::cache("tmp")?;
-    let options = Options { architecture, scratch: &scratch, limits: Limits::default(), clamp_mtime };
+    let options = Options { architecture, scratch: &scratch, limits: limits.clone(), clamp_mtime };
     let application = build::open(&input, &options).map_err(blame)?;
     drop(lock);
     for line in application.notes.lines() {
@@ -221,7 +233,11 @@ fn clamp_mtime() -> Result<Option<i64>> {
 }
 
 fn resolve(source: &Source, application: &Application) -> Result<Manifest, Refusal> {
-    Ok(source::build(&source.name, &source.bytes, &application.image())?)
+    let resolved = source::build(&source.name, &source.bytes, &application.image())?;
+    for line in &resolved.notes {
+        output::note(&format!("note: {line}"));
+    }
+    Ok(resolved.manifest)
 }
 
 /// Says who must act, and what to do.
@@ -265,7 +281,7 @@ mod tests {
     #[test]
     fn a_missing_manifest_is_named_with_the_smallest_one_that_works() {
         let Err(Refusal::Other(error)) =
-            check(Path::new("/no/such.yaml"), None, &Access::default(), &Stop::default())
+            check(Path::new("/no/such.yaml"), None, &Limits::default(), &Access::default(), &Stop::default())
         else {
             panic!("no error");
         };
@@ -275,9 +291,15 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_is_named() {
-        let error =
-            open("dir:/no/such/root", &Access::default(), Architecture::X86_64, None, &Stop::default())
-                .unwrap_err();
+        let error = open(
+            "dir:/no/such/root",
+            &Access::default(),
+            Architecture::X86_64,
+            None,
+            &Limits::default(),
+            &Stop::default(),
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("/no/such/root"), "{error}");
     }
 }

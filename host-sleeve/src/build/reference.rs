@@ -10,8 +10,7 @@ use cloister_image::oci::{Reference, Select};
 use crate::error::{Error, Result};
 
 /// The forms, for hints.
-const FORMS: &str =
-    "oci:DIR[:TAG], docker-archive:FILE[:NAME:TAG], docker://HOST/NAME[:TAG|@DIGEST] or dir:DIR";
+const FORMS: &str = "oci:DIR[:TAG], oci-archive:FILE[:NAME:TAG], docker-archive:FILE[:NAME:TAG], docker://HOST/NAME[:TAG|@DIGEST] or dir:DIR";
 
 /// Where an application comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +39,10 @@ fn here(text: &str) -> Result<Input> {
         "oci" => {
             let (path, select) = split(rest);
             Ok(Input::Layout { path, select: select.map_or(Ok(Select::Only), selected)? })
+        }
+        "oci-archive" => {
+            let (path, select) = split(rest);
+            Ok(Input::OciArchive { path, select: select.map_or(Ok(Select::Only), selected)? })
         }
         "docker-archive" => {
             let (path, select) = split(rest);
@@ -86,6 +89,13 @@ mod tests {
         assert_eq!(
             here("docker-archive:app.tar:web/nginx:1.27").unwrap(),
             Input::DockerArchive { path: "app.tar".into(), select: Select::Name("web/nginx:1.27".into()) }
+        );
+        assert_eq!(
+            here("oci-archive:app.tar:docker.io/library/nginx:1.27").unwrap(),
+            Input::OciArchive {
+                path: "app.tar".into(),
+                select: Select::Name("docker.io/library/nginx:1.27".into())
+            }
         );
         assert_eq!(
             here("oci:./no-such-layout").unwrap(),

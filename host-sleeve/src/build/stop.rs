@@ -32,16 +32,25 @@ impl Stop {
     pub(super) fn named(&self) -> Result<Named<'_>> {
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         if self.flag.load(Ordering::Relaxed) {
-            return Err(Error::interrupted("the build was given up"));
+            return Err(given_up());
         }
         *named = true;
         Ok(Named(self))
+    }
+
+    /// An error if the build was given up.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.flag.load(Ordering::Relaxed) { Err(given_up()) } else { Ok(()) }
     }
 
     /// Set when the build is given up.
     pub(super) const fn flag(&self) -> &Arc<AtomicBool> {
         &self.flag
     }
+}
+
+fn given_up() -> Error {
+    Error::interrupted("the build was given up")
 }
 
 impl Drop for Named<'_> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use registry::Registries;
-use values::{Publish, duration, publish, size};
+use values::{ImageLimit, Publish, duration, image_limit, publish, size};
 
 /// Builds enclave images, launches them and tells the truth about them.
 #[derive(Debug, Parser)]
@@ -119,8 +119,8 @@ Examples:
 /// What `build` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Build {
-    /// Where the application's files come from: `oci:DIR[:TAG]`, `docker-archive:FILE`, `docker://HOST/NAME@sha256:…` or
-    /// `dir:DIR`
+    /// Where the application's files come from: `oci:DIR[:TAG]`, `oci-archive:FILE`, `docker-archive:FILE`,
+    /// `docker://HOST/NAME@sha256:…` or `dir:DIR`
     #[arg(long, value_name = "REFERENCE", required_unless_present = "from")]
     pub(crate) image: Option<String>,
     /// Build again what this record, or this enclave image, says, and fail if it does not come out the same
@@ -138,6 +138,9 @@ pub(crate) struct Build {
     /// Write the file that AWS Nitro boots, too
     #[arg(long, value_name = "FILE")]
     pub(crate) eif: Option<PathBuf>,
+    /// Move a limit of what an image may be: `unpacked=SIZE`, `metadata=SIZE`, `names=COUNT` or `layers=COUNT`
+    #[arg(long, value_name = "NAME=VALUE", value_parser = image_limit)]
+    pub(crate) limit: Vec<ImageLimit>,
     /// Sign for AWS Nitro with this key: P-384, in PEM
     #[arg(long, value_name = "FILE", requires = "sign_certificate")]
     pub(crate) sign_key: Option<PathBuf>,
@@ -191,6 +194,9 @@ pub(crate) struct Check {
     /// Check it against this image too: its users, programs and paths
     #[arg(long, value_name = "REFERENCE")]
     pub(crate) image: Option<String>,
+    /// Move a limit of what that image may be, as `build` takes it
+    #[arg(long, value_name = "NAME=VALUE", value_parser = image_limit)]
+    pub(crate) limit: Vec<ImageLimit>,
     /// How registries are reached
     #[command(flatten)]
     pub(crate) registries: Registries,

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use cloister_image::limits::Limits;
 use serde::{Deserialize, Serialize};
 
 /// One port that the sleeve listens on, and the ingress port behind it.
@@ -16,8 +17,8 @@ pub(crate) struct Publish {
     pub(crate) ingress: u16,
 }
 
-/// The longest enclave name: a folder and a part of socket paths bear it.
-const MAX_NAME: usize = 63;
+/// The longest enclave name, in bytes: that of a host in DNS, and of a manifest.
+pub(crate) const MAX_NAME: usize = 63;
 
 /// Reads `[ADDRESS:]PORT:INGRESS_PORT`; an IPv6 address stands in brackets.
 pub(crate) fn publish(text: &str) -> Result<Publish, String> {
@@ -63,6 +64,28 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     };
     let number: u64 = number.parse().map_err(|_| wrong())?;
     number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(wrong)
+}
+
+/// A limit of what an image may be, moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ImageLimit {
+    /// One of [`Limits::NAMES`].
+    pub(crate) name: &'static str,
+    /// The new limit.
+    pub(crate) value: u64,
+}
+
+/// Reads `NAME=VALUE`, where the value is a count or a size.
+pub(crate) fn image_limit(text: &str) -> Result<ImageLimit, String> {
+    let wrong = || {
+        let names = Limits::NAMES.join(", ");
+        format!("`{text}` is not NAME=VALUE, such as unpacked=128GiB or names=2000000; the names are {names}")
+    };
+    let (name, value) = text.split_once('=').ok_or_else(wrong)?;
+    let name = Limits::NAMES.into_iter().find(|known| *known == name).ok_or_else(wrong)?;
+    let value =
+        value.parse().ok().filter(|count| *count > 0).or_else(|| size(value).ok()).ok_or_else(wrong)?;
+    Ok(ImageLimit { name, value })
 }
 
 /// Reads a duration: a number and `ms`, `s`, `m`, `h` or `d`.

@@ -179,12 +179,7 @@ fn usage(stats: &[ServiceStats]) -> Vec<Family> {
         many("cloister_service_memory_bytes", "gauge", "Memory in use.", memory),
         many("cloister_service_memory_peak_bytes", "gauge", "The most memory in use so far.", peak),
         many("cloister_service_pids", "gauge", "Processes and threads.", pids),
-        many(
-            "cloister_service_oom_kills_total",
-            "counter",
-            "How often the out-of-memory killer struck.",
-            kills,
-        ),
+        many("cloister_service_oom_kills_total", "counter", "Processes killed for want of memory.", kills),
     ]
 }
 
@@ -250,6 +245,7 @@ mod tests {
             restarts: 3,
             last_exit: None,
             text: None,
+            waits_for: None,
         };
         let status = Status {
             seq: 1,

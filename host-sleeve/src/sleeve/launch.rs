@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_relay::Listener;
-use tokio::net::{TcpListener, UnixListener};
+use cloister_wire::control::Status;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -22,11 +23,13 @@ use crate::logbook::rotating::Rotating;
 use crate::logbook::{CONSOLE, CONSOLE_LIMIT, SERVICES, SERVICES_LIMIT};
 use crate::memory;
 use crate::metrics;
-use crate::state::process::ProcessId;
+use crate::size;
+use crate::state::process::{ProcessId, boot_id};
 use crate::state::record::{self, now_ms};
 use crate::state::{Folder, Record, Root};
 
 use super::control::{self, Ask};
+use super::keeper::Keeper;
 use super::life::{Event, Life, Limits};
 use super::order::{Order, Watcher};
 use super::{console, logs, pulse, requests};
@@ -43,8 +46,8 @@ const BOOT_LIMIT: Duration = Duration::from_mins(1);
 /// A machine that runs, and everything that is done with it.
 #[derive(Debug)]
 pub(super) struct Launched {
-    /// The enclave's folder, locked.
-    pub(super) folder: Folder,
+    /// The enclave's folder.
+    pub(super) keeper: Keeper,
     /// What is known.
     pub(super) record: Record,
     /// What decides.
@@ -65,10 +68,8 @@ pub(super) struct Launched {
     pub(super) tasks: JoinSet<()>,
     /// The record for those who watch it.
     pub(super) shown: watch::Sender<Record>,
-    /// When the record is written next.
-    pub(super) write_at: Option<Instant>,
-    /// When it was written last.
-    pub(super) last_write: Instant,
+    /// What it said last of itself while it was not ready yet.
+    pub(super) starting: Option<Status>,
 }
 
 /// A published port: where clients come from, and the ingress port behind it.
@@ -79,8 +80,11 @@ struct Prepared {
     app: App,
     record: Record,
     listeners: Vec<Door>,
+    /// Clients of theirs at once.
+    most_clients: usize,
     metrics: Option<TcpListener>,
     requests: Requests,
+    root: Root,
     folder: Provisional,
 }
 
@@ -96,12 +100,11 @@ struct Requests {
 
 impl Requests {
     fn serve(folder: &Folder) -> Result<Self> {
-        let socket = UnixListener::bind(folder.socket(requests::SOCKET))
-            .doing(|| format!("cannot listen at {}", folder.file(requests::SOCKET).display()))?;
         let (speak, events) = mpsc::channel(EVENTS);
         let (asks, asked) = mpsc::channel(ASKS);
         let mut serving = JoinSet::new();
-        serving.spawn(requests::serve(socket, requests::Doors { events: speak.clone(), asks: asks.clone() }));
+        let doors = requests::Doors { events: speak.clone(), asks: asks.clone() };
+        serving.spawn(requests::serve(requests::listen(folder)?, doors));
         Ok(Self { speak, events, asks, asked, serving })
     }
 
@@ -154,7 +157,8 @@ pub(super) async fn launch(order: &Order, watcher: &mut dyn Watcher) -> Result<L
         deployment = backend.deploy(&plan, prepared.folder.get()?) => deployment?,
     };
     prepared.record.machine = Some(deployment.facts());
-    prepared.folder.get()?.write(&prepared.record)?;
+    // Replaced once more: what runs is on the disk before anybody waits for it.
+    prepared.folder.get()?.pen().write(0, &prepared.record)?;
     attend(order, prepared, deployment)
 }
 
@@ -164,6 +168,7 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     check_ports(&order.publish, &app)?;
     let backend = backends::by_name(backend_name(order, &app))?;
     check_machine(order, &*backend)?;
+    size::check_launch(&app, &*backend, order.machine)?;
     let memory = memory::choose(&app, order.memory, &*backend)?;
     let root = Root::open()?;
     let claimed = root.claim(order.name.as_deref(), &app.manifest.name, order.replace)?;
@@ -175,11 +180,12 @@ async fn prepare(order: &Order) -> Result<Prepared> {
         }
         None => None,
     };
+    let most_clients = if listeners.is_empty() { 0 } else { ingress::make_room() };
     let mut record = new_record(order, &app, folder.get()?.name(), memory, publish);
     record.metrics = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
     let requests = Requests::serve(folder.get()?)?;
-    folder.get()?.write(&record)?;
-    Ok(Prepared { app, record, listeners, metrics, requests, folder })
+    folder.get()?.pen().write(0, &record)?;
+    Ok(Prepared { app, record, listeners, most_clients, metrics, requests, root, folder })
 }
 
 /// Starts everything that talks to the machine.
@@ -197,7 +203,7 @@ fn attend(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>
     let mut tasks = serving;
     tasks.spawn(control::run(Arc::clone(&transport), asked, speak.clone()));
     tasks.spawn(logs::run(Arc::clone(&transport), service_log, draining, speak.clone()));
-    tasks.spawn(ingress::run(prepared.listeners, transport));
+    tasks.spawn(ingress::run(prepared.listeners, prepared.most_clients, transport));
     tasks.spawn(pulse::run(asks.clone(), speak.clone()));
     if let Some(listener) = prepared.metrics {
         let source = metrics::Source::One { record, asks: asks.clone() };
@@ -206,7 +212,7 @@ fn attend(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>
     let now = Instant::now();
     Ok(Launched {
         life: Life::new(limits(order, &prepared.app), now),
-        folder: prepared.folder.keep()?,
+        keeper: Keeper::new(prepared.root, prepared.folder.keep()?),
         record: prepared.record,
         deployment,
         events,
@@ -216,8 +222,7 @@ fn attend(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>
         console,
         tasks,
         shown,
-        write_at: None,
-        last_write: now,
+        starting: None,
     })
 }
 
@@ -297,6 +302,7 @@ fn new_record(order: &Order, app: &App, name: &str, memory: u64, publish: Vec<Pu
         booted_ms: None,
         ready_ms: None,
         sleeve: ProcessId::own(),
+        boot: boot_id(),
         stop_timeout_ms: app.manifest.stop_timeout_ms,
         status: None,
         silent_since_ms: None,

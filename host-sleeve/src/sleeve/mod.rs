@@ -13,6 +13,7 @@
 
 mod console;
 pub(crate) mod control;
+mod keeper;
 mod launch;
 mod life;
 mod logs;

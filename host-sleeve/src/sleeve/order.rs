@@ -51,6 +51,8 @@ pub(crate) struct Order {
 pub(crate) trait Watcher {
     /// The enclave has a name and a folder, and will be booted.
     fn launching(&mut self, folder: &Folder, app: &App) -> Result<()>;
+    /// The enclave's folder, or a part of it, was removed from outside, and is there again.
+    fn restored(&mut self, folder: &Folder);
     /// It is ready.
     fn ready(&mut self, record: &Record);
     /// It was ready, and now something in it does not serve; or all of it serves again.

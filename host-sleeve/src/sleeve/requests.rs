@@ -70,6 +70,14 @@ pub(crate) struct Doors {
     pub(crate) asks: mpsc::Sender<Ask>,
 }
 
+/// Where clients of the sleeve of `folder` connect.
+pub(crate) fn listen(folder: &Folder) -> Result<UnixListener> {
+    let doing = || format!("cannot listen at {}", folder.file(SOCKET).display());
+    UnixListener::bind(folder.socket(SOCKET)).doing(doing).map_err(|error| {
+        error.hint("CLOISTER_STATE_DIR names another folder: on a file system that can hold sockets, such as a local disk's")
+    })
+}
+
 /// Serves clients until it is dropped.
 pub(crate) async fn serve(listener: UnixListener, doors: Doors) {
     let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_CLIENTS));
@@ -152,11 +160,11 @@ impl Client {
     pub(crate) fn connect(folder: &Folder) -> Result<Option<Self>> {
         let stream = match StdStream::connect(folder.socket(SOCKET)) {
             Ok(stream) => stream,
-            Err(_) if !folder.is_locked() => return Ok(None),
+            Err(_) if !folder.is_alive() => return Ok(None),
             Err(error) => {
                 let name = folder.name();
                 return Err(Error::host(format!("cannot reach the sleeve of {name}")).because(error).hint(
-                    format!("ask again if it was launched this moment; else see its process in `host-sleeve inspect {name}`"),
+                    format!("ask again if it was launched this moment; `host-sleeve rm --force {name}` ends it without asking"),
                 ));
             }
         };
@@ -195,7 +203,7 @@ impl Client {
         self.stream.set_read_timeout(None).doing(doing)?;
         let mut buffer = [0; 64];
         while let Ok(1..) = self.stream.read(&mut buffer) {}
-        folder.wait_unlocked();
+        folder.wait_end();
         Ok(())
     }
 

@@ -5,23 +5,23 @@
 
 use std::time::Duration;
 
-use cloister_wire::control::{Request, Status};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use cloister_wire::control::{Request, State, Status};
 use tokio::time::{self, Instant};
 
 use crate::backends::Ending;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result};
+use crate::output;
+use crate::signals::{Sent, Signals};
 use crate::state::record::now_ms;
 use crate::state::{End, Folder, Record};
 
 use super::control::Ask;
+use super::keeper::Due;
 use super::launch::{Launched, launch};
 use super::life::{Act, Event};
 use super::order::{Order, Watcher};
 use super::pulse;
-
-/// The shortest time between two writes of the record: an enclave that changes its state all the time costs no more.
-const WRITE_PAUSE: Duration = Duration::from_millis(20);
+use super::requests::{self, Doors};
 
 /// How long the console may take to reach its end after the machine has ended.
 const CONSOLE_LIMIT: Duration = Duration::from_secs(1);
@@ -38,33 +38,33 @@ pub(crate) struct Ran {
     pub(crate) end: End,
     /// The enclave's folder, still locked.
     pub(crate) folder: Folder,
-}
-
-/// The signals that a sleeve answers to.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-/// What happens to the process itself.
-enum Sent {
-    Interrupt,
-    Terminate,
+    /// What it said last of itself while it was not ready yet.
+    pub(crate) starting: Option<Status>,
 }
 
 /// Runs an order to its end.
 pub(crate) async fn run(order: Order, watcher: &mut dyn Watcher) -> Result<Ran> {
-    let mut signals = Signals::new().doing(|| "cannot listen to signals".to_owned())?;
+    let mut signals = Signals::listen()?;
     let launched = {
         let launch = launch(&order, watcher);
         tokio::select! {
             biased;
-            _ = signals.next() => return Err(Error::interrupted("interrupted before the boot")),
-            launched = launch => launched?,
+            _ = signals.next() => return Err(interrupted()),
+            launched = launch => launched,
         }
     };
+    let launched = match launched {
+        Ok(launched) => launched,
+        // Ctrl-C and what it did to something that the launch needed may arrive together.
+        Err(_) if signals.pending().await => return Err(interrupted()),
+        Err(error) => return Err(error),
+    };
     launched.live(&mut signals, watcher).await
+}
+
+/// What ends a launch on which somebody has pressed Ctrl-C.
+pub(crate) fn interrupted() -> Error {
+    Error::interrupted("interrupted before the boot")
 }
 
 impl Launched {
@@ -74,7 +74,7 @@ impl Launched {
             if let Some(verdict) = self.life.verdict() {
                 break verdict.clone();
             }
-            let (deadline, write_at) = (self.life.deadline(), self.write_at);
+            let deadline = self.life.deadline();
             let event = tokio::select! {
                 Some(event) = self.events.recv() => event,
                 ending = self.deployment.ended(), if !ended => {
@@ -84,11 +84,14 @@ impl Launched {
                 }
                 sent = signals.next() => match sent {
                     Sent::Interrupt => Event::Interrupt,
-                    Sent::Terminate => Event::Stop { why: "the sleeve was asked to end".to_owned(), grace: None },
+                    Sent::Terminate | Sent::Hangup => Event::Stop { why: "the sleeve was asked to end".to_owned(), grace: None },
                 },
                 () = until(deadline) => Event::Tick,
-                () = until(write_at) => {
-                    self.write();
+                due = self.keeper.due() => {
+                    match due {
+                        Due::Write => self.keeper.write_beside(self.record.clone()),
+                        Due::Check => self.check_folder(watcher),
+                    }
                     continue;
                 }
             };
@@ -104,8 +107,9 @@ impl Launched {
         self.tasks.abort_all();
         let end = End { code: verdict.code, outcome: verdict.outcome, at_ms: now_ms() };
         self.record.end = Some(end.clone());
-        self.write();
-        Ok(Ran { record: self.record, end, folder: self.folder })
+        self.check_folder(watcher);
+        self.keeper.write(&self.record);
+        Ok(Ran { record: self.record, end, folder: self.keeper.into_folder(), starting: self.starting })
     }
 
     /// Tells the life of the machine's end as soon as the console is read to its end.
@@ -133,7 +137,7 @@ impl Launched {
             Act::Kill => self.deployment.kill(),
             Act::Ready => {
                 self.record.ready_ms.get_or_insert_with(now_ms);
-                self.write();
+                self.keeper.write(&self.record);
                 watcher.ready(&self.record);
             }
             Act::Changed => watcher.changed(&self.record),
@@ -146,7 +150,7 @@ impl Launched {
     fn turn(&mut self, silent_since_ms: Option<u64>, watcher: &mut dyn Watcher) {
         self.record.silent_since_ms = silent_since_ms;
         self.shown.send_replace(self.record.clone());
-        self.write();
+        self.keeper.changed();
         watcher.changed(&self.record);
     }
 
@@ -154,35 +158,30 @@ impl Launched {
         let booted = || now_ms().saturating_sub(status.uptime_ms);
         self.record.booted_ms.get_or_insert_with(booted);
         self.record.status = Some(status.clone());
+        if matches!(status.state, State::Booting | State::Starting) {
+            self.starting = Some(status.clone());
+        }
         self.shown.send_replace(self.record.clone());
-        self.write_at.get_or_insert(Instant::now().max(self.last_write + WRITE_PAUSE));
+        self.keeper.changed();
     }
 
-    /// Writes the record. A disk that is full costs the outside its view, never the enclave its life.
-    fn write(&mut self) {
-        self.write_at = None;
-        self.last_write = Instant::now();
-        if let Err(error) = self.folder.write(&self.record) {
-            crate::output::error(&error);
+    /// Makes the folder again if it was removed, so that `ps` shows the enclave and `stop` reaches it.
+    fn check_folder(&mut self, watcher: &mut dyn Watcher) {
+        if !self.keeper.check() {
+            return;
         }
-    }
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Sent {
-        tokio::select! {
-            _ = self.interrupt.recv() => Sent::Interrupt,
-            _ = self.terminate.recv() => Sent::Terminate,
-            _ = self.hangup.recv() => Sent::Terminate,
+        let folder = self.keeper.folder();
+        folder.name().clone_into(&mut self.record.name);
+        let doors = Doors { events: self.speak.clone(), asks: self.asks.clone() };
+        match requests::listen(folder) {
+            Ok(socket) => drop(self.tasks.spawn(requests::serve(socket, doors))),
+            // It is there still, or the next look tries again.
+            Err(error) if folder.file(requests::SOCKET).exists() => drop(error),
+            Err(error) => output::error(&error),
         }
+        self.keeper.write(&self.record);
+        self.shown.send_replace(self.record.clone());
+        watcher.restored(self.keeper.folder());
     }
 }
 

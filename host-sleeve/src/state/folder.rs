@@ -1,7 +1,8 @@
 //! The folder of one enclave.
 //!
-//! Its law: only the holder of the lock writes here, and sockets are reached through the open folder, so that no path is
-//! too long for `sun_path` (108 bytes, unix(7)).
+//! Its law: only the holder of the lock writes here, unless the record names another process that runs: a lock file can
+//! be removed, and who then takes a new one is not the holder. Sockets are reached through the open folder, so that no
+//! path is too long for `sun_path` (108 bytes, unix(7)).
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read};
@@ -12,7 +13,10 @@ use std::time::Duration;
 
 use crate::error::{Doing, Error, Result};
 
-use super::record::{Record, Seen, VERSION};
+use super::Root;
+use super::process::ProcessId;
+use super::record::{Record, Seen, Traces};
+use super::write::Pen;
 
 /// The longest record that is read: a status is one frame, and the rest is small.
 const MAX_RECORD: u64 = 1024 * 1024;
@@ -23,7 +27,11 @@ const LOCK_TRIES: u32 = 5;
 /// The pause between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
-const RECORD: &str = "state.json";
+/// How long a sleeve may take to end after it has released its lock, or was killed.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// The record's name.
+pub(super) const RECORD: &str = "state.json";
 const LOCK: &str = "lock";
 
 /// One enclave's folder, open.
@@ -64,13 +72,13 @@ impl Folder {
                 _ => {}
             }
             let locked = Self::open(path).and_then(Self::into_locked);
-            let Some(mut folder) = locked.inspect_err(|_| forget_empty(path))? else {
+            let Some(folder) = locked.inspect_err(|_| forget_empty(path))? else {
                 return Ok(Claim::Running);
             };
             if !folder.lock_is_in_place() {
                 continue; // removed by another between our open and our lock
             }
-            if folder.record()?.is_some() && !replace {
+            if folder.bytes()?.is_some() && !replace {
                 return Ok(Claim::Ended);
             }
             folder.clear()?;
@@ -88,6 +96,43 @@ impl Folder {
         &self.path
     }
 
+    /// What writes the record.
+    pub(crate) fn pen(&self) -> Pen {
+        Pen::new(self.path.clone())
+    }
+
+    /// Whether the folder is still the one at its path, with the lock that is held and with these files in it.
+    pub(crate) fn is_in_place(&self, files: &[&str]) -> bool {
+        self.is_at_its_path()
+            && self.lock_is_in_place()
+            && self.file(RECORD).exists()
+            && files.iter().all(|file| self.file(file).exists())
+    }
+
+    /// Makes a running enclave findable again whose folder or lock was removed. `None`: this folder will do. Otherwise
+    /// another one: of the same name, or of one that is free if that was taken meanwhile.
+    pub(crate) fn regain(&self, root: &Root) -> Result<Option<Self>> {
+        if !self.is_at_its_path() {
+            let root = Root::at(root.path())?;
+            let same = root.claim(Some(&self.name), &self.name, false);
+            return same.or_else(|_| root.claim(None, &self.name, false)).map(Some);
+        }
+        if self.lock_is_in_place() {
+            return Ok(None);
+        }
+        let locked = Self::open(&self.path)?.into_locked()?;
+        locked.map(Some).ok_or_else(|| {
+            Error::host(format!("another process has taken the lock of {}", self.name))
+                .hint(format!("nobody but host-sleeve should write into {}", self.path.display()))
+        })
+    }
+
+    /// Whether the path leads to this folder.
+    fn is_at_its_path(&self) -> bool {
+        let (opened, named) = (self.dir.metadata(), fs::symlink_metadata(&self.path));
+        opened.is_ok_and(|facts| named.is_ok_and(|now| (now.dev(), now.ino()) == (facts.dev(), facts.ino())))
+    }
+
     /// The path of something in the folder, for programs that start in it or need no short path.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -98,24 +143,25 @@ impl Folder {
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.dir.as_raw_fd()))
     }
 
-    /// Replaces the record.
-    pub(crate) fn write(&self, record: &Record) -> Result<()> {
-        let doing = || format!("cannot write {}", self.file(RECORD).display());
-        let bytes = serde_json::to_vec_pretty(record).map_err(io::Error::from).doing(doing)?;
-        let new = self.file(".state.json.new");
-        let written = fs::write(&new, bytes).and_then(|()| fs::rename(&new, self.file(RECORD)));
-        if written.is_err() {
-            // Half a record helps nobody, and the disk may be full.
-            fs::remove_file(&new).unwrap_or_default();
-        }
-        written.doing(doing)
-    }
-
     /// The record and whether its sleeve lives; `None` while the enclave is being claimed or removed.
     pub(crate) fn seen(&self) -> Result<Option<Seen>> {
-        // Alive is asked first: a sleeve that ends in between has written its end before it let go of the lock.
-        let alive = self.lock.is_some() || self.is_locked();
-        Ok(self.record()?.map(|record| Seen { record, alive }))
+        // The lock is asked first: a sleeve that ends in between has written its end before it let go of the lock.
+        let locked = self.lock.is_some() || self.is_locked();
+        let Some(bytes) = self.bytes()? else {
+            return Ok(None);
+        };
+        let alive = locked || Traces::of(&bytes).sleeve.is_some();
+        Ok(Some(Seen { record: Record::from_bytes(&bytes, &self.name)?, alive }))
+    }
+
+    /// Whether the enclave's sleeve lives, as far as the lock and a record of any version can say.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.lock.is_some() || self.is_locked() || self.sleeve().is_some()
+    }
+
+    /// The process of the sleeve, if the record names one that runs.
+    pub(crate) fn sleeve(&self) -> Option<ProcessId> {
+        self.traces().sleeve
     }
 
     /// [`Self::seen`], for one that must be there.
@@ -152,15 +198,24 @@ impl Folder {
         matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
-    /// Waits until no process holds the lock.
-    pub(crate) fn wait_unlocked(&self) {
+    /// Waits until the sleeve has ended.
+    pub(crate) fn wait_end(&self) {
         if let Ok(lock) = File::open(self.file(LOCK)) {
             // An error means that nobody holds it for ever, which is all that matters here.
             drop(lock.lock_shared());
         }
+        // Where the lock file was removed, the process itself tells. One that has written its end is not looked for.
+        if let Some(sleeve) = self.sleeve() {
+            sleeve.wait(END_LIMIT);
+        }
     }
 
-    /// The folder with its lock, or nothing if another process holds it.
+    /// Kills the sleeve that the record names, and with it, by the kernel, its machine. Answers whether it has ended.
+    pub(crate) fn kill_sleeve(&self) -> bool {
+        self.sleeve().is_none_or(|sleeve| sleeve.kill() && sleeve.wait(END_LIMIT))
+    }
+
+    /// The folder with its lock, or nothing if the sleeve of another process lives.
     fn into_locked(mut self) -> Result<Option<Self>> {
         let path = self.file(LOCK);
         let lock = File::options().create(true).truncate(false).write(true).open(&path);
@@ -168,8 +223,9 @@ impl Folder {
         for _ in 0..LOCK_TRIES {
             match lock.try_lock() {
                 Ok(()) => {
+                    let other = self.sleeve().filter(|sleeve| Some(*sleeve) != ProcessId::own());
                     self.lock = Some(lock);
-                    return Ok(Some(self));
+                    return Ok(other.is_none().then_some(self));
                 }
                 Err(TryLockError::WouldBlock) => std::thread::park_timeout(LOCK_PAUSE),
                 Err(TryLockError::Error(error)) => {
@@ -180,7 +236,7 @@ impl Folder {
         Ok(None)
     }
 
-    fn lock_is_in_place(&mut self) -> bool {
+    fn lock_is_in_place(&self) -> bool {
         let held = self.lock.as_ref().and_then(|lock| lock.metadata().ok()).map(|facts| facts.ino());
         let named = fs::metadata(self.file(LOCK)).ok().map(|facts| facts.ino());
         held.is_some() && held == named
@@ -188,10 +244,8 @@ impl Folder {
 
     /// Kills what a dead sleeve left, and removes everything but the lock.
     fn clear(&self) -> Result<()> {
-        if let Ok(Some(record)) = self.record() {
-            for (_, process) in (Seen { record, alive: false }).orphans() {
-                process.kill();
-            }
+        for process in self.traces().machine {
+            process.kill();
         }
         let doing = || format!("cannot clear {}", self.path.display());
         for entry in fs::read_dir(&self.path).doing(doing)? {
@@ -203,7 +257,12 @@ impl Folder {
         Ok(())
     }
 
-    fn record(&self) -> Result<Option<Record>> {
+    fn traces(&self) -> Traces {
+        self.bytes().ok().flatten().map(|bytes| Traces::of(&bytes)).unwrap_or_default()
+    }
+
+    /// The record as it is on the disk.
+    fn bytes(&self) -> Result<Option<Vec<u8>>> {
         let path = self.file(RECORD);
         let doing = || format!("cannot read {}", path.display());
         let file = match File::open(&path) {
@@ -212,12 +271,7 @@ impl Folder {
         };
         let mut bytes = Vec::new();
         file.take(MAX_RECORD).read_to_end(&mut bytes).doing(doing)?;
-        let record: Record = serde_json::from_slice(&bytes).map_err(io::Error::from).doing(doing)?;
-        if record.version != VERSION {
-            return Err(Error::host(format!("{} is of version {}", path.display(), record.version))
-                .hint("it was written by another host-sleeve: use that one"));
-        }
-        Ok(Some(record))
+        Ok(Some(bytes))
     }
 }
 
@@ -244,7 +298,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("web");
         let held = taken(Folder::claim(&path, false).unwrap());
-        held.write(&launched("web")).unwrap();
+        held.pen().write(0, &launched("web")).unwrap();
         let reader = Folder::open(&path).unwrap();
         assert!(reader.seen().unwrap().unwrap().alive);
         drop(held);
@@ -255,7 +309,7 @@ mod tests {
     fn what_an_ended_enclave_left_is_taken_over_only_when_asked() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("web");
-        taken(Folder::claim(&path, false).unwrap()).write(&launched("web")).unwrap();
+        taken(Folder::claim(&path, false).unwrap()).pen().write(0, &launched("web")).unwrap();
         assert!(matches!(Folder::claim(&path, false).unwrap(), Claim::Ended));
         let again = taken(Folder::claim(&path, true).unwrap());
         assert!(again.seen().unwrap().is_none());
@@ -270,6 +324,41 @@ mod tests {
         drop(held);
         Folder::open(&path).unwrap().remove().unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_removed_lock_file_does_not_make_a_running_enclave_removable() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web");
+        let held = taken(Folder::claim(&path, false).unwrap());
+        let mut sleeve = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let record = Record { sleeve: ProcessId::of(sleeve.id()), ..launched("web") };
+        held.pen().write(0, &record).unwrap();
+        assert!(held.is_in_place(&[]));
+        fs::remove_file(held.file(LOCK)).unwrap();
+        assert!(!held.is_in_place(&[]), "its sleeve notices");
+        assert!(matches!(Folder::claim(&path, true).unwrap(), Claim::Running));
+        let other = Folder::open(&path).unwrap();
+        assert!(other.seen().unwrap().unwrap().alive);
+        assert!(Folder::open(&path).unwrap().remove().unwrap_err().to_string().contains("is running"));
+        assert!(ProcessId::of(sleeve.id()).unwrap().exists(), "rm has killed a process of a running enclave");
+        assert!(other.kill_sleeve());
+        sleeve.wait().unwrap();
+        other.remove().unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_folder_that_was_removed_and_made_again_is_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web");
+        let held = taken(Folder::claim(&path, false).unwrap());
+        held.pen().write(0, &launched("web")).unwrap();
+        fs::remove_dir_all(&path).unwrap();
+        assert!(!held.is_in_place(&[]));
+        let again = taken(Folder::claim(&path, false).unwrap());
+        again.pen().write(0, &launched("web")).unwrap();
+        assert!(again.is_in_place(&[]) && !again.is_in_place(&["sleeve.sock"]) && !held.is_in_place(&[]));
     }
 
     #[test]

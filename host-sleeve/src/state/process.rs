@@ -1,9 +1,12 @@
 //! Processes, told apart even where the kernel has given a number again.
 //!
-//! Its law: a process is its number *and* its start time; nothing is signalled that was not checked after it was pinned.
+//! Its law: a process is its number *and* its start time, in one boot of the host; nothing is signalled that was not
+//! checked after it was pinned.
 
 use std::fs;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
@@ -28,9 +31,24 @@ impl ProcessId {
         Self::of(std::process::id())
     }
 
-    /// Whether it still exists, a zombie included.
+    /// Whether it still runs. A zombie does not: whoever started it has only not asked for its end.
     pub(crate) fn exists(self) -> bool {
-        Self::of(self.pid) == Some(self)
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        start_time(&stat) == Some(self.start) && !has_ended(&stat)
+    }
+
+    /// Waits until it has ended, no longer than `limit`. Answers whether it has.
+    pub(crate) fn wait(self, limit: Duration) -> bool {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let pinned = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        if let Some(pidfd) = pinned
+            && self.exists()
+        {
+            let limit = limit.try_into().ok();
+            // A descriptor of a process can be read from when it has ended (pidfd_open(2)).
+            poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], limit.as_ref()).unwrap_or_default();
+        }
+        !self.exists()
     }
 
     /// Sends SIGKILL to it, and to nothing else. Answers whether it was there.
@@ -42,6 +60,17 @@ impl ProcessId {
         // The descriptor pins whoever has the number now: only then is the start time worth a look.
         self.exists() && pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
     }
+}
+
+/// Which boot of the host this is: start times of processes are counted from it (random(4), `boot_id`).
+pub(crate) fn boot_id() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned())
+}
+
+/// Whether a `stat` line is of a process that has ended: field 3 says zombie or dead.
+fn has_ended(stat: &str) -> bool {
+    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X', 'x']))
 }
 
 /// Field 22 of a `stat` line. The second field is the program's name in parentheses and may contain anything.
@@ -75,7 +104,11 @@ mod tests {
     #[test]
     fn a_checked_process_is_killed() {
         let mut child = Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
-        assert!(ProcessId::of(child.id()).unwrap().kill());
+        let process = ProcessId::of(child.id()).unwrap();
+        assert!(!process.wait(Duration::ZERO));
+        assert!(process.kill());
+        assert!(process.wait(Duration::from_mins(1)));
+        assert!(!process.exists(), "a zombie does not run");
         assert!(!child.wait().unwrap().success());
     }
 }

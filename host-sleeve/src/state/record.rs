@@ -1,7 +1,7 @@
 //! The record of one enclave: `state.json`.
 //!
-//! Its law: it is replaced as a whole or not at all, and what it claims to be running is believed only while the lock says
-//! so.
+//! Its law: it is replaced as a whole or not at all, and what it claims to be running is checked. A record of this version
+//! is read whatever a later program adds to it; one of another version is refused by its number.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,10 +10,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use cloister_image::measure::NitroPcrs;
 use cloister_wire::control::{State, Status};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::cli::values::{Publish, show_duration, signal_name};
 
-use super::process::ProcessId;
+use crate::error::{Error, Result};
+
+use super::process::{ProcessId, boot_id};
 
 /// The version of this format.
 pub(crate) const VERSION: u32 = 1;
@@ -48,6 +51,9 @@ pub(crate) struct Record {
     pub(crate) ready_ms: Option<u64>,
     /// The sleeve.
     pub(crate) sleeve: Option<ProcessId>,
+    /// The boot of the host that it was launched in; earlier programs did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) boot: Option<String>,
     /// How long the manifest lets a stop take, in milliseconds.
     pub(crate) stop_timeout_ms: u64,
     /// What the enclave said last.
@@ -128,13 +134,96 @@ pub(crate) enum Outcome {
     },
 }
 
-/// A record together with what the lock says.
+/// A record together with what the host says.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     /// The record as it was left.
     pub(crate) record: Record,
     /// Whether its sleeve lives.
     pub(crate) alive: bool,
+}
+
+/// Why a record is not read: another program wrote it.
+#[derive(Debug, thiserror::Error)]
+#[error("its record has version {found}, and this host-sleeve reads version {VERSION}")]
+pub(crate) struct OtherVersion {
+    found: u64,
+}
+
+/// What a record of any version says about processes, as far as it says it in terms that are known here.
+#[derive(Debug, Default)]
+pub(super) struct Traces {
+    /// The sleeve, if it runs and the enclave has not ended.
+    pub(super) sleeve: Option<ProcessId>,
+    /// The parts of the machine that run.
+    pub(super) machine: Vec<ProcessId>,
+}
+
+impl Traces {
+    /// The traces in the bytes of a record; none where they make no sense.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
+        if !same_boot(value.get("boot").and_then(Value::as_str)) {
+            return Self::default();
+        }
+        let ended = value.get("end").is_some_and(|end| !end.is_null());
+        let process = |value: &Value| ProcessId::deserialize(value).ok().filter(|process| process.exists());
+        let parts = value.pointer("/machine/processes").and_then(Value::as_array);
+        let parts = parts.into_iter().flatten().filter_map(|part| process(part.get(1)?));
+        Self { sleeve: value.get("sleeve").filter(|_| !ended).and_then(process), machine: parts.collect() }
+    }
+}
+
+/// Whether something that was recorded in `boot` can still be running.
+fn same_boot(boot: Option<&str>) -> bool {
+    // Where one of the two does not say, start times have to do.
+    boot.zip(boot_id().as_deref()).is_none_or(|(then, now)| then == now)
+}
+
+impl Record {
+    /// Reads the bytes of a record, which is that of the enclave `name`.
+    pub(super) fn from_bytes(bytes: &[u8], name: &str) -> Result<Self> {
+        let damaged = |error| {
+            Error::host(format!("the record of {name} is damaged"))
+                .because(error)
+                .hint(format!("`host-sleeve rm {name}` forgets it"))
+        };
+        let mut value: Value = serde_json::from_slice(bytes).map_err(damaged)?;
+        let found = value.get("version").and_then(Value::as_u64);
+        if let Some(found) = found.filter(|found| *found != u64::from(VERSION)) {
+            return Err(Error::operator(format!("{name} was launched by another version of host-sleeve"))
+                .because(OtherVersion { found })
+                .hint("use the host-sleeve that launched it, or one that is newer"));
+        }
+        let first = match serde_json::from_value(value.clone()) {
+            Ok(record) => return Ok(record),
+            Err(error) => error,
+        };
+        // What the enclave said is in the words of the wire, which other programs may have more of. The rest is ours.
+        forget_unknown(&mut value);
+        serde_json::from_value(value).map_err(|_| damaged(first))
+    }
+
+    /// Whether a process that it names still runs.
+    pub(crate) fn runs(&self, process: ProcessId) -> bool {
+        same_boot(self.boot.as_deref()) && process.exists()
+    }
+}
+
+/// Takes a status and a final state out of a record that this program has no words for.
+fn forget_unknown(record: &mut Value) {
+    if let Some(status) = record.get_mut("status")
+        && Status::deserialize(&*status).is_err()
+    {
+        *status = Value::Null;
+    }
+    if let Some(end) = record.get_mut("end").filter(|end| !end.is_null())
+        && End::deserialize(&*end).is_err()
+    {
+        let (code, at_ms) = (end.get("code").cloned(), end.get("at_ms").cloned());
+        let why = "it ended in a way that only a newer host-sleeve has words for";
+        *end = json!({"code": code, "at_ms": at_ms, "outcome": "failed", "why": why});
+    }
 }
 
 impl Seen {
@@ -144,7 +233,9 @@ impl Seen {
             return end.words();
         }
         if !self.alive {
-            return "killed: the sleeve died".to_owned();
+            let killed = same_boot(self.record.boot.as_deref());
+            let why = if killed { "killed: the sleeve died" } else { "lost: the host was restarted" };
+            return why.to_owned();
         }
         if let Some(since) = self.record.silent_since_ms {
             let silent = show_duration(Duration::from_millis(now_ms().saturating_sub(since)));
@@ -177,7 +268,7 @@ impl Seen {
             return Vec::new();
         }
         let processes = self.record.machine.iter().flat_map(|machine| machine.processes.iter());
-        processes.filter(|(_, process)| process.exists()).cloned().collect()
+        processes.filter(|(_, process)| self.record.runs(*process)).cloned().collect()
     }
 
     /// How many services are ready, of how many.
@@ -247,6 +338,7 @@ pub(crate) mod tests {
             booted_ms: None,
             ready_ms: None,
             sleeve: None,
+            boot: None,
             stop_timeout_ms: 1000,
             status: None,
             silent_since_ms: None,
@@ -273,6 +365,66 @@ pub(crate) mod tests {
         let seen = |alive| Seen { record: launched("web"), alive }.words();
         assert_eq!(seen(true), "launching");
         assert_eq!(seen(false), "killed: the sleeve died");
+    }
+
+    #[test]
+    fn an_enclave_of_an_earlier_boot_is_not_taken_for_a_killed_one() {
+        let seen = |boot: Option<String>| {
+            let machine = Machine {
+                kind: "microvm".into(),
+                why: None,
+                cid: 3,
+                vsock: "x".into(),
+                processes: vec![("qemu".into(), ProcessId::own().unwrap())],
+                pcrs: None,
+            };
+            Seen { record: Record { boot, machine: Some(machine), ..launched("web") }, alive: false }
+        };
+        let earlier = seen(Some("an earlier boot".into()));
+        assert_eq!(earlier.words(), "lost: the host was restarted");
+        assert!(earlier.orphans().is_empty(), "the number is another process's now");
+        let now = seen(boot_id());
+        assert_eq!((now.words().as_str(), now.orphans().len()), ("killed: the sleeve died", 1));
+        assert_eq!(seen(None).orphans().len(), 1, "earlier programs did not record the boot");
+    }
+
+    /// What the first release wrote for a running enclave.
+    const FIRST_RELEASE: &str = r#"{"version":1,"name":"web","image":{"path":"/app.cloister","digest":"sha256:00","name":"app"},
+        "backend":"qemu","machine":{"kind":"microvm, tcg","cid":1100,"vsock":"vhost-device-vsock",
+        "processes":[["qemu",{"pid":70,"start":9}],["vsock",{"pid":69,"start":8}]]},"cpus":2,"memory":536870912,
+        "publish":[{"listen":"127.0.0.1:8080","ingress":80}],"created_ms":5,"booted_ms":6,"ready_ms":7,
+        "sleeve":{"pid":68,"start":7},"stop_timeout_ms":1000,"status":{"seq":2,"state":"ready","platform":"virtual",
+        "uptime_ms":10,"supervisor_restarts":0,"boot":[],"services":[],"ingress":{"accepted":0,"open":0,"refused":0,
+        "bytes_in":0,"bytes_out":0},"registers":[]},"end":null}"#;
+
+    #[test]
+    fn a_record_of_the_first_release_is_read() {
+        let record = Record::from_bytes(FIRST_RELEASE.as_bytes(), "web").unwrap();
+        assert_eq!((record.boot, record.sleeve), (None, Some(ProcessId { pid: 68, start: 7 })));
+        assert_eq!(record.status.unwrap().state, State::Ready);
+    }
+
+    #[test]
+    fn what_a_later_program_adds_or_renames_does_not_hide_an_enclave() {
+        let mut value: Value = serde_json::from_str(FIRST_RELEASE).unwrap();
+        value["colour"] = json!("blue");
+        value["status"]["state"] = json!("hibernating");
+        value["end"] = json!({"code": 9, "outcome": "told", "final": {"state": "evaporated"}, "at_ms": 8});
+        let record = Record::from_bytes(value.to_string().as_bytes(), "web").unwrap();
+        assert_eq!(record.status, None);
+        let end = record.end.unwrap();
+        assert!(end.code == 9 && end.words().contains("newer host-sleeve"), "{end:?}");
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_refused_by_its_number_and_still_names_its_processes() {
+        let own = ProcessId::own().unwrap();
+        let text = json!({"version": 7, "sleeve": own, "boot": boot_id(), "machine": {"processes": [["qemu", own, 5]]}}).to_string();
+        let error = Record::from_bytes(text.as_bytes(), "web").unwrap_err();
+        let reasons = error.reasons().concat();
+        assert!(reasons.contains("version 7") && reasons.contains("reads version 1"), "{reasons}");
+        assert_eq!(Traces::of(text.as_bytes()).sleeve, Some(own));
+        assert!(Traces::of(b"{").sleeve.is_none());
     }
 
     #[test]

@@ -1,54 +1,56 @@
 //! The folder of all enclaves of one user.
 //!
-//! Its law: it belongs to the user and only the user writes to it; one that others could have prepared is refused, never repaired.
+//! Its law: it belongs to the user and only the user writes to it; one that others could have prepared is refused, never
+//! repaired. Enclaves that an earlier version recorded elsewhere are found there, and no new one is made there.
 
-use std::env;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::cli::values;
+use crate::cli::values::{self, MAX_NAME};
 use crate::error::{Doing, Error, Result};
 
 use super::folder::{Claim, Folder};
+use super::place::{VARIABLE, places};
 use super::record::{Record, Seen};
-
-/// The variable that names the runtime folder.
-const VARIABLE: &str = "CLOISTER_RUNTIME_DIR";
 
 /// How many enclaves that ended and were named by us are kept: enough to look back at, few enough to stay small.
 const KEEP_ENDED: usize = 32;
 
-/// The runtime folder.
+/// The state folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Root {
     path: PathBuf,
+    /// Folders of earlier versions that are there.
+    former: Vec<PathBuf>,
 }
 
 impl Root {
-    /// The runtime folder of this user, made if it is missing.
+    /// The state folder of this user, made if it is missing.
     pub(crate) fn open() -> Result<Self> {
-        Self::at(&place(
-            env::var_os(VARIABLE),
-            env::var_os("XDG_RUNTIME_DIR"),
-            rustix::process::geteuid().as_raw(),
-        ))
+        let places = places();
+        let mut root = Self::at(&places.now)?;
+        let former = places.former.iter().filter(|path| refuse_foreign(path).is_ok());
+        root.former = former.filter_map(|path| path.canonicalize().ok()).collect();
+        root.former.dedup();
+        Ok(root)
     }
 
-    /// The runtime folder at `path`, made if it is missing.
+    /// The state folder at `path`, made if it is missing.
     pub(crate) fn at(path: &Path) -> Result<Self> {
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).doing(|| format!("cannot make {}", parent.display()))?;
-        }
-        match DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(error).doing(|| format!("cannot make the runtime folder {}", path.display()));
-            }
-            _ => {}
-        }
+        // For this user alone, as the XDG Base Directory Specification has it; folders that are there stay as they are.
+        let made = DirBuilder::new().mode(0o700).recursive(true).create(path);
+        made.doing(|| format!("cannot make the state folder {}", path.display())).map_err(|error| {
+            error.hint(format!("set {VARIABLE} to a folder on a disk that this user can write to"))
+        })?;
         refuse_foreign(path)?;
         let path = path.canonicalize().doing(|| format!("cannot resolve {}", path.display()))?;
-        Ok(Self { path })
+        Ok(Self { path, former: Vec::new() })
+    }
+
+    /// All folders that may hold enclaves, the one for new enclaves first.
+    fn places(&self) -> impl Iterator<Item = &PathBuf> {
+        std::iter::once(&self.path).chain(&self.former)
     }
 
     /// Where it is.
@@ -59,30 +61,31 @@ impl Root {
     /// The enclaves, by name, with what their records say. A folder whose record cannot be read is told as such.
     pub(crate) fn list(&self) -> Result<Vec<(String, Result<Seen>)>> {
         let mut found = Vec::new();
-        for name in self.names()? {
-            let seen = Folder::open(&self.path.join(&name)).and_then(|folder| folder.seen());
-            match seen {
-                Ok(Some(seen)) => found.push((name, Ok(seen))),
+        for folder in self.folders()? {
+            match folder.seen() {
+                Ok(Some(seen)) => found.push((folder.name().to_owned(), Ok(seen))),
                 Ok(None) => {}
-                Err(error) => found.push((name, Err(error))),
+                Err(error) => found.push((folder.name().to_owned(), Err(error))),
             }
         }
         Ok(found)
     }
 
-    /// The names of all folders, sorted.
-    pub(crate) fn names(&self) -> Result<Vec<String>> {
-        let doing = || format!("cannot list {}", self.path.display());
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path).doing(doing)? {
-            if let Some(name) =
-                entry.doing(doing)?.file_name().to_str().filter(|name| values::name(name).is_ok())
-            {
-                names.push(name.to_owned());
+    /// The folders of all enclaves, by name. One that is removed at this moment is left out.
+    pub(crate) fn folders(&self) -> Result<Vec<Folder>> {
+        let mut folders = Vec::new();
+        for place in self.places() {
+            let doing = || format!("cannot list {}", place.display());
+            for entry in fs::read_dir(place).doing(doing)? {
+                let path = entry.doing(doing)?.path();
+                let named = path.file_name().and_then(|name| name.to_str());
+                if named.is_some_and(|name| values::name(name).is_ok()) && path.is_dir() {
+                    folders.extend(Folder::open(&path).ok());
+                }
             }
         }
-        names.sort();
-        Ok(names)
+        folders.sort_by(|a, b| a.name().cmp(b.name()));
+        Ok(folders)
     }
 
     /// The enclave of this name.
@@ -92,17 +95,14 @@ impl Root {
                 .hint("`host-sleeve ps` lists them")
         };
         values::name(name).map_err(|_| missing())?;
-        let path = self.path.join(name);
-        if !path.is_dir() {
-            return Err(missing());
-        }
-        Folder::open(&path)
+        let path = self.places().map(|place| place.join(name)).find(|path| path.is_dir());
+        Folder::open(&path.ok_or_else(missing)?)
     }
 
     /// Takes a name for a new enclave: the asked one, or `base` with the first number that is free.
     pub(crate) fn claim(&self, asked: Option<&str>, base: &str, replace: bool) -> Result<Folder> {
         if let Some(name) = asked {
-            return match Folder::claim(&self.path.join(name), replace)? {
+            return match self.claim_name(name, replace)? {
                 Claim::Taken(folder) => Ok(*folder),
                 Claim::Running => Err(Error::operator(format!("an enclave named {name} is running"))
                     .hint(format!("choose another --name, or `host-sleeve stop {name}` first"))),
@@ -112,45 +112,61 @@ impl Root {
         }
         self.prune(base);
         for number in 1_u32.. {
-            if let Claim::Taken(folder) = Folder::claim(&self.path.join(format!("{base}-{number}")), false)? {
+            if let Claim::Taken(folder) = self.claim_name(&numbered(base, number), false)? {
                 return Ok(*folder);
             }
         }
         Err(Error::operator("no name is free").hint("`host-sleeve rm --all` forgets ended enclaves"))
     }
 
+    /// Takes this name, of which no other place may have an enclave.
+    fn claim_name(&self, name: &str, replace: bool) -> Result<Claim> {
+        values::name(name).map_err(|why| {
+            Error::operator(format!("an enclave cannot be named {}", crate::output::printable(name)))
+                .because(std::io::Error::other(why))
+                .hint("choose another --name")
+        })?;
+        for path in self.former.iter().map(|place| place.join(name)).filter(|path| path.is_dir()) {
+            let folder = Folder::open(&path)?;
+            if folder.is_alive() {
+                return Ok(Claim::Running);
+            }
+            if !replace {
+                return Ok(Claim::Ended);
+            }
+            folder.remove()?;
+        }
+        Folder::claim(&self.path.join(name), replace)
+    }
+
     /// Forgets the oldest of the ended enclaves that bear numbered names. A failure to do so harms nobody.
     fn prune(&self, base: &str) {
-        let numbered = |name: &str| {
-            name.strip_prefix(base)
-                .and_then(|rest| rest.strip_prefix('-'))
-                .is_some_and(|n| n.parse::<u32>().is_ok())
+        let is_numbered = |name: &str| {
+            let number = name.rsplit_once('-').and_then(|(_, number)| number.parse().ok());
+            number.is_some_and(|number| numbered(base, number) == name)
         };
         let mut ended: Vec<Record> = self
             .list()
             .unwrap_or_default()
             .into_iter()
-            .filter(|(name, _)| numbered(name))
+            .filter(|(name, _)| is_numbered(name))
             .filter_map(|(_, seen)| seen.ok().filter(|seen| !seen.alive).map(|seen| seen.record))
             .collect();
         ended.sort_by_key(|record| std::cmp::Reverse(record.created_ms));
         for old in ended.iter().skip(KEEP_ENDED) {
-            if let Ok(folder) = Folder::open(&self.path.join(&old.name)) {
+            if let Ok(folder) = self.find(&old.name) {
                 drop(folder.remove());
             }
         }
     }
 }
 
-/// Where the runtime folder is, from `CLOISTER_RUNTIME_DIR`, `XDG_RUNTIME_DIR` and the user.
-fn place(asked: Option<std::ffi::OsString>, xdg: Option<std::ffi::OsString>, uid: u32) -> PathBuf {
-    let set = |value: Option<std::ffi::OsString>| value.filter(|v| !v.is_empty()).map(PathBuf::from);
-    match (set(asked), set(xdg)) {
-        (Some(asked), _) => asked,
-        (None, Some(xdg)) => xdg.join("cloister"),
-        (None, None) if uid == 0 => PathBuf::from("/run/cloister"),
-        (None, None) => env::temp_dir().join(format!("cloister-{uid}")),
-    }
+/// The name with this number: of a long `base` the end is left out, so that it is a name like any other.
+fn numbered(base: &str, number: u32) -> String {
+    let suffix = format!("-{number}");
+    let room = MAX_NAME.saturating_sub(suffix.len());
+    let kept: String = base.chars().take(room).collect();
+    format!("{}{suffix}", kept.trim_end_matches('-'))
 }
 
 fn refuse_foreign(path: &Path) -> Result<()> {
@@ -166,17 +182,9 @@ fn refuse_foreign(path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::tests::launched;
     use super::*;
     use std::os::unix::fs::PermissionsExt;
-
-    #[test]
-    fn the_asked_folder_comes_first_then_the_session_then_the_system() {
-        let some = |text: &str| Some(text.into());
-        assert_eq!(place(some("/a"), some("/b"), 7), PathBuf::from("/a"));
-        assert_eq!(place(some(""), some("/b"), 7), PathBuf::from("/b/cloister"));
-        assert_eq!(place(None, None, 0), PathBuf::from("/run/cloister"));
-        assert!(place(None, None, 7).ends_with("cloister-7"));
-    }
 
     #[test]
     fn a_folder_that_others_can_write_to_is_refused() {
@@ -203,6 +211,41 @@ mod tests {
         let second = root.claim(None, "web", false).unwrap();
         assert_eq!((first.name(), second.name()), ("web-1", "web-2"));
         assert!(root.claim(Some("web-1"), "web", true).unwrap_err().to_string().contains("is running"));
+    }
+
+    #[test]
+    fn an_enclave_with_the_longest_name_of_a_manifest_is_listed_and_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(&dir.path().join("run")).unwrap();
+        for length in [60, 61, 62, 63] {
+            let base = format!("{}-x", "a".repeat(length - 2));
+            for _ in 0..11 {
+                let folder = root.claim(None, &base, false).unwrap();
+                folder.pen().write(0, &launched(folder.name())).unwrap();
+                assert!(values::name(folder.name()).is_ok(), "{}", folder.name());
+                assert_eq!(root.find(folder.name()).unwrap().path(), folder.path());
+            }
+        }
+        assert_eq!(root.list().unwrap().len(), 44);
+        assert!(root.claim(Some(&"a".repeat(64)), "a", false).is_err());
+    }
+
+    #[test]
+    fn enclaves_of_an_earlier_version_are_found_where_they_were_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let former = Root::at(&dir.path().join("former")).unwrap();
+        let old = former.claim(Some("web"), "web", false).unwrap();
+        old.pen().write(0, &launched("web")).unwrap();
+        let mut root = Root::at(&dir.path().join("now")).unwrap();
+        root.former = vec![former.path().to_owned()];
+        assert_eq!(root.list().unwrap().first().unwrap().0, "web");
+        assert_eq!(root.find("web").unwrap().path(), old.path());
+        let taken = |replace| root.claim(Some("web"), "web", replace).map(|folder| folder.path().to_owned());
+        assert!(taken(true).unwrap_err().to_string().contains("is running"));
+        drop(old);
+        assert!(taken(false).unwrap_err().to_string().contains("an ended enclave"));
+        assert_eq!(taken(true).unwrap(), root.path().join("web"));
+        assert!(former.list().unwrap().is_empty());
     }
 
     #[test]

@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_image::artifact::RootForm;
+use cloister_image::limits::Limits;
 use cloister_wire::exit;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time;
 
 use crate::build::{self, Order, Refusal, Stop};
+use crate::cli::values::ImageLimit;
 use crate::cli::{Build, Check};
 use crate::error::{Doing, Error, Result};
 use crate::output;
 use crate::registry::Access;
+use crate::signals::Signals;
 
 use super::{DONE, block_on};
 
@@ -66,17 +68,27 @@ fn order<'a>(asked: &'a Build, access: &'a Access) -> Order<'a> {
         manifest: &asked.manifest,
         output: &asked.output,
         eif: asked.eif.as_deref(),
+        limits: limits(&asked.limit),
         sign: asked.sign_key.as_deref().zip(asked.sign_certificate.as_deref()),
         access,
     }
+}
+
+/// The limits of what an image may be, with those that were moved.
+fn limits(moved: &[ImageLimit]) -> Limits {
+    let mut limits = Limits::default();
+    for limit in moved {
+        limits.set(limit.name, limit.value);
+    }
+    limits
 }
 
 /// Checks a manifest.
 pub(crate) fn check(asked: Check, json: bool) -> Result<u8> {
     let manifest = asked.manifest.clone();
     let checked = interruptible("the check", move |stop| {
-        let access = asked.registries.access();
-        build::check(&asked.manifest, asked.image.as_deref(), &access, stop)
+        let (limits, access) = (limits(&asked.limit), asked.registries.access());
+        build::check(&asked.manifest, asked.image.as_deref(), &limits, &access, stop)
     })?;
     match checked {
         Ok(services) if json => output::json(&Sound { faults: [], services }).map(|()| DONE),
@@ -96,9 +108,7 @@ fn interruptible<T: Send + 'static>(
 ) -> Result<Result<T, Refusal>> {
     block_on(async move {
         let doing = || format!("cannot start {what}");
-        let mut interrupt = signal(SignalKind::interrupt()).doing(doing)?;
-        let mut terminate = signal(SignalKind::terminate()).doing(doing)?;
-        let mut hangup = signal(SignalKind::hangup()).doing(doing)?;
+        let mut signals = Signals::listen()?;
         let stop = Arc::new(Stop::default());
         let (tell, mut done) = oneshot::channel();
         let thread = {
@@ -108,10 +118,10 @@ fn interruptible<T: Send + 'static>(
         };
         std::thread::Builder::new().stack_size(STACK).spawn(thread).doing(doing)?;
         tokio::select! {
+            // First: what Ctrl-C has done to a program that was asked for credentials is not the reason.
+            biased;
+            _ = signals.next() => {}
             result = &mut done => return result.map_err(|error| broke_off(what, error)),
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
         }
         if stop.give_up() {
             tokio::select! {
@@ -119,9 +129,7 @@ fn interruptible<T: Send + 'static>(
                     // It was done before it heard of it.
                     return Ok(Ok(result));
                 },
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => {}
+                _ = signals.next() => {}
                 () = time::sleep(CLEAN_UP) => {}
             }
         }

@@ -4,12 +4,13 @@
 
 use std::path::Path;
 
-use cloister_image::eif::{Explanation, SignatureDetails};
+use cloister_image::eif::{Explanation, SignatureDetails, Validity};
 use serde::Serialize;
 
 use crate::cli::values::show_size;
 use crate::error::Result;
 use crate::output::{self, Table};
+use crate::state::record::now_ms;
 
 use super::{DONE, word};
 
@@ -50,10 +51,22 @@ fn text(path: &Path, file: &Explanation) -> String {
     format!("{}\n\n{}\n\n{}\n\nnot measured:{unmeasured}", facts.render(), sections(file), registers(file))
 }
 
+/// What the hardware makes of the certificate's time.
+fn judged(validity: Validity, now: u64) -> &'static str {
+    if now < validity.not_before {
+        "not valid yet, so AWS Nitro hardware does not boot it"
+    } else if now > validity.not_after {
+        "expired, so AWS Nitro hardware does not boot it"
+    } else {
+        "valid now"
+    }
+}
+
 fn signed(signature: &SignatureDetails, fact: &mut impl FnMut(&str, String)) {
+    let now = now_ms() / 1000;
     fact("signature", "holds for PCR0 with the certificate's key".to_owned());
     fact("signed by", format!("{}, issued by {}", signature.subject, signature.issuer));
-    fact("valid", format!("{}; the hardware does not look", signature.validity));
+    fact("valid", format!("{}: {}", signature.validity, judged(signature.validity, now)));
     fact("fingerprint", format!("sha384:{}", signature.fingerprint));
 }
 
@@ -84,4 +97,17 @@ fn registers(file: &Explanation) -> String {
         table.row([format!("PCR{index}"), what.to_owned(), value]);
     }
     table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_whose_time_is_not_now_is_named_as_what_hardware_refuses() {
+        let validity = Validity { not_before: 10, not_after: 20 };
+        assert!(judged(validity, 9).contains("not valid yet"));
+        assert_eq!((judged(validity, 10), judged(validity, 20)), ("valid now", "valid now"));
+        assert!(judged(validity, 21).contains("expired"));
+    }
 }

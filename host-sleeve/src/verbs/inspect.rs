@@ -75,7 +75,7 @@ fn enclave(name: &str, json: bool) -> Result<u8> {
     let sleeve = record.sleeve.iter().map(|process| ("sleeve", *process));
     let processes = processes.map(|(part, process)| (part.as_str(), *process)).chain(sleeve);
     let processes =
-        processes.filter(|(_, process)| process.exists()).map(|(part, p)| (part, p.pid)).collect();
+        processes.filter(|(_, process)| record.runs(*process)).map(|(part, p)| (part, p.pid)).collect();
     if json {
         let all = Enclave { alive: seen.alive, words: seen.words(), processes, record };
         return output::json(&all).map(|()| DONE);

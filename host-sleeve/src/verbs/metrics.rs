@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Metrics;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result};
 use crate::metrics::{Source, serve};
 use crate::output;
+use crate::signals::Signals;
 use crate::state::Root;
 
 use super::{DONE, block_on};
@@ -22,9 +22,7 @@ struct Serving {
 pub(crate) fn metrics(asked: &Metrics, json: bool) -> Result<u8> {
     let root = Root::open()?;
     block_on(async {
-        let doing = || "cannot listen to signals".to_owned();
-        let mut interrupt = signal(SignalKind::interrupt()).doing(doing)?;
-        let mut terminate = signal(SignalKind::terminate()).doing(doing)?;
+        let mut signals = Signals::listen()?;
         let listener = TcpListener::bind(asked.listen).await.map_err(|error| {
             let error = Error::operator(format!("cannot listen on {}", asked.listen)).because(error);
             error.hint("choose another address with --listen")
@@ -37,8 +35,7 @@ pub(crate) fn metrics(asked: &Metrics, json: bool) -> Result<u8> {
         }
         tokio::select! {
             () = serve(listener, Source::Every(root)) => {}
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = signals.next() => {}
         }
         Ok(DONE)
     })

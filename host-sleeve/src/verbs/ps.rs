@@ -8,7 +8,7 @@ use crate::cli::Ps;
 use crate::cli::values::{Publish, show_duration, show_size};
 use crate::error::{Result, Words};
 use crate::output::{self, Table};
-use crate::state::record::{Seen, now_ms};
+use crate::state::record::{OtherVersion, Seen, now_ms};
 use crate::state::{End, Root};
 use crate::usage::{Usage, ask_all, by_service};
 
@@ -38,7 +38,7 @@ struct Entry<'a> {
     orphans: Vec<u32>,
 }
 
-/// A folder whose record cannot be read.
+/// A folder whose record cannot be read, or was written by another version.
 #[derive(Serialize)]
 struct Unreadable<'a> {
     name: &'a str,
@@ -75,9 +75,13 @@ pub(crate) fn ps(asked: &Ps, json: bool) -> Result<u8> {
                 values.push(serde_json::to_value(entry(seen, usage)).unwrap_or_default());
             }
             Err(error) => {
-                table.row([name.clone(), output::cut(&format!("unreadable: {error}"), MAX_STATE)]);
-                let error = Words::from(error);
-                let unreadable = Unreadable { name, alive: false, state: "unreadable", error };
+                let foreign = error.told().because.as_ref().is_some_and(|cause| cause.is::<OtherVersion>());
+                let state = if foreign { "another-version" } else { "unreadable" };
+                let why = error.reasons().into_iter().next().unwrap_or_default();
+                let shown = format!("{}: {why}", state.replace('-', " "));
+                table.row([name.clone(), output::cut(&shown, MAX_STATE)]);
+                let alive = root.find(name).is_ok_and(|folder| folder.is_alive());
+                let unreadable = Unreadable { name, alive, state, error: Words::from(error) };
                 values.push(serde_json::to_value(unreadable).unwrap_or_default());
             }
         }

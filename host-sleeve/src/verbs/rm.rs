@@ -1,35 +1,69 @@
 //! `rm`: forgets ended enclaves.
 
+use std::time::Duration;
+
 use crate::cli::Rm;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::output;
 use crate::sleeve::requests::{Asked, Client};
-use crate::state::Root;
+use crate::state::{Folder, Root};
 
 use super::DONE;
 
-/// Removes what is left of enclaves.
+/// How long a sleeve may take to agree to a kill before it is killed without asking.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
+
+/// Removes what is left of enclaves. One that cannot be removed does not keep the others.
 pub(crate) fn rm(asked: &Rm, json: bool) -> Result<u8> {
     let root = Root::open()?;
-    let names = if asked.all { ended(&root)? } else { asked.names.clone() };
-    for name in &names {
-        let folder = root.find(name)?;
-        if let Some(mut client) = Client::connect(&folder)?.filter(|_| asked.force) {
-            client.ask(Asked::Kill)?;
-            client.wait_end(&folder)?;
-        }
-        folder.remove()?;
-        if !json {
-            output::data(name)?;
+    let folders: Vec<Result<Folder>> = if asked.all {
+        // Without force, those that run are not meant.
+        let all = root.folders()?.into_iter().filter(|folder| asked.force || !folder.is_alive());
+        all.map(Ok).collect()
+    } else {
+        asked.names.iter().map(|name| root.find(name)).collect()
+    };
+    let mut removed = Vec::new();
+    let mut failed: Option<Error> = None;
+    for folder in folders {
+        match folder.and_then(|folder| remove(folder, asked.force)) {
+            Ok(name) if json => removed.push(name),
+            Ok(name) => output::data(&name)?,
+            Err(error) => {
+                if let Some(earlier) = failed.replace(error) {
+                    output::error(&earlier);
+                }
+            }
         }
     }
     if json {
-        output::json(&names)?;
+        output::json(&removed)?;
     }
-    Ok(DONE)
+    failed.map_or(Ok(DONE), Err)
 }
 
-fn ended(root: &Root) -> Result<Vec<String>> {
-    let all = root.list()?.into_iter();
-    Ok(all.filter(|(_, seen)| seen.as_ref().map_or(true, |seen| !seen.alive)).map(|(name, _)| name).collect())
+/// Removes one, and answers its name.
+fn remove(folder: Folder, force: bool) -> Result<String> {
+    let name = folder.name().to_owned();
+    if force {
+        end(&folder)?;
+    }
+    folder.remove()?;
+    Ok(name)
+}
+
+/// Ends an enclave that runs: by its sleeve, or with its sleeve if that does not answer.
+fn end(folder: &Folder) -> Result<()> {
+    let asked = Client::connect(folder).and_then(|client| match client {
+        None => Ok(()),
+        Some(mut client) => {
+            client.limit(ASK_LIMIT)?;
+            client.ask(Asked::Kill)?;
+            client.wait_end(folder)
+        }
+    });
+    match asked {
+        Err(error) if !folder.kill_sleeve() => Err(error),
+        _ => Ok(()),
+    }
 }

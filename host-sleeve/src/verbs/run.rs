@@ -1,12 +1,12 @@
 //! `run`: in the foreground, where this process is the sleeve, or behind it.
 
+mod ends;
 mod turns;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 
-use cloister_wire::control::State;
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
@@ -17,19 +17,18 @@ use crate::logbook::lines::Look;
 use crate::logbook::rotating::Rotating;
 use crate::logbook::{SLEEVE, SLEEVE_LIMIT};
 use crate::output;
+use crate::signals::Signals;
 use crate::sleeve::order::{Order, Watcher};
-use crate::sleeve::run::{Ran, run as live};
-use crate::state::{End, Folder, Outcome, Record, Root};
+use crate::sleeve::run::{interrupted, run as live};
+use crate::state::{Folder, Record};
 
 use super::follow::Follower;
 use super::{DONE, block_on};
-use turns::{Turns, shown};
+use ends::Last;
+use turns::Turns;
 
 /// The longest order or report that is read.
 const MAX_MESSAGE: u64 = 1024 * 1024;
-
-/// Console lines shown when an enclave ended without telling why.
-const CONSOLE_LINES: usize = 10;
 
 /// What a detached sleeve tells whoever launched it: the first of these is the last.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,7 +37,7 @@ enum Report {
     /// The enclave is ready.
     Ready { record: Box<Record> },
     /// It has ended before it was.
-    Ended { record: Box<Record> },
+    Ended { record: Box<Record>, last: Last },
     /// It was not launched.
     Failed(Words),
 }
@@ -74,6 +73,7 @@ fn order(asked: Run) -> Result<Order> {
 #[derive(Debug, Default)]
 struct Terminal {
     follower: Option<Follower>,
+    look: Look,
     turns: Turns,
     json: bool,
 }
@@ -83,10 +83,18 @@ impl Watcher for Terminal {
         if self.json {
             return Ok(());
         }
-        let look = Look { names: app.manifest.services.len() > 1, ..Look::default() };
-        let follower = Follower::start(folder.path().to_owned(), look);
+        self.look = Look { names: app.manifest.services.len() > 1, ..Look::default() };
+        let follower = Follower::start(folder.path().to_owned(), self.look.clone());
         self.follower = Some(follower.doing(|| "cannot follow the log".to_owned())?);
         Ok(())
+    }
+
+    fn restored(&mut self, folder: &Folder) {
+        if let Some(follower) = self.follower.take() {
+            follower.finish();
+            self.follower = Follower::start(folder.path().to_owned(), self.look.clone()).ok();
+        }
+        output::note(&restored_words(folder));
     }
 
     fn ready(&mut self, record: &Record) {
@@ -96,6 +104,14 @@ impl Watcher for Terminal {
     fn changed(&mut self, record: &Record) {
         self.turns.tell(record);
     }
+}
+
+fn restored_words(folder: &Folder) -> String {
+    format!(
+        "warning: the folder of a running enclave was changed from outside; it is at {} again
+hint: what was logged before          may be lost. Where the enclave's vsock socket was removed, new connections to it fail until it is launched again",
+        folder.path().display()
+    )
 }
 
 fn ready_words(record: &Record) -> String {
@@ -118,7 +134,7 @@ fn in_front(order: Order, json: bool) -> Result<u8> {
         follower.finish();
     }
     let ran = ran?;
-    tell_end(&ran);
+    ends::tell(&ran.record, &ran.end, &Last::of(&ran, !json, rm), false);
     if json {
         output::json(&ran.record)?;
     }
@@ -129,63 +145,10 @@ fn in_front(order: Order, json: bool) -> Result<u8> {
     Ok(code)
 }
 
-/// Says how it ended, unless the service ended by itself: then its own output and the code say it all.
-fn tell_end(ran: &Ran) {
-    let console = || last_lines(&ran.folder);
-    match end_words(&ran.record.name, &ran.end, console) {
-        Say::Quiet => {}
-        Say::Note(text) => output::note(&text),
-        Say::Error(error) => output::error(&error),
-    }
-}
-
-/// What there is to say about an end.
-enum Say {
-    Quiet,
-    Note(String),
-    Error(Error),
-}
-
-fn end_words(name: &str, end: &End, console: impl FnOnce() -> Option<String>) -> Say {
-    match &end.outcome {
-        Outcome::Told { state: State::Exited { .. } } => Say::Quiet,
-        Outcome::Told { state: State::Fatal { stage, error } } => Say::Error(
-            Error::enclave(format!("{name} could not go on: {}: {}", shown(stage), shown(error)))
-                .hint(format!("`host-sleeve logs --console {name}` shows its boot")),
-        ),
-        Outcome::Told { .. } | Outcome::Killed { .. } => {
-            Say::Note(format!("cloister: {name}: {}", end.words()))
-        }
-        Outcome::TimedOut { why } => {
-            Say::Error(with_console(Error::timed_out(format!("{name}: {why}")), console()))
-        }
-        Outcome::Failed { why } => {
-            Say::Error(with_console(Error::enclave(format!("{name} ended without a word: {why}")), console()))
-        }
-    }
-}
-
-fn with_console(error: Error, console: Option<String>) -> Error {
-    match console {
-        Some(lines) => error.because(io::Error::other(format!("its console said last:\n{lines}"))),
-        None => error,
-    }
-}
-
-fn last_lines(folder: &Folder) -> Option<String> {
-    let bytes = std::fs::read(folder.file(crate::logbook::CONSOLE)).ok()?;
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let from = lines.len().saturating_sub(CONSOLE_LINES);
-    let last: Vec<String> =
-        lines.get(from..)?.iter().map(|line| format!("  | {}", line.trim_end())).collect();
-    (!last.is_empty()).then(|| last.join("\n"))
-}
-
 /// Starts a sleeve of its own and waits until its enclave is ready.
 fn behind(order: &Order, json: bool) -> Result<u8> {
     match block_on(launch(order))? {
-        Some(Report::Ready { record }) => {
+        Report::Ready { record } => {
             if json {
                 output::json(&record)?;
             } else {
@@ -194,26 +157,16 @@ fn behind(order: &Order, json: bool) -> Result<u8> {
             }
             Ok(DONE)
         }
-        Some(Report::Ended { record }) => {
+        Report::Ended { record, last } => {
             if json {
                 output::json(&record)?;
             }
-            let end = record.end.clone();
-            let folder = Root::open()?.find(&record.name);
-            let console = || folder.ok().as_ref().and_then(last_lines);
-            match end.as_ref().map(|end| end_words(&record.name, end, console)) {
-                Some(Say::Error(error)) => output::error(&error),
-                Some(Say::Note(text)) => output::note(&text),
-                _ => output::note(&format!(
-                    "cloister: {}: {}",
-                    record.name,
-                    end.as_ref().map_or_else(String::new, End::words)
-                )),
+            if let Some(end) = &record.end {
+                ends::tell(&record, end, &last, true);
             }
-            Ok(end.map_or(DONE, |end| end.code))
+            Ok(record.end.map_or(DONE, |end| end.code))
         }
-        Some(Report::Failed(words)) => Err(words.into()),
-        None => Err(Error::host("the sleeve broke off before it launched anything")),
+        Report::Failed(words) => Err(words.into()),
     }
 }
 
@@ -231,21 +184,28 @@ fn start_sleeve(order: &Order) -> Result<Child> {
 }
 
 /// Starts a sleeve and waits for its report; Ctrl-C is passed on to the sleeve, whose report then says so.
-async fn launch(order: &Order) -> Result<Option<Report>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let doing = || "cannot wait for the sleeve".to_owned();
+async fn launch(order: &Order) -> Result<Report> {
     // Before the sleeve is there: from then on no signal may end this process alone.
-    let mut interrupt = signal(SignalKind::interrupt()).doing(doing)?;
-    let mut terminate = signal(SignalKind::terminate()).doing(doing)?;
-    let mut child = start_sleeve(order)?;
+    let mut signals = Signals::listen()?;
+    let mut child = match start_sleeve(order) {
+        Ok(child) => child,
+        // Ctrl-C goes to every process of the terminal's group: it may have ended the sleeve before its handlers were there.
+        Err(_) if signals.pending().await => return Err(interrupted()),
+        Err(error) => return Err(error),
+    };
     let pid = rustix::process::Pid::from_child(&child);
     let stdout = child.stdout.take();
     let mut report = tokio::task::spawn_blocking(move || stdout.and_then(read_report));
+    let mut was_interrupted = false;
     loop {
         tokio::select! {
-            report = &mut report => return Ok(report.ok().flatten()),
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            report = &mut report => return match report.ok().flatten() {
+                Some(report) => Ok(report),
+                // It had not come so far as to hear the signal, or heard Ctrl-C from the terminal as well.
+                None if was_interrupted || signals.pending().await => Err(interrupted()),
+                None => Err(Error::host("the sleeve ended before it launched anything")),
+            },
+            _ = signals.next() => was_interrupted = true,
         }
         // Our child is not reaped yet, so its number is its own.
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap_or_default();
@@ -297,6 +257,10 @@ impl Watcher for Reporter {
         Ok(())
     }
 
+    fn restored(&mut self, folder: &Folder) {
+        output::note(&restored_words(folder));
+    }
+
     fn ready(&mut self, record: &Record) {
         self.tell(&Report::Ready { record: Box::new(record.clone()) });
     }
@@ -322,10 +286,11 @@ pub(crate) fn sleeve() -> Result<u8> {
     match block_on(live(order, &mut reporter)) {
         Ok(ran) => {
             let code = ran.end.code;
+            let last = Last::of(&ran, false, rm);
             if rm {
                 ran.folder.remove_locked()?;
             }
-            reporter.tell(&Report::Ended { record: Box::new(ran.record) });
+            reporter.tell(&Report::Ended { record: Box::new(ran.record), last });
             Ok(code)
         }
         Err(error) => {

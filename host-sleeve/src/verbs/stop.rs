@@ -42,7 +42,12 @@ pub(crate) fn stop(asked: &Stop, json: bool) -> Result<u8> {
 
 /// Asks the sleeve to stop. One that is gone needs no asking.
 fn ask(folder: &Folder, asked: &Stop) -> Result<Option<Client>> {
-    let Some(mut client) = Client::connect(folder)? else {
+    let connected = match Client::connect(folder) {
+        // A sleeve that cannot be asked is killed as what its record says it is, and its machine with it.
+        Err(_) if asked.kill && folder.kill_sleeve() => None,
+        other => other?,
+    };
+    let Some(mut client) = connected else {
         return Ok(None);
     };
     let grace_ms = asked.grace.map(|grace: Duration| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));

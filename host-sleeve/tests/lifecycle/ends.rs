@@ -1,9 +1,10 @@
 //! Stories of enclaves that are ended from outside.
 
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::stage::{Ended, Place, is_gone};
 
@@ -76,7 +77,7 @@ pub(crate) fn ctrl_c_early() {
     for stage in STAGES {
         let place = Place::new();
         let ended = interrupt_at(&place, stage, &[]);
-        assert!(matches!(ended.code, Some(125 | 130)), "{stage}: {ended:?}");
+        assert!(ended.was_interrupted(), "{stage}: {ended:?}");
         nothing_left(&place, stage);
     }
 }
@@ -84,8 +85,98 @@ pub(crate) fn ctrl_c_early() {
 pub(crate) fn ctrl_c_detached() {
     let place = Place::new();
     let ended = interrupt_at(&place, "sleeve.sock", &["--detach"]);
-    assert!(matches!(ended.code, Some(125 | 130)), "{ended:?}");
+    assert!(ended.was_interrupted(), "{ended:?}");
     nothing_left(&place, "detached");
+}
+
+/// As a terminal does it: the signal goes to every process of the group, and there is no telling how far they are.
+pub(crate) fn ctrl_c_of_a_group() {
+    for (number, delay) in (0..20).map(|step| Duration::from_millis(step * 2)).enumerate() {
+        let place = Place::new();
+        let app = place.app();
+        let mut words = vec!["run", &app, "--name", "web", "--accel", "tcg"];
+        if number % 2 == 0 {
+            words.push("--detach");
+        }
+        let mut command = place.command("mute", &words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let child = command.spawn().unwrap();
+        std::thread::park_timeout(delay);
+        kill_process_group(Pid::from_child(&child), Signal::INT).unwrap();
+        let ended = Ended::from(child.wait_with_output().unwrap());
+        assert!(ended.was_interrupted(), "{words:?} after {delay:?}: {ended:?}");
+        nothing_left(&place, "after Ctrl-C");
+    }
+}
+
+/// `nohup` and the `&` of a script start a program with signals ignored.
+pub(crate) fn ignored_signals() {
+    let place = Place::new();
+    let app = place.app();
+    let run = ["run", &app, "--name", "web", "--accel", "tcg"];
+    let sleeve = place.command("serve", &run);
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", "trap '' INT HUP; exec \"$0\" \"$@\""]).arg(sleeve.get_program());
+    command.args(sleeve.get_args()).envs(sleeve.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    let running = place.start_command(command);
+    for signal in [Signal::INT, Signal::HUP] {
+        running.signal(signal);
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).unwrap();
+    let mask = |field: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        u64::from_str_radix(line.trim(), 16).unwrap()
+    };
+    assert_eq!(mask("SigIgn:") & 0b11, 0b11, "{status}");
+    assert_eq!(mask("SigCgt:") & 0b11, 0, "{status}");
+    assert_eq!(place.inspect()["status"]["state"], "ready");
+    running.signal(Signal::TERM);
+    running.end().with(0, "");
+}
+
+pub(crate) fn removed_folder() {
+    let place = Place::new();
+    let running = place.start("serve", &[]);
+    std::fs::remove_dir_all(place.runtime("web")).unwrap();
+    wait_for("the enclave to be shown again", || {
+        place.sleeve("", &["ps", "--quiet"]).text() == "web\n"
+            && place.runtime("web").join("sleeve.sock").exists()
+    });
+    assert_eq!(place.inspect()["processes"]["sleeve"], running.pid());
+    place.run("serve", &["--replace"]).with(125, "an enclave named web is running");
+    place.sleeve("", &["stop", "web"]).with(0, "");
+    running.end().with(0, "the folder of a running enclave was changed");
+    assert_eq!(place.inspect()["end"]["code"], 0);
+}
+
+pub(crate) fn removed_lock() {
+    let place = Place::new();
+    let running = place.start("serve", &[]);
+    let qemu = place.inspect()["processes"]["qemu"].as_u64().unwrap();
+    std::fs::remove_file(place.runtime("web").join("lock")).unwrap();
+    place.sleeve("", &["rm", "web"]).with(125, "is running");
+    place.run("serve", &["--replace"]).with(125, "an enclave named web is running");
+    assert!(!is_gone(qemu), "a removed lock has made rm kill a running enclave");
+    // Nor does a sleeve that cannot be asked keep it from being ended.
+    std::fs::remove_file(place.runtime("web").join("sleeve.sock")).unwrap_or_default();
+    place.sleeve("", &["rm", "--force", "web"]).with(0, "");
+    running.end();
+    wait_for("the machine to end", || is_gone(qemu));
+    assert!(!place.runtime("web").exists());
+}
+
+pub(crate) fn rm_all() {
+    let place = Place::new();
+    place.run("exit:0", &[]).with(0, "");
+    let app = place.app();
+    let run = ["run", &app, "--accel", "tcg", "--detach", "--name", "api"];
+    place.sleeve("serve", &run).with(0, "is ready");
+    assert_eq!(place.sleeve("", &["rm", "--all"]).text(), "web\n");
+    assert_eq!(place.sleeve("", &["ps", "--quiet"]).text(), "api\n");
+    let forced = place.sleeve("", &["rm", "--all", "--force"]);
+    forced.with(0, "");
+    assert_eq!(forced.text(), "api\n");
+    assert_eq!(place.processes(), [""; 0]);
 }
 
 /// Starts a guest that never becomes ready, and presses Ctrl-C when `stage` has come.

@@ -244,6 +244,7 @@ impl Guest {
             restarts: 0,
             last_exit: None,
             text: None,
+            waits_for: None,
         };
         let status = Status {
             seq,

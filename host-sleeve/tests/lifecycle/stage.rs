@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -19,6 +20,8 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
+    /// The signal that ended it.
+    pub(crate) signal: Option<i32>,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
 }
@@ -91,8 +94,12 @@ impl Place {
         let app = self.app();
         let all: Vec<&str> =
             ["run", &app, "--name", "web", "--accel", "tcg"].iter().chain(words).copied().collect();
-        let mut child =
-            self.command(script, &all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        self.start_command(self.command(script, &all))
+    }
+
+    /// A run in the foreground, left running; answers when it is ready.
+    pub(crate) fn start_command(&self, mut command: Command) -> Running {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = child.stderr.take().unwrap();
         let mut said = Vec::new();
         while !String::from_utf8_lossy(&said).contains("is ready") {
@@ -166,7 +173,8 @@ impl Running {
 impl From<Output> for Ended {
     fn from(output: Output) -> Self {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        Self { code: output.status.code(), stdout: output.stdout, stderr }
+        let (code, signal) = (output.status.code(), output.status.signal());
+        Self { code, signal, stdout: output.stdout, stderr }
     }
 }
 
@@ -177,6 +185,11 @@ impl Ended {
 
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// Whether a shell sees 130: the code of our own, or the death of SIGINT before a handler is there.
+    pub(crate) fn was_interrupted(&self) -> bool {
+        self.code == Some(130) || self.signal == Some(2)
     }
 
     /// Fails the story unless it ended with this code and said this.
@@ -192,4 +205,4 @@ pub(crate) fn is_gone(pid: u64) -> bool {
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
 }
 
-const MANIFEST: &str = r#"{"version":1,"name":"hello","services":[{"name":"web","kind":"service","argv":["/bin/web"],"env":{},"cwd":"/","uid":0,"gid":0,"groups":[],"after":[],"requires":[],"ready":"started","start_timeout_ms":1000,"live":null,"restart":{"policy":"never","delay_ms":1,"max_delay_ms":1,"stable_ms":1,"burst":1},"critical":true,"stop_signal":15,"stop_timeout_ms":1000,"logs":"forward","limits":{"memory":null,"cpu_millis":null,"pids":null,"open_files":1024},"isolation":{"capabilities":[],"allow_syscalls":[],"writable":null},"files":[],"sealed":{}}],"ingress":[{"port":80,"service":"web","target":8080,"proxy_protocol":false}],"root":{"writable_bytes":1048576},"control":{"host":[],"local_uids":[]},"stop_timeout_ms":1000,"debug":false}"#;
+const MANIFEST: &str = r#"{"version":1,"name":"hello","services":[{"name":"web","kind":"service","argv":["/bin/web"],"env":{},"cwd":"/","first_process":"cloister","uid":0,"gid":0,"groups":[],"after":[],"requires":[],"ready":"started","start_timeout_ms":1000,"live":null,"restart":{"policy":"never","delay_ms":1,"max_delay_ms":1,"stable_ms":1,"burst":1},"critical":true,"stop_signal":15,"stop_timeout_ms":1000,"logs":"forward","limits":{"memory":null,"cpu_millis":null,"pids":null,"open_files":1024},"isolation":{"capabilities":[],"allow_syscalls":[],"writable":null},"files":[],"sealed":{}}],"ingress":[{"port":80,"service":"web","target":8080,"proxy_protocol":false}],"root":{"writable_bytes":1048576,"additions":[],"pinned":[]},"control":{"host":[],"services":[]},"stop_timeout_ms":1000,"debug":false}"#;

@@ -22,10 +22,16 @@ pub(crate) const ALL: &[Story] = &[
     ("an_enclave_that_flaps_is_told_within_bounds", flaps),
     ("a_detached_enclave_outlives_its_command_and_is_stopped", detached),
     ("a_detached_failure_reaches_the_terminal", detached_failure),
-    ("a_detached_job_gives_its_code", detached_job),
+    ("a_detached_job_gives_its_code_and_its_last_lines", detached_job),
+    ("after_rm_no_hint_names_the_enclave", forgotten),
     ("ctrl_c_stops_in_order_and_a_second_one_kills", ends::ctrl_c),
     ("ctrl_c_at_any_stage_leaves_nothing_behind", ends::ctrl_c_early),
     ("ctrl_c_reaches_a_sleeve_that_is_being_detached", ends::ctrl_c_detached),
+    ("ctrl_c_of_a_terminal_is_130_from_the_first_millisecond", ends::ctrl_c_of_a_group),
+    ("signals_that_were_ignored_at_the_start_stay_ignored", ends::ignored_signals),
+    ("an_enclave_whose_folder_was_removed_is_found_again", ends::removed_folder),
+    ("a_removed_lock_file_makes_nothing_removable", ends::removed_lock),
+    ("rm_all_with_force_ends_those_that_run", ends::rm_all),
     ("what_does_not_stop_is_killed_when_its_time_is_over", ends::stubborn),
     ("a_killed_sleeve_leaves_nothing_and_ps_says_so", ends::killed_sleeve),
     ("a_killed_qemu_is_the_reason", ends::killed_qemu),
@@ -157,7 +163,23 @@ fn detached_failure() {
 
 fn detached_job() {
     let place = Place::new();
-    place.run("exit:4", &["--detach"]).with(4, "exited (4)");
+    let ended = place.run("exit:4", &["--detach"]);
+    ended.with(4, "web ended before it was ready: web: exited (4)");
+    ended.with(4, "its services wrote last:\n  | hello from the guest\n  | half a line\n");
+    ended.with(4, "hint: `host-sleeve logs web`");
+    place.run("exit:0", &["--detach", "--replace"]).with(0, "cloister: web: exited (0)");
+}
+
+fn forgotten() {
+    let place = Place::new();
+    for script in ["exit:4", "last-words", "panic"] {
+        for words in [["--rm"].as_slice(), &["--rm", "--detach"]] {
+            let ended = place.run(script, words);
+            assert!(!ended.stderr.contains("host-sleeve logs"), "{script}: {ended:?}");
+        }
+    }
+    place.run("last-words", &["--rm", "--detach"]).with(125, "  | stage 1/9 mounts: done");
+    place.run("exit:4", &["--rm", "--detach"]).with(4, "  | half a line");
 }
 
 fn refusing_qemu() {

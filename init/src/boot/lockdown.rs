@@ -23,7 +23,7 @@ const fn may(path: &'static str, value: &'static str) -> Setting {
     Setting { path, value, optional: true }
 }
 
-const SETTINGS: [Setting; 15] = [
+const SETTINGS: [Setting; 18] = [
     // Kernel addresses are for nobody, its log for root.
     must("/proc/sys/kernel/kptr_restrict", "2"),
     must("/proc/sys/kernel/dmesg_restrict", "1"),
@@ -47,6 +47,12 @@ const SETTINGS: [Setting; 15] = [
     must("/proc/sys/net/ipv4/ping_group_range", "0\t2147483647"),
     // Databases and runtimes map more areas than the default of 65530 (Elasticsearch documents 262144).
     must("/proc/sys/vm/max_map_count", "262144"),
+    // One leak must not leave all without descriptors: each service's files are bounded by its limit and its memory, which they
+    // are charged to (systemd does the same, NEWS of version 240).
+    must("/proc/sys/fs/file-max", "9223372036854775807"),
+    // Counted by user, across services; charged to a service's memory as well.
+    may("/proc/sys/fs/inotify/max_user_instances", "65536"),
+    may("/proc/sys/fs/inotify/max_user_watches", "1048576"),
 ];
 
 /// Applies the table, and keeps the keyboard from restarting the machine: it asks PID 1 instead.

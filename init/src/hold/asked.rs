@@ -21,7 +21,9 @@ impl State {
             FromSupervisor::Signal { name, signal, to } => self.signal(&name, signal, to),
             FromSupervisor::Forget { name } => self.forget(&name),
             FromSupervisor::Stash { name, .. } => self.keep(name),
-            FromSupervisor::MountRoot { writable_bytes } => self.mount_root(writable_bytes),
+            FromSupervisor::MountRoot { writable_bytes, reserved_bytes } => {
+                self.mount_root(writable_bytes, reserved_bytes)
+            }
             FromSupervisor::PowerOff { state } => vec![Action::PowerOff { state: state.get().to_owned() }],
         }
     }
@@ -49,12 +51,12 @@ impl State {
             return vec![];
         }
         let Some(held) = self.find(name) else { return vec![] };
-        match (to, held.phase.pid()) {
+        match (to, held.phase.main()) {
             (Target::Main, Some(pid)) => vec![Action::Signal { pid, signal }],
-            (Target::Main, None) => vec![],
-            (Target::Cgroup, _) if !held.populated => vec![],
-            (Target::Cgroup, _) if signal == SIGKILL => vec![Action::KillGroup { name: name.to_owned() }],
-            (Target::Cgroup, _) => vec![Action::SignalGroup { name: name.to_owned(), signal }],
+            (Target::Cgroup, _) if held.populated && signal == SIGKILL => {
+                vec![Action::KillGroup { name: name.to_owned() }]
+            }
+            (Target::Main, None) | (Target::Cgroup, _) => vec![],
         }
     }
 
@@ -81,11 +83,11 @@ impl State {
         self.nonsense(&format!("asked to keep {name:?} beside {} others", self.stash.len()))
     }
 
-    fn mount_root(&mut self, writable_bytes: u64) -> Vec<Action> {
+    fn mount_root(&mut self, writable_bytes: u64, reserved_bytes: u64) -> Vec<Action> {
         if self.root_mounted {
             return self.tell(FromInit::RootMounted { error: None });
         }
-        vec![Action::MountRoot { writable_bytes }]
+        vec![Action::MountRoot { writable_bytes, reserved_bytes }]
     }
 
     /// There is no answer to such a request, so a supervisor that waits for one would wait for ever.

@@ -51,8 +51,10 @@ pub enum Event {
     },
     /// A forked process became its program.
     Launched {
-        /// The process.
+        /// The process: the first of its PID namespace.
         pid: u32,
+        /// The one that became the program: the same, or a child of it.
+        main: u32,
     },
     /// A forked process could not become its program, and ends.
     LaunchFailed {
@@ -111,15 +113,9 @@ pub enum Action {
     },
     /// Send a signal to one process.
     Signal {
-        /// The process, which has not been reaped.
+        /// The process. One below a first process of ours may have been reaped there a moment ago: its number is not given
+        /// again within that time, as the next free one of 4,194,304 is taken each time (`kernel.pid_max`).
         pid: u32,
-        /// The signal's number.
-        signal: u8,
-    },
-    /// Send a signal to each member of a holding's cgroup.
-    SignalGroup {
-        /// The holding.
-        name: String,
         /// The signal's number.
         signal: u8,
     },
@@ -147,9 +143,16 @@ pub enum Action {
     MountRoot {
         /// The size of its writable part in bytes.
         writable_bytes: u64,
+        /// Memory that the services leave to the supervisor, beside what they always leave.
+        reserved_bytes: u64,
     },
     /// Fork a supervisor.
     StartSupervisor,
+    /// The same after a pause.
+    StartSupervisorIn {
+        /// How long, in milliseconds.
+        pause_ms: u64,
+    },
     /// Kill the supervisor and all that comes from it; its end is told by the reaper.
     KillSupervisor,
     /// End the machine in a state that the host knows already.

@@ -4,9 +4,9 @@
 
 use std::collections::VecDeque;
 
-use cloister_wire::control::{self, Exit};
+use cloister_wire::control::{self, Cause, Exit};
 use cloister_wire::hello;
-use cloister_wire::hold::{Ended, FromInit, Held, Welcome};
+use cloister_wire::hold::{Ended, FromInit, Held, STARTED_NOTHING, Welcome};
 
 use super::{Action, Event, Failure};
 
@@ -15,6 +15,17 @@ pub(super) const MAX_CRASHES: usize = 5;
 
 /// The window for [`MAX_CRASHES`]: a minute, long enough that a crash at each start is noticed at any speed of machine.
 pub(super) const CRASH_WINDOW_NS: u64 = 60_000_000_000;
+
+/// Errors of a supervisor's start that may be gone a moment later: the machine lacked something (`EAGAIN`, `ENOMEM`, `ENFILE`,
+/// `EMFILE`, `ENOSPC`), or the process was killed on its way. Others are the ramdisk's.
+const PASSING: [i32; 6] = [11, 12, 23, 24, 28, STARTED_NOTHING];
+
+/// How often in a row a supervisor's start may fail like that. With [`FIRST_PAUSE_MS`] doubled each time that is 6.3 s: what is
+/// short for longer than a stop takes will not come back.
+pub(super) const MAX_TRIES: u32 = 6;
+
+/// The pause after the first such failure, in milliseconds.
+pub(super) const FIRST_PAUSE_MS: u64 = 100;
 
 /// Everything init knows while it holds.
 #[derive(Debug)]
@@ -38,6 +49,10 @@ pub(super) struct Supervisor {
     lost: Option<String>,
     restarts: u32,
     crashes: VecDeque<u64>,
+    /// Why its last start failed, until it is reaped.
+    failed: Option<Failure>,
+    /// Starts in a row that failed.
+    tries: u32,
 }
 
 /// One held process and its cgroup.
@@ -54,13 +69,21 @@ pub(super) struct Holding {
 pub(super) enum Phase {
     Forking,
     Launching { pid: u32, at_ns: u64 },
-    Running { pid: u32, at_ns: u64 },
+    Running { pid: u32, main: u32, at_ns: u64 },
     Ended { ended: Ended, at_ns: u64 },
     Failed { pid: u32, failure: Failure },
     Leaving,
 }
 
 impl Phase {
+    /// The process that signals are for.
+    pub(super) const fn main(&self) -> Option<u32> {
+        match self {
+            Self::Running { main, .. } => Some(*main),
+            _ => self.pid(),
+        }
+    }
+
     /// The process, while it has not been reaped.
     pub(super) const fn pid(&self) -> Option<u32> {
         match self {
@@ -89,12 +112,12 @@ impl State {
     pub fn on(&mut self, event: Event, now_ns: u64) -> Vec<Action> {
         match event {
             Event::SupervisorStarted { pid } => self.welcome(pid),
-            Event::NoSupervisor(failure) => vec![no_supervisor(failure)],
+            Event::NoSupervisor(failure) => self.no_supervisor(failure),
             Event::Asked(request) => self.asked(request),
             Event::Lost(why) => self.lost(why),
             Event::Forked { name, pid } => self.forked(&name, pid, now_ns),
             Event::NotForked { name, failure } => self.not_forked(&name, failure),
-            Event::Launched { pid } => self.launched(pid, now_ns),
+            Event::Launched { pid, main } => self.launched(pid, main, now_ns),
             Event::LaunchFailed { pid, failure } => self.launch_failed(pid, failure),
             Event::Reaped { pid, exit } => self.reaped(pid, exit, now_ns),
             Event::Emptied { name } => self.emptied(&name),
@@ -113,12 +136,6 @@ impl State {
                 self.tell(FromInit::StopAsked { why })
             }
         }
-    }
-
-    /// The holding whose main process this is, until it is reaped.
-    #[must_use]
-    pub fn name_of(&self, pid: u32) -> Option<&str> {
-        self.held.iter().find(|held| held.phase.pid() == Some(pid)).map(|held| held.name.as_str())
     }
 
     /// Says it to the supervisor, if there is one: the next welcome tells whatever nobody heard.
@@ -167,18 +184,22 @@ impl State {
         self.tell(failure.told(name))
     }
 
-    fn launched(&mut self, pid: u32, at_ns: u64) -> Vec<Action> {
+    fn launched(&mut self, pid: u32, main: u32, at_ns: u64) -> Vec<Action> {
+        if self.supervisor.pid == Some(pid) {
+            self.supervisor.tries = 0;
+        }
         let Some(held) = self.held.iter_mut().find(|held| held.phase.pid() == Some(pid)) else {
             return vec![];
         };
-        held.phase = Phase::Running { pid, at_ns };
+        held.phase = Phase::Running { pid, main, at_ns };
         let name = held.name.clone();
         self.tell(FromInit::Spawned { name, pid, at_ns })
     }
 
     fn launch_failed(&mut self, pid: u32, failure: Failure) -> Vec<Action> {
         if self.supervisor.pid == Some(pid) {
-            return vec![no_supervisor(failure)];
+            self.supervisor.failed = Some(failure);
+            return vec![];
         }
         if let Some(held) = self.held.iter_mut().find(|held| held.phase.pid() == Some(pid)) {
             held.phase = Phase::Failed { pid, failure };
@@ -196,8 +217,9 @@ impl State {
         let Some(held) = self.held.get_mut(index) else { return vec![] };
         let name = held.name.clone();
         match std::mem::replace(&mut held.phase, Phase::Leaving) {
-            Phase::Failed { failure, .. } => {
+            Phase::Failed { mut failure, .. } => {
                 self.held.remove(index);
+                failure.ended(&exit);
                 let mut actions = vec![Action::ClosePipes { name: name.clone() }];
                 actions.push(Action::RemoveGroup { name: name.clone() });
                 actions.extend(self.tell(failure.told(&name)));
@@ -237,6 +259,10 @@ impl State {
         let supervisor = &mut self.supervisor;
         supervisor.pid = None;
         supervisor.listens = false;
+        if let Some(mut failure) = supervisor.failed.take() {
+            failure.ended(exit);
+            return self.no_supervisor(failure);
+        }
         let how = match supervisor.lost.take() {
             Some(why) => format!("{} ({why})", words(exit)),
             None => words(exit),
@@ -255,6 +281,18 @@ impl State {
         vec![Action::Say(format!("supervisor: ended {how}; starting it again")), Action::StartSupervisor]
     }
 
+    /// A program that cannot be executed will not be a second time. What the machine lacked for a moment is waited for.
+    fn no_supervisor(&mut self, failure: Failure) -> Vec<Action> {
+        let tries = self.supervisor.tries;
+        if !PASSING.contains(&failure.errno) || tries >= MAX_TRIES {
+            return vec![Action::Fatal { stage: "supervisor", error: failure.error }];
+        }
+        self.supervisor.tries = tries.saturating_add(1);
+        let pause_ms = FIRST_PAUSE_MS << tries;
+        let line = ["supervisor: ", &failure.error, "; trying again"].concat();
+        vec![Action::Say(line), Action::StartSupervisorIn { pause_ms }]
+    }
+
     pub(super) fn find(&mut self, name: &str) -> Option<&mut Holding> {
         self.held.iter_mut().find(|held| held.name == name)
     }
@@ -263,29 +301,34 @@ impl State {
 impl Holding {
     /// How a new supervisor hears of it; one that is on its way out is none of its business.
     fn told(&self) -> Option<Held> {
-        let (pid, at_ns, ended) = match &self.phase {
-            Phase::Launching { pid, at_ns } | Phase::Running { pid, at_ns } => (*pid, *at_ns, None),
-            Phase::Ended { ended, at_ns } => (ended.pid, *at_ns, Some(ended.clone())),
+        let (pid, at_ns, ended, fds) = match &self.phase {
+            Phase::Launching { pid, at_ns } => (*pid, *at_ns, None, 0),
+            Phase::Running { pid, at_ns, .. } => (*pid, *at_ns, None, 2),
+            Phase::Ended { ended, at_ns } => (ended.pid, *at_ns, Some(ended.clone()), 2),
             Phase::Forking | Phase::Failed { .. } | Phase::Leaving => return None,
         };
-        Some(Held { name: self.name.clone(), pid, at_ns, ended, populated: self.populated, fds: 2 })
+        Some(Held { name: self.name.clone(), pid, at_ns, ended, populated: self.populated, fds })
     }
 }
 
 impl Failure {
+    /// Adds what a child that ended without a reason of its own died of.
+    fn ended(&mut self, exit: &Exit) {
+        if self.errno == STARTED_NOTHING {
+            self.error.push_str(", ");
+            self.error.push_str(&words(exit));
+        }
+    }
+
     fn told(self, name: &str) -> FromInit {
         FromInit::SpawnFailed { name: name.to_owned(), step: self.step, errno: self.errno, error: self.error }
     }
 }
 
-/// Without a supervisor nobody decides, and a program that cannot be executed will not be a second time.
-fn no_supervisor(failure: Failure) -> Action {
-    Action::Fatal { stage: "supervisor", error: failure.error }
-}
-
 fn words(exit: &Exit) -> String {
     match exit {
         Exit::Code(code) => format!("with code {code}"),
+        Exit::Signal { cause: Cause::OutOfMemory, .. } => "out of memory".to_owned(),
         Exit::Signal { signal, .. } => format!("by signal {signal}"),
         Exit::NotStarted { error } => error.clone(),
     }

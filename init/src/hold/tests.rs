@@ -1,10 +1,12 @@
 //! What is decided, told as stories, and checked over any order of events.
 
 use cloister_wire::control::{Cause, Exit};
-use cloister_wire::hold::{FromInit, FromSupervisor, LastWords, Limits, MAX_HELD, Spawn, Target, Welcome};
+use cloister_wire::hold::{
+    FromInit, FromSupervisor, LastWords, Limits, MAX_HELD, STARTED_NOTHING, Spawn, Target, Welcome,
+};
 use proptest::prelude::*;
 
-use super::state::{CRASH_WINDOW_NS, MAX_CRASHES};
+use super::state::{CRASH_WINDOW_NS, FIRST_PAUSE_MS, MAX_CRASHES, MAX_TRIES};
 use super::{Action, Event, Failure, State};
 
 const SUPERVISOR: u32 = 2;
@@ -14,12 +16,14 @@ fn spec() -> Box<Spawn> {
         argv: vec!["/bin/web".into()],
         env: vec![],
         cwd: "/".into(),
+        as_first: false,
         uid: 1,
         gid: 1,
         groups: vec![],
         capabilities: 0,
         seccomp: vec![],
         writable: None,
+        pinned: vec![],
         files: vec![],
         limits: Limits::default(),
         fds: 0,
@@ -66,7 +70,7 @@ fn holding() -> State {
     let mut state = listening();
     state.on(spawn("web"), 1);
     state.on(forked("web", 10), 2);
-    state.on(Event::Launched { pid: 10 }, 3);
+    state.on(Event::Launched { pid: 10, main: 11 }, 3);
     state
 }
 
@@ -94,7 +98,7 @@ fn a_spawn_is_forked_and_told_when_its_program_runs() {
     assert_eq!(state.on(spawn("web"), 1), [Action::Launch { name: "web".into(), spec: spec() }]);
     assert_eq!(state.on(forked("web", 10), 2), []);
     let spawned = FromInit::Spawned { name: "web".into(), pid: 10, at_ns: 3 };
-    assert_eq!(state.on(Event::Launched { pid: 10 }, 3), [Action::Tell(spawned)]);
+    assert_eq!(state.on(Event::Launched { pid: 10, main: 11 }, 3), [Action::Tell(spawned)]);
 }
 
 #[test]
@@ -154,14 +158,14 @@ fn the_end_of_a_process_is_told_before_the_emptiness_of_its_cgroup() {
 }
 
 #[test]
-fn a_daemon_that_forked_away_is_still_held_by_its_cgroup() {
-    let mut state = holding();
-    let actions = state.on(reaped(10, 0), 4);
-    assert!(matches!(told(&actions)[..], [FromInit::Exited(_)]));
-    let term = state.on(signal("web", 15, Target::Cgroup), 5);
-    assert_eq!(term, [Action::SignalGroup { name: "web".into(), signal: 15 }]);
-    assert_eq!(state.on(signal("web", 15, Target::Main), 5), []);
-    assert!(matches!(told(&state.on(emptied("web"), 6))[..], [FromInit::Emptied { .. }]));
+fn a_signal_is_for_the_program_and_not_for_the_process_above_it() {
+    let mut state = listening();
+    state.on(spawn("web"), 1);
+    state.on(forked("web", 10), 2);
+    assert_eq!(state.on(signal("web", 15, Target::Main), 3), [Action::Signal { pid: 10, signal: 15 }]);
+    state.on(Event::Launched { pid: 10, main: 11 }, 4);
+    assert_eq!(state.on(signal("web", 15, Target::Main), 5), [Action::Signal { pid: 11, signal: 15 }]);
+    assert_eq!(state.on(signal("web", 15, Target::Cgroup), 6), [], "a group is killed, nothing else");
 }
 
 #[test]
@@ -169,7 +173,7 @@ fn a_kill_of_the_whole_goes_by_the_cgroup() {
     let mut state = holding();
     let kill = state.on(signal("web", 9, Target::Cgroup), 4);
     assert_eq!(kill, [Action::KillGroup { name: "web".into() }]);
-    assert_eq!(state.on(signal("web", 9, Target::Main), 4), [Action::Signal { pid: 10, signal: 9 }]);
+    assert_eq!(state.on(signal("web", 9, Target::Main), 4), [Action::Signal { pid: 11, signal: 9 }]);
     assert_eq!(state.on(signal("web", 0, Target::Main), 4), []);
     assert_eq!(state.on(signal("web", 65, Target::Main), 4), []);
 }
@@ -231,6 +235,20 @@ fn a_new_supervisor_is_handed_everything_that_is_held() {
 }
 
 #[test]
+fn a_process_on_its_way_to_its_program_is_not_handed_over_as_running() {
+    let mut state = listening();
+    state.on(spawn("web"), 1);
+    state.on(forked("web", 10), 2);
+    let fds = |state: &mut State, pid| welcome(&state.on(Event::SupervisorStarted { pid }, 3)).held[0].fds;
+    assert_eq!(fds(&mut state, 20), 0);
+    assert!(matches!(
+        told(&state.on(Event::Launched { pid: 10, main: 10 }, 4))[..],
+        [FromInit::Spawned { .. }]
+    ));
+    assert_eq!(fds(&mut state, 30), 2);
+}
+
+#[test]
 fn an_exit_is_told_with_each_welcome_until_it_is_forgotten() {
     let mut state = holding();
     state.on(reaped(10, 3), 4);
@@ -277,10 +295,88 @@ fn crashes_that_are_far_apart_are_not_counted_together() {
 #[test]
 fn a_supervisor_that_is_missing_is_fatal_at_once() {
     let mut state = listening();
-    let actions = state.on(Event::LaunchFailed { pid: SUPERVISOR, failure: failure() }, 1);
+    assert_eq!(state.on(Event::LaunchFailed { pid: SUPERVISOR, failure: failure() }, 1), []);
+    let actions = state.on(reaped(SUPERVISOR, 127), 1);
     assert!(matches!(actions[..], [Action::Fatal { stage: "supervisor", .. }]));
     let actions = listening().on(Event::NoSupervisor(failure()), 1);
     assert!(matches!(actions[..], [Action::Fatal { stage: "supervisor", .. }]));
+}
+
+/// A fork that the kernel refuses for want of processes.
+fn no_fork() -> Failure {
+    Failure {
+        step: "fork".into(),
+        errno: 11,
+        error: "fork: a process: Resource temporarily unavailable".into(),
+    }
+}
+
+#[test]
+fn a_supervisor_that_cannot_be_forked_for_a_moment_is_forked_after_a_pause() {
+    let mut state = holding();
+    crash(&mut state, 4);
+    for doubled in [1, 2, 4] {
+        let actions = state.on(Event::NoSupervisor(no_fork()), 5);
+        let [Action::Say(line), Action::StartSupervisorIn { pause_ms }] = &actions[..] else {
+            panic!("{actions:?}")
+        };
+        assert_eq!(*pause_ms, FIRST_PAUSE_MS * doubled);
+        assert!(line.contains("Resource temporarily unavailable; trying again"), "{line}");
+    }
+    let actions = state.on(Event::SupervisorStarted { pid: 20 }, 6);
+    assert_eq!((welcome(&actions).restarts, welcome(&actions).held.len()), (1, 1), "no crash but the first");
+    state.on(Event::Launched { pid: 20, main: 20 }, 7);
+    state.on(reaped(20, 1), 8);
+    let actions = state.on(Event::NoSupervisor(no_fork()), 9);
+    assert!(
+        actions.contains(&Action::StartSupervisorIn { pause_ms: FIRST_PAUSE_MS }),
+        "counted anew: {actions:?}"
+    );
+}
+
+#[test]
+fn a_supervisor_that_can_never_be_forked_is_fatal_in_the_end() {
+    let mut state = listening();
+    crash(&mut state, 1);
+    for _ in 0..MAX_TRIES {
+        assert!(matches!(
+            state.on(Event::NoSupervisor(no_fork()), 2)[..],
+            [_, Action::StartSupervisorIn { .. }]
+        ));
+    }
+    let actions = state.on(Event::NoSupervisor(no_fork()), 3);
+    let [Action::Fatal { stage: "supervisor", error }] = &actions[..] else { panic!("{actions:?}") };
+    assert!(error.contains("Resource temporarily unavailable"), "{error}");
+}
+
+/// A process that was killed on its way to its program.
+fn ended() -> Failure {
+    let error = "mounts: it ended before its program ran".into();
+    Failure { step: "mounts".into(), errno: STARTED_NOTHING, error }
+}
+
+#[test]
+fn a_process_that_dies_on_its_way_never_started_and_its_death_is_told() {
+    let mut state = listening();
+    state.on(spawn("web"), 1);
+    state.on(forked("web", 10), 2);
+    assert_eq!(state.on(Event::LaunchFailed { pid: 10, failure: ended() }, 3), []);
+    let exit = Exit::Signal { signal: 9, cause: Cause::OutOfMemory };
+    let actions = state.on(Event::Reaped { pid: 10, exit }, 4);
+    let [FromInit::SpawnFailed { step, errno, error, .. }] = told(&actions)[..] else {
+        panic!("{actions:?}")
+    };
+    assert_eq!((step.as_str(), *errno), ("mounts", STARTED_NOTHING));
+    assert_eq!(error, "mounts: it ended before its program ran, out of memory");
+}
+
+#[test]
+fn a_supervisor_that_dies_on_its_way_is_forked_after_a_pause() {
+    let mut state = listening();
+    state.on(Event::LaunchFailed { pid: SUPERVISOR, failure: ended() }, 1);
+    let actions = crash(&mut state, 2);
+    let [Action::Say(line), Action::StartSupervisorIn { .. }] = &actions[..] else { panic!("{actions:?}") };
+    assert!(line.contains("it ended before its program ran, by signal 9; trying again"), "{line}");
 }
 
 #[test]
@@ -295,10 +391,10 @@ fn a_wish_to_stop_survives_a_crash_of_the_supervisor() {
 #[test]
 fn the_root_is_mounted_once() {
     let mut state = listening();
-    let ask = || Event::Asked(FromSupervisor::MountRoot { writable_bytes: 7 });
-    assert_eq!(state.on(ask(), 1), [Action::MountRoot { writable_bytes: 7 }]);
+    let ask = || Event::Asked(FromSupervisor::MountRoot { writable_bytes: 7, reserved_bytes: 8 });
+    assert_eq!(state.on(ask(), 1), [Action::MountRoot { writable_bytes: 7, reserved_bytes: 8 }]);
     state.on(Event::RootMounted(Err("no such image".into())), 1);
-    assert_eq!(state.on(ask(), 2), [Action::MountRoot { writable_bytes: 7 }]);
+    assert_eq!(state.on(ask(), 2), [Action::MountRoot { writable_bytes: 7, reserved_bytes: 8 }]);
     state.on(Event::RootMounted(Ok(())), 2);
     assert_eq!(told(&state.on(ask(), 3)), [&FromInit::RootMounted { error: None }]);
 }
@@ -396,7 +492,7 @@ impl World {
             Step::Launch => {
                 let process = self.processes.iter_mut().find(|p| !p.runs && !p.ended)?;
                 process.runs = true;
-                Event::Launched { pid: process.pid }
+                Event::Launched { pid: process.pid, main: process.pid }
             }
             Step::LaunchFails => {
                 let process = self.processes.iter_mut().find(|p| !p.runs && !p.ended)?;

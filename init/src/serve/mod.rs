@@ -12,6 +12,7 @@ mod watch;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use cloister_sys::platform::Platform;
 use cloister_sys::signal::Signals;
@@ -23,9 +24,9 @@ use crate::cgroup::{self, Cgroup, Cgroups};
 use crate::channel::Channel;
 use crate::console::Console;
 use crate::hold::{Event, State};
-use crate::spawn::Verdict;
+use crate::spawn::{Report, Verdict};
 
-/// Descriptors PID 1 can have: two pipes and two files of the cgroup for each of 128 holdings, 128 memfds, and those in
+/// Descriptors PID 1 can have: three pipes, a socket and two files of the cgroup for each of 128 holdings, 128 memfds, and those in
 /// flight; the kernel's default is 1024.
 const OPEN_FILES: u64 = 4096;
 
@@ -44,6 +45,8 @@ pub struct Holder {
     /// The first supervisor, started while the boot goes on.
     first: Option<Event>,
     supervisor: Option<Candidate>,
+    /// When, since boot, a supervisor is to be forked again.
+    start_at: Option<Duration>,
     handles: Vec<Handle>,
     stash: Vec<(String, Rc<OwnedFd>)>,
     writable_bytes: u64,
@@ -61,7 +64,11 @@ struct Candidate {
 #[derive(Debug)]
 struct Handle {
     name: String,
+    /// The first process of its namespace, which init reaps.
     pid: u32,
+    /// The service's own: the same, or what the first process is the parent of.
+    main: u32,
+    report: Option<Report>,
     verdict: Option<Verdict>,
     output: Vec<Rc<OwnedFd>>,
     group: Cgroup,
@@ -86,6 +93,7 @@ pub fn hold(machine: &mut Machine) -> Result<String, BootError> {
         channel: None,
         first: None,
         supervisor: None,
+        start_at: None,
         handles: Vec::new(),
         stash: Vec::new(),
         writable_bytes: 0,

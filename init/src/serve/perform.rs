@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use cloister_sys::signal;
 use cloister_wire::hold::{FromInit, Spawn};
@@ -64,7 +65,6 @@ impl Holder {
             Action::Say(line) => self.say(&line),
             Action::Launch { name, spec } => Some(self.launch(name, &spec, std::mem::take(fds))),
             Action::Signal { pid, signal } => self.signal(pid, signal),
-            Action::SignalGroup { name, signal } => self.signal_group(&name, signal),
             Action::KillGroup { name } => {
                 let killed = self.group_of(&name).map(Cgroup::kill);
                 self.note(killed.and_then(Result::err))
@@ -75,11 +75,17 @@ impl Holder {
             }
             Action::RemoveGroup { name } => self.remove_group(&name),
             Action::Stash { name } => Some(self.keep(name, fds.pop())),
-            Action::MountRoot { writable_bytes } => {
+            Action::MountRoot { writable_bytes, reserved_bytes } => {
                 self.writable_bytes = writable_bytes;
-                Some(Event::RootMounted(root::allow(writable_bytes).map_err(|error| error.to_string())))
+                let room = self.groups.leave_room(reserved_bytes).map_err(|error| error.to_string());
+                let mounted = || root::allow(writable_bytes).map_err(|error| error.to_string());
+                Some(Event::RootMounted(room.and_then(|()| mounted())))
             }
             Action::StartSupervisor => Some(self.start_supervisor()),
+            Action::StartSupervisorIn { pause_ms } => {
+                self.start_at = Some(uptime().saturating_add(Duration::from_millis(pause_ms)));
+                None
+            }
             Action::KillSupervisor => {
                 let killed = self.groups.supervisor().and_then(|group| group.kill());
                 self.note(killed.err())
@@ -100,7 +106,8 @@ impl Holder {
         match message {
             FromInit::Welcome(welcome) => {
                 let stash = welcome.stash.iter().filter_map(|name| self.kept(name));
-                stash.chain(welcome.held.iter().flat_map(|held| self.output(&held.name))).collect()
+                let held = welcome.held.iter().filter(|held| held.fds > 0);
+                stash.chain(held.flat_map(|held| self.output(&held.name))).collect()
             }
             FromInit::Spawned { name, .. } => self.output(name).collect(),
             FromInit::Stashed { name } => self.kept(name).into_iter().collect(),
@@ -133,6 +140,8 @@ impl Holder {
                 self.handles.push(Handle {
                     name: name.clone(),
                     pid: started.pid,
+                    main: started.pid,
+                    report: started.report,
                     verdict: Some(started.verdict),
                     output: vec![Rc::new(started.stdout), Rc::new(started.stderr)],
                     group: started.group,
@@ -146,18 +155,6 @@ impl Holder {
     fn signal(&mut self, pid: u32, signal: u8) -> Option<Event> {
         let target = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
         self.note(signal::send(target, signal).err())
-    }
-
-    fn signal_group(&mut self, name: &str, signal: u8) -> Option<Event> {
-        let members = match self.group_of(name)?.members() {
-            Ok(members) => members,
-            Err(error) => return self.note(Some(error)),
-        };
-        for pid in members.into_iter().filter_map(|pid| u32::try_from(pid).ok()) {
-            // A member that ended since the list was made needs no signal.
-            let _gone = self.signal(pid, signal);
-        }
-        None
     }
 
     fn remove_group(&mut self, name: &str) -> Option<Event> {
@@ -195,8 +192,8 @@ impl Holder {
         // What the last one started and left behind must not meet the next.
         self.groups.supervisor()?.kill()?;
         let (channel, theirs) = channel::pair().at("channel", "a socket pair")?;
-        self.channel = Some(channel);
         let (pid, verdict) = spawn::supervisor(&self.groups, theirs)?;
+        self.channel = Some(channel);
         Ok(Candidate { pid, verdict })
     }
 

@@ -3,13 +3,17 @@
 //! Its law: this is the only place that reaps. A source that has much to say gets a bounded turn.
 
 use std::io;
+use std::time::Duration;
 
 use cloister_wire::control::Exit;
+use cloister_wire::first::Note;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::WaitOptions;
+use rustix::process::{WaitOptions, WaitStatus};
 
-use super::{Holder, cause};
+use super::{Handle, Holder, cause};
+use crate::boot::uptime;
 use crate::hold::Event;
+use crate::spawn::Report;
 
 /// Children reaped before others get their turn: a service can make orphans faster than they are reaped.
 const REAPED_AT_ONCE: usize = 256;
@@ -40,6 +44,11 @@ impl Holder {
             self.take(Event::StopAsked(why));
         }
         self.take_verdicts();
+        if self.until_next_start() == Some(Duration::ZERO) {
+            self.start_at = None;
+            let started = self.start_supervisor();
+            self.take(started);
+        }
         if self.more_to_reap {
             self.reap()?;
         }
@@ -63,14 +72,16 @@ impl Holder {
         }
         let verdicts = self.handles.iter().filter_map(|handle| handle.verdict.as_ref());
         for verdict in verdicts.chain(self.supervisor.as_ref().map(|candidate| &candidate.verdict)) {
-            list.push(PollFd::new(verdict, PollFlags::IN));
+            // Its end wakes us (POLLHUP), not each step of the child.
+            list.push(PollFd::new(verdict, PollFlags::empty()));
         }
         for button in self.buttons.files() {
             list.push(PollFd::new(button, PollFlags::IN));
         }
         // More children to reap: look at the others, then go on.
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        match poll(&mut list, self.more_to_reap.then_some(&at_once)) {
+        let pause = if self.more_to_reap { Some(Duration::ZERO) } else { self.until_next_start() };
+        let pause = pause.map(Timespec::try_from).transpose().unwrap_or_default();
+        match poll(&mut list, pause.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -82,6 +93,11 @@ impl Holder {
                 .filter(|number| happened(first_group.saturating_add(*number)).contains(PollFlags::PRI))
                 .collect(),
         })
+    }
+
+    /// How long until a supervisor is to be forked again, after one could not be.
+    fn until_next_start(&self) -> Option<Duration> {
+        self.start_at.map(|at| at.saturating_sub(uptime()))
     }
 
     fn take_signals(&mut self) -> io::Result<()> {
@@ -101,18 +117,21 @@ impl Holder {
         for handle in &mut self.handles {
             if let Some(result) = handle.verdict.as_mut().and_then(super::Verdict::read) {
                 handle.verdict = None;
-                heard.push((handle.pid, result));
+                if result.is_ok() {
+                    handle.main = handle.report.as_mut().and_then(Report::main).unwrap_or(handle.pid);
+                }
+                heard.push((handle.pid, handle.main, result));
             }
         }
         if let Some(candidate) = &mut self.supervisor
             && let Some(result) = candidate.verdict.read()
         {
-            heard.push((candidate.pid, result));
+            heard.push((candidate.pid, candidate.pid, result));
             self.supervisor = None;
         }
-        for (pid, result) in heard {
+        for (pid, main, result) in heard {
             self.take(match result {
-                Ok(()) => Event::Launched { pid },
+                Ok(()) => Event::Launched { pid, main },
                 Err(failure) => Event::LaunchFailed { pid, failure },
             });
         }
@@ -132,19 +151,31 @@ impl Holder {
             let pid = u32::try_from(pid.as_raw_nonzero().get()).unwrap_or(0);
             // A verdict that was said before the end is in its pipe by now.
             self.take_verdicts();
-            let exit = match status.terminating_signal() {
-                Some(signal) => {
-                    let signal = u8::try_from(signal).unwrap_or(u8::MAX);
-                    let group = self.state.name_of(pid).and_then(|name| self.group_of(name));
-                    Exit::Signal { signal, cause: cause::of(signal, pid, group) }
-                }
-                None => Exit::Code(
-                    status.exit_status().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX),
-                ),
-            };
+            let exit = self.exit_of(pid, status);
             self.take(Event::Reaped { pid, exit });
         }
         Ok(())
+    }
+
+    /// How the service ended whose first process this is, or how a process ended that is no service's.
+    fn exit_of(&mut self, pid: u32, status: WaitStatus) -> Exit {
+        let byte =
+            |number: Option<i32>| number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX);
+        let handle = self.handles.iter_mut().find(|handle| handle.pid == pid);
+        let main = handle.as_ref().map_or(pid, |handle| handle.main);
+        let (reported, group) = match handle {
+            Some(Handle { report, group, .. }) => (report.as_mut().and_then(Report::end), Some(&*group)),
+            None => (None, None),
+        };
+        match (reported, status.terminating_signal()) {
+            (Some(Note::Signal(signal)), _) => Exit::Signal { signal, cause: cause::of(signal, main, group) },
+            (None | Some(Note::Main(_)), Some(signal)) => {
+                let signal = byte(Some(signal));
+                Exit::Signal { signal, cause: cause::of(signal, main, group) }
+            }
+            (Some(Note::Code(code)), _) => Exit::Code(code),
+            (None | Some(Note::Main(_)), None) => Exit::Code(byte(status.exit_status())),
+        }
     }
 
     fn take_emptied(&mut self, changed: &[usize]) {

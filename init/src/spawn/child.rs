@@ -13,7 +13,10 @@ use cloister_sys::{landlock, seccomp, signal};
 use cloister_wire::hold::Spawn;
 use rustix::process::{Resource, Rlimit};
 
-use super::{At, exec, files, user, view};
+use super::{
+    At, DESCRIPTORS, EXEC, FILES, LIMITS, MOUNTS, PROGRAM, SESSION, USER, begin, exec, files, first, user,
+    view,
+};
 use crate::hold::Failure;
 
 /// The supervisor's program in ramdisk 1.
@@ -26,42 +29,62 @@ const OPEN_FILES: u64 = 524_288;
 pub(super) struct Order<'a> {
     pub(super) spec: &'a Spawn,
     pub(super) writable_bytes: u64,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    /// They become 3, 4, ….
+    pub(super) fds: Vec<OwnedFd>,
 }
 
 impl Order<'_> {
-    /// Becomes the program, or says why not. `fds` become 1, 2, 3, …
-    pub(super) fn follow(&self, child: &mut Child, fds: Vec<OwnedFd>, verdict: &mut OwnedFd) -> Failure {
-        match self.steps(child, fds, verdict) {
+    /// Becomes the program, below a first process of ours where it has a `report` to write, or says why not.
+    pub(super) fn follow(self, child: &mut Child, report: Option<OwnedFd>, verdict: &mut OwnedFd) -> Failure {
+        match self.steps(child, report, verdict) {
             Ok(never) => match never {},
             Err(failure) => failure,
         }
     }
 
     fn steps(
-        &self,
+        self,
         child: &mut Child,
-        fds: Vec<OwnedFd>,
+        report: Option<OwnedFd>,
         verdict: &mut OwnedFd,
     ) -> Result<Infallible, Failure> {
         let spec = self.spec;
+        begin(verdict, SESSION);
         rustix::process::setsid().at("session", "a new one")?;
+        begin(verdict, LIMITS);
         killable_again()?;
         limit(spec)?;
-        view::enter(child, self.writable_bytes)?;
+        let first = report.map(first::First::take).transpose()?;
+        begin(verdict, MOUNTS);
+        view::enter(child, spec, self.writable_bytes)?;
+        begin(verdict, FILES);
         files::mount(&spec.files, spec.uid, spec.gid)?;
-        let mut descriptors = vec![open_null()?];
-        descriptors.extend(fds);
-        place(child, &descriptors, verdict)?;
+        begin(verdict, DESCRIPTORS);
+        let standard = [open_null()?, self.stdout, self.stderr];
+        view::make_working_dir(spec).at("cwd", &spec.cwd)?;
         rustix::process::chdir(spec.cwd.as_str()).at("cwd", &spec.cwd)?;
-        let writable = spec.writable.as_deref().map(view::writable_places).transpose()?;
+        begin(verdict, USER);
         user::become_user(spec)?;
         rustix::thread::set_no_new_privs(true).at("privileges", "no new ones")?;
-        landlock::confine(writable.as_deref()).at("landlock", "its own signals and places")?;
+        landlock::confine().at("landlock", "its own signals")?;
+        begin(verdict, PROGRAM);
         let program = exec::Program::prepare(&spec.argv, &spec.env)?;
+        if let Some(first) = first {
+            first.part(child, spec, &standard, verdict)?;
+            rustix::process::setsid().at("session", "the main process's own")?;
+        }
+        let mut descriptors = Vec::from(standard);
+        descriptors.extend(self.fds);
+        place(child, &descriptors, verdict)?;
+        // Lowered once init's own descriptors, whose numbers a small limit would not cover, are out of the way.
+        limit_files(open_files(spec))?;
         signal::restore_defaults().at("signals", "their defaults")?;
         if !spec.seccomp.is_empty() {
             seccomp::install(&spec.seccomp).at("seccomp", "the filter")?;
         }
+        begin(verdict, EXEC);
         program.exec(child)
     }
 }
@@ -80,6 +103,7 @@ fn supervisor_steps(
     channel: OwnedFd,
     verdict: &mut OwnedFd,
 ) -> Result<Infallible, Failure> {
+    begin(verdict, SESSION);
     rustix::process::setsid().at("session", "a new one")?;
     no_core()?;
     let console = console()?;
@@ -88,6 +112,7 @@ fn supervisor_steps(
     rustix::thread::set_no_new_privs(true).at("privileges", "no new ones")?;
     let program = exec::Program::prepare(&[SUPERVISOR.to_owned()], &[])?;
     signal::restore_defaults().at("signals", "their defaults")?;
+    begin(verdict, EXEC);
     program.exec(child)
 }
 
@@ -105,7 +130,7 @@ fn open_null() -> Result<OwnedFd, Failure> {
     Ok(null.into())
 }
 
-fn place(child: &mut Child, fds: &[OwnedFd], verdict: &mut OwnedFd) -> Result<(), Failure> {
+pub(super) fn place(child: &mut Child, fds: &[OwnedFd], verdict: &mut OwnedFd) -> Result<(), Failure> {
     let copy = verdict.try_clone().at("descriptors", "the verdict")?;
     *verdict = child.take_descriptors(fds, copy).at("descriptors", "their numbers")?;
     Ok(())
@@ -116,13 +141,25 @@ fn killable_again() -> Result<(), Failure> {
     std::fs::write("/proc/self/oom_score_adj", "0").at("limits", "oom_score_adj")
 }
 
+/// The files that the service may have open.
+fn open_files(spec: &Spawn) -> u64 {
+    spec.limits.open_files.map_or(OPEN_FILES, u64::from)
+}
+
+fn limit_files(most: u64) -> Result<(), Failure> {
+    let most = Some(most);
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })
+        .at("limits", "open files")
+}
+
 fn limit(spec: &Spawn) -> Result<(), Failure> {
-    let files = Some(spec.limits.open_files.map_or(OPEN_FILES, u64::from));
-    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files })
-        .at("limits", "open files")?;
-    // Processes are counted by the cgroup: the kernel's own limit counts by user, across services.
-    rustix::process::setrlimit(Resource::Nproc, Rlimit { current: None, maximum: None })
-        .at("limits", "processes")?;
+    // Raising takes a privilege that the service's user does not have.
+    limit_files(open_files(spec).max(OPEN_FILES))?;
+    // The kernel counts these by user, across services. The cgroup counts processes, and memory bounds the others.
+    for by_user in [Resource::Nproc, Resource::Sigpending, Resource::Msgqueue] {
+        rustix::process::setrlimit(by_user, Rlimit { current: None, maximum: None })
+            .at("limits", "those by user")?;
+    }
     no_core()
 }
 

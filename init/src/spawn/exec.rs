@@ -79,15 +79,15 @@ fn candidates(name: &str, path: &str) -> Vec<String> {
         .collect()
 }
 
-fn strings(words: &[String]) -> Result<Vec<CString>, Failure> {
+pub(super) fn strings(words: &[String]) -> Result<Vec<CString>, Failure> {
     words.iter().map(|word| CString::new(word.as_str()).at("exec", format_args!("{word:?}"))).collect()
 }
 
 /// What the kernel's error means for a file that is there.
 fn explain(path: &str, error: &io::Error) -> Failure {
-    let head = head(path).unwrap_or_default();
     match Errno::from_io_error(error) {
-        Some(Errno::NOENT) => match interpreter(&head) {
+        // The kernel has read this file: it is no pipe, whose opening would wait.
+        Some(Errno::NOENT) => match interpreter(&head(path).unwrap_or_default()) {
             Some(missing) => Failure::new("exec", format_args!("{path}: its interpreter {missing}"), error),
             None => Failure::new("exec", format_args!("{path}: its loader or a library of it"), error),
         },
@@ -103,6 +103,7 @@ fn explain(path: &str, error: &io::Error) -> Failure {
 fn obstacle(path: &str) -> &'static str {
     match std::fs::metadata(path) {
         Ok(found) if found.is_dir() => " is a folder",
+        Ok(found) if !found.is_file() => " is a pipe, a socket or a device",
         Ok(found) if found.mode() & 0o111 == 0 => " may be executed by nobody, by its mode",
         _ => "",
     }
@@ -156,6 +157,14 @@ mod tests {
         let failure = explain(file.path().to_str().unwrap(), &Errno::ACCESS.into());
         assert!(
             failure.error.contains("may be executed by nobody, by its mode: Permission denied"),
+            "{failure:?}"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o777.into(), 0).unwrap();
+        let failure = explain(pipe.to_str().unwrap(), &Errno::ACCESS.into());
+        assert!(
+            failure.error.contains("pipe is a pipe, a socket or a device: Permission denied"),
             "{failure:?}"
         );
         let failure = explain("/", &Errno::ACCESS.into());

@@ -1,22 +1,27 @@
-//! Read-only files that a service finds in its root.
+//! Files that a service finds in its root.
 //!
-//! Its law: the root itself is not changed but for an empty file to mount over, and the content lies in memory of its own
-//! that only this service's view has.
+//! Its law: the root itself is not changed: the builder made an empty file to mount on where the image has none, and the
+//! content lies in memory of its own that only this service's view has. Only in the service's own temporary folders is a
+//! place made here, where nobody else can put a link.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
+use cloister_sys::mounts::set_read_only;
 use cloister_wire::hold;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::fs::CWD;
+use rustix::mount::{MountFlags, OpenTreeFlags, UnmountFlags};
 
-use super::At;
+use super::{At, places};
 use crate::hold::Failure;
 
 /// Where the contents are put together, out of the way, and gone before the program starts.
 const STAGE: &str = "/dev/.files";
 
+/// How the stage is mounted. Its size is what root may write to such files, and more than a manifest's 512 KiB in whole pages:
+/// at most 200 places are pinned.
 const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
 /// Mounts each file at its path.
@@ -26,16 +31,17 @@ pub(super) fn mount(list: &[hold::File], uid: u32, gid: u32) -> Result<(), Failu
     }
     stage().at("files", STAGE)?;
     for (number, file) in list.iter().enumerate() {
-        let staged = Path::new(STAGE).join(number.to_string());
-        write(&staged, file, uid, gid).at("files", &file.path)?;
-        cover(&staged, Path::new(&file.path)).at("files", &file.path)?;
+        let staged = format!("{STAGE}/{number}");
+        let owner = if file.writable { (0, 0) } else { (uid, gid) };
+        write(&staged, file, owner).at("files", &file.path)?;
+        cover(&staged, file).at("files", &file.path)?;
     }
     unstage().at("files", STAGE)
 }
 
 fn stage() -> io::Result<()> {
     fs::create_dir(STAGE)?;
-    Ok(rustix::mount::mount("tmpfs", STAGE, "tmpfs", SAFE, c"mode=0700")?)
+    Ok(rustix::mount::mount("tmpfs", STAGE, "tmpfs", SAFE, c"mode=0700,size=2m")?)
 }
 
 /// The mounted files keep their memory; only the folder that listed them goes.
@@ -44,19 +50,25 @@ fn unstage() -> io::Result<()> {
     fs::remove_dir(STAGE)
 }
 
-fn write(path: &Path, file: &hold::File, uid: u32, gid: u32) -> io::Result<()> {
+fn write(path: &str, file: &hold::File, (uid, gid): (u32, u32)) -> io::Result<()> {
     File::create_new(path)?.write_all(file.content.as_bytes())?;
     fs::set_permissions(path, Permissions::from_mode(file.mode & 0o777))?;
     chown(path, Some(uid), Some(gid))
 }
 
-fn cover(staged: &Path, target: &Path) -> io::Result<()> {
-    if !target.exists() {
-        if let Some(folder) = target.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        File::create(target)?;
+fn cover(staged: &str, file: &hold::File) -> io::Result<()> {
+    let tree = places::take(CWD, staged, OpenTreeFlags::empty())?;
+    if !file.writable {
+        set_read_only(&tree, true)?;
     }
-    rustix::mount::mount_bind(staged, target)?;
-    Ok(rustix::mount::mount_remount(target, MountFlags::BIND | MountFlags::RDONLY | SAFE, "")?)
+    let place = match places::open(&file.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let Some(folder) = Path::new(&file.path).parent() {
+                fs::create_dir_all(folder)?;
+            }
+            File::create_new(&file.path)?.into()
+        }
+        found => found?,
+    };
+    places::mount_on(&tree, &place)
 }

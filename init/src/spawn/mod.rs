@@ -6,7 +6,9 @@
 mod child;
 mod exec;
 mod files;
+mod first;
 mod initctl;
+mod places;
 mod user;
 mod view;
 
@@ -14,22 +16,29 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
-use cloister_sys::process::{Child, Fork, fork_into};
-use cloister_wire::hold::Spawn;
+use cloister_sys::process::{Child, Fork, fork_first_into, fork_into};
+use cloister_wire::hold::{STARTED_NOTHING, Spawn};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Uid};
 
 use crate::cgroup::{Cgroup, CgroupError, Cgroups};
 use crate::hold::Failure;
 
-/// Most bytes of a verdict that are read: the longest path and a few words.
+pub use first::Report;
+
+/// What a [`Failure`] begins with on the pipe, as JSON, and no step is.
+const FAILURE: u8 = b'[';
+
+/// Most bytes of a verdict that are read at once: the longest path and a few words.
 const MAX_VERDICT: u64 = 16 * 1024;
 
 /// A process that was forked for a service.
 #[derive(Debug)]
 pub struct Started {
-    /// The process.
+    /// The process: the first of its PID namespace.
     pub pid: u32,
+    /// Where the first process reports, if it is ours.
+    pub report: Option<Report>,
     /// Where it says whether it became its program.
     pub verdict: Verdict,
     /// The read end of its stdout.
@@ -40,9 +49,24 @@ pub struct Started {
     pub group: Cgroup,
 }
 
-/// The pipe on which a child says why it could not become its program. Exec closes it: no words are good news.
+/// The pipe on which a child says which step it begins ([`begin`]), and why one failed. Exec closes it, and so does death: only
+/// a pipe whose last word is [`EXEC`] was closed by exec.
 #[derive(Debug)]
-pub struct Verdict(File);
+pub struct Verdict {
+    pipe: File,
+    heard: Vec<u8>,
+}
+
+/// The steps of a child, by the bytes that stand for them on its pipe. What dies in the last of them dies as its program does.
+const STEPS: [&str; 8] = ["session", "limits", "mounts", "files", "descriptors", "user", "program", "exec"];
+const SESSION: u8 = 0;
+const LIMITS: u8 = 1;
+const MOUNTS: u8 = 2;
+const FILES: u8 = 3;
+const DESCRIPTORS: u8 = 4;
+const USER: u8 = 5;
+const PROGRAM: u8 = 6;
+const EXEC: u8 = 7;
 
 /// Forks a service. `fds` become 3, 4, … in it; `writable_bytes` bounds what it can write to its own temporary folders.
 pub fn service(
@@ -54,7 +78,10 @@ pub fn service(
 ) -> Result<Started, Failure> {
     let group = groups.hold(name, &spec.limits)?;
     match fork_service(&group, spec, fds, writable_bytes) {
-        Ok((pid, verdict, stdout, stderr)) => Ok(Started { pid, verdict, stdout, stderr, group }),
+        Ok(forked) => {
+            let Forked { pid, report, verdict, stdout, stderr } = forked;
+            Ok(Started { pid, report, verdict, stdout, stderr, group })
+        }
         Err(failure) => {
             group.remove()?;
             Err(failure)
@@ -62,10 +89,19 @@ pub fn service(
     }
 }
 
+/// What [`Started`] has beside the group.
+struct Forked {
+    pid: u32,
+    report: Option<Report>,
+    verdict: Verdict,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
 /// Forks the supervisor with its end of the channel.
 pub fn supervisor(groups: &Cgroups, channel: OwnedFd) -> Result<(u32, Verdict), Failure> {
     let group = groups.supervisor()?;
-    fork(&group, |child, verdict| child::become_supervisor(child, channel, verdict))
+    fork(&group, false, |child, verdict| child::become_supervisor(child, channel, verdict))
 }
 
 fn fork_service(
@@ -73,29 +109,38 @@ fn fork_service(
     spec: &Spawn,
     fds: Vec<OwnedFd>,
     writable_bytes: u64,
-) -> Result<(u32, Verdict, OwnedFd, OwnedFd), Failure> {
+) -> Result<Forked, Failure> {
     let (stdout, their_stdout) = output_pipe(spec).at("pipes", "stdout")?;
     let (stderr, their_stderr) = output_pipe(spec).at("pipes", "stderr")?;
-    let mut all = vec![their_stdout, their_stderr];
-    all.extend(fds);
-    let order = child::Order { spec, writable_bytes };
-    let (pid, verdict) = fork(group, |child, verdict| order.follow(child, all, verdict))?;
-    Ok((pid, verdict, stdout, stderr))
+    let (report, theirs) = if spec.as_first {
+        (None, None)
+    } else {
+        let (report, theirs) = first::channel().at("pipes", "report")?;
+        (Some(report), Some(theirs))
+    };
+    let order = child::Order { spec, writable_bytes, stdout: their_stdout, stderr: their_stderr, fds };
+    let (pid, verdict) = fork(group, true, |child, verdict| order.follow(child, theirs, verdict))?;
+    Ok(Forked { pid, report, verdict, stdout, stderr })
 }
 
-/// Forks, and in the child does `then`, which comes back only with a failure.
+/// Forks, into a PID namespace of its own where it is `first`, and in the child does `then`, which comes back only with a
+/// failure.
 fn fork(
     group: &Cgroup,
+    first: bool,
     then: impl FnOnce(&mut Child, &mut OwnedFd) -> Failure,
 ) -> Result<(u32, Verdict), Failure> {
     let (ours, mut theirs) = pipe_with(PipeFlags::CLOEXEC).at("pipes", "verdict")?;
-    match fork_into(group.folder()).at("fork", "a process")? {
+    let forked = if first { fork_first_into(group.folder()) } else { fork_into(group.folder()) };
+    match forked.at("fork", "a process")? {
         Fork::Parent(pid) => {
             rustix::io::ioctl_fionbio(&ours, true).at("pipes", "verdict")?;
             let pid = u32::try_from(pid.as_raw_nonzero().get()).unwrap_or(0);
-            Ok((pid, Verdict(ours.into())))
+            Ok((pid, Verdict { pipe: ours.into(), heard: Vec::new() }))
         }
         Fork::Child(mut child) => {
+            // Process 1 of a namespace is not PID 1 of the machine: a panic must not take the machine's exit door.
+            drop(std::panic::take_hook());
             let failure = then(&mut child, &mut theirs);
             failure.send(&theirs);
             child.exit(NOT_STARTED)
@@ -116,21 +161,42 @@ fn output_pipe(spec: &Spawn) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
+/// Says which step begins now.
+fn begin(verdict: &OwnedFd, step: u8) {
+    // If this fails init is gone, and the machine with it.
+    rustix::io::write(verdict, &[step]).ok();
+}
+
 impl Verdict {
-    /// What the child said: nothing yet, or that it became its program, or why not.
+    /// What became of the child once its pipe is closed: its program, or why not.
     pub fn read(&mut self) -> Option<Result<(), Failure>> {
-        let mut words = Vec::new();
-        match (&mut self.0).take(MAX_VERDICT).read_to_end(&mut words) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && words.is_empty() => None,
-            _ if words.is_empty() => Some(Ok(())),
-            _ => Some(Err(Failure::received(&words))),
+        match (&mut self.pipe).take(MAX_VERDICT).read_to_end(&mut self.heard) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            _ => Some(judge(&self.heard)),
         }
     }
 }
 
+/// What the steps, and a failure behind them, mean at the pipe's end.
+fn judge(heard: &[u8]) -> Result<(), Failure> {
+    let end = heard.iter().position(|byte| *byte == FAILURE).unwrap_or(heard.len());
+    let (steps, failure) = heard.split_at(end);
+    if !failure.is_empty() {
+        return Err(Failure::received(failure));
+    }
+    let last = steps.last().copied();
+    if last == Some(EXEC) {
+        return Ok(());
+    }
+    let step = last.and_then(|last| STEPS.get(usize::from(last))).copied().unwrap_or("fork");
+    let error = [step, ": it ended before its program ran"].concat();
+    Err(Failure { step: step.to_owned(), errno: STARTED_NOTHING, error })
+}
+
+/// It becomes ready when its other ends are closed, not with each step: what is to be heard is asked for by no event.
 impl AsFd for Verdict {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
+        self.pipe.as_fd()
     }
 }
 
@@ -175,5 +241,40 @@ impl From<CgroupError> for Failure {
     fn from(error: CgroupError) -> Self {
         let errno = error.error.raw_os_error().unwrap_or(0);
         Self { step: "cgroup".into(), errno, error: format!("cgroup: {error}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_child_that_came_to_its_last_step_became_its_program() {
+        assert_eq!(judge(&[SESSION, LIMITS, MOUNTS, EXEC]), Ok(()));
+        for (step, name) in STEPS.iter().zip(0..EXEC) {
+            assert_eq!(judge(&[SESSION, name]).unwrap_err().step, *step);
+        }
+        let cases: [(&[u8], &str); 2] = [(&[], "fork"), (&[SESSION, MOUNTS], "mounts")];
+        for (heard, step) in cases {
+            let failure = judge(heard).unwrap_err();
+            let error = format!("{step}: it ended before its program ran");
+            assert_eq!((failure.step.as_str(), failure.errno, failure.error), (step, STARTED_NOTHING, error));
+        }
+    }
+
+    #[test]
+    fn a_step_that_failed_is_told_with_its_reason() {
+        let failure = Failure::new("exec", "/bin/web", &io::Error::from_raw_os_error(2));
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        rustix::io::ioctl_fionbio(&read, true).unwrap();
+        let mut verdict = Verdict { pipe: read.into(), heard: Vec::new() };
+        assert_eq!(verdict.read(), None);
+        begin(&write, MOUNTS);
+        assert_eq!(verdict.read(), None, "it has only begun");
+        begin(&write, EXEC);
+        failure.send(&write);
+        assert_eq!(verdict.read(), None, "it has not ended");
+        drop(write);
+        assert_eq!(verdict.read(), Some(Err(failure)));
     }
 }

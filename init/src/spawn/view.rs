@@ -1,22 +1,23 @@
 //! What a service sees: the application's root as its own `/`, in a mount namespace that nobody shares.
 //!
 //! Its law: the system's root is left for good (`pivot_root`, then detached), so neither the NSM, nor configfs, nor the
-//! manifest, nor another service's temporary files are anywhere in it. `/dev` is a short list, not the machine's devices.
+//! manifest, nor another service's temporary files are anywhere in it. Nothing is made in the root: the builder made every place. `/dev` is a short list, not the machine's devices.
 
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use cloister_sys::process::Child;
-use rustix::fs::{CWD, FileType, Mode, OFlags, makedev};
+use cloister_wire::hold::Spawn;
+use rustix::fs::{CWD, FileType, Mode, makedev};
 use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::process::{Gid, Uid};
 
-use super::{At, initctl};
+use super::{At, initctl, places};
 use crate::hold::Failure;
-use crate::root::ROOT;
+use crate::root::{ROOT, bounds};
 
 /// One line of the mount table.
 struct Mount {
@@ -31,10 +32,10 @@ const SAFE_READ_ONLY: MountFlags = SAFE.union(MountFlags::RDONLY);
 /// Temporary files may be programs: compilers and runtimes write them there.
 const TEMPORARY: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
-/// In order. `{}` stands for the size of the enclave's writable part. Group 5 is `tty` in Debian, and the mode is devpts'
+/// In order. `{}` stands for the bounds that come from the size of the enclave's writable part. Group 5 is `tty` in Debian, and the mode is devpts'
 /// usual one. The service's own cgroup is the root of what it sees of cgroups: runtimes size themselves by it.
 const MOUNTS: [Mount; 7] = [
-    Mount { kind: "proc", target: "/proc", flags: SAFE, data: "hidepid=invisible" },
+    Mount { kind: "proc", target: "/proc", flags: SAFE, data: "" },
     Mount { kind: "sysfs", target: "/sys", flags: SAFE_READ_ONLY, data: "" },
     Mount { kind: "cgroup2", target: "/sys/fs/cgroup", flags: SAFE_READ_ONLY, data: "" },
     Mount {
@@ -49,8 +50,8 @@ const MOUNTS: [Mount; 7] = [
         flags: MountFlags::NOSUID.union(MountFlags::NOEXEC),
         data: "newinstance,gid=5,mode=0620,ptmxmode=0666",
     },
-    Mount { kind: "tmpfs", target: "/dev/shm", flags: SAFE, data: "mode=1777,size={}" },
-    Mount { kind: "tmpfs", target: "/tmp", flags: TEMPORARY, data: "mode=1777,size={}" },
+    Mount { kind: "tmpfs", target: "/dev/shm", flags: SAFE, data: "mode=1777,{}" },
+    Mount { kind: "tmpfs", target: "/tmp", flags: TEMPORARY, data: "mode=1777,{}" },
 ];
 
 /// Character devices by `Documentation/admin-guide/devices.txt`: none of them leads out of the service.
@@ -71,14 +72,20 @@ const READ_ONLY: [&str; 4] = ["/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs"]
 /// Parts of `/sys` that are nobody's business: tables of the host's firmware.
 const HIDDEN: [&str; 1] = ["/sys/firmware"];
 
-/// Places that stay writable for a service whose root Landlock makes read-only: its own, or not files at all.
-const ALWAYS_WRITABLE: [&str; 3] = ["/dev", "/proc", "/tmp"];
+/// Folders of a service's own with nothing in them at its start.
+const BEGIN_EMPTY: [&str; 2] = ["/tmp/", "/dev/shm/"];
 
 /// Leaves the system's view for the application's.
-pub(super) fn enter(child: &mut Child, writable_bytes: u64) -> Result<(), Failure> {
+pub(super) fn enter(child: &mut Child, spec: &Spawn, writable_bytes: u64) -> Result<(), Failure> {
     child.leave_namespaces().at("mounts", "a private view")?;
     let program = initctl::take().at("mounts", "initctl")?;
     pivot().at("mounts", ROOT)?;
+    for path in &spec.pinned {
+        places::pin(path).at("mounts", path)?;
+    }
+    if let Some(writable) = &spec.writable {
+        places::protect(writable).at("mounts", "a read-only root")?;
+    }
     for mount in &MOUNTS {
         attach(mount, writable_bytes).at("mounts", mount.target)?;
         if mount.target == "/dev" {
@@ -91,14 +98,17 @@ pub(super) fn enter(child: &mut Child, writable_bytes: u64) -> Result<(), Failur
     for path in HIDDEN {
         hide(path).at("mounts", path)?;
     }
-    program.map_or(Ok(()), initctl::place).at("mounts", "initctl")
+    program.as_ref().map_or(Ok(()), initctl::place).at("mounts", "initctl")
 }
 
-/// Opens the places a read-only service may write.
-pub(super) fn writable_places(paths: &[String]) -> Result<Vec<OwnedFd>, Failure> {
-    let all = ALWAYS_WRITABLE.iter().copied().chain(paths.iter().map(String::as_str));
-    all.map(|path| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("landlock", path))
-        .collect()
+/// Makes a working directory below a folder that begins empty, for the service's user. It goes by no link, since nobody has
+/// been there yet; what lies elsewhere is in the image.
+pub(super) fn make_working_dir(spec: &Spawn) -> io::Result<()> {
+    if !BEGIN_EMPTY.iter().any(|folder| spec.cwd.starts_with(folder)) {
+        return Ok(());
+    }
+    fs::create_dir_all(&spec.cwd)?;
+    Ok(rustix::fs::chown(spec.cwd.as_str(), Some(Uid::from_raw(spec.uid)), Some(Gid::from_raw(spec.gid)))?)
 }
 
 /// The new root over the old, then the old one away (`pivot_root(2)`, section "`pivot_root(".", ".")`").
@@ -111,13 +121,8 @@ fn pivot() -> io::Result<()> {
 
 fn attach(mount: &Mount, writable_bytes: u64) -> io::Result<()> {
     fs::create_dir_all(mount.target)?;
-    let data = CString::new(mount.data.replace("{}", &writable_bytes.to_string()))?;
-    let attach = |data| rustix::mount::mount(mount.kind, mount.target, mount.kind, mount.flags, data);
-    match attach(Some(data.as_c_str())) {
-        // Some kernels refuse hidepid; without it a service sees other users' process numbers.
-        Err(rustix::io::Errno::INVAL) if mount.kind == "proc" => Ok(attach(None)?),
-        result => Ok(result?),
-    }
+    let data = CString::new(mount.data.replace("{}", &bounds(writable_bytes)))?;
+    Ok(rustix::mount::mount(mount.kind, mount.target, mount.kind, mount.flags, data.as_c_str())?)
 }
 
 fn devices() -> io::Result<()> {
@@ -131,7 +136,17 @@ fn devices() -> io::Result<()> {
     for (name, target) in LINKS {
         symlink(target, Path::new("/dev").join(name))?;
     }
-    Ok(())
+    only_these()
+}
+
+/// Makes the devices mounts of their own and opens no other on `/dev`: what a service with `CAP_MKNOD` makes there, such as a
+/// way to the NSM, is a name and nothing more, as on every other mount it has.
+fn only_these() -> io::Result<()> {
+    for (name, _, _) in DEVICES {
+        let path = Path::new("/dev").join(name);
+        rustix::mount::mount_bind(&path, &path)?;
+    }
+    Ok(rustix::mount::mount_remount("/dev", MountFlags::BIND | SAFE, "")?)
 }
 
 /// Mounts a folder over itself, read-only.

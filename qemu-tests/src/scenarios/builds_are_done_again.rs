@@ -74,8 +74,12 @@ fn from_record(lab: &mut Lab) -> Outcome {
         )?;
     }
     fs::write(root.join("etc/group"), "root:x:0:\n")?;
-    let changed = build(lab, &root, &manifest, "fourth", &["--from", path_str(&record)?])?;
+    let left = ["second/index.json", "second.measurements.json"].map(|name| lab.folder().join(name));
+    let before: Vec<Vec<u8>> = left.iter().map(fs::read).collect::<Result<_, _>>()?;
+    let changed = build(lab, &root, &manifest, "second", &["--from", path_str(&record)?])?;
     changed.expect_code(125)?;
+    let after: Vec<Vec<u8>> = left.iter().map(fs::read).collect::<Result<_, _>>()?;
+    expect(before == after, "a build that came out different has replaced what was there")?;
     expect_in(&changed.stderr, "is not what the record says", "the error")?;
     expect_in(&changed.stderr, "application.tree: ", "what differs")?;
     expect_in(&changed.stderr, "outputs.app.ramdisk.digest: ", "what differs")?;

@@ -138,11 +138,14 @@ ingress:
         expect_eq(&web.get(calm, "/")?.body, &"calm".to_owned(), "the other service")?;
         let [made, refused, now] = counts(&web, bomb)?;
         most = most.max(now);
-        // The service itself and the thread that lit the fuse, which has ended by then.
-        Ok((made >= ORPHANED && now == 1).then_some((made, refused)))
+        // The service itself and the process above it.
+        Ok((made >= ORPHANED && now == 2).then_some((made, refused)))
     })?;
     expect(refused > 0, format_args!("{made} processes were made and no fork was refused"))?;
-    expect(most <= u64::from(PIDS), format_args!("{most} processes at once, {PIDS} are allowed"))?;
+    expect(
+        most <= u64::from(PIDS).saturating_add(1),
+        format_args!("{most} processes at once, {PIDS} are allowed"),
+    )?;
     let inspected = web.inspect()?;
     expect_at(&inspected, "/status/supervisor_restarts", 0)?;
     web.stop()?;

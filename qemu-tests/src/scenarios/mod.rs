@@ -13,6 +13,7 @@ mod ctrl_c_at_any_moment_leaves_nothing;
 mod enclaves_run_side_by_side;
 mod ends_are_told_apart;
 mod exit_code_reaches_the_caller;
+mod files_stay_where_they_are;
 mod http_request_is_answered_through_ingress;
 mod init_ends_the_machine_and_says_why;
 mod init_goes_on;
@@ -21,16 +22,22 @@ mod killed_parts_leave_nothing_behind;
 mod launches_can_be_called_off;
 mod logs_arrive_whole;
 mod machines_are_as_ordered;
+mod many_clients_are_carried_at_once;
+mod names_are_found;
 mod nitro_enclaves_are_as_predicted;
+mod one_service_cannot_starve_the_others;
+mod ports_belong_to_their_service;
 mod real_images_run;
 mod resources_are_told_live;
 mod restarts_follow_their_policy;
+mod root_images_run;
 mod roots_are_what_was_built;
 mod runtimes_size_themselves;
 mod services_are_asked_about_one_by_one;
 mod services_are_confined;
 mod services_follow_their_graph;
 mod services_say_when_they_are_ready;
+mod services_see_what_containers_see;
 mod services_that_cannot_run_say_why;
 mod signal_death_is_128_plus_the_signal;
 mod stops_end_in_time;
@@ -42,6 +49,8 @@ mod values_reach_only_their_service;
 pub const ALL: &[Scenario] = &[
     http_request_is_answered_through_ingress::SCENARIO,
     connections_end_as_their_ends_say::SCENARIO,
+    connections_end_as_their_ends_say::KILLED,
+    many_clients_are_carried_at_once::SCENARIO,
     exit_code_reaches_the_caller::SCENARIO,
     signal_death_is_128_plus_the_signal::SCENARIO,
     ends_are_told_apart::CODES,
@@ -49,6 +58,8 @@ pub const ALL: &[Scenario] = &[
     ends_are_told_apart::SIGNALS,
     ends_are_told_apart::CAUSES,
     ends_are_told_apart::ORPHANS,
+    services_see_what_containers_see::SCENARIO,
+    one_service_cannot_starve_the_others::SCENARIO,
     machines_are_as_ordered::SCENARIO,
     enclaves_run_side_by_side::SCENARIO,
     bad_launches_say_what_to_do::BUSY_PORT,
@@ -67,12 +78,15 @@ pub const ALL: &[Scenario] = &[
     builds_are_done_again::DIFF,
     roots_are_what_was_built::LARGE_FILE,
     roots_are_what_was_built::FULL,
+    roots_are_what_was_built::IDENTITY,
     services_that_cannot_run_say_why::NOT_EXECUTABLE,
+    services_that_cannot_run_say_why::PIPE,
     services_that_cannot_run_say_why::ENDS_AT_ONCE,
     logs_arrive_whole::ONE_LONG_LINE,
     logs_arrive_whole::RAW_BYTES,
     logs_arrive_whole::FLOODING,
     logs_arrive_whole::UNREAD,
+    logs_arrive_whole::SHORT,
     kernels_vsock_is_used::SCENARIO,
     kernels_vsock_is_used::ADDRESSES,
     a_cpu_without_rdrand_is_no_host_for_kvm::SCENARIO,
@@ -99,7 +113,9 @@ pub const ALL: &[Scenario] = &[
     restarts_follow_their_policy::GIVES_UP,
     restarts_follow_their_policy::PAUSES,
     restarts_follow_their_policy::CRITICAL,
+    ports_belong_to_their_service::SCENARIO,
     services_say_when_they_are_ready::CHECKS,
+    services_say_when_they_are_ready::AT_ONCE,
     services_say_when_they_are_ready::LIVENESS,
     stops_end_in_time::OBEDIENT,
     stops_end_in_time::REALTIME,
@@ -115,6 +131,9 @@ pub const ALL: &[Scenario] = &[
     services_are_asked_about_one_by_one::INSIDE,
     services_are_asked_about_one_by_one::OUTSIDE,
     values_reach_only_their_service::SCENARIO,
+    files_stay_where_they_are::SCENARIO,
+    names_are_found::LACKING,
+    names_are_found::BROUGHT,
     nitro_enclaves_are_as_predicted::FILE,
     nitro_enclaves_are_as_predicted::APPLICATIONS,
     nitro_enclaves_are_as_predicted::BYTE,
@@ -132,6 +151,8 @@ pub const ALL: &[Scenario] = &[
     real_images_run::REGISTRY,
     real_images_run::LARGE,
     runtimes_size_themselves::SCENARIO,
+    root_images_run::SERVERS,
+    root_images_run::TOLD,
 ];
 
 /// What scenarios need beside the programs under test. One that is not here runs wherever those do.
@@ -150,6 +171,8 @@ const NEEDS: &[(Need, &[Scenario])] = &[
             real_images_run::REGISTRY,
             real_images_run::LARGE,
             runtimes_size_themselves::SCENARIO,
+            root_images_run::SERVERS,
+            root_images_run::TOLD,
         ],
     ),
     (

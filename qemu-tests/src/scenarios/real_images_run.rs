@@ -29,7 +29,7 @@ version: 1
 services:
   web:
     ready: {tcp: 80}
-    capabilities: [chown, setuid, setgid, net_bind_service]
+    capabilities: docker
   who:
     kind: job
     after: [web]

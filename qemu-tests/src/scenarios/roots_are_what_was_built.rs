@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::process::ExitCode;
 
 use crate::guest::say;
@@ -20,6 +20,13 @@ pub(super) const LARGE_FILE: Scenario = Scenario {
 /// The story of a service that writes until there is no room.
 pub(super) const FULL: Scenario =
     Scenario { name: "a_full_root_is_an_error_to_the_service_and_to_nobody_else", host: full, guest: fill };
+
+/// The story of files that are copied up, linked and locked.
+pub(super) const IDENTITY: Scenario = Scenario {
+    name: "a_file_is_one_file_when_it_is_changed_linked_and_locked",
+    host: identity,
+    guest: identify,
+};
 
 const LARGE: &str = "large";
 
@@ -93,6 +100,8 @@ root: {writable: 2MiB}
             line.split_whitespace().rev().nth(1).and_then(|word| word.parse().ok()).unwrap_or_default();
         expect((1536..=2048).contains(&kib), format_args!("{place} took {kib} KiB of 2048"))?;
     }
+    let image_file = "rename, chmod and removal of a file of the image: refused refused refused, then done";
+    expect_in(&ended.stdout, image_file, "what becomes of the image's files")?;
     expect_in(&ended.stdout, "other was asked to end", "the other service")?;
     expect(!ended.stderr.contains("supervisor was started again"), "the supervisor was spared")
 }
@@ -117,11 +126,34 @@ fn until_full(place: &str) -> io::Result<String> {
         }
     };
     drop(file);
+    let of_image = if place == "/tmp" { String::new() } else { change_image() };
     fs::remove_file(&path)?;
+    if !of_image.is_empty() {
+        fs::remove_file(OF_IMAGE)?;
+        say(format!("rename, chmod and removal of a file of the image: {of_image}, then done\n").as_bytes())?;
+    }
     let again = fs::write(&path, "x").map_or_else(|error| error.to_string(), |()| "written again".to_owned());
     let why =
         if refusal.kind() == ErrorKind::StorageFull { "No space left on device" } else { "another error" };
     Ok(format!("{place}: {why}, then {again} after {} KiB\n", written / 1024))
+}
+
+/// A file of the image, which nothing has changed yet.
+const OF_IMAGE: &str = "/etc/group";
+
+/// What is said to who changes a file of the image where there is no room for a copy.
+fn change_image() -> String {
+    let attempts = [
+        fs::rename(OF_IMAGE, "/etc/other"),
+        fs::set_permissions(OF_IMAGE, fs::Permissions::from_mode(0o600)),
+        fs::remove_file(OF_IMAGE),
+    ];
+    let word = |attempt: &io::Result<()>| match attempt {
+        Err(error) if error.kind() == ErrorKind::StorageFull => "refused",
+        Err(_) => "another error",
+        Ok(()) => "done",
+    };
+    attempts.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn look_on() -> ExitCode {
@@ -131,4 +163,82 @@ fn look_on() -> ExitCode {
         say(b"other was asked to end\n")
     });
     if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A root with two names of one file, and a service that may drop what the kernel remembers of files: that takes root's
+/// capability for a system call that is refused by default.
+fn identity(lab: &mut Lab) -> Outcome {
+    let root = lab.probe_root()?;
+    fs::create_dir(root.join("data"))?;
+    for (name, other) in [("changed", None), ("linked", None), ("first", Some("second"))] {
+        fs::write(root.join("data").join(name), "old\n")?;
+        if let Some(other) = other {
+            fs::hard_link(root.join("data").join(name), root.join("data").join(other))?;
+        }
+    }
+    let manifest = lab.manifest(
+        "{version: 1, services: {web: {command: [PROBE], restart: never, capabilities: [sys_admin], allow_syscalls: [mount]}}}",
+    )?;
+    let image = lab.build(&root, &manifest)?;
+    let ended = lab.run(&image, &[])?.finish()?;
+    ended.expect_code(0)?;
+    for fact in [
+        "numbers before and after a change: same",
+        "numbers of a file and its new link: same",
+        "locks on both names: refused",
+        "text by the other name: old new",
+        "numbers of the image's two names: same",
+        "names of it: 2",
+    ] {
+        expect_in(&ended.stdout, &format!("{fact}\n"), "what the service found")?;
+    }
+    Ok(())
+}
+
+fn identify(_words: &[String]) -> ExitCode {
+    match try_identities() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            drop(say(format!("{error}\n").as_bytes()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_identities() -> io::Result<()> {
+    let proc = "/tmp/proc";
+    fs::create_dir(proc)?;
+    rustix::mount::mount("proc", proc, "proc", rustix::mount::MountFlags::empty(), None)?;
+    // Pages, names and inodes that nobody uses (`Documentation/admin-guide/sysctl/vm.rst`).
+    let forget = || fs::write(format!("{proc}/sys/vm/drop_caches"), "3");
+    let same = |one: &str, other: &str| if one == other { "same" } else { "different" };
+
+    let before = numbers("changed")?;
+    fs::set_permissions("/data/changed", fs::Permissions::from_mode(0o600))?;
+    forget()?;
+    say(format!("numbers before and after a change: {}\n", same(&before, &numbers("changed")?)).as_bytes())?;
+
+    fs::hard_link("/data/linked", "/data/new")?;
+    forget()?;
+    let (linked, new) = (numbers("linked")?, numbers("new")?);
+    say(format!("numbers of a file and its new link: {}\n", same(&linked, &new)).as_bytes())?;
+
+    let (one, other) = (File::open("/data/linked")?, File::open("/data/new")?);
+    one.lock()?;
+    let refused = matches!(other.try_lock(), Err(fs::TryLockError::WouldBlock));
+    say(format!("locks on both names: {}\n", if refused { "refused" } else { "granted" }).as_bytes())?;
+
+    OpenOptions::new().append(true).open("/data/first")?.write_all(b"new\n")?;
+    forget()?;
+    let text = fs::read_to_string("/data/second")?;
+    say(format!("text by the other name: {}\n", text.lines().collect::<Vec<_>>().join(" ")).as_bytes())?;
+    let pair = same(&numbers("first")?, &numbers("second")?);
+    say(format!("numbers of the image's two names: {pair}\n").as_bytes())?;
+    say(format!("names of it: {}\n", fs::metadata("/data/first")?.nlink()).as_bytes())
+}
+
+/// Device and inode number of a file, as stat(2) says them.
+fn numbers(name: &str) -> io::Result<String> {
+    let found = fs::metadata(format!("/data/{name}"))?;
+    Ok(format!("{}:{}", found.dev(), found.ino()))
 }

@@ -11,7 +11,7 @@ use crate::{Lab, Outcome, Scenario};
 
 /// The story of programs inside.
 pub(super) const INSIDE: Scenario = Scenario {
-    name: "initctl_does_for_root_and_named_users_what_it_refuses_to_others",
+    name: "initctl_does_for_named_services_what_it_refuses_to_others_and_to_root",
     host: inside,
     guest: asked,
 };
@@ -47,13 +47,13 @@ fn inside(lab: &mut Lab) -> Outcome {
     let mut web = lab.boot(
         "
 version: 1
-control: {local_users: [app]}
+control: {services: [of-root, of-app]}
 services:
   main: {command: [PROBE, speaker, main], ready: {log: main is here}, critical: true}
   web: {command: [PROBE, speaker, web], ready: {log: web is here}}
   of-root: {command: [PROBE, ask], kind: job, after: [main, web]}
   of-app: {command: [PROBE, ask], user: app, writable: [], kind: job, after: [of-root]}
-  stranger: {command: [PROBE, ask-in-vain], user: 1001, kind: job, after: [of-app]}
+  stranger: {command: [PROBE, ask-in-vain], kind: job, after: [of-app]}
 ",
         &[],
     )?;
@@ -67,12 +67,12 @@ services:
         "phase: ready",
         "web was asked to end",
         "initctl: the manifest has no service \"nobody\"",
-        "initctl: the supervisor hung up; root and the users in the manifest's control.local_users may ask",
+        "initctl: service \"stranger\" may not control services: control.services of the manifest does not name it",
     ] {
         expect_in(&(ended.stdout.clone() + &ended.stderr), part, "what initctl said")?;
     }
-    expect_in(&ended.stderr, "web: stop asked by user 0 inside", "who asked")?;
-    expect_in(&ended.stderr, "web: restart asked by user 1000 inside", "who asked")
+    expect_in(&ended.stderr, "web: stop asked by service of-root", "who asked")?;
+    expect_in(&ended.stderr, "web: restart asked by service of-app", "who asked")
 }
 
 fn outside(lab: &mut Lab) -> Outcome {
@@ -114,7 +114,7 @@ fn asked(words: &[String]) -> ExitCode {
     let done = match words.as_slice() {
         ["speaker", name] => speak(name),
         ["ask"] => ASKED.iter().try_for_each(|(words, code)| initctl(words, *code)),
-        ["ask-in-vain"] => ["list", "stop web"].iter().try_for_each(|words| initctl(words, 3)),
+        ["ask-in-vain"] => ["list", "stop web"].iter().try_for_each(|words| initctl(words, 1)),
         _ => Err(std::io::ErrorKind::InvalidInput.into()),
     };
     match done {

@@ -18,6 +18,13 @@ pub(super) const CHECKS: Scenario = Scenario {
     guest: becoming,
 };
 
+/// The story of many services that have nothing to do before they are ready.
+pub(super) const AT_ONCE: Scenario = Scenario {
+    name: "forty_services_whose_first_act_is_to_say_that_they_are_ready_are_ready",
+    host: at_once,
+    guest: becoming,
+};
+
 /// The story of services that stop being well.
 pub(super) const LIVENESS: Scenario = Scenario {
     name: "a_service_whose_checks_fail_in_a_row_is_killed_and_started_again",
@@ -39,6 +46,7 @@ services:
   liar: {command: [PROBE, liar], ready: notify}
   go: {command: [PROBE, go], kind: job, after: [http, liar]}
   tcp: {command: [PROBE, tcp], ready: {tcp: 7002}}
+  tcp6: {command: [PROBE, tcp6], ready: {tcp: 7004}}
   file: {command: [PROBE, file], ready: {file: /var/up}}
   log: {command: [PROBE, log], ready: {log: all is well}}
   own-word: {command: [PROBE, own-word], ready: notify}
@@ -55,14 +63,30 @@ fn checks(lab: &mut Lab) -> Outcome {
         web.wait_service(name, "done")?;
     }
     web.wait_service("never", "failed")?;
-    for name in ["http", "liar", "tcp", "file", "log", "own-word"] {
+    for name in ["http", "liar", "tcp", "tcp6", "file", "log", "own-word"] {
         expect_eq(&crate::lab::phase(&web.service(name)?), &"ready", name)?;
     }
     let text = web.service("own-word")?;
     expect_eq(&text.get("text"), &Some(&"serving since just now".into()), "what the service says of itself")?;
     let ended = web.stop()?;
     expect_eq(&ended.stdout.matches("503").count(), &NOT_YET, "requests before it was ready")?;
-    expect_in(&ended.stderr, "never: not ready within 300 ms; stopping it", "the end of its patience")
+    expect_in(
+        &ended.stderr,
+        "never: not ready within 300 ms (waited for TCP port 7009",
+        "the end of its patience",
+    )
+}
+
+/// Services of [`AT_ONCE`]: so many that init and the supervisor have a queue of starts and of notifications at the same time.
+const MANY: usize = 40;
+
+fn at_once(lab: &mut Lab) -> Outcome {
+    let fields = "{command: [PROBE, first-act], ready: notify, start_timeout: 30s, restart: never}";
+    let services: Vec<String> = (0..MANY).map(|number| format!("  s{number}: {fields}\n")).collect();
+    let manifest = format!("version: 1\nservices:\n{}", services.concat());
+    let mut web = lab.boot(&manifest, &["--memory", "1GiB"])?;
+    web.wait_ready()?;
+    web.stop().map(drop)
 }
 
 fn becoming(words: &[String]) -> ExitCode {
@@ -70,6 +94,8 @@ fn becoming(words: &[String]) -> ExitCode {
     let done = match words.as_slice() {
         ["http"] => answer_at_last(),
         // It speaks for itself alone: the kernel tells whose cgroup a word comes from.
+        ["tcp6"] => TcpListener::bind(("::1", 7004)).and_then(|_listener| idle()),
+        ["first-act"] => notify("READY=1").and_then(|()| idle()),
         ["liar"] => notify("READY=1\n").and_then(|()| idle()),
         ["go"] => std::fs::write(GO, ""),
         ["after", name] => in_time(name),

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::guest::say;
+use crate::guest::{MACHINE, say};
 
 /// Where notes lie: a folder of the root that all services share, which outlives them.
 const NOTES: &str = "/var";
@@ -58,13 +58,19 @@ impl Note {
     }
 }
 
+/// This process's number for the warden, who is in another namespace.
+fn own_number() -> io::Result<u64> {
+    let number = std::fs::read_link(format!("{MACHINE}/self"))?;
+    number.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 impl Voice {
     /// Begins a run of the service `name`: says so, then notes it.
     pub(super) fn begin(name: &str) -> io::Result<Self> {
         let before = Note::of(name);
         let file =
             File::options().create(true).write(true).truncate(false).open(format!("{NOTES}/{name}"))?;
-        let note = Note { run: before.run.saturating_add(1), pid: std::process::id().into(), said: 0 };
+        let note = Note { run: before.run.saturating_add(1), pid: own_number()?, said: 0 };
         say(format!("run {} after {}\n", note.run, before.said).as_bytes())?;
         let voice = Self { file, note };
         voice.keep()?;

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
 use super::voice::Note;
-use crate::guest::{find_process, send_from_outside, serve_http};
+use crate::guest::{MACHINE, find_process, send_from_outside, serve_http};
 
 /// Where the warden listens.
 const PORT: u16 = 8081;
@@ -87,7 +87,7 @@ impl Orders {
 fn service(name: &str) -> io::Result<Pid> {
     let pid = i32::try_from(Note::of(name).pid).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or(io::ErrorKind::NotFound)?;
-    let folder = format!("/proc/{}", pid.as_raw_nonzero());
+    let folder = format!("{MACHINE}/{}", pid.as_raw_nonzero());
     let is_member = fs::read_to_string(format!("{folder}/cgroup"))?.trim_end().ends_with(&format!("/{name}"));
     let lives = state(&fs::read_to_string(format!("{folder}/stat"))?) != Some('Z');
     if is_member && lives { Ok(pid) } else { Err(io::ErrorKind::NotFound.into()) }
@@ -111,9 +111,9 @@ impl Census {
 
 impl Process {
     fn look(pid: i32) -> Self {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let status = fs::read_to_string(format!("{MACHINE}/{pid}/status")).unwrap_or_default();
         // The size of this folder is the number of descriptors since Linux 6.2 (fs/proc/fd.c, proc_fd_getattr).
-        let descriptors = fs::metadata(format!("/proc/{pid}/fd")).map_or(0, |folder| folder.size());
+        let descriptors = fs::metadata(format!("{MACHINE}/{pid}/fd")).map_or(0, |folder| folder.size());
         Self { descriptors, resident_kib: field(&status, "VmRSS") }
     }
 }
@@ -125,7 +125,7 @@ fn field(text: &str, key: &str) -> u64 {
 }
 
 fn zombies() -> u64 {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let entries = fs::read_dir(MACHINE).into_iter().flatten().flatten();
     let stats = entries.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
     u64::try_from(stats.filter(|stat| state(stat) == Some('Z')).count()).unwrap_or(u64::MAX)
 }

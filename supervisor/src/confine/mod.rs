@@ -8,7 +8,7 @@ mod denied;
 mod filter;
 mod sealed;
 
-use cloister_manifest::model::{self, Check, MAX_SEALED, Ready, Service};
+use cloister_manifest::model::{self, Check, FirstProcess, MAX_SEALED, Ready, Root, Service};
 use cloister_wire::hold::{File, Limits, Spawn};
 
 pub use capabilities::UnknownCapability;
@@ -34,20 +34,22 @@ pub enum ConfineError {
     Sealed(usize),
 }
 
-/// What init is asked to run for `service`.
-pub fn spawn(service: &Service) -> Result<Spawn, ConfineError> {
+/// What init is asked to run for `service`, in a view of `root`.
+pub fn spawn(service: &Service, root: &Root) -> Result<Spawn, ConfineError> {
     Ok(Spawn {
         argv: service.argv.clone(),
         env: environment(service).into_iter().chain(sealed::variables(&service.sealed)).collect(),
         cwd: service.cwd.clone(),
+        as_first: service.first_process == FirstProcess::Service,
         uid: service.uid,
         gid: service.gid,
         groups: service.groups.clone(),
         capabilities: capabilities::mask(&service.isolation.capabilities)?,
         seccomp: filter::compile(&service.isolation.allow_syscalls)?,
         writable: service.isolation.writable.clone(),
-        files: service.files.iter().map(file).collect(),
-        limits: limits(&service.limits),
+        pinned: root.pinned.clone(),
+        files: files(service, root),
+        limits: limits(service),
         fds: sealed::count(&service.sealed)?,
     })
 }
@@ -70,15 +72,58 @@ fn environment(service: &Service) -> Vec<String> {
     env
 }
 
-fn file(file: &model::File) -> File {
-    File { path: file.path.clone(), content: file.content.clone(), mode: file.mode }
+/// Its own files, and the additions to every view that it has none of its own for. An engine's root may write those, unless its root is
+/// read-only.
+fn files(service: &Service, root: &Root) -> Vec<File> {
+    let is_own = |path: &str| service.files.iter().any(|file| file.path == path);
+    let writable = service.isolation.writable.is_none();
+    let additions = root.additions.iter().filter(|file| !is_own(&file.path)).map(|file| (file, writable));
+    let own = service.files.iter().map(|file| (file, false));
+    own.chain(additions).map(|(file, writable)| mounted(file, writable)).collect()
 }
 
-fn limits(limits: &model::Limits) -> Limits {
+fn mounted(file: &model::File, writable: bool) -> File {
+    File { path: file.path.clone(), content: file.content.clone(), mode: file.mode, writable }
+}
+
+/// A first process of ours is not one of the service's own.
+fn limits(service: &Service) -> Limits {
+    let limits = &service.limits;
+    let ours = u32::from(service.first_process == FirstProcess::Cloister);
     Limits {
         memory: limits.memory,
         cpu_millis: limits.cpu_millis,
-        pids: limits.pids,
+        pids: limits.pids.map(|pids| pids.saturating_add(ours)),
         open_files: Some(limits.open_files),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEB: &str = r#"{"name":"web","kind":"service","argv":["/bin/web"],"env":{},"cwd":"/","uid":0,"gid":0,"groups":[],
+        "after":[],"requires":[],"ready":"started","start_timeout_ms":1,"live":null,"restart":{"policy":"never",
+        "delay_ms":1,"max_delay_ms":1,"stable_ms":1,"burst":1},"critical":true,"stop_signal":15,"stop_timeout_ms":1,
+        "logs":"forward","limits":{"memory":null,"cpu_millis":null,"pids":null,"open_files":24},"isolation":{
+        "capabilities":[],"allow_syscalls":[],"writable":null},"files":[],"sealed":{}}"#;
+
+    #[test]
+    fn a_services_own_file_comes_before_an_addition_of_the_same_path() {
+        let file = |path: &str, content: &str| model::File {
+            path: path.to_owned(),
+            content: content.to_owned(),
+            mode: 0o444,
+        };
+        let additions = vec![file("/etc/hosts", "added"), file("/etc/hostname", "added")];
+        let root = Root { writable_bytes: 0, additions, pinned: vec!["/etc".to_owned()] };
+        let mut service: Service = serde_json::from_str(WEB).unwrap();
+        service.files = vec![file("/etc/hosts", "own")];
+        let spec = spawn(&service, &root).unwrap();
+        let files: Vec<_> = spec.files.iter().map(|f| (&*f.path, &*f.content, f.writable)).collect();
+        assert_eq!(files, [("/etc/hosts", "own", false), ("/etc/hostname", "added", true)]);
+        assert_eq!(spec.pinned, ["/etc"]);
+        service.isolation.writable = Some(vec![]);
+        assert!(spawn(&service, &root).unwrap().files.iter().all(|file| !file.writable));
     }
 }

@@ -7,7 +7,6 @@ use cloister_wire::hold::{FromSupervisor, Target};
 
 use super::CoreError;
 use super::turn::Core;
-use crate::ingress::Ingress;
 use crate::launcher::{Ask, Event};
 use crate::status::{self, Asked};
 use crate::world::Peer;
@@ -28,19 +27,15 @@ impl Core {
         let done = |event| Ok((Reply::Done, event));
         match &asked.request {
             Request::Ping => done(None),
-            Request::Stop => done(Some(Event::Stop { why: format!("asked by {}", who(asked.peer)) })),
-            Request::Drain => {
-                // Nobody waits here for the connections to end: a host may ask as often as it likes.
-                self.ingress.as_ref().map(Ingress::drain).unwrap_or_default();
-                done(None)
-            }
-            Request::Seen { seq } => done(self.seen(*seq, asked.peer)),
+            Request::Stop => done(Some(Event::Stop { why: format!("asked by {}", asked.peer) })),
+            Request::Drain => done(Some(Event::DrainAsked)),
+            Request::Seen { seq } => done(self.seen(*seq, &asked.peer)),
             Request::Signal { service, signal } => {
                 let id = self.machine.find(service)?;
                 self.machine.pid(id)?;
                 let message =
                     FromSupervisor::Signal { name: service.clone(), signal: *signal, to: Target::Main };
-                let line = format!("signal {signal} sent, asked by {}", who(asked.peer));
+                let line = format!("signal {signal} sent, asked by {}", asked.peer);
                 self.logs.say(Some(id), &line);
                 match self.hold.send(&message) {
                     Ok(()) => done(None),
@@ -51,12 +46,16 @@ impl Core {
                 let id = self.machine.find(service)?;
                 self.machine.may_be_asked()?;
                 let verb_word = format!("{verb:?}").to_lowercase();
-                self.logs.say(Some(id), &format!("{verb_word} asked by {}", who(asked.peer)));
+                self.logs.say(Some(id), &format!("{verb_word} asked by {}", asked.peer));
                 done(Some(Event::Asked { id, verb: *verb }))
             }
             Request::Stats => {
                 let names = self.services.iter().map(|s| s.name.as_str());
-                let services = status::stats(&self.paths.cgroups, names);
+                let mut services = status::stats(&self.paths.cgroups, names);
+                for service in &mut services {
+                    let before = self.oom_kills.get(&service.name).copied().unwrap_or_default();
+                    service.oom_kills = service.oom_kills.saturating_add(before);
+                }
                 Ok((Reply::Stats(Stats { services, ingress: self.board.read().ingress }), None))
             }
             Request::Inspect { service } => {
@@ -69,15 +68,8 @@ impl Core {
     }
 
     /// A host that has read the final state: nothing is left to wait for on its account.
-    fn seen(&self, seq: u64, peer: Peer) -> Option<Event> {
+    fn seen(&self, seq: u64, peer: &Peer) -> Option<Event> {
         let is_final = self.machine.is_closing() && seq >= self.board.read().seq;
-        (is_final && peer == Peer::Host).then_some(Event::Seen)
-    }
-}
-
-fn who(peer: Peer) -> String {
-    match peer {
-        Peer::Host => "the host".into(),
-        Peer::Local { uid } => format!("user {uid} inside"),
+        (is_final && *peer == Peer::Host).then_some(Event::Seen)
     }
 }

@@ -10,13 +10,14 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use cloister_manifest::model::{Control, MAX_BYTES, Manifest, Service};
+use cloister_manifest::model::{Control, MAX_BYTES, Manifest, Root, Service};
 use cloister_relay::Listener;
-use cloister_wire::control::IngressCounters;
+use cloister_wire::control::{IngressCounters, bounded};
 use cloister_wire::hold::Welcome;
 use tokio::sync::{mpsc, watch};
 
 use super::line::Line;
+use super::notes::Notes;
 use super::turn::{Core, Inbox, Kept};
 use super::{CoreError, Setup};
 use crate::clock::Moment;
@@ -39,6 +40,11 @@ const ASKED_QUEUE: usize = 16;
 /// The name under which init keeps the launcher's state.
 const STATE: &str = "state";
 
+/// The longest text of why nothing can be started, in bytes of JSON: it may quote the manifest.
+const MAX_FAULT: usize = 4096;
+/// The machine's host name, below `/proc` (`Documentation/admin-guide/sysctl/kernel.rst`), which all services share.
+const HOST_NAME: &str = "sys/kernel/hostname";
+
 /// Why the manifest's services cannot be started: where it failed and the words.
 type Fault = (&'static str, String);
 
@@ -54,7 +60,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let (mut line, welcome) = Line::open(setup.init).await?;
     let mut stages = Stages::begin();
     line.request(&[STATE.to_owned()])?;
-    let inside = Inside::listen(&mut line, &setup.addresses)?;
+    let inside = Inside::listen(&mut line, &setup.addresses, &setup.paths.proc)?;
     let board = Board::new(welcome.platform.clone(), welcome.boot.clone(), welcome.restarts);
     board.measured(setup.registers);
     board.add_stage("manifest", began, read);
@@ -63,14 +69,15 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let serve_status = serve_status(setup.control, inside.control, asking, welcome.restarts == 0);
     stages.end("status", &board);
 
-    let (services, control) = manifest.as_ref().map_or_else(|_| (Vec::new(), nothing()), parts);
+    let (services, control, root) =
+        manifest.as_ref().map_or_else(|_| (Vec::new(), nothing(), Root::default()), parts);
     line.request(&logs::stash_names(&services))?;
     if let Ok(manifest) = &manifest {
-        line.request_root(manifest.root.writable_bytes, welcome.root_mounted)?;
+        line.request_root(manifest, welcome.root_mounted)?;
     }
     let (stash, kept) = Stash::<Kept>::resume(line.memfd(STATE).await?);
     let logs = open_logs(&mut line, &services).await?;
-    let readers = Readers::new(control.local_uids.clone());
+    let readers = Readers::new(control.services.clone());
     serve_all(setup.logs, inside.logs, |listener| logs::serve(listener, logs.clone(), Arc::clone(&readers)));
     allow.send_replace(control);
     let ingress = manifest.as_ref().ok().map(|manifest| carry(manifest, setup.ingress, &setup.paths, &logs));
@@ -81,7 +88,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     stages.end("root", &board);
     let (machine, actions) = match machine {
         Ok(machine) => (machine, Vec::new()),
-        Err((stage, error)) => Machine::doomed(stage, error, Moment::now()),
+        Err((stage, error)) => Machine::doomed(stage, bounded(&error, MAX_FAULT), Moment::now()),
     };
     let sink = File::options().write(true).open("/dev/null").map_err(system("/dev/null cannot be opened"))?;
     let movers = Movers::new(logs.clone(), sink);
@@ -89,6 +96,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let core = Core {
         machine,
         services: services.into(),
+        root,
         board,
         logs,
         movers,
@@ -96,10 +104,13 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
         ingress,
         hold: line.hold,
         paths: setup.paths,
+        oom_kills: BTreeMap::new(),
         probes: BTreeMap::new(),
         events,
         pending: VecDeque::new(),
+        notes: Notes::default(),
         stash,
+        saved: None,
     };
     let inbox = Inbox { asked, told, notify: inside.notify, own_events, backlog: line.backlog };
     begin(core, inbox, welcome, line.pipes, actions, serve_status).await
@@ -128,14 +139,14 @@ struct Inside {
 }
 
 impl Inside {
-    fn listen(line: &mut Line, at: &Addresses) -> Result<Self, CoreError> {
+    fn listen(line: &mut Line, at: &Addresses, proc: &Path) -> Result<Self, CoreError> {
         let control = line.socket("socket.control", || LocalSocket::bind(&at.control))?;
         let logs = line.socket("socket.logs", || LocalSocket::bind(&at.logs))?;
         let notify = line.socket("socket.notify", || Notify::bind(&at.notify))?;
         let heard = system("programs inside cannot be heard");
         Ok(Self {
-            control: Box::new(LocalSocket::serving(control).map_err(&heard)?),
-            logs: Box::new(LocalSocket::serving(logs).map_err(&heard)?),
+            control: Box::new(LocalSocket::serving(control, proc.to_owned()).map_err(&heard)?),
+            logs: Box::new(LocalSocket::serving(logs, proc.to_owned()).map_err(&heard)?),
             notify: Notify::serving(notify).map_err(&heard)?,
         })
     }
@@ -188,8 +199,11 @@ fn carry(manifest: &Manifest, listener: Listener, paths: &Paths, logs: &Shared) 
     if let Err(error) = reserve(&paths.proc, manifest) {
         logs.say(None, &format!("the services' ports cannot be kept for them: {error}"));
     }
+    if let Err(error) = std::fs::write(paths.proc.join(HOST_NAME), &manifest.name) {
+        logs.say(None, &format!("the host name {} cannot be set: {error}", manifest.name));
+    }
     let logs = logs.clone();
-    let ingress = Ingress::new(&manifest.ingress, Box::new(move |line| logs.say(None, &line)));
+    let ingress = Ingress::new(&manifest.ingress, paths, Box::new(move |line| logs.say(None, &line)));
     let serving = ingress.clone();
     drop(tokio::spawn(async move { serving.serve(listener).await }));
     ingress
@@ -232,7 +246,8 @@ async fn begin(
             format!("the supervisor was started again after a crash, for the {}. time", welcome.restarts);
         core.logs.say(None, &line);
     }
-    for held in &welcome.held {
+    // The pipes of one that is still on its way to its program come with the report of its start.
+    for held in welcome.held.iter().filter(|held| held.fds > 0) {
         let pipes = pipes.remove(&held.name).unwrap_or_default();
         core.take_over(held, pipes);
     }
@@ -251,15 +266,16 @@ fn desk(board: &Arc<Board>) -> Desk {
     let (asked, asked_inbox) = mpsc::channel(ASKED_QUEUE);
     let (told, told_inbox) = mpsc::channel(1);
     let (allow, control) = watch::channel(nothing());
-    (allow, Asking { board: Arc::clone(board), control, asked, told }, asked_inbox, told_inbox)
+    let asking = Asking { board: Arc::clone(board), control, asked, told };
+    (allow, asking, asked_inbox, told_inbox)
 }
 
 fn nothing() -> Control {
-    Control { host: Vec::new(), local_uids: Vec::new() }
+    Control { host: Vec::new(), services: Vec::new() }
 }
 
-fn parts(manifest: &Manifest) -> (Vec<Service>, Control) {
-    (manifest.services.clone(), manifest.control.clone())
+fn parts(manifest: &Manifest) -> (Vec<Service>, Control, Root) {
+    (manifest.services.clone(), manifest.control.clone(), manifest.root.clone())
 }
 
 fn serve_all<S, F>(outer: Box<dyn Listen>, inner: Box<dyn Listen>, serve: S)

@@ -7,13 +7,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use cloister_manifest::model::Service;
+use cloister_manifest::model::{Manifest, Service};
 use cloister_wire::hello::VERSION;
 use cloister_wire::hold::{FromInit, FromSupervisor, Welcome};
 
 use super::CoreError;
 use crate::hold::{Hold, Incoming};
-use crate::logs::{self, INDEX, Memfds, OWN_LOG};
+use crate::logs::{self, Memfds, OWN_LOG};
+use crate::room;
 
 /// The conversation, and what init has handed over in it.
 pub(super) struct Line {
@@ -86,9 +87,10 @@ impl Line {
     }
 
     /// Asks for the application's root, unless it is in place. Nothing is waited for.
-    pub(super) fn request_root(&mut self, writable_bytes: u64, in_place: bool) -> Result<(), CoreError> {
+    pub(super) fn request_root(&mut self, manifest: &Manifest, in_place: bool) -> Result<(), CoreError> {
         if !in_place {
-            self.hold.send(&FromSupervisor::MountRoot { writable_bytes })?;
+            let (writable_bytes, reserved_bytes) = (manifest.root.writable_bytes, room::needed(manifest));
+            self.hold.send(&FromSupervisor::MountRoot { writable_bytes, reserved_bytes })?;
         }
         self.root_missing = !in_place;
         Ok(())
@@ -112,7 +114,7 @@ impl Line {
             let [out, err] = logs::output_names(place).map(|name| self.kept.remove(&name));
             outputs.push(out.zip(err));
         }
-        Ok(Memfds { index: self.memfd(INDEX).await?, own: self.memfd(OWN_LOG).await?, outputs })
+        Ok(Memfds { own: self.memfd(OWN_LOG).await?, outputs })
     }
 
     /// Waits for the root that was requested; `Some` is why it is not there.

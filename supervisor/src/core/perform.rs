@@ -13,9 +13,10 @@ use super::CoreError;
 use super::turn::Core;
 use crate::clock::Moment;
 use crate::confine;
-use crate::launcher::{Action, Event, Id};
+use crate::launcher::{Action, Event, Id, Retry};
 use crate::logs::Lookout;
-use crate::probe::{self, Roots};
+use crate::probe::{self, Roots, Subject};
+use crate::status;
 
 impl Core {
     pub(super) fn perform(&mut self, action: Action) -> Result<(), CoreError> {
@@ -27,7 +28,12 @@ impl Core {
             }
             Action::Forget { id } => {
                 self.movers.finish(id);
-                self.hold.send(&FromSupervisor::Forget { name: self.name(id) })?;
+                let name = self.name(id);
+                // The cgroup goes with the holding, and its counters with it: what dies for want of memory dies whole.
+                let killed = status::oom_kills(&self.paths.cgroups, &name);
+                let before = self.oom_kills.entry(name.clone()).or_default();
+                *before = before.saturating_add(killed);
+                self.hold.send(&FromSupervisor::Forget { name })?;
             }
             Action::Probe { id, run, .. } => self.probe(id, run),
             Action::Watch { id, run } => self.watch(id, run),
@@ -60,33 +66,36 @@ impl Core {
 
     fn spawn(&mut self, id: Id) -> Result<(), CoreError> {
         let Some(service) = self.services.get(id.index()) else { return Ok(()) };
-        let failed = |passing, error| Event::SpawnFailed { id, passing, error };
-        match (confine::spawn(service), confine::hand_over(&service.sealed)) {
+        let failed = |retry, error| Event::SpawnFailed { id, retry, error };
+        match (confine::spawn(service, &self.root), confine::hand_over(&service.sealed)) {
             (Ok(spec), Ok(fds)) => {
                 let name = service.name.clone();
                 self.hold.send_with(&FromSupervisor::Spawn { name, spec: Box::new(spec) }, fds)?;
             }
-            (Err(error), _) => self.pending.push_back(failed(false, error.to_string())),
-            (_, Err(error)) => self.pending.push_back(failed(true, format!("sealed memory: {error}"))),
+            (Err(error), _) => self.pending.push_back(failed(Retry::Never, error.to_string())),
+            (_, Err(error)) => self.pending.push_back(failed(Retry::Soon, format!("sealed memory: {error}"))),
         }
         Ok(())
     }
 
     fn probe(&mut self, id: Id, run: u32) {
         let Some(service) = self.services.get(id.index()) else { return };
-        let (ready, roots, events) = (service.ready.clone(), self.roots(id), self.events.clone());
+        let (ready, subject, events) =
+            (service.ready.clone(), self.subject(id, service), self.events.clone());
         let task = tokio::spawn(async move {
-            probe::ready(ready, roots).await;
+            let missed = |why| events.send(Event::Missed { id, run, why }).unwrap_or_default();
+            probe::ready(ready, subject, missed).await;
             events.send(Event::Ready { id, run }).unwrap_or_default();
         });
         self.probes.entry(id).or_default().push(task.abort_handle());
     }
 
     fn watch(&mut self, id: Id, run: u32) {
-        let Some(live) = self.services.get(id.index()).and_then(|s| s.live.clone()) else { return };
-        let events = self.events.clone();
+        let Some(service) = self.services.get(id.index()) else { return };
+        let Some(live) = service.live.clone() else { return };
+        let (subject, events) = (self.subject(id, service), self.events.clone());
         let tell = move |verdict| events.send(Event::Checked { id, run, verdict }).unwrap_or_default();
-        let task = tokio::spawn(probe::watch(live, tell));
+        let task = tokio::spawn(probe::watch(live, subject, tell));
         self.probes.entry(id).or_default().push(task.abort_handle());
     }
 
@@ -119,6 +128,10 @@ impl Core {
             }
             events.send(Event::Flushed).unwrap_or_default();
         }));
+    }
+
+    fn subject(&self, id: Id, service: &Service) -> Subject {
+        Subject { service: service.name.clone(), paths: self.paths.clone(), roots: self.roots(id) }
     }
 
     /// The service's root as its main process sees it, then as init put it together.

@@ -7,30 +7,30 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use cloister_manifest::model::Service;
-use cloister_wire::control::IngressCounters;
-use cloister_wire::hold::{FromInit, Held};
+use cloister_manifest::model::{Ready, Root, Service};
+use cloister_wire::control::{IngressCounters, MAX_ERROR_TEXT, bounded};
+use cloister_wire::hold::{FromInit, Held, STARTED_NOTHING};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::CoreError;
+use super::notes::Notes;
 use crate::clock::Moment;
 use crate::hold::{Hold, HoldError, Incoming};
 use crate::ingress::Ingress;
-use crate::launcher::{Action, Event, Id, Machine, State, Verdict};
+use crate::launcher::{Action, Event, Id, Machine, Retry, State};
 use crate::logs::{Movers, Readers, Shared};
 use crate::notify::{self, Note, Notify};
+use crate::peer;
 use crate::stash::Stash;
 use crate::status::{Asked, Board};
 use crate::world::Paths;
 
-/// The longest text kept of why a service did not start, in bytes.
-const MAX_ERROR: usize = 512;
-
 /// Errors of a start that may be gone a moment later: the machine lacked something, or (`EEXIST`) a process that failed
-/// to start before a crash of the supervisor was not reaped yet. Others are the image's.
+/// to start before a crash of the supervisor was not reaped yet. Others are the image's, but for
+/// [`STARTED_NOTHING`](cloister_wire::hold::STARTED_NOTHING).
 const PASSING: [i32; 8] = [
     libc::EAGAIN,
     libc::ENOMEM,
@@ -68,6 +68,8 @@ pub(super) struct Inbox {
 pub(super) struct Core {
     pub(super) machine: Machine,
     pub(super) services: Arc<[Service]>,
+    /// What every service's view is of.
+    pub(super) root: Root,
     pub(super) board: Arc<Board>,
     pub(super) logs: Shared,
     pub(super) movers: Movers,
@@ -76,13 +78,19 @@ pub(super) struct Core {
     pub(super) ingress: Option<Ingress>,
     pub(super) hold: Hold,
     pub(super) paths: Paths,
+    /// Processes of each service that were killed for want of memory in runs that are over, as far as this supervisor saw them.
+    pub(super) oom_kills: BTreeMap<String, u64>,
     /// The probes of each service.
     pub(super) probes: BTreeMap<Id, Vec<AbortHandle>>,
     /// For the supervisor's own tasks. Unbounded, because each says a few words in its life.
     pub(super) events: mpsc::UnboundedSender<Event>,
     /// What performing an action brought about at once.
     pub(super) pending: VecDeque<Event>,
+    /// What services said and no turn has dealt with yet.
+    pub(super) notes: Notes,
     pub(super) stash: Stash<Kept>,
+    /// The state that is kept there and shown.
+    pub(super) saved: Option<State>,
 }
 
 /// What a turn begins with.
@@ -91,13 +99,26 @@ enum Next {
     Happened(Event),
     Asked(Asked),
     Noted(u32, Vec<u8>),
+    /// What services said of themselves is to be dealt with.
+    NotesDue,
+    /// A deadline of the launcher has come.
+    Due,
 }
+
+/// The most turns that a deadline which has come waits for what was there before it: more than the hold channel
+/// ([`crate::hold`]) and the notify socket (`net.unix.max_dgram_qlen`, 10) hold together.
+const TURNS_BEFORE_DUE: u32 = 128;
 
 impl Core {
     /// Takes turns until init closes the socket after the last of them.
     pub(super) async fn serve(mut self, mut inbox: Inbox) -> Result<(), CoreError> {
+        let mut turns_overdue = 0u32;
         loop {
-            let next = match self.next(&mut inbox).await {
+            let is_due = self.machine.next_deadline().is_some_and(|due| due <= Moment::now());
+            turns_overdue = if is_due { turns_overdue.saturating_add(1) } else { 0 };
+            let next =
+                if turns_overdue > TURNS_BEFORE_DUE { Ok(Next::Due) } else { self.next(&mut inbox).await };
+            let next = match next {
                 Ok(next) => next,
                 Err(CoreError::Hold(HoldError::Closed)) if self.machine.is_off() => return Ok(()),
                 Err(error) => return Err(error),
@@ -107,51 +128,74 @@ impl Core {
                 Next::Happened(event) => self.dispatch(event)?,
                 Next::Asked(asked) => self.asked(asked)?,
                 Next::Noted(pid, datagram) => self.noted(pid, &datagram)?,
+                Next::NotesDue => self.take_notes()?,
+                Next::Due => {
+                    turns_overdue = 0;
+                    self.dispatch(Event::Tick)?;
+                }
             }
         }
     }
 
+    /// What comes next. The launcher does not depend on which of two sockets is read first ([`crate::launcher`]); time does:
+    /// what was there when a deadline came counts as in time, after a pause of the whole machine too. So the clock is looked
+    /// at last. Init comes first, since it speaks only of what it was asked to do; the others take equal turns.
     async fn next(&mut self, inbox: &mut Inbox) -> Result<Next, CoreError> {
         if let Some(incoming) = inbox.backlog.pop_front() {
             return Ok(Next::FromInit(incoming));
         }
         let due = until(self.machine.next_deadline());
+        let notes_due = until(self.notes.due());
         tokio::select! {
+            biased;
             incoming = self.hold.receive() => Ok(Next::FromInit(incoming?)),
             Some(event) = inbox.own_events.recv() => Ok(Next::Happened(event)),
-            Some(asked) = inbox.asked.recv() => Ok(Next::Asked(asked)),
-            Some(()) = inbox.told.recv() => Ok(Next::Happened(Event::Told)),
-            noted = inbox.notify.receive() => {
-                let what = "notifications cannot be received";
-                let (pid, datagram) = noted.map_err(|source| CoreError::System { what, source })?;
-                Ok(Next::Noted(pid, datagram))
-            }
-            () = due => Ok(Next::Happened(Event::Tick)),
+            next = from_outside(&mut inbox.asked, &mut inbox.told, &inbox.notify) => next,
+            () = notes_due => Ok(Next::NotesDue),
+            () = due => Ok(Next::Due),
         }
     }
 
     /// Decides, keeps the decision, performs it and shows what became of it; then the same for what that brought about.
     pub(super) fn dispatch(&mut self, event: Event) -> Result<(), CoreError> {
-        self.pending.push_back(event);
-        while let Some(event) = self.pending.pop_front() {
-            let actions = self.machine.on(event, Moment::now());
+        self.dispatch_all(vec![event])
+    }
+
+    /// The same for several events at once: what they bring about is decided before anything is kept. What services said
+    /// before goes first, in the same turn, so that it counts for the run that said it.
+    fn dispatch_all(&mut self, events: Vec<Event>) -> Result<(), CoreError> {
+        self.pending.extend(self.notes.take());
+        self.turn(events)
+    }
+
+    fn turn(&mut self, events: Vec<Event>) -> Result<(), CoreError> {
+        self.pending.extend(events);
+        while !self.pending.is_empty() {
+            let mut actions = Vec::new();
+            while let Some(event) = self.pending.pop_front() {
+                actions.extend(self.machine.on(event, Moment::now()));
+            }
             self.carry_out(actions)?;
         }
         Ok(())
     }
 
-    /// Keeps what was decided, performs it and shows it.
+    /// Keeps what was decided, performs it and shows it. A state that has not changed is kept and shown already: writing it
+    /// again would cost as much as the largest change.
     pub(super) fn carry_out(&mut self, actions: Vec<Action>) -> Result<(), CoreError> {
-        let shown = self.board.read();
-        self.stash.save(&Kept {
-            seq: shown.seq,
-            ingress: shown.ingress,
-            state: self.machine.state().clone(),
-        })?;
+        let changed = self.saved.as_ref() != Some(self.machine.state());
+        if changed {
+            let state = self.machine.state().clone();
+            let shown = self.board.read();
+            self.stash.save(&Kept { seq: shown.seq, ingress: shown.ingress, state: state.clone() })?;
+            self.saved = Some(state);
+        }
         for action in actions {
             self.perform(action)?;
         }
-        self.board.show(self.machine.enclave(), self.machine.statuses());
+        if changed {
+            self.board.show(self.machine.enclave(), self.machine.statuses());
+        }
         Ok(())
     }
 
@@ -172,8 +216,8 @@ impl Core {
                 Event::Spawned { id, pid, at: Moment::from_nanos(at_ns) }
             }),
             FromInit::SpawnFailed { name, errno, error, .. } => find(&name).map(|id| {
-                let error = error.get(..error.floor_char_boundary(MAX_ERROR)).unwrap_or_default().to_owned();
-                Event::SpawnFailed { id, passing: PASSING.contains(&errno), error }
+                let error = bounded(&error, MAX_ERROR_TEXT);
+                Event::SpawnFailed { id, retry: retry(errno), error }
             }),
             FromInit::Exited(ended) => find(&ended.name).map(|id| Event::Exited {
                 id,
@@ -188,20 +232,55 @@ impl Core {
         event.map_or(Ok(()), |event| self.dispatch(event))
     }
 
+    /// Takes a datagram from a service. What it says waits for its turn, but for what must not be lost by a crash in between.
     fn noted(&mut self, pid: u32, datagram: &[u8]) -> Result<(), CoreError> {
-        let name = notify::service_of(&self.paths.proc, pid);
+        let name = peer::service_of(&self.paths.proc, pid);
         let Some(id) = name.and_then(|name| self.machine.find(&name).ok()) else { return Ok(()) };
         let Some(run) = self.machine.run(id) else { return Ok(()) };
-        for note in notify::read(datagram) {
-            self.dispatch(match note {
-                Note::Ready => Event::Ready { id, run },
-                Note::Stopping => Event::Leaving { id },
-                Note::Alive => Event::Petted { id },
-                Note::Dead => Event::Checked { id, run, verdict: Verdict::Dead },
-                Note::Text(text) => Event::Text { id, text },
-            })?;
+        // A service that has a check is ready when that succeeds, whatever the program says besides.
+        let says_when = self.services.get(id.index()).is_some_and(|service| service.ready == Ready::Notify);
+        let mut notes = notify::read(datagram);
+        notes.retain(|note| says_when || *note != Note::Ready);
+        self.notes.add(id, run, notes);
+        if self.notes.due().is_some_and(|due| due <= Moment::now()) {
+            return self.take_notes();
         }
+        let lasting = self.notes.take_lasting(id);
+        self.turn(lasting)
+    }
+
+    /// Deals with all that services said of themselves since the last time.
+    fn take_notes(&mut self) -> Result<(), CoreError> {
+        let began = Moment::now();
+        self.dispatch_all(Vec::new())?;
+        self.notes.rest(began, Moment::now());
         Ok(())
+    }
+}
+
+/// What services and hosts say, none of them before another.
+async fn from_outside(
+    asked: &mut mpsc::Receiver<Asked>,
+    told: &mut mpsc::Receiver<()>,
+    notify: &Notify,
+) -> Result<Next, CoreError> {
+    tokio::select! {
+        Some(asked) = asked.recv() => Ok(Next::Asked(asked)),
+        Some(()) = told.recv() => Ok(Next::Happened(Event::Told)),
+        noted = notify.receive() => {
+            let what = "notifications cannot be received";
+            let (pid, datagram) = noted.map_err(|source| CoreError::System { what, source })?;
+            Ok(Next::Noted(pid, datagram))
+        }
+    }
+}
+
+/// What the error number of a start that failed says of the next.
+fn retry(errno: i32) -> Retry {
+    match errno {
+        STARTED_NOTHING => Retry::ByPolicy,
+        errno if PASSING.contains(&errno) => Retry::Soon,
+        _ => Retry::Never,
     }
 }
 

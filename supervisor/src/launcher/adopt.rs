@@ -7,7 +7,7 @@ use cloister_manifest::model::{Kind, Ready};
 use cloister_wire::hold::Held;
 
 use super::event::Action;
-use super::life::Context;
+use super::life::{Context, SPAWN_MS};
 use super::machine::Machine;
 use super::stage::{RECOVERY_SHOWN_MS, Stage};
 use super::unit::{Life, Unit};
@@ -24,6 +24,7 @@ impl Machine {
             }
         }
         match &self.state.stage {
+            Stage::Running if self.state.draining => out.push(Action::Drain),
             Stage::Running => {}
             Stage::Draining(_) | Stage::Stopping(_) | Stage::Killing(_) => out.push(Action::Drain),
             Stage::Closing(_) => out.extend([Action::Drain, Action::Conclude]),
@@ -40,6 +41,10 @@ impl Machine {
 
 impl Unit {
     fn resume(&mut self, cx: &mut Context<'_>, held: &Held) {
+        if held.fds == 0 && held.ended.is_none() {
+            self.resume_start(cx);
+            return;
+        }
         let at = Moment::from_nanos(held.at_ns);
         let is_earlier_run = held.pid == self.process && !self.is_current();
         if is_earlier_run {
@@ -48,6 +53,7 @@ impl Unit {
             return;
         }
         if self.is_current() {
+            self.spawned(cx, held.pid, at);
             self.resume_current(cx);
         } else {
             self.resume_unknown(cx, held, at);
@@ -60,9 +66,20 @@ impl Unit {
         }
     }
 
+    /// It is on its way to its program, and init will report what comes of that.
+    fn resume_start(&mut self, cx: &mut Context<'_>) {
+        if self.life == Life::Killing {
+            self.kill(cx);
+        } else if !self.is_spawning() {
+            // The state was lost.
+            self.run = self.run.max(1);
+            self.enter(Life::Spawning(cx.now.plus_millis(SPAWN_MS)), cx.now);
+        }
+    }
+
     /// Whether the state knows the process that init holds.
     const fn is_current(&self) -> bool {
-        self.is_running() && !matches!(self.life, Life::Spawning)
+        self.is_running() && !self.is_spawning()
     }
 
     /// The state knows it: go on with what was being done to it.
@@ -72,7 +89,7 @@ impl Unit {
                 self.probe(cx);
             }
             Life::Ready => self.watch(cx),
-            Life::Stopping(_) => self.ask_to_end(cx),
+            Life::Stopping(_) => Self::ask_to_end(cx),
             Life::Killing => self.kill(cx),
             _ => {}
         }
@@ -80,9 +97,9 @@ impl Unit {
 
     /// The state does not: its start was not noted, or the state was lost.
     fn resume_unknown(&mut self, cx: &mut Context<'_>, held: &Held, at: Moment) {
-        let is_state_lost = self.life != Life::Spawning;
+        let is_state_lost = !self.is_spawning();
         self.run = self.run.max(1);
-        self.enter(Life::Spawning, cx.now);
+        self.enter(Life::Spawning(cx.now), cx.now);
         self.spawned(cx, held.pid, at);
         if is_state_lost && held.ended.is_none() && cx.service.ready == Ready::Notify {
             // It may have said so long ago and says it once; its liveness check will tell if it is not.
@@ -92,7 +109,8 @@ impl Unit {
 
     /// Init holds nothing of it.
     fn resume_without(&mut self, cx: &mut Context<'_>) {
-        if self.life == Life::Spawning {
+        if self.is_spawning() {
+            self.early.clear();
             cx.out.push(Action::Spawn { id: cx.id, run: self.run });
         } else if self.is_running() {
             self.pid = None;

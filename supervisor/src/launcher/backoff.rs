@@ -34,11 +34,23 @@ impl Jitter {
     }
 }
 
+/// The first and the longest pause after a start that was refused for the moment, in milliseconds: another process may end
+/// at once, and a machine that is short of something is not asked all the time.
+const REFUSED_MS: (u64, u64) = (100, 5_000);
+
 /// Milliseconds to wait before restart number `streak` in a row, counted from 1.
 pub(super) fn pause_ms(restart: &Restart, streak: u32, jitter: &mut Jitter) -> u64 {
-    let doublings = streak.saturating_sub(1).min(MAX_DOUBLINGS);
-    let doubled = restart.delay_ms.saturating_mul(1u64 << doublings);
-    let pause = doubled.min(restart.max_delay_ms);
+    doubled_ms((restart.delay_ms, restart.max_delay_ms), streak, jitter)
+}
+
+/// The same after refusal number `count` in a row of a start.
+pub(super) fn refused_ms(count: u32, jitter: &mut Jitter) -> u64 {
+    doubled_ms(REFUSED_MS, count, jitter)
+}
+
+fn doubled_ms((first, longest): (u64, u64), count: u32, jitter: &mut Jitter) -> u64 {
+    let doublings = count.saturating_sub(1).min(MAX_DOUBLINGS);
+    let pause = first.saturating_mul(1u64 << doublings).min(longest);
     pause.saturating_sub(jitter.up_to(pause / JITTER_PART))
 }
 

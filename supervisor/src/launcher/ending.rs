@@ -7,7 +7,7 @@ use cloister_wire::control::State as Enclave;
 
 use super::event::{Action, Id};
 use super::machine::Machine;
-use super::outcome::{final_state, words};
+use super::outcome::final_state;
 use super::stage::{CLOSING_MS, Closing, DRAIN_MS, Ending, KILL_GRACE_MS, Stage};
 use super::unit::{End, Unit};
 use crate::clock::Moment;
@@ -25,6 +25,13 @@ impl Machine {
         out.push(Action::Drain);
         let until = now.plus_millis(DRAIN_MS.min(self.stop_timeout_ms / DRAIN_PART));
         self.state.stage = Stage::Draining(Ending { why, by: None, until });
+    }
+
+    /// Ingress takes no new connections any more. Nothing takes that back, and the open ones are waited for once.
+    pub(super) fn drain_asked(&mut self, out: &mut Vec<Action>) {
+        if !std::mem::replace(&mut self.state.draining, true) {
+            out.push(Action::Drain);
+        }
     }
 
     /// No ingress connection is open any more.
@@ -79,9 +86,8 @@ impl Machine {
 
     fn settle_running(&mut self, now: Moment, out: &mut Vec<Action>) -> bool {
         let Some(by) = self.critical_end().or_else(|| self.last_end()) else { return false };
-        let name = self.services.get(by.index()).map(|s| s.name.as_str()).unwrap_or_default();
-        let exit = self.unit(by).and_then(|u| u.last_exit.as_ref());
-        let why = format!("{name} ended: {}", exit.map_or_else(|| "it never ran".into(), words));
+        let Some((service, unit)) = self.services.get(by.index()).zip(self.unit(by)) else { return false };
+        let why = format!("{} ended: {}", service.name, unit.exit_words(service));
         out.push(Action::Say { id: None, line: format!("stopping: {why}") });
         out.push(Action::Drain);
         self.stop_all(Ending { why, by: Some(by), until: now }, now);

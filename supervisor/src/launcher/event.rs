@@ -41,8 +41,8 @@ pub enum Event {
     SpawnFailed {
         /// The service.
         id: Id,
-        /// Whether the same attempt may succeed later: the machine lacked something, the image did not.
-        passing: bool,
+        /// Whether another attempt may succeed.
+        retry: Retry,
         /// The step and the system's words.
         error: String,
     },
@@ -68,6 +68,15 @@ pub enum Event {
         id: Id,
         /// Which spawn of it.
         run: u32,
+    },
+    /// Something keeps a service from being ready.
+    Missed {
+        /// The service.
+        id: Id,
+        /// Which spawn of it.
+        run: u32,
+        /// What its readiness probe met, for people.
+        why: String,
     },
     /// A liveness check has been answered, or not.
     Checked {
@@ -107,6 +116,8 @@ pub enum Event {
         /// What is to be done.
         verb: Verb,
     },
+    /// Ingress is to take no new connections, from now on.
+    DrainAsked,
     /// Ingress has no open connection left since it was drained.
     Drained,
     /// A host has read a status that this supervisor sent.
@@ -117,8 +128,20 @@ pub enum Event {
     Flushed,
 }
 
-/// What came of a liveness check.
+/// Whether a start that failed may succeed another time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// The machine lacked something for a moment: it is tried again soon, which is no restart.
+    Soon,
+    /// The process was killed on its way to its program: the restart policy decides, as over any end.
+    ByPolicy,
+    /// It is the image: trying again shows nothing new.
+    Never,
+}
+
+/// What came of a liveness check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// The service answered as it should.
     Alive,

@@ -14,7 +14,7 @@ use super::graph::{Graph, GraphError};
 use super::life::Context;
 use super::stage::{CLOSING_MS, Closing, Stage};
 use super::state::State;
-use super::unit::{End, Life, Unit};
+use super::unit::{Early, End, Life, Unit};
 use crate::clock::Moment;
 
 /// The launcher.
@@ -71,7 +71,7 @@ impl Machine {
     #[must_use]
     pub fn statuses(&self) -> Vec<ServiceStatus> {
         let units = self.state.units.iter().zip(self.services.iter());
-        units.map(|(unit, service)| unit.status(&service.name)).collect()
+        units.map(|(unit, service)| unit.status(service)).collect()
     }
 
     /// The next moment at which [`Event::Tick`] must be told.
@@ -122,7 +122,17 @@ impl Machine {
         let mut out = Vec::new();
         self.take(event, now, &mut out);
         self.settle(now, &mut out);
+        while let Some((id, note)) = self.next_early() {
+            self.with(id, now, &mut out, |u, cx| u.hear(cx, note));
+            self.settle(now, &mut out);
+        }
         out
+    }
+
+    /// The next thing that a service said before its start was reported, which has been reported now.
+    fn next_early(&mut self) -> Option<(Id, Early)> {
+        let units = self.graph.ids().zip(&mut self.state.units);
+        units.into_iter().find_map(|(id, unit)| unit.next_early().map(|note| (id, note)))
     }
 
     fn take(&mut self, event: Event, now: Moment, out: &mut Vec<Action>) {
@@ -130,13 +140,14 @@ impl Machine {
             Event::Tick => self.tick(now, out),
             Event::Adopt(held) => self.adopt(&held, now, out),
             Event::Spawned { id, pid, at } => self.with(id, now, out, |u, cx| u.spawned(cx, pid, at)),
-            Event::SpawnFailed { id, passing, error } => {
-                self.with(id, now, out, |u, cx| u.spawn_failed(cx, passing, error));
+            Event::SpawnFailed { id, retry, error } => {
+                self.with(id, now, out, |u, cx| u.spawn_failed(cx, retry, error));
             }
             Event::Exited { id, pid, exit, at } => {
                 self.with(id, now, out, |u, cx| u.exited(cx, pid, exit, at));
             }
             Event::Emptied { id } => self.with(id, now, out, Unit::emptied),
+            Event::Missed { id, run, why } => self.with_run(id, run, now, out, |u, _| u.missed(why)),
             Event::Ready { id, run } => self.with_run(id, run, now, out, Unit::ready),
             Event::Checked { id, run, verdict } => {
                 self.with_run(id, run, now, out, |u, cx| u.checked(cx, verdict));
@@ -146,6 +157,7 @@ impl Machine {
             Event::Text { id, text } => self.with(id, now, out, |u, _| u.text = Some(text)),
             Event::Asked { id, verb } => self.asked(id, verb, now, out),
             Event::Stop { why } => self.stop_asked(why, now, out),
+            Event::DrainAsked => self.drain_asked(out),
             Event::Drained => self.drained(now),
             Event::Told => self.state.recovering = None,
             Event::Seen => self.closing(|c| c.seen = true),

@@ -38,9 +38,11 @@ mod properties;
 #[cfg(test)]
 mod rehearsal;
 #[cfg(test)]
+mod starts;
+#[cfg(test)]
 mod tables;
 
-pub use event::{Action, Ask, Event, Id, Verdict};
+pub use event::{Action, Ask, Event, Id, Retry, Verdict};
 pub use graph::GraphError;
 pub use machine::Machine;
 pub use stage::{CLOSING_MS, DRAIN_MS, KILL_GRACE_MS, RECOVERY_SHOWN_MS};

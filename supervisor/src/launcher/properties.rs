@@ -3,22 +3,22 @@
 
 use std::collections::BTreeMap;
 
-use cloister_manifest::model::{Policy, Ready, Restart, Service};
+use cloister_manifest::model::{Check, Live, Policy, Ready, Restart, Service};
 use cloister_wire::control::{Phase, State as Enclave, Verb};
 use proptest::prelude::*;
 
+use super::life::SPAWN_MS;
 use super::rehearsal::{Stage, job, service};
-use super::{CLOSING_MS, DRAIN_MS, Event, Id, KILL_GRACE_MS};
+use super::{CLOSING_MS, DRAIN_MS, Event, Id, KILL_GRACE_MS, Retry, Verdict};
 
 /// Something that may happen to one of four services.
 #[derive(Clone, Debug)]
 enum Turn {
     Spawned(usize),
-    SpawnFails(usize, bool),
+    SpawnFails(usize, Retry),
     Exits(usize, u8),
     Empties(usize),
-    Ready(usize),
-    Leaving(usize),
+    Says(usize, Word),
     Asked(usize, Verb),
     Wait(u64),
     Crash,
@@ -26,18 +26,43 @@ enum Turn {
     Drained,
 }
 
+/// What a service says of itself, over a socket of its own: before or after init reports its start.
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    Ready,
+    Alive,
+    Dead,
+    Leaving,
+}
+
+fn word() -> impl Strategy<Value = Word> {
+    prop_oneof![3 => Just(Word::Ready), 1 => Just(Word::Alive), 2 => Just(Word::Dead), 1 => Just(Word::Leaving)]
+}
+
+fn say(stage: &mut Stage, name: &str, word: Word) {
+    let id = stage.id(name);
+    let Some(run) = stage.machine.run(id) else { return };
+    stage.on(match word {
+        Word::Ready => Event::Ready { id, run },
+        Word::Alive => Event::Petted { id },
+        Word::Dead => Event::Checked { id, run, verdict: Verdict::Dead },
+        Word::Leaving => Event::Leaving { id },
+    });
+}
+
 fn turn() -> impl Strategy<Value = Turn> {
     let who = 0usize..4;
+    let retry = prop_oneof![Just(Retry::Soon), Just(Retry::ByPolicy), Just(Retry::Never)];
     let verb = prop_oneof![Just(Verb::Start), Just(Verb::Stop), Just(Verb::Restart)];
     prop_oneof![
         6 => who.clone().prop_map(Turn::Spawned),
-        1 => (who.clone(), any::<bool>()).prop_map(|(w, passing)| Turn::SpawnFails(w, passing)),
+        1 => (who.clone(), retry).prop_map(|(w, retry)| Turn::SpawnFails(w, retry)),
         4 => (who.clone(), 0u8..2).prop_map(|(w, code)| Turn::Exits(w, code)),
         4 => who.clone().prop_map(Turn::Empties),
-        4 => who.clone().prop_map(Turn::Ready),
-        1 => who.clone().prop_map(Turn::Leaving),
+        5 => (who.clone(), word()).prop_map(|(w, word)| Turn::Says(w, word)),
         2 => (who, verb).prop_map(|(w, verb)| Turn::Asked(w, verb)),
         4 => (0u64..2_000).prop_map(Turn::Wait),
+        1 => Just(Turn::Wait(SPAWN_MS)),
         2 => Just(Turn::Crash),
         1 => Just(Turn::Stop),
         1 => Just(Turn::Drained),
@@ -78,9 +103,9 @@ fn play(stage: &mut Stage, turn: &Turn) {
     let names = ["a", "b", "c", "d"];
     match *turn {
         Turn::Spawned(who) if untold(stage, names[who]) => stage.spawned(names[who]),
-        Turn::SpawnFails(who, passing) if untold(stage, names[who]) => {
+        Turn::SpawnFails(who, retry) if untold(stage, names[who]) => {
             stage.held.remove(names[who]);
-            stage.on(Event::SpawnFailed { id: stage.id(names[who]), passing, error: "no".into() });
+            stage.on(Event::SpawnFailed { id: stage.id(names[who]), retry, error: "no".into() });
         }
         Turn::Exits(who, code) if is_told(stage, names[who]) && stage.held[names[who]].ended.is_none() => {
             stage.exits(names[who], cloister_wire::control::Exit::Code(code));
@@ -90,8 +115,7 @@ fn play(stage: &mut Stage, turn: &Turn) {
         {
             stage.empties(names[who]);
         }
-        Turn::Ready(who) if is_told(stage, names[who]) => stage.ready(names[who]),
-        Turn::Leaving(who) => stage.on(Event::Leaving { id: stage.id(names[who]) }),
+        Turn::Says(who, word) => say(stage, names[who], word),
         Turn::Asked(who, verb) => stage.on(Event::Asked { id: stage.id(names[who]), verb }),
         Turn::Wait(millis) => stage.wait(millis),
         Turn::Crash => stage.crash(),
@@ -132,6 +156,38 @@ proptest! {
         prop_assert_eq!(stage.machine.next_deadline(), None);
         stage.crash();
         prop_assert!(stage.off.is_some(), "nobody powers off: {:?}", stage.machine.state());
+    }
+
+    #[test]
+    fn what_a_service_says_counts_the_same_however_late_its_start_is_reported(
+        ready in prop_oneof![3 => Just(Ready::Notify), 1 => Just(Ready::Started), 1 => Just(Ready::Tcp(1))],
+        words in prop::collection::vec(word(), 0..12),
+        early in 0usize..12,
+        crash in any::<bool>(),
+    ) {
+        let live = Some(Live { check: Check::Watchdog, interval_ms: 100, timeout_ms: 100, threshold: 2 });
+        let start = || Stage::new(vec![Service { ready: ready.clone(), live: live.clone(), ..service("a") }]);
+        let (mut in_order, mut late) = (start(), start());
+        in_order.spawned("a");
+        let (first, rest) = words.split_at(early.min(words.len()));
+        for word in first {
+            say(&mut in_order, "a", *word);
+            say(&mut late, "a", *word);
+        }
+        if crash {
+            in_order.crash();
+            late.crash();
+        }
+        late.spawned("a");
+        for word in rest {
+            say(&mut in_order, "a", *word);
+            say(&mut late, "a", *word);
+        }
+        prop_assert_eq!(in_order.machine.statuses(), late.machine.statuses());
+        if !crash {
+            prop_assert_eq!(in_order.machine.state(), late.machine.state());
+            prop_assert_eq!(in_order.done, late.done);
+        }
     }
 
     #[test]

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use cloister_manifest::model::{
-    Control, Isolation, Kind, Limits, Logs, Manifest, Policy, Ready, Restart, Root, Service, VERSION,
+    Control, FirstProcess, Isolation, Kind, Limits, Logs, Manifest, Policy, Ready, Restart, Root, Service,
+    VERSION,
 };
 use cloister_wire::control::{Cause, Exit, Phase, State as Enclave};
 use cloister_wire::hold::{Ended, Held, Target};
@@ -21,6 +22,7 @@ pub(super) fn service(name: &str) -> Service {
         argv: vec!["/bin/true".into()],
         env: BTreeMap::new(),
         cwd: "/".into(),
+        first_process: FirstProcess::Cloister,
         uid: 0,
         gid: 0,
         groups: vec![],
@@ -57,8 +59,8 @@ pub(super) fn manifest(services: Vec<Service>) -> Manifest {
         name: "rehearsal".into(),
         services,
         ingress: vec![],
-        root: Root { writable_bytes: 0 },
-        control: Control { host: vec![], local_uids: vec![] },
+        root: Root { writable_bytes: 0, additions: Vec::new(), pinned: Vec::new() },
+        control: Control { host: vec![], services: vec![] },
         stop_timeout_ms: 5_000,
         debug: false,
     }
@@ -121,7 +123,7 @@ impl Stage {
                 assert_eq!(self.off, None, "{name} is spawned after the end");
                 let (pid, at_ns) = (self.next_pid, self.now.nanos());
                 self.next_pid += 1;
-                let held = Held { name: name.clone(), pid, at_ns, ended: None, populated: true, fds: 2 };
+                let held = Held { name: name.clone(), pid, at_ns, ended: None, populated: true, fds: 0 };
                 self.held.insert(name, held);
             }
             Action::Forget { id } => {
@@ -145,8 +147,14 @@ impl Stage {
         }
     }
 
+    /// The service runs its program, and init has not said so: its next welcome does.
+    pub(super) fn executed(&mut self, name: &str) {
+        self.held.get_mut(name).unwrap().fds = 2;
+    }
+
     /// Init says that it started the service.
     pub(super) fn spawned(&mut self, name: &str) {
+        self.executed(name);
         let held = self.held[name].clone();
         self.on(Event::Spawned { id: self.id(name), pid: held.pid, at: Moment::from_nanos(held.at_ns) });
     }

@@ -3,7 +3,7 @@
 //! Its law: the enclave's state is computed from the units each time, never kept beside them.
 
 use cloister_manifest::model::{Kind, Service};
-use cloister_wire::control::{Exit, State as Enclave};
+use cloister_wire::control::{Exit, State as Enclave, bounded};
 use serde::{Deserialize, Serialize};
 
 use super::outcome::words;
@@ -22,6 +22,8 @@ pub struct State {
     pub(super) units: Vec<Unit>,
     /// Until then, or until a host has read it, the status says that the supervisor crashed.
     pub(super) recovering: Option<Moment>,
+    /// Whether ingress was asked to take no new connections.
+    pub(super) draining: bool,
     /// Whether the start of the enclave is over: from then on what does not serve degrades it.
     pub(super) started: bool,
 }
@@ -62,7 +64,7 @@ impl State {
             units().filter_map(|(unit, service)| trouble(unit).map(|t| format!("{} {t}", service.name))),
         );
         if !why.is_empty() {
-            return Enclave::Degraded { why: short(why.join("; ")) };
+            return Enclave::Degraded { why: short(&why.join("; ")) };
         }
         if units().all(|(unit, service)| is_up(unit, service)) { Enclave::Ready } else { Enclave::Starting }
     }
@@ -79,10 +81,10 @@ fn is_up(unit: &Unit, service: &Service) -> bool {
 fn trouble(unit: &Unit) -> Option<String> {
     let exit = || unit.last_exit.as_ref().map_or_else(String::new, after);
     match unit.life {
-        Life::Waiting | Life::Spawning | Life::Starting(_) if unit.run > 1 || unit.streak > 0 => {
+        Life::Waiting | Life::Spawning(_) | Life::Starting(_) if unit.run > 1 || unit.streak > 0 => {
             Some(format!("is starting again{}", exit()))
         }
-        Life::Waiting | Life::Spawning | Life::Starting(_) | Life::Ready | Life::Ended(End::Done) => None,
+        Life::Waiting | Life::Spawning(_) | Life::Starting(_) | Life::Ready | Life::Ended(End::Done) => None,
         Life::Stopping(_) | Life::Killing => Some("is stopping".into()),
         Life::BackingOff(_) => Some(format!("waits to be started again{}", exit())),
         Life::Ended(End::Failed) => Some(format!("has failed{}", exit())),
@@ -91,13 +93,13 @@ fn trouble(unit: &Unit) -> Option<String> {
     }
 }
 
-/// The first [`MAX_WHY`] bytes, or as many as are whole characters.
-fn short(mut why: String) -> String {
-    if why.len() > MAX_WHY {
-        why.truncate(why.floor_char_boundary(MAX_WHY));
-        why.push('…');
+/// As much as has [`MAX_WHY`] bytes as JSON.
+fn short(why: &str) -> String {
+    let mut short = bounded(why, MAX_WHY);
+    if short.len() < why.len() {
+        short.push('…');
     }
-    why
+    short
 }
 
 fn after(exit: &Exit) -> String {
@@ -110,8 +112,8 @@ mod tests {
 
     #[test]
     fn a_long_reason_is_cut_between_characters() {
-        assert_eq!(short("web has failed".into()), "web has failed");
-        let cut = short("é".repeat(MAX_WHY));
+        assert_eq!(short("web has failed"), "web has failed");
+        let cut = short(&"é".repeat(MAX_WHY));
         assert!(cut.len() <= MAX_WHY + '…'.len_utf8() && cut.ends_with("é…"));
     }
 }

@@ -4,7 +4,7 @@ use cloister_manifest::model::{Check, Live, Policy, Ready, Service};
 use cloister_wire::control::{Cause, Exit, Phase, State as Enclave, Verb};
 
 use super::rehearsal::{Stage, job, service};
-use super::{CLOSING_MS, DRAIN_MS, Event, KILL_GRACE_MS, RECOVERY_SHOWN_MS, Verdict};
+use super::{CLOSING_MS, DRAIN_MS, Event, KILL_GRACE_MS, RECOVERY_SHOWN_MS, Retry, Verdict};
 
 fn sent(name: &str, signal: u8) -> (String, u8) {
     (name.into(), signal)
@@ -33,7 +33,7 @@ fn what_only_follows_a_failed_service_starts_all_the_same() {
     let db = Service { restart: never(), ..service("db") };
     let web = Service { after: vec!["db".into()], ..service("web") };
     let mut stage = Stage::new(vec![db, web]);
-    stage.on(Event::SpawnFailed { id: stage.id("db"), passing: false, error: "no".into() });
+    stage.on(Event::SpawnFailed { id: stage.id("db"), retry: Retry::Never, error: "no".into() });
     assert_eq!(stage.spawns(), ["db", "web"]);
 }
 
@@ -112,11 +112,11 @@ fn a_stable_time_starts_the_count_over() {
 #[test]
 fn what_can_never_start_is_not_tried_again_and_what_may_is() {
     let mut stage = Stage::new(vec![service("web"), service("other")]);
-    stage.on(Event::SpawnFailed { id: stage.id("web"), passing: true, error: "out of memory".into() });
+    stage.on(Event::SpawnFailed { id: stage.id("web"), retry: Retry::Soon, error: "out of memory".into() });
     stage.held.remove("web");
     assert_eq!(stage.phase("web"), Phase::BackingOff);
     stage.wait(100);
-    stage.on(Event::SpawnFailed { id: stage.id("web"), passing: false, error: "no such file".into() });
+    stage.on(Event::SpawnFailed { id: stage.id("web"), retry: Retry::Never, error: "no such file".into() });
     assert_eq!(stage.phase("web"), Phase::Failed);
 }
 
@@ -189,17 +189,17 @@ fn an_unread_final_state_waits_and_a_read_one_does_not() {
 }
 
 #[test]
-fn leftovers_of_a_crash_are_killed_and_a_daemon_is_not() {
-    let mut stage = Stage::new(vec![service("web"), service("daemon")]);
-    stage.spawned("web");
-    stage.spawned("daemon");
-    stage.exits("web", Exit::Code(1));
-    stage.exits("daemon", Exit::Code(0));
-    assert_eq!(stage.signals(), [sent("web", 9)]);
-    assert_eq!(stage.phase("daemon"), Phase::Ready);
-    stage.on(Event::Stop { why: "asked".into() });
-    stage.on(Event::Drained);
-    assert_eq!(stage.signals(), [sent("daemon", 15)]);
+fn a_service_ends_with_its_main_process_whatever_that_leaves_behind() {
+    for code in [0, 1] {
+        let mut stage = Stage::new(vec![service("web"), service("other")]);
+        stage.spawned("web");
+        stage.spawned("other");
+        stage.exits("web", Exit::Code(code));
+        assert_eq!(stage.signals(), [sent("web", 9)]);
+        stage.empties("web");
+        assert_ne!(stage.phase("web"), Phase::Ready);
+        assert_eq!(stage.phase("other"), Phase::Ready);
+    }
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn a_start_that_fails_after_a_crash_is_a_start_that_failed() {
     stage.crash();
     assert_eq!(stage.phase("web"), Phase::Starting, "init was seen starting it");
     stage.held.remove("web");
-    stage.on(Event::SpawnFailed { id: stage.id("web"), passing: false, error: "no such file".into() });
+    stage.on(Event::SpawnFailed { id: stage.id("web"), retry: Retry::Never, error: "no such file".into() });
     assert_eq!(stage.phase("web"), Phase::Failed);
 }
 

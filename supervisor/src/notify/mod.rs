@@ -9,7 +9,6 @@ use std::io::{self, ErrorKind, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
-use std::path::Path;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::Interest;
@@ -75,17 +74,11 @@ fn receive(socket: &UnixDatagram) -> io::Result<(Option<u32>, Vec<u8>)> {
     Ok((sender, bytes))
 }
 
-/// The name of the service whose cgroup process `pid` is in.
-#[must_use]
-pub fn service_of(proc: &Path, pid: u32) -> Option<String> {
-    let cgroup = std::fs::read_to_string(proc.join(pid.to_string()).join("cgroup")).ok()?;
-    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::/cloister/"))?;
-    path.split('/').next().filter(|name| !name.is_empty()).map(str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
+    use std::os::fd::AsFd;
     use std::os::linux::net::SocketAddrExt;
 
     #[tokio::test]
@@ -97,18 +90,17 @@ mod tests {
         assert_eq!(notify.receive().await.unwrap(), (std::process::id(), b"READY=1".to_vec()));
     }
 
-    #[test]
-    fn a_service_is_known_by_its_cgroup() {
-        let proc = tempfile::tempdir().unwrap();
-        for (pid, text) in
-            [(7, "0::/cloister/web\n"), (8, "0::/cloister/db/worker\n"), (9, "0::/supervisor\n")]
-        {
-            std::fs::create_dir(proc.path().join(pid.to_string())).unwrap();
-            std::fs::write(proc.path().join(format!("{pid}/cgroup")), text).unwrap();
-        }
-        assert_eq!(service_of(proc.path(), 7).as_deref(), Some("web"));
-        assert_eq!(service_of(proc.path(), 8).as_deref(), Some("db"));
-        assert_eq!(service_of(proc.path(), 9), None);
-        assert_eq!(service_of(proc.path(), 10), None, "a sender that is gone");
+    /// `sd_notify_barrier(3)`, which `systemd-notify` waits with before it ends.
+    #[tokio::test]
+    async fn a_descriptor_that_comes_with_a_notification_is_closed_once_it_is_read() {
+        let to = SocketAddr::from_abstract_name(format!("cloister-barrier-{}", std::process::id())).unwrap();
+        let notify = Notify::serving(Notify::bind(&to).unwrap()).unwrap();
+        let sender = StdDatagram::unbound().unwrap();
+        sender.connect_addr(&to).unwrap();
+        let (mut read, write) = io::pipe().unwrap();
+        cloister_sys::fdpass::send_with_fds(&sender, b"BARRIER=1", &[write.as_fd()]).unwrap();
+        drop(write);
+        assert_eq!(notify.receive().await.unwrap(), (std::process::id(), b"BARRIER=1".to_vec()));
+        assert_eq!(read.read(&mut [0]).unwrap(), 0);
     }
 }

@@ -3,33 +3,19 @@
 //! Its law: each is bounded in bytes; the caller bounds its time.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use cloister_relay::Stream;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::listener::ServicePort;
 
 /// Bytes of an HTTP status line up to its code: `HTTP/1.1 200`.
 const STATUS_LINE: usize = 12;
 
-/// Whether something accepts connections on this port of the loopback interface.
-pub(super) async fn tcp(port: u16) -> bool {
-    connect(port).await.is_ok()
-}
-
-/// Whether `GET path` is answered with a status from 200 to 399.
-pub(super) async fn http(port: u16, path: &str) -> bool {
-    http_status(port, path).await.is_ok_and(|code| (200..400).contains(&code))
-}
-
-/// As ingress connects: a connection to itself is none.
-async fn connect(port: u16) -> io::Result<Stream> {
-    Stream::connect_tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await
-}
-
-async fn http_status(port: u16, path: &str) -> io::Result<u16> {
-    let mut stream = connect(port).await?;
+/// The status with which `GET path` is answered.
+pub(super) async fn http(port: &ServicePort, path: &str) -> io::Result<u16> {
+    let mut stream = port.connect(false).await?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: cloister\r\nConnection: close\r\n\r\n"
     );
@@ -39,7 +25,7 @@ async fn http_status(port: u16, path: &str) -> io::Result<u16> {
     let code = line.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..));
     let code =
         code.and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| digits.parse().ok());
-    code.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    code.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
 }
 
 /// Whether `path` exists below `root`. Symbolic links stay below it.

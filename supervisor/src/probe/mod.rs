@@ -11,6 +11,8 @@ use cloister_manifest::model::{Check, Live, Ready};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::launcher::Verdict;
+use crate::listener::ServicePort;
+use crate::world::Paths;
 
 /// The first pause between two readiness questions, and the longest: a quick service is found ready at once, a slow one
 /// is not kept from its work. Ports and files have no event to wait for.
@@ -20,23 +22,42 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// How long one readiness question may take.
 const ASK_TIME: Duration = Duration::from_secs(2);
 
+/// How long something keeps a service from being ready before that is reported, and how often at most something new is: a
+/// quick start is no news, and each report is written down.
+const REPORT: Duration = Duration::from_millis(200);
+
 /// The root of the service as the service sees it, and the application's root where that cannot be reached.
 #[derive(Clone, Debug)]
 pub struct Roots(pub Vec<PathBuf>);
 
-/// Waits until a service is ready. It never returns for a service that says so itself.
-pub async fn ready(what: Ready, roots: Roots) {
+/// Whom a probe asks.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// The service.
+    pub service: String,
+    /// Where the kernel shows its processes.
+    pub paths: Paths,
+    /// Its files.
+    pub roots: Roots,
+}
+
+/// Waits until a service is ready, and passes on what kept it from that: what has lasted for [`REPORT`], and after that once in
+/// that time what is new. It never returns for a service that says so itself.
+pub async fn ready<F: Fn(String)>(what: Ready, subject: Subject, missed: F) {
+    let question = match what {
+        Ready::Started => return,
+        Ready::Tcp(port) => Question::Tcp(subject.port(port)),
+        Ready::Http { port, path } => Question::Http(subject.port(port), path),
+        Ready::File(path) => Question::File(subject.roots, path),
+        Ready::Log(_) | Ready::Notify => return std::future::pending().await,
+    };
     let mut pause = FIRST_PAUSE;
-    loop {
-        let answered = match &what {
-            Ready::Started => true,
-            Ready::Tcp(port) => in_time(ASK_TIME, ask::tcp(*port)).await,
-            Ready::Http { port, path } => in_time(ASK_TIME, ask::http(*port, path)).await,
-            Ready::File(path) => roots.0.iter().any(|root| ask::file(root, path)),
-            Ready::Log(_) | Ready::Notify => std::future::pending().await,
-        };
-        if answered {
-            return;
+    let (mut last, mut report_at) = (String::new(), Instant::now() + REPORT);
+    while let Err(why) = question.ask(ASK_TIME).await {
+        if Instant::now() >= report_at && why != last {
+            report_at = Instant::now() + REPORT;
+            missed(why.clone());
+            last = why;
         }
         sleep(pause).await;
         pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
@@ -45,7 +66,12 @@ pub async fn ready(what: Ready, roots: Roots) {
 
 /// Asks again and again whether a service is alive, and passes each verdict on. A watchdog asks nothing: there the service
 /// speaks.
-pub async fn watch<F: Fn(Verdict)>(live: Live, tell: F) {
+pub async fn watch<F: Fn(Verdict)>(live: Live, subject: Subject, tell: F) {
+    let question = match live.check {
+        Check::Tcp(port) => Question::Tcp(subject.port(port)),
+        Check::Http { port, path } => Question::Http(subject.port(port), path),
+        Check::Watchdog => return,
+    };
     let period = Duration::from_millis(live.interval_ms.max(1));
     let limit = Duration::from_millis(live.timeout_ms.max(1));
     let mut ticks = interval(period);
@@ -53,17 +79,43 @@ pub async fn watch<F: Fn(Verdict)>(live: Live, tell: F) {
     ticks.reset_at(Instant::now() + period);
     loop {
         ticks.tick().await;
-        let alive = match &live.check {
-            Check::Tcp(port) => in_time(limit, ask::tcp(*port)).await,
-            Check::Http { port, path } => in_time(limit, ask::http(*port, path)).await,
-            Check::Watchdog => return,
-        };
+        let alive = question.ask(limit).await.is_ok();
         tell(if alive { Verdict::Alive } else { Verdict::Dead });
     }
 }
 
-async fn in_time<F: Future<Output = bool>>(limit: Duration, question: F) -> bool {
-    timeout(limit, question).await.unwrap_or(false)
+impl Subject {
+    fn port(&self, number: u16) -> ServicePort {
+        ServicePort::new(&self.paths, &self.service, number)
+    }
+}
+
+/// What is asked.
+enum Question {
+    Tcp(ServicePort),
+    Http(ServicePort, String),
+    File(Roots, String),
+}
+
+impl Question {
+    /// Asks once, for so long at most. An error is why the answer was no.
+    async fn ask(&self, limit: Duration) -> Result<(), String> {
+        let answer = timeout(limit, self.answer()).await;
+        answer.unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis())))
+    }
+
+    async fn answer(&self) -> Result<(), String> {
+        match self {
+            Self::Tcp(port) => port.connect(false).await.map(drop).map_err(|error| error.to_string()),
+            Self::Http(port, path) => match ask::http(port, path).await {
+                Ok(200..400) => Ok(()),
+                Ok(code) => Err(format!("it was answered with status {code}")),
+                Err(error) => Err(error.to_string()),
+            },
+            Self::File(roots, path) if roots.0.iter().any(|root| ask::file(root, path)) => Ok(()),
+            Self::File(..) => Err("it is not there".to_owned()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -73,22 +125,36 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    /// This process, as a service of these roots.
+    fn subject(folder: &tempfile::TempDir, roots: Vec<PathBuf>) -> Subject {
+        std::fs::create_dir(folder.path().join("web")).unwrap();
+        std::fs::write(folder.path().join("web/cgroup.procs"), std::process::id().to_string()).unwrap();
+        let paths = Paths { cgroups: folder.path().to_owned(), ..Paths::default() };
+        Subject { service: "web".into(), paths, roots: Roots(roots) }
+    }
+
     #[tokio::test]
     async fn a_port_is_ready_once_it_accepts() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
-        let waiting = tokio::spawn(ready(Ready::Tcp(port), Roots(vec![])));
-        assert!(!ask::tcp(port).await);
-        let _listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
+        let missed = move |why| say.send(why).unwrap();
+        let waiting = tokio::spawn(ready(Ready::Tcp(port), subject(&folder, vec![]), missed));
+        let why = said.recv().await.unwrap();
+        assert_eq!(why, format!("nothing listens on 127.0.0.1:{port} or [::1]:{port}"));
+        let _listener = TcpListener::bind(("::1", port)).await.unwrap();
         waiting.await.unwrap();
+        assert_eq!(said.recv().await, None, "it is said once");
     }
 
     #[tokio::test]
     async fn a_file_is_ready_once_it_is_there_in_one_of_the_roots() {
         let folder = tempfile::tempdir().unwrap();
-        let roots = Roots(vec![PathBuf::from("/nowhere"), folder.path().to_owned()]);
-        let waiting = tokio::spawn(ready(Ready::File("/run/up".into()), roots));
+        let roots = vec![PathBuf::from("/nowhere"), folder.path().to_owned()];
+        let other = tempfile::tempdir().unwrap();
+        let waiting = tokio::spawn(ready(Ready::File("/run/up".into()), subject(&other, roots), drop));
         std::fs::create_dir(folder.path().join("run")).unwrap();
         std::fs::write(folder.path().join("run/up"), "").unwrap();
         waiting.await.unwrap();
@@ -111,7 +177,8 @@ mod tests {
         let check = Check::Http { port, path: "/health".into() };
         let live = Live { check, interval_ms: 1, timeout_ms: 1000, threshold: 1 };
         let (seen, verdicts) = (Arc::new(Mutex::new(Vec::new())), Arc::new(tokio::sync::Notify::new()));
-        let task = tokio::spawn(watch(live, {
+        let folder = tempfile::tempdir().unwrap();
+        let task = tokio::spawn(watch(live, subject(&folder, vec![]), {
             let (seen, verdicts) = (Arc::clone(&seen), Arc::clone(&verdicts));
             move |verdict| {
                 seen.lock().unwrap().push(verdict);

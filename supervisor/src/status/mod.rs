@@ -12,4 +12,4 @@ mod stats;
 pub use board::Board;
 pub use inspect::inspect;
 pub use server::{Asked, Asking, serve};
-pub use stats::stats;
+pub use stats::{oom_kills, stats};

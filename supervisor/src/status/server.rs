@@ -1,27 +1,35 @@
 //! Port 17000 and the local control socket.
 //!
 //! Its law: a request is judged by who asks. The host may do to single services only what the measured manifest lists;
-//! inside, root and the users it lists may start, stop and signal them. Nobody can do more.
+//! inside, the services it lists may start, stop and signal them. Nobody can do more.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_manifest::model::{Control, ControlVerb};
-use cloister_wire::control::{FromGuest, FromHost, Reply, Request, Verb};
+use cloister_wire::control::{FromGuest, FromHost, Reply, Request, Status, Verb};
+use cloister_wire::frame::{FrameError, HOST_LIMIT};
 use cloister_wire::hello::Protocol;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::board::Board;
-use crate::channel::{self, ChannelError};
+use crate::channel::{self, ChannelError, Sender};
+use crate::places::{Limits, Places};
 use crate::world::{Accepted, Listen, Peer, Stream};
 
-/// Connections at once: a sleeve, its `ps` and `stop`, a scraper, and room for a few that hang.
-const MAX_CONNECTIONS: usize = 16;
+/// Connections at once. Of the host: a sleeve, its `ps` and `stop`, a scraper, and room for a few that hang. Of a service:
+/// an `initctl wait` or two, and what asks beside them.
+const CONNECTIONS: Limits = Limits { host: 16, service: 4, shared: 16 };
 
 /// The shortest time between two statuses on one connection: a service that changes its text a thousand times a second
 /// does not fill the host's socket with it, and the final state comes this much later at most.
 const PACE: Duration = Duration::from_millis(5);
+
+/// Bytes of a frame that are not the status in it: the message's name.
+const ENVELOPE: usize = 64;
+/// The id of the answer to a peer that may not ask anything: it is sent before a request is read.
+const UNASKED: u64 = 0;
 
 /// A request that is allowed, on its way to whoever can do it.
 #[derive(Debug)]
@@ -49,7 +57,7 @@ pub struct Asking {
 
 /// Serves connections for ever.
 pub async fn serve(listener: Box<dyn Listen>, asking: Asking) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(CONNECTIONS);
     let handle = move |(stream, peer): Accepted| {
         let asking = asking.clone();
         async move {
@@ -57,14 +65,15 @@ pub async fn serve(listener: Box<dyn Listen>, asking: Asking) {
             converse(stream, peer, asking).await.unwrap_or_default();
         }
     };
-    channel::accept_each(listener, slots, handle).await;
+    channel::accept_each(listener, places, handle).await;
 }
 
 async fn converse(stream: Box<dyn Stream>, peer: Peer, asking: Asking) -> Result<(), ChannelError> {
-    if !may_enter(peer, &asking.control.borrow()) {
-        return Ok(());
-    }
+    let judged = peer.may_control(&asking.control.borrow().services);
     let (mut receiver, mut sender) = channel::open(stream, Protocol::Control).await?;
+    if let Err(why) = judged {
+        return sender.send(&FromGuest::Reply { id: UNASKED, reply: Reply::Refused { why } }).await;
+    }
     let mut changes = asking.board.changes();
     changes.mark_changed();
     let mut quiet_until = Instant::now();
@@ -77,7 +86,7 @@ async fn converse(stream: Box<dyn Stream>, peer: Peer, asking: Asking) -> Result
             news = news => {
                 quiet_until = Instant::now() + PACE;
                 news.map_err(|_| ChannelError::Closed)?;
-                sender.send(&FromGuest::Status(asking.board.read())).await?;
+                show(&mut sender, asking.board.read()).await?;
                 if peer == Peer::Host {
                     // A full queue says already that a host was told.
                     asking.told.try_send(()).unwrap_or_default();
@@ -85,36 +94,41 @@ async fn converse(stream: Box<dyn Stream>, peer: Peer, asking: Asking) -> Result
             }
             request = receiver.receive::<FromHost>() => {
                 let FromHost { id, request } = request?;
-                let reply = answer(request, peer, &asking).await;
+                let reply = answer(request, &peer, &asking).await;
                 sender.send(&FromGuest::Reply { id, reply }).await?;
             }
         }
     }
 }
 
-async fn answer(request: Request, peer: Peer, asking: &Asking) -> Reply {
+/// Sends a status. One that is too long for a frame, with the texts of sixty services in trouble, loses the ends of them.
+async fn show(sender: &mut Sender, status: Status) -> Result<(), ChannelError> {
+    let mut message = FromGuest::Status(status);
+    let sent = sender.send(&message).await;
+    if let (Err(ChannelError::Frame(FrameError::TooLong { .. })), FromGuest::Status(status)) =
+        (&sent, &mut message)
+    {
+        status.fit(HOST_LIMIT.saturating_sub(ENVELOPE));
+        return sender.send(&message).await;
+    }
+    sent
+}
+
+async fn answer(request: Request, peer: &Peer, asking: &Asking) -> Reply {
     let judged = may(&request, peer, &asking.control.borrow());
     if let Err(why) = judged {
         return Reply::Refused { why };
     }
     let (answer, answered) = oneshot::channel();
     let refused = || Reply::Refused { why: "the enclave is ending".into() };
-    match asking.asked.send(Asked { request, peer, answer }).await {
+    match asking.asked.send(Asked { request, peer: peer.clone(), answer }).await {
         Ok(()) => answered.await.unwrap_or_else(|_| refused()),
         Err(_) => refused(),
     }
 }
 
-/// Whether this peer is spoken to at all.
-fn may_enter(peer: Peer, control: &Control) -> bool {
-    match peer {
-        Peer::Host => true,
-        Peer::Local { uid } => uid == 0 || control.local_uids.contains(&uid),
-    }
-}
-
 /// Whether this peer may ask this.
-fn may(request: &Request, peer: Peer, control: &Control) -> Result<(), String> {
+fn may(request: &Request, peer: &Peer, control: &Control) -> Result<(), String> {
     let verb = match request {
         Request::Ping
         | Request::Stop
@@ -149,29 +163,34 @@ mod tests {
 
     #[test]
     fn the_host_may_do_what_the_manifest_lists_and_nothing_else() {
-        let control = Control { host: vec![ControlVerb::Restart], local_uids: vec![] };
-        assert_eq!(may(&service(Verb::Restart), Peer::Host, &control), Ok(()));
+        let control = Control { host: vec![ControlVerb::Restart], services: vec![] };
+        assert_eq!(may(&service(Verb::Restart), &Peer::Host, &control), Ok(()));
         assert_eq!(
-            may(&service(Verb::Stop), Peer::Host, &control).unwrap_err(),
+            may(&service(Verb::Stop), &Peer::Host, &control).unwrap_err(),
             "the image's manifest does not let the host stop services (control: [stop])"
         );
         let signal = Request::Signal { service: "web".into(), signal: 1 };
-        assert!(may(&signal, Peer::Host, &control).is_err());
-        assert_eq!(may(&Request::Stop, Peer::Host, &control), Ok(()));
+        assert!(may(&signal, &Peer::Host, &control).is_err());
+        assert_eq!(may(&Request::Stop, &Peer::Host, &control), Ok(()));
     }
 
     #[test]
-    fn inside_every_verb_is_allowed_to_those_who_are_let_in() {
-        let control = Control { host: vec![], local_uids: vec![] };
-        assert_eq!(may(&service(Verb::Stop), Peer::Local { uid: 0 }, &control), Ok(()));
+    fn inside_every_verb_is_allowed_to_the_services_that_are_named() {
+        let control = Control { host: vec![], services: vec!["admin".into()] };
+        let local = |name: Option<&str>| Peer::Local { service: name.map(str::to_owned) };
+        assert_eq!(local(Some("admin")).may_control(&control.services), Ok(()));
+        assert_eq!(may(&service(Verb::Stop), &local(Some("admin")), &control), Ok(()));
+        for stranger in [Some("web"), None] {
+            assert!(local(stranger).may_control(&control.services).is_err());
+        }
     }
 
     #[test]
     fn a_signal_that_does_not_exist_is_refused() {
-        let control = Control { host: vec![ControlVerb::Signal], local_uids: vec![] };
+        let control = Control { host: vec![ControlVerb::Signal], services: vec![] };
         for signal in [0, 65, 255] {
             let request = Request::Signal { service: "web".into(), signal };
-            assert!(may(&request, Peer::Host, &control).is_err());
+            assert!(may(&request, &Peer::Host, &control).is_err());
         }
     }
 }

@@ -20,8 +20,21 @@ fn one(cgroup: &Path, name: &str) -> ServiceStats {
         memory: number(cgroup, "memory.current"),
         memory_peak: number(cgroup, "memory.peak"),
         pids: number(cgroup, "pids.current"),
-        oom_kills: keyed(cgroup, "memory.events", "oom_kill"),
+        oom_kills: killed(cgroup),
     }
+}
+
+/// Processes of the service `name` killed for want of memory, as long as its cgroup is there.
+#[must_use]
+pub fn oom_kills(cgroups: &Path, name: &str) -> u64 {
+    killed(&cgroups.join(name))
+}
+
+/// Processes killed for want of memory. A cgroup that dies as a whole (`memory.oom.group`) counts its first victim twice, as
+/// the one that was chosen and as a member (`oom_kill_process`, `mm/oom_kill.c` of Linux 6.12).
+fn killed(cgroup: &Path) -> u64 {
+    let count = |key| keyed(cgroup, "memory.events", key);
+    count("oom_kill").saturating_sub(count("oom_group_kill"))
 }
 
 fn number(cgroup: &Path, file: &str) -> u64 {
@@ -50,7 +63,7 @@ mod tests {
             ("memory.current", "4096\n"),
             ("memory.peak", "8192\n"),
             ("pids.current", "3\n"),
-            ("memory.events", "low 0\noom 1\noom_kill 2\n"),
+            ("memory.events", "low 0\noom 1\noom_kill 5\noom_group_kill 1\n"),
         ];
         for (file, text) in files {
             fs::write(cgroup.join(file), text).unwrap();
@@ -62,7 +75,7 @@ mod tests {
             memory: 4096,
             memory_peak: 8192,
             pids: 3,
-            oom_kills: 2,
+            oom_kills: 4,
         };
         assert_eq!(all.first(), Some(&web));
         assert_eq!(all.get(1).map(|s| s.memory), Some(0));

@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::enclave::Enclave;
-use crate::host::soon;
-use crate::manifest::{critical, manifest, service, until_term};
+use crate::host::{refused, soon};
+use crate::manifest::{ADMIN, critical, manifest, service, until_term};
 
 fn verb(verb: Verb) -> Request {
     Request::Service { service: "cache".into(), verb }
@@ -17,7 +17,7 @@ fn verb(verb: Verb) -> Request {
 
 fn allowing(host: Vec<ControlVerb>) -> Manifest {
     let services = vec![service("cache", "exec sleep 1000"), critical("web", &until_term(0))];
-    Manifest { control: Control { host, local_uids: vec![] }, ..manifest(services) }
+    Manifest { control: Control { host, services: vec![ADMIN.into()] }, ..manifest(services) }
 }
 
 #[tokio::test]
@@ -51,6 +51,33 @@ async fn a_program_inside_stops_and_starts_services() {
 }
 
 #[tokio::test]
+async fn one_service_that_asks_holds_no_place_of_another() {
+    let enclave = Enclave::boot(&allowing(vec![]));
+    enclave.host().await.until_ready().await;
+    enclave.init.join_cgroup(std::process::id(), "cache");
+    let mut idle = vec![];
+    for _ in 0..64 {
+        idle.push(UnixStream::connect(enclave.path("local-control")).await.unwrap());
+    }
+    refused(idle.last_mut().unwrap()).await;
+    enclave.host().await.until_ready().await;
+    enclave.init.join_cgroup(std::process::id(), "web");
+    enclave.local().await.until_ready().await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_named_is_told_that_it_may_not_ask() {
+    let enclave = Enclave::boot(&allowing(vec![]));
+    enclave.host().await.until_ready().await;
+    let mut stranger = enclave.local_of("web").await;
+    let Reply::Refused { why } = stranger.refusal().await else { panic!("it was let in") };
+    assert_eq!(
+        why,
+        "service \"web\" may not control services: control.services of the manifest does not name it"
+    );
+}
+
+#[tokio::test]
 async fn a_signal_reaches_the_main_process() {
     let enclave = Enclave::boot(&allowing(vec![ControlVerb::Signal]));
     let mut host = enclave.host().await;
@@ -76,6 +103,22 @@ async fn the_host_reads_what_confines_a_service_and_what_it_uses() {
         panic!("no confinement")
     };
     assert_eq!((confinement.pid, confinement.uids), (pid, vec![0; 4]));
+}
+
+#[tokio::test]
+async fn processes_killed_for_want_of_memory_are_counted_after_their_cgroup_is_gone() {
+    let enclave = Enclave::boot(&allowing(vec![ControlVerb::Signal]));
+    let cgroup = enclave.path("cgroups/cache");
+    std::fs::create_dir_all(&cgroup).unwrap();
+    std::fs::write(cgroup.join("memory.events"), "oom_kill 3\noom_group_kill 1\n").unwrap();
+    let mut host = enclave.host().await;
+    host.until_ready().await;
+    let signal = Request::Signal { service: "cache".into(), signal: 10 };
+    assert_eq!(host.ask(signal).await, Reply::Done);
+    host.until(|s| s.services[0].phase == Phase::Failed).await;
+    std::fs::remove_dir_all(&cgroup).unwrap();
+    let Reply::Stats(stats) = host.ask(Request::Stats).await else { panic!("no stats") };
+    assert_eq!(stats.services[0].oom_kills, 2);
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::host::{Host, Reader};
+use crate::manifest::ADMIN;
 use crate::stand_in::StandIn;
 
 static STORIES: AtomicU32 = AtomicU32::new(0);
@@ -47,6 +48,7 @@ impl Enclave {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("manifest.json"), manifest).unwrap();
         std::fs::create_dir_all(folder.path().join("proc/sys/net/ipv4")).unwrap();
+        std::fs::create_dir_all(folder.path().join("proc/sys/kernel")).unwrap();
         let story = STORIES.fetch_add(1, Ordering::Relaxed);
         let address = |name| {
             let name = format!("cloister-story-{}-{story}-{name}", std::process::id());
@@ -54,10 +56,11 @@ impl Enclave {
         };
         let addresses = Addresses {
             control: SocketAddr::from_pathname(folder.path().join("local-control")).unwrap(),
-            logs: address("logs"),
+            logs: SocketAddr::from_pathname(folder.path().join("local-logs")).unwrap(),
             notify: address("notify"),
         };
-        let init = StandIn::new(folder.path().join("proc"));
+        std::os::unix::fs::symlink("/proc/net", folder.path().join("proc/net")).unwrap();
+        let init = StandIn::new(folder.path().join("proc"), folder.path().join("cgroups"));
         let mut enclave = Self { init, folder, addresses, supervisor: None };
         enclave.start_supervisor();
         enclave
@@ -113,9 +116,16 @@ impl Enclave {
 
     /// Says something over the notify socket, as a process in the cgroup of `service`.
     pub(crate) fn notify(&self, service: &str, text: &str) {
+        self.notify_all(service, [text.to_owned()]);
+    }
+
+    /// Says several things, each in a datagram.
+    pub(crate) fn notify_all<T: IntoIterator<Item = String>>(&self, service: &str, texts: T) {
         self.init.join_cgroup(std::process::id(), service);
-        let to = &self.addresses.notify;
-        UnixDatagram::unbound().unwrap().send_to_addr(text.as_bytes(), to).unwrap();
+        let socket = UnixDatagram::unbound().unwrap();
+        for text in texts {
+            socket.send_to_addr(text.as_bytes(), &self.addresses.notify).unwrap();
+        }
     }
 
     /// Whether somebody else could listen where services notify.
@@ -139,11 +149,23 @@ impl Enclave {
     }
 
     pub(crate) async fn local(&self) -> Host {
+        self.local_of(ADMIN).await
+    }
+
+    /// The local socket, as a process of `service` reaches it.
+    pub(crate) async fn local_of(&self, service: &str) -> Host {
+        self.init.join_cgroup(std::process::id(), service);
         Host::open(&self.path("local-control")).await
     }
 
     pub(crate) async fn logs(&self, from: u64, follow: bool) -> Reader {
         Reader::open(&self.path("logs"), from, follow).await
+    }
+
+    /// A reader inside, as a process in the cgroup of `service`.
+    pub(crate) async fn local_logs(&self, service: &str) -> Reader {
+        self.init.join_cgroup(std::process::id(), service);
+        Reader::open(&self.path("local-logs"), 0, true).await
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

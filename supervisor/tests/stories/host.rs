@@ -23,6 +23,12 @@ pub(crate) async fn soon<F: Future>(what: F) -> F::Output {
     timeout(PATIENCE, what).await.expect("it takes too long")
 }
 
+/// Waits until a connection that has no place is closed.
+pub(crate) async fn refused(stream: &mut UnixStream) {
+    let mut byte = [0];
+    assert!(matches!(soon(stream.read(&mut byte)).await, Ok(0) | Err(_)), "it was spoken to");
+}
+
 /// One connection.
 pub(crate) struct Connection {
     stream: UnixStream,
@@ -117,6 +123,15 @@ impl Host {
                 FromGuest::Reply { .. } => {}
                 FromGuest::Status(status) => self.seen.push(status),
             }
+        }
+    }
+
+    /// What it is told without having asked.
+    pub(crate) async fn refusal(&mut self) -> Reply {
+        let frame = self.connection.frame().await.expect("the connection ended");
+        match frame::decode(&frame).unwrap() {
+            FromGuest::Reply { reply, .. } => reply,
+            FromGuest::Status(status) => panic!("it is told {status:?}"),
         }
     }
 

@@ -16,12 +16,17 @@ use crate::manifest::{critical, manifest, service};
 /// The port that clients name.
 const PORT: u16 = 80;
 
+/// The end of a direction.
+const END: &[u8] = b"\0\0\0\0";
+
 async fn served() -> (Enclave, TcpListener) {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = server.local_addr().unwrap().port();
     let entry = Ingress { port: PORT, service: "web".into(), target, proxy_protocol: false };
     let manifest = Manifest { ingress: vec![entry], ..manifest(vec![critical("web", "exec sleep 1000")]) };
-    (Enclave::boot(&manifest), server)
+    let enclave = Enclave::boot(&manifest);
+    enclave.init.join_cgroup(std::process::id(), "web");
+    (enclave, server)
 }
 
 async fn dial(enclave: &Enclave) -> UnixStream {
@@ -29,7 +34,7 @@ async fn dial(enclave: &Enclave) -> UnixStream {
 }
 
 async fn try_dial(enclave: &Enclave) -> io::Result<UnixStream> {
-    let header = Header { version: 1, port: PORT, client: None, framing: Framing::Raw };
+    let header = Header { version: 1, port: PORT, client: None, framing: Framing::Chunked };
     let mut stream = UnixStream::connect(enclave.path("ingress")).await?;
     stream.write_all(&frame::encode(&header, HEADER_LIMIT).unwrap()).await?;
     Ok(stream)
@@ -40,17 +45,18 @@ async fn a_connection_reaches_the_service_behind_its_port_and_is_counted_over_a_
     let (mut enclave, server) = served().await;
     enclave.host().await.until_ready().await;
     let mut client = dial(&enclave).await;
-    client.write_all(b"ping").await.unwrap();
+    client.write_all(b"\0\0\0\x04ping").await.unwrap();
     let (mut service, _) = soon(server.accept()).await.unwrap();
     let mut bytes = [0; 4];
     soon(service.read_exact(&mut bytes)).await.unwrap();
     assert_eq!(&bytes, b"ping");
     service.write_all(b"pong!").await.unwrap();
     drop(service);
-    let mut answer = vec![];
-    client.shutdown().await.unwrap();
-    soon(client.read_to_end(&mut answer)).await.unwrap();
-    assert_eq!(answer, b"pong!");
+    client.write_all(END).await.unwrap();
+    let mut answer = [0; 13];
+    soon(client.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"\0\0\0\x05pong!\0\0\0\0");
+    drop(client);
     let counted = enclave.host().await.until(|s| s.ingress.accepted == 1).await.ingress;
     assert_eq!((counted.bytes_in, counted.bytes_out), (4, 5));
     // Counters are kept with each decision; this one is a decision.
@@ -81,10 +87,11 @@ async fn a_stop_lets_an_open_connection_end_and_refuses_new_ones() {
     assert_eq!(refused, b"");
     service.write_all(b"done").await.unwrap();
     drop(service);
-    let mut answer = vec![];
-    client.shutdown().await.unwrap();
-    soon(client.read_to_end(&mut answer)).await.unwrap();
-    assert_eq!(answer, b"done");
+    client.write_all(END).await.unwrap();
+    let mut answer = [0; 12];
+    soon(client.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"\0\0\0\x04done\0\0\0\0");
+    drop(client);
     assert!(matches!(host.final_state().await, State::Signaled { signal: 15, .. }));
 }
 
@@ -104,6 +111,43 @@ async fn a_host_that_asks_for_a_drain_again_and_again_gets_one() {
     drop((client, service));
     assert_eq!(host.ask(Request::Stop).await, Reply::Done);
     assert!(matches!(host.final_state().await, State::Signaled { signal: 15, .. }));
+}
+
+#[tokio::test]
+async fn a_drain_is_a_drain_after_a_crash_too() {
+    let (mut enclave, server) = served().await;
+    enclave.host().await.until_ready().await;
+    let (client, connection) = (dial(&enclave).await, soon(server.accept()).await.unwrap());
+    assert_eq!(enclave.host().await.ask(Request::Drain).await, Reply::Done);
+    drop((client, connection));
+    enclave.crash();
+    enclave.start_supervisor();
+    enclave.host().await.until_ready().await;
+    let mut bytes = vec![];
+    if let Ok(mut late) = try_dial(&enclave).await {
+        soon(late.read_to_end(&mut bytes)).await.unwrap_or_default();
+    }
+    assert_eq!(bytes, b"");
+    assert_eq!(enclave.host().await.until(|s| s.ingress.refused == 1).await.ingress.accepted, 1);
+}
+
+#[tokio::test]
+async fn a_port_of_another_program_neither_makes_a_service_ready_nor_gets_its_clients() {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = server.local_addr().unwrap().port();
+    let entry = Ingress { port: PORT, service: "web".into(), target, proxy_protocol: false };
+    let web = Service { ready: Ready::Tcp(target), ..critical("web", "exec sleep 1000") };
+    let enclave = Enclave::boot(&Manifest { ingress: vec![entry], ..manifest(vec![web]) });
+    let mut host = enclave.host().await;
+    let waits = format!("TCP port {target}: what listens on 127.0.0.1:{target} is no process of web");
+    host.until(|s| s.services.first().is_some_and(|web| web.waits_for.as_ref() == Some(&waits))).await;
+    let mut bytes = vec![];
+    soon(dial(&enclave).await.read_to_end(&mut bytes)).await.unwrap_or_default();
+    assert_eq!(bytes, b"");
+    assert!(tokio::time::timeout(std::time::Duration::ZERO, server.accept()).await.is_err());
+    enclave.init.join_cgroup(std::process::id(), "web");
+    let ready = host.until_ready().await;
+    assert_eq!(ready.services[0].waits_for, None);
 }
 
 #[tokio::test]

@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 
 use cloister_manifest::model::{
-    Control, Isolation, Kind, Limits, Logs, Manifest, Policy, Ready, Restart, Root, Service, VERSION,
+    Control, FirstProcess, Isolation, Kind, Limits, Logs, Manifest, Policy, Ready, Restart, Root, Service,
+    VERSION,
 };
+
+/// The service that may control others. None of the manifest has that name: only tests are its processes.
+pub(crate) const ADMIN: &str = "admin";
 
 /// A manifest of these services.
 pub(crate) fn manifest(services: Vec<Service>) -> Manifest {
@@ -13,8 +17,8 @@ pub(crate) fn manifest(services: Vec<Service>) -> Manifest {
         name: "story".into(),
         services,
         ingress: vec![],
-        root: Root { writable_bytes: 1 << 20 },
-        control: Control { host: vec![], local_uids: vec![] },
+        root: Root { writable_bytes: 1 << 20, additions: Vec::new(), pinned: Vec::new() },
+        control: Control { host: vec![], services: vec![ADMIN.into()] },
         stop_timeout_ms: 10_000,
         debug: false,
     }
@@ -28,6 +32,7 @@ pub(crate) fn service(name: &str, script: &str) -> Service {
         argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
         env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
         cwd: "/".into(),
+        first_process: FirstProcess::Cloister,
         uid: 0,
         gid: 0,
         groups: vec![],

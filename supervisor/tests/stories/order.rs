@@ -1,10 +1,11 @@
 //! Stories of starting: order, readiness, jobs.
 
 use cloister_manifest::model::{Ready, Service};
-use cloister_wire::control::{Phase, State, Status};
+use cloister_wire::control::{Phase, Reply, Request, State, Status, Verb};
 use cloister_wire::logs::Stream;
 
 use crate::enclave::Enclave;
+use crate::host::soon;
 use crate::manifest::{critical, job, manifest, service, until_term};
 
 fn phase(status: &Status, name: &str) -> Phase {
@@ -82,6 +83,30 @@ async fn a_service_is_ready_when_it_says_so_and_tells_more() {
 }
 
 #[tokio::test]
+async fn what_a_service_says_in_one_datagram_is_one_change() {
+    let enclave = Enclave::boot(&manifest(vec![critical("web", "exec sleep 1000")]));
+    let mut host = enclave.host().await;
+    let before = host.until_ready().await.seq;
+    let lines: Vec<String> = (0..300).map(|n| format!("STATUS={n}\nWATCHDOG=1")).collect();
+    enclave.notify("web", &lines.join("\n")[..4096]);
+    let after = host.until(|s| s.services[0].text.is_some()).await;
+    assert_eq!(after.seq, before + 1);
+}
+
+#[tokio::test]
+async fn a_service_that_speaks_without_end_is_heard_now_and_then() {
+    const SAID: u64 = 20_000;
+    let web = Service { ready: Ready::Notify, ..critical("web", "exec sleep 1000") };
+    let enclave = Enclave::boot(&manifest(vec![web]));
+    let mut host = enclave.host().await;
+    let before = host.until(|s| s.services.first().is_some_and(|web| web.pid.is_some())).await.seq;
+    enclave.notify_all("web", (0..SAID).map(|n| format!("STATUS={n}")).chain(["READY=1".to_owned()]));
+    let last = Some((SAID - 1).to_string());
+    let after = host.until(|s| s.state == State::Ready && s.services[0].text == last).await;
+    assert!(after.seq - before < SAID / 2, "{} changes", after.seq - before);
+}
+
+#[tokio::test]
 async fn a_service_that_is_not_ready_in_time_is_stopped() {
     let web = Service {
         ready: Ready::Log("never".into()),
@@ -117,4 +142,38 @@ async fn services_that_do_not_depend_on_each_other_start_together() {
     let ready = |s: &Status, name| s.services.len() == 3 && phase(s, name) == Phase::Ready;
     let status = host.until(|s| ready(s, "one") && ready(s, "three")).await;
     assert_eq!(phase(&status, "two"), Phase::Starting);
+}
+
+#[tokio::test]
+async fn a_service_that_is_ready_before_init_reports_its_start_is_ready() {
+    let web = Service { ready: Ready::Notify, ..critical("web", "exec sleep 1000") };
+    let enclave = Enclave::boot(&manifest(vec![web]));
+    let mut local = enclave.local().await;
+    local.until(|s| s.services.first().is_some_and(|web| web.pid.is_some())).await;
+    enclave.init.hold_back_starts();
+    let restart = Request::Service { service: "web".into(), verb: Verb::Restart };
+    assert_eq!(local.ask(restart).await, Reply::Done);
+    local.until(|s| s.services[0].restarts == 1).await;
+    soon(async {
+        while enclave.init.running().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    enclave.notify("web", "READY=1\nSTATUS=serving");
+    let heard = local.until(|s| s.services[0].text.as_deref() == Some("serving")).await;
+    assert_eq!((heard.services[0].phase, heard.services[0].pid), (Phase::Starting, None));
+    enclave.init.report_starts();
+    local.until_ready().await;
+}
+
+#[tokio::test]
+async fn a_service_with_a_check_is_not_ready_by_its_own_word() {
+    let web = Service { ready: Ready::File("/no/such/file".into()), ..critical("web", "exec sleep 1000") };
+    let enclave = Enclave::boot(&manifest(vec![web]));
+    let mut host = enclave.host().await;
+    host.until(|s| s.services.first().is_some_and(|web| web.pid.is_some())).await;
+    enclave.notify("web", "READY=1\nSTATUS=so it says");
+    let heard = host.until(|s| s.services[0].text.as_deref() == Some("so it says")).await;
+    assert_eq!(heard.services[0].phase, Phase::Starting);
 }

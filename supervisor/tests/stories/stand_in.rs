@@ -3,7 +3,8 @@
 //! Its law: like init, it outlives supervisors and hands everything to the next.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -46,13 +47,30 @@ pub(crate) struct StandIn {
     off: watch::Sender<Option<State>>,
     /// A folder that stands for `/proc`.
     proc: PathBuf,
+    /// A folder that stands for the services' cgroups.
+    cgroups: PathBuf,
     to_supervisor: Arc<Mutex<Option<mpsc::UnboundedSender<Outgoing>>>>,
+    /// Reports of starts that are held back, while they are.
+    held_back: Arc<Mutex<Option<Vec<Outgoing>>>>,
 }
 
 impl StandIn {
-    pub(crate) fn new(proc: PathBuf) -> Self {
+    pub(crate) fn new(proc: PathBuf, cgroups: PathBuf) -> Self {
         let off = watch::Sender::new(None);
-        Self { holdings: Arc::default(), off, proc, to_supervisor: Arc::default() }
+        let (to_supervisor, held_back) = Default::default();
+        Self { holdings: Arc::default(), off, proc, cgroups, to_supervisor, held_back }
+    }
+
+    /// Reports no start until [`Self::report_starts`].
+    pub(crate) fn hold_back_starts(&self) {
+        *self.held_back.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// Reports the starts that were held back.
+    pub(crate) fn report_starts(&self) {
+        for (message, fds) in self.held_back.lock().unwrap().take().unwrap_or_default() {
+            self.say(message, fds);
+        }
     }
 
     /// From now on the process counts as a member of the service's cgroup.
@@ -60,7 +78,12 @@ impl StandIn {
         let folder = self.proc.join(pid.to_string());
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("cgroup"), format!("0::/cloister/{service}\n")).unwrap();
-        for file in ["status", "mountinfo", "limits", "oom_score_adj"] {
+        let cgroup = self.cgroups.join(service);
+        std::fs::create_dir_all(&cgroup).unwrap();
+        let mut members =
+            File::options().create(true).append(true).open(cgroup.join("cgroup.procs")).unwrap();
+        writeln!(members, "{pid}").unwrap();
+        for file in ["status", "mountinfo", "limits", "oom_score_adj", "fd"] {
             let real = PathBuf::from(format!("/proc/{pid}")).join(file);
             std::os::unix::fs::symlink(real, folder.join(file)).unwrap_or_default();
         }
@@ -202,7 +225,11 @@ impl StandIn {
                 let twins: Vec<OwnedFd> = pipes.iter().map(|fd| fd.try_clone().unwrap()).collect();
                 let held = Held { name: name.clone(), pid, at_ns, ended: None, populated: true, fds: 2 };
                 self.holdings.lock().unwrap().held.insert(name.clone(), (held, pipes));
-                self.say(FromInit::Spawned { name: name.clone(), pid, at_ns }, twins);
+                let spawned = FromInit::Spawned { name: name.clone(), pid, at_ns };
+                match &mut *self.held_back.lock().unwrap() {
+                    Some(late) => late.push((spawned, twins)),
+                    None => self.say(spawned, twins),
+                }
                 tokio::spawn(self.clone().reap(name, child));
             }
         }

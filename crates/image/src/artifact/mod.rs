@@ -22,7 +22,7 @@ pub use record::{
     ApplicationRecord, BuildRecord, LayerRecord, OsRecord, Output, RootForm, ToolRecord,
     VERSION as RECORD_VERSION,
 };
-pub use write::Writer;
+pub use write::{Finished, Writer};
 
 /// What the artifact is, for registries.
 pub const ARTIFACT_TYPE: &str = "application/vnd.cloister.enclave.v1";

@@ -1,7 +1,7 @@
 //! Writes an artifact under another name, and renames it when it is whole.
 //!
 //! Its law: until the rename there is nothing under the artifact's name but what was there before, and whatever goes wrong,
-//! nothing else stays behind.
+//! nothing else stays behind. What is finished can be read before it has its name, and its name can be taken back.
 
 use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
@@ -9,12 +9,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::RenameFlags;
 use tempfile::TempDir;
 
 use super::{ARTIFACT_TYPE, Artifact, ArtifactFault, Output, Part, UNPACKED, host};
 use crate::digest::{Digest, Hashed};
 use crate::oci::{Blob, Descriptor, ImageManifest, Index, media};
+use crate::swap::{self, Before};
 use crate::tree::Content;
 
 /// The annotation under which tools find the name for a part's file (OCI image specification, "Pre-Defined Annotation
@@ -23,6 +23,15 @@ const TITLE: &str = "org.opencontainers.image.title";
 
 /// What marks a directory as an image layout.
 const MARK: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}\n";
+
+/// An artifact that is whole and has not its name yet. Dropped before it has, it leaves nothing.
+#[derive(Debug)]
+pub struct Finished {
+    path: PathBuf,
+    work: TempDir,
+    digest: Digest,
+    placed: Option<Before>,
+}
 
 /// An artifact that is being written.
 #[derive(Debug)]
@@ -127,7 +136,14 @@ impl Writer {
 
     /// Writes the documents that name the parts, and puts the whole under its name. Gives the manifest's digest: the name
     /// of this build.
-    pub fn finish(mut self) -> Result<Digest, ArtifactFault> {
+    pub fn finish(self) -> Result<Digest, ArtifactFault> {
+        let mut finished = self.seal()?;
+        finished.publish()?;
+        Ok(finished.digest())
+    }
+
+    /// Writes the documents that name the parts, and makes all of it durable.
+    pub fn seal(mut self) -> Result<Finished, ArtifactFault> {
         let empty = self.document(b"{}")?;
         let manifest = ImageManifest {
             schema_version: 2,
@@ -145,8 +161,8 @@ impl Writer {
         let index = self.json(&index)?;
         self.plain_file("index.json", &index)?;
         self.plain_file("oci-layout", MARK)?;
-        self.publish()?;
-        Ok(output.digest)
+        self.settle()?;
+        Ok(Finished { path: self.path, work: self.work, digest: output.digest, placed: None })
     }
 
     fn document(&mut self, bytes: &[u8]) -> Result<Output, ArtifactFault> {
@@ -186,25 +202,44 @@ impl Writer {
         serde_json::to_vec(document).map_err(fault)
     }
 
-    /// Renames the directory into place. An older artifact is exchanged with it and removed after.
-    fn publish(self) -> Result<(), ArtifactFault> {
-        let (work, path) = (self.work.path(), self.path.as_path());
-        let settle = || {
-            for directory in ["blobs/sha256", "blobs", ""] {
-                let directory = work.join(directory);
-                std::fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
-                File::open(&directory)?.sync_all()?;
+    /// Makes the directories durable.
+    fn settle(&self) -> Result<(), ArtifactFault> {
+        let settle = |directory: &str| {
+            let directory = self.work.path().join(directory);
+            std::fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
+            match File::open(&directory)?.sync_all() {
+                // Some file systems cannot synchronize a directory, and need not be asked to.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+                other => other,
             }
-            let exchange =
-                |flags| rustix::fs::renameat_with(rustix::fs::CWD, work, rustix::fs::CWD, path, flags);
-            match exchange(RenameFlags::NOREPLACE) {
-                Err(rustix::io::Errno::EXIST) => exchange(RenameFlags::EXCHANGE)?,
-                other => other?,
-            }
-            File::open(parent(path))?.sync_all()
         };
-        // What is left under the working name, an older artifact or a failed one, goes with `self.work`.
-        settle().map_err(host("written", path))
+        ["blobs/sha256", "blobs", ""].into_iter().try_for_each(settle).map_err(host("written", &self.path))
+    }
+}
+
+impl Finished {
+    /// The digest of its manifest, which names it.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The artifact where it is now.
+    pub fn open(&self) -> Result<Artifact, ArtifactFault> {
+        Artifact::open(if self.placed.is_some() { &self.path } else { self.work.path() })
+    }
+
+    /// Gives it its name. An older artifact of this name is removed when this is dropped.
+    pub fn publish(&mut self) -> Result<(), ArtifactFault> {
+        let placed = swap::place(self.work.path(), &self.path).map_err(host("written", &self.path))?;
+        self.placed = Some(placed);
+        Ok(())
+    }
+
+    /// Takes its name back: what had it before has it again.
+    pub fn take_back(&mut self) -> Result<(), ArtifactFault> {
+        let Some(before) = self.placed.take() else { return Ok(()) };
+        swap::take_back(self.work.path(), &self.path, before).map_err(host("written", &self.path))
     }
 }
 

@@ -21,7 +21,8 @@ pub enum Who {
     Host,
 }
 
-const PATHS: &str = "--image takes oci:DIR, docker-archive:FILE, docker://HOST/NAME or dir:DIR";
+const PATHS: &str =
+    "--image takes oci:DIR, oci-archive:FILE, docker-archive:FILE, docker://HOST/NAME or dir:DIR";
 const AGAIN: &str = "fetch or copy the image again: it is damaged";
 const ROOM: &str = "make room there, or point CLOISTER_CACHE to another disk";
 const READABLE: &str = "run as a user who may read it";
@@ -49,8 +50,12 @@ impl BuildFault {
 
 fn oci(fault: &OciFault) -> (Who, &'static str) {
     match fault {
-        OciFault::NotALayout(_) | OciFault::NotAnArchive(_) => (Who::Operator, PATHS),
-        OciFault::Platform { .. } => (Who::Operator, "choose or build an image for this machine"),
+        OciFault::NotALayout(_) | OciFault::NotAnArchive { .. } => (Who::Operator, PATHS),
+        OciFault::Platform { .. } => (
+            Who::Operator,
+            "choose or build an image for this machine; one for newer processors (/v2, /v3) is taken if its digest names it",
+        ),
+        OciFault::Artifact(_) => (Who::Operator, "name the image that these artifacts are about"),
         OciFault::Name { .. } => (Who::Operator, "name one of them, as in oci:DIR:NAME"),
         OciFault::Ambiguous(_) => (Who::Operator, "say which one, as in oci:DIR:NAME or oci:DIR@sha256:…"),
         OciFault::Missing { .. } | OciFault::Digest { .. } | OciFault::Size { .. } => (Who::Operator, AGAIN),
@@ -60,7 +65,7 @@ fn oci(fault: &OciFault) -> (Who, &'static str) {
         OciFault::Document { .. } | OciFault::Ambivalent(_) | OciFault::LayerCount { .. } => {
             (Who::Author, "build the image with another tool: its documents contradict the OCI specification")
         }
-        OciFault::Limit(_) => (Who::Author, "make it smaller"),
+        OciFault::Limit(fault) => (Who::Author, fault.hint()),
         OciFault::Unpack(fault) => layer(fault),
         OciFault::Host { .. } => (Who::Host, READABLE),
     }
@@ -70,9 +75,7 @@ fn layer(fault: &LayerFault) -> (Who, &'static str) {
     match fault {
         LayerFault::Digest { .. } | LayerFault::Damaged(_) | LayerFault::Tar { .. } => (Who::Operator, AGAIN),
         LayerFault::Compression(_) => (Who::Author, "compress the layer with gzip or zstd"),
-        LayerFault::Limit(_) => {
-            (Who::Author, "make the image smaller; one that unpacks to so much is taken for a bomb")
-        }
+        LayerFault::Limit(fault) => (Who::Author, fault.hint()),
         LayerFault::Entry { fault, .. } => (Who::Author, entry(fault)),
         LayerFault::Blob(_) => (Who::Host, READABLE),
         LayerFault::Scratch(_) => (Who::Host, ROOM),
@@ -81,8 +84,7 @@ fn layer(fault: &LayerFault) -> (Who, &'static str) {
 
 fn entry(fault: &EntryFault) -> &'static str {
     match fault {
-        EntryFault::Traversal | EntryFault::Escape(_) => "nothing in an image may lead out of its root",
-        EntryFault::Device => "an enclave has its own /dev: remove the device from the image",
+        EntryFault::Traversal => "nothing in an image may be named above its root",
         EntryFault::HardLinkToNothing(_) | EntryFault::HardLinkTarget(_) => {
             "a hard link needs its file before it, in this layer or a lower one"
         }
@@ -98,16 +100,17 @@ fn directory(fault: &DirectoryFault) -> (Who, &'static str) {
         DirectoryFault::Read { .. } => (Who::Operator, "dir: takes the root of a file system"),
         DirectoryFault::Changed(_) => (Who::Operator, "build again when nobody writes there"),
         DirectoryFault::Entry { fault, .. } => (Who::Author, entry(fault)),
-        DirectoryFault::Limit(_) => (Who::Author, "make it smaller"),
+        DirectoryFault::Limit(fault) => (Who::Author, fault.hint()),
         DirectoryFault::Scratch(_) => (Who::Host, ROOM),
     }
 }
 
 fn ramdisk(fault: &WriteFault) -> (Who, &'static str) {
     match fault {
-        WriteFault::TooLarge { .. } => {
-            (Who::Author, "make the application smaller: compressed, it must stay under 4 GiB")
-        }
+        WriteFault::TooLarge { .. } => (
+            Who::Author,
+            "make the application smaller: compressed, it must stay under 4 GiB, and under 3 GiB to run on microvm or 2 GiB on q35",
+        ),
         WriteFault::TooLong(_) => (Who::Author, "shorten the path"),
         WriteFault::Read { .. } | WriteFault::Write(_) => (Who::Host, ROOM),
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use cloister_manifest::source::ImageConfig;
 
-use super::{Application, BuildFault, Input, Options};
+use super::{Application, BuildFault, Input, Options, configured, places};
 use crate::artifact::{ApplicationRecord, LayerRecord};
 use crate::digest::Digest;
 use crate::oci::{self, Image, OciFault};
@@ -22,6 +22,7 @@ pub fn open(input: &Input, options: &Options<'_>) -> Result<Application, BuildFa
         Input::Directory { path } => open_directory(path, &mut spool, options)?,
         _ => open_image(input, &mut spool, options)?,
     };
+    places::make_volumes(&mut application);
     if let Some(latest) = options.clamp_mtime {
         application.tree.clamp_mtime(latest);
     }
@@ -47,7 +48,7 @@ fn open_directory(path: &Path, spool: &mut Spool, options: &Options<'_>) -> Resu
 fn open_image(input: &Input, spool: &mut Spool, options: &Options<'_>) -> Result<Application, BuildFault> {
     let (image, repository) = find_image(input, options)?;
     let mut tree = Tree::new();
-    let notes =
+    let mut notes =
         layers::apply(&mut tree, spool, &image.layers, &options.limits).map_err(|(index, fault)| {
             let digest = image
                 .layers
@@ -62,7 +63,10 @@ fn open_image(input: &Input, spool: &mut Spool, options: &Options<'_>) -> Result
         config: image.config_digest,
         layers: image.layers.iter().map(layer).collect(),
     };
+    configured::variant(&image.config, options.architecture, &mut notes);
     let config = image.config.config.unwrap_or_default();
+    configured::working_dir(&mut tree, &config, &mut notes);
+    configured::note(&config, &mut notes);
     let (architecture, clamp_mtime) = (options.architecture, options.clamp_mtime);
     Ok(Application { tree, config, notes, record, architecture, clamp_mtime })
 }
@@ -71,6 +75,9 @@ fn find_image(input: &Input, options: &Options<'_>) -> Result<(Image, Option<Str
     let architecture = options.architecture;
     let (path, image, repository) = match input {
         Input::Layout { path, select } => (path, oci::open_layout(path, select, architecture), None),
+        Input::OciArchive { path, select } => {
+            (path, oci::open_oci_archive(path, select, architecture, options.scratch, &options.limits), None)
+        }
         Input::DockerArchive { path, select } => {
             let image =
                 oci::open_docker_archive(path, select, architecture, options.scratch, &options.limits);

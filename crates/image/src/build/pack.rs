@@ -7,13 +7,14 @@ use std::io::{self, Seek};
 use std::path::Path;
 
 use super::stop::{self, Wanted};
-use super::{Application, BuildFault, Pack};
-use crate::artifact::{ArtifactFault, BuildRecord, OsRecord, Part, RootForm, Writer};
+use super::{Application, BuildFault, Pack, places};
+use crate::artifact::{ArtifactFault, BuildRecord, Finished, OsRecord, Part, RootForm, Writer};
 use crate::digest::Digest;
 use crate::erofs::{self, Compression};
 use crate::measure;
 use crate::ramdisk::{self, AppRoot, OsFault, OsRelease, Written};
 use crate::sbom;
+use crate::tree::Tree;
 
 /// Bytes of the file system written at a time.
 const OUT_BUFFER: usize = 256 * 1024;
@@ -21,8 +22,8 @@ const OUT_BUFFER: usize = 256 * 1024;
 /// How the file system's contents are stored: the smallest, since all of it is sent to the enclave and stays in its memory.
 const COMPRESSION: Compression = Compression::Zstd;
 
-/// Writes the artifact, and gives its name: the digest of its manifest.
-pub fn pack(application: &Application, pack: &Pack<'_>) -> Result<Digest, BuildFault> {
+/// Writes the artifact. It has no name yet: whoever asked for it may look at it, and gives it one.
+pub fn pack(application: &Application, pack: &Pack<'_>) -> Result<Finished, BuildFault> {
     let os_fault = |fault| BuildFault::Os { path: pack.os.to_owned(), fault };
     let (release, os_record) = ramdisk::read_os(pack.os, application.architecture).map_err(os_fault)?;
     let manifest = pack.manifest.to_json().map_err(BuildFault::Manifest)?;
@@ -30,9 +31,10 @@ pub fn pack(application: &Application, pack: &Pack<'_>) -> Result<Digest, BuildF
     write_os(&release, pack.os, &mut writer)?;
     writer.bytes(Part::OsRelease, &os_record)?;
     writer.bytes(Part::Manifest, &manifest)?;
-    write_app(application, pack, &manifest, &mut writer)?;
+    let tree = places::with_places(&application.tree, pack.manifest);
+    write_app(&tree, pack, &manifest, &mut writer)?;
     stop::check(pack.stop)?;
-    write_bill(application, pack, &os_record, &mut writer)?;
+    write_bill(&tree, pack, &os_record, &mut writer)?;
     let os = OsRecord { version: release.version.clone(), record: Digest::of(&os_record) };
     let record = BuildRecord {
         version: crate::artifact::RECORD_VERSION,
@@ -48,7 +50,7 @@ pub fn pack(application: &Application, pack: &Pack<'_>) -> Result<Digest, BuildF
     // Behind the record, which says what was built: a signature is no part of that, and measurements follow from it.
     write_measurements(&release, pack, &mut writer)?;
     stop::check(pack.stop)?;
-    Ok(writer.finish()?)
+    Ok(writer.seal()?)
 }
 
 fn write_measurements(release: &OsRelease, pack: &Pack<'_>, writer: &mut Writer) -> Result<(), BuildFault> {
@@ -88,20 +90,15 @@ fn write_os(release: &OsRelease, os: &Path, writer: &mut Writer) -> Result<(), B
     Ok(())
 }
 
-fn write_app(
-    application: &Application,
-    pack: &Pack<'_>,
-    manifest: &[u8],
-    writer: &mut Writer,
-) -> Result<(), BuildFault> {
+fn write_app(tree: &Tree, pack: &Pack<'_>, manifest: &[u8], writer: &mut Writer) -> Result<(), BuildFault> {
     let file_system = match pack.root {
         RootForm::Plain => None,
-        RootForm::Erofs => Some(write_erofs(application, pack, writer.scratch())?),
+        RootForm::Erofs => Some(write_erofs(tree, pack, writer.scratch())?),
     };
     let mut unpacked = 0;
     writer.stream(Part::AppRamdisk, |out| {
         let root = match file_system {
-            None => AppRoot::Plain(&application.tree),
+            None => AppRoot::Plain(tree),
             Some((image, size)) => AppRoot::Erofs { image, size },
         };
         let written: Written =
@@ -113,31 +110,22 @@ fn write_app(
     Ok(())
 }
 
-fn write_bill(
-    application: &Application,
-    pack: &Pack<'_>,
-    os_record: &[u8],
-    writer: &mut Writer,
-) -> Result<(), BuildFault> {
+fn write_bill(tree: &Tree, pack: &Pack<'_>, os_record: &[u8], writer: &mut Writer) -> Result<(), BuildFault> {
     let read = |source| BuildFault::Scratch { path: writer.scratch().to_owned(), source };
     // The record has been understood before; what it does not say, the bill does not say.
     let os_record = serde_json::from_slice(os_record).unwrap_or_default();
-    let bill = sbom::bill(&pack.manifest.name, &application.tree, &os_record).map_err(read)?;
+    let bill = sbom::bill(&pack.manifest.name, tree, &os_record).map_err(read)?;
     writer.bytes(Part::BillOfMaterials, &json(&bill, pack.output, Part::BillOfMaterials)?)?;
     Ok(())
 }
 
 /// The application's root as a file system, in a file without a name, and its length.
-fn write_erofs(
-    application: &Application,
-    pack: &Pack<'_>,
-    scratch: &Path,
-) -> Result<(File, u64), BuildFault> {
+fn write_erofs(tree: &Tree, pack: &Pack<'_>, scratch: &Path) -> Result<(File, u64), BuildFault> {
     let in_scratch = |source| BuildFault::Scratch { path: scratch.to_owned(), source };
     let file = tempfile::tempfile_in(scratch).map_err(in_scratch)?;
     let mut out = io::BufWriter::with_capacity(OUT_BUFFER, Wanted::new(file, pack.stop));
     let options = erofs::Options { compression: COMPRESSION, pack_small: true, workers: pack.workers };
-    let summary = erofs::write(&application.tree, &options, &mut out).map_err(BuildFault::Erofs)?;
+    let summary = erofs::write(tree, &options, &mut out).map_err(BuildFault::Erofs)?;
     let mut file = out.into_inner().map_err(|error| in_scratch(error.into_error()))?.into_inner();
     file.rewind().map_err(in_scratch)?;
     Ok((file, summary.length))

@@ -13,14 +13,14 @@ use crate::oci::test_image::{self, TestImage};
 use crate::ramdisk;
 use crate::tree::Content;
 
-fn manifest() -> Manifest {
+pub(super) fn manifest() -> Manifest {
     Manifest {
         version: model::VERSION,
         name: "test".to_owned(),
         services: Vec::new(),
         ingress: Vec::new(),
-        root: model::Root { writable_bytes: 1 << 20 },
-        control: model::Control { host: Vec::new(), local_uids: Vec::new() },
+        root: model::Root { writable_bytes: 1 << 20, additions: Vec::new(), pinned: Vec::new() },
+        control: model::Control { host: Vec::new(), services: Vec::new() },
         stop_timeout_ms: 1000,
         debug: false,
     }
@@ -69,7 +69,10 @@ fn build(input: impl Fn(&Path) -> Input) -> BTreeMap<PathBuf, Vec<u8>> {
         output: &output,
         stop: &AtomicBool::new(false),
     };
-    let digest = pack(&application, &request).unwrap();
+    let mut finished = pack(&application, &request).unwrap();
+    assert!(!output.exists());
+    finished.publish().unwrap();
+    let digest = finished.digest();
     let artifact = Artifact::open(&output).unwrap();
     artifact.verify().unwrap();
     assert_eq!(artifact.digest(), digest);
@@ -201,7 +204,7 @@ fn a_manifest_finds_its_program_and_user_in_the_image() {
     };
     let application = open(&Input::Layout { path, select: Select::Only }, &options).unwrap();
     let yaml = b"version: 1\nservices:\n  web:\n    user: web\n";
-    let manifest = source::build("cloister.yaml", yaml, &application.image()).unwrap();
+    let manifest = source::build("cloister.yaml", yaml, &application.image()).unwrap().manifest;
     let service = manifest.services.first().unwrap();
     assert_eq!((service.uid, service.argv.as_slice()), (33, &["/bin/app".to_owned()][..]));
     let fault = source::build(
@@ -240,7 +243,7 @@ fn built(place: &Path, files: &[(&str, &str)], root: RootForm) -> Artifact {
         output: &place.join("app.cloister"),
         stop: &AtomicBool::new(false),
     };
-    pack(&application, &request).unwrap();
+    pack(&application, &request).unwrap().publish().unwrap();
     Artifact::open(&place.join("app.cloister")).unwrap()
 }
 

@@ -1,7 +1,7 @@
 //! The certificate that signs an image.
 //!
-//! Its law: a [`Certificate`] holds a key on the curve P-384, the only one Nitro accepts. Whether its time is now and who
-//! issued it is not judged here: the enclave's hardware does not judge it either, it measures the certificate.
+//! Its law: a [`Certificate`] holds a key on the curve P-384, the only one Nitro accepts. Who issued it is not judged: the
+//! enclave's hardware measures it. Its time is judged by whoever knows the time: hardware refuses at boot what has expired.
 
 use std::fmt;
 use std::time::Duration;

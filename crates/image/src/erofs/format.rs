@@ -123,6 +123,8 @@ pub(crate) struct SuperBlock {
     pub(crate) blocks: u32,
     /// The first block of the metadata.
     pub(crate) metadata: u32,
+    /// The file system's identity.
+    pub(crate) uuid: [u8; 16],
 }
 
 impl Layout {
@@ -264,8 +266,11 @@ impl SuperBlock {
         bytes.extend([0; 4]);
         bytes.extend(self.blocks.to_le_bytes());
         bytes.extend(self.metadata.to_le_bytes());
-        // No shared extended attributes, no volume identity, no name: the image's digest is its identity.
-        bytes.extend([0; 4 + 16 + 16]);
+        // No shared extended attributes.
+        bytes.extend([0; 4]);
+        bytes.extend(self.uuid);
+        // No name.
+        bytes.extend([0; 16]);
         bytes.extend(self.incompat.to_le_bytes());
         bytes.extend(self.algorithms.to_le_bytes());
         // No further devices, directory blocks of one block, no long attribute prefixes.
@@ -274,6 +279,17 @@ impl SuperBlock {
         bytes.extend([0; 24]);
         bytes
     }
+}
+
+/// The UUID made from a digest: version 8, whose other 122 bits are the writer's own (RFC 9562, section 5.8), so it is never
+/// the null UUID, by which overlayfs would tell files apart by numbers that change.
+pub(crate) fn uuid(digest: &[u8; 32]) -> [u8; 16] {
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(digest.split_at(16).0);
+    let [.., version, _, variant, _, _, _, _, _, _, _] = &mut uuid;
+    *version = *version & 0x0F | 0x80;
+    *variant = *variant & 0x3F | 0x80;
+    uuid
 }
 
 /// CRC-32C as the kernel computes it over the superblock's block: seeded with ones, not inverted at the end. Bit by bit,
@@ -300,6 +316,13 @@ mod tests {
     }
 
     #[test]
+    fn a_uuid_has_its_version_and_variant_whatever_the_digest_is() {
+        let digits = |byte| uuid(&[byte; 32]).map(|byte| format!("{byte:02x}")).concat();
+        assert_eq!(digits(0x00), "00000000000080008000000000000000");
+        assert_eq!(digits(0xff), "ffffffffffff8fffbfffffffffffffff");
+    }
+
+    #[test]
     fn records_have_the_lengths_of_the_kernels_structures() {
         let superblock = SuperBlock {
             incompat: 0,
@@ -310,6 +333,7 @@ mod tests {
             time: 0,
             blocks: 1,
             metadata: 1,
+            uuid: [7; 16],
         };
         assert_eq!(superblock.fields(0).len(), 128);
         assert_eq!(superblock.encode(&[]).len(), BLOCK);

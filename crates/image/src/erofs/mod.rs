@@ -149,7 +149,7 @@ pub fn write(tree: &Tree, options: &Options, out: &mut (impl Write + Seek)) -> R
     let metadata = metadata::write(&plan, &contents, options.compression, &mut sink)?;
     let (algorithms, records) = options.compression.records();
     let inodes = u64::try_from(plan.nodes.len()).map_err(|_| Error::TooLarge)?;
-    let superblock = SuperBlock {
+    let mut superblock = SuperBlock {
         incompat: features(&contents, records.is_empty()),
         algorithms,
         root: metadata.root,
@@ -158,7 +158,9 @@ pub fn write(tree: &Tree, options: &Options, out: &mut (impl Write + Seek)) -> R
         time: plan.time,
         blocks: sink.next_block()?,
         metadata: metadata.block,
+        uuid: [0; 16],
     };
+    superblock.uuid = format::uuid(&sink.digest(&superblock.encode(&records)));
     let length = sink.finish(&superblock.encode(&records))?;
     Ok(Summary { length, inodes, content: plan.nodes.iter().map(plan::Node::size).sum() })
 }

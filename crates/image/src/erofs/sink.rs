@@ -4,6 +4,8 @@
 
 use std::io::{Seek, SeekFrom, Write};
 
+use sha2::{Digest as _, Sha256};
+
 use super::Error;
 use super::format::{BLOCK, BLOCK_BYTES};
 
@@ -18,13 +20,15 @@ pub(crate) struct Sink<'o, W> {
     start: u64,
     /// Bytes written so far.
     length: u64,
+    /// The digest of those bytes, the first block as zeros.
+    hash: Sha256,
 }
 
 impl<'o, W: Write + Seek> Sink<'o, W> {
     /// Begins an image at the current position, with its first block left empty.
     pub(crate) fn new(out: &'o mut W) -> Result<Self, Error> {
         let start = out.stream_position().map_err(Error::Write)?;
-        let mut sink = Self { out, start, length: 0 };
+        let mut sink = Self { out, start, length: 0, hash: Sha256::new() };
         sink.write(&ZEROS)?;
         Ok(sink)
     }
@@ -59,6 +63,7 @@ impl<'o, W: Write + Seek> Sink<'o, W> {
     /// Writes bytes wherever the image is.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.out.write_all(bytes).map_err(Error::Write)?;
+        self.hash.update(bytes);
         self.length += u64::try_from(bytes.len()).map_err(|_| Error::TooLarge)?;
         Ok(())
     }
@@ -75,6 +80,11 @@ impl<'o, W: Write + Seek> Sink<'o, W> {
     /// Fills the last block.
     pub(crate) fn fill(&mut self) -> Result<(), Error> {
         self.zeros_until(self.length.next_multiple_of(BLOCK_BYTES))
+    }
+
+    /// The SHA-256 digest of everything behind the first block, then of `first`.
+    pub(crate) fn digest(&self, first: &[u8]) -> [u8; 32] {
+        self.hash.clone().chain_update(first).finalize().into()
     }
 
     /// Writes the first block and leaves the position behind the image; returns the image's length.

@@ -180,6 +180,26 @@ fn kind(plan: &Plan) -> Kind {
     }
 }
 
+/// The superblock's `uuid` field (`fs/erofs/erofs_fs.h`).
+fn uuid(image: &[u8]) -> &[u8] {
+    &image[1024 + 48..1024 + 64]
+}
+
+#[test]
+fn an_image_has_a_uuid_that_follows_from_its_content() {
+    let tree = |text: &str, mtime| {
+        let mut tree = empty();
+        add(&mut tree, b"a", Inode { mtime, ..file(text.into()) });
+        tree.inodes[0].mtime = mtime;
+        pack(&tree, Compression::Zstd, 2).unwrap()
+    };
+    let first = tree("one", 5);
+    assert_ne!(uuid(&first), [0; 16]);
+    assert_eq!(uuid(&first), uuid(&tree("one", 5)));
+    assert_ne!(uuid(&first), uuid(&tree("two", 5)));
+    assert_ne!(uuid(&first), uuid(&tree("one", 6)), "the time that most files share is in the superblock");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

@@ -24,7 +24,7 @@ pub struct Notes {
     pub texts: Vec<String>,
     /// How many more there were.
     pub more: u64,
-    /// How many devices in `/dev` were left out.
+    /// How many devices in `/dev` were left out, with their further names.
     pub devices: u64,
 }
 
@@ -35,6 +35,28 @@ impl Notes {
             .then(|| format!("{} devices in /dev are left out: an enclave has its own", self.devices));
         let more = (self.more > 0).then(|| format!("and {} notes more", self.more));
         self.texts.iter().cloned().chain(devices).chain(more)
+    }
+
+    /// Notes a device that was left out. Roots made by debootstrap carry the static devices of `/dev`: those are counted.
+    pub(crate) fn device(&mut self, path: &[u8]) {
+        if path.starts_with(b"dev/") {
+            self.devices += 1;
+        } else {
+            self.add(|| {
+                format!(
+                    "the device {} is left out: only /dev has devices, and an enclave's own",
+                    crate::shown(path)
+                )
+            });
+        }
+    }
+
+    /// Notes a link whose target is written as if there were something above the root.
+    pub(crate) fn climbing_link(&mut self, path: &[u8], target: &[u8]) {
+        let (path, target) = (crate::shown(path), crate::shown(target));
+        self.add(|| {
+            format!("the link {path} climbs above the root, to {target}: inside, it stops at the root")
+        });
     }
 
     /// Adds one, or counts it.
@@ -53,6 +75,8 @@ pub(super) struct Layering<'a> {
     /// Folders below which the present layer has hidden what is lower: all that stands there since is its own. Without this
     /// a layer of n files that says n times that they are to be hidden costs n² steps.
     hidden: HashSet<Vec<u8>>,
+    /// Devices that were left out: a hard link to one is left out as well.
+    devices: HashSet<Vec<u8>>,
     /// How many names whiteouts have looked at: the work that a layer causes with them.
     #[cfg(test)]
     pub(super) looked_at: usize,
@@ -88,6 +112,7 @@ impl<'a> Layering<'a> {
             limits,
             touched: HashSet::new(),
             hidden: HashSet::new(),
+            devices: HashSet::new(),
             #[cfg(test)]
             looked_at: 0,
             notes: Notes::default(),
@@ -129,17 +154,20 @@ impl<'a> Layering<'a> {
     }
 
     fn put(&mut self, entry: Entry, path: &[u8], name: &str, data: &mut impl Read) -> Result<(), Fault> {
-        if is_device_to_pass(&entry, path) {
-            self.notes.devices += 1;
-            return Ok(());
-        }
         let refused = |fault| Fault::Entry(name.to_owned(), fault);
         let path = self.prepare(path, name)?;
         if path.is_empty() && entry.kind != tar::Kind::Directory {
             return Err(refused(EntryFault::Root));
         }
+        if matches!(entry.kind, tar::Kind::CharDevice | tar::Kind::BlockDevice) {
+            self.leave_device_out(path);
+            return Ok(());
+        }
         if entry.kind == tar::Kind::HardLink {
-            let target = self.hard_link_target(&entry, &path).map_err(refused)?;
+            let Some(target) = self.hard_link_target(&entry, &path).map_err(refused)? else {
+                self.leave_device_out(path);
+                return Ok(());
+            };
             self.replace(&path);
             self.tree.entries.insert(path.clone(), target);
         } else {
@@ -153,6 +181,14 @@ impl<'a> Layering<'a> {
         Ok(())
     }
 
+    /// A device replaces what stands at its name, as everything does, and is then not there itself: a service has a `/dev` of
+    /// its own, and no device anywhere else could be opened.
+    fn leave_device_out(&mut self, path: Vec<u8>) {
+        self.replace(&path);
+        self.notes.device(&path);
+        self.devices.insert(path);
+    }
+
     /// Measures an entry before anything is kept of it.
     fn count(&mut self, entry: &Entry) -> Result<(), LimitFault> {
         let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
@@ -161,14 +197,14 @@ impl<'a> Layering<'a> {
         let stored: u64 = entry.sparse.iter().flatten().map(|segment| segment.length).sum();
         let holes = if entry.sparse.is_some() { entry.size.saturating_sub(stored) } else { 0 };
         self.unpacked = self.unpacked.saturating_add(holes);
-        limits::check("bytes unpacked", self.unpacked, self.limits.unpacked)
+        limits::check(limits::UNPACKED, self.unpacked, self.limits.unpacked)
     }
 
     fn count_name(&mut self, bytes: usize) -> Result<(), LimitFault> {
         self.entries = self.entries.saturating_add(1);
         self.metadata = self.metadata.saturating_add(crate::wide(bytes));
-        limits::check("entries in all layers", self.entries, self.limits.entries)?;
-        limits::check("bytes of names and attributes in all layers", self.metadata, self.limits.metadata)
+        limits::check(limits::ENTRIES, self.entries, self.limits.entries)?;
+        limits::check(limits::METADATA, self.metadata, self.limits.metadata)
     }
 
     /// The true place of a path, with every directory on the way there.
@@ -203,19 +239,24 @@ impl<'a> Layering<'a> {
         Ok(())
     }
 
-    fn hard_link_target(&self, entry: &Entry, path: &[u8]) -> Result<InodeId, EntryFault> {
+    /// What a hard link names; nothing if that is a device that was left out.
+    fn hard_link_target(&mut self, entry: &Entry, path: &[u8]) -> Result<Option<InodeId>, EntryFault> {
         let shown = || crate::shown(&entry.link).to_string();
-        let target = match names::clean(&entry.link) {
-            Err(EntryFault::Traversal) => return Err(EntryFault::Escape(shown())),
-            other => other?,
-        };
+        let target = names::hard_link_target(&entry.link)?;
+        if base(&target) == b".." {
+            return Err(EntryFault::HardLinkTarget(shown()));
+        }
+        if names::climbs(b"", &target) {
+            self.notes.climbing_link(path, &entry.link);
+        }
         let directory = self.tree.follow(parent(&target)).map_err(EntryFault::Parent)?;
         let target = if target.is_empty() { target } else { join(&directory, base(&target)) };
         let Some(id) = self.tree.entries.get(&target) else {
-            return Err(EntryFault::HardLinkToNothing(shown()));
+            let device = self.devices.contains(&target);
+            return if device { Ok(None) } else { Err(EntryFault::HardLinkToNothing(shown())) };
         };
         let directory = self.tree.inode(*id).is_none_or(Inode::is_directory);
-        if directory || target == path { Err(EntryFault::HardLinkTarget(shown())) } else { Ok(*id) }
+        if directory || target == path { Err(EntryFault::HardLinkTarget(shown())) } else { Ok(Some(*id)) }
     }
 
     fn inode(&mut self, entry: Entry, path: &[u8], name: &str, data: &mut impl Read) -> Result<Inode, Fault> {
@@ -224,7 +265,10 @@ impl<'a> Layering<'a> {
             tar::Kind::Directory => Kind::Directory,
             tar::Kind::Fifo => Kind::Fifo,
             tar::Kind::Symlink => {
-                names::check_symlink(path, &entry.link).map_err(refused)?;
+                names::check_symlink(&entry.link).map_err(refused)?;
+                if names::climbs(path, &entry.link) {
+                    self.notes.climbing_link(path, &entry.link);
+                }
                 Kind::Symlink(entry.link)
             }
             tar::Kind::File => {
@@ -232,9 +276,11 @@ impl<'a> Layering<'a> {
                 let segments = entry.sparse.as_deref().unwrap_or(&whole);
                 Kind::File(self.spool.append_sparse(data, entry.size, segments).map_err(Fault::Spool)?)
             }
-            tar::Kind::CharDevice | tar::Kind::BlockDevice => return Err(refused(EntryFault::Device)),
-            tar::Kind::Unknown(flag) => return Err(refused(EntryFault::Type(flag))),
+            // The first three have been dealt with before.
             tar::Kind::HardLink => return Err(refused(EntryFault::Type(b'1'))),
+            tar::Kind::CharDevice => return Err(refused(EntryFault::Type(b'3'))),
+            tar::Kind::BlockDevice => return Err(refused(EntryFault::Type(b'4'))),
+            tar::Kind::Unknown(flag) => return Err(refused(EntryFault::Type(flag))),
         };
         let owner = |number| u32::try_from(number).map_err(|_| refused(EntryFault::Owner));
         Ok(Inode {
@@ -308,11 +354,6 @@ impl<'a> Layering<'a> {
             }
         }
     }
-}
-
-/// Roots made by debootstrap carry the static devices of `/dev`, which nobody sees in an enclave.
-fn is_device_to_pass(entry: &Entry, path: &[u8]) -> bool {
-    matches!(entry.kind, tar::Kind::CharDevice | tar::Kind::BlockDevice) && path.starts_with(b"dev/")
 }
 
 /// Whether an attribute is carried into the image.

@@ -8,7 +8,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::LayerFault;
 use crate::digest::{Digest, Hashed};
-use crate::limits::{LimitFault, Limits};
+use crate::limits::{self, LimitFault};
 use crate::oci::BlobReader;
 use crate::tar::{Source, TarFault};
 
@@ -30,8 +30,6 @@ enum Decoder {
 pub(super) struct Stream {
     decoder: Hashed<Decoder>,
     budget: u64,
-    ratio: u64,
-    ratio_from: u64,
 }
 
 /// What was read once a stream has been read to its end.
@@ -43,9 +41,9 @@ pub(super) struct ReadToEnd {
 
 impl Stream {
     /// Starts a layer that may unpack to `budget` bytes.
-    pub(super) fn new(blob: BlobReader, budget: u64, limits: &Limits) -> Result<Self, LayerFault> {
+    pub(super) fn new(blob: BlobReader, budget: u64) -> Result<Self, LayerFault> {
         let decoder = Decoder::new(BufReader::with_capacity(CHUNK, Hashed::new(blob)))?;
-        Ok(Self { decoder: Hashed::new(decoder), budget, ratio: limits.ratio, ratio_from: limits.ratio_from })
+        Ok(Self { decoder: Hashed::new(decoder), budget })
     }
 
     /// Reads what is left, so that the digests are those of the whole.
@@ -65,13 +63,7 @@ impl Stream {
     }
 
     fn check(&self) -> Result<(), LimitFault> {
-        let unpacked = self.decoder.count();
-        crate::limits::check("bytes unpacked", unpacked, self.budget)?;
-        if unpacked <= self.ratio_from {
-            return Ok(());
-        }
-        let packed = self.decoder.inner().input().get_ref().count().max(1);
-        crate::limits::check("times its compressed size", unpacked / packed, self.ratio)
+        limits::check(limits::UNPACKED, self.decoder.count(), self.budget)
     }
 }
 
@@ -100,14 +92,6 @@ impl Decoder {
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Err(LayerFault::Compression("xz")),
             [b'B', b'Z', b'h', ..] => Err(LayerFault::Compression("bzip2")),
             _ => Ok(Self::Plain(input)),
-        }
-    }
-
-    fn input(&self) -> &Input {
-        match self {
-            Self::Plain(input) => input,
-            Self::Gzip(decoder) => decoder.get_ref(),
-            Self::Zstd(decoder) => decoder.get_ref(),
         }
     }
 

@@ -17,7 +17,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use crate::digest::Digest;
-use crate::limits::{self, LimitFault, Limits, MAX_LAYERS};
+use crate::limits::{self, LimitFault, Limits};
 use crate::oci::Blob;
 use crate::spool::Spool;
 use crate::tar::{self, TarFault};
@@ -26,7 +26,7 @@ use apply::Layering;
 pub use apply::Notes;
 pub(crate) use apply::keeps_xattr;
 use decode::Stream;
-pub(crate) use names::check_symlink;
+pub(crate) use names::{check_symlink, climbs};
 
 /// One layer as its image describes it.
 #[derive(Clone, Debug)]
@@ -94,23 +94,20 @@ pub enum EntryFault {
     #[error("a name must not be empty or contain a zero byte")]
     Name,
     /// The name climbs.
-    #[error("the name contains `..`")]
+    #[error("the name climbs above the root by `..`")]
     Traversal,
-    /// The target leads out of the root.
-    #[error("the link leads out of the root, to `{0}`")]
-    Escape(String),
     /// A hard link to something that is not there.
     #[error("it is a hard link to `{0}`, which is not there")]
     HardLinkToNothing(String),
     /// A hard link to a directory, or to itself.
     #[error("it is a hard link to `{0}`, which is a directory or itself")]
     HardLinkTarget(String),
-    /// A device outside of `/dev`.
-    #[error("it is a device; only in /dev are devices passed over")]
-    Device,
     /// A type of entry that no engine unpacks.
     #[error("its type flag {0:#04x} is not one of a file in an image")]
     Type(u8),
+    /// A file of a directory on this host whose type its file system does not say.
+    #[error("its type is unknown to this host")]
+    Unknown,
     /// The root is made into something else.
     #[error("the root is a directory and stays one")]
     Root,
@@ -120,8 +117,8 @@ pub enum EntryFault {
     /// An owner or group over 32 bits.
     #[error("owner and group are numbers of 32 bits")]
     Owner,
-    /// A name, link target or attribute that Linux cannot hold.
-    #[error("Linux cannot hold it")]
+    /// A name, link target or attribute that is longer than Linux takes.
+    #[error("it exceeds a limit of Linux")]
     Limit(#[source] LimitFault),
     /// A whiteout that hides nothing that has a name.
     #[error("the whiteout names nothing")]
@@ -138,8 +135,8 @@ pub fn apply(
     layers: &[Layer],
     limits: &Limits,
 ) -> Result<Notes, (usize, LayerFault)> {
-    limits::check("layers", crate::wide(layers.len()), crate::wide(MAX_LAYERS))
-        .map_err(|fault| (MAX_LAYERS, LayerFault::Limit(fault)))?;
+    limits::check(limits::LAYERS, crate::wide(layers.len()), limits.layers)
+        .map_err(|fault| (layers.len(), LayerFault::Limit(fault)))?;
     let mut layering = Layering::new(tree, spool, limits);
     for (number, layer) in layers.iter().enumerate() {
         apply_one(&mut layering, layer, limits).map_err(|fault| (number, fault))?;
@@ -152,7 +149,7 @@ pub fn apply(
 /// The bytes of a file that may be compressed as a layer may be; where they are, if it is not, else in a file without a
 /// name in `scratch`.
 pub(crate) fn unpack(blob: &Blob, scratch: &Path, limits: &Limits) -> Result<Blob, LayerFault> {
-    let mut stream = Stream::new(blob.reader(), limits.unpacked, limits)?;
+    let mut stream = Stream::new(blob.reader(), limits.unpacked)?;
     if stream.is_plain() {
         return Ok(blob.clone());
     }
@@ -177,7 +174,7 @@ impl Write for Spooled {
 fn apply_one(layering: &mut Layering<'_>, layer: &Layer, limits: &Limits) -> Result<(), LayerFault> {
     layering.begin();
     let budget = limits.unpacked.saturating_sub(layering.unpacked());
-    let mut reader = tar::Reader::new(Stream::new(layer.blob.reader(), budget, limits)?);
+    let mut reader = tar::Reader::new(Stream::new(layer.blob.reader(), budget)?);
     loop {
         let offset = reader.position();
         let entry = reader.next_entry().map_err(|fault| decode::tar_fault(fault, offset))?;

@@ -44,48 +44,63 @@ pub(super) fn asked(name: &[u8]) -> Result<Asked, EntryFault> {
     }
 }
 
-/// A path in the tree from a name as it is written: `./a//b/` and `/a/b` are both `a/b`.
+/// A path in the tree from a name as it is written: `./a//b/`, `/a/b` and `c/../a/b` are all `a/b` (containerd cleans names
+/// the same way, Go's `filepath.Clean`).
 pub(super) fn clean(name: &[u8]) -> Result<Vec<u8>, EntryFault> {
-    if name.is_empty() || name.contains(&0) {
-        return Err(EntryFault::Name);
-    }
-    let mut path = Vec::with_capacity(name.len());
-    for part in name.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".") {
+    let mut path: Vec<&[u8]> = Vec::new();
+    for part in parts(name)? {
         if part == b".." {
-            return Err(EntryFault::Traversal);
+            path.pop().ok_or(EntryFault::Traversal)?;
+        } else {
+            path.push(part);
         }
-        limit("bytes of a name", part.len(), MAX_NAME)?;
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(part);
     }
+    let path = path.join(&b'/');
     limit("bytes of a path", path.len(), MAX_PATH)?;
     Ok(path)
 }
 
-/// Checks the target of a symbolic link that lies at `path`: it may be anything that stays in the root.
-///
-/// The check reads the target as it is written. A process inside could not leave its root either way; a target that climbs
-/// out of it is a sign of an archive that was made to be unpacked by somebody careless.
-pub(crate) fn check_symlink(path: &[u8], target: &[u8]) -> Result<(), EntryFault> {
+/// The target of a hard link, counted from the root. `..` stays in it: it is followed like everything else, and stops at
+/// the root.
+pub(super) fn hard_link_target(link: &[u8]) -> Result<Vec<u8>, EntryFault> {
+    let path = parts(link)?.join(&b'/');
+    limit("bytes of a link's target", path.len(), MAX_PATH)?;
+    Ok(path)
+}
+
+/// The components of a name, without those that say nothing.
+fn parts(name: &[u8]) -> Result<Vec<&[u8]>, EntryFault> {
+    if name.is_empty() || name.contains(&0) {
+        return Err(EntryFault::Name);
+    }
+    let parts = name.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
+    parts.map(|part| limit("bytes of a name", part.len(), MAX_NAME).map(|()| part)).collect()
+}
+
+/// Checks the target of a symbolic link: it may be anything that Linux takes.
+pub(crate) fn check_symlink(target: &[u8]) -> Result<(), EntryFault> {
     if target.is_empty() || target.contains(&0) {
         return Err(EntryFault::Name);
     }
-    limit("bytes of a link's target", target.len(), MAX_PATH)?;
+    limit("bytes of a link's target", target.len(), MAX_PATH)
+}
+
+/// Whether the target of a link that lies at `path`, read as it is written, climbs above the root. A process inside ends up
+/// in the root itself, as in a container: `..` of a root is the root.
+pub(crate) fn climbs(path: &[u8], target: &[u8]) -> bool {
     let mut depth = match target.first() {
         Some(b'/') => 0,
-        _ => path.split(|byte| *byte == b'/').count() - 1,
+        _ => path.split(|byte| *byte == b'/').count().saturating_sub(1),
     };
-    for part in target.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".") {
-        depth = match part {
-            b".." => {
-                depth.checked_sub(1).ok_or_else(|| EntryFault::Escape(crate::shown(target).to_string()))?
-            }
-            _ => depth + 1,
-        };
+    let parts = target.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
+    for part in parts {
+        match (part, depth) {
+            (b"..", 0) => return true,
+            (b"..", _) => depth -= 1,
+            _ => depth += 1,
+        }
     }
-    Ok(())
+    false
 }
 
 pub(super) fn limit(what: &'static str, found: usize, limit: usize) -> Result<(), EntryFault> {
@@ -98,7 +113,9 @@ mod tests {
 
     #[test]
     fn a_name_becomes_a_path_in_the_tree() {
-        let cases: [(&[u8], &[u8]); 6] = [
+        let cases: [(&[u8], &[u8]); 8] = [
+            (b"c/../a/b", b"a/b"),
+            (b"a/..", b""),
             (b"./a//b/", b"a/b"),
             (b"/a/b", b"a/b"),
             (b"./", b""),
@@ -139,16 +156,17 @@ mod tests {
     }
 
     #[test]
-    fn a_link_may_lead_anywhere_but_out() {
+    fn a_link_that_climbs_above_the_root_is_known() {
         for (path, target) in
             [("a/b", "/etc/x"), ("a/b", "../c"), ("a/b/c", "../../x"), ("a", "./b/../c"), ("a", "nowhere")]
         {
-            assert_eq!(check_symlink(path.as_bytes(), target.as_bytes()), Ok(()), "{path} -> {target}");
+            assert!(!climbs(path.as_bytes(), target.as_bytes()), "{path} -> {target}");
         }
-        for (path, target) in
-            [("a", ".."), ("a/b", "../../etc"), ("a/b", "/../etc"), ("a", "b/../../c"), ("a", "")]
-        {
-            assert!(check_symlink(path.as_bytes(), target.as_bytes()).is_err(), "{path} -> {target}");
+        for (path, target) in [("a", ".."), ("a/b", "../../etc"), ("a/b", "/../etc"), ("a", "b/../../c")] {
+            assert!(climbs(path.as_bytes(), target.as_bytes()), "{path} -> {target}");
+            assert_eq!(check_symlink(target.as_bytes()), Ok(()));
         }
+        assert!(check_symlink(b"").is_err() && check_symlink(b"a\0").is_err());
+        assert!(check_symlink(&[b'a'; MAX_PATH + 1]).is_err());
     }
 }

@@ -199,3 +199,29 @@ fn names_are_bytes_and_case_counts() {
         tree.get(b"\xff\xfe").is_some() && tree.get(b"README").is_some() && tree.get(b"readme").is_some()
     );
 }
+
+/// A wholly empty file, and one whose last megabyte is a hole, packed by GNU tar: their maps end with a segment of nothing.
+#[test]
+fn sparse_files_that_end_in_a_hole_are_whole() {
+    let place = tempfile::tempdir().unwrap();
+    for (name, content) in [("empty", ""), ("tail", "begin")] {
+        let mut file = std::fs::File::create(place.path().join(name)).unwrap();
+        file.write_all(content.as_bytes()).unwrap();
+        file.set_len(1 << 20).unwrap();
+    }
+    for form in ["gnu", "pax --sparse-version=0.0", "pax --sparse-version=0.1", "pax --sparse-version=1.0"] {
+        let mut command = std::process::Command::new("tar");
+        command.arg("-C").arg(place.path()).args(["--sparse", "-cf", "-"]);
+        command.args(format!("--format={form}").split(' ')).args(["empty", "tail"]);
+        let packed = command.output().unwrap();
+        assert!(packed.status.success(), "{form}: {}", String::from_utf8_lossy(&packed.stderr));
+        let (tree, _) = apply_layers(&[layer(&packed.stdout, Stored::Gzip)], &Limits::default()).unwrap();
+        for (name, content) in [("empty", ""), ("tail", "begin")] {
+            let Kind::File(stored) = &tree.get(name.as_bytes()).unwrap().kind else { panic!("{form}") };
+            let mut bytes = vec![7; 1 << 20];
+            stored.read_exact_at(&mut bytes, 0).unwrap_or_else(|error| panic!("{form} {name}: {error}"));
+            assert!(bytes.starts_with(content.as_bytes()), "{form} {name}");
+            assert!(bytes[content.len()..].iter().all(|byte| *byte == 0), "{form} {name}");
+        }
+    }
+}

@@ -1,7 +1,8 @@
-//! Archives that `docker save`, `podman save` and `skopeo copy docker-archive:` write.
+//! Archives that `docker save`, `podman save`, `docker buildx` and `skopeo copy` write.
 //!
-//! Its law: the archive is not unpacked: its members are read where they lie. An archive that is also a layout (Docker 25
-//! and newer) is read by its `manifest.json` all the same, which is what `docker load` of every version goes by.
+//! Its law: the archive is not unpacked: its members are read where they lie. `docker-archive:` goes by `manifest.json`, as
+//! `docker load` of every version does, also where the archive is a layout as well (Docker 25 and newer); one that is a layout
+//! alone (`docker buildx build -o type=oci`) is read as one. `oci-archive:` goes by the layout.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,22 +11,27 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::layout::bounded;
+use super::layout::{self, INDEX, MARK, Role, Store, bounded};
 use super::select::check_platform;
-use super::{Architecture, Blob, Image, OciFault, Select, model};
+use super::{Architecture, Blob, Image, OciFault, Select, model, names};
 use crate::digest::Digest;
 use crate::layers::{Layer, LayerFault, unpack};
 use crate::limits::{self, Limits};
 use crate::tar::{self, Kind, TarFault};
 use crate::tree::{join, parent};
 
+/// The list of an archive that `docker load` takes.
+const SAVED: &str = "manifest.json";
+/// The forms, as operators name them.
+const DOCKER: &str = "docker-archive";
+const OCI: &str = "oci-archive";
 /// The most members. A thousand layers of the oldest form have three each.
 const MAX_MEMBERS: usize = 10_000;
 /// The most links followed for one member: layers that two images share are links to one.
 const MAX_LINKS: usize = 8;
 
 /// One image in `manifest.json`.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Saved {
     config: String,
@@ -41,7 +47,8 @@ enum Member {
     Link(Vec<u8>),
 }
 
-/// Opens an archive and chooses one image in it. A compressed one is unpacked into a file without a name in `scratch`.
+/// Opens an archive that `docker load` takes and chooses one image in it. A compressed one is unpacked into a file without a
+/// name in `scratch`.
 pub fn open(
     path: &Path,
     select: &Select,
@@ -49,33 +56,51 @@ pub fn open(
     scratch: &Path,
     limits: &Limits,
 ) -> Result<Image, OciFault> {
-    let host = |source| OciFault::Host { path: path.to_owned(), source };
-    let blob = Blob::whole(File::open(path).map_err(host)?).map_err(host)?;
-    let blob = unpack(&blob, scratch, limits).map_err(OciFault::Unpack)?;
-    let members = Members::read(&blob, path)?;
-    let saved = choose(members.saved(path)?, select)?;
-    members.image(&saved, architecture, path)
+    let members = Members::open(path, scratch, limits)?;
+    match members.find(SAVED.as_bytes()) {
+        Some(saved) => {
+            let saved: Vec<Saved> = model::parse(&bounded(saved, path)?, SAVED)?;
+            members.image(&choose(&saved, select)?, architecture, path)
+        }
+        None if members.find(MARK.as_bytes()).is_some() => members.layout(select, architecture, path),
+        None => Err(missing(DOCKER, SAVED)),
+    }
 }
 
-fn choose(saved: Vec<Saved>, select: &Select) -> Result<Saved, OciFault> {
-    let names: Vec<String> =
-        saved.iter().flat_map(|image| image.repo_tags.iter().flatten().cloned()).collect();
-    let fits = |image: &Saved| match select {
-        Select::Only => true,
-        Select::Name(name) => image.repo_tags.iter().flatten().any(|tag| tag == name),
-        Select::Digest(digest) => config_digest(&image.config) == Some(*digest),
+/// Opens an archive of an image layout and chooses one image in it. A compressed one is unpacked as in [`open`].
+pub fn open_oci(
+    path: &Path,
+    select: &Select,
+    architecture: Architecture,
+    scratch: &Path,
+    limits: &Limits,
+) -> Result<Image, OciFault> {
+    Members::open(path, scratch, limits)?.layout(select, architecture, path)
+}
+
+fn missing(form: &'static str, name: &str) -> OciFault {
+    OciFault::NotAnArchive { form, why: format!("it has no {name}") }
+}
+
+fn choose(saved: &[Saved], select: &Select) -> Result<Saved, OciFault> {
+    let tags = || saved.iter().flat_map(|image| image.repo_tags.iter().flatten().cloned()).collect();
+    let fitting: Vec<&Saved> = match select {
+        Select::Only => saved.iter().collect(),
+        Select::Name(name) => names::best(saved, name, |image| image.repo_tags.iter().flatten()),
+        Select::Digest(digest) => {
+            saved.iter().filter(|image| config_digest(&image.config) == Some(*digest)).collect()
+        }
     };
-    let mut fitting: Vec<Saved> = saved.into_iter().filter(fits).collect();
-    match (fitting.pop(), fitting.is_empty()) {
-        (Some(image), true) => Ok(image),
-        (Some(_), false) => Err(OciFault::Ambiguous(names)),
-        (None, _) => {
+    match fitting.as_slice() {
+        [image] => Ok((*image).clone()),
+        [_, ..] => Err(OciFault::Ambiguous(tags())),
+        [] => {
             let wanted = match select {
                 Select::Only => "any".to_owned(),
                 Select::Name(name) => name.clone(),
                 Select::Digest(digest) => digest.to_string(),
             };
-            Err(OciFault::Name { wanted, available: names })
+            Err(OciFault::Name { wanted, available: tags() })
         }
     }
 }
@@ -89,6 +114,13 @@ fn config_digest(name: &str) -> Option<Digest> {
 struct Members(HashMap<Vec<u8>, Member>);
 
 impl Members {
+    fn open(path: &Path, scratch: &Path, limits: &Limits) -> Result<Self, OciFault> {
+        let host = |source| OciFault::Host { path: path.to_owned(), source };
+        let blob = Blob::whole(File::open(path).map_err(host)?).map_err(host)?;
+        let blob = unpack(&blob, scratch, limits).map_err(OciFault::Unpack)?;
+        Self::read(&blob, path)
+    }
+
     fn read(blob: &Blob, path: &Path) -> Result<Self, OciFault> {
         let mut members = HashMap::new();
         let mut reader = tar::Reader::new(blob.reader());
@@ -110,10 +142,15 @@ impl Members {
         Ok(Self(members))
     }
 
-    fn saved(&self, path: &Path) -> Result<Vec<Saved>, OciFault> {
-        let missing = || OciFault::NotAnArchive("it has no manifest.json".to_owned());
-        let blob = self.find(b"manifest.json").ok_or_else(missing)?;
-        model::parse(&bounded(blob, path)?, "manifest.json")
+    /// The image of a layout in an archive.
+    fn layout(&self, select: &Select, architecture: Architecture, path: &Path) -> Result<Image, OciFault> {
+        let document = |name: &str| {
+            let blob = self.find(name.as_bytes()).ok_or_else(|| missing(OCI, name))?;
+            bounded(blob, path)
+        };
+        layout::check_mark(&document(MARK)?)?;
+        let index = layout::index(&document(INDEX)?)?;
+        super::choose(self, &index, select, architecture)?.open(self)
     }
 
     fn image(&self, saved: &Saved, architecture: Architecture, path: &Path) -> Result<Image, OciFault> {
@@ -137,7 +174,10 @@ impl Members {
     }
 
     fn named(&self, name: &str) -> Result<&Blob, OciFault> {
-        let missing = || OciFault::NotAnArchive(format!("`{}` is missing", crate::shown(name.as_bytes())));
+        let missing = || {
+            let why = format!("`{}` is missing", crate::shown(name.as_bytes()));
+            OciFault::NotAnArchive { form: DOCKER, why }
+        };
         self.find(&plain(name.as_bytes())).ok_or_else(missing)
     }
 
@@ -150,6 +190,12 @@ impl Members {
             }
         }
         None
+    }
+}
+
+impl Store for Members {
+    fn find(&self, digest: &Digest, _role: Role) -> Result<Option<Blob>, OciFault> {
+        Ok(self.find(format!("blobs/sha256/{}", digest.hex()).as_bytes()).cloned())
     }
 }
 

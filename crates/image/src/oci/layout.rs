@@ -13,6 +13,11 @@ use super::{Blob, OciFault};
 use crate::digest::Digest;
 use crate::limits::{self, MAX_DOCUMENT};
 
+/// The file that marks a layout.
+pub(super) const MARK: &str = "oci-layout";
+/// The file with a layout's index.
+pub(super) const INDEX: &str = "index.json";
+
 /// What a blob is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -51,17 +56,9 @@ pub struct Layout {
 impl Layout {
     /// Opens a complete layout: one with `oci-layout` and `index.json`.
     pub fn open(root: &Path) -> Result<Self, OciFault> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Mark {
-            image_layout_version: String,
-        }
         let layout = Self { root: root.to_owned() };
-        let mark = layout.file("oci-layout")?.ok_or(OciFault::NotALayout("oci-layout"))?;
-        let mark: Mark = model::parse(&bounded(&mark, &layout.root)?, "oci-layout")?;
-        if mark.image_layout_version != "1.0.0" {
-            return Err(OciFault::NotALayout("its version"));
-        }
+        let mark = layout.file(MARK)?.ok_or(OciFault::NotALayout(MARK))?;
+        check_mark(&bounded(&mark, &layout.root)?)?;
         Ok(layout)
     }
 
@@ -73,12 +70,8 @@ impl Layout {
 
     /// The index, which no digest names.
     pub fn index(&self) -> Result<Index, OciFault> {
-        let blob = self.file("index.json")?.ok_or(OciFault::NotALayout("index.json"))?;
-        let bytes = bounded(&blob, &self.root)?;
-        match Document::parse(&bytes, media::INDEX)? {
-            Document::Index(index) => Ok(index),
-            Document::Manifest(_) => Err(OciFault::NotALayout("index.json")),
-        }
+        let blob = self.file(INDEX)?.ok_or(OciFault::NotALayout(INDEX))?;
+        index(&bounded(&blob, &self.root)?)
     }
 
     /// Where a blob's file is or would be.
@@ -95,6 +88,25 @@ impl Layout {
 impl Store for Layout {
     fn find(&self, digest: &Digest, _role: Role) -> Result<Option<Blob>, OciFault> {
         open(&self.path(digest))
+    }
+}
+
+/// Checks what marks a layout.
+pub(super) fn check_mark(bytes: &[u8]) -> Result<(), OciFault> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Mark {
+        image_layout_version: String,
+    }
+    let mark: Mark = model::parse(bytes, MARK)?;
+    if mark.image_layout_version == "1.0.0" { Ok(()) } else { Err(OciFault::NotALayout("its version")) }
+}
+
+/// Reads a layout's index.
+pub(super) fn index(bytes: &[u8]) -> Result<Index, OciFault> {
+    match Document::parse(bytes, media::INDEX)? {
+        Document::Index(index) => Ok(index),
+        Document::Manifest(_) => Err(OciFault::NotALayout(INDEX)),
     }
 }
 

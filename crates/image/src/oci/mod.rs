@@ -9,6 +9,7 @@ mod archive;
 mod blob;
 mod layout;
 mod model;
+mod names;
 mod reference;
 mod select;
 
@@ -21,7 +22,7 @@ use crate::digest::Digest;
 use crate::layers::{Layer, LayerFault};
 use crate::limits::LimitFault;
 
-pub use archive::open as open_docker_archive;
+pub use archive::{open as open_docker_archive, open_oci as open_oci_archive};
 pub use blob::{Blob, BlobReader};
 pub(crate) use layout::document as read_document;
 pub use layout::{Layout, Role, Store};
@@ -70,9 +71,14 @@ pub enum OciFault {
     /// The directory is no image layout.
     #[error("it is no OCI image layout: {0} is missing or wrong")]
     NotALayout(&'static str),
-    /// The file is no archive that `docker save` writes.
-    #[error("it is no docker-archive: {0}")]
-    NotAnArchive(String),
+    /// The file is no archive of the form it is said to have.
+    #[error("it is no {form}: {why}")]
+    NotAnArchive {
+        /// `docker-archive` or `oci-archive`.
+        form: &'static str,
+        /// What is missing.
+        why: String,
+    },
     /// A document that cannot be read.
     #[error("its {what} cannot be understood")]
     Document {
@@ -122,6 +128,9 @@ pub enum OciFault {
         /// What there is.
         available: Vec<String>,
     },
+    /// What was found is something else than an image: a signature, a bill of materials.
+    #[error("it has no container image, only artifacts: {}", list(.0))]
+    Artifact(Vec<String>),
     /// A name that is not there.
     #[error("it has no image `{wanted}`, only {}", list(.available))]
     Name {
@@ -175,6 +184,17 @@ impl Architecture {
         match self {
             Self::X86_64 => "x86_64",
             Self::Aarch64 => "aarch64",
+        }
+    }
+
+    /// Whether every machine of this architecture runs what is built for a variant of it. x86-64-v1 is what the psABI calls
+    /// the baseline, and QEMU and clouds offer nothing less; Armv8 is all that Linux runs on in 64 bits.
+    #[must_use]
+    pub fn runs(self, variant: Option<&str>) -> bool {
+        match (self, variant) {
+            (_, None | Some("")) => true,
+            (Self::X86_64, Some(variant)) => variant == "v1",
+            (Self::Aarch64, Some(variant)) => variant == "v8",
         }
     }
 

@@ -37,6 +37,25 @@ pub mod media {
         matches!(media_type, MANIFEST | DOCKER_MANIFEST)
     }
 
+    /// Whether it is an image's configuration. The last is how the first registries handed it out.
+    #[must_use]
+    pub fn is_config(media_type: &str) -> bool {
+        matches!(
+            media_type,
+            "application/vnd.oci.image.config.v1+json"
+                | "application/vnd.docker.container.image.v1+json"
+                | "application/octet-stream"
+        )
+    }
+
+    /// Whether it is meant to be a layer, be it one that can be used or not.
+    #[must_use]
+    pub fn is_meant_as_layer(media_type: &str) -> bool {
+        ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."]
+            .iter()
+            .any(|family| media_type.starts_with(family))
+    }
+
     /// Whether it is a layer with files. How it is compressed is read from its bytes.
     #[must_use]
     pub fn is_layer(media_type: &str) -> bool {
@@ -82,7 +101,7 @@ pub struct Platform {
     pub architecture: String,
     /// As Go's `GOOS`.
     pub os: String,
-    /// For Arm.
+    /// What its programs need of the machine beyond the architecture: `v3`, `v8`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
 }
@@ -121,6 +140,24 @@ pub struct ImageManifest {
     pub annotations: Option<BTreeMap<String, String>>,
 }
 
+impl ImageManifest {
+    /// What it is if it is something about an image, or beside one, and no image: signatures, bills of materials,
+    /// attestations and other artifacts have the form of an image's manifest.
+    #[must_use]
+    pub fn artifact(&self) -> Option<&str> {
+        let layers = &self.layers;
+        if !media::is_config(&self.config.media_type) {
+            let config = Some(self.config.media_type.as_str()).filter(|kind| *kind != media::EMPTY);
+            let content = layers.first().map(|layer| layer.media_type.as_str());
+            return Some(self.artifact_type.as_deref().or(config).or(content).unwrap_or(media::EMPTY));
+        }
+        // cosign's signatures have an image's configuration, and nothing that could be unpacked.
+        let first = layers.first()?;
+        let none = !layers.iter().any(|layer| media::is_meant_as_layer(&layer.media_type));
+        none.then_some(first.media_type.as_str())
+    }
+}
+
 /// An image's configuration document.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct ImageConfig {
@@ -128,6 +165,9 @@ pub struct ImageConfig {
     pub architecture: String,
     /// As Go's `GOOS`.
     pub os: String,
+    /// What its programs need of the machine beyond that.
+    #[serde(default)]
+    pub variant: Option<String>,
     /// How it is run.
     #[serde(default)]
     pub config: Option<RunConfig>,

@@ -45,6 +45,87 @@ fn of_several_machines_the_right_one_is_taken() {
 }
 
 #[test]
+fn of_several_variants_the_one_that_every_machine_runs_is_taken() {
+    let variant = |architecture: &str, variant: Option<&str>| match variant {
+        Some(variant) => json!({"os": "linux", "architecture": architecture, "variant": variant}),
+        None => json!({"os": "linux", "architecture": architecture}),
+    };
+    let index = |architecture, variants: &[Option<&str>]| {
+        let place = tempfile::tempdir().unwrap();
+        let descriptors: Vec<_> = variants
+            .iter()
+            .enumerate()
+            .map(|(layers, name)| {
+                let image = (0..layers).fold(TestImage::default(), |image, _| image.layer(&tar(&[])));
+                let descriptor = TestImage { architecture, ..image }.write_blobs(place.path());
+                with(descriptor, "platform", variant(architecture, *name))
+            })
+            .collect();
+        write_index(place.path(), &descriptors);
+        (place, descriptors)
+    };
+    for baseline in [None, Some(""), Some("v1")] {
+        let (place, _) = index("amd64", &[Some("v3"), baseline, Some("v2")]);
+        assert_eq!(open(&place).unwrap().layers.len(), 1, "{baseline:?}");
+    }
+    let (place, _) = index("arm64", &[Some("v9"), Some("v8")]);
+    let arm = open_layout(place.path(), &Select::Only, Architecture::Aarch64).unwrap();
+    assert_eq!(arm.layers.len(), 1);
+    // Nothing else is there: what there is, is said, and a digest is believed.
+    let (place, descriptors) = index("amd64", &[Some("v3"), Some("v2")]);
+    let fault = open(&place).unwrap_err().to_string();
+    assert_eq!(fault, "it has no image for linux/amd64, only for `linux/amd64/v3`, `linux/amd64/v2`");
+    let digest = descriptors[1]["digest"].as_str().unwrap().parse().unwrap();
+    let newer = open_layout(place.path(), &Select::Digest(digest), Architecture::X86_64).unwrap();
+    assert_eq!(newer.layers.len(), 1);
+}
+
+/// The manifest of something that is no image, with a descriptor that does not say so.
+fn artifact(place: &tempfile::TempDir, config: &str, layer: &str, kind: Option<&str>) -> Value {
+    let config = write_blob(place.path(), config, b"{}");
+    let layer = write_blob(place.path(), layer, b"content");
+    let mut manifest =
+        json!({"schemaVersion": 2, "mediaType": media::MANIFEST, "config": config, "layers": [layer]});
+    if let Some(kind) = kind {
+        manifest["artifactType"] = json!(kind);
+    }
+    write_blob(place.path(), media::MANIFEST, manifest.to_string().as_bytes())
+}
+
+#[test]
+fn artifacts_beside_an_image_stand_in_nobodys_way() {
+    let place = tempfile::tempdir().unwrap();
+    let oci_config = "application/vnd.oci.image.config.v1+json";
+    // cosign's signature of old, a bill of materials of the specification's 1.1, ORAS of old, and one that is not there.
+    let signature = artifact(&place, oci_config, "application/vnd.dev.cosign.simplesigning.v1+json", None);
+    let bill = artifact(&place, media::EMPTY, "application/spdx+json", Some("application/spdx+json"));
+    let oras = artifact(
+        &place,
+        "application/vnd.unknown.config.v1+json",
+        "application/vnd.oci.image.layer.v1.tar",
+        None,
+    );
+    let unknown =
+        json!({"mediaType": "application/vnd.example+json", "digest": Digest::of(b"nowhere"), "size": 7});
+    let absent = json!({"mediaType": media::MANIFEST, "artifactType": "text/x", "digest": Digest::of(b"no"), "size": 7});
+    let beside = [signature, bill, oras, unknown, absent];
+    let all: Vec<_> = beside.iter().cloned().chain([image().write_blobs(place.path())]).collect();
+    write_index(place.path(), &all);
+    assert_eq!(open(&place).unwrap().layers.len(), 2);
+
+    write_index(place.path(), &beside);
+    let fault = open(&place).unwrap_err().to_string();
+    assert!(
+        fault.starts_with("it has no container image, only artifacts: `application/vnd.dev.cosign"),
+        "{fault}"
+    );
+    assert!(
+        fault.contains("spdx") && fault.contains("unknown.config") && fault.contains("text/x"),
+        "{fault}"
+    );
+}
+
+#[test]
 fn an_image_for_another_machine_is_refused_with_what_there_is() {
     let place = tempfile::tempdir().unwrap();
     TestImage { architecture: "s390x", ..TestImage::default() }.write_layout(place.path());
@@ -143,9 +224,13 @@ fn a_layer_that_is_none_and_a_wrong_number_of_them_are_refused() {
     };
     assert!(matches!(manifest(json!([])), OciFault::LayerCount { layers: 0, diff_ids: 2 }));
     let layer = |media_type: &str| write_blob(place.path(), media_type, b"x");
+    let sound = "application/vnd.oci.image.layer.v1.tar";
     for wrong in ["application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "text/plain"] {
-        assert!(matches!(manifest(json!([layer(wrong), layer(wrong)])), OciFault::MediaType(_)), "{wrong}");
+        assert!(matches!(manifest(json!([layer(wrong), layer(sound)])), OciFault::MediaType(_)), "{wrong}");
     }
+    let encrypted = "application/vnd.oci.image.layer.v1.tar+encrypted";
+    assert!(matches!(manifest(json!([layer(encrypted), layer(encrypted)])), OciFault::MediaType(_)));
+    assert!(matches!(manifest(json!([layer("text/plain"), layer("text/plain")])), OciFault::Artifact(_)));
 }
 
 /// An archive with `manifest.json` last, as Docker writes it.
@@ -197,7 +282,9 @@ fn an_archive_is_read_compressed_or_not_and_shared_layers_are_found() {
         assert_eq!(image.config_digest, Digest::of(&config));
         assert!(image.layers.iter().all(|found| found.blob.bytes().unwrap() == layer), "{stored:?}");
     }
-    assert!(open_bytes(&bytes, &Select::Name("app:1".to_owned())).is_ok());
+    for name in ["app:1", "docker.io/library/app:1"] {
+        assert!(open_bytes(&bytes, &Select::Name(name.to_owned())).is_ok(), "{name}");
+    }
     assert!(matches!(open_bytes(&bytes, &Select::Name("app:2".to_owned())), Err(OciFault::Name { .. })));
 }
 
@@ -221,4 +308,49 @@ fn archives_that_lack_or_fake_something_are_refused() {
         assert!(fault.contains(expected), "{fault}");
     }
     assert!(matches!(open_bytes(b"no tar", &Select::Only), Err(OciFault::Unpack(_))));
+}
+
+/// A layout as one archive: members in the order of a folder, as tar writes them.
+fn layout_archive(layout: &std::path::Path) -> Vec<u8> {
+    let mut builder = ::tar::Builder::new(Vec::new());
+    builder.append_dir_all(".", layout).unwrap();
+    builder.into_inner().unwrap()
+}
+
+#[test]
+fn a_layout_in_an_archive_is_a_layout() {
+    let place = tempfile::tempdir().unwrap();
+    let names = |whole: &str| json!({"io.containerd.image.name": whole, "org.opencontainers.image.ref.name": "latest"});
+    let one = with(image().write_blobs(place.path()), "annotations", names("docker.io/library/one:latest"));
+    let two =
+        with(TestImage::default().write_blobs(place.path()), "annotations", names("localhost/two:latest"));
+    write_index(place.path(), &[one, two]);
+    let bytes = layout_archive(place.path());
+    let file = tempfile::tempdir().unwrap();
+    let path = file.path().join("app.tar");
+    let limits = crate::limits::Limits::default();
+    for stored in [Stored::Plain, Stored::Gzip] {
+        std::fs::write(&path, test_image::pack(&bytes, stored)).unwrap();
+        let open = |name: &str| {
+            let select = Select::Name(name.to_owned());
+            open_oci_archive(&path, &select, Architecture::X86_64, file.path(), &limits)
+        };
+        for (name, layers) in [("one", 2), ("docker.io/library/one:latest", 2), ("two:latest", 0)] {
+            let image = open(name).unwrap();
+            assert_eq!(image.layers.len(), layers, "{name}");
+            assert!(image.manifest.is_some());
+        }
+        assert!(matches!(open("latest"), Err(OciFault::Ambiguous(_))));
+        let fault = open("three").unwrap_err().to_string();
+        assert!(fault.contains("only `docker.io/library/one:latest`, `localhost/two:latest`"), "{fault}");
+    }
+    // docker load takes it as well.
+    std::fs::write(&path, &bytes).unwrap();
+    let select = Select::Name("one".to_owned());
+    let image = open_docker_archive(&path, &select, Architecture::X86_64, file.path(), &limits).unwrap();
+    assert_eq!(image.layers.len(), 2);
+    std::fs::write(&path, tar(&[("a", "b")])).unwrap();
+    let fault =
+        open_oci_archive(&path, &Select::Only, Architecture::X86_64, file.path(), &limits).unwrap_err();
+    assert_eq!(fault.to_string(), "it is no oci-archive: it has no oci-layout");
 }

@@ -4,7 +4,7 @@
 //! operating system; it guesses nothing. It has no time, no serial number and no tool's mood in it: the same enclave has the
 //! same bill.
 //!
-//! Read are the databases of dpkg and apk, the metadata of Python distributions and npm packages, and the lists that Rust
+//! Read are the databases of dpkg, apk and RPM, the metadata of Python distributions and npm packages, and the lists that Rust
 //! programs carry when they are built with `cargo auditable`. No maintained library reads the lists of Go programs. Other
 //! programs that were copied into the image by hand are in no database and in no bill.
 //!
@@ -15,7 +15,9 @@ mod dpkg;
 mod npm;
 mod purl;
 mod python;
+mod rpm;
 mod rust;
+mod sqlite;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -88,6 +90,7 @@ pub fn bill(name: &str, tree: &Tree, os_record: &Value) -> io::Result<Bom> {
         operating_system(os_record),
         dpkg::packages(tree, &distribution)?,
         apk::packages(tree, &distribution)?,
+        rpm::packages(tree, &distribution)?,
         python::packages(tree)?,
         npm::packages(tree)?,
         rust::packages(tree)?,

@@ -134,3 +134,40 @@ fn crates_that_a_rust_program_lists_are_listed() {
         [&"pkg:cargo/serde@1.0.200"]
     );
 }
+
+/// Two packages that rpmbuild made, as rpm 4.18 keeps them, in pages of 512 bytes: the tree has two levels and every header
+/// overflows its page. One of them stands there a dozen times more.
+const RPM: &[u8] = include_bytes!("../../testdata/rpmdb.sqlite");
+
+fn rpm_refs(path: &str, database: &[u8]) -> Vec<String> {
+    let mut tree = tree(&[("etc/os-release", "ID=fedora\nVERSION_ID=40\n")]);
+    let kind = Kind::File(Content::Bytes(database.into()));
+    tree.insert(path.as_bytes().to_vec(), Inode { kind, ..Inode::directory() });
+    let bom = bill("app", &tree, &json!({})).unwrap();
+    let refs = bom.components.into_iter().map(|component| component.bom_ref);
+    refs.filter(|name| name.starts_with("pkg:")).collect()
+}
+
+#[test]
+fn packages_of_rpm_are_listed_wherever_its_database_lies() {
+    let expected = [
+        "pkg:rpm/fedora/libbig@0.9~rc1-1?arch=x86_64&distro=fedora-40",
+        "pkg:rpm/fedora/tiny-tool@1.2-3.fc40?arch=noarch&distro=fedora-40&epoch=4",
+    ];
+    for path in ["var/lib/rpm/rpmdb.sqlite", "usr/lib/sysimage/rpm/rpmdb.sqlite"] {
+        assert_eq!(rpm_refs(path, RPM), expected, "{path}");
+    }
+}
+
+#[test]
+fn a_damaged_database_of_rpm_lists_what_can_be_read() {
+    for cut in (0..RPM.len()).step_by(997) {
+        let found = rpm_refs("var/lib/rpm/rpmdb.sqlite", &RPM[..cut]);
+        assert!(found.len() <= 2, "{found:?}");
+    }
+    for place in (0..RPM.len()).step_by(61) {
+        let mut damaged = RPM.to_vec();
+        damaged[place] ^= 0xff;
+        let _found = rpm_refs("var/lib/rpm/rpmdb.sqlite", &damaged);
+    }
+}

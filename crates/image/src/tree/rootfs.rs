@@ -35,6 +35,10 @@ impl Rootfs for Tree {
         content.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
     }
+
+    fn capabilities(&self, path: &str) -> Option<Vec<u8>> {
+        self.get(path.as_bytes())?.xattrs.get(b"security.capability".as_slice()).cloned()
+    }
 }
 
 #[cfg(test)]

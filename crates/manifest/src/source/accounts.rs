@@ -4,6 +4,7 @@
 //! rules are followed), and is a number from here on.
 
 use super::image::{Rootfs, find};
+use super::names::MAX_ID;
 
 /// The most bytes read of either file: thousands of accounts, a few dozen of which any image has.
 const MAX_FILE: usize = 1 << 20;
@@ -61,10 +62,12 @@ impl Accounts {
         }
     }
 
-    /// `user` or `user:group`, each by name or number. A number need not be in any file.
+    /// `user`, `user:group`, `user:` or `:group`, each by name or number. A number need not be in any file. What stands
+    /// empty is as if it were not there (`GetExecUser` of moby's `sys/user`): root, or the user's own groups.
     pub(super) fn identity(&self, spec: &str) -> Result<Identity, Unknown> {
-        let (name, group) = spec.split_once(':').map_or((spec, None), |(user, group)| (user, Some(group)));
-        let account = self.account(name)?;
+        let (name, group) = spec.split_once(':').unwrap_or((spec, ""));
+        let group = Some(group).filter(|group| !group.is_empty());
+        let account = self.account(if name.is_empty() { "root" } else { name })?;
         let Some(group) = group else {
             let groups = self.memberships(&account.name);
             return Ok(Identity { uid: account.uid, gid: account.gid, groups, home: account.home });
@@ -72,10 +75,14 @@ impl Accounts {
         Ok(Identity { uid: account.uid, gid: self.group(group)?, groups: Vec::new(), home: account.home })
     }
 
-    /// A group by name or number.
+    /// A group by name or number. What is a number is never a name.
     pub(super) fn group(&self, name: &str) -> Result<u32, Unknown> {
-        let known = self.groups.iter().find(|group| group.name == name).map(|group| group.gid);
-        known.or_else(|| name.parse().ok()).ok_or_else(|| Unknown::Group(name.to_owned()))
+        let unknown = || Unknown::Group(name.to_owned());
+        if let Ok(gid) = name.parse::<u32>() {
+            return Some(gid).filter(|gid| *gid <= MAX_ID).ok_or_else(unknown);
+        }
+        let known = self.groups.iter().find(|group| group.name == name);
+        known.map(|group| group.gid).ok_or_else(unknown)
     }
 
     pub(super) fn user_names(&self) -> impl Iterator<Item = &str> {
@@ -87,14 +94,16 @@ impl Accounts {
     }
 
     fn account(&self, name: &str) -> Result<User, Unknown> {
-        if let Some(user) = self.users.iter().find(|user| user.name == name) {
-            return Ok(user.clone());
-        }
+        let unknown = || Unknown::User(name.to_owned());
         let Ok(uid) = name.parse::<u32>() else {
             // Root is root where there is no file to say so.
-            let root = User { name: "root".into(), uid: 0, gid: 0, home: "/".into() };
-            return if name == "root" { Ok(root) } else { Err(Unknown::User(name.to_owned())) };
+            let root = || User { name: "root".into(), uid: 0, gid: 0, home: "/".into() };
+            let known = self.users.iter().find(|user| user.name == name).cloned();
+            return known.or_else(|| (name == "root").then(root)).ok_or_else(unknown);
         };
+        if uid > MAX_ID {
+            return Err(unknown());
+        }
         let known = self.users.iter().find(|user| user.uid == uid).cloned();
         Ok(known.unwrap_or_else(|| User { name: name.to_owned(), uid, gid: 0, home: "/".to_owned() }))
     }
@@ -109,6 +118,11 @@ impl Accounts {
     }
 }
 
+/// A user's or group's number.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id <= MAX_ID)
+}
+
 fn fields(line: &str) -> Vec<String> {
     line.split(':').map(str::to_owned).collect()
 }
@@ -117,7 +131,7 @@ fn fields(line: &str) -> Vec<String> {
 fn user(line: &[String]) -> Option<User> {
     let [name, _, uid, gid, rest @ ..] = line else { return None };
     let home = rest.get(1).filter(|home| home.starts_with('/')).map_or("/", String::as_str);
-    Some(User { name: name.clone(), uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.to_owned() })
+    Some(User { name: name.clone(), uid: id(uid)?, gid: id(gid)?, home: home.to_owned() })
 }
 
 /// `name:password:gid:member,member`, `group(5)`.
@@ -125,7 +139,7 @@ fn group(line: &[String]) -> Option<Group> {
     let [name, _, gid, rest @ ..] = line else { return None };
     let members =
         rest.first().map_or("", String::as_str).split(',').map(str::trim).map(str::to_owned).collect();
-    Some(Group { name: name.clone(), gid: gid.parse().ok()?, members })
+    Some(Group { name: name.clone(), gid: id(gid)?, members })
 }
 
 #[cfg(test)]
@@ -153,9 +167,15 @@ mod tests {
         assert_eq!(identity("nginx:5"), (101, 5, vec![], home));
         assert_eq!(identity("1000"), (1000, 0, vec![], "/".to_owned()));
         assert_eq!(identity("1000:1001"), (1000, 1001, vec![], "/".to_owned()));
-        assert_eq!(identity("7").0, 70, "a name of digits is a name first");
+        assert_eq!(identity("7").0, 7, "digits are a number, whatever a user is called");
+        assert_eq!(identity("nginx:"), identity("nginx"));
+        assert_eq!(identity(":ssl"), (0, 33, vec![], "/root".to_owned()));
+        assert_eq!(identity(""), (0, 0, vec![], "/root".to_owned()));
         assert_eq!(accounts().identity("ngnix"), Err(Unknown::User("ngnix".into())));
         assert_eq!(accounts().identity("nginx:x"), Err(Unknown::Group("x".into())));
+        // To the kernel it means "leave it as it is": the service would stay root.
+        assert_eq!(accounts().identity("4294967295"), Err(Unknown::User("4294967295".into())));
+        assert_eq!(accounts().identity("7:2147483648"), Err(Unknown::Group("2147483648".into())));
     }
 
     #[test]
@@ -163,5 +183,7 @@ mod tests {
         let none = Accounts::read(&Files::default());
         assert_eq!(none.identity("root").map(|found| found.uid), Ok(0));
         assert_eq!(none.identity("-1"), Err(Unknown::User("-1".into())));
+        // setresuid(2) takes this one to mean that nothing changes, and the service would stay root.
+        assert_eq!(none.identity("4294967295"), Err(Unknown::User("4294967295".into())));
     }
 }

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::defaults;
 use super::document::{
-    Document, HttpEntry, IngressEntry, Live, Ready, ReadyProbe, RestartEntry, RestartRules, Service,
+    ControlEntry, Document, HttpEntry, IngressEntry, Live, Ready, ReadyProbe, RestartEntry, RestartRules,
+    Service,
 };
 use super::fault::{Fault, Faults, Kind, Span};
 use super::graph::{self, Named};
@@ -49,10 +50,23 @@ pub(super) fn check(document: Document, faults: &mut Faults) -> Plan {
     for named in &declared {
         check_service(named, faults);
     }
+    check_control(&document, &names, faults);
     check_stop_timeout(&document, &declared, faults);
     check_listeners(&document, &declared, faults);
     let services = graph::start_order(declared, faults);
     Plan { document, services, ingress }
+}
+
+/// Only services that are there can be let in.
+fn check_control(document: &Document, names: &BTreeSet<&str>, faults: &mut Faults) {
+    let Some(ControlEntry::Rules(rules)) = document.control.as_ref().map(|control| &control.value) else {
+        return;
+    };
+    for name in rules.services.iter().flat_map(|list| &list.value) {
+        if !names.contains(name.0.as_str()) {
+            faults.push(graph::unknown_service(name, names));
+        }
+    }
 }
 
 /// The services by whichever of the three ways they are given.
@@ -175,7 +189,7 @@ fn check_service(named: &Named, faults: &mut Faults) {
         check_delays(rules, faults);
     }
     if let Some(list) = &service.capabilities {
-        no_repeats(&list.value, faults);
+        no_repeats(&list.0, faults);
     }
     if let Some(list) = &service.allow_syscalls {
         no_repeats(&list.value, faults);
@@ -184,6 +198,7 @@ fn check_service(named: &Named, faults: &mut Faults) {
         no_repeats(&list.value, faults);
     }
     check_sealed(service, faults);
+    check_open_files(service, faults);
     if let Some(list) = &service.command
         && list.value.is_empty()
         && !faults.touch(list.span)
@@ -207,6 +222,23 @@ fn check_sealed(service: &Service, faults: &mut Faults) {
             let fault = Fault::new(Kind::Conflict, again.span, what).related(name.span, "and here");
             faults.push(fault.hint("its value is the path of the sealed text: remove it from `env`"));
         }
+    }
+}
+
+/// Files that a program has open before it does anything: three and its sealed texts, and those by which its loader finds its
+/// libraries.
+const LEAST_OPEN_FILES: usize = 8;
+
+/// A program that cannot open its own libraries does not start.
+fn check_open_files(service: &Service, faults: &mut Faults) {
+    let sealed = service.sealed.as_ref().map_or(0, |sealed| sealed.0.len());
+    let least = LEAST_OPEN_FILES.saturating_add(sealed);
+    let limit = service.limits.as_ref().and_then(|limits| limits.open_files.as_ref());
+    if let Some(limit) = limit.filter(|limit| usize::try_from(limit.0).is_ok_and(|files| files < least)) {
+        let what = format!("no program starts with {} open files", limit.0);
+        let fault =
+            Fault::new(Kind::Limit, limit.span, what).label("standard streams, sealed texts, libraries");
+        faults.push(fault.hint(format!("give it at least {least}")));
     }
 }
 

@@ -8,12 +8,14 @@ use super::accounts::Identity;
 use super::check::Plan;
 use super::defaults;
 use super::document::Service;
-use super::fault::{Fault, Faults, Kind};
+use super::fault::{Fault, Faults, Kind, Span};
 use super::graph::Named;
 use super::hint;
+use super::names::Capability;
 use super::program::{self, Setting};
 use super::read::Spanned;
 use super::resolve::Scope;
+use crate::model::File;
 
 /// Two services that both run the image's own command would be the same program twice.
 pub(super) fn check_repeats(plan: &Plan, faults: &mut Faults) {
@@ -29,7 +31,7 @@ pub(super) fn check_repeats(plan: &Plan, faults: &mut Faults) {
 }
 
 impl Scope<'_> {
-    /// The image's variables, then the manifest's, then the two that programs cannot do without.
+    /// The image's variables, then the manifest's, then the three that engines set and programs rely on.
     pub(super) fn environment(
         &self,
         named: &Named,
@@ -38,24 +40,26 @@ impl Scope<'_> {
     ) -> BTreeMap<String, String> {
         let mut env = BTreeMap::new();
         for variable in &self.image.config.env {
+            if variable.contains('\0') {
+                let what = "a variable of the image contains a zero byte, which no program can be given";
+                faults.push(
+                    Fault::new(Kind::Image, named.name_span, what).label(variable.replace('\0', "\\0")),
+                );
+                continue;
+            }
             match variable.split_once('=') {
-                Some((name, value)) if !name.is_empty() && !variable.contains('\0') => {
-                    env.insert(name.to_owned(), value.to_owned());
-                }
-                _ => faults.push(
-                    Fault::new(
-                        Kind::Image,
-                        named.name_span,
-                        format!("the image's variable `{variable}` is not one"),
-                    )
-                    .label("it must have the form NAME=value"),
-                ),
+                // Without a name it is nobody's.
+                Some(("", _)) => {}
+                Some((name, value)) => drop(env.insert(name.to_owned(), value.to_owned())),
+                // Without a value it takes the name away (containerd, `replaceOrAppendEnvValues`).
+                None => drop(env.remove(variable)),
             }
         }
         for (name, value) in named.service.env.iter().flat_map(|map| map.0.iter()) {
             env.extend(value.as_ref().map(|value| (name.0.clone(), value.0.clone())));
         }
         env.entry("PATH".to_owned()).or_insert_with(|| defaults::SEARCH_PATH.to_owned());
+        env.entry("HOSTNAME".to_owned()).or_insert_with(|| self.host_name());
         env.entry("HOME".to_owned())
             .or_insert_with(|| identity.map_or("/", |identity| &identity.home).to_owned());
         env
@@ -66,8 +70,7 @@ impl Scope<'_> {
         &self,
         named: &Named,
         identity: Option<&Identity>,
-        env: &BTreeMap<String, String>,
-        cwd: &str,
+        place: Place<'_>,
         faults: &mut Faults,
     ) -> Vec<String> {
         let config = self.image.config;
@@ -96,8 +99,13 @@ impl Scope<'_> {
             return argv;
         };
         let Some(identity) = identity else { return argv };
-        let search_path = env.get("PATH").map_or("", String::as_str);
-        let setting = Setting { identity, overrides: overrides(&named.service), cwd, search_path };
+        let setting = Setting {
+            identity,
+            capabilities: capabilities(&named.service, identity),
+            cwd: place.cwd,
+            search_path: place.env.get("PATH").map_or("", String::as_str),
+            files: place.files,
+        };
         match program::locate(self.image, setting, program) {
             Ok(path) => *program = path,
             Err(refusal) => faults.push(
@@ -110,10 +118,56 @@ impl Scope<'_> {
     }
 }
 
-/// Whether its capabilities let a service pass by permission bits (`capabilities(7)`).
-fn overrides(service: &Service) -> bool {
-    let list = service.capabilities.iter().flat_map(|list| list.value.iter());
-    list.into_iter().any(|capability| capability.0 == "dac_override")
+/// Where a service's program runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) env: &'a BTreeMap<String, String>,
+    pub(super) cwd: &'a str,
+    /// What is mounted over files of the image.
+    pub(super) files: &'a [File],
+}
+
+/// The longest argument or variable of a program, with its NUL: 32 pages (`MAX_ARG_STRLEN`, `linux/binfmts.h`). All together
+/// may have 2 MiB, a quarter of the stack (execve(2)), which no manifest of 512 KiB reaches.
+const MAX_STRING: usize = 128 * 1024;
+
+/// Notes each argument and variable that the kernel would not hand to a program.
+pub(super) fn check_strings(
+    named: &Named,
+    env: &BTreeMap<String, String>,
+    argv: &[String],
+    faults: &mut Faults,
+) {
+    let mut refuse = |what: String, at: Span| {
+        let fault = Fault::new(Kind::Limit, at, what).label(format!("{} are the most", MAX_STRING - 1));
+        faults.push(fault.hint("hand it over in `files` or `sealed`, or put it into the image"));
+    };
+    for (name, value) in env {
+        let length = name.len().saturating_add(value.len()).saturating_add("=".len());
+        if length >= MAX_STRING {
+            let given = named.service.env.iter().flat_map(|map| map.0.iter());
+            let at = given.into_iter().find(|(key, _)| key.value.0 == *name).map(|(key, _)| key.span);
+            let whose = if at.is_some() { "" } else { "the image's " };
+            refuse(
+                format!("{whose}variable `{name}` has {length} bytes with its name"),
+                at.unwrap_or(named.name_span),
+            );
+        }
+    }
+    for (number, argument) in argv.iter().enumerate().filter(|(_, argument)| argument.len() >= MAX_STRING) {
+        refuse(format!("argument {number} has {} bytes", argument.len()), named.name_span);
+    }
+    if argv.iter().any(|argument| argument.contains('\0')) {
+        let what = "the image's command has a NUL byte, which no program can be given";
+        let fault = Fault::new(Kind::Image, named.name_span, what);
+        faults.push(fault.hint("write the `command` here"));
+    }
+}
+
+/// Its capabilities as the kernel's mask.
+fn capabilities(service: &Service, identity: &Identity) -> u64 {
+    let names = service.capabilities.as_ref().map(|list| list.names(identity.uid)).unwrap_or_default();
+    names.iter().filter_map(|name| Capability::number(name)).fold(0, |mask, number| mask | 1 << number)
 }
 
 /// The hint for a command line that was written as one text.

@@ -8,13 +8,14 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use super::capabilities::Capabilities;
 use super::fault::Faults;
-use super::names::{Capability, EnvName, GroupSpec, HttpPath, Path, ServiceName, Syscall, UserSpec};
+use super::names::{EnvName, GroupSpec, HttpPath, Path, ServiceName, Syscall, UserSpec};
 use super::read::{FromScalar, Read, Spanned, either, no_value, record, words, wrong_type};
 use super::signal::Signal;
 use super::tree::{Entry, Node, Scalar, Value};
-use super::units::{Count, Cpu, Duration, Flag, Mode, Period, Port, Size, Text, Version};
-use crate::model::{ControlVerb, Kind, Logs, Policy};
+use super::units::{Count, Cpu, DebugFlag, Duration, Flag, Mode, Period, Port, Size, Text, Version};
+use crate::model::{ControlVerb, FirstProcess, Kind, Logs, Policy};
 
 record! {
     /// What an enclave runs, who may reach it and what confines it.
@@ -23,7 +24,7 @@ record! {
         /// The version of this format: `1`.
         #[schemars(required)]
         required version: Version,
-        /// The name an operator sees where none is given at launch. Default: the only service's name, else `app`.
+        /// The host name inside, and what an operator sees where no name is given at launch. Default: the only service's name, else `app`.
         optional name: ServiceName,
         /// The only service, where one is all there is. With neither `service` nor `services`, the image's own command is
         /// the only service, and its name is `app`.
@@ -39,8 +40,9 @@ record! {
         /// How long a stop may take in all before what is left is killed. Default: what the slowest chain of dependent
         /// services may take, and 5 seconds.
         optional stop_timeout: Duration,
-        /// Whether the image is for development: it measures differently, and commands can be run inside. Default: `false`.
-        optional debug: Flag,
+        /// Whether the image is for development, with commands that can be run inside. Not supported yet: only `false` is
+        /// accepted, which is also the default.
+        optional debug: DebugFlag,
     }
 }
 
@@ -53,10 +55,13 @@ record! {
         optional command: Vec<Spanned<Text>>,
         /// The arguments, instead of the image's command; its entrypoint, or the `command` given here, stays in front.
         optional args: Vec<Spanned<Text>>,
-        /// Environment variables, added to the image's.
+        /// Environment variables, added to the image's, and to `PATH`, `HOME` and `HOSTNAME` where neither sets them.
         optional env: Map<EnvName, Text>,
         /// The working directory. Default: the image's, else `/`.
         optional working_dir: Path,
+        /// What is process 1 in its own view of processes: `cloister`, a small program that reaps and passes signals on, or
+        /// `service`, its own program, for images that insist on being process 1. Default: `cloister`.
+        optional first_process: FirstProcess,
         /// The user, with or without a group. Default: the image's, else `root`.
         optional user: UserSpec,
         /// Supplementary groups. Default: those that the image's `/etc/group` lists the user in, or none if `user` names a
@@ -85,11 +90,11 @@ record! {
         optional logs: Logs,
         /// Limits of its cgroup and process.
         optional limits: Limits,
-        /// The capabilities it keeps. Default: none, for root as well.
-        optional capabilities: Vec<Spanned<Capability>>,
+        /// The capabilities it keeps: a list, or `docker` for those that docker gives. Default: none, for root as well.
+        optional capabilities: Capabilities,
         /// System calls it may make although the default filter refuses them. Default: none.
         optional allow_syscalls: Vec<Spanned<Syscall>>,
-        /// The paths below which it may write; `/tmp` and `/dev` are always among them. Default: wherever its user may.
+        /// The paths below which it may write, besides `/tmp`, `/dev` and `/proc`; all else is mounted read-only. Default: wherever its user may.
         optional writable: Vec<Spanned<Path>>,
         /// Read-only files that it finds in its root, by path: the content, or a map of content and mode.
         optional files: Map<Path, FileEntry>,
@@ -136,7 +141,7 @@ record! {
 
 either! {
     /// What may be asked of a running enclave: the verbs the host may use, or a map.
-    enum ControlEntry: "a list of verbs, or a map with `host` and `local_users`" {
+    enum ControlEntry: "a list of verbs, or a map with `host` and `services`" {
         /// What the host may do with single services.
         Host(Vec<Spanned<ControlVerb>>),
         /// All of it.
@@ -149,8 +154,8 @@ record! {
     struct ControlRules: "`control`", may_be_empty = false {
         /// What the host may do with single services. Default: nothing.
         optional host: Vec<Spanned<ControlVerb>>,
-        /// Users inside, besides root, who may use the local control socket. Default: nobody.
-        optional local_users: Vec<Spanned<UserSpec>>,
+        /// Services that may list, start, stop and signal services, and read their logs. Default: none.
+        optional services: Vec<Spanned<ServiceName>>,
     }
 }
 
@@ -262,7 +267,7 @@ record! {
         optional memory: Size,
         /// The most processor time, as a number of CPUs. Default: all of them.
         optional cpu: Cpu,
-        /// The most processes and threads. Default: the kernel's.
+        /// The most processes and threads. Default: half of what all services may have.
         optional pids: Count,
         /// The most open files. Default: `65536`.
         optional open_files: Count,
@@ -293,6 +298,11 @@ record! {
 words!(Kind: "a kind of service" {
     "service" => Self::Service,
     "job" => Self::Job,
+});
+
+words!(FirstProcess: "a first process" {
+    "cloister" => Self::Cloister,
+    "service" => Self::Service,
 });
 
 words!(Policy: "a restart policy" {

@@ -6,7 +6,7 @@
 /// A field elsewhere, what it is here (the field that must exist for the advice to fit; empty for any), and the advice.
 const ADVICE: &[(&str, &str, &str)] = &[
     ("build", "", "the image is named on the command line: `--image`"),
-    ("cap_add", "capabilities", "use `capabilities`: those it names are all a service has"),
+    ("cap_add", "capabilities", "use `capabilities`: `docker` for docker's own, `[docker, NAME]` for more"),
     ("cap_drop", "capabilities", "no capability is there unless `capabilities` names it"),
     ("cmd", "command", "use `command` for the whole command line, or `args` to keep the image's entrypoint"),
     ("container_name", "name", "use `name`"),
@@ -28,6 +28,7 @@ const ADVICE: &[(&str, &str, &str)] = &[
     ("init", "", "every enclave has an init that reaps"),
     ("limit_nofile", "limits", "use `limits: {open_files: …}`"),
     ("livenessprobe", "live", "use `live`"),
+    ("local_users", "services", "name the services that may, whatever their users are"),
     ("logging", "logs", "use `logs`"),
     ("mem_limit", "limits", "use `limits: {memory: …}`"),
     ("memory", "limits", "use `limits: {memory: …}`"),
@@ -37,7 +38,11 @@ const ADVICE: &[(&str, &str, &str)] = &[
     ("pids_limit", "limits", "use `limits: {pids: …}`"),
     ("ports", "ingress", "use `ingress`"),
     ("ports", "ready", "ports are opened by the manifest's `ingress`"),
-    ("privileged", "capabilities", "name what it needs in `capabilities` and `allow_syscalls`"),
+    (
+        "privileged",
+        "capabilities",
+        "use `capabilities: docker`, and name what is needed beyond it there and in `allow_syscalls`",
+    ),
     ("read_only", "writable", "use `writable: []`"),
     ("readinessprobe", "ready", "use `ready`"),
     ("secrets", "sealed", "use `sealed`, or `files`"),

@@ -20,6 +20,12 @@ pub(super) fn hidden_by(path: &str) -> Option<&'static str> {
     OWN_FOLDERS.into_iter().find(|folder| below(folder))
 }
 
+/// Whether init makes a working directory of this path when its service starts: one below a folder that begins empty.
+pub(super) fn is_made_inside(path: &str) -> bool {
+    ["/tmp/", "/dev/shm/"].iter().any(|folder| path.starts_with(folder))
+        && !path.split('/').any(|part| part == "..")
+}
+
 /// Where a program runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Arch {
@@ -52,9 +58,25 @@ pub struct ImageConfig {
     /// The signal that asks it to end, or empty.
     #[serde(deserialize_with = "null_is_default")]
     pub stop_signal: String,
+    /// Folders whose content is meant to change, by absolute path; the values are empty maps.
+    #[serde(deserialize_with = "null_is_default")]
+    pub volumes: BTreeMap<String, serde_json::Value>,
     /// Ports as `80/tcp`, `53/udp` or `80`; the values are empty maps.
     #[serde(deserialize_with = "null_is_default")]
     pub exposed_ports: BTreeMap<String, serde_json::Value>,
+    /// What Docker runs to see whether a container works. The specification does not know it, so that a value of another
+    /// form is as good as none.
+    #[serde(deserialize_with = "wrong_is_default")]
+    pub healthcheck: Healthcheck,
+}
+
+/// Docker's check of a container (`HEALTHCHECK`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Healthcheck {
+    /// `CMD` and a command line, `CMD-SHELL` and one text, `NONE`, or nothing.
+    #[serde(deserialize_with = "null_is_default")]
+    pub test: Vec<String>,
 }
 
 /// Docker writes `null` for what is empty.
@@ -62,6 +84,14 @@ fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     input: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(input)?.unwrap_or_default())
+}
+
+/// A value that nobody has promised to be of this form.
+fn wrong_is_default<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned + Default>(
+    input: D,
+) -> Result<T, D::Error> {
+    let value = serde_json::Value::deserialize(input)?;
+    Ok(serde_json::from_value(value).unwrap_or_default())
 }
 
 /// An image's file tree.
@@ -72,6 +102,9 @@ pub trait Rootfs {
 
     /// The first bytes of the regular file at such a path, `limit` of them or as many as it has.
     fn read(&self, path: &str, limit: usize) -> io::Result<Vec<u8>>;
+
+    /// The capabilities of the program at such a path, as they are stored (`security.capability`, capabilities(7)).
+    fn capabilities(&self, path: &str) -> Option<Vec<u8>>;
 }
 
 /// One file.
@@ -150,23 +183,50 @@ impl Missing {
 
 /// Finds an absolute path the way the enclave's kernel will: links are followed, and none leads out of the root.
 pub(super) fn find(root: &dyn Rootfs, path: &str) -> Result<Found, Missing> {
+    let way = walk(root, path)?;
+    match (way.entry, way.absent) {
+        (Some(entry), None) => Ok(Found { path: way.path, entry }),
+        (_, absent) => Err(Missing::Absent(absent.unwrap_or_else(|| "/".to_owned()))),
+    }
+}
+
+/// Where a path leads, whether or not it is there to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    /// Its end, without links, and without a slash at its front.
+    pub(super) path: String,
+    /// What stands at its end.
+    pub(super) entry: Option<Entry>,
+    /// Every folder and link on the way and the end itself, as `path` is written.
+    pub(super) steps: Vec<String>,
+    /// The first of them that does not exist, from the root.
+    absent: Option<String>,
+}
+
+/// Goes to an absolute path the way the enclave's kernel will, and on where it ends early: what is missing there can be made.
+pub(super) fn walk(root: &dyn Rootfs, path: &str) -> Result<Way, Missing> {
     // The parts still to go, last first.
     let mut rest: Vec<String> = parts(path);
     let mut at: Vec<String> = Vec::new();
-    let mut links = 0_usize;
-    let mut entry = root.entry("").ok_or_else(|| Missing::Absent("/".to_owned()))?;
+    let (mut steps, mut absent, mut links) = (Vec::new(), None, 0_usize);
+    let mut entry = root.entry("");
     while let Some(part) = rest.pop() {
-        if entry.kind != EntryKind::Directory {
+        if entry.as_ref().is_some_and(|entry| entry.kind != EntryKind::Directory) {
             return Err(Missing::NotADirectory(format!("/{}", at.join("/"))));
         }
-        if part == ".." {
-            at.pop();
-        } else {
+        if part != ".." {
             at.push(part);
+        } else if let Some(absent) = absent {
+            return Err(Missing::Absent(absent));
+        } else {
+            at.pop();
         }
         let here = at.join("/");
-        entry = root.entry(&here).ok_or_else(|| Missing::Absent(format!("/{here}")))?;
-        if let EntryKind::Link(target) = &entry.kind {
+        entry = root.entry(&here);
+        if entry.is_none() {
+            absent.get_or_insert_with(|| format!("/{here}"));
+        }
+        if let Some(Entry { kind: EntryKind::Link(target), .. }) = &entry {
             links = links.saturating_add(1);
             if links > MAX_LINKS {
                 return Err(Missing::Loop);
@@ -176,11 +236,13 @@ pub(super) fn find(root: &dyn Rootfs, path: &str) -> Result<Found, Missing> {
                 at.clear();
             }
             rest.extend(parts(target));
-            let base = at.join("/");
-            entry = root.entry(&base).ok_or_else(|| Missing::Absent(format!("/{base}")))?;
+            entry = root.entry(&at.join("/"));
+        }
+        if !here.is_empty() {
+            steps.push(here);
         }
     }
-    Ok(Found { path: at.join("/"), entry })
+    Ok(Way { path: at.join("/"), entry, steps, absent })
 }
 
 /// A path's parts, last first.
@@ -212,6 +274,30 @@ mod tests {
         assert_eq!(path("/a"), Err(Missing::Loop));
         assert_eq!(path("/dangling"), Err(Missing::Absent("/nowhere".into())));
         assert_eq!(path("/abs/x"), Err(Missing::NotADirectory("/usr/bin/python3.11".into())));
+    }
+
+    #[test]
+    fn a_way_goes_on_where_the_image_ends() {
+        let files = Files::default()
+            .link("/etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
+            .link("/var/run", "/run")
+            .file("/etc/passwd", 0o644, "")
+            .link("/astray", "nowhere/../etc")
+            .directory("/run");
+        let way = walk(&files, "/etc/resolv.conf").unwrap();
+        assert_eq!((way.path.as_str(), way.entry), ("run/systemd/resolve/stub-resolv.conf", None));
+        let steps = [
+            "etc",
+            "etc/resolv.conf",
+            "run",
+            "run/systemd",
+            "run/systemd/resolve",
+            "run/systemd/resolve/stub-resolv.conf",
+        ];
+        assert_eq!(way.steps, steps);
+        assert_eq!(walk(&files, "/var/run/app/x").map(|way| way.path).as_deref(), Ok("run/app/x"));
+        assert_eq!(walk(&files, "/etc/passwd/x"), Err(Missing::NotADirectory("/etc/passwd".into())));
+        assert_eq!(walk(&files, "/astray"), Err(Missing::Absent("/nowhere".into())));
     }
 
     #[test]

@@ -5,13 +5,14 @@
 //! | step | module |
 //! |---|---|
 //! | text → tree with places | [`tree`](mod@tree) |
-//! | tree → typed fields | [`read`](mod@read), [`document`](mod@document), [`units`](mod@units), [`names`](mod@names), [`signal`](mod@signal) |
+//! | tree → typed fields | [`read`](mod@read), [`document`](mod@document), [`units`](mod@units), [`names`](mod@names), [`signal`](mod@signal), [`capabilities`](mod@capabilities) |
 //! | what must hold between fields | [`check`](mod@check), [`graph`](mod@graph) |
-//! | with an image: users, programs, paths, defaults | [`resolve`](mod@resolve), [`command`](mod@command), [`translate`](mod@translate), [`accounts`](mod@accounts), [`program`](mod@program), [`image`](mod@image), [`defaults`](mod@defaults) |
-//! | faults, for people and for programs | [`fault`](mod@fault), [`render`](mod@render), [`lines`](mod@lines), [`hint`](mod@hint), [`foreign`](mod@foreign) |
+//! | with an image: users, programs, paths, defaults | [`resolve`](mod@resolve), [`command`](mod@command), [`translate`](mod@translate), [`accounts`](mod@accounts), [`program`](mod@program), [`image`](mod@image), [`view`](mod@view), [`volumes`](mod@volumes), [`defaults`](mod@defaults) |
+//! | faults, for people and for programs | [`fault`](mod@fault), [`render`](mod@render), [`lines`](mod@lines), [`secret`](mod@secret), [`hint`](mod@hint), [`foreign`](mod@foreign) |
 //! | the schema that editors use | [`schema`](mod@schema) |
 
 mod accounts;
+mod capabilities;
 mod check;
 mod command;
 mod defaults;
@@ -29,6 +30,7 @@ mod read;
 mod render;
 mod resolve;
 mod schema;
+mod secret;
 mod signal;
 #[cfg(test)]
 mod testing;
@@ -37,10 +39,13 @@ mod tests;
 mod translate;
 mod tree;
 mod units;
+mod view;
+mod volumes;
 
 pub use fault::{Fault, Kind, MAX_FAULTS, Report, Span};
-pub use image::{Arch, Entry, EntryKind, Image, ImageConfig, Rootfs};
+pub use image::{Arch, Entry, EntryKind, Healthcheck, Image, ImageConfig, Rootfs};
 pub use schema::schema;
+pub use volumes::{Volume, volumes};
 
 use document::Document;
 use fault::Faults;
@@ -63,6 +68,15 @@ impl Checked {
     }
 }
 
+/// A manifest that is whole, and what its author should know about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The manifest that is measured.
+    pub manifest: Manifest,
+    /// What is no fault and may still surprise: a sentence each, one for each service at most.
+    pub notes: Vec<String>,
+}
+
 /// Reads and checks a manifest. `file` is what reports call it.
 ///
 /// # Errors
@@ -80,11 +94,11 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Checked, Box<Report>> {
 ///
 /// # Errors
 /// Everything of the image that the manifest cannot work with, at once.
-pub fn resolve(checked: &Checked, image: &Image<'_>) -> Result<Manifest, Box<Report>> {
+pub fn resolve(checked: &Checked, image: &Image<'_>) -> Result<Resolved, Box<Report>> {
     let mut faults = Faults::default();
-    let manifest = finish(&checked.plan, image, &mut faults);
+    let resolved = finish(&checked.plan, image, &mut faults);
     match faults.into_report(&checked.file, &checked.source) {
-        None => Ok(manifest),
+        None => Ok(resolved),
         Some(report) => Err(Box::new(report)),
     }
 }
@@ -93,17 +107,17 @@ pub fn resolve(checked: &Checked, image: &Image<'_>) -> Result<Manifest, Box<Rep
 ///
 /// # Errors
 /// Every fault at once.
-pub fn build(file: &str, bytes: &[u8], image: &Image<'_>) -> Result<Manifest, Box<Report>> {
+pub fn build(file: &str, bytes: &[u8], image: &Image<'_>) -> Result<Resolved, Box<Report>> {
     let mut faults = Faults::default();
     let (source, plan) = read(bytes, &mut faults);
-    let manifest = plan.map(|plan| finish(&plan, image, &mut faults));
-    match (faults.into_report(file, &source), manifest) {
-        (None, Some(manifest)) => Ok(manifest),
+    let resolved = plan.map(|plan| finish(&plan, image, &mut faults));
+    match (faults.into_report(file, &source), resolved) {
+        (None, Some(resolved)) => Ok(resolved),
         (report, _) => Err(Box::new(report.unwrap_or_else(|| Report::empty(file)))),
     }
 }
 
-/// The source as text, and what it says.
+/// The source as text that a report may show, and what it says.
 fn read(bytes: &[u8], faults: &mut Faults) -> (String, Option<check::Plan>) {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let source = match std::str::from_utf8(bytes) {
@@ -115,8 +129,10 @@ fn read(bytes: &[u8], faults: &mut Faults) -> (String, Option<check::Plan>) {
             return (String::from_utf8_lossy(bytes).into_owned(), None);
         }
     };
-    let plan = tree::read(&source, faults).and_then(|node| document(&node, faults));
-    (source, plan)
+    match tree::read(&source, faults) {
+        Some(node) => (secret::hide(&source, &node), document(&node, faults)),
+        None => (source, None),
+    }
 }
 
 fn document(node: &tree::Node, faults: &mut Faults) -> Option<check::Plan> {
@@ -130,12 +146,13 @@ fn document(node: &tree::Node, faults: &mut Faults) -> Option<check::Plan> {
 }
 
 /// Resolves, and holds the result against the limit of what is read inside.
-fn finish(plan: &check::Plan, image: &Image<'_>, faults: &mut Faults) -> Manifest {
+fn finish(plan: &check::Plan, image: &Image<'_>, faults: &mut Faults) -> Resolved {
     let manifest = resolve::resolve(plan, image, faults);
     let length = manifest.to_json().map_or(usize::MAX, |json| json.len());
     if length > model::MAX_BYTES {
         let what = format!("resolved, the manifest has {length} bytes, more than {}", model::MAX_BYTES);
         faults.push(Fault::new(Kind::Limit, Span::default(), what).hint("put large files into the image"));
     }
-    manifest
+    let notes = resolve::notes(plan, &manifest);
+    Resolved { manifest, notes }
 }

@@ -17,6 +17,10 @@ const MAX_NAME: usize = 63;
 /// Linux's longest path in bytes, without the NUL (`PATH_MAX`).
 const MAX_PATH: usize = 4095;
 
+/// The largest user and group id, as in Docker and runc. The kernel takes the two largest 32-bit numbers to mean something else
+/// or nobody, and services' views rely on a group that none of them can have.
+pub(super) const MAX_ID: u32 = 2_147_483_647;
+
 /// Capabilities by number (`linux/capability.h`, Linux 6.12), without `CAP_`.
 const CAPABILITIES: [&str; 41] = [
     "chown",
@@ -140,6 +144,22 @@ name!(
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Capability(pub(super) String);
 
+impl Capability {
+    /// The number of the one with this name.
+    pub(super) fn number(name: &str) -> Option<usize> {
+        CAPABILITIES.iter().position(|known| *known == name)
+    }
+
+    /// The names of those in a mask.
+    pub(super) fn names(mask: u64) -> impl Iterator<Item = &'static str> {
+        CAPABILITIES
+            .into_iter()
+            .enumerate()
+            .filter(move |(number, _)| mask >> number & 1 == 1)
+            .map(|(_, name)| name)
+    }
+}
+
 impl JsonSchema for Capability {
     fn schema_name() -> Cow<'static, str> {
         "Capability".into()
@@ -224,6 +244,10 @@ fn check_account(text: &str) -> Result<(), Wrong> {
     }
     if text.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, ':' | ',')) {
         return Err(Wrong::why("no name has a space, a comma or a second colon in it"));
+    }
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits && text.parse::<u32>().ok().is_none_or(|id| id > MAX_ID) {
+        return Err(Wrong::why(format!("ids end at {MAX_ID}")));
     }
     Ok(())
 }

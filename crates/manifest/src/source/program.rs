@@ -6,9 +6,15 @@
 
 use super::accounts::Identity;
 use super::image::{Arch, Entry, EntryKind, Found, Image, find, hidden_by};
+use super::names::Capability;
+use crate::model::File;
 
 /// Bytes read of a program: its ELF header and program headers, or its first line. The kernel itself reads 256.
 const HEAD: usize = 4096;
+
+/// The longest path of an interpreter: the kernel reads 256 bytes of a script (`BINPRM_BUF_SIZE`), `#!` and one behind the path
+/// among them.
+const SCRIPT_LINE: usize = 253;
 
 /// Interpreters of interpreters, as in Linux (`exec_binprm` in `fs/exec.c`).
 const MAX_DEPTH: usize = 5;
@@ -17,10 +23,12 @@ const MAX_DEPTH: usize = 5;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setting<'a> {
     pub(super) identity: &'a Identity,
-    /// Whether capabilities let it pass by permission bits.
-    pub(super) overrides: bool,
+    /// Its capabilities as the kernel's mask.
+    pub(super) capabilities: u64,
     pub(super) cwd: &'a str,
     pub(super) search_path: &'a str,
+    /// What is mounted over files of the image.
+    pub(super) files: &'a [File],
 }
 
 /// Why a program cannot start.
@@ -82,9 +90,23 @@ fn search(image: &Image<'_>, setting: Setting<'_>, program: &str) -> Result<Stri
     fallback.map_or_else(|| refuse(format!("the image has no program `{program}`"), Some(&hint)), Ok)
 }
 
+impl Setting<'_> {
+    /// Whether a file of the manifest is mounted here.
+    fn covers(&self, path: &str) -> bool {
+        self.files.iter().any(|file| file.path == path)
+    }
+}
+
+fn covered(path: &str) -> Result<(), Refusal> {
+    let what = format!("`{path}` is in `files`, and what is mounted there cannot be executed");
+    refuse(what, Some("run a script by its interpreter: `command: [/bin/sh, /the/script]`"))
+}
+
 /// Whether the kernel would start what stands at a path.
 fn check(image: &Image<'_>, setting: Setting<'_>, path: &str, depth: usize) -> Result<(), Refusal> {
     let found = match find(image.root, path) {
+        _ if setting.covers(path) => return covered(path),
+        Ok(found) if setting.covers(&format!("/{}", found.path)) => return covered(path),
         Ok(found) => found,
         Err(missing) => return refuse(format!("`{path}` cannot be run: {}", missing.why(path)), None),
     };
@@ -110,6 +132,9 @@ fn check(image: &Image<'_>, setting: Setting<'_>, path: &str, depth: usize) -> R
     }
     check_elf(image, setting, path, &head, depth)
 }
+
+/// `CAP_DAC_OVERRIDE` (`linux/capability.h`): permission bits are not asked.
+const DAC_OVERRIDE: u32 = 1;
 
 /// Permission to execute, in octal bits.
 const EXECUTE: u32 = 0o1;
@@ -149,7 +174,8 @@ fn may(entry: &Entry, setting: Setting<'_>, bit: u32) -> bool {
     } else {
         0
     };
-    let overridden = setting.overrides && (entry.kind == EntryKind::Directory || entry.mode & 0o111 != 0);
+    let overridden = setting.capabilities >> DAC_OVERRIDE & 1 == 1
+        && (entry.kind == EntryKind::Directory || entry.mode & 0o111 != 0);
     overridden || entry.mode >> shift & bit != 0
 }
 
@@ -162,6 +188,11 @@ fn check_script(
     depth: usize,
 ) -> Result<(), Refusal> {
     let line = line.split(|byte| *byte == b'\n').next().unwrap_or(b"");
+    let name = line.split(|byte| b" \t".contains(byte)).find(|word| !word.is_empty());
+    if line.len() > SCRIPT_LINE && name.is_some_and(|name| name.len() > SCRIPT_LINE) {
+        let what = format!("`{path}` is a script whose interpreter has a name of over {SCRIPT_LINE} bytes");
+        return refuse(what, Some("give the interpreter a shorter path in the image"));
+    }
     let line = String::from_utf8_lossy(line);
     if line.ends_with('\r') {
         let what =
@@ -218,11 +249,46 @@ fn check_elf(
             Some("build the image for it"),
         );
     }
+    check_capabilities(image, setting, path)?;
     let Some(loader) = elf.loader else { return Ok(()) };
     check(image, setting, &loader, depth.saturating_add(1)).map_err(|refusal| Refusal {
         what: format!("`{path}` cannot start without its dynamic loader: {}", refusal.what),
         hint: Some("link it statically, or put it into an image with its C library".to_owned()),
     })
+}
+
+/// A program may demand capabilities: where its user can never have one of them, the kernel refuses to start it, root's too
+/// (`get_file_caps` in `security/commoncap.c`).
+fn check_capabilities(image: &Image<'_>, setting: Setting<'_>, path: &str) -> Result<(), Refusal> {
+    let stored = find(image.root, path).ok().and_then(|found| image.root.capabilities(&found.path));
+    let lacking = stored.map_or(0, |stored| demanded(&stored, setting.capabilities));
+    if lacking == 0 {
+        return Ok(());
+    }
+    let names: Vec<_> = Capability::names(lacking).collect();
+    let names = names.join(", ");
+    let what = format!("`{path}` demands capabilities that the service does not have: {names}");
+    refuse(
+        what,
+        Some(&format!("add them to its `capabilities`: [{names}], or run `setcap -r {path}` in the image")),
+    )
+}
+
+/// The capabilities that a file demands and `kept` lacks. A file demands those that it permits, if it makes them effective
+/// (`linux/capability.h`, `struct vfs_ns_cap_data`); what it inherits needs to be kept as well to count.
+fn demanded(stored: &[u8], kept: u64) -> u64 {
+    const EFFECTIVE: u32 = 1;
+    const REVISION: u32 = 0xFF00_0000;
+    let word = |number: usize| u32_at(stored, number.saturating_mul(4)).map_or(0, u64::from);
+    let magic = u32_at(stored, 0).unwrap_or(0);
+    let permitted = match magic & REVISION {
+        0x0100_0000 => word(1),
+        0x0200_0000 => word(1) | word(3) << 32,
+        // Of another user namespace's root, where its last word is not 0.
+        0x0300_0000 if word(5) == 0 => word(1) | word(3) << 32,
+        _ => 0,
+    };
+    if magic & EFFECTIVE == 0 { 0 } else { permitted & !kept }
 }
 
 /// Machine numbers (`linux/elf-em.h`).

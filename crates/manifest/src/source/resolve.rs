@@ -7,16 +7,18 @@ use std::collections::BTreeMap;
 
 use super::accounts::{Accounts, Identity, Unknown};
 use super::check::{Plan, Route};
-use super::command;
+use super::command::{self, Place, check_strings};
 use super::defaults;
-use super::document::{ControlEntry, FileEntry};
+use super::document::ControlEntry;
 use super::fault::{Fault, Faults, Kind, Span};
 use super::graph::Named;
 use super::hint;
-use super::image::{EntryKind, Image, OWN_FOLDERS, find, hidden_by};
+use super::image::{EntryKind, Image, OWN_FOLDERS, find, hidden_by, is_made_inside};
+use super::names::MAX_ID;
 use super::read::Spanned;
 use super::signal::Signal;
 use super::translate::{self, kind, millis};
+use super::view::{self, Pins};
 use crate::model::{self, Manifest};
 
 /// Resolves everything, and notes every fault. The result is whole only if there is none.
@@ -25,16 +27,18 @@ pub(super) fn resolve(plan: &Plan, image: &Image<'_>, faults: &mut Faults) -> Ma
     let ingress = plan.ingress.clone().unwrap_or_else(|| exposed(plan, image));
     let scope = Scope { plan, image, accounts: &accounts };
     command::check_repeats(plan, faults);
-    let services: Vec<_> = plan.services.iter().map(|named| scope.service(named, faults)).collect();
+    let mut pins = Pins::default();
+    let services: Vec<_> =
+        plan.services.iter().map(|named| scope.service(named, &mut pins, faults)).collect();
     let document = &plan.document;
     Manifest {
         version: model::VERSION,
-        name: name(plan),
+        name: scope.host_name(),
         stop_timeout_ms: millis(document.stop_timeout.as_ref(), total_stop_timeout(&services)),
         services,
         ingress: ingress.into_iter().map(translate::ingress).collect(),
-        root: model::Root { writable_bytes: translate::writable_bytes(document) },
-        control: scope.control(faults),
+        root: view::root(image, &scope.host_name(), translate::writable_bytes(document), pins, faults),
+        control: scope.control(),
         debug: document.debug.as_ref().is_some_and(|flag| flag.0),
     }
 }
@@ -48,7 +52,21 @@ pub(super) struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    fn service(&self, named: &Named, faults: &mut Faults) -> model::Service {
+    /// The enclave's name, which is every service's host name.
+    pub(super) fn host_name(&self) -> String {
+        match (&self.plan.document.name, self.plan.services.as_slice()) {
+            (Some(name), _) => name.0.clone(),
+            (None, [only]) => only.name.clone(),
+            (None, _) => defaults::NAME.to_owned(),
+        }
+    }
+
+    /// Every service of the manifest.
+    pub(super) fn services(&self) -> impl Iterator<Item = &Named> {
+        self.plan.services.iter()
+    }
+
+    fn service(&self, named: &Named, pins: &mut Pins, faults: &mut Faults) -> model::Service {
         let given = &named.service;
         let job = kind(given) == model::Kind::Job;
         let identity = self.identity(named, faults);
@@ -56,7 +74,10 @@ impl Scope<'_> {
         let mut env = self.environment(named, identity.as_ref(), faults);
         env.retain(|name, _| !sealed.contains_key(name));
         let cwd = self.working_dir(named, faults);
-        let argv = self.argv(named, identity.as_ref(), &env, &cwd, faults);
+        let files = self.files(named, pins, faults);
+        let place = Place { env: &env, cwd: &cwd, files: &files };
+        let argv = self.argv(named, identity.as_ref(), place, faults);
+        check_strings(named, &env, &argv, faults);
         let user = identity.unwrap_or(Identity { uid: 0, gid: 0, groups: Vec::new(), home: String::new() });
         let start_timeout = if job { defaults::JOB_TIMEOUT_MS } else { defaults::START_TIMEOUT_MS };
         model::Service {
@@ -65,6 +86,10 @@ impl Scope<'_> {
             argv,
             env,
             cwd,
+            first_process: given
+                .first_process
+                .as_ref()
+                .map_or(model::FirstProcess::Cloister, |first| first.value),
             uid: user.uid,
             gid: user.gid,
             groups: self.groups(named, user.groups, faults),
@@ -79,8 +104,8 @@ impl Scope<'_> {
             stop_timeout_ms: millis(given.stop_timeout.as_ref(), defaults::STOP_TIMEOUT_MS),
             logs: given.logs.as_ref().map_or(model::Logs::Forward, |logs| logs.value),
             limits: translate::limits(given),
-            isolation: self.isolation(named, faults),
-            files: self.files(named, faults),
+            isolation: self.isolation(named, user.uid, faults),
+            files,
             sealed,
         }
     }
@@ -115,7 +140,14 @@ impl Scope<'_> {
         let (Unknown::User(name) | Unknown::Group(name)) = unknown;
         Fault::new(Kind::Image, at, format!("{whose}there is no {what} `{name}` in the image"))
             .label(format!("not in its {file}"))
-            .hint(guess.unwrap_or_else(|| format!("give the {what} by number")))
+            .hint(guess.unwrap_or_else(|| {
+                let digits = name.bytes().all(|byte| byte.is_ascii_digit());
+                if digits {
+                    format!("numbers of a {what} end at {MAX_ID}")
+                } else {
+                    format!("give the {what} by number")
+                }
+            }))
     }
 
     fn groups(&self, named: &Named, of_user: Vec<u32>, faults: &mut Faults) -> Vec<u32> {
@@ -140,10 +172,16 @@ impl Scope<'_> {
         if OWN_FOLDERS.contains(&path.as_str()) {
             return path;
         }
-        let fault = match find(self.image.root, &path) {
-            Ok(_) if hidden_by(&path).is_some() => {
+        let found = find(self.image.root, &path);
+        // By the path without links: what is made inside is made where a link leads.
+        let place = found.as_ref().map_or_else(|_| path.clone(), |found| format!("/{}", found.path));
+        if is_made_inside(&place) {
+            return place;
+        }
+        let fault = match found {
+            _ if hidden_by(&place).is_some() => {
                 Fault::new(Kind::Image, at, format!("the working directory `{path}` is not there inside"))
-                    .label(format!("every service has a `{}` of its own", hidden_by(&path).unwrap_or("/")))
+                    .label(format!("every service has a `{}` of its own", hidden_by(&place).unwrap_or("/")))
             }
             Ok(found) if found.entry.kind == EntryKind::Directory => return path,
             Ok(_) => {
@@ -188,76 +226,85 @@ impl Scope<'_> {
         }
     }
 
-    fn isolation(&self, named: &Named, faults: &mut Faults) -> model::Isolation {
+    fn isolation(&self, named: &Named, uid: u32, faults: &mut Faults) -> model::Isolation {
         let service = &named.service;
-        for path in service.writable.iter().flat_map(|list| list.value.iter()) {
-            if let Err(missing) = find(self.image.root, &path.0) {
-                let fault = Fault::new(Kind::Image, path.span, format!("`{}` cannot be written", path.0));
-                faults.push(fault.label(missing.why(&path.0)).hint("create it in the image"));
-            }
-        }
         model::Isolation {
-            capabilities: sorted(service.capabilities.as_ref(), |name| name.0.clone()),
+            capabilities: service.capabilities.as_ref().map(|list| list.names(uid)).unwrap_or_default(),
             allow_syscalls: sorted(service.allow_syscalls.as_ref(), |name| name.0.clone()),
-            writable: service.writable.as_ref().map(|list| sorted(Some(list), |path| path.0.clone())),
+            writable: self.writable(named, faults),
         }
     }
 
-    fn files(&self, named: &Named, faults: &mut Faults) -> Vec<model::File> {
-        let mut files = Vec::new();
-        for (path, entry) in named.service.files.iter().flat_map(|map| map.0.iter()) {
-            if find(self.image.root, &path.0).is_ok_and(|found| found.entry.kind == EntryKind::Directory) {
-                let fault =
-                    Fault::new(Kind::Image, path.span, format!("`{}` is a directory in the image", path.0));
-                faults.push(fault.hint("name a file in it"));
+    /// Where it may write, by paths without links. What is its own is writable anyway, and with the root everything is.
+    fn writable(&self, named: &Named, faults: &mut Faults) -> Option<Vec<String>> {
+        let list = named.service.writable.as_ref()?;
+        let mut paths = Vec::new();
+        for path in &list.value {
+            match find(self.image.root, &path.0) {
+                _ if OWN_FOLDERS.contains(&path.0.as_str()) => {}
+                Ok(found) => paths.push(format!("/{}", found.path)),
+                Err(missing) => {
+                    let fault = Fault::new(Kind::Image, path.span, format!("`{}` cannot be written", path.0));
+                    faults.push(fault.label(missing.why(&path.0)).hint("create it in the image"));
+                }
             }
-            let (content, mode) = match entry.as_ref().map(|entry| &entry.value) {
-                Some(FileEntry::Content(text)) => (Some(text), None),
-                Some(FileEntry::Rule(rule)) => (rule.content.as_deref(), rule.mode.as_deref()),
-                None => (None, None),
-            };
-            let content = content.map_or_else(String::new, |text| text.0.clone());
-            let mode = mode.map_or(defaults::FILE_MODE, |mode| mode.0);
-            files.push(model::File { path: path.0.clone(), content, mode });
         }
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        files
+        paths.retain(|path| hidden_by(path).is_none() && !OWN_FOLDERS.contains(&path.as_str()));
+        paths.sort_unstable();
+        paths.dedup();
+        (!paths.iter().any(|path| path == "/")).then_some(paths)
     }
 
-    fn control(&self, faults: &mut Faults) -> model::Control {
-        let (host, users) = match self.plan.document.control.as_ref().map(|control| &control.value) {
+    fn control(&self) -> model::Control {
+        let (host, services) = match self.plan.document.control.as_ref().map(|control| &control.value) {
             None => (None, None),
             Some(ControlEntry::Host(host)) => (Some(host), None),
-            Some(ControlEntry::Rules(rules)) => (rules.host.as_deref(), rules.local_users.as_deref()),
+            Some(ControlEntry::Rules(rules)) => (rules.host.as_deref(), rules.services.as_ref()),
         };
         let mut verbs: Vec<_> = host.into_iter().flatten().map(|verb| verb.value).collect();
         verbs.sort_unstable();
         verbs.dedup();
-        let mut local_uids = Vec::new();
-        for user in users.into_iter().flatten() {
-            match self.accounts.identity(&user.0) {
-                Ok(identity) => local_uids.push(identity.uid),
-                Err(unknown) => faults.push(self.unknown_account(&unknown, user.span, "")),
-            }
-        }
-        local_uids.sort_unstable();
-        local_uids.dedup();
-        model::Control { host: verbs, local_uids }
+        model::Control { host: verbs, services: sorted(services, |name| name.0.clone()) }
     }
+}
+
+/// What is no fault and may still surprise. A root without capabilities is not what an entry point expects that changes
+/// owners and becomes another user; who has thought of it says so, by `capabilities` or by `user`.
+pub(super) fn notes(plan: &Plan, manifest: &Manifest) -> Vec<String> {
+    let given =
+        |name: &str| plan.services.iter().find(|named| named.name == name).map(|named| &named.service);
+    let note = |service: &model::Service| {
+        let given = given(&service.name)?;
+        match &given.capabilities {
+            None if service.uid == 0 && given.user.is_none() => Some(root_note(&service.name)),
+            Some(list) if service.uid != 0 && list.has_docker() => {
+                Some(user_note(&service.name, service.uid))
+            }
+            _ => None,
+        }
+    };
+    manifest.services.iter().filter_map(note).collect()
+}
+
+fn root_note(name: &str) -> String {
+    format!(
+        "service `{name}` runs as root, since the image names no other user, and root has no capabilities here. If it \
+         changes owners of files, reads files of other users or becomes another user, as the entry points of redis, \
+         postgres, mysql and nginx do, add `capabilities: docker`; if not, `capabilities: []` or `user: NAME` says so"
+    )
+}
+
+fn user_note(name: &str, uid: u32) -> String {
+    format!(
+        "service `{name}` runs as user {uid}: docker gives capabilities to root alone, so `docker` adds none. Name in \
+         `capabilities` those that it needs"
+    )
 }
 
 /// An image's working directory as an absolute path.
 fn absolute(path: &str) -> String {
     let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     format!("/{}", parts.join("/"))
-}
-
-fn name(plan: &Plan) -> String {
-    match (&plan.document.name, plan.services.as_slice()) {
-        (Some(name), _) => name.0.clone(),
-        (None, [only]) => only.name.clone(),
-        (None, _) => defaults::NAME.to_owned(),
-    }
 }
 
 /// The TCP ports that the image exposes, for the only service.

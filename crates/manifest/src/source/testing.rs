@@ -9,7 +9,7 @@ use super::image::{Entry, EntryKind, Rootfs};
 
 /// Files by path without a slash at the front.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Files(BTreeMap<String, (Entry, Vec<u8>)>);
+pub(crate) struct Files(BTreeMap<String, (Entry, Vec<u8>)>, BTreeMap<String, Vec<u8>>);
 
 impl Files {
     pub(crate) fn file(self, path: &str, mode: u32, content: impl Into<Vec<u8>>) -> Self {
@@ -29,6 +29,12 @@ impl Files {
         if let Some((entry, _)) = self.0.get_mut(path.trim_matches('/')) {
             entry.mode = mode;
         }
+        self
+    }
+
+    /// Gives a program capabilities, as `setcap` stores them.
+    pub(crate) fn capable(mut self, path: &str, stored: &[u8]) -> Self {
+        self.1.insert(path.trim_matches('/').to_owned(), stored.to_owned());
         self
     }
 
@@ -57,5 +63,9 @@ impl Rootfs for Files {
     fn read(&self, path: &str, limit: usize) -> io::Result<Vec<u8>> {
         let (_, content) = self.0.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(content.iter().copied().take(limit).collect())
+    }
+
+    fn capabilities(&self, path: &str) -> Option<Vec<u8>> {
+        self.1.get(path).cloned()
     }
 }

@@ -29,7 +29,8 @@ pub struct ServiceStats {
     pub memory_peak: u64,
     /// Processes and threads (`pids.current`).
     pub pids: u64,
-    /// How often the out-of-memory killer struck (`memory.events`, `oom_kill`).
+    /// Processes that the out-of-memory killer killed (`memory.events`: `oom_kill` less `oom_group_kill`, since the first
+    /// process of a group that is killed as a whole is counted twice).
     pub oom_kills: u64,
 }
 

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 
 use cloister_image::artifact::{Artifact, ArtifactFault, Part};
 use cloister_image::digest::Digest;
-use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Doing, Error, Result, hint_for};
 use crate::install;
@@ -116,10 +115,10 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// A file without a name in this folder.
+/// A file without a name in this folder. Where the file system cannot make one (NFS, for example, has no `O_TMPFILE`), its
+/// name is removed at once.
 pub(super) fn nameless(dir: &Path) -> io::Result<File> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    Ok(File::from(rustix::fs::open(dir, flags, Mode::RUSR)?))
+    tempfile::tempfile_in(dir)
 }
 
 fn pad(file: &mut File) -> io::Result<()> {

@@ -18,8 +18,9 @@ pub(crate) mod version;
 mod vsock;
 
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use cloister_image::digest::Digest;
@@ -31,7 +32,7 @@ use crate::install;
 use crate::state::Folder;
 use crate::transport::{Kernel, Transport};
 
-use super::{Backend, Deployment, Pending, Plan};
+use super::{Backend, Deployment, Pending, Plan, Room};
 
 pub(crate) use argv::Machine;
 use argv::{Accel, Spec, Vsock};
@@ -52,6 +53,25 @@ pub(crate) const PROGRAM: &str = "qemu-system-aarch64";
 
 /// The backend's name.
 pub(crate) const NAME: &str = "qemu";
+
+/// The memory of `microvm` below 4 GiB, where QEMU loads a ramdisk (`hw/i386/microvm.c`, `microvm_memory_init`). One that
+/// has less memory is refused by its need.
+const MICROVM_LOW_MEMORY: u64 = 3 << 30;
+
+/// The same of `q35` with 2.75 GiB of memory or more (`hw/i386/pc_q35.c`, `pc_q35_init`). With less it is larger, but an
+/// image that fills it would not boot in so little.
+const Q35_LOW_MEMORY: u64 = 2 << 30;
+
+/// Where a bzImage unpacks itself (Documentation/arch/x86/boot.rst, `pref_address`). The ramdisk lies at the other end.
+const KERNEL_AT: u64 = 16 << 20;
+
+/// What QEMU keeps for tables above the ramdisk is 160 KiB (`hw/i386/x86.c`, `acpi_data_size`); in whole MiB.
+const TABLES: u64 = 1 << 20;
+
+/// The most bytes of ramdisk beside a kernel that takes `kernel` bytes, in this much memory below 4 GiB.
+const fn room_below(low_memory: u64, kernel: u64) -> u64 {
+    low_memory.saturating_sub(TABLES).saturating_sub(KERNEL_AT).saturating_sub(kernel)
+}
 
 /// The backend.
 #[derive(Debug)]
@@ -90,7 +110,7 @@ pub(crate) fn find() -> Result<Found> {
 
 /// The QEMU in this file.
 fn at(path: PathBuf) -> Result<Found> {
-    let output = Command::new(&path).arg("--version").stdin(Stdio::null()).output();
+    let output = query(&path, &["--version"]);
     let output = output.doing(|| format!("cannot start {}", path.display()))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = text.lines().next().unwrap_or_default().to_owned();
@@ -101,6 +121,14 @@ fn at(path: PathBuf) -> Result<Found> {
         None => Err(Error::host(format!("{} does not tell its version", path.display()))
             .hint("is it QEMU? `--version` should print `QEMU emulator version …`")),
     }
+}
+
+/// What `program` prints when it is asked with these arguments.
+///
+/// In a process group of its own: Ctrl-C goes to every process of the terminal's group, and a program that it ended would
+/// be reported as the reason in place of Ctrl-C.
+fn query(program: &Path, arguments: &[&str]) -> std::io::Result<Output> {
+    Command::new(program).args(arguments).stdin(Stdio::null()).process_group(0).output()
 }
 
 /// How the CPUs run, and why not better.
@@ -133,6 +161,18 @@ impl Backend for Qemu {
 
     fn has_machines(&self) -> bool {
         true
+    }
+
+    fn rooms(&self, kernel: u64) -> Vec<Room> {
+        let room = |name, machine, low_memory| Room {
+            name,
+            machine: Some(machine),
+            bytes: room_below(low_memory, kernel),
+        };
+        vec![
+            room("--machine microvm", Machine::Microvm, MICROVM_LOW_MEMORY),
+            room("--machine q35", Machine::Q35, Q35_LOW_MEMORY),
+        ]
     }
 
     fn deploy<'a>(&'a self, plan: &'a Plan, folder: &'a Folder) -> Pending<'a, Result<Box<dyn Deployment>>> {

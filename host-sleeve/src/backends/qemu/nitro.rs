@@ -5,7 +5,6 @@
 
 use std::io::Seek;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use cloister_image::digest::Hashed;
@@ -18,7 +17,7 @@ use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::state::Folder;
 
-use super::super::{Backend, Deployment, Pending, Plan};
+use super::super::{Backend, Deployment, Pending, Plan, Room};
 use super::argv::{self, Accel, NitroSpec};
 use super::boot::{Nameless, nameless};
 use super::children::Program;
@@ -56,7 +55,7 @@ pub(crate) fn find() -> Result<Found> {
     let path = named.or_else(|| install::program(PROGRAM)).or_else(|| install::in_path(super::PROGRAM));
     let lacks = || Error::host(format!("there is no QEMU with the machine {MACHINE}")).hint(&hint);
     let found = super::at(path.ok_or_else(lacks)?)?;
-    let machines = Command::new(&found.path).args(["-machine", "help"]).stdin(Stdio::null()).output();
+    let machines = super::query(&found.path, &["-machine", "help"]);
     let machines = machines.doing(|| format!("cannot start {}", found.path.display()))?;
     let has_it = |line: &str| line.split_whitespace().next() == Some(MACHINE);
     if String::from_utf8_lossy(&machines.stdout).lines().any(has_it) {
@@ -68,6 +67,12 @@ pub(crate) fn find() -> Result<Found> {
 impl Backend for QemuNitro {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    /// The machine is a microvm as far as memory goes (`hw/i386/nitro_enclave.c`).
+    fn rooms(&self, kernel: u64) -> Vec<Room> {
+        let bytes = super::room_below(super::MICROVM_LOW_MEMORY, kernel);
+        vec![Room { name: "--backend qemu-nitro", machine: None, bytes }]
     }
 
     /// What AWS's tools want, so that what runs here runs there.

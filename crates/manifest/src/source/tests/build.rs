@@ -2,7 +2,7 @@
 
 use super::super::image::{Arch, Image, ImageConfig};
 use super::super::testing::Files;
-use super::super::{build, parse, resolve};
+use super::super::{Resolved, build, parse, resolve};
 use crate::model::{Check, Kind, Manifest, Policy, Ready};
 
 /// A small web server's image: its own user, a static program, a Python that is found by links.
@@ -31,6 +31,7 @@ pub(super) fn files() -> Files {
         .file("/opt/text", 0o755, "hello")
         .directory("/var/lib/data")
         .directory("/tmp/work")
+        .link("/scratch", "/tmp/work")
         .file("/tmp/tool", 0o755, "#!/bin/sh\n")
         .file("/locked/tool", 0o755, "#!/bin/sh\n")
         .chmod("/locked", 0o700)
@@ -68,14 +69,19 @@ pub(super) fn config() -> ImageConfig {
         exposed_ports: [("80/tcp", ()), ("53/udp", ()), ("443", ())]
             .map(|(port, ())| (port.to_owned(), serde_json::json!({})))
             .into(),
+        ..ImageConfig::default()
     }
 }
 
 fn manifest(source: &str) -> Manifest {
-    let (config, files) = (config(), files());
-    let image = Image { config: &config, root: &files, arch: Arch::X86_64 };
+    resolved(source, &config()).manifest
+}
+
+fn resolved(source: &str, config: &ImageConfig) -> Resolved {
+    let files = files();
+    let image = Image { config, root: &files, arch: Arch::X86_64 };
     match build("cloister.yaml", source.as_bytes(), &image) {
-        Ok(manifest) => manifest,
+        Ok(resolved) => resolved,
         Err(report) => panic!("{report}"),
     }
 }
@@ -89,7 +95,7 @@ fn the_smallest_manifest_takes_everything_from_the_image() {
     assert_eq!((service.uid, service.gid, service.groups.as_slice()), (101, 102, [40].as_slice()));
     assert_eq!((service.cwd.as_str(), service.stop_signal), ("/srv", 3));
     let env: Vec<_> = service.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    assert_eq!(env, ["HOME=/var/cache/nginx", "LANG=C", "PATH=/usr/sbin:/usr/bin"]);
+    assert_eq!(env, ["HOME=/var/cache/nginx", "HOSTNAME=app", "LANG=C", "PATH=/usr/sbin:/usr/bin"]);
     let ports: Vec<_> = manifest.ingress.iter().map(|ingress| (ingress.port, ingress.target)).collect();
     assert_eq!(ports, [(80, 80), (443, 443)]);
     assert_eq!(service.ready, Ready::Started, "an exposed port is a hint, not a promise");
@@ -159,5 +165,67 @@ fn checking_and_resolving_can_be_two_steps() {
     assert_eq!(checked.services().collect::<Vec<_>>(), ["a", "b"]);
     let (config, files) = (config(), files());
     let image = Image { config: &config, root: &files, arch: Arch::X86_64 };
-    assert_eq!(resolve(&checked, &image).unwrap().services.len(), 2);
+    assert_eq!(resolve(&checked, &image).unwrap().manifest.services.len(), 2);
+}
+
+#[test]
+fn one_word_gives_a_service_what_docker_gives_and_the_measured_manifest_spells_it_out() {
+    let capabilities = |text: &str| {
+        manifest(&format!("version: 1\nservice: {text}\n")).services[0].isolation.capabilities.clone()
+    };
+    let docker = capabilities("{capabilities: docker, user: root}");
+    assert_eq!(docker.len(), 12);
+    assert!(docker.contains(&"setuid".to_owned()) && !docker.contains(&"mknod".to_owned()));
+    assert_eq!(capabilities("{capabilities: [docker, ipc_lock], user: root}").len(), 13);
+    // The image's user is not root: docker would give it none.
+    assert_eq!(capabilities("{capabilities: docker}"), Vec::<String>::new());
+    assert_eq!(capabilities("{capabilities: [docker, ipc_lock]}"), ["ipc_lock"]);
+    // Root with docker's capabilities reaches what permission bits hide from others.
+    assert!(!capabilities("{capabilities: docker, user: root, command: [/locked/tool]}").is_empty());
+}
+
+#[test]
+fn an_image_of_roots_is_told_which_word_is_meant_until_somebody_has_decided() {
+    let notes = |config: &ImageConfig, service: &str| {
+        resolved(&format!("version: 1\nservices: {{web: {service}}}\n"), config).notes
+    };
+    let root = ImageConfig { user: String::new(), ..config() };
+    let [note] = <[String; 1]>::try_from(notes(&root, "{}")).unwrap();
+    assert!(note.contains("`web`") && note.contains("`capabilities: docker`"), "{note}");
+    for decided in ["{capabilities: docker}", "{capabilities: []}", "{user: nginx}", "{user: root}"] {
+        assert_eq!(notes(&root, decided), Vec::<String>::new(), "{decided}");
+    }
+    assert_eq!(notes(&config(), "{}"), Vec::<String>::new(), "its image has a user");
+    let [note] = <[String; 1]>::try_from(notes(&config(), "{capabilities: docker}")).unwrap();
+    assert!(note.contains("user 101"), "{note}");
+}
+
+#[test]
+fn a_variable_without_a_value_takes_the_name_away_as_in_a_container() {
+    let image = ImageConfig {
+        env: ["A=1", "B=2", "A", "NEVER", "=x", "C==", "D="].map(str::to_owned).into(),
+        ..config()
+    };
+    let manifest = resolved(
+        "version: 1\nservice: {user: root}\n",
+        &ImageConfig { cmd: vec![], entrypoint: vec!["/usr/sbin/nginx".into()], ..image },
+    )
+    .manifest;
+    let env: Vec<_> =
+        manifest.services[0].env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(&env[..3], ["B=2", "C==", "D="]);
+    assert_eq!(env.len(), 5, "{env:?} has PATH and HOME besides");
+}
+
+#[test]
+fn a_working_directory_in_a_folder_that_begins_empty_is_made_there() {
+    let cwd = |path: &str| {
+        let image = ImageConfig { working_dir: path.to_owned(), ..config() };
+        resolved("version: 1\n", &image).manifest.services[0].cwd.clone()
+    };
+    assert_eq!(cwd("/tmp/work"), "/tmp/work");
+    assert_eq!(cwd("/tmp/not/in/the/image"), "/tmp/not/in/the/image");
+    assert_eq!(cwd("dev/shm/x/"), "/dev/shm/x");
+    // Made where the link leads: an image's own link may point anywhere.
+    assert_eq!(cwd("/scratch"), "/tmp/work");
 }

@@ -51,7 +51,7 @@ fn every_bad_manifest_is_told_what_is_wrong() {
 #[test]
 fn an_image_that_cannot_run_as_it_says_is_found_out() {
     let broken = ImageConfig {
-        env: vec!["NOT A VARIABLE".into()],
+        env: vec!["ZERO=\0".into()],
         user: "ngnix".into(),
         working_dir: "/missing".into(),
         stop_signal: "SIGNOPE".into(),

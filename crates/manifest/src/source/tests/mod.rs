@@ -4,3 +4,4 @@ mod build;
 mod golden;
 mod properties;
 mod schema;
+mod view;

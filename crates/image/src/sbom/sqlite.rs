@@ -1,0 +1,232 @@
+//! One table of an `SQLite` database, as far as a list of packages needs it.
+//!
+//! Its law: a database is bytes in memory that may say anything. No page is visited twice, so what is read is never more than
+//! the file has, and what is damaged ends the reading, not the build.
+//!
+//! Own code, since the maintained crates carry `SQLite`'s C library, which writes, locks and runs statements that a file
+//! brings along. Source: "Database File Format" (sqlite.org/fileformat2.html), whose section numbers stand below.
+
+use std::collections::HashSet;
+
+/// How the file begins (1.3).
+const MAGIC: &[u8] = b"SQLite format 3\0";
+/// The length of what stands before the first page's tree (1.3).
+const FILE_HEADER: usize = 100;
+/// Types of pages (1.6).
+const INTERIOR: u8 = 0x05;
+const LEAF: u8 = 0x0d;
+
+/// A database in memory.
+struct Database<'a> {
+    bytes: &'a [u8],
+    page_size: usize,
+    /// Bytes of a page that are `SQLite`'s own: the rest is some extension's.
+    usable: usize,
+    visited: HashSet<usize>,
+}
+
+/// A value of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Value {
+    Number(u64),
+    Bytes(Vec<u8>),
+    /// Nothing, or something that no list of packages has.
+    Other,
+}
+
+/// The first column of bytes of each row of a table, in the order of the rows.
+pub(super) fn column(bytes: &[u8], table: &str) -> Vec<Vec<u8>> {
+    let Some(mut database) = Database::open(bytes) else { return Vec::new() };
+    // The first page holds the list of tables: type, name, table, root page, statement (2.6).
+    let root = database.rows(1).into_iter().find_map(|row| match row.as_slice() {
+        [Value::Bytes(kind), Value::Bytes(name), _, Value::Number(root), ..]
+            if kind == b"table" && name == table.as_bytes() =>
+        {
+            usize::try_from(*root).ok()
+        }
+        _ => None,
+    });
+    let rows = root.map(|root| database.rows(root)).unwrap_or_default();
+    let first = |row: Vec<Value>| {
+        row.into_iter().find_map(|value| match value {
+            Value::Bytes(bytes) => Some(bytes),
+            _ => None,
+        })
+    };
+    rows.into_iter().filter_map(first).collect()
+}
+
+impl<'a> Database<'a> {
+    fn open(bytes: &'a [u8]) -> Option<Self> {
+        if !bytes.starts_with(MAGIC) {
+            return None;
+        }
+        // 1 stands for 65536, which 16 bits cannot say.
+        let page_size = match u16_at(bytes, 16)? {
+            1 => 65536,
+            size => usize::from(size),
+        };
+        let reserved = usize::from(*bytes.get(20)?);
+        let usable = page_size.checked_sub(reserved).filter(|usable| *usable >= 480)?;
+        Some(Self { bytes, page_size, usable, visited: HashSet::new() })
+    }
+
+    /// A page by its number, from 1, unless it was visited before.
+    fn page(&mut self, number: usize) -> Option<&'a [u8]> {
+        if !self.visited.insert(number) {
+            return None;
+        }
+        let start = number.checked_sub(1)?.checked_mul(self.page_size)?;
+        self.bytes.get(start..start.checked_add(self.page_size)?)
+    }
+
+    /// The rows of the table whose tree begins at a page, as far as they can be read.
+    fn rows(&mut self, root: usize) -> Vec<Vec<Value>> {
+        let mut rows = Vec::new();
+        // Pages still to be visited, the first one last.
+        let mut pending = vec![root];
+        while let Some(number) = pending.pop() {
+            let Some(page) = self.page(number) else { continue };
+            let header = if number == 1 { FILE_HEADER } else { 0 };
+            match page.get(header) {
+                Some(&LEAF) => {
+                    for cell in cells(page, header, 8) {
+                        rows.extend(self.payload(page, cell).and_then(|payload| record(&payload)));
+                    }
+                }
+                Some(&INTERIOR) => {
+                    let last = header.checked_add(8).and_then(|at| pointer(page, at));
+                    let children = cells(page, header, 12).filter_map(|cell| pointer(page, cell));
+                    let children: Vec<usize> = children.chain(last).collect();
+                    pending.extend(children.into_iter().rev());
+                }
+                _ => {}
+            }
+        }
+        rows
+    }
+
+    /// The payload of a cell, with what overflows into other pages (1.6).
+    fn payload(&mut self, page: &[u8], cell: usize) -> Option<Vec<u8>> {
+        let mut at = cell;
+        let length =
+            usize::try_from(varint(page, &mut at)?).ok().filter(|length| *length <= self.bytes.len())?;
+        varint(page, &mut at)?;
+        let local = self.local(length)?;
+        let mut payload = page.get(at..at.checked_add(local)?)?.to_vec();
+        let mut next = pointer(page, at.checked_add(local)?);
+        while payload.len() < length {
+            let page = self.page(next?)?;
+            let left = length.saturating_sub(payload.len()).min(self.usable.checked_sub(4)?);
+            payload.extend_from_slice(page.get(4..left.checked_add(4)?)?);
+            next = pointer(page, 0);
+        }
+        Some(payload)
+    }
+
+    /// How many bytes of a payload stand in its cell.
+    fn local(&self, length: usize) -> Option<usize> {
+        let most = self.usable.checked_sub(35)?;
+        if length <= most {
+            return Some(length);
+        }
+        let least = (self.usable.checked_sub(12)? * 32 / 255).checked_sub(23)?;
+        let wanted = least + length.checked_sub(least)? % self.usable.checked_sub(4)?;
+        Some(if wanted <= most { wanted } else { least })
+    }
+}
+
+/// Where the cells of a page begin. Its header has `length` bytes.
+fn cells(page: &[u8], header: usize, length: usize) -> impl Iterator<Item = usize> {
+    let count = u16_at(page, header.saturating_add(3)).unwrap_or(0);
+    let first = header.saturating_add(length);
+    let places = (0..usize::from(count)).map(move |cell| first.saturating_add(cell.saturating_mul(2)));
+    places.map_while(|place| u16_at(page, place)).map(usize::from)
+}
+
+/// The number of a page.
+fn pointer(bytes: &[u8], at: usize) -> Option<usize> {
+    let number = bytes.get(at..)?.first_chunk().map(|chunk| u32::from_be_bytes(*chunk))?;
+    usize::try_from(number).ok()
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|chunk| u16::from_be_bytes(*chunk))
+}
+
+/// Seven bits a byte from the highest on, all eight of the ninth (1.6).
+fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
+    let mut value = 0_u64;
+    for place in 0..9 {
+        let byte = *bytes.get(*at)?;
+        *at = at.checked_add(1)?;
+        if place == 8 {
+            return Some(value << 8 | u64::from(byte));
+        }
+        value = value << 7 | u64::from(byte & 0x7f);
+        if byte < 0x80 {
+            break;
+        }
+    }
+    Some(value)
+}
+
+/// The values of a row (2.1).
+fn record(payload: &[u8]) -> Option<Vec<Value>> {
+    let mut at = 0;
+    let mut body = usize::try_from(varint(payload, &mut at)?).ok()?;
+    let header = body;
+    let mut values = Vec::new();
+    while at < header {
+        let serial = varint(payload, &mut at)?;
+        let length = usize::try_from(length_of(serial)?).ok()?;
+        let end = body.checked_add(length)?;
+        let bytes = payload.get(body..end)?;
+        body = end;
+        values.push(match serial {
+            1..=6 => Value::Number(bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))),
+            8 => Value::Number(0),
+            9 => Value::Number(1),
+            12.. => Value::Bytes(bytes.to_vec()),
+            _ => Value::Other,
+        });
+    }
+    Some(values)
+}
+
+/// How many bytes a value of this serial type has.
+fn length_of(serial: u64) -> Option<u64> {
+    match serial {
+        0 | 8 | 9 => Some(0),
+        1..=4 => Some(serial),
+        5 => Some(6),
+        6 | 7 => Some(8),
+        10 | 11 => None,
+        _ => Some(serial.saturating_sub(12) / 2),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_sqlite_writes_them() {
+        let read = |bytes: &[u8]| varint(bytes, &mut 0);
+        assert_eq!((read(&[0x7f]), read(&[0x81, 0]), read(&[0x81])), (Some(127), Some(128), None));
+        assert_eq!(read(&[0xff; 9]), Some(u64::MAX));
+    }
+
+    #[test]
+    fn what_is_no_database_or_leads_round_has_no_rows() {
+        assert_eq!(column(b"", "Packages"), Vec::<Vec<u8>>::new());
+        assert_eq!(column(MAGIC, "Packages"), Vec::<Vec<u8>>::new());
+        // A first page that says it is its own child.
+        let mut round = vec![0; 512];
+        round[..MAGIC.len()].copy_from_slice(MAGIC);
+        round[16..18].copy_from_slice(&512_u16.to_be_bytes());
+        round[100] = INTERIOR;
+        round[111] = 1;
+        assert_eq!(column(&round, "Packages"), Vec::<Vec<u8>>::new());
+    }
+}

@@ -1,0 +1,179 @@
+//! The capabilities a service keeps: names, and one word for the set that container engines give.
+//!
+//! Its law: the word is only for people. The measured manifest has every name written out, so a later version of this list
+//! cannot change what an image was built with.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::fault::Faults;
+use super::hint;
+use super::names::Capability;
+use super::read::{FromScalar, Read, Spanned, Wrong, wrong_type};
+use super::tree::{Node, Scalar, Value};
+
+/// The word for [`DOCKER_SET`].
+pub(super) const DOCKER: &str = "docker";
+
+/// What docker gives a container (moby, `daemon/pkg/oci/caps/defaults.go`), sorted, without two:
+///
+/// - `mknod`: engines pair it with a device cgroup that refuses to open what was made. There is none here, so a service
+///   could make the security module's device for itself.
+/// - `net_raw`: a container has a network of its own, services share one. A packet socket would read what the others send
+///   over loopback.
+pub(super) const DOCKER_SET: [&str; 12] = [
+    "audit_write",
+    "chown",
+    "dac_override",
+    "fowner",
+    "fsetid",
+    "kill",
+    "net_bind_service",
+    "setfcap",
+    "setgid",
+    "setpcap",
+    "setuid",
+    "sys_chroot",
+];
+
+/// A list of capabilities, or the one word.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Capabilities(pub(super) Vec<Spanned<Granted>>);
+
+/// One entry of the list.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Granted {
+    /// Every capability of [`DOCKER_SET`].
+    Docker,
+    /// One.
+    One(Capability),
+}
+
+impl Capabilities {
+    /// Their names for a service of this user, sorted, each once. Docker gives its set to root alone: another user has it in
+    /// its bounding set, which without new privileges is worth nothing.
+    pub(super) fn names(&self, uid: u32) -> Vec<String> {
+        let granted = self.0.iter().filter(|granted| uid == 0 || granted.value != Granted::Docker);
+        let mut names: Vec<String> = granted.flat_map(|granted| granted.value.names()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Whether the word is among them.
+    pub(super) fn has_docker(&self) -> bool {
+        self.0.iter().any(|granted| granted.value == Granted::Docker)
+    }
+}
+
+impl Granted {
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Docker => DOCKER_SET.iter().map(|name| (*name).to_owned()).collect(),
+            Self::One(capability) => vec![capability.0.clone()],
+        }
+    }
+}
+
+impl Read for Capabilities {
+    fn wanted() -> Cow<'static, str> {
+        "a list of capabilities, or `docker`".into()
+    }
+
+    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        match &node.value {
+            Value::List(_) => Vec::read(node, faults).map(Self),
+            Value::Scalar(scalar) if is_docker(scalar) => {
+                Some(Self(vec![Spanned { value: Granted::Docker, span: node.span }]))
+            }
+            Value::Scalar(scalar) => {
+                faults.push(wrong_type::<Self>(node).hint(hint::as_list(&scalar.text)));
+                None
+            }
+            _ => {
+                faults.push(wrong_type::<Self>(node));
+                None
+            }
+        }
+    }
+}
+
+impl FromScalar for Granted {
+    const WANTED: &'static str = Capability::WANTED;
+
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+        if is_docker(scalar) { Ok(Self::Docker) } else { Capability::from_scalar(scalar).map(Self::One) }
+    }
+}
+
+fn is_docker(scalar: &Scalar) -> bool {
+    scalar.text.eq_ignore_ascii_case(DOCKER)
+}
+
+impl JsonSchema for Capabilities {
+    fn schema_name() -> Cow<'static, str> {
+        "Capabilities".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let list = generator.subschema_for::<Vec<Granted>>();
+        json_schema!({ "anyOf": [docker_schema(), list] })
+    }
+}
+
+impl JsonSchema for Granted {
+    fn schema_name() -> Cow<'static, str> {
+        "Granted".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<Capability>();
+        json_schema!({ "anyOf": [docker_schema(), one] })
+    }
+}
+
+fn docker_schema() -> Schema {
+    json_schema!({
+        "const": DOCKER,
+        "description": "What docker gives a container, except `mknod` and `net_raw`.",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree;
+    use super::*;
+
+    fn read(source: &str) -> Result<Vec<String>, String> {
+        let mut faults = Faults::default();
+        let node = tree::read(source, &mut faults).unwrap();
+        let read = Capabilities::read(&node, &mut faults);
+        match faults.into_report("x", source) {
+            None => Ok(read.unwrap().names(0)),
+            Some(report) => Err(report.to_string()),
+        }
+    }
+
+    #[test]
+    fn one_word_stands_for_what_docker_gives_without_devices_and_packets() {
+        let names = read("docker").unwrap();
+        assert_eq!(names, DOCKER_SET);
+        assert!(names.is_sorted() && names.iter().all(|name| name != "mknod" && name != "net_raw"));
+    }
+
+    #[test]
+    fn the_word_can_stand_in_a_list_beside_others() {
+        let names = read("[docker, CHOWN, sys_nice]").unwrap();
+        assert_eq!(names.len(), DOCKER_SET.len() + 1);
+        assert!(names.is_sorted() && names.contains(&"sys_nice".to_owned()));
+        assert_eq!(read("[]").unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn another_word_is_met_with_the_list_it_should_be() {
+        let report = read("net_admin").unwrap_err();
+        assert!(report.contains("or `docker`") && report.contains("[net_admin]"), "{report}");
+        assert!(read("{chown: true}").is_err() && read("[podman]").is_err());
+    }
+}

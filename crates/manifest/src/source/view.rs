@@ -1,0 +1,210 @@
+//! What a service's view has beyond the image: files of the manifest, files that engines add, and places to mount on.
+//!
+//! Its law: where something is mounted is known from the image, by a path without links, and every name on the way to it is
+//! pinned in every service's view. What cannot be mounted, or cannot be kept from another service, is a fault here and never
+//! a start that fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::defaults;
+use super::document::FileEntry;
+use super::fault::{Fault, Faults, Kind, Span};
+use super::graph::Named;
+use super::image::{EntryKind, Image, OWN_FOLDERS, Rootfs, Way, hidden_by, walk};
+use super::names::Path;
+use super::read::Spanned;
+use super::resolve::Scope;
+use crate::model;
+
+/// The folders of [`OWN_FOLDERS`] that are mounted over one of the image.
+const COVERED: [&str; 4] = ["/dev", "/proc", "/sys", "/tmp"];
+
+/// Own folders in which nobody can make a file.
+const KERNEL_FOLDERS: [&str; 2] = ["/proc", "/sys"];
+
+/// System calls that can take away a mount, for a service with `sys_admin`.
+const UNMOUNTING: [&str; 3] = ["mount", "move_mount", "umount2"];
+
+/// The permission bits of an addition: those that engines give theirs.
+const ADDITION_MODE: u32 = 0o644;
+
+/// Paths that something is mounted on, with all that leads there.
+#[derive(Debug, Default)]
+pub(super) struct Pins {
+    paths: BTreeSet<String>,
+    /// Those that are files, and where the manifest names them.
+    files: BTreeMap<String, Span>,
+}
+
+impl Pins {
+    fn add(&mut self, way: &Way) {
+        self.paths.extend(way.steps.iter().map(|step| format!("/{step}")));
+    }
+
+    fn add_file(&mut self, way: &Way, at: Span) -> String {
+        let end = format!("/{}", way.path);
+        self.add(way);
+        self.files.insert(end.clone(), at);
+        end
+    }
+}
+
+impl Scope<'_> {
+    /// A service's files, each by the path at which it is mounted.
+    pub(super) fn files(&self, named: &Named, pins: &mut Pins, faults: &mut Faults) -> Vec<model::File> {
+        let mut files: Vec<model::File> = Vec::new();
+        for (path, entry) in named.service.files.iter().flat_map(|map| map.0.iter()) {
+            let Some(end) = self.place(named, path, pins, faults) else { continue };
+            if files.iter().any(|file| file.path == end) {
+                let what = format!("`{}` leads to `{end}`, where another file is", path.0);
+                faults.push(Fault::new(Kind::Conflict, path.span, what).hint("remove one of them"));
+            }
+            let (content, mode) = match entry.as_ref().map(|entry| &entry.value) {
+                Some(FileEntry::Content(text)) => (Some(text), None),
+                Some(FileEntry::Rule(rule)) => (rule.content.as_deref(), rule.mode.as_deref()),
+                None => (None, None),
+            };
+            let content = content.map_or_else(String::new, |text| text.0.clone());
+            let mode = mode.map_or(defaults::FILE_MODE, |mode| mode.0);
+            files.push(model::File { path: end, content, mode });
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        files
+    }
+
+    /// Where a file of the manifest is mounted.
+    fn place(
+        &self,
+        named: &Named,
+        path: &Spanned<Path>,
+        pins: &mut Pins,
+        faults: &mut Faults,
+    ) -> Option<String> {
+        let mut refuse = |what: &str, label: String, hint: &str| {
+            let fault = Fault::new(Kind::Image, path.span, format!("`{}` {what}", path.0));
+            faults.push(fault.label(label).hint(hint));
+            None
+        };
+        let way = match walk(self.image.root, &path.0) {
+            Ok(way) => way,
+            Err(missing) => {
+                return refuse("cannot be mounted", missing.why(&path.0), "name another path");
+            }
+        };
+        let end = format!("/{}", way.path);
+        let is_folder = way.entry.as_ref().is_some_and(|entry| entry.kind == EntryKind::Directory);
+        if is_folder || OWN_FOLDERS.contains(&end.as_str()) {
+            return refuse("is a directory in the image", String::new(), "name a file in it");
+        }
+        if let Some(folder) = hidden_by(&end) {
+            if KERNEL_FOLDERS.contains(&folder) {
+                let why = format!("every service has a `{folder}` of its own, which the kernel fills");
+                return refuse("cannot be mounted", why, "name another path");
+            }
+            return Some(end);
+        }
+        if let Some(other) = self.unmounter(named) {
+            let why = format!("`{other}` has `sys_admin` and a system call that unmounts");
+            let hint = format!("take {} from its `allow_syscalls`", UNMOUNTING.join(", "));
+            return refuse("cannot be kept from another service", why, &hint);
+        }
+        Some(pins.add_file(&way, path.span))
+    }
+
+    /// Another service that could take a pin away and then what is pinned.
+    fn unmounter(&self, named: &Named) -> Option<&str> {
+        let able = |other: &&Named| {
+            // Docker's set has no `sys_admin`, so whose user it is does not matter here.
+            let capabilities = other.service.capabilities.iter().flat_map(|list| list.names(0));
+            let calls = other.service.allow_syscalls.iter().flat_map(|list| list.value.iter());
+            other.name != named.name
+                && capabilities.into_iter().any(|capability| capability == "sys_admin")
+                && calls.into_iter().any(|call| UNMOUNTING.contains(&call.0.as_str()))
+        };
+        self.services().find(able).map(|other| other.name.as_str())
+    }
+}
+
+/// What every view shares: the additions, and all that is pinned.
+pub(super) fn root(
+    image: &Image<'_>,
+    name: &str,
+    writable_bytes: u64,
+    mut pins: Pins,
+    faults: &mut Faults,
+) -> model::Root {
+    for folder in COVERED {
+        match walk(image.root, folder) {
+            Ok(way) if way.entry.as_ref().is_none_or(|entry| entry.kind == EntryKind::Directory) => {
+                pins.add(&way);
+            }
+            _ => faults.push(not_a(folder, "folder")),
+        }
+    }
+    match walk(image.root, model::INITCTL) {
+        Ok(way) if way.entry.as_ref().is_none_or(|entry| entry.kind != EntryKind::Directory) => {
+            pins.add_file(&way, Span::default());
+        }
+        _ => faults.push(not_a(model::INITCTL, "file")),
+    }
+    let mut additions = Vec::new();
+    for (path, content) in engine_files(name) {
+        if let Some(way) = lacks(image.root, path) {
+            let path = pins.add_file(&way, Span::default());
+            additions.push(model::File { path, content, mode: ADDITION_MODE });
+        }
+    }
+    additions.sort_by(|a, b| a.path.cmp(&b.path));
+    check(&pins, faults);
+    model::Root { writable_bytes, additions, pinned: pins.paths.into_iter().collect() }
+}
+
+/// What engines mount into every container. All services share the loopback interface and one host name. Resolvers want a
+/// name server: where none is named musl asks 127.0.0.1 and waits for 5 s, some programs refuse to start. Nothing listens
+/// there, so a name that is in no file is given up after a second.
+fn engine_files(name: &str) -> [(&'static str, String); 3] {
+    let hosts =
+        format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t{name}\n");
+    let resolver = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n".to_owned();
+    [("/etc/hosts", hosts), ("/etc/hostname", format!("{name}\n")), ("/etc/resolv.conf", resolver)]
+}
+
+/// The way to a file that the image lacks: nothing is there, or a link to nothing, or the empty file that engines leave in an
+/// image where they mounted theirs.
+fn lacks(root: &dyn Rootfs, path: &str) -> Option<Way> {
+    let way = walk(root, path).ok()?;
+    let lacking = match &way.entry {
+        None => true,
+        Some(entry) if entry.kind == EntryKind::File => {
+            root.read(&way.path, 1).is_ok_and(|bytes| bytes.is_empty())
+        }
+        Some(_) => false,
+    };
+    (lacking && hidden_by(&format!("/{}", way.path)).is_none()).then_some(way)
+}
+
+fn not_a(path: &str, kind: &str) -> Fault {
+    let what = format!("the image's `{path}` is not a {kind}, nor a link to one");
+    let why = format!("every service gets a `{path}` of its own: remove it from the image");
+    Fault::new(Kind::Image, Span::default(), what).hint(why)
+}
+
+/// No file is where another needs a folder, and there are not too many.
+fn check(pins: &Pins, faults: &mut Faults) {
+    for (path, at) in &pins.files {
+        let above = path.match_indices('/').filter_map(|(end, _)| path.get(..end));
+        for (file, other) in above.filter_map(|above| pins.files.get_key_value(above)) {
+            let what = format!("`{path}` needs a folder where `{file}` is a file");
+            let fault = Fault::new(Kind::Conflict, *at, what).related(*other, "the file");
+            faults.push(fault.hint("name another path for one of them"));
+        }
+    }
+    if pins.paths.len() > model::MAX_PINNED {
+        let what = format!(
+            "the services' files have {} names with their folders, {} are the most",
+            pins.paths.len(),
+            model::MAX_PINNED
+        );
+        faults.push(Fault::new(Kind::Limit, Span::default(), what).hint("put files into the image"));
+    }
+}

@@ -1,0 +1,88 @@
+//! `first`: process 1 of a service's PID namespace, and the parent of the service's main process.
+//!
+//! Its law: it has nothing that the service does not have. It runs as the service's user, behind the same filter, in the
+//! same view, with the service's environment, stdout and stderr, and reads nothing but signals and wait statuses. When the
+//! main process ends it reports how and ends too, and the kernel kills whatever is left in the namespace
+//! (`pid_namespaces(7)`). What the end means is for init and the supervisor to decide.
+//!
+//! Started by init as `first MAIN`, with MAIN the main process's number in this namespace, all signals blocked, and the
+//! report's socket as descriptor [`REPORT_FD`].
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+use cloister_sys::inherited;
+use cloister_sys::signal::{Signals, send};
+use cloister_wire::first::{Note, REPORT_FD};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+
+/// `SIGCHLD` of signal(7): for the reaper, never passed on.
+const SIGCHLD: u32 = 17;
+
+/// The exit code where this program itself fails, as of other runners of containers (docker-run(1), "Exit status").
+const FAILED: u8 = 125;
+
+/// What a shell adds to a signal's number to make an exit code of it. Init goes by the report; this is for people.
+const BY_SIGNAL: u8 = 128;
+
+fn main() -> ExitCode {
+    let main = std::env::args().nth(1).and_then(|word| word.parse().ok()).and_then(Pid::from_raw);
+    ExitCode::from(main.and_then(|main| serve(main).ok()).unwrap_or(FAILED))
+}
+
+/// Passes signals to `main` and reaps until it has ended.
+fn serve(main: Pid) -> io::Result<u8> {
+    let report = inherited::copy(REPORT_FD)?;
+    let signals = Signals::take_all()?;
+    loop {
+        if let Some(status) = reap(main)? {
+            return told(&report, status);
+        }
+        match poll(&mut [PollFd::new(&signals, PollFlags::IN)], None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        pass_on(&signals, main)?;
+    }
+}
+
+/// Reaps all that have ended, in whatever order, up to the main process.
+fn reap(main: Pid) -> io::Result<Option<WaitStatus>> {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if pid == main => return Ok(Some(status)),
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn pass_on(signals: &Signals, main: Pid) -> io::Result<()> {
+    while let Some(signal) = signals.next()? {
+        if let Ok(signal) = u8::try_from(signal)
+            && u32::from(signal) != SIGCHLD
+        {
+            // A main process of another user than ours cannot be reached without CAP_KILL, here as in a container.
+            send(main, signal).ok();
+        }
+    }
+    Ok(())
+}
+
+/// Reports how the main process ended.
+fn told(report: &OwnedFd, status: WaitStatus) -> io::Result<u8> {
+    let byte = |number: Option<i32>| number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX);
+    let (note, code) = if status.signaled() {
+        let signal = byte(status.terminating_signal());
+        (Note::Signal(signal), BY_SIGNAL.saturating_add(signal))
+    } else {
+        let code = byte(status.exit_status());
+        (Note::Code(code), code)
+    };
+    rustix::io::write(report, &note.encode())?;
+    Ok(code)
+}

@@ -1,0 +1,128 @@
+//! Files of the manifest, and a service that tries to put its own in their place; and all that can be changed of a file.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::ExitCode;
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
+use rustix::process::Signal;
+
+use crate::guest::{catch, say};
+use crate::story::{expect_eq, expect_in};
+use crate::{Lab, Outcome, Scenario};
+
+/// The story.
+pub(super) const SCENARIO: Scenario =
+    Scenario { name: "no_service_can_replace_a_file_of_the_manifest", host, guest };
+
+/// The rogue may write every folder on the way, by its mode; it is nobody special.
+const MANIFEST: &str = "
+version: 1
+services:
+  calm:
+    command: [PROBE, calm]
+    files: {/srv/app/conf: right, /srv/link/other: right, /srv/app/made/new: right}
+    ready: {file: /var/calm}
+    critical: true
+  rogue: {command: [PROBE, rogue], user: app, kind: job, after: [calm]}
+  late:
+    command: [PROBE, late]
+    files: {/srv/app/conf: right, /srv/link/other: right, /srv/app/made/new: right}
+    kind: job
+    after: [rogue]
+";
+
+/// What the services with the files read.
+const FILES: [&str; 3] = ["/srv/app/conf", "/srv/link/other", "/srv/app/made/new"];
+
+fn host(lab: &mut Lab) -> Outcome {
+    let root = lab.probe_root()?;
+    for folder in ["srv", "srv/app", "srv/linked", "srv/free"] {
+        fs::create_dir(root.join(folder))?;
+        fs::set_permissions(root.join(folder), fs::Permissions::from_mode(0o777))?;
+    }
+    fs::set_permissions(root.join("var"), fs::Permissions::from_mode(0o777))?;
+    fs::write(root.join("srv/app/conf"), "image")?;
+    symlink("linked", root.join("srv/link"))?;
+    let manifest = lab.manifest(MANIFEST)?;
+    let image = lab.build(&root, &manifest)?;
+    let mut web = lab.run(&image, &[])?;
+    web.wait_service("late", "done")?;
+    let ended = web.stop()?;
+    ended.expect_code(0)?;
+    for service in ["calm", "late"] {
+        for file in FILES {
+            let read = format!("{service}: {file}: right\n");
+            expect_eq(&ended.stdout.contains(&read), &true, &format!("{read}{}", ended.stdout))?;
+        }
+    }
+    expect_eq(&ended.stdout.matches(": Resource busy").count(), &7, &ended.stdout)?;
+    expect_in(&ended.stdout, "rogue: free for all: done\n", "what is not the manifest's can be changed")
+}
+
+fn guest(words: &[String]) -> ExitCode {
+    let name = words.first().map_or("", String::as_str);
+    let done = match name {
+        "rogue" => replace(),
+        "late" => read(name),
+        _ => wait(name),
+    };
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Is ready, and reads its files when it is asked to end.
+fn wait(name: &str) -> io::Result<()> {
+    let mut term = catch(Signal::TERM)?;
+    fs::write("/var/calm", "")?;
+    term.wait()?;
+    read(name)
+}
+
+fn read(name: &str) -> io::Result<()> {
+    FILES.iter().try_for_each(|file| {
+        let text = fs::read_to_string(file).unwrap_or_else(|error| error.to_string());
+        say(format!("{name}: {file}: {text}\n").as_bytes())
+    })
+}
+
+/// Tries every way to another file by those names, and puts its own there.
+fn replace() -> io::Result<()> {
+    let came = |what: &str, attempt: io::Result<()>| {
+        let words = attempt.map_or_else(|error| error.to_string(), |()| "done".to_owned());
+        say(format!("rogue: {what}: {}\n", words.split(" (").next().unwrap_or_default()).as_bytes())
+    };
+    fs::write("/srv/free/wrong", "wrong")?;
+    came("free for all", fs::rename("/srv/free/wrong", "/srv/free/mine"))?;
+    came("unlink", fs::remove_file("/srv/app/conf"))?;
+    came("rename", fs::rename("/srv/app/conf", "/srv/app/old"))?;
+    came("rename over", {
+        fs::write("/srv/app/mine", "wrong").and_then(|()| fs::rename("/srv/app/mine", "/srv/app/conf"))
+    })?;
+    came("rename the folder", fs::rename("/srv/app", "/srv/gone"))?;
+    came("unlink the link", fs::remove_file("/srv/link"))?;
+    came("rename the link", fs::rename("/srv/link", "/srv/gone"))?;
+    came("rename a made folder", fs::rename("/srv/app/made", "/srv/app/gone"))?;
+    // Where one of them has worked, others find these.
+    for file in FILES {
+        if let Some(folder) = Path::new(file).parent() {
+            drop(fs::create_dir_all(folder));
+        }
+        drop(fs::write(file, "wrong"));
+    }
+    Ok(())
+}
+
+/// Changes all of a file but its content.
+pub(super) fn change(path: &str) -> [(&'static str, io::Result<()>); 4] {
+    let now = Timespec { tv_sec: 1, tv_nsec: 0 };
+    let times = Timestamps { last_access: now, last_modification: now };
+    let (flags, own) = (XattrFlags::empty(), rustix::process::getgid());
+    [
+        ("chmod", fs::set_permissions(path, fs::Permissions::from_mode(0o777))),
+        ("chown", rustix::fs::chown(path, None, Some(own)).map_err(Into::into)),
+        ("setxattr", rustix::fs::setxattr(path, "user.note", b"x", flags).map_err(Into::into)),
+        ("utimes", rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()).map_err(Into::into)),
+    ]
+}

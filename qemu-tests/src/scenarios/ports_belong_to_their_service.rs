@@ -1,0 +1,96 @@
+//! A service's port is its own: who takes it while the service restarts gets no client, and makes nothing ready.
+
+use std::net::TcpListener;
+use std::process::ExitCode;
+
+use rustix::process::Signal;
+
+use crate::guest::{LOOK_AGAIN, attempts, catch, say, serve_http, wait_for_file};
+use crate::story::{expect, expect_eq, expect_in};
+use crate::{Lab, Outcome, Scenario};
+
+/// The story.
+pub(super) const SCENARIO: Scenario =
+    Scenario { name: "a_port_that_another_service_took_gets_no_client_and_makes_nothing_ready", host, guest };
+
+/// Where the service listens, and where the other does while it can.
+const PORT: u16 = 7101;
+
+/// What shows that the other service has the port.
+const TAKEN: &str = "/var/taken";
+
+fn host(lab: &mut Lab) -> Outcome {
+    let port = lab.free_port()?;
+    let mut web = lab.boot(
+        "
+version: 1
+control: [signal]
+services:
+  web: {command: [PROBE, web], ready: {tcp: 7101}, restart: {delay: 1ms}}
+  thief: {command: [PROBE, thief], after: [web], restart: never}
+ingress:
+  - {port: 80, service: web, target: 7101}
+",
+        &["--publish", &format!("127.0.0.1:{port}:80")],
+    )?;
+    web.wait_ready()?;
+    expect_eq(&web.get(port, "/")?.body.as_str(), &"web", "before")?;
+    web.ask(&["service", "signal", "web", "web", "KILL"])?.expect_code(0)?;
+    let mut refused = 0usize;
+    loop {
+        match web.get(port, "/") {
+            // A connection may still have come before the kill.
+            Ok(answer) => expect_eq(&answer.body.as_str(), &"web", "whose answer it is")?,
+            Err(_) => refused = refused.saturating_add(1),
+        }
+        let status = web.service("web")?;
+        let waits = status.get("waits_for").and_then(|text| text.as_str()).unwrap_or_default();
+        if refused > 10 && waits.contains("is no process of web") {
+            expect_in(waits, "TCP port 7101: what listens on 127.0.0.1:7101", "what it waits for")?;
+            expect_eq(&crate::lab::phase(&status), &"starting", "its phase")?;
+            break;
+        }
+        std::thread::park_timeout(LOOK_AGAIN);
+    }
+    web.ask(&["service", "signal", "web", "thief", "USR1"])?.expect_code(0)?;
+    web.wait_service("web", "ready")?;
+    expect_eq(&web.get(port, "/")?.body.as_str(), &"web", "after")?;
+    let ended = web.stop()?;
+    expect(!ended.stdout.contains("thief"), format_args!("the other one had a client:\n{}", ended.stdout))
+}
+
+fn guest(words: &[String]) -> ExitCode {
+    let done = match words.first().map(String::as_str) {
+        Some("web") => serve(),
+        _ => steal(),
+    };
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(9) }
+}
+
+fn serve() -> std::io::Result<()> {
+    if attempts("/var/web")? > 0 {
+        wait_for_file(TAKEN)?;
+        while TcpListener::bind(("127.0.0.1", PORT)).is_err() {
+            std::thread::park_timeout(LOOK_AGAIN);
+        }
+    }
+    serve_http(PORT, |_| "web".to_owned())
+}
+
+/// Takes the port as soon as it is free, and gives it back when it is told to.
+fn steal() -> std::io::Result<()> {
+    let mut told = catch(Signal::USR1)?;
+    let listener = loop {
+        match TcpListener::bind(("127.0.0.1", PORT)) {
+            Ok(listener) => break listener,
+            Err(_) => std::thread::park_timeout(LOOK_AGAIN),
+        }
+    };
+    std::fs::write(TAKEN, "")?;
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            drop(client.and_then(|_client| say(b"thief has a client\n")));
+        }
+    });
+    told.wait()
+}

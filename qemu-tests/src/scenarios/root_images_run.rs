@@ -1,0 +1,98 @@
+//! Images whose entry points begin as root: they give their data to a user, become that user, and start the server.
+
+use serde_json::json;
+
+use super::services_are_confined::confinement;
+use crate::guest::nobody;
+use crate::lab::path_str;
+use crate::story::{expect, expect_at, expect_eq, expect_in};
+use crate::{Lab, Outcome, Scenario};
+
+/// Redis, `PostgreSQL` and `MariaDB` as their images start them, and two jobs: one asks all three from a working directory that is
+/// made for it, the other is root and reads a file that only user 999 may read. (nginx is in the story of the registry.)
+const MANIFEST: &str = r#"
+version: 1
+root: {writable: 384MiB}
+services:
+  redis:
+    command: [redis-start, redis-server, --save, ""]
+    capabilities: docker
+    ready: {tcp: 6379}
+  postgres:
+    command: [postgres-start, postgres]
+    capabilities: docker
+    ready: {tcp: 5432}
+    start_timeout: 5m
+  mysql:
+    command: [mysql-start, mariadbd, --innodb-log-file-size=8M]
+    capabilities: docker
+    ready: {tcp: 3306}
+    start_timeout: 5m
+  key:
+    kind: job
+    command: [cat, /srv/app/key.pem]
+    capabilities: docker
+  ask:
+    kind: job
+    user: nobody
+    working_dir: /tmp/made/here
+    after: [redis, postgres, mysql]
+    command:
+      - /bin/sh
+      - -ec
+      - |
+        pwd && touch mine
+        redis-cli ping
+        psql -h 127.0.0.1 -U postgres -Atc "select 'postgres', 6 * 7"
+        mariadb -h 127.0.0.1 -u root -Ne "select concat('mysql ', 6 * 7)"
+ingress: []
+"#;
+
+/// What `capabilities: docker` leaves in the bounding set, by number (`linux/capability.h`): 0, 1, 3 to 8, 10, 18, 29 and 31.
+const DOCKER_MASK: u64 = 0xa004_05fb;
+
+/// The memory of the machine: the image, three servers, and what they write.
+const MEMORY: &str = "2GiB";
+
+/// The story of three servers.
+pub(super) const SERVERS: Scenario = Scenario {
+    name: "redis_postgres_and_mysql_begin_as_root_and_serve_as_their_own_users",
+    host: servers,
+    guest: nobody,
+};
+
+/// The story of what a newcomer is told.
+pub(super) const TOLD: Scenario =
+    Scenario { name: "a_check_against_an_image_of_roots_names_the_word_it_needs", host: told, guest: nobody };
+
+fn servers(lab: &mut Lab) -> Outcome {
+    let archive = lab.input("rooted")?;
+    let image = lab.build_from(&format!("docker-archive:{archive}"), MANIFEST)?;
+    let mut web = lab.run(&image, &["--memory", MEMORY])?;
+    web.wait_service("ask", "done")?;
+    for service in ["redis", "postgres", "mysql"] {
+        let confinement = confinement(&web, service)?;
+        let uids = confinement.pointer("/uids/0").and_then(serde_json::Value::as_u64);
+        expect(uids.is_some_and(|uid| uid > 0), format_args!("{service} serves as user {uids:?}"))?;
+        expect_at(&confinement, "/capabilities_bounding", DOCKER_MASK)?;
+        expect_at(&confinement, "/capabilities_effective", 0)?;
+        expect_at(&confinement, "/no_new_privs", json!(true))?;
+    }
+    let ended = web.stop()?;
+    for said in ["/tmp/made/here", "PONG", "postgres|42", "mysql 42", "the key"] {
+        expect_in(&ended.stdout, said, "what the jobs said")?;
+    }
+    Ok(())
+}
+
+fn told(lab: &mut Lab) -> Outcome {
+    let archive = lab.input("nginx")?;
+    let image = format!("docker-archive:{archive}");
+    for (service, noted) in [("", true), ("capabilities: docker", false), ("user: www-data", false)] {
+        let manifest = lab.manifest(&format!("version: 1\nservices:\n  web: {{{service}}}\n"))?;
+        let check = lab.sleeve(&["check", path_str(&manifest)?, "--image", &image]).finish()?;
+        check.expect_code(0)?;
+        expect_eq(&check.stderr.contains("`capabilities: docker`"), &noted, &check.stderr)?;
+    }
+    Ok(())
+}

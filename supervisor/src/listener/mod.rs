@@ -1,0 +1,193 @@
+//! Connections to a service's own port: from its probes and from ingress.
+//!
+//! Its law: a port number is nobody's. All services share one loopback interface, and while one restarts another can listen
+//! where it did. A connection counts only if the socket that took it is held by a process of the service's cgroup, before
+//! and after it was made.
+//!
+//! | module | job |
+//! |---|---|
+//! | `table` | which sockets listen on a port, as the kernel lists them |
+//! | `holder` | which of a service's processes holds a socket |
+//!
+//! The kernel tells a socket's cgroup itself only with `INET_DIAG` and `CGROUP_BPF` or the like, which the enclave's kernel
+//! does not have. Looking through a service's descriptors is dear and done once in a [`FRESH`]; between, one link of `/proc`
+//! is read for each connection.
+
+mod holder;
+mod table;
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cloister_relay::Stream;
+use tokio::time::Instant;
+
+use crate::world::Paths;
+use holder::Holder;
+
+/// Where a service can listen, in the order tried: most listen on IPv4 or on both.
+const LOOPBACKS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+/// How long it is believed that no other socket shares the port (`SO_REUSEPORT`): a look-up a second costs a busy ingress
+/// nothing that could be measured.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// How long it is believed that another program has the port. A look-up that finds that goes through all descriptors of the
+/// service; clients must not have it made as often as they like.
+const TAKEN: Duration = Duration::from_millis(100);
+
+/// The port of a service on the loopback interface.
+pub struct ServicePort {
+    service: String,
+    port: u16,
+    proc: PathBuf,
+    cgroup: PathBuf,
+    known: Mutex<Known>,
+}
+
+/// What was found out last.
+#[derive(Clone, Default)]
+enum Known {
+    #[default]
+    Nothing,
+    /// Where the service listens.
+    Listens(Arc<Seat>),
+    /// Another program does, until then.
+    Taken(Instant, SocketAddr),
+}
+
+/// An address, and the service's own sockets that listen there: all that do.
+struct Seat {
+    address: SocketAddr,
+    holders: Vec<Holder>,
+    fresh_until: Instant,
+}
+
+impl Seat {
+    fn is_held(&self) -> bool {
+        self.holders.iter().all(Holder::holds)
+    }
+}
+
+impl ServicePort {
+    /// The port `port` of `service`.
+    #[must_use]
+    pub fn new(paths: &Paths, service: &str, port: u16) -> Self {
+        let (proc, cgroup) = (paths.proc.clone(), paths.cgroups.join(service));
+        Self { service: service.to_owned(), port, proc, cgroup, known: Mutex::default() }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn number(&self) -> u16 {
+        self.port
+    }
+
+    /// Connects to the service, on `127.0.0.1` or else on `::1`. `speaks`: as [`Stream::connect_tcp_to_speak`].
+    ///
+    /// # Errors
+    /// Where nothing listens, or another program does, the text says on which addresses. Else those of connecting.
+    pub async fn connect(&self, speaks: bool) -> io::Result<Stream> {
+        match self.known() {
+            Known::Taken(until, address) if Instant::now() < until => return Err(self.taken(address)),
+            Known::Listens(seat) if Instant::now() < seat.fresh_until && seat.is_held() => {
+                // An error may be that of a service that listens elsewhere by now.
+                if let Ok(stream) = dial(&seat, speaks).await {
+                    return Ok(stream);
+                }
+            }
+            _ => {}
+        }
+        let mut last = None;
+        for seat in self.find()? {
+            match dial(&seat, speaks).await {
+                Ok(stream) => {
+                    self.learn(Known::Listens(Arc::new(seat)));
+                    return Ok(stream);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| self.nothing()))
+    }
+
+    /// Where the service listens now.
+    fn find(&self) -> io::Result<Vec<Seat>> {
+        let listening = table::listening(&self.proc, self.port)?;
+        let reached = LOOPBACKS.map(|ip| table::reached(&listening, ip));
+        let all = reached.iter().flatten().copied().collect();
+        let held = holder::find(&self.proc, &self.cgroup, all)?;
+        let (mut seats, mut taken) = (Vec::new(), None);
+        for (ip, inodes) in LOOPBACKS.into_iter().zip(&reached) {
+            let address = SocketAddr::new(ip, self.port);
+            let holders: Option<Vec<Holder>> = inodes.iter().map(|inode| held.get(inode).cloned()).collect();
+            match holders {
+                Some(holders) if holders.is_empty() => {}
+                Some(holders) => seats.push(Seat { address, holders, fresh_until: Instant::now() + FRESH }),
+                None => taken = taken.or(Some(address)),
+            }
+        }
+        match (seats.is_empty(), taken) {
+            (false, _) => Ok(seats),
+            (true, Some(address)) => {
+                self.learn(Known::Taken(Instant::now() + TAKEN, address));
+                Err(self.taken(address))
+            }
+            (true, None) => Err(self.nothing()),
+        }
+    }
+
+    fn nothing(&self) -> io::Error {
+        let port = self.port;
+        io::Error::new(
+            ErrorKind::ConnectionRefused,
+            format!("nothing listens on 127.0.0.1:{port} or [::1]:{port}"),
+        )
+    }
+
+    fn taken(&self, address: SocketAddr) -> io::Error {
+        let text = format!("what listens on {address} is no process of {}", self.service);
+        io::Error::new(ErrorKind::AddrInUse, text)
+    }
+
+    fn known(&self) -> Known {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn learn(&self, known: Known) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+}
+
+impl fmt::Debug for ServicePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServicePort")
+            .field("service", &self.service)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Connects, and looks whether the sockets that could take the connection are still the service's.
+async fn dial(seat: &Seat, speaks: bool) -> io::Result<Stream> {
+    let address = seat.address;
+    let stream = if speaks {
+        Stream::connect_tcp_to_speak(address).await?
+    } else {
+        Stream::connect_tcp(address).await?
+    };
+    if seat.is_held() {
+        return Ok(stream);
+    }
+    Err(io::Error::new(
+        ErrorKind::ConnectionAborted,
+        format!("the listener on {address} was closed meanwhile"),
+    ))
+}
+
+#[cfg(test)]
+mod tests;

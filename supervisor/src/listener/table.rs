@@ -1,0 +1,144 @@
+//! The sockets that listen on a port, from `/proc/net/tcp` and `/proc/net/tcp6`.
+//!
+//! Its law: it is known which of them the kernel gives a connection to (`compute_score` of `net/ipv4/inet_hashtables.c`),
+//! and where that cannot be known, all that could get it count.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+/// The kernel gives such a list a page at a time, listeners first (`tcp_seq_start`, `net/ipv4/tcp_ipv4.c`): with a buffer of
+/// a page, few others are written out for nothing.
+const PAGE: usize = 4096;
+
+/// Most rows that are read of each list: a program that keeps more listeners than that makes only its own kind of trouble, its
+/// services' ports are looked for in vain.
+const MAX_ROWS: usize = 16_384;
+
+/// `TCP_LISTEN` of `net/tcp_states.h`, as the list writes it.
+const LISTEN: &str = "0A";
+
+/// A socket that listens: where, and its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Listening {
+    ip: IpAddr,
+    inode: u64,
+}
+
+/// All that listen on `port`.
+pub(super) fn listening(proc: &Path, port: u16) -> io::Result<Vec<Listening>> {
+    let mut found = Vec::new();
+    for list in ["tcp", "tcp6"] {
+        match File::open(proc.join("net").join(list)) {
+            Ok(file) => read(BufReader::with_capacity(PAGE, file), port, &mut found)?,
+            // A kernel without IPv6.
+            Err(error) if error.kind() == ErrorKind::NotFound && list == "tcp6" => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+fn read(list: impl BufRead, port: u16, found: &mut Vec<Listening>) -> io::Result<()> {
+    for line in list.lines().skip(1).take(MAX_ROWS) {
+        let line = line?;
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, state) = (fields.next().unwrap_or_default(), fields.nth(1));
+        if state != Some(LISTEN) {
+            return Ok(());
+        }
+        let inode = fields.nth(5).and_then(|text| text.parse().ok());
+        if let (Some((ip, at)), Some(inode)) = (address(local), inode)
+            && at == port
+        {
+            found.push(Listening { ip, inode });
+        }
+    }
+    Ok(())
+}
+
+/// `0100007F:0050`: words of 32 bits as the machine holds them, then the port.
+fn address(text: &str) -> Option<(IpAddr, u16)> {
+    let (ip, port) = text.split_once(':')?;
+    let word =
+        |at: usize| u32::from_str_radix(ip.get(at..at.saturating_add(8))?, 16).ok().map(u32::to_ne_bytes);
+    let ip = match ip.len() {
+        8 => IpAddr::V4(Ipv4Addr::from(word(0)?)),
+        32 => {
+            let mut bytes = [0; 16];
+            for (place, chunk) in bytes.chunks_exact_mut(4).enumerate() {
+                chunk.copy_from_slice(&word(place.saturating_mul(8))?);
+            }
+            IpAddr::V6(Ipv6Addr::from(bytes))
+        }
+        _ => return None,
+    };
+    Some((ip, u16::from_str_radix(port, 16).ok()?))
+}
+
+/// The sockets that a connection to `to` can reach: those bound to it, else those of its family bound to any address, else
+/// those of IPv6 bound to any, which take IPv4 too unless they do not want to. Several share a port by `SO_REUSEPORT`.
+pub(super) fn reached(listening: &[Listening], to: IpAddr) -> Vec<u64> {
+    let any = |ip: IpAddr| ip.is_unspecified() && ip.is_ipv4() == to.is_ipv4();
+    let classes: [&dyn Fn(IpAddr) -> bool; 3] =
+        [&|ip: IpAddr| ip.to_canonical() == to, &any, &|ip: IpAddr| ip.is_unspecified() && ip.is_ipv6()];
+    let of = |class: &dyn Fn(IpAddr) -> bool| -> Vec<u64> {
+        listening.iter().filter(|socket| class(socket.ip)).map(|socket| socket.inode).collect()
+    };
+    classes.into_iter().map(of).find(|inodes| !inodes.is_empty()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+    /// Rows as a 6.12 kernel on a little-endian machine writes them.
+    const TCP: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 1201 1 0000000000000000 100 0 0 10 0
+   1: 00000000:0051 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1202 1 0000000000000000 100 0 0 10 0
+   2: 0100007F:0050 0100007F:9C40 01 00000000:00000000 00:00000000 00000000  1000        0 1203 1 0000000000000000 20 4 30 10 -1
+   3: 0100007F:0051 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1204 1 0000000000000000 100 0 0 10 0
+";
+    const TCP6: &str = "  sl  local_address rem_address st
+   0: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 1301 1
+   1: 00000000000000000000000000000000:0052 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 1302 1
+   2: 0000000000000000FFFF00000100007F:0052 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 1303 1
+";
+
+    fn found(port: u16) -> Vec<Listening> {
+        let mut found = Vec::new();
+        for list in [TCP, TCP6] {
+            read(list.as_bytes(), port, &mut found).unwrap();
+        }
+        found
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn only_listeners_of_the_port_are_found_and_nothing_is_read_past_them() {
+        assert_eq!(found(80), [Listening { ip: V4, inode: 1201 }, Listening { ip: V6, inode: 1301 }]);
+        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        assert_eq!(found(81), [Listening { ip: any, inode: 1202 }]);
+        assert_eq!(found(83), []);
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_connection_reaches_who_is_bound_closest_to_its_address() {
+        assert_eq!((reached(&found(80), V4), reached(&found(80), V6)), (vec![1201], vec![1301]));
+        assert_eq!((reached(&found(81), V4), reached(&found(81), V6)), (vec![1202], vec![]));
+        assert_eq!((reached(&found(82), V4), reached(&found(82), V6)), (vec![1303], vec![1302]));
+    }
+
+    #[test]
+    fn any_address_of_ipv6_takes_ipv4_where_nobody_of_that_family_does() {
+        let any = Listening { ip: IpAddr::V6(Ipv6Addr::UNSPECIFIED), inode: 7 };
+        assert_eq!((reached(&[any], V4), reached(&[any], V6)), (vec![7], vec![7]));
+        let four = Listening { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), inode: 8 };
+        assert_eq!((reached(&[any, four], V4), reached(&[any, four], V6)), (vec![8], vec![7]));
+    }
+}
