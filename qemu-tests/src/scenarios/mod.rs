@@ -32,6 +32,7 @@ mod resources_are_told_live;
 mod restarts_follow_their_policy;
 mod root_images_run;
 mod roots_are_what_was_built;
+mod runtimes_size_themselves;
 mod services_are_asked_about_one_by_one;
 mod services_are_confined;
 mod services_follow_their_graph;
@@ -149,6 +150,7 @@ pub const ALL: &[Scenario] = &[
     real_images_run::LAYERS,
     real_images_run::REGISTRY,
     real_images_run::LARGE,
+    runtimes_size_themselves::SCENARIO,
     root_images_run::SERVERS,
     root_images_run::TOLD,
 ];
@@ -168,6 +170,7 @@ const NEEDS: &[(Need, &[Scenario])] = &[
             real_images_run::LAYERS,
             real_images_run::REGISTRY,
             real_images_run::LARGE,
+            runtimes_size_themselves::SCENARIO,
             root_images_run::SERVERS,
             root_images_run::TOLD,
         ],
