@@ -12,9 +12,9 @@ use cloister_wire::ports::MAX_VSOCK_WRITE;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use crate::places::Places;
 use crate::world::{Accepted, Listen, Stream};
 
 /// How long a peer may take to say hello and what it wants: a round trip under emulation takes milliseconds.
@@ -22,6 +22,10 @@ const HELLO_TIME: Duration = Duration::from_secs(5);
 
 /// How long one message may take to be written. The socket's buffer holds many; a peer this slow does not read.
 const WRITE_TIME: Duration = Duration::from_secs(5);
+
+/// How long frames of a stream may take to be written, of which many lie in the peer's socket already. A reader that takes
+/// nothing for this long has stopped, or a person has stopped it; one that comes back asks again from where it was.
+const STREAM_TIME: Duration = Duration::from_mins(1);
 
 /// The pause after a listener failed: it failed for want of descriptors or memory, and waiting is all there is to do.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -103,8 +107,13 @@ impl Sender {
         timeout(WRITE_TIME, self.write(&frame)).await.map_err(|_| ChannelError::Slow)?
     }
 
-    /// Writes frames, in pieces that every vsock carries, for as long as the peer takes.
-    pub(crate) async fn write(&mut self, frames: &[u8]) -> Result<(), ChannelError> {
+    /// Writes frames of a stream, for as long as the peer takes some of them now and then.
+    pub(crate) async fn stream(&mut self, frames: &[u8]) -> Result<(), ChannelError> {
+        timeout(STREAM_TIME, self.write(frames)).await.map_err(|_| ChannelError::Slow)?
+    }
+
+    /// Writes frames, in pieces that every vsock carries.
+    async fn write(&mut self, frames: &[u8]) -> Result<(), ChannelError> {
         for piece in frames.chunks(MAX_VSOCK_WRITE) {
             self.stream.write_all(piece).await?;
         }
@@ -117,9 +126,9 @@ impl Sender {
     }
 }
 
-/// Hands each connection to `handle` in a task of its own, at most as many at once as `slots` has. One too many is
-/// closed at once. It never returns: a listener that fails is asked again.
-pub(crate) async fn accept_each<H, F>(listener: Box<dyn Listen>, slots: Arc<Semaphore>, handle: H)
+/// Hands each connection to `handle` in a task of its own, at most as many at once as `places` has for its peer. One too
+/// many is closed at once. It never returns: a listener that fails is asked again.
+pub(crate) async fn accept_each<H, F>(listener: Box<dyn Listen>, places: Arc<Places>, handle: H)
 where
     H: Fn(Accepted) -> F,
     F: Future<Output = ()> + Send + 'static,
@@ -128,14 +137,32 @@ where
         match listener.accept().await {
             Err(_) => sleep(ACCEPT_PAUSE).await,
             Ok(accepted) => {
-                if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
+                if let Some(place) = places.enter(accepted.1) {
                     let connection = handle(accepted);
                     drop(tokio::spawn(async move {
                         connection.await;
-                        drop(slot);
+                        drop(place);
                     }));
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_loses_its_connection() {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let ours: Box<dyn Stream> = Box::new(ours);
+        let (_, write) = tokio::io::split(ours);
+        let mut sender = Sender { stream: write };
+        sender.stream(&[0; 1024]).await.unwrap();
+        let began = tokio::time::Instant::now();
+        assert!(matches!(sender.stream(&[0; 1024]).await, Err(ChannelError::Slow)));
+        assert_eq!(began.elapsed(), STREAM_TIME);
+        drop(theirs);
     }
 }

@@ -12,6 +12,7 @@
 //! | [`logs`] | what the services said, bounded and never lost by a crash of ours |
 //! | [`ingress`], [`reserve`] | connections from outside to the services, whose ports are kept for them |
 //! | [`status`] | the state, and what may be asked |
+//! | `channel`, `places` | connections to readers and askers, and how many each kind of peer may hold |
 //! | [`hold`], [`stash`] | the conversation with init, and what it keeps for us |
 
 mod channel;
@@ -23,6 +24,7 @@ pub mod ingress;
 pub mod launcher;
 pub mod logs;
 pub mod notify;
+mod places;
 pub mod probe;
 pub mod reserve;
 pub mod stash;

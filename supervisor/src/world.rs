@@ -80,6 +80,8 @@ pub enum Peer {
     Local {
         /// Its user, as the kernel tells it (`SO_PEERCRED`).
         uid: u32,
+        /// The process that connected; 0 where the kernel does not say.
+        pid: u32,
     },
 }
 
@@ -137,9 +139,10 @@ impl Listen for LocalSocket {
     fn accept(&self) -> Accepting<'_> {
         Box::pin(async {
             let (stream, _) = self.0.accept().await?;
-            let uid = stream.peer_cred()?.uid();
+            let peer = stream.peer_cred()?;
+            let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
             let stream: Box<dyn Stream> = Box::new(stream);
-            Ok((stream, Peer::Local { uid }))
+            Ok((stream, Peer::Local { uid: peer.uid(), pid }))
         })
     }
 }

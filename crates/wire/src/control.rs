@@ -10,10 +10,12 @@
 //! booting → starting → ready ⇄ degraded → stopping → exited | signaled | fatal
 //! ```
 
+mod bounds;
 mod report;
 
 use serde::{Deserialize, Serialize};
 
+pub use bounds::{MAX_ERROR_TEXT, bounded};
 pub use report::{Confinement, ServiceStats, Stats};
 
 /// The state of the enclave as a whole.
@@ -172,7 +174,7 @@ pub struct ServiceStatus {
     pub text: Option<String>,
 }
 
-/// The longest status text kept for a service, in bytes: a line on a screen.
+/// The longest status text kept for a service, in bytes of JSON ([`bounded`]): a line on a screen.
 pub const MAX_STATUS_TEXT: usize = 256;
 
 /// Where a service is in its life.

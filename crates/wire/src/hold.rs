@@ -9,8 +9,8 @@
 //! [forgotten](FromSupervisor::Forget), so that none is lost.
 //!
 //! Output pipes: init creates for each process a pipe for stdout and one for stderr and keeps their read ends. Each
-//! service stream also has a log ring: a memfd that init creates when it first hears of the stream and keeps. The
-//! supervisor moves bytes with `splice(pipe → ring)`; the ring's file position, which the kernel advances in the same call
+//! service stream also has a log history: a memfd that init creates when it first hears of the stream and keeps. The
+//! supervisor moves bytes with `splice(pipe → memfd)`; its file position, which the kernel advances in the same call
 //! and which init's copy of the descriptor shares, says how much arrived even if the supervisor dies before it notes it.
 
 use serde::{Deserialize, Serialize};

@@ -27,6 +27,25 @@ pub const MAX_OUTPUT: usize = 30 * 1024;
 /// The longest service name in bytes, which the manifest enforces too.
 pub const MAX_NAME: usize = 63;
 
+/// Bytes of memory that the history of one stream takes at most: the end of what was written and its index. It is a
+/// stream's own, so that a service that writes much or in short lines pushes out nothing but its own lines.
+pub const HISTORY_BYTES: u64 = 1024 * 1024;
+
+/// Bytes of a history that are index: 8,192 records of 32 bytes. A read of a pipe takes all that is in it, so one record
+/// covers many lines of a service in a hurry; for one that writes line by line it is [`RING_BYTES`] of lines of 96 bytes.
+pub const INDEX_BYTES: u64 = 256 * 1024;
+
+/// Bytes kept of what was written to a stream: some ten thousand lines.
+pub const RING_BYTES: u64 = HISTORY_BYTES - INDEX_BYTES;
+
+/// The most memory that the logs of `forwarding` services take: two histories for each, and the supervisor's own. A page of
+/// a history is only taken once something is written to it, so a stream that says little takes two pages, and one that
+/// says nothing none.
+#[must_use]
+pub const fn memory(forwarding: u64) -> u64 {
+    forwarding.saturating_mul(2).saturating_add(1).saturating_mul(HISTORY_BYTES)
+}
+
 const KIND_OUTPUT: u8 = 0;
 const KIND_GAP: u8 = 1;
 
@@ -194,6 +213,12 @@ mod tests {
             bytes: b"\xffhi\n".to_vec(),
         };
         assert_eq!(record.to_bytes().unwrap(), b"\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\x02\x03web\xffhi\n");
+    }
+
+    #[test]
+    fn the_memory_of_sixty_services_is_what_the_documents_say() {
+        assert_eq!(memory(60), 121 * 1024 * 1024);
+        assert_eq!(memory(0), HISTORY_BYTES);
     }
 
     #[test]

@@ -109,7 +109,9 @@ impl<O: Write, E: Write> Printer<O, E> {
 
     fn lost(&mut self, count: u64) -> io::Result<()> {
         self.close_line()?;
-        writeln!(self.err, "cloister: {count} log records were lost here")
+        // Numbers are of all services together: whose the missing ones were is not known.
+        let of = if self.look.service.is_some() { " of this or other services" } else { "" };
+        writeln!(self.err, "cloister: {count} log records{of} were lost here")
     }
 
     fn close_line(&mut self) -> io::Result<()> {
@@ -201,6 +203,14 @@ mod tests {
         let (out, err) = printed(Look::default(), &records);
         assert_eq!(out, "a\nb\nc\n");
         assert_eq!(err, "cloister: 3 log records were lost here\ncloister: 2 log records were lost here\n");
+    }
+
+    #[test]
+    fn a_hole_in_one_services_log_may_be_anothers() {
+        let look = Look { service: Some("web".into()), ..Look::default() };
+        let records = [output(1, "web", Stream::Stdout, b"a\n"), Record::Gap { first: 2, count: 3 }];
+        let (_, err) = printed(look, &records);
+        assert_eq!(err, "cloister: 3 log records of this or other services were lost here\n");
     }
 
     #[test]

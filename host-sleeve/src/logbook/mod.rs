@@ -3,8 +3,11 @@
 //! Its law: bounded on disk, whole records only, and a hole is always told. The sleeve writes; anybody may read, at any
 //! pace, without the sleeve noticing.
 //!
-//! A log is two files of the log channel's own frames: the newer one, and the older one that it was renamed to when full.
+//! A log is two files of the log channel's own frames: the newer one, and the older one that it was renamed to when full. In
+//! front of them lie the last words of each stream out of all that was given up, so that a service that writes much erases
+//! nothing of another.
 
+pub(crate) mod kept;
 pub(crate) mod lines;
 pub(crate) mod reader;
 pub(crate) mod rotating;

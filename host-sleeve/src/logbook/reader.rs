@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 
+use super::kept::kept;
 use super::rotating::older;
 
 /// How much is read at once.
 const PIECE: usize = 64 * 1024;
 
-/// The raw bytes of a log, the older file first.
+/// The raw bytes of a log, the oldest file first.
 #[derive(Debug)]
 pub(crate) struct Reader {
     path: PathBuf,
@@ -47,7 +48,7 @@ pub(crate) struct Wake {
 impl Reader {
     /// A reader of everything that is kept of the log at `path`.
     pub(crate) fn open(path: &Path) -> Self {
-        let oldest = File::open(older(path)).or_else(|_| File::open(path)).ok();
+        let oldest = [kept(path), older(path), path.to_owned()].iter().find_map(|file| File::open(file).ok());
         Self { path: path.to_owned(), current: oldest, buffer: vec![0; PIECE] }
     }
 

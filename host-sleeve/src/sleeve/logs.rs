@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time;
 
+use crate::logbook::kept;
 use crate::logbook::rotating::Rotating;
 use crate::transport::Transport;
 
@@ -121,7 +122,9 @@ impl LogReader {
         if batch.is_empty() {
             return;
         }
-        let written = self.log.append(batch);
+        let kept = if self.log.is_full() { kept::keep(self.log.path()) } else { Ok(()) };
+        // What could not be kept is no reason to lose what comes.
+        let written = self.log.append(batch).and(kept);
         if let (Err(error), false) = (&written, self.failing) {
             crate::output::note(&format!("warning: the log cannot be written: {error}"));
         }
@@ -132,6 +135,7 @@ impl LogReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logbook::reader::Reader;
     use crate::transport::Hybrid;
     use cloister_wire::logs;
 
@@ -139,6 +143,45 @@ mod tests {
         let log = Rotating::create(dir.join("log"), 1 << 20).unwrap();
         let transport = Arc::new(Hybrid::new(dir.join("vsock.sock"), watch::channel(true).1));
         LogReader { transport, log, next: 0, failing: false }
+    }
+
+    #[test]
+    fn a_flood_of_one_service_erases_no_word_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut reader = reader(dir.path());
+        let record = |seq, service: &str, bytes: &[u8]| Record::Output {
+            seq,
+            time_ns: 0,
+            service: service.into(),
+            stream: logs::Stream::Stdout,
+            bytes: bytes.to_vec(),
+        };
+        let encoded = |record: &Record| frame::encode_bytes(&record.to_bytes().unwrap(), HOST_LIMIT).unwrap();
+        reader.write(&encoded(&record(0, "quiet", b"last words")));
+        let flood = vec![b'x'; 30 * 1024];
+        for seq in 1..200 {
+            reader.write(&encoded(&record(seq, "loud", &flood)));
+        }
+        let mut read = Reader::open(&dir.path().join("log"));
+        let (mut decoder, mut found) = (Decoder::new(HOST_LIMIT), Vec::new());
+        loop {
+            let (piece, fresh) = read.next_piece().unwrap();
+            if fresh {
+                decoder = Decoder::new(HOST_LIMIT);
+            }
+            if piece.is_empty() {
+                break;
+            }
+            decoder.push(piece);
+            while let Some(body) = decoder.next_frame().unwrap() {
+                if let Record::Output { seq, .. } = Record::from_bytes(body).unwrap() {
+                    found.push(seq);
+                }
+            }
+        }
+        assert_eq!(found.first(), Some(&0), "what the quiet one said");
+        assert_eq!(found.last(), Some(&199));
+        assert!(found.is_sorted_by(|a, b| a < b), "in order, each once");
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //!     state.json      the record, replaced by rename
 //!     sleeve.sock     requests to the sleeve
 //!     sleeve.log      what a detached sleeve has to say
-//!     log, log.1      what the services said, as frames of the log channel
+//!     log, log.1, log.kept   what the services said, as frames of the log channel
 //!     console.log, console.log.1
 //!     vsock.sock, vhost.sock, qmp.sock
 //! ```

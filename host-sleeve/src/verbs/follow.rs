@@ -167,12 +167,14 @@ pub(crate) struct Records {
     decoder: Decoder,
     /// Whether the rest of this file cannot be understood.
     damaged: bool,
+    /// The number after the last record: what is kept of a file can lie beside it for as long as a disk is full.
+    next: u64,
 }
 
 impl Records {
     /// The records of the log at `path`.
     pub(crate) fn open(path: &Path) -> Self {
-        Self { reader: Reader::open(path), decoder: Decoder::new(HOST_LIMIT), damaged: false }
+        Self { reader: Reader::open(path), decoder: Decoder::new(HOST_LIMIT), damaged: false, next: 0 }
     }
 
     /// Gives everything there is now to `sink`.
@@ -190,23 +192,37 @@ impl Records {
                 continue;
             }
             self.decoder.push(piece);
-            self.damaged = Self::hand_on(&mut self.decoder, sink)?;
+            self.damaged = Self::hand_on(&mut self.decoder, &mut self.next, sink)?;
         }
     }
 
     /// Answers whether the bytes made no sense.
-    fn hand_on(decoder: &mut Decoder, sink: &mut dyn Sink) -> io::Result<bool> {
+    fn hand_on(decoder: &mut Decoder, next: &mut u64, sink: &mut dyn Sink) -> io::Result<bool> {
         loop {
             match decoder.next_frame() {
                 Ok(None) => return Ok(false),
                 Ok(Some(body)) => match Record::from_bytes(body) {
-                    Ok(record) => sink.take(&record)?,
+                    Ok(record) if is_new(&record, next) => sink.take(&record)?,
+                    Ok(_) => {}
                     Err(_) => return Ok(true),
                 },
                 Err(_) => return Ok(true),
             }
         }
     }
+}
+
+/// Whether a record comes behind all before it.
+const fn is_new(record: &Record, next: &mut u64) -> bool {
+    let (first, after) = match record {
+        Record::Output { seq, .. } => (*seq, seq.saturating_add(1)),
+        Record::Gap { first, count } => (*first, first.saturating_add(*count)),
+    };
+    let new = first >= *next;
+    if new {
+        *next = after;
+    }
+    new
 }
 
 /// Gives a log to `sink` until `sleeve` is closed by the other side, and then to its end.

@@ -15,7 +15,12 @@ const CURRENT: &str = "/sys/devices/system/clocksource/clocksource0/current_cloc
 /// 2026-01-01T00:00:00Z: this program is younger, so an earlier date is wrong, and certificates would look unborn.
 const EARLIEST: i64 = 1_767_225_600;
 
-/// Names the clock source, says where it is not the one the platform should have, and lifts a date that cannot be.
+/// 2046-01-01T00:00:00Z: nobody runs this program twenty years after it was made, so a later date is wrong, too. With such a
+/// date every certificate has expired, and programs with 32 bits for a time have begun again at 1901 (in 2038).
+const LATEST: i64 = EARLIEST + 631_152_000;
+
+/// Names the clock source, says where it is not the one the platform should have, and replaces a date that cannot be by
+/// the earliest that can: a host that is that wrong gives no date to build upon.
 pub fn check(machine: &mut Machine) -> Result<String, BootError> {
     let source = fs::read_to_string(CURRENT).map_err(|error| BootError::Path(CURRENT, error))?;
     let source = source.trim();
@@ -23,12 +28,17 @@ pub fn check(machine: &mut Machine) -> Result<String, BootError> {
     if let Some(better) = machine.platform.and_then(wanted).filter(|better| *better != source) {
         found = format!("{source}, expected {better}");
     }
-    if clock_gettime(ClockId::Realtime).tv_sec < EARLIEST {
+    if !is_possible(clock_gettime(ClockId::Realtime).tv_sec) {
         clock_settime(ClockId::Realtime, Timespec { tv_sec: EARLIEST, tv_nsec: 0 })
             .map_err(|error| BootError::Kernel("setting the date", error.into()))?;
         found.push_str(", no date");
     }
     Ok(found)
+}
+
+/// Whether a date, in seconds since 1970, can be today's.
+fn is_possible(seconds: i64) -> bool {
+    (EARLIEST..LATEST).contains(&seconds)
 }
 
 /// The source whose rate the host cannot bend, or the one the platform documents.
@@ -37,5 +47,26 @@ const fn wanted(platform: Platform) -> Option<&'static str> {
         Platform::Nitro => Some("kvm-clock"),
         Platform::Tdx | Platform::SevSnp => Some("tsc"),
         Platform::Virtual => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_before_this_program_or_long_after_it_is_no_date() {
+        for (seconds, possible) in [
+            (0, false),
+            (EARLIEST - 1, false),
+            (EARLIEST, true),
+            (2_398_377_599, true),
+            (2_398_377_600, false),
+            (4_102_444_800, false),
+            (i64::MAX, false),
+            (i64::MIN, false),
+        ] {
+            assert_eq!(is_possible(seconds), possible, "{seconds}");
+        }
     }
 }

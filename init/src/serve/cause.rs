@@ -26,12 +26,13 @@ const RECORD: usize = 4096;
 /// Most records looked at: those of the whole log buffer of 64 KiB, which nothing can make longer.
 const MAX_RECORDS: usize = 2048;
 
-/// The cause of the death by `signal` of process `pid` in `group`.
+/// The cause of the death by `signal` of process `pid`, the main process of `group`. That of a process without a group, an
+/// orphan that came to init to be reaped, is nobody's concern: whoever lets many of them die has no log searched for each.
 pub(super) fn of(signal: u8, pid: u32, group: Option<&Cgroup>) -> Cause {
     match signal {
         // Groups are made anew for each process and die as a whole (`memory.oom.group`), so any count is about this death.
         SIGKILL if group.is_some_and(|group| group.oom_kills() > 0) => Cause::OutOfMemory,
-        SIGSYS => match traced(pid) {
+        SIGSYS if group.is_some() => match traced(pid) {
             Death::Sent => Cause::Sent,
             Death::Refused(call) => Cause::Seccomp(Some(syscalls::name(call))),
             Death::Unseen => Cause::Seccomp(None),
@@ -164,6 +165,11 @@ mod tests {
         let (call, result) = (RECORDS[3].replace("29", "65"), RECORDS[4].replacen("29", "65", 1));
         let records = [RECORDS[1], RECORDS[3], RECORDS[4], RECORDS[1], &call, &result];
         assert_eq!(death(82, &records), Death::Refused(0x65));
+    }
+
+    #[test]
+    fn the_log_is_not_searched_for_an_orphan() {
+        assert_eq!(of(SIGSYS, 1, None), Cause::Sent);
     }
 
     #[test]

@@ -1,16 +1,32 @@
 //! What a service writes reaches the host as it was written, whatever it writes and however fast.
 
 use std::io::Write;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use rustix::process::{Pid, Signal};
 
 use super::killed_parts_leave_nothing_behind::process_of;
-use crate::guest::{say, serve_http};
+use crate::guest::{catch, say, serve_http};
 use crate::story::{expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
 const MANIFEST: &str = "{version: 1, services: {web: {command: [PROBE], restart: never}}}";
+
+/// Two services, of which one is in a hurry, and a reader that comes after both. Everything is read inside the enclave: what
+/// the host has read by then it keeps itself.
+const HURRIED: &str = "
+version: 1
+services:
+  quiet: {command: [PROBE, quiet], ready: {log: last words}, critical: true}
+  hurried: {command: [PROBE, hurried], kind: job, after: [quiet]}
+  reader: {command: [PROBE, read-again], kind: job, after: [hurried]}
+";
+
+/// Lines of the service in a hurry, each in a write of its own: several times what the index of a stream holds.
+const SHORT_LINES: usize = 250_000;
+
+/// What the quiet one says.
+const LAST_WORDS: &[u8] = b"last words of the quiet one\n";
 
 /// The length of the long line in bytes.
 const LONG_LINE: usize = 10 * 1024 * 1024;
@@ -42,6 +58,39 @@ pub(super) const UNREAD: Scenario = Scenario {
     host: unread_host,
     guest: unread_guest,
 };
+
+/// The story of a service that writes many short lines beside another that writes one.
+pub(super) const SHORT: Scenario = Scenario {
+    name: "many_short_lines_of_one_service_erase_no_line_of_another",
+    host: short_host,
+    guest: short_guest,
+};
+
+fn short_host(lab: &mut Lab) -> Outcome {
+    let mut web = lab.boot(HURRIED, &[])?;
+    web.wait_service("reader", "done")?;
+    let ended = web.stop()?;
+    expect_in(&ended.stdout, "read again: last words of the quiet one", "what a late reader was sent")
+}
+
+fn short_guest(words: &[String]) -> ExitCode {
+    let done = match words.first().map(String::as_str) {
+        Some("quiet") => catch(Signal::TERM).and_then(|mut term| {
+            say(LAST_WORDS)?;
+            term.wait()
+        }),
+        Some("hurried") => {
+            (0..SHORT_LINES).try_for_each(|line| say(format!("{:05}\n", line % 100_000).as_bytes()))
+        }
+        _ => Command::new("/run/cloister/initctl").args(["logs", "quiet"]).output().and_then(|output| {
+            output
+                .stdout
+                .split_inclusive(|byte| *byte == b'\n')
+                .try_for_each(|line| say(&[b"read again: ".as_slice(), line].concat()))
+        }),
+    };
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
 
 fn long_line_host(lab: &mut Lab) -> Outcome {
     let mut web = lab.boot(MANIFEST, &[])?;

@@ -1,7 +1,10 @@
-//! What `run` is asked for is what the enclave gets: its machine, its processors, its memory.
+//! What `run` is asked for is what the enclave gets: its machine, its processors, its memory. And the host's time.
 
 use std::fs;
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::guest::say;
 use crate::story::{Failure, expect, expect_at, expect_eq, expect_in};
@@ -14,6 +17,13 @@ pub(super) const SCENARIO: Scenario =
 /// What the kernel may keep of a machine's memory, in MiB (docs/kernel.md: 22 MB reserved, and tables that grow with it).
 const KEPT: u64 = 48;
 
+/// How far the enclave's date may be behind the host's, in milliseconds: two seconds that a machine's clock without parts of a
+/// second costs (docs/init.md), and what a translated kernel on a busy host loses before its clock ticks.
+const BEHIND: i128 = 5000;
+
+/// How far it may be ahead: nothing, but for the time that the first status took to the host.
+const AHEAD: i128 = 1000;
+
 fn host(lab: &mut Lab) -> Outcome {
     let image = lab.image("{version: 1, services: {web: {command: [PROBE], restart: never}}}")?;
     for (machine, cpus, memory) in [("microvm", 1, 256), ("microvm", 3, 640), ("q35", 2, 384)] {
@@ -21,7 +31,7 @@ fn host(lab: &mut Lab) -> Outcome {
         let mut web = lab.run(&image, &[words.as_slice(), &["--replace"]].concat())?;
         let ended = web.finish()?;
         ended.expect_code(42)?;
-        let [found_cpus, found_memory] = numbers(&ended.stdout)?;
+        let [found_cpus, found_memory, booted] = numbers(&ended.stdout)?;
         expect_eq(&found_cpus, &cpus, &format!("processors of {machine}"))?;
         expect(
             (memory - KEPT..=memory).contains(&found_memory),
@@ -31,15 +41,21 @@ fn host(lab: &mut Lab) -> Outcome {
         expect_in(&inspected.to_string(), machine, "the record")?;
         expect_at(&inspected, "/cpus", cpus)?;
         expect_at(&inspected, "/memory", memory << 20)?;
+        let seen = inspected.pointer("/booted_ms").and_then(serde_json::Value::as_u64).unwrap_or_default();
+        let behind = i128::from(seen).saturating_sub(i128::from(booted));
+        expect(
+            (-AHEAD..=BEHIND).contains(&behind),
+            format_args!("{machine} is {behind} ms behind the host"),
+        )?;
     }
     Ok(())
 }
 
-/// Processors, and memory in MiB, as the guest said them.
-fn numbers(said: &str) -> Result<[u64; 2], Failure> {
+/// Processors, memory in MiB, and the guest's date at its boot in milliseconds since 1970, as the guest said them.
+fn numbers(said: &str) -> Result<[u64; 3], Failure> {
     let mut numbers = said.split_whitespace().map(str::parse);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(cpus)), Some(Ok(memory))) => Ok([cpus, memory]),
+    match (numbers.next(), numbers.next(), numbers.next()) {
+        (Some(Ok(cpus)), Some(Ok(memory)), Some(Ok(booted))) => Ok([cpus, memory, booted]),
         _ => Err(Failure::broken(format_args!("the guest said {said:?}"))),
     }
 }
@@ -50,6 +66,16 @@ fn guest(_words: &[String]) -> ExitCode {
     let kib = memory
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:")?.trim().split(' ').next()?.parse::<u64>().ok());
-    let told = say(format!("{cpus} {}\n", kib.unwrap_or_default() >> 10).as_bytes());
+    let told = say(format!("{cpus} {} {}\n", kib.unwrap_or_default() >> 10, booted_ms()).as_bytes());
     if told.is_ok() { ExitCode::from(42) } else { ExitCode::FAILURE }
+}
+
+/// The date at which the guest's clock since boot read zero.
+fn booted_ms() -> u128 {
+    let uptime = clock_gettime(ClockId::Monotonic);
+    let seconds = Duration::from_secs(u64::try_from(uptime.tv_sec).unwrap_or_default());
+    let uptime =
+        seconds.saturating_add(Duration::from_nanos(u64::try_from(uptime.tv_nsec).unwrap_or_default()));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(uptime).as_millis()
 }

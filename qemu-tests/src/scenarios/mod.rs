@@ -75,6 +75,7 @@ pub const ALL: &[Scenario] = &[
     logs_arrive_whole::RAW_BYTES,
     logs_arrive_whole::FLOODING,
     logs_arrive_whole::UNREAD,
+    logs_arrive_whole::SHORT,
     kernels_vsock_is_used::SCENARIO,
     kernels_vsock_is_used::ADDRESSES,
     a_cpu_without_rdrand_is_no_host_for_kvm::SCENARIO,

@@ -78,6 +78,6 @@ impl Core {
 fn who(peer: Peer) -> String {
     match peer {
         Peer::Host => "the host".into(),
-        Peer::Local { uid } => format!("user {uid} inside"),
+        Peer::Local { uid, .. } => format!("user {uid} inside"),
     }
 }

@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use cloister_manifest::model::{Control, MAX_BYTES, Manifest, Service};
 use cloister_relay::Listener;
-use cloister_wire::control::IngressCounters;
+use cloister_wire::control::{IngressCounters, bounded};
 use cloister_wire::hold::Welcome;
 use tokio::sync::{mpsc, watch};
 
 use super::line::Line;
+use super::notes::Notes;
 use super::turn::{Core, Inbox, Kept};
 use super::{CoreError, Setup};
 use crate::clock::Moment;
@@ -39,6 +40,9 @@ const ASKED_QUEUE: usize = 16;
 /// The name under which init keeps the launcher's state.
 const STATE: &str = "state";
 
+/// The longest text of why nothing can be started, in bytes of JSON: it may quote the manifest.
+const MAX_FAULT: usize = 4096;
+
 /// Why the manifest's services cannot be started: where it failed and the words.
 type Fault = (&'static str, String);
 
@@ -59,7 +63,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     board.measured(setup.registers);
     board.add_stage("manifest", began, read);
     let board = Arc::new(board);
-    let (allow, asking, asked, told) = desk(&board);
+    let (allow, asking, asked, told) = desk(&board, &setup.paths);
     let serve_status = serve_status(setup.control, inside.control, asking, welcome.restarts == 0);
     stages.end("status", &board);
 
@@ -70,7 +74,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     }
     let (stash, kept) = Stash::<Kept>::resume(line.memfd(STATE).await?);
     let logs = open_logs(&mut line, &services).await?;
-    let readers = Readers::new(control.local_uids.clone());
+    let readers = Readers::new(control.local_uids.clone(), &setup.paths.proc);
     serve_all(setup.logs, inside.logs, |listener| logs::serve(listener, logs.clone(), Arc::clone(&readers)));
     allow.send_replace(control);
     let ingress = manifest.as_ref().ok().map(|manifest| carry(manifest, setup.ingress, &setup.paths, &logs));
@@ -81,7 +85,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     stages.end("root", &board);
     let (machine, actions) = match machine {
         Ok(machine) => (machine, Vec::new()),
-        Err((stage, error)) => Machine::doomed(stage, error, Moment::now()),
+        Err((stage, error)) => Machine::doomed(stage, bounded(&error, MAX_FAULT), Moment::now()),
     };
     let sink = File::options().write(true).open("/dev/null").map_err(system("/dev/null cannot be opened"))?;
     let movers = Movers::new(logs.clone(), sink);
@@ -99,7 +103,9 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
         probes: BTreeMap::new(),
         events,
         pending: VecDeque::new(),
+        notes: Notes::default(),
         stash,
+        saved: None,
     };
     let inbox = Inbox { asked, told, notify: inside.notify, own_events, backlog: line.backlog };
     begin(core, inbox, welcome, line.pipes, actions, serve_status).await
@@ -247,11 +253,12 @@ async fn begin(
 type Desk = (watch::Sender<Control>, Asking, mpsc::Receiver<status::Asked>, mpsc::Receiver<()>);
 
 /// Where requests are taken: nothing beyond reading is allowed until the manifest says so.
-fn desk(board: &Arc<Board>) -> Desk {
+fn desk(board: &Arc<Board>, paths: &Paths) -> Desk {
     let (asked, asked_inbox) = mpsc::channel(ASKED_QUEUE);
     let (told, told_inbox) = mpsc::channel(1);
     let (allow, control) = watch::channel(nothing());
-    (allow, Asking { board: Arc::clone(board), control, asked, told }, asked_inbox, told_inbox)
+    let asking = Asking { board: Arc::clone(board), control, asked, told, proc: paths.proc.clone() };
+    (allow, asking, asked_inbox, told_inbox)
 }
 
 fn nothing() -> Control {

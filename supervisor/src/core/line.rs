@@ -13,7 +13,7 @@ use cloister_wire::hold::{FromInit, FromSupervisor, Welcome};
 
 use super::CoreError;
 use crate::hold::{Hold, Incoming};
-use crate::logs::{self, INDEX, Memfds, OWN_LOG};
+use crate::logs::{self, Memfds, OWN_LOG};
 
 /// The conversation, and what init has handed over in it.
 pub(super) struct Line {
@@ -112,7 +112,7 @@ impl Line {
             let [out, err] = logs::output_names(place).map(|name| self.kept.remove(&name));
             outputs.push(out.zip(err));
         }
-        Ok(Memfds { index: self.memfd(INDEX).await?, own: self.memfd(OWN_LOG).await?, outputs })
+        Ok(Memfds { own: self.memfd(OWN_LOG).await?, outputs })
     }
 
     /// Waits for the root that was requested; `Some` is why it is not there.

@@ -6,6 +6,7 @@
 mod answer;
 mod boot;
 mod line;
+mod notes;
 mod perform;
 mod turn;
 

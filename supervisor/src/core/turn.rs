@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use cloister_manifest::model::Service;
-use cloister_wire::control::IngressCounters;
+use cloister_wire::control::{IngressCounters, MAX_ERROR_TEXT, bounded};
 use cloister_wire::hold::{FromInit, Held};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -16,18 +16,16 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::CoreError;
+use super::notes::Notes;
 use crate::clock::Moment;
 use crate::hold::{Hold, HoldError, Incoming};
 use crate::ingress::Ingress;
-use crate::launcher::{Action, Event, Id, Machine, State, Verdict};
+use crate::launcher::{Action, Event, Id, Machine, State};
 use crate::logs::{Movers, Readers, Shared};
-use crate::notify::{self, Note, Notify};
+use crate::notify::{self, Notify};
 use crate::stash::Stash;
 use crate::status::{Asked, Board};
 use crate::world::Paths;
-
-/// The longest text kept of why a service did not start, in bytes.
-const MAX_ERROR: usize = 512;
 
 /// Errors of a start that may be gone a moment later: the machine lacked something, or (`EEXIST`) a process that failed
 /// to start before a crash of the supervisor was not reaped yet. Others are the image's.
@@ -82,7 +80,11 @@ pub(super) struct Core {
     pub(super) events: mpsc::UnboundedSender<Event>,
     /// What performing an action brought about at once.
     pub(super) pending: VecDeque<Event>,
+    /// What services said and no turn has dealt with yet.
+    pub(super) notes: Notes,
     pub(super) stash: Stash<Kept>,
+    /// The state that is kept there and shown.
+    pub(super) saved: Option<State>,
 }
 
 /// What a turn begins with.
@@ -91,6 +93,7 @@ enum Next {
     Happened(Event),
     Asked(Asked),
     Noted(u32, Vec<u8>),
+    NotesDue,
 }
 
 impl Core {
@@ -107,6 +110,7 @@ impl Core {
                 Next::Happened(event) => self.dispatch(event)?,
                 Next::Asked(asked) => self.asked(asked)?,
                 Next::Noted(pid, datagram) => self.noted(pid, &datagram)?,
+                Next::NotesDue => self.take_notes()?,
             }
         }
     }
@@ -116,6 +120,7 @@ impl Core {
             return Ok(Next::FromInit(incoming));
         }
         let due = until(self.machine.next_deadline());
+        let notes_due = until(self.notes.due());
         tokio::select! {
             incoming = self.hold.receive() => Ok(Next::FromInit(incoming?)),
             Some(event) = inbox.own_events.recv() => Ok(Next::Happened(event)),
@@ -126,32 +131,51 @@ impl Core {
                 let (pid, datagram) = noted.map_err(|source| CoreError::System { what, source })?;
                 Ok(Next::Noted(pid, datagram))
             }
+            () = notes_due => Ok(Next::NotesDue),
             () = due => Ok(Next::Happened(Event::Tick)),
         }
     }
 
     /// Decides, keeps the decision, performs it and shows what became of it; then the same for what that brought about.
     pub(super) fn dispatch(&mut self, event: Event) -> Result<(), CoreError> {
-        self.pending.push_back(event);
-        while let Some(event) = self.pending.pop_front() {
-            let actions = self.machine.on(event, Moment::now());
+        self.dispatch_all(vec![event])
+    }
+
+    /// The same for several events at once: what they bring about is decided before anything is kept. What services said
+    /// before goes first, in the same turn, so that it counts for the run that said it.
+    fn dispatch_all(&mut self, events: Vec<Event>) -> Result<(), CoreError> {
+        self.pending.extend(self.notes.take());
+        self.turn(events)
+    }
+
+    fn turn(&mut self, events: Vec<Event>) -> Result<(), CoreError> {
+        self.pending.extend(events);
+        while !self.pending.is_empty() {
+            let mut actions = Vec::new();
+            while let Some(event) = self.pending.pop_front() {
+                actions.extend(self.machine.on(event, Moment::now()));
+            }
             self.carry_out(actions)?;
         }
         Ok(())
     }
 
-    /// Keeps what was decided, performs it and shows it.
+    /// Keeps what was decided, performs it and shows it. A state that has not changed is kept and shown already: writing it
+    /// again would cost as much as the largest change.
     pub(super) fn carry_out(&mut self, actions: Vec<Action>) -> Result<(), CoreError> {
-        let shown = self.board.read();
-        self.stash.save(&Kept {
-            seq: shown.seq,
-            ingress: shown.ingress,
-            state: self.machine.state().clone(),
-        })?;
+        let changed = self.saved.as_ref() != Some(self.machine.state());
+        if changed {
+            let state = self.machine.state().clone();
+            let shown = self.board.read();
+            self.stash.save(&Kept { seq: shown.seq, ingress: shown.ingress, state: state.clone() })?;
+            self.saved = Some(state);
+        }
         for action in actions {
             self.perform(action)?;
         }
-        self.board.show(self.machine.enclave(), self.machine.statuses());
+        if changed {
+            self.board.show(self.machine.enclave(), self.machine.statuses());
+        }
         Ok(())
     }
 
@@ -172,7 +196,7 @@ impl Core {
                 Event::Spawned { id, pid, at: Moment::from_nanos(at_ns) }
             }),
             FromInit::SpawnFailed { name, errno, error, .. } => find(&name).map(|id| {
-                let error = error.get(..error.floor_char_boundary(MAX_ERROR)).unwrap_or_default().to_owned();
+                let error = bounded(&error, MAX_ERROR_TEXT);
                 Event::SpawnFailed { id, passing: PASSING.contains(&errno), error }
             }),
             FromInit::Exited(ended) => find(&ended.name).map(|id| Event::Exited {
@@ -188,19 +212,24 @@ impl Core {
         event.map_or(Ok(()), |event| self.dispatch(event))
     }
 
+    /// Takes a datagram from a service. What it says waits for its turn, but for what must not be lost by a crash in between.
     fn noted(&mut self, pid: u32, datagram: &[u8]) -> Result<(), CoreError> {
         let name = notify::service_of(&self.paths.proc, pid);
         let Some(id) = name.and_then(|name| self.machine.find(&name).ok()) else { return Ok(()) };
         let Some(run) = self.machine.run(id) else { return Ok(()) };
-        for note in notify::read(datagram) {
-            self.dispatch(match note {
-                Note::Ready => Event::Ready { id, run },
-                Note::Stopping => Event::Leaving { id },
-                Note::Alive => Event::Petted { id },
-                Note::Dead => Event::Checked { id, run, verdict: Verdict::Dead },
-                Note::Text(text) => Event::Text { id, text },
-            })?;
+        self.notes.add(id, run, notify::read(datagram));
+        if self.notes.due().is_some_and(|due| due <= Moment::now()) {
+            return self.take_notes();
         }
+        let lasting = self.notes.take_lasting(id);
+        self.turn(lasting)
+    }
+
+    /// Deals with all that services said of themselves since the last time.
+    fn take_notes(&mut self) -> Result<(), CoreError> {
+        let began = Moment::now();
+        self.dispatch_all(Vec::new())?;
+        self.notes.rest(began, Moment::now());
         Ok(())
     }
 }

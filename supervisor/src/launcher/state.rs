@@ -3,7 +3,7 @@
 //! Its law: the enclave's state is computed from the units each time, never kept beside them.
 
 use cloister_manifest::model::{Kind, Service};
-use cloister_wire::control::{Exit, State as Enclave};
+use cloister_wire::control::{Exit, State as Enclave, bounded};
 use serde::{Deserialize, Serialize};
 
 use super::outcome::words;
@@ -62,7 +62,7 @@ impl State {
             units().filter_map(|(unit, service)| trouble(unit).map(|t| format!("{} {t}", service.name))),
         );
         if !why.is_empty() {
-            return Enclave::Degraded { why: short(why.join("; ")) };
+            return Enclave::Degraded { why: short(&why.join("; ")) };
         }
         if units().all(|(unit, service)| is_up(unit, service)) { Enclave::Ready } else { Enclave::Starting }
     }
@@ -91,13 +91,13 @@ fn trouble(unit: &Unit) -> Option<String> {
     }
 }
 
-/// The first [`MAX_WHY`] bytes, or as many as are whole characters.
-fn short(mut why: String) -> String {
-    if why.len() > MAX_WHY {
-        why.truncate(why.floor_char_boundary(MAX_WHY));
-        why.push('…');
+/// As much as has [`MAX_WHY`] bytes as JSON.
+fn short(why: &str) -> String {
+    let mut short = bounded(why, MAX_WHY);
+    if short.len() < why.len() {
+        short.push('…');
     }
-    why
+    short
 }
 
 fn after(exit: &Exit) -> String {
@@ -110,8 +110,8 @@ mod tests {
 
     #[test]
     fn a_long_reason_is_cut_between_characters() {
-        assert_eq!(short("web has failed".into()), "web has failed");
-        let cut = short("é".repeat(MAX_WHY));
+        assert_eq!(short("web has failed"), "web has failed");
+        let cut = short(&"é".repeat(MAX_WHY));
         assert!(cut.len() <= MAX_WHY + '…'.len_utf8() && cut.ends_with("é…"));
     }
 }

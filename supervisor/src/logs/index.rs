@@ -1,26 +1,25 @@
-//! Which bytes were written when, in the order of the whole enclave: a memfd of fixed-size records, written in a circle.
+//! When a stream's bytes were written, and where they stand in the order of the whole enclave: fixed-size records, written
+//! in a circle behind the bytes they describe.
 //!
 //! Its law: a record is written after its bytes are in the ring, whole or not at all (no record crosses a page), so the
-//! index may lag behind the rings after a crash and never runs ahead.
+//! index may lag behind its ring after a crash and never runs ahead. Each stream has its own index, so that no stream can
+//! push another's records out.
 //!
 //! ```text
-//! record:  u64 seq + 1 (0: never written) | u64 time, ns | u64 place in the stream | u32 length | u16 service | u8 stream | u8 0
+//! record:  u64 seq + 1 (0: never written) | u64 time, ns | u64 place in the stream | u32 length | u16 service | u16 0
 //! ```
 //!
-//! Integers are little-endian. One page in front of the records holds the end of each stream, written now and then: a
-//! stream so quiet that its last record was overwritten is found there.
+//! Integers are little-endian. Sequence numbers are the enclave's and rise within a stream, with holes where other streams
+//! have theirs.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
-use cloister_wire::logs::Stream;
+use cloister_wire::logs::{INDEX_BYTES, RING_BYTES};
 
 use super::ring::Span;
-
-/// Records kept. With lines of a hundred bytes the rings of six busy streams are full first.
-pub(super) const CAPACITY: u64 = 64 * 1024;
 
 /// The service number of what the supervisor says about itself.
 pub(super) const NO_SERVICE: u16 = u16::MAX;
@@ -28,16 +27,18 @@ pub(super) const NO_SERVICE: u16 = u16::MAX;
 const RECORD: usize = 32;
 const RECORD_BYTES: u64 = 32;
 
-/// Bytes in front of the records.
-const HEAD_BYTES: usize = 4096;
-const HEAD: u64 = 4096;
+/// Records in the file.
+const CAPACITY: u64 = INDEX_BYTES / RECORD_BYTES;
 
-/// Records read at once: a page of them.
-const PAGE_RECORDS: u64 = 128;
+/// Records that are found and read together, two kibibytes of them: the numbers of the first of each are in memory, which
+/// is one kibibyte for a stream.
+const BLOCK: u64 = 64;
 
-/// Records between two notes of the streams' ends: a quarter of the index, so that a stream's last record is in the
-/// index or its end was noted after it.
-const NOTE_EVERY: u64 = CAPACITY / 4;
+/// Blocks in the file.
+const BLOCKS: u64 = CAPACITY / BLOCK;
+
+/// Where the records begin: behind the ring, at the start of a page.
+const BASE: u64 = RING_BYTES;
 
 /// One record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,87 +51,131 @@ pub(super) struct Entry {
     pub(super) span: Span,
     /// Whose it is: the service's place in the manifest, or [`NO_SERVICE`].
     pub(super) service: u16,
-    /// Where it was written.
-    pub(super) stream: Stream,
 }
 
-/// The index.
+/// A stream's index.
 #[derive(Debug)]
 pub(super) struct Index {
-    file: File,
-    next: u64,
+    file: Arc<File>,
+    /// Records ever written, as far as this supervisor knows: after a crash counting goes on with what is there.
+    count: u64,
+    last: Option<Entry>,
+    /// The number of the first record of each block, by the block's place in the file.
+    firsts: Vec<u64>,
 }
 
 impl Index {
-    /// Goes on with the index in `memfd`. `seen` is told each record that is there, in no order.
-    pub(super) fn resume<F: FnMut(Entry)>(memfd: OwnedFd, mut seen: F) -> io::Result<Self> {
-        let file = File::from(memfd);
-        let mut next = 0;
-        let mut page = vec![0; HEAD_BYTES];
-        let mut at = HEAD;
-        let length = file.metadata()?.len();
-        while at < length {
-            let read = file.read_at(&mut page, at)?;
-            for entry in page.get(..read).unwrap_or_default().chunks_exact(RECORD).filter_map(decode) {
-                next = next.max(entry.seq.saturating_add(1));
-                seen(entry);
+    /// Goes on with the index in `file`.
+    pub(super) fn resume(file: Arc<File>) -> io::Result<Self> {
+        let mut index = Self { file, count: 0, last: None, firsts: vec![0; size(BLOCKS)] };
+        let mut newest: Option<(u64, Entry)> = None;
+        let mut used = 0;
+        for block in 0..BLOCKS {
+            let entries = index.read(block, BLOCK)?;
+            if let (Some(first), Some(slot)) = (entries.first(), index.firsts.get_mut(size(block))) {
+                *slot = first.seq;
             }
-            at = at.saturating_add(HEAD);
+            for (place, entry) in (block.saturating_mul(BLOCK)..).zip(&entries) {
+                used = used.max(place.saturating_add(1));
+                if newest.is_none_or(|(_, newest)| entry.seq > newest.seq) {
+                    newest = Some((place, *entry));
+                }
+            }
+            if entries.is_empty() {
+                break;
+            }
         }
-        Ok(Self { file, next })
+        if let Some((place, entry)) = newest {
+            index.last = Some(entry);
+            index.count = place.saturating_add(1);
+            // Records behind the newest one are those of the round before.
+            if used > index.count {
+                index.count = index.count.saturating_add(CAPACITY);
+            }
+        }
+        Ok(index)
     }
 
-    /// The number of the next record.
+    /// The newest record.
     #[must_use]
-    pub(super) const fn next(&self) -> u64 {
-        self.next
+    pub(super) const fn last(&self) -> Option<Entry> {
+        self.last
     }
 
-    /// The oldest number that may still be here.
-    #[must_use]
-    pub(super) const fn oldest(&self) -> u64 {
-        self.next.saturating_sub(CAPACITY)
-    }
-
-    /// Appends records, numbered from [`Self::next`] on. Returns whether [`Self::note_ends`] is due.
-    pub(super) fn append(&mut self, entries: &[Entry]) -> io::Result<bool> {
-        let before = self.next / NOTE_EVERY;
-        for run in entries.chunk_by(|_, next| place(next.seq) != HEAD) {
-            let Some(first) = run.first() else { continue };
+    /// Appends records, whose numbers rise and are above all that are here.
+    pub(super) fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
+        let mut rest = entries;
+        while !rest.is_empty() {
+            let before_wrap = CAPACITY.saturating_sub(self.count.checked_rem(CAPACITY).unwrap_or_default());
+            let (run, others) = rest.split_at(size(before_wrap).min(rest.len()));
             let bytes: Vec<u8> = run.iter().flat_map(encode).collect();
-            self.file.write_all_at(&bytes, place(first.seq))?;
-            self.next = self.next.saturating_add(u64::try_from(run.len()).unwrap_or(0));
+            self.file.write_all_at(&bytes, place(self.count))?;
+            for entry in run {
+                if self.count.checked_rem(BLOCK) == Some(0)
+                    && let Some(first) = self.firsts.get_mut(block_place(self.count / BLOCK))
+                {
+                    *first = entry.seq;
+                }
+                self.count = self.count.saturating_add(1);
+                self.last = Some(*entry);
+            }
+            rest = others;
         }
-        Ok(self.next / NOTE_EVERY != before)
+        Ok(())
     }
 
-    /// The records from number `from` on, which must be one of those still here: at least one if there is one, and at
-    /// most as many as a page holds.
-    pub(super) fn page(&self, from: u64) -> io::Result<Vec<Entry>> {
-        let before_wrap = CAPACITY.saturating_sub(from.checked_rem(CAPACITY).unwrap_or_default());
-        let count = self.next.saturating_sub(from).min(before_wrap).min(PAGE_RECORDS);
-        let mut bytes = vec![0; usize::try_from(count.saturating_mul(RECORD_BYTES)).unwrap_or(0)];
-        self.file.read_exact_at(&mut bytes, place(from))?;
-        Ok(bytes.chunks_exact(RECORD).filter_map(decode).collect())
+    /// Some of the records numbered `seq` and above, oldest first: at least one if there is one, at most a block. The flag
+    /// says whether there are more behind them.
+    pub(super) fn since(&self, seq: u64) -> io::Result<(Vec<Entry>, bool)> {
+        if self.last.is_none_or(|last| last.seq < seq) {
+            return Ok((Vec::new(), false));
+        }
+        // A block that is being overwritten counts as gone: its first number is the new one's.
+        let oldest = self.count.saturating_sub(CAPACITY).div_ceil(BLOCK);
+        let newest = self.count.saturating_sub(1) / BLOCK;
+        let (mut low, mut high) = (oldest, newest);
+        while low < high {
+            let middle = high.saturating_sub(high.saturating_sub(low) / 2);
+            let first = self.firsts.get(block_place(middle)).copied().unwrap_or(u64::MAX);
+            if first <= seq { low = middle } else { high = middle.saturating_sub(1) }
+        }
+        for block in low..=newest {
+            let held = self.count.saturating_sub(block.saturating_mul(BLOCK)).min(BLOCK);
+            let mut entries = self.read(block, held)?;
+            entries.retain(|entry| entry.seq >= seq);
+            if !entries.is_empty() {
+                return Ok((entries, block < newest));
+            }
+        }
+        Ok((Vec::new(), false))
     }
 
-    /// Notes the ends of the streams, by their places.
-    pub(super) fn note_ends(&self, ends: &[u64]) -> io::Result<()> {
-        let bytes: Vec<u8> = ends.iter().flat_map(|end| end.to_le_bytes()).take(HEAD_BYTES).collect();
-        self.file.write_all_at(&bytes, 0)
-    }
-
-    /// The ends noted last.
-    pub(super) fn noted_ends(&self) -> io::Result<Vec<u64>> {
-        let mut head = vec![0; HEAD_BYTES];
-        let read = self.file.read_at(&mut head, 0)?;
-        let (ends, _) = head.get(..read).unwrap_or_default().as_chunks::<8>();
-        Ok(ends.iter().copied().map(u64::from_le_bytes).collect())
+    /// The first `count` records of a block, or as many as were ever written.
+    fn read(&self, block: u64, count: u64) -> io::Result<Vec<Entry>> {
+        let mut bytes = vec![0; size(count.saturating_mul(RECORD_BYTES))];
+        let at = place(block.saturating_mul(BLOCK));
+        let mut filled = 0;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, at.saturating_add(u64::try_from(filled).unwrap_or(0)))? {
+                0 => break,
+                more => filled = filled.saturating_add(more),
+            }
+        }
+        Ok(bytes.get(..filled).unwrap_or_default().chunks_exact(RECORD).map_while(decode).collect())
     }
 }
 
-fn place(seq: u64) -> u64 {
-    HEAD.saturating_add(seq.checked_rem(CAPACITY).unwrap_or_default().saturating_mul(RECORD_BYTES))
+/// Where the record that is the `count`th of its stream lies.
+fn place(count: u64) -> u64 {
+    BASE.saturating_add(count.checked_rem(CAPACITY).unwrap_or_default().saturating_mul(RECORD_BYTES))
+}
+
+fn block_place(block: u64) -> usize {
+    size(block.checked_rem(BLOCKS).unwrap_or_default())
+}
+
+fn size(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 fn encode(entry: &Entry) -> [u8; RECORD] {
@@ -142,7 +187,7 @@ fn encode(entry: &Entry) -> [u8; RECORD] {
         &entry.span.at.to_le_bytes(),
         &length.to_le_bytes(),
         &entry.service.to_le_bytes(),
-        &[entry.stream.to_byte(), 0],
+        &[0, 0],
     ]
     .concat();
     out.copy_from_slice(&fields);
@@ -154,85 +199,105 @@ fn decode(bytes: &[u8]) -> Option<Entry> {
     let (time, rest) = rest.split_first_chunk::<8>()?;
     let (at, rest) = rest.split_first_chunk::<8>()?;
     let (length, rest) = rest.split_first_chunk::<4>()?;
-    let (service, rest) = rest.split_first_chunk::<2>()?;
+    let (service, _) = rest.split_first_chunk::<2>()?;
     Some(Entry {
         seq: u64::from_le_bytes(*number).checked_sub(1)?,
         time_ns: u64::from_le_bytes(*time),
         span: Span { at: u64::from_le_bytes(*at), len: u32::from_le_bytes(*length).into() },
         service: u16::from_le_bytes(*service),
-        stream: Stream::from_byte(*rest.first()?).ok()?,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use rustix::fs::{MemfdFlags, memfd_create};
 
     fn entry(seq: u64) -> Entry {
         let span = Span { at: seq * 10, len: 10 };
-        Entry { seq, time_ns: seq + 1, span, service: 3, stream: Stream::Stderr }
+        Entry { seq, time_ns: seq + 1, span, service: 3 }
     }
 
-    fn index() -> (Index, OwnedFd) {
-        let fd = memfd_create("index", MemfdFlags::CLOEXEC).unwrap();
-        let twin = fd.try_clone().unwrap();
-        (Index::resume(fd, |_| {}).unwrap(), twin)
+    fn file() -> Arc<File> {
+        Arc::new(File::from(memfd_create("index", MemfdFlags::CLOEXEC).unwrap()))
+    }
+
+    /// All records from `seq` on.
+    fn all(index: &Index, seq: u64) -> Vec<u64> {
+        let (mut seqs, mut next) = (Vec::new(), seq);
+        loop {
+            let (entries, more) = index.since(next).unwrap();
+            seqs.extend(entries.iter().map(|entry| entry.seq));
+            if !more {
+                return seqs;
+            }
+            next = seqs.last().unwrap() + 1;
+        }
     }
 
     #[test]
     fn a_record_has_these_bytes() {
-        let bytes = encode(&Entry {
-            seq: 1,
-            time_ns: 2,
-            span: Span { at: 3, len: 4 },
-            service: 5,
-            stream: Stream::Stdout,
-        });
-        assert_eq!(bytes, *b"\x02\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\x05\0\x01\0");
+        let bytes = encode(&Entry { seq: 1, time_ns: 2, span: Span { at: 3, len: 4 }, service: 5 });
+        assert_eq!(bytes, *b"\x02\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\x05\0\0\0");
     }
 
     #[test]
     fn a_successor_finds_what_was_appended() {
-        let (mut index, twin) = index();
-        index.append(&[entry(0), entry(1)]).unwrap();
-        let mut seen = Vec::new();
-        let successor = Index::resume(twin, |e| seen.push(e)).unwrap();
-        assert_eq!(seen, [entry(0), entry(1)]);
-        assert_eq!(successor.next(), 2);
-        assert_eq!(successor.page(1).unwrap(), [entry(1)]);
-        assert_eq!(successor.page(2).unwrap(), []);
+        let file = file();
+        Index::resume(Arc::clone(&file)).unwrap().append(&[entry(4), entry(9)]).unwrap();
+        let successor = Index::resume(file).unwrap();
+        assert_eq!(successor.last(), Some(entry(9)));
+        assert_eq!(successor.since(0).unwrap(), (vec![entry(4), entry(9)], false));
+        assert_eq!(successor.since(5).unwrap(), (vec![entry(9)], false));
+        assert_eq!(successor.since(10).unwrap(), (vec![], false));
     }
 
     #[test]
     fn the_oldest_records_are_overwritten() {
-        let (mut index, twin) = index();
-        let all: Vec<Entry> = (0..CAPACITY + 3).map(entry).collect();
-        for batch in all.chunks(1000) {
+        let file = file();
+        let mut index = Index::resume(Arc::clone(&file)).unwrap();
+        let entries: Vec<Entry> = (0..2 * CAPACITY + 3).map(entry).collect();
+        for batch in entries.chunks(1000) {
             index.append(batch).unwrap();
         }
-        assert_eq!(index.oldest(), 3);
-        assert_eq!(index.page(3).unwrap().first(), Some(&entry(3)));
-        assert_eq!(
-            index.page(CAPACITY - 1).unwrap(),
-            [entry(CAPACITY - 1)],
-            "a page ends where the circle does"
-        );
-        assert_eq!(
-            index.page(CAPACITY).unwrap(),
-            [entry(CAPACITY), entry(CAPACITY + 1), entry(CAPACITY + 2)]
-        );
-        assert_eq!(Index::resume(twin, |_| {}).unwrap().next(), CAPACITY + 3);
+        // The block that the newest three begin is gone as a whole.
+        let oldest = CAPACITY + BLOCK;
+        assert_eq!(all(&index, 0), (oldest..2 * CAPACITY + 3).collect::<Vec<_>>());
+        let mut successor = Index::resume(file).unwrap();
+        assert_eq!(all(&successor, 0), all(&index, 0));
+        successor.append(&[entry(2 * CAPACITY + 3)]).unwrap();
+        assert_eq!(all(&successor, 2 * CAPACITY), (2 * CAPACITY..2 * CAPACITY + 4).collect::<Vec<_>>());
     }
 
     #[test]
-    fn the_ends_of_streams_are_noted_in_time() {
-        let (mut index, twin) = index();
-        let all: Vec<Entry> = (0..NOTE_EVERY).map(entry).collect();
-        assert!(!index.append(&all[..100]).unwrap());
-        assert!(index.append(&all[100..]).unwrap());
-        index.note_ends(&[5, 6]).unwrap();
-        let ends = Index::resume(twin, |_| {}).unwrap().noted_ends().unwrap();
-        assert_eq!(ends.get(..3), Some(&[5, 6, 0][..]));
+    fn a_full_index_that_was_not_begun_again_is_whole() {
+        let file = file();
+        let mut index = Index::resume(Arc::clone(&file)).unwrap();
+        let entries: Vec<Entry> = (0..CAPACITY).map(entry).collect();
+        index.append(&entries).unwrap();
+        assert_eq!(all(&index, 0).len(), size(CAPACITY));
+        assert_eq!(all(&Index::resume(file).unwrap(), 0).len(), size(CAPACITY));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_record_is_found_by_any_number_up_to_its_own(
+            steps in prop::collection::vec(1u64..5, 1..300), before in 0u64..3, wanted in 0u64..1200,
+        ) {
+            let mut index = Index::resume(file()).unwrap();
+            let filler: Vec<Entry> = (0..before * CAPACITY / 2).map(entry).collect();
+            index.append(&filler).unwrap();
+            let base = before * CAPACITY / 2;
+            let numbers: Vec<u64> = steps.iter().scan(base, |at, step| { *at += step; Some(*at) }).collect();
+            for seq in &numbers {
+                index.append(&[entry(*seq)]).unwrap();
+            }
+            let wanted = base + wanted;
+            let expected: Vec<u64> = numbers.iter().copied().filter(|seq| *seq >= wanted).collect();
+            prop_assert_eq!(all(&index, wanted), expected);
+        }
     }
 }

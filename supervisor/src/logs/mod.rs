@@ -4,11 +4,13 @@
 //! reader that comes too late is told how much it missed.
 //!
 //! ```text
-//!  service ─ pipe ─▶ mover ─ splice ─▶ ring (memfd held by init) ─┐
-//!  supervisor says ──────── write ───▶ ring                       ├─▶ server ─▶ port 17001, local socket
-//!                                      index (memfd held by init) ┘
+//!  service ─ pipe ─▶ mover ─ splice ─▶ history (ring, index) ─┐
+//!  supervisor says ──────── write ───▶ history                 ├─▶ server ─▶ port 17001, local socket
+//!                                      one memfd a stream,     ┘
+//!                                      held by init
 //! ```
 
+mod history;
 mod index;
 mod mover;
 mod needle;
@@ -19,4 +21,4 @@ mod store;
 pub use mover::{Lookout, Movers};
 pub use ring::Span;
 pub use server::{Readers, serve};
-pub use store::{INDEX, Memfds, OWN_LOG, Output, Shared, Store, output_names, stash_names};
+pub use store::{Memfds, OWN_LOG, Output, Shared, Store, output_names, stash_names};

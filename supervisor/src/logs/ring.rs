@@ -1,4 +1,4 @@
-//! One stream's last bytes: a memfd that init keeps, written in a circle.
+//! One stream's last bytes: the front of a memfd that init keeps, written in a circle.
 //!
 //! Its law: bytes get here by a single `splice` from the service's pipe, so the kernel moves the ring's file position in
 //! the same call. The position is shared with init's copy of the descriptor: whatever a crash cuts off, it says how much
@@ -6,14 +6,12 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use cloister_sys::splice::splice;
-
-/// Bytes kept of each stream: some ten thousand lines, and with two streams for each of sixty services still under an
-/// eighth of a gigabyte. A page is only taken once it is written.
-pub(super) const RING_BYTES: u64 = 1024 * 1024;
+use cloister_wire::logs::RING_BYTES;
 
 /// The most bytes moved at once: a quarter of a mebibyte is four full pipes of the default size, and keeps the time until
 /// other tasks run under a millisecond.
@@ -22,7 +20,7 @@ pub(super) const BATCH_BYTES: usize = 240 * 1024;
 /// A stream's ring.
 #[derive(Debug)]
 pub(super) struct Ring {
-    file: File,
+    file: Arc<File>,
     end: u64,
 }
 
@@ -36,11 +34,10 @@ pub struct Span {
 }
 
 impl Ring {
-    /// Goes on with the ring in `memfd`, of which `noted` bytes have been indexed. Returns the ring and the bytes that
+    /// Goes on with the ring in `file`, of which `noted` bytes have been indexed. Returns the ring and the bytes that
     /// arrived and were not.
-    pub(super) fn resume(memfd: OwnedFd, noted: u64) -> io::Result<(Self, Span)> {
-        let mut file = File::from(memfd);
-        let position = file.stream_position()?.checked_rem(RING_BYTES).unwrap_or_default();
+    pub(super) fn resume(file: Arc<File>, noted: u64) -> io::Result<(Self, Span)> {
+        let position = (&*file).stream_position()?.checked_rem(RING_BYTES).unwrap_or_default();
         let noted_position = noted.checked_rem(RING_BYTES).unwrap_or_default();
         let ahead = if position >= noted_position {
             position.saturating_sub(noted_position)
@@ -51,24 +48,18 @@ impl Ring {
         Ok((Self { file, end }, Span { at: noted, len: ahead }))
     }
 
-    /// Bytes ever written.
-    #[must_use]
-    pub(super) const fn end(&self) -> u64 {
-        self.end
-    }
-
     /// Moves what lies in `pipe` here, at most [`BATCH_BYTES`]. An empty span is the end of the stream;
     /// `WouldBlock` an empty pipe.
     pub(super) fn take<P: AsFd>(&mut self, pipe: P) -> io::Result<Span> {
         let room = usize::try_from(self.rewind()?).unwrap_or(usize::MAX).min(BATCH_BYTES);
-        let moved = splice(pipe, &self.file, room, false)?;
+        let moved = splice(pipe, &*self.file, room, false)?;
         Ok(self.advance(moved))
     }
 
     /// Writes `text`, or its first part where the ring's end is near.
     pub(super) fn write(&mut self, text: &[u8]) -> io::Result<Span> {
         let room = usize::try_from(self.rewind()?).unwrap_or(usize::MAX).min(text.len());
-        let written = self.file.write(text.get(..room).unwrap_or_default())?;
+        let written = (&*self.file).write(text.get(..room).unwrap_or_default())?;
         Ok(self.advance(written))
     }
 
@@ -94,7 +85,7 @@ impl Ring {
     fn rewind(&mut self) -> io::Result<u64> {
         let position = self.end.checked_rem(RING_BYTES).unwrap_or_default();
         if position == 0 {
-            self.file.seek(SeekFrom::Start(0))?;
+            (&*self.file).seek(SeekFrom::Start(0))?;
         }
         Ok(RING_BYTES.saturating_sub(position))
     }
@@ -112,14 +103,9 @@ mod tests {
     use rustix::fs::{MemfdFlags, memfd_create};
     use rustix::pipe::{PipeFlags, pipe_with};
 
-    fn memfd() -> OwnedFd {
-        memfd_create("ring", MemfdFlags::CLOEXEC).unwrap()
-    }
-
-    fn ring() -> (Ring, OwnedFd) {
-        let fd = memfd();
-        let twin = fd.try_clone().unwrap();
-        (Ring::resume(fd, 0).unwrap().0, twin)
+    fn ring() -> (Ring, Arc<File>) {
+        let file = Arc::new(File::from(memfd_create("ring", MemfdFlags::CLOEXEC).unwrap()));
+        (Ring::resume(Arc::clone(&file), 0).unwrap().0, file)
     }
 
     fn contents(ring: &Ring, span: Span) -> Vec<u8> {
@@ -153,7 +139,7 @@ mod tests {
         drop(ring);
         let (ring, gap) = Ring::resume(twin, noted.len).unwrap();
         assert_eq!(contents(&ring, gap), b"lost sight of");
-        assert_eq!(ring.end(), 18);
+        assert_eq!(ring.end, 18);
     }
 
     #[test]
@@ -174,7 +160,7 @@ mod tests {
             left -= ring.write(&vec![b'x'; usize::try_from(left.min(100_000)).unwrap()]).unwrap().len;
         }
         assert!(!ring.holds(first));
-        let last = Span { at: ring.end() - 10, len: 10 };
+        let last = Span { at: ring.end - 10, len: 10 };
         assert!(ring.holds(last));
         assert_eq!(contents(&ring, last), b"xxxxxxxxxx");
     }

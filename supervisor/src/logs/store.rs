@@ -1,7 +1,7 @@
-//! All rings and their index: the one place where a log record is made.
+//! All histories: the one place where a log record is made, and where they become one log again.
 //!
-//! Its law: everything here happens between two awaits of a single thread, so a reader never sees a record whose bytes
-//! have just been overwritten.
+//! Its law: each stream has a history of its own; the order across them is the records' numbers. Everything here happens
+//! between two awaits of a single thread, so a reader never sees a record whose bytes have just been overwritten.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,16 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cloister_manifest::model::{self, Service};
 use cloister_wire::frame::{self, HOST_LIMIT};
-use cloister_wire::logs::{MAX_OUTPUT, Record, Stream};
+use cloister_wire::logs::{Record, Stream};
 use tokio::sync::watch;
 
-use super::index::{Entry, Index, NO_SERVICE};
-use super::ring::{Ring, Span};
+use super::history::History;
+use super::index::{Entry, NO_SERVICE};
+use super::ring::Span;
 use crate::clock::Moment;
 use crate::launcher::Id;
-
-/// The name under which init keeps the index.
-pub const INDEX: &str = "log.index";
 
 /// The name under which init keeps what the supervisor says.
 pub const OWN_LOG: &str = "log.supervisor";
@@ -28,10 +26,6 @@ const OWN_NAME: &str = "supervisor";
 
 /// The longest line the supervisor writes, in bytes: it may quote an error of the system or of a service.
 const MAX_LINE: usize = 4096;
-
-/// [`MAX_OUTPUT`] as a length in a ring.
-#[expect(clippy::as_conversions, reason = "usize has at most 64 bits, and try_from is not const")]
-const MAX_OUTPUT_BYTES: u64 = MAX_OUTPUT as u64;
 
 /// One output stream of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,25 +39,22 @@ pub struct Output {
 /// The memfds of all streams, as init keeps them.
 #[derive(Debug)]
 pub struct Memfds {
-    /// The index.
-    pub index: OwnedFd,
     /// What the supervisor itself says.
     pub own: OwnedFd,
     /// Stdout and stderr of each service; `None` where its output is thrown away.
     pub outputs: Vec<Option<(OwnedFd, OwnedFd)>>,
 }
 
-/// The names under which init keeps the memfds: the index, the supervisor's, then two for each service whose output is
-/// kept.
+/// The names under which init keeps the memfds: the supervisor's, then two for each service whose output is kept.
 #[must_use]
 pub fn stash_names(services: &[Service]) -> Vec<String> {
     let kept = (0..).zip(services).filter(|(_, service)| service.logs == model::Logs::Forward);
     let outputs = kept.flat_map(|(place, _)| output_names(place));
-    [INDEX.to_owned(), OWN_LOG.to_owned()].into_iter().chain(outputs).collect()
+    std::iter::once(OWN_LOG.to_owned()).chain(outputs).collect()
 }
 
-/// The names of the rings of a service's stdout and stderr, by its place in the manifest: init's names are as short as a
-/// service's own, and the place never changes.
+/// The names of the histories of a service's stdout and stderr, by its place in the manifest: init's names are as short as
+/// a service's own, and the place never changes.
 #[must_use]
 pub fn output_names(place: usize) -> [String; 2] {
     ["out", "err"].map(|end| format!("log.{place}.{end}"))
@@ -77,9 +68,10 @@ pub struct Shared(Arc<Mutex<Store>>);
 #[derive(Debug)]
 pub struct Store {
     names: Vec<String>,
-    outputs: Vec<Option<(Ring, Ring)>>,
-    own: Ring,
-    index: Index,
+    outputs: Vec<Option<(History, History)>>,
+    own: History,
+    /// The number of the next record.
+    next: u64,
     head: watch::Sender<u64>,
 }
 
@@ -106,48 +98,36 @@ impl Store {
     /// Goes on with the logs in `memfds`, which are empty at first. What arrived in a ring and was not noted before a
     /// crash is noted now.
     pub fn resume(names: Vec<String>, memfds: Memfds, now: Moment) -> io::Result<Self> {
-        let mut ends = vec![0; memfds.outputs.len().saturating_mul(2).saturating_add(1)];
-        let own_slot = ends.len().saturating_sub(1);
-        let index = Index::resume(memfds.index, |entry| {
-            let end = entry.span.at.saturating_add(entry.span.len);
-            if let Some(slot) = ends.get_mut(slot(entry.service, entry.stream, own_slot)) {
-                *slot = end.max(*slot);
-            }
-        })?;
-        for (end, noted) in ends.iter_mut().zip(index.noted_ends()?) {
-            *end = noted.max(*end);
-        }
         let mut missed = Vec::new();
-        let mut ring = |memfd: OwnedFd, service: u16, stream: Stream| -> io::Result<Ring> {
-            let noted = ends.get(slot(service, stream, own_slot)).copied().unwrap_or_default();
-            let (ring, gap) = Ring::resume(memfd, noted)?;
+        let mut history = |memfd: OwnedFd, service: u16, stream: Stream| -> io::Result<History> {
+            let (history, gap) = History::resume(memfd)?;
             missed.push((gap, service, stream));
-            Ok(ring)
+            Ok(history)
         };
-        let own = ring(memfds.own, NO_SERVICE, Stream::Supervisor)?;
+        let own = history(memfds.own, NO_SERVICE, Stream::Supervisor)?;
         let mut outputs = Vec::with_capacity(memfds.outputs.len());
         for (service, pair) in (0u16..).zip(memfds.outputs) {
             outputs.push(match pair {
                 Some((out, err)) => {
-                    Some((ring(out, service, Stream::Stdout)?, ring(err, service, Stream::Stderr)?))
+                    Some((history(out, service, Stream::Stdout)?, history(err, service, Stream::Stderr)?))
                 }
                 None => None,
             });
         }
-        let mut store = Self { names, outputs, own, head: watch::Sender::new(0), index };
+        let mut store = Self { names, outputs, own, next: 0, head: watch::Sender::new(0) };
+        store.next = store.histories().map(|(_, history)| history.next()).max().unwrap_or(0);
         for (gap, service, stream) in missed {
             store.append(gap, service, stream, now)?;
         }
-        store.index.note_ends(&store.ends())?;
-        store.head.send_replace(store.index.next());
+        store.head.send_replace(store.next);
         Ok(store)
     }
 
     /// Moves what lies in a service's pipe into its ring and notes it. An empty span is the end of the stream,
     /// `WouldBlock` an empty pipe. A stream that is thrown away has no ring and no end here.
     pub fn take<P: AsFd>(&mut self, output: Output, pipe: P, now: Moment) -> io::Result<Span> {
-        let ring = self.ring_mut(output).ok_or(io::ErrorKind::NotFound)?;
-        let span = ring.take(pipe)?;
+        let history = self.history_mut(output.id.0, output.stream).ok_or(io::ErrorKind::NotFound)?;
+        let span = history.take(pipe)?;
         self.note(span, output.id.0, output.stream, now)?;
         Ok(span)
     }
@@ -175,92 +155,101 @@ impl Store {
     /// Appends frames from record `from` on to `out` until it holds `limit` bytes or nothing is left, and returns the
     /// number to go on from. The last frame may go over `limit` by one record.
     pub fn frames(&self, from: u64, limit: usize, out: &mut Vec<u8>) -> io::Result<u64> {
-        let mut next = from.max(self.index.oldest());
-        let mut missing = next.saturating_sub(from);
-        let page = if next < self.index.next() { self.index.page(next)? } else { Vec::new() };
-        for entry in page {
+        let (entries, end) = self.since(from)?;
+        let (mut next, mut missing) = (from, 0u64);
+        for (stream, entry) in entries {
             if out.len() >= limit {
-                break;
+                push_gap(&mut missing, next, out);
+                return Ok(next);
             }
-            match self.record(entry)? {
+            // Each number was given to a record: one that is not here any more was pushed out of its history.
+            missing = missing.saturating_add(entry.seq.saturating_sub(next));
+            match self.record(stream, entry)? {
                 None => missing = missing.saturating_add(1),
                 Some(record) => {
-                    push_gap(&mut missing, next, out);
+                    push_gap(&mut missing, entry.seq, out);
                     push(&record, out);
                 }
             }
             next = entry.seq.saturating_add(1);
         }
-        push_gap(&mut missing, next, out);
-        Ok(next)
+        let end = end.max(next);
+        missing = missing.saturating_add(end.saturating_sub(next));
+        push_gap(&mut missing, end, out);
+        Ok(end)
     }
 
     /// The bytes of `span` of a service's stream, as far as they are still here.
     pub fn read(&self, output: Output, span: Span, into: &mut Vec<u8>) -> io::Result<()> {
-        match self.ring(output.id.0, output.stream) {
-            Some(ring) if ring.holds(span) => ring.read(span, into),
-            _ => Ok(()),
-        }
+        self.history(output.id.0, output.stream).map_or(Ok(false), |history| history.read(span, into))?;
+        Ok(())
     }
 
     /// The spans of a service's stream written at `since` or later, oldest first.
     pub fn spans_since(&self, output: Output, since: Moment) -> io::Result<Vec<Span>> {
         let mut spans = Vec::new();
-        let mut from = self.index.oldest();
-        while from < self.index.next() {
-            let page = self.index.page(from)?;
-            from = page.last().map_or(u64::MAX, |last| last.seq.saturating_add(1));
-            let wanted = |e: &&Entry| {
-                e.service == output.id.0 && e.stream == output.stream && e.time_ns >= since.nanos()
-            };
-            spans.extend(page.iter().filter(wanted).map(|e| e.span));
+        let Some(history) = self.history(output.id.0, output.stream) else { return Ok(spans) };
+        let (mut from, mut more) = (0, true);
+        while more {
+            let entries;
+            (entries, more) = history.since(from)?;
+            from = entries.last().map_or(u64::MAX, |last| last.seq.saturating_add(1));
+            spans.extend(entries.iter().filter(|e| e.time_ns >= since.nanos()).map(|e| e.span));
         }
         Ok(spans)
     }
 
-    fn note(&mut self, span: Span, service: u16, stream: Stream, now: Moment) -> io::Result<()> {
-        if self.append(span, service, stream, now)? {
-            self.index.note_ends(&self.ends())?;
+    /// The records from number `from` on that are still here, in their order, up to a number that is returned too: as many
+    /// as one block of each history allows. Where there is nothing left it is the next record's.
+    fn since(&self, from: u64) -> io::Result<(Vec<(Stream, Entry)>, u64)> {
+        let (mut all, mut end) = (Vec::new(), self.next);
+        for (stream, history) in self.histories() {
+            let (entries, more) = history.since(from)?;
+            if let Some(last) = entries.last().filter(|_| more) {
+                end = end.min(last.seq.saturating_add(1));
+            }
+            all.extend(entries.into_iter().map(|entry| (stream, entry)));
         }
-        self.head.send_replace(self.index.next());
+        all.retain(|(_, entry)| entry.seq < end);
+        all.sort_unstable_by_key(|(_, entry)| entry.seq);
+        Ok((all, end))
+    }
+
+    fn note(&mut self, span: Span, service: u16, stream: Stream, now: Moment) -> io::Result<()> {
+        self.append(span, service, stream, now)?;
+        self.head.send_replace(self.next);
         Ok(())
     }
 
-    fn append(&mut self, span: Span, service: u16, stream: Stream, now: Moment) -> io::Result<bool> {
-        let mut entries = Vec::new();
-        let mut rest = span;
-        while rest.len > 0 {
-            let len = rest.len.min(MAX_OUTPUT_BYTES);
-            let seq = self.index.next().saturating_add(u64::try_from(entries.len()).unwrap_or(0));
-            let span = Span { at: rest.at, len };
-            entries.push(Entry { seq, time_ns: now.nanos(), span, service, stream });
-            rest = Span { at: rest.at.saturating_add(len), len: rest.len.saturating_sub(len) };
-        }
-        self.index.append(&entries)
+    fn append(&mut self, span: Span, service: u16, stream: Stream, now: Moment) -> io::Result<()> {
+        let next = self.next;
+        let history = self.history_mut(service, stream).ok_or(io::ErrorKind::NotFound)?;
+        self.next = history.note(span, service, next, now)?;
+        Ok(())
     }
 
-    fn ends(&self) -> Vec<u64> {
-        let pair = |p: &Option<(Ring, Ring)>| p.as_ref().map_or([0, 0], |(a, b)| [a.end(), b.end()]);
-        self.outputs.iter().flat_map(pair).chain([self.own.end()]).collect()
-    }
-
-    fn record(&self, entry: Entry) -> io::Result<Option<Record>> {
-        let Some(ring) = self.ring(entry.service, entry.stream).filter(|r| r.holds(entry.span)) else {
-            return Ok(None);
-        };
+    fn record(&self, stream: Stream, entry: Entry) -> io::Result<Option<Record>> {
         let mut bytes = Vec::new();
-        ring.read(entry.span, &mut bytes)?;
-        let service = self.names.get(usize::from(entry.service)).map_or(OWN_NAME, String::as_str).to_owned();
-        Ok(Some(Record::Output {
+        let here = self
+            .history(entry.service, stream)
+            .map_or(Ok(false), |history| history.read(entry.span, &mut bytes))?;
+        let service = || self.names.get(usize::from(entry.service)).map_or(OWN_NAME, String::as_str);
+        Ok(here.then(|| Record::Output {
             seq: entry.seq,
             time_ns: entry.time_ns,
-            service,
-            stream: entry.stream,
+            service: service().to_owned(),
+            stream,
             bytes,
         }))
     }
 
-    fn ring(&self, service: u16, stream: Stream) -> Option<&Ring> {
+    fn histories(&self) -> impl Iterator<Item = (Stream, &History)> {
+        let pair = |(out, err)| [(Stream::Stdout, out), (Stream::Stderr, err)];
+        let outputs = self.outputs.iter().flatten().map(|(out, err)| (out, err)).flat_map(pair);
+        std::iter::once((Stream::Supervisor, &self.own)).chain(outputs)
+    }
+
+    fn history(&self, service: u16, stream: Stream) -> Option<&History> {
         let pair = || self.outputs.get(usize::from(service)).and_then(Option::as_ref);
         match stream {
             Stream::Stdout => pair().map(|(out, _)| out),
@@ -269,23 +258,13 @@ impl Store {
         }
     }
 
-    fn ring_mut(&mut self, output: Output) -> Option<&mut Ring> {
-        let pair = self.outputs.get_mut(output.id.index()).and_then(Option::as_mut);
-        match output.stream {
-            Stream::Stdout => pair.map(|(out, _)| out),
-            Stream::Stderr => pair.map(|(_, err)| err),
-            Stream::Supervisor => None,
+    fn history_mut(&mut self, service: u16, stream: Stream) -> Option<&mut History> {
+        match stream {
+            Stream::Supervisor => return Some(&mut self.own),
+            Stream::Stdout | Stream::Stderr => {}
         }
-    }
-}
-
-/// The place of a stream among the noted ends.
-fn slot(service: u16, stream: Stream, own: usize) -> usize {
-    let first = usize::from(service).saturating_mul(2);
-    match stream {
-        Stream::Stdout => first,
-        Stream::Stderr => first.saturating_add(1),
-        Stream::Supervisor => own,
+        let (out, err) = self.outputs.get_mut(usize::from(service)).and_then(Option::as_mut)?;
+        Some(if stream == Stream::Stdout { out } else { err })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Its law: what is not understood is ignored, as the protocol asks; a text is cut, never refused.
 
-use cloister_wire::control::MAX_STATUS_TEXT;
+use cloister_wire::control::{MAX_STATUS_TEXT, bounded};
 
 /// One thing a service said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +37,10 @@ fn note(line: &str) -> Option<Note> {
     }
 }
 
-/// The first [`MAX_STATUS_TEXT`] bytes, or as many as are whole characters, without control characters.
+/// The text without control characters, as far as it has [`MAX_STATUS_TEXT`] bytes as JSON.
 fn cut(text: &str) -> String {
-    let end = text.floor_char_boundary(MAX_STATUS_TEXT);
-    text.get(..end).unwrap_or_default().chars().filter(|c| !c.is_control()).collect()
+    let plain: String = text.chars().filter(|c| !c.is_control()).collect();
+    bounded(&plain, MAX_STATUS_TEXT)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use cloister_wire::control::Confinement;
+use cloister_wire::control::{Confinement, bounded};
 
 use crate::world::Paths;
 
@@ -16,8 +16,15 @@ const LIMIT_FILES: [&str; 4] = ["memory.max", "cpu.max", "pids.max", "memory.oom
 /// The rows of `/proc/PID/limits` that Cloister sets.
 const LIMIT_ROWS: [&str; 2] = ["Max open files", "Max core file size"];
 
-/// The most mounts shown: a frame is bounded, and a service has a dozen.
-const MAX_MOUNTS: usize = 256;
+/// Bytes of JSON for the mounts shown: a frame is bounded, and a service has a dozen. A service that may mount can make more
+/// and longer ones.
+const MAX_MOUNTS: usize = 40 * 1024;
+
+/// Bytes of JSON for one path or one list of options.
+const MAX_TEXT: usize = 1024;
+
+/// The most groups shown: Linux allows 65,536 (`NGROUPS_MAX`), an image a few.
+const MAX_GROUPS: usize = 1024;
 
 /// Reads what confines process `pid` of `service`.
 ///
@@ -34,7 +41,7 @@ pub fn inspect(paths: &Paths, service: &str, pid: u32) -> io::Result<Confinement
         pid,
         uids: numbers(&status, "Uid"),
         gids: numbers(&status, "Gid"),
-        groups: numbers(&status, "Groups"),
+        groups: numbers(&status, "Groups").into_iter().take(MAX_GROUPS).collect(),
         no_new_privs: field(&status, "NoNewPrivs") == "1",
         seccomp: field(&status, "Seccomp").parse().unwrap_or_default(),
         capabilities_bounding: mask(&status, "CapBnd"),
@@ -42,7 +49,7 @@ pub fn inspect(paths: &Paths, service: &str, pid: u32) -> io::Result<Confinement
         oom_score_adj: oom_score_adj.trim().parse().map_err(io::Error::other)?,
         cgroup: cgroup(&paths.cgroups.join(service)),
         services_memory: services_memory(&paths.cgroups),
-        mounts: mounts.lines().filter_map(mount).take(MAX_MOUNTS).collect(),
+        mounts: bounded_mounts(&mounts),
         limits: limits.lines().filter_map(limit).collect(),
     })
 }
@@ -71,6 +78,19 @@ fn services_memory(groups: &Path) -> Option<u64> {
     fs::read_to_string(groups.join("memory.max")).ok()?.trim().parse().ok()
 }
 
+/// The mounts that a reply has room for, the first first.
+fn bounded_mounts(mountinfo: &str) -> Vec<(String, String)> {
+    let mut left = MAX_MOUNTS;
+    let short = |text: &str| bounded(text, MAX_TEXT);
+    let mounts = mountinfo.lines().filter_map(mount).map(|(at, options)| (short(&at), short(&options)));
+    let fits = |mount: &(String, String)| {
+        let room =
+            serde_json::to_vec(mount).ok().and_then(|json| left.checked_sub(json.len().saturating_add(1)));
+        room.map(|room| left = room).is_some()
+    };
+    mounts.take_while(fits).collect()
+}
+
 /// Where and with which options, from a line of mountinfo (`Documentation/filesystems/proc.rst`, section 3.5).
 fn mount(line: &str) -> Option<(String, String)> {
     let mut fields = line.split(' ').skip(4);
@@ -93,6 +113,15 @@ mod tests {
         assert_eq!(confinement.uids.len(), 4);
         assert_eq!(confinement.limits.len(), 2);
         assert!(confinement.mounts.iter().any(|(place, _)| place == "/proc"));
+    }
+
+    #[test]
+    fn many_and_long_mounts_still_fit_a_frame() {
+        let (path, options) = ("\u{1}\"".repeat(2048), "rw,".repeat(2000));
+        let mountinfo = format!("24 1 0:22 / /{path} {options} shared:1 - tmpfs tmpfs rw\n").repeat(1000);
+        let mounts = bounded_mounts(&mountinfo);
+        assert!(mounts.len() > 10);
+        assert!(serde_json::to_vec(&mounts).unwrap().len() <= MAX_MOUNTS + 2);
     }
 
     #[test]

@@ -3,25 +3,32 @@
 //! Its law: a request is judged by who asks. The host may do to single services only what the measured manifest lists;
 //! inside, root and the users it lists may start, stop and signal them. Nobody can do more.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_manifest::model::{Control, ControlVerb};
-use cloister_wire::control::{FromGuest, FromHost, Reply, Request, Verb};
+use cloister_wire::control::{FromGuest, FromHost, Reply, Request, Status, Verb};
+use cloister_wire::frame::{FrameError, HOST_LIMIT};
 use cloister_wire::hello::Protocol;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::board::Board;
-use crate::channel::{self, ChannelError};
+use crate::channel::{self, ChannelError, Sender};
+use crate::places::{Limits, Places};
 use crate::world::{Accepted, Listen, Peer, Stream};
 
-/// Connections at once: a sleeve, its `ps` and `stop`, a scraper, and room for a few that hang.
-const MAX_CONNECTIONS: usize = 16;
+/// Connections at once. Of the host: a sleeve, its `ps` and `stop`, a scraper, and room for a few that hang. Of a service:
+/// an `initctl wait` or two, and what asks beside them.
+const CONNECTIONS: Limits = Limits { host: 16, service: 4, shared: 16 };
 
 /// The shortest time between two statuses on one connection: a service that changes its text a thousand times a second
 /// does not fill the host's socket with it, and the final state comes this much later at most.
 const PACE: Duration = Duration::from_millis(5);
+
+/// Bytes of a frame that are not the status in it: the message's name.
+const ENVELOPE: usize = 64;
 
 /// A request that is allowed, on its way to whoever can do it.
 #[derive(Debug)]
@@ -45,11 +52,13 @@ pub struct Asking {
     pub asked: mpsc::Sender<Asked>,
     /// Told each time a host has been sent a status.
     pub told: mpsc::Sender<()>,
+    /// The kernel's processes, for the question which service a peer belongs to.
+    pub proc: PathBuf,
 }
 
 /// Serves connections for ever.
 pub async fn serve(listener: Box<dyn Listen>, asking: Asking) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(CONNECTIONS, &asking.proc);
     let handle = move |(stream, peer): Accepted| {
         let asking = asking.clone();
         async move {
@@ -57,7 +66,7 @@ pub async fn serve(listener: Box<dyn Listen>, asking: Asking) {
             converse(stream, peer, asking).await.unwrap_or_default();
         }
     };
-    channel::accept_each(listener, slots, handle).await;
+    channel::accept_each(listener, places, handle).await;
 }
 
 async fn converse(stream: Box<dyn Stream>, peer: Peer, asking: Asking) -> Result<(), ChannelError> {
@@ -77,7 +86,7 @@ async fn converse(stream: Box<dyn Stream>, peer: Peer, asking: Asking) -> Result
             news = news => {
                 quiet_until = Instant::now() + PACE;
                 news.map_err(|_| ChannelError::Closed)?;
-                sender.send(&FromGuest::Status(asking.board.read())).await?;
+                show(&mut sender, asking.board.read()).await?;
                 if peer == Peer::Host {
                     // A full queue says already that a host was told.
                     asking.told.try_send(()).unwrap_or_default();
@@ -90,6 +99,19 @@ async fn converse(stream: Box<dyn Stream>, peer: Peer, asking: Asking) -> Result
             }
         }
     }
+}
+
+/// Sends a status. One that is too long for a frame, with the texts of sixty services in trouble, loses the ends of them.
+async fn show(sender: &mut Sender, status: Status) -> Result<(), ChannelError> {
+    let mut message = FromGuest::Status(status);
+    let sent = sender.send(&message).await;
+    if let (Err(ChannelError::Frame(FrameError::TooLong { .. })), FromGuest::Status(status)) =
+        (&sent, &mut message)
+    {
+        status.fit(HOST_LIMIT.saturating_sub(ENVELOPE));
+        return sender.send(&message).await;
+    }
+    sent
 }
 
 async fn answer(request: Request, peer: Peer, asking: &Asking) -> Reply {
@@ -109,7 +131,7 @@ async fn answer(request: Request, peer: Peer, asking: &Asking) -> Reply {
 fn may_enter(peer: Peer, control: &Control) -> bool {
     match peer {
         Peer::Host => true,
-        Peer::Local { uid } => uid == 0 || control.local_uids.contains(&uid),
+        Peer::Local { uid, .. } => uid == 0 || control.local_uids.contains(&uid),
     }
 }
 
@@ -163,7 +185,7 @@ mod tests {
     #[test]
     fn inside_every_verb_is_allowed_to_those_who_are_let_in() {
         let control = Control { host: vec![], local_uids: vec![] };
-        assert_eq!(may(&service(Verb::Stop), Peer::Local { uid: 0 }, &control), Ok(()));
+        assert_eq!(may(&service(Verb::Stop), Peer::Local { uid: 0, pid: 1 }, &control), Ok(()));
     }
 
     #[test]

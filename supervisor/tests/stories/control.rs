@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::enclave::Enclave;
-use crate::host::soon;
+use crate::host::{refused, soon};
 use crate::manifest::{critical, manifest, service, until_term};
 
 fn verb(verb: Verb) -> Request {
@@ -48,6 +48,21 @@ async fn a_program_inside_stops_and_starts_services() {
     let unknown = Request::Service { service: "nginx".into(), verb: Verb::Stop };
     let refused = Reply::Refused { why: "the manifest has no service \"nginx\"".into() };
     assert_eq!(local.ask(unknown).await, refused);
+}
+
+#[tokio::test]
+async fn one_service_that_asks_holds_no_place_of_another() {
+    let enclave = Enclave::boot(&allowing(vec![]));
+    enclave.host().await.until_ready().await;
+    enclave.init.join_cgroup(std::process::id(), "cache");
+    let mut idle = vec![];
+    for _ in 0..64 {
+        idle.push(UnixStream::connect(enclave.path("local-control")).await.unwrap());
+    }
+    refused(idle.last_mut().unwrap()).await;
+    enclave.host().await.until_ready().await;
+    enclave.init.join_cgroup(std::process::id(), "web");
+    enclave.local().await.until_ready().await;
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ impl Enclave {
         };
         let addresses = Addresses {
             control: SocketAddr::from_pathname(folder.path().join("local-control")).unwrap(),
-            logs: address("logs"),
+            logs: SocketAddr::from_pathname(folder.path().join("local-logs")).unwrap(),
             notify: address("notify"),
         };
         let init = StandIn::new(folder.path().join("proc"));
@@ -113,9 +113,16 @@ impl Enclave {
 
     /// Says something over the notify socket, as a process in the cgroup of `service`.
     pub(crate) fn notify(&self, service: &str, text: &str) {
+        self.notify_all(service, [text.to_owned()]);
+    }
+
+    /// Says several things, each in a datagram.
+    pub(crate) fn notify_all<T: IntoIterator<Item = String>>(&self, service: &str, texts: T) {
         self.init.join_cgroup(std::process::id(), service);
-        let to = &self.addresses.notify;
-        UnixDatagram::unbound().unwrap().send_to_addr(text.as_bytes(), to).unwrap();
+        let socket = UnixDatagram::unbound().unwrap();
+        for text in texts {
+            socket.send_to_addr(text.as_bytes(), &self.addresses.notify).unwrap();
+        }
     }
 
     /// Whether somebody else could listen where services notify.
@@ -144,6 +151,12 @@ impl Enclave {
 
     pub(crate) async fn logs(&self, from: u64, follow: bool) -> Reader {
         Reader::open(&self.path("logs"), from, follow).await
+    }
+
+    /// A reader inside, as a process in the cgroup of `service`.
+    pub(crate) async fn local_logs(&self, service: &str) -> Reader {
+        self.init.join_cgroup(std::process::id(), service);
+        Reader::open(&self.path("local-logs"), 0, true).await
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -23,6 +23,12 @@ pub(crate) async fn soon<F: Future>(what: F) -> F::Output {
     timeout(PATIENCE, what).await.expect("it takes too long")
 }
 
+/// Waits until a connection that has no place is closed.
+pub(crate) async fn refused(stream: &mut UnixStream) {
+    let mut byte = [0];
+    assert!(matches!(soon(stream.read(&mut byte)).await, Ok(0) | Err(_)), "it was spoken to");
+}
+
 /// One connection.
 pub(crate) struct Connection {
     stream: UnixStream,

@@ -3,9 +3,10 @@
 use cloister_manifest::model::{Logs, Service};
 use cloister_wire::control::State;
 use cloister_wire::logs::{Record, Stream};
+use tokio::net::UnixStream;
 
 use crate::enclave::Enclave;
-use crate::host::output;
+use crate::host::{output, refused};
 use crate::manifest::{critical, manifest, service};
 
 #[tokio::test]
@@ -38,6 +39,23 @@ async fn a_flood_of_one_service_does_not_drown_another() {
     enclave.host().await.until(|s| s.state.is_final()).await;
     let records = enclave.logs(0, false).await.rest().await;
     assert_eq!(output(&records, "quiet", Stream::Stdout), "I was here\n");
+}
+
+#[tokio::test]
+async fn short_lines_of_one_service_erase_no_line_of_another() {
+    let quiet = service("quiet", "echo I was here; echo and here >&2; exec sleep 1000");
+    // A write a line: each may become a record of its own.
+    let hurried = "head -c 1200000 /dev/zero | tr '\\0' x | dd bs=6 2>/dev/null; exit 0";
+    let hurried = Service { after: vec!["quiet".into()], ..critical("web", hurried) };
+    let mut enclave = Enclave::boot(&manifest(vec![quiet, hurried]));
+    enclave.host().await.until(|s| s.state.is_final()).await;
+    for _ in 0..2 {
+        let records = enclave.logs(0, false).await.rest().await;
+        assert_eq!(output(&records, "quiet", Stream::Stdout), "I was here\n");
+        assert_eq!(output(&records, "quiet", Stream::Stderr), "and here\n");
+        enclave.crash();
+        enclave.start_supervisor();
+    }
 }
 
 #[tokio::test]
@@ -79,6 +97,24 @@ async fn output_that_is_dropped_is_drained_and_never_sent() {
     let end = enclave.host().await.final_state().await;
     assert_eq!(end, State::Exited { service: "web".into(), code: 0 });
     assert_eq!(output(&log.rest().await, "web", Stream::Stdout), "");
+}
+
+#[tokio::test]
+async fn readers_of_one_service_lock_out_neither_the_host_nor_another_service() {
+    let enclave = Enclave::boot(&manifest(vec![
+        critical("web", "echo here; exec sleep 1000"),
+        service("db", "exec sleep 1000"),
+    ]));
+    enclave.logs(0, true).await.until("web", Stream::Stdout, "here").await;
+    // As many as there ever were places, none of which reads anything.
+    let mut idle = vec![];
+    for _ in 0..16 {
+        enclave.init.join_cgroup(std::process::id(), "web");
+        idle.push(UnixStream::connect(enclave.path("local-logs")).await.unwrap());
+    }
+    refused(idle.last_mut().unwrap()).await;
+    enclave.logs(0, true).await.until("web", Stream::Stdout, "here").await;
+    enclave.local_logs("db").await.until("web", Stream::Stdout, "here").await;
 }
 
 #[tokio::test]

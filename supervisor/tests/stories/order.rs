@@ -82,6 +82,30 @@ async fn a_service_is_ready_when_it_says_so_and_tells_more() {
 }
 
 #[tokio::test]
+async fn what_a_service_says_in_one_datagram_is_one_change() {
+    let enclave = Enclave::boot(&manifest(vec![critical("web", "exec sleep 1000")]));
+    let mut host = enclave.host().await;
+    let before = host.until_ready().await.seq;
+    let lines: Vec<String> = (0..300).map(|n| format!("STATUS={n}\nWATCHDOG=1")).collect();
+    enclave.notify("web", &lines.join("\n")[..4096]);
+    let after = host.until(|s| s.services[0].text.is_some()).await;
+    assert_eq!(after.seq, before + 1);
+}
+
+#[tokio::test]
+async fn a_service_that_speaks_without_end_is_heard_now_and_then() {
+    const SAID: u64 = 20_000;
+    let web = Service { ready: Ready::Notify, ..critical("web", "exec sleep 1000") };
+    let enclave = Enclave::boot(&manifest(vec![web]));
+    let mut host = enclave.host().await;
+    let before = host.until(|s| s.services.first().is_some_and(|web| web.pid.is_some())).await.seq;
+    enclave.notify_all("web", (0..SAID).map(|n| format!("STATUS={n}")).chain(["READY=1".to_owned()]));
+    let last = Some((SAID - 1).to_string());
+    let after = host.until(|s| s.state == State::Ready && s.services[0].text == last).await;
+    assert!(after.seq - before < SAID / 2, "{} changes", after.seq - before);
+}
+
+#[tokio::test]
 async fn a_service_that_is_not_ready_in_time_is_stopped() {
     let web = Service {
         ready: Ready::Log("never".into()),

@@ -13,7 +13,7 @@ use super::names::{Capability, EnvName, GroupSpec, HttpPath, Path, ServiceName, 
 use super::read::{FromScalar, Read, Spanned, either, no_value, record, words, wrong_type};
 use super::signal::Signal;
 use super::tree::{Entry, Node, Scalar, Value};
-use super::units::{Count, Cpu, Duration, Flag, Mode, Period, Port, Size, Text, Version};
+use super::units::{Count, Cpu, DebugFlag, Duration, Flag, Mode, Period, Port, Size, Text, Version};
 use crate::model::{ControlVerb, Kind, Logs, Policy};
 
 record! {
@@ -39,8 +39,9 @@ record! {
         /// How long a stop may take in all before what is left is killed. Default: what the slowest chain of dependent
         /// services may take, and 5 seconds.
         optional stop_timeout: Duration,
-        /// Whether the image is for development: it measures differently, and commands can be run inside. Default: `false`.
-        optional debug: Flag,
+        /// Whether the image is for development, with commands that can be run inside. Not supported yet: only `false` is
+        /// accepted, which is also the default.
+        optional debug: DebugFlag,
     }
 }
 

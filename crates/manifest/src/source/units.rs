@@ -44,6 +44,12 @@ unit!(
 );
 
 unit!(
+    /// `false`. Enclaves for development, in which commands can be run, are not supported yet.
+    DebugFlag(bool),
+    { "const": false }
+);
+
+unit!(
     /// Any text. Numbers and booleans are taken as they are written.
     Text(String),
     { "type": ["string", "number", "boolean"] }
@@ -152,6 +158,19 @@ impl FromScalar for Flag {
                 _ => Wrong::default(),
             }),
         }
+    }
+}
+
+impl FromScalar for DebugFlag {
+    const WANTED: &'static str = "supported here (`false`)";
+
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+        if matches!(scalar.text.to_ascii_lowercase().as_str(), "true" | "yes" | "on" | "y" | "1") {
+            let why = "not supported yet: no command can be run inside an enclave";
+            let hint = "remove `debug`; `host-sleeve logs`, `inspect --service` and `run --console` show what happens inside";
+            return Err(Wrong::why(why).hint(hint));
+        }
+        Flag::from_scalar(scalar).map(|_| Self(false))
     }
 }
 

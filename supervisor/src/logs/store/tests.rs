@@ -11,7 +11,8 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::*;
-use crate::logs::ring::RING_BYTES;
+use crate::logs::history::MAX_OUTPUT_BYTES;
+use cloister_wire::logs::RING_BYTES;
 
 /// What may happen to one of two streams, or to all of them.
 #[derive(Clone, Debug)]
@@ -55,7 +56,7 @@ impl Held {
             (read, File::from(write))
         };
         Self {
-            memfds: (0..4).map(memfd).collect(),
+            memfds: (0..3).map(memfd).collect(),
             pipes: (0..2).map(pipe).collect(),
             written: Default::default(),
             lines: 0,
@@ -66,7 +67,7 @@ impl Held {
     fn resume(&self) -> Store {
         let mut copies = self.memfds.iter().map(|fd| fd.try_clone().unwrap());
         let mut next = || copies.next().unwrap();
-        let memfds = Memfds { index: next(), own: next(), outputs: vec![Some((next(), next()))] };
+        let memfds = Memfds { own: next(), outputs: vec![Some((next(), next()))] };
         Store::resume(vec!["web".into()], memfds, Moment::from_millis(1)).unwrap()
     }
 
@@ -86,11 +87,12 @@ impl Held {
             Turn::Writes(stream, bytes) => self.write(stream, bytes),
             Turn::Taken(stream) => drop(store.take(output(stream), &self.pipes[stream].0, now)),
             Turn::CrashBeforeNote(stream) => {
-                drop(store.ring_mut(output(stream)).unwrap().take(&self.pipes[stream].0));
+                drop(store.history_mut(0, output(stream).stream).unwrap().take(&self.pipes[stream].0));
                 *store = self.resume();
             }
             Turn::CrashWithinNote(stream) => {
-                let moved = store.ring_mut(output(stream)).unwrap().take(&self.pipes[stream].0);
+                let history = store.history_mut(0, output(stream).stream).unwrap();
+                let moved = history.take(&self.pipes[stream].0);
                 if let Ok(span) = moved {
                     let first = Span { len: span.len.min(MAX_OUTPUT_BYTES), ..span };
                     store.append(first, 0, output(stream).stream, now).unwrap();
@@ -115,17 +117,22 @@ impl Held {
         for stream in 0..2 {
             while store.take(output(stream), &self.pipes[stream].0, Moment::from_millis(3)).is_ok() {}
         }
-        let (mut next, mut decoder, mut records) = (0, Decoder::new(HOST_LIMIT), Vec::new());
-        while next < store.index.next() {
-            let mut frames = Vec::new();
-            next = store.frames(next, 64 * 1024, &mut frames).unwrap();
-            decoder.push(&frames);
-            while let Some(body) = decoder.next_frame().unwrap() {
-                records.push(Record::from_bytes(body).unwrap());
-            }
-        }
-        records
+        records_of(&store)
     }
+}
+
+/// What a reader from the beginning is sent.
+fn records_of(store: &Store) -> Vec<Record> {
+    let (mut next, mut decoder, mut records) = (0, Decoder::new(HOST_LIMIT), Vec::new());
+    while next < store.next {
+        let mut frames = Vec::new();
+        next = store.frames(next, 64 * 1024, &mut frames).unwrap();
+        decoder.push(&frames);
+        while let Some(body) = decoder.next_frame().unwrap() {
+            records.push(Record::from_bytes(body).unwrap());
+        }
+    }
+    records
 }
 
 fn output(stream: usize) -> Output {
@@ -189,5 +196,25 @@ proptest! {
             let room = usize::try_from(RING_BYTES - MAX_OUTPUT_BYTES).unwrap();
             prop_assert!(told.len() >= written.len().min(room), "{} of {}", told.len(), written.len());
         }
+    }
+}
+
+#[test]
+fn short_lines_of_one_stream_push_out_no_line_of_another() {
+    let mut held = Held::new();
+    let mut store = held.resume();
+    held.write(1, 10);
+    store.take(output(1), &held.pipes[1].0, Moment::from_millis(2)).unwrap();
+    for _ in 0..70_000 {
+        held.write(0, 6);
+        store.take(output(0), &held.pipes[0].0, Moment::from_millis(3)).unwrap();
+    }
+    for store in [store, held.resume()] {
+        let records = records_of(&store);
+        assert_eq!(bytes_of(&records, Stream::Stderr), held.written[1], "the other stream's words");
+        let told = bytes_of(&records, Stream::Stdout);
+        assert!(held.written[0].ends_with(&told) && told.len() >= 6 * 8_000, "{} bytes", told.len());
+        let numbers = |r: &Record| if let Record::Gap { count, .. } = r { *count } else { 1 };
+        assert_eq!(records.iter().map(numbers).sum::<u64>(), 70_001, "each number is a record or in a gap");
     }
 }
