@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cloister_relay::Stream;
+use cloister_wire::chunks::{self, Decoder};
 use cloister_wire::frame;
 use cloister_wire::hello::VERSION;
-use cloister_wire::ingress::{Framing, HEADER_LIMIT, Header};
+use cloister_wire::ingress::{CHUNK_LIMIT, Framing, HEADER_LIMIT, Header};
 use tokio::task::JoinSet;
 
 use crate::service::{ECHO, SINK, SOURCE};
@@ -30,55 +31,112 @@ pub enum Route {
     Published(SocketAddr),
 }
 
-impl Route {
-    /// Connects. What has to go ahead of the request comes back, to be sent in one piece with it.
-    async fn connect(&self) -> io::Result<(Stream, Vec<u8>)> {
-        match self {
-            Self::Vsock(socket, port) => Ok((dial(socket, *port).await?, Vec::new())),
-            Self::Ingress(socket, port) => {
-                let (client, framing) = (None, Framing::Raw);
-                let header = Header { version: VERSION, port: crate::ports::INGRESS, client, framing };
-                let header = frame::encode(&header, HEADER_LIMIT).map_err(io::Error::other)?;
-                Ok((dial(socket, *port).await?, header))
+/// A connection to a service, in chunks where its other end is the supervisor's ingress.
+#[derive(Debug)]
+pub struct Talk {
+    stream: Stream,
+    /// Where the reader stands among the chunks.
+    chunks: Option<Decoder>,
+    /// What goes ahead of the first bytes, in one piece with them.
+    head: Vec<u8>,
+}
+
+impl Talk {
+    /// To a service at the other end of `stream`.
+    #[must_use]
+    pub const fn plain(stream: Stream) -> Self {
+        Self { stream, chunks: None, head: Vec::new() }
+    }
+
+    /// To a service behind the supervisor's ingress.
+    pub fn by_ingress(stream: Stream) -> io::Result<Self> {
+        let (client, framing) = (None, Framing::Chunked);
+        let header = Header { version: VERSION, port: crate::ports::INGRESS, client, framing };
+        let head = frame::encode(&header, HEADER_LIMIT).map_err(io::Error::other)?;
+        Ok(Self { stream, chunks: Some(Decoder::default()), head })
+    }
+
+    /// Sends the header now, for a service that speaks first.
+    pub async fn open(&mut self) -> io::Result<()> {
+        self.stream.send_all(&std::mem::take(&mut self.head)).await
+    }
+
+    /// Sends all of `bytes`.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.chunks.is_none() {
+            return self.stream.send_all(bytes).await;
+        }
+        for piece in bytes.chunks(CHUNK_LIMIT) {
+            let mut out = std::mem::take(&mut self.head);
+            out.extend(chunks::header(piece.len())?);
+            out.extend(piece);
+            self.stream.send_all(&out).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads some bytes into `buffer`; 0 is the end.
+    pub async fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let got = self.stream.recv(buffer).await?;
+            let Some(decoder) = self.chunks.as_mut().filter(|_| got > 0) else { return Ok(got) };
+            let payload = decoder.strip(buffer.get_mut(..got).unwrap_or_default())?;
+            let count = payload.len();
+            if count > 0 {
+                buffer.copy_within(payload, 0);
+                return Ok(count);
             }
-            Self::Published(address) => Ok((Stream::connect_tcp(*address).await?, Vec::new())),
+            if decoder.ended() || decoder.broken() {
+                return Ok(0);
+            }
+        }
+    }
+}
+
+impl Route {
+    /// Connects.
+    async fn connect(&self) -> io::Result<Talk> {
+        match self {
+            Self::Vsock(socket, port) => Ok(Talk::plain(dial(socket, *port).await?)),
+            Self::Ingress(socket, port) => Talk::by_ingress(dial(socket, *port).await?),
+            Self::Published(address) => Ok(Talk::plain(Stream::connect_tcp(*address).await?)),
         }
     }
 
     /// Bytes per second into the guest.
     pub async fn upload(&self, bytes: u64) -> io::Result<f64> {
-        let (stream, head) = self.connect().await?;
+        let mut talk = self.connect().await?;
         let start = Instant::now();
-        stream.send_all(&request(head, SINK, bytes)).await?;
+        talk.send(&request(SINK, bytes)).await?;
         let piece = vec![b'x'; 256 * 1024];
         let mut left = bytes;
         while left > 0 {
             let next = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            stream.send_all(piece.get(..next).unwrap_or_default()).await?;
+            talk.send(piece.get(..next).unwrap_or_default()).await?;
             left = left.saturating_sub(u64::try_from(next).unwrap_or(left));
         }
-        exactly(&stream, 1).await?;
+        exactly(&mut talk, 1).await?;
         Ok(rate(bytes, start))
     }
 
     /// Bytes per second out of the guest.
     pub async fn download(&self, bytes: u64) -> io::Result<f64> {
-        let (stream, head) = self.connect().await?;
+        let mut talk = self.connect().await?;
         let start = Instant::now();
-        stream.send_all(&request(head, SOURCE, bytes)).await?;
-        exactly(&stream, bytes).await?;
+        talk.send(&request(SOURCE, bytes)).await?;
+        exactly(&mut talk, bytes).await?;
         Ok(rate(bytes, start))
     }
 
     /// Milliseconds of each of `count` round trips on one connection.
     pub async fn round_trips(&self, count: u32) -> io::Result<Vec<f64>> {
-        let stream = self.open_echo().await?;
+        let mut talk = self.open_echo().await?;
         let ping = [b'p'; SMALL];
         let mut samples = Vec::new();
         for _ in 0..count {
             let start = Instant::now();
-            stream.send_all(&ping).await?;
-            exactly(&stream, 64).await?;
+            talk.send(&ping).await?;
+            exactly(&mut talk, 64).await?;
             samples.push(start.elapsed().as_secs_f64() * 1000.0);
         }
         Ok(samples)
@@ -104,12 +162,11 @@ impl Route {
     }
 
     /// A connection that has asked one question and heard the answer.
-    pub async fn open_echo(&self) -> io::Result<Stream> {
-        let (stream, mut head) = self.connect().await?;
-        head.extend([ECHO, b'?']);
-        stream.send_all(&head).await?;
-        exactly(&stream, 1).await?;
-        Ok(stream)
+    pub async fn open_echo(&self) -> io::Result<Talk> {
+        let mut talk = self.connect().await?;
+        talk.send(&[ECHO, b'?']).await?;
+        exactly(&mut talk, 1).await?;
+        Ok(talk)
     }
 }
 
@@ -124,17 +181,17 @@ pub async fn dial(socket: &std::path::Path, port: u32) -> io::Result<Stream> {
     }
 }
 
-fn request(mut head: Vec<u8>, what: u8, bytes: u64) -> Vec<u8> {
-    head.push(what);
-    head.extend(bytes.to_be_bytes());
-    head
+fn request(what: u8, bytes: u64) -> Vec<u8> {
+    let mut request = vec![what];
+    request.extend(bytes.to_be_bytes());
+    request
 }
 
-async fn exactly(stream: &Stream, mut left: u64) -> io::Result<()> {
+/// Reads `left` bytes: all that the other end says now.
+async fn exactly(talk: &mut Talk, mut left: u64) -> io::Result<()> {
     let mut piece = vec![0; 256 * 1024];
     while left > 0 {
-        let window = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let got = stream.recv(piece.get_mut(..window).unwrap_or_default()).await?;
+        let got = talk.recv(&mut piece).await?;
         if got == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

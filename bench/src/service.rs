@@ -4,7 +4,7 @@
 
 use std::io;
 
-use cloister_relay::{Gate, Listener, Stream};
+use cloister_relay::{Gate, Listener, Stream, room};
 
 /// Echo: every byte comes back.
 pub const ECHO: u8 = b'E';
@@ -20,7 +20,7 @@ const PIECE: usize = 256 * 1024;
 
 /// Serves `listener` for ever.
 pub async fn serve(listener: Listener) {
-    let gate = Gate::within_descriptors(8192, 64);
+    let gate = Gate::new(room(8192, 64));
     loop {
         let (stream, _) = gate.next(&listener).await;
         // A client that goes away ends its own connection only.

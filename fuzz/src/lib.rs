@@ -25,8 +25,9 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "wire_frames", run: wire::frames, seeds: &[] },
+    Target { name: "wire_chunks", run: wire::chunks, seeds: &[] },
     Target { name: "wire_records", run: wire::records, seeds: &[] },
     Target { name: "wire_messages", run: wire::messages, seeds: &[] },
     Target {

@@ -1,10 +1,11 @@
 //! Everything that crosses the enclave's boundary, and the channel between supervisor and init.
 
+use cloister_wire::chunks;
 use cloister_wire::control::{FromGuest, FromHost};
 use cloister_wire::frame::{self, Decoder, HEADER};
 use cloister_wire::hello::Hello;
 use cloister_wire::hold::{FromInit, FromSupervisor};
-use cloister_wire::ingress::Header;
+use cloister_wire::ingress::{CHUNK_LIMIT, Header};
 use cloister_wire::logs::{Record, Subscribe};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -42,6 +43,67 @@ fn read_frames(stream: &[u8], cut: usize) -> (Vec<Vec<u8>>, bool) {
         assert!(decoder.remainder().len() < HEADER + LIMIT, "more is held than one frame");
     }
     (bodies, false)
+}
+
+/// One direction of an ingress connection, cut into pieces as a network does: the first byte says how large they are.
+pub fn chunks(data: &[u8]) {
+    let Some((cut, stream)) = data.split_first() else { return };
+    let (pieces, whole) =
+        (read_chunks(stream, usize::from(*cut).max(1)), read_chunks(stream, stream.len().max(1)));
+    if whole.fault {
+        // Of a malformed stream less is passed on where more of it came at once.
+        assert!(pieces.fault && pieces.payload.starts_with(&whole.payload));
+    } else {
+        assert_eq!(pieces, whole, "the cutting of a stream shows in its payload");
+    }
+    // What was read, in chunks of another size, is the same payload.
+    let size = usize::from(*cut).saturating_mul(7).clamp(1, CHUNK_LIMIT);
+    let mut again = Vec::new();
+    for piece in whole.payload.chunks(size) {
+        again.extend(chunks::header(piece.len()).expect("a chunk of this size can be written"));
+        again.extend(piece);
+    }
+    again.extend(chunks::END);
+    let read = read_chunks(&again, 1 + size / 2);
+    assert!(read.payload == whole.payload && read.ended && !read.fault, "what was written can be read");
+}
+
+/// What a stream of chunks came to, up to its break or its first fault.
+#[derive(Debug, Default, PartialEq)]
+struct Chunks {
+    payload: Vec<u8>,
+    ended: bool,
+    broken: bool,
+    fault: bool,
+}
+
+fn read_chunks(stream: &[u8], cut: usize) -> Chunks {
+    let mut decoder = chunks::Decoder::default();
+    let mut read = Chunks::default();
+    for piece in stream.chunks(cut) {
+        let mut piece = piece.to_vec();
+        match decoder.strip(&mut piece) {
+            Ok(payload) => {
+                let held = decoder.left().saturating_add(payload.len());
+                assert!(
+                    held <= CHUNK_LIMIT.saturating_add(piece.len()),
+                    "more is awaited than a chunk may have"
+                );
+                read.payload
+                    .extend_from_slice(piece.get(payload).expect("the payload lies in what was read"));
+            }
+            Err(_) => {
+                read.fault = true;
+                break;
+            }
+        }
+        if decoder.broken() {
+            break;
+        }
+    }
+    read.ended = decoder.ended();
+    read.broken = decoder.broken();
+    read
 }
 
 /// One body of the log channel.

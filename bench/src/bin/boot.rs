@@ -9,15 +9,15 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use cloister_bench::client::{self, Talk};
 use cloister_bench::figures::{median, table};
 use cloister_bench::machine::{Machine, Parts};
-use cloister_bench::{client, ports};
+use cloister_bench::ports;
 use cloister_image::artifact::{Artifact, Part};
 use cloister_relay::Stream;
 use cloister_wire::control::{FromGuest, Stage, Status};
 use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
-use cloister_wire::hello::{Hello, Protocol, Role, VERSION};
-use cloister_wire::ingress::{Framing, HEADER_LIMIT, Header};
+use cloister_wire::hello::{Hello, Protocol, Role};
 use tokio::runtime::Builder;
 
 /// The longest boot that is waited for.
@@ -28,6 +28,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// An attempt that has no answer by now is given up: the device may have lost it.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The longest line of the service: a few numbers.
+const LONGEST_LINE: usize = 128;
 
 fn main() -> ExitCode {
     let runtime = Builder::new_current_thread().enable_all().build();
@@ -145,21 +148,25 @@ async fn boot(parts: &Parts, way: Way) -> io::Result<Boot> {
 
 /// Asks the service once: its line, and when its first byte had come.
 async fn ask(machine: &Machine, way: Way) -> io::Result<(String, Instant)> {
-    let stream = if way == Way::Cloister {
-        let stream = client::dial(&machine.vsock(), cloister_wire::ports::INGRESS).await?;
-        let (client, framing) = (None, Framing::Raw);
-        let header = Header { version: VERSION, port: ports::INGRESS, client, framing };
-        stream.send_all(&frame::encode(&header, HEADER_LIMIT).map_err(io::Error::other)?).await?;
-        stream
+    let mut talk = if way == Way::Cloister {
+        let mut talk =
+            Talk::by_ingress(client::dial(&machine.vsock(), cloister_wire::ports::INGRESS).await?)?;
+        talk.open().await?;
+        talk
     } else {
-        client::dial(&machine.vsock(), ports::RAW).await?
+        Talk::plain(client::dial(&machine.vsock(), ports::RAW).await?)
     };
-    let mut line = stream.recv_some(1).await?;
-    let answered = Instant::now();
-    if line.is_empty() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+    let (mut line, mut answered) = (Vec::new(), None);
+    while !line.ends_with(b"\n") && line.len() < LONGEST_LINE {
+        let mut piece = [0; LONGEST_LINE];
+        let count = talk.recv(&mut piece).await?;
+        answered.get_or_insert_with(Instant::now);
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        line.extend(piece.get(..count).unwrap_or_default());
     }
-    line.extend(stream.recv_line(128).await?);
+    let answered = answered.ok_or(io::ErrorKind::UnexpectedEof)?;
     Ok((String::from_utf8(line).map_err(io::Error::other)?, answered))
 }
 

@@ -1,8 +1,9 @@
 //! One direction of a relay: bytes from one stream to another, and then their end.
 //!
 //! Its law: nothing is fetched before what was fetched is delivered, so a slow receiver slows its sender and memory stays
-//! bounded. Bytes that come a few at a time are copied through the thread's scratch buffer, which takes the fewest system
-//! calls; a full flow goes through a pipe ([`crate::full`]). Whoever waits for bytes holds no pipe.
+//! bounded; and what was fetched before the sender broke off is delivered before the fault is reported. Bytes that come a
+//! few at a time are copied through the thread's scratch buffer, which takes the fewest system calls; a full flow goes
+//! through a pipe ([`crate::full`]). A flow that waits for bytes holds no pipe.
 //!
 //! ```text
 //! moving → ending → ended
@@ -12,10 +13,10 @@ use std::io;
 use std::ops::Range;
 use std::task::{Context, Poll, ready};
 
+use cloister_wire::chunks::{self, Decoder};
 use cloister_wire::frame::HEADER;
 use cloister_wire::ingress::CHUNK_LIMIT;
 
-use crate::chunks::{self, Decoder};
 use crate::full::{self, Appetite, Filled};
 use crate::means;
 use crate::pipes::{Lent, Pipes};
@@ -34,11 +35,9 @@ pub(crate) enum Fault {
     To(io::Error),
 }
 
-/// What the bytes are dressed in on their way.
+/// What happens to the bytes on their way.
 #[derive(Debug)]
-pub(crate) enum Dress {
-    /// They leave as they came; the end is a half-close.
-    Plain,
+pub(crate) enum Codec {
     /// They leave in chunks. The number is what is still owed to a chunk whose length is on its way already.
     Wrap(usize),
     /// They come in chunks and leave without.
@@ -48,7 +47,7 @@ pub(crate) enum Dress {
 /// One direction.
 #[derive(Debug)]
 pub(crate) struct Flow {
-    dress: Dress,
+    codec: Codec,
     stage: Stage,
     /// What goes ahead of everything, with the first bytes if those are there.
     lead: Vec<u8>,
@@ -57,7 +56,10 @@ pub(crate) struct Flow {
     pipe: Option<Lent>,
     appetite: Appetite,
     starved: bool,
-    deserted: bool,
+    /// How the sender broke off, while bytes of it are still to be delivered.
+    broken: Option<io::Error>,
+    /// Whether the sender is known to have been reset: an end read from it now is none.
+    sender_was_reset: bool,
     carried: u64,
 }
 
@@ -70,28 +72,29 @@ enum Stage {
 
 impl Flow {
     /// A direction that has carried nothing yet. `lead` goes ahead of the payload, as it is.
-    pub(crate) fn new(dress: Dress, lead: Vec<u8>) -> Self {
-        // Chunks are undressed where they were read, with nothing in front of them: then the lead goes alone.
+    pub(crate) fn new(codec: Codec, lead: Vec<u8>) -> Self {
+        // Chunks are unwrapped where they were read, with nothing in front of them: then the lead goes alone.
         let (lead, held) =
-            if matches!(dress, Dress::Unwrap(_)) { (Vec::new(), lead) } else { (lead, Vec::new()) };
+            if matches!(codec, Codec::Unwrap(_)) { (Vec::new(), lead) } else { (lead, Vec::new()) };
         Self {
-            dress,
+            codec,
             stage: Stage::Moving,
             lead,
             held,
             pipe: None,
             appetite: Appetite::NONE,
             starved: false,
-            deserted: false,
+            broken: None,
+            sender_was_reset: false,
             carried: 0,
         }
     }
 
     /// Takes bytes that came from the sender before the relay began.
     pub(crate) fn begin_with(&mut self, mut early: Vec<u8>) -> io::Result<()> {
-        let payload = match &mut self.dress {
-            Dress::Unwrap(decoder) => decoder.strip(&mut early)?,
-            Dress::Plain | Dress::Wrap(_) => 0..early.len(),
+        let payload = match &mut self.codec {
+            Codec::Unwrap(decoder) => decoder.strip(&mut early)?,
+            Codec::Wrap(_) => 0..early.len(),
         };
         self.count(payload.len());
         early.truncate(payload.end);
@@ -111,10 +114,9 @@ impl Flow {
         self.stage == Stage::Ended
     }
 
-    /// Whether the sender was found to have closed both directions when this one ended: the caller closes both sockets,
-    /// which is why the end was not passed on.
-    pub(crate) const fn deserted(&self) -> bool {
-        self.deserted
+    /// Whether the sender has not ended yet.
+    pub(crate) fn moves(&self) -> bool {
+        self.stage == Stage::Moving
     }
 
     /// Payload bytes taken from the sender so far.
@@ -125,6 +127,20 @@ impl Flow {
     /// Whether the kernel lacked the means for a write. No readiness comes for that: it has to be tried again.
     pub(crate) const fn starved(&self) -> bool {
         self.starved
+    }
+
+    /// Notes that a write to the sender met a reset. The kernel reports that once: when what had come before it is read, an
+    /// orderly end seems to follow (`tcp_recvmsg_locked` of Linux, where the error has been taken).
+    pub(crate) const fn note_reset(&mut self) {
+        self.sender_was_reset = true;
+    }
+
+    /// Whether everything that was fetched has been delivered, in whole chunks: a break can be said behind it.
+    pub(crate) fn is_between_chunks(&self) -> bool {
+        matches!(self.codec, Codec::Wrap(0))
+            && self.lead.is_empty()
+            && self.held.is_empty()
+            && self.pipe.as_ref().is_none_or(|pipe| pipe.inside() == 0)
     }
 
     /// Moves what can be moved now. Ready when the end has been passed on.
@@ -141,9 +157,12 @@ impl Flow {
         let turn = self.carried.saturating_add(TURN);
         while self.carried < turn {
             ready!(self.poll_deliver(cx, to)).map_err(Fault::To)?;
+            if let Some(error) = self.broken.take() {
+                return Poll::Ready(Err(Fault::From(error)));
+            }
             match self.stage {
                 Stage::Moving => ready!(self.poll_fetch(cx, from, to, pipes))?,
-                Stage::Ending => self.pass_end(from, to, closing).map_err(Fault::To)?,
+                Stage::Ending => self.pass_end(to, closing).map_err(Fault::To)?,
                 Stage::Ended => return Poll::Ready(Ok(())),
             }
         }
@@ -188,16 +207,12 @@ impl Flow {
         let kept = self.pipe.take();
         let full = !self.appetite.is_none() && self.lead.is_empty();
         if let Some(mut pipe) = full.then(|| kept.or_else(|| pipes.lend())).flatten() {
-            let filled = full::poll_fill(&mut self.dress, &mut self.appetite, cx, from, &mut pipe);
-            match ready!(filled).map_err(Fault::From)? {
-                Filled::With(payload) => {
+            match ready!(full::poll_fill(&mut self.codec, &mut self.appetite, cx, from, &mut pipe)) {
+                Filled::With { payload, broken } => {
                     self.count(payload);
+                    self.broken = broken;
                     self.notice_last_chunk();
                     self.pipe = Some(pipe);
-                    return Poll::Ready(Ok(()));
-                }
-                Filled::End => {
-                    self.stage = Stage::Ending;
                     return Poll::Ready(Ok(()));
                 }
                 Filled::Trickle => {}
@@ -215,10 +230,10 @@ impl Flow {
         buffer: &mut [u8],
     ) -> Poll<Result<(), Fault>> {
         let lead = self.put_lead(buffer);
-        let (skip, most) = match self.dress {
-            Dress::Plain | Dress::Unwrap(_) => (0, scratch::SIZE),
-            Dress::Wrap(0) => (HEADER, CHUNK_LIMIT),
-            Dress::Wrap(owed) => (0, owed),
+        let (skip, most) = match self.codec {
+            Codec::Unwrap(_) => (0, scratch::SIZE),
+            Codec::Wrap(0) => (HEADER, CHUNK_LIMIT),
+            Codec::Wrap(owed) => (0, owed),
         };
         let start = lead.saturating_add(skip);
         let end = start.saturating_add(most).min(buffer.len());
@@ -228,7 +243,7 @@ impl Flow {
             Poll::Pending => 0..lead,
             Poll::Ready(received) => {
                 let received = received.map_err(Fault::From)?;
-                self.dress_up(buffer, lead, received).map_err(Fault::From)?
+                self.recode(buffer, lead, received).map_err(Fault::From)?
             }
         };
         self.lead = Vec::new();
@@ -248,37 +263,29 @@ impl Flow {
         self.lead.len()
     }
 
-    /// Changes the clothes of `count` bytes that lie in `buffer` behind the lead, where 0 is the end. Returns what is to
-    /// be sent.
-    fn dress_up(&mut self, buffer: &mut [u8], lead: usize, count: usize) -> io::Result<Range<usize>> {
+    /// Wraps or unwraps `count` bytes that lie in `buffer` behind the lead, where 0 is the end. Returns what is to be sent.
+    fn recode(&mut self, buffer: &mut [u8], lead: usize, count: usize) -> io::Result<Range<usize>> {
         self.appetite.copied(count);
         let behind = lead.saturating_add(count);
-        match (&mut self.dress, count) {
-            (Dress::Plain, 0) => {
-                self.stage = Stage::Ending;
-                Ok(0..lead)
-            }
-            (Dress::Wrap(0), 0) => {
+        match (&mut self.codec, count) {
+            (Codec::Wrap(0), 0) if self.sender_was_reset => Err(io::ErrorKind::ConnectionReset.into()),
+            (Codec::Wrap(0), 0) => {
                 self.stage = Stage::Ending;
                 write_at(buffer, lead, chunks::END);
                 Ok(0..lead.saturating_add(HEADER))
             }
-            (Dress::Wrap(_) | Dress::Unwrap(_), 0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            (Dress::Plain, _) => {
-                self.count(count);
-                Ok(0..behind)
-            }
-            (Dress::Wrap(0), _) => {
+            (Codec::Wrap(_) | Codec::Unwrap(_), 0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            (Codec::Wrap(0), _) => {
                 write_at(buffer, lead, chunks::header(count)?);
                 self.count(count);
                 Ok(0..behind.saturating_add(HEADER))
             }
-            (Dress::Wrap(owed), _) => {
+            (Codec::Wrap(owed), _) => {
                 *owed = owed.saturating_sub(count);
                 self.count(count);
                 Ok(0..behind)
             }
-            (Dress::Unwrap(decoder), _) => {
+            (Codec::Unwrap(decoder), _) => {
                 let payload = decoder.strip(buffer.get_mut(..count).unwrap_or_default())?;
                 self.count(payload.len());
                 self.notice_last_chunk();
@@ -288,8 +295,12 @@ impl Flow {
     }
 
     fn notice_last_chunk(&mut self) {
-        if matches!(&self.dress, Dress::Unwrap(decoder) if decoder.ended()) {
-            self.stage = Stage::Ending;
+        match &self.codec {
+            Codec::Unwrap(decoder) if decoder.broken() => {
+                self.broken = Some(io::ErrorKind::ConnectionReset.into());
+            }
+            Codec::Unwrap(decoder) if decoder.ended() => self.stage = Stage::Ending,
+            Codec::Unwrap(_) | Codec::Wrap(_) => {}
         }
     }
 
@@ -310,14 +321,16 @@ impl Flow {
         Ok(sent)
     }
 
-    fn pass_end(&mut self, from: &Stream, to: &Stream, closing: bool) -> io::Result<()> {
+    fn pass_end(&mut self, to: &Stream, closing: bool) -> io::Result<()> {
         self.stage = Stage::Ended;
         self.pipe = None;
-        self.deserted = !closing && matches!(self.dress, Dress::Plain) && from.is_deserted();
-        match self.dress {
-            Dress::Plain | Dress::Unwrap(_) if !closing && !self.deserted => to.end_sending(),
-            _ => Ok(()),
+        if matches!(self.codec, Codec::Wrap(_)) {
+            // The last chunk has been written.
+            return Ok(());
         }
+        // The receiver has everything: from now on a close, even that of a killed process, takes nothing from it.
+        drop(to.end_on_close());
+        if closing { Ok(()) } else { to.end_sending() }
     }
 
     fn count(&mut self, bytes: usize) {

@@ -1,16 +1,17 @@
 //! Full flow: bytes go from a socket into a pipe without being copied through this process.
 //!
-//! Its law: "would block" is believed of the socket only while the pipe is empty: a full pipe says the same. How much is
-//! asked follows what came before, because the kernel sets aside pages for all that is asked, and clears them.
+//! Its law: "would block" is believed of the socket only while the pipe is empty: a full pipe says the same. Bytes that are
+//! in the pipe when the sender breaks off are reported with the fault, never dropped. How much is asked follows what came
+//! before, because the kernel sets aside pages for all that is asked, and clears them.
 
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use cloister_wire::chunks::{self, Decoder};
 use cloister_wire::frame::HEADER;
 use cloister_wire::ingress::CHUNK_LIMIT;
 
-use crate::chunks::{self, Decoder};
-use crate::flow::Dress;
+use crate::flow::Codec;
 use crate::pipes::Lent;
 use crate::stream::Stream;
 
@@ -54,55 +55,52 @@ impl Appetite {
 }
 
 /// What a fill came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Filled {
-    /// The pipe holds bytes; so many of them are payload.
-    With(usize),
-    /// The sender has ended.
-    End,
+    /// The pipe holds what was there, which may be nothing at the end of a stream.
+    With {
+        /// Bytes of it that are payload.
+        payload: usize,
+        /// How the sender broke off behind them, if it did. The kernel reports an error once, so it has to be kept until
+        /// they are delivered.
+        broken: Option<io::Error>,
+    },
     /// It is not worth a pipe: nothing was taken.
     Trickle,
 }
 
-/// Fills an empty pipe from `from`, dressing the bytes on the way. Pending only when nothing is inside.
+/// Fills an empty pipe from `from`, wrapping or unwrapping the bytes on the way. Pending only when nothing is inside.
 pub(crate) fn poll_fill(
-    dress: &mut Dress,
+    codec: &mut Codec,
     appetite: &mut Appetite,
     cx: &mut Context<'_>,
     from: &Stream,
     pipe: &mut Lent,
-) -> Poll<io::Result<Filled>> {
-    match dress {
-        Dress::Plain => poll_plain(appetite, cx, from, pipe),
-        Dress::Wrap(owed) => Poll::Ready(wrap(owed, appetite, from, pipe)),
-        Dress::Unwrap(decoder) => poll_unwrap(decoder, appetite, cx, from, pipe),
+) -> Poll<Filled> {
+    match codec {
+        Codec::Wrap(owed) => {
+            let mut payload = 0;
+            let broken = wrap(owed, &mut payload, from, pipe).err();
+            appetite.spliced(payload);
+            let trickle = pipe.inside() == 0 && broken.is_none();
+            Poll::Ready(if trickle { Filled::Trickle } else { Filled::With { payload, broken } })
+        }
+        Codec::Unwrap(decoder) => {
+            let broken = ready!(poll_unwrap(decoder, cx, from, pipe)).err();
+            appetite.spliced(pipe.inside());
+            Poll::Ready(Filled::With { payload: pipe.inside(), broken })
+        }
     }
-}
-
-fn poll_plain(
-    appetite: &mut Appetite,
-    cx: &mut Context<'_>,
-    from: &Stream,
-    pipe: &mut Lent,
-) -> Poll<io::Result<Filled>> {
-    let count = ready!(from.poll_splice_to(cx, pipe.writer()?, appetite.0.min(pipe.capacity())))?;
-    pipe.filled(count);
-    if count == 0 {
-        return Poll::Ready(Ok(Filled::End));
-    }
-    appetite.spliced(count);
-    Poll::Ready(Ok(Filled::With(count)))
 }
 
 /// Takes as many whole chunks as the sender has ready, so that their lengths are known before they leave it.
-fn wrap(owed: &mut usize, appetite: &mut Appetite, from: &Stream, pipe: &mut Lent) -> io::Result<Filled> {
-    let mut payload = 0usize;
+fn wrap(owed: &mut usize, payload: &mut usize, from: &Stream, pipe: &mut Lent) -> io::Result<()> {
     loop {
         if *owed == 0 {
             let count = from.readable().unwrap_or(0).min(CHUNK_LIMIT);
             let room = MOST_ASKED.saturating_sub(pipe.inside()).saturating_sub(HEADER);
             if count == 0 || count > room || !put_header(pipe, count)? {
-                break;
+                return Ok(());
             }
             *owed = count;
         }
@@ -110,15 +108,13 @@ fn wrap(owed: &mut usize, appetite: &mut Appetite, from: &Stream, pipe: &mut Len
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => {
                 pipe.filled(count);
-                payload = payload.saturating_add(count);
+                *payload = payload.saturating_add(count);
                 *owed = owed.saturating_sub(count);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         }
     }
-    appetite.spliced(payload);
-    Ok(if pipe.inside() == 0 { Filled::Trickle } else { Filled::With(payload) })
 }
 
 /// Puts a chunk's length into the pipe, unless that is full.
@@ -133,27 +129,21 @@ fn put_header(pipe: &mut Lent, count: usize) -> io::Result<bool> {
     }
 }
 
+/// Moves the payload of as many chunks as have come. Pending only when nothing is inside.
 fn poll_unwrap(
     decoder: &mut Decoder,
-    appetite: &mut Appetite,
     cx: &mut Context<'_>,
     from: &Stream,
     pipe: &mut Lent,
-) -> Poll<io::Result<Filled>> {
-    loop {
-        let step = poll_unwrap_piece(decoder, cx, from, pipe);
-        let room = MOST_ASKED.saturating_sub(pipe.inside());
-        match step {
-            Poll::Ready(Ok(())) if !decoder.ended() && room >= CHUNK_LIMIT => {}
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) | Poll::Pending if pipe.inside() > 0 => {
-                appetite.spliced(pipe.inside());
-                return Poll::Ready(Ok(Filled::With(pipe.inside())));
-            }
-            Poll::Ready(Ok(())) => return Poll::Ready(Ok(Filled::End)),
-            Poll::Pending => return Poll::Pending,
+) -> Poll<io::Result<()>> {
+    while !(decoder.ended() || decoder.broken()) && MOST_ASKED.saturating_sub(pipe.inside()) >= CHUNK_LIMIT {
+        match poll_unwrap_piece(decoder, cx, from, pipe) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Pending if pipe.inside() > 0 => break,
+            other => return other,
         }
     }
+    Poll::Ready(Ok(()))
 }
 
 /// Reads a chunk's length, or moves what has come of its payload.
@@ -163,9 +153,6 @@ fn poll_unwrap_piece(
     from: &Stream,
     pipe: &mut Lent,
 ) -> Poll<io::Result<()>> {
-    if decoder.ended() {
-        return Poll::Ready(Ok(()));
-    }
     let count = if decoder.left() == 0 {
         let mut header = [0; HEADER];
         let place = header.get_mut(..decoder.header_left()).unwrap_or_default();

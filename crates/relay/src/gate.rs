@@ -1,10 +1,12 @@
 //! How many connections there may be at once, and what an accept loop does when the system runs out.
 //!
-//! Its law: an accept loop neither dies nor spins. Running out of descriptors or memory is weather: it waits until a
-//! connection has ended, or a moment has passed, and tries again.
+//! Its law: an accept loop neither dies nor spins. Running out of descriptors or memory is temporary: it waits until a
+//! connection has ended, or a moment has passed, and tries again. Where several entrances lead to one service, none of them
+//! can take the room that is kept for the others.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -18,45 +20,83 @@ use crate::stream::Stream;
 /// that a client does not notice.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The entrance to one service. Clones are the same gate.
+/// Descriptors of a connection: two sockets, and a watch for room on each.
+const DESCRIPTORS: usize = 4;
+
+/// Of the room, so much is divided among the entrances, and the rest goes to whichever needs it. Half: an entrance that is
+/// alone in use gets more than half of the room, and each of the others keeps enough to go on.
+const KEPT_PART: usize = 2;
+
+/// An entrance to a service. Clones are the same entrance.
 #[derive(Clone, Debug)]
 pub struct Gate {
-    room: Arc<Semaphore>,
-    freed: Arc<Notify>,
-    cap: usize,
+    /// Room for this entrance alone.
+    own: Arc<Semaphore>,
+    /// Room for any of the entrances.
+    common: Arc<Semaphore>,
+    inside: Arc<Inside>,
+}
+
+/// Connections through all entrances.
+#[derive(Debug, Default)]
+struct Inside {
+    count: AtomicUsize,
+    freed: Notify,
 }
 
 /// The right to be one of the connections inside. Dropping it makes room for another.
 #[derive(Debug)]
 pub struct Pass {
     permit: Option<OwnedSemaphorePermit>,
-    freed: Arc<Notify>,
+    inside: Arc<Inside>,
 }
 
 impl Gate {
     /// A gate for at most `cap` connections at once.
     #[must_use]
     pub fn new(cap: usize) -> Self {
-        let cap = cap.min(Semaphore::MAX_PERMITS);
-        Self { room: Arc::new(Semaphore::new(cap)), freed: Arc::new(Notify::new()), cap }
+        Self::with(cap, Arc::new(Semaphore::new(0)), Arc::default())
     }
 
-    /// A gate for at most `cap` connections of four descriptors each (two sockets, and a watch for room on each), or for as
-    /// many as this process has descriptors for when `reserve` are kept for other things. It raises the process's limit as far
-    /// as that is allowed.
+    fn with(own: usize, common: Arc<Semaphore>, inside: Arc<Inside>) -> Self {
+        Self { own: Arc::new(Semaphore::new(own.min(Semaphore::MAX_PERMITS))), common, inside }
+    }
+
+    /// Entrances for at most `cap` connections in all. Half of the room is divided among them, so that connections through
+    /// one never shut another, however long they last; the other half goes to whoever comes first. Each lets at least one
+    /// connection in, even where `cap` is smaller than their number.
     #[must_use]
-    pub fn within_descriptors(cap: usize, reserve: usize) -> Self {
-        let wanted = u64::try_from(cap.saturating_mul(4).saturating_add(reserve)).unwrap_or(u64::MAX);
-        let limit = usize::try_from(raise_descriptors(wanted)).unwrap_or(usize::MAX);
-        Self::new(cap.min(limit.saturating_sub(reserve) / 4))
+    pub fn divide(cap: usize, entrances: usize) -> Vec<Self> {
+        let cap = cap.min(Semaphore::MAX_PERMITS);
+        let kept = match entrances {
+            0 | 1 => cap,
+            _ => (cap / KEPT_PART / entrances).max(1),
+        };
+        let common = Arc::new(Semaphore::new(cap.saturating_sub(kept.saturating_mul(entrances))));
+        let inside = Arc::<Inside>::default();
+        (0..entrances).map(|_| Self::with(kept, Arc::clone(&common), Arc::clone(&inside))).collect()
+    }
+
+    /// Another entrance to the same service, for at most `cap` connections of its own and none of the common room.
+    #[must_use]
+    pub fn beside(&self, cap: usize) -> Self {
+        Self::with(cap, Arc::new(Semaphore::new(0)), Arc::clone(&self.inside))
     }
 
     /// Waits until there is room.
     pub async fn enter(&self) -> Pass {
         loop {
-            // The semaphore is never closed; were it, this would wait for a pass to come back, not spin.
-            let freed = self.freed.notified();
-            if let Ok(permit) = Arc::clone(&self.room).acquire_owned().await {
+            // No semaphore is ever closed; were one, this would wait for a pass to come back, not spin.
+            let freed = self.inside.freed.notified();
+            if let Some(pass) = self.try_enter() {
+                return pass;
+            }
+            let entered = tokio::select! {
+                biased;
+                own = Arc::clone(&self.own).acquire_owned() => own,
+                common = Arc::clone(&self.common).acquire_owned() => common,
+            };
+            if let Ok(permit) = entered {
                 return self.pass(permit);
             }
             freed.await;
@@ -66,19 +106,22 @@ impl Gate {
     /// A pass if there is room now.
     #[must_use]
     pub fn try_enter(&self) -> Option<Pass> {
-        Arc::clone(&self.room).try_acquire_owned().ok().map(|permit| self.pass(permit))
+        [&self.own, &self.common]
+            .into_iter()
+            .find_map(|room| Arc::clone(room).try_acquire_owned().ok())
+            .map(|permit| self.pass(permit))
     }
 
-    /// How many are inside.
+    /// How many are inside, through this entrance or another.
     #[must_use]
     pub fn inside(&self) -> usize {
-        self.cap.saturating_sub(self.room.available_permits())
+        self.inside.count.load(Ordering::Acquire)
     }
 
-    /// Waits until nobody is inside.
+    /// Waits until there is no connection inside.
     pub async fn empty(&self) {
         loop {
-            let mut freed = std::pin::pin!(self.freed.notified());
+            let mut freed = std::pin::pin!(self.inside.freed.notified());
             freed.as_mut().enable();
             if self.inside() == 0 {
                 return;
@@ -93,27 +136,40 @@ impl Gate {
             match listener.accept().await {
                 Ok(connection) => return connection,
                 Err(error) if concerns_one_client(&error) => {}
-                Err(_) => self.weather().await,
+                Err(_) => self.wait_for_resources().await,
             }
         }
     }
 
-    async fn weather(&self) {
+    async fn wait_for_resources(&self) {
         // Either end of this wait is as good as the other.
-        drop(tokio::time::timeout(PAUSE, self.freed.notified()).await);
+        drop(tokio::time::timeout(PAUSE, self.inside.freed.notified()).await);
     }
 
     fn pass(&self, permit: OwnedSemaphorePermit) -> Pass {
-        Pass { permit: Some(permit), freed: Arc::clone(&self.freed) }
+        self.inside.count.fetch_add(1, Ordering::AcqRel);
+        Pass { permit: Some(permit), inside: Arc::clone(&self.inside) }
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        // Whoever is told that there is room must find it.
+        // Whoever is notified of room must find it.
         drop(self.permit.take());
-        self.freed.notify_waiters();
+        self.inside.count.fetch_sub(1, Ordering::AcqRel);
+        self.inside.freed.notify_waiters();
     }
+}
+
+/// How many connections this process may have at once: `cap`, or as many as it has descriptors for when `reserve` are kept
+/// for other things. It raises the process's limit of descriptors as far as that is allowed; what it starts from then on
+/// inherits that.
+#[must_use]
+pub fn room(cap: usize, reserve: usize) -> usize {
+    let wanted = cap.saturating_mul(DESCRIPTORS).saturating_add(reserve);
+    let limit = raise_descriptors(u64::try_from(wanted).unwrap_or(u64::MAX));
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    cap.min(limit.saturating_sub(reserve) / DESCRIPTORS)
 }
 
 /// Raises the limit of open descriptors towards `wanted`, and returns what it is then.
@@ -162,6 +218,40 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn connections_through_one_entrance_leave_room_to_the_others() {
+        let gates = Gate::divide(16, 4);
+        let [idle, other, ..] = gates.as_slice() else { panic!() };
+        // Two of its own, and the common half.
+        let taken: Vec<Pass> = std::iter::from_fn(|| idle.try_enter()).collect();
+        assert_eq!(taken.len(), 10);
+        let kept: Vec<Pass> = std::iter::from_fn(|| other.try_enter()).collect();
+        assert_eq!((kept.len(), other.inside()), (2, 12));
+        let waiting = tokio::spawn({
+            let other = other.clone();
+            async move { other.enter().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(taken);
+        drop(waiting.await.unwrap());
+    }
+
+    #[test]
+    fn the_only_entrance_has_all_the_room() {
+        let gates = Gate::divide(5, 1);
+        let taken: Vec<Pass> =
+            gates.iter().flat_map(|gate| std::iter::from_fn(|| gate.try_enter())).collect();
+        assert_eq!(taken.len(), 5);
+    }
+
+    #[test]
+    fn an_entrance_lets_at_least_one_in_however_many_there_are() {
+        let gates = Gate::divide(2, 8);
+        let taken: Vec<Pass> = gates.iter().filter_map(Gate::try_enter).collect();
+        assert_eq!(taken.len(), 8);
+    }
+
+    #[tokio::test]
     async fn an_empty_gate_is_noticed() {
         let gate = Gate::new(1);
         gate.empty().await;
@@ -177,13 +267,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn bad_weather_ends_when_a_connection_does_or_after_a_moment() {
+    async fn a_lack_of_resources_is_waited_out_until_a_connection_ends_or_for_a_moment() {
         let gate = Gate::new(1);
         let start = Instant::now();
-        gate.weather().await;
+        gate.wait_for_resources().await;
         assert_eq!(start.elapsed(), PAUSE);
         let pass = gate.enter().await;
-        tokio::join!(gate.weather(), async { drop(pass) });
+        tokio::join!(gate.wait_for_resources(), async { drop(pass) });
         assert_eq!(start.elapsed(), PAUSE);
     }
 

@@ -8,11 +8,11 @@
 //! |---|---|
 //! | [`Stream`] | a connected vsock, TCP or Unix socket in the Tokio reactor |
 //! | [`Listener`] | where such streams come from |
-//! | [`Gate`] | how many there may be at once |
+//! | [`Gate`], [`room()`] | how many there may be at once |
 //! | [`Works`] | what all connections of a service share |
 //! | [`relay()`] | the way of the bytes between two of them |
 
-mod chunks;
+mod closing;
 mod flow;
 mod full;
 mod gate;
@@ -24,7 +24,7 @@ mod scratch;
 mod stream;
 mod works;
 
-pub use gate::{Gate, Pass};
+pub use gate::{Gate, Pass, room};
 pub use listener::{Listener, Peer};
 pub use relay::{End, Options, Outcome, Side, relay};
 pub use stream::Stream;

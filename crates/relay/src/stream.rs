@@ -14,8 +14,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use cloister_sys::reactor::Registered;
-use cloister_sys::splice;
+use cloister_sys::{splice, tcp};
 use cloister_wire::ports::MAX_VSOCK_WRITE;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -141,17 +142,32 @@ impl Stream {
         }
     }
 
-    /// Whether the other end of the boundary has closed both its directions: whatever is sent from now on is heard by
-    /// nobody. TCP does not tell that from the end of one direction.
-    pub(crate) fn is_deserted(&self) -> bool {
-        // A write of nothing fails where any write would, and sends nothing (`vsock_connectible_sendmsg` and
-        // `unix_stream_sendmsg` of Linux).
-        self.leads_over_vsock() && rustix::net::send(&*self.io, &[], SendFlags::NOSIGNAL).is_err()
-    }
-
-    /// Makes a TCP peer see a reset when this is dropped, not an orderly end. Other sockets know no such thing.
+    /// Makes a TCP peer see a reset when this is closed, not an orderly end: also when this process is killed. Other sockets
+    /// know no such thing.
     pub fn reset_on_close(&self) -> io::Result<()> {
         Ok(sockopt::set_socket_linger(&*self.io, Some(Duration::ZERO))?)
+    }
+
+    /// Makes a TCP peer see an orderly end when this is closed, as it does unless [`Self::reset_on_close`] was asked for.
+    pub(crate) fn end_on_close(&self) -> io::Result<()> {
+        Ok(sockopt::set_socket_linger(&*self.io, None)?)
+    }
+
+    /// Waits until the peer's system has everything that was written here, or the connection has failed. A reset that is sent
+    /// before that takes away what is still on its way.
+    ///
+    /// No readiness comes for it, so it is asked again and again: only connections that break off wait for it.
+    pub(crate) async fn delivered(&self) {
+        while tcp::unacknowledged(&*self.io).is_ok_and(|bytes| bytes > 0) && !self.has_failed() {
+            tokio::time::sleep(means::PAUSE).await;
+        }
+    }
+
+    /// Whether the connection is known to be dead in both directions.
+    fn has_failed(&self) -> bool {
+        // An error or a hang-up is always reported, whatever was asked for.
+        let mut asked = [PollFd::new(&*self.io, PollFlags::empty())];
+        rustix::event::poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
     }
 
     /// Reads once into `buffer`; 0 is the end.

@@ -1,6 +1,6 @@
-//! What TCP sockets can be told that rustix has no call for.
+//! What TCP sockets can be told or asked that rustix has no call for.
 //!
-//! Its law: only options that change when packets leave, never which bytes are in them.
+//! Its law: only what says or changes when packets leave, never which bytes are in them.
 
 #![expect(unsafe_code, reason = "rustix does not know TCP_DEFER_ACCEPT")]
 
@@ -30,6 +30,18 @@ pub fn speaks_first(socket: impl AsFd) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Bytes written to a connected socket that the peer's system has not acknowledged yet, an end among them (`SIOCOUTQ` of
+/// `tcp(7)`). On a Unix socket: those that its peer has not read.
+///
+/// Errors: `EINVAL` on a listener, `ENOTTY` where there is no such thing.
+pub fn unacknowledged(socket: impl AsFd) -> io::Result<usize> {
+    let mut bytes: c_int = 0;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: this request writes one c_int to the place it is given, which is live.
+    let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(usize::try_from(bytes).unwrap_or(0)) }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -54,6 +66,28 @@ mod tests {
         let mut heard = [0; 2];
         accepted.read_exact(&mut heard).unwrap();
         assert_eq!(&heard, b"hi");
+    }
+
+    #[test]
+    fn what_a_peer_has_no_room_for_is_not_acknowledged() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+        assert_eq!(unacknowledged(&near).unwrap(), 0);
+        let mut written = 0;
+        while let Ok(count) = near.write(&[0; 16_000]) {
+            written += count;
+        }
+        assert!(unacknowledged(&near).unwrap() > 0);
+        let mut read = 0;
+        while read < written {
+            read += far.read(&mut [0; 16_000]).unwrap();
+        }
+        // The last acknowledgement may be on its way.
+        while unacknowledged(&near).unwrap() > 0 {
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! Port 17003: one connection for each client, a header frame, then raw bytes.
+//! Port 17003: one connection for each client, a header frame, then the bytes of both directions in chunks.
 //!
 //! Its law: the header names a target that the measured manifest declares; it is never an address. There is no reply to
 //! the header, so a client waits for no extra round trip: a refused connection is closed, and the reason is counted in
-//! the status and in the supervisor's log.
+//! the status and in the supervisor's log. An end and a break are both said in the stream: no transport's own signals are
+//! relied on.
 
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -13,16 +14,21 @@ pub const HEADER_LIMIT: usize = 1024;
 /// The longest chunk in bytes on a [`Framing::Chunked`] stream: one vsock write, with its length.
 pub const CHUNK_LIMIT: usize = crate::ports::MAX_VSOCK_WRITE - crate::frame::HEADER;
 
+/// In place of a chunk's length: the sender's connection broke off. It sends nothing more and reads nothing more. It may
+/// also follow the empty chunk: the direction had ended, and the other one is no longer read.
+pub const BREAK: u32 = u32::MAX;
+
 /// How the bytes of both directions travel, behind the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Framing {
-    /// As they are; the end of a direction is the transport's half-close.
-    Raw,
-    /// Frames of at most [`CHUNK_LIMIT`] bytes ([`crate::frame`]); an empty frame is the end of its direction, and the host
-    /// closes the transport when it has seen both ends. For transports that carry no half-close: `vhost-device-vsock`
-    /// 0.3.0 makes the host's end both directions and drops the enclave's (`vsock_conn.rs`, `VSOCK_OP_SHUTDOWN`). A
-    /// transport that closes before the empty frame has broken off.
+    /// Frames of at most [`CHUNK_LIMIT`] bytes ([`crate::frame`]); an empty frame is the end of its direction, [`BREAK`]
+    /// in place of a length is a reset, and the host closes the transport when it has seen both ends. A transport that
+    /// closes before that has broken off.
+    ///
+    /// The transports cannot say it themselves. The kernel's vsock reports the close of a killed process as it reports an
+    /// orderly end, and has no reset that a program can send; `vhost-device-vsock` 0.3.0 makes the host's half-close an
+    /// end of both directions and drops the enclave's (`vsock_conn.rs`, `VSOCK_OP_SHUTDOWN`).
     Chunked,
 }
 
@@ -60,8 +66,15 @@ mod tests {
     }
 
     #[test]
-    fn a_header_with_an_unknown_field_is_refused() {
-        let text = r#"{"version":1,"port":80,"framing":"raw","path":"/etc"}"#;
+    fn a_header_with_an_unknown_field_or_framing_is_refused() {
+        let text = r#"{"version":1,"port":80,"framing":"chunked","path":"/etc"}"#;
         assert!(serde_json::from_str::<Header>(text).is_err());
+        let text = r#"{"version":1,"port":80,"framing":"raw"}"#;
+        assert!(serde_json::from_str::<Header>(text).is_err());
+    }
+
+    #[test]
+    fn a_break_is_no_length_that_a_chunk_can_have() {
+        assert!(usize::try_from(BREAK).is_ok_and(|length| length > CHUNK_LIMIT));
     }
 }

@@ -7,10 +7,11 @@
 //! |---|---|
 //! | host ⇄ enclave, port 17000 | [`control`] |
 //! | host ⇄ enclave, port 17001 | [`logs`] |
-//! | host → enclave, port 17003 | [`ingress`] |
+//! | host → enclave, port 17003 | [`ingress`], [`chunks`] |
 //! | init ⇄ supervisor, a socket pair | [`hold`] |
 //! | the end of `host-sleeve run` | [`exit`] |
 
+pub mod chunks;
 pub mod control;
 pub mod event;
 pub mod exit;

@@ -1,14 +1,15 @@
 //! Ingress on the host: clients of published TCP ports are carried to the enclave.
 //!
-//! Its law: a client that cannot be carried is told so by a reset, never left waiting for an answer that cannot come.
-//! Clients beyond the cap wait in the listen queue. What the clients may reach is decided inside, by the manifest.
+//! Its law: a client that cannot be carried is reset, never left waiting for an answer that cannot come. Clients beyond the
+//! cap wait in the listen queue, and those of one port never take the room that is kept for the others. What the clients may
+//! reach is decided inside, by the manifest.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloister_relay::{Gate, Listener, Options, Pass, Peer, Stream, Works, relay};
+use cloister_relay::{Gate, Listener, Options, Pass, Peer, Stream, Works, relay, room};
 use cloister_wire::frame;
 use cloister_wire::hello::VERSION;
 use cloister_wire::ingress::{Framing, HEADER_LIMIT, Header};
@@ -16,7 +17,8 @@ use cloister_wire::ports;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::transport::Transport;
+use crate::output;
+use crate::transport::{self, Transport};
 
 /// The most clients carried to one enclave at once: as many as its supervisor admits.
 const MOST_CLIENTS: usize = 4096;
@@ -24,21 +26,44 @@ const MOST_CLIENTS: usize = 4096;
 /// Descriptors kept for everything but clients.
 const RESERVED_DESCRIPTORS: usize = 256;
 
+/// Descriptors for [`MOST_CLIENTS`], four each as [`room()`] counts them, and for everything else.
+const WANTED_DESCRIPTORS: usize = MOST_CLIENTS * 4 + RESERVED_DESCRIPTORS;
+
 /// How long a client waits for a supervisor that is being started again, which takes less than a second.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The pause between two tries to reach it.
 const PAUSE: Duration = Duration::from_millis(25);
 
+/// Prepares for clients, before any program is started for them: each client takes descriptors of the sleeve and of the vsock
+/// device, which inherits the sleeve's limit. Returns how many clients there may be at once, and says where that is less than
+/// the enclave could serve.
+pub(crate) fn make_room() -> usize {
+    let room = room(MOST_CLIENTS, RESERVED_DESCRIPTORS);
+    if let Some(warning) = too_little(room) {
+        output::note(&warning);
+    }
+    room
+}
+
+fn too_little(room: usize) -> Option<String> {
+    (room < MOST_CLIENTS).then(|| {
+        format!(
+            "warning: the limit of open files allows {room} clients at once, not {MOST_CLIENTS}; more wait to be accepted\n\
+             hint: raise the hard limit to {WANTED_DESCRIPTORS} (`ulimit -Hn`, `LimitNOFILE=` of a systemd unit)"
+        )
+    })
+}
+
 /// Serves every listener, with the ingress port of the manifest behind it, until the future is dropped. Connections that
-/// are being carried then end with it.
-pub(crate) async fn run(listeners: Vec<(Listener, u16)>, transport: Arc<dyn Transport>) {
-    let gate = Gate::within_descriptors(MOST_CLIENTS, RESERVED_DESCRIPTORS);
+/// are being carried then end with it. `room` is how many there may be at once.
+pub(crate) async fn run(listeners: Vec<(Listener, u16)>, room: usize, transport: Arc<dyn Transport>) {
+    let gates = Gate::divide(room, listeners.len());
     let works = Arc::new(Works::new());
     let mut ports = JoinSet::new();
-    for (listener, port) in listeners {
+    for ((listener, port), gate) in listeners.into_iter().zip(gates) {
         let door = Door { port, transport: Arc::clone(&transport), works: Arc::clone(&works) };
-        ports.spawn(serve(listener, gate.clone(), door));
+        ports.spawn(serve(listener, gate, door));
     }
     // A listener's task does not end; were one to, the others go on.
     while ports.join_next().await.is_some() {}
@@ -65,16 +90,17 @@ async fn serve(listener: Listener, gate: Gate, door: Door) {
 
 impl Door {
     async fn carry(self, client: Stream, peer: Peer, pass: Pass) {
-        if self.try_carry(&client, peer).await.is_err() {
-            // A client that is gone already needs no reset.
-            drop(client.reset_on_close());
-        }
+        // From the start: also a client that waits for a connection when the sleeve is killed sees a reset. One that is gone
+        // already needs none.
+        drop(client.reset_on_close());
+        // A client that was not carried is reset, and that is all there is to say to it.
+        drop(self.try_carry(&client, peer).await);
         drop(client);
         drop(pass);
     }
 
     async fn try_carry(&self, client: &Stream, peer: Peer) -> io::Result<()> {
-        let framing = if self.transport.half_close() { Framing::Raw } else { Framing::Chunked };
+        let framing = Framing::Chunked;
         let header = Header { version: VERSION, port: self.port, client: address(peer), framing };
         let lead_out = frame::encode(&header, HEADER_LIMIT).map_err(io::Error::other)?;
         let enclave = timeout(PATIENCE, self.connect()).await??;
@@ -82,14 +108,12 @@ impl Door {
         Ok(())
     }
 
-    /// Connects to the supervisor. One that does not listen may be on its way back.
+    /// Connects to the supervisor. One that does not listen may be starting again.
     async fn connect(&self) -> io::Result<Stream> {
         let start = Instant::now();
         loop {
             match self.transport.connect(ports::INGRESS).await {
-                Err(error)
-                    if error.kind() == io::ErrorKind::ConnectionRefused && start.elapsed() < PATIENCE =>
-                {
+                Err(error) if transport::may_answer_later(&error) && start.elapsed() < PATIENCE => {
                     sleep(PAUSE).await;
                 }
                 result => return result,

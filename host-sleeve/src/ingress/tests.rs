@@ -14,7 +14,8 @@ use crate::backends::Pending;
 #[derive(Debug)]
 struct Played {
     refusals: Mutex<u32>,
-    half_close: bool,
+    /// How it refuses.
+    kind: io::ErrorKind,
     enclave: mpsc::UnboundedSender<UnixStream>,
 }
 
@@ -24,7 +25,7 @@ impl Transport for Played {
         let mut refusals = self.refusals.lock().unwrap();
         if *refusals > 0 {
             *refusals -= 1;
-            return Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) });
+            return Box::pin(async { Err(self.kind.into()) });
         }
         let (near, far) = StdUnixStream::pair().unwrap();
         for end in [&near, &far] {
@@ -33,20 +34,27 @@ impl Transport for Played {
         self.enclave.send(UnixStream::from_std(far).unwrap()).unwrap();
         Box::pin(async { Stream::over_device(near.into()) })
     }
-
-    fn half_close(&self) -> bool {
-        self.half_close
-    }
 }
 
 /// A published port, and the connections that reach the enclave through it.
-async fn publish(refusals: u32, half_close: bool) -> (TcpStream, mpsc::UnboundedReceiver<UnixStream>) {
-    let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
-    let port = listener.tcp_address().unwrap();
-    let (enclave, connections) = mpsc::unbounded_channel();
-    let transport = Arc::new(Played { refusals: Mutex::new(refusals), half_close, enclave });
-    drop(tokio::spawn(run(vec![(listener, 80)], transport)));
+async fn publish(refusals: u32) -> (TcpStream, mpsc::UnboundedReceiver<UnixStream>) {
+    let ([port], connections) = publish_all([80], refusals, io::ErrorKind::ConnectionRefused, MOST_CLIENTS);
     (TcpStream::connect(port).await.unwrap(), connections)
+}
+
+/// Published ports with room for so many clients, and the connections that reach the enclave through them.
+fn publish_all<const N: usize>(
+    ports: [u16; N],
+    refusals: u32,
+    kind: io::ErrorKind,
+    room: usize,
+) -> ([SocketAddr; N], mpsc::UnboundedReceiver<UnixStream>) {
+    let listeners = ports.map(|port| (Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap(), port));
+    let addresses = listeners.each_ref().map(|(listener, _)| listener.tcp_address().unwrap());
+    let (enclave, connections) = mpsc::unbounded_channel();
+    let transport = Arc::new(Played { refusals: Mutex::new(refusals), kind, enclave });
+    drop(tokio::spawn(run(listeners.into(), room, transport)));
+    (addresses, connections)
 }
 
 async fn header(enclave: &mut UnixStream) -> Header {
@@ -58,47 +66,85 @@ async fn header(enclave: &mut UnixStream) -> Header {
 
 #[tokio::test]
 async fn a_client_is_announced_and_carried() {
-    let (mut client, mut connections) = publish(0, true).await;
+    let (mut client, mut connections) = publish(0).await;
     let mut enclave = connections.recv().await.unwrap();
-    let expected =
-        Header { version: 1, port: 80, client: Some(client.local_addr().unwrap()), framing: Framing::Raw };
+    let client_address = Some(client.local_addr().unwrap());
+    let expected = Header { version: 1, port: 80, client: client_address, framing: Framing::Chunked };
     assert_eq!(header(&mut enclave).await, expected);
     client.write_all(b"ping").await.unwrap();
     client.shutdown().await.unwrap();
+    let mut asked = [0; 12];
+    enclave.read_exact(&mut asked).await.unwrap();
+    assert_eq!(&asked, b"\0\0\0\x04ping\0\0\0\0");
+    enclave.write_all(b"\0\0\0\x04pong\0\0\0\0").await.unwrap();
     let mut heard = String::new();
-    enclave.read_to_string(&mut heard).await.unwrap();
-    assert_eq!(heard, "ping");
-    enclave.write_all(b"pong").await.unwrap();
-    drop(enclave);
-    heard.clear();
     client.read_to_string(&mut heard).await.unwrap();
     assert_eq!(heard, "pong");
 }
 
 #[tokio::test]
-async fn a_transport_without_half_close_is_spoken_to_in_chunks() {
-    let (mut client, mut connections) = publish(0, false).await;
-    let mut enclave = connections.recv().await.unwrap();
-    assert_eq!(header(&mut enclave).await.framing, Framing::Chunked);
-    client.write_all(b"ping").await.unwrap();
-    client.shutdown().await.unwrap();
-    let mut heard = [0; 12];
-    enclave.read_exact(&mut heard).await.unwrap();
-    assert_eq!(&heard, b"\0\0\0\x04ping\0\0\0\0");
+async fn a_supervisor_on_its_way_back_is_waited_for() {
+    for kind in [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound, io::ErrorKind::WouldBlock] {
+        let ([port], mut connections) = publish_all([80], 3, kind, MOST_CLIENTS);
+        let mut client = TcpStream::connect(port).await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        let mut enclave = connections.recv().await.unwrap();
+        header(&mut enclave).await;
+        let mut asked = [0; 5];
+        enclave.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"\0\0\0\x01x");
+    }
 }
 
 #[tokio::test]
-async fn a_supervisor_on_its_way_back_is_waited_for() {
-    let (mut client, mut connections) = publish(3, true).await;
-    client.write_all(b"x").await.unwrap();
+async fn idle_clients_of_one_port_leave_room_to_the_clients_of_another() {
+    let ([busy, other], mut connections) = publish_all([80, 81], 0, io::ErrorKind::ConnectionRefused, 8);
+    let mut open = vec![];
+    for _ in 0..8 {
+        open.push(TcpStream::connect(busy).await.unwrap());
+    }
+    let mut carried = vec![];
+    // Two of its own, the common four, and what the other port's loop does not hold meanwhile.
+    for _ in 0..5 {
+        let mut enclave = connections.recv().await.unwrap();
+        assert_eq!(header(&mut enclave).await.port, 80);
+        carried.push(enclave);
+    }
+    let _client = TcpStream::connect(other).await.unwrap();
+    loop {
+        let mut enclave = connections.recv().await.unwrap();
+        let port = header(&mut enclave).await.port;
+        carried.push(enclave);
+        if port == 81 {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_limit_that_is_too_low_is_reported_with_what_to_raise() {
+    assert_eq!(too_little(MOST_CLIENTS), None);
+    let text = too_little(192).unwrap();
+    assert!(text.contains("192 clients at once, not 4096") && text.contains("hard limit to 16640"), "{text}");
+}
+
+#[tokio::test]
+async fn a_client_that_posts_more_than_the_service_reads_sees_the_answer() {
+    let (mut client, mut connections) = publish(0).await;
     let mut enclave = connections.recv().await.unwrap();
     header(&mut enclave).await;
-    assert_eq!(enclave.read_u8().await.unwrap(), b'x');
+    client.write_all(&[b'x'; 1024]).await.unwrap();
+    let mut asked = [0; 1028];
+    enclave.read_exact(&mut asked).await.unwrap();
+    enclave.write_all(b"\0\0\0\x03413\xff\xff\xff\xff").await.unwrap();
+    let mut heard = Vec::new();
+    let error = client.read_to_end(&mut heard).await.unwrap_err();
+    assert_eq!((heard.as_slice(), error.kind()), (&b"413"[..], io::ErrorKind::ConnectionReset));
 }
 
 #[tokio::test]
 async fn a_client_that_cannot_be_carried_is_reset() {
-    let (mut client, _connections) = publish(u32::MAX, true).await;
+    let (mut client, _connections) = publish(u32::MAX).await;
     client.write_all(b"x").await.unwrap();
     tokio::time::pause();
     let error = client.read(&mut [0]).await.unwrap_err();
@@ -107,7 +153,7 @@ async fn a_client_that_cannot_be_carried_is_reset() {
 
 #[tokio::test]
 async fn an_enclave_that_dies_in_the_middle_is_no_orderly_end() {
-    let (mut client, mut connections) = publish(0, false).await;
+    let (mut client, mut connections) = publish(0).await;
     let mut enclave = connections.recv().await.unwrap();
     header(&mut enclave).await;
     enclave.write_all(b"\0\0\0\x09half").await.unwrap();

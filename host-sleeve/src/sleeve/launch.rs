@@ -79,6 +79,8 @@ struct Prepared {
     app: App,
     record: Record,
     listeners: Vec<Door>,
+    /// Clients of theirs at once.
+    most_clients: usize,
     metrics: Option<TcpListener>,
     requests: Requests,
     folder: Provisional,
@@ -175,11 +177,12 @@ async fn prepare(order: &Order) -> Result<Prepared> {
         }
         None => None,
     };
+    let most_clients = if listeners.is_empty() { 0 } else { ingress::make_room() };
     let mut record = new_record(order, &app, folder.get()?.name(), memory, publish);
     record.metrics = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
     let requests = Requests::serve(folder.get()?)?;
     folder.get()?.write(&record)?;
-    Ok(Prepared { app, record, listeners, metrics, requests, folder })
+    Ok(Prepared { app, record, listeners, most_clients, metrics, requests, folder })
 }
 
 /// Starts everything that talks to the machine.
@@ -197,7 +200,7 @@ fn attend(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>
     let mut tasks = serving;
     tasks.spawn(control::run(Arc::clone(&transport), asked, speak.clone()));
     tasks.spawn(logs::run(Arc::clone(&transport), service_log, draining, speak.clone()));
-    tasks.spawn(ingress::run(prepared.listeners, transport));
+    tasks.spawn(ingress::run(prepared.listeners, prepared.most_clients, transport));
     tasks.spawn(pulse::run(asks.clone(), speak.clone()));
     if let Some(listener) = prepared.metrics {
         let source = metrics::Source::One { record, asks: asks.clone() };

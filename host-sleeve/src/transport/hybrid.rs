@@ -56,8 +56,6 @@ async fn ask(socket: &Path, port: u32) -> io::Result<Stream> {
     stream.send_all(format!("CONNECT {port}\n").as_bytes()).await?;
     match stream.recv_line(ANSWER_LIMIT).await {
         Ok(line) if line.starts_with(b"OK ") => Ok(stream),
-        // The device closes when nobody listens on that port.
-        Err(error) if is_refusal(&error) => Err(io::ErrorKind::ConnectionRefused.into()),
         Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "the vsock device answers with no OK")),
         Err(error) => Err(error),
     }
@@ -67,14 +65,6 @@ impl Transport for Hybrid {
     fn connect(&self, port: u32) -> Pending<'_, io::Result<Stream>> {
         Box::pin(in_time(self.dial(port)))
     }
-
-    fn half_close(&self) -> bool {
-        false
-    }
-}
-
-fn is_refusal(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The kernel's own vsock: `AF_VSOCK`, by CID. Carries half-closes.
+//! The kernel's own vsock: `AF_VSOCK`, by CID.
 
 use std::io;
 
@@ -23,10 +23,6 @@ impl Kernel {
 impl Transport for Kernel {
     fn connect(&self, port: u32) -> Pending<'_, io::Result<Stream>> {
         Box::pin(in_time(Stream::connect_vsock(Address { cid: self.cid, port })))
-    }
-
-    fn half_close(&self) -> bool {
-        true
     }
 }
 

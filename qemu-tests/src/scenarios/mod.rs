@@ -21,6 +21,7 @@ mod killed_parts_leave_nothing_behind;
 mod launches_can_be_called_off;
 mod logs_arrive_whole;
 mod machines_are_as_ordered;
+mod many_clients_are_carried_at_once;
 mod nitro_enclaves_are_as_predicted;
 mod real_images_run;
 mod resources_are_told_live;
@@ -41,6 +42,8 @@ mod values_reach_only_their_service;
 pub const ALL: &[Scenario] = &[
     http_request_is_answered_through_ingress::SCENARIO,
     connections_end_as_their_ends_say::SCENARIO,
+    connections_end_as_their_ends_say::KILLED,
+    many_clients_are_carried_at_once::SCENARIO,
     exit_code_reaches_the_caller::SCENARIO,
     signal_death_is_128_plus_the_signal::SCENARIO,
     ends_are_told_apart::CODES,

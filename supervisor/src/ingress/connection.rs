@@ -1,16 +1,16 @@
 //! One connection: its header, its service, its bytes, its end.
 //!
-//! Its law: nothing is dialled before the header is whole and names a port of the manifest.
+//! Its law: nothing is dialled before the header is whole, names a port of the manifest, and that port has room.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cloister_relay::{Options, Stream, relay};
+use cloister_relay::{Options, Pass, Stream, relay};
 use cloister_wire::frame::{Decoder, HEADER};
 use cloister_wire::hello::VERSION;
-use cloister_wire::ingress::{Framing, HEADER_LIMIT, Header};
+use cloister_wire::ingress::{HEADER_LIMIT, Header};
 use tokio::time::timeout;
 
 use super::refusal::Refusal;
@@ -27,16 +27,22 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 const FIRST_READ: usize = HEADER + HEADER_LIMIT + 3 * 1024;
 
 /// Carries one connection to its end, which is never an error: what goes wrong between two peers concerns them alone.
-pub(super) async fn carry(stream: Stream, shared: &Shared) -> Result<(), Refusal> {
+///
+/// `unread` is its place among those that have not said yet which port they are for.
+pub(super) async fn carry(stream: Stream, shared: &Shared, unread: Pass) -> Result<(), Refusal> {
     let (header, early) = timeout(HEADER_TIME, read_header(&stream)).await.map_err(|_| Refusal::Silent)??;
-    let target = *shared.targets.get(&header.port).ok_or(Refusal::Port(header.port))?;
+    let target = shared.targets.get(&header.port).ok_or(Refusal::Port(header.port))?;
+    let pass = target.gate.try_enter().ok_or(Refusal::Full(header.port))?;
+    drop(unread);
     let lead_in = if target.proxy_protocol { proxy::header(header.client, header.port) } else { Vec::new() };
     let speaks = !(early.is_empty() && lead_in.is_empty());
     let service = connect(header.port, target, speaks).await?;
     shared.accepted.fetch_add(1, Ordering::Relaxed);
-    let closes_last = header.framing == Framing::Chunked;
-    let options = Options { closes_last, lead_in, early, ..Options::new(header.framing) };
+    let options = Options { closes_last: true, lead_in, early, ..Options::new(header.framing) };
     relay(&stream, &service, &shared.works, options).await;
+    drop((stream, service));
+    // Room is made once the descriptors are free.
+    drop(pass);
     Ok(())
 }
 
@@ -60,7 +66,7 @@ async fn read_header(stream: &Stream) -> Result<(Header, Vec<u8>), Refusal> {
 }
 
 /// Connects to the service. Where something is to be said at once, it is told of both together.
-async fn connect(port: u16, target: Target, speaks: bool) -> Result<Stream, Refusal> {
+async fn connect(port: u16, target: &Target, speaks: bool) -> Result<Stream, Refusal> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, target.port));
     let connecting = async {
         if speaks { Stream::connect_tcp_to_speak(address).await } else { Stream::connect_tcp(address).await }

@@ -2,7 +2,7 @@
 //!
 //! Its law: the host chooses among the ports that the measured manifest names, and nothing else; what it says of the
 //! client goes into logs and the PROXY header, never into a decision. A connection that is refused is closed at once,
-//! counted, and told to the log at a bounded rate.
+//! counted, and logged at a bounded rate. Connections to one port never take the room that is kept for the others.
 //!
 //! | module | job |
 //! |---|---|
@@ -23,18 +23,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cloister_manifest::model;
-use cloister_relay::{Gate, Listener, Stream, Works};
+use cloister_relay::{Gate, Listener, Stream, Works, room};
 use cloister_wire::control::IngressCounters;
 use tokio::time::{Instant, sleep};
 
 use refusal::{Quota, Refusal};
 
-/// The most connections at once. The host's side admits as many and lets more clients wait in its listen queue, so this
-/// is met only by a host that does not.
+/// The most connections at once, divided among the ports as the host's side divides them. That lets more clients wait in
+/// its listen queues, so this is met only by a host that does not.
 const MOST_CONNECTIONS: usize = 4096;
 
-/// Descriptors kept for everything but ingress: listeners, log files, probes, pipes of the relay.
-const RESERVED_DESCRIPTORS: usize = 512;
+/// Connections at once whose header has not been read yet, so that nothing says which port's room they take: a burst of
+/// clients, for the moment until each header is read. More wait in the listen queue, at most [`connection::HEADER_TIME`].
+const MOST_UNREAD: usize = 256;
+
+/// Descriptors kept for everything but connections that are carried: 512 for listeners, log files, probes and pipes of the
+/// relay, and one for each connection whose header has not been read.
+const RESERVED_DESCRIPTORS: usize = 512 + MOST_UNREAD;
 
 /// While connections come, one timer is always due before the deadline of any header. Tokio wakes its own reactor, by a write
 /// and one more turn, for each timer that is due before all others (`reregister` of its time driver); with this one it does
@@ -52,7 +57,8 @@ pub type Report = Box<dyn Fn(String) + Send + Sync>;
 
 struct Shared {
     targets: BTreeMap<u16, Target>,
-    gate: Gate,
+    /// Where connections wait until their header says which port they are for.
+    unread: Gate,
     works: Works,
     draining: AtomicBool,
     accepted: AtomicU64,
@@ -62,25 +68,30 @@ struct Shared {
 }
 
 /// Where a port leads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Target {
     port: u16,
     proxy_protocol: bool,
+    gate: Gate,
 }
 
 impl Ingress {
     /// The service for the manifest's `ingress` table. It raises the process's limit of descriptors as it needs.
     #[must_use]
     pub fn new(table: &[model::Ingress], report: Report) -> Self {
-        Self::with_gate(table, Gate::within_descriptors(MOST_CONNECTIONS, RESERVED_DESCRIPTORS), report)
+        Self::with_room(table, room(MOST_CONNECTIONS, RESERVED_DESCRIPTORS), report)
     }
 
-    fn with_gate(table: &[model::Ingress], gate: Gate, report: Report) -> Self {
-        let target =
-            |entry: &model::Ingress| Target { port: entry.target, proxy_protocol: entry.proxy_protocol };
+    fn with_room(table: &[model::Ingress], room: usize, report: Report) -> Self {
+        let gates = Gate::divide(room, table.len());
+        let unread = gates.first().map_or_else(|| Gate::new(MOST_UNREAD), |gate| gate.beside(MOST_UNREAD));
+        let target = |(entry, gate): (&model::Ingress, Gate)| {
+            let target = Target { port: entry.target, proxy_protocol: entry.proxy_protocol, gate };
+            (entry.port, target)
+        };
         let shared = Shared {
-            targets: table.iter().map(|entry| (entry.port, target(entry))).collect(),
-            gate,
+            targets: table.iter().zip(gates).map(target).collect(),
+            unread,
             works: Works::new(),
             draining: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
@@ -98,11 +109,11 @@ impl Ingress {
         let mut beating = true;
         loop {
             tokio::select! {
-                (stream, _) = self.shared.gate.next(&listener) => {
+                (stream, _) = self.shared.unread.next(&listener) => {
                     if !std::mem::replace(&mut beating, true) {
                         beat.as_mut().reset(Instant::now() + BEAT);
                     }
-                    self.admit(stream);
+                    self.admit(stream).await;
                 }
                 () = beat.as_mut(), if beating => beating = false,
             }
@@ -116,7 +127,7 @@ impl Ingress {
 
     /// Waits until no connection is open. How long that may take is the caller's business.
     pub async fn empty(&self) {
-        self.shared.gate.empty().await;
+        self.shared.unread.empty().await;
     }
 
     /// What has been carried so far.
@@ -125,26 +136,24 @@ impl Ingress {
         let shared = &self.shared;
         IngressCounters {
             accepted: shared.accepted.load(Ordering::Relaxed),
-            open: u64::try_from(shared.gate.inside()).unwrap_or(u64::MAX),
+            open: u64::try_from(shared.unread.inside()).unwrap_or(u64::MAX),
             refused: shared.refused.load(Ordering::Relaxed),
             bytes_in: shared.works.from_boundary(),
             bytes_out: shared.works.from_local(),
         }
     }
 
-    fn admit(&self, stream: Stream) {
+    /// Takes a connection in, as soon as there is room for one more whose header has not been read.
+    async fn admit(&self, stream: Stream) {
         if self.shared.draining.load(Ordering::Relaxed) {
             return self.shared.refuse(&Refusal::Draining);
         }
-        let Some(pass) = self.shared.gate.try_enter() else {
-            return self.shared.refuse(&Refusal::Full);
-        };
+        let unread = self.shared.unread.enter().await;
         let shared = Arc::clone(&self.shared);
         drop(tokio::spawn(async move {
-            if let Err(refusal) = connection::carry(stream, &shared).await {
+            if let Err(refusal) = connection::carry(stream, &shared, unread).await {
                 shared.refuse(&refusal);
             }
-            drop(pass);
         }));
     }
 }
@@ -163,7 +172,7 @@ impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared")
             .field("targets", &self.targets)
-            .field("gate", &self.gate)
+            .field("unread", &self.unread)
             .finish_non_exhaustive()
     }
 }

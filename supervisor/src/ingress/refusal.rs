@@ -21,9 +21,9 @@ pub(super) enum Refusal {
     /// The host asked to drain, or the enclave is stopping.
     #[error("the enclave takes no new connections: it is draining")]
     Draining,
-    /// The cap is reached.
-    #[error("as many connections as can be carried are open")]
-    Full,
+    /// The port's cap is reached.
+    #[error("connection limit of ingress port {0} reached")]
+    Full(u16),
     /// The host did not say in time what it wants.
     #[error("the host sent no header in time")]
     Silent,
@@ -90,8 +90,8 @@ mod tests {
         let lines = (0..1000).filter(|_| quota.say(start, &Refusal::Port(81)).is_some()).count();
         assert_eq!(lines, 5);
         assert_eq!(
-            quota.say(start + WINDOW, &Refusal::Full).unwrap(),
-            "ingress: refused a connection, and 995 more before it: as many connections as can be carried are open"
+            quota.say(start + WINDOW, &Refusal::Full(80)).unwrap(),
+            "ingress: refused a connection, and 995 more before it: connection limit of ingress port 80 reached"
         );
         assert_eq!(
             quota.say(start + WINDOW, &Refusal::Draining).unwrap(),

@@ -16,6 +16,9 @@ use crate::manifest::{critical, manifest, service};
 /// The port that clients name.
 const PORT: u16 = 80;
 
+/// The end of a direction.
+const END: &[u8] = b"\0\0\0\0";
+
 async fn served() -> (Enclave, TcpListener) {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = server.local_addr().unwrap().port();
@@ -29,7 +32,7 @@ async fn dial(enclave: &Enclave) -> UnixStream {
 }
 
 async fn try_dial(enclave: &Enclave) -> io::Result<UnixStream> {
-    let header = Header { version: 1, port: PORT, client: None, framing: Framing::Raw };
+    let header = Header { version: 1, port: PORT, client: None, framing: Framing::Chunked };
     let mut stream = UnixStream::connect(enclave.path("ingress")).await?;
     stream.write_all(&frame::encode(&header, HEADER_LIMIT).unwrap()).await?;
     Ok(stream)
@@ -40,17 +43,18 @@ async fn a_connection_reaches_the_service_behind_its_port_and_is_counted_over_a_
     let (mut enclave, server) = served().await;
     enclave.host().await.until_ready().await;
     let mut client = dial(&enclave).await;
-    client.write_all(b"ping").await.unwrap();
+    client.write_all(b"\0\0\0\x04ping").await.unwrap();
     let (mut service, _) = soon(server.accept()).await.unwrap();
     let mut bytes = [0; 4];
     soon(service.read_exact(&mut bytes)).await.unwrap();
     assert_eq!(&bytes, b"ping");
     service.write_all(b"pong!").await.unwrap();
     drop(service);
-    let mut answer = vec![];
-    client.shutdown().await.unwrap();
-    soon(client.read_to_end(&mut answer)).await.unwrap();
-    assert_eq!(answer, b"pong!");
+    client.write_all(END).await.unwrap();
+    let mut answer = [0; 13];
+    soon(client.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"\0\0\0\x05pong!\0\0\0\0");
+    drop(client);
     let counted = enclave.host().await.until(|s| s.ingress.accepted == 1).await.ingress;
     assert_eq!((counted.bytes_in, counted.bytes_out), (4, 5));
     // Counters are kept with each decision; this one is a decision.
@@ -81,10 +85,11 @@ async fn a_stop_lets_an_open_connection_end_and_refuses_new_ones() {
     assert_eq!(refused, b"");
     service.write_all(b"done").await.unwrap();
     drop(service);
-    let mut answer = vec![];
-    client.shutdown().await.unwrap();
-    soon(client.read_to_end(&mut answer)).await.unwrap();
-    assert_eq!(answer, b"done");
+    client.write_all(END).await.unwrap();
+    let mut answer = [0; 12];
+    soon(client.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"\0\0\0\x04done\0\0\0\0");
+    drop(client);
     assert!(matches!(host.final_state().await, State::Signaled { signal: 15, .. }));
 }
 

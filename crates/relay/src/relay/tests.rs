@@ -4,7 +4,8 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloister_wire::ingress::Framing;
+use cloister_wire::chunks;
+use cloister_wire::ingress::{CHUNK_LIMIT, Framing};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -15,8 +16,8 @@ use super::*;
 /// Long enough never to matter.
 const LONG: Duration = Duration::from_hours(1);
 
-fn options(framing: Framing) -> Options {
-    Options { idle: LONG, first_byte: LONG, ..Options::new(framing) }
+fn options() -> Options {
+    Options { idle: LONG, first_byte: LONG, ..Options::new(Framing::Chunked) }
 }
 
 /// Two ends of a boundary: one for a relay.
@@ -47,14 +48,14 @@ struct Path {
     guest: JoinHandle<Outcome>,
 }
 
-async fn path(framing: Framing) -> Path {
+async fn path() -> Path {
     let (host_boundary, guest_boundary) = boundary();
     let guest_boundary = Stream::over_device(guest_boundary.into()).unwrap();
     let (host_local, client) = local().await;
     let (guest_local, service) = local().await;
     let works = Arc::new(Works::new());
-    let host = run(host_boundary, host_local, Arc::clone(&works), options(framing));
-    let closing = Options { closes_last: true, ..options(framing) };
+    let host = run(host_boundary, host_local, Arc::clone(&works), options());
+    let closing = Options { closes_last: true, ..options() };
     let guest = run(guest_boundary, guest_local, Arc::clone(&works), closing);
     Path { client, service, works, host, guest }
 }
@@ -79,8 +80,8 @@ async fn speak(socket: TcpStream, pieces: Vec<Vec<u8>>) -> Vec<u8> {
     heard
 }
 
-async fn both_ways(framing: Framing, up: &[usize], down: &[usize]) {
-    let path = path(framing).await;
+async fn both_ways(up: &[usize], down: &[usize]) {
+    let path = path().await;
     let [up, down] = [up, down].map(|lengths| lengths.iter().map(|l| pattern(*l)).collect::<Vec<_>>());
     let (said, answered) = (up.concat(), down.concat());
     let (at_client, at_service) = tokio::join!(speak(path.client, down), speak(path.service, up));
@@ -98,61 +99,223 @@ fn pieces() -> impl Strategy<Value = Vec<usize>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn any_bytes_in_any_pieces_arrive_whole_and_in_order(up in pieces(), down in pieces(), chunked: bool) {
-        let framing = if chunked { Framing::Chunked } else { Framing::Raw };
+    fn any_bytes_in_any_pieces_arrive_whole_and_in_order(up in pieces(), down in pieces()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(both_ways(framing, &up, &down));
+        runtime.block_on(both_ways(&up, &down));
     }
 }
 
 #[tokio::test]
 async fn an_answer_comes_after_the_question_has_ended() {
-    for framing in [Framing::Raw, Framing::Chunked] {
-        let mut path = path(framing).await;
-        path.client.write_all(b"question").await.unwrap();
-        path.client.shutdown().await.unwrap();
-        let mut heard = String::new();
-        path.service.read_to_string(&mut heard).await.unwrap();
-        assert_eq!(heard, "question");
-        path.service.write_all(b"answer").await.unwrap();
-        drop(path.service);
-        heard.clear();
-        path.client.read_to_string(&mut heard).await.unwrap();
-        assert_eq!(heard, "answer");
-    }
+    let mut path = path().await;
+    path.client.write_all(b"question").await.unwrap();
+    path.client.shutdown().await.unwrap();
+    let mut heard = String::new();
+    path.service.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "question");
+    path.service.write_all(b"answer").await.unwrap();
+    drop(path.service);
+    heard.clear();
+    path.client.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "answer");
 }
 
 #[tokio::test]
 async fn a_service_that_has_ended_can_still_be_spoken_to() {
-    for framing in [Framing::Raw, Framing::Chunked] {
-        let mut path = path(framing).await;
-        path.service.shutdown().await.unwrap();
-        assert_eq!(path.client.read(&mut [0; 8]).await.unwrap(), 0);
-        path.client.write_all(b"still here").await.unwrap();
-        let mut heard = [0; 10];
-        path.service.read_exact(&mut heard).await.unwrap();
-        assert_eq!(&heard, b"still here");
+    let mut path = path().await;
+    path.service.shutdown().await.unwrap();
+    assert_eq!(path.client.read(&mut [0; 8]).await.unwrap(), 0);
+    path.client.write_all(b"still here").await.unwrap();
+    let mut heard = [0; 10];
+    path.service.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"still here");
+}
+
+#[tokio::test]
+async fn a_peer_that_closes_without_an_end_has_broken_off() {
+    let (near, far) = boundary();
+    let (inside, mut service) = local().await;
+    let relay = run(near, inside, Arc::new(Works::new()), options());
+    let mut far = UnixStream::from_std(far).unwrap();
+    far.write_all(b"\0\0\0\x08the last").await.unwrap();
+    drop(far);
+    // The service says nothing and ends nothing, and is not waited for.
+    let outcome = relay.await.unwrap();
+    assert!(matches!(outcome.end, End::Broken { side: Side::Boundary, .. }), "{:?}", outcome.end);
+    assert_eq!(heard_until_reset(&mut service).await, b"the last");
+}
+
+#[tokio::test]
+async fn a_full_flow_is_delivered_to_its_last_byte_before_the_break() {
+    let (near, far) = boundary();
+    let (inside, mut service) = local().await;
+    let relay = run(near, inside, Arc::new(Works::new()), options());
+    let mut far = UnixStream::from_std(far).unwrap();
+    let said = pattern(6 * CHUNK_LIMIT);
+    let mut bytes = Vec::new();
+    for piece in said.chunks(CHUNK_LIMIT) {
+        bytes.extend(chunks::header(piece.len()).unwrap());
+        bytes.extend(piece);
+    }
+    far.write_all(&bytes).await.unwrap();
+    drop(far);
+    assert!(heard_until_reset(&mut service).await == said, "bytes were lost with the break");
+    let outcome = relay.await.unwrap();
+    assert!(matches!(outcome.end, End::Broken { side: Side::Boundary, .. }), "{:?}", outcome.end);
+}
+
+#[tokio::test]
+async fn a_peer_that_closes_behind_its_end_is_not_waited_for() {
+    let (near, far) = boundary();
+    let (inside, mut service) = local().await;
+    let relay = run(near, inside, Arc::new(Works::new()), Options { closes_last: true, ..options() });
+    let mut far = UnixStream::from_std(far).unwrap();
+    far.write_all(b"\0\0\0\x08question\0\0\0\0").await.unwrap();
+    let mut heard = String::new();
+    service.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "question");
+    // The client went away while the service thinks.
+    drop(far);
+    let outcome = relay.await.unwrap();
+    assert!(matches!(outcome.end, End::Broken { side: Side::Boundary, .. }), "{:?}", outcome.end);
+    let told = service.ready(tokio::io::Interest::READABLE | tokio::io::Interest::ERROR).await.unwrap();
+    assert!(told.is_error() || told.is_write_closed(), "{told:?}");
+}
+
+#[tokio::test]
+async fn an_answer_given_before_the_end_of_the_question_arrives() {
+    // As much as its own kernel has sent before the service closes.
+    for answer in [vec![b'4'; 15], pattern(20_000)] {
+        let path = path().await;
+        let (mut reader, mut writer) = path.client.into_split();
+        let upload = tokio::spawn(async move { while writer.write_all(&[b'x'; 16_000]).await.is_ok() {} });
+        let mut service = path.service;
+        service.read_exact(&mut [0; 1024]).await.unwrap();
+        let (mut heard, length) = (Vec::new(), answer.len());
+        let answering = async {
+            service.write_all(&answer).await.unwrap();
+            // Closed with bytes unread: a reset.
+            drop(service);
+        };
+        let mut whole = vec![0; length];
+        let ((), read) = tokio::join!(answering, reader.read_exact(&mut whole));
+        read.unwrap();
+        assert!(whole == answer, "the answer came in pieces");
+        // Whether the client's writing or its reading meets the reset is a race, as on any network.
+        drop(reader.read_to_end(&mut heard).await);
+        assert_eq!(heard, b"");
+        upload.await.unwrap();
+        for outcome in [path.host.await.unwrap(), path.guest.await.unwrap()] {
+            assert!(matches!(outcome.end, End::Broken { .. }), "{:?}", outcome.end);
+        }
     }
 }
 
 #[tokio::test]
-async fn a_peer_that_has_closed_for_good_is_answered_by_a_close() {
-    let (near, far) = boundary();
-    let (inside, mut service) = local().await;
-    let relay = run(near, inside, Arc::new(Works::new()), options(Framing::Raw));
-    let mut far = UnixStream::from_std(far).unwrap();
-    far.write_all(b"the last").await.unwrap();
-    drop(far);
-    // The service says nothing and ends nothing, and is not waited for.
-    assert!(matches!(relay.await.unwrap().end, End::Finished));
+async fn a_service_that_ends_its_answer_and_leaves_stops_the_client() {
+    let path = path().await;
+    let (mut reader, mut writer) = path.client.into_split();
+    let upload = tokio::spawn(async move { while writer.write_all(&[b'x'; 16_000]).await.is_ok() {} });
+    let mut service = path.service;
+    service.read_exact(&mut [0; 1024]).await.unwrap();
+    service.write_all(b"HTTP/1.1 413").await.unwrap();
+    service.shutdown().await.unwrap();
     let mut heard = String::new();
-    service.read_to_string(&mut heard).await.unwrap();
-    assert_eq!(heard, "the last");
+    reader.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "HTTP/1.1 413");
+    assert!(!upload.is_finished());
+    drop(service);
+    upload.await.unwrap();
+    let outcome = path.guest.await.unwrap();
+    assert!(matches!(outcome.end, End::Broken { side: Side::Local, .. }), "{:?}", outcome.end);
+    let outcome = path.host.await.unwrap();
+    assert!(matches!(outcome.end, End::Broken { side: Side::Boundary, .. }), "{:?}", outcome.end);
+}
+
+#[tokio::test]
+async fn an_answer_that_a_reset_cut_off_is_no_whole_answer() {
+    for length in [11, 100_000] {
+        let path = path().await;
+        let mut service = path.service;
+        let mut client = path.client;
+        client.write_all(&[b'x'; 4096]).await.unwrap();
+        service.read_exact(&mut [0; 4096]).await.unwrap();
+        service.write_all(&pattern(length)).await.unwrap();
+        client.read_exact(&mut vec![0; length]).await.unwrap();
+        service.set_zero_linger().unwrap();
+        drop(service);
+        assert_eq!(heard_until_reset(&mut client).await, b"");
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_is_cut_short_is_a_break_to_both_sides() {
+    for host_dies in [true, false] {
+        let path = path().await;
+        let (mut client, mut service) = (path.client, path.service);
+        client.write_all(b"?").await.unwrap();
+        service.read_exact(&mut [0]).await.unwrap();
+        service.write_all(b"half an answer").await.unwrap();
+        client.read_exact(&mut [0; 14]).await.unwrap();
+        // What the kernel does with the sockets of a process that is killed.
+        (if host_dies { path.host } else { path.guest }).abort();
+        assert_eq!(heard_until_reset(&mut client).await, b"");
+        assert_eq!(heard_until_reset(&mut service).await, b"");
+    }
+}
+
+#[tokio::test]
+async fn a_whole_answer_is_not_taken_back_when_the_relay_is_cut_short() {
+    let path = path().await;
+    let (mut client, mut service) = (path.client, path.service);
+    client.write_all(b"?").await.unwrap();
+    service.read_exact(&mut [0]).await.unwrap();
+    service.write_all(b"a whole answer").await.unwrap();
+    service.shutdown().await.unwrap();
+    client.read_exact(&mut [0; 14]).await.unwrap();
+    assert_eq!(client.peek(&mut [0]).await.unwrap(), 0);
+    path.host.abort();
+    path.guest.await.unwrap();
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_is_a_break_to_the_service() {
+    let path = path().await;
+    let (mut client, mut service) = (path.client, path.service);
+    client.write_all(b"half a quest").await.unwrap();
+    service.read_exact(&mut [0; 12]).await.unwrap();
+    client.set_zero_linger().unwrap();
+    drop(client);
+    assert_eq!(heard_until_reset(&mut service).await, b"");
+}
+
+/// What comes before the reset that has to come.
+async fn heard_until_reset(socket: &mut TcpStream) -> Vec<u8> {
+    let mut heard = Vec::new();
+    let error = socket.read_to_end(&mut heard).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    heard
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_does_not_end_is_given_up() {
+    let (near, far) = boundary();
+    let mut far = UnixStream::from_std(far).unwrap();
+    let (inside, service) = StdUnixStream::pair().unwrap();
+    inside.set_nonblocking(true).unwrap();
+    service.shutdown(std::net::Shutdown::Read).unwrap();
+    let start = Instant::now();
+    let relay = run(near, Stream::local(inside.into()).unwrap(), Arc::new(Works::new()), options());
+    far.write_all(b"\0\0\0\x01?").await.unwrap();
+    let outcome = relay.await.unwrap();
+    assert!(matches!(outcome.end, End::Broken { side: Side::Local, .. }), "{:?}", outcome.end);
+    assert_eq!(start.elapsed(), DRAIN);
 }
 
 #[tokio::test]
 async fn a_break_inside_is_a_break_outside() {
-    let mut path = path(Framing::Chunked).await;
+    let mut path = path().await;
     path.service.write_all(b"half an ans").await.unwrap();
     let mut heard = [0; 11];
     path.client.read_exact(&mut heard).await.unwrap();
@@ -168,7 +331,7 @@ async fn a_break_inside_is_a_break_outside() {
 async fn a_peer_that_speaks_no_chunks_is_refused() {
     let (near, far) = boundary();
     let (inside, mut service) = local().await;
-    let relay = run(near, inside, Arc::new(Works::new()), options(Framing::Chunked));
+    let relay = run(near, inside, Arc::new(Works::new()), options());
     UnixStream::from_std(far).unwrap().write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
     let End::Broken { side: Side::Boundary, error } = relay.await.unwrap().end else { panic!("it went on") };
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
@@ -177,24 +340,20 @@ async fn a_peer_that_speaks_no_chunks_is_refused() {
 
 #[tokio::test]
 async fn lead_and_early_bytes_go_ahead_in_this_order() {
-    for (framing, early) in [(Framing::Raw, &b"early "[..]), (Framing::Chunked, b"\0\0\0\x06early \0\0")] {
-        let (near, far) = boundary();
-        let (inside, mut service) = local().await;
-        let early = early.to_vec();
-        let given = Options { lead_in: b"lead ".to_vec(), early, ..options(framing) };
-        let works = Arc::new(Works::new());
-        let relay = run(near, inside, Arc::clone(&works), given);
-        let rest: &[u8] = if framing == Framing::Raw { b"late" } else { b"\0\x04late\0\0\0\0" };
-        let mut far = UnixStream::from_std(far).unwrap();
-        far.write_all(rest).await.unwrap();
-        far.shutdown().await.unwrap();
-        let mut heard = String::new();
-        service.read_to_string(&mut heard).await.unwrap();
-        assert_eq!(heard, "lead early late");
-        drop(service);
-        assert_eq!(relay.await.unwrap().from_boundary, 10);
-        assert_eq!((works.from_boundary(), works.from_local()), (10, 0));
-    }
+    let (near, far) = boundary();
+    let (inside, mut service) = local().await;
+    let early = b"\0\0\0\x06early \0\0".to_vec();
+    let given = Options { lead_in: b"lead ".to_vec(), early, ..options() };
+    let works = Arc::new(Works::new());
+    let relay = run(near, inside, Arc::clone(&works), given);
+    let mut far = UnixStream::from_std(far).unwrap();
+    far.write_all(b"\0\x04late\0\0\0\0").await.unwrap();
+    let mut heard = String::new();
+    service.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "lead early late");
+    drop(service);
+    assert_eq!(relay.await.unwrap().from_boundary, 10);
+    assert_eq!((works.from_boundary(), works.from_local()), (10, 0));
 }
 
 #[tokio::test]
@@ -203,7 +362,7 @@ async fn a_header_and_the_first_bytes_leave_in_one_piece() {
     let (inside, mut client) = local().await;
     client.write_all(b"hello").await.unwrap();
     inside.recv(&mut []).await.unwrap();
-    let given = Options { lead_out: b"header".to_vec(), ..options(Framing::Chunked) };
+    let given = Options { lead_out: b"header".to_vec(), ..options() };
     let _relay = run(near, inside, Arc::new(Works::new()), given);
     let mut heard = [0; 64];
     let count = UnixStream::from_std(far).unwrap().read(&mut heard).await.unwrap();
@@ -214,7 +373,7 @@ async fn a_header_and_the_first_bytes_leave_in_one_piece() {
 async fn a_connection_on_which_nothing_ever_comes_is_closed() {
     let (near, _far) = boundary();
     let (inside, _service) = local().await;
-    let given = Options { first_byte: Duration::from_secs(10), ..options(Framing::Raw) };
+    let given = Options { first_byte: Duration::from_secs(10), ..options() };
     let start = Instant::now();
     let outcome = run(near, inside, Arc::new(Works::new()), given).await.unwrap();
     assert!(matches!(outcome.end, End::Silent));
@@ -225,8 +384,8 @@ async fn a_connection_on_which_nothing_ever_comes_is_closed() {
 async fn an_idle_connection_is_closed() {
     let (near, _far) = boundary();
     let (inside, _service) = local().await;
-    let early = b"x".to_vec();
-    let given = Options { idle: Duration::from_mins(1), early, ..options(Framing::Raw) };
+    let early = b"\0\0\0\x01x".to_vec();
+    let given = Options { idle: Duration::from_mins(1), early, ..options() };
     let start = Instant::now();
     let outcome = run(near, inside, Arc::new(Works::new()), given).await.unwrap();
     assert!(matches!(outcome.end, End::Idle));
@@ -235,7 +394,7 @@ async fn an_idle_connection_is_closed() {
 
 #[test]
 fn a_busy_connection_is_not_idle() {
-    let mut watch = Watch::new(&options(Framing::Raw));
+    let mut watch = Watch::new(&options());
     assert!((1..100).all(|carried| watch.look(carried).is_none()));
     assert!((1..LOOKS).all(|_| watch.look(99).is_none()));
     assert!(matches!(watch.look(99), Some(End::Idle)));
@@ -243,7 +402,7 @@ fn a_busy_connection_is_not_idle() {
 
 #[tokio::test]
 async fn a_relay_at_rest_holds_no_pipe_and_little_memory() {
-    let mut path = path(Framing::Chunked).await;
+    let mut path = path().await;
     let (up, down) = (pattern(2 << 20), pattern(3 << 20));
     path.client.write_all(&[0]).await.unwrap();
     path.service.read_exact(&mut [0]).await.unwrap();
@@ -261,7 +420,7 @@ async fn a_relay_at_rest_holds_no_pipe_and_little_memory() {
     tokio::task::yield_now().await;
     assert_eq!(path.works.pipes.lent(), 0);
     let (near, _far) = boundary();
-    let waiting = relay(&near, &near, &path.works, options(Framing::Chunked));
+    let waiting = relay(&near, &near, &path.works, options());
     assert!(size_of_val(&waiting) < 1024, "{} bytes a relay", size_of_val(&waiting));
 }
 
