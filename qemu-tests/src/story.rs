@@ -111,7 +111,17 @@ pub fn expect_at(value: &Value, pointer: &str, expected: impl Into<Value>) -> Ou
     expect_eq(value.pointer(pointer).unwrap_or(&Value::Null), &expected.into(), pointer)
 }
 
+/// Bytes of a text that are shown of each end, where it is not what was expected: a screen or two.
+const SHOWN: usize = 4096;
+
 /// Fails the story unless `text` contains `part`.
 pub fn expect_in(text: &str, part: &str, what: &str) -> Outcome {
-    expect(text.contains(part), format_args!("{what}: expected {part:?} in:\n{text}"))
+    let (start, end) =
+        (text.floor_char_boundary(SHOWN), text.ceil_char_boundary(text.len().saturating_sub(SHOWN)));
+    let shown = if start < end {
+        format!("{}\n… {} bytes …\n{}", &text[..start], end - start, &text[end..])
+    } else {
+        text.to_owned()
+    };
+    expect(text.contains(part), format_args!("{what}: expected {part:?} in:\n{shown}"))
 }

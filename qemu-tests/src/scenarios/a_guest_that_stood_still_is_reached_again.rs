@@ -7,7 +7,7 @@ use rustix::process::{Signal, kill_process};
 
 use super::killed_parts_leave_nothing_behind::process_of;
 use crate::guest::serve_http;
-use crate::story::{Outcome, expect, expect_eq, expect_in};
+use crate::story::{Outcome, expect, expect_eq};
 use crate::{Lab, Scenario};
 
 /// The story.
@@ -24,8 +24,11 @@ fn host(lab: &mut Lab) -> Outcome {
     // The sleeve asks the vsock device for a connection, which asks the guest, which does not answer; the sleeve gives up.
     expect(web.get(port, "/one").is_err(), "a guest that stands still answers nobody")?;
     web.wait_stderr("web does not answer")?;
-    let listed = web.ask(&["ps"])?;
-    expect_in(&listed.stdout, "ready, no answer for 1", "what ps says")?;
+    // The record that `ps` reads is written beside that.
+    web.until("ps shows since when", || {
+        let listed = web.ask(&["ps"])?;
+        Ok(listed.stdout.contains("ready, no answer for 1").then_some(()))
+    })?;
     kill_process(qemu, Signal::CONT).map_err(std::io::Error::from)?;
     let answer = web.until("the guest answers again", || Ok(web.get(port, "/two").ok()))?;
     expect_eq(&answer.body, &"/two".to_owned(), "what it answers")?;

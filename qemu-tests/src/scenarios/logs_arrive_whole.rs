@@ -16,6 +16,7 @@ const MANIFEST: &str = "{version: 1, services: {web: {command: [PROBE], restart:
 /// the host has read by then it keeps itself.
 const HURRIED: &str = "
 version: 1
+control: {services: [reader]}
 services:
   quiet: {command: [PROBE, quiet], ready: {log: last words}, critical: true}
   hurried: {command: [PROBE, hurried], kind: job, after: [quiet]}

@@ -131,8 +131,9 @@ fn waiting(starting: Option<&Status>) -> Vec<String> {
     let open = services.filter(|service| !matches!(service.phase, Phase::Ready | Phase::Done));
     let mut named: Vec<String> = open
         .map(|service| {
-            let text = service.text.as_deref().map(|text| format!(", {}", shown(&printable(text))));
-            format!("{} ({}{})", shown(&service.name), word(&service.phase), text.unwrap_or_default())
+            let details = service.waits_for.iter().chain(&service.text);
+            let details: String = details.map(|text| format!(", {}", shown(&printable(text)))).collect();
+            format!("{} ({}{details})", shown(&service.name), word(&service.phase))
         })
         .collect();
     let more = named.len().saturating_sub(NAMED);
