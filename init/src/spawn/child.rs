@@ -142,11 +142,12 @@ fn killable_again() -> Result<(), Failure> {
 }
 
 /// The files that the service may have open.
-fn open_files(spec: &Spawn) -> u64 {
+pub(super) fn open_files(spec: &Spawn) -> u64 {
     spec.limits.open_files.map_or(OPEN_FILES, u64::from)
 }
 
-fn limit_files(most: u64) -> Result<(), Failure> {
+/// Sets the limit of open files.
+pub(super) fn limit_files(most: u64) -> Result<(), Failure> {
     let most = Some(most);
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })
         .at("limits", "open files")

@@ -95,6 +95,7 @@ impl First {
         }
         descriptors.push(self.report);
         child::place(child, &descriptors, verdict)?;
+        child::limit_files(child::open_files(spec))?;
         let argv = exec::strings(&[PROGRAM.to_owned(), main.as_raw_nonzero().to_string()])?;
         let env: Vec<CString> = exec::strings(&spec.env)?;
         if !spec.seccomp.is_empty() {

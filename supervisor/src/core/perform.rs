@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use cloister_manifest::model::{Logs, Ready, Service};
+use cloister_manifest::model::{FirstProcess, Logs, Ready, Service};
 use cloister_wire::hold::FromSupervisor;
 
 use super::CoreError;
@@ -144,8 +144,12 @@ impl Core {
         self.services.get(id.index()).map(|s| s.name.clone()).unwrap_or_default()
     }
 
-    /// What confines a running service.
+    /// What confines the program of a running service, whose process 1 is `pid`.
     pub(super) fn inspect(&self, id: Id, pid: u32) -> io::Result<cloister_wire::control::Confinement> {
-        crate::status::inspect(&self.paths, &self.name(id), pid)
+        let name = self.name(id);
+        let ours = |service: &Service| service.first_process == FirstProcess::Cloister;
+        let is_below = self.services.get(id.index()).is_some_and(ours);
+        let pid = if is_below { status::program_below(&self.paths, &name, pid) } else { pid };
+        status::inspect(&self.paths, &name, pid)
     }
 }

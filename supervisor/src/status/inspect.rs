@@ -54,6 +54,27 @@ pub fn inspect(paths: &Paths, service: &str, pid: u32) -> io::Result<Confinement
     })
 }
 
+/// The number in its namespace of a service's program that has a first process above it: it is the first that one makes.
+const BELOW_THE_FIRST: u32 = 2;
+
+/// The most processes of a service among which its program is looked for; it is one of the oldest, which are listed first.
+const MAX_LOOKED_AT: usize = 4096;
+
+/// The process of a service that runs its program, where its process 1, `first`, is one of ours. That one itself where the
+/// program has ended.
+#[must_use]
+pub fn program_below(paths: &Paths, service: &str, first: u32) -> u32 {
+    let list = fs::read_to_string(paths.cgroups.join(service).join("cgroup.procs")).unwrap_or_default();
+    let is_program = |pid: &u32| {
+        let status = fs::read_to_string(paths.proc.join(pid.to_string()).join("status"));
+        status.is_ok_and(|status| {
+            numbers(&status, "PPid") == [first] && numbers(&status, "NSpid").last() == Some(&BELOW_THE_FIRST)
+        })
+    };
+    let mut members = list.lines().take(MAX_LOOKED_AT).filter_map(|line| line.parse().ok());
+    members.find(is_program).unwrap_or(first)
+}
+
 /// The value of `Key:` in `/proc/PID/status`.
 fn field<'a>(status: &'a str, key: &str) -> &'a str {
     let rows = || status.lines().filter_map(|line| line.split_once(':'));
@@ -122,6 +143,23 @@ mod tests {
         let mounts = bounded_mounts(&mountinfo);
         assert!(mounts.len() > 10);
         assert!(serde_json::to_vec(&mounts).unwrap().len() <= MAX_MOUNTS + 2);
+    }
+
+    #[test]
+    fn a_services_program_is_told_from_its_first_process_and_from_its_children() {
+        let (proc, cgroups) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::create_dir(cgroups.path().join("web")).unwrap();
+        std::fs::write(cgroups.path().join("web/cgroup.procs"), "50\n53\n52\n51\n").unwrap();
+        for (pid, parent, number) in [(50, 1, 1), (51, 50, 2), (52, 51, 3), (53, 50, 4)] {
+            std::fs::create_dir(proc.path().join(pid.to_string())).unwrap();
+            let status = format!("Name:\tx\nPPid:\t{parent}\nNSpid:\t{pid}\t{number}\n");
+            std::fs::write(proc.path().join(format!("{pid}/status")), status).unwrap();
+        }
+        let paths =
+            Paths { proc: proc.path().to_owned(), cgroups: cgroups.path().to_owned(), ..Paths::default() };
+        assert_eq!(program_below(&paths, "web", 50), 51);
+        assert_eq!(program_below(&paths, "web", 60), 60, "a program that has ended");
+        assert_eq!(program_below(&paths, "gone", 50), 50);
     }
 
     #[test]

@@ -10,6 +10,6 @@ mod server;
 mod stats;
 
 pub use board::Board;
-pub use inspect::inspect;
+pub use inspect::{inspect, program_below};
 pub use server::{Asked, Asking, serve};
 pub use stats::{oom_kills, stats};

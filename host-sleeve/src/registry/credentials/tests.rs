@@ -1,3 +1,5 @@
+//! Logins in every form in which docker, podman and cloud tools leave them.
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 

@@ -132,8 +132,9 @@ fn waiting(starting: Option<&Status>) -> Vec<String> {
     let mut named: Vec<String> = open
         .map(|service| {
             let details = service.waits_for.iter().chain(&service.text);
-            let details: String = details.map(|text| format!(", {}", shown(&printable(text)))).collect();
-            format!("{} ({}{details})", shown(&service.name), word(&service.phase))
+            let details = details.map(|text| shown(&printable(text)));
+            let state: Vec<_> = std::iter::once(word(&service.phase)).chain(details).collect();
+            format!("{} ({})", shown(&service.name), state.join(", "))
         })
         .collect();
     let more = named.len().saturating_sub(NAMED);
