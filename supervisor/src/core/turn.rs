@@ -30,7 +30,7 @@ use crate::world::Paths;
 
 /// Errors of a start that may be gone a moment later: the machine lacked something, or (`EEXIST`) a process that failed
 /// to start before a crash of the supervisor was not reaped yet. Others are the image's, but for
-/// [`STARTED_NOTHING`](cloister_wire::hold::STARTED_NOTHING).
+/// [`STARTED_NOTHING`].
 const PASSING: [i32; 8] = [
     libc::EAGAIN,
     libc::ENOMEM,

@@ -92,7 +92,7 @@ async fn once(qemu: &Path, kernel: &Nameless) -> Verdict {
     match proved {
         Ok(true) => Verdict::Works,
         _ if contains(said.as_bytes(), DISPROOF) => {
-            Verdict::Broken(format!("a trial boot on {DEVICE} broke off with a KVM internal error"))
+            Verdict::Broken(format!("a trial boot on {DEVICE} ended with a KVM internal error"))
         }
         Ok(false) => Verdict::Failed(broken_off(&said)),
         Err(_) => {
@@ -104,7 +104,7 @@ async fn once(qemu: &Path, kernel: &Nameless) -> Verdict {
 fn broken_off(said: &str) -> String {
     let last: String = said.lines().last().unwrap_or_default().chars().take(MAX_SAID).collect();
     let colon = if last.is_empty() { "" } else { ": " };
-    format!("a trial boot on {DEVICE} broke off{colon}{last}")
+    format!("a trial boot on {DEVICE} failed{colon}{last}")
 }
 
 /// How busy the host is (`proc_loadavg(5)`): runnable tasks over the last minute, beside the processors there are for them.
@@ -209,7 +209,7 @@ mod tests {
         let (verdict, tries) = boots("echo no memory >&2; exit 1").await;
         assert_eq!(tries, 2);
         let Verdict::Failed(why) = verdict else { panic!("{verdict:?}") };
-        assert!(why.contains("broke off: no memory (2 tries; load "), "{why}");
+        assert!(why.contains("failed: no memory (2 tries; load "), "{why}");
         assert!(why.ends_with(" CPUs)"), "{why}");
     }
 
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn what_qemu_said_last_is_told() {
-        assert_eq!(broken_off("one\ntwo"), "a trial boot on /dev/kvm broke off: two");
-        assert_eq!(broken_off(""), "a trial boot on /dev/kvm broke off");
+        assert_eq!(broken_off("one\ntwo"), "a trial boot on /dev/kvm failed: two");
+        assert_eq!(broken_off(""), "a trial boot on /dev/kvm failed");
     }
 }
