@@ -4,7 +4,7 @@
 //! goes no further than the registry and the place it names for tokens.
 
 use std::io::Read;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use cloister_image::digest::Digest;
@@ -12,7 +12,7 @@ use cloister_image::oci::{Reference, media};
 use serde::Deserialize;
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{Response, StatusCode};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, ResponseExt};
 
 use super::challenge::{self, Challenge};
 use super::credentials::{Found, Login};
@@ -46,8 +46,18 @@ pub(super) struct Client<'a> {
     base: String,
     repository: String,
     route: Route,
-    /// The value of the `Authorization` header, once one was wanted.
-    authorization: Mutex<Option<String>>,
+    session: Mutex<Session>,
+}
+
+/// How this client has signed in.
+#[derive(Default)]
+struct Session {
+    /// The value of the `Authorization` header, once one was wanted. A token may be anybody's.
+    authorization: Option<String>,
+    /// Whether it is a user's.
+    signed_in: bool,
+    /// Why the store of all logins gave none.
+    trouble: Option<RegistryFault>,
 }
 
 #[derive(Default, Deserialize)]
@@ -73,7 +83,7 @@ impl<'a> Client<'a> {
             registry: reference.registry.clone(),
             repository: reference.repository.clone(),
             route,
-            authorization: Mutex::new(None),
+            session: Mutex::default(),
         })
     }
 
@@ -107,11 +117,12 @@ impl<'a> Client<'a> {
     /// The answer to a request for all bytes from `from`. Its status says whether it begins there: 206, or at the
     /// beginning: 200.
     pub(super) fn get(&self, place: &str, from: u64) -> Result<Response<Body>, RegistryFault> {
-        let first = self.send(place, from)?;
+        let (first, end) = self.send(place, from)?;
         let response = match first.status() {
-            StatusCode::UNAUTHORIZED => {
+            // What another server asks for, to which a redirect led, is none of the registry's words.
+            StatusCode::UNAUTHORIZED if route::same_server(place, &end) => {
                 self.authorize(&first)?;
-                self.send(place, from)?
+                self.send(place, from)?.0
             }
             _ => first,
         };
@@ -144,25 +155,27 @@ impl<'a> Client<'a> {
     }
 
     /// One request, and those that it is redirected to. The HTTP client follows redirects between encrypted places itself;
-    /// from a place without encryption each step is checked here.
-    fn send(&self, place: &str, from: u64) -> Result<Response<Body>, RegistryFault> {
-        let mut response = self.request(&self.agent, place, from, self.authorization())?;
+    /// from a place without encryption each step is checked here. The answer comes with the place that gave it.
+    fn send(&self, place: &str, from: u64) -> Result<(Response<Body>, String), RegistryFault> {
+        let mut response = self.request(&self.agent, place, from, self.session().authorization.clone())?;
         if self.route.way == Way::Encrypted {
-            return Ok(response);
+            let end = response.get_uri().to_string();
+            return Ok((response, end));
         }
         let mut current = place.to_owned();
         for _ in 0..MAX_REDIRECTS {
             if !response.status().is_redirection() {
-                return Ok(response);
+                return Ok((response, current));
             }
             let location = response.headers().get("location").and_then(|value| value.to_str().ok());
-            let Some(location) = location else { return Ok(response) };
+            let Some(location) = location else { return Ok((response, current)) };
             let next = route::resolve(&current, location);
             let next = next.ok_or_else(|| self.protocol("it redirects to no place"))?;
             let way = self.route.way_to(&next);
             let way = way.ok_or_else(|| self.protocol("it redirects to another host without encryption"))?;
             let agent = self.agent_for(way)?;
-            let authorization = self.authorization().filter(|_| route::same_server(place, &next));
+            let authorization = self.session().authorization.clone();
+            let authorization = authorization.filter(|_| route::same_server(place, &next));
             response = self.request(&agent, &next, from, authorization)?;
             current = next;
         }
@@ -196,8 +209,8 @@ impl<'a> Client<'a> {
         if way == self.route.way { Ok(self.agent.clone()) } else { agent(way, false) }
     }
 
-    fn authorization(&self) -> Option<String> {
-        self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gets what the registry wants to see.
@@ -226,12 +239,19 @@ impl<'a> Client<'a> {
             }
         };
         // The helper's reason explains the refusal better than the refusal does.
-        let authorization = authorization.map_err(|fault| match (fault, trouble) {
-            (RegistryFault::Denied { known: false, .. }, Some(trouble)) => trouble,
-            (fault, _) => fault,
-        })?;
-        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(authorization);
+        let (authorization, trouble) = match (authorization, trouble) {
+            (Err(RegistryFault::Denied { known: false, .. }), Some(trouble)) => return Err(trouble),
+            (authorization, trouble) => (authorization?, trouble),
+        };
+        *self.session() = Session { authorization: Some(authorization), signed_in: login.is_some(), trouble };
         Ok(())
+    }
+
+    /// The fault of a refusal: the helper's reason where nobody is signed in for want of it.
+    fn not_allowed(&self) -> RegistryFault {
+        let mut session = self.session();
+        let denied = self.denied(session.signed_in);
+        session.trouble.take().filter(|_| !session.signed_in).unwrap_or(denied)
     }
 
     pub(super) fn read(&self, body: Body, limit: u64) -> Result<Vec<u8>, RegistryFault> {
@@ -249,7 +269,7 @@ impl<'a> Client<'a> {
         let status = response.status();
         match status {
             StatusCode::NOT_FOUND => RegistryFault::Missing { registry },
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.denied(self.authorization().is_some()),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.not_allowed(),
             StatusCode::TOO_MANY_REQUESTS => {
                 let retry_after = retry::retry_after(response.headers(), SystemTime::now());
                 RegistryFault::TooMany { registry, retry_after }

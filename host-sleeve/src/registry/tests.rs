@@ -484,3 +484,54 @@ fn a_mirror_is_tried_first_and_the_registry_after_it() {
     quick(&access, &|_| (), &stop).run(&reference, Architecture::X86_64, other.path().to_owned()).unwrap();
     assert_eq!(fake.requests(), [""; 0], "the mirror had all of it");
 }
+
+#[test]
+fn a_place_that_a_redirect_leads_to_is_not_told_the_registrys_password() {
+    let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
+    let thief = Fake::new(|host| {
+        let challenge = format!("Bearer realm=\"http://{host}/token\"");
+        Box::new(move |_| {
+            Answer(401, vec![("WWW-Authenticate".to_owned(), challenge.clone())], Vec::new(), None)
+        })
+    });
+    let place = format!("http://{}/layer", thief.host);
+    let fake = Fake::new(move |_| {
+        Box::new(move |request| {
+            let moved = vec![("Location".to_owned(), place.clone())];
+            if image.is_layer(request) { Answer(307, moved, Vec::new(), None) } else { image.answer(request) }
+        })
+    });
+    let (access, stop) = (Access::default(), AtomicBool::new(false));
+    let login = |_: &str, _: &str| panic!("nobody has asked for a login");
+    let pull = Pull { login: &login, ..quick(&access, &|_| (), &stop) };
+    let reference = format!("{}/app:1", fake.host).parse().unwrap();
+    let error = pull.run(&reference, Architecture::X86_64, cache.path().to_owned()).unwrap_err();
+    assert!(error.reasons().concat().contains("does not let everybody read it"), "{error:?}");
+    assert_eq!(thief.requests(), ["/layer"], "and not its token server");
+}
+
+#[test]
+fn a_refusal_of_an_anonymous_token_says_to_sign_in_or_why_that_failed() {
+    let refused = |trouble: fn() -> Option<RegistryFault>| {
+        let fake = Fake::new(|host| {
+            let challenge = format!("Bearer realm=\"http://{host}/token\"");
+            Box::new(move |request| {
+                if request.path.starts_with("/token?") {
+                    return ok(r#"{"token": "anybody"}"#);
+                }
+                let header = ("WWW-Authenticate".to_owned(), challenge.clone());
+                Answer(401, vec![header], Vec::new(), None)
+            })
+        });
+        let (access, stop) = (Access::default(), AtomicBool::new(false));
+        let login = |_: &str, _: &str| Ok(Found { login: None, trouble: trouble() });
+        let pull = Pull { login: &login, ..quick(&access, &|_| (), &stop) };
+        let cache = tempfile::tempdir().unwrap();
+        let reference = format!("{}/app:1", fake.host).parse().unwrap();
+        pull.run(&reference, Architecture::X86_64, cache.path().to_owned()).unwrap_err()
+    };
+    let error = refused(|| None);
+    assert!(error.told().hint.as_deref().unwrap().contains("docker login"), "{error:?}");
+    let why = || Some(RegistryFault::Helper { helper: "ecr".to_owned(), why: "expired".to_owned() });
+    assert!(refused(why).reasons().concat().contains("expired"));
+}

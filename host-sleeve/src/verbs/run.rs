@@ -17,7 +17,7 @@ use crate::logbook::lines::Look;
 use crate::logbook::rotating::Rotating;
 use crate::logbook::{SLEEVE, SLEEVE_LIMIT};
 use crate::output;
-use crate::signals::Signals;
+use crate::signals::{Sent, Signals};
 use crate::sleeve::order::{Order, Watcher};
 use crate::sleeve::run::{interrupted, run as live};
 use crate::state::{Folder, Record};
@@ -205,10 +205,17 @@ async fn launch(order: &Order) -> Result<Report> {
                 None if was_interrupted || signals.pending().await => Err(interrupted()),
                 None => Err(Error::host("the sleeve ended before it launched anything")),
             },
-            _ = signals.next() => was_interrupted = true,
+            sent = signals.next() => {
+                was_interrupted = true;
+                // A sleeve that was started in the background ignores SIGINT, as we do.
+                let signal = match sent {
+                    Sent::Interrupt => rustix::process::Signal::INT,
+                    Sent::Terminate | Sent::Hangup => rustix::process::Signal::TERM,
+                };
+                // Our child is not reaped yet, so its number is its own.
+                rustix::process::kill_process(pid, signal).unwrap_or_default();
+            }
         }
-        // Our child is not reaped yet, so its number is its own.
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap_or_default();
     }
 }
 

@@ -71,7 +71,7 @@ pub(super) enum Phase {
     Launching { pid: u32, at_ns: u64 },
     Running { pid: u32, main: u32, at_ns: u64 },
     Ended { ended: Ended, at_ns: u64 },
-    Failed { pid: u32, failure: Failure },
+    Failed { pid: u32, at_ns: u64, failure: Failure },
     Leaving,
 }
 
@@ -202,7 +202,8 @@ impl State {
             return vec![];
         }
         if let Some(held) = self.held.iter_mut().find(|held| held.phase.pid() == Some(pid)) {
-            held.phase = Phase::Failed { pid, failure };
+            let Phase::Launching { at_ns, .. } = held.phase else { return vec![] };
+            held.phase = Phase::Failed { pid, at_ns, failure };
         }
         vec![]
     }
@@ -302,10 +303,11 @@ impl Holding {
     /// How a new supervisor hears of it; one that is on its way out is none of its business.
     fn told(&self) -> Option<Held> {
         let (pid, at_ns, ended, fds) = match &self.phase {
-            Phase::Launching { pid, at_ns } => (*pid, *at_ns, None, 0),
+            // What comes of its start is still to be told, to whoever supervises then.
+            Phase::Launching { pid, at_ns } | Phase::Failed { pid, at_ns, .. } => (*pid, *at_ns, None, 0),
             Phase::Running { pid, at_ns, .. } => (*pid, *at_ns, None, 2),
             Phase::Ended { ended, at_ns } => (ended.pid, *at_ns, Some(ended.clone()), 2),
-            Phase::Forking | Phase::Failed { .. } | Phase::Leaving => return None,
+            Phase::Forking | Phase::Leaving => return None,
         };
         Some(Held { name: self.name.clone(), pid, at_ns, ended, populated: self.populated, fds })
     }

@@ -16,13 +16,26 @@ use cloister_wire::hold::Spawn;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, Pid, Signal, kill_process, set_dumpable_behavior};
 
 use super::{At, child, exec};
 use crate::hold::Failure;
 
 /// One more than the report's number: what is kept aside until exec has numbers from here on.
 const ASIDE: i32 = REPORT_FD + 1;
+
+/// Notes of one service that are read at its end: its main process's number, where nobody has asked for it, and its end.
+const MAX_NOTES: usize = 2;
+
+/// A main process that must not go on: the end of its first process opens the gate, too.
+struct Doomed(Pid);
+
+impl Drop for Doomed {
+    fn drop(&mut self) {
+        // If it is gone already, all the better.
+        kill_process(self.0, Signal::KILL).unwrap_or_default();
+    }
+}
 
 /// Where init reads what the first process and the main process note.
 #[derive(Debug)]
@@ -87,8 +100,12 @@ impl First {
         key: OwnedFd,
         verdict: &mut OwnedFd,
     ) -> Result<Infallible, Failure> {
-        let aside = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, ASIDE).at("descriptors", "aside");
-        let (program, _key) = (aside(self.program)?, aside(key)?);
+        let aside = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, ASIDE).at("descriptors", "aside");
+        // Each is dropped before the key that is there then, and neither where this process becomes its program.
+        let _early = Doomed(main);
+        let (program, _key) = (aside(&self.program)?, aside(&key)?);
+        let _main = Doomed(main);
+        drop((self.program, key));
         let mut descriptors = Vec::new();
         for fd in standard {
             descriptors.push(fd.try_clone().at("descriptors", "standard")?);
@@ -125,7 +142,7 @@ impl Report {
 
     /// How the main process ended, once the first has: nobody is left who could write more.
     pub fn end(&mut self) -> Option<Note> {
-        std::iter::from_fn(|| self.next()).find(|note| !matches!(note, Note::Main(_)))
+        std::iter::from_fn(|| self.next()).take(MAX_NOTES).find(|note| !matches!(note, Note::Main(_)))
     }
 
     fn next(&mut self) -> Option<Note> {

@@ -226,9 +226,11 @@ impl Failure {
     }
 
     fn received(words: &[u8]) -> Self {
-        match serde_json::from_slice::<(String, i32, String)>(words) {
-            Ok((step, errno, error)) => Self { step, errno, error },
-            Err(_) => Self {
+        // The first of the two processes that may write counts: the other one's end follows from it.
+        let mut values = serde_json::Deserializer::from_slice(words).into_iter::<(String, i32, String)>();
+        match values.next() {
+            Some(Ok((step, errno, error))) => Self { step, errno, error },
+            _ => Self {
                 step: "exec".into(),
                 errno: 0,
                 error: format!("the child said {:?}", String::from_utf8_lossy(words)),

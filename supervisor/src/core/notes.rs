@@ -59,7 +59,13 @@ impl Notes {
     /// What a service has said once and for all, so that it does not wait.
     pub(super) fn take_lasting(&mut self, id: Id) -> Vec<Event> {
         let Some(said) = self.waiting.get_mut(&id) else { return Vec::new() };
-        let lasts = |note: &mut Note| !matches!(note, Note::Text(_) | Note::Alive);
+        // A ping that came before a failed check must not follow it: it would take it back.
+        let fails = said.notes.contains(&Note::Dead);
+        let lasts = |note: &mut Note| match note {
+            Note::Text(_) => false,
+            Note::Alive => fails,
+            _ => true,
+        };
         let run = said.run;
         let lasting = said.notes.extract_if(.., lasts).map(|note| event(id, run, note)).collect();
         if said.notes.is_empty() {
@@ -128,6 +134,9 @@ mod tests {
         assert_eq!(notes.take_lasting(Id(1)), []);
         assert_eq!(notes.take_lasting(Id(0)), [Event::Ready { id: Id(0), run: 3 }]);
         assert_eq!(notes.take(), [Event::Text { id: Id(0), text: "a".into() }, Event::Petted { id: Id(0) }]);
+        notes.add(Id(0), 3, vec![Note::Alive, Note::Dead]);
+        let dead = Event::Checked { id: Id(0), run: 3, verdict: Verdict::Dead };
+        assert_eq!(notes.take_lasting(Id(0)), [Event::Petted { id: Id(0) }, dead], "in their order");
         notes.add(Id(0), 3, vec![Note::Stopping]);
         assert_eq!(notes.take_lasting(Id(0)), [Event::Leaving { id: Id(0) }]);
         assert_eq!(notes.due(), None);

@@ -117,7 +117,7 @@ impl ServicePort {
 
     /// Where the service listens now.
     fn find(&self) -> io::Result<Vec<Seat>> {
-        let listening = table::listening(&self.proc, self.port)?;
+        let (listening, cut) = table::listening(&self.proc, self.port)?;
         let reached = LOOPBACKS.map(|ip| table::reached(&listening, ip));
         let all = reached.iter().flatten().copied().collect();
         let held = holder::find(&self.proc, &self.cgroup, all)?;
@@ -137,7 +137,18 @@ impl ServicePort {
                 self.learn(Known::Taken(Instant::now() + TAKEN, address));
                 Err(self.taken(address))
             }
-            (true, None) => Err(self.nothing()),
+            (true, None) => self.hidden(cut).ok_or_else(|| self.nothing()),
+        }
+    }
+
+    /// The service's own sockets as they were found last, where they may stand behind the end of a list that was `cut`.
+    fn hidden(&self, cut: bool) -> Option<Vec<Seat>> {
+        match self.known() {
+            Known::Listens(seat) if cut && seat.is_held() => {
+                let (address, holders) = (seat.address, seat.holders.clone());
+                Some(vec![Seat { address, holders, fresh_until: Instant::now() + FRESH }])
+            }
+            _ => None,
         }
     }
 

@@ -12,8 +12,8 @@ use std::path::Path;
 /// a page, few others are written out for nothing.
 const PAGE: usize = 4096;
 
-/// Most rows that are read of each list: a program that keeps more listeners than that makes only its own kind of trouble, its
-/// services' ports are looked for in vain.
+/// Most rows that are read of each list, so that a look-up has an end. A program that keeps more listeners can hide others
+/// behind its own; a list that was cut therefore says nothing of what is not in it.
 const MAX_ROWS: usize = 16_384;
 
 /// `TCP_LISTEN` of `net/tcp_states.h`, as the list writes it.
@@ -26,27 +26,30 @@ pub(super) struct Listening {
     inode: u64,
 }
 
-/// All that listen on `port`.
-pub(super) fn listening(proc: &Path, port: u16) -> io::Result<Vec<Listening>> {
-    let mut found = Vec::new();
+/// All that listen on `port`, and whether there are more listeners than are read.
+pub(super) fn listening(proc: &Path, port: u16) -> io::Result<(Vec<Listening>, bool)> {
+    let (mut found, mut cut) = (Vec::new(), false);
     for list in ["tcp", "tcp6"] {
         match File::open(proc.join("net").join(list)) {
-            Ok(file) => read(BufReader::with_capacity(PAGE, file), port, &mut found)?,
+            Ok(file) => cut |= read(BufReader::with_capacity(PAGE, file), port, &mut found)?,
             // A kernel without IPv6.
             Err(error) if error.kind() == ErrorKind::NotFound && list == "tcp6" => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(found)
+    Ok((found, cut))
 }
 
-fn read(list: impl BufRead, port: u16, found: &mut Vec<Listening>) -> io::Result<()> {
+/// Adds what listens on `port`. Whether the list goes on past what is read.
+fn read(list: impl BufRead, port: u16, found: &mut Vec<Listening>) -> io::Result<bool> {
+    let mut rows = 0;
     for line in list.lines().skip(1).take(MAX_ROWS) {
         let line = line?;
+        rows += 1;
         let mut fields = line.split_whitespace().skip(1);
         let (local, state) = (fields.next().unwrap_or_default(), fields.nth(1));
         if state != Some(LISTEN) {
-            return Ok(());
+            return Ok(false);
         }
         let inode = fields.nth(5).and_then(|text| text.parse().ok());
         if let (Some((ip, at)), Some(inode)) = (address(local), inode)
@@ -55,7 +58,7 @@ fn read(list: impl BufRead, port: u16, found: &mut Vec<Listening>) -> io::Result
             found.push(Listening { ip, inode });
         }
     }
-    Ok(())
+    Ok(rows == MAX_ROWS)
 }
 
 /// `0100007F:0050`: words of 32 bits as the machine holds them, then the port.

@@ -14,13 +14,14 @@ use crate::tree::{Inode, Tree, join};
 pub(super) fn working_dir(tree: &mut Tree, config: &ImageConfig, notes: &mut Notes) {
     let asked = config.working_dir.as_bytes();
     let Ok(place) = tree.follow(asked) else { return };
+    if place.len() > MAX_PATH || place.split(|byte| *byte == b'/').any(|name| name.len() > MAX_NAME) {
+        return;
+    }
     let missing: Vec<Vec<u8>> = ancestors(&place).filter(|path| tree.get(path).is_none()).collect();
-    let sound =
-        place.len() <= MAX_PATH && place.split(|byte| *byte == b'/').all(|name| name.len() <= MAX_NAME);
     let reachable = ancestors(&place)
         .filter_map(|path| tree.get(&path).map(Inode::is_directory))
         .all(|directory| directory);
-    if missing.is_empty() || !sound || !reachable || asked.contains(&0) {
+    if missing.is_empty() || !reachable || asked.contains(&0) {
         return;
     }
     for path in missing {

@@ -215,10 +215,12 @@ impl<S: Store> Search<'_, S> {
     }
 }
 
-/// What a descriptor says it is, if that is no image and no index.
+/// What a descriptor says it is, if that is no image and no index. The artifact type of an image is the media type of its
+/// configuration (OCI image specification, "Content Descriptors"), and some indexes say it.
 fn artifact(descriptor: &Descriptor) -> Option<String> {
     let kind = &descriptor.media_type;
     let known = media::is_index(kind) || media::is_manifest(kind);
-    let artifact = if known { descriptor.artifact_type.as_ref()? } else { kind };
+    let says = || descriptor.artifact_type.as_ref().filter(|artifact| !media::is_config(artifact));
+    let artifact = if known { says()? } else { kind };
     Some(artifact.chars().take(200).collect())
 }

@@ -112,6 +112,11 @@ fn artifacts_beside_an_image_stand_in_nobodys_way() {
     let all: Vec<_> = beside.iter().cloned().chain([image().write_blobs(place.path())]).collect();
     write_index(place.path(), &all);
     assert_eq!(open(&place).unwrap().layers.len(), 2);
+    // Some indexes give a runnable image the artifact type that the specification has for it: its configuration's.
+    let mut typed = image().write_blobs(place.path());
+    typed["artifactType"] = oci_config.into();
+    write_index(place.path(), &[typed]);
+    assert_eq!(open(&place).unwrap().layers.len(), 2);
 
     write_index(place.path(), &beside);
     let fault = open(&place).unwrap_err().to_string();

@@ -1,7 +1,7 @@
 //! One table of an `SQLite` database, as far as a list of packages needs it.
 //!
-//! Its law: a database is bytes in memory that may say anything. No page is visited twice, so what is read is never more than
-//! the file has, and what is damaged ends the reading, not the build.
+//! Its law: a database is bytes in memory that may say anything. No page is visited twice, and all rows together have no more
+//! bytes than the file, whose cells do not overlap; what is damaged ends the reading, not the build.
 //!
 //! Own code, since the maintained crates carry `SQLite`'s C library, which writes, locks and runs statements that a file
 //! brings along. Source: "Database File Format" (sqlite.org/fileformat2.html), whose section numbers stand below.
@@ -16,6 +16,11 @@ const FILE_HEADER: usize = 100;
 const INTERIOR: u8 = 0x05;
 const LEAF: u8 = 0x0d;
 
+/// The most rows of a table that are read: a full distribution has some thousand packages.
+const MAX_ROWS: usize = 100_000;
+/// The most columns of a row that are read: the list of tables has five, that of packages two.
+const MAX_COLUMNS: usize = 8;
+
 /// A database in memory.
 struct Database<'a> {
     bytes: &'a [u8],
@@ -23,6 +28,8 @@ struct Database<'a> {
     /// Bytes of a page that are `SQLite`'s own: the rest is some extension's.
     usable: usize,
     visited: HashSet<usize>,
+    /// Bytes that rows may still have.
+    left: usize,
 }
 
 /// A value of a row.
@@ -68,7 +75,7 @@ impl<'a> Database<'a> {
         };
         let reserved = usize::from(*bytes.get(20)?);
         let usable = page_size.checked_sub(reserved).filter(|usable| *usable >= 480)?;
-        Some(Self { bytes, page_size, usable, visited: HashSet::new() })
+        Some(Self { bytes, page_size, usable, visited: HashSet::new(), left: bytes.len() })
     }
 
     /// A page by its number, from 1, unless it was visited before.
@@ -85,12 +92,12 @@ impl<'a> Database<'a> {
         let mut rows = Vec::new();
         // Pages still to be visited, the first one last.
         let mut pending = vec![root];
-        while let Some(number) = pending.pop() {
+        while let Some(number) = pending.pop().filter(|_| rows.len() < MAX_ROWS) {
             let Some(page) = self.page(number) else { continue };
             let header = if number == 1 { FILE_HEADER } else { 0 };
             match page.get(header) {
                 Some(&LEAF) => {
-                    for cell in cells(page, header, 8) {
+                    for cell in cells(page, header, 8).take(MAX_ROWS.saturating_sub(rows.len())) {
                         rows.extend(self.payload(page, cell).and_then(|payload| record(&payload)));
                     }
                 }
@@ -109,8 +116,8 @@ impl<'a> Database<'a> {
     /// The payload of a cell, with what overflows into other pages (1.6).
     fn payload(&mut self, page: &[u8], cell: usize) -> Option<Vec<u8>> {
         let mut at = cell;
-        let length =
-            usize::try_from(varint(page, &mut at)?).ok().filter(|length| *length <= self.bytes.len())?;
+        let length = usize::try_from(varint(page, &mut at)?).ok().filter(|length| *length <= self.left)?;
+        self.left = self.left.saturating_sub(length);
         varint(page, &mut at)?;
         let local = self.local(length)?;
         let mut payload = page.get(at..at.checked_add(local)?)?.to_vec();
@@ -177,7 +184,7 @@ fn record(payload: &[u8]) -> Option<Vec<Value>> {
     let mut body = usize::try_from(varint(payload, &mut at)?).ok()?;
     let header = body;
     let mut values = Vec::new();
-    while at < header {
+    while at < header && values.len() < MAX_COLUMNS {
         let serial = varint(payload, &mut at)?;
         let length = usize::try_from(length_of(serial)?).ok()?;
         let end = body.checked_add(length)?;
@@ -228,5 +235,21 @@ mod tests {
         round[100] = INTERIOR;
         round[111] = 1;
         assert_eq!(column(&round, "Packages"), Vec::<Vec<u8>>::new());
+    }
+
+    #[test]
+    fn a_page_that_names_one_cell_again_and_again_gives_no_more_than_the_file_has() {
+        let mut page = vec![0; 4096];
+        page[..MAGIC.len()].copy_from_slice(MAGIC);
+        page[16..18].copy_from_slice(&4096_u16.to_be_bytes());
+        page[100] = LEAF;
+        page[103..105].copy_from_slice(&1000_u16.to_be_bytes());
+        for cell in 0..1000 {
+            page[108 + 2 * cell..110 + 2 * cell].copy_from_slice(&3000_u16.to_be_bytes());
+        }
+        // A payload of 900 bytes, row 1: a header of three bytes, one column of bytes.
+        page[3000..3006].copy_from_slice(&[0x87, 0x04, 1, 3, 0x8e, 0x0e]);
+        let rows = Database::open(&page).unwrap().rows(1);
+        assert!(rows.len() == 4, "{} rows of 900 bytes in 4096", rows.len());
     }
 }

@@ -203,6 +203,10 @@ pub(super) struct Way {
     absent: Option<String>,
 }
 
+/// The longest path and the longest part of one, in bytes (`PATH_MAX` less its NUL, `NAME_MAX`; linux/limits.h).
+const MAX_PATH: usize = 4095;
+const MAX_PART: usize = 255;
+
 /// Goes to an absolute path the way the enclave's kernel will, and on where it ends early: what is missing there can be made.
 pub(super) fn walk(root: &dyn Rootfs, path: &str) -> Result<Way, Missing> {
     // The parts still to go, last first.
@@ -222,6 +226,9 @@ pub(super) fn walk(root: &dyn Rootfs, path: &str) -> Result<Way, Missing> {
             at.pop();
         }
         let here = at.join("/");
+        if here.len() > MAX_PATH || at.last().is_some_and(|part| part.len() > MAX_PART) {
+            return Err(Missing::Absent(format!("/{}…", here.chars().take(MAX_PART).collect::<String>())));
+        }
         entry = root.entry(&here);
         if entry.is_none() {
             absent.get_or_insert_with(|| format!("/{here}"));
@@ -298,6 +305,19 @@ mod tests {
         assert_eq!(walk(&files, "/var/run/app/x").map(|way| way.path).as_deref(), Ok("run/app/x"));
         assert_eq!(walk(&files, "/etc/passwd/x"), Err(Missing::NotADirectory("/etc/passwd".into())));
         assert_eq!(walk(&files, "/astray"), Err(Missing::Absent("/nowhere".into())));
+    }
+
+    #[test]
+    fn a_way_that_is_longer_than_linux_has_them_ends_where_it_is_too_long() {
+        let files = Files::default();
+        for path in ["/a".repeat(100_000), format!("/{}", "n".repeat(256))] {
+            assert!(
+                matches!(walk(&files, &path), Err(Missing::Absent(at)) if at.len() < 300),
+                "{} bytes",
+                path.len()
+            );
+        }
+        assert_eq!(walk(&files, &format!("/{}", "n".repeat(255))).map(|way| way.steps.len()), Ok(1));
     }
 
     #[test]

@@ -5,6 +5,9 @@
 use super::accounts::Accounts;
 use super::image::{Image, hidden_by, walk};
 
+/// The most volumes of an image that are made: images declare one or two, and each costs the memory of its whole way.
+const MAX_VOLUMES: usize = 64;
+
 /// A folder to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
@@ -29,7 +32,7 @@ pub fn volumes(image: &Image<'_>) -> Vec<Volume> {
         let folders: Vec<String> = way.steps.into_iter().filter(absent).collect();
         (hidden_by(&end).is_none() && !path.contains('\0')).then_some(Volume { folders, uid, gid })
     };
-    image.config.volumes.keys().filter_map(missing).collect()
+    image.config.volumes.keys().take(MAX_VOLUMES).filter_map(missing).collect()
 }
 
 #[cfg(test)]

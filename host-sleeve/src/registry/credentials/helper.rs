@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -64,17 +65,27 @@ fn run(helper: &str, registry: &str) -> std::io::Result<(bool, Vec<u8>)> {
         drop(input.write_all(registry.as_bytes()));
     }
     let output = child.stdout.take();
-    let reader = std::thread::spawn(move || {
+    let (answer, answered) = mpsc::channel();
+    // A thread, since nothing bounds how long the output stays open: what the helper has started may hold it for ever.
+    std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        output.map_or(Ok(0), |output| output.take(MAX_ANSWER).read_to_end(&mut bytes)).map(|_| bytes)
+        let read = output.map_or(Ok(0), |output| output.take(MAX_ANSWER).read_to_end(&mut bytes));
+        drop(answer.send(read.map(|_| bytes)));
     });
-    let ended_well = wait(&mut child)?;
-    let bytes = reader.join().map_err(|_| std::io::Error::other("its answer could not be read"))??;
-    Ok((ended_well, bytes))
+    let end = Instant::now() + PATIENCE;
+    let ended_well = wait(&mut child, end)?;
+    let left = end.saturating_duration_since(Instant::now());
+    match answered.recv_timeout(left) {
+        Ok(bytes) => Ok((ended_well, bytes?)),
+        Err(_) => Err(too_slow()),
+    }
 }
 
-fn wait(child: &mut Child) -> std::io::Result<bool> {
-    let end = Instant::now() + PATIENCE;
+fn too_slow() -> std::io::Error {
+    std::io::Error::other(format!("it did not answer within {} s", PATIENCE.as_secs()))
+}
+
+fn wait(child: &mut Child, end: Instant) -> std::io::Result<bool> {
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status.success());
@@ -82,8 +93,7 @@ fn wait(child: &mut Child) -> std::io::Result<bool> {
         if Instant::now() > end {
             child.kill()?;
             child.wait()?;
-            let seconds = PATIENCE.as_secs();
-            return Err(std::io::Error::other(format!("it did not answer within {seconds} s")));
+            return Err(too_slow());
         }
         std::thread::park_timeout(INTERVAL);
     }
