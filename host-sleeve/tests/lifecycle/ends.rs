@@ -137,7 +137,8 @@ pub(crate) fn ignored_signals() {
 pub(crate) fn removed_folder() {
     let place = Place::new();
     let running = place.start("serve", &[]);
-    std::fs::remove_dir_all(place.runtime("web")).unwrap();
+    // The sleeve may write its record meanwhile.
+    wait_for("the folder to be gone", || std::fs::remove_dir_all(place.runtime("web")).is_ok());
     wait_for("the enclave to be shown again", || {
         place.sleeve("", &["ps", "--quiet"]).text() == "web\n"
             && place.runtime("web").join("sleeve.sock").exists()
@@ -195,8 +196,9 @@ fn interrupt_at(place: &Place, stage: &str, words: &[&str]) -> Ended {
 fn nothing_left(place: &Place, stage: &str) {
     wait_for(stage, || place.processes().is_empty());
     if place.runtime("web").exists() {
+        // What a dying process has forked may hold its lock for a moment, until it is its program.
+        wait_for(stage, || place.inspect()["alive"] == false);
         let inspected = place.inspect();
-        assert_eq!(inspected["alive"], false, "{stage}");
         assert_eq!(inspected["end"]["outcome"], "killed", "{stage}: {inspected}");
     }
 }
