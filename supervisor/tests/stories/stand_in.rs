@@ -77,7 +77,9 @@ impl StandIn {
     pub(crate) fn join_cgroup(&self, pid: u32, service: &str) {
         let folder = self.proc.join(pid.to_string());
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("cgroup"), format!("0::/cloister/{service}\n")).unwrap();
+        // Whole at any moment, as the kernel's own file is: the supervisor may read it now.
+        std::fs::write(folder.join("cgroup.new"), format!("0::/cloister/{service}\n")).unwrap();
+        std::fs::rename(folder.join("cgroup.new"), folder.join("cgroup")).unwrap();
         let cgroup = self.cgroups.join(service);
         std::fs::create_dir_all(&cgroup).unwrap();
         let mut members =
