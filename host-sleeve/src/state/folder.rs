@@ -123,7 +123,7 @@ impl Folder {
         let locked = Self::open(&self.path)?.into_locked()?;
         locked.map(Some).ok_or_else(|| {
             Error::host(format!("another process has taken the lock of {}", self.name))
-                .hint(format!("nobody but host-sleeve should write into {}", self.path.display()))
+                .hint(format!("only host-sleeve should write into {}", self.path.display()))
         })
     }
 
