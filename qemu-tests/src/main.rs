@@ -10,7 +10,8 @@ const USAGE: &str = "usage: qemu-tests --dist DIR --probe FILE --inputs SCRIPT [
        qemu-tests --list [HOST…] [NAME…]
        qemu-tests --dist DIR --probe FILE --inputs SCRIPT --soak MINUTES
 
-Boots each scenario (or those whose names contain a NAME) under QEMU and says how it ended. With --soak: kills services and
+Boots each scenario (or those whose names contain a NAME) under QEMU and says how it ended: two at once if there is memory for
+them, or as many as --jobs says, and those that need the whole machine one by one at the end. With --soak: kills services and
 the supervisor of one enclave at random for that long, and says what adds up.
 HOST says what the host has: `--vsock kernel` for the kernel's vsock instead of vhost-device-vsock, and `--lacks inputs`,
 `--lacks nitro` and `--lacks space` for what it does not have; scenarios that need something else are not run. `--only NEED`

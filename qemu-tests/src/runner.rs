@@ -1,5 +1,6 @@
 //! Runs scenarios side by side and tells how each ended.
 
+use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -13,9 +14,13 @@ use crate::lab::{Built, Lab};
 use crate::scenarios;
 use crate::story::{Failure, Need, Outcome, Scenario, Vsock};
 
-/// Scenarios at once where `--jobs` says nothing: two cores are just enough for the two processors of one translated
-/// guest, and more of them only wait for each other.
-const JOBS: usize = 1;
+/// Scenarios at once where `--jobs` says nothing, if the memory allows it. A boot keeps one processor busy and a host half
+/// mostly waits, so two of them fill two cores; with more, the waits of one scenario become the time limits of another.
+const JOBS: usize = 2;
+
+/// Memory that must be available for each scenario, in KiB: the largest that is not run alone has a machine of 1 GiB, and its
+/// QEMU and the build of its image need as much again.
+const MEMORY_EACH: u64 = 2 << 20;
 
 /// Where `scripts/build` leaves the guest's programs, beside the folder that it fills.
 const GUEST: &str = "x86_64-unknown-linux-musl/guest";
@@ -37,7 +42,8 @@ pub enum Plan {
 #[derive(Debug)]
 pub struct Run {
     built: Built,
-    jobs: usize,
+    /// Scenarios at once; what the memory allows if nothing was asked for.
+    jobs: Option<usize>,
     choice: Choice,
 }
 
@@ -67,7 +73,7 @@ impl Plan {
     /// Reads the command line's words.
     pub fn from_words(words: impl Iterator<Item = String>) -> Result<Self, String> {
         let (mut dist, mut probe, mut inputs, mut guest) = (None, None, None, None);
-        let (mut jobs, mut list, mut soak) = (JOBS, false, None);
+        let (mut jobs, mut list, mut soak) = (None, false, None);
         let mut choice = Choice { vsock: Vsock::Program, lacks: Vec::new(), only: None, names: Vec::new() };
         let mut words = words;
         while let Some(word) = words.next() {
@@ -82,7 +88,7 @@ impl Plan {
                 "--probe" => probe = Some(PathBuf::from(value()?)),
                 "--inputs" => inputs = Some(PathBuf::from(value()?)),
                 "--guest" => guest = Some(PathBuf::from(value()?)),
-                "--jobs" => jobs = value()?.parse().map_err(|_| "--jobs wants a number".to_owned())?,
+                "--jobs" => jobs = Some(number_of_jobs(&value()?)?),
                 "--soak" => soak = Some(minutes(&value()?)?),
                 other if other.starts_with('-') => return Err(format!("there is no option {other}")),
                 _ => choice.names.push(word),
@@ -99,9 +105,21 @@ impl Plan {
         let built = Built { dist, probe, guest, inputs, vsock: choice.vsock };
         Ok(match soak {
             Some(time) => Self::Soak(built, time),
-            None => Self::Run(Run { built, jobs: jobs.max(1), choice }),
+            None => Self::Run(Run { built, jobs, choice }),
         })
     }
+}
+
+fn number_of_jobs(word: &str) -> Result<usize, String> {
+    word.parse().ok().filter(|jobs| *jobs > 0).ok_or_else(|| "--jobs wants a number from 1 on".to_owned())
+}
+
+/// How many scenarios fit into the available memory at once, at least one and at most [`JOBS`]. `meminfo` is the text of
+/// `/proc/meminfo` (proc(5)).
+fn jobs_for(meminfo: &str) -> usize {
+    let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib: Option<u64> = available.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    kib.and_then(|kib| usize::try_from(kib / MEMORY_EACH).ok()).unwrap_or(1).clamp(1, JOBS)
 }
 
 fn minutes(word: &str) -> Result<Duration, String> {
@@ -160,14 +178,24 @@ impl Choice {
 impl Run {
     /// Runs everything asked for, a line for each to `out` as it ends.
     pub fn all(&self, out: &mut impl Write) -> Report {
-        let wanted: Vec<&Scenario> = self.choice.scenarios().collect();
-        let next = AtomicUsize::new(0);
+        let jobs =
+            self.jobs.unwrap_or_else(|| jobs_for(&fs::read_to_string("/proc/meminfo").unwrap_or_default()));
+        let (alone, together): (Vec<_>, Vec<_>) =
+            self.choice.scenarios().partition(|scenario| scenarios::run_alone(scenario.name));
         let mut report = Report::default();
+        self.some(&together, jobs, out, &mut report);
+        self.some(&alone, 1, out, &mut report);
+        report
+    }
+
+    /// Runs these, as many at once as there are `jobs`.
+    fn some(&self, wanted: &[&Scenario], jobs: usize, out: &mut impl Write, report: &mut Report) {
+        let next = AtomicUsize::new(0);
         let (tell, told) = mpsc::channel();
         thread::scope(|scope| {
-            for _ in 0..self.jobs {
+            for _ in 0..jobs {
                 let tell = tell.clone();
-                let (wanted, next) = (&wanted, &next);
+                let next = &next;
                 scope.spawn(move || self.worker(wanted, next, &tell));
             }
             drop(tell);
@@ -178,7 +206,6 @@ impl Run {
                 drop(out.flush());
             }
         });
-        report
     }
 
     fn worker(
@@ -278,6 +305,14 @@ mod tests {
         assert!(listed(&["--lacks", "time"]).is_err());
         let bare = listed(&["--vsock", "kernel", "--only", "bare-cpu"]).unwrap();
         assert!(!bare.is_empty() && bare.iter().all(|name| !all.contains(name)));
+    }
+
+    #[test]
+    fn as_many_scenarios_run_at_once_as_the_memory_allows() {
+        let with = |gib: u64| jobs_for(&format!("MemTotal: 9999 kB\nMemAvailable: {} kB\n", gib << 20));
+        assert_eq!([1, 2, 3, 4, 64].map(with), [1, 1, 1, 2, 2]);
+        assert_eq!(jobs_for("nothing of the kind"), 1);
+        assert!(listed(&["--jobs", "0"]).is_err());
     }
 
     #[test]

@@ -189,6 +189,21 @@ const NEEDS: &[(Need, &[Scenario])] = &[
     ),
 ];
 
+/// Those that want the machine for themselves: they start ten enclaves or a thousand clients at once, or need gigabytes.
+const ALONE: &[Scenario] = &[
+    many_clients_are_carried_at_once::SCENARIO,
+    enclaves_run_side_by_side::SCENARIO,
+    roots_are_what_was_built::LARGE_FILE,
+    real_images_run::LARGE,
+    runtimes_size_themselves::SCENARIO,
+    root_images_run::SERVERS,
+];
+
+/// Whether no other scenario is run beside the one of this name.
+pub(crate) fn run_alone(name: &str) -> bool {
+    ALONE.iter().any(|one| one.name == name)
+}
+
 /// What the scenario of this name needs.
 pub(crate) fn needs(name: &str) -> impl Iterator<Item = Need> {
     NEEDS

@@ -97,8 +97,11 @@ fn crash(web: &Running, port: u16, count: u64) -> Outcome {
     drop(web.get(port, "/kill"));
     web.wait_stderr_times("is degraded: the supervisor was started again after a crash", count)?;
     web.wait_stderr_times("is ready again", count)?;
-    let now = web.wait_ready()?;
-    expect_eq(&number(&now, "/status/supervisor_restarts"), &Some(count), "restarts of the supervisor")
+    // The record is written just after the line on stderr.
+    web.until("a record that counts the restart", || {
+        let now = web.wait_ready()?;
+        Ok((number(&now, "/status/supervisor_restarts") == Some(count)).then_some(()))
+    })
 }
 
 /// Asks again and again, and gives the longest time between two answers.
