@@ -17,5 +17,5 @@ pub mod scenarios;
 pub mod soak;
 pub mod story;
 
-pub use lab::Lab;
-pub use story::{Failure, Need, Outcome, Scenario, Vsock};
+pub use lab::{Lab, Running};
+pub use story::{Failure, Need, Outcome, Scenario, Shared, Vsock};

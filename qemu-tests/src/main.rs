@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     match Plan::from_words(std::env::args().skip(1)) {
         Ok(Plan::Help) => finish(&write!(out, "{USAGE}"), ExitCode::SUCCESS),
         Ok(Plan::List(choice)) => {
-            let names: Vec<&str> = choice.scenarios().map(|scenario| scenario.name).collect();
+            let names: Vec<&str> = choice.names().collect();
             finish(&writeln!(out, "{}", names.join("\n")), ExitCode::SUCCESS)
         }
         Ok(Plan::Run(run)) => {

@@ -8,9 +8,9 @@ fn main() -> ExitCode {
     let Some((name, rest)) = words.split_first() else {
         return complain("usage: probe SCENARIO [WORD…]");
     };
-    let mut known = qemu_tests::scenarios::ALL.iter().chain([&qemu_tests::soak::GUEST]);
-    match known.find(|scenario| scenario.name == name) {
-        Some(scenario) => (scenario.guest)(rest),
+    let soak = Some(qemu_tests::soak::GUEST).filter(|soak| soak.name == name).map(|soak| soak.guest);
+    match qemu_tests::scenarios::guest(name).or(soak) {
+        Some(guest) => guest(rest),
         None => complain(&format!("probe: there is no scenario {name}")),
     }
 }

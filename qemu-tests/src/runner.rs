@@ -3,8 +3,6 @@
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
@@ -12,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::lab::{Built, Lab};
 use crate::scenarios;
-use crate::story::{Failure, Need, Outcome, Scenario, Vsock};
+use crate::story::{Failure, Need, Outcome, Scenario, Shared, Vsock};
 
 /// Scenarios at once where `--jobs` says nothing, if the memory allows it. A boot keeps one processor busy and a host half
 /// mostly waits, so two of them fill two cores; with more, the waits of one scenario become the time limits of another.
@@ -56,6 +54,15 @@ pub struct Choice {
     only: Option<Need>,
     /// Parts of their names; none stands for all.
     names: Vec<String>,
+}
+
+/// What one worker does at a time.
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    /// A scenario with a machine of its own.
+    Own(&'a Scenario),
+    /// Those that share one.
+    Shared(&'a [&'static Shared]),
 }
 
 /// How a run ended.
@@ -140,15 +147,31 @@ fn need(word: &str) -> Result<Need, String> {
 }
 
 impl Choice {
-    /// The scenarios that are asked for and can be told on this host, in the order they are run.
-    pub fn scenarios(&self) -> impl Iterator<Item = &'static Scenario> {
-        scenarios::ALL.iter().filter(|scenario| self.asks_for(scenario.name) && self.can_tell(scenario.name))
+    /// The names of the scenarios that are asked for and can be told on this host, in the order they are run.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.shared().map(|one| one.name).chain(self.scenarios().map(|one| one.name))
+    }
+
+    /// Those with a machine of their own, or without any.
+    fn scenarios(&self) -> impl Iterator<Item = &'static Scenario> {
+        scenarios::ALL.iter().filter(|scenario| self.wants(scenario.name))
+    }
+
+    /// Those that share one.
+    fn shared(&self) -> impl Iterator<Item = &'static Shared> {
+        scenarios::SHARED.iter().filter(|scenario| self.wants(scenario.name))
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.asks_for(name) && self.can_tell(name)
     }
 
     /// A name that means no scenario is a mistake, and would pass for a scenario that holds.
     fn check(&self) -> Result<(), String> {
-        let known = |part: &&String| !scenarios::ALL.iter().any(|one| one.name.contains(part.as_str()));
-        match self.names.iter().find(known) {
+        let all =
+            || scenarios::SHARED.iter().map(|one| one.name).chain(scenarios::ALL.iter().map(|one| one.name));
+        let is_unknown = |part: &&String| !all().any(|name| name.contains(part.as_str()));
+        match self.names.iter().find(is_unknown) {
             Some(name) => Err(format!("no scenario has {name:?} in its name; --list shows all")),
             None => Ok(()),
         }
@@ -183,13 +206,16 @@ impl Run {
         let (alone, together): (Vec<_>, Vec<_>) =
             self.choice.scenarios().partition(|scenario| scenarios::run_alone(scenario.name));
         let mut report = Report::default();
+        let shared: Vec<_> = self.choice.shared().collect();
+        let parts = std::iter::once(Part::Shared(&shared)).filter(|_| !shared.is_empty());
+        let together: Vec<_> = parts.chain(together.into_iter().map(Part::Own)).collect();
         self.some(&together, jobs, out, &mut report);
-        self.some(&alone, 1, out, &mut report);
+        self.some(&alone.into_iter().map(Part::Own).collect::<Vec<_>>(), 1, out, &mut report);
         report
     }
 
     /// Runs these, as many at once as there are `jobs`.
-    fn some(&self, wanted: &[&Scenario], jobs: usize, out: &mut impl Write, report: &mut Report) {
+    fn some(&self, wanted: &[Part<'_>], jobs: usize, out: &mut impl Write, report: &mut Report) {
         let next = AtomicUsize::new(0);
         let (tell, told) = mpsc::channel();
         thread::scope(|scope| {
@@ -210,14 +236,19 @@ impl Run {
 
     fn worker(
         &self,
-        wanted: &[&Scenario],
+        wanted: &[Part<'_>],
         next: &AtomicUsize,
         tell: &Sender<(&'static str, Outcome, Duration)>,
     ) {
-        while let Some(scenario) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let started = Instant::now();
-            let outcome = tell_story(scenario, &self.built);
-            drop(tell.send((scenario.name, outcome, started.elapsed())));
+        while let Some(part) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match part {
+                Part::Own(scenario) => {
+                    let started = Instant::now();
+                    let outcome = tell_story(scenario, &self.built);
+                    drop(tell.send((scenario.name, outcome, started.elapsed())));
+                }
+                Part::Shared(scenarios) => tell_together(scenarios, &self.built, tell),
+            }
         }
     }
 }
@@ -248,10 +279,38 @@ impl Report {
 
 fn tell_story(scenario: &Scenario, built: &Built) -> Outcome {
     let mut lab = Lab::new(scenario.name, built)?;
-    let lab = Mutex::new(&mut lab);
-    let told =
-        std::panic::catch_unwind(|| (scenario.host)(&mut lab.lock().unwrap_or_else(PoisonError::into_inner)));
-    told.unwrap_or_else(|_| Err(Failure::broken("the host half panicked; its words are above")))
+    caught(|| (scenario.host)(&mut lab))
+}
+
+/// Tells stories on one machine, one after the other. Without the machine none of them holds.
+fn tell_together(
+    scenarios: &[&'static Shared],
+    built: &Built,
+    tell: &Sender<(&'static str, Outcome, Duration)>,
+) {
+    let started = Instant::now();
+    let mut lab = Lab::new("shared", built);
+    let booted = lab.as_mut().map_err(Failure::broken).and_then(|lab| lab.boot_shared(scenarios));
+    let mut booting = started.elapsed();
+    for scenario in scenarios {
+        let started = Instant::now();
+        let outcome = match &booted {
+            Ok(machine) => caught(|| (scenario.host)(machine)),
+            Err(why) => Err(Failure::broken(format_args!("the machine that it shares with others: {why}"))),
+        };
+        // The boot counts as the first one's.
+        drop(tell.send((
+            scenario.name,
+            outcome,
+            started.elapsed().saturating_add(std::mem::take(&mut booting)),
+        )));
+    }
+}
+
+/// A panic is an expectation that does not hold.
+fn caught(story: impl FnOnce() -> Outcome) -> Outcome {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(story))
+        .unwrap_or_else(|_| Err(Failure::broken("the host half panicked; its words are above")))
 }
 
 fn line(name: &str, outcome: &Outcome, took: Duration) -> String {
@@ -271,7 +330,7 @@ mod tests {
 
     fn listed(words: &[&str]) -> Result<Vec<&'static str>, String> {
         match Plan::from_words(std::iter::once("--list").chain(words.iter().copied()).map(str::to_owned))? {
-            Plan::List(choice) => Ok(choice.scenarios().map(|scenario| scenario.name).collect()),
+            Plan::List(choice) => Ok(choice.names().collect()),
             other => Err(format!("{other:?}")),
         }
     }

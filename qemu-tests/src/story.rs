@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, Running};
 
 /// One story.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +15,20 @@ pub struct Scenario {
     /// The host half.
     pub host: fn(&mut Lab) -> Outcome,
     /// The guest half: what `/probe NAME ROLE…` does inside, given the words after the name.
+    pub guest: fn(&[String]) -> ExitCode,
+}
+
+/// A story that is told on one machine together with others. It has services of its own, with names of its own, looks at nothing
+/// else, and leaves the machine running. A boot takes longer than most stories.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared {
+    /// As a [`Scenario`]'s.
+    pub name: &'static str,
+    /// Its lines below `services` in the manifest of the machine.
+    pub services: &'static str,
+    /// The host half, which is given the running machine.
+    pub host: fn(&Running) -> Outcome,
+    /// The guest half, as a [`Scenario`]'s.
     pub guest: fn(&[String]) -> ExitCode,
 }
 
@@ -114,14 +128,19 @@ pub fn expect_at(value: &Value, pointer: &str, expected: impl Into<Value>) -> Ou
 /// Bytes of a text that are shown of each end, where it is not what was expected: a screen or two.
 const SHOWN: usize = 4096;
 
-/// Fails the story unless `text` contains `part`.
-pub fn expect_in(text: &str, part: &str, what: &str) -> Outcome {
+/// The two ends of a text, or all of a short one.
+#[must_use]
+pub fn ends_of(text: &str) -> String {
     let (start, end) =
         (text.floor_char_boundary(SHOWN), text.ceil_char_boundary(text.len().saturating_sub(SHOWN)));
-    let shown = if start < end {
+    if start < end {
         format!("{}\n… {} bytes …\n{}", &text[..start], end - start, &text[end..])
     } else {
         text.to_owned()
-    };
-    expect(text.contains(part), format_args!("{what}: expected {part:?} in:\n{shown}"))
+    }
+}
+
+/// Fails the story unless `text` contains `part`.
+pub fn expect_in(text: &str, part: &str, what: &str) -> Outcome {
+    expect(text.contains(part), format_args!("{what}: expected {part:?} in:\n{}", ends_of(text)))
 }

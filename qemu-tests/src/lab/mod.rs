@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::story::{Failure, Vsock, expect};
+use crate::scenarios::SHARED_HEAD;
+use crate::story::{Failure, Shared, Vsock, expect};
 
 /// How long a boot may take until the service answers. A boot takes two to four seconds on two busy cores under TCG;
 /// anything over this is a hang.
@@ -161,6 +162,19 @@ impl Lab {
     pub fn boot(&mut self, manifest: &str, words: &[&str]) -> Result<Running, Failure> {
         let image = self.image(manifest)?;
         self.run(&image, words)
+    }
+
+    /// Builds and starts the machine that these scenarios share, as `web`.
+    pub fn boot_shared(&mut self, scenarios: &[&Shared]) -> Result<Running, Failure> {
+        let root = self.probe_root()?;
+        let services = scenarios.iter().map(|one| {
+            let lines = one.services.trim_matches('\n');
+            lines.replace("PROBE", &format!("/probe, {}", one.name)) + "\n"
+        });
+        let path = self.folder.path().join("shared.yaml");
+        fs::write(&path, SHARED_HEAD.to_owned() + &services.collect::<String>())?;
+        let image = self.build(&root, &path)?;
+        self.run(&image, &[])
     }
 
     /// The same with an init beside which a process sends signals for services ([`crate::guest::send_from_outside`]).

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::http::{self, Answer};
 use super::{BOOT_LIMIT, COMMAND_LIMIT, Finished, Lab};
-use crate::story::{Failure, Outcome, expect};
+use crate::story::{Failure, Outcome, ends_of, expect};
 
 /// How often a question is asked again while its answer is not the one awaited. Short against a boot, long against the
 /// cost of a `host-sleeve` command.
@@ -71,13 +71,29 @@ impl Running {
     pub fn wait_stdout(&self, part: &str) -> Outcome {
         expect(
             self.stdout.wait(part, BOOT_LIMIT),
-            format_args!("no {part:?} on stdout:\n{}\nstderr:\n{}", self.stdout(), self.stderr()),
+            format_args!(
+                "no {part:?} on stdout:\n{}\nstderr:\n{}",
+                ends_of(&self.stdout()),
+                ends_of(&self.stderr())
+            ),
+        )
+    }
+
+    /// Waits until stdout contains `bytes`, which need not be text.
+    pub fn wait_stdout_bytes(&self, bytes: &[u8]) -> Outcome {
+        let found = |heard: &[u8]| heard.windows(bytes.len()).any(|window| window == bytes);
+        expect(
+            self.stdout.wait_until(BOOT_LIMIT, found),
+            format_args!("no {bytes:?} on stdout:\n{}", ends_of(&self.stdout())),
         )
     }
 
     /// Waits until stderr contains `part`.
     pub fn wait_stderr(&self, part: &str) -> Outcome {
-        expect(self.stderr.wait(part, BOOT_LIMIT), format_args!("no {part:?} on stderr:\n{}", self.stderr()))
+        expect(
+            self.stderr.wait(part, BOOT_LIMIT),
+            format_args!("no {part:?} on stderr:\n{}", ends_of(&self.stderr())),
+        )
     }
 
     /// Waits until stderr contains `part` this many times.
@@ -88,7 +104,7 @@ impl Running {
         };
         expect(
             self.stderr.wait_until(BOOT_LIMIT, said),
-            format_args!("{part:?} is not {times} times on stderr:\n{}", self.stderr()),
+            format_args!("{part:?} is not {times} times on stderr:\n{}", ends_of(&self.stderr())),
         )
     }
 
@@ -116,7 +132,7 @@ impl Running {
         }
         Err(Failure::broken(format_args!(
             "the enclave never was {state}; last seen: {last}\nstderr of run:\n{}",
-            self.stderr()
+            ends_of(&self.stderr())
         )))
     }
 
@@ -150,7 +166,7 @@ impl Running {
         }
         Err(Failure::broken(format_args!(
             "{name} never was {wanted}; last seen: {last}\nstderr of run:\n{}",
-            self.stderr()
+            ends_of(&self.stderr())
         )))
     }
 
@@ -172,7 +188,7 @@ impl Running {
             }
             self.stderr.pause(ASK_AGAIN);
         }
-        Err(Failure::broken(format_args!("in vain: {what}\nstderr of run:\n{}", self.stderr())))
+        Err(Failure::broken(format_args!("in vain: {what}\nstderr of run:\n{}", ends_of(&self.stderr()))))
     }
 
     /// Another `host-sleeve` command in the same laboratory.
@@ -202,7 +218,12 @@ impl Running {
         let ended = self.stdout.wait_end(BOOT_LIMIT) && self.stderr.wait_end(COMMAND_LIMIT);
         expect(
             ended,
-            format_args!("host-sleeve {} did not end\n{}{}", self.words, self.stdout(), self.stderr()),
+            format_args!(
+                "host-sleeve {} did not end\n{}{}",
+                self.words,
+                ends_of(&self.stdout()),
+                ends_of(&self.stderr())
+            ),
         )?;
         let status = self.child.wait()?;
         Ok(Finished {

@@ -7,8 +7,8 @@ use rustix::process::{Pid, Signal};
 
 use super::killed_parts_leave_nothing_behind::process_of;
 use crate::guest::{catch, say, serve_http};
-use crate::story::{expect, expect_eq, expect_in};
-use crate::{Lab, Outcome, Scenario};
+use crate::story::{expect_eq, expect_in};
+use crate::{Lab, Outcome, Running, Scenario, Shared};
 
 const MANIFEST: &str = "{version: 1, services: {web: {command: [PROBE], restart: never}}}";
 
@@ -46,8 +46,12 @@ pub(super) const ONE_LONG_LINE: Scenario = Scenario {
 };
 
 /// The story of bytes that are not UTF-8.
-pub(super) const RAW_BYTES: Scenario =
-    Scenario { name: "log_bytes_that_are_not_utf8_arrive_unchanged", host: raw_host, guest: raw_guest };
+pub(super) const RAW_BYTES: Shared = Shared {
+    name: "log_bytes_that_are_not_utf8_arrive_unchanged",
+    services: "  raw: {command: [PROBE], kind: job}",
+    host: raw_host,
+    guest: raw_guest,
+};
 
 /// The story of a service that nobody can keep up with.
 pub(super) const FLOODING: Scenario =
@@ -106,13 +110,9 @@ fn long_line_guest(_words: &[String]) -> ExitCode {
     if say(&line).is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-fn raw_host(lab: &mut Lab) -> Outcome {
-    let image = lab.image(MANIFEST)?;
-    let output =
-        lab.sleeve(&["run", crate::lab::path_str(&image)?, "--name", "web"]).into_command().output()?;
-    expect_eq(&output.status.code(), &Some(0), "the exit code")?;
-    let found = output.stdout.windows(NOT_TEXT.len()).any(|window| window == NOT_TEXT);
-    expect(found, format_args!("the bytes did not arrive: {:?}", String::from_utf8_lossy(&output.stdout)))
+fn raw_host(web: &Running) -> Outcome {
+    web.wait_service("raw", "done")?;
+    web.wait_stdout_bytes(NOT_TEXT)
 }
 
 fn raw_guest(_words: &[String]) -> ExitCode {

@@ -1,5 +1,8 @@
 //! Every scenario: a file for each story, or for a few that share their scenery.
 
+use std::process::ExitCode;
+
+use crate::story::Shared;
 use crate::{Need, Scenario, Vsock};
 
 mod a_cpu_without_rdrand_is_no_host_for_kvm;
@@ -45,7 +48,21 @@ mod stops_let_connections_end;
 mod supervisor_crashes_are_survived;
 mod values_reach_only_their_service;
 
-/// All of them, in the order they are run.
+/// Those that are told on one machine, which is booted first.
+pub const SHARED: &[Shared] = &[
+    services_say_when_they_are_ready::CHECKS,
+    services_say_when_they_are_ready::LIVENESS,
+    services_follow_their_graph::REQUIRES,
+    services_are_asked_about_one_by_one::INSIDE,
+    restarts_follow_their_policy::RECOVERS,
+    logs_arrive_whole::RAW_BYTES,
+];
+
+/// What the manifest of that machine has beside its services: what any of the stories needs.
+pub(crate) const SHARED_HEAD: &str =
+    "version: 1\ncontrol: {host: [signal], services: [of-root, of-app]}\nservices:\n";
+
+/// All the others, in the order they are run.
 pub const ALL: &[Scenario] = &[
     http_request_is_answered_through_ingress::SCENARIO,
     connections_end_as_their_ends_say::SCENARIO,
@@ -83,7 +100,6 @@ pub const ALL: &[Scenario] = &[
     services_that_cannot_run_say_why::PIPE,
     services_that_cannot_run_say_why::ENDS_AT_ONCE,
     logs_arrive_whole::ONE_LONG_LINE,
-    logs_arrive_whole::RAW_BYTES,
     logs_arrive_whole::FLOODING,
     logs_arrive_whole::UNREAD,
     logs_arrive_whole::SHORT,
@@ -107,18 +123,13 @@ pub const ALL: &[Scenario] = &[
     init_goes_on::WORDS,
     init_goes_on::ORPHANS,
     services_follow_their_graph::ORDER,
-    services_follow_their_graph::REQUIRES,
     services_follow_their_graph::CYCLE,
-    restarts_follow_their_policy::RECOVERS,
     restarts_follow_their_policy::GIVES_UP,
     restarts_follow_their_policy::PAUSES,
     restarts_follow_their_policy::CRITICAL,
     ports_belong_to_their_service::SCENARIO,
-    services_say_when_they_are_ready::CHECKS,
     services_say_when_they_are_ready::AT_ONCE,
-    services_say_when_they_are_ready::LIVENESS,
     stops_end_in_time::OBEDIENT,
-    stops_end_in_time::REALTIME,
     stops_end_in_time::STUBBORN,
     stops_let_connections_end::DRAIN,
     stops_let_connections_end::DRAIN_DEADLINE,
@@ -128,7 +139,6 @@ pub const ALL: &[Scenario] = &[
     services_are_confined::INSPECTED,
     services_are_confined::MEMORY,
     services_are_confined::SIGNALS,
-    services_are_asked_about_one_by_one::INSIDE,
     services_are_asked_about_one_by_one::OUTSIDE,
     values_reach_only_their_service::SCENARIO,
     files_stay_where_they_are::SCENARIO,
@@ -188,6 +198,14 @@ const NEEDS: &[(Need, &[Scenario])] = &[
         ],
     ),
 ];
+
+/// The guest half of the scenario of this name.
+#[must_use]
+pub fn guest(name: &str) -> Option<fn(&[String]) -> ExitCode> {
+    let shared = SHARED.iter().map(|one| (one.name, one.guest));
+    let mut all = ALL.iter().map(|one| (one.name, one.guest)).chain(shared);
+    all.find(|(known, _)| *known == name).map(|(_, guest)| guest)
+}
 
 /// Those that want the machine for themselves: they start ten enclaves or a thousand clients at once, or need gigabytes.
 const ALONE: &[Scenario] = &[

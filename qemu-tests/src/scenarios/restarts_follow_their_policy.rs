@@ -8,11 +8,15 @@ use rustix::process::Signal;
 
 use crate::guest::{attempts, catch, say};
 use crate::story::{expect, expect_eq, expect_in};
-use crate::{Lab, Outcome, Scenario};
+use crate::{Lab, Outcome, Running, Scenario, Shared};
 
 /// The story of a service that gets it right in the end.
-pub(super) const RECOVERS: Scenario =
-    Scenario { name: "a_service_that_fails_is_started_again", host: recovers, guest: third_time };
+pub(super) const RECOVERS: Shared = Shared {
+    name: "a_service_that_fails_is_started_again",
+    services: "  unlucky: {command: [PROBE], restart: {policy: on-failure, delay: 50ms}}",
+    host: recovers,
+    guest: third_time,
+};
 
 /// The story of a service that never does.
 pub(super) const GIVES_UP: Scenario = Scenario {
@@ -38,18 +42,11 @@ pub(super) const CRITICAL: Scenario = Scenario {
 /// How long the service of the pauses is up in its fourth run: longer than `stable`, however busy the host is.
 const STABLE: Duration = Duration::from_millis(600);
 
-fn recovers(lab: &mut Lab) -> Outcome {
-    let mut web = lab.boot(
-        "
-version: 1
-services:
-  web: {command: [PROBE], restart: {policy: on-failure, delay: 50ms}}
-",
-        &[],
-    )?;
-    let ended = web.finish()?;
-    ended.expect_code(0)?;
-    expect_eq(&ended.stdout.matches("attempt").count(), &3, "the number of attempts")
+fn recovers(web: &Running) -> Outcome {
+    let ended = web.wait_service("unlucky", "done")?;
+    expect_eq(&ended.get("last_exit"), &Some(&serde_json::json!({"code": 0})), "how it ended at last")?;
+    web.wait_stdout("attempt 3\n")?;
+    expect_eq(&web.stdout().matches("attempt").count(), &3, "the number of attempts")
 }
 
 fn gives_up(lab: &mut Lab) -> Outcome {

@@ -7,11 +7,18 @@ use rustix::process::Signal;
 use crate::guest::{catch, say};
 use crate::lab::phase;
 use crate::story::{expect, expect_eq, expect_in};
-use crate::{Lab, Outcome, Scenario};
+use crate::{Lab, Outcome, Running, Scenario, Shared};
 
 /// The story of programs inside.
-pub(super) const INSIDE: Scenario = Scenario {
+pub(super) const INSIDE: Shared = Shared {
     name: "initctl_does_for_named_services_what_it_refuses_to_others_and_to_root",
+    services: "
+  main: {command: [PROBE, speaker, main], ready: {log: main is here}, critical: true}
+  web: {command: [PROBE, speaker, web], ready: {log: web is here}}
+  of-root: {command: [PROBE, ask], kind: job, after: [main, web]}
+  of-app: {command: [PROBE, ask], user: app, writable: [], kind: job, after: [of-root]}
+  stranger: {command: [PROBE, ask-in-vain], kind: job, after: [of-app]}
+",
     host: inside,
     guest: asked,
 };
@@ -43,36 +50,22 @@ const ASKED: [(&str, i32); 13] = [
     ("exec sh", 2),
 ];
 
-fn inside(lab: &mut Lab) -> Outcome {
-    let mut web = lab.boot(
-        "
-version: 1
-control: {services: [of-root, of-app]}
-services:
-  main: {command: [PROBE, speaker, main], ready: {log: main is here}, critical: true}
-  web: {command: [PROBE, speaker, web], ready: {log: web is here}}
-  of-root: {command: [PROBE, ask], kind: job, after: [main, web]}
-  of-app: {command: [PROBE, ask], user: app, writable: [], kind: job, after: [of-root]}
-  stranger: {command: [PROBE, ask-in-vain], kind: job, after: [of-app]}
-",
-        &[],
-    )?;
+fn inside(web: &Running) -> Outcome {
     web.wait_service("stranger", "done")?;
     // Each stop and each restart was one: twice for root, twice for the user.
     expect_eq(&web.service("web")?.get("restarts"), &Some(&4.into()), "restarts")?;
-    let ended = web.stop()?;
+    for part in ["SERVICE ", "state: ", "phase: ready", "web was asked to end"] {
+        web.wait_stdout(part)?;
+    }
     for part in [
-        "SERVICE   PHASE",
-        "state: ",
-        "phase: ready",
-        "web was asked to end",
         "initctl: the manifest has no service \"nobody\"",
         "initctl: service \"stranger\" may not control services: control.services of the manifest does not name it",
+        "web: stop asked by service of-root",
+        "web: restart asked by service of-app",
     ] {
-        expect_in(&(ended.stdout.clone() + &ended.stderr), part, "what initctl said")?;
+        web.wait_stderr(part)?;
     }
-    expect_in(&ended.stderr, "web: stop asked by service of-root", "who asked")?;
-    expect_in(&ended.stderr, "web: restart asked by service of-app", "who asked")
+    Ok(())
 }
 
 fn outside(lab: &mut Lab) -> Outcome {

@@ -8,15 +8,23 @@ use rustix::process::Signal;
 use crate::guest::{catch, nobody, say, serve_http, wait_for_file};
 use crate::lab::{path_str, phase};
 use crate::story::{Failure, expect, expect_eq, expect_in};
-use crate::{Lab, Outcome, Scenario};
+use crate::{Lab, Outcome, Running, Scenario, Shared};
 
 /// The story of a job, a service that waits for it, and one that waits for that.
 pub(super) const ORDER: Scenario =
     Scenario { name: "services_start_after_what_they_name_and_stop_before_it", host: order, guest };
 
 /// The story of a service that cannot be without another.
-pub(super) const REQUIRES: Scenario =
-    Scenario { name: "a_service_whose_requirement_fails_is_stopped", host: requires, guest };
+pub(super) const REQUIRES: Shared = Shared {
+    name: "a_service_whose_requirement_fails_is_stopped",
+    services: "
+  loner: {command: [PROBE, speaker, loner], ready: {log: 'loner is here'}, critical: true}
+  cache: {command: [PROBE, fails-when, /var/client], ready: started, restart: never}
+  client: {command: [PROBE, speaker, client], requires: [cache], ready: {log: 'client is here'}}
+",
+    host: requires,
+    guest,
+};
 
 /// The story of services that wait for each other.
 pub(super) const CYCLE: Scenario = Scenario {
@@ -46,23 +54,11 @@ ingress: [{port: 80, service: web, target: 8080}]
     )
 }
 
-fn requires(lab: &mut Lab) -> Outcome {
-    let mut web = lab.boot(
-        "
-version: 1
-services:
-  main: {command: [PROBE, speaker, main], ready: {log: 'main is here'}, critical: true}
-  cache: {command: [PROBE, fails-when, /var/web], ready: started, restart: never}
-  web: {command: [PROBE, speaker, web], requires: [cache], ready: {log: 'web is here'}}
-",
-        &[],
-    )?;
+fn requires(web: &Running) -> Outcome {
     web.wait_state("degraded")?;
-    web.wait_stdout("web was asked to end")?;
+    web.wait_stdout("client was asked to end")?;
     web.wait_service("cache", "failed")?;
-    expect_eq(&phase(&web.service("main")?), &"ready", "the phase of the service that needs nobody")?;
-    web.stop()?;
-    Ok(())
+    expect_eq(&phase(&web.service("loner")?), &"ready", "the phase of the service that needs nobody")
 }
 
 fn cycle(lab: &mut Lab) -> Outcome {

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::guest::{attempts, catch, notify, say, wait_for_file};
-use crate::story::{expect, expect_eq, expect_in};
-use crate::{Lab, Outcome, Scenario};
+use crate::story::{expect, expect_eq};
+use crate::{Lab, Outcome, Running, Scenario, Shared};
 
 /// The story of each way to become ready.
-pub(super) const CHECKS: Scenario = Scenario {
+pub(super) const CHECKS: Shared = Shared {
     name: "services_are_ready_by_port_request_file_output_or_their_own_word",
+    services: CHECKED,
     host: checks,
     guest: becoming,
 };
@@ -26,8 +27,9 @@ pub(super) const AT_ONCE: Scenario = Scenario {
 };
 
 /// The story of services that stop being well.
-pub(super) const LIVENESS: Scenario = Scenario {
+pub(super) const LIVENESS: Shared = Shared {
     name: "a_service_whose_checks_fail_in_a_row_is_killed_and_started_again",
+    services: LIVING,
     host: liveness,
     guest: living,
 };
@@ -39,9 +41,7 @@ const GO: &str = "/var/go";
 /// Requests that the first service refuses before it is ready.
 const NOT_YET: usize = 3;
 
-const CHECKS_MANIFEST: &str = "
-version: 1
-services:
+const CHECKED: &str = "
   http: {command: [PROBE, http], ready: {http: {port: 7001, path: /ready}}}
   liar: {command: [PROBE, liar], ready: notify}
   go: {command: [PROBE, go], kind: job, after: [http, liar]}
@@ -57,8 +57,7 @@ services:
   never: {command: [PROBE, idle], ready: {tcp: 7009}, start_timeout: 300ms, restart: never}
 ";
 
-fn checks(lab: &mut Lab) -> Outcome {
-    let mut web = lab.boot(CHECKS_MANIFEST, &[])?;
+fn checks(web: &Running) -> Outcome {
     for name in ["after-tcp", "after-file", "after-log", "after-own-word"] {
         web.wait_service(name, "done")?;
     }
@@ -68,13 +67,8 @@ fn checks(lab: &mut Lab) -> Outcome {
     }
     let text = web.service("own-word")?;
     expect_eq(&text.get("text"), &Some(&"serving since just now".into()), "what the service says of itself")?;
-    let ended = web.stop()?;
-    expect_eq(&ended.stdout.matches("503").count(), &NOT_YET, "requests before it was ready")?;
-    expect_in(
-        &ended.stderr,
-        "never: not ready within 300 ms (waited for TCP port 7009",
-        "the end of its patience",
-    )
+    expect_eq(&web.stdout().matches("answers 503").count(), &NOT_YET, "requests before it was ready")?;
+    web.wait_stderr("never: not ready within 300 ms (waited for TCP port 7009")
 }
 
 /// Services of [`AT_ONCE`]: so many that init and the supervisor have a queue of starts and of notifications at the same time.
@@ -181,12 +175,7 @@ const STEP: Duration = Duration::from_millis(50);
 /// For how long it says that it is alive, in its first run.
 const ALIVE: Duration = Duration::from_millis(600);
 
-fn liveness(lab: &mut Lab) -> Outcome {
-    let mut web = lab.boot(
-        "
-version: 1
-control: [signal]
-services:
+const LIVING: &str = "
   sick:
     command: [PROBE, sick]
     ready: {tcp: 7003}
@@ -194,9 +183,9 @@ services:
     restart: {delay: 1ms}
   dog: {command: [PROBE, dog], ready: notify, live: {watchdog: 500ms, threshold: 2}, restart: {delay: 1ms}}
   leaver: {command: [PROBE, leaver], ready: notify, restart: never}
-",
-        &[],
-    )?;
+";
+
+fn liveness(web: &Running) -> Outcome {
     web.wait_service("leaver", "stopping")?;
     web.ask(&["service", "signal", "web", "leaver", "USR1"])?.expect_code(0)?;
     let left = web.wait_service("leaver", "done")?;
@@ -206,15 +195,11 @@ services:
     expect_eq(&crate::lab::phase(&web.service("sick")?), &"ready", "sick, once it is well")?;
     expect_eq(&web.service("sick")?.get("restarts"), &Some(&1.into()), "restarts of sick")?;
     expect_eq(&web.service("dog")?.get("restarts"), &Some(&2.into()), "restarts of dog")?;
-    let ended = web.stop()?;
-    expect_in(
-        &ended.stderr,
-        "sick: unhealthy: 3 liveness checks in a row failed; killing it",
-        "the verdict",
-    )?;
-    let kills = ended.stderr.matches("dog: unhealthy: 2 liveness checks in a row failed").count();
-    expect_eq(&kills, &2, "once for silence, once because it asked for it")?;
-    let before = ended.stdout.split("sick is well again").next().unwrap_or_default();
+    web.wait_stderr("sick: unhealthy: 3 liveness checks in a row failed; killing it")?;
+    // Once for silence, once because it asked for it.
+    web.wait_stderr_times("dog: unhealthy: 2 liveness checks in a row failed", 2)?;
+    let stdout = web.stdout();
+    let before = stdout.split("sick is well again").next().unwrap_or_default();
     let bad = before.matches("answers 500").count();
     expect(
         bad == 5,
