@@ -69,7 +69,26 @@ fn quoted_string(text: &str) -> Option<(String, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_quoted_is_read_as_it_was_before(realm in "\\PC{0,40}", scope in "\\PC{0,40}", blank in " {0,3}") {
+            let quoted = |text: &str| text.replace('\\', r"\\").replace('"', r#"\""#);
+            let header =
+                format!(r#"Bearer realm="{}"{blank},{blank}scope="{}""#, quoted(&realm), quoted(&scope));
+            let expected = Challenge::Bearer { realm, service: None, scope: Some(scope) };
+            prop_assert_eq!(parse(&header), Some(expected));
+        }
+
+        #[test]
+        fn whatever_a_registry_sends_is_a_challenge_or_none(text in r#"(bearer |basic )?[a-z=", \\é]{0,60}"#) {
+            let read = parse(&text);
+            prop_assert!(read.is_none() || text.len() > 5);
+        }
+    }
 
     #[test]
     fn challenges_of_real_registries_are_read() {
