@@ -132,6 +132,7 @@ pub const ALL: &[Scenario] = &[
     services_are_asked_about_one_by_one::OUTSIDE,
     values_reach_only_their_service::SCENARIO,
     files_stay_where_they_are::SCENARIO,
+    files_stay_where_they_are::WRITABLE,
     names_are_found::LACKING,
     names_are_found::BROUGHT,
     nitro_enclaves_are_as_predicted::FILE,
