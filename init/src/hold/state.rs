@@ -69,21 +69,13 @@ pub(super) struct Holding {
 pub(super) enum Phase {
     Forking,
     Launching { pid: u32, at_ns: u64 },
-    Running { pid: u32, main: u32, at_ns: u64 },
+    Running { pid: u32, at_ns: u64 },
     Ended { ended: Ended, at_ns: u64 },
     Failed { pid: u32, at_ns: u64, failure: Failure },
     Leaving,
 }
 
 impl Phase {
-    /// The process that signals are for.
-    pub(super) const fn main(&self) -> Option<u32> {
-        match self {
-            Self::Running { main, .. } => Some(*main),
-            _ => self.pid(),
-        }
-    }
-
     /// The process, while it has not been reaped.
     pub(super) const fn pid(&self) -> Option<u32> {
         match self {
@@ -117,7 +109,7 @@ impl State {
             Event::Lost(why) => self.lost(why),
             Event::Forked { name, pid } => self.forked(&name, pid, now_ns),
             Event::NotForked { name, failure } => self.not_forked(&name, failure),
-            Event::Launched { pid, main } => self.launched(pid, main, now_ns),
+            Event::Launched { pid } => self.launched(pid, now_ns),
             Event::LaunchFailed { pid, failure } => self.launch_failed(pid, failure),
             Event::Reaped { pid, exit } => self.reaped(pid, exit, now_ns),
             Event::Emptied { name } => self.emptied(&name),
@@ -184,14 +176,14 @@ impl State {
         self.tell(failure.told(name))
     }
 
-    fn launched(&mut self, pid: u32, main: u32, at_ns: u64) -> Vec<Action> {
+    fn launched(&mut self, pid: u32, at_ns: u64) -> Vec<Action> {
         if self.supervisor.pid == Some(pid) {
             self.supervisor.tries = 0;
         }
-        let Some(held) = self.held.iter_mut().find(|held| held.phase.pid() == Some(pid)) else {
-            return vec![];
-        };
-        held.phase = Phase::Running { pid, main, at_ns };
+        let on_its_way =
+            |held: &&mut Holding| matches!(held.phase, Phase::Launching { pid: of, .. } if of == pid);
+        let Some(held) = self.held.iter_mut().find(on_its_way) else { return vec![] };
+        held.phase = Phase::Running { pid, at_ns };
         let name = held.name.clone();
         self.tell(FromInit::Spawned { name, pid, at_ns })
     }
@@ -218,15 +210,10 @@ impl State {
         let Some(held) = self.held.get_mut(index) else { return vec![] };
         let name = held.name.clone();
         match std::mem::replace(&mut held.phase, Phase::Leaving) {
-            Phase::Failed { mut failure, .. } => {
-                self.held.remove(index);
-                failure.ended(&exit);
-                let mut actions = vec![Action::ClosePipes { name: name.clone() }];
-                actions.push(Action::RemoveGroup { name: name.clone() });
-                actions.extend(self.tell(failure.told(&name)));
-                actions
-            }
-            Phase::Running { at_ns, .. } | Phase::Launching { at_ns, .. } => {
+            Phase::Failed { failure, .. } => self.did_not_start(index, failure, &exit),
+            // The kernel killed what was to become the program, when exec had closed the pipe on which it could have said so.
+            Phase::Launching { .. } => self.did_not_start(index, Failure::early("exec"), &exit),
+            Phase::Running { at_ns, .. } => {
                 let ended = Ended { name: name.clone(), pid, exit, at_ns: now_ns };
                 let emptied = !held.populated;
                 held.phase = Phase::Ended { ended: ended.clone(), at_ns };
@@ -238,6 +225,15 @@ impl State {
             }
             Phase::Forking | Phase::Ended { .. } | Phase::Leaving => vec![],
         }
+    }
+
+    fn did_not_start(&mut self, index: usize, mut failure: Failure, exit: &Exit) -> Vec<Action> {
+        let name = self.held.remove(index).name;
+        failure.ended(exit);
+        let mut actions = vec![Action::ClosePipes { name: name.clone() }];
+        actions.push(Action::RemoveGroup { name: name.clone() });
+        actions.extend(self.tell(failure.told(&name)));
+        actions
     }
 
     /// The last member of a cgroup is gone. The news waits for the end of the main process, so that it never comes first.
@@ -314,6 +310,12 @@ impl Holding {
 }
 
 impl Failure {
+    /// The failure of a child that ended in a step without a word.
+    pub(crate) fn early(step: &str) -> Self {
+        let error = [step, ": it ended before its program ran"].concat();
+        Self { step: step.to_owned(), errno: STARTED_NOTHING, error }
+    }
+
     /// Adds what a child that ended without a reason of its own died of.
     fn ended(&mut self, exit: &Exit) {
         if self.errno == STARTED_NOTHING {

@@ -24,10 +24,10 @@ use crate::cgroup::{self, Cgroup, Cgroups};
 use crate::channel::Channel;
 use crate::console::Console;
 use crate::hold::{Event, State};
-use crate::spawn::{Report, Verdict};
+use crate::spawn::{Main, Report, Verdict};
 
-/// Descriptors PID 1 can have: three pipes, a socket and two files of the cgroup for each of 128 holdings, 128 memfds, and those in
-/// flight; the kernel's default is 1024.
+/// Descriptors PID 1 can have: three pipes, a socket, a process and two files of the cgroup for each of 128 holdings, 128 memfds,
+/// and those in flight; the kernel's default is 1024.
 const OPEN_FILES: u64 = 4096;
 
 /// The out-of-memory killer's "never" (proc(5), `oom_score_adj`).
@@ -66,8 +66,8 @@ struct Handle {
     name: String,
     /// The first process of its namespace, which init reaps.
     pid: u32,
-    /// The service's own: the same, or what the first process is the parent of.
-    main: u32,
+    /// What the first process is the parent of, where it is ours and both have become their programs.
+    main: Option<Main>,
     report: Option<Report>,
     verdict: Option<Verdict>,
     output: Vec<Rc<OwnedFd>>,

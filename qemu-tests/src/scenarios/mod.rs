@@ -81,6 +81,7 @@ pub const ALL: &[Scenario] = &[
     roots_are_what_was_built::IDENTITY,
     services_that_cannot_run_say_why::NOT_EXECUTABLE,
     services_that_cannot_run_say_why::PIPE,
+    services_that_cannot_run_say_why::DIES_IN_EXEC,
     services_that_cannot_run_say_why::ENDS_AT_ONCE,
     logs_arrive_whole::ONE_LONG_LINE,
     logs_arrive_whole::RAW_BYTES,
