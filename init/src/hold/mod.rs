@@ -61,6 +61,8 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
+    /// The supervisor that was forked is on its way to its program for too long.
+    Late(Failure),
     /// A child ended and was reaped.
     Reaped {
         /// The process.

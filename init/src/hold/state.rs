@@ -17,8 +17,8 @@ pub(super) const MAX_CRASHES: usize = 5;
 pub(super) const CRASH_WINDOW_NS: u64 = 60_000_000_000;
 
 /// Errors of a supervisor's start that may be gone a moment later: the machine lacked something (`EAGAIN`, `ENOMEM`, `ENFILE`,
-/// `EMFILE`, `ENOSPC`), or the process was killed on its way. Others are the ramdisk's.
-const PASSING: [i32; 6] = [11, 12, 23, 24, 28, STARTED_NOTHING];
+/// `EMFILE`, `ENOSPC`), or the process was killed on its way, or took too long (`ETIMEDOUT`). Others are the ramdisk's.
+const PASSING: [i32; 7] = [11, 12, 23, 24, 28, 110, STARTED_NOTHING];
 
 /// How often in a row a supervisor's start may fail like that. With [`FIRST_PAUSE_MS`] doubled each time that is 6.3 s: what is
 /// short for longer than a stop takes will not come back.
@@ -111,6 +111,7 @@ impl State {
             Event::NotForked { name, failure } => self.not_forked(&name, failure),
             Event::Launched { pid } => self.launched(pid, now_ns),
             Event::LaunchFailed { pid, failure } => self.launch_failed(pid, failure),
+            Event::Late(failure) => self.late(failure),
             Event::Reaped { pid, exit } => self.reaped(pid, exit, now_ns),
             Event::Emptied { name } => self.emptied(&name),
             Event::RootMounted(result) => {
@@ -190,7 +191,8 @@ impl State {
 
     fn launch_failed(&mut self, pid: u32, failure: Failure) -> Vec<Action> {
         if self.supervisor.pid == Some(pid) {
-            self.supervisor.failed = Some(failure);
+            // One that took too long was killed for that.
+            self.supervisor.failed.get_or_insert(failure);
             return vec![];
         }
         if let Some(held) = self.held.iter_mut().find(|held| held.phase.pid() == Some(pid)) {
@@ -198,6 +200,16 @@ impl State {
             held.phase = Phase::Failed { pid, at_ns, failure };
         }
         vec![]
+    }
+
+    /// The supervisor is killed: its end is a failed start. One that lives on is stuck in the kernel, for good.
+    fn late(&mut self, failure: Failure) -> Vec<Action> {
+        if self.supervisor.failed.is_some() {
+            let error = [&failure.error, ", and cannot be killed"].concat();
+            return vec![Action::Fatal { stage: "supervisor", error }];
+        }
+        self.supervisor.failed = Some(failure);
+        vec![Action::KillSupervisor]
     }
 
     fn reaped(&mut self, pid: u32, exit: Exit, now_ns: u64) -> Vec<Action> {

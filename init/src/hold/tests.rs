@@ -337,6 +337,35 @@ fn no_fork() -> Failure {
 }
 
 #[test]
+fn a_supervisor_that_hangs_on_its_way_is_killed_and_started_again() {
+    let late = || Failure { step: "limits".into(), errno: 110, error: "limits: it takes too long".into() };
+    let mut state = listening();
+    for _ in 0..MAX_TRIES {
+        assert_eq!(state.on(Event::Late(late()), 1), [Action::KillSupervisor]);
+        state.on(Event::LaunchFailed { pid: SUPERVISOR, failure: Failure::early("limits") }, 2);
+        let actions = crash(&mut state, 3);
+        let [Action::Say(line), Action::StartSupervisorIn { .. }] = &actions[..] else {
+            panic!("{actions:?}")
+        };
+        assert_eq!(line, "supervisor: limits: it takes too long; trying again");
+        state.on(Event::SupervisorStarted { pid: SUPERVISOR }, 4);
+    }
+    state.on(Event::Late(late()), 5);
+    let actions = crash(&mut state, 6);
+    assert!(matches!(actions[..], [Action::Fatal { stage: "supervisor", .. }]), "{actions:?}");
+}
+
+#[test]
+fn a_supervisor_that_cannot_even_be_killed_is_fatal() {
+    let late = || Failure { step: "exec".into(), errno: 110, error: "exec: it takes too long".into() };
+    let mut state = listening();
+    assert_eq!(state.on(Event::Late(late()), 1), [Action::KillSupervisor]);
+    let actions = state.on(Event::Late(late()), 2);
+    let [Action::Fatal { stage: "supervisor", error }] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(error, "exec: it takes too long, and cannot be killed");
+}
+
+#[test]
 fn a_supervisor_that_cannot_be_forked_for_a_moment_is_forked_after_a_pause() {
     let mut state = holding();
     crash(&mut state, 4);

@@ -30,6 +30,10 @@ use crate::spawn::{Main, Report, Verdict};
 /// and those in flight; the kernel's default is 1024.
 const OPEN_FILES: u64 = 4096;
 
+/// How long a supervisor may take from the fork to its program. It takes milliseconds, under translation and load a second; what
+/// takes longer hangs, and another start may not.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
 /// The out-of-memory killer's "never" (proc(5), `oom_score_adj`).
 const NEVER_KILLED: &str = "-1000";
 
@@ -58,6 +62,8 @@ pub struct Holder {
 struct Candidate {
     pid: u32,
     verdict: Verdict,
+    /// When, since boot, it is late.
+    until: Duration,
 }
 
 /// What belongs to a holding and is not a matter of deciding.

@@ -12,7 +12,7 @@ use cloister_wire::hold::{FromInit, Spawn};
 use rustix::fs::MemfdFlags;
 use rustix::process::Pid;
 
-use super::{Candidate, Handle, Holder};
+use super::{Candidate, Handle, Holder, START_LIMIT};
 use crate::boot::{chain, uptime};
 use crate::cgroup::Cgroup;
 use crate::channel;
@@ -201,7 +201,7 @@ impl Holder {
         let (channel, theirs) = channel::pair().at("channel", "a socket pair")?;
         let (pid, verdict) = spawn::supervisor(&self.groups, theirs)?;
         self.channel = Some(channel);
-        Ok(Candidate { pid, verdict })
+        Ok(Candidate { pid, verdict, until: uptime().saturating_add(START_LIMIT) })
     }
 
     fn handle(&mut self, name: &str) -> Option<&mut Handle> {

@@ -11,7 +11,7 @@ use cloister_wire::first::Note;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
-use super::{Handle, Holder, cause};
+use super::{Handle, Holder, START_LIMIT, cause};
 use crate::boot::uptime;
 use crate::hold::Event;
 use crate::spawn::{Report, byte};
@@ -45,11 +45,7 @@ impl Holder {
             self.take(Event::StopAsked(why));
         }
         self.take_verdicts();
-        if self.until_next_start() == Some(Duration::ZERO) {
-            self.start_at = None;
-            let started = self.start_supervisor();
-            self.take(started);
-        }
+        self.take_times(uptime());
         if self.more_to_reap {
             self.reap()?;
         }
@@ -80,7 +76,7 @@ impl Holder {
             list.push(PollFd::new(button, PollFlags::IN));
         }
         // More children to reap: look at the others, then go on.
-        let pause = if self.more_to_reap { Some(Duration::ZERO) } else { self.until_next_start() };
+        let pause = if self.more_to_reap { Some(Duration::ZERO) } else { self.until_next_time() };
         let pause = pause.map(Timespec::try_from).transpose().unwrap_or_default();
         match poll(&mut list, pause.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -96,9 +92,26 @@ impl Holder {
         })
     }
 
-    /// How long until a supervisor is to be forked again, after one could not be.
-    fn until_next_start(&self) -> Option<Duration> {
-        self.start_at.map(|at| at.saturating_sub(uptime()))
+    /// How long until there is something to do without being woken.
+    fn until_next_time(&self) -> Option<Duration> {
+        let late = self.supervisor.as_ref().map(|candidate| candidate.until);
+        let next = self.start_at.into_iter().chain(late).min();
+        next.map(|at| at.saturating_sub(uptime()))
+    }
+
+    /// Forks a supervisor again, where one could not be and the pause is over, and gives up one that is late.
+    fn take_times(&mut self, now: Duration) {
+        if self.start_at.is_some_and(|at| at <= now) {
+            self.start_at = None;
+            let started = self.start_supervisor();
+            self.take(started);
+        }
+        if let Some(candidate) = self.supervisor.as_mut().filter(|candidate| candidate.until <= now) {
+            candidate.until = now.saturating_add(START_LIMIT);
+            let what = format!("it did not become its program within {} s", START_LIMIT.as_secs());
+            let failure = candidate.verdict.late(&what);
+            self.take(Event::Late(failure));
+        }
     }
 
     fn take_signals(&mut self) -> io::Result<()> {

@@ -17,7 +17,9 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 use cloister_sys::process::{Child, Fork, fork_first_into, fork_into};
-use cloister_wire::hold::{STARTED_NOTHING, Spawn};
+use cloister_wire::first::RUNS;
+use cloister_wire::hold::Spawn;
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Uid};
 
@@ -182,6 +184,15 @@ impl Verdict {
             _ => Some(judge(&self.heard, self.goal)),
         }
     }
+
+    /// The failure of a child that is on its way for too long: `what` says so.
+    pub fn late(&mut self, what: &str) -> Failure {
+        // What it has said so far. Its end, and a failure, are no news any more.
+        (&mut self.pipe).take(MAX_VERDICT).read_to_end(&mut self.heard).unwrap_or_default();
+        let step = step(&self.heard);
+        let error = [step, ": ", what].concat();
+        Failure { step: step.to_owned(), errno: Errno::TIMEDOUT.raw_os_error(), error }
+    }
 }
 
 /// What the steps, and a failure behind them, mean at the pipe's end.
@@ -291,6 +302,8 @@ mod tests {
         assert_eq!(verdict.read(), None);
         begin(&write, MOUNTS);
         assert_eq!(verdict.read(), None, "it has only begun");
+        let late = verdict.late("it hangs");
+        assert_eq!((late.step.as_str(), late.error.as_str()), ("mounts", "mounts: it hangs"));
         begin(&write, EXEC);
         failure.send(&write);
         assert_eq!(verdict.read(), None, "it has not ended");

@@ -105,6 +105,7 @@ pub const ALL: &[Scenario] = &[
     init_ends_the_machine_and_says_why::NO_INIT,
     init_ends_the_machine_and_says_why::NO_ENTROPY,
     init_goes_on::SIGNALS,
+    init_goes_on::HANGS,
     init_goes_on::WORDS,
     init_goes_on::ORPHANS,
     services_follow_their_graph::ORDER,
