@@ -5,8 +5,9 @@
 //! main process ends it reports how and ends too, and the kernel kills whatever is left in the namespace
 //! (`pid_namespaces(7)`). What the end means is for init and the supervisor to decide.
 //!
-//! Started by init as `first MAIN`, with MAIN the main process's number in this namespace, all signals blocked, and the
-//! report's socket as descriptor [`REPORT_FD`].
+//! Started by init as `first MAIN`, with MAIN the main process's number in this namespace, all signals blocked, the pipe on which
+//! a start is told as descriptor 0 and the report's socket as descriptor [`REPORT_FD`]. The main process has become its program
+//! by then and is stopped before the first instruction of that.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,13 +15,17 @@ use std::process::ExitCode;
 
 use cloister_sys::inherited;
 use cloister_sys::signal::{Signals, send};
-use cloister_wire::first::{Note, REPORT_FD};
+use cloister_wire::first::{Note, REPORT_FD, RUNS};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 
 /// `SIGCHLD` of signal(7): for the reaper, never passed on.
 const SIGCHLD: u32 = 17;
+
+/// `SIGCONT` of signal(7).
+const SIGCONT: u8 = 18;
 
 /// The exit code where this program itself fails, as of other runners of containers (docker-run(1), "Exit status").
 const FAILED: u8 = 125;
@@ -36,6 +41,7 @@ fn main() -> ExitCode {
 /// Passes signals to `main` and reaps until it has ended.
 fn serve(main: Pid) -> io::Result<u8> {
     let report = inherited::copy(REPORT_FD)?;
+    begin(main)?;
     let signals = Signals::take_all()?;
     loop {
         if let Some(status) = reap(main)? {
@@ -47,6 +53,14 @@ fn serve(main: Pid) -> io::Result<u8> {
         }
         pass_on(&signals, main)?;
     }
+}
+
+/// Tells that this program runs, and lets the main process go on. Its program is not to find the pipe here.
+fn begin(main: Pid) -> io::Result<()> {
+    rustix::io::write(rustix::stdio::stdin(), &[RUNS])?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    send(main, SIGCONT)
 }
 
 /// Reaps all that have ended, in whatever order, up to the main process.

@@ -1,11 +1,11 @@
 //! An init whose boot goes wrong in the way that the word in `/trial` names, for the scenarios that look at how the machine
 //! ends then; or which has a process beside it that sends signals for services, as no service can.
 //!
-//! Its law: it is never shipped. All that it adds to the real table are the stages `first`, `pretend` and `late`.
+//! Its law: it is never shipped. All that it adds to the real table are the stages `first`, `pretend`, `freeze` and `late`.
 
 #![expect(clippy::unnecessary_wraps, reason = "a stage of the table can fail")]
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -15,6 +15,7 @@ use cloister_init::{STAGES, cgroup};
 use cloister_sys::platform::Platform;
 use cloister_sys::process::{Fork, fork_into};
 use cloister_sys::signal;
+use rustix::event::Timespec;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
@@ -28,8 +29,10 @@ fn main() {
     let mut stages = vec![Stage { name: "first", run: first }];
     for stage in STAGES {
         stages.push(stage);
-        if stage.name == "platform" {
-            stages.push(Stage { name: "pretend", run: pretend });
+        match stage.name {
+            "platform" => stages.push(Stage { name: "pretend", run: pretend }),
+            "measure" => stages.push(Stage { name: "freeze", run: freeze }),
+            _ => {}
         }
     }
     stages.push(Stage { name: "late", run: late });
@@ -57,6 +60,40 @@ fn pretend(machine: &mut Machine) -> Result<String, BootError> {
         _ => {}
     }
     Ok(String::new())
+}
+
+/// The group that supervisors are forked into.
+const SUPERVISORS: &str = "/sys/fs/cgroup/supervisor";
+
+/// How often the thaw looks for a second supervisor, in milliseconds.
+const LOOK_AGAIN_MS: i64 = 50;
+
+/// Has the first supervisor hang as soon as it is forked, in a frozen cgroup (`cgroup.freeze`), and the second one not.
+fn freeze(_: &mut Machine) -> Result<String, BootError> {
+    if word() == "frozen" {
+        fs::create_dir(SUPERVISORS)
+            .and_then(|()| fs::write([SUPERVISORS, "/cgroup.freeze"].concat(), "1"))
+            .and_then(|()| fork_thaw())
+            .map_err(|error| BootError::Path(SUPERVISORS, error))?;
+    }
+    Ok(String::new())
+}
+
+/// Starts the process that lets the supervisors go on when another than the first is there.
+fn fork_thaw() -> io::Result<()> {
+    if let Fork::Child(child) = fork_into(File::open(cgroup::MOUNT)?)? {
+        let mut first = None;
+        loop {
+            let now = fs::read_to_string([SUPERVISORS, "/cgroup.procs"].concat()).unwrap_or_default();
+            if !now.is_empty() && first.get_or_insert_with(|| now.clone()) != &now {
+                fs::write([SUPERVISORS, "/cgroup.freeze"].concat(), "0").unwrap_or_default();
+                child.exit(0)
+            }
+            let pause = Timespec { tv_sec: 0, tv_nsec: LOOK_AGAIN_MS * 1_000_000 };
+            rustix::event::poll(&mut [], Some(&pause)).unwrap_or_default();
+        }
+    }
+    Ok(())
 }
 
 /// Starts the process that sends signals. It listens before the boot goes on.

@@ -323,8 +323,9 @@ pub struct Root {
     /// Files that every service finds in its view, since the image has none: each is root's and may be written by root, in
     /// a copy of the service's own. A service's own file of the same path comes before it.
     pub additions: Vec<File>,
-    /// Every path of the image that a service's view mounts something on, with the folders and links on the way there,
-    /// sorted: no service can rename, remove or replace one of them.
+    /// Every path of the image that a service's view mounts something on, or that one of several services may write while the
+    /// rest of its root is read-only, with the folders and links on the way there, sorted: no service can rename, remove or
+    /// replace one of them.
     pub pinned: Vec<String>,
 }
 

@@ -121,6 +121,14 @@ impl Child {
         Ok(rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?)
     }
 
+    /// Has the parent of this process see it stop for `SIGTRAP` once it has become its program, before the first instruction of
+    /// that (`PTRACE_TRACEME`, ptrace(2)). Exec by itself shows less: it closes descriptors, and may kill the process after that.
+    ///
+    /// The parent sees every other signal before this process does, until it lets go ([`let_go`]).
+    pub fn stop_as_program(&mut self) -> io::Result<()> {
+        trace(TRACE_ME, None, 0)
+    }
+
     /// Becomes the program in the open file `program`, whatever its name is by now, or says why not.
     pub fn exec_file(
         &self,
@@ -166,6 +174,35 @@ pub fn read_only_copy(path: &str) -> io::Result<OwnedFd> {
     if set < 0 { Err(io::Error::last_os_error()) } else { Ok(tree) }
 }
 
+/// Lets go of a child that stopped as its program, for good. With `signal` it takes that first; 0 is none.
+///
+/// Errors: `ESRCH` for a process that is no such child, or was killed.
+pub fn let_go(child: Pid, signal: u8) -> io::Result<()> {
+    trace(DETACH, Some(child), signal)
+}
+
+/// Lets a child go on that stopped for `signal` before it became its program.
+///
+/// Errors: as [`let_go`].
+pub fn hand_on(child: Pid, signal: u8) -> io::Result<()> {
+    trace(CONTINUE, Some(child), signal)
+}
+
+/// `PTRACE_TRACEME` of `linux/ptrace.h`; C libraries disagree about the type.
+const TRACE_ME: libc::c_long = 0;
+/// `PTRACE_CONT`.
+const CONTINUE: libc::c_long = 7;
+/// `PTRACE_DETACH`.
+const DETACH: libc::c_long = 17;
+
+fn trace(request: libc::c_long, child: Option<Pid>, signal: u8) -> io::Result<()> {
+    let child = child.map_or(0, |child| child.as_raw_nonzero().get());
+    let signal = libc::c_ulong::from(signal);
+    // SAFETY: none of the three requests reads or writes memory of this process.
+    let done = unsafe { libc::syscall(libc::SYS_ptrace, request, child, 0_usize, signal) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// How many threads this process has: each is a folder in `/proc/self/task`, which has two links of its own.
 fn threads() -> io::Result<u32> {
     let (here, flags) = (rustix::fs::CWD, rustix::fs::AtFlags::empty());
@@ -193,5 +230,21 @@ mod tests {
         assert_eq!(fork_into(&here).unwrap_err().kind(), io::ErrorKind::Unsupported);
         drop(hold);
         assert!(thread.join().unwrap().is_err());
+    }
+
+    #[test]
+    fn a_process_stops_as_its_program_until_it_is_let_go() {
+        use rustix::process::{Signal, WaitOptions, waitpid};
+        use std::os::unix::process::CommandExt;
+        let mut command = std::process::Command::new("true");
+        // SAFETY: the closure makes one system call, with integers only.
+        unsafe { command.pre_exec(|| trace(TRACE_ME, None, 0)) };
+        let mut child = command.spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let (_, status) = waitpid(Some(pid), WaitOptions::empty()).unwrap().unwrap();
+        assert_eq!(status.stopping_signal(), Some(Signal::TRAP.as_raw()));
+        let_go(pid, 0).unwrap();
+        assert!(child.wait().unwrap().success());
+        assert_eq!(let_go(pid, 0).unwrap_err().raw_os_error(), Some(libc::ESRCH));
     }
 }

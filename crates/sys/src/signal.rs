@@ -10,7 +10,7 @@
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use libc::{c_int, sigset_t};
@@ -72,6 +72,16 @@ pub fn send(to: Pid, signal: u8) -> io::Result<()> {
     Ok(())
 }
 
+/// The same, to the process that `to` stands for (`pidfd_open(2)`): never to another that has come to have its number.
+///
+/// Errors: as [`send`].
+pub fn send_by(to: impl AsFd, signal: u8) -> io::Result<()> {
+    let (fd, signal, no_info) = (to.as_fd().as_raw_fd(), c_int::from(signal), ptr::null::<libc::siginfo_t>());
+    // SAFETY: without further information the call takes integers only; the kernel checks them.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, no_info, 0) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 fn mask(fill: unsafe extern "C" fn(*mut sigset_t) -> c_int) -> io::Result<sigset_t> {
     let mut set = MaybeUninit::<sigset_t>::zeroed();
     // SAFETY: the pointer is to storage of a sigset_t, which both of these functions initialise.
@@ -121,6 +131,17 @@ mod tests {
             send(Pid::from_child(&child), signal).unwrap();
             assert_eq!(child.wait().unwrap().signal(), Some(i32::from(signal)));
         }
+    }
+
+    #[test]
+    fn a_signal_by_descriptor_reaches_its_process_and_after_that_nobody() {
+        use std::os::unix::process::ExitStatusExt;
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let flags = rustix::process::PidfdFlags::empty();
+        let fd = rustix::process::pidfd_open(Pid::from_child(&child), flags).unwrap();
+        send_by(&fd, 37).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(37));
+        assert_eq!(send_by(&fd, 37).unwrap_err().raw_os_error(), Some(libc::ESRCH));
     }
 
     #[test]

@@ -9,10 +9,15 @@ pub const PROGRAM: &str = "/sbin/first";
 /// The descriptor of the report's write end in the first process.
 pub const REPORT_FD: i32 = 3;
 
+/// What the first process writes on its descriptor 0, the pipe on which a start is told, once it is its program: a byte that is
+/// no step's. Then it opens `/dev/null` there, which closes the pipe.
+pub const RUNS: u8 = b'r';
+
 /// One note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// The main process's number in init's namespace. It says so itself, before it becomes its program.
+    /// The main process's number in init's namespace. It says so itself, before it becomes its program, and sends a descriptor of
+    /// itself along (`pidfd_open(2)`).
     Main(u32),
     /// The main process ended with this code.
     Code(u8),

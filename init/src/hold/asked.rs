@@ -51,8 +51,8 @@ impl State {
             return vec![];
         }
         let Some(held) = self.find(name) else { return vec![] };
-        match (to, held.phase.main()) {
-            (Target::Main, Some(pid)) => vec![Action::Signal { pid, signal }],
+        match (to, held.phase.pid()) {
+            (Target::Main, Some(_)) => vec![Action::Signal { name: name.to_owned(), signal }],
             (Target::Cgroup, _) if held.populated && signal == SIGKILL => {
                 vec![Action::KillGroup { name: name.to_owned() }]
             }

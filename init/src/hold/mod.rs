@@ -6,7 +6,7 @@
 //! ```text
 //!            Spawn              program runs            reaped           Forget, and no member left
 //! (nothing) ──────▶ launching ──────────────▶ running ────────▶ ended ──────────────────────────▶ (nothing)
-//!                      │ a step failed                             │ Forget, members left
+//!                      │ a step failed, or reaped                  │ Forget, members left
 //!                      ▼                                           ▼
 //!                    failed ── reaped, SpawnFailed ──▶ (nothing) leaving ── killed, emptied ──▶ (nothing)
 //! ```
@@ -49,12 +49,10 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
-    /// A forked process became its program.
+    /// A forked process became its program, or with it the child of it that is to.
     Launched {
-        /// The process: the first of its PID namespace.
+        /// The process.
         pid: u32,
-        /// The one that became the program: the same, or a child of it.
-        main: u32,
     },
     /// A forked process could not become its program, and ends.
     LaunchFailed {
@@ -63,6 +61,8 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
+    /// The supervisor that was forked is on its way to its program for too long.
+    Late(Failure),
     /// A child ended and was reaped.
     Reaped {
         /// The process.
@@ -111,11 +111,10 @@ pub enum Action {
         /// What to run.
         spec: Box<Spawn>,
     },
-    /// Send a signal to one process.
+    /// Send a signal to a holding's main process, or to the one that is to become it.
     Signal {
-        /// The process. One below a first process of ours may have been reaped there a moment ago: its number is not given
-        /// again within that time, as the next free one of 4,194,304 is taken each time (`kernel.pid_max`).
-        pid: u32,
+        /// The holding.
+        name: String,
         /// The signal's number.
         signal: u8,
     },

@@ -17,8 +17,8 @@ pub(super) const MAX_CRASHES: usize = 5;
 pub(super) const CRASH_WINDOW_NS: u64 = 60_000_000_000;
 
 /// Errors of a supervisor's start that may be gone a moment later: the machine lacked something (`EAGAIN`, `ENOMEM`, `ENFILE`,
-/// `EMFILE`, `ENOSPC`), or the process was killed on its way. Others are the ramdisk's.
-const PASSING: [i32; 6] = [11, 12, 23, 24, 28, STARTED_NOTHING];
+/// `EMFILE`, `ENOSPC`), or the process was killed on its way, or took too long (`ETIMEDOUT`). Others are the ramdisk's.
+const PASSING: [i32; 7] = [11, 12, 23, 24, 28, 110, STARTED_NOTHING];
 
 /// How often in a row a supervisor's start may fail like that. With [`FIRST_PAUSE_MS`] doubled each time that is 6.3 s: what is
 /// short for longer than a stop takes will not come back.
@@ -69,21 +69,13 @@ pub(super) struct Holding {
 pub(super) enum Phase {
     Forking,
     Launching { pid: u32, at_ns: u64 },
-    Running { pid: u32, main: u32, at_ns: u64 },
+    Running { pid: u32, at_ns: u64 },
     Ended { ended: Ended, at_ns: u64 },
     Failed { pid: u32, at_ns: u64, failure: Failure },
     Leaving,
 }
 
 impl Phase {
-    /// The process that signals are for.
-    pub(super) const fn main(&self) -> Option<u32> {
-        match self {
-            Self::Running { main, .. } => Some(*main),
-            _ => self.pid(),
-        }
-    }
-
     /// The process, while it has not been reaped.
     pub(super) const fn pid(&self) -> Option<u32> {
         match self {
@@ -117,8 +109,9 @@ impl State {
             Event::Lost(why) => self.lost(why),
             Event::Forked { name, pid } => self.forked(&name, pid, now_ns),
             Event::NotForked { name, failure } => self.not_forked(&name, failure),
-            Event::Launched { pid, main } => self.launched(pid, main, now_ns),
+            Event::Launched { pid } => self.launched(pid, now_ns),
             Event::LaunchFailed { pid, failure } => self.launch_failed(pid, failure),
+            Event::Late(failure) => self.late(failure),
             Event::Reaped { pid, exit } => self.reaped(pid, exit, now_ns),
             Event::Emptied { name } => self.emptied(&name),
             Event::RootMounted(result) => {
@@ -184,21 +177,22 @@ impl State {
         self.tell(failure.told(name))
     }
 
-    fn launched(&mut self, pid: u32, main: u32, at_ns: u64) -> Vec<Action> {
+    fn launched(&mut self, pid: u32, at_ns: u64) -> Vec<Action> {
         if self.supervisor.pid == Some(pid) {
             self.supervisor.tries = 0;
         }
-        let Some(held) = self.held.iter_mut().find(|held| held.phase.pid() == Some(pid)) else {
-            return vec![];
-        };
-        held.phase = Phase::Running { pid, main, at_ns };
+        let on_its_way =
+            |held: &&mut Holding| matches!(held.phase, Phase::Launching { pid: of, .. } if of == pid);
+        let Some(held) = self.held.iter_mut().find(on_its_way) else { return vec![] };
+        held.phase = Phase::Running { pid, at_ns };
         let name = held.name.clone();
         self.tell(FromInit::Spawned { name, pid, at_ns })
     }
 
     fn launch_failed(&mut self, pid: u32, failure: Failure) -> Vec<Action> {
         if self.supervisor.pid == Some(pid) {
-            self.supervisor.failed = Some(failure);
+            // One that took too long was killed for that.
+            self.supervisor.failed.get_or_insert(failure);
             return vec![];
         }
         if let Some(held) = self.held.iter_mut().find(|held| held.phase.pid() == Some(pid)) {
@@ -206,6 +200,16 @@ impl State {
             held.phase = Phase::Failed { pid, at_ns, failure };
         }
         vec![]
+    }
+
+    /// The supervisor is killed: its end is a failed start. One that lives on is stuck in the kernel, for good.
+    fn late(&mut self, failure: Failure) -> Vec<Action> {
+        if self.supervisor.failed.is_some() {
+            let error = [&failure.error, ", and cannot be killed"].concat();
+            return vec![Action::Fatal { stage: "supervisor", error }];
+        }
+        self.supervisor.failed = Some(failure);
+        vec![Action::KillSupervisor]
     }
 
     fn reaped(&mut self, pid: u32, exit: Exit, now_ns: u64) -> Vec<Action> {
@@ -218,15 +222,10 @@ impl State {
         let Some(held) = self.held.get_mut(index) else { return vec![] };
         let name = held.name.clone();
         match std::mem::replace(&mut held.phase, Phase::Leaving) {
-            Phase::Failed { mut failure, .. } => {
-                self.held.remove(index);
-                failure.ended(&exit);
-                let mut actions = vec![Action::ClosePipes { name: name.clone() }];
-                actions.push(Action::RemoveGroup { name: name.clone() });
-                actions.extend(self.tell(failure.told(&name)));
-                actions
-            }
-            Phase::Running { at_ns, .. } | Phase::Launching { at_ns, .. } => {
+            Phase::Failed { failure, .. } => self.did_not_start(index, failure, &exit),
+            // The kernel killed what was to become the program, when exec had closed the pipe on which it could have said so.
+            Phase::Launching { .. } => self.did_not_start(index, Failure::early("exec"), &exit),
+            Phase::Running { at_ns, .. } => {
                 let ended = Ended { name: name.clone(), pid, exit, at_ns: now_ns };
                 let emptied = !held.populated;
                 held.phase = Phase::Ended { ended: ended.clone(), at_ns };
@@ -238,6 +237,15 @@ impl State {
             }
             Phase::Forking | Phase::Ended { .. } | Phase::Leaving => vec![],
         }
+    }
+
+    fn did_not_start(&mut self, index: usize, mut failure: Failure, exit: &Exit) -> Vec<Action> {
+        let name = self.held.remove(index).name;
+        failure.ended(exit);
+        let mut actions = vec![Action::ClosePipes { name: name.clone() }];
+        actions.push(Action::RemoveGroup { name: name.clone() });
+        actions.extend(self.tell(failure.told(&name)));
+        actions
     }
 
     /// The last member of a cgroup is gone. The news waits for the end of the main process, so that it never comes first.
@@ -314,6 +322,12 @@ impl Holding {
 }
 
 impl Failure {
+    /// The failure of a child that ended in a step without a word.
+    pub(crate) fn early(step: &str) -> Self {
+        let error = [step, ": it ended before its program ran"].concat();
+        Self { step: step.to_owned(), errno: STARTED_NOTHING, error }
+    }
+
     /// Adds what a child that ended without a reason of its own died of.
     fn ended(&mut self, exit: &Exit) {
         if self.errno == STARTED_NOTHING {

@@ -42,6 +42,10 @@ fn signal(name: &str, signal: u8, to: Target) -> Event {
     Event::Asked(FromSupervisor::Signal { name: name.into(), signal, to })
 }
 
+fn to_web(signal: u8) -> Action {
+    Action::Signal { name: "web".into(), signal }
+}
+
 fn forked(name: &str, pid: u32) -> Event {
     Event::Forked { name: name.into(), pid }
 }
@@ -70,7 +74,7 @@ fn holding() -> State {
     let mut state = listening();
     state.on(spawn("web"), 1);
     state.on(forked("web", 10), 2);
-    state.on(Event::Launched { pid: 10, main: 11 }, 3);
+    state.on(Event::Launched { pid: 10 }, 3);
     state
 }
 
@@ -98,7 +102,7 @@ fn a_spawn_is_forked_and_told_when_its_program_runs() {
     assert_eq!(state.on(spawn("web"), 1), [Action::Launch { name: "web".into(), spec: spec() }]);
     assert_eq!(state.on(forked("web", 10), 2), []);
     let spawned = FromInit::Spawned { name: "web".into(), pid: 10, at_ns: 3 };
-    assert_eq!(state.on(Event::Launched { pid: 10, main: 11 }, 3), [Action::Tell(spawned)]);
+    assert_eq!(state.on(Event::Launched { pid: 10 }, 3), [Action::Tell(spawned)]);
 }
 
 #[test]
@@ -141,6 +145,29 @@ fn a_failed_launch_is_told_once_nothing_of_it_is_left() {
 }
 
 #[test]
+fn a_process_becomes_its_program_once() {
+    let mut state = holding();
+    assert_eq!(state.on(Event::Launched { pid: 10 }, 4), []);
+}
+
+#[test]
+fn a_process_that_is_killed_while_it_becomes_its_program_has_not_started() {
+    let mut state = listening();
+    state.on(spawn("web"), 1);
+    state.on(forked("web", 10), 2);
+    let killed = Exit::Signal { signal: 9, cause: Cause::OutOfMemory };
+    let actions = state.on(Event::Reaped { pid: 10, exit: killed }, 3);
+    let [FromInit::SpawnFailed { step, errno: STARTED_NOTHING, error, .. }] = &told(&actions)[..] else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(
+        (step.as_str(), error.as_str()),
+        ("exec", "exec: it ended before its program ran, out of memory")
+    );
+    assert!(matches!(state.on(spawn("web"), 5)[..], [Action::Launch { .. }]), "nothing of it is left");
+}
+
+#[test]
 fn nothing_forked_is_told_at_once() {
     let mut state = listening();
     state.on(spawn("web"), 1);
@@ -158,13 +185,14 @@ fn the_end_of_a_process_is_told_before_the_emptiness_of_its_cgroup() {
 }
 
 #[test]
-fn a_signal_is_for_the_program_and_not_for_the_process_above_it() {
+fn a_signal_is_sent_from_the_fork_on() {
     let mut state = listening();
     state.on(spawn("web"), 1);
+    assert_eq!(state.on(signal("web", 15, Target::Main), 2), [], "there is no process yet");
     state.on(forked("web", 10), 2);
-    assert_eq!(state.on(signal("web", 15, Target::Main), 3), [Action::Signal { pid: 10, signal: 15 }]);
-    state.on(Event::Launched { pid: 10, main: 11 }, 4);
-    assert_eq!(state.on(signal("web", 15, Target::Main), 5), [Action::Signal { pid: 11, signal: 15 }]);
+    assert_eq!(state.on(signal("web", 15, Target::Main), 3), [to_web(15)]);
+    state.on(Event::Launched { pid: 10 }, 4);
+    assert_eq!(state.on(signal("web", 15, Target::Main), 5), [to_web(15)]);
     assert_eq!(state.on(signal("web", 15, Target::Cgroup), 6), [], "a group is killed, nothing else");
 }
 
@@ -173,7 +201,7 @@ fn a_kill_of_the_whole_goes_by_the_cgroup() {
     let mut state = holding();
     let kill = state.on(signal("web", 9, Target::Cgroup), 4);
     assert_eq!(kill, [Action::KillGroup { name: "web".into() }]);
-    assert_eq!(state.on(signal("web", 9, Target::Main), 4), [Action::Signal { pid: 11, signal: 9 }]);
+    assert_eq!(state.on(signal("web", 9, Target::Main), 4), [to_web(9)]);
     assert_eq!(state.on(signal("web", 0, Target::Main), 4), []);
     assert_eq!(state.on(signal("web", 65, Target::Main), 4), []);
 }
@@ -241,10 +269,7 @@ fn a_process_on_its_way_to_its_program_is_not_handed_over_as_running() {
     state.on(forked("web", 10), 2);
     let fds = |state: &mut State, pid| welcome(&state.on(Event::SupervisorStarted { pid }, 3)).held[0].fds;
     assert_eq!(fds(&mut state, 20), 0);
-    assert!(matches!(
-        told(&state.on(Event::Launched { pid: 10, main: 10 }, 4))[..],
-        [FromInit::Spawned { .. }]
-    ));
+    assert!(matches!(told(&state.on(Event::Launched { pid: 10 }, 4))[..], [FromInit::Spawned { .. }]));
     assert_eq!(fds(&mut state, 30), 2);
 }
 
@@ -312,6 +337,35 @@ fn no_fork() -> Failure {
 }
 
 #[test]
+fn a_supervisor_that_hangs_on_its_way_is_killed_and_started_again() {
+    let late = || Failure { step: "limits".into(), errno: 110, error: "limits: it takes too long".into() };
+    let mut state = listening();
+    for _ in 0..MAX_TRIES {
+        assert_eq!(state.on(Event::Late(late()), 1), [Action::KillSupervisor]);
+        state.on(Event::LaunchFailed { pid: SUPERVISOR, failure: Failure::early("limits") }, 2);
+        let actions = crash(&mut state, 3);
+        let [Action::Say(line), Action::StartSupervisorIn { .. }] = &actions[..] else {
+            panic!("{actions:?}")
+        };
+        assert_eq!(line, "supervisor: limits: it takes too long; trying again");
+        state.on(Event::SupervisorStarted { pid: SUPERVISOR }, 4);
+    }
+    state.on(Event::Late(late()), 5);
+    let actions = crash(&mut state, 6);
+    assert!(matches!(actions[..], [Action::Fatal { stage: "supervisor", .. }]), "{actions:?}");
+}
+
+#[test]
+fn a_supervisor_that_cannot_even_be_killed_is_fatal() {
+    let late = || Failure { step: "exec".into(), errno: 110, error: "exec: it takes too long".into() };
+    let mut state = listening();
+    assert_eq!(state.on(Event::Late(late()), 1), [Action::KillSupervisor]);
+    let actions = state.on(Event::Late(late()), 2);
+    let [Action::Fatal { stage: "supervisor", error }] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(error, "exec: it takes too long, and cannot be killed");
+}
+
+#[test]
 fn a_supervisor_that_cannot_be_forked_for_a_moment_is_forked_after_a_pause() {
     let mut state = holding();
     crash(&mut state, 4);
@@ -325,7 +379,7 @@ fn a_supervisor_that_cannot_be_forked_for_a_moment_is_forked_after_a_pause() {
     }
     let actions = state.on(Event::SupervisorStarted { pid: 20 }, 6);
     assert_eq!((welcome(&actions).restarts, welcome(&actions).held.len()), (1, 1), "no crash but the first");
-    state.on(Event::Launched { pid: 20, main: 20 }, 7);
+    state.on(Event::Launched { pid: 20 }, 7);
     state.on(reaped(20, 1), 8);
     let actions = state.on(Event::NoSupervisor(no_fork()), 9);
     assert!(
@@ -492,7 +546,7 @@ impl World {
             Step::Launch => {
                 let process = self.processes.iter_mut().find(|p| !p.runs && !p.ended)?;
                 process.runs = true;
-                Event::Launched { pid: process.pid, main: process.pid }
+                Event::Launched { pid: process.pid }
             }
             Step::LaunchFails => {
                 let process = self.processes.iter_mut().find(|p| !p.runs && !p.ended)?;

@@ -24,11 +24,15 @@ use crate::cgroup::{self, Cgroup, Cgroups};
 use crate::channel::Channel;
 use crate::console::Console;
 use crate::hold::{Event, State};
-use crate::spawn::{Report, Verdict};
+use crate::spawn::{Main, Report, Verdict};
 
-/// Descriptors PID 1 can have: three pipes, a socket and two files of the cgroup for each of 128 holdings, 128 memfds, and those in
-/// flight; the kernel's default is 1024.
+/// Descriptors PID 1 can have: three pipes, a socket, a process and two files of the cgroup for each of 128 holdings, 128 memfds,
+/// and those in flight; the kernel's default is 1024.
 const OPEN_FILES: u64 = 4096;
+
+/// How long a supervisor may take from the fork to its program. It takes milliseconds, under translation and load a second; what
+/// takes longer hangs, and another start may not.
+const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// The out-of-memory killer's "never" (proc(5), `oom_score_adj`).
 const NEVER_KILLED: &str = "-1000";
@@ -58,6 +62,8 @@ pub struct Holder {
 struct Candidate {
     pid: u32,
     verdict: Verdict,
+    /// When, since boot, it is late.
+    until: Duration,
 }
 
 /// What belongs to a holding and is not a matter of deciding.
@@ -66,8 +72,8 @@ struct Handle {
     name: String,
     /// The first process of its namespace, which init reaps.
     pid: u32,
-    /// The service's own: the same, or what the first process is the parent of.
-    main: u32,
+    /// What the first process is the parent of, where it is ours and both have become their programs.
+    main: Option<Main>,
     report: Option<Report>,
     verdict: Option<Verdict>,
     output: Vec<Rc<OwnedFd>>,

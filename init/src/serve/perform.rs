@@ -12,7 +12,7 @@ use cloister_wire::hold::{FromInit, Spawn};
 use rustix::fs::MemfdFlags;
 use rustix::process::Pid;
 
-use super::{Candidate, Handle, Holder};
+use super::{Candidate, Handle, Holder, START_LIMIT};
 use crate::boot::{chain, uptime};
 use crate::cgroup::Cgroup;
 use crate::channel;
@@ -64,7 +64,7 @@ impl Holder {
             Action::Tell(message) => self.tell(&message),
             Action::Say(line) => self.say(&line),
             Action::Launch { name, spec } => Some(self.launch(name, &spec, std::mem::take(fds))),
-            Action::Signal { pid, signal } => self.signal(pid, signal),
+            Action::Signal { name, signal } => self.signal(&name, signal),
             Action::KillGroup { name } => {
                 let killed = self.group_of(&name).map(Cgroup::kill);
                 self.note(killed.and_then(Result::err))
@@ -140,7 +140,7 @@ impl Holder {
                 self.handles.push(Handle {
                     name: name.clone(),
                     pid: started.pid,
-                    main: started.pid,
+                    main: None,
                     report: started.report,
                     verdict: Some(started.verdict),
                     output: vec![Rc::new(started.stdout), Rc::new(started.stderr)],
@@ -152,9 +152,16 @@ impl Holder {
         }
     }
 
-    fn signal(&mut self, pid: u32, signal: u8) -> Option<Event> {
-        let target = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
-        self.note(signal::send(target, signal).err())
+    /// The main process's number could be another's by now: its first process reaps it, and init hears of that later. A child of
+    /// init's keeps its number until init reaps it.
+    fn signal(&mut self, name: &str, signal: u8) -> Option<Event> {
+        let handle = self.handle(name)?;
+        let sent = match &handle.main {
+            Some(main) => signal::send_by(&main.fd, signal),
+            None => signal::send(i32::try_from(handle.pid).ok().and_then(Pid::from_raw)?, signal),
+        };
+        // What is gone needs no signal: its end is on its way here.
+        self.note(sent.err().filter(|error| error.raw_os_error() != Some(libc::ESRCH)))
     }
 
     fn remove_group(&mut self, name: &str) -> Option<Event> {
@@ -194,7 +201,7 @@ impl Holder {
         let (channel, theirs) = channel::pair().at("channel", "a socket pair")?;
         let (pid, verdict) = spawn::supervisor(&self.groups, theirs)?;
         self.channel = Some(channel);
-        Ok(Candidate { pid, verdict })
+        Ok(Candidate { pid, verdict, until: uptime().saturating_add(START_LIMIT) })
     }
 
     fn handle(&mut self, name: &str) -> Option<&mut Handle> {

@@ -5,15 +5,16 @@
 use std::io;
 use std::time::Duration;
 
+use cloister_sys::process::{hand_on, let_go};
 use cloister_wire::control::Exit;
 use cloister_wire::first::Note;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{WaitOptions, WaitStatus};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
-use super::{Handle, Holder, cause};
+use super::{Handle, Holder, START_LIMIT, cause};
 use crate::boot::uptime;
 use crate::hold::Event;
-use crate::spawn::Report;
+use crate::spawn::{Report, byte};
 
 /// Children reaped before others get their turn: a service can make orphans faster than they are reaped.
 const REAPED_AT_ONCE: usize = 256;
@@ -44,11 +45,7 @@ impl Holder {
             self.take(Event::StopAsked(why));
         }
         self.take_verdicts();
-        if self.until_next_start() == Some(Duration::ZERO) {
-            self.start_at = None;
-            let started = self.start_supervisor();
-            self.take(started);
-        }
+        self.take_times(uptime());
         if self.more_to_reap {
             self.reap()?;
         }
@@ -79,7 +76,7 @@ impl Holder {
             list.push(PollFd::new(button, PollFlags::IN));
         }
         // More children to reap: look at the others, then go on.
-        let pause = if self.more_to_reap { Some(Duration::ZERO) } else { self.until_next_start() };
+        let pause = if self.more_to_reap { Some(Duration::ZERO) } else { self.until_next_time() };
         let pause = pause.map(Timespec::try_from).transpose().unwrap_or_default();
         match poll(&mut list, pause.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -95,9 +92,26 @@ impl Holder {
         })
     }
 
-    /// How long until a supervisor is to be forked again, after one could not be.
-    fn until_next_start(&self) -> Option<Duration> {
-        self.start_at.map(|at| at.saturating_sub(uptime()))
+    /// How long until there is something to do without being woken.
+    fn until_next_time(&self) -> Option<Duration> {
+        let late = self.supervisor.as_ref().map(|candidate| candidate.until);
+        let next = self.start_at.into_iter().chain(late).min();
+        next.map(|at| at.saturating_sub(uptime()))
+    }
+
+    /// Forks a supervisor again, where one could not be and the pause is over, and gives up one that is late.
+    fn take_times(&mut self, now: Duration) {
+        if self.start_at.is_some_and(|at| at <= now) {
+            self.start_at = None;
+            let started = self.start_supervisor();
+            self.take(started);
+        }
+        if let Some(candidate) = self.supervisor.as_mut().filter(|candidate| candidate.until <= now) {
+            candidate.until = now.saturating_add(START_LIMIT);
+            let what = format!("it did not become its program within {} s", START_LIMIT.as_secs());
+            let failure = candidate.verdict.late(&what);
+            self.take(Event::Late(failure));
+        }
     }
 
     fn take_signals(&mut self) -> io::Result<()> {
@@ -118,20 +132,23 @@ impl Holder {
             if let Some(result) = handle.verdict.as_mut().and_then(super::Verdict::read) {
                 handle.verdict = None;
                 if result.is_ok() {
-                    handle.main = handle.report.as_mut().and_then(Report::main).unwrap_or(handle.pid);
+                    handle.main = handle.report.as_mut().and_then(Report::main);
                 }
-                heard.push((handle.pid, handle.main, result));
+                // One that is process 1 itself stops when it has become its program.
+                if result.is_err() || handle.report.is_some() {
+                    heard.push((handle.pid, result));
+                }
             }
         }
         if let Some(candidate) = &mut self.supervisor
             && let Some(result) = candidate.verdict.read()
         {
-            heard.push((candidate.pid, candidate.pid, result));
+            heard.push((candidate.pid, result));
             self.supervisor = None;
         }
-        for (pid, main, result) in heard {
+        for (pid, result) in heard {
             self.take(match result {
-                Ok(()) => Event::Launched { pid, main },
+                Ok(()) => Event::Launched { pid },
                 Err(failure) => Event::LaunchFailed { pid, failure },
             });
         }
@@ -148,6 +165,10 @@ impl Holder {
                 }
                 Err(error) => return Err(error.into()),
             };
+            if let Some(signal) = status.stopping_signal() {
+                self.stopped(pid, signal);
+                continue;
+            }
             let pid = u32::try_from(pid.as_raw_nonzero().get()).unwrap_or(0);
             // A verdict that was said before the end is in its pipe by now.
             self.take_verdicts();
@@ -157,12 +178,27 @@ impl Holder {
         Ok(())
     }
 
+    /// A child stopped that is watched on its way to its program: because it is its program, or for a signal. What fails here
+    /// fails because the child was killed, which is told by its end.
+    fn stopped(&mut self, child: Pid, signal: i32) {
+        if signal == Signal::TRAP.as_raw() {
+            self.take_verdicts();
+            if let_go(child, 0).is_ok() {
+                self.take(Event::Launched { pid: u32::try_from(child.as_raw_nonzero().get()).unwrap_or(0) });
+            }
+        } else if signal == Signal::SEGV.as_raw() {
+            // How exec ends a process that it cannot make a program of any more. The kernel spares process 1 of a namespace
+            // as long as it is watched (`force_sig_info_to_task`, kernel/signal.c), and it would fault for ever.
+            let_go(child, byte(Some(signal))).unwrap_or_default();
+        } else {
+            hand_on(child, byte(Some(signal))).unwrap_or_default();
+        }
+    }
+
     /// How the service ended whose first process this is, or how a process ended that is no service's.
     fn exit_of(&mut self, pid: u32, status: WaitStatus) -> Exit {
-        let byte =
-            |number: Option<i32>| number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX);
         let handle = self.handles.iter_mut().find(|handle| handle.pid == pid);
-        let main = handle.as_ref().map_or(pid, |handle| handle.main);
+        let main = handle.as_ref().and_then(|handle| handle.main.as_ref()).map_or(pid, |main| main.pid);
         let (reported, group) = match handle {
             Some(Handle { report, group, .. }) => (report.as_mut().and_then(Report::end), Some(&*group)),
             None => (None, None),

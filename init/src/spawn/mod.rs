@@ -17,14 +17,16 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 use cloister_sys::process::{Child, Fork, fork_first_into, fork_into};
-use cloister_wire::hold::{STARTED_NOTHING, Spawn};
+use cloister_wire::first::RUNS;
+use cloister_wire::hold::Spawn;
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Uid};
 
 use crate::cgroup::{Cgroup, CgroupError, Cgroups};
 use crate::hold::Failure;
 
-pub use first::Report;
+pub use first::{Main, Report};
 
 /// What a [`Failure`] begins with on the pipe, as JSON, and no step is.
 const FAILURE: u8 = b'[';
@@ -50,15 +52,19 @@ pub struct Started {
 }
 
 /// The pipe on which a child says which step it begins ([`begin`]), and why one failed. Exec closes it, and so does death: only
-/// a pipe whose last word is [`EXEC`] was closed by exec.
+/// one whose last word is `goal` was closed by exec. With a first process of ours the goal is what that says as its program
+/// ([`RUNS`]). Else it is [`EXEC`], and the kernel may still kill what exec makes of it: a service that is process 1 itself stops
+/// once it has become its program.
 #[derive(Debug)]
 pub struct Verdict {
     pipe: File,
     heard: Vec<u8>,
+    goal: u8,
 }
 
-/// The steps of a child, by the bytes that stand for them on its pipe. What dies in the last of them dies as its program does.
-const STEPS: [&str; 8] = ["session", "limits", "mounts", "files", "descriptors", "user", "program", "exec"];
+/// The steps of a child, by the bytes that stand for them on its pipe.
+const STEPS: [&str; 9] =
+    ["session", "limits", "mounts", "files", "descriptors", "user", "program", "exec", "first process"];
 const SESSION: u8 = 0;
 const LIMITS: u8 = 1;
 const MOUNTS: u8 = 2;
@@ -67,6 +73,7 @@ const DESCRIPTORS: u8 = 4;
 const USER: u8 = 5;
 const PROGRAM: u8 = 6;
 const EXEC: u8 = 7;
+const FIRST: u8 = 8;
 
 /// Forks a service. `fds` become 3, 4, … in it; `writable_bytes` bounds what it can write to its own temporary folders.
 pub fn service(
@@ -101,7 +108,7 @@ struct Forked {
 /// Forks the supervisor with its end of the channel.
 pub fn supervisor(groups: &Cgroups, channel: OwnedFd) -> Result<(u32, Verdict), Failure> {
     let group = groups.supervisor()?;
-    fork(&group, false, |child, verdict| child::become_supervisor(child, channel, verdict))
+    fork(&group, false, EXEC, |child, verdict| child::become_supervisor(child, channel, verdict))
 }
 
 fn fork_service(
@@ -119,15 +126,17 @@ fn fork_service(
         (Some(report), Some(theirs))
     };
     let order = child::Order { spec, writable_bytes, stdout: their_stdout, stderr: their_stderr, fds };
-    let (pid, verdict) = fork(group, true, |child, verdict| order.follow(child, theirs, verdict))?;
+    let goal = if spec.as_first { EXEC } else { RUNS };
+    let (pid, verdict) = fork(group, true, goal, |child, verdict| order.follow(child, theirs, verdict))?;
     Ok(Forked { pid, report, verdict, stdout, stderr })
 }
 
 /// Forks, into a PID namespace of its own where it is `first`, and in the child does `then`, which comes back only with a
-/// failure.
+/// failure. `goal` is the last that is heard of one that succeeds.
 fn fork(
     group: &Cgroup,
     first: bool,
+    goal: u8,
     then: impl FnOnce(&mut Child, &mut OwnedFd) -> Failure,
 ) -> Result<(u32, Verdict), Failure> {
     let (ours, mut theirs) = pipe_with(PipeFlags::CLOEXEC).at("pipes", "verdict")?;
@@ -136,7 +145,7 @@ fn fork(
         Fork::Parent(pid) => {
             rustix::io::ioctl_fionbio(&ours, true).at("pipes", "verdict")?;
             let pid = u32::try_from(pid.as_raw_nonzero().get()).unwrap_or(0);
-            Ok((pid, Verdict { pipe: ours.into(), heard: Vec::new() }))
+            Ok((pid, Verdict { pipe: ours.into(), heard: Vec::new(), goal }))
         }
         Fork::Child(mut child) => {
             // Process 1 of a namespace is not PID 1 of the machine: a panic must not take the machine's exit door.
@@ -172,25 +181,41 @@ impl Verdict {
     pub fn read(&mut self) -> Option<Result<(), Failure>> {
         match (&mut self.pipe).take(MAX_VERDICT).read_to_end(&mut self.heard) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            _ => Some(judge(&self.heard)),
+            _ => Some(judge(&self.heard, self.goal)),
         }
+    }
+
+    /// The failure of a child that is on its way for too long: `what` says so.
+    pub fn late(&mut self, what: &str) -> Failure {
+        // What it has said so far. Its end, and a failure, are no news any more.
+        (&mut self.pipe).take(MAX_VERDICT).read_to_end(&mut self.heard).unwrap_or_default();
+        let step = step(&self.heard);
+        let error = [step, ": ", what].concat();
+        Failure { step: step.to_owned(), errno: Errno::TIMEDOUT.raw_os_error(), error }
     }
 }
 
 /// What the steps, and a failure behind them, mean at the pipe's end.
-fn judge(heard: &[u8]) -> Result<(), Failure> {
+fn judge(heard: &[u8], goal: u8) -> Result<(), Failure> {
     let end = heard.iter().position(|byte| *byte == FAILURE).unwrap_or(heard.len());
     let (steps, failure) = heard.split_at(end);
     if !failure.is_empty() {
         return Err(Failure::received(failure));
     }
-    let last = steps.last().copied();
-    if last == Some(EXEC) {
+    if steps.last() == Some(&goal) {
         return Ok(());
     }
-    let step = last.and_then(|last| STEPS.get(usize::from(last))).copied().unwrap_or("fork");
-    let error = [step, ": it ended before its program ran"].concat();
-    Err(Failure { step: step.to_owned(), errno: STARTED_NOTHING, error })
+    Err(Failure::early(step(steps)))
+}
+
+/// The last step that was begun.
+fn step(heard: &[u8]) -> &'static str {
+    heard.last().and_then(|last| STEPS.get(usize::from(*last))).copied().unwrap_or("fork")
+}
+
+/// The number of a signal or an exit code.
+pub(crate) fn byte(number: Option<i32>) -> u8 {
+    number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX)
 }
 
 /// It becomes ready when its other ends are closed, not with each step: what is to be heard is asked for by no event.
@@ -248,17 +273,21 @@ impl From<CgroupError> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use cloister_wire::hold::STARTED_NOTHING;
+
     use super::*;
 
     #[test]
     fn only_a_child_that_came_to_its_last_step_became_its_program() {
-        assert_eq!(judge(&[SESSION, LIMITS, MOUNTS, EXEC]), Ok(()));
-        for (step, name) in STEPS.iter().zip(0..EXEC) {
-            assert_eq!(judge(&[SESSION, name]).unwrap_err().step, *step);
+        assert_eq!(judge(&[SESSION, LIMITS, MOUNTS, EXEC], EXEC), Ok(()));
+        assert_eq!(judge(&[SESSION, EXEC, FIRST, RUNS], RUNS), Ok(()));
+        for (step, name) in STEPS.iter().zip(0..) {
+            assert_eq!(judge(&[SESSION, name], RUNS).unwrap_err().step, *step);
         }
-        let cases: [(&[u8], &str); 2] = [(&[], "fork"), (&[SESSION, MOUNTS], "mounts")];
+        let cases: [(&[u8], &str); 3] =
+            [(&[], "fork"), (&[SESSION, MOUNTS], "mounts"), (&[SESSION, EXEC, FIRST], "first process")];
         for (heard, step) in cases {
-            let failure = judge(heard).unwrap_err();
+            let failure = judge(heard, RUNS).unwrap_err();
             let error = format!("{step}: it ended before its program ran");
             assert_eq!((failure.step.as_str(), failure.errno, failure.error), (step, STARTED_NOTHING, error));
         }
@@ -269,10 +298,12 @@ mod tests {
         let failure = Failure::new("exec", "/bin/web", &io::Error::from_raw_os_error(2));
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         rustix::io::ioctl_fionbio(&read, true).unwrap();
-        let mut verdict = Verdict { pipe: read.into(), heard: Vec::new() };
+        let mut verdict = Verdict { pipe: read.into(), heard: Vec::new(), goal: EXEC };
         assert_eq!(verdict.read(), None);
         begin(&write, MOUNTS);
         assert_eq!(verdict.read(), None, "it has only begun");
+        let late = verdict.late("it hangs");
+        assert_eq!((late.step.as_str(), late.error.as_str()), ("mounts", "mounts: it hangs"));
         begin(&write, EXEC);
         failure.send(&write);
         assert_eq!(verdict.read(), None, "it has not ended");

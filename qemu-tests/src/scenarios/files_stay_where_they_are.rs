@@ -17,6 +17,13 @@ use crate::{Lab, Outcome, Scenario};
 pub(super) const SCENARIO: Scenario =
     Scenario { name: "no_service_can_replace_a_file_of_the_manifest", host, guest };
 
+/// The story of a service that may write one folder, and another that is root and may write all.
+pub(super) const WRITABLE: Scenario = Scenario {
+    name: "a_writable_path_stays_where_it_is_whatever_other_services_do",
+    host: writable,
+    guest: keep_or_take,
+};
+
 /// The rogue may write every folder on the way, by its mode; it is nobody special.
 const MANIFEST: &str = "
 version: 1
@@ -89,10 +96,7 @@ fn read(name: &str) -> io::Result<()> {
 
 /// Tries every way to another file by those names, and puts its own there.
 fn replace() -> io::Result<()> {
-    let came = |what: &str, attempt: io::Result<()>| {
-        let words = attempt.map_or_else(|error| error.to_string(), |()| "done".to_owned());
-        say(format!("rogue: {what}: {}\n", words.split(" (").next().unwrap_or_default()).as_bytes())
-    };
+    let came = |what: &str, attempt: io::Result<()>| came("rogue", what, attempt);
     fs::write("/srv/free/wrong", "wrong")?;
     came("free for all", fs::rename("/srv/free/wrong", "/srv/free/mine"))?;
     came("unlink", fs::remove_file("/srv/app/conf"))?;
@@ -112,6 +116,78 @@ fn replace() -> io::Result<()> {
         drop(fs::write(file, "wrong"));
     }
     Ok(())
+}
+
+/// `late` starts when the rogue has done what it can.
+const KEEPERS: &str = "
+version: 1
+services:
+  keeper: {command: [PROBE, keeper], writable: [/srv/deep/data], ready: {log: keeper is here}, critical: true}
+  rogue: {command: [PROBE, rogue], kind: job, after: [keeper]}
+  late: {command: [PROBE, late], writable: [/srv/deep/data], kind: job, restart: never, after: [rogue]}
+";
+
+/// The folder that the keepers may write.
+const DATA: &str = "/srv/deep/data";
+
+fn writable(lab: &mut Lab) -> Outcome {
+    let root = lab.probe_root()?;
+    for folder in ["srv", "srv/deep", "srv/deep/data"] {
+        fs::create_dir(root.join(folder))?;
+        fs::set_permissions(root.join(folder), fs::Permissions::from_mode(0o777))?;
+    }
+    let manifest = lab.manifest(KEEPERS)?;
+    let image = lab.build(&root, &manifest)?;
+    let mut web = lab.run(&image, &[])?;
+    web.wait_service("late", "done")?;
+    let ended = web.stop()?;
+    ended.expect_code(0)?;
+    for service in ["keeper", "late"] {
+        expect_in(
+            &ended.stdout,
+            &format!("{service}: written: done\n"),
+            "what a service with `writable` could do",
+        )?;
+    }
+    for attempt in ["rename the path", "replace the path", "rename the folder", "remove the path"] {
+        expect_in(&ended.stdout, &format!("rogue: {attempt}: Resource busy\n"), "what the other could do")?;
+    }
+    expect_in(&ended.stdout, "rogue: inside: done\n", "what is in it can be changed")
+}
+
+fn keep_or_take(words: &[String]) -> ExitCode {
+    let name = words.first().map_or("", String::as_str);
+    let done = match name {
+        "rogue" => take(),
+        "keeper" => catch(Signal::TERM).and_then(|mut term| {
+            say(b"keeper is here\n")?;
+            term.wait()?;
+            came(name, "written", fs::write(format!("{DATA}/{name}"), "x"))
+        }),
+        _ => came(name, "written", fs::write(format!("{DATA}/{name}"), "x")),
+    };
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Tries every way to have the path lead elsewhere.
+fn take() -> io::Result<()> {
+    let attempt = |what: &str, attempt: io::Result<()>| came("rogue", what, attempt);
+    fs::write("/srv/deep/data/a", "")?;
+    attempt(
+        "inside",
+        fs::rename("/srv/deep/data/a", "/srv/deep/data/b").and_then(|()| fs::remove_file("/srv/deep/data/b")),
+    )?;
+    fs::create_dir("/srv/deep/mine")?;
+    attempt("replace the path", fs::rename("/srv/deep/mine", DATA))?;
+    attempt("remove the path", fs::remove_dir(DATA))?;
+    attempt("rename the path", fs::rename(DATA, "/srv/deep/gone"))?;
+    attempt("rename the folder", fs::rename("/srv/deep", "/srv/gone"))
+}
+
+/// Says what came of an attempt, without the error's number.
+fn came(name: &str, what: &str, attempt: io::Result<()>) -> io::Result<()> {
+    let words = attempt.map_or_else(|error| error.to_string(), |()| "done".to_owned());
+    say(format!("{name}: {what}: {}\n", words.split(" (").next().unwrap_or_default()).as_bytes())
 }
 
 /// Changes all of a file but its content.

@@ -19,6 +19,13 @@ pub(super) const SIGNALS: Scenario = Scenario {
     guest: signalling,
 };
 
+/// The story of a supervisor that hangs between fork and exec.
+pub(super) const HANGS: Scenario = Scenario {
+    name: "a_supervisor_that_hangs_before_its_program_is_given_up_and_started_again",
+    host: hangs,
+    guest: tell_environment,
+};
+
 /// The story of the kernel's command line.
 pub(super) const WORDS: Scenario = Scenario {
     name: "unknown_words_on_the_kernels_command_line_reach_nobody",
@@ -80,6 +87,17 @@ fn send_to_init(path: &str) -> String {
         Ok(sent) => format!("sent {}", sent.len()),
         Err(error) => error.to_string(),
     }
+}
+
+fn hangs(lab: &mut Lab) -> Outcome {
+    let release = Release::default().with_trial("frozen");
+    let image =
+        lab.image_on(&release, "{version: 1, services: {web: {command: [PROBE], restart: never}}}")?;
+    let mut web = lab.run(&image, &[])?;
+    web.finish()?.expect_code(0)?;
+    let console = web.ask(&["logs", "web", "--console"])?;
+    let reason = "did not become its program within 10 s; trying again";
+    expect_eq(&console.stdout.matches(reason).count(), &1, &console.stdout)
 }
 
 fn words(lab: &mut Lab) -> Outcome {

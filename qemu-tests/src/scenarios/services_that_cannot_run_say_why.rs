@@ -4,13 +4,19 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
 
-use crate::guest::nobody;
-use crate::lab::path_str;
-use crate::story::expect_in;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::guest::{catch, nobody};
+use crate::lab::{Running, path_str};
+use crate::story::{Failure, expect, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
 /// Bytes of an ELF header for 64-bit machines (elf(5)).
 const ELF_HEADER: usize = 64;
+
+/// Bytes of a program header (elf(5)).
+const PROGRAM_HEADER: u16 = 56;
 
 /// The story of a program the kernel refuses.
 pub(super) const NOT_EXECUTABLE: Scenario =
@@ -19,6 +25,13 @@ pub(super) const NOT_EXECUTABLE: Scenario =
 /// The story of a program that became a pipe, whose opening would wait for ever.
 pub(super) const PIPE: Scenario =
     Scenario { name: "a_pipe_in_a_programs_place_is_named", host: pipe, guest: make_pipe };
+
+/// The story of programs that the kernel begins to execute and kills before their first instruction.
+pub(super) const DIES_IN_EXEC: Scenario = Scenario {
+    name: "a_program_that_dies_before_its_first_instruction_has_not_started",
+    host: dies_in_exec,
+    guest: live,
+};
 
 /// The story of a service that is over before it began.
 pub(super) const ENDS_AT_ONCE: Scenario = Scenario {
@@ -68,6 +81,78 @@ fn make_pipe(_words: &[String]) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// `unmapped` cannot be put into memory, which the kernel finds out when there is no way back; `poor` may not have the memory
+/// for what both of its processes and then its program are handed.
+const DIE_IN_EXEC: &str = "
+version: 1
+services:
+  calm: {command: [PROBE], critical: true}
+  below: {command: [/unmapped], restart: never, after: [calm]}
+  first: {command: [/unmapped], first_process: service, restart: never, after: [calm]}
+  poor: {command: [PROBE], env: {A: LONG, B: LONG, C: LONG}, limits: {memory: 1MiB}, restart: never, after: [calm]}
+  retried: {command: [/unmapped], restart: {policy: on-failure, delay: 100ms, burst: 2}, after: [calm]}
+";
+
+/// Bytes of a variable: nearly the most that the kernel hands to a program (`MAX_ARG_STRLEN`, linux/binfmts.h).
+const LONG: usize = 130_000;
+
+fn dies_in_exec(lab: &mut Lab) -> Outcome {
+    let root = lab.probe_root()?;
+    fs::write(root.join("unmapped"), unmapped(&fs::read(root.join("probe"))?))?;
+    fs::set_permissions(root.join("unmapped"), fs::Permissions::from_mode(0o755))?;
+    let manifest = lab.manifest(&DIE_IN_EXEC.replace("LONG", &"x".repeat(LONG)))?;
+    let image = lab.build(&root, &manifest)?;
+    let mut web = lab.run(&image, &[])?;
+    for name in ["below", "first", "retried"] {
+        let reason = not_started(&web, name)?;
+        expect_in(&reason, "exec: ", name)?;
+        expect_in(&reason, "by signal 11", name)?;
+    }
+    expect_in(&not_started(&web, "poor")?, "out of memory", "poor")?;
+    let restarts = web.service("retried")?.get("restarts").and_then(Value::as_u64);
+    expect(restarts == Some(2), format_args!("restarts of retried: {restarts:?}"))?;
+    web.stop()?.expect_code(0)
+}
+
+/// Why a service that failed did not start.
+fn not_started(web: &Running, name: &str) -> Result<String, Failure> {
+    let service = web.wait_service(name, "failed")?;
+    let reason = service.pointer("/last_exit/not-started/error").and_then(Value::as_str);
+    reason.map(str::to_owned).ok_or_else(|| Failure::broken(format_args!("{name} has started: {service}")))
+}
+
+/// A program with the header of `program`, whose only part belongs where no program's memory is.
+fn unmapped(program: &[u8]) -> Vec<u8> {
+    let header = u64::try_from(ELF_HEADER).unwrap_or(0);
+    let size = header.saturating_add(PROGRAM_HEADER.into());
+    let mut file = program.get(..ELF_HEADER).unwrap_or_default().to_vec();
+    let fields: [(usize, &[u8]); 5] = [
+        (16, &2_u16.to_le_bytes()),     // e_type: ET_EXEC, at fixed addresses
+        (24, &ABOVE_ALL.to_le_bytes()), // e_entry
+        (32, &header.to_le_bytes()),    // e_phoff
+        (56, &1_u16.to_le_bytes()),     // e_phnum
+        (60, &0_u16.to_le_bytes()),     // e_shnum
+    ];
+    for (at, bytes) in fields {
+        if let Some(field) = file.get_mut(at..at.saturating_add(bytes.len())) {
+            field.copy_from_slice(bytes);
+        }
+    }
+    // p_type: PT_LOAD, p_flags: PF_R and PF_X.
+    file.extend([1_u32.to_le_bytes(), 5_u32.to_le_bytes()].concat());
+    // p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align.
+    file.extend([0, ABOVE_ALL, ABOVE_ALL, size, size, 0x1000].map(u64::to_le_bytes).concat());
+    file
+}
+
+/// An address in the kernel's half.
+const ABOVE_ALL: u64 = 0xFFFF_8000_0000_0000;
+
+fn live(_words: &[String]) -> ExitCode {
+    let lived = catch(Signal::TERM).and_then(|mut term| term.wait());
+    if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn at_once(lab: &mut Lab) -> Outcome {

@@ -42,6 +42,9 @@ const PASSING: [i32; 8] = [
     libc::EEXIST,
 ];
 
+/// Steps of a start that may fail by what another service has done to the root that all share, and may undo.
+const SHARED: [&str; 3] = ["mounts", "files", "cwd"];
+
 /// What is kept across a crash of the supervisor, besides the logs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Kept {
@@ -215,9 +218,9 @@ impl Core {
                 }
                 Event::Spawned { id, pid, at: Moment::from_nanos(at_ns) }
             }),
-            FromInit::SpawnFailed { name, errno, error, .. } => find(&name).map(|id| {
+            FromInit::SpawnFailed { name, step, errno, error } => find(&name).map(|id| {
                 let error = bounded(&error, MAX_ERROR_TEXT);
-                Event::SpawnFailed { id, retry: retry(errno), error }
+                Event::SpawnFailed { id, retry: retry(&step, errno), error }
             }),
             FromInit::Exited(ended) => find(&ended.name).map(|id| Event::Exited {
                 id,
@@ -275,11 +278,12 @@ async fn from_outside(
     }
 }
 
-/// What the error number of a start that failed says of the next.
-fn retry(errno: i32) -> Retry {
+/// What the step and the error number of a start that failed say of the next.
+fn retry(step: &str, errno: i32) -> Retry {
     match errno {
         STARTED_NOTHING => Retry::ByPolicy,
         errno if PASSING.contains(&errno) => Retry::Soon,
+        _ if SHARED.contains(&step) => Retry::ByPolicy,
         _ => Retry::Never,
     }
 }
@@ -289,5 +293,20 @@ async fn until(moment: Option<Moment>) {
     match moment {
         Some(moment) => sleep(moment.since(Moment::now())).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_service_can_cause_is_tried_again_by_policy() {
+        for step in ["mounts", "files", "cwd"] {
+            assert_eq!(retry(step, libc::ENOENT), Retry::ByPolicy, "{step}");
+            assert_eq!(retry(step, libc::ENOMEM), Retry::Soon, "{step}");
+        }
+        assert_eq!(retry("exec", libc::ENOENT), Retry::Never, "it is the image");
+        assert_eq!(retry("exec", STARTED_NOTHING), Retry::ByPolicy);
     }
 }

@@ -133,7 +133,8 @@ pub enum Event {
 pub enum Retry {
     /// The machine lacked something for a moment: it is tried again soon, which is no restart.
     Soon,
-    /// The process was killed on its way to its program: the restart policy decides, as over any end.
+    /// The process was killed on its way to its program, or met what another service did: the restart policy decides, as over
+    /// any end.
     ByPolicy,
     /// It is the image: trying again shows nothing new.
     Never,

@@ -13,7 +13,7 @@ use super::document::ControlEntry;
 use super::fault::{Fault, Faults, Kind, Span};
 use super::graph::Named;
 use super::hint;
-use super::image::{EntryKind, Image, OWN_FOLDERS, find, hidden_by, is_made_inside};
+use super::image::{EntryKind, Image, OWN_FOLDERS, find, hidden_by, is_made_inside, walk};
 use super::names::MAX_ID;
 use super::read::Spanned;
 use super::signal::Signal;
@@ -104,7 +104,7 @@ impl Scope<'_> {
             stop_timeout_ms: millis(given.stop_timeout.as_ref(), defaults::STOP_TIMEOUT_MS),
             logs: given.logs.as_ref().map_or(model::Logs::Forward, |logs| logs.value),
             limits: translate::limits(given),
-            isolation: self.isolation(named, user.uid, faults),
+            isolation: self.isolation(named, user.uid, pins, faults),
             files,
             sealed,
         }
@@ -226,17 +226,18 @@ impl Scope<'_> {
         }
     }
 
-    fn isolation(&self, named: &Named, uid: u32, faults: &mut Faults) -> model::Isolation {
+    fn isolation(&self, named: &Named, uid: u32, pins: &mut Pins, faults: &mut Faults) -> model::Isolation {
         let service = &named.service;
         model::Isolation {
             capabilities: service.capabilities.as_ref().map(|list| list.names(uid)).unwrap_or_default(),
             allow_syscalls: sorted(service.allow_syscalls.as_ref(), |name| name.0.clone()),
-            writable: self.writable(named, faults),
+            writable: self.writable(named, pins, faults),
         }
     }
 
     /// Where it may write, by paths without links. What is its own is writable anyway, and with the root everything is.
-    fn writable(&self, named: &Named, faults: &mut Faults) -> Option<Vec<String>> {
+    /// They are pinned in every view: who may write elsewhere could take them, or a folder on the way, from under this service.
+    fn writable(&self, named: &Named, pins: &mut Pins, faults: &mut Faults) -> Option<Vec<String>> {
         let list = named.service.writable.as_ref()?;
         let mut paths = Vec::new();
         for path in &list.value {
@@ -252,7 +253,17 @@ impl Scope<'_> {
         paths.retain(|path| hidden_by(path).is_none() && !OWN_FOLDERS.contains(&path.as_str()));
         paths.sort_unstable();
         paths.dedup();
-        (!paths.iter().any(|path| path == "/")).then_some(paths)
+        if paths.iter().any(|path| path == "/") {
+            return None;
+        }
+        // A service that is alone pins them by itself, and has no rename refused for it.
+        let ways = list.value.iter().filter_map(|path| walk(self.image.root, &path.0).ok());
+        for way in ways.filter(|_| self.plan.services.len() > 1) {
+            if paths.contains(&format!("/{}", way.path)) {
+                pins.add(&way);
+            }
+        }
+        Some(paths)
     }
 
     fn control(&self) -> model::Control {

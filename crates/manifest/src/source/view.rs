@@ -28,7 +28,7 @@ const UNMOUNTING: [&str; 3] = ["mount", "move_mount", "umount2"];
 /// The permission bits of an addition: those that engines give theirs.
 const ADDITION_MODE: u32 = 0o644;
 
-/// Paths that something is mounted on, with all that leads there.
+/// Paths that something is mounted on, or that a service may write where the rest is read-only, with all that leads there.
 #[derive(Debug, Default)]
 pub(super) struct Pins {
     paths: BTreeSet<String>,
@@ -37,7 +37,7 @@ pub(super) struct Pins {
 }
 
 impl Pins {
-    fn add(&mut self, way: &Way) {
+    pub(super) fn add(&mut self, way: &Way) {
         self.paths.extend(way.steps.iter().map(|step| format!("/{step}")));
     }
 
@@ -201,10 +201,13 @@ fn check(pins: &Pins, faults: &mut Faults) {
     }
     if pins.paths.len() > model::MAX_PINNED {
         let what = format!(
-            "the services' files have {} names with their folders, {} are the most",
+            "the services' files and writable paths have {} names with their folders, {} are the most",
             pins.paths.len(),
             model::MAX_PINNED
         );
-        faults.push(Fault::new(Kind::Limit, Span::default(), what).hint("put files into the image"));
+        faults.push(
+            Fault::new(Kind::Limit, Span::default(), what)
+                .hint("put files into the image, or name one folder of several as writable"),
+        );
     }
 }

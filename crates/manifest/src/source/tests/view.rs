@@ -135,6 +135,21 @@ fn writable_places_are_known_without_links_and_the_root_is_all_of_them() {
 }
 
 #[test]
+fn a_writable_place_is_kept_from_other_services() {
+    let image = files().directory("/data/deep").link("/var/data", "/data/deep");
+    let pinned = |services: &str| {
+        let root = manifest(&image, &format!("{{version: 1, services: {{{services}}}}}")).root;
+        let places = ["/data", "/data/deep", "/var", "/var/data"].map(str::to_owned);
+        places.map(|place| root.pinned.contains(&place))
+    };
+    let other = "b: {command: [/bin/app]}";
+    assert_eq!(pinned(&format!("a: {{writable: [/var/data]}}, {other}")), [true; 4]);
+    assert_eq!(pinned(&format!("a: {{writable: [/data]}}, {other}")), [true, false, false, false]);
+    assert_eq!(pinned(&format!("a: {{writable: [/data, /]}}, {other}")), [false; 4], "it may write anywhere");
+    assert_eq!(pinned("a: {writable: [/var/data]}"), [false; 4], "there is no other");
+}
+
+#[test]
 fn a_program_whose_capabilities_the_service_lacks_is_refused() {
     // As `setcap cap_net_bind_service=+ep` and `=+p` store them (capabilities(7), "File capability versioning").
     let stored = |effective: u8| [&[effective, 0, 0, 2, 0, 4, 0, 0], [0; 12].as_slice()].concat();
