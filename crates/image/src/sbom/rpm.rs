@@ -1,5 +1,5 @@
-//! RPM's packages, in each form of its database: SQLite's since 4.16 (Fedora 33, RHEL 9, and what follows them), Berkeley DB's
-//! before (RHEL and CentOS to 8, Amazon Linux 2), and SUSE's ndb.
+//! RPM's packages, in each form of its database: `SQLite`'s since 4.16 (Fedora 33, RHEL 9, and what follows them), Berkeley DB's
+//! before (RHEL and `CentOS` to 8, Amazon Linux 2), and SUSE's ndb.
 //!
 //! Its law: a value of the database is a package's header, a list of tags with their places in what follows it. Tags that are
 //! not there leave their part of the component out; without name and version there is none.

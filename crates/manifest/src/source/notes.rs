@@ -5,6 +5,7 @@
 
 use super::check::Plan;
 use super::document;
+use super::graph::Named;
 use super::healthcheck;
 use super::image::{Image, ImageConfig};
 use super::resolve::exposed;
@@ -14,16 +15,40 @@ use crate::model::{Kind, Manifest, Service};
 /// give them.
 const FIRST: [&str; 4] = ["init", "s6-linux-init", "systemd", "runit-init"];
 
-/// Every note, in the order of the services.
+/// Every note: what concerns several services once, then the others in the order of the services.
 pub(super) fn notes(plan: &Plan, image: &Image<'_>, manifest: &Manifest) -> Vec<String> {
-    let mut notes = Vec::new();
-    for (named, service) in plan.services.iter().zip(&manifest.services) {
-        let author = Author { plan, image: image.config, given: &named.service, service };
-        notes.extend(author.capabilities());
+    let pairs = plan.services.iter().zip(&manifest.services);
+    let author = |(named, service)| {
+        let named: &Named = named;
+        Author { plan, image: image.config, given: &named.service, service }
+    };
+    let authors: Vec<Author<'_>> = pairs.map(author).collect();
+    let mut notes: Vec<String> = roots(&authors).into_iter().collect();
+    for author in &authors {
+        notes.extend(author.docker_for_another_user());
         notes.extend(author.first_process());
         notes.extend(author.health());
     }
     notes
+}
+
+/// A root without capabilities is not what an entry point expects that changes owners and becomes another user.
+fn roots(authors: &[Author<'_>]) -> Option<String> {
+    let roots: Vec<&Author<'_>> = authors.iter().filter(|author| author.is_root_by_silence()).collect();
+    let (who, it, line) = match roots.as_slice() {
+        [] => return None,
+        [only] => (format!("service `{}` runs", only.service.name), "it", only.line("capabilities: docker")),
+        [others @ .., last] => {
+            let others: Vec<_> = others.iter().map(|author| format!("`{}`", author.service.name)).collect();
+            let who = format!("services {} and `{}` run", others.join(", "), last.service.name);
+            (who, "one of them", "`capabilities: docker` under its name in `services:`".to_owned())
+        }
+    };
+    Some(format!(
+        "{who} as root, since the image names no other user, and root has no capabilities here. If {it} changes owners \
+         of files, reads files of other users or becomes another user, as the entry points of redis, postgres, mysql \
+         and nginx do, add {line}; if not, `capabilities: []` or `user: NAME` there says so"
+    ))
 }
 
 /// Who gets notes about a service: what the author wrote, and what became of it.
@@ -35,23 +60,20 @@ struct Author<'a> {
 }
 
 impl Author<'_> {
-    /// A root without capabilities is not what an entry point expects that changes owners and becomes another user.
-    fn capabilities(&self) -> Option<String> {
+    /// Whether it is root and neither field that decides what root may is there.
+    fn is_root_by_silence(&self) -> bool {
+        self.service.uid == 0 && self.given.user.is_none() && self.given.capabilities.is_none()
+    }
+
+    fn docker_for_another_user(&self) -> Option<String> {
         let Service { name, uid, .. } = self.service;
-        match &self.given.capabilities {
-            None if *uid == 0 && self.given.user.is_none() => Some(format!(
-                "service `{name}` runs as root, since the image names no other user, and root has no capabilities \
-                 here. If it changes owners of files, reads files of other users or becomes another user, as the entry \
-                 points of redis, postgres, mysql and nginx do, add {}; if not, `capabilities: []` or `user: NAME` \
-                 there says so",
-                self.line("capabilities: docker")
-            )),
-            Some(list) if *uid != 0 && list.has_docker() => Some(format!(
+        let adds_none = *uid != 0 && self.given.capabilities.as_ref().is_some_and(|list| list.has_docker());
+        adds_none.then(|| {
+            format!(
                 "service `{name}` runs as user {uid}: docker gives capabilities to root alone, so `docker` adds none. \
                  Name in `capabilities` those that it needs"
-            )),
-            _ => None,
-        }
+            )
+        })
     }
 
     fn first_process(&self) -> Option<String> {

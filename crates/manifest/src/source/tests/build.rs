@@ -200,6 +200,9 @@ fn an_image_of_roots_is_told_which_word_is_meant_until_somebody_has_decided() {
         let [note] = <[String; 1]>::try_from(resolved(source, &root).notes).unwrap();
         assert!(note.contains(line), "{note}");
     }
+    let several = "version: 1\nservices: {a: {command: [sh]}, b: {command: [env]}, c: {user: root, command: [sh, b]}, d: {}}\n";
+    let [note] = <[String; 1]>::try_from(resolved(several, &root).notes).unwrap();
+    assert!(note.starts_with("services `a`, `b` and `d` run as root"), "{note}");
     for decided in ["{capabilities: docker}", "{capabilities: []}", "{user: nginx}", "{user: root}"] {
         assert_eq!(notes(&root, decided), Vec::<String>::new(), "{decided}");
     }
