@@ -130,12 +130,26 @@ fn names_of(archive: &[u8]) -> Result<usize, cpio::ReadFault> {
     Ok(count)
 }
 
-/// A database of RPM's, as an image's bill of materials reads it.
+/// RPM's database in `SQLite`'s form, as an image's bill of materials reads it.
 pub fn rpm(data: &[u8]) {
+    rpm_at(b"var/lib/rpm/rpmdb.sqlite", data);
+}
+
+/// The same in Berkeley DB's form.
+pub fn rpm_bdb(data: &[u8]) {
+    rpm_at(b"var/lib/rpm/Packages", data);
+}
+
+/// The same in SUSE's form.
+pub fn rpm_ndb(data: &[u8]) {
+    rpm_at(b"var/lib/rpm/Packages.db", data);
+}
+
+fn rpm_at(path: &[u8], data: &[u8]) {
     let bill = || {
         let mut tree = Tree::new();
         let kind = Kind::File(Content::Bytes(data.into()));
-        tree.insert(b"var/lib/rpm/rpmdb.sqlite".to_vec(), Inode { kind, ..Inode::directory() });
+        tree.insert(path.to_vec(), Inode { kind, ..Inode::directory() });
         sbom::bill("app", &tree, &serde_json::Value::Null).expect("nothing but memory is read")
     };
     assert_eq!(bill(), bill(), "the same database, and another bill");

@@ -25,7 +25,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 14] = [
     Target { name: "wire_frames", run: wire::frames, seeds: &[] },
     Target { name: "wire_chunks", run: wire::chunks, seeds: &[] },
     Target { name: "wire_records", run: wire::records, seeds: &[] },
@@ -47,6 +47,8 @@ pub const TARGETS: [Target; 12] = [
     Target { name: "image_archive", run: image::archive, seeds: &[] },
     Target { name: "image_documents", run: image::documents, seeds: &[] },
     Target { name: "image_rpm", run: image::rpm, seeds: &["crates/image/testdata"] },
+    Target { name: "image_rpm_bdb", run: image::rpm_bdb, seeds: &["crates/image/testdata"] },
+    Target { name: "image_rpm_ndb", run: image::rpm_ndb, seeds: &["crates/image/testdata"] },
     Target { name: "image_cpio", run: image::cpio, seeds: &[] },
     Target { name: "eif", run: eif::file, seeds: &[] },
 ];

@@ -13,6 +13,7 @@ mod builds_are_done_again;
 mod builds_may_be_given_up;
 mod connections_end_as_their_ends_say;
 mod ctrl_c_at_any_moment_leaves_nothing;
+mod daemons_run_as_in_containers;
 mod enclaves_run_side_by_side;
 mod ends_are_told_apart;
 mod exit_code_reaches_the_caller;
@@ -166,6 +167,8 @@ pub const ALL: &[Scenario] = &[
     runtimes_size_themselves::SCENARIO,
     root_images_run::SERVERS,
     root_images_run::TOLD,
+    daemons_run_as_in_containers::NAMES,
+    daemons_run_as_in_containers::ANSWERS,
 ];
 
 /// What scenarios need beside the programs under test. One that is not here runs wherever those do.
@@ -186,6 +189,8 @@ const NEEDS: &[(Need, &[Scenario])] = &[
             runtimes_size_themselves::SCENARIO,
             root_images_run::SERVERS,
             root_images_run::TOLD,
+            daemons_run_as_in_containers::NAMES,
+            daemons_run_as_in_containers::ANSWERS,
         ],
     ),
     (

@@ -56,16 +56,6 @@ pub(super) fn note(config: &ImageConfig, notes: &mut Notes) {
             )
         });
     }
-    match config.healthcheck.test.split_first() {
-        Some((kind, words)) if kind != "NONE" && !words.is_empty() => notes.add(|| {
-            let shown = crate::shown(words.join(" ").as_bytes()).to_string();
-            format!(
-                "the image's HEALTHCHECK is not run (`{shown}`): say what it asks for in `ready` and `live`, \
-                 such as `live: {{http: 8080}}`"
-            )
-        }),
-        _ => {}
-    }
 }
 
 /// A path and all above it but the root, from the top.
@@ -139,13 +129,13 @@ mod tests {
 
     #[test]
     fn what_nobody_does_in_an_enclave_is_said() {
-        let json = r#"{"Env": ["A=1", "B", "=c"], "Volumes": {"/data": {}}, "Healthcheck": {"Test": ["CMD", "curl", "x"]}}"#;
+        let json = r#"{"Env": ["A=1", "B", "=c"], "Volumes": {"/data": {}}}"#;
         let mut notes = Notes::default();
         note(&serde_json::from_str(json).unwrap(), &mut notes);
-        for (text, part) in notes.texts.iter().zip(["`B`", "`=c`", "/data", "`curl x`"]) {
+        for (text, part) in notes.texts.iter().zip(["`B`", "`=c`", "/data"]) {
             assert!(text.contains(part), "{text}");
         }
-        assert_eq!(notes.texts.len(), 4);
+        assert_eq!(notes.texts.len(), 3);
         let mut notes = Notes::default();
         let json = r#"{"Env": null, "Volumes": null, "Healthcheck": {"Test": ["NONE"], "Interval": 3}}"#;
         note(&serde_json::from_str(json).unwrap(), &mut notes);

@@ -1,6 +1,7 @@
 //! Layers as engines apply them.
 
 mod hostile;
+mod tools;
 
 use std::io::Write;
 

@@ -11,7 +11,9 @@
 //! Sources: `CycloneDX` 1.6 (ECMA-424), the package URL specification (ECMA-427).
 
 mod apk;
+mod bdb;
 mod dpkg;
+mod ndb;
 mod npm;
 mod purl;
 mod python;

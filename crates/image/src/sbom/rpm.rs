@@ -1,19 +1,29 @@
-//! RPM's packages: `rpmdb.sqlite`, as RPM writes it since 4.16 (Fedora 33, RHEL 9, and what follows them).
+//! RPM's packages, in each form of its database: `SQLite`'s since 4.16 (Fedora 33, RHEL 9, and what follows them), Berkeley DB's
+//! before (RHEL and `CentOS` to 8, Amazon Linux 2), and SUSE's ndb.
 //!
-//! Its law: a row is a package's header, a list of tags with their places in what follows it. Tags that are not there leave
-//! their part of the component out; without name and version there is none.
+//! Its law: a value of the database is a package's header, a list of tags with their places in what follows it. Tags that are
+//! not there leave their part of the component out; without name and version there is none.
 //!
 //! Sources: RPM's "Package Format" (its section on header structures), `include/rpm/rpmtag.h`, and `rpm` of the package URL
 //! types.
 
 use std::io;
 
-use super::{Component, Distribution, MAX_FILE, purl, sqlite};
-use crate::tree::{Kind, Tree};
+use super::{Component, Distribution, MAX_FILE, bdb, ndb, purl, sqlite};
+use crate::tree::{Kind, Tree, join};
 
 /// Where the database was, where Fedora and SUSE have it now, and where ostree keeps it.
-const DATABASES: [&[u8]; 3] =
-    [b"var/lib/rpm/rpmdb.sqlite", b"usr/lib/sysimage/rpm/rpmdb.sqlite", b"usr/share/rpm/rpmdb.sqlite"];
+const FOLDERS: [&[u8]; 3] = [b"var/lib/rpm", b"usr/lib/sysimage/rpm", b"usr/share/rpm"];
+
+/// What reads the headers out of a database.
+type Reader = fn(&[u8]) -> Vec<Vec<u8>>;
+
+/// The database in each form, by the name that RPM gives it.
+const FORMS: [(&[u8], Reader); 3] = [
+    (b"rpmdb.sqlite", |bytes| sqlite::column(bytes, "Packages")),
+    (b"Packages", bdb::values),
+    (b"Packages.db", ndb::values),
+];
 
 /// Tags (`rpmTag_e`).
 const NAME: u32 = 1000;
@@ -34,8 +44,12 @@ const KEY: &str = "gpg-pubkey";
 
 pub(super) fn packages(tree: &Tree, distribution: &Distribution) -> io::Result<Vec<Component>> {
     let mut components = Vec::new();
-    for path in DATABASES {
-        let Some(Kind::File(content)) = tree.lookup(path).ok().flatten().map(|inode| &inode.kind) else {
+    for (folder, (name, read)) in
+        FOLDERS.iter().flat_map(|folder| FORMS.iter().map(move |form| (folder, form)))
+    {
+        let Some(Kind::File(content)) =
+            tree.lookup(&join(folder, name)).ok().flatten().map(|inode| &inode.kind)
+        else {
             continue;
         };
         if content.len() > MAX_FILE {
@@ -43,8 +57,7 @@ pub(super) fn packages(tree: &Tree, distribution: &Distribution) -> io::Result<V
         }
         let mut bytes = vec![0; usize::try_from(content.len()).unwrap_or_default()];
         content.read_exact_at(&mut bytes, 0)?;
-        let headers = sqlite::column(&bytes, "Packages");
-        components.extend(headers.iter().filter_map(|header| component(header, distribution)));
+        components.extend(read(&bytes).iter().filter_map(|header| component(header, distribution)));
     }
     Ok(components)
 }

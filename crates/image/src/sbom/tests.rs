@@ -139,6 +139,18 @@ fn crates_that_a_rust_program_lists_are_listed() {
 /// overflows its page. One of them stands there a dozen times more.
 const RPM: &[u8] = include_bytes!("../../testdata/rpmdb.sqlite");
 
+/// The same headers as `db5.3_load` of Berkeley DB 5.3 writes them, in pages of 512 bytes with one of the two six times: eight
+/// buckets, the number that RPM counts by, and every header on overflow pages. `rpm -qa` by its own reader (`bdb_ro`) lists
+/// the same.
+const RPM_BDB: &[u8] = include_bytes!("../../testdata/rpm.Packages");
+
+/// The same headers as RPM's own `rpmpkg.c` writes them. A third one was removed: its slot is free.
+const RPM_NDB: &[u8] = include_bytes!("../../testdata/rpm.Packages.db");
+
+/// Each form by the name that RPM gives it.
+const RPM_FORMS: [(&str, &[u8]); 3] =
+    [("rpmdb.sqlite", RPM), ("Packages", RPM_BDB), ("Packages.db", RPM_NDB)];
+
 fn rpm_refs(path: &str, database: &[u8]) -> Vec<String> {
     let mut tree = tree(&[("etc/os-release", "ID=fedora\nVERSION_ID=40\n")]);
     let kind = Kind::File(Content::Bytes(database.into()));
@@ -149,25 +161,30 @@ fn rpm_refs(path: &str, database: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn packages_of_rpm_are_listed_wherever_its_database_lies() {
+fn packages_of_rpm_are_listed_in_each_form_of_its_database_wherever_it_lies() {
     let expected = [
         "pkg:rpm/fedora/libbig@0.9~rc1-1?arch=x86_64&distro=fedora-40",
         "pkg:rpm/fedora/tiny-tool@1.2-3.fc40?arch=noarch&distro=fedora-40&epoch=4",
     ];
-    for path in ["var/lib/rpm/rpmdb.sqlite", "usr/lib/sysimage/rpm/rpmdb.sqlite"] {
-        assert_eq!(rpm_refs(path, RPM), expected, "{path}");
+    for folder in ["var/lib/rpm", "usr/lib/sysimage/rpm", "usr/share/rpm"] {
+        for (name, database) in RPM_FORMS {
+            assert_eq!(rpm_refs(&format!("{folder}/{name}"), database), expected, "{folder}/{name}");
+        }
     }
 }
 
 #[test]
 fn a_damaged_database_of_rpm_lists_what_can_be_read() {
-    for cut in (0..RPM.len()).step_by(997) {
-        let found = rpm_refs("var/lib/rpm/rpmdb.sqlite", &RPM[..cut]);
-        assert!(found.len() <= 2, "{found:?}");
-    }
-    for place in (0..RPM.len()).step_by(61) {
-        let mut damaged = RPM.to_vec();
-        damaged[place] ^= 0xff;
-        let _found = rpm_refs("var/lib/rpm/rpmdb.sqlite", &damaged);
+    for (name, database) in RPM_FORMS {
+        let path = format!("var/lib/rpm/{name}");
+        for cut in (0..database.len()).step_by(997) {
+            let found = rpm_refs(&path, &database[..cut]);
+            assert!(found.len() <= 2, "{found:?}");
+        }
+        for place in (0..database.len()).step_by(61) {
+            let mut damaged = database.to_vec();
+            damaged[place] ^= 0xff;
+            let _found = rpm_refs(&path, &damaged);
+        }
     }
 }

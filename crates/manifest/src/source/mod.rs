@@ -8,6 +8,7 @@
 //! | tree → typed fields | [`read`](mod@read), [`document`](mod@document), [`units`](mod@units), [`names`](mod@names), [`signal`](mod@signal), [`capabilities`](mod@capabilities) |
 //! | what must hold between fields | [`check`](mod@check), [`graph`](mod@graph) |
 //! | with an image: users, programs, paths, defaults | [`resolve`](mod@resolve), [`command`](mod@command), [`translate`](mod@translate), [`accounts`](mod@accounts), [`program`](mod@program), [`image`](mod@image), [`view`](mod@view), [`volumes`](mod@volumes), [`defaults`](mod@defaults) |
+//! | what may surprise | [`notes`](mod@notes), [`healthcheck`](mod@healthcheck) |
 //! | faults, for people and for programs | [`fault`](mod@fault), [`render`](mod@render), [`lines`](mod@lines), [`secret`](mod@secret), [`hint`](mod@hint), [`foreign`](mod@foreign) |
 //! | the schema that editors use | [`schema`](mod@schema) |
 
@@ -20,10 +21,12 @@ mod document;
 mod fault;
 mod foreign;
 mod graph;
+mod healthcheck;
 mod hint;
 mod image;
 mod lines;
 mod names;
+mod notes;
 mod program;
 mod quantity;
 mod read;
@@ -73,7 +76,7 @@ impl Checked {
 pub struct Resolved {
     /// The manifest that is measured.
     pub manifest: Manifest,
-    /// What is no fault and may still surprise: a sentence each, one for each service at most.
+    /// What is no fault and may still surprise: a line of text each.
     pub notes: Vec<String>,
 }
 
@@ -153,6 +156,6 @@ fn finish(plan: &check::Plan, image: &Image<'_>, faults: &mut Faults) -> Resolve
         let what = format!("resolved, the manifest has {length} bytes, more than {}", model::MAX_BYTES);
         faults.push(Fault::new(Kind::Limit, Span::default(), what).hint("put large files into the image"));
     }
-    let notes = resolve::notes(plan, &manifest);
+    let notes = notes::notes(plan, image, &manifest);
     Resolved { manifest, notes }
 }

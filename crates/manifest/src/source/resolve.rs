@@ -13,7 +13,7 @@ use super::document::ControlEntry;
 use super::fault::{Fault, Faults, Kind, Span};
 use super::graph::Named;
 use super::hint;
-use super::image::{EntryKind, Image, OWN_FOLDERS, find, hidden_by, is_made_inside, walk};
+use super::image::{EntryKind, Image, ImageConfig, OWN_FOLDERS, find, hidden_by, is_made_inside, walk};
 use super::names::MAX_ID;
 use super::read::Spanned;
 use super::signal::Signal;
@@ -24,7 +24,7 @@ use crate::model::{self, Manifest};
 /// Resolves everything, and notes every fault. The result is whole only if there is none.
 pub(super) fn resolve(plan: &Plan, image: &Image<'_>, faults: &mut Faults) -> Manifest {
     let accounts = Accounts::read(image.root);
-    let ingress = plan.ingress.clone().unwrap_or_else(|| exposed(plan, image));
+    let ingress = plan.ingress.clone().unwrap_or_else(|| exposed(plan, image.config));
     let scope = Scope { plan, image, accounts: &accounts };
     command::check_repeats(plan, faults);
     let mut pins = Pins::default();
@@ -279,39 +279,6 @@ impl Scope<'_> {
     }
 }
 
-/// What is no fault and may still surprise. A root without capabilities is not what an entry point expects that changes
-/// owners and becomes another user; who has thought of it says so, by `capabilities` or by `user`.
-pub(super) fn notes(plan: &Plan, manifest: &Manifest) -> Vec<String> {
-    let given =
-        |name: &str| plan.services.iter().find(|named| named.name == name).map(|named| &named.service);
-    let note = |service: &model::Service| {
-        let given = given(&service.name)?;
-        match &given.capabilities {
-            None if service.uid == 0 && given.user.is_none() => Some(root_note(&service.name)),
-            Some(list) if service.uid != 0 && list.has_docker() => {
-                Some(user_note(&service.name, service.uid))
-            }
-            _ => None,
-        }
-    };
-    manifest.services.iter().filter_map(note).collect()
-}
-
-fn root_note(name: &str) -> String {
-    format!(
-        "service `{name}` runs as root, since the image names no other user, and root has no capabilities here. If it \
-         changes owners of files, reads files of other users or becomes another user, as the entry points of redis, \
-         postgres, mysql and nginx do, add `capabilities: docker`; if not, `capabilities: []` or `user: NAME` says so"
-    )
-}
-
-fn user_note(name: &str, uid: u32) -> String {
-    format!(
-        "service `{name}` runs as user {uid}: docker gives capabilities to root alone, so `docker` adds none. Name in \
-         `capabilities` those that it needs"
-    )
-}
-
 /// An image's working directory as an absolute path.
 fn absolute(path: &str) -> String {
     let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
@@ -319,9 +286,9 @@ fn absolute(path: &str) -> String {
 }
 
 /// The TCP ports that the image exposes, for the only service.
-fn exposed(plan: &Plan, image: &Image<'_>) -> Vec<Route> {
+pub(super) fn exposed(plan: &Plan, config: &ImageConfig) -> Vec<Route> {
     let [only] = plan.services.as_slice() else { return Vec::new() };
-    let mut ports: Vec<u16> = image.config.exposed_ports.keys().filter_map(|text| tcp_port(text)).collect();
+    let mut ports: Vec<u16> = config.exposed_ports.keys().filter_map(|text| tcp_port(text)).collect();
     ports.sort_unstable();
     ports.dedup();
     let route = |port| Route { port, service: only.name.clone(), target: port, proxy_protocol: false };

@@ -1,6 +1,6 @@
 //! What comes out of good manifests.
 
-use super::super::image::{Arch, Image, ImageConfig};
+use super::super::image::{Arch, Healthcheck, Image, ImageConfig};
 use super::super::testing::Files;
 use super::super::{Resolved, build, parse, resolve};
 use crate::model::{Check, Kind, Manifest, Policy, Ready};
@@ -20,6 +20,7 @@ pub(super) fn files() -> Files {
         .link("/usr/bin/python3", "python3.11")
         .link("/bin", "usr/bin")
         .file("/usr/bin/env", 0o755, program.clone())
+        .file("/sbin/init", 0o755, program.clone())
         .file("/usr/bin/sh", 0o755, program)
         .file("/srv/app.py", 0o755, "#!/usr/bin/env python3\n")
         .file("/srv/data.txt", 0o644, "not a program")
@@ -191,13 +192,69 @@ fn an_image_of_roots_is_told_which_word_is_meant_until_somebody_has_decided() {
     };
     let root = ImageConfig { user: String::new(), ..config() };
     let [note] = <[String; 1]>::try_from(notes(&root, "{}")).unwrap();
-    assert!(note.contains("`web`") && note.contains("`capabilities: docker`"), "{note}");
+    assert!(note.contains("add `capabilities: docker` under `web:` in `services:`"), "{note}");
+    for (source, line) in [
+        ("version: 1\n", "add `service: {capabilities: docker}`"),
+        ("version: 1\nservice: {restart: never}\n", "add `capabilities: docker` under `service:`"),
+    ] {
+        let [note] = <[String; 1]>::try_from(resolved(source, &root).notes).unwrap();
+        assert!(note.contains(line), "{note}");
+    }
+    let several = "version: 1\nservices: {a: {command: [sh]}, b: {command: [env]}, c: {user: root, command: [sh, b]}, d: {}}\n";
+    let [note] = <[String; 1]>::try_from(resolved(several, &root).notes).unwrap();
+    assert!(note.starts_with("services `a`, `b` and `d` run as root"), "{note}");
     for decided in ["{capabilities: docker}", "{capabilities: []}", "{user: nginx}", "{user: root}"] {
         assert_eq!(notes(&root, decided), Vec::<String>::new(), "{decided}");
     }
     assert_eq!(notes(&config(), "{}"), Vec::<String>::new(), "its image has a user");
     let [note] = <[String; 1]>::try_from(notes(&config(), "{capabilities: docker}")).unwrap();
     assert!(note.contains("user 101"), "{note}");
+}
+
+#[test]
+fn the_check_of_an_image_is_given_as_the_line_that_asks_for_the_same_until_there_is_one() {
+    let notes = |words: &[&str], source: &str| {
+        let healthcheck = Healthcheck { test: words.iter().map(|word| (*word).to_owned()).collect() };
+        let one_port = [("6379/tcp".to_owned(), serde_json::json!({}))].into();
+        resolved(source, &ImageConfig { healthcheck, exposed_ports: one_port, ..config() }).notes
+    };
+    let curl = ["CMD-SHELL", "curl -f http://localhost:8080/up || exit 1"];
+    let expected = "the image's HEALTHCHECK is not run (`curl -f http://localhost:8080/up || exit 1`). To have the same \
+        asked of service `app`, add `service: {live: {http: {port: 8080, path: /up}}}`; \
+        `ready: {http: {port: 8080, path: /up}}` there has the start wait for it";
+    assert_eq!(notes(&curl, "version: 1\n"), [expected]);
+    let [note] =
+        <[String; 1]>::try_from(notes(&["CMD", "redis-cli", "ping"], "version: 1\nservices: {db: }\n"))
+            .unwrap();
+    assert!(
+        note.ends_with("accepts connections: add `live: {tcp: 6379}` under `db:` in `services:`"),
+        "{note}"
+    );
+    for answered in [
+        "version: 1\nservice: {live: {tcp: 6379}}\n",
+        "version: 1\nservice: {kind: job}\n",
+        "version: 1\nservices: {a: {command: [sh]}, b: {command: [env]}}\n",
+    ] {
+        assert_eq!(notes(&curl, answered), Vec::<String>::new(), "{answered}");
+    }
+    assert_eq!(notes(&["NONE"], "version: 1\n"), Vec::<String>::new());
+    // What a note says to write is read, and means that.
+    let followed = manifest("version: 1\nservice: {live: {http: {port: 8080, path: /up}}}\n");
+    let check = followed.services[0].live.clone().map(|live| live.check);
+    assert!(matches!(check, Some(Check::Http { .. })), "{check:?}");
+}
+
+#[test]
+fn a_program_that_must_be_process_1_is_given_the_line_for_it() {
+    let notes = |service: &str| resolved(&format!("version: 1\nservice: {service}\n"), &config()).notes;
+    let [note] = <[String; 1]>::try_from(notes("{command: [/sbin/init]}")).unwrap();
+    assert!(note.contains("add `first_process: service` under `service:`"), "{note}");
+    for decided in [
+        "{command: [/sbin/init], first_process: service}",
+        "{command: [/sbin/init], first_process: cloister}",
+    ] {
+        assert_eq!(notes(decided), Vec::<String>::new(), "{decided}");
+    }
 }
 
 #[test]
