@@ -203,7 +203,7 @@ fn carry(manifest: &Manifest, listener: Listener, paths: &Paths, logs: &Shared) 
         logs.say(None, &format!("the host name {} cannot be set: {error}", manifest.name));
     }
     let logs = logs.clone();
-    let ingress = Ingress::new(&manifest.ingress, paths, Box::new(move |line| logs.say(None, &line)));
+    let ingress = Ingress::new(&manifest.ingress, paths, Box::new(move |line| logs.say_of_ingress(&line)));
     let serving = ingress.clone();
     drop(tokio::spawn(async move { serving.serve(listener).await }));
     ingress
