@@ -21,6 +21,7 @@ use crate::clock::Moment;
 use crate::hold::{Hold, HoldError, Incoming};
 use crate::ingress::Ingress;
 use crate::launcher::{Action, Event, Id, Machine, Retry, State};
+use crate::listener::Listeners;
 use crate::logs::{Movers, Readers, Shared};
 use crate::notify::{self, Note, Notify};
 use crate::peer;
@@ -78,6 +79,7 @@ pub(super) struct Core {
     pub(super) ingress: Option<Ingress>,
     pub(super) hold: Hold,
     pub(super) paths: Paths,
+    pub(super) listeners: Listeners,
     /// Processes of each service that were killed for want of memory in runs that are over, as far as this supervisor saw them.
     pub(super) oom_kills: BTreeMap<String, u64>,
     /// The probes of each service.
