@@ -247,7 +247,7 @@ impl Core {
         if self.notes.due().is_some_and(|due| due <= Moment::now()) {
             return self.take_notes();
         }
-        let lasting = self.notes.take_lasting(id);
+        let lasting = self.notes.take_lasting(id, Moment::now());
         self.turn(lasting)
     }
 
