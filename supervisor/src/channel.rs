@@ -17,11 +17,10 @@ use tokio::time::{sleep, timeout};
 use crate::places::Places;
 use crate::world::{Accepted, Listen, Stream};
 
-/// How long a peer may take to say hello and what it wants: a round trip under emulation takes milliseconds.
-const HELLO_TIME: Duration = Duration::from_secs(5);
-
-/// How long one message may take to be written. The socket's buffer holds many; a peer this slow does not read.
-const WRITE_TIME: Duration = Duration::from_secs(5);
+/// How long a peer may take for what is due: its hello, what it wants, to take one message. That is milliseconds, and seconds
+/// where a host's processors are busy with other things. One that needs this long hangs; until then it holds a place that is
+/// nobody else's.
+const PEER_TIME: Duration = Duration::from_secs(30);
 
 /// How long frames of a stream may take to be written, of which many lie in the peer's socket already. A reader that takes
 /// nothing for this long has stopped, or a person has stopped it; one that comes back asks again from where it was.
@@ -96,7 +95,7 @@ impl Receiver {
 
     /// The next message, which is due.
     pub(crate) async fn receive_soon<M: DeserializeOwned>(&mut self) -> Result<M, ChannelError> {
-        timeout(HELLO_TIME, self.receive()).await.map_err(|_| ChannelError::Slow)?
+        timeout(PEER_TIME, self.receive()).await.map_err(|_| ChannelError::Slow)?
     }
 }
 
@@ -104,7 +103,7 @@ impl Sender {
     /// Sends one message.
     pub(crate) async fn send<M: Serialize>(&mut self, message: &M) -> Result<(), ChannelError> {
         let frame = frame::encode(message, HOST_LIMIT)?;
-        timeout(WRITE_TIME, self.write(&frame)).await.map_err(|_| ChannelError::Slow)?
+        timeout(PEER_TIME, self.write(&frame)).await.map_err(|_| ChannelError::Slow)?
     }
 
     /// Writes frames of a stream, for as long as the peer takes some of them now and then.
@@ -152,6 +151,22 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_on_a_busy_machine_may_take_its_time_and_one_that_hangs_may_not() {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let opening = tokio::spawn(open(Box::new(ours), Protocol::Control));
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let hello = frame::encode(&Hello::new(Protocol::Control, Role::Host), HOST_LIMIT).unwrap();
+        let (mut read, mut write) = tokio::io::split(theirs);
+        write.write_all(&hello).await.unwrap();
+        assert!(opening.await.unwrap().is_ok());
+        read.read_to_end(&mut Vec::new()).await.unwrap();
+        let (ours, _silent) = tokio::io::duplex(1024);
+        let began = tokio::time::Instant::now();
+        assert!(matches!(open(Box::new(ours), Protocol::Control).await, Err(ChannelError::Slow)));
+        assert_eq!(began.elapsed(), PEER_TIME);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_takes_nothing_loses_its_connection() {

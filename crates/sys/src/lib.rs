@@ -18,6 +18,8 @@ pub mod mounts;
 pub mod net;
 #[cfg(feature = "machine")]
 pub mod nsm;
+#[cfg(feature = "objects")]
+pub mod objects;
 #[cfg(feature = "peer")]
 pub mod peer;
 #[cfg(feature = "machine")]

@@ -1,8 +1,8 @@
 //! What TCP sockets can be told or asked that rustix has no call for.
 //!
-//! Its law: only what says or changes when packets leave, never which bytes are in them.
+//! Its law: only what says or changes when and from where packets leave, never which bytes are in them.
 
-#![expect(unsafe_code, reason = "rustix does not know TCP_DEFER_ACCEPT")]
+#![expect(unsafe_code, reason = "rustix knows neither TCP_DEFER_ACCEPT nor TCP_REPAIR")]
 
 use std::io;
 use std::mem::size_of;
@@ -21,12 +21,27 @@ use libc::{c_int, c_void, socklen_t};
 /// Errors: `ENOPROTOOPT` or `EOPNOTSUPP` when this is no TCP socket.
 pub fn speaks_first(socket: impl AsFd) -> io::Result<()> {
     // Seconds, which only a listener counts.
-    let value: c_int = 1;
+    set(socket, libc::TCP_DEFER_ACCEPT, 1)
+}
+
+/// Lets a socket that is not connected be bound to a port that others are bound to, while `on`. A connection from there is
+/// still one of a kind by its two ends. It needs `CAP_NET_ADMIN`.
+///
+/// The option is `TCP_REPAIR`; a socket in that mode is bound without a look at others (`SK_FORCE_REUSE` of
+/// `inet_csk_get_port`, `net/ipv4/inet_connection_sock.c`).
+///
+/// Errors: `PermissionDenied` without the capability, `ENOPROTOOPT` or `EOPNOTSUPP` when this is no TCP socket.
+pub fn share_any_port(socket: impl AsFd, on: bool) -> io::Result<()> {
+    // Off, without the probe of the window that a connection would be repaired with (`TCP_REPAIR_OFF_NO_WP`).
+    set(socket, libc::TCP_REPAIR, if on { 1 } else { -1 })
+}
+
+fn set(socket: impl AsFd, option: c_int, value: c_int) -> io::Result<()> {
     let length = socklen_t::try_from(size_of::<c_int>()).map_err(io::Error::other)?;
     let fd = socket.as_fd().as_raw_fd();
     let value = ptr::from_ref(&value).cast::<c_void>();
     // SAFETY: `value` points to a live c_int and `length` is its size; the kernel only reads it.
-    let result = unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, value, length) };
+    let result = unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, option, value, length) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

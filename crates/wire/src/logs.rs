@@ -38,12 +38,26 @@ pub const INDEX_BYTES: u64 = 256 * 1024;
 /// Bytes kept of what was written to a stream: some ten thousand lines.
 pub const RING_BYTES: u64 = HISTORY_BYTES - INDEX_BYTES;
 
-/// The most memory that the logs of `forwarding` services take: two histories for each, and the supervisor's own. A page of
-/// a history is only taken once something is written to it, so a stream that says little takes two pages, and one that
-/// says nothing none.
+/// Bytes of memory for what the supervisor says about one service, at most: its last lines and their index. Each service has
+/// such a share of its own, so that one that fails again and again pushes out nothing that was said about another.
+pub const SHARE_BYTES: u64 = 128 * 1024;
+
+/// Bytes of a share that are index: 1,024 records of 32 bytes, one a line.
+pub const SHARE_INDEX_BYTES: u64 = 32 * 1024;
+
+/// Bytes kept of the lines of a share: as many lines as it has records, of 96 bytes.
+pub const SHARE_RING_BYTES: u64 = SHARE_BYTES - SHARE_INDEX_BYTES;
+
+/// Shares beside those of the services: one for the enclave as a whole, one for connections from outside.
+pub const OTHER_SHARES: u64 = 2;
+
+/// The most memory that the logs of `services` take, of which `forwarding` have their output kept: two histories for each of
+/// these, and the supervisor's shares. A page of a history is only taken once something is written to it, so a stream that
+/// says little takes two pages, and one that says nothing none.
 #[must_use]
-pub const fn memory(forwarding: u64) -> u64 {
-    forwarding.saturating_mul(2).saturating_add(1).saturating_mul(HISTORY_BYTES)
+pub const fn memory(services: u64, forwarding: u64) -> u64 {
+    let outputs = forwarding.saturating_mul(2).saturating_mul(HISTORY_BYTES);
+    outputs.saturating_add(services.saturating_add(OTHER_SHARES).saturating_mul(SHARE_BYTES))
 }
 
 const KIND_OUTPUT: u8 = 0;
@@ -217,8 +231,8 @@ mod tests {
 
     #[test]
     fn the_memory_of_sixty_services_is_what_the_documents_say() {
-        assert_eq!(memory(60), 121 * 1024 * 1024);
-        assert_eq!(memory(0), HISTORY_BYTES);
+        assert_eq!(memory(60, 60), (120 * 1024 + 62 * 128) * 1024);
+        assert_eq!(memory(60, 0), 62 * SHARE_BYTES);
     }
 
     #[test]

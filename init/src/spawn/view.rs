@@ -32,8 +32,9 @@ const SAFE_READ_ONLY: MountFlags = SAFE.union(MountFlags::RDONLY);
 /// Temporary files may be programs: compilers and runtimes write them there.
 const TEMPORARY: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
-/// In order. `{}` stands for the bounds that come from the size of the enclave's writable part. Group 5 is `tty` in Debian, and the mode is devpts'
-/// usual one. The service's own cgroup is the root of what it sees of cgroups: runtimes size themselves by it.
+/// In order. `{}` stands for the bounds that come from the size of the enclave's writable part. Group 5 is `tty` in Debian, and
+/// the mode is devpts' usual one. A service has 256 terminals at most: of 29 KiB that each takes, the kernel charges 3 to it. The
+/// service's own cgroup is the root of what it sees of cgroups: runtimes size themselves by it.
 const MOUNTS: [Mount; 7] = [
     Mount { kind: "proc", target: "/proc", flags: SAFE, data: "" },
     Mount { kind: "sysfs", target: "/sys", flags: SAFE_READ_ONLY, data: "" },
@@ -48,7 +49,7 @@ const MOUNTS: [Mount; 7] = [
         kind: "devpts",
         target: "/dev/pts",
         flags: MountFlags::NOSUID.union(MountFlags::NOEXEC),
-        data: "newinstance,gid=5,mode=0620,ptmxmode=0666",
+        data: "newinstance,gid=5,mode=0620,ptmxmode=0666,max=256",
     },
     Mount { kind: "tmpfs", target: "/dev/shm", flags: SAFE, data: "mode=1777,{}" },
     Mount { kind: "tmpfs", target: "/tmp", flags: TEMPORARY, data: "mode=1777,{}" },

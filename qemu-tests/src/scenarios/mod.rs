@@ -21,6 +21,7 @@ mod files_stay_where_they_are;
 mod http_request_is_answered_through_ingress;
 mod init_ends_the_machine_and_says_why;
 mod init_goes_on;
+mod kernel_limits_are_not_shared;
 mod kernels_vsock_is_used;
 mod killed_parts_leave_nothing_behind;
 mod launches_can_be_called_off;
@@ -78,6 +79,7 @@ pub const ALL: &[Scenario] = &[
     ends_are_told_apart::ORPHANS,
     services_see_what_containers_see::SCENARIO,
     one_service_cannot_starve_the_others::SCENARIO,
+    kernel_limits_are_not_shared::SCENARIO,
     machines_are_as_ordered::SCENARIO,
     enclaves_run_side_by_side::SCENARIO,
     bad_launches_say_what_to_do::BUSY_PORT,

@@ -23,6 +23,7 @@ use super::{CoreError, Setup};
 use crate::clock::Moment;
 use crate::ingress::Ingress;
 use crate::launcher::{Action, Event, Machine};
+use crate::listener::Listeners;
 use crate::logs::{self, Movers, Readers, Shared, Store};
 use crate::notify::Notify;
 use crate::reserve::reserve;
@@ -80,18 +81,15 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let readers = Readers::new(control.services.clone());
     serve_all(setup.logs, inside.logs, |listener| logs::serve(listener, logs.clone(), Arc::clone(&readers)));
     allow.send_replace(control);
-    let ingress = manifest.as_ref().ok().map(|manifest| carry(manifest, setup.ingress, &setup.paths, &logs));
+    let listeners = Listeners::new(&setup.paths);
+    let ingress = manifest.as_ref().ok().map(|m| carry(m, setup.ingress, &setup.paths, &listeners, &logs));
     resume(&board, kept.as_ref(), ingress.clone());
     stages.end("logs", &board);
 
     let machine = decide(manifest, line.root().await?, kept, setup.seed);
     stages.end("root", &board);
-    let (machine, actions) = match machine {
-        Ok(machine) => (machine, Vec::new()),
-        Err((stage, error)) => Machine::doomed(stage, bounded(&error, MAX_FAULT), Moment::now()),
-    };
-    let sink = File::options().write(true).open("/dev/null").map_err(system("/dev/null cannot be opened"))?;
-    let movers = Movers::new(logs.clone(), sink);
+    let (machine, actions) = machine.map_or_else(doomed, |machine| (machine, Vec::new()));
+    let movers = movers(&logs)?;
     let (events, own_events) = mpsc::unbounded_channel();
     let core = Core {
         machine,
@@ -104,6 +102,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
         ingress,
         hold: line.hold,
         paths: setup.paths,
+        listeners,
         oom_kills: BTreeMap::new(),
         probes: BTreeMap::new(),
         events,
@@ -129,6 +128,11 @@ fn decide(
             .map_err(|error| ("manifest", error.to_string())),
         (Err(fault), _) => Err(fault),
     }
+}
+
+/// A machine that starts nothing and says why.
+fn doomed((stage, error): Fault) -> (Machine, Vec<Action>) {
+    Machine::doomed(stage, bounded(&error, MAX_FAULT), Moment::now())
 }
 
 /// Where programs inside are heard.
@@ -179,6 +183,12 @@ async fn open_logs(line: &mut Line, services: &[Service]) -> Result<Shared, Core
     Ok(Shared::new(store))
 }
 
+/// What drains the services' outputs into the logs.
+fn movers(logs: &Shared) -> Result<Movers, CoreError> {
+    let sink = File::options().write(true).open("/dev/null").map_err(system("/dev/null cannot be opened"))?;
+    Ok(Movers::new(logs.clone(), sink))
+}
+
 /// The supervisor's own boot stages, told behind init's.
 struct Stages(Moment);
 
@@ -195,7 +205,13 @@ impl Stages {
 }
 
 /// Carries connections from outside from now on, to ports that are kept for the services.
-fn carry(manifest: &Manifest, listener: Listener, paths: &Paths, logs: &Shared) -> Ingress {
+fn carry(
+    manifest: &Manifest,
+    listener: Listener,
+    paths: &Paths,
+    listeners: &Listeners,
+    logs: &Shared,
+) -> Ingress {
     if let Err(error) = reserve(&paths.proc, manifest) {
         logs.say(None, &format!("the services' ports cannot be kept for them: {error}"));
     }
@@ -203,7 +219,8 @@ fn carry(manifest: &Manifest, listener: Listener, paths: &Paths, logs: &Shared) 
         logs.say(None, &format!("the host name {} cannot be set: {error}", manifest.name));
     }
     let logs = logs.clone();
-    let ingress = Ingress::new(&manifest.ingress, paths, Box::new(move |line| logs.say(None, &line)));
+    let ingress =
+        Ingress::new(&manifest.ingress, listeners, Box::new(move |line| logs.say_of_ingress(&line)));
     let serving = ingress.clone();
     drop(tokio::spawn(async move { serving.serve(listener).await }));
     ingress

@@ -3,7 +3,7 @@
 //! Its law: repeated notifications are cheap. One of each kind is kept for a service, however often it is sent, and all that are
 //! kept are handled in one turn; a pause after each such turn leaves most of the time to other work. Only status texts and
 //! watchdog pings wait for the pause, since a service repeats them. The others ([`Notes::take_lasting`]) are sent once, so a
-//! crash must not lose them, and repeating them changes nothing.
+//! crash must not lose them; a service that repeats them waits as well.
 
 use std::collections::BTreeMap;
 use std::mem::discriminant;
@@ -24,6 +24,8 @@ const MAX_PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Notes {
     waiting: BTreeMap<Id, Said>,
     quiet_until: Moment,
+    /// When a service last said something that did not wait.
+    lasting: BTreeMap<Id, Moment>,
 }
 
 /// What one service said in one of its runs: each kind once, in the order in which they came first, with the last text.
@@ -56,9 +58,13 @@ impl Notes {
         (!self.waiting.is_empty()).then_some(self.quiet_until)
     }
 
-    /// What a service has said once and for all, so that it does not wait.
-    pub(super) fn take_lasting(&mut self, id: Id) -> Vec<Event> {
+    /// What a service has said once and for all, so that it does not wait. One that says such things again within the longest
+    /// pause has them wait with the others: a failed check and a ping in turn would be a turn and a new state each time.
+    pub(super) fn take_lasting(&mut self, id: Id, now: Moment) -> Vec<Event> {
         let Some(said) = self.waiting.get_mut(&id) else { return Vec::new() };
+        if self.lasting.get(&id).is_some_and(|last| now.since(*last) < MAX_PAUSE) {
+            return Vec::new();
+        }
         // A ping that came before a failed check must not follow it: it would take it back.
         let fails = said.notes.contains(&Note::Dead);
         let lasts = |note: &mut Note| match note {
@@ -67,7 +73,10 @@ impl Notes {
             _ => true,
         };
         let run = said.run;
-        let lasting = said.notes.extract_if(.., lasts).map(|note| event(id, run, note)).collect();
+        let lasting: Vec<_> = said.notes.extract_if(.., lasts).map(|note| event(id, run, note)).collect();
+        if !lasting.is_empty() {
+            self.lasting.insert(id, now);
+        }
         if said.notes.is_empty() {
             self.waiting.remove(&id);
         }
@@ -131,15 +140,33 @@ mod tests {
     fn what_is_said_once_does_not_wait_for_what_is_said_again_and_again() {
         let mut notes = Notes::default();
         notes.add(Id(0), 3, vec![text("a"), Note::Ready, Note::Alive]);
-        assert_eq!(notes.take_lasting(Id(1)), []);
-        assert_eq!(notes.take_lasting(Id(0)), [Event::Ready { id: Id(0), run: 3 }]);
+        let now = Moment::from_millis;
+        assert_eq!(notes.take_lasting(Id(1), now(1_000)), []);
+        assert_eq!(notes.take_lasting(Id(0), now(1_000)), [Event::Ready { id: Id(0), run: 3 }]);
         assert_eq!(notes.take(), [Event::Text { id: Id(0), text: "a".into() }, Event::Petted { id: Id(0) }]);
         notes.add(Id(0), 3, vec![Note::Alive, Note::Dead]);
         let dead = Event::Checked { id: Id(0), run: 3, verdict: Verdict::Dead };
-        assert_eq!(notes.take_lasting(Id(0)), [Event::Petted { id: Id(0) }, dead], "in their order");
+        let events = [Event::Petted { id: Id(0) }, dead];
+        assert_eq!(notes.take_lasting(Id(0), now(1_200)), events, "in their order");
         notes.add(Id(0), 3, vec![Note::Stopping]);
-        assert_eq!(notes.take_lasting(Id(0)), [Event::Leaving { id: Id(0) }]);
+        assert_eq!(notes.take_lasting(Id(0), now(1_400)), [Event::Leaving { id: Id(0) }]);
         assert_eq!(notes.due(), None);
+    }
+
+    #[test]
+    fn what_should_be_said_once_waits_where_it_is_said_again_and_again() {
+        let (mut notes, now) = (Notes::default(), Moment::from_millis);
+        let dead = |id| Event::Checked { id, run: 3, verdict: Verdict::Dead };
+        for id in [Id(0), Id(1)] {
+            notes.add(id, 3, vec![Note::Dead]);
+            assert_eq!(notes.take_lasting(id, now(1_000)), [dead(id)], "no service waits for another");
+        }
+        notes.add(Id(0), 3, vec![Note::Alive, Note::Dead]);
+        assert_eq!(notes.take_lasting(Id(0), now(1_199)), []);
+        assert!(notes.due().is_some(), "it is in the next turn of all");
+        assert_eq!(notes.take(), [Event::Petted { id: Id(0) }, dead(Id(0))]);
+        notes.add(Id(0), 3, vec![Note::Dead]);
+        assert_eq!(notes.take_lasting(Id(0), now(1_200)), [dead(Id(0))]);
     }
 
     #[test]

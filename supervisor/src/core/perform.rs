@@ -131,7 +131,7 @@ impl Core {
     }
 
     fn subject(&self, id: Id, service: &Service) -> Subject {
-        Subject { service: service.name.clone(), paths: self.paths.clone(), roots: self.roots(id) }
+        Subject { service: service.name.clone(), listeners: self.listeners.clone(), roots: self.roots(id) }
     }
 
     /// The service's root as its main process sees it, then as init put it together.

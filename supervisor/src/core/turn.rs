@@ -21,6 +21,7 @@ use crate::clock::Moment;
 use crate::hold::{Hold, HoldError, Incoming};
 use crate::ingress::Ingress;
 use crate::launcher::{Action, Event, Id, Machine, Retry, State};
+use crate::listener::Listeners;
 use crate::logs::{Movers, Readers, Shared};
 use crate::notify::{self, Note, Notify};
 use crate::peer;
@@ -81,6 +82,7 @@ pub(super) struct Core {
     pub(super) ingress: Option<Ingress>,
     pub(super) hold: Hold,
     pub(super) paths: Paths,
+    pub(super) listeners: Listeners,
     /// Processes of each service that were killed for want of memory in runs that are over, as far as this supervisor saw them.
     pub(super) oom_kills: BTreeMap<String, u64>,
     /// The probes of each service.
@@ -248,7 +250,7 @@ impl Core {
         if self.notes.due().is_some_and(|due| due <= Moment::now()) {
             return self.take_notes();
         }
-        let lasting = self.notes.take_lasting(id);
+        let lasting = self.notes.take_lasting(id, Moment::now());
         self.turn(lasting)
     }
 

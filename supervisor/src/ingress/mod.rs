@@ -27,8 +27,7 @@ use cloister_relay::{Gate, Listener, Stream, Works, room};
 use cloister_wire::control::IngressCounters;
 use tokio::time::{Instant, sleep};
 
-use crate::listener::ServicePort;
-use crate::world::Paths;
+use crate::listener::{Listeners, ServicePort};
 use refusal::{Quota, Refusal};
 
 /// The most connections at once, divided among the ports as the host's side divides them. That lets more clients wait in
@@ -80,15 +79,15 @@ struct Target {
 impl Ingress {
     /// The service for the manifest's `ingress` table. It raises the process's limit of descriptors as it needs.
     #[must_use]
-    pub fn new(table: &[model::Ingress], paths: &Paths, report: Report) -> Self {
-        Self::with_room(table, paths, room(MOST_CONNECTIONS, RESERVED_DESCRIPTORS), report)
+    pub fn new(table: &[model::Ingress], listeners: &Listeners, report: Report) -> Self {
+        Self::with_room(table, listeners, room(MOST_CONNECTIONS, RESERVED_DESCRIPTORS), report)
     }
 
-    fn with_room(table: &[model::Ingress], paths: &Paths, room: usize, report: Report) -> Self {
+    fn with_room(table: &[model::Ingress], listeners: &Listeners, room: usize, report: Report) -> Self {
         let gates = Gate::divide(room, table.len());
         let unread = gates.first().map_or_else(|| Gate::new(MOST_UNREAD), |gate| gate.beside(MOST_UNREAD));
         let target = |(entry, gate): (&model::Ingress, Gate)| {
-            let port = ServicePort::new(paths, &entry.service, entry.target);
+            let port = listeners.port(&entry.service, entry.target);
             (entry.port, Target { port, proxy_protocol: entry.proxy_protocol, gate })
         };
         let shared = Shared {

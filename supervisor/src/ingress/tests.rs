@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::world::Paths;
 
 /// A served ingress with two ports, 80 and 81, and the service behind both.
 struct Bench {
@@ -31,7 +32,7 @@ async fn bench(room: usize, proxy_protocol: bool) -> Bench {
     std::fs::write(folder.path().join("web/cgroup.procs"), std::process::id().to_string()).unwrap();
     let paths = Paths { cgroups: folder.path().to_owned(), ..Paths::default() };
     let report = Box::new(move |line| say.send(line).unwrap());
-    let ingress = Ingress::with_room(&table, &paths, room, report);
+    let ingress = Ingress::with_room(&table, &Listeners::new(&paths), room, report);
     let listener = Listener::from_unix(UnixListener::bind(folder.path().join("vsock")).unwrap()).unwrap();
     drop(tokio::spawn({
         let ingress = ingress.clone();

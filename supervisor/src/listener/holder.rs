@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Most descriptors of a service that one look-up reads. Listeners are opened early and by the first process, and descriptors
 /// are read in the order of both; a service that opens ten thousands of files before it listens is not looked at to the end.
+/// A process counts as one more.
 const MAX_DESCRIPTORS: usize = 32_768;
 
 /// A descriptor that is a socket's.
@@ -25,18 +26,26 @@ impl Holder {
     }
 }
 
-/// A holder of each of these sockets that a process of `cgroup` has open.
+/// A holder of each of these sockets that a process of `cgroup` has open: as they are known, or found anew.
 pub(super) fn find(
     proc: &Path,
     cgroup: &Path,
+    known: &[Holder],
     mut inodes: BTreeSet<u64>,
 ) -> io::Result<BTreeMap<u64, Holder>> {
     let mut found = BTreeMap::new();
+    for holder in known {
+        if inodes.contains(&holder.inode) && holder.holds() {
+            inodes.remove(&holder.inode);
+            found.insert(holder.inode, holder.clone());
+        }
+    }
     let mut left = MAX_DESCRIPTORS;
     if inodes.is_empty() {
         return Ok(found);
     }
     for pid in members(cgroup)? {
+        left = left.saturating_sub(1);
         // A process that has ended meanwhile holds nothing.
         let Ok(descriptors) = std::fs::read_dir(proc.join(pid.to_string()).join("fd")) else { continue };
         for descriptor in descriptors.filter_map(Result::ok).map(|entry| entry.path()) {

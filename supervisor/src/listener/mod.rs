@@ -10,12 +10,14 @@
 //! | `holder` | which of a service's processes holds a socket |
 //!
 //! The kernel tells a socket's cgroup itself only with `INET_DIAG` and `CGROUP_BPF` or the like, which the enclave's kernel
-//! does not have. Looking through a service's descriptors is dear and done once in a [`FRESH`]; between, one link of `/proc`
-//! is read for each connection.
+//! does not have. The list of listeners is read once in a [`FRESH`] for a port that is in use, and a service's descriptors are
+//! looked through when it listens with another socket than before. For each connection one link of `/proc` is read, twice.
+//! Neither takes more than a fifth of the supervisor's time, however many listeners and descriptors there are.
 
 mod holder;
 mod table;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,10 +26,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cloister_relay::Stream;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::world::Paths;
 use holder::Holder;
+use table::Table;
 
 /// Where a service can listen, in the order tried: most listen on IPv4 or on both.
 const LOOPBACKS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
@@ -40,13 +43,50 @@ const FRESH: Duration = Duration::from_secs(1);
 /// service; clients must not have it made as often as they like.
 const TAKEN: Duration = Duration::from_millis(100);
 
+/// How long a look through descriptors is followed by none for the same port, in times of what it took.
+const RESTS: u32 = 4;
+
+/// All that listens in the enclave. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Listeners {
+    table: Arc<Table>,
+    proc: PathBuf,
+    cgroups: PathBuf,
+}
+
+impl Listeners {
+    /// Those that `/proc` of these paths shows.
+    #[must_use]
+    pub fn new(paths: &Paths) -> Self {
+        let table = Arc::new(Table::new(paths.proc.clone()));
+        Self { table, proc: paths.proc.clone(), cgroups: paths.cgroups.clone() }
+    }
+
+    /// The port `port` of `service`.
+    #[must_use]
+    pub fn port(&self, service: &str, port: u16) -> ServicePort {
+        ServicePort {
+            service: service.to_owned(),
+            port,
+            table: Arc::clone(&self.table),
+            proc: self.proc.clone(),
+            cgroup: self.cgroups.join(service),
+            known: Mutex::default(),
+            rests_until: Mutex::new(Instant::now()),
+        }
+    }
+}
+
 /// The port of a service on the loopback interface.
 pub struct ServicePort {
     service: String,
     port: u16,
+    table: Arc<Table>,
     proc: PathBuf,
     cgroup: PathBuf,
     known: Mutex<Known>,
+    /// Until then nobody looks through the service's descriptors.
+    rests_until: Mutex<Instant>,
 }
 
 /// What was found out last.
@@ -74,13 +114,6 @@ impl Seat {
 }
 
 impl ServicePort {
-    /// The port `port` of `service`.
-    #[must_use]
-    pub fn new(paths: &Paths, service: &str, port: u16) -> Self {
-        let (proc, cgroup) = (paths.proc.clone(), paths.cgroups.join(service));
-        Self { service: service.to_owned(), port, proc, cgroup, known: Mutex::default() }
-    }
-
     /// Its number.
     #[must_use]
     pub const fn number(&self) -> u16 {
@@ -92,15 +125,23 @@ impl ServicePort {
     /// # Errors
     /// Where nothing listens, or another program does, the text says on which addresses. Else those of connecting.
     pub async fn connect(&self, speaks: bool) -> io::Result<Stream> {
-        match self.known() {
-            Known::Taken(until, address) if Instant::now() < until => return Err(self.taken(address)),
-            Known::Listens(seat) if Instant::now() < seat.fresh_until && seat.is_held() => {
-                // An error may be that of a service that listens elsewhere by now.
-                if let Ok(stream) = dial(&seat, speaks).await {
-                    return Ok(stream);
+        loop {
+            match self.known() {
+                Known::Taken(until, address) if Instant::now() < until => return Err(self.taken(address)),
+                Known::Listens(seat) if Instant::now() < seat.fresh_until && seat.is_held() => {
+                    // An error may be that of a service that listens elsewhere by now.
+                    if let Ok(stream) = dial(&seat, speaks).await {
+                        return Ok(stream);
+                    }
                 }
+                _ => {}
             }
-            _ => {}
+            // Others may have waited as well, and one of them has looked by then.
+            let rests_until = *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
+            if Instant::now() >= rests_until {
+                break;
+            }
+            sleep_until(rests_until).await;
         }
         let mut last = None;
         for seat in self.find()? {
@@ -109,6 +150,8 @@ impl ServicePort {
                     self.learn(Known::Listens(Arc::new(seat)));
                     return Ok(stream);
                 }
+                // It listens no more, which the list did not say yet.
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
                 Err(error) => last = Some(error),
             }
         }
@@ -117,10 +160,9 @@ impl ServicePort {
 
     /// Where the service listens now.
     fn find(&self) -> io::Result<Vec<Seat>> {
-        let (listening, cut) = table::listening(&self.proc, self.port)?;
-        let reached = LOOPBACKS.map(|ip| table::reached(&listening, ip));
-        let all = reached.iter().flatten().copied().collect();
-        let held = holder::find(&self.proc, &self.cgroup, all)?;
+        let found = self.table.listening(self.port)?;
+        let reached = LOOPBACKS.map(|ip| table::reached(&found.sockets, ip));
+        let held = self.held(reached.iter().flatten().copied().collect())?;
         let (mut seats, mut taken) = (Vec::new(), None);
         for (ip, inodes) in LOOPBACKS.into_iter().zip(&reached) {
             let address = SocketAddr::new(ip, self.port);
@@ -133,12 +175,28 @@ impl ServicePort {
         }
         match (seats.is_empty(), taken) {
             (false, _) => Ok(seats),
-            (true, Some(address)) => {
+            // Of an older reading it may be the service's own socket, which it has closed since.
+            (true, Some(address)) if found.is_new => {
                 self.learn(Known::Taken(Instant::now() + TAKEN, address));
                 Err(self.taken(address))
             }
-            (true, None) => self.hidden(cut).ok_or_else(|| self.nothing()),
+            (true, _) => self.hidden(found.is_cut).ok_or_else(|| self.nothing()),
         }
+    }
+
+    /// Which of these sockets the service holds, and how. Looking for it is followed by a rest.
+    fn held(&self, inodes: BTreeSet<u64>) -> io::Result<BTreeMap<u64, Holder>> {
+        let seat = match self.known() {
+            Known::Listens(seat) => Some(seat),
+            _ => None,
+        };
+        let known = seat.as_ref().map_or(&[][..], |seat| &seat.holders);
+        let began = Instant::now();
+        let held = holder::find(&self.proc, &self.cgroup, known, inodes);
+        let now = Instant::now();
+        *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner) =
+            now + now.duration_since(began).saturating_mul(RESTS);
+        held
     }
 
     /// The service's own sockets as they were found last, where they may stand behind the end of a list that was `cut`.

@@ -1,12 +1,18 @@
 //! The sockets that listen on a port, from `/proc/net/tcp` and `/proc/net/tcp6`.
 //!
 //! Its law: it is known which of them the kernel gives a connection to (`compute_score` of `net/ipv4/inet_hashtables.c`),
-//! and where that cannot be known, all that could get it count.
+//! and where that cannot be known, all that could get it count. The lists are read for all ports together, and never take
+//! more than a fifth of the supervisor's time, whoever listens how often.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// The kernel gives such a list a page at a time, listeners first (`tcp_seq_start`, `net/ipv4/tcp_ipv4.c`): with a buffer of
 /// a page, few others are written out for nothing.
@@ -26,39 +32,101 @@ pub(super) struct Listening {
     inode: u64,
 }
 
-/// All that listen on `port`, and whether there are more listeners than are read.
-pub(super) fn listening(proc: &Path, port: u16) -> io::Result<(Vec<Listening>, bool)> {
-    let (mut found, mut cut) = (Vec::new(), false);
-    for list in ["tcp", "tcp6"] {
-        match File::open(proc.join("net").join(list)) {
-            Ok(file) => cut |= read(BufReader::with_capacity(PAGE, file), port, &mut found)?,
-            // A kernel without IPv6.
-            Err(error) if error.kind() == ErrorKind::NotFound && list == "tcp6" => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((found, cut))
+/// What listens on a port.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) sockets: Vec<Listening>,
+    /// There are more listeners than are read.
+    pub(super) is_cut: bool,
+    /// The lists were read for this question.
+    pub(super) is_new: bool,
 }
 
-/// Adds what listens on `port`. Whether the list goes on past what is read.
-fn read(list: impl BufRead, port: u16, found: &mut Vec<Listening>) -> io::Result<bool> {
-    let mut rows = 0;
-    for line in list.lines().skip(1).take(MAX_ROWS) {
-        let line = line?;
-        rows += 1;
-        let mut fields = line.split_whitespace().skip(1);
+/// How long a reading stands, in times of what it took: a list of few listeners is read anew for every question, one of
+/// thousands, which takes milliseconds, is not.
+const STANDS: u32 = 4;
+
+/// The longest that a reading stands, however long it took.
+const MAX_STANDS: Duration = Duration::from_secs(1);
+
+/// The lists, as they were read last.
+#[derive(Debug)]
+pub(super) struct Table {
+    proc: PathBuf,
+    last: Mutex<Option<Reading>>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    until: Instant,
+    ports: BTreeMap<u16, Vec<Listening>>,
+    cut: bool,
+}
+
+impl Table {
+    /// Nothing is read yet.
+    pub(super) const fn new(proc: PathBuf) -> Self {
+        Self { proc, last: Mutex::new(None) }
+    }
+
+    /// What listens on `port`.
+    pub(super) fn listening(&self, port: u16) -> io::Result<Found> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let standing = last.take().filter(|reading| Instant::now() < reading.until);
+        let is_new = standing.is_none();
+        let reading = match standing {
+            Some(reading) => reading,
+            None => Reading::now(&self.proc)?,
+        };
+        let sockets = reading.ports.get(&port).cloned().unwrap_or_default();
+        let found = Found { sockets, is_cut: reading.cut, is_new };
+        *last = Some(reading);
+        Ok(found)
+    }
+}
+
+impl Reading {
+    fn now(proc: &Path) -> io::Result<Self> {
+        let began = Instant::now();
+        let (mut ports, mut cut) = (BTreeMap::new(), false);
+        for list in ["tcp", "tcp6"] {
+            match File::open(proc.join("net").join(list)) {
+                Ok(file) => cut |= read(BufReader::with_capacity(PAGE, file), &mut ports)?,
+                // A kernel without IPv6.
+                Err(error) if error.kind() == ErrorKind::NotFound && list == "tcp6" => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let now = Instant::now();
+        Ok(Self { until: now + stands(now.duration_since(began)), ports, cut })
+    }
+}
+
+/// How long a reading stands that took so long.
+fn stands(took: Duration) -> Duration {
+    took.saturating_mul(STANDS).min(MAX_STANDS)
+}
+
+/// Adds what listens. Whether the list goes on past what is read.
+fn read(mut list: impl BufRead, ports: &mut BTreeMap<u16, Vec<Listening>>) -> io::Result<bool> {
+    let mut line = String::new();
+    list.read_line(&mut line)?;
+    for _ in 0..MAX_ROWS {
+        line.clear();
+        if list.read_line(&mut line)? == 0 {
+            return Ok(false);
+        }
+        let mut fields = line.split_ascii_whitespace().skip(1);
         let (local, state) = (fields.next().unwrap_or_default(), fields.nth(1));
         if state != Some(LISTEN) {
             return Ok(false);
         }
         let inode = fields.nth(5).and_then(|text| text.parse().ok());
-        if let (Some((ip, at)), Some(inode)) = (address(local), inode)
-            && at == port
-        {
-            found.push(Listening { ip, inode });
+        if let (Some((ip, port)), Some(inode)) = (address(local), inode) {
+            ports.entry(port).or_default().push(Listening { ip, inode });
         }
     }
-    Ok(rows == MAX_ROWS)
+    Ok(true)
 }
 
 /// `0100007F:0050`: words of 32 bits as the machine holds them, then the port.
@@ -113,11 +181,54 @@ mod tests {
 ";
 
     fn found(port: u16) -> Vec<Listening> {
-        let mut found = Vec::new();
+        let mut found = BTreeMap::new();
         for list in [TCP, TCP6] {
-            read(list.as_bytes(), port, &mut found).unwrap();
+            assert!(!read(list.as_bytes(), &mut found).unwrap(), "it was read to its end");
         }
-        found
+        found.remove(&port).unwrap_or_default()
+    }
+
+    /// A folder that stands for `/proc`, with rows of this many listeners.
+    fn proc(listeners: usize) -> tempfile::TempDir {
+        let folder = tempfile::TempDir::new().unwrap();
+        std::fs::create_dir(folder.path().join("net")).unwrap();
+        let (header, rows) = TCP.split_once('\n').unwrap();
+        let row = rows.lines().next().unwrap();
+        let rows: String = std::iter::repeat_n(format!("{row}\n"), listeners).collect();
+        std::fs::write(folder.path().join("net/tcp"), format!("{header}\n{rows}")).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_long_list_is_cut_and_says_so() {
+        assert!(Table::new(proc(MAX_ROWS).path().to_owned()).listening(80).unwrap().is_cut);
+        let found = Table::new(proc(MAX_ROWS - 1).path().to_owned()).listening(80).unwrap();
+        assert!(!found.is_cut);
+        assert_eq!(found.sockets.len(), MAX_ROWS - 1);
+    }
+
+    #[test]
+    fn a_reading_stands_for_four_times_what_it_took_and_for_a_second_at_most() {
+        let millis = Duration::from_millis;
+        assert_eq!(stands(millis(10)), millis(40));
+        assert_eq!(stands(millis(400)), millis(1_000));
+    }
+
+    #[test]
+    fn while_a_reading_stands_no_list_is_read() {
+        let folder = proc(3);
+        let table = Table::new(folder.path().to_owned());
+        let found = || {
+            let found = table.listening(80).unwrap();
+            (found.sockets.len(), found.is_new)
+        };
+        let until = |until| table.last.lock().unwrap().as_mut().unwrap().until = until;
+        assert_eq!(found(), (3, true));
+        until(Instant::now() + MAX_STANDS * 3600);
+        std::fs::write(folder.path().join("net/tcp"), TCP).unwrap();
+        assert_eq!(found(), (3, false));
+        until(Instant::now());
+        assert_eq!(found(), (1, true));
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! One stream's history: its last bytes and their index, in one memfd that init keeps.
+//! One stream's history: its last bytes and their index, in a memfd that init keeps.
 //!
 //! Its law: it is bounded in bytes and in records, and what another stream does changes neither.
 //!
 //! ```text
-//! memfd:  ring, RING_BYTES | index, INDEX_BYTES
+//! memfd of an output:      ring, RING_BYTES | index, INDEX_BYTES
+//! memfd of our own lines:  share | share | …   each  ring, SHARE_RING_BYTES | index, SHARE_INDEX_BYTES
 //! ```
 
 use std::fs::File;
@@ -11,7 +12,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use cloister_wire::logs::MAX_OUTPUT;
+use cloister_wire::logs::{
+    INDEX_BYTES, MAX_OUTPUT, RING_BYTES, SHARE_BYTES, SHARE_INDEX_BYTES, SHARE_RING_BYTES,
+};
 
 use super::index::{Entry, Index};
 use super::ring::{Ring, Span};
@@ -33,10 +36,18 @@ impl History {
     /// and were not noted, for [`Self::note`].
     pub(super) fn resume(memfd: OwnedFd) -> io::Result<(Self, Span)> {
         let file = Arc::new(File::from(memfd));
-        let index = Index::resume(Arc::clone(&file))?;
-        let noted = index.last().map_or(0, |last| last.span.at.saturating_add(last.span.len));
-        let (ring, missed) = Ring::resume(file, noted)?;
+        let index = Index::resume(Arc::clone(&file), RING_BYTES, INDEX_BYTES)?;
+        let (ring, missed) = Ring::resume(file, noted(&index))?;
         Ok((Self { ring, index }, missed))
+    }
+
+    /// Goes on with the share that is the `number`th of `file`.
+    pub(super) fn resume_share(file: Arc<File>, number: u64) -> io::Result<Self> {
+        let base = number.saturating_mul(SHARE_BYTES);
+        let index_base = base.saturating_add(SHARE_RING_BYTES);
+        let index = Index::resume(Arc::clone(&file), index_base, SHARE_INDEX_BYTES)?;
+        let ring = Ring::of_share(file, base, noted(&index));
+        Ok(Self { ring, index })
     }
 
     /// The number after the newest record's; 0 if there is none.
@@ -50,7 +61,7 @@ impl History {
         self.ring.take(pipe)
     }
 
-    /// Writes `text`, or its first part; see [`Ring::write`].
+    /// Writes `text` into a share; see [`Ring::write`].
     pub(super) fn write(&mut self, text: &[u8]) -> io::Result<Span> {
         self.ring.write(text)
     }
@@ -83,4 +94,9 @@ impl History {
         }
         Ok(here)
     }
+}
+
+/// Bytes of a stream that its index knows of.
+fn noted(index: &Index) -> u64 {
+    index.last().map_or(0, |last| last.span.at.saturating_add(last.span.len))
 }

@@ -17,28 +17,20 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use cloister_wire::logs::{INDEX_BYTES, RING_BYTES};
-
 use super::ring::Span;
 
-/// The service number of what the supervisor says about itself.
+/// The service number of what the supervisor says about itself and the enclave.
 pub(super) const NO_SERVICE: u16 = u16::MAX;
+
+/// The service number of what the supervisor says about connections from outside.
+pub(super) const INGRESS: u16 = NO_SERVICE - 1;
 
 const RECORD: usize = 32;
 const RECORD_BYTES: u64 = 32;
 
-/// Records in the file.
-const CAPACITY: u64 = INDEX_BYTES / RECORD_BYTES;
-
 /// Records that are found and read together, two kibibytes of them: the numbers of the first of each are in memory, which
 /// is one kibibyte for a stream.
 const BLOCK: u64 = 64;
-
-/// Blocks in the file.
-const BLOCKS: u64 = CAPACITY / BLOCK;
-
-/// Where the records begin: behind the ring, at the start of a page.
-const BASE: u64 = RING_BYTES;
 
 /// One record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +49,10 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Index {
     file: Arc<File>,
+    /// Where the records begin: at the start of a page.
+    base: u64,
+    /// Records that there is room for.
+    capacity: u64,
     /// Records ever written, as far as this supervisor knows: after a crash counting goes on with what is there.
     count: u64,
     last: Option<Entry>,
@@ -65,12 +61,14 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Goes on with the index in `file`.
-    pub(super) fn resume(file: Arc<File>) -> io::Result<Self> {
-        let mut index = Self { file, count: 0, last: None, firsts: vec![0; size(BLOCKS)] };
+    /// Goes on with the index in the `bytes` of `file` from `base` on.
+    pub(super) fn resume(file: Arc<File>, base: u64, bytes: u64) -> io::Result<Self> {
+        let capacity = bytes / RECORD_BYTES;
+        let blocks = capacity / BLOCK;
+        let mut index = Self { file, base, capacity, count: 0, last: None, firsts: vec![0; size(blocks)] };
         let mut newest: Option<(u64, Entry)> = None;
         let mut used = 0;
-        for block in 0..BLOCKS {
+        for block in 0..blocks {
             let entries = index.read(block, BLOCK)?;
             if let (Some(first), Some(slot)) = (entries.first(), index.firsts.get_mut(size(block))) {
                 *slot = first.seq;
@@ -90,7 +88,7 @@ impl Index {
             index.count = place.saturating_add(1);
             // Records behind the newest one are those of the round before.
             if used > index.count {
-                index.count = index.count.saturating_add(CAPACITY);
+                index.count = index.count.saturating_add(capacity);
             }
         }
         Ok(index)
@@ -106,13 +104,15 @@ impl Index {
     pub(super) fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
         let mut rest = entries;
         while !rest.is_empty() {
-            let before_wrap = CAPACITY.saturating_sub(self.count.checked_rem(CAPACITY).unwrap_or_default());
+            let taken = self.count.checked_rem(self.capacity).unwrap_or_default();
+            let before_wrap = self.capacity.saturating_sub(taken);
             let (run, others) = rest.split_at(size(before_wrap).min(rest.len()));
             let bytes: Vec<u8> = run.iter().flat_map(encode).collect();
-            self.file.write_all_at(&bytes, place(self.count))?;
+            self.file.write_all_at(&bytes, self.place(self.count))?;
             for entry in run {
+                let block = self.block_place(self.count / BLOCK);
                 if self.count.checked_rem(BLOCK) == Some(0)
-                    && let Some(first) = self.firsts.get_mut(block_place(self.count / BLOCK))
+                    && let Some(first) = self.firsts.get_mut(block)
                 {
                     *first = entry.seq;
                 }
@@ -131,12 +131,12 @@ impl Index {
             return Ok((Vec::new(), false));
         }
         // A block that is being overwritten counts as gone: its first number is the new one's.
-        let oldest = self.count.saturating_sub(CAPACITY).div_ceil(BLOCK);
+        let oldest = self.count.saturating_sub(self.capacity).div_ceil(BLOCK);
         let newest = self.count.saturating_sub(1) / BLOCK;
         let (mut low, mut high) = (oldest, newest);
         while low < high {
             let middle = high.saturating_sub(high.saturating_sub(low) / 2);
-            let first = self.firsts.get(block_place(middle)).copied().unwrap_or(u64::MAX);
+            let first = self.firsts.get(self.block_place(middle)).copied().unwrap_or(u64::MAX);
             if first <= seq { low = middle } else { high = middle.saturating_sub(1) }
         }
         for block in low..=newest {
@@ -153,7 +153,7 @@ impl Index {
     /// The first `count` records of a block, or as many as were ever written.
     fn read(&self, block: u64, count: u64) -> io::Result<Vec<Entry>> {
         let mut bytes = vec![0; size(count.saturating_mul(RECORD_BYTES))];
-        let at = place(block.saturating_mul(BLOCK));
+        let at = self.place(block.saturating_mul(BLOCK));
         let mut filled = 0;
         while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match self.file.read_at(rest, at.saturating_add(u64::try_from(filled).unwrap_or(0)))? {
@@ -163,15 +163,16 @@ impl Index {
         }
         Ok(bytes.get(..filled).unwrap_or_default().chunks_exact(RECORD).map_while(decode).collect())
     }
-}
 
-/// Where the record that is the `count`th of its stream lies.
-fn place(count: u64) -> u64 {
-    BASE.saturating_add(count.checked_rem(CAPACITY).unwrap_or_default().saturating_mul(RECORD_BYTES))
-}
+    /// Where the record that is the `count`th of its stream lies.
+    fn place(&self, count: u64) -> u64 {
+        let place = count.checked_rem(self.capacity).unwrap_or_default();
+        self.base.saturating_add(place.saturating_mul(RECORD_BYTES))
+    }
 
-fn block_place(block: u64) -> usize {
-    size(block.checked_rem(BLOCKS).unwrap_or_default())
+    fn block_place(&self, block: u64) -> usize {
+        size(block.checked_rem(self.capacity / BLOCK).unwrap_or_default())
+    }
 }
 
 fn size(count: u64) -> usize {
@@ -211,8 +212,11 @@ fn decode(bytes: &[u8]) -> Option<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cloister_wire::logs::{INDEX_BYTES, RING_BYTES};
     use proptest::prelude::*;
     use rustix::fs::{MemfdFlags, memfd_create};
+
+    const CAPACITY: u64 = INDEX_BYTES / RECORD_BYTES;
 
     fn entry(seq: u64) -> Entry {
         let span = Span { at: seq * 10, len: 10 };
@@ -221,6 +225,10 @@ mod tests {
 
     fn file() -> Arc<File> {
         Arc::new(File::from(memfd_create("index", MemfdFlags::CLOEXEC).unwrap()))
+    }
+
+    fn resume(file: Arc<File>) -> Index {
+        Index::resume(file, RING_BYTES, INDEX_BYTES).unwrap()
     }
 
     /// All records from `seq` on.
@@ -245,8 +253,8 @@ mod tests {
     #[test]
     fn a_successor_finds_what_was_appended() {
         let file = file();
-        Index::resume(Arc::clone(&file)).unwrap().append(&[entry(4), entry(9)]).unwrap();
-        let successor = Index::resume(file).unwrap();
+        resume(Arc::clone(&file)).append(&[entry(4), entry(9)]).unwrap();
+        let successor = resume(file);
         assert_eq!(successor.last(), Some(entry(9)));
         assert_eq!(successor.since(0).unwrap(), (vec![entry(4), entry(9)], false));
         assert_eq!(successor.since(5).unwrap(), (vec![entry(9)], false));
@@ -256,7 +264,7 @@ mod tests {
     #[test]
     fn the_oldest_records_are_overwritten() {
         let file = file();
-        let mut index = Index::resume(Arc::clone(&file)).unwrap();
+        let mut index = resume(Arc::clone(&file));
         let entries: Vec<Entry> = (0..2 * CAPACITY + 3).map(entry).collect();
         for batch in entries.chunks(1000) {
             index.append(batch).unwrap();
@@ -264,7 +272,7 @@ mod tests {
         // The block that the newest three begin is gone as a whole.
         let oldest = CAPACITY + BLOCK;
         assert_eq!(all(&index, 0), (oldest..2 * CAPACITY + 3).collect::<Vec<_>>());
-        let mut successor = Index::resume(file).unwrap();
+        let mut successor = resume(file);
         assert_eq!(all(&successor, 0), all(&index, 0));
         successor.append(&[entry(2 * CAPACITY + 3)]).unwrap();
         assert_eq!(all(&successor, 2 * CAPACITY), (2 * CAPACITY..2 * CAPACITY + 4).collect::<Vec<_>>());
@@ -273,11 +281,11 @@ mod tests {
     #[test]
     fn a_full_index_that_was_not_begun_again_is_whole() {
         let file = file();
-        let mut index = Index::resume(Arc::clone(&file)).unwrap();
+        let mut index = resume(Arc::clone(&file));
         let entries: Vec<Entry> = (0..CAPACITY).map(entry).collect();
         index.append(&entries).unwrap();
         assert_eq!(all(&index, 0).len(), size(CAPACITY));
-        assert_eq!(all(&Index::resume(file).unwrap(), 0).len(), size(CAPACITY));
+        assert_eq!(all(&resume(file), 0).len(), size(CAPACITY));
     }
 
     proptest! {
@@ -287,7 +295,7 @@ mod tests {
         fn a_record_is_found_by_any_number_up_to_its_own(
             steps in prop::collection::vec(1u64..5, 1..300), before in 0u64..3, wanted in 0u64..1200,
         ) {
-            let mut index = Index::resume(file()).unwrap();
+            let mut index = resume(file());
             let filler: Vec<Entry> = (0..before * CAPACITY / 2).map(entry).collect();
             index.append(&filler).unwrap();
             let base = before * CAPACITY / 2;

@@ -6,9 +6,10 @@
 //! ```text
 //!  service ─ pipe ─▶ mover ─ splice ─▶ history (ring, index) ─┐
 //!  supervisor says ──────── write ───▶ history                 ├─▶ server ─▶ port 17001, local socket
-//!                                      one memfd a stream,     ┘
-//!                                      held by init
+//!                                      a share a service       ┘
 //! ```
+//!
+//! Init holds the memfds: one for each output, one for all that the supervisor says.
 
 mod history;
 mod index;

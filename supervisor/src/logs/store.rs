@@ -1,20 +1,22 @@
 //! All histories: the one place where a log record is made, and where they become one log again.
 //!
-//! Its law: each stream has a history of its own; the order across them is the records' numbers. Everything here happens
+//! Its law: each stream has a history of its own, and so has what the supervisor says about each service, about ingress and
+//! about the enclave; the order across them is the records' numbers. Everything here happens
 //! between two awaits of a single thread, so a reader never sees a record whose bytes have just been overwritten.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cloister_manifest::model::{self, Service};
 use cloister_wire::frame::{self, HOST_LIMIT};
-use cloister_wire::logs::{Record, Stream};
+use cloister_wire::logs::{OTHER_SHARES, Record, Stream};
 use tokio::sync::watch;
 
 use super::history::History;
-use super::index::{Entry, NO_SERVICE};
-use super::ring::Span;
+use super::index::{Entry, INGRESS, NO_SERVICE};
+use super::ring::{MAX_TEXT, Span};
 use crate::clock::Moment;
 use crate::launcher::Id;
 
@@ -24,8 +26,13 @@ pub const OWN_LOG: &str = "log.supervisor";
 /// The name under which the supervisor speaks about itself.
 const OWN_NAME: &str = "supervisor";
 
-/// The longest line the supervisor writes, in bytes: it may quote an error of the system or of a service.
-const MAX_LINE: usize = 4096;
+/// The longest line the supervisor writes, in bytes with its end: it may quote an error of the system or of a service.
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "it is small, and try_from is not const"
+)]
+const MAX_LINE: usize = MAX_TEXT as usize;
 
 /// One output stream of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +76,48 @@ pub struct Shared(Arc<Mutex<Store>>);
 pub struct Store {
     names: Vec<String>,
     outputs: Vec<Option<(History, History)>>,
-    own: History,
+    own: Own,
     /// The number of the next record.
     next: u64,
     head: watch::Sender<u64>,
+}
+
+/// What the supervisor says, in shares of one memfd, of which each is bounded on its own. One for each service, the others
+/// before them.
+#[derive(Debug)]
+struct Own {
+    enclave: History,
+    ingress: History,
+    services: Vec<History>,
+}
+
+impl Own {
+    fn resume(memfd: OwnedFd, services: usize) -> io::Result<Self> {
+        let file = Arc::new(File::from(memfd));
+        let share = |number| History::resume_share(Arc::clone(&file), number);
+        let services = (OTHER_SHARES..).take(services).map(share).collect::<io::Result<_>>()?;
+        Ok(Self { enclave: share(0)?, ingress: share(1)?, services })
+    }
+
+    fn get(&self, service: u16) -> Option<&History> {
+        match service {
+            NO_SERVICE => Some(&self.enclave),
+            INGRESS => Some(&self.ingress),
+            service => self.services.get(usize::from(service)),
+        }
+    }
+
+    fn get_mut(&mut self, service: u16) -> Option<&mut History> {
+        match service {
+            NO_SERVICE => Some(&mut self.enclave),
+            INGRESS => Some(&mut self.ingress),
+            service => self.services.get_mut(usize::from(service)),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &History> {
+        [&self.enclave, &self.ingress].into_iter().chain(&self.services)
+    }
 }
 
 impl Shared {
@@ -92,6 +137,11 @@ impl Shared {
     pub fn say(&self, about: Option<Id>, line: &str) {
         self.lock().say(about, line, Moment::now()).unwrap_or_default();
     }
+
+    /// Writes a line about connections from outside.
+    pub fn say_of_ingress(&self, line: &str) {
+        self.lock().write(INGRESS, line, Moment::now()).unwrap_or_default();
+    }
 }
 
 impl Store {
@@ -104,7 +154,6 @@ impl Store {
             missed.push((gap, service, stream));
             Ok(history)
         };
-        let own = history(memfds.own, NO_SERVICE, Stream::Supervisor)?;
         let mut outputs = Vec::with_capacity(memfds.outputs.len());
         for (service, pair) in (0u16..).zip(memfds.outputs) {
             outputs.push(match pair {
@@ -114,6 +163,7 @@ impl Store {
                 None => None,
             });
         }
+        let own = Own::resume(memfds.own, names.len())?;
         let mut store = Self { names, outputs, own, next: 0, head: watch::Sender::new(0) };
         store.next = store.histories().map(|(_, history)| history.next()).max().unwrap_or(0);
         for (gap, service, stream) in missed {
@@ -132,18 +182,17 @@ impl Store {
         Ok(span)
     }
 
-    /// Writes a line of the supervisor's.
+    /// Writes a line of the supervisor's about a service, or about the supervisor itself.
     pub fn say(&mut self, about: Option<Id>, line: &str, now: Moment) -> io::Result<()> {
-        let mut text = line.as_bytes().get(..MAX_LINE).unwrap_or(line.as_bytes()).to_vec();
+        self.write(about.map_or(NO_SERVICE, |id| id.0), line, now)
+    }
+
+    fn write(&mut self, service: u16, line: &str, now: Moment) -> io::Result<()> {
+        let end = MAX_LINE.saturating_sub(1).min(line.len());
+        let mut text = line.as_bytes().get(..end).unwrap_or_default().to_vec();
         text.push(b'\n');
-        let service = about.map_or(NO_SERVICE, |id| id.0);
-        let mut rest = text.as_slice();
-        while !rest.is_empty() {
-            let span = self.own.write(rest)?;
-            rest = rest.get(usize::try_from(span.len).unwrap_or(usize::MAX)..).unwrap_or_default();
-            self.note(span, service, Stream::Supervisor, now)?;
-        }
-        Ok(())
+        let span = self.own.get_mut(service).ok_or(io::ErrorKind::NotFound)?.write(&text)?;
+        self.note(span, service, Stream::Supervisor, now)
     }
 
     /// The number the next record will have, now and whenever it changes.
@@ -246,7 +295,7 @@ impl Store {
     fn histories(&self) -> impl Iterator<Item = (Stream, &History)> {
         let pair = |(out, err)| [(Stream::Stdout, out), (Stream::Stderr, err)];
         let outputs = self.outputs.iter().flatten().map(|(out, err)| (out, err)).flat_map(pair);
-        std::iter::once((Stream::Supervisor, &self.own)).chain(outputs)
+        self.own.all().map(|history| (Stream::Supervisor, history)).chain(outputs)
     }
 
     fn history(&self, service: u16, stream: Stream) -> Option<&History> {
@@ -254,13 +303,13 @@ impl Store {
         match stream {
             Stream::Stdout => pair().map(|(out, _)| out),
             Stream::Stderr => pair().map(|(_, err)| err),
-            Stream::Supervisor => Some(&self.own),
+            Stream::Supervisor => self.own.get(service),
         }
     }
 
     fn history_mut(&mut self, service: u16, stream: Stream) -> Option<&mut History> {
         match stream {
-            Stream::Supervisor => return Some(&mut self.own),
+            Stream::Supervisor => return self.own.get_mut(service),
             Stream::Stdout | Stream::Stderr => {}
         }
         let (out, err) = self.outputs.get_mut(usize::from(service)).and_then(Option::as_mut)?;

@@ -11,8 +11,7 @@ use cloister_manifest::model::{Check, Live, Ready};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::launcher::Verdict;
-use crate::listener::ServicePort;
-use crate::world::Paths;
+use crate::listener::{Listeners, ServicePort};
 
 /// The first pause between two readiness questions, and the longest: a quick service is found ready at once, a slow one
 /// is not kept from its work. Ports and files have no event to wait for.
@@ -35,8 +34,8 @@ pub struct Roots(pub Vec<PathBuf>);
 pub struct Subject {
     /// The service.
     pub service: String,
-    /// Where the kernel shows its processes.
-    pub paths: Paths,
+    /// Where it may listen.
+    pub listeners: Listeners,
     /// Its files.
     pub roots: Roots,
 }
@@ -86,7 +85,7 @@ pub async fn watch<F: Fn(Verdict)>(live: Live, subject: Subject, tell: F) {
 
 impl Subject {
     fn port(&self, number: u16) -> ServicePort {
-        ServicePort::new(&self.paths, &self.service, number)
+        self.listeners.port(&self.service, number)
     }
 }
 
@@ -121,6 +120,7 @@ impl Question {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::world::Paths;
     use std::sync::{Arc, Mutex};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -130,7 +130,7 @@ mod tests {
         std::fs::create_dir(folder.path().join("web")).unwrap();
         std::fs::write(folder.path().join("web/cgroup.procs"), std::process::id().to_string()).unwrap();
         let paths = Paths { cgroups: folder.path().to_owned(), ..Paths::default() };
-        Subject { service: "web".into(), paths, roots: Roots(roots) }
+        Subject { service: "web".into(), listeners: Listeners::new(&paths), roots: Roots(roots) }
     }
 
     #[tokio::test]

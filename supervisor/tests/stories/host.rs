@@ -12,8 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
-/// How long anything in a story may take. Only a failure waits this long.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything in a story may take. Only a failure waits this long. On a machine that builds at the same time a story
+/// may stand still for many seconds.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The pause between two attempts to connect: a listener that is not there yet tells nobody when it is.
 const RETRY: Duration = Duration::from_millis(5);

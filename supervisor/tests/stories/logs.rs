@@ -1,7 +1,7 @@
 //! Stories of the log: floods, slow readers, odd bytes.
 
 use cloister_manifest::model::{Logs, Service};
-use cloister_wire::control::State;
+use cloister_wire::control::{Reply, Request, State};
 use cloister_wire::logs::{Record, Stream};
 use tokio::net::UnixStream;
 
@@ -53,6 +53,28 @@ async fn short_lines_of_one_service_erase_no_line_of_another() {
         let records = enclave.logs(0, false).await.rest().await;
         assert_eq!(output(&records, "quiet", Stream::Stdout), "I was here\n");
         assert_eq!(output(&records, "quiet", Stream::Stderr), "and here\n");
+        enclave.crash();
+        enclave.start_supervisor();
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_about_one_service_erases_nothing_that_was_said_about_the_others() {
+    let busy = service("busy", "exec sleep 1000");
+    let mut enclave = Enclave::boot(&manifest(vec![service("quiet", "exec sleep 1000"), busy]));
+    enclave.host().await.until_ready().await;
+    let mut admin = enclave.local().await;
+    // Each is a line of the log. The service goes on, as it does without the signal.
+    let signal = Request::Signal { service: "busy".into(), signal: 18 };
+    for _ in 0..9_000 {
+        assert_eq!(admin.ask(signal.clone()).await, Reply::Done);
+    }
+    for _ in 0..2 {
+        let records = enclave.logs(0, false).await.rest().await;
+        let said = output(&records, "quiet", Stream::Supervisor);
+        assert!(said.starts_with("ready after "), "of the quiet one: {said:?}");
+        let said = output(&records, "busy", Stream::Supervisor);
+        assert!(said.ends_with("signal 18 sent, asked by service admin\n"), "of the busy one: {said:?}");
         enclave.crash();
         enclave.start_supervisor();
     }

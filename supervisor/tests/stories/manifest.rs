@@ -7,6 +7,9 @@ use cloister_manifest::model::{
     VERSION,
 };
 
+/// How long a service of a story may take to start or to stop, which none needs: as long as anything may (`host::PATIENCE`).
+const PATIENCE_MS: u64 = 60_000;
+
 /// The service that may control others. None of the manifest has that name: only tests are its processes.
 pub(crate) const ADMIN: &str = "admin";
 
@@ -19,7 +22,7 @@ pub(crate) fn manifest(services: Vec<Service>) -> Manifest {
         ingress: vec![],
         root: Root { writable_bytes: 1 << 20, additions: Vec::new(), pinned: Vec::new() },
         control: Control { host: vec![], services: vec![ADMIN.into()] },
-        stop_timeout_ms: 10_000,
+        stop_timeout_ms: PATIENCE_MS,
         debug: false,
     }
 }
@@ -39,12 +42,12 @@ pub(crate) fn service(name: &str, script: &str) -> Service {
         after: vec![],
         requires: vec![],
         ready: Ready::Started,
-        start_timeout_ms: 10_000,
+        start_timeout_ms: PATIENCE_MS,
         live: None,
         restart: restart(Policy::Never),
         critical: false,
         stop_signal: 15,
-        stop_timeout_ms: 5_000,
+        stop_timeout_ms: PATIENCE_MS,
         logs: Logs::Forward,
         limits: Limits { memory: None, cpu_millis: None, pids: None, open_files: 1024 },
         isolation: Isolation { capabilities: vec![], allow_syscalls: vec![], writable: None },

@@ -2,10 +2,12 @@
 //!
 //! Its law: what is given back is connected, and to somebody else. How long that may take is the caller's business.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use cloister_sys::{tcp, vsock};
 use rustix::io::Errno;
@@ -13,12 +15,21 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockop
 
 use super::Stream;
 
+/// Ports of our own connections where others have taken all that the kernel chooses from: those behind them
+/// (`net.ipv4.ip_local_port_range` ends at 60,999), where few programs listen.
+const SHARED_PORTS: RangeInclusive<u16> = 61_000..=65_535;
+
+/// Ports tried before it is given up: each that fails has a connection of ours to the same place.
+const SHARED_TRIES: usize = 64;
+
 impl Stream {
     /// Connects by TCP, without Nagle's delay. How long it may take is the caller's business.
     ///
+    /// A program that takes every port keeps nobody with `CAP_NET_ADMIN` from connecting: the port is then shared with it.
+    ///
     /// Errors: `ConnectionRefused`, `EMFILE` and what else `connect(2)` tells.
     pub async fn connect_tcp(to: SocketAddr) -> io::Result<Self> {
-        Self::connect_tcp_with(tcp_socket(to)?, to).await
+        Self::connect_tcp_as(to, false).await
     }
 
     /// Connects by TCP as [`Self::connect_tcp`] does, for a caller that has something to say at once: the other side is
@@ -26,9 +37,22 @@ impl Stream {
     ///
     /// Errors: as [`Self::connect_tcp`].
     pub async fn connect_tcp_to_speak(to: SocketAddr) -> io::Result<Self> {
-        let socket = tcp_socket(to)?;
-        tcp::speaks_first(&socket)?;
-        Self::connect_tcp_with(socket, to).await
+        Self::connect_tcp_as(to, true).await
+    }
+
+    async fn connect_tcp_as(to: SocketAddr, speaks: bool) -> io::Result<Self> {
+        let mut tried = Self::connect_tcp_with(tcp_socket(to, speaks)?, to).await;
+        for _ in 0..SHARED_TRIES {
+            if !tried.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable) {
+                break;
+            }
+            let socket = tcp_socket(to, speaks)?;
+            if bind_beside(&socket, SocketAddr::new(to.ip(), next_shared_port())).is_err() {
+                break;
+            }
+            tried = Self::connect_tcp_with(socket, to).await;
+        }
+        tried
     }
 
     async fn connect_tcp_with(socket: OwnedFd, to: SocketAddr) -> io::Result<Self> {
@@ -79,13 +103,66 @@ impl Stream {
 }
 
 /// A TCP socket that can connect to this address, without Nagle's delay.
-fn tcp_socket(to: SocketAddr) -> io::Result<OwnedFd> {
+fn tcp_socket(to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {
     let socket = new_socket(if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 })?;
     sockopt::set_tcp_nodelay(&socket, true)?;
+    if speaks {
+        tcp::speaks_first(&socket)?;
+    }
     Ok(socket)
+}
+
+/// Binds a socket to an address of this machine, whoever else has the port.
+fn bind_beside(socket: &OwnedFd, from: SocketAddr) -> io::Result<()> {
+    tcp::share_any_port(socket, true)?;
+    rustix::net::bind(socket, &from)?;
+    tcp::share_any_port(socket, false)
+}
+
+/// The shared ports in turn, so that one is used again as late as can be.
+fn next_shared_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let count = SHARED_PORTS.end().saturating_sub(*SHARED_PORTS.start()).saturating_add(1);
+    let turn = NEXT.fetch_add(1, Ordering::Relaxed).checked_rem(count).unwrap_or_default();
+    SHARED_PORTS.start().saturating_add(turn)
 }
 
 fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_port_that_another_program_has_is_shared_with_it_where_that_is_allowed() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let to = listener.local_addr().unwrap();
+        // Somebody has a port of ours, on every address, and shares it with nobody.
+        let taken = new_socket(AddressFamily::INET).unwrap();
+        rustix::net::bind(&taken, &SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
+        let taken = SocketAddr::try_from(rustix::net::getsockname(&taken).unwrap()).unwrap();
+        let from = SocketAddr::new(to.ip(), taken.port());
+        let socket = tcp_socket(to, true).unwrap();
+        assert_eq!(rustix::net::bind(&socket, &from), Err(Errno::ADDRINUSE));
+        match bind_beside(&socket, from) {
+            Ok(()) => {
+                let stream = Stream::connect_tcp_with(socket, to).await.unwrap();
+                stream.send_all(b"hello").await.unwrap();
+                assert_eq!(listener.accept().await.unwrap().1, from);
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::PermissionDenied),
+        }
+    }
+
+    #[test]
+    fn shared_ports_are_used_in_turn() {
+        let first: Vec<u16> = (0..10_000).map(|_| next_shared_port()).collect();
+        assert!(first.iter().all(|port| SHARED_PORTS.contains(port)));
+        assert!(first.windows(2).all(|pair| pair[0] != pair[1]));
+    }
 }

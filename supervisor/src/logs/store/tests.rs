@@ -67,8 +67,8 @@ impl Held {
     fn resume(&self) -> Store {
         let mut copies = self.memfds.iter().map(|fd| fd.try_clone().unwrap());
         let mut next = || copies.next().unwrap();
-        let memfds = Memfds { own: next(), outputs: vec![Some((next(), next()))] };
-        Store::resume(vec!["web".into()], memfds, Moment::from_millis(1)).unwrap()
+        let memfds = Memfds { own: next(), outputs: vec![Some((next(), next())), None] };
+        Store::resume(vec!["web".into(), "db".into()], memfds, Moment::from_millis(1)).unwrap()
     }
 
     /// The service writes as much of `bytes` as its pipe takes, which does not repeat soon.
@@ -216,5 +216,35 @@ fn short_lines_of_one_stream_push_out_no_line_of_another() {
         assert!(held.written[0].ends_with(&told) && told.len() >= 6 * 8_000, "{} bytes", told.len());
         let numbers = |r: &Record| if let Record::Gap { count, .. } = r { *count } else { 1 };
         assert_eq!(records.iter().map(numbers).sum::<u64>(), 70_001, "each number is a record or in a gap");
+    }
+}
+
+/// What the supervisor said about a service, or under its own name.
+fn said_about(records: &[Record], name: &str) -> Vec<u8> {
+    let about = |record: &Record| match record {
+        Record::Output { service, stream: Stream::Supervisor, bytes, .. } if service == name => bytes.clone(),
+        _ => Vec::new(),
+    };
+    records.iter().flat_map(about).collect()
+}
+
+#[test]
+fn what_is_said_about_one_service_pushes_out_nothing_that_was_said_about_another() {
+    let held = Held::new();
+    let mut store = held.resume();
+    let now = Moment::from_millis(2);
+    store.say(None, "booted", now).unwrap();
+    store.say(Some(Id(1)), "ready", now).unwrap();
+    for round in 0..20_000 {
+        store.say(Some(Id(0)), &format!("restart {round}"), now).unwrap();
+    }
+    store.say(Some(Id(1)), "stopped", now).unwrap();
+    for store in [store, held.resume()] {
+        let records = records_of(&store);
+        assert_eq!(said_about(&records, "db"), b"ready\nstopped\n", "the service without outputs");
+        assert_eq!(said_about(&records, "supervisor"), b"booted\n", "the enclave");
+        assert!(said_about(&records, "web").ends_with(b"\nrestart 19999\n"), "the last of the busy one");
+        let numbers = |r: &Record| if let Record::Gap { count, .. } = r { *count } else { 1 };
+        assert_eq!(records.iter().map(numbers).sum::<u64>(), 20_003, "each number is a record or in a gap");
     }
 }
