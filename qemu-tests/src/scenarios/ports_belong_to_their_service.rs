@@ -37,7 +37,7 @@ ingress:
     expect_eq(&web.get(port, "/")?.body.as_str(), &"web", "before")?;
     web.ask(&["service", "signal", "web", "web", "KILL"])?.expect_code(0)?;
     let mut refused = 0usize;
-    loop {
+    web.until("the service, while another has its port", || {
         match web.get(port, "/") {
             // A connection may still have come before the kill.
             Ok(answer) => expect_eq(&answer.body.as_str(), &"web", "whose answer it is")?,
@@ -45,13 +45,12 @@ ingress:
         }
         let status = web.service("web")?;
         let waits = status.get("waits_for").and_then(|text| text.as_str()).unwrap_or_default();
-        if refused > 10 && waits.contains("is no process of web") {
-            expect_in(waits, "TCP port 7101: what listens on 127.0.0.1:7101", "what it waits for")?;
-            expect_eq(&crate::lab::phase(&status), &"starting", "its phase")?;
-            break;
+        if refused <= 10 || !waits.contains("is no process of web") {
+            return Ok(None);
         }
-        std::thread::park_timeout(LOOK_AGAIN);
-    }
+        expect_in(waits, "TCP port 7101: what listens on 127.0.0.1:7101", "what it waits for")?;
+        expect_eq(&crate::lab::phase(&status), &"starting", "its phase").map(Some)
+    })?;
     web.ask(&["service", "signal", "web", "thief", "USR1"])?.expect_code(0)?;
     web.wait_service("web", "ready")?;
     expect_eq(&web.get(port, "/")?.body.as_str(), &"web", "after")?;
