@@ -43,7 +43,10 @@ services:
       - |
         echo "root's line" >/proc/1/fd/1
         mkdir /srv/data && chown nobody /srv/data
-        exec gosu nobody sh -c 'touch /srv/data/mine; echo "$(id -un) owns $(stat -c %U /srv/data/mine)"; exec sleep 1000'
+        exec gosu nobody sh -c '
+          touch /srv/data/mine; echo "$(id -un) owns $(stat -c %U /srv/data/mine)"
+          for name in /dev/stdout /proc/1/fd/1; do (: >$name) 2>/dev/null || echo "$name is not opened for $(id -un)"; done
+          exec sleep 1000'
   tini:
     command: [tini, -s, --, sh, -c, 'trap "echo below tini: TERM; exit 0" TERM; echo tini started; while :; do sleep 1 & wait; done']
   dumb:
@@ -159,6 +162,8 @@ fn entry_points(lab: &mut Lab) -> Outcome {
         "cron ran a job as root",
         "root's line",
         "nobody owns nobody",
+        "/dev/stdout is not opened for nobody",
+        "/proc/1/fd/1 is not opened for nobody",
         "tini started",
         "dumb-init started",
         "s6 supervises, s6-svscan is process 1",
