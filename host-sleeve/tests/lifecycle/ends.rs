@@ -21,7 +21,9 @@ pub(crate) fn ctrl_c() {
     running.end().with(0, "");
     let running = place.start("stubborn", &["--replace"]);
     running.signal(Signal::INT);
-    while place.sleeve("", &["ps", "--json"]).json()[0]["stopping"] == false {}
+    wait_for("the stop to have begun", || {
+        place.sleeve("", &["ps", "--json"]).json()[0]["state"] == "stopping"
+    });
     running.signal(Signal::INT);
     running.end().with(130, "killed: interrupted");
 }

@@ -209,9 +209,11 @@ impl Guest {
 
     fn perform(&self, request: &Request) -> Reply {
         match request {
-            Request::Stop if self.script != Script::Stubborn => {
+            Request::Stop => {
                 self.become_state(State::Stopping { why: "the host asked".into() });
-                self.become_state(State::Exited { service: "web".into(), code: 0 });
+                if self.script != Script::Stubborn {
+                    self.become_state(State::Exited { service: "web".into(), code: 0 });
+                }
             }
             Request::Seen { .. } => self.console(&format!("{}\n", char::from(REBOOT))),
             Request::Service { .. } => {
