@@ -4,7 +4,8 @@
 //! has gone away ends the printing and is no error.
 
 use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
 
 use serde::Serialize;
 
@@ -19,6 +20,42 @@ static EAR: Mutex<Option<Ear>> = Mutex::new(None);
 /// From now on gives what is meant for people to `ear`.
 pub(crate) fn divert(ear: impl FnMut(&[u8]) + Send + 'static) {
     *EAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(ear));
+}
+
+/// Lines that may wait to be written aside: some screens full, and with the longest ones a few megabytes.
+const ASIDE: usize = 256;
+
+/// Writes what is meant for people in a thread of its own, until it is dropped: a terminal that was stopped or a pipe that
+/// nobody reads holds up that thread, and nothing else. What waits too long is left out and counted.
+#[derive(Debug)]
+pub(crate) struct Aside(Option<JoinHandle<()>>);
+
+impl Aside {
+    /// Begins with it.
+    pub(crate) fn start() -> io::Result<Self> {
+        let (lines, written) = mpsc::sync_channel::<Vec<u8>>(ASIDE);
+        let write = move || written.into_iter().for_each(|line| drop(io::stderr().lock().write_all(&line)));
+        let thread = thread::Builder::new().name("notes".to_owned()).spawn(write)?;
+        let mut left_out: u64 = 0;
+        divert(move |line| {
+            let mut text = Vec::new();
+            if left_out > 0 {
+                text = format!("cloister: {left_out} lines left out: standard error was not read\n")
+                    .into_bytes();
+            }
+            text.extend_from_slice(line);
+            left_out = if lines.try_send(text).is_ok() { 0 } else { left_out.saturating_add(1) };
+        });
+        Ok(Self(Some(thread)))
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        *EAR.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        // A thread that panicked has said so.
+        drop(self.0.take().map(JoinHandle::join));
+    }
 }
 
 /// Prints data as text; a newline is added where one is missing.

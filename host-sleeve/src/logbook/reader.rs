@@ -9,10 +9,11 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
+
+use crate::state::Dir;
 
 use super::kept::kept;
 use super::rotating::older;
@@ -23,7 +24,8 @@ const PIECE: usize = 64 * 1024;
 /// The raw bytes of a log, the oldest file first.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    path: PathBuf,
+    dir: Dir,
+    name: &'static str,
     current: Option<File>,
     buffer: Vec<u8>,
 }
@@ -46,10 +48,11 @@ pub(crate) struct Wake {
 }
 
 impl Reader {
-    /// A reader of everything that is kept of the log at `path`.
-    pub(crate) fn open(path: &Path) -> Self {
-        let oldest = [kept(path), older(path), path.to_owned()].iter().find_map(|file| File::open(file).ok());
-        Self { path: path.to_owned(), current: oldest, buffer: vec![0; PIECE] }
+    /// A reader of everything that is kept of the log of this name in `dir`.
+    pub(crate) fn open(dir: &Dir, name: &'static str) -> Self {
+        let path = dir.at(name);
+        let oldest = [kept(&path), older(&path), path].iter().find_map(|file| File::open(file).ok());
+        Self { dir: dir.clone(), name, current: oldest, buffer: vec![0; PIECE] }
     }
 
     /// The next bytes; empty if there are no more for now. The flag says whether they begin a new file, in front of which
@@ -77,7 +80,8 @@ impl Reader {
 
     /// Goes on to the next file, if the current one has been left behind by the writer.
     fn turn(&mut self) -> io::Result<Turn> {
-        let opened = match File::open(&self.path) {
+        let path = self.dir.at(self.name);
+        let opened = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Turn::End),
             other => other?,
         };
@@ -95,19 +99,24 @@ impl Reader {
             return Ok(Turn::Again);
         }
         // Two turns in one wait: the older file is the one we have not read.
-        let before = File::open(older(&self.path))?;
-        let same = before.metadata()?.ino() == current.metadata()?.ino();
-        self.current = Some(if same { opened } else { before });
+        let before = match File::open(older(&path)) {
+            // Somebody has removed the file, and the writer has made another.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            before => Some(before?),
+        };
+        let read = current.metadata()?.ino();
+        let missed = before.map(|file| file.metadata().map(|facts| (facts.ino(), file))).transpose()?;
+        self.current = Some(missed.filter(|(ino, _)| *ino != read).map_or(opened, |(_, file)| file));
         Ok(Turn::Fresh)
     }
 }
 
 impl Wake {
-    /// Wakes whenever something in `folder` changes, and when `sleeve` is closed by the other side.
-    pub(crate) fn new(folder: &Path, sleeve: Option<UnixStream>) -> io::Result<Self> {
+    /// Wakes whenever something in `dir` changes, and when `sleeve` is closed by the other side.
+    pub(crate) fn new(dir: &Dir, sleeve: Option<UnixStream>) -> io::Result<Self> {
         let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
         let what = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
-        inotify::add_watch(&changes, folder, what)?;
+        inotify::add_watch(&changes, dir.path(), what)?;
         Ok(Self { changes, sleeve })
     }
 
@@ -139,6 +148,12 @@ impl Wake {
 mod tests {
     use super::super::rotating::Rotating;
     use super::*;
+    use crate::state::Home;
+
+    fn open(dir: &tempfile::TempDir) -> (Dir, Home) {
+        let dir = Dir::open(dir.path()).unwrap();
+        (dir.clone(), Home::new(dir))
+    }
 
     fn rest(reader: &mut Reader) -> Vec<u8> {
         let mut all = Vec::new();
@@ -153,11 +168,11 @@ mod tests {
 
     #[test]
     fn a_follower_goes_over_from_file_to_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
-        let mut reader = Reader::open(&path);
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, home) = open(&folder);
+        let mut reader = Reader::open(&dir, "log");
         assert!(rest(&mut reader).is_empty());
-        let mut log = Rotating::create(path, 4).unwrap();
+        let mut log = Rotating::create(home, "log", 4).unwrap();
         log.append(b"aaaa").unwrap();
         assert_eq!(rest(&mut reader), b"aaaa");
         log.append(b"bbbb").unwrap();
@@ -167,20 +182,33 @@ mod tests {
 
     #[test]
     fn a_late_reader_begins_with_the_older_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
-        let mut log = Rotating::create(path.clone(), 2).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, home) = open(&folder);
+        let mut log = Rotating::create(home, "log", 2).unwrap();
         for piece in [b"aa", b"bb", b"cc"] {
             log.append(piece).unwrap();
         }
-        assert_eq!(rest(&mut Reader::open(&path)), b"bbcc");
+        assert_eq!(rest(&mut Reader::open(&dir, "log")), b"bbcc");
+    }
+
+    #[test]
+    fn a_follower_goes_on_where_the_file_was_removed_and_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, home) = open(&folder);
+        let mut log = Rotating::create(home, "log", 100).unwrap();
+        let mut reader = Reader::open(&dir, "log");
+        log.append(b"first").unwrap();
+        assert_eq!(rest(&mut reader), b"first");
+        std::fs::remove_file(folder.path().join("log")).unwrap();
+        log.append(b"second").unwrap();
+        assert_eq!(rest(&mut reader), b"second");
     }
 
     #[test]
     fn a_new_byte_wakes_and_a_closed_socket_ends() {
         let dir = tempfile::tempdir().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut wake = Wake::new(dir.path(), Some(ours)).unwrap();
+        let mut wake = Wake::new(&Dir::open(dir.path()).unwrap(), Some(ours)).unwrap();
         std::fs::write(dir.path().join("log"), b"x").unwrap();
         assert!(wake.wait().unwrap());
         drop(theirs);

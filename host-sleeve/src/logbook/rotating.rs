@@ -6,13 +6,15 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use crate::state::{Dir, Home};
 
 /// The writer of a log.
 #[derive(Debug)]
 pub(crate) struct Rotating {
-    path: PathBuf,
+    home: Home,
+    name: &'static str,
     limit: u64,
     file: File,
     /// Bytes in `file`; [`DAMAGED`] where that is not known.
@@ -23,28 +25,25 @@ pub(crate) struct Rotating {
 const DAMAGED: u64 = u64::MAX;
 
 impl Rotating {
-    /// A new, empty log at `path` that starts over at `limit` bytes.
-    pub(crate) fn create(path: PathBuf, limit: u64) -> io::Result<Self> {
-        let file = File::create(&path)?;
-        Ok(Self { path, limit, file, length: 0 })
-    }
-
-    /// Whether the next call starts over, which gives up the file before.
-    pub(crate) const fn is_full(&self) -> bool {
-        self.length >= self.limit
-    }
-
-    /// Where it lies.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// A new, empty log of this name in `home` that starts over at `limit` bytes.
+    pub(crate) fn create(home: Home, name: &'static str, limit: u64) -> io::Result<Self> {
+        let dir = home.dir();
+        match fs::remove_file(dir.at(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
+        // A new file, so that it has one writer: who still writes what had the name before keeps that.
+        let file = File::create_new(dir.at(name))?;
+        Ok(Self { home, name, limit, file, length: 0 })
     }
 
     /// Appends `bytes`. After an error the log is as it was before, and the next call tries again whatever failed.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.is_full() {
-            self.start_over()?;
-        } else if !self.is_in_place() {
-            self.start_again();
+        let dir = self.home.dir();
+        if !dir.has(&self.file, self.name) {
+            self.start_again(&dir)?;
+        } else if self.is_full() {
+            self.start_over(&dir)?;
         }
         if let Err(error) = self.file.write_all(bytes) {
             self.take_back();
@@ -54,17 +53,24 @@ impl Rotating {
         Ok(())
     }
 
+    /// Does `work` with the log's path, if the next call of [`Self::append`] starts over and gives up the file before.
+    pub(crate) fn before_it_starts_over(&self, work: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+        let dir = self.home.dir();
+        if self.is_full() && dir.has(&self.file, self.name) { work(&dir.at(self.name)) } else { Ok(()) }
+    }
+
+    const fn is_full(&self) -> bool {
+        self.length >= self.limit
+    }
+
     /// Goes on with an empty file. It is made first, because that is what fails on a full disk; a step that was done before
     /// another failed does no harm when it is done again.
-    fn start_over(&mut self) -> io::Result<()> {
-        let coming = self.path.with_added_extension("new");
+    fn start_over(&mut self, dir: &Dir) -> io::Result<()> {
+        let path = dir.at(self.name);
+        let coming = path.with_added_extension("new");
         let file = File::create(&coming)?;
-        match fs::rename(&self.path, older(&self.path)) {
-            // Moved by a call that failed at the next step, or removed by somebody.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            moved => moved?,
-        }
-        fs::rename(&coming, &self.path)?;
+        fs::rename(&path, older(&path))?;
+        fs::rename(&coming, &path)?;
         self.file = file;
         self.length = 0;
         Ok(())
@@ -79,21 +85,19 @@ impl Rotating {
         }
     }
 
-    /// Whether the file is still the one at its path.
-    fn is_in_place(&self) -> bool {
-        let (opened, named) = (self.file.metadata(), fs::symlink_metadata(&self.path));
-        opened.is_ok_and(|opened| {
-            named.is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino()))
-        })
-    }
-
-    /// Goes on in a new file where the old one was removed. Until its folder is there again, nobody can read what is said.
-    fn start_again(&mut self) {
+    /// Goes on in a new file where the old one was moved or removed. Until its folder is there again, nobody can read what
+    /// is said, and it takes no more room than what can be read.
+    fn start_again(&mut self, dir: &Dir) -> io::Result<()> {
         // Only a new one: what has this name now may be another enclave's.
-        if let Ok(file) = File::create_new(&self.path) {
+        if let Ok(file) = File::create_new(dir.at(self.name)) {
             self.file = file;
             self.length = 0;
+        } else if self.is_full() {
+            self.file.set_len(0)?;
+            io::Seek::seek(&mut self.file, io::SeekFrom::Start(0))?;
+            self.length = 0;
         }
+        Ok(())
     }
 }
 
@@ -113,11 +117,15 @@ pub(crate) fn older(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
+    fn home(path: &Path) -> Home {
+        Home::new(Dir::open(path).unwrap())
+    }
+
     #[test]
     fn a_full_log_starts_over_and_keeps_the_one_before() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut log = Rotating::create(path.clone(), 4).unwrap();
+        let mut log = Rotating::create(home(dir.path()), "log", 4).unwrap();
         for piece in ["aaaa", "bb", "bbb", "c"] {
             log.append(piece.as_bytes()).unwrap();
         }
@@ -129,7 +137,7 @@ mod tests {
     fn a_log_whose_file_is_gone_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut log = Rotating::create(path.clone(), 4).unwrap();
+        let mut log = Rotating::create(home(dir.path()), "log", 4).unwrap();
         log.append(b"aaaa").unwrap();
         // As after a turn that moved the file and could not make the next.
         fs::rename(&path, older(&path)).unwrap();
@@ -142,7 +150,7 @@ mod tests {
     fn a_turn_that_failed_is_made_up_for() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut log = Rotating::create(path.clone(), 4).unwrap();
+        let mut log = Rotating::create(home(dir.path()), "log", 4).unwrap();
         log.append(b"aaaa").unwrap();
         for blocked in ["log.new", "log.1"].map(|name| dir.path().join(name)) {
             fs::create_dir(&blocked).unwrap();
@@ -158,20 +166,50 @@ mod tests {
     }
 
     #[test]
-    fn a_log_whose_folder_was_removed_goes_on_when_the_folder_is_there_again() {
+    fn a_log_whose_folder_was_removed_goes_on_in_the_next_and_in_no_other() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("web");
+        let (folder, path) = (dir.path().join("web"), dir.path().join("web/log"));
         fs::create_dir(&folder).unwrap();
-        let path = folder.join("log");
-        let mut log = Rotating::create(path.clone(), 100).unwrap();
+        let home = home(&folder);
+        let mut log = Rotating::create(home.clone(), "log", 4).unwrap();
         fs::remove_dir_all(&folder).unwrap();
-        log.append(b"to nobody").unwrap();
+        // The name is another enclave's before the removal is noticed.
         fs::create_dir(&folder).unwrap();
+        for _ in 0..3 {
+            log.append(b"lost").unwrap();
+            assert!(!path.exists(), "two enclaves write one log");
+        }
+        home.move_to(Dir::open(&folder).unwrap());
+        log.append(b"on").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"on");
+    }
+
+    #[test]
+    fn a_log_whose_name_has_another_file_leaves_that_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = Rotating::create(home(dir.path()), "log", 100).unwrap();
+        fs::remove_file(&path).unwrap();
         log.append(b"again").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"again");
         fs::remove_file(&path).unwrap();
         fs::write(&path, "of another").unwrap();
         log.append(b" and on").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"of another");
+    }
+
+    #[test]
+    fn a_full_log_leaves_the_file_of_another_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = Rotating::create(home(dir.path()), "log", 4).unwrap();
+        log.append(b"aaaa").unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "of another").unwrap();
+        for _ in 0..3 {
+            log.append(b"bbbb").unwrap();
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"of another");
+        assert!(!older(&path).exists());
     }
 }

@@ -154,13 +154,14 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::process::ProcessId;
     use crate::state::record::tests::launched;
 
     fn keeper(dir: &std::path::Path) -> Keeper {
         let root = Root::at(&dir.join("state")).unwrap();
         let folder = root.claim(Some("web"), "web", false).unwrap();
         let mut keeper = Keeper::new(root, folder);
-        keeper.write(&launched("web"));
+        keeper.write(&Record { sleeve: ProcessId::own(), ..launched("web") });
         std::fs::write(keeper.folder().file(SOCKET), "").unwrap();
         keeper
     }
@@ -204,5 +205,26 @@ mod tests {
         assert_eq!(keeper.folder().name(), "web");
         let other = Folder::open(keeper.folder().path()).unwrap();
         assert!(other.is_locked() && other.seen().unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_another_enclave_has_taken_is_left_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut keeper = keeper(dir.path());
+        for file in ["lock", "state.json", SOCKET] {
+            std::fs::remove_file(keeper.folder().file(file)).unwrap();
+        }
+        let root = Root::at(&dir.path().join("state")).unwrap();
+        let other = root.claim(Some("web"), "web", false).unwrap();
+        assert!(!keeper.check(), "it may only be looked at");
+        // As its own sleeve writes it, which is another process.
+        let mut sleeve = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        other.pen().write(0, &Record { sleeve: ProcessId::of(sleeve.id()), ..launched("web") }).unwrap();
+        assert!(keeper.check());
+        assert_eq!(keeper.folder().name(), "web-1");
+        keeper.write(&launched("web-1"));
+        assert_eq!(other.seen().unwrap().unwrap().record.name, "web");
+        sleeve.kill().unwrap();
+        sleeve.wait().unwrap();
     }
 }

@@ -226,9 +226,9 @@ fn attend(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>
     })
 }
 
-fn open_log(folder: &Folder, name: &str, limit: u64) -> Result<Rotating> {
-    let path = folder.file(name);
-    Rotating::create(path.clone(), limit).doing(|| format!("cannot write {}", path.display()))
+fn open_log(folder: &Folder, name: &'static str, limit: u64) -> Result<Rotating> {
+    let log = Rotating::create(folder.home().clone(), name, limit);
+    log.doing(|| format!("cannot write {}", folder.file(name).display()))
 }
 
 /// Does blocking work beside the runtime, so that a signal is heard meanwhile.

@@ -122,7 +122,7 @@ impl LogReader {
         if batch.is_empty() {
             return;
         }
-        let kept = if self.log.is_full() { kept::keep(self.log.path()) } else { Ok(()) };
+        let kept = self.log.before_it_starts_over(kept::keep);
         // What could not be kept is no reason to lose what comes.
         let written = self.log.append(batch).and(kept);
         if let (Err(error), false) = (&written, self.failing) {
@@ -136,11 +136,13 @@ impl LogReader {
 mod tests {
     use super::*;
     use crate::logbook::reader::Reader;
+    use crate::state::{Dir, Home};
     use crate::transport::Hybrid;
     use cloister_wire::logs;
 
     fn reader(dir: &std::path::Path) -> LogReader {
-        let log = Rotating::create(dir.join("log"), 1 << 20).unwrap();
+        let home = Home::new(Dir::open(dir).unwrap());
+        let log = Rotating::create(home, "log", 1 << 20).unwrap();
         let transport = Arc::new(Hybrid::new(dir.join("vsock.sock"), watch::channel(true).1));
         LogReader { transport, log, next: 0, failing: false }
     }
@@ -162,7 +164,7 @@ mod tests {
         for seq in 1..200 {
             reader.write(&encoded(&record(seq, "loud", &flood)));
         }
-        let mut read = Reader::open(&dir.path().join("log"));
+        let mut read = Reader::open(&Dir::open(dir.path()).unwrap(), "log");
         let (mut decoder, mut found) = (Decoder::new(HOST_LIMIT), Vec::new());
         loop {
             let (piece, fresh) = read.next_piece().unwrap();

@@ -17,6 +17,7 @@ use tokio::time;
 
 use crate::error::{Doing, Error, Result};
 use crate::state::Folder;
+use crate::state::process::ProcessId;
 
 use super::control::Ask;
 use super::life::Event;
@@ -160,7 +161,8 @@ impl Client {
     pub(crate) fn connect(folder: &Folder) -> Result<Option<Self>> {
         let stream = match StdStream::connect(folder.socket(SOCKET)) {
             Ok(stream) => stream,
-            Err(_) if !folder.is_alive() => return Ok(None),
+            // One that has ended can be asked nothing, also while its sleeve prints what is left.
+            Err(_) if !folder.is_alive() || folder.has_ended() => return Ok(None),
             Err(error) => {
                 let name = folder.name();
                 return Err(Error::host(format!("cannot reach the sleeve of {name}")).because(error).hint(
@@ -197,14 +199,14 @@ impl Client {
         }
     }
 
-    /// Waits until the sleeve of `folder` is gone.
-    pub(crate) fn wait_end(mut self, folder: &Folder) -> Result<()> {
+    /// Waits until the enclave of `folder` has ended, and its sleeve with it or [`Folder::wait_end`]'s limit after it. Answers
+    /// the process of a sleeve that is still there then.
+    pub(crate) fn wait_end(mut self, folder: &Folder) -> Result<Option<ProcessId>> {
         let doing = || "cannot wait for the sleeve".to_owned();
         self.stream.set_read_timeout(None).doing(doing)?;
         let mut buffer = [0; 64];
         while let Ok(1..) = self.stream.read(&mut buffer) {}
-        folder.wait_end();
-        Ok(())
+        Ok(folder.wait_end())
     }
 
     /// The bare connection, for one who only wants to see it closed.

@@ -176,7 +176,7 @@ impl Launched {
         match requests::listen(folder) {
             Ok(socket) => drop(self.tasks.spawn(requests::serve(socket, doors))),
             // It is there still, or the next look tries again.
-            Err(error) if folder.file(requests::SOCKET).exists() => drop(error),
+            Err(error) if folder.has(requests::SOCKET) => drop(error),
             Err(error) => output::error(&error),
         }
         self.keeper.write(&self.record);

@@ -1,45 +1,54 @@
 //! The folder of one enclave.
 //!
 //! Its law: only the holder of the lock writes here, unless the record names another process that runs: a lock file can
-//! be removed, and who then takes a new one is not the holder. Sockets are reached through the open folder, so that no
-//! path is too long for `sun_path` (108 bytes, unix(7)).
+//! be removed, and who then takes a new one is not the holder. The folder is the one that was opened, whatever its name means
+//! meanwhile: everything in it is reached through its descriptor, and before its name is removed the two are compared.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
+mod lock;
+
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Doing, Error, Result};
 
 use super::Root;
+use super::dir::{Dir, Home};
 use super::process::ProcessId;
 use super::record::{Record, Seen, Traces};
 use super::write::Pen;
+pub(crate) use lock::printing;
+use lock::{LOCK, Lock};
 
 /// The longest record that is read: a status is one frame, and the rest is small.
 const MAX_RECORD: u64 = 1024 * 1024;
 
-/// Whoever asks whether the lock is held holds it shared for some microseconds: one that is held longer is a sleeve's.
-const LOCK_TRIES: u32 = 5;
+/// How often a folder is made that is removed again before it can be taken: each time another command removes it.
+const CLAIM_TRIES: u32 = 100;
 
-/// The pause between two tries.
-const LOCK_PAUSE: Duration = Duration::from_millis(1);
-
-/// How long a sleeve may take to end after it has released its lock, or was killed.
+/// How long a sleeve may take to end after it was killed.
 const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a sleeve may take to print what is left after its enclave has ended: a terminal takes megabytes in that time, and a
+/// pipe that nobody reads takes nothing.
+const PRINT_LIMIT: Duration = Duration::from_secs(5);
+
+/// The pause between two looks at the record of an enclave that is waited for. The end of its sleeve needs no look.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The record's name.
 pub(super) const RECORD: &str = "state.json";
-const LOCK: &str = "lock";
 
 /// One enclave's folder, open.
 #[derive(Debug)]
 pub(crate) struct Folder {
     name: String,
     path: PathBuf,
-    dir: File,
+    dir: Dir,
+    /// Where its logs are written; the same home for all folders that one enclave has had.
+    home: Home,
     lock: Option<File>,
 }
 
@@ -50,6 +59,8 @@ pub(crate) enum Claim {
     Taken(Box<Folder>),
     /// A sleeve holds it.
     Running,
+    /// It cannot be taken now, for this reason.
+    Busy(Error),
     /// It keeps what is left of an ended enclave.
     Ended,
 }
@@ -57,33 +68,42 @@ pub(crate) enum Claim {
 impl Folder {
     /// Opens the folder without its lock.
     pub(crate) fn open(path: &Path) -> Result<Self> {
+        Self::open_dir(path).doing(|| format!("cannot open {}", path.display()))
+    }
+
+    fn open_dir(path: &Path) -> io::Result<Self> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        let dir = File::open(path).doing(|| format!("cannot open {}", path.display()))?;
-        Ok(Self { name, path: path.to_owned(), dir, lock: None })
+        let dir = Dir::open(path)?;
+        Ok(Self { name, path: path.to_owned(), home: Home::new(dir.clone()), dir, lock: None })
     }
 
     /// Takes the folder for a new enclave: makes it, or takes over what an ended one left if `replace` is set.
     pub(crate) fn claim(path: &Path, replace: bool) -> Result<Claim> {
-        loop {
+        for _ in 0..CLAIM_TRIES {
             match DirBuilder::new().mode(0o700).create(path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(error).doing(|| format!("cannot make {}", path.display()));
                 }
                 _ => {}
             }
-            let locked = Self::open(path).and_then(Self::into_locked);
-            let Some(folder) = locked.inspect_err(|_| forget_empty(path))? else {
-                return Ok(Claim::Running);
+            let opened = match Self::open_dir(path) {
+                // Removed by another since it was there.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.doing(|| format!("cannot open {}", path.display())),
             };
-            if !folder.lock_is_in_place() {
-                continue; // removed by another between our open and our lock
+            match opened.and_then(Self::into_locked).inspect_err(|_| forget_empty(path))? {
+                Lock::Gone => {}
+                Lock::Held(folder) if folder.sleeve().is_some() => return Ok(Claim::Running),
+                Lock::Held(folder) => return Ok(Claim::Busy(folder.why_held())),
+                Lock::Taken(folder) if folder.bytes()?.is_some() && !replace => return Ok(Claim::Ended),
+                Lock::Taken(folder) => {
+                    folder.clear()?;
+                    return Ok(Claim::Taken(Box::new(folder)));
+                }
             }
-            if folder.bytes()?.is_some() && !replace {
-                return Ok(Claim::Ended);
-            }
-            folder.clear()?;
-            return Ok(Claim::Taken(Box::new(folder)));
         }
+        Err(Error::host(format!("{} is removed again and again", path.display()))
+            .hint("look which program removes folders there"))
     }
 
     /// The enclave's name.
@@ -91,56 +111,67 @@ impl Folder {
         &self.name
     }
 
-    /// The folder's path.
+    /// The folder's path, for people: what is there now may be another folder.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
+    /// The folder itself.
+    pub(crate) const fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// Where the enclave's logs are written.
+    pub(crate) const fn home(&self) -> &Home {
+        &self.home
+    }
+
     /// What writes the record.
     pub(crate) fn pen(&self) -> Pen {
-        Pen::new(self.path.clone())
+        Pen::new(self.dir.clone(), self.file(RECORD))
     }
 
     /// Whether the folder is still the one at its path, with the lock that is held and with these files in it.
     pub(crate) fn is_in_place(&self, files: &[&str]) -> bool {
-        self.is_at_its_path()
+        self.dir.is_at(&self.path)
             && self.lock_is_in_place()
-            && self.file(RECORD).exists()
-            && files.iter().all(|file| self.file(file).exists())
+            && self.has(RECORD)
+            && files.iter().all(|file| self.has(file))
+    }
+
+    /// Whether something of this name is in the folder.
+    pub(crate) fn has(&self, file: &str) -> bool {
+        self.dir.at(file).exists()
     }
 
     /// Makes a running enclave findable again whose folder or lock was removed. `None`: this folder will do. Otherwise
     /// another one: of the same name, or of one that is free if that was taken meanwhile.
     pub(crate) fn regain(&self, root: &Root) -> Result<Option<Self>> {
-        if !self.is_at_its_path() {
-            let root = Root::at(root.path())?;
-            let same = root.claim(Some(&self.name), &self.name, false);
-            return same.or_else(|_| root.claim(None, &self.name, false)).map(Some);
-        }
-        if self.lock_is_in_place() {
+        let in_place = self.dir.is_at(&self.path);
+        if in_place && self.lock_is_in_place() {
             return Ok(None);
         }
-        let locked = Self::open(&self.path)?.into_locked()?;
-        locked.map(Some).ok_or_else(|| {
-            Error::host(format!("another process has taken the lock of {}", self.name))
-                .hint(format!("only host-sleeve should write into {}", self.path.display()))
-        })
+        let again = if in_place { self.lock_again()? } else { None };
+        let folder = again.map_or_else(|| self.elsewhere(root, !in_place), Ok)?;
+        self.home.move_to(folder.dir.clone());
+        Ok(Some(Self { home: self.home.clone(), ..folder }))
     }
 
-    /// Whether the path leads to this folder.
-    fn is_at_its_path(&self) -> bool {
-        let (opened, named) = (self.dir.metadata(), fs::symlink_metadata(&self.path));
-        opened.is_ok_and(|facts| named.is_ok_and(|now| (now.dev(), now.ino()) == (facts.dev(), facts.ino())))
+    /// Another folder for this enclave: of its name, if that may be, or of one that is free.
+    fn elsewhere(&self, root: &Root, same_name: bool) -> Result<Self> {
+        let root = Root::at(root.path())?;
+        let same = if same_name { root.claim(Some(&self.name), &self.name, false).ok() } else { None };
+        same.map_or_else(|| root.claim(None, &self.name, false), Ok)
     }
 
-    /// The path of something in the folder, for programs that start in it or need no short path.
+    /// The path of something in the folder, for people and for programs that are started with it.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     /// A short path of a socket in the folder. It is valid in this process while the folder is open.
     pub(crate) fn socket(&self, name: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}/{name}", self.dir.as_raw_fd()))
+        self.dir.at(name)
     }
 
     /// The record and whether its sleeve lives; `None` while the enclave is being claimed or removed.
@@ -150,7 +181,7 @@ impl Folder {
         let Some(bytes) = self.bytes()? else {
             return Ok(None);
         };
-        let alive = locked || Traces::of(&bytes).sleeve.is_some();
+        let alive = locked || Traces::of(&bytes).sleeve().is_some();
         Ok(Some(Seen { record: Record::from_bytes(&bytes, &self.name)?, alive }))
     }
 
@@ -159,9 +190,14 @@ impl Folder {
         self.lock.is_some() || self.is_locked() || self.sleeve().is_some()
     }
 
-    /// The process of the sleeve, if the record names one that runs.
+    /// The process of the sleeve, if the record names one that runs an enclave.
     pub(crate) fn sleeve(&self) -> Option<ProcessId> {
-        self.traces().sleeve
+        self.traces().sleeve()
+    }
+
+    /// Whether the record says how the enclave ended. Its sleeve may still print what is left.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.traces().ended
     }
 
     /// [`Self::seen`], for one that must be there.
@@ -174,72 +210,56 @@ impl Folder {
 
     /// Removes the folder of an ended enclave, and first what its sleeve may have left running.
     pub(crate) fn remove(self) -> Result<()> {
-        let name = self.name.clone();
-        let Some(folder) = self.into_locked()? else {
-            return Err(Error::operator(format!("the enclave {name} is running"))
-                .hint(format!("`host-sleeve stop {name}` first, or use rm --force")));
-        };
-        folder.remove_locked()
+        match self.into_locked()? {
+            Lock::Taken(folder) => folder.remove_locked(),
+            Lock::Held(folder) => Err(folder.why_held()),
+            Lock::Gone => Ok(()),
+        }
     }
 
-    /// Removes the folder that this process holds.
+    /// Removes the folder that this process holds. One that was lost meanwhile is left to whoever has it.
     pub(crate) fn remove_locked(self) -> Result<()> {
+        if !self.lock_is_in_place() {
+            return Ok(());
+        }
         self.clear()?;
         let doing = || format!("cannot remove {}", self.path.display());
-        fs::remove_file(self.file(LOCK)).doing(doing)?;
-        fs::remove_dir(&self.path).doing(doing)
-    }
-
-    /// Whether some process holds the lock.
-    pub(crate) fn is_locked(&self) -> bool {
-        let Ok(lock) = File::open(self.file(LOCK)) else {
-            return false;
-        };
-        matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
-    }
-
-    /// Waits until the sleeve has ended.
-    pub(crate) fn wait_end(&self) {
-        if let Ok(lock) = File::open(self.file(LOCK)) {
-            // An error means that nobody holds it for ever, which is all that matters here.
-            drop(lock.lock_shared());
+        unless(fs::remove_file(self.dir.at(LOCK)), &[io::ErrorKind::NotFound]).doing(doing)?;
+        if !self.dir.is_at(&self.path) {
+            return Ok(());
         }
-        // Where the lock file was removed, the process itself tells. One that has written its end is not looked for.
-        if let Some(sleeve) = self.sleeve() {
-            sleeve.wait(END_LIMIT);
+        // Another that takes the name at this moment has a file in it, or makes the folder again.
+        unless(fs::remove_dir(&self.path), &[io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty])
+            .doing(doing)
+    }
+
+    /// Waits until the sleeve has ended, but no longer than [`PRINT_LIMIT`] after its enclave has. Answers the process that
+    /// is still there then.
+    pub(crate) fn wait_end(&self) -> Option<ProcessId> {
+        let (mut sleeve, mut deadline) = (None, None);
+        loop {
+            let traces = self.traces();
+            sleeve = traces.named.or(sleeve);
+            let runs = sleeve.map_or_else(|| self.is_locked(), ProcessId::exists);
+            if !runs {
+                return None;
+            }
+            if traces.ended || traces.named.is_none() {
+                let limit = *deadline.get_or_insert_with(|| Instant::now() + PRINT_LIMIT);
+                if Instant::now() >= limit {
+                    return sleeve;
+                }
+            }
+            match sleeve {
+                Some(sleeve) => drop(sleeve.wait(LOOK_PAUSE)),
+                None => std::thread::park_timeout(LOOK_PAUSE),
+            }
         }
     }
 
     /// Kills the sleeve that the record names, and with it, by the kernel, its machine. Answers whether it has ended.
     pub(crate) fn kill_sleeve(&self) -> bool {
-        self.sleeve().is_none_or(|sleeve| sleeve.kill() && sleeve.wait(END_LIMIT))
-    }
-
-    /// The folder with its lock, or nothing if the sleeve of another process lives.
-    fn into_locked(mut self) -> Result<Option<Self>> {
-        let path = self.file(LOCK);
-        let lock = File::options().create(true).truncate(false).write(true).open(&path);
-        let lock = lock.doing(|| format!("cannot open {}", path.display()))?;
-        for _ in 0..LOCK_TRIES {
-            match lock.try_lock() {
-                Ok(()) => {
-                    let other = self.sleeve().filter(|sleeve| Some(*sleeve) != ProcessId::own());
-                    self.lock = Some(lock);
-                    return Ok(other.is_none().then_some(self));
-                }
-                Err(TryLockError::WouldBlock) => std::thread::park_timeout(LOCK_PAUSE),
-                Err(TryLockError::Error(error)) => {
-                    return Err(error).doing(|| format!("cannot lock {}", path.display()));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn lock_is_in_place(&self) -> bool {
-        let held = self.lock.as_ref().and_then(|lock| lock.metadata().ok()).map(|facts| facts.ino());
-        let named = fs::metadata(self.file(LOCK)).ok().map(|facts| facts.ino());
-        held.is_some() && held == named
+        self.traces().process().is_none_or(|sleeve| sleeve.kill() && sleeve.wait(END_LIMIT))
     }
 
     /// Kills what a dead sleeve left, and removes everything but the lock.
@@ -248,10 +268,10 @@ impl Folder {
             process.kill();
         }
         let doing = || format!("cannot clear {}", self.path.display());
-        for entry in fs::read_dir(&self.path).doing(doing)? {
+        for entry in fs::read_dir(self.dir.path()).doing(doing)? {
             let entry = entry.doing(doing)?;
             if entry.file_name() != LOCK {
-                fs::remove_file(entry.path()).doing(doing)?;
+                unless(fs::remove_file(entry.path()), &[io::ErrorKind::NotFound]).doing(doing)?;
             }
         }
         Ok(())
@@ -263,9 +283,8 @@ impl Folder {
 
     /// The record as it is on the disk.
     fn bytes(&self) -> Result<Option<Vec<u8>>> {
-        let path = self.file(RECORD);
-        let doing = || format!("cannot read {}", path.display());
-        let file = match File::open(&path) {
+        let doing = || format!("cannot read {}", self.file(RECORD).display());
+        let file = match File::open(self.dir.at(RECORD)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.doing(doing)?,
         };
@@ -273,6 +292,11 @@ impl Folder {
         file.take(MAX_RECORD).read_to_end(&mut bytes).doing(doing)?;
         Ok(Some(bytes))
     }
+}
+
+/// An error of one of these kinds is none: what was wanted is so.
+fn unless(done: io::Result<()>, kinds: &[io::ErrorKind]) -> io::Result<()> {
+    done.or_else(|error| if kinds.contains(&error.kind()) { Ok(()) } else { Err(error) })
 }
 
 /// Removes a folder that could not be taken, unless somebody else has begun with it: an empty one is no enclave, and `ps`
@@ -335,7 +359,7 @@ mod tests {
         let record = Record { sleeve: ProcessId::of(sleeve.id()), ..launched("web") };
         held.pen().write(0, &record).unwrap();
         assert!(held.is_in_place(&[]));
-        fs::remove_file(held.file(LOCK)).unwrap();
+        fs::remove_file(path.join(LOCK)).unwrap();
         assert!(!held.is_in_place(&[]), "its sleeve notices");
         assert!(matches!(Folder::claim(&path, true).unwrap(), Claim::Running));
         let other = Folder::open(&path).unwrap();
@@ -370,6 +394,89 @@ mod tests {
         let _listener = std::os::unix::net::UnixListener::bind(folder.socket("sleeve.sock")).unwrap();
         assert!(folder.file("sleeve.sock").exists());
         std::os::unix::net::UnixStream::connect(folder.socket("sleeve.sock")).unwrap();
+    }
+
+    #[test]
+    fn what_was_found_under_a_name_is_removed_and_nothing_that_came_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web");
+        let first = taken(Folder::claim(&path, false).unwrap());
+        let late = Folder::open(&path).unwrap();
+        first.remove_locked().unwrap();
+        let second = taken(Folder::claim(&path, false).unwrap());
+        second.pen().write(0, &launched("web")).unwrap();
+        drop(second);
+        late.remove().unwrap();
+        assert!(Folder::open(&path).unwrap().seen().unwrap().is_some(), "another enclave was removed");
+    }
+
+    #[test]
+    fn an_enclave_whose_lock_another_has_removes_nothing_at_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web");
+        let first = taken(Folder::claim(&path, false).unwrap());
+        fs::remove_file(path.join(LOCK)).unwrap();
+        let second = taken(Folder::claim(&path, false).unwrap());
+        second.pen().write(0, &launched("web")).unwrap();
+        first.remove_locked().unwrap();
+        assert!(second.is_in_place(&[]), "another enclave was removed");
+    }
+
+    #[test]
+    fn claims_and_removals_of_one_name_do_not_meet() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        let dir = tempfile::tempdir().unwrap();
+        let (path, holders, taken) = (dir.path().join("web"), AtomicU32::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let Claim::Taken(folder) = Folder::claim(&path, false).unwrap() else { continue };
+                        assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0, "two hold one folder");
+                        assert!(folder.lock_is_in_place());
+                        taken.fetch_add(1, Ordering::SeqCst);
+                        holders.fetch_sub(1, Ordering::SeqCst);
+                        folder.remove_locked().unwrap();
+                    }
+                });
+            }
+        });
+        assert!(taken.into_inner() > 0 && !path.exists());
+    }
+
+    #[test]
+    fn a_lock_that_a_dying_sleeve_has_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web");
+        let held = taken(Folder::claim(&path, false).unwrap());
+        let mut sleeve = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        held.pen().write(0, &Record { sleeve: ProcessId::of(sleeve.id()), ..launched("web") }).unwrap();
+        assert!(Folder::open(&path).unwrap().kill_sleeve());
+        let dies = std::thread::spawn(move || {
+            // As the last thread of a process may take on a busy machine, when the first has ended.
+            std::thread::park_timeout(Duration::from_millis(100));
+            drop(held);
+        });
+        Folder::open(&path).unwrap().remove().unwrap();
+        assert!(!path.exists());
+        dies.join().unwrap();
+        sleeve.wait().unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_only_asked_about_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web");
+        taken(Folder::claim(&path, false).unwrap()).pen().write(0, &launched("web")).unwrap();
+        let asking = File::open(path.join(LOCK)).unwrap();
+        asking.lock_shared().unwrap();
+        let asks = std::thread::spawn(move || {
+            // As long as a process may be kept from running on a busy machine.
+            std::thread::park_timeout(Duration::from_millis(100));
+            drop(asking);
+        });
+        assert!(matches!(Folder::claim(&path, false).unwrap(), Claim::Ended));
+        asks.join().unwrap();
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //!     vsock.sock, vhost.sock, qmp.sock
 //! ```
 
+pub(crate) mod dir;
 pub(crate) mod folder;
 mod place;
 pub(crate) mod process;
@@ -22,6 +23,7 @@ pub(crate) mod record;
 pub(crate) mod root;
 mod write;
 
+pub(crate) use dir::{Dir, Home};
 pub(crate) use folder::Folder;
 pub(crate) use record::{End, Outcome, Record};
 pub(crate) use root::Root;

@@ -153,8 +153,10 @@ pub(crate) struct OtherVersion {
 /// What a record of any version says about processes, as far as it says it in terms that are known here.
 #[derive(Debug, Default)]
 pub(super) struct Traces {
-    /// The sleeve, if it runs and the enclave has not ended.
-    pub(super) sleeve: Option<ProcessId>,
+    /// The process that the sleeve is or was.
+    pub(super) named: Option<ProcessId>,
+    /// Whether the enclave has ended.
+    pub(super) ended: bool,
     /// The parts of the machine that run.
     pub(super) machine: Vec<ProcessId>,
 }
@@ -167,10 +169,26 @@ impl Traces {
             return Self::default();
         }
         let ended = value.get("end").is_some_and(|end| !end.is_null());
-        let process = |value: &Value| ProcessId::deserialize(value).ok().filter(|process| process.exists());
+        let process = |value: &Value| ProcessId::deserialize(value).ok();
         let parts = value.pointer("/machine/processes").and_then(Value::as_array);
         let parts = parts.into_iter().flatten().filter_map(|part| process(part.get(1)?));
-        Self { sleeve: value.get("sleeve").filter(|_| !ended).and_then(process), machine: parts.collect() }
+        let machine = parts.filter(|process| process.exists()).collect();
+        Self { named: value.get("sleeve").and_then(process), ended, machine }
+    }
+
+    /// The sleeve, if it runs and the enclave has not ended.
+    pub(super) fn sleeve(&self) -> Option<ProcessId> {
+        self.process().filter(|_| !self.ended)
+    }
+
+    /// Whether the sleeve has ended, or is about to: the last of its threads closes its files.
+    pub(super) fn is_dying(&self) -> bool {
+        self.named.is_some_and(|process| !process.exists())
+    }
+
+    /// The process of the sleeve, if it runs. It may outlive its enclave, while it prints.
+    pub(super) fn process(&self) -> Option<ProcessId> {
+        self.named.filter(|process| process.exists())
     }
 }
 
@@ -423,8 +441,8 @@ pub(crate) mod tests {
         let error = Record::from_bytes(text.as_bytes(), "web").unwrap_err();
         let reasons = error.reasons().concat();
         assert!(reasons.contains("version 7") && reasons.contains("reads version 1"), "{reasons}");
-        assert_eq!(Traces::of(text.as_bytes()).sleeve, Some(own));
-        assert!(Traces::of(b"{").sleeve.is_none());
+        assert_eq!(Traces::of(text.as_bytes()).sleeve(), Some(own));
+        assert!(Traces::of(b"{").sleeve().is_none());
     }
 
     #[test]

@@ -106,6 +106,7 @@ impl Root {
                 Claim::Taken(folder) => Ok(*folder),
                 Claim::Running => Err(Error::operator(format!("an enclave named {name} is running"))
                     .hint(format!("choose another --name, or `host-sleeve stop {name}` first"))),
+                Claim::Busy(error) => Err(error),
                 Claim::Ended => Err(Error::operator(format!("an ended enclave has the name {name}"))
                     .hint(format!("add --replace, or `host-sleeve rm {name}` first"))),
             };
@@ -182,6 +183,7 @@ fn refuse_foreign(path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::process::ProcessId;
     use super::super::record::tests::launched;
     use super::*;
     use std::os::unix::fs::PermissionsExt;
@@ -210,7 +212,10 @@ mod tests {
         let first = root.claim(None, "web", false).unwrap();
         let second = root.claim(None, "web", false).unwrap();
         assert_eq!((first.name(), second.name()), ("web-1", "web-2"));
-        assert!(root.claim(Some("web-1"), "web", true).unwrap_err().to_string().contains("is running"));
+        let refused = || root.claim(Some("web-1"), "web", true).unwrap_err().to_string();
+        assert!(refused().contains("is being launched or removed"), "{}", refused());
+        first.pen().write(0, &Record { sleeve: ProcessId::own(), ..launched("web-1") }).unwrap();
+        assert!(refused().contains("is running"), "{}", refused());
     }
 
     #[test]

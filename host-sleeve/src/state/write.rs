@@ -5,11 +5,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Doing, Result};
 
+use super::dir::Dir;
 use super::folder::RECORD;
 use super::record::Record;
 
@@ -19,15 +20,17 @@ const NEW: &str = ".state.json.new";
 /// Writes the records of one enclave, from any thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Pen {
-    folder: PathBuf,
+    dir: Dir,
+    /// The record's path, for people.
+    path: PathBuf,
     /// The number of the newest record that was written.
     newest: Arc<Mutex<u64>>,
 }
 
 impl Pen {
-    /// Writes into the folder at `folder`.
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, newest: Arc::default() }
+    /// Writes into `dir`; for people, the record lies at `path`.
+    pub(super) fn new(dir: Dir, path: PathBuf) -> Self {
+        Self { dir, path, newest: Arc::default() }
     }
 
     /// Replaces the record by `record`, unless one with a higher number has been written. It blocks until the record is on
@@ -37,21 +40,21 @@ impl Pen {
         if number < *newest {
             return Ok(());
         }
-        let doing = || format!("cannot write {}", self.folder.join(RECORD).display());
+        let doing = || format!("cannot write {}", self.path.display());
         let bytes = serde_json::to_vec_pretty(record).map_err(io::Error::from).doing(doing)?;
-        replace(&self.folder, &bytes).doing(doing)?;
+        replace(&self.dir, &bytes).doing(doing)?;
         *newest = number;
         Ok(())
     }
 }
 
-fn replace(folder: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = folder.join(NEW);
+fn replace(folder: &Dir, bytes: &[u8]) -> io::Result<()> {
+    let new = folder.at(NEW);
     let write = || {
         let mut file = File::create(&new)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&new, folder.join(RECORD))
+        fs::rename(&new, folder.at(RECORD))
     };
     let written = write();
     if written.is_err() {
@@ -60,7 +63,7 @@ fn replace(folder: &Path, bytes: &[u8]) -> io::Result<()> {
         return written;
     }
     // Some file systems cannot synchronize a folder (EINVAL). The record is whole all the same; a crash may show the old one.
-    File::open(folder).and_then(|folder| folder.sync_all()).unwrap_or_default();
+    folder.sync().unwrap_or_default();
     Ok(())
 }
 
@@ -68,11 +71,16 @@ fn replace(folder: &Path, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     use super::super::record::tests::launched;
     use super::*;
+    use std::path::Path;
+
+    fn pen(path: &Path) -> Pen {
+        Pen::new(Dir::open(path).unwrap(), path.join(RECORD))
+    }
 
     #[test]
     fn a_record_never_replaces_a_newer_one() {
         let dir = tempfile::tempdir().unwrap();
-        let pen = Pen::new(dir.path().to_owned());
+        let pen = pen(dir.path());
         pen.write(2, &launched("new")).unwrap();
         pen.clone().write(1, &launched("old")).unwrap();
         let text = fs::read_to_string(dir.path().join(RECORD)).unwrap();
@@ -83,7 +91,7 @@ mod tests {
     fn a_record_that_cannot_be_written_leaves_nothing_half_done() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(RECORD)).unwrap();
-        assert!(Pen::new(dir.path().to_owned()).write(1, &launched("web")).is_err());
+        assert!(pen(dir.path()).write(1, &launched("web")).is_err());
         assert!(!dir.path().join(NEW).exists());
     }
 }

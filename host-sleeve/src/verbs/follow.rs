@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
 use cloister_wire::frame::{Decoder, HOST_LIMIT};
 use cloister_wire::logs::{Record, Stream};
 use serde::Serialize;
 
+use crate::logbook::SERVICES;
 use crate::logbook::lines::{Look, Printer, clock};
 use crate::logbook::reader::{Reader, Wake};
+use crate::state::Dir;
 
 /// Takes records one by one.
 pub(crate) trait Sink {
@@ -172,9 +174,14 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// The records of the log at `path`.
-    pub(crate) fn open(path: &Path) -> Self {
-        Self { reader: Reader::open(path), decoder: Decoder::new(HOST_LIMIT), damaged: false, next: 0 }
+    /// The records of the log of this name in `dir`.
+    pub(crate) fn open(dir: &Dir, name: &'static str) -> Self {
+        Self { reader: Reader::open(dir, name), decoder: Decoder::new(HOST_LIMIT), damaged: false, next: 0 }
+    }
+
+    /// Goes on in the log of this name in `dir`, with what comes behind all that was read.
+    fn go_on_in(self, dir: &Dir, name: &'static str) -> Self {
+        Self { next: self.next, ..Self::open(dir, name) }
     }
 
     /// Gives everything there is now to `sink`.
@@ -225,10 +232,13 @@ const fn is_new(record: &Record, next: &mut u64) -> bool {
     new
 }
 
-/// Gives a log to `sink` until `sleeve` is closed by the other side, and then to its end.
-pub(crate) fn follow(folder: &Path, log: &str, sleeve: UnixStream, sink: &mut dyn Sink) -> io::Result<()> {
-    let mut wake = Wake::new(folder, Some(sleeve))?;
-    let mut records = Records::open(&folder.join(log));
+/// Gives the services' log in `dir` to `sink` until `sleeve` is closed by the other side, and then to its end.
+pub(crate) fn follow(dir: &Dir, sleeve: UnixStream, sink: &mut dyn Sink) -> io::Result<()> {
+    drain_until(&mut Records::open(dir, SERVICES), Wake::new(dir, Some(sleeve))?, sink)
+}
+
+/// Gives records to `sink` until there is nothing more to wait for, and then to their end.
+fn drain_until(records: &mut Records, mut wake: Wake, sink: &mut dyn Sink) -> io::Result<()> {
     records.drain(sink)?;
     while wake.wait()? {
         records.drain(sink)?;
@@ -240,24 +250,49 @@ pub(crate) fn follow(folder: &Path, log: &str, sleeve: UnixStream, sink: &mut dy
 #[derive(Debug)]
 pub(crate) struct Follower {
     thread: std::thread::JoinHandle<io::Result<()>>,
+    /// The folder that it reads from, or will when it is done with those before.
+    dir: Dir,
+    /// Closed when nothing more comes in that folder.
     end: UnixStream,
+    moves: mpsc::Sender<(Dir, UnixStream)>,
 }
 
 impl Follower {
-    /// Prints the services' log of the enclave in `folder` to standard output and standard error.
-    pub(crate) fn start(folder: PathBuf, look: Look) -> io::Result<Self> {
-        let (ours, theirs) = UnixStream::pair()?;
+    /// Prints the services' log of the enclave in `dir` to standard output and standard error.
+    pub(crate) fn start(dir: Dir, look: Look) -> io::Result<Self> {
+        let (end, theirs) = UnixStream::pair()?;
+        let (moves, places) = mpsc::channel();
+        let first = dir.clone();
         let follow_log = move || {
             let mut printer = Printer::new(look, io::BufWriter::new(io::stdout()), io::stderr());
-            follow(&folder, crate::logbook::SERVICES, theirs, &mut printer)
+            let mut records = Records::open(&first, SERVICES);
+            drain_until(&mut records, Wake::new(&first, Some(theirs))?, &mut printer)?;
+            for (dir, end) in places {
+                records = records.go_on_in(&dir, SERVICES);
+                drain_until(&mut records, Wake::new(&dir, Some(end))?, &mut printer)?;
+            }
+            Ok(())
         };
         let thread = std::thread::Builder::new().name("follower".to_owned()).spawn(follow_log)?;
-        Ok(Self { thread, end: ours })
+        Ok(Self { thread, dir, end, moves })
+    }
+
+    /// Goes on in `dir` when what is left where it is now was printed; this does not wait for that.
+    pub(crate) fn move_to(&mut self, dir: &Dir) -> io::Result<()> {
+        if self.dir.is(dir) {
+            return Ok(());
+        }
+        let (end, theirs) = UnixStream::pair()?;
+        // A follower that has ended has nobody to print to.
+        drop(self.moves.send((dir.clone(), theirs)));
+        self.dir = dir.clone();
+        self.end = end;
+        Ok(())
     }
 
     /// Lets it print what is left, and waits for it.
     pub(crate) fn finish(self) {
-        drop(self.end);
+        drop((self.end, self.moves));
         // Whoever read standard output has gone: nothing more is wanted.
         drop(self.thread.join());
     }
@@ -267,6 +302,7 @@ impl Follower {
 mod tests {
     use super::*;
     use crate::logbook::rotating::Rotating;
+    use crate::state::Home;
     use cloister_wire::frame::encode_bytes;
 
     fn frame(seq: u64, bytes: &[u8]) -> Vec<u8> {
@@ -284,13 +320,13 @@ mod tests {
     fn a_log_is_followed_to_its_end() {
         let dir = tempfile::tempdir().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let folder = dir.path().to_owned();
-        let mut log = Rotating::create(folder.join("log"), 64).unwrap();
+        let folder = Dir::open(dir.path()).unwrap();
+        let mut log = Rotating::create(Home::new(folder.clone()), SERVICES, 64).unwrap();
         log.append(&frame(0, b"first\n")).unwrap();
         let reader = std::thread::spawn(move || {
             let mut out = Vec::new();
             let mut printer = Printer::new(Look::default(), &mut out, io::sink());
-            follow(&folder, "log", theirs, &mut printer).unwrap();
+            follow(&folder, theirs, &mut printer).unwrap();
             drop(printer);
             out
         });
@@ -323,11 +359,14 @@ mod tests {
     #[test]
     fn a_damaged_file_ends_where_it_makes_no_sense() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
-        std::fs::write(&path, [frame(0, b"good\n"), b"\xff\xff\xff\xffnonsense".to_vec()].concat()).unwrap();
+        std::fs::write(
+            dir.path().join(SERVICES),
+            [frame(0, b"good\n"), b"\xff\xff\xff\xffnonsense".to_vec()].concat(),
+        )
+        .unwrap();
         let mut out = Vec::new();
         let mut printer = Printer::new(Look::default(), &mut out, io::sink());
-        Records::open(&path).drain(&mut printer).unwrap();
+        Records::open(&Dir::open(dir.path()).unwrap(), SERVICES).drain(&mut printer).unwrap();
         drop(printer);
         assert_eq!(out, b"good\n");
     }

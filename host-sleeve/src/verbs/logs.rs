@@ -61,13 +61,13 @@ fn services(folder: &Folder, seen: &Seen, asked: &Logs, json: bool) -> io::Resul
     };
     let sleeve = Client::connect(folder).ok().flatten().filter(|_| asked.follow);
     match (asked.tail, sleeve) {
-        (None, Some(sleeve)) => follow(folder.path(), SERVICES, sleeve.into_stream(), sink.as_mut()),
-        (None, None) => Records::open(&folder.file(SERVICES)).drain(sink.as_mut()),
+        (None, Some(sleeve)) => follow(folder.dir(), sleeve.into_stream(), sink.as_mut()),
+        (None, None) => Records::open(folder.dir(), SERVICES).drain(sink.as_mut()),
         (Some(wanted), sleeve) => {
-            let mut records = Records::open(&folder.file(SERVICES));
+            let mut records = Records::open(folder.dir(), SERVICES);
             let mut tail = Tail::new(wanted, asked.service.clone());
             let wake =
-                sleeve.map(|sleeve| Wake::new(folder.path(), Some(sleeve.into_stream()))).transpose()?;
+                sleeve.map(|sleeve| Wake::new(folder.dir(), Some(sleeve.into_stream()))).transpose()?;
             records.drain(&mut tail)?;
             tail.hand_to(sink.as_mut())?;
             records.drain(sink.as_mut())?;
@@ -82,8 +82,8 @@ fn services(folder: &Folder, seen: &Seen, asked: &Logs, json: bool) -> io::Resul
 
 fn console(folder: &Folder, follow: bool, json: bool) -> io::Result<()> {
     let sleeve = Client::connect(folder).ok().flatten().filter(|_| follow);
-    let mut wake = sleeve.map(|sleeve| Wake::new(folder.path(), Some(sleeve.into_stream()))).transpose()?;
-    let mut reader = Reader::open(&folder.file(CONSOLE));
+    let mut wake = sleeve.map(|sleeve| Wake::new(folder.dir(), Some(sleeve.into_stream()))).transpose()?;
+    let mut reader = Reader::open(folder.dir(), CONSOLE);
     let mut lines = ConsoleLines { out: io::BufWriter::new(io::stdout()), line: Vec::new() };
     let mut plain = io::stdout();
     let out: &mut dyn Write = if json { &mut lines } else { &mut plain };

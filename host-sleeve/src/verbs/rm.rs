@@ -6,7 +6,7 @@ use crate::cli::Rm;
 use crate::error::{Error, Result};
 use crate::output;
 use crate::sleeve::requests::{Asked, Client};
-use crate::state::{Folder, Root};
+use crate::state::{Folder, Root, folder};
 
 use super::DONE;
 
@@ -52,10 +52,10 @@ fn remove(folder: Folder, force: bool) -> Result<String> {
     Ok(name)
 }
 
-/// Ends an enclave that runs: by its sleeve, or with its sleeve if that does not answer.
+/// Ends an enclave that runs: by its sleeve, or with its sleeve if that does not answer, or does not end after it.
 fn end(folder: &Folder) -> Result<()> {
     let asked = Client::connect(folder).and_then(|client| match client {
-        None => Ok(()),
+        None => Ok(folder.wait_end()),
         Some(mut client) => {
             client.limit(ASK_LIMIT)?;
             client.ask(Asked::Kill)?;
@@ -64,6 +64,10 @@ fn end(folder: &Folder) -> Result<()> {
     });
     match asked {
         Err(error) if !folder.kill_sleeve() => Err(error),
+        Ok(Some(process)) if folder.kill_sleeve() => {
+            output::note(&format!("cloister: {}; it was killed", folder::printing(folder.name(), process)));
+            Ok(())
+        }
         _ => Ok(()),
     }
 }

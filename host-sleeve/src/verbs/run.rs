@@ -73,7 +73,6 @@ fn order(asked: Run) -> Result<Order> {
 #[derive(Debug, Default)]
 struct Terminal {
     follower: Option<Follower>,
-    look: Look,
     turns: Turns,
     json: bool,
 }
@@ -83,16 +82,15 @@ impl Watcher for Terminal {
         if self.json {
             return Ok(());
         }
-        self.look = Look { names: app.manifest.services.len() > 1, ..Look::default() };
-        let follower = Follower::start(folder.path().to_owned(), self.look.clone());
+        let look = Look { names: app.manifest.services.len() > 1, ..Look::default() };
+        let follower = Follower::start(folder.dir().clone(), look);
         self.follower = Some(follower.doing(|| "cannot follow the log".to_owned())?);
         Ok(())
     }
 
     fn restored(&mut self, folder: &Folder) {
-        if let Some(follower) = self.follower.take() {
-            follower.finish();
-            self.follower = Follower::start(folder.path().to_owned(), self.look.clone()).ok();
+        if let Some(Err(error)) = self.follower.as_mut().map(|follower| follower.move_to(folder.dir())) {
+            output::note(&format!("warning: the log is no longer shown: {error}"));
         }
         output::note(&restored_words(folder));
     }
@@ -129,20 +127,38 @@ fn ready_words(record: &Record) -> String {
 fn in_front(order: Order, json: bool) -> Result<u8> {
     let rm = order.rm;
     let mut terminal = Terminal { json, ..Terminal::default() };
+    let notes = output::Aside::start().doing(|| "cannot start a thread".to_owned())?;
     let ran = block_on(live(order, &mut terminal));
-    if let Some(follower) = terminal.follower.take() {
-        follower.finish();
-    }
+    let follower = terminal.follower.take();
+    let said = ran.as_ref().ok().map(|ran| (ran.record.clone(), ran.end.clone(), Last::of(ran, !json, rm)));
+    print_rest(move || {
+        drop(notes);
+        if let Some(follower) = follower {
+            follower.finish();
+        }
+        let Some((record, end, last)) = said else { return Ok(()) };
+        ends::tell(&record, &end, &last, false);
+        if json { output::json(&record) } else { Ok(()) }
+    })?;
     let ran = ran?;
-    ends::tell(&ran.record, &ran.end, &Last::of(&ran, !json, rm), false);
-    if json {
-        output::json(&ran.record)?;
-    }
     let code = ran.end.code;
     if rm {
         ran.folder.remove_locked()?;
     }
     Ok(code)
+}
+
+/// Prints what is left when the enclave has ended. Whoever reads that slowly holds up nothing but this process, and a signal ends
+/// the waiting.
+fn print_rest(print: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    block_on(async {
+        let mut signals = Signals::listen()?;
+        let printed = tokio::task::spawn_blocking(print);
+        tokio::select! {
+            printed = printed => printed.unwrap_or(Ok(())),
+            _ = signals.next() => Ok(()),
+        }
+    })
 }
 
 /// Starts a sleeve of its own and waits until its enclave is ready.
@@ -251,9 +267,8 @@ impl Reporter {
 
 impl Watcher for Reporter {
     fn launching(&mut self, folder: &Folder, _app: &App) -> Result<()> {
-        let path = folder.file(SLEEVE);
-        let doing = || format!("cannot write {}", path.display());
-        let mut log = Rotating::create(path.clone(), SLEEVE_LIMIT).doing(doing)?;
+        let doing = || format!("cannot write {}", folder.file(SLEEVE).display());
+        let mut log = Rotating::create(folder.home().clone(), SLEEVE, SLEEVE_LIMIT).doing(doing)?;
         rustix::stdio::dup2_stderr(log.as_fd()).doing(|| "cannot leave the terminal".to_owned())?;
         output::divert(move |bytes| {
             // A full disk costs these words and nothing else. What is not said through `output`, such as a panic, follows

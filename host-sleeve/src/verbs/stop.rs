@@ -9,7 +9,7 @@ use crate::cli::Stop;
 use crate::error::{Error, Result};
 use crate::output;
 use crate::sleeve::requests::{Asked, Client};
-use crate::state::{End, Folder, Root};
+use crate::state::{End, Folder, Root, folder};
 
 use super::DONE;
 
@@ -20,24 +20,28 @@ struct Stopped {
     end: Option<End>,
 }
 
-/// Stops enclaves, all at once, and waits for each.
+/// Stops enclaves, all at once, and waits for each. One that cannot be stopped does not keep the others running.
 pub(crate) fn stop(asked: &Stop, json: bool) -> Result<u8> {
     let root = Root::open()?;
     let folders: Vec<Folder> = asked.names.iter().map(|name| root.find(name)).collect::<Result<_>>()?;
-    let clients: Vec<Option<Client>> =
-        folders.iter().map(|folder| ask(folder, asked)).collect::<Result<_>>()?;
+    let clients: Vec<Result<Option<Client>>> = folders.iter().map(|folder| ask(folder, asked)).collect();
     let mut stopped = Vec::new();
+    let mut failed: Option<Error> = None;
     for (folder, client) in folders.iter().zip(clients) {
-        stopped.push(wait(folder, client)?);
+        match client.and_then(|client| wait(folder, client)) {
+            Ok(one) if json => stopped.push(one),
+            Ok(one) => output::data(&one.name)?,
+            Err(error) => {
+                if let Some(earlier) = failed.replace(error) {
+                    output::error(&earlier);
+                }
+            }
+        }
     }
     if json {
         output::json(&stopped)?;
-    } else {
-        for one in &stopped {
-            output::data(&one.name)?;
-        }
     }
-    Ok(DONE)
+    failed.map_or(Ok(DONE), Err)
 }
 
 /// Asks the sleeve to stop. One that is gone needs no asking.
@@ -64,8 +68,12 @@ fn ask(folder: &Folder, asked: &Stop) -> Result<Option<Client>> {
 fn wait(folder: &Folder, client: Option<Client>) -> Result<Stopped> {
     let name = folder.name().to_owned();
     let asked = client.is_some();
-    if let Some(client) = client {
-        client.wait_end(folder)?;
+    let printing = match client {
+        Some(client) => client.wait_end(folder)?,
+        None => folder.wait_end(),
+    };
+    if let Some(process) = printing {
+        output::note(&format!("cloister: {}", folder::printing(&name, process)));
     }
     let Some(seen) = folder.seen().ok().flatten() else {
         return Ok(Stopped { name, end: None }); // run --rm

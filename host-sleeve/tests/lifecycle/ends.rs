@@ -21,7 +21,9 @@ pub(crate) fn ctrl_c() {
     running.end().with(0, "");
     let running = place.start("stubborn", &["--replace"]);
     running.signal(Signal::INT);
-    while place.sleeve("", &["ps", "--json"]).json()[0]["stopping"] == false {}
+    wait_for("the stop to have begun", || {
+        place.sleeve("", &["ps", "--json"]).json()[0]["state"] == "stopping"
+    });
     running.signal(Signal::INT);
     running.end().with(130, "killed: interrupted");
 }
@@ -164,6 +166,71 @@ pub(crate) fn removed_lock() {
     running.end();
     wait_for("the machine to end", || is_gone(qemu));
     assert!(!place.runtime("web").exists());
+}
+
+/// What lies in the folder besides these was not touched: nothing of it is told twice.
+pub(crate) fn repaired_folder() {
+    let place = Place::new();
+    let running = place.start("serve", &[]);
+    wait_for("the log", || place.sleeve("", &["logs", "web"]).text().ends_with("half a line\n"));
+    for file in ["lock", "state.json", "sleeve.sock"] {
+        std::fs::remove_file(place.runtime("web").join(file)).unwrap();
+    }
+    wait_for("the folder to be whole again", || place.sleeve("", &["ps", "--quiet"]).text() == "web\n");
+    place.sleeve("", &["stop", "web"]).with(0, "");
+    let ended = running.end();
+    ended.with(0, "the folder of a running enclave was changed");
+    assert_eq!(ended.text(), "hello from the guest\nhalf a line\n");
+}
+
+pub(crate) fn unread_output() {
+    let place = Place::new();
+    let running = place.start("talks:1000000", &[]);
+    place.sleeve("", &["stop", "web"]).with(0, "still has output to print");
+    place.sleeve("", &["stop", "web"]).with(0, "web had ended: exited (0)");
+    assert_eq!(place.inspect()["end"]["code"], 0);
+    place.sleeve("", &["rm", "web"]).with(125, "still has output to print");
+    place.run("serve", &["--replace"]).with(125, "still has output to print");
+    place.sleeve("", &["rm", "--force", "web"]).with(0, "");
+    assert!(!place.runtime("web").exists());
+    assert!(running.end().signal.is_some(), "it has ended only since its output was read");
+}
+
+pub(crate) fn stop_of_several() {
+    let place = Place::new();
+    let running = place.start("serve", &[]);
+    let app = place.app();
+    let run = ["run", &app, "--accel", "tcg", "--detach", "--name", "api"];
+    place.sleeve("serve", &run).with(0, "is ready");
+    std::fs::remove_file(place.runtime("api").join("sleeve.sock")).unwrap();
+    let stopped = place.sleeve("", &["stop", "api", "web"]);
+    stopped.with(125, "cannot reach the sleeve of api");
+    assert_eq!(stopped.text(), "web\n");
+    running.end().with(0, "");
+    place.sleeve("", &["rm", "--force", "api"]).with(0, "");
+}
+
+pub(crate) fn ctrl_c_while_printing() {
+    let place = Place::new();
+    let running = place.start("talks:1000000", &["--rm"]);
+    place.sleeve("", &["stop", "web"]).with(0, "still has output to print");
+    running.signal(Signal::INT);
+    wait_for("the run to end", || is_gone(running.pid().into()));
+    running.end().with(0, "");
+    assert!(!place.runtime("web").exists());
+}
+
+pub(crate) fn unread_terminal() {
+    let place = Place::new();
+    let app = place.app();
+    let run = ["run", &app, "--name", "web", "--accel", "tcg", "--console"];
+    let mut command = place.command("console:2000", &run);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("the enclave to be ready", || place.sleeve("", &["ps", "--json"]).json()[0]["state"] == "ready");
+    place.sleeve("", &["stop", "web"]).with(0, "still has output to print");
+    assert_eq!(place.inspect()["end"]["code"], 0);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 pub(crate) fn rm_all() {

@@ -41,6 +41,10 @@ enum Script {
     Restarts,
     /// It prints this many bytes on one line, and then a short line.
     LongLine(usize),
+    /// It prints this many bytes and serves until it is asked to stop.
+    Talks(usize),
+    /// Its kernel prints this many lines of a thousand bytes, and it serves until it is asked to stop.
+    Console(usize),
     /// It prints bytes that are no text.
     Raw,
     /// It turns ready and degraded this many times, with many words, and ends.
@@ -101,6 +105,8 @@ fn script() -> Script {
         "stubborn" => Script::Stubborn,
         "restarts" => Script::Restarts,
         "long-line" => Script::LongLine(number.parse().unwrap()),
+        "talks" => Script::Talks(number.parse().unwrap()),
+        "console" => Script::Console(number.parse().unwrap()),
         "raw" => Script::Raw,
         "flaps" => Script::Flaps(number.parse().unwrap()),
         _ => Script::Serve,
@@ -122,6 +128,10 @@ impl Guest {
             Script::Signal(signal) => {
                 let (service, cause) = ("web".into(), Cause::Sent);
                 self.become_state(State::Signaled { service, signal: *signal, cause });
+            }
+            Script::Console(lines) => {
+                self.console(&format!("{}\n", "x".repeat(999)).repeat(*lines));
+                self.become_state(State::Ready);
             }
             _ => self.become_state(State::Ready),
         }
@@ -209,9 +219,11 @@ impl Guest {
 
     fn perform(&self, request: &Request) -> Reply {
         match request {
-            Request::Stop if self.script != Script::Stubborn => {
+            Request::Stop => {
                 self.become_state(State::Stopping { why: "the host asked".into() });
-                self.become_state(State::Exited { service: "web".into(), code: 0 });
+                if self.script != Script::Stubborn {
+                    self.become_state(State::Exited { service: "web".into(), code: 0 });
+                }
             }
             Request::Seen { .. } => self.console(&format!("{}\n", char::from(REBOOT))),
             Request::Service { .. } => {
@@ -285,7 +297,7 @@ impl Guest {
 
     fn said(&self) -> Vec<Vec<u8>> {
         match self.script {
-            Script::LongLine(length) => {
+            Script::LongLine(length) | Script::Talks(length) => {
                 let mut line = vec![b'x'; length];
                 line.extend_from_slice(b"\nafter the long line\n");
                 line.chunks(30 * 1024).map(<[u8]>::to_vec).collect()

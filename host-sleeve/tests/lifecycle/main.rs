@@ -17,6 +17,8 @@ mod machine;
 mod stage;
 mod stories;
 
+use std::os::unix::process::CommandExt;
+
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
@@ -25,6 +27,7 @@ fn main() {
         Some(machine::QEMU) => machine::qemu(),
         Some(machine::VSOCK) => guest::vsock_device(),
         _ => {
+            hear_signals();
             let trial = |(name, story): &'static (&'static str, fn())| {
                 Trial::test(*name, move || {
                     story();
@@ -33,5 +36,25 @@ fn main() {
             };
             libtest_mimic::run(&Arguments::from_args(), stories::ALL.iter().map(trial).collect()).exit();
         }
+    }
+}
+
+/// Starts this program anew where SIGINT or SIGHUP is ignored, as after `nohup` or the `&` of a script: every program under test
+/// would begin with them ignored, and keep that. Only env(1) can take it back, since a shell must not.
+fn hear_signals() {
+    /// SIGHUP and SIGINT in a mask of signals (signal(7)).
+    const BOTH: u64 = 0b11;
+    /// Set in the second start, so that there is no third.
+    const AGAIN: &str = "LIFECYCLE_AGAIN";
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let ignored = u64::from_str_radix(mask.trim(), 16).unwrap() & BOTH;
+    if ignored != 0 && std::env::var_os(AGAIN).is_none() {
+        let mut again = std::process::Command::new("env");
+        again.arg("--default-signal=HUP,INT").arg(std::env::current_exe().unwrap());
+        panic!(
+            "env(1) cannot be started: {}",
+            again.args(std::env::args_os().skip(1)).env(AGAIN, "1").exec()
+        );
     }
 }

@@ -129,12 +129,12 @@ fn read(bytes: &[u8], faults: &mut Faults) -> (String, Option<check::Plan>) {
             let at = error.valid_up_to();
             let span = Span { start: at, end: at.saturating_add(1) };
             faults.push(Fault::new(Kind::Syntax, span, "the manifest is not UTF-8").hint("save it as UTF-8"));
-            return (String::from_utf8_lossy(bytes).into_owned(), None);
+            return (secret::hide_unread(&String::from_utf8_lossy(bytes)), None);
         }
     };
     match tree::read(&source, faults) {
         Some(node) => (secret::hide(&source, &node), document(&node, faults)),
-        None => (source, None),
+        None => (secret::hide_unread(&source), None),
     }
 }
 

@@ -185,7 +185,7 @@ impl Backend for Qemu {
             let (cid, vsock_device, claimed) = match vsock {
                 Some(program) => {
                     let cid = free_cid()?;
-                    (cid, Some(start_vsock(&program, cid, folder.path()).await?), None)
+                    (cid, Some(start_vsock(&program, cid, &folder.dir().path()).await?), None)
                 }
                 None => claim_cid().map(|(cid, device)| (cid, None, Some(device)))?,
             };
@@ -210,8 +210,8 @@ impl Backend for Qemu {
                 None => Arc::new(Kernel::new(cid)),
             };
             let fds = boot.into_fds().into_iter().chain(claimed).collect();
-            let running = Program::start("QEMU", &qemu.path, argv, folder.path(), fds)?;
-            let qmp = Qmp::listen(folder.path().to_owned(), argv::QMP_SOCKET);
+            let running = Program::start("QEMU", &qemu.path, argv, &folder.dir().path(), fds)?;
+            let qmp = Qmp::listen(folder.dir().clone(), argv::QMP_SOCKET);
             let running =
                 Running { qemu: running, vsock: vsock_device, qmp, transport, cid, kind, why, pcrs: None };
             let deployment: Box<dyn Deployment> = Box::new(running);

@@ -90,7 +90,7 @@ impl Backend for QemuNitro {
             let prober = super::find().unwrap_or_else(|_| qemu.clone());
             let (accel, why) = choose_accel(plan.accel, &prober, &boot.kernel, &boot.kernel_digest).await?;
             let cid = free_cid()?;
-            let vsock = start_vsock(&vsock, cid, folder.path()).await?;
+            let vsock = start_vsock(&vsock, cid, &folder.dir().path()).await?;
             let spec = NitroSpec {
                 name: folder.name(),
                 accel,
@@ -101,11 +101,12 @@ impl Backend for QemuNitro {
             };
             let argv = argv::nitro(&spec);
             let transport = Arc::new(hybrid(&vsock, folder));
-            let qemu = Program::start("QEMU", &qemu.path, argv, folder.path(), vec![boot.image.into_fd()])?;
+            let qemu =
+                Program::start("QEMU", &qemu.path, argv, &folder.dir().path(), vec![boot.image.into_fd()])?;
             let deployment: Box<dyn Deployment> = Box::new(Running {
                 qemu,
                 vsock: Some(vsock),
-                qmp: Qmp::listen(folder.path().to_owned(), argv::QMP_SOCKET),
+                qmp: Qmp::listen(folder.dir().clone(), argv::QMP_SOCKET),
                 transport,
                 cid,
                 kind: format!("{MACHINE}, {}", accel_word(accel)),

@@ -4,7 +4,6 @@
 //! a shutdown, and the news of a machine that QEMU will not run any further, and nothing else. Lines are bounded: QEMU is
 //! trusted less once a guest has run in it.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +14,8 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time;
+
+use crate::state::Dir;
 
 /// The longest line that is read; an event has some hundred bytes.
 const MAX_LINE: u64 = 64 * 1024;
@@ -81,7 +82,7 @@ const HALTED: [&str; 4] = ["internal-error", "io-error", "guest-panicked", "paus
 
 impl Qmp {
     /// Listens at `socket` in the folder `dir` as soon as QEMU is there.
-    pub(crate) fn listen(dir: PathBuf, socket: &'static str) -> Self {
+    pub(crate) fn listen(dir: Dir, socket: &'static str) -> Self {
         let heard = Arc::new(Heard::default());
         let task = tokio::spawn(follow(dir, socket, Arc::clone(&heard)));
         Self { heard, task: Some(task) }
@@ -124,8 +125,8 @@ impl Drop for Qmp {
     }
 }
 
-async fn follow(dir: PathBuf, socket: &'static str, heard: Arc<Heard>) {
-    let Ok(Some(mut stream)) = time::timeout(OPEN_LIMIT, open(&dir, socket)).await else {
+async fn follow(dir: Dir, socket: &'static str, heard: Arc<Heard>) {
+    let Ok(mut stream) = time::timeout(OPEN_LIMIT, open(&dir, socket)).await else {
         return;
     };
     heard.connected.store(true, Ordering::Release);
@@ -156,12 +157,10 @@ async fn follow(dir: PathBuf, socket: &'static str, heard: Arc<Heard>) {
     }
 }
 
-async fn open(dir: &Path, socket: &str) -> Option<UnixStream> {
-    let folder = std::fs::File::open(dir).ok()?;
-    let short = format!("/proc/self/fd/{}/{socket}", std::os::fd::AsRawFd::as_raw_fd(&folder));
+async fn open(dir: &Dir, socket: &str) -> UnixStream {
     loop {
-        if let Ok(stream) = UnixStream::connect(&short).await {
-            return Some(stream);
+        if let Ok(stream) = UnixStream::connect(dir.at(socket)).await {
+            return stream;
         }
         time::sleep(PAUSE).await;
     }
@@ -202,7 +201,7 @@ mod tests {
     async fn a_machine_that_qemu_runs_no_further_is_told_with_its_state() {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("qmp.sock")).unwrap();
-        let qmp = Qmp::listen(dir.path().to_owned(), "qmp.sock");
+        let qmp = Qmp::listen(Dir::open(dir.path()).unwrap(), "qmp.sock");
         let (stream, _) = listener.accept().await.unwrap();
         let mut lines = BufReader::new(stream);
         let mut asked = String::new();
@@ -219,7 +218,7 @@ mod tests {
     #[tokio::test]
     async fn the_reason_is_kept_after_qemu_is_gone() {
         let dir = tempfile::tempdir().unwrap();
-        let mut qmp = Qmp::listen(dir.path().to_owned(), "qmp.sock");
+        let mut qmp = Qmp::listen(Dir::open(dir.path()).unwrap(), "qmp.sock");
         let listener = UnixListener::bind(dir.path().join("qmp.sock")).unwrap();
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(b"{\"QMP\":{\"version\":{}}}\n").await.unwrap();

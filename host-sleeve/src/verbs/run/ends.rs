@@ -155,7 +155,7 @@ fn services(folder: &Folder, end: &End, record: &Record) -> Option<String> {
     let look = Look { names: count > 1 && service.is_none(), ..Look::default() };
     let mut tail = Tail::new(LINES, service);
     let text = Text::default();
-    let printed = Records::open(&folder.file(SERVICES))
+    let printed = Records::open(folder.dir(), SERVICES)
         .drain(&mut tail)
         .and_then(|()| tail.hand_to(&mut Printer::new(look, text.clone(), text.clone())));
     // A log that cannot be read has nothing to show; the end is told without it.
@@ -165,7 +165,7 @@ fn services(folder: &Folder, end: &End, record: &Record) -> Option<String> {
 
 /// The last lines of the console.
 fn console(folder: &Folder) -> Option<String> {
-    let mut file = std::fs::File::open(folder.file(CONSOLE)).ok()?;
+    let mut file = std::fs::File::open(folder.dir().at(CONSOLE)).ok()?;
     let from = file.metadata().ok()?.len().saturating_sub(CONSOLE_TAIL);
     file.seek(SeekFrom::Start(from)).ok()?;
     let mut bytes = Vec::new();

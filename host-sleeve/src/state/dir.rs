@@ -1,0 +1,112 @@
+//! A folder that was opened, and stays the same whatever its name means meanwhile.
+//!
+//! Its law: a name can be removed and given to something else at any moment, a descriptor cannot. Paths through
+//! `/proc/self/fd` are resolved from the descriptor (`proc_pid_fd(5)`), as openat(2) and unlinkat(2) do it: in a folder that was
+//! removed they find nothing and make nothing.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// An open folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Dir(Arc<File>);
+
+/// Where an enclave's files lie now, for those who write them: its folder may be made again elsewhere.
+#[derive(Clone, Debug)]
+pub(crate) struct Home(Arc<Mutex<Dir>>);
+
+impl Dir {
+    /// Opens the folder at `path`.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        if file.metadata()?.is_dir() {
+            Ok(Self(Arc::new(file)))
+        } else {
+            Err(io::ErrorKind::NotADirectory.into())
+        }
+    }
+
+    /// A path of the folder. It is valid in this process, and in a child until its program starts, while the folder is open.
+    pub(crate) fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+
+    /// The path of something in it, as valid as [`Self::path`], and short enough for a socket (108 bytes, unix(7)).
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// Whether `path` leads to this folder.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        same(self.0.metadata(), fs::symlink_metadata(path))
+    }
+
+    /// Whether the other one is the same folder.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        same(self.0.metadata(), other.0.metadata())
+    }
+
+    /// Whether `file` is what has this name in it.
+    pub(crate) fn has(&self, file: &File, name: &str) -> bool {
+        same(file.metadata(), fs::symlink_metadata(self.at(name)))
+    }
+
+    /// Writes what was done in it to the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
+
+impl Home {
+    /// A home that is in `dir`.
+    pub(crate) fn new(dir: Dir) -> Self {
+        Self(Arc::new(Mutex::new(dir)))
+    }
+
+    /// Where it is now.
+    pub(crate) fn dir(&self) -> Dir {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It is in `dir` from now on.
+    pub(crate) fn move_to(&self, dir: Dir) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = dir;
+    }
+}
+
+fn same(one: io::Result<Metadata>, other: io::Result<Metadata>) -> bool {
+    let id = |facts: Metadata| (facts.dev(), facts.ino());
+    one.is_ok_and(|one| other.is_ok_and(|other| id(one) == id(other)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_folder_does_not_follow_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web");
+        fs::create_dir(&path).unwrap();
+        let opened = Dir::open(&path).unwrap();
+        fs::write(opened.at("file"), "ours").unwrap();
+        assert!(opened.is_at(&path) && opened.has(&File::open(path.join("file")).unwrap(), "file"));
+        fs::rename(&path, dir.path().join("other")).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(!opened.is_at(&path) && !opened.is(&Dir::open(&path).unwrap()));
+        assert_eq!(fs::read(opened.at("file")).unwrap(), b"ours");
+        fs::remove_dir_all(dir.path().join("other")).unwrap();
+        assert_eq!(fs::write(opened.at("file"), "").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(!path.join("file").exists());
+    }
+
+    #[test]
+    fn a_file_is_no_folder() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(Dir::open(file.path()).unwrap_err().kind(), io::ErrorKind::NotADirectory);
+    }
+}
