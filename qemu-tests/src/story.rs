@@ -26,6 +26,8 @@ pub struct Shared {
     pub name: &'static str,
     /// Its lines below `services` in the manifest of the machine.
     pub services: &'static str,
+    /// Those of its services that may control others.
+    pub control: &'static [&'static str],
     /// The host half, which is given the running machine.
     pub host: fn(&Running) -> Outcome,
     /// The guest half, as a [`Scenario`]'s.

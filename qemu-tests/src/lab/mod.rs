@@ -22,7 +22,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::scenarios::SHARED_HEAD;
 use crate::story::{Failure, Shared, Vsock, expect};
 
 /// How long a boot may take until the service answers. A boot takes two to four seconds on two busy cores under TCG;
@@ -171,8 +170,13 @@ impl Lab {
             let lines = one.services.trim_matches('\n');
             lines.replace("PROBE", &format!("/probe, {}", one.name)) + "\n"
         });
+        let control: Vec<_> = scenarios.iter().flat_map(|one| one.control).copied().collect();
+        let head = format!(
+            "version: 1\ncontrol: {{host: [signal], services: [{}]}}\nservices:\n",
+            control.join(", ")
+        );
         let path = self.folder.path().join("shared.yaml");
-        fs::write(&path, SHARED_HEAD.to_owned() + &services.collect::<String>())?;
+        fs::write(&path, head + &services.collect::<String>())?;
         let image = self.build(&root, &path)?;
         self.run(&image, &[])
     }

@@ -49,6 +49,7 @@ pub(super) const ONE_LONG_LINE: Scenario = Scenario {
 pub(super) const RAW_BYTES: Shared = Shared {
     name: "log_bytes_that_are_not_utf8_arrive_unchanged",
     services: "  raw: {command: [PROBE], kind: job}",
+    control: &[],
     host: raw_host,
     guest: raw_guest,
 };

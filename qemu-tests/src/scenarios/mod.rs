@@ -60,10 +60,6 @@ pub const SHARED: &[Shared] = &[
     logs_arrive_whole::RAW_BYTES,
 ];
 
-/// What the manifest of that machine has beside its services: what any of the stories needs.
-pub(crate) const SHARED_HEAD: &str =
-    "version: 1\ncontrol: {host: [signal], services: [of-root, of-app]}\nservices:\n";
-
 /// All the others, in the order they are run.
 pub const ALL: &[Scenario] = &[
     http_request_is_answered_through_ingress::SCENARIO,

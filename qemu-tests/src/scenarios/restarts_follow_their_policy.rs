@@ -14,6 +14,7 @@ use crate::{Lab, Outcome, Running, Scenario, Shared};
 pub(super) const RECOVERS: Shared = Shared {
     name: "a_service_that_fails_is_started_again",
     services: "  unlucky: {command: [PROBE], restart: {policy: on-failure, delay: 50ms}}",
+    control: &[],
     host: recovers,
     guest: third_time,
 };

@@ -19,6 +19,7 @@ pub(super) const INSIDE: Shared = Shared {
   of-app: {command: [PROBE, ask], user: app, writable: [], kind: job, after: [of-root]}
   stranger: {command: [PROBE, ask-in-vain], kind: job, after: [of-app]}
 ",
+    control: &["of-root", "of-app"],
     host: inside,
     guest: asked,
 };

@@ -22,6 +22,7 @@ pub(super) const REQUIRES: Shared = Shared {
   cache: {command: [PROBE, fails-when, /var/client], ready: started, restart: never}
   client: {command: [PROBE, speaker, client], requires: [cache], ready: {log: 'client is here'}}
 ",
+    control: &[],
     host: requires,
     guest,
 };

@@ -15,6 +15,7 @@ use crate::{Lab, Outcome, Running, Scenario, Shared};
 pub(super) const CHECKS: Shared = Shared {
     name: "services_are_ready_by_port_request_file_output_or_their_own_word",
     services: CHECKED,
+    control: &[],
     host: checks,
     guest: becoming,
 };
@@ -30,6 +31,7 @@ pub(super) const AT_ONCE: Scenario = Scenario {
 pub(super) const LIVENESS: Shared = Shared {
     name: "a_service_whose_checks_fail_in_a_row_is_killed_and_started_again",
     services: LIVING,
+    control: &[],
     host: liveness,
     guest: living,
 };
