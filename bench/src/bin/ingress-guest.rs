@@ -10,11 +10,16 @@ use cloister_bench::{floor, ports, service};
 use cloister_manifest::model;
 use cloister_relay::{Listener, Stream};
 use cloister_supervisor::ingress::Ingress;
+use cloister_supervisor::listener::Listeners;
+use cloister_supervisor::world::Paths;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 
 /// Where this program is in the guest.
 const SELF: &str = "/init";
+
+/// The service's name, and its cgroup: ingress connects to processes of that only.
+const SERVICE: &str = "bench";
 
 /// Where socat is, if it came along.
 const SOCAT: &str = "/usr/bin/socat";
@@ -45,7 +50,10 @@ fn runtime() -> io::Result<Runtime> {
 
 /// PID 1: the least that lets the others run.
 fn init() -> io::Result<()> {
-    for (kind, at) in [("proc", "/proc"), ("devtmpfs", "/dev")] {
+    for (kind, at) in
+        [("proc", "/proc"), ("devtmpfs", "/dev"), ("sysfs", "/sys"), ("cgroup2", "/sys/fs/cgroup")]
+    {
+        fs::create_dir_all(at)?;
         rustix::mount::mount(kind, at, kind, rustix::mount::MountFlags::empty(), None)?;
     }
     cloister_sys::net::loopback_up()?;
@@ -57,6 +65,11 @@ fn init() -> io::Result<()> {
         let listen = format!("VSOCK-LISTEN:{},fork,reuseaddr,backlog=128", ports::SOCAT);
         let connect = format!("TCP:127.0.0.1:{},nodelay", ports::SERVICE);
         programs.push(("socat", Command::new(SOCAT).args([listen, connect]).spawn()?));
+    }
+    let cgroup = Paths::default().cgroups.join(SERVICE);
+    fs::create_dir_all(&cgroup)?;
+    for (_, service) in programs.iter().filter(|(role, _)| *role == "service") {
+        fs::write(cgroup.join("cgroup.procs"), service.id().to_string())?;
     }
     writeln!(io::stdout(), "all are started")?;
     run(tell(&programs))
@@ -99,13 +112,14 @@ async fn serve() -> io::Result<()> {
 async fn cloister() -> io::Result<()> {
     let table = [model::Ingress {
         port: ports::INGRESS,
-        service: "bench".to_owned(),
+        service: SERVICE.to_owned(),
         target: ports::SERVICE,
         proxy_protocol: false,
     }];
     let report = Box::new(|line: String| writeln!(io::stderr(), "{line}").unwrap_or_default());
     let listener = Listener::vsock(cloister_wire::ports::INGRESS)?;
-    match Ingress::new(&table, report).serve(listener).await {}
+    let listeners = Listeners::new(&Paths::default());
+    match Ingress::new(&table, &listeners, report).serve(listener).await {}
 }
 
 /// A relay as it is mostly written: `copy_bidirectional` with its buffers of 8 KiB.
