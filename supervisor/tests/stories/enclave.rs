@@ -154,6 +154,8 @@ impl Enclave {
 
     /// The local socket, as a process of `service` reaches it.
     pub(crate) async fn local_of(&self, service: &str) -> Host {
+        // Who may do what is in the manifest: before it is read everybody inside is refused.
+        self.host().await.until(|status| !status.services.is_empty()).await;
         self.init.join_cgroup(std::process::id(), service);
         Host::open(&self.path("local-control")).await
     }
