@@ -22,12 +22,12 @@ pub(super) fn hide(source: &str, root: &Node) -> String {
 }
 
 /// `source`, which could not be read, without what may be its secrets: all behind the word `sealed`, as far as lines are
-/// indented deeper than the line it stands in; where it stands in braces, which say more than lines, all behind it.
+/// indented deeper than the line it stands in; where a brace or bracket stands before it, which say more than lines, all behind it.
 pub(super) fn hide_unread(source: &str) -> String {
     let mut secret = Vec::new();
     // How deep the line with the word is indented; none where nothing ends what is behind it.
     let mut within: Option<Option<usize>> = None;
-    let mut start = 0;
+    let mut start = 0_usize;
     for line in source.split_inclusive('\n') {
         let indent = line.len().saturating_sub(line.trim_start().len());
         if within.flatten().is_some_and(|depth| indent <= depth && !line.trim().is_empty()) {
@@ -37,8 +37,8 @@ pub(super) fn hide_unread(source: &str) -> String {
         if within.is_none()
             && let Some(at) = line.find(SEALED)
         {
-            let before = line.get(..at).unwrap_or_default();
-            within = Some((!before.contains(['{', '[', ','])).then_some(indent));
+            let before = source.get(..start.saturating_add(at)).unwrap_or_default();
+            within = Some((!before.contains(['{', '['])).then_some(indent));
             from = Some(at.saturating_add(SEALED.len()));
         }
         if let Some(from) = from {
@@ -66,16 +66,28 @@ fn starred(source: &str, is_secret: impl Fn(usize) -> bool) -> String {
 fn find(source: &str, node: &Node, secret: &mut Vec<Span>) {
     match &node.value {
         Value::Map(entries) => {
+            let mut at = node.span.start;
             for entry in entries {
+                left_out(source, at, entry.key_span.start, secret);
                 if entry.key == SEALED {
                     take(source, &entry.value, secret);
                 } else {
                     find(source, &entry.value, secret);
                 }
+                at = entry.value.span.end;
             }
+            left_out(source, at, node.span.end, secret);
         }
         Value::List(items) => items.iter().for_each(|item| find(source, item, secret)),
         Value::Null | Value::Scalar(_) => {}
+    }
+}
+
+/// What is between two entries of a map: one that was left out, since its name is given twice or is none, may be `sealed` or have
+/// it inside.
+fn left_out(source: &str, start: usize, end: usize, secret: &mut Vec<Span>) {
+    if source.get(start..end).unwrap_or(SEALED).contains(SEALED) {
+        secret.push(Span { start, end });
     }
 }
 
@@ -136,6 +148,13 @@ mod tests {
             "\"sealed\" : {KEY: hunter2]",
             "env: {A: b, sealed: {KEY: hunter2\n  hunter3\nhunter4",
             "sealed: {KEY: &a hunter2, OTHER: *b}",
+            "env: {\n    sealed: {\n    KEY: 'hunter2\n  }}",
+            // What is left out of the tree.
+            "sealed: {KEY: a}\n    sealed: {KEY: hunter2}",
+            "sealed: {KEY: a}\n    sealed: hunter2\n    user: 1",
+            "<<: {sealed: {KEY: hunter2}}",
+            "? [{sealed: hunter2}]\n    : {sealed: hunter3}",
+            "user: 1\n  web: {sealed: {KEY: hunter2}}",
         ] {
             let (text, json) = report(&format!("version: 1\nservices:\n  web:\n    {sealed}\n"));
             assert!(!text.contains("hunter"), "{text}");
