@@ -1,5 +1,5 @@
-//! Kernel objects that are counted and have no call in rustix: System V shared memory, POSIX queues, contexts of kernel AIO,
-//! fanotify groups.
+//! Kernel objects that are counted and have no call in rustix: System V shared memory, POSIX queues, fanotify
+//! groups.
 //!
 //! Its law: each call makes one object. What has no descriptor lasts until its namespace or its process ends.
 
@@ -34,16 +34,6 @@ pub fn message_queue(name: &CStr) -> io::Result<OwnedFd> {
     owned(c_long::from(fd))
 }
 
-/// A context for so many operations of kernel AIO at once, which lasts as long as the process.
-///
-/// Errors: `EAGAIN` when the machine has as many as it may.
-pub fn aio_context(operations: u32) -> io::Result<()> {
-    let mut context: libc::c_ulong = 0;
-    // SAFETY: the kernel writes one word to the place it is given, which is live.
-    let result = unsafe { libc::syscall(libc::SYS_io_setup, operations, &raw mut context) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
 /// A fanotify group that any user may make: it reports by handles of files.
 ///
 /// Errors: `EMFILE` when the user has as many as it may.
@@ -65,11 +55,6 @@ fn owned(fd: c_long) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_context_for_no_operations_is_refused() {
-        assert_eq!(aio_context(0).unwrap_err().kind(), io::ErrorKind::InvalidInput);
-    }
 
     #[test]
     fn a_queue_without_a_slash_is_refused() {

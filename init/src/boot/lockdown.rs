@@ -23,7 +23,7 @@ const fn may(path: &'static str, value: &'static str) -> Setting {
     Setting { path, value, optional: true }
 }
 
-const SETTINGS: [Setting; 24] = [
+const SETTINGS: [Setting; 23] = [
     // Kernel addresses are for nobody, its log for root.
     must("/proc/sys/kernel/kptr_restrict", "2"),
     must("/proc/sys/kernel/dmesg_restrict", "1"),
@@ -51,13 +51,13 @@ const SETTINGS: [Setting; 24] = [
     // are charged to (systemd does the same, NEWS of version 240).
     must("/proc/sys/fs/file-max", "9223372036854775807"),
     // These are counted by user or for all, across services: one service could take them from the others, and those of root from
-    // the supervisor. Each is charged to the memory of the service that has it, which is its limit.
+    // the supervisor. Each is charged to the memory of the service that has it, which is its limit. Kernel AIO is not among them:
+    // its requests are charged to nobody (`aio_get_req` of fs/aio.c), so that its limit of 65,536 for all stays.
     must("/proc/sys/fs/inotify/max_user_instances", "2147483647"),
     must("/proc/sys/fs/inotify/max_user_watches", "2147483647"),
     must("/proc/sys/fs/fanotify/max_user_groups", "2147483647"),
     must("/proc/sys/fs/fanotify/max_user_marks", "2147483647"),
     must("/proc/sys/fs/epoll/max_user_watches", "9223372036854775807"),
-    must("/proc/sys/fs/aio-max-nr", "9223372036854775807"),
     // None: beyond it a pipe is smaller than programs count on (pipe(7)).
     must("/proc/sys/fs/pipe-user-pages-soft", "0"),
     // Each service's terminals are bounded where they are mounted (spawn/view.rs).

@@ -178,7 +178,8 @@ impl State {
     }
 
     fn launched(&mut self, pid: u32, at_ns: u64) -> Vec<Action> {
-        if self.supervisor.pid == Some(pid) {
+        // One that was late and is killed for that has not started, even if it becomes its program meanwhile.
+        if self.supervisor.pid == Some(pid) && self.supervisor.failed.is_none() {
             self.supervisor.tries = 0;
         }
         let on_its_way =

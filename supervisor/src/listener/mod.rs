@@ -180,7 +180,8 @@ impl ServicePort {
                 self.learn(Known::Taken(Instant::now() + TAKEN, address));
                 Err(self.taken(address))
             }
-            (true, _) => self.hidden(found.is_cut).ok_or_else(|| self.nothing()),
+            (true, Some(_)) => Err(self.nothing()),
+            (true, None) => self.hidden(found.is_cut).ok_or_else(|| self.nothing()),
         }
     }
 

@@ -25,7 +25,7 @@ const SHARED_TRIES: usize = 64;
 impl Stream {
     /// Connects by TCP, without Nagle's delay. How long it may take is the caller's business.
     ///
-    /// A program that takes every port keeps nobody with `CAP_NET_ADMIN` from connecting: the port is then shared with it.
+    /// A program that has bound every port keeps nobody with `CAP_NET_ADMIN` from connecting: the port is then shared with it.
     ///
     /// Errors: `ConnectionRefused`, `EMFILE` and what else `connect(2)` tells.
     pub async fn connect_tcp(to: SocketAddr) -> io::Result<Self> {
@@ -47,7 +47,12 @@ impl Stream {
                 break;
             }
             let socket = tcp_socket(to, speaks)?;
-            if bind_beside(&socket, SocketAddr::new(to.ip(), next_shared_port())).is_err() {
+            let mut port = next_shared_port();
+            if port == to.port() {
+                // It would meet itself.
+                port = next_shared_port();
+            }
+            if bind_beside(&socket, SocketAddr::new(to.ip(), port)).is_err() {
                 break;
             }
             tried = Self::connect_tcp_with(socket, to).await;

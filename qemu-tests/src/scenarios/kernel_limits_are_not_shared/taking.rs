@@ -31,7 +31,7 @@ pub(super) struct Kind {
 }
 
 /// Ports come first: while there was no connection yet, none keeps one.
-pub(super) const KINDS: [Kind; 10] = [
+pub(super) const KINDS: [Kind; 9] = [
     Kind { name: "ports", take: ports, need: || wait_for_file(REACHED) },
     Kind { name: "shared-memory", take: || Ok(until(5_000, |_| shared_memory())), need: shared_memory },
     Kind { name: "queues", take: || Ok(until(5_000, queue)), need: || queue(0).map(drop) },
@@ -40,11 +40,6 @@ pub(super) const KINDS: [Kind; 10] = [
     Kind { name: "inotify", take: || Ok(until(66_000, |_| inotify())), need: || watch().map(drop) },
     Kind { name: "fanotify", take: || Ok(until(1_000, |_| fanotify())), need: || fanotify().map(drop) },
     Kind { name: "epoll", take: epolls, need: || epoll(&event()?).map(drop) },
-    Kind {
-        name: "aio",
-        take: || Ok(until(30, |_| objects::aio_context(65_536))),
-        need: || objects::aio_context(128),
-    },
     Kind { name: "tcp-memory", take: tcp_memory, need: request },
 ];
 
