@@ -35,6 +35,10 @@ const MAX_FILE: u64 = 64 << 20;
 /// The most components: what a distribution's whole archive has.
 const MAX_COMPONENTS: usize = 100_000;
 
+/// The longest name, version or the like that is believed where it may count many times, in bytes. What rpmbuild makes has the
+/// name, version, release and architecture of a package in a file's name, which Linux holds to 255.
+const MAX_TEXT: usize = 1024;
+
 /// A bill of materials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -125,7 +129,9 @@ impl Distribution {
         };
         let value = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-            line.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
+            // Every package repeats it.
+            let value = line.unwrap_or_default().trim_matches(['"', '\'']);
+            if value.len() > MAX_TEXT { String::new() } else { value.to_owned() }
         };
         Ok(Self { id: value("ID"), version: value("VERSION_ID") })
     }

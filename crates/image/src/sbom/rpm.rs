@@ -2,14 +2,16 @@
 //! before (RHEL and `CentOS` to 8, Amazon Linux 2), and SUSE's ndb.
 //!
 //! Its law: a value of the database is a package's header, a list of tags with their places in what follows it. Tags that are
-//! not there leave their part of the component out; without name and version there is none.
+//! not there, or longer than any name, leave their part of the component out; without name and version there is none. Tags may
+//! share their bytes: what a database may become is bounded, not only what it is.
 //!
 //! Sources: RPM's "Package Format" (its section on header structures), `include/rpm/rpmtag.h`, and `rpm` of the package URL
 //! types.
 
+use std::collections::BTreeSet;
 use std::io;
 
-use super::{Component, Distribution, MAX_FILE, bdb, ndb, purl, sqlite};
+use super::{Component, Distribution, MAX_COMPONENTS, MAX_FILE, MAX_TEXT, bdb, ndb, purl, sqlite};
 use crate::tree::{Kind, Tree, join};
 
 /// Where the database was, where Fedora and SUSE have it now, and where ostree keeps it.
@@ -42,22 +44,51 @@ const ENTRY: usize = 16;
 /// A key that somebody trusts is kept as a package of this name, and is no software.
 const KEY: &str = "gpg-pubkey";
 
+/// The most bytes of package URLs: [`MAX_COMPONENTS`] of the usual hundred bytes and more. A byte that is no UTF-8 needs nine
+/// of them, and four tags may share it: without this limit a database becomes a hundred times its length.
+const MAX_URLS: usize = 16 << 20;
+
+/// What all databases of an image together may still give.
+struct Budget {
+    /// Bytes of databases.
+    bytes: u64,
+    components: usize,
+    /// Bytes of package URLs, the longest part of a component.
+    urls: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { bytes: MAX_FILE, components: MAX_COMPONENTS, urls: MAX_URLS }
+    }
+}
+
+impl Budget {
+    /// The component, unless it is too much.
+    fn take(&mut self, component: Component) -> Option<Component> {
+        self.components = self.components.checked_sub(1)?;
+        self.urls = self.urls.checked_sub(component.bom_ref.len())?;
+        Some(component)
+    }
+}
+
 pub(super) fn packages(tree: &Tree, distribution: &Distribution) -> io::Result<Vec<Component>> {
-    let mut components = Vec::new();
+    let (mut components, mut budget) = (Vec::new(), Budget::default());
+    // The folders may be links to each other, the files hard links.
+    let mut visited = BTreeSet::new();
     for (folder, (name, read)) in
         FOLDERS.iter().flat_map(|folder| FORMS.iter().map(move |form| (folder, form)))
     {
-        let Some(Kind::File(content)) =
-            tree.lookup(&join(folder, name)).ok().flatten().map(|inode| &inode.kind)
-        else {
-            continue;
-        };
-        if content.len() > MAX_FILE {
-            continue;
-        }
+        let id = tree.follow(&join(folder, name)).ok().and_then(|path| tree.entries.get(&path));
+        let Some(id) = id.filter(|id| visited.insert(**id)) else { continue };
+        let Some(Kind::File(content)) = tree.inode(*id).map(|inode| &inode.kind) else { continue };
+        let Some(left) = budget.bytes.checked_sub(content.len()) else { continue };
+        budget.bytes = left;
         let mut bytes = vec![0; usize::try_from(content.len()).unwrap_or_default()];
         content.read_exact_at(&mut bytes, 0)?;
-        components.extend(read(&bytes).iter().filter_map(|header| component(header, distribution)));
+        let headers = read(&bytes);
+        let found = headers.iter().filter_map(|header| component(header, distribution));
+        components.extend(found.map_while(|component| budget.take(component)));
     }
     Ok(components)
 }
@@ -104,7 +135,7 @@ impl<'a> Header<'a> {
 
     fn text(&self, tag: u32) -> Option<String> {
         let bytes = self.value(tag, STRING)?;
-        let end = bytes.iter().position(|byte| *byte == 0)?;
+        let end = bytes.iter().take(MAX_TEXT + 1).position(|byte| *byte == 0)?;
         bytes
             .get(..end)
             .map(|text| String::from_utf8_lossy(text).into_owned())
@@ -118,4 +149,100 @@ impl<'a> Header<'a> {
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|chunk| u32::from_be_bytes(*chunk))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Content;
+    use super::*;
+    use crate::tree::Inode;
+
+    /// A header whose name, version, release and architecture are all the same bytes.
+    fn header(text: &[u8]) -> Vec<u8> {
+        let tags = [NAME, VERSION, RELEASE, ARCH];
+        let word = |number: usize| u32::try_from(number).unwrap().to_be_bytes();
+        let mut bytes = [word(tags.len()), word(text.len() + 1)].concat();
+        for tag in tags {
+            bytes.extend([tag, STRING, 0, 1].map(u32::to_be_bytes).concat());
+        }
+        bytes.extend(text);
+        bytes.push(0);
+        bytes
+    }
+
+    /// An ndb database of these headers: pages of slots, then the packages in blocks of 16 bytes.
+    fn database(headers: &[Vec<u8>]) -> Vec<u8> {
+        let word = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
+        let pages = (headers.len() + 2).div_ceil(256);
+        let mut bytes = [&b"RpmP"[..], &[0; 8], &word(pages), &[0; 16]].concat();
+        let mut blobs = Vec::new();
+        for (header, number) in headers.iter().zip(1..) {
+            let count = (16 + header.len() + 12).div_ceil(16);
+            let first = (pages * 4096 + blobs.len()) / 16;
+            bytes.extend([*b"Slot", word(number), word(first), word(count)].concat());
+            let end = blobs.len() + count * 16 - 12;
+            blobs.extend([&b"BlbS"[..], &word(number), &[0; 4], &word(header.len()), header].concat());
+            blobs.resize(end, 0);
+            blobs.extend([&[0; 4], &word(header.len())[..], b"BlbE"].concat());
+        }
+        bytes.resize(pages * 4096, 0);
+        bytes.extend(blobs);
+        bytes
+    }
+
+    fn tree(path: &str, database: &[u8]) -> Tree {
+        let mut tree = Tree::new();
+        let kind = Kind::File(Content::Bytes(database.into()));
+        tree.insert(path.as_bytes().to_vec(), Inode { kind, ..Inode::directory() });
+        tree
+    }
+
+    fn count(tree: &Tree) -> usize {
+        packages(tree, &Distribution::default()).unwrap().len()
+    }
+
+    #[test]
+    fn a_header_with_a_long_name_is_no_component() {
+        let name = |length: usize| {
+            count(&tree("var/lib/rpm/Packages.db", &database(&[header(&vec![b'a'; length])])))
+        };
+        assert_eq!((name(1), name(1024), name(1025), name(1 << 20)), (1, 1, 0, 0));
+    }
+
+    #[test]
+    fn a_database_that_three_folders_lead_to_is_read_once() {
+        let path = "usr/lib/sysimage/rpm/Packages.db";
+        let mut tree = tree(path, &database(&[header(b"a"), header(b"b")]));
+        let link = Kind::Symlink(b"../../usr/lib/sysimage/rpm".to_vec());
+        tree.insert(b"var/lib/rpm".to_vec(), Inode { kind: link, ..Inode::directory() });
+        let hard = *tree.entries.get(path.as_bytes()).unwrap();
+        tree.entries.insert(b"usr/share/rpm/Packages.db".to_vec(), hard);
+        assert_eq!(count(&tree), 2);
+    }
+
+    #[test]
+    fn all_databases_together_have_one_limit_of_bytes() {
+        let mut content = database(&[header(b"a")]);
+        content.resize(40 << 20, 0);
+        let mut tree = tree("var/lib/rpm/Packages.db", &content);
+        let kind = Kind::File(Content::Bytes(content.into()));
+        tree.insert(b"usr/share/rpm/Packages.db".to_vec(), Inode { kind, ..Inode::directory() });
+        assert_eq!(count(&tree), 1);
+    }
+
+    #[test]
+    fn bytes_that_grow_when_they_are_written_give_no_more_text_than_fits() {
+        let headers = vec![header(&[0xff; 1024]); 1000];
+        let found = packages(&tree("var/lib/rpm/Packages.db", &database(&headers)), &Distribution::default());
+        let length: usize = found.unwrap().iter().map(|component| component.bom_ref.len()).sum();
+        assert!((8 << 20..=16 << 20).contains(&length), "{length} bytes of package URLs");
+    }
+
+    #[test]
+    fn no_more_components_are_taken_than_fit() {
+        let mut budget = Budget { components: 2, ..Budget::default() };
+        let one = || component(&header(b"a"), &Distribution::default()).unwrap();
+        let taken = [one(), one(), one()].map(|component| budget.take(component).is_some());
+        assert_eq!(taken, [true, true, false]);
+    }
 }

@@ -41,6 +41,13 @@ fn installed_debian_packages_are_listed_and_removed_ones_are_not() {
 }
 
 #[test]
+fn a_distribution_with_a_long_name_has_none() {
+    let release = format!("ID={}\nVERSION_ID={}\n", "a".repeat(1025), "1".repeat(1025));
+    let installed = ("lib/apk/db/installed", "P:musl\nV:1\nA:x86_64\n\n");
+    assert_eq!(refs(&[("etc/os-release", &release), installed]), ["pkg:apk/alpine/musl@1?arch=x86_64"]);
+}
+
+#[test]
 fn alpine_python_and_npm_packages_are_listed() {
     let files = [
         ("etc/os-release", "ID=alpine\nVERSION_ID=3.20.1\n"),
