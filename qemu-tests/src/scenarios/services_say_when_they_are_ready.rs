@@ -203,8 +203,9 @@ fn liveness(web: &Running) -> Outcome {
     let stdout = web.stdout();
     let before = stdout.split("sick is well again").next().unwrap_or_default();
     let bad = before.matches("answers 500").count();
+    // One more may be answered between the verdict and the kill.
     expect(
-        bad == 5,
+        matches!(bad, 5 | 6),
         format_args!("two failures are forgiven, three in a row are not; saw {bad} in:\n{before}"),
     )
 }
