@@ -201,12 +201,16 @@ impl Client {
 
     /// Waits until the enclave of `folder` has ended, and its sleeve with it or [`Folder::wait_end`]'s limit after it. Answers
     /// the process of a sleeve that is still there then.
-    pub(crate) fn wait_end(mut self, folder: &Folder) -> Result<Option<ProcessId>> {
+    pub(crate) fn wait_end(
+        mut self,
+        folder: &Folder,
+        sleeve: Option<ProcessId>,
+    ) -> Result<Option<ProcessId>> {
         let doing = || "cannot wait for the sleeve".to_owned();
         self.stream.set_read_timeout(None).doing(doing)?;
         let mut buffer = [0; 64];
         while let Ok(1..) = self.stream.read(&mut buffer) {}
-        Ok(folder.wait_end())
+        Ok(folder.wait_end(sleeve, true))
     }
 
     /// The bare connection, for one who only wants to see it closed.

@@ -28,9 +28,6 @@ const MAX_RECORD: u64 = 1024 * 1024;
 /// How often a folder is made that is removed again before it can be taken: each time another command removes it.
 const CLAIM_TRIES: u32 = 100;
 
-/// How long a sleeve may take to end after it was killed.
-const END_LIMIT: Duration = Duration::from_secs(10);
-
 /// How long a sleeve may take to print what is left after its enclave has ended: a terminal takes megabytes in that time, and a
 /// pipe that nobody reads takes nothing.
 const PRINT_LIMIT: Duration = Duration::from_secs(5);
@@ -233,33 +230,33 @@ impl Folder {
             .doing(doing)
     }
 
-    /// Waits until the sleeve has ended, but no longer than [`PRINT_LIMIT`] after its enclave has. Answers the process that
-    /// is still there then.
-    pub(crate) fn wait_end(&self) -> Option<ProcessId> {
-        let (mut sleeve, mut deadline) = (None, None);
+    /// The process that the record names as the enclave's sleeve, whether it still runs or not. Who waits for an enclave, or ends
+    /// it, asks this once and goes by that process alone: the folder may be a successor's a moment later.
+    pub(crate) fn named(&self) -> Option<ProcessId> {
+        self.traces().named
+    }
+
+    /// Waits until `sleeve` has ended, but no longer than [`PRINT_LIMIT`] after its enclave has, which may be known already
+    /// (`over`). Where no sleeve was named the lock tells whether there is one. Answers the process that is still there then.
+    pub(crate) fn wait_end(&self, sleeve: Option<ProcessId>, over: bool) -> Option<ProcessId> {
+        let mut deadline = over.then(|| Instant::now() + PRINT_LIMIT);
         loop {
             let traces = self.traces();
-            sleeve = traces.named.or(sleeve);
             let runs = sleeve.map_or_else(|| self.is_locked(), ProcessId::exists);
-            if !runs {
+            if !runs || traces.named.is_some_and(|named| Some(named) != sleeve) {
                 return None;
             }
             if traces.ended || traces.named.is_none() {
-                let limit = *deadline.get_or_insert_with(|| Instant::now() + PRINT_LIMIT);
-                if Instant::now() >= limit {
-                    return sleeve;
-                }
+                deadline.get_or_insert_with(|| Instant::now() + PRINT_LIMIT);
+            }
+            if deadline.is_some_and(|limit| Instant::now() >= limit) {
+                return sleeve;
             }
             match sleeve {
                 Some(sleeve) => drop(sleeve.wait(LOOK_PAUSE)),
                 None => std::thread::park_timeout(LOOK_PAUSE),
             }
         }
-    }
-
-    /// Kills the sleeve that the record names, and with it, by the kernel, its machine. Answers whether it has ended.
-    pub(crate) fn kill_sleeve(&self) -> bool {
-        self.traces().process().is_none_or(|sleeve| sleeve.kill() && sleeve.wait(END_LIMIT))
     }
 
     /// Kills what a dead sleeve left, and removes everything but the lock.
@@ -366,7 +363,7 @@ mod tests {
         assert!(other.seen().unwrap().unwrap().alive);
         assert!(Folder::open(&path).unwrap().remove().unwrap_err().to_string().contains("is running"));
         assert!(ProcessId::of(sleeve.id()).unwrap().exists(), "rm has killed a process of a running enclave");
-        assert!(other.kill_sleeve());
+        assert!(other.named().unwrap().end());
         sleeve.wait().unwrap();
         other.remove().unwrap();
         assert!(!path.exists());
@@ -451,7 +448,7 @@ mod tests {
         let held = taken(Folder::claim(&path, false).unwrap());
         let mut sleeve = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         held.pen().write(0, &Record { sleeve: ProcessId::of(sleeve.id()), ..launched("web") }).unwrap();
-        assert!(Folder::open(&path).unwrap().kill_sleeve());
+        assert!(Folder::open(&path).unwrap().named().unwrap().end());
         let dies = std::thread::spawn(move || {
             // As the last thread of a process may take on a busy machine, when the first has ended.
             std::thread::park_timeout(Duration::from_millis(100));

@@ -10,6 +10,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+/// How long a process may take to end after it was killed.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
 /// A process, once and for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessId {
@@ -49,6 +52,12 @@ impl ProcessId {
             poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], limit.as_ref()).unwrap_or_default();
         }
         !self.exists()
+    }
+
+    /// Kills it, and with a sleeve, by the kernel, its machine. Answers whether it has ended.
+    pub(crate) fn end(self) -> bool {
+        self.kill();
+        self.wait(END_LIMIT)
     }
 
     /// Sends SIGKILL to it, and to nothing else. Answers whether it was there.

@@ -6,6 +6,7 @@ use crate::cli::Rm;
 use crate::error::{Error, Result};
 use crate::output;
 use crate::sleeve::requests::{Asked, Client};
+use crate::state::process::ProcessId;
 use crate::state::{Folder, Root, folder};
 
 use super::DONE;
@@ -54,20 +55,51 @@ fn remove(folder: Folder, force: bool) -> Result<String> {
 
 /// Ends an enclave that runs: by its sleeve, or with its sleeve if that does not answer, or does not end after it.
 fn end(folder: &Folder) -> Result<()> {
+    let sleeve = folder.named();
     let asked = Client::connect(folder).and_then(|client| match client {
-        None => Ok(folder.wait_end()),
+        None => Ok(folder.wait_end(sleeve, false)),
         Some(mut client) => {
             client.limit(ASK_LIMIT)?;
             client.ask(Asked::Kill)?;
-            client.wait_end(folder)
+            client.wait_end(folder, sleeve.or_else(|| folder.named()))
         }
     });
     match asked {
-        Err(error) if !folder.kill_sleeve() => Err(error),
-        Ok(Some(process)) if folder.kill_sleeve() => {
+        Err(error) if !sleeve.is_none_or(ProcessId::end) => Err(error),
+        Ok(Some(process)) if process.end() => {
             output::note(&format!("cloister: {}; it was killed", folder::printing(folder.name(), process)));
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::sleeve::requests::SOCKET;
+    use crate::verbs::stop::tests::{a_sleeve, reap, root};
+
+    #[test]
+    fn a_sleeve_that_replaced_the_one_asked_is_not_killed() {
+        let (_dir, root) = root();
+        let held = root.claim(Some("web"), "web", false).unwrap();
+        let (first, record) = a_sleeve();
+        held.pen().write(0, &record).unwrap();
+        let (second, record) = a_sleeve();
+        let listener = UnixListener::bind(held.socket(SOCKET)).unwrap();
+        let replaced = std::thread::spawn(move || {
+            let connection = listener.accept().unwrap();
+            held.pen().write(0, &record).unwrap();
+            drop(connection);
+            held
+        });
+        end(&root.find("web").unwrap()).unwrap();
+        replaced.join().unwrap();
+        let (first, second) = (reap(first), reap(second));
+        assert!(second, "a successor was killed");
+        assert!(!first, "the one that did not answer was left");
     }
 }

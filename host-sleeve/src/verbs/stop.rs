@@ -9,6 +9,7 @@ use crate::cli::Stop;
 use crate::error::{Error, Result};
 use crate::output;
 use crate::sleeve::requests::{Asked, Client};
+use crate::state::process::ProcessId;
 use crate::state::{End, Folder, Root, folder};
 
 use super::DONE;
@@ -24,11 +25,11 @@ struct Stopped {
 pub(crate) fn stop(asked: &Stop, json: bool) -> Result<u8> {
     let root = Root::open()?;
     let folders: Vec<Folder> = asked.names.iter().map(|name| root.find(name)).collect::<Result<_>>()?;
-    let clients: Vec<Result<Option<Client>>> = folders.iter().map(|folder| ask(folder, asked)).collect();
+    let met: Vec<Result<Met>> = folders.iter().map(|folder| ask(folder, asked)).collect();
     let mut stopped = Vec::new();
     let mut failed: Option<Error> = None;
-    for (folder, client) in folders.iter().zip(clients) {
-        match client.and_then(|client| wait(folder, client)) {
+    for (folder, met) in folders.iter().zip(met) {
+        match met.and_then(|met| wait(folder, met)) {
             Ok(one) if json => stopped.push(one),
             Ok(one) => output::data(&one.name)?,
             Err(error) => {
@@ -44,16 +45,25 @@ pub(crate) fn stop(asked: &Stop, json: bool) -> Result<u8> {
     failed.map_or(Ok(DONE), Err)
 }
 
+/// Whom a stop was asked of: by the time it is waited for, the folder may be another enclave's.
+struct Met {
+    /// The connection to the sleeve, unless it has ended.
+    client: Option<Client>,
+    sleeve: Option<ProcessId>,
+}
+
 /// Asks the sleeve to stop. One that is gone needs no asking.
-fn ask(folder: &Folder, asked: &Stop) -> Result<Option<Client>> {
+fn ask(folder: &Folder, asked: &Stop) -> Result<Met> {
+    let sleeve = folder.named();
     let connected = match Client::connect(folder) {
         // A sleeve that cannot be asked is killed as what its record says it is, and its machine with it.
-        Err(_) if asked.kill && folder.kill_sleeve() => None,
+        Err(_) if asked.kill && sleeve.is_some_and(ProcessId::end) => None,
         other => other?,
     };
     let Some(mut client) = connected else {
-        return Ok(None);
+        return Ok(Met { client: None, sleeve });
     };
+    let sleeve = sleeve.or_else(|| folder.named());
     let grace_ms = asked.grace.map(|grace: Duration| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
     let ask = if asked.kill { Asked::Kill } else { Asked::Stop { grace_ms } };
     match client.ask(ask)? {
@@ -61,16 +71,16 @@ fn ask(folder: &Folder, asked: &Stop) -> Result<Option<Client>> {
             Err(Error::enclave(format!("{} was not stopped", folder.name()))
                 .because(std::io::Error::other(why)))
         }
-        _ => Ok(Some(client)),
+        _ => Ok(Met { client: Some(client), sleeve }),
     }
 }
 
-fn wait(folder: &Folder, client: Option<Client>) -> Result<Stopped> {
+fn wait(folder: &Folder, met: Met) -> Result<Stopped> {
     let name = folder.name().to_owned();
-    let asked = client.is_some();
-    let printing = match client {
-        Some(client) => client.wait_end(folder)?,
-        None => folder.wait_end(),
+    let asked = met.client.is_some();
+    let printing = match met.client {
+        Some(client) => client.wait_end(folder, met.sleeve)?,
+        None => folder.wait_end(met.sleeve, false),
     };
     if let Some(process) = printing {
         output::note(&format!("cloister: {}", folder::printing(&name, process)));
@@ -85,4 +95,106 @@ fn wait(folder: &Folder, client: Option<Client>) -> Result<Stopped> {
         output::note(&format!("{name} had ended: {}", seen.words()));
     }
     Ok(Stopped { name, end: seen.record.end })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+    use std::process::{Child, Command};
+    use std::sync::mpsc;
+
+    use cloister_wire::frame::{self, HOST_LIMIT};
+
+    use super::*;
+    use crate::sleeve::requests::SOCKET;
+    use crate::state::Record;
+    use crate::state::record::tests::launched;
+
+    /// Longer than [`folder`] waits for a sleeve that prints, and much shorter than a process of [`a_sleeve`] runs.
+    const TEST_LIMIT: Duration = Duration::from_secs(20);
+
+    /// A process that a record can name, with the record.
+    pub(in super::super) fn a_sleeve() -> (Child, Record) {
+        let sleeve = Command::new("sleep").arg("1000").spawn().unwrap();
+        let record = Record { sleeve: ProcessId::of(sleeve.id()), ..launched("web") };
+        (sleeve, record)
+    }
+
+    /// Whether it still ran; it does not any more.
+    pub(in super::super) fn reap(mut sleeve: Child) -> bool {
+        let ran = sleeve.try_wait().unwrap().is_none();
+        sleeve.kill().unwrap();
+        sleeve.wait().unwrap();
+        ran
+    }
+
+    /// A root with nothing in it.
+    pub(in super::super) fn root() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(&dir.path().join("state")).unwrap();
+        (dir, root)
+    }
+
+    fn asked(kill: bool) -> Stop {
+        Stop { names: vec!["web".to_owned()], grace: None, kill }
+    }
+
+    /// What `done` answers, if it does so in time.
+    fn in_time<T: Send + 'static>(done: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (answer, answered) = mpsc::channel();
+        std::thread::spawn(move || answer.send(done()));
+        answered.recv_timeout(TEST_LIMIT).ok()
+    }
+
+    #[test]
+    fn a_stop_of_an_ended_enclave_does_not_wait_for_its_successor() {
+        let (_dir, root) = root();
+        let (first, record) = a_sleeve();
+        root.claim(Some("web"), "web", false).unwrap().pen().write(0, &record).unwrap();
+        reap(first);
+        let found = root.find("web").unwrap();
+        let client = ask(&found, &asked(false));
+        let (second, record) = a_sleeve();
+        let held = root.claim(Some("web"), "web", true).unwrap();
+        held.pen().write(0, &record).unwrap();
+        let stopped = in_time(move || client.and_then(|client| wait(&found, client)));
+        assert!(reap(second));
+        assert!(stopped.is_some_and(|stopped| stopped.is_ok()), "it waited for another enclave");
+    }
+
+    #[test]
+    fn a_kill_of_an_enclave_without_a_record_does_not_wait_for_the_sleeve_that_appears() {
+        let (_dir, root) = root();
+        let held = root.claim(Some("web"), "web", false).unwrap();
+        let found = Folder::open(held.path()).unwrap();
+        let client = ask(&found, &asked(true));
+        let (sleeve, record) = a_sleeve();
+        held.pen().write(0, &record).unwrap();
+        let stopped = in_time(move || client.and_then(|client| wait(&found, client)));
+        assert!(reap(sleeve));
+        assert!(
+            stopped.expect("it waited for a sleeve that it did not kill").is_err(),
+            "nothing was stopped"
+        );
+    }
+
+    #[test]
+    fn a_stop_returns_though_the_end_could_not_be_recorded_and_the_output_is_not_read() {
+        let (_dir, root) = root();
+        let held = root.claim(Some("web"), "web", false).unwrap();
+        let (sleeve, record) = a_sleeve();
+        held.pen().write(0, &record).unwrap();
+        let listener = UnixListener::bind(held.socket(SOCKET)).unwrap();
+        let served = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+            stream.write_all(&frame::encode(&Reply::Done, HOST_LIMIT).unwrap()).unwrap();
+        });
+        let found = root.find("web").unwrap();
+        let stopped = in_time(move || ask(&found, &asked(false)).and_then(|client| wait(&found, client)));
+        assert!(reap(sleeve));
+        served.join().unwrap();
+        assert!(stopped.is_some_and(|stopped| stopped.is_ok()), "it waited for the output");
+    }
 }
