@@ -23,7 +23,7 @@ use crate::{Lab, Outcome, Scenario};
 
 /// The story of crashes under load.
 pub(super) const UNDER_LOAD: Scenario = Scenario {
-    name: "a_killed_supervisor_costs_no_service_no_log_line_and_little_of_ingress",
+    name: "a_killed_supervisor_costs_no_service_no_log_line_and_less_than_a_second_of_ingress",
     host: under_load,
     guest,
 };
@@ -41,9 +41,12 @@ const CRASHES: u64 = 2;
 /// Answers before the next crash, so that there is load and a line between two of them.
 const ANSWERS: u32 = 20;
 
-/// Without ingress for at most this long. The design promises a second, on a machine of its own; under two translations, one
-/// in the other, 1.4 s were seen.
-const LONGEST_GAP: Duration = Duration::from_secs(5);
+/// Without ingress for at most this long: the promise of the design, for a machine on which an answer takes no longer than 25 ms.
+const LONGEST_GAP: Duration = Duration::from_secs(1);
+
+/// As many answers take as long there. A machine that is slower, such as the emulated one of `scripts/nested` on a busy host (1.4
+/// seconds), starts a supervisor slower in the same measure.
+const GAP_IN_ANSWERS: u32 = 40;
 
 /// The pause between two numbered lines: some hundred a second, far from what fills a ring before it is read.
 const BETWEEN_LINES: Duration = Duration::from_millis(2);
@@ -60,15 +63,16 @@ fn under_load(lab: &mut Lab) -> Outcome {
     let port = lab.free_port()?;
     let mut web = lab.boot_with_sender(MANIFEST, &["--publish", &format!("127.0.0.1:{port}:80")])?;
     let before = web.wait_ready()?;
-    let stop = AtomicBool::new(false);
-    let gap = thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| longest_gap(&web, port, &stop))).collect();
-        let crashed = (1..=CRASHES).try_for_each(|count| crash(&web, port, count));
-        stop.store(true, Ordering::Relaxed);
-        let gaps = clients.into_iter().map(|client| client.join().unwrap_or(Duration::MAX));
-        crashed.map(|()| gaps.max().unwrap_or(Duration::MAX))
-    })?;
-    expect(gap < LONGEST_GAP, format_args!("ingress was away for {gap:?}"))?;
+    let (calm, _) = measured(&web, port, || (0..ANSWERS).try_for_each(|_| web.get(port, "/").map(drop)))?;
+    let (crashed, answer) =
+        measured(&web, port, || (1..=CRASHES).try_for_each(|count| crash(&web, port, count)))?;
+    let limit = LONGEST_GAP.max(answer.saturating_mul(GAP_IN_ANSWERS)).saturating_add(calm);
+    expect(
+        crashed < limit,
+        format_args!(
+            "ingress was away for {crashed:?}; an answer took {answer:?}, the longest without a crash {calm:?}"
+        ),
+    )?;
     let after = web.inspect()?;
     expect_eq(&pids(&after), &pids(&before), "the processes of the services")?;
     expect_eq(&number(&after, "/status/services/0/restarts"), &Some(0), "restarts of a service")?;
@@ -105,16 +109,39 @@ fn crash(web: &Running, port: u16, count: u64) -> Outcome {
     })
 }
 
-/// Asks again and again, and gives the longest time between two answers.
-fn longest_gap(web: &Running, port: u16, stop: &AtomicBool) -> Duration {
-    let (mut longest, mut last) = (Duration::ZERO, Instant::now());
+/// Does `work` while clients ask. Gives the longest time that one of them was without an answer, and the shortest that one took
+/// for half of its answers.
+fn measured(
+    web: &Running,
+    port: u16,
+    work: impl FnOnce() -> Outcome,
+) -> Result<(Duration, Duration), Failure> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| gaps(web, port, &stop))).collect();
+        let done = work();
+        stop.store(true, Ordering::Relaxed);
+        let told = clients.into_iter().map(|client| client.join().unwrap_or((Duration::MAX, Duration::ZERO)));
+        let (longest, usual): (Vec<_>, Vec<_>) = told.unzip();
+        done.map(|()| {
+            (longest.into_iter().max().unwrap_or(Duration::MAX), usual.into_iter().min().unwrap_or_default())
+        })
+    })
+}
+
+/// Asks again and again, and gives the longest time between two answers and the one in the middle.
+fn gaps(web: &Running, port: u16, stop: &AtomicBool) -> (Duration, Duration) {
+    let (mut all, mut last) = (Vec::new(), Instant::now());
     while !stop.load(Ordering::Relaxed) {
         if web.get(port, "/").is_ok_and(|answer| answer.status == 200) {
-            longest = longest.max(last.elapsed());
+            all.push(last.elapsed());
             last = Instant::now();
         }
     }
-    longest.max(last.elapsed())
+    all.push(last.elapsed());
+    all.sort_unstable();
+    let middle = all.get(all.len() / 2).copied().unwrap_or_default();
+    (all.last().copied().unwrap_or_default(), middle)
 }
 
 /// The talker's lines as the host has them: numbers from 1 to the last, each once, in order.
