@@ -41,17 +41,6 @@ pub(crate) struct Plan {
     pub(crate) accel: qemu::AccelChoice,
 }
 
-/// The most that a machine loads.
-#[derive(Clone, Debug)]
-pub(crate) struct Room {
-    /// How an operator chooses the machine.
-    pub(crate) name: &'static str,
-    /// The machine, where the backend lets one be chosen.
-    pub(crate) machine: Option<qemu::Machine>,
-    /// Bytes of ramdisk.
-    pub(crate) bytes: u64,
-}
-
 /// A place where enclaves run.
 pub(crate) trait Backend: Debug + Send + Sync {
     /// The name an operator types.
@@ -67,8 +56,8 @@ pub(crate) trait Backend: Debug + Send + Sync {
         0
     }
 
-    /// Its machines, the default one first, with the most that each loads beside a kernel which takes this many bytes.
-    fn rooms(&self, kernel: u64) -> Vec<Room>;
+    /// The most bytes of ramdisk that its machine loads beside a kernel which takes this many bytes.
+    fn room(&self, kernel: u64) -> u64;
 
     /// Makes the machine and starts it. When the future is dropped, nothing is left of it.
     fn deploy<'a>(&'a self, plan: &'a Plan, folder: &'a Folder) -> Pending<'a, Result<Box<dyn Deployment>>>;

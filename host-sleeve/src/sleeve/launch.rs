@@ -168,7 +168,7 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     check_ports(&order.publish, &app)?;
     let backend = backends::by_name(backend_name(order, &app))?;
     check_machine(order, &*backend)?;
-    size::check_launch(&app, &*backend, order.machine)?;
+    size::check_launch(&app, &*backend)?;
     let memory = memory::choose(&app, order.memory, &*backend)?;
     let root = Root::open()?;
     let claimed = root.claim(order.name.as_deref(), &app.manifest.name, order.replace)?;

@@ -32,7 +32,7 @@ use crate::install;
 use crate::state::Folder;
 use crate::transport::{Kernel, Transport};
 
-use super::{Backend, Deployment, Pending, Plan, Room};
+use super::{Backend, Deployment, Pending, Plan};
 
 pub(crate) use argv::Machine;
 use argv::{Accel, Spec, Vsock};
@@ -54,13 +54,11 @@ pub(crate) const PROGRAM: &str = "qemu-system-aarch64";
 /// The backend's name.
 pub(crate) const NAME: &str = "qemu";
 
-/// The memory of `microvm` below 4 GiB, where QEMU loads a ramdisk (`hw/i386/microvm.c`, `microvm_memory_init`). One that
-/// has less memory is refused by its need.
-const MICROVM_LOW_MEMORY: u64 = 3 << 30;
-
-/// The same of `q35` with 2.75 GiB of memory or more (`hw/i386/pc_q35.c`, `pc_q35_init`). With less it is larger, but an
-/// image that fills it would not boot in so little.
-const Q35_LOW_MEMORY: u64 = 2 << 30;
+/// The memory below 4 GiB of a machine with 2.75 GiB or more, where QEMU loads a ramdisk (`hw/i386/pc_q35.c`, `pc_q35_init`;
+/// `hw/i386/microvm.c`, `microvm_memory_init`). With less memory it is larger, but an image that fills it would not boot in so
+/// little. Seen with QEMU 7.2 and 8 GiB: the kernel reports a ramdisk that ends at 2 GiB, and one of 2,047 MiB is reset before
+/// the kernel's first line.
+const LOW_MEMORY: u64 = 2 << 30;
 
 /// Where a bzImage unpacks itself (Documentation/arch/x86/boot.rst, `pref_address`). The ramdisk lies at the other end.
 const KERNEL_AT: u64 = 16 << 20;
@@ -68,9 +66,9 @@ const KERNEL_AT: u64 = 16 << 20;
 /// What QEMU keeps for tables above the ramdisk is 160 KiB (`hw/i386/x86.c`, `acpi_data_size`); in whole MiB.
 const TABLES: u64 = 1 << 20;
 
-/// The most bytes of ramdisk beside a kernel that takes `kernel` bytes, in this much memory below 4 GiB.
-const fn room_below(low_memory: u64, kernel: u64) -> u64 {
-    low_memory.saturating_sub(TABLES).saturating_sub(KERNEL_AT).saturating_sub(kernel)
+/// The most bytes of ramdisk beside a kernel that takes `kernel` bytes, for every machine that QEMU makes.
+const fn room(kernel: u64) -> u64 {
+    LOW_MEMORY.saturating_sub(TABLES).saturating_sub(KERNEL_AT).saturating_sub(kernel)
 }
 
 /// The backend.
@@ -163,16 +161,8 @@ impl Backend for Qemu {
         true
     }
 
-    fn rooms(&self, kernel: u64) -> Vec<Room> {
-        let room = |name, machine, low_memory| Room {
-            name,
-            machine: Some(machine),
-            bytes: room_below(low_memory, kernel),
-        };
-        vec![
-            room("--machine microvm", Machine::Microvm, MICROVM_LOW_MEMORY),
-            room("--machine q35", Machine::Q35, Q35_LOW_MEMORY),
-        ]
+    fn room(&self, kernel: u64) -> u64 {
+        room(kernel)
     }
 
     fn deploy<'a>(&'a self, plan: &'a Plan, folder: &'a Folder) -> Pending<'a, Result<Box<dyn Deployment>>> {

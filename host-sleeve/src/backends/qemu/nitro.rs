@@ -17,7 +17,7 @@ use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::state::Folder;
 
-use super::super::{Backend, Deployment, Pending, Plan, Room};
+use super::super::{Backend, Deployment, Pending, Plan};
 use super::argv::{self, Accel, NitroSpec};
 use super::boot::{Nameless, nameless};
 use super::children::Program;
@@ -70,9 +70,8 @@ impl Backend for QemuNitro {
     }
 
     /// The machine is a microvm as far as memory goes (`hw/i386/nitro_enclave.c`).
-    fn rooms(&self, kernel: u64) -> Vec<Room> {
-        let bytes = super::room_below(super::MICROVM_LOW_MEMORY, kernel);
-        vec![Room { name: "--backend qemu-nitro", machine: None, bytes }]
+    fn room(&self, kernel: u64) -> u64 {
+        super::room(kernel)
     }
 
     /// What AWS's tools want, so that what runs here runs there.
