@@ -95,16 +95,18 @@ impl Keeper {
                 continue;
             }
             time::sleep_until(write_at.min(check_at)).await;
-            return if self.write_at.is_some() && write_at <= Instant::now() {
-                Due::Write
-            } else {
-                Due::Check
-            };
+            let writes = self.write_at.is_some() && write_at <= Instant::now();
+            // What another has taken meanwhile is another's record.
+            return if writes && self.folder.lock_is_in_place() { Due::Write } else { Due::Check };
         }
     }
 
-    /// Writes the record, and waits until it is on the disk.
+    /// Writes the record, and waits until it is on the disk. In a folder that was lost it is written by the check that regains one.
     pub(super) fn write(&mut self, record: &Record) {
+        if !self.folder.lock_is_in_place() {
+            self.changed();
+            return;
+        }
         self.write_at = None;
         self.last_write = Instant::now();
         self.number = self.number.saturating_add(1);
@@ -127,6 +129,8 @@ impl Keeper {
         if self.folder.is_in_place(&[SOCKET]) {
             return false;
         }
+        // A write that waits for a folder waits for the next look, if this one does not find it.
+        self.write_at = self.write_at.map(|at| at.max(self.check_at));
         match self.folder.regain(&self.root) {
             Ok(regained) => {
                 if let Some(folder) = regained {
@@ -216,6 +220,10 @@ mod tests {
         }
         let root = Root::at(&dir.path().join("state")).unwrap();
         let other = root.claim(Some("web"), "web", false).unwrap();
+        keeper.changed();
+        assert_eq!(keeper.due().await, Due::Check, "a record is not written into what may be another's");
+        keeper.write(&launched("not-mine"));
+        assert!(!other.has("state.json"));
         assert!(!keeper.check(), "it may only be looked at");
         // As its own sleeve writes it, which is another process.
         let mut sleeve = std::process::Command::new("sleep").arg("1000").spawn().unwrap();

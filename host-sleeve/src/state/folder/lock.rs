@@ -117,7 +117,8 @@ impl Folder {
         }
     }
 
-    pub(super) fn lock_is_in_place(&self) -> bool {
+    /// Whether the folder has the lock file that is held, so that the record in it is this process's.
+    pub(crate) fn lock_is_in_place(&self) -> bool {
         self.lock.as_ref().is_some_and(|lock| self.dir.has(lock, LOCK))
     }
 }
