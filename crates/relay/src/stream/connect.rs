@@ -121,7 +121,9 @@ fn tcp_socket(to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {
 fn bind_beside(socket: &OwnedFd, from: SocketAddr) -> io::Result<()> {
     tcp::share_any_port(socket, true)?;
     rustix::net::bind(socket, &from)?;
-    tcp::share_any_port(socket, false)
+    tcp::share_any_port(socket, false)?;
+    // A service that has the port for its own finds it as after any connection of its own: free for who sets the same option.
+    sockopt::set_socket_reuseaddr(socket, true).map_err(io::Error::from)
 }
 
 /// The shared ports in turn, so that one is used again as late as can be.
@@ -141,16 +143,16 @@ fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
     use std::net::Ipv4Addr;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     #[tokio::test]
     async fn a_port_that_another_program_has_is_shared_with_it_where_that_is_allowed() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let to = listener.local_addr().unwrap();
         // Somebody has a port of ours, on every address, and shares it with nobody.
-        let taken = new_socket(AddressFamily::INET).unwrap();
-        rustix::net::bind(&taken, &SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
-        let taken = SocketAddr::try_from(rustix::net::getsockname(&taken).unwrap()).unwrap();
+        let holder = new_socket(AddressFamily::INET).unwrap();
+        rustix::net::bind(&holder, &SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
+        let taken = SocketAddr::try_from(rustix::net::getsockname(&holder).unwrap()).unwrap();
         let from = SocketAddr::new(to.ip(), taken.port());
         let socket = tcp_socket(to, true).unwrap();
         assert_eq!(rustix::net::bind(&socket, &from), Err(Errno::ADDRINUSE));
@@ -159,6 +161,11 @@ mod tests {
                 let stream = Stream::connect_tcp_with(socket, to).await.unwrap();
                 stream.send_all(b"hello").await.unwrap();
                 assert_eq!(listener.accept().await.unwrap().1, from);
+                drop(holder);
+                let service = TcpSocket::new_v4().unwrap();
+                service.set_reuseaddr(true).unwrap();
+                service.bind(from).unwrap();
+                service.listen(1).unwrap();
             }
             Err(error) => assert_eq!(error.kind(), ErrorKind::PermissionDenied),
         }
