@@ -11,6 +11,7 @@ pub mod eif;
 pub mod image;
 pub mod manifest;
 pub mod mutate;
+pub mod registry;
 pub mod wire;
 
 /// One target.
@@ -25,7 +26,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     Target { name: "wire_frames", run: wire::frames, seeds: &[] },
     Target { name: "wire_chunks", run: wire::chunks, seeds: &[] },
     Target { name: "wire_records", run: wire::records, seeds: &[] },
@@ -51,4 +52,5 @@ pub const TARGETS: [Target; 14] = [
     Target { name: "image_rpm_ndb", run: image::rpm_ndb, seeds: &["crates/image/testdata"] },
     Target { name: "image_cpio", run: image::cpio, seeds: &[] },
     Target { name: "eif", run: eif::file, seeds: &[] },
+    Target { name: "registry_challenge", run: registry::challenge, seeds: &[] },
 ];
