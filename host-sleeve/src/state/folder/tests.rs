@@ -1,0 +1,181 @@
+//! Folders of enclaves under commands that meet in them.
+
+use super::super::record::tests::launched;
+use super::*;
+
+fn taken(claim: Claim) -> Folder {
+    match claim {
+        Claim::Taken(folder) => *folder,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_lock_tells_whether_the_sleeve_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web");
+    let held = taken(Folder::claim(&path, false).unwrap());
+    held.pen().write(0, &launched("web")).unwrap();
+    let reader = Folder::open(&path).unwrap();
+    assert!(reader.seen().unwrap().unwrap().alive);
+    drop(held);
+    assert!(!reader.seen().unwrap().unwrap().alive);
+}
+
+#[test]
+fn what_an_ended_enclave_left_is_taken_over_only_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web");
+    taken(Folder::claim(&path, false).unwrap()).pen().write(0, &launched("web")).unwrap();
+    assert!(matches!(Folder::claim(&path, false).unwrap(), Claim::Ended));
+    let again = taken(Folder::claim(&path, true).unwrap());
+    assert!(again.seen().unwrap().is_none());
+}
+
+#[test]
+fn a_running_enclave_is_not_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web");
+    let held = taken(Folder::claim(&path, false).unwrap());
+    assert!(Folder::open(&path).unwrap().remove().is_err());
+    drop(held);
+    Folder::open(&path).unwrap().remove().unwrap();
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_removed_lock_file_does_not_make_a_running_enclave_removable() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web");
+    let held = taken(Folder::claim(&path, false).unwrap());
+    let mut sleeve = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let record = Record { sleeve: ProcessId::of(sleeve.id()), ..launched("web") };
+    held.pen().write(0, &record).unwrap();
+    assert!(held.is_in_place(&[]));
+    fs::remove_file(path.join(LOCK)).unwrap();
+    assert!(!held.is_in_place(&[]), "its sleeve notices");
+    assert!(matches!(Folder::claim(&path, true).unwrap(), Claim::Running));
+    let other = Folder::open(&path).unwrap();
+    assert!(other.seen().unwrap().unwrap().alive);
+    assert!(Folder::open(&path).unwrap().remove().unwrap_err().to_string().contains("is running"));
+    assert!(ProcessId::of(sleeve.id()).unwrap().exists(), "rm has killed a process of a running enclave");
+    assert!(other.named().unwrap().end());
+    sleeve.wait().unwrap();
+    other.remove().unwrap();
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_folder_that_was_removed_and_made_again_is_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web");
+    let held = taken(Folder::claim(&path, false).unwrap());
+    held.pen().write(0, &launched("web")).unwrap();
+    fs::remove_dir_all(&path).unwrap();
+    assert!(!held.is_in_place(&[]));
+    let again = taken(Folder::claim(&path, false).unwrap());
+    again.pen().write(0, &launched("web")).unwrap();
+    assert!(again.is_in_place(&[]) && !again.is_in_place(&["sleeve.sock"]) && !held.is_in_place(&[]));
+}
+
+#[test]
+fn a_socket_is_reached_from_a_path_of_any_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let deep = dir.path().join("d".repeat(120));
+    fs::create_dir(&deep).unwrap();
+    let folder = taken(Folder::claim(&deep.join("web"), false).unwrap());
+    let _listener = std::os::unix::net::UnixListener::bind(folder.socket("sleeve.sock")).unwrap();
+    assert!(folder.file("sleeve.sock").exists());
+    std::os::unix::net::UnixStream::connect(folder.socket("sleeve.sock")).unwrap();
+}
+
+#[test]
+fn what_was_found_under_a_name_is_removed_and_nothing_that_came_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web");
+    let first = taken(Folder::claim(&path, false).unwrap());
+    let late = Folder::open(&path).unwrap();
+    first.remove_locked().unwrap();
+    let second = taken(Folder::claim(&path, false).unwrap());
+    second.pen().write(0, &launched("web")).unwrap();
+    drop(second);
+    late.remove().unwrap();
+    assert!(Folder::open(&path).unwrap().seen().unwrap().is_some(), "another enclave was removed");
+}
+
+#[test]
+fn an_enclave_whose_lock_another_has_removes_nothing_at_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web");
+    let first = taken(Folder::claim(&path, false).unwrap());
+    fs::remove_file(path.join(LOCK)).unwrap();
+    let second = taken(Folder::claim(&path, false).unwrap());
+    second.pen().write(0, &launched("web")).unwrap();
+    first.remove_locked().unwrap();
+    assert!(second.is_in_place(&[]), "another enclave was removed");
+}
+
+#[test]
+fn claims_and_removals_of_one_name_do_not_meet() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    let dir = tempfile::tempdir().unwrap();
+    let (path, holders, taken) = (dir.path().join("web"), AtomicU32::new(0), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    let Claim::Taken(folder) = Folder::claim(&path, false).unwrap() else { continue };
+                    assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0, "two hold one folder");
+                    assert!(folder.lock_is_in_place());
+                    taken.fetch_add(1, Ordering::SeqCst);
+                    holders.fetch_sub(1, Ordering::SeqCst);
+                    folder.remove_locked().unwrap();
+                }
+            });
+        }
+    });
+    assert!(taken.into_inner() > 0 && !path.exists());
+}
+
+#[test]
+fn a_lock_that_a_dying_sleeve_has_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web");
+    let held = taken(Folder::claim(&path, false).unwrap());
+    let mut sleeve = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    held.pen().write(0, &Record { sleeve: ProcessId::of(sleeve.id()), ..launched("web") }).unwrap();
+    assert!(Folder::open(&path).unwrap().named().unwrap().end());
+    let dies = std::thread::spawn(move || {
+        // As the last thread of a process may take on a busy machine, when the first has ended.
+        std::thread::park_timeout(Duration::from_millis(100));
+        drop(held);
+    });
+    Folder::open(&path).unwrap().remove().unwrap();
+    assert!(!path.exists());
+    dies.join().unwrap();
+    sleeve.wait().unwrap();
+}
+
+#[test]
+fn a_lock_that_is_only_asked_about_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web");
+    taken(Folder::claim(&path, false).unwrap()).pen().write(0, &launched("web")).unwrap();
+    let asking = File::open(path.join(LOCK)).unwrap();
+    asking.lock_shared().unwrap();
+    let asks = std::thread::spawn(move || {
+        // As long as a process may be kept from running on a busy machine.
+        std::thread::park_timeout(Duration::from_millis(100));
+        drop(asking);
+    });
+    assert!(matches!(Folder::claim(&path, false).unwrap(), Claim::Ended));
+    asks.join().unwrap();
+}
+
+#[test]
+fn a_record_half_written_by_a_broken_disk_is_an_error_and_no_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = taken(Folder::claim(&dir.path().join("web"), false).unwrap());
+    fs::write(folder.file(RECORD), b"{\"version\":1,").unwrap();
+    assert!(folder.seen().is_err());
+}

@@ -1,0 +1,123 @@
+//! Records as they are written, and as older versions wrote them.
+
+use super::*;
+use cloister_wire::control::Cause;
+
+/// A record of an enclave that was just launched.
+pub(crate) fn launched(name: &str) -> Record {
+    Record {
+        version: VERSION,
+        name: name.into(),
+        image: Image { path: "/app.cloister".into(), digest: "sha256:00".into(), name: "app".into() },
+        backend: "qemu".into(),
+        machine: None,
+        cpus: 2,
+        memory: 512 << 20,
+        publish: Vec::new(),
+        metrics: None,
+        created_ms: 1,
+        booted_ms: None,
+        ready_ms: None,
+        sleeve: None,
+        boot: None,
+        stop_timeout_ms: 1000,
+        status: None,
+        silent_since_ms: None,
+        end: None,
+    }
+}
+
+fn ended(outcome: Outcome) -> String {
+    let record = Record { end: Some(End { code: 1, outcome, at_ms: 2 }), ..launched("web") };
+    Seen { record, alive: false }.words()
+}
+
+#[test]
+fn an_ended_enclave_is_told_by_its_end() {
+    let state = State::Exited { service: "web".into(), code: 3 };
+    assert_eq!(ended(Outcome::Told { state }), "exited (3)");
+    let state = State::Signaled { service: "web".into(), signal: 9, cause: Cause::OutOfMemory };
+    assert_eq!(ended(Outcome::Told { state }), "SIGKILL, out of memory");
+    assert_eq!(ended(Outcome::Failed { why: "QEMU was killed".into() }), "failed: QEMU was killed");
+}
+
+#[test]
+fn a_record_without_a_sleeve_is_not_believed_to_run() {
+    let seen = |alive| Seen { record: launched("web"), alive }.words();
+    assert_eq!(seen(true), "launching");
+    assert_eq!(seen(false), "killed: the sleeve died");
+}
+
+#[test]
+fn an_enclave_of_an_earlier_boot_is_not_taken_for_a_killed_one() {
+    let seen = |boot: Option<String>| {
+        let machine = Machine {
+            kind: "microvm".into(),
+            why: None,
+            cid: 3,
+            vsock: "x".into(),
+            processes: vec![("qemu".into(), ProcessId::own().unwrap())],
+            pcrs: None,
+        };
+        Seen { record: Record { boot, machine: Some(machine), ..launched("web") }, alive: false }
+    };
+    let earlier = seen(Some("an earlier boot".into()));
+    assert_eq!(earlier.words(), "lost: the host was restarted");
+    assert!(earlier.orphans().is_empty(), "the number is another process's now");
+    let now = seen(boot_id());
+    assert_eq!((now.words().as_str(), now.orphans().len()), ("killed: the sleeve died", 1));
+    assert_eq!(seen(None).orphans().len(), 1, "earlier programs did not record the boot");
+}
+
+/// What the first release wrote for a running enclave.
+const FIRST_RELEASE: &str = r#"{"version":1,"name":"web","image":{"path":"/app.cloister","digest":"sha256:00","name":"app"},
+    "backend":"qemu","machine":{"kind":"microvm, tcg","cid":1100,"vsock":"vhost-device-vsock",
+    "processes":[["qemu",{"pid":70,"start":9}],["vsock",{"pid":69,"start":8}]]},"cpus":2,"memory":536870912,
+    "publish":[{"listen":"127.0.0.1:8080","ingress":80}],"created_ms":5,"booted_ms":6,"ready_ms":7,
+    "sleeve":{"pid":68,"start":7},"stop_timeout_ms":1000,"status":{"seq":2,"state":"ready","platform":"virtual",
+    "uptime_ms":10,"supervisor_restarts":0,"boot":[],"services":[],"ingress":{"accepted":0,"open":0,"refused":0,
+    "bytes_in":0,"bytes_out":0},"registers":[]},"end":null}"#;
+
+#[test]
+fn a_record_of_the_first_release_is_read() {
+    let record = Record::from_bytes(FIRST_RELEASE.as_bytes(), "web").unwrap();
+    assert_eq!((record.boot, record.sleeve), (None, Some(ProcessId { pid: 68, start: 7 })));
+    assert_eq!(record.status.unwrap().state, State::Ready);
+}
+
+#[test]
+fn what_a_later_program_adds_or_renames_does_not_hide_an_enclave() {
+    let mut value: Value = serde_json::from_str(FIRST_RELEASE).unwrap();
+    value["colour"] = json!("blue");
+    value["status"]["state"] = json!("hibernating");
+    value["end"] = json!({"code": 9, "outcome": "told", "final": {"state": "evaporated"}, "at_ms": 8});
+    let record = Record::from_bytes(value.to_string().as_bytes(), "web").unwrap();
+    assert_eq!(record.status, None);
+    let end = record.end.unwrap();
+    assert!(end.code == 9 && end.words().contains("newer host-sleeve"), "{end:?}");
+}
+
+#[test]
+fn a_record_of_another_version_is_refused_by_its_number_and_still_names_its_processes() {
+    let own = ProcessId::own().unwrap();
+    let text =
+        json!({"version": 7, "sleeve": own, "boot": boot_id(), "machine": {"processes": [["qemu", own, 5]]}})
+            .to_string();
+    let error = Record::from_bytes(text.as_bytes(), "web").unwrap_err();
+    let reasons = error.reasons().concat();
+    assert!(reasons.contains("version 7") && reasons.contains("reads version 1"), "{reasons}");
+    assert_eq!(Traces::of(text.as_bytes()).sleeve(), Some(own));
+    assert!(Traces::of(b"{").sleeve().is_none());
+}
+
+#[test]
+fn an_end_read_back_is_the_end_written() {
+    let state = State::Exited { service: "web".into(), code: 3 };
+    let end = End { code: 3, outcome: Outcome::Told { state }, at_ms: 4 };
+    let text = serde_json::to_string(&end).unwrap();
+    assert_eq!(
+        text,
+        r#"{"code":3,"outcome":"told","final":{"state":"exited","service":"web","code":3},"at_ms":4}"#
+    );
+    assert_eq!(serde_json::from_str::<End>(&text).unwrap(), end);
+}
