@@ -109,6 +109,18 @@ mod tests {
     }
 
     #[test]
+    fn an_image_that_one_machine_loads_is_warned_of_at_the_build_and_refused_on_the_others() {
+        let (small, large) =
+            (Room { backend: "small", bytes: GIB }, Room { backend: "large", bytes: 3 * GIB });
+        let warnings = judge(2 * GIB, &[small, large], false).unwrap();
+        assert_eq!(
+            warnings,
+            ["warning: small cannot run this image: its ramdisks have 2 GiB, and small loads 1 GiB"]
+        );
+        assert!(fits(2 * GIB, small).is_err() && fits(2 * GIB, large).is_ok());
+    }
+
+    #[test]
     fn an_image_for_hardware_that_is_too_large_for_the_machines_here_is_warned_of_at_the_build() {
         let warnings = judge(5 * GIB / 2, &rooms(), true).unwrap();
         assert_eq!(warnings.len(), 2, "{warnings:?}");
