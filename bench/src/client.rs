@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use cloister_relay::Stream;
+use cloister_net::Stream;
 use cloister_wire::chunks::{self, Decoder};
 use cloister_wire::frame;
 use cloister_wire::hello::VERSION;

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use cloister_relay::{Gate, Listener, Stream, room};
+use cloister_net::{Gate, Listener, Stream, room};
 
 /// Echo: every byte comes back.
 pub const ECHO: u8 = b'E';

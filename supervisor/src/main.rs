@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 
-use cloister_relay::Listener;
+use cloister_net::Listener;
 use cloister_supervisor::core::{CoreError, Setup, run};
 use cloister_supervisor::status::registers;
 use cloister_supervisor::world::{Addresses, HostSocket, Paths};

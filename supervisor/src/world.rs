@@ -126,7 +126,7 @@ pub trait Listen: Send + Sync {
 
 /// Where the host connects: a vsock port, or in tests a unix socket.
 #[derive(Debug)]
-pub struct HostSocket(pub cloister_relay::Listener);
+pub struct HostSocket(pub cloister_net::Listener);
 
 impl Listen for HostSocket {
     fn accept(&self) -> Accepting<'_> {

@@ -14,7 +14,7 @@ use cloister_bench::figures::{median, table};
 use cloister_bench::machine::{Machine, Parts};
 use cloister_bench::ports;
 use cloister_image::artifact::{Artifact, Part};
-use cloister_relay::Stream;
+use cloister_net::Stream;
 use cloister_wire::control::{FromGuest, Stage, Status};
 use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
 use cloister_wire::hello::{Hello, Protocol, Role};

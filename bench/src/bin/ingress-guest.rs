@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitCode};
 
 use cloister_bench::{floor, ports, service};
 use cloister_manifest::model;
-use cloister_relay::{Listener, Stream};
+use cloister_net::{Listener, Stream};
 use cloister_supervisor::ingress::Ingress;
 use cloister_supervisor::listener::Listeners;
 use cloister_supervisor::world::Paths;

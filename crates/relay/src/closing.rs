@@ -8,8 +8,8 @@ use std::time::Duration;
 use cloister_wire::chunks;
 use tokio::time::timeout;
 
-use crate::scratch;
-use crate::stream::Stream;
+use cloister_net::Stream;
+use cloister_net::scratch;
 
 /// How long a close waits for the other side: for its acknowledgements, and on the boundary for its own close. A peer that
 /// lives answers within a round trip, so this only runs out when it hangs or is gone.

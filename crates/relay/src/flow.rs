@@ -18,10 +18,10 @@ use cloister_wire::frame::HEADER;
 use cloister_wire::ingress::CHUNK_LIMIT;
 
 use crate::full::{self, Appetite, Filled};
-use crate::means;
 use crate::pipes::{Lent, Pipes};
-use crate::scratch;
-use crate::stream::Stream;
+use cloister_net::Stream;
+use cloister_net::means;
+use cloister_net::scratch;
 
 /// Payload bytes after which other connections get their turn: a millisecond or two of work.
 const TURN: u64 = 256 * 1024;

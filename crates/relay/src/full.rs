@@ -13,7 +13,7 @@ use cloister_wire::ingress::CHUNK_LIMIT;
 
 use crate::flow::Codec;
 use crate::pipes::Lent;
-use crate::stream::Stream;
+use cloister_net::Stream;
 
 /// So many bytes at once are a full flow: below it, page handling costs more than a copy.
 const WORTH_A_PIPE: usize = 16 * 1024;

@@ -25,10 +25,10 @@ use tokio::time::{Instant, Sleep};
 
 use crate::closing::{self, Closing};
 use crate::flow::{Codec, Fault, Flow};
-use crate::means;
 use crate::pipes::Pipes;
-use crate::stream::Stream;
 use crate::works::Works;
+use cloister_net::Stream;
+use cloister_net::means;
 
 /// Looks at an idle connection in one idle deadline: it ends at most a quarter too late.
 const LOOKS: u32 = 4;

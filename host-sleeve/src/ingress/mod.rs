@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloister_relay::{Gate, Listener, Options, Pass, Peer, Stream, Works, relay, room};
+use cloister_net::{Gate, Listener, Pass, Peer, Stream, room};
+use cloister_relay::{Options, Works, relay};
 use cloister_wire::frame;
 use cloister_wire::hello::VERSION;
 use cloister_wire::ingress::{Framing, HEADER_LIMIT, Header};

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloister_relay::Stream;
+use cloister_net::Stream;
 use cloister_wire::control::{FromGuest, FromHost, Reply, Request};
 use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
 use cloister_wire::hello::{Hello, HelloError, Protocol, Role};

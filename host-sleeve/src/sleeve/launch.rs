@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloister_relay::Listener;
+use cloister_net::Listener;
 use cloister_wire::control::Status;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloister_relay::Stream;
+use cloister_net::Stream;
 use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
 use cloister_wire::hello::Protocol;
 use cloister_wire::logs::{END, Record, Subscribe};

@@ -15,7 +15,7 @@ use std::fmt::Debug;
 use std::io;
 use std::time::Duration;
 
-pub(crate) use cloister_relay::Stream;
+pub(crate) use cloister_net::Stream;
 pub(crate) use hybrid::Hybrid;
 pub(crate) use kernel::Kernel;
 

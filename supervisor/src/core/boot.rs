@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cloister_manifest::model::{Control, MAX_BYTES, Manifest, Root, Service};
-use cloister_relay::Listener;
+use cloister_net::Listener;
 use cloister_wire::control::{IngressCounters, bounded};
 use cloister_wire::hold::Welcome;
 use tokio::sync::{mpsc, watch};

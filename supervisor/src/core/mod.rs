@@ -13,7 +13,7 @@ mod turn;
 use std::io;
 use std::os::unix::net::UnixStream;
 
-use cloister_relay::Listener;
+use cloister_net::Listener;
 use cloister_wire::control::Register;
 use cloister_wire::frame::FrameError;
 

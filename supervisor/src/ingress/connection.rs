@@ -6,7 +6,8 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cloister_relay::{Options, Pass, Stream, relay};
+use cloister_net::{Pass, Stream};
+use cloister_relay::{Options, relay};
 use cloister_wire::frame::{Decoder, HEADER};
 use cloister_wire::hello::VERSION;
 use cloister_wire::ingress::{HEADER_LIMIT, Header};

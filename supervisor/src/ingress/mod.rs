@@ -23,7 +23,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cloister_manifest::model;
-use cloister_relay::{Gate, Listener, Stream, Works, room};
+use cloister_net::{Gate, Listener, Stream, room};
+use cloister_relay::Works;
 use cloister_wire::control::IngressCounters;
 use tokio::time::{Instant, sleep};
 

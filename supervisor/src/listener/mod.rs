@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cloister_relay::Stream;
+use cloister_net::Stream;
 use tokio::time::{Instant, sleep_until};
 
 use crate::world::Paths;

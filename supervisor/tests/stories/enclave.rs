@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use cloister_manifest::Manifest;
-use cloister_relay::Listener;
+use cloister_net::Listener;
 use cloister_supervisor::core::{Setup, run};
 use cloister_supervisor::world::{Addresses, HostSocket, Paths};
 use tempfile::TempDir;

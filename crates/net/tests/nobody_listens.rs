@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
-use cloister_relay::Stream;
+use cloister_net::Stream;
 use tokio::net::TcpSocket;
 
 /// More than the ports that a connecting socket gets first, every second of Linux's 28,232 (`ip_local_port_range`): one

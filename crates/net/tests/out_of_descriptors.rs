@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::net::TcpStream;
 
-use cloister_relay::{Gate, Listener, room};
+use cloister_net::{Gate, Listener, room};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::os::unix::net::UnixStream;
 
-use cloister_relay::Stream;
+use cloister_net::Stream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

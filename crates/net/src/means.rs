@@ -9,16 +9,16 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 /// How long a write waits for them: short beside what a peer waits for, long beside a retry's own cost.
-pub(crate) const PAUSE: Duration = Duration::from_millis(10);
+pub const PAUSE: Duration = Duration::from_millis(10);
 
 /// Whether a write failed for want of memory, or of a descriptor to wait with, that may be there a moment later.
-pub(crate) fn are_lacking(error: &io::Error) -> bool {
+pub fn are_lacking(error: &io::Error) -> bool {
     const MEANS: [Errno; 4] = [Errno::NOBUFS, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
     MEANS.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Wakes a task that lacks them after [`PAUSE`].
-pub(crate) fn wake_later(cx: &Context<'_>) {
+pub fn wake_later(cx: &Context<'_>) {
     let waker = cx.waker().clone();
     drop(tokio::spawn(async move {
         tokio::time::sleep(PAUSE).await;

@@ -5,14 +5,14 @@
 use std::cell::RefCell;
 
 /// Bytes of the buffer: two vsock writes' worth, so that a small burst is one read. A longer flow is spliced.
-pub(crate) const SIZE: usize = 64 * 1024;
+pub const SIZE: usize = 64 * 1024;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Lends this thread's buffer of [`SIZE`] bytes, with whatever the last use left in it.
-pub(crate) fn with<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
+pub fn with<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
     BUFFER.with(|buffer| match buffer.try_borrow_mut() {
         Ok(mut buffer) => {
             buffer.resize(SIZE, 0);

@@ -149,7 +149,7 @@ impl Stream {
     }
 
     /// Makes a TCP peer see an orderly end when this is closed, as it does unless [`Self::reset_on_close`] was asked for.
-    pub(crate) fn end_on_close(&self) -> io::Result<()> {
+    pub fn end_on_close(&self) -> io::Result<()> {
         Ok(sockopt::set_socket_linger(&*self.io, None)?)
     }
 
@@ -157,7 +157,7 @@ impl Stream {
     /// before that takes away what is still on its way.
     ///
     /// No readiness comes for it, so it is asked again and again: only connections that break off wait for it.
-    pub(crate) async fn delivered(&self) {
+    pub async fn delivered(&self) {
         while tcp::unacknowledged(&*self.io).is_ok_and(|bytes| bytes > 0) && !self.has_failed() {
             tokio::time::sleep(means::PAUSE).await;
         }
@@ -174,7 +174,7 @@ impl Stream {
     ///
     /// A stream socket that gave less than was asked has no more, so that the next read waits for the reactor and not
     /// for one more `EAGAIN`.
-    pub(crate) fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut ready = ready!(self.io.poll_read_ready(cx))?;
             match rustix::net::recv(&*self.io, &mut *buffer, RecvFlags::empty()) {
@@ -192,14 +192,14 @@ impl Stream {
     }
 
     /// Writes once; the count can be short.
-    pub(crate) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let piece = bytes.get(..self.longest_write()).unwrap_or(bytes);
         self.poll_write_with(cx, || {
             rustix::io::retry_on_intr(|| rustix::net::send(&*self.io, piece, SendFlags::NOSIGNAL))
         })
     }
 
-    /// Writes once, and tries again after a pause where the kernel lacks the means: only [`crate::relay()`] has a timer of
+    /// Writes once, and tries again after a pause where the kernel lacks the means: only the relay has a timer of
     /// its own for that.
     fn poll_send_patiently(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.poll_send(cx, bytes) {
@@ -216,7 +216,7 @@ impl Stream {
     /// A vsock that gave less than was asked has no more (`virtio_transport_stream_do_dequeue` of Linux), and one more
     /// attempt would have pages cleared for nothing. Others stop short of what they have when the pipe's pages are taken by
     /// small pieces.
-    pub(crate) fn poll_splice_to(
+    pub fn poll_splice_to(
         &self,
         cx: &mut Context<'_>,
         pipe: BorrowedFd<'_>,
@@ -236,12 +236,12 @@ impl Stream {
     }
 
     /// Moves bytes into a pipe that may have room, without waiting for either.
-    pub(crate) fn try_splice_to(&self, pipe: BorrowedFd<'_>, max: usize) -> io::Result<usize> {
+    pub fn try_splice_to(&self, pipe: BorrowedFd<'_>, max: usize) -> io::Result<usize> {
         splice::splice(&*self.io, pipe, max, false)
     }
 
     /// Moves up to `count` bytes out of a pipe that holds as many.
-    pub(crate) fn poll_splice_from(
+    pub fn poll_splice_from(
         &self,
         cx: &mut Context<'_>,
         pipe: BorrowedFd<'_>,
@@ -255,7 +255,7 @@ impl Stream {
     }
 
     /// Bytes that wait to be read, where the socket can tell: vsock cannot before Linux 6.17.
-    pub(crate) fn readable(&self) -> io::Result<usize> {
+    pub fn readable(&self) -> io::Result<usize> {
         splice::readable(&*self.io)
     }
 
