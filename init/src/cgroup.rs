@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use cloister_wire::hold::Limits;
@@ -225,6 +226,12 @@ impl Cgroup {
     #[must_use]
     pub fn folder(&self) -> BorrowedFd<'_> {
         self.folder.as_fd()
+    }
+
+    /// Its number, by which the kernel names it elsewhere: the folder's inode. 0, which no group has, if that cannot be read.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.folder.metadata().map(|found| found.ino()).unwrap_or_default()
     }
 
     /// What becomes ready (`POLLPRI`) when the group fills or empties.

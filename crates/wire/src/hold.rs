@@ -35,6 +35,9 @@ pub enum FromInit {
         pid: u32,
         /// Nanoseconds since boot (`CLOCK_MONOTONIC`).
         at_ns: u64,
+        /// Its cgroup, by the number that the kernel's socket diagnosis names (`INET_DIAG_CGROUP_ID` of `linux/inet_diag.h`):
+        /// the inode of the cgroup's folder.
+        cgroup: u64,
     },
     /// A spawn failed; nothing of it is left.
     SpawnFailed {
@@ -103,6 +106,8 @@ pub struct Held {
     pub at_ns: u64,
     /// Its end, where it has ended and has not been forgotten.
     pub ended: Option<Ended>,
+    /// Its cgroup, as in [`FromInit::Spawned`].
+    pub cgroup: u64,
     /// Whether its cgroup still has members.
     pub populated: bool,
     /// How many descriptors follow for it: stdout and stderr, or none while it is on its way to its program. Then
@@ -180,8 +185,9 @@ pub type LastWords = Box<serde_json::value::RawValue>;
 /// want of memory: `ECHILD`, with which no step of a start fails.
 pub const STARTED_NOTHING: i32 = 10;
 
-/// The most descriptors init keeps by name: two log rings for each of 60 services, and a few for the supervisor.
-pub const MAX_STASHES: usize = 128;
+/// The most descriptors init keeps by name: two log histories for each of 60 services and of a few servants, the sockets of
+/// those, and the supervisor's own.
+pub const MAX_STASHES: usize = 256;
 
 /// The most processes init holds at once: a spawn past it is refused, so that a confused supervisor cannot fill PID 1.
 pub const MAX_HELD: usize = 128;
@@ -200,14 +206,13 @@ pub enum Target {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spawn {
-    /// The program, looked up in `PATH` of `env` inside the root where it has no slash, and its arguments.
+    /// The program and its arguments. In a root, a name without a slash is looked up in `PATH` of `env`; in an empty place the
+    /// program is a path in ramdisk 1.
     pub argv: Vec<String>,
     /// The whole environment as `KEY=value`.
     pub env: Vec<String>,
-    /// The working directory inside the root.
-    pub cwd: String,
-    /// Whether it is process 1 of its PID namespace itself, and not below a first process of ours ([`crate::first`]).
-    pub as_first: bool,
+    /// What it sees of the machine.
+    pub place: Place,
     /// The user.
     pub uid: u32,
     /// The group.
@@ -219,6 +224,31 @@ pub struct Spawn {
     pub capabilities: u64,
     /// The seccomp filter as classic BPF instructions, `code << 48 | jt << 40 | jf << 32 | k`; empty for none.
     pub seccomp: Vec<u64>,
+    /// The cgroup's limits.
+    pub limits: Limits,
+    /// How many descriptors come with the request.
+    pub fds: u8,
+}
+
+/// What a process sees of the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// The application's root: a service.
+    Root(View),
+    /// An empty read-only root, and nothing mounted in it: a servant, a program of ours that holds what it was given as
+    /// descriptors and nothing else. It is process 1 of its PID namespace.
+    Empty,
+}
+
+/// A service's view of the application's root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct View {
+    /// The working directory.
+    pub cwd: String,
+    /// Whether the program is process 1 of its PID namespace itself, and not below a first process of ours ([`crate::first`]).
+    pub as_first: bool,
     /// Where the process may write, in a root that is mounted read-only; `None` leaves the root writable.
     pub writable: Option<Vec<String>>,
     /// What is mounted over itself before anything else, so that no process of this view can rename, remove or replace it:
@@ -226,10 +256,6 @@ pub struct Spawn {
     pub pinned: Vec<String>,
     /// Files mounted into the root: path and content.
     pub files: Vec<File>,
-    /// The cgroup's limits.
-    pub limits: Limits,
-    /// How many descriptors come with the request.
-    pub fds: u8,
 }
 
 /// A file for one service.

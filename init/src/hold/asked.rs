@@ -42,7 +42,7 @@ impl State {
             let step = "name".to_owned();
             return self.tell(FromInit::SpawnFailed { name, step, errno, error });
         }
-        self.held.push(Holding { name: name.clone(), phase: Phase::Forking, populated: false });
+        self.held.push(Holding { name: name.clone(), phase: Phase::Forking, cgroup: 0, populated: false });
         vec![Action::Launch { name, spec }]
     }
 

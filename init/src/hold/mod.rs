@@ -41,6 +41,8 @@ pub enum Event {
         name: String,
         /// The process.
         pid: u32,
+        /// Its cgroup's number.
+        cgroup: u64,
     },
     /// Nothing was forked for it.
     NotForked {

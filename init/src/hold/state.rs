@@ -60,6 +60,8 @@ pub(super) struct Supervisor {
 pub(super) struct Holding {
     pub(super) name: String,
     pub(super) phase: Phase,
+    /// Its cgroup's number, once it has one.
+    pub(super) cgroup: u64,
     /// Whether its cgroup has members.
     pub(super) populated: bool,
 }
@@ -107,7 +109,7 @@ impl State {
             Event::NoSupervisor(failure) => self.no_supervisor(failure),
             Event::Asked(request) => self.asked(request),
             Event::Lost(why) => self.lost(why),
-            Event::Forked { name, pid } => self.forked(&name, pid, now_ns),
+            Event::Forked { name, pid, cgroup } => self.forked(&name, pid, cgroup, now_ns),
             Event::NotForked { name, failure } => self.not_forked(&name, failure),
             Event::Launched { pid } => self.launched(pid, now_ns),
             Event::LaunchFailed { pid, failure } => self.launch_failed(pid, failure),
@@ -164,9 +166,10 @@ impl State {
         vec![Action::KillSupervisor]
     }
 
-    fn forked(&mut self, name: &str, pid: u32, at_ns: u64) -> Vec<Action> {
+    fn forked(&mut self, name: &str, pid: u32, cgroup: u64, at_ns: u64) -> Vec<Action> {
         if let Some(held) = self.find(name) {
             held.phase = Phase::Launching { pid, at_ns };
+            held.cgroup = cgroup;
             held.populated = true;
         }
         vec![]
@@ -186,8 +189,8 @@ impl State {
             |held: &&mut Holding| matches!(held.phase, Phase::Launching { pid: of, .. } if of == pid);
         let Some(held) = self.held.iter_mut().find(on_its_way) else { return vec![] };
         held.phase = Phase::Running { pid, at_ns };
-        let name = held.name.clone();
-        self.tell(FromInit::Spawned { name, pid, at_ns })
+        let (name, cgroup) = (held.name.clone(), held.cgroup);
+        self.tell(FromInit::Spawned { name, pid, at_ns, cgroup })
     }
 
     fn launch_failed(&mut self, pid: u32, failure: Failure) -> Vec<Action> {
@@ -318,7 +321,8 @@ impl Holding {
             Phase::Ended { ended, at_ns } => (ended.pid, *at_ns, Some(ended.clone()), 2),
             Phase::Forking | Phase::Leaving => return None,
         };
-        Some(Held { name: self.name.clone(), pid, at_ns, ended, populated: self.populated, fds })
+        let (name, cgroup) = (self.name.clone(), self.cgroup);
+        Some(Held { name, pid, at_ns, ended, cgroup, populated: self.populated, fds })
     }
 }
 

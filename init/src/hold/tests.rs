@@ -2,7 +2,8 @@
 
 use cloister_wire::control::{Cause, Exit};
 use cloister_wire::hold::{
-    FromInit, FromSupervisor, LastWords, Limits, MAX_HELD, STARTED_NOTHING, Spawn, Target, Welcome,
+    FromInit, FromSupervisor, LastWords, Limits, MAX_HELD, Place, STARTED_NOTHING, Spawn, Target, View,
+    Welcome,
 };
 use proptest::prelude::*;
 
@@ -15,16 +16,18 @@ fn spec() -> Box<Spawn> {
     Box::new(Spawn {
         argv: vec!["/bin/web".into()],
         env: vec![],
-        cwd: "/".into(),
-        as_first: false,
+        place: Place::Root(View {
+            cwd: "/".into(),
+            as_first: false,
+            writable: None,
+            pinned: vec![],
+            files: vec![],
+        }),
         uid: 1,
         gid: 1,
         groups: vec![],
         capabilities: 0,
         seccomp: vec![],
-        writable: None,
-        pinned: vec![],
-        files: vec![],
         limits: Limits::default(),
         fds: 0,
     })
@@ -47,7 +50,7 @@ fn to_web(signal: u8) -> Action {
 }
 
 fn forked(name: &str, pid: u32) -> Event {
-    Event::Forked { name: name.into(), pid }
+    Event::Forked { name: name.into(), pid, cgroup: 77 }
 }
 
 fn reaped(pid: u32, code: u8) -> Event {
@@ -101,7 +104,7 @@ fn a_spawn_is_forked_and_told_when_its_program_runs() {
     let mut state = listening();
     assert_eq!(state.on(spawn("web"), 1), [Action::Launch { name: "web".into(), spec: spec() }]);
     assert_eq!(state.on(forked("web", 10), 2), []);
-    let spawned = FromInit::Spawned { name: "web".into(), pid: 10, at_ns: 3 };
+    let spawned = FromInit::Spawned { name: "web".into(), pid: 10, at_ns: 3, cgroup: 77 };
     assert_eq!(state.on(Event::Launched { pid: 10 }, 3), [Action::Tell(spawned)]);
 }
 

@@ -137,16 +137,17 @@ impl Holder {
     fn launch(&mut self, name: String, spec: &Spawn, fds: Vec<OwnedFd>) -> Event {
         match spawn::service(&self.groups, &name, spec, fds, self.writable_bytes) {
             Ok(started) => {
+                let (pid, cgroup) = (started.pid, started.group.number());
                 self.handles.push(Handle {
                     name: name.clone(),
-                    pid: started.pid,
+                    pid,
                     main: None,
                     report: started.report,
                     verdict: Some(started.verdict),
                     output: vec![Rc::new(started.stdout), Rc::new(started.stderr)],
                     group: started.group,
                 });
-                Event::Forked { name, pid: started.pid }
+                Event::Forked { name, pid, cgroup }
             }
             Err(failure) => Event::NotForked { name, failure },
         }

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 
 use cloister_sys::process::Child;
 use cloister_sys::{landlock, seccomp, signal};
-use cloister_wire::hold::Spawn;
+use cloister_wire::hold::{Spawn, View};
 use rustix::process::{Resource, Rlimit};
 
 use super::{
@@ -28,6 +28,7 @@ const OPEN_FILES: u64 = 524_288;
 /// What to become.
 pub(super) struct Order<'a> {
     pub(super) spec: &'a Spawn,
+    pub(super) view: &'a View,
     pub(super) writable_bytes: u64,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
@@ -50,7 +51,7 @@ impl Order<'_> {
         report: Option<OwnedFd>,
         verdict: &mut OwnedFd,
     ) -> Result<Infallible, Failure> {
-        let spec = self.spec;
+        let (spec, view) = (self.spec, self.view);
         begin(verdict, SESSION);
         rustix::process::setsid().at("session", "a new one")?;
         begin(verdict, LIMITS);
@@ -58,13 +59,13 @@ impl Order<'_> {
         limit(spec)?;
         let first = report.map(first::First::take).transpose()?;
         begin(verdict, MOUNTS);
-        view::enter(child, spec, self.writable_bytes)?;
+        view::enter(child, view, self.writable_bytes)?;
         begin(verdict, FILES);
-        files::mount(&spec.files, spec.uid, spec.gid)?;
+        files::mount(&view.files, spec.uid, spec.gid)?;
         begin(verdict, DESCRIPTORS);
         let standard = [open_null()?, self.stdout, self.stderr];
-        view::make_working_dir(spec).at("cwd", &spec.cwd)?;
-        rustix::process::chdir(spec.cwd.as_str()).at("cwd", &spec.cwd)?;
+        view::make_working_dir(view, spec).at("cwd", &view.cwd)?;
+        rustix::process::chdir(view.cwd.as_str()).at("cwd", &view.cwd)?;
         begin(verdict, USER);
         user::become_user(spec)?;
         rustix::thread::set_no_new_privs(true).at("privileges", "no new ones")?;

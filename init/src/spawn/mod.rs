@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use cloister_sys::process::{Child, Fork, fork_first_into, fork_into};
 use cloister_wire::first::RUNS;
-use cloister_wire::hold::Spawn;
+use cloister_wire::hold::{Place, Spawn};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Uid};
@@ -117,16 +117,19 @@ fn fork_service(
     fds: Vec<OwnedFd>,
     writable_bytes: u64,
 ) -> Result<Forked, Failure> {
+    let Place::Root(view) = &spec.place else {
+        return Err(Failure::new("place", "an empty root", &io::ErrorKind::Unsupported.into()));
+    };
     let (stdout, their_stdout) = output_pipe(spec).at("pipes", "stdout")?;
     let (stderr, their_stderr) = output_pipe(spec).at("pipes", "stderr")?;
-    let (report, theirs) = if spec.as_first {
+    let (report, theirs) = if view.as_first {
         (None, None)
     } else {
         let (report, theirs) = first::channel().at("pipes", "report")?;
         (Some(report), Some(theirs))
     };
-    let order = child::Order { spec, writable_bytes, stdout: their_stdout, stderr: their_stderr, fds };
-    let goal = if spec.as_first { EXEC } else { RUNS };
+    let order = child::Order { spec, view, writable_bytes, stdout: their_stdout, stderr: their_stderr, fds };
+    let goal = if view.as_first { EXEC } else { RUNS };
     let (pid, verdict) = fork(group, true, goal, |child, verdict| order.follow(child, theirs, verdict))?;
     Ok(Forked { pid, report, verdict, stdout, stderr })
 }

@@ -10,7 +10,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use cloister_sys::process::Child;
-use cloister_wire::hold::Spawn;
+use cloister_wire::hold::{Spawn, View};
 use rustix::fs::{CWD, FileType, Mode, makedev};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Gid, Uid};
@@ -77,14 +77,14 @@ const HIDDEN: [&str; 1] = ["/sys/firmware"];
 const BEGIN_EMPTY: [&str; 2] = ["/tmp/", "/dev/shm/"];
 
 /// Leaves the system's view for the application's.
-pub(super) fn enter(child: &mut Child, spec: &Spawn, writable_bytes: u64) -> Result<(), Failure> {
+pub(super) fn enter(child: &mut Child, view: &View, writable_bytes: u64) -> Result<(), Failure> {
     child.leave_namespaces().at("mounts", "a private view")?;
     let program = initctl::take().at("mounts", "initctl")?;
     pivot().at("mounts", ROOT)?;
-    for path in &spec.pinned {
+    for path in &view.pinned {
         places::pin(path).at("mounts", path)?;
     }
-    if let Some(writable) = &spec.writable {
+    if let Some(writable) = &view.writable {
         places::protect(writable).at("mounts", "a read-only root")?;
     }
     for mount in &MOUNTS {
@@ -104,12 +104,12 @@ pub(super) fn enter(child: &mut Child, spec: &Spawn, writable_bytes: u64) -> Res
 
 /// Makes a working directory below a folder that begins empty, for the service's user. It goes by no link, since nobody has
 /// been there yet; what lies elsewhere is in the image.
-pub(super) fn make_working_dir(spec: &Spawn) -> io::Result<()> {
-    if !BEGIN_EMPTY.iter().any(|folder| spec.cwd.starts_with(folder)) {
+pub(super) fn make_working_dir(view: &View, spec: &Spawn) -> io::Result<()> {
+    if !BEGIN_EMPTY.iter().any(|folder| view.cwd.starts_with(folder)) {
         return Ok(());
     }
-    fs::create_dir_all(&spec.cwd)?;
-    Ok(rustix::fs::chown(spec.cwd.as_str(), Some(Uid::from_raw(spec.uid)), Some(Gid::from_raw(spec.gid)))?)
+    fs::create_dir_all(&view.cwd)?;
+    Ok(rustix::fs::chown(view.cwd.as_str(), Some(Uid::from_raw(spec.uid)), Some(Gid::from_raw(spec.gid)))?)
 }
 
 /// The new root over the old, then the old one away (`pivot_root(2)`, section "`pivot_root(".", ".")`").

@@ -9,7 +9,7 @@ mod filter;
 mod sealed;
 
 use cloister_manifest::model::{self, Check, FirstProcess, MAX_SEALED, Ready, Root, Service};
-use cloister_wire::hold::{File, Limits, Spawn};
+use cloister_wire::hold::{File, Limits, Place, Spawn, View};
 
 pub use capabilities::UnknownCapability;
 pub use filter::FilterError;
@@ -39,16 +39,18 @@ pub fn spawn(service: &Service, root: &Root) -> Result<Spawn, ConfineError> {
     Ok(Spawn {
         argv: service.argv.clone(),
         env: environment(service).into_iter().chain(sealed::variables(&service.sealed)).collect(),
-        cwd: service.cwd.clone(),
-        as_first: service.first_process == FirstProcess::Service,
+        place: Place::Root(View {
+            cwd: service.cwd.clone(),
+            as_first: service.first_process == FirstProcess::Service,
+            writable: service.isolation.writable.clone(),
+            pinned: root.pinned.clone(),
+            files: files(service, root),
+        }),
         uid: service.uid,
         gid: service.gid,
         groups: service.groups.clone(),
         capabilities: capabilities::mask(&service.isolation.capabilities)?,
         seccomp: filter::compile(&service.isolation.allow_syscalls)?,
-        writable: service.isolation.writable.clone(),
-        pinned: root.pinned.clone(),
-        files: files(service, root),
         limits: limits(service),
         fds: sealed::count(&service.sealed)?,
     })
@@ -108,6 +110,13 @@ mod tests {
         "logs":"forward","limits":{"memory":null,"cpu_millis":null,"pids":null,"open_files":24},"isolation":{
         "capabilities":[],"allow_syscalls":[],"writable":null},"files":[],"sealed":{}}"#;
 
+    fn view_of(service: &Service, root: &Root) -> View {
+        match spawn(service, root).unwrap().place {
+            Place::Root(view) => view,
+            Place::Empty => panic!("a service has a root"),
+        }
+    }
+
     #[test]
     fn a_services_own_file_comes_before_an_addition_of_the_same_path() {
         let file = |path: &str, content: &str| model::File {
@@ -119,11 +128,11 @@ mod tests {
         let root = Root { writable_bytes: 0, additions, pinned: vec!["/etc".to_owned()] };
         let mut service: Service = serde_json::from_str(WEB).unwrap();
         service.files = vec![file("/etc/hosts", "own")];
-        let spec = spawn(&service, &root).unwrap();
-        let files: Vec<_> = spec.files.iter().map(|f| (&*f.path, &*f.content, f.writable)).collect();
+        let view = view_of(&service, &root);
+        let files: Vec<_> = view.files.iter().map(|f| (&*f.path, &*f.content, f.writable)).collect();
         assert_eq!(files, [("/etc/hosts", "own", false), ("/etc/hostname", "added", true)]);
-        assert_eq!(spec.pinned, ["/etc"]);
+        assert_eq!(view.pinned, ["/etc"]);
         service.isolation.writable = Some(vec![]);
-        assert!(spawn(&service, &root).unwrap().files.iter().all(|file| !file.writable));
+        assert!(view_of(&service, &root).files.iter().all(|file| !file.writable));
     }
 }

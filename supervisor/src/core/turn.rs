@@ -214,7 +214,7 @@ impl Core {
     fn heard(&mut self, incoming: Incoming) -> Result<(), CoreError> {
         let find = |name: &str| self.machine.find(name).ok();
         let event = match incoming.message {
-            FromInit::Spawned { name, pid, at_ns } => find(&name).map(|id| {
+            FromInit::Spawned { name, pid, at_ns, .. } => find(&name).map(|id| {
                 if !self.movers.drains(id) {
                     self.drain_pipes(id, incoming.fds, None);
                 }

@@ -123,7 +123,8 @@ impl Stage {
                 assert_eq!(self.off, None, "{name} is spawned after the end");
                 let (pid, at_ns) = (self.next_pid, self.now.nanos());
                 self.next_pid += 1;
-                let held = Held { name: name.clone(), pid, at_ns, ended: None, populated: true, fds: 0 };
+                let held =
+                    Held { name: name.clone(), pid, at_ns, ended: None, cgroup: 0, populated: true, fds: 0 };
                 self.held.insert(name, held);
             }
             Action::Forget { id } => {

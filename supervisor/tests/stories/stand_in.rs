@@ -18,7 +18,7 @@ use cloister_sys::fdpass::{recv_with_fds, send_with_fds};
 use cloister_wire::control::{Cause, Exit, State};
 use cloister_wire::frame::{self, Decoder, HOLD_LIMIT};
 use cloister_wire::hello::VERSION;
-use cloister_wire::hold::{Ended, FromInit, FromSupervisor, Held, Spawn, Target, Welcome};
+use cloister_wire::hold::{Ended, FromInit, FromSupervisor, Held, Place, Spawn, Target, Welcome};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use tokio::io::Interest;
@@ -225,9 +225,10 @@ impl StandIn {
                 let pid = child.id();
                 self.join_cgroup(pid, &name);
                 let twins: Vec<OwnedFd> = pipes.iter().map(|fd| fd.try_clone().unwrap()).collect();
-                let held = Held { name: name.clone(), pid, at_ns, ended: None, populated: true, fds: 2 };
+                let held =
+                    Held { name: name.clone(), pid, at_ns, ended: None, cgroup: 0, populated: true, fds: 2 };
                 self.holdings.lock().unwrap().held.insert(name.clone(), (held, pipes));
-                let spawned = FromInit::Spawned { name: name.clone(), pid, at_ns };
+                let spawned = FromInit::Spawned { name: name.clone(), pid, at_ns, cgroup: 0 };
                 match &mut *self.held_back.lock().unwrap() {
                     Some(late) => late.push((spawned, twins)),
                     None => self.say(spawned, twins),
@@ -294,11 +295,19 @@ fn start(spec: &Spawn) -> io::Result<(Child, Vec<OwnedFd>)> {
         .args(&spec.argv[1..])
         .env_clear()
         .envs(env)
-        .current_dir(&spec.cwd)
+        .current_dir(cwd(spec))
         .stdin(Stdio::null())
         .stdout(out_write)
         .stderr(err_write)
         .process_group(0)
         .spawn()?;
     Ok((child, vec![out_read.into(), err_read.into()]))
+}
+
+/// Where a program begins: a servant begins at its empty root.
+fn cwd(spec: &Spawn) -> &str {
+    match &spec.place {
+        Place::Root(view) => &view.cwd,
+        Place::Empty => "/",
+    }
 }
