@@ -1,7 +1,7 @@
-//! How a connection that did not end in order is closed on both sides.
+//! Closing both sides of a connection that did not end in order.
 //!
-//! Its law: what was delivered stays delivered, and what broke off is seen as broken off. A TCP peer sees a reset, after all
-//! bytes that were on their way to it; the other end of the boundary reads [`chunks::BREAK`], or finds no last chunk.
+//! Invariant: bytes already accepted are still delivered, and neither peer can mistake the break for an orderly end. A TCP peer
+//! sees a reset after the bytes in flight to it; the other end of the boundary reads [`chunks::BREAK`], or finds no last chunk.
 
 use std::time::Duration;
 
@@ -11,39 +11,39 @@ use tokio::time::timeout;
 use cloister_net::Stream;
 use cloister_net::scratch;
 
-/// How long a close waits for the other side: for its acknowledgements, and on the boundary for its own close. A peer that
-/// lives answers within a round trip, so this only runs out when it hangs or is gone.
+/// How long closing waits for the other side: for acknowledgements, and on the boundary for the peer to close. A healthy peer
+/// answers within one round trip, so only a peer that hangs or is gone runs into this limit.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// What there is still to do for the two sockets of a connection that did not end in order.
+/// What remains to be done for the two sockets of a connection that did not end in order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Closing {
-    /// Whether to say on the boundary that the connection broke off, and to wait there until the other end has closed.
-    pub(crate) tell: bool,
-    /// Whether the local peer is still there to get what was written to it.
-    pub(crate) local_lives: bool,
+    /// Whether to send a break on the boundary and wait there until the other end has closed.
+    pub(crate) send_break: bool,
+    /// Whether the local peer can still receive what was written to it.
+    pub(crate) local_open: bool,
 }
 
-/// Gets both sides ready to be closed by the caller as a network closes a connection that breaks.
+/// Prepares both sides so that the caller's close looks like a connection broken by the network.
 pub(crate) async fn break_off(boundary: &Stream, local: &Stream, closing: Closing) {
-    let telling = async {
-        if closing.tell && boundary.send_all(&chunks::BREAK).await.is_ok() {
+    let sending = async {
+        if closing.send_break && boundary.send_all(&chunks::BREAK).await.is_ok() {
             closed(boundary).await;
         }
     };
     let delivering = async {
-        if closing.local_lives {
-            // What is not acknowledged by then is lost, as it is when a network breaks.
+        if closing.local_open {
+            // Bytes not acknowledged by then are lost, as in any network failure.
             drop(timeout(LINGER, local.delivered()).await);
         }
-        // Only TCP has a reset. Another socket refuses this, and closing it is all there is.
+        // Only TCP has a reset. Other sockets refuse the option and are simply closed.
         drop(local.reset_on_close());
     };
-    // A peer that takes neither is left to the caller's close.
-    tokio::join!(async { drop(timeout(LINGER, telling).await) }, delivering);
+    // If the peer accepts neither, the caller's close has to do.
+    tokio::join!(async { drop(timeout(LINGER, sending).await) }, delivering);
 }
 
-/// Waits until the other end of the boundary has closed, and takes what still comes from it.
+/// Waits until the other end of the boundary has closed, and discards what it still sends.
 pub(crate) async fn wait_for_close(boundary: &Stream) {
     drop(timeout(LINGER, closed(boundary)).await);
 }

@@ -1,9 +1,9 @@
 //! One direction of a relay: bytes from one stream to another, and then their end.
 //!
-//! Its law: nothing is fetched before what was fetched is delivered, so a slow receiver slows its sender and memory stays
-//! bounded; and what was fetched before the sender broke off is delivered before the fault is reported. Bytes that come a
-//! few at a time are copied through the thread's scratch buffer, which takes the fewest system calls; a full flow goes
-//! through a pipe ([`crate::full`]). A flow that waits for bytes holds no pipe.
+//! Invariant: nothing more is read until everything read so far has been written, so a slow receiver slows its sender and memory
+//! stays bounded; and bytes read before the sender failed are delivered before the failure is reported. Small amounts are
+//! copied through the thread's scratch buffer, which takes the fewest system calls; at full throughput bytes go through a pipe
+//! ([`crate::full`]). A flow that waits for bytes holds no pipe.
 //!
 //! ```text
 //! moving → ending → ended
@@ -17,30 +17,30 @@ use cloister_wire::chunks::{self, Decoder};
 use cloister_wire::frame::HEADER;
 use cloister_wire::ingress::CHUNK_LIMIT;
 
-use crate::full::{self, Appetite, Filled};
-use crate::pipes::{Lent, Pipes};
+use crate::full::{self, Filled, RequestSize};
+use crate::pipes::{Loan, Pipes};
 use cloister_net::Stream;
 use cloister_net::means;
 use cloister_net::scratch;
 
-/// Payload bytes after which other connections get their turn: a millisecond or two of work.
-const TURN: u64 = 256 * 1024;
+/// Payload bytes after which the task yields to other connections: one or two milliseconds of work.
+const BUDGET: u64 = 256 * 1024;
 
-/// What went wrong, by the stream it went wrong on.
+/// An I/O error, by the stream it occurred on.
 #[derive(Debug)]
-pub(crate) enum Fault {
-    /// Where the bytes come from.
+pub(crate) enum FlowError {
+    /// Reading from the sender.
     From(io::Error),
-    /// Where they go.
+    /// Writing to the receiver.
     To(io::Error),
 }
 
-/// What happens to the bytes on their way.
+/// What the flow does to the bytes.
 #[derive(Debug)]
 pub(crate) enum Codec {
-    /// They leave in chunks. The number is what is still owed to a chunk whose length is on its way already.
+    /// Wrap them in chunks. The number is how many bytes are still missing from a chunk whose length has already been sent.
     Wrap(usize),
-    /// They come in chunks and leave without.
+    /// Unwrap them from chunks.
     Unwrap(Decoder),
 }
 
@@ -48,41 +48,41 @@ pub(crate) enum Codec {
 #[derive(Debug)]
 pub(crate) struct Flow {
     codec: Codec,
-    stage: Stage,
-    /// What goes ahead of everything, with the first bytes if those are there.
+    state: State,
+    /// Bytes that go ahead of the payload, together with the first of it where possible.
     lead: Vec<u8>,
-    /// What the receiver had no room for.
+    /// Bytes that the receiver has not accepted yet.
     held: Vec<u8>,
-    pipe: Option<Lent>,
-    appetite: Appetite,
+    pipe: Option<Loan>,
+    request: RequestSize,
     starved: bool,
-    /// How the sender broke off, while bytes of it are still to be delivered.
+    /// The sender's error, while bytes read before it are still to be delivered.
     broken: Option<io::Error>,
-    /// Whether the sender is known to have been reset: an end read from it now is none.
+    /// Whether the sender is known to have been reset: an end read from it now is not an orderly one.
     sender_was_reset: bool,
     carried: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum State {
     Moving,
     Ending,
     Ended,
 }
 
 impl Flow {
-    /// A direction that has carried nothing yet. `lead` goes ahead of the payload, as it is.
+    /// A flow at its start. `lead` goes ahead of the payload, unchanged.
     pub(crate) fn new(codec: Codec, lead: Vec<u8>) -> Self {
-        // Chunks are unwrapped where they were read, with nothing in front of them: then the lead goes alone.
+        // Chunks are unwrapped in place, with nothing in front of them, so the lead goes on its own.
         let (lead, held) =
             if matches!(codec, Codec::Unwrap(_)) { (Vec::new(), lead) } else { (lead, Vec::new()) };
         Self {
             codec,
-            stage: Stage::Moving,
+            state: State::Moving,
             lead,
             held,
             pipe: None,
-            appetite: Appetite::NONE,
+            request: RequestSize::NONE,
             starved: false,
             broken: None,
             sender_was_reset: false,
@@ -90,7 +90,7 @@ impl Flow {
         }
     }
 
-    /// Takes bytes that came from the sender before the relay began.
+    /// Accepts bytes that were read from the sender before the relay began.
     pub(crate) fn begin_with(&mut self, mut early: Vec<u8>) -> io::Result<()> {
         let payload = match &mut self.codec {
             Codec::Unwrap(decoder) => decoder.strip(&mut early)?,
@@ -109,33 +109,33 @@ impl Flow {
         Ok(())
     }
 
-    /// Whether the end has been passed on.
+    /// Whether the end has been forwarded.
     pub(crate) fn ended(&self) -> bool {
-        self.stage == Stage::Ended
+        self.state == State::Ended
     }
 
     /// Whether the sender has not ended yet.
     pub(crate) fn moves(&self) -> bool {
-        self.stage == Stage::Moving
+        self.state == State::Moving
     }
 
-    /// Payload bytes taken from the sender so far.
+    /// Payload bytes read from the sender so far.
     pub(crate) const fn carried(&self) -> u64 {
         self.carried
     }
 
-    /// Whether the kernel lacked the means for a write. No readiness comes for that: it has to be tried again.
+    /// Whether the kernel was out of resources for a write. No readiness event follows: it has to be retried.
     pub(crate) const fn starved(&self) -> bool {
         self.starved
     }
 
-    /// Notes that a write to the sender met a reset. The kernel reports that once: when what had come before it is read, an
-    /// orderly end seems to follow (`tcp_recvmsg_locked` of Linux, where the error has been taken).
+    /// Records that a write to the sender failed with a reset. The kernel reports that once: after the bytes received before it,
+    /// a read returns what looks like an orderly end (`tcp_recvmsg_locked` of Linux, once the error has been consumed).
     pub(crate) const fn note_reset(&mut self) {
         self.sender_was_reset = true;
     }
 
-    /// Whether everything that was fetched has been delivered, in whole chunks: a break can be said behind it.
+    /// Whether everything read has been delivered, in whole chunks, so that a break can be sent after it.
     pub(crate) fn is_between_chunks(&self) -> bool {
         matches!(self.codec, Codec::Wrap(0))
             && self.lead.is_empty()
@@ -143,34 +143,34 @@ impl Flow {
             && self.pipe.as_ref().is_none_or(|pipe| pipe.inside() == 0)
     }
 
-    /// Moves what can be moved now. Ready when the end has been passed on.
+    /// Forwards what can be forwarded now. Ready when the end has been forwarded.
     ///
-    /// Where `closing`, the caller closes `to` as soon as this is ready, which says more than a half-close.
+    /// With `closing`, the caller closes `to` as soon as this is ready, which makes a half-close redundant.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         (from, to): (&Stream, &Stream),
         pipes: &Pipes,
         closing: bool,
-    ) -> Poll<Result<(), Fault>> {
+    ) -> Poll<Result<(), FlowError>> {
         self.starved = false;
-        let turn = self.carried.saturating_add(TURN);
-        while self.carried < turn {
-            ready!(self.poll_deliver(cx, to)).map_err(Fault::To)?;
+        let limit = self.carried.saturating_add(BUDGET);
+        while self.carried < limit {
+            ready!(self.poll_deliver(cx, to)).map_err(FlowError::To)?;
             if let Some(error) = self.broken.take() {
-                return Poll::Ready(Err(Fault::From(error)));
+                return Poll::Ready(Err(FlowError::From(error)));
             }
-            match self.stage {
-                Stage::Moving => ready!(self.poll_fetch(cx, from, to, pipes))?,
-                Stage::Ending => self.pass_end(to, closing).map_err(Fault::To)?,
-                Stage::Ended => return Poll::Ready(Ok(())),
+            match self.state {
+                State::Moving => ready!(self.poll_fetch(cx, from, to, pipes))?,
+                State::Ending => self.forward_end(to, closing).map_err(FlowError::To)?,
+                State::Ended => return Poll::Ready(Ok(())),
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Writes what is at hand. Ready when that is nothing.
+    /// Writes the bytes already read. Ready when none are left.
     fn poll_deliver(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<io::Result<()>> {
         if !self.held.is_empty() {
             let mut held = std::mem::take(&mut self.held);
@@ -196,18 +196,18 @@ impl Flow {
         Poll::Ready(Ok(()))
     }
 
-    /// Fetches bytes into the pipe, or copies them on.
+    /// Reads bytes into the pipe, or copies them.
     fn poll_fetch(
         &mut self,
         cx: &mut Context<'_>,
         from: &Stream,
         to: &Stream,
         pipes: &Pipes,
-    ) -> Poll<Result<(), Fault>> {
-        let kept = self.pipe.take();
-        let full = !self.appetite.is_none() && self.lead.is_empty();
-        if let Some(mut pipe) = full.then(|| kept.or_else(|| pipes.lend())).flatten() {
-            match ready!(full::poll_fill(&mut self.codec, &mut self.appetite, cx, from, &mut pipe)) {
+    ) -> Poll<Result<(), FlowError>> {
+        let current = self.pipe.take();
+        let full = !self.request.is_none() && self.lead.is_empty();
+        if let Some(mut pipe) = full.then(|| current.or_else(|| pipes.lend())).flatten() {
+            match ready!(full::poll_fill(&mut self.codec, &mut self.request, cx, from, &mut pipe)) {
                 Filled::With { payload, broken } => {
                     self.count(payload);
                     self.broken = broken;
@@ -221,14 +221,14 @@ impl Flow {
         scratch::with(|buffer| self.poll_copy(cx, from, to, buffer))
     }
 
-    /// Reads once through `buffer` and writes it on. What the receiver does not take is held.
+    /// Reads once into `buffer` and writes it. Bytes that the receiver does not accept are held.
     fn poll_copy(
         &mut self,
         cx: &mut Context<'_>,
         from: &Stream,
         to: &Stream,
         buffer: &mut [u8],
-    ) -> Poll<Result<(), Fault>> {
+    ) -> Poll<Result<(), FlowError>> {
         let lead = self.put_lead(buffer);
         let (skip, most) = match self.codec {
             Codec::Unwrap(_) => (0, scratch::SIZE),
@@ -242,18 +242,18 @@ impl Flow {
             Poll::Pending if lead == 0 => return Poll::Pending,
             Poll::Pending => 0..lead,
             Poll::Ready(received) => {
-                let received = received.map_err(Fault::From)?;
-                self.recode(buffer, lead, received).map_err(Fault::From)?
+                let received = received.map_err(FlowError::From)?;
+                self.recode(buffer, lead, received).map_err(FlowError::From)?
             }
         };
         self.lead = Vec::new();
         let out = buffer.get(out).unwrap_or_default();
-        let sent = self.push(cx, to, out).map_err(Fault::To)?;
+        let sent = self.push(cx, to, out).map_err(FlowError::To)?;
         self.held.extend_from_slice(out.get(sent..).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
 
-    /// Puts the lead at the front of `buffer` and returns its length. One for which there is no room goes alone.
+    /// Puts the lead at the front of `buffer` and returns its length. A lead that does not fit goes on its own.
     fn put_lead(&mut self, buffer: &mut [u8]) -> usize {
         let room = buffer.len().saturating_sub(HEADER.saturating_add(CHUNK_LIMIT));
         match buffer.get_mut(..self.lead.len()).filter(|place| place.len() <= room) {
@@ -263,14 +263,14 @@ impl Flow {
         self.lead.len()
     }
 
-    /// Wraps or unwraps `count` bytes that lie in `buffer` behind the lead, where 0 is the end. Returns what is to be sent.
+    /// Wraps or unwraps `count` bytes in `buffer` after the lead; 0 is the end of the stream. Returns the range to send.
     fn recode(&mut self, buffer: &mut [u8], lead: usize, count: usize) -> io::Result<Range<usize>> {
-        self.appetite.copied(count);
-        let behind = lead.saturating_add(count);
+        self.request.copied(count);
+        let end = lead.saturating_add(count);
         match (&mut self.codec, count) {
             (Codec::Wrap(0), 0) if self.sender_was_reset => Err(io::ErrorKind::ConnectionReset.into()),
             (Codec::Wrap(0), 0) => {
-                self.stage = Stage::Ending;
+                self.state = State::Ending;
                 write_at(buffer, lead, chunks::END);
                 Ok(0..lead.saturating_add(HEADER))
             }
@@ -278,12 +278,12 @@ impl Flow {
             (Codec::Wrap(0), _) => {
                 write_at(buffer, lead, chunks::header(count)?);
                 self.count(count);
-                Ok(0..behind.saturating_add(HEADER))
+                Ok(0..end.saturating_add(HEADER))
             }
             (Codec::Wrap(owed), _) => {
                 *owed = owed.saturating_sub(count);
                 self.count(count);
-                Ok(0..behind)
+                Ok(0..end)
             }
             (Codec::Unwrap(decoder), _) => {
                 let payload = decoder.strip(buffer.get_mut(..count).unwrap_or_default())?;
@@ -299,12 +299,12 @@ impl Flow {
             Codec::Unwrap(decoder) if decoder.broken() => {
                 self.broken = Some(io::ErrorKind::ConnectionReset.into());
             }
-            Codec::Unwrap(decoder) if decoder.ended() => self.stage = Stage::Ending,
+            Codec::Unwrap(decoder) if decoder.ended() => self.state = State::Ending,
             Codec::Unwrap(_) | Codec::Wrap(_) => {}
         }
     }
 
-    /// Writes until the receiver has no more room, and returns how much it took.
+    /// Writes until the receiver accepts no more, and returns how much it accepted.
     fn push(&mut self, cx: &mut Context<'_>, to: &Stream, bytes: &[u8]) -> io::Result<usize> {
         let mut sent = 0usize;
         while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
@@ -321,14 +321,14 @@ impl Flow {
         Ok(sent)
     }
 
-    fn pass_end(&mut self, to: &Stream, closing: bool) -> io::Result<()> {
-        self.stage = Stage::Ended;
+    fn forward_end(&mut self, to: &Stream, closing: bool) -> io::Result<()> {
+        self.state = State::Ended;
         self.pipe = None;
         if matches!(self.codec, Codec::Wrap(_)) {
             // The last chunk has been written.
             return Ok(());
         }
-        // The receiver has everything: from now on a close, even that of a killed process, takes nothing from it.
+        // The receiver has everything: from now on closing, even by a killed process, loses nothing.
         drop(to.end_on_close());
         if closing { Ok(()) } else { to.end_sending() }
     }

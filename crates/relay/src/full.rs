@@ -1,8 +1,8 @@
-//! Full flow: bytes go from a socket into a pipe without being copied through this process.
+//! Full throughput: bytes go from a socket into a pipe without being copied through this process.
 //!
-//! Its law: "would block" is believed of the socket only while the pipe is empty: a full pipe says the same. Bytes that are
-//! in the pipe when the sender breaks off are reported with the fault, never dropped. How much is asked follows what came
-//! before, because the kernel sets aside pages for all that is asked, and clears them.
+//! Invariant: "would block" is attributed to the socket only while the pipe is empty, since a full pipe returns the same error.
+//! Bytes in the pipe when the sender fails are reported with the error, never dropped. The size of a request follows the size
+//! of the last result, because the kernel allocates and clears pages for everything that is requested.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -12,93 +12,93 @@ use cloister_wire::frame::HEADER;
 use cloister_wire::ingress::CHUNK_LIMIT;
 
 use crate::flow::Codec;
-use crate::pipes::Lent;
+use crate::pipes::Loan;
 use cloister_net::Stream;
 
-/// So many bytes at once are a full flow: below it, page handling costs more than a copy.
-const WORTH_A_PIPE: usize = 16 * 1024;
+/// Bytes in one read from which a pipe pays off: below it, page handling costs more than a copy.
+const SPLICE_THRESHOLD: usize = 16 * 1024;
 
-/// The least asked of a socket: one vsock write's worth.
-const LEAST_ASKED: usize = 32 * 1024;
+/// Smallest request to a socket: the size of one vsock write.
+const MIN_REQUEST: usize = 32 * 1024;
 
-/// The most asked, and the most in a pipe at once: what a pipe is asked to hold.
-const MOST_ASKED: usize = 256 * 1024;
+/// Largest request, and the maximum in a pipe at once: the requested capacity of a pipe.
+const MAX_REQUEST: usize = 256 * 1024;
 
-/// How many bytes the next splice asks for; none while bytes come a few at a time.
+/// How many bytes the next splice requests; none while bytes arrive in small amounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Appetite(usize);
+pub(crate) struct RequestSize(usize);
 
-impl Appetite {
-    /// No full flow.
+impl RequestSize {
+    /// Copying, no splice.
     pub(crate) const NONE: Self = Self(0);
 
-    /// Whether there is no full flow.
+    /// Whether bytes are copied.
     pub(crate) const fn is_none(self) -> bool {
         self.0 == 0
     }
 
-    /// A read brought `count` bytes.
+    /// Records a read of `count` bytes.
     pub(crate) const fn copied(&mut self, count: usize) {
-        if count >= WORTH_A_PIPE {
-            self.0 = LEAST_ASKED;
+        if count >= SPLICE_THRESHOLD {
+            self.0 = MIN_REQUEST;
         }
     }
 
-    /// A splice brought `count` bytes. Twice as much is asked next: to ask for too little costs one more round and one more
-    /// wake of the receiver, ten pages' worth of clearing.
+    /// Records a splice of `count` bytes. The next request is twice as large: a request that is too small costs another round
+    /// and another wake-up of the receiver, as much as clearing ten pages.
     fn spliced(&mut self, count: usize) {
         self.0 = match count {
-            _ if count < WORTH_A_PIPE / 2 => 0,
-            _ => count.saturating_mul(2).clamp(LEAST_ASKED, MOST_ASKED),
+            _ if count < SPLICE_THRESHOLD / 2 => 0,
+            _ => count.saturating_mul(2).clamp(MIN_REQUEST, MAX_REQUEST),
         };
     }
 }
 
-/// What a fill came to.
+/// Result of filling a pipe.
 #[derive(Debug)]
 pub(crate) enum Filled {
-    /// The pipe holds what was there, which may be nothing at the end of a stream.
+    /// The pipe holds the bytes that were available, possibly none at the end of a stream.
     With {
-        /// Bytes of it that are payload.
+        /// How many of them are payload.
         payload: usize,
-        /// How the sender broke off behind them, if it did. The kernel reports an error once, so it has to be kept until
-        /// they are delivered.
+        /// The sender's error after them, if any. The kernel reports an error once, so it is kept until the bytes are
+        /// delivered.
         broken: Option<io::Error>,
     },
-    /// It is not worth a pipe: nothing was taken.
+    /// Too few bytes for a pipe: nothing was read.
     Trickle,
 }
 
-/// Fills an empty pipe from `from`, wrapping or unwrapping the bytes on the way. Pending only when nothing is inside.
+/// Fills an empty pipe from `from`, wrapping or unwrapping the bytes. Pending only while the pipe is empty.
 pub(crate) fn poll_fill(
     codec: &mut Codec,
-    appetite: &mut Appetite,
+    request: &mut RequestSize,
     cx: &mut Context<'_>,
     from: &Stream,
-    pipe: &mut Lent,
+    pipe: &mut Loan,
 ) -> Poll<Filled> {
     match codec {
         Codec::Wrap(owed) => {
             let mut payload = 0;
             let broken = wrap(owed, &mut payload, from, pipe).err();
-            appetite.spliced(payload);
+            request.spliced(payload);
             let trickle = pipe.inside() == 0 && broken.is_none();
             Poll::Ready(if trickle { Filled::Trickle } else { Filled::With { payload, broken } })
         }
         Codec::Unwrap(decoder) => {
             let broken = ready!(poll_unwrap(decoder, cx, from, pipe)).err();
-            appetite.spliced(pipe.inside());
+            request.spliced(pipe.inside());
             Poll::Ready(Filled::With { payload: pipe.inside(), broken })
         }
     }
 }
 
-/// Takes as many whole chunks as the sender has ready, so that their lengths are known before they leave it.
-fn wrap(owed: &mut usize, payload: &mut usize, from: &Stream, pipe: &mut Lent) -> io::Result<()> {
+/// Reads as many whole chunks as the sender has ready, so that their lengths are known before they are read.
+fn wrap(owed: &mut usize, payload: &mut usize, from: &Stream, pipe: &mut Loan) -> io::Result<()> {
     loop {
         if *owed == 0 {
             let count = from.readable().unwrap_or(0).min(CHUNK_LIMIT);
-            let room = MOST_ASKED.saturating_sub(pipe.inside()).saturating_sub(HEADER);
+            let room = MAX_REQUEST.saturating_sub(pipe.inside()).saturating_sub(HEADER);
             if count == 0 || count > room || !put_header(pipe, count)? {
                 return Ok(());
             }
@@ -117,8 +117,8 @@ fn wrap(owed: &mut usize, payload: &mut usize, from: &Stream, pipe: &mut Lent) -
     }
 }
 
-/// Puts a chunk's length into the pipe, unless that is full.
-fn put_header(pipe: &mut Lent, count: usize) -> io::Result<bool> {
+/// Writes a chunk's length into the pipe, unless the pipe is full.
+fn put_header(pipe: &mut Loan, count: usize) -> io::Result<bool> {
     match rustix::io::write(pipe.writer()?, &chunks::header(count)?) {
         Ok(written) => {
             pipe.filled(written);
@@ -129,14 +129,14 @@ fn put_header(pipe: &mut Lent, count: usize) -> io::Result<bool> {
     }
 }
 
-/// Moves the payload of as many chunks as have come. Pending only when nothing is inside.
+/// Moves the payload of all chunks that have arrived. Pending only while the pipe is empty.
 fn poll_unwrap(
     decoder: &mut Decoder,
     cx: &mut Context<'_>,
     from: &Stream,
-    pipe: &mut Lent,
+    pipe: &mut Loan,
 ) -> Poll<io::Result<()>> {
-    while !(decoder.ended() || decoder.broken()) && MOST_ASKED.saturating_sub(pipe.inside()) >= CHUNK_LIMIT {
+    while !(decoder.ended() || decoder.broken()) && MAX_REQUEST.saturating_sub(pipe.inside()) >= CHUNK_LIMIT {
         match poll_unwrap_piece(decoder, cx, from, pipe) {
             Poll::Ready(Ok(())) => {}
             Poll::Pending if pipe.inside() > 0 => break,
@@ -146,12 +146,12 @@ fn poll_unwrap(
     Poll::Ready(Ok(()))
 }
 
-/// Reads a chunk's length, or moves what has come of its payload.
+/// Reads a chunk's length, or moves the part of its payload that has arrived.
 fn poll_unwrap_piece(
     decoder: &mut Decoder,
     cx: &mut Context<'_>,
     from: &Stream,
-    pipe: &mut Lent,
+    pipe: &mut Loan,
 ) -> Poll<io::Result<()>> {
     let count = if decoder.left() == 0 {
         let mut header = [0; HEADER];
@@ -172,8 +172,8 @@ fn poll_unwrap_piece(
     if count == 0 { Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())) } else { Poll::Ready(Ok(())) }
 }
 
-/// Adds to a pipe that holds bytes. When nothing goes in, either of the two can be why: readiness stays as it is.
-fn try_more(from: &Stream, pipe: &Lent, max: usize) -> Poll<io::Result<usize>> {
+/// Adds to a pipe that holds bytes. If nothing was added, either end may be the cause, so readiness stays as it is.
+fn try_more(from: &Stream, pipe: &Loan, max: usize) -> Poll<io::Result<usize>> {
     match from.try_splice_to(pipe.writer()?, max) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
         result => Poll::Ready(result),
@@ -185,19 +185,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn appetite_comes_with_eating_and_goes_with_crumbs() {
-        let mut appetite = Appetite::NONE;
-        appetite.copied(100);
-        assert!(appetite.is_none());
-        appetite.copied(WORTH_A_PIPE);
-        assert_eq!(appetite, Appetite(LEAST_ASKED));
+    fn the_request_size_follows_the_size_of_the_last_results() {
+        let mut request = RequestSize::NONE;
+        request.copied(100);
+        assert!(request.is_none());
+        request.copied(SPLICE_THRESHOLD);
+        assert_eq!(request, RequestSize(MIN_REQUEST));
         for _ in 0..10 {
-            appetite.spliced(appetite.0);
+            request.spliced(request.0);
         }
-        assert_eq!(appetite, Appetite(MOST_ASKED));
-        appetite.spliced(40_000);
-        assert_eq!(appetite, Appetite(80_000));
-        appetite.spliced(10);
-        assert!(appetite.is_none());
+        assert_eq!(request, RequestSize(MAX_REQUEST));
+        request.spliced(40_000);
+        assert_eq!(request, RequestSize(80_000));
+        request.spliced(10);
+        assert!(request.is_none());
     }
 }

@@ -1,13 +1,13 @@
 //! The one relay between two byte streams: host and enclave carry every connection with it.
 //!
-//! Its law: a byte is carried exactly once and in order, an end is carried as an end and a break as a break, and a
-//! connection that carries nothing holds nothing but its two sockets and a few hundred bytes. It knows no policy: who may
-//! connect to what, and what is counted, is decided by its callers. The sockets are [`cloister_net`]'s.
+//! Invariant: every byte is forwarded exactly once and in order, an orderly end arrives as an orderly end and a broken
+//! connection as a reset, and an idle connection costs its two sockets and a few hundred bytes of memory. The relay knows no
+//! policy: its callers decide who may connect to what, and what is counted. The sockets come from [`cloister_net`].
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`Works`] | what all connections of a service share |
-//! | [`relay()`] | the way of the bytes between two of them |
+//! | [`Works`] | the pipes and counters shared by all connections of a service |
+//! | [`relay()`] | forwards bytes between two streams, both ways |
 
 mod closing;
 mod flow;

@@ -1,7 +1,7 @@
-//! Pipes lent to streams in full flow.
+//! Pipes loaned to streams at full throughput.
 //!
-//! Its law: an idle connection holds no pipe, and all connections together hold at most [`MOST_PIPES`]. Whoever gets none
-//! copies, which is slower and never fails.
+//! Invariant: an idle connection holds no pipe, and all connections together hold at most [`MAX_PIPES`]. A stream that gets
+//! none copies instead, which is slower but always possible.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,98 +10,98 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cloister_sys::splice;
 use rustix::io::Errno;
 
-/// Bytes a pipe is asked to hold: several of the largest pieces a socket gives at once. The kernel hands out less when a
-/// user holds much (`pipe-user-pages-soft`), and less will do.
+/// Requested pipe capacity in bytes: several times the largest piece a socket returns at once. The kernel grants less when a
+/// user already holds many pipe pages (`pipe-user-pages-soft`); a smaller pipe works too.
 const SIZE: usize = 256 * 1024;
 
-/// The most pipes lent at once: 32 of [`SIZE`] bind at most 8 MiB of kernel memory and 64 descriptors.
-const MOST_PIPES: usize = 32;
+/// Maximum number of pipes on loan: 32 of [`SIZE`] take at most 8 MiB of kernel memory and 64 descriptors.
+const MAX_PIPES: usize = 32;
 
-/// Pipes kept for the next stream: more are rarely in full flow at once on the few CPUs of an enclave.
-const MOST_KEPT: usize = 4;
+/// Idle pipes kept for reuse: with the few CPUs of an enclave, more streams are rarely at full throughput at once.
+const MAX_SPARE: usize = 4;
 
-/// The pipes of one service. They are made when the first stream flows.
+/// The pipes of one service, created on first use.
 #[derive(Debug, Default)]
 pub(crate) struct Pipes {
-    shelf: Arc<Mutex<Shelf>>,
+    pool: Arc<Mutex<Pool>>,
 }
 
 impl Pipes {
-    /// How many are lent.
+    /// How many are on loan.
     #[cfg(test)]
-    pub(crate) fn lent(&self) -> usize {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner).lent
+    pub(crate) fn on_loan(&self) -> usize {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).on_loan
     }
 
-    /// An empty pipe, or `None` when all are lent or descriptors have run out.
-    pub(crate) fn lend(&self) -> Option<Lent> {
-        let mut home = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
-        if home.lent >= MOST_PIPES {
+    /// An empty pipe, or `None` if all are on loan or no descriptors are left.
+    pub(crate) fn lend(&self) -> Option<Loan> {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.on_loan >= MAX_PIPES {
             return None;
         }
-        let pipe = match home.kept.pop() {
+        let pipe = match pool.spare.pop() {
             Some(pipe) => pipe,
             None => Pipe::new().ok()?,
         };
-        home.lent = home.lent.saturating_add(1);
-        Some(Lent { pipe: Some(pipe), inside: 0, home: Arc::clone(&self.shelf) })
+        pool.on_loan = pool.on_loan.saturating_add(1);
+        Some(Loan { pipe: Some(pipe), inside: 0, pool: Arc::clone(&self.pool) })
     }
 }
 
-/// A pipe on loan. It goes back when dropped; one with bytes inside is thrown away instead.
+/// A pipe on loan. Dropping it returns the pipe to the pool, or closes it if bytes are left inside.
 #[derive(Debug)]
-pub(crate) struct Lent {
+pub(crate) struct Loan {
     pipe: Option<Pipe>,
     inside: usize,
-    home: Arc<Mutex<Shelf>>,
+    pool: Arc<Mutex<Pool>>,
 }
 
-impl Lent {
+impl Loan {
     /// Bytes inside.
     pub(crate) const fn inside(&self) -> usize {
         self.inside
     }
 
-    /// Where bytes come out.
+    /// The read end.
     pub(crate) fn reader(&self) -> Result<BorrowedFd<'_>, Errno> {
         self.pipe.as_ref().map(|pipe| pipe.reader.as_fd()).ok_or(Errno::BADF)
     }
 
-    /// Where bytes go in.
+    /// The write end.
     pub(crate) fn writer(&self) -> Result<BorrowedFd<'_>, Errno> {
         self.pipe.as_ref().map(|pipe| pipe.writer.as_fd()).ok_or(Errno::BADF)
     }
 
-    /// Bytes that fit in when it is empty.
+    /// Capacity in bytes.
     pub(crate) fn capacity(&self) -> usize {
         self.pipe.as_ref().map_or(0, |pipe| pipe.capacity)
     }
 
-    /// Notes that `count` bytes went in.
+    /// Records that `count` bytes were written to it.
     pub(crate) const fn filled(&mut self, count: usize) {
         self.inside = self.inside.saturating_add(count);
     }
 
-    /// Notes that `count` bytes came out.
+    /// Records that `count` bytes were read from it.
     pub(crate) const fn drained(&mut self, count: usize) {
         self.inside = self.inside.saturating_sub(count);
     }
 }
 
-impl Drop for Lent {
+impl Drop for Loan {
     fn drop(&mut self) {
-        let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
-        home.lent = home.lent.saturating_sub(1);
-        if self.inside == 0 && home.kept.len() < MOST_KEPT {
-            home.kept.extend(self.pipe.take());
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.on_loan = pool.on_loan.saturating_sub(1);
+        if self.inside == 0 && pool.spare.len() < MAX_SPARE {
+            pool.spare.extend(self.pipe.take());
         }
     }
 }
 
 #[derive(Debug, Default)]
-struct Shelf {
-    kept: Vec<Pipe>,
-    lent: usize,
+struct Pool {
+    spare: Vec<Pipe>,
+    on_loan: usize,
 }
 
 #[derive(Debug)]
@@ -114,7 +114,7 @@ struct Pipe {
 impl Pipe {
     fn new() -> io::Result<Self> {
         let (reader, writer) = splice::pipe()?;
-        // A smaller pipe does the same work in smaller steps.
+        // A smaller pipe does the same work in smaller pieces.
         let capacity = splice::set_pipe_size(&writer, SIZE).or_else(|_| splice::pipe_size(&writer))?;
         Ok(Self { reader, writer, capacity })
     }
@@ -125,23 +125,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clean_pipe_is_lent_again_and_a_dirty_one_is_not() {
+    fn an_empty_pipe_is_reused_and_one_with_bytes_inside_is_not() {
         let pipes = Pipes::default();
         drop(pipes.lend().unwrap());
-        assert_eq!(pipes.shelf.lock().unwrap().kept.len(), 1);
+        assert_eq!(pipes.pool.lock().unwrap().spare.len(), 1);
         let mut dirty = pipes.lend().unwrap();
         dirty.filled(1);
         drop(dirty);
-        assert_eq!(pipes.shelf.lock().unwrap().kept.len(), 0);
+        assert_eq!(pipes.pool.lock().unwrap().spare.len(), 0);
     }
 
     #[test]
-    fn there_is_an_end_to_the_pipes_and_it_is_no_error() {
+    fn running_out_of_pipes_is_not_an_error() {
         let pipes = Pipes::default();
-        let lent: Vec<Lent> = std::iter::from_fn(|| pipes.lend()).collect();
-        assert_eq!(lent.len(), MOST_PIPES);
-        drop(lent);
-        assert_eq!(pipes.shelf.lock().unwrap().kept.len(), MOST_KEPT);
+        let loans: Vec<Loan> = std::iter::from_fn(|| pipes.lend()).collect();
+        assert_eq!(loans.len(), MAX_PIPES);
+        drop(loans);
+        assert_eq!(pipes.pool.lock().unwrap().spare.len(), MAX_SPARE);
         assert!(pipes.lend().is_some());
     }
 }

@@ -1,17 +1,18 @@
-//! The relay: both directions between the boundary and a socket of this machine, under one set of deadlines.
+//! The relay: both directions between the boundary and a local socket, under one set of deadlines.
 //!
-//! Its law: what broke off is never passed on as an orderly end, and what was said before the break is never lost with it. A
-//! fault in one direction stops that direction alone; the other is drained to its end, within [`DRAIN`], since a peer that
-//! refuses what it is sent may have answered already. Then both sides are closed as a network would ([`crate::closing`]).
+//! Invariant: a broken connection is never forwarded as an orderly end, and bytes received before the break are never lost with
+//! it. A write error in one direction stops that direction alone; the other is drained to its end within [`DRAIN`], because a
+//! peer that refuses data may already have answered. Then both sides are closed as a network failure would close them
+//! ([`crate::closing`]).
 //!
 //! ```text
-//! both move ──▶ one has ended ──▶ finished
+//! both open ──▶ one has ended ──▶ finished
 //!    │               │
 //!    ├─ a read fails ┴──────────────────────────────────────▶ broken
-//!    └─ a write fails ──▶ the other one is drained ──(DRAIN)─▶ broken
+//!    └─ a write fails ──▶ the other is drained ──(DRAIN)─▶ broken
 //! ```
 //!
-//! Deadlines are one timer, and no byte touches it: when it fires it looks whether bytes have moved since the last time.
+//! All deadlines share one timer, which no byte resets: when it fires, it checks whether bytes have moved since the last time.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -24,50 +25,49 @@ use cloister_wire::ingress::Framing;
 use tokio::time::{Instant, Sleep};
 
 use crate::closing::{self, Closing};
-use crate::flow::{Codec, Fault, Flow};
+use crate::flow::{Codec, Flow, FlowError};
 use crate::pipes::Pipes;
 use crate::works::Works;
 use cloister_net::Stream;
 use cloister_net::means;
 
-/// Looks at an idle connection in one idle deadline: it ends at most a quarter too late.
-const LOOKS: u32 = 4;
+/// Checks per idle deadline: an idle connection is closed at most a quarter of the deadline too late.
+const CHECKS: u32 = 4;
 
-/// How long a direction may go on after the other one has failed. What is left of it lies in buffers of at most a few MiB,
-/// so this is time for a slow receiver (as nginx gives it, `lingering_time`), not for a sender.
+/// How long a direction may continue after the other one has failed. The remaining bytes are in buffers of a few MiB at most,
+/// so this is time for a slow receiver (nginx has `lingering_time` for it), not for a sender.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// How long a connection may stay without its first byte, where nobody says otherwise. Clients that connect ahead of
-/// their need exist; ones that do so for minutes know how to connect again.
+/// Default deadline for the first byte of a connection. Some clients connect ahead of use; one that does so for minutes can
+/// reconnect.
 const FIRST_BYTE: Duration = Duration::from_mins(5);
 
-/// How long a connection may stay without any byte, where nobody says otherwise. Long, as services set limits of their
-/// own: it ends only what both sides have forgotten.
+/// Default idle deadline. It is long because services set limits of their own; it only closes connections that both sides
+/// have abandoned.
 const IDLE: Duration = Duration::from_hours(1);
 
-/// How a connection is to be carried.
+/// Options of one relayed connection.
 #[derive(Debug)]
 pub struct Options {
-    /// What the boundary carries, in both directions.
+    /// The framing on the boundary, in both directions.
     pub framing: Framing,
-    /// Whether to wait, when all is done, until the other end of the boundary has closed, and to say there that a connection
-    /// broke off. Devices that end both directions at once can lose what is still on its way when the enclave closes first.
+    /// Whether to wait at the end until the other end of the boundary has closed, and to send a break there if the connection
+    /// broke. Devices that end both directions at once can lose bytes in flight if the enclave closes first.
     pub closes_last: bool,
-    /// What goes to the local socket ahead of everything.
+    /// Bytes sent to the local socket ahead of the payload.
     pub lead_in: Vec<u8>,
-    /// What goes to the boundary ahead of everything.
+    /// Bytes sent to the boundary ahead of the payload.
     pub lead_out: Vec<u8>,
-    /// What has been read from the boundary already: it is carried first.
+    /// Bytes already read from the boundary; they are forwarded first.
     pub early: Vec<u8>,
-    /// The longest time without a byte in either direction.
+    /// Maximum time without a byte in either direction.
     pub idle: Duration,
-    /// The longest time until the first byte in either direction.
+    /// Maximum time until the first byte in either direction.
     pub first_byte: Duration,
 }
 
 impl Options {
-    /// Nothing ahead, and deadlines that only forgotten connections meet: five minutes to the first byte, an hour without
-    /// any.
+    /// No leading bytes, and deadlines that only abandoned connections reach: five minutes to the first byte, one hour idle.
     #[must_use]
     pub const fn new(framing: Framing) -> Self {
         Self {
@@ -85,47 +85,47 @@ impl Options {
 /// One of the two sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The one that leads out of or into the enclave.
+    /// The one that crosses the enclave boundary.
     Boundary,
-    /// The one of this machine.
+    /// The local one.
     Local,
 }
 
 /// Why a relay ended.
 #[derive(Debug)]
 pub enum End {
-    /// Both sides had said all they had to say.
+    /// Both directions ended in order.
     Finished,
-    /// No byte came in time at all.
-    Silent,
-    /// No byte moved for too long.
+    /// No byte arrived within the deadline for the first one.
+    NoData,
+    /// No byte moved for the idle deadline.
     Idle,
-    /// A socket failed. `UnexpectedEof`, `ConnectionReset` and `InvalidData` on the boundary: the peer is gone, says that its
-    /// side broke off, or does not speak in chunks.
+    /// A socket failed. On the boundary, `UnexpectedEof` means that the peer is gone, `ConnectionReset` that its side of the
+    /// connection broke, `InvalidData` that it does not send chunks.
     Broken {
-        /// Which, first.
+        /// The side that failed first.
         side: Side,
-        /// How.
+        /// Its error.
         error: io::Error,
     },
 }
 
-/// What a relay did.
+/// Result of a relay.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Payload bytes taken from the boundary.
+    /// Payload bytes read from the boundary.
     pub from_boundary: u64,
-    /// Payload bytes taken from the local socket.
+    /// Payload bytes read from the local socket.
     pub from_local: u64,
     /// Why it ended.
     pub end: End,
 }
 
-/// Carries bytes both ways between `boundary` and `local` until they end. The caller closes both then, by dropping them.
+/// Forwards bytes both ways between `boundary` and `local` until both end. The caller then closes both by dropping them.
 ///
-/// Where this future is dropped before, or its process is killed, a TCP peer that has not got an end yet sees a reset.
+/// If this future is dropped earlier, or its process is killed, a TCP peer that has not received an end sees a reset.
 pub async fn relay(boundary: &Stream, local: &Stream, works: &Works, options: Options) -> Outcome {
-    // Only TCP has a reset. Another socket refuses this, and closing it is all there is.
+    // Only TCP has a reset. Other sockets refuse the option and are simply closed.
     drop(local.reset_on_close());
     let closes_last = options.closes_last;
     let mut watch = Watch::new(&options);
@@ -149,11 +149,11 @@ pub async fn relay(boundary: &Stream, local: &Stream, works: &Works, options: Op
         }
     } else {
         let side = if let End::Broken { side, .. } = &end { Some(*side) } else { None };
-        let tell = closes_last && side != Some(Side::Boundary) && both.outward.is_between_chunks();
-        let local_lives = side != Some(Side::Local);
-        // A pipe that is lent goes back first. The rest is rare, and not worth a place in every connection's task.
+        let send_break = closes_last && side != Some(Side::Boundary) && both.outward.is_between_chunks();
+        let local_open = side != Some(Side::Local);
+        // Return a loaned pipe first. Boxed, because this path is rare and should not enlarge every connection's task.
         drop(both);
-        Box::pin(closing::break_off(boundary, local, Closing { tell, local_lives })).await;
+        Box::pin(closing::break_off(boundary, local, Closing { send_break, local_open })).await;
     }
     Outcome { from_boundary, from_local, end }
 }
@@ -163,9 +163,9 @@ pub async fn relay(boundary: &Stream, local: &Stream, works: &Works, options: Op
 struct Both {
     inward: Flow,
     outward: Flow,
-    /// The write that failed first: its direction has stopped.
+    /// The first failed write: its direction has stopped.
     failed: Option<(Side, io::Error)>,
-    /// Whether both sockets are closed as soon as both directions have ended.
+    /// Whether the caller closes both sockets as soon as both directions have ended.
     closes_at_once: bool,
 }
 
@@ -184,7 +184,7 @@ impl Both {
         (both, begun)
     }
 
-    /// Moves what can be moved, and puts it on the meter.
+    /// Forwards what can be forwarded, and counts it.
     fn poll_counted(
         &mut self,
         cx: &mut Context<'_>,
@@ -202,16 +202,16 @@ impl Both {
     fn poll(&mut self, cx: &mut Context<'_>, boundary: &Stream, local: &Stream, pipes: &Pipes) -> Poll<End> {
         if !self.has_stopped(Side::Local) {
             let closing = self.closes_at_once && self.outward.ended();
-            if let Poll::Ready(Err(fault)) = self.inward.poll(cx, (boundary, local), pipes, closing)
-                && let Some(end) = self.settle(fault, Side::Boundary)
+            if let Poll::Ready(Err(error)) = self.inward.poll(cx, (boundary, local), pipes, closing)
+                && let Some(end) = self.settle(error, Side::Boundary)
             {
                 return Poll::Ready(end);
             }
         }
         if !self.has_stopped(Side::Boundary) {
             let closing = self.closes_at_once && self.inward.ended();
-            if let Poll::Ready(Err(fault)) = self.outward.poll(cx, (local, boundary), pipes, closing)
-                && let Some(end) = self.settle(fault, Side::Local)
+            if let Poll::Ready(Err(error)) = self.outward.poll(cx, (local, boundary), pipes, closing)
+                && let Some(end) = self.settle(error, Side::Local)
             {
                 return Poll::Ready(end);
             }
@@ -219,25 +219,25 @@ impl Both {
         self.poll_end(cx, boundary)
     }
 
-    /// Whether the direction towards this side has stopped, because a write to it failed.
+    /// Whether the direction towards this side has stopped because a write to it failed.
     fn has_stopped(&self, to: Side) -> bool {
         self.failed.as_ref().is_some_and(|(side, _)| *side == to)
     }
 
-    /// Takes a fault of the direction that comes `from` a side. That is the end, unless the other direction can still be
+    /// Handles an error of the direction that comes `from` a side. It ends the relay unless the other direction can still be
     /// drained.
-    fn settle(&mut self, fault: Fault, from: Side) -> Option<End> {
+    fn settle(&mut self, error: FlowError, from: Side) -> Option<End> {
         let (to, back) = match from {
             Side::Boundary => (Side::Local, &mut self.outward),
             Side::Local => (Side::Boundary, &mut self.inward),
         };
-        let (side, error) = match fault {
-            Fault::From(error) => (from, error),
-            Fault::To(error) => (to, error),
+        let (side, error) = match error {
+            FlowError::From(error) => (from, error),
+            FlowError::To(error) => (to, error),
         };
-        // A side that cannot be read is gone, and so is one that refuses what it is sent and has said all it had to say.
+        // A side that cannot be read is gone, and so is one that refuses data and has already ended its own direction.
         let last = side == from || back.ended() || self.failed.is_some();
-        // TCP says `EPIPE` where the reset came behind an end, else what broke the connection (`tcp_reset` of Linux).
+        // TCP reports `EPIPE` if the reset followed an end, else the error that broke the connection (`tcp_reset` of Linux).
         if side == Side::Local && error.kind() != io::ErrorKind::BrokenPipe {
             back.note_reset();
         }
@@ -249,7 +249,7 @@ impl Both {
         None
     }
 
-    /// Whether there is nothing more to do.
+    /// Whether the relay is complete.
     fn poll_end(&mut self, cx: &mut Context<'_>, boundary: &Stream) -> Poll<End> {
         if let Some((side, error)) = self.failed.take_if(|(side, _)| match side {
             Side::Local => self.outward.ended(),
@@ -261,7 +261,7 @@ impl Both {
             return Poll::Ready(End::Finished);
         }
         if self.inward.ended() && self.outward.moves() && !self.has_stopped(Side::Boundary) {
-            // Whatever follows the last chunk while we still speak says that we are no longer heard.
+            // Anything after the last chunk while this side still sends means that the peer no longer reads.
             return boundary.poll_recv(cx, &mut [0]).map(|followed| {
                 let error = match followed {
                     Err(error) => error,
@@ -286,18 +286,18 @@ impl Both {
 /// The one timer of a relay.
 #[derive(Debug)]
 struct Watch {
-    look: Duration,
+    interval: Duration,
     seen: u64,
-    quiet: u32,
-    /// Whether the timer is set for a write that has to be tried again.
+    idle_checks: u32,
+    /// Whether the timer is set for a write that has to be retried.
     retrying: bool,
-    /// When a direction that goes on alone after a fault is given up.
+    /// Deadline for the direction that continues alone after an error.
     drained_by: Option<Instant>,
 }
 
 impl Watch {
     fn new(options: &Options) -> Self {
-        Self { look: options.idle / LOOKS, seen: 0, quiet: 0, retrying: false, drained_by: None }
+        Self { interval: options.idle / CHECKS, seen: 0, idle_checks: 0, retrying: false, drained_by: None }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>, both: &mut Both) -> Poll<End> {
@@ -317,12 +317,12 @@ impl Watch {
             {
                 return Poll::Ready(End::Broken { side, error });
             }
-            let next = now + self.look;
+            let next = now + self.interval;
             sleep.as_mut().reset(self.drained_by.map_or(next, |by| by.min(next)));
             if std::mem::take(&mut self.retrying) {
                 cx.waker().wake_by_ref();
             } else if self.drained_by.is_none()
-                && let Some(end) = self.look(both.carried())
+                && let Some(end) = self.check(both.carried())
             {
                 return Poll::Ready(end);
             }
@@ -330,14 +330,14 @@ impl Watch {
         Poll::Pending
     }
 
-    /// Judges what has moved since the last look.
-    fn look(&mut self, carried: u64) -> Option<End> {
+    /// Compares the byte count with that of the last check.
+    fn check(&mut self, carried: u64) -> Option<End> {
         if carried == 0 {
-            return Some(End::Silent);
+            return Some(End::NoData);
         }
-        self.quiet = if carried == self.seen { self.quiet.saturating_add(1) } else { 0 };
+        self.idle_checks = if carried == self.seen { self.idle_checks.saturating_add(1) } else { 0 };
         self.seen = carried;
-        (self.quiet >= LOOKS).then_some(End::Idle)
+        (self.idle_checks >= CHECKS).then_some(End::Idle)
     }
 }
 

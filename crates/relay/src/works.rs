@@ -1,12 +1,12 @@
-//! What all relays of one service share: the pipes and the meter.
+//! What all relays of one service share: pipes and byte counters.
 //!
-//! Its law: it is taken by reference and costs a connection nothing.
+//! Invariant: it is shared by reference and adds nothing to the cost of a connection.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::pipes::Pipes;
 
-/// The pipes and the meter of one service.
+/// The pipes and byte counters of one service.
 #[derive(Debug, Default)]
 pub struct Works {
     pub(crate) pipes: Pipes,
@@ -15,19 +15,19 @@ pub struct Works {
 }
 
 impl Works {
-    /// No pipes yet, and nothing counted: pipes are made when the first stream flows.
+    /// Empty: pipes are created when the first stream needs one.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Payload bytes taken from the boundary so far, by connections that are open as well.
+    /// Payload bytes read from the boundary so far, including by open connections.
     #[must_use]
     pub fn from_boundary(&self) -> u64 {
         self.from_boundary.load(Ordering::Relaxed)
     }
 
-    /// Payload bytes taken from local sockets so far, by connections that are open as well.
+    /// Payload bytes read from local sockets so far, including by open connections.
     #[must_use]
     pub fn from_local(&self) -> u64 {
         self.from_local.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! The relay over socket pairs and TCP: any cutting of bytes, ends, breaks and deadlines.
+//! The relay over socket pairs and TCP: any split of the bytes, ends, breaks and deadlines.
 
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
@@ -74,18 +74,18 @@ async fn speak(socket: TcpStream, pieces: Vec<Vec<u8>>) -> Vec<u8> {
         }
         writer.shutdown().await.unwrap();
     };
-    let mut heard = Vec::new();
-    let ((), read) = tokio::join!(talk, reader.read_to_end(&mut heard));
+    let mut received = Vec::new();
+    let ((), read) = tokio::join!(talk, reader.read_to_end(&mut received));
     assert_eq!(read.map(|_| ()).map_err(|error| error.kind()), Ok(()));
-    heard
+    received
 }
 
 async fn both_ways(up: &[usize], down: &[usize]) {
     let path = path().await;
     let [up, down] = [up, down].map(|lengths| lengths.iter().map(|l| pattern(*l)).collect::<Vec<_>>());
-    let (said, answered) = (up.concat(), down.concat());
+    let (sent, answered) = (up.concat(), down.concat());
     let (at_client, at_service) = tokio::join!(speak(path.client, down), speak(path.service, up));
-    assert!(at_client == said && at_service == answered, "bytes were lost, added or moved");
+    assert!(at_client == sent && at_service == answered, "bytes were lost, added or moved");
     for outcome in [path.host.await.unwrap(), path.guest.await.unwrap()] {
         assert!(matches!(outcome.end, End::Finished), "{:?}", outcome.end);
     }
@@ -106,43 +106,43 @@ proptest! {
 }
 
 #[tokio::test]
-async fn an_answer_comes_after_the_question_has_ended() {
+async fn an_answer_arrives_after_the_request_has_ended() {
     let mut path = path().await;
     path.client.write_all(b"question").await.unwrap();
     path.client.shutdown().await.unwrap();
-    let mut heard = String::new();
-    path.service.read_to_string(&mut heard).await.unwrap();
-    assert_eq!(heard, "question");
+    let mut received = String::new();
+    path.service.read_to_string(&mut received).await.unwrap();
+    assert_eq!(received, "question");
     path.service.write_all(b"answer").await.unwrap();
     drop(path.service);
-    heard.clear();
-    path.client.read_to_string(&mut heard).await.unwrap();
-    assert_eq!(heard, "answer");
+    received.clear();
+    path.client.read_to_string(&mut received).await.unwrap();
+    assert_eq!(received, "answer");
 }
 
 #[tokio::test]
-async fn a_service_that_has_ended_can_still_be_spoken_to() {
+async fn a_service_that_has_ended_its_output_can_still_receive() {
     let mut path = path().await;
     path.service.shutdown().await.unwrap();
     assert_eq!(path.client.read(&mut [0; 8]).await.unwrap(), 0);
     path.client.write_all(b"still here").await.unwrap();
-    let mut heard = [0; 10];
-    path.service.read_exact(&mut heard).await.unwrap();
-    assert_eq!(&heard, b"still here");
+    let mut received = [0; 10];
+    path.service.read_exact(&mut received).await.unwrap();
+    assert_eq!(&received, b"still here");
 }
 
 #[tokio::test]
-async fn a_peer_that_closes_without_an_end_has_broken_off() {
+async fn a_peer_that_closes_without_an_end_is_a_break() {
     let (near, far) = boundary();
     let (inside, mut service) = local().await;
     let relay = run(near, inside, Arc::new(Works::new()), options());
     let mut far = UnixStream::from_std(far).unwrap();
     far.write_all(b"\0\0\0\x08the last").await.unwrap();
     drop(far);
-    // The service says nothing and ends nothing, and is not waited for.
+    // The service sends nothing and does not close, and is not waited for.
     let outcome = relay.await.unwrap();
     assert!(matches!(outcome.end, End::Broken { side: Side::Boundary, .. }), "{:?}", outcome.end);
-    assert_eq!(heard_until_reset(&mut service).await, b"the last");
+    assert_eq!(read_until_reset(&mut service).await, b"the last");
 }
 
 #[tokio::test]
@@ -151,39 +151,39 @@ async fn a_full_flow_is_delivered_to_its_last_byte_before_the_break() {
     let (inside, mut service) = local().await;
     let relay = run(near, inside, Arc::new(Works::new()), options());
     let mut far = UnixStream::from_std(far).unwrap();
-    let said = pattern(6 * CHUNK_LIMIT);
+    let sent = pattern(6 * CHUNK_LIMIT);
     let mut bytes = Vec::new();
-    for piece in said.chunks(CHUNK_LIMIT) {
+    for piece in sent.chunks(CHUNK_LIMIT) {
         bytes.extend(chunks::header(piece.len()).unwrap());
         bytes.extend(piece);
     }
     far.write_all(&bytes).await.unwrap();
     drop(far);
-    assert!(heard_until_reset(&mut service).await == said, "bytes were lost with the break");
+    assert!(read_until_reset(&mut service).await == sent, "bytes were lost with the break");
     let outcome = relay.await.unwrap();
     assert!(matches!(outcome.end, End::Broken { side: Side::Boundary, .. }), "{:?}", outcome.end);
 }
 
 #[tokio::test]
-async fn a_peer_that_closes_behind_its_end_is_not_waited_for() {
+async fn a_peer_that_closes_after_its_end_is_not_waited_for() {
     let (near, far) = boundary();
     let (inside, mut service) = local().await;
     let relay = run(near, inside, Arc::new(Works::new()), Options { closes_last: true, ..options() });
     let mut far = UnixStream::from_std(far).unwrap();
     far.write_all(b"\0\0\0\x08question\0\0\0\0").await.unwrap();
-    let mut heard = String::new();
-    service.read_to_string(&mut heard).await.unwrap();
-    assert_eq!(heard, "question");
+    let mut received = String::new();
+    service.read_to_string(&mut received).await.unwrap();
+    assert_eq!(received, "question");
     // The client went away while the service thinks.
     drop(far);
     let outcome = relay.await.unwrap();
     assert!(matches!(outcome.end, End::Broken { side: Side::Boundary, .. }), "{:?}", outcome.end);
-    let told = service.ready(tokio::io::Interest::READABLE | tokio::io::Interest::ERROR).await.unwrap();
-    assert!(told.is_error() || told.is_write_closed(), "{told:?}");
+    let ready = service.ready(tokio::io::Interest::READABLE | tokio::io::Interest::ERROR).await.unwrap();
+    assert!(ready.is_error() || ready.is_write_closed(), "{ready:?}");
 }
 
 #[tokio::test]
-async fn an_answer_given_before_the_end_of_the_question_arrives() {
+async fn an_answer_sent_before_the_end_of_the_request_arrives() {
     // As much as its own kernel has sent before the service closes.
     for answer in [vec![b'4'; 15], pattern(20_000)] {
         let path = path().await;
@@ -191,7 +191,7 @@ async fn an_answer_given_before_the_end_of_the_question_arrives() {
         let upload = tokio::spawn(async move { while writer.write_all(&[b'x'; 16_000]).await.is_ok() {} });
         let mut service = path.service;
         service.read_exact(&mut [0; 1024]).await.unwrap();
-        let (mut heard, length) = (Vec::new(), answer.len());
+        let (mut received, length) = (Vec::new(), answer.len());
         let answering = async {
             service.write_all(&answer).await.unwrap();
             // Closed with bytes unread: a reset.
@@ -201,9 +201,9 @@ async fn an_answer_given_before_the_end_of_the_question_arrives() {
         let ((), read) = tokio::join!(answering, reader.read_exact(&mut whole));
         read.unwrap();
         assert!(whole == answer, "the answer came in pieces");
-        // Whether the client's writing or its reading meets the reset is a race, as on any network.
-        drop(reader.read_to_end(&mut heard).await);
-        assert_eq!(heard, b"");
+        // Whether the client sees the reset when it writes or when it reads is a race, as on any network.
+        drop(reader.read_to_end(&mut received).await);
+        assert_eq!(received, b"");
         upload.await.unwrap();
         for outcome in [path.host.await.unwrap(), path.guest.await.unwrap()] {
             assert!(matches!(outcome.end, End::Broken { .. }), "{:?}", outcome.end);
@@ -212,7 +212,7 @@ async fn an_answer_given_before_the_end_of_the_question_arrives() {
 }
 
 #[tokio::test]
-async fn a_service_that_ends_its_answer_and_leaves_stops_the_client() {
+async fn a_service_that_answers_and_closes_stops_the_client() {
     let path = path().await;
     let (mut reader, mut writer) = path.client.into_split();
     let upload = tokio::spawn(async move { while writer.write_all(&[b'x'; 16_000]).await.is_ok() {} });
@@ -220,9 +220,9 @@ async fn a_service_that_ends_its_answer_and_leaves_stops_the_client() {
     service.read_exact(&mut [0; 1024]).await.unwrap();
     service.write_all(b"HTTP/1.1 413").await.unwrap();
     service.shutdown().await.unwrap();
-    let mut heard = String::new();
-    reader.read_to_string(&mut heard).await.unwrap();
-    assert_eq!(heard, "HTTP/1.1 413");
+    let mut received = String::new();
+    reader.read_to_string(&mut received).await.unwrap();
+    assert_eq!(received, "HTTP/1.1 413");
     assert!(!upload.is_finished());
     drop(service);
     upload.await.unwrap();
@@ -233,7 +233,7 @@ async fn a_service_that_ends_its_answer_and_leaves_stops_the_client() {
 }
 
 #[tokio::test]
-async fn an_answer_that_a_reset_cut_off_is_no_whole_answer() {
+async fn an_answer_cut_off_by_a_reset_does_not_look_complete() {
     for length in [11, 100_000] {
         let path = path().await;
         let mut service = path.service;
@@ -244,12 +244,12 @@ async fn an_answer_that_a_reset_cut_off_is_no_whole_answer() {
         client.read_exact(&mut vec![0; length]).await.unwrap();
         service.set_zero_linger().unwrap();
         drop(service);
-        assert_eq!(heard_until_reset(&mut client).await, b"");
+        assert_eq!(read_until_reset(&mut client).await, b"");
     }
 }
 
 #[tokio::test]
-async fn a_relay_that_is_cut_short_is_a_break_to_both_sides() {
+async fn an_aborted_relay_is_a_break_to_both_sides() {
     for host_dies in [true, false] {
         let path = path().await;
         let (mut client, mut service) = (path.client, path.service);
@@ -259,13 +259,13 @@ async fn a_relay_that_is_cut_short_is_a_break_to_both_sides() {
         client.read_exact(&mut [0; 14]).await.unwrap();
         // What the kernel does with the sockets of a process that is killed.
         (if host_dies { path.host } else { path.guest }).abort();
-        assert_eq!(heard_until_reset(&mut client).await, b"");
-        assert_eq!(heard_until_reset(&mut service).await, b"");
+        assert_eq!(read_until_reset(&mut client).await, b"");
+        assert_eq!(read_until_reset(&mut service).await, b"");
     }
 }
 
 #[tokio::test]
-async fn a_whole_answer_is_not_taken_back_when_the_relay_is_cut_short() {
+async fn a_complete_answer_survives_an_aborted_relay() {
     let path = path().await;
     let (mut client, mut service) = (path.client, path.service);
     client.write_all(b"?").await.unwrap();
@@ -280,26 +280,26 @@ async fn a_whole_answer_is_not_taken_back_when_the_relay_is_cut_short() {
 }
 
 #[tokio::test]
-async fn a_client_that_breaks_off_is_a_break_to_the_service() {
+async fn a_client_reset_is_a_reset_to_the_service() {
     let path = path().await;
     let (mut client, mut service) = (path.client, path.service);
     client.write_all(b"half a quest").await.unwrap();
     service.read_exact(&mut [0; 12]).await.unwrap();
     client.set_zero_linger().unwrap();
     drop(client);
-    assert_eq!(heard_until_reset(&mut service).await, b"");
+    assert_eq!(read_until_reset(&mut service).await, b"");
 }
 
-/// What comes before the reset that has to come.
-async fn heard_until_reset(socket: &mut TcpStream) -> Vec<u8> {
-    let mut heard = Vec::new();
-    let error = socket.read_to_end(&mut heard).await.unwrap_err();
+/// The bytes before the expected reset.
+async fn read_until_reset(socket: &mut TcpStream) -> Vec<u8> {
+    let mut received = Vec::new();
+    let error = socket.read_to_end(&mut received).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-    heard
+    received
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_that_does_not_end_is_given_up() {
+async fn a_drain_that_does_not_end_times_out() {
     let (near, far) = boundary();
     let mut far = UnixStream::from_std(far).unwrap();
     let (inside, service) = StdUnixStream::pair().unwrap();
@@ -314,32 +314,34 @@ async fn a_drain_that_does_not_end_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_break_inside_is_a_break_outside() {
+async fn a_service_reset_is_a_reset_to_the_client() {
     let mut path = path().await;
     path.service.write_all(b"half an ans").await.unwrap();
-    let mut heard = [0; 11];
-    path.client.read_exact(&mut heard).await.unwrap();
+    let mut received = [0; 11];
+    path.client.read_exact(&mut received).await.unwrap();
     path.service.set_zero_linger().unwrap();
     drop(path.service);
-    let error = path.client.read(&mut heard).await.unwrap_err();
+    let error = path.client.read(&mut received).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     let outcome = path.host.await.unwrap();
     assert!(matches!(outcome.end, End::Broken { side: Side::Boundary, .. }), "{:?}", outcome.end);
 }
 
 #[tokio::test]
-async fn a_peer_that_speaks_no_chunks_is_refused() {
+async fn a_peer_that_does_not_send_chunks_is_refused() {
     let (near, far) = boundary();
     let (inside, mut service) = local().await;
     let relay = run(near, inside, Arc::new(Works::new()), options());
     UnixStream::from_std(far).unwrap().write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-    let End::Broken { side: Side::Boundary, error } = relay.await.unwrap().end else { panic!("it went on") };
+    let End::Broken { side: Side::Boundary, error } = relay.await.unwrap().end else {
+        panic!("the relay went on")
+    };
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     assert_eq!(service.read(&mut [0; 8]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]
-async fn lead_and_early_bytes_go_ahead_in_this_order() {
+async fn the_lead_goes_ahead_of_early_bytes() {
     let (near, far) = boundary();
     let (inside, mut service) = local().await;
     let early = b"\0\0\0\x06early \0\0".to_vec();
@@ -348,35 +350,35 @@ async fn lead_and_early_bytes_go_ahead_in_this_order() {
     let relay = run(near, inside, Arc::clone(&works), given);
     let mut far = UnixStream::from_std(far).unwrap();
     far.write_all(b"\0\x04late\0\0\0\0").await.unwrap();
-    let mut heard = String::new();
-    service.read_to_string(&mut heard).await.unwrap();
-    assert_eq!(heard, "lead early late");
+    let mut received = String::new();
+    service.read_to_string(&mut received).await.unwrap();
+    assert_eq!(received, "lead early late");
     drop(service);
     assert_eq!(relay.await.unwrap().from_boundary, 10);
     assert_eq!((works.from_boundary(), works.from_local()), (10, 0));
 }
 
 #[tokio::test]
-async fn a_header_and_the_first_bytes_leave_in_one_piece() {
+async fn a_header_and_the_first_bytes_leave_in_one_write() {
     let (near, far) = boundary();
     let (inside, mut client) = local().await;
     client.write_all(b"hello").await.unwrap();
     inside.recv(&mut []).await.unwrap();
     let given = Options { lead_out: b"header".to_vec(), ..options() };
     let _relay = run(near, inside, Arc::new(Works::new()), given);
-    let mut heard = [0; 64];
-    let count = UnixStream::from_std(far).unwrap().read(&mut heard).await.unwrap();
-    assert_eq!(heard[..count], *b"header\0\0\0\x05hello");
+    let mut received = [0; 64];
+    let count = UnixStream::from_std(far).unwrap().read(&mut received).await.unwrap();
+    assert_eq!(received[..count], *b"header\0\0\0\x05hello");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_on_which_nothing_ever_comes_is_closed() {
+async fn a_connection_without_a_first_byte_is_closed() {
     let (near, _far) = boundary();
     let (inside, _service) = local().await;
     let given = Options { first_byte: Duration::from_secs(10), ..options() };
     let start = Instant::now();
     let outcome = run(near, inside, Arc::new(Works::new()), given).await.unwrap();
-    assert!(matches!(outcome.end, End::Silent));
+    assert!(matches!(outcome.end, End::NoData));
     assert_eq!(start.elapsed().as_secs(), 10);
 }
 
@@ -395,37 +397,37 @@ async fn an_idle_connection_is_closed() {
 #[test]
 fn a_busy_connection_is_not_idle() {
     let mut watch = Watch::new(&options());
-    assert!((1..100).all(|carried| watch.look(carried).is_none()));
-    assert!((1..LOOKS).all(|_| watch.look(99).is_none()));
-    assert!(matches!(watch.look(99), Some(End::Idle)));
+    assert!((1..100).all(|carried| watch.check(carried).is_none()));
+    assert!((1..CHECKS).all(|_| watch.check(99).is_none()));
+    assert!(matches!(watch.check(99), Some(End::Idle)));
 }
 
 #[tokio::test]
-async fn a_relay_at_rest_holds_no_pipe_and_little_memory() {
+async fn an_idle_relay_holds_no_pipe_and_little_memory() {
     let mut path = path().await;
     let (up, down) = (pattern(2 << 20), pattern(3 << 20));
     path.client.write_all(&[0]).await.unwrap();
     path.service.read_exact(&mut [0]).await.unwrap();
-    let mut heard = (vec![0; up.len()], vec![0; down.len()]);
+    let mut received = (vec![0; up.len()], vec![0; down.len()]);
     let (mut client, mut service) = (path.client.split(), path.service.split());
     let (a, b, c, d) = tokio::join!(
         client.1.write_all(&up),
         service.1.write_all(&down),
-        service.0.read_exact(&mut heard.0),
-        client.0.read_exact(&mut heard.1),
+        service.0.read_exact(&mut received.0),
+        client.0.read_exact(&mut received.1),
     );
     assert!(a.and(b).is_ok() && c.and(d).is_ok());
-    assert!(heard.0 == up && heard.1 == down);
+    assert!(received.0 == up && received.1 == down);
     // The relays have delivered everything, and one turn later they wait.
     tokio::task::yield_now().await;
-    assert_eq!(path.works.pipes.lent(), 0);
+    assert_eq!(path.works.pipes.on_loan(), 0);
     let (near, _far) = boundary();
     let waiting = relay(&near, &near, &path.works, options());
     assert!(size_of_val(&waiting) < 1024, "{} bytes a relay", size_of_val(&waiting));
 }
 
 #[tokio::test]
-async fn a_line_is_read_and_nothing_behind_it() {
+async fn a_line_is_read_and_nothing_after_it() {
     let (near, far) = boundary();
     let mut far = UnixStream::from_std(far).unwrap();
     let line = tokio::spawn(async move { (near.recv_line(16).await, near) });
