@@ -1,6 +1,6 @@
-//! What must hold between the fields of a manifest, before any image is looked at.
+//! Checks constraints between the fields of a manifest, before any image is read.
 //!
-//! Its law: each check looks at what is there; what could not be read has its fault already and is passed over.
+//! Invariant: each check considers the values that exist; a value that could not be read was already reported and is skipped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ pub(super) struct Plan {
     pub(super) document: Document,
     /// In start order.
     pub(super) services: Vec<Named>,
-    /// `None` where the image decides.
+    /// `None` if the image decides.
     pub(super) ingress: Option<Vec<Route>>,
 }
 
@@ -35,13 +35,13 @@ pub(super) struct Route {
     pub(super) proxy_protocol: bool,
 }
 
-/// Checks a document and lays it out.
+/// Checks a document and puts it into its final form.
 pub(super) fn check(document: Document, faults: &mut Faults) -> Plan {
     let declared = declared(&document, faults);
     let names: BTreeSet<&str> = declared.iter().map(|service| service.name.as_str()).collect();
     if names.len() > model::MAX_SERVICES {
         let at = document.services.as_ref().map_or_else(Span::default, |services| services.span);
-        let what = format!("{} services, {} are the most", names.len(), model::MAX_SERVICES);
+        let what = format!("{} services; the maximum is {}", names.len(), model::MAX_SERVICES);
         faults.push(Fault::new(Kind::Limit, at, what));
         return Plan { document, services: Vec::new(), ingress: None };
     }
@@ -57,7 +57,7 @@ pub(super) fn check(document: Document, faults: &mut Faults) -> Plan {
     Plan { document, services, ingress }
 }
 
-/// Only services that are there can be let in.
+/// Only existing services can be given control.
 fn check_control(document: &Document, names: &BTreeSet<&str>, faults: &mut Faults) {
     let Some(ControlEntry::Rules(rules)) = document.control.as_ref().map(|control| &control.value) else {
         return;
@@ -69,19 +69,19 @@ fn check_control(document: &Document, names: &BTreeSet<&str>, faults: &mut Fault
     }
 }
 
-/// The services by whichever of the three ways they are given.
+/// The services, in any of the three forms in which they can be defined.
 fn declared(document: &Document, faults: &mut Faults) -> Vec<Named> {
     match (&document.service, &document.services) {
         (Some(one), Some(many)) => {
             let fault = Fault::new(Kind::Conflict, one.span, "both `service` and `services` are given");
-            faults.push(fault.related(many.span, "and here").hint("move the one into the others"));
+            faults.push(fault.related(many.span, "and here").hint("move it into `services`"));
             Vec::new()
         }
         (Some(one), None) => vec![unnamed(one.value.clone(), one.span, faults)],
         (None, None) => vec![unnamed(Service::default(), Span::default(), faults)],
         (None, Some(many)) if many.0.is_empty() && !faults.touch(many.span) => {
-            let fault = Fault::new(Kind::MissingField, many.span, "there is no service");
-            faults.push(fault.hint("name one: `services: {web: {}}`; it takes all it needs from the image"));
+            let fault = Fault::new(Kind::MissingField, many.span, "no service is defined");
+            faults.push(fault.hint("add one: `services: {web: {}}`; its settings come from the image"));
             Vec::new()
         }
         (None, Some(many)) => {
@@ -107,26 +107,29 @@ fn named(name: &Spanned<ServiceName>, service: Option<&Spanned<Service>>, faults
     }
 }
 
-/// Entries said twice in one list.
+/// Reports duplicate entries of a list.
 pub(super) fn no_repeats<T: Ord>(list: &[Spanned<T>], faults: &mut Faults) {
     let mut first = BTreeMap::new();
     for item in list {
         if let Some(earlier) = first.insert(&item.value, item.span) {
-            let fault = Fault::new(Kind::Duplicate, item.span, "this is in the list twice");
+            let fault = Fault::new(Kind::Duplicate, item.span, "this entry is in the list twice");
             faults.push(fault.label("again here").related(earlier, "first here"));
         }
     }
 }
 
-/// The ingress ports, with what their short forms leave out.
+/// The ingress ports, with the defaults of their short forms.
 fn routes(list: &[Spanned<IngressEntry>], names: &BTreeSet<&str>, faults: &mut Faults) -> Vec<Route> {
     let ports: Vec<_> = list.iter().filter_map(outside_port).collect();
     let mut first = BTreeMap::new();
     for port in &ports {
         if let Some(earlier) = first.insert(port.value, port.span) {
-            let fault =
-                Fault::new(Kind::Conflict, port.span, format!("ingress port {} is given twice", port.value));
-            let hint = "one port outside leads to one service: give the other another `port`";
+            let fault = Fault::new(
+                Kind::Conflict,
+                port.span,
+                format!("ingress port {} is defined twice", port.value),
+            );
+            let hint = "a port can lead to one service only: choose another `port` for one of them";
             faults.push(fault.label("again here").related(earlier, "first here").hint(hint));
         }
     }
@@ -166,8 +169,10 @@ fn only(names: &BTreeSet<&str>, at: Span, port: u16, faults: &mut Faults) -> Opt
         (Some(only), None) => Some((*only).to_owned()),
         (Some(first), Some(_)) => {
             let fault =
-                Fault::new(Kind::MissingField, at, format!("ingress port {port} does not say its service"));
-            faults.push(fault.hint(format!("there are several: write `{{port: {port}, service: {first}}}`")));
+                Fault::new(Kind::MissingField, at, format!("ingress port {port} does not name its service"));
+            faults.push(
+                fault.hint(format!("there are several services: write `{{port: {port}, service: {first}}}`")),
+            );
             None
         }
         (None, _) => None,
@@ -203,30 +208,30 @@ fn check_service(named: &Named, faults: &mut Faults) {
         && list.value.is_empty()
         && !faults.touch(list.span)
     {
-        let fault = Fault::new(Kind::BadValue, list.span, "an empty list is no command");
-        faults.push(fault.hint("remove the line to take the image's"));
+        let fault = Fault::new(Kind::BadValue, list.span, "the command is empty");
+        faults.push(fault.hint("remove the line to use the image's command"));
     }
 }
 
-/// One variable has one value, and each sealed text is a descriptor that the program begins with.
+/// A variable has one value only, and each sealed text is a descriptor that is open when the program starts.
 fn check_sealed(service: &Service, faults: &mut Faults) {
     let Some(sealed) = &service.sealed else { return };
     if sealed.0.len() > model::MAX_SEALED {
-        let what = format!("{} sealed texts, {} are the most", sealed.0.len(), model::MAX_SEALED);
-        faults.push(Fault::new(Kind::Limit, sealed.span, what).hint("put several into one"));
+        let what = format!("{} sealed texts; the maximum is {}", sealed.0.len(), model::MAX_SEALED);
+        faults.push(Fault::new(Kind::Limit, sealed.span, what).hint("combine several into one"));
     }
     let variables = service.env.iter().flat_map(|env| env.0.iter());
     for (name, _) in variables {
         if let Some((again, _)) = sealed.0.iter().find(|(other, _)| other.value == name.value) {
-            let what = format!("`{}` is in `env` and in `sealed`", name.value.0);
+            let what = format!("`{}` is in both `env` and `sealed`", name.value.0);
             let fault = Fault::new(Kind::Conflict, again.span, what).related(name.span, "and here");
             faults.push(fault.hint("its value is the path of the sealed text: remove it from `env`"));
         }
     }
 }
 
-/// Files that a program has open before it does anything: three and its sealed texts, and those by which its loader finds its
-/// libraries.
+/// Files that a program has open before it does anything: the three standard streams and its sealed texts, and those with
+/// which its loader finds its libraries.
 const LEAST_OPEN_FILES: usize = 8;
 
 /// A program that cannot open its own libraries does not start.
@@ -235,25 +240,29 @@ fn check_open_files(service: &Service, faults: &mut Faults) {
     let least = LEAST_OPEN_FILES.saturating_add(sealed);
     let limit = service.limits.as_ref().and_then(|limits| limits.open_files.as_ref());
     if let Some(limit) = limit.filter(|limit| usize::try_from(limit.0).is_ok_and(|files| files < least)) {
-        let what = format!("no program starts with {} open files", limit.0);
+        let what = format!("no program can start with {} open files", limit.0);
         let fault =
             Fault::new(Kind::Limit, limit.span, what).label("standard streams, sealed texts, libraries");
-        faults.push(fault.hint(format!("give it at least {least}")));
+        faults.push(fault.hint(format!("set at least {least}")));
     }
 }
 
-/// What makes no sense for something that is meant to end.
+/// Refuses fields that make no sense for a job.
 fn check_job(service: &Service, faults: &mut Faults) {
     let mut refuse = |span: Span, what: &str, hint: &str| {
         faults.push(Fault::new(Kind::Conflict, span, what).hint(hint));
     };
     if let Some(ready) = &service.ready {
-        refuse(ready.span, "a job has no `ready`: it is ready when it has ended with code 0", "remove it");
+        refuse(
+            ready.span,
+            "a job cannot have `ready`: it is ready when it has exited with code 0",
+            "remove it",
+        );
     }
     if let Some(live) = &service.live {
         refuse(
             live.span,
-            "a job has no `live`: it is watched until it ends",
+            "a job cannot have `live`: it is watched until it exits",
             "use `start_timeout` to limit its time",
         );
     }
@@ -263,11 +272,15 @@ fn check_job(service: &Service, faults: &mut Faults) {
         None => None,
     };
     if let Some((Policy::Always, span)) = policy {
-        refuse(span, "a job that is always started again never ends", "use `on-failure`, or `kind: service`");
+        refuse(
+            span,
+            "a job that is always restarted never completes",
+            "use `on-failure`, or `kind: service`",
+        );
     }
 }
 
-/// A field's name and where its value stands.
+/// A field's name and the position of its value.
 type Given = (&'static str, Option<Span>);
 
 fn probe_fields(probe: &ReadyProbe) -> [Given; 4] {
@@ -279,7 +292,7 @@ fn probe_fields(probe: &ReadyProbe) -> [Given; 4] {
     ]
 }
 
-/// Exactly one of some fields must be given.
+/// Exactly one of the fields must be given.
 fn check_one_of(within: Span, fields: &[Given], faults: &mut Faults) {
     let given: Vec<_> = fields.iter().filter_map(|(name, span)| span.map(|span| (*name, span))).collect();
     let names = super::hint::one_of(fields.iter().map(|(name, _)| *name));
@@ -289,7 +302,7 @@ fn check_one_of(within: Span, fields: &[Given], faults: &mut Faults) {
         }
         [(first, at), (second, also), ..] => {
             let fault = Fault::new(Kind::Conflict, *also, format!("both `{first}` and `{second}` are given"));
-            faults.push(fault.related(*at, "and here").hint(format!("one check is enough: {names}")));
+            faults.push(fault.related(*at, "and here").hint(format!("use one of {names}")));
         }
         _ => {}
     }
@@ -303,8 +316,8 @@ fn check_live(live: &Spanned<Live>, faults: &mut Faults) {
     ];
     check_one_of(live.span, &fields, faults);
     if let (Some(watchdog), Some(interval)) = (&live.watchdog, &live.interval) {
-        let fault = Fault::new(Kind::Conflict, interval.span, "a watchdog has no `interval` of its own");
-        faults.push(fault.related(watchdog.span, "this is its interval").hint("remove `interval`"));
+        let fault = Fault::new(Kind::Conflict, interval.span, "a watchdog cannot have an `interval`");
+        faults.push(fault.related(watchdog.span, "this is the interval").hint("remove `interval`"));
     }
 }
 
@@ -312,10 +325,10 @@ fn check_delays(rules: &RestartRules, faults: &mut Faults) {
     let Some(delay) = &rules.delay else { return };
     let longest = rules.max_delay.as_ref().map_or(defaults::RESTART_MAX_DELAY_MS, |max| max.0);
     if delay.0 > longest {
-        let fault = Fault::new(Kind::Conflict, delay.span, "the first pause is longer than the longest");
+        let fault = Fault::new(Kind::Conflict, delay.span, "the first delay is longer than the maximum");
         faults.push(match &rules.max_delay {
-            Some(max) => fault.related(max.span, "the longest"),
-            None => fault.hint("`max_delay` is `30s` where nothing else is said: give it too"),
+            Some(max) => fault.related(max.span, "the maximum"),
+            None => fault.hint("`max_delay` defaults to `30s`: set it too"),
         });
     }
 }
@@ -334,21 +347,20 @@ fn check_stop_timeout(document: &Document, services: &[Named], faults: &mut Faul
     }
 }
 
-/// All services share one loopback interface: a port that two of them listen on is free for one only.
+/// All services share one loopback interface, so only one of them can listen on a port.
 fn check_listeners(document: &Document, services: &[Named], faults: &mut Faults) {
     let mut owner: BTreeMap<u16, (String, Span)> = BTreeMap::new();
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     for (port, service) in listeners(document, services) {
         match owner.get(&port.value.0) {
             Some((other, at)) if *other != service => {
-                if !told.insert(port.value.0) || faults.touch(port.span) {
+                if !reported.insert(port.value.0) || faults.touch(port.span) {
                     continue;
                 }
-                let what =
-                    format!("port {} would be listened on by both `{other}` and `{service}`", port.value.0);
-                let hint = "services share one network: give one of them another port";
+                let what = format!("`{other}` and `{service}` would both listen on port {}", port.value.0);
+                let hint = "services share one network: choose another port for one of them";
                 let fault = Fault::new(Kind::Conflict, port.span, what);
-                faults.push(fault.related(*at, format!("here by `{other}`")).hint(hint));
+                faults.push(fault.related(*at, format!("`{other}` listens on it here")).hint(hint));
             }
             Some(_) => {}
             None => drop(owner.insert(port.value.0, (service, port.span))),
@@ -356,7 +368,7 @@ fn check_listeners(document: &Document, services: &[Named], faults: &mut Faults)
     }
 }
 
-/// Every port that the manifest says a service listens on.
+/// Every port on which a service listens according to the manifest.
 fn listeners(document: &Document, services: &[Named]) -> Vec<(Spanned<Port>, String)> {
     let mut found = Vec::new();
     for named in services {

@@ -1,7 +1,7 @@
 //! The order in which services start.
 //!
-//! Its law: the order depends on names and dependencies alone, never on how the file is arranged, so that the same meaning is
-//! measured as the same bytes.
+//! Invariant: the order depends on names and dependencies only, never on the arrangement of the file, so that equivalent
+//! manifests are measured as the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,17 +15,17 @@ use super::read::Spanned;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Named {
     pub(super) name: String,
-    /// Where the name stands; where there is none, the start of the file.
+    /// The position of the name; the start of the file if there is none.
     pub(super) name_span: Span,
     pub(super) service: Service,
-    /// Where everything about it stands.
+    /// The position of the whole service.
     pub(super) span: Span,
-    /// Whether something in it could not be read: what follows from its absence is not worth a fault.
+    /// Whether something in it could not be read: problems that follow from its absence are not reported.
     pub(super) damaged: bool,
 }
 
 impl Named {
-    /// Everything it starts after, as it is written.
+    /// Everything it starts after, as written.
     fn dependencies(&self) -> impl Iterator<Item = &Spanned<ServiceName>> {
         let lists = [&self.service.after, &self.service.requires];
         lists.into_iter().flatten().flat_map(|list| list.value.iter())
@@ -44,7 +44,7 @@ pub(super) fn check_names(services: &[Named], names: &BTreeSet<&str>, faults: &m
     }
 }
 
-/// The fault of a name that no service has.
+/// The problem of a name that no service has.
 pub(super) fn unknown_service(name: &Spanned<ServiceName>, names: &BTreeSet<&str>) -> Fault {
     let hint = hint::did_you_mean(&name.0, names.iter().copied()).unwrap_or_else(|| {
         format!("the services are {}", names.iter().copied().collect::<Vec<_>>().join(", "))
@@ -52,7 +52,7 @@ pub(super) fn unknown_service(name: &Spanned<ServiceName>, names: &BTreeSet<&str
     Fault::new(Kind::UnknownName, name.span, format!("there is no service `{}`", name.0)).hint(hint)
 }
 
-/// Puts services after what they depend on, by name where that leaves a choice; services that wait for each other are faults.
+/// Sorts services after their dependencies, by name where that leaves a choice; services that wait for each other are reported.
 pub(super) fn start_order(services: Vec<Named>, faults: &mut Faults) -> Vec<Named> {
     let mut waiting: BTreeMap<String, Named> =
         services.into_iter().map(|service| (service.name.clone(), service)).collect();
@@ -68,7 +68,7 @@ pub(super) fn start_order(services: Vec<Named>, faults: &mut Faults) -> Vec<Name
     order
 }
 
-/// One fault for each group of services that wait for each other.
+/// Reports one problem for each group of services that wait for each other.
 fn report_cycles(services: &BTreeMap<String, Named>, faults: &mut Faults) {
     let mut done = BTreeSet::new();
     for name in services.keys() {
@@ -79,7 +79,7 @@ fn report_cycles(services: &BTreeMap<String, Named>, faults: &mut Faults) {
     }
 }
 
-/// Walks depth first; the depth is the number of services at most. `done` holds what needs no second look.
+/// Searches depth first; the depth is at most the number of services. `done` holds the services that were already searched.
 fn find_cycle(
     services: &BTreeMap<String, Named>,
     name: &str,
@@ -110,7 +110,7 @@ fn cycle_fault(cycle: &[String], at: Span) -> Fault {
     let [only] = cycle else {
         let path = cycle.iter().chain(cycle.first()).map(String::as_str).collect::<Vec<_>>().join(" → ");
         return Fault::new(Kind::Cycle, at, format!("services wait for each other: {path}"))
-            .label("this closes the circle")
+            .label("this closes the cycle")
             .hint("remove one of these from `after` or `requires`");
     };
     Fault::new(Kind::Cycle, at, format!("service `{only}` waits for itself")).hint("remove it")

@@ -1,15 +1,15 @@
-//! The manifest as people write it: YAML in, a complete [`Manifest`] or a report of every fault out.
+//! The manifest as its author writes it: YAML in, a complete [`Manifest`] or a report of all problems out.
 //!
-//! Its law: raw → [`Checked`] → [`Manifest`], each step once, and only a step without faults has a result.
+//! Invariant: raw → [`Checked`] → [`Manifest`]; each step runs once, and only a step without problems has a result.
 //!
 //! | step | module |
 //! |---|---|
-//! | text → tree with places | [`tree`](mod@tree) |
+//! | text → tree with source positions | [`tree`](mod@tree) |
 //! | tree → typed fields | [`read`](mod@read), [`document`](mod@document), [`units`](mod@units), [`names`](mod@names), [`signal`](mod@signal), [`capabilities`](mod@capabilities) |
-//! | what must hold between fields | [`check`](mod@check), [`graph`](mod@graph) |
+//! | constraints between fields | [`check`](mod@check), [`graph`](mod@graph) |
 //! | with an image: users, programs, paths, defaults | [`resolve`](mod@resolve), [`command`](mod@command), [`translate`](mod@translate), [`accounts`](mod@accounts), [`program`](mod@program), [`image`](mod@image), [`view`](mod@view), [`volumes`](mod@volumes), [`defaults`](mod@defaults) |
-//! | what may surprise | [`notes`](mod@notes), [`healthcheck`](mod@healthcheck) |
-//! | faults, for people and for programs | [`fault`](mod@fault), [`render`](mod@render), [`lines`](mod@lines), [`secret`](mod@secret), [`hint`](mod@hint), [`foreign`](mod@foreign) |
+//! | notes on valid but surprising manifests | [`notes`](mod@notes), [`healthcheck`](mod@healthcheck) |
+//! | problems, human-readable and as JSON | [`fault`](mod@fault), [`render`](mod@render), [`lines`](mod@lines), [`secret`](mod@secret), [`hint`](mod@hint), [`foreign`](mod@foreign) |
 //! | the schema that editors use | [`schema`](mod@schema) |
 
 mod accounts;
@@ -56,7 +56,7 @@ use read::Read as _;
 
 use crate::model::{self, Manifest};
 
-/// A manifest without faults, as far as can be said without an image.
+/// A manifest without problems, as far as can be checked without an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
     file: String,
@@ -71,19 +71,19 @@ impl Checked {
     }
 }
 
-/// A manifest that is whole, and what its author should know about it.
+/// A complete manifest, and notes for its author.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// The manifest that is measured.
     pub manifest: Manifest,
-    /// What is no fault and may still surprise: a line of text each.
+    /// Valid settings that may still surprise: a line of text each.
     pub notes: Vec<String>,
 }
 
-/// Reads and checks a manifest. `file` is what reports call it.
+/// Reads and checks a manifest. `file` is its name in reports.
 ///
 /// # Errors
-/// Every fault of it at once.
+/// All its problems at once.
 pub fn parse(file: &str, bytes: &[u8]) -> Result<Checked, Box<Report>> {
     let mut faults = Faults::default();
     let (source, plan) = read(bytes, &mut faults);
@@ -96,7 +96,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Checked, Box<Report>> {
 /// Resolves a checked manifest against an image.
 ///
 /// # Errors
-/// Everything of the image that the manifest cannot work with, at once.
+/// All conflicts between the image and the manifest, at once.
 pub fn resolve(checked: &Checked, image: &Image<'_>) -> Result<Resolved, Box<Report>> {
     let mut faults = Faults::default();
     let resolved = finish(&checked.plan, image, &mut faults);
@@ -106,10 +106,10 @@ pub fn resolve(checked: &Checked, image: &Image<'_>) -> Result<Resolved, Box<Rep
     }
 }
 
-/// [`parse`] and [`resolve()`] with the faults of both in one report.
+/// [`parse`] and [`resolve()`] with the problems of both in one report.
 ///
 /// # Errors
-/// Every fault at once.
+/// All problems at once.
 pub fn build(file: &str, bytes: &[u8], image: &Image<'_>) -> Result<Resolved, Box<Report>> {
     let mut faults = Faults::default();
     let (source, plan) = read(bytes, &mut faults);
@@ -120,7 +120,7 @@ pub fn build(file: &str, bytes: &[u8], image: &Image<'_>) -> Result<Resolved, Bo
     }
 }
 
-/// The source as text that a report may show, and what it says.
+/// The source as text that a report may show, and the plan read from it.
 fn read(bytes: &[u8], faults: &mut Faults) -> (String, Option<check::Plan>) {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let source = match std::str::from_utf8(bytes) {
@@ -141,19 +141,20 @@ fn read(bytes: &[u8], faults: &mut Faults) -> (String, Option<check::Plan>) {
 fn document(node: &tree::Node, faults: &mut Faults) -> Option<check::Plan> {
     if node.value == tree::Value::Null {
         let fault = Fault::new(Kind::MissingField, node.span, "the manifest is empty");
-        faults.push(fault.hint("the smallest one is `version: 1`: it takes all it needs from the image"));
+        faults.push(fault.hint("the minimal manifest is `version: 1`; everything else comes from the image"));
         return None;
     }
     let document = Document::read(node, faults)?;
     Some(check::check(document, faults))
 }
 
-/// Resolves, and holds the result against the limit of what is read inside.
+/// Resolves, and checks the result against the size limit of the reader inside.
 fn finish(plan: &check::Plan, image: &Image<'_>, faults: &mut Faults) -> Resolved {
     let manifest = resolve::resolve(plan, image, faults);
     let length = manifest.to_json().map_or(usize::MAX, |json| json.len());
     if length > model::MAX_BYTES {
-        let what = format!("resolved, the manifest has {length} bytes, more than {}", model::MAX_BYTES);
+        let what =
+            format!("the resolved manifest is {length} bytes, more than the limit of {}", model::MAX_BYTES);
         faults.push(Fault::new(Kind::Limit, Span::default(), what).hint("put large files into the image"));
     }
     let notes = notes::notes(plan, image, &manifest);

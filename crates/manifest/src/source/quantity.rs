@@ -1,10 +1,10 @@
-//! How quantities are written: durations, sizes, decimal fractions.
+//! The syntax of quantities: durations, sizes, decimal fractions.
 //!
-//! Its law: text in, number out; which numbers are allowed is said by [`super::units`].
+//! Text in, number out; [`super::units`] defines which numbers are allowed.
 
 use super::read::Wrong;
 
-/// `1h`, `2m`, `3s`, `4ms`, or several of them, the larger first.
+/// `1h`, `2m`, `3s`, `4ms`, or a sequence of them, larger units first.
 pub(super) fn milliseconds(text: &str) -> Option<u64> {
     const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
     let mut rest = text;
@@ -22,9 +22,9 @@ pub(super) fn milliseconds(text: &str) -> Option<u64> {
     (rest.is_empty() && !text.is_empty()).then_some(total)
 }
 
-/// Why a text is no duration, with what was probably meant.
+/// Why a text is not a duration, with what was probably meant.
 pub(super) fn duration_hint(text: &str) -> Wrong {
-    let wrong = Wrong::why("wanted a number and one of `ms`, `s`, `m`, `h`");
+    let wrong = Wrong::why("expected a number and one of `ms`, `s`, `m`, `h`");
     let whole: String = text.chars().take_while(char::is_ascii_digit).collect();
     let unit = text.get(whole.len()..).unwrap_or("").trim().to_ascii_lowercase();
     match unit.as_str() {
@@ -51,9 +51,9 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
     amount.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// Why a text is no size, with what was probably meant.
+/// Why a text is not a size, with what was probably meant.
 pub(super) fn size_hint(text: &str) -> Wrong {
-    let wrong = Wrong::why("wanted a whole number and one of `KiB`, `MiB`, `GiB`");
+    let wrong = Wrong::why("expected a whole number and one of `KiB`, `MiB`, `GiB`");
     let whole: String = text.chars().take_while(char::is_ascii_digit).collect();
     let unit = text.get(whole.len()..).unwrap_or("").trim().to_ascii_lowercase();
     match unit.chars().next() {
@@ -67,7 +67,7 @@ pub(super) fn size_hint(text: &str) -> Wrong {
     }
 }
 
-/// A decimal number with up to three digits after its point, in thousandths.
+/// A decimal number with up to three digits after the point, in thousandths.
 pub(super) fn thousandths(text: &str) -> Option<u32> {
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());

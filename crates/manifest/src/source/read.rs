@@ -1,10 +1,9 @@
-//! From the tree to typed values, with every fault noted on the way.
+//! Converts the tree to typed values and collects the problems found.
 //!
-//! Its law: reading goes on after a fault, so that one look tells all of them. What could not be read is absent.
+//! Invariant: reading continues after a problem, so that one run reports all of them. A value that could not be read is absent.
 //!
-//! `record` makes a struct, its reader and its JSON Schema from one declaration; `either`
-//! does the same for a value with a short and a long form; `words` for a choice of words. What one scalar
-//! means is in [`super::units`].
+//! `record` makes a struct, its reader and its JSON Schema from one declaration; `either` does the same for a value with a
+//! short and a long form; `words` for a choice of keywords. The types of single scalars are in [`super::units`].
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -15,31 +14,31 @@ use super::fault::{Fault, Faults, Kind, Span};
 use super::hint;
 use super::tree::{Entry, Node, Scalar, Value};
 
-/// Something that can be read from a node.
+/// A type that can be read from a node.
 pub(super) trait Read: Sized {
-    /// What is wanted, for people: "a duration such as `10s`".
+    /// What is expected, in prose: "a duration such as `10s`".
     fn wanted() -> Cow<'static, str>;
 
-    /// Whether a name in a map may stand for one without saying anything about it.
+    /// Whether a key in a map may have this type without a value.
     const MAY_BE_EMPTY: bool = false;
 
-    /// Reads it, or says why not.
+    /// Reads it, or reports why it cannot.
     fn read(node: &Node, faults: &mut Faults) -> Option<Self>;
 }
 
-/// A scalar with a meaning of its own.
+/// A type that is written as a scalar.
 pub(super) trait FromScalar: Sized {
-    /// What is wanted, for people.
+    /// What is expected, in prose.
     const WANTED: &'static str;
 
-    /// Reads the text, or says what is wrong with it.
+    /// Reads the text, or returns what is wrong with it.
     fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong>;
 }
 
-/// Why a scalar is not what was wanted.
+/// Why a scalar is not valid.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Wrong {
-    /// The reason; empty when saying what is wanted is enough.
+    /// The reason; empty if stating the expected type is enough.
     pub(super) why: String,
     pub(super) hint: Option<String>,
 }
@@ -55,7 +54,7 @@ impl Wrong {
     }
 }
 
-/// A value and where it stands.
+/// A value and its position in the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Spanned<T> {
     pub(super) value: T,
@@ -126,19 +125,19 @@ impl<T: Read> Read for Vec<T> {
     }
 }
 
-/// The fault of a node that has another shape than what is wanted.
+/// The problem of a node that has another shape than expected.
 pub(super) fn wrong_type<T: Read>(node: &Node) -> Fault {
     let what = format!("this must be {}, not {}", T::wanted(), node.shape());
     Fault::new(Kind::WrongType, node.span, what)
 }
 
-/// The fault of a field that stands there without a value.
+/// The problem of a field without a value.
 pub(super) fn no_value<T: Read>(name: &str, key: Span) -> Fault {
     let fault = Fault::new(Kind::WrongType, key, format!("`{}` has no value", short(name)));
-    fault.label(format!("wanted {}", T::wanted())).hint("give it a value, or remove the line")
+    fault.label(format!("expected {}", T::wanted())).hint("give it a value, or remove the line")
 }
 
-/// A text that fits into a sentence.
+/// A text cut to fit into a sentence.
 pub(super) fn short(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(40) {
         None => text.into(),
@@ -164,16 +163,16 @@ impl<T: JsonSchema> JsonSchema for Spanned<T> {
     }
 }
 
-/// The fields of a record as they are taken out of a map.
+/// The fields of a record, read from a map.
 pub(super) struct Fields<'a> {
-    /// What the record is, for people: "a service".
+    /// What the record is, in prose: "a service".
     record: &'static str,
     span: Span,
     entries: &'a [Entry],
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of a map that should be `record`; unknown ones are faults.
+    /// The fields of a map that should be `record`; unknown ones are problems.
     pub(super) fn of<T: Read>(
         node: &'a Node,
         record: &'static str,
@@ -194,7 +193,7 @@ impl<'a> Fields<'a> {
         Some(Self { record, span: node.span, entries })
     }
 
-    /// A field that may be left out.
+    /// A field that may be omitted.
     pub(super) fn optional<T: Read>(&self, name: &str, faults: &mut Faults) -> Option<Spanned<T>> {
         let entry = self.entries.iter().find(|entry| entry.key == name)?;
         if entry.value.value == Value::Null {
@@ -204,10 +203,10 @@ impl<'a> Fields<'a> {
         Spanned::read(&entry.value, faults)
     }
 
-    /// A field that must be there.
+    /// A field that must be present.
     pub(super) fn required<T: Read>(&self, name: &str, faults: &mut Faults) -> Option<Spanned<T>> {
         if !self.entries.iter().any(|entry| entry.key == name) {
-            let what = format!("{} needs a field `{name}`", self.record);
+            let what = format!("{} requires the field `{name}`", self.record);
             faults.push(
                 Fault::new(Kind::MissingField, self.span, what)
                     .hint(format!("add `{name}:`, {}", T::wanted())),
@@ -222,17 +221,17 @@ fn unknown_field(entry: &Entry, record: &str, known: &[&str]) -> Fault {
     let fault = Fault::new(
         Kind::UnknownField,
         entry.key_span,
-        format!("there is no field `{}` in {record}", short(&entry.key)),
+        format!("unknown field `{}` in {record}", short(&entry.key)),
     );
     let hint = super::foreign::advice(&entry.key, known)
         .map(str::to_owned)
         .or_else(|| hint::did_you_mean(&entry.key, known.iter().copied()))
-        .unwrap_or_else(|| format!("its fields are {}", known.join(", ")));
+        .unwrap_or_else(|| format!("the fields are {}", known.join(", ")));
     fault.hint(hint)
 }
 
-/// Declares a record: its struct, its reader and its schema. Each field is an `Option<Spanned<_>>`; one marked `required`
-/// is noted as a fault where it is missing, and carries `#[schemars(required)]` so that the schema says it too.
+/// Declares a record: its struct, its reader and its schema. Each field is an `Option<Spanned<_>>`; a missing field that is
+/// marked `required` is a problem, and has `#[schemars(required)]` so that the schema requires it too.
 macro_rules! record {
     ($(#[$meta:meta])* struct $name:ident: $what:literal, may_be_empty = $empty:literal {
         $($(#[$field_meta:meta])* $mode:ident $field:ident: $type:ty,)*
@@ -295,7 +294,7 @@ macro_rules! either {
     };
 }
 
-/// Lets a type be read from a choice of words.
+/// Lets a type be read from a choice of keywords.
 macro_rules! words {
     ($type:ty: $what:literal { $($word:literal => $value:expr,)+ }) => {
         impl $crate::source::read::FromScalar for $type {
@@ -307,7 +306,7 @@ macro_rules! words {
                 match scalar.text.as_str() {
                     $($word => Ok($value),)+
                     other => Err($crate::source::read::Wrong {
-                        why: format!("wanted {}", $crate::source::hint::one_of([$($word),+])),
+                        why: format!("expected {}", $crate::source::hint::one_of([$($word),+])),
                         hint: $crate::source::hint::did_you_mean(other, [$($word),+]),
                     }),
                 }

@@ -1,16 +1,16 @@
-//! How a report looks to people: each fault with its line of the source, carets under the text, and a hint.
+//! The human-readable form of a report: each problem with its line of the source, carets under the text, and a hint.
 //!
-//! Its law: nothing of the source reaches the terminal but printable characters, and no line of it is wider than a screen.
+//! Invariant: only printable characters of the source reach the terminal, and excerpts fit the width of a screen.
 
 use std::fmt;
 
 use super::fault::{Fault, Report, Span};
 use super::lines::Lines;
 
-/// The most characters of a source line that are shown: beside the line number they fit a terminal of 100 columns.
+/// The maximum number of characters shown of a source line: with the line number they fit a terminal of 100 columns.
 const WIDTH: usize = 88;
 
-/// Characters kept before the carets when a line is cut.
+/// Characters shown before the carets when a line is cut.
 const LEAD: usize = 30;
 
 impl fmt::Display for Report {
@@ -22,16 +22,16 @@ impl fmt::Display for Report {
             Sheet { lines: &lines, file: &self.file, gutter, out: f }.fault(fault)?;
         }
         let total = self.faults().len().saturating_add(self.dropped());
-        let noun = if total == 1 { "fault" } else { "faults" };
+        let noun = if total == 1 { "error" } else { "errors" };
         write!(f, "{} has {total} {noun}", self.file)?;
         if self.dropped() > 0 {
-            write!(f, ", the first {} are shown", self.faults().len())?;
+            write!(f, "; only the first {} are shown", self.faults().len())?;
         }
         Ok(())
     }
 }
 
-/// One page of output and what every part of it needs.
+/// The output, and what is needed to format each part of it.
 struct Sheet<'a, 'f> {
     lines: &'a Lines<'a>,
     file: &'a str,
@@ -53,7 +53,7 @@ impl Sheet<'_, '_> {
         writeln!(self.out)
     }
 
-    /// The fault's line and the related one, in the order of the file; one line with both is shown once.
+    /// The problem's line and the related one, in the order of the file; if they are the same, it is shown once.
     fn snippets(&mut self, fault: &Fault) -> fmt::Result {
         let main = Mark { span: fault.at, sign: '^', label: &fault.label };
         let Some((at, label)) = &fault.related else {
@@ -66,7 +66,7 @@ impl Sheet<'_, '_> {
         self.mark(&first)?;
         let lines = [first.span, second.span].map(|span| self.lines.place(span.start).line);
         let gap = lines[1].saturating_sub(lines[0]);
-        // A cut line may show another part of itself for the second mark.
+        // If the line is cut, the second mark may need another part of it.
         if gap > 0 || window(self.lines.line(lines[0]), 0).0.contains('…') {
             if gap > 1 {
                 writeln!(self.out, "{:>1$}...", "", self.gutter)?;
@@ -76,7 +76,7 @@ impl Sheet<'_, '_> {
         self.mark(&second)
     }
 
-    /// The line of the source in which a span begins.
+    /// The line of the source in which a span starts.
     fn line(&mut self, span: Span) -> fmt::Result {
         let place = self.lines.place(span.start);
         let (shown, _) = window(self.lines.line(place.line), place.column.saturating_sub(1));
@@ -84,7 +84,7 @@ impl Sheet<'_, '_> {
         writeln!(self.out, "{:>1$} |{space}{shown}", place.line, self.gutter)
     }
 
-    /// Signs under a span, and what is said about it.
+    /// Carets or dashes under a span, and its label.
     fn mark(&mut self, mark: &Mark<'_>) -> fmt::Result {
         let place = self.lines.place(mark.span.start);
         let line = self.lines.line(place.line);
@@ -99,20 +99,20 @@ impl Sheet<'_, '_> {
     }
 }
 
-/// Something to show under a line.
+/// A marked span under a line.
 struct Mark<'a> {
     span: Span,
     sign: char,
     label: &'a str,
 }
 
-/// How many characters of the first line a span covers.
+/// The number of characters that a span covers in its first line.
 fn marked(lines: &Lines<'_>, span: Span, rest_of_line: usize) -> usize {
     let first = lines.text(span).split('\n').next().unwrap_or("").trim_end();
     first.chars().count().min(rest_of_line)
 }
 
-/// The part of a line that is shown, and the column's place in it.
+/// The visible part of a line, and the column's position in it.
 fn window(line: &str, column: usize) -> (String, usize) {
     if line.chars().count() <= WIDTH {
         return (printable(line), column);
@@ -125,8 +125,8 @@ fn window(line: &str, column: usize) -> (String, usize) {
     (format!("{lead}{}{tail}", printable(&cut)), column)
 }
 
-/// One column for one character: a control character, which could drive the terminal, becomes a visible stand-in, and
-/// so does a character that turns the direction of the text.
+/// Keeps one column per character: a control character, which could control the terminal, is replaced by a visible one, and
+/// so is a character that changes the direction of the text.
 fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
@@ -154,12 +154,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_drives_a_terminal_is_shown() {
+    fn control_characters_are_replaced() {
         assert_eq!(printable("a\u{1b}[31mb\tc\u{202e}d"), "a\u{fffd}[31mb c\u{fffd}d");
     }
 
     #[test]
-    fn a_long_line_is_cut_around_its_fault() {
+    fn a_long_line_is_cut_around_its_mark() {
         let line = "x".repeat(300);
         let (shown, column) = window(&line, 200);
         assert_eq!((shown.chars().count(), column), (WIDTH + 2, LEAD + 1));

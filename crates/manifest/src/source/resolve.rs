@@ -1,7 +1,7 @@
-//! From a checked plan and an image to the manifest that is measured.
+//! Resolves a checked plan and an image into the manifest that is measured.
 //!
-//! Its law: what comes out is complete. Each value is the manifest's, else the image's, else a default of
-//! [`super::defaults`]; each name is a number; each path that must exist does.
+//! Invariant: the result is complete. Each value comes from the manifest, else from the image, else from
+//! [`super::defaults`]; names of users and groups are numbers; every path that must exist does.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use super::translate::{self, kind, millis};
 use super::view::{self, Pins};
 use crate::model::{self, Manifest};
 
-/// Resolves everything, and notes every fault. The result is whole only if there is none.
+/// Resolves everything, and collects all problems. The result is complete only if there are none.
 pub(super) fn resolve(plan: &Plan, image: &Image<'_>, faults: &mut Faults) -> Manifest {
     let accounts = Accounts::read(image.root);
     let ingress = plan.ingress.clone().unwrap_or_else(|| exposed(plan, image.config));
@@ -110,13 +110,13 @@ impl Scope<'_> {
         }
     }
 
-    /// Notes a fault of something that the manifest says, or that the image says for it.
+    /// The user and groups, as set by the manifest or by the image; reports an unknown one.
     fn identity(&self, named: &Named, faults: &mut Faults) -> Option<Identity> {
         let (spec, at, whose) = match &named.service.user {
             Some(user) => (user.0.as_str(), user.span, ""),
             None if self.image.config.user.is_empty() => ("root", named.name_span, ""),
             None => {
-                (self.image.config.user.as_str(), named.name_span, "the image runs as a user that it lacks: ")
+                (self.image.config.user.as_str(), named.name_span, "the image's own user does not exist: ")
             }
         };
         match self.accounts.identity(spec) {
@@ -143,9 +143,9 @@ impl Scope<'_> {
             .hint(guess.unwrap_or_else(|| {
                 let digits = name.bytes().all(|byte| byte.is_ascii_digit());
                 if digits {
-                    format!("numbers of a {what} end at {MAX_ID}")
+                    format!("the largest {what} id is {MAX_ID}")
                 } else {
-                    format!("give the {what} by number")
+                    format!("use a numeric {what} id")
                 }
             }))
     }
@@ -173,16 +173,18 @@ impl Scope<'_> {
             return path;
         }
         let found = find(self.image.root, &path);
-        // By the path without links: what is made inside is made where a link leads.
+        // By the path without links: a directory is created at the target of a link.
         let place = found.as_ref().map_or_else(|_| path.clone(), |found| format!("/{}", found.path));
         if is_made_inside(&place) {
             return place;
         }
         let fault = match found {
-            _ if hidden_by(&place).is_some() => {
-                Fault::new(Kind::Image, at, format!("the working directory `{path}` is not there inside"))
-                    .label(format!("every service has a `{}` of its own", hidden_by(&place).unwrap_or("/")))
-            }
+            _ if hidden_by(&place).is_some() => Fault::new(
+                Kind::Image,
+                at,
+                format!("the working directory `{path}` is hidden in the enclave"),
+            )
+            .label(format!("every service has its own `{}`", hidden_by(&place).unwrap_or("/"))),
             Ok(found) if found.entry.kind == EntryKind::Directory => return path,
             Ok(_) => {
                 Fault::new(Kind::Image, at, format!("the working directory `{path}` is not a directory"))
@@ -192,11 +194,11 @@ impl Scope<'_> {
                     .label(missing.why(&path))
             }
         };
-        faults.push(fault.hint("create it in the image, or name another in `working_dir`"));
+        faults.push(fault.hint("create it in the image, or set another `working_dir`"));
         path
     }
 
-    /// What the manifest says; else a connection to what clients will connect to, where it says what that is.
+    /// The manifest's check; else a connection to the first ingress target, if the manifest names one.
     fn ready(&self, named: &Named) -> model::Ready {
         let guess = || {
             let routes = self.plan.ingress.as_ref()?;
@@ -220,7 +222,7 @@ impl Scope<'_> {
                 let what =
                     format!("the image's stop signal `{}` is not a signal", self.image.config.stop_signal);
                 let fault = Fault::new(Kind::Image, named.name_span, what).label(wrong.why);
-                faults.push(fault.hint("name the service's own in `stop_signal`"));
+                faults.push(fault.hint("set the service's `stop_signal`"));
                 defaults::STOP_SIGNAL.0
             }
         }
@@ -235,8 +237,9 @@ impl Scope<'_> {
         }
     }
 
-    /// Where it may write, by paths without links. What is its own is writable anyway, and with the root everything is.
-    /// They are pinned in every view: who may write elsewhere could take them, or a folder on the way, from under this service.
+    /// The paths it may write, without links. Its private directories are writable anyway, and with `/` everything is.
+    /// The paths are pinned in every view: a service that may write elsewhere could otherwise rename or remove them, or a
+    /// directory on the path to them.
     fn writable(&self, named: &Named, pins: &mut Pins, faults: &mut Faults) -> Option<Vec<String>> {
         let list = named.service.writable.as_ref()?;
         let mut paths = Vec::new();
@@ -245,7 +248,8 @@ impl Scope<'_> {
                 _ if OWN_FOLDERS.contains(&path.0.as_str()) => {}
                 Ok(found) => paths.push(format!("/{}", found.path)),
                 Err(missing) => {
-                    let fault = Fault::new(Kind::Image, path.span, format!("`{}` cannot be written", path.0));
+                    let fault =
+                        Fault::new(Kind::Image, path.span, format!("`{}` cannot be made writable", path.0));
                     faults.push(fault.label(missing.why(&path.0)).hint("create it in the image"));
                 }
             }
@@ -256,7 +260,7 @@ impl Scope<'_> {
         if paths.iter().any(|path| path == "/") {
             return None;
         }
-        // A service that is alone pins them by itself, and has no rename refused for it.
+        // A single service needs no protection from others, and so no rename is refused to it.
         let ways = list.value.iter().filter_map(|path| walk(self.image.root, &path.0).ok());
         for way in ways.filter(|_| self.plan.services.len() > 1) {
             if paths.contains(&format!("/{}", way.path)) {
@@ -295,14 +299,14 @@ pub(super) fn exposed(plan: &Plan, config: &ImageConfig) -> Vec<Route> {
     ports.into_iter().map(route).collect()
 }
 
-/// `80/tcp` or `80`; the protocol is TCP where none is given (image-spec, `ExposedPorts`).
+/// `80/tcp` or `80`; the protocol defaults to TCP (image-spec, `ExposedPorts`).
 fn tcp_port(text: &str) -> Option<u16> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let port = port.parse().ok().filter(|port| *port != 0);
     port.filter(|_| protocol == "tcp")
 }
 
-/// What the slowest chain of services that stop one after another may take, and the time for open connections.
+/// The time that the slowest chain of services that stop in sequence may take, plus the time for open connections.
 fn total_stop_timeout(services: &[model::Service]) -> u64 {
     let mut until: BTreeMap<&str, u64> = BTreeMap::new();
     for service in services {

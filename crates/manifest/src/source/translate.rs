@@ -1,6 +1,6 @@
-//! Fields of the document as fields of the model, with the defaults of what is left out.
+//! Translates fields of the document into fields of the model, with defaults for omitted ones.
 //!
-//! Its law: no image and no fault here: whatever comes in has been checked.
+//! Nothing here depends on the image or can fail: the input has been checked.
 
 use std::collections::BTreeMap;
 

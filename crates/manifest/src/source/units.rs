@@ -1,7 +1,7 @@
-//! What a single value can be: durations, sizes, ports, names, signals.
+//! The types of single values: durations, sizes, ports, counts, modes.
 //!
-//! Its law: a unit is always written, and a value out of its range is refused here, so that no later code checks it again.
-//! Each type says what it is in one sentence, reads itself, and describes itself in the schema.
+//! Invariant: a unit is always written, and a value out of range is refused here, so that no later code checks it again.
+//! Each type states what it expects, reads itself, and describes itself in the schema.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use super::read::{FromScalar, Wrong};
 use super::tree::Scalar;
 use crate::model;
 
-/// Declares a type around one number or text, with its schema.
+/// Declares a type around one number or string, with its schema.
 macro_rules! unit {
     ($(#[$meta:meta])* $name:ident($inner:ty), $schema:tt) => {
         $(#[$meta])*
@@ -38,7 +38,7 @@ unit!(
 );
 
 unit!(
-    /// A boolean: `true` or `false`, not the words of YAML 1.1.
+    /// A boolean: `true` or `false`, not the other spellings of YAML 1.1.
     Flag(bool),
     { "type": "boolean" }
 );
@@ -50,7 +50,7 @@ unit!(
 );
 
 unit!(
-    /// Any text. Numbers and booleans are taken as they are written.
+    /// Any string. Numbers and booleans are taken literally.
     Text(String),
     { "type": ["string", "number", "boolean"] }
 );
@@ -62,19 +62,19 @@ unit!(
         "type": "string",
         "minLength": 2,
         "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$",
-        "description": "A duration: `250ms`, `10s`, `5m`, `1h`, or together as in `1m30s`; at most `24h`.",
+        "description": "A duration: `250ms`, `10s`, `5m`, `1h`, or combined as in `1m30s`; at most `24h`.",
         "examples": ["10s", "1m30s"],
     }
 );
 
 unit!(
-    /// Milliseconds, more than none.
+    /// Milliseconds, at least one.
     Period(u64),
     {
         "type": "string",
         "minLength": 2,
         "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$",
-        "description": "A duration over zero: `250ms`, `10s`, `5m`, `1h`, or together as in `1m30s`; at most `24h`.",
+        "description": "A duration greater than zero: `250ms`, `10s`, `5m`, `1h`, or combined as in `1m30s`; at most `24h`.",
         "examples": ["10s", "1m30s"],
     }
 );
@@ -125,17 +125,18 @@ unit!(
     }
 );
 
-/// The largest duration: a day. Longer is a mistake in the unit, and keeps sums of durations far from overflow.
+/// The maximum duration: a day. A longer one is probably a mistake in the unit, and the limit keeps sums of durations far from
+/// overflow.
 const MAX_DURATION_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// The smallest size. A tmpfs of size 0 has no limit at all, and no program runs in less than this.
+/// The minimum size. A tmpfs of size 0 has no limit at all, and no program runs in less than this.
 const MIN_SIZE: u64 = 1 << 20;
 
-/// The largest size: more memory than any enclave has.
+/// The maximum size: more memory than any enclave has.
 const MAX_SIZE: u64 = 1 << 40;
 
 impl FromScalar for Version {
-    const WANTED: &'static str = "a known version (`1`)";
+    const WANTED: &'static str = "a supported version (`1`)";
 
     fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
         match number::<u32>(scalar)? {
@@ -162,11 +163,11 @@ impl FromScalar for Flag {
 }
 
 impl FromScalar for DebugFlag {
-    const WANTED: &'static str = "supported here (`false`)";
+    const WANTED: &'static str = "`false`, the only supported value";
 
     fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
         if matches!(scalar.text.to_ascii_lowercase().as_str(), "true" | "yes" | "on" | "y" | "1") {
-            let why = "not supported yet: no command can be run inside an enclave";
+            let why = "not supported yet: commands cannot be run inside an enclave";
             let hint = "remove `debug`; `host-sleeve logs`, `inspect --service` and `run --console` show what happens inside";
             return Err(Wrong::why(why).hint(hint));
         }
@@ -175,11 +176,11 @@ impl FromScalar for DebugFlag {
 }
 
 impl FromScalar for Text {
-    const WANTED: &'static str = "a text";
+    const WANTED: &'static str = "a string";
 
     fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
         if scalar.text.contains('\0') {
-            return Err(Wrong::why("it contains a NUL byte, which no program can be given"));
+            return Err(Wrong::why("it contains a NUL byte, which cannot be passed to a program"));
         }
         Ok(Self(scalar.text.clone()))
     }
@@ -198,11 +199,11 @@ impl FromScalar for Duration {
 }
 
 impl FromScalar for Period {
-    const WANTED: &'static str = "a duration over zero, such as `10s`";
+    const WANTED: &'static str = "a duration greater than zero, such as `10s`";
 
     fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
         match Duration::from_scalar(scalar)? {
-            Duration(0) => Err(Wrong::why("it must be over zero")),
+            Duration(0) => Err(Wrong::why("it must be greater than zero")),
             Duration(ms) => Ok(Self(ms)),
         }
     }
@@ -228,12 +229,12 @@ impl FromScalar for Cpu {
         unquoted(scalar)?;
         let millis = thousandths(&scalar.text).ok_or_else(|| match scalar.text.strip_suffix('m') {
             Some(millis) if thousandths(millis).is_some() => {
-                Wrong::why("thousandths are written as a fraction")
+                Wrong::why("write thousandths as a decimal fraction")
             }
             _ => Wrong::default(),
         })?;
         match millis {
-            0..10 => Err(Wrong::why("less than 0.01, the least the kernel can share out")),
+            0..10 => Err(Wrong::why("less than 0.01, the smallest share that the kernel can assign")),
             10..=1_024_000 => Ok(Self(millis)),
             _ => Err(Wrong::why("more than 1024")),
         }
@@ -245,7 +246,7 @@ impl FromScalar for Port {
 
     fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
         match number::<u16>(scalar)? {
-            0 => Err(Wrong::why("port 0 means any port, which nobody could find")),
+            0 => Err(Wrong::why("port 0 means an arbitrary port, which clients could not know")),
             port => Ok(Self(port)),
         }
     }
@@ -271,19 +272,19 @@ impl FromScalar for Mode {
         match u32::from_str_radix(text, 8) {
             Ok(mode) if digits && mode <= 0o777 => Ok(Self(mode)),
             Ok(mode) if digits && mode > 0o777 => {
-                Err(Wrong::why("set-user-ID, set-group-ID and sticky bits have no use here"))
+                Err(Wrong::why("set-user-ID, set-group-ID and sticky bits are not supported"))
             }
             _ => Err(Wrong::default()),
         }
     }
 }
 
-/// Refuses a number in quotes: what looks like a text should be one.
+/// Refuses a number in quotes: a quoted value is a string.
 fn unquoted(scalar: &Scalar) -> Result<(), Wrong> {
     if scalar.plain {
         return Ok(());
     }
-    Err(Wrong::why("it is quoted, and so a text").hint("remove the quotes"))
+    Err(Wrong::why("it is quoted, so it is a string").hint("remove the quotes"))
 }
 
 /// A whole number in decimal.

@@ -1,8 +1,8 @@
-//! What a service's view has beyond the image: files of the manifest, files that engines add, and places to mount on.
+//! What a service's view contains beyond the image: files of the manifest, files that container engines add, and mount points.
 //!
-//! Its law: where something is mounted is known from the image, by a path without links, and every name on the way to it is
-//! pinned in every service's view. What cannot be mounted, or cannot be kept from another service, is a fault here and never
-//! a start that fails.
+//! Invariant: every mount point is resolved against the image, to a path without links, and every name on the path to it is
+//! pinned in every service's view. A file that cannot be mounted, or cannot be protected from another service, is a problem
+//! here and never a failed start.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,23 +16,23 @@ use super::read::Spanned;
 use super::resolve::Scope;
 use crate::model;
 
-/// The folders of [`OWN_FOLDERS`] that are mounted over one of the image.
+/// The directories of [`OWN_FOLDERS`] that are mounted over a directory of the image.
 const COVERED: [&str; 4] = ["/dev", "/proc", "/sys", "/tmp"];
 
-/// Own folders in which nobody can make a file.
+/// Private directories in which no file can be created.
 const KERNEL_FOLDERS: [&str; 2] = ["/proc", "/sys"];
 
-/// System calls that can take away a mount, for a service with `sys_admin`.
+/// System calls with which a service that has `sys_admin` can remove a mount.
 const UNMOUNTING: [&str; 3] = ["mount", "move_mount", "umount2"];
 
-/// The permission bits of an addition: those that engines give theirs.
+/// The permission bits of an addition, as container engines set them.
 const ADDITION_MODE: u32 = 0o644;
 
-/// Paths that something is mounted on, or that a service may write where the rest is read-only, with all that leads there.
+/// Paths that something is mounted on, or that a service may write while the rest is read-only, with all names on the way.
 #[derive(Debug, Default)]
 pub(super) struct Pins {
     paths: BTreeSet<String>,
-    /// Those that are files, and where the manifest names them.
+    /// The files among them, with their positions in the manifest.
     files: BTreeMap<String, Span>,
 }
 
@@ -50,13 +50,13 @@ impl Pins {
 }
 
 impl Scope<'_> {
-    /// A service's files, each by the path at which it is mounted.
+    /// A service's files, each with the path at which it is mounted.
     pub(super) fn files(&self, named: &Named, pins: &mut Pins, faults: &mut Faults) -> Vec<model::File> {
         let mut files: Vec<model::File> = Vec::new();
         for (path, entry) in named.service.files.iter().flat_map(|map| map.0.iter()) {
             let Some(end) = self.place(named, path, pins, faults) else { continue };
             if files.iter().any(|file| file.path == end) {
-                let what = format!("`{}` leads to `{end}`, where another file is", path.0);
+                let what = format!("`{}` resolves to `{end}`, where another file is mounted", path.0);
                 faults.push(Fault::new(Kind::Conflict, path.span, what).hint("remove one of them"));
             }
             let (content, mode) = match entry.as_ref().map(|entry| &entry.value) {
@@ -72,7 +72,7 @@ impl Scope<'_> {
         files
     }
 
-    /// Where a file of the manifest is mounted.
+    /// The path at which a file of the manifest is mounted.
     fn place(
         &self,
         named: &Named,
@@ -88,7 +88,7 @@ impl Scope<'_> {
         let way = match walk(self.image.root, &path.0) {
             Ok(way) => way,
             Err(missing) => {
-                return refuse("cannot be mounted", missing.why(&path.0), "name another path");
+                return refuse("cannot be mounted", missing.why(&path.0), "choose another path");
             }
         };
         let end = format!("/{}", way.path);
@@ -98,23 +98,23 @@ impl Scope<'_> {
         }
         if let Some(folder) = hidden_by(&end) {
             if KERNEL_FOLDERS.contains(&folder) {
-                let why = format!("every service has a `{folder}` of its own, which the kernel fills");
-                return refuse("cannot be mounted", why, "name another path");
+                let why = format!("every service has its own `{folder}`, which the kernel fills");
+                return refuse("cannot be mounted", why, "choose another path");
             }
             return Some(end);
         }
         if let Some(other) = self.unmounter(named) {
-            let why = format!("`{other}` has `sys_admin` and a system call that unmounts");
-            let hint = format!("take {} from its `allow_syscalls`", UNMOUNTING.join(", "));
-            return refuse("cannot be kept from another service", why, &hint);
+            let why = format!("`{other}` has `sys_admin` and a system call that can unmount");
+            let hint = format!("remove {} from its `allow_syscalls`", UNMOUNTING.join(", "));
+            return refuse("cannot be protected from another service", why, &hint);
         }
         Some(pins.add_file(&way, path.span))
     }
 
-    /// Another service that could take a pin away and then what is pinned.
+    /// Another service that could remove a pin and then the pinned path.
     fn unmounter(&self, named: &Named) -> Option<&str> {
         let able = |other: &&Named| {
-            // Docker's set has no `sys_admin`, so whose user it is does not matter here.
+            // Docker's set does not include `sys_admin`, so the user does not matter here.
             let capabilities = other.service.capabilities.iter().flat_map(|list| list.names(0));
             let calls = other.service.allow_syscalls.iter().flat_map(|list| list.value.iter());
             other.name != named.name
@@ -125,7 +125,7 @@ impl Scope<'_> {
     }
 }
 
-/// What every view shares: the additions, and all that is pinned.
+/// The parts that all views share: the additions and the pinned paths.
 pub(super) fn root(
     image: &Image<'_>,
     name: &str,
@@ -138,7 +138,7 @@ pub(super) fn root(
             Ok(way) if way.entry.as_ref().is_none_or(|entry| entry.kind == EntryKind::Directory) => {
                 pins.add(&way);
             }
-            _ => faults.push(not_a(folder, "folder")),
+            _ => faults.push(not_a(folder, "directory")),
         }
     }
     match walk(image.root, model::INITCTL) {
@@ -159,9 +159,9 @@ pub(super) fn root(
     model::Root { writable_bytes, additions, pinned: pins.paths.into_iter().collect() }
 }
 
-/// What engines mount into every container. All services share the loopback interface and one host name. Resolvers want a
-/// name server: where none is named musl asks 127.0.0.1 and waits for 5 s, some programs refuse to start. Nothing listens
-/// there, so a name that is in no file is given up after a second.
+/// The files that container engines mount into every container. All services share the loopback interface and one host name.
+/// Resolvers need a name server: if none is listed, musl queries 127.0.0.1 and waits for 5 s, and some programs refuse to
+/// start. Nothing listens there, so the lookup of a name that is in no file fails after a second.
 fn engine_files(name: &str) -> [(&'static str, String); 3] {
     let hosts =
         format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t{name}\n");
@@ -169,8 +169,8 @@ fn engine_files(name: &str) -> [(&'static str, String); 3] {
     [("/etc/hosts", hosts), ("/etc/hostname", format!("{name}\n")), ("/etc/resolv.conf", resolver)]
 }
 
-/// The way to a file that the image lacks: nothing is there, or a link to nothing, or the empty file that engines leave in an
-/// image where they mounted theirs.
+/// The resolved path of a file that the image lacks: it does not exist, is a dangling link, or is the empty file that engines
+/// leave in an image where they mounted theirs.
 fn lacks(root: &dyn Rootfs, path: &str) -> Option<Way> {
     let way = walk(root, path).ok()?;
     let lacking = match &way.entry {
@@ -184,30 +184,30 @@ fn lacks(root: &dyn Rootfs, path: &str) -> Option<Way> {
 }
 
 fn not_a(path: &str, kind: &str) -> Fault {
-    let what = format!("the image's `{path}` is not a {kind}, nor a link to one");
-    let why = format!("every service gets a `{path}` of its own: remove it from the image");
+    let what = format!("the image's `{path}` is neither a {kind} nor a link to one");
+    let why = format!("every service gets its own `{path}`: remove it from the image");
     Fault::new(Kind::Image, Span::default(), what).hint(why)
 }
 
-/// No file is where another needs a folder, and there are not too many.
+/// Checks that no file is where another needs a directory, and that there are not too many.
 fn check(pins: &Pins, faults: &mut Faults) {
     for (path, at) in &pins.files {
         let above = path.match_indices('/').filter_map(|(end, _)| path.get(..end));
         for (file, other) in above.filter_map(|above| pins.files.get_key_value(above)) {
-            let what = format!("`{path}` needs a folder where `{file}` is a file");
+            let what = format!("`{path}` needs a directory at `{file}`, which is a file");
             let fault = Fault::new(Kind::Conflict, *at, what).related(*other, "the file");
-            faults.push(fault.hint("name another path for one of them"));
+            faults.push(fault.hint("choose another path for one of them"));
         }
     }
     if pins.paths.len() > model::MAX_PINNED {
         let what = format!(
-            "the services' files and writable paths have {} names with their folders, {} are the most",
+            "the services' files and writable paths need {} names, directories included; the maximum is {}",
             pins.paths.len(),
             model::MAX_PINNED
         );
         faults.push(
             Fault::new(Kind::Limit, Span::default(), what)
-                .hint("put files into the image, or name one folder of several as writable"),
+                .hint("put files into the image, or list one common directory as writable"),
         );
     }
 }
