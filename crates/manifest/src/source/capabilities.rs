@@ -7,10 +7,10 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::fault::Faults;
 use super::hint;
 use super::names::Capability;
-use super::read::{FromScalar, Read, Spanned, Wrong, wrong_type};
+use super::problem::Problems;
+use super::read::{FromScalar, Invalid, Read, Spanned, wrong_type};
 use super::tree::{Node, Scalar, Value};
 
 /// The keyword for [`DOCKER_SET`].
@@ -77,22 +77,22 @@ impl Granted {
 }
 
 impl Read for Capabilities {
-    fn wanted() -> Cow<'static, str> {
+    fn expected() -> Cow<'static, str> {
         "a list of capabilities, or `docker`".into()
     }
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
         match &node.value {
-            Value::List(_) => Vec::read(node, faults).map(Self),
+            Value::List(_) => Vec::read(node, problems).map(Self),
             Value::Scalar(scalar) if is_docker(scalar) => {
                 Some(Self(vec![Spanned { value: Granted::Docker, span: node.span }]))
             }
             Value::Scalar(scalar) => {
-                faults.push(wrong_type::<Self>(node).hint(hint::as_list(&scalar.text)));
+                problems.push(wrong_type::<Self>(node).hint(hint::as_list(&scalar.text)));
                 None
             }
             _ => {
-                faults.push(wrong_type::<Self>(node));
+                problems.push(wrong_type::<Self>(node));
                 None
             }
         }
@@ -100,9 +100,9 @@ impl Read for Capabilities {
 }
 
 impl FromScalar for Granted {
-    const WANTED: &'static str = Capability::WANTED;
+    const EXPECTED: &'static str = Capability::EXPECTED;
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         if is_docker(scalar) { Ok(Self::Docker) } else { Capability::from_scalar(scalar).map(Self::One) }
     }
 }
@@ -146,10 +146,10 @@ mod tests {
     use super::*;
 
     fn read(source: &str) -> Result<Vec<String>, String> {
-        let mut faults = Faults::default();
-        let node = tree::read(source, &mut faults).unwrap();
-        let read = Capabilities::read(&node, &mut faults);
-        match faults.into_report("x", source) {
+        let mut problems = Problems::default();
+        let node = tree::read(source, &mut problems).unwrap();
+        let read = Capabilities::read(&node, &mut problems);
+        match problems.into_report("x", source) {
             None => Ok(read.unwrap().names(0)),
             Some(report) => Err(report.to_string()),
         }

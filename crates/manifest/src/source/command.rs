@@ -8,17 +8,17 @@ use super::accounts::Identity;
 use super::check::Plan;
 use super::defaults;
 use super::document::Service;
-use super::fault::{Fault, Faults, Kind, Span};
 use super::graph::Named;
 use super::hint;
 use super::names::Capability;
+use super::problem::{Kind, Problem, Problems, Span};
 use super::program::{self, Setting};
 use super::read::Spanned;
 use super::resolve::Scope;
 use crate::model::File;
 
 /// Refuses two services that run the image's own command: they would be the same program twice.
-pub(super) fn check_repeats(plan: &Plan, faults: &mut Faults) {
+pub(super) fn check_repeats(plan: &Plan, problems: &mut Problems) {
     let mut same = plan.services.iter().filter(|named| {
         let service = &named.service;
         service.command.is_none() && service.args.is_none() && !named.damaged
@@ -26,8 +26,8 @@ pub(super) fn check_repeats(plan: &Plan, faults: &mut Faults) {
     let (Some(first), Some(second)) = (same.next(), same.next()) else { return };
     let (first, second) = if first.name_span < second.name_span { (first, second) } else { (second, first) };
     let what = format!("`{}` and `{}` would both run the image's own command", first.name, second.name);
-    let fault = Fault::new(Kind::Conflict, second.name_span, what).related(first.name_span, "the first");
-    faults.push(fault.hint("give one of them a `command`"));
+    let problem = Problem::new(Kind::Conflict, second.name_span, what).related(first.name_span, "the first");
+    problems.push(problem.hint("give one of them a `command`"));
 }
 
 impl Scope<'_> {
@@ -36,14 +36,14 @@ impl Scope<'_> {
         &self,
         named: &Named,
         identity: Option<&Identity>,
-        faults: &mut Faults,
+        problems: &mut Problems,
     ) -> BTreeMap<String, String> {
         let mut env = BTreeMap::new();
         for variable in &self.image.config.env {
             if variable.contains('\0') {
                 let what = "a variable of the image contains a NUL byte, which cannot be passed to a program";
-                faults.push(
-                    Fault::new(Kind::Image, named.name_span, what).label(variable.replace('\0', "\\0")),
+                problems.push(
+                    Problem::new(Kind::Image, named.name_span, what).label(variable.replace('\0', "\\0")),
                 );
                 continue;
             }
@@ -71,7 +71,7 @@ impl Scope<'_> {
         named: &Named,
         identity: Option<&Identity>,
         place: Place<'_>,
-        faults: &mut Faults,
+        problems: &mut Problems,
     ) -> Vec<String> {
         let config = self.image.config;
         let texts =
@@ -90,12 +90,12 @@ impl Scope<'_> {
         let at =
             command.map_or(named.name_span, |list| list.value.first().map_or(list.span, |text| text.span));
         let Some(program) = argv.first_mut() else {
-            let fault = Fault::new(
+            let problem = Problem::new(
                 Kind::Image,
                 at,
                 format!("service `{}` has no command, and neither has the image", named.name),
             );
-            faults.push(fault.hint("write `command: [program, argument]`"));
+            problems.push(problem.hint("write `command: [program, argument]`"));
             return argv;
         };
         let Some(identity) = identity else { return argv };
@@ -108,8 +108,8 @@ impl Scope<'_> {
         };
         match program::locate(self.image, setting, program) {
             Ok(path) => *program = path,
-            Err(refusal) => faults.push(
-                Fault::new(Kind::Image, at, refusal.what)
+            Err(refusal) => problems.push(
+                Problem::new(Kind::Image, at, refusal.what)
                     .label(if command.is_none() { "the command comes from the image" } else { "" })
                     .maybe_hint(one_text(program).or(refusal.hint)),
             ),
@@ -136,11 +136,11 @@ pub(super) fn check_strings(
     named: &Named,
     env: &BTreeMap<String, String>,
     argv: &[String],
-    faults: &mut Faults,
+    problems: &mut Problems,
 ) {
     let mut refuse = |what: String, at: Span| {
-        let fault = Fault::new(Kind::Limit, at, what).label(format!("the maximum is {}", MAX_STRING - 1));
-        faults.push(fault.hint("pass it in `files` or `sealed`, or put it into the image"));
+        let problem = Problem::new(Kind::Limit, at, what).label(format!("the maximum is {}", MAX_STRING - 1));
+        problems.push(problem.hint("pass it in `files` or `sealed`, or put it into the image"));
     };
     for (name, value) in env {
         let length = name.len().saturating_add(value.len()).saturating_add("=".len());
@@ -159,8 +159,8 @@ pub(super) fn check_strings(
     }
     if argv.iter().any(|argument| argument.contains('\0')) {
         let what = "the image's command contains a NUL byte, which cannot be passed to a program";
-        let fault = Fault::new(Kind::Image, named.name_span, what);
-        faults.push(fault.hint("set `command` in the manifest"));
+        let problem = Problem::new(Kind::Image, named.name_span, what);
+        problems.push(problem.hint("set `command` in the manifest"));
     }
 }
 

@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::capabilities::Capabilities;
-use super::fault::Faults;
 use super::names::{EnvName, GroupSpec, HttpPath, Path, ServiceName, Syscall, UserSpec};
+use super::problem::Problems;
 use super::read::{FromScalar, Read, Spanned, either, no_value, record, words, wrong_type};
 use super::signal::Signal;
 use super::tree::{Entry, Node, Scalar, Value};
@@ -166,7 +166,7 @@ either! {
     /// When a service counts as ready.
     enum Ready: "`started`, `notify`, or a map with `tcp`, `http`, `file` or `log`" {
         /// By a keyword.
-        Word(ReadyWord),
+        Word(ReadyKeyword),
         /// By a check.
         Probe(ReadyProbe),
     }
@@ -175,7 +175,7 @@ either! {
 /// When a service counts as ready, as a keyword.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(rename_all = "kebab-case")]
-pub(super) enum ReadyWord {
+pub(super) enum ReadyKeyword {
     /// Its program has been executed.
     Started,
     /// It sends `READY=1` to `NOTIFY_SOCKET`, as in `sd_notify(3)`.
@@ -326,7 +326,7 @@ words!(ControlVerb: "a control action" {
     "signal" => Self::Signal,
 });
 
-words!(ReadyWord: "a readiness condition" {
+words!(ReadyKeyword: "a readiness condition" {
     "started" => Self::Started,
     "notify" => Self::Notify,
 });
@@ -337,30 +337,30 @@ words!(ReadyWord: "a readiness condition" {
 pub(super) struct Map<K, V>(pub(super) Vec<(Spanned<K>, Option<Spanned<V>>)>);
 
 impl<K: FromScalar, V: Read> Read for Map<K, V> {
-    fn wanted() -> Cow<'static, str> {
+    fn expected() -> Cow<'static, str> {
         "a map by name".into()
     }
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
         let Value::Map(entries) = &node.value else {
-            faults.push(wrong_type::<Self>(node));
+            problems.push(wrong_type::<Self>(node));
             return None;
         };
-        Some(Self(entries.iter().filter_map(|entry| read_entry(entry, faults)).collect()))
+        Some(Self(entries.iter().filter_map(|entry| read_entry(entry, problems)).collect()))
     }
 }
 
 /// A key and its value.
 type Pair<K, V> = (Spanned<K>, Option<Spanned<V>>);
 
-fn read_entry<K: FromScalar, V: Read>(entry: &Entry, faults: &mut Faults) -> Option<Pair<K, V>> {
+fn read_entry<K: FromScalar, V: Read>(entry: &Entry, problems: &mut Problems) -> Option<Pair<K, V>> {
     let scalar = Scalar { text: entry.key.clone(), plain: true };
-    let key = Spanned::<K>::read(&Node { span: entry.key_span, value: Value::Scalar(scalar) }, faults);
+    let key = Spanned::<K>::read(&Node { span: entry.key_span, value: Value::Scalar(scalar) }, problems);
     let value = if entry.value.value == Value::Null && !V::MAY_BE_EMPTY {
-        faults.push(no_value::<V>(&entry.key, entry.key_span));
+        problems.push(no_value::<V>(&entry.key, entry.key_span));
         None
     } else {
-        Spanned::<V>::read(&entry.value, faults)
+        Spanned::<V>::read(&entry.value, problems)
     };
     Some((key?, value))
 }

@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::Service;
-use super::fault::{Fault, Faults, Kind, Span};
 use super::hint;
 use super::names::ServiceName;
+use super::problem::{Kind, Problem, Problems, Span};
 use super::read::Spanned;
 
 /// A service and its name.
@@ -33,30 +33,30 @@ impl Named {
 }
 
 /// Checks every name in `after` and `requires`.
-pub(super) fn check_names(services: &[Named], names: &BTreeSet<&str>, faults: &mut Faults) {
+pub(super) fn check_names(services: &[Named], names: &BTreeSet<&str>, problems: &mut Problems) {
     for service in services {
         for list in [&service.service.after, &service.service.requires].into_iter().flatten() {
-            super::check::no_repeats(&list.value, faults);
-            for wanted in list.value.iter().filter(|wanted| !names.contains(wanted.0.as_str())) {
-                faults.push(unknown_service(wanted, names));
+            super::check::no_repeats(&list.value, problems);
+            for expected in list.value.iter().filter(|expected| !names.contains(expected.0.as_str())) {
+                problems.push(unknown_service(expected, names));
             }
         }
     }
 }
 
 /// The problem of a name that no service has.
-pub(super) fn unknown_service(name: &Spanned<ServiceName>, names: &BTreeSet<&str>) -> Fault {
+pub(super) fn unknown_service(name: &Spanned<ServiceName>, names: &BTreeSet<&str>) -> Problem {
     let hint = hint::did_you_mean(&name.0, names.iter().copied()).unwrap_or_else(|| {
         format!("the services are {}", names.iter().copied().collect::<Vec<_>>().join(", "))
     });
-    Fault::new(Kind::UnknownName, name.span, format!("there is no service `{}`", name.0)).hint(hint)
+    Problem::new(Kind::UnknownName, name.span, format!("there is no service `{}`", name.0)).hint(hint)
 }
 
 /// Sorts services after their dependencies, by name where that leaves a choice; services that wait for each other are reported.
-pub(super) fn start_order(services: Vec<Named>, faults: &mut Faults) -> Vec<Named> {
+pub(super) fn start_order(services: Vec<Named>, problems: &mut Problems) -> Vec<Named> {
     let mut waiting: BTreeMap<String, Named> =
         services.into_iter().map(|service| (service.name.clone(), service)).collect();
-    report_cycles(&waiting, faults);
+    report_cycles(&waiting, problems);
     let mut order: Vec<Named> = Vec::with_capacity(waiting.len());
     loop {
         let free = |named: &Named| named.dependencies().all(|other| !waiting.contains_key(&other.0));
@@ -69,12 +69,12 @@ pub(super) fn start_order(services: Vec<Named>, faults: &mut Faults) -> Vec<Name
 }
 
 /// Reports one problem for each group of services that wait for each other.
-fn report_cycles(services: &BTreeMap<String, Named>, faults: &mut Faults) {
+fn report_cycles(services: &BTreeMap<String, Named>, problems: &mut Problems) {
     let mut done = BTreeSet::new();
     for name in services.keys() {
         let mut path = Vec::new();
         if let Some((cycle, at)) = find_cycle(services, name, &mut path, &mut done) {
-            faults.push(cycle_fault(&cycle, at));
+            problems.push(cycle_problem(&cycle, at));
         }
     }
 }
@@ -92,10 +92,10 @@ fn find_cycle(
     }
     path.push(name.to_owned());
     let mut found = None;
-    for wanted in named.dependencies() {
-        found = match path.iter().position(|passed| *passed == wanted.0) {
-            Some(start) => path.get(start..).map(|cycle| (cycle.to_vec(), wanted.span)),
-            None => find_cycle(services, &wanted.0, path, done),
+    for expected in named.dependencies() {
+        found = match path.iter().position(|passed| *passed == expected.0) {
+            Some(start) => path.get(start..).map(|cycle| (cycle.to_vec(), expected.span)),
+            None => find_cycle(services, &expected.0, path, done),
         };
         if found.is_some() {
             break;
@@ -106,12 +106,12 @@ fn find_cycle(
     found
 }
 
-fn cycle_fault(cycle: &[String], at: Span) -> Fault {
+fn cycle_problem(cycle: &[String], at: Span) -> Problem {
     let [only] = cycle else {
         let path = cycle.iter().chain(cycle.first()).map(String::as_str).collect::<Vec<_>>().join(" → ");
-        return Fault::new(Kind::Cycle, at, format!("services wait for each other: {path}"))
+        return Problem::new(Kind::Cycle, at, format!("services wait for each other: {path}"))
             .label("this closes the cycle")
             .hint("remove one of these from `after` or `requires`");
     };
-    Fault::new(Kind::Cycle, at, format!("service `{only}` waits for itself")).hint("remove it")
+    Problem::new(Kind::Cycle, at, format!("service `{only}` waits for itself")).hint("remove it")
 }

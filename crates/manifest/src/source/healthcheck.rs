@@ -17,7 +17,7 @@ const CONNECTORS: [&str; 3] = ["nc", "ncat", "netcat"];
 
 /// Options with which curl does something other than a GET over TCP, or uses another host, by the start of their long names;
 /// then those that have a short form.
-const CURL_OTHERWISE: [&str; 14] = [
+const CURL_UNSUPPORTED: [&str; 14] = [
     "--unix-socket",
     "--abstract-unix-socket",
     "--request",
@@ -33,14 +33,14 @@ const CURL_OTHERWISE: [&str; 14] = [
     "--resolve",
     "--config",
 ];
-const CURL_OTHERWISE_SHORT: &str = "XdFTxK";
+const CURL_UNSUPPORTED_SHORT: &str = "XdFTxK";
 /// Short options of curl that take a value, which may follow immediately: the rest of the word is not options.
 const CURL_VALUES: &str = "AbcCDeEhHmoPQrtuUwyYz";
 
 /// The same for wget, which has no such short options, and for nc, which can use UDP or a Unix socket.
-const WGET_OTHERWISE: [&str; 3] = ["--post-", "--method", "--body-"];
-const NC_OTHERWISE: [&str; 2] = ["--udp", "--unixsock"];
-const NC_OTHERWISE_SHORT: &str = "uU";
+const WGET_UNSUPPORTED: [&str; 3] = ["--post-", "--method", "--body-"];
+const NC_UNSUPPORTED: [&str; 2] = ["--udp", "--unixsock"];
+const NC_UNSUPPORTED_SHORT: &str = "uU";
 /// Short options of nc that take a value.
 const NC_VALUES: &str = "eiIpPqsTwxX";
 
@@ -88,7 +88,7 @@ pub(super) fn translate(check: &Healthcheck) -> Option<String> {
     let program = program.rsplit('/').next().unwrap_or(program);
     // The rest belongs to another command.
     let words: Vec<&str> = words.take_while(|word| !word.starts_with("||") && *word != "&&").collect();
-    if words.iter().any(|word| otherwise(program, word)) {
+    if words.iter().any(|word| is_unsupported(program, word)) {
         return None;
     }
     if FETCHERS.contains(&program) {
@@ -104,11 +104,11 @@ pub(super) fn translate(check: &Healthcheck) -> Option<String> {
 }
 
 /// Whether a word is an option that makes the program do something that no check does.
-fn otherwise(program: &str, word: &str) -> bool {
+fn is_unsupported(program: &str, word: &str) -> bool {
     let (long, short, values): (&[&str], _, _) = match program {
-        "curl" => (&CURL_OTHERWISE, CURL_OTHERWISE_SHORT, CURL_VALUES),
-        "wget" => (&WGET_OTHERWISE, "", ""),
-        _ => (&NC_OTHERWISE, NC_OTHERWISE_SHORT, NC_VALUES),
+        "curl" => (&CURL_UNSUPPORTED, CURL_UNSUPPORTED_SHORT, CURL_VALUES),
+        "wget" => (&WGET_UNSUPPORTED, "", ""),
+        _ => (&NC_UNSUPPORTED, NC_UNSUPPORTED_SHORT, NC_VALUES),
     };
     if word.starts_with("--") {
         return long.iter().any(|option| word.starts_with(option));

@@ -4,12 +4,12 @@
 
 /// The candidate closest to `word`, if one is close enough to be what was meant.
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let wanted = plain(word);
+    let expected = plain(word);
     // One typo per four letters, at least one: "prots" is "ports", "web" is not "db".
-    let limit = (wanted.len() / 4).clamp(1, 3);
+    let limit = (expected.len() / 4).clamp(1, 3);
     candidates
         .into_iter()
-        .map(|candidate| (closeness(&wanted, &plain(candidate)), candidate))
+        .map(|candidate| (closeness(&expected, &plain(candidate)), candidate))
         .filter(|(distance, candidate)| *distance <= limit && *distance < candidate.chars().count())
         .min_by_key(|(distance, candidate)| (*distance, *candidate))
         .map(|(_, candidate)| candidate)
@@ -31,11 +31,11 @@ pub(super) fn one_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 /// The distance of two words; a word that starts with the other counts as nearly the same if the other is long enough.
-fn closeness(wanted: &[char], candidate: &[char]) -> usize {
-    if wanted.len() >= 4 && candidate.starts_with(wanted) {
-        return usize::from(wanted != candidate);
+fn closeness(expected: &[char], candidate: &[char]) -> usize {
+    if expected.len() >= 4 && candidate.starts_with(expected) {
+        return usize::from(expected != candidate);
     }
-    distance(wanted, candidate)
+    distance(expected, candidate)
 }
 
 /// "write it as a list: `[…]`" for a command written as one string, split where a shell would split it.

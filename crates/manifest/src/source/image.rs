@@ -12,16 +12,16 @@ use serde::{Deserialize, Deserializer};
 const MAX_LINKS: usize = 40;
 
 /// Directories that are private to every service, regardless of the image's content there.
-pub(super) const OWN_FOLDERS: [&str; 5] = ["/dev", "/dev/shm", "/proc", "/sys", "/tmp"];
+pub(super) const PRIVATE_DIRECTORIES: [&str; 5] = ["/dev", "/dev/shm", "/proc", "/sys", "/tmp"];
 
 /// The private directory that hides a path of the image from its services, if one does.
 pub(super) fn hidden_by(path: &str) -> Option<&'static str> {
     let below = |folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-    OWN_FOLDERS.into_iter().find(|folder| below(folder))
+    PRIVATE_DIRECTORIES.into_iter().find(|folder| below(folder))
 }
 
 /// Whether init creates a working directory at this path when its service starts: one below a directory that starts empty.
-pub(super) fn is_made_inside(path: &str) -> bool {
+pub(super) fn is_created_inside(path: &str) -> bool {
     ["/tmp/", "/dev/shm/"].iter().any(|folder| path.starts_with(folder))
         && !path.split('/').any(|part| part == "..")
 }
@@ -66,7 +66,7 @@ pub struct ImageConfig {
     pub exposed_ports: BTreeMap<String, serde_json::Value>,
     /// The command that Docker runs to check a container. It is not part of the specification, so a value of another form
     /// is ignored.
-    #[serde(deserialize_with = "wrong_is_default")]
+    #[serde(deserialize_with = "invalid_is_default")]
     pub healthcheck: Healthcheck,
 }
 
@@ -87,7 +87,7 @@ fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
 }
 
 /// A value whose form is not specified: another form counts as empty.
-fn wrong_is_default<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned + Default>(
+fn invalid_is_default<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned + Default>(
     input: D,
 ) -> Result<T, D::Error> {
     let value = serde_json::Value::deserialize(input)?;
@@ -183,16 +183,16 @@ impl Missing {
 
 /// Finds an absolute path as the enclave's kernel will: links are followed, and none leads out of the root.
 pub(super) fn find(root: &dyn Rootfs, path: &str) -> Result<Found, Missing> {
-    let way = walk(root, path)?;
-    match (way.entry, way.absent) {
-        (Some(entry), None) => Ok(Found { path: way.path, entry }),
+    let walked = walk(root, path)?;
+    match (walked.entry, walked.absent) {
+        (Some(entry), None) => Ok(Found { path: walked.path, entry }),
         (_, absent) => Err(Missing::Absent(absent.unwrap_or_else(|| "/".to_owned()))),
     }
 }
 
 /// A resolved path, which may exist in part only.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Way {
+pub(super) struct WalkedPath {
     /// The path without links and without a leading slash.
     pub(super) path: String,
     /// The entry at this path.
@@ -208,7 +208,7 @@ const MAX_PATH: usize = 4095;
 const MAX_PART: usize = 255;
 
 /// Resolves an absolute path as the enclave's kernel will, and continues past missing parts, since those can be created.
-pub(super) fn walk(root: &dyn Rootfs, path: &str) -> Result<Way, Missing> {
+pub(super) fn walk(root: &dyn Rootfs, path: &str) -> Result<WalkedPath, Missing> {
     // The remaining parts, last first.
     let mut rest: Vec<String> = parts(path);
     let mut at: Vec<String> = Vec::new();
@@ -249,7 +249,7 @@ pub(super) fn walk(root: &dyn Rootfs, path: &str) -> Result<Way, Missing> {
             steps.push(here);
         }
     }
-    Ok(Way { path: at.join("/"), entry, steps, absent })
+    Ok(WalkedPath { path: at.join("/"), entry, steps, absent })
 }
 
 /// A path's parts, last first.
@@ -291,8 +291,8 @@ mod tests {
             .file("/etc/passwd", 0o644, "")
             .link("/astray", "nowhere/../etc")
             .directory("/run");
-        let way = walk(&files, "/etc/resolv.conf").unwrap();
-        assert_eq!((way.path.as_str(), way.entry), ("run/systemd/resolve/stub-resolv.conf", None));
+        let walked = walk(&files, "/etc/resolv.conf").unwrap();
+        assert_eq!((walked.path.as_str(), walked.entry), ("run/systemd/resolve/stub-resolv.conf", None));
         let steps = [
             "etc",
             "etc/resolv.conf",
@@ -301,8 +301,8 @@ mod tests {
             "run/systemd/resolve",
             "run/systemd/resolve/stub-resolv.conf",
         ];
-        assert_eq!(way.steps, steps);
-        assert_eq!(walk(&files, "/var/run/app/x").map(|way| way.path).as_deref(), Ok("run/app/x"));
+        assert_eq!(walked.steps, steps);
+        assert_eq!(walk(&files, "/var/run/app/x").map(|walked| walked.path).as_deref(), Ok("run/app/x"));
         assert_eq!(walk(&files, "/etc/passwd/x"), Err(Missing::NotADirectory("/etc/passwd".into())));
         assert_eq!(walk(&files, "/astray"), Err(Missing::Absent("/nowhere".into())));
     }
@@ -317,7 +317,7 @@ mod tests {
                 path.len()
             );
         }
-        assert_eq!(walk(&files, &format!("/{}", "n".repeat(255))).map(|way| way.steps.len()), Ok(1));
+        assert_eq!(walk(&files, &format!("/{}", "n".repeat(255))).map(|walked| walked.steps.len()), Ok(1));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every byte offset has a place, even one past the end or inside a character.
 
-use super::fault::Span;
+use super::problem::Span;
 
 /// The source, split into lines once.
 #[derive(Debug)]

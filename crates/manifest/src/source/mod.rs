@@ -6,10 +6,10 @@
 //! |---|---|
 //! | text → tree with source positions | [`tree`](mod@tree) |
 //! | tree → typed fields | [`read`](mod@read), [`document`](mod@document), [`units`](mod@units), [`names`](mod@names), [`signal`](mod@signal), [`capabilities`](mod@capabilities) |
-//! | constraints between fields | [`check`](mod@check), [`graph`](mod@graph) |
+//! | constraints between fields | [`check`](mod@check), [`graph`](mod@graph), [`listeners`](mod@listeners) |
 //! | with an image: users, programs, paths, defaults | [`resolve`](mod@resolve), [`command`](mod@command), [`translate`](mod@translate), [`accounts`](mod@accounts), [`program`](mod@program), [`image`](mod@image), [`view`](mod@view), [`volumes`](mod@volumes), [`defaults`](mod@defaults) |
 //! | notes on valid but surprising manifests | [`notes`](mod@notes), [`healthcheck`](mod@healthcheck) |
-//! | problems, human-readable and as JSON | [`fault`](mod@fault), [`render`](mod@render), [`lines`](mod@lines), [`secret`](mod@secret), [`hint`](mod@hint), [`foreign`](mod@foreign) |
+//! | problems, human-readable and as JSON | [`problem`](mod@problem), [`render`](mod@render), [`lines`](mod@lines), [`secret`](mod@secret), [`hint`](mod@hint), [`foreign`](mod@foreign) |
 //! | the schema that editors use | [`schema`](mod@schema) |
 
 mod accounts;
@@ -18,15 +18,16 @@ mod check;
 mod command;
 mod defaults;
 mod document;
-mod fault;
 mod foreign;
 mod graph;
 mod healthcheck;
 mod hint;
 mod image;
 mod lines;
+mod listeners;
 mod names;
 mod notes;
+mod problem;
 mod program;
 mod quantity;
 mod read;
@@ -45,13 +46,13 @@ mod units;
 mod view;
 mod volumes;
 
-pub use fault::{Fault, Kind, MAX_FAULTS, Report, Span};
 pub use image::{Arch, Entry, EntryKind, Healthcheck, Image, ImageConfig, Rootfs};
+pub use problem::{Kind, MAX_PROBLEMS, Problem, Report, Span};
 pub use schema::schema;
 pub use volumes::{Volume, volumes};
 
 use document::Document;
-use fault::Faults;
+use problem::Problems;
 use read::Read as _;
 
 use crate::model::{self, Manifest};
@@ -85,9 +86,9 @@ pub struct Resolved {
 /// # Errors
 /// All its problems at once.
 pub fn parse(file: &str, bytes: &[u8]) -> Result<Checked, Box<Report>> {
-    let mut faults = Faults::default();
-    let (source, plan) = read(bytes, &mut faults);
-    match (faults.into_report(file, &source), plan) {
+    let mut problems = Problems::default();
+    let (source, plan) = read(bytes, &mut problems);
+    match (problems.into_report(file, &source), plan) {
         (None, Some(plan)) => Ok(Checked { file: file.to_owned(), source, plan }),
         (report, _) => Err(Box::new(report.unwrap_or_else(|| Report::empty(file)))),
     }
@@ -98,9 +99,9 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Checked, Box<Report>> {
 /// # Errors
 /// All conflicts between the image and the manifest, at once.
 pub fn resolve(checked: &Checked, image: &Image<'_>) -> Result<Resolved, Box<Report>> {
-    let mut faults = Faults::default();
-    let resolved = finish(&checked.plan, image, &mut faults);
-    match faults.into_report(&checked.file, &checked.source) {
+    let mut problems = Problems::default();
+    let resolved = finish(&checked.plan, image, &mut problems);
+    match problems.into_report(&checked.file, &checked.source) {
         None => Ok(resolved),
         Some(report) => Err(Box::new(report)),
     }
@@ -111,51 +112,54 @@ pub fn resolve(checked: &Checked, image: &Image<'_>) -> Result<Resolved, Box<Rep
 /// # Errors
 /// All problems at once.
 pub fn build(file: &str, bytes: &[u8], image: &Image<'_>) -> Result<Resolved, Box<Report>> {
-    let mut faults = Faults::default();
-    let (source, plan) = read(bytes, &mut faults);
-    let resolved = plan.map(|plan| finish(&plan, image, &mut faults));
-    match (faults.into_report(file, &source), resolved) {
+    let mut problems = Problems::default();
+    let (source, plan) = read(bytes, &mut problems);
+    let resolved = plan.map(|plan| finish(&plan, image, &mut problems));
+    match (problems.into_report(file, &source), resolved) {
         (None, Some(resolved)) => Ok(resolved),
         (report, _) => Err(Box::new(report.unwrap_or_else(|| Report::empty(file)))),
     }
 }
 
 /// The source as text that a report may show, and the plan read from it.
-fn read(bytes: &[u8], faults: &mut Faults) -> (String, Option<check::Plan>) {
+fn read(bytes: &[u8], problems: &mut Problems) -> (String, Option<check::Plan>) {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let source = match std::str::from_utf8(bytes) {
         Ok(source) => source.to_owned(),
         Err(error) => {
             let at = error.valid_up_to();
             let span = Span { start: at, end: at.saturating_add(1) };
-            faults.push(Fault::new(Kind::Syntax, span, "the manifest is not UTF-8").hint("save it as UTF-8"));
+            problems
+                .push(Problem::new(Kind::Syntax, span, "the manifest is not UTF-8").hint("save it as UTF-8"));
             return (secret::hide_unread(&String::from_utf8_lossy(bytes)), None);
         }
     };
-    match tree::read(&source, faults) {
-        Some(node) => (secret::hide(&source, &node), document(&node, faults)),
+    match tree::read(&source, problems) {
+        Some(node) => (secret::hide(&source, &node), document(&node, problems)),
         None => (secret::hide_unread(&source), None),
     }
 }
 
-fn document(node: &tree::Node, faults: &mut Faults) -> Option<check::Plan> {
+fn document(node: &tree::Node, problems: &mut Problems) -> Option<check::Plan> {
     if node.value == tree::Value::Null {
-        let fault = Fault::new(Kind::MissingField, node.span, "the manifest is empty");
-        faults.push(fault.hint("the minimal manifest is `version: 1`; everything else comes from the image"));
+        let problem = Problem::new(Kind::MissingField, node.span, "the manifest is empty");
+        problems
+            .push(problem.hint("the minimal manifest is `version: 1`; everything else comes from the image"));
         return None;
     }
-    let document = Document::read(node, faults)?;
-    Some(check::check(document, faults))
+    let document = Document::read(node, problems)?;
+    Some(check::check(document, problems))
 }
 
 /// Resolves, and checks the result against the size limit of the reader inside.
-fn finish(plan: &check::Plan, image: &Image<'_>, faults: &mut Faults) -> Resolved {
-    let manifest = resolve::resolve(plan, image, faults);
+fn finish(plan: &check::Plan, image: &Image<'_>, problems: &mut Problems) -> Resolved {
+    let manifest = resolve::resolve(plan, image, problems);
     let length = manifest.to_json().map_or(usize::MAX, |json| json.len());
     if length > model::MAX_BYTES {
         let what =
             format!("the resolved manifest is {length} bytes, more than the limit of {}", model::MAX_BYTES);
-        faults.push(Fault::new(Kind::Limit, Span::default(), what).hint("put large files into the image"));
+        problems
+            .push(Problem::new(Kind::Limit, Span::default(), what).hint("put large files into the image"));
     }
     let notes = notes::notes(plan, image, &manifest);
     Resolved { manifest, notes }

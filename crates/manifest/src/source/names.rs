@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::hint;
-use super::read::{FromScalar, Wrong};
+use super::read::{FromScalar, Invalid};
 use super::tree::Scalar;
 use crate::model;
 
@@ -192,17 +192,17 @@ impl JsonSchema for Syscall {
 }
 
 impl FromScalar for ServiceName {
-    const WANTED: &'static str = "a name such as `web` or `db-1`";
+    const EXPECTED: &'static str = "a name such as `web` or `db-1`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         let text = &scalar.text;
         let letters = text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
         if text.len() > MAX_NAME {
-            return Err(Wrong::why(format!("{} characters; the maximum is {MAX_NAME}", text.len())));
+            return Err(Invalid::because(format!("{} characters; the maximum is {MAX_NAME}", text.len())));
         }
         if text.is_empty() || !letters || text.starts_with('-') || text.ends_with('-') {
-            let why = "expected lower-case letters, digits, and hyphens between them".to_owned();
-            return Err(Wrong { why, hint: name_suggestion(text) });
+            let reason = "expected lower-case letters, digits, and hyphens between them".to_owned();
+            return Err(Invalid { reason, hint: name_suggestion(text) });
         }
         Ok(Self(text.clone()))
     }
@@ -217,9 +217,9 @@ fn name_suggestion(text: &str) -> Option<String> {
 }
 
 impl FromScalar for UserSpec {
-    const WANTED: &'static str = "a user such as `nginx`, `101` or `nginx:www-data`";
+    const EXPECTED: &'static str = "a user such as `nginx`, `101` or `nginx:www-data`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         let (user, group) =
             scalar.text.split_once(':').map_or((scalar.text.as_str(), None), |(u, g)| (u, Some(g)));
         check_account(user)?;
@@ -229,116 +229,116 @@ impl FromScalar for UserSpec {
 }
 
 impl FromScalar for GroupSpec {
-    const WANTED: &'static str = "a group such as `www-data` or `33`";
+    const EXPECTED: &'static str = "a group such as `www-data` or `33`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         check_account(&scalar.text)?;
         Ok(Self(scalar.text.clone()))
     }
 }
 
 /// A name or a number of `/etc/passwd` or `/etc/group`, whose fields end with a colon.
-fn check_account(text: &str) -> Result<(), Wrong> {
+fn check_account(text: &str) -> Result<(), Invalid> {
     if text.is_empty() {
-        return Err(Wrong::why("the name is empty"));
+        return Err(Invalid::because("the name is empty"));
     }
     if text.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, ':' | ',')) {
-        return Err(Wrong::why("a name cannot contain a space, a comma or a second colon"));
+        return Err(Invalid::because("a name cannot contain a space, a comma or a second colon"));
     }
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     if digits && text.parse::<u32>().ok().is_none_or(|id| id > MAX_ID) {
-        return Err(Wrong::why(format!("the largest id is {MAX_ID}")));
+        return Err(Invalid::because(format!("the largest id is {MAX_ID}")));
     }
     Ok(())
 }
 
 impl FromScalar for Path {
-    const WANTED: &'static str = "an absolute path";
+    const EXPECTED: &'static str = "an absolute path";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         check_path(&scalar.text)?;
         Ok(Self(scalar.text.clone()))
     }
 }
 
 /// Checks that a text is an absolute, normalized path.
-fn check_path(text: &str) -> Result<(), Wrong> {
+fn check_path(text: &str) -> Result<(), Invalid> {
     if !text.starts_with('/') {
-        return Err(Wrong::why("it does not start with `/`").hint(format!("write `/{text}`")));
+        return Err(Invalid::because("it does not start with `/`").hint(format!("write `/{text}`")));
     }
     if text.len() > MAX_PATH {
-        return Err(Wrong::why(format!("{} bytes; the maximum is {MAX_PATH}", text.len())));
+        return Err(Invalid::because(format!("{} bytes; the maximum is {MAX_PATH}", text.len())));
     }
     if text.contains('\0') {
-        return Err(Wrong::why("it contains a NUL byte"));
+        return Err(Invalid::because("it contains a NUL byte"));
     }
     let plain: Vec<_> = text.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     if plain.contains(&"..") {
-        return Err(Wrong::why("`..` is not allowed").hint("write the path without it"));
+        return Err(Invalid::because("`..` is not allowed").hint("write the path without it"));
     }
     let plain = format!("/{}", plain.join("/"));
     if plain != text {
-        return Err(Wrong::why("the path is not normalized").hint(format!("write `{plain}`")));
+        return Err(Invalid::because("the path is not normalized").hint(format!("write `{plain}`")));
     }
     Ok(())
 }
 
 impl FromScalar for HttpPath {
-    const WANTED: &'static str = "the path of a request, such as `/healthz`";
+    const EXPECTED: &'static str = "the path of a request, such as `/healthz`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         if !scalar.text.starts_with('/') {
-            return Err(Wrong::why("it does not start with `/`"));
+            return Err(Invalid::because("it does not start with `/`"));
         }
         // A space or a line break would end the request's line early (RFC 9112, section 3).
         if !scalar.text.bytes().all(|b| b.is_ascii_graphic()) || scalar.text.len() > MAX_PATH {
-            return Err(
-                Wrong::why("only printable ASCII without spaces is allowed").hint("percent-encode the rest")
-            );
+            return Err(Invalid::because("only printable ASCII without spaces is allowed")
+                .hint("percent-encode the rest"));
         }
         Ok(Self(scalar.text.clone()))
     }
 }
 
 impl FromScalar for EnvName {
-    const WANTED: &'static str = "the name of an environment variable";
+    const EXPECTED: &'static str = "the name of an environment variable";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         if scalar.text.is_empty() || scalar.text.contains(['=', '\0']) {
-            return Err(Wrong::why("a name cannot be empty or contain `=`"));
+            return Err(Invalid::because("a name cannot be empty or contain `=`"));
         }
         Ok(Self(scalar.text.clone()))
     }
 }
 
 impl FromScalar for Capability {
-    const WANTED: &'static str = "a Linux capability";
+    const EXPECTED: &'static str = "a Linux capability";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         let name = scalar.text.to_ascii_lowercase();
         let name = name.strip_prefix("cap_").unwrap_or(&name);
         if name == "all" {
-            return Err(Wrong::why("list only the capabilities that the service needs"));
+            return Err(Invalid::because("list only the capabilities that the service needs"));
         }
         match CAPABILITIES.iter().find(|known| **known == name) {
             Some(known) => Ok(Self((*known).to_owned())),
-            None => {
-                Err(Wrong { why: "see capabilities(7)".into(), hint: hint::did_you_mean(name, CAPABILITIES) })
-            }
+            None => Err(Invalid {
+                reason: "see capabilities(7)".into(),
+                hint: hint::did_you_mean(name, CAPABILITIES),
+            }),
         }
     }
 }
 
 impl FromScalar for Syscall {
-    const WANTED: &'static str = "a system call that the default filter refuses";
+    const EXPECTED: &'static str = "a system call that the default filter refuses";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         let text = &scalar.text;
         if model::REFUSED_SYSCALLS.contains(&text.as_str()) {
             return Ok(Self(text.clone()));
         }
         let hint = hint::did_you_mean(text, model::REFUSED_SYSCALLS);
-        Err(Wrong { why: "only calls that the filter refuses can be listed".into(), hint })
+        Err(Invalid { reason: "only calls that the filter refuses can be listed".into(), hint })
     }
 }
 
@@ -377,10 +377,10 @@ mod tests {
         for text in ["net_bind_service", "CAP_NET_BIND_SERVICE", "cap_net_bind_service"] {
             assert_eq!(Capability::from_scalar(&plain(text)), Ok(Capability("net_bind_service".into())));
         }
-        let wrong = Capability::from_scalar(&plain("net_bind")).unwrap_err();
-        assert_eq!(wrong.hint.as_deref(), Some("did you mean `net_bind_service`?"));
-        let wrong = Capability::from_scalar(&plain("sysadmin")).unwrap_err();
-        assert_eq!(wrong.hint.as_deref(), Some("did you mean `sys_admin`?"));
+        let invalid = Capability::from_scalar(&plain("net_bind")).unwrap_err();
+        assert_eq!(invalid.hint.as_deref(), Some("did you mean `net_bind_service`?"));
+        let invalid = Capability::from_scalar(&plain("sysadmin")).unwrap_err();
+        assert_eq!(invalid.hint.as_deref(), Some("did you mean `sys_admin`?"));
     }
 
     #[test]

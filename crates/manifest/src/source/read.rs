@@ -10,42 +10,42 @@ use std::ops::Deref;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use super::fault::{Fault, Faults, Kind, Span};
 use super::hint;
+use super::problem::{Kind, Problem, Problems, Span};
 use super::tree::{Entry, Node, Scalar, Value};
 
 /// A type that can be read from a node.
 pub(super) trait Read: Sized {
     /// What is expected, in prose: "a duration such as `10s`".
-    fn wanted() -> Cow<'static, str>;
+    fn expected() -> Cow<'static, str>;
 
     /// Whether a key in a map may have this type without a value.
     const MAY_BE_EMPTY: bool = false;
 
     /// Reads it, or reports why it cannot.
-    fn read(node: &Node, faults: &mut Faults) -> Option<Self>;
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self>;
 }
 
 /// A type that is written as a scalar.
 pub(super) trait FromScalar: Sized {
     /// What is expected, in prose.
-    const WANTED: &'static str;
+    const EXPECTED: &'static str;
 
     /// Reads the text, or returns what is wrong with it.
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong>;
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid>;
 }
 
 /// Why a scalar is not valid.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Wrong {
+pub(super) struct Invalid {
     /// The reason; empty if stating the expected type is enough.
-    pub(super) why: String,
+    pub(super) reason: String,
     pub(super) hint: Option<String>,
 }
 
-impl Wrong {
-    pub(super) fn why(why: impl Into<String>) -> Self {
-        Self { why: why.into(), hint: None }
+impl Invalid {
+    pub(super) fn because(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), hint: None }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -70,34 +70,36 @@ impl<T> Deref for Spanned<T> {
 }
 
 impl<T: Read> Read for Spanned<T> {
-    fn wanted() -> Cow<'static, str> {
-        T::wanted()
+    fn expected() -> Cow<'static, str> {
+        T::expected()
     }
 
     const MAY_BE_EMPTY: bool = T::MAY_BE_EMPTY;
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
-        T::read(node, faults).map(|value| Self { value, span: node.span })
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
+        T::read(node, problems).map(|value| Self { value, span: node.span })
     }
 }
 
 impl<T: FromScalar> Read for T {
-    fn wanted() -> Cow<'static, str> {
-        Self::WANTED.into()
+    fn expected() -> Cow<'static, str> {
+        Self::EXPECTED.into()
     }
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
         let Value::Scalar(scalar) = &node.value else {
-            faults.push(wrong_type::<Self>(node));
+            problems.push(wrong_type::<Self>(node));
             return None;
         };
         match Self::from_scalar(scalar) {
             Ok(value) => Some(value),
-            Err(wrong) => {
+            Err(invalid) => {
                 let quote = if scalar.plain { "" } else { "\"" };
-                let what = format!("`{quote}{}{quote}` is not {}", short(&scalar.text), Self::wanted());
-                faults.push(
-                    Fault::new(Kind::BadValue, node.span, what).label(wrong.why).maybe_hint(wrong.hint),
+                let what = format!("`{quote}{}{quote}` is not {}", short(&scalar.text), Self::expected());
+                problems.push(
+                    Problem::new(Kind::BadValue, node.span, what)
+                        .label(invalid.reason)
+                        .maybe_hint(invalid.hint),
                 );
                 None
             }
@@ -106,19 +108,19 @@ impl<T: FromScalar> Read for T {
 }
 
 impl<T: Read> Read for Vec<T> {
-    fn wanted() -> Cow<'static, str> {
+    fn expected() -> Cow<'static, str> {
         "a list".into()
     }
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
         match &node.value {
-            Value::List(items) => Some(items.iter().filter_map(|item| T::read(item, faults)).collect()),
+            Value::List(items) => Some(items.iter().filter_map(|item| T::read(item, problems)).collect()),
             Value::Scalar(scalar) => {
-                faults.push(wrong_type::<Self>(node).hint(hint::as_list(&scalar.text)));
+                problems.push(wrong_type::<Self>(node).hint(hint::as_list(&scalar.text)));
                 None
             }
             _ => {
-                faults.push(wrong_type::<Self>(node));
+                problems.push(wrong_type::<Self>(node));
                 None
             }
         }
@@ -126,15 +128,15 @@ impl<T: Read> Read for Vec<T> {
 }
 
 /// The problem of a node that has another shape than expected.
-pub(super) fn wrong_type<T: Read>(node: &Node) -> Fault {
-    let what = format!("this must be {}, not {}", T::wanted(), node.shape());
-    Fault::new(Kind::WrongType, node.span, what)
+pub(super) fn wrong_type<T: Read>(node: &Node) -> Problem {
+    let what = format!("this must be {}, not {}", T::expected(), node.shape());
+    Problem::new(Kind::WrongType, node.span, what)
 }
 
 /// The problem of a field without a value.
-pub(super) fn no_value<T: Read>(name: &str, key: Span) -> Fault {
-    let fault = Fault::new(Kind::WrongType, key, format!("`{}` has no value", short(name)));
-    fault.label(format!("expected {}", T::wanted())).hint("give it a value, or remove the line")
+pub(super) fn no_value<T: Read>(name: &str, key: Span) -> Problem {
+    let problem = Problem::new(Kind::WrongType, key, format!("`{}` has no value", short(name)));
+    problem.label(format!("expected {}", T::expected())).hint("give it a value, or remove the line")
 }
 
 /// A text cut to fit into a sentence.
@@ -177,48 +179,48 @@ impl<'a> Fields<'a> {
         node: &'a Node,
         record: &'static str,
         known: &'static [&'static str],
-        faults: &mut Faults,
+        problems: &mut Problems,
     ) -> Option<Self> {
         let entries = match &node.value {
             Value::Map(entries) => entries.as_slice(),
             Value::Null if T::MAY_BE_EMPTY => &[],
             _ => {
-                faults.push(wrong_type::<T>(node));
+                problems.push(wrong_type::<T>(node));
                 return None;
             }
         };
         for entry in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
-            faults.push(unknown_field(entry, record, known));
+            problems.push(unknown_field(entry, record, known));
         }
         Some(Self { record, span: node.span, entries })
     }
 
     /// A field that may be omitted.
-    pub(super) fn optional<T: Read>(&self, name: &str, faults: &mut Faults) -> Option<Spanned<T>> {
+    pub(super) fn optional<T: Read>(&self, name: &str, problems: &mut Problems) -> Option<Spanned<T>> {
         let entry = self.entries.iter().find(|entry| entry.key == name)?;
         if entry.value.value == Value::Null {
-            faults.push(no_value::<T>(name, entry.key_span));
+            problems.push(no_value::<T>(name, entry.key_span));
             return None;
         }
-        Spanned::read(&entry.value, faults)
+        Spanned::read(&entry.value, problems)
     }
 
     /// A field that must be present.
-    pub(super) fn required<T: Read>(&self, name: &str, faults: &mut Faults) -> Option<Spanned<T>> {
+    pub(super) fn required<T: Read>(&self, name: &str, problems: &mut Problems) -> Option<Spanned<T>> {
         if !self.entries.iter().any(|entry| entry.key == name) {
             let what = format!("{} requires the field `{name}`", self.record);
-            faults.push(
-                Fault::new(Kind::MissingField, self.span, what)
-                    .hint(format!("add `{name}:`, {}", T::wanted())),
+            problems.push(
+                Problem::new(Kind::MissingField, self.span, what)
+                    .hint(format!("add `{name}:`, {}", T::expected())),
             );
             return None;
         }
-        self.optional(name, faults)
+        self.optional(name, problems)
     }
 }
 
-fn unknown_field(entry: &Entry, record: &str, known: &[&str]) -> Fault {
-    let fault = Fault::new(
+fn unknown_field(entry: &Entry, record: &str, known: &[&str]) -> Problem {
+    let problem = Problem::new(
         Kind::UnknownField,
         entry.key_span,
         format!("unknown field `{}` in {record}", short(&entry.key)),
@@ -227,7 +229,7 @@ fn unknown_field(entry: &Entry, record: &str, known: &[&str]) -> Fault {
         .map(str::to_owned)
         .or_else(|| hint::did_you_mean(&entry.key, known.iter().copied()))
         .unwrap_or_else(|| format!("the fields are {}", known.join(", ")));
-    fault.hint(hint)
+    problem.hint(hint)
 }
 
 /// Declares a record: its struct, its reader and its schema. Each field is an `Option<Spanned<_>>`; a missing field that is
@@ -244,7 +246,7 @@ macro_rules! record {
         }
 
         impl $crate::source::read::Read for $name {
-            fn wanted() -> std::borrow::Cow<'static, str> {
+            fn expected() -> std::borrow::Cow<'static, str> {
                 concat!("a map (", $what, ")").into()
             }
 
@@ -252,11 +254,11 @@ macro_rules! record {
 
             fn read(
                 node: &$crate::source::tree::Node,
-                faults: &mut $crate::source::fault::Faults,
+                problems: &mut $crate::source::problem::Problems,
             ) -> Option<Self> {
                 const KNOWN: &[&str] = &[$(stringify!($field)),*];
-                let fields = $crate::source::read::Fields::of::<Self>(node, $what, KNOWN, faults)?;
-                Some(Self { $($field: fields.$mode(stringify!($field), faults),)* })
+                let fields = $crate::source::read::Fields::of::<Self>(node, $what, KNOWN, problems)?;
+                Some(Self { $($field: fields.$mode(stringify!($field), problems),)* })
             }
         }
     };
@@ -277,17 +279,17 @@ macro_rules! either {
         }
 
         impl $crate::source::read::Read for $name {
-            fn wanted() -> std::borrow::Cow<'static, str> {
+            fn expected() -> std::borrow::Cow<'static, str> {
                 $what.into()
             }
 
             fn read(
                 node: &$crate::source::tree::Node,
-                faults: &mut $crate::source::fault::Faults,
+                problems: &mut $crate::source::problem::Problems,
             ) -> Option<Self> {
                 match &node.value {
-                    $crate::source::tree::Value::Map(_) => <$long_type as $crate::source::read::Read>::read(node, faults).map(Self::$long),
-                    _ => <$short_type as $crate::source::read::Read>::read(node, faults).map(Self::$short),
+                    $crate::source::tree::Value::Map(_) => <$long_type as $crate::source::read::Read>::read(node, problems).map(Self::$long),
+                    _ => <$short_type as $crate::source::read::Read>::read(node, problems).map(Self::$short),
                 }
             }
         }
@@ -298,15 +300,15 @@ macro_rules! either {
 macro_rules! words {
     ($type:ty: $what:literal { $($word:literal => $value:expr,)+ }) => {
         impl $crate::source::read::FromScalar for $type {
-            const WANTED: &'static str = $what;
+            const EXPECTED: &'static str = $what;
 
             fn from_scalar(
                 scalar: &$crate::source::tree::Scalar,
-            ) -> Result<Self, $crate::source::read::Wrong> {
+            ) -> Result<Self, $crate::source::read::Invalid> {
                 match scalar.text.as_str() {
                     $($word => Ok($value),)+
-                    other => Err($crate::source::read::Wrong {
-                        why: format!("expected {}", $crate::source::hint::one_of([$($word),+])),
+                    other => Err($crate::source::read::Invalid {
+                        reason: format!("expected {}", $crate::source::hint::one_of([$($word),+])),
                         hint: $crate::source::hint::did_you_mean(other, [$($word),+]),
                     }),
                 }

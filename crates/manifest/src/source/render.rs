@@ -4,8 +4,8 @@
 
 use std::fmt;
 
-use super::fault::{Fault, Report, Span};
 use super::lines::Lines;
+use super::problem::{Problem, Report, Span};
 
 /// The maximum number of characters shown of a source line: with the line number they fit a terminal of 100 columns.
 const WIDTH: usize = 88;
@@ -16,23 +16,29 @@ const LEAD: usize = 30;
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines = Lines::new(&self.source);
-        let gutter =
-            self.faults().iter().map(|fault| last_line(&lines, fault)).max().unwrap_or(1).to_string().len();
-        for fault in self.faults() {
-            Sheet { lines: &lines, file: &self.file, gutter, out: f }.fault(fault)?;
+        let gutter = self
+            .problems()
+            .iter()
+            .map(|problem| last_line(&lines, problem))
+            .max()
+            .unwrap_or(1)
+            .to_string()
+            .len();
+        for problem in self.problems() {
+            Printer { lines: &lines, file: &self.file, gutter, out: f }.problem(problem)?;
         }
-        let total = self.faults().len().saturating_add(self.dropped());
+        let total = self.problems().len().saturating_add(self.dropped());
         let noun = if total == 1 { "error" } else { "errors" };
         write!(f, "{} has {total} {noun}", self.file)?;
         if self.dropped() > 0 {
-            write!(f, "; only the first {} are shown", self.faults().len())?;
+            write!(f, "; only the first {} are shown", self.problems().len())?;
         }
         Ok(())
     }
 }
 
 /// The output, and what is needed to format each part of it.
-struct Sheet<'a, 'f> {
+struct Printer<'a, 'f> {
     lines: &'a Lines<'a>,
     file: &'a str,
     /// Digits of the largest line number.
@@ -40,28 +46,28 @@ struct Sheet<'a, 'f> {
     out: &'a mut fmt::Formatter<'f>,
 }
 
-impl Sheet<'_, '_> {
-    fn fault(&mut self, fault: &Fault) -> fmt::Result {
-        writeln!(self.out, "error: {}", printable(&fault.what))?;
-        let place = self.lines.place(fault.at.start);
+impl Printer<'_, '_> {
+    fn problem(&mut self, problem: &Problem) -> fmt::Result {
+        writeln!(self.out, "error: {}", printable(&problem.what))?;
+        let place = self.lines.place(problem.at.start);
         writeln!(self.out, "{:>1$}--> {2}:{3}:{4}", "", self.gutter, self.file, place.line, place.column)?;
         writeln!(self.out, "{:>1$} |", "", self.gutter)?;
-        self.snippets(fault)?;
-        if let Some(hint) = &fault.hint {
+        self.snippets(problem)?;
+        if let Some(hint) = &problem.hint {
             writeln!(self.out, "{:>1$} = hint: {2}", "", self.gutter, printable(hint))?;
         }
         writeln!(self.out)
     }
 
     /// The problem's line and the related one, in the order of the file; if they are the same, it is shown once.
-    fn snippets(&mut self, fault: &Fault) -> fmt::Result {
-        let main = Mark { span: fault.at, sign: '^', label: &fault.label };
-        let Some((at, label)) = &fault.related else {
+    fn snippets(&mut self, problem: &Problem) -> fmt::Result {
+        let main = Mark { span: problem.at, sign: '^', label: &problem.label };
+        let Some((at, label)) = &problem.related else {
             self.line(main.span)?;
             return self.mark(&main);
         };
         let other = Mark { span: *at, sign: '-', label };
-        let (first, second) = if at.start < fault.at.start { (other, main) } else { (main, other) };
+        let (first, second) = if at.start < problem.at.start { (other, main) } else { (main, other) };
         self.line(first.span)?;
         self.mark(&first)?;
         let lines = [first.span, second.span].map(|span| self.lines.place(span.start).line);
@@ -144,9 +150,9 @@ fn is_direction(character: char) -> bool {
     matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-fn last_line(lines: &Lines<'_>, fault: &Fault) -> usize {
-    let related = fault.related.as_ref().map_or(0, |(at, _)| lines.place(at.start).line);
-    lines.place(fault.at.start).line.max(related)
+fn last_line(lines: &Lines<'_>, problem: &Problem) -> usize {
+    let related = problem.related.as_ref().map_or(0, |(at, _)| lines.place(at.start).line);
+    lines.place(problem.at.start).line.max(related)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! is shown as a star, and everything else keeps its position. In doubt a byte is secret: names are shown where the source
 //! was understood, and the text between them only if it consists of the punctuation of a map.
 
-use super::fault::Span;
+use super::problem::Span;
 use super::tree::{Node, Value};
 
 /// The field whose texts are secrets.

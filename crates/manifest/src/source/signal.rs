@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::hint;
-use super::read::{FromScalar, Wrong};
+use super::read::{FromScalar, Invalid};
 use super::tree::Scalar;
 
 /// Names by number, from 1; `signal(7)`.
@@ -36,15 +36,17 @@ impl Signal {
     pub(super) const TERM: Self = Self(15);
 
     /// By name, with or without `SIG`, or by number.
-    pub(super) fn parse(text: &str) -> Result<Self, Wrong> {
+    pub(super) fn parse(text: &str) -> Result<Self, Invalid> {
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
         let number = by_number(name).or_else(|| by_name(name)).or_else(|| real_time(name));
         match number {
-            Some(19) => Err(Wrong::why("SIGSTOP does not end a service").hint("the usual one is `SIGTERM`")),
+            Some(19) => {
+                Err(Invalid::because("SIGSTOP does not end a service").hint("the usual one is `SIGTERM`"))
+            }
             Some(number) => Ok(Self(number)),
-            None => Err(Wrong {
-                why: "see signal(7)".into(),
+            None => Err(Invalid {
+                reason: "see signal(7)".into(),
                 hint: hint::nearest(name, NAMES).map(|near| format!("did you mean `SIG{near}`?")),
             }),
         }
@@ -52,9 +54,9 @@ impl Signal {
 }
 
 impl FromScalar for Signal {
-    const WANTED: &'static str = "a signal such as `SIGTERM`";
+    const EXPECTED: &'static str = "a signal such as `SIGTERM`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         Self::parse(&scalar.text)
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::check::Route;
 use super::defaults;
-use super::document::{Document, HttpEntry, Live, Ready, ReadyWord, RestartEntry, Service};
+use super::document::{Document, HttpEntry, Live, Ready, ReadyKeyword, RestartEntry, Service};
 use super::read::Spanned;
 use super::units::Duration;
 use crate::model;
@@ -22,8 +22,8 @@ pub(super) fn ingress(route: Route) -> model::Ingress {
 
 pub(super) fn ready(ready: &Ready) -> Option<model::Ready> {
     match ready {
-        Ready::Word(ReadyWord::Started) => Some(model::Ready::Started),
-        Ready::Word(ReadyWord::Notify) => Some(model::Ready::Notify),
+        Ready::Word(ReadyKeyword::Started) => Some(model::Ready::Started),
+        Ready::Word(ReadyKeyword::Notify) => Some(model::Ready::Notify),
         Ready::Probe(probe) => {
             let tcp = probe.tcp.as_ref().map(|port| model::Ready::Tcp(port.0));
             let http = || probe.http.as_ref().and_then(|http| http_parts(&http.value));

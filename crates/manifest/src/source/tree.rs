@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use granit_parser::{Event, Parser, ScalarStyle, ScanError, StrInput};
 
-use super::fault::{Fault, Faults, Kind, Span};
+use super::problem::{Kind, Problem, Problems, Span};
 
 /// The maximum size of the source in bytes: the same as for the resolved manifest.
 pub(super) const MAX_SOURCE: usize = crate::model::MAX_BYTES;
@@ -96,34 +96,35 @@ fn is_number(text: &str) -> bool {
 }
 
 /// Reads the only document of a source. All problems are pushed; the result is `None` if one of them prevents reading.
-pub(super) fn read(source: &str, faults: &mut Faults) -> Option<Node> {
+pub(super) fn read(source: &str, problems: &mut Problems) -> Option<Node> {
     if source.len() > MAX_SOURCE {
         let what = format!("the manifest is {} bytes, more than the limit of {MAX_SOURCE}", source.len());
-        faults.push(Fault::new(Kind::Limit, Span::default(), what).hint("put large files into the image"));
+        problems
+            .push(Problem::new(Kind::Limit, Span::default(), what).hint("put large files into the image"));
         return None;
     }
-    match document(source, faults) {
+    match document(source, problems) {
         Ok(node) => Some(node),
-        Err(fault) => {
-            faults.push(*fault);
+        Err(problem) => {
+            problems.push(*problem);
             None
         }
     }
 }
 
 /// Boxed, since it is large and rare.
-type Stop = Box<Fault>;
+type Fatal = Box<Problem>;
 
-fn document(source: &str, faults: &mut Faults) -> Result<Node, Stop> {
+fn document(source: &str, problems: &mut Problems) -> Result<Node, Fatal> {
     let mut options = granit_parser::Options::default();
     options.flow_nesting_limit = MAX_DEPTH;
     options.block_nesting_limit = MAX_DEPTH;
     options.disallow_directives = true;
     options.set_emit_comments(false);
     let parser = Parser::new_from_str_with_options(source, options);
-    let mut reader = Reader { parser, anchors: HashMap::new(), nodes: 0, text: 0, faults };
-    let node = reader.whole()?;
-    reader.nothing_more()?;
+    let mut reader = Reader { parser, anchors: HashMap::new(), nodes: 0, text: 0, problems };
+    let node = reader.first_document()?;
+    reader.expect_end()?;
     Ok(node)
 }
 
@@ -133,22 +134,22 @@ struct Reader<'a, 'f> {
     anchors: HashMap<usize, Node>,
     nodes: usize,
     text: usize,
-    faults: &'f mut Faults,
+    problems: &'f mut Problems,
 }
 
 impl<'a> Reader<'a, '_> {
     /// The next event. A tag is reported and then ignored.
-    fn next(&mut self) -> Result<(Event<'a>, Span), Stop> {
+    fn next(&mut self) -> Result<(Event<'a>, Span), Fatal> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => {
                 if let Some(tag) = event.tag() {
                     let at = span.tag_span().map_or_else(|| span_of(&span), |tag| span_of(&tag));
-                    let fault = Fault::new(
+                    let problem = Problem::new(
                         Kind::Syntax,
                         at,
                         format!("the tag `{}` is not supported", tag.original()),
                     );
-                    self.faults.push(fault.hint("remove it: the field determines the type"));
+                    self.problems.push(problem.hint("remove it: the field determines the type"));
                 }
                 Ok((event, span_of(&span)))
             }
@@ -158,7 +159,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// The root node of the first document.
-    fn whole(&mut self) -> Result<Node, Stop> {
+    fn first_document(&mut self) -> Result<Node, Fatal> {
         loop {
             match self.next()? {
                 (Event::StreamStart | Event::DocumentStart(..), _) => {}
@@ -168,24 +169,24 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    fn nothing_more(&mut self) -> Result<(), Stop> {
+    fn expect_end(&mut self) -> Result<(), Fatal> {
         loop {
             match self.next()? {
                 (Event::DocumentEnd, _) => {}
                 (Event::StreamEnd, _) => return Ok(()),
                 (_, span) => {
-                    let fault = Fault::new(Kind::Syntax, span, "a second document starts here");
-                    return Err(Box::new(fault.hint("a manifest is one document: remove `---`")));
+                    let problem = Problem::new(Kind::Syntax, span, "a second document starts here");
+                    return Err(Box::new(problem.hint("a manifest is one document: remove `---`")));
                 }
             }
         }
     }
 
     /// The node that starts with an event.
-    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Stop> {
+    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Fatal> {
         let anchor = event.anchor_id();
         if depth > MAX_DEPTH {
-            return Err(Box::new(Fault::new(
+            return Err(Box::new(Problem::new(
                 Kind::Limit,
                 span,
                 format!("nested more than {MAX_DEPTH} levels deep"),
@@ -196,7 +197,7 @@ impl<'a> Reader<'a, '_> {
             Event::Scalar(text, style, ..) => self.scalar(text.into_owned(), style, span)?,
             Event::SequenceStart(..) => self.list(span, depth)?,
             Event::MappingStart(..) => self.map(span, depth)?,
-            _ => return Err(Box::new(Fault::new(Kind::Syntax, span, "a value was expected here"))),
+            _ => return Err(Box::new(Problem::new(Kind::Syntax, span, "a value was expected here"))),
         };
         if let Some(id) = anchor {
             self.anchors.insert(id, node.clone());
@@ -204,7 +205,7 @@ impl<'a> Reader<'a, '_> {
         Ok(node)
     }
 
-    fn scalar(&mut self, text: String, style: ScalarStyle, span: Span) -> Result<Node, Stop> {
+    fn scalar(&mut self, text: String, style: ScalarStyle, span: Span) -> Result<Node, Fatal> {
         self.spend(1, text.len(), span)?;
         let plain = style == ScalarStyle::Plain;
         let value = if plain && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL") {
@@ -215,7 +216,7 @@ impl<'a> Reader<'a, '_> {
         Ok(Node { span, value })
     }
 
-    fn list(&mut self, begin: Span, depth: usize) -> Result<Node, Stop> {
+    fn list(&mut self, begin: Span, depth: usize) -> Result<Node, Fatal> {
         self.spend(1, 0, begin)?;
         let mut items = Vec::new();
         loop {
@@ -228,7 +229,7 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    fn map(&mut self, begin: Span, depth: usize) -> Result<Node, Stop> {
+    fn map(&mut self, begin: Span, depth: usize) -> Result<Node, Fatal> {
         self.spend(1, 0, begin)?;
         let mut entries: Vec<Entry> = Vec::new();
         let mut first: HashMap<String, Span> = HashMap::new();
@@ -242,8 +243,8 @@ impl<'a> Reader<'a, '_> {
             let value = self.node(event, span, depth.saturating_add(1))?;
             let Some(name) = self.key(&key) else { continue };
             if let Some(earlier) = first.get(&name) {
-                let fault = Fault::new(Kind::Duplicate, key.span, format!("`{name}` is defined twice"));
-                self.faults.push(fault.label("again here").related(*earlier, "first here"));
+                let problem = Problem::new(Kind::Duplicate, key.span, format!("`{name}` is defined twice"));
+                self.problems.push(problem.label("again here").related(*earlier, "first here"));
                 continue;
             }
             first.insert(name.clone(), key.span);
@@ -253,35 +254,35 @@ impl<'a> Reader<'a, '_> {
 
     /// The name in a key.
     fn key(&mut self, key: &Node) -> Option<String> {
-        let fault = match &key.value {
+        let problem = match &key.value {
             Value::Scalar(Scalar { text, plain: true }) if text == "<<" => {
-                Fault::new(Kind::Syntax, key.span, "merge keys are not supported")
+                Problem::new(Kind::Syntax, key.span, "merge keys are not supported")
                     .hint("write the fields out, so that readers see all of them")
             }
             Value::Scalar(scalar) => return Some(scalar.text.clone()),
-            _ => Fault::new(Kind::WrongType, key.span, format!("a field's name cannot be {}", key.shape()))
+            _ => Problem::new(Kind::WrongType, key.span, format!("a field's name cannot be {}", key.shape()))
                 .hint("quote it if it is a string"),
         };
-        self.faults.push(fault);
+        self.problems.push(problem);
         None
     }
 
-    fn alias(&mut self, id: usize, span: Span) -> Result<Node, Stop> {
-        let within = || Box::new(Fault::new(Kind::Syntax, span, "an alias inside its own anchor"));
+    fn alias(&mut self, id: usize, span: Span) -> Result<Node, Fatal> {
+        let within = || Box::new(Problem::new(Kind::Syntax, span, "an alias inside its own anchor"));
         let (nodes, text) = self.anchors.get(&id).map(Node::weight).ok_or_else(within)?;
         self.spend(nodes, text, span)?;
         self.anchors.get(&id).cloned().ok_or_else(within)
     }
 
     /// Counts the growth of the tree.
-    fn spend(&mut self, nodes: usize, text: usize, span: Span) -> Result<(), Stop> {
+    fn spend(&mut self, nodes: usize, text: usize, span: Span) -> Result<(), Fatal> {
         self.nodes = self.nodes.saturating_add(nodes);
         self.text = self.text.saturating_add(text);
         if self.nodes > MAX_NODES {
-            return Err(Box::new(Fault::new(Kind::Limit, span, format!("more than {MAX_NODES} values"))));
+            return Err(Box::new(Problem::new(Kind::Limit, span, format!("more than {MAX_NODES} values"))));
         }
         if self.text > MAX_TEXT {
-            return Err(Box::new(Fault::new(
+            return Err(Box::new(Problem::new(
                 Kind::Limit,
                 span,
                 format!("more than {MAX_TEXT} bytes of text"),
@@ -299,9 +300,9 @@ fn joined(begin: Span, end: Span) -> Span {
     Span { start: begin.start, end: end.end.max(begin.end) }
 }
 
-fn syntax(error: &ScanError) -> Fault {
+fn syntax(error: &ScanError) -> Problem {
     let start = error.marker().byte_offset().unwrap_or(0);
-    Fault::new(Kind::Syntax, Span { start, end: start }, format!("invalid YAML: {}", error.info()))
+    Problem::new(Kind::Syntax, Span { start, end: start }, format!("invalid YAML: {}", error.info()))
         .hint("check the indentation (spaces, never tabs) and that quotes and brackets are closed")
 }
 
@@ -309,16 +310,16 @@ fn syntax(error: &ScanError) -> Fault {
 mod tests {
     use super::*;
 
-    fn tree(source: &str) -> Result<Node, Vec<Fault>> {
-        let mut faults = Faults::default();
-        match read(source, &mut faults) {
-            Some(node) if faults.is_empty() => Ok(node),
-            _ => Err(faults.into_report("x", source).unwrap().faults().to_vec()),
+    fn tree(source: &str) -> Result<Node, Vec<Problem>> {
+        let mut problems = Problems::default();
+        match read(source, &mut problems) {
+            Some(node) if problems.is_empty() => Ok(node),
+            _ => Err(problems.into_report("x", source).unwrap().problems().to_vec()),
         }
     }
 
     fn what(source: &str) -> String {
-        tree(source).unwrap_err().iter().map(|fault| fault.what.clone()).collect::<Vec<_>>().join("; ")
+        tree(source).unwrap_err().iter().map(|problem| problem.what.clone()).collect::<Vec<_>>().join("; ")
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::quantity::{bytes, duration_hint, milliseconds, size_hint, thousandths};
-use super::read::{FromScalar, Wrong};
+use super::read::{FromScalar, Invalid};
 use super::tree::Scalar;
 use crate::model;
 
@@ -136,86 +136,86 @@ const MIN_SIZE: u64 = 1 << 20;
 const MAX_SIZE: u64 = 1 << 40;
 
 impl FromScalar for Version {
-    const WANTED: &'static str = "a supported version (`1`)";
+    const EXPECTED: &'static str = "a supported version (`1`)";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         match number::<u32>(scalar)? {
             model::VERSION => Ok(Self(model::VERSION)),
-            other => Err(Wrong::why(format!("there is no version {other}")).hint("write `version: 1`")),
+            other => Err(Invalid::because(format!("there is no version {other}")).hint("write `version: 1`")),
         }
     }
 }
 
 impl FromScalar for Flag {
-    const WANTED: &'static str = "`true` or `false`";
+    const EXPECTED: &'static str = "`true` or `false`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         match (scalar.text.as_str(), scalar.plain) {
             ("true", true) => Ok(Self(true)),
             ("false", true) => Ok(Self(false)),
             (word, _) => Err(match word.to_ascii_lowercase().as_str() {
-                "true" | "yes" | "on" | "y" | "1" => Wrong::default().hint("write `true`"),
-                "false" | "no" | "off" | "n" | "0" => Wrong::default().hint("write `false`"),
-                _ => Wrong::default(),
+                "true" | "yes" | "on" | "y" | "1" => Invalid::default().hint("write `true`"),
+                "false" | "no" | "off" | "n" | "0" => Invalid::default().hint("write `false`"),
+                _ => Invalid::default(),
             }),
         }
     }
 }
 
 impl FromScalar for DebugFlag {
-    const WANTED: &'static str = "`false`, the only supported value";
+    const EXPECTED: &'static str = "`false`, the only supported value";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         if matches!(scalar.text.to_ascii_lowercase().as_str(), "true" | "yes" | "on" | "y" | "1") {
             let why = "not supported yet: commands cannot be run inside an enclave";
             let hint = "remove `debug`; `host-sleeve logs`, `inspect --service` and `run --console` show what happens inside";
-            return Err(Wrong::why(why).hint(hint));
+            return Err(Invalid::because(why).hint(hint));
         }
         Flag::from_scalar(scalar).map(|_| Self(false))
     }
 }
 
 impl FromScalar for Text {
-    const WANTED: &'static str = "a string";
+    const EXPECTED: &'static str = "a string";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         if scalar.text.contains('\0') {
-            return Err(Wrong::why("it contains a NUL byte, which cannot be passed to a program"));
+            return Err(Invalid::because("it contains a NUL byte, which cannot be passed to a program"));
         }
         Ok(Self(scalar.text.clone()))
     }
 }
 
 impl FromScalar for Duration {
-    const WANTED: &'static str = "a duration such as `10s`";
+    const EXPECTED: &'static str = "a duration such as `10s`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         match milliseconds(&scalar.text) {
             Some(ms) if ms <= MAX_DURATION_MS => Ok(Self(ms)),
-            Some(_) => Err(Wrong::why("more than 24h")),
+            Some(_) => Err(Invalid::because("more than 24h")),
             None => Err(duration_hint(&scalar.text)),
         }
     }
 }
 
 impl FromScalar for Period {
-    const WANTED: &'static str = "a duration greater than zero, such as `10s`";
+    const EXPECTED: &'static str = "a duration greater than zero, such as `10s`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         match Duration::from_scalar(scalar)? {
-            Duration(0) => Err(Wrong::why("it must be greater than zero")),
+            Duration(0) => Err(Invalid::because("it must be greater than zero")),
             Duration(ms) => Ok(Self(ms)),
         }
     }
 }
 
 impl FromScalar for Size {
-    const WANTED: &'static str = "a size such as `512MiB`";
+    const EXPECTED: &'static str = "a size such as `512MiB`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         match bytes(&scalar.text) {
-            Some(size) if size < MIN_SIZE => Err(Wrong::why("less than 1MiB")),
-            Some(size) if size > MAX_SIZE => Err(Wrong::why("more than 1024GiB")),
+            Some(size) if size < MIN_SIZE => Err(Invalid::because("less than 1MiB")),
+            Some(size) if size > MAX_SIZE => Err(Invalid::because("more than 1024GiB")),
             Some(size) => Ok(Self(size)),
             None => Err(size_hint(&scalar.text)),
         }
@@ -223,81 +223,81 @@ impl FromScalar for Size {
 }
 
 impl FromScalar for Cpu {
-    const WANTED: &'static str = "a number of CPUs such as `0.5`";
+    const EXPECTED: &'static str = "a number of CPUs such as `0.5`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         unquoted(scalar)?;
         let millis = thousandths(&scalar.text).ok_or_else(|| match scalar.text.strip_suffix('m') {
             Some(millis) if thousandths(millis).is_some() => {
-                Wrong::why("write thousandths as a decimal fraction")
+                Invalid::because("write thousandths as a decimal fraction")
             }
-            _ => Wrong::default(),
+            _ => Invalid::default(),
         })?;
         match millis {
-            0..10 => Err(Wrong::why("less than 0.01, the smallest share that the kernel can assign")),
+            0..10 => Err(Invalid::because("less than 0.01, the smallest share that the kernel can assign")),
             10..=1_024_000 => Ok(Self(millis)),
-            _ => Err(Wrong::why("more than 1024")),
+            _ => Err(Invalid::because("more than 1024")),
         }
     }
 }
 
 impl FromScalar for Port {
-    const WANTED: &'static str = "a port from 1 to 65535";
+    const EXPECTED: &'static str = "a port from 1 to 65535";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         match number::<u16>(scalar)? {
-            0 => Err(Wrong::why("port 0 means an arbitrary port, which clients could not know")),
+            0 => Err(Invalid::because("port 0 means an arbitrary port, which clients could not know")),
             port => Ok(Self(port)),
         }
     }
 }
 
 impl FromScalar for Count {
-    const WANTED: &'static str = "a whole number from 1 to 1048576";
+    const EXPECTED: &'static str = "a whole number from 1 to 1048576";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         match number::<u32>(scalar)? {
             count @ 1..=1_048_576 => Ok(Self(count)),
-            _ => Err(Wrong::default()),
+            _ => Err(Invalid::default()),
         }
     }
 }
 
 impl FromScalar for Mode {
-    const WANTED: &'static str = "a mode such as `0444`";
+    const EXPECTED: &'static str = "a mode such as `0444`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         let text = scalar.text.strip_prefix("0o").unwrap_or(&scalar.text);
         let digits = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
         match u32::from_str_radix(text, 8) {
             Ok(mode) if digits && mode <= 0o777 => Ok(Self(mode)),
             Ok(mode) if digits && mode > 0o777 => {
-                Err(Wrong::why("set-user-ID, set-group-ID and sticky bits are not supported"))
+                Err(Invalid::because("set-user-ID, set-group-ID and sticky bits are not supported"))
             }
-            _ => Err(Wrong::default()),
+            _ => Err(Invalid::default()),
         }
     }
 }
 
 /// Refuses a number in quotes: a quoted value is a string.
-fn unquoted(scalar: &Scalar) -> Result<(), Wrong> {
+fn unquoted(scalar: &Scalar) -> Result<(), Invalid> {
     if scalar.plain {
         return Ok(());
     }
-    Err(Wrong::why("it is quoted, so it is a string").hint("remove the quotes"))
+    Err(Invalid::because("it is quoted, so it is a string").hint("remove the quotes"))
 }
 
 /// A whole number in decimal.
-fn number<N: std::str::FromStr>(scalar: &Scalar) -> Result<N, Wrong> {
+fn number<N: std::str::FromStr>(scalar: &Scalar) -> Result<N, Invalid> {
     unquoted(scalar)?;
     let digits = !scalar.text.is_empty() && scalar.text.bytes().all(|b| b.is_ascii_digit());
     let leading_zero = scalar.text.len() > 1 && scalar.text.starts_with('0');
     match scalar.text.parse() {
         Ok(number) if digits && !leading_zero => Ok(number),
         _ if digits && leading_zero => {
-            Err(Wrong::why("a leading zero could mean octal").hint("remove the zeros"))
+            Err(Invalid::because("a leading zero could mean octal").hint("remove the zeros"))
         }
-        _ => Err(Wrong::default()),
+        _ => Err(Invalid::default()),
     }
 }
 
@@ -329,7 +329,7 @@ mod tests {
         ] {
             assert_eq!(milliseconds(text), ms, "{text}");
         }
-        assert_eq!(Duration::from_scalar(&plain("25h")), Err(Wrong::why("more than 24h")));
+        assert_eq!(Duration::from_scalar(&plain("25h")), Err(Invalid::because("more than 24h")));
         assert_eq!(Duration::from_scalar(&plain("10")).unwrap_err().hint.unwrap(), "write `10s` for seconds");
         assert_eq!(
             Duration::from_scalar(&plain("5 min")).unwrap_err().hint.unwrap(),
@@ -351,7 +351,7 @@ mod tests {
         ] {
             assert_eq!(bytes(text), size, "{text}");
         }
-        assert_eq!(Size::from_scalar(&plain("1KiB")), Err(Wrong::why("less than 1MiB")));
+        assert_eq!(Size::from_scalar(&plain("1KiB")), Err(Invalid::because("less than 1MiB")));
         let hint = Size::from_scalar(&plain("512MB")).unwrap_err().hint.unwrap();
         assert_eq!(hint, "write `512MiB`: units here are powers of 1024");
     }

@@ -8,19 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::defaults;
 use super::document::FileEntry;
-use super::fault::{Fault, Faults, Kind, Span};
 use super::graph::Named;
-use super::image::{EntryKind, Image, OWN_FOLDERS, Rootfs, Way, hidden_by, walk};
+use super::image::{EntryKind, Image, PRIVATE_DIRECTORIES, Rootfs, WalkedPath, hidden_by, walk};
 use super::names::Path;
+use super::problem::{Kind, Problem, Problems, Span};
 use super::read::Spanned;
 use super::resolve::Scope;
 use crate::model;
 
-/// The directories of [`OWN_FOLDERS`] that are mounted over a directory of the image.
+/// The directories of [`PRIVATE_DIRECTORIES`] that are mounted over a directory of the image.
 const COVERED: [&str; 4] = ["/dev", "/proc", "/sys", "/tmp"];
 
 /// Private directories in which no file can be created.
-const KERNEL_FOLDERS: [&str; 2] = ["/proc", "/sys"];
+const KERNEL_DIRECTORIES: [&str; 2] = ["/proc", "/sys"];
 
 /// System calls with which a service that has `sys_admin` can remove a mount.
 const UNMOUNTING: [&str; 3] = ["mount", "move_mount", "umount2"];
@@ -37,13 +37,13 @@ pub(super) struct Pins {
 }
 
 impl Pins {
-    pub(super) fn add(&mut self, way: &Way) {
-        self.paths.extend(way.steps.iter().map(|step| format!("/{step}")));
+    pub(super) fn add(&mut self, walked: &WalkedPath) {
+        self.paths.extend(walked.steps.iter().map(|step| format!("/{step}")));
     }
 
-    fn add_file(&mut self, way: &Way, at: Span) -> String {
-        let end = format!("/{}", way.path);
-        self.add(way);
+    fn add_file(&mut self, walked: &WalkedPath, at: Span) -> String {
+        let end = format!("/{}", walked.path);
+        self.add(walked);
         self.files.insert(end.clone(), at);
         end
     }
@@ -51,13 +51,13 @@ impl Pins {
 
 impl Scope<'_> {
     /// A service's files, each with the path at which it is mounted.
-    pub(super) fn files(&self, named: &Named, pins: &mut Pins, faults: &mut Faults) -> Vec<model::File> {
+    pub(super) fn files(&self, named: &Named, pins: &mut Pins, problems: &mut Problems) -> Vec<model::File> {
         let mut files: Vec<model::File> = Vec::new();
         for (path, entry) in named.service.files.iter().flat_map(|map| map.0.iter()) {
-            let Some(end) = self.place(named, path, pins, faults) else { continue };
+            let Some(end) = self.place(named, path, pins, problems) else { continue };
             if files.iter().any(|file| file.path == end) {
                 let what = format!("`{}` resolves to `{end}`, where another file is mounted", path.0);
-                faults.push(Fault::new(Kind::Conflict, path.span, what).hint("remove one of them"));
+                problems.push(Problem::new(Kind::Conflict, path.span, what).hint("remove one of them"));
             }
             let (content, mode) = match entry.as_ref().map(|entry| &entry.value) {
                 Some(FileEntry::Content(text)) => (Some(text), None),
@@ -78,26 +78,26 @@ impl Scope<'_> {
         named: &Named,
         path: &Spanned<Path>,
         pins: &mut Pins,
-        faults: &mut Faults,
+        problems: &mut Problems,
     ) -> Option<String> {
         let mut refuse = |what: &str, label: String, hint: &str| {
-            let fault = Fault::new(Kind::Image, path.span, format!("`{}` {what}", path.0));
-            faults.push(fault.label(label).hint(hint));
+            let problem = Problem::new(Kind::Image, path.span, format!("`{}` {what}", path.0));
+            problems.push(problem.label(label).hint(hint));
             None
         };
-        let way = match walk(self.image.root, &path.0) {
-            Ok(way) => way,
+        let walked = match walk(self.image.root, &path.0) {
+            Ok(walked) => walked,
             Err(missing) => {
                 return refuse("cannot be mounted", missing.why(&path.0), "choose another path");
             }
         };
-        let end = format!("/{}", way.path);
-        let is_folder = way.entry.as_ref().is_some_and(|entry| entry.kind == EntryKind::Directory);
-        if is_folder || OWN_FOLDERS.contains(&end.as_str()) {
+        let end = format!("/{}", walked.path);
+        let is_folder = walked.entry.as_ref().is_some_and(|entry| entry.kind == EntryKind::Directory);
+        if is_folder || PRIVATE_DIRECTORIES.contains(&end.as_str()) {
             return refuse("is a directory in the image", String::new(), "name a file in it");
         }
         if let Some(folder) = hidden_by(&end) {
-            if KERNEL_FOLDERS.contains(&folder) {
+            if KERNEL_DIRECTORIES.contains(&folder) {
                 let why = format!("every service has its own `{folder}`, which the kernel fills");
                 return refuse("cannot be mounted", why, "choose another path");
             }
@@ -108,7 +108,7 @@ impl Scope<'_> {
             let hint = format!("remove {} from its `allow_syscalls`", UNMOUNTING.join(", "));
             return refuse("cannot be protected from another service", why, &hint);
         }
-        Some(pins.add_file(&way, path.span))
+        Some(pins.add_file(&walked, path.span))
     }
 
     /// Another service that could remove a pin and then the pinned path.
@@ -131,31 +131,31 @@ pub(super) fn root(
     name: &str,
     writable_bytes: u64,
     mut pins: Pins,
-    faults: &mut Faults,
+    problems: &mut Problems,
 ) -> model::Root {
     for folder in COVERED {
         match walk(image.root, folder) {
-            Ok(way) if way.entry.as_ref().is_none_or(|entry| entry.kind == EntryKind::Directory) => {
-                pins.add(&way);
+            Ok(walked) if walked.entry.as_ref().is_none_or(|entry| entry.kind == EntryKind::Directory) => {
+                pins.add(&walked);
             }
-            _ => faults.push(not_a(folder, "directory")),
+            _ => problems.push(not_a(folder, "directory")),
         }
     }
     match walk(image.root, model::INITCTL) {
-        Ok(way) if way.entry.as_ref().is_none_or(|entry| entry.kind != EntryKind::Directory) => {
-            pins.add_file(&way, Span::default());
+        Ok(walked) if walked.entry.as_ref().is_none_or(|entry| entry.kind != EntryKind::Directory) => {
+            pins.add_file(&walked, Span::default());
         }
-        _ => faults.push(not_a(model::INITCTL, "file")),
+        _ => problems.push(not_a(model::INITCTL, "file")),
     }
     let mut additions = Vec::new();
     for (path, content) in engine_files(name) {
-        if let Some(way) = lacks(image.root, path) {
-            let path = pins.add_file(&way, Span::default());
+        if let Some(walked) = lacks(image.root, path) {
+            let path = pins.add_file(&walked, Span::default());
             additions.push(model::File { path, content, mode: ADDITION_MODE });
         }
     }
     additions.sort_by(|a, b| a.path.cmp(&b.path));
-    check(&pins, faults);
+    check(&pins, problems);
     model::Root { writable_bytes, additions, pinned: pins.paths.into_iter().collect() }
 }
 
@@ -171,32 +171,32 @@ fn engine_files(name: &str) -> [(&'static str, String); 3] {
 
 /// The resolved path of a file that the image lacks: it does not exist, is a dangling link, or is the empty file that engines
 /// leave in an image where they mounted theirs.
-fn lacks(root: &dyn Rootfs, path: &str) -> Option<Way> {
-    let way = walk(root, path).ok()?;
-    let lacking = match &way.entry {
+fn lacks(root: &dyn Rootfs, path: &str) -> Option<WalkedPath> {
+    let walked = walk(root, path).ok()?;
+    let lacking = match &walked.entry {
         None => true,
         Some(entry) if entry.kind == EntryKind::File => {
-            root.read(&way.path, 1).is_ok_and(|bytes| bytes.is_empty())
+            root.read(&walked.path, 1).is_ok_and(|bytes| bytes.is_empty())
         }
         Some(_) => false,
     };
-    (lacking && hidden_by(&format!("/{}", way.path)).is_none()).then_some(way)
+    (lacking && hidden_by(&format!("/{}", walked.path)).is_none()).then_some(walked)
 }
 
-fn not_a(path: &str, kind: &str) -> Fault {
+fn not_a(path: &str, kind: &str) -> Problem {
     let what = format!("the image's `{path}` is neither a {kind} nor a link to one");
     let why = format!("every service gets its own `{path}`: remove it from the image");
-    Fault::new(Kind::Image, Span::default(), what).hint(why)
+    Problem::new(Kind::Image, Span::default(), what).hint(why)
 }
 
 /// Checks that no file is where another needs a directory, and that there are not too many.
-fn check(pins: &Pins, faults: &mut Faults) {
+fn check(pins: &Pins, problems: &mut Problems) {
     for (path, at) in &pins.files {
         let above = path.match_indices('/').filter_map(|(end, _)| path.get(..end));
         for (file, other) in above.filter_map(|above| pins.files.get_key_value(above)) {
             let what = format!("`{path}` needs a directory at `{file}`, which is a file");
-            let fault = Fault::new(Kind::Conflict, *at, what).related(*other, "the file");
-            faults.push(fault.hint("choose another path for one of them"));
+            let problem = Problem::new(Kind::Conflict, *at, what).related(*other, "the file");
+            problems.push(problem.hint("choose another path for one of them"));
         }
     }
     if pins.paths.len() > model::MAX_PINNED {
@@ -205,8 +205,8 @@ fn check(pins: &Pins, faults: &mut Faults) {
             pins.paths.len(),
             model::MAX_PINNED
         );
-        faults.push(
-            Fault::new(Kind::Limit, Span::default(), what)
+        problems.push(
+            Problem::new(Kind::Limit, Span::default(), what)
                 .hint("put files into the image, or list one common directory as writable"),
         );
     }

@@ -27,10 +27,10 @@ pub fn volumes(image: &Image<'_>) -> Vec<Volume> {
     let user = Accounts::read(image.root).identity(&image.config.user).ok();
     let (uid, gid) = user.map_or((0, 0), |user| (user.uid, user.gid));
     let missing = |path: &String| {
-        let way = walk(image.root, path).ok().filter(|way| way.entry.is_none())?;
-        let end = format!("/{}", way.path);
+        let walked = walk(image.root, path).ok().filter(|walked| walked.entry.is_none())?;
+        let end = format!("/{}", walked.path);
         let absent = |step: &String| image.root.entry(step).is_none();
-        let folders: Vec<String> = way.steps.into_iter().filter(absent).collect();
+        let folders: Vec<String> = walked.steps.into_iter().filter(absent).collect();
         (hidden_by(&end).is_none() && !path.contains('\0')).then_some(Volume { folders, uid, gid })
     };
     image.config.volumes.keys().take(MAX_VOLUMES).filter_map(missing).collect()

@@ -74,6 +74,6 @@ fn a_report_stops_at_a_hundred_errors() {
     let wrong: Vec<_> = (0..150).map(|index| format!("  wrong{index}: 1")).collect();
     let source = format!("version: 1\nservice:\n{}\n", wrong.join("\n"));
     let report = super::super::parse("x", source.as_bytes()).unwrap_err();
-    assert_eq!((report.faults().len(), report.dropped()), (100, 50));
+    assert_eq!((report.problems().len(), report.dropped()), (100, 50));
     assert!(report.to_string().ends_with("x has 150 errors; only the first 100 are shown"));
 }

@@ -70,7 +70,7 @@ fn read_or_refused(bytes: &[u8]) {
             assert_eq!(Manifest::from_json(&json).unwrap(), first.manifest);
         }
         (Err(first), Err(second)) => {
-            assert!(!first.faults().is_empty());
+            assert!(!first.problems().is_empty());
             assert_eq!(first.to_string(), second.to_string());
             assert!(first.to_json().is_object());
         }

@@ -11,7 +11,7 @@ use super::lines::Lines;
 
 /// The maximum number of problems that are kept: enough for one round of corrections, and a hostile file cannot use more
 /// memory.
-pub const MAX_FAULTS: usize = 100;
+pub const MAX_PROBLEMS: usize = 100;
 
 /// A range of bytes in the source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,7 +61,7 @@ pub enum Kind {
 
 /// One problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct Problem {
     /// Its kind.
     pub kind: Kind,
     /// Its position.
@@ -76,7 +76,7 @@ pub struct Fault {
     pub hint: Option<String>,
 }
 
-impl Fault {
+impl Problem {
     /// A problem with the required fields only.
     pub(super) fn new(kind: Kind, at: Span, what: impl Into<String>) -> Self {
         Self { kind, at, what: what.into(), label: String::new(), related: None, hint: None }
@@ -105,17 +105,17 @@ impl Fault {
 
 /// Collects problems.
 #[derive(Debug, Default)]
-pub(super) struct Faults {
-    found: Vec<Fault>,
+pub(super) struct Problems {
+    found: Vec<Problem>,
     dropped: usize,
 }
 
-impl Faults {
-    pub(super) fn push(&mut self, fault: Fault) {
-        if self.found.len() >= MAX_FAULTS {
+impl Problems {
+    pub(super) fn push(&mut self, problem: Problem) {
+        if self.found.len() >= MAX_PROBLEMS {
             self.dropped = self.dropped.saturating_add(1);
-        } else if !self.found.contains(&fault) {
-            self.found.push(fault);
+        } else if !self.found.contains(&problem) {
+            self.found.push(problem);
         }
     }
 
@@ -125,8 +125,8 @@ impl Faults {
     }
 
     /// Whether a problem within `span` was already found: reporting its consequences would only be noise.
-    pub(super) fn touch(&self, span: Span) -> bool {
-        self.found.iter().any(|fault| span.covers(fault.at))
+    pub(super) fn any_within(&self, span: Span) -> bool {
+        self.found.iter().any(|problem| span.covers(problem.at))
     }
 
     /// The report, or `None` if there are no problems.
@@ -134,11 +134,11 @@ impl Faults {
         if self.found.is_empty() {
             return None;
         }
-        self.found.sort_by_key(|fault| fault.at);
+        self.found.sort_by_key(|problem| problem.at);
         Some(Report {
             file: file.to_owned(),
             source: source.to_owned(),
-            faults: self.found,
+            problems: self.found,
             dropped: self.dropped,
         })
     }
@@ -151,13 +151,13 @@ impl Faults {
 pub struct Report {
     pub(super) file: String,
     pub(super) source: String,
-    faults: Vec<Fault>,
+    problems: Vec<Problem>,
     dropped: usize,
 }
 
 /// One problem as JSON.
 #[derive(Debug, Serialize)]
-struct JsonFault<'a> {
+struct JsonProblem<'a> {
     kind: Kind,
     message: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -190,7 +190,7 @@ struct JsonRelated<'a> {
 impl Report {
     /// An empty report, for a path that is never taken without a problem.
     pub(super) fn empty(file: &str) -> Self {
-        Self { file: file.to_owned(), source: String::new(), faults: Vec::new(), dropped: 0 }
+        Self { file: file.to_owned(), source: String::new(), problems: Vec::new(), dropped: 0 }
     }
 
     /// The file's name as given by the caller.
@@ -199,10 +199,10 @@ impl Report {
         &self.file
     }
 
-    /// The problems in the order of the file, at most [`MAX_FAULTS`].
+    /// The problems in the order of the file, at most [`MAX_PROBLEMS`].
     #[must_use]
-    pub fn faults(&self) -> &[Fault] {
-        &self.faults
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
     }
 
     /// The number of problems left out.
@@ -216,8 +216,8 @@ impl Report {
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let lines = Lines::new(&self.source);
-        let faults: Vec<_> = self.faults.iter().map(|fault| json_fault(&lines, fault)).collect();
-        serde_json::json!({ "file": self.file, "faults": faults, "dropped": self.dropped })
+        let problems: Vec<_> = self.problems.iter().map(|problem| json_problem(&lines, problem)).collect();
+        serde_json::json!({ "file": self.file, "faults": problems, "dropped": self.dropped })
     }
 }
 
@@ -225,22 +225,22 @@ impl fmt::Debug for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Report")
             .field("file", &self.file)
-            .field("faults", &self.faults)
+            .field("problems", &self.problems)
             .finish_non_exhaustive()
     }
 }
 
 impl std::error::Error for Report {}
 
-fn json_fault<'a>(lines: &Lines<'a>, fault: &'a Fault) -> JsonFault<'a> {
-    let related = fault.related.as_ref();
-    JsonFault {
-        kind: fault.kind,
-        message: &fault.what,
-        label: &fault.label,
-        at: json_place(lines, fault.at),
+fn json_problem<'a>(lines: &Lines<'a>, problem: &'a Problem) -> JsonProblem<'a> {
+    let related = problem.related.as_ref();
+    JsonProblem {
+        kind: problem.kind,
+        message: &problem.what,
+        label: &problem.label,
+        at: json_place(lines, problem.at),
         related: related.map(|(at, label)| JsonRelated { at: json_place(lines, *at), label }),
-        hint: fault.hint.as_deref(),
+        hint: problem.hint.as_deref(),
     }
 }
 
