@@ -19,7 +19,7 @@ pub fn source(data: &[u8]) {
             assert_eq!(twice, resolved);
         }
         Err(report) => {
-            assert!(!report.faults().is_empty(), "a refusal without a reason");
+            assert!(!report.problems().is_empty(), "a refusal without a reason");
             let shown = report.to_string();
             assert!(!shown.contains('\u{1b}'), "something that drives a terminal is shown");
             assert!(report.to_json().is_object());

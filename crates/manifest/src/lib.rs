@@ -1,10 +1,10 @@
-//! The manifest: what an enclave runs, who may reach it and what confines it.
+//! The manifest: what an enclave runs, who can reach it and how it is confined.
 //!
-//! Its law: what people write is checked once, on the host, with every fault reported at once; what the enclave reads
-//! is a [`Manifest`] in canonical JSON, complete and numeric, with nothing left to look up or to interpret twice.
+//! Invariant: the YAML source is checked once, on the host, and all its problems are reported at once. The enclave reads a
+//! [`Manifest`] in canonical JSON, complete and numeric, with nothing left to look up or to interpret twice.
 //!
-//! [`model`] is what is measured and read inside. The `source` feature, which only the host enables, adds the YAML that
-//! people write, its diagnostics and its JSON Schema.
+//! [`model`] is what is measured and read inside. The `source` feature, which only the host enables, adds the YAML format,
+//! its diagnostics and its JSON Schema.
 
 pub mod model;
 #[cfg(feature = "source")]

@@ -1,34 +1,34 @@
 //! The manifest as the enclave reads it: resolved against the image, numeric, canonical.
 //!
-//! Its law: no field has a default here. What people left out was filled in by the builder, so that the measured bytes say
-//! everything, and a reader that meets an unknown or a missing field refuses the whole.
+//! Invariant: no field has a default here. The builder has filled in the omitted fields, so that the measured bytes are
+//! complete, and a reader refuses a manifest with an unknown or a missing field.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The version of this format; also the `version:` that people write.
+/// The version of this format; also the `version:` of the YAML source.
 pub const VERSION: u32 = 1;
 
-/// The longest manifest in bytes that is read inside: bounds what a broken image can make the supervisor hold, and leaves
-/// room in the frame of 1 MiB by which a service's part of it, with its filter, reaches init.
+/// The maximum size in bytes of a manifest that is read inside: bounds the memory that a broken image can make the supervisor
+/// use, and leaves space in the 1 MiB frame that carries a service's part of it, with its filter, to init.
 pub const MAX_BYTES: usize = 512 * 1024;
 
-/// The most services: init keeps two log rings for each of them among its 128 named memories.
+/// The maximum number of services: init holds two log rings for each of them among its 128 stash entries.
 pub const MAX_SERVICES: usize = 60;
 
-/// The most paths that are [pinned](Root::pinned): each is a mount in every service's view, made anew at each start. With the
-/// two dozen that a view has anyway, `inspect` shows them all.
+/// The maximum number of [pinned](Root::pinned) paths: each is a mount in every service's view, created anew at each start.
+/// Together with the two dozen mounts that every view has, `inspect` shows them all.
 pub const MAX_PINNED: usize = 200;
 
-/// Where every service finds the program that speaks to the supervisor, and its alone.
+/// The path at which every service finds the program that talks to the supervisor.
 pub const INITCTL: &str = "/run/cloister/initctl";
 
-/// The most sealed texts of a service: each is an open descriptor of its process from its start.
+/// The maximum number of sealed texts of a service: each is an open descriptor of its process from the start.
 pub const MAX_SEALED: usize = 16;
 
-/// The system calls that a service may make only if its manifest allows them, by name, sorted. The supervisor's filter has
-/// their numbers and reasons.
+/// The system calls that a service may make only if its manifest allows them, by name, sorted. The supervisor's filter
+/// contains their numbers and reasons.
 pub const REFUSED_SYSCALLS: [&str; 37] = [
     "add_key",
     "bpf",
@@ -69,7 +69,7 @@ pub const REFUSED_SYSCALLS: [&str; 37] = [
     "userfaultfd",
 ];
 
-/// Where the manifest lies in ramdisk 2.
+/// The manifest's path in ramdisk 2.
 pub const PATH: &str = "/cloister/manifest.json";
 
 /// Everything that is decided about an enclave before it is measured.
@@ -78,17 +78,17 @@ pub const PATH: &str = "/cloister/manifest.json";
 pub struct Manifest {
     /// [`VERSION`].
     pub version: u32,
-    /// The name an operator sees where none is given at launch.
+    /// The enclave's name if none is given at launch.
     pub name: String,
-    /// What runs, in start order: a service stands after everything it depends on.
+    /// The services, in start order: each comes after everything it depends on.
     pub services: Vec<Service>,
-    /// What can be reached from outside, by port.
+    /// The ports that can be reached from outside.
     pub ingress: Vec<Ingress>,
     /// The application's root.
     pub root: Root,
-    /// What the host may ask beyond reading state and stopping the enclave.
+    /// Requests that are accepted in addition to reading state and stopping the enclave.
     pub control: Control,
-    /// How long a stop may take in all, in milliseconds, before what is left is killed.
+    /// Time limit for stopping the whole enclave, in milliseconds; what still runs then is killed.
     pub stop_timeout_ms: u64,
     /// Whether the image is for development: it measures differently and allows `exec`.
     pub debug: bool,
@@ -100,7 +100,7 @@ pub struct Manifest {
 pub struct Service {
     /// Unique; `[a-z0-9]([a-z0-9-]*[a-z0-9])?`, at most 63 bytes.
     pub name: String,
-    /// Whether it is meant to run on, or to end.
+    /// Whether it keeps running or runs to completion.
     pub kind: Kind,
     /// The program and its arguments; the program is an absolute path in the image, or a name found in `PATH`.
     pub argv: Vec<String>,
@@ -108,7 +108,7 @@ pub struct Service {
     pub env: BTreeMap<String, String>,
     /// The working directory, absolute.
     pub cwd: String,
-    /// What is process 1 of its PID namespace.
+    /// Process 1 of its PID namespace.
     pub first_process: FirstProcess,
     /// The user.
     pub uid: u32,
@@ -116,23 +116,23 @@ pub struct Service {
     pub gid: u32,
     /// Supplementary groups, sorted.
     pub groups: Vec<u32>,
-    /// Services that must be ready (a job: done) before this one starts, if they are to start at all.
+    /// Services that must be ready (a job: completed) before this one starts, if they are to start at all.
     pub after: Vec<String>,
-    /// Services this one cannot do without: it starts after them, and stops when one of them ends for good.
+    /// Services that this one depends on: it starts after them, and stops when one of them ends and will not be restarted.
     pub requires: Vec<String>,
-    /// What makes it ready. A job is ready when it has ended with code 0.
+    /// When it counts as ready. A job is ready when it has exited with code 0.
     pub ready: Ready,
-    /// How long it may take to become ready, in milliseconds.
+    /// Time limit for becoming ready, in milliseconds.
     pub start_timeout_ms: u64,
-    /// How it is checked once it is ready.
+    /// The liveness check, made once it is ready.
     pub live: Option<Live>,
-    /// What happens when it ends.
+    /// What happens when it exits.
     pub restart: Restart,
-    /// Whether the enclave ends with it, with its exit code.
+    /// Whether the enclave ends when it ends, with its exit code.
     pub critical: bool,
-    /// The signal that asks it to end, by number.
+    /// The signal that requests termination, by number.
     pub stop_signal: u8,
-    /// How long after that signal its cgroup is killed, in milliseconds.
+    /// Time from that signal until its cgroup is killed, in milliseconds.
     pub stop_timeout_ms: u64,
     /// What happens to its output.
     pub logs: Logs,
@@ -142,33 +142,33 @@ pub struct Service {
     pub isolation: Isolation,
     /// Read-only files mounted into its root.
     pub files: Vec<File>,
-    /// Texts handed over in sealed memory, at most [`MAX_SEALED`]: the variable of each name holds the path to read it by.
+    /// Texts passed in sealed memory, at most [`MAX_SEALED`]: the variable of each name holds the path to read the text from.
     pub sealed: BTreeMap<String, String>,
 }
 
-/// Whether a service is meant to run on.
+/// Whether a service keeps running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "source", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Runs until it is stopped.
     Service,
-    /// Runs once, to its end.
+    /// Runs once, to completion.
     Job,
 }
 
-/// What is process 1 of a service's PID namespace.
+/// Process 1 of a service's PID namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "source", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum FirstProcess {
-    /// A small program of Cloister's, which reaps orphans and passes signals to the service's program.
+    /// A small program of Cloister's, which reaps orphans and forwards signals to the service's program.
     Cloister,
-    /// The service's program itself, for images that insist on it.
+    /// The service's program itself, for images that require it.
     Service,
 }
 
-/// What makes a service ready.
+/// When a service counts as ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Ready {
@@ -187,7 +187,7 @@ pub enum Ready {
     File(String),
     /// A line of its output contains this text.
     Log(String),
-    /// It says `READY=1` to `NOTIFY_SOCKET` (`sd_notify(3)`).
+    /// It sends `READY=1` to `NOTIFY_SOCKET` (`sd_notify(3)`).
     Notify,
 }
 
@@ -195,17 +195,17 @@ pub enum Ready {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Live {
-    /// What is asked.
+    /// What is checked.
     pub check: Check,
     /// Milliseconds between two checks.
     pub interval_ms: u64,
     /// Milliseconds a check may take.
     pub timeout_ms: u64,
-    /// Failures in a row that make it unhealthy: its cgroup is killed and the restart policy decides.
+    /// Consecutive failures that make it unhealthy: its cgroup is killed and the restart policy applies.
     pub threshold: u32,
 }
 
-/// What a liveness check asks.
+/// What a liveness check does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Check {
@@ -222,30 +222,30 @@ pub enum Check {
     Watchdog,
 }
 
-/// What happens when a service ends.
+/// What happens when a service exits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Restart {
-    /// When it is started again.
+    /// When it is restarted.
     pub policy: Policy,
-    /// The pause before the first restart, in milliseconds, measured from the exit. It doubles with each restart.
+    /// The delay before the first restart, in milliseconds, measured from the exit. It doubles with each restart.
     pub delay_ms: u64,
-    /// The longest pause in milliseconds.
+    /// The maximum delay in milliseconds.
     pub max_delay_ms: u64,
-    /// Milliseconds of being ready after which the pause and the burst count start over.
+    /// Milliseconds of being ready after which the delay and the restart count are reset.
     pub stable_ms: u64,
-    /// Restarts without a stable time in between after which it has failed.
+    /// Restarts without a stable period in between after which it has failed.
     pub burst: u32,
 }
 
-/// When a service is started again.
+/// When a service is restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "source", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
-    /// Whenever it ends.
+    /// After every exit.
     Always,
-    /// When it ends with another code than 0, or by a signal, or is unhealthy.
+    /// When it exits with a code other than 0, is killed by a signal, or is unhealthy.
     OnFailure,
     /// Not at all.
     Never,
@@ -258,7 +258,7 @@ pub enum Policy {
 pub enum Logs {
     /// The host can read it.
     Forward,
-    /// It is read and thrown away inside.
+    /// It is read and discarded inside.
     Drop,
 }
 
@@ -276,7 +276,7 @@ pub struct Limits {
     pub open_files: u32,
 }
 
-/// What confines a service, beyond what confines them all.
+/// How a service is confined, beyond what applies to all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Isolation {
@@ -284,11 +284,11 @@ pub struct Isolation {
     pub capabilities: Vec<String>,
     /// System calls it may make although the default filter refuses them, by name, sorted.
     pub allow_syscalls: Vec<String>,
-    /// Paths it may write. `None`: wherever its user may.
+    /// Paths it may write. `None`: everywhere its user may.
     pub writable: Option<Vec<String>>,
 }
 
-/// A file that a service finds in its root.
+/// A file that is mounted into a service's root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
@@ -304,13 +304,13 @@ pub struct File {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ingress {
-    /// The port's number outside the enclave: what `--publish HOST:PORT` names.
+    /// The port number outside the enclave: `PORT` in `--publish HOST:PORT`.
     pub port: u16,
-    /// The service behind it.
+    /// The service that receives the connections.
     pub service: String,
-    /// The TCP port that service listens on.
+    /// The TCP port that the service listens on.
     pub target: u16,
-    /// Whether the client's address is sent ahead by the PROXY protocol, version 2.
+    /// Whether a PROXY protocol version 2 header with the client's address is sent first.
     pub proxy_protocol: bool,
 }
 
@@ -318,28 +318,28 @@ pub struct Ingress {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Root {
-    /// The most bytes that can be written above the read-only image.
+    /// The maximum number of bytes that can be written on top of the read-only image.
     pub writable_bytes: u64,
-    /// Files that every service finds in its view, since the image has none: each is root's and may be written by root, in
-    /// a copy of the service's own. A service's own file of the same path comes before it.
+    /// Files that every service finds in its view because the image does not contain them: each is owned by root and may be
+    /// written by root, in a copy private to the service. A service's own file of the same path takes precedence.
     pub additions: Vec<File>,
     /// Every path of the image that a service's view mounts something on, or that one of several services may write while the
-    /// rest of its root is read-only, with the folders and links on the way there, sorted: no service can rename, remove or
-    /// replace one of them.
+    /// rest of its root is read-only, with the directories and links on the path there, sorted: no service can rename, remove
+    /// or replace one of them.
     pub pinned: Vec<String>,
 }
 
-/// What may be asked beyond reading state and stopping the enclave.
+/// Requests that are accepted in addition to reading state and stopping the enclave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Control {
-    /// What the host may do with single services: `start`, `stop`, `restart`, `signal`; sorted.
+    /// Actions on single services that the host may request: `start`, `stop`, `restart`, `signal`; sorted.
     pub host: Vec<ControlVerb>,
     /// Services that may list, start, stop and signal services, and read their logs; sorted.
     pub services: Vec<String>,
 }
 
-/// One thing a manifest can allow.
+/// One action that a manifest can allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "source", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -358,13 +358,13 @@ pub enum ControlVerb {
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// It is over [`MAX_BYTES`].
-    #[error("the manifest has {0} bytes, more than {MAX_BYTES}")]
+    #[error("the manifest is {0} bytes, more than the limit of {MAX_BYTES}")]
     TooLong(usize),
-    /// It is not this format.
-    #[error("the manifest is not version {VERSION} of the format: {0}")]
+    /// It does not match this format.
+    #[error("the manifest does not match version {VERSION} of the format: {0}")]
     Format(#[from] serde_json::Error),
-    /// It is of another version.
-    #[error("the manifest is of version {0}, this supervisor reads version {VERSION}")]
+    /// It has another version.
+    #[error("the manifest has version {0}; this supervisor supports version {VERSION}")]
     Version(u32),
 }
 

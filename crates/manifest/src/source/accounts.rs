@@ -1,12 +1,12 @@
 //! Users and groups of an image, from its `/etc/passwd` and `/etc/group`.
 //!
-//! Its law: a name means what container engines take it to mean (the OCI image specification leaves it to them; runc's
+//! Invariant: a name is resolved as container engines resolve it (the OCI image specification leaves it to them; runc's
 //! rules are followed), and is a number from here on.
 
 use super::image::{Rootfs, find};
 use super::names::MAX_ID;
 
-/// The most bytes read of either file: thousands of accounts, a few dozen of which any image has.
+/// The maximum number of bytes read of either file: enough for thousands of accounts; images have a few dozen.
 const MAX_FILE: usize = 1 << 20;
 
 /// Every account of an image.
@@ -31,12 +31,12 @@ struct Group {
     members: Vec<String>,
 }
 
-/// A user as the kernel knows it.
+/// A user as the kernel sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) uid: u32,
     pub(super) gid: u32,
-    /// Sorted, without repeats.
+    /// Sorted, without duplicates.
     pub(super) groups: Vec<u32>,
     pub(super) home: String,
 }
@@ -49,7 +49,7 @@ pub(super) enum Unknown {
 }
 
 impl Accounts {
-    /// Reads both files; one that is not there has no accounts.
+    /// Reads both files; a missing file has no accounts.
     pub(super) fn read(root: &dyn Rootfs) -> Self {
         let lines = |path| -> Vec<Vec<String>> {
             let found = find(root, path).ok();
@@ -62,8 +62,8 @@ impl Accounts {
         }
     }
 
-    /// `user`, `user:group`, `user:` or `:group`, each by name or number. A number need not be in any file. What stands
-    /// empty is as if it were not there (`GetExecUser` of moby's `sys/user`): root, or the user's own groups.
+    /// `user`, `user:group`, `user:` or `:group`, each by name or number. A number need not be in any file. An empty part
+    /// counts as missing (`GetExecUser` of moby's `sys/user`): root, or the user's own groups.
     pub(super) fn identity(&self, spec: &str) -> Result<Identity, Unknown> {
         let (name, group) = spec.split_once(':').unwrap_or((spec, ""));
         let group = Some(group).filter(|group| !group.is_empty());
@@ -75,7 +75,7 @@ impl Accounts {
         Ok(Identity { uid: account.uid, gid: self.group(group)?, groups: Vec::new(), home: account.home })
     }
 
-    /// A group by name or number. What is a number is never a name.
+    /// A group by name or number. A number is never taken as a name.
     pub(super) fn group(&self, name: &str) -> Result<u32, Unknown> {
         let unknown = || Unknown::Group(name.to_owned());
         if let Ok(gid) = name.parse::<u32>() {
@@ -96,7 +96,7 @@ impl Accounts {
     fn account(&self, name: &str) -> Result<User, Unknown> {
         let unknown = || Unknown::User(name.to_owned());
         let Ok(uid) = name.parse::<u32>() else {
-            // Root is root where there is no file to say so.
+            // Root exists even without a file that defines it.
             let root = || User { name: "root".into(), uid: 0, gid: 0, home: "/".into() };
             let known = self.users.iter().find(|user| user.name == name).cloned();
             return known.or_else(|| (name == "root").then(root)).ok_or_else(unknown);
@@ -127,7 +127,7 @@ fn fields(line: &str) -> Vec<String> {
     line.split(':').map(str::to_owned).collect()
 }
 
-/// `name:password:uid:gid:comment:home:shell`, `passwd(5)`. A line of another form is no account.
+/// `name:password:uid:gid:comment:home:shell`, `passwd(5)`. A line of another form is ignored.
 fn user(line: &[String]) -> Option<User> {
     let [name, _, uid, gid, rest @ ..] = line else { return None };
     let home = rest.get(1).filter(|home| home.starts_with('/')).map_or("/", String::as_str);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn users_are_found_as_container_engines_find_them() {
+    fn users_are_resolved_as_by_container_engines() {
         let home = "/var/cache/nginx".to_owned();
         assert_eq!(identity("nginx"), (101, 102, vec![4, 33], home.clone()));
         assert_eq!(identity("101"), (101, 102, vec![4, 33], home.clone()));
@@ -167,13 +167,13 @@ mod tests {
         assert_eq!(identity("nginx:5"), (101, 5, vec![], home));
         assert_eq!(identity("1000"), (1000, 0, vec![], "/".to_owned()));
         assert_eq!(identity("1000:1001"), (1000, 1001, vec![], "/".to_owned()));
-        assert_eq!(identity("7").0, 7, "digits are a number, whatever a user is called");
+        assert_eq!(identity("7").0, 7, "digits are an id, even if a user has that name");
         assert_eq!(identity("nginx:"), identity("nginx"));
         assert_eq!(identity(":ssl"), (0, 33, vec![], "/root".to_owned()));
         assert_eq!(identity(""), (0, 0, vec![], "/root".to_owned()));
         assert_eq!(accounts().identity("ngnix"), Err(Unknown::User("ngnix".into())));
         assert_eq!(accounts().identity("nginx:x"), Err(Unknown::Group("x".into())));
-        // To the kernel it means "leave it as it is": the service would stay root.
+        // To the kernel it means "leave unchanged": the service would remain root.
         assert_eq!(accounts().identity("4294967295"), Err(Unknown::User("4294967295".into())));
         assert_eq!(accounts().identity("7:2147483648"), Err(Unknown::Group("2147483648".into())));
     }
@@ -183,7 +183,7 @@ mod tests {
         let none = Accounts::read(&Files::default());
         assert_eq!(none.identity("root").map(|found| found.uid), Ok(0));
         assert_eq!(none.identity("-1"), Err(Unknown::User("-1".into())));
-        // setresuid(2) takes this one to mean that nothing changes, and the service would stay root.
+        // To setresuid(2) it means "leave unchanged": the service would remain root.
         assert_eq!(none.identity("4294967295"), Err(Unknown::User("4294967295".into())));
     }
 }

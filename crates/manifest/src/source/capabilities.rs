@@ -1,27 +1,27 @@
-//! The capabilities a service keeps: names, and one word for the set that container engines give.
+//! The capabilities a service keeps: names, and a keyword for the set that container engines grant.
 //!
-//! Its law: the word is only for people. The measured manifest has every name written out, so a later version of this list
-//! cannot change what an image was built with.
+//! Invariant: the keyword is only a shorthand in the source. The measured manifest lists every name, so a later version of
+//! this list cannot change what an image was built with.
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::fault::Faults;
 use super::hint;
 use super::names::Capability;
-use super::read::{FromScalar, Read, Spanned, Wrong, wrong_type};
+use super::problem::Problems;
+use super::read::{FromScalar, Invalid, Read, Spanned, wrong_type};
 use super::tree::{Node, Scalar, Value};
 
-/// The word for [`DOCKER_SET`].
+/// The keyword for [`DOCKER_SET`].
 pub(super) const DOCKER: &str = "docker";
 
-/// What docker gives a container (moby, `daemon/pkg/oci/caps/defaults.go`), sorted, without two:
+/// Docker's default capabilities of a container (moby, `daemon/pkg/oci/caps/defaults.go`), sorted, except for two:
 ///
-/// - `mknod`: engines pair it with a device cgroup that refuses to open what was made. There is none here, so a service
-///   could make the security module's device for itself.
-/// - `net_raw`: a container has a network of its own, services share one. A packet socket would read what the others send
-///   over loopback.
+/// - `mknod`: engines combine it with a device cgroup that refuses to open the new device nodes. There is none here, so a
+///   service could create a node for the security module's device.
+/// - `net_raw`: a container has its own network, services share one. A packet socket would read what the others send over
+///   loopback.
 pub(super) const DOCKER_SET: [&str; 12] = [
     "audit_write",
     "chown",
@@ -37,7 +37,7 @@ pub(super) const DOCKER_SET: [&str; 12] = [
     "sys_chroot",
 ];
 
-/// A list of capabilities, or the one word.
+/// A list of capabilities, or the keyword.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Capabilities(pub(super) Vec<Spanned<Granted>>);
 
@@ -46,13 +46,13 @@ pub(super) struct Capabilities(pub(super) Vec<Spanned<Granted>>);
 pub(super) enum Granted {
     /// Every capability of [`DOCKER_SET`].
     Docker,
-    /// One.
+    /// A single capability.
     One(Capability),
 }
 
 impl Capabilities {
-    /// Their names for a service of this user, sorted, each once. Docker gives its set to root alone: another user has it in
-    /// its bounding set, which without new privileges is worth nothing.
+    /// Their names for a service of this user, sorted, without duplicates. Docker grants its set to root only: another user
+    /// has it in its bounding set, which has no effect with `no_new_privs`.
     pub(super) fn names(&self, uid: u32) -> Vec<String> {
         let granted = self.0.iter().filter(|granted| uid == 0 || granted.value != Granted::Docker);
         let mut names: Vec<String> = granted.flat_map(|granted| granted.value.names()).collect();
@@ -61,7 +61,7 @@ impl Capabilities {
         names
     }
 
-    /// Whether the word is among them.
+    /// Whether the keyword is among them.
     pub(super) fn has_docker(&self) -> bool {
         self.0.iter().any(|granted| granted.value == Granted::Docker)
     }
@@ -77,22 +77,22 @@ impl Granted {
 }
 
 impl Read for Capabilities {
-    fn wanted() -> Cow<'static, str> {
+    fn expected() -> Cow<'static, str> {
         "a list of capabilities, or `docker`".into()
     }
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
         match &node.value {
-            Value::List(_) => Vec::read(node, faults).map(Self),
+            Value::List(_) => Vec::read(node, problems).map(Self),
             Value::Scalar(scalar) if is_docker(scalar) => {
                 Some(Self(vec![Spanned { value: Granted::Docker, span: node.span }]))
             }
             Value::Scalar(scalar) => {
-                faults.push(wrong_type::<Self>(node).hint(hint::as_list(&scalar.text)));
+                problems.push(wrong_type::<Self>(node).hint(hint::as_list(&scalar.text)));
                 None
             }
             _ => {
-                faults.push(wrong_type::<Self>(node));
+                problems.push(wrong_type::<Self>(node));
                 None
             }
         }
@@ -100,9 +100,9 @@ impl Read for Capabilities {
 }
 
 impl FromScalar for Granted {
-    const WANTED: &'static str = Capability::WANTED;
+    const EXPECTED: &'static str = Capability::EXPECTED;
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         if is_docker(scalar) { Ok(Self::Docker) } else { Capability::from_scalar(scalar).map(Self::One) }
     }
 }
@@ -136,7 +136,7 @@ impl JsonSchema for Granted {
 fn docker_schema() -> Schema {
     json_schema!({
         "const": DOCKER,
-        "description": "What docker gives a container, except `mknod` and `net_raw`.",
+        "description": "Docker's default set, except `mknod` and `net_raw`.",
     })
 }
 
@@ -146,24 +146,24 @@ mod tests {
     use super::*;
 
     fn read(source: &str) -> Result<Vec<String>, String> {
-        let mut faults = Faults::default();
-        let node = tree::read(source, &mut faults).unwrap();
-        let read = Capabilities::read(&node, &mut faults);
-        match faults.into_report("x", source) {
+        let mut problems = Problems::default();
+        let node = tree::read(source, &mut problems).unwrap();
+        let read = Capabilities::read(&node, &mut problems);
+        match problems.into_report("x", source) {
             None => Ok(read.unwrap().names(0)),
             Some(report) => Err(report.to_string()),
         }
     }
 
     #[test]
-    fn one_word_stands_for_what_docker_gives_without_devices_and_packets() {
+    fn docker_stands_for_dockers_set_without_mknod_and_net_raw() {
         let names = read("docker").unwrap();
         assert_eq!(names, DOCKER_SET);
         assert!(names.is_sorted() && names.iter().all(|name| name != "mknod" && name != "net_raw"));
     }
 
     #[test]
-    fn the_word_can_stand_in_a_list_beside_others() {
+    fn docker_can_be_combined_with_other_capabilities() {
         let names = read("[docker, CHOWN, sys_nice]").unwrap();
         assert_eq!(names.len(), DOCKER_SET.len() + 1);
         assert!(names.is_sorted() && names.contains(&"sys_nice".to_owned()));
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn another_word_is_met_with_the_list_it_should_be() {
+    fn a_single_capability_gets_a_hint_with_the_list_form() {
         let report = read("net_admin").unwrap_err();
         assert!(report.contains("or `docker`") && report.contains("[net_admin]"), "{report}");
         assert!(read("{chown: true}").is_err() && read("[podman]").is_err());

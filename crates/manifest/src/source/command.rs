@@ -1,6 +1,6 @@
-//! What a service runs: its command line and its environment.
+//! The command line and the environment of a service.
 //!
-//! Its law: the program is an absolute path that was found and will start, so that nothing is looked up inside.
+//! Invariant: the program is an absolute path that exists and can start, so that nothing is looked up inside.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use super::accounts::Identity;
 use super::check::Plan;
 use super::defaults;
 use super::document::Service;
-use super::fault::{Fault, Faults, Kind, Span};
 use super::graph::Named;
 use super::hint;
 use super::names::Capability;
+use super::problem::{Kind, Problem, Problems, Span};
 use super::program::{self, Setting};
 use super::read::Spanned;
 use super::resolve::Scope;
 use crate::model::File;
 
-/// Two services that both run the image's own command would be the same program twice.
-pub(super) fn check_repeats(plan: &Plan, faults: &mut Faults) {
+/// Refuses two services that run the image's own command: they would be the same program twice.
+pub(super) fn check_repeats(plan: &Plan, problems: &mut Problems) {
     let mut same = plan.services.iter().filter(|named| {
         let service = &named.service;
         service.command.is_none() && service.args.is_none() && !named.damaged
@@ -26,32 +26,32 @@ pub(super) fn check_repeats(plan: &Plan, faults: &mut Faults) {
     let (Some(first), Some(second)) = (same.next(), same.next()) else { return };
     let (first, second) = if first.name_span < second.name_span { (first, second) } else { (second, first) };
     let what = format!("`{}` and `{}` would both run the image's own command", first.name, second.name);
-    let fault = Fault::new(Kind::Conflict, second.name_span, what).related(first.name_span, "the other");
-    faults.push(fault.hint("give one of them a `command`"));
+    let problem = Problem::new(Kind::Conflict, second.name_span, what).related(first.name_span, "the first");
+    problems.push(problem.hint("give one of them a `command`"));
 }
 
 impl Scope<'_> {
-    /// The image's variables, then the manifest's, then the three that engines set and programs rely on.
+    /// The image's variables, then the manifest's, then the three that container engines set and programs rely on.
     pub(super) fn environment(
         &self,
         named: &Named,
         identity: Option<&Identity>,
-        faults: &mut Faults,
+        problems: &mut Problems,
     ) -> BTreeMap<String, String> {
         let mut env = BTreeMap::new();
         for variable in &self.image.config.env {
             if variable.contains('\0') {
-                let what = "a variable of the image contains a zero byte, which no program can be given";
-                faults.push(
-                    Fault::new(Kind::Image, named.name_span, what).label(variable.replace('\0', "\\0")),
+                let what = "a variable of the image contains a NUL byte, which cannot be passed to a program";
+                problems.push(
+                    Problem::new(Kind::Image, named.name_span, what).label(variable.replace('\0', "\\0")),
                 );
                 continue;
             }
             match variable.split_once('=') {
-                // Without a name it is nobody's.
+                // An empty name is ignored.
                 Some(("", _)) => {}
                 Some((name, value)) => drop(env.insert(name.to_owned(), value.to_owned())),
-                // Without a value it takes the name away (containerd, `replaceOrAppendEnvValues`).
+                // A name without a value unsets the variable (containerd, `replaceOrAppendEnvValues`).
                 None => drop(env.remove(variable)),
             }
         }
@@ -65,13 +65,13 @@ impl Scope<'_> {
         env
     }
 
-    /// The command line: the entrypoint's place is taken by `command`, the command's by `args`.
+    /// The command line: `command` replaces the image's entrypoint, `args` its command.
     pub(super) fn argv(
         &self,
         named: &Named,
         identity: Option<&Identity>,
         place: Place<'_>,
-        faults: &mut Faults,
+        problems: &mut Problems,
     ) -> Vec<String> {
         let config = self.image.config;
         let texts =
@@ -90,12 +90,12 @@ impl Scope<'_> {
         let at =
             command.map_or(named.name_span, |list| list.value.first().map_or(list.span, |text| text.span));
         let Some(program) = argv.first_mut() else {
-            let fault = Fault::new(
+            let problem = Problem::new(
                 Kind::Image,
                 at,
-                format!("service `{}` has no command, and the image none", named.name),
+                format!("service `{}` has no command, and neither has the image", named.name),
             );
-            faults.push(fault.hint("write `command: [program, argument]`"));
+            problems.push(problem.hint("write `command: [program, argument]`"));
             return argv;
         };
         let Some(identity) = identity else { return argv };
@@ -108,9 +108,9 @@ impl Scope<'_> {
         };
         match program::locate(self.image, setting, program) {
             Ok(path) => *program = path,
-            Err(refusal) => faults.push(
-                Fault::new(Kind::Image, at, refusal.what)
-                    .label(if command.is_none() { "its command is the image's" } else { "" })
+            Err(refusal) => problems.push(
+                Problem::new(Kind::Image, at, refusal.what)
+                    .label(if command.is_none() { "the command comes from the image" } else { "" })
                     .maybe_hint(one_text(program).or(refusal.hint)),
             ),
         }
@@ -118,29 +118,29 @@ impl Scope<'_> {
     }
 }
 
-/// Where a service's program runs.
+/// The surroundings in which a service's program runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     pub(super) env: &'a BTreeMap<String, String>,
     pub(super) cwd: &'a str,
-    /// What is mounted over files of the image.
+    /// The files mounted over the image's.
     pub(super) files: &'a [File],
 }
 
-/// The longest argument or variable of a program, with its NUL: 32 pages (`MAX_ARG_STRLEN`, `linux/binfmts.h`). All together
-/// may have 2 MiB, a quarter of the stack (execve(2)), which no manifest of 512 KiB reaches.
+/// The maximum length of a program's argument or variable, with its NUL: 32 pages (`MAX_ARG_STRLEN`, `linux/binfmts.h`). The
+/// total is limited to 2 MiB, a quarter of the stack (execve(2)), which a manifest of 512 KiB cannot reach.
 const MAX_STRING: usize = 128 * 1024;
 
-/// Notes each argument and variable that the kernel would not hand to a program.
+/// Reports each argument and variable that the kernel would not pass to a program.
 pub(super) fn check_strings(
     named: &Named,
     env: &BTreeMap<String, String>,
     argv: &[String],
-    faults: &mut Faults,
+    problems: &mut Problems,
 ) {
     let mut refuse = |what: String, at: Span| {
-        let fault = Fault::new(Kind::Limit, at, what).label(format!("{} are the most", MAX_STRING - 1));
-        faults.push(fault.hint("hand it over in `files` or `sealed`, or put it into the image"));
+        let problem = Problem::new(Kind::Limit, at, what).label(format!("the maximum is {}", MAX_STRING - 1));
+        problems.push(problem.hint("pass it in `files` or `sealed`, or put it into the image"));
     };
     for (name, value) in env {
         let length = name.len().saturating_add(value.len()).saturating_add("=".len());
@@ -149,28 +149,28 @@ pub(super) fn check_strings(
             let at = given.into_iter().find(|(key, _)| key.value.0 == *name).map(|(key, _)| key.span);
             let whose = if at.is_some() { "" } else { "the image's " };
             refuse(
-                format!("{whose}variable `{name}` has {length} bytes with its name"),
+                format!("{whose}variable `{name}` is {length} bytes long, including its name"),
                 at.unwrap_or(named.name_span),
             );
         }
     }
     for (number, argument) in argv.iter().enumerate().filter(|(_, argument)| argument.len() >= MAX_STRING) {
-        refuse(format!("argument {number} has {} bytes", argument.len()), named.name_span);
+        refuse(format!("argument {number} is {} bytes long", argument.len()), named.name_span);
     }
     if argv.iter().any(|argument| argument.contains('\0')) {
-        let what = "the image's command has a NUL byte, which no program can be given";
-        let fault = Fault::new(Kind::Image, named.name_span, what);
-        faults.push(fault.hint("write the `command` here"));
+        let what = "the image's command contains a NUL byte, which cannot be passed to a program";
+        let problem = Problem::new(Kind::Image, named.name_span, what);
+        problems.push(problem.hint("set `command` in the manifest"));
     }
 }
 
-/// Its capabilities as the kernel's mask.
+/// The service's capabilities as the kernel's bit mask.
 fn capabilities(service: &Service, identity: &Identity) -> u64 {
     let names = service.capabilities.as_ref().map(|list| list.names(identity.uid)).unwrap_or_default();
     names.iter().filter_map(|name| Capability::number(name)).fold(0, |mask, number| mask | 1 << number)
 }
 
-/// The hint for a command line that was written as one text.
+/// The hint for a command line that was written as one string.
 fn one_text(program: &str) -> Option<String> {
     program.contains(char::is_whitespace).then(|| hint::as_list(program))
 }

@@ -1,58 +1,57 @@
-//! What is filled in where neither the manifest nor the image says anything, each with its reason.
+//! The defaults of fields that neither the manifest nor the image sets, each with its reason.
 //!
-//! Its law: every default is here, ends up in the measured manifest, and is published in `docs/manifest.md`.
+//! Invariant: every default is here, ends up in the measured manifest, and is published in `docs/manifest.md`.
 
 use super::signal::Signal;
 
-/// The service of a manifest that names none, and the enclave's name where several services leave it open.
+/// The name of the service in a manifest without service names, and the enclave's name if there are several services.
 pub(super) const NAME: &str = "app";
 
-/// Memory is what the root's changes are held in: enough for sockets, pid files and caches, too little to be mistaken for a
-/// disk.
+/// Changes to the root are kept in memory: enough for sockets, pid files and caches, too little to be mistaken for a disk.
 pub(super) const ROOT_WRITABLE: u64 = 64 << 20;
 
-/// Time to become ready: a JVM or an emulated machine needs tens of seconds, a person waits about a minute.
+/// Time to become ready: a JVM or an emulated machine needs tens of seconds; a person waits for about a minute.
 pub(super) const START_TIMEOUT_MS: u64 = 60_000;
 
-/// Time for a job to end: only its author knows, so only the longest duration there is ends it.
+/// Time for a job to complete: only its author knows, so the default is the maximum duration.
 pub(super) const JOB_TIMEOUT_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// Time to end after the stop signal: what `docker stop` gives, which images are written for.
+/// Time to terminate after the stop signal: that of `docker stop`, for which images are written.
 pub(super) const STOP_TIMEOUT_MS: u64 = 10_000;
 
-/// Time in which open connections may end before the services are asked to; added to what their chain may take.
+/// Time for open connections to end before the services are stopped; added to the time for stopping the services.
 pub(super) const DRAIN_MS: u64 = 5_000;
 
-/// What asks a program to end.
+/// The signal that requests termination.
 pub(super) const STOP_SIGNAL: Signal = Signal::TERM;
 
-/// The first pause: shorter than a person notices, long enough that a crash loop does not fill a CPU.
+/// The first delay: shorter than a person notices, long enough that a crash loop does not occupy a CPU.
 pub(super) const RESTART_DELAY_MS: u64 = 200;
 
-/// The longest pause: a service whose fault has passed is back within half a minute.
+/// The maximum delay: after a temporary failure a service is back within half a minute.
 pub(super) const RESTART_MAX_DELAY_MS: u64 = 30_000;
 
-/// Twice the longest pause: a service that crashes in every attempt never looks stable.
+/// Twice the maximum delay: a service that crashes in every attempt never looks stable.
 pub(super) const RESTART_STABLE_MS: u64 = 60_000;
 
-/// Restarts in a row: with the pauses above they take six seconds, in which a passing fault passes.
+/// Restarts in a row: with the delays above they take six seconds, enough for a temporary failure to pass.
 pub(super) const RESTART_BURST: u32 = 5;
 
-/// Between two liveness checks.
+/// The time between two liveness checks.
 pub(super) const LIVE_INTERVAL_MS: u64 = 10_000;
 
-/// For one liveness check: longer than any pause of a healthy program's garbage collector.
+/// The time limit for one liveness check: longer than any pause of a healthy program's garbage collector.
 pub(super) const LIVE_TIMEOUT_MS: u64 = 3_000;
 
-/// Failed checks in a row: one lost to load is not a dead service.
+/// Consecutive failed checks: a single one lost to load does not mean that the service is dead.
 pub(super) const LIVE_THRESHOLD: u32 = 3;
 
 /// Linux's own soft limit of 1024 is too low for servers, and programs that close every possible descriptor (old Pythons, GNU
 /// make) are slow past this.
 pub(super) const OPEN_FILES: u32 = 65_536;
 
-/// Everyone in the service may read it, nobody may write it.
+/// Every process of the service may read it, none may write it.
 pub(super) const FILE_MODE: u32 = 0o444;
 
-/// Where programs are looked for: what container engines use where the image says nothing.
+/// The default search path of container engines.
 pub(super) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

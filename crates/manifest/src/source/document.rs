@@ -1,16 +1,16 @@
-//! The fields that people write, each with the description that editors show and its default.
+//! The fields of the YAML source, each with the description that editors show and its default.
 //!
-//! Its law: this is the one place where a field is declared; reader, schema and hints come from it. Defaults are filled in
-//! by [`super::defaults`] and [`mod@super::resolve`], where their reasons stand; what must hold between fields is checked in
-//! [`super::check`].
+//! Invariant: this is the only place where a field is declared; reader, schema and hints are derived from it. Defaults are
+//! filled in by [`super::defaults`] and [`mod@super::resolve`], which give their reasons; constraints between fields are
+//! checked in [`super::check`].
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::capabilities::Capabilities;
-use super::fault::Faults;
 use super::names::{EnvName, GroupSpec, HttpPath, Path, ServiceName, Syscall, UserSpec};
+use super::problem::Problems;
 use super::read::{FromScalar, Read, Spanned, either, no_value, record, words, wrong_type};
 use super::signal::Signal;
 use super::tree::{Entry, Node, Scalar, Value};
@@ -18,87 +18,90 @@ use super::units::{Count, Cpu, DebugFlag, Duration, Flag, Mode, Period, Port, Si
 use crate::model::{ControlVerb, FirstProcess, Kind, Logs, Policy};
 
 record! {
-    /// What an enclave runs, who may reach it and what confines it.
+    /// What an enclave runs, who can reach it and how it is confined.
     #[schemars(extend("not" = { "required": ["service", "services"] }))]
     struct Document: "a manifest", may_be_empty = false {
         /// The version of this format: `1`.
         #[schemars(required)]
         required version: Version,
-        /// The host name inside, and what an operator sees where no name is given at launch. Default: the only service's name, else `app`.
+        /// The host name inside the enclave, and the enclave's name if none is given at launch. Default: the only service's
+        /// name, else `app`.
         optional name: ServiceName,
-        /// The only service, where one is all there is. With neither `service` nor `services`, the image's own command is
-        /// the only service, and its name is `app`.
+        /// A single service. With neither `service` nor `services`, the image's own command is the only service. In both
+        /// cases its name is `app`.
         optional service: Service,
-        /// The services by name, where there are several or the name matters.
+        /// The services by name, if there are several or the name matters.
         optional services: Services,
         /// The TCP ports that can be reached from outside. Default: those the image exposes, if there is one service.
         optional ingress: Vec<Spanned<IngressEntry>>,
         /// The file system that the services share.
         optional root: Root,
-        /// What may be asked of a running enclave beyond reading its state and stopping it. Default: nothing.
+        /// Requests that a running enclave accepts in addition to reading its state and stopping it. Default: nothing.
         optional control: ControlEntry,
-        /// How long a stop may take in all before what is left is killed. Default: what the slowest chain of dependent
-        /// services may take, and 5 seconds.
+        /// Time limit for stopping the whole enclave; what still runs then is killed. Default: the time that the slowest
+        /// chain of dependent services may take, plus 5 seconds.
         optional stop_timeout: Duration,
-        /// Whether the image is for development, with commands that can be run inside. Not supported yet: only `false` is
-        /// accepted, which is also the default.
+        /// Whether the image is for development, in which commands can be executed. Not supported yet: only `false`, the
+        /// default, is accepted.
         optional debug: DebugFlag,
     }
 }
 
 record! {
-    /// One service or job. What is left out comes from the image, else from the defaults.
+    /// One service or job. Omitted fields come from the image, else from the defaults.
     struct Service: "a service", may_be_empty = true {
-        /// Whether it is meant to run on (`service`) or to end (`job`). Default: `service`.
+        /// Whether it keeps running (`service`) or runs to completion (`job`). Default: `service`.
         optional kind: Kind,
         /// The program and its arguments, instead of the image's entrypoint and command.
         optional command: Vec<Spanned<Text>>,
-        /// The arguments, instead of the image's command; its entrypoint, or the `command` given here, stays in front.
+        /// Arguments that replace the image's command; they are appended to its entrypoint or to `command`.
         optional args: Vec<Spanned<Text>>,
-        /// Environment variables, added to the image's, and to `PATH`, `HOME` and `HOSTNAME` where neither sets them.
+        /// Environment variables, added to the image's. `PATH`, `HOME` and `HOSTNAME` have defaults if neither sets them.
         optional env: Map<EnvName, Text>,
         /// The working directory. Default: the image's, else `/`.
         optional working_dir: Path,
-        /// What is process 1 in its own view of processes: `cloister`, a small program that reaps and passes signals on, or
-        /// `service`, its own program, for images that insist on being process 1. Default: `cloister`.
+        /// Process 1 of its PID namespace: `cloister`, a small program that reaps orphans and forwards signals, or `service`,
+        /// its own program, for images that must be process 1. Default: `cloister`.
         optional first_process: FirstProcess,
         /// The user, with or without a group. Default: the image's, else `root`.
         optional user: UserSpec,
-        /// Supplementary groups. Default: those that the image's `/etc/group` lists the user in, or none if `user` names a
-        /// group.
+        /// Supplementary groups. Default: the groups in the image's `/etc/group` that list the user, or none if `user`
+        /// includes a group.
         optional groups: Vec<Spanned<GroupSpec>>,
-        /// Services that must be ready before this one starts (a job: done), if they start at all. Default: none.
+        /// Services that must be ready (a job: completed) before this one starts, if they start at all. Default: none.
         optional after: Vec<Spanned<ServiceName>>,
-        /// Services it cannot do without: it starts after them and stops when one of them ends for good. Default: none.
+        /// Services it depends on: it starts after them and stops when one of them ends and will not be restarted. Default:
+        /// none.
         optional requires: Vec<Spanned<ServiceName>>,
-        /// What makes it ready. Default: connections to its first `ingress` target, where the manifest names one; else
-        /// that it has started. A job is ready when it has ended with code 0.
+        /// When it counts as ready. Default: when its first `ingress` target accepts connections, if the manifest names one;
+        /// else when it has started. A job is ready when it has exited with code 0.
         optional ready: Ready,
-        /// How long it may take to become ready; a job: to end. Default: `60s`; a job: no limit but `24h`.
+        /// Time limit for becoming ready; for a job, for completing. Default: `60s`; a job: `24h`.
         optional start_timeout: Period,
-        /// How it is checked once it is ready. Default: only that it runs.
+        /// The liveness check, made once it is ready. Default: only that it runs.
         optional live: Live,
-        /// When it is started again: a policy, or a map of the policy and its timing. Default: `on-failure`; a job: `never`.
+        /// When it is restarted: a policy, or a map of the policy and its timing. Default: `on-failure`; a job: `never`.
         optional restart: RestartEntry,
-        /// Whether the enclave ends with it, with its exit code. Default: `true` for the only service, else `false`.
+        /// Whether the enclave ends when it ends, with its exit code. Default: `true` for the only service, else `false`.
         optional critical: Flag,
-        /// The signal that asks it to end. Default: the image's, else `SIGTERM`.
+        /// The signal that requests termination. Default: the image's, else `SIGTERM`.
         optional stop_signal: Signal,
-        /// How long it may take to end after that signal. Default: `10s`.
+        /// Time limit for termination after that signal. Default: `10s`.
         optional stop_timeout: Duration,
         /// What happens to its output. Default: `forward`.
         optional logs: Logs,
-        /// Limits of its cgroup and process.
+        /// Resource limits of its cgroup and process.
         optional limits: Limits,
-        /// The capabilities it keeps: a list, or `docker` for those that docker gives. Default: none, for root as well.
+        /// The capabilities it keeps: a list, or `docker` for docker's default set. Default: none, even for root.
         optional capabilities: Capabilities,
-        /// System calls it may make although the default filter refuses them. Default: none.
+        /// System calls to allow although the default filter refuses them. Default: none.
         optional allow_syscalls: Vec<Spanned<Syscall>>,
-        /// The paths below which it may write, besides `/tmp`, `/dev` and `/proc`; all else is mounted read-only. Default: wherever its user may.
+        /// The paths it may write below, besides `/tmp`, `/dev` and `/proc`; everything else is mounted read-only. Default:
+        /// everywhere its user may.
         optional writable: Vec<Spanned<Path>>,
-        /// Read-only files that it finds in its root, by path: the content, or a map of content and mode.
+        /// Read-only files mounted into its root, by path: the content, or a map of content and mode.
         optional files: Map<Path, FileEntry>,
-        /// Texts that it is handed in sealed memory: the variable of each name holds the path to read it by, `/dev/fd/N`.
+        /// Texts passed in sealed memory: the variable of each name holds the path to read the text from, `/dev/fd/N`.
         optional sealed: Map<EnvName, Text>,
     }
 }
@@ -109,9 +112,9 @@ pub(super) type Services = Map<ServiceName, Service>;
 either! {
     /// One port that can be reached from outside: its number, or a map.
     enum IngressEntry: "a port, or a map with `port`, `service` and `target`" {
-        /// The same number outside and inside, of the only service.
+        /// The same port number outside and inside, with the only service.
         Port(Port),
-        /// All of it.
+        /// All fields.
         Rule(IngressRule),
     }
 }
@@ -119,14 +122,14 @@ either! {
 record! {
     /// One port that can be reached from outside.
     struct IngressRule: "an ingress port", may_be_empty = false {
-        /// Its number outside the enclave: what `--publish HOST:PORT` names.
+        /// The port number outside the enclave: `PORT` in `--publish HOST:PORT`.
         #[schemars(required)]
         required port: Port,
-        /// The service behind it. Default: the only service.
+        /// The service that receives the connections. Default: the only service.
         optional service: ServiceName,
-        /// The TCP port that service listens on. Default: the same as `port`.
+        /// The TCP port that the service listens on. Default: the same as `port`.
         optional target: Port,
-        /// Whether the client's address is sent ahead by the PROXY protocol, version 2. Default: `false`.
+        /// Whether a PROXY protocol version 2 header with the client's address is sent first. Default: `false`.
         optional proxy_protocol: Flag,
     }
 }
@@ -134,17 +137,17 @@ record! {
 record! {
     /// The file system that the services share.
     struct Root: "`root`", may_be_empty = false {
-        /// The most that can be written above the read-only image; it is held in memory. Default: `64MiB`.
+        /// The maximum that can be written on top of the read-only image; it is kept in memory. Default: `64MiB`.
         optional writable: Size,
     }
 }
 
 either! {
-    /// What may be asked of a running enclave: the verbs the host may use, or a map.
-    enum ControlEntry: "a list of verbs, or a map with `host` and `services`" {
-        /// What the host may do with single services.
+    /// Requests that a running enclave accepts: the actions that the host may request, or a map.
+    enum ControlEntry: "a list of actions, or a map with `host` and `services`" {
+        /// Actions on single services that the host may request.
         Host(Vec<Spanned<ControlVerb>>),
-        /// All of it.
+        /// All fields.
         Rules(ControlRules),
     }
 }
@@ -152,7 +155,7 @@ either! {
 record! {
     /// Who may control the services of a running enclave.
     struct ControlRules: "`control`", may_be_empty = false {
-        /// What the host may do with single services. Default: nothing.
+        /// Actions on single services that the host may request. Default: nothing.
         optional host: Vec<Spanned<ControlVerb>>,
         /// Services that may list, start, stop and signal services, and read their logs. Default: none.
         optional services: Vec<Spanned<ServiceName>>,
@@ -160,32 +163,32 @@ record! {
 }
 
 either! {
-    /// What makes a service ready.
+    /// When a service counts as ready.
     enum Ready: "`started`, `notify`, or a map with `tcp`, `http`, `file` or `log`" {
-        /// By a word.
-        Word(ReadyWord),
+        /// By a keyword.
+        Word(ReadyKeyword),
         /// By a check.
         Probe(ReadyProbe),
     }
 }
 
-/// What makes a service ready, where a word says it all.
+/// When a service counts as ready, as a keyword.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(rename_all = "kebab-case")]
-pub(super) enum ReadyWord {
+pub(super) enum ReadyKeyword {
     /// Its program has been executed.
     Started,
-    /// It says `READY=1` to `NOTIFY_SOCKET`, as in `sd_notify(3)`.
+    /// It sends `READY=1` to `NOTIFY_SOCKET`, as in `sd_notify(3)`.
     Notify,
 }
 
 record! {
-    /// What makes a service ready: one of these.
+    /// The check that makes a service ready: one of these.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
     struct ReadyProbe: "a readiness check", may_be_empty = false {
         /// It accepts connections on this TCP port.
         optional tcp: Port,
-        /// It answers an HTTP request for this port and path with a status from 200 to 399.
+        /// It answers an HTTP request on this port and path with a status from 200 to 399.
         optional http: HttpEntry,
         /// This file exists.
         optional file: Path,
@@ -195,11 +198,11 @@ record! {
 }
 
 either! {
-    /// An HTTP check: a port, whose path is `/`, or a map.
+    /// An HTTP check: a port (with the path `/`), or a map.
     enum HttpEntry: "a port, or a map with `port` and `path`" {
         /// The port; the path is `/`.
         Port(Port),
-        /// All of it.
+        /// All fields.
         Request(HttpRequest),
     }
 }
@@ -207,55 +210,55 @@ either! {
 record! {
     /// An HTTP check.
     struct HttpRequest: "an HTTP check", may_be_empty = false {
-        /// The port that is asked.
+        /// The port to connect to.
         #[schemars(required)]
         required port: Port,
-        /// The path that is asked for. Default: `/`.
+        /// The path to request. Default: `/`.
         optional path: HttpPath,
     }
 }
 
 record! {
-    /// How a service is checked once it is ready: one of `tcp`, `http` and `watchdog`, and its timing.
+    /// The check of a service that is ready: one of `tcp`, `http` and `watchdog`, and its timing.
     #[schemars(extend("oneOf" = [{ "required": ["tcp"] }, { "required": ["http"] }, { "required": ["watchdog"] }]))]
     struct Live: "a liveness check", may_be_empty = false {
         /// It accepts connections on this TCP port.
         optional tcp: Port,
-        /// It answers an HTTP request for this port and path with a status from 200 to 399.
+        /// It answers an HTTP request on this port and path with a status from 200 to 399.
         optional http: HttpEntry,
-        /// It says `WATCHDOG=1` to `NOTIFY_SOCKET` at least this often, as in `sd_notify(3)`.
+        /// It sends `WATCHDOG=1` to `NOTIFY_SOCKET` at least this often, as in `sd_notify(3)`.
         optional watchdog: Period,
         /// The time between two checks. Default: `10s`.
         optional interval: Period,
-        /// How long a check may take. Default: `3s`.
+        /// Time limit for one check. Default: `3s`.
         optional timeout: Period,
-        /// Failures in a row that make it unhealthy: it is then killed, and `restart` decides. Default: `3`.
+        /// Consecutive failures that make it unhealthy: it is then killed, and `restart` applies. Default: `3`.
         optional threshold: Count,
     }
 }
 
 either! {
-    /// When a service is started again: a policy, or a map.
+    /// When a service is restarted: a policy, or a map.
     enum RestartEntry: "`always`, `on-failure`, `never`, or a map with `policy` and timing" {
-        /// The policy; its timing is the default.
+        /// The policy, with the default timing.
         Policy(Policy),
-        /// All of it.
+        /// All fields.
         Rules(RestartRules),
     }
 }
 
 record! {
-    /// When a service is started again.
+    /// When a service is restarted.
     struct RestartRules: "`restart`", may_be_empty = false {
-        /// When. Default: `on-failure`; a job: `never`.
+        /// The exits after which it is restarted. Default: `on-failure`; a job: `never`.
         optional policy: Policy,
-        /// The pause before the first restart, from the exit on; it doubles with each. Default: `200ms`.
+        /// The delay before the first restart, measured from the exit; it doubles with each restart. Default: `200ms`.
         optional delay: Duration,
-        /// The longest pause there is. Default: `30s`.
+        /// The maximum delay. Default: `30s`.
         optional max_delay: Duration,
-        /// The time of being ready after which pause and count start over. Default: `60s`.
+        /// After being ready for this long, delay and restart count are reset. Default: `60s`.
         optional stable: Period,
-        /// Restarts without a stable time in between after which it has failed. Default: `5`.
+        /// Restarts without a stable period in between after which it has failed. Default: `5`.
         optional burst: Count,
     }
 }
@@ -263,13 +266,13 @@ record! {
 record! {
     /// Limits of a service.
     struct Limits: "`limits`", may_be_empty = false {
-        /// The most memory it may use; past it the kernel kills it. Default: the enclave's.
+        /// Maximum memory; beyond it the kernel kills the service. Default: the enclave's.
         optional memory: Size,
-        /// The most processor time, as a number of CPUs. Default: all of them.
+        /// Maximum CPU time, as a number of CPUs. Default: all of them.
         optional cpu: Cpu,
-        /// The most processes and threads. Default: half of what all services may have.
+        /// Maximum number of processes and threads. Default: half of what all services may have.
         optional pids: Count,
-        /// The most open files. Default: `65536`.
+        /// Maximum number of open files. Default: `65536`.
         optional open_files: Count,
     }
 }
@@ -279,7 +282,7 @@ either! {
     enum FileEntry: "the content, or a map with `content` and `mode`" {
         /// The content; the mode is `0444`.
         Content(Text),
-        /// All of it.
+        /// All fields.
         Rule(FileRule),
     }
 }
@@ -287,10 +290,10 @@ either! {
 record! {
     /// A file.
     struct FileRule: "a file", may_be_empty = false {
-        /// What the file contains.
+        /// The file's content.
         #[schemars(required)]
         required content: Text,
-        /// The permission bits. Default: `0444`.
+        /// The file's permission bits. Default: `0444`.
         optional mode: Mode,
     }
 }
@@ -311,53 +314,53 @@ words!(Policy: "a restart policy" {
     "never" => Self::Never,
 });
 
-words!(Logs: "a way to treat output" {
+words!(Logs: "a log policy" {
     "forward" => Self::Forward,
     "drop" => Self::Drop,
 });
 
-words!(ControlVerb: "a verb of control" {
+words!(ControlVerb: "a control action" {
     "start" => Self::Start,
     "stop" => Self::Stop,
     "restart" => Self::Restart,
     "signal" => Self::Signal,
 });
 
-words!(ReadyWord: "a sign of readiness" {
+words!(ReadyKeyword: "a readiness condition" {
     "started" => Self::Started,
     "notify" => Self::Notify,
 });
 
-/// A map whose keys are names and mean something, in the order of the file. A value that could not be read is `None`: its
-/// name is taken all the same.
+/// A map with user-defined keys, in the order of the file. A value that could not be read is `None`; its name still counts
+/// as taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Map<K, V>(pub(super) Vec<(Spanned<K>, Option<Spanned<V>>)>);
 
 impl<K: FromScalar, V: Read> Read for Map<K, V> {
-    fn wanted() -> Cow<'static, str> {
+    fn expected() -> Cow<'static, str> {
         "a map by name".into()
     }
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
         let Value::Map(entries) = &node.value else {
-            faults.push(wrong_type::<Self>(node));
+            problems.push(wrong_type::<Self>(node));
             return None;
         };
-        Some(Self(entries.iter().filter_map(|entry| read_entry(entry, faults)).collect()))
+        Some(Self(entries.iter().filter_map(|entry| read_entry(entry, problems)).collect()))
     }
 }
 
-/// A name and what it stands for.
+/// A key and its value.
 type Pair<K, V> = (Spanned<K>, Option<Spanned<V>>);
 
-fn read_entry<K: FromScalar, V: Read>(entry: &Entry, faults: &mut Faults) -> Option<Pair<K, V>> {
+fn read_entry<K: FromScalar, V: Read>(entry: &Entry, problems: &mut Problems) -> Option<Pair<K, V>> {
     let scalar = Scalar { text: entry.key.clone(), plain: true };
-    let key = Spanned::<K>::read(&Node { span: entry.key_span, value: Value::Scalar(scalar) }, faults);
+    let key = Spanned::<K>::read(&Node { span: entry.key_span, value: Value::Scalar(scalar) }, problems);
     let value = if entry.value.value == Value::Null && !V::MAY_BE_EMPTY {
-        faults.push(no_value::<V>(&entry.key, entry.key_span));
+        problems.push(no_value::<V>(&entry.key, entry.key_span));
         None
     } else {
-        Spanned::<V>::read(&entry.value, faults)
+        Spanned::<V>::read(&entry.value, problems)
     };
     Some((key?, value))
 }

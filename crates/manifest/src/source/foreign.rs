@@ -1,47 +1,51 @@
-//! Words of other tools' files, and what they are called here.
+//! Field names of other tools, and their equivalents here.
 //!
-//! Its law: advice names only what exists; people who come from compose files, Kubernetes, systemd or Dockerfiles find the
-//! field they want without reading a reference.
+//! Invariant: advice names only fields that exist. Users of compose files, Kubernetes, systemd or Dockerfiles find the field
+//! they want without reading the reference.
 
-/// A field elsewhere, what it is here (the field that must exist for the advice to fit; empty for any), and the advice.
+/// The foreign field, the field that must exist here for the advice to apply (empty: none), and the advice.
 const ADVICE: &[(&str, &str, &str)] = &[
-    ("build", "", "the image is named on the command line: `--image`"),
-    ("cap_add", "capabilities", "use `capabilities`: `docker` for docker's own, `[docker, NAME]` for more"),
-    ("cap_drop", "capabilities", "no capability is there unless `capabilities` names it"),
+    ("build", "", "the image is given on the command line: `--image`"),
+    (
+        "cap_add",
+        "capabilities",
+        "use `capabilities`: `docker` for docker's default set, `[docker, NAME]` to add to it",
+    ),
+    ("cap_drop", "capabilities", "a service has only the capabilities that `capabilities` lists"),
     ("cmd", "command", "use `command` for the whole command line, or `args` to keep the image's entrypoint"),
     ("container_name", "name", "use `name`"),
     ("cpus", "cpu", "use `cpu`"),
     ("cpus", "limits", "use `limits: {cpu: …}`"),
     ("cwd", "working_dir", "use `working_dir`"),
-    ("depends_on", "after", "use `after` for the order, or `requires` to end with it too"),
+    ("depends_on", "after", "use `after` for ordering, or `requires` to also stop with it"),
     ("deploy", "limits", "use `limits` and `restart`"),
     ("entrypoint", "command", "use `command`"),
     ("environment", "env", "use `env`"),
     ("execstart", "command", "use `command`"),
     ("exec_start", "command", "use `command`"),
     ("expose", "ingress", "use `ingress`"),
-    ("expose", "ready", "ports are opened by the manifest's `ingress`"),
+    ("expose", "ready", "list ports in the top-level field `ingress`"),
     ("group", "user", "use `user: name:group`"),
     ("group_add", "groups", "use `groups`"),
-    ("healthcheck", "live", "use `ready` for the start and `live` for later"),
-    ("image", "", "the image is named on the command line: `--image`"),
-    ("init", "", "every enclave has an init that reaps"),
+    ("healthcheck", "live", "use `ready` for startup and `live` afterwards"),
+    ("image", "", "the image is given on the command line: `--image`"),
+    ("init", "", "every enclave has an init that reaps orphans"),
     ("limit_nofile", "limits", "use `limits: {open_files: …}`"),
     ("livenessprobe", "live", "use `live`"),
-    ("local_users", "services", "name the services that may, whatever their users are"),
+    ("local_users", "services", "list the services that may, regardless of their users"),
     ("logging", "logs", "use `logs`"),
     ("mem_limit", "limits", "use `limits: {memory: …}`"),
     ("memory", "limits", "use `limits: {memory: …}`"),
-    ("network_mode", "", "an enclave has its own network; `ingress` names what is reached from outside"),
+    ("network_mode", "", "an enclave has its own network; `ingress` lists the ports reachable from outside"),
     ("nofile", "open_files", "use `open_files`"),
     ("oneshot", "kind", "use `kind: job`"),
     ("pids_limit", "limits", "use `limits: {pids: …}`"),
     ("ports", "ingress", "use `ingress`"),
-    ("ports", "ready", "ports are opened by the manifest's `ingress`"),
+    ("ports", "ready", "list ports in the top-level field `ingress`"),
     (
         "privileged",
         "capabilities",
-        "use `capabilities: docker`, and name what is needed beyond it there and in `allow_syscalls`",
+        "use `capabilities: docker`, and list what is needed beyond it there and in `allow_syscalls`",
     ),
     ("read_only", "writable", "use `writable: []`"),
     ("readinessprobe", "ready", "use `ready`"),
@@ -49,17 +53,17 @@ const ADVICE: &[(&str, &str, &str)] = &[
     ("security_opt", "allow_syscalls", "use `allow_syscalls`"),
     ("startup_timeout", "start_timeout", "use `start_timeout`"),
     ("stop_grace_period", "stop_timeout", "use `stop_timeout`"),
-    ("tmpfs", "writable", "each service has a /tmp of its own"),
+    ("tmpfs", "writable", "each service has its own /tmp"),
     ("type", "kind", "use `kind`"),
     ("ulimits", "limits", "use `limits: {open_files: …}`"),
-    ("volumes", "files", "nothing is mounted from the host; `files` holds small files"),
+    ("volumes", "files", "nothing is mounted from the host; use `files` for small files"),
     ("volumes", "", "nothing is mounted from the host"),
     ("wants", "after", "use `after`"),
     ("watchdog_sec", "live", "use `live: {watchdog: …}`"),
     ("workdir", "working_dir", "use `working_dir`"),
 ];
 
-/// The advice for a word, where `known` are the fields that could have been meant.
+/// The advice for a field name; `known` are the fields that exist at its place.
 pub(super) fn advice(word: &str, known: &[&str]) -> Option<&'static str> {
     let word = word.to_lowercase().replace('-', "_");
     let fits = |field: &str| field.is_empty() || known.contains(&field);

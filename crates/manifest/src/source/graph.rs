@@ -1,31 +1,31 @@
 //! The order in which services start.
 //!
-//! Its law: the order depends on names and dependencies alone, never on how the file is arranged, so that the same meaning is
-//! measured as the same bytes.
+//! Invariant: the order depends on names and dependencies only, never on the arrangement of the file, so that equivalent
+//! manifests are measured as the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::Service;
-use super::fault::{Fault, Faults, Kind, Span};
 use super::hint;
 use super::names::ServiceName;
+use super::problem::{Kind, Problem, Problems, Span};
 use super::read::Spanned;
 
 /// A service and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Named {
     pub(super) name: String,
-    /// Where the name stands; where there is none, the start of the file.
+    /// The position of the name; the start of the file if there is none.
     pub(super) name_span: Span,
     pub(super) service: Service,
-    /// Where everything about it stands.
+    /// The position of the whole service.
     pub(super) span: Span,
-    /// Whether something in it could not be read: what follows from its absence is not worth a fault.
+    /// Whether something in it could not be read: problems that follow from its absence are not reported.
     pub(super) damaged: bool,
 }
 
 impl Named {
-    /// Everything it starts after, as it is written.
+    /// Everything it starts after, as written.
     fn dependencies(&self) -> impl Iterator<Item = &Spanned<ServiceName>> {
         let lists = [&self.service.after, &self.service.requires];
         lists.into_iter().flatten().flat_map(|list| list.value.iter())
@@ -33,30 +33,30 @@ impl Named {
 }
 
 /// Checks every name in `after` and `requires`.
-pub(super) fn check_names(services: &[Named], names: &BTreeSet<&str>, faults: &mut Faults) {
+pub(super) fn check_names(services: &[Named], names: &BTreeSet<&str>, problems: &mut Problems) {
     for service in services {
         for list in [&service.service.after, &service.service.requires].into_iter().flatten() {
-            super::check::no_repeats(&list.value, faults);
-            for wanted in list.value.iter().filter(|wanted| !names.contains(wanted.0.as_str())) {
-                faults.push(unknown_service(wanted, names));
+            super::check::no_repeats(&list.value, problems);
+            for expected in list.value.iter().filter(|expected| !names.contains(expected.0.as_str())) {
+                problems.push(unknown_service(expected, names));
             }
         }
     }
 }
 
-/// The fault of a name that no service has.
-pub(super) fn unknown_service(name: &Spanned<ServiceName>, names: &BTreeSet<&str>) -> Fault {
+/// The problem of a name that no service has.
+pub(super) fn unknown_service(name: &Spanned<ServiceName>, names: &BTreeSet<&str>) -> Problem {
     let hint = hint::did_you_mean(&name.0, names.iter().copied()).unwrap_or_else(|| {
         format!("the services are {}", names.iter().copied().collect::<Vec<_>>().join(", "))
     });
-    Fault::new(Kind::UnknownName, name.span, format!("there is no service `{}`", name.0)).hint(hint)
+    Problem::new(Kind::UnknownName, name.span, format!("there is no service `{}`", name.0)).hint(hint)
 }
 
-/// Puts services after what they depend on, by name where that leaves a choice; services that wait for each other are faults.
-pub(super) fn start_order(services: Vec<Named>, faults: &mut Faults) -> Vec<Named> {
+/// Sorts services after their dependencies, by name where that leaves a choice; services that wait for each other are reported.
+pub(super) fn start_order(services: Vec<Named>, problems: &mut Problems) -> Vec<Named> {
     let mut waiting: BTreeMap<String, Named> =
         services.into_iter().map(|service| (service.name.clone(), service)).collect();
-    report_cycles(&waiting, faults);
+    report_cycles(&waiting, problems);
     let mut order: Vec<Named> = Vec::with_capacity(waiting.len());
     loop {
         let free = |named: &Named| named.dependencies().all(|other| !waiting.contains_key(&other.0));
@@ -68,18 +68,18 @@ pub(super) fn start_order(services: Vec<Named>, faults: &mut Faults) -> Vec<Name
     order
 }
 
-/// One fault for each group of services that wait for each other.
-fn report_cycles(services: &BTreeMap<String, Named>, faults: &mut Faults) {
+/// Reports one problem for each group of services that wait for each other.
+fn report_cycles(services: &BTreeMap<String, Named>, problems: &mut Problems) {
     let mut done = BTreeSet::new();
     for name in services.keys() {
         let mut path = Vec::new();
         if let Some((cycle, at)) = find_cycle(services, name, &mut path, &mut done) {
-            faults.push(cycle_fault(&cycle, at));
+            problems.push(cycle_problem(&cycle, at));
         }
     }
 }
 
-/// Walks depth first; the depth is the number of services at most. `done` holds what needs no second look.
+/// Searches depth first; the depth is at most the number of services. `done` holds the services that were already searched.
 fn find_cycle(
     services: &BTreeMap<String, Named>,
     name: &str,
@@ -92,10 +92,10 @@ fn find_cycle(
     }
     path.push(name.to_owned());
     let mut found = None;
-    for wanted in named.dependencies() {
-        found = match path.iter().position(|passed| *passed == wanted.0) {
-            Some(start) => path.get(start..).map(|cycle| (cycle.to_vec(), wanted.span)),
-            None => find_cycle(services, &wanted.0, path, done),
+    for expected in named.dependencies() {
+        found = match path.iter().position(|passed| *passed == expected.0) {
+            Some(start) => path.get(start..).map(|cycle| (cycle.to_vec(), expected.span)),
+            None => find_cycle(services, &expected.0, path, done),
         };
         if found.is_some() {
             break;
@@ -106,12 +106,12 @@ fn find_cycle(
     found
 }
 
-fn cycle_fault(cycle: &[String], at: Span) -> Fault {
+fn cycle_problem(cycle: &[String], at: Span) -> Problem {
     let [only] = cycle else {
         let path = cycle.iter().chain(cycle.first()).map(String::as_str).collect::<Vec<_>>().join(" → ");
-        return Fault::new(Kind::Cycle, at, format!("services wait for each other: {path}"))
-            .label("this closes the circle")
+        return Problem::new(Kind::Cycle, at, format!("services wait for each other: {path}"))
+            .label("this closes the cycle")
             .hint("remove one of these from `after` or `requires`");
     };
-    Fault::new(Kind::Cycle, at, format!("service `{only}` waits for itself")).hint("remove it")
+    Problem::new(Kind::Cycle, at, format!("service `{only}` waits for itself")).hint("remove it")
 }

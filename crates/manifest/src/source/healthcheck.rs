@@ -1,22 +1,23 @@
-//! What an image's HEALTHCHECK asks for, in the words of a manifest.
+//! Translates an image's HEALTHCHECK into a check of the manifest.
 //!
-//! Its law: a command is never run and never taken apart further than a reader would at a glance; what is not understood has
-//! no translation, nor has what is understood and asks in another way: with a body, by a socket of a path, through a pipe.
+//! Invariant: the command is never run, and parsed no further than a reader would at a glance. A command that is not
+//! understood has no translation, and neither has one that checks differently: with a body, over a Unix socket, or through a
+//! pipe.
 //!
-//! Source: Docker's `HEALTHCHECK`, and the commands that images give there: curl, wget and nc.
+//! Source: Docker's `HEALTHCHECK`, and the commands that images use there: curl, wget and nc.
 
 use super::image::Healthcheck;
 
-/// Names of the machine itself, as checks write them.
+/// Names of the local host, as written in checks.
 const LOCAL: [&str; 4] = ["localhost", "127.0.0.1", "0.0.0.0", "[::1]"];
 
 /// Programs that fetch a URL, and programs that connect to a port.
 const FETCHERS: [&str; 2] = ["curl", "wget"];
 const CONNECTORS: [&str; 3] = ["nc", "ncat", "netcat"];
 
-/// Options that have curl ask in another way than GET by TCP, or ask somebody else, and those of them that have a letter. Of a
-/// long one, this is the beginning.
-const CURL_OTHERWISE: [&str; 14] = [
+/// Options with which curl does something other than a GET over TCP, or uses another host, by the start of their long names;
+/// then those that have a short form.
+const CURL_UNSUPPORTED: [&str; 14] = [
     "--unix-socket",
     "--abstract-unix-socket",
     "--request",
@@ -32,24 +33,24 @@ const CURL_OTHERWISE: [&str; 14] = [
     "--resolve",
     "--config",
 ];
-const CURL_OTHERWISE_SHORT: &str = "XdFTxK";
-/// Letters of curl that have a value, which may stand right behind: what follows is no option.
+const CURL_UNSUPPORTED_SHORT: &str = "XdFTxK";
+/// Short options of curl that take a value, which may follow immediately: the rest of the word is not options.
 const CURL_VALUES: &str = "AbcCDeEhHmoPQrtuUwyYz";
 
-/// The same of wget, whose letters change nothing of this, and of nc, which asks by UDP or by a socket of a path.
-const WGET_OTHERWISE: [&str; 3] = ["--post-", "--method", "--body-"];
-const NC_OTHERWISE: [&str; 2] = ["--udp", "--unixsock"];
-const NC_OTHERWISE_SHORT: &str = "uU";
-/// Letters of nc that have a value.
+/// The same for wget, which has no such short options, and for nc, which can use UDP or a Unix socket.
+const WGET_UNSUPPORTED: [&str; 3] = ["--post-", "--method", "--body-"];
+const NC_UNSUPPORTED: [&str; 2] = ["--udp", "--unixsock"];
+const NC_UNSUPPORTED_SHORT: &str = "uU";
+/// Short options of nc that take a value.
 const NC_VALUES: &str = "eiIpPqsTwxX";
 
-/// What stands in front of a command without being one.
+/// Words that can precede the actual command.
 const SHELLS: [&str; 7] = ["sh", "bash", "/bin/sh", "/bin/bash", "-c", "-ec", "exec"];
 
-/// The most characters of a command that are shown.
+/// The maximum number of characters of a command that are shown.
 const MAX_SHOWN: usize = 200;
 
-/// The command that Docker would run, for people; `None` if there is none.
+/// The command that Docker would run, for display; `None` if there is none.
 pub(super) fn command(check: &Healthcheck) -> Option<String> {
     match check.test.split_first() {
         Some((kind, words)) if kind != "NONE" && !words.is_empty() => {
@@ -58,9 +59,9 @@ pub(super) fn command(check: &Healthcheck) -> Option<String> {
             let mut shown = String::new();
             for character in characters.by_ref().take(MAX_SHOWN) {
                 match character {
-                    // A command is full of them, and they do no harm.
+                    // Common in commands, and harmless.
                     '"' | '\'' | '\\' => shown.push(character),
-                    // What would begin another line or drive the terminal.
+                    // Line breaks and terminal control characters.
                     _ => shown.extend(character.escape_debug()),
                 }
             }
@@ -73,10 +74,10 @@ pub(super) fn command(check: &Healthcheck) -> Option<String> {
     }
 }
 
-/// The check that asks for the same, as a manifest has it: `{http: {port: 80, path: /}}`.
+/// The equivalent check in a manifest's syntax: `{http: {port: 80, path: /}}`.
 pub(super) fn translate(check: &Healthcheck) -> Option<String> {
     let (_, words) = check.test.split_first()?;
-    // What comes behind a pipe decides, not the answer.
+    // The result depends on the command after the pipe, not on the response.
     if words.iter().any(|word| word.replace("||", "").contains('|')) {
         return None;
     }
@@ -85,13 +86,13 @@ pub(super) fn translate(check: &Healthcheck) -> Option<String> {
     let mut words = words.skip_while(|word| SHELLS.contains(word));
     let program = words.next()?;
     let program = program.rsplit('/').next().unwrap_or(program);
-    // What follows is another command's.
+    // The rest belongs to another command.
     let words: Vec<&str> = words.take_while(|word| !word.starts_with("||") && *word != "&&").collect();
-    if words.iter().any(|word| otherwise(program, word)) {
+    if words.iter().any(|word| is_unsupported(program, word)) {
         return None;
     }
     if FETCHERS.contains(&program) {
-        // Both take a URL without its scheme; beside one that has it, such a word is an option's.
+        // Both accept a URL without a scheme; if another word has a scheme, one without is an option's value.
         let whole = words.iter().any(|word| word.contains("://"));
         return words.into_iter().filter(|word| !whole || word.contains("://")).find_map(fetched);
     }
@@ -102,22 +103,22 @@ pub(super) fn translate(check: &Healthcheck) -> Option<String> {
     Some(format!("{{tcp: {port}}}"))
 }
 
-/// Whether a word is an option with which the program asks for something that no check asks for.
-fn otherwise(program: &str, word: &str) -> bool {
+/// Whether a word is an option that makes the program do something that no check does.
+fn is_unsupported(program: &str, word: &str) -> bool {
     let (long, short, values): (&[&str], _, _) = match program {
-        "curl" => (&CURL_OTHERWISE, CURL_OTHERWISE_SHORT, CURL_VALUES),
-        "wget" => (&WGET_OTHERWISE, "", ""),
-        _ => (&NC_OTHERWISE, NC_OTHERWISE_SHORT, NC_VALUES),
+        "curl" => (&CURL_UNSUPPORTED, CURL_UNSUPPORTED_SHORT, CURL_VALUES),
+        "wget" => (&WGET_UNSUPPORTED, "", ""),
+        _ => (&NC_UNSUPPORTED, NC_UNSUPPORTED_SHORT, NC_VALUES),
     };
     if word.starts_with("--") {
         return long.iter().any(|option| word.starts_with(option));
     }
-    // Letters may stand together: `-fsSX POST`.
+    // Short options may be combined: `-fsSX POST`.
     let letters = word.strip_prefix('-').unwrap_or_default().chars();
     letters.take_while(|letter| !values.contains(*letter)).any(|letter| short.contains(letter))
 }
 
-/// The check that asks for a URL of this machine. One of HTTPS can only be connected to.
+/// The check for a URL of the local host. For HTTPS it is only a connection.
 fn fetched(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -130,7 +131,7 @@ fn fetched(url: &str) -> Option<String> {
         (None, _) => 80,
     };
     let slash = if path.starts_with('/') { "" } else { "/" };
-    // Of other bytes, YAML or the shell could make something else.
+    // YAML or the shell could interpret other bytes differently.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-~?=&%+".contains(&byte);
     match scheme {
         "http" if path.bytes().all(plain) => Some(format!("{{http: {{port: {port}, path: {slash}{path}}}}}")),
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_to_the_machine_itself_become_http_checks() {
+    fn requests_to_the_local_host_become_checks() {
         for (words, expected) in [
             (
                 &["CMD", "curl", "-f", "http://localhost:8080/healthz"][..],
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_asks_for_something_else_has_no_translation() {
+    fn other_commands_have_no_translation() {
         for words in [
             &["CMD", "redis-cli", "ping"][..],
             &["CMD-SHELL", "pg_isready -U postgres"],
@@ -216,13 +217,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_a_command_begins_a_line_or_drives_a_terminal() {
+    fn line_breaks_and_control_characters_of_a_command_are_escaped() {
         let shown = command(&check(&["CMD-SHELL", "a 'b' \"c\"\nhint: \u{1b}[2J\r\u{202e}d"]));
         assert_eq!(shown.as_deref(), Some(r#"a 'b' "c"\nhint: \u{1b}[2J\r\u{202e}d"#));
     }
 
     #[test]
-    fn a_command_is_shown_as_far_as_fits_on_a_few_lines() {
+    fn a_long_command_is_truncated() {
         assert_eq!(command(&check(&["CMD", "a", "b"])).as_deref(), Some("a b"));
         assert_eq!((command(&check(&["NONE"])), command(&check(&[]))), (None, None));
         let long = command(&check(&["CMD-SHELL", &"ö".repeat(300)])).unwrap_or_default();

@@ -1,15 +1,15 @@
-//! Guesses at what was meant.
+//! Suggestions for misspelled names.
 //!
-//! Its law: a guess is offered only when it is close; a wrong hint is worse than none.
+//! Invariant: a suggestion is made only when it is close; a wrong hint is worse than none.
 
-/// The candidate nearest to `word`, if one is near enough to be what was meant.
+/// The candidate closest to `word`, if one is close enough to be what was meant.
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let wanted = plain(word);
-    // A slip every fourth letter, at least one: "prots" is "ports", "web" is not "db".
-    let limit = (wanted.len() / 4).clamp(1, 3);
+    let expected = plain(word);
+    // One typo per four letters, at least one: "prots" is "ports", "web" is not "db".
+    let limit = (expected.len() / 4).clamp(1, 3);
     candidates
         .into_iter()
-        .map(|candidate| (closeness(&wanted, &plain(candidate)), candidate))
+        .map(|candidate| (closeness(&expected, &plain(candidate)), candidate))
         .filter(|(distance, candidate)| *distance <= limit && *distance < candidate.chars().count())
         .min_by_key(|(distance, candidate)| (*distance, *candidate))
         .map(|(_, candidate)| candidate)
@@ -20,7 +20,7 @@ pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = 
     nearest(word, candidates).map(|candidate| format!("did you mean `{candidate}`?"))
 }
 
-/// `a`, `b` or `c`, as people write it.
+/// `a`, `b` or `c`, as in prose.
 pub(super) fn one_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let quoted: Vec<_> = words.into_iter().map(|word| format!("`{word}`")).collect();
     match quoted.as_slice() {
@@ -30,21 +30,21 @@ pub(super) fn one_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     }
 }
 
-/// The distance of two words; one that begins with the other, when that is long enough to mean it, is nearly the same.
-fn closeness(wanted: &[char], candidate: &[char]) -> usize {
-    if wanted.len() >= 4 && candidate.starts_with(wanted) {
-        return usize::from(wanted != candidate);
+/// The distance of two words; a word that starts with the other counts as nearly the same if the other is long enough.
+fn closeness(expected: &[char], candidate: &[char]) -> usize {
+    if expected.len() >= 4 && candidate.starts_with(expected) {
+        return usize::from(expected != candidate);
     }
-    distance(wanted, candidate)
+    distance(expected, candidate)
 }
 
-/// "write it as a list: `[…]`" for something written as one text, cut where a shell would cut it.
+/// "write it as a list: `[…]`" for a command written as one string, split where a shell would split it.
 pub(super) fn as_list(text: &str) -> String {
     let words: Vec<_> = shell_words(text).iter().map(|word| flow_scalar(word)).collect();
     format!("write it as a list: `[{}]`", words.join(", "))
 }
 
-/// Words between spaces; quotes keep words together and vanish.
+/// Splits at spaces; quotes keep words together and are removed.
 fn shell_words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -64,7 +64,7 @@ fn shell_words(text: &str) -> Vec<String> {
     words
 }
 
-/// A word as it can stand in a YAML list between brackets.
+/// A word as an element of a YAML flow list.
 fn flow_scalar(word: &str) -> String {
     let safe =
         |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '=' | ';' | ' ' | '+' | '$');
@@ -74,7 +74,7 @@ fn flow_scalar(word: &str) -> String {
     format!("{word:?}")
 }
 
-/// Letters that people vary without meaning anything by it.
+/// A word without the differences that carry no meaning: case and separators.
 fn plain(word: &str) -> Vec<char> {
     word.chars()
         .take(MAX_LENGTH)
@@ -83,7 +83,7 @@ fn plain(word: &str) -> Vec<char> {
         .collect()
 }
 
-/// Longer words are compared by their beginning: no name of ours is longer, and the work stays bounded.
+/// Longer words are compared by their first characters: no name of ours is longer, and the work stays bounded.
 const MAX_LENGTH: usize = 64;
 
 /// Edits between two words, a swap of neighbours counting as one (optimal string alignment).
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_of_the_finger_are_understood() {
+    fn typos_are_recognized() {
         let fields = ["command", "env", "ready", "restart", "stop_signal"];
         for (word, meant) in [
             ("comand", Some("command")),
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn distances_are_of_optimal_string_alignment() {
+    fn distance_is_optimal_string_alignment() {
         for (a, b, edits) in
             [("", "", 0), ("a", "", 1), ("ab", "ba", 1), ("kitten", "sitting", 3), ("abc", "abc", 0)]
         {

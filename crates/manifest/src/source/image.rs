@@ -1,32 +1,32 @@
-//! What a manifest is resolved against: the configuration and the file tree of a container image.
+//! The configuration and the file tree of a container image, against which a manifest is resolved.
 //!
-//! Its law: reading an image is not this crate's work. It asks through [`Rootfs`], and follows symbolic links itself, inside
-//! the root, as the enclave's kernel will.
+//! Reading an image is left to other crates. This one looks up files through [`Rootfs`], and follows symbolic links itself,
+//! inside the root, as the enclave's kernel will.
 
 use std::collections::BTreeMap;
 use std::io;
 
 use serde::{Deserialize, Deserializer};
 
-/// The most symbolic links followed for one path, as in Linux (`MAXSYMLINKS`).
+/// The maximum number of symbolic links followed for one path, as in Linux (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 
-/// Folders that every service has of its own, whatever the image has there.
-pub(super) const OWN_FOLDERS: [&str; 5] = ["/dev", "/dev/shm", "/proc", "/sys", "/tmp"];
+/// Directories that are private to every service, regardless of the image's content there.
+pub(super) const PRIVATE_DIRECTORIES: [&str; 5] = ["/dev", "/dev/shm", "/proc", "/sys", "/tmp"];
 
-/// The folder that hides an image's path from its services, if one does.
+/// The private directory that hides a path of the image from its services, if one does.
 pub(super) fn hidden_by(path: &str) -> Option<&'static str> {
     let below = |folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-    OWN_FOLDERS.into_iter().find(|folder| below(folder))
+    PRIVATE_DIRECTORIES.into_iter().find(|folder| below(folder))
 }
 
-/// Whether init makes a working directory of this path when its service starts: one below a folder that begins empty.
-pub(super) fn is_made_inside(path: &str) -> bool {
+/// Whether init creates a working directory at this path when its service starts: one below a directory that starts empty.
+pub(super) fn is_created_inside(path: &str) -> bool {
     ["/tmp/", "/dev/shm/"].iter().any(|folder| path.starts_with(folder))
         && !path.split('/').any(|part| part == "..")
 }
 
-/// Where a program runs.
+/// The processor architecture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Arch {
     /// x86-64.
@@ -36,11 +36,11 @@ pub enum Arch {
     Aarch64,
 }
 
-/// The part of an OCI image's configuration that says how to run it (image-spec, "config").
+/// The part of an OCI image's configuration that defines how to run it (image-spec, "config").
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ImageConfig {
-    /// What stands in front of every command line.
+    /// The start of every command line.
     #[serde(deserialize_with = "null_is_default")]
     pub entrypoint: Vec<String>,
     /// The command line, or the arguments of the entrypoint.
@@ -55,18 +55,18 @@ pub struct ImageConfig {
     /// The working directory, or empty for `/`.
     #[serde(deserialize_with = "null_is_default")]
     pub working_dir: String,
-    /// The signal that asks it to end, or empty.
+    /// The signal that requests termination, or empty.
     #[serde(deserialize_with = "null_is_default")]
     pub stop_signal: String,
-    /// Folders whose content is meant to change, by absolute path; the values are empty maps.
+    /// Directories whose content is meant to change, by absolute path; the values are empty maps.
     #[serde(deserialize_with = "null_is_default")]
     pub volumes: BTreeMap<String, serde_json::Value>,
     /// Ports as `80/tcp`, `53/udp` or `80`; the values are empty maps.
     #[serde(deserialize_with = "null_is_default")]
     pub exposed_ports: BTreeMap<String, serde_json::Value>,
-    /// What Docker runs to see whether a container works. The specification does not know it, so that a value of another
-    /// form is as good as none.
-    #[serde(deserialize_with = "wrong_is_default")]
+    /// The command that Docker runs to check a container. It is not part of the specification, so a value of another form
+    /// is ignored.
+    #[serde(deserialize_with = "invalid_is_default")]
     pub healthcheck: Healthcheck,
 }
 
@@ -74,20 +74,20 @@ pub struct ImageConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Healthcheck {
-    /// `CMD` and a command line, `CMD-SHELL` and one text, `NONE`, or nothing.
+    /// `CMD` and a command line, `CMD-SHELL` and one string, `NONE`, or nothing.
     #[serde(deserialize_with = "null_is_default")]
     pub test: Vec<String>,
 }
 
-/// Docker writes `null` for what is empty.
+/// Docker writes `null` for empty values.
 fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     input: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(input)?.unwrap_or_default())
 }
 
-/// A value that nobody has promised to be of this form.
-fn wrong_is_default<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned + Default>(
+/// A value whose form is not specified: another form counts as empty.
+fn invalid_is_default<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned + Default>(
     input: D,
 ) -> Result<T, D::Error> {
     let value = serde_json::Value::deserialize(input)?;
@@ -96,11 +96,11 @@ fn wrong_is_default<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned + 
 
 /// An image's file tree.
 pub trait Rootfs {
-    /// What stands at a path. The path comes without a slash at its front (the root is empty) and without `.`, `..` or
-    /// links before its last part; a link there is not followed.
+    /// The entry at a path. The path has no leading slash (the root is empty) and no `.`, `..` or links before its last
+    /// part; a link there is not followed.
     fn entry(&self, path: &str) -> Option<Entry>;
 
-    /// The first bytes of the regular file at such a path, `limit` of them or as many as it has.
+    /// The first bytes of the regular file at such a path, at most `limit`.
     fn read(&self, path: &str, limit: usize) -> io::Result<Vec<u8>>;
 
     /// The capabilities of the program at such a path, as they are stored (`security.capability`, capabilities(7)).
@@ -110,7 +110,7 @@ pub trait Rootfs {
 /// One file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What it is.
+    /// Its type.
     pub kind: EntryKind,
     /// Permission bits.
     pub mode: u32,
@@ -120,27 +120,27 @@ pub struct Entry {
     pub gid: u32,
 }
 
-/// What a file is.
+/// The type of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryKind {
     /// A directory.
     Directory,
     /// A regular file.
     File,
-    /// A symbolic link and its target, as it is written.
+    /// A symbolic link and its target, unresolved.
     Link(String),
     /// Anything else.
     Other,
 }
 
-/// Everything known about an image.
+/// Everything about an image that a manifest is resolved against.
 #[derive(Clone, Copy)]
 pub struct Image<'a> {
     /// How it is run.
     pub config: &'a ImageConfig,
     /// Its files.
     pub root: &'a dyn Rootfs,
-    /// What it is to run on.
+    /// The architecture it is to run on.
     pub arch: Arch,
 }
 
@@ -150,10 +150,10 @@ impl std::fmt::Debug for Image<'_> {
     }
 }
 
-/// A file that was found, by the path without links at which it stands.
+/// A file that was found, with its path without links.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
-    /// Without a slash at its front.
+    /// Without a leading slash.
     pub(super) path: String,
     pub(super) entry: Entry,
 }
@@ -161,55 +161,55 @@ pub(super) struct Found {
 /// Why nothing was found at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// This, from the root, does not exist.
+    /// This absolute path does not exist.
     Absent(String),
-    /// This, from the root, is no directory.
+    /// This absolute path is not a directory.
     NotADirectory(String),
-    /// Links lead on without an end.
+    /// The symbolic links form a loop.
     Loop,
 }
 
 impl Missing {
-    /// Why a path is missing, for people.
+    /// Why a path is missing, in prose.
     pub(super) fn why(&self, asked: &str) -> String {
         match self {
             Self::Absent(path) if path == asked => "the image has no such file".to_owned(),
             Self::Absent(path) => format!("in the image, `{path}` does not exist"),
             Self::NotADirectory(path) => format!("in the image, `{path}` is not a directory"),
-            Self::Loop => "its symbolic links lead in a circle".to_owned(),
+            Self::Loop => "its symbolic links form a loop".to_owned(),
         }
     }
 }
 
-/// Finds an absolute path the way the enclave's kernel will: links are followed, and none leads out of the root.
+/// Finds an absolute path as the enclave's kernel will: links are followed, and none leads out of the root.
 pub(super) fn find(root: &dyn Rootfs, path: &str) -> Result<Found, Missing> {
-    let way = walk(root, path)?;
-    match (way.entry, way.absent) {
-        (Some(entry), None) => Ok(Found { path: way.path, entry }),
+    let walked = walk(root, path)?;
+    match (walked.entry, walked.absent) {
+        (Some(entry), None) => Ok(Found { path: walked.path, entry }),
         (_, absent) => Err(Missing::Absent(absent.unwrap_or_else(|| "/".to_owned()))),
     }
 }
 
-/// Where a path leads, whether or not it is there to its end.
+/// A resolved path, which may exist in part only.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Way {
-    /// Its end, without links, and without a slash at its front.
+pub(super) struct WalkedPath {
+    /// The path without links and without a leading slash.
     pub(super) path: String,
-    /// What stands at its end.
+    /// The entry at this path.
     pub(super) entry: Option<Entry>,
-    /// Every folder and link on the way and the end itself, as `path` is written.
+    /// Every directory and link that was passed and the path itself, all without a leading slash.
     pub(super) steps: Vec<String>,
-    /// The first of them that does not exist, from the root.
+    /// The first of them that does not exist, as an absolute path.
     absent: Option<String>,
 }
 
-/// The longest path and the longest part of one, in bytes (`PATH_MAX` less its NUL, `NAME_MAX`; linux/limits.h).
+/// The maximum length of a path and of one part of it, in bytes (`PATH_MAX` less its NUL, `NAME_MAX`; linux/limits.h).
 const MAX_PATH: usize = 4095;
 const MAX_PART: usize = 255;
 
-/// Goes to an absolute path the way the enclave's kernel will, and on where it ends early: what is missing there can be made.
-pub(super) fn walk(root: &dyn Rootfs, path: &str) -> Result<Way, Missing> {
-    // The parts still to go, last first.
+/// Resolves an absolute path as the enclave's kernel will, and continues past missing parts, since those can be created.
+pub(super) fn walk(root: &dyn Rootfs, path: &str) -> Result<WalkedPath, Missing> {
+    // The remaining parts, last first.
     let mut rest: Vec<String> = parts(path);
     let mut at: Vec<String> = Vec::new();
     let (mut steps, mut absent, mut links) = (Vec::new(), None, 0_usize);
@@ -249,7 +249,7 @@ pub(super) fn walk(root: &dyn Rootfs, path: &str) -> Result<Way, Missing> {
             steps.push(here);
         }
     }
-    Ok(Way { path: at.join("/"), entry, steps, absent })
+    Ok(WalkedPath { path: at.join("/"), entry, steps, absent })
 }
 
 /// A path's parts, last first.
@@ -284,15 +284,15 @@ mod tests {
     }
 
     #[test]
-    fn a_way_goes_on_where_the_image_ends() {
+    fn a_walk_continues_past_missing_directories() {
         let files = Files::default()
             .link("/etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
             .link("/var/run", "/run")
             .file("/etc/passwd", 0o644, "")
             .link("/astray", "nowhere/../etc")
             .directory("/run");
-        let way = walk(&files, "/etc/resolv.conf").unwrap();
-        assert_eq!((way.path.as_str(), way.entry), ("run/systemd/resolve/stub-resolv.conf", None));
+        let walked = walk(&files, "/etc/resolv.conf").unwrap();
+        assert_eq!((walked.path.as_str(), walked.entry), ("run/systemd/resolve/stub-resolv.conf", None));
         let steps = [
             "etc",
             "etc/resolv.conf",
@@ -301,14 +301,14 @@ mod tests {
             "run/systemd/resolve",
             "run/systemd/resolve/stub-resolv.conf",
         ];
-        assert_eq!(way.steps, steps);
-        assert_eq!(walk(&files, "/var/run/app/x").map(|way| way.path).as_deref(), Ok("run/app/x"));
+        assert_eq!(walked.steps, steps);
+        assert_eq!(walk(&files, "/var/run/app/x").map(|walked| walked.path).as_deref(), Ok("run/app/x"));
         assert_eq!(walk(&files, "/etc/passwd/x"), Err(Missing::NotADirectory("/etc/passwd".into())));
         assert_eq!(walk(&files, "/astray"), Err(Missing::Absent("/nowhere".into())));
     }
 
     #[test]
-    fn a_way_that_is_longer_than_linux_has_them_ends_where_it_is_too_long() {
+    fn a_path_over_linux_limits_is_reported_as_absent() {
         let files = Files::default();
         for path in ["/a".repeat(100_000), format!("/{}", "n".repeat(256))] {
             assert!(
@@ -317,11 +317,11 @@ mod tests {
                 path.len()
             );
         }
-        assert_eq!(walk(&files, &format!("/{}", "n".repeat(255))).map(|way| way.steps.len()), Ok(1));
+        assert_eq!(walk(&files, &format!("/{}", "n".repeat(255))).map(|walked| walked.steps.len()), Ok(1));
     }
 
     #[test]
-    fn an_image_configuration_is_read_as_docker_and_buildah_write_it() {
+    fn image_configurations_of_docker_and_buildah_are_accepted() {
         let text = r#"{"Cmd":["nginx"],"Entrypoint":null,"Env":["A=b"],"ExposedPorts":{"80/tcp":{}},"Labels":{"x":"y"}}"#;
         let config: ImageConfig = serde_json::from_str(text).unwrap();
         assert_eq!((config.cmd, config.entrypoint), (vec!["nginx".to_owned()], vec![]));

@@ -1,10 +1,10 @@
-//! From bytes of the source to lines and columns.
+//! Maps byte offsets of the source to lines and columns.
 //!
-//! Its law: any byte offset has a place, even one past the end or inside a character.
+//! Invariant: every byte offset has a place, even one past the end or inside a character.
 
-use super::fault::Span;
+use super::problem::Span;
 
-/// The source, cut into lines once.
+/// The source, split into lines once.
 #[derive(Debug)]
 pub(super) struct Lines<'a> {
     source: &'a str,
@@ -25,7 +25,7 @@ impl<'a> Lines<'a> {
         Self { source, starts: std::iter::once(0).chain(after_breaks).collect() }
     }
 
-    /// Where a byte is. The end of the source is the place after its last character.
+    /// The place of a byte. The end of the source is the place after its last character.
     pub(super) fn place(&self, byte: usize) -> Place {
         let byte = self.source.floor_char_boundary(byte);
         let line = self.starts.partition_point(|start| *start <= byte).max(1);
@@ -34,14 +34,14 @@ impl<'a> Lines<'a> {
         Place { line, column: column.saturating_add(1) }
     }
 
-    /// A line without its break, counted from 1.
+    /// A line without its line break, counted from 1.
     pub(super) fn line(&self, line: usize) -> &'a str {
         let start = line.checked_sub(1).and_then(|index| self.starts.get(index)).copied();
         let rest = start.and_then(|start| self.source.get(start..)).unwrap_or("");
         rest.split('\n').next().unwrap_or("").trim_end_matches('\r')
     }
 
-    /// The bytes of a span, cut to whole characters.
+    /// The text of a span, rounded down to whole characters.
     pub(super) fn text(&self, span: Span) -> &'a str {
         let start = self.source.floor_char_boundary(span.start);
         let end = self.source.floor_char_boundary(span.end);

@@ -1,24 +1,24 @@
-//! What a single name can be: services, users, paths, variables, capabilities, system calls.
+//! The valid forms of names: services, users, paths, variables, capabilities, system calls.
 //!
-//! Its law: a name that passes here can be used as it is inside: as a cgroup's name, a path, an environment variable.
+//! Invariant: a name that passes here can be used unchanged inside: as a cgroup's name, a path, an environment variable.
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::hint;
-use super::read::{FromScalar, Wrong};
+use super::read::{FromScalar, Invalid};
 use super::tree::Scalar;
 use crate::model;
 
-/// The longest service name in bytes, as the wire has it (`cloister_wire::logs::MAX_NAME`).
+/// The maximum length of a service name in bytes, as in the wire format (`cloister_wire::logs::MAX_NAME`).
 const MAX_NAME: usize = 63;
 
-/// Linux's longest path in bytes, without the NUL (`PATH_MAX`).
+/// Linux's maximum path length in bytes, without the NUL (`PATH_MAX`).
 const MAX_PATH: usize = 4095;
 
-/// The largest user and group id, as in Docker and runc. The kernel takes the two largest 32-bit numbers to mean something else
-/// or nobody, and services' views rely on a group that none of them can have.
+/// The largest user and group id, as in Docker and runc. To the kernel the two largest 32-bit numbers have special meanings,
+/// and the services' views rely on a group that none of them can have.
 pub(super) const MAX_ID: u32 = 2_147_483_647;
 
 /// Capabilities by number (`linux/capability.h`, Linux 6.12), without `CAP_`.
@@ -66,7 +66,7 @@ const CAPABILITIES: [&str; 41] = [
     "checkpoint_restore",
 ];
 
-/// Declares a type around a text, with its schema.
+/// Declares a type around a string, with its schema.
 macro_rules! name {
     ($(#[$meta:meta])* $name:ident, $schema:tt) => {
         $(#[$meta])*
@@ -92,12 +92,12 @@ name!(
         "type": "string",
         "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
         "maxLength": 63,
-        "description": "Small letters, digits and dashes: `web`, `db-1`.",
+        "description": "Lower-case letters, digits and hyphens: `web`, `db-1`.",
     }
 );
 
 name!(
-    /// A user by name or number, perhaps with a group.
+    /// A user by name or number, optionally with a group.
     UserSpec,
     {
         "type": ["string", "integer"],
@@ -140,17 +140,17 @@ name!(
     { "type": "string", "pattern": "^[^=\\u0000]+$" }
 );
 
-/// A capability, small letters, without `CAP_`.
+/// A capability in lower case, without `CAP_`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Capability(pub(super) String);
 
 impl Capability {
-    /// The number of the one with this name.
+    /// The number of the capability with this name.
     pub(super) fn number(name: &str) -> Option<usize> {
         CAPABILITIES.iter().position(|known| *known == name)
     }
 
-    /// The names of those in a mask.
+    /// The names of the capabilities in a mask.
     pub(super) fn names(mask: u64) -> impl Iterator<Item = &'static str> {
         CAPABILITIES
             .into_iter()
@@ -192,23 +192,23 @@ impl JsonSchema for Syscall {
 }
 
 impl FromScalar for ServiceName {
-    const WANTED: &'static str = "a name such as `web` or `db-1`";
+    const EXPECTED: &'static str = "a name such as `web` or `db-1`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         let text = &scalar.text;
         let letters = text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
         if text.len() > MAX_NAME {
-            return Err(Wrong::why(format!("it has {} characters, {MAX_NAME} are the most", text.len())));
+            return Err(Invalid::because(format!("{} characters; the maximum is {MAX_NAME}", text.len())));
         }
         if text.is_empty() || !letters || text.starts_with('-') || text.ends_with('-') {
-            let why = "small letters, digits, and dashes between them".to_owned();
-            return Err(Wrong { why, hint: name_suggestion(text) });
+            let reason = "expected lower-case letters, digits, and hyphens between them".to_owned();
+            return Err(Invalid { reason, hint: name_suggestion(text) });
         }
         Ok(Self(text.clone()))
     }
 }
 
-/// What a wrong name could be written as.
+/// A valid spelling of an invalid name.
 fn name_suggestion(text: &str) -> Option<String> {
     let fixed: String =
         text.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
@@ -217,9 +217,9 @@ fn name_suggestion(text: &str) -> Option<String> {
 }
 
 impl FromScalar for UserSpec {
-    const WANTED: &'static str = "a user such as `nginx`, `101` or `nginx:www-data`";
+    const EXPECTED: &'static str = "a user such as `nginx`, `101` or `nginx:www-data`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         let (user, group) =
             scalar.text.split_once(':').map_or((scalar.text.as_str(), None), |(u, g)| (u, Some(g)));
         check_account(user)?;
@@ -229,114 +229,116 @@ impl FromScalar for UserSpec {
 }
 
 impl FromScalar for GroupSpec {
-    const WANTED: &'static str = "a group such as `www-data` or `33`";
+    const EXPECTED: &'static str = "a group such as `www-data` or `33`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         check_account(&scalar.text)?;
         Ok(Self(scalar.text.clone()))
     }
 }
 
 /// A name or a number of `/etc/passwd` or `/etc/group`, whose fields end with a colon.
-fn check_account(text: &str) -> Result<(), Wrong> {
+fn check_account(text: &str) -> Result<(), Invalid> {
     if text.is_empty() {
-        return Err(Wrong::why("a name is missing"));
+        return Err(Invalid::because("the name is empty"));
     }
     if text.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, ':' | ',')) {
-        return Err(Wrong::why("no name has a space, a comma or a second colon in it"));
+        return Err(Invalid::because("a name cannot contain a space, a comma or a second colon"));
     }
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     if digits && text.parse::<u32>().ok().is_none_or(|id| id > MAX_ID) {
-        return Err(Wrong::why(format!("ids end at {MAX_ID}")));
+        return Err(Invalid::because(format!("the largest id is {MAX_ID}")));
     }
     Ok(())
 }
 
 impl FromScalar for Path {
-    const WANTED: &'static str = "an absolute path";
+    const EXPECTED: &'static str = "an absolute path";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         check_path(&scalar.text)?;
         Ok(Self(scalar.text.clone()))
     }
 }
 
-/// Why a text is not an absolute, plain path.
-fn check_path(text: &str) -> Result<(), Wrong> {
+/// Checks that a text is an absolute, normalized path.
+fn check_path(text: &str) -> Result<(), Invalid> {
     if !text.starts_with('/') {
-        return Err(Wrong::why("it does not begin with `/`").hint(format!("write `/{text}`")));
+        return Err(Invalid::because("it does not start with `/`").hint(format!("write `/{text}`")));
     }
     if text.len() > MAX_PATH {
-        return Err(Wrong::why(format!("it has {} bytes, {MAX_PATH} are the most", text.len())));
+        return Err(Invalid::because(format!("{} bytes; the maximum is {MAX_PATH}", text.len())));
     }
     if text.contains('\0') {
-        return Err(Wrong::why("it contains a NUL byte"));
+        return Err(Invalid::because("it contains a NUL byte"));
     }
     let plain: Vec<_> = text.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     if plain.contains(&"..") {
-        return Err(Wrong::why("`..` hides where it leads").hint("write the path without it"));
+        return Err(Invalid::because("`..` is not allowed").hint("write the path without it"));
     }
     let plain = format!("/{}", plain.join("/"));
     if plain != text {
-        return Err(Wrong::why("it can be written shorter").hint(format!("write `{plain}`")));
+        return Err(Invalid::because("the path is not normalized").hint(format!("write `{plain}`")));
     }
     Ok(())
 }
 
 impl FromScalar for HttpPath {
-    const WANTED: &'static str = "the path of a request, such as `/healthz`";
+    const EXPECTED: &'static str = "the path of a request, such as `/healthz`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         if !scalar.text.starts_with('/') {
-            return Err(Wrong::why("it does not begin with `/`"));
+            return Err(Invalid::because("it does not start with `/`"));
         }
         // A space or a line break would end the request's line early (RFC 9112, section 3).
         if !scalar.text.bytes().all(|b| b.is_ascii_graphic()) || scalar.text.len() > MAX_PATH {
-            return Err(Wrong::why("only printable ASCII, no spaces").hint("percent-encode the rest"));
+            return Err(Invalid::because("only printable ASCII without spaces is allowed")
+                .hint("percent-encode the rest"));
         }
         Ok(Self(scalar.text.clone()))
     }
 }
 
 impl FromScalar for EnvName {
-    const WANTED: &'static str = "the name of an environment variable";
+    const EXPECTED: &'static str = "the name of an environment variable";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         if scalar.text.is_empty() || scalar.text.contains(['=', '\0']) {
-            return Err(Wrong::why("a name is not empty and has no `=` in it"));
+            return Err(Invalid::because("a name cannot be empty or contain `=`"));
         }
         Ok(Self(scalar.text.clone()))
     }
 }
 
 impl FromScalar for Capability {
-    const WANTED: &'static str = "a capability of Linux";
+    const EXPECTED: &'static str = "a Linux capability";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         let name = scalar.text.to_ascii_lowercase();
         let name = name.strip_prefix("cap_").unwrap_or(&name);
         if name == "all" {
-            return Err(Wrong::why("a service names the few it needs"));
+            return Err(Invalid::because("list only the capabilities that the service needs"));
         }
         match CAPABILITIES.iter().find(|known| **known == name) {
             Some(known) => Ok(Self((*known).to_owned())),
-            None => {
-                Err(Wrong { why: "see capabilities(7)".into(), hint: hint::did_you_mean(name, CAPABILITIES) })
-            }
+            None => Err(Invalid {
+                reason: "see capabilities(7)".into(),
+                hint: hint::did_you_mean(name, CAPABILITIES),
+            }),
         }
     }
 }
 
 impl FromScalar for Syscall {
-    const WANTED: &'static str = "a system call that the default filter refuses";
+    const EXPECTED: &'static str = "a system call that the default filter refuses";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         let text = &scalar.text;
         if model::REFUSED_SYSCALLS.contains(&text.as_str()) {
             return Ok(Self(text.clone()));
         }
         let hint = hint::did_you_mean(text, model::REFUSED_SYSCALLS);
-        Err(Wrong { why: "what is not refused need not be allowed".into(), hint })
+        Err(Invalid { reason: "only calls that the filter refuses can be listed".into(), hint })
     }
 }
 
@@ -361,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_plain() {
+    fn a_path_must_be_absolute_and_normalized() {
         for path in ["/", "/a", "/a/b.c", "/..a"] {
             assert!(Path::from_scalar(&plain(path)).is_ok(), "{path}");
         }
@@ -371,18 +373,18 @@ mod tests {
     }
 
     #[test]
-    fn capabilities_are_read_however_they_are_written() {
+    fn capabilities_are_accepted_in_every_spelling() {
         for text in ["net_bind_service", "CAP_NET_BIND_SERVICE", "cap_net_bind_service"] {
             assert_eq!(Capability::from_scalar(&plain(text)), Ok(Capability("net_bind_service".into())));
         }
-        let wrong = Capability::from_scalar(&plain("net_bind")).unwrap_err();
-        assert_eq!(wrong.hint.as_deref(), Some("did you mean `net_bind_service`?"));
-        let wrong = Capability::from_scalar(&plain("sysadmin")).unwrap_err();
-        assert_eq!(wrong.hint.as_deref(), Some("did you mean `sys_admin`?"));
+        let invalid = Capability::from_scalar(&plain("net_bind")).unwrap_err();
+        assert_eq!(invalid.hint.as_deref(), Some("did you mean `net_bind_service`?"));
+        let invalid = Capability::from_scalar(&plain("sysadmin")).unwrap_err();
+        assert_eq!(invalid.hint.as_deref(), Some("did you mean `sys_admin`?"));
     }
 
     #[test]
-    fn a_request_path_cannot_smuggle() {
+    fn a_request_path_cannot_inject_headers() {
         assert!(HttpPath::from_scalar(&plain("/a?b=c&d")).is_ok());
         for path in ["a", "/a b", "/a\r\nHost: x", "/ä"] {
             assert!(HttpPath::from_scalar(&plain(path)).is_err(), "{path}");

@@ -1,7 +1,7 @@
-//! What is no fault of a manifest and may still surprise its author.
+//! Notes on settings that are valid and may still surprise the manifest's author.
 //!
-//! Its law: a note gives the line that decides the matter and where it belongs; whoever has written that line, or another that
-//! answers the question, does not get the note.
+//! Invariant: a note gives the line that settles the question and its place in the manifest; a manifest that contains that
+//! line, or another that settles the question, does not get the note.
 
 use super::check::Plan;
 use super::document;
@@ -11,11 +11,11 @@ use super::image::{Image, ImageConfig};
 use super::resolve::exposed;
 use crate::model::{Kind, Manifest, Service};
 
-/// Programs that end at once unless they are process 1: s6-overlay, sysvinit, busybox and systemd by the names that images
-/// give them.
+/// Programs that exit at once unless they are process 1: s6-overlay, sysvinit, busybox and systemd, by the names that images
+/// use.
 const FIRST: [&str; 4] = ["init", "s6-linux-init", "systemd", "runit-init"];
 
-/// Every note: what concerns several services once, then the others in the order of the services.
+/// All notes: first those that concern several services, then the others in the order of the services.
 pub(super) fn notes(plan: &Plan, image: &Image<'_>, manifest: &Manifest) -> Vec<String> {
     let pairs = plan.services.iter().zip(&manifest.services);
     let author = |(named, service)| {
@@ -32,9 +32,9 @@ pub(super) fn notes(plan: &Plan, image: &Image<'_>, manifest: &Manifest) -> Vec<
     notes
 }
 
-/// A root without capabilities is not what an entry point expects that changes owners and becomes another user.
+/// An entry point that changes owners and switches to another user expects root to have capabilities.
 fn roots(authors: &[Author<'_>]) -> Option<String> {
-    let roots: Vec<&Author<'_>> = authors.iter().filter(|author| author.is_root_by_silence()).collect();
+    let roots: Vec<&Author<'_>> = authors.iter().filter(|author| author.is_root_by_default()).collect();
     let (who, it, line) = match roots.as_slice() {
         [] => return None,
         [only] => (format!("service `{}` runs", only.service.name), "it", only.line("capabilities: docker")),
@@ -45,13 +45,13 @@ fn roots(authors: &[Author<'_>]) -> Option<String> {
         }
     };
     Some(format!(
-        "{who} as root, since the image names no other user, and root has no capabilities here. If {it} changes owners \
-         of files, reads files of other users or becomes another user, as the entry points of redis, postgres, mysql \
-         and nginx do, add {line}; if not, `capabilities: []` or `user: NAME` there says so"
+        "{who} as root because the image names no other user, and root has no capabilities by default. If {it} changes \
+         file owners, reads files of other users or switches to another user, as the entry points of redis, postgres, \
+         mysql and nginx do, add {line}; if not, confirm with `capabilities: []` or `user: NAME` there"
     ))
 }
 
-/// Who gets notes about a service: what the author wrote, and what became of it.
+/// What notes about a service are based on: what the author wrote, and what it resolved to.
 struct Author<'a> {
     plan: &'a Plan,
     image: &'a ImageConfig,
@@ -60,8 +60,8 @@ struct Author<'a> {
 }
 
 impl Author<'_> {
-    /// Whether it is root and neither field that decides what root may is there.
-    fn is_root_by_silence(&self) -> bool {
+    /// Whether it runs as root and the manifest sets neither field that would confirm this.
+    fn is_root_by_default(&self) -> bool {
         self.service.uid == 0 && self.given.user.is_none() && self.given.capabilities.is_none()
     }
 
@@ -70,8 +70,8 @@ impl Author<'_> {
         let adds_none = *uid != 0 && self.given.capabilities.as_ref().is_some_and(|list| list.has_docker());
         adds_none.then(|| {
             format!(
-                "service `{name}` runs as user {uid}: docker gives capabilities to root alone, so `docker` adds none. \
-                 Name in `capabilities` those that it needs"
+                "service `{name}` runs as user {uid}: docker grants capabilities to root only, so `docker` adds none. \
+                 List those that it needs by name in `capabilities`"
             )
         })
     }
@@ -81,8 +81,9 @@ impl Author<'_> {
         let insists = FIRST.contains(&program.rsplit('/').next()?) && self.given.first_process.is_none();
         insists.then(|| {
             format!(
-                "service `{}` starts `{program}`: programs of this name end at once unless they are process 1, which \
-                 is Cloister's here. If this one does, add {}; if not, `first_process: cloister` there says so",
+                "service `{}` starts `{program}`: programs of this name exit at once unless they are process 1, which \
+                 is Cloister's own program by default. If this one does, add {}; if not, confirm with \
+                 `first_process: cloister` there",
                 self.service.name,
                 self.line("first_process: service")
             )
@@ -98,25 +99,25 @@ impl Author<'_> {
         if let Some(check) = healthcheck::translate(&self.image.healthcheck) {
             let ready = format!("ready: {check}");
             return Some(format!(
-                "{what} To have the same asked of service `{}`, add {}; `{ready}` there has the start wait for it",
+                "{what} To make the same check of service `{}`, add {}; `{ready}` there makes its start wait for it",
                 self.service.name,
                 self.line(&format!("live: {check}"))
             ));
         }
         let nearest = match exposed(self.plan, self.image).as_slice() {
             [route] => format!(
-                "the nearest is that its port accepts connections: add {}",
+                "the closest check is that its port accepts connections: add {}",
                 self.line(&format!("live: {{tcp: {}}}", route.target))
             ),
             _ => format!(
-                "what there is are ports and HTTP: add {} or `live: {{http: {{port: PORT, path: PATH}}}}`",
+                "TCP and HTTP checks are supported: add {} or `live: {{http: {{port: PORT, path: PATH}}}}`",
                 self.line("live: {tcp: PORT}")
             ),
         };
-        Some(format!("{what} No command is run as a check here; {nearest}"))
+        Some(format!("{what} Checks do not run commands; {nearest}"))
     }
 
-    /// A line, and where it belongs.
+    /// A line, and its place in the manifest.
     fn line(&self, line: &str) -> String {
         let document = &self.plan.document;
         if document.services.is_some() {

@@ -1,8 +1,8 @@
-//! Whether a service's program will start.
+//! Checks that a service's program can start.
 //!
-//! Its law: what `execve(2)` would refuse inside is refused here with a sentence about it: a missing program or interpreter, a
-//! missing permission, a binary of another machine. It is asked as the service's user, who has no more rights than that, even
-//! as root.
+//! Invariant: a program that `execve(2)` would refuse inside is refused here with an explanation: a missing program or
+//! interpreter, a missing permission, a binary for another architecture. The check is made with the rights of the service's
+//! user; even root has only its permission bits and capabilities.
 
 use super::accounts::Identity;
 use super::image::{Arch, Entry, EntryKind, Found, Image, find, hidden_by};
@@ -12,22 +12,22 @@ use crate::model::File;
 /// Bytes read of a program: its ELF header and program headers, or its first line. The kernel itself reads 256.
 const HEAD: usize = 4096;
 
-/// The longest path of an interpreter: the kernel reads 256 bytes of a script (`BINPRM_BUF_SIZE`), `#!` and one behind the path
-/// among them.
+/// The maximum length of an interpreter's path: the kernel reads 256 bytes of a script (`BINPRM_BUF_SIZE`), including `#!` and
+/// one byte after the path.
 const SCRIPT_LINE: usize = 253;
 
-/// Interpreters of interpreters, as in Linux (`exec_binprm` in `fs/exec.c`).
+/// The maximum depth of interpreters of interpreters, as in Linux (`exec_binprm` in `fs/exec.c`).
 const MAX_DEPTH: usize = 5;
 
 /// Who runs it, where, and with which variables.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setting<'a> {
     pub(super) identity: &'a Identity,
-    /// Its capabilities as the kernel's mask.
+    /// Its capabilities as the kernel's bit mask.
     pub(super) capabilities: u64,
     pub(super) cwd: &'a str,
     pub(super) search_path: &'a str,
-    /// What is mounted over files of the image.
+    /// The files mounted over the image's.
     pub(super) files: &'a [File],
 }
 
@@ -42,7 +42,7 @@ fn refuse<T>(what: String, hint: Option<&str>) -> Result<T, Refusal> {
     Err(Refusal { what, hint: hint.map(str::to_owned) })
 }
 
-/// The absolute path of a program, found as a shell would find it, and sure to start.
+/// The absolute path of a program, found as a shell would find it, and checked to start.
 pub(super) fn locate(image: &Image<'_>, setting: Setting<'_>, program: &str) -> Result<String, Refusal> {
     let path = if program.starts_with('/') {
         program.to_owned()
@@ -55,7 +55,7 @@ pub(super) fn locate(image: &Image<'_>, setting: Setting<'_>, program: &str) -> 
     Ok(path)
 }
 
-/// A relative path seen from a directory.
+/// A path relative to a directory, as an absolute path.
 fn absolute(directory: &str, path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in directory.split('/').chain(path.split('/')) {
@@ -68,7 +68,7 @@ fn absolute(directory: &str, path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// The first of the search path's directories that has it; one that may be executed before one that may not.
+/// The program in the first directory of the search path that contains it; executable ones take precedence.
 fn search(image: &Image<'_>, setting: Setting<'_>, program: &str) -> Result<String, Refusal> {
     if program.is_empty() {
         return refuse("the program's name is empty".to_owned(), None);
@@ -86,7 +86,7 @@ fn search(image: &Image<'_>, setting: Setting<'_>, program: &str) -> Result<Stri
             _ => {}
         }
     }
-    let hint = format!("it was looked for in {}", setting.search_path);
+    let hint = format!("the search path is {}", setting.search_path);
     fallback.map_or_else(|| refuse(format!("the image has no program `{program}`"), Some(&hint)), Ok)
 }
 
@@ -98,11 +98,11 @@ impl Setting<'_> {
 }
 
 fn covered(path: &str) -> Result<(), Refusal> {
-    let what = format!("`{path}` is in `files`, and what is mounted there cannot be executed");
-    refuse(what, Some("run a script by its interpreter: `command: [/bin/sh, /the/script]`"))
+    let what = format!("`{path}` is in `files`, which cannot be executed");
+    refuse(what, Some("run a script through its interpreter: `command: [/bin/sh, /the/script]`"))
 }
 
-/// Whether the kernel would start what stands at a path.
+/// Checks that the kernel would start the program at a path.
 fn check(image: &Image<'_>, setting: Setting<'_>, path: &str, depth: usize) -> Result<(), Refusal> {
     let found = match find(image.root, path) {
         _ if setting.covers(path) => return covered(path),
@@ -111,7 +111,7 @@ fn check(image: &Image<'_>, setting: Setting<'_>, path: &str, depth: usize) -> R
         Err(missing) => return refuse(format!("`{path}` cannot be run: {}", missing.why(path)), None),
     };
     if let Some(folder) = hidden_by(&format!("/{}", found.path)) {
-        let what = format!("`{path}` is not there inside: every service has a `{folder}` of its own");
+        let what = format!("`{path}` is hidden in the enclave: every service has its own `{folder}`");
         return refuse(what, Some("put it elsewhere in the image"));
     }
     match found.entry.kind {
@@ -125,7 +125,7 @@ fn check(image: &Image<'_>, setting: Setting<'_>, path: &str, depth: usize) -> R
         Err(error) => return refuse(format!("`{path}` cannot be read: {error}"), None),
     };
     if depth > MAX_DEPTH {
-        return refuse(format!("`{path}` is an interpreter of an interpreter, and so on"), None);
+        return refuse(format!("`{path}` is reached through more than {MAX_DEPTH} interpreters"), None);
     }
     if let Some(line) = head.strip_prefix(b"#!") {
         return check_script(image, setting, path, line, depth);
@@ -133,13 +133,13 @@ fn check(image: &Image<'_>, setting: Setting<'_>, path: &str, depth: usize) -> R
     check_elf(image, setting, path, &head, depth)
 }
 
-/// `CAP_DAC_OVERRIDE` (`linux/capability.h`): permission bits are not asked.
+/// `CAP_DAC_OVERRIDE` (`linux/capability.h`): bypasses permission bits.
 const DAC_OVERRIDE: u32 = 1;
 
-/// Permission to execute, in octal bits.
+/// The execute permission bit.
 const EXECUTE: u32 = 0o1;
 
-/// Every directory on the way must let the user through, and the file let it execute.
+/// Every directory on the path must be searchable by the user, and the file executable.
 fn check_permission(
     image: &Image<'_>,
     setting: Setting<'_>,
@@ -151,7 +151,7 @@ fn check_permission(
         let above = found.path.get(..end).unwrap_or("");
         let open = image.root.entry(above).is_none_or(|entry| may(&entry, setting, EXECUTE));
         if !open {
-            let what = format!("`{path}` cannot be reached: {who} may not enter `/{above}`");
+            let what = format!("`{path}` cannot be reached: {who} cannot enter `/{above}`");
             return refuse(what, Some("change its mode in the image, or the service's `user`"));
         }
     }
@@ -161,10 +161,10 @@ fn check_permission(
     let mode = found.entry.mode & 0o7777;
     let hint =
         if mode & 0o111 == 0 { "run `chmod +x` on it in the image" } else { "change the service's `user`" };
-    refuse(format!("`{path}` is not executable for {who} (its mode is {mode:04o})"), Some(hint))
+    refuse(format!("`{path}` is not executable by {who} (its mode is {mode:04o})"), Some(hint))
 }
 
-/// The kernel's rule for permission bits: the first of owner, group and others that fits decides.
+/// The kernel's rule for permission bits: the first of owner, group and others that applies decides.
 fn may(entry: &Entry, setting: Setting<'_>, bit: u32) -> bool {
     let user = setting.identity;
     let shift = if entry.uid == user.uid {
@@ -179,7 +179,7 @@ fn may(entry: &Entry, setting: Setting<'_>, bit: u32) -> bool {
     overridden || entry.mode >> shift & bit != 0
 }
 
-/// A script needs its interpreter, and `env` needs the program that it is to find.
+/// Checks a script's interpreter, and for `env` the program that it is to find.
 fn check_script(
     image: &Image<'_>,
     setting: Setting<'_>,
@@ -190,19 +190,18 @@ fn check_script(
     let line = line.split(|byte| *byte == b'\n').next().unwrap_or(b"");
     let name = line.split(|byte| b" \t".contains(byte)).find(|word| !word.is_empty());
     if line.len() > SCRIPT_LINE && name.is_some_and(|name| name.len() > SCRIPT_LINE) {
-        let what = format!("`{path}` is a script whose interpreter has a name of over {SCRIPT_LINE} bytes");
+        let what = format!("`{path}` is a script whose interpreter path is longer than {SCRIPT_LINE} bytes");
         return refuse(what, Some("give the interpreter a shorter path in the image"));
     }
     let line = String::from_utf8_lossy(line);
     if line.ends_with('\r') {
-        let what =
-            format!("`{path}` is a script whose lines end as on Windows, so its interpreter is not found");
-        return refuse(what, Some("save it with Unix line ends"));
+        let what = format!("`{path}` is a script with Windows line endings, so its interpreter is not found");
+        return refuse(what, Some("save it with Unix line endings"));
     }
     let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
     let interpreter = words.next().unwrap_or("");
     if !interpreter.starts_with('/') {
-        return refuse(format!("`{path}` is a script that names no interpreter by its full path"), None);
+        return refuse(format!("`{path}` is a script without an absolute interpreter path"), None);
     }
     let within = |refusal: Refusal| Refusal {
         what: format!("`{path}` is a script for `{interpreter}`: {}", refusal.what),
@@ -225,7 +224,7 @@ fn locate_below(image: &Image<'_>, setting: Setting<'_>, program: &str, depth: u
     check(image, setting, &path, depth.saturating_add(1))
 }
 
-/// An ELF file must be for this machine and find its dynamic loader.
+/// An ELF file must be for this architecture, and its dynamic loader must exist.
 fn check_elf(
     image: &Image<'_>,
     setting: Setting<'_>,
@@ -236,7 +235,7 @@ fn check_elf(
     let Some(elf) = Elf::read(head) else {
         return refuse(
             format!("`{path}` is neither a program nor a script"),
-            Some("a script begins with `#!/bin/sh`"),
+            Some("a script starts with a line such as `#!/bin/sh`"),
         );
     };
     let (machine, name) = match image.arch {
@@ -245,19 +244,19 @@ fn check_elf(
     };
     if elf.machine != machine {
         return refuse(
-            format!("`{path}` is a program for another machine than {name}"),
-            Some("build the image for it"),
+            format!("`{path}` is not a program for {name}"),
+            Some("build the image for this architecture"),
         );
     }
     check_capabilities(image, setting, path)?;
     let Some(loader) = elf.loader else { return Ok(()) };
     check(image, setting, &loader, depth.saturating_add(1)).map_err(|refusal| Refusal {
         what: format!("`{path}` cannot start without its dynamic loader: {}", refusal.what),
-        hint: Some("link it statically, or put it into an image with its C library".to_owned()),
+        hint: Some("link it statically, or use an image with its C library".to_owned()),
     })
 }
 
-/// A program may demand capabilities: where its user can never have one of them, the kernel refuses to start it, root's too
+/// A program may require capabilities: if its user can never have one of them, the kernel refuses to start it, even for root
 /// (`get_file_caps` in `security/commoncap.c`).
 fn check_capabilities(image: &Image<'_>, setting: Setting<'_>, path: &str) -> Result<(), Refusal> {
     let stored = find(image.root, path).ok().and_then(|found| image.root.capabilities(&found.path));
@@ -267,15 +266,15 @@ fn check_capabilities(image: &Image<'_>, setting: Setting<'_>, path: &str) -> Re
     }
     let names: Vec<_> = Capability::names(lacking).collect();
     let names = names.join(", ");
-    let what = format!("`{path}` demands capabilities that the service does not have: {names}");
+    let what = format!("`{path}` requires capabilities that the service does not have: {names}");
     refuse(
         what,
         Some(&format!("add them to its `capabilities`: [{names}], or run `setcap -r {path}` in the image")),
     )
 }
 
-/// The capabilities that a file demands and `kept` lacks. A file demands those that it permits, if it makes them effective
-/// (`linux/capability.h`, `struct vfs_ns_cap_data`); what it inherits needs to be kept as well to count.
+/// The capabilities that a file requires and `kept` lacks. A file requires its permitted ones, if it makes them effective
+/// (`linux/capability.h`, `struct vfs_ns_cap_data`); its inheritable ones only count if they are kept as well.
 fn demanded(stored: &[u8], kept: u64) -> u64 {
     const EFFECTIVE: u32 = 1;
     const REVISION: u32 = 0xFF00_0000;
@@ -284,7 +283,7 @@ fn demanded(stored: &[u8], kept: u64) -> u64 {
     let permitted = match magic & REVISION {
         0x0100_0000 => word(1),
         0x0200_0000 => word(1) | word(3) << 32,
-        // Of another user namespace's root, where its last word is not 0.
+        // If the last word is not 0, they are for the root of another user namespace.
         0x0300_0000 if word(5) == 0 => word(1) | word(3) << 32,
         _ => 0,
     };
@@ -295,15 +294,15 @@ fn demanded(stored: &[u8], kept: u64) -> u64 {
 const EM_X86_64: u16 = 62;
 const EM_AARCH64: u16 = 183;
 
-/// What the kernel looks at in an ELF file.
+/// The fields of an ELF file that the kernel checks.
 struct Elf {
     machine: u16,
-    /// `PT_INTERP`, where it lies in the bytes that were read.
+    /// `PT_INTERP`, if it is within the bytes that were read.
     loader: Option<String>,
 }
 
 impl Elf {
-    /// 64-bit little-endian only (`elf(5)`): the two machines of an enclave.
+    /// 64-bit little-endian only (`elf(5)`): the two architectures of an enclave.
     fn read(head: &[u8]) -> Option<Self> {
         if !head.starts_with(b"\x7fELF") {
             return None;
@@ -321,7 +320,7 @@ fn loader(head: &[u8]) -> Option<String> {
     let table = usize::try_from(u64_at(head, 32)?).ok()?;
     let size = usize::from(u16_at(head, 54)?);
     let count = usize::from(u16_at(head, 56)?);
-    // Program headers follow the ELF header in every linker's output; one farther away than was read is not looked at.
+    // Program headers follow the ELF header in every linker's output; one beyond the bytes that were read is ignored.
     let segment = (0..count)
         .map_while(|index| head.get(table.checked_add(index.checked_mul(size)?)?..))
         .find(|segment| u32_at(segment, 0) == Some(PT_INTERP))?;

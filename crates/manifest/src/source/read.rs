@@ -1,52 +1,51 @@
-//! From the tree to typed values, with every fault noted on the way.
+//! Converts the tree to typed values and collects the problems found.
 //!
-//! Its law: reading goes on after a fault, so that one look tells all of them. What could not be read is absent.
+//! Invariant: reading continues after a problem, so that one run reports all of them. A value that could not be read is absent.
 //!
-//! `record` makes a struct, its reader and its JSON Schema from one declaration; `either`
-//! does the same for a value with a short and a long form; `words` for a choice of words. What one scalar
-//! means is in [`super::units`].
+//! `record` makes a struct, its reader and its JSON Schema from one declaration; `either` does the same for a value with a
+//! short and a long form; `words` for a choice of keywords. The types of single scalars are in [`super::units`].
 
 use std::borrow::Cow;
 use std::ops::Deref;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use super::fault::{Fault, Faults, Kind, Span};
 use super::hint;
+use super::problem::{Kind, Problem, Problems, Span};
 use super::tree::{Entry, Node, Scalar, Value};
 
-/// Something that can be read from a node.
+/// A type that can be read from a node.
 pub(super) trait Read: Sized {
-    /// What is wanted, for people: "a duration such as `10s`".
-    fn wanted() -> Cow<'static, str>;
+    /// What is expected, in prose: "a duration such as `10s`".
+    fn expected() -> Cow<'static, str>;
 
-    /// Whether a name in a map may stand for one without saying anything about it.
+    /// Whether a key in a map may have this type without a value.
     const MAY_BE_EMPTY: bool = false;
 
-    /// Reads it, or says why not.
-    fn read(node: &Node, faults: &mut Faults) -> Option<Self>;
+    /// Reads it, or reports why it cannot.
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self>;
 }
 
-/// A scalar with a meaning of its own.
+/// A type that is written as a scalar.
 pub(super) trait FromScalar: Sized {
-    /// What is wanted, for people.
-    const WANTED: &'static str;
+    /// What is expected, in prose.
+    const EXPECTED: &'static str;
 
-    /// Reads the text, or says what is wrong with it.
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong>;
+    /// Reads the text, or returns what is wrong with it.
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid>;
 }
 
-/// Why a scalar is not what was wanted.
+/// Why a scalar is not valid.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Wrong {
-    /// The reason; empty when saying what is wanted is enough.
-    pub(super) why: String,
+pub(super) struct Invalid {
+    /// The reason; empty if stating the expected type is enough.
+    pub(super) reason: String,
     pub(super) hint: Option<String>,
 }
 
-impl Wrong {
-    pub(super) fn why(why: impl Into<String>) -> Self {
-        Self { why: why.into(), hint: None }
+impl Invalid {
+    pub(super) fn because(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), hint: None }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -55,7 +54,7 @@ impl Wrong {
     }
 }
 
-/// A value and where it stands.
+/// A value and its position in the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Spanned<T> {
     pub(super) value: T,
@@ -71,34 +70,36 @@ impl<T> Deref for Spanned<T> {
 }
 
 impl<T: Read> Read for Spanned<T> {
-    fn wanted() -> Cow<'static, str> {
-        T::wanted()
+    fn expected() -> Cow<'static, str> {
+        T::expected()
     }
 
     const MAY_BE_EMPTY: bool = T::MAY_BE_EMPTY;
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
-        T::read(node, faults).map(|value| Self { value, span: node.span })
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
+        T::read(node, problems).map(|value| Self { value, span: node.span })
     }
 }
 
 impl<T: FromScalar> Read for T {
-    fn wanted() -> Cow<'static, str> {
-        Self::WANTED.into()
+    fn expected() -> Cow<'static, str> {
+        Self::EXPECTED.into()
     }
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
         let Value::Scalar(scalar) = &node.value else {
-            faults.push(wrong_type::<Self>(node));
+            problems.push(wrong_type::<Self>(node));
             return None;
         };
         match Self::from_scalar(scalar) {
             Ok(value) => Some(value),
-            Err(wrong) => {
+            Err(invalid) => {
                 let quote = if scalar.plain { "" } else { "\"" };
-                let what = format!("`{quote}{}{quote}` is not {}", short(&scalar.text), Self::wanted());
-                faults.push(
-                    Fault::new(Kind::BadValue, node.span, what).label(wrong.why).maybe_hint(wrong.hint),
+                let what = format!("`{quote}{}{quote}` is not {}", short(&scalar.text), Self::expected());
+                problems.push(
+                    Problem::new(Kind::BadValue, node.span, what)
+                        .label(invalid.reason)
+                        .maybe_hint(invalid.hint),
                 );
                 None
             }
@@ -107,38 +108,38 @@ impl<T: FromScalar> Read for T {
 }
 
 impl<T: Read> Read for Vec<T> {
-    fn wanted() -> Cow<'static, str> {
+    fn expected() -> Cow<'static, str> {
         "a list".into()
     }
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
         match &node.value {
-            Value::List(items) => Some(items.iter().filter_map(|item| T::read(item, faults)).collect()),
+            Value::List(items) => Some(items.iter().filter_map(|item| T::read(item, problems)).collect()),
             Value::Scalar(scalar) => {
-                faults.push(wrong_type::<Self>(node).hint(hint::as_list(&scalar.text)));
+                problems.push(wrong_type::<Self>(node).hint(hint::as_list(&scalar.text)));
                 None
             }
             _ => {
-                faults.push(wrong_type::<Self>(node));
+                problems.push(wrong_type::<Self>(node));
                 None
             }
         }
     }
 }
 
-/// The fault of a node that has another shape than what is wanted.
-pub(super) fn wrong_type<T: Read>(node: &Node) -> Fault {
-    let what = format!("this must be {}, not {}", T::wanted(), node.shape());
-    Fault::new(Kind::WrongType, node.span, what)
+/// The problem of a node that has another shape than expected.
+pub(super) fn wrong_type<T: Read>(node: &Node) -> Problem {
+    let what = format!("this must be {}, not {}", T::expected(), node.shape());
+    Problem::new(Kind::WrongType, node.span, what)
 }
 
-/// The fault of a field that stands there without a value.
-pub(super) fn no_value<T: Read>(name: &str, key: Span) -> Fault {
-    let fault = Fault::new(Kind::WrongType, key, format!("`{}` has no value", short(name)));
-    fault.label(format!("wanted {}", T::wanted())).hint("give it a value, or remove the line")
+/// The problem of a field without a value.
+pub(super) fn no_value<T: Read>(name: &str, key: Span) -> Problem {
+    let problem = Problem::new(Kind::WrongType, key, format!("`{}` has no value", short(name)));
+    problem.label(format!("expected {}", T::expected())).hint("give it a value, or remove the line")
 }
 
-/// A text that fits into a sentence.
+/// A text cut to fit into a sentence.
 pub(super) fn short(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(40) {
         None => text.into(),
@@ -164,75 +165,75 @@ impl<T: JsonSchema> JsonSchema for Spanned<T> {
     }
 }
 
-/// The fields of a record as they are taken out of a map.
+/// The fields of a record, read from a map.
 pub(super) struct Fields<'a> {
-    /// What the record is, for people: "a service".
+    /// What the record is, in prose: "a service".
     record: &'static str,
     span: Span,
     entries: &'a [Entry],
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of a map that should be `record`; unknown ones are faults.
+    /// The fields of a map that should be `record`; unknown ones are problems.
     pub(super) fn of<T: Read>(
         node: &'a Node,
         record: &'static str,
         known: &'static [&'static str],
-        faults: &mut Faults,
+        problems: &mut Problems,
     ) -> Option<Self> {
         let entries = match &node.value {
             Value::Map(entries) => entries.as_slice(),
             Value::Null if T::MAY_BE_EMPTY => &[],
             _ => {
-                faults.push(wrong_type::<T>(node));
+                problems.push(wrong_type::<T>(node));
                 return None;
             }
         };
         for entry in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
-            faults.push(unknown_field(entry, record, known));
+            problems.push(unknown_field(entry, record, known));
         }
         Some(Self { record, span: node.span, entries })
     }
 
-    /// A field that may be left out.
-    pub(super) fn optional<T: Read>(&self, name: &str, faults: &mut Faults) -> Option<Spanned<T>> {
+    /// A field that may be omitted.
+    pub(super) fn optional<T: Read>(&self, name: &str, problems: &mut Problems) -> Option<Spanned<T>> {
         let entry = self.entries.iter().find(|entry| entry.key == name)?;
         if entry.value.value == Value::Null {
-            faults.push(no_value::<T>(name, entry.key_span));
+            problems.push(no_value::<T>(name, entry.key_span));
             return None;
         }
-        Spanned::read(&entry.value, faults)
+        Spanned::read(&entry.value, problems)
     }
 
-    /// A field that must be there.
-    pub(super) fn required<T: Read>(&self, name: &str, faults: &mut Faults) -> Option<Spanned<T>> {
+    /// A field that must be present.
+    pub(super) fn required<T: Read>(&self, name: &str, problems: &mut Problems) -> Option<Spanned<T>> {
         if !self.entries.iter().any(|entry| entry.key == name) {
-            let what = format!("{} needs a field `{name}`", self.record);
-            faults.push(
-                Fault::new(Kind::MissingField, self.span, what)
-                    .hint(format!("add `{name}:`, {}", T::wanted())),
+            let what = format!("{} requires the field `{name}`", self.record);
+            problems.push(
+                Problem::new(Kind::MissingField, self.span, what)
+                    .hint(format!("add `{name}:`, {}", T::expected())),
             );
             return None;
         }
-        self.optional(name, faults)
+        self.optional(name, problems)
     }
 }
 
-fn unknown_field(entry: &Entry, record: &str, known: &[&str]) -> Fault {
-    let fault = Fault::new(
+fn unknown_field(entry: &Entry, record: &str, known: &[&str]) -> Problem {
+    let problem = Problem::new(
         Kind::UnknownField,
         entry.key_span,
-        format!("there is no field `{}` in {record}", short(&entry.key)),
+        format!("unknown field `{}` in {record}", short(&entry.key)),
     );
     let hint = super::foreign::advice(&entry.key, known)
         .map(str::to_owned)
         .or_else(|| hint::did_you_mean(&entry.key, known.iter().copied()))
-        .unwrap_or_else(|| format!("its fields are {}", known.join(", ")));
-    fault.hint(hint)
+        .unwrap_or_else(|| format!("the fields are {}", known.join(", ")));
+    problem.hint(hint)
 }
 
-/// Declares a record: its struct, its reader and its schema. Each field is an `Option<Spanned<_>>`; one marked `required`
-/// is noted as a fault where it is missing, and carries `#[schemars(required)]` so that the schema says it too.
+/// Declares a record: its struct, its reader and its schema. Each field is an `Option<Spanned<_>>`; a missing field that is
+/// marked `required` is a problem, and has `#[schemars(required)]` so that the schema requires it too.
 macro_rules! record {
     ($(#[$meta:meta])* struct $name:ident: $what:literal, may_be_empty = $empty:literal {
         $($(#[$field_meta:meta])* $mode:ident $field:ident: $type:ty,)*
@@ -245,7 +246,7 @@ macro_rules! record {
         }
 
         impl $crate::source::read::Read for $name {
-            fn wanted() -> std::borrow::Cow<'static, str> {
+            fn expected() -> std::borrow::Cow<'static, str> {
                 concat!("a map (", $what, ")").into()
             }
 
@@ -253,11 +254,11 @@ macro_rules! record {
 
             fn read(
                 node: &$crate::source::tree::Node,
-                faults: &mut $crate::source::fault::Faults,
+                problems: &mut $crate::source::problem::Problems,
             ) -> Option<Self> {
                 const KNOWN: &[&str] = &[$(stringify!($field)),*];
-                let fields = $crate::source::read::Fields::of::<Self>(node, $what, KNOWN, faults)?;
-                Some(Self { $($field: fields.$mode(stringify!($field), faults),)* })
+                let fields = $crate::source::read::Fields::of::<Self>(node, $what, KNOWN, problems)?;
+                Some(Self { $($field: fields.$mode(stringify!($field), problems),)* })
             }
         }
     };
@@ -278,36 +279,36 @@ macro_rules! either {
         }
 
         impl $crate::source::read::Read for $name {
-            fn wanted() -> std::borrow::Cow<'static, str> {
+            fn expected() -> std::borrow::Cow<'static, str> {
                 $what.into()
             }
 
             fn read(
                 node: &$crate::source::tree::Node,
-                faults: &mut $crate::source::fault::Faults,
+                problems: &mut $crate::source::problem::Problems,
             ) -> Option<Self> {
                 match &node.value {
-                    $crate::source::tree::Value::Map(_) => <$long_type as $crate::source::read::Read>::read(node, faults).map(Self::$long),
-                    _ => <$short_type as $crate::source::read::Read>::read(node, faults).map(Self::$short),
+                    $crate::source::tree::Value::Map(_) => <$long_type as $crate::source::read::Read>::read(node, problems).map(Self::$long),
+                    _ => <$short_type as $crate::source::read::Read>::read(node, problems).map(Self::$short),
                 }
             }
         }
     };
 }
 
-/// Lets a type be read from a choice of words.
+/// Lets a type be read from a choice of keywords.
 macro_rules! words {
     ($type:ty: $what:literal { $($word:literal => $value:expr,)+ }) => {
         impl $crate::source::read::FromScalar for $type {
-            const WANTED: &'static str = $what;
+            const EXPECTED: &'static str = $what;
 
             fn from_scalar(
                 scalar: &$crate::source::tree::Scalar,
-            ) -> Result<Self, $crate::source::read::Wrong> {
+            ) -> Result<Self, $crate::source::read::Invalid> {
                 match scalar.text.as_str() {
                     $($word => Ok($value),)+
-                    other => Err($crate::source::read::Wrong {
-                        why: format!("wanted {}", $crate::source::hint::one_of([$($word),+])),
+                    other => Err($crate::source::read::Invalid {
+                        reason: format!("expected {}", $crate::source::hint::one_of([$($word),+])),
                         hint: $crate::source::hint::did_you_mean(other, [$($word),+]),
                     }),
                 }

@@ -1,38 +1,44 @@
-//! How a report looks to people: each fault with its line of the source, carets under the text, and a hint.
+//! The human-readable form of a report: each problem with its line of the source, carets under the text, and a hint.
 //!
-//! Its law: nothing of the source reaches the terminal but printable characters, and no line of it is wider than a screen.
+//! Invariant: only printable characters of the source reach the terminal, and excerpts fit the width of a screen.
 
 use std::fmt;
 
-use super::fault::{Fault, Report, Span};
 use super::lines::Lines;
+use super::problem::{Problem, Report, Span};
 
-/// The most characters of a source line that are shown: beside the line number they fit a terminal of 100 columns.
+/// The maximum number of characters shown of a source line: with the line number they fit a terminal of 100 columns.
 const WIDTH: usize = 88;
 
-/// Characters kept before the carets when a line is cut.
+/// Characters shown before the carets when a line is cut.
 const LEAD: usize = 30;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines = Lines::new(&self.source);
-        let gutter =
-            self.faults().iter().map(|fault| last_line(&lines, fault)).max().unwrap_or(1).to_string().len();
-        for fault in self.faults() {
-            Sheet { lines: &lines, file: &self.file, gutter, out: f }.fault(fault)?;
+        let gutter = self
+            .problems()
+            .iter()
+            .map(|problem| last_line(&lines, problem))
+            .max()
+            .unwrap_or(1)
+            .to_string()
+            .len();
+        for problem in self.problems() {
+            Printer { lines: &lines, file: &self.file, gutter, out: f }.problem(problem)?;
         }
-        let total = self.faults().len().saturating_add(self.dropped());
-        let noun = if total == 1 { "fault" } else { "faults" };
+        let total = self.problems().len().saturating_add(self.dropped());
+        let noun = if total == 1 { "error" } else { "errors" };
         write!(f, "{} has {total} {noun}", self.file)?;
         if self.dropped() > 0 {
-            write!(f, ", the first {} are shown", self.faults().len())?;
+            write!(f, "; only the first {} are shown", self.problems().len())?;
         }
         Ok(())
     }
 }
 
-/// One page of output and what every part of it needs.
-struct Sheet<'a, 'f> {
+/// The output, and what is needed to format each part of it.
+struct Printer<'a, 'f> {
     lines: &'a Lines<'a>,
     file: &'a str,
     /// Digits of the largest line number.
@@ -40,33 +46,33 @@ struct Sheet<'a, 'f> {
     out: &'a mut fmt::Formatter<'f>,
 }
 
-impl Sheet<'_, '_> {
-    fn fault(&mut self, fault: &Fault) -> fmt::Result {
-        writeln!(self.out, "error: {}", printable(&fault.what))?;
-        let place = self.lines.place(fault.at.start);
+impl Printer<'_, '_> {
+    fn problem(&mut self, problem: &Problem) -> fmt::Result {
+        writeln!(self.out, "error: {}", printable(&problem.what))?;
+        let place = self.lines.place(problem.at.start);
         writeln!(self.out, "{:>1$}--> {2}:{3}:{4}", "", self.gutter, self.file, place.line, place.column)?;
         writeln!(self.out, "{:>1$} |", "", self.gutter)?;
-        self.snippets(fault)?;
-        if let Some(hint) = &fault.hint {
+        self.snippets(problem)?;
+        if let Some(hint) = &problem.hint {
             writeln!(self.out, "{:>1$} = hint: {2}", "", self.gutter, printable(hint))?;
         }
         writeln!(self.out)
     }
 
-    /// The fault's line and the related one, in the order of the file; one line with both is shown once.
-    fn snippets(&mut self, fault: &Fault) -> fmt::Result {
-        let main = Mark { span: fault.at, sign: '^', label: &fault.label };
-        let Some((at, label)) = &fault.related else {
+    /// The problem's line and the related one, in the order of the file; if they are the same, it is shown once.
+    fn snippets(&mut self, problem: &Problem) -> fmt::Result {
+        let main = Mark { span: problem.at, sign: '^', label: &problem.label };
+        let Some((at, label)) = &problem.related else {
             self.line(main.span)?;
             return self.mark(&main);
         };
         let other = Mark { span: *at, sign: '-', label };
-        let (first, second) = if at.start < fault.at.start { (other, main) } else { (main, other) };
+        let (first, second) = if at.start < problem.at.start { (other, main) } else { (main, other) };
         self.line(first.span)?;
         self.mark(&first)?;
         let lines = [first.span, second.span].map(|span| self.lines.place(span.start).line);
         let gap = lines[1].saturating_sub(lines[0]);
-        // A cut line may show another part of itself for the second mark.
+        // If the line is cut, the second mark may need another part of it.
         if gap > 0 || window(self.lines.line(lines[0]), 0).0.contains('…') {
             if gap > 1 {
                 writeln!(self.out, "{:>1$}...", "", self.gutter)?;
@@ -76,7 +82,7 @@ impl Sheet<'_, '_> {
         self.mark(&second)
     }
 
-    /// The line of the source in which a span begins.
+    /// The line of the source in which a span starts.
     fn line(&mut self, span: Span) -> fmt::Result {
         let place = self.lines.place(span.start);
         let (shown, _) = window(self.lines.line(place.line), place.column.saturating_sub(1));
@@ -84,7 +90,7 @@ impl Sheet<'_, '_> {
         writeln!(self.out, "{:>1$} |{space}{shown}", place.line, self.gutter)
     }
 
-    /// Signs under a span, and what is said about it.
+    /// Carets or dashes under a span, and its label.
     fn mark(&mut self, mark: &Mark<'_>) -> fmt::Result {
         let place = self.lines.place(mark.span.start);
         let line = self.lines.line(place.line);
@@ -99,20 +105,20 @@ impl Sheet<'_, '_> {
     }
 }
 
-/// Something to show under a line.
+/// A marked span under a line.
 struct Mark<'a> {
     span: Span,
     sign: char,
     label: &'a str,
 }
 
-/// How many characters of the first line a span covers.
+/// The number of characters that a span covers in its first line.
 fn marked(lines: &Lines<'_>, span: Span, rest_of_line: usize) -> usize {
     let first = lines.text(span).split('\n').next().unwrap_or("").trim_end();
     first.chars().count().min(rest_of_line)
 }
 
-/// The part of a line that is shown, and the column's place in it.
+/// The visible part of a line, and the column's position in it.
 fn window(line: &str, column: usize) -> (String, usize) {
     if line.chars().count() <= WIDTH {
         return (printable(line), column);
@@ -125,8 +131,8 @@ fn window(line: &str, column: usize) -> (String, usize) {
     (format!("{lead}{}{tail}", printable(&cut)), column)
 }
 
-/// One column for one character: a control character, which could drive the terminal, becomes a visible stand-in, and
-/// so does a character that turns the direction of the text.
+/// Keeps one column per character: a control character, which could control the terminal, is replaced by a visible one, and
+/// so is a character that changes the direction of the text.
 fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
@@ -144,9 +150,9 @@ fn is_direction(character: char) -> bool {
     matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-fn last_line(lines: &Lines<'_>, fault: &Fault) -> usize {
-    let related = fault.related.as_ref().map_or(0, |(at, _)| lines.place(at.start).line);
-    lines.place(fault.at.start).line.max(related)
+fn last_line(lines: &Lines<'_>, problem: &Problem) -> usize {
+    let related = problem.related.as_ref().map_or(0, |(at, _)| lines.place(at.start).line);
+    lines.place(problem.at.start).line.max(related)
 }
 
 #[cfg(test)]
@@ -154,12 +160,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_drives_a_terminal_is_shown() {
+    fn control_characters_are_replaced() {
         assert_eq!(printable("a\u{1b}[31mb\tc\u{202e}d"), "a\u{fffd}[31mb c\u{fffd}d");
     }
 
     #[test]
-    fn a_long_line_is_cut_around_its_fault() {
+    fn a_long_line_is_cut_around_its_mark() {
         let line = "x".repeat(300);
         let (shown, column) = window(&line, 200);
         assert_eq!((shown.chars().count(), column), (WIDTH + 2, LEAD + 1));

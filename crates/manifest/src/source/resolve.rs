@@ -1,7 +1,7 @@
-//! From a checked plan and an image to the manifest that is measured.
+//! Resolves a checked plan and an image into the manifest that is measured.
 //!
-//! Its law: what comes out is complete. Each value is the manifest's, else the image's, else a default of
-//! [`super::defaults`]; each name is a number; each path that must exist does.
+//! Invariant: the result is complete. Each value comes from the manifest, else from the image, else from
+//! [`super::defaults`]; names of users and groups are numbers; every path that must exist does.
 
 use std::collections::BTreeMap;
 
@@ -10,26 +10,28 @@ use super::check::{Plan, Route};
 use super::command::{self, Place, check_strings};
 use super::defaults;
 use super::document::ControlEntry;
-use super::fault::{Fault, Faults, Kind, Span};
 use super::graph::Named;
 use super::hint;
-use super::image::{EntryKind, Image, ImageConfig, OWN_FOLDERS, find, hidden_by, is_made_inside, walk};
+use super::image::{
+    EntryKind, Image, ImageConfig, PRIVATE_DIRECTORIES, find, hidden_by, is_created_inside, walk,
+};
 use super::names::MAX_ID;
+use super::problem::{Kind, Problem, Problems, Span};
 use super::read::Spanned;
 use super::signal::Signal;
 use super::translate::{self, kind, millis};
 use super::view::{self, Pins};
 use crate::model::{self, Manifest};
 
-/// Resolves everything, and notes every fault. The result is whole only if there is none.
-pub(super) fn resolve(plan: &Plan, image: &Image<'_>, faults: &mut Faults) -> Manifest {
+/// Resolves everything, and collects all problems. The result is complete only if there are none.
+pub(super) fn resolve(plan: &Plan, image: &Image<'_>, problems: &mut Problems) -> Manifest {
     let accounts = Accounts::read(image.root);
     let ingress = plan.ingress.clone().unwrap_or_else(|| exposed(plan, image.config));
     let scope = Scope { plan, image, accounts: &accounts };
-    command::check_repeats(plan, faults);
+    command::check_repeats(plan, problems);
     let mut pins = Pins::default();
     let services: Vec<_> =
-        plan.services.iter().map(|named| scope.service(named, &mut pins, faults)).collect();
+        plan.services.iter().map(|named| scope.service(named, &mut pins, problems)).collect();
     let document = &plan.document;
     Manifest {
         version: model::VERSION,
@@ -37,7 +39,7 @@ pub(super) fn resolve(plan: &Plan, image: &Image<'_>, faults: &mut Faults) -> Ma
         stop_timeout_ms: millis(document.stop_timeout.as_ref(), total_stop_timeout(&services)),
         services,
         ingress: ingress.into_iter().map(translate::ingress).collect(),
-        root: view::root(image, &scope.host_name(), translate::writable_bytes(document), pins, faults),
+        root: view::root(image, &scope.host_name(), translate::writable_bytes(document), pins, problems),
         control: scope.control(),
         debug: document.debug.as_ref().is_some_and(|flag| flag.0),
     }
@@ -66,18 +68,18 @@ impl Scope<'_> {
         self.plan.services.iter()
     }
 
-    fn service(&self, named: &Named, pins: &mut Pins, faults: &mut Faults) -> model::Service {
+    fn service(&self, named: &Named, pins: &mut Pins, problems: &mut Problems) -> model::Service {
         let given = &named.service;
         let job = kind(given) == model::Kind::Job;
-        let identity = self.identity(named, faults);
+        let identity = self.identity(named, problems);
         let sealed = translate::sealed(given);
-        let mut env = self.environment(named, identity.as_ref(), faults);
+        let mut env = self.environment(named, identity.as_ref(), problems);
         env.retain(|name, _| !sealed.contains_key(name));
-        let cwd = self.working_dir(named, faults);
-        let files = self.files(named, pins, faults);
+        let cwd = self.working_dir(named, problems);
+        let files = self.files(named, pins, problems);
         let place = Place { env: &env, cwd: &cwd, files: &files };
-        let argv = self.argv(named, identity.as_ref(), place, faults);
-        check_strings(named, &env, &argv, faults);
+        let argv = self.argv(named, identity.as_ref(), place, problems);
+        check_strings(named, &env, &argv, problems);
         let user = identity.unwrap_or(Identity { uid: 0, gid: 0, groups: Vec::new(), home: String::new() });
         let start_timeout = if job { defaults::JOB_TIMEOUT_MS } else { defaults::START_TIMEOUT_MS };
         model::Service {
@@ -92,7 +94,7 @@ impl Scope<'_> {
                 .map_or(model::FirstProcess::Cloister, |first| first.value),
             uid: user.uid,
             gid: user.gid,
-            groups: self.groups(named, user.groups, faults),
+            groups: self.groups(named, user.groups, problems),
             after: sorted(given.after.as_ref(), |name| name.0.clone()),
             requires: sorted(given.requires.as_ref(), |name| name.0.clone()),
             ready: self.ready(named),
@@ -100,35 +102,35 @@ impl Scope<'_> {
             live: given.live.as_ref().and_then(|live| translate::live(live)),
             restart: translate::restart(given, job),
             critical: given.critical.as_ref().map_or(self.plan.services.len() == 1, |flag| flag.0),
-            stop_signal: self.stop_signal(named, faults),
+            stop_signal: self.stop_signal(named, problems),
             stop_timeout_ms: millis(given.stop_timeout.as_ref(), defaults::STOP_TIMEOUT_MS),
             logs: given.logs.as_ref().map_or(model::Logs::Forward, |logs| logs.value),
             limits: translate::limits(given),
-            isolation: self.isolation(named, user.uid, pins, faults),
+            isolation: self.isolation(named, user.uid, pins, problems),
             files,
             sealed,
         }
     }
 
-    /// Notes a fault of something that the manifest says, or that the image says for it.
-    fn identity(&self, named: &Named, faults: &mut Faults) -> Option<Identity> {
+    /// The user and groups, as set by the manifest or by the image; reports an unknown one.
+    fn identity(&self, named: &Named, problems: &mut Problems) -> Option<Identity> {
         let (spec, at, whose) = match &named.service.user {
             Some(user) => (user.0.as_str(), user.span, ""),
             None if self.image.config.user.is_empty() => ("root", named.name_span, ""),
             None => {
-                (self.image.config.user.as_str(), named.name_span, "the image runs as a user that it lacks: ")
+                (self.image.config.user.as_str(), named.name_span, "the image's own user does not exist: ")
             }
         };
         match self.accounts.identity(spec) {
             Ok(identity) => Some(identity),
             Err(unknown) => {
-                faults.push(self.unknown_account(&unknown, at, whose));
+                problems.push(self.unknown_account(&unknown, at, whose));
                 None
             }
         }
     }
 
-    fn unknown_account(&self, unknown: &Unknown, at: Span, whose: &str) -> Fault {
+    fn unknown_account(&self, unknown: &Unknown, at: Span, whose: &str) -> Problem {
         let (what, file, guess) = match unknown {
             Unknown::User(name) => {
                 ("user", "/etc/passwd", hint::did_you_mean(name, self.accounts.user_names()))
@@ -138,25 +140,25 @@ impl Scope<'_> {
             }
         };
         let (Unknown::User(name) | Unknown::Group(name)) = unknown;
-        Fault::new(Kind::Image, at, format!("{whose}there is no {what} `{name}` in the image"))
+        Problem::new(Kind::Image, at, format!("{whose}there is no {what} `{name}` in the image"))
             .label(format!("not in its {file}"))
             .hint(guess.unwrap_or_else(|| {
                 let digits = name.bytes().all(|byte| byte.is_ascii_digit());
                 if digits {
-                    format!("numbers of a {what} end at {MAX_ID}")
+                    format!("the largest {what} id is {MAX_ID}")
                 } else {
-                    format!("give the {what} by number")
+                    format!("use a numeric {what} id")
                 }
             }))
     }
 
-    fn groups(&self, named: &Named, of_user: Vec<u32>, faults: &mut Faults) -> Vec<u32> {
+    fn groups(&self, named: &Named, of_user: Vec<u32>, problems: &mut Problems) -> Vec<u32> {
         let Some(list) = &named.service.groups else { return of_user };
         let mut groups = Vec::new();
         for spec in &list.value {
             match self.accounts.group(&spec.0) {
                 Ok(gid) => groups.push(gid),
-                Err(unknown) => faults.push(self.unknown_account(&unknown, spec.span, "")),
+                Err(unknown) => problems.push(self.unknown_account(&unknown, spec.span, "")),
             }
         }
         groups.sort_unstable();
@@ -164,39 +166,41 @@ impl Scope<'_> {
         groups
     }
 
-    fn working_dir(&self, named: &Named, faults: &mut Faults) -> String {
+    fn working_dir(&self, named: &Named, problems: &mut Problems) -> String {
         let (path, at) = match &named.service.working_dir {
             Some(path) => (path.0.clone(), path.span),
             None => (absolute(&self.image.config.working_dir), named.name_span),
         };
-        if OWN_FOLDERS.contains(&path.as_str()) {
+        if PRIVATE_DIRECTORIES.contains(&path.as_str()) {
             return path;
         }
         let found = find(self.image.root, &path);
-        // By the path without links: what is made inside is made where a link leads.
+        // By the path without links: a directory is created at the target of a link.
         let place = found.as_ref().map_or_else(|_| path.clone(), |found| format!("/{}", found.path));
-        if is_made_inside(&place) {
+        if is_created_inside(&place) {
             return place;
         }
-        let fault = match found {
-            _ if hidden_by(&place).is_some() => {
-                Fault::new(Kind::Image, at, format!("the working directory `{path}` is not there inside"))
-                    .label(format!("every service has a `{}` of its own", hidden_by(&place).unwrap_or("/")))
-            }
+        let problem = match found {
+            _ if hidden_by(&place).is_some() => Problem::new(
+                Kind::Image,
+                at,
+                format!("the working directory `{path}` is hidden in the enclave"),
+            )
+            .label(format!("every service has its own `{}`", hidden_by(&place).unwrap_or("/"))),
             Ok(found) if found.entry.kind == EntryKind::Directory => return path,
             Ok(_) => {
-                Fault::new(Kind::Image, at, format!("the working directory `{path}` is not a directory"))
+                Problem::new(Kind::Image, at, format!("the working directory `{path}` is not a directory"))
             }
             Err(missing) => {
-                Fault::new(Kind::Image, at, format!("the working directory `{path}` does not exist"))
+                Problem::new(Kind::Image, at, format!("the working directory `{path}` does not exist"))
                     .label(missing.why(&path))
             }
         };
-        faults.push(fault.hint("create it in the image, or name another in `working_dir`"));
+        problems.push(problem.hint("create it in the image, or set another `working_dir`"));
         path
     }
 
-    /// What the manifest says; else a connection to what clients will connect to, where it says what that is.
+    /// The manifest's check; else a connection to the first ingress target, if the manifest names one.
     fn ready(&self, named: &Named) -> model::Ready {
         let guess = || {
             let routes = self.plan.ingress.as_ref()?;
@@ -207,7 +211,7 @@ impl Scope<'_> {
         given.or_else(guess).unwrap_or(model::Ready::Started)
     }
 
-    fn stop_signal(&self, named: &Named, faults: &mut Faults) -> u8 {
+    fn stop_signal(&self, named: &Named, problems: &mut Problems) -> u8 {
         if let Some(signal) = &named.service.stop_signal {
             return signal.0;
         }
@@ -216,51 +220,59 @@ impl Scope<'_> {
         }
         match Signal::parse(&self.image.config.stop_signal) {
             Ok(signal) => signal.0,
-            Err(wrong) => {
+            Err(invalid) => {
                 let what =
                     format!("the image's stop signal `{}` is not a signal", self.image.config.stop_signal);
-                let fault = Fault::new(Kind::Image, named.name_span, what).label(wrong.why);
-                faults.push(fault.hint("name the service's own in `stop_signal`"));
+                let problem = Problem::new(Kind::Image, named.name_span, what).label(invalid.reason);
+                problems.push(problem.hint("set the service's `stop_signal`"));
                 defaults::STOP_SIGNAL.0
             }
         }
     }
 
-    fn isolation(&self, named: &Named, uid: u32, pins: &mut Pins, faults: &mut Faults) -> model::Isolation {
+    fn isolation(
+        &self,
+        named: &Named,
+        uid: u32,
+        pins: &mut Pins,
+        problems: &mut Problems,
+    ) -> model::Isolation {
         let service = &named.service;
         model::Isolation {
             capabilities: service.capabilities.as_ref().map(|list| list.names(uid)).unwrap_or_default(),
             allow_syscalls: sorted(service.allow_syscalls.as_ref(), |name| name.0.clone()),
-            writable: self.writable(named, pins, faults),
+            writable: self.writable(named, pins, problems),
         }
     }
 
-    /// Where it may write, by paths without links. What is its own is writable anyway, and with the root everything is.
-    /// They are pinned in every view: who may write elsewhere could take them, or a folder on the way, from under this service.
-    fn writable(&self, named: &Named, pins: &mut Pins, faults: &mut Faults) -> Option<Vec<String>> {
+    /// The paths it may write, without links. Its private directories are writable anyway, and with `/` everything is.
+    /// The paths are pinned in every view: a service that may write elsewhere could otherwise rename or remove them, or a
+    /// directory on the path to them.
+    fn writable(&self, named: &Named, pins: &mut Pins, problems: &mut Problems) -> Option<Vec<String>> {
         let list = named.service.writable.as_ref()?;
         let mut paths = Vec::new();
         for path in &list.value {
             match find(self.image.root, &path.0) {
-                _ if OWN_FOLDERS.contains(&path.0.as_str()) => {}
+                _ if PRIVATE_DIRECTORIES.contains(&path.0.as_str()) => {}
                 Ok(found) => paths.push(format!("/{}", found.path)),
                 Err(missing) => {
-                    let fault = Fault::new(Kind::Image, path.span, format!("`{}` cannot be written", path.0));
-                    faults.push(fault.label(missing.why(&path.0)).hint("create it in the image"));
+                    let problem =
+                        Problem::new(Kind::Image, path.span, format!("`{}` cannot be made writable", path.0));
+                    problems.push(problem.label(missing.why(&path.0)).hint("create it in the image"));
                 }
             }
         }
-        paths.retain(|path| hidden_by(path).is_none() && !OWN_FOLDERS.contains(&path.as_str()));
+        paths.retain(|path| hidden_by(path).is_none() && !PRIVATE_DIRECTORIES.contains(&path.as_str()));
         paths.sort_unstable();
         paths.dedup();
         if paths.iter().any(|path| path == "/") {
             return None;
         }
-        // A service that is alone pins them by itself, and has no rename refused for it.
-        let ways = list.value.iter().filter_map(|path| walk(self.image.root, &path.0).ok());
-        for way in ways.filter(|_| self.plan.services.len() > 1) {
-            if paths.contains(&format!("/{}", way.path)) {
-                pins.add(&way);
+        // A single service needs no protection from others, and so no rename is refused to it.
+        let all_walked = list.value.iter().filter_map(|path| walk(self.image.root, &path.0).ok());
+        for walked in all_walked.filter(|_| self.plan.services.len() > 1) {
+            if paths.contains(&format!("/{}", walked.path)) {
+                pins.add(&walked);
             }
         }
         Some(paths)
@@ -295,14 +307,14 @@ pub(super) fn exposed(plan: &Plan, config: &ImageConfig) -> Vec<Route> {
     ports.into_iter().map(route).collect()
 }
 
-/// `80/tcp` or `80`; the protocol is TCP where none is given (image-spec, `ExposedPorts`).
+/// `80/tcp` or `80`; the protocol defaults to TCP (image-spec, `ExposedPorts`).
 fn tcp_port(text: &str) -> Option<u16> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let port = port.parse().ok().filter(|port| *port != 0);
     port.filter(|_| protocol == "tcp")
 }
 
-/// What the slowest chain of services that stop one after another may take, and the time for open connections.
+/// The time that the slowest chain of services that stop in sequence may take, plus the time for open connections.
 fn total_stop_timeout(services: &[model::Service]) -> u64 {
     let mut until: BTreeMap<&str, u64> = BTreeMap::new();
     for service in services {

@@ -1,6 +1,6 @@
-//! The JSON Schema of the manifest, made from the types that read it.
+//! The JSON Schema of the manifest, generated from the types that read it.
 //!
-//! Its law: what an editor offers is what the reader takes; a field without a description is not published.
+//! Invariant: an editor offers exactly what the reader accepts, and every published field has a description.
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::document::Document;
 
-/// The schema's name; where it lies is for whoever uses it to say.
+/// The schema's identifier; it does not imply a location.
 const ID: &str = "urn:cloister:manifest:1";
 
 /// The schema, JSON Schema draft 2020-12.
@@ -24,13 +24,13 @@ pub fn schema() -> Value {
 
 fn tidy(schema: &mut Schema) {
     without_null(schema);
-    // Line breaks of the source are none of an editor's.
+    // Line breaks of doc comments are only source formatting.
     if let Some(Value::String(text)) = schema.get_mut("description") {
         *text = text.replace('\n', " ");
     }
 }
 
-/// A field that may be left out is not one that may be null.
+/// A field that may be omitted may still not be null.
 fn without_null(schema: &mut Schema) {
     let Some(object) = schema.as_object_mut() else { return };
     if let Some(Value::Array(types)) = object.get_mut("type") {

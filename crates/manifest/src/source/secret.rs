@@ -1,19 +1,19 @@
-//! The source of a manifest as a report may show it.
+//! The source of a manifest with its secrets masked, for reports.
 //!
-//! Its law: what stands under `sealed` is secret. A report goes to terminals, build logs and tickets, so it shows these texts
-//! as stars, each byte one, and everything else stays where it was. In doubt a byte is secret: names are shown where the source
-//! was understood, and what is between them only if it is nothing but the signs of a map.
+//! Invariant: everything under `sealed` is secret. Reports go to terminals, build logs and tickets, so each byte of these texts
+//! is shown as a star, and everything else keeps its position. In doubt a byte is secret: names are shown where the source
+//! was understood, and the text between them only if it consists of the punctuation of a map.
 
-use super::fault::Span;
+use super::problem::Span;
 use super::tree::{Node, Value};
 
 /// The field whose texts are secrets.
 const SEALED: &str = "sealed";
 
-/// What a map is written with, besides its names and values.
+/// The punctuation of a map.
 const SIGNS: [char; 6] = ['{', '}', ':', ',', '"', '\''];
 
-/// `source`, of which `root` was read, without its secrets.
+/// `source`, from which `root` was read, with its secrets masked.
 pub(super) fn hide(source: &str, root: &Node) -> String {
     let mut secret = Vec::new();
     find(source, root, &mut secret);
@@ -21,11 +21,11 @@ pub(super) fn hide(source: &str, root: &Node) -> String {
     starred(source, is_secret)
 }
 
-/// `source`, which could not be read, without what may be its secrets: all behind the word `sealed`, as far as lines are
-/// indented deeper than the line it stands in; where a brace or bracket stands before it, which say more than lines, all behind it.
+/// `source`, which could not be read, with possible secrets masked: everything after the word `sealed`, as long as lines are
+/// indented deeper than its own; if a brace or bracket precedes it, so that indentation means nothing, everything after it.
 pub(super) fn hide_unread(source: &str) -> String {
     let mut secret = Vec::new();
-    // How deep the line with the word is indented; none where nothing ends what is behind it.
+    // The indentation of the line with the word; none if no later line ends the secret part.
     let mut within: Option<Option<usize>> = None;
     let mut start = 0_usize;
     for line in source.split_inclusive('\n') {
@@ -49,7 +49,7 @@ pub(super) fn hide_unread(source: &str) -> String {
     starred(source, |at| secret.iter().any(|range| range.contains(&at)))
 }
 
-/// `source` with stars for all that is secret and no space.
+/// `source` with stars for all secret characters except white space.
 fn starred(source: &str, is_secret: impl Fn(usize) -> bool) -> String {
     let mut shown = String::with_capacity(source.len());
     for (at, character) in source.char_indices() {
@@ -62,7 +62,7 @@ fn starred(source: &str, is_secret: impl Fn(usize) -> bool) -> String {
     shown
 }
 
-/// Finds what is under `sealed`.
+/// Finds everything under `sealed`.
 fn find(source: &str, node: &Node, secret: &mut Vec<Span>) {
     match &node.value {
         Value::Map(entries) => {
@@ -83,16 +83,16 @@ fn find(source: &str, node: &Node, secret: &mut Vec<Span>) {
     }
 }
 
-/// What is between two entries of a map: one that was left out, since its name is given twice or is none, may be `sealed` or have
-/// it inside.
+/// The text between two entries of a map: an entry that was dropped, because its name is a duplicate or invalid, may be
+/// `sealed` or contain it.
 fn left_out(source: &str, start: usize, end: usize, secret: &mut Vec<Span>) {
     if source.get(start..end).unwrap_or(SEALED).contains(SEALED) {
         secret.push(Span { start, end });
     }
 }
 
-/// All of a value under `sealed`, whatever its shape is, but for the names in it. A name that is given twice is not among its
-/// entries: it is a part of what is between them, and hidden with its text.
+/// A whole value under `sealed`, of any shape, except for the names in it. A duplicate name is not among the entries: it is
+/// part of the text between them, and masked with its value.
 fn take(source: &str, sealed: &Node, secret: &mut Vec<Span>) {
     let Value::Map(entries) = &sealed.value else {
         secret.push(sealed.span);
@@ -108,7 +108,7 @@ fn take(source: &str, sealed: &Node, secret: &mut Vec<Span>) {
     between(source, at, sealed.span.end, secret);
 }
 
-/// What is between two parts of a map, unless it is signs alone.
+/// The text between two parts of a map, unless it is only punctuation.
 fn between(source: &str, start: usize, end: usize, secret: &mut Vec<Span>) {
     let text = source.get(start..end).unwrap_or("?");
     if !text.chars().all(|c| c.is_whitespace() || SIGNS.contains(&c)) {
@@ -140,7 +140,7 @@ mod tests {
             "sealed:\n      KEY: hunter2 # hunter3\n      KEY: hunter4",
             "sealed:\n      KEY: |\n        hunter2\n        hunter3\n      KEY: x",
             "sealed: {? KEY : hunter2, 7: [x]}",
-            // What cannot be read at all.
+            // Sources that cannot be parsed.
             "sealed: {KEY: hunter2",
             "sealed: {KEY: \"hunter2}",
             "sealed:\n      KEY: hunter2: hunter3",
@@ -149,7 +149,7 @@ mod tests {
             "env: {A: b, sealed: {KEY: hunter2\n  hunter3\nhunter4",
             "sealed: {KEY: &a hunter2, OTHER: *b}",
             "env: {\n    sealed: {\n    KEY: 'hunter2\n  }}",
-            // What is left out of the tree.
+            // Entries that are dropped from the tree.
             "sealed: {KEY: a}\n    sealed: {KEY: hunter2}",
             "sealed: {KEY: a}\n    sealed: hunter2\n    user: 1",
             "<<: {sealed: {KEY: hunter2}}",
@@ -163,13 +163,13 @@ mod tests {
     }
 
     #[test]
-    fn no_report_on_bytes_that_are_no_text_shows_a_sealed_one() {
+    fn a_report_on_invalid_utf8_shows_no_sealed_text() {
         let report = parse("x", b"version: 1\nservices: {web: {sealed: {KEY: hunter2\xff}}}\n").unwrap_err();
         assert!(!report.to_string().contains("hunter"), "{report}");
     }
 
     #[test]
-    fn names_are_shown_as_they_are_written() {
+    fn names_of_sealed_texts_are_shown() {
         for sealed in ["sealed: {KEY: hunter2, OTHER: [x]}", "sealed:\n      KEY: hunter2\n      OTHER: [x]"]
         {
             let (text, _) = report(&format!("version: 1\nservices:\n  web:\n    {sealed}\n"));
@@ -180,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_shown_but_for_what_may_be_sealed() {
+    fn an_unreadable_source_is_shown_except_for_possible_secrets() {
         let (text, _) =
             report("version: 1\nservices:\n  web:\n    sealed:\n      KEY: a\n    env: {KEY: 'b\n");
         assert!(text.contains("env: {KEY: 'b"), "{text}");
     }
 
     #[test]
-    fn everything_else_stays_where_it_was() {
+    fn masking_does_not_move_other_text() {
         let (text, _) =
             report("version: 1\nservices:\n  web:\n    sealed: {KEY: hünter2} # a key\n    colour: blue\n");
         assert!(text.contains("cloister.yaml:5:5") && text.contains("colour: blue"), "{text}");

@@ -1,14 +1,14 @@
 //! Signals by name.
 //!
-//! Its law: a name stands for the number that the enclave's kernel uses (`signal(7)`, the same on x86-64 and Arm),
-//! never for that of the machine that builds.
+//! Invariant: a name stands for the number that the enclave's kernel uses (`signal(7)`, the same on x86-64 and Arm),
+//! never for that of the build machine.
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::hint;
-use super::read::{FromScalar, Wrong};
+use super::read::{FromScalar, Invalid};
 use super::tree::Scalar;
 
 /// Names by number, from 1; `signal(7)`.
@@ -18,10 +18,10 @@ const NAMES: [&str; 31] = [
     "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
-/// Other names for the same.
+/// Alternative names.
 const ALIASES: [(&str, &str); 3] = [("IOT", "ABRT"), ("POLL", "IO"), ("CLD", "CHLD")];
 
-/// The first real-time signal as programs count them: glibc keeps two of the kernel's for itself.
+/// The first real-time signal available to programs: glibc reserves two of the kernel's.
 const RTMIN: u8 = 34;
 
 /// The last signal.
@@ -32,19 +32,21 @@ const RTMAX: u8 = 64;
 pub(super) struct Signal(pub(super) u8);
 
 impl Signal {
-    /// What asks a program to end where nothing else is said.
+    /// The default stop signal.
     pub(super) const TERM: Self = Self(15);
 
     /// By name, with or without `SIG`, or by number.
-    pub(super) fn parse(text: &str) -> Result<Self, Wrong> {
+    pub(super) fn parse(text: &str) -> Result<Self, Invalid> {
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
         let number = by_number(name).or_else(|| by_name(name)).or_else(|| real_time(name));
         match number {
-            Some(19) => Err(Wrong::why("a stopped service never ends").hint("the usual one is `SIGTERM`")),
+            Some(19) => {
+                Err(Invalid::because("SIGSTOP does not end a service").hint("the usual one is `SIGTERM`"))
+            }
             Some(number) => Ok(Self(number)),
-            None => Err(Wrong {
-                why: "see signal(7)".into(),
+            None => Err(Invalid {
+                reason: "see signal(7)".into(),
                 hint: hint::nearest(name, NAMES).map(|near| format!("did you mean `SIG{near}`?")),
             }),
         }
@@ -52,9 +54,9 @@ impl Signal {
 }
 
 impl FromScalar for Signal {
-    const WANTED: &'static str = "a signal such as `SIGTERM`";
+    const EXPECTED: &'static str = "a signal such as `SIGTERM`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         Self::parse(&scalar.text)
     }
 }
@@ -106,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_numbers_are_those_of_linux() {
+    fn names_and_numbers_match_linux() {
         for (text, number) in [
             ("SIGTERM", 15),
             ("term", 15),

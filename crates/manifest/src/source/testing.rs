@@ -1,13 +1,13 @@
-//! A small file tree for tests, written down in one expression.
+//! A small file tree for tests, built in one expression.
 //!
-//! Its law: what a test does not mention does not exist; parents of a file are directories of root's.
+//! Paths that a test does not mention do not exist; the parents of a file are directories owned by root.
 
 use std::collections::BTreeMap;
 use std::io;
 
 use super::image::{Entry, EntryKind, Rootfs};
 
-/// Files by path without a slash at the front.
+/// Files by path without a leading slash.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Files(BTreeMap<String, (Entry, Vec<u8>)>, BTreeMap<String, Vec<u8>>);
 
@@ -24,7 +24,7 @@ impl Files {
         self.add(path, EntryKind::Link(target.to_owned()), 0o777, Vec::new())
     }
 
-    /// Changes the mode of what is there.
+    /// Changes the mode of an existing entry.
     pub(crate) fn chmod(mut self, path: &str, mode: u32) -> Self {
         if let Some((entry, _)) = self.0.get_mut(path.trim_matches('/')) {
             entry.mode = mode;

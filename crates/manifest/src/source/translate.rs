@@ -1,12 +1,12 @@
-//! Fields of the document as fields of the model, with the defaults of what is left out.
+//! Translates fields of the document into fields of the model, with defaults for omitted ones.
 //!
-//! Its law: no image and no fault here: whatever comes in has been checked.
+//! Nothing here depends on the image or can fail: the input has been checked.
 
 use std::collections::BTreeMap;
 
 use super::check::Route;
 use super::defaults;
-use super::document::{Document, HttpEntry, Live, Ready, ReadyWord, RestartEntry, Service};
+use super::document::{Document, HttpEntry, Live, Ready, ReadyKeyword, RestartEntry, Service};
 use super::read::Spanned;
 use super::units::Duration;
 use crate::model;
@@ -22,8 +22,8 @@ pub(super) fn ingress(route: Route) -> model::Ingress {
 
 pub(super) fn ready(ready: &Ready) -> Option<model::Ready> {
     match ready {
-        Ready::Word(ReadyWord::Started) => Some(model::Ready::Started),
-        Ready::Word(ReadyWord::Notify) => Some(model::Ready::Notify),
+        Ready::Word(ReadyKeyword::Started) => Some(model::Ready::Started),
+        Ready::Word(ReadyKeyword::Notify) => Some(model::Ready::Notify),
         Ready::Probe(probe) => {
             let tcp = probe.tcp.as_ref().map(|port| model::Ready::Tcp(port.0));
             let http = || probe.http.as_ref().and_then(|http| http_parts(&http.value));

@@ -1,28 +1,28 @@
-//! YAML as a tree whose every part knows where it stands.
+//! YAML as a tree with source positions.
 //!
-//! Its law: nothing is converted. A scalar is its text and whether it was quoted; what it means is for the field that it
-//! stands in (so `no` is never false and `1.10` stays `1.10`). Depth, nodes and text are bounded with aliases expanded, so a
-//! small file cannot become a large tree.
+//! Invariant: nothing is converted. A scalar is its text and whether it was quoted; the field determines its meaning (so `no`
+//! is never false and `1.10` stays `1.10`). Depth, nodes and text are bounded with aliases expanded, so a small file cannot
+//! become a large tree.
 //!
-//! The syntax is `granit-parser`'s. Tags, merge keys and further documents are refused: each lets a file say something
-//! that its reader does not see.
+//! The parser is `granit-parser`. Tags, merge keys and further documents are refused: each gives a file a meaning that its
+//! reader does not see.
 
 use std::collections::HashMap;
 
 use granit_parser::{Event, Parser, ScalarStyle, ScanError, StrInput};
 
-use super::fault::{Fault, Faults, Kind, Span};
+use super::problem::{Kind, Problem, Problems, Span};
 
-/// The longest source in bytes: as much as a manifest may have inside.
+/// The maximum size of the source in bytes: the same as for the resolved manifest.
 pub(super) const MAX_SOURCE: usize = crate::model::MAX_BYTES;
 
-/// The most nodes, with aliases expanded. The largest manifest (60 services, every field given) has about 5000.
+/// The maximum number of nodes, with aliases expanded. The largest manifest (60 services, every field given) has about 5000.
 const MAX_NODES: usize = 50_000;
 
-/// The most bytes of text, with aliases expanded: what the source could have written out itself.
+/// The maximum number of bytes of text, with aliases expanded: as much as the source could contain without aliases.
 const MAX_TEXT: usize = MAX_SOURCE;
 
-/// The deepest nesting. The deepest field of the format lies at 7.
+/// The maximum nesting depth. The deepest field of the format is at 7.
 const MAX_DEPTH: usize = 32;
 
 /// A part of the source.
@@ -32,7 +32,7 @@ pub(super) struct Node {
     pub(super) value: Value,
 }
 
-/// What a node is.
+/// The value of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     /// Nothing, `~` or `null`.
@@ -42,7 +42,7 @@ pub(super) enum Value {
     Map(Vec<Entry>),
 }
 
-/// A single value as it was written.
+/// A single value as written in the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Scalar {
     pub(super) text: String,
@@ -59,13 +59,13 @@ pub(super) struct Entry {
 }
 
 impl Node {
-    /// Its shape, for people.
+    /// Its shape, in prose.
     pub(super) fn shape(&self) -> &'static str {
         match &self.value {
             Value::Null => "nothing",
             Value::Scalar(Scalar { text, plain: true }) if is_number(text) => "a number",
             Value::Scalar(Scalar { text, plain: true }) if text == "true" || text == "false" => "a boolean",
-            Value::Scalar(_) => "a text",
+            Value::Scalar(_) => "a string",
             Value::List(_) => "a list",
             Value::Map(_) => "a map",
         }
@@ -95,61 +95,61 @@ fn is_number(text: &str) -> bool {
         && text.parse::<f64>().is_ok()
 }
 
-/// Reads the one document of a source. Faults that do not hinder the reading are pushed; `None` comes with one that does.
-pub(super) fn read(source: &str, faults: &mut Faults) -> Option<Node> {
+/// Reads the only document of a source. All problems are pushed; the result is `None` if one of them prevents reading.
+pub(super) fn read(source: &str, problems: &mut Problems) -> Option<Node> {
     if source.len() > MAX_SOURCE {
-        let what =
-            format!("the manifest has {} bytes, more than the {MAX_SOURCE} that are read", source.len());
-        faults.push(Fault::new(Kind::Limit, Span::default(), what).hint("put large files into the image"));
+        let what = format!("the manifest is {} bytes, more than the limit of {MAX_SOURCE}", source.len());
+        problems
+            .push(Problem::new(Kind::Limit, Span::default(), what).hint("put large files into the image"));
         return None;
     }
-    match document(source, faults) {
+    match document(source, problems) {
         Ok(node) => Some(node),
-        Err(fault) => {
-            faults.push(*fault);
+        Err(problem) => {
+            problems.push(*problem);
             None
         }
     }
 }
 
 /// Boxed, since it is large and rare.
-type Stop = Box<Fault>;
+type Fatal = Box<Problem>;
 
-fn document(source: &str, faults: &mut Faults) -> Result<Node, Stop> {
+fn document(source: &str, problems: &mut Problems) -> Result<Node, Fatal> {
     let mut options = granit_parser::Options::default();
     options.flow_nesting_limit = MAX_DEPTH;
     options.block_nesting_limit = MAX_DEPTH;
     options.disallow_directives = true;
     options.set_emit_comments(false);
     let parser = Parser::new_from_str_with_options(source, options);
-    let mut reader = Reader { parser, anchors: HashMap::new(), nodes: 0, text: 0, faults };
-    let node = reader.whole()?;
-    reader.nothing_more()?;
+    let mut reader = Reader { parser, anchors: HashMap::new(), nodes: 0, text: 0, problems };
+    let node = reader.first_document()?;
+    reader.expect_end()?;
     Ok(node)
 }
 
 struct Reader<'a, 'f> {
     parser: Parser<'a, StrInput<'a>>,
-    /// What each anchor names, by the parser's number for it.
+    /// The node of each anchor, by the parser's number for it.
     anchors: HashMap<usize, Node>,
     nodes: usize,
     text: usize,
-    faults: &'f mut Faults,
+    problems: &'f mut Problems,
 }
 
 impl<'a> Reader<'a, '_> {
-    /// The next event. A tag is a fault, and then as if it were not there.
-    fn next(&mut self) -> Result<(Event<'a>, Span), Stop> {
+    /// The next event. A tag is reported and then ignored.
+    fn next(&mut self) -> Result<(Event<'a>, Span), Fatal> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => {
                 if let Some(tag) = event.tag() {
                     let at = span.tag_span().map_or_else(|| span_of(&span), |tag| span_of(&tag));
-                    let fault = Fault::new(
+                    let problem = Problem::new(
                         Kind::Syntax,
                         at,
-                        format!("the tag `{}` is not read here", tag.original()),
+                        format!("the tag `{}` is not supported", tag.original()),
                     );
-                    self.faults.push(fault.hint("remove it: a field knows what it holds"));
+                    self.problems.push(problem.hint("remove it: the field determines the type"));
                 }
                 Ok((event, span_of(&span)))
             }
@@ -158,8 +158,8 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Everything up to and with the first document's node.
-    fn whole(&mut self) -> Result<Node, Stop> {
+    /// The root node of the first document.
+    fn first_document(&mut self) -> Result<Node, Fatal> {
         loop {
             match self.next()? {
                 (Event::StreamStart | Event::DocumentStart(..), _) => {}
@@ -169,27 +169,27 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    fn nothing_more(&mut self) -> Result<(), Stop> {
+    fn expect_end(&mut self) -> Result<(), Fatal> {
         loop {
             match self.next()? {
                 (Event::DocumentEnd, _) => {}
                 (Event::StreamEnd, _) => return Ok(()),
                 (_, span) => {
-                    let fault = Fault::new(Kind::Syntax, span, "a second document begins here");
-                    return Err(Box::new(fault.hint("a manifest is one document: remove `---`")));
+                    let problem = Problem::new(Kind::Syntax, span, "a second document starts here");
+                    return Err(Box::new(problem.hint("a manifest is one document: remove `---`")));
                 }
             }
         }
     }
 
-    /// The node that an event begins.
-    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Stop> {
+    /// The node that starts with an event.
+    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Fatal> {
         let anchor = event.anchor_id();
         if depth > MAX_DEPTH {
-            return Err(Box::new(Fault::new(
+            return Err(Box::new(Problem::new(
                 Kind::Limit,
                 span,
-                format!("nested more than {MAX_DEPTH} deep"),
+                format!("nested more than {MAX_DEPTH} levels deep"),
             )));
         }
         let node = match event {
@@ -197,7 +197,7 @@ impl<'a> Reader<'a, '_> {
             Event::Scalar(text, style, ..) => self.scalar(text.into_owned(), style, span)?,
             Event::SequenceStart(..) => self.list(span, depth)?,
             Event::MappingStart(..) => self.map(span, depth)?,
-            _ => return Err(Box::new(Fault::new(Kind::Syntax, span, "a value was expected here"))),
+            _ => return Err(Box::new(Problem::new(Kind::Syntax, span, "a value was expected here"))),
         };
         if let Some(id) = anchor {
             self.anchors.insert(id, node.clone());
@@ -205,7 +205,7 @@ impl<'a> Reader<'a, '_> {
         Ok(node)
     }
 
-    fn scalar(&mut self, text: String, style: ScalarStyle, span: Span) -> Result<Node, Stop> {
+    fn scalar(&mut self, text: String, style: ScalarStyle, span: Span) -> Result<Node, Fatal> {
         self.spend(1, text.len(), span)?;
         let plain = style == ScalarStyle::Plain;
         let value = if plain && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL") {
@@ -216,7 +216,7 @@ impl<'a> Reader<'a, '_> {
         Ok(Node { span, value })
     }
 
-    fn list(&mut self, begin: Span, depth: usize) -> Result<Node, Stop> {
+    fn list(&mut self, begin: Span, depth: usize) -> Result<Node, Fatal> {
         self.spend(1, 0, begin)?;
         let mut items = Vec::new();
         loop {
@@ -229,7 +229,7 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    fn map(&mut self, begin: Span, depth: usize) -> Result<Node, Stop> {
+    fn map(&mut self, begin: Span, depth: usize) -> Result<Node, Fatal> {
         self.spend(1, 0, begin)?;
         let mut entries: Vec<Entry> = Vec::new();
         let mut first: HashMap<String, Span> = HashMap::new();
@@ -243,8 +243,8 @@ impl<'a> Reader<'a, '_> {
             let value = self.node(event, span, depth.saturating_add(1))?;
             let Some(name) = self.key(&key) else { continue };
             if let Some(earlier) = first.get(&name) {
-                let fault = Fault::new(Kind::Duplicate, key.span, format!("`{name}` is given twice"));
-                self.faults.push(fault.label("again here").related(*earlier, "first here"));
+                let problem = Problem::new(Kind::Duplicate, key.span, format!("`{name}` is defined twice"));
+                self.problems.push(problem.label("again here").related(*earlier, "first here"));
                 continue;
             }
             first.insert(name.clone(), key.span);
@@ -252,37 +252,37 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// The name a key stands for.
+    /// The name in a key.
     fn key(&mut self, key: &Node) -> Option<String> {
-        let fault = match &key.value {
+        let problem = match &key.value {
             Value::Scalar(Scalar { text, plain: true }) if text == "<<" => {
-                Fault::new(Kind::Syntax, key.span, "merge keys are not read here")
-                    .hint("write the fields out: who reads the manifest then sees all of it")
+                Problem::new(Kind::Syntax, key.span, "merge keys are not supported")
+                    .hint("write the fields out, so that readers see all of them")
             }
             Value::Scalar(scalar) => return Some(scalar.text.clone()),
-            _ => Fault::new(Kind::WrongType, key.span, format!("a field's name cannot be {}", key.shape()))
-                .hint("quote it if it is a text"),
+            _ => Problem::new(Kind::WrongType, key.span, format!("a field's name cannot be {}", key.shape()))
+                .hint("quote it if it is a string"),
         };
-        self.faults.push(fault);
+        self.problems.push(problem);
         None
     }
 
-    fn alias(&mut self, id: usize, span: Span) -> Result<Node, Stop> {
-        let within = || Box::new(Fault::new(Kind::Syntax, span, "an alias within what it stands for"));
+    fn alias(&mut self, id: usize, span: Span) -> Result<Node, Fatal> {
+        let within = || Box::new(Problem::new(Kind::Syntax, span, "an alias inside its own anchor"));
         let (nodes, text) = self.anchors.get(&id).map(Node::weight).ok_or_else(within)?;
         self.spend(nodes, text, span)?;
         self.anchors.get(&id).cloned().ok_or_else(within)
     }
 
-    /// Counts what the tree grows by.
-    fn spend(&mut self, nodes: usize, text: usize, span: Span) -> Result<(), Stop> {
+    /// Counts the growth of the tree.
+    fn spend(&mut self, nodes: usize, text: usize, span: Span) -> Result<(), Fatal> {
         self.nodes = self.nodes.saturating_add(nodes);
         self.text = self.text.saturating_add(text);
         if self.nodes > MAX_NODES {
-            return Err(Box::new(Fault::new(Kind::Limit, span, format!("more than {MAX_NODES} values"))));
+            return Err(Box::new(Problem::new(Kind::Limit, span, format!("more than {MAX_NODES} values"))));
         }
         if self.text > MAX_TEXT {
-            return Err(Box::new(Fault::new(
+            return Err(Box::new(Problem::new(
                 Kind::Limit,
                 span,
                 format!("more than {MAX_TEXT} bytes of text"),
@@ -300,9 +300,9 @@ fn joined(begin: Span, end: Span) -> Span {
     Span { start: begin.start, end: end.end.max(begin.end) }
 }
 
-fn syntax(error: &ScanError) -> Fault {
+fn syntax(error: &ScanError) -> Problem {
     let start = error.marker().byte_offset().unwrap_or(0);
-    Fault::new(Kind::Syntax, Span { start, end: start }, format!("not YAML: {}", error.info()))
+    Problem::new(Kind::Syntax, Span { start, end: start }, format!("invalid YAML: {}", error.info()))
         .hint("check the indentation (spaces, never tabs) and that quotes and brackets are closed")
 }
 
@@ -310,20 +310,20 @@ fn syntax(error: &ScanError) -> Fault {
 mod tests {
     use super::*;
 
-    fn tree(source: &str) -> Result<Node, Vec<Fault>> {
-        let mut faults = Faults::default();
-        match read(source, &mut faults) {
-            Some(node) if faults.is_empty() => Ok(node),
-            _ => Err(faults.into_report("x", source).unwrap().faults().to_vec()),
+    fn tree(source: &str) -> Result<Node, Vec<Problem>> {
+        let mut problems = Problems::default();
+        match read(source, &mut problems) {
+            Some(node) if problems.is_empty() => Ok(node),
+            _ => Err(problems.into_report("x", source).unwrap().problems().to_vec()),
         }
     }
 
     fn what(source: &str) -> String {
-        tree(source).unwrap_err().iter().map(|fault| fault.what.clone()).collect::<Vec<_>>().join("; ")
+        tree(source).unwrap_err().iter().map(|problem| problem.what.clone()).collect::<Vec<_>>().join("; ")
     }
 
     #[test]
-    fn a_scalar_stays_as_it_is_written() {
+    fn a_scalar_is_not_converted() {
         let Value::List(items) = tree("[no, 1.10, \"\", ~, 'x', 0x10]").unwrap().value else { panic!() };
         let shown: Vec<_> = items
             .iter()
@@ -345,25 +345,25 @@ mod tests {
     }
 
     #[test]
-    fn what_hides_meaning_is_refused() {
-        assert_eq!(what("a: !!str 1"), "the tag `!!str` is not read here");
-        assert_eq!(what("a: &x {b: 1}\nc:\n  <<: *x"), "merge keys are not read here");
-        assert_eq!(what("a: 1\n---\nb: 2"), "a second document begins here");
-        assert_eq!(what("a: 1\na: 2"), "`a` is given twice");
+    fn tags_merge_keys_duplicates_and_second_documents_are_refused() {
+        assert_eq!(what("a: !!str 1"), "the tag `!!str` is not supported");
+        assert_eq!(what("a: &x {b: 1}\nc:\n  <<: *x"), "merge keys are not supported");
+        assert_eq!(what("a: 1\n---\nb: 2"), "a second document starts here");
+        assert_eq!(what("a: 1\na: 2"), "`a` is defined twice");
         assert_eq!(what("[a]: 1"), "a field's name cannot be a list");
-        assert_eq!(what("a: &x [*x]"), "an alias within what it stands for");
-        assert!(what("%YAML 1.1\n---\na: 1").starts_with("not YAML: "));
+        assert_eq!(what("a: &x [*x]"), "an alias inside its own anchor");
+        assert!(what("%YAML 1.1\n---\na: 1").starts_with("invalid YAML: "));
     }
 
     #[test]
-    fn an_alias_is_what_it_names_and_no_bomb() {
+    fn aliases_are_expanded_within_bounds() {
         assert_eq!(tree("a: &x [1]\nb: *x").unwrap().weight(), tree("a: [1]\nb: [1]").unwrap().weight());
-        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        let mut nested = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..12 {
             let line = format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 10].join(", "));
-            bomb.push_str(&line);
+            nested.push_str(&line);
         }
-        assert_eq!(what(&bomb), "more than 50000 values");
+        assert_eq!(what(&nested), "more than 50000 values");
         let long = format!("a: &a {}\nb: [{}]", "x".repeat(100_000), ["*a"; 20].join(", "));
         assert!(what(&long).ends_with("bytes of text"));
         assert!(tree(&"[".repeat(10_000)).is_err());

@@ -1,18 +1,18 @@
-//! What a single value can be: durations, sizes, ports, names, signals.
+//! The types of single values: durations, sizes, ports, counts, modes.
 //!
-//! Its law: a unit is always written, and a value out of its range is refused here, so that no later code checks it again.
-//! Each type says what it is in one sentence, reads itself, and describes itself in the schema.
+//! Invariant: a unit is always written, and a value out of range is refused here, so that no later code checks it again.
+//! Each type states what it expects, reads itself, and describes itself in the schema.
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::quantity::{bytes, duration_hint, milliseconds, size_hint, thousandths};
-use super::read::{FromScalar, Wrong};
+use super::read::{FromScalar, Invalid};
 use super::tree::Scalar;
 use crate::model;
 
-/// Declares a type around one number or text, with its schema.
+/// Declares a type around one number or string, with its schema.
 macro_rules! unit {
     ($(#[$meta:meta])* $name:ident($inner:ty), $schema:tt) => {
         $(#[$meta])*
@@ -38,7 +38,7 @@ unit!(
 );
 
 unit!(
-    /// A boolean: `true` or `false`, not the words of YAML 1.1.
+    /// A boolean: `true` or `false`, not the other spellings of YAML 1.1.
     Flag(bool),
     { "type": "boolean" }
 );
@@ -50,7 +50,7 @@ unit!(
 );
 
 unit!(
-    /// Any text. Numbers and booleans are taken as they are written.
+    /// Any string. Numbers and booleans are taken literally.
     Text(String),
     { "type": ["string", "number", "boolean"] }
 );
@@ -62,19 +62,19 @@ unit!(
         "type": "string",
         "minLength": 2,
         "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$",
-        "description": "A duration: `250ms`, `10s`, `5m`, `1h`, or together as in `1m30s`; at most `24h`.",
+        "description": "A duration: `250ms`, `10s`, `5m`, `1h`, or combined as in `1m30s`; at most `24h`.",
         "examples": ["10s", "1m30s"],
     }
 );
 
 unit!(
-    /// Milliseconds, more than none.
+    /// Milliseconds, at least one.
     Period(u64),
     {
         "type": "string",
         "minLength": 2,
         "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$",
-        "description": "A duration over zero: `250ms`, `10s`, `5m`, `1h`, or together as in `1m30s`; at most `24h`.",
+        "description": "A duration greater than zero: `250ms`, `10s`, `5m`, `1h`, or combined as in `1m30s`; at most `24h`.",
         "examples": ["10s", "1m30s"],
     }
 );
@@ -125,96 +125,97 @@ unit!(
     }
 );
 
-/// The largest duration: a day. Longer is a mistake in the unit, and keeps sums of durations far from overflow.
+/// The maximum duration: a day. A longer one is probably a mistake in the unit, and the limit keeps sums of durations far from
+/// overflow.
 const MAX_DURATION_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// The smallest size. A tmpfs of size 0 has no limit at all, and no program runs in less than this.
+/// The minimum size. A tmpfs of size 0 has no limit at all, and no program runs in less than this.
 const MIN_SIZE: u64 = 1 << 20;
 
-/// The largest size: more memory than any enclave has.
+/// The maximum size: more memory than any enclave has.
 const MAX_SIZE: u64 = 1 << 40;
 
 impl FromScalar for Version {
-    const WANTED: &'static str = "a known version (`1`)";
+    const EXPECTED: &'static str = "a supported version (`1`)";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         match number::<u32>(scalar)? {
             model::VERSION => Ok(Self(model::VERSION)),
-            other => Err(Wrong::why(format!("there is no version {other}")).hint("write `version: 1`")),
+            other => Err(Invalid::because(format!("there is no version {other}")).hint("write `version: 1`")),
         }
     }
 }
 
 impl FromScalar for Flag {
-    const WANTED: &'static str = "`true` or `false`";
+    const EXPECTED: &'static str = "`true` or `false`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         match (scalar.text.as_str(), scalar.plain) {
             ("true", true) => Ok(Self(true)),
             ("false", true) => Ok(Self(false)),
             (word, _) => Err(match word.to_ascii_lowercase().as_str() {
-                "true" | "yes" | "on" | "y" | "1" => Wrong::default().hint("write `true`"),
-                "false" | "no" | "off" | "n" | "0" => Wrong::default().hint("write `false`"),
-                _ => Wrong::default(),
+                "true" | "yes" | "on" | "y" | "1" => Invalid::default().hint("write `true`"),
+                "false" | "no" | "off" | "n" | "0" => Invalid::default().hint("write `false`"),
+                _ => Invalid::default(),
             }),
         }
     }
 }
 
 impl FromScalar for DebugFlag {
-    const WANTED: &'static str = "supported here (`false`)";
+    const EXPECTED: &'static str = "`false`, the only supported value";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         if matches!(scalar.text.to_ascii_lowercase().as_str(), "true" | "yes" | "on" | "y" | "1") {
-            let why = "not supported yet: no command can be run inside an enclave";
+            let why = "not supported yet: commands cannot be run inside an enclave";
             let hint = "remove `debug`; `host-sleeve logs`, `inspect --service` and `run --console` show what happens inside";
-            return Err(Wrong::why(why).hint(hint));
+            return Err(Invalid::because(why).hint(hint));
         }
         Flag::from_scalar(scalar).map(|_| Self(false))
     }
 }
 
 impl FromScalar for Text {
-    const WANTED: &'static str = "a text";
+    const EXPECTED: &'static str = "a string";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         if scalar.text.contains('\0') {
-            return Err(Wrong::why("it contains a NUL byte, which no program can be given"));
+            return Err(Invalid::because("it contains a NUL byte, which cannot be passed to a program"));
         }
         Ok(Self(scalar.text.clone()))
     }
 }
 
 impl FromScalar for Duration {
-    const WANTED: &'static str = "a duration such as `10s`";
+    const EXPECTED: &'static str = "a duration such as `10s`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         match milliseconds(&scalar.text) {
             Some(ms) if ms <= MAX_DURATION_MS => Ok(Self(ms)),
-            Some(_) => Err(Wrong::why("more than 24h")),
+            Some(_) => Err(Invalid::because("more than 24h")),
             None => Err(duration_hint(&scalar.text)),
         }
     }
 }
 
 impl FromScalar for Period {
-    const WANTED: &'static str = "a duration over zero, such as `10s`";
+    const EXPECTED: &'static str = "a duration greater than zero, such as `10s`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         match Duration::from_scalar(scalar)? {
-            Duration(0) => Err(Wrong::why("it must be over zero")),
+            Duration(0) => Err(Invalid::because("it must be greater than zero")),
             Duration(ms) => Ok(Self(ms)),
         }
     }
 }
 
 impl FromScalar for Size {
-    const WANTED: &'static str = "a size such as `512MiB`";
+    const EXPECTED: &'static str = "a size such as `512MiB`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         match bytes(&scalar.text) {
-            Some(size) if size < MIN_SIZE => Err(Wrong::why("less than 1MiB")),
-            Some(size) if size > MAX_SIZE => Err(Wrong::why("more than 1024GiB")),
+            Some(size) if size < MIN_SIZE => Err(Invalid::because("less than 1MiB")),
+            Some(size) if size > MAX_SIZE => Err(Invalid::because("more than 1024GiB")),
             Some(size) => Ok(Self(size)),
             None => Err(size_hint(&scalar.text)),
         }
@@ -222,81 +223,81 @@ impl FromScalar for Size {
 }
 
 impl FromScalar for Cpu {
-    const WANTED: &'static str = "a number of CPUs such as `0.5`";
+    const EXPECTED: &'static str = "a number of CPUs such as `0.5`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         unquoted(scalar)?;
         let millis = thousandths(&scalar.text).ok_or_else(|| match scalar.text.strip_suffix('m') {
             Some(millis) if thousandths(millis).is_some() => {
-                Wrong::why("thousandths are written as a fraction")
+                Invalid::because("write thousandths as a decimal fraction")
             }
-            _ => Wrong::default(),
+            _ => Invalid::default(),
         })?;
         match millis {
-            0..10 => Err(Wrong::why("less than 0.01, the least the kernel can share out")),
+            0..10 => Err(Invalid::because("less than 0.01, the smallest share that the kernel can assign")),
             10..=1_024_000 => Ok(Self(millis)),
-            _ => Err(Wrong::why("more than 1024")),
+            _ => Err(Invalid::because("more than 1024")),
         }
     }
 }
 
 impl FromScalar for Port {
-    const WANTED: &'static str = "a port from 1 to 65535";
+    const EXPECTED: &'static str = "a port from 1 to 65535";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         match number::<u16>(scalar)? {
-            0 => Err(Wrong::why("port 0 means any port, which nobody could find")),
+            0 => Err(Invalid::because("port 0 means an arbitrary port, which clients could not know")),
             port => Ok(Self(port)),
         }
     }
 }
 
 impl FromScalar for Count {
-    const WANTED: &'static str = "a whole number from 1 to 1048576";
+    const EXPECTED: &'static str = "a whole number from 1 to 1048576";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         match number::<u32>(scalar)? {
             count @ 1..=1_048_576 => Ok(Self(count)),
-            _ => Err(Wrong::default()),
+            _ => Err(Invalid::default()),
         }
     }
 }
 
 impl FromScalar for Mode {
-    const WANTED: &'static str = "a mode such as `0444`";
+    const EXPECTED: &'static str = "a mode such as `0444`";
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, Wrong> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         let text = scalar.text.strip_prefix("0o").unwrap_or(&scalar.text);
         let digits = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
         match u32::from_str_radix(text, 8) {
             Ok(mode) if digits && mode <= 0o777 => Ok(Self(mode)),
             Ok(mode) if digits && mode > 0o777 => {
-                Err(Wrong::why("set-user-ID, set-group-ID and sticky bits have no use here"))
+                Err(Invalid::because("set-user-ID, set-group-ID and sticky bits are not supported"))
             }
-            _ => Err(Wrong::default()),
+            _ => Err(Invalid::default()),
         }
     }
 }
 
-/// Refuses a number in quotes: what looks like a text should be one.
-fn unquoted(scalar: &Scalar) -> Result<(), Wrong> {
+/// Refuses a number in quotes: a quoted value is a string.
+fn unquoted(scalar: &Scalar) -> Result<(), Invalid> {
     if scalar.plain {
         return Ok(());
     }
-    Err(Wrong::why("it is quoted, and so a text").hint("remove the quotes"))
+    Err(Invalid::because("it is quoted, so it is a string").hint("remove the quotes"))
 }
 
 /// A whole number in decimal.
-fn number<N: std::str::FromStr>(scalar: &Scalar) -> Result<N, Wrong> {
+fn number<N: std::str::FromStr>(scalar: &Scalar) -> Result<N, Invalid> {
     unquoted(scalar)?;
     let digits = !scalar.text.is_empty() && scalar.text.bytes().all(|b| b.is_ascii_digit());
     let leading_zero = scalar.text.len() > 1 && scalar.text.starts_with('0');
     match scalar.text.parse() {
         Ok(number) if digits && !leading_zero => Ok(number),
         _ if digits && leading_zero => {
-            Err(Wrong::why("a leading zero could mean octal").hint("remove the zeros"))
+            Err(Invalid::because("a leading zero could mean octal").hint("remove the zeros"))
         }
-        _ => Err(Wrong::default()),
+        _ => Err(Invalid::default()),
     }
 }
 
@@ -328,7 +329,7 @@ mod tests {
         ] {
             assert_eq!(milliseconds(text), ms, "{text}");
         }
-        assert_eq!(Duration::from_scalar(&plain("25h")), Err(Wrong::why("more than 24h")));
+        assert_eq!(Duration::from_scalar(&plain("25h")), Err(Invalid::because("more than 24h")));
         assert_eq!(Duration::from_scalar(&plain("10")).unwrap_err().hint.unwrap(), "write `10s` for seconds");
         assert_eq!(
             Duration::from_scalar(&plain("5 min")).unwrap_err().hint.unwrap(),
@@ -350,7 +351,7 @@ mod tests {
         ] {
             assert_eq!(bytes(text), size, "{text}");
         }
-        assert_eq!(Size::from_scalar(&plain("1KiB")), Err(Wrong::why("less than 1MiB")));
+        assert_eq!(Size::from_scalar(&plain("1KiB")), Err(Invalid::because("less than 1MiB")));
         let hint = Size::from_scalar(&plain("512MB")).unwrap_err().hint.unwrap();
         assert_eq!(hint, "write `512MiB`: units here are powers of 1024");
     }

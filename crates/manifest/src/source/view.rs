@@ -1,63 +1,63 @@
-//! What a service's view has beyond the image: files of the manifest, files that engines add, and places to mount on.
+//! What a service's view contains beyond the image: files of the manifest, files that container engines add, and mount points.
 //!
-//! Its law: where something is mounted is known from the image, by a path without links, and every name on the way to it is
-//! pinned in every service's view. What cannot be mounted, or cannot be kept from another service, is a fault here and never
-//! a start that fails.
+//! Invariant: every mount point is resolved against the image, to a path without links, and every name on the path to it is
+//! pinned in every service's view. A file that cannot be mounted, or cannot be protected from another service, is a problem
+//! here and never a failed start.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::defaults;
 use super::document::FileEntry;
-use super::fault::{Fault, Faults, Kind, Span};
 use super::graph::Named;
-use super::image::{EntryKind, Image, OWN_FOLDERS, Rootfs, Way, hidden_by, walk};
+use super::image::{EntryKind, Image, PRIVATE_DIRECTORIES, Rootfs, WalkedPath, hidden_by, walk};
 use super::names::Path;
+use super::problem::{Kind, Problem, Problems, Span};
 use super::read::Spanned;
 use super::resolve::Scope;
 use crate::model;
 
-/// The folders of [`OWN_FOLDERS`] that are mounted over one of the image.
+/// The directories of [`PRIVATE_DIRECTORIES`] that are mounted over a directory of the image.
 const COVERED: [&str; 4] = ["/dev", "/proc", "/sys", "/tmp"];
 
-/// Own folders in which nobody can make a file.
-const KERNEL_FOLDERS: [&str; 2] = ["/proc", "/sys"];
+/// Private directories in which no file can be created.
+const KERNEL_DIRECTORIES: [&str; 2] = ["/proc", "/sys"];
 
-/// System calls that can take away a mount, for a service with `sys_admin`.
+/// System calls with which a service that has `sys_admin` can remove a mount.
 const UNMOUNTING: [&str; 3] = ["mount", "move_mount", "umount2"];
 
-/// The permission bits of an addition: those that engines give theirs.
+/// The permission bits of an addition, as container engines set them.
 const ADDITION_MODE: u32 = 0o644;
 
-/// Paths that something is mounted on, or that a service may write where the rest is read-only, with all that leads there.
+/// Paths that something is mounted on, or that a service may write while the rest is read-only, with all names on the way.
 #[derive(Debug, Default)]
 pub(super) struct Pins {
     paths: BTreeSet<String>,
-    /// Those that are files, and where the manifest names them.
+    /// The files among them, with their positions in the manifest.
     files: BTreeMap<String, Span>,
 }
 
 impl Pins {
-    pub(super) fn add(&mut self, way: &Way) {
-        self.paths.extend(way.steps.iter().map(|step| format!("/{step}")));
+    pub(super) fn add(&mut self, walked: &WalkedPath) {
+        self.paths.extend(walked.steps.iter().map(|step| format!("/{step}")));
     }
 
-    fn add_file(&mut self, way: &Way, at: Span) -> String {
-        let end = format!("/{}", way.path);
-        self.add(way);
+    fn add_file(&mut self, walked: &WalkedPath, at: Span) -> String {
+        let end = format!("/{}", walked.path);
+        self.add(walked);
         self.files.insert(end.clone(), at);
         end
     }
 }
 
 impl Scope<'_> {
-    /// A service's files, each by the path at which it is mounted.
-    pub(super) fn files(&self, named: &Named, pins: &mut Pins, faults: &mut Faults) -> Vec<model::File> {
+    /// A service's files, each with the path at which it is mounted.
+    pub(super) fn files(&self, named: &Named, pins: &mut Pins, problems: &mut Problems) -> Vec<model::File> {
         let mut files: Vec<model::File> = Vec::new();
         for (path, entry) in named.service.files.iter().flat_map(|map| map.0.iter()) {
-            let Some(end) = self.place(named, path, pins, faults) else { continue };
+            let Some(end) = self.place(named, path, pins, problems) else { continue };
             if files.iter().any(|file| file.path == end) {
-                let what = format!("`{}` leads to `{end}`, where another file is", path.0);
-                faults.push(Fault::new(Kind::Conflict, path.span, what).hint("remove one of them"));
+                let what = format!("`{}` resolves to `{end}`, where another file is mounted", path.0);
+                problems.push(Problem::new(Kind::Conflict, path.span, what).hint("remove one of them"));
             }
             let (content, mode) = match entry.as_ref().map(|entry| &entry.value) {
                 Some(FileEntry::Content(text)) => (Some(text), None),
@@ -72,49 +72,49 @@ impl Scope<'_> {
         files
     }
 
-    /// Where a file of the manifest is mounted.
+    /// The path at which a file of the manifest is mounted.
     fn place(
         &self,
         named: &Named,
         path: &Spanned<Path>,
         pins: &mut Pins,
-        faults: &mut Faults,
+        problems: &mut Problems,
     ) -> Option<String> {
         let mut refuse = |what: &str, label: String, hint: &str| {
-            let fault = Fault::new(Kind::Image, path.span, format!("`{}` {what}", path.0));
-            faults.push(fault.label(label).hint(hint));
+            let problem = Problem::new(Kind::Image, path.span, format!("`{}` {what}", path.0));
+            problems.push(problem.label(label).hint(hint));
             None
         };
-        let way = match walk(self.image.root, &path.0) {
-            Ok(way) => way,
+        let walked = match walk(self.image.root, &path.0) {
+            Ok(walked) => walked,
             Err(missing) => {
-                return refuse("cannot be mounted", missing.why(&path.0), "name another path");
+                return refuse("cannot be mounted", missing.why(&path.0), "choose another path");
             }
         };
-        let end = format!("/{}", way.path);
-        let is_folder = way.entry.as_ref().is_some_and(|entry| entry.kind == EntryKind::Directory);
-        if is_folder || OWN_FOLDERS.contains(&end.as_str()) {
+        let end = format!("/{}", walked.path);
+        let is_folder = walked.entry.as_ref().is_some_and(|entry| entry.kind == EntryKind::Directory);
+        if is_folder || PRIVATE_DIRECTORIES.contains(&end.as_str()) {
             return refuse("is a directory in the image", String::new(), "name a file in it");
         }
         if let Some(folder) = hidden_by(&end) {
-            if KERNEL_FOLDERS.contains(&folder) {
-                let why = format!("every service has a `{folder}` of its own, which the kernel fills");
-                return refuse("cannot be mounted", why, "name another path");
+            if KERNEL_DIRECTORIES.contains(&folder) {
+                let why = format!("every service has its own `{folder}`, which the kernel fills");
+                return refuse("cannot be mounted", why, "choose another path");
             }
             return Some(end);
         }
         if let Some(other) = self.unmounter(named) {
-            let why = format!("`{other}` has `sys_admin` and a system call that unmounts");
-            let hint = format!("take {} from its `allow_syscalls`", UNMOUNTING.join(", "));
-            return refuse("cannot be kept from another service", why, &hint);
+            let why = format!("`{other}` has `sys_admin` and a system call that can unmount");
+            let hint = format!("remove {} from its `allow_syscalls`", UNMOUNTING.join(", "));
+            return refuse("cannot be protected from another service", why, &hint);
         }
-        Some(pins.add_file(&way, path.span))
+        Some(pins.add_file(&walked, path.span))
     }
 
-    /// Another service that could take a pin away and then what is pinned.
+    /// Another service that could remove a pin and then the pinned path.
     fn unmounter(&self, named: &Named) -> Option<&str> {
         let able = |other: &&Named| {
-            // Docker's set has no `sys_admin`, so whose user it is does not matter here.
+            // Docker's set does not include `sys_admin`, so the user does not matter here.
             let capabilities = other.service.capabilities.iter().flat_map(|list| list.names(0));
             let calls = other.service.allow_syscalls.iter().flat_map(|list| list.value.iter());
             other.name != named.name
@@ -125,43 +125,43 @@ impl Scope<'_> {
     }
 }
 
-/// What every view shares: the additions, and all that is pinned.
+/// The parts that all views share: the additions and the pinned paths.
 pub(super) fn root(
     image: &Image<'_>,
     name: &str,
     writable_bytes: u64,
     mut pins: Pins,
-    faults: &mut Faults,
+    problems: &mut Problems,
 ) -> model::Root {
     for folder in COVERED {
         match walk(image.root, folder) {
-            Ok(way) if way.entry.as_ref().is_none_or(|entry| entry.kind == EntryKind::Directory) => {
-                pins.add(&way);
+            Ok(walked) if walked.entry.as_ref().is_none_or(|entry| entry.kind == EntryKind::Directory) => {
+                pins.add(&walked);
             }
-            _ => faults.push(not_a(folder, "folder")),
+            _ => problems.push(not_a(folder, "directory")),
         }
     }
     match walk(image.root, model::INITCTL) {
-        Ok(way) if way.entry.as_ref().is_none_or(|entry| entry.kind != EntryKind::Directory) => {
-            pins.add_file(&way, Span::default());
+        Ok(walked) if walked.entry.as_ref().is_none_or(|entry| entry.kind != EntryKind::Directory) => {
+            pins.add_file(&walked, Span::default());
         }
-        _ => faults.push(not_a(model::INITCTL, "file")),
+        _ => problems.push(not_a(model::INITCTL, "file")),
     }
     let mut additions = Vec::new();
     for (path, content) in engine_files(name) {
-        if let Some(way) = lacks(image.root, path) {
-            let path = pins.add_file(&way, Span::default());
+        if let Some(walked) = lacks(image.root, path) {
+            let path = pins.add_file(&walked, Span::default());
             additions.push(model::File { path, content, mode: ADDITION_MODE });
         }
     }
     additions.sort_by(|a, b| a.path.cmp(&b.path));
-    check(&pins, faults);
+    check(&pins, problems);
     model::Root { writable_bytes, additions, pinned: pins.paths.into_iter().collect() }
 }
 
-/// What engines mount into every container. All services share the loopback interface and one host name. Resolvers want a
-/// name server: where none is named musl asks 127.0.0.1 and waits for 5 s, some programs refuse to start. Nothing listens
-/// there, so a name that is in no file is given up after a second.
+/// The files that container engines mount into every container. All services share the loopback interface and one host name.
+/// Resolvers need a name server: if none is listed, musl queries 127.0.0.1 and waits for 5 s, and some programs refuse to
+/// start. Nothing listens there, so the lookup of a name that is in no file fails after a second.
 fn engine_files(name: &str) -> [(&'static str, String); 3] {
     let hosts =
         format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t{name}\n");
@@ -169,45 +169,45 @@ fn engine_files(name: &str) -> [(&'static str, String); 3] {
     [("/etc/hosts", hosts), ("/etc/hostname", format!("{name}\n")), ("/etc/resolv.conf", resolver)]
 }
 
-/// The way to a file that the image lacks: nothing is there, or a link to nothing, or the empty file that engines leave in an
-/// image where they mounted theirs.
-fn lacks(root: &dyn Rootfs, path: &str) -> Option<Way> {
-    let way = walk(root, path).ok()?;
-    let lacking = match &way.entry {
+/// The resolved path of a file that the image lacks: it does not exist, is a dangling link, or is the empty file that engines
+/// leave in an image where they mounted theirs.
+fn lacks(root: &dyn Rootfs, path: &str) -> Option<WalkedPath> {
+    let walked = walk(root, path).ok()?;
+    let lacking = match &walked.entry {
         None => true,
         Some(entry) if entry.kind == EntryKind::File => {
-            root.read(&way.path, 1).is_ok_and(|bytes| bytes.is_empty())
+            root.read(&walked.path, 1).is_ok_and(|bytes| bytes.is_empty())
         }
         Some(_) => false,
     };
-    (lacking && hidden_by(&format!("/{}", way.path)).is_none()).then_some(way)
+    (lacking && hidden_by(&format!("/{}", walked.path)).is_none()).then_some(walked)
 }
 
-fn not_a(path: &str, kind: &str) -> Fault {
-    let what = format!("the image's `{path}` is not a {kind}, nor a link to one");
-    let why = format!("every service gets a `{path}` of its own: remove it from the image");
-    Fault::new(Kind::Image, Span::default(), what).hint(why)
+fn not_a(path: &str, kind: &str) -> Problem {
+    let what = format!("the image's `{path}` is neither a {kind} nor a link to one");
+    let why = format!("every service gets its own `{path}`: remove it from the image");
+    Problem::new(Kind::Image, Span::default(), what).hint(why)
 }
 
-/// No file is where another needs a folder, and there are not too many.
-fn check(pins: &Pins, faults: &mut Faults) {
+/// Checks that no file is where another needs a directory, and that there are not too many.
+fn check(pins: &Pins, problems: &mut Problems) {
     for (path, at) in &pins.files {
         let above = path.match_indices('/').filter_map(|(end, _)| path.get(..end));
         for (file, other) in above.filter_map(|above| pins.files.get_key_value(above)) {
-            let what = format!("`{path}` needs a folder where `{file}` is a file");
-            let fault = Fault::new(Kind::Conflict, *at, what).related(*other, "the file");
-            faults.push(fault.hint("name another path for one of them"));
+            let what = format!("`{path}` needs a directory at `{file}`, which is a file");
+            let problem = Problem::new(Kind::Conflict, *at, what).related(*other, "the file");
+            problems.push(problem.hint("choose another path for one of them"));
         }
     }
     if pins.paths.len() > model::MAX_PINNED {
         let what = format!(
-            "the services' files and writable paths have {} names with their folders, {} are the most",
+            "the services' files and writable paths need {} names, directories included; the maximum is {}",
             pins.paths.len(),
             model::MAX_PINNED
         );
-        faults.push(
-            Fault::new(Kind::Limit, Span::default(), what)
-                .hint("put files into the image, or name one folder of several as writable"),
+        problems.push(
+            Problem::new(Kind::Limit, Span::default(), what)
+                .hint("put files into the image, or list one common directory as writable"),
         );
     }
 }

@@ -1,35 +1,36 @@
-//! The folders that an image declares as volumes and does not have.
+//! The directories that an image declares as volumes but does not contain.
 //!
-//! Its law: an engine makes them, so an image may rely on them; what is there is left as it is.
+//! Container engines create them, so an image may rely on them. Existing ones are left unchanged.
 
 use super::accounts::Accounts;
 use super::image::{Image, hidden_by, walk};
 
-/// The most volumes of an image that are made: images declare one or two, and each costs the memory of its whole way.
+/// The maximum number of an image's volumes that are created: images declare one or two, and each costs memory for its whole
+/// path.
 const MAX_VOLUMES: usize = 64;
 
-/// A folder to make.
+/// A volume to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
-    /// Every folder to make, from the root, without a slash at its front: the volume's own is the last.
+    /// Every directory to create, from the root, without a leading slash: the volume itself is the last.
     pub folders: Vec<String>,
-    /// The owner of the last, as podman gives it: the user that the image runs as.
+    /// The owner of the last, as with podman: the user that the image runs as.
     pub uid: u32,
     /// Its group.
     pub gid: u32,
 }
 
-/// The volumes of `image` that are to be made. One that leads nowhere, or into a folder that every service has of its own, is
-/// none; the user that the image lacks is root here, and a fault of the manifest's.
+/// The volumes of `image` to create. A path that cannot be resolved, or that is in a private directory of the services, is
+/// skipped. If the image's user does not exist, the owner is root; resolving the manifest reports that user.
 #[must_use]
 pub fn volumes(image: &Image<'_>) -> Vec<Volume> {
     let user = Accounts::read(image.root).identity(&image.config.user).ok();
     let (uid, gid) = user.map_or((0, 0), |user| (user.uid, user.gid));
     let missing = |path: &String| {
-        let way = walk(image.root, path).ok().filter(|way| way.entry.is_none())?;
-        let end = format!("/{}", way.path);
+        let walked = walk(image.root, path).ok().filter(|walked| walked.entry.is_none())?;
+        let end = format!("/{}", walked.path);
         let absent = |step: &String| image.root.entry(step).is_none();
-        let folders: Vec<String> = way.steps.into_iter().filter(absent).collect();
+        let folders: Vec<String> = walked.steps.into_iter().filter(absent).collect();
         (hidden_by(&end).is_none() && !path.contains('\0')).then_some(Volume { folders, uid, gid })
     };
     image.config.volumes.keys().take(MAX_VOLUMES).filter_map(missing).collect()
@@ -42,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_declared_volume_that_is_missing_belongs_to_the_images_user() {
+    fn a_missing_volume_is_owned_by_the_images_user() {
         let files = Files::default()
             .file("/etc/passwd", 0o644, "redis:x:999:998::/:/bin/sh\n")
             .directory("/there")

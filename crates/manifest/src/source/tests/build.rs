@@ -1,11 +1,11 @@
-//! What comes out of good manifests.
+//! Valid manifests and their results.
 
 use super::super::image::{Arch, Healthcheck, Image, ImageConfig};
 use super::super::testing::Files;
 use super::super::{Resolved, build, parse, resolve};
 use crate::model::{Check, Kind, Manifest, Policy, Ready};
 
-/// A small web server's image: its own user, a static program, a Python that is found by links.
+/// A small web server's image: its own user, a static program, a Python that is found through links.
 pub(super) fn files() -> Files {
     let program = elf(62, None);
     Files::default()
@@ -38,7 +38,7 @@ pub(super) fn files() -> Files {
         .chmod("/locked", 0o700)
 }
 
-/// The headers of a 64-bit program, with a dynamic loader or without.
+/// The headers of a 64-bit program, with or without a dynamic loader.
 pub(super) fn elf(machine: u16, loader: Option<&str>) -> Vec<u8> {
     let mut bytes = vec![0_u8; 64];
     bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
@@ -58,7 +58,7 @@ pub(super) fn elf(machine: u16, loader: Option<&str>) -> Vec<u8> {
     bytes
 }
 
-/// What that image's configuration says.
+/// That image's configuration.
 pub(super) fn config() -> ImageConfig {
     ImageConfig {
         entrypoint: vec!["nginx".into()],
@@ -88,7 +88,7 @@ fn resolved(source: &str, config: &ImageConfig) -> Resolved {
 }
 
 #[test]
-fn the_smallest_manifest_takes_everything_from_the_image() {
+fn a_minimal_manifest_takes_everything_from_the_image() {
     let manifest = manifest("version: 1\n");
     let [service] = manifest.services.as_slice() else { panic!() };
     assert_eq!((manifest.name.as_str(), service.name.as_str()), ("app", "app"));
@@ -99,7 +99,7 @@ fn the_smallest_manifest_takes_everything_from_the_image() {
     assert_eq!(env, ["HOME=/var/cache/nginx", "HOSTNAME=app", "LANG=C", "PATH=/usr/sbin:/usr/bin"]);
     let ports: Vec<_> = manifest.ingress.iter().map(|ingress| (ingress.port, ingress.target)).collect();
     assert_eq!(ports, [(80, 80), (443, 443)]);
-    assert_eq!(service.ready, Ready::Started, "an exposed port is a hint, not a promise");
+    assert_eq!(service.ready, Ready::Started, "nothing may be listening on an exposed port");
     assert!(service.critical);
 }
 
@@ -111,7 +111,7 @@ fn one_service_can_be_named_in_one_line() {
 }
 
 #[test]
-fn every_field_has_its_place_in_the_model() {
+fn every_field_is_translated_into_the_model() {
     let manifest = manifest(include_str!("../../../testdata/full.yaml"));
     let golden = include_str!("../../../testdata/full.json");
     let found = serde_json::to_string_pretty(&manifest).unwrap();
@@ -119,7 +119,7 @@ fn every_field_has_its_place_in_the_model() {
 }
 
 #[test]
-fn the_arrangement_of_the_file_does_not_reach_the_measurement() {
+fn the_arrangement_of_the_file_does_not_change_the_measurement() {
     let one = "version: 1\nservices:\n  a: {command: [sh]}\n  b: {command: [nginx], after: [a, c]}\n  c: {command: [env]}\n";
     let other = "services:\n  c: {command: [env]}\n  b: {after: [c, a], command: [nginx]}\n  a: {command: [sh]}\nversion: 1\n";
     assert_eq!(manifest(one).to_json().unwrap(), manifest(other).to_json().unwrap());
@@ -139,7 +139,7 @@ fn arguments_keep_the_entrypoint_and_a_command_replaces_both() {
 }
 
 #[test]
-fn a_job_runs_once_and_is_done_when_it_has_ended() {
+fn a_job_is_not_restarted_by_default() {
     let manifest = manifest("version: 1\nservice: {kind: job, live: }\n".replace(", live: ", "").as_str());
     let service = &manifest.services[0];
     assert_eq!((service.kind, service.restart.policy), (Kind::Job, Policy::Never));
@@ -147,13 +147,13 @@ fn a_job_runs_once_and_is_done_when_it_has_ended() {
 }
 
 #[test]
-fn the_whole_stop_takes_as_long_as_its_slowest_chain() {
+fn the_total_stop_timeout_is_that_of_the_slowest_chain() {
     let source = "version: 1\nservices:\n  a: {command: [sh], stop_timeout: 20s}\n  b: {command: [sh], after: [a]}\n  c: {command: [sh]}\n";
     assert_eq!(manifest(source).stop_timeout_ms, 35_000);
 }
 
 #[test]
-fn a_watchdog_is_its_own_interval() {
+fn a_watchdog_sets_the_interval() {
     let manifest = manifest("version: 1\nservice: {ready: notify, live: {watchdog: 7s}}\n");
     let live = manifest.services[0].live.clone().unwrap();
     assert_eq!((live.check, live.interval_ms), (Check::Watchdog, 7000));
@@ -170,7 +170,7 @@ fn checking_and_resolving_can_be_two_steps() {
 }
 
 #[test]
-fn one_word_gives_a_service_what_docker_gives_and_the_measured_manifest_spells_it_out() {
+fn docker_capabilities_are_listed_by_name_in_the_measured_manifest() {
     let capabilities = |text: &str| {
         manifest(&format!("version: 1\nservice: {text}\n")).services[0].isolation.capabilities.clone()
     };
@@ -178,15 +178,15 @@ fn one_word_gives_a_service_what_docker_gives_and_the_measured_manifest_spells_i
     assert_eq!(docker.len(), 12);
     assert!(docker.contains(&"setuid".to_owned()) && !docker.contains(&"mknod".to_owned()));
     assert_eq!(capabilities("{capabilities: [docker, ipc_lock], user: root}").len(), 13);
-    // The image's user is not root: docker would give it none.
+    // The image's user is not root: docker would grant it none.
     assert_eq!(capabilities("{capabilities: docker}"), Vec::<String>::new());
     assert_eq!(capabilities("{capabilities: [docker, ipc_lock]}"), ["ipc_lock"]);
-    // Root with docker's capabilities reaches what permission bits hide from others.
+    // Root with docker's capabilities bypasses permission bits.
     assert!(!capabilities("{capabilities: docker, user: root, command: [/locked/tool]}").is_empty());
 }
 
 #[test]
-fn an_image_of_roots_is_told_which_word_is_meant_until_somebody_has_decided() {
+fn a_note_on_running_as_root_is_shown_until_the_manifest_decides() {
     let notes = |config: &ImageConfig, service: &str| {
         resolved(&format!("version: 1\nservices: {{web: {service}}}\n"), config).notes
     };
@@ -212,16 +212,16 @@ fn an_image_of_roots_is_told_which_word_is_meant_until_somebody_has_decided() {
 }
 
 #[test]
-fn the_check_of_an_image_is_given_as_the_line_that_asks_for_the_same_until_there_is_one() {
+fn a_note_on_a_healthcheck_gives_the_equivalent_line_until_the_manifest_has_one() {
     let notes = |words: &[&str], source: &str| {
         let healthcheck = Healthcheck { test: words.iter().map(|word| (*word).to_owned()).collect() };
         let one_port = [("6379/tcp".to_owned(), serde_json::json!({}))].into();
         resolved(source, &ImageConfig { healthcheck, exposed_ports: one_port, ..config() }).notes
     };
     let curl = ["CMD-SHELL", "curl -f http://localhost:8080/up || exit 1"];
-    let expected = "the image's HEALTHCHECK is not run (`curl -f http://localhost:8080/up || exit 1`). To have the same \
-        asked of service `app`, add `service: {live: {http: {port: 8080, path: /up}}}`; \
-        `ready: {http: {port: 8080, path: /up}}` there has the start wait for it";
+    let expected = "the image's HEALTHCHECK is not run (`curl -f http://localhost:8080/up || exit 1`). To make the same \
+        check of service `app`, add `service: {live: {http: {port: 8080, path: /up}}}`; \
+        `ready: {http: {port: 8080, path: /up}}` there makes its start wait for it";
     assert_eq!(notes(&curl, "version: 1\n"), [expected]);
     let [note] =
         <[String; 1]>::try_from(notes(&["CMD", "redis-cli", "ping"], "version: 1\nservices: {db: }\n"))
@@ -238,14 +238,14 @@ fn the_check_of_an_image_is_given_as_the_line_that_asks_for_the_same_until_there
         assert_eq!(notes(&curl, answered), Vec::<String>::new(), "{answered}");
     }
     assert_eq!(notes(&["NONE"], "version: 1\n"), Vec::<String>::new());
-    // What a note says to write is read, and means that.
+    // The line that the note suggests is valid, and has that meaning.
     let followed = manifest("version: 1\nservice: {live: {http: {port: 8080, path: /up}}}\n");
     let check = followed.services[0].live.clone().map(|live| live.check);
     assert!(matches!(check, Some(Check::Http { .. })), "{check:?}");
 }
 
 #[test]
-fn a_program_that_must_be_process_1_is_given_the_line_for_it() {
+fn a_note_on_process_1_gives_the_line_to_add() {
     let notes = |service: &str| resolved(&format!("version: 1\nservice: {service}\n"), &config()).notes;
     let [note] = <[String; 1]>::try_from(notes("{command: [/sbin/init]}")).unwrap();
     assert!(note.contains("add `first_process: service` under `service:`"), "{note}");
@@ -258,7 +258,7 @@ fn a_program_that_must_be_process_1_is_given_the_line_for_it() {
 }
 
 #[test]
-fn a_variable_without_a_value_takes_the_name_away_as_in_a_container() {
+fn a_variable_without_a_value_is_unset_as_in_a_container() {
     let image = ImageConfig {
         env: ["A=1", "B=2", "A", "NEVER", "=x", "C==", "D="].map(str::to_owned).into(),
         ..config()
@@ -271,11 +271,11 @@ fn a_variable_without_a_value_takes_the_name_away_as_in_a_container() {
     let env: Vec<_> =
         manifest.services[0].env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(&env[..3], ["B=2", "C==", "D="]);
-    assert_eq!(env.len(), 6, "{env:?} has PATH and HOME besides");
+    assert_eq!(env.len(), 6, "{env:?} also has PATH, HOME and HOSTNAME");
 }
 
 #[test]
-fn a_working_directory_in_a_folder_that_begins_empty_is_made_there() {
+fn a_working_directory_below_tmp_or_shm_need_not_exist() {
     let cwd = |path: &str| {
         let image = ImageConfig { working_dir: path.to_owned(), ..config() };
         resolved("version: 1\n", &image).manifest.services[0].cwd.clone()
@@ -283,6 +283,6 @@ fn a_working_directory_in_a_folder_that_begins_empty_is_made_there() {
     assert_eq!(cwd("/tmp/work"), "/tmp/work");
     assert_eq!(cwd("/tmp/not/in/the/image"), "/tmp/not/in/the/image");
     assert_eq!(cwd("dev/shm/x/"), "/dev/shm/x");
-    // Made where the link leads: an image's own link may point anywhere.
+    // Created at the link's target: an image's own link may point anywhere.
     assert_eq!(cwd("/scratch"), "/tmp/work");
 }

@@ -1,4 +1,4 @@
-//! Bad manifests and what is said about them, word for word.
+//! Invalid manifests and the exact text of their reports.
 //!
 //! Each `testdata/bad/NAME.yaml` has its report in `NAME.txt`. With `CLOISTER_BLESS=1` the reports are written instead of
 //! compared: read the difference before committing it.
@@ -20,20 +20,20 @@ pub(super) fn compare(name: &str, golden: &str, found: &str) {
         fs::write(testdata().join(name), found).unwrap();
         return;
     }
-    assert_eq!(found, golden, "{name} differs; CLOISTER_BLESS=1 writes it anew");
+    assert_eq!(found, golden, "{name} differs; CLOISTER_BLESS=1 rewrites it");
 }
 
 fn report(name: &str, source: &[u8], config: &ImageConfig) -> String {
     let files = files();
     let image = Image { config, root: &files, arch: Arch::X86_64 };
     match build(name, source, &image) {
-        Ok(manifest) => panic!("{name} should have faults: {manifest:?}"),
+        Ok(manifest) => panic!("{name} should be refused: {manifest:?}"),
         Err(report) => format!("{report}\n"),
     }
 }
 
 #[test]
-fn every_bad_manifest_is_told_what_is_wrong() {
+fn reports_on_invalid_manifests_match_the_goldens() {
     let mut sources: Vec<_> =
         fs::read_dir(testdata().join("bad")).unwrap().map(|entry| entry.unwrap().path()).collect();
     sources.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
@@ -49,7 +49,7 @@ fn every_bad_manifest_is_told_what_is_wrong() {
 }
 
 #[test]
-fn an_image_that_cannot_run_as_it_says_is_found_out() {
+fn an_image_with_an_unusable_configuration_is_refused() {
     let broken = ImageConfig {
         env: vec!["ZERO=\0".into()],
         user: "ngnix".into(),
@@ -62,7 +62,7 @@ fn an_image_that_cannot_run_as_it_says_is_found_out() {
 }
 
 #[test]
-fn programs_read_the_same_report_as_json() {
+fn a_report_can_be_written_as_json() {
     let source = b"version: 1\nservices:\n  web: {evn: {}, after: [db]}\n";
     let report = super::super::parse("cloister.yaml", source).unwrap_err();
     let found = serde_json::to_string_pretty(&report.to_json()).unwrap() + "\n";
@@ -70,10 +70,10 @@ fn programs_read_the_same_report_as_json() {
 }
 
 #[test]
-fn a_hundred_faults_are_enough() {
+fn a_report_stops_at_a_hundred_errors() {
     let wrong: Vec<_> = (0..150).map(|index| format!("  wrong{index}: 1")).collect();
     let source = format!("version: 1\nservice:\n{}\n", wrong.join("\n"));
     let report = super::super::parse("x", source.as_bytes()).unwrap_err();
-    assert_eq!((report.faults().len(), report.dropped()), (100, 50));
-    assert!(report.to_string().ends_with("x has 150 faults, the first 100 are shown"));
+    assert_eq!((report.problems().len(), report.dropped()), (100, 50));
+    assert!(report.to_string().ends_with("x has 150 errors; only the first 100 are shown"));
 }

@@ -1,4 +1,4 @@
-//! What holds for every input.
+//! Properties that hold for every input.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::super::{build, parse};
 use super::build::{config, files};
 use crate::Manifest;
 
-/// Text that is often nearly a manifest: words of the format between YAML's own signs.
+/// Text that is often nearly a manifest: keywords of the format between YAML punctuation.
 fn nearly() -> impl Strategy<Value = String> {
     let word = prop::sample::select(vec![
         "version",
@@ -70,29 +70,29 @@ fn read_or_refused(bytes: &[u8]) {
             assert_eq!(Manifest::from_json(&json).unwrap(), first.manifest);
         }
         (Err(first), Err(second)) => {
-            assert!(!first.faults().is_empty());
+            assert!(!first.problems().is_empty());
             assert_eq!(first.to_string(), second.to_string());
             assert!(first.to_json().is_object());
         }
-        (first, second) => panic!("{first:?} and then {second:?}"),
+        (first, second) => panic!("two results for one input: {first:?} and {second:?}"),
     }
 }
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn arbitrary_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         read_or_refused(&bytes);
     }
 
     #[test]
-    fn anything_near_a_manifest_is_read_or_refused(source in nearly()) {
+    fn text_close_to_a_manifest_is_read_or_refused(source in nearly()) {
         read_or_refused(source.as_bytes());
         read_or_refused(format!("version: 1\n{source}").as_bytes());
         read_or_refused(format!("version: 1\nservices:\n  web: {{{source}}}\n").as_bytes());
     }
 
     #[test]
-    fn a_change_anywhere_in_a_good_manifest_is_read_or_refused(at in 0_usize..3000, byte in any::<u8>()) {
+    fn a_valid_manifest_with_one_byte_changed_is_read_or_refused(at in 0_usize..3000, byte in any::<u8>()) {
         let mut bytes = include_bytes!("../../../testdata/full.yaml").to_vec();
         if let Some(place) = bytes.get_mut(at) {
             *place = byte;
@@ -101,7 +101,7 @@ proptest! {
     }
 
     #[test]
-    fn services_start_after_what_they_depend_on(edges in prop::collection::vec((0_usize..8, 0_usize..8), 0..20)) {
+    fn services_start_after_their_dependencies(edges in prop::collection::vec((0_usize..8, 0_usize..8), 0..20)) {
         let services = (0..8).map(|service| {
             let before = edges.iter().filter(|(from, to)| *from == service && to < from);
             let after: BTreeSet<_> = before.map(|(_, to)| format!("s{to}")).collect();

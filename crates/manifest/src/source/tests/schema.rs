@@ -1,4 +1,4 @@
-//! The published schema and reference, held against the types.
+//! Compares the published schema and reference with the types.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,14 +13,14 @@ fn docs() -> PathBuf {
 }
 
 #[test]
-fn the_published_schema_is_the_one_the_types_make() {
+fn the_published_schema_matches_the_types() {
     let path = docs().join("manifest.schema.json");
     let made = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
     if std::env::var_os("CLOISTER_BLESS").is_some() {
         fs::write(&path, &made).unwrap();
     }
     let published = fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(published, made, "docs/manifest.schema.json differs; CLOISTER_BLESS=1 writes it anew");
+    assert_eq!(published, made, "docs/manifest.schema.json differs; CLOISTER_BLESS=1 rewrites it");
 }
 
 /// Calls `seen` with the name and schema of each field of each record.
@@ -34,7 +34,7 @@ fn fields(schema: &Value, seen: &mut impl FnMut(&str, &Value)) {
 }
 
 #[test]
-fn every_field_is_described_where_an_editor_shows_it() {
+fn every_field_has_a_description_in_the_schema() {
     let mut count = 0;
     fields(&schema(), &mut |name, field| {
         let description = field["description"].as_str().unwrap_or_default();
@@ -46,7 +46,7 @@ fn every_field_is_described_where_an_editor_shows_it() {
 }
 
 #[test]
-fn no_field_may_be_null_but_a_service_that_takes_all_from_the_image() {
+fn only_a_service_may_be_null() {
     let text = serde_json::to_string(&schema()).unwrap();
     assert_eq!(text.matches("null").count(), 1);
 }
@@ -62,7 +62,7 @@ fn the_reference_names_every_field() {
         known.insert(name.to_owned());
     });
     for row in rows {
-        assert!(known.contains(row), "docs/manifest.md has a row for `{row}`, which is no field");
+        assert!(known.contains(row), "docs/manifest.md has a row for `{row}`, which is not a field");
     }
 }
 
@@ -75,7 +75,7 @@ fn the_reference_lists_the_refused_system_calls() {
 }
 
 #[test]
-fn every_example_in_the_reference_is_a_good_manifest() {
+fn every_example_in_the_reference_is_valid() {
     let reference = fs::read_to_string(docs().join("manifest.md")).unwrap();
     let examples: Vec<_> =
         reference.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
@@ -86,7 +86,7 @@ fn every_example_in_the_reference_is_a_good_manifest() {
 }
 
 #[test]
-fn every_example_of_the_project_is_a_good_manifest() {
+fn every_example_of_the_project_is_valid() {
     let folder = docs().join("../examples");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path().join("cloister.yaml"));
     let files: Vec<_> = files.filter(|file| file.exists()).collect();
@@ -98,7 +98,7 @@ fn every_example_of_the_project_is_a_good_manifest() {
 }
 
 #[test]
-fn published_defaults_are_those_that_are_filled_in() {
+fn published_defaults_match_the_code() {
     let time = |ms: u64| if ms.is_multiple_of(1000) { format!("{}s", ms / 1000) } else { format!("{ms}ms") };
     let reference = fs::read_to_string(docs().join("manifest.md")).unwrap();
     let schema = schema();

@@ -1,4 +1,4 @@
-//! What a service's view has beyond the image, and what is found out about a start before it is tried.
+//! The parts of a service's view beyond the image, and the checks that a program can start.
 
 use super::super::build;
 use super::super::image::{Arch, Image, ImageConfig};
@@ -24,9 +24,9 @@ fn manifest(files: &Files, source: &str) -> Manifest {
     resolved(files, &config(), source).unwrap_or_else(|report| panic!("{report}"))
 }
 
-fn refused(files: &Files, source: &str, words: &[&str]) {
-    let report = resolved(files, &config(), source).expect_err("it is refused");
-    for part in words {
+fn refused(files: &Files, source: &str, parts: &[&str]) {
+    let report = resolved(files, &config(), source).expect_err("it must be refused");
+    for part in parts {
         assert!(report.contains(part), "{part:?} is missing:\n{report}");
     }
 }
@@ -38,7 +38,7 @@ fn names(files: &[File]) -> Vec<&str> {
 const PLAIN: &str = "{version: 1, name: shop}";
 
 #[test]
-fn an_image_without_network_files_gets_those_of_an_engine() {
+fn missing_network_files_are_added_as_by_an_engine() {
     let root = manifest(&files(), PLAIN).root;
     assert_eq!(names(&root.additions), ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"]);
     let content = |number: usize| root.additions.get(number).map_or("", |file| &file.content);
@@ -51,7 +51,7 @@ fn an_image_without_network_files_gets_those_of_an_engine() {
 }
 
 #[test]
-fn what_an_image_brings_is_left_alone_but_for_the_empty_files_of_engines() {
+fn network_files_of_the_image_are_kept_unless_empty() {
     let image = files()
         .file("/etc/hosts", 0o644, "10.0.0.1 mine\n")
         .file("/etc/hostname", 0o644, "")
@@ -61,11 +61,11 @@ fn what_an_image_brings_is_left_alone_but_for_the_empty_files_of_engines() {
     let link = "/etc/resolv.conf".to_owned();
     assert!(root.pinned.contains(&link), "the link itself is pinned");
     let elsewhere = image.link("/etc/hostname", "/proc/sys/kernel/hostname");
-    assert_eq!(manifest(&elsewhere, PLAIN).root.additions.len(), 1, "the kernel's own is none of ours");
+    assert_eq!(manifest(&elsewhere, PLAIN).root.additions.len(), 1, "a link into /proc is left alone");
 }
 
 #[test]
-fn the_host_name_is_a_variable_unless_somebody_sets_it() {
+fn hostname_is_set_unless_image_or_manifest_set_it() {
     let variable = |config: &ImageConfig, source: &str| {
         let manifest = resolved(&files(), config, source).unwrap();
         manifest.services[0].env.get("HOSTNAME").cloned().unwrap()
@@ -77,7 +77,7 @@ fn the_host_name_is_a_variable_unless_somebody_sets_it() {
 }
 
 #[test]
-fn a_file_over_a_link_is_mounted_where_the_link_leads() {
+fn a_file_over_a_link_is_mounted_at_the_links_target() {
     let image = files().link("/etc/resolv.conf", "/run/resolv.conf").link("/var/run", "/run");
     let source = "{version: 1, service: {files: {/etc/resolv.conf: a, /var/run/x/y: b, /tmp/z: c}}}";
     let manifest = manifest(&image, source);
@@ -85,45 +85,56 @@ fn a_file_over_a_link_is_mounted_where_the_link_leads() {
     for pinned in ["/etc/resolv.conf", "/run/resolv.conf", "/var", "/var/run", "/run/x", "/run/x/y"] {
         assert!(manifest.root.pinned.iter().any(|path| path == pinned), "{pinned}");
     }
-    assert!(!manifest.root.pinned.iter().any(|path| path.starts_with("/tmp/")), "its own needs no pin");
+    assert!(
+        !manifest.root.pinned.iter().any(|path| path.starts_with("/tmp/")),
+        "private directories need no pins"
+    );
 }
 
 #[test]
 fn a_file_that_cannot_be_mounted_is_refused() {
     let image = files().link("/loop", "/loop").file("/etc/passwd", 0o644, "");
     let files_of = |path: &str| format!("{{version: 1, service: {{files: {{{path}: x}}}}}}");
-    refused(&image, &files_of("/loop"), &["`/loop` cannot be mounted", "lead in a circle"]);
+    refused(&image, &files_of("/loop"), &["`/loop` cannot be mounted", "form a loop"]);
     refused(&image, &files_of("/etc/passwd/x"), &["`/etc/passwd` is not a directory"]);
-    refused(&image, &files_of("/proc/version"), &["every service has a `/proc` of its own"]);
+    refused(&image, &files_of("/proc/version"), &["every service has its own `/proc`"]);
     refused(&image, &files_of("/tmp"), &["`/tmp` is a directory"]);
     let below =
         "{version: 1, services: {a: {files: {/cfg: x}}, b: {command: [/bin/app], files: {/cfg/b: y}}}}";
-    refused(&image, below, &["`/cfg/b` needs a folder where `/cfg` is a file"]);
+    refused(&image, below, &["`/cfg/b` needs a directory at `/cfg`, which is a file"]);
     let same = "{version: 1, service: {files: {/l: x, /m: y}}}";
-    refused(&files().link("/l", "m"), same, &["leads to `/m`, where another file is"]);
+    refused(&files().link("/l", "m"), same, &["resolves to `/m`, where another file is mounted"]);
 }
 
 #[test]
-fn a_file_is_refused_where_another_service_could_unmount_it() {
+fn a_file_is_refused_if_another_service_could_unmount_it() {
     let source = |calls: &str| {
         format!(
             "version: 1\nservices:\n  a: {{files: {{/etc/a.conf: x}}}}\n  b: {{command: [/bin/app], capabilities: [sys_admin], allow_syscalls: [{calls}]}}\n"
         )
     };
-    refused(&files(), &source("umount2"), &["`/etc/a.conf` cannot be kept from another service", "`b` has"]);
+    refused(
+        &files(),
+        &source("umount2"),
+        &["`/etc/a.conf` cannot be protected from another service", "`b` has"],
+    );
     assert_eq!(manifest(&files(), &source("ptrace")).services.len(), 2);
 }
 
 #[test]
-fn a_place_that_every_view_needs_is_not_something_else() {
-    refused(&files().file("/tmp", 0o644, ""), PLAIN, &["the image's `/tmp` is not a folder"]);
-    refused(&files().link("/dev", "/dev"), PLAIN, &["the image's `/dev` is not a folder"]);
-    refused(&files().directory("/run/cloister/initctl"), PLAIN, &["`/run/cloister/initctl` is not a file"]);
+fn mount_points_of_every_view_must_have_the_right_type() {
+    refused(&files().file("/tmp", 0o644, ""), PLAIN, &["the image's `/tmp` is neither a directory"]);
+    refused(&files().link("/dev", "/dev"), PLAIN, &["the image's `/dev` is neither a directory"]);
+    refused(
+        &files().directory("/run/cloister/initctl"),
+        PLAIN,
+        &["`/run/cloister/initctl` is neither a file"],
+    );
     assert!(manifest(&files().link("/tmp", "var/tmp"), PLAIN).root.pinned.contains(&"/var/tmp".to_owned()));
 }
 
 #[test]
-fn writable_places_are_known_without_links_and_the_root_is_all_of_them() {
+fn writable_paths_are_resolved_and_the_root_includes_them_all() {
     let writable = |image: &Files, list: &str| {
         let source = format!("{{version: 1, service: {{writable: {list}}}}}");
         manifest(image, &source).services[0].isolation.writable.clone()
@@ -135,7 +146,7 @@ fn writable_places_are_known_without_links_and_the_root_is_all_of_them() {
 }
 
 #[test]
-fn a_writable_place_is_kept_from_other_services() {
+fn writable_paths_are_pinned_against_other_services() {
     let image = files().directory("/data/deep").link("/var/data", "/data/deep");
     let pinned = |services: &str| {
         let root = manifest(&image, &format!("{{version: 1, services: {{{services}}}}}")).root;
@@ -146,7 +157,7 @@ fn a_writable_place_is_kept_from_other_services() {
     assert_eq!(pinned(&format!("a: {{writable: [/var/data]}}, {other}")), [true; 4]);
     assert_eq!(pinned(&format!("a: {{writable: [/data]}}, {other}")), [true, false, false, false]);
     assert_eq!(pinned(&format!("a: {{writable: [/data, /]}}, {other}")), [false; 4], "it may write anywhere");
-    assert_eq!(pinned("a: {writable: [/var/data]}"), [false; 4], "there is no other");
+    assert_eq!(pinned("a: {writable: [/var/data]}"), [false; 4], "there is no other service");
 }
 
 #[test]
@@ -154,7 +165,7 @@ fn a_program_whose_capabilities_the_service_lacks_is_refused() {
     // As `setcap cap_net_bind_service=+ep` and `=+p` store them (capabilities(7), "File capability versioning").
     let stored = |effective: u8| [&[effective, 0, 0, 2, 0, 4, 0, 0], [0; 12].as_slice()].concat();
     let image = files().capable("/bin/app", &stored(1));
-    refused(&image, PLAIN, &["`/bin/app` demands capabilities", "net_bind_service", "setcap -r /bin/app"]);
+    refused(&image, PLAIN, &["`/bin/app` requires capabilities", "net_bind_service", "setcap -r /bin/app"]);
     let given = "{version: 1, service: {capabilities: [net_bind_service]}}";
     assert_eq!(manifest(&image, given).services.len(), 1);
     assert_eq!(manifest(&files().capable("/bin/app", &stored(0)), PLAIN).services.len(), 1);
@@ -162,29 +173,29 @@ fn a_program_whose_capabilities_the_service_lacks_is_refused() {
     let other_root = [&[1, 0, 0, 3], other_root.get(4..).unwrap()].concat();
     assert_eq!(manifest(&files().capable("/bin/app", &other_root), PLAIN).services.len(), 1);
     let script = files().file("/run.sh", 0o755, "#!/bin/app\n").capable("/bin/app", &stored(1));
-    refused(&script, "{version: 1, service: {command: [/run.sh]}}", &["`/bin/app` demands capabilities"]);
+    refused(&script, "{version: 1, service: {command: [/run.sh]}}", &["`/bin/app` requires capabilities"]);
 }
 
 #[test]
-fn what_the_kernel_does_not_hand_to_a_program_is_refused() {
+fn arguments_and_variables_over_kernel_limits_are_refused() {
     let long = "x".repeat(131_070);
     let variable = |name: &str| format!("{{version: 1, service: {{env: {{{name}: {long}}}}}}}");
     refused(
         &files(),
         &variable("A"),
-        &["variable `A` has 131072 bytes with its name", "`files` or `sealed`"],
+        &["variable `A` is 131072 bytes long, including its name", "`files` or `sealed`"],
     );
     let argument = format!("{{version: 1, service: {{args: [{long}xx]}}}}");
-    refused(&files(), &argument, &["argument 1 has 131072 bytes"]);
+    refused(&files(), &argument, &["argument 1 is 131072 bytes long"]);
     let image = ImageConfig { env: vec![format!("B={long}")], ..config() };
     let report = resolved(&files(), &image, PLAIN).unwrap_err();
-    assert!(report.contains("the image's variable `B` has 131072 bytes"), "{report}");
+    assert!(report.contains("the image's variable `B` is 131072 bytes"), "{report}");
     let image = ImageConfig { cmd: vec!["a\0b".to_owned()], ..config() };
     assert!(resolved(&files(), &image, PLAIN).unwrap_err().contains("NUL byte"));
 }
 
 #[test]
-fn a_file_of_the_manifest_is_no_program() {
+fn a_file_of_the_manifest_cannot_be_executed() {
     let image = files().file("/run.sh", 0o755, "#!/bin/app\n").link("/entry", "run.sh");
     for command in ["/run.sh", "/entry", "/new.sh"] {
         let source = format!(
@@ -197,30 +208,30 @@ fn a_file_of_the_manifest_is_no_program() {
 }
 
 #[test]
-fn a_limit_below_what_any_program_needs_is_refused() {
+fn an_open_file_limit_too_low_for_any_program_is_refused() {
     let files_limit = |count: u32, sealed: &str| {
         format!("{{version: 1, service: {{limits: {{open_files: {count}}}, sealed: {{{sealed}}}}}}}")
     };
-    refused(&files(), &files_limit(7, ""), &["no program starts with 7 open files", "at least 8"]);
+    refused(&files(), &files_limit(7, ""), &["no program can start with 7 open files", "at least 8"]);
     refused(&files(), &files_limit(8, "A: b"), &["at least 9"]);
     assert_eq!(manifest(&files(), &files_limit(9, "A: b")).services.len(), 1);
 }
 
 #[test]
-fn an_interpreter_that_the_kernel_does_not_read_to_its_end_is_refused() {
+fn an_interpreter_path_that_the_kernel_would_truncate_is_refused() {
     let folder = format!("/{}", "d".repeat(250));
     let image = files().file(&format!("{folder}/sh"), 0o755, elf(62, None)).file(
         "/run.sh",
         0o755,
         format!("#!{folder}/sh\n"),
     );
-    refused(&image, "{version: 1, service: {command: [/run.sh]}}", &["interpreter has a name of over 253"]);
+    refused(&image, "{version: 1, service: {command: [/run.sh]}}", &["interpreter path is longer than 253"]);
 }
 
 #[test]
-fn ids_that_mean_something_else_to_the_kernel_are_refused() {
+fn ids_with_a_special_meaning_to_the_kernel_are_refused() {
     for user in ["4294967295", "1:4294967294"] {
         let source = format!("{{version: 1, service: {{user: \"{user}\"}}}}");
-        refused(&files(), &source, &["ids end at 2147483647"]);
+        refused(&files(), &source, &["the largest id is 2147483647"]);
     }
 }

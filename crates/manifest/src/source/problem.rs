@@ -1,7 +1,7 @@
-//! What is wrong with a manifest, for people and for programs.
+//! The problems of a manifest, human-readable and as JSON.
 //!
-//! Its law: a fault says what, shows where, and where possible says what to do; all faults of a manifest are told at once,
-//! in the order of the file. How they look is in [`super::render`].
+//! Invariant: a problem states what is wrong, shows where, and where possible suggests what to do; all problems of a manifest
+//! are reported at once, in the order of the file. [`super::render`] formats them.
 
 use std::fmt;
 
@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use super::lines::Lines;
 
-/// The most faults that are kept: past it a person mends what is shown, and a hostile file cannot make us hold more.
-pub const MAX_FAULTS: usize = 100;
+/// The maximum number of problems that are kept: enough for one round of corrections, and a hostile file cannot use more
+/// memory.
+pub const MAX_PROBLEMS: usize = 100;
 
 /// A range of bytes in the source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,61 +23,61 @@ pub struct Span {
 }
 
 impl Span {
-    /// Whether `other` lies within.
+    /// Whether `other` is within.
     #[must_use]
     pub fn covers(&self, other: Span) -> bool {
         self.start <= other.start && other.end <= self.end
     }
 }
 
-/// What kind of fault it is: programs tell faults apart by this word.
+/// The kind of a problem: programs distinguish problems by this keyword.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Kind {
-    /// It is not YAML, or YAML that is not read here (tags, several documents).
+    /// It is not YAML, or uses features that are not supported (tags, several documents).
     Syntax,
     /// A field that does not exist.
     UnknownField,
-    /// A field that must be there.
+    /// A required field is missing.
     MissingField,
     /// A value of another shape, such as a list for a number.
     WrongType,
-    /// A value of the right shape that cannot be.
+    /// A value of the right shape that is invalid.
     BadValue,
-    /// Something said twice.
+    /// Something is defined twice.
     Duplicate,
     /// A name that nothing in the manifest has.
     UnknownName,
     /// Services that wait for each other.
     Cycle,
-    /// Two things that cannot both be.
+    /// Two settings that exclude each other.
     Conflict,
-    /// Something that the image lacks or has in a way that cannot work.
+    /// Something that the image lacks, or that cannot work in the image.
     Image,
-    /// More than is read.
+    /// A limit is exceeded.
     Limit,
 }
 
-/// One fault.
+/// One problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// What kind it is.
+pub struct Problem {
+    /// Its kind.
     pub kind: Kind,
-    /// Where it is.
+    /// Its position.
     pub at: Span,
     /// What is wrong, in one line.
     pub what: String,
-    /// What stands beside the carets: the reason, or what was wanted. May be empty.
+    /// The text beside the carets: the reason, or what was expected. May be empty.
     pub label: String,
-    /// Another place that belongs to it, such as the first of two.
+    /// A related position, such as that of the first of two duplicates.
     pub related: Option<(Span, String)>,
     /// What to do.
     pub hint: Option<String>,
 }
 
-impl Fault {
-    /// A fault with only what it must have.
+impl Problem {
+    /// A problem with the required fields only.
     pub(super) fn new(kind: Kind, at: Span, what: impl Into<String>) -> Self {
         Self { kind, at, what: what.into(), label: String::new(), related: None, hint: None }
     }
@@ -102,19 +103,19 @@ impl Fault {
     }
 }
 
-/// Faults as they are found.
+/// Collects problems.
 #[derive(Debug, Default)]
-pub(super) struct Faults {
-    found: Vec<Fault>,
+pub(super) struct Problems {
+    found: Vec<Problem>,
     dropped: usize,
 }
 
-impl Faults {
-    pub(super) fn push(&mut self, fault: Fault) {
-        if self.found.len() >= MAX_FAULTS {
+impl Problems {
+    pub(super) fn push(&mut self, problem: Problem) {
+        if self.found.len() >= MAX_PROBLEMS {
             self.dropped = self.dropped.saturating_add(1);
-        } else if !self.found.contains(&fault) {
-            self.found.push(fault);
+        } else if !self.found.contains(&problem) {
+            self.found.push(problem);
         }
     }
 
@@ -123,40 +124,40 @@ impl Faults {
         self.found.is_empty()
     }
 
-    /// Whether something within `span` has a fault already: what follows from it would only be noise.
-    pub(super) fn touch(&self, span: Span) -> bool {
-        self.found.iter().any(|fault| span.covers(fault.at))
+    /// Whether a problem within `span` was already found: reporting its consequences would only be noise.
+    pub(super) fn any_within(&self, span: Span) -> bool {
+        self.found.iter().any(|problem| span.covers(problem.at))
     }
 
-    /// The report, or nothing if there is nothing to report.
+    /// The report, or `None` if there are no problems.
     pub(super) fn into_report(mut self, file: &str, source: &str) -> Option<Report> {
         if self.found.is_empty() {
             return None;
         }
-        self.found.sort_by_key(|fault| fault.at);
+        self.found.sort_by_key(|problem| problem.at);
         Some(Report {
             file: file.to_owned(),
             source: source.to_owned(),
-            faults: self.found,
+            problems: self.found,
             dropped: self.dropped,
         })
     }
 }
 
-/// Everything that is wrong with a manifest.
+/// All problems of a manifest.
 ///
-/// [`fmt::Display`] shows it to people, many lines with the source beside each fault; [`Self::to_json`] is for programs.
+/// [`fmt::Display`] is human-readable, with an excerpt of the source for each problem; [`Self::to_json`] is for programs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Report {
     pub(super) file: String,
     pub(super) source: String,
-    faults: Vec<Fault>,
+    problems: Vec<Problem>,
     dropped: usize,
 }
 
-/// One fault as programs read it.
+/// One problem as JSON.
 #[derive(Debug, Serialize)]
-struct JsonFault<'a> {
+struct JsonProblem<'a> {
     kind: Kind,
     message: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -187,24 +188,24 @@ struct JsonRelated<'a> {
 }
 
 impl Report {
-    /// A report of nothing, for a path that no fault leads to.
+    /// An empty report, for a path that is never taken without a problem.
     pub(super) fn empty(file: &str) -> Self {
-        Self { file: file.to_owned(), source: String::new(), faults: Vec::new(), dropped: 0 }
+        Self { file: file.to_owned(), source: String::new(), problems: Vec::new(), dropped: 0 }
     }
 
-    /// The file's name as it was given.
+    /// The file's name as given by the caller.
     #[must_use]
     pub fn file(&self) -> &str {
         &self.file
     }
 
-    /// The faults in the order of the file, [`MAX_FAULTS`] at most.
+    /// The problems in the order of the file, at most [`MAX_PROBLEMS`].
     #[must_use]
-    pub fn faults(&self) -> &[Fault] {
-        &self.faults
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
     }
 
-    /// How many more there were.
+    /// The number of problems left out.
     #[must_use]
     pub fn dropped(&self) -> usize {
         self.dropped
@@ -215,8 +216,8 @@ impl Report {
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let lines = Lines::new(&self.source);
-        let faults: Vec<_> = self.faults.iter().map(|fault| json_fault(&lines, fault)).collect();
-        serde_json::json!({ "file": self.file, "faults": faults, "dropped": self.dropped })
+        let problems: Vec<_> = self.problems.iter().map(|problem| json_problem(&lines, problem)).collect();
+        serde_json::json!({ "file": self.file, "faults": problems, "dropped": self.dropped })
     }
 }
 
@@ -224,22 +225,22 @@ impl fmt::Debug for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Report")
             .field("file", &self.file)
-            .field("faults", &self.faults)
+            .field("problems", &self.problems)
             .finish_non_exhaustive()
     }
 }
 
 impl std::error::Error for Report {}
 
-fn json_fault<'a>(lines: &Lines<'a>, fault: &'a Fault) -> JsonFault<'a> {
-    let related = fault.related.as_ref();
-    JsonFault {
-        kind: fault.kind,
-        message: &fault.what,
-        label: &fault.label,
-        at: json_place(lines, fault.at),
+fn json_problem<'a>(lines: &Lines<'a>, problem: &'a Problem) -> JsonProblem<'a> {
+    let related = problem.related.as_ref();
+    JsonProblem {
+        kind: problem.kind,
+        message: &problem.what,
+        label: &problem.label,
+        at: json_place(lines, problem.at),
         related: related.map(|(at, label)| JsonRelated { at: json_place(lines, *at), label }),
-        hint: fault.hint.as_deref(),
+        hint: problem.hint.as_deref(),
     }
 }
 
