@@ -16,7 +16,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use cloister_sys::nsm::NsmError;
+use cloister_nsm::NsmError;
 use cloister_sys::platform::{Disagreement, Platform};
 use cloister_wire::control;
 use rustix::time::{ClockId, clock_gettime};
