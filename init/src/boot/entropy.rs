@@ -113,7 +113,7 @@ mod tests {
         let answer: Vec<u8> = (0..=255).collect();
         assert_eq!(tested(&answer).unwrap().len(), 32);
         for length in [0, 8, 255] {
-            let error = crate::boot::chain(&tested(&answer[..length]).unwrap_err());
+            let error = cloister_wire::causes::line(&tested(&answer[..length]).unwrap_err());
             assert!(error.contains(&format!("{length} random bytes, 256 are an answer")), "{error}");
         }
         assert!(matches!(tested(&[7; NSM_BYTES]), Err(BootError::Entropy(_))));
