@@ -11,6 +11,7 @@ pub mod eif;
 pub mod image;
 pub mod manifest;
 pub mod mutate;
+pub mod nsm;
 pub mod registry;
 pub mod wire;
 
@@ -26,7 +27,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     Target { name: "wire_frames", run: wire::frames, seeds: &[] },
     Target { name: "wire_chunks", run: wire::chunks, seeds: &[] },
     Target { name: "wire_records", run: wire::records, seeds: &[] },
@@ -52,5 +53,6 @@ pub const TARGETS: [Target; 15] = [
     Target { name: "image_rpm_ndb", run: image::rpm_ndb, seeds: &["crates/image/testdata"] },
     Target { name: "image_cpio", run: image::cpio, seeds: &[] },
     Target { name: "eif", run: eif::file, seeds: &[] },
+    Target { name: "nsm_answer", run: nsm::answer, seeds: &[] },
     Target { name: "registry_challenge", run: registry::challenge, seeds: &[] },
 ];

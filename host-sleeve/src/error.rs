@@ -6,7 +6,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use cloister_wire::exit;
+use cloister_wire::{causes, exit};
 use serde::{Deserialize, Serialize};
 
 /// The exit code of what was interrupted: a shell's for SIGINT.
@@ -113,16 +113,7 @@ impl Error {
 
     /// The reasons, from this error downwards, one line each. A level that only repeats the one above is left out.
     pub(crate) fn reasons(&self) -> Vec<String> {
-        let mut reasons: Vec<String> = Vec::new();
-        let mut next = StdError::source(self);
-        while let Some(cause) = next {
-            let text = cause.to_string();
-            if !reasons.last().unwrap_or(&self.told().what).ends_with(&text) {
-                reasons.push(text);
-            }
-            next = cause.source();
-        }
-        reasons
+        causes::levels(self).split_off(1)
     }
 
     /// The exit code for this error.

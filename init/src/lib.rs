@@ -13,7 +13,8 @@ pub mod root;
 pub mod serve;
 pub mod spawn;
 
-use boot::{Machine, Stage, chain};
+use boot::{Machine, Stage};
+use cloister_wire::causes;
 
 /// The boot, as a table.
 pub const STAGES: [Stage; 11] = [
@@ -37,7 +38,7 @@ pub fn run(stages: &[Stage]) -> ! {
     let mut machine = Machine::default();
     for (index, stage) in stages.iter().enumerate() {
         if let Err(failed) = machine.run(index, stages.len(), *stage) {
-            end::fatal(failed.stage, &chain(&failed.error));
+            end::fatal(failed.stage, &causes::line(&failed.error));
         }
     }
     match machine.holder {

@@ -14,7 +14,7 @@ use cloister_supervisor::status::registers;
 use cloister_supervisor::world::{Addresses, HostSocket, Paths};
 use cloister_sys::inherited;
 use cloister_wire::hold::SUPERVISOR_FD;
-use cloister_wire::ports;
+use cloister_wire::{causes, ports};
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::runtime::Builder;
 
@@ -53,15 +53,8 @@ fn setup() -> Result<Setup, CoreError> {
 }
 
 /// Writes an error and its causes where init's console shows them.
-fn report(error: &dyn Error) {
-    let mut line = format!("supervisor: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line.push('\n');
+fn report(error: &(dyn Error + 'static)) {
+    let line = format!("supervisor: {}\n", causes::line(error));
     // There is nobody to tell that nobody can be told.
     io::stderr().write_all(line.as_bytes()).unwrap_or_default();
 }

@@ -11,7 +11,9 @@
 //! | init ⇄ supervisor, a socket pair | [`hold`] |
 //! | a service's first process → init, a socket pair | [`first`] |
 //! | the end of `host-sleeve run` | [`exit`] |
+//! | errors on a console, in a log and in answers | [`causes`] |
 
+pub mod causes;
 pub mod chunks;
 pub mod control;
 pub mod event;

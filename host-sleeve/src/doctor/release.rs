@@ -10,10 +10,11 @@ use std::path::Path;
 use cloister_image::digest::Hashed;
 use cloister_image::oci::Architecture;
 use cloister_image::ramdisk::{self, FileRecord, OsRelease};
+use cloister_wire::causes;
 
 /// The release in `folder`, if an enclave can be built with it; else what is wrong.
 pub(super) fn check(folder: &Path, architecture: Architecture) -> Result<OsRelease, String> {
-    let (release, _) = ramdisk::read_os(folder, architecture).map_err(|fault| chain(&fault))?;
+    let (release, _) = ramdisk::read_os(folder, architecture).map_err(|fault| causes::line(&fault))?;
     let files =
         [(ramdisk::kernel_path(folder), release.kernel), (ramdisk::ramdisk_path(folder), release.ramdisk)];
     for (path, record) in files {
@@ -36,12 +37,6 @@ fn compare(path: &Path, record: FileRecord) -> Result<(), String> {
         return Err(format!("{shown} is not what the release's record says: it was changed"));
     }
     Ok(())
-}
-
-/// A fault and what lies under it, on one line.
-fn chain(fault: &dyn std::error::Error) -> String {
-    let below = std::iter::successors(fault.source(), |cause| cause.source());
-    below.fold(fault.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use cloister_nsm::{Module, NsmError};
 use cloister_sys::entropy::{self, EntropyError};
-use cloister_sys::nsm::{Nsm, NsmError};
+use cloister_sys::nsm::Nsm;
 use cloister_sys::platform::Platform;
 
 use super::{BootError, Machine};
@@ -65,7 +66,8 @@ fn admit(platform: Platform, current: &str) -> Result<(), BootError> {
 /// The driver feeds the kernel in its own time; asked directly, the module seeds it before anything starts.
 fn mix_in_nsm() -> Result<(), BootError> {
     let nsm = Nsm::open(Path::new("/")).map_err(|error| BootError::Path("/dev/nsm", error))?;
-    let words = tested(&nsm.random().map_err(BootError::Nsm)?)?;
+    let module = Module::over(|request| nsm.exchange(request));
+    let words = tested(&module.random().map_err(BootError::Nsm)?)?;
     entropy::credit(&words).map_err(BootError::Entropy)
 }
 
@@ -111,7 +113,7 @@ mod tests {
         let answer: Vec<u8> = (0..=255).collect();
         assert_eq!(tested(&answer).unwrap().len(), 32);
         for length in [0, 8, 255] {
-            let error = crate::boot::chain(&tested(&answer[..length]).unwrap_err());
+            let error = cloister_wire::causes::line(&tested(&answer[..length]).unwrap_err());
             assert!(error.contains(&format!("{length} random bytes, 256 are an answer")), "{error}");
         }
         assert!(matches!(tested(&[7; NSM_BYTES]), Err(BootError::Entropy(_))));

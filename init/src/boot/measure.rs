@@ -3,9 +3,11 @@
 //! Its law: what is extended is locked before anything of the application runs. Registers of the launch are the
 //! hypervisor's; those above [`event::BOOT_REGISTER`] are left to the supervisor.
 
+use std::io;
 use std::path::Path;
 
-use cloister_sys::nsm::{Nsm, NsmError};
+use cloister_nsm::{Module, NsmError};
+use cloister_sys::nsm::Nsm;
 use cloister_sys::platform::Platform;
 use cloister_wire::event;
 
@@ -17,11 +19,47 @@ pub fn extend(machine: &mut Machine) -> Result<String, BootError> {
         return Ok(String::new());
     }
     let nsm = Nsm::open(Path::new("/")).map_err(|error| BootError::Path("/dev/nsm", error))?;
-    close(&nsm).map_err(BootError::Register)?;
+    close(&Module::over(|request| nsm.exchange(request))).map_err(BootError::Register)?;
     Ok(format!("register {}", event::BOOT_REGISTER))
 }
 
-fn close(nsm: &Nsm) -> Result<(), NsmError> {
-    nsm.extend(event::BOOT_REGISTER, &event::encode(event::BOOT, &[]))?;
-    nsm.lock(event::BOOT_REGISTER)
+fn close(module: &Module<impl Fn(&[u8]) -> io::Result<Vec<u8>>>) -> Result<(), NsmError> {
+    module.extend(event::BOOT_REGISTER, &event::encode(event::BOOT, &[]))?;
+    module.lock(event::BOOT_REGISTER)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// Closes the register of a module that gives this answer to `ExtendPCR`; returns the requests it saw.
+    fn closed(extended: &[u8]) -> (Result<(), NsmError>, Vec<String>) {
+        let seen = RefCell::new(Vec::new());
+        let module = Module::over(|request| {
+            let name = ["ExtendPCR", "LockPCR"]
+                .into_iter()
+                .find(|name| request.windows(name.len()).any(|bytes| bytes == name.as_bytes()));
+            seen.borrow_mut().push(name.unwrap_or("another").to_owned());
+            Ok(if name == Some("ExtendPCR") { extended.to_vec() } else { b"\x67LockPCR".to_vec() })
+        });
+        let result = close(&module);
+        (result, seen.into_inner())
+    }
+
+    #[test]
+    fn the_register_is_extended_before_it_is_locked() {
+        let extended = [b"\xa1\x69ExtendPCR\xa1\x64data\x58\x30".to_vec(), vec![7; 48]].concat();
+        let (result, seen) = closed(&extended);
+        assert!(result.is_ok());
+        assert_eq!(seen, ["ExtendPCR", "LockPCR"]);
+    }
+
+    #[test]
+    fn a_register_that_could_not_be_extended_ends_the_boot() {
+        let (result, seen) = closed(b"\xa1\x65Error\x6dReadOnlyIndex");
+        assert!(matches!(result, Err(NsmError::Refused(_))));
+        assert_eq!(seen, ["ExtendPCR"]);
+    }
 }

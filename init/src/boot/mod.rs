@@ -16,7 +16,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use cloister_sys::nsm::NsmError;
+use cloister_nsm::NsmError;
 use cloister_sys::platform::{Disagreement, Platform};
 use cloister_wire::control;
 use rustix::time::{ClockId, clock_gettime};
@@ -166,31 +166,20 @@ pub fn uptime() -> Duration {
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-/// An error and everything below it, on one line.
-#[must_use]
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(below) = next {
-        text.push_str(": ");
-        text.push_str(&below.to_string());
-        next = below.source();
-    }
-    text
-}
-
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use cloister_wire::causes;
+
     use super::*;
 
     #[test]
     fn an_error_is_told_with_everything_below_it() {
         let error = BootError::Mount("/proc", io::Error::from_raw_os_error(19));
-        assert_eq!(chain(&error), "mounting /proc: No such device (os error 19)");
+        assert_eq!(causes::line(&error), "mounting /proc: No such device (os error 19)");
     }
 
     #[test]

@@ -8,12 +8,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cloister_sys::signal;
+use cloister_wire::causes;
 use cloister_wire::hold::{FromInit, Spawn};
 use rustix::fs::MemfdFlags;
 use rustix::process::Pid;
 
 use super::{Candidate, Handle, Holder, START_LIMIT};
-use crate::boot::{chain, uptime};
+use crate::boot::uptime;
 use crate::cgroup::Cgroup;
 use crate::channel;
 use crate::console::Console;
@@ -35,7 +36,7 @@ impl Holder {
         self.console = console;
         loop {
             if let Err(error) = self.turn() {
-                end::fatal("serve", &chain(&error));
+                end::fatal("serve", &causes::line(&error));
             }
         }
     }
@@ -130,8 +131,8 @@ impl Holder {
     }
 
     /// Something that should not fail did: it is said, and the machine goes on.
-    fn note(&mut self, error: Option<impl std::error::Error>) -> Option<Event> {
-        error.and_then(|error| self.say(&format!("init: {}", chain(&error))))
+    fn note(&mut self, error: Option<impl std::error::Error + 'static>) -> Option<Event> {
+        error.and_then(|error| self.say(&format!("init: {}", causes::line(&error))))
     }
 
     fn launch(&mut self, name: String, spec: &Spawn, fds: Vec<OwnedFd>) -> Event {

@@ -5,6 +5,7 @@
 use std::io;
 use std::path::Path;
 
+use cloister_nsm::Module;
 use cloister_sys::nsm::Nsm;
 use cloister_wire::control::Register;
 use cloister_wire::event::BOOT_REGISTER;
@@ -23,8 +24,9 @@ pub fn read(root: &Path) -> io::Result<Vec<Register>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
+    let module = Module::over(|request| nsm.exchange(request));
     let read = |index| {
-        let register = nsm.pcr(index).map_err(io::Error::other)?;
+        let register = module.pcr(index).map_err(io::Error::other)?;
         Ok(Register { index, value: digits(&register.value), locked: register.locked })
     };
     SHOWN.into_iter().map(read).collect()

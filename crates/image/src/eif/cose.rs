@@ -1,39 +1,47 @@
 //! The signature section: one `COSE_Sign1` (RFC 9052) over register 0, and the certificate, in CBOR.
 //!
-//! Its law: what is accepted is exactly what is written. The vendor's encoding is kept where it is odd: byte strings inside
-//! its structures are arrays of numbers.
+//! Its law: what is written has one form, and what is read has definite lengths and nothing before, between or after its
+//! parts; no announced length allocates memory before its bytes are there. The vendor's encoding is kept where it is
+//! odd: byte strings inside its structures are arrays of numbers.
 
-use ciborium::Value;
+use std::convert::Infallible;
+
+use minicbor::data::{Tag, Type};
+use minicbor::decode::{Decoder, Error as DecodeError};
+use minicbor::encode::{Encoder, Error as EncodeError};
 use p384::ecdsa::signature::Verifier;
 use p384::ecdsa::{Signature, VerifyingKey};
 
 use crate::measure::Pcr;
+use crate::wide;
 
 /// The protected header: the algorithm (1) is ES384 (-35).
 const PROTECTED: [u8; 4] = [0xa1, 0x01, 0x38, 0x22];
 
-/// How deep the vendor's structures nest, with room to spare: hostile nesting ends here.
-const DEPTH: usize = 8;
+/// The tag that a `COSE_Sign1` may have (RFC 9052, section 2).
+const SIGN1: Tag = Tag::new(18);
 
 /// The payload that is signed: a register's number and value.
 pub(crate) fn payload(pcr0: &Pcr) -> Vec<u8> {
-    encode(&map([("register_index", Value::from(0)), ("register_value", numbers(pcr0.bytes()))]))
+    encode(|out| {
+        out.map(2)?.str("register_index")?.u8(0)?.str("register_value")?;
+        numbers(out, pcr0.bytes())
+    })
 }
 
 /// The bytes that are really signed (`Sig_structure`).
 pub(crate) fn to_be_signed(payload: &[u8]) -> Vec<u8> {
-    let bytes = |bytes: &[u8]| Value::Bytes(bytes.to_vec());
-    encode(&Value::Array(vec![Value::from("Signature1"), bytes(&PROTECTED), bytes(&[]), bytes(payload)]))
+    encode(|out| out.array(4)?.str("Signature1")?.bytes(&PROTECTED)?.bytes(&[])?.bytes(payload)?.ok())
 }
 
 /// The section's bytes.
 pub(crate) fn section(payload: &[u8], signature: &[u8], certificate: &str) -> Vec<u8> {
-    let bytes = |bytes: &[u8]| Value::Bytes(bytes.to_vec());
-    let sign1 = [bytes(&PROTECTED), Value::Map(Vec::new()), bytes(payload), bytes(signature)];
-    let sign1 = encode(&Value::Array(sign1.to_vec()));
-    let entry =
-        map([("signing_certificate", numbers(certificate.as_bytes())), ("signature", numbers(&sign1))]);
-    encode(&Value::Array(vec![entry]))
+    let sign1 = encode(|out| out.array(4)?.bytes(&PROTECTED)?.map(0)?.bytes(payload)?.bytes(signature)?.ok());
+    encode(|out| {
+        out.array(1)?.map(2)?.str("signing_certificate")?;
+        numbers(out, certificate.as_bytes())?;
+        numbers(out.str("signature")?, &sign1)
+    })
 }
 
 /// What a signature section holds.
@@ -53,12 +61,26 @@ struct Sign1 {
 impl Signed {
     /// Takes a section apart.
     pub(crate) fn decode(section: &[u8]) -> Result<Self, &'static str> {
-        let Value::Array(entries) = decode(section)? else { return Err("it is no list") };
-        let [entry] = <[Value; 1]>::try_from(entries).map_err(|_| "it does not hold one signature")?;
-        let [certificate, sign1] = fields(entry, ["signing_certificate", "signature"])?;
-        let certificate =
-            String::from_utf8(octets(certificate)?).map_err(|_| "its certificate is no text")?;
-        Ok(Self { certificate, sign1: Sign1::decode(&octets(sign1)?)? })
+        const FIELDS: &str = "an entry has other fields than it should";
+        let mut read = Decoder::new(section);
+        if length(read.array(), "it is no list")? != 1 {
+            return Err("it does not hold one signature");
+        }
+        if length(read.map(), "an entry is no map")? != 2 {
+            return Err(FIELDS);
+        }
+        let (mut certificate, mut sign1) = (None, None);
+        for _ in 0..2 {
+            match read.str().map_err(otherwise(FIELDS))? {
+                "signing_certificate" => certificate = Some(octets(&mut read)?),
+                "signature" => sign1 = Some(octets(&mut read)?),
+                _ => return Err(FIELDS),
+            }
+        }
+        end(&read)?;
+        let (Some(certificate), Some(sign1)) = (certificate, sign1) else { return Err(FIELDS) };
+        let certificate = String::from_utf8(certificate).map_err(|_| "its certificate is no text")?;
+        Ok(Self { certificate, sign1: Sign1::decode(&sign1)? })
     }
 
     /// Whether it signs this value of register 0 with this key.
@@ -75,68 +97,127 @@ impl Signed {
 
 impl Sign1 {
     fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
-        let value = match decode(bytes)? {
-            // The tag of COSE_Sign1 may be there.
-            Value::Tag(18, inner) => *inner,
-            other => other,
-        };
-        let Value::Array(parts) = value else { return Err("its signature is no COSE_Sign1") };
-        let parts = <[Value; 4]>::try_from(parts).map_err(|_| "its signature is no COSE_Sign1")?;
-        match parts {
-            [
-                Value::Bytes(protected),
-                Value::Map(unprotected),
-                Value::Bytes(payload),
-                Value::Bytes(signature),
-            ] if protected == PROTECTED && unprotected.is_empty() => Ok(Self { payload, signature }),
-            _ => Err("its signature has other headers than the algorithm ES384"),
+        const FORM: &str = "its signature is no COSE_Sign1";
+        const HEADERS: &str = "its signature has other headers than the algorithm ES384";
+        let mut read = Decoder::new(bytes);
+        if read.datatype().is_ok_and(|kind| kind == Type::Tag)
+            && read.tag().map_err(otherwise(FORM))? != SIGN1
+        {
+            return Err(FORM);
         }
+        if length(read.array(), FORM)? != 4 {
+            return Err(FORM);
+        }
+        let protected = read.bytes().map_err(otherwise(HEADERS))?;
+        if protected != PROTECTED || length(read.map(), HEADERS)? != 0 {
+            return Err(HEADERS);
+        }
+        let payload = read.bytes().map_err(otherwise(FORM))?.to_vec();
+        let signature = read.bytes().map_err(otherwise(FORM))?.to_vec();
+        end(&read)?;
+        Ok(Self { payload, signature })
     }
 }
 
-fn decode(mut bytes: &[u8]) -> Result<Value, &'static str> {
-    let value = ciborium::de::from_reader_with_recursion_limit(&mut bytes, DEPTH);
-    let value = value.map_err(|_| "it is no CBOR")?;
-    if bytes.is_empty() { Ok(value) } else { Err("bytes follow its CBOR") }
+/// What a fault of reading means: what is there is not what belongs there, or it is not even CBOR.
+fn otherwise(expected: &'static str) -> impl Fn(DecodeError) -> &'static str {
+    move |error| if error.is_type_mismatch() { expected } else { "it is no CBOR" }
 }
 
-fn encode(value: &Value) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    // Writing to memory does not fail, and a `Value` always has a form in CBOR.
-    match ciborium::into_writer(value, &mut bytes) {
-        Ok(()) => bytes,
+/// How many parts a list or map has, which must be written before them.
+fn length(read: Result<Option<u64>, DecodeError>, expected: &'static str) -> Result<u64, &'static str> {
+    read.map_err(otherwise(expected))?.ok_or("its CBOR has lists of indefinite length")
+}
+
+fn end(read: &Decoder<'_>) -> Result<(), &'static str> {
+    if read.position() == read.input().len() { Ok(()) } else { Err("bytes follow its CBOR") }
+}
+
+/// Bytes that are written as a list of numbers.
+fn octets(read: &mut Decoder<'_>) -> Result<Vec<u8>, &'static str> {
+    let count = length(read.array(), "bytes are not written as a list of numbers")?;
+    let mut octets = Vec::new();
+    for _ in 0..count {
+        octets.push(read.u8().map_err(otherwise("a list of bytes holds something else"))?);
+    }
+    Ok(octets)
+}
+
+type Written = Result<(), EncodeError<Infallible>>;
+
+fn encode(write: impl FnOnce(&mut Encoder<Vec<u8>>) -> Written) -> Vec<u8> {
+    let mut out = Encoder::new(Vec::new());
+    // Writing to memory does not fail; were it to, no reader would accept the empty section.
+    match write(&mut out) {
+        Ok(()) => out.into_writer(),
         Err(_) => Vec::new(),
     }
 }
 
-/// A map with text keys, in the order given.
-fn map<const N: usize>(fields: [(&str, Value); N]) -> Value {
-    Value::Map(fields.into_iter().map(|(name, value)| (Value::from(name), value)).collect())
+/// The vendor's form of a byte string.
+fn numbers(out: &mut Encoder<Vec<u8>>, bytes: &[u8]) -> Written {
+    out.array(wide(bytes.len()))?;
+    bytes.iter().try_for_each(|byte| out.u8(*byte)?.ok())
 }
 
-/// The values of a map that has exactly these keys, in any order.
-fn fields<const N: usize>(value: Value, names: [&str; N]) -> Result<[Value; N], &'static str> {
-    let Value::Map(mut entries) = value else { return Err("an entry is no map") };
-    if entries.len() != N {
-        return Err("an entry has other fields than it should");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The signature section of `vendor-signed.eif`: the last one of the file, behind a section header of 12 bytes whose
+    /// last eight are its length.
+    fn vendors_section() -> &'static [u8] {
+        let file = include_bytes!("test_data/vendor-signed.eif");
+        let name = b"signing_certificate";
+        let place = file.windows(name.len()).position(|bytes| bytes == name).unwrap();
+        // Before the name: one list, one map and the name's own head of one byte.
+        &file[place - 3..]
     }
-    let found: Option<Vec<Value>> = names
-        .iter()
-        .map(|name| {
-            let place = entries.iter().position(|(key, _)| key.as_text() == Some(name))?;
-            Some(entries.swap_remove(place).1)
-        })
-        .collect();
-    let found = found.and_then(|found| <[Value; N]>::try_from(found).ok());
-    found.ok_or("an entry has other fields than it should")
-}
 
-fn numbers(bytes: &[u8]) -> Value {
-    Value::Array(bytes.iter().map(|byte| Value::from(*byte)).collect())
-}
+    #[test]
+    fn a_section_made_of_the_vendors_parts_has_the_vendors_bytes() {
+        let vendor = vendors_section();
+        let Signed { certificate, sign1 } = Signed::decode(vendor).unwrap();
+        assert_eq!(section(&sign1.payload, &sign1.signature, &certificate), vendor);
+    }
 
-fn octets(value: Value) -> Result<Vec<u8>, &'static str> {
-    let Value::Array(numbers) = value else { return Err("bytes are not written as a list of numbers") };
-    let octet = |number: Value| number.as_integer().and_then(|number| u8::try_from(number).ok());
-    numbers.into_iter().map(octet).collect::<Option<_>>().ok_or("a list of bytes holds something else")
+    #[test]
+    fn a_section_with_an_indefinite_or_impossible_length_is_refused() {
+        let sound = vendors_section();
+        let open_list = [&[0x9f], &sound[1..], &[0xff]].concat();
+        assert_eq!(Signed::decode(&open_list).unwrap_err(), "its CBOR has lists of indefinite length");
+        // A list of bytes that announces more of them than any memory holds.
+        let mut endless = sound[..3 + 19].to_vec();
+        endless.extend([0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3]);
+        assert_eq!(Signed::decode(&endless).unwrap_err(), "it is no CBOR");
+    }
+
+    #[test]
+    fn a_field_given_twice_does_not_stand_for_the_other() {
+        let field =
+            |name: &str| [&[0x60 + u8::try_from(name.len()).unwrap()], name.as_bytes(), &[0x80]].concat();
+        let twice = [&[0x81, 0xa2][..], &field("signature"), &field("signature")].concat();
+        assert_eq!(Signed::decode(&twice).unwrap_err(), "an entry has other fields than it should");
+    }
+
+    #[test]
+    fn the_tag_of_a_signature_may_be_there_and_another_may_not() {
+        let Signed { sign1, .. } = Signed::decode(vendors_section()).unwrap();
+        let bytes = |tag: u8| {
+            let untagged = encode(|out| {
+                out.array(4)?.bytes(&PROTECTED)?.map(0)?.bytes(&sign1.payload)?.bytes(&sign1.signature)?.ok()
+            });
+            [&[0xc0 + tag][..], &untagged].concat()
+        };
+        assert_eq!(Sign1::decode(&bytes(18)).unwrap().payload, sign1.payload);
+        assert_eq!(Sign1::decode(&bytes(17)).unwrap_err(), "its signature is no COSE_Sign1");
+    }
+
+    #[test]
+    fn every_truncation_of_a_section_is_refused() {
+        let sound = vendors_section();
+        for length in 0..sound.len() {
+            assert!(Signed::decode(&sound[..length]).is_err(), "{length} bytes");
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! archives one after another and skips zeros between them (`init/initramfs.c`, `unpack_to_rootfs`); each must begin on a
 //! multiple of four bytes.
 
-use std::error::Error as _;
+use std::error::Error as StdError;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use cloister_image::artifact::{Artifact, ArtifactFault, Part};
 use cloister_image::digest::Digest;
+use cloister_wire::causes;
 
 use crate::error::{Doing, Error, Result, hint_for};
 use crate::install;
@@ -95,13 +96,10 @@ impl Nameless {
 
 /// Reading and writing fail in one call: a full disk is the scratch folder's, all else the image's.
 fn blame(fault: ArtifactFault, scratch: &Path) -> Error {
-    let mut cause = fault.source();
-    let mut full = None;
-    while let Some(error) = cause {
-        full = full.or_else(|| hint_for(error.downcast_ref().filter(|error| is_full(error))?));
-        cause = error.source();
-    }
-    match full {
+    let full =
+        |cause: &(dyn StdError + 'static)| hint_for(cause.downcast_ref().filter(|error| is_full(error))?);
+    let hint = causes::below(&fault).find_map(full);
+    match hint {
         Some(hint) => {
             Error::host(format!("cannot write into {}", scratch.display())).because(fault).hint(hint)
         }

@@ -1,0 +1,45 @@
+//! What a Nitro Security Module answers.
+
+use cloister_nsm::{Claims, Module, NsmError};
+
+/// One answer, given to each request. What is read has the bounds that are promised, one answer is read by one request at
+/// most, and nothing that drives a terminal comes out.
+pub fn answer(data: &[u8]) {
+    let module = Module::over(|_| Ok(data.to_vec()));
+    let mut read = 0;
+    if let Ok(pcr) = checked(module.pcr(0)) {
+        assert!([32, 48, 64].contains(&pcr.value.len()));
+        read += 1;
+    }
+    if let Ok(value) = checked(module.extend(0, b"data")) {
+        assert!([32, 48, 64].contains(&value.len()));
+        read += 1;
+    }
+    if let Ok(random) = checked(module.random()) {
+        assert!((1..=256).contains(&random.len()));
+        read += 1;
+    }
+    if let Ok(document) = checked(module.attest(Claims::default())) {
+        assert!(document.len() < data.len());
+        read += 1;
+    }
+    if let Ok(description) = checked(module.describe()) {
+        assert!(description.locked_pcrs.len() <= 256);
+        assert!(shown(&description.module_id) && description.digest.starts_with("SHA"));
+        read += 1;
+    }
+    read += usize::from(checked(module.lock(0)).is_ok()) + usize::from(checked(module.lock_below(1)).is_ok());
+    assert!(read <= 1, "one answer, read by {read} requests");
+}
+
+fn checked<T>(answer: Result<T, NsmError>) -> Result<T, NsmError> {
+    if let Err(error) = &answer {
+        assert!(error.to_string().chars().all(|letter| !letter.is_control()), "{error:?}");
+        assert!(!matches!(error, NsmError::Device(_) | NsmError::Request(_)), "{error:?}");
+    }
+    answer
+}
+
+fn shown(text: &str) -> bool {
+    text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
