@@ -13,10 +13,9 @@
 //! | [`logs`] | what the services said, bounded and never lost by a crash of ours |
 //! | [`ingress`], [`reserve`] | connections from outside to the services, whose ports are kept for them |
 //! | [`status`] | the state, and what may be asked |
-//! | `channel`, `places` | connections to readers and askers, and how many each kind of peer may hold |
+//! | [`permission`] | who inside may ask about other services |
 //! | [`hold`], [`stash`] | the conversation with init, and what it keeps for us |
 
-mod channel;
 pub mod clock;
 pub mod confine;
 pub mod core;
@@ -26,8 +25,7 @@ pub mod launcher;
 pub mod listener;
 pub mod logs;
 pub mod notify;
-pub mod peer;
-mod places;
+pub mod permission;
 pub mod probe;
 pub mod reserve;
 pub mod room;

@@ -8,10 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 
-use cloister_net::Listener;
+use cloister_net::{Entrance, Listener};
 use cloister_supervisor::core::{CoreError, Setup, run};
 use cloister_supervisor::status::registers;
-use cloister_supervisor::world::{Addresses, HostSocket, Paths};
+use cloister_supervisor::world::{Addresses, Paths};
 use cloister_sys::inherited;
 use cloister_wire::hold::SUPERVISOR_FD;
 use cloister_wire::{causes, ports};
@@ -41,8 +41,8 @@ fn setup() -> Result<Setup, CoreError> {
     getrandom(&mut seed, GetRandomFlags::empty()).map_err(|e| system("there is no randomness")(e.into()))?;
     Ok(Setup {
         init: UnixStream::from(init),
-        control: Box::new(HostSocket(host(ports::CONTROL)?)),
-        logs: Box::new(HostSocket(host(ports::LOGS)?)),
+        control: Entrance::host(host(ports::CONTROL)?),
+        logs: Entrance::host(host(ports::LOGS)?),
         ingress: host(ports::INGRESS)?,
         addresses: Addresses::known().map_err(system("an address has no form"))?,
         paths: Paths::default(),

@@ -15,9 +15,9 @@ use cloister_bench::machine::{Machine, Parts};
 use cloister_bench::ports;
 use cloister_image::artifact::{Artifact, Part};
 use cloister_net::Stream;
+use cloister_net::channel::{self, Limits};
 use cloister_wire::control::{FromGuest, Stage, Status};
-use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
-use cloister_wire::hello::{Hello, Protocol, Role};
+use cloister_wire::hello::{Protocol, Role};
 use tokio::runtime::Builder;
 
 /// The longest boot that is waited for.
@@ -173,25 +173,11 @@ async fn ask(machine: &Machine, way: Way) -> io::Result<(String, Instant)> {
 /// The enclave's status, as any host reads it.
 async fn status(machine: &Machine) -> io::Result<Status> {
     let stream: Stream = client::dial(&machine.vsock(), cloister_wire::ports::CONTROL).await?;
-    let hello =
-        frame::encode(&Hello::new(Protocol::Control, Role::Host), HOST_LIMIT).map_err(io::Error::other)?;
-    stream.send_all(&hello).await?;
-    let mut decoder = Decoder::new(HOST_LIMIT);
-    let mut frames = 0_u32;
+    let opened = channel::open(stream, Protocol::Control, Role::Host, Limits::HOST).await;
+    let (mut receiver, _sender) = opened.map_err(io::Error::other)?;
     loop {
-        let bytes = stream.recv_some(HOST_LIMIT).await?;
-        if bytes.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        decoder.push(&bytes);
-        while let Some(body) = decoder.next_frame().map_err(io::Error::other)? {
-            frames = frames.saturating_add(1);
-            // The first is the hello.
-            if frames > 1
-                && let FromGuest::Status(status) = frame::decode(body).map_err(io::Error::other)?
-            {
-                return Ok(status);
-            }
+        if let FromGuest::Status(status) = receiver.receive().await.map_err(io::Error::other)? {
+            return Ok(status);
         }
     }
 }

@@ -4,21 +4,15 @@
 //! connection has ended, or a moment has passed, and tries again. Where several entrances lead to one service, none of them
 //! can take the room that is kept for the others.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use crate::accept;
 use crate::listener::{Listener, Peer};
 use crate::stream::Stream;
-
-/// How long to wait when an accept fails and no connection of ours ends: long enough to cost nothing, short enough
-/// that a client does not notice.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Descriptors of a connection: two sockets, and a watch for room on each.
 const DESCRIPTORS: usize = 4;
@@ -132,18 +126,12 @@ impl Gate {
 
     /// The next connection of `listener`, however long the system is out of something.
     pub async fn next(&self, listener: &Listener) -> (Stream, Peer) {
-        loop {
-            match listener.accept().await {
-                Ok(connection) => return connection,
-                Err(error) if concerns_one_client(&error) => {}
-                Err(_) => self.wait_for_resources().await,
-            }
-        }
+        accept::next(listener, || self.one_left()).await
     }
 
-    async fn wait_for_resources(&self) {
-        // Either end of this wait is as good as the other.
-        drop(tokio::time::timeout(PAUSE, self.inside.freed.notified()).await);
+    /// Waits until a connection through any entrance ends.
+    pub(crate) fn one_left(&self) -> impl Future<Output = ()> {
+        self.inside.freed.notified()
     }
 
     fn pass(&self, permit: OwnedSemaphorePermit) -> Pass {
@@ -188,18 +176,10 @@ fn raise_descriptors(wanted: u64) -> u64 {
     current
 }
 
-/// Whether an accept failed for the one client that it would have returned. `accept(2)` lists the network errors that a
-/// new socket passes on; the listener is sound, and the next client is there or is not.
-fn concerns_one_client(error: &io::Error) -> bool {
-    const PASSED_ON: [Errno; 3] = [Errno::CONNABORTED, Errno::CONNRESET, Errno::PROTO];
-    PASSED_ON.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::TcpStream;
-    use tokio::time::Instant;
 
     #[tokio::test]
     async fn no_more_than_the_cap_are_inside_at_once() {
@@ -264,17 +244,6 @@ mod tests {
         assert!(!empty.is_finished());
         drop(pass);
         empty.await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_lack_of_resources_is_waited_out_until_a_connection_ends_or_for_a_moment() {
-        let gate = Gate::new(1);
-        let start = Instant::now();
-        gate.wait_for_resources().await;
-        assert_eq!(start.elapsed(), PAUSE);
-        let pass = gate.enter().await;
-        tokio::join!(gate.wait_for_resources(), async { drop(pass) });
-        assert_eq!(start.elapsed(), PAUSE);
     }
 
     #[tokio::test]

@@ -4,16 +4,14 @@
 //! arrives is bounded and parsed; a peer that breaks the protocol is left, one of another version is reported.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_net::Stream;
+use cloister_net::channel::{self, ChannelError, Limits, Receiver, Sender};
 use cloister_wire::control::{FromGuest, FromHost, Reply, Request};
-use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
-use cloister_wire::hello::{Hello, HelloError, Protocol, Role};
+use cloister_wire::hello::{Protocol, Role};
 use cloister_wire::ports;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 
@@ -27,8 +25,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// The longest pause: an enclave that is away is asked ten times a second.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a peer may take to say hello.
-const HELLO_LIMIT: Duration = Duration::from_secs(5);
+/// What an enclave may cost on a channel: its supervisor says hello as soon as it is connected to, so 5 s are many times what
+/// a busy machine needs, and the next try is another chance.
+pub(super) const LIMITS: Limits = Limits { read: 16 * 1024, hello: Duration::from_secs(5), ..Limits::HOST };
 
 /// Requests that wait for an answer at most. More are refused here.
 const MAX_PENDING: usize = 64;
@@ -81,20 +80,33 @@ pub(crate) async fn run(
 }
 
 async fn talk(
-    mut stream: Stream,
+    stream: Stream,
     asks: &mut mpsc::Receiver<Ask>,
     events: &mpsc::Sender<Event>,
-) -> io::Result<Over> {
-    let mut decoder = Decoder::new(HOST_LIMIT);
-    if let Err(why) = greet(&mut stream, &mut decoder, Protocol::Control).await? {
-        return Ok(Over::Never(format!("the enclave cannot be talked to: {why}")));
+) -> Result<Over, ChannelError> {
+    let (receiver, sender) = match channel::open(stream, Protocol::Control, Role::Host, LIMITS).await {
+        Err(ChannelError::Hello(why)) => {
+            return Ok(Over::Never(format!("the enclave cannot be talked to: {why}")));
+        }
+        opened => opened?,
+    };
+    match converse(receiver, sender, asks, events).await {
+        Err(ChannelError::Closed | ChannelError::Io(_)) => Ok(Over::Again),
+        over => over,
     }
+}
+
+async fn converse(
+    mut receiver: Receiver,
+    mut sender: Sender,
+    asks: &mut mpsc::Receiver<Ask>,
+    events: &mpsc::Sender<Event>,
+) -> Result<Over, ChannelError> {
     let mut pending: HashMap<u64, oneshot::Sender<Reply>> = HashMap::new();
     let mut next_id = 0;
-    let mut buffer = vec![0; 16 * 1024];
     loop {
-        while let Some(message) = decoder.next_message::<FromGuest>().map_err(io::Error::other)? {
-            match message {
+        tokio::select! {
+            message = receiver.receive::<FromGuest>() => match message? {
                 FromGuest::Status(status) => {
                     if events.send(Event::Status(Box::new(status))).await.is_err() {
                         return Ok(Over::Done);
@@ -106,28 +118,22 @@ async fn talk(
                         drop(answer.send(reply));
                     }
                 }
-            }
-        }
-        tokio::select! {
-            count = stream.read(&mut buffer) => match count {
-                Ok(count @ 1..) => decoder.push(buffer.get(..count).unwrap_or_default()),
-                _ => return Ok(Over::Again),
             },
             ask = asks.recv() => {
                 let Some(ask) = ask else { return Ok(Over::Done) };
                 next_id += 1;
-                send(&mut stream, ask, next_id, &mut pending).await?;
+                send(&mut sender, ask, next_id, &mut pending).await?;
             }
         }
     }
 }
 
 async fn send(
-    stream: &mut Stream,
+    sender: &mut Sender,
     ask: Ask,
     id: u64,
     pending: &mut HashMap<u64, oneshot::Sender<Reply>>,
-) -> io::Result<()> {
+) -> Result<(), ChannelError> {
     pending.retain(|_, answer| !answer.is_closed());
     if let Some(answer) = ask.answer {
         if answer.is_closed() {
@@ -140,32 +146,5 @@ async fn send(
         }
         pending.insert(id, answer);
     }
-    let message = FromHost { id, request: ask.request };
-    stream.write_all(&frame::encode(&message, HOST_LIMIT).map_err(io::Error::other)?).await
-}
-
-/// Exchanges hellos; bytes that came after the peer's stay in `decoder`.
-///
-/// The outer error is the connection's, the inner one the peer's version or channel.
-pub(crate) async fn greet(
-    stream: &mut Stream,
-    decoder: &mut Decoder,
-    protocol: Protocol,
-) -> io::Result<Result<(), HelloError>> {
-    let ours = frame::encode(&Hello::new(protocol, Role::Host), HOST_LIMIT).map_err(io::Error::other)?;
-    stream.write_all(&ours).await?;
-    let theirs = async {
-        let mut buffer = vec![0; 4096];
-        loop {
-            if let Some(hello) = decoder.next_message::<Hello>().map_err(io::Error::other)? {
-                return Ok(hello);
-            }
-            match stream.read(&mut buffer).await? {
-                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
-                count => decoder.push(buffer.get(..count).unwrap_or_default()),
-            }
-        }
-    };
-    let hello = time::timeout(HELLO_LIMIT, theirs).await??;
-    Ok(hello.check(protocol))
+    sender.send(&FromHost { id, request: ask.request }).await
 }

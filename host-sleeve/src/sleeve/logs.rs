@@ -7,12 +7,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloister_net::Stream;
-use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
-use cloister_wire::hello::Protocol;
+use cloister_net::channel::{self, ChannelError, Limits, Receiver};
+use cloister_wire::frame::{self, HOST_LIMIT};
+use cloister_wire::hello::{Protocol, Role};
 use cloister_wire::logs::{END, Record, Subscribe};
 use cloister_wire::ports;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time;
 
@@ -20,7 +19,7 @@ use crate::logbook::kept;
 use crate::logbook::rotating::Rotating;
 use crate::transport::Transport;
 
-use super::control::greet;
+use super::control::LIMITS;
 use super::life::Event;
 
 /// The pause between two tries to connect.
@@ -67,28 +66,26 @@ impl LogReader {
     }
 
     /// Reads one connection; whether it was read to the end.
-    async fn read(&mut self) -> io::Result<bool> {
-        let mut stream = self.transport.connect(ports::LOGS).await?;
-        let mut decoder = Decoder::new(HOST_LIMIT);
-        greet(&mut stream, &mut decoder, Protocol::Logs).await?.map_err(io::Error::other)?;
-        let wanted = Subscribe { from: self.next, follow: true };
-        stream.write_all(&frame::encode(&wanted, HOST_LIMIT).map_err(io::Error::other)?).await?;
-        self.records(stream, decoder).await
+    async fn read(&mut self) -> Result<bool, ChannelError> {
+        let stream = self.transport.connect(ports::LOGS).await?;
+        let limits = Limits { read: PIECE, ..LIMITS };
+        let (receiver, mut sender) = channel::open(stream, Protocol::Logs, Role::Host, limits).await?;
+        sender.send(&Subscribe { from: self.next, follow: true }).await?;
+        self.records(receiver).await
     }
 
-    async fn records(&mut self, mut stream: Stream, mut decoder: Decoder) -> io::Result<bool> {
-        let mut buffer = vec![0; PIECE];
+    async fn records(&mut self, mut receiver: Receiver) -> Result<bool, ChannelError> {
         let mut batch = Vec::new();
         loop {
             let mut ended = false;
-            while let Some(body) = decoder.next_frame().map_err(io::Error::other)? {
+            while let Some(body) = receiver.arrived()? {
                 if body == END {
                     ended = true;
                     break;
                 }
                 let record = Record::from_bytes(body).map_err(io::Error::other)?;
                 if self.takes(&record) {
-                    batch.extend(frame::encode_bytes(body, HOST_LIMIT).map_err(io::Error::other)?);
+                    batch.extend(frame::encode_bytes(body, HOST_LIMIT)?);
                 }
             }
             self.write(&batch);
@@ -96,9 +93,9 @@ impl LogReader {
             if ended {
                 return Ok(true);
             }
-            match stream.read(&mut buffer).await? {
-                0 => return Ok(false),
-                count => decoder.push(buffer.get(..count).unwrap_or_default()),
+            match receiver.fill().await {
+                Err(ChannelError::Closed) => return Ok(false),
+                filled => filled?,
             }
         }
     }
@@ -138,6 +135,7 @@ mod tests {
     use crate::logbook::reader::Reader;
     use crate::state::{Dir, Home};
     use crate::transport::Hybrid;
+    use cloister_wire::frame::Decoder;
     use cloister_wire::logs;
 
     fn reader(dir: &std::path::Path) -> LogReader {

@@ -3,17 +3,17 @@
 //! Its law: only the enclave's own user can reach it, since the folder is that user's alone; still everything is bounded,
 //! and a client that hangs holds up nobody. A client that keeps its connection learns of the sleeve's end by its closing.
 
+use std::convert::Infallible;
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream as StdStream;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::time::Duration;
 
+use cloister_net::channel::{self, ChannelError, Limits};
+use cloister_net::{Entrance, Gate, Listener, Stream, accept_each, within};
 use cloister_wire::control::{Reply, Request};
 use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time;
 
 use crate::error::{Doing, Error, Result};
 use crate::state::Folder;
@@ -72,47 +72,31 @@ pub(crate) struct Doors {
 }
 
 /// Where clients of the sleeve of `folder` connect.
-pub(crate) fn listen(folder: &Folder) -> Result<UnixListener> {
+pub(crate) fn listen(folder: &Folder) -> Result<Listener> {
     let doing = || format!("cannot listen at {}", folder.file(SOCKET).display());
-    UnixListener::bind(folder.socket(SOCKET)).doing(doing).map_err(|error| {
+    let listener = StdListener::bind(folder.socket(SOCKET)).and_then(Listener::from_unix);
+    listener.doing(doing).map_err(|error| {
         error.hint("CLOISTER_STATE_DIR names another folder: on a file system that can hold sockets, such as a local disk's")
     })
 }
 
 /// Serves clients until it is dropped.
-pub(crate) async fn serve(listener: UnixListener, doors: Doors) {
-    let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_CLIENTS));
-    loop {
-        let Ok(slot) = std::sync::Arc::clone(&slots).acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let doors = doors.clone();
-                tokio::spawn(async move {
-                    // A client that breaks off has what it wanted, or has only itself to blame.
-                    drop(client(stream, doors).await);
-                    drop(slot);
-                });
-            }
-            // Out of descriptors: some come back when a connection ends.
-            Err(_) => time::sleep(Duration::from_millis(100)).await,
+pub(crate) async fn serve(listener: Listener, doors: Doors) {
+    let handle = move |stream, _| {
+        let doors = doors.clone();
+        async move {
+            // A client that breaks off has what it wanted, or has only itself to blame.
+            drop(client(stream, doors).await);
         }
-    }
+    };
+    accept_each(Entrance::anyone(listener), Gate::new(MAX_CLIENTS), handle).await;
 }
 
-async fn client(mut stream: UnixStream, doors: Doors) -> std::io::Result<()> {
-    let mut decoder = Decoder::new(HOST_LIMIT);
-    let mut buffer = vec![0; 4096];
+async fn client(stream: Stream, doors: Doors) -> Result<Infallible, ChannelError> {
+    let (mut receiver, mut sender) = channel::without_hello(stream, Limits::HOST);
     loop {
-        while let Some(envelope) = decoder.next_message::<Envelope>().map_err(std::io::Error::other)? {
-            let reply = answer(envelope, &doors).await;
-            stream.write_all(&frame::encode(&reply, HOST_LIMIT).map_err(std::io::Error::other)?).await?;
-        }
-        match stream.read(&mut buffer).await? {
-            0 => return Ok(()),
-            count => decoder.push(buffer.get(..count).unwrap_or_default()),
-        }
+        let reply = answer(receiver.receive().await?, &doors).await;
+        sender.send(&reply).await?;
     }
 }
 
@@ -142,7 +126,7 @@ async fn pass_on(request: Request, doors: &Doors) -> Reply {
         doors.asks.send(ask).await.ok()?;
         reply.await.ok()
     };
-    match time::timeout(GUEST_LIMIT, passed).await {
+    match within(GUEST_LIMIT, "the enclave's answer", passed).await {
         Ok(Some(reply)) => reply,
         Ok(None) => refused("the enclave went away before it answered"),
         Err(_) => refused("the enclave did not answer in time"),

@@ -2,6 +2,7 @@
 //!
 //! Its law: every request is answered, at once; what takes time shows in the status.
 
+use cloister_net::Identity;
 use cloister_wire::control::{Reply, Request, Stats};
 use cloister_wire::hold::{FromSupervisor, Target};
 
@@ -9,7 +10,6 @@ use super::CoreError;
 use super::turn::Core;
 use crate::launcher::{Ask, Event};
 use crate::status::{self, Asked};
-use crate::world::Peer;
 
 impl Core {
     pub(super) fn asked(&mut self, asked: Asked) -> Result<(), CoreError> {
@@ -68,8 +68,8 @@ impl Core {
     }
 
     /// A host that has read the final state: nothing is left to wait for on its account.
-    fn seen(&self, seq: u64, peer: &Peer) -> Option<Event> {
+    fn seen(&self, seq: u64, peer: &Identity) -> Option<Event> {
         let is_final = self.machine.is_closing() && seq >= self.board.read().seq;
-        (is_final && *peer == Peer::Host).then_some(Event::Seen)
+        (is_final && *peer == Identity::Host).then_some(Event::Seen)
     }
 }

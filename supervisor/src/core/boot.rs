@@ -5,13 +5,14 @@
 //! enclave that serves.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 use cloister_manifest::model::{Control, MAX_BYTES, Manifest, Root, Service};
-use cloister_net::Listener;
+use cloister_net::{Entrance, Listener};
 use cloister_wire::control::{IngressCounters, bounded};
 use cloister_wire::hold::Welcome;
 use tokio::sync::{mpsc, watch};
@@ -29,7 +30,7 @@ use crate::notify::Notify;
 use crate::reserve::reserve;
 use crate::stash::Stash;
 use crate::status::{self, Asking, Board};
-use crate::world::{Addresses, Listen, LocalSocket, Paths};
+use crate::world::{self, Addresses, Paths};
 
 /// The most services: init keeps two memfds for each, and a few more, within
 /// [`MAX_STASHES`](cloister_wire::hold::MAX_STASHES).
@@ -137,20 +138,20 @@ fn doomed((stage, error): Fault) -> (Machine, Vec<Action>) {
 
 /// Where programs inside are heard.
 struct Inside {
-    control: Box<dyn Listen>,
-    logs: Box<dyn Listen>,
+    control: Entrance,
+    logs: Entrance,
     notify: Notify,
 }
 
 impl Inside {
     fn listen(line: &mut Line, at: &Addresses, proc: &Path) -> Result<Self, CoreError> {
-        let control = line.socket("socket.control", || LocalSocket::bind(&at.control))?;
-        let logs = line.socket("socket.logs", || LocalSocket::bind(&at.logs))?;
+        let control = line.socket("socket.control", || world::bind(&at.control))?;
+        let logs = line.socket("socket.logs", || world::bind(&at.logs))?;
         let notify = line.socket("socket.notify", || Notify::bind(&at.notify))?;
         let heard = system("programs inside cannot be heard");
         Ok(Self {
-            control: Box::new(LocalSocket::serving(control, proc.to_owned()).map_err(&heard)?),
-            logs: Box::new(LocalSocket::serving(logs, proc.to_owned()).map_err(&heard)?),
+            control: world::serving(control, proc.to_owned()).map_err(&heard)?,
+            logs: world::serving(logs, proc.to_owned()).map_err(&heard)?,
             notify: Notify::serving(notify).map_err(&heard)?,
         })
     }
@@ -160,12 +161,7 @@ impl Inside {
 type ServeStatus = Box<dyn FnOnce()>;
 
 /// Serves the status now, or gives what does so later.
-fn serve_status(
-    host: Box<dyn Listen>,
-    local: Box<dyn Listen>,
-    asking: Asking,
-    now: bool,
-) -> Option<ServeStatus> {
+fn serve_status(host: Entrance, local: Entrance, asking: Asking, now: bool) -> Option<ServeStatus> {
     let serve: ServeStatus =
         Box::new(move || serve_all(host, local, |listener| status::serve(listener, asking.clone())));
     if now {
@@ -295,10 +291,10 @@ fn parts(manifest: &Manifest) -> (Vec<Service>, Control, Root) {
     (manifest.services.clone(), manifest.control.clone(), manifest.root.clone())
 }
 
-fn serve_all<S, F>(outer: Box<dyn Listen>, inner: Box<dyn Listen>, serve: S)
+fn serve_all<S, F>(outer: Entrance, inner: Entrance, serve: S)
 where
-    S: Fn(Box<dyn Listen>) -> F,
-    F: Future<Output = ()> + Send + 'static,
+    S: Fn(Entrance) -> F,
+    F: Future<Output = Infallible> + Send + 'static,
 {
     for listener in [outer, inner] {
         drop(tokio::spawn(serve(listener)));

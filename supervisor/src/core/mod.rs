@@ -13,13 +13,13 @@ mod turn;
 use std::io;
 use std::os::unix::net::UnixStream;
 
-use cloister_net::Listener;
+use cloister_net::{Entrance, Listener};
 use cloister_wire::control::Register;
 use cloister_wire::frame::FrameError;
 
 use crate::hold::HoldError;
 use crate::stash::StashError;
-use crate::world::{Addresses, Listen, Paths};
+use crate::world::{Addresses, Paths};
 
 pub use boot::run;
 
@@ -28,9 +28,9 @@ pub struct Setup {
     /// The socket pair to init.
     pub init: UnixStream,
     /// Where the host reads and asks: port 17000.
-    pub control: Box<dyn Listen>,
+    pub control: Entrance,
     /// Where the host reads the log: port 17001.
-    pub logs: Box<dyn Listen>,
+    pub logs: Entrance,
     /// Where the host brings connections from outside: port 17003.
     pub ingress: Listener,
     /// Where programs inside reach it.

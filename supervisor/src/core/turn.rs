@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use cloister_manifest::model::{Ready, Root, Service};
+use cloister_net::identity;
 use cloister_wire::control::{IngressCounters, MAX_ERROR_TEXT, bounded};
 use cloister_wire::hold::{FromInit, Held, STARTED_NOTHING};
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,6 @@ use crate::launcher::{Action, Event, Id, Machine, Retry, State};
 use crate::listener::Listeners;
 use crate::logs::{Movers, Readers, Shared};
 use crate::notify::{self, Note, Notify};
-use crate::peer;
 use crate::stash::Stash;
 use crate::status::{Asked, Board};
 use crate::world::Paths;
@@ -239,7 +239,7 @@ impl Core {
 
     /// Takes a datagram from a service. What it says waits for its turn, but for what must not be lost by a crash in between.
     fn noted(&mut self, pid: u32, datagram: &[u8]) -> Result<(), CoreError> {
-        let name = peer::service_of(&self.paths.proc, pid);
+        let name = identity::service_of(&self.paths.proc, pid);
         let Some(id) = name.and_then(|name| self.machine.find(&name).ok()) else { return Ok(()) };
         let Some(run) = self.machine.run(id) else { return Ok(()) };
         // A service that has a check is ready when that succeeds, whatever the program says besides.

@@ -7,16 +7,19 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
+use cloister_net::channel::{ChannelError, Limits, Receiver};
 use cloister_sys::fdpass::{recv_with_fds, send_with_fds};
-use cloister_wire::frame::{self, Decoder, FrameError, HOLD_LIMIT};
+use cloister_wire::frame::{self, FrameError, HOLD_LIMIT};
 use cloister_wire::hold::{FromInit, FromSupervisor};
-use tokio::io::Interest;
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
-/// Bytes read at once: a welcome with sixty services fits.
-const READ_BYTES: usize = 64 * 1024;
+/// Frames from init. A welcome with sixty services fits one read.
+const LIMITS: Limits = Limits { frame: HOLD_LIMIT, read: 64 * 1024, ..Limits::HOST };
 
 /// Messages received and not yet handled. Past that init's own queue fills, which is bounded too.
 const QUEUE: usize = 64;
@@ -41,6 +44,18 @@ pub enum HoldError {
     /// Init closed its end.
     #[error("init closed the socket")]
     Closed,
+}
+
+impl From<ChannelError> for HoldError {
+    fn from(error: ChannelError) -> Self {
+        match error {
+            ChannelError::Closed => Self::Closed,
+            ChannelError::Io(error) => Self::Io(error),
+            ChannelError::Frame(error) => Self::Frame(error),
+            // This channel opens without a hello, and init may take its time.
+            error @ (ChannelError::Hello(_) | ChannelError::Late(_)) => Self::Io(io::Error::other(error)),
+        }
+    }
 }
 
 /// A message and the descriptors it names, in its order.
@@ -135,25 +150,40 @@ async fn read(
     stream: &UnixStream,
     received: &mpsc::Sender<Result<Incoming, HoldError>>,
 ) -> Result<(), HoldError> {
-    let mut decoder = Decoder::new(HOLD_LIMIT);
-    let mut fds = VecDeque::new();
-    let mut buffer = vec![0; READ_BYTES];
+    let mut frames = Receiver::new(WithDescriptors { stream, fds: VecDeque::new() }, LIMITS);
     loop {
-        stream.readable().await?;
-        let count = match stream.try_io(Interest::READABLE, || recv_with_fds(stream, &mut buffer)) {
-            Ok((0, _)) => return Err(HoldError::Closed),
-            Ok((count, more)) => {
-                fds.extend(more);
-                count
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error.into()),
-        };
-        decoder.push(buffer.get(..count).unwrap_or_default());
-        while let Some(message) = decoder.next_message::<FromInit>()? {
-            let incoming = claim(message, &mut fds)?;
-            if received.send(Ok(incoming)).await.is_err() {
-                return Ok(());
+        let message = frames.receive().await?;
+        let incoming = claim(message, &mut frames.stream_mut().fds)?;
+        if received.send(Ok(incoming)).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads bytes, and keeps the descriptors that come with them.
+struct WithDescriptors<'a> {
+    stream: &'a UnixStream,
+    fds: VecDeque<OwnedFd>,
+}
+
+impl AsyncRead for WithDescriptors<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            let stream = self.stream;
+            let buffer = into.initialize_unfilled();
+            match stream.try_io(Interest::READABLE, || recv_with_fds(stream, buffer)) {
+                Ok((count, more)) => {
+                    self.fds.extend(more);
+                    into.advance(count);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }

@@ -4,20 +4,21 @@
 //! then told how much it missed; one that takes nothing at all loses its connection after a minute. No service and no other
 //! reader waits for it, and none takes the place of another kind of peer.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloister_net::channel::{self, ChannelError, Receiver, Sender};
+use cloister_net::places::{Limits, Places};
+use cloister_net::{Entrance, Identity, Stream, accept_each, within};
 use cloister_wire::frame::{HOST_LIMIT, encode_bytes};
-use cloister_wire::hello::Protocol;
+use cloister_wire::hello::{Protocol, Role};
 use cloister_wire::logs::{END, Subscribe};
 use cloister_wire::ports::MAX_VSOCK_WRITE;
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use super::store::Shared;
-use crate::channel::{self, ChannelError, Receiver, Sender};
-use crate::places::{Limits, Places};
-use crate::world::{Accepted, Listen, Peer, Stream};
+use crate::permission::may_control;
 
 /// Readers at once. Of the host: a `logs -f` or two, a collector, and as many again. Of a service: one that follows and
 /// one that looks something up.
@@ -52,15 +53,15 @@ impl Readers {
         self.places.empty().await;
     }
 
-    fn may_read(&self, peer: &Peer) -> bool {
-        peer.may_control(&self.services).is_ok()
+    fn may_read(&self, peer: &Identity) -> bool {
+        may_control(peer, &self.services).is_ok()
     }
 }
 
 /// Serves readers for ever.
-pub async fn serve(listener: Box<dyn Listen>, logs: Shared, readers: Arc<Readers>) {
+pub async fn serve(entrance: Entrance, logs: Shared, readers: Arc<Readers>) -> Infallible {
     let places = Arc::clone(&readers.places);
-    let handle = move |(stream, peer): Accepted| {
+    let handle = move |stream, peer| {
         let (logs, readers) = (logs.clone(), Arc::clone(&readers));
         async move {
             if readers.may_read(&peer) {
@@ -69,15 +70,16 @@ pub async fn serve(listener: Box<dyn Listen>, logs: Shared, readers: Arc<Readers
             }
         }
     };
-    channel::accept_each(listener, places, handle).await;
+    accept_each(entrance, places, handle).await
 }
 
 async fn read(
-    stream: Box<dyn Stream>,
+    stream: Stream,
     logs: &Shared,
     mut concluded: watch::Receiver<bool>,
 ) -> Result<(), ChannelError> {
-    let (mut receiver, mut sender) = channel::open(stream, Protocol::Logs).await?;
+    let (mut receiver, mut sender) =
+        channel::open(stream, Protocol::Logs, Role::Guest, channel::Limits::HOST).await?;
     let wanted: Subscribe = receiver.receive_soon().await?;
     let mut head = logs.lock().head();
     let mut from = wanted.from;
@@ -110,5 +112,5 @@ async fn gone(receiver: &mut Receiver) {
 async fn finish(receiver: &mut Receiver, sender: &mut Sender) -> Result<(), ChannelError> {
     sender.stream(&encode_bytes(END, HOST_LIMIT)?).await?;
     sender.finish().await?;
-    timeout(CLOSE_TIME, gone(receiver)).await.map_err(|_| ChannelError::Slow)
+    Ok(within(CLOSE_TIME, "the reader's end", gone(receiver)).await?)
 }

@@ -3,20 +3,22 @@
 //! Its law: a request is judged by who asks. The host may do to single services only what the measured manifest lists;
 //! inside, the services it lists may start, stop and signal them. Nobody can do more.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_manifest::model::{Control, ControlVerb};
+use cloister_net::channel::{self, ChannelError, Sender};
+use cloister_net::places::{Limits, Places};
+use cloister_net::{Entrance, Identity, Stream, accept_each};
 use cloister_wire::control::{FromGuest, FromHost, Reply, Request, Status, Verb};
 use cloister_wire::frame::{FrameError, HOST_LIMIT};
-use cloister_wire::hello::Protocol;
+use cloister_wire::hello::{Protocol, Role};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::board::Board;
-use crate::channel::{self, ChannelError, Sender};
-use crate::places::{Limits, Places};
-use crate::world::{Accepted, Listen, Peer, Stream};
+use crate::permission::may_control;
 
 /// Connections at once. Of the host: a sleeve, its `ps` and `stop`, a scraper, and room for a few that hang. Of a service:
 /// an `initctl wait` or two, and what asks beside them.
@@ -37,7 +39,7 @@ pub struct Asked {
     /// What is asked.
     pub request: Request,
     /// Who asks.
-    pub peer: Peer,
+    pub peer: Identity,
     /// Where the answer goes.
     pub answer: oneshot::Sender<Reply>,
 }
@@ -56,21 +58,21 @@ pub struct Asking {
 }
 
 /// Serves connections for ever.
-pub async fn serve(listener: Box<dyn Listen>, asking: Asking) {
-    let places = Places::new(CONNECTIONS);
-    let handle = move |(stream, peer): Accepted| {
+pub async fn serve(entrance: Entrance, asking: Asking) -> Infallible {
+    let handle = move |stream, peer| {
         let asking = asking.clone();
         async move {
             // A connection that broke is gone; there is nobody to tell.
             converse(stream, peer, asking).await.unwrap_or_default();
         }
     };
-    channel::accept_each(listener, places, handle).await;
+    accept_each(entrance, Places::new(CONNECTIONS), handle).await
 }
 
-async fn converse(stream: Box<dyn Stream>, peer: Peer, asking: Asking) -> Result<(), ChannelError> {
-    let judged = peer.may_control(&asking.control.borrow().services);
-    let (mut receiver, mut sender) = channel::open(stream, Protocol::Control).await?;
+async fn converse(stream: Stream, peer: Identity, asking: Asking) -> Result<(), ChannelError> {
+    let judged = may_control(&peer, &asking.control.borrow().services);
+    let (mut receiver, mut sender) =
+        channel::open(stream, Protocol::Control, Role::Guest, channel::Limits::HOST).await?;
     if let Err(why) = judged {
         return sender.send(&FromGuest::Reply { id: UNASKED, reply: Reply::Refused { why } }).await;
     }
@@ -87,7 +89,7 @@ async fn converse(stream: Box<dyn Stream>, peer: Peer, asking: Asking) -> Result
                 quiet_until = Instant::now() + PACE;
                 news.map_err(|_| ChannelError::Closed)?;
                 show(&mut sender, asking.board.read()).await?;
-                if peer == Peer::Host {
+                if peer == Identity::Host {
                     // A full queue says already that a host was told.
                     asking.told.try_send(()).unwrap_or_default();
                 }
@@ -114,7 +116,7 @@ async fn show(sender: &mut Sender, status: Status) -> Result<(), ChannelError> {
     sent
 }
 
-async fn answer(request: Request, peer: &Peer, asking: &Asking) -> Reply {
+async fn answer(request: Request, peer: &Identity, asking: &Asking) -> Reply {
     let judged = may(&request, peer, &asking.control.borrow());
     if let Err(why) = judged {
         return Reply::Refused { why };
@@ -128,7 +130,7 @@ async fn answer(request: Request, peer: &Peer, asking: &Asking) -> Reply {
 }
 
 /// Whether this peer may ask this.
-fn may(request: &Request, peer: &Peer, control: &Control) -> Result<(), String> {
+fn may(request: &Request, peer: &Identity, control: &Control) -> Result<(), String> {
     let verb = match request {
         Request::Ping
         | Request::Stop
@@ -145,11 +147,11 @@ fn may(request: &Request, peer: &Peer, control: &Control) -> Result<(), String> 
         Request::Service { verb: Verb::Restart, .. } => ControlVerb::Restart,
     };
     match peer {
-        Peer::Host if !control.host.contains(&verb) => {
+        Identity::Host if !control.host.contains(&verb) => {
             let verb = format!("{verb:?}").to_lowercase();
             Err(format!("the image's manifest does not let the host {verb} services (control: [{verb}])"))
         }
-        Peer::Host | Peer::Local { .. } => Ok(()),
+        Identity::Host | Identity::Service(_) | Identity::Unknown => Ok(()),
     }
 }
 
@@ -164,25 +166,21 @@ mod tests {
     #[test]
     fn the_host_may_do_what_the_manifest_lists_and_nothing_else() {
         let control = Control { host: vec![ControlVerb::Restart], services: vec![] };
-        assert_eq!(may(&service(Verb::Restart), &Peer::Host, &control), Ok(()));
+        assert_eq!(may(&service(Verb::Restart), &Identity::Host, &control), Ok(()));
         assert_eq!(
-            may(&service(Verb::Stop), &Peer::Host, &control).unwrap_err(),
+            may(&service(Verb::Stop), &Identity::Host, &control).unwrap_err(),
             "the image's manifest does not let the host stop services (control: [stop])"
         );
         let signal = Request::Signal { service: "web".into(), signal: 1 };
-        assert!(may(&signal, &Peer::Host, &control).is_err());
-        assert_eq!(may(&Request::Stop, &Peer::Host, &control), Ok(()));
+        assert!(may(&signal, &Identity::Host, &control).is_err());
+        assert_eq!(may(&Request::Stop, &Identity::Host, &control), Ok(()));
     }
 
     #[test]
     fn inside_every_verb_is_allowed_to_the_services_that_are_named() {
         let control = Control { host: vec![], services: vec!["admin".into()] };
-        let local = |name: Option<&str>| Peer::Local { service: name.map(str::to_owned) };
-        assert_eq!(local(Some("admin")).may_control(&control.services), Ok(()));
-        assert_eq!(may(&service(Verb::Stop), &local(Some("admin")), &control), Ok(()));
-        for stranger in [Some("web"), None] {
-            assert!(local(stranger).may_control(&control.services).is_err());
-        }
+        let admin = Identity::Service("admin".into());
+        assert_eq!(may(&service(Verb::Stop), &admin, &control), Ok(()));
     }
 
     #[test]
@@ -190,7 +188,7 @@ mod tests {
         let control = Control { host: vec![ControlVerb::Signal], services: vec![] };
         for signal in [0, 65, 255] {
             let request = Request::Signal { service: "web".into(), signal };
-            assert!(may(&request, &Peer::Host, &control).is_err());
+            assert!(may(&request, &Identity::Host, &control).is_err());
         }
     }
 }

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use cloister_manifest::Manifest;
-use cloister_net::Listener;
+use cloister_net::{Entrance, Listener};
 use cloister_supervisor::core::{Setup, run};
-use cloister_supervisor::world::{Addresses, HostSocket, Paths};
+use cloister_supervisor::world::{Addresses, Paths};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -97,8 +97,8 @@ impl Enclave {
                 let host = |socket| Listener::from_unix(socket).unwrap();
                 let setup = Setup {
                     init,
-                    control: Box::new(HostSocket(host(control))),
-                    logs: Box::new(HostSocket(host(logs))),
+                    control: Entrance::host(host(control)),
+                    logs: Entrance::host(host(logs)),
                     ingress: host(ingress),
                     addresses,
                     paths,

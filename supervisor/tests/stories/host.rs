@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use cloister_net::Stream;
+use cloister_net::channel::{self, Limits, Receiver, Sender};
 use cloister_wire::control::{FromGuest, FromHost, Reply, Request, State, Status};
-use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
-use cloister_wire::hello::{Hello, Protocol, Role};
-use cloister_wire::logs::{END, Record, Stream, Subscribe};
+use cloister_wire::frame::{self, HOST_LIMIT};
+use cloister_wire::hello::{Protocol, Role};
+use cloister_wire::logs::{self, END, Record, Subscribe};
 use serde::Serialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
@@ -32,43 +34,39 @@ pub(crate) async fn refused(stream: &mut UnixStream) {
 
 /// One connection.
 pub(crate) struct Connection {
-    stream: UnixStream,
-    decoder: Decoder,
+    receiver: Receiver,
+    sender: Sender,
 }
 
 impl Connection {
     pub(crate) async fn open(path: &Path, protocol: Protocol) -> Self {
         let stream = soon(async {
             loop {
-                match UnixStream::connect(path).await {
+                match Stream::connect_unix(path) {
                     Ok(stream) => return stream,
                     Err(_) => sleep(RETRY).await,
                 }
             }
         })
         .await;
-        let mut connection = Self { stream, decoder: Decoder::new(HOST_LIMIT) };
-        connection.send(&Hello::new(protocol, Role::Host)).await;
-        let hello: Hello = frame::decode(&connection.frame().await.unwrap()).unwrap();
-        hello.check(protocol).unwrap();
-        connection
+        let limits = Limits { read: HOST_LIMIT, hello: PATIENCE, ..Limits::HOST };
+        let (receiver, sender) = channel::open(stream, protocol, Role::Host, limits).await.unwrap();
+        Self { receiver, sender }
     }
 
     pub(crate) async fn send<M: Serialize>(&mut self, message: &M) {
-        self.stream.write_all(&frame::encode(message, HOST_LIMIT).unwrap()).await.unwrap();
+        self.sender.send(message).await.unwrap();
     }
 
     /// The next frame; `None` at the end.
     pub(crate) async fn frame(&mut self) -> Option<Vec<u8>> {
         soon(async {
             loop {
-                if let Some(body) = self.decoder.next_frame().unwrap() {
+                if let Some(body) = self.receiver.arrived().unwrap() {
                     return Some(body.to_vec());
                 }
-                let mut buffer = vec![0; 65536];
-                match self.stream.read(&mut buffer).await {
-                    Ok(0) | Err(_) => return None,
-                    Ok(count) => self.decoder.push(&buffer[..count]),
+                if self.receiver.fill().await.is_err() {
+                    return None;
                 }
             }
         })
@@ -169,7 +167,7 @@ impl Reader {
     }
 
     /// Reads until the output of `service` on `stream` contains `text`, and returns all of that output so far.
-    pub(crate) async fn until(&mut self, service: &str, stream: Stream, text: &str) -> String {
+    pub(crate) async fn until(&mut self, service: &str, stream: logs::Stream, text: &str) -> String {
         let mut all = vec![];
         loop {
             let record = self.next().await.expect("the log ended");
@@ -183,7 +181,7 @@ impl Reader {
 }
 
 /// What a service wrote to a stream, as far as these records say.
-pub(crate) fn output(records: &[Record], service: &str, stream: Stream) -> String {
+pub(crate) fn output(records: &[Record], service: &str, stream: logs::Stream) -> String {
     let mut bytes = vec![];
     for record in records {
         match record {

@@ -8,79 +8,60 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::world::Peer;
+use crate::accept::Admission;
+use crate::identity::Identity;
 
 /// How many connections there may be at once.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Of the host.
-    pub(crate) host: usize,
+    pub host: usize,
     /// Of one service.
-    pub(crate) service: usize,
+    pub service: usize,
     /// Of all services, beyond the first of each.
-    pub(crate) shared: usize,
-}
-
-/// Who holds a place.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Holder {
-    Host,
-    /// The service in whose cgroup the process was that connected.
-    Service(String),
-    /// A process inside that is in no service's cgroup, or was gone when its connection was accepted.
-    Elsewhere,
-}
-
-impl Holder {
-    fn of(peer: &Peer) -> Self {
-        match peer {
-            Peer::Host => Self::Host,
-            Peer::Local { service: Some(name) } => Self::Service(name.clone()),
-            Peer::Local { service: None } => Self::Elsewhere,
-        }
-    }
+    pub shared: usize,
 }
 
 /// The places of one kind of connection.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub struct Places {
     limits: Limits,
-    taken: watch::Sender<BTreeMap<Holder, usize>>,
+    /// Of each peer. All whose service is not known are one.
+    taken: watch::Sender<BTreeMap<Identity, usize>>,
 }
 
 /// A place that is taken until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub struct Place {
     places: Arc<Places>,
-    holder: Holder,
+    holder: Identity,
 }
 
 impl Places {
     /// Free places.
     #[must_use]
-    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+    pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self { limits, taken: watch::Sender::new(BTreeMap::new()) })
     }
 
     /// A place for `peer`, if it may have one more.
     #[must_use]
-    pub(crate) fn enter(self: &Arc<Self>, peer: &Peer) -> Option<Place> {
-        let holder = Holder::of(peer);
-        self.take(&holder).then(|| Place { places: Arc::clone(self), holder })
+    pub fn enter(self: &Arc<Self>, peer: &Identity) -> Option<Place> {
+        self.take(peer).then(|| Place { places: Arc::clone(self), holder: peer.clone() })
     }
 
     /// Waits until no place is taken.
-    pub(crate) async fn empty(&self) {
+    pub async fn empty(&self) {
         // The sender is here, so the channel is open.
         drop(self.taken.subscribe().wait_for(BTreeMap::is_empty).await);
     }
 
-    fn take(&self, holder: &Holder) -> bool {
+    fn take(&self, holder: &Identity) -> bool {
         self.taken.send_if_modified(|taken| {
             let mine = taken.get(holder).copied().unwrap_or(0);
             let free = match holder {
-                Holder::Host => mine < self.limits.host,
-                Holder::Service(_) | Holder::Elsewhere => {
+                Identity::Host => mine < self.limits.host,
+                Identity::Service(_) | Identity::Unknown => {
                     mine == 0 || (mine < self.limits.service && shared(taken) < self.limits.shared)
                 }
             };
@@ -92,9 +73,27 @@ impl Places {
     }
 }
 
+/// One too many is closed.
+impl Admission for Arc<Places> {
+    type Place = Place;
+
+    async fn reserve(&self) -> Option<Place> {
+        None
+    }
+
+    fn admit(&self, _: Option<Place>, peer: &Identity) -> Option<Place> {
+        self.enter(peer)
+    }
+
+    async fn freed(&self) {
+        // The sender is here, so the channel is open.
+        drop(self.taken.subscribe().changed().await);
+    }
+}
+
 /// The places that peers inside hold beyond the first of each.
-fn shared(taken: &BTreeMap<Holder, usize>) -> usize {
-    taken.iter().filter(|(holder, _)| **holder != Holder::Host).map(|(_, n)| n.saturating_sub(1)).sum()
+fn shared(taken: &BTreeMap<Identity, usize>) -> usize {
+    taken.iter().filter(|(holder, _)| **holder != Identity::Host).map(|(_, n)| n.saturating_sub(1)).sum()
 }
 
 impl Drop for Place {
@@ -116,8 +115,8 @@ mod tests {
 
     const LIMITS: Limits = Limits { host: 2, service: 3, shared: 3 };
 
-    fn inside(service: &str) -> Peer {
-        Peer::Local { service: Some(service.to_owned()) }
+    fn inside(service: &str) -> Identity {
+        Identity::Service(service.to_owned())
     }
 
     #[test]
@@ -125,8 +124,8 @@ mod tests {
         let places = Places::new(LIMITS);
         let web = [(); 3].map(|()| places.enter(&inside("web")).unwrap());
         assert!(places.enter(&inside("web")).is_none());
-        let _host = [places.enter(&Peer::Host).unwrap(), places.enter(&Peer::Host).unwrap()];
-        assert!(places.enter(&Peer::Host).is_none());
+        let _host = [places.enter(&Identity::Host).unwrap(), places.enter(&Identity::Host).unwrap()];
+        assert!(places.enter(&Identity::Host).is_none());
         let _db = places.enter(&inside("db")).unwrap();
         drop(web);
         assert!(places.enter(&inside("web")).is_some());
@@ -134,7 +133,7 @@ mod tests {
 
     #[test]
     fn what_is_shared_never_costs_anybody_the_first_place() {
-        let (places, stranger) = (Places::new(LIMITS), Peer::Local { service: None });
+        let (places, stranger) = (Places::new(LIMITS), Identity::Unknown);
         let _web = [(); 3].map(|()| places.enter(&inside("web")).unwrap());
         let _db = [(); 2].map(|()| places.enter(&inside("db")).unwrap());
         assert!(places.enter(&inside("db")).is_none(), "all that is shared is taken");
@@ -148,7 +147,7 @@ mod tests {
     async fn one_waits_until_all_have_left() {
         let places = Places::new(LIMITS);
         places.empty().await;
-        let place = places.enter(&Peer::Host).unwrap();
+        let place = places.enter(&Identity::Host).unwrap();
         let waiting = tokio::spawn({
             let places = Arc::clone(&places);
             async move { places.empty().await }

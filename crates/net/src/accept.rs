@@ -1,0 +1,208 @@
+//! The one accept loop.
+//!
+//! Its law: it neither dies nor spins, whatever the system is out of, and each connection is served in a task of its own.
+//! How many there may be, and whether one too many waits or is closed, is for its [`Admission`] to say; who is at the other
+//! end is found out before that.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::time::timeout;
+
+use crate::gate::{Gate, Pass};
+use crate::identity::{Identity, service_behind};
+use crate::listener::{Listener, Peer};
+use crate::stream::Stream;
+
+/// How long to wait when an accept fails and no connection of ours ends: long enough to cost nothing, short enough
+/// that a client does not notice.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A listener, and how it is known who connects to it.
+#[derive(Debug)]
+pub struct Entrance {
+    listener: Listener,
+    users: Users,
+}
+
+#[derive(Debug)]
+enum Users {
+    Host,
+    /// Processes, which are looked up below this folder.
+    Services(PathBuf),
+    Anyone,
+}
+
+impl Entrance {
+    /// Only the host reaches this listener.
+    #[must_use]
+    pub const fn host(listener: Listener) -> Self {
+        Self { listener, users: Users::Host }
+    }
+
+    /// Processes of services connect to this Unix listener; `proc` is where they are looked up.
+    #[must_use]
+    pub const fn services(listener: Listener, proc: PathBuf) -> Self {
+        Self { listener, users: Users::Services(proc) }
+    }
+
+    /// Whoever reaches this listener may use it alike: nobody is asked for.
+    #[must_use]
+    pub const fn anyone(listener: Listener) -> Self {
+        Self { listener, users: Users::Anyone }
+    }
+
+    fn identify(&self, stream: &Stream) -> Identity {
+        match &self.users {
+            Users::Host => Identity::Host,
+            Users::Services(proc) => service_behind(stream, proc),
+            Users::Anyone => Identity::Unknown,
+        }
+    }
+}
+
+/// Who may come in.
+pub trait Admission {
+    /// What is held for as long as the connection lasts.
+    type Place: Send + 'static;
+
+    /// Waits until another connection may be accepted.
+    fn reserve(&self) -> impl Future<Output = Option<Self::Place>> + Send;
+
+    /// A place for a connection of `peer`, if there is one. `reserved` is what [`Self::reserve`] gave.
+    fn admit(&self, reserved: Option<Self::Place>, peer: &Identity) -> Option<Self::Place>;
+
+    /// Waits until a connection ends.
+    fn freed(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// As many as the gate has room for; more wait to be accepted.
+impl Admission for Gate {
+    type Place = Pass;
+
+    async fn reserve(&self) -> Option<Pass> {
+        Some(self.enter().await)
+    }
+
+    fn admit(&self, reserved: Option<Pass>, _: &Identity) -> Option<Pass> {
+        reserved
+    }
+
+    async fn freed(&self) {
+        self.one_left().await;
+    }
+}
+
+/// Hands each connection to `handle` in a task of its own, for as long as `admission` has a place for it. A connection that
+/// has none is closed.
+pub async fn accept_each<A, H, F>(entrance: Entrance, admission: A, handle: H) -> Infallible
+where
+    A: Admission,
+    H: Fn(Stream, Identity) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let reserved = admission.reserve().await;
+        let (stream, _) = next(&entrance.listener, || admission.freed()).await;
+        let peer = entrance.identify(&stream);
+        if let Some(place) = admission.admit(reserved, &peer) {
+            let connection = handle(stream, peer);
+            drop(tokio::spawn(async move {
+                connection.await;
+                drop(place);
+            }));
+        }
+    }
+}
+
+/// The next connection of `listener`. While the system is out of descriptors or memory this waits until one of ours is
+/// `freed`, or a moment, and tries again.
+pub(crate) async fn next<W: Future>(listener: &Listener, freed: impl Fn() -> W) -> (Stream, Peer) {
+    loop {
+        match listener.accept().await {
+            Ok(connection) => return connection,
+            Err(error) if concerns_one_client(&error) => {}
+            Err(_) => wait_for_resources(freed()).await,
+        }
+    }
+}
+
+async fn wait_for_resources(freed: impl Future) {
+    // Either end of this wait is as good as the other.
+    drop(timeout(PAUSE, freed).await);
+}
+
+/// Whether an accept failed for the one client that it would have returned. `accept(2)` lists the network errors that a
+/// new socket passes on; the listener is sound, and the next client is there or is not.
+fn concerns_one_client(error: &io::Error) -> bool {
+    const PASSED_ON: [Errno; 3] = [Errno::CONNABORTED, Errno::CONNRESET, Errno::PROTO];
+    PASSED_ON.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::places::{Limits, Places};
+    use std::io::Read;
+    use std::net::{SocketAddr, TcpStream};
+    use tokio::sync::mpsc;
+    use tokio::time::Instant;
+
+    /// A server that keeps every connection, and where it listens.
+    fn serve<A>(
+        admission: A,
+        entrance: fn(Listener) -> Entrance,
+    ) -> (SocketAddr, mpsc::Receiver<(Stream, Identity)>)
+    where
+        A: Admission + Send + Sync + 'static,
+    {
+        let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.tcp_address().unwrap();
+        let (seen, served) = mpsc::channel(16);
+        drop(tokio::spawn(accept_each(entrance(listener), admission, move |stream, peer| {
+            let seen = seen.clone();
+            async move {
+                seen.send((stream, peer)).await.unwrap();
+                seen.closed().await;
+            }
+        })));
+        (address, served)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lack_of_resources_is_waited_out_until_a_connection_ends_or_for_a_moment() {
+        let gate = Gate::new(1);
+        let start = Instant::now();
+        wait_for_resources(gate.freed()).await;
+        assert_eq!(start.elapsed(), PAUSE);
+        let pass = gate.enter().await;
+        tokio::join!(wait_for_resources(gate.freed()), async { drop(pass) });
+        assert_eq!(start.elapsed(), PAUSE);
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_place_is_closed_and_the_others_stay() {
+        let limits = Limits { host: 1, service: 1, shared: 0 };
+        let (address, mut served) = serve(Places::new(limits), Entrance::host);
+        let _first = TcpStream::connect(address).unwrap();
+        assert_eq!(served.recv().await.unwrap().1, Identity::Host);
+        let mut second = TcpStream::connect(address).unwrap();
+        let closed = tokio::task::spawn_blocking(move || second.read(&mut [0]));
+        assert!(matches!(closed.await.unwrap(), Ok(0) | Err(_)));
+        assert!(served.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn behind_a_gate_one_too_many_waits_until_another_leaves() {
+        let gate = Gate::new(1);
+        let pass = gate.enter().await;
+        let (address, mut served) = serve(gate.clone(), Entrance::anyone);
+        let _client = TcpStream::connect(address).unwrap();
+        tokio::time::timeout(Duration::from_millis(50), served.recv()).await.unwrap_err();
+        drop(pass);
+        assert_eq!(served.recv().await.unwrap().1, Identity::Unknown);
+    }
+}

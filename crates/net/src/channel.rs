@@ -1,0 +1,285 @@
+//! A channel of frames over a stream: the hello of both ends, then messages in and out.
+//!
+//! Its law: a peer that says nothing, says too much or reads too slowly loses its connection, and nobody else waits for it.
+//! Every frame is bounded and every wait that a peer owes something has a limit; both are the opener's choice ([`Limits`]).
+//! What the messages mean is for the callers to know.
+
+use std::io;
+use std::time::Duration;
+
+use cloister_wire::frame::{self, Decoder, FrameError, HOST_LIMIT};
+use cloister_wire::hello::{Hello, HelloError, Protocol, Role};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+
+use crate::deadline::{Late, within};
+use crate::stream::Stream;
+
+/// What a peer may cost: bytes and time.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The longest frame, in bytes without its length.
+    pub frame: usize,
+    /// Bytes read at once: as many are held for each channel.
+    pub read: usize,
+    /// How long the peer may take to say hello.
+    pub hello: Duration,
+    /// How long it may take for one message that is due, and to take one message.
+    pub message: Duration,
+    /// How long it may take nothing of a stream of frames.
+    pub stream: Duration,
+}
+
+impl Limits {
+    /// Between host and enclave. That is milliseconds, and seconds where a host's processors are busy with other things: a
+    /// peer that needs 30 s hangs. Of a stream many frames lie in the peer's socket already: a reader that takes nothing for a
+    /// minute has stopped, or a person has stopped it. Requests are small, so 4 KiB are read at once.
+    pub const HOST: Self = Self {
+        frame: HOST_LIMIT,
+        read: 4096,
+        hello: Duration::from_secs(30),
+        message: Duration::from_secs(30),
+        stream: Duration::from_mins(1),
+    };
+}
+
+/// Why a channel ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    /// The peer broke the format, or a message is too long to be sent.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The peer speaks another version, or another channel.
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    /// The peer took too long.
+    #[error(transparent)]
+    Late(#[from] Late),
+    /// The peer closed.
+    #[error("the peer closed the connection")]
+    Closed,
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub struct Receiver<R = ReadHalf<Stream>> {
+    stream: R,
+    decoder: Decoder,
+    buffer: Vec<u8>,
+    limits: Limits,
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub struct Sender<W = WriteHalf<Stream>> {
+    stream: W,
+    limits: Limits,
+}
+
+/// Both halves of a channel over `S`.
+pub type Halves<S> = (Receiver<ReadHalf<S>>, Sender<WriteHalf<S>>);
+
+/// Sends the hello of `role` on `protocol` and reads the peer's.
+///
+/// # Errors
+/// Those of the stream; [`ChannelError::Hello`] for a peer that speaks another version or channel.
+pub async fn open<S>(
+    stream: S,
+    protocol: Protocol,
+    role: Role,
+    limits: Limits,
+) -> Result<Halves<S>, ChannelError>
+where
+    S: AsyncRead + AsyncWrite,
+{
+    let (mut receiver, mut sender) = without_hello(stream, limits);
+    sender.send(&Hello::new(protocol, role)).await?;
+    let theirs: Hello = receiver.receive_within(limits.hello, "the peer's hello").await?;
+    theirs.check(protocol)?;
+    Ok((receiver, sender))
+}
+
+/// A channel whose messages begin at once.
+pub fn without_hello<S: AsyncRead + AsyncWrite>(stream: S, limits: Limits) -> Halves<S> {
+    let (read, write) = tokio::io::split(stream);
+    (Receiver::new(read, limits), Sender { stream: write, limits })
+}
+
+impl<R: AsyncRead + Unpin> Receiver<R> {
+    /// Reads frames from `stream`, which says no hello.
+    #[must_use]
+    pub fn new(stream: R, limits: Limits) -> Self {
+        Self { stream, decoder: Decoder::new(limits.frame), buffer: vec![0; limits.read], limits }
+    }
+
+    /// The next message, however long it takes. Cancelling the wait loses nothing.
+    ///
+    /// # Errors
+    /// [`ChannelError::Closed`] at the end; after any error there is nothing more to read.
+    pub async fn receive<M: DeserializeOwned>(&mut self) -> Result<M, ChannelError> {
+        loop {
+            if let Some(message) = self.decoder.next_message()? {
+                return Ok(message);
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// The next message, which is due.
+    ///
+    /// # Errors
+    /// As [`Self::receive`], and [`ChannelError::Late`].
+    pub async fn receive_soon<M: DeserializeOwned>(&mut self) -> Result<M, ChannelError> {
+        self.receive_within(self.limits.message, "the peer's message").await
+    }
+
+    /// The next message, which is `what` and due within `limit`.
+    ///
+    /// # Errors
+    /// As [`Self::receive`], and [`ChannelError::Late`].
+    pub async fn receive_within<M: DeserializeOwned>(
+        &mut self,
+        limit: Duration,
+        what: &'static str,
+    ) -> Result<M, ChannelError> {
+        within(limit, what, self.receive()).await?
+    }
+
+    /// The body of the next frame that has arrived whole, or nothing until [`Self::fill`] has read more.
+    ///
+    /// # Errors
+    /// When it is longer than a frame may be.
+    pub fn arrived(&mut self) -> Result<Option<&[u8]>, ChannelError> {
+        Ok(self.decoder.next_frame()?)
+    }
+
+    /// Waits for bytes and takes what is there. Cancelling the wait loses nothing.
+    ///
+    /// # Errors
+    /// [`ChannelError::Closed`] at the end, and those of the stream.
+    pub async fn fill(&mut self) -> Result<(), ChannelError> {
+        let read = self.stream.read(&mut self.buffer).await?;
+        if read == 0 {
+            return Err(ChannelError::Closed);
+        }
+        self.decoder.push(self.buffer.get(..read).unwrap_or_default());
+        Ok(())
+    }
+
+    /// What the frames come from.
+    pub const fn stream_mut(&mut self) -> &mut R {
+        &mut self.stream
+    }
+}
+
+impl<W: AsyncWrite + Unpin> Sender<W> {
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// [`ChannelError::Late`] when the peer does not take it, [`ChannelError::Frame`] when it is too long; then nothing was sent.
+    pub async fn send<M: Serialize>(&mut self, message: &M) -> Result<(), ChannelError> {
+        let frame = frame::encode(message, self.limits.frame)?;
+        Ok(within(self.limits.message, "sending a message", self.stream.write_all(&frame)).await??)
+    }
+
+    /// Sends encoded frames of a stream, for as long as the peer takes some of them now and then.
+    ///
+    /// # Errors
+    /// [`ChannelError::Late`] when it takes none.
+    pub async fn stream(&mut self, frames: &[u8]) -> Result<(), ChannelError> {
+        Ok(within(self.limits.stream, "sending a stream", self.stream.write_all(frames)).await??)
+    }
+
+    /// Tells the peer that nothing follows.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub async fn finish(&mut self) -> Result<(), ChannelError> {
+        Ok(self.stream.shutdown().await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{Instant, sleep};
+
+    const TEST: Limits = Limits { frame: 64, ..Limits::HOST };
+
+    #[tokio::test]
+    async fn both_ends_say_hello_and_speak_in_messages() {
+        let (host, guest) = tokio::io::duplex(1024);
+        let (host, guest) = tokio::join!(
+            open(host, Protocol::Control, Role::Host, TEST),
+            open(guest, Protocol::Control, Role::Guest, TEST)
+        );
+        let ((mut heard, _host), (_guest, mut says)) = (host.unwrap(), guest.unwrap());
+        says.send(&"one").await.unwrap();
+        says.stream(&frame::encode(&"two", 64).unwrap()).await.unwrap();
+        assert_eq!(heard.receive::<String>().await.unwrap(), "one");
+        assert_eq!(heard.receive_soon::<String>().await.unwrap(), "two");
+        says.finish().await.unwrap();
+        assert!(matches!(heard.receive::<String>().await, Err(ChannelError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_peer_of_another_channel_is_refused() {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let (ours, _) = tokio::join!(
+            open(ours, Protocol::Control, Role::Host, TEST),
+            open(theirs, Protocol::Logs, Role::Guest, TEST)
+        );
+        assert!(matches!(ours, Err(ChannelError::Hello(HelloError::Protocol { .. }))));
+    }
+
+    #[tokio::test]
+    async fn frames_that_arrived_together_are_read_one_by_one() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        theirs.write_all(b"\0\0\0\x01a\0\0\0\0\0\0\0\x02b").await.unwrap();
+        let mut receiver = Receiver::new(ours, TEST);
+        assert_eq!(receiver.arrived().unwrap(), None);
+        receiver.fill().await.unwrap();
+        assert_eq!(receiver.arrived().unwrap(), Some(&b"a"[..]));
+        assert_eq!(receiver.arrived().unwrap(), Some(&b""[..]));
+        assert_eq!(receiver.arrived().unwrap(), None, "half a frame is none");
+    }
+
+    #[tokio::test]
+    async fn what_is_longer_than_a_frame_may_be_is_neither_sent_nor_read() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let (mut receiver, mut sender) = without_hello(ours, TEST);
+        assert!(matches!(sender.send(&"x".repeat(64)).await, Err(ChannelError::Frame(_))));
+        theirs.write_all(&65_u32.to_be_bytes()).await.unwrap();
+        assert!(matches!(receiver.receive::<String>().await, Err(ChannelError::Frame(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_on_a_busy_machine_may_take_its_time_and_one_that_hangs_may_not() {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let opening = tokio::spawn(open(ours, Protocol::Control, Role::Guest, TEST));
+        sleep(Duration::from_secs(20)).await;
+        let _theirs = open(theirs, Protocol::Control, Role::Host, TEST).await.unwrap();
+        opening.await.unwrap().unwrap();
+        let (ours, _silent) = tokio::io::duplex(1024);
+        let began = Instant::now();
+        let error = open(ours, Protocol::Control, Role::Guest, TEST).await.unwrap_err();
+        assert_eq!(error.to_string(), "the peer's hello took longer than 30s");
+        assert_eq!(began.elapsed(), TEST.hello);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_loses_its_connection() {
+        let (ours, _theirs) = tokio::io::duplex(32);
+        let (_, mut sender) = without_hello(ours, TEST);
+        sender.stream(&[0; 32]).await.unwrap();
+        let began = Instant::now();
+        assert!(matches!(sender.stream(&[0; 32]).await, Err(ChannelError::Late(_))));
+        assert_eq!(began.elapsed(), TEST.stream);
+        assert!(matches!(sender.send(&1).await, Err(ChannelError::Late(_))));
+        assert_eq!(began.elapsed(), TEST.stream + TEST.message);
+    }
+}
