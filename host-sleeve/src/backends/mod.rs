@@ -4,7 +4,9 @@
 //! nothing about the enclave's life. Each is found by name, and each builds its command line or request by a pure
 //! function.
 
+pub(crate) mod memory;
 pub(crate) mod qemu;
+pub(crate) mod size;
 
 use std::fmt::Debug;
 use std::future::Future;

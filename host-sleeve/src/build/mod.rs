@@ -20,12 +20,12 @@ use cloister_image::oci::Architecture;
 use cloister_manifest::Manifest;
 use cloister_manifest::source::{self, Report};
 
-use crate::cli::values::{show_duration, show_size};
+use crate::backends::size;
 use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::output;
 use crate::registry::{Access, Event, Pull};
-use crate::size;
+use crate::values::{show_duration, show_size};
 
 use reference::Origin;
 pub(crate) use stop::Stop;

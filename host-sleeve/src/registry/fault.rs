@@ -10,8 +10,8 @@ use cloister_image::digest::Digest;
 use ureq::http::StatusCode;
 
 use super::retry;
-use crate::cli::values::show_duration;
 use crate::error::Error;
+use crate::values::show_duration;
 
 /// Why a registry did not give what was asked for.
 #[derive(Debug, thiserror::Error)]

@@ -15,18 +15,16 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::app::App;
-use crate::backends::{self, Backend, Deployment, Plan};
-use crate::cli::values::Publish;
+use crate::backends::{self, Backend, Deployment, Plan, memory, size};
 use crate::error::{Doing, Error, Result};
 use crate::ingress;
 use crate::logbook::rotating::Rotating;
 use crate::logbook::{CONSOLE, CONSOLE_LIMIT, SERVICES, SERVICES_LIMIT};
-use crate::memory;
 use crate::metrics;
-use crate::size;
 use crate::state::process::{ProcessId, boot_id};
 use crate::state::record::{self, now_ms};
 use crate::state::{Folder, Record, Root};
+use crate::values::Publish;
 
 use super::control::{self, Ask};
 use super::keeper::Keeper;

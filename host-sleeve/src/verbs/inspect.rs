@@ -11,12 +11,12 @@ use serde::Serialize;
 
 use crate::app::{App, Source};
 use crate::cli::Inspect;
-use crate::cli::values::{show_duration, show_size};
+use crate::client::usage;
 use crate::error::{Error, Result};
 use crate::output::{self, Table};
 use crate::state::record::Seen;
 use crate::state::{Record, Root};
-use crate::usage;
+use crate::values::{show_duration, show_size};
 
 use super::{DONE, eif, service, word};
 

@@ -3,9 +3,9 @@
 use std::time::SystemTime;
 
 use crate::cli::Prune;
-use crate::cli::values::show_size;
 use crate::error::Result;
 use crate::registry;
+use crate::values::show_size;
 use crate::{install, output};
 
 use super::DONE;

@@ -6,11 +6,11 @@
 use cloister_image::artifact::{Artifact, Part};
 use cloister_image::eif::Kind;
 
+use super::memory;
+use super::{self as backends, Backend};
 use crate::app::{App, Source};
-use crate::backends::{self, Backend};
-use crate::cli::values::show_size;
 use crate::error::{Error, Result};
-use crate::memory;
+use crate::values::show_size;
 
 /// What makes an image smaller.
 const SMALLER: &str = "make the application smaller: all of its root is in the ramdisk, compressed; data that is large or \
