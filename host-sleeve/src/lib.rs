@@ -27,19 +27,46 @@ use std::process::ExitCode;
 use clap::Parser;
 use cloister_wire::exit;
 
+use cli::{Cli, Verb};
+use error::Result;
+
 /// Runs the command line of this process, and gives its exit code.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = match cli::Cli::try_parse() {
+    let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(refused) => return usage(&refused),
     };
-    match verbs::perform(cli) {
+    match perform(cli) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             output::error(&error);
             ExitCode::from(error.run_code())
         }
+    }
+}
+
+/// Has the right command do what was asked.
+fn perform(cli: Cli) -> Result<u8> {
+    let json = cli.json;
+    match cli.verb {
+        Verb::Build(asked) => verbs::build::build(asked, json),
+        Verb::Diff(asked) => verbs::diff::diff(&asked, json),
+        Verb::OsPack(asked) => verbs::os_pack::os_pack(&asked, json),
+        Verb::Measure(asked) => verbs::measure::measure(&asked, json),
+        Verb::Check(asked) => verbs::build::check(asked, json),
+        Verb::Run(asked) => verbs::run::run(asked, json),
+        Verb::Ps(asked) => verbs::ps::ps(&asked, json),
+        Verb::Logs(asked) => verbs::logs::logs(&asked, json),
+        Verb::Stop(asked) => verbs::stop::stop(&asked, json),
+        Verb::Prune(asked) => verbs::prune::prune(&asked, json),
+        Verb::Rm(asked) => verbs::rm::rm(&asked, json),
+        Verb::Inspect(asked) => verbs::inspect::inspect(&asked, json),
+        Verb::Service(asked) => verbs::service::service(&asked, json),
+        Verb::Stats(asked) => verbs::stats::stats(&asked, json),
+        Verb::Metrics(asked) => verbs::metrics::metrics(&asked, json),
+        Verb::Doctor => verbs::doctor::doctor(json),
+        Verb::Sleeve => verbs::run::sleeve(),
     }
 }
 

@@ -202,6 +202,11 @@ pub(crate) fn show_duration(span: Duration) -> String {
     }
 }
 
+/// A value of the wire in its own words.
+pub(crate) fn word<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default().replace(['"', '{', '}'], "")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,10 +10,11 @@ use std::io::{self, Write};
 use cloister_image::artifact::Part;
 use cloister_image::eif::Kind;
 
-use super::Backend;
 use crate::app::{App, Source};
 use crate::error::{Error, Result};
 use crate::values::show_size;
+
+use super::contract::Backend;
 
 /// What the kernel's own tables, init, the supervisor and a small service need besides.
 const BASE: u64 = 32 << 20;

@@ -6,11 +6,12 @@
 use cloister_image::artifact::{Artifact, Part};
 use cloister_image::eif::Kind;
 
-use super::memory;
-use super::{self as backends, Backend};
 use crate::app::{App, Source};
 use crate::error::{Error, Result};
 use crate::values::show_size;
+
+use super::contract::Backend;
+use super::{list, memory};
 
 /// What makes an image smaller.
 const SMALLER: &str = "make the application smaller: all of its root is in the ramdisk, compressed; data that is large or \
@@ -48,7 +49,7 @@ fn fits(ramdisks: u64, room: Room) -> Result<()> {
 pub(crate) fn check_build(artifact: Artifact, for_hardware: bool) -> Result<Vec<String>> {
     let source = Source::Artifact(artifact);
     let kernel = memory::of_kernel(&source)?;
-    let rooms: Vec<Room> = backends::all().iter().map(|backend| Room::of(&**backend, kernel)).collect();
+    let rooms: Vec<Room> = list::all().iter().map(|backend| Room::of(&**backend, kernel)).collect();
     judge(ramdisks(&source), &rooms, for_hardware)
 }
 
@@ -90,7 +91,7 @@ mod tests {
 
     fn rooms() -> Vec<Room> {
         // A kernel that needs 48 MiB, which is what ours needs.
-        backends::all().iter().map(|backend| Room::of(&**backend, 48 << 20)).collect()
+        list::all().iter().map(|backend| Room::of(&**backend, 48 << 20)).collect()
     }
 
     #[test]

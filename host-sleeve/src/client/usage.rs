@@ -7,9 +7,10 @@ use std::time::Duration;
 use cloister_wire::control::{Phase, Reply, Request, ServiceStats, Stats, Status};
 use serde::Serialize;
 
-use crate::sleeve::requests::{Asked, Client};
 use crate::state::record::{Seen, now_ms};
 use crate::state::{Folder, Root};
+
+use super::socket::{Asked, Client};
 
 /// How long an enclave may take to answer.
 const LIMIT: Duration = Duration::from_secs(2);

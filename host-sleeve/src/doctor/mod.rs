@@ -3,6 +3,7 @@
 //! Its law: what is said to work has been tried, as far as trying leaves no trace; each thing that is missing comes with
 //! the one command that adds it.
 
+mod finding;
 mod hardware;
 mod release;
 
@@ -13,25 +14,12 @@ use cloister_image::ramdisk;
 use serde::Serialize;
 
 use crate::backends::qemu::{self, boot::Nameless, kvm};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::install;
 use crate::state::Root;
 
-/// One thing that was looked at.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Finding {
-    /// What was looked at.
-    pub(crate) what: &'static str,
-    /// Whether it works.
-    pub(crate) works: bool,
-    /// Whether enclaves run here without it.
-    pub(crate) optional: bool,
-    /// What was found.
-    pub(crate) found: String,
-    /// The command that adds what is missing, where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) fix: Option<String>,
-}
+pub(crate) use finding::Finding;
+use finding::{failed, lacks, optional, works};
 
 /// Everything that was found.
 #[derive(Clone, Debug, Serialize)]
@@ -50,22 +38,6 @@ pub(crate) async fn diagnose() -> Diagnosis {
     findings.extend(hardware::all());
     let ready = findings.iter().all(|finding| finding.works || finding.optional);
     Diagnosis { ready, findings }
-}
-
-fn works(what: &'static str, found: impl Into<String>) -> Finding {
-    Finding { what, works: true, optional: false, found: found.into(), fix: None }
-}
-
-fn lacks(what: &'static str, found: impl Into<String>, fix: Option<&str>) -> Finding {
-    Finding { what, works: false, optional: false, found: found.into(), fix: fix.map(str::to_owned) }
-}
-
-fn optional(finding: Finding) -> Finding {
-    Finding { optional: true, ..finding }
-}
-
-fn failed(what: &'static str, error: &Error) -> Finding {
-    lacks(what, error.to_string(), error.told().hint.as_deref())
 }
 
 fn runtime() -> Finding {
@@ -146,6 +118,7 @@ fn nitro_machine() -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     #[test]
     fn what_is_missing_is_told_with_its_cure() {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_net::Stream;
-use cloister_wire::control::{FromGuest, FromHost, Reply, Request};
+use cloister_wire::control::{FromGuest, FromHost, Reply};
 use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
 use cloister_wire::hello::{Hello, HelloError, Protocol, Role};
 use cloister_wire::ports;
@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 
+use crate::client::Ask;
 use crate::transport::Transport;
 
 use super::life::Event;
@@ -32,15 +33,6 @@ const HELLO_LIMIT: Duration = Duration::from_secs(5);
 
 /// Requests that wait for an answer at most. More are refused here.
 const MAX_PENDING: usize = 64;
-
-/// A request and where its answer goes. Without a place for it the answer is dropped.
-#[derive(Debug)]
-pub(crate) struct Ask {
-    /// What is asked.
-    pub(crate) request: Request,
-    /// Where the answer goes.
-    pub(crate) answer: Option<oneshot::Sender<Reply>>,
-}
 
 /// Why a connection is over.
 enum Over {

@@ -26,11 +26,12 @@ use crate::state::record::{self, now_ms};
 use crate::state::{Folder, Record, Root};
 use crate::values::Publish;
 
-use super::control::{self, Ask};
+use super::control;
 use super::keeper::Keeper;
 use super::life::{Event, Life, Limits};
 use super::order::{Order, Watcher};
 use super::{console, logs, pulse, requests};
+use crate::client::Ask;
 
 /// Events under way to the life: bounded, so that a busy enclave waits for us and not in our memory.
 const EVENTS: usize = 64;

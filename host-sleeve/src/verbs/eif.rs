@@ -12,7 +12,8 @@ use crate::output::{self, Table};
 use crate::state::record::now_ms;
 use crate::values::show_size;
 
-use super::{DONE, word};
+use super::DONE;
+use crate::values::word;
 
 /// The file, as `inspect --json` shows it.
 #[derive(Serialize)]

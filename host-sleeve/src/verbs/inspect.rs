@@ -18,7 +18,8 @@ use crate::state::record::Seen;
 use crate::state::{Record, Root};
 use crate::values::{show_duration, show_size};
 
-use super::{DONE, eif, service, word};
+use super::{DONE, eif, service};
+use crate::values::word;
 
 /// A running or ended enclave, as `inspect --json` shows it.
 #[derive(Serialize)]

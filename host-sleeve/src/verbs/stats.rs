@@ -13,7 +13,8 @@ use crate::state::Root;
 use crate::state::record::Seen;
 use crate::values::{show_duration, show_size};
 
-use super::{DONE, block_on, word};
+use super::{DONE, block_on};
+use crate::values::word;
 
 /// The pause between two tables of `--watch`.
 const PAUSE: Duration = Duration::from_secs(2);
