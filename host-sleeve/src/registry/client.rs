@@ -3,30 +3,27 @@
 //! Its law: nothing is sent unencrypted but to this host itself, every answer is bounded before it is read, and a password
 //! goes no further than the registry and the place it names for tokens.
 
-use std::io::Read;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use cloister_image::digest::Digest;
 use cloister_image::oci::{Reference, media};
-use serde::Deserialize;
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body, ResponseExt};
 
+use super::answer::Server;
 use super::challenge::{self, Challenge};
 use super::credentials::{Found, Login};
 use super::fault::RegistryFault;
-use super::retry::{self, Retry};
+use super::pull::{Event, Pull};
+use super::retry::Retry;
 use super::route::{self, Route, Way};
 use super::token::{self, Wanted};
-use super::{Event, Pull, trust};
+use super::trust;
 
 /// How long a name, a connection and the beginning of an answer may take; how long an answer may stand still.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The longest answer with a token or an error, in bytes. Tokens have some kilobytes.
-pub(super) const MAX_ANSWER: u64 = 64 * 1024;
 
 /// Redirects in a row that are followed: storage behind a registry is one away, browsers stop at twenty.
 const MAX_REDIRECTS: usize = 10;
@@ -41,7 +38,7 @@ const DOCUMENTS: [&str; 4] = [media::INDEX, media::MANIFEST, media::DOCKER_INDEX
 pub(super) struct Client<'a> {
     pull: &'a Pull<'a>,
     agent: Agent,
-    registry: String,
+    server: Server,
     /// `https://host/v2/name`.
     base: String,
     repository: String,
@@ -60,18 +57,6 @@ struct Session {
     trouble: Option<RegistryFault>,
 }
 
-#[derive(Default, Deserialize)]
-struct Complaint {
-    #[serde(default)]
-    errors: Vec<Reason>,
-}
-
-#[derive(Deserialize)]
-struct Reason {
-    #[serde(default)]
-    message: String,
-}
-
 impl<'a> Client<'a> {
     pub(super) fn new(reference: &Reference, pull: &'a Pull<'a>) -> Result<Self, RegistryFault> {
         let route = Route::new(&reference.registry, &pull.access.plain_http);
@@ -80,16 +65,21 @@ impl<'a> Client<'a> {
             pull,
             agent: agent(route.way, route.local)?,
             base: format!("{scheme}://{}/v2/{}", reference.registry, reference.repository),
-            registry: reference.registry.clone(),
+            server: Server::new(&reference.registry),
             repository: reference.repository.clone(),
             route,
             session: Mutex::default(),
         })
     }
 
+    /// The registry, for the faults of its answers.
+    pub(super) const fn server(&self) -> &Server {
+        &self.server
+    }
+
     /// The registry's name.
     pub(super) fn name(&self) -> &str {
-        &self.registry
+        self.server.name()
     }
 
     /// Where a manifest is.
@@ -106,7 +96,8 @@ impl<'a> Client<'a> {
     pub(super) fn document(&self, place: &str, limit: u64) -> Result<Vec<u8>, RegistryFault> {
         let mut retry = self.pull.retry;
         loop {
-            let answer = self.get(place, 0).and_then(|response| self.read(response.into_body(), limit));
+            let answer =
+                self.get(place, 0).and_then(|response| self.server.read(response.into_body(), limit));
             match answer {
                 Ok(bytes) => return Ok(bytes),
                 Err(fault) => self.wait(&mut retry, fault)?,
@@ -149,11 +140,6 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// The fault of a connection that broke while an answer came.
-    pub(super) fn broken(&self, source: std::io::Error) -> RegistryFault {
-        RegistryFault::Broken { registry: self.registry.clone(), source }
-    }
-
     /// One request, and those that it is redirected to. The HTTP client follows redirects between encrypted places itself;
     /// from a place without encryption each step is checked here. The answer comes with the place that gave it.
     fn send(&self, place: &str, from: u64) -> Result<(Response<Body>, String), RegistryFault> {
@@ -170,16 +156,17 @@ impl<'a> Client<'a> {
             let location = response.headers().get("location").and_then(|value| value.to_str().ok());
             let Some(location) = location else { return Ok((response, current)) };
             let next = route::resolve(&current, location);
-            let next = next.ok_or_else(|| self.protocol("it redirects to no place"))?;
+            let next = next.ok_or_else(|| self.server.protocol("it redirects to no place"))?;
             let way = self.route.way_to(&next);
-            let way = way.ok_or_else(|| self.protocol("it redirects to another host without encryption"))?;
+            let way =
+                way.ok_or_else(|| self.server.protocol("it redirects to another host without encryption"))?;
             let agent = self.agent_for(way)?;
             let authorization = self.session().authorization.clone();
             let authorization = authorization.filter(|_| route::same_server(place, &next));
             response = self.request(&agent, &next, from, authorization)?;
             current = next;
         }
-        Err(self.protocol("it redirects more than ten times"))
+        Err(self.server.protocol("it redirects more than ten times"))
     }
 
     fn request(
@@ -201,7 +188,7 @@ impl<'a> Client<'a> {
         if let Some(authorization) = authorization {
             request = request.header("Authorization", authorization);
         }
-        request.call().map_err(|source| self.network(source))
+        request.call().map_err(|source| self.server.network(source))
     }
 
     /// What makes requests by this way.
@@ -217,23 +204,26 @@ impl<'a> Client<'a> {
     fn authorize(&self, refused: &Response<Body>) -> Result<(), RegistryFault> {
         let headers = refused.headers().get_all("www-authenticate").iter();
         let challenge = headers.filter_map(|value| value.to_str().ok()).find_map(challenge::parse);
-        let challenge = challenge.ok_or_else(|| self.protocol("it refuses without saying what it wants"))?;
-        let Found { login, trouble } = (self.pull.login)(&self.registry, &self.repository)?;
+        let challenge =
+            challenge.ok_or_else(|| self.server.protocol("it refuses without saying what it wants"))?;
+        let Found { login, trouble } = (self.pull.login)(self.server.name(), &self.repository)?;
         let authorization = match challenge {
             Challenge::Basic => {
                 let header = login.as_ref().and_then(Login::header);
-                header.ok_or_else(|| self.denied(false))
+                header.ok_or_else(|| self.server.denied(false))
             }
             Challenge::Bearer { realm, service, scope } => {
                 let way = self.route.way_to(&realm);
-                let way =
-                    way.ok_or_else(|| self.protocol("its token server is reached without encryption"))?;
+                let way = way
+                    .ok_or_else(|| self.server.protocol("its token server is reached without encryption"))?;
                 let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository));
                 match &login {
-                    Some(access @ Login::Access(_)) => access.header().ok_or_else(|| self.denied(false)),
+                    Some(access @ Login::Access(_)) => {
+                        access.header().ok_or_else(|| self.server.denied(false))
+                    }
                     login => {
                         let wanted = Wanted { realm, service, scope };
-                        token::fetch(self, &self.agent_for(way)?, &wanted, login.as_ref())
+                        token::fetch(&self.server, &self.agent_for(way)?, &wanted, login.as_ref())
                     }
                 }
             }
@@ -247,58 +237,19 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
+    /// The fault of an answer that is no success.
+    fn refused(&self, response: Response<Body>) -> RegistryFault {
+        match response.status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.not_allowed(),
+            _ => self.server.refused(response),
+        }
+    }
+
     /// The fault of a refusal: the helper's reason where nobody is signed in for want of it.
     fn not_allowed(&self) -> RegistryFault {
         let mut session = self.session();
-        let denied = self.denied(session.signed_in);
+        let denied = self.server.denied(session.signed_in);
         session.trouble.take().filter(|_| !session.signed_in).unwrap_or(denied)
-    }
-
-    pub(super) fn read(&self, body: Body, limit: u64) -> Result<Vec<u8>, RegistryFault> {
-        let mut bytes = Vec::new();
-        let mut reader = body.into_reader().take(limit.saturating_add(1));
-        reader.read_to_end(&mut bytes).map_err(|source| self.broken(source))?;
-        match u64::try_from(bytes.len()) {
-            Ok(length) if length <= limit => Ok(bytes),
-            _ => Err(RegistryFault::TooLong { limit }),
-        }
-    }
-
-    pub(super) fn refused(&self, response: Response<Body>) -> RegistryFault {
-        let registry = self.registry.clone();
-        let status = response.status();
-        match status {
-            StatusCode::NOT_FOUND => RegistryFault::Missing { registry },
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.not_allowed(),
-            StatusCode::TOO_MANY_REQUESTS => {
-                let retry_after = retry::retry_after(response.headers(), SystemTime::now());
-                RegistryFault::TooMany { registry, retry_after }
-            }
-            _ => {
-                let retry_after = retry::retry_after(response.headers(), SystemTime::now());
-                let message = self.complaint(response.into_body());
-                RegistryFault::Status { registry, status, message, retry_after }
-            }
-        }
-    }
-
-    /// What a registry says about an error, if it says it as the specification has it.
-    fn complaint(&self, body: Body) -> String {
-        let bytes = self.read(body, MAX_ANSWER).unwrap_or_default();
-        let complaint: Complaint = serde_json::from_slice(&bytes).unwrap_or_default();
-        complaint.errors.first().map(|reason| reason.message.chars().take(200).collect()).unwrap_or_default()
-    }
-
-    pub(super) fn denied(&self, known: bool) -> RegistryFault {
-        RegistryFault::Denied { registry: self.registry.clone(), known }
-    }
-
-    pub(super) fn network(&self, source: ureq::Error) -> RegistryFault {
-        RegistryFault::Network { registry: self.registry.clone(), source }
-    }
-
-    pub(super) fn protocol(&self, what: &'static str) -> RegistryFault {
-        RegistryFault::Protocol { registry: self.registry.clone(), what }
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 use cloister_image::digest::Digest;
 use ureq::http::StatusCode;
 
-use super::retry;
 use crate::error::Error;
 use crate::values::show_duration;
 
@@ -150,7 +149,7 @@ impl RegistryFault {
             Self::Cache { .. } => {
                 Error::host(what).hint("free some space there, or point CLOISTER_CACHE to another disk")
             }
-            Self::Status { status, .. } if retry::is_passing(*status) => {
+            Self::Status { status, .. } if is_passing(*status) => {
                 Error::host(what).hint("the registry has trouble of its own: try again later")
             }
             Self::Status { .. } | Self::Protocol { .. } | Self::Digest { .. } | Self::TooLong { .. } => {
@@ -164,8 +163,8 @@ impl RegistryFault {
     pub(super) fn is_passing(&self) -> bool {
         match self {
             Self::Broken { .. } | Self::TooMany { .. } => true,
-            Self::Network { source, .. } => retry::is_broken(source),
-            Self::Status { status, .. } => retry::is_passing(*status),
+            Self::Network { source, .. } => is_broken(source),
+            Self::Status { status, .. } => is_passing(*status),
             _ => false,
         }
     }
@@ -181,6 +180,34 @@ impl RegistryFault {
     /// Whether another server may have what this one did not give.
     pub(super) fn is_the_servers(&self) -> bool {
         !matches!(self, Self::Cache { .. } | Self::NoRoots | Self::File { .. } | Self::Stopped)
+    }
+}
+
+/// Whether a status may be another one a little later.
+fn is_passing(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::REQUEST_TIMEOUT
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::INTERNAL_SERVER_ERROR
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
+/// Whether a connection that failed this way may hold the next time. One that is refused, or whose name is unknown, is not
+/// repaired by waiting for seconds.
+fn is_broken(error: &ureq::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, Interrupted, UnexpectedEof};
+    match error {
+        ureq::Error::Io(error) => {
+            matches!(
+                error.kind(),
+                BrokenPipe | ConnectionAborted | ConnectionReset | Interrupted | UnexpectedEof
+            )
+        }
+        _ => false,
     }
 }
 

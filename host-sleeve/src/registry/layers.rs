@@ -15,7 +15,7 @@ use ureq::http::StatusCode;
 use super::cache::Cache;
 use super::client::Client;
 use super::fault::RegistryFault;
-use super::{Event, Pull};
+use super::pull::{Event, Pull};
 
 /// Layers fetched at the same time: Docker's own number (`max-concurrent-downloads`).
 const AT_ONCE: usize = 3;
@@ -105,7 +105,7 @@ impl Download<'_> {
         let mut body = response.into_body().into_reader();
         let mut buffer = vec![0; CHUNK];
         loop {
-            let count = body.read(&mut buffer).map_err(|source| self.client.broken(source))?;
+            let count = body.read(&mut buffer).map_err(|source| self.client.server().broken(source))?;
             if count == 0 {
                 break;
             }
@@ -119,6 +119,6 @@ impl Download<'_> {
         if self.file.count() == self.size {
             return Ok(());
         }
-        Err(self.client.broken(std::io::ErrorKind::UnexpectedEof.into()))
+        Err(self.client.server().broken(std::io::ErrorKind::UnexpectedEof.into()))
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use ureq::http::{HeaderMap, StatusCode};
+use ureq::http::HeaderMap;
 
 use super::fault::RegistryFault;
 
@@ -67,19 +67,6 @@ fn jitter(pause: Duration) -> Duration {
     pause / 2 + pause / 2 * u32::from(drawn[0]) / 256
 }
 
-/// Whether a status may be another one a little later.
-pub(super) fn is_passing(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::REQUEST_TIMEOUT
-            | StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::INTERNAL_SERVER_ERROR
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT
-    )
-}
-
 /// How long an answer asks to wait: seconds or a date.
 pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get("retry-after")?.to_str().ok()?.trim();
@@ -88,21 +75,6 @@ pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
     }
     let date = httpdate::parse_http_date(text).ok()?;
     Some(date.duration_since(now).unwrap_or_default())
-}
-
-/// Whether a connection that failed this way may hold the next time. One that is refused, or whose name is unknown, is not
-/// repaired by waiting for seconds.
-pub(super) fn is_broken(error: &ureq::Error) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, Interrupted, UnexpectedEof};
-    match error {
-        ureq::Error::Io(error) => {
-            matches!(
-                error.kind(),
-                BrokenPipe | ConnectionAborted | ConnectionReset | Interrupted | UnexpectedEof
-            )
-        }
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -2,13 +2,19 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::credentials::Login;
+use cloister_image::digest::Digest;
+use cloister_image::oci::{self, Architecture, Reference};
+
+use super::credentials::{Found, Login};
+use super::fault::RegistryFault;
+use super::fetch::Pulled;
+use super::retry::Retry;
 use super::*;
 use crate::error::Error;
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
-use super::client::{Client, MAX_ANSWER};
+use super::answer::{MAX_ANSWER, Server};
 use super::credentials::Login;
 use super::fault::RegistryFault;
 
@@ -32,7 +32,7 @@ struct Answer {
 
 /// The value of an `Authorization` header.
 pub(super) fn fetch(
-    client: &Client<'_>,
+    server: &Server,
     agent: &Agent,
     wanted: &Wanted,
     login: Option<&Login>,
@@ -41,16 +41,16 @@ pub(super) fn fetch(
         Some(Login::Identity(token)) => exchange(agent, wanted, token),
         login => ask(agent, wanted, login.and_then(Login::header)),
     };
-    let response = response.map_err(|source| client.network(source))?;
+    let response = response.map_err(|source| server.network(source))?;
     match response.status() {
         StatusCode::OK => {}
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(client.denied(login.is_some())),
-        _ => return Err(client.refused(response)),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(server.denied(login.is_some())),
+        _ => return Err(server.refused(response)),
     }
-    let bytes = client.read(response.into_body(), MAX_ANSWER)?;
+    let bytes = server.read(response.into_body(), MAX_ANSWER)?;
     let answer: Option<Answer> = serde_json::from_slice(&bytes).ok();
     let token = answer.and_then(|answer| answer.token.or(answer.access_token));
-    token.map(|token| format!("Bearer {token}")).ok_or_else(|| client.protocol("its answer holds no token"))
+    token.map(|token| format!("Bearer {token}")).ok_or_else(|| server.protocol("its answer holds no token"))
 }
 
 /// A token for whoever the header names, or for anybody.

@@ -13,7 +13,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose};
 use serde::Deserialize;
 
 use super::super::fault::RegistryFault;
-use super::{Found, Login, helper};
+use super::helper;
+use super::login::{Found, Login};
 
 /// The key of Docker Hub that docker writes and gives to helpers; it is older than Hub's present hosts.
 const HUB_KEY: &str = "https://index.docker.io/v1/";

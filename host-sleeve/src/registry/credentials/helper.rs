@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::super::fault::RegistryFault;
-use super::Login;
+use super::login::Login;
 
 /// The user name that marks a refresh token instead of a password (docker-credential-helpers, `README.md`).
 const IDENTITY: &str = "<token>";
