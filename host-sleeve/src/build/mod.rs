@@ -25,7 +25,7 @@ use crate::backends::size;
 use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::output;
-use crate::registry::{Access, Event, Pull};
+use crate::registry::{self, Access, Event};
 use crate::values::{show_duration, show_size};
 
 pub(crate) use order::{Order, Refusal};
@@ -151,7 +151,7 @@ fn open(
         Origin::Registry(name) => {
             let _named = stop.named()?;
             let cache = install::cache("registry")?;
-            let pulled = Pull::new(access, &tell, stop.flag()).run(&name, architecture, cache)?;
+            let pulled = registry::pull(&name, architecture, cache, access, &tell, stop.flag())?;
             lock = pulled.lock;
             Input::Fetched { blobs: pulled.blobs, digest: pulled.digest, repository: pulled.repository }
         }

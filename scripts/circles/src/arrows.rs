@@ -37,7 +37,7 @@ pub(crate) const HOST_SLEEVE: &[(&str, &[&str])] = &[
     ("backends", &["app", "error", "install", "state", "transport", "values"]),
     ("ingress", &["output", "transport"]),
     ("logbook", &["output", "state"]),
-    ("registry", &["error", "values"]),
+    ("registry", &["error"]),
     ("state", &["error", "output", "values"]),
     ("transport", &[]),
     ("app", &["error"]),

@@ -4,7 +4,7 @@
 
 /// What is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Challenge {
+pub enum Challenge {
     /// Name and password with every request.
     Basic,
     /// A token from another place.
@@ -19,7 +19,8 @@ pub(super) enum Challenge {
 }
 
 /// Reads one header.
-pub(super) fn parse(header: &str) -> Option<Challenge> {
+#[must_use]
+pub fn parse(header: &str) -> Option<Challenge> {
     let (scheme, rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
     if scheme.eq_ignore_ascii_case("basic") {
         return Some(Challenge::Basic);

@@ -179,7 +179,7 @@ case $registry in
   *) echo 'credentials not found in native keychain'; exit 1 ;;
 esac
 "#;
-    let name = "registry::credentials::tests::a_store_for_all_registries_is_asked_without_an_entry";
+    let name = "credentials::tests::a_store_for_all_registries_is_asked_without_an_entry";
     if !with_helper(name, script) {
         return;
     }

@@ -8,25 +8,22 @@ use cloister_image::digest::Digest;
 use cloister_image::limits::MAX_DOCUMENT;
 use cloister_image::oci::{self, Architecture, Blob, OciFault, Reference, Role, Store};
 
-use crate::error::Error;
-
 use super::cache::{Cache, Lock};
 use super::client::Client;
-use super::fault::RegistryFault;
+use super::fault::{PullFault, RegistryFault};
 use super::layers;
 use super::pull::{Access, Event, Pull};
 
 impl Pull<'_> {
     /// Pulls an image for `architecture` into the cache at `root`.
-    pub(crate) fn run(
+    pub fn run(
         &self,
         reference: &Reference,
         architecture: Architecture,
         root: PathBuf,
-    ) -> Result<Pulled, Error> {
-        let failed = |fault: Fault| fault.told(reference);
-        let cache = Cache::new(root.clone()).map_err(|fault| failed(Fault::Registry(fault)))?;
-        let digest = self.fetch_any(reference, architecture, &cache).map_err(failed)?;
+    ) -> Result<Pulled, PullFault> {
+        let cache = Cache::new(root.clone())?;
+        let digest = self.fetch_any(reference, architecture, &cache)?;
         let repository = format!("{}/{}", reference.registry, reference.repository);
         Ok(Pulled { digest, blobs: root, repository, lock: cache.into_lock() })
     }
@@ -37,10 +34,10 @@ impl Pull<'_> {
         reference: &Reference,
         architecture: Architecture,
         cache: &Cache,
-    ) -> Result<Digest, Fault> {
+    ) -> Result<Digest, PullFault> {
         for mirror in mirrors(reference, self.access) {
             match self.fetch(&mirror, architecture, cache) {
-                Err(Fault::Registry(fault)) if fault.is_the_servers() => {
+                Err(PullFault::Registry(fault)) if fault.is_the_servers() => {
                     (self.tell)(Event::Skipped(mirror.registry, fault.to_string()));
                 }
                 result => return result,
@@ -54,13 +51,13 @@ impl Pull<'_> {
         reference: &Reference,
         architecture: Architecture,
         cache: &Cache,
-    ) -> Result<Digest, Fault> {
-        let client = Client::new(reference, self).map_err(Fault::Registry)?;
+    ) -> Result<Digest, PullFault> {
+        let client = Client::new(reference, self)?;
         let remote = Remote { client: &client, cache };
-        let digest = remote.resolve(reference).map_err(Fault::Registry)?;
+        let digest = remote.resolve(reference)?;
         (self.tell)(Event::Pinned(digest));
-        let chosen = oci::find(&remote, digest, architecture).map_err(Fault::of)?;
-        layers::fetch(&client, cache, &chosen.manifest.layers, self).map_err(Fault::Registry)?;
+        let chosen = oci::find(&remote, digest, architecture)?;
+        layers::fetch(&client, cache, &chosen.manifest.layers, self)?;
         Ok(digest)
     }
 }
@@ -78,46 +75,15 @@ fn mirrors(reference: &Reference, access: &Access) -> Vec<Reference> {
 
 /// An image that was pulled.
 #[derive(Debug)]
-pub(crate) struct Pulled {
+pub struct Pulled {
     /// The digest of what the name stood for: a manifest, or an index of several.
-    pub(crate) digest: Digest,
+    pub digest: Digest,
     /// A directory with `blobs/sha256`.
-    pub(crate) blobs: PathBuf,
+    pub blobs: PathBuf,
     /// The image's name in the registry, without a tag.
-    pub(crate) repository: String,
+    pub repository: String,
     /// Keeps the blobs from being pruned while this lives.
-    pub(crate) lock: Option<Lock>,
-}
-
-/// Why a pull failed.
-enum Fault {
-    Registry(RegistryFault),
-    Image(OciFault),
-}
-
-impl Fault {
-    /// A fault of the image crate. Where a document could not be fetched, the registry's own fault came up through it.
-    fn of(fault: OciFault) -> Self {
-        match fault {
-            OciFault::Host { path, source } => match source.downcast::<RegistryFault>() {
-                Ok(fault) => Self::Registry(fault),
-                Err(source) => Self::Image(OciFault::Host { path, source }),
-            },
-            fault => Self::Image(fault),
-        }
-    }
-
-    fn told(self, reference: &Reference) -> Error {
-        let what = format!("cannot pull {reference}");
-        match self {
-            Self::Registry(fault) => fault.told(what),
-            Self::Image(fault @ OciFault::Host { .. }) => Error::host(what).because(fault),
-            Self::Image(fault @ (OciFault::Platform { .. } | OciFault::Ambiguous(_))) => {
-                Error::operator(what).because(fault).hint("name another image, or one of them by its digest")
-            }
-            Self::Image(fault) => Error::author(what).because(fault),
-        }
-    }
+    pub lock: Option<Lock>,
 }
 
 /// Documents from the cache, and from the registry where they are not there yet.

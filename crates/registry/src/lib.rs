@@ -9,7 +9,7 @@
 
 mod answer;
 mod cache;
-mod challenge;
+pub mod challenge;
 mod client;
 mod credentials;
 mod fault;
@@ -22,8 +22,11 @@ mod route;
 mod token;
 mod trust;
 
-pub(crate) use prune::prune;
-pub(crate) use pull::{Access, Event, Pull};
+pub use cache::Lock;
+pub use fault::{PullFault, RegistryFault};
+pub use fetch::Pulled;
+pub use prune::{PruneFault, Pruned, prune};
+pub use pull::{Access, Event, Pull};
 
 #[cfg(test)]
 mod tests;

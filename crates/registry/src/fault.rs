@@ -7,14 +7,35 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cloister_image::digest::Digest;
-use ureq::http::StatusCode;
+use cloister_image::oci::OciFault;
 
-use crate::error::Error;
-use crate::values::show_duration;
+/// Why a pull failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PullFault {
+    /// The registry, or the cache.
+    #[error(transparent)]
+    Registry(#[from] RegistryFault),
+    /// The image that it gave.
+    #[error(transparent)]
+    Image(OciFault),
+}
+
+impl From<OciFault> for PullFault {
+    /// Where a document could not be fetched, the registry's own fault came up through the image crate.
+    fn from(fault: OciFault) -> Self {
+        match fault {
+            OciFault::Host { path, source } => match source.downcast::<RegistryFault>() {
+                Ok(fault) => Self::Registry(fault),
+                Err(source) => Self::Image(OciFault::Host { path, source }),
+            },
+            fault => Self::Image(fault),
+        }
+    }
+}
 
 /// Why a registry did not give what was asked for.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RegistryFault {
+pub enum RegistryFault {
     /// It cannot be reached, or the connection broke.
     #[error("{registry} cannot be reached")]
     Network {
@@ -56,12 +77,12 @@ pub(crate) enum RegistryFault {
         retry_after: Option<Duration>,
     },
     /// It answers with another error.
-    #[error("{registry} answers with status {}{}", .status.as_u16(), said(.message))]
+    #[error("{registry} answers with status {status}{}", said(.message))]
     Status {
         /// Its name.
         registry: String,
         /// The status.
-        status: StatusCode,
+        status: u16,
         /// Its message.
         message: String,
         /// When it may be asked again.
@@ -123,44 +144,9 @@ pub(crate) enum RegistryFault {
 }
 
 impl RegistryFault {
-    /// The error to show, under the sentence that says what could not be done.
-    pub(super) fn told(self, what: String) -> Error {
-        match &self {
-            Self::Network { .. } | Self::Broken { .. } => {
-                Error::host(what).hint("look at the network; a proxy is taken from HTTPS_PROXY and NO_PROXY")
-            }
-            Self::Missing { .. } => Error::operator(what).hint("look at the spelling, the tag or the digest"),
-            Self::Denied { known: false, .. } => Error::operator(what)
-                .hint("sign in with `docker login` or `podman login`, or look at the spelling"),
-            Self::Denied { known: true, .. } => {
-                Error::operator(what).hint("sign in again, or ask for the right to pull it")
-            }
-            Self::TooMany { .. } => Error::host(what)
-                .hint("wait, or sign in with `docker login`: limits are higher for users it knows"),
-            Self::NoRoots => {
-                Error::host(what).hint("apt install ca-certificates, or name a file in SSL_CERT_FILE")
-            }
-            Self::File { .. } => {
-                Error::operator(what).hint("mend that file, or write it anew with `docker login`")
-            }
-            Self::Helper { helper, .. } => Error::operator(what)
-                .hint(format!("run `docker-credential-{helper} get` by hand; it reads the registry's name")),
-            Self::Stopped => Error::interrupted(what),
-            Self::Cache { .. } => {
-                Error::host(what).hint("free some space there, or point CLOISTER_CACHE to another disk")
-            }
-            Self::Status { status, .. } if is_passing(*status) => {
-                Error::host(what).hint("the registry has trouble of its own: try again later")
-            }
-            Self::Status { .. } | Self::Protocol { .. } | Self::Digest { .. } | Self::TooLong { .. } => {
-                Error::author(what).hint("ask whoever runs the registry")
-            }
-        }
-        .because(self)
-    }
-
     /// Whether asking again may help.
-    pub(super) fn is_passing(&self) -> bool {
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
         match self {
             Self::Broken { .. } | Self::TooMany { .. } => true,
             Self::Network { source, .. } => is_broken(source),
@@ -183,17 +169,10 @@ impl RegistryFault {
     }
 }
 
-/// Whether a status may be another one a little later.
-fn is_passing(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::REQUEST_TIMEOUT
-            | StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::INTERNAL_SERVER_ERROR
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT
-    )
+/// Whether a status may be another one a little later (RFC 9110, 15.5 and 15.6; RFC 6585, 4): request timeout, too many requests,
+/// internal server error, bad gateway, service unavailable, gateway timeout.
+const fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
 }
 
 /// Whether a connection that failed this way may hold the next time. One that is refused, or whose name is unknown, is not
@@ -212,7 +191,17 @@ fn is_broken(error: &ureq::Error) -> bool {
 }
 
 fn in_time(time: Option<&Duration>) -> String {
-    time.map(|time| format!(", and asks to wait for {}", show_duration(*time))).unwrap_or_default()
+    time.map(|time| format!(", and asks to wait for {}", span(*time))).unwrap_or_default()
+}
+
+/// A time to wait for people, in two units at most: registries ask for seconds or hours.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
 }
 
 fn said(message: &str) -> String {

@@ -2,6 +2,7 @@
 //!
 //! Its law: it is complete before the first request.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::retry::Retry;
 
 /// Progress of a pull, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
+pub enum Event {
     /// This is what the name stands for now.
     Pinned(Digest),
     /// A layer of so many bytes is being fetched.
@@ -28,15 +29,15 @@ pub(crate) enum Event {
 
 /// How registries are reached, as the user says.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Access {
+pub struct Access {
     /// Registries, `host[:port]`, that are talked to by plain HTTP.
-    pub(crate) plain_http: Vec<String>,
+    pub plain_http: Vec<String>,
     /// A registry and one that has the same images: `host[:port][/prefix]`. They are tried in order, before the registry.
-    pub(crate) mirrors: Vec<(String, String)>,
+    pub mirrors: Vec<(String, String)>,
 }
 
 /// What a pull takes beside the name of the image.
-pub(crate) struct Pull<'a> {
+pub struct Pull<'a> {
     /// How registries are reached.
     pub(super) access: &'a Access,
     /// Receives the progress.
@@ -49,9 +50,16 @@ pub(crate) struct Pull<'a> {
     pub(super) login: &'a (dyn Fn(&str, &str) -> Result<Found, RegistryFault> + Sync),
 }
 
+impl fmt::Debug for Pull<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pull").field("access", self.access).finish_non_exhaustive()
+    }
+}
+
 impl<'a> Pull<'a> {
     /// A pull that reports its progress to `tell`, and is given up once `stop` is set.
-    pub(crate) fn new(access: &'a Access, tell: &'a (dyn Fn(Event) + Sync), stop: &'a AtomicBool) -> Self {
+    #[must_use]
+    pub fn new(access: &'a Access, tell: &'a (dyn Fn(Event) + Sync), stop: &'a AtomicBool) -> Self {
         Self { access, tell, stop, retry: Retry::default(), login: &credentials::find }
     }
 

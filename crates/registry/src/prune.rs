@@ -3,7 +3,8 @@
 //! Its law: nothing is removed while a pull or a build uses the cache, and nothing but blobs and what a killed pull left.
 
 use std::fs::{DirEntry, File};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
@@ -11,41 +12,56 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::cache::{PARTIAL, blobs};
-use crate::error::{Doing, Error, Result};
 
 /// What was removed, and what is left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Pruned {
+pub struct Pruned {
     /// Blobs removed.
-    pub(crate) removed: u64,
+    pub removed: u64,
     /// Their bytes.
-    pub(crate) removed_bytes: u64,
+    pub removed_bytes: u64,
     /// Blobs left.
-    pub(crate) kept: u64,
+    pub kept: u64,
     /// Their bytes.
-    pub(crate) kept_bytes: u64,
+    pub kept_bytes: u64,
+}
+
+/// Why a cache was not pruned.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneFault {
+    /// A pull or a build uses it.
+    #[error("{} is in use by a build", .root.display())]
+    InUse {
+        /// The cache.
+        root: PathBuf,
+    },
+    /// It cannot be read or written.
+    #[error("{} cannot be pruned", .root.display())]
+    Io {
+        /// The cache.
+        root: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// Removes every blob of the cache at `root` that was not used for `unused`, seen at `now`.
-pub(crate) fn prune(root: &Path, unused: Duration, now: SystemTime) -> Result<Pruned> {
+pub fn prune(root: &Path, unused: Duration, now: SystemTime) -> Result<Pruned, PruneFault> {
     let blobs = blobs(root);
-    let what = || format!("cannot prune {}", root.display());
+    let failed = |source| PruneFault::Io { root: root.to_owned(), source };
     let directory = match File::open(&blobs) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Pruned::default()),
-        opened => opened.doing(what)?,
+        opened => opened.map_err(failed)?,
     };
     match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => {
-            return Err(Error::operator(what())
-                .because(std::io::Error::other("a build is using it"))
-                .hint("wait until the build has ended"));
-        }
-        Err(error) => return Err(Error::host(what()).because(std::io::Error::from(error))),
+        Err(Errno::WOULDBLOCK) => return Err(PruneFault::InUse { root: root.to_owned() }),
+        Err(error) => return Err(failed(error.into())),
     }
     let mut pruned = Pruned::default();
-    for entry in std::fs::read_dir(&blobs).doing(what)? {
-        consider(&entry.doing(what)?, unused, now, &mut pruned).doing(what)?;
+    for entry in std::fs::read_dir(&blobs).map_err(failed)? {
+        consider(&entry.map_err(failed)?, unused, now, &mut pruned).map_err(failed)?;
     }
     Ok(pruned)
 }
@@ -69,7 +85,7 @@ fn consider(entry: &DirEntry, unused: Duration, now: SystemTime, pruned: &mut Pr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::cache::Cache;
+    use crate::cache::Cache;
     use cloister_image::digest::Digest;
 
     const DAY: Duration = Duration::from_hours(24);
@@ -88,7 +104,7 @@ mod tests {
         }
         assert!(cache.has_document(&fresh), "which counts as a use");
         let busy = prune(dir.path(), DAY, now).unwrap_err();
-        assert!(busy.reasons().concat().contains("a build is using it"));
+        assert!(matches!(busy, PruneFault::InUse { .. }), "{busy:?}");
         drop(cache);
         // A process that another test starts has all descriptors until it is its program, and with them the lock.
         let pruned = (0..100).find_map(|_| {

@@ -68,7 +68,7 @@ impl Server {
             _ => {
                 let retry_after = retry::retry_after(response.headers(), SystemTime::now());
                 let message = self.complaint(response.into_body());
-                RegistryFault::Status { registry, status, message, retry_after }
+                RegistryFault::Status { registry, status: status.as_u16(), message, retry_after }
             }
         }
     }

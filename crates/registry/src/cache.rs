@@ -31,7 +31,7 @@ pub(super) struct Cache {
 
 /// The directory, locked together with everyone else who uses its blobs for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Lock {
+pub struct Lock {
     _directory: File,
 }
 
