@@ -1,10 +1,6 @@
 //! What container registries send.
 
-/// The reader itself: `host-sleeve` is a program, not a library.
-#[path = "../../host-sleeve/src/registry/challenge.rs"]
-mod challenge;
-
-use challenge::Challenge;
+use cloister_registry::challenge::{self, Challenge};
 
 /// A `WWW-Authenticate` header. What was read, written anew with everything quoted, is read as the same.
 pub fn challenge(bytes: &[u8]) {

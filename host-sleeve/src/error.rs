@@ -1,7 +1,7 @@
 //! What can go wrong, by who must act.
 //!
 //! Its law: an error says what could not be done, why, and what to try; `Display` prints its own level only, and the
-//! levels below hang on `source()`. It leaves printing to [`crate::output`].
+//! levels below hang on `source()`. It leaves printing to `output`.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -261,15 +261,6 @@ mod tests {
         let error = Error::host("cannot write /x").because(Error::host("cannot open /y").because(io));
         assert_eq!(error.to_string(), "cannot write /x");
         assert_eq!(error.reasons().first().unwrap(), "cannot open /y");
-    }
-
-    #[test]
-    fn an_error_of_another_process_is_told_as_it_was_there() {
-        let cause = Error::host("cannot open /y").because(std::io::Error::other("no"));
-        let error = Error::timed_out("late").because(cause).hint("wait");
-        let again = Error::from(Words::from(&error));
-        assert_eq!(crate::output::render(&again), crate::output::render(&error));
-        assert_eq!(again.run_code(), 124);
     }
 
     #[test]

@@ -178,6 +178,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Words;
 
     #[test]
     fn an_error_says_what_why_and_what_to_try() {
@@ -188,6 +189,15 @@ mod tests {
             render(&error),
             "error: no enclave is named web\nbecause: no such folder\nhint: host-sleeve ps lists them"
         );
+    }
+
+    #[test]
+    fn an_error_of_another_process_is_told_as_it_was_there() {
+        let cause = Error::host("cannot open /y").because(std::io::Error::other("no"));
+        let error = Error::timed_out("late").because(cause).hint("wait");
+        let again = Error::from(Words::from(&error));
+        assert_eq!(render(&again), render(&error));
+        assert_eq!(again.run_code(), 124);
     }
 
     #[test]

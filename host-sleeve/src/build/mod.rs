@@ -4,6 +4,7 @@
 //! them where things are, and people how it goes.
 
 mod again;
+mod order;
 mod outputs;
 mod reference;
 mod sign;
@@ -12,21 +13,22 @@ mod stop;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use cloister_image::artifact::{RootForm, ToolRecord};
+use cloister_image::artifact::ToolRecord;
 use cloister_image::build::{self, Application, BuildFault, Input, Options, Pack, Who};
 use cloister_image::digest::Digest;
 use cloister_image::limits::Limits;
 use cloister_image::oci::Architecture;
 use cloister_manifest::Manifest;
-use cloister_manifest::source::{self, Report};
+use cloister_manifest::source;
 
-use crate::cli::values::{show_duration, show_size};
+use crate::backends::size;
 use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::output;
-use crate::registry::{Access, Event, Pull};
-use crate::size;
+use crate::registry::{self, Access, Event};
+use crate::values::{show_duration, show_size};
 
+pub(crate) use order::{Order, Refusal};
 use reference::Origin;
 pub(crate) use stop::Stop;
 
@@ -36,50 +38,6 @@ const MAX_MANIFEST: u64 = 1024 * 1024;
 /// Modification times later than this variable says, in seconds since 1970, become it
 /// (reproducible-builds.org, `SOURCE_DATE_EPOCH`).
 const EPOCH_VARIABLE: &str = "SOURCE_DATE_EPOCH";
-
-/// What is to be built.
-#[derive(Debug)]
-pub(crate) struct Order<'a> {
-    /// Where the application comes from, as typed. `None`: where the record says.
-    pub(crate) image: Option<&'a str>,
-    /// The record of the build that is to be done again.
-    pub(crate) from: Option<&'a Path>,
-    /// The manifest's file.
-    pub(crate) manifest: &'a Path,
-    /// The form of the application's root, unless a record has it.
-    pub(crate) root: RootForm,
-    /// Where the enclave image is to be.
-    pub(crate) output: &'a Path,
-    /// Where the file for AWS Nitro is to be, if one is wanted.
-    pub(crate) eif: Option<&'a Path>,
-    /// How much the application may be.
-    pub(crate) limits: Limits,
-    /// The files of the key and the certificate to sign with.
-    pub(crate) sign: Option<(&'a Path, &'a Path)>,
-    /// How registries are reached.
-    pub(crate) access: &'a Access,
-}
-
-/// Why there is no enclave image.
-#[derive(Debug)]
-pub(crate) enum Refusal {
-    /// The manifest has faults: each is in the report, with its place.
-    Manifest(Box<Report>),
-    /// Anything else.
-    Other(Error),
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        Self::Other(error)
-    }
-}
-
-impl From<Box<Report>> for Refusal {
-    fn from(report: Box<Report>) -> Self {
-        Self::Manifest(report)
-    }
-}
 
 /// A manifest that was read.
 struct Source {
@@ -193,7 +151,7 @@ fn open(
         Origin::Registry(name) => {
             let _named = stop.named()?;
             let cache = install::cache("registry")?;
-            let pulled = Pull::new(access, &tell, stop.flag()).run(&name, architecture, cache)?;
+            let pulled = registry::pull(&name, architecture, cache, access, &tell, stop.flag())?;
             lock = pulled.lock;
             Input::Fetched { blobs: pulled.blobs, digest: pulled.digest, repository: pulled.repository }
         }

@@ -16,7 +16,8 @@ use tempfile::NamedTempFile;
 use crate::error::{Doing, Error, Result};
 use crate::output;
 
-use super::{Order, Refusal, Stop};
+use super::order::{Order, Refusal};
+use super::stop::Stop;
 
 /// What an enclave image's name usually ends with.
 const EXTENSION: &str = "cloister";

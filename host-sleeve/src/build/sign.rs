@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cloister_image::eif::{SignError, Signer, Validity};
 
-use crate::cli::values::show_duration;
 use crate::error::{Error, Result};
 use crate::output;
+use crate::values::show_duration;
 
 /// The longest key or certificate that is read, in bytes: a chain of some certificates has ten thousand.
 const MAX_PEM: u64 = 1024 * 1024;

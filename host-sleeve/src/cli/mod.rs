@@ -4,15 +4,14 @@
 //! carries an example that can be pasted.
 
 mod registry;
-pub(crate) mod values;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::values::{self, ImageLimit, Publish, duration, image_limit, publish, size};
 pub(crate) use registry::Registries;
-use values::{ImageLimit, Publish, duration, image_limit, publish, size};
 
 /// Builds enclave images, launches them and tells the truth about them.
 #[derive(Debug, Parser)]

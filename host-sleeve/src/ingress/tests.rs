@@ -8,7 +8,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::backends::Pending;
+use crate::transport::Pending;
 
 /// A transport that refuses as often as it is told, and then hands the other end to the test.
 #[derive(Debug)]

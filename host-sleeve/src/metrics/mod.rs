@@ -14,10 +14,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time;
 
+use crate::client::Ask;
+use crate::client::usage;
 use crate::error::{Error, Result};
-use crate::sleeve::control::Ask;
 use crate::state::{Record, Root};
-use crate::usage;
 
 use text::Enclave;
 

@@ -10,7 +10,7 @@ use cloister_wire::control::{IngressCounters, Phase, ServiceStats, State, Stats,
 
 use crate::state::Record;
 use crate::state::record::{Seen, now_ms};
-use crate::verbs::word;
+use crate::values::word;
 
 /// One enclave, as a scrape finds it.
 #[derive(Clone, Debug)]

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use cloister_net::Stream;
 use cloister_net::channel::{self, ChannelError, Limits, Receiver, Sender};
-use cloister_wire::control::{FromGuest, FromHost, Reply, Request};
+use cloister_wire::control::{FromGuest, FromHost, Reply};
 use cloister_wire::hello::{Protocol, Role};
 use cloister_wire::ports;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 
+use crate::client::Ask;
 use crate::transport::Transport;
 
 use super::life::Event;
@@ -31,15 +32,6 @@ pub(super) const LIMITS: Limits = Limits { read: 16 * 1024, hello: Duration::fro
 
 /// Requests that wait for an answer at most. More are refused here.
 const MAX_PENDING: usize = 64;
-
-/// A request and where its answer goes. Without a place for it the answer is dropped.
-#[derive(Debug)]
-pub(crate) struct Ask {
-    /// What is asked.
-    pub(crate) request: Request,
-    /// Where the answer goes.
-    pub(crate) answer: Option<oneshot::Sender<Reply>>,
-}
 
 /// Why a connection is over.
 enum Over {

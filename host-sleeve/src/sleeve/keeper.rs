@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::output;
 use crate::state::{Folder, Pen, Record, Root};
 
-use super::requests::SOCKET;
+use crate::client::SOCKET;
 
 /// The shortest time between two writes of the record: an enclave that changes its state all the time costs no more.
 const WRITE_PAUSE: Duration = Duration::from_millis(20);

@@ -15,24 +15,23 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::app::App;
-use crate::backends::{self, Backend, Deployment, Plan};
-use crate::cli::values::Publish;
+use crate::backends::{self, Backend, Deployment, Plan, memory, size};
 use crate::error::{Doing, Error, Result};
 use crate::ingress;
 use crate::logbook::rotating::Rotating;
 use crate::logbook::{CONSOLE, CONSOLE_LIMIT, SERVICES, SERVICES_LIMIT};
-use crate::memory;
 use crate::metrics;
-use crate::size;
 use crate::state::process::{ProcessId, boot_id};
 use crate::state::record::{self, now_ms};
 use crate::state::{Folder, Record, Root};
+use crate::values::Publish;
 
-use super::control::{self, Ask};
+use super::control;
 use super::keeper::Keeper;
 use super::life::{Event, Life, Limits};
 use super::order::{Order, Watcher};
 use super::{console, logs, pulse, requests};
+use crate::client::Ask;
 
 /// Events under way to the life: bounded, so that a busy enclave waits for us and not in our memory.
 const EVENTS: usize = 64;

@@ -18,8 +18,8 @@ use cloister_wire::exit;
 use tokio::time::Instant;
 
 use crate::backends::Ending;
-use crate::cli::values::show_duration;
 use crate::state::Outcome;
+use crate::values::show_duration;
 
 /// How long the logs may take to be read to their end: the enclave waits two seconds for its final state to be seen.
 const DRAIN_LIMIT: Duration = Duration::from_millis(1500);

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::backends::qemu;
-use crate::cli::values::Publish;
 use crate::error::Result;
 use crate::state::{Folder, Record};
+use crate::values::Publish;
 
 /// What is to be run.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -9,8 +9,8 @@ use cloister_wire::control::Request;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 
-use super::control::Ask;
 use super::life::Event;
+use crate::client::Ask;
 
 /// The pause between two questions: what a monitoring system asks of its targets, and nothing for the enclave.
 const PAUSE: Duration = Duration::from_secs(5);

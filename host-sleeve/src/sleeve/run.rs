@@ -15,13 +15,13 @@ use crate::signals::{Sent, Signals};
 use crate::state::record::now_ms;
 use crate::state::{End, Folder, Record};
 
-use super::control::Ask;
 use super::keeper::Due;
 use super::launch::{Launched, launch};
 use super::life::{Act, Event};
 use super::order::{Order, Watcher};
 use super::pulse;
 use super::requests::{self, Doors};
+use crate::client::{Ask, SOCKET};
 
 /// How long the console may take to reach its end after the machine has ended.
 const CONSOLE_LIMIT: Duration = Duration::from_secs(1);
@@ -176,7 +176,7 @@ impl Launched {
         match requests::listen(folder) {
             Ok(socket) => drop(self.tasks.spawn(requests::serve(socket, doors))),
             // It is there still, or the next look tries again.
-            Err(error) if folder.has(requests::SOCKET) => drop(error),
+            Err(error) if folder.has(SOCKET) => drop(error),
             Err(error) => output::error(&error),
         }
         self.keeper.write(&self.record);

@@ -4,29 +4,26 @@
 //! be removed, and who then takes a new one is not the holder. The folder is the one that was opened, whatever its name means
 //! meanwhile: everything in it is reached through its descriptor, and before its name is removed the two are compared.
 
+mod claim;
 mod lock;
+mod regain;
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Doing, Error, Result};
 
-use super::Root;
 use super::dir::{Dir, Home};
 use super::process::ProcessId;
 use super::record::{Record, Seen, Traces};
-use super::write::Pen;
+use super::write::{Pen, RECORD};
+pub(crate) use claim::Claim;
 pub(crate) use lock::printing;
-use lock::{LOCK, Lock};
 
 /// The longest record that is read: a status is one frame, and the rest is small.
 const MAX_RECORD: u64 = 1024 * 1024;
-
-/// How often a folder is made that is removed again before it can be taken: each time another command removes it.
-const CLAIM_TRIES: u32 = 100;
 
 /// How long a sleeve may take to print what is left after its enclave has ended: a terminal takes megabytes in that time, and a
 /// pipe that nobody reads takes nothing.
@@ -35,8 +32,8 @@ const PRINT_LIMIT: Duration = Duration::from_secs(5);
 /// The pause between two looks at the record of an enclave that is waited for. The end of its sleeve needs no look.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
-/// The record's name.
-pub(super) const RECORD: &str = "state.json";
+/// The file that is locked.
+const LOCK: &str = "lock";
 
 /// One enclave's folder, open.
 #[derive(Debug)]
@@ -49,19 +46,6 @@ pub(crate) struct Folder {
     lock: Option<File>,
 }
 
-/// What came of asking for a folder.
-#[derive(Debug)]
-pub(crate) enum Claim {
-    /// It is ours, empty and locked.
-    Taken(Box<Folder>),
-    /// A sleeve holds it.
-    Running,
-    /// It cannot be taken now, for this reason.
-    Busy(Error),
-    /// It keeps what is left of an ended enclave.
-    Ended,
-}
-
 impl Folder {
     /// Opens the folder without its lock.
     pub(crate) fn open(path: &Path) -> Result<Self> {
@@ -72,35 +56,6 @@ impl Folder {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         let dir = Dir::open(path)?;
         Ok(Self { name, path: path.to_owned(), home: Home::new(dir.clone()), dir, lock: None })
-    }
-
-    /// Takes the folder for a new enclave: makes it, or takes over what an ended one left if `replace` is set.
-    pub(crate) fn claim(path: &Path, replace: bool) -> Result<Claim> {
-        for _ in 0..CLAIM_TRIES {
-            match DirBuilder::new().mode(0o700).create(path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(error).doing(|| format!("cannot make {}", path.display()));
-                }
-                _ => {}
-            }
-            let opened = match Self::open_dir(path) {
-                // Removed by another since it was there.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                opened => opened.doing(|| format!("cannot open {}", path.display())),
-            };
-            match opened.and_then(Self::into_locked).inspect_err(|_| forget_empty(path))? {
-                Lock::Gone => {}
-                Lock::Held(folder) if folder.sleeve().is_some() => return Ok(Claim::Running),
-                Lock::Held(folder) => return Ok(Claim::Busy(folder.why_held())),
-                Lock::Taken(folder) if folder.bytes()?.is_some() && !replace => return Ok(Claim::Ended),
-                Lock::Taken(folder) => {
-                    folder.clear()?;
-                    return Ok(Claim::Taken(Box::new(folder)));
-                }
-            }
-        }
-        Err(Error::host(format!("{} is removed again and again", path.display()))
-            .hint("look which program removes folders there"))
     }
 
     /// The enclave's name.
@@ -141,26 +96,6 @@ impl Folder {
         self.dir.at(file).exists()
     }
 
-    /// Makes a running enclave findable again whose folder or lock was removed. `None`: this folder will do. Otherwise
-    /// another one: of the same name, or of one that is free if that was taken meanwhile.
-    pub(crate) fn regain(&self, root: &Root) -> Result<Option<Self>> {
-        let in_place = self.dir.is_at(&self.path);
-        if in_place && self.lock_is_in_place() {
-            return Ok(None);
-        }
-        let again = if in_place { self.lock_again()? } else { None };
-        let folder = again.map_or_else(|| self.elsewhere(root, !in_place), Ok)?;
-        self.home.move_to(folder.dir.clone());
-        Ok(Some(Self { home: self.home.clone(), ..folder }))
-    }
-
-    /// Another folder for this enclave: of its name, if that may be, or of one that is free.
-    fn elsewhere(&self, root: &Root, same_name: bool) -> Result<Self> {
-        let root = Root::at(root.path())?;
-        let same = if same_name { root.claim(Some(&self.name), &self.name, false).ok() } else { None };
-        same.map_or_else(|| root.claim(None, &self.name, false), Ok)
-    }
-
     /// The path of something in the folder, for people and for programs that are started with it.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -187,6 +122,19 @@ impl Folder {
         self.lock.is_some() || self.is_locked() || self.sleeve().is_some()
     }
 
+    /// Whether some process holds the lock.
+    pub(crate) fn is_locked(&self) -> bool {
+        let Ok(lock) = File::open(self.dir.at(LOCK)) else {
+            return false;
+        };
+        matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
+    }
+
+    /// Whether the folder has the lock file that is held, so that the record in it is this process's.
+    pub(crate) fn lock_is_in_place(&self) -> bool {
+        self.lock.as_ref().is_some_and(|lock| self.dir.has(lock, LOCK))
+    }
+
     /// The process of the sleeve, if the record names one that runs an enclave.
     pub(crate) fn sleeve(&self) -> Option<ProcessId> {
         self.traces().sleeve()
@@ -203,31 +151,6 @@ impl Folder {
             Error::operator(format!("the enclave {} is only being launched, or removed", self.name))
                 .hint("try again in a moment")
         })
-    }
-
-    /// Removes the folder of an ended enclave, and first what its sleeve may have left running.
-    pub(crate) fn remove(self) -> Result<()> {
-        match self.into_locked()? {
-            Lock::Taken(folder) => folder.remove_locked(),
-            Lock::Held(folder) => Err(folder.why_held()),
-            Lock::Gone => Ok(()),
-        }
-    }
-
-    /// Removes the folder that this process holds. One that was lost meanwhile is left to whoever has it.
-    pub(crate) fn remove_locked(self) -> Result<()> {
-        if !self.lock_is_in_place() {
-            return Ok(());
-        }
-        self.clear()?;
-        let doing = || format!("cannot remove {}", self.path.display());
-        unless(fs::remove_file(self.dir.at(LOCK)), &[io::ErrorKind::NotFound]).doing(doing)?;
-        if !self.dir.is_at(&self.path) {
-            return Ok(());
-        }
-        // Another that takes the name at this moment has a file in it, or makes the folder again.
-        unless(fs::remove_dir(&self.path), &[io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty])
-            .doing(doing)
     }
 
     /// The process that the record names as the enclave's sleeve, whether it still runs or not. Who waits for an enclave, or ends
@@ -259,21 +182,6 @@ impl Folder {
         }
     }
 
-    /// Kills what a dead sleeve left, and removes everything but the lock.
-    fn clear(&self) -> Result<()> {
-        for process in self.traces().machine {
-            process.kill();
-        }
-        let doing = || format!("cannot clear {}", self.path.display());
-        for entry in fs::read_dir(self.dir.path()).doing(doing)? {
-            let entry = entry.doing(doing)?;
-            if entry.file_name() != LOCK {
-                unless(fs::remove_file(entry.path()), &[io::ErrorKind::NotFound]).doing(doing)?;
-            }
-        }
-        Ok(())
-    }
-
     fn traces(&self) -> Traces {
         self.bytes().ok().flatten().map(|bytes| Traces::of(&bytes)).unwrap_or_default()
     }
@@ -289,17 +197,6 @@ impl Folder {
         file.take(MAX_RECORD).read_to_end(&mut bytes).doing(doing)?;
         Ok(Some(bytes))
     }
-}
-
-/// An error of one of these kinds is none: what was wanted is so.
-fn unless(done: io::Result<()>, kinds: &[io::ErrorKind]) -> io::Result<()> {
-    done.or_else(|error| if kinds.contains(&error.kind()) { Ok(()) } else { Err(error) })
-}
-
-/// Removes a folder that could not be taken, unless somebody else has begun with it: an empty one is no enclave, and `ps`
-/// shows none.
-fn forget_empty(path: &Path) {
-    fs::remove_dir(path).unwrap_or_default();
 }
 
 #[cfg(test)]

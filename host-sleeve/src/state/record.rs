@@ -12,7 +12,7 @@ use cloister_wire::control::{State, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::cli::values::{Publish, show_duration, signal_name};
+use crate::values::{Publish, show_duration, signal_name};
 
 use crate::error::{Error, Result};
 

@@ -7,8 +7,8 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::cli::values::{self, MAX_NAME};
 use crate::error::{Doing, Error, Result};
+use crate::values::{self, MAX_NAME};
 
 use super::folder::{Claim, Folder};
 use super::place::{VARIABLE, places};

@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::{Doing, Result};
 
 use super::dir::Dir;
-use super::folder::RECORD;
 use super::record::Record;
+
+/// The record's name.
+pub(super) const RECORD: &str = "state.json";
 
 /// The name of a record until it is on the disk.
 const NEW: &str = ".state.json.new";

@@ -12,8 +12,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 
-use super::{Stream, Transport, in_time};
-use crate::backends::Pending;
+use super::way::{Pending, Stream, Transport, in_time};
 
 /// The longest answer in bytes: `OK `, a port of ten digits, a newline, and as much again.
 const ANSWER_LIMIT: usize = 32;

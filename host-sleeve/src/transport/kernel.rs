@@ -4,8 +4,7 @@ use std::io;
 
 use cloister_sys::vsock::Address;
 
-use super::{Stream, Transport, in_time};
-use crate::backends::Pending;
+use super::way::{Pending, Stream, Transport, in_time};
 
 /// An enclave with a CID on this host.
 #[derive(Debug)]

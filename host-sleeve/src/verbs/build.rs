@@ -11,12 +11,12 @@ use tokio::sync::oneshot;
 use tokio::time;
 
 use crate::build::{self, Order, Refusal, Stop};
-use crate::cli::values::ImageLimit;
 use crate::cli::{Build, Check};
 use crate::error::{Doing, Error, Result};
 use crate::output;
 use crate::registry::Access;
 use crate::signals::Signals;
+use crate::values::ImageLimit;
 
 use super::{DONE, block_on};
 

@@ -7,12 +7,13 @@ use std::path::Path;
 use cloister_image::eif::{Explanation, SignatureDetails, Validity};
 use serde::Serialize;
 
-use crate::cli::values::show_size;
 use crate::error::Result;
 use crate::output::{self, Table};
 use crate::state::record::now_ms;
+use crate::values::show_size;
 
-use super::{DONE, word};
+use super::DONE;
+use crate::values::word;
 
 /// The file, as `inspect --json` shows it.
 #[derive(Serialize)]

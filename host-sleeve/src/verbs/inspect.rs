@@ -11,14 +11,15 @@ use serde::Serialize;
 
 use crate::app::{App, Source};
 use crate::cli::Inspect;
-use crate::cli::values::{show_duration, show_size};
+use crate::client::usage;
 use crate::error::{Error, Result};
 use crate::output::{self, Table};
 use crate::state::record::Seen;
 use crate::state::{Record, Root};
-use crate::usage;
+use crate::values::{show_duration, show_size};
 
-use super::{DONE, eif, service, word};
+use super::{DONE, eif, service};
+use crate::values::word;
 
 /// A running or ended enclave, as `inspect --json` shows it.
 #[derive(Serialize)]

@@ -5,12 +5,12 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::cli::Logs;
+use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::logbook::lines::{Look, Printer};
 use crate::logbook::reader::{Reader, Wake};
 use crate::logbook::{CONSOLE, SERVICES};
 use crate::output::quiet_if_gone;
-use crate::sleeve::requests::Client;
 use crate::state::record::Seen;
 use crate::state::{Folder, Root};
 

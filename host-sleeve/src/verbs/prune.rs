@@ -1,18 +1,16 @@
 //! `prune`: removes pulled images that are no longer used from the cache.
 
-use std::time::SystemTime;
-
 use crate::cli::Prune;
-use crate::cli::values::show_size;
 use crate::error::Result;
 use crate::registry;
+use crate::values::show_size;
 use crate::{install, output};
 
 use super::DONE;
 
 /// Prunes the cache.
 pub(crate) fn prune(asked: &Prune, json: bool) -> Result<u8> {
-    let pruned = registry::prune(&install::cache("registry")?, asked.unused_for, SystemTime::now())?;
+    let pruned = registry::prune(&install::cache("registry")?, asked.unused_for)?;
     if json {
         output::json(&pruned)?;
     } else {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cli::Ps;
-use crate::cli::values::{Publish, show_duration, show_size};
+use crate::client::usage::{Usage, ask_all, by_service};
 use crate::error::{Result, Words};
 use crate::output::{self, Table};
 use crate::state::record::{OtherVersion, Seen, now_ms};
 use crate::state::{End, Root};
-use crate::usage::{Usage, ask_all, by_service};
+use crate::values::{Publish, show_duration, show_size};
 
 use super::DONE;
 

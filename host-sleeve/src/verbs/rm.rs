@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::cli::Rm;
+use crate::client::{Asked, Client};
 use crate::error::{Error, Result};
 use crate::output;
-use crate::sleeve::requests::{Asked, Client};
 use crate::state::process::ProcessId;
 use crate::state::{Folder, Root, folder};
 
@@ -79,7 +79,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::sleeve::requests::SOCKET;
+    use crate::client::SOCKET;
     use crate::verbs::stop::tests::{a_sleeve, reap, root};
 
     #[test]

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::cli::Run;
-use crate::cli::values::{show_duration, show_size};
 use crate::error::{Doing, Error, Result, Words};
 use crate::logbook::lines::Look;
 use crate::logbook::rotating::Rotating;
@@ -21,6 +20,7 @@ use crate::signals::{Sent, Signals};
 use crate::sleeve::order::{Order, Watcher};
 use crate::sleeve::run::{interrupted, run as live};
 use crate::state::{Folder, Record};
+use crate::values::{show_duration, show_size};
 
 use super::follow::Follower;
 use super::{DONE, block_on};

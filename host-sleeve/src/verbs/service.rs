@@ -3,9 +3,9 @@
 use cloister_wire::control::{Reply, Request, Verb};
 
 use crate::cli::Service;
+use crate::client::{Asked, Client};
 use crate::error::{Error, Result};
 use crate::output;
-use crate::sleeve::requests::{Asked, Client};
 use crate::state::{Folder, Root};
 
 use super::DONE;

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::cli::Stats;
-use crate::cli::values::{show_duration, show_size};
+use crate::client::usage::{Usage, ask_all, by_service};
 use crate::error::{Error, Result};
 use crate::output::{self, Table};
 use crate::state::Root;
 use crate::state::record::Seen;
-use crate::usage::{Usage, ask_all, by_service};
+use crate::values::{show_duration, show_size};
 
-use super::{DONE, block_on, word};
+use super::{DONE, block_on};
+use crate::values::word;
 
 /// The pause between two tables of `--watch`.
 const PAUSE: Duration = Duration::from_secs(2);

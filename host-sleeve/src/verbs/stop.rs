@@ -6,9 +6,9 @@ use cloister_wire::control::Reply;
 use serde::Serialize;
 
 use crate::cli::Stop;
+use crate::client::{Asked, Client};
 use crate::error::{Error, Result};
 use crate::output;
-use crate::sleeve::requests::{Asked, Client};
 use crate::state::process::ProcessId;
 use crate::state::{End, Folder, Root, folder};
 
@@ -107,7 +107,7 @@ pub(super) mod tests {
     use cloister_wire::frame::{self, HOST_LIMIT};
 
     use super::*;
-    use crate::sleeve::requests::SOCKET;
+    use crate::client::SOCKET;
     use crate::state::Record;
     use crate::state::record::tests::launched;
 

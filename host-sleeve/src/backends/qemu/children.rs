@@ -16,9 +16,9 @@ use tokio::process::{Child, ChildStderr, ChildStdout};
 use tokio::task::JoinHandle;
 use tokio::time;
 
-use crate::cli::values::signal_name;
 use crate::error::{Doing, Result};
 use crate::state::process::ProcessId;
+use crate::values::signal_name;
 
 /// How much of a program's standard error is kept: its last lines, where the reason is.
 const KEEP: usize = 4096;

@@ -14,12 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::install;
 
-use super::Found;
 use super::boot::Nameless;
-use super::trial::{self, Verdict};
-
-/// The device.
-pub(crate) const DEVICE: &str = "/dev/kvm";
+use super::found::Found;
+use super::trial::{self, DEVICE, Verdict};
 
 /// How long a "no" counts whose cause may pass, such as a busy host: where a trial takes its whole limit, not every launch
 /// should wait for one; and on a host that is no longer busy, no enclave should be translated for it.

@@ -3,154 +3,53 @@
 //! Its law: a machine is QEMU and, where the host's kernel has no vhost-vsock, a vhost-user device; both die with the
 //! sleeve. KVM is used when it has proved itself, else the CPUs are translated, and the record says which and why.
 
+mod accel;
 mod argv;
 mod attached;
 pub(crate) mod boot;
 mod children;
 mod counter;
+mod found;
 pub(crate) mod kvm;
 mod listening;
 pub(crate) mod nitro;
 mod qmp;
+mod room;
 mod running;
 mod trial;
 pub(crate) mod version;
 mod vsock;
 
 use std::os::fd::AsRawFd;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use cloister_image::digest::Digest;
 use cloister_sys::tsc::Meter;
-use serde::{Deserialize, Serialize};
 
-use crate::error::{Doing, Error, Result};
-use crate::install;
+use crate::error::Result;
 use crate::state::Folder;
-use crate::transport::{Kernel, Transport};
+use crate::transport::{Kernel, Pending, Transport};
 
-use super::{Backend, Deployment, Pending, Plan};
+use super::contract::{Backend, Deployment, Plan};
 
+pub(crate) use accel::AccelChoice;
+use accel::{accel_word, choose_accel};
 pub(crate) use argv::Machine;
 use argv::{Accel, Spec, Vsock};
-use boot::{Boot, Nameless};
+use boot::Boot;
 use children::Program;
+pub(crate) use found::{Found, find};
 use qmp::Qmp;
+use room::room;
 use running::Running;
-use version::Version;
 pub(crate) use vsock::{VSOCK_DEVICE, find_vsock, try_vsock};
 use vsock::{claim_cid, free_cid, hybrid, start_vsock};
-
-/// The QEMU that emulates this host's architecture.
-#[cfg(target_arch = "x86_64")]
-pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
-/// The QEMU that emulates this host's architecture.
-#[cfg(target_arch = "aarch64")]
-pub(crate) const PROGRAM: &str = "qemu-system-aarch64";
 
 /// The backend's name.
 pub(crate) const NAME: &str = "qemu";
 
-/// The memory below 4 GiB of a machine with 2.75 GiB or more, where QEMU loads a ramdisk (`hw/i386/pc_q35.c`, `pc_q35_init`;
-/// `hw/i386/microvm.c`, `microvm_memory_init`). With less memory it is larger, but an image that fills it would not boot in so
-/// little. Seen with QEMU 7.2 and 8 GiB: the kernel reports a ramdisk that ends at 2 GiB, and one of 2,047 MiB is reset before
-/// the kernel's first line.
-const LOW_MEMORY: u64 = 2 << 30;
-
-/// Where a bzImage unpacks itself (Documentation/arch/x86/boot.rst, `pref_address`). The ramdisk lies at the other end.
-const KERNEL_AT: u64 = 16 << 20;
-
-/// What QEMU keeps for tables above the ramdisk is 160 KiB (`hw/i386/x86.c`, `acpi_data_size`); in whole MiB.
-const TABLES: u64 = 1 << 20;
-
-/// The most bytes of ramdisk beside a kernel that takes `kernel` bytes, for every machine that QEMU makes.
-const fn room(kernel: u64) -> u64 {
-    LOW_MEMORY.saturating_sub(TABLES).saturating_sub(KERNEL_AT).saturating_sub(kernel)
-}
-
 /// The backend.
 #[derive(Debug)]
 pub(crate) struct Qemu;
-
-/// How an operator wants the CPUs to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum AccelChoice {
-    /// KVM where it proves itself, else translation.
-    Auto,
-    /// KVM or nothing.
-    Kvm,
-    /// Translation.
-    Tcg,
-}
-
-/// A QEMU that was found.
-#[derive(Clone, Debug)]
-pub(crate) struct Found {
-    /// Its file.
-    pub(crate) path: PathBuf,
-    /// Its version.
-    pub(crate) version: Version,
-    /// The first line of what it prints about itself.
-    pub(crate) line: String,
-}
-
-/// Looks for QEMU and asks for its version.
-pub(crate) fn find() -> Result<Found> {
-    let path = install::in_path(PROGRAM).ok_or_else(|| {
-        Error::host(format!("{PROGRAM} is not installed")).hint("apt install qemu-system-x86")
-    })?;
-    at(path)
-}
-
-/// The QEMU in this file.
-fn at(path: PathBuf) -> Result<Found> {
-    let output = query(&path, &["--version"]);
-    let output = output.doing(|| format!("cannot start {}", path.display()))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let line = text.lines().next().unwrap_or_default().to_owned();
-    match Version::parse(&text) {
-        Some(version) if version >= version::OLDEST => Ok(Found { path, version, line }),
-        Some(version) => Err(Error::host(format!("{} is version {version}", path.display()))
-            .hint(format!("{} or newer is needed", version::OLDEST))),
-        None => Err(Error::host(format!("{} does not tell its version", path.display()))
-            .hint("is it QEMU? `--version` should print `QEMU emulator version …`")),
-    }
-}
-
-/// What `program` prints when it is asked with these arguments.
-///
-/// In a process group of its own: Ctrl-C goes to every process of the terminal's group, and a program that it ended would
-/// be reported as the reason in place of Ctrl-C.
-fn query(program: &Path, arguments: &[&str]) -> std::io::Result<Output> {
-    Command::new(program).args(arguments).stdin(Stdio::null()).process_group(0).output()
-}
-
-/// How the CPUs run, and why not better.
-async fn choose_accel(
-    asked: AccelChoice,
-    qemu: &Found,
-    kernel: &Nameless,
-    digest: &Digest,
-) -> Result<(Accel, Option<String>)> {
-    if asked == AccelChoice::Tcg {
-        return Ok((Accel::Tcg, None));
-    }
-    let answer = kvm::ask(qemu, kernel, digest).await;
-    match (answer.works, asked) {
-        (true, _) => Ok((Accel::Kvm, None)),
-        (false, AccelChoice::Kvm) => Err(Error::host(format!("KVM does not work here: {}", answer.why))
-            .hint(
-                answer
-                    .fix
-                    .unwrap_or("leave out --accel kvm; `host-sleeve doctor` tries again and tells more"),
-            )),
-        (false, _) => Ok((Accel::Tcg, Some(answer.why))),
-    }
-}
 
 impl Backend for Qemu {
     fn name(&self) -> &'static str {
@@ -215,13 +114,6 @@ fn cmdline(measured: &str, accel: Accel, tsc_khz: Option<u32>) -> String {
     match (accel, tsc_khz) {
         (Accel::Tcg, Some(khz)) => format!("{measured} {}", counter::words(khz)),
         _ => measured.to_owned(),
-    }
-}
-
-const fn accel_word(accel: Accel) -> &'static str {
-    match accel {
-        Accel::Kvm => "kvm",
-        Accel::Tcg => "tcg",
     }
 }
 

@@ -16,16 +16,19 @@ use crate::app::Source;
 use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::state::Folder;
+use crate::transport::Pending;
 
-use super::super::{Backend, Deployment, Pending, Plan};
+use super::super::contract::{Backend, Deployment, Plan};
+use super::accel::{accel_word, choose_accel};
 use super::argv::{self, Accel, NitroSpec};
 use super::boot::{Nameless, nameless};
 use super::children::Program;
 use super::counter;
+use super::found::{self, Found};
 use super::qmp::Qmp;
+use super::room::room;
 use super::running::Running;
 use super::vsock::{find_vsock_program, free_cid, hybrid, start_vsock};
-use super::{Found, accel_word, choose_accel};
 
 /// The backend's name.
 pub(crate) const NAME: &str = "qemu-nitro";
@@ -52,10 +55,10 @@ pub(crate) fn find() -> Result<Found> {
         "./scripts/qemu-nitro builds one, ./scripts/build then installs it; or name it in {VARIABLE}"
     );
     let named = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let path = named.or_else(|| install::program(PROGRAM)).or_else(|| install::in_path(super::PROGRAM));
+    let path = named.or_else(|| install::program(PROGRAM)).or_else(|| install::in_path(found::PROGRAM));
     let lacks = || Error::host(format!("there is no QEMU with the machine {MACHINE}")).hint(&hint);
-    let found = super::at(path.ok_or_else(lacks)?)?;
-    let machines = super::query(&found.path, &["-machine", "help"]);
+    let found = found::at(path.ok_or_else(lacks)?)?;
+    let machines = found::query(&found.path, &["-machine", "help"]);
     let machines = machines.doing(|| format!("cannot start {}", found.path.display()))?;
     let has_it = |line: &str| line.split_whitespace().next() == Some(MACHINE);
     if String::from_utf8_lossy(&machines.stdout).lines().any(has_it) {
@@ -71,7 +74,7 @@ impl Backend for QemuNitro {
 
     /// The machine is a microvm as far as memory goes (`hw/i386/nitro_enclave.c`).
     fn room(&self, kernel: u64) -> u64 {
-        super::room(kernel)
+        room(kernel)
     }
 
     /// What AWS's tools want, so that what runs here runs there.
@@ -86,7 +89,7 @@ impl Backend for QemuNitro {
             let vsock = find_vsock_program()?;
             let boot = Boot::prepare(&plan.source).await?;
             // Whether KVM works is a matter of host and kernel; the QEMU that has its firmware at hand is asked.
-            let prober = super::find().unwrap_or_else(|_| qemu.clone());
+            let prober = found::find().unwrap_or_else(|_| qemu.clone());
             let (accel, why) = choose_accel(plan.accel, &prober, &boot.kernel, &boot.kernel_digest).await?;
             let cid = free_cid()?;
             let vsock = start_vsock(&vsock, cid, &folder.dir().path()).await?;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use cloister_image::measure::NitroPcrs;
 
 use crate::state::record;
-use crate::transport::Transport;
+use crate::transport::{Pending, Transport};
 
-use super::super::{Console, Deployment, Ending, Pending};
+use super::super::contract::{Console, Deployment, Ending};
 use super::children::Program;
 use super::qmp::Qmp;
 use super::vsock::{VSOCK_DEVICE, VSOCK_PROGRAM};

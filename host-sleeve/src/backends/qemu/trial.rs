@@ -13,7 +13,9 @@ use tokio::time;
 
 use super::boot::Nameless;
 use super::children::Program;
-use super::kvm::DEVICE;
+
+/// The device.
+pub(super) const DEVICE: &str = "/dev/kvm";
 
 /// How long one trial may take. A kernel needs less than a second to its panic on a real processor; on a busy host whose KVM
 /// is itself emulated, ten were seen.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Doing, Error, Result};
 use crate::state::process::ProcessId;
 
-use super::Folder;
+use super::{Folder, LOCK};
 
 /// How long a lock is waited for that is only asked about, or that a dying process has: both are a matter of microseconds, but for
 /// as long as the kernel lets another process run in between.
@@ -19,9 +19,6 @@ const LOCK_LIMIT: Duration = Duration::from_secs(5);
 
 /// The pause between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
-
-/// The file that is locked.
-pub(super) const LOCK: &str = "lock";
 
 /// What came of asking for a lock.
 pub(super) enum Lock {
@@ -34,14 +31,6 @@ pub(super) enum Lock {
 }
 
 impl Folder {
-    /// Whether some process holds the lock.
-    pub(crate) fn is_locked(&self) -> bool {
-        let Ok(lock) = File::open(self.dir.at(LOCK)) else {
-            return false;
-        };
-        matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
-    }
-
     /// This folder with a new lock; nothing if it has become another enclave's.
     pub(super) fn lock_again(&self) -> Result<Option<Self>> {
         let own = ProcessId::own();
@@ -115,11 +104,6 @@ impl Folder {
                     .hint("try again in a moment")
             }
         }
-    }
-
-    /// Whether the folder has the lock file that is held, so that the record in it is this process's.
-    pub(crate) fn lock_is_in_place(&self) -> bool {
-        self.lock.as_ref().is_some_and(|lock| self.dir.has(lock, LOCK))
     }
 }
 

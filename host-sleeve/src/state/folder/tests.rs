@@ -2,6 +2,7 @@
 
 use super::super::record::tests::launched;
 use super::*;
+use std::fs;
 
 fn taken(claim: Claim) -> Folder {
     match claim {

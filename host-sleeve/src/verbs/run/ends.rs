@@ -16,8 +16,8 @@ use crate::logbook::{CONSOLE, SERVICES};
 use crate::output::{self, printable};
 use crate::sleeve::run::Ran;
 use crate::state::{End, Folder, Outcome, Record};
+use crate::values::word;
 use crate::verbs::follow::{Records, Tail};
-use crate::verbs::word;
 
 use super::turns::shown;
 

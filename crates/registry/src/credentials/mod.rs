@@ -1,0 +1,29 @@
+//! What `docker login` and `podman login` have stored for a registry.
+//!
+//! Its law: a secret is read when a registry asks for one, goes to that registry and the token server it names, and is
+//! never printed. Where to look and which entry counts follows `containers-auth.json(5)` and Docker's `config.json`.
+
+mod files;
+mod helper;
+mod login;
+
+use super::fault::RegistryFault;
+
+pub(super) use login::{Found, Login};
+
+/// Looks up `registry` (`host[:port]`) and `repository` in every file in order; the first that has a login wins.
+pub(super) fn find(registry: &str, repository: &str) -> Result<Found, RegistryFault> {
+    let mut found = Found::default();
+    for source in files::sources(&|name| std::env::var_os(name))? {
+        let here = source.find(registry, repository)?;
+        found.trouble = found.trouble.or(here.trouble);
+        if here.login.is_some() {
+            found.login = here.login;
+            return Ok(found);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;

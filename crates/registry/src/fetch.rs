@@ -1,0 +1,135 @@
+//! A pull, from a name to blobs in the cache.
+//!
+//! Its law: a tag is asked for once and becomes a digest; every document is checked against its digest before it is kept.
+
+use std::path::PathBuf;
+
+use cloister_image::digest::Digest;
+use cloister_image::limits::MAX_DOCUMENT;
+use cloister_image::oci::{self, Architecture, Blob, OciFault, Reference, Role, Store};
+
+use super::cache::{Cache, Lock};
+use super::client::Client;
+use super::fault::{PullFault, RegistryFault};
+use super::layers;
+use super::pull::{Access, Event, Pull};
+
+impl Pull<'_> {
+    /// Pulls an image for `architecture` into the cache at `root`.
+    pub fn run(
+        &self,
+        reference: &Reference,
+        architecture: Architecture,
+        root: PathBuf,
+    ) -> Result<Pulled, PullFault> {
+        let cache = Cache::new(root.clone())?;
+        let digest = self.fetch_any(reference, architecture, &cache)?;
+        let repository = format!("{}/{}", reference.registry, reference.repository);
+        Ok(Pulled { digest, blobs: root, repository, lock: cache.into_lock() })
+    }
+
+    /// Pulls from the first mirror that has the image, else from the registry itself.
+    fn fetch_any(
+        &self,
+        reference: &Reference,
+        architecture: Architecture,
+        cache: &Cache,
+    ) -> Result<Digest, PullFault> {
+        for mirror in mirrors(reference, self.access) {
+            match self.fetch(&mirror, architecture, cache) {
+                Err(PullFault::Registry(fault)) if fault.is_the_servers() => {
+                    (self.tell)(Event::Skipped(mirror.registry, fault.to_string()));
+                }
+                result => return result,
+            }
+        }
+        self.fetch(reference, architecture, cache)
+    }
+
+    fn fetch(
+        &self,
+        reference: &Reference,
+        architecture: Architecture,
+        cache: &Cache,
+    ) -> Result<Digest, PullFault> {
+        let client = Client::new(reference, self)?;
+        let remote = Remote { client: &client, cache };
+        let digest = remote.resolve(reference)?;
+        (self.tell)(Event::Pinned(digest));
+        let chosen = oci::find(&remote, digest, architecture)?;
+        layers::fetch(&client, cache, &chosen.manifest.layers, self)?;
+        Ok(digest)
+    }
+}
+
+/// The same image at each mirror of its registry.
+fn mirrors(reference: &Reference, access: &Access) -> Vec<Reference> {
+    let mine = access.mirrors.iter().filter(|(registry, _)| *registry == reference.registry);
+    let at = |place: &str| {
+        let (registry, prefix) = place.split_once('/').unwrap_or((place, ""));
+        let repository = format!("{prefix}/{}", reference.repository).trim_start_matches('/').to_owned();
+        Reference { registry: registry.to_owned(), repository, ..reference.clone() }
+    };
+    mine.map(|(_, place)| at(place)).collect()
+}
+
+/// An image that was pulled.
+#[derive(Debug)]
+pub struct Pulled {
+    /// The digest of what the name stood for: a manifest, or an index of several.
+    pub digest: Digest,
+    /// A directory with `blobs/sha256`.
+    pub blobs: PathBuf,
+    /// The image's name in the registry, without a tag.
+    pub repository: String,
+    /// Keeps the blobs from being pruned while this lives.
+    pub lock: Option<Lock>,
+}
+
+/// Documents from the cache, and from the registry where they are not there yet.
+struct Remote<'a> {
+    client: &'a Client<'a>,
+    cache: &'a Cache,
+}
+
+impl Remote<'_> {
+    /// The digest a reference stands for. Its document is in the cache then.
+    fn resolve(&self, reference: &Reference) -> Result<Digest, RegistryFault> {
+        if let Some(digest) = reference.digest {
+            self.document(&digest, Role::Manifest)?;
+            return Ok(digest);
+        }
+        let bytes = self.client.document(&self.client.manifest(&reference.target()), MAX_DOCUMENT)?;
+        let digest = Digest::of(&bytes);
+        self.cache.keep_bytes(&digest, &bytes)?;
+        Ok(digest)
+    }
+
+    /// Sees that a document is in the cache.
+    fn document(&self, digest: &Digest, role: Role) -> Result<(), RegistryFault> {
+        if self.cache.has_document(digest) {
+            return Ok(());
+        }
+        let place = match role {
+            Role::Manifest => self.client.manifest(&digest.to_string()),
+            Role::Configuration | Role::Layer => self.client.blob(digest),
+        };
+        let bytes = self.client.document(&place, MAX_DOCUMENT)?;
+        let found = Digest::of(&bytes);
+        if found != *digest {
+            return Err(RegistryFault::Digest { expected: *digest, found });
+        }
+        self.cache.keep_bytes(digest, &bytes)
+    }
+}
+
+impl Store for Remote<'_> {
+    fn find(&self, digest: &Digest, role: Role) -> Result<Option<Blob>, OciFault> {
+        if role != Role::Layer {
+            let path = || PathBuf::from(self.client.name());
+            let fault = |fault| OciFault::Host { path: path(), source: std::io::Error::other(fault) };
+            self.document(digest, role).map_err(fault)?;
+        }
+        self.cache.layout().find(digest, role)
+    }
+}

@@ -1,0 +1,124 @@
+//! Layers, some at a time.
+//!
+//! Its law: a layer is kept when its length and digest are right. A connection that breaks after it has brought something
+//! is taken up where it broke.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::sync::{Mutex, PoisonError};
+
+use cloister_image::digest::{Digest, Hashed};
+use cloister_image::oci::Descriptor;
+use tempfile::NamedTempFile;
+use ureq::http::StatusCode;
+
+use super::cache::Cache;
+use super::client::Client;
+use super::fault::RegistryFault;
+use super::pull::{Event, Pull};
+
+/// Layers fetched at the same time: Docker's own number (`max-concurrent-downloads`).
+const AT_ONCE: usize = 3;
+
+/// Connections made for one layer, whatever they bring: a layer that comes in ever smaller pieces is given up.
+const MAX_CONNECTIONS: usize = 20;
+
+/// Bytes moved at a time.
+const CHUNK: usize = 128 * 1024;
+
+/// Fetches every layer that is not in the cache.
+pub(super) fn fetch(
+    client: &Client<'_>,
+    cache: &Cache,
+    layers: &[Descriptor],
+    pull: &Pull<'_>,
+) -> Result<(), RegistryFault> {
+    let missing = layers.iter().map(|layer| (layer.digest, layer.size));
+    let missing: BTreeMap<Digest, u64> =
+        missing.filter(|(digest, size)| !cache.has_layer(digest, *size)).collect();
+    let waiting = Mutex::new(missing.into_iter().collect::<Vec<_>>());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let work = || {
+        while let Some((digest, size)) = next() {
+            (pull.tell)(Event::Fetching(digest, size));
+            if let Err(fault) = fetch_one(client, cache, pull, digest, size) {
+                // The others finish what they have begun, and begin nothing more.
+                waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                return Err(fault);
+            }
+            (pull.tell)(Event::Fetched(digest));
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+        let stopped =
+            |_| RegistryFault::Protocol { registry: client.name().to_owned(), what: "a download stopped" };
+        workers.into_iter().try_for_each(|worker| worker.join().map_err(stopped)?)
+    })
+}
+
+fn fetch_one(
+    client: &Client<'_>,
+    cache: &Cache,
+    pull: &Pull<'_>,
+    digest: Digest,
+    size: u64,
+) -> Result<(), RegistryFault> {
+    let mut download = Download { client, cache, pull, digest, size, file: Hashed::new(cache.start()?) };
+    let mut retry = client.retry();
+    for connection in 1.. {
+        let before = download.file.count();
+        match download.go_on() {
+            Ok(()) => break,
+            Err(fault) if connection >= MAX_CONNECTIONS => return Err(fault),
+            Err(fault) if fault.is_passing() && download.file.count() > before => retry.progress(),
+            Err(fault) => client.wait(&mut retry, fault)?,
+        }
+    }
+    let (file, found) = download.file.finish();
+    if found == digest {
+        cache.keep(&digest, file)
+    } else {
+        Err(RegistryFault::Digest { expected: digest, found })
+    }
+}
+
+/// A layer that is partly there.
+struct Download<'a> {
+    client: &'a Client<'a>,
+    cache: &'a Cache,
+    pull: &'a Pull<'a>,
+    digest: Digest,
+    size: u64,
+    file: Hashed<NamedTempFile>,
+}
+
+impl Download<'_> {
+    /// Brings what is missing, as far as one connection does.
+    fn go_on(&mut self) -> Result<(), RegistryFault> {
+        let response = self.client.get(&self.client.blob(&self.digest), self.file.count())?;
+        if response.status() != StatusCode::PARTIAL_CONTENT && self.file.count() > 0 {
+            // It begins at the beginning again, and so do we.
+            self.file = Hashed::new(self.cache.start()?);
+        }
+        let mut body = response.into_body().into_reader();
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let count = body.read(&mut buffer).map_err(|source| self.client.server().broken(source))?;
+            if count == 0 {
+                break;
+            }
+            let chunk = buffer.get(..count).unwrap_or_default();
+            self.pull.still_wanted()?;
+            self.file.write_all(chunk).map_err(|source| self.cache.fault(source))?;
+            if self.file.count() > self.size {
+                return Err(RegistryFault::TooLong { limit: self.size });
+            }
+        }
+        if self.file.count() == self.size {
+            return Ok(());
+        }
+        Err(self.client.server().broken(std::io::ErrorKind::UnexpectedEof.into()))
+    }
+}

@@ -1,0 +1,120 @@
+//! When a request is worth repeating, and after what pause.
+//!
+//! Its law: only what may pass by itself is repeated, a bounded number of times. The pause is the one the registry asks for
+//! (`Retry-After`, RFC 9110, 10.2.3), else it doubles, with jitter: builds that failed together do not come back together.
+
+use std::time::{Duration, SystemTime};
+
+use ureq::http::HeaderMap;
+
+use super::fault::RegistryFault;
+
+/// Requests in a row that bring nothing, the first included. With the pauses below that is about eight seconds.
+const MAX_TRIES: u32 = 5;
+
+/// The first pause: long enough for a proxy to find another server.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest pause that a registry may ask for. Docker Hub's limit counts hours; a build that waits for that looks hung.
+const MAX_RETRY_AFTER: Duration = Duration::from_mins(2);
+
+/// Counts the tries of one thing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retry {
+    tried: u32,
+    first: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { tried: 0, first: FIRST_PAUSE }
+    }
+}
+
+impl Retry {
+    /// Another first pause than the usual one.
+    #[cfg(test)]
+    pub(super) fn after(first: Duration) -> Self {
+        Self { tried: 0, first }
+    }
+
+    /// Something has come: the tries in a row begin anew.
+    pub(super) fn progress(&mut self) {
+        self.tried = 0;
+    }
+
+    /// The pause before another try, if one is worth it.
+    pub(super) fn pause(&mut self, fault: &RegistryFault) -> Option<Duration> {
+        let asked = fault.retry_after();
+        if !fault.is_passing() {
+            return None;
+        }
+        self.tried = self.tried.saturating_add(1);
+        if self.tried >= MAX_TRIES || asked.is_some_and(|asked| asked > MAX_RETRY_AFTER) {
+            return None;
+        }
+        let doubled = self.first.saturating_mul(1 << (self.tried - 1));
+        let pause = jitter(doubled);
+        Some(asked.map_or(pause, |asked| asked.saturating_add(jitter(self.first))))
+    }
+}
+
+/// Between half of it and all of it.
+fn jitter(pause: Duration) -> Duration {
+    let mut drawn = [0; 1];
+    // Without random bits there is no jitter, which is no reason to fail.
+    rustix::rand::getrandom(&mut drawn, rustix::rand::GetRandomFlags::empty()).ok();
+    pause / 2 + pause / 2 * u32::from(drawn[0]) / 256
+}
+
+/// How long an answer asks to wait: seconds or a date.
+pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get("retry-after")?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn too_many(retry_after: Option<Duration>) -> RegistryFault {
+        RegistryFault::TooMany { registry: "q.io".to_owned(), retry_after }
+    }
+
+    #[test]
+    fn pauses_double_and_end() {
+        let mut retry = Retry::default();
+        let pauses: Vec<_> = std::iter::from_fn(|| retry.pause(&too_many(None))).collect();
+        assert_eq!(pauses.len(), 4);
+        for (pause, most) in pauses.iter().zip([500, 1000, 2000, 4000]) {
+            let most = Duration::from_millis(most);
+            assert!((most / 2..=most).contains(pause), "{pause:?} of {most:?}");
+        }
+        retry.progress();
+        assert!(retry.pause(&too_many(None)).is_some());
+    }
+
+    #[test]
+    fn a_registry_is_asked_again_when_it_says_and_not_for_hours() {
+        let pause = Retry::default().pause(&too_many(Some(Duration::from_secs(7)))).unwrap();
+        assert!((Duration::from_secs(7)..Duration::from_secs(8)).contains(&pause), "{pause:?}");
+        assert_eq!(Retry::default().pause(&too_many(Some(Duration::from_hours(6)))), None);
+        assert_eq!(Retry::default().pause(&RegistryFault::NoRoots), None);
+    }
+
+    #[test]
+    fn seconds_and_dates_are_both_read() {
+        let read = |text: &str| {
+            let headers = HeaderMap::from_iter([("retry-after".parse().unwrap(), text.parse().unwrap())]);
+            retry_after(&headers, SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777))
+        };
+        assert_eq!(read("90"), Some(Duration::from_secs(90)));
+        assert_eq!(read("Sun, 06 Nov 1994 08:49:47 GMT"), Some(Duration::from_secs(10)));
+        assert_eq!(read("Sun, 06 Nov 1994 08:49:30 GMT"), Some(Duration::ZERO));
+        assert_eq!(read("soon"), None);
+    }
+}

@@ -1,0 +1,146 @@
+//! How much memory an enclave image needs to boot.
+//!
+//! Its law: it is said before anything boots, with the number, and errs by megabytes towards what works.
+//!
+//! While it boots, a guest holds the unpacked kernel, the ramdisks as they were loaded, and what of them has been unpacked
+//! already; the loaded ones are freed at the end. A file system image inside a ramdisk stays compressed.
+
+use std::io::{self, Write};
+
+use cloister_image::artifact::Part;
+use cloister_image::eif::Kind;
+
+use crate::app::{App, Source};
+use crate::error::{Error, Result};
+use crate::values::show_size;
+
+use super::contract::Backend;
+
+/// What the kernel's own tables, init, the supervisor and a small service need besides.
+const BASE: u64 = 32 << 20;
+
+/// What an enclave gets unless its image needs more or the operator says otherwise.
+const DEFAULT: u64 = 512 << 20;
+
+/// What an enclave gets beyond its need, where the image decides, for the service to work with.
+const ROOM: u64 = 256 << 20;
+
+/// One MiB: memory comes in these.
+const MIB: u64 = 1 << 20;
+
+/// Where `init_size` lies in a bzImage: the bytes its kernel needs to unpack itself (Documentation/arch/x86/boot.rst).
+const INIT_SIZE_AT: usize = 0x260;
+
+/// Where the header's magic lies in a bzImage, and what it is (same source).
+const MAGIC_AT: usize = 0x202;
+const MAGIC: &[u8; 4] = b"HdrS";
+
+/// More than reaches to the last field that is read.
+const HEAD: usize = 0x300;
+
+/// What a kernel of another form takes to unpack, as a multiple of its file.
+const UNPACK_FACTOR: u64 = 6;
+
+/// The memory for an enclave on `backend` in bytes: what was asked if it is enough, else what is right.
+pub(crate) fn choose(app: &App, asked: Option<u64>, backend: &dyn Backend) -> Result<u64> {
+    let needed = needed(app)?.max(backend.least_memory(loaded(&app.source)));
+    let needed = needed.div_ceil(MIB).saturating_mul(MIB);
+    let Some(asked) = asked else {
+        return Ok(DEFAULT.max(needed.saturating_add(ROOM)));
+    };
+    if asked < needed {
+        return Err(Error::operator(format!(
+            "{} of memory are too little for this image: it needs at least {}",
+            show_size(asked),
+            show_size(needed)
+        ))
+        .hint(format!("--memory {}MiB, or more for the service to work with", needed >> 20)));
+    }
+    Ok(asked / MIB * MIB)
+}
+
+/// What the kernel of an image needs to unpack itself, in bytes.
+pub(crate) fn of_kernel(source: &Source) -> Result<u64> {
+    let mut head = Head::default();
+    source.copy_kernel(&mut head)?;
+    let size = match source {
+        Source::Artifact(artifact) => artifact.size(Part::Kernel),
+        Source::Eif(file) => {
+            let sections = file.explanation.sections.iter().filter(|section| section.kind == Kind::Kernel);
+            sections.map(|section| section.size).fold(0, u64::saturating_add)
+        }
+    };
+    Ok(kernel_need(&head.bytes, size))
+}
+
+/// What the image needs to boot, in bytes.
+fn needed(app: &App) -> Result<u64> {
+    let ramdisks = match &app.source {
+        Source::Artifact(artifact) => {
+            let parts = [Part::OsRamdisk, Part::AppRamdisk];
+            let sizes = parts.iter().flat_map(|part| [artifact.size(*part), artifact.unpacked(*part)]);
+            sizes.fold(0, u64::saturating_add)
+        }
+        // What its ramdisks unpack to is not in the file; what its machine wants at least is several times their size.
+        Source::Eif(file) => {
+            let sections = file.explanation.sections.iter().filter(|section| section.kind == Kind::Ramdisk);
+            sections.map(|section| section.size).fold(0, u64::saturating_add).saturating_mul(2)
+        }
+    };
+    Ok(BASE.saturating_add(of_kernel(&app.source)?).saturating_add(ramdisks))
+}
+
+/// How many bytes are loaded into the machine.
+fn loaded(source: &Source) -> u64 {
+    match source {
+        Source::Artifact(artifact) => {
+            let parts = [Part::Kernel, Part::OsRamdisk, Part::AppRamdisk];
+            parts.iter().map(|part| artifact.size(*part)).fold(0, u64::saturating_add)
+        }
+        Source::Eif(file) => file.explanation.length,
+    }
+}
+
+fn kernel_need(head: &[u8], size: u64) -> u64 {
+    let field = |at: usize| head.get(at..)?.first_chunk::<4>().copied();
+    match (field(MAGIC_AT), field(INIT_SIZE_AT)) {
+        (Some(magic), Some(init_size)) if &magic == MAGIC => u64::from(u32::from_le_bytes(init_size)),
+        _ => size.saturating_mul(UNPACK_FACTOR),
+    }
+}
+
+/// Keeps the beginning of what is written to it.
+#[derive(Debug, Default)]
+struct Head {
+    bytes: Vec<u8>,
+}
+
+impl Write for Head {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = HEAD.saturating_sub(self.bytes.len());
+        self.bytes.extend(bytes.iter().take(room));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bzimage_says_what_it_needs() {
+        let mut image = vec![0; 0x300];
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x260..0x264].copy_from_slice(&0x0123_4000_u32.to_le_bytes());
+        assert_eq!(kernel_need(&image, 7), 0x0123_4000);
+    }
+
+    #[test]
+    fn another_form_of_kernel_is_estimated() {
+        assert_eq!(kernel_need(b"tiny", 4), 24);
+    }
+}

@@ -1,0 +1,137 @@
+//! A connection to the sleeve of an enclave, over `sleeve.sock`.
+//!
+//! Its law: an answer is waited for within a limit. A client that keeps its connection learns of the sleeve's end by its
+//! closing.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream as StdStream;
+use std::time::Duration;
+
+use cloister_wire::control::{Reply, Request};
+use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Doing, Error, Result};
+use crate::state::Folder;
+use crate::state::process::ProcessId;
+
+/// The socket's name in the enclave's folder.
+pub(crate) const SOCKET: &str = "sleeve.sock";
+
+/// The version of this protocol. A sleeve may be older than the command that asks.
+pub(crate) const VERSION: u32 = 1;
+
+/// How long the sleeve itself may take.
+const SLEEVE_LIMIT: Duration = Duration::from_secs(20);
+
+/// A request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Envelope {
+    /// [`VERSION`].
+    pub(crate) version: u32,
+    /// What is asked.
+    pub(crate) ask: Asked,
+}
+
+/// What is asked of a sleeve.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Asked {
+    /// Stop the enclave in order.
+    Stop {
+        /// How long it may take, in milliseconds, if not as long as the manifest says.
+        grace_ms: Option<u64>,
+    },
+    /// Kill the machine.
+    Kill,
+    /// Pass this on to the enclave.
+    Enclave(Request),
+}
+
+/// A connection to a sleeve.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: StdStream,
+    decoder: Decoder,
+}
+
+impl Client {
+    /// Connects to the sleeve of this enclave; nothing if it is gone.
+    pub(crate) fn connect(folder: &Folder) -> Result<Option<Self>> {
+        let stream = match StdStream::connect(folder.socket(SOCKET)) {
+            Ok(stream) => stream,
+            // One that has ended can be asked nothing, also while its sleeve prints what is left.
+            Err(_) if !folder.is_alive() || folder.has_ended() => return Ok(None),
+            Err(error) => {
+                let name = folder.name();
+                return Err(Error::host(format!("cannot reach the sleeve of {name}")).because(error).hint(
+                    format!("ask again if it was launched this moment; `host-sleeve rm --force {name}` ends it without asking"),
+                ));
+            }
+        };
+        let client = Self { stream, decoder: Decoder::new(HOST_LIMIT) };
+        client.limit(SLEEVE_LIMIT)?;
+        Ok(Some(client))
+    }
+
+    /// Waits no longer than this for an answer.
+    pub(crate) fn limit(&self, limit: Duration) -> Result<()> {
+        self.stream.set_read_timeout(Some(limit)).doing(|| "cannot set a time limit".to_owned())
+    }
+
+    /// Asks, and waits for the answer.
+    pub(crate) fn ask(&mut self, ask: Asked) -> Result<Reply> {
+        let doing = || "the sleeve does not answer".to_owned();
+        let envelope = Envelope { version: VERSION, ask };
+        let bytes = frame::encode(&envelope, HOST_LIMIT).map_err(std::io::Error::other).doing(doing)?;
+        self.stream.write_all(&bytes).doing(doing)?;
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            let reply = self.decoder.next_message::<Reply>().map_err(std::io::Error::other).doing(doing)?;
+            if let Some(reply) = reply {
+                return Ok(reply);
+            }
+            match self.stream.read(&mut buffer).doing(doing)? {
+                0 => return Err(Error::enclave("the enclave ended before it answered")),
+                count => self.decoder.push(buffer.get(..count).unwrap_or_default()),
+            }
+        }
+    }
+
+    /// Waits until the enclave of `folder` has ended, and its sleeve with it or [`Folder::wait_end`]'s limit after it. Answers
+    /// the process of a sleeve that is still there then.
+    pub(crate) fn wait_end(
+        mut self,
+        folder: &Folder,
+        sleeve: Option<ProcessId>,
+    ) -> Result<Option<ProcessId>> {
+        let doing = || "cannot wait for the sleeve".to_owned();
+        self.stream.set_read_timeout(None).doing(doing)?;
+        let mut buffer = [0; 64];
+        while let Ok(1..) = self.stream.read(&mut buffer) {}
+        Ok(folder.wait_end(sleeve, true))
+    }
+
+    /// The bare connection, for one who only wants to see it closed.
+    pub(crate) fn into_stream(self) -> StdStream {
+        self.stream
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_has_these_bytes() {
+        let envelope = Envelope { version: 1, ask: Asked::Enclave(Request::Ping) };
+        let text = serde_json::to_string(&envelope).unwrap();
+        assert_eq!(text, r#"{"version":1,"ask":{"enclave":{"ask":"ping"}}}"#);
+        let stop = Envelope { version: 1, ask: Asked::Stop { grace_ms: None } };
+        assert_eq!(
+            serde_json::to_string(&stop).unwrap(),
+            r#"{"version":1,"ask":{"stop":{"grace_ms":null}}}"#
+        );
+    }
+}

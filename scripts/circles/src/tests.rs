@@ -1,0 +1,90 @@
+//! Planted circles, each of which the check must find.
+
+use super::*;
+
+/// A member named `one` with these files below its `src`.
+fn plant(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let member = root.path().join("one");
+    for (name, text) in files {
+        let path = member.join("src").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    fs::write(member.join("Cargo.toml"), "[package]\n").unwrap();
+    fs::write(root.path().join("Cargo.toml"), "[workspace]\nmembers = [\n  \"one\",\n]\n").unwrap();
+    root
+}
+
+/// Whether the check is content, and what it printed.
+fn checked(files: &[(&str, &str)], known: &[(&str, usize, usize)]) -> (bool, String) {
+    let root = plant(files);
+    let mut out = Vec::new();
+    let sound = check(root.path(), &members(root.path()).unwrap(), known, &mut out).unwrap();
+    (sound, String::from_utf8(out).unwrap())
+}
+
+const LIB: (&str, &str) = ("lib.rs", "mod a;\nmod b;\n");
+
+#[test]
+fn files_that_use_each_other_are_a_circle() {
+    let files = [
+        LIB,
+        ("a.rs", "use crate::b::B;\npub struct A(B);\n"),
+        ("b.rs", "pub struct B;\nfn f(_: &super::a::A) {}\n"),
+    ];
+    let (sound, printed) = checked(&files, &[]);
+    assert!(!sound);
+    assert!(
+        printed.contains("circle between files: 2 files; one/src/a.rs:1 names crate::b::B, one/src/b.rs:2"),
+        "{printed}"
+    );
+    assert!(printed.contains("circle between folders: a → b → a"), "{printed}");
+}
+
+#[test]
+fn a_parent_that_calls_its_child_and_lends_it_a_type_is_a_circle() {
+    let parent = ("a/mod.rs", "mod c;\npub struct A;\npub fn f() { c::g(&A) }\n");
+    let child = ("a/c.rs", "use super::A;\npub fn g(_: &A) {}\n");
+    let (sound, printed) = checked(&[LIB, ("b.rs", ""), parent, child], &[]);
+    assert!(
+        !sound && printed.contains("circle between files") && !printed.contains("folders: a"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn what_a_parent_only_passes_on_is_used_where_it_is_defined() {
+    let parent = ("a/mod.rs", "mod c;\nmod d;\npub use c::C;\npub use d::*;\n");
+    let children = [("a/c.rs", "use super::D;\npub struct C(D);\n"), ("a/d.rs", "pub struct D;\n")];
+    let user = ("b.rs", "use crate::a;\nfn f(_: a::C) {}\n");
+    let (sound, printed) = checked(&[LIB, user, parent, children[0], children[1]], &[]);
+    assert!(sound, "{printed}");
+    let back = ("a/d.rs", "pub struct D;\nfn f(_: &super::C) {}\n");
+    let (sound, printed) = checked(&[LIB, user, parent, children[0], back], &[]);
+    assert!(!sound && printed.contains("a/c.rs:1 names super::D, one/src/a/d.rs:2"), "{printed}");
+}
+
+#[test]
+fn tests_may_look_upwards() {
+    let files = [
+        LIB,
+        ("a.rs", "use crate::b::B;\npub struct A(B);\n"),
+        ("b.rs", "pub struct B;\n#[cfg(test)]\nmod tests { use crate::a::A; }\n"),
+    ];
+    assert_eq!(checked(&files, &[]), (true, String::new()));
+}
+
+#[test]
+fn a_known_circle_is_shown_and_must_leave_the_list_when_it_is_gone() {
+    let circle =
+        [LIB, ("a.rs", "use crate::b::B;\npub struct A(B);\n"), ("b.rs", "pub struct B(crate::a::A);\n")];
+    let (sound, printed) = checked(&circle, &[("one", 1, 1)]);
+    assert!(sound && printed.contains("one: known circle between files"), "{printed}");
+    let gone = [LIB, ("a.rs", ""), ("b.rs", "")];
+    let (sound, printed) = checked(&gone, &[("one", 1, 1)]);
+    assert!(
+        !sound && printed.contains("0 circles between files and 0 between folders, 1 and 1 are known"),
+        "{printed}"
+    );
+}
