@@ -1,13 +1,13 @@
 //! `first`: process 1 of a service's PID namespace, and the parent of the service's main process.
 //!
-//! Its law: it has nothing that the service does not have. It runs as the service's user, behind the same filter, in the
-//! same view, with the service's environment, stdout and stderr, and reads nothing but signals and wait statuses. When the
-//! main process ends it reports how and ends too, and the kernel kills whatever is left in the namespace
-//! (`pid_namespaces(7)`). What the end means is for init and the supervisor to decide.
+//! Invariant: it has no privilege that the service does not have. It runs as the service's user, under the same filter, in the
+//! same mount view, with the service's environment, stdout and stderr, and reads nothing but signals and wait statuses. When the
+//! main process ends, it reports how and exits too, and the kernel kills the remaining processes of the namespace
+//! (`pid_namespaces(7)`). Init and the supervisor decide what the exit means.
 //!
-//! Started by init as `first MAIN`, with MAIN the main process's number in this namespace, all signals blocked, the pipe on which
-//! a start is told as descriptor 0 and the report's socket as descriptor [`REPORT_FD`]. The main process has become its program
-//! by then and is stopped before the first instruction of that.
+//! Started by init as `first MAIN`, with MAIN the main process's number in this namespace, all signals blocked, the pipe that
+//! reports the start as descriptor 0 and the report socket as descriptor [`REPORT_FD`]. By then the main process has executed its
+//! program and is stopped before its first instruction.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -21,41 +21,41 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 
-/// `SIGCHLD` of signal(7): for the reaper, never passed on.
+/// `SIGCHLD` of signal(7): for the reaper, never forwarded.
 const SIGCHLD: u32 = 17;
 
 /// `SIGCONT` of signal(7).
 const SIGCONT: u8 = 18;
 
-/// The exit code where this program itself fails, as of other runners of containers (docker-run(1), "Exit status").
+/// Exit code if this program itself fails, the same as other container runtimes use (docker-run(1), "Exit status").
 const FAILED: u8 = 125;
 
-/// What a shell adds to a signal's number to make an exit code of it. Init goes by the report; this is for people.
+/// What a shell adds to a signal's number to form an exit code. Init uses the report; the exit code is for humans.
 const BY_SIGNAL: u8 = 128;
 
 fn main() -> ExitCode {
-    let main = std::env::args().nth(1).and_then(|word| word.parse().ok()).and_then(Pid::from_raw);
+    let main = std::env::args().nth(1).and_then(|argument| argument.parse().ok()).and_then(Pid::from_raw);
     ExitCode::from(main.and_then(|main| serve(main).ok()).unwrap_or(FAILED))
 }
 
-/// Passes signals to `main` and reaps until it has ended.
+/// Forwards signals to `main` and reaps children until `main` has ended.
 fn serve(main: Pid) -> io::Result<u8> {
     let report = inherited::copy(REPORT_FD)?;
     begin(main)?;
     let signals = Signals::take_all()?;
     loop {
         if let Some(status) = reap(main)? {
-            return told(&report, status);
+            return send_report(&report, status);
         }
         match poll(&mut [PollFd::new(&signals, PollFlags::IN)], None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        pass_on(&signals, main)?;
+        forward(&signals, main)?;
     }
 }
 
-/// Tells that this program runs, and lets the main process go on. Its program is not to find the pipe here.
+/// Reports that this program runs, and lets the main process continue, which must not find the pipe open here.
 fn begin(main: Pid) -> io::Result<()> {
     rustix::io::write(rustix::stdio::stdin(), &[RUNS])?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
@@ -63,7 +63,7 @@ fn begin(main: Pid) -> io::Result<()> {
     send(main, SIGCONT)
 }
 
-/// Reaps all that have ended, in whatever order, up to the main process.
+/// Reaps every child that has ended, in any order, until the main process is among them.
 fn reap(main: Pid) -> io::Result<Option<WaitStatus>> {
     loop {
         match wait(WaitOptions::NOHANG) {
@@ -75,12 +75,12 @@ fn reap(main: Pid) -> io::Result<Option<WaitStatus>> {
     }
 }
 
-fn pass_on(signals: &Signals, main: Pid) -> io::Result<()> {
+fn forward(signals: &Signals, main: Pid) -> io::Result<()> {
     while let Some(signal) = signals.next()? {
         if let Ok(signal) = u8::try_from(signal)
             && u32::from(signal) != SIGCHLD
         {
-            // A main process of another user than ours cannot be reached without CAP_KILL, here as in a container.
+            // Without CAP_KILL a main process of another user cannot be signalled, as in any container.
             send(main, signal).ok();
         }
     }
@@ -88,7 +88,7 @@ fn pass_on(signals: &Signals, main: Pid) -> io::Result<()> {
 }
 
 /// Reports how the main process ended.
-fn told(report: &OwnedFd, status: WaitStatus) -> io::Result<u8> {
+fn send_report(report: &OwnedFd, status: WaitStatus) -> io::Result<u8> {
     let byte = |number: Option<i32>| number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX);
     let (note, code) = if status.signaled() {
         let signal = byte(status.terminating_signal());

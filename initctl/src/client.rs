@@ -1,6 +1,6 @@
 //! A connection to the supervisor's local sockets.
 //!
-//! Its law: both ends say hello first, and every frame is bounded.
+//! Invariant: both ends send a hello first, and every frame is bounded.
 
 use std::io::{self, Read, Write};
 use std::os::linux::net::SocketAddrExt;
@@ -20,25 +20,27 @@ const READ_BYTES: usize = 16 * 1024;
 /// The only request on a connection.
 const ID: u64 = 1;
 
-/// Why the supervisor cannot be spoken to.
+/// Why the supervisor is not reachable.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    /// There is no supervisor, or it broke off.
-    #[error("the supervisor cannot be reached: {0}")]
+    /// There is no supervisor, or the connection broke.
+    #[error("cannot reach the supervisor: {0}")]
     Io(#[from] io::Error),
-    /// It hung up, as on readers of logs that may not read them.
-    #[error("the supervisor hung up; services in the manifest's control.services may ask")]
+    /// It closed the connection, as it does for services that may not read the log.
+    #[error(
+        "the supervisor closed the connection; only services listed in control.services of the manifest may connect"
+    )]
     Closed,
-    /// It says that this service may not ask.
+    /// It refused the request.
     #[error("{0}")]
     Refused(String),
-    /// It speaks differently.
+    /// It speaks another version or protocol.
     #[error(transparent)]
     Hello(#[from] HelloError),
-    /// It sends what is no message.
+    /// It sent an invalid message.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// It sends what is no record.
+    /// It sent an invalid log record.
     #[error(transparent)]
     Record(#[from] RecordError),
 }
@@ -50,19 +52,19 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// To the control channel.
+    /// Connects to the control channel.
     pub(crate) fn control() -> Result<Self, ClientError> {
         Self::open(LOCAL_CONTROL, Protocol::Control)
     }
 
-    /// To the log channel.
+    /// Connects to the log channel.
     pub(crate) fn logs(subscribe: Subscribe) -> Result<Self, ClientError> {
         let mut client = Self::open(LOCAL_LOGS, Protocol::Logs)?;
         client.send(&subscribe)?;
         Ok(client)
     }
 
-    /// The next status: the first comes at once.
+    /// The next status; the first one is sent at once.
     pub(crate) fn status(&mut self) -> Result<Status, ClientError> {
         loop {
             match self.receive()? {
@@ -75,17 +77,17 @@ impl Client {
         }
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request and waits for the reply.
     pub(crate) fn ask(&mut self, request: Request) -> Result<Reply, ClientError> {
         match self.send(&FromHost { id: ID, request }) {
-            // What was said before it hung up is still there to be read.
-            Err(ClientError::Io(error)) if is_hang_up(&error) => {}
+            // A reply sent before the close can still be read.
+            Err(ClientError::Io(error)) if is_closed(&error) => {}
             sent => sent?,
         }
         loop {
             match self.receive()? {
                 FromGuest::Reply { id: ID, reply } => return Ok(reply),
-                // Said before anything was asked.
+                // Sent before any request.
                 FromGuest::Reply { reply: Reply::Refused { why }, .. } => {
                     return Err(ClientError::Refused(why));
                 }
@@ -107,11 +109,10 @@ impl Client {
     fn open(address: &str, protocol: Protocol) -> Result<Self, ClientError> {
         let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(address)?)?;
         let mut client = Self { stream, decoder: Decoder::new(HOST_LIMIT) };
-        let greeted =
-            client.send(&Hello::new(protocol, Role::Local)).and_then(|()| client.receive::<Hello>());
-        match greeted {
+        let hello = client.send(&Hello::new(protocol, Role::Local)).and_then(|()| client.receive::<Hello>());
+        match hello {
             Ok(hello) => hello.check(protocol)?,
-            Err(ClientError::Io(error)) if is_hang_up(&error) => return Err(ClientError::Closed),
+            Err(ClientError::Io(error)) if is_closed(&error) => return Err(ClientError::Closed),
             Err(error) => return Err(error),
         }
         Ok(client)
@@ -138,7 +139,7 @@ impl Client {
         }
     }
 }
-/// It hung up before it was greeted, or without reading the greeting.
-fn is_hang_up(error: &io::Error) -> bool {
+/// Whether the peer closed before or without reading the hello.
+fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }

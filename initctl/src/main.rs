@@ -1,33 +1,33 @@
-//! `initctl`: asks the supervisor from inside the enclave.
+//! `initctl`: controls services from inside the enclave.
 //!
-//! Its law: it decides nothing. The supervisor knows by the socket who asks, and refuses whom the manifest does not name.
-//! Exit codes: 0 done, 1 refused or not so, 2 not understood, 3 the supervisor cannot be reached.
+//! Invariant: it decides nothing. The supervisor identifies the caller by its socket and refuses services that the manifest does not
+//! name. Exit codes: 0 success, 1 refused or condition not met, 2 invalid arguments, 3 supervisor not reachable.
 
+mod arguments;
 mod client;
 mod show;
-mod words;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use arguments::{Arguments, Goal};
 use client::{Client, ClientError};
 use cloister_wire::control::{Phase, Reply, Request, ServiceStatus, Status, Verb};
 use cloister_wire::logs::{Record, Subscribe};
-use words::{Goal, Words};
 
 const REFUSED: u8 = 1;
-const NOT_UNDERSTOOD: u8 = 2;
+const INVALID_ARGUMENTS: u8 = 2;
 const UNREACHABLE: u8 = 3;
 
-/// How a run ends when it does not end well.
+/// Why a run failed.
 enum Failure {
-    /// The command line says nothing we know.
+    /// The command line is invalid.
     Usage(String),
-    /// The supervisor said no, or what was asked is not so.
+    /// The supervisor refused, or the condition is not met.
     Refused(String),
-    /// The supervisor cannot be spoken to.
+    /// The supervisor is not reachable.
     Client(ClientError),
-    /// Our own output is gone.
+    /// Standard output failed.
     Output(io::Error),
 }
 
@@ -44,50 +44,51 @@ impl From<io::Error> for Failure {
 }
 
 fn main() -> ExitCode {
-    let words = Words::read(std::env::args().skip(1));
-    let ran = words.map_err(Failure::Usage).and_then(|words| run(words, &mut io::stdout().lock()));
+    let arguments = Arguments::parse(std::env::args().skip(1));
+    let ran =
+        arguments.map_err(Failure::Usage).and_then(|arguments| run(arguments, &mut io::stdout().lock()));
     let (code, message) = match ran {
         Ok(()) => return ExitCode::SUCCESS,
-        // Whoever read us has read enough.
+        // The reader has closed the pipe.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
         Err(Failure::Output(error)) => (REFUSED, error.to_string()),
-        Err(Failure::Usage(message)) => (NOT_UNDERSTOOD, format!("{message}\n{}", words::USAGE)),
+        Err(Failure::Usage(message)) => (INVALID_ARGUMENTS, format!("{message}\n{}", arguments::USAGE)),
         Err(Failure::Refused(message)) => (REFUSED, message),
         Err(Failure::Client(ClientError::Refused(why))) => (REFUSED, why),
         Err(Failure::Client(error)) => (UNREACHABLE, error.to_string()),
     };
-    // There is nobody to tell that nobody can be told.
+    // If stderr fails too, there is nowhere left to report it.
     writeln!(io::stderr(), "initctl: {message}").unwrap_or_default();
     ExitCode::from(code)
 }
 
-fn run(words: Words, out: &mut dyn Write) -> Result<(), Failure> {
-    match words {
-        Words::Help => Ok(writeln!(out, "{}", words::USAGE)?),
-        Words::List => {
+fn run(arguments: Arguments, out: &mut dyn Write) -> Result<(), Failure> {
+    match arguments {
+        Arguments::Help => Ok(writeln!(out, "{}", arguments::USAGE)?),
+        Arguments::List => {
             let status = Client::control()?.status()?;
             Ok(show::list(&status, out)?)
         }
-        Words::Status { service: None } => {
+        Arguments::Status { service: None } => {
             let status = Client::control()?.status()?;
             Ok(show::enclave(&status, out)?)
         }
-        Words::Status { service: Some(name) } => {
+        Arguments::Status { service: Some(name) } => {
             let status = Client::control()?.status()?;
             Ok(show::service(find(&status, &name)?, out)?)
         }
-        Words::Do { verb, service } => ask(verb, service),
-        Words::Wait { goal, service } => wait(goal, &service),
-        Words::Logs { follow, service } => logs(follow, service.as_deref(), out),
+        Arguments::Do { verb, service } => request(verb, service),
+        Arguments::Wait { goal, service } => wait(goal, &service),
+        Arguments::Logs { follow, service } => logs(follow, service.as_deref(), out),
     }
 }
 
 fn find<'a>(status: &'a Status, name: &str) -> Result<&'a ServiceStatus, Failure> {
     let found = status.services.iter().find(|service| service.name == name);
-    found.ok_or_else(|| Failure::Refused(format!("there is no service {name:?}")))
+    found.ok_or_else(|| Failure::Refused(format!("service {name:?} not found")))
 }
 
-fn ask(verb: Verb, service: String) -> Result<(), Failure> {
+fn request(verb: Verb, service: String) -> Result<(), Failure> {
     match Client::control()?.ask(Request::Service { service, verb })? {
         Reply::Refused { why } => Err(Failure::Refused(why)),
         Reply::Done | Reply::Stats(_) | Reply::Inspect(_) => Ok(()),
@@ -117,7 +118,7 @@ fn logs(follow: bool, wanted: Option<&str>, out: &mut dyn Write) -> Result<(), F
                 out.write_all(&bytes)?;
                 out.flush()?;
             }
-            Record::Gap { count, .. } => writeln!(out, "[{count} records are no longer there]")?,
+            Record::Gap { count, .. } => writeln!(out, "[{count} records lost]")?,
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
-//! Statuses as text.
+//! Status as text.
 //!
-//! Its law: one service a line, columns that programs can split at spaces; what a service says of itself comes last.
+//! Invariant: one line per service, in columns that programs can split at spaces; free text comes last.
 
 use std::io::{self, Write};
 
@@ -35,7 +35,7 @@ pub(crate) fn service(service: &ServiceStatus, out: &mut dyn Write) -> io::Resul
     writeln!(out, "since: {} ms after boot", service.since_ms)?;
     writeln!(out, "restarts: {}", service.restarts)?;
     writeln!(out, "last exit: {}", exit(service.last_exit.as_ref()))?;
-    service.text.as_ref().map_or(Ok(()), |text| writeln!(out, "says: {text}"))
+    service.text.as_ref().map_or(Ok(()), |text| writeln!(out, "status text: {text}"))
 }
 
 fn state(state: &State) -> String {
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_has_a_line_for_each_service() {
+    fn a_list_has_one_line_per_service() {
         let web = ServiceStatus {
             name: "web".into(),
             phase: Phase::BackingOff,
