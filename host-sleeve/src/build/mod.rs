@@ -14,7 +14,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use cloister_image::artifact::ToolRecord;
-use cloister_image::build::{self, Application, BuildFault, Input, Options, Pack, Who};
+use cloister_image::build::{self, Application, BuildFault, Input, Options, Pack, Responsible};
 use cloister_image::digest::Digest;
 use cloister_image::limits::Limits;
 use cloister_image::oci::Architecture;
@@ -200,12 +200,12 @@ fn resolve(source: &Source, application: &Application) -> Result<Manifest, Refus
 
 /// Says who must act, and what to do.
 fn blame(fault: BuildFault) -> Error {
-    let (who, hint) = fault.blame();
+    let (responsible, hint) = fault.responsibility();
     let what = fault.to_string();
-    let error = match who {
-        Who::Operator => Error::operator(what),
-        Who::Author => Error::author(what),
-        Who::Host => Error::host(what),
+    let error = match responsible {
+        Responsible::Operator => Error::operator(what),
+        Responsible::Author => Error::author(what),
+        Responsible::Host => Error::host(what),
     };
     let error = error.hint(hint);
     if std::error::Error::source(&fault).is_some() { error.because(Below(fault)) } else { error }
