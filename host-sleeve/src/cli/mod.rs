@@ -3,6 +3,7 @@
 //! Its law: what comes out of here needs no further parsing, and nothing here touches the machine. Each command's help
 //! carries an example that can be pasted.
 
+mod backend;
 mod registry;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::values::{self, ImageLimit, Publish, duration, image_limit, publish, size};
+pub(crate) use backend::BackendOptions;
 pub(crate) use registry::Registries;
 
 /// Builds enclave images, launches them and tells the truth about them.
@@ -240,12 +242,9 @@ pub(crate) struct Run {
     /// enclave image file
     #[arg(long, value_name = "NAME")]
     pub(crate) backend: Option<String>,
-    /// The machine on the backend `qemu`. Otherwise microvm
-    #[arg(long, value_name = "NAME")]
-    pub(crate) machine: Option<crate::backends::qemu::Machine>,
-    /// How QEMU runs the CPUs
-    #[arg(long, value_name = "NAME", default_value = "auto")]
-    pub(crate) accel: crate::backends::qemu::AccelChoice,
+    /// What the backends offer
+    #[command(flatten)]
+    pub(crate) options: BackendOptions,
     /// Serve metrics for Prometheus at this address, `[ADDRESS]:PORT`, path /metrics. The address is 127.0.0.1 unless given
     #[arg(long, value_name = "ADDRESS", value_parser = values::listen)]
     pub(crate) metrics: Option<std::net::SocketAddr>,

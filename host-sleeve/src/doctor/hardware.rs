@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::finding::{Finding, lacks, optional};
+use crate::backends::finding::{Finding, lacks, optional};
 
 /// What is said of hardware that is there.
 const OFFERED: &str = "the host offers it; this version has no backend for it";

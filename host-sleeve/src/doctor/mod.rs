@@ -3,23 +3,16 @@
 //! Its law: what is said to work has been tried, as far as trying leaves no trace; each thing that is missing comes with
 //! the one command that adds it.
 
-mod finding;
 mod hardware;
 mod release;
 
-use std::fs;
-
 use cloister_image::oci::Architecture;
-use cloister_image::ramdisk;
 use serde::Serialize;
 
-use crate::backends::qemu::{self, boot::Nameless, kvm};
-use crate::error::Result;
+use crate::backends::finding::{Finding, failed, lacks, works};
+use crate::backends::list;
 use crate::install;
 use crate::state::Root;
-
-pub(crate) use finding::Finding;
-use finding::{failed, lacks, optional, works};
 
 /// Everything that was found.
 #[derive(Clone, Debug, Serialize)]
@@ -32,9 +25,10 @@ pub(crate) struct Diagnosis {
 
 /// Looks at the host.
 pub(crate) async fn diagnose() -> Diagnosis {
-    let qemu = qemu::find();
-    let mut findings = vec![runtime(), os(), qemu_finding(&qemu), vsock().await, kvm_finding(&qemu).await];
-    findings.push(nitro_machine());
+    let mut findings = vec![runtime(), os()];
+    for backend in list::all() {
+        findings.extend(backend.probe().await);
+    }
     findings.extend(hardware::all());
     let ready = findings.iter().all(|finding| finding.works || finding.optional);
     Diagnosis { ready, findings }
@@ -60,71 +54,5 @@ fn os() -> Finding {
     match release::check(&folder, architecture) {
         Ok(release) => works(WHAT, format!("version {} in {}", release.version, folder.display())),
         Err(why) => lacks(WHAT, why, Some(FIX)),
-    }
-}
-
-fn qemu_finding(qemu: &Result<qemu::Found>) -> Finding {
-    match qemu {
-        Ok(found) => works("QEMU", format!("version {} at {}", found.version, found.path.display())),
-        Err(error) => failed("QEMU", error),
-    }
-}
-
-async fn vsock() -> Finding {
-    const WHAT: &str = "vsock";
-    let program = match qemu::find_vsock() {
-        Ok(None) => return works(WHAT, qemu::VSOCK_DEVICE),
-        Ok(Some(program)) => program,
-        Err(error) => return failed(WHAT, &error),
-    };
-    match qemu::try_vsock(&program).await {
-        Ok(()) => works(WHAT, format!("{}, not {}", program.display(), qemu::VSOCK_DEVICE)),
-        Err(error) => {
-            let reasons = error.reasons().join(": ");
-            lacks(WHAT, format!("{error}: {reasons}"), Some("cargo install --locked vhost-device-vsock"))
-        }
-    }
-}
-
-async fn kvm_finding(qemu: &Result<qemu::Found>) -> Finding {
-    const WHAT: &str = "KVM";
-    let answer = match (qemu, kernel()) {
-        (Ok(qemu), Some((kernel, digest))) => kvm::ask_again(qemu, &kernel, &digest).await,
-        _ => return optional(lacks(WHAT, "not tried: that needs QEMU and the Cloister OS", None)),
-    };
-    if answer.works {
-        return optional(works(WHAT, "a trial boot went well"));
-    }
-    optional(lacks(WHAT, format!("{}: CPUs are translated, which is slower", answer.why), answer.fix))
-}
-
-fn kernel() -> Option<(Nameless, cloister_image::digest::Digest)> {
-    let architecture = Architecture::native()?;
-    let folder = install::os(architecture.name()).ok()?;
-    let (release, _) = ramdisk::read_os(&folder, architecture).ok()?;
-    let file = fs::File::open(ramdisk::kernel_path(&folder)).ok()?;
-    Some((Nameless::from_file(file), release.kernel.sha256))
-}
-
-fn nitro_machine() -> Finding {
-    const WHAT: &str = "QEMU's nitro-enclave machine";
-    optional(match qemu::nitro::find() {
-        Ok(found) => works(WHAT, format!("version {} at {}", found.version, found.path.display())),
-        // The one command; where its result is named, `run` says.
-        Err(error) => lacks(WHAT, error.to_string(), Some("./scripts/qemu-nitro")),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Error;
-
-    #[test]
-    fn what_is_missing_is_told_with_its_cure() {
-        let error = Error::host("QEMU is not installed").hint("apt install qemu-system-x86");
-        let finding = qemu_finding(&Err(error));
-        assert!(!finding.works && !finding.optional);
-        assert_eq!(finding.fix.as_deref(), Some("apt install qemu-system-x86"));
     }
 }

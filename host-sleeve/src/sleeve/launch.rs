@@ -15,14 +15,15 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::app::App;
-use crate::backends::{self, Backend, Deployment, Plan, memory, size};
+use crate::backends::{Backend, Deployment, MachineLimits, Plan, list, memory, remains, size};
 use crate::error::{Doing, Error, Result};
 use crate::ingress;
 use crate::logbook::rotating::Rotating;
 use crate::logbook::{CONSOLE, CONSOLE_LIMIT, SERVICES, SERVICES_LIMIT};
 use crate::metrics;
+use crate::state::handle::Handle;
 use crate::state::process::{ProcessId, boot_id};
-use crate::state::record::{self, now_ms};
+use crate::state::record::{self, Platform, now_ms};
 use crate::state::{Folder, Record, Root};
 use crate::values::Publish;
 
@@ -39,9 +40,6 @@ const EVENTS: usize = 64;
 /// Requests under way to the enclave.
 const ASKS: usize = 64;
 
-/// What a boot may take besides what the manifest's services may take.
-const BOOT_LIMIT: Duration = Duration::from_mins(1);
-
 /// A machine that runs, and everything that is done with it.
 #[derive(Debug)]
 pub(super) struct Launched {
@@ -53,6 +51,8 @@ pub(super) struct Launched {
     pub(super) life: Life,
     /// The machine.
     pub(super) deployment: Box<dyn Deployment>,
+    /// How long it may take to remove what the machine leaves behind.
+    pub(super) destroy_limit: Duration,
     /// What happened.
     pub(super) events: mpsc::Receiver<Event>,
     /// Where what happened is told.
@@ -77,6 +77,7 @@ type Door = (Listener, u16);
 /// What has been prepared: dropped, it leaves nothing.
 struct Prepared {
     app: App,
+    backend: Box<dyn Backend>,
     record: Record,
     listeners: Vec<Door>,
     /// Clients of theirs at once.
@@ -148,14 +149,18 @@ impl Drop for Provisional {
 pub(super) async fn launch(order: &Order, watcher: &mut dyn Watcher) -> Result<Launched> {
     let mut prepared = prepare(order).await?;
     watcher.launching(prepared.folder.get()?, &prepared.app)?;
-    let backend = backends::by_name(&prepared.record.backend)?;
     let plan = plan(order, &prepared);
-    let deployment = tokio::select! {
+    let making = async {
+        let folder = prepared.folder.get()?;
+        tokio::try_join!(prepared.backend.deploy(&plan, folder), prepared.backend.measure(&plan))
+    };
+    let (deployment, pcrs) = tokio::select! {
         biased;
         error = prepared.requests.called_off() => return Err(error),
-        deployment = backend.deploy(&plan, prepared.folder.get()?) => deployment?,
+        made = making => made?,
     };
-    prepared.record.machine = Some(deployment.facts());
+    prepared.record.machine = Some(Platform { pcrs, ..deployment.platform() });
+    prepared.record.handle = Some(deployment.handle());
     // Replaced once more: what runs is on the disk before anybody waits for it.
     prepared.folder.get()?.pen().write(0, &prepared.record)?;
     attend(order, prepared, deployment)
@@ -165,11 +170,12 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     let path = order.app.clone();
     let app = blocking(move || App::open(&path)).await?;
     check_ports(&order.publish, &app)?;
-    let backend = backends::by_name(backend_name(order, &app))?;
-    check_machine(order, &*backend)?;
+    let backend = list::open(backend_name(order, &app), &order.options)?;
+    backend.accepts(&app.source)?;
     size::check_launch(&app, &*backend)?;
     let memory = memory::choose(&app, order.memory, &*backend)?;
     let root = Root::open()?;
+    take_over(order, &root).await?;
     let claimed = root.claim(order.name.as_deref(), &app.manifest.name, order.replace)?;
     let folder = Provisional(Some(claimed));
     let (listeners, publish) = listen(&order.publish)?;
@@ -180,11 +186,20 @@ async fn prepare(order: &Order) -> Result<Prepared> {
         None => None,
     };
     let most_clients = if listeners.is_empty() { 0 } else { ingress::make_room() };
-    let mut record = new_record(order, &app, folder.get()?.name(), memory, publish);
+    let mut record = new_record(order, &app, &*backend, folder.get()?.name(), memory, publish);
     record.metrics = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
     let requests = Requests::serve(folder.get()?)?;
     folder.get()?.pen().write(0, &record)?;
-    Ok(Prepared { app, record, listeners, most_clients, metrics, requests, root, folder })
+    Ok(Prepared { app, backend, record, listeners, most_clients, metrics, requests, root, folder })
+}
+
+/// Ends what is left of the enclave whose name is to be taken over: its record goes, and with it all that is known of it.
+async fn take_over(order: &Order, root: &Root) -> Result<()> {
+    let former = order.name.as_deref().filter(|_| order.replace).and_then(|name| root.find(name).ok());
+    match former {
+        Some(folder) => remains::end(&folder).await,
+        None => Ok(()),
+    }
 }
 
 /// Starts everything that talks to the machine.
@@ -208,9 +223,10 @@ fn attend(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>
         let source = metrics::Source::One { record, asks: asks.clone() };
         tasks.spawn(metrics::serve(listener, source));
     }
-    let now = Instant::now();
+    let (now, machine) = (Instant::now(), prepared.backend.limits());
     Ok(Launched {
-        life: Life::new(limits(order, &prepared.app), now),
+        life: Life::new(limits(order, &prepared.app, machine), now),
+        destroy_limit: machine.destroy,
         keeper: Keeper::new(prepared.root, prepared.folder.keep()?),
         record: prepared.record,
         deployment,
@@ -253,17 +269,6 @@ fn check_ports(publish: &[Publish], app: &App) -> Result<()> {
     }
 }
 
-fn check_machine(order: &Order, backend: &dyn Backend) -> Result<()> {
-    if order.machine.is_none() || backend.has_machines() {
-        return Ok(());
-    }
-    Err(Error::operator(format!(
-        "the backend {} has one machine, and --machine cannot choose another",
-        backend.name()
-    ))
-    .hint("leave out --machine, or take --backend qemu"))
-}
-
 /// Listens on every published port. The ports are answered as they are, where any free one was asked for.
 fn listen(publish: &[Publish]) -> Result<(Vec<Door>, Vec<Publish>)> {
     let (mut listeners, mut real) = (Vec::new(), Vec::new());
@@ -282,7 +287,14 @@ fn cannot_listen(address: SocketAddr, error: std::io::Error) -> Error {
     Error::operator(format!("cannot listen on {address}")).because(error).hint(hint)
 }
 
-fn new_record(order: &Order, app: &App, name: &str, memory: u64, publish: Vec<Publish>) -> Record {
+fn new_record(
+    order: &Order,
+    app: &App,
+    backend: &dyn Backend,
+    name: &str,
+    memory: u64,
+    publish: Vec<Publish>,
+) -> Record {
     Record {
         version: record::VERSION,
         name: name.to_owned(),
@@ -291,8 +303,10 @@ fn new_record(order: &Order, app: &App, name: &str, memory: u64, publish: Vec<Pu
             digest: app.digest().to_string(),
             name: app.manifest.name.clone(),
         },
-        backend: backend_name(order, app).to_owned(),
+        backend: backend.name().to_owned(),
         machine: None,
+        // Before anything is made: whoever finds this record knows whom to ask what is left.
+        handle: Some(Handle::creating(backend.name())),
         cpus: order.cpus,
         memory,
         publish,
@@ -310,7 +324,7 @@ fn new_record(order: &Order, app: &App, name: &str, memory: u64, publish: Vec<Pu
 }
 
 fn backend_name<'a>(order: &'a Order, app: &App) -> &'a str {
-    order.backend.as_deref().unwrap_or_else(|| backends::for_source(&app.source))
+    order.backend.as_deref().unwrap_or_else(|| list::for_source(&app.source))
 }
 
 fn plan(order: &Order, prepared: &Prepared) -> Plan {
@@ -319,17 +333,17 @@ fn plan(order: &Order, prepared: &Prepared) -> Plan {
         cmdline: prepared.app.cmdline.clone(),
         cpus: order.cpus,
         memory: prepared.record.memory,
-        machine: order.machine,
-        accel: order.accel,
     }
 }
 
-fn limits(order: &Order, app: &App) -> Limits {
+fn limits(order: &Order, app: &App, machine: MachineLimits) -> Limits {
     let services: u64 = app.manifest.services.iter().map(|service| service.start_timeout_ms).sum();
     Limits {
-        answer: order.ready_timeout.unwrap_or(BOOT_LIMIT),
-        ready: order.ready_timeout.unwrap_or(BOOT_LIMIT + Duration::from_millis(services)),
+        answer: order.ready_timeout.unwrap_or(machine.boot),
+        ready: order.ready_timeout.unwrap_or(machine.boot + Duration::from_millis(services)),
         run: order.timeout,
         stop: Duration::from_millis(app.manifest.stop_timeout_ms),
+        power_off: machine.power_off,
+        kill: machine.kill,
     }
 }

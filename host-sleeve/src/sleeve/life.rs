@@ -24,12 +24,6 @@ use crate::values::show_duration;
 /// How long the logs may take to be read to their end: the enclave waits two seconds for its final state to be seen.
 const DRAIN_LIMIT: Duration = Duration::from_millis(1500);
 
-/// How long a machine may take to power off after its final state was seen.
-const POWER_OFF_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long the kernel may take to end killed programs.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
-
 /// What the enclave gets beyond its own limit for a stop: the way there and back, and its power-off.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
 
@@ -44,6 +38,10 @@ pub(crate) struct Limits {
     pub(crate) run: Option<Duration>,
     /// A stop, as the manifest has it.
     pub(crate) stop: Duration,
+    /// From the final state that was seen to the end of the machine.
+    pub(crate) power_off: Duration,
+    /// From a kill to the end of the machine.
+    pub(crate) kill: Duration,
 }
 
 /// What happened.
@@ -243,7 +241,7 @@ impl Life {
         let Phase::Draining { seq, .. } = self.phase else {
             return Vec::new();
         };
-        self.phase = Phase::PoweringOff { until: now + POWER_OFF_LIMIT };
+        self.phase = Phase::PoweringOff { until: now + self.limits.power_off };
         vec![Act::Seen(seq)]
     }
 
@@ -285,7 +283,7 @@ impl Life {
             Phase::Killing { .. } | Phase::Over => Vec::new(),
             _ => {
                 self.forced.get_or_insert(verdict);
-                self.phase = Phase::Killing { until: now + KILL_LIMIT };
+                self.phase = Phase::Killing { until: now + self.limits.kill };
                 vec![Act::Kill]
             }
         }
@@ -308,11 +306,8 @@ impl Life {
             Phase::PoweringOff { until } if now >= until => {
                 self.kill(Verdict::killed("it did not power off in time"), now)
             }
-            Phase::Killing { until } if now >= until => self.on_ended(&Ending {
-                powered_off: false,
-                how: "the machine outlived being killed".to_owned(),
-                said: None,
-            }),
+            Phase::Killing { until } if now >= until => self
+                .on_ended(&Ending::Broke { how: "the machine outlived being killed".to_owned(), said: None }),
             _ => Vec::new(),
         }
     }
@@ -372,8 +367,12 @@ impl Verdict {
 }
 
 fn unexplained(ending: &Ending) -> String {
-    let how = if ending.powered_off { "the enclave powered off without a word" } else { ending.how.as_str() };
-    match &ending.said {
+    let (how, said) = match ending {
+        Ending::PoweredOff { said } => ("the enclave powered off without a word", said.as_ref()),
+        Ending::Broke { how, said } => (how.as_str(), said.as_ref()),
+        Ending::Unknown => ("it ended; the backend cannot say how", None),
+    };
+    match said {
         Some(said) => format!("{how}: {said}"),
         None => how.to_owned(),
     }

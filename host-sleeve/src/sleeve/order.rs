@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
-use crate::backends::qemu;
+use crate::backends::options::Chosen;
 use crate::error::Result;
 use crate::state::{Folder, Record};
 use crate::values::Publish;
@@ -37,10 +37,8 @@ pub(crate) struct Order {
     pub(crate) ready_timeout: Option<Duration>,
     /// The backend's name, if one was asked for.
     pub(crate) backend: Option<String>,
-    /// QEMU's machine, if one was asked for.
-    pub(crate) machine: Option<qemu::Machine>,
-    /// How QEMU runs the CPUs.
-    pub(crate) accel: qemu::AccelChoice,
+    /// The options of the backend that were chosen.
+    pub(crate) options: Chosen,
     /// Where metrics are served, if they are.
     pub(crate) metrics: Option<SocketAddr>,
     /// Whether the console is copied to standard error.

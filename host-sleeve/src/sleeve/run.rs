@@ -26,9 +26,6 @@ use crate::client::{Ask, SOCKET};
 /// How long the console may take to reach its end after the machine has ended.
 const CONSOLE_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long the kernel may take to end what a machine leaves behind.
-const DESTROY_LIMIT: Duration = Duration::from_secs(5);
-
 /// How a run ended.
 #[derive(Debug)]
 pub(crate) struct Ran {
@@ -103,7 +100,7 @@ impl Launched {
             }
         };
         // A process that the kernel cannot end must not keep the end from being told: `ps` shows what is left.
-        drop(time::timeout(DESTROY_LIMIT, self.deployment.destroy()).await);
+        drop(time::timeout(self.destroy_limit, self.deployment.destroy()).await);
         self.tasks.abort_all();
         let end = End { code: verdict.code, outcome: verdict.outcome, at_ms: now_ms() };
         self.record.end = Some(end.clone());

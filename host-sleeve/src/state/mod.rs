@@ -17,6 +17,7 @@
 
 pub(crate) mod dir;
 pub(crate) mod folder;
+pub(crate) mod handle;
 mod place;
 pub(crate) mod process;
 pub(crate) mod record;

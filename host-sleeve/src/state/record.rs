@@ -16,6 +16,7 @@ use crate::values::{Publish, show_duration, signal_name};
 
 use crate::error::{Error, Result};
 
+use super::handle::Handle;
 use super::process::{ProcessId, boot_id};
 
 /// The version of this format.
@@ -33,7 +34,10 @@ pub(crate) struct Record {
     /// The backend's name.
     pub(crate) backend: String,
     /// What it runs on, once it does.
-    pub(crate) machine: Option<Machine>,
+    pub(crate) machine: Option<Platform>,
+    /// What finds again what the backend has made, from before it makes it; earlier programs did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) handle: Option<Handle>,
     /// Virtual CPUs.
     pub(crate) cpus: u32,
     /// Memory in bytes.
@@ -76,19 +80,22 @@ pub(crate) struct Image {
     pub(crate) name: String,
 }
 
-/// What an enclave runs on.
+/// What an enclave runs on, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Machine {
+pub(crate) struct Platform {
     /// In words: `microvm, tcg`.
     pub(crate) kind: String,
     /// Why it is not something better.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) why: Option<String>,
-    /// Its vsock address.
-    pub(crate) cid: u32,
-    /// How its vsock is reached.
-    pub(crate) vsock: String,
-    /// The processes that make it up, by name.
+    /// Its vsock address, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cid: Option<u32>,
+    /// How its vsock is reached, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) vsock: Option<String>,
+    /// The processes of this host that make it up, by name.
+    #[serde(default)]
     pub(crate) processes: Vec<(String, ProcessId)>,
     /// What its security module should report, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -220,6 +227,15 @@ impl Record {
         // What the enclave said is in the words of the wire, which other programs may have more of. The rest is ours.
         forget_unknown(&mut value);
         serde_json::from_value(value).map_err(|_| damaged(first))
+    }
+
+    /// What finds again what the backend has made. Before there were handles every backend was QEMU, and its processes were all.
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        let earlier = || {
+            let processes = &self.machine.as_ref()?.processes;
+            Some(Handle::created(&self.backend, &json!({"boot": self.boot, "processes": processes})))
+        };
+        self.handle.clone().or_else(earlier)
     }
 
     /// Whether a process that it names still runs.

@@ -19,9 +19,10 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(2);
 /// A future of a trait's method.
 pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A way to an enclave.
+/// A way to an enclave. It may be vsock, TCP or anything else that carries bytes in order: one that encrypts gives its caller one
+/// end of a local socket pair and carries what comes out of the other.
 pub(crate) trait Transport: Debug + Send + Sync {
-    /// Connects to a port.
+    /// Connects to a port of the contract between host and enclave (`cloister_wire::ports`), whatever numbers the transport has.
     ///
     /// Errors: `ConnectionRefused` when nothing listens there, `NotFound` when there is no such machine or its device is gone,
     /// `TimedOut` when the enclave does not answer.
@@ -59,6 +60,34 @@ fn meaning(error: io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    /// An enclave on another host, one address for each of its ports.
+    #[derive(Debug)]
+    struct Remote(SocketAddr);
+
+    impl Transport for Remote {
+        fn connect(&self, port: u32) -> Pending<'_, io::Result<Stream>> {
+            let known = port == cloister_wire::ports::CONTROL;
+            Box::pin(in_time(async move {
+                if known { Stream::connect_tcp(self.0).await } else { Err(Errno::CONNREFUSED.into()) }
+            }))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_transport_need_not_be_vsock() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let transport: Box<dyn Transport> = Box::new(Remote(listener.local_addr().unwrap()));
+        let (stream, accepted) =
+            tokio::join!(transport.connect(cloister_wire::ports::CONTROL), listener.accept());
+        accepted.unwrap().0.write_all(b"hello").await.unwrap();
+        assert_eq!(stream.unwrap().recv_some(64).await.unwrap(), b"hello");
+        let refused = transport.connect(cloister_wire::ports::LOGS).await.unwrap_err();
+        assert!(may_answer_later(&refused), "{refused:?}");
+    }
 
     #[tokio::test]
     async fn a_failure_means_the_same_on_every_transport() {

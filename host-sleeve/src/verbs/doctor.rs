@@ -2,7 +2,8 @@
 
 use cloister_wire::exit;
 
-use crate::doctor::{Diagnosis, Finding, diagnose};
+use crate::backends::finding::Finding;
+use crate::doctor::{Diagnosis, diagnose};
 use crate::error::Result;
 use crate::output::{self, Table};
 

@@ -94,7 +94,9 @@ fn text(seen: &Seen, processes: &BTreeMap<&str, u32>) -> String {
     fact("image", format!("{} {}", record.image.path.display(), record.image.digest));
     fact("backend", format!("{}, {} CPUs, {}", record.backend, record.cpus, show_size(record.memory)));
     if let Some(machine) = &record.machine {
-        fact("machine", format!("{}, vsock {} by {}", machine.kind, machine.cid, machine.vsock));
+        let vsock = machine.cid.zip(machine.vsock.as_ref());
+        let vsock = vsock.map_or_else(String::new, |(cid, by)| format!(", vsock {cid} by {by}"));
+        fact("machine", format!("{}{vsock}", machine.kind));
         if let Some(why) = &machine.why {
             fact("", why.clone());
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::backends::remains;
 use crate::cli::Rm;
 use crate::client::{Asked, Client};
 use crate::error::{Error, Result};
@@ -9,7 +10,7 @@ use crate::output;
 use crate::state::process::ProcessId;
 use crate::state::{Folder, Root, folder};
 
-use super::DONE;
+use super::{DONE, block_on};
 
 /// How long a sleeve may take to agree to a kill before it is killed without asking.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
@@ -49,6 +50,7 @@ fn remove(folder: Folder, force: bool) -> Result<String> {
     if force {
         end(&folder)?;
     }
+    block_on(remains::end(&folder))?;
     folder.remove()?;
     Ok(name)
 }

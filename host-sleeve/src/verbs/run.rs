@@ -62,8 +62,7 @@ fn order(asked: Run) -> Result<Order> {
         timeout: asked.timeout,
         ready_timeout: asked.ready_timeout,
         backend: asked.backend,
-        machine: asked.machine,
-        accel: asked.accel,
+        options: asked.options.0,
         metrics: asked.metrics,
         console: asked.console,
     })

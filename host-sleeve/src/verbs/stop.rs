@@ -5,6 +5,7 @@ use std::time::Duration;
 use cloister_wire::control::Reply;
 use serde::Serialize;
 
+use crate::backends::remains;
 use crate::cli::Stop;
 use crate::client::{Asked, Client};
 use crate::error::{Error, Result};
@@ -12,7 +13,7 @@ use crate::output;
 use crate::state::process::ProcessId;
 use crate::state::{End, Folder, Root, folder};
 
-use super::DONE;
+use super::{DONE, block_on};
 
 /// What became of one enclave, as `stop --json` shows it.
 #[derive(Serialize)]
@@ -88,8 +89,8 @@ fn wait(folder: &Folder, met: Met) -> Result<Stopped> {
     let Some(seen) = folder.seen().ok().flatten() else {
         return Ok(Stopped { name, end: None }); // run --rm
     };
-    for (_, process) in seen.orphans() {
-        process.kill();
+    if !seen.alive {
+        block_on(remains::end_recorded(&seen.record))?;
     }
     if !asked {
         output::note(&format!("{name} had ended: {}", seen.words()));

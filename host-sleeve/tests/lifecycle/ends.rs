@@ -40,6 +40,8 @@ pub(crate) fn killed_sleeve() {
     let running = place.start("serve", &[]);
     let inspected = place.inspect();
     assert_eq!(inspected["processes"]["sleeve"], running.pid());
+    let handle = &inspected["handle"];
+    assert!(handle["created"] == true && handle["processes"][0][0] == "qemu", "{handle}");
     running.signal(Signal::KILL);
     running.end();
     for part in ["qemu", "vsock"] {
@@ -53,6 +55,26 @@ pub(crate) fn killed_sleeve() {
     assert_eq!(ps.json()[0]["state"], "killed: the sleeve died");
     place.sleeve("", &["stop", "web"]).with(0, "the sleeve died");
     place.run("exit:0", &["--replace"]).with(0, "");
+}
+
+pub(crate) fn killed_while_creating() {
+    let place = Place::new();
+    let app = place.app();
+    let mut command = place.command("serve", &["run", &app, "--name", "web", "--accel", "tcg"]);
+    let mut sleeve = command.env("FAKE_VSOCK", "hangs").spawn().unwrap();
+    while place.processes().is_empty() {
+        std::thread::yield_now();
+    }
+    let record = place.inspect();
+    assert_eq!(record["handle"], serde_json::json!({"backend": "qemu", "created": false}), "{record}");
+    sleeve.kill().unwrap();
+    sleeve.wait().unwrap();
+    while !place.processes().is_empty() {
+        std::thread::yield_now();
+    }
+    assert_eq!(place.sleeve("", &["ps", "--all", "--json"]).json()[0]["state"], "killed: the sleeve died");
+    place.sleeve("", &["rm", "web"]).with(0, "");
+    assert!(!place.runtime("web").exists());
 }
 
 pub(crate) fn killed_qemu() {

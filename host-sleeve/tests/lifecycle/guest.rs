@@ -62,6 +62,10 @@ struct Guest {
 pub(crate) fn vsock_device() {
     let device = std::env::args().nth(2).unwrap();
     assert!(device.contains("uds-path=vsock.sock"), "{device}");
+    if std::env::var("FAKE_VSOCK").as_deref() == Ok("hangs") {
+        // It starts, and never listens.
+        std::thread::park();
+    }
     let ports = UnixListener::bind("vsock.sock").unwrap();
     let vhost = UnixListener::bind("vhost.sock").unwrap();
     let (qemu, _) = vhost.accept().unwrap();

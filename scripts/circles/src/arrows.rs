@@ -8,8 +8,8 @@ pub(crate) const HOST_SLEEVE: &[(&str, &[&str])] = &[
     (
         "verbs",
         &[
-            "app", "build", "cli", "client", "doctor", "error", "install", "logbook", "metrics", "output",
-            "registry", "signals", "sleeve", "state", "values",
+            "app", "backends", "build", "cli", "client", "doctor", "error", "install", "logbook", "metrics",
+            "output", "registry", "signals", "sleeve", "state", "values",
         ],
     ),
     ("cli", &["backends", "registry", "values"]),

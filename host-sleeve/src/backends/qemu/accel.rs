@@ -3,7 +3,6 @@
 //! Its law: KVM where it has proved itself, else translation, and the reason with it.
 
 use cloister_image::digest::Digest;
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -13,8 +12,7 @@ use super::found::Found;
 use super::kvm;
 
 /// How an operator wants the CPUs to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AccelChoice {
     /// KVM where it proves itself, else translation.
     Auto,

@@ -6,12 +6,9 @@
 use std::os::fd::RawFd;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 /// QEMU's machine type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Machine {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MachineType {
     /// Virtio over memory-mapped registers and nothing else: the quickest to boot.
     Microvm,
     /// A PC with PCI and ACPI.
@@ -45,7 +42,7 @@ pub(crate) struct Spec<'a> {
     /// The enclave's name, for process listings.
     pub(crate) name: &'a str,
     /// The machine type.
-    pub(crate) machine: Machine,
+    pub(crate) machine: MachineType,
     /// How the CPUs run.
     pub(crate) accel: Accel,
     /// How vsock is made.
@@ -156,8 +153,8 @@ pub(crate) fn nitro(spec: &NitroSpec<'_>) -> Vec<String> {
 fn machine(spec: &Spec<'_>) -> String {
     let memory = if spec.vsock == Vsock::User { ",memory-backend=memory" } else { "" };
     match spec.machine {
-        Machine::Microvm => format!("microvm,acpi=off{memory}"),
-        Machine::Q35 => format!("q35{memory}"),
+        MachineType::Microvm => format!("microvm,acpi=off{memory}"),
+        MachineType::Q35 => format!("q35{memory}"),
     }
 }
 
@@ -179,8 +176,8 @@ const fn cpu(accel: Accel) -> &'static str {
 
 fn vsock(spec: &Spec<'_>, add: &mut impl FnMut(&str, String)) {
     let bus = match spec.machine {
-        Machine::Microvm => "device",
-        Machine::Q35 => "pci",
+        MachineType::Microvm => "device",
+        MachineType::Q35 => "pci",
     };
     match spec.vsock {
         Vsock::Kernel { device } => {
@@ -200,7 +197,7 @@ mod tests {
     fn spec() -> Spec<'static> {
         Spec {
             name: "web",
-            machine: Machine::Microvm,
+            machine: MachineType::Microvm,
             accel: Accel::Tcg,
             vsock: Vsock::User,
             cid: 7,
@@ -228,8 +225,12 @@ mod tests {
 
     #[test]
     fn a_q35_on_kvm_with_the_kernels_vsock_has_this_command_line() {
-        let spec =
-            Spec { machine: Machine::Q35, accel: Accel::Kvm, vsock: Vsock::Kernel { device: 11 }, ..spec() };
+        let spec = Spec {
+            machine: MachineType::Q35,
+            accel: Accel::Kvm,
+            vsock: Vsock::Kernel { device: 11 },
+            ..spec()
+        };
         assert_eq!(
             argv(&spec).join(" "),
             "-name cloister-web -machine q35 -accel kvm -cpu host -smp 2 -m 512M -kernel /app/kernel \

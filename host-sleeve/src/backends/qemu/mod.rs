@@ -6,62 +6,98 @@
 mod accel;
 mod argv;
 mod attached;
-pub(crate) mod boot;
+mod boot;
 mod children;
 mod counter;
 mod found;
-pub(crate) mod kvm;
+mod kvm;
+mod left;
+mod limits;
 mod listening;
 pub(crate) mod nitro;
+mod options;
+mod probe;
 mod qmp;
 mod room;
 mod running;
 mod trial;
-pub(crate) mod version;
+mod version;
 mod vsock;
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
+use cloister_image::measure::NitroPcrs;
 use cloister_sys::tsc::Meter;
 
+use crate::app::Source;
 use crate::error::Result;
 use crate::state::Folder;
+use crate::state::handle::Handle;
 use crate::transport::{Kernel, Pending, Transport};
 
-use super::contract::{Backend, Deployment, Plan};
+use super::contract::{Backend, Deployment, MachineLimits, Plan, Remains};
+use super::finding::Finding;
+use super::options::{Chosen, Offer};
 
-pub(crate) use accel::AccelChoice;
-use accel::{accel_word, choose_accel};
-pub(crate) use argv::Machine;
-use argv::{Accel, Spec, Vsock};
+use accel::{AccelChoice, accel_word, choose_accel};
+use argv::{Accel, MachineType, Spec, Vsock};
 use boot::Boot;
 use children::Program;
-pub(crate) use found::{Found, find};
+use found::find;
+use limits::LIMITS;
 use qmp::Qmp;
 use room::room;
 use running::Running;
-pub(crate) use vsock::{VSOCK_DEVICE, find_vsock, try_vsock};
-use vsock::{claim_cid, free_cid, hybrid, start_vsock};
+use vsock::{claim_cid, find_vsock, free_cid, hybrid, start_vsock};
 
 /// The backend's name.
 pub(crate) const NAME: &str = "qemu";
 
+/// Its options of the command line.
+pub(crate) const OFFERS: &[Offer] = &[options::MACHINE, options::ACCEL];
+
 /// The backend.
 #[derive(Debug)]
-pub(crate) struct Qemu;
+struct Qemu {
+    machine: MachineType,
+    accel: AccelChoice,
+}
+
+/// The backend with these options.
+pub(crate) fn open(chosen: &Chosen) -> Result<Box<dyn Backend>> {
+    options::check(NAME, OFFERS, chosen)?;
+    Ok(Box::new(Qemu { machine: options::machine(chosen)?, accel: options::accel(chosen)? }))
+}
 
 impl Backend for Qemu {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    fn has_machines(&self) -> bool {
-        true
+    fn accepts(&self, source: &Source) -> Result<()> {
+        source.artifact().map(drop)
     }
 
     fn room(&self, kernel: u64) -> u64 {
         room(kernel)
+    }
+
+    fn limits(&self) -> MachineLimits {
+        LIMITS
+    }
+
+    fn probe(&self) -> Pending<'_, Vec<Finding>> {
+        Box::pin(probe::all())
+    }
+
+    /// It has no security module.
+    fn measure<'a>(&'a self, _plan: &'a Plan) -> Pending<'a, Result<Option<NitroPcrs>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn reattach<'a>(&'a self, handle: &'a Handle) -> Pending<'a, Result<Option<Box<dyn Remains>>>> {
+        Box::pin(async move { left::find(handle) })
     }
 
     fn deploy<'a>(&'a self, plan: &'a Plan, folder: &'a Folder) -> Pending<'a, Result<Box<dyn Deployment>>> {
@@ -70,7 +106,7 @@ impl Backend for Qemu {
             let qemu = find()?;
             let vsock = find_vsock()?;
             let boot = Boot::prepare(plan.source.artifact()?).await?;
-            let (accel, why) = choose_accel(plan.accel, &qemu, &boot.kernel, &boot.kernel_digest).await?;
+            let (accel, why) = choose_accel(self.accel, &qemu, &boot.kernel, &boot.kernel_digest).await?;
             let (cid, vsock_device, claimed) = match vsock {
                 Some(program) => {
                     let cid = free_cid()?;
@@ -80,7 +116,7 @@ impl Backend for Qemu {
             };
             let spec = Spec {
                 name: folder.name(),
-                machine: plan.machine.unwrap_or(Machine::Microvm),
+                machine: self.machine,
                 accel,
                 vsock: claimed
                     .as_ref()
@@ -102,7 +138,7 @@ impl Backend for Qemu {
             let running = Program::start("QEMU", &qemu.path, argv, &folder.dir().path(), fds)?;
             let qmp = Qmp::listen(folder.dir().clone(), argv::QMP_SOCKET);
             let running =
-                Running { qemu: running, vsock: vsock_device, qmp, transport, cid, kind, why, pcrs: None };
+                Running { backend: NAME, qemu: running, vsock: vsock_device, qmp, transport, cid, kind, why };
             let deployment: Box<dyn Deployment> = Box::new(running);
             Ok(deployment)
         })
@@ -119,8 +155,8 @@ fn cmdline(measured: &str, accel: Accel, tsc_khz: Option<u32>) -> String {
 
 fn kind(spec: &Spec<'_>) -> String {
     let machine = match spec.machine {
-        Machine::Microvm => "microvm",
-        Machine::Q35 => "q35",
+        MachineType::Microvm => "microvm",
+        MachineType::Q35 => "q35",
     };
     format!("{machine}, {}", accel_word(spec.accel))
 }

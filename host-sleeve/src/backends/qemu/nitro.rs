@@ -16,15 +16,21 @@ use crate::app::Source;
 use crate::error::{Doing, Error, Result};
 use crate::install;
 use crate::state::Folder;
+use crate::state::handle::Handle;
 use crate::transport::Pending;
 
-use super::super::contract::{Backend, Deployment, Plan};
-use super::accel::{accel_word, choose_accel};
+use super::super::contract::{Backend, Deployment, MachineLimits, Plan, Remains};
+use super::super::finding::{Finding, lacks, optional, works};
+use super::super::options::{Chosen, Offer};
+use super::accel::{AccelChoice, accel_word, choose_accel};
 use super::argv::{self, Accel, NitroSpec};
 use super::boot::{Nameless, nameless};
 use super::children::Program;
 use super::counter;
 use super::found::{self, Found};
+use super::left;
+use super::limits::LIMITS;
+use super::options;
 use super::qmp::Qmp;
 use super::room::room;
 use super::running::Running;
@@ -45,12 +51,27 @@ const PROGRAM: &str = "qemu-nitro";
 /// Restarts by triple fault, which QEMU sees.
 const RESTART: &str = "reboot=t";
 
+/// Its options of the command line.
+pub(crate) const OFFERS: &[Offer] = &[options::ACCEL];
+
 /// The backend.
 #[derive(Debug)]
-pub(crate) struct QemuNitro;
+struct QemuNitro {
+    accel: AccelChoice,
+}
+
+/// The backend with these options.
+pub(crate) fn open(chosen: &Chosen) -> Result<Box<dyn Backend>> {
+    if chosen.get(options::MACHINE.name).is_some() {
+        let what = format!("the backend {NAME} has one machine, and --machine cannot choose another");
+        return Err(Error::operator(what).hint("leave out --machine, or take --backend qemu"));
+    }
+    options::check(NAME, OFFERS, chosen)?;
+    Ok(Box::new(QemuNitro { accel: options::accel(chosen)? }))
+}
 
 /// Looks for a QEMU that has the machine: the one that is named, our own, the distribution's.
-pub(crate) fn find() -> Result<Found> {
+fn find() -> Result<Found> {
     let hint = format!(
         "./scripts/qemu-nitro builds one, ./scripts/build then installs it; or name it in {VARIABLE}"
     );
@@ -67,9 +88,23 @@ pub(crate) fn find() -> Result<Found> {
     Err(Error::host(format!("{} has no machine {MACHINE}", found.path.display())).hint(hint))
 }
 
+fn look() -> Finding {
+    const WHAT: &str = "QEMU's nitro-enclave machine";
+    optional(match find() {
+        Ok(found) => works(WHAT, format!("version {} at {}", found.version, found.path.display())),
+        // The one command; where its result is named, `run` says.
+        Err(error) => lacks(WHAT, error.to_string(), Some("./scripts/qemu-nitro")),
+    })
+}
+
 impl Backend for QemuNitro {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    /// It makes the file for AWS Nitro where the image is not one.
+    fn accepts(&self, _source: &Source) -> Result<()> {
+        Ok(())
     }
 
     /// The machine is a microvm as far as memory goes (`hw/i386/nitro_enclave.c`).
@@ -82,6 +117,22 @@ impl Backend for QemuNitro {
         image.saturating_mul(MEMORY_FACTOR)
     }
 
+    fn limits(&self) -> MachineLimits {
+        LIMITS
+    }
+
+    fn probe(&self) -> Pending<'_, Vec<Finding>> {
+        Box::pin(async { vec![look()] })
+    }
+
+    fn measure<'a>(&'a self, plan: &'a Plan) -> Pending<'a, Result<Option<NitroPcrs>>> {
+        Box::pin(measure(&plan.source))
+    }
+
+    fn reattach<'a>(&'a self, handle: &'a Handle) -> Pending<'a, Result<Option<Box<dyn Remains>>>> {
+        Box::pin(async move { left::find(handle) })
+    }
+
     fn deploy<'a>(&'a self, plan: &'a Plan, folder: &'a Folder) -> Pending<'a, Result<Box<dyn Deployment>>> {
         Box::pin(async move {
             let clock = Meter::start();
@@ -90,7 +141,7 @@ impl Backend for QemuNitro {
             let boot = Boot::prepare(&plan.source).await?;
             // Whether KVM works is a matter of host and kernel; the QEMU that has its firmware at hand is asked.
             let prober = found::find().unwrap_or_else(|_| qemu.clone());
-            let (accel, why) = choose_accel(plan.accel, &prober, &boot.kernel, &boot.kernel_digest).await?;
+            let (accel, why) = choose_accel(self.accel, &prober, &boot.kernel, &boot.kernel_digest).await?;
             let cid = free_cid()?;
             let vsock = start_vsock(&vsock, cid, &folder.dir().path()).await?;
             let spec = NitroSpec {
@@ -106,6 +157,7 @@ impl Backend for QemuNitro {
             let qemu =
                 Program::start("QEMU", &qemu.path, argv, &folder.dir().path(), vec![boot.image.into_fd()])?;
             let deployment: Box<dyn Deployment> = Box::new(Running {
+                backend: NAME,
                 qemu,
                 vsock: Some(vsock),
                 qmp: Qmp::listen(folder.dir().clone(), argv::QMP_SOCKET),
@@ -113,11 +165,29 @@ impl Backend for QemuNitro {
                 cid,
                 kind: format!("{MACHINE}, {}", accel_word(accel)),
                 why,
-                pcrs: Some(boot.pcrs),
             });
             Ok(deployment)
         })
     }
+}
+
+/// What the security module should report. It is computed from the image beside the launch; what is deployed is checked against
+/// the same digests.
+async fn measure(source: &Source) -> Result<Option<NitroPcrs>> {
+    let artifact = match source {
+        Source::Eif(file) => return Ok(Some(file.explanation.pcrs)),
+        Source::Artifact(artifact) => artifact.clone(),
+    };
+    let measured = tokio::task::spawn_blocking(move || {
+        artifact.measurements().map_err(|error| {
+            Error::operator(format!("{} cannot be measured", artifact.path().display()))
+                .because(error)
+                .hint("if it is damaged, build it again")
+        })
+    });
+    let measured =
+        measured.await.map_err(|error| Error::host("the measuring broke off").because(error))??;
+    Ok(measured.nitro.map(|nitro| nitro.pcrs))
 }
 
 /// Words behind the measured command line, for what this machine lacks. It has no keyboard controller to be restarted by: the
@@ -133,7 +203,6 @@ fn append(accel: Accel, tsc_khz: Option<u32>) -> String {
 /// What is booted.
 struct Boot {
     image: Nameless,
-    pcrs: NitroPcrs,
     kernel: Nameless,
     kernel_digest: cloister_image::digest::Digest,
 }
@@ -149,9 +218,9 @@ impl Boot {
     fn copy(source: &Source, scratch: &Path) -> Result<Self> {
         let doing = || format!("cannot write into {}", scratch.display());
         let mut image = nameless(scratch).doing(doing)?;
-        let pcrs = match source {
+        match source {
             Source::Artifact(artifact) => {
-                let written = artifact.write_eif(&mut image).map_err(|error| {
+                artifact.write_eif(&mut image).map_err(|error| {
                     Error::operator(format!(
                         "{} cannot be made a file for AWS Nitro",
                         artifact.path().display()
@@ -159,23 +228,14 @@ impl Boot {
                     .because(error)
                     .hint("if it is damaged, build it again; if the disk is full, free some space there")
                 })?;
-                written.pcrs
             }
-            Source::Eif(file) => {
-                file.copy(&mut image)?;
-                file.explanation.pcrs
-            }
-        };
+            Source::Eif(file) => file.copy(&mut image)?,
+        }
         image.rewind().doing(doing)?;
         let mut kernel = Hashed::new(nameless(scratch).doing(doing)?);
         source.copy_kernel(&mut kernel)?;
         let (kernel, kernel_digest) = kernel.finish();
-        Ok(Self {
-            image: Nameless::from_file(image),
-            pcrs,
-            kernel: Nameless::from_file(kernel),
-            kernel_digest,
-        })
+        Ok(Self { image: Nameless::from_file(image), kernel: Nameless::from_file(kernel), kernel_digest })
     }
 }
 
@@ -195,6 +255,6 @@ mod tests {
 
     #[test]
     fn memory_is_what_the_vendors_tools_want() {
-        assert_eq!(QemuNitro.least_memory(100), 400);
+        assert_eq!(QemuNitro { accel: AccelChoice::Auto }.least_memory(100), 400);
     }
 }

@@ -4,19 +4,22 @@
 
 use std::sync::Arc;
 
-use cloister_image::measure::NitroPcrs;
-
-use crate::state::record;
+use crate::state::handle::Handle;
+use crate::state::process::ProcessId;
+use crate::state::record::Platform;
 use crate::transport::{Pending, Transport};
 
-use super::super::contract::{Console, Deployment, Ending};
+use super::super::contract::{Console, Deployment, Ending, Remains};
 use super::children::Program;
+use super::left::Parts;
 use super::qmp::Qmp;
 use super::vsock::{VSOCK_DEVICE, VSOCK_PROGRAM};
 
 /// A running machine.
 #[derive(Debug)]
 pub(super) struct Running {
+    /// The backend that made it.
+    pub(super) backend: &'static str,
     /// QEMU.
     pub(super) qemu: Program,
     /// The device, where the kernel is not it.
@@ -31,23 +34,22 @@ pub(super) struct Running {
     pub(super) kind: String,
     /// Why it is not something better.
     pub(super) why: Option<String>,
-    /// What its security module should report.
-    pub(super) pcrs: Option<NitroPcrs>,
 }
 
 impl Deployment for Running {
-    fn facts(&self) -> record::Machine {
-        let programs = [("qemu", Some(&self.qemu)), ("vsock", self.vsock.as_ref())];
-        let running =
-            programs.into_iter().filter_map(|(part, program)| Some((part.to_owned(), program?.id()?)));
+    fn handle(&self) -> Handle {
+        Handle::created(self.backend, &Parts::now(self.processes()))
+    }
+
+    fn platform(&self) -> Platform {
         let vsock = if self.vsock.is_some() { VSOCK_PROGRAM } else { VSOCK_DEVICE };
-        record::Machine {
+        Platform {
             kind: self.kind.clone(),
             why: self.why.clone(),
-            cid: self.cid,
-            vsock: vsock.to_owned(),
-            processes: running.collect(),
-            pcrs: self.pcrs,
+            cid: Some(self.cid),
+            vsock: Some(vsock.to_owned()),
+            processes: self.processes(),
+            pcrs: None,
         }
     }
 
@@ -59,7 +61,9 @@ impl Deployment for Running {
         let stdout: Console = Box::new(self.qemu.stdout()?);
         Some(stdout)
     }
+}
 
+impl Remains for Running {
     fn ended(&mut self) -> Pending<'_, Ending> {
         Box::pin(async move {
             let device = async {
@@ -71,10 +75,10 @@ impl Deployment for Running {
             tokio::select! {
                 biased;
                 (code, how) = self.qemu.ended() => self.after_qemu(code, how).await,
-                (how, said) = device => Ending { powered_off: false, how, said },
+                (how, said) = device => Ending::Broke { how, said },
                 state = self.qmp.halted() => {
                     let how = format!("QEMU stopped the machine ({state})");
-                    Ending { powered_off: false, how, said: None }
+                    Ending::Broke { how, said: None }
                 }
             }
         })
@@ -95,13 +99,20 @@ impl Deployment for Running {
 }
 
 impl Running {
+    /// The programs that run, by name.
+    fn processes(&self) -> Vec<(String, ProcessId)> {
+        let programs = [("qemu", Some(&self.qemu)), ("vsock", self.vsock.as_ref())];
+        programs.into_iter().filter_map(|(part, program)| Some((part.to_owned(), program?.id()?))).collect()
+    }
+
     async fn after_qemu(&mut self, code: Option<i32>, how: String) -> Ending {
         let cause = self.qmp.cause().await;
         let orderly = matches!(cause.as_deref(), None | Some("guest-reset" | "guest-shutdown"));
-        let how = match &cause {
-            Some(cause) if !orderly => format!("{how} ({cause})"),
-            _ => how,
-        };
-        Ending { powered_off: code == Some(0) && orderly, how, said: self.qemu.said().await }
+        let said = self.qemu.said().await;
+        match cause {
+            _ if code == Some(0) && orderly => Ending::PoweredOff { said },
+            Some(cause) if !orderly => Ending::Broke { how: format!("{how} ({cause})"), said },
+            _ => Ending::Broke { how, said },
+        }
     }
 }

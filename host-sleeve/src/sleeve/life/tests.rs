@@ -9,6 +9,8 @@ const LIMITS: Limits = Limits {
     ready: Duration::from_hours(1),
     run: None,
     stop: Duration::from_secs(10),
+    power_off: Duration::from_secs(10),
+    kill: Duration::from_secs(10),
 };
 
 fn status(seq: u64, state: State) -> Event {
@@ -30,11 +32,11 @@ fn exited(code: u8) -> State {
 }
 
 fn off() -> Event {
-    Event::Ended(Ending { powered_off: true, how: "QEMU ended".into(), said: None })
+    Event::Ended(Ending::PoweredOff { said: None })
 }
 
 fn killed() -> Event {
-    Event::Ended(Ending { powered_off: false, how: "QEMU was killed by SIGKILL".into(), said: None })
+    Event::Ended(Ending::Broke { how: "QEMU was killed by SIGKILL".into(), said: None })
 }
 
 /// Runs a life of events at the given seconds, and answers its acts and its verdict.
@@ -102,6 +104,15 @@ fn a_kernel_panic_is_told_by_its_line() {
 fn a_killed_machine_is_told_by_what_killed_it() {
     let verdict = live(LIMITS, vec![(1, status(1, State::Ready)), (2, killed())]).1;
     assert_eq!(verdict, Some(Verdict::failed("QEMU was killed by SIGKILL")));
+}
+
+#[test]
+fn an_end_that_the_backend_cannot_explain_is_reported_as_that() {
+    let ended = || (2, Event::Ended(Ending::Unknown));
+    let (_, verdict) = live(LIMITS, vec![(1, status(1, State::Ready)), ended()]);
+    assert_eq!(verdict, Some(Verdict::failed("it ended; the backend cannot say how")));
+    let (_, verdict) = live(LIMITS, vec![(1, Event::LastWords(exited(3))), ended()]);
+    assert_eq!(verdict, Some(Verdict::told(exited(3))), "what the enclave itself said stands");
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub(crate) fn launched(name: &str) -> Record {
         image: Image { path: "/app.cloister".into(), digest: "sha256:00".into(), name: "app".into() },
         backend: "qemu".into(),
         machine: None,
+        handle: None,
         cpus: 2,
         memory: 512 << 20,
         publish: Vec::new(),
@@ -51,11 +52,11 @@ fn a_record_without_a_sleeve_is_not_believed_to_run() {
 #[test]
 fn an_enclave_of_an_earlier_boot_is_not_taken_for_a_killed_one() {
     let seen = |boot: Option<String>| {
-        let machine = Machine {
+        let machine = Platform {
             kind: "microvm".into(),
             why: None,
-            cid: 3,
-            vsock: "x".into(),
+            cid: Some(3),
+            vsock: Some("x".into()),
             processes: vec![("qemu".into(), ProcessId::own().unwrap())],
             pcrs: None,
         };
@@ -83,6 +84,23 @@ fn a_record_of_the_first_release_is_read() {
     let record = Record::from_bytes(FIRST_RELEASE.as_bytes(), "web").unwrap();
     assert_eq!((record.boot, record.sleeve), (None, Some(ProcessId { pid: 68, start: 7 })));
     assert_eq!(record.status.unwrap().state, State::Ready);
+}
+
+#[test]
+fn a_record_without_a_handle_finds_its_machine_by_its_processes() {
+    let record = Record::from_bytes(FIRST_RELEASE.as_bytes(), "web").unwrap();
+    assert_eq!(record.machine.as_ref().unwrap().cid, Some(1100));
+    let handle = serde_json::to_value(record.handle().unwrap()).unwrap();
+    let processes = json!([["qemu", {"pid": 70, "start": 9}], ["vsock", {"pid": 69, "start": 8}]]);
+    assert_eq!(handle, json!({"backend": "qemu", "created": true, "boot": null, "processes": processes}));
+    assert!(launched("web").handle().is_none(), "nothing was made");
+}
+
+#[test]
+fn a_handle_that_was_recorded_is_the_one_that_is_read() {
+    let record = Record { handle: Some(Handle::creating("cloud")), ..launched("web") };
+    let again = Record::from_bytes(&serde_json::to_vec(&record).unwrap(), "web").unwrap();
+    assert_eq!(again.handle(), Some(Handle::creating("cloud")));
 }
 
 #[test]

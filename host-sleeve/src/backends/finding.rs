@@ -23,21 +23,21 @@ pub(crate) struct Finding {
 }
 
 /// It works.
-pub(super) fn works(what: &'static str, found: impl Into<String>) -> Finding {
+pub(crate) fn works(what: &'static str, found: impl Into<String>) -> Finding {
     Finding { what, works: true, optional: false, found: found.into(), fix: None }
 }
 
 /// It does not, and this adds it.
-pub(super) fn lacks(what: &'static str, found: impl Into<String>, fix: Option<&str>) -> Finding {
+pub(crate) fn lacks(what: &'static str, found: impl Into<String>, fix: Option<&str>) -> Finding {
     Finding { what, works: false, optional: false, found: found.into(), fix: fix.map(str::to_owned) }
 }
 
 /// The same, where enclaves run without it.
-pub(super) fn optional(finding: Finding) -> Finding {
+pub(crate) fn optional(finding: Finding) -> Finding {
     Finding { optional: true, ..finding }
 }
 
 /// It could not be looked at, or is not there.
-pub(super) fn failed(what: &'static str, error: &Error) -> Finding {
+pub(crate) fn failed(what: &'static str, error: &Error) -> Finding {
     lacks(what, error.to_string(), error.told().hint.as_deref())
 }

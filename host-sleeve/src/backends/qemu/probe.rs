@@ -1,0 +1,81 @@
+//! What of QEMU works on this host.
+//!
+//! Its law: what is said to work has been tried, as far as trying leaves no trace.
+
+use std::fs;
+
+use cloister_image::digest::Digest;
+use cloister_image::oci::Architecture;
+use cloister_image::ramdisk;
+
+use crate::backends::finding::{Finding, failed, lacks, optional, works};
+use crate::error::Result;
+use crate::install;
+
+use super::boot::Nameless;
+use super::found::{Found, find};
+use super::kvm;
+use super::vsock::{VSOCK_DEVICE, find_vsock, try_vsock};
+
+/// QEMU itself, its vsock and KVM.
+pub(super) async fn all() -> Vec<Finding> {
+    let qemu = find();
+    vec![program(&qemu), vsock().await, kvm(&qemu).await]
+}
+
+fn program(qemu: &Result<Found>) -> Finding {
+    match qemu {
+        Ok(found) => works("QEMU", format!("version {} at {}", found.version, found.path.display())),
+        Err(error) => failed("QEMU", error),
+    }
+}
+
+async fn vsock() -> Finding {
+    const WHAT: &str = "vsock";
+    let program = match find_vsock() {
+        Ok(None) => return works(WHAT, VSOCK_DEVICE),
+        Ok(Some(program)) => program,
+        Err(error) => return failed(WHAT, &error),
+    };
+    match try_vsock(&program).await {
+        Ok(()) => works(WHAT, format!("{}, not {}", program.display(), VSOCK_DEVICE)),
+        Err(error) => {
+            let reasons = error.reasons().join(": ");
+            lacks(WHAT, format!("{error}: {reasons}"), Some("cargo install --locked vhost-device-vsock"))
+        }
+    }
+}
+
+async fn kvm(qemu: &Result<Found>) -> Finding {
+    const WHAT: &str = "KVM";
+    let answer = match (qemu, kernel()) {
+        (Ok(qemu), Some((kernel, digest))) => kvm::ask_again(qemu, &kernel, &digest).await,
+        _ => return optional(lacks(WHAT, "not tried: that needs QEMU and the Cloister OS", None)),
+    };
+    if answer.works {
+        return optional(works(WHAT, "a trial boot went well"));
+    }
+    optional(lacks(WHAT, format!("{}: CPUs are translated, which is slower", answer.why), answer.fix))
+}
+
+fn kernel() -> Option<(Nameless, Digest)> {
+    let architecture = Architecture::native()?;
+    let folder = install::os(architecture.name()).ok()?;
+    let (release, _) = ramdisk::read_os(&folder, architecture).ok()?;
+    let file = fs::File::open(ramdisk::kernel_path(&folder)).ok()?;
+    Some((Nameless::from_file(file), release.kernel.sha256))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn what_is_missing_is_told_with_its_cure() {
+        let error = Error::host("QEMU is not installed").hint("apt install qemu-system-x86");
+        let finding = program(&Err(error));
+        assert!(!finding.works && !finding.optional);
+        assert_eq!(finding.fix.as_deref(), Some("apt install qemu-system-x86"));
+    }
+}

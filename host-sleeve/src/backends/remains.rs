@@ -1,0 +1,105 @@
+//! Ending what a dead sleeve has left.
+//!
+//! Its law: a record is not forgotten while what it names may still run.
+
+use tokio::time;
+
+use crate::error::{Error, Result};
+use crate::state::Folder;
+use crate::state::record::{Record, Seen};
+
+use super::list;
+use super::options::Chosen;
+
+/// Ends what is left of the enclave in this folder, if its sleeve is gone. A record of another version, or one that is damaged, names
+/// processes alone; whoever removes the folder ends those.
+pub(crate) async fn end(folder: &Folder) -> Result<()> {
+    match folder.seen() {
+        Ok(Some(Seen { record, alive: false })) => end_recorded(&record).await,
+        _ => Ok(()),
+    }
+}
+
+/// The same by a record of a sleeve that is gone.
+pub(crate) async fn end_recorded(record: &Record) -> Result<()> {
+    let Some(handle) = record.handle() else {
+        return Ok(());
+    };
+    let backend = match list::open(&handle.backend, &Chosen::default()) {
+        Ok(backend) => backend,
+        // It told its own end, or its sleeve did: nothing is left.
+        Err(_) if record.end.is_some() => return Ok(()),
+        Err(error) => {
+            return Err(Error::operator(format!(
+                "{} may still run on a backend that is not known here",
+                record.name
+            ))
+            .because(error)
+            .hint("use the host-sleeve that launched it, or one that is newer"));
+        }
+    };
+    let Some(mut left) = backend.reattach(&handle).await? else {
+        return Ok(());
+    };
+    let limits = backend.limits();
+    left.kill();
+    let ended = time::timeout(limits.kill, left.ended()).await;
+    drop(time::timeout(limits.destroy, left.destroy()).await);
+    match ended {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::host(format!("what {} has left does not end", record.name))
+            .hint("`host-sleeve ps` shows the processes")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::handle::Handle;
+    use crate::state::process::{ProcessId, boot_id};
+    use crate::state::record::tests::launched;
+    use serde_json::json;
+    use std::process::Command;
+
+    fn left_by(handle: Handle) -> Record {
+        Record { handle: Some(handle), ..launched("web") }
+    }
+
+    #[tokio::test]
+    async fn what_a_dead_sleeve_has_left_is_ended() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = ProcessId::of(child.id()).unwrap();
+        let parts = json!({"boot": boot_id(), "processes": [["qemu", process]]});
+        end_recorded(&left_by(Handle::created("qemu", &parts))).await.unwrap();
+        assert!(!process.exists());
+        child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_process_of_an_earlier_boot_is_another_one() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = ProcessId::of(child.id()).unwrap();
+        let parts = json!({"boot": "an earlier boot", "processes": [["qemu", process]]});
+        end_recorded(&left_by(Handle::created("qemu-nitro", &parts))).await.unwrap();
+        assert!(process.exists());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_intent_from_which_nothing_came_leaves_nothing_to_end() {
+        end_recorded(&left_by(Handle::creating("qemu"))).await.unwrap();
+        end_recorded(&launched("web")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_enclave_on_a_backend_that_is_not_known_is_not_forgotten_before_it_has_ended() {
+        let mut record = left_by(Handle::created("cray", &json!({"node": 7})));
+        let error = end_recorded(&record).await.unwrap_err();
+        assert!(error.reasons().concat().contains("no backend named cray"), "{error:?}");
+        record.end = Some(
+            serde_json::from_value(json!({"code": 0, "outcome": "killed", "why": "x", "at_ms": 1})).unwrap(),
+        );
+        end_recorded(&record).await.unwrap();
+    }
+}
