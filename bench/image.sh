@@ -163,7 +163,7 @@ bench_image() {
   image_manifest >"$WORK/cloister.yaml"
   for ((round = 1; round <= rounds; round++)); do
     for size in "${IMAGE_SIZES[@]}"; do
-      say "round $round of $rounds: $size; load of this machine: $(cut -d' ' -f1-3 /proc/loadavg)"
+      log "round $round of $rounds: $size; load of this machine: $(cut -d' ' -f1-3 /proc/loadavg)"
       build_round "$size" "$("$ROOT/scripts/inputs" "$size")"
       for form in erofs plain; do boot "$size" "$form"; done
     done

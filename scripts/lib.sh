@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What every script here shares: speaking, stopping, packages, the cache, and long work that shows it is alive.
-# Its law: data goes to stdout, everything said to people goes to stderr. It is sourced, never run.
+# Shared by all scripts: messages, errors, packages, the cache, and progress of long commands.
+# Invariant: data goes to stdout, messages to stderr. It is sourced, never run.
 
 set -euo pipefail
 umask 022
@@ -8,34 +8,34 @@ export LC_ALL=C
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export ROOT
-# A sign of life at least this often (seconds): shorter than the patience of people and of CI systems.
+# Progress is printed at least this often (seconds): less than people and CI systems are willing to wait without output.
 HEARTBEAT=15
 
-# say TEXT: one line for people.
-say() {
+# log TEXT: prints one message.
+log() {
   printf '%s: %s\n' "${0##*/}" "$*" >&2
 }
 
-# die WHAT HINT: the end of a script, with the one thing to do next.
+# die WHAT HINT: prints an error and what to do next, and ends the script.
 die() {
   printf '%s: error: %s\n' "${0##*/}" "$1" >&2
   [[ -z ${2-} ]] || printf '  hint: %s\n' "$2" >&2
   exit 1
 }
 
-# cache_dir NAME: a folder below the cache, made when missing.
+# cache_dir NAME: prints a folder below the cache, which is created if missing.
 cache_dir() {
   local dir="${CLOISTER_CACHE:-${HOME}/.cache/cloister}/$1"
   mkdir -p "$dir"
   printf '%s\n' "$dir"
 }
 
-# sha256_of FILE: its hash alone.
+# sha256_of FILE: prints its hash only.
 sha256_of() {
   sha256sum -- "$1" | cut -d' ' -f1
 }
 
-# part_of IMAGE TITLE: one part of an enclave image, by its title. Needs jq.
+# part_of IMAGE TITLE: prints one part of an enclave image, by its title. Needs jq.
 part_of() {
   local manifest blobs=$1/blobs/sha256
   manifest=$(jq -r '.manifests[0].digest | ltrimstr("sha256:")' "$1/index.json")
@@ -43,7 +43,7 @@ part_of() {
     .digest | ltrimstr("sha256:")' "$blobs/$manifest")"
 }
 
-# as_root COMMAND…: directly, or through sudo.
+# as_root COMMAND…: runs it directly, or through sudo.
 as_root() {
   if ((EUID == 0)); then
     "$@"
@@ -54,7 +54,7 @@ as_root() {
   fi
 }
 
-# is_here PROBE: true when there is such a command, or for what starts with a slash, such a file; it may be a pattern.
+# is_here PROBE: true if there is such a command or, if it starts with a slash, such a file; it may be a pattern.
 is_here() {
   if [[ $1 == /* ]]; then compgen -G "$1" >/dev/null; else type -P "$1" >/dev/null; fi
 }
@@ -64,8 +64,8 @@ is_debian() {
   [[ -r /etc/os-release ]] && (. /etc/os-release && [[ ${ID-} == debian && ${VERSION_ID-} == 1[23] ]])
 }
 
-# need_packages 'PACKAGE[=PROBE]: REASON'…: installs what is missing, after saying what and why. PROBE is what shows that it
-# is here, on any distribution; else it is the command of the package's name.
+# need_packages 'PACKAGE[=PROBE]: REASON'…: installs missing packages, after printing which and why. PROBE shows on any
+# distribution that a package is installed; default: the command of the package's name.
 need_packages() {
   local entry package probe missing=()
   for entry in "$@"; do
@@ -74,47 +74,47 @@ need_packages() {
     probe=${probe#*=}
     if is_here "$probe"; then continue; fi
     missing+=("$package")
-    say "needs the package $package, and does not find ${probe}:${entry#*:}"
+    log "needs the package $package, but did not find ${probe}:${entry#*:}"
   done
   ((${#missing[@]})) || return 0
   if [[ ${CLOISTER_SKIP_PACKAGES-} == 1 ]]; then
-    say "CLOISTER_SKIP_PACKAGES: going on without ${missing[*]}"
+    log "CLOISTER_SKIP_PACKAGES: continuing without ${missing[*]}"
     return 0
   fi
-  is_debian || die "not Debian 12 or 13: nothing is installed by itself here" \
-    "install what Debian calls: ${missing[*]}. If that is here in another place, set CLOISTER_SKIP_PACKAGES=1; then run this again"
-  say "installing with apt: ${missing[*]}"
+  is_debian || die "not Debian 12 or 13: packages are not installed automatically on this system" \
+    "install what Debian calls: ${missing[*]}. If they are installed elsewhere, set CLOISTER_SKIP_PACKAGES=1; then run this again"
+  log "installing with apt: ${missing[*]}"
   apt_install "${missing[@]}"
 }
 
 apt_install() {
   local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y -q --no-install-recommends)
-  as_root "${apt[@]}" update >&2 || say "apt-get update failed; trying with the lists that are here"
+  as_root "${apt[@]}" update >&2 || log "apt-get update failed; trying with the existing package lists"
   as_root "${apt[@]}" install "$@" >&2 || die "apt could not install: $*" "read apt's message above"
 }
 
-# guest_programs: the packages of the workspace that ramdisk 1 ships, in its order.
+# guest_programs: prints the workspace's packages that are in ramdisk 1, in its order.
 guest_programs() {
   awk '$1 == "file" { print $4 }' "$ROOT/rootfs/ramdisk1.list"
 }
 
-# need_command COMMAND HINT
+# need_command COMMAND HINT: ends the script if the command is missing.
 need_command() {
   command -v "$1" >/dev/null || die "$1 is not installed" "$2"
 }
 
-# run_slowly LABEL LOG COMMAND…: runs it with its output in LOG and reports every few seconds; shows the log's end
-# and fails when it fails.
+# run_slowly LABEL LOG COMMAND…: runs it with its output in LOG and reports progress every few seconds; if it fails, shows
+# the end of the log and fails.
 run_slowly() {
   local label=$1 log=$2 start=$SECONDS fd part='' status=''
   shift 2
-  say "$label …"
+  log "$label …"
   exec {fd}< <(if "$@" >"$log" 2>&1 </dev/null; then echo 0; else echo "$?"; fi)
-  # A read that ran out of time has taken what was there of the line: the parts together are the status.
+  # A read that timed out has consumed the available part of the line: the parts together are the status.
   until read -r -t "$HEARTBEAT" -u "$fd" part; do
     (($? > 128)) || break
     status+=$part
-    say "$label: $((SECONDS - start)) s, $(wc -l <"$log") lines; $(tail -n 1 "$log" | cut -c 1-72)"
+    log "$label: $((SECONDS - start)) s, $(wc -l <"$log") lines; $(tail -n 1 "$log" | cut -c 1-72)"
   done
   status+=$part
   exec {fd}<&-
@@ -122,32 +122,32 @@ run_slowly() {
     tail -n 40 "$log" | sed 's/^/  | /' >&2
     die "$label failed after $((SECONDS - start)) s" "the whole log is in $log"
   fi
-  say "$label: done in $((SECONDS - start)) s"
+  log "$label: done in $((SECONDS - start)) s"
 }
 
-# lock FILE WHAT: waits until this process alone holds FILE; released when the script ends.
+# lock FILE WHAT: waits for an exclusive lock on FILE, which is released when the script ends.
 lock() {
   local fd
   exec {fd}>"$1"
   if ! flock -n "$fd"; then
-    say "another process is busy with $2; waiting for it"
+    log "another process is working on $2; waiting for it"
     flock "$fd"
   fi
 }
 
-# download SHA256 FILE URL…: the first address that yields those bytes wins; FILE appears whole or not at all.
+# download SHA256 FILE URL…: tries the addresses in order until one has the right bytes; FILE is created complete or not at all.
 download() {
   local want=$1 file=$2 url got
   shift 2
   for url in "$@"; do
-    say "downloading $url"
+    log "downloading $url"
     if curl -fsSL --retry 2 --connect-timeout 20 -o "$file.part" "$url"; then
       got=$(sha256_of "$file.part")
       if [[ $got == "$want" ]]; then
         mv "$file.part" "$file"
         return 0
       fi
-      say "$url has the hash $got, not $want"
+      log "$url has the hash $got, not $want"
     fi
   done
   rm -f "$file.part"

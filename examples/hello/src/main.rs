@@ -1,7 +1,7 @@
-//! Answers every HTTP request with a greeting and says on stdout who asked for what.
+//! Answers every HTTP request with a greeting and logs the requests on stdout.
 //!
-//! Its law: a slow or silly client costs a bounded amount and never another client's answer. Everything else, such as
-//! restarts, limits and where the bytes go, is left to what runs it.
+//! Invariant: a slow or broken client has a bounded cost and never affects another client's response. Restarts, limits and
+//! networking are left to its environment.
 
 use std::convert::Infallible;
 use std::env;
@@ -12,17 +12,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Where to listen unless `PORT` says otherwise.
+/// The default port, if `PORT` is not set.
 const PORT: u16 = 8080;
 
 /// Clients served at once: each has a thread.
 const MAX_CLIENTS: usize = 64;
 
-/// The longest head of a request in bytes: what common servers take.
+/// The maximum size of a request's head in bytes, as in common servers.
 const MAX_HEAD: usize = 8 * 1024;
 
-/// How long a client may take to ask.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take to send or receive data.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 static CLIENTS: AtomicUsize = AtomicUsize::new(0);
 
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     match serve() {
         Ok(never) => match never {},
         Err(error) => {
-            say(&format!("cannot serve: {error}"));
+            log(&format!("cannot serve: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -41,7 +41,7 @@ fn serve() -> io::Result<Infallible> {
     let port = env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(PORT);
     let listener = TcpListener::bind(("0.0.0.0", port))?;
     let start = Instant::now();
-    say(&format!("listening on port {port}"));
+    log(&format!("listening on port {port}"));
     loop {
         let (stream, client) = listener.accept()?;
         if CLIENTS.fetch_add(1, Ordering::Relaxed) >= MAX_CLIENTS {
@@ -50,7 +50,7 @@ fn serve() -> io::Result<Infallible> {
         }
         thread::spawn(move || {
             if let Err(error) = answer(stream, client, start) {
-                say(&format!("{client}: {error}"));
+                log(&format!("{client}: {error}"));
             }
             CLIENTS.fetch_sub(1, Ordering::Relaxed);
         });
@@ -59,14 +59,14 @@ fn serve() -> io::Result<Infallible> {
 
 /// Reads one request and answers it.
 fn answer(mut stream: TcpStream, client: SocketAddr, start: Instant) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     let head = read_head(&mut stream)?;
     if head.is_empty() {
         return Ok(());
     }
     let request = first_line(&head);
-    say(&format!("{client} {request}"));
+    log(&format!("{client} {request}"));
     let (status, body) = match request.split(' ').next() {
         Some("GET" | "HEAD") => ("200 OK", greeting(start)),
         _ => ("405 Method Not Allowed", "only GET and HEAD\n".to_owned()),
@@ -77,7 +77,7 @@ fn answer(mut stream: TcpStream, client: SocketAddr, start: Instant) -> io::Resu
     write!(stream, "Connection: close\r\n\r\n{sent}")
 }
 
-/// Everything up to the empty line; nothing for a client that only connects, as a check does.
+/// Everything up to the empty line; empty for a client that only connects, such as a TCP check.
 fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     let mut piece = [0; 1024];
@@ -87,29 +87,32 @@ fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
             return Ok(head);
         }
         if count == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "left in the middle of its request"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the client closed before the end of its request",
+            ));
         }
         if head.len() + count > MAX_HEAD {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a request of more than 8 KiB"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the request head is larger than 8 KiB"));
         }
         head.extend_from_slice(piece.get(..count).unwrap_or(&[]));
     }
     Ok(head)
 }
 
-/// The request line, fit for a log: what is not printable is shown as a dot.
+/// The request line, safe for a log: characters that are not printable become dots.
 fn first_line(head: &[u8]) -> String {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or(&[]);
     line.iter().map(|byte| if matches!(byte, b' '..=b'~') { char::from(*byte) } else { '.' }).collect()
 }
 
 fn greeting(start: Instant) -> String {
-    let words = env::var("GREETING").unwrap_or_else(|_| "Hello.".to_owned());
-    format!("{words}\nUp for {} s.\n", start.elapsed().as_secs())
+    let greeting = env::var("GREETING").unwrap_or_else(|_| "Hello.".to_owned());
+    format!("{greeting}\nUp for {} s.\n", start.elapsed().as_secs())
 }
 
-/// One line on stdout. A reader that is gone is no reason to stop serving.
-fn say(line: &str) {
+/// Prints one line on stdout. Serving continues even if nothing reads it.
+fn log(line: &str) {
     writeln!(io::stdout(), "{line}").ok();
 }
 
@@ -117,7 +120,7 @@ fn say(line: &str) {
 mod tests {
     use super::*;
 
-    fn asked(request: &str) -> String {
+    fn response_to(request: &str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.write_all(request.as_bytes()).unwrap();
@@ -134,10 +137,10 @@ mod tests {
     }
 
     #[test]
-    fn a_client_gets_its_answer() {
-        let answer = asked("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    fn a_client_gets_a_response() {
+        let answer = response_to("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("Hello."), "{answer}");
-        assert!(asked("HEAD / HTTP/1.1\r\n\r\n").ends_with("\r\n\r\n"));
-        assert!(asked("POST / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
+        assert!(response_to("HEAD / HTTP/1.1\r\n\r\n").ends_with("\r\n\r\n"));
+        assert!(response_to("POST / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
     }
 }
