@@ -12,7 +12,7 @@ mod stop;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use cloister_image::artifact::{RootForm, ToolRecord};
+use cloister_image::artifact::{ArtifactFault, RootForm, ToolRecord};
 use cloister_image::build::{self, Application, BuildFault, Input, Options, Pack, Who};
 use cloister_image::digest::Digest;
 use cloister_image::limits::Limits;
@@ -126,8 +126,7 @@ pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
     if let Some(record) = &record {
         again::compare(record, &built, order.output)?;
     }
-    let artifact =
-        built.open().map_err(|fault| Error::host("what was built cannot be read").because(fault))?;
+    let artifact = built.open().map_err(unread)?;
     for warning in size::check_build(artifact, order.eif.is_some())? {
         output::note(&warning);
     }
@@ -248,9 +247,25 @@ fn blame(fault: BuildFault) -> Error {
         Who::Operator => Error::operator(what),
         Who::Author => Error::author(what),
         Who::Host => Error::host(what),
+        Who::Cloister => Error::internal(what),
     };
-    let error = error.hint(hint);
+    // A fault of our own says itself what to do.
+    let error = if who == Who::Cloister { error } else { error.hint(hint) };
     if std::error::Error::source(&fault).is_some() { error.because(Below(fault)) } else { error }
+}
+
+/// What was built this moment cannot be read: that is our fault, unless the disk or another program had a part in it.
+fn unread(fault: ArtifactFault) -> Error {
+    let what = "what was built cannot be read";
+    match fault {
+        ArtifactFault::Host { .. } | ArtifactFault::Changed { .. } | ArtifactFault::Occupied(_) => {
+            Error::host(what).because(fault)
+        }
+        ArtifactFault::Layout { .. }
+        | ArtifactFault::NotAnEnclave(_)
+        | ArtifactFault::NoPart { .. }
+        | ArtifactFault::Document { .. } => Error::internal(what).because(fault),
+    }
 }
 
 /// What lies under a fault whose own words have been said.

@@ -98,7 +98,7 @@ impl Source {
             }
             Self::Every(root) => match tokio::task::spawn_blocking(move || every(&root)).await {
                 Ok(text) => text,
-                Err(error) => Err(Error::host("a part of host-sleeve broke off").because(error)),
+                Err(error) => Err(Error::internal("a part of host-sleeve broke off").because(error)),
             },
         }
     }

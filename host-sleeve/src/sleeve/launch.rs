@@ -128,11 +128,11 @@ struct Provisional(Option<Folder>);
 
 impl Provisional {
     fn get(&self) -> Result<&Folder> {
-        self.0.as_ref().ok_or_else(|| Error::host("the enclave's folder is gone"))
+        self.0.as_ref().ok_or_else(|| Error::internal("the enclave's folder was handed over before"))
     }
 
     fn keep(mut self) -> Result<Folder> {
-        self.0.take().ok_or_else(|| Error::host("the enclave's folder is gone"))
+        self.0.take().ok_or_else(|| Error::internal("the enclave's folder was handed over before"))
     }
 }
 
@@ -235,7 +235,7 @@ fn open_log(folder: &Folder, name: &'static str, limit: u64) -> Result<Rotating>
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(Error::host("a part of host-sleeve broke off").because(error)),
+        Err(error) => Err(Error::internal("a part of host-sleeve broke off").because(error)),
     }
 }
 

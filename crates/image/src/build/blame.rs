@@ -19,6 +19,8 @@ pub enum Who {
     Author,
     /// Whoever keeps this host: room, rights, an installation.
     Host,
+    /// The authors of Cloister: what should not happen has happened.
+    Cloister,
 }
 
 const PATHS: &str =
@@ -26,6 +28,7 @@ const PATHS: &str =
 const AGAIN: &str = "fetch or copy the image again: it is damaged";
 const ROOM: &str = "make room there, or point CLOISTER_CACHE to another disk";
 const READABLE: &str = "run as a user who may read it";
+const REPORT: &str = "report it: this is a fault in Cloister itself";
 const RELEASE: &str = "./scripts/build makes the Cloister OS; CLOISTER_OS names its folder";
 
 impl BuildFault {
@@ -36,7 +39,7 @@ impl BuildFault {
             Self::Input { fault, .. } => oci(fault),
             Self::Layer { fault, .. } => layer(fault),
             Self::Directory { fault, .. } => directory(fault),
-            Self::Manifest(_) => (Who::Author, "make the manifest shorter"),
+            Self::Manifest(_) => (Who::Cloister, REPORT),
             Self::Os { .. } | Self::NoNitro => (Who::Host, RELEASE),
             Self::Ramdisk(fault) => ramdisk(fault),
             Self::Erofs(fault) => file_system(fault),
@@ -118,6 +121,16 @@ fn ramdisk(fault: &WriteFault) -> (Who, &'static str) {
 
 fn file_system(fault: &erofs::Error) -> (Who, &'static str) {
     match fault {
+        // The tree that layers are laid into has these properties by itself.
+        erofs::Error::Tree {
+            fault:
+                erofs::Fault::NoRoot
+                | erofs::Fault::NoInode
+                | erofs::Fault::NoParent
+                | erofs::Fault::LinkedDirectory
+                | erofs::Fault::Mode,
+            ..
+        } => (Who::Cloister, REPORT),
         erofs::Error::Tree { .. } | erofs::Error::TooLarge => {
             (Who::Author, "lay the application out another way")
         }
@@ -161,5 +174,13 @@ mod tests {
         let missing = DirectoryFault::Read { path: PathBuf::new(), source: io::ErrorKind::NotFound.into() };
         let fault = BuildFault::Directory { path: PathBuf::new(), fault: missing };
         assert_eq!(fault.blame().0, Who::Operator);
+    }
+
+    #[test]
+    fn a_tree_that_only_we_can_have_broken_is_not_the_image_authors() {
+        let tree = |fault| BuildFault::Erofs(erofs::Error::Tree { path: "/x".to_owned(), fault }).blame().0;
+        assert_eq!(tree(erofs::Fault::NoParent), Who::Cloister);
+        assert_eq!(tree(erofs::Fault::NoInode), Who::Cloister);
+        assert_eq!(tree(erofs::Fault::LongName), Who::Author);
     }
 }
