@@ -6,6 +6,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use cloister_wire::causes::REPORT;
 use cloister_wire::{causes, exit};
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,14 @@ const INTERRUPTED: u8 = exit::for_signal(2);
 
 /// The code of an end on request: that of SIGKILL, as if it had run.
 const KILLED: u8 = exit::for_signal(9);
+
+/// What to attach to a report.
+const EVIDENCE: &str = concat!(
+    "these lines, the command line, the version (host-sleeve ",
+    env!("CARGO_PKG_VERSION"),
+    ") and, where an enclave was launched, the log files in its folder: ~/.local/state/cloister/NAME, ",
+    "/var/lib/cloister/NAME for root, or $CLOISTER_STATE_DIR/NAME"
+);
 
 /// The result of everything here.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -35,6 +44,8 @@ pub(crate) enum Error {
     Interrupted(Told),
     /// Somebody else asked for its end.
     Killed(Told),
+    /// Cloister itself is at fault: none of the others can mend it.
+    Internal(Told),
 }
 
 /// The words of an error.
@@ -84,6 +95,11 @@ impl Error {
         Self::Killed(Told::new(what))
     }
 
+    /// Cloister is at fault. What to try is to report it, and the hint says with what.
+    pub(crate) fn internal(what: impl fmt::Display) -> Self {
+        Self::Internal(Told::new(format!("internal error: {what}"))).hint(format!("{REPORT} with {EVIDENCE}"))
+    }
+
     /// Adds what to try.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -107,7 +123,8 @@ impl Error {
             | Self::Enclave(told)
             | Self::TimedOut(told)
             | Self::Interrupted(told)
-            | Self::Killed(told) => told,
+            | Self::Killed(told)
+            | Self::Internal(told) => told,
         }
     }
 
@@ -134,7 +151,8 @@ impl Error {
             | Self::Enclave(told)
             | Self::TimedOut(told)
             | Self::Interrupted(told)
-            | Self::Killed(told) => told,
+            | Self::Killed(told)
+            | Self::Internal(told) => told,
         }
     }
 }
@@ -277,6 +295,22 @@ mod tests {
         let full = Err::<(), _>(std::io::Error::from(std::io::ErrorKind::StorageFull));
         let error = full.doing(|| "cannot write /x".to_owned()).unwrap_err();
         assert!(error.told().hint.as_deref().unwrap().contains("free some space"));
+    }
+
+    #[test]
+    fn a_fault_of_our_own_asks_for_a_report_and_says_what_to_attach() {
+        let error = Error::internal("the sum is wrong").because(std::io::Error::other("3 is not 4"));
+        let text = crate::output::render(&error);
+        assert!(
+            text.starts_with("error: internal error: the sum is wrong\nbecause: 3 is not 4\nhint: "),
+            "{text}"
+        );
+        for needed in
+            ["a fault in Cloister itself", "report", "command line", env!("CARGO_PKG_VERSION"), "log files"]
+        {
+            assert!(text.contains(needed), "{needed}: {text}");
+        }
+        assert_eq!(error.run_code(), 125);
     }
 
     #[test]

@@ -69,7 +69,8 @@ pub(crate) fn data(text: &str) -> Result<()> {
 
 /// Prints data as JSON, on one line.
 pub(crate) fn json<T: Serialize>(value: &T) -> Result<()> {
-    let text = serde_json::to_string(value).map_err(|e| Error::host("cannot write JSON").because(e))?;
+    let text = serde_json::to_string(value)
+        .map_err(|e| Error::internal("an answer has no form in JSON").because(e))?;
     data(&text)
 }
 

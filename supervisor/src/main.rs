@@ -10,9 +10,11 @@ use std::process::ExitCode;
 
 use cloister_net::{Entrance, Listener};
 use cloister_supervisor::core::{CoreError, Setup, run};
+use cloister_supervisor::hold::HoldError;
 use cloister_supervisor::status::registers;
 use cloister_supervisor::world::{Addresses, Paths};
 use cloister_sys::inherited;
+use cloister_wire::causes::REPORT;
 use cloister_wire::hold::SUPERVISOR_FD;
 use cloister_wire::{causes, ports};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -54,7 +56,36 @@ fn setup() -> Result<Setup, CoreError> {
 
 /// Writes an error and its causes where init's console shows them.
 fn report(error: &(dyn Error + 'static)) {
-    let line = format!("supervisor: {}\n", causes::line(error));
+    let ours = error.downcast_ref().is_some_and(is_ours);
+    let asked = if ours { format!("; {REPORT}") } else { String::new() };
+    let line = format!("supervisor: {}{asked}\n", causes::line(error));
     // There is nobody to tell that nobody can be told.
     io::stderr().write_all(line.as_bytes()).unwrap_or_default();
+}
+
+/// Whether init and the supervisor, both of one image, misunderstand each other: nobody who runs an enclave can mend that.
+fn is_ours(error: &CoreError) -> bool {
+    match error {
+        CoreError::Hold(HoldError::Frame(_) | HoldError::Descriptors { .. })
+        | CoreError::Frame(_)
+        | CoreError::NoWelcome
+        | CoreError::Version(_) => true,
+        // The stash's faults of our own say so themselves.
+        CoreError::Hold(HoldError::Io(_) | HoldError::Closed)
+        | CoreError::Stash(_)
+        | CoreError::System { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misunderstanding_with_init_is_ours_and_a_refusal_of_the_system_is_not() {
+        assert!(is_ours(&CoreError::NoWelcome));
+        assert!(is_ours(&CoreError::Hold(HoldError::Descriptors { wanted: 1, got: 0 })));
+        assert!(!is_ours(&CoreError::Hold(HoldError::Closed)));
+        assert!(!is_ours(&CoreError::System { what: "no sockets", source: io::Error::other("no") }));
+    }
 }

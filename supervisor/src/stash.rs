@@ -13,6 +13,7 @@ use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
+use cloister_wire::causes::REPORT;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -31,10 +32,10 @@ pub enum StashError {
     #[error("the stash cannot be read or written")]
     Io(#[from] io::Error),
     /// The state cannot be written as JSON.
-    #[error("the state has no written form")]
+    #[error("internal error: the state has no written form; {REPORT}")]
     Format(#[from] serde_json::Error),
     /// It is longer than a slot.
-    #[error("the state has {0} bytes, more than {MAX_BODY}")]
+    #[error("internal error: the state has {0} bytes, more than {MAX_BODY}; {REPORT}")]
     TooLong(usize),
 }
 

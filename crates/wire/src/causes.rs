@@ -6,6 +6,9 @@
 use std::error::Error;
 use std::iter;
 
+/// What the text of a fault of our own ends with: nobody else can mend it.
+pub const REPORT: &str = "this is a fault in Cloister itself, please report it";
+
 /// The causes of an error, from the top, without the error itself.
 pub fn below<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     iter::successors(error.source(), |&cause| cause.source())

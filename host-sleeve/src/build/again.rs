@@ -45,9 +45,9 @@ pub(super) fn image(record: &BuildRecord) -> Result<String> {
 /// Compares what was built with the record it was to be built by.
 pub(super) fn compare(record: &BuildRecord, built: &Finished, output: &Path) -> Result<()> {
     let built = built.open().and_then(|artifact| artifact.build_record());
-    let built = built.map_err(|fault| Error::host("what was built cannot be read").because(fault))?;
+    let built = built.map_err(super::unread)?;
     let fields = difference::records(record, &built)
-        .map_err(|error| Error::host("two build records cannot be compared").because(error))?;
+        .map_err(|error| Error::internal("two build records cannot be compared").because(error))?;
     if fields.is_empty() {
         return Ok(());
     }

@@ -13,7 +13,7 @@ mod stop;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use cloister_image::artifact::ToolRecord;
+use cloister_image::artifact::{ArtifactFault, ToolRecord};
 use cloister_image::build::{self, Application, BuildFault, Input, Options, Pack, Responsible};
 use cloister_image::digest::Digest;
 use cloister_image::limits::Limits;
@@ -84,8 +84,7 @@ pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
     if let Some(record) = &record {
         again::compare(record, &built, order.output)?;
     }
-    let artifact =
-        built.open().map_err(|fault| Error::host("what was built cannot be read").because(fault))?;
+    let artifact = built.open().map_err(unread)?;
     for warning in size::check_build(artifact, order.eif.is_some())? {
         output::note(&warning);
     }
@@ -206,9 +205,25 @@ fn blame(fault: BuildFault) -> Error {
         Responsible::Operator => Error::operator(what),
         Responsible::Author => Error::author(what),
         Responsible::Host => Error::host(what),
+        Responsible::Cloister => Error::internal(what),
     };
-    let error = error.hint(hint);
+    // A fault of our own says itself what to do.
+    let error = if responsible == Responsible::Cloister { error } else { error.hint(hint) };
     if std::error::Error::source(&fault).is_some() { error.because(Below(fault)) } else { error }
+}
+
+/// What was built this moment cannot be read: that is our fault, unless the disk or another program had a part in it.
+fn unread(fault: ArtifactFault) -> Error {
+    let what = "what was built cannot be read";
+    match fault {
+        ArtifactFault::Host { .. } | ArtifactFault::Changed { .. } | ArtifactFault::Occupied(_) => {
+            Error::host(what).because(fault)
+        }
+        ArtifactFault::Layout { .. }
+        | ArtifactFault::NotAnEnclave(_)
+        | ArtifactFault::NoPart { .. }
+        | ArtifactFault::Document { .. } => Error::internal(what).because(fault),
+    }
 }
 
 /// What lies under a fault whose own words have been said.

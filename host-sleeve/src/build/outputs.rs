@@ -116,9 +116,8 @@ impl Output for Beside {
 
 /// Makes the measurements, and the file for AWS Nitro if it is wanted.
 fn make(order: &Order<'_>, built: &Finished) -> Result<Vec<Beside>> {
-    let unread = |fault: ArtifactFault| Error::host("what was built cannot be read").because(fault);
-    let artifact = built.open().map_err(unread)?;
-    let measurements = artifact.document(Part::Measurements).map_err(unread)?;
+    let artifact = built.open().map_err(super::unread)?;
+    let measurements = artifact.document(Part::Measurements).map_err(super::unread)?;
     let mut made = vec![file(&measurements_path(order.output), |out| {
         out.write_all(&measurements).map_err(|source| Error::host("it cannot be written").because(source))
     })?];

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use cloister_net::Listener;
 use cloister_wire::control::Status;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -82,7 +81,7 @@ struct Prepared {
     listeners: Vec<Door>,
     /// Clients of theirs at once.
     most_clients: usize,
-    metrics: Option<TcpListener>,
+    metrics: Option<Listener>,
     requests: Requests,
     root: Root,
     folder: Provisional,
@@ -128,11 +127,11 @@ struct Provisional(Option<Folder>);
 
 impl Provisional {
     fn get(&self) -> Result<&Folder> {
-        self.0.as_ref().ok_or_else(|| Error::host("the enclave's folder is gone"))
+        self.0.as_ref().ok_or_else(|| Error::internal("the enclave's folder was handed over before"))
     }
 
     fn keep(mut self) -> Result<Folder> {
-        self.0.take().ok_or_else(|| Error::host("the enclave's folder is gone"))
+        self.0.take().ok_or_else(|| Error::internal("the enclave's folder was handed over before"))
     }
 }
 
@@ -180,14 +179,12 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     let folder = Provisional(Some(claimed));
     let (listeners, publish) = listen(&order.publish)?;
     let metrics = match order.metrics {
-        Some(address) => {
-            Some(TcpListener::bind(address).await.map_err(|error| cannot_listen(address, error))?)
-        }
+        Some(address) => Some(Listener::tcp(address).map_err(|error| cannot_listen(address, error))?),
         None => None,
     };
     let most_clients = if listeners.is_empty() { 0 } else { ingress::make_room() };
     let mut record = new_record(order, &app, &*backend, folder.get()?.name(), memory, publish);
-    record.metrics = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
+    record.metrics = metrics.as_ref().and_then(Listener::tcp_address);
     let requests = Requests::serve(folder.get()?)?;
     folder.get()?.pen().write(0, &record)?;
     Ok(Prepared { app, backend, record, listeners, most_clients, metrics, requests, root, folder })
@@ -250,7 +247,7 @@ fn open_log(folder: &Folder, name: &'static str, limit: u64) -> Result<Rotating>
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(Error::host("a part of host-sleeve broke off").because(error)),
+        Err(error) => Err(Error::internal("a part of host-sleeve broke off").because(error)),
     }
 }
 

@@ -138,7 +138,7 @@ fn interruptible<T: Send + 'static>(
 }
 
 fn broke_off(what: &str, error: oneshot::error::RecvError) -> Error {
-    Error::host(format!("{what} broke off")).because(error)
+    Error::internal(format_args!("{what} broke off")).because(error)
 }
 
 fn refused(refusal: Refusal, json: bool) -> Result<u8> {

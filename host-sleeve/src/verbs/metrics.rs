@@ -1,7 +1,7 @@
 //! `metrics`: every enclave of this user, for Prometheus.
 
+use cloister_net::Listener;
 use serde::Serialize;
-use tokio::net::TcpListener;
 
 use crate::cli::Metrics;
 use crate::error::{Error, Result};
@@ -23,11 +23,11 @@ pub(crate) fn metrics(asked: &Metrics, json: bool) -> Result<u8> {
     let root = Root::open()?;
     block_on(async {
         let mut signals = Signals::listen()?;
-        let listener = TcpListener::bind(asked.listen).await.map_err(|error| {
+        let listener = Listener::tcp(asked.listen).map_err(|error| {
             let error = Error::operator(format!("cannot listen on {}", asked.listen)).because(error);
             error.hint("choose another address with --listen")
         })?;
-        let url = format!("http://{}/metrics", listener.local_addr().unwrap_or(asked.listen));
+        let url = format!("http://{}/metrics", listener.tcp_address().unwrap_or(asked.listen));
         if json {
             output::json(&Serving { url })?;
         } else {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use cloister_wire::causes::REPORT;
 use libc::c_long;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -36,10 +37,10 @@ pub enum FilterError {
     #[error("{0:?} is not a system call that the default filter refuses")]
     Unknown(String),
     /// The machine's architecture has no filter.
-    #[error("no filter can be made for this architecture")]
+    #[error("internal error: no filter can be made for this architecture; {REPORT}")]
     Compile(#[from] seccompiler::BackendError),
     /// The parts do not chain.
-    #[error("the filter's parts do not end as expected")]
+    #[error("internal error: the filter's parts do not end as expected; {REPORT}")]
     Chain,
 }
 

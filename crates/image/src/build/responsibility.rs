@@ -19,12 +19,15 @@ pub enum Responsible {
     Author,
     /// The administrator of this host: disk space, permissions, an installation.
     Host,
+    /// The authors of Cloister: a bug.
+    Cloister,
 }
 
 const PATHS: &str =
     "--image takes oci:DIR, oci-archive:FILE, docker-archive:FILE, docker://HOST/NAME or dir:DIR";
 const AGAIN: &str = "fetch or copy the image again: it is damaged";
 const SPACE: &str = "free disk space there, or point CLOISTER_CACHE to another disk";
+const REPORT: &str = "report it: this is a bug in Cloister";
 const READABLE: &str = "run as a user who may read it";
 const RELEASE: &str = "build the Cloister OS with ./scripts/build, or set CLOISTER_OS to its directory";
 
@@ -36,7 +39,7 @@ impl BuildFault {
             Self::Input { fault, .. } => oci(fault),
             Self::Layer { fault, .. } => layer(fault),
             Self::Directory { fault, .. } => directory(fault),
-            Self::Manifest(_) => (Responsible::Author, "make the manifest shorter"),
+            Self::Manifest(_) => (Responsible::Cloister, REPORT),
             Self::Os { .. } | Self::NoNitro => (Responsible::Host, RELEASE),
             Self::Ramdisk(fault) => ramdisk(fault),
             Self::Erofs(fault) => file_system(fault),
@@ -128,6 +131,16 @@ fn ramdisk(fault: &WriteFault) -> (Responsible, &'static str) {
 
 fn file_system(fault: &erofs::Error) -> (Responsible, &'static str) {
     match fault {
+        // The tree that layers are applied to has these properties by construction.
+        erofs::Error::Tree {
+            fault:
+                erofs::Fault::NoRoot
+                | erofs::Fault::NoInode
+                | erofs::Fault::NoParent
+                | erofs::Fault::LinkedDirectory
+                | erofs::Fault::Mode,
+            ..
+        } => (Responsible::Cloister, REPORT),
         erofs::Error::Tree { .. } => (Responsible::Author, "change or remove this file in the image"),
         erofs::Error::TooLarge => (Responsible::Author, "make the application smaller"),
         erofs::Error::Read { .. } | erofs::Error::Write(_) => (Responsible::Host, SPACE),
@@ -172,5 +185,13 @@ mod tests {
         let missing = DirectoryFault::Read { path: PathBuf::new(), source: io::ErrorKind::NotFound.into() };
         let fault = BuildFault::Directory { path: PathBuf::new(), fault: missing };
         assert_eq!(fault.responsibility().0, Responsible::Operator);
+    }
+    #[test]
+    fn a_tree_that_no_image_can_produce_is_our_bug() {
+        let tree =
+            |fault| BuildFault::Erofs(erofs::Error::Tree { path: "/x".to_owned(), fault }).responsibility().0;
+        assert_eq!(tree(erofs::Fault::NoParent), Responsible::Cloister);
+        assert_eq!(tree(erofs::Fault::NoInode), Responsible::Cloister);
+        assert_eq!(tree(erofs::Fault::LongName), Responsible::Author);
     }
 }

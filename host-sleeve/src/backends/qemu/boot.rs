@@ -43,7 +43,8 @@ impl Boot {
         let artifact = artifact.clone();
         let copied =
             tokio::task::spawn_blocking(move || Self::copy(&artifact, &install::cache("tmp")?)).await;
-        copied.map_err(|error| Error::host("the copying of the enclave image broke off").because(error))?
+        copied
+            .map_err(|error| Error::internal("the copying of the enclave image broke off").because(error))?
     }
 
     fn copy(artifact: &Artifact, scratch: &Path) -> Result<Self> {

@@ -212,7 +212,8 @@ impl Boot {
     async fn prepare(source: &Source) -> Result<Self> {
         let source = source.clone();
         let copied = tokio::task::spawn_blocking(move || Self::copy(&source, &install::cache("tmp")?)).await;
-        copied.map_err(|error| Error::host("the copying of the enclave image broke off").because(error))?
+        copied
+            .map_err(|error| Error::internal("the copying of the enclave image broke off").because(error))?
     }
 
     fn copy(source: &Source, scratch: &Path) -> Result<Self> {

@@ -89,7 +89,7 @@ fn first_free(draw: impl Fn() -> Result<u32>, claim: impl Fn(u32) -> io::Result<
             Err(error) => return Err(refused(cid, error)),
         }
     }
-    Err(last.unwrap_or_else(|| Error::host("no vsock address was drawn")))
+    Err(last.unwrap_or_else(|| Error::internal("no vsock address was drawn")))
 }
 
 /// A vsock address that no other enclave of this host is likely to have. With the kernel's vhost-vsock it must be unique on

@@ -1,0 +1,258 @@
+//! The one HTTP/1 server of the host: hyper, between one accept loop and one answer a connection.
+//!
+//! Its law: a client has a bounded request, a bounded time and one of a bounded number of places; what it sends beyond its
+//! request is not read. What is answered is for others to say.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use cloister_net::{Gate, Listener, Stream};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use tokio::time;
+
+/// Scrapers at once: one is usual. Others wait until one of them has its answer.
+const MAX_CLIENTS: usize = 8;
+
+/// The longest request head in bytes; a scraper sends some hundred. It is the least that hyper takes.
+const MAX_HEAD: usize = 8192;
+
+/// Header fields of a request; a scraper sends ten.
+const MAX_FIELDS: usize = 64;
+
+/// How long a client may take to ask and to read, from its first moment on.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Bytes that are read at once: a whole request of a scraper.
+const PIECE: usize = 1024;
+
+/// A whole answer in memory.
+#[derive(Debug)]
+pub(super) struct Text(Option<Bytes>);
+
+/// Serves clients with what `answer` returns, until it is dropped.
+pub(super) async fn serve<A, F>(listener: &Listener, answer: A)
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Text>> + Send,
+{
+    let gate = Gate::new(MAX_CLIENTS);
+    loop {
+        let pass = gate.enter().await;
+        let (stream, _) = gate.next(listener).await;
+        let answer = answer.clone();
+        tokio::spawn(async move {
+            // A client that breaks off or takes too long comes again.
+            drop(time::timeout(LIMIT, converse(stream, answer)).await);
+            drop(pass);
+        });
+    }
+}
+
+async fn converse<A, F>(stream: Stream, answer: A) -> hyper::Result<()>
+where
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<Text>>,
+{
+    let service = service_fn(|request| {
+        let answered = answer(request);
+        async { Ok::<_, Infallible>(answered.await) }
+    });
+    http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_FIELDS)
+        .serve_connection(Io(stream), service)
+        .await
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self(Some(text.into()))
+    }
+}
+
+impl Body for Text {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let length = self.0.as_ref().map_or(0, Bytes::len);
+        SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
+    }
+}
+
+/// A connection as hyper reads and writes it.
+struct Io(Stream);
+
+impl Read for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut into: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut piece = [0; PIECE];
+        let room = into.remaining().min(PIECE);
+        let count = ready!(self.0.poll_recv(cx, piece.get_mut(..room).unwrap_or_default()))?;
+        into.put_slice(piece.get(..count).unwrap_or_default());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.poll_send(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.0.end_sending())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::task::JoinHandle;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// A server that answers everything with the path it was asked for, and a way to it.
+    struct Server {
+        address: std::net::SocketAddr,
+        task: JoinHandle<()>,
+    }
+
+    impl Server {
+        fn start() -> Self {
+            let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = listener.tcp_address().unwrap();
+            let answer = |request: Request<Incoming>| async move {
+                Response::new(Text::from(format!("asked for {}", request.uri().path())))
+            };
+            Self { address, task: tokio::spawn(async move { serve(&listener, answer).await }) }
+        }
+
+        async fn client(&self) -> TcpStream {
+            TcpStream::connect(self.address).await.unwrap()
+        }
+
+        /// Everything that a client reads after it has sent this; a reset behind it is an end as well.
+        async fn asked(&self, request: &str) -> String {
+            let mut client = self.client().await;
+            client.write_all(request.as_bytes()).await.unwrap();
+            read(&mut client).await
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            self.task.abort();
+        }
+    }
+
+    async fn read(client: &mut TcpStream) -> String {
+        let mut bytes = Vec::new();
+        while let Ok(1..) = client.read_buf(&mut bytes).await {}
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_request_is_answered_and_the_connection_ends() {
+        let server = Server::start();
+        let answer = server.asked("GET /x HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nasked for /x"),
+            "{answer}"
+        );
+        assert!(answer.to_ascii_lowercase().contains("connection: close\r\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_head_request_gets_the_length_and_no_text() {
+        let answer = Server::start().asked("HEAD /x HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(answer.to_ascii_lowercase().contains("content-length: 12\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_request_in_pieces_is_one_request() {
+        let server = Server::start();
+        let mut client = server.client().await;
+        for piece in ["GE", "T /x HTTP/1.1\r", "\nHost: x\r\n", "\r\n"] {
+            client.write_all(piece.as_bytes()).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert!(read(&mut client).await.ends_with("asked for /x"));
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_long_is_refused() {
+        let server = Server::start();
+        let long = "x".repeat(9000);
+        let answer = server.asked(&format!("GET /x HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        let many = "X: y\r\n".repeat(65);
+        let answer = server.asked(&format!("GET /x HTTP/1.1\r\n{many}\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_refused() {
+        let answer = Server::start().asked("what is this\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_nothing_or_too_slowly_is_cut_off() {
+        let server = Server::start();
+        let (mut silent, mut slow) = (server.client().await, server.client().await);
+        slow.write_all(b"GET /x HTTP/1.1\r\nX: ").await.unwrap();
+        let begin = Instant::now();
+        let slowly = async {
+            while slow.write_all(b"y").await.is_ok() && begin.elapsed() < LIMIT * 3 {
+                time::sleep(Duration::from_secs(1)).await;
+            }
+            begin.elapsed()
+        };
+        let (said, slowly) = tokio::join!(read(&mut silent), slowly);
+        assert_eq!(said, "");
+        assert!(slowly < LIMIT * 2, "cut off after {slowly:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_clients_than_places_wait_for_one_and_then_get_their_answer() {
+        let server = Server::start();
+        let mut silent = Vec::new();
+        for _ in 0..MAX_CLIENTS {
+            silent.push(server.client().await);
+        }
+        let begin = Instant::now();
+        let answer = server.asked("GET /x HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(answer.ends_with("asked for /x"), "{answer}");
+        // The places were taken by clients that say nothing, for as long as those may.
+        assert!(begin.elapsed() >= LIMIT, "{:?}", begin.elapsed());
+    }
+}
