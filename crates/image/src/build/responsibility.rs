@@ -28,7 +28,7 @@ const PATHS: &str =
 const AGAIN: &str = "fetch or copy the image again: it is damaged";
 const SPACE: &str = "free disk space there, or point CLOISTER_CACHE to another disk";
 const REPORT: &str = "report it: this is a bug in Cloister";
-const READABLE: &str = "run as a user who may read it";
+const READABLE: &str = "check that the file exists and that this user may read it";
 const RELEASE: &str = "build the Cloister OS with ./scripts/build, or set CLOISTER_OS to its directory";
 
 impl BuildFault {
