@@ -150,7 +150,7 @@ fn rpm_at(path: &[u8], data: &[u8]) {
         let mut tree = Tree::new();
         let kind = Kind::File(Content::Bytes(data.into()));
         tree.insert(path.to_vec(), Inode { kind, ..Inode::directory() });
-        sbom::bill("app", &tree, &serde_json::Value::Null).expect("nothing but memory is read")
+        sbom::generate("app", &tree, &serde_json::Value::Null).expect("nothing but memory is read")
     };
     assert_eq!(bill(), bill(), "the same database, and another bill");
 }

@@ -1,15 +1,15 @@
 //! From an input and a manifest to an artifact, in two calls.
 //!
-//! Its law: what comes out depends on what the paths hold, never on where they are, who reads them, or when.
+//! Invariant: the output depends on the contents of the inputs, never on where they are, who reads them, or when.
 //!
-//! [`open()`] reads the application. The manifest is then resolved against it by the caller, who can show every fault in it
+//! [`open()`] reads the application. The caller then resolves the manifest against it, and can report every error in it
 //! to its author; [`pack()`] writes the artifact.
 
-mod blame;
 mod configured;
 mod open;
 mod pack;
 mod places;
+mod responsibility;
 mod stop;
 
 use std::io;
@@ -33,32 +33,32 @@ use crate::oci::{Architecture, OciFault, Select};
 use crate::ramdisk::OsFault;
 use crate::tree::Tree;
 
-pub use blame::Who;
 pub use open::open;
 pub use pack::pack;
+pub use responsibility::Who;
 
-/// Where an application is read from. What is in a registry has been fetched into a layout before.
+/// Where an application is read from. Images in registries have been fetched before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// An OCI image layout.
     Layout {
         /// The directory.
         path: PathBuf,
-        /// Which image in it.
+        /// The image in it.
         select: Select,
     },
     /// An OCI image layout in an archive.
     OciArchive {
         /// The file.
         path: PathBuf,
-        /// Which image in it.
+        /// The image in it.
         select: Select,
     },
-    /// What `docker save` writes.
+    /// An archive written by `docker save`.
     DockerArchive {
         /// The file.
         path: PathBuf,
-        /// Which image in it.
+        /// The image in it.
         select: Select,
     },
     /// Blobs that were fetched from a registry.
@@ -80,13 +80,13 @@ pub enum Input {
 /// How an application is read.
 #[derive(Clone, Debug)]
 pub struct Options<'a> {
-    /// The machine it must be for.
+    /// The architecture it must be for.
     pub architecture: Architecture,
-    /// A directory on a disk with room for the application unpacked. Nothing stays in it.
+    /// A directory on a disk with space for the unpacked application. Nothing is left in it.
     pub scratch: &'a Path,
-    /// How much it may be.
+    /// Size limits.
     pub limits: Limits,
-    /// If it is there: the latest modification time, in seconds since 1970 (`SOURCE_DATE_EPOCH`). Later ones become it.
+    /// If given: the latest modification time, in seconds since 1970 (`SOURCE_DATE_EPOCH`). Later ones are set to it.
     pub clamp_mtime: Option<i64>,
 }
 
@@ -95,93 +95,93 @@ pub struct Options<'a> {
 pub struct Application {
     /// Its root.
     pub tree: Tree,
-    /// How its image says it is run. A directory says nothing.
+    /// The run configuration of its image; empty for a directory.
     pub config: ImageConfig,
-    /// What was left out.
+    /// Notes on what was left out or added.
     pub notes: Notes,
-    /// Where it came from.
+    /// Its origin.
     pub record: ApplicationRecord,
     architecture: Architecture,
     clamp_mtime: Option<i64>,
 }
 
-/// What else goes into an artifact.
+/// The other inputs of an artifact.
 #[derive(Clone, Debug)]
 pub struct Pack<'a> {
     /// The manifest, resolved against the application.
     pub manifest: &'a Manifest,
-    /// The digest of the manifest as people wrote it, where it was in a file.
+    /// The digest of the manifest's source, if it was in a file.
     pub manifest_source: Option<Digest>,
     /// The directory with the release of the operating system.
     pub os: &'a Path,
     /// The form of the root in ramdisk 2.
     pub root: RootForm,
-    /// How many threads compress. What comes out does not depend on it.
+    /// Number of compression threads. The output does not depend on it.
     pub workers: NonZeroUsize,
-    /// Who packs.
+    /// The program that packs it.
     pub tool: ToolRecord,
-    /// Who signs it for AWS Nitro, if anybody does.
+    /// The key and certificate that sign it for AWS Nitro, if any.
     pub signer: Option<&'a Signer>,
-    /// Where the artifact is to be.
+    /// The path of the artifact.
     pub output: &'a Path,
-    /// Once it is set, the build is given up, and leaves nothing behind.
+    /// Once set, the build is cancelled and leaves nothing behind.
     pub stop: &'a AtomicBool,
 }
 
-/// Why there is no artifact. [`BuildFault::blame`] says who must act.
+/// Why a build failed. [`BuildFault::responsibility`] returns who must act.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildFault {
-    /// The input is not what it is said to be, or not for this machine.
+    /// The input is not of the stated form, or not for this architecture.
     #[error("the image {} cannot be used", .path.display())]
     Input {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         fault: OciFault,
     },
     /// A layer is refused.
     #[error("layer {number} of {count} ({digest}) is refused")]
     Layer {
-        /// Which, from 1.
+        /// The number of the layer, from 1.
         number: usize,
-        /// Of how many.
+        /// The number of layers.
         count: usize,
         /// Its digest, or that of the tar in it.
         digest: Digest,
-        /// Why.
+        /// The cause.
         #[source]
         fault: Box<LayerFault>,
     },
     /// The directory cannot be used.
     #[error("the directory {} cannot be used", .path.display())]
     Directory {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         fault: DirectoryFault,
     },
-    /// The manifest cannot be written as the enclave reads it.
-    #[error("the manifest cannot be written")]
+    /// The manifest has no canonical form.
+    #[error("the manifest cannot be encoded")]
     Manifest(#[source] ModelError),
     /// The release of the operating system cannot be used.
     #[error("the operating system in {} cannot be used", .path.display())]
     Os {
-        /// Where it is.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         fault: OsFault,
     },
-    /// The application does not go into a ramdisk.
+    /// The ramdisk with the application was not written.
     #[error("the application's ramdisk cannot be written")]
     Ramdisk(#[source] WriteFault),
-    /// The application does not go into a file system.
+    /// The file system with the application was not written.
     #[error("the application's file system cannot be written")]
     Erofs(#[source] erofs::Error),
-    /// It is to be signed for AWS Nitro, and the release is for no such machine.
-    #[error("the Cloister OS is for no AWS Nitro machine, so there is nothing to sign")]
+    /// A signature for AWS Nitro was requested, and the release does not support AWS Nitro.
+    #[error("this Cloister OS does not support AWS Nitro, so there is nothing to sign")]
     NoNitro,
     /// It cannot be signed.
     #[error("the image cannot be signed")]
@@ -189,22 +189,22 @@ pub enum BuildFault {
     /// The artifact cannot be written.
     #[error("the artifact cannot be written")]
     Artifact(#[from] ArtifactFault),
-    /// Whoever wanted it does not want it any more.
-    #[error("the build was given up")]
-    GivenUp,
+    /// The caller cancelled it.
+    #[error("the build was cancelled")]
+    Cancelled,
     /// The scratch directory cannot be used.
     #[error("the scratch directory {} cannot be used", .path.display())]
     Scratch {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
 impl Application {
-    /// What a manifest is resolved against.
+    /// The image that a manifest is resolved against.
     #[must_use]
     pub fn image(&self) -> source::Image<'_> {
         let arch = match self.architecture {

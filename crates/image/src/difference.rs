@@ -1,7 +1,7 @@
-//! What is different between two artifacts, for people who must explain one.
+//! The differences between two artifacts, in human-readable terms.
 //!
-//! Its law: if two artifacts are not the same bytes, this says at least one thing; and of a sealed text it says no more
-//! than its length and that it is another one.
+//! Invariant: if two artifacts differ in any byte, at least one difference is reported; of a sealed text, only its
+//! length and the fact that it changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,63 +14,63 @@ use crate::digest::Digest;
 /// The field of a manifest's service whose texts are secrets.
 const SEALED: &str = "sealed";
 
-/// The longest value of a document that is shown, in characters.
+/// Maximum length of a displayed value of a document, in characters.
 const MAX_VALUE: usize = 200;
 
-/// Everything that is different. Where all is empty, the artifacts are the same.
+/// All differences. If all lists are empty, the artifacts are identical.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// The parts that are not the same bytes, by title.
+    /// The parts whose bytes differ, by title.
     pub parts: Vec<PartChange>,
-    /// Fields of the documents among them.
+    /// The differing fields of the documents among those parts.
     pub fields: Vec<FieldChange>,
-    /// Names in the application's root, in their order.
+    /// The differing files of the application's root, sorted by path.
     pub files: Vec<FileChange>,
 }
 
-/// A part that is not the same.
+/// A part that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PartChange {
-    /// Which.
+    /// The part's title.
     pub part: String,
-    /// The first one's digest; `None` if it has no such part.
+    /// Its digest in the first artifact; `None` if that has no such part.
     pub first: Option<Digest>,
-    /// The second one's.
+    /// Its digest in the second artifact.
     pub second: Option<Digest>,
 }
 
-/// A field that is not the same.
+/// A field that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FieldChange {
-    /// Which document.
+    /// The title of the document.
     pub part: String,
-    /// Where in it, with dots.
+    /// The path of the field in it, separated by dots.
     pub field: String,
-    /// What the first one has, as JSON; `None` if it has nothing.
+    /// The value in the first artifact, as JSON; `None` if it has no such field.
     pub first: Option<String>,
-    /// What the second one has.
+    /// The value in the second artifact.
     pub second: Option<String>,
 }
 
-/// A name that is not the same.
+/// A file that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FileChange {
     /// Its path from the root, made printable.
     pub path: String,
-    /// What is different.
+    /// What differs.
     #[serde(flatten)]
     pub what: FileDifference,
 }
 
-/// What is different about a name.
+/// What differs about a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "change")]
 pub enum FileDifference {
-    /// Only the first one has it.
+    /// Only the first artifact has it.
     Removed,
-    /// Only the second one has it.
+    /// Only the second artifact has it.
     Added,
-    /// Both have it, and these are not the same.
+    /// Both have it, with different properties.
     Changed {
         /// `content`, `type`, `mode`, `owner`, `time`, `attributes`.
         aspects: Vec<&'static str>,
@@ -78,7 +78,7 @@ pub enum FileDifference {
 }
 
 impl Difference {
-    /// Whether there is none.
+    /// Whether the artifacts are identical.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
@@ -105,7 +105,7 @@ pub fn compare(first: &Artifact, second: &Artifact) -> Result<Difference, Conten
     Ok(Difference { parts, fields, files })
 }
 
-/// Compares two build records: where there is no difference, the second build has done the first one again.
+/// Compares two build records: if there is no difference, the second build has reproduced the first one.
 pub fn records(first: &BuildRecord, second: &BuildRecord) -> Result<Vec<FieldChange>, serde_json::Error> {
     let (first, second) = (serde_json::to_value(first)?, serde_json::to_value(second)?);
     let mut fields = Vec::new();
@@ -130,12 +130,12 @@ fn document(artifact: &Artifact, part: Part) -> Result<Option<Value>, ArtifactFa
     if artifact.size(part) == 0 { Ok(None) } else { artifact.json(part).map(Some) }
 }
 
-/// A place in a document.
+/// A position in a document.
 #[derive(Clone, Debug)]
 struct Place {
     part: &'static str,
     field: String,
-    /// Whether what lies here is secret.
+    /// Whether the value here is secret.
     sealed: bool,
 }
 
@@ -149,13 +149,13 @@ impl Place {
         Self { field, sealed: self.sealed || key == SEALED, ..*self }
     }
 
-    /// A value as it may be shown.
+    /// A value with its secrets removed, for display.
     fn shown(&self, value: &Value) -> String {
         without_sealed(value, self.sealed).to_string().chars().take(MAX_VALUE).collect()
     }
 }
 
-/// Every place where two documents are not the same, the deepest that can be named.
+/// Collects the deepest positions at which two documents differ.
 fn walk(at: &Place, first: Option<&Value>, second: Option<&Value>, out: &mut Vec<FieldChange>) {
     match (first, second) {
         (a, b) if a == b => {}
@@ -173,7 +173,7 @@ fn walk(at: &Place, first: Option<&Value>, second: Option<&Value>, out: &mut Vec
             let first = a.map(|value| at.shown(value));
             let mut second = b.map(|value| at.shown(value));
             if let Some(second) = second.as_mut().filter(|second| Some(&**second) == first.as_ref()) {
-                // Two secrets of one length, or two values whose beginnings are the same.
+                // Two secrets of the same length, or two long values with the same prefix.
                 second.push_str(", changed");
             }
             out.push(FieldChange { part: at.part.to_owned(), field: at.field.clone(), first, second });
@@ -181,7 +181,7 @@ fn walk(at: &Place, first: Option<&Value>, second: Option<&Value>, out: &mut Vec
     }
 }
 
-/// The value with nothing but the length of each sealed text.
+/// The value with each sealed text replaced by its length.
 fn without_sealed(value: &Value, sealed: bool) -> Value {
     match value {
         Value::Object(fields) => {
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn each_name_says_what_is_different() {
+    fn each_file_is_listed_with_what_differs() {
         let first = Contents::from([
             (b"gone".to_vec(), item(0o644, b"")),
             (b"mode".to_vec(), item(0o644, b"")),
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_text_is_never_shown_wherever_the_difference_is() {
+    fn a_sealed_text_is_never_displayed_wherever_the_difference_is() {
         let service = |text: &str| json!({"name": "web", "sealed": {"KEY": text}});
         let one = |first: &Value, second: &Value| {
             let mut out = Vec::new();

@@ -1,8 +1,8 @@
-//! SHA-256 digests, as they are written in OCI documents.
+//! SHA-256 digests in the notation of OCI documents.
 //!
-//! Its law: what has been read is what has been hashed; nothing is read twice to be verified once.
+//! Invariant: the bytes that are used are the bytes that were hashed; no file is read a second time for its digest.
 
-mod beside;
+mod background;
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -11,14 +11,14 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-pub use beside::Beside;
+pub use background::BackgroundHash;
 
-/// A SHA-256 digest; written `sha256:` and 64 lower-case hexadecimal digits.
+/// A SHA-256 digest; formatted as `sha256:` and 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 
-/// A text that is not a digest this program can check.
+/// A text that is not a SHA-256 digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a digest of the form sha256:<64 hexadecimal digits>")]
 pub struct NotADigest(pub String);
@@ -30,7 +30,7 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The hexadecimal digits alone: the name of the blob's file in a layout.
+    /// The hexadecimal digits alone: the file name of the blob in a layout.
     #[must_use]
     pub fn hex(&self) -> String {
         self.0.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
@@ -42,7 +42,7 @@ impl Digest {
         &self.0
     }
 
-    /// Reads the 64 hexadecimal digits alone.
+    /// Parses the 64 hexadecimal digits alone.
     pub fn from_hex(text: &str) -> Result<Self, NotADigest> {
         let wrong = || NotADigest(text.chars().take(100).collect());
         let digits = text.as_bytes();
@@ -104,7 +104,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Hashes and counts what passes through it, in either direction.
+/// Hashes and counts the bytes that pass through it, in either direction.
 #[derive(Clone, Debug)]
 pub struct Hashed<T> {
     inner: T,
@@ -113,27 +113,27 @@ pub struct Hashed<T> {
 }
 
 impl<T> Hashed<T> {
-    /// Starts at nothing.
+    /// Wraps a reader or writer.
     pub fn new(inner: T) -> Self {
         Self { inner, hash: Sha256::new(), count: 0 }
     }
 
-    /// What stands behind it.
+    /// The wrapped reader or writer.
     pub fn inner(&self) -> &T {
         &self.inner
     }
 
-    /// Bytes passed so far.
+    /// Bytes that have passed so far.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// What stands behind it, and the digest of all that passed.
+    /// The wrapped reader or writer, and the digest of all bytes that passed.
     pub fn finish(self) -> (T, Digest) {
         (self.inner, Digest(self.hash.finalize().into()))
     }
 
-    /// The digest of what has passed so far.
+    /// The digest of the bytes that have passed so far.
     pub fn digest(&self) -> Digest {
         Digest(self.hash.clone().finalize().into())
     }
@@ -172,13 +172,13 @@ mod tests {
     const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     #[test]
-    fn a_digest_is_read_as_it_is_written() {
+    fn a_digest_is_parsed_as_it_is_formatted() {
         assert_eq!(Digest::of(b"").to_string(), EMPTY);
         assert_eq!(EMPTY.parse(), Ok(Digest::of(b"")));
     }
 
     #[test]
-    fn what_is_no_lower_case_sha256_is_refused() {
+    fn anything_but_a_lower_case_sha256_digest_is_refused() {
         let upper = EMPTY.replace('e', "E");
         for text in ["", "sha256:", "sha512:00", upper.as_str(), "sha256:../../../../etc/passwd"] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_hashed_and_counted() {
+    fn bytes_that_pass_are_hashed_and_counted() {
         let mut reader = Hashed::new(&b"abc"[..]);
         let mut read = Vec::new();
         reader.read_to_end(&mut read).unwrap();

@@ -1,11 +1,11 @@
 //! A directory on this host as an application's root.
 //!
-//! Its law: what is read is what lies below the directory, whoever else is writing there: no link is followed on the way,
+//! Invariant: only what is below the directory is read, even if another process writes there: no link is followed,
 //! no other file system is entered, and a file that changes while it is read is an error.
 //!
-//! Owners are counted from the owner of the directory itself, as in a user namespace: what belongs to whoever owns the
-//! directory belongs to root inside. So a root unpacked by root, one unpacked in a user namespace and a folder of a
-//! developer's all give the image one expects, and none has this host's user numbers in it.
+//! Owners are relative to the owner of the directory itself, as in a user namespace: files of the directory's owner
+//! belong to root inside. So a root unpacked by root, one unpacked in a user namespace and a developer's directory all
+//! give the expected image, and none contains user IDs of this host.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 
-use crate::layers::{EntryFault, Notes, check_symlink, climbs, keeps_xattr};
+use crate::layers::{EntryFault, Notes, check_symlink, escapes_root, keeps_xattr};
 use crate::limits::{self, LimitFault, Limits, MAX_PATH, MAX_XATTR};
 use crate::spool::{Spool, SpoolFault};
 use crate::tree::{Inode, InodeId, Kind, Tree, Xattrs, join};
@@ -23,36 +23,36 @@ use crate::tree::{Inode, InodeId, Kind, Tree, Xattrs, join};
 /// Why a directory cannot be an application's root.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryFault {
-    /// It cannot be read: this host must be looked at.
+    /// It cannot be read: a problem of this host.
     #[error("{} cannot be read", .path.display())]
     Read {
-        /// What could not.
+        /// What could not be read.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Somebody writes to it while it is read.
-    #[error("{} changed while it was read", .0.display())]
+    /// Another process wrote to it while it was read.
+    #[error("{} changed while it was being read", .0.display())]
     Changed(PathBuf),
-    /// Something in it has no place in an image.
+    /// It contains something that an image cannot hold.
     #[error("{} is refused", .path.display())]
     Entry {
-        /// What.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         fault: EntryFault,
     },
-    /// It is more than a builder takes; an operator can move the limit.
+    /// It exceeds a limit, which an operator can raise.
     #[error("it is too large")]
     Limit(#[source] LimitFault),
-    /// The scratch directory does not take it: this host must be looked at.
-    #[error("the scratch directory cannot hold it")]
+    /// It cannot be written to the scratch directory: a problem of this host.
+    #[error("the scratch directory cannot be written")]
     Scratch(#[source] io::Error),
 }
 
-/// Reads the tree below `root`, contents into `spool`.
+/// Reads the tree below `root`, file contents into `spool`.
 pub fn read(root: &Path, spool: &mut Spool, limits: &Limits) -> Result<(Tree, Notes), DirectoryFault> {
     let fault =
         |source: rustix::io::Errno| DirectoryFault::Read { path: root.to_owned(), source: source.into() };
@@ -92,9 +92,9 @@ struct Walk<'a> {
     limits: &'a Limits,
     tree: Tree,
     notes: Notes,
-    /// Files with several names, by device and inode.
+    /// Files with several hard links, by device and inode.
     linked: HashMap<(u64, u64), InodeId>,
-    /// Directories whose content is still to be read.
+    /// Directories that are still to be read.
     pending: Vec<Vec<u8>>,
     metadata: u64,
     bytes: u64,
@@ -152,8 +152,8 @@ impl Walk<'_> {
                 let target = rustix::fs::readlinkat(directory, name, Vec::new());
                 let target = target.map_err(|error| self.fault(path, error))?.into_bytes();
                 check_symlink(&target).map_err(|fault| self.refused(path, fault))?;
-                if climbs(path, &target) {
-                    self.notes.climbing_link(path, &target);
+                if escapes_root(path, &target) {
+                    self.notes.escaping_link(path, &target);
                 }
                 Kind::Symlink(target)
             }
@@ -163,7 +163,7 @@ impl Walk<'_> {
             }
             FileType::Socket => {
                 self.notes
-                    .add(|| format!("the socket {} is left out: nobody listens there", crate::shown(path)));
+                    .add(|| format!("the socket {} is left out: nothing listens on it", crate::shown(path)));
                 return Ok(None);
             }
             FileType::Unknown => return Err(self.refused(path, EntryFault::Unknown)),
@@ -176,14 +176,14 @@ impl Walk<'_> {
             self.pending.push(path.to_vec());
         } else {
             self.notes.add(|| {
-                format!("{} is another file system: it stays an empty directory", crate::shown(path))
+                format!("{} is another file system: only an empty directory is included", crate::shown(path))
             });
         }
         Kind::Directory
     }
 
     fn file(&mut self, path: &[u8], stat: &Stat) -> Result<(Kind, Xattrs), DirectoryFault> {
-        // O_NONBLOCK: should the file have become a pipe since, opening it must not wait.
+        // O_NONBLOCK: if the file has become a pipe in the meantime, opening it must not block.
         let handle = self.open(path, OFlags::NONBLOCK).map_err(|error| self.fault(path, error))?;
         let length = u64::try_from(stat.st_size).map_err(|_| DirectoryFault::Changed(self.shown(path)))?;
         self.bytes = self.bytes.saturating_add(length);
@@ -204,7 +204,7 @@ impl Walk<'_> {
         Ok((Kind::File(content), xattrs))
     }
 
-    /// Whether what was read is what was seen in the directory, from its beginning to its end.
+    /// Whether the file is still the one seen in the directory, unchanged.
     fn unchanged(&self, file: &File, path: &[u8], before: &Stat) -> Result<(), DirectoryFault> {
         let after = rustix::fs::fstat(file).map_err(|error| self.fault(path, error))?;
         let key = |stat: &Stat| {
@@ -217,7 +217,7 @@ impl Walk<'_> {
         let mut list = vec![0_u8; MAX_XATTR];
         let length = match rustix::fs::flistxattr(file, &mut list) {
             Ok(length) => length,
-            // A file system without attributes.
+            // A file system without extended attributes.
             Err(rustix::io::Errno::OPNOTSUPP) => 0,
             Err(error) => return Err(self.fault(path, error)),
         };
@@ -316,14 +316,14 @@ mod tests {
     }
 
     #[test]
-    fn a_climbing_link_is_kept_and_noted_and_too_many_bytes_are_refused() {
+    fn an_escaping_link_is_kept_and_noted_and_too_many_bytes_are_refused() {
         let root = tempfile::tempdir().unwrap();
         symlink("../../etc/passwd", root.path().join("out")).unwrap();
         let (tree, notes) = read_it(root.path()).unwrap();
         assert!(
             matches!(&tree.get(b"out").unwrap().kind, Kind::Symlink(target) if target == b"../../etc/passwd")
         );
-        assert!(notes.texts[0].contains("out climbs above the root"), "{notes:?}");
+        assert!(notes.texts[0].contains("the link out points above the root"), "{notes:?}");
 
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("big"), [0; 100]).unwrap();

@@ -1,6 +1,6 @@
-//! File contents on their way from an input to an image: in one unlinked file, so that memory stays small at any size.
+//! File contents between input and image: in one unlinked file, so that memory use does not grow with their size.
 //!
-//! Its law: what was appended never changes, and is gone with the last reader, however the program ends.
+//! Invariant: appended data never changes, and is freed with the last reader, however the program ends.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -12,10 +12,10 @@ use rustix::io::Errno;
 
 use crate::tree::Content;
 
-/// Bytes moved at a time: large enough that system calls do not show, small enough to stay in a cache.
+/// Bytes copied at a time: large enough to make system calls cheap, small enough to stay in a cache.
 const CHUNK: usize = 256 * 1024;
 
-/// A growing file without a name.
+/// A growing anonymous file.
 #[derive(Debug)]
 pub struct Spool {
     file: Arc<File>,
@@ -23,7 +23,7 @@ pub struct Spool {
     buffer: Vec<u8>,
 }
 
-/// A part of a file's content that is not a hole.
+/// A range of a file that is not a hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Its first byte in the file.
@@ -32,29 +32,29 @@ pub struct Segment {
     pub length: u64,
 }
 
-/// Why a content could not be spooled: the two sides are different people's trouble.
+/// Why a file's content could not be spooled. Different people must act on the two sides.
 #[derive(Debug)]
 pub enum SpoolFault {
     /// The input ended early or could not be read.
     Read(io::Error),
-    /// The scratch directory could not take it.
+    /// It could not be written to the scratch directory.
     Write(io::Error),
 }
 
 impl Spool {
-    /// An empty spool in `directory`: one on a disk, since it grows to the size of the image unpacked.
+    /// An empty spool in `directory`, which should be on a disk: the spool grows to the size of the unpacked image.
     pub fn new(directory: &Path) -> io::Result<Self> {
         let file = Arc::new(tempfile::tempfile_in(directory)?);
         Ok(Self { file, end: 0, buffer: vec![0; CHUNK] })
     }
 
-    /// Takes exactly `length` bytes.
+    /// Appends exactly `length` bytes.
     pub fn append(&mut self, source: &mut impl Read, length: u64) -> Result<Content, SpoolFault> {
         self.append_sparse(source, length, &[Segment { offset: 0, length }])
     }
 
-    /// Takes a content of `length` bytes, of which the source has the segments one after the other. The caller has checked
-    /// that they ascend and lie within the length.
+    /// Appends a content of `length` bytes; the source holds its segments one after the other. The caller has checked
+    /// that they ascend and are within the length.
     pub fn append_sparse(
         &mut self,
         source: &mut impl Read,
@@ -64,13 +64,13 @@ impl Spool {
         for segment in segments {
             self.copy(source, self.end.saturating_add(segment.offset), segment.length)?;
         }
-        // A map may end with a segment of nothing, which GNU tar puts where a hole ends the file: nobody writes there.
+        // A map may end with an empty segment, which GNU tar adds where a hole ends the file: nothing is written there.
         let last = segments.iter().rev().find(|segment| segment.length > 0);
         let written = last.map_or(0, |last| last.offset.saturating_add(last.length));
         self.close(length, written)
     }
 
-    /// Takes the first `length` bytes of a file; its holes stay holes.
+    /// Appends the first `length` bytes of a file; its holes stay holes.
     pub fn append_file(&mut self, file: &mut File, length: u64) -> Result<Content, SpoolFault> {
         let mut at = 0;
         while let Some(segment) = next_segment(file, at, length).map_err(SpoolFault::Read)? {
@@ -81,7 +81,7 @@ impl Spool {
         self.close(length, at)
     }
 
-    /// Ends a content of which something was written up to `written`: a hole at the end is written by nobody.
+    /// Ends a content that was written up to `written`, and extends the file over a hole at its end.
     fn close(&mut self, length: u64, written: u64) -> Result<Content, SpoolFault> {
         let offset = self.end;
         self.end = offset.saturating_add(length);
@@ -109,9 +109,9 @@ impl Spool {
 fn next_segment(file: &File, at: u64, length: u64) -> io::Result<Option<Segment>> {
     let offset = match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
         Ok(offset) => offset,
-        // Nothing but a hole is left.
+        // Only a hole is left.
         Err(Errno::NXIO) => return Ok(None),
-        // A file system that does not know holes.
+        // A file system that does not report holes.
         Err(Errno::INVAL) => at,
         Err(error) => return Err(error.into()),
     };
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_s_holes_take_no_room_in_the_spool() {
+    fn holes_of_a_file_take_no_space_in_the_spool() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all_at(b"begin", 0).unwrap();
         file.write_all_at(b"end", 5 << 30).unwrap();
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_that_ends_with_nothing_leaves_a_hole_of_its_full_length() {
+    fn a_map_that_ends_with_an_empty_segment_keeps_its_full_length() {
         let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
         let segments = [Segment { offset: 0, length: 1 }, Segment { offset: 9, length: 0 }];
         let content = spool.append_sparse(&mut &b"x"[..], 9, &segments).unwrap();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_ends_early_is_said_to() {
+    fn a_truncated_source_is_reported() {
         let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
         let fault = spool.append(&mut &b"abc"[..], 4);
         assert!(

@@ -1,7 +1,7 @@
-//! Puts what was made aside under its name, and takes it back.
+//! Moves a finished file or directory from its working name to its final name, and can undo that.
 //!
-//! Its law: what had the name before is kept until the caller drops it, on file systems without `RENAME_EXCHANGE` as well
-//! (NFS, some FUSE file systems: renameat2(2), `EINVAL`). A fault leaves both as they were.
+//! Invariant: what had the final name before is preserved until the caller drops it, also on file systems without
+//! `RENAME_EXCHANGE` (NFS, some FUSE file systems: renameat2(2), `EINVAL`). An error leaves both as they were.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,23 +10,23 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-/// What had the name.
+/// What had the final name before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
     /// Nothing.
     Nothing,
-    /// Something, which has the working name now.
+    /// A file or directory, which has the working name now.
     Something,
 }
 
-/// Gives what is at `work` the name `path`, in the same directory. What had this name has the name `work` then.
+/// Renames `work` to `path`, in the same directory. If `path` exists, the two are exchanged.
 pub fn place(work: &Path, path: &Path) -> io::Result<Before> {
     let placed = place_by(work, path, |flags| renameat_with(CWD, work, CWD, path, flags))?;
     sync(path);
     Ok(placed)
 }
 
-/// Undoes [`place`], which answered `before`.
+/// Undoes [`place`], which returned `before`.
 pub fn take_back(work: &Path, path: &Path, before: Before) -> io::Result<()> {
     match before {
         Before::Nothing => fs::rename(path, work)?,
@@ -57,7 +57,7 @@ fn place_by(
     }
 }
 
-/// The same by plain renames. For a moment nothing has the name; a directory cannot be renamed onto one that is not empty.
+/// The same with plain renames. For a moment `path` does not exist: a directory cannot be renamed onto a non-empty one.
 fn place_in_steps(work: &Path, path: &Path) -> io::Result<Before> {
     if path.symlink_metadata().is_err() {
         fs::rename(work, path)?;
@@ -75,8 +75,8 @@ fn place_in_steps(work: &Path, path: &Path) -> io::Result<Before> {
     Ok(Before::Something)
 }
 
-/// Makes the names in the directory of `path` durable. Where a file system cannot do that for a directory, it has its own
-/// way; the files themselves are on the disk already.
+/// Makes the names in the directory of `path` durable. File systems that cannot sync a directory have another
+/// mechanism; the files themselves are already on disk.
 fn sync(path: &Path) {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent).and_then(|parent| parent.sync_all()).unwrap_or_default();
@@ -86,8 +86,8 @@ fn sync(path: &Path) {
 mod tests {
     use super::*;
 
-    /// A working directory and, if asked for, one that has the name.
-    fn stage(old: bool) -> (tempfile::TempDir, PathBuf, PathBuf) {
+    /// A working directory and, if `old`, one that already has the final name.
+    fn setup(old: bool) -> (tempfile::TempDir, PathBuf, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let (work, path) = (dir.path().join("work"), dir.path().join("app"));
         for (folder, content) in [(&work, "new"), (&path, "old")] {
@@ -104,10 +104,10 @@ mod tests {
     }
 
     #[test]
-    fn what_had_the_name_is_kept_and_can_have_it_again_on_any_file_system() {
+    fn the_previous_holder_of_a_name_is_preserved_and_can_be_restored_on_any_file_system() {
         for errno in [None, Some(Errno::INVAL), Some(Errno::NOSYS), Some(Errno::OPNOTSUPP)] {
             for old in [true, false] {
-                let (dir, work, path) = stage(old);
+                let (dir, work, path) = setup(old);
                 let placed = match errno {
                     None => place(&work, &path),
                     Some(errno) => place_by(&work, &path, |_| Err(errno)),
@@ -123,8 +123,8 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_leaves_both_as_they_were() {
-        let (_dir, work, path) = stage(true);
+    fn an_error_leaves_both_as_they_were() {
+        let (_dir, work, path) = setup(true);
         assert!(place_by(&work, &path, |_| Err(Errno::NOSPC)).is_err());
         fs::remove_dir_all(&work).unwrap();
         assert!(place_in_steps(&work, &path).is_err());

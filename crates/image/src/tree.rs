@@ -1,7 +1,7 @@
-//! A file tree in memory: names and metadata here, contents wherever they lie.
+//! A file tree in memory: names and metadata, with references to the contents.
 //!
-//! Its law: the order of everything is the order of bytes, so that what is written from a tree does not depend on how it
-//! was read. A tree never holds a file's content: it knows where to read it, and writers stream it.
+//! Invariant: everything is sorted by bytes, so that output written from a tree does not depend on how the tree was
+//! read. A tree does not hold the content of spooled files: it knows where to read it, and writers stream it.
 
 mod digest;
 mod follow;
@@ -22,7 +22,7 @@ pub struct Tree {
     /// Every name by its path from the root, without a leading slash; the root itself is the empty path. A directory's
     /// path sorts before what is in it.
     pub entries: BTreeMap<Vec<u8>, InodeId>,
-    /// What the names stand for. Several names of one inode are hard links.
+    /// The inodes that the names refer to. Several names of one inode are hard links.
     pub inodes: Vec<Inode>,
 }
 
@@ -33,31 +33,31 @@ pub struct InodeId(pub usize);
 /// Metadata and content of one file.
 #[derive(Clone, Debug)]
 pub struct Inode {
-    /// Permission bits, set-user-ID, set-group-ID and sticky: `0o7777` at most.
+    /// Permission bits, set-user-ID, set-group-ID and sticky: at most `0o7777`.
     pub mode: u32,
     /// Owner.
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Modification time in seconds since 1970. Kept as the layer has it: `.pyc` files carry their source's.
+    /// Modification time in seconds since 1970. Preserved as in the layer: `.pyc` files contain their source's.
     pub mtime: i64,
     /// Extended attributes by full name (`security.capability`, `user.…`).
     pub xattrs: Xattrs,
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
 }
 
 /// Extended attributes by full name.
 pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// What an inode is. Devices and sockets have no place in an enclave's root.
+/// The type of an inode. An enclave's root cannot contain devices and sockets.
 #[derive(Clone, Debug)]
 pub enum Kind {
     /// A directory.
     Directory,
     /// A regular file.
     File(Content),
-    /// A symbolic link and its target, as it is written.
+    /// A symbolic link and its target, as stored.
     Symlink(Vec<u8>),
     /// A named pipe.
     Fifo,
@@ -74,13 +74,13 @@ pub enum Content {
         file: Arc<File>,
         /// The first byte.
         offset: u64,
-        /// How many.
+        /// How many bytes.
         length: u64,
     },
 }
 
-/// Bytes from which on it is worth asking whether they are a hole: the kernel fills its cache with the zeros of what is read
-/// from one.
+/// Minimum length for which checking for a hole pays off: the kernel fills its page cache with zeros when a hole is
+/// read.
 const HOLE: usize = 64 << 10;
 
 impl Content {
@@ -93,7 +93,7 @@ impl Content {
         }
     }
 
-    /// Whether there are no bytes.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -120,7 +120,7 @@ impl Content {
         }
     }
 
-    /// Starts to read from the beginning.
+    /// A reader that starts at the beginning.
     #[must_use]
     pub fn reader(&self) -> ContentReader<'_> {
         ContentReader { content: self, at: 0 }
@@ -145,7 +145,7 @@ impl Read for ContentReader<'_> {
 }
 
 impl Inode {
-    /// A directory of root's that everybody may read: what stands where nobody said more.
+    /// A directory that belongs to root and that everyone may read: the default for directories without metadata.
     #[must_use]
     pub fn directory() -> Self {
         Self { mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: BTreeMap::new(), kind: Kind::Directory }
@@ -159,7 +159,7 @@ impl Inode {
 }
 
 impl Tree {
-    /// A tree with nothing but its root.
+    /// A tree that contains only its root.
     #[must_use]
     pub fn new() -> Self {
         let mut tree = Self::default();
@@ -167,21 +167,21 @@ impl Tree {
         tree
     }
 
-    /// The inode behind a path, as it is named: symbolic links are not followed.
+    /// The inode at a path; symbolic links are not followed.
     #[must_use]
     pub fn get(&self, path: &[u8]) -> Option<&Inode> {
         self.entries.get(path).and_then(|id| self.inodes.get(id.0))
     }
 
-    /// The inode behind an index that came from this tree.
+    /// The inode at an index of this tree.
     #[must_use]
     pub fn inode(&self, id: InodeId) -> Option<&Inode> {
         self.inodes.get(id.0)
     }
 
-    /// Gives `path` a new inode of its own. What the path stood for before stays with its other names.
+    /// Gives `path` a new inode of its own. The inode that the path had before stays with its other names.
     ///
-    /// The caller sees to it that the parent is a directory in the tree.
+    /// The caller ensures that the parent is a directory in the tree.
     pub fn insert(&mut self, path: Vec<u8>, inode: Inode) -> InodeId {
         let id = InodeId(self.inodes.len());
         self.inodes.push(inode);
@@ -189,7 +189,7 @@ impl Tree {
         id
     }
 
-    /// Takes `path` and everything below it out of the tree.
+    /// Removes `path` and everything below it from the tree.
     pub fn remove(&mut self, path: &[u8]) {
         let below: Vec<Vec<u8>> = self.below(path).map(|(name, _)| name.clone()).collect();
         for name in below {
@@ -202,7 +202,7 @@ impl Tree {
     pub fn below(&self, path: &[u8]) -> impl Iterator<Item = (&Vec<u8>, &InodeId)> + use<'_> {
         let bounds = match path {
             [] => (Bound::Excluded(Vec::new()), Bound::Unbounded),
-            // `0` is the byte after `/`: between the two lies everything that starts with `path/`.
+            // `0` is the byte after `/`: everything that starts with `path/` sorts between the two.
             _ => (Bound::Excluded([path, b"/"].concat()), Bound::Excluded([path, b"0"].concat())),
         };
         self.entries.range(bounds)
@@ -215,9 +215,9 @@ impl Tree {
         }
     }
 
-    /// Drops inodes that have no name left and numbers the rest in the order of their first names.
+    /// Drops inodes without a name and numbers the rest in the order of their first names.
     ///
-    /// After this, two trees with the same names and contents are equal whatever their history.
+    /// After this, two trees with the same names and contents are equal regardless of their history.
     pub fn renumber(&mut self) {
         let mut new_ids: BTreeMap<InodeId, InodeId> = BTreeMap::new();
         let mut kept = Vec::new();
@@ -237,18 +237,18 @@ impl Tree {
     }
 }
 
-/// Whether there are nothing but zeros that nobody has written. The position of the file changes, which nobody uses.
+/// Whether the range is a hole. This moves the file's position, which nothing else uses.
 fn is_hole(file: &File, at: u64, length: usize) -> bool {
     let end = at.saturating_add(crate::wide(length));
     match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
         Ok(data) => data >= end,
-        // Beyond the last data: whether the file goes on is what remains to be asked.
+        // There is no data after `at`: the range is a hole if the file is long enough.
         Err(rustix::io::Errno::NXIO) => file.metadata().is_ok_and(|metadata| metadata.len() >= end),
         Err(_) => false,
     }
 }
 
-/// The directory a path lies in; the root for a name in the root, and for the root itself.
+/// The directory that contains a path; the root for a name in the root, and for the root itself.
 #[must_use]
 pub fn parent(path: &[u8]) -> &[u8] {
     path.iter().rposition(|byte| *byte == b'/').and_then(|slash| path.get(..slash)).unwrap_or_default()
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn removing_a_directory_spares_the_names_that_only_start_like_it() {
+    fn removing_a_directory_preserves_names_that_only_share_its_prefix() {
         let mut tree = tree_of(&["a", "a-b", "a/b", "a/b/c", "a0", "b"]);
         tree.remove(b"a");
         assert_eq!(names(&tree), ["", "a-b", "a0", "b"]);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn renumbering_forgets_history_and_keeps_hard_links() {
+    fn renumbering_removes_traces_of_history_and_preserves_hard_links() {
         let mut tree = tree_of(&["z", "a"]);
         tree.insert(b"a".to_vec(), Inode { mode: 0o700, ..Inode::directory() });
         let shared = tree.insert(b"m".to_vec(), Inode { kind: Kind::Fifo, ..Inode::directory() });
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_its_parent_and_its_base() {
+    fn a_path_consists_of_its_parent_and_its_base() {
         assert_eq!((parent(b"a/b/c"), base(b"a/b/c")), (&b"a/b"[..], &b"c"[..]));
         assert_eq!((parent(b"a"), base(b"a")), (&b""[..], &b"a"[..]));
         assert_eq!(join(parent(b"a/b"), base(b"a/b")), b"a/b");

@@ -242,7 +242,7 @@ fn resolve(source: &Source, application: &Application) -> Result<Manifest, Refus
 
 /// Says who must act, and what to do.
 fn blame(fault: BuildFault) -> Error {
-    let (who, hint) = fault.blame();
+    let (who, hint) = fault.responsibility();
     let what = fault.to_string();
     let error = match who {
         Who::Operator => Error::operator(what),

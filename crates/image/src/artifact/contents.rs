@@ -1,7 +1,7 @@
-//! What is in the application's root of an artifact, name by name.
+//! The contents of an artifact's application root, file by file.
 //!
-//! Its law: it is read from the ramdisk that boots, not from a list beside it; whoever explains an enclave explains what is
-//! measured.
+//! Invariant: they are read from the ramdisk that boots, not from a separate list, so that an explanation describes
+//! what is measured.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
@@ -14,15 +14,15 @@ use crate::limits::MAX_PATH;
 use crate::oci::Blob;
 use crate::tree::Xattrs;
 
-/// The root as files.
+/// The root as files in the archive.
 const PLAIN: &[u8] = b"cloister/root";
 /// The root as a file system.
 const EROFS: &[u8] = b"cloister/root.erofs";
 
-/// Every name in a root by its path.
+/// Every file in a root by its path.
 pub type Contents = BTreeMap<Vec<u8>, Item>;
 
-/// What a name stands for.
+/// A file, directory, link or pipe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     /// Permission bits.
@@ -35,11 +35,11 @@ pub struct Item {
     pub mtime: i64,
     /// Extended attributes.
     pub xattrs: Xattrs,
-    /// What it is.
+    /// Its type.
     pub kind: ItemKind,
 }
 
-/// What an item is.
+/// The type of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ItemKind {
     /// A directory.
@@ -63,16 +63,16 @@ pub enum ContentsFault {
     /// The artifact cannot be read.
     #[error(transparent)]
     Artifact(#[from] ArtifactFault),
-    /// Its ramdisk is damaged: it must be built again.
+    /// Its ramdisk is damaged: the artifact must be built again.
     #[error("the application's ramdisk is damaged")]
     Ramdisk(#[source] ReadFault),
-    /// Its file system is damaged: it must be built again.
+    /// Its file system is damaged: the artifact must be built again.
     #[error("the application's file system is damaged")]
     Erofs(#[source] erofs::Error),
-    /// The ramdisk holds no root: it must be built again.
-    #[error("the application's ramdisk holds no root")]
+    /// The ramdisk contains no root: the artifact must be built again.
+    #[error("the application's ramdisk contains no root")]
     NoRoot,
-    /// A file cannot be read: this host must be looked at.
+    /// A file cannot be read: a problem of this host.
     #[error("the application's ramdisk cannot be read")]
     Read(#[source] io::Error),
 }
@@ -91,7 +91,7 @@ impl Artifact {
     }
 }
 
-/// Finds the file system in an archive that is not compressed.
+/// Finds the file system in an uncompressed archive.
 fn file_system(blob: &Blob) -> Result<Contents, ContentsFault> {
     let mut reader = cpio::Reader::new(blob.reader());
     while let Some(entry) = reader.next_entry().map_err(ContentsFault::Ramdisk)? {
@@ -134,11 +134,11 @@ fn walk(part: &Blob) -> Result<Contents, erofs::Error> {
     Ok(contents)
 }
 
-/// Reads a root that lies in the archive as files.
+/// Reads a root that is stored in the archive as files.
 fn plain(source: impl Read) -> Result<Contents, ContentsFault> {
     let mut reader = cpio::Reader::new(source);
     let mut contents = Contents::new();
-    // Of a file with several names, the first carries the content.
+    // The content of a file with several names is stored with the first one.
     let mut files: HashMap<u32, ItemKind> = HashMap::new();
     while let Some(entry) = reader.next_entry().map_err(ContentsFault::Ramdisk)? {
         let Some(path) = entry.name.strip_prefix(PLAIN) else { continue };

@@ -1,7 +1,8 @@
-//! `app.cloister`: an enclave as a directory in the form of an OCI image layout, so that registries and their tools carry it.
+//! `app.cloister`: an enclave as a directory in the form of an OCI image layout, so that registries and their tools can
+//! store and copy it.
 //!
-//! Its law: a directory is complete or not there. It is written under another name, made durable and renamed; a reader
-//! hashes what it hands out, when it hands it out.
+//! Invariant: an artifact is complete or does not exist. It is written under another name, made durable and renamed; a
+//! reader hashes the bytes that it returns while it reads them.
 
 mod contents;
 mod nitro;
@@ -24,10 +25,10 @@ pub use record::{
 };
 pub use write::{Finished, Writer};
 
-/// What the artifact is, for registries.
+/// The artifact type, for registries.
 pub const ARTIFACT_TYPE: &str = "application/vnd.cloister.enclave.v1";
 
-/// The annotation of a ramdisk that says how many bytes the kernel unpacks it to.
+/// The annotation with the unpacked size of a ramdisk in bytes.
 const UNPACKED: &str = "vnd.cloister.unpacked";
 
 /// One of the parts of an enclave.
@@ -47,12 +48,12 @@ pub enum Part {
     OsRelease,
     /// The digests of everything the enclave was built from.
     BuildRecord,
-    /// What the hardware will measure.
+    /// The measurements that the hardware will report.
     Measurements,
-    /// Who vouches for the same enclave as a file for AWS Nitro: the file's signature section. The rest of that file follows
-    /// from the other parts.
+    /// The signature section of the same enclave's image file for AWS Nitro. The rest of that file derives from the
+    /// other parts.
     EifSignature,
-    /// What software is in it.
+    /// The software in it.
     BillOfMaterials,
 }
 
@@ -70,7 +71,7 @@ const PARTS: [(Part, &str, &str); 10] = [
     (Part::BillOfMaterials, "application/vnd.cyclonedx+json", "sbom.json"),
 ];
 
-/// Without these nothing boots or nothing can be explained.
+/// The parts that booting or inspecting an enclave requires.
 const REQUIRED: [Part; 7] = [
     Part::Kernel,
     Part::OsRamdisk,
@@ -81,63 +82,63 @@ const REQUIRED: [Part; 7] = [
     Part::BuildRecord,
 ];
 
-/// Why an artifact is not written or not used.
+/// Why an artifact cannot be written or used.
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactFault {
-    /// There is something else where the artifact is to be: the operator must act.
-    #[error("{} is there already and is no enclave artifact", .0.display())]
+    /// The output path exists and is something else: the operator must act.
+    #[error("{} exists and is not an enclave image", .0.display())]
     Occupied(PathBuf),
     /// The layout cannot be read.
-    #[error("{} is no enclave artifact", .path.display())]
+    #[error("{} is not an enclave image", .path.display())]
     Layout {
-        /// Where.
+        /// The path of the artifact.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         fault: OciFault,
     },
     /// It is a layout of something else: the operator must act.
-    #[error("{} is an image layout, but of no enclave: build one from it first", .0.display())]
+    #[error("{} is a container image and not an enclave image: build an enclave image from it first", .0.display())]
     NotAnEnclave(PathBuf),
-    /// A part is not there: the artifact must be built again.
+    /// A part is missing: the artifact must be built again.
     #[error("{} has no {title}", .path.display())]
     NoPart {
-        /// Where.
+        /// The path of the artifact.
         path: PathBuf,
-        /// Which part.
+        /// The title of the part.
         title: &'static str,
     },
     /// A part's bytes are not those that were built: the artifact must be built again.
-    #[error("the {title} in {} has the digest {found}, and was built with {expected}", .path.display())]
+    #[error("the {title} in {} has the digest {found} instead of {expected}", .path.display())]
     Changed {
-        /// Where.
+        /// The path of the artifact.
         path: PathBuf,
-        /// Which part.
+        /// The title of the part.
         title: &'static str,
-        /// What was built.
+        /// The digest of the part as built.
         expected: Digest,
-        /// What is there.
+        /// The digest of the part as read.
         found: Digest,
     },
-    /// A document in it cannot be understood: another version of the program must read it, or it must be built again.
-    #[error("the {title} in {} cannot be understood", .path.display())]
+    /// A document in it cannot be parsed: another version of the program must read it, or it must be built again.
+    #[error("the {title} in {} cannot be parsed", .path.display())]
     Document {
-        /// Where.
+        /// The path of the artifact.
         path: PathBuf,
-        /// Which part.
+        /// The title of the part.
         title: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: serde_json::Error,
     },
-    /// This host must be looked at.
+    /// An operation failed on this host.
     #[error("{} cannot be {verb}", .path.display())]
     Host {
-        /// What was tried.
+        /// The operation, as a past participle.
         verb: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// Why it failed.
         #[source]
         source: io::Error,
     },
@@ -161,7 +162,7 @@ impl Part {
     }
 
     fn row(self) -> (Self, &'static str, &'static str) {
-        // Every part has its row, as a test sees to.
+        // Every part has a row; a test checks that.
         PARTS.iter().find(|row| row.0 == self).copied().unwrap_or((self, "", ""))
     }
 }

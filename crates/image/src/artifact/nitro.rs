@@ -1,8 +1,8 @@
-//! The same enclave as AWS Nitro boots and measures it.
+//! The same enclave as an image file for AWS Nitro, and its measurements.
 //!
-//! Its law: the file follows from the other parts, so that it need not be kept: what is written from an artifact anywhere,
-//! at any time, is the same file with the same registers. Only a signature cannot be made again without its key, so that
-//! is a part.
+//! Invariant: the file derives from the other parts, so it need not be stored: writing it from an artifact gives the
+//! same file with the same registers anywhere, at any time. Only the signature cannot be recreated without its key, so
+//! it is a part.
 
 use std::collections::BTreeMap;
 use std::io::{self, Seek, Write};
@@ -16,25 +16,25 @@ use crate::oci::Architecture;
 use crate::ramdisk::OsRelease;
 use crate::tree::Content;
 
-/// The memory that a file asks for unless its size asks for more: what an enclave gets everywhere else, too.
+/// Minimum default memory of a file, if its size does not need more: the same default as on other platforms.
 const LEAST_MEMORY: u64 = 512 << 20;
 
-/// Memory comes in these.
+/// The unit of memory sizes.
 const MIB: u64 = 1 << 20;
 
-/// The processors that a file asks for: one for the supervisor, one for the services.
+/// The default number of processors of a file: one for the supervisor, one for the services.
 const CPUS: u64 = 2;
 
-/// Why an artifact has no such file, or none is written.
+/// Why no image file for AWS Nitro can be written.
 #[derive(Debug, thiserror::Error)]
 pub enum NitroFault {
     /// The artifact cannot be used.
     #[error(transparent)]
     Artifact(#[from] ArtifactFault),
-    /// The release has no command line for Nitro: the operator must take another one.
-    #[error("the Cloister OS in this image is for no AWS Nitro machine")]
+    /// The release has no command line for Nitro: the operator must use another release.
+    #[error("the Cloister OS in this image does not support AWS Nitro")]
     NoNitro,
-    /// The file is not written.
+    /// The file cannot be written.
     #[error(transparent)]
     Eif(#[from] eif::Error),
 }
@@ -61,7 +61,7 @@ impl Artifact {
         Ok(write(&parts, out)?)
     }
 
-    /// What the hardware will measure, computed from the parts. Every part's digest is checked first.
+    /// The measurements that the hardware will report, computed from the parts. Every part's digest is checked first.
     pub fn measurements(&self) -> Result<Measurements, NitroFault> {
         let release = self.os_release()?;
         let mut measurements = measure::of_release(&release);
@@ -118,9 +118,9 @@ fn arch(architecture: Architecture) -> Arch {
     }
 }
 
-/// Whole MiB, enough for a file of parts of this size together.
+/// The default memory for a file whose parts have this total size, in whole MiB.
 fn default_memory(sizes: u64) -> u64 {
-    // What is not the parts, headers and metadata, is less than one of the MiB that are added.
+    // Headers and metadata take less than one of the two MiB that are added.
     let file = sizes.saturating_add(2 * MIB);
     let needed = file.saturating_mul(MEMORY_FACTOR) / MIB * MIB;
     needed.max(LEAST_MEMORY)
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_asks_for_the_memory_that_the_vendors_tools_want() {
+    fn the_default_memory_satisfies_the_vendors_tools() {
         assert_eq!(default_memory(1 << 20), 512 << 20);
         assert_eq!(default_memory((300 << 20) + 1), (302 << 20) * 4);
     }

@@ -1,6 +1,6 @@
 //! Reads an artifact.
 //!
-//! Its law: bytes leave here with their digest checked, or with an error after them.
+//! Invariant: bytes are returned with their digest checked, or are followed by an error.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -10,12 +10,12 @@ use cloister_manifest::Manifest;
 use serde::de::DeserializeOwned;
 
 use super::{ARTIFACT_TYPE, ArtifactFault, BuildRecord, Part, REQUIRED, UNPACKED, host};
-use crate::digest::{Beside, Digest};
+use crate::digest::{BackgroundHash, Digest};
 use crate::limits::MAX_DOCUMENT;
 use crate::oci::{Blob, Descriptor, Document, ImageManifest, Layout, OciFault, Role, Store};
 use crate::ramdisk::OsRelease;
 
-/// An artifact whose documents are sound and whose parts are all there.
+/// An artifact with valid documents and all required parts.
 #[derive(Clone, Debug)]
 pub struct Artifact {
     path: PathBuf,
@@ -25,13 +25,13 @@ pub struct Artifact {
 }
 
 impl Artifact {
-    /// Opens the artifact at `path`. Its parts are there with the right sizes; their digests are checked when they are
-    /// read.
+    /// Opens the artifact at `path`. This checks that its parts exist with the right sizes; their digests are checked
+    /// when they are read.
     pub fn open(path: &Path) -> Result<Self, ArtifactFault> {
         let in_layout = |fault| ArtifactFault::Layout { path: path.to_owned(), fault };
         let layout = Layout::open(path).map_err(in_layout)?;
         let (digest, manifest) = enclave(&layout).map_err(in_layout)?.ok_or_else(|| {
-            // A layout it is, since it was opened.
+            // It is a layout, since it was opened.
             ArtifactFault::NotAnEnclave(path.to_owned())
         })?;
         let named = |layer: &Descriptor| Some((Part::of_media_type(&layer.media_type)?, layer.clone()));
@@ -43,42 +43,42 @@ impl Artifact {
         Ok(artifact)
     }
 
-    /// The manifest's digest: the name of this build.
+    /// The manifest's digest, which identifies this build.
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Which parts it has, with digests and sizes.
+    /// Its parts with their digests and sizes.
     pub fn parts(&self) -> impl Iterator<Item = (Part, Digest, u64)> + '_ {
         self.parts.iter().map(|(part, descriptor)| (*part, descriptor.digest, descriptor.size))
     }
 
-    /// The size of a part in bytes; 0 if it is not there.
+    /// The size of a part in bytes; 0 if it is missing.
     #[must_use]
     pub fn size(&self, part: Part) -> u64 {
         self.parts.get(&part).map_or(0, |descriptor| descriptor.size)
     }
 
-    /// How many bytes the kernel unpacks a part to: its size, where nothing else is said.
+    /// The unpacked size of a part in bytes: its annotation, or its stored size if it has none.
     #[must_use]
     pub fn unpacked(&self, part: Part) -> u64 {
-        let said = || self.parts.get(&part)?.annotations.as_ref()?.get(UNPACKED)?.parse().ok();
-        said().unwrap_or_else(|| self.size(part))
+        let annotated = || self.parts.get(&part)?.annotations.as_ref()?.get(UNPACKED)?.parse().ok();
+        annotated().unwrap_or_else(|| self.size(part))
     }
 
-    /// Copies a part and checks its digest on the way. On an error what was written is worth nothing.
+    /// Copies a part and checks its digest. On an error the written data must be discarded.
     pub fn copy(&self, part: Part, out: &mut impl Write) -> Result<(), ArtifactFault> {
         let (blob, expected) = self.blob(part)?;
         let mut reader = blob.reader();
         let place = self.layout.path(&expected);
-        let mut hash = Beside::start().map_err(host("hashed", &place))?;
+        let mut hash = BackgroundHash::start().map_err(host("hashed", &place))?;
         loop {
             let mut buffer = hash.buffer().map_err(host("hashed", &place))?;
             let count = reader.read(&mut buffer).map_err(host("read", &place))?;
@@ -95,7 +95,7 @@ impl Artifact {
         Err(ArtifactFault::Changed { path: self.path.clone(), title: part.title(), expected, found })
     }
 
-    /// The bytes of a part where they lie, unchecked: for readers that take nothing on trust.
+    /// The bytes of a part, unchecked: for readers that treat them as hostile.
     pub(super) fn part(&self, part: Part) -> Result<Blob, ArtifactFault> {
         Ok(self.blob(part)?.0)
     }
@@ -110,7 +110,7 @@ impl Artifact {
         self.json(Part::Manifest)
     }
 
-    /// What it was built from.
+    /// The build record.
     pub fn build_record(&self) -> Result<BuildRecord, ArtifactFault> {
         self.json(Part::BuildRecord)
     }
@@ -154,7 +154,7 @@ impl Artifact {
     }
 }
 
-/// The only enclave in a layout.
+/// The enclave in a layout that contains exactly one.
 fn enclave(layout: &Layout) -> Result<Option<(Digest, ImageManifest)>, OciFault> {
     let index = layout.index()?;
     let is_ours = |entry: &&Descriptor| entry.artifact_type.as_deref() == Some(ARTIFACT_TYPE);

@@ -1,6 +1,7 @@
 //! The build record: the digest of everything an enclave was built from.
 //!
-//! Its law: nothing of the machine, the time or the user is in it. Two builds of the same inputs have the same record.
+//! Invariant: it contains nothing of the build machine, the time or the user. Builds of the same inputs have the same
+//! record.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use crate::digest::Digest;
 /// The version of this format.
 pub const VERSION: u32 = 1;
 
-/// What an enclave was built from, and what came out.
+/// The inputs and outputs of a build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuildRecord {
@@ -23,11 +24,11 @@ pub struct BuildRecord {
     pub application: ApplicationRecord,
     /// The release of the operating system.
     pub os: OsRecord,
-    /// The digest of the manifest as people wrote it, where it was in a file.
+    /// The digest of the manifest's source, if it was in a file.
     pub manifest_source: Option<Digest>,
     /// The form of the application's root in ramdisk 2.
     pub root: RootForm,
-    /// Modification times later than this many seconds since 1970 were set to it, if it is there.
+    /// If present: modification times later than this, in seconds since 1970, were set to it.
     pub clamp_mtime: Option<i64>,
     /// Every other part, by its title.
     pub outputs: BTreeMap<String, Output>,
@@ -49,9 +50,9 @@ pub struct ToolRecord {
 pub enum ApplicationRecord {
     /// A container image.
     Image {
-        /// The name in a registry, without a tag, where it came from one: with the digest it finds the image again.
+        /// The name in a registry, without a tag, if it came from one: with the digest, it locates the image again.
         repository: Option<String>,
-        /// The manifest's digest. `None` for an archive of Docker's older form, which has none.
+        /// The manifest's digest. `None` for an archive in Docker's older format, which has none.
         manifest: Option<Digest>,
         /// The configuration's digest.
         config: Digest,
@@ -66,7 +67,7 @@ pub enum ApplicationRecord {
 }
 
 impl ApplicationRecord {
-    /// The digest that names it.
+    /// The digest that identifies it.
     #[must_use]
     pub fn digest(&self) -> Digest {
         match self {
@@ -80,7 +81,7 @@ impl ApplicationRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerRecord {
-    /// The digest of the blob, where the image names it.
+    /// The digest of the blob, if the image states it.
     pub digest: Option<Digest>,
     /// The digest of the tar inside.
     pub diff_id: Digest,
@@ -102,12 +103,12 @@ pub struct OsRecord {
 pub enum RootForm {
     /// As files, unpacked into memory at boot.
     Plain,
-    /// As a read-only file system that is read from where it lies.
+    /// As a read-only file system that is mounted in place.
     #[default]
     Erofs,
 }
 
-/// Something that was built.
+/// A part that was built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {

@@ -1,4 +1,4 @@
-//! Artifacts: whole or not there, and believed only when their bytes are right.
+//! Artifacts are complete or absent, and are accepted only with the right bytes.
 
 use std::path::Path;
 
@@ -49,7 +49,7 @@ fn every_part_has_a_row() {
 }
 
 #[test]
-fn what_is_written_is_read_back() {
+fn a_written_artifact_is_read_back() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("app.cloister");
     let digest = write(&path, b"kernel");
@@ -65,7 +65,7 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
-fn an_older_artifact_is_replaced_and_nothing_else_stays() {
+fn an_older_artifact_is_replaced_and_nothing_is_left_over() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("app.cloister");
     let first = write(&path, b"one");
@@ -76,7 +76,7 @@ fn an_older_artifact_is_replaced_and_nothing_else_stays() {
 }
 
 #[test]
-fn what_is_no_artifact_is_not_replaced() {
+fn other_files_and_directories_are_not_replaced() {
     let place = tempfile::tempdir().unwrap();
     std::fs::write(place.path().join("file"), b"mine").unwrap();
     std::fs::create_dir(place.path().join("folder")).unwrap();
@@ -87,7 +87,7 @@ fn what_is_no_artifact_is_not_replaced() {
 }
 
 #[test]
-fn an_artifact_that_is_given_up_leaves_nothing() {
+fn an_abandoned_artifact_leaves_nothing_behind() {
     let place = tempfile::tempdir().unwrap();
     let mut writer = Writer::new(&place.path().join("app.cloister")).unwrap();
     writer.bytes(Part::Kernel, b"kernel").unwrap();
@@ -96,7 +96,7 @@ fn an_artifact_that_is_given_up_leaves_nothing() {
 }
 
 #[test]
-fn a_part_that_was_changed_is_found_out() {
+fn a_changed_part_is_detected() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("app.cloister");
     write(&path, b"kernel");

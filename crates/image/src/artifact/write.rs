@@ -1,7 +1,7 @@
-//! Writes an artifact under another name, and renames it when it is whole.
+//! Writes an artifact under a temporary name, and renames it when it is complete.
 //!
-//! Its law: until the rename there is nothing under the artifact's name but what was there before, and whatever goes wrong,
-//! nothing else stays behind. What is finished can be read before it has its name, and its name can be taken back.
+//! Invariant: until the rename, the artifact's path is untouched, and after any error nothing is left behind. A
+//! finished artifact can be read before it is renamed, and the rename can be undone.
 
 use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
@@ -17,14 +17,13 @@ use crate::oci::{Blob, Descriptor, ImageManifest, Index, media};
 use crate::swap::{self, Before};
 use crate::tree::Content;
 
-/// The annotation under which tools find the name for a part's file (OCI image specification, "Pre-Defined Annotation
-/// Keys").
+/// The annotation with the file name for a part (OCI image specification, "Pre-Defined Annotation Keys").
 const TITLE: &str = "org.opencontainers.image.title";
 
-/// What marks a directory as an image layout.
+/// The content of `oci-layout`, which marks a directory as an image layout.
 const MARK: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}\n";
 
-/// An artifact that is whole and has not its name yet. Dropped before it has, it leaves nothing.
+/// A complete artifact that may still have its temporary name. Dropping it unpublished removes it.
 #[derive(Debug)]
 pub struct Finished {
     path: PathBuf,
@@ -36,15 +35,15 @@ pub struct Finished {
 /// An artifact that is being written.
 #[derive(Debug)]
 pub struct Writer {
-    /// Where the artifact is to be.
+    /// The final path of the artifact.
     path: PathBuf,
-    /// Where it is until then; gone when this is dropped.
+    /// The working directory, removed on drop.
     work: TempDir,
     parts: BTreeMap<Part, Descriptor>,
 }
 
 impl Writer {
-    /// Starts an artifact that is to be at `path`. If there is one already, it stays until the new one is whole.
+    /// Starts an artifact for `path`. An existing artifact stays there until the new one is published.
     pub fn new(path: &Path) -> Result<Self, ArtifactFault> {
         if path.symlink_metadata().is_ok() {
             Artifact::open(path).map_err(|_| ArtifactFault::Occupied(path.to_owned()))?;
@@ -59,19 +58,19 @@ impl Writer {
         Ok(Self { path: path.to_owned(), work, parts: BTreeMap::new() })
     }
 
-    /// The directory in which files for this artifact may be kept meanwhile: on the same file system.
+    /// A directory for temporary files of this artifact, on the same file system.
     #[must_use]
     pub fn scratch(&self) -> &Path {
         self.work.path()
     }
 
-    /// Takes a part from memory.
+    /// Adds a part from memory.
     pub fn bytes(&mut self, part: Part, bytes: &[u8]) -> Result<Output, ArtifactFault> {
         let fault = host("written", &self.path);
         self.stream(part, |out| out.write_all(bytes).map_err(fault))
     }
 
-    /// Takes a part from a file. What cannot be read is `unread`: it is not the artifact's place that is to blame.
+    /// Adds a part from a file. Read errors are converted by `unread`, since the artifact's path is not their cause.
     pub fn file<E: From<ArtifactFault>>(
         &mut self,
         part: Part,
@@ -92,7 +91,7 @@ impl Writer {
         })
     }
 
-    /// Takes a part as `write` writes it.
+    /// Adds a part that `write` writes.
     pub fn stream<E: From<ArtifactFault>>(
         &mut self,
         part: Part,
@@ -109,14 +108,14 @@ impl Writer {
         Ok(output)
     }
 
-    /// Says of a part how many bytes the kernel unpacks it to: what a launcher needs to know how much memory is enough.
+    /// Records the unpacked size of a part in bytes, from which a launcher computes the memory that an enclave needs.
     pub fn unpacks_to(&mut self, part: Part, bytes: u64) {
         if let Some(annotations) = self.parts.get_mut(&part).and_then(|blob| blob.annotations.as_mut()) {
             annotations.insert(UNPACKED.to_owned(), bytes.to_string());
         }
     }
 
-    /// A part that has been taken, to be read.
+    /// The content of a part that has been added.
     pub fn content(&self, part: Part) -> Result<Content, ArtifactFault> {
         let missing = || ArtifactFault::NoPart { path: self.path.clone(), title: part.title() };
         let digest = self.parts.get(&part).ok_or_else(missing)?.digest;
@@ -125,7 +124,7 @@ impl Writer {
         Ok(blob.content())
     }
 
-    /// What has been taken so far.
+    /// The parts added so far.
     #[must_use]
     pub fn outputs(&self) -> BTreeMap<String, Output> {
         let entry = |(part, blob): (&Part, &Descriptor)| {
@@ -134,15 +133,14 @@ impl Writer {
         self.parts.iter().map(entry).collect()
     }
 
-    /// Writes the documents that name the parts, and puts the whole under its name. Gives the manifest's digest: the name
-    /// of this build.
+    /// Seals the artifact and publishes it. Returns the manifest's digest, which identifies this build.
     pub fn finish(self) -> Result<Digest, ArtifactFault> {
         let mut finished = self.seal()?;
         finished.publish()?;
         Ok(finished.digest())
     }
 
-    /// Writes the documents that name the parts, and makes all of it durable.
+    /// Writes the documents that list the parts, and makes everything durable.
     pub fn seal(mut self) -> Result<Finished, ArtifactFault> {
         let empty = self.document(b"{}")?;
         let manifest = ImageManifest {
@@ -173,7 +171,7 @@ impl Writer {
         self.keep(out, &work)
     }
 
-    /// Makes a finished file durable and gives it its name.
+    /// Makes a finished file durable and renames it to its digest.
     fn keep(&self, out: Hashed<io::BufWriter<File>>, work: &Path) -> Result<Output, ArtifactFault> {
         let size = out.count();
         let (buffered, digest) = out.finish();
@@ -208,7 +206,7 @@ impl Writer {
             let directory = self.work.path().join(directory);
             std::fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
             match File::open(&directory)?.sync_all() {
-                // Some file systems cannot synchronize a directory, and need not be asked to.
+                // Some file systems cannot sync a directory, and do not need to.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
                 other => other,
             }
@@ -218,25 +216,25 @@ impl Writer {
 }
 
 impl Finished {
-    /// The digest of its manifest, which names it.
+    /// The digest of its manifest, which identifies it.
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// The artifact where it is now.
+    /// Opens the artifact at its current path.
     pub fn open(&self) -> Result<Artifact, ArtifactFault> {
         Artifact::open(if self.placed.is_some() { &self.path } else { self.work.path() })
     }
 
-    /// Gives it its name. An older artifact of this name is removed when this is dropped.
+    /// Renames it to its final path. An older artifact that was there is removed when this is dropped.
     pub fn publish(&mut self) -> Result<(), ArtifactFault> {
         let placed = swap::place(self.work.path(), &self.path).map_err(host("written", &self.path))?;
         self.placed = Some(placed);
         Ok(())
     }
 
-    /// Takes its name back: what had it before has it again.
+    /// Undoes [`Finished::publish`] and restores what was at the path before.
     pub fn take_back(&mut self) -> Result<(), ArtifactFault> {
         let Some(before) = self.placed.take() else { return Ok(()) };
         swap::take_back(self.work.path(), &self.path, before).map_err(host("written", &self.path))

@@ -1,6 +1,6 @@
-//! What an image's configuration asks of whoever runs it, beyond what the manifest takes from it.
+//! Parts of an image's configuration that the manifest does not cover.
 //!
-//! Its law: what engines do for a container is done here; what nobody does in an enclave is said.
+//! Invariant: what engines do for a container is done here, or a note says that an enclave does not do it.
 
 use cloister_manifest::source::ImageConfig;
 
@@ -9,11 +9,11 @@ use crate::limits::{MAX_NAME, MAX_PATH};
 use crate::oci::{self, Architecture};
 use crate::tree::{Inode, Tree, join};
 
-/// Makes the working directory if the image lacks it: as engines do before each start (runc, `finalizeNamespace`), with
-/// root's folders of mode 0755. Where it cannot be, resolving the manifest says why.
+/// Creates the working directory if the image lacks it, as engines do before each start (runc, `finalizeNamespace`):
+/// owned by root, mode 0755. If it cannot be created, resolving the manifest reports why.
 pub(super) fn working_dir(tree: &mut Tree, config: &ImageConfig, notes: &mut Notes) {
-    let asked = config.working_dir.as_bytes();
-    let Ok(place) = tree.follow(asked) else { return };
+    let configured = config.working_dir.as_bytes();
+    let Ok(place) = tree.follow(configured) else { return };
     if place.len() > MAX_PATH || place.split(|byte| *byte == b'/').any(|name| name.len() > MAX_NAME) {
         return;
     }
@@ -21,44 +21,46 @@ pub(super) fn working_dir(tree: &mut Tree, config: &ImageConfig, notes: &mut Not
     let reachable = ancestors(&place)
         .filter_map(|path| tree.get(&path).map(Inode::is_directory))
         .all(|directory| directory);
-    if missing.is_empty() || !reachable || asked.contains(&0) {
+    if missing.is_empty() || !reachable || configured.contains(&0) {
         return;
     }
     for path in missing {
         tree.insert(path, Inode::directory());
     }
     tree.renumber();
-    notes.add(|| format!("the working directory {} is not in the image: it is made", crate::shown(asked)));
+    notes.add(|| {
+        format!("the working directory {} is missing from the image: it is created", crate::shown(configured))
+    });
 }
 
-/// Says that an image, which was named by its digest, is not for every machine.
+/// Notes that an image, selected by its digest, does not run on every machine.
 pub(super) fn variant(config: &oci::ImageConfig, architecture: Architecture, notes: &mut Notes) {
     if let Some(variant) = config.variant.as_deref().filter(|variant| !architecture.runs(Some(variant))) {
         let (name, variant) = (architecture.oci_name(), crate::shown(variant.as_bytes()));
         notes.add(|| {
-            format!("the image is built for {name}/{variant}: on older processors it does not start")
+            format!("the image is built for {name}/{variant}: it does not start on older processors")
         });
     }
 }
 
-/// Says what the configuration has that means something else here, or nothing.
+/// Notes the fields of the configuration that have another meaning here, or none.
 pub(super) fn note(config: &ImageConfig, notes: &mut Notes) {
     for variable in config.env.iter().filter(|variable| variable.find('=').is_none_or(|at| at == 0)) {
         let shown = crate::shown(variable.as_bytes());
-        notes.add(|| format!("the image's variable `{shown}` has no name or no value: it is left out"));
+        notes.add(|| format!("the image's variable `{shown}` has no name or no value: it is ignored"));
     }
     for volume in config.volumes.keys() {
         let shown = crate::shown(volume.as_bytes());
         notes.add(|| {
             format!(
-                "the image declares the volume {shown}: here it is a folder of the root, what is written there counts \
-                 against `root.writable` and is gone when the enclave ends"
+                "the image declares the volume {shown}: in an enclave it is a directory of the root; data in it counts \
+                 against `root.writable` and is lost when the enclave stops"
             )
         });
     }
 }
 
-/// A path and all above it but the root, from the top.
+/// A path and its ancestors except the root, from the top.
 fn ancestors(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
     parts.scan(Vec::new(), |at, part| {
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_working_directory_that_is_not_there_is_made_with_all_above_it() {
+    fn a_missing_working_directory_is_created_with_its_parents() {
         for (path, expected) in [
             ("/srv/app/data", &["srv/app", "srv/app/data"][..]),
             ("relative", &["relative"]),
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_working_directory_that_is_there_or_cannot_be_changes_nothing() {
+    fn a_working_directory_that_exists_or_cannot_be_created_changes_nothing() {
         let long = "x".repeat(MAX_NAME + 1);
         for path in ["", "/", "/srv", "/srv/", "/file", "/file/x", "/round", &long, "/a\0b"] {
             assert_eq!(made(path), (Vec::new(), Notes::default()), "{path}");
@@ -114,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_for_newer_processors_is_said_to_be_one() {
+    fn an_image_for_newer_processors_is_noted() {
         let notes = |variant: &str| {
             let json = format!(
                 r#"{{"architecture": "amd64", "os": "linux", "variant": "{variant}", "rootfs": {{"diff_ids": []}}}}"#
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_does_in_an_enclave_is_said() {
+    fn fields_without_an_effect_in_an_enclave_are_noted() {
         let json = r#"{"Env": ["A=1", "B", "=c"], "Volumes": {"/data": {}}}"#;
         let mut notes = Notes::default();
         note(&serde_json::from_str(json).unwrap(), &mut notes);

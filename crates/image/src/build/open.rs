@@ -1,6 +1,6 @@
-//! An application, read from wherever it is.
+//! Reads an application from any of the input forms.
 //!
-//! Its law: whatever the input's form, the tree and the record that come of it depend on its contents alone.
+//! Invariant: the resulting tree and record depend on the contents of the input alone, regardless of its form.
 
 use std::path::Path;
 

@@ -1,12 +1,12 @@
-//! An artifact, written from what was read.
+//! Writes an artifact from an application that has been read.
 //!
-//! Its law: every part is one function of the application, the manifest, the release and the options.
+//! Invariant: every part is a function of the application, the manifest, the release and the options.
 
 use std::fs::File;
 use std::io::{self, Seek};
 use std::path::Path;
 
-use super::stop::{self, Wanted};
+use super::stop::{self, Cancellable};
 use super::{Application, BuildFault, Pack, places};
 use crate::artifact::{ArtifactFault, BuildRecord, Finished, OsRecord, Part, RootForm, Writer};
 use crate::digest::Digest;
@@ -19,10 +19,11 @@ use crate::tree::Tree;
 /// Bytes of the file system written at a time.
 const OUT_BUFFER: usize = 256 * 1024;
 
-/// How the file system's contents are stored: the smallest, since all of it is sent to the enclave and stays in its memory.
+/// Compression of the file system: the one with the smallest result, since the whole image is sent to the enclave and
+/// stays in its memory.
 const COMPRESSION: Compression = Compression::Zstd;
 
-/// Writes the artifact. It has no name yet: whoever asked for it may look at it, and gives it one.
+/// Writes the artifact under a temporary name. The caller can inspect it, and then publishes it under its final name.
 pub fn pack(application: &Application, pack: &Pack<'_>) -> Result<Finished, BuildFault> {
     let os_fault = |fault| BuildFault::Os { path: pack.os.to_owned(), fault };
     let (release, os_record) = ramdisk::read_os(pack.os, application.architecture).map_err(os_fault)?;
@@ -34,7 +35,7 @@ pub fn pack(application: &Application, pack: &Pack<'_>) -> Result<Finished, Buil
     let tree = places::with_places(&application.tree, pack.manifest);
     write_app(&tree, pack, &manifest, &mut writer)?;
     stop::check(pack.stop)?;
-    write_bill(&tree, pack, &os_record, &mut writer)?;
+    write_sbom(&tree, pack, &os_record, &mut writer)?;
     let os = OsRecord { version: release.version.clone(), record: Digest::of(&os_record) };
     let record = BuildRecord {
         version: crate::artifact::RECORD_VERSION,
@@ -47,7 +48,7 @@ pub fn pack(application: &Application, pack: &Pack<'_>) -> Result<Finished, Buil
         outputs: writer.outputs(),
     };
     writer.bytes(Part::BuildRecord, &json(&record, pack.output, Part::BuildRecord)?)?;
-    // Behind the record, which says what was built: a signature is no part of that, and measurements follow from it.
+    // Written after the record of what was built: a signature is not part of that, and the measurements derive from it.
     write_measurements(&release, pack, &mut writer)?;
     stop::check(pack.stop)?;
     Ok(writer.seal()?)
@@ -101,8 +102,8 @@ fn write_app(tree: &Tree, pack: &Pack<'_>, manifest: &[u8], writer: &mut Writer)
             None => AppRoot::Plain(tree),
             Some((image, size)) => AppRoot::Erofs { image, size },
         };
-        let written: Written =
-            ramdisk::write_app(manifest, root, Wanted::new(out, pack.stop)).map_err(BuildFault::Ramdisk)?;
+        let written: Written = ramdisk::write_app(manifest, root, Cancellable::new(out, pack.stop))
+            .map_err(BuildFault::Ramdisk)?;
         unpacked = written.unpacked;
         Ok::<(), BuildFault>(())
     })?;
@@ -110,20 +111,20 @@ fn write_app(tree: &Tree, pack: &Pack<'_>, manifest: &[u8], writer: &mut Writer)
     Ok(())
 }
 
-fn write_bill(tree: &Tree, pack: &Pack<'_>, os_record: &[u8], writer: &mut Writer) -> Result<(), BuildFault> {
+fn write_sbom(tree: &Tree, pack: &Pack<'_>, os_record: &[u8], writer: &mut Writer) -> Result<(), BuildFault> {
     let read = |source| BuildFault::Scratch { path: writer.scratch().to_owned(), source };
-    // The record has been understood before; what it does not say, the bill does not say.
+    // The record has been parsed before; fields missing from it are missing from the SBOM.
     let os_record = serde_json::from_slice(os_record).unwrap_or_default();
-    let bill = sbom::bill(&pack.manifest.name, tree, &os_record).map_err(read)?;
-    writer.bytes(Part::BillOfMaterials, &json(&bill, pack.output, Part::BillOfMaterials)?)?;
+    let bom = sbom::generate(&pack.manifest.name, tree, &os_record).map_err(read)?;
+    writer.bytes(Part::BillOfMaterials, &json(&bom, pack.output, Part::BillOfMaterials)?)?;
     Ok(())
 }
 
-/// The application's root as a file system, in a file without a name, and its length.
+/// The application's root as a file system, in an anonymous file, and its length.
 fn write_erofs(tree: &Tree, pack: &Pack<'_>, scratch: &Path) -> Result<(File, u64), BuildFault> {
     let in_scratch = |source| BuildFault::Scratch { path: scratch.to_owned(), source };
     let file = tempfile::tempfile_in(scratch).map_err(in_scratch)?;
-    let mut out = io::BufWriter::with_capacity(OUT_BUFFER, Wanted::new(file, pack.stop));
+    let mut out = io::BufWriter::with_capacity(OUT_BUFFER, Cancellable::new(file, pack.stop));
     let options = erofs::Options { compression: COMPRESSION, pack_small: true, workers: pack.workers };
     let summary = erofs::write(tree, &options, &mut out).map_err(BuildFault::Erofs)?;
     let mut file = out.into_inner().map_err(|error| in_scratch(error.into_error()))?.into_inner();

@@ -1,6 +1,7 @@
-//! What an application's root lacks and a service's view needs: folders of volumes, and places to mount on.
+//! Creates what a service's view needs and the application's root lacks: volume directories and mount points.
 //!
-//! Its law: what the image has stays as it is, and a place that is made is empty, root's, and as old as the root itself.
+//! Invariant: everything in the image stays as it is; a created mount point is empty, owned by root, and has the
+//! modification time of the root directory.
 
 use std::sync::Arc;
 
@@ -11,15 +12,15 @@ use cloister_manifest::source::{Volume, volumes};
 use super::Application;
 use crate::tree::{Content, Inode, Kind, Tree};
 
-/// The permission bits of a place for a file: everybody may see that it is empty.
+/// The mode of a mount point for a file: everyone may read it, and it is empty.
 const PLACE_MODE: u32 = 0o444;
 
-/// Makes the volumes that the image declares and lacks.
+/// Creates the volumes that the image declares and lacks.
 pub(super) fn make_volumes(application: &mut Application) {
     for Volume { folders, uid, gid } in volumes(&application.image()) {
         let made = application.tree.inodes.len();
-        for folder in folders {
-            insert(&mut application.tree, folder.as_bytes(), folder_of_root());
+        for directory in folders {
+            insert(&mut application.tree, directory.as_bytes(), Inode::directory());
         }
         if let Some(last) = application.tree.inodes.get_mut(made..).and_then(<[Inode]>::last_mut) {
             (last.uid, last.gid) = (uid, gid);
@@ -27,7 +28,7 @@ pub(super) fn make_volumes(application: &mut Application) {
     }
 }
 
-/// The root with every place that the manifest pins.
+/// The root with every mount point that the manifest pins.
 pub(super) fn with_places(tree: &Tree, manifest: &Manifest) -> Tree {
     let mut tree = tree.clone();
     let files = manifest.services.iter().flat_map(|service| &service.files).chain(&manifest.root.additions);
@@ -35,20 +36,16 @@ pub(super) fn with_places(tree: &Tree, manifest: &Manifest) -> Tree {
     for path in &manifest.root.pinned {
         let place = if files.contains(&path.as_str()) {
             let kind = Kind::File(Content::Bytes(Arc::from([])));
-            Inode { mode: PLACE_MODE, kind, ..folder_of_root() }
+            Inode { mode: PLACE_MODE, kind, ..Inode::directory() }
         } else {
-            folder_of_root()
+            Inode::directory()
         };
         insert(&mut tree, path.trim_start_matches('/').as_bytes(), place);
     }
     tree
 }
 
-fn folder_of_root() -> Inode {
-    Inode::directory()
-}
-
-/// Puts `inode` where nothing is.
+/// Inserts `inode` if the path does not exist.
 fn insert(tree: &mut Tree, path: &[u8], inode: Inode) {
     if tree.get(path).is_none() {
         let mtime = tree.get(b"").map_or(0, |root| root.mtime);
@@ -62,7 +59,7 @@ mod tests {
     use crate::build::tests::manifest;
 
     #[test]
-    fn places_are_made_where_nothing_is() {
+    fn missing_mount_points_are_created() {
         let mut tree = Tree::new();
         tree.insert(b"etc".to_vec(), Inode { mode: 0o700, ..Inode::directory() });
         let mut manifest = manifest();
@@ -73,10 +70,11 @@ mod tests {
         manifest.root.additions = vec![hosts];
         let made = with_places(&tree, &manifest);
         assert_eq!(made.get(b"etc").unwrap().mode, 0o700);
-        for (path, folder) in [("run/cloister", true), ("etc/hosts", false), ("run/cloister/initctl", false)]
+        for (path, directory) in
+            [("run/cloister", true), ("etc/hosts", false), ("run/cloister/initctl", false)]
         {
             let inode = made.get(path.as_bytes()).unwrap();
-            assert_eq!((inode.is_directory(), inode.uid), (folder, 0), "{path}");
+            assert_eq!((inode.is_directory(), inode.uid), (directory, 0), "{path}");
         }
         assert!(tree.get(b"run").is_none(), "the application stays as it was read");
     }

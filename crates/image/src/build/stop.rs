@@ -1,25 +1,26 @@
-//! Giving a build up in the middle.
+//! Cancelling a build.
 //!
-//! Its law: whoever asks for it is heard at the next write, and what follows is an ordinary fault: everything is cleaned up.
+//! Invariant: a cancellation takes effect at the next write, and is an ordinary error from there: everything is cleaned
+//! up.
 
 use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::BuildFault;
 
-/// Hands bytes on for as long as the build is wanted.
+/// A writer that fails once the build is cancelled.
 #[derive(Debug)]
-pub(super) struct Wanted<'a, W> {
+pub(super) struct Cancellable<'a, W> {
     out: W,
     stop: &'a AtomicBool,
 }
 
-/// A fault if the build is not wanted any more.
+/// Fails if the build was cancelled.
 pub(super) fn check(stop: &AtomicBool) -> Result<(), BuildFault> {
-    if stop.load(Ordering::Relaxed) { Err(BuildFault::GivenUp) } else { Ok(()) }
+    if stop.load(Ordering::Relaxed) { Err(BuildFault::Cancelled) } else { Ok(()) }
 }
 
-impl<'a, W> Wanted<'a, W> {
+impl<'a, W> Cancellable<'a, W> {
     pub(super) const fn new(out: W, stop: &'a AtomicBool) -> Self {
         Self { out, stop }
     }
@@ -29,9 +30,9 @@ impl<'a, W> Wanted<'a, W> {
     }
 }
 
-impl<W: Write> Write for Wanted<'_, W> {
+impl<W: Write> Write for Cancellable<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Not `Interrupted`: whoever writes would try again.
+        // Not `Interrupted`: callers retry that.
         check(self.stop).map_err(io::Error::other)?;
         self.out.write(bytes)
     }
@@ -41,7 +42,7 @@ impl<W: Write> Write for Wanted<'_, W> {
     }
 }
 
-impl<W: Seek> Seek for Wanted<'_, W> {
+impl<W: Seek> Seek for Cancellable<'_, W> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.out.seek(to)
     }

@@ -1,4 +1,4 @@
-//! Whole builds: from a directory and from a layout, twice the same.
+//! Whole builds, from a directory and from a layout; each is reproducible.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -45,7 +45,7 @@ fn pack_release(place: &Path) -> PathBuf {
     os
 }
 
-/// Builds in a place of its own, under `umask`-independent names, and gives every file of the artifact.
+/// Builds in a directory of its own, and returns every file of the artifact.
 fn build(input: impl Fn(&Path) -> Input) -> BTreeMap<PathBuf, Vec<u8>> {
     let place = tempfile::tempdir().unwrap();
     let os = pack_release(place.path());
@@ -98,7 +98,7 @@ fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 #[test]
 fn two_builds_of_a_directory_in_two_places_are_the_same_bytes() {
-    // The files are made anew each time, in another order: other inode numbers, other times, another place.
+    // The files are created again each time, in another order: other inode numbers, other times, another directory.
     let input = |names: [&'static str; 3]| {
         move |place: &Path| {
             let path = place.join("rootfs");
@@ -125,11 +125,11 @@ fn two_builds_of_a_layout_in_two_places_are_the_same_bytes() {
     assert_eq!(build(input), build(input));
 }
 
-/// Builds with a release that `spoil` has changed; gives the fault, when it has left nothing behind.
-fn spoiled(root: RootForm, stop: &AtomicBool, spoil: impl FnOnce(&Path)) -> BuildFault {
+/// Builds with a release that `damage` has changed; returns the error after checking that nothing is left behind.
+fn failed_build(root: RootForm, stop: &AtomicBool, damage: impl FnOnce(&Path)) -> BuildFault {
     let place = tempfile::tempdir().unwrap();
     let os = pack_release(place.path());
-    spoil(&os);
+    damage(&os);
     std::fs::create_dir(place.path().join("rootfs")).unwrap();
     std::fs::write(place.path().join("rootfs/file"), "content").unwrap();
     let options = Options {
@@ -159,29 +159,29 @@ fn spoiled(root: RootForm, stop: &AtomicBool, spoil: impl FnOnce(&Path)) -> Buil
 
 #[test]
 fn a_failed_build_leaves_nothing_behind() {
-    let fault = spoiled(RootForm::Erofs, &AtomicBool::new(false), |os| {
+    let fault = failed_build(RootForm::Erofs, &AtomicBool::new(false), |os| {
         std::fs::write(os.join("kernel"), "another kernel").unwrap();
     });
     assert!(matches!(fault, BuildFault::Os { fault: OsFault::Changed(_), .. }), "{fault:?}");
 }
 
 #[test]
-fn a_build_that_is_given_up_writes_no_more_and_leaves_nothing() {
-    // Not at a check between two parts, but where the application is written.
-    let fault = spoiled(RootForm::Erofs, &AtomicBool::new(true), |_| ());
+fn a_cancelled_build_stops_writing_and_leaves_nothing_behind() {
+    // Not only at a check between two parts, but while the application is being written.
+    let fault = failed_build(RootForm::Erofs, &AtomicBool::new(true), |_| ());
     assert!(matches!(fault, BuildFault::Erofs(_)), "{fault:?}");
-    let fault = spoiled(RootForm::Plain, &AtomicBool::new(true), |_| ());
+    let fault = failed_build(RootForm::Plain, &AtomicBool::new(true), |_| ());
     assert!(matches!(fault, BuildFault::Ramdisk(_)), "{fault:?}");
 }
 
 #[test]
-fn a_release_without_a_file_is_to_blame_and_not_the_output() {
+fn an_incomplete_release_is_reported_and_not_the_output() {
     for name in ["kernel", "os.cpio.zst"] {
-        let fault = spoiled(RootForm::Erofs, &AtomicBool::new(false), |os| {
+        let fault = failed_build(RootForm::Erofs, &AtomicBool::new(false), |os| {
             std::fs::remove_file(os.join(name)).unwrap();
         });
         assert!(matches!(fault, BuildFault::Os { .. }), "{fault:?}");
-        let (who, hint) = fault.blame();
+        let (who, hint) = fault.responsibility();
         assert!(who == Who::Host && hint.contains("CLOISTER_OS"), "{hint}");
         assert!(std::error::Error::source(&fault).unwrap().to_string().contains(name), "{fault:?}");
     }
@@ -192,7 +192,7 @@ fn a_manifest_finds_its_program_and_user_in_the_image() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("layout");
     let passwd = "web:x:33:33::/:/bin/false\n";
-    // As much of a static x86-64 program as tells that it is one.
+    // The minimum that identifies a static x86-64 program.
     let program = format!("\x7fELF\x02\x01\x01{}\x02\0\x3e\0\x01\0\0\0{}", "\0".repeat(9), "\0".repeat(40));
     let tar = test_image::tar(&[("etc/", ""), ("etc/passwd", passwd), ("bin/", ""), ("bin/app", &program)]);
     TestImage::default().layer(&tar).write_layout(&path);
@@ -267,7 +267,7 @@ fn both_forms_hold_the_same_root_and_a_change_is_explained() {
 }
 
 #[test]
-fn what_is_measured_follows_from_the_parts_alone() {
+fn measurements_derive_from_the_parts_alone() {
     let places: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
     let [one, other] = ["one", "two"].map(|text| {
         let place = places[usize::from(text == "two")].path();
@@ -290,7 +290,7 @@ fn what_is_measured_follows_from_the_parts_alone() {
 }
 
 #[test]
-fn the_manifest_is_found_in_the_file() {
+fn the_manifest_is_found_in_the_eif() {
     for root in [RootForm::Erofs, RootForm::Plain] {
         let place = tempfile::tempdir().unwrap();
         let artifact = built(place.path(), &[("a", "one")], root);

@@ -1,7 +1,8 @@
-//! The `newc` form of cpio, which the kernel unpacks at boot (`Documentation/driver-api/early-userspace/buffer-format.rst`).
+//! The `newc` format of cpio, which the kernel unpacks at boot
+//! (`Documentation/driver-api/early-userspace/buffer-format.rst`).
 //!
-//! Its law: what the writer writes the kernel unpacks, all of it. The kernel passes over an entry it does not like and says
-//! nothing, so names and sizes it would pass over are refused here.
+//! Invariant: the kernel unpacks everything that the writer writes. The kernel silently skips entries that it does not
+//! support, so names and sizes that it would skip are refused here.
 
 mod reader;
 mod writer;
@@ -9,23 +10,23 @@ mod writer;
 pub use reader::{Entry, ReadFault, Reader};
 pub use writer::{Header, WriteFault, Writer};
 
-/// Where an archive begins, and each of its entries.
+/// The magic number of each entry.
 pub(crate) const MAGIC: &[u8; 6] = b"070701";
 
 /// The name of the entry that ends an archive.
 const TRAILER: &[u8] = b"TRAILER!!!";
 
-/// The length of an entry's header in bytes: the magic and thirteen numbers of eight hexadecimal digits.
+/// The length of an entry's header in bytes: the magic number and thirteen numbers of eight hexadecimal digits.
 const HEADER: usize = 110;
 
-/// The longest name with its final zero, and the longest target of a link: `PATH_MAX`. Beyond, `init/initramfs.c` skips
-/// the entry.
+/// Maximum length of a name with its final zero, and of a link target: `PATH_MAX`. `init/initramfs.c` skips longer
+/// entries.
 const MAX_NAME: usize = 4096;
 
-/// The largest file: its size is one of those numbers.
+/// Maximum size of a file: the largest eight-digit hexadecimal number.
 const MAX_FILE: u64 = 0xffff_ffff;
 
-/// What an entry's name and content are padded to.
+/// The alignment of an entry's name and content.
 const ALIGNMENT: u64 = 4;
 
 /// File types as `stat(2)` has them.

@@ -1,6 +1,6 @@
-//! Reads an archive: for tests, and to show what a ramdisk holds.
+//! Reads an archive: for tests, and to list the contents of a ramdisk.
 //!
-//! Its law: a size is checked before anything is read by it; only names and link targets are held.
+//! Invariant: a size is checked before memory is allocated for it; only names and link targets are held in memory.
 
 use std::io::{self, Read};
 
@@ -9,17 +9,17 @@ use super::{ALIGNMENT, HEADER, MAGIC, MAX_NAME, TRAILER, file_type};
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The name as it is written.
+    /// The name as stored.
     pub name: Vec<u8>,
     /// The file's type and permission bits, as in `stat(2)`.
     pub mode: u32,
-    /// The inode number: files with the same one, and more than one link, are one file.
+    /// The inode number: entries with the same number and more than one link are the same file.
     pub inode: u32,
     /// Owner.
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// How many names.
+    /// Number of names.
     pub links: u32,
     /// Modification time in seconds since 1970.
     pub mtime: u32,
@@ -27,17 +27,17 @@ pub struct Entry {
     pub size: u32,
 }
 
-/// Bytes that are no archive.
+/// Why an archive cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadFault {
     /// It cannot be read, or ends early.
     #[error("the archive cannot be read or ends early")]
     Read(#[source] io::Error),
-    /// A header that is none.
-    #[error("there is no header of the newc form at byte {0}")]
+    /// An invalid header.
+    #[error("there is no newc header at byte {0}")]
     Header(u64),
-    /// A name the kernel would pass over.
-    #[error("the name at byte {0} is empty, too long or not ended by a zero")]
+    /// A name that the kernel would skip.
+    #[error("the name at byte {0} is empty, too long or not terminated by a zero")]
     Name(u64),
 }
 
@@ -50,14 +50,14 @@ pub struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Starts at an archive's beginning.
+    /// Starts at the beginning of an archive.
     pub fn new(source: R) -> Self {
         Self { source, position: 0, left: 0 }
     }
 
-    /// The next entry; what was not read of the last one is passed over. `None` at the entry that ends the archive.
+    /// The next entry; unread bytes of the last one are skipped. `None` at the entry that ends the archive.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadFault> {
-        self.pass(self.left)?;
+        self.skip(self.left)?;
         self.left = 0;
         self.align()?;
         let start = self.position;
@@ -72,17 +72,17 @@ impl<R: Read> Reader<R> {
         Ok((!end).then_some(Entry { name, mode, inode, uid, gid, links, mtime, size }))
     }
 
-    /// How many bytes have been read: where the present entry's content begins.
+    /// How many bytes have been read: the position of the current entry's content.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// The content of the present entry.
+    /// The content of the current entry.
     pub fn data(&mut self) -> impl Read + '_ {
         Data(self)
     }
 
-    /// What follows the archive.
+    /// The underlying stream, positioned after the archive.
     pub fn into_source(self) -> R {
         self.source
     }
@@ -96,14 +96,14 @@ impl<R: Read> Reader<R> {
     }
 
     fn align(&mut self) -> Result<(), ReadFault> {
-        self.pass(self.position.wrapping_neg() % ALIGNMENT)
+        self.skip(self.position.wrapping_neg() % ALIGNMENT)
     }
 
-    fn pass(&mut self, count: u64) -> Result<(), ReadFault> {
-        let passed =
+    fn skip(&mut self, count: u64) -> Result<(), ReadFault> {
+        let skipped =
             io::copy(&mut self.source.by_ref().take(count), &mut io::sink()).map_err(ReadFault::Read)?;
-        self.position = self.position.saturating_add(passed);
-        if passed == count { Ok(()) } else { Err(ReadFault::Read(io::ErrorKind::UnexpectedEof.into())) }
+        self.position = self.position.saturating_add(skipped);
+        if skipped == count { Ok(()) } else { Err(ReadFault::Read(io::ErrorKind::UnexpectedEof.into())) }
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> Result<(), ReadFault> {
@@ -150,7 +150,7 @@ impl<R: Read> Read for Data<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.0.left).unwrap_or(usize::MAX).min(buffer.len());
         if most == 0 {
-            // A decompressor takes an empty buffer for a mistake.
+            // A decompressor treats an empty buffer as an error.
             return Ok(0);
         }
         let count = self.0.source.read(buffer.get_mut(..most).unwrap_or_default())?;

@@ -1,4 +1,4 @@
-//! What the writer writes, GNU cpio and our reader read alike.
+//! Archives are read back by our reader and by GNU cpio.
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -42,7 +42,7 @@ fn read_all(bytes: &[u8]) -> Vec<(Entry, Vec<u8>)> {
 }
 
 #[test]
-fn a_tree_is_read_back_as_it_was() {
+fn a_tree_is_read_back_unchanged() {
     let all = read_all(&archive(&sample()));
     let names: Vec<_> = all.iter().map(|(entry, _)| entry.name.escape_ascii().to_string()).collect();
     assert_eq!(
@@ -63,11 +63,12 @@ fn a_tree_is_read_back_as_it_was() {
 }
 
 #[test]
-fn gnu_cpio_lists_what_was_written() {
+fn gnu_cpio_lists_every_entry() {
     let Ok(mut child) =
         Command::new("cpio").args(["-it", "--quiet"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
     else {
-        return; // The reader's own round trip has been tested above; this is a second opinion where there is one.
+        // The round trip with our own reader is tested above; this is an additional check where cpio is installed.
+        return;
     };
     child.stdin.take().unwrap().write_all(&archive(&sample())).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -76,13 +77,16 @@ fn gnu_cpio_lists_what_was_written() {
 }
 
 #[test]
-fn what_the_kernel_would_pass_over_is_refused() {
+fn entries_that_the_kernel_would_skip_are_refused() {
     let mut writer = Writer::new(std::io::sink());
     let long = vec![b'n'; 4096];
     assert!(matches!(writer.directory(&long, Header::default()), Err(WriteFault::TooLong(_))));
     assert!(matches!(writer.symlink(b"l", Header::default(), &long), Err(WriteFault::TooLong(_))));
     let fault = writer.file(b"big", Header::default(), 1 << 32, &mut std::io::empty()).unwrap_err();
-    assert_eq!(fault.to_string(), "`big` has 4294967296 bytes, and a cpio holds files under 4 GiB only");
+    assert_eq!(
+        fault.to_string(),
+        "`big` has 4294967296 bytes, and a cpio archive can only hold files under 4 GiB"
+    );
 }
 
 #[test]
@@ -97,7 +101,7 @@ fn damaged_archives_are_refused() {
                 Err(_) => break true,
             }
         };
-        // What is cut off may be the padding after the name of the last entry.
+        // The missing bytes may be the padding after the name of the last entry.
         assert!(ended || cut + 4 > good.len(), "{cut}");
     }
 }

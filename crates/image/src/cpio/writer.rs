@@ -1,7 +1,7 @@
-//! Writes an archive, one entry after the other, without ever going back.
+//! Writes an archive sequentially.
 //!
-//! Its law: nothing of this machine gets in. Device numbers are zero, inode numbers count from one, and what has no time
-//! has time zero.
+//! Invariant: the archive contains nothing of the build machine. Device numbers are zero, inode numbers count from one,
+//! and entries without a time have time zero.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -9,10 +9,10 @@ use std::io::{self, Read, Write};
 use super::{ALIGNMENT, MAGIC, MAX_FILE, MAX_NAME, TRAILER, file_type};
 use crate::tree::{Content, Inode, InodeId, Kind, Tree, join};
 
-/// Bytes of content moved at a time.
+/// Bytes of content copied at a time.
 const CHUNK: usize = 128 * 1024;
 
-/// Who owns an entry, and when it changed.
+/// The mode, owner and modification time of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
     /// Permission bits.
@@ -21,34 +21,34 @@ pub struct Header {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Modification time in seconds since 1970. Times outside of 1970 to 2106 become the nearest.
+    /// Modification time in seconds since 1970. Times outside of 1970 to 2106 are clamped.
     pub mtime: i64,
 }
 
-/// Why an archive is not written.
+/// Why an archive cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteFault {
-    /// A file that the form has no room for: the image's author must act.
-    #[error("`{name}` has {size} bytes, and a cpio holds files under 4 GiB only")]
+    /// A file that is too large for the format: the image's author must act.
+    #[error("`{name}` has {size} bytes, and a cpio archive can only hold files under 4 GiB")]
     TooLarge {
         /// Its name.
         name: String,
         /// Its size in bytes.
         size: u64,
     },
-    /// A name or link target that the kernel would pass over: the image's author must act.
+    /// A name or link target that the kernel would skip: the image's author must act.
     #[error("`{0}` is longer than the 4095 bytes that the kernel unpacks")]
     TooLong(String),
-    /// The content cannot be read: this host must be looked at.
+    /// The content cannot be read: a problem of this host.
     #[error("the content of `{name}` cannot be read")]
     Read {
-        /// Whose content.
+        /// The name of the file.
         name: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The archive cannot be written: this host must be looked at.
+    /// The archive cannot be written: a problem of this host.
     #[error("the archive cannot be written")]
     Write(#[source] io::Error),
 }
@@ -62,7 +62,7 @@ pub struct Writer<W> {
     next: u32,
 }
 
-/// What goes into one entry's header beside [`Header`].
+/// The fields of an entry's header that are not in [`Header`].
 struct Shape {
     kind: u32,
     inode: u32,
@@ -76,7 +76,7 @@ impl<W: Write> Writer<W> {
         Self { out, position: 0, next: 1 }
     }
 
-    /// A directory. The kernel makes no parents: they are written first.
+    /// A directory. The kernel does not create parents: they must be written first.
     pub fn directory(&mut self, name: &[u8], header: Header) -> Result<(), WriteFault> {
         let shape = self.single(file_type::DIRECTORY, 2, 0);
         self.header(name, header, &shape)
@@ -84,7 +84,7 @@ impl<W: Write> Writer<W> {
 
     /// A symbolic link.
     pub fn symlink(&mut self, name: &[u8], header: Header, target: &[u8]) -> Result<(), WriteFault> {
-        // The kernel wants room for its own zero.
+        // The kernel needs space for its own terminating zero.
         if target.len() >= MAX_NAME {
             return Err(WriteFault::TooLong(crate::shown(name).to_string()));
         }
@@ -108,7 +108,7 @@ impl<W: Write> Writer<W> {
 
     /// Everything in a tree, below the directory `prefix`. The root of the tree becomes that directory.
     ///
-    /// A cpio has no extended attributes: those of the tree are not written.
+    /// cpio archives have no extended attributes: those of the tree are omitted.
     pub fn tree(&mut self, prefix: &[u8], tree: &Tree) -> Result<(), WriteFault> {
         let mut links: HashMap<InodeId, u32> = HashMap::new();
         for id in tree.entries.values() {
@@ -129,12 +129,12 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// How many bytes the archive has so far.
+    /// The current length of the archive in bytes.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Ends the archive and gives back what it was written to.
+    /// Ends the archive and returns the underlying writer.
     pub fn finish(mut self) -> Result<W, WriteFault> {
         let shape = Shape { kind: 0, inode: 0, links: 1, size: 0 };
         self.header(TRAILER, Header::default(), &shape)?;
@@ -156,7 +156,7 @@ impl<W: Write> Writer<W> {
             Kind::Directory => self.header(name, header, &shape(file_type::DIRECTORY, 2, 0)),
             Kind::Fifo => self.header(name, header, &shape(file_type::FIFO, 1, 0)),
             Kind::Symlink(target) => self.symlink(name, header, target),
-            // The kernel links a later name to the first one, and takes the content from where there is one.
+            // The kernel links a later name to the first one, and uses the content of the entry that has one.
             Kind::File(_) if again => self.header(name, header, &shape(file_type::REGULAR, links, 0)),
             Kind::File(content) => {
                 let shape = shape(file_type::REGULAR, links, content.len());
@@ -214,7 +214,7 @@ impl<W: Write> Writer<W> {
             0, // device of a special file, major and minor
             0,
             crate::wide(name.len()) + 1,
-            0, // checksum, of another form
+            0, // checksum, only used by another format
         ];
         let numbers: String =
             numbers.iter().fold(String::new(), |text, number| text + &format!("{number:08x}"));

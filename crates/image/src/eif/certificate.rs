@@ -1,7 +1,8 @@
 //! The certificate that signs an image.
 //!
-//! Its law: a [`Certificate`] holds a key on the curve P-384, the only one Nitro accepts. Who issued it is not judged: the
-//! enclave's hardware measures it. Its time is judged by whoever knows the time: hardware refuses at boot what has expired.
+//! Invariant: a [`Certificate`] holds a key on the curve P-384, the only one Nitro accepts. Its issuer is not checked:
+//! the hardware measures the certificate. Its validity period is checked by callers that know the time: hardware
+//! refuses to boot an image with an expired one.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use p384::pkcs8::DecodePublicKey;
 use serde::Serialize;
 use x509_cert::der::{DateTime, Decode, Encode, pem};
 
-/// The lines around a certificate in PEM.
+/// The delimiters of a certificate in PEM.
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
@@ -39,7 +40,7 @@ impl fmt::Display for Validity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let date = |seconds| {
             let date = DateTime::from_unix_duration(Duration::from_secs(seconds));
-            // A certificate has four digits for the year, so there is no date that has no form.
+            // A certificate has four digits for the year, so every date in one can be formatted.
             date.map_or_else(|_| format!("second {seconds} since 1970"), |date| date.to_string())
         };
         write!(f, "from {} to {}", date(self.not_before), date(self.not_after))
@@ -47,11 +48,11 @@ impl fmt::Display for Validity {
 }
 
 impl Certificate {
-    /// Reads the first certificate of a PEM text. What stands around it, a chain or a description, is left out.
+    /// Reads the first certificate of a PEM text. Text around it, a chain or a description, is ignored.
     pub(crate) fn from_pem(text: &str) -> Result<Self, &'static str> {
-        let begin = text.find(BEGIN).ok_or("there is no certificate in PEM form")?;
+        let begin = text.find(BEGIN).ok_or("there is no PEM certificate")?;
         let block = text.get(begin..).unwrap_or_default();
-        let end = block.find(END).ok_or("the certificate does not end")?;
+        let end = block.find(END).ok_or("the PEM certificate is truncated")?;
         let block = block.get(..end + END.len()).unwrap_or_default();
         let (_, der) = pem::decode_vec(block.as_bytes()).map_err(|_| "the certificate is not valid PEM")?;
         Self::from_der(format!("{block}\n"), der)
@@ -76,19 +77,19 @@ impl Certificate {
         })
     }
 
-    /// The bytes whose digest is register 8.
+    /// The DER form, whose digest is PCR8.
     #[must_use]
     pub fn der(&self) -> &[u8] {
         &self.der
     }
 
-    /// Whose it is, as it says itself.
+    /// Its subject, as it states.
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// Who issued it, as it says itself.
+    /// Its issuer, as it states.
     #[must_use]
     pub fn issuer(&self) -> &str {
         &self.issuer
@@ -100,7 +101,7 @@ impl Certificate {
         self.validity
     }
 
-    /// The PEM form as it goes into the file.
+    /// The PEM form as stored in the file.
     pub(crate) fn pem(&self) -> &str {
         &self.pem
     }

@@ -1,6 +1,6 @@
-//! What a file is, for people and tools: sections, digests, registers, signature, and what nobody vouches for.
+//! Describes a file in structured form: sections, digests, registers, signature, and what is not measured.
 //!
-//! Its law: an explanation is only made of a file whose checksum is right and whose signature, if it has one, holds.
+//! Invariant: only a file with a correct checksum and, if it is signed, a valid signature is explained.
 
 use std::io::{self, Write};
 
@@ -19,15 +19,15 @@ use crate::wide;
 /// Bytes that are read at once.
 const BUFFER: usize = 256 << 10;
 
-/// What no register covers: whoever hands the file on can change it without changing an attestation.
+/// What no register covers: anyone who passes the file on can change it without changing the attestation.
 const UNMEASURED: [&str; 4] = [
     "the architecture, default memory and default processors of the header",
     "the metadata",
     "the checksum",
-    "the signature (register 8 covers the certificate, and only where the image is signed)",
+    "the signature (PCR8 covers the certificate, and only if the image is signed)",
 ];
 
-/// A file explained.
+/// The description of a file.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explanation {
     /// The processor it is for.
@@ -40,17 +40,17 @@ pub struct Explanation {
     pub default_memory: u64,
     /// Processors an enclave gets by default.
     pub default_cpus: u64,
-    /// CRC-32 of the file, which is right.
+    /// CRC-32 of the file, which has been verified.
     pub checksum: u32,
     /// Its sections in their order.
     pub sections: Vec<SectionDigest>,
     /// The kernel's command line.
     pub command_line: String,
-    /// What the file says of itself. Not measured.
+    /// The file's metadata. Not measured.
     pub metadata: Option<Map<String, Value>>,
-    /// What the hardware will measure.
+    /// The registers that the hardware will report.
     pub pcrs: NitroPcrs,
-    /// Who signed it, where somebody did.
+    /// The signature, if it is signed.
     pub signature: Option<SignatureDetails>,
     /// What no register covers.
     pub unmeasured: [&'static str; 4],
@@ -59,7 +59,7 @@ pub struct Explanation {
 /// A section and its digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct SectionDigest {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// Where its content begins, in bytes.
     pub offset: u64,
@@ -71,12 +71,12 @@ pub struct SectionDigest {
     pub measured: bool,
 }
 
-/// A signature that holds, and the certificate as it describes itself. Whether to trust it is the reader's decision.
+/// A valid signature, and its certificate's own fields. Whether to trust the certificate is the reader's decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SignatureDetails {
-    /// Whose certificate it is.
+    /// The certificate's subject.
     pub subject: String,
-    /// Who issued it.
+    /// The certificate's issuer.
     pub issuer: String,
     /// When it is valid.
     pub validity: Validity,
@@ -111,14 +111,14 @@ pub fn explain(file: &Eif) -> Result<Explanation, Error> {
     })
 }
 
-/// What reading every byte gives.
+/// The result of reading every byte.
 struct Pass {
     sections: Vec<SectionDigest>,
     pcrs: PcrHasher,
     digest: Digest,
 }
 
-/// Reads every byte: digests, registers, and the checksum, which must be right.
+/// Reads every byte, computes digests and registers, and verifies the checksum.
 fn pass(file: &Eif) -> Result<Pass, Error> {
     let mut checksum = Hasher::new();
     let mut whole = Hashed::new(io::sink());
@@ -156,7 +156,7 @@ fn pass(file: &Eif) -> Result<Pass, Error> {
     Ok(Pass { sections, pcrs, digest: whole.digest() })
 }
 
-/// What a section is to the registers.
+/// How a section is measured; `None` if it is not.
 fn role(section: &Section, ramdisks: &mut usize) -> Option<Role> {
     match section.kind {
         Kind::Kernel | Kind::CommandLine => Some(Role::System),
@@ -188,7 +188,7 @@ fn stream(
 
 fn command_line(file: &Eif) -> Result<String, Error> {
     let bytes = file.small(Kind::CommandLine)?.unwrap_or_default();
-    // The vendor's tools take the line from a file, with the line break at its end.
+    // The vendor's tools read the command line from a file, including the newline at its end.
     let is_line = |text: &String| !text.trim_end_matches('\n').chars().any(char::is_control);
     let text = String::from_utf8(bytes).ok().filter(is_line);
     text.ok_or_else(|| Damage::CommandLine.into())

@@ -1,6 +1,6 @@
 //! The header, its table and the kinds of sections.
 //!
-//! Its law: a header that was decoded has a known version and no bit set that means nothing.
+//! Invariant: a decoded header has a known version and no undefined bit set.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use super::Damage;
 const MAGIC: [u8; 4] = *b".eif";
 /// The version with metadata, written by every tool since 2022.
 const VERSION: u16 = 4;
-/// The table's places (`MAX_NUM_SECTIONS`).
+/// The number of table entries (`MAX_NUM_SECTIONS`).
 pub(crate) const SECTIONS_MAX: usize = 32;
 /// Bytes of the header.
 pub(crate) const HEADER: usize = 548;
@@ -27,12 +27,12 @@ pub(crate) const SECTION_HEADER_BYTES: u64 = 12;
 /// The flag of aarch64; x86-64 has none (`EIF_HDR_ARCH_ARM64`).
 const ARM64: u16 = 1;
 
-/// The longest command line: both architectures' kernels take 2048 bytes with the zero at the end
+/// Maximum length of a command line: both architectures' kernels accept 2048 bytes including the zero at the end
 /// (`COMMAND_LINE_SIZE`).
 pub(crate) const COMMAND_LINE_MAX: u64 = 2047;
-/// The longest metadata: room for a container image's whole configuration.
+/// Maximum size of the metadata: enough for a container image's whole configuration.
 pub(crate) const METADATA_MAX: u64 = 1 << 20;
-/// The longest signature section: a certificate of 10 kB, each byte written as up to two, and a signature.
+/// Maximum size of a signature section: a certificate of 10 kB, each byte encoded as up to two, and a signature.
 pub(crate) const SIGNATURE_MAX: u64 = 32 << 10;
 
 /// The processor an image is for.
@@ -46,7 +46,7 @@ pub enum Arch {
     Aarch64,
 }
 
-/// What a section is.
+/// The kind of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -56,13 +56,13 @@ pub enum Kind {
     CommandLine,
     /// A ramdisk.
     Ramdisk,
-    /// A signature of register 0 and the certificate for it.
+    /// A signature of PCR0 and its certificate.
     Signature,
-    /// A JSON document for people and tools.
+    /// A JSON document that describes the image.
     Metadata,
 }
 
-/// Where a section is: the position of its header, and the size of what follows it.
+/// The location of a section: the position of its header, and the size of its content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slot {
     pub(crate) offset: u64,
@@ -92,7 +92,7 @@ impl Kind {
         }
     }
 
-    /// The most bytes a section of this kind may have.
+    /// Maximum size of a section of this kind in bytes.
     pub(crate) fn limit(self) -> u64 {
         match self {
             Self::Kernel | Self::Ramdisk => u64::MAX,
@@ -171,7 +171,7 @@ impl Header {
         };
         let (default_memory, default_cpus) = (fields.u64(), fields.u64());
         let (reserved, count) = (fields.u16(), fields.u16());
-        // Kernel, command line and a ramdisk are the least that boots.
+        // Booting requires at least a kernel, a command line and a ramdisk.
         if !(3..=SECTIONS_MAX).contains(&usize::from(count)) {
             return Err(Damage::SectionCount(count));
         }
@@ -190,12 +190,12 @@ fn decode_slots(fields: &mut Fields<'_>, count: usize) -> Result<Vec<Slot>, Dama
         offsets.into_iter().zip(sizes).map(|(offset, size)| Slot { offset, size }).collect();
     let unused = slots.split_off(count);
     if unused.iter().any(|slot| *slot != Slot::default()) {
-        return Err(Damage::Reserved("places of the table behind the last section"));
+        return Err(Damage::Reserved("table entries after the last section"));
     }
     Ok(slots)
 }
 
-/// Numbers from the front of a slice. Past its end they are 0: callers give slices of the right length.
+/// Reads numbers from the front of a slice. Past its end they are 0: callers pass slices of the right length.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {

@@ -1,7 +1,7 @@
 //! The enclave image file of AWS Nitro, version 4: written, read and explained.
 //!
-//! Its law: what is measured is kernel, command line and ramdisks, byte for byte and in this order. Files that two readers
-//! could understand differently are refused: sections stand behind each other in the order of the table, and the headers
+//! Invariant: kernel, command line and ramdisks are measured, byte for byte and in this order. Files that two readers
+//! could interpret differently are refused: sections follow each other in the order of the table, and their headers
 //! agree with it.
 //!
 //! ```text
@@ -39,7 +39,7 @@ use crate::tree::Content;
 #[cfg(test)]
 use crate::wide;
 
-/// What an enclave image is made of.
+/// The parts of an enclave image file.
 #[derive(Clone, Debug)]
 pub struct Parts<'a> {
     /// The processor it is for.
@@ -50,38 +50,38 @@ pub struct Parts<'a> {
     pub command_line: &'a str,
     /// The ramdisks: first the operating system's, then the application's.
     pub ramdisks: Vec<Content>,
-    /// What the file says of itself; nothing of it is measured.
+    /// The file's metadata, which is not measured.
     pub metadata: Metadata,
-    /// Bytes of memory the enclave gets unless it is told otherwise.
+    /// Default memory of the enclave in bytes.
     pub default_memory: u64,
-    /// Processors the enclave gets unless it is told otherwise.
+    /// Default number of processors of the enclave.
     pub default_cpus: u64,
-    /// Whether it is signed, and by whom.
+    /// Whether and how it is signed.
     pub signing: Signing<'a>,
 }
 
-/// What stands in the signature section.
+/// The signature section.
 #[derive(Clone, Copy, Debug)]
 pub enum Signing<'a> {
-    /// There is none.
+    /// No signature section.
     Unsigned,
-    /// A signature that is made with this key.
+    /// A new signature with this key.
     By(&'a Signer),
-    /// A section that was made for the same parts before ([`Signer::sign`]).
+    /// A section that was created before for the same parts ([`Signer::sign`]).
     Made(&'a [u8]),
 }
 
-/// What the vendor's tools show of a file. They refuse one that lacks a field.
+/// The metadata that the vendor's tools show. They refuse a file that lacks one of the fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Metadata {
-    /// A name for people.
+    /// The image's name.
     pub image_name: String,
-    /// A version for people.
+    /// The image's version.
     pub image_version: String,
     /// How it was built.
     pub build_metadata: BuildMetadata,
-    /// What the container image said of itself. Empty: the build record has it.
+    /// The container image's own metadata. Empty: the build record contains it.
     pub docker_info: BTreeMap<String, String>,
     /// Anything else, by name.
     pub custom_metadata: BTreeMap<String, String>,
@@ -91,7 +91,7 @@ pub struct Metadata {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct BuildMetadata {
-    /// When, in the form of RFC 3339. The same for every build of the same inputs: [`FIXED_TIME`] unless the caller has a
+    /// The time, as in RFC 3339. The same for every build of the same inputs: [`FIXED_TIME`] unless the caller has a
     /// better one.
     pub build_time: String,
     /// The program that built it.
@@ -104,18 +104,18 @@ pub struct BuildMetadata {
     pub kernel_version: String,
 }
 
-/// How many times its file's length an enclave's memory must be at least: AWS's tools refuse less
-/// (aws-nitro-enclaves-cli, pull request 198), since file, ramdisks and what is unpacked of them lie in it side by side.
+/// Minimum ratio of an enclave's memory to the length of its file: AWS's tools refuse less (aws-nitro-enclaves-cli,
+/// pull request 198), since the memory holds the file, the ramdisks and their unpacked content at the same time.
 pub const MEMORY_FACTOR: u64 = 4;
 
-/// The time of builds that have none: the vendor's tools want one, and the real one would change the bytes.
+/// The build time of every build: the vendor's tools require one, and the real one would change the bytes.
 pub const FIXED_TIME: &str = "1970-01-01T00:00:00+00:00";
 
 /// Why a file could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The parts do not make an enclave image: our caller's fault, or the manifest's.
-    #[error("an enclave image cannot be made of this: {0}")]
+    /// The parts cannot form an enclave image file: a problem of the caller, or of the manifest.
+    #[error("cannot create an enclave image file: {0}")]
     Parts(&'static str),
     /// A part or the file could not be read.
     #[error("{part} cannot be read")]
@@ -125,11 +125,11 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
-    /// The file could not be written: a full disk, most likely.
-    #[error("the enclave image cannot be written")]
+    /// The file could not be written: most likely, the disk is full.
+    #[error("the enclave image file cannot be written")]
     Write(#[source] io::Error),
-    /// Whoever made the file made it wrong, or it was altered since.
-    #[error("this is not a sound enclave image: {0}")]
+    /// The file was created incorrectly, or changed afterwards.
+    #[error("this is not a valid enclave image file: {0}")]
     Damaged(Damage),
 }
 
@@ -139,73 +139,73 @@ pub enum Damage {
     /// Shorter than a header.
     #[error("it is shorter than its header")]
     Short,
-    /// Other first bytes.
+    /// Wrong magic number.
     #[error("it does not begin with `.eif`")]
     Magic,
-    /// Another version of the format.
-    #[error("its format is version {0}, and only version 4 is known")]
+    /// An unsupported version of the format.
+    #[error("its format version is {0}, and only version 4 is supported")]
     Version(u16),
-    /// Flags or reserved fields that mean nothing yet.
-    #[error("it sets flags or fields that have no meaning: {0}")]
+    /// Undefined flags, or reserved fields that are not zero.
+    #[error("it sets reserved bits: {0}")]
     Reserved(&'static str),
-    /// A number of sections that no image has.
-    #[error("it says it has {0} sections; from 3 to 32 are possible")]
+    /// An impossible number of sections.
+    #[error("its header states {0} sections; 3 to 32 are possible")]
     SectionCount(u16),
-    /// A section that is not where the one before it ends.
+    /// A section that does not begin where the one before it ends.
     #[error("section {0} overlaps another or leaves a gap")]
     Place(usize),
-    /// A section that reaches past the end, or bytes behind the last one.
-    #[error("section {0} does not end where the file says")]
+    /// A section that extends past the end of the file.
+    #[error("section {0} extends past the end of the file")]
     End(usize),
-    /// Bytes behind the last section.
+    /// Bytes after the last section.
     #[error("{0} bytes follow the last section")]
     Trailing(u64),
     /// A section whose own header disagrees with the table.
-    #[error("section {0} has another size in its header than in the table")]
+    #[error("the size of section {0} differs between its header and the table")]
     Disagreement(usize),
-    /// A kind of section that is not known.
-    #[error("section {section} is of the unknown kind {kind}")]
+    /// A section of an unknown kind.
+    #[error("section {section} has the unknown kind {kind}")]
     Kind {
-        /// Which.
+        /// The section's number.
         section: usize,
-        /// Its number.
+        /// The kind's number.
         kind: u16,
     },
-    /// A section that may be there once, twice.
+    /// A second section of a kind that may occur once.
     #[error("it has more than one {0}")]
     Duplicate(Kind),
-    /// A section that must be there.
+    /// A required section is missing.
     #[error("it has no {0}")]
     Missing(Kind),
-    /// Sections in an order that would be measured differently from how it is loaded.
-    #[error("its {0} stands in the wrong place")]
+    /// Sections in another order than the one in which they are measured.
+    #[error("its {0} is in the wrong position")]
     Order(Kind),
-    /// A section longer than any real one.
-    #[error("its {kind} is {size} bytes long; the limit is {limit}")]
+    /// A section longer than its limit.
+    #[error("its {kind} has {size} bytes; the limit is {limit}")]
     TooLong {
-        /// Which kind.
+        /// The kind of the section.
         kind: Kind,
-        /// How long it is.
+        /// Its size in bytes.
         size: u64,
-        /// How long it may be.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// A checksum that is not that of the bytes.
-    #[error("its checksum is {found:08x}, but its bytes have {computed:08x}")]
+    /// The checksum does not match.
+    #[error("the checksum in its header is {found:08x}, but that of its content is {computed:08x}")]
     Checksum {
-        /// What the header says.
+        /// The checksum in the header.
         found: u32,
-        /// What the bytes have.
+        /// The checksum of the content.
         computed: u32,
     },
-    /// A command line that the kernel would not get as it stands there.
-    #[error("its command line is not text without control characters")]
+    /// A command line that the kernel would not receive unchanged.
+    #[error("its command line is not UTF-8 or has control characters")]
     CommandLine,
-    /// Metadata that are no JSON object.
-    #[error("its metadata are not a JSON object")]
+    /// Metadata that is not a JSON object.
+    #[error("its metadata is not a JSON object")]
     Metadata,
-    /// A signature that does not hold.
-    #[error("its signature section lies: {0}")]
+    /// An invalid signature.
+    #[error("its signature section is invalid: {0}")]
     Signature(&'static str),
 }
 

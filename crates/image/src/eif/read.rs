@@ -1,7 +1,8 @@
-//! Reading a file's structure: where which section is.
+//! Reads the structure of a file: the locations of its sections.
 //!
-//! Its law: an [`Eif`] has each section inside the file, behind the one before it, of the size that both places name, in
-//! the order in which it is measured, and within the limits of its kind. Contents are not yet looked at.
+//! Invariant: in an [`Eif`], each section is inside the file, follows the one before it, has the same size in its
+//! header and in the table, is in measurement order, and is within the limits of its kind. Contents have not been
+//! checked.
 
 use super::format::{
     Arch, HEADER, HEADER_BYTES, Header, Kind, SECTION_HEADER, SECTION_HEADER_BYTES, Slot, decode_section,
@@ -9,7 +10,7 @@ use super::format::{
 use super::{Damage, Error};
 use crate::tree::Content;
 
-/// A file whose structure is sound.
+/// A file with a valid structure.
 #[derive(Clone, Debug)]
 pub struct Eif {
     source: Content,
@@ -20,7 +21,7 @@ pub struct Eif {
 /// A section of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Section {
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
     /// Where its content begins, in bytes from the start of the file.
     pub offset: u64,
@@ -54,7 +55,7 @@ impl Eif {
         &self.sections
     }
 
-    /// The content of a section, still in the file.
+    /// The content of a section, without copying it if the file is spooled.
     pub fn content(&self, section: &Section) -> Result<Content, Error> {
         match &self.source {
             Content::Spooled { file, offset, .. } => {
@@ -69,7 +70,7 @@ impl Eif {
         }
     }
 
-    /// The bytes of the section of this kind, which has a small limit.
+    /// The bytes of the section of this kind, which must have a small limit.
     pub(crate) fn small(&self, kind: Kind) -> Result<Option<Vec<u8>>, Error> {
         let Some(section) = self.sections.iter().find(|section| section.kind == kind) else {
             return Ok(None);
@@ -94,7 +95,7 @@ fn read(source: &Content, buffer: &mut [u8], position: u64) -> Result<(), Error>
     read.map_err(|source| Error::Read { part: "the enclave image", source })
 }
 
-/// The sections of the table, each where the one before ends, the last at the end of the file.
+/// The sections in the table; each begins where the previous one ends, and the last ends with the file.
 fn sections(source: &Content, header: &Header) -> Result<Vec<Section>, Error> {
     let mut expected = HEADER_BYTES;
     let mut sections = Vec::new();
@@ -130,7 +131,8 @@ fn section(source: &Content, number: usize, slot: Slot) -> Result<Section, Error
     Ok(Section { kind, offset, size })
 }
 
-/// Each kind as often as it may be, kernel and command line before the ramdisks, the signature last.
+/// Checks that each kind occurs as often as allowed, with kernel and command line before the ramdisks and the signature
+/// last.
 fn check_kinds(sections: &[Section]) -> Result<(), Damage> {
     let count = |kind| sections.iter().filter(|section| section.kind == kind).count();
     for kind in [Kind::Kernel, Kind::CommandLine, Kind::Metadata, Kind::Signature] {
@@ -157,7 +159,7 @@ fn check_kinds(sections: &[Section]) -> Result<(), Damage> {
     Ok(())
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that `filter` wants")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that `filter` expects")]
 fn is_measured(kind: &Kind) -> bool {
     matches!(kind, Kind::Kernel | Kind::CommandLine | Kind::Ramdisk)
 }

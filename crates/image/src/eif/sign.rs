@@ -1,6 +1,7 @@
-//! Signing an image with a key of the operator's.
+//! Signs an image with the operator's key.
 //!
-//! Its law: a [`Signer`]'s key belongs to its certificate; the key is in memory only, and its text is not kept.
+//! Invariant: a [`Signer`]'s key belongs to its certificate; the key exists in memory only, and its text is not
+//! retained.
 
 use std::fmt;
 
@@ -19,7 +20,7 @@ pub struct Signer {
     certificate: Certificate,
 }
 
-/// Why a key and a certificate cannot sign. The operator has to give others.
+/// Why a key and a certificate cannot sign. The operator must provide others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
     /// The key is not a private key on P-384 in PEM, or it is encrypted.
@@ -45,29 +46,29 @@ impl Signer {
         Ok(Self { key, certificate })
     }
 
-    /// The certificate, whose digest becomes register 8.
+    /// The certificate, whose digest becomes PCR8.
     #[must_use]
     pub fn certificate(&self) -> &Certificate {
         &self.certificate
     }
 
-    /// The signature section for this value of register 0: the same bytes each time.
+    /// The signature section for this value of PCR0: the same bytes each time.
     pub fn sign(&self, pcr0: &Pcr) -> Result<Vec<u8>, Error> {
         let payload = cose::payload(pcr0);
         let signature: Result<Signature, _> = self.key.try_sign(&cose::to_be_signed(&payload));
-        let signature = signature.map_err(|_| Error::Parts("the key does not sign"))?;
+        let signature = signature.map_err(|_| Error::Parts("signing with the key failed"))?;
         Ok(cose::section(&payload, &signature.to_bytes(), self.certificate.pem()))
     }
 }
 
 impl Signing<'_> {
-    /// Register 8 of a signed file with this value of register 0; zeros where nobody signs.
+    /// PCR8 of a file with this value of PCR0; zeros if it is not signed.
     pub fn signer_register(&self, pcr0: &Pcr) -> Result<Pcr, Error> {
         let section = self.section(pcr0)?;
         Ok(section.map_or(Pcr::ZERO, |(_, certificate)| Pcr::of(certificate.der())))
     }
 
-    /// The section for this value of register 0, and the certificate in it.
+    /// The section for this value of PCR0, and the certificate in it.
     pub(super) fn section(&self, pcr0: &Pcr) -> Result<Option<(Vec<u8>, Certificate)>, Error> {
         match self {
             Self::Unsigned => Ok(None),

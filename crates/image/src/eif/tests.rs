@@ -1,4 +1,4 @@
-//! Files from parts and back, and files that lie.
+//! Files are written and read back; inconsistent files are refused.
 
 use std::io::{Cursor, Seek, SeekFrom, Write};
 use std::sync::{Arc, LazyLock};
@@ -67,8 +67,8 @@ fn damage(bytes: &[u8]) -> Damage {
     }
 }
 
-/// A file from sections as they are given, with a right checksum: what a careful liar would make.
-fn forge(sections: &[Given<'_>]) -> Vec<u8> {
+/// A file with exactly these sections and a correct checksum: what a careful forger would create.
+fn forge(sections: &[TestSection<'_>]) -> Vec<u8> {
     let mut slots = Vec::new();
     let mut body = Vec::new();
     for (kind, bytes) in sections {
@@ -80,7 +80,7 @@ fn forge(sections: &[Given<'_>]) -> Vec<u8> {
     seal(&[header.encode(), body].concat())
 }
 
-/// The file with the checksum its bytes have.
+/// The file with its checksum corrected.
 fn seal(bytes: &[u8]) -> Vec<u8> {
     let mut checksum = crc32fast::Hasher::new();
     checksum.update(&bytes[..HEADER - 4]);
@@ -90,10 +90,10 @@ fn seal(bytes: &[u8]) -> Vec<u8> {
     sealed
 }
 
-/// A section as a test gives it.
-type Given<'a> = (Kind, &'a [u8]);
+/// A section of a test's file.
+type TestSection<'a> = (Kind, &'a [u8]);
 
-const SOUND: [Given<'_>; 4] = [
+const VALID: [TestSection<'_>; 4] = [
     (Kind::Kernel, b"kernel"),
     (Kind::CommandLine, b"quiet"),
     (Kind::Ramdisk, b"system"),
@@ -101,7 +101,7 @@ const SOUND: [Given<'_>; 4] = [
 ];
 
 #[test]
-fn a_file_is_explained_as_it_was_made() {
+fn a_file_is_explained_as_it_was_written() {
     let (bytes, summary) = build(&parts(None));
     let explained = read(&bytes).unwrap();
     assert_eq!(explained.pcrs, summary.pcrs);
@@ -125,7 +125,7 @@ fn both_architectures_have_their_flag() {
 }
 
 #[test]
-fn what_the_file_says_of_itself_is_not_measured() {
+fn metadata_and_defaults_are_not_measured() {
     let (_, plain) = build(&parts(None));
     let other = Metadata { image_name: "another".into(), ..metadata() };
     let (_, renamed) = build(&Parts {
@@ -139,7 +139,7 @@ fn what_the_file_says_of_itself_is_not_measured() {
 }
 
 #[test]
-fn a_file_may_begin_anywhere_in_the_output() {
+fn a_file_can_begin_anywhere_in_the_output() {
     let (alone, summary) = build(&parts(None));
     let mut out = Cursor::new(b"before".to_vec());
     out.seek(SeekFrom::End(0)).unwrap();
@@ -149,7 +149,7 @@ fn a_file_may_begin_anywhere_in_the_output() {
 }
 
 #[test]
-fn a_signed_file_names_its_signer_and_is_the_same_each_time() {
+fn a_signed_file_names_its_signer_and_is_reproducible() {
     let signer = Signer::from_pem(KEY, CERTIFICATE).unwrap();
     let (bytes, summary) = build(&parts(Some(&signer)));
     let explained = read(&bytes).unwrap();
@@ -163,7 +163,7 @@ fn a_signed_file_names_its_signer_and_is_the_same_each_time() {
 }
 
 #[test]
-fn a_signature_that_was_made_before_stands_for_the_key() {
+fn a_stored_signature_section_replaces_the_key() {
     let signer = Signer::from_pem(KEY, CERTIFICATE).unwrap();
     let section = signer.sign(&build(&parts(None)).1.pcrs.pcr0).unwrap();
     let made = Parts { signing: Signing::Made(&section), ..parts(None) };
@@ -174,7 +174,7 @@ fn a_signature_that_was_made_before_stands_for_the_key() {
 }
 
 #[test]
-fn text_around_a_certificate_is_left_out() {
+fn text_around_a_certificate_is_ignored() {
     let wrapped = format!("Certificate:\n  Data: …\n{CERTIFICATE}\n{OTHER_CURVE}");
     let wrapped = Signer::from_pem(KEY, &wrapped).unwrap();
     let plain = Signer::from_pem(KEY, CERTIFICATE).unwrap();
@@ -195,7 +195,7 @@ fn a_key_that_cannot_sign_is_refused() {
 }
 
 #[test]
-fn parts_that_make_no_image_are_refused() {
+fn invalid_parts_are_refused() {
     let long = "x".repeat(2048);
     let cases = [
         Parts { command_line: &long, ..parts(None) },
@@ -211,7 +211,7 @@ fn parts_that_make_no_image_are_refused() {
 }
 
 #[test]
-fn our_files_have_the_bytes_of_the_vendors_library() {
+fn files_have_the_same_bytes_as_those_of_the_vendors_library() {
     // Both made by aws-nitro-enclaves-image-format 0.8.1 from the same parts (docs/eif.md has the commands).
     let vendor = include_bytes!("test_data/vendor.eif");
     assert_eq!(build(&parts(None)).0, vendor);
@@ -222,15 +222,15 @@ fn our_files_have_the_bytes_of_the_vendors_library() {
 }
 
 #[test]
-fn a_forged_but_sound_file_is_read() {
-    assert!(read(&forge(&SOUND)).unwrap().metadata.is_none());
+fn a_valid_file_without_metadata_is_read() {
+    assert!(read(&forge(&VALID)).unwrap().metadata.is_none());
 }
 
 #[test]
 fn sections_of_the_wrong_kind_number_or_order_are_refused() {
-    let [kernel, line, system, application] = SOUND;
-    let [meta, signature]: [Given<'_>; 2] = [(Kind::Metadata, b"{}"), (Kind::Signature, b"?")];
-    let cases: [(&[Given<'_>], Damage); 9] = [
+    let [kernel, line, system, application] = VALID;
+    let [meta, signature]: [TestSection<'_>; 2] = [(Kind::Metadata, b"{}"), (Kind::Signature, b"?")];
+    let cases: [(&[TestSection<'_>], Damage); 9] = [
         (&[kernel, kernel, line, system], Damage::Duplicate(Kind::Kernel)),
         (&[kernel, line, line, system], Damage::Duplicate(Kind::CommandLine)),
         (&[kernel, line, meta, meta, system], Damage::Duplicate(Kind::Metadata)),
@@ -247,8 +247,8 @@ fn sections_of_the_wrong_kind_number_or_order_are_refused() {
 }
 
 #[test]
-fn a_table_that_lies_about_places_is_refused() {
-    let sound = forge(&SOUND);
+fn a_table_with_wrong_positions_is_refused() {
+    let sound = forge(&VALID);
     let offset = |number: usize| 28 + 8 * number;
     let size = |number: usize| offset(32) + 8 * number;
     let with = |place: usize, value: u64| {
@@ -261,17 +261,17 @@ fn a_table_that_lies_about_places_is_refused() {
     assert_eq!(damage(&with(offset(1), u64::MAX)), Damage::Place(1));
     assert_eq!(damage(&with(offset(0), 0)), Damage::Place(0));
     assert_eq!(damage(&with(size(0), 7)), Damage::Disagreement(0));
-    assert_eq!(damage(&with(offset(9), 1)), Damage::Reserved("places of the table behind the last section"));
-    // A size that both places agree on, but that reaches past the end.
+    assert_eq!(damage(&with(offset(9), 1)), Damage::Reserved("table entries after the last section"));
+    // A size on which header and table agree, but that extends past the end.
     let mut bytes = with(size(3), u64::MAX);
-    let last = sound.len() - SOUND[3].1.len() - SECTION_HEADER;
+    let last = sound.len() - VALID[3].1.len() - SECTION_HEADER;
     bytes[last + 4..last + SECTION_HEADER].copy_from_slice(&u64::MAX.to_be_bytes());
     assert_eq!(damage(&seal(&bytes)), Damage::End(3));
 }
 
 #[test]
-fn a_header_that_is_not_ours_is_refused() {
-    let sound = forge(&SOUND);
+fn an_invalid_header_is_refused() {
+    let sound = forge(&VALID);
     let with = |place: usize, value: u8| {
         let mut bytes = sound.clone();
         bytes[place] = value;
@@ -291,7 +291,7 @@ fn a_header_that_is_not_ours_is_refused() {
 }
 
 #[test]
-fn an_altered_byte_is_noticed_by_the_checksum() {
+fn a_changed_byte_is_detected_by_the_checksum() {
     let (mut bytes, _) = build(&parts(None));
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
@@ -299,8 +299,8 @@ fn an_altered_byte_is_noticed_by_the_checksum() {
 }
 
 #[test]
-fn small_sections_have_limits_and_forms() {
-    let [kernel, _, system, _] = SOUND;
+fn small_sections_are_checked_for_size_and_form() {
+    let [kernel, _, system, _] = VALID;
     let long = vec![b'x'; 2048];
     let too_long = Damage::TooLong { kind: Kind::CommandLine, size: 2048, limit: 2047 };
     assert_eq!(damage(&forge(&[kernel, (Kind::CommandLine, &long), system])), too_long);
@@ -308,12 +308,12 @@ fn small_sections_have_limits_and_forms() {
     assert_eq!(damage(&forge(&[kernel, (Kind::CommandLine, b"a\0b"), system])), Damage::CommandLine);
     assert_eq!(read(&forge(&[kernel, (Kind::CommandLine, b"a b\n"), system])).unwrap().command_line, "a b\n");
     assert_eq!(damage(&forge(&[kernel, (Kind::CommandLine, b"a\nb"), system])), Damage::CommandLine);
-    let line: Given<'_> = (Kind::CommandLine, b"quiet");
+    let line: TestSection<'_> = (Kind::CommandLine, b"quiet");
     assert_eq!(damage(&forge(&[kernel, line, (Kind::Metadata, b"[1]"), system])), Damage::Metadata);
 }
 
 #[test]
-fn a_signature_section_that_lies_is_refused() {
+fn an_invalid_signature_section_is_refused() {
     let signer = Signer::from_pem(KEY, CERTIFICATE).unwrap();
     let pcr0 = build(&parts(None)).1.pcrs.pcr0;
     let good = signer.sign(&pcr0).unwrap();
@@ -323,8 +323,9 @@ fn a_signature_section_that_lies_is_refused() {
     let short = cose::section(&payload, &[1; 20], CERTIFICATE);
     let other_curve = cose::section(&payload, &[1; 96], OTHER_CURVE);
     let no_certificate = cose::section(&payload, &[1; 96], "nothing");
-    let [kernel, line]: [Given<'_>; 2] = [(Kind::Kernel, b"kernel"), (Kind::CommandLine, b"console=ttyS0")];
-    let [first, second]: [Given<'_>; 2] =
+    let [kernel, line]: [TestSection<'_>; 2] =
+        [(Kind::Kernel, b"kernel"), (Kind::CommandLine, b"console=ttyS0")];
+    let [first, second]: [TestSection<'_>; 2] =
         [(Kind::Ramdisk, b"first ramdisk"), (Kind::Ramdisk, b"second ramdisk")];
     let with = |section: &[u8]| forge(&[kernel, line, first, second, (Kind::Signature, section)]);
     assert!(read(&with(&good)).is_ok());
@@ -333,7 +334,7 @@ fn a_signature_section_that_lies_is_refused() {
         (&unsigned, "the signature is not by the certificate's key"),
         (&short, "the signature is not one on the curve P-384"),
         (&other_curve, "the certificate's key is not on the curve P-384"),
-        (&no_certificate, "there is no certificate in PEM form"),
+        (&no_certificate, "there is no PEM certificate"),
         (&[0x80], "it does not hold one signature"),
         (&[0x60], "it is no list"),
         (&[0xff; 100], "it is no CBOR"),
@@ -345,14 +346,14 @@ fn a_signature_section_that_lies_is_refused() {
 }
 
 #[test]
-fn a_signature_nested_without_end_is_refused() {
+fn a_deeply_nested_signature_is_refused() {
     let deep = vec![0x81; 20_000];
-    let [kernel, line, system, _] = SOUND;
+    let [kernel, line, system, _] = VALID;
     let file = forge(&[kernel, line, system, (Kind::Signature, &deep)]);
     assert_eq!(damage(&file), Damage::Signature("it is no CBOR"));
 }
 
-/// A signed file, made once: a signature takes long in a debug build.
+/// A signed file, created once: signing is slow in a debug build.
 static SIGNED: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let signer = Signer::from_pem(KEY, CERTIFICATE).unwrap();
     build(&parts(Some(&signer))).0
@@ -377,7 +378,7 @@ proptest! {
     }
 
     #[test]
-    fn parts_come_back_as_they_went_in(
+    fn written_parts_are_read_back(
         kernel in prop::collection::vec(any::<u8>(), 1..2000),
         line in "[ -~]{0,200}",
         ramdisks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..2000), 1..5),

@@ -1,7 +1,7 @@
-//! Writing a file: each part passes once, through the checksum and the registers, into the file.
+//! Writes a file: each part is read once and passes through the checksum and the registers into the file.
 //!
-//! Its law: the bytes depend on the parts alone. The signature is made from what has been measured while writing, with a
-//! nonce that follows from key and message (RFC 6979), so that signing twice gives the same bytes.
+//! Invariant: the bytes depend on the parts alone. The signature covers the registers computed while writing, with a
+//! nonce derived from key and message (RFC 6979), so that signing twice gives the same bytes.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
@@ -18,27 +18,27 @@ use crate::wide;
 
 /// Bytes that are copied at once.
 const BUFFER: usize = 256 << 10;
-/// The most ramdisks: the table's places less kernel, command line, metadata and signature.
+/// Maximum number of ramdisks: the table's entries less kernel, command line, metadata and signature.
 const RAMDISKS_MAX: usize = SECTIONS_MAX - 4;
 
-/// What was written.
+/// A written file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// Bytes of the file.
     pub length: u64,
-    /// What the hardware will measure.
+    /// The registers that the hardware will report.
     pub pcrs: NitroPcrs,
 }
 
-/// Writes an enclave image at the current position of `out`, and leaves the position behind it.
+/// Writes an enclave image file at the current position of `out`, and leaves the position after it.
 ///
-/// On an error `out` holds an incomplete file without a header.
+/// On an error `out` contains an incomplete file without a header.
 pub fn write(parts: &Parts<'_>, out: &mut (impl Write + Seek)) -> Result<Summary, Error> {
     check(parts)?;
-    let metadata =
-        serde_json::to_vec(&parts.metadata).map_err(|_| Error::Parts("its metadata are no JSON"))?;
+    let metadata = serde_json::to_vec(&parts.metadata)
+        .map_err(|_| Error::Parts("the metadata cannot be encoded as JSON"))?;
     if wide(metadata.len()) > METADATA_MAX {
-        return Err(Error::Parts("its metadata are longer than 1 MiB"));
+        return Err(Error::Parts("the metadata is longer than 1 MiB"));
     }
     let start = out.stream_position().map_err(Error::Write)?;
     let mut body = Body::begin(out)?;
@@ -61,18 +61,18 @@ pub fn write(parts: &Parts<'_>, out: &mut (impl Write + Seek)) -> Result<Summary
 fn check(parts: &Parts<'_>) -> Result<(), Error> {
     let line = parts.command_line;
     if wide(line.len()) > COMMAND_LINE_MAX || line.chars().any(char::is_control) {
-        return Err(Error::Parts("its command line is longer than 2047 bytes or has control characters"));
+        return Err(Error::Parts("the command line is longer than 2047 bytes or has control characters"));
     }
     if parts.ramdisks.is_empty() || parts.ramdisks.len() > RAMDISKS_MAX {
-        return Err(Error::Parts("it needs from 1 to 28 ramdisks"));
+        return Err(Error::Parts("the number of ramdisks is not from 1 to 28"));
     }
     if parts.kernel.is_empty() {
-        return Err(Error::Parts("its kernel is empty"));
+        return Err(Error::Parts("the kernel is empty"));
     }
     Ok(())
 }
 
-/// Everything behind the header.
+/// Everything after the header.
 struct Body<'o, W> {
     out: &'o mut W,
     checksum: Hasher,
@@ -83,14 +83,14 @@ struct Body<'o, W> {
 }
 
 impl<'o, W: Write + Seek> Body<'o, W> {
-    /// Leaves room for the header.
+    /// Reserves space for the header.
     fn begin(out: &'o mut W) -> Result<Self, Error> {
         out.write_all(&[0; super::format::HEADER]).map_err(Error::Write)?;
         let checksum = Hasher::new();
         Ok(Self { out, checksum, pcrs: PcrHasher::default(), slots: Vec::new(), end: HEADER_BYTES })
     }
 
-    /// A section from wherever its content lies.
+    /// A section with a content that is streamed.
     fn part(&mut self, kind: Kind, content: &Content, role: Role) -> Result<(), Error> {
         self.header(kind, content.len())?;
         let mut reader = content.reader();
@@ -119,7 +119,7 @@ impl<'o, W: Write + Seek> Body<'o, W> {
     fn header(&mut self, kind: Kind, size: u64) -> Result<(), Error> {
         self.slots.push(Slot { offset: self.end, size });
         let end = self.end.checked_add(SECTION_HEADER_BYTES).and_then(|end| end.checked_add(size));
-        self.end = end.ok_or(Error::Parts("it is too long"))?;
+        self.end = end.ok_or(Error::Parts("the file would be too long"))?;
         self.write(&section_header(kind, size))
     }
 
@@ -128,7 +128,7 @@ impl<'o, W: Write + Seek> Body<'o, W> {
         self.out.write_all(bytes).map_err(Error::Write)
     }
 
-    /// Writes the header, whose bytes come first in the checksum but are known last.
+    /// Writes the header, which comes first in the checksum but is complete only now.
     fn finish(self, parts: &Parts<'_>, start: u64) -> Result<u64, Error> {
         let mut header = Header {
             arch: parts.arch,
@@ -141,7 +141,7 @@ impl<'o, W: Write + Seek> Body<'o, W> {
         checksum.update(header.encode().get(..SUMMED).unwrap_or_default());
         checksum.combine(&self.checksum);
         header.checksum = checksum.finalize();
-        let end = start.checked_add(self.end).ok_or(Error::Parts("it is too long"))?;
+        let end = start.checked_add(self.end).ok_or(Error::Parts("the file would be too long"))?;
         self.out.seek(SeekFrom::Start(start)).map_err(Error::Write)?;
         self.out.write_all(&header.encode()).map_err(Error::Write)?;
         self.out.seek(SeekFrom::Start(end)).map_err(Error::Write)?;

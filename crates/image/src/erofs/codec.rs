@@ -1,7 +1,7 @@
-//! Compression of one chunk: independent of its neighbours, so that reading one never needs another, and so that threads
-//! may share the work without changing the result.
+//! Compression of chunks. Each is compressed independently, so that reading one never requires another, and threads can
+//! share the work without changing the result.
 //!
-//! Its law: the output depends on the bytes and the setting, never on time, thread or machine.
+//! Invariant: the output depends on the bytes and the setting, never on time, thread or machine.
 
 use std::io;
 
@@ -9,8 +9,8 @@ use lz4::block::CompressionMode;
 
 use super::format::{BLOCK, BLOCK_BYTES};
 
-/// Uncompressed bytes of a chunk: what the kernel reads around a page fault. Measured on a Debian root with Python (266 MB):
-/// 64 KiB chunks make the image 4 % larger and 256 KiB ones 2 % smaller; starting Python costs the same with each.
+/// Uncompressed bytes of a chunk: what the kernel reads around a page fault. Measured on a Debian root with Python (266
+/// MB): 64 KiB chunks make the image 4 % larger and 256 KiB ones 2 % smaller; starting Python costs the same with each.
 pub(crate) const CHUNK: usize = 32 * BLOCK;
 /// [`CHUNK`] in blocks.
 pub(crate) const CHUNK_BLOCKS: u16 = 32;
@@ -18,7 +18,8 @@ pub(crate) const CHUNK_BLOCKS: u16 = 32;
 pub(crate) const CHUNK_BYTES: u64 = 32 * BLOCK_BYTES;
 /// The logarithm of [`CHUNK`] less that of the smallest window (`ZSTD_WINDOWLOG_ABSOLUTEMIN`, 10).
 const ZSTD_WINDOW: u8 = 17 - 10;
-/// Measured on the same root: 12 % smaller than the fast compressor; the highest level gains 0.5 % for three times the work.
+/// Measured on the same root: 12 % smaller than the fast compressor; the highest level gains 0.5 % for three times the
+/// work.
 const LZ4_LEVEL: CompressionMode = CompressionMode::HIGHCOMPRESSION(6);
 /// Measured on the same root: 4 % smaller than level 3 for three times the work; higher ones gain less than 1 %.
 const ZSTD_LEVEL: i32 = 9;
@@ -28,9 +29,9 @@ const ZSTD_LEVEL: i32 = 9;
 pub enum Compression {
     /// As they are.
     None,
-    /// LZ4: the quickest to read.
+    /// LZ4: the fastest to read.
     Lz4,
-    /// Zstandard: the smallest.
+    /// Zstandard: the smallest result.
     Zstd,
 }
 
@@ -43,7 +44,7 @@ impl Compression {
         }
     }
 
-    /// The superblock's bit set and its record for this compression: a length and the values.
+    /// The bit in the superblock for this compression, and its record: a length and the values.
     pub(crate) fn records(self) -> (u16, Vec<u8>) {
         match self {
             Self::None => (0, Vec::new()),
@@ -69,10 +70,10 @@ impl Compression {
     }
 }
 
-/// What compresses: it keeps its working memory from chunk to chunk.
+/// A compressor that reuses its working memory.
 pub(crate) struct Compressor {
     method: Method,
-    /// A chunk of zeros: high compression is slowest on those, and sparse files are made of them.
+    /// A compressed chunk of zeros: high compression is slowest on those, and sparse files consist of them.
     hole: Option<Vec<u8>>,
 }
 
@@ -105,7 +106,7 @@ impl Method {
     }
 }
 
-/// Compresses chunks on several threads; results stand in the order of the chunks.
+/// Compresses chunks on several threads; results are in the order of the chunks.
 pub(crate) fn compress_all(
     chunks: &[Vec<u8>],
     compressors: &mut [Compressor],

@@ -1,7 +1,7 @@
-//! The first pass: file contents, chunk after chunk, compressed on several threads and written in order.
+//! The first pass: writes file contents, in chunks that are compressed on several threads and written in order.
 //!
-//! Its law: memory is bounded by the batch, whatever the size of the files; what is kept of each file is where its chunks
-//! lie.
+//! Invariant: memory is bounded by the batch, regardless of file sizes; only the positions of the chunks are stored for
+//! each file.
 
 use std::io::{Seek, Write};
 
@@ -12,19 +12,20 @@ use super::sink::Sink;
 use super::{Error, Options};
 use crate::tree::Content;
 
-/// Chunks that are in memory at once: 8 MiB of input, enough to keep several threads busy.
+/// Chunks in memory at once: 8 MiB of input, enough to keep several threads busy.
 const BATCH: usize = 64;
 
-/// Files up to this length share chunks. Measured on a Debian root with Python: without it the image is 8 % larger; with
-/// 128 KiB it would be 1 % smaller still, but what is read from shared chunks is in memory twice until it is reclaimed.
+/// Files up to this length share chunks. Measured on a Debian root with Python: without it the image is 8 % larger;
+/// with 128 KiB it would be another 1 % smaller, but data read from shared chunks is in memory twice until it is
+/// reclaimed.
 const SMALL: u64 = 32 << 10;
 
-/// Where the content of a node is.
+/// The location of a node's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Body {
-    /// There is none.
+    /// The node has no content.
     Empty,
-    /// It is short and stands behind the inode.
+    /// The content is short and follows the inode.
     Inline,
     /// In consecutive blocks from this one.
     Plain(u32),
@@ -45,7 +46,7 @@ pub(crate) struct Chunk {
     pub(crate) packed: bool,
 }
 
-/// Where all contents are.
+/// The locations of all contents.
 #[derive(Debug)]
 pub(crate) struct Contents {
     /// For each node.
@@ -56,7 +57,7 @@ pub(crate) struct Contents {
     pub(crate) packed_size: u64,
 }
 
-/// Writes what does not stand behind an inode.
+/// Writes all contents that do not follow an inode.
 pub(crate) fn write<W: Write + Seek>(
     plan: &Plan<'_>,
     options: &Options,
@@ -73,7 +74,7 @@ struct Packer<'p, 's, 'o, W> {
     plan: &'p Plan<'p>,
     sink: &'s mut Sink<'o, W>,
     compressors: Vec<Compressor>,
-    /// Chunks that wait for their batch, and whose they are: small files' are nobody's.
+    /// Chunks of the current batch, and their owners; chunks of small files have none.
     chunks: Vec<Vec<u8>>,
     owners: Vec<Option<NodeId>>,
     /// Small files that do not fill a chunk yet.
@@ -119,7 +120,7 @@ impl<'p, 's, 'o, W: Write + Seek> Packer<'p, 's, 'o, W> {
         }
     }
 
-    /// Links are never compressed: the kernel reads most of them straight from the inode.
+    /// Symbolic links are never compressed: the kernel reads most of them directly from the inode.
     fn take_target(&mut self, id: NodeId, node: &Node<'_>, size: u64) -> Result<(), Error> {
         let body = match node.target() {
             Some(target) if !node.fits_inline(size, size, self.plan.time) => {
@@ -130,7 +131,7 @@ impl<'p, 's, 'o, W: Write + Seek> Packer<'p, 's, 'o, W> {
         self.set(id, body)
     }
 
-    /// Cuts a file into chunks.
+    /// Splits a file into chunks.
     fn read(&mut self, id: NodeId, node: &Node<'_>, content: &Content) -> Result<(), Error> {
         self.set(id, Body::Chunks(Vec::new()))?;
         let mut position = 0;
@@ -174,7 +175,7 @@ impl<'p, 's, 'o, W: Write + Seek> Packer<'p, 's, 'o, W> {
         Ok(self.contents)
     }
 
-    /// Compresses and writes what waits.
+    /// Compresses and writes the current batch.
     fn flush(&mut self) -> Result<(), Error> {
         let packed = compress_all(&self.chunks, &mut self.compressors).map_err(Error::Compress)?;
         let chunks = std::mem::take(&mut self.chunks);

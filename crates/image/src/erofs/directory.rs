@@ -1,7 +1,7 @@
-//! A directory's content: blocks of sorted entries, each block with its names behind its entries.
+//! The content of a directory: blocks of sorted entries, in each block first the entries and then their names.
 //!
-//! Its law: the bytes' length depends on the names alone, so that space is given before node numbers are known. "." and
-//! ".." are sorted among the names, for the kernel searches by halving.
+//! Invariant: the length depends on the names alone, so that space can be allocated before node numbers are known. "."
+//! and ".." are sorted among the names, since the kernel uses binary search.
 
 use super::Error;
 use super::format::{BLOCK, DIRENT, FileType};
@@ -13,7 +13,7 @@ pub(crate) struct Listing<'a, T> {
 }
 
 impl<'a, T> Listing<'a, T> {
-    /// Distributes the entries, which are sorted here, over blocks.
+    /// Sorts the entries and distributes them over blocks.
     pub(crate) fn new(mut entries: Vec<(&'a [u8], T)>) -> Self {
         entries.sort_by_key(|(name, _)| *name);
         let mut blocks = Vec::new();
@@ -39,7 +39,7 @@ impl<'a, T> Listing<'a, T> {
         (u64::try_from(full).unwrap_or(u64::MAX), u64::try_from(last).unwrap_or(u64::MAX))
     }
 
-    /// The bytes of each block; `target` tells the node number and the type of an entry. The last block is not filled up.
+    /// The bytes of each block; `target` returns the node number and type of an entry. The last block is not padded.
     pub(crate) fn encode(
         &self,
         target: impl Fn(&T) -> Option<(u64, FileType)>,
@@ -63,7 +63,7 @@ fn encode_block<T>(
     for (name, entry) in entries {
         let (number, file_type) = target(entry).ok_or(Error::TooLarge)?;
         bytes.extend(number.to_le_bytes());
-        // A block is 4096 bytes, so an offset in it always fits.
+        // A block has 4096 bytes, so an offset in it always fits.
         bytes.extend(u16::try_from(offset).unwrap_or_default().to_le_bytes());
         bytes.extend([file_type.entry_code(), 0]);
         offset += name.len();

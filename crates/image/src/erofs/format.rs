@@ -1,10 +1,9 @@
-//! The bytes of EROFS on disk: constants, records and how they are encoded.
+//! The on-disk format of EROFS: constants, and the encoding of records.
 //!
-//! Its law: a record is encoded from a value that cannot be wrong, so nothing here fails. What goes where is decided by
-//! its callers. Source: `fs/erofs/erofs_fs.h` of Linux 6.12; names in comments are its names.
+//! Invariant: records are encoded from values that are always valid, so nothing here fails. The layout is decided by
+//! the callers. Source: `fs/erofs/erofs_fs.h` of Linux 6.12, whose names appear in the comments.
 
-/// Bytes of a block, as an index and as a file position. 4096 is the page size of both architectures: the kernel maps
-/// such blocks without splitting pages.
+/// Bytes of a block. 4096 is the page size of both architectures: the kernel maps such blocks without splitting pages.
 pub(crate) const BLOCK: usize = 4096;
 /// [`BLOCK`] for positions.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
@@ -12,11 +11,11 @@ pub(crate) const BLOCK_BYTES: u64 = 4096;
 pub(crate) const BLOCK_BITS: u8 = 12;
 /// Inodes start at multiples of this; a node number counts them from the start of the metadata.
 pub(crate) const SLOT: u64 = 32;
-/// `EROFS_SUPER_OFFSET`: the superblock leaves room for a boot sector.
+/// `EROFS_SUPER_OFFSET`: space for a boot sector precedes the superblock.
 pub(crate) const SUPER_OFFSET: usize = 1024;
 /// `EROFS_SUPER_MAGIC_V1`.
 pub(crate) const MAGIC: u32 = 0xE0F5_E1E2;
-/// `EROFS_NAME_LEN`: the longest file name.
+/// `EROFS_NAME_LEN`: the maximum length of a file name.
 pub(crate) const NAME_MAX: usize = 255;
 /// Bytes of a directory entry before the names.
 pub(crate) const DIRENT: usize = 12;
@@ -30,21 +29,21 @@ pub(crate) const INDEX_HEADER: u64 = 16;
 /// Bytes of an index (`z_erofs_lcluster_index`): one for each block of uncompressed content.
 pub(crate) const INDEX: u64 = 8;
 
-/// Features a reader may ignore (`EROFS_FEATURE_COMPAT_*`).
+/// Features that a reader may ignore (`EROFS_FEATURE_COMPAT_*`).
 pub(crate) mod compat {
-    /// The superblock carries a checksum.
+    /// The superblock has a checksum.
     pub(crate) const CHECKSUM: u32 = 1;
     /// Times are modification times.
     pub(crate) const MTIME: u32 = 2;
 }
 
-/// Features a reader must know (`EROFS_FEATURE_INCOMPAT_*`).
+/// Features that a reader must support (`EROFS_FEATURE_INCOMPAT_*`).
 pub(crate) mod incompat {
-    /// Compressed data stands at the end of its blocks.
+    /// Compressed data is at the end of its blocks.
     pub(crate) const ZERO_PADDING: u32 = 1;
-    /// Records of the compressions follow the superblock; clusters may be longer than a block.
+    /// Compression records follow the superblock; clusters may be longer than a block.
     pub(crate) const COMPRESSION_RECORDS: u32 = 2;
-    /// Ends of files lie together in the packed inode.
+    /// Ends of files are stored together in the packed inode.
     pub(crate) const FRAGMENTS: u32 = 0x20;
 }
 
@@ -59,18 +58,18 @@ pub(crate) const CLUSTER_BLOCKS: u16 = 1 << 11;
 /// Top bit of the map header: the whole file is in the packed inode, at the position in the other 63 bits.
 pub(crate) const WHOLE_FRAGMENT: u64 = 1 << 63;
 
-/// How an inode's content is laid out (`i_format`, bits 1 to 3).
+/// The layout of an inode's content (`i_format`, bits 1 to 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
     /// Whole blocks.
     Plain,
     /// Compressed, with an index of eight bytes for each block.
     Compressed,
-    /// Whole blocks, and the rest behind the inode.
+    /// Whole blocks, and the rest after the inode.
     Inline,
 }
 
-/// What an inode or a directory entry is: permission bits aside.
+/// The type of an inode or a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileType {
     Regular,
@@ -79,7 +78,7 @@ pub(crate) enum FileType {
     Fifo,
 }
 
-/// The head of an inode, in whichever of its two forms.
+/// The fields of an inode, in either of its two forms.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InodeRecord {
     pub(crate) layout: Layout,
@@ -99,19 +98,19 @@ pub(crate) struct InodeRecord {
 /// One index of a compressed inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Index {
-    /// A block that is stored as it is.
+    /// An uncompressed block.
     Plain { block: u32 },
     /// The first block of a compressed cluster.
     Head { block: u32 },
-    /// A further block of the cluster: how far the head is before it (or how long the cluster is) and how far the next
-    /// head is after it.
+    /// A further block of the cluster: the distance to the head before it (or the length of the cluster) and the
+    /// distance to the next head.
     Rest { before: u16, after: u16 },
 }
 
 /// The superblock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SuperBlock {
-    /// Features a reader must know.
+    /// Features that a reader must support.
     pub(crate) incompat: u32,
     /// Bit set of the compressions in use, by `Z_EROFS_COMPRESSION_*`.
     pub(crate) algorithms: u16,
@@ -136,7 +135,7 @@ impl Layout {
         }
     }
 
-    /// The layout with this number, if we write it.
+    /// The layout with this number, if the writer uses it.
     pub(crate) fn from_code(code: u16) -> Option<Self> {
         [Self::Plain, Self::Compressed, Self::Inline].into_iter().find(|layout| layout.code() == code)
     }
@@ -163,7 +162,7 @@ impl FileType {
         }
     }
 
-    /// The type in a mode, if we write it.
+    /// The type in a mode, if the writer uses it.
     pub(crate) fn from_mode(mode: u16) -> Option<Self> {
         let types = [Self::Regular, Self::Directory, Self::Symlink, Self::Fifo];
         types.into_iter().find(|file_type| file_type.mode_bits() == mode & 0o170_000)
@@ -171,12 +170,12 @@ impl FileType {
 }
 
 impl InodeRecord {
-    /// The length of the record when compact inodes have the time `compact_time`.
+    /// The length of the record if compact inodes have the time `compact_time`.
     pub(crate) fn length(&self, compact_time: i64) -> u64 {
         if self.compact_fields(compact_time).is_some() { INODE_COMPACT } else { INODE_EXTENDED }
     }
 
-    /// The record, in the shorter form if its values fit there.
+    /// The record, in the shorter form if its values fit.
     pub(crate) fn encode(&self, compact_time: i64) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
         let compact = self.compact_fields(compact_time);
@@ -213,7 +212,7 @@ impl InodeRecord {
         bytes.extend([0; 16]);
     }
 
-    /// Links, size, owner and group as a compact inode holds them, if it can hold this one.
+    /// Links, size, owner and group for a compact inode, if they fit.
     fn compact_fields(&self, compact_time: i64) -> Option<(u16, u32, u16, u16)> {
         if self.mtime != compact_time {
             return None;
@@ -241,7 +240,7 @@ impl Index {
 }
 
 impl SuperBlock {
-    /// The first block of the image, checksum included. `records` are the compressions' (see `codec`).
+    /// The first block of the image, including the checksum. `records` are the compression records (see `codec`).
     pub(crate) fn encode(&self, records: &[u8]) -> Vec<u8> {
         let mut block = self.fields(0);
         block.extend(records);
@@ -281,8 +280,8 @@ impl SuperBlock {
     }
 }
 
-/// The UUID made from a digest: version 8, whose other 122 bits are the writer's own (RFC 9562, section 5.8), so it is never
-/// the null UUID, by which overlayfs would tell files apart by numbers that change.
+/// The UUID derived from a digest: version 8, whose other 122 bits are implementation-defined (RFC 9562, section 5.8).
+/// It is never the null UUID, with which overlayfs would identify files by inode numbers that change.
 pub(crate) fn uuid(digest: &[u8; 32]) -> [u8; 16] {
     let mut uuid = [0; 16];
     uuid.copy_from_slice(digest.split_at(16).0);
@@ -292,8 +291,8 @@ pub(crate) fn uuid(digest: &[u8; 32]) -> [u8; 16] {
     uuid
 }
 
-/// CRC-32C as the kernel computes it over the superblock's block: seeded with ones, not inverted at the end. Bit by bit,
-/// for it runs over three kilobytes once an image.
+/// CRC-32C as the kernel computes it over the superblock's block: initialized with ones, not inverted at the end.
+/// Computed bit by bit, since it covers three kilobytes once per image.
 pub(crate) fn checksum(bytes: &[u8]) -> u32 {
     // The Castagnoli polynomial with its bits reversed.
     const POLYNOMIAL: u32 = 0x82F6_3B78;
@@ -311,12 +310,12 @@ mod tests {
 
     #[test]
     fn the_checksum_is_castagnolis_without_the_last_inversion() {
-        // The check value of CRC-32C in the catalogue of parametrised CRC algorithms is 0xE3069283.
+        // The check value of CRC-32C in the Catalogue of Parametrised CRC Algorithms is 0xE3069283.
         assert_eq!(!checksum(b"123456789"), 0xE306_9283);
     }
 
     #[test]
-    fn a_uuid_has_its_version_and_variant_whatever_the_digest_is() {
+    fn a_uuid_has_its_version_and_variant_for_any_digest() {
         let digits = |byte| uuid(&[byte; 32]).map(|byte| format!("{byte:02x}")).concat();
         assert_eq!(digits(0x00), "00000000000080008000000000000000");
         assert_eq!(digits(0xff), "ffffffffffff8fffbfffffffffffffff");

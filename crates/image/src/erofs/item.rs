@@ -1,6 +1,7 @@
-//! One inode with all that stands behind it: attributes, then a short content or the indexes of a compressed one.
+//! An inode with the data that follows it: attributes, then a short content or the indexes of a compressed one.
 //!
-//! Its law: `length` is exactly what `write` writes; the second is never asked before the item has its place.
+//! Invariant: `length` is exactly the number of bytes that `write` writes; an item is written only after it has a
+//! position.
 
 use std::io::{Seek, Write};
 
@@ -15,16 +16,16 @@ use super::plan::{Node, NodeId, Plan};
 use super::sink::Sink;
 use super::{Error, xattr};
 
-/// What a directory entry says of a node: its number and its type.
+/// The target of a directory entry: a node number and a type.
 pub(crate) type Target = (u64, FileType);
 
-/// Bytes of the map header, which is all that stands behind the inode of a packed file.
+/// Bytes of the map header, which is all that follows the inode of a packed file.
 const MAP_HEADER: u64 = 8;
 
-/// An inode that is to be written.
+/// An inode to be written.
 #[derive(Debug)]
 pub(crate) struct Item<'a> {
-    /// Whose it is; the packed inode is nobody's.
+    /// The node it belongs to; the packed inode has none.
     node: Option<&'a Node<'a>>,
     pub(crate) record: InodeRecord,
     attributes: Vec<u8>,
@@ -34,13 +35,13 @@ pub(crate) struct Item<'a> {
     /// The end of a directory, once node numbers are known.
     pub(crate) inline: Vec<u8>,
     pub(crate) length: u64,
-    /// How many of the first bytes must lie in one block.
+    /// How many of the first bytes must be in one block.
     pub(crate) whole: u64,
-    /// From the start of the metadata.
+    /// Offset from the start of the metadata.
     pub(crate) position: u64,
 }
 
-/// What stands behind the attributes.
+/// The data that follows the attributes.
 #[derive(Clone, Copy, Debug)]
 enum Tail<'a> {
     Nothing,
@@ -74,7 +75,7 @@ impl<'a> Item<'a> {
         item
     }
 
-    /// The inode that holds all small files.
+    /// The inode that contains all small files.
     pub(crate) fn packed(contents: &'a Contents, id: NodeId, time: i64) -> Self {
         let record = InodeRecord {
             layout: Layout::Plain,
@@ -115,7 +116,7 @@ impl<'a> Item<'a> {
         self.whole = self.length;
     }
 
-    /// A file none of whose chunks is compressed is plain: its blocks follow each other.
+    /// A file without compressed chunks is plain: its blocks are consecutive.
     fn end_chunks(&mut self, chunks: &'a [Chunk], time: i64) {
         if chunks.iter().all(|chunk| !chunk.packed) {
             self.record.data = chunks.first().map_or(0, |chunk| chunk.block);
@@ -139,7 +140,7 @@ impl<'a> Item<'a> {
         self.tail = tail;
     }
 
-    /// Writes the inode and what stands behind it.
+    /// Writes the inode and the data that follows it.
     pub(crate) fn write<W: Write + Seek>(
         &self,
         time: i64,
@@ -163,7 +164,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// What stands behind the inode as it is.
+    /// The uncompressed data that follows the inode.
     fn rest(&self) -> Result<Vec<u8>, Error> {
         let Some(node) = self.node.filter(|_| self.listing.is_none()) else { return Ok(self.inline.clone()) };
         if let Some(target) = node.target() {
@@ -177,7 +178,7 @@ impl<'a> Item<'a> {
     }
 }
 
-/// The names of a directory with the nodes they stand for.
+/// The names in a directory and the nodes they refer to.
 fn listing<'a>(id: NodeId, node: &Node<'a>) -> Listing<'a, NodeId> {
     let mut entries = node.children.clone();
     entries.push((b".", id));
@@ -191,7 +192,7 @@ fn map_header(compression: Compression) -> [u8; 16] {
     [0, 0, 0, 0, low, high, compression.algorithm(), 0, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
-/// Writes an index for each block of content.
+/// Writes one index per block of content.
 fn write_indexes<W: Write + Seek>(chunks: &[Chunk], size: u64, sink: &mut Sink<'_, W>) -> Result<(), Error> {
     let mut left = size.div_ceil(BLOCK_BYTES);
     for chunk in chunks {
@@ -204,7 +205,7 @@ fn write_indexes<W: Write + Seek>(chunks: &[Chunk], size: u64, sink: &mut Sink<'
     Ok(())
 }
 
-/// The indexes of a chunk of so many blocks of content.
+/// The indexes of a chunk that covers this many blocks of content.
 fn indexes(chunk: Chunk, covered: u16) -> impl Iterator<Item = Index> {
     (0..covered).zip(chunk.block..).map(move |(distance, block)| match distance {
         _ if !chunk.packed => Index::Plain { block },
@@ -219,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_second_index_of_a_cluster_holds_its_length() {
+    fn the_second_index_of_a_cluster_contains_its_length() {
         let chunk = Chunk { block: 9, blocks: 2, packed: true };
         let expected = [
             Index::Head { block: 9 },

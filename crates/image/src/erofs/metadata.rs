@@ -1,6 +1,6 @@
-//! The second pass: directories and inodes, once it is known where contents are.
+//! The second pass: writes directories and inodes, after the contents.
 //!
-//! Its law: sizes first, then places, then bytes. Node numbers are places, so nothing is written before all have one.
+//! Invariant: all sizes and positions are computed before any bytes are written, since node numbers are positions.
 
 use std::io::{Seek, Write};
 
@@ -13,7 +13,7 @@ use super::plan::Plan;
 use super::sink::Sink;
 use super::{Error, Layout};
 
-/// What the superblock must know of the metadata.
+/// The fields of the superblock that describe the metadata.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Metadata {
     /// Its first block.
@@ -24,7 +24,7 @@ pub(crate) struct Metadata {
     pub(crate) packed: u64,
 }
 
-/// Writes directories and inodes behind the contents.
+/// Writes directories and inodes after the contents.
 pub(crate) fn write<W: Write + Seek>(
     plan: &Plan<'_>,
     contents: &Contents,
@@ -48,7 +48,7 @@ pub(crate) fn write<W: Write + Seek>(
     Ok(Metadata { block, root: u16::try_from(root).map_err(|_| Error::TooLarge)?, packed })
 }
 
-/// Writes the blocks of directories that do not stand behind their inodes.
+/// Writes the directory blocks that do not follow their inodes.
 fn write_listings<W: Write + Seek>(
     plan: &Plan<'_>,
     items: &mut [Item<'_>],
@@ -70,7 +70,7 @@ fn write_listings<W: Write + Seek>(
     Ok(())
 }
 
-/// Writes inodes in the order of their places.
+/// Writes inodes in the order of their positions.
 fn write_items<W: Write + Seek>(
     items: &[Item<'_>],
     time: i64,

@@ -1,18 +1,19 @@
 //! The application's root as one EROFS image: read-only, compressed, paged in on demand.
 //!
-//! Its law: the bytes depend on the tree and the options alone. Contents stream through in batches, so memory is bounded by
-//! the number of files, not by their size. What the kernel cannot hold is refused by name.
+//! Invariant: the bytes depend on the tree and the options alone. Contents are streamed in batches, so memory is
+//! bounded by the number of files, not by their size. A file that the kernel does not support is refused, and named in
+//! the error.
 //!
 //! The image, in the order in which it is written (the superblock last):
 //!
 //! ```text
 //! block 0      superblock and compression records
 //! contents     clusters of files and of small files together, in the order of the first names
-//! directories  blocks of entries that do not fit behind their inode
+//! directories  blocks of entries that do not fit after their inode
 //! metadata     inodes with attributes, then a short file's or directory's bytes or a compressed file's indexes
 //! ```
 //!
-//! It leaves reading back to [`read`] and mounting to init.
+//! Reading images is left to [`read`], mounting them to init.
 
 mod codec;
 mod data;
@@ -41,107 +42,107 @@ use format::{Layout, SuperBlock, incompat};
 pub struct Options {
     /// How file contents are stored.
     pub compression: Compression,
-    /// Whether small files share chunks, when there is compression: a smaller image. The kernel reads that from 6.1 on,
-    /// erofs-utils from 1.6 on.
+    /// Whether small files share chunks if the image is compressed, which makes it smaller. Supported by Linux since
+    /// 6.1 and by erofs-utils since 1.6.
     pub pack_small: bool,
-    /// Threads that compress. The result does not depend on it.
+    /// Number of compression threads. The result does not depend on it.
     pub workers: NonZeroUsize,
 }
 
 impl Default for Options {
-    /// LZ4 with shared chunks, on all processors. Measured with a Debian root (266 MB) on an emulated processor, Zstandard is
-    /// 17 % smaller (105 MB instead of 126 MB) but starting Python from it takes 0.3 s longer.
+    /// LZ4 with shared chunks, on all processors. Measured with a Debian root (266 MB) on an emulated processor,
+    /// Zstandard is 17 % smaller (105 MB instead of 126 MB) but starting Python from it takes 0.3 s longer.
     fn default() -> Self {
         let workers = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Self { compression: Compression::Lz4, pack_small: true, workers: workers.min(WORKERS_MAX) }
     }
 }
 
-/// A batch is 64 chunks; with more threads than this each has too few to be worth a thread.
+/// A batch has 64 chunks; with more threads than this, each has too few chunks to be worthwhile.
 const WORKERS_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
 
-/// What was written.
+/// A written image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// Bytes of the image.
     pub length: u64,
-    /// Inodes in it.
+    /// Number of inodes.
     pub inodes: u64,
     /// Bytes of all files and symbolic links, uncompressed.
     pub content: u64,
 }
 
-/// Why an image was not written.
+/// Why an image could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The image author has something in the tree that EROFS cannot hold.
+    /// The tree contains a file that EROFS does not support: the image's author must act.
     #[error("{path}: {fault}")]
     Tree {
-        /// Where, with unprintable bytes escaped.
+        /// The path, with unprintable bytes escaped.
         path: String,
-        /// What.
+        /// What is not supported.
         fault: Fault,
     },
     /// A file's content could not be read.
     #[error("{path}: the content cannot be read")]
     Read {
-        /// Which, with unprintable bytes escaped.
+        /// The path, with unprintable bytes escaped.
         path: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The output could not be written: the operator's disk, most likely.
+    /// The output could not be written: most likely, the disk is full.
     #[error("the EROFS image cannot be written")]
     Write(#[source] io::Error),
-    /// The compressor failed, for want of memory.
+    /// The compressor failed for lack of memory.
     #[error("compression failed")]
     Compress(#[source] io::Error),
-    /// More than the format's numbers can say: 16 TiB, or four thousand million inodes.
+    /// A limit of the format is exceeded: 16 TiB, or four billion inodes.
     #[error("the tree is too large for an EROFS image")]
     TooLarge,
 }
 
-/// What EROFS cannot hold.
+/// A property of a file that EROFS does not support.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// The tree has no directory as its root.
+    /// The root of the tree is missing or not a directory.
     #[error("the tree has no root directory")]
     NoRoot,
-    /// The name stands for an inode that is not in the tree.
-    #[error("the name stands for nothing")]
+    /// The name refers to an inode that is not in the tree.
+    #[error("the name refers to no inode")]
     NoInode,
-    /// The directory the name is in is missing or is none.
+    /// The parent is missing or not a directory.
     #[error("its parent is not a directory of the tree")]
     NoParent,
     /// A directory has two names.
     #[error("a directory cannot have a second name")]
     LinkedDirectory,
     /// More than 2^32 names.
-    #[error("it has too many names")]
+    #[error("it has too many hard links")]
     TooManyLinks,
     /// Empty, ".", "..", or with a zero byte.
-    #[error("the name cannot be used")]
+    #[error("the name is empty, `.`, `..` or contains a zero byte")]
     Name,
     /// Longer than 255 bytes.
     #[error("the name is longer than 255 bytes")]
     LongName,
     /// An empty symbolic link, one of more than 4095 bytes or with a zero byte.
-    #[error("the link's target is empty, longer than 4095 bytes or holds a zero byte")]
+    #[error("the link's target is empty, longer than 4095 bytes or contains a zero byte")]
     Target,
     /// Mode bits beyond `0o7777`.
     #[error("the mode has bits beyond 07777")]
     Mode,
-    /// An extended attribute of an unknown family, or one that is too long.
-    #[error("the extended attribute {0} cannot be stored")]
+    /// An extended attribute of an unsupported family, or one that is too long.
+    #[error("the extended attribute {0} is not supported or too long")]
     Attribute(String),
     /// More attributes than an inode can have.
     #[error("its extended attributes are longer than 256 KiB")]
     Attributes,
 }
 
-/// Writes a tree as an EROFS image at the current position of `out`, and leaves the position behind it.
+/// Writes a tree as an EROFS image at the current position of `out`, and leaves the position after it.
 ///
-/// On an error `out` holds an incomplete image without a superblock.
+/// On an error `out` contains an incomplete image without a superblock.
 pub fn write(tree: &Tree, options: &Options, out: &mut (impl Write + Seek)) -> Result<Summary, Error> {
     let plan = plan::Plan::new(tree)?;
     let mut sink = sink::Sink::new(out)?;
@@ -165,7 +166,7 @@ pub fn write(tree: &Tree, options: &Options, out: &mut (impl Write + Seek)) -> R
     Ok(Summary { length, inodes, content: plan.nodes.iter().map(plan::Node::size).sum() })
 }
 
-/// What a reader must know.
+/// The features that a reader must support.
 fn features(contents: &data::Contents, plain: bool) -> u32 {
     let compression = if plain { 0 } else { incompat::ZERO_PADDING | incompat::COMPRESSION_RECORDS };
     let packed = if contents.packed.is_empty() { 0 } else { incompat::FRAGMENTS };

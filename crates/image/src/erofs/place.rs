@@ -1,27 +1,27 @@
-//! Where inodes stand in the metadata.
+//! Allocates positions for inodes in the metadata.
 //!
-//! Its law: what may not cross a block's boundary does not. An item takes the smallest gap it fits into, else the end;
-//! that depends on the order and the lengths alone.
+//! Invariant: the part of an item that must be in one block never crosses a block boundary. An item takes the smallest
+//! gap that it fits into, or the end; the result depends on the order and the lengths alone.
 
 use std::collections::BTreeSet;
 
 use super::format::{BLOCK_BYTES, SLOT};
 
-/// The space given so far, in bytes from the start of the metadata.
+/// The allocated space, in bytes from the start of the metadata.
 #[derive(Debug)]
 pub(crate) struct Space {
-    /// Gaps that were left in blocks: length and position.
+    /// Gaps in blocks: length and position.
     gaps: BTreeSet<(u64, u64)>,
     end: u64,
 }
 
 impl Space {
-    /// Empty but for the first slot: an entry with node number 0 would be taken for a deleted one by `readdir`.
+    /// Empty except for the first slot: `readdir` would treat an entry with node number 0 as deleted.
     pub(crate) fn new() -> Self {
         Self { gaps: BTreeSet::new(), end: SLOT }
     }
 
-    /// Gives `length` bytes, of which the first `whole` lie in one block. `whole` is at most a block.
+    /// Allocates `length` bytes, of which the first `whole` are in one block. `whole` is at most a block.
     pub(crate) fn take(&mut self, length: u64, whole: u64) -> u64 {
         self.take_gap(length).unwrap_or_else(|| self.take_end(length, whole))
     }
@@ -35,8 +35,8 @@ impl Space {
 
     fn take_end(&mut self, length: u64, whole: u64) -> u64 {
         let start = self.end.next_multiple_of(SLOT);
-        let room = BLOCK_BYTES - start % BLOCK_BYTES;
-        let position = if whole <= room { start } else { start + room };
+        let free = BLOCK_BYTES - start % BLOCK_BYTES;
+        let position = if whole <= free { start } else { start + free };
         if position > start {
             self.keep(start, position);
         }
@@ -44,7 +44,7 @@ impl Space {
         position
     }
 
-    /// Remembers what is left between two positions of a block.
+    /// Records the gap between two positions of a block.
     fn keep(&mut self, from: u64, to: u64) {
         let from = from.next_multiple_of(SLOT);
         if let Some(free) = to.checked_sub(from).filter(|free| *free >= SLOT) {
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_must_be_whole_never_crosses_a_block() {
+    fn an_indivisible_part_never_crosses_a_block_boundary() {
         let mut space = Space::new();
         for length in [4064, 100, 3000, 2000, 900, 64, 4096, 1] {
             let position = space.take(length, length);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_item_may_cross_blocks_after_its_whole_part() {
+    fn a_long_item_may_cross_blocks_after_its_indivisible_part() {
         let mut space = Space::new();
         assert_eq!(space.take(4000, 64), 32);
         assert_eq!(space.take(9000, 64), 4032);

@@ -1,7 +1,7 @@
-//! What is to be written: the tree's names as nodes with parents, children and link counts.
+//! The plan of an image: the tree's inodes as nodes with parents, children and link counts.
 //!
-//! Its law: a plan is a tree that EROFS can hold; past this point names, links and attributes are not checked again.
-//! Nodes stand in the order of their first name, so that a directory's files lie together on disk.
+//! Invariant: a plan is a tree that EROFS supports; names, links and attributes are not checked again after this. Nodes
+//! are sorted by their first name, so that a directory's files are adjacent on disk.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ pub(crate) type NodeId = usize;
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
     pub(crate) nodes: Vec<Node<'a>>,
-    /// The modification time most inodes have: compact inodes share it.
+    /// The most common modification time, which all compact inodes share.
     pub(crate) time: i64,
 }
 
-/// One inode and its place among the others.
+/// An inode and its relations to others.
 #[derive(Debug)]
 pub(crate) struct Node<'a> {
     /// Its first name, for messages.
@@ -35,7 +35,7 @@ pub(crate) struct Node<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Checks a tree and orders it.
+    /// Checks and sorts a tree.
     pub(crate) fn new(tree: &'a Tree) -> Result<Self, Error> {
         let mut plan = Self { nodes: Vec::with_capacity(tree.inodes.len()), time: 0 };
         let mut placed = BTreeMap::new();
@@ -73,7 +73,7 @@ impl<'a> Plan<'a> {
         if known.is_some() || !is_directory { Err(Error::tree(b"", Fault::NoRoot)) } else { Ok(()) }
     }
 
-    /// Enters a name into its parent, which sorts before it and so is already there.
+    /// Adds a name to its parent, which sorts before it and therefore exists already.
     fn link(
         &mut self,
         tree: &'a Tree,
@@ -116,7 +116,7 @@ impl<'a> Node<'a> {
             check_target(path, target)?;
         }
         let file_type = file_type(&inode.kind);
-        // A directory is named by its parent and by its own "."; the root is its own parent.
+        // A directory is linked from its parent and from its own "."; the root is its own parent.
         let links = match (file_type, path) {
             (FileType::Directory, b"") => 2,
             (FileType::Directory, _) => 1,
@@ -134,7 +134,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The inode's record without what depends on its content's place.
+    /// The inode's record, without the fields that depend on the position of its content.
     pub(crate) fn record(&self, size: u64) -> InodeRecord {
         InodeRecord {
             layout: Layout::Plain,
@@ -151,12 +151,12 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Bytes of the inode and its attributes when it has `size` bytes of content.
+    /// Bytes of the inode and its attributes if it has `size` bytes of content.
     pub(crate) fn head_length(&self, size: u64, time: i64) -> u64 {
         self.record(size).length(time).saturating_add(xattr::length(&self.inode.xattrs))
     }
 
-    /// Whether `rest` bytes of a content of `size` bytes can stand behind the inode in one block.
+    /// Whether the inode and the last `rest` bytes of a content of `size` bytes fit in one block.
     pub(crate) fn fits_inline(&self, size: u64, rest: u64, time: i64) -> bool {
         self.head_length(size, time).saturating_add(rest) <= BLOCK_BYTES
     }
@@ -169,7 +169,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The bytes of a symbolic link.
+    /// The target of a symbolic link.
     pub(crate) fn target(&self) -> Option<&'a [u8]> {
         match &self.inode.kind {
             Kind::Symlink(target) => Some(target),
@@ -207,7 +207,7 @@ fn check_target(path: &[u8], target: &[u8]) -> Result<(), Error> {
     if fits { Ok(()) } else { Err(Error::tree(path, Fault::Target)) }
 }
 
-/// The value that occurs most often; of several, the smallest.
+/// The most common value; the smallest one of several.
 fn most_common(values: impl Iterator<Item = i64>) -> i64 {
     let mut counts = BTreeMap::<i64, usize>::new();
     for value in values {

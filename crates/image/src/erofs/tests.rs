@@ -1,4 +1,4 @@
-//! EROFS images, from a tree and back: with our own reader on random trees, and with `fsck.erofs` where it is installed.
+//! EROFS images are written and read back: random trees with our own reader, and with `fsck.erofs` if it is installed.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -67,7 +67,7 @@ fn bytes_of(content: &Content) -> Vec<u8> {
     bytes
 }
 
-/// Everything a tree says is what its image says, and nothing else.
+/// Asserts that an image contains exactly the files of a tree.
 fn assert_same(tree: &Tree, image: &Image) {
     let entries = entries(image);
     assert_eq!(entries.len(), tree.entries.len());
@@ -101,7 +101,7 @@ fn links(tree: &Tree, id: InodeId) -> u32 {
     u32::try_from(tree.entries.values().filter(|other| **other == id).count()).unwrap()
 }
 
-/// Bytes that compress about as well as text does, or not at all.
+/// Bytes that compress about as well as text, or not at all.
 fn content(length: usize, compressible: bool, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
@@ -113,7 +113,7 @@ fn content(length: usize, compressible: bool, seed: u64) -> Vec<u8> {
     (0..length).map(|_| if compressible { b"abcdefgh "[usize::from(next() % 9)] } else { next() }).collect()
 }
 
-/// A tree of every kind of file: what proptest chooses is only how many, how large and how named.
+/// Describes one file of a random tree.
 #[derive(Clone, Debug)]
 struct Plan {
     name: Vec<u8>,
@@ -186,7 +186,7 @@ fn uuid(image: &[u8]) -> &[u8] {
 }
 
 #[test]
-fn an_image_has_a_uuid_that_follows_from_its_content() {
+fn the_uuid_of_an_image_is_derived_from_its_content() {
     let tree = |text: &str, mtime| {
         let mut tree = empty();
         add(&mut tree, b"a", Inode { mtime, ..file(text.into()) });
@@ -204,7 +204,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn what_is_written_is_read_back(plans in prop::collection::vec(plan(), 0..60), choice in 0_usize..3, pack_small: bool) {
+    fn a_written_tree_is_read_back(plans in prop::collection::vec(plan(), 0..60), choice in 0_usize..3, pack_small: bool) {
         let tree = grow(&plans);
         let options = Options { compression: ALL[choice], pack_small, workers: NonZeroUsize::MIN };
         assert_same(&tree, &open(pack_with(&tree, &options).unwrap()).unwrap());
@@ -224,7 +224,7 @@ proptest! {
     ) {
         let mut bytes = pack(&grow(&plans), Compression::Lz4, 1).unwrap();
         for (place, value) in damage {
-            // The superblock has a checksum of its own; what matters is what lies behind.
+            // The superblock has a checksum; this test damages the blocks after it.
             let place = 4096 + place.index(bytes.len() - 4096);
             bytes[place] = value;
         }
@@ -244,7 +244,7 @@ proptest! {
 }
 
 #[test]
-fn an_empty_tree_is_a_root_alone() {
+fn an_empty_tree_has_only_a_root() {
     for compression in ALL {
         let tree = empty();
         assert_same(&tree, &open(pack(&tree, compression, 1).unwrap()).unwrap());
@@ -261,14 +261,14 @@ fn a_directory_of_many_names_spans_blocks() {
 }
 
 #[test]
-fn an_inode_no_name_stands_for_is_left_out() {
+fn an_inode_without_a_name_is_omitted() {
     let mut tree = empty();
-    tree.inodes.push(file(b"nobody's".to_vec()));
+    tree.inodes.push(file(b"unreferenced".to_vec()));
     assert_eq!(entries(&open(pack(&tree, Compression::Zstd, 1).unwrap()).unwrap()).len(), 1);
 }
 
 #[test]
-fn a_tree_that_cannot_be_stored_is_refused_by_name() {
+fn an_unsupported_file_is_refused_by_name() {
     let long = vec![b'n'; 256];
     let cases: [(&[u8], Inode, Fault); 8] = [
         (b"missing/file", file(Vec::new()), Fault::NoParent),
@@ -309,7 +309,7 @@ fn a_directory_with_two_names_and_a_file_as_a_parent_are_refused() {
 }
 
 #[test]
-fn a_short_or_altered_superblock_is_refused() {
+fn a_truncated_or_changed_superblock_is_refused() {
     let bytes = pack(&empty(), Compression::None, 1).unwrap();
     let mut altered = bytes.clone();
     altered[1100] ^= 1;
@@ -318,8 +318,8 @@ fn a_short_or_altered_superblock_is_refused() {
     assert!(matches!(open(bytes[..100].to_vec()), Err(ReadError::Damaged(_))));
 }
 
-/// A tree with a case of each layout: what the reference tool is asked to check.
-fn specimen() -> Tree {
+/// A tree that uses each layout, for the reference tool.
+fn sample() -> Tree {
     let mut tree = empty();
     for (number, length) in [0, 1, 4000, 4096, 4097, 65_535, 65_536, 65_537, 200_000].into_iter().enumerate()
     {
@@ -341,14 +341,13 @@ fn specimen() -> Tree {
 }
 
 #[test]
-fn the_reference_tool_finds_no_fault() {
+fn the_reference_tool_finds_no_errors() {
     let Ok(found) = Command::new("fsck.erofs").arg("--help").output() else { return };
     assert!(!found.stderr.is_empty() || !found.stdout.is_empty());
     let folder = tempfile::tempdir().unwrap();
-    // erofs-utils 1.5, the oldest in use, reads LZ4 but neither Zstandard nor small files
-    // that share chunks.
+    // erofs-utils 1.5, the oldest version in use, supports LZ4 but neither Zstandard nor small files that share chunks.
     for (number, compression) in [Compression::None, Compression::Lz4].into_iter().enumerate() {
-        let tree = specimen();
+        let tree = sample();
         let image = folder.path().join(format!("{number}.erofs"));
         let target = folder.path().join(format!("{number}"));
         let options = Options { compression, pack_small: false, workers: NonZeroUsize::MIN };

@@ -1,14 +1,14 @@
-//! Extended attributes: a header and entries behind the inode.
+//! Extended attributes: a header and entries after the inode.
 //!
-//! Its law: names are stored as a number for the prefix and the rest, in the order of the full names. Attributes of an
-//! unknown family are refused by name, for the kernel would not show them.
+//! Invariant: names are stored as a number for the prefix and the rest of the name, in the order of the full names.
+//! Attributes of an unknown family are refused by name, since the kernel would not show them.
 
 use std::collections::BTreeMap;
 
 use super::format::NAME_MAX;
 use super::{Error, Fault};
 
-/// `EROFS_XATTR_INDEX_*`: the families the kernel reads. Access lists have no name beyond the prefix.
+/// `EROFS_XATTR_INDEX_*`: the families that the kernel supports. ACLs have no name beyond the prefix.
 const FAMILIES: [(&[u8], u8); 5] = [
     (b"user.", 1),
     (b"system.posix_acl_access", 2),
@@ -20,7 +20,7 @@ const FAMILIES: [(&[u8], u8); 5] = [
 /// Bytes of `erofs_xattr_ibody_header`.
 pub(crate) const HEADER: usize = 12;
 
-/// The largest body: `i_xattr_icount` counts four bytes each, the header as one.
+/// Maximum size of the body: `i_xattr_icount` counts in units of four bytes, and the header as one unit.
 const BODY_MAX: usize = HEADER + 4 * 65_534;
 
 /// Whether all attributes can be stored.
@@ -34,12 +34,12 @@ pub(crate) fn check(path: &[u8], xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<
     if body(xattrs).len() > BODY_MAX { Err(Error::tree(path, Fault::Attributes)) } else { Ok(()) }
 }
 
-/// Bytes behind the inode.
+/// Bytes of the attributes after the inode.
 pub(crate) fn length(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> u64 {
     u64::try_from(body(xattrs).len()).unwrap_or(u64::MAX)
 }
 
-/// The bytes behind the inode and `i_xattr_icount`.
+/// The attributes after the inode, and `i_xattr_icount`.
 pub(crate) fn encode(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> (Vec<u8>, u16) {
     let bytes = body(xattrs);
     let words = bytes.len().checked_sub(HEADER).map_or(0, |entries| entries / 4 + 1);
@@ -67,12 +67,12 @@ fn body(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<u8> {
 fn family(name: &[u8]) -> Option<(u8, &[u8])> {
     FAMILIES.iter().find_map(|(prefix, number)| {
         let rest = name.strip_prefix(*prefix)?;
-        // A family that ends in a dot needs a rest, the others must not have one.
+        // A family that ends in a dot requires a rest, the others must not have one.
         (prefix.ends_with(b".") != rest.is_empty()).then_some((*number, rest))
     })
 }
 
-/// The full name of a stored one.
+/// The full name from the stored form.
 pub(crate) fn full_name(number: u8, rest: &[u8]) -> Option<Vec<u8>> {
     let (prefix, _) = FAMILIES.iter().find(|(_, known)| *known == number)?;
     Some([*prefix, rest].concat())

@@ -1,99 +1,101 @@
-//! One entry after the other, onto the tree.
+//! Applies the entries of a layer to the tree, one after the other.
 //!
-//! Its law: an entry changes names below the root and nothing else; what it replaces is gone from under its name, not from
-//! under the other names it has.
+//! Invariant: an entry only changes names below the root; an inode that it replaces stays under its other names.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 
 use super::decode::{read_error, tar_fault};
-use super::names::{self, Asked};
+use super::names::{self, Action};
 use super::{EntryFault, LayerFault};
 use crate::limits::{self, LimitFault, Limits, MAX_NAME, MAX_XATTR};
 use crate::spool::{Segment, Spool, SpoolFault};
 use crate::tar::{self, Entry};
 use crate::tree::{Inode, InodeId, Kind, Tree, base, join, parent};
 
-/// The most notes that are kept one by one; a layer can cause as many as it has entries.
+/// Maximum number of notes that are stored individually; a layer can cause as many as it has entries.
 const MAX_NOTES: usize = 100;
 
-/// What was left out of an image although nothing is wrong with it: for people, on stderr.
+/// Human-readable notes on what was changed or left out of a valid image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// The first of them, each a sentence.
+    /// The first notes, each a sentence.
     pub texts: Vec<String>,
     /// How many more there were.
     pub more: u64,
-    /// How many devices in `/dev` were left out, with their further names.
+    /// How many devices in `/dev` were left out, including hard links to them.
     pub devices: u64,
 }
 
 impl Notes {
-    /// All of them, a line each.
+    /// All notes, one line each.
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
         let devices = (self.devices > 0)
             .then(|| format!("{} devices in /dev are left out: an enclave has its own", self.devices));
-        let more = (self.more > 0).then(|| format!("and {} notes more", self.more));
+        let more = (self.more > 0).then(|| format!("{} more notes are not shown", self.more));
         self.texts.iter().cloned().chain(devices).chain(more)
     }
 
-    /// Notes a device that was left out. Roots made by debootstrap carry the static devices of `/dev`: those are counted.
+    /// Notes a device that was left out. Roots made by debootstrap contain the static devices of `/dev`: those are only
+    /// counted.
     pub(crate) fn device(&mut self, path: &[u8]) {
         if path.starts_with(b"dev/") {
             self.devices += 1;
         } else {
             self.add(|| {
                 format!(
-                    "the device {} is left out: only /dev has devices, and an enclave's own",
+                    "the device {} is left out: an enclave has devices only in its own /dev",
                     crate::shown(path)
                 )
             });
         }
     }
 
-    /// Notes a link whose target is written as if there were something above the root.
-    pub(crate) fn climbing_link(&mut self, path: &[u8], target: &[u8]) {
+    /// Notes a link whose target points above the root.
+    pub(crate) fn escaping_link(&mut self, path: &[u8], target: &[u8]) {
         let (path, target) = (crate::shown(path), crate::shown(target));
         self.add(|| {
-            format!("the link {path} climbs above the root, to {target}: inside, it stops at the root")
+            format!(
+                "the link {path} points above the root, to {target}: in the enclave, it stops at the root"
+            )
         });
     }
 
-    /// Adds one, or counts it.
+    /// Adds a note, or counts it if there are too many.
     pub fn add(&mut self, text: impl FnOnce() -> String) {
         if self.texts.len() < MAX_NOTES { self.texts.push(text()) } else { self.more += 1 }
     }
 }
 
-/// What stands between the entries of an image.
+/// The state while the layers of an image are applied.
 pub(super) struct Layering<'a> {
     tree: &'a mut Tree,
     spool: &'a mut Spool,
     limits: &'a Limits,
-    /// Names that the present layer has written, with the directories it made on their way.
+    /// Names that the current layer has written, and the parent directories it has created.
     touched: HashSet<Vec<u8>>,
-    /// Folders below which the present layer has hidden what is lower: all that stands there since is its own. Without this
-    /// a layer of n files that says n times that they are to be hidden costs n² steps.
+    /// Directories whose lower content the current layer has already hidden: everything in them is its own. Without
+    /// this, a layer that hides the same n files n times costs n² steps.
     hidden: HashSet<Vec<u8>>,
     /// Devices that were left out: a hard link to one is left out as well.
     devices: HashSet<Vec<u8>>,
-    /// How many names whiteouts have looked at: the work that a layer causes with them.
+    /// How many names whiteouts have examined: the work that they cause.
     #[cfg(test)]
-    pub(super) looked_at: usize,
+    pub(super) examined: usize,
     notes: Notes,
     entries: u64,
     metadata: u64,
     unpacked: u64,
 }
 
-/// A fault in an entry, before it is known where in the stream it lies.
+/// An error in an entry, without its position in the stream.
 pub(super) enum Fault {
     Entry(String, EntryFault),
     Limit(LimitFault),
     Spool(SpoolFault),
 }
 
-/// Gives a fault its place.
+/// Adds the position to an error.
 pub(super) fn place(fault: Fault, offset: u64) -> LayerFault {
     match fault {
         Fault::Entry(name, fault) => LayerFault::Entry { name, fault },
@@ -114,7 +116,7 @@ impl<'a> Layering<'a> {
             hidden: HashSet::new(),
             devices: HashSet::new(),
             #[cfg(test)]
-            looked_at: 0,
+            examined: 0,
             notes: Notes::default(),
             entries: 0,
             metadata: 0,
@@ -122,7 +124,7 @@ impl<'a> Layering<'a> {
         }
     }
 
-    /// Starts a layer: what is there now is lower.
+    /// Starts a layer: everything in the tree now belongs to lower layers.
     pub(super) fn begin(&mut self) {
         self.touched.clear();
         self.hidden.clear();
@@ -143,13 +145,15 @@ impl<'a> Layering<'a> {
     /// Applies one entry, whose bytes are in `data`.
     pub(super) fn entry(&mut self, entry: Entry, data: &mut impl Read) -> Result<(), Fault> {
         let name = crate::shown(&entry.name).to_string();
-        let asked = names::asked(&entry.name).map_err(|fault| Fault::Entry(name.clone(), fault))?;
+        let action = names::action(&entry.name).map_err(|fault| Fault::Entry(name.clone(), fault))?;
         self.count(&entry).map_err(Fault::Limit)?;
-        match asked {
-            Asked::Nothing => Ok(()),
-            Asked::Hide(path) => self.hide(&path).map_err(|fault| Fault::Entry(name, fault)),
-            Asked::HideContents(path) => self.hide_contents(&path).map_err(|fault| Fault::Entry(name, fault)),
-            Asked::Place(path) => self.put(entry, &path, &name, data),
+        match action {
+            Action::Ignore => Ok(()),
+            Action::Hide(path) => self.hide(&path).map_err(|fault| Fault::Entry(name, fault)),
+            Action::HideContents(path) => {
+                self.hide_contents(&path).map_err(|fault| Fault::Entry(name, fault))
+            }
+            Action::Put(path) => self.put(entry, &path, &name, data),
         }
     }
 
@@ -160,12 +164,12 @@ impl<'a> Layering<'a> {
             return Err(refused(EntryFault::Root));
         }
         if matches!(entry.kind, tar::Kind::CharDevice | tar::Kind::BlockDevice) {
-            self.leave_device_out(path);
+            self.omit_device(path);
             return Ok(());
         }
         if entry.kind == tar::Kind::HardLink {
             let Some(target) = self.hard_link_target(&entry, &path).map_err(refused)? else {
-                self.leave_device_out(path);
+                self.omit_device(path);
                 return Ok(());
             };
             self.replace(&path);
@@ -181,19 +185,19 @@ impl<'a> Layering<'a> {
         Ok(())
     }
 
-    /// A device replaces what stands at its name, as everything does, and is then not there itself: a service has a `/dev` of
-    /// its own, and no device anywhere else could be opened.
-    fn leave_device_out(&mut self, path: Vec<u8>) {
+    /// Like any entry, a device replaces what has its name, but it is not added itself: a service has its own `/dev`,
+    /// and devices anywhere else cannot be opened.
+    fn omit_device(&mut self, path: Vec<u8>) {
         self.replace(&path);
         self.notes.device(&path);
         self.devices.insert(path);
     }
 
-    /// Measures an entry before anything is kept of it.
+    /// Checks an entry against the limits before anything of it is stored.
     fn count(&mut self, entry: &Entry) -> Result<(), LimitFault> {
         let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
         self.count_name(entry.name.len() + entry.link.len() + xattrs)?;
-        // Holes cost nothing in the stream: they are counted here, not by the decoder.
+        // Holes are not in the stream: they are counted here, not by the decoder.
         let stored: u64 = entry.sparse.iter().flatten().map(|segment| segment.length).sum();
         let holes = if entry.sparse.is_some() { entry.size.saturating_sub(stored) } else { 0 };
         self.unpacked = self.unpacked.saturating_add(holes);
@@ -207,7 +211,7 @@ impl<'a> Layering<'a> {
         limits::check(limits::METADATA, self.metadata, self.limits.metadata)
     }
 
-    /// The true place of a path, with every directory on the way there.
+    /// Resolves a path, and creates its missing parent directories.
     fn prepare(&mut self, path: &[u8], name: &str) -> Result<Vec<u8>, Fault> {
         let refused = |fault| Fault::Entry(name.to_owned(), fault);
         let directory = self.tree.follow(parent(path)).map_err(|fault| refused(EntryFault::Parent(fault)))?;
@@ -229,7 +233,7 @@ impl<'a> Layering<'a> {
                     return Err(Fault::Entry(name.to_owned(), EntryFault::Parent(fault)));
                 }
                 None => {
-                    // One entry can ask for two thousand of these.
+                    // One entry can cause two thousand of these.
                     self.count_name(ancestor.len()).map_err(Fault::Limit)?;
                     self.tree.insert(ancestor.to_vec(), Inode::directory());
                     self.touched.insert(ancestor.to_vec());
@@ -239,21 +243,21 @@ impl<'a> Layering<'a> {
         Ok(())
     }
 
-    /// What a hard link names; nothing if that is a device that was left out.
+    /// The target of a hard link; `None` if it is a device that was left out.
     fn hard_link_target(&mut self, entry: &Entry, path: &[u8]) -> Result<Option<InodeId>, EntryFault> {
         let shown = || crate::shown(&entry.link).to_string();
         let target = names::hard_link_target(&entry.link)?;
         if base(&target) == b".." {
             return Err(EntryFault::HardLinkTarget(shown()));
         }
-        if names::climbs(b"", &target) {
-            self.notes.climbing_link(path, &entry.link);
+        if names::escapes_root(b"", &target) {
+            self.notes.escaping_link(path, &entry.link);
         }
         let directory = self.tree.follow(parent(&target)).map_err(EntryFault::Parent)?;
         let target = if target.is_empty() { target } else { join(&directory, base(&target)) };
         let Some(id) = self.tree.entries.get(&target) else {
             let device = self.devices.contains(&target);
-            return if device { Ok(None) } else { Err(EntryFault::HardLinkToNothing(shown())) };
+            return if device { Ok(None) } else { Err(EntryFault::DanglingHardLink(shown())) };
         };
         let directory = self.tree.inode(*id).is_none_or(Inode::is_directory);
         if directory || target == path { Err(EntryFault::HardLinkTarget(shown())) } else { Ok(Some(*id)) }
@@ -266,8 +270,8 @@ impl<'a> Layering<'a> {
             tar::Kind::Fifo => Kind::Fifo,
             tar::Kind::Symlink => {
                 names::check_symlink(&entry.link).map_err(refused)?;
-                if names::climbs(path, &entry.link) {
-                    self.notes.climbing_link(path, &entry.link);
+                if names::escapes_root(path, &entry.link) {
+                    self.notes.escaping_link(path, &entry.link);
                 }
                 Kind::Symlink(entry.link)
             }
@@ -276,7 +280,7 @@ impl<'a> Layering<'a> {
                 let segments = entry.sparse.as_deref().unwrap_or(&whole);
                 Kind::File(self.spool.append_sparse(data, entry.size, segments).map_err(Fault::Spool)?)
             }
-            // The first three have been dealt with before.
+            // The first three have been handled before.
             tar::Kind::HardLink => return Err(refused(EntryFault::Type(b'1'))),
             tar::Kind::CharDevice => return Err(refused(EntryFault::Type(b'3'))),
             tar::Kind::BlockDevice => return Err(refused(EntryFault::Type(b'4'))),
@@ -293,7 +297,7 @@ impl<'a> Layering<'a> {
         })
     }
 
-    /// The attributes that mean something inside: file capabilities, and what programs keep for themselves.
+    /// The attributes that have an effect in an enclave: file capabilities, and the user attributes of programs.
     fn xattrs(
         &mut self,
         xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -311,14 +315,14 @@ impl<'a> Layering<'a> {
         Ok(kept)
     }
 
-    /// Takes away what stands at `path`, for something that is not a directory over a directory.
+    /// Removes what is at `path`, unless a directory replaces a directory.
     fn replace(&mut self, path: &[u8]) {
         if self.tree.entries.contains_key(path) {
             self.tree.remove(path);
         }
     }
 
-    /// Hides what lower layers have at `path`.
+    /// Removes what lower layers have at `path`.
     fn hide(&mut self, path: &[u8]) -> Result<(), EntryFault> {
         let directory = self.tree.follow(parent(path)).map_err(EntryFault::Parent)?;
         let path = join(&directory, base(path));
@@ -335,7 +339,8 @@ impl<'a> Layering<'a> {
         Ok(())
     }
 
-    /// Removes every name below `path` that the present layer has not written and that is not on the way to one it has.
+    /// Removes every name below `path` that the current layer has not written and that is not a parent of one it has
+    /// written.
     fn hide_below(&mut self, path: &[u8]) {
         if !self.hidden.insert(path.to_vec()) {
             return;
@@ -344,7 +349,7 @@ impl<'a> Layering<'a> {
         let below: Vec<Vec<u8>> = self.tree.below(path).map(|(name, _)| name.clone()).collect();
         #[cfg(test)]
         {
-            self.looked_at += below.len();
+            self.examined += below.len();
         }
         for name in below.into_iter().rev() {
             if self.touched.contains(&name) || needed.contains(&name) {
@@ -356,7 +361,7 @@ impl<'a> Layering<'a> {
     }
 }
 
-/// Whether an attribute is carried into the image.
+/// Whether an attribute is preserved in the image.
 pub(crate) fn keeps_xattr(name: &[u8]) -> bool {
     name == b"security.capability" || name.starts_with(b"user.")
 }

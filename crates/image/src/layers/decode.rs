@@ -1,6 +1,6 @@
-//! From a blob to the bytes of its tar.
+//! Decompresses a blob to the bytes of its tar.
 //!
-//! Its law: the compressed bytes and the unpacked ones are hashed as they pass, and counted before anybody uses them.
+//! Invariant: compressed and decompressed bytes are hashed as they pass, and counted before they are used.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -12,10 +12,10 @@ use crate::limits::{self, LimitFault};
 use crate::oci::BlobReader;
 use crate::tar::{Source, TarFault};
 
-/// Compressed bytes fetched at a time.
+/// Compressed bytes read at a time.
 const CHUNK: usize = 128 * 1024;
 
-/// The largest window of a zstd frame, as a power of two: 128 MiB, zstd's own default for what a decoder must offer.
+/// Maximum window size of a zstd frame, as a power of two: 128 MiB, zstd's default limit for decoders.
 const WINDOW_LOG: u32 = 27;
 
 type Input = BufReader<Hashed<BlobReader>>;
@@ -32,7 +32,7 @@ pub(super) struct Stream {
     budget: u64,
 }
 
-/// What was read once a stream has been read to its end.
+/// The totals of a stream that has been read to its end.
 pub(super) struct ReadToEnd {
     pub(super) digest: Digest,
     pub(super) diff_id: Digest,
@@ -46,18 +46,18 @@ impl Stream {
         Ok(Self { decoder: Hashed::new(decoder), budget })
     }
 
-    /// Reads what is left, so that the digests are those of the whole.
+    /// Reads the rest, so that the digests cover the whole stream.
     pub(super) fn finish(mut self) -> Result<ReadToEnd, LayerFault> {
         io::copy(&mut self, &mut io::sink()).map_err(read_error)?;
         let unpacked = self.decoder.count();
         let (decoder, diff_id) = self.decoder.finish();
         let mut input = decoder.into_input();
-        // A decoder may leave bytes that are none of its own; a blob's digest is of all its bytes.
+        // A decoder may leave trailing bytes unread; a blob's digest covers all its bytes.
         io::copy(&mut input, &mut io::sink()).map_err(LayerFault::Blob)?;
         Ok(ReadToEnd { digest: input.into_inner().digest(), diff_id, unpacked })
     }
 
-    /// Whether the blob is as it is read.
+    /// Whether the blob is not compressed.
     pub(super) fn is_plain(&self) -> bool {
         matches!(self.decoder.inner(), Decoder::Plain(_))
     }
@@ -78,7 +78,7 @@ impl Read for Stream {
 impl Source for Stream {}
 
 impl Decoder {
-    /// Goes by the first bytes, as the engines do: media types are often wrong.
+    /// Detects the compression from the first bytes, as engines do: media types are often wrong.
     fn new(mut input: Input) -> Result<Self, LayerFault> {
         let magic = input.fill_buf().map_err(LayerFault::Blob)?;
         match magic {
@@ -111,7 +111,7 @@ impl Read for Decoder {
             Self::Gzip(decoder) => decoder.read(buffer),
             Self::Zstd(decoder) => decoder.read(buffer),
         };
-        // What the system says has a number; what a decoder says has none.
+        // Errors of the system have an error number; errors of a decoder have none.
         read.map_err(|error| if error.raw_os_error().is_some() { blob_error(error) } else { damaged(&error) })
     }
 }
@@ -129,18 +129,18 @@ fn damaged(error: &io::Error) -> io::Error {
     io::Error::other(Tagged::Damaged(error.to_string()))
 }
 
-/// Whose fault an error is, on its way up through readers that only know `io::Error`.
+/// The origin of an error, preserved while it passes through readers that return `io::Error`.
 #[derive(Debug, thiserror::Error)]
 enum Tagged {
     #[error("the file cannot be read")]
     Blob(#[source] io::Error),
-    #[error("the scratch directory cannot hold it")]
+    #[error("the scratch directory cannot be written")]
     Scratch(#[source] io::Error),
     #[error("damaged: {0}")]
     Damaged(String),
 }
 
-/// The fault behind an error that came up through [`Stream`].
+/// Converts an error that passed through [`Stream`].
 pub(super) fn read_error(error: io::Error) -> LayerFault {
     let error = match error.downcast::<LimitFault>() {
         Ok(fault) => return LayerFault::Limit(fault),
@@ -150,13 +150,13 @@ pub(super) fn read_error(error: io::Error) -> LayerFault {
         Ok(Tagged::Scratch(error)) => LayerFault::Scratch(error),
         Ok(Tagged::Damaged(text)) => LayerFault::Damaged(text),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            LayerFault::Damaged("it ends early".to_owned())
+            LayerFault::Damaged("unexpected end of data".to_owned())
         }
         Ok(Tagged::Blob(error)) | Err(error) => LayerFault::Blob(error),
     }
 }
 
-/// The fault behind one that the tar reader met.
+/// Converts an error of the tar reader.
 pub(super) fn tar_fault(fault: TarFault, offset: u64) -> LayerFault {
     match fault {
         TarFault::Read(error) => read_error(error),

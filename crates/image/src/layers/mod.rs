@@ -1,12 +1,12 @@
-//! Layers, applied one over the other onto a tree.
+//! Applies layers to a tree, one over the other.
 //!
-//! Its law: the tree is what a container engine would show the process, and no entry can name anything outside it. A
-//! layer is believed only when its bytes have been read to the end and its digests are right.
+//! Invariant: the tree is the one that a container engine would show to the process, and no entry can change anything
+//! outside it. A layer is accepted only after its bytes have been read to the end and its digests have been verified.
 //!
-//! Where engines differ, containerd's `archive.Apply` is followed: within a layer the last entry of a name wins, parents
-//! that are missing are made, parents that are links are followed inside the root. Two things are as the OCI image
-//! specification has them instead: a whiteout hides what lower layers have and nothing of its own layer, whatever the
-//! order in the stream.
+//! Where engines differ, this follows containerd's `archive.Apply`: within a layer the last entry of a name wins,
+//! missing parents are created, and parents that are links are followed inside the root. Whiteouts follow the OCI image
+//! specification instead: they hide the content of lower layers and nothing of their own layer, regardless of the order
+//! in the stream.
 
 mod apply;
 mod decode;
@@ -26,109 +26,109 @@ use apply::Layering;
 pub use apply::Notes;
 pub(crate) use apply::keeps_xattr;
 use decode::Stream;
-pub(crate) use names::{check_symlink, climbs};
+pub(crate) use names::{check_symlink, escapes_root};
 
 /// One layer as its image describes it.
 #[derive(Clone, Debug)]
 pub struct Layer {
     /// Its bytes, compressed or not.
     pub blob: Blob,
-    /// The digest of those bytes, where the image names it.
+    /// The digest of those bytes, if the image states it.
     pub digest: Option<Digest>,
     /// The digest of the tar inside (`rootfs.diff_ids`).
     pub diff_id: Digest,
 }
 
-/// Why a layer is refused. Unless it says otherwise, it is the image's author who must act.
+/// Why a layer is refused. Unless stated otherwise, the image's author must act.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerFault {
-    /// Its bytes are not those that the image names.
-    #[error("its {what} is {found}, and the image says {expected}")]
+    /// A digest does not match.
+    #[error("its {what} is {found}, but the image states {expected}")]
     Digest {
         /// Which digest.
         what: &'static str,
-        /// What the image says.
+        /// The digest in the image's documents.
         expected: Digest,
-        /// What was read.
+        /// The digest of the bytes.
         found: Digest,
     },
-    /// It is compressed in a way that OCI does not know.
-    #[error("it is compressed with {0}; layers are plain tar, gzip or zstd")]
+    /// It is compressed in a way that OCI does not support.
+    #[error("it is compressed with {0}; layers must be plain tar, gzip or zstd")]
     Compression(&'static str),
     /// The compressed stream is damaged or ends early.
-    #[error("its compressed data is damaged or ends early ({0})")]
+    #[error("its compressed data is damaged or truncated ({0})")]
     Damaged(String),
-    /// It is not a tar that is accepted.
-    #[error("byte {offset} of its tar is not as it should be")]
+    /// Its tar is malformed.
+    #[error("malformed tar at byte {offset}")]
     Tar {
-        /// Where in the unpacked stream.
+        /// The position in the unpacked stream.
         offset: u64,
         /// What is wrong.
         #[source]
         fault: TarFault,
     },
-    /// An entry that has no place in an image.
+    /// An entry that is not allowed in an image.
     #[error("its entry `{name}` is refused")]
     Entry {
-        /// The name as the layer has it, made printable.
+        /// The entry's name, made printable.
         name: String,
         /// What is wrong.
         #[source]
         fault: EntryFault,
     },
-    /// It is more than a builder takes; an operator can move the limit.
+    /// It exceeds a limit, which an operator can raise.
     #[error("it is too large")]
     Limit(#[source] LimitFault),
-    /// The blob cannot be read: this host must be looked at.
+    /// The blob cannot be read: a problem of this host.
     #[error("its file cannot be read")]
     Blob(#[source] io::Error),
-    /// The scratch directory does not take it: this host must be looked at.
-    #[error("the scratch directory cannot hold it")]
+    /// It cannot be written to the scratch directory: a problem of this host.
+    #[error("the scratch directory cannot be written")]
     Scratch(#[source] io::Error),
 }
 
 /// Why an entry is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryFault {
-    /// The name is empty or has a zero in it.
+    /// The name is empty or contains a zero byte.
     #[error("a name must not be empty or contain a zero byte")]
     Name,
-    /// The name climbs.
-    #[error("the name climbs above the root by `..`")]
+    /// The name leads above the root.
+    #[error("the name leads above the root with `..`")]
     Traversal,
-    /// A hard link to something that is not there.
-    #[error("it is a hard link to `{0}`, which is not there")]
-    HardLinkToNothing(String),
+    /// A hard link to a file that does not exist.
+    #[error("it is a hard link to `{0}`, which does not exist")]
+    DanglingHardLink(String),
     /// A hard link to a directory, or to itself.
-    #[error("it is a hard link to `{0}`, which is a directory or itself")]
+    #[error("it is a hard link to `{0}`, which is a directory or the link itself")]
     HardLinkTarget(String),
-    /// A type of entry that no engine unpacks.
-    #[error("its type flag {0:#04x} is not one of a file in an image")]
+    /// A type of entry that engines do not unpack.
+    #[error("its type flag {0:#04x} is not supported in an image")]
     Type(u8),
-    /// A file of a directory on this host whose type its file system does not say.
-    #[error("its type is unknown to this host")]
+    /// A file in a directory on this host whose type the file system does not report.
+    #[error("this host's file system does not report its type")]
     Unknown,
-    /// The root is made into something else.
-    #[error("the root is a directory and stays one")]
+    /// The root would be replaced.
+    #[error("the root must remain a directory")]
     Root,
-    /// A parent is no directory, or links lead round.
-    #[error("its place cannot be reached")]
+    /// A parent is not a directory, or there is a symbolic link loop.
+    #[error("its path cannot be resolved")]
     Parent(#[source] FollowFault),
     /// An owner or group over 32 bits.
-    #[error("owner and group are numbers of 32 bits")]
+    #[error("its owner or group is not a 32-bit number")]
     Owner,
-    /// A name, link target or attribute that is longer than Linux takes.
-    #[error("it exceeds a limit of Linux")]
+    /// A name, link target or attribute that is longer than Linux allows.
+    #[error("it exceeds a Linux limit")]
     Limit(#[source] LimitFault),
-    /// A whiteout that hides nothing that has a name.
-    #[error("the whiteout names nothing")]
+    /// A whiteout without a name to hide.
+    #[error("the whiteout names no file")]
     Whiteout,
 }
 
-/// Applies `layers` in their order onto `tree`.
+/// Applies `layers` in their order to `tree`.
 ///
-/// On an error the tree is of no use: what a failed layer had written is still in it. The number that comes with a fault
-/// is the layer's, from 0.
+/// On an error the tree must be discarded: it contains what the failed layer has written so far. The number in the
+/// error is the layer's, from 0.
 pub fn apply(
     tree: &mut Tree,
     spool: &mut Spool,
@@ -146,8 +146,8 @@ pub fn apply(
     Ok(notes)
 }
 
-/// The bytes of a file that may be compressed as a layer may be; where they are, if it is not, else in a file without a
-/// name in `scratch`.
+/// The decompressed bytes of a file, which may be compressed like a layer: in place if it is not compressed, or in an
+/// anonymous file in `scratch`.
 pub(crate) fn unpack(blob: &Blob, scratch: &Path, limits: &Limits) -> Result<Blob, LayerFault> {
     let mut stream = Stream::new(blob.reader(), limits.unpacked)?;
     if stream.is_plain() {
@@ -158,7 +158,7 @@ pub(crate) fn unpack(blob: &Blob, scratch: &Path, limits: &Limits) -> Result<Blo
     Blob::whole(file.0).map_err(LayerFault::Scratch)
 }
 
-/// A scratch file whose errors say that they are its own.
+/// A scratch file whose errors are tagged as its own.
 struct Spooled(File);
 
 impl Write for Spooled {

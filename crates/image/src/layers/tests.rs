@@ -12,7 +12,7 @@ use crate::limits::MAX_NAME;
 use crate::oci::test_image::{Stored, pack};
 use crate::tree::Kind;
 
-/// A layer that is being written. Names go into the headers as they are: the `tar` crate would refuse the bad ones.
+/// Builds a layer. Names are written into the headers unchecked: the `tar` crate would refuse the invalid ones.
 struct Tar(Builder<Vec<u8>>);
 
 impl Tar {
@@ -127,7 +127,7 @@ fn later_layers_replace_and_whiteouts_hide() {
 }
 
 #[test]
-fn a_whiteout_spares_what_its_own_layer_has_in_either_order() {
+fn a_whiteout_preserves_the_files_of_its_own_layer_in_either_order() {
     let lower = || Tar::new().directory("a/").file("a/old", "1");
     let expected = ["a/", "a/new = 2"];
     let opaque_first = Tar::new().directory("a/").file("a/.wh..wh..opq", "").file("a/new", "2");
@@ -141,7 +141,7 @@ fn a_whiteout_spares_what_its_own_layer_has_in_either_order() {
 }
 
 #[test]
-fn kinds_replace_each_other_and_a_directory_keeps_what_is_in_it() {
+fn types_replace_each_other_and_a_directory_keeps_its_contents() {
     let lower = || Tar::new().directory("d/").file("d/x", "x").symlink("l", "d").file("f", "f");
     let upper = Tar::new().directory("d/").directory("l/").file("l/y", "y").directory("f/");
     assert_eq!(listed(vec![lower(), upper]), ["d/", "d/x = x", "f/", "l/", "l/y = y"]);
@@ -167,13 +167,13 @@ fn a_parent_that_is_a_link_is_followed_inside_the_root() {
 }
 
 #[test]
-fn of_one_name_in_one_layer_the_last_counts_and_its_hard_links_stay() {
+fn the_last_entry_of_a_name_wins_and_earlier_hard_links_keep_the_first() {
     let tar = Tar::new().file("a", "first").link("b", "a").file("a", "second");
     assert_eq!(listed(vec![tar]), ["a = second", "b = first"]);
 }
 
 #[test]
-fn attributes_long_names_and_times_are_kept() {
+fn attributes_long_names_and_times_are_preserved() {
     let long = format!("{}/{}", "d".repeat(200), "f".repeat(MAX_NAME));
     let capability = b"\x01\0\0\x02\0\x04\n\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let records: [(&str, &[u8]); 4] = [
@@ -192,7 +192,7 @@ fn attributes_long_names_and_times_are_kept() {
 }
 
 #[test]
-fn names_are_bytes_and_case_counts() {
+fn names_are_case_sensitive_bytes() {
     let tar =
         Tar::new().entry(EntryType::Regular, b"\xff\xfe", b"", b"1").file("README", "a").file("readme", "b");
     let (tree, _) = apply_tars(vec![tar]).unwrap();
@@ -201,9 +201,10 @@ fn names_are_bytes_and_case_counts() {
     );
 }
 
-/// A wholly empty file, and one whose last megabyte is a hole, packed by GNU tar: their maps end with a segment of nothing.
+/// A file that is one hole, and one whose last megabyte is a hole, packed by GNU tar: their maps end with an empty
+/// segment.
 #[test]
-fn sparse_files_that_end_in_a_hole_are_whole() {
+fn sparse_files_that_end_in_a_hole_have_their_full_length() {
     let place = tempfile::tempdir().unwrap();
     for (name, content) in [("empty", ""), ("tail", "begin")] {
         let mut file = std::fs::File::create(place.path().join(name)).unwrap();

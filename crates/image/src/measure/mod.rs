@@ -1,7 +1,7 @@
-//! What the hardware will measure, known before the launch.
+//! Predicts before the launch what the hardware will measure.
 //!
-//! Its law: a prediction is a function of the image's bytes and of nothing else. [`Measurements`] is the document a build
-//! leaves beside its outputs; its form is in docs/measurements.md.
+//! Invariant: a prediction is a function of the image's bytes alone. [`Measurements`] is the document that a build
+//! writes beside its outputs; docs/measurements.md describes its format.
 
 mod pcr;
 
@@ -22,15 +22,15 @@ pub const VERSION: u32 = 1;
 /// Bytes that are read at once.
 const BUFFER: usize = 256 << 10;
 
-/// `measurements.json`: for each platform the image can run on, what it will report. A platform a reader does not know is
-/// ignored by it, so that an older verifier reads a newer document.
+/// `measurements.json`: for each platform that the image can run on, the measurements that it will report. Readers
+/// ignore platforms that they do not know, so that an older verifier can read a newer document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measurements {
     /// [`VERSION`].
     pub version: u32,
     /// The processor the image is for.
     pub arch: Arch,
-    /// The version of the operating system's release, whose part is the same for every application, where it is known.
+    /// The version of the operating system's release, if known. Its measurements are the same for every application.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub os: Option<String>,
     /// AWS Nitro Enclaves.
@@ -38,17 +38,17 @@ pub struct Measurements {
     pub nitro: Option<NitroMeasurements>,
 }
 
-/// What AWS Nitro Enclaves will report.
+/// The measurements that AWS Nitro Enclaves will report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NitroMeasurements {
-    /// The kernel's command line, which registers 0 and 1 cover.
+    /// The kernel's command line, which PCR0 and PCR1 cover.
     pub command_line: String,
     /// The registers.
     pub pcrs: NitroPcrs,
 }
 
-/// The document of a release, before anything is measured.
+/// The document for a release, without measurements.
 #[must_use]
 pub fn of_release(release: &OsRelease) -> Measurements {
     let arch = match release.arch {
@@ -58,7 +58,7 @@ pub fn of_release(release: &OsRelease) -> Measurements {
     Measurements { version: VERSION, arch, os: Some(release.version.clone()), nitro: None }
 }
 
-/// The registers of an image that is made of these parts; `certificate` is the DER form of the one that signs, if any.
+/// The registers of an image with these parts; `certificate` is the signing certificate in DER, if any.
 pub fn nitro(
     kernel: &Content,
     command_line: &str,

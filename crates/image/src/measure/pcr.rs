@@ -1,7 +1,7 @@
 //! The platform configuration registers that AWS Nitro fills from an image.
 //!
-//! Its law: a register is SHA-384 over 48 zero bytes and the SHA-384 of its data, as a TPM extends it once. What the data
-//! are is said at [`PcrHasher`]; that it is so was checked against the vendor's library (docs/eif.md).
+//! Invariant: a register is the SHA-384 of 48 zero bytes and the SHA-384 of its data, as if extended once in a TPM.
+//! [`PcrHasher`] documents the data; the values were checked against the vendor's library (docs/eif.md).
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,10 +16,10 @@ pub struct Pcr([u8; 48]);
 
 /// A text that is not the value of a register.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a register's value, which is 96 lower-case hexadecimal digits")]
+#[error("`{0}` is not a PCR value of 96 lower-case hexadecimal digits")]
 pub struct NotAPcr(pub String);
 
-/// The registers of an image, as `DescribePCR` and attestation documents give them.
+/// The registers of an image, as `DescribePCR` and attestation documents report them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NitroPcrs {
@@ -29,12 +29,12 @@ pub struct NitroPcrs {
     pub pcr1: Pcr,
     /// The other ramdisks: the application.
     pub pcr2: Pcr,
-    /// The certificate the image is signed with. Zeros in the enclave where it is not signed.
+    /// The signing certificate. Zeros in the enclave if the image is not signed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pcr8: Option<Pcr>,
 }
 
-/// Computes registers 0, 1 and 2 while an image's parts pass by in their order.
+/// Computes PCR0, PCR1 and PCR2 from the parts of an image, which are passed in order.
 #[derive(Clone, Debug, Default)]
 pub struct PcrHasher {
     image: Sha384,
@@ -42,12 +42,12 @@ pub struct PcrHasher {
     application: Sha384,
 }
 
-/// What a part of an image is to the registers.
+/// Which registers cover a part of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Kernel, command line, first ramdisk: registers 0 and 1.
+    /// Kernel, command line, first ramdisk: PCR0 and PCR1.
     System,
-    /// A further ramdisk: registers 0 and 2.
+    /// Any other ramdisk: PCR0 and PCR2.
     Application,
 }
 
@@ -73,7 +73,7 @@ impl Pcr {
 }
 
 impl NitroPcrs {
-    /// The value of a register by its number, where the image decides about it.
+    /// The value of a register by its number, if it depends on the image.
     #[must_use]
     pub fn get(&self, index: u16) -> Option<Pcr> {
         match index {
@@ -87,7 +87,7 @@ impl NitroPcrs {
 }
 
 impl PcrHasher {
-    /// The next bytes of a part. Kernel, command line and ramdisks pass in this order.
+    /// Adds the next bytes of a part. Kernel, command line and ramdisks must be passed in this order.
     pub fn update(&mut self, role: Role, bytes: &[u8]) {
         self.image.update(bytes);
         match role {
@@ -96,7 +96,7 @@ impl PcrHasher {
         }
     }
 
-    /// The registers; `certificate` is the DER form of the one that signs, if any.
+    /// The registers; `certificate` is the signing certificate in DER, if any.
     #[must_use]
     pub fn finish(self, certificate: Option<&[u8]>) -> NitroPcrs {
         NitroPcrs {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_read_as_it_is_written_and_in_no_other_form() {
+    fn a_value_is_parsed_as_it_is_formatted_and_in_no_other_form() {
         let pcr = Pcr::of(b"anything");
         assert_eq!(pcr.to_string().parse(), Ok(pcr));
         for text in ["", "00", &"0".repeat(95), &"0".repeat(97), &"A".repeat(96), &"é".repeat(48)] {

@@ -1,4 +1,4 @@
-//! Predictions and the document that holds them.
+//! Predictions, and the document that contains them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ fn each_part_changes_its_registers_and_no_others() {
 }
 
 #[test]
-fn a_long_part_is_measured_like_one_piece() {
+fn a_part_longer_than_the_buffer_is_measured_as_a_whole() {
     let long = vec![7; BUFFER * 2 + 5];
     let whole = nitro(&content(&long), "", &[content(b"")], None).unwrap().pcrs;
     assert_eq!(whole.pcr1, Pcr::of(&long));

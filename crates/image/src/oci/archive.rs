@@ -1,8 +1,8 @@
 //! Archives that `docker save`, `podman save`, `docker buildx` and `skopeo copy` write.
 //!
-//! Its law: the archive is not unpacked: its members are read where they lie. `docker-archive:` goes by `manifest.json`, as
-//! `docker load` of every version does, also where the archive is a layout as well (Docker 25 and newer); one that is a layout
-//! alone (`docker buildx build -o type=oci`) is read as one. `oci-archive:` goes by the layout.
+//! Invariant: the archive is not unpacked: its members are read in place. `docker-archive:` uses `manifest.json`, as
+//! every version of `docker load` does, even if the archive is also a layout (Docker 25 and newer); an archive that is
+//! only a layout (`docker buildx build -o type=oci`) is read as one. `oci-archive:` uses the layout.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,14 +20,14 @@ use crate::limits::{self, Limits};
 use crate::tar::{self, Kind, TarFault};
 use crate::tree::{join, parent};
 
-/// The list of an archive that `docker load` takes.
+/// The list of images in an archive for `docker load`.
 const SAVED: &str = "manifest.json";
-/// The forms, as operators name them.
+/// The names of the formats on the command line.
 const DOCKER: &str = "docker-archive";
 const OCI: &str = "oci-archive";
-/// The most members. A thousand layers of the oldest form have three each.
+/// Maximum number of members. A thousand layers in the oldest format have three each.
 const MAX_MEMBERS: usize = 10_000;
-/// The most links followed for one member: layers that two images share are links to one.
+/// Maximum number of links followed for one member: a layer shared by two images is a link in one of them.
 const MAX_LINKS: usize = 8;
 
 /// One image in `manifest.json`.
@@ -47,8 +47,8 @@ enum Member {
     Link(Vec<u8>),
 }
 
-/// Opens an archive that `docker load` takes and chooses one image in it. A compressed one is unpacked into a file without a
-/// name in `scratch`.
+/// Opens an archive for `docker load` and selects one image in it. A compressed archive is decompressed into an
+/// anonymous file in `scratch`.
 pub fn open(
     path: &Path,
     select: &Select,
@@ -67,7 +67,7 @@ pub fn open(
     }
 }
 
-/// Opens an archive of an image layout and chooses one image in it. A compressed one is unpacked as in [`open`].
+/// Opens an archive of an image layout and selects one image in it. A compressed archive is handled as in [`open`].
 pub fn open_oci(
     path: &Path,
     select: &Select,
@@ -105,7 +105,7 @@ fn choose(saved: &[Saved], select: &Select) -> Result<Saved, OciFault> {
     }
 }
 
-/// The digest in a configuration's name: `<hex>.json` or `blobs/sha256/<hex>`.
+/// The digest in a configuration's file name: `<hex>.json` or `blobs/sha256/<hex>`.
 fn config_digest(name: &str) -> Option<Digest> {
     let base = name.rsplit('/').next()?;
     Digest::from_hex(base.strip_suffix(".json").unwrap_or(base)).ok()
@@ -199,7 +199,7 @@ impl Store for Members {
     }
 }
 
-/// A name without `.`, with `..` taken as one level up. It is only ever looked up, so it may say anything.
+/// A name with `.` and `..` resolved. It is only used for lookups, so any result is safe.
 fn plain(name: &[u8]) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in name.split(|byte| *byte == b'/') {

@@ -1,6 +1,6 @@
-//! A run of bytes in a file: a blob of a layout, or a member of an archive that is not unpacked for it.
+//! A range of bytes in a file: a blob of a layout, or a member of an archive.
 //!
-//! Its law: reading one does not move anything another reader of the same file sees.
+//! Invariant: readers of the same file do not affect each other's position.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -26,7 +26,7 @@ pub struct BlobReader {
 }
 
 impl Blob {
-    /// The whole of a regular file, as long as it is now.
+    /// A whole regular file, with its current length.
     pub fn whole(file: File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -35,7 +35,7 @@ impl Blob {
         Ok(Self { length: metadata.len(), file: Arc::new(file), offset: 0 })
     }
 
-    /// A part of this one. `None` if it is not within it.
+    /// A part of this blob; `None` if it is out of range.
     #[must_use]
     pub fn part(&self, offset: u64, length: u64) -> Option<Self> {
         let end = offset.checked_add(length)?;
@@ -49,7 +49,7 @@ impl Blob {
         self.length
     }
 
-    /// Whether it has no bytes.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0
@@ -61,13 +61,13 @@ impl Blob {
         Content::Spooled { file: Arc::clone(&self.file), offset: self.offset, length: self.length }
     }
 
-    /// Starts to read.
+    /// A reader that starts at the beginning.
     #[must_use]
     pub fn reader(&self) -> BlobReader {
         BlobReader { blob: self.clone(), at: 0 }
     }
 
-    /// All of it in memory: for documents, whose length the caller has bounded.
+    /// Reads the whole blob into memory: for documents, whose length the caller has checked.
     pub fn bytes(&self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.reader().read_to_end(&mut bytes)?;

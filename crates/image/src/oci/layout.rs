@@ -1,6 +1,6 @@
 //! Image layouts: a directory with an index and blobs named by their digests.
 //!
-//! Its law: a document's bytes are hashed before they are parsed. Layers are hashed while they are applied.
+//! Invariant: a document's bytes are hashed before they are parsed. Layers are hashed while they are applied.
 
 use std::fs::File;
 use std::io;
@@ -18,7 +18,7 @@ pub(super) const MARK: &str = "oci-layout";
 /// The file with a layout's index.
 pub(super) const INDEX: &str = "index.json";
 
-/// What a blob is for.
+/// The purpose of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// An index or an image's manifest.
@@ -41,13 +41,13 @@ impl Role {
     }
 }
 
-/// Where blobs are found by their digest.
+/// A store of blobs that are found by their digest.
 pub trait Store {
-    /// The blob, or `None` if it is not there. Whoever asks checks its size and digest.
+    /// The blob, or `None` if it is missing. The caller checks its size and digest.
     fn find(&self, digest: &Digest, role: Role) -> Result<Option<Blob>, OciFault>;
 }
 
-/// A directory that holds blobs the way a layout does.
+/// A directory with blobs, as in a layout.
 #[derive(Clone, Debug)]
 pub struct Layout {
     root: PathBuf,
@@ -62,19 +62,19 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Takes a directory for its blobs alone: a cache.
+    /// Uses only the blobs of a directory: a cache.
     #[must_use]
     pub fn of_blobs(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
 
-    /// The index, which no digest names.
+    /// The index, which has no digest to check.
     pub fn index(&self) -> Result<Index, OciFault> {
         let blob = self.file(INDEX)?.ok_or(OciFault::NotALayout(INDEX))?;
         index(&bounded(&blob, &self.root)?)
     }
 
-    /// Where a blob's file is or would be.
+    /// The path of a blob's file, whether it exists or not.
     #[must_use]
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.root.join("blobs/sha256").join(digest.hex())
@@ -91,7 +91,7 @@ impl Store for Layout {
     }
 }
 
-/// Checks what marks a layout.
+/// Checks the content of `oci-layout`.
 pub(super) fn check_mark(bytes: &[u8]) -> Result<(), OciFault> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -102,7 +102,7 @@ pub(super) fn check_mark(bytes: &[u8]) -> Result<(), OciFault> {
     if mark.image_layout_version == "1.0.0" { Ok(()) } else { Err(OciFault::NotALayout("its version")) }
 }
 
-/// Reads a layout's index.
+/// Parses a layout's index.
 pub(super) fn index(bytes: &[u8]) -> Result<Index, OciFault> {
     match Document::parse(bytes, media::INDEX)? {
         Document::Index(index) => Ok(index),
@@ -121,7 +121,7 @@ fn open(path: &Path) -> Result<Option<Blob>, OciFault> {
     }
 }
 
-/// A blob of the size its descriptor says.
+/// A blob, after checking its size against its descriptor.
 pub(super) fn blob(store: &impl Store, descriptor: &Descriptor, role: Role) -> Result<Blob, OciFault> {
     let digest = descriptor.digest;
     let blob = store.find(&digest, role)?.ok_or(OciFault::Missing { digest, what: role.name() })?;
@@ -144,7 +144,7 @@ pub(super) fn verified(blob: &Blob, expected: Digest) -> Result<Vec<u8>, OciFaul
     if found == expected { Ok(bytes) } else { Err(OciFault::Digest { expected, found }) }
 }
 
-/// All bytes of a document that is not too long.
+/// The bytes of a document, after checking its length.
 pub(super) fn bounded(blob: &Blob, path: &Path) -> Result<Vec<u8>, OciFault> {
     limits::check("bytes of a document", blob.len(), MAX_DOCUMENT).map_err(OciFault::Limit)?;
     blob.bytes().map_err(|source| OciFault::Host { path: path.to_owned(), source })

@@ -1,9 +1,10 @@
-//! OCI images: what an index, a manifest and a configuration say, and where the bytes of the layers are.
+//! OCI images: indexes, manifests and configurations, and the blobs of the layers.
 //!
-//! Its law: a document is used only when its bytes have the digest by which it was named, and a name chooses exactly one
-//! image or none. Nothing here goes to a network: what comes from a registry was put into a layout before.
+//! Invariant: a document is used only if its bytes have the digest that refers to it, and a name selects exactly one
+//! image or none. Nothing here uses the network: images from registries have been fetched before.
 //!
-//! Sources: the OCI image specification 1.1, and Docker's "Image Manifest V2, Schema 2" for archives and older registries.
+//! Sources: the OCI image specification 1.1, and Docker's "Image Manifest V2, Schema 2" for archives and older
+//! registries.
 
 mod archive;
 mod blob;
@@ -30,7 +31,7 @@ pub use model::{Descriptor, Document, ImageConfig, ImageManifest, Index, Platfor
 pub use reference::{Reference, ReferenceFault};
 pub use select::{Select, choose};
 
-/// What the machine inside runs.
+/// The processor architecture of an enclave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Architecture {
     /// 64-bit x86.
@@ -44,7 +45,7 @@ pub enum Architecture {
 /// An image: its configuration, and its layers from the lowest up.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// The manifest's digest. `None` for an archive of Docker's older form, which has none.
+    /// The manifest's digest. `None` for an archive in Docker's older format, which has none.
     pub manifest: Option<Digest>,
     /// The configuration's digest: the image ID.
     pub config_digest: Digest,
@@ -54,7 +55,7 @@ pub struct Image {
     pub layers: Vec<Layer>,
 }
 
-/// An image that was chosen, and whose layers have not been looked for.
+/// An image that has been selected; its layers have not been located yet.
 #[derive(Clone, Debug)]
 pub struct Chosen {
     /// The manifest's digest.
@@ -65,110 +66,110 @@ pub struct Chosen {
     pub config: ImageConfig,
 }
 
-/// Why there is no image.
+/// Why an image cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OciFault {
-    /// The directory is no image layout.
-    #[error("it is no OCI image layout: {0} is missing or wrong")]
+    /// The directory is not an image layout.
+    #[error("it is not an OCI image layout: {0} is missing or invalid")]
     NotALayout(&'static str),
-    /// The file is no archive of the form it is said to have.
-    #[error("it is no {form}: {why}")]
+    /// The file is not an archive of the stated form.
+    #[error("it is not a valid {form}: {why}")]
     NotAnArchive {
         /// `docker-archive` or `oci-archive`.
         form: &'static str,
         /// What is missing.
         why: String,
     },
-    /// A document that cannot be read.
-    #[error("its {what} cannot be understood")]
+    /// A document that cannot be parsed.
+    #[error("its {what} cannot be parsed")]
     Document {
-        /// Which one.
+        /// The document.
         what: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: serde_json::Error,
     },
-    /// A document that says two things at once, so that two readers could see two images.
-    #[error("its {0} is both an index and a manifest, or not what its media type says")]
-    Ambivalent(Digest),
+    /// A document that two readers could interpret as two different images.
+    #[error("its document {0} is both an index and a manifest, or does not match its media type")]
+    AmbiguousDocument(Digest),
     /// A document or a list that is too long.
     #[error("it is too large")]
     Limit(#[source] LimitFault),
-    /// A blob that is named and not there.
+    /// A blob that is referred to and does not exist.
     #[error("the blob {digest} ({what}) is missing")]
     Missing {
         /// Its digest.
         digest: Digest,
-        /// What it is for.
+        /// Its purpose.
         what: &'static str,
     },
-    /// Bytes that are not those that were named.
+    /// A blob with the wrong digest.
     #[error("the blob {expected} has the digest {found}")]
     Digest {
-        /// The name.
+        /// The digest that refers to it.
         expected: Digest,
-        /// What was read.
+        /// The digest of its bytes.
         found: Digest,
     },
-    /// A blob of another size than the one that was named.
-    #[error("the blob {digest} has {found} bytes, and its descriptor says {expected}")]
+    /// A blob with the wrong size.
+    #[error("the blob {digest} has {found} bytes, but its descriptor states {expected}")]
     Size {
         /// Its digest.
         digest: Digest,
-        /// What the descriptor says.
+        /// The size in the descriptor.
         expected: u64,
-        /// What is there.
+        /// The size of the blob.
         found: u64,
     },
-    /// No image for this machine.
-    #[error("it has no image for {wanted}, only for {}", list(.available))]
+    /// No image for this platform.
+    #[error("it has no image for {wanted}; available: {}", list(.available))]
     Platform {
-        /// What was looked for.
+        /// The wanted platform.
         wanted: String,
-        /// What there is.
+        /// The platforms of the images in it.
         available: Vec<String>,
     },
-    /// What was found is something else than an image: a signature, a bill of materials.
+    /// It contains something else than an image, such as a signature or an SBOM.
     #[error("it has no container image, only artifacts: {}", list(.0))]
     Artifact(Vec<String>),
-    /// A name that is not there.
-    #[error("it has no image `{wanted}`, only {}", list(.available))]
+    /// No image with this name.
+    #[error("it has no image `{wanted}`; available: {}", list(.available))]
     Name {
-        /// What was asked for.
+        /// The wanted name.
         wanted: String,
-        /// What there is.
+        /// The names of the images in it.
         available: Vec<String>,
     },
-    /// More than one image fits.
-    #[error("it has more than one image: {}", list(.0))]
+    /// More than one image matches.
+    #[error("it has more than one matching image: {}", list(.0))]
     Ambiguous(Vec<String>),
-    /// Something that is no image for containers.
-    #[error("`{0}` is not the media type of an image or layer that can be used")]
+    /// Something that is not a container image.
+    #[error("`{0}` is not a supported media type of an image or layer")]
     MediaType(String),
-    /// A configuration that does not go with the manifest.
-    #[error("it has {layers} layers and {diff_ids} diff IDs")]
+    /// A configuration that does not match the manifest.
+    #[error("it has {layers} layers, but {diff_ids} diff IDs")]
     LayerCount {
-        /// How many layers the manifest names.
+        /// The number of layers in the manifest.
         layers: usize,
-        /// How many the configuration names.
+        /// The number of diff IDs in the configuration.
         diff_ids: usize,
     },
-    /// An archive whose compression is damaged.
+    /// An archive whose compressed data is damaged.
     #[error("it cannot be unpacked")]
     Unpack(#[source] LayerFault),
-    /// This host must be looked at.
+    /// A file cannot be read: a problem of this host.
     #[error("{} cannot be read", .path.display())]
     Host {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
 impl Architecture {
-    /// The machine this program was compiled for, if enclaves run on such.
+    /// The architecture that this program was compiled for, if enclaves support it.
     #[must_use]
     pub fn native() -> Option<Self> {
         match std::env::consts::ARCH {
@@ -187,8 +188,8 @@ impl Architecture {
         }
     }
 
-    /// Whether every machine of this architecture runs what is built for a variant of it. x86-64-v1 is what the psABI calls
-    /// the baseline, and QEMU and clouds offer nothing less; Armv8 is all that Linux runs on in 64 bits.
+    /// Whether every machine of this architecture runs programs built for this variant of it. x86-64-v1 is the baseline
+    /// of the psABI, and QEMU and clouds offer nothing less; 64-bit Linux requires Armv8.
     #[must_use]
     pub fn runs(self, variant: Option<&str>) -> bool {
         match (self, variant) {
@@ -209,7 +210,7 @@ impl Architecture {
 }
 
 impl Chosen {
-    /// Reads an image's configuration, and sees that it is for `architecture`.
+    /// Reads an image's configuration, and checks that it is for `architecture`.
     fn new(
         store: &impl Store,
         digest: Digest,
@@ -229,7 +230,7 @@ impl Chosen {
         }
     }
 
-    /// Finds the layers.
+    /// Locates the layers.
     pub fn open(self, store: &impl Store) -> Result<Image, OciFault> {
         let layer = |(descriptor, diff_id): (&Descriptor, &Digest)| {
             let blob = layout::blob(store, descriptor, Role::Layer)?;
@@ -242,22 +243,22 @@ impl Chosen {
     }
 }
 
-/// Opens an image layout and chooses one image in it.
+/// Opens an image layout and selects one image in it.
 pub fn open_layout(path: &Path, select: &Select, architecture: Architecture) -> Result<Image, OciFault> {
     let layout = Layout::open(path)?;
     let index = layout.index()?;
     choose(&layout, &index, select, architecture)?.open(&layout)
 }
 
-/// Chooses one image from blobs, by its own digest or by that of an index that names it.
+/// Selects one image from blobs, by its own digest or by that of an index that refers to it.
 pub fn find(store: &impl Store, digest: Digest, architecture: Architecture) -> Result<Chosen, OciFault> {
     let nothing = Index { schema_version: 2, media_type: None, manifests: Vec::new() };
     choose(store, &nothing, &Select::Digest(digest), architecture)
 }
 
-/// Names for a message.
+/// Formats names for a message.
 fn list(names: &[String]) -> String {
-    // Ten are enough to see what there is.
+    // Ten are enough for an overview.
     let mut text = names.iter().take(10).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     match names.len() {
         0 => "none".clone_into(&mut text),

@@ -1,6 +1,6 @@
-//! The documents of an image as JSON.
+//! The JSON documents of an image.
 //!
-//! Its law: fields that are not known are passed over, as the specification demands; those that are used have the type the
+//! Invariant: unknown fields are ignored, as the specification requires; known ones must have the type that the
 //! specification gives them. `null` counts as absent, since Docker writes it for empty lists.
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ pub mod media {
     pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
     /// Docker's manifest.
     pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-    /// A document with nothing in it (OCI image specification, "Guidance for an Empty Descriptor").
+    /// An empty document (OCI image specification, "Guidance for an Empty Descriptor").
     pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
     /// Whether it is an index of images.
@@ -37,7 +37,7 @@ pub mod media {
         matches!(media_type, MANIFEST | DOCKER_MANIFEST)
     }
 
-    /// Whether it is an image's configuration. The last is how the first registries handed it out.
+    /// Whether it is an image's configuration. The last type is the one that the first registries used.
     #[must_use]
     pub fn is_config(media_type: &str) -> bool {
         matches!(
@@ -48,7 +48,7 @@ pub mod media {
         )
     }
 
-    /// Whether it is meant to be a layer, be it one that can be used or not.
+    /// Whether it is some type of layer, supported or not.
     #[must_use]
     pub fn is_meant_as_layer(media_type: &str) -> bool {
         ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."]
@@ -56,7 +56,7 @@ pub mod media {
             .any(|family| media_type.starts_with(family))
     }
 
-    /// Whether it is a layer with files. How it is compressed is read from its bytes.
+    /// Whether it is a supported layer. The compression is detected from its bytes.
     #[must_use]
     pub fn is_layer(media_type: &str) -> bool {
         let family = media_type.split('+').next().unwrap_or_default();
@@ -73,20 +73,20 @@ pub mod media {
     }
 }
 
-/// Names a blob.
+/// A reference to a blob.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What it is.
+    /// The blob's media type.
     pub media_type: String,
     /// The digest of its bytes.
     pub digest: Digest,
-    /// How many bytes.
+    /// Its size in bytes.
     pub size: u64,
-    /// What it is if it is no image.
+    /// The type of an artifact that is not an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
-    /// The machine it is for.
+    /// The platform it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
     /// Free text by key.
@@ -94,41 +94,41 @@ pub struct Descriptor {
     pub annotations: Option<BTreeMap<String, String>>,
 }
 
-/// A machine.
+/// A platform.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Platform {
-    /// As Go's `GOARCH`.
+    /// The architecture, as in Go's `GOARCH`.
     pub architecture: String,
-    /// As Go's `GOOS`.
+    /// The operating system, as in Go's `GOOS`.
     pub os: String,
-    /// What its programs need of the machine beyond the architecture: `v3`, `v8`.
+    /// The variant of the architecture that its programs require: `v3`, `v8`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
 }
 
-/// A list of images or of further lists.
+/// A list of images or of other indexes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Index {
     /// Always 2.
     pub schema_version: u32,
-    /// [`media::INDEX`], if it is there.
+    /// [`media::INDEX`], if present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
-    /// What is listed.
+    /// The listed images and indexes.
     pub manifests: Vec<Descriptor>,
 }
 
-/// One image's parts.
+/// The manifest of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageManifest {
     /// Always 2.
     pub schema_version: u32,
-    /// [`media::MANIFEST`], if it is there.
+    /// [`media::MANIFEST`], if present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
-    /// What it is if it is no container image.
+    /// The type of an artifact that is not a container image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// The configuration.
@@ -141,8 +141,8 @@ pub struct ImageManifest {
 }
 
 impl ImageManifest {
-    /// What it is if it is something about an image, or beside one, and no image: signatures, bills of materials,
-    /// attestations and other artifacts have the form of an image's manifest.
+    /// The type of an artifact that is not an image: signatures, SBOMs, attestations and other artifacts have the form
+    /// of an image's manifest.
     #[must_use]
     pub fn artifact(&self) -> Option<&str> {
         let layers = &self.layers;
@@ -151,7 +151,7 @@ impl ImageManifest {
             let content = layers.first().map(|layer| layer.media_type.as_str());
             return Some(self.artifact_type.as_deref().or(config).or(content).unwrap_or(media::EMPTY));
         }
-        // cosign's signatures have an image's configuration, and nothing that could be unpacked.
+        // cosign's signatures have an image's configuration, but no layer that can be unpacked.
         let first = layers.first()?;
         let none = !layers.iter().any(|layer| media::is_meant_as_layer(&layer.media_type));
         none.then_some(first.media_type.as_str())
@@ -161,17 +161,17 @@ impl ImageManifest {
 /// An image's configuration document.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct ImageConfig {
-    /// As Go's `GOARCH`.
+    /// The architecture, as in Go's `GOARCH`.
     pub architecture: String,
-    /// As Go's `GOOS`.
+    /// The operating system, as in Go's `GOOS`.
     pub os: String,
-    /// What its programs need of the machine beyond that.
+    /// The variant of the architecture that its programs require.
     #[serde(default)]
     pub variant: Option<String>,
-    /// How it is run.
+    /// The run configuration.
     #[serde(default)]
     pub config: Option<RunConfig>,
-    /// What it consists of.
+    /// The layers.
     pub rootfs: RootFs,
 }
 
@@ -182,19 +182,19 @@ pub struct RootFs {
     pub diff_ids: Vec<Digest>,
 }
 
-/// A document that an index or a reference names.
+/// A document that an index or a reference refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "one exists at a time, and only while it is looked at")]
+#[expect(clippy::large_enum_variant, reason = "only one exists at a time, and only briefly")]
 pub enum Document {
-    /// A list.
+    /// An index.
     Index(Index),
-    /// An image.
+    /// An image's manifest.
     Manifest(ImageManifest),
 }
 
 impl Document {
-    /// Reads a document whose media type is said from outside; a document that could be read as either is refused, since
-    /// its digest would then stand for two images (CVE-2021-41190).
+    /// Parses a document of a given media type; a document that could be read as either form is refused, since its
+    /// digest would identify two images (CVE-2021-41190).
     pub fn parse(bytes: &[u8], media_type: &str) -> Result<Self, OciFault> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -220,11 +220,11 @@ impl Document {
             (false, _) | (_, false) if !media::is_index(media_type) && !media::is_manifest(media_type) => {
                 Err(OciFault::MediaType(media_type.chars().take(200).collect()))
             }
-            _ => Err(OciFault::Ambivalent(Digest::of(bytes))),
+            _ => Err(OciFault::AmbiguousDocument(Digest::of(bytes))),
         }
     }
 
-    /// Reads a document by what it says of itself: for one that is named by its digest alone.
+    /// Parses a document by its own media type: for one that is referred to by its digest alone.
     pub fn parse_alone(bytes: &[u8]) -> Result<Self, OciFault> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -238,12 +238,12 @@ impl Document {
     }
 }
 
-/// Reads a configuration.
+/// Parses a configuration.
 pub(super) fn parse_config(bytes: &[u8]) -> Result<ImageConfig, OciFault> {
     parse(bytes, "configuration")
 }
 
-/// Reads any document.
+/// Parses any document.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, OciFault> {
     serde_json::from_slice(bytes).map_err(|source| OciFault::Document { what, source })
 }

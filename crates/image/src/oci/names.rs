@@ -1,8 +1,8 @@
-//! Names of images in layouts and archives, as people type them and as tools write them.
+//! Image names in layouts and archives, as users type them and as tools write them.
 //!
-//! Its law: a name that is written there word for word is meant before one that only means the same.
+//! Invariant: an identical name takes precedence over one that only refers to the same image.
 //!
-//! | who writes it | `app` built locally, `nginx` of Docker Hub |
+//! | written by | `app` built locally, `nginx` of Docker Hub |
 //! |---|---|
 //! | docker, in `RepoTags` | `app:latest`, `nginx:latest` |
 //! | podman, in `RepoTags` and in `org.opencontainers.image.ref.name` | `localhost/app:latest`, `docker.io/library/nginx:latest` |
@@ -12,23 +12,23 @@
 use super::Reference;
 use super::model::Descriptor;
 
-/// The annotation of a whole name (containerd, `images.AnnotationImageName`).
+/// The annotation with the full name (containerd, `images.AnnotationImageName`).
 const CONTAINERD: &str = "io.containerd.image.name";
 /// The annotation of the specification: a name, or its last part.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// How well a name fits, the best first.
+/// How well a name matches, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fit {
-    /// It is the same text.
+    /// The same text.
     Text,
-    /// It is the same image in the same registry.
-    Meaning,
-    /// It was built where it was saved, and podman calls that place `localhost`.
+    /// The same image in the same registry.
+    Reference,
+    /// A locally built image, whose registry podman calls `localhost`.
     Local,
 }
 
-/// How well a name that is stored is the one that is wanted.
+/// How well a stored name matches the wanted one.
 pub(super) fn fit(wanted: &str, stored: &str) -> Option<Fit> {
     if wanted == stored {
         return Some(Fit::Text);
@@ -37,17 +37,17 @@ pub(super) fn fit(wanted: &str, stored: &str) -> Option<Fit> {
         let (wanted, stored) = (wanted.parse::<Reference>().ok()?, stored.parse::<Reference>().ok()?);
         (wanted == stored).then_some(())
     };
-    let meaning = same(wanted).map(|()| Fit::Meaning);
-    meaning.or_else(|| same(&format!("localhost/{wanted}")).map(|()| Fit::Local))
+    let reference = same(wanted).map(|()| Fit::Reference);
+    reference.or_else(|| same(&format!("localhost/{wanted}")).map(|()| Fit::Local))
 }
 
-/// The names that an index gives to an image, the whole one first.
+/// The names that an index gives to an image, the full one first.
 pub(super) fn of(descriptor: &Descriptor) -> impl Iterator<Item = &String> {
     let annotations = descriptor.annotations.as_ref();
     [CONTAINERD, REF_NAME].into_iter().filter_map(move |key| annotations?.get(key))
 }
 
-/// Those of `all` whose names fit `wanted` best.
+/// The elements of `all` whose names match `wanted` best.
 pub(super) fn best<'a, T, N: Iterator<Item = &'a String>>(
     all: &'a [T],
     wanted: &str,
@@ -64,17 +64,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_is_found_by_what_people_type_whoever_wrote_its_name() {
+    fn an_image_is_found_by_its_usual_name_regardless_of_the_tool_that_wrote_it() {
         let cases = [
             ("nginx:1", "nginx:1", Some(Fit::Text)),
             ("latest", "latest", Some(Fit::Text)),
-            ("nginx", "nginx:latest", Some(Fit::Meaning)),
-            ("nginx", "docker.io/library/nginx:latest", Some(Fit::Meaning)),
-            ("docker.io/library/nginx", "nginx:latest", Some(Fit::Meaning)),
-            ("me/app:2", "docker.io/me/app:2", Some(Fit::Meaning)),
+            ("nginx", "nginx:latest", Some(Fit::Reference)),
+            ("nginx", "docker.io/library/nginx:latest", Some(Fit::Reference)),
+            ("docker.io/library/nginx", "nginx:latest", Some(Fit::Reference)),
+            ("me/app:2", "docker.io/me/app:2", Some(Fit::Reference)),
             ("app", "localhost/app:latest", Some(Fit::Local)),
-            ("localhost/app", "localhost/app:latest", Some(Fit::Meaning)),
-            ("quay.io/me/app", "quay.io/me/app:latest", Some(Fit::Meaning)),
+            ("localhost/app", "localhost/app:latest", Some(Fit::Reference)),
+            ("quay.io/me/app", "quay.io/me/app:latest", Some(Fit::Reference)),
             ("quay.io/me/app", "localhost/me/app:latest", None),
             ("nginx:1", "nginx:2", None),
             ("latest", "nginx:latest", None),
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_name_is_meant() {
+    fn the_best_matching_name_is_selected() {
         let all = ["localhost/app:latest", "docker.io/library/app:latest", "app:latest"].map(str::to_owned);
         let best = |wanted: &str| best(&all, wanted, std::iter::once).len();
         assert_eq!((best("app:latest"), best("app"), best("nothing")), (1, 2, 0));

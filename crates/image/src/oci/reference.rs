@@ -1,6 +1,6 @@
-//! Names of images in registries: `HOST[:PORT]/NAME[:TAG][@DIGEST]`.
+//! Image names in registries: `HOST[:PORT]/NAME[:TAG][@DIGEST]`.
 //!
-//! Its law: what docker would take for a name means here what it means there. A name is text that goes into a URL, so its
+//! Invariant: a name that docker accepts refers to the same image as in docker. Names become part of URLs, so their
 //! characters are checked here, once.
 
 use std::fmt;
@@ -8,14 +8,14 @@ use std::str::FromStr;
 
 use crate::digest::Digest;
 
-/// The longest name that registries take (OCI distribution specification, "Pulling manifests").
+/// Maximum length of a name in registries (OCI distribution specification, "Pulling manifests").
 const MAX_NAME: usize = 255;
-/// The longest tag.
+/// Maximum length of a tag.
 const MAX_TAG: usize = 128;
 
 /// Docker Hub's host for requests.
 const HUB: &str = "registry-1.docker.io";
-/// What people call it: the first two are docker's own, the others are its hosts in documents and in other tools' output.
+/// Its names: the first two are docker's own, the others are its hosts in documents and in other tools' output.
 const HUB_NAMES: [&str; 4] = ["docker.io", "index.docker.io", HUB, "registry.hub.docker.com"];
 
 /// An image in a registry.
@@ -27,13 +27,13 @@ pub struct Reference {
     pub repository: String,
     /// The tag, `latest` if neither a tag nor a digest was given.
     pub tag: Option<String>,
-    /// The digest, which decides where both are given.
+    /// The digest, which takes precedence over the tag.
     pub digest: Option<Digest>,
 }
 
-/// A text that names no image.
+/// A text that is not an image name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not the name of an image: {why}")]
+#[error("`{text}` is not an image name: {why}")]
 pub struct ReferenceFault {
     /// The text.
     pub text: String,
@@ -42,7 +42,7 @@ pub struct ReferenceFault {
 }
 
 impl Reference {
-    /// What a request for the manifest names: the digest, or the tag.
+    /// The last part of the URL of the manifest: the digest, or the tag.
     #[must_use]
     pub fn target(&self) -> String {
         match (&self.digest, &self.tag) {
@@ -60,7 +60,7 @@ impl FromStr for Reference {
         let fault = |why| ReferenceFault { text: text.chars().take(300).collect(), why };
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
-                (rest, Some(digest.parse().map_err(|_| fault("its digest is no sha256 digest"))?))
+                (rest, Some(digest.parse().map_err(|_| fault("its digest is not a SHA-256 digest"))?))
             }
             None => (text, None),
         };
@@ -89,8 +89,8 @@ impl fmt::Display for Reference {
     }
 }
 
-/// The first part is a registry if it looks like a host: it has a dot or a port, or is `localhost`. Otherwise the name is
-/// one of Docker Hub's.
+/// The first part is a registry if it looks like a host: it has a dot or a port, or is `localhost`. Any other name is
+/// on Docker Hub.
 fn split_registry(path: &str) -> (String, String) {
     match path.split_once('/') {
         Some((host, rest)) if host.contains(['.', ':', '[']) || host == "localhost" => {
@@ -106,8 +106,12 @@ fn hub(path: &str) -> (String, String) {
 }
 
 fn check_registry(registry: &str) -> Result<(), &'static str> {
-    let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
-    if registry.is_empty() || !registry.chars().all(sound) { Err("its registry is no host") } else { Ok(()) }
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+    if registry.is_empty() || !registry.chars().all(valid) {
+        Err("its registry is not a host name")
+    } else {
+        Ok(())
+    }
 }
 
 fn check_repository(repository: &str) -> Result<(), &'static str> {
@@ -115,25 +119,25 @@ fn check_repository(repository: &str) -> Result<(), &'static str> {
         return Err("it is longer than 255 bytes");
     }
     let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let sound = |part: &str| {
+    let valid = |part: &str| {
         part.starts_with(edge)
             && part.ends_with(edge)
             && part.chars().all(|c| edge(c) || matches!(c, '.' | '_' | '-'))
     };
-    if repository.split('/').all(sound) {
+    if repository.split('/').all(valid) {
         Ok(())
     } else {
-        Err("its parts are lower-case letters, digits, `.`, `_`, `-`")
+        Err("its components may contain only lower-case letters, digits, `.`, `_` and `-`")
     }
 }
 
 fn check_tag(tag: &str) -> Result<(), &'static str> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let sound = tag.starts_with(word) && tag.chars().all(|c| word(c) || matches!(c, '.' | '-'));
-    if sound && tag.len() <= MAX_TAG {
+    let valid = tag.starts_with(word) && tag.chars().all(|c| word(c) || matches!(c, '.' | '-'));
+    if valid && tag.len() <= MAX_TAG {
         Ok(())
     } else {
-        Err("its tag is letters, digits, `_`, `.`, `-`, at most 128")
+        Err("its tag may contain only letters, digits, `_`, `.` and `-`, at most 128")
     }
 }
 
@@ -142,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_mean_what_they_mean_to_docker() {
+    fn names_are_interpreted_as_in_docker() {
         let digest = Digest::of(b"");
         let cases = [
             ("nginx", "registry-1.docker.io/library/nginx:latest".to_owned()),
@@ -162,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_change_a_url_is_refused() {
+    fn names_that_could_change_a_url_are_refused() {
         let cases = [
             "",
             "a/../b",

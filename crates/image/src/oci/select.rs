@@ -1,11 +1,12 @@
-//! Which image of several is meant.
+//! Selects one image of several.
 //!
-//! Its law: one fits, or it is an error that says what there is. Nothing is chosen by its place in a list, and what is no image
-//! for containers stands in nobody's way.
+//! Invariant: exactly one image matches, or the error lists the available ones. No image is selected by its position in
+//! a list, and artifacts that are not container images are ignored.
 //!
-//! Of variants the one is taken that every machine of the architecture runs, as containerd takes it where it is told nothing
-//! else (`platforms.Default` without a variant): an enclave image is measured once and starts wherever an operator starts
-//! it, so the builder's processor says nothing. Who knows the processors can name a newer variant by its digest.
+//! Of several variants, the one that runs on every machine of the architecture is selected, as containerd does by
+//! default (`platforms.Default` without a variant): an enclave image is measured once and may start on any machine, so
+//! the builder's processor is irrelevant. An operator who knows the processors can select a newer variant by its
+//! digest.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +15,14 @@ use super::model::{Descriptor, Document, ImageConfig, ImageManifest, Index, medi
 use super::{Architecture, Chosen, OciFault, names};
 use crate::digest::Digest;
 
-/// How deep indexes may lie in indexes. Real ones have two levels.
+/// Maximum nesting of indexes. Real ones have two levels.
 const MAX_DEPTH: usize = 4;
-/// The most manifests that are looked at.
+/// Maximum number of manifests that are examined.
 const MAX_MANIFESTS: usize = 1000;
-/// The annotation by which builders mark what is about an image and is none.
+/// The annotation with which builders mark attestations of an image.
 const ATTESTATION: &str = "vnd.docker.reference.type";
 
-/// What an operator asked for.
+/// The operator's selection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Select {
     /// The only one.
@@ -36,14 +37,14 @@ pub enum Select {
 /// Candidates by digest: the same image under two names is one image.
 type Found = BTreeMap<Digest, Candidate>;
 
-/// An image that may be meant.
+/// An image that may be selected.
 struct Candidate {
     manifest: ImageManifest,
-    /// Whether its variant does not matter: the operator has named its digest.
+    /// Whether the operator has given its digest: its variant is then not checked.
     named: bool,
 }
 
-/// Chooses one image for `architecture` from an index.
+/// Selects one image for `architecture` from an index.
 pub fn choose(
     store: &impl Store,
     index: &Index,
@@ -69,7 +70,7 @@ pub fn choose(
     search.finish()
 }
 
-/// Refuses a configuration of another machine.
+/// Refuses a configuration for another platform.
 pub(super) fn check_platform(config: &ImageConfig, architecture: Architecture) -> Result<(), OciFault> {
     if config.os == "linux" && config.architecture == architecture.oci_name() {
         return Ok(());
@@ -78,7 +79,7 @@ pub(super) fn check_platform(config: &ImageConfig, architecture: Architecture) -
     Err(OciFault::Platform { wanted: format!("linux/{}", architecture.oci_name()), available })
 }
 
-/// A platform as engines write it.
+/// A platform in the notation of engines.
 fn platform(os: &str, architecture: &str, variant: Option<&str>) -> String {
     let variant = variant.filter(|variant| !variant.is_empty()).map(|variant| format!("/{variant}"));
     format!("{os}/{architecture}{}", variant.unwrap_or_default())
@@ -98,9 +99,9 @@ struct Search<'a, S> {
     store: &'a S,
     architecture: Architecture,
     found: Found,
-    /// Platforms that were passed over.
+    /// Platforms that were skipped.
     other: Vec<String>,
-    /// What else was passed over.
+    /// Artifacts that were skipped.
     artifacts: Vec<String>,
     seen: usize,
 }
@@ -145,8 +146,8 @@ impl<S: Store> Search<'_, S> {
     fn descriptor(&mut self, descriptor: &Descriptor, depth: usize) -> Result<(), OciFault> {
         let attestation = descriptor.annotations.as_ref().is_some_and(|all| all.contains_key(ATTESTATION));
         let is_index = media::is_index(&descriptor.media_type);
-        // What is no image need not even be there. Unknown types are to be passed over (OCI image specification, "Image
-        // Index", `manifests`).
+        // The blobs of artifacts need not exist. Unknown types must be ignored (OCI image specification, "Image Index",
+        // `manifests`).
         if let Some(artifact) = artifact(descriptor).filter(|_| !attestation) {
             self.artifacts.push(artifact);
             return Ok(());
@@ -164,20 +165,20 @@ impl<S: Store> Search<'_, S> {
         self.document(descriptor.digest, parsed, depth.saturating_sub(1), false)
     }
 
-    /// Whether a descriptor may be for this machine: it says so, or says nothing.
+    /// Whether a descriptor may be for this platform: it states so, or states no platform.
     fn fits(&mut self, descriptor: &Descriptor) -> bool {
-        let Some(said) = &descriptor.platform else { return true };
-        let variant = said.variant.as_deref();
-        let fits = said.os == "linux"
-            && said.architecture == self.architecture.oci_name()
+        let Some(stated) = &descriptor.platform else { return true };
+        let variant = stated.variant.as_deref();
+        let fits = stated.os == "linux"
+            && stated.architecture == self.architecture.oci_name()
             && self.architecture.runs(variant);
-        if !fits && said.os != "unknown" {
-            self.other.push(platform(&said.os, &said.architecture, variant));
+        if !fits && stated.os != "unknown" {
+            self.other.push(platform(&stated.os, &stated.architecture, variant));
         }
         fits
     }
 
-    /// Drops what turns out to be for another machine once its configuration is read, and takes the one that is left.
+    /// Drops images whose configuration is for another platform, and returns the remaining one.
     fn finish(mut self) -> Result<Chosen, OciFault> {
         let mut images = Vec::new();
         for (digest, candidate) in std::mem::take(&mut self.found) {
@@ -204,7 +205,7 @@ impl<S: Store> Search<'_, S> {
         }
     }
 
-    /// Whether a configuration asks for no more than every machine has.
+    /// Whether the image runs on every machine of the architecture.
     fn runs(&mut self, image: &Chosen) -> bool {
         let variant = image.config.variant.as_deref();
         let runs = self.architecture.runs(variant);
@@ -215,12 +216,12 @@ impl<S: Store> Search<'_, S> {
     }
 }
 
-/// What a descriptor says it is, if that is no image and no index. The artifact type of an image is the media type of its
-/// configuration (OCI image specification, "Content Descriptors"), and some indexes say it.
+/// The stated type of a descriptor that is neither an image nor an index. The artifact type of an image is the media
+/// type of its configuration (OCI image specification, "Content Descriptors"), and some indexes state it.
 fn artifact(descriptor: &Descriptor) -> Option<String> {
     let kind = &descriptor.media_type;
     let known = media::is_index(kind) || media::is_manifest(kind);
-    let says = || descriptor.artifact_type.as_ref().filter(|artifact| !media::is_config(artifact));
-    let artifact = if known { says()? } else { kind };
+    let stated = || descriptor.artifact_type.as_ref().filter(|artifact| !media::is_config(artifact));
+    let artifact = if known { stated()? } else { kind };
     Some(artifact.chars().take(200).collect())
 }

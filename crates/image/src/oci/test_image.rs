@@ -1,6 +1,6 @@
-//! Images for tests, made in memory.
+//! Images for tests, created in memory.
 //!
-//! Its law: a sound image unless a test says otherwise: every digest is the right one until it is changed on purpose.
+//! Invariant: an image is valid by default: every digest is correct unless a test changes it.
 
 use std::io::Write;
 use std::path::Path;
@@ -18,7 +18,7 @@ pub(crate) enum Stored {
     Zstd,
 }
 
-/// An image to be.
+/// Builds a test image.
 #[derive(Clone, Debug)]
 pub(crate) struct TestImage {
     pub(crate) architecture: &'static str,
@@ -53,7 +53,7 @@ impl TestImage {
         serde_json::to_vec(&config).unwrap()
     }
 
-    /// Writes the blobs below `root` and gives the manifest's descriptor.
+    /// Writes the blobs below `root` and returns the manifest's descriptor.
     pub(crate) fn write_blobs(&self, root: &Path) -> Value {
         let layer = "application/vnd.oci.image.layer.v1.tar+gzip";
         let layers: Vec<_> = self.layers.iter().map(|(blob, _)| write_blob(root, layer, blob)).collect();
@@ -69,7 +69,7 @@ impl TestImage {
     }
 }
 
-/// Writes a blob and gives its descriptor.
+/// Writes a blob and returns its descriptor.
 pub(crate) fn write_blob(root: &Path, media_type: &str, bytes: &[u8]) -> Value {
     let digest = Digest::of(bytes);
     let blobs = root.join("blobs/sha256");
@@ -78,7 +78,7 @@ pub(crate) fn write_blob(root: &Path, media_type: &str, bytes: &[u8]) -> Value {
     json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
 }
 
-/// Makes a directory with blobs a layout.
+/// Turns a directory with blobs into a layout.
 pub(crate) fn write_index(root: &Path, manifests: &[Value]) {
     std::fs::create_dir_all(root).unwrap();
     std::fs::write(root.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
@@ -86,7 +86,7 @@ pub(crate) fn write_index(root: &Path, manifests: &[Value]) {
     std::fs::write(root.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
 }
 
-/// A tar of files and, where the name ends with a slash, directories.
+/// A tar of files and, for names that end with a slash, directories.
 pub(crate) fn tar(entries: &[(&str, &str)]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, content) in entries {

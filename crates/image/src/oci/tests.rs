@@ -1,4 +1,4 @@
-//! Layouts and archives as tools write them, and as they should not be.
+//! Layouts and archives as tools write them, and malformed ones.
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ fn a_layout_with_one_image_needs_no_name() {
 }
 
 #[test]
-fn of_several_machines_the_right_one_is_taken() {
+fn the_image_for_the_right_platform_is_selected() {
     let place = tempfile::tempdir().unwrap();
     let platform = |arch: &str| json!({"os": "linux", "architecture": arch});
     let ours = with(image().write_blobs(place.path()), "platform", platform("amd64"));
@@ -45,7 +45,7 @@ fn of_several_machines_the_right_one_is_taken() {
 }
 
 #[test]
-fn of_several_variants_the_one_that_every_machine_runs_is_taken() {
+fn the_variant_that_runs_on_every_machine_is_selected() {
     let variant = |architecture: &str, variant: Option<&str>| match variant {
         Some(variant) => json!({"os": "linux", "architecture": architecture, "variant": variant}),
         None => json!({"os": "linux", "architecture": architecture}),
@@ -71,16 +71,16 @@ fn of_several_variants_the_one_that_every_machine_runs_is_taken() {
     let (place, _) = index("arm64", &[Some("v9"), Some("v8")]);
     let arm = open_layout(place.path(), &Select::Only, Architecture::Aarch64).unwrap();
     assert_eq!(arm.layers.len(), 1);
-    // Nothing else is there: what there is, is said, and a digest is believed.
+    // Without a baseline variant, the error lists the others, and one can be selected by its digest.
     let (place, descriptors) = index("amd64", &[Some("v3"), Some("v2")]);
     let fault = open(&place).unwrap_err().to_string();
-    assert_eq!(fault, "it has no image for linux/amd64, only for `linux/amd64/v3`, `linux/amd64/v2`");
+    assert_eq!(fault, "it has no image for linux/amd64; available: `linux/amd64/v3`, `linux/amd64/v2`");
     let digest = descriptors[1]["digest"].as_str().unwrap().parse().unwrap();
     let newer = open_layout(place.path(), &Select::Digest(digest), Architecture::X86_64).unwrap();
     assert_eq!(newer.layers.len(), 1);
 }
 
-/// The manifest of something that is no image, with a descriptor that does not say so.
+/// The manifest of an artifact that is not an image, with a descriptor that does not state its type.
 fn artifact(place: &tempfile::TempDir, config: &str, layer: &str, kind: Option<&str>) -> Value {
     let config = write_blob(place.path(), config, b"{}");
     let layer = write_blob(place.path(), layer, b"content");
@@ -93,12 +93,12 @@ fn artifact(place: &tempfile::TempDir, config: &str, layer: &str, kind: Option<&
 }
 
 #[test]
-fn artifacts_beside_an_image_stand_in_nobodys_way() {
+fn artifacts_beside_an_image_are_ignored() {
     let place = tempfile::tempdir().unwrap();
     let oci_config = "application/vnd.oci.image.config.v1+json";
-    // cosign's signature of old, a bill of materials of the specification's 1.1, ORAS of old, and one that is not there.
+    // An old cosign signature, an SBOM as in version 1.1 of the specification, an old ORAS artifact, and a missing one.
     let signature = artifact(&place, oci_config, "application/vnd.dev.cosign.simplesigning.v1+json", None);
-    let bill = artifact(&place, media::EMPTY, "application/spdx+json", Some("application/spdx+json"));
+    let sbom = artifact(&place, media::EMPTY, "application/spdx+json", Some("application/spdx+json"));
     let oras = artifact(
         &place,
         "application/vnd.unknown.config.v1+json",
@@ -108,17 +108,17 @@ fn artifacts_beside_an_image_stand_in_nobodys_way() {
     let unknown =
         json!({"mediaType": "application/vnd.example+json", "digest": Digest::of(b"nowhere"), "size": 7});
     let absent = json!({"mediaType": media::MANIFEST, "artifactType": "text/x", "digest": Digest::of(b"no"), "size": 7});
-    let beside = [signature, bill, oras, unknown, absent];
-    let all: Vec<_> = beside.iter().cloned().chain([image().write_blobs(place.path())]).collect();
+    let artifacts = [signature, sbom, oras, unknown, absent];
+    let all: Vec<_> = artifacts.iter().cloned().chain([image().write_blobs(place.path())]).collect();
     write_index(place.path(), &all);
     assert_eq!(open(&place).unwrap().layers.len(), 2);
-    // Some indexes give a runnable image the artifact type that the specification has for it: its configuration's.
+    // Some indexes give a runnable image the artifact type that the specification defines for it: its configuration's.
     let mut typed = image().write_blobs(place.path());
     typed["artifactType"] = oci_config.into();
     write_index(place.path(), &[typed]);
     assert_eq!(open(&place).unwrap().layers.len(), 2);
 
-    write_index(place.path(), &beside);
+    write_index(place.path(), &artifacts);
     let fault = open(&place).unwrap_err().to_string();
     assert!(
         fault.starts_with("it has no container image, only artifacts: `application/vnd.dev.cosign"),
@@ -131,15 +131,15 @@ fn artifacts_beside_an_image_stand_in_nobodys_way() {
 }
 
 #[test]
-fn an_image_for_another_machine_is_refused_with_what_there_is() {
+fn an_image_for_another_platform_is_refused_and_its_platform_listed() {
     let place = tempfile::tempdir().unwrap();
     TestImage { architecture: "s390x", ..TestImage::default() }.write_layout(place.path());
     let fault = open(&place).unwrap_err();
-    assert_eq!(fault.to_string(), "it has no image for linux/amd64, only for `linux/s390x`");
+    assert_eq!(fault.to_string(), "it has no image for linux/amd64; available: `linux/s390x`");
 }
 
 #[test]
-fn several_images_are_told_apart_by_name_or_digest() {
+fn several_images_are_distinguished_by_name_or_digest() {
     let place = tempfile::tempdir().unwrap();
     let name = |name: &str| json!({"org.opencontainers.image.ref.name": name});
     let one = with(image().write_blobs(place.path()), "annotations", name("one"));
@@ -151,7 +151,7 @@ fn several_images_are_told_apart_by_name_or_digest() {
     let digest: Digest = two["digest"].as_str().unwrap().parse().unwrap();
     assert_eq!(select(Select::Digest(digest)).unwrap().layers.len(), 0);
     let fault = select(Select::Name("three".to_owned())).unwrap_err();
-    assert_eq!(fault.to_string(), "it has no image `three`, only `one`, `two`");
+    assert_eq!(fault.to_string(), "it has no image `three`; available: `one`, `two`");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn damaged_layouts_are_refused() {
     let cases: [(&str, Damage<'_>); 5] = [
         ("is missing", Box::new(|| std::fs::remove_file(blob(place.path(), &descriptor)).unwrap())),
         ("has the digest", Box::new(|| std::fs::write(blob(place.path(), &descriptor), &flipped).unwrap())),
-        ("descriptor says", Box::new(|| std::fs::write(blob(place.path(), &descriptor), b"{}").unwrap())),
+        ("descriptor states", Box::new(|| std::fs::write(blob(place.path(), &descriptor), b"{}").unwrap())),
         ("oci-layout", Box::new(|| std::fs::remove_file(place.path().join("oci-layout")).unwrap())),
         (
             "is too large",
@@ -192,20 +192,26 @@ fn damaged_layouts_are_refused() {
 }
 
 #[test]
-fn a_document_that_could_be_two_things_is_refused() {
+fn an_ambiguous_document_is_refused() {
     let both = json!({"schemaVersion": 2, "manifests": [], "layers": [], "config": {}}).to_string();
-    assert!(matches!(Document::parse(both.as_bytes(), media::INDEX), Err(OciFault::Ambivalent(_))));
-    assert!(matches!(Document::parse(both.as_bytes(), media::MANIFEST), Err(OciFault::Ambivalent(_))));
+    assert!(matches!(Document::parse(both.as_bytes(), media::INDEX), Err(OciFault::AmbiguousDocument(_))));
+    assert!(matches!(Document::parse(both.as_bytes(), media::MANIFEST), Err(OciFault::AmbiguousDocument(_))));
     let index = json!({"schemaVersion": 2, "manifests": []}).to_string();
-    assert!(matches!(Document::parse(index.as_bytes(), media::MANIFEST), Err(OciFault::Ambivalent(_))));
-    let lies = json!({"schemaVersion": 2, "mediaType": media::MANIFEST, "manifests": []}).to_string();
-    assert!(matches!(Document::parse(lies.as_bytes(), media::INDEX), Err(OciFault::Ambivalent(_))));
+    assert!(matches!(
+        Document::parse(index.as_bytes(), media::MANIFEST),
+        Err(OciFault::AmbiguousDocument(_))
+    ));
+    let mistyped = json!({"schemaVersion": 2, "mediaType": media::MANIFEST, "manifests": []}).to_string();
+    assert!(matches!(
+        Document::parse(mistyped.as_bytes(), media::INDEX),
+        Err(OciFault::AmbiguousDocument(_))
+    ));
     let old = json!({"schemaVersion": 1, "fsLayers": []}).to_string();
     assert!(matches!(Document::parse(old.as_bytes(), media::DOCKER_MANIFEST), Err(OciFault::MediaType(_))));
 }
 
 #[test]
-fn indexes_in_indexes_end_somewhere() {
+fn the_nesting_of_indexes_is_limited() {
     let place = tempfile::tempdir().unwrap();
     let mut descriptor = image().write_blobs(place.path());
     for _ in 0..10 {
@@ -217,7 +223,7 @@ fn indexes_in_indexes_end_somewhere() {
 }
 
 #[test]
-fn a_layer_that_is_none_and_a_wrong_number_of_them_are_refused() {
+fn unsupported_layers_and_a_wrong_number_of_layers_are_refused() {
     let place = tempfile::tempdir().unwrap();
     let config =
         write_blob(place.path(), "application/vnd.oci.image.config.v1+json", &image().config_bytes());
@@ -277,7 +283,7 @@ fn saved() -> (Vec<u8>, Vec<u8>, String) {
 }
 
 #[test]
-fn an_archive_is_read_compressed_or_not_and_shared_layers_are_found() {
+fn compressed_and_plain_archives_are_read_and_shared_layers_are_found() {
     let (layer, config, name) = saved();
     let manifest = json!([{"Config": name, "RepoTags": ["app:1"], "Layers": ["x/layer.tar", "y/layer.tar"]}]);
     let members: [(&str, &[u8]); 2] = [(&name, &config), ("x/layer.tar", &layer)];
@@ -294,7 +300,7 @@ fn an_archive_is_read_compressed_or_not_and_shared_layers_are_found() {
 }
 
 #[test]
-fn archives_that_lack_or_fake_something_are_refused() {
+fn incomplete_and_forged_archives_are_refused() {
     let (layer, config, name) = saved();
     let two = json!([{"Config": name, "RepoTags": null, "Layers": ["x", "x"]}]);
     let forged = name.replace(['0', '1', '2', '3'], "4");
@@ -304,7 +310,7 @@ fn archives_that_lack_or_fake_something_are_refused() {
         (archive(&[(&name, &config)], &[], &two), "`x` is missing"),
         (archive(&[("x", &layer)], &[], &two), "is missing"),
         (archive(&[("x", &layer), (&forged, &config)], &[], &other), "has the digest"),
-        (archive(&[("x", &layer), (&name, &config)], &[], &one), "1 layers and 2 diff IDs"),
+        (archive(&[("x", &layer), (&name, &config)], &[], &one), "1 layers, but 2 diff IDs"),
         (archive(&[(&name, &config)], &[("x", "x")], &two), "`x` is missing"),
         (tar(&[("a", "b")]), "it has no manifest.json"),
     ];
@@ -315,7 +321,7 @@ fn archives_that_lack_or_fake_something_are_refused() {
     assert!(matches!(open_bytes(b"no tar", &Select::Only), Err(OciFault::Unpack(_))));
 }
 
-/// A layout as one archive: members in the order of a folder, as tar writes them.
+/// A layout as an archive, with its members in directory order, as tar writes them.
 fn layout_archive(layout: &std::path::Path) -> Vec<u8> {
     let mut builder = ::tar::Builder::new(Vec::new());
     builder.append_dir_all(".", layout).unwrap();
@@ -323,7 +329,7 @@ fn layout_archive(layout: &std::path::Path) -> Vec<u8> {
 }
 
 #[test]
-fn a_layout_in_an_archive_is_a_layout() {
+fn a_layout_in_an_archive_is_read_as_a_layout() {
     let place = tempfile::tempdir().unwrap();
     let names = |whole: &str| json!({"io.containerd.image.name": whole, "org.opencontainers.image.ref.name": "latest"});
     let one = with(image().write_blobs(place.path()), "annotations", names("docker.io/library/one:latest"));
@@ -347,9 +353,12 @@ fn a_layout_in_an_archive_is_a_layout() {
         }
         assert!(matches!(open("latest"), Err(OciFault::Ambiguous(_))));
         let fault = open("three").unwrap_err().to_string();
-        assert!(fault.contains("only `docker.io/library/one:latest`, `localhost/two:latest`"), "{fault}");
+        assert!(
+            fault.contains("available: `docker.io/library/one:latest`, `localhost/two:latest`"),
+            "{fault}"
+        );
     }
-    // docker load takes it as well.
+    // `docker load` accepts it as well.
     std::fs::write(&path, &bytes).unwrap();
     let select = Select::Name("one".to_owned());
     let image = open_docker_archive(&path, &select, Architecture::X86_64, file.path(), &limits).unwrap();
@@ -357,5 +366,5 @@ fn a_layout_in_an_archive_is_a_layout() {
     std::fs::write(&path, tar(&[("a", "b")])).unwrap();
     let fault =
         open_oci_archive(&path, &Select::Only, Architecture::X86_64, file.path(), &limits).unwrap_err();
-    assert_eq!(fault.to_string(), "it is no oci-archive: it has no oci-layout");
+    assert_eq!(fault.to_string(), "it is not a valid oci-archive: it has no oci-layout");
 }

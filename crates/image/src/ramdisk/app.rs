@@ -1,6 +1,6 @@
 //! Ramdisk 2: the manifest, and the application's root.
 //!
-//! Its law: the manifest in it is the canonical one, byte for byte.
+//! Invariant: the manifest in it is the canonical one, byte for byte.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,18 +12,18 @@ use crate::cpio::{self, Header, ReadFault, WriteFault, Writer};
 use crate::digest::Hashed;
 use crate::tree::{Content, Tree};
 
-/// The folder in the ramdisk that holds all of it.
+/// The directory in the ramdisk that contains everything else.
 const FOLDER: &[u8] = b"cloister";
 
-/// The manifest in it.
+/// The path of the manifest.
 const MANIFEST: &[u8] = b"cloister/manifest.json";
 
-/// The application's root, in one of the two forms that init knows.
+/// The application's root, in one of the two forms that init supports.
 #[derive(Debug)]
 pub enum AppRoot<'a> {
-    /// As files in the ramdisk, which is compressed as a whole: small to send, and unpacked into memory at boot.
+    /// As files in the ramdisk, which is compressed as a whole and unpacked into memory at boot.
     Plain(&'a Tree),
-    /// As one read-only file system, compressed in itself: read from where it lies.
+    /// As a compressed read-only file system that is mounted in place.
     Erofs {
         /// The file with the file system, at its beginning.
         image: File,
@@ -59,7 +59,7 @@ pub fn write_app<W: Write>(manifest: &[u8], root: AppRoot<'_>, out: W) -> Result
     Ok(written)
 }
 
-/// The manifest's bytes in a ramdisk 2; `None` if they are not where [`write_app`] puts them.
+/// The manifest's bytes in a ramdisk 2; `None` if it is not at the position at which [`write_app`] writes it.
 pub fn read_manifest(ramdisk: &Content) -> Result<Option<Vec<u8>>, ReadFault> {
     let mut magic = [0; 6];
     ramdisk.reader().read_exact(&mut magic).map_err(ReadFault::Read)?;
@@ -71,7 +71,7 @@ pub fn read_manifest(ramdisk: &Content) -> Result<Option<Vec<u8>>, ReadFault> {
 }
 
 fn find_manifest<R: Read>(mut reader: cpio::Reader<R>) -> Result<Option<Vec<u8>>, ReadFault> {
-    // The folder, and the manifest in it; both short, whatever else the archive says.
+    // The directory, then the manifest in it. Both are short; larger entries are not read.
     for _ in 0..2 {
         let Some(entry) = reader.next_entry()? else { return Ok(None) };
         if usize::try_from(entry.size).is_ok_and(|size| size > MAX_BYTES) {

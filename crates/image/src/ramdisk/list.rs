@@ -1,6 +1,6 @@
-//! The list of what is in ramdisk 1, as `rootfs/ramdisk1.list` has it.
+//! The list of the contents of ramdisk 1: `rootfs/ramdisk1.list`.
 //!
-//! Its law: a line says everything about an entry; the owner is root and the time is zero, so that nobody has to.
+//! Invariant: each line describes one entry completely; the owner is always root and the time zero.
 //!
 //! ```text
 //! dir  0755 /proc
@@ -9,7 +9,7 @@
 
 use std::collections::HashSet;
 
-/// The longest list in bytes: what began as ten lines and has grown to a megabyte is no list.
+/// Maximum size of a list in bytes: the real one has some twenty lines.
 pub(super) const MAX_LIST: u64 = 1 << 20;
 
 /// One entry.
@@ -19,11 +19,11 @@ pub struct Line {
     pub path: String,
     /// Its permission bits.
     pub mode: u32,
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
 }
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A directory.
@@ -32,28 +32,28 @@ pub enum Kind {
     Program(String),
 }
 
-/// A list that cannot be packed.
+/// An error in a list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {why}")]
 pub struct ListFault {
-    /// Which line, from 1.
+    /// The line number, from 1.
     pub line: usize,
     /// What is wrong.
     pub why: &'static str,
 }
 
-/// Reads a list. Empty lines and what follows a `#` are passed over.
+/// Parses a list. Empty lines and comments after a `#` are ignored.
 pub fn parse(text: &str) -> Result<Vec<Line>, ListFault> {
     let mut lines = Vec::new();
     let mut directories = HashSet::from([String::new()]);
     let mut paths = HashSet::new();
     for (number, text) in text.lines().enumerate() {
-        let words: Vec<&str> = text.split('#').next().unwrap_or_default().split_whitespace().collect();
-        if words.is_empty() {
+        let fields: Vec<&str> = text.split('#').next().unwrap_or_default().split_whitespace().collect();
+        if fields.is_empty() {
             continue;
         }
         let fault = |why| ListFault { line: number + 1, why };
-        let line = line(&words).map_err(fault)?;
+        let line = line(&fields).map_err(fault)?;
         let parent = line.path.rsplit_once('/').map_or("", |(parent, _)| parent);
         if !directories.contains(parent) {
             return Err(fault("its parent is not a directory listed before it"));
@@ -69,8 +69,8 @@ pub fn parse(text: &str) -> Result<Vec<Line>, ListFault> {
     Ok(lines)
 }
 
-fn line(words: &[&str]) -> Result<Line, &'static str> {
-    let (mode, path, kind) = match *words {
+fn line(fields: &[&str]) -> Result<Line, &'static str> {
+    let (mode, path, kind) = match *fields {
         ["dir", mode, path] => (mode, path, Kind::Directory),
         ["file", mode, path, program] => (mode, path, Kind::Program(plain_name(program)?.to_owned())),
         _ => return Err("it is neither `dir MODE PATH` nor `file MODE PATH PROGRAM`"),
@@ -79,7 +79,7 @@ fn line(words: &[&str]) -> Result<Line, &'static str> {
 }
 
 fn octal(text: &str) -> Result<u32, &'static str> {
-    let wrong = "the mode is four octal digits";
+    let wrong = "the mode is not four octal digits";
     if text.len() != 4 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong);
     }
@@ -88,13 +88,13 @@ fn octal(text: &str) -> Result<u32, &'static str> {
 
 fn inside(path: &str) -> Result<&str, &'static str> {
     let path = path.strip_prefix('/').ok_or("the path does not begin with a slash")?;
-    let sound = path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
-    if sound { Ok(path) } else { Err("the path has an empty part, `.` or `..` in it") }
+    let valid = path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    if valid { Ok(path) } else { Err("the path has an empty component, `.` or `..`") }
 }
 
 fn plain_name(name: &str) -> Result<&str, &'static str> {
     if name.contains('/') || name == "." || name == ".." {
-        Err("a program is a name, not a path")
+        Err("the program is not a plain file name")
     } else {
         Ok(name)
     }
@@ -120,14 +120,14 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_this_project_is_one() {
+    fn the_list_of_this_project_is_valid() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../rootfs/ramdisk1.list");
         let list = parse(&std::fs::read_to_string(path).unwrap()).unwrap();
         assert!(list.iter().any(|line| line.path == "init"));
     }
 
     #[test]
-    fn a_wrong_line_is_named() {
+    fn an_invalid_line_is_reported_with_its_number() {
         let cases = [
             "dir 0755 proc",
             "dir 0755 /a/b",

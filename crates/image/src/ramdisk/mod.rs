@@ -1,8 +1,8 @@
 //! The two ramdisks of an enclave: the operating system's and the application's.
 //!
-//! Its law: the first depends on the release alone, the second on the application and its manifest alone, so that an
-//! auditor can bless the first one once. Each ends on a multiple of [`ALIGNMENT`], so that one can follow the other in
-//! memory, compressed or not.
+//! Invariant: the first depends on the release alone, the second on the application and its manifest alone, so that an
+//! auditor needs to approve the first one only once. The length of each is a multiple of [`ALIGNMENT`], so that one can
+//! follow the other in memory, compressed or not.
 
 mod app;
 mod list;
@@ -17,27 +17,27 @@ pub use app::{AppRoot, read_manifest, write_app};
 pub use list::{Kind, Line, ListFault, parse};
 pub use os::{FileRecord, OsFault, OsRelease, kernel_path, pack_os, ramdisk_path, read_os, unpacked_size};
 
-/// What a ramdisk's length is a multiple of. The kernel looks for the next archive at multiples of four
-/// (`unpack_to_rootfs` in `init/initramfs.c`); zeros between two archives are passed over.
+/// A ramdisk's length is a multiple of this. The kernel searches for the next archive at multiples of four
+/// (`unpack_to_rootfs` in `init/initramfs.c`) and skips zeros between two archives.
 pub const ALIGNMENT: u64 = 4;
 
-/// How hard zstd tries on ramdisk 1, which has some megabytes and is packed once a release.
+/// zstd's level for ramdisk 1, which has a few megabytes and is packed once per release.
 const OS_LEVEL: i32 = 19;
-/// How hard zstd tries on an application's files: a gigabyte in some seconds rather than minutes.
+/// zstd's level for an application's files: a gigabyte takes seconds rather than minutes.
 const APP_LEVEL: i32 = 6;
 
-/// A ramdisk that was written.
+/// A written ramdisk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
     /// Its digest.
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
-    /// How many bytes the kernel unpacks it to.
+    /// Its unpacked size in bytes.
     pub unpacked: u64,
 }
 
-/// Hashes what is written, and fills up to the alignment.
+/// Pads the output to the alignment, and returns its digest and size.
 fn seal<W: Write>(mut out: Hashed<W>, unpacked: u64) -> Result<(W, Written), WriteFault> {
     let missing = usize::try_from(out.count().wrapping_neg() % ALIGNMENT).unwrap_or_default();
     out.write_all([0; 4].get(..missing).unwrap_or_default()).map_err(WriteFault::Write)?;
@@ -49,7 +49,7 @@ fn seal<W: Write>(mut out: Hashed<W>, unpacked: u64) -> Result<(W, Written), Wri
 
 fn compressed<W: Write>(out: W, level: i32) -> io::Result<zstd::Encoder<'static, W>> {
     let mut encoder = zstd::Encoder::new(out, level)?;
-    // The kernel's unpacker checks it, and a ramdisk that is damaged should say so.
+    // The kernel verifies it, so that a damaged ramdisk is reported.
     encoder.include_checksum(true)?;
     Ok(encoder)
 }

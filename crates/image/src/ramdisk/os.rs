@@ -1,6 +1,6 @@
-//! A release of the operating system: kernel, ramdisk 1, command line, and the record of them.
+//! A release of the operating system: kernel, ramdisk 1, command line, and the record that describes them.
 //!
-//! Its law: what the record names is what lies beside it; a release that was changed after it was packed is not used.
+//! Invariant: the files of a release match its record; a release that was changed after it was packed is refused.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -15,22 +15,22 @@ use crate::digest::{Digest, Hashed};
 use crate::limits::MAX_DOCUMENT;
 use crate::oci::Architecture;
 
-/// The record's name in a release's directory.
+/// The file name of the record in a release's directory.
 const RECORD: &str = "os.json";
-/// The kernel's.
+/// The file name of the kernel.
 const KERNEL: &str = "kernel";
-/// Ramdisk 1's.
+/// The file name of ramdisk 1.
 const RAMDISK: &str = "os.cpio.zst";
-/// The longest command line in bytes: `COMMAND_LINE_SIZE` of x86 and arm64, without its final zero.
+/// Maximum length of a command line in bytes: `COMMAND_LINE_SIZE` of x86 and arm64, without its final zero.
 const MAX_COMMAND_LINE: usize = 2047;
 
-/// What of a release's record an artifact needs. The record has more to say, on compilers and sources; it is carried as it
-/// is.
+/// The fields of a release's record that an artifact needs. The record also describes compilers and sources; it is
+/// stored unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OsRelease {
     /// The release's version.
     pub version: String,
-    /// The machine it is for.
+    /// The architecture it is for.
     pub arch: Architecture,
     /// The kernel.
     pub kernel: FileRecord,
@@ -38,7 +38,7 @@ pub struct OsRelease {
     pub ramdisk: FileRecord,
     /// The kernel's command line.
     pub cmdline: String,
-    /// The kernel's command line on AWS Nitro. Releases for machines that Nitro does not have are without.
+    /// The kernel's command line on AWS Nitro; absent in releases that do not support it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cmdline_nitro: Option<String>,
 }
@@ -46,18 +46,18 @@ pub struct OsRelease {
 /// A file in the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
-    /// Its digest, written as the 64 digits alone.
+    /// Its digest, formatted as the 64 digits alone.
     #[serde(with = "hex")]
     pub sha256: Digest,
     /// Its length in bytes.
     pub bytes: u64,
 }
 
-/// Why a release is not packed or not used.
+/// Why a release cannot be packed or used.
 #[derive(Debug, thiserror::Error)]
 pub enum OsFault {
-    /// The list is wrong: who keeps it must act.
-    #[error("the list {} is wrong", .path.display())]
+    /// The list is invalid: its maintainer must act.
+    #[error("the list {} is invalid", .path.display())]
     List {
         /// The list.
         path: PathBuf,
@@ -65,48 +65,50 @@ pub enum OsFault {
         #[source]
         fault: ListFault,
     },
-    /// A command line the kernel would cut off or read differently: the release must be built again.
-    #[error("the command line is empty, longer than {MAX_COMMAND_LINE} bytes, or has a line break in it")]
+    /// A command line that the kernel would truncate or change: the release must be built again.
+    #[error(
+        "the command line is empty, longer than {MAX_COMMAND_LINE} bytes, or contains a newline or zero byte"
+    )]
     CommandLine,
-    /// The record cannot be understood: the release must be built again.
-    #[error("the record {} cannot be understood", .path.display())]
+    /// The record cannot be parsed: the release must be built again.
+    #[error("the record {} cannot be parsed", .path.display())]
     Record {
         /// The record.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: serde_json::Error,
     },
-    /// A file is not the one that the record names, or is no such thing: the release must be built again.
-    #[error("{} is not what the release's record says", .0.display())]
+    /// A file does not match the record, or is damaged: the release must be built again.
+    #[error("{} does not match the release's record", .0.display())]
     Changed(PathBuf),
-    /// A release for another machine: the operator must act.
+    /// A release for another architecture: the operator must act.
     #[error("the release in {} is for {}, not for {}", .path.display(), .found.name(), .wanted.name())]
     Architecture {
-        /// Where it is.
+        /// The directory of the release.
         path: PathBuf,
-        /// What it is for.
+        /// Its architecture.
         found: Architecture,
-        /// What was asked for.
+        /// The wanted architecture.
         wanted: Architecture,
     },
     /// The ramdisk cannot be written.
     #[error("ramdisk 1 cannot be written")]
     Ramdisk(#[source] WriteFault),
-    /// This host must be looked at.
+    /// An operation failed on this host.
     #[error("{} cannot be {verb}", .path.display())]
     Host {
-        /// What was tried.
+        /// The operation, as a past participle.
         verb: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// Why it failed.
         #[source]
         source: io::Error,
     },
 }
 
-/// Packs ramdisk 1 into the file `out`: what `list` names, with the programs that lie in the directory `programs`.
+/// Packs ramdisk 1 into the file `out`: the entries in `list`, with the programs from the directory `programs`.
 pub fn pack_os(list: &Path, programs: &Path, out: &Path) -> Result<Written, OsFault> {
     let text = read_bounded(list, MAX_LIST)?;
     let lines = list::parse(&String::from_utf8_lossy(&text))
@@ -126,8 +128,8 @@ pub fn pack_os(list: &Path, programs: &Path, out: &Path) -> Result<Written, OsFa
     Ok(written)
 }
 
-/// Reads the record of the release in `directory`, and sees that it is for `architecture` and can be booted. Kernel and
-/// ramdisk are compared with their digests where they are read. Gives the record's own bytes, too.
+/// Reads the record of the release in `directory`, and checks that it is for `architecture` and can be booted. Kernel
+/// and ramdisk are compared with their digests when they are read. Also returns the record's bytes.
 pub fn read_os(directory: &Path, architecture: Architecture) -> Result<(OsRelease, Vec<u8>), OsFault> {
     let path = directory.join(RECORD);
     let bytes = read_bounded(&path, MAX_DOCUMENT)?;
@@ -142,30 +144,30 @@ pub fn read_os(directory: &Path, architecture: Architecture) -> Result<(OsReleas
     Ok((release, bytes))
 }
 
-/// Where the kernel lies in a release's directory.
+/// The path of the kernel in a release's directory.
 #[must_use]
 pub fn kernel_path(directory: &Path) -> PathBuf {
     directory.join(KERNEL)
 }
 
-/// Where ramdisk 1 lies in a release's directory.
+/// The path of ramdisk 1 in a release's directory.
 #[must_use]
 pub fn ramdisk_path(directory: &Path) -> PathBuf {
     directory.join(RAMDISK)
 }
 
-/// How many bytes the kernel unpacks ramdisk 1 to.
+/// The unpacked size of ramdisk 1 in bytes.
 pub fn unpacked_size(ramdisk: &Path) -> Result<u64, OsFault> {
     let file = File::open(ramdisk).map_err(host("read", ramdisk))?;
     let damaged = |_| OsFault::Changed(ramdisk.to_owned());
-    // What fills up to the alignment follows the one frame.
+    // The single frame is followed by padding.
     let mut decoder = zstd::Decoder::new(file).map_err(damaged)?.single_frame();
     io::copy(&mut decoder, &mut io::sink()).map_err(damaged)
 }
 
 fn check_command_line(text: &str) -> Result<(), OsFault> {
-    let sound = !text.is_empty() && text.len() <= MAX_COMMAND_LINE && !text.contains(['\n', '\0']);
-    if sound { Ok(()) } else { Err(OsFault::CommandLine) }
+    let valid = !text.is_empty() && text.len() <= MAX_COMMAND_LINE && !text.contains(['\n', '\0']);
+    if valid { Ok(()) } else { Err(OsFault::CommandLine) }
 }
 
 fn write_line<W: Write>(line: &Line, programs: &Path, writer: &mut Writer<W>) -> Result<(), OsFault> {
@@ -192,7 +194,7 @@ fn host(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OsFault + 
     move |source| OsFault::Host { verb, path, source }
 }
 
-/// Digests as `sha256sum` writes them, which shell scripts read and write.
+/// Digests in the format of `sha256sum`, which shell scripts read and write.
 mod hex {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};

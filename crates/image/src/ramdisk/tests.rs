@@ -1,4 +1,4 @@
-//! Both ramdisks, read back.
+//! Both ramdisks are read back.
 
 use std::io::{Read, Write};
 
@@ -17,14 +17,14 @@ fn names(bytes: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn the_application_ramdisk_holds_the_manifest_and_the_root() {
+fn the_application_ramdisk_contains_the_manifest_and_the_root() {
     let mut tree = Tree::new();
     tree.insert(b"etc".to_vec(), Inode::directory());
     let mut bytes = Vec::new();
     let written = write_app(b"{}\n", AppRoot::Plain(&tree), &mut bytes).unwrap();
     assert_eq!((written.size, written.digest), (crate::wide(bytes.len()), Digest::of(&bytes)));
     assert_eq!(written.size % ALIGNMENT, 0);
-    // What fills up to the alignment follows the frame, and zstd's tools would take it for a broken second one.
+    // Padding follows the frame, and zstd's tools would treat it as a damaged second one.
     let mut unpacked = Vec::new();
     zstd::Decoder::new(bytes.as_slice()).unwrap().single_frame().read_to_end(&mut unpacked).unwrap();
     let expected = ["cloister", "cloister/manifest.json", "cloister/root", "cloister/root/etc"];
@@ -32,7 +32,7 @@ fn the_application_ramdisk_holds_the_manifest_and_the_root() {
 }
 
 #[test]
-fn a_file_system_goes_into_the_ramdisk_as_it_is() {
+fn a_file_system_is_stored_in_the_ramdisk_unchanged() {
     let mut image = tempfile::tempfile().unwrap();
     image.write_all(b"erofs").unwrap();
     std::io::Seek::rewind(&mut image).unwrap();
@@ -42,14 +42,14 @@ fn a_file_system_goes_into_the_ramdisk_as_it_is() {
 }
 
 #[test]
-fn ramdisk_1_is_packed_alike_anywhere() {
+fn ramdisk_1_is_reproducible_in_any_directory() {
     let pack = || {
         let place = tempfile::tempdir().unwrap();
         let path = |name: &str| place.path().join(name);
         std::fs::write(path("list"), "dir 0755 /sbin\nfile 0555 /init the-init\n").unwrap();
         std::fs::write(path("the-init"), b"init").unwrap();
         let written = pack_os(&path("list"), place.path(), &path("out")).unwrap();
-        // The entry that ends an archive has 124 bytes, and is no file.
+        // The entry that ends an archive has 124 bytes, and is not unpacked.
         assert_eq!(unpacked_size(&path("out")).unwrap(), written.unpacked + 124);
         std::fs::read(path("out")).unwrap()
     };
@@ -59,7 +59,7 @@ fn ramdisk_1_is_packed_alike_anywhere() {
 }
 
 #[test]
-fn a_program_that_is_missing_is_named() {
+fn a_missing_program_is_named() {
     let place = tempfile::tempdir().unwrap();
     let list = place.path().join("list");
     std::fs::write(&list, "file 0555 /init the-init\n").unwrap();
@@ -68,7 +68,7 @@ fn a_program_that_is_missing_is_named() {
 }
 
 #[test]
-fn a_record_of_another_machine_or_with_a_bad_command_line_is_refused() {
+fn a_record_for_another_architecture_or_with_an_invalid_command_line_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let record = |arch: &str, cmdline: &str| {
         let file = serde_json::json!({"sha256": Digest::of(b"").hex(), "bytes": 0, "compiler": "gcc"});

@@ -1,13 +1,13 @@
 //! Alpine's packages: `/lib/apk/db/installed`.
 //!
-//! Its law: a paragraph is a package, a line a letter, a colon and a value.
+//! Format: each paragraph is a package, each line a letter, a colon and a value.
 
 use std::io;
 
 use super::{Component, Distribution, fields, purl, read};
 use crate::tree::Tree;
 
-/// Where the database was, and where it is since Alpine merged `/usr`.
+/// The path of the database before and after Alpine merged `/usr`.
 const INSTALLED: [&[u8]; 2] = [b"lib/apk/db/installed", b"usr/lib/apk/db/installed"];
 
 pub(super) fn packages(tree: &Tree, distribution: &Distribution) -> io::Result<Vec<Component>> {

@@ -1,16 +1,16 @@
-//! The values of a Berkeley DB hash, as far as a list of packages needs them.
+//! Reads the values of a Berkeley DB hash, as far as a list of packages needs it.
 //!
-//! Its law: a database is bytes in memory that may say anything. No page is visited twice, and all values together have no more
-//! bytes than the file; what is damaged ends its bucket, not the build.
+//! Invariant: a database is untrusted bytes in memory. No page is visited twice, and all values together have no more
+//! bytes than the file; damage ends reading of its bucket, not the build.
 //!
-//! Own code, since Berkeley DB is a C library that recovers, locks and writes. Sources: its `dbinc/db_page.h` and
+//! Our own code, since Berkeley DB is a C library that recovers, locks and writes. Sources: its `dbinc/db_page.h` and
 //! `hash/hash.h` (`BS_TO_PAGE`), and RPM's own reader, `lib/backend/bdb_ro.cc`.
 
 use std::collections::HashSet;
 
-/// What the first page says at [`MAGIC_AT`]; its byte order is that of the whole file.
+/// The magic number at [`MAGIC_AT`] of the first page; its byte order is that of the whole file.
 const MAGIC: u32 = 0x0006_1561;
-/// Versions of hashes from Berkeley DB 4.1 to 6.2, whose pages are the same.
+/// Versions of hashes from Berkeley DB 4.1 to 6.2, which have the same page format.
 const VERSIONS: std::ops::RangeInclusive<u32> = 8..=10;
 
 /// Fields of the first page (`DBMETA`, `HMETA`).
@@ -21,28 +21,28 @@ const ENCRYPTION_AT: usize = 24;
 const FLAGS_AT: usize = 26;
 const MAX_BUCKET_AT: usize = 72;
 const SPARES_AT: usize = 96;
-/// The flag of a database whose pages have a checksum, and a longer header: RPM's have none.
+/// The flag of a database whose pages have a checksum, and therefore a longer header: RPM's have none.
 const CHECKSUMS: u8 = 0x01;
-/// Sizes of pages (`DB_MIN_PGSIZE`, `DB_MAX_PGSIZE`).
+/// Page sizes (`DB_MIN_PGSIZE`, `DB_MAX_PGSIZE`).
 const PAGE_SIZES: std::ops::RangeInclusive<usize> = 512..=65536;
 
 /// Fields of every other page (`PAGE`).
 const NUMBER_AT: usize = 8;
 const NEXT_AT: usize = 16;
 const ENTRIES_AT: usize = 20;
-/// On an overflow page, how many bytes it holds.
+/// On an overflow page: the number of bytes in it.
 const HELD_AT: usize = 22;
 const TYPE_AT: usize = 25;
 const PAGE_HEADER: usize = 26;
 
-/// Types of pages: hashes sorted and not, and what is too long for them.
+/// Page types: unsorted and sorted hashes, and overflow pages for long values.
 const HASHES: [u8; 2] = [2, 13];
 const OVERFLOW: u8 = 7;
-/// Types of items on a page: bytes, and where they are (`H_KEYDATA`, `H_OFFPAGE`).
-const BYTES: u8 = 1;
-const ELSEWHERE: u8 = 3;
+/// Types of items on a page: inline bytes, and a reference to an overflow page (`H_KEYDATA`, `H_OFFPAGE`).
+const INLINE: u8 = 1;
+const OFF_PAGE: u8 = 3;
 
-/// The most values that are read: a full distribution has some thousand packages.
+/// Maximum number of values that are read: a full distribution has a few thousand packages.
 const MAX_VALUES: usize = 100_000;
 
 /// A database in memory.
@@ -51,7 +51,7 @@ struct Database<'a> {
     big_endian: bool,
     page_size: usize,
     visited: HashSet<usize>,
-    /// Bytes that values may still have.
+    /// Bytes still available for values.
     left: usize,
 }
 
@@ -89,22 +89,22 @@ impl<'a> Database<'a> {
         (VERSIONS.contains(&version) && plain).then_some(database)
     }
 
-    /// Buckets come in groups, each twice as many as all before; how many pages of other kinds lie in front of a group is its
-    /// spare.
+    /// Buckets are in groups, each as large as all groups before it together; a group's spare is the number of other
+    /// pages before it.
     fn first_page(&self, bucket: usize) -> Option<usize> {
         let group = usize::try_from(usize::BITS.checked_sub(bucket.leading_zeros())?).ok()?;
         let spare = self.word(self.bytes, SPARES_AT.checked_add(group.checked_mul(4)?)?)?;
         bucket.checked_add(spare)
     }
 
-    /// A page by its number, unless it was visited before. The first page is none of a hash.
+    /// A page by its number, unless it was visited before. The first page is not a hash page.
     fn page(&mut self, number: usize) -> Option<&'a [u8]> {
         let start = number.checked_mul(self.page_size).filter(|start| *start > 0)?;
         let page = self.bytes.get(start..start.checked_add(self.page_size)?)?;
         (self.word(page, NUMBER_AT) == Some(number) && self.visited.insert(number)).then_some(page)
     }
 
-    /// The values of a page: every second item. Items fill the page from its end, in their order.
+    /// The values of a page: every second item. Items fill the page from its end.
     fn read(&mut self, page: &'a [u8], values: &mut Vec<Vec<u8>>) {
         let count = self.half(page, ENTRIES_AT).unwrap_or(0);
         let places: Vec<usize> =
@@ -118,11 +118,11 @@ impl<'a> Database<'a> {
     fn value(&mut self, item: &'a [u8]) -> Option<Vec<u8>> {
         let (kind, bytes) = item.split_first()?;
         match *kind {
-            BYTES => {
+            INLINE => {
                 self.left = self.left.checked_sub(bytes.len())?;
                 Some(bytes.to_vec())
             }
-            ELSEWHERE => self.overflow(self.word(item, 4)?, self.word(item, 8)?),
+            OFF_PAGE => self.overflow(self.word(item, 4)?, self.word(item, 8)?),
             _ => None,
         }
     }
@@ -159,28 +159,28 @@ mod tests {
 
     const DATABASE: &[u8] = include_bytes!("../../testdata/rpm.Packages");
 
-    /// Puts a little-endian word there.
+    /// Writes a little-endian word.
     fn put(bytes: &mut [u8], at: usize, word: u32) {
         bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
     }
 
     #[test]
-    fn what_is_no_hash_has_no_values() {
+    fn an_unsupported_database_has_no_values() {
         let changed = |at: usize, byte: u8| {
             let mut bytes = DATABASE.to_vec();
             bytes[at] = byte;
             values(&bytes).len()
         };
         assert_eq!((values(b"").len(), values(&DATABASE[..16]).len(), values(DATABASE).len()), (0, 0, 8));
-        assert_eq!(changed(MAGIC_AT, 0x62), 0, "a tree");
+        assert_eq!(changed(MAGIC_AT, 0x62), 0, "a B-tree");
         assert_eq!(changed(VERSION_AT, 7), 0, "an old version");
-        assert_eq!(changed(PAGE_SIZE_AT + 1, 0), 0, "pages of no size");
+        assert_eq!(changed(PAGE_SIZE_AT + 1, 0), 0, "empty pages");
         assert_eq!(changed(ENCRYPTION_AT, 1), 0, "encrypted");
         assert_eq!(changed(FLAGS_AT, CHECKSUMS), 0, "with checksums");
     }
 
     #[test]
-    fn pages_that_lead_round_are_visited_once() {
+    fn pages_in_a_cycle_are_visited_once() {
         for (at, byte) in (512..DATABASE.len()).step_by(512).zip(1_u32..) {
             let mut round = DATABASE.to_vec();
             put(&mut round, at + NEXT_AT, byte);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_names_one_value_again_and_again_gives_no_more_than_the_file_has() {
+    fn a_page_that_repeats_one_value_gives_no_more_bytes_than_the_file_has() {
         let mut bytes = vec![0; 2 * 4096];
         put(&mut bytes, MAGIC_AT, MAGIC);
         put(&mut bytes, VERSION_AT, 9);
@@ -203,7 +203,7 @@ mod tests {
             let at = PAGE_HEADER + item * 4;
             page[at..at + 4].copy_from_slice(&[0xe9, 0x0f, 0xd0, 0x0b]);
         }
-        page[0x0bd0] = BYTES;
+        page[0x0bd0] = INLINE;
         let values = values(&bytes);
         assert_eq!((values.len(), values[0].len()), (7, 1048), "values of 1048 bytes in 8192");
     }

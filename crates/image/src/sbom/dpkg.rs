@@ -1,6 +1,6 @@
 //! Debian's packages: `/var/lib/dpkg/status`, or one file each in `status.d` in images without dpkg.
 //!
-//! Its law: only what is installed counts; a removed package's left-over configuration does not.
+//! Invariant: only installed packages are listed, not those of which only configuration files are left.
 
 use std::io;
 
@@ -26,7 +26,7 @@ pub(super) fn packages(tree: &Tree, distribution: &Distribution) -> io::Result<V
 fn component(paragraph: &str, distribution: &Distribution) -> Option<Component> {
     let fields = fields(paragraph);
     let get = |name: &str| fields.get(name).copied().unwrap_or_default();
-    // Images without dpkg leave the status out.
+    // Images without dpkg omit the status.
     let installed = get("Status").is_empty() || get("Status").ends_with(" installed");
     let (name, version) = (get("Package"), get("Version"));
     if name.is_empty() || version.is_empty() || !installed {

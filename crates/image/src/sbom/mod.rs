@@ -1,12 +1,12 @@
-//! What software is in an enclave, as a `CycloneDX` bill of materials.
+//! The software in an enclave, as a `CycloneDX` software bill of materials (SBOM).
 //!
-//! Its law: it lists what package managers have left in the application's root, and what the release's record says of the
-//! operating system; it guesses nothing. It has no time, no serial number and no tool's mood in it: the same enclave has the
-//! same bill.
+//! Invariant: it lists what package managers have recorded in the application's root, and what the release's record
+//! states about the operating system; nothing is guessed. It contains no time, serial number or anything else that
+//! differs between builds: the same enclave has the same SBOM.
 //!
-//! Read are the databases of dpkg, apk and RPM, the metadata of Python distributions and npm packages, and the lists that Rust
-//! programs carry when they are built with `cargo auditable`. No maintained library reads the lists of Go programs. Other
-//! programs that were copied into the image by hand are in no database and in no bill.
+//! The sources are the databases of dpkg, apk and RPM, the metadata of Python distributions and npm packages, and the
+//! lists in Rust programs built with `cargo auditable`. No maintained library reads the lists in Go programs. Other
+//! programs that were copied into the image by hand are in no database and therefore not in the SBOM.
 //!
 //! Sources: `CycloneDX` 1.6 (ECMA-424), the package URL specification (ECMA-427).
 
@@ -29,17 +29,17 @@ use serde_json::Value;
 
 use crate::tree::{Content, Kind, Tree};
 
-/// The longest database or metadata file that is read, in bytes. The dpkg database of a full desktop has 8 MiB.
+/// Maximum size of a database or metadata file that is read, in bytes. The dpkg database of a full desktop has 8 MiB.
 const MAX_FILE: u64 = 64 << 20;
 
-/// The most components: what a distribution's whole archive has.
+/// Maximum number of components: the size of a distribution's whole archive.
 const MAX_COMPONENTS: usize = 100_000;
 
-/// The longest name, version or the like that is believed where it may count many times, in bytes. What rpmbuild makes has the
-/// name, version, release and architecture of a package in a file's name, which Linux holds to 255.
+/// Maximum length in bytes of a name, version or similar field that may be repeated many times. rpmbuild puts the name,
+/// version, release and architecture of a package into a file name, which Linux limits to 255 bytes.
 const MAX_TEXT: usize = 1024;
 
-/// A bill of materials.
+/// A software bill of materials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bom {
@@ -48,7 +48,7 @@ pub struct Bom {
     spec_version: &'static str,
     version: u32,
     metadata: Metadata,
-    /// Sorted by what identifies them.
+    /// Sorted by `bom_ref`.
     components: Vec<Component>,
 }
 
@@ -61,7 +61,7 @@ struct Metadata {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Component {
-    /// Unique in the bill.
+    /// Unique in the SBOM.
     #[serde(rename = "bom-ref")]
     bom_ref: String,
     #[serde(rename = "type")]
@@ -88,8 +88,8 @@ struct Property {
     value: String,
 }
 
-/// Lists the software of an application called `name` that runs on the release of this record.
-pub fn bill(name: &str, tree: &Tree, os_record: &Value) -> io::Result<Bom> {
+/// Lists the software of an application called `name` and of the operating system release with this record.
+pub fn generate(name: &str, tree: &Tree, os_record: &Value) -> io::Result<Bom> {
     let distribution = Distribution::of(tree)?;
     let mut all: BTreeMap<String, Component> = BTreeMap::new();
     let found = [
@@ -114,7 +114,7 @@ pub fn bill(name: &str, tree: &Tree, os_record: &Value) -> io::Result<Bom> {
     })
 }
 
-/// What `/etc/os-release` says.
+/// The fields of `/etc/os-release`.
 #[derive(Debug, Default)]
 struct Distribution {
     id: String,
@@ -129,14 +129,14 @@ impl Distribution {
         };
         let value = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-            // Every package repeats it.
+            // The value is repeated in every package URL.
             let value = line.unwrap_or_default().trim_matches(['"', '\'']);
             if value.len() > MAX_TEXT { String::new() } else { value.to_owned() }
         };
         Ok(Self { id: value("ID"), version: value("VERSION_ID") })
     }
 
-    /// The qualifier that package URLs carry.
+    /// The `distro` qualifier of package URLs.
     fn tag(&self) -> String {
         if self.version.is_empty() { self.id.clone() } else { format!("{}-{}", self.id, self.version) }
     }
@@ -150,7 +150,7 @@ impl Component {
     }
 }
 
-/// The kernel and the crates of our own programs, as the release's record names them.
+/// The kernel and the crates of Cloister's programs, as listed in the release's record.
 fn operating_system(record: &Value) -> Vec<Component> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let version = text(record.get("version").unwrap_or(&Value::Null));
@@ -173,7 +173,7 @@ fn operating_system(record: &Value) -> Vec<Component> {
     components
 }
 
-/// A text file of the tree, following links; `None` if there is none.
+/// A text file of the tree, following links; `None` if it does not exist.
 fn read(tree: &Tree, path: &[u8]) -> io::Result<Option<String>> {
     match tree.lookup(path).ok().flatten().map(|inode| &inode.kind) {
         Some(Kind::File(content)) => text(content).map(Some),
@@ -181,7 +181,7 @@ fn read(tree: &Tree, path: &[u8]) -> io::Result<Option<String>> {
     }
 }
 
-/// A file's text. What is too long is no metadata.
+/// A file's text; empty if the file is too long for metadata.
 fn text(content: &Content) -> io::Result<String> {
     if content.len() > MAX_FILE {
         return Ok(String::new());
@@ -191,7 +191,7 @@ fn text(content: &Content) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Every regular file whose path ends with one of these, in order.
+/// Every regular file whose path has one of these endings, in order.
 fn files<'a>(tree: &'a Tree, endings: &'a [&'a [u8]]) -> impl Iterator<Item = (&'a [u8], &'a Content)> + 'a {
     tree.entries.iter().filter_map(move |(path, id)| {
         let fits = endings.iter().any(|ending| path.ends_with(ending));
@@ -202,7 +202,7 @@ fn files<'a>(tree: &'a Tree, endings: &'a [&'a [u8]]) -> impl Iterator<Item = (&
     })
 }
 
-/// The fields of one paragraph of `Name: value` lines. Lines that begin with a space belong to the field before.
+/// The fields of one paragraph of `Name: value` lines. Continuation lines, which begin with a space, are ignored.
 fn fields(paragraph: &str) -> BTreeMap<&str, &str> {
     let line = |line: &'_ str| -> Option<(usize, usize)> {
         let colon = line.find(':')?;

@@ -1,11 +1,11 @@
-//! The packages of an ndb database, which is SUSE's own form of RPM's.
+//! Reads the packages of an ndb database, SUSE's format of the RPM database.
 //!
-//! Its law: a database is bytes in memory that may say anything. All packages together have no more bytes than the file; what
-//! is damaged ends the reading or leaves a package out, not the build.
+//! Invariant: a database is untrusted bytes in memory. All packages together have no more bytes than the file; damage
+//! ends the reading or omits a package, but does not fail the build.
 //!
 //! Source: RPM's `lib/backend/ndb/rpmpkg.c`, which is the only description. All numbers are little-endian.
 
-/// How the file, a slot, and a package's two ends begin.
+/// The magic numbers of the file, of a slot, and of a package's head and tail.
 const MAGIC: &[u8] = b"RpmP";
 const SLOT_MAGIC: &[u8] = b"Slot";
 const HEAD_MAGIC: &[u8] = b"BlbS";
@@ -13,19 +13,19 @@ const TAIL_MAGIC: &[u8] = b"BlbE";
 
 /// The only version there is.
 const VERSION: usize = 0;
-/// Where the file says how many pages of slots it begins with, and the length of one.
+/// The position of the number of slot pages at the start of the file, and the size of a page.
 const SLOT_PAGES_AT: usize = 12;
 const PAGE: usize = 4096;
-/// The length of a slot; the file's header has the place of the first two.
+/// The size of a slot; the file's header takes the place of the first two.
 const SLOT: usize = 16;
 const FIRST_SLOT: usize = 2;
-/// What a slot counts in.
+/// The unit of the offsets and lengths in a slot.
 const BLOCK: usize = 16;
 /// A package's head: magic, number, generation, length. Its tail: checksum, length, magic.
 const HEAD: usize = 16;
 const TAIL: usize = 12;
 
-/// The most packages that are read: a full distribution has some thousand.
+/// Maximum number of packages that are read: a full distribution has a few thousand.
 const MAX_PACKAGES: usize = 100_000;
 
 /// The header of every package, in the order of the slots.
@@ -46,7 +46,7 @@ pub(super) fn values(bytes: &[u8]) -> Vec<Vec<u8>> {
     packages
 }
 
-/// What a slot leads to, unless it is free. RPM itself compares the checksum only when it is asked to verify.
+/// The package that a slot refers to, unless the slot is free. RPM itself checks the checksum only when verifying.
 fn package<'a>(bytes: &'a [u8], slot: &[u8]) -> Option<&'a [u8]> {
     let (number, first, count) = (word(slot, 4)?, word(slot, 8)?, word(slot, 12)?);
     let start = first.checked_mul(BLOCK).filter(|start| *start > 0)?;
@@ -80,16 +80,16 @@ mod tests {
         };
         assert_eq!(values(DATABASE).len(), 2);
         assert_eq!((values(b"").len(), changed(0), changed(4)), (0, 0, 0), "no database, or a later version");
-        // The second slot in use, and its package's head, which lies at the first block behind the slots.
+        // The second slot in use, and its package's head, which is in the first block after the slots.
         let (slot, head) = (FIRST_SLOT + 2, PAGE);
         for at in [slot * SLOT + 4, slot * SLOT + 8, slot * SLOT + 12, head, head + 4, head + 12] {
             assert_eq!(changed(at), 1, "byte {at}");
         }
-        assert_eq!(changed(slot * SLOT), 1, "a slot that is none ends the list");
+        assert_eq!(changed(slot * SLOT), 1, "an invalid slot ends the list");
     }
 
     #[test]
-    fn slots_that_name_one_package_again_and_again_give_no_more_than_the_file_has() {
+    fn slots_that_repeat_one_package_give_no_more_bytes_than_the_file_has() {
         let mut bytes = DATABASE.to_vec();
         let used = bytes[4 * SLOT..5 * SLOT].to_vec();
         for slot in bytes[FIRST_SLOT * SLOT..PAGE].chunks_exact_mut(SLOT) {

@@ -1,6 +1,6 @@
-//! npm's packages: the `package.json` of every folder directly in a `node_modules`.
+//! npm's packages: the `package.json` of every directory directly in a `node_modules`.
 //!
-//! Its law: what a package carries for itself deeper inside, such as its tests' fixtures, is no package.
+//! Invariant: a `package.json` deeper inside a package, such as a test fixture, is not a package.
 
 use std::io;
 

@@ -1,6 +1,7 @@
 //! Package URLs.
 //!
-//! Its law: what is not a letter, a digit or one of `-._~` is written as `%XX`, so that no name can change what a URL says.
+//! Invariant: any byte that is not a letter, a digit or one of `-._~` is escaped as `%XX`, so that no name can change
+//! the structure of a URL.
 
 /// `pkg:TYPE/NAMESPACE/NAME@VERSION?QUALIFIERS`; empty qualifiers are left out.
 pub(super) fn of(
@@ -39,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_in_a_name_changes_the_url() {
+    fn no_name_changes_the_structure_of_the_url() {
         let purl =
             of("deb", &["debian"], "g++", "1:2.0~rc1", &[("arch", "amd64"), ("distro", ""), ("x", "a/b")]);
         assert_eq!(purl, "pkg:deb/debian/g%2B%2B@1%3A2.0~rc1?arch=amd64&x=a%2Fb");

@@ -1,6 +1,6 @@
 //! Python's distributions: `*.dist-info/METADATA` and the older `*.egg-info`.
 //!
-//! Its law: name and version are what the metadata says, not what the folder is called.
+//! Invariant: name and version are taken from the metadata, not from the directory's name.
 
 use std::io;
 
@@ -18,10 +18,10 @@ pub(super) fn packages(tree: &Tree) -> io::Result<Vec<Component>> {
 }
 
 fn component(metadata: &str) -> Option<Component> {
-    // The description, which may say anything, follows the first empty line.
+    // The description, which may contain any text, follows the first empty line.
     let fields = fields(metadata.split("\n\n").next()?);
     let (name, version) = (*fields.get("Name")?, *fields.get("Version")?);
-    // The package URL specification: PyPI treats `-`, `_` and case alike, and so the name has one form.
+    // The package URL specification: PyPI does not distinguish `-`, `_` and case, so the name is normalized.
     let normal = name.to_lowercase().replace('_', "-");
     Some(Component::new("library", name, version, Some(purl::of("pypi", &[], &normal, version, &[]))))
 }

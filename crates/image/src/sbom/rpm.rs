@@ -1,12 +1,14 @@
-//! RPM's packages, in each form of its database: `SQLite`'s since 4.16 (Fedora 33, RHEL 9, and what follows them), Berkeley DB's
-//! before (RHEL and `CentOS` to 8, Amazon Linux 2), and SUSE's ndb.
+//! RPM's packages, in each format of its database: `SQLite` since 4.16 (Fedora 33, RHEL 9 and later), Berkeley DB
+//! before (RHEL and `CentOS` up to 8, Amazon Linux 2), and SUSE's ndb.
 //!
-//! Its law: a value of the database is a package's header, a list of tags with their places in what follows it. Tags that are
-//! not there, or longer than any name, leave their part of the component out; without name and version there is none. Tags may
-//! share their bytes: what a database may become is bounded, not only what it is.
+//! Format: each value of the database is a package's header, a list of tags with their positions in the data after it.
+//! Tags that are missing or too long are omitted from the component; a header without name and version gives no
+//! component.
 //!
-//! Sources: RPM's "Package Format" (its section on header structures), `include/rpm/rpmtag.h`, and `rpm` of the package URL
-//! types.
+//! Invariant: tags may share their bytes, so the size of the output is limited as well as that of the database.
+//!
+//! Sources: RPM's "Package Format" (its section on header structures), `include/rpm/rpmtag.h`, and `rpm` of the package
+//! URL types.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,13 +16,13 @@ use std::io;
 use super::{Component, Distribution, MAX_COMPONENTS, MAX_FILE, MAX_TEXT, bdb, ndb, purl, sqlite};
 use crate::tree::{Kind, Tree, join};
 
-/// Where the database was, where Fedora and SUSE have it now, and where ostree keeps it.
+/// The directory of the database: the original one, that of current Fedora and SUSE, and that of ostree.
 const FOLDERS: [&[u8]; 3] = [b"var/lib/rpm", b"usr/lib/sysimage/rpm", b"usr/share/rpm"];
 
-/// What reads the headers out of a database.
+/// A function that reads the headers in a database.
 type Reader = fn(&[u8]) -> Vec<Vec<u8>>;
 
-/// The database in each form, by the name that RPM gives it.
+/// The formats of the database, by RPM's file name.
 const FORMS: [(&[u8], Reader); 3] = [
     (b"rpmdb.sqlite", |bytes| sqlite::column(bytes, "Packages")),
     (b"Packages", bdb::values),
@@ -38,17 +40,18 @@ const ARCH: u32 = 1022;
 const INT32: u32 = 4;
 const STRING: u32 = 6;
 
-/// The length of an entry of a header's index.
+/// The size of an entry of a header's index.
 const ENTRY: usize = 16;
 
-/// A key that somebody trusts is kept as a package of this name, and is no software.
+/// The name under which RPM stores trusted keys as packages. They are not software.
 const KEY: &str = "gpg-pubkey";
 
-/// The most bytes of package URLs: [`MAX_COMPONENTS`] of the usual hundred bytes and more. A byte that is no UTF-8 needs nine
-/// of them, and four tags may share it: without this limit a database becomes a hundred times its length.
+/// Maximum bytes of package URLs: enough for [`MAX_COMPONENTS`] of the usual hundred bytes. A byte that is not UTF-8
+/// takes nine bytes in a URL, and four tags may share it: without this limit the output could be a hundred times as
+/// long as the database.
 const MAX_URLS: usize = 16 << 20;
 
-/// What all databases of an image together may still give.
+/// The remaining budget for all databases of an image together.
 struct Budget {
     /// Bytes of databases.
     bytes: u64,
@@ -64,7 +67,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// The component, unless it is too much.
+    /// The component, unless it exceeds the budget.
     fn take(&mut self, component: Component) -> Option<Component> {
         self.components = self.components.checked_sub(1)?;
         self.urls = self.urls.checked_sub(component.bom_ref.len())?;
@@ -74,7 +77,7 @@ impl Budget {
 
 pub(super) fn packages(tree: &Tree, distribution: &Distribution) -> io::Result<Vec<Component>> {
     let (mut components, mut budget) = (Vec::new(), Budget::default());
-    // The folders may be links to each other, the files hard links.
+    // The directories may be links to each other, the files hard links.
     let mut visited = BTreeSet::new();
     for (folder, (name, read)) in
         FOLDERS.iter().flat_map(|folder| FORMS.iter().map(move |form| (folder, form)))
@@ -112,7 +115,7 @@ fn component(bytes: &[u8], distribution: &Distribution) -> Option<Component> {
     Some(Component::new("library", &name, &whole, Some(purl)))
 }
 
-/// A package's header as it lies in the database: two lengths, an index, and what it points to.
+/// A package's header as stored in the database: two lengths, an index, and the data that the index refers to.
 struct Header<'a> {
     index: &'a [u8],
     data: &'a [u8],
@@ -126,7 +129,7 @@ impl<'a> Header<'a> {
         Some(Self { index, data: rest.get(..length)? })
     }
 
-    /// Where the value of a tag begins, if it has this type.
+    /// The data from the value of a tag on, if the tag has this type.
     fn value(&self, tag: u32, kind: u32) -> Option<&'a [u8]> {
         let fits = |entry: &&[u8]| u32_at(entry, 0) == Some(tag) && u32_at(entry, 4) == Some(kind);
         let entry = self.index.chunks_exact(ENTRY).find(fits)?;
@@ -202,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_with_a_long_name_is_no_component() {
+    fn a_header_with_a_long_name_gives_no_component() {
         let name = |length: usize| {
             count(&tree("var/lib/rpm/Packages.db", &database(&[header(&vec![b'a'; length])])))
         };
@@ -210,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_that_three_folders_lead_to_is_read_once() {
+    fn a_database_reachable_through_three_directories_is_read_once() {
         let path = "usr/lib/sysimage/rpm/Packages.db";
         let mut tree = tree(path, &database(&[header(b"a"), header(b"b")]));
         let link = Kind::Symlink(b"../../usr/lib/sysimage/rpm".to_vec());
@@ -221,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn all_databases_together_have_one_limit_of_bytes() {
+    fn all_databases_share_one_size_limit() {
         let mut content = database(&[header(b"a")]);
         content.resize(40 << 20, 0);
         let mut tree = tree("var/lib/rpm/Packages.db", &content);
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_grow_when_they_are_written_give_no_more_text_than_fits() {
+    fn text_that_grows_when_escaped_stays_within_the_limit() {
         let headers = vec![header(&[0xff; 1024]); 1000];
         let found = packages(&tree("var/lib/rpm/Packages.db", &database(&headers)), &Distribution::default());
         let length: usize = found.unwrap().iter().map(|component| component.bom_ref.len()).sum();
@@ -239,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_components_are_taken_than_fit() {
+    fn the_number_of_components_is_limited() {
         let mut budget = Budget { components: 2, ..Budget::default() };
         let one = || component(&header(b"a"), &Distribution::default()).unwrap();
         let taken = [one(), one(), one()].map(|component| budget.take(component).is_some());

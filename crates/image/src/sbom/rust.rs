@@ -1,7 +1,7 @@
-//! Rust programs that carry the list of their crates, as `cargo auditable` leaves it in them.
+//! Rust programs that contain a list of their crates, as embedded by `cargo auditable`.
 //!
-//! Its law: only what the program says of itself; a list that cannot be read is no list. The library that reads it bounds
-//! what it inflates.
+//! Invariant: only the embedded list is used; one that cannot be read is ignored. The library that reads it limits the
+//! decompressed size.
 
 use std::io;
 
@@ -11,13 +11,13 @@ use serde::Deserialize;
 use super::{Component, MAX_FILE, purl};
 use crate::tree::{Content, Kind, Tree};
 
-/// What every ELF file begins with.
+/// The magic number of ELF files.
 const ELF: &[u8] = b"\x7fELF";
 
-/// The longest list after inflation, in bytes: a thousand crates take a tenth of it.
+/// Maximum size of a decompressed list in bytes: a thousand crates take a tenth of it.
 const MAX_LIST: usize = 1 << 20;
 
-/// Permission bits of which a program has one.
+/// The execute permission bits; a program has at least one of them.
 const EXECUTABLE: u32 = 0o111;
 
 pub(super) fn packages(tree: &Tree) -> io::Result<Vec<Component>> {
@@ -51,7 +51,7 @@ fn listed(content: &Content) -> io::Result<Vec<Component>> {
     Ok(packages.iter().filter(|package| package.kind == RUNTIME).map(Package::component).collect())
 }
 
-/// The list's form, as far as it matters here (`cargo auditable`, PARSING.md).
+/// The relevant part of the list's format (`cargo auditable`, PARSING.md).
 #[derive(Deserialize)]
 struct List {
     packages: Vec<Package>,
@@ -65,7 +65,7 @@ struct Package {
     kind: String,
 }
 
-/// Crates that are in the program, and did not only help to build it.
+/// The kind of crates that are part of the program, and not only needed to build it.
 const RUNTIME: &str = "runtime";
 
 fn runtime() -> String {

@@ -1,34 +1,35 @@
-//! One table of an `SQLite` database, as far as a list of packages needs it.
+//! Reads one table of an `SQLite` database, as far as a list of packages needs it.
 //!
-//! Its law: a database is bytes in memory that may say anything. No page is visited twice, and all rows together have no more
-//! bytes than the file, whose cells do not overlap; what is damaged ends the reading, not the build.
+//! Invariant: a database is untrusted bytes in memory. No page is visited twice, and all rows together have no more
+//! bytes than the file, since its cells do not overlap; damage ends the reading, not the build.
 //!
-//! Own code, since the maintained crates carry `SQLite`'s C library, which writes, locks and runs statements that a file
-//! brings along. Source: "Database File Format" (sqlite.org/fileformat2.html), whose section numbers stand below.
+//! Our own code, since the maintained crates bundle `SQLite`'s C library, which writes, locks and runs statements
+//! contained in the file. Source: "Database File Format" (sqlite.org/fileformat2.html), whose section numbers are given
+//! below.
 
 use std::collections::HashSet;
 
-/// How the file begins (1.3).
+/// The magic string of the file (1.3).
 const MAGIC: &[u8] = b"SQLite format 3\0";
-/// The length of what stands before the first page's tree (1.3).
+/// The size of the header before the tree of the first page (1.3).
 const FILE_HEADER: usize = 100;
 /// Types of pages (1.6).
 const INTERIOR: u8 = 0x05;
 const LEAF: u8 = 0x0d;
 
-/// The most rows of a table that are read: a full distribution has some thousand packages.
+/// Maximum number of rows of a table that are read: a full distribution has a few thousand packages.
 const MAX_ROWS: usize = 100_000;
-/// The most columns of a row that are read: the list of tables has five, that of packages two.
+/// Maximum number of columns of a row that are read: the table of tables has five, that of packages two.
 const MAX_COLUMNS: usize = 8;
 
 /// A database in memory.
 struct Database<'a> {
     bytes: &'a [u8],
     page_size: usize,
-    /// Bytes of a page that are `SQLite`'s own: the rest is some extension's.
+    /// Bytes of a page that `SQLite` uses: the rest is reserved for extensions.
     usable: usize,
     visited: HashSet<usize>,
-    /// Bytes that rows may still have.
+    /// Bytes still available for rows.
     left: usize,
 }
 
@@ -37,14 +38,14 @@ struct Database<'a> {
 enum Value {
     Number(u64),
     Bytes(Vec<u8>),
-    /// Nothing, or something that no list of packages has.
+    /// Null, or a type that a list of packages does not use.
     Other,
 }
 
-/// The first column of bytes of each row of a table, in the order of the rows.
+/// The first text or blob column of each row of a table, in the order of the rows.
 pub(super) fn column(bytes: &[u8], table: &str) -> Vec<Vec<u8>> {
     let Some(mut database) = Database::open(bytes) else { return Vec::new() };
-    // The first page holds the list of tables: type, name, table, root page, statement (2.6).
+    // The first page contains the table of tables: type, name, table, root page, statement (2.6).
     let root = database.rows(1).into_iter().find_map(|row| match row.as_slice() {
         [Value::Bytes(kind), Value::Bytes(name), _, Value::Number(root), ..]
             if kind == b"table" && name == table.as_bytes() =>
@@ -68,7 +69,7 @@ impl<'a> Database<'a> {
         if !bytes.starts_with(MAGIC) {
             return None;
         }
-        // 1 stands for 65536, which 16 bits cannot say.
+        // 1 encodes 65536, which does not fit into 16 bits.
         let page_size = match u16_at(bytes, 16)? {
             1 => 65536,
             size => usize::from(size),
@@ -90,7 +91,7 @@ impl<'a> Database<'a> {
     /// The rows of the table whose tree begins at a page, as far as they can be read.
     fn rows(&mut self, root: usize) -> Vec<Vec<Value>> {
         let mut rows = Vec::new();
-        // Pages still to be visited, the first one last.
+        // Pages still to be visited, in reverse order.
         let mut pending = vec![root];
         while let Some(number) = pending.pop().filter(|_| rows.len() < MAX_ROWS) {
             let Some(page) = self.page(number) else { continue };
@@ -113,7 +114,7 @@ impl<'a> Database<'a> {
         rows
     }
 
-    /// The payload of a cell, with what overflows into other pages (1.6).
+    /// The payload of a cell, including its overflow pages (1.6).
     fn payload(&mut self, page: &[u8], cell: usize) -> Option<Vec<u8>> {
         let mut at = cell;
         let length = usize::try_from(varint(page, &mut at)?).ok().filter(|length| *length <= self.left)?;
@@ -131,7 +132,7 @@ impl<'a> Database<'a> {
         Some(payload)
     }
 
-    /// How many bytes of a payload stand in its cell.
+    /// How many bytes of a payload are in its cell.
     fn local(&self, length: usize) -> Option<usize> {
         let most = self.usable.checked_sub(35)?;
         if length <= most {
@@ -143,7 +144,7 @@ impl<'a> Database<'a> {
     }
 }
 
-/// Where the cells of a page begin. Its header has `length` bytes.
+/// The positions of the cells of a page, whose header has `length` bytes.
 fn cells(page: &[u8], header: usize, length: usize) -> impl Iterator<Item = usize> {
     let count = u16_at(page, header.saturating_add(3)).unwrap_or(0);
     let first = header.saturating_add(length);
@@ -161,7 +162,7 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|chunk| u16::from_be_bytes(*chunk))
 }
 
-/// Seven bits a byte from the highest on, all eight of the ninth (1.6).
+/// Big-endian, seven bits per byte, and all eight bits of a ninth one (1.6).
 fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let mut value = 0_u64;
     for place in 0..9 {
@@ -201,7 +202,7 @@ fn record(payload: &[u8]) -> Option<Vec<Value>> {
     Some(values)
 }
 
-/// How many bytes a value of this serial type has.
+/// The size of a value of this serial type in bytes.
 fn length_of(serial: u64) -> Option<u64> {
     match serial {
         0 | 8 | 9 => Some(0),
@@ -225,10 +226,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_database_or_leads_round_has_no_rows() {
+    fn an_invalid_or_cyclic_database_has_no_rows() {
         assert_eq!(column(b"", "Packages"), Vec::<Vec<u8>>::new());
         assert_eq!(column(MAGIC, "Packages"), Vec::<Vec<u8>>::new());
-        // A first page that says it is its own child.
+        // A first page that is its own child.
         let mut round = vec![0; 512];
         round[..MAGIC.len()].copy_from_slice(MAGIC);
         round[16..18].copy_from_slice(&512_u16.to_be_bytes());
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_names_one_cell_again_and_again_gives_no_more_than_the_file_has() {
+    fn a_page_that_repeats_one_cell_gives_no_more_bytes_than_the_file_has() {
         let mut page = vec![0; 4096];
         page[..MAGIC.len()].copy_from_slice(MAGIC);
         page[16..18].copy_from_slice(&4096_u16.to_be_bytes());

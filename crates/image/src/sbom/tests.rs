@@ -1,4 +1,4 @@
-//! Bills of roots as distributions and package managers leave them.
+//! SBOMs of roots as created by distributions and package managers.
 
 use serde_json::json;
 
@@ -15,7 +15,7 @@ fn tree(files: &[(&str, &str)]) -> Tree {
 }
 
 fn refs(files: &[(&str, &str)]) -> Vec<String> {
-    let bom = bill("app", &tree(files), &json!({})).unwrap();
+    let bom = generate("app", &tree(files), &json!({})).unwrap();
     bom.components
         .into_iter()
         .map(|component| component.bom_ref)
@@ -41,7 +41,7 @@ fn installed_debian_packages_are_listed_and_removed_ones_are_not() {
 }
 
 #[test]
-fn a_distribution_with_a_long_name_has_none() {
+fn an_overlong_distribution_name_is_omitted() {
     let release = format!("ID={}\nVERSION_ID={}\n", "a".repeat(1025), "1".repeat(1025));
     let installed = ("lib/apk/db/installed", "P:musl\nV:1\nA:x86_64\n\n");
     assert_eq!(refs(&[("etc/os-release", &release), installed]), ["pkg:apk/alpine/musl@1?arch=x86_64"]);
@@ -71,12 +71,12 @@ fn alpine_python_and_npm_packages_are_listed() {
 }
 
 #[test]
-fn the_operating_system_is_listed_as_its_record_has_it() {
+fn the_operating_system_is_listed_as_in_its_record() {
     let record = json!({
         "version": "1.2", "crates": ["libc 0.2.1", "broken"],
         "kernel": {"sha256": "ab", "release": "6.12.9", "source": {"package": "linux-source-6.12"}},
     });
-    let bom = bill("app", &Tree::new(), &record).unwrap();
+    let bom = generate("app", &Tree::new(), &record).unwrap();
     let seen: Vec<_> =
         bom.components.iter().map(|part| (part.bom_ref.as_str(), part.version.as_str())).collect();
     let expected = [
@@ -87,7 +87,7 @@ fn the_operating_system_is_listed_as_its_record_has_it() {
     assert_eq!(seen, expected);
 }
 
-/// The smallest ELF file with one section of this name: the file's header, the names, the bytes, three section headers.
+/// A minimal ELF file with one section of this name: file header, names, content, three section headers.
 fn elf(section: &str, bytes: &[u8]) -> Vec<u8> {
     let names = format!("\0{section}\0names\0");
     let (names_at, bytes_at) = (64, 64 + names.len());
@@ -120,7 +120,7 @@ fn elf(section: &str, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn crates_that_a_rust_program_lists_are_listed() {
+fn crates_in_the_list_of_a_rust_program_are_listed() {
     use std::io::Write;
     let list = r#"{"packages": [{"name": "serde", "version": "1.0.200", "source": "crates.io"},
         {"name": "cc", "version": "1.0.0", "source": "crates.io", "kind": "build"}]}"#;
@@ -134,7 +134,7 @@ fn crates_that_a_rust_program_lists_are_listed() {
         let kind = Kind::File(Content::Bytes(bytes.into()));
         tree.insert(path.as_bytes().to_vec(), Inode { kind, mode: 0o755, ..Inode::directory() });
     }
-    let bom = bill("app", &tree, &json!({})).unwrap();
+    let bom = generate("app", &tree, &json!({})).unwrap();
     let found: Vec<&str> = bom.components.iter().map(|component| component.bom_ref.as_str()).collect();
     assert_eq!(
         found.iter().filter(|name| name.starts_with("pkg:")).collect::<Vec<_>>(),
@@ -142,19 +142,19 @@ fn crates_that_a_rust_program_lists_are_listed() {
     );
 }
 
-/// Two packages that rpmbuild made, as rpm 4.18 keeps them, in pages of 512 bytes: the tree has two levels and every header
-/// overflows its page. One of them stands there a dozen times more.
+/// Two packages built by rpmbuild, as stored by rpm 4.18, in pages of 512 bytes: the tree has two levels and every
+/// header overflows its page. One of them is stored another dozen times.
 const RPM: &[u8] = include_bytes!("../../testdata/rpmdb.sqlite");
 
-/// The same headers as `db5.3_load` of Berkeley DB 5.3 writes them, in pages of 512 bytes with one of the two six times: eight
-/// buckets, the number that RPM counts by, and every header on overflow pages. `rpm -qa` by its own reader (`bdb_ro`) lists
-/// the same.
+/// The same headers as written by `db5.3_load` of Berkeley DB 5.3, in pages of 512 bytes, with one of the two stored
+/// six times: eight buckets, RPM's package counter, and every header on overflow pages. `rpm -qa` with its own reader
+/// (`bdb_ro`) lists the same.
 const RPM_BDB: &[u8] = include_bytes!("../../testdata/rpm.Packages");
 
-/// The same headers as RPM's own `rpmpkg.c` writes them. A third one was removed: its slot is free.
+/// The same headers as written by RPM's own `rpmpkg.c`. A third one was removed: its slot is free.
 const RPM_NDB: &[u8] = include_bytes!("../../testdata/rpm.Packages.db");
 
-/// Each form by the name that RPM gives it.
+/// Each format by RPM's file name.
 const RPM_FORMS: [(&str, &[u8]); 3] =
     [("rpmdb.sqlite", RPM), ("Packages", RPM_BDB), ("Packages.db", RPM_NDB)];
 
@@ -162,13 +162,13 @@ fn rpm_refs(path: &str, database: &[u8]) -> Vec<String> {
     let mut tree = tree(&[("etc/os-release", "ID=fedora\nVERSION_ID=40\n")]);
     let kind = Kind::File(Content::Bytes(database.into()));
     tree.insert(path.as_bytes().to_vec(), Inode { kind, ..Inode::directory() });
-    let bom = bill("app", &tree, &json!({})).unwrap();
+    let bom = generate("app", &tree, &json!({})).unwrap();
     let refs = bom.components.into_iter().map(|component| component.bom_ref);
     refs.filter(|name| name.starts_with("pkg:")).collect()
 }
 
 #[test]
-fn packages_of_rpm_are_listed_in_each_form_of_its_database_wherever_it_lies() {
+fn rpm_packages_are_listed_from_each_database_format_in_each_directory() {
     let expected = [
         "pkg:rpm/fedora/libbig@0.9~rc1-1?arch=x86_64&distro=fedora-40",
         "pkg:rpm/fedora/tiny-tool@1.2-3.fc40?arch=noarch&distro=fedora-40&epoch=4",
@@ -181,7 +181,7 @@ fn packages_of_rpm_are_listed_in_each_form_of_its_database_wherever_it_lies() {
 }
 
 #[test]
-fn a_damaged_database_of_rpm_lists_what_can_be_read() {
+fn the_readable_part_of_a_damaged_rpm_database_is_listed() {
     for (name, database) in RPM_FORMS {
         let path = format!("var/lib/rpm/{name}");
         for cut in (0..database.len()).step_by(997) {

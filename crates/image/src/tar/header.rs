@@ -1,13 +1,14 @@
-//! One header block of a tar.
+//! A header block of a tar.
 //!
-//! Its law: a field is what `tar(5)` and Go's `archive/tar` say it is; a field that is neither is an error, not a zero.
+//! Invariant: fields are interpreted as documented in `tar(5)` and implemented in Go's `archive/tar`; an invalid field
+//! is an error, not a zero.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::{Entry, Kind, TarFault, text};
 
-/// The size of a header, and what every content is padded to.
+/// The size of a header, and the alignment of contents.
 pub(super) const BLOCK: usize = 512;
 
 const NAME: Range<usize> = 0..100;
@@ -21,7 +22,7 @@ const FLAG: usize = 156;
 const LINK: Range<usize> = 157..257;
 const MAGIC: Range<usize> = 257..265;
 const PREFIX: Range<usize> = 345..500;
-/// The prefix where times follow it (Schily's `star`), told by [`STAR_MARK`].
+/// The prefix in Schily's `star` format, in which times follow it; recognized by [`STAR_MARK`].
 const STAR_PREFIX: Range<usize> = 345..476;
 const STAR_MARK: Range<usize> = 508..512;
 /// GNU's sparse map in the header itself.
@@ -29,7 +30,7 @@ const GNU_SPARSE: Range<usize> = 386..482;
 const GNU_SPARSE_MORE: usize = 482;
 const GNU_REAL_SIZE: Range<usize> = 483..495;
 
-/// A header whose checksum is right.
+/// A header with a correct checksum.
 #[derive(Clone, Debug)]
 pub(super) struct Header([u8; BLOCK]);
 
@@ -37,7 +38,7 @@ impl Header {
     pub(super) fn new(block: &[u8; BLOCK]) -> Result<Self, TarFault> {
         let header = Self(*block);
         let recorded = number(header.field(CHECKSUM)).ok_or(TarFault::Checksum)?;
-        // The checksum's own field counts as spaces. Old writers summed signed bytes.
+        // The checksum field itself counts as spaces. Old writers summed signed bytes.
         let blank = |index: usize, byte: u8| if CHECKSUM.contains(&index) { b' ' } else { byte };
         let bytes = || header.0.iter().enumerate().map(|(index, byte)| blank(index, *byte));
         let unsigned: i64 = bytes().map(i64::from).sum();
@@ -70,12 +71,12 @@ impl Header {
         })
     }
 
-    /// Before there was a flag for directories, a slash at the end of the name was the sign.
+    /// Before there was a flag for directories, a trailing slash marked them.
     pub(super) fn is_v7_directory(&self, name: &[u8]) -> bool {
         self.flag() == 0 && name.ends_with(b"/")
     }
 
-    /// The old GNU sparse map, the size of the whole file, and whether more of the map follows in blocks of its own.
+    /// The old GNU sparse map, the size of the whole file, and whether the map continues in further blocks.
     pub(super) fn gnu_sparse(&self) -> Option<(&[u8], &[u8], bool)> {
         let more = self.0.get(GNU_SPARSE_MORE).is_some_and(|byte| *byte != 0);
         (self.flag() == b'S').then(|| (self.field(GNU_SPARSE), self.field(GNU_REAL_SIZE), more))
@@ -83,7 +84,7 @@ impl Header {
 
     fn kind(&self) -> Kind {
         match self.flag() {
-            // `7` is a file that wants contiguous blocks, `S` one with GNU's sparse map.
+            // `7` is a file for contiguous blocks, `S` one with GNU's sparse map.
             0 | b'0' | b'7' | b'S' => Kind::File,
             b'1' => Kind::HardLink,
             b'2' => Kind::Symlink,
@@ -143,11 +144,11 @@ fn octal(field: &[u8]) -> Option<i64> {
 
 fn binary(field: &[u8]) -> Option<i64> {
     let negative = field.first()? & 0x40 != 0;
-    // The first bit is only the mark; the sign is the second, and fills the first.
+    // The first bit is only the marker; the second bit is the sign, and is extended into the first.
     let first = if negative { field.first()? | 0x80 } else { field.first()? & 0x7f };
     let bytes = std::iter::once(first).chain(field.iter().skip(1).copied());
     let wide = bytes.fold(if negative { -1_i128 } else { 0 }, |value, byte| {
-        // Twelve bytes at most, so nothing is lost in sixteen.
+        // At most twelve bytes, which fit into sixteen.
         (value << 8) | i128::from(byte)
     });
     i64::try_from(wide).ok()

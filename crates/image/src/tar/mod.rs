@@ -1,10 +1,10 @@
-//! Tar streams, read strictly: ustar, GNU and PAX, long names, sparse files, extended attributes.
+//! A strict reader of tar streams: ustar, GNU and PAX, long names, sparse files, extended attributes.
 //!
-//! Its law: a stream means here what it means to Go's `archive/tar`, which every container engine reads layers with, or it
-//! is refused; and nothing in it makes the reader hold more than [`MAX_TAR_EXTENSION`] bytes at once.
+//! Invariant: a stream is interpreted as by Go's `archive/tar`, which every container engine uses for layers, or is
+//! refused; and no stream makes the reader hold more than [`MAX_TAR_EXTENSION`] bytes at once.
 //!
-//! Own code, since the `tar` crate reads extension records of any length into memory and splits PAX records at newlines,
-//! which binary attributes contain; it serves the tests as the independent writer. What names mean is left to
+//! Our own code, since the `tar` crate reads extension records of any length into memory and splits PAX records at
+//! newlines, which binary attributes contain; the tests use it as the independent writer. Interpreting names is left to
 //! [`crate::layers`].
 
 mod header;
@@ -19,7 +19,7 @@ use crate::spool::Segment;
 use header::{BLOCK, Header};
 use pax::Records;
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file; its bytes follow.
@@ -43,13 +43,13 @@ pub enum Kind {
 /// One entry, with its extensions applied.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The name as it is written.
+    /// The name as stored.
     pub name: Vec<u8>,
-    /// The target of a link as it is written.
+    /// The target of a link as stored.
     pub link: Vec<u8>,
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
-    /// Permission bits, `0o7777` at most.
+    /// Permission bits, at most `0o7777`.
     pub mode: u32,
     /// Owner.
     pub uid: u64,
@@ -61,24 +61,24 @@ pub struct Entry {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// The length of the file in bytes, holes included.
     pub size: u64,
-    /// The parts of a sparse file that have bytes in the stream. `None`: all of it has.
+    /// The parts of a sparse file that have bytes in the stream; `None` if the file is not sparse.
     pub sparse: Option<Vec<Segment>>,
 }
 
-/// A stream that is not a tar this program accepts, or that could not be read.
+/// Why a tar stream is refused or cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TarFault {
-    /// The stream could not be read: whose fault it is, only the reader below knows.
+    /// The stream could not be read. Only the underlying reader knows who must act.
     #[error("the stream cannot be read")]
     Read(#[source] io::Error),
     /// The stream ends within an entry.
     #[error("it ends in the middle of an entry")]
     Truncated,
-    /// A header whose checksum does not match: this is no tar, or a damaged one.
+    /// A header whose checksum does not match: the stream is not a tar, or is damaged.
     #[error("a header's checksum is wrong")]
     Checksum,
-    /// A number that is none, or that no file can have.
-    #[error("the {0} of an entry is not a number that a file can have")]
+    /// A field that is not a number, or out of range.
+    #[error("the {0} of an entry is not a valid number")]
     Number(&'static str),
     /// An extension record that cannot be read.
     #[error("a PAX record is malformed")]
@@ -86,14 +86,14 @@ pub enum TarFault {
     /// A sparse map that contradicts itself.
     #[error("the map of a sparse file contradicts itself")]
     Sparse,
-    /// An extension for which no memory is spent.
+    /// An extension record that is too large to be read.
     #[error("an extension record is too large")]
     Extension(#[source] LimitFault),
 }
 
-/// A stream that can leave bytes out.
+/// A stream that can skip bytes.
 pub trait Source: Read + Sized {
-    /// Moves `count` bytes on; fails if there are fewer.
+    /// Skips `count` bytes; fails if there are fewer.
     fn skip(&mut self, count: u64) -> io::Result<()> {
         let skipped = io::copy(&mut self.by_ref().take(count), &mut io::sink())?;
         if skipped == count { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
@@ -106,15 +106,15 @@ impl Source for &[u8] {}
 #[derive(Debug)]
 pub struct Reader<R> {
     source: R,
-    /// Bytes of the present entry that nobody has read yet.
+    /// Unread bytes of the current entry.
     left: u64,
-    /// Zeros after them, up to the next block.
+    /// Padding after them, up to the next block.
     padding: u64,
     /// Bytes of the stream read so far.
     position: u64,
 }
 
-/// Extensions that stand before the entry they belong to.
+/// Extensions, which precede the entry they belong to.
 #[derive(Default)]
 struct Pending {
     records: Records,
@@ -128,16 +128,16 @@ impl<R: Source> Reader<R> {
         Self { source, left: 0, padding: 0, position: 0 }
     }
 
-    /// How many bytes of the stream have been read: where an error lies.
+    /// How many bytes of the stream have been read: the position of an error.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// The next entry; what was not read of the last one is passed over. `None` at the end of the archive.
+    /// The next entry; unread bytes of the last one are skipped. `None` at the end of the archive.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, TarFault> {
         let mut pending = Pending::default();
         loop {
-            self.pass_rest()?;
+            self.skip_rest()?;
             let Some(header) = self.header()? else { return Ok(None) };
             match header.flag() {
                 b'x' | b'X' => pending.records = pax::parse(&self.extension(&header)?)?,
@@ -150,12 +150,12 @@ impl<R: Source> Reader<R> {
         }
     }
 
-    /// The place to read the present entry's bytes from.
+    /// A reader of the current entry's bytes.
     pub fn data(&mut self) -> Data<'_, R> {
         Data { reader: self }
     }
 
-    /// What is behind the archive's end mark.
+    /// The underlying stream, positioned after the archive's end marker.
     pub fn into_source(self) -> R {
         self.source
     }
@@ -188,7 +188,7 @@ impl<R: Source> Reader<R> {
         self.padding = size.wrapping_neg() % crate::wide(BLOCK);
     }
 
-    fn pass_rest(&mut self) -> Result<(), TarFault> {
+    fn skip_rest(&mut self) -> Result<(), TarFault> {
         let count = self.left.checked_add(self.padding).ok_or(TarFault::Number("size"))?;
         self.source.skip(count).map_err(read_fault)?;
         self.position = self.position.saturating_add(count);
@@ -196,8 +196,8 @@ impl<R: Source> Reader<R> {
         Ok(())
     }
 
-    /// The next header; `None` at the end mark, and where the stream simply ends between two entries, as some writers
-    /// leave it and Go accepts it.
+    /// The next header; `None` at the end marker, and if the stream just ends between two entries, which some writers
+    /// produce and Go accepts.
     fn header(&mut self) -> Result<Option<Header>, TarFault> {
         let Some(block) = self.block()? else { return Ok(None) };
         if block != [0; BLOCK] {
@@ -210,7 +210,7 @@ impl<R: Source> Reader<R> {
         }
     }
 
-    /// A whole block, or `None` where the stream ends before it.
+    /// A whole block, or `None` if the stream ends before it.
     fn block(&mut self) -> Result<Option<[u8; BLOCK]>, TarFault> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
@@ -248,7 +248,7 @@ impl<R: Read> Read for Data<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.reader.left).unwrap_or(usize::MAX).min(buffer.len());
         if most == 0 {
-            // A decompressor takes an empty buffer for a mistake.
+            // A decompressor treats an empty buffer as an error.
             return Ok(0);
         }
         let count = self.reader.source.read(buffer.get_mut(..most).unwrap_or_default())?;
@@ -258,7 +258,7 @@ impl<R: Read> Read for Data<'_, R> {
     }
 }
 
-/// A stream that ends is a fault of the archive, all else is one of reading.
+/// A premature end is an error of the archive; any other error is one of reading.
 pub(crate) fn read_fault(error: io::Error) -> TarFault {
     match error.kind() {
         io::ErrorKind::UnexpectedEof if error.get_ref().is_none() => TarFault::Truncated,

@@ -1,19 +1,19 @@
 //! PAX extension records: `LENGTH KEY=VALUE\n`, one after the other.
 //!
-//! Its law: values are bytes. Only the record's own length says where it ends.
+//! Invariant: values are bytes. Only the record's own length determines where it ends.
 
 use std::collections::BTreeMap;
 
 use super::{Entry, TarFault};
 
-/// Where engines put extended attributes (`SCHILY.xattr.security.capability`).
+/// The key prefix of extended attributes (`SCHILY.xattr.security.capability`).
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
 /// The records before one entry.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Records(BTreeMap<Vec<u8>, Vec<u8>>);
 
-/// Reads all records of one extension entry.
+/// Parses all records of one extension entry.
 pub(super) fn parse(mut bytes: &[u8]) -> Result<Records, TarFault> {
     let mut records = Records::default();
     let mut map: Vec<Vec<u8>> = Vec::new();
@@ -21,7 +21,7 @@ pub(super) fn parse(mut bytes: &[u8]) -> Result<Records, TarFault> {
         let (key, value, rest) = record(bytes).ok_or(TarFault::Pax)?;
         bytes = rest;
         match key {
-            // The oldest form of sparse map: pairs of records, many times the same key.
+            // The oldest form of sparse map: pairs of records with repeated keys.
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
                 let expected: &[u8] =
                     if map.len().is_multiple_of(2) { b"GNU.sparse.offset" } else { b"GNU.sparse.numbytes" };
@@ -39,7 +39,7 @@ pub(super) fn parse(mut bytes: &[u8]) -> Result<Records, TarFault> {
     Ok(records)
 }
 
-/// The first record: key, value, and what follows it.
+/// The first record: key, value, and the rest of the bytes.
 fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = bytes.iter().position(|byte| *byte == b' ')?;
     let length = usize::try_from(decimal(bytes.get(..space)?)?).ok()?;
@@ -47,9 +47,9 @@ fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let line = line.get(space + 1..)?.strip_suffix(b"\n")?;
     let equals = line.iter().position(|byte| *byte == b'=')?;
     let (key, value) = (line.get(..equals)?, line.get(equals + 1..)?);
-    // A zero would end the name for some readers and not for others. Attributes alone are binary.
-    let sound = !key.is_empty() && !key.contains(&0) && (key.starts_with(XATTR) || !value.contains(&0));
-    sound.then_some((key, value, rest))
+    // A zero would end the name for some readers and not for others. Only attributes are binary.
+    let valid = !key.is_empty() && !key.contains(&0) && (key.starts_with(XATTR) || !value.contains(&0));
+    valid.then_some((key, value, rest))
 }
 
 /// Decimal digits and nothing else.
@@ -75,17 +75,17 @@ fn seconds(text: &[u8]) -> Option<i64> {
 }
 
 impl Records {
-    /// A record's value; an empty one counts as absent, as POSIX says.
+    /// A record's value; an empty one counts as absent, as POSIX requires.
     pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
         self.0.get(key).map(Vec::as_slice).filter(|value| !value.is_empty())
     }
 
-    /// A record that must be a number if it is there.
+    /// A record that must be a number if present.
     pub(super) fn number(&self, key: &[u8], what: &'static str) -> Result<Option<u64>, TarFault> {
         self.get(key).map(|value| decimal(value).ok_or(TarFault::Number(what))).transpose()
     }
 
-    /// Lays the records over what the header said.
+    /// Overrides the header's fields with the records.
     pub(super) fn apply(&self, entry: &mut Entry) -> Result<(), TarFault> {
         if let Some(path) = self.get(b"path") {
             entry.name = path.to_vec();
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_may_hold_newlines_and_equals_signs() {
+    fn a_value_may_contain_newlines_and_equals_signs() {
         let records = parse(b"32 SCHILY.xattr.user.a=x=1\n2\n\0z\n12 path=a/b\n").unwrap();
         assert_eq!(records.get(b"SCHILY.xattr.user.a"), Some(&b"x=1\n2\n\0z"[..]));
         assert_eq!(records.get(b"path"), Some(&b"a/b"[..]));

@@ -1,6 +1,6 @@
-//! Sparse files in the four ways GNU tar has written them.
+//! Sparse files in the four formats of GNU tar.
 //!
-//! Its law: a map that is believed ascends, stays within the file, and accounts for every byte that follows it.
+//! Invariant: an accepted map ascends, stays within the file, and accounts for every byte that follows it.
 
 use std::io::Read;
 
@@ -12,10 +12,10 @@ use crate::spool::Segment;
 
 /// One offset and one length in GNU's header map.
 const GNU_ENTRY: usize = 24;
-/// Where a block that continues GNU's map says whether another one follows: after its 21 entries.
+/// The position of the continuation flag in a block that continues GNU's map: after its 21 entries.
 const GNU_MORE: usize = 504;
 
-/// Reads the map of a sparse file, if it is one, and gives the entry its true name and size.
+/// Reads the map of a file, if it is sparse, and sets the entry's real name and size.
 pub(super) fn apply<R: Source>(
     reader: &mut Reader<R>,
     header: &Header,
@@ -73,7 +73,7 @@ fn pax<R: Source>(
         (Some(b"1"), Some(b"0")) => true,
         (Some(b"0"), Some(b"0" | b"1")) => false,
         (None, None) if in_records.is_some() => false,
-        // As Go does: what is of no known version is an ordinary file.
+        // As in Go: a file with an unknown version is an ordinary file.
         _ => return Ok(None),
     };
     if let Some(name) = records.get(b"GNU.sparse.name") {
@@ -100,7 +100,7 @@ fn map_in_records(text: &[u8]) -> Result<Vec<Segment>, TarFault> {
     Ok(segments)
 }
 
-/// Decimal lines: how many segments, then offset and length of each; padded to a block.
+/// Decimal lines: the number of segments, then offset and length of each; padded to a block.
 fn map_in_data<R: Source>(reader: &mut Reader<R>) -> Result<Vec<Segment>, TarFault> {
     let mut lines = Lines { reader, block: [0; BLOCK], at: BLOCK };
     let count = lines.number()?;
@@ -112,7 +112,7 @@ fn map_in_data<R: Source>(reader: &mut Reader<R>) -> Result<Vec<Segment>, TarFau
     Ok(segments)
 }
 
-/// Numbers on lines, fetched in whole blocks of the entry's bytes.
+/// Reads numbers on lines, in whole blocks of the entry's bytes.
 struct Lines<'a, R> {
     reader: &'a mut Reader<R>,
     block: [u8; BLOCK],

@@ -1,4 +1,4 @@
-//! What GNU tar, the `tar` crate and our reader make of the same archives.
+//! Archives written by GNU tar and the `tar` crate are read correctly; malformed ones are refused.
 
 use std::io::{Read, Write};
 use std::process::Command;
@@ -18,7 +18,7 @@ fn read_all(bytes: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>, TarFault> {
     Ok(all)
 }
 
-/// A sparse file of a megabyte with two islands, packed by GNU tar in one of its forms.
+/// A sparse file of a megabyte with two data segments, packed by GNU tar in one of its formats.
 fn sparse_by_gnu_tar(options: &[&str]) -> Option<Vec<u8>> {
     let place = tempfile::tempdir().unwrap();
     let mut file = std::fs::File::create(place.path().join("sparse")).unwrap();
@@ -32,7 +32,7 @@ fn sparse_by_gnu_tar(options: &[&str]) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn every_sparse_form_of_gnu_tar_is_understood() {
+fn every_sparse_format_of_gnu_tar_is_read() {
     let forms: [&[&str]; 4] = [
         &["--format=gnu"],
         &["--format=pax", "--sparse-version=0.0"],
@@ -85,7 +85,7 @@ fn sizes_over_eight_gibibytes_are_read() {
 }
 
 #[test]
-fn an_archive_without_an_end_mark_ends_where_it_ends() {
+fn an_archive_without_an_end_marker_ends_with_its_last_entry() {
     let mut builder = ::tar::Builder::new(Vec::new());
     let mut header = ::tar::Header::new_gnu();
     header.set_size(1);
@@ -133,9 +133,9 @@ fn sparse_maps_that_contradict_themselves_are_refused() {
 }
 
 proptest! {
-    /// What the `tar` crate writes is read as it was meant, whatever the lengths.
+    /// Archives written by the `tar` crate are read back, regardless of the lengths.
     #[test]
-    fn other_writers_are_understood(
+    fn archives_of_other_writers_are_read_back(
         files in proptest::collection::vec(("[a-z]{1,60}(/[a-z]{1,90}){0,3}", proptest::collection::vec(any::<u8>(), 0..1200)), 0..6)
     ) {
         let mut builder = ::tar::Builder::new(Vec::new());

@@ -1,7 +1,7 @@
-//! One digest for a whole tree.
+//! The digest of a whole tree.
 //!
-//! Its law: two trees have the same digest exactly when a process could not tell them apart. Every field is preceded by its
-//! length, so that no two trees are written alike.
+//! Invariant: two trees have the same digest exactly if a process cannot distinguish them. Every field is preceded by
+//! its length, so that the encoding is unambiguous.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Content, InodeId, Kind, Tree};
 use crate::digest::{Digest, Hashed};
 
-/// What is hashed first, so that this digest is never one of something else.
+/// Domain separation: hashed first, so that no other data has the same digest.
 const DOMAIN: &[u8] = b"cloister tree v1";
 
 /// Bytes of a file read at a time.
@@ -27,7 +27,7 @@ impl Tree {
             field(&mut out, path)?;
             let number = crate::wide(known.len());
             if let Some(first) = known.get(id) {
-                // A hard link says which inode it is of, in the order of first names.
+                // A hard link is encoded as the number of its inode, in the order of first names.
                 field(&mut out, b"link")?;
                 field(&mut out, &first.to_be_bytes())?;
                 continue;
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn every_difference_that_a_process_could_see_changes_the_digest() {
+    fn every_difference_that_a_process_can_see_changes_the_digest() {
         let build = |change: &Change| {
             let mut tree = Tree::new();
             tree.insert(b"a".to_vec(), file(b"1"));

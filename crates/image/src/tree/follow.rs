@@ -1,27 +1,27 @@
-//! Symbolic links, followed inside the tree.
+//! Symbolic links, resolved inside the tree.
 //!
-//! Its law: the way a process sees it whose root the tree is. An absolute target starts at the tree's root, `..` in the
-//! root stays in the root, so no path leads out.
+//! Invariant: a path resolves as it does for a process whose root is the tree. An absolute target starts at the tree's
+//! root, and `..` in the root stays in the root, so no path leads out.
 
 use super::{Inode, Kind, Tree, join, parent};
 
-/// The most symbolic links followed for one path: the kernel's own limit (`MAXSYMLINKS`, `include/linux/namei.h`).
+/// Maximum number of symbolic links followed for one path: the kernel's own limit (`MAXSYMLINKS`,
+/// `include/linux/namei.h`).
 const MAX_LINKS: usize = 40;
 
-/// A path that leads nowhere.
+/// Why a path cannot be resolved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FollowFault {
-    /// Links that lead round in a circle, or more of them than a kernel follows.
-    #[error("more than {MAX_LINKS} symbolic links one after the other")]
+    /// A symbolic link loop, or more links than the kernel follows.
+    #[error("more than {MAX_LINKS} levels of symbolic links")]
     TooManyLinks,
-    /// Something in the middle of the path is neither a directory nor a link to one.
-    #[error("`{}` on the way is not a directory", crate::shown(.0))]
+    /// A component of the path is neither a directory nor a link to one.
+    #[error("`{}` is not a directory", crate::shown(.0))]
     NotADirectory(Vec<u8>),
 }
 
 impl Tree {
-    /// Where `path` leads when every symbolic link in it is followed. What is missing is taken as written: the answer need
-    /// not exist.
+    /// Resolves every symbolic link in `path`. Missing components are taken literally: the result need not exist.
     pub fn follow(&self, path: &[u8]) -> Result<Vec<u8>, FollowFault> {
         let mut left: Vec<Vec<u8>> = components(path);
         let mut at: Vec<u8> = Vec::new();
@@ -52,13 +52,13 @@ impl Tree {
         Ok(at)
     }
 
-    /// What `path` leads to when every symbolic link in it is followed.
+    /// The inode at `path` after resolving every symbolic link in it.
     pub fn lookup(&self, path: &[u8]) -> Result<Option<&Inode>, FollowFault> {
         Ok(self.get(&self.follow(path)?))
     }
 }
 
-/// The components of a path, the first one last, without the empty ones and `.`.
+/// The components of a path in reverse order, without empty ones and `.`.
 fn components(path: &[u8]) -> Vec<Vec<u8>> {
     let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
     parts.rev().map(<[u8]>::to_vec).collect()
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_followed_inside_the_root() {
+    fn links_are_resolved_inside_the_root() {
         let cases = [
             ("/lib/x", "usr/lib/x"),
             ("abs/lib//./x", "usr/lib/x"),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn circles_and_files_on_the_way_are_refused() {
+    fn link_loops_and_files_as_parents_are_refused() {
         assert_eq!(tree().follow(b"round/a"), Err(FollowFault::TooManyLinks));
         assert_eq!(tree().follow(b"lib/x/y"), Err(FollowFault::NotADirectory(b"usr/lib/x".to_vec())));
     }

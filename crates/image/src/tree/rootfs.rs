@@ -1,7 +1,6 @@
-//! A tree as the manifest looks at it: where users, programs and directories are looked up at build time.
+//! The manifest's view of a tree: users, programs and directories are looked up in it at build time.
 //!
-//! Its law: it answers for the path it is asked for and follows nothing; how a process would get there is the manifest's
-//! knowledge.
+//! Invariant: each lookup is for exactly the given path and follows no links; resolving paths is left to the manifest.
 
 use std::io;
 
@@ -15,7 +14,7 @@ impl Rootfs for Tree {
         let kind = match &inode.kind {
             Kind::Directory => EntryKind::Directory,
             Kind::File(_) => EntryKind::File,
-            // A target that is not UTF-8 leads nowhere that a manifest can name.
+            // A manifest cannot name a target that is not UTF-8.
             Kind::Symlink(target) => {
                 String::from_utf8(target.clone()).map_or(EntryKind::Other, EntryKind::Link)
             }

@@ -1,10 +1,10 @@
-//! Little-endian fields taken from a slice in order.
+//! Reads little-endian fields from a slice in order.
 //!
-//! Its law: past the end is an error, never a panic.
+//! Invariant: reading past the end is an error, never a panic.
 
 use super::Error;
 
-/// What is left of a record.
+/// The unread rest of a record.
 #[derive(Debug)]
 pub(crate) struct Fields<'a> {
     rest: &'a [u8],
@@ -17,7 +17,7 @@ impl<'a> Fields<'a> {
 
     pub(crate) fn bytes(&mut self, length: usize) -> Result<&'a [u8], Error> {
         let (taken, rest) =
-            self.rest.split_at_checked(length).ok_or(Error::Damaged("a record is cut short"))?;
+            self.rest.split_at_checked(length).ok_or(Error::Damaged("a record is truncated"))?;
         self.rest = rest;
         Ok(taken)
     }
@@ -51,7 +51,7 @@ impl<'a> Fields<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
-        let (taken, rest) = self.rest.split_first_chunk().ok_or(Error::Damaged("a record is cut short"))?;
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(Error::Damaged("a record is truncated"))?;
         self.rest = rest;
         Ok(*taken)
     }

@@ -1,6 +1,6 @@
-//! Contents: plain, behind the inode, in clusters, or among the small files.
+//! Reads contents: plain, after the inode, in clusters, or among the small files.
 //!
-//! Its law: no buffer is longer than a chunk, and each chunk is checked to be as long as its place among the others says.
+//! Invariant: no buffer is longer than a chunk, and each chunk is checked to have the length that its position implies.
 
 use super::bytes::Fields;
 use super::inode::{self, Inode};
@@ -9,10 +9,10 @@ use crate::erofs::codec::{CHUNK, CHUNK_BLOCKS, CHUNK_BYTES};
 use crate::erofs::format::{BLOCK, BLOCK_BYTES, CLUSTER_BLOCKS, INDEX, INDEX_HEADER, Layout};
 use crate::erofs::format::{WHOLE_FRAGMENT, advise};
 
-/// The longest symbolic link (`PATH_MAX` without its zero).
+/// Maximum length of a symbolic link (`PATH_MAX` without its zero).
 const SHORT_MAX: u64 = 4095;
 
-/// The content of a symbolic link.
+/// The target of a symbolic link.
 pub(crate) fn short(image: &Image, inode: &Inode) -> Result<Vec<u8>, Error> {
     if inode.size > SHORT_MAX {
         return Err(Error::Damaged("a symbolic link is too long"));
@@ -25,7 +25,7 @@ pub(crate) fn short(image: &Image, inode: &Inode) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// Passes the content on, a multiple of blocks at a time but for the end.
+/// Passes the content to `take`, in multiples of a block except for the end.
 pub(crate) fn stream(
     image: &Image,
     inode: &Inode,
@@ -44,7 +44,7 @@ pub(crate) fn stream(
     (0..inode.size.div_ceil(CHUNK_BYTES)).try_for_each(|number| take(&chunks.read(number)?))
 }
 
-/// Where a small file begins among the others, if it is there.
+/// The position of a file in the packed inode, if it is there.
 fn place_among_packed(image: &Image, inode: &Inode) -> Result<Option<u64>, Error> {
     if inode.layout != Layout::Compressed {
         return Ok(None);
@@ -53,7 +53,7 @@ fn place_among_packed(image: &Image, inode: &Inode) -> Result<Option<u64>, Error
     Ok((header & WHOLE_FRAGMENT != 0).then_some(header & !WHOLE_FRAGMENT))
 }
 
-/// Passes on a part of the packed inode.
+/// Passes a part of the packed inode to `take`.
 fn stream_packed(
     image: &Image,
     start: u64,
@@ -62,7 +62,7 @@ fn stream_packed(
 ) -> Result<(), Error> {
     let packed = inode::read(image, image.packed)?;
     let end = start.checked_add(size).filter(|end| *end <= packed.size);
-    let end = end.ok_or(Error::Damaged("a small file lies outside the packed ones"))?;
+    let end = end.ok_or(Error::Damaged("a small file is outside the packed inode"))?;
     if place_among_packed(image, &packed)?.is_some() || packed.layout == Layout::Inline {
         return Err(Error::Foreign("another form of the packed inode"));
     }
@@ -91,7 +91,7 @@ struct Chunks<'a> {
 enum Place {
     /// From this byte on.
     Plain(u64),
-    /// The first index, and how the clusters are compressed.
+    /// The position of the first index, and the compression algorithm.
     Indexes(u64, u8),
 }
 
@@ -113,7 +113,7 @@ impl<'a> Chunks<'a> {
         Ok(Self { image, size: inode.size, place })
     }
 
-    /// The bytes of the chunk with this number, which is inside the file.
+    /// The bytes of the chunk with this number, which must be inside the file.
     fn read(&self, number: u64) -> Result<Vec<u8>, Error> {
         let start = number.saturating_mul(CHUNK_BYTES);
         let size = self.size.saturating_sub(start).min(CHUNK_BYTES);
@@ -143,7 +143,7 @@ fn chunk(image: &Image, indexes: &[u8], size: usize, algorithm: u8) -> Result<Ve
             let packed = read(image, u64::from(block) * BLOCK_BYTES, u64::from(length) * BLOCK_BYTES)?;
             unpack(&packed, size, algorithm)
         }
-        _ => Err(Error::Damaged("a chunk does not begin where it should")),
+        _ => Err(Error::Damaged("a chunk does not begin with a head")),
     }
 }
 
@@ -161,7 +161,7 @@ fn plain_chunk(image: &Image, indexes: &[u8], size: usize) -> Result<Vec<u8>, Er
     Ok(bytes)
 }
 
-/// Uncompresses a cluster, which stands at the end of its blocks, to exactly `size` bytes.
+/// Decompresses a cluster, which is at the end of its blocks, to exactly `size` bytes.
 fn unpack(cluster: &[u8], size: usize, algorithm: u8) -> Result<Vec<u8>, Error> {
     let padding = cluster.iter().take(BLOCK).take_while(|byte| **byte == 0).count();
     let packed = cluster.get(padding..).unwrap_or_default();
@@ -170,7 +170,7 @@ fn unpack(cluster: &[u8], size: usize, algorithm: u8) -> Result<Vec<u8>, Error> 
         3 => zstd::bulk::decompress(packed, size).ok(),
         _ => return Err(Error::Foreign("another compression")),
     };
-    bytes.filter(|bytes| bytes.len() == size).ok_or(Error::Damaged("a chunk does not uncompress"))
+    bytes.filter(|bytes| bytes.len() == size).ok_or(Error::Damaged("a chunk cannot be decompressed"))
 }
 
 /// At most a chunk of bytes.

@@ -1,6 +1,6 @@
-//! Directories, and the walk through all of them.
+//! Reads directories and walks the whole tree.
 //!
-//! Its law: each directory is entered once, and the sum of the paths is bounded, so a walk ends.
+//! Invariant: each directory is entered once, and the total length of the paths is limited, so a walk terminates.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,8 @@ use super::inode::{self, Inode};
 use super::{Entry, EntryKind, Error, Image, content};
 use crate::erofs::format::{BLOCK, DIRENT, FileType, NAME_MAX};
 
-/// The sum of all paths: room for two million files with paths of 128 bytes, and a bound for images whose directories
-/// share their blocks.
+/// Maximum total length of all paths: enough for two million files with paths of 128 bytes, and a limit for images
+/// whose directories share their blocks.
 const PATHS_MAX: usize = 256 << 20;
 
 /// One entry of a directory.
@@ -37,7 +37,7 @@ pub(crate) fn walk(image: &Image, visit: &mut impl FnMut(&Entry) -> Result<(), E
             paths += child.len();
             let again = name.code == FileType::Directory.entry_code() && !entered.insert(name.node);
             if again || paths > PATHS_MAX {
-                return Err(Error::Damaged("directories hold each other"));
+                return Err(Error::Damaged("directories contain each other"));
             }
             waiting.push((child, name.node, name.code));
         }
@@ -66,7 +66,7 @@ fn entry(image: &Image, path: Vec<u8>, node: u64, inode: &Inode) -> Result<Entry
     })
 }
 
-/// The names in a directory, without "." and "..": sorted and usable, or the directory is refused.
+/// The names in a directory, without "." and "..". A directory with unsorted or invalid names is refused.
 fn list(image: &Image, inode: &Inode) -> Result<Vec<Name>, Error> {
     if inode.layout == crate::erofs::format::Layout::Compressed {
         return Err(Error::Foreign("compressed directories"));
@@ -96,12 +96,12 @@ fn list_block(block: &[u8], names: &mut Vec<Name>) -> Result<(), Error> {
     }
     let ends = entries.iter().skip(1).map(|(_, offset, _)| *offset).chain([block.len()]);
     for ((node, offset, code), end) in entries.iter().zip(ends) {
-        let name = block.get(*offset..end).ok_or(Error::Damaged("a name lies outside its directory"))?;
+        let name = block.get(*offset..end).ok_or(Error::Damaged("a name is outside its directory"))?;
         // The last name of a full block ends at its first zero.
         let name: Vec<u8> = name.iter().copied().take_while(|byte| *byte != 0).collect();
         let usable = !name.is_empty() && name.len() <= NAME_MAX && !name.contains(&b'/');
         if !usable {
-            return Err(Error::Damaged("a directory holds a name that cannot be used"));
+            return Err(Error::Damaged("a directory contains an invalid name"));
         }
         names.push(Name { bytes: name, node: *node, code: *code });
     }

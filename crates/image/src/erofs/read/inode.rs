@@ -1,6 +1,6 @@
-//! Inodes and their attributes.
+//! Reads inodes and their attributes.
 //!
-//! Its law: an inode that is returned has a layout and a type the writer knows; its size is not yet believed.
+//! Invariant: a returned inode has a supported layout and type; its size has not been checked.
 
 use std::collections::BTreeMap;
 
@@ -22,10 +22,10 @@ pub(crate) struct Inode {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) mtime: i64,
-    /// Where the attributes begin, and how long they are, in bytes.
+    /// The position and the length of the attributes in bytes.
     pub(crate) attributes: u64,
     pub(crate) attributes_length: usize,
-    /// Where what follows the attributes begins.
+    /// The position after the attributes.
     pub(crate) end: u64,
 }
 
@@ -126,7 +126,7 @@ impl Inode {
     }
 }
 
-/// One attribute and the bytes that align the next.
+/// Reads one attribute and its padding.
 fn attribute(fields: &mut Fields<'_>) -> Result<(Vec<u8>, Vec<u8>), Error> {
     let (name_length, family) = (usize::from(fields.u8()?), fields.u8()?);
     let value_length = usize::from(fields.u16()?);

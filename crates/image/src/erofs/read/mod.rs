@@ -1,7 +1,9 @@
-//! Reads back the images that the writer makes: to compare two builds, to explain one, and to prove the writer.
+//! Reads the images that the writer creates: to compare two builds, to list the contents of one, and to test the
+//! writer.
 //!
-//! Its law: every byte is hostile. Positions are checked against the image's length, lengths against limits, and a
-//! directory is entered once. It knows the layouts the writer uses and refuses the rest of EROFS by name.
+//! Invariant: every byte is treated as hostile. Positions are checked against the image's length, lengths against
+//! limits, and a directory is entered once. Only the layouts that the writer uses are supported; other features are
+//! named in the error.
 
 mod bytes;
 mod content;
@@ -16,13 +18,13 @@ use super::format::{FileType, MAGIC, SUPER_OFFSET, checksum, incompat};
 use crate::tree::Content;
 use bytes::Fields;
 
-/// An image that has a sound superblock.
+/// An image with a valid superblock.
 #[derive(Debug)]
 pub struct Image {
     source: Content,
-    /// Bytes of the file system: what lies behind is not part of it.
+    /// Bytes of the file system; data after them is not part of it.
     length: u64,
-    /// Where the metadata begins, in bytes.
+    /// The position of the metadata in bytes.
     metadata: u64,
     root: u64,
     packed: u64,
@@ -44,20 +46,20 @@ pub struct Entry {
     pub gid: u32,
     /// Modification time in seconds since 1970.
     pub mtime: i64,
-    /// How many names the inode has (a directory: two and one for each directory in it).
+    /// The inode's link count (for a directory: two, plus one for each directory in it).
     pub links: u32,
     /// Extended attributes by full name.
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// What it is.
+    /// Its type.
     pub kind: EntryKind,
 }
 
-/// What a name stands for.
+/// The type of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryKind {
     /// A directory.
     Directory,
-    /// A regular file of so many bytes.
+    /// A regular file and its size in bytes.
     File(u64),
     /// A symbolic link to this target.
     Symlink(Vec<u8>),
@@ -65,20 +67,20 @@ pub enum EntryKind {
     Fifo,
 }
 
-/// Why an image cannot be read. All but the first two are faults of whoever made the file.
+/// Why an image cannot be read. All but the first two are problems of the image.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file the image is in could not be read.
+    /// The file with the image could not be read.
     #[error("the EROFS image cannot be read")]
     Read(#[source] io::Error),
-    /// What was read could not be passed on.
+    /// A file's content could not be written to the output.
     #[error("the file's content cannot be written")]
     Write(#[source] io::Error),
-    /// The image is not EROFS, is cut short, or contradicts itself.
+    /// The image is not EROFS, truncated, or inconsistent.
     #[error("the EROFS image is damaged: {0}")]
     Damaged(&'static str),
-    /// EROFS, but with something the writer never uses.
-    #[error("the EROFS image uses {0}, which Cloister's images do not")]
+    /// EROFS, but with a feature that the writer never uses.
+    #[error("the EROFS image uses {0}, which Cloister's images never do")]
     Foreign(&'static str),
 }
 
@@ -96,7 +98,7 @@ impl Image {
         check_sum(superblock, expected)?;
         let _compat = fields.u32()?;
         if fields.bytes(2)? != [BLOCK_BITS, 0] {
-            return Err(Error::Foreign("another block size or a longer superblock"));
+            return Err(Error::Foreign("another block size or an extended superblock"));
         }
         let root = u64::from(fields.u16()?);
         fields.skip(8)?;
@@ -108,17 +110,17 @@ impl Image {
         let features = fields.u32()?;
         let known = incompat::ZERO_PADDING | incompat::COMPRESSION_RECORDS | incompat::FRAGMENTS;
         if features & !known != 0 {
-            return Err(Error::Foreign("features"));
+            return Err(Error::Foreign("other features"));
         }
         fields.skip(2 + 2 + 2 + 2 + 4)?;
         let packed = fields.u64()?;
         if length > source.len() || metadata >= length {
-            return Err(Error::Damaged("it is shorter than its superblock says"));
+            return Err(Error::Damaged("it is shorter than its superblock states"));
         }
         Ok(Self { source, length, metadata, root, packed, time })
     }
 
-    /// Calls `visit` for every name, a directory before what is in it, names in the order of their bytes.
+    /// Calls `visit` for every name: a directory before its contents, names in byte order.
     pub fn walk(&self, mut visit: impl FnMut(&Entry) -> Result<(), Error>) -> Result<(), Error> {
         directory::walk(self, &mut visit)
     }
@@ -127,7 +129,7 @@ impl Image {
     pub fn copy(&self, node: u64, out: &mut impl Write) -> Result<u64, Error> {
         let inode = inode::read(self, node)?;
         if inode.file_type != FileType::Regular {
-            return Err(Error::Damaged("a file's node number stands for something else"));
+            return Err(Error::Damaged("a file's node number refers to another type"));
         }
         content::stream(self, &inode, &mut |bytes| out.write_all(bytes).map_err(Error::Write))?;
         Ok(inode.size)
@@ -142,12 +144,12 @@ impl Image {
 fn read_at(source: &Content, length: u64, buffer: &mut [u8], position: u64) -> Result<(), Error> {
     let wanted = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
     if position.checked_add(wanted).is_none_or(|end| end > length) {
-        return Err(Error::Damaged("something lies behind its end"));
+        return Err(Error::Damaged("a position is past its end"));
     }
     source.read_exact_at(buffer, position).map_err(Error::Read)
 }
 
-/// Compares the superblock's checksum, which is computed with its own field empty.
+/// Verifies the superblock's checksum, which is computed with its own field zeroed.
 fn check_sum(superblock: &[u8], expected: u32) -> Result<(), Error> {
     let mut copy = superblock.to_vec();
     if let Some(field) = copy.get_mut(4..8) {

@@ -1,4 +1,4 @@
-//! Layers that were made to do harm, or that were damaged.
+//! Malicious and damaged layers.
 
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ fn devices_are_left_out_wherever_they_are_and_noted() {
     let lower = Tar::new().file("etc/null", "a file").file("etc/x", "");
     let upper = Tar::new().device("etc/null").link("etc/again", "etc/null").device("dev/../etc/zero");
     let (tree, notes) = apply_tars(vec![lower, upper]).unwrap();
-    // What a device replaces is gone as well, and so is a link to it.
+    // The file that a device replaces is removed as well, and so is a link to the device.
     assert_eq!(listing(&tree), ["etc/", "etc/x = "]);
     let left_out = ["etc/null", "etc/again", "etc/zero"];
     assert!(notes.texts.iter().zip(left_out).all(|(text, name)| text.contains(name)), "{notes:?}");
@@ -20,7 +20,7 @@ fn devices_are_left_out_wherever_they_are_and_noted() {
 }
 
 #[test]
-fn links_that_climb_above_the_root_mean_what_they_mean_in_a_container() {
+fn links_that_point_above_the_root_resolve_as_in_a_container() {
     let tar = Tar::new()
         .file("etc/passwd", "x")
         .symlink("a", "../etc/passwd")
@@ -48,14 +48,14 @@ fn refused(tar: Tar) -> EntryFault {
 }
 
 #[test]
-fn what_would_leave_the_root_is_refused() {
+fn entries_that_would_leave_the_root_are_refused() {
     type Check = fn(&EntryFault) -> bool;
     let cases: [(Tar, Check); 10] = [
         (Tar::new().file("../x", ""), |fault| *fault == EntryFault::Traversal),
         (Tar::new().file("a/../../x", ""), |fault| *fault == EntryFault::Traversal),
         (Tar::new().pax(&[("path", b"/../x")]).file("x", ""), |fault| *fault == EntryFault::Traversal),
         (Tar::new().link("a", ".."), |fault| matches!(fault, EntryFault::HardLinkTarget(_))),
-        (Tar::new().link("a", "/etc/passwd"), |fault| matches!(fault, EntryFault::HardLinkToNothing(_))),
+        (Tar::new().link("a", "/etc/passwd"), |fault| matches!(fault, EntryFault::DanglingHardLink(_))),
         (Tar::new().directory("d/").link("a", "d"), |fault| matches!(fault, EntryFault::HardLinkTarget(_))),
         (Tar::new().file("a", "").link("a", "a"), |fault| matches!(fault, EntryFault::HardLinkTarget(_))),
         (Tar::new().file(".wh...", ""), |fault| *fault == EntryFault::Whiteout),
@@ -71,11 +71,11 @@ fn what_would_leave_the_root_is_refused() {
 }
 
 #[test]
-fn places_that_cannot_be_reached_are_refused() {
-    let file_on_the_way = Tar::new().file("f", "").file("f/x", "");
-    assert!(matches!(refused(file_on_the_way), EntryFault::Parent(_)));
-    let round = Tar::new().symlink("a", "b").symlink("b", "a").file("a/x", "");
-    assert!(matches!(refused(round), EntryFault::Parent(FollowFault::TooManyLinks)));
+fn entries_with_unresolvable_paths_or_invalid_fields_are_refused() {
+    let file_as_parent = Tar::new().file("f", "").file("f/x", "");
+    assert!(matches!(refused(file_as_parent), EntryFault::Parent(_)));
+    let cycle = Tar::new().symlink("a", "b").symlink("b", "a").file("a/x", "");
+    assert!(matches!(refused(cycle), EntryFault::Parent(FollowFault::TooManyLinks)));
     let name = vec![b'n'; MAX_NAME + 1];
     assert!(matches!(refused(Tar::new().pax(&[("path", &name)]).file("x", "")), EntryFault::Limit(_)));
     let owner: [(&str, &[u8]); 1] = [("uid", b"4294967296")];
@@ -105,7 +105,7 @@ fn a_layer_of_several_gzip_members_or_zstd_frames_is_one_layer() {
 }
 
 #[test]
-fn wrong_digests_are_found_out() {
+fn wrong_digests_are_detected() {
     let tar = Tar::new().file("a", "content").bytes();
     let wrong = Some(Digest::of(b"other"));
     let bad_blob = Layer { digest: wrong, ..layer(&tar, Stored::Gzip) };
@@ -119,19 +119,19 @@ fn wrong_digests_are_found_out() {
 #[test]
 fn bytes_after_the_archive_count_for_its_digests() {
     let mut tar = Tar::new().file("a", "content").bytes();
-    let sound = Digest::of(&tar);
+    let original = Digest::of(&tar);
     tar.extend_from_slice(b"hidden");
-    let layer = Layer { diff_id: sound, ..layer(&tar, Stored::Gzip) };
+    let layer = Layer { diff_id: original, ..layer(&tar, Stored::Gzip) };
     assert!(matches!(apply_layers(&[layer], &Limits::default()), Err(LayerFault::Digest { .. })));
 }
 
 #[test]
-fn layers_that_are_cut_off_are_refused_wherever() {
+fn truncated_layers_are_refused() {
     let tar = Tar::new().file("a", &"content".repeat(300)).bytes();
     for stored in [Stored::Plain, Stored::Gzip, Stored::Zstd] {
         let packed = pack(&tar, stored);
         for cut in (0..packed.len()).step_by(7) {
-            // Its own digest is right: the damage was there when the image was made.
+            // The blob's digest matches: the damage happened before the image was built.
             let digest = Some(Digest::of(&packed[..cut]));
             let layer = Layer { blob: blob(&packed[..cut]), digest, diff_id: Digest::of(&tar) };
             assert!(apply_layers(&[layer], &Limits::default()).is_err(), "{stored:?} cut at {cut}");
@@ -140,7 +140,7 @@ fn layers_that_are_cut_off_are_refused_wherever() {
 }
 
 #[test]
-fn bombs_are_stopped_by_what_they_unpack_to_and_zeros_are_no_bomb() {
+fn decompression_bombs_are_stopped_by_their_unpacked_size_and_zeros_are_accepted() {
     let zeros = "\0".repeat(4 << 20);
     let tar = Tar::new().file("zeros", &zeros).bytes();
     for stored in [Stored::Gzip, Stored::Zstd] {
@@ -153,14 +153,14 @@ fn bombs_are_stopped_by_what_they_unpack_to_and_zeros_are_no_bomb() {
     let limits = Limits { unpacked: 1 << 20, ..Limits::default() };
     let fault = apply_layers(&[layer(&tar, Stored::Plain)], &limits).unwrap_err();
     assert!(matches!(&fault, LayerFault::Limit(limit) if limit.limit == 1 << 20), "{fault:?}");
-    // Two layers of which each is small enough.
+    // Two layers, each within the limit.
     let limits = Limits { unpacked: 6 << 20, ..Limits::default() };
     let fault = apply_layers(&[layer(&tar, Stored::Plain), layer(&tar, Stored::Plain)], &limits).unwrap_err();
     assert!(matches!(&fault, LayerFault::Limit(_)), "{fault:?}");
 }
 
 #[test]
-fn too_many_names_and_too_much_metadata_are_stopped() {
+fn too_many_names_and_too_much_metadata_are_refused() {
     let many = || Tar::new().file("a", "").file("b", "").file("c", "").bytes();
     let limits = Limits { entries: 2, ..Limits::default() };
     assert!(matches!(apply_layers(&[layer(&many(), Stored::Plain)], &limits), Err(LayerFault::Limit(_))));
@@ -174,7 +174,7 @@ fn too_many_names_and_too_much_metadata_are_stopped() {
 }
 
 #[test]
-fn whiteouts_are_entries_as_others_are() {
+fn whiteouts_count_as_entries() {
     for name in [".wh.a", ".wh..wh..opq", ".wh..wh.aufs"] {
         let tar = Tar::new().file("a", "").file(name, "").file(name, "").bytes();
         let limits = Limits { entries: 2, ..Limits::default() };
@@ -184,13 +184,13 @@ fn whiteouts_are_entries_as_others_are() {
 }
 
 #[test]
-fn whiteouts_look_at_a_name_once_a_layer_however_often_they_are_said() {
+fn repeated_whiteouts_examine_a_name_once_per_layer() {
     const FILES: usize = 500;
     let mut lower = Tar::new();
     let mut upper = Tar::new();
     for number in 0..FILES {
         lower = lower.file(&format!("a/{number}"), "");
-        // Both would look at everything that the layer itself has put into the folder.
+        // Both would examine everything that the layer itself has put into the directory.
         upper = upper.file(&format!("a/{number}"), "").file("a/.wh..wh..opq", "").file(".wh.a", "");
     }
     let (mut tree, mut spool) = (Tree::new(), Spool::new(&std::env::temp_dir()).unwrap());
@@ -200,12 +200,12 @@ fn whiteouts_look_at_a_name_once_a_layer_however_often_they_are_said() {
     for layer in [&lower, &upper, &upper] {
         apply_one(&mut layering, layer, &limits).unwrap();
     }
-    assert_eq!(layering.looked_at, 2 * FILES, "once in each of the two layers that hide");
+    assert_eq!(layering.examined, 2 * FILES, "once in each of the two layers with whiteouts");
     assert_eq!(listing(&tree).len(), 1 + FILES);
 }
 
 #[test]
-fn two_hundred_layers_and_more_are_applied_and_too_many_are_not() {
+fn two_hundred_layers_are_applied_and_too_many_are_refused() {
     let tars: Vec<_> =
         (0..200).map(|n| Tar::new().file("count", &n.to_string()).file(&format!("f{n}"), "")).collect();
     let (tree, _) = apply_tars(tars).unwrap();
@@ -217,7 +217,7 @@ fn two_hundred_layers_and_more_are_applied_and_too_many_are_not() {
 }
 
 #[test]
-fn what_is_no_tar_is_refused() {
+fn anything_but_a_tar_is_refused() {
     for bytes in [&b"hello"[..], &[7; 2000], b"\xfd7zXZ\0 and so on", b"BZh9"] {
         let layer = Layer { blob: blob(bytes), digest: None, diff_id: Digest::of(bytes) };
         assert!(apply_layers(&[layer], &Limits::default()).is_err());
@@ -225,9 +225,9 @@ fn what_is_no_tar_is_refused() {
 }
 
 proptest! {
-    /// Whatever two layers hold, the tree is one: every name has its parent, every parent is a directory.
+    /// Any two layers give a consistent tree: every name has a parent, and every parent is a directory.
     #[test]
-    fn any_layers_give_a_tree_or_a_fault(choices in proptest::collection::vec((0..6_usize, 0..8_usize, 0..8_usize, 0..2_usize), 0..24)) {
+    fn any_layers_give_a_tree_or_an_error(choices in proptest::collection::vec((0..6_usize, 0..8_usize, 0..8_usize, 0..2_usize), 0..24)) {
         const NAMES: [&str; 8] = ["a", "a/b", "a/b/c", "b", "b/a", "c/.wh.a", ".wh.a", "a/.wh..wh..opq"];
         let mut tars = [Tar::new(), Tar::new()];
         for (kind, name, target, layer) in choices {
@@ -247,16 +247,16 @@ proptest! {
         }
     }
 
-    /// No bytes make the reader panic, loop or take memory.
+    /// No bytes make the reader panic, loop or exhaust memory.
     #[test]
-    fn any_bytes_are_a_layer_or_a_fault(bytes in proptest::collection::vec(any::<u8>(), 0..2048)) {
+    fn any_bytes_give_a_layer_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..2048)) {
         let layer = Layer { blob: blob(&bytes), digest: None, diff_id: Digest::of(&bytes) };
         let _result = apply_layers(&[layer], &Limits::default());
     }
 
-    /// Nor do sound layers with some bytes changed.
+    /// Nor do valid layers with some bytes changed.
     #[test]
-    fn changed_layers_are_layers_or_faults(changes in proptest::collection::vec((0..4096_usize, any::<u8>()), 1..8)) {
+    fn changed_layers_give_a_layer_or_an_error(changes in proptest::collection::vec((0..4096_usize, any::<u8>()), 1..8)) {
         let mut tar = Tar::new().directory("a/").file("a/b", "x").symlink("l", "a").link("h", "a/b")
             .pax(&[("path", b"long"), ("size", b"1")]).file("x", "y").bytes();
         for (place, byte) in changes {

@@ -1,10 +1,11 @@
-//! Layers with what the tools write that make images without a Dockerfile, each as that tool is known to write it.
+//! Layers in the forms written by tools that build images without a Dockerfile.
 
 use super::*;
 
-/// ko names files from the root on and no folder above them; jib's files are of the second 1; Bazel and nix begin with `./`.
+/// ko writes absolute names and no parent directories; jib's files have the modification time 1; Bazel and nix begin
+/// with `./`.
 #[test]
-fn names_from_the_root_on_and_missing_folders_are_what_they_mean() {
+fn absolute_names_and_missing_directories_are_supported() {
     let ko = Tar::new().file("/ko-app/server", "go").symlink("/var/run/ko/link", "/ko-app/server");
     let nix = Tar::new().directory("./").directory("./nix/").file("./nix/store/abc-hello/bin/hello", "elf");
     let bazel = Tar::new().file("./app/deep/er/run", "1").directory("./app/").directory("app");
@@ -28,10 +29,10 @@ fn names_from_the_root_on_and_missing_folders_are_what_they_mean() {
     assert_eq!(listed(vec![ko, nix, bazel]), expected);
 }
 
-/// A store whose files are linked to each other puts a link into one layer and what it leads to into another; a later layer that
-/// replaces the name leaves the link what it was. Kaniko names targets from the root on.
+/// A store with hard links between its files puts a link into one layer and its target into another; a later layer that
+/// replaces the target's name does not change the link. Kaniko writes absolute targets.
 #[test]
-fn a_hard_link_to_a_file_of_a_lower_layer_is_that_file() {
+fn a_hard_link_to_a_file_of_a_lower_layer_refers_to_that_file() {
     let lower = Tar::new().file("nix/store/a/data", "shared").file("other", "o");
     let upper = Tar::new().link("nix/store/b/data", "nix/store/a/data").link("/opt/other", "/other");
     let (tree, _) = apply_tars(vec![lower, upper, Tar::new().file("other", "new")]).unwrap();
@@ -42,7 +43,7 @@ fn a_hard_link_to_a_file_of_a_lower_layer_is_that_file() {
     }
 }
 
-/// `git archive`, and what is packed after it, puts a global header in front; engines pass over it.
+/// `git archive` and tools that process its output write a global header first; engines ignore it.
 #[test]
 fn a_global_header_changes_no_entry() {
     let mut tar = Tar::new();
@@ -51,14 +52,14 @@ fn a_global_header_changes_no_entry() {
     assert_eq!(listed(vec![tar.file("a", "1")]), ["a = 1"]);
 }
 
-/// Cuts a layer into pieces, as both forms do that can be fetched in part.
+/// Cuts a layer into pieces, as the two lazily fetched formats do.
 fn pieces(tar: &[u8]) -> impl Iterator<Item = &[u8]> {
     tar.chunks(512)
 }
 
-/// eStargz ends with a member of nothing, whose extra field says where the table of contents begins.
+/// eStargz ends with an empty member, whose extra field contains the position of the table of contents.
 #[test]
-fn a_layer_that_can_be_fetched_in_part_is_read_as_a_whole() {
+fn a_lazily_fetched_layer_is_read_as_a_whole() {
     let tar = Tar::new()
         .file(".no.prefetch.landmark", "\x0f")
         .file("a", "1")

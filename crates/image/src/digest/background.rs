@@ -1,7 +1,7 @@
-//! Hashing beside the work: a thread hashes a buffer while its owner reads and writes the next. A hash costs about as much as
-//! reading and writing the same bytes.
+//! Hashing in the background: a thread hashes one buffer while its owner reads and writes the next. Hashing costs about
+//! as much as reading and writing the same bytes.
 //!
-//! Its law: the hash sees the very buffer that its owner used, in order, and nothing else.
+//! Invariant: exactly the buffers that the owner used are hashed, in order.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -11,25 +11,25 @@ use sha2::{Digest as _, Sha256};
 
 use super::Digest;
 
-/// A digest that grows in a thread of its own.
+/// A digest computed in a separate thread.
 #[derive(Debug)]
-pub struct Beside {
+pub struct BackgroundHash {
     to_hash: SyncSender<Filled>,
     hashed: Receiver<Vec<u8>>,
     hash: JoinHandle<Sha256>,
     buffers: usize,
 }
 
-/// A buffer, and how many bytes at its front count.
+/// A buffer and the number of bytes used at its start.
 type Filled = (Vec<u8>, usize);
 
-/// Buffers on their way: one is filled, one waits, one is hashed.
+/// Buffers in circulation: one is filled, one waits, one is hashed.
 const BUFFERS: usize = 3;
 
-/// The size of each: small enough for a processor's cache, large enough that handing over costs nothing.
+/// The size of each: small enough for a processor's cache, large enough to make the handover cheap.
 const BUFFER: usize = 256 * 1024;
 
-impl Beside {
+impl BackgroundHash {
     /// Starts the thread.
     pub fn start() -> io::Result<Self> {
         let (to_hash, waiting) = mpsc::sync_channel::<Filled>(BUFFERS);
@@ -38,7 +38,7 @@ impl Beside {
             let mut hash = Sha256::new();
             for (buffer, count) in waiting {
                 hash.update(buffer.get(..count).unwrap_or_default());
-                // Nobody takes it back once all has been read.
+                // The owner has dropped the receiver once everything has been read.
                 drop(give_back.send(buffer));
             }
             hash
@@ -47,7 +47,7 @@ impl Beside {
         Ok(Self { to_hash, hashed, hash, buffers: 0 })
     }
 
-    /// A buffer to fill: waits until one has been hashed when all are on their way.
+    /// A buffer to fill. If all are in use, this waits until one has been hashed.
     pub fn buffer(&mut self) -> io::Result<Vec<u8>> {
         if self.buffers < BUFFERS {
             self.buffers = self.buffers.saturating_add(1);
@@ -61,7 +61,7 @@ impl Beside {
         self.to_hash.send((buffer, count)).map_err(|_| ended())
     }
 
-    /// The digest of all that passed.
+    /// The digest of all hashed bytes.
     pub fn finish(self) -> io::Result<Digest> {
         drop(self.to_hash);
         let hash = self.hash.join().map_err(|_| ended())?;
@@ -70,7 +70,7 @@ impl Beside {
 }
 
 fn ended() -> io::Error {
-    io::Error::other("the thread that hashes has ended")
+    io::Error::other("the hashing thread has terminated")
 }
 
 #[cfg(test)]
@@ -78,17 +78,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_hashed_beside_has_the_same_digest() {
+    fn hashing_in_the_background_gives_the_same_digest() {
         for pieces in [0, 1, BUFFERS, 40] {
-            let mut beside = Beside::start().unwrap();
+            let mut hash = BackgroundHash::start().unwrap();
             let mut all = Vec::new();
             for number in 0..pieces {
-                let mut buffer = beside.buffer().unwrap();
+                let mut buffer = hash.buffer().unwrap();
                 buffer.fill(u8::try_from(number).unwrap());
                 all.extend_from_slice(&buffer[..BUFFER - number]);
-                beside.pass(buffer, BUFFER - number).unwrap();
+                hash.pass(buffer, BUFFER - number).unwrap();
             }
-            assert_eq!(beside.finish().unwrap(), Digest::of(&all), "{pieces} pieces");
+            assert_eq!(hash.finish().unwrap(), Digest::of(&all), "{pieces} pieces");
         }
     }
 }
