@@ -1,12 +1,12 @@
-//! What container registries send.
+//! Headers sent by container registries.
 
-/// The reader itself: `host-sleeve` is a program, not a library.
+/// The parser itself, included as a file: `host-sleeve` is a program, not a library.
 #[path = "../../host-sleeve/src/registry/challenge.rs"]
 mod challenge;
 
 use challenge::Challenge;
 
-/// A `WWW-Authenticate` header. What was read, written anew with everything quoted, is read as the same.
+/// A `WWW-Authenticate` header. A parsed header, written again with everything quoted, must parse to the same value.
 pub fn challenge(bytes: &[u8]) {
     let Ok(header) = std::str::from_utf8(bytes) else { return };
     let Some(read) = challenge::parse(header) else { return };
