@@ -1,14 +1,15 @@
 # shellcheck shell=bash
 # The image part of scripts/bench: real images of three sizes, built, packed by hand, and booted with the root in both forms.
-# Its law: every figure is a median, and what is compared is measured in turns. It is sourced, never run.
+# Invariant: every figure is a median, and compared variants are measured alternately. It is sourced, never run.
 
 IMAGE_SIZES=(small medium large)
-# How hard zstd tries by hand: APP_LEVEL of crates/image/src/ramdisk/mod.rs, and ZSTD_LEVEL of crates/image/src/erofs/codec.rs.
+# The zstd levels for packing by hand: APP_LEVEL of crates/image/src/ramdisk/mod.rs, and ZSTD_LEVEL of
+# crates/image/src/erofs/codec.rs.
 HAND_LEVELS=(6 9)
-# Seconds that an answer may take once an enclave is ready.
+# Seconds that a response may take once an enclave is ready.
 ANSWER_LIMIT=60
 
-# The service: Python says how much memory was in use when it began, and serves.
+# The service: Python prints how much memory was in use when it started, and serves.
 image_manifest() {
   cat <<'YAML'
 version: 1
@@ -28,15 +29,15 @@ ingress: [8000]
 YAML
 }
 
-# layers_of LAYOUT: the files of an image's layers, from the lowest up.
+# layers_of LAYOUT: prints the files of an image's layers, from the lowest up.
 layers_of() {
   local manifest
   manifest=$(jq -r '.manifests[0].digest | ltrimstr("sha256:")' "$1/index.json")
   jq -r --arg blobs "$1/blobs/sha256/" '.layers[].digest | $blobs + ltrimstr("sha256:")' "$1/blobs/sha256/$manifest"
 }
 
-# by_hand LEVEL OUT LAYER…: the layers unpacked by tar, and packed again by cpio and zstd. Run by `bash -c`, with nothing but
-# its arguments.
+# by_hand LEVEL OUT LAYER…: unpacks the layers with tar, and packs them again with cpio and zstd. Run by `bash -c`, so it can use
+# its arguments only.
 by_hand() {
   local level=$1 out=$2 layer tree
   shift 2
@@ -47,8 +48,8 @@ by_hand() {
   rm -rf "$tree"
 }
 
-# timed SIZE HOW RESULT COMMAND…: one line in builds: size, how, seconds, of them the processor's (all processes), the
-# largest process in KiB, bytes of the result.
+# timed SIZE HOW RESULT COMMAND…: adds a line to builds: size, how, elapsed seconds, CPU seconds (all processes), the largest
+# process in KiB, bytes of the result.
 timed() {
   local size=$1 how=$2 result=$3
   shift 3
@@ -57,7 +58,7 @@ timed() {
   printf '%s %s %s %s\n' "$size" "$how" "$(awk '{ print $1, $2 + $3, $4 }' "$WORK/cost")" "$(bytes_of "$result")" >>"$WORK/builds"
 }
 
-# bytes_of RESULT: of what goes into the enclave: a file, or ramdisk 2 of an enclave image.
+# bytes_of RESULT: prints the size of the part that goes into the enclave: a file, or ramdisk 2 of an enclave image.
 bytes_of() {
   if [[ -d $1 ]]; then
     jq '.outputs["app.ramdisk"].size' <(part_of "$1" build.json)
@@ -66,7 +67,7 @@ bytes_of() {
   fi
 }
 
-# build_round SIZE LAYOUT: every way once.
+# build_round SIZE LAYOUT: builds every variant once.
 build_round() {
   local size=$1 layout=$2 level layers build
   build=("$SLEEVE" build --image "oci:$layout" --manifest "$WORK/cloister.yaml")
@@ -79,52 +80,52 @@ build_round() {
   done
 }
 
-# processor_ms PID: what a process has used so far, in milliseconds.
+# processor_ms PID: prints the CPU time that a process has used so far, in milliseconds.
 processor_ms() {
   awk -v tick="$(getconf CLK_TCK)" '{ print ($14 + $15) * 1000 / tick }' "/proc/$1/stat"
 }
 
-# boot SIZE FORM: one line in boots: size, form, milliseconds to PID 1 (the guest's clock), to ready, to the first answer, of
-# QEMU's processor time, of the sleeve's, KiB in use when the service began, and of memory that the enclave was given.
+# boot SIZE FORM: adds a line to boots: size, form, milliseconds to PID 1 (the guest's clock), to ready, to the first response, of
+# QEMU's CPU time, of the sleeve's, KiB in use when the service started, and KiB of memory of the enclave.
 boot() {
-  local size=$1 form=$2 name=image-$2 port=$((20000 + RANDOM % 20000)) began answered told
-  began=$(date +%s%N)
+  local size=$1 form=$2 name=image-$2 port=$((20000 + RANDOM % 20000)) started answered details
+  started=$(date +%s%N)
   "$SLEEVE" run "$WORK/$size.$form" --detach --name "$name" --publish "127.0.0.1:$port:8000" >"$WORK/boot.log" 2>&1 ||
-    { cat "$WORK/boot.log" >&2 && die "$size, $form: it did not boot"; }
+    { cat "$WORK/boot.log" >&2 && die "$size, $form: the enclave did not boot"; }
   curl -fsS -o "$WORK/answer" --max-time "$ANSWER_LIMIT" "http://127.0.0.1:$port/"
-  answered=$(($(date +%s%N) - began))
-  told=$("$SLEEVE" inspect "$name" --json)
+  answered=$(($(date +%s%N) - started))
+  details=$("$SLEEVE" inspect "$name" --json)
   jq -r --arg size "$size" --arg form "$form" --argjson answered "$answered" \
-    --argjson qemu "$(processor_ms "$(jq .processes.qemu <<<"$told")")" \
-    --argjson sleeve "$(processor_ms "$(jq .processes.sleeve <<<"$told")")" \
+    --argjson qemu "$(processor_ms "$(jq .processes.qemu <<<"$details")")" \
+    --argjson sleeve "$(processor_ms "$(jq .processes.sleeve <<<"$details")")" \
     --argjson used "$("$SLEEVE" logs "$name" 2>&1 | awk '/used-kb/ { print $NF; exit }')" \
     '[$size, $form, .status.boot[0].at_us / 1000, .ready_ms - .created_ms, $answered / 1e6, $qemu, $sleeve, $used, .memory / 1024]
-     | join(" ")' <<<"$told" >>"$WORK/boots"
+     | join(" ")' <<<"$details" >>"$WORK/boots"
   "$SLEEVE" stop "$name" >/dev/null 2>&1
   "$SLEEVE" rm "$name" >/dev/null 2>&1
 }
 
-# median FILE SIZE HOW COLUMN
+# median FILE SIZE HOW COLUMN: prints the median of a column.
 median() {
   awk -v size="$2" -v how="$3" -v column="$4" '$1 == size && $2 == how { print $column }' "$1" | sort -g |
     awk '{ value[NR] = $1 } END { print NR % 2 ? value[(NR + 1) / 2] : (value[NR / 2] + value[NR / 2 + 1]) / 2 }'
 }
 
-# calculate FORMAT EXPRESSION: as awk does.
+# calculate FORMAT EXPRESSION: evaluates it with awk.
 calculate() {
   awk "BEGIN { printf \"$1\", $2 }"
 }
 
 build_row() {
-  local size=$1 how=$2 words=$3 file=$WORK/builds
-  printf '| %s | %s | %.1f | %.1f | %s | %s |\n' "$size" "$words" "$(median "$file" "$size" "$how" 3)" \
+  local size=$1 how=$2 label=$3 file=$WORK/builds
+  printf '| %s | %s | %.1f | %.1f | %s | %s |\n' "$size" "$label" "$(median "$file" "$size" "$how" 3)" \
     "$(median "$file" "$size" "$how" 4)" "$(calculate %.0f "$(median "$file" "$size" "$how" 5) / 1024")" \
     "$(calculate %.1f "$(median "$file" "$size" "$how" 6) / 1e6")"
 }
 
 report_builds() {
   local size level
-  printf '| image | how | s | processor, s | largest process, MiB | result, MB |\n|---|---|---|---|---|---|\n'
+  printf '| image | how | s | CPU, s | largest process, MiB | result, MB |\n|---|---|---|---|---|---|\n'
   for size in "${IMAGE_SIZES[@]}"; do
     build_row "$size" erofs "**Cloister, EROFS**"
     build_row "$size" plain "Cloister, cpio"
@@ -152,13 +153,13 @@ report_boots() {
 
 bench_image() {
   local rounds=${1:-3} round size form
-  need_packages "time: the memory of a build" "cpio: packs by hand" "zstd: the same" "curl: asks the enclave" \
-    "jq: reads what Cloister says"
+  need_packages "time: measures the memory of a build" "cpio: packs by hand" "zstd: the same" \
+    "curl: sends requests to the enclave" "jq: reads Cloister's JSON"
   "$ROOT/scripts/tools" qemu
   SLEEVE=$("$ROOT/scripts/build")/bin/host-sleeve
   WORK=$(mktemp -d "$(cache_dir tmp)/bench.XXXXXX")
   export CLOISTER_RUNTIME_DIR=$WORK/run
-  # shellcheck disable=SC2064 # the folder's name is known now, not at the end
+  # shellcheck disable=SC2064 # expanded now, not when the trap runs
   trap "rm -rf '$WORK'" EXIT
   image_manifest >"$WORK/cloister.yaml"
   for ((round = 1; round <= rounds; round++)); do

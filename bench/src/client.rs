@@ -1,4 +1,4 @@
-//! The client: the same questions by every path.
+//! The client: the same requests on every path.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,13 +14,13 @@ use tokio::task::JoinSet;
 
 use crate::service::{ECHO, SINK, SOURCE};
 
-/// The longest that one measurement may take: ten times what the slowest path needs.
+/// Time limit for one measurement: ten times what the slowest path needs.
 pub const LIMIT: Duration = Duration::from_mins(2);
 
-/// Bytes of a round trip: a small request.
+/// Bytes of a round trip: the size of a small request.
 const SMALL: usize = 64;
 
-/// A way to the service.
+/// A path to the service.
 #[derive(Clone, Debug)]
 pub enum Route {
     /// Through the device's socket to a vsock port that needs no header.
@@ -31,24 +31,24 @@ pub enum Route {
     Published(SocketAddr),
 }
 
-/// A connection to a service, in chunks where its other end is the supervisor's ingress.
+/// A connection to a service, in chunks if its other end is the supervisor's ingress.
 #[derive(Debug)]
 pub struct Talk {
     stream: Stream,
-    /// Where the reader stands among the chunks.
+    /// The state of reading chunks.
     chunks: Option<Decoder>,
-    /// What goes ahead of the first bytes, in one piece with them.
+    /// Bytes that are sent before the first data, in the same write.
     head: Vec<u8>,
 }
 
 impl Talk {
-    /// To a service at the other end of `stream`.
+    /// A connection to a service at the other end of `stream`.
     #[must_use]
     pub const fn plain(stream: Stream) -> Self {
         Self { stream, chunks: None, head: Vec::new() }
     }
 
-    /// To a service behind the supervisor's ingress.
+    /// A connection to a service behind the supervisor's ingress.
     pub fn by_ingress(stream: Stream) -> io::Result<Self> {
         let (client, framing) = (None, Framing::Chunked);
         let header = Header { version: VERSION, port: crate::ports::INGRESS, client, framing };
@@ -56,7 +56,7 @@ impl Talk {
         Ok(Self { stream, chunks: Some(Decoder::default()), head })
     }
 
-    /// Sends the header now, for a service that speaks first.
+    /// Sends the header now, for a service that sends first.
     pub async fn open(&mut self) -> io::Result<()> {
         self.stream.send_all(&std::mem::take(&mut self.head)).await
     }
@@ -142,14 +142,14 @@ impl Route {
         Ok(samples)
     }
 
-    /// Connections per second, `side_by_side` at a time: each is made, asks one question, hears the answer and closes.
-    pub async fn connections(&self, count: u32, side_by_side: u32) -> io::Result<f64> {
+    /// Connections per second, `parallel` at a time: each is opened, sends one request, receives the response and closes.
+    pub async fn connections(&self, count: u32, parallel: u32) -> io::Result<f64> {
         let start = Instant::now();
         let mut workers = JoinSet::new();
-        for _ in 0..side_by_side {
+        for _ in 0..parallel {
             let route = self.clone();
             workers.spawn(async move {
-                for _ in 0..count / side_by_side {
+                for _ in 0..count / parallel {
                     drop(route.open_echo().await?);
                 }
                 io::Result::Ok(())
@@ -161,7 +161,7 @@ impl Route {
         Ok(f64::from(count) / start.elapsed().as_secs_f64())
     }
 
-    /// A connection that has asked one question and heard the answer.
+    /// A connection that has sent one request and received the response.
     pub async fn open_echo(&self) -> io::Result<Talk> {
         let mut talk = self.connect().await?;
         talk.send(&[ECHO, b'?']).await?;
@@ -187,7 +187,7 @@ fn request(what: u8, bytes: u64) -> Vec<u8> {
     request
 }
 
-/// Reads `left` bytes: all that the other end says now.
+/// Reads `left` bytes, the whole response.
 async fn exactly(talk: &mut Talk, mut left: u64) -> io::Result<()> {
     let mut piece = vec![0; 256 * 1024];
     while left > 0 {

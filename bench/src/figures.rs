@@ -1,14 +1,14 @@
-//! Samples to figures.
+//! Computes figures from samples.
 
 use std::fmt::Write;
 
-/// The middle of the samples; NaN of none.
+/// The median of the samples; NaN if there are none.
 #[must_use]
 pub fn median(samples: &[f64]) -> f64 {
     quantile(samples, 50)
 }
 
-/// The sample below which `percent` of them lie; NaN of none.
+/// The sample below which `percent` of them are; NaN if there are none.
 #[must_use]
 pub fn quantile(samples: &[f64], percent: usize) -> f64 {
     let mut sorted = samples.to_vec();
@@ -22,7 +22,7 @@ pub fn quantile(samples: &[f64], percent: usize) -> f64 {
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut text = format!("| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len()));
     for row in rows {
-        // A String takes every write.
+        // Writing to a String cannot fail.
         writeln!(text, "| {} |", row.join(" | ")).unwrap_or_default();
     }
     text
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_median_is_not_moved_by_one_bad_sample() {
+    fn a_median_is_not_affected_by_one_outlier() {
         assert!((median(&[3.0, 1.0, 1000.0, 2.0, 2.5]) - 2.5).abs() < f64::EPSILON);
         assert!((quantile(&[1.0, 2.0, 3.0, 4.0], 99) - 4.0).abs() < f64::EPSILON);
         assert!(median(&[]).is_nan());

@@ -1,7 +1,7 @@
-//! The least a relay can do: the floor that ours is compared with.
+//! A minimal relay: the lower bound with which ours is compared.
 //!
-//! Its law: no system call that a connection could do without. One thread, one epoll, no timer, no framing, no header. It
-//! waits for a slow receiver in place, knows no half-close and no limit, and so serves for nothing but comparison.
+//! Invariant: it makes only system calls that every connection needs. One thread, one epoll, no timer, no framing, no header.
+//! It blocks while a receiver is slow, and has no half-close and no limits, so it is useful only for comparison.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -16,24 +16,24 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 
 use cloister_wire::ports::MAX_VSOCK_WRITE;
 
-/// Connections that may wait.
+/// Connections in the listen queue.
 const BACKLOG: u32 = 1024;
 
-/// Bytes read at once, and the size of the pipe that a full flow goes through.
+/// Bytes read at once, and the size of the pipe for a full flow.
 const PIECE: usize = 256 * 1024;
 
-/// A read of so many bytes is the beginning of a full flow.
+/// A read of at least this many bytes starts a full flow.
 const FULL: usize = 16 * 1024;
 
-/// What epoll says of the listener; a connection's two sockets have the numbers below.
+/// The listener's epoll data; a connection's two sockets have smaller numbers.
 const LISTENER: u64 = u64::MAX;
 
-/// Serves `port` by carrying every connection to `service`, for ever.
+/// Serves `port` by forwarding every connection to `service`; never returns without an error.
 pub fn serve(port: u32, service: u16) -> io::Result<()> {
     Floor::new(port, service)?.run()
 }
 
-/// The sockets of a connection, and whether bytes flow in full: in, and out.
+/// The sockets of a connection, and whether there is a full flow in and out.
 #[derive(Debug)]
 struct Pair {
     host: OwnedFd,
@@ -72,13 +72,13 @@ impl Floor {
             for event in &events {
                 match event.data.u64() {
                     LISTENER => self.accept()?,
-                    end => self.carry(end),
+                    end => self.forward(end),
                 }
             }
         }
     }
 
-    /// Takes one connection, with its first bytes: they leave with the last packet of the handshake.
+    /// Accepts one connection, with its first bytes: they leave with the last packet of the handshake.
     fn accept(&mut self) -> io::Result<()> {
         let (host, _) = vsock::accept(&self.listener)?;
         let mut first = read(&host, &mut self.buffer);
@@ -114,10 +114,10 @@ impl Floor {
         }
     }
 
-    /// Moves what is there. The end of either side is the end of both.
-    fn carry(&mut self, end: u64) {
+    /// Moves the available bytes. The end of either side ends both.
+    fn forward(&mut self, end: u64) {
         let place = usize::try_from(end / 2).unwrap_or(usize::MAX);
-        // The other end's event of the same turn finds the place empty when this one was the last.
+        // If this was the end, the other socket's event of the same round finds the place empty.
         let Some(mut pair) = self.pairs.get_mut(place).and_then(Option::take) else { return };
         match self.step(&mut pair, end.is_multiple_of(2)) {
             Ok(0) | Err(_) => self.free.push(place),
@@ -162,7 +162,7 @@ fn read(from: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Errno> {
     Ok(rustix::net::recv(from, buffer, RecvFlags::empty())?.0)
 }
 
-/// Writes all, waiting in place for room.
+/// Writes all bytes, blocking while the socket is full.
 fn write(to: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::net::send(to, bytes, SendFlags::NOSIGNAL) {

@@ -1,6 +1,6 @@
-//! The machine the guest half runs in: QEMU's microvm under TCG, and vhost-device-vsock.
+//! The machine of the guest half: QEMU's microvm under TCG, and vhost-device-vsock.
 //!
-//! Its law: both end with the value that stands for them.
+//! Invariant: both processes end when the value that represents them is dropped.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -12,20 +12,20 @@ use std::time::{Duration, Instant};
 use cloister_image::cpio::{Header, Writer};
 use cloister_sys::tsc::Meter;
 
-/// How long the guest may take until its first port answers.
+/// Time limit until the guest's first port accepts connections.
 const BOOT_LIMIT: Duration = Duration::from_secs(90);
 
-/// The processor that `host-sleeve` gives to a translated guest (`backends/qemu/argv.rs` there says why).
+/// The processor that `host-sleeve` uses for a translated guest (`backends/qemu/argv.rs` there gives the reason).
 const CPU: &str = "max,erms=off,fsrm=off";
 
-/// What is needed to boot.
+/// The inputs of a boot.
 #[derive(Debug)]
 pub struct Parts {
     /// The kernel.
     pub kernel: PathBuf,
     /// Its command line.
     pub cmdline: String,
-    /// The ramdisk, or several one after another.
+    /// The ramdisk, or several concatenated.
     pub ramdisk: PathBuf,
     /// The vsock device.
     pub vsock: PathBuf,
@@ -38,19 +38,20 @@ pub struct Parts {
 pub struct Machine {
     folder: tempfile::TempDir,
     started: Instant,
-    _vsock: Ended,
-    qemu: Ended,
+    _vsock: KillOnDrop,
+    qemu: KillOnDrop,
 }
 
 impl Machine {
-    /// Boots, and returns when the kernel has been started.
+    /// Boots, and returns when QEMU has been started.
     pub fn boot(parts: &Parts) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("clb-").tempdir()?;
         let at = |name: &str| folder.path().join(name);
         let clock = Meter::start();
         let device =
             format!("guest-cid=4,socket={},uds-path={}", at("vhost").display(), at("vsock").display());
-        let vsock = Ended(Command::new(&parts.vsock).args(["--vm", &device]).stderr(Stdio::null()).spawn()?);
+        let vsock =
+            KillOnDrop(Command::new(&parts.vsock).args(["--vm", &device]).stderr(Stdio::null()).spawn()?);
         wait_for(&at("vhost"))?;
         let khz = speed(clock);
         let console = File::create(at("console"))?;
@@ -72,10 +73,10 @@ impl Machine {
             .stdin(Stdio::null())
             .stdout(console)
             .spawn()?;
-        Ok(Self { folder, started, _vsock: vsock, qemu: Ended(qemu) })
+        Ok(Self { folder, started, _vsock: vsock, qemu: KillOnDrop(qemu) })
     }
 
-    /// When QEMU was started.
+    /// The time at which QEMU was started.
     #[must_use]
     pub const fn started(&self) -> Instant {
         self.started
@@ -87,15 +88,15 @@ impl Machine {
         self.folder.path().join("vsock")
     }
 
-    /// What its console has said.
+    /// The output on its console so far.
     #[must_use]
     pub fn console(&self) -> String {
         fs::read_to_string(self.folder.path().join("console")).unwrap_or_default()
     }
 
-    /// Waits until its console has said this. Nobody connects before: vhost-device-vsock 0.3.0 stops serving at a connection
-    /// that comes while QEMU hands it the queues.
-    pub async fn says(&self, text: &str) -> io::Result<()> {
+    /// Waits until its console shows this text. Nothing may connect earlier: vhost-device-vsock 0.3.0 stops serving if a connection
+    /// arrives while QEMU hands it the queues.
+    pub async fn wait_for_console(&self, text: &str) -> io::Result<()> {
         while !self.console().contains(text) {
             if self.started.elapsed() > BOOT_LIMIT {
                 return Err(io::Error::other(format!("no {text:?} on the console:\n{}", self.console())));
@@ -105,9 +106,9 @@ impl Machine {
         Ok(())
     }
 
-    /// Processor seconds that QEMU has spent so far: the guest's work, whatever else the host is doing.
+    /// CPU seconds that QEMU has used so far: the guest's work, independent of the host's other load.
     ///
-    /// From the first number of `schedstat` of every thread, which is nanoseconds on a processor
+    /// From the first number in `schedstat` of every thread, the nanoseconds spent on a CPU
     /// (`Documentation/scheduler/sched-stats.rst` of Linux).
     pub fn work(&self) -> io::Result<f64> {
         let mut seconds = 0.0;
@@ -119,8 +120,8 @@ impl Machine {
         Ok(seconds)
     }
 
-    /// Waits until a port of the guest is listened on.
-    pub async fn answers(&self, port: u32) -> io::Result<()> {
+    /// Waits until a port of the guest accepts connections.
+    pub async fn wait_for_port(&self, port: u32) -> io::Result<()> {
         let start = Instant::now();
         loop {
             let dialled =
@@ -141,11 +142,11 @@ impl Machine {
 
 /// A process that is killed when this is dropped.
 #[derive(Debug)]
-struct Ended(Child);
+struct KillOnDrop(Child);
 
-impl Drop for Ended {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // One that is gone already needs neither.
+        // Both fail if the process has already exited.
         drop(self.0.kill());
         drop(self.0.wait());
     }
@@ -162,7 +163,7 @@ fn wait_for(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The counter's speed: known after ten milliseconds, and never where there is no such counter.
+/// The rate of the time stamp counter: available after ten milliseconds, or never if there is no such counter.
 fn speed(clock: Meter) -> Option<u32> {
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(50) {
@@ -174,16 +175,16 @@ fn speed(clock: Meter) -> Option<u32> {
     None
 }
 
-/// The measured command line and the counter's speed, as `host-sleeve` gives it to a translated guest.
+/// The measured command line and the counter's rate, as passed by `host-sleeve` to a translated guest.
 fn cmdline(measured: &str, khz: Option<u32>) -> String {
     khz.map_or_else(
         || measured.to_owned(),
-        // 250 ticks a second (kernel-config/base.config): what a delay loop turns in one.
+        // The loops per tick of the delay loop, with 250 ticks a second (kernel-config/base.config).
         |khz| format!("{measured} tsc_early_khz={khz} lpj={}", u64::from(khz).saturating_mul(1000) / 250),
     )
 }
 
-/// Writes a ramdisk: each program of this machine under its path in the guest, and what every init mounts on.
+/// Writes a ramdisk: each program of the host at its path in the guest, and the mount points of every init.
 pub fn pack(programs: &[(PathBuf, PathBuf)], to: &Path) -> io::Result<()> {
     let mut archive = Writer::new(io::BufWriter::new(File::create(to)?));
     let mode = Header { mode: 0o755, ..Header::default() };

@@ -1,6 +1,6 @@
-//! The service that every path leads to: echo, sink and source, by the first byte of a connection.
+//! The service at the end of every path: echo, sink or source, selected by the first byte of a connection.
 //!
-//! Its law: it does the same work whichever socket it is reached by.
+//! Invariant: it does the same work on every kind of socket.
 
 use std::io;
 
@@ -9,21 +9,21 @@ use cloister_net::{Gate, Listener, Stream, room};
 /// Echo: every byte comes back.
 pub const ECHO: u8 = b'E';
 
-/// Sink: eight bytes of length follow, then as many bytes; one byte answers when they have come.
+/// Sink: eight bytes of length follow, then as many bytes; the response is one byte when all have arrived.
 pub const SINK: u8 = b'U';
 
-/// Source: eight bytes of length follow; as many bytes answer.
+/// Source: eight bytes of length follow; the response is as many bytes.
 pub const SOURCE: u8 = b'D';
 
-/// Bytes read and written at once: what a service with big buffers does.
+/// Bytes read and written at once, as in a service with large buffers.
 const PIECE: usize = 256 * 1024;
 
-/// Serves `listener` for ever.
+/// Serves `listener` without end.
 pub async fn serve(listener: Listener) {
     let gate = Gate::new(room(8192, 64));
     loop {
         let (stream, _) = gate.next(&listener).await;
-        // A client that goes away ends its own connection only.
+        // A client that disconnects ends only its own connection.
         drop(tokio::spawn(async move { drop(answer(&stream).await) }));
     }
 }
@@ -74,7 +74,7 @@ async fn source(stream: &Stream, head: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// The length behind the first byte; `head` grows until it is there.
+/// The length after the first byte; reads into `head` until it is complete.
 async fn length(stream: &Stream, head: &mut Vec<u8>) -> io::Result<u64> {
     loop {
         if let Some(bytes) = head.get(1..).and_then(<[u8]>::first_chunk::<8>) {

@@ -1,4 +1,4 @@
-//! libFuzzer's entrance to [`cloister_fuzz::image::rpm_ndb`].
+//! The libFuzzer entry point of [`cloister_fuzz::image::rpm_ndb`].
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| cloister_fuzz::image::rpm_ndb(data));

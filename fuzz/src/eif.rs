@@ -1,4 +1,4 @@
-//! Enclave image files, which anybody may hand to `inspect`, `measure` and `run`.
+//! Enclave image files, which `inspect`, `measure` and `run` accept from any source.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -8,10 +8,10 @@ use cloister_image::eif::{
 };
 use cloister_image::tree::Content;
 
-/// Where the checksum lies, and the first byte behind it.
+/// The bytes of the checksum.
 const CHECKSUM: std::ops::Range<usize> = 544..548;
 
-/// A file as it comes, and with the checksum that its bytes have: what a careful liar would make.
+/// The input as a file, and the same with a correct checksum, as an attacker would make it.
 pub fn file(data: &[u8]) {
     let found = read(data);
     if let Err(Error::Damaged(Damage::Checksum { .. })) = found {
@@ -19,7 +19,7 @@ pub fn file(data: &[u8]) {
         seal(&mut sealed);
         assert!(
             !matches!(read(&sealed), Err(Error::Damaged(Damage::Checksum { .. }))),
-            "a checksum computed twice, with two results"
+            "the checksum differs between two computations"
         );
         if let Ok(explained) = read(&sealed) {
             write_again(&sealed, &explained);
@@ -43,14 +43,14 @@ fn seal(data: &mut [u8]) {
     }
 }
 
-/// The parts of a sound file make one with the same registers.
+/// The parts of a valid file make a file with the same registers.
 fn write_again(data: &[u8], explained: &Explanation) {
     let total: u64 = explained.sections.iter().map(|section| section.size).sum();
     assert!(total < explained.length && explained.length == u64::try_from(data.len()).unwrap_or(0));
-    let file = Eif::open(Content::Bytes(data.into())).expect("what was opened opens again");
+    let file = Eif::open(Content::Bytes(data.into())).expect("a file that was opened can be opened again");
     let content = |kind| {
         let of_kind = file.sections().iter().filter(move |section| section.kind == kind);
-        of_kind.map(|section| file.content(section).expect("a section of memory can be read"))
+        of_kind.map(|section| file.content(section).expect("a section in memory can be read"))
     };
     let parts = Parts {
         arch: explained.arch,
@@ -63,11 +63,12 @@ fn write_again(data: &[u8], explained: &Explanation) {
         signing: Signing::Unsigned,
     };
     let mut again = Cursor::new(Vec::new());
-    // A line break behind the command line is read and not written, as are more ramdisks than leave room for the rest.
+    // Two things can be read but not written: a line break after the command line, and so many ramdisks that no space is left
+    // for the rest.
     if let Ok(summary) = eif::write(&parts, &mut again) {
         let (old, new) = (&explained.pcrs, &summary.pcrs);
         assert_eq!((old.pcr0, old.pcr1, old.pcr2), (new.pcr0, new.pcr1, new.pcr2));
-        assert_eq!(&read(&again.into_inner()).expect("what was written can be read").pcrs, new);
+        assert_eq!(&read(&again.into_inner()).expect("a written file can be read").pcrs, new);
     }
 }
 

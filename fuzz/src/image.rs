@@ -1,4 +1,4 @@
-//! Images as they come: layers, archives, the documents of a layout, and the ramdisk's own form.
+//! Untrusted images: layers, archives, the documents of a layout, and the ramdisk's format.
 
 use std::io::{Cursor, Read, Write};
 use std::num::NonZeroUsize;
@@ -16,7 +16,7 @@ use cloister_image::sbom;
 use cloister_image::spool::Spool;
 use cloister_image::tree::{Content, Inode, Kind, Tree, parent};
 
-/// Limits that inputs of a fuzzer reach.
+/// Limits low enough for a fuzzer's inputs to reach.
 const LIMITS: Limits = Limits { unpacked: 4 << 20, entries: 1000, metadata: 64 << 10, layers: 100 };
 
 /// A layer, compressed or not, over an empty root.
@@ -29,28 +29,28 @@ pub fn layer(data: &[u8]) {
         check_tree(&tree);
         let archive = write_cpio(&tree);
         if let Some(archive) = archive {
-            assert_eq!(names_of(&archive).expect("what was written can be read"), tree.entries.len());
+            assert_eq!(names_of(&archive).expect("a written archive can be read"), tree.entries.len());
         }
         write_erofs(&tree);
     }
 }
 
-/// A file without a name that holds the input.
+/// An anonymous file with the input.
 fn blob(data: &[u8]) -> Option<Blob> {
     let mut file = tempfile::tempfile().ok()?;
     file.write_all(data).ok()?;
     Blob::whole(file).ok()
 }
 
-/// Every name lies in a directory of the tree, and none climbs.
+/// Every name is in a directory of the tree, and none leads upwards.
 fn check_tree(tree: &Tree) {
     for path in tree.entries.keys().filter(|path| !path.is_empty()) {
         assert!(
             tree.get(parent(path)).is_some_and(|inode| inode.is_directory()),
-            "a name outside of any directory"
+            "a name is not in a directory"
         );
         for part in path.split(|byte| *byte == b'/') {
-            assert!(!matches!(part, b"" | b"." | b".."), "a name that climbs");
+            assert!(!matches!(part, b"" | b"." | b".."), "a name leads upwards");
         }
     }
 }
@@ -68,11 +68,11 @@ fn write_erofs(tree: &Tree) {
     if erofs::write(tree, &options, &mut first).is_ok() {
         let mut second = Cursor::new(Vec::new());
         erofs::write(tree, &options, &mut second).expect("the same tree can be written again");
-        assert!(first.into_inner() == second.into_inner(), "the same tree, and other bytes");
+        assert!(first.into_inner() == second.into_inner(), "the same tree gave different bytes");
     }
 }
 
-/// What `docker save` writes, and layouts in archives.
+/// Archives of `docker save`, and layouts in archives.
 pub fn archive(data: &[u8]) {
     let Ok(mut file) = tempfile::NamedTempFile::new() else { return };
     if file.write_all(data).is_err() {
@@ -90,7 +90,7 @@ pub fn archive(data: &[u8]) {
     }
 }
 
-/// Documents of a layout, and names of images as people type them.
+/// Documents of a layout, and image references as typed by users.
 pub fn documents(data: &[u8]) {
     let _ = Document::parse_alone(data);
     for media_type in [
@@ -99,7 +99,7 @@ pub fn documents(data: &[u8]) {
         "text/plain",
     ] {
         if let Ok(document) = Document::parse(data, media_type) {
-            assert_ne!(media_type, "text/plain", "read as what it is not: {document:?}");
+            assert_ne!(media_type, "text/plain", "read as another media type: {document:?}");
         }
     }
     let _ = serde_json::from_slice::<Index>(data);
@@ -112,12 +112,12 @@ pub fn documents(data: &[u8]) {
     }
 }
 
-/// An archive of the kernel's own form.
+/// An archive in the kernel's format.
 pub fn cpio(data: &[u8]) {
     let _ = names_of(data);
 }
 
-/// How many entries an archive has; their contents are read as well.
+/// The number of entries in an archive; their contents are read as well.
 fn names_of(archive: &[u8]) -> Result<usize, cpio::ReadFault> {
     let mut reader = cpio::Reader::new(archive);
     let mut count = 0;
@@ -130,27 +130,27 @@ fn names_of(archive: &[u8]) -> Result<usize, cpio::ReadFault> {
     Ok(count)
 }
 
-/// RPM's database in `SQLite`'s form, as an image's bill of materials reads it.
+/// RPM's database in `SQLite` format, as read for an image's SBOM.
 pub fn rpm(data: &[u8]) {
     rpm_at(b"var/lib/rpm/rpmdb.sqlite", data);
 }
 
-/// The same in Berkeley DB's form.
+/// The same in Berkeley DB format.
 pub fn rpm_bdb(data: &[u8]) {
     rpm_at(b"var/lib/rpm/Packages", data);
 }
 
-/// The same in SUSE's form.
+/// The same in SUSE's format.
 pub fn rpm_ndb(data: &[u8]) {
     rpm_at(b"var/lib/rpm/Packages.db", data);
 }
 
 fn rpm_at(path: &[u8], data: &[u8]) {
-    let bill = || {
+    let sbom = || {
         let mut tree = Tree::new();
         let kind = Kind::File(Content::Bytes(data.into()));
         tree.insert(path.to_vec(), Inode { kind, ..Inode::directory() });
-        sbom::generate("app", &tree, &serde_json::Value::Null).expect("nothing but memory is read")
+        sbom::generate("app", &tree, &serde_json::Value::Null).expect("reading memory cannot fail")
     };
-    assert_eq!(bill(), bill(), "the same database, and another bill");
+    assert_eq!(sbom(), sbom(), "the same database gave different SBOMs");
 }

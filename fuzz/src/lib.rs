@@ -1,10 +1,10 @@
-//! What is fuzzed: one function for each reader of bytes that others make.
+//! The fuzz targets: one function for each parser of untrusted bytes.
 //!
-//! Its law: a target panics on a finding and on nothing else, and says the same of the same bytes every time. It checks more
-//! than "no panic": what was read is written and read again, and bounds are held.
+//! Invariant: a target panics on a finding and on nothing else, and gives the same result for the same bytes every time. It
+//! checks more than the absence of panics: data that was read is written and read again, and bounds hold.
 //!
-//! [`TARGETS`] is the one list. `fuzz_targets/` hands each function to libFuzzer; `brief` runs all of them for a bounded time
-//! without it.
+//! [`TARGETS`] is the only list. `fuzz_targets/` passes each function to libFuzzer; `brief` runs all of them for a bounded
+//! time without it.
 #![forbid(unsafe_code)]
 
 pub mod eif;
@@ -18,7 +18,7 @@ pub mod wire;
 /// One target.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Its name, also that of its libFuzzer program and of its folder in `corpus/`.
+    /// Its name, and that of its libFuzzer program and of its folder in `corpus/`.
     pub name: &'static str,
     /// Runs it on one input.
     pub run: fn(&[u8]),

@@ -1,11 +1,11 @@
-//! The manifest: as people write it, and as the enclave reads it.
+//! The manifest: the YAML source, and the JSON that the enclave reads.
 
 use std::io;
 
 use cloister_manifest::Manifest;
 use cloister_manifest::source::{Arch, Entry, EntryKind, Image, ImageConfig, Rootfs, build};
 
-/// Text that should be a manifest, resolved against an image in which a few names lead somewhere.
+/// Text that may be a manifest, resolved against an image with a few files.
 pub fn source(data: &[u8]) {
     let config = ImageConfig { cmd: vec!["app".to_owned()], ..ImageConfig::default() };
     let image = Image { config: &config, root: &Small, arch: Arch::X86_64 };
@@ -13,15 +13,15 @@ pub fn source(data: &[u8]) {
         Ok(resolved) => {
             let manifest = &resolved.manifest;
             let json = manifest.to_json().expect("a manifest can be written");
-            let again = Manifest::from_json(&json).expect("what was written can be read");
+            let again = Manifest::from_json(&json).expect("a written manifest can be read");
             assert_eq!(again, *manifest);
-            let twice = build("cloister.yaml", data, &image).expect("the same text is as good again");
+            let twice = build("cloister.yaml", data, &image).expect("the same text is valid again");
             assert_eq!(twice, resolved);
         }
         Err(report) => {
-            assert!(!report.problems().is_empty(), "a refusal without a reason");
+            assert!(!report.problems().is_empty(), "refused without a problem");
             let shown = report.to_string();
-            assert!(!shown.contains('\u{1b}'), "something that drives a terminal is shown");
+            assert!(!shown.contains('\u{1b}'), "a terminal control character is shown");
             assert!(report.to_json().is_object());
         }
     }
@@ -30,12 +30,12 @@ pub fn source(data: &[u8]) {
 /// The measured manifest.
 pub fn model(data: &[u8]) {
     if let Ok(manifest) = Manifest::from_json(data) {
-        let json = manifest.to_json().expect("what was read can be written");
-        assert_eq!(Manifest::from_json(&json).expect("what was written can be read"), manifest);
+        let json = manifest.to_json().expect("a manifest that was read can be written");
+        assert_eq!(Manifest::from_json(&json).expect("a written manifest can be read"), manifest);
     }
 }
 
-/// An image with a program, an interpreter, two users, and links that lead round.
+/// An image with a program, an interpreter, two users, and a link loop.
 struct Small;
 
 impl Rootfs for Small {

@@ -1,15 +1,15 @@
-//! Inputs made from others without looking at coverage: what `brief` does where libFuzzer cannot run.
+//! Derives inputs from others without measuring coverage, for `brief`, which replaces libFuzzer where that cannot run.
 //!
-//! Its law: the same seed gives the same inputs, so that a finding can be made again.
+//! Invariant: the same seed gives the same inputs, so that a finding can be reproduced.
 
-/// The largest input in bytes: readers of small things are quick, and time is what is short.
+/// The maximum size of an input in bytes: small inputs are parsed quickly, and time is limited.
 const MAX_INPUT: usize = 16 * 1024;
 
-/// Bytes at the edges of ranges.
+/// Bytes at the boundaries of ranges.
 const EDGES: [u8; 10] = [0, 1, 0x7f, 0x80, 0xff, b'0', b'9', b'/', b'\n', b'"'];
 
-/// Words that readers of text look for.
-const WORDS: [&str; 22] = [
+/// Tokens that parsers of text look for.
+const TOKENS: [&str; 22] = [
     "version: 1",
     "services",
     "null",
@@ -34,7 +34,7 @@ const WORDS: [&str; 22] = [
     "\r\n",
 ];
 
-/// A small generator (xorshift64*, Vigna 2016): good enough to choose places, and the same everywhere.
+/// A small generator (xorshift64*, Vigna 2016): good enough to choose positions, and the same on every platform.
 #[derive(Clone, Debug)]
 pub struct Chance(u64);
 
@@ -52,7 +52,7 @@ impl Chance {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// A number below `end`; 0 if there is none.
+    /// A number below `end`; 0 if `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
         let end = u64::try_from(end).unwrap_or(u64::MAX).max(1);
         usize::try_from(self.next() % end).unwrap_or(0)
@@ -63,7 +63,7 @@ impl Chance {
     }
 }
 
-/// An input that is one of the corpus, or two of them, with a few changes.
+/// One input of the corpus, or two joined, with a few changes.
 #[must_use]
 pub fn input(corpus: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
     let mut bytes = chance.pick(corpus).cloned().unwrap_or_default();
@@ -97,7 +97,7 @@ fn change(bytes: &mut Vec<u8>, chance: &mut Chance) {
             let piece = bytes.get(at..end).unwrap_or_default().to_vec();
             insert(bytes, chance.below(bytes.len() + 1), &piece);
         }
-        5 => insert(bytes, at, chance.pick(&WORDS).unwrap_or(&"").as_bytes()),
+        5 => insert(bytes, at, chance.pick(&TOKENS).unwrap_or(&"").as_bytes()),
         6 => bytes.truncate(at),
         _ => number(bytes, at, chance),
     }
@@ -121,7 +121,7 @@ fn insert(bytes: &mut Vec<u8>, at: usize, piece: &[u8]) {
     bytes.extend(tail);
 }
 
-/// Puts a number's bytes there, large or small, in either order: lengths and sizes.
+/// Writes a number's bytes, large or small, in either byte order: for lengths and sizes.
 fn number(bytes: &mut [u8], at: usize, chance: &mut Chance) {
     let value = u64::MAX >> chance.below(64);
     let width = 1 << chance.below(4);

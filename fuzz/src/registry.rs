@@ -1,8 +1,8 @@
-//! What container registries send.
+//! Headers sent by container registries.
 
 use cloister_registry::challenge::{self, Challenge};
 
-/// A `WWW-Authenticate` header. What was read, written anew with everything quoted, is read as the same.
+/// A `WWW-Authenticate` header. A parsed header, written again with everything quoted, must parse to the same value.
 pub fn challenge(bytes: &[u8]) {
     let Ok(header) = std::str::from_utf8(bytes) else { return };
     let Some(read) = challenge::parse(header) else { return };

@@ -1,4 +1,4 @@
-//! Everything that crosses the enclave's boundary, and the channel between supervisor and init.
+//! All messages that cross the enclave's boundary, and the channel between supervisor and init.
 
 use cloister_wire::chunks;
 use cloister_wire::control::{FromGuest, FromHost};
@@ -11,21 +11,17 @@ use cloister_wire::logs::{Record, Subscribe};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A limit that inputs of a fuzzer reach.
+/// A limit low enough for a fuzzer's inputs to reach.
 const LIMIT: usize = 512;
 
-/// A stream of frames, cut into pieces as a network does: the first byte says how large they are.
+/// A stream of frames, split into pieces as by a network: the first byte is their size.
 pub fn frames(data: &[u8]) {
     let Some((cut, stream)) = data.split_first() else { return };
     let pieces = read_frames(stream, usize::from(*cut).max(1));
-    assert_eq!(
-        pieces,
-        read_frames(stream, stream.len().max(1)),
-        "the cutting of a stream shows in its frames"
-    );
+    assert_eq!(pieces, read_frames(stream, stream.len().max(1)), "splitting a stream changes its frames");
 }
 
-/// The frames of a stream up to its first fault, and whether there is one.
+/// The frames of a stream up to its first error, and whether there is one.
 fn read_frames(stream: &[u8], cut: usize) -> (Vec<Vec<u8>>, bool) {
     let mut decoder = Decoder::new(LIMIT);
     let mut bodies = Vec::new();
@@ -41,23 +37,23 @@ fn read_frames(stream: &[u8], cut: usize) -> (Vec<Vec<u8>>, bool) {
                 Err(_) => return (bodies, true),
             }
         }
-        assert!(decoder.remainder().len() < HEADER + LIMIT, "more is held than one frame");
+        assert!(decoder.remainder().len() < HEADER + LIMIT, "more than one frame is buffered");
     }
     (bodies, false)
 }
 
-/// One direction of an ingress connection, cut into pieces as a network does: the first byte says how large they are.
+/// One direction of an ingress connection, split into pieces as by a network: the first byte is their size.
 pub fn chunks(data: &[u8]) {
     let Some((cut, stream)) = data.split_first() else { return };
     let (pieces, whole) =
         (read_chunks(stream, usize::from(*cut).max(1)), read_chunks(stream, stream.len().max(1)));
-    if whole.fault {
-        // Of a malformed stream less is passed on where more of it came at once.
-        assert!(pieces.fault && pieces.payload.starts_with(&whole.payload));
+    if whole.failed {
+        // Of a malformed stream, less is forwarded if more of it arrived at once.
+        assert!(pieces.failed && pieces.payload.starts_with(&whole.payload));
     } else {
-        assert_eq!(pieces, whole, "the cutting of a stream shows in its payload");
+        assert_eq!(pieces, whole, "splitting a stream changes its payload");
     }
-    // What was read, in chunks of another size, is the same payload.
+    // The same payload in chunks of another size must be read as the same payload.
     let size = usize::from(*cut).saturating_mul(7).clamp(1, CHUNK_LIMIT);
     let mut again = Vec::new();
     for piece in whole.payload.chunks(size) {
@@ -66,16 +62,16 @@ pub fn chunks(data: &[u8]) {
     }
     again.extend(chunks::END);
     let read = read_chunks(&again, 1 + size / 2);
-    assert!(read.payload == whole.payload && read.ended && !read.fault, "what was written can be read");
+    assert!(read.payload == whole.payload && read.ended && !read.failed, "written chunks can be read");
 }
 
-/// What a stream of chunks came to, up to its break or its first fault.
+/// The result of reading a stream of chunks, up to its break or its first error.
 #[derive(Debug, Default, PartialEq)]
 struct Chunks {
     payload: Vec<u8>,
     ended: bool,
     broken: bool,
-    fault: bool,
+    failed: bool,
 }
 
 fn read_chunks(stream: &[u8], cut: usize) -> Chunks {
@@ -88,13 +84,12 @@ fn read_chunks(stream: &[u8], cut: usize) -> Chunks {
                 let held = decoder.left().saturating_add(payload.len());
                 assert!(
                     held <= CHUNK_LIMIT.saturating_add(piece.len()),
-                    "more is awaited than a chunk may have"
+                    "more bytes are expected than a chunk can have"
                 );
-                read.payload
-                    .extend_from_slice(piece.get(payload).expect("the payload lies in what was read"));
+                read.payload.extend_from_slice(piece.get(payload).expect("the payload is within the piece"));
             }
             Err(_) => {
-                read.fault = true;
+                read.failed = true;
                 break;
             }
         }
@@ -110,7 +105,7 @@ fn read_chunks(stream: &[u8], cut: usize) -> Chunks {
 /// One body of the log channel.
 pub fn records(data: &[u8]) {
     if let Ok(record) = Record::from_bytes(data) {
-        let bytes = record.to_bytes().expect("what was read can be written");
+        let bytes = record.to_bytes().expect("a record that was read can be written");
         assert_eq!(Record::from_bytes(&bytes).as_ref(), Ok(&record));
     }
 }
@@ -127,7 +122,7 @@ pub fn messages(data: &[u8]) {
     note(data);
 }
 
-/// A first process's note is read as it was written, or not at all.
+/// A note of a service's first process is decoded losslessly or not at all.
 fn note(data: &[u8]) {
     if let Some(bytes) = data.first_chunk()
         && let Some(note) = Note::decode(*bytes)
@@ -138,8 +133,8 @@ fn note(data: &[u8]) {
 
 fn message<M: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(data: &[u8]) {
     if let Ok(message) = frame::decode::<M>(data) {
-        let frame = frame::encode(&message, usize::MAX).expect("what was read can be written");
+        let frame = frame::encode(&message, usize::MAX).expect("a message that was read can be written");
         let body = frame.get(HEADER..).unwrap_or_default();
-        assert_eq!(frame::decode::<M>(body).expect("what was written can be read"), message);
+        assert_eq!(frame::decode::<M>(body).expect("a written message can be read"), message);
     }
 }

@@ -1,7 +1,7 @@
 //! The service of the boot benchmark: it answers every connection with three times of the guest's clock.
 //!
-//! Its law: the same program on the same root, whoever started it. Where it may open a vsock it is reached by it, with no
-//! relay; in an enclave it may not, and is reached through ingress.
+//! Invariant: the same program on the same root, regardless of the init. If it may open a vsock it is reached over it, without
+//! a relay; in an enclave it may not, and is reached through ingress.
 
 use std::io::{self, Write};
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use cloister_sys::vsock;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Connections that may wait.
+/// Connections in the listen queue.
 const BACKLOG: u32 = 16;
 
 fn main() -> io::Result<()> {
@@ -24,7 +24,7 @@ fn main() -> io::Result<()> {
         let init = init.clone();
         thread::spawn(move || {
             loop {
-                // The listener does not block by itself; a fault shows as one that never answers.
+                // The listener is non-blocking; an error shows as a service that never answers.
                 poll(&mut [PollFd::new(&listener, PollFlags::IN)], None).ok();
                 if let Ok((client, _)) = vsock::accept(&listener) {
                     answer(std::fs::File::from(client), &init, began);
@@ -32,7 +32,7 @@ fn main() -> io::Result<()> {
             }
         });
     }
-    // The console of a plain init; a log line of an enclave.
+    // Goes to the console under a plain init, and to the log in an enclave.
     writeln!(io::stdout(), "listening")?;
     loop {
         let (client, _) = tcp.accept()?;
@@ -40,9 +40,9 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// One line: when init began, when this program began, and now, in microseconds since the guest's clock began.
+/// Sends one line: the start of init, the start of this program, and now, in microseconds since the guest's clock started.
 fn answer(mut client: impl Write, init: &str, began: i64) {
-    // A client that left needs no answer.
+    // A client that has disconnected needs no response.
     drop(writeln!(client, "{init} {began} {}", now()));
 }
 

@@ -1,8 +1,7 @@
-//! The boot benchmark: the same kernel, machine and service, once in an enclave and once under an init of ten lines, in
-//! turns.
+//! The boot benchmark: the same kernel, machine and service, alternately in an enclave and under an init of ten lines.
 //!
-//! `boot KERNEL CMDLINE VSOCK OURS THEIRS ROUNDS CPUS` prints Markdown tables; the ramdisks are ready to boot.
-//! `boot --join IMAGE RAMDISK` writes the two ramdisks of an enclave image one after the other, as `host-sleeve` does.
+//! `boot KERNEL CMDLINE VSOCK OURS THEIRS ROUNDS CPUS` prints Markdown tables; OURS and THEIRS are bootable ramdisks.
+//! `boot --join IMAGE RAMDISK` concatenates the two ramdisks of an enclave image, as `host-sleeve` does.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -20,16 +19,16 @@ use cloister_wire::control::{FromGuest, Stage, Status};
 use cloister_wire::hello::{Protocol, Role};
 use tokio::runtime::Builder;
 
-/// The longest boot that is waited for.
+/// Time limit for a boot.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// Between two questions whether the service answers: short beside what is measured, and the same for both.
+/// The pause between two requests: short compared with the measured times, and the same for both variants.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// An attempt that has no answer by now is given up: the device may have lost it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit for one attempt: the device may have lost the connection.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest line of the service: a few numbers.
+/// The maximum length of the service's line, which contains a few numbers.
 const LONGEST_LINE: usize = 128;
 
 fn main() -> ExitCode {
@@ -46,9 +45,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// The two ways to boot.
+/// The two variants of a boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Variant {
     Cloister,
     TenLines,
 }
@@ -56,55 +55,55 @@ enum Way {
 /// One boot, in milliseconds.
 #[derive(Debug)]
 struct Boot {
-    /// From QEMU's start until the guest's clock began.
+    /// From QEMU's start until the guest's clock started.
     kernel: f64,
-    /// From there until PID 1 began.
+    /// From there until PID 1 started.
     init: f64,
-    /// From there until the service began.
+    /// From there until the service started.
     service: f64,
-    /// From there until the host had the first byte of an answer.
+    /// From there until the host had the first byte of the response.
     answer: f64,
-    /// Processor seconds of QEMU until then.
+    /// CPU seconds of QEMU until then.
     work: f64,
     /// The stages of an enclave's boot.
     stages: Vec<Stage>,
 }
 
 impl Boot {
-    fn whole(&self) -> f64 {
+    fn total(&self) -> f64 {
         self.kernel + self.init + self.service + self.answer
     }
 }
 
 async fn measure() -> io::Result<String> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    if let [join, image, ramdisk] = words.as_slice()
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [join, image, ramdisk] = arguments.as_slice()
         && join == "--join"
     {
         return join_ramdisks(image.as_ref(), ramdisk.as_ref()).map(|()| String::new());
     }
-    let word = |at: usize| {
-        let usage = "KERNEL CMDLINE VSOCK OURS THEIRS ROUNDS CPUS";
-        words.get(at).cloned().ok_or_else(|| io::Error::other(usage))
+    let argument = |at: usize| {
+        let usage = "usage: boot KERNEL CMDLINE VSOCK OURS THEIRS ROUNDS CPUS";
+        arguments.get(at).cloned().ok_or_else(|| io::Error::other(usage))
     };
     let parts = |ramdisk: String| -> io::Result<Parts> {
-        let cpus = word(6)?.parse().map_err(io::Error::other)?;
-        let (kernel, cmdline, vsock) = (word(0)?.into(), word(1)?, word(2)?.into());
+        let cpus = argument(6)?.parse().map_err(io::Error::other)?;
+        let (kernel, cmdline, vsock) = (argument(0)?.into(), argument(1)?, argument(2)?.into());
         Ok(Parts { kernel, cmdline, vsock, ramdisk: ramdisk.into(), cpus })
     };
-    let (ours, theirs) = (parts(word(3)?)?, parts(word(4)?)?);
-    let rounds: u32 = word(5)?.parse().map_err(io::Error::other)?;
+    let (ours, theirs) = (parts(argument(3)?)?, parts(argument(4)?)?);
+    let rounds: u32 = argument(5)?.parse().map_err(io::Error::other)?;
     let (mut our_boots, mut their_boots) = (Vec::new(), Vec::new());
     for round in 0..rounds {
-        their_boots.push(boot(&theirs, Way::TenLines).await?);
-        our_boots.push(boot(&ours, Way::Cloister).await?);
+        their_boots.push(boot(&theirs, Variant::TenLines).await?);
+        our_boots.push(boot(&ours, Variant::Cloister).await?);
         let done = round.saturating_add(1);
         writeln!(io::stderr(), "boot: {done} of {rounds} rounds").unwrap_or_default();
     }
     Ok(report(&our_boots, &their_boots))
 }
 
-/// Archives in a ramdisk begin on multiples of four bytes.
+/// Archives in a ramdisk start at multiples of four bytes.
 fn join_ramdisks(image: &Path, ramdisk: &Path) -> io::Result<()> {
     let artifact = Artifact::open(image).map_err(io::Error::other)?;
     let mut bytes = Vec::new();
@@ -115,12 +114,13 @@ fn join_ramdisks(image: &Path, ramdisk: &Path) -> io::Result<()> {
     std::fs::write(ramdisk, bytes)
 }
 
-async fn boot(parts: &Parts, way: Way) -> io::Result<Boot> {
+async fn boot(parts: &Parts, variant: Variant) -> io::Result<Boot> {
     let machine = Machine::boot(parts)?;
-    // What is said last before the service can be there.
-    machine.says(if way == Way::Cloister { "serve: done" } else { "listening" }).await?;
+    // The last line before the service can be reached.
+    let last_line = if variant == Variant::Cloister { "serve: done" } else { "listening" };
+    machine.wait_for_console(last_line).await?;
     let (line, answered) = loop {
-        match tokio::time::timeout(PATIENCE, ask(&machine, way)).await {
+        match tokio::time::timeout(ATTEMPT_TIMEOUT, request(&machine, variant)).await {
             Ok(Ok(found)) => break found,
             _ if machine.started().elapsed() > LIMIT => {
                 return Err(io::Error::other(format!("the service does not answer:\n{}", machine.console())));
@@ -130,14 +130,14 @@ async fn boot(parts: &Parts, way: Way) -> io::Result<Boot> {
     };
     let work = machine.work()?;
     let times: Vec<f64> = line.split_whitespace().map(|word| word.parse().unwrap_or(f64::NAN)).collect();
-    let &[told_init, service, now] = times.as_slice() else {
-        return Err(io::Error::other(format!("the service says {line:?}")));
+    let &[reported_init, service, now] = times.as_slice() else {
+        return Err(io::Error::other(format!("unexpected line from the service: {line:?}")));
     };
-    let stages = if way == Way::Cloister { status(&machine).await?.boot } else { Vec::new() };
-    let init = stages.first().map_or(told_init, |first| micros(first.at_us));
-    let whole = answered.duration_since(machine.started()).as_secs_f64() * 1e3;
+    let stages = if variant == Variant::Cloister { status(&machine).await?.boot } else { Vec::new() };
+    let init = stages.first().map_or(reported_init, |first| micros(first.at_us));
+    let total = answered.duration_since(machine.started()).as_secs_f64() * 1e3;
     Ok(Boot {
-        kernel: whole - now / 1e3,
+        kernel: total - now / 1e3,
         init: init / 1e3,
         service: (service - init) / 1e3,
         answer: (now - service) / 1e3,
@@ -146,9 +146,9 @@ async fn boot(parts: &Parts, way: Way) -> io::Result<Boot> {
     })
 }
 
-/// Asks the service once: its line, and when its first byte had come.
-async fn ask(machine: &Machine, way: Way) -> io::Result<(String, Instant)> {
-    let mut talk = if way == Way::Cloister {
+/// Sends one request to the service: returns its line, and the time at which the first byte arrived.
+async fn request(machine: &Machine, variant: Variant) -> io::Result<(String, Instant)> {
+    let mut talk = if variant == Variant::Cloister {
         let mut talk =
             Talk::by_ingress(client::dial(&machine.vsock(), cloister_wire::ports::INGRESS).await?)?;
         talk.open().await?;
@@ -198,10 +198,10 @@ fn report(ours: &[Boot], theirs: &[Boot]) -> String {
         row("QEMU's start → the kernel's clock, ms", |boot| boot.kernel),
         row("→ PID 1, ms", |boot| boot.init),
         row("→ the service's first instruction, ms", |boot| boot.service),
-        row("→ first byte of an answer at the host, ms", |boot| boot.answer),
-        row("**whole, ms**", Boot::whole),
+        row("→ first byte of the response at the host, ms", |boot| boot.answer),
+        row("**total, ms**", Boot::total),
         row("PID 1 → first byte, ms", |boot| boot.service + boot.answer),
-        row("processor time of QEMU, ms", |boot| boot.work * 1000.0),
+        row("CPU time of QEMU, ms", |boot| boot.work * 1000.0),
     ];
     let seen = table(&["", "Cloister", "ten lines", "difference", "ratio"], &rows);
     format!("{seen}\n{}", stages(ours))
@@ -225,7 +225,7 @@ fn stages(boots: &[Boot]) -> String {
             ]
         })
         .collect();
-    table(&["stage of init", "began, ms of the guest's clock", "took, ms"], &rows)
+    table(&["stage of init", "start, ms of the guest's clock", "duration, ms"], &rows)
 }
 
 fn micros(value: u64) -> f64 {

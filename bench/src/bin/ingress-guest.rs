@@ -1,6 +1,6 @@
-//! The guest half of the ingress benchmark: PID 1, the service, and each relay in a process of its own.
+//! The guest half of the ingress benchmark: PID 1, the service, and each relay in a separate process.
 //!
-//! Its law: nothing runs here but what is measured.
+//! Invariant: nothing runs here except the programs that are measured.
 
 use std::fs;
 use std::io::{self, Write};
@@ -15,13 +15,13 @@ use cloister_supervisor::world::Paths;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 
-/// Where this program is in the guest.
+/// This program's path in the guest.
 const SELF: &str = "/init";
 
-/// The service's name, and its cgroup: ingress connects to processes of that only.
+/// The service's name, and its cgroup: ingress connects only to processes of that cgroup.
 const SERVICE: &str = "bench";
 
-/// Where socat is, if it came along.
+/// socat's path, if it is included.
 const SOCAT: &str = "/usr/bin/socat";
 
 fn main() -> ExitCode {
@@ -48,7 +48,7 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// PID 1: the least that lets the others run.
+/// PID 1: the minimum that the others need.
 fn init() -> io::Result<()> {
     for (kind, at) in
         [("proc", "/proc"), ("devtmpfs", "/dev"), ("sysfs", "/sys"), ("cgroup2", "/sys/fs/cgroup")]
@@ -71,12 +71,12 @@ fn init() -> io::Result<()> {
     for (_, service) in programs.iter().filter(|(role, _)| *role == "service") {
         fs::write(cgroup.join("cgroup.procs"), service.id().to_string())?;
     }
-    writeln!(io::stdout(), "all are started")?;
-    run(tell(&programs))
+    writeln!(io::stdout(), "all programs started")?;
+    run(report_facts(&programs))
 }
 
-/// Answers every connection with a line for each program: its name, its own bytes, and how often it has waited.
-async fn tell(programs: &[(&str, Child)]) -> io::Result<()> {
+/// Answers every connection with a line for each program: its name, its private memory in bytes, and the number of its waits.
+async fn report_facts(programs: &[(&str, Child)]) -> io::Result<()> {
     let listener = Listener::vsock(ports::FACTS)?;
     loop {
         let (stream, _) = listener.accept().await?;
@@ -88,12 +88,12 @@ async fn tell(programs: &[(&str, Child)]) -> io::Result<()> {
             stream.send_all(line.as_bytes()).await?;
         }
         stream.send_all(b"\n").await?;
-        // The host closes when it has read.
+        // The host closes when it has read everything.
         drop(stream.recv(&mut [0]).await);
     }
 }
 
-/// The number behind `name` in a file of `/proc`.
+/// The number after `name` in a file of `/proc`.
 fn number(file: &str, name: &str) -> io::Result<u64> {
     let text = fs::read_to_string(file)?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
@@ -122,12 +122,12 @@ async fn cloister() -> io::Result<()> {
     match Ingress::new(&table, &listeners, report).serve(listener).await {}
 }
 
-/// A relay as it is mostly written: `copy_bidirectional` with its buffers of 8 KiB.
+/// A typical relay: `copy_bidirectional` with its buffers of 8 KiB.
 async fn copy() -> io::Result<()> {
     let listener = Listener::vsock(ports::COPY)?;
     loop {
         let (stream, _) = listener.accept().await?;
-        // A connection that breaks ends alone.
+        // A connection that breaks ends only itself.
         drop(tokio::spawn(async move { drop(copy_one(stream).await) }));
     }
 }

@@ -1,4 +1,4 @@
-//! The ingress benchmark: one client, one service, every path between them in turns.
+//! The ingress benchmark: one client, one service, and the paths between them, measured alternately.
 //!
 //! `ingress KERNEL CMDLINE GUEST VSOCK ROUNDS CPUS [PART OF A PATH'S NAME]...` prints Markdown tables. Ratios are to the
 //! first path that is measured.
@@ -29,8 +29,8 @@ const TRIPS: u32 = 500;
 /// Connections of one sample.
 const CONNECTIONS: u32 = 320;
 
-/// Connections made side by side in the parallel sample.
-const SIDE_BY_SIDE: u32 = 16;
+/// Connections made in parallel in the parallel sample.
+const PARALLEL: u32 = 16;
 
 /// Idle connections for the memory figure.
 const IDLE: u32 = 400;
@@ -43,17 +43,17 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            say(&format!("error: {error}"));
+            log(&format!("error: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn say(line: &str) {
+fn log(line: &str) {
     writeln!(io::stderr(), "ingress: {line}").unwrap_or_default();
 }
 
-/// A path and what was measured on it.
+/// A path and its samples.
 struct Measured {
     name: &'static str,
     route: Route,
@@ -62,14 +62,14 @@ struct Measured {
     trips: Vec<f64>,
     one: Vec<f64>,
     many: Vec<f64>,
-    /// Processor seconds of QEMU for each sample, in the order of [`STEPS`].
+    /// CPU seconds of QEMU for each sample, in the order of [`STEPS`].
     work: [Vec<f64>; 4],
-    /// Bytes of an idle connection, and waits of a round trip.
+    /// Bytes per idle connection, and waits per round trip.
     footprint: Option<(f64, f64)>,
 }
 
-/// What the guest's work is counted for, and by how much it is divided: microseconds for a megabyte in and out, a round
-/// trip, and a connection.
+/// The units of the guest's work, and the number of units per sample: microseconds per megabyte in and out, per round trip,
+/// and per connection.
 const STEPS: [(&str, f64); 4] = [
     ("µs per MB in", 32.0),
     ("µs per MB out", 32.0),
@@ -78,38 +78,39 @@ const STEPS: [(&str, f64); 4] = [
 ];
 
 async fn measure() -> io::Result<String> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let word = |at: usize| {
-        words.get(at).cloned().ok_or_else(|| io::Error::other("KERNEL CMDLINE GUEST VSOCK ROUNDS CPUS"))
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let argument = |at: usize| {
+        let usage = "usage: ingress KERNEL CMDLINE GUEST VSOCK ROUNDS CPUS";
+        arguments.get(at).cloned().ok_or_else(|| io::Error::other(usage))
     };
-    let rounds: u32 = word(4)?.parse().map_err(io::Error::other)?;
+    let rounds: u32 = argument(4)?.parse().map_err(io::Error::other)?;
     let folder = tempfile::tempdir()?;
     let ramdisk = folder.path().join("ramdisk");
     let socat = socat();
     let mut programs: Vec<(PathBuf, PathBuf)> =
         socat.iter().map(|file| (file.clone(), file.clone())).collect();
-    programs.push((PathBuf::from("/init"), word(2)?.into()));
+    programs.push((PathBuf::from("/init"), argument(2)?.into()));
     machine::pack(&programs, &ramdisk)?;
     let parts = Parts {
-        kernel: word(0)?.into(),
-        cmdline: word(1)?,
+        kernel: argument(0)?.into(),
+        cmdline: argument(1)?,
         ramdisk,
-        vsock: word(3)?.into(),
-        cpus: word(5)?.parse().map_err(io::Error::other)?,
+        vsock: argument(3)?.into(),
+        cpus: argument(5)?.parse().map_err(io::Error::other)?,
     };
     let machine = Machine::boot(&parts)?;
     let mut paths = paths(&machine, !socat.is_empty())?;
-    let wanted = words.get(6..).unwrap_or_default();
+    let wanted = arguments.get(6..).unwrap_or_default();
     paths.retain(|path| wanted.is_empty() || wanted.iter().any(|part| path.name.contains(part.as_str())));
-    machine.says("all are started").await?;
+    machine.wait_for_console("all programs started").await?;
     for path in &paths {
         if let Route::Vsock(_, port) | Route::Ingress(_, port) = &path.route {
-            machine.answers(*port).await?;
+            machine.wait_for_port(*port).await?;
         }
     }
     for round in 0..rounds {
         for path in &mut paths {
-            say(&format!("round {} of {rounds}: {}", round.saturating_add(1), path.name));
+            log(&format!("round {} of {rounds}: {}", round.saturating_add(1), path.name));
             if let Err(error) =
                 tokio::time::timeout(LIMIT, path.sample(&machine)).await.map_err(io::Error::from).flatten()
             {
@@ -132,7 +133,7 @@ fn paths(machine: &Machine, with_socat: bool) -> io::Result<Vec<Measured>> {
         Measured::new("raw vsock, no relay", vsock(ports::RAW)),
         Measured::new("Cloister, in the enclave", inside),
         Measured::new("Cloister, host and enclave", published),
-        Measured::new("the least a relay can do", vsock(ports::FLOOR)),
+        Measured::new("minimal relay", vsock(ports::FLOOR)),
         Measured::new("Tokio copy, 8 KiB", vsock(ports::COPY)),
     ];
     if with_socat {
@@ -166,7 +167,7 @@ impl Measured {
         work.push(machine.work()?);
         self.one.push(self.route.connections(CONNECTIONS, 1).await?);
         work.push(machine.work()?);
-        self.many.push(self.route.connections(CONNECTIONS, SIDE_BY_SIDE).await?);
+        self.many.push(self.route.connections(CONNECTIONS, PARALLEL).await?);
         for (step, pair) in self.work.iter_mut().zip(work.windows(2)) {
             step.push(pair.last().copied().unwrap_or(f64::NAN) - pair.first().copied().unwrap_or(f64::NAN));
         }
@@ -210,20 +211,19 @@ fn report(paths: &[Measured]) -> String {
         "round trip p50, ms",
         "p90",
         "p99",
-        "connections/s, one by one",
-        "16 side by side",
+        "connections/s, sequential",
+        "16 in parallel",
         "bytes per idle connection",
         "waits per round trip",
     ];
     let Some(raw) = paths.first() else { return String::new() };
     let seen = table(&head, &paths.iter().map(|path| path.row(raw)).collect::<Vec<_>>());
-    let head: Vec<&str> =
-        std::iter::once("processor time of QEMU").chain(STEPS.map(|(what, _)| what)).collect();
+    let head: Vec<&str> = std::iter::once("CPU time of QEMU").chain(STEPS.map(|(what, _)| what)).collect();
     let done = table(&head, &paths.iter().map(|path| path.work_row(raw)).collect::<Vec<_>>());
     format!("{seen}\n{done}")
 }
 
-/// Bytes that one idle connection costs the relay's process in the guest, and how often that process waits in one round
+/// Bytes that one idle connection costs the relay's process in the guest, and the number of waits of that process per round
 /// trip.
 async fn footprint(machine: &Machine, path: &Measured) -> io::Result<Option<(f64, f64)>> {
     let role = match &path.route {
@@ -244,7 +244,7 @@ async fn footprint(machine: &Machine, path: &Measured) -> io::Result<Option<(f64
     Ok(Some(((after - before) / f64::from(IDLE), (waits - start.1) / f64::from(TRIPS))))
 }
 
-/// A program's own bytes, and how often it has waited.
+/// A program's private memory in bytes, and the number of its waits.
 async fn facts(machine: &Machine, role: &str) -> io::Result<(f64, f64)> {
     let stream = client::dial(&machine.vsock(), ports::FACTS).await?;
     let mut found = (f64::NAN, f64::NAN);
@@ -259,7 +259,7 @@ async fn facts(machine: &Machine, role: &str) -> io::Result<(f64, f64)> {
     }
 }
 
-/// Publishes the ingress port as `host-sleeve` does, on a thread of its own.
+/// Publishes the ingress port as `host-sleeve` does, on a separate thread.
 fn publish(socket: &Path) -> io::Result<std::net::SocketAddr> {
     let (send, receive) = std::sync::mpsc::channel();
     let socket = socket.to_owned();
@@ -274,16 +274,16 @@ fn publish(socket: &Path) -> io::Result<std::net::SocketAddr> {
             loop {
                 let (client, _) = listener.accept().await?;
                 let (socket, works) = (socket.clone(), Arc::clone(&works));
-                tokio::spawn(async move { drop(carry(client, &socket, &works).await) });
+                tokio::spawn(async move { drop(forward(client, &socket, &works).await) });
             }
-            #[expect(unreachable_code, reason = "it names the type that `?` needs")]
+            #[expect(unreachable_code, reason = "it determines the type that `?` needs")]
             io::Result::Ok(())
         })
     });
-    receive.recv().ok().flatten().ok_or_else(|| io::Error::other("nothing is published"))
+    receive.recv().ok().flatten().ok_or_else(|| io::Error::other("the port could not be published"))
 }
 
-async fn carry(client: Stream, socket: &Path, works: &Works) -> io::Result<()> {
+async fn forward(client: Stream, socket: &Path, works: &Works) -> io::Result<()> {
     let enclave = client::dial(socket, cloister_wire::ports::INGRESS).await?;
     let framing = Framing::Chunked;
     let header = Header { version: VERSION, port: ports::INGRESS, client: None, framing };
@@ -292,7 +292,7 @@ async fn carry(client: Stream, socket: &Path, works: &Works) -> io::Result<()> {
     Ok(())
 }
 
-/// socat and its libraries, where this machine has them.
+/// socat and its libraries, if this machine has them.
 fn socat() -> Vec<PathBuf> {
     let program = PathBuf::from("/usr/bin/socat");
     let Ok(listed) = Command::new("ldd").arg(&program).output() else { return Vec::new() };

@@ -1,6 +1,6 @@
-//! The init that Cloister's is compared with: it mounts what a service needs and becomes the service.
+//! The init with which Cloister's is compared: it mounts what a service needs and executes the service.
 //!
-//! Its law: nothing less would do; what it leaves out is everything that an enclave needs.
+//! It is the minimum for a service, and has nothing of what an enclave needs in addition.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -11,7 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 fn main() {
     let began = clock_gettime(ClockId::Boottime);
     for (kind, at) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
-        // A service that misses one of them says so itself.
+        // A service that needs one of them reports that itself.
         mount(kind, at, kind, MountFlags::empty(), None).ok();
     }
     let began = began.tv_sec.saturating_mul(1_000_000).saturating_add(began.tv_nsec / 1000);

@@ -1,13 +1,13 @@
-//! Runs every target for a bounded time, on any compiler: the seeds first, then inputs made from them.
+//! Runs every target for a bounded time, with any compiler: the seeds first, then inputs derived from them.
 //!
 //! ```text
 //! brief ROOT SECONDS [TARGET…]     each target for that long; findings are written to ROOT/fuzz/artifacts
-//! brief ROOT --seeds TARGET        the folders of a target's seeds, one a line
+//! brief ROOT --seeds TARGET        the folders of a target's seeds, one per line
 //! brief ROOT --list                the targets' names
-//! brief ROOT --input TARGET FILE   one input, as it was found
+//! brief ROOT --input TARGET FILE   runs a single input
 //! ```
 //!
-//! Its law: it never waits for more than its time and one input, and its last line counts what passed and what failed.
+//! Invariant: it never takes longer than its time plus one input, and its last line counts passed and failed targets.
 
 use std::env;
 use std::fs;
@@ -19,16 +19,16 @@ use std::time::{Duration, Instant};
 use cloister_fuzz::mutate::{self, Chance};
 use cloister_fuzz::{TARGETS, Target};
 
-/// An input that takes longer is a finding: each reads a few kilobytes.
+/// An input that takes longer is a finding: inputs are a few kilobytes.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// The first of the inputs is the same in every run; a finding names its input, not its number.
+/// Every run generates the same inputs; a finding is identified by its input, not by its number.
 const SEED: u64 = 0x0c10_1572;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words.as_slice() {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
         [_, "--list"] => {
             TARGETS.iter().for_each(|target| println!("{}", target.name));
             ExitCode::SUCCESS
@@ -60,7 +60,7 @@ fn with(name: &str, what: impl FnOnce(&Target) -> bool) -> ExitCode {
         Some(target) if what(target) => ExitCode::SUCCESS,
         Some(_) => ExitCode::FAILURE,
         None => {
-            eprintln!("there is no target {name}; brief ROOT --list names them");
+            eprintln!("unknown target: {name}; brief ROOT --list lists them");
             ExitCode::from(2)
         }
     }
@@ -79,7 +79,7 @@ fn run_all(root: &Path, time: Duration, names: &[&str]) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs one target on its seeds, then until its time is over.
+/// Runs one target on its seeds, then on derived inputs until its time is over.
 fn run(root: &Path, target: &Target, time: Duration) -> bool {
     let corpus = corpus(root, target);
     if corpus.is_empty() {
@@ -103,12 +103,12 @@ fn run(root: &Path, target: &Target, time: Duration) -> bool {
 
 fn try_one(target: &Target, input: &[u8]) -> Result<(), String> {
     let start = Instant::now();
-    panic::catch_unwind(|| (target.run)(input)).map_err(|_| "it panics, see above".to_owned())?;
+    panic::catch_unwind(|| (target.run)(input)).map_err(|_| "the target panicked, see above".to_owned())?;
     let took = start.elapsed();
-    if took > SLOW { Err(format!("it takes {} s", took.as_secs())) } else { Ok(()) }
+    if took > SLOW { Err(format!("the input took {} s", took.as_secs())) } else { Ok(()) }
 }
 
-/// Keeps a finding, and says how to see it again.
+/// Stores a finding, and prints how to reproduce it.
 fn report(root: &Path, target: &Target, input: &[u8], what: &str) {
     let folder = root.join("fuzz/artifacts").join(target.name);
     let name = format!("brief-{:016x}", input.iter().fold(0xcbf2_9ce4_8422_2325_u64, fnv));
@@ -116,8 +116,8 @@ fn report(root: &Path, target: &Target, input: &[u8], what: &str) {
     let kept = fs::create_dir_all(&folder).and_then(|()| fs::write(&file, input));
     println!("{}: {what}", target.name);
     match kept {
-        Ok(()) => println!("  again: scripts/fuzz --input {} {}", target.name, file.display()),
-        Err(error) => println!("  the input could not be kept in {}: {error}", file.display()),
+        Ok(()) => println!("  to reproduce: scripts/fuzz --input {} {}", target.name, file.display()),
+        Err(error) => println!("  the input could not be stored in {}: {error}", file.display()),
     }
 }
 
@@ -126,13 +126,13 @@ fn fnv(hash: u64, byte: &u8) -> u64 {
     (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
 }
 
-/// Folders of seeds: the target's corpus, then what the project has anyway.
+/// Folders of seeds: the target's corpus, then other test data of the project.
 fn folders(root: &Path, target: &Target) -> Vec<PathBuf> {
     let own = root.join("fuzz/corpus").join(target.name);
     std::iter::once(own).chain(target.seeds.iter().map(|folder| root.join(folder))).collect()
 }
 
-/// The files of those folders in the order of their names.
+/// The files of those folders, sorted by path.
 fn corpus(root: &Path, target: &Target) -> Vec<Vec<u8>> {
     let entries = folders(root, target).into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
