@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
-use cloister_init::boot::{BootError, Machine, Stage};
+use cloister_init::boot::{Boot, BootError, BootStage};
 use cloister_init::{STAGES, cgroup};
 use cloister_sys::platform::Platform;
 use cloister_sys::process::{Fork, fork_into};
@@ -26,16 +26,16 @@ const SENDER: &str = "trial/signals";
 const PROCESSES: &str = "/run/cloister/root/machine";
 
 fn main() {
-    let mut stages = vec![Stage { name: "first", run: first }];
+    let mut stages = vec![BootStage { name: "first", run: first }];
     for stage in STAGES {
         stages.push(stage);
         match stage.name {
-            "platform" => stages.push(Stage { name: "pretend", run: pretend }),
-            "measure" => stages.push(Stage { name: "freeze", run: freeze }),
+            "platform" => stages.push(BootStage { name: "pretend", run: pretend }),
+            "measure" => stages.push(BootStage { name: "freeze", run: freeze }),
             _ => {}
         }
     }
-    stages.push(Stage { name: "late", run: late });
+    stages.push(BootStage { name: "late", run: late });
     cloister_init::run(&stages)
 }
 
@@ -46,15 +46,15 @@ fn word() -> String {
 
 /// Nothing is mounted here.
 #[expect(clippy::panic, reason = "what a panic of PID 1 does is what is tried")]
-fn first(_: &mut Machine) -> Result<String, BootError> {
+fn first(_: &mut Boot) -> Result<String, BootError> {
     if word() == "panic-first" { panic!("before anything was mounted") } else { Ok(String::new()) }
 }
 
 /// Makes the stages after it believe in another platform than the machine is, or leaves as PID 1 never does.
 #[expect(clippy::exit, reason = "what the kernel does when PID 1 leaves is what is tried")]
-fn pretend(machine: &mut Machine) -> Result<String, BootError> {
+fn pretend(boot: &mut Boot) -> Result<String, BootError> {
     match word().as_str() {
-        "nitro" => machine.platform = Some(Platform::Nitro),
+        "nitro" => boot.platform = Some(Platform::Nitro),
         "end" => std::process::exit(0),
         "signals" => fork_sender().map_err(|error| BootError::Kernel("starting the sender", error))?,
         _ => {}
@@ -69,7 +69,7 @@ const SUPERVISORS: &str = "/sys/fs/cgroup/supervisor";
 const LOOK_AGAIN_MS: i64 = 50;
 
 /// Has the first supervisor hang as soon as it is forked, in a frozen cgroup (`cgroup.freeze`), and the second one not.
-fn freeze(_: &mut Machine) -> Result<String, BootError> {
+fn freeze(_: &mut Boot) -> Result<String, BootError> {
     if word() == "frozen" {
         fs::create_dir(SUPERVISORS)
             .and_then(|()| fs::write([SUPERVISORS, "/cgroup.freeze"].concat(), "1"))
@@ -127,7 +127,7 @@ fn send_for(mut client: UnixStream) -> io::Result<()> {
 
 /// The supervisor runs here.
 #[expect(clippy::panic, reason = "what a panic of PID 1 does is what is tried")]
-fn late(_: &mut Machine) -> Result<String, BootError> {
+fn late(_: &mut Boot) -> Result<String, BootError> {
     match word().as_str() {
         "panic-late" => panic!("a \"quoted\" reason\nof two lines"),
         "signals" => show_processes().map_err(|error| BootError::Path(PROCESSES, error))?,

@@ -13,36 +13,36 @@ pub mod root;
 pub mod serve;
 pub mod spawn;
 
-use boot::{Machine, Stage};
+use boot::{Boot, BootStage};
 use cloister_wire::causes;
 
 /// The boot, as a table.
-pub const STAGES: [Stage; 11] = [
-    Stage { name: "mounts", run: boot::mounts },
-    Stage { name: "console", run: boot::console },
-    Stage { name: "platform", run: boot::platform },
-    Stage { name: "entropy", run: boot::entropy },
-    Stage { name: "clock", run: boot::clock },
-    Stage { name: "lockdown", run: boot::lockdown },
-    Stage { name: "measure", run: boot::measure },
-    Stage { name: "hold", run: serve::hold },
+pub const STAGES: [BootStage; 11] = [
+    BootStage { name: "mounts", run: boot::mounts },
+    BootStage { name: "console", run: boot::console },
+    BootStage { name: "platform", run: boot::platform },
+    BootStage { name: "entropy", run: boot::entropy },
+    BootStage { name: "clock", run: boot::clock },
+    BootStage { name: "lockdown", run: boot::lockdown },
+    BootStage { name: "measure", run: boot::measure },
+    BootStage { name: "hold", run: serve::hold },
     // The supervisor becomes its program meanwhile, on another processor.
-    Stage { name: "network", run: boot::network },
-    Stage { name: "root", run: boot::root },
-    Stage { name: "serve", run: serve::serve },
+    BootStage { name: "network", run: boot::network },
+    BootStage { name: "root", run: boot::root },
+    BootStage { name: "serve", run: serve::serve },
 ];
 
 /// Boots by this table and serves until the machine ends. The first stage that fails ends it.
-pub fn run(stages: &[Stage]) -> ! {
+pub fn run(stages: &[BootStage]) -> ! {
     end::catch_panics();
-    let mut machine = Machine::default();
+    let mut boot = Boot::default();
     for (index, stage) in stages.iter().enumerate() {
-        if let Err(failed) = machine.run(index, stages.len(), *stage) {
+        if let Err(failed) = boot.run(index, stages.len(), *stage) {
             end::fatal(failed.stage, &causes::line(&failed.error));
         }
     }
-    match machine.holder {
-        Some(holder) => holder.run(machine.console),
+    match boot.holder {
+        Some(holder) => holder.run(boot.console),
         None => end::fatal("hold", "there is nothing to serve with"),
     }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use rustix::mount::{MountFlags, mount_remount};
 
-use crate::boot::{BootError, Machine};
+use crate::boot::{Boot, BootError};
 
 /// Where the root is put together.
 pub const ROOT: &str = "/run/cloister/root";
@@ -64,7 +64,7 @@ impl std::fmt::Display for RootError {
 impl std::error::Error for RootError {}
 
 /// Stage `root`: puts the root together at [`ROOT`], with next to no room for what services write.
-pub fn assemble(_: &mut Machine) -> Result<String, BootError> {
+pub fn assemble(_: &mut Boot) -> Result<String, BootError> {
     let lower = mount().map_err(BootError::Root)?;
     Ok(if lower == LOWER { "EROFS" } else { "tree" }.to_owned())
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use qemu_tests::runner::{Plan, Report};
+use qemu_tests::runner::{Plan, RunReport};
 
 /// What `--help` prints.
 const USAGE: &str = "usage: qemu-tests --dist DIR --probe FILE --inputs SCRIPT [--guest DIR] [--jobs N] [HOST…] [NAME…]
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         Ok(Plan::Run(run)) => {
             let report = run.all(&mut out);
             let code = if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-            finish(&writeln!(out, "{}", Report::line(&report)), code)
+            finish(&writeln!(out, "{}", RunReport::line(&report)), code)
         }
         Ok(Plan::Soak(built, time)) => match qemu_tests::soak::run(&built, time, &mut out) {
             Ok((passed, failed)) => {

@@ -67,7 +67,7 @@ enum Part<'a> {
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Report {
+pub struct RunReport {
     /// Stories that hold.
     pub passed: usize,
     /// Stories that do not.
@@ -200,12 +200,12 @@ impl Choice {
 
 impl Run {
     /// Runs everything asked for, a line for each to `out` as it ends.
-    pub fn all(&self, out: &mut impl Write) -> Report {
+    pub fn all(&self, out: &mut impl Write) -> RunReport {
         let jobs =
             self.jobs.unwrap_or_else(|| jobs_for(&fs::read_to_string("/proc/meminfo").unwrap_or_default()));
         let (alone, together): (Vec<_>, Vec<_>) =
             self.choice.scenarios().partition(|scenario| scenarios::run_alone(scenario.name));
-        let mut report = Report::default();
+        let mut report = RunReport::default();
         let shared: Vec<_> = self.choice.shared().collect();
         let parts = std::iter::once(Part::Shared(&shared)).filter(|_| !shared.is_empty());
         let together: Vec<_> = parts.chain(together.into_iter().map(Part::Own)).collect();
@@ -215,7 +215,7 @@ impl Run {
     }
 
     /// Runs these, as many at once as there are `jobs`.
-    fn some(&self, wanted: &[Part<'_>], jobs: usize, out: &mut impl Write, report: &mut Report) {
+    fn some(&self, wanted: &[Part<'_>], jobs: usize, out: &mut impl Write, report: &mut RunReport) {
         let next = AtomicUsize::new(0);
         let (tell, told) = mpsc::channel();
         thread::scope(|scope| {
@@ -253,7 +253,7 @@ impl Run {
     }
 }
 
-impl Report {
+impl RunReport {
     fn count(&mut self, outcome: &Outcome) {
         let counter = match outcome {
             Ok(()) => &mut self.passed,

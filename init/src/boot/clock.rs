@@ -7,7 +7,7 @@ use std::fs;
 use cloister_sys::platform::Platform;
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
-use super::{BootError, Machine};
+use super::{Boot, BootError};
 
 /// The clock source in use (`Documentation/ABI/testing/sysfs-devices-clocksource`).
 const CURRENT: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
@@ -21,11 +21,11 @@ const LATEST: i64 = EARLIEST + 631_152_000;
 
 /// Names the clock source, says where it is not the one the platform should have, and replaces a date that cannot be by
 /// the earliest that can: a host that is that wrong gives no date to build upon.
-pub fn check(machine: &mut Machine) -> Result<String, BootError> {
+pub fn check(boot: &mut Boot) -> Result<String, BootError> {
     let source = fs::read_to_string(CURRENT).map_err(|error| BootError::Path(CURRENT, error))?;
     let source = source.trim();
     let mut found = source.to_owned();
-    if let Some(better) = machine.platform.and_then(wanted).filter(|better| *better != source) {
+    if let Some(better) = boot.platform.and_then(wanted).filter(|better| *better != source) {
         found = format!("{source}, expected {better}");
     }
     if !is_possible(clock_gettime(ClockId::Realtime).tv_sec) {

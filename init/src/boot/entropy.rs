@@ -12,7 +12,7 @@ use cloister_sys::entropy::{self, EntropyError};
 use cloister_sys::nsm::Nsm;
 use cloister_sys::platform::Platform;
 
-use super::{BootError, Machine};
+use super::{Boot, BootError};
 
 /// The kernel's present hardware generator (`Documentation/admin-guide/hw_random.rst`).
 const CURRENT: &str = "/sys/class/misc/hw_random/rng_current";
@@ -31,8 +31,8 @@ const NSM_BYTES: usize = 256;
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Seeds the kernel's generator and waits for it.
-pub fn seed(machine: &mut Machine) -> Result<String, BootError> {
-    let platform = machine.platform.unwrap_or(Platform::Virtual);
+pub fn seed(boot: &mut Boot) -> Result<String, BootError> {
+    let platform = boot.platform.unwrap_or(Platform::Virtual);
     let current = fs::read_to_string(CURRENT).unwrap_or_default();
     admit(platform, current.trim())?;
     let mut sources = Vec::new();

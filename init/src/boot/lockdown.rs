@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 
-use super::{BootError, Machine};
+use super::{Boot, BootError};
 
 /// One line of the table: the file, the value, and whether this kernel may be without it.
 struct Setting {
@@ -65,7 +65,7 @@ const SETTINGS: [Setting; 23] = [
 ];
 
 /// Applies the table, and keeps the keyboard from restarting the machine: it asks PID 1 instead.
-pub fn apply(_: &mut Machine) -> Result<String, BootError> {
+pub fn apply(_: &mut Boot) -> Result<String, BootError> {
     for setting in &SETTINGS {
         match write(setting) {
             Err(BootError::Path(_, error)) if setting.optional && error.kind() == io::ErrorKind::NotFound => {

@@ -11,11 +11,11 @@ use cloister_sys::nsm::Nsm;
 use cloister_sys::platform::Platform;
 use cloister_wire::event;
 
-use super::{BootError, Machine};
+use super::{Boot, BootError};
 
 /// Extends and locks the register, where the platform has one.
-pub fn extend(machine: &mut Machine) -> Result<String, BootError> {
-    if machine.platform != Some(Platform::Nitro) {
+pub fn extend(boot: &mut Boot) -> Result<String, BootError> {
+    if boot.platform != Some(Platform::Nitro) {
         return Ok(String::new());
     }
     let nsm = Nsm::open(Path::new("/")).map_err(|error| BootError::Path("/dev/nsm", error))?;

@@ -29,16 +29,16 @@ use crate::serve::Holder;
 
 /// One line of the boot table.
 #[derive(Clone, Copy, Debug)]
-pub struct Stage {
+pub struct BootStage {
     /// Its name on the console and in the status.
     pub name: &'static str,
     /// What it does; `Ok` carries a few words about what it found.
-    pub run: fn(&mut Machine) -> Result<String, BootError>,
+    pub run: fn(&mut Boot) -> Result<String, BootError>,
 }
 
-/// What is known about the machine so far.
+/// The boot so far: what is known about the machine.
 #[derive(Debug, Default)]
-pub struct Machine {
+pub struct Boot {
     /// Where stages are said.
     pub console: Console,
     /// What it runs on, once that stage is done.
@@ -136,9 +136,9 @@ mod stages {
     pub use crate::root::assemble as root;
 }
 
-impl Machine {
+impl Boot {
     /// Runs one stage, number `index` of `count` counted from 0.
-    pub fn run(&mut self, index: usize, count: usize, stage: Stage) -> Result<(), Failed> {
+    pub fn run(&mut self, index: usize, count: usize, stage: BootStage) -> Result<(), Failed> {
         let began = uptime();
         let found = (stage.run)(self).map_err(|error| Failed { stage: stage.name, error })?;
         let took = uptime().saturating_sub(began);
@@ -184,18 +184,18 @@ mod tests {
 
     #[test]
     fn a_stage_that_fails_is_named_and_not_recorded() {
-        let mut machine = Machine::default();
-        let bad = Stage { name: "bad", run: |_| Err(BootError::Generator("virtio_rng.0".into())) };
-        assert_eq!(machine.run(0, 1, bad).unwrap_err().stage, "bad");
-        assert!(machine.done.is_empty());
+        let mut boot = Boot::default();
+        let bad = BootStage { name: "bad", run: |_| Err(BootError::Generator("virtio_rng.0".into())) };
+        assert_eq!(boot.run(0, 1, bad).unwrap_err().stage, "bad");
+        assert!(boot.done.is_empty());
     }
 
     #[test]
     fn a_stage_that_is_done_is_recorded_with_its_times() {
-        let mut machine = Machine::default();
-        let good = Stage { name: "good", run: |_| Ok("all well".into()) };
-        machine.run(0, 1, good).unwrap();
-        assert_eq!(machine.done[0].name, "good");
-        assert!(machine.done[0].at_us > 0);
+        let mut boot = Boot::default();
+        let good = BootStage { name: "good", run: |_| Ok("all well".into()) };
+        boot.run(0, 1, good).unwrap();
+        assert_eq!(boot.done[0].name, "good");
+        assert!(boot.done[0].at_us > 0);
     }
 }

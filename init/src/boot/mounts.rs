@@ -8,7 +8,7 @@ use std::io;
 
 use rustix::mount::{MountFlags, mount_bind_recursive, mount_move};
 
-use super::{BootError, Machine};
+use super::{Boot, BootError};
 
 /// One line of the mount table.
 struct Mount {
@@ -60,7 +60,7 @@ const MOUNTS: [Mount; 7] = [
 ];
 
 /// Mounts the table.
-pub fn mount(_: &mut Machine) -> Result<String, BootError> {
+pub fn mount(_: &mut Boot) -> Result<String, BootError> {
     leave_rootfs().map_err(|error| BootError::Mount("/ over the kernel's own root", error))?;
     for mount in &MOUNTS {
         match attach(mount) {
@@ -72,8 +72,8 @@ pub fn mount(_: &mut Machine) -> Result<String, BootError> {
 }
 
 /// Opens the console, now that its device is there.
-pub fn console(machine: &mut Machine) -> Result<String, BootError> {
-    machine.console.open();
+pub fn console(boot: &mut Boot) -> Result<String, BootError> {
+    boot.console.open();
     Ok(String::new())
 }
 

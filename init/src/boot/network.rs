@@ -4,12 +4,12 @@
 
 use cloister_sys::platform::Platform;
 
-use super::{BootError, Machine, heartbeat};
+use super::{Boot, BootError, heartbeat};
 
 /// Switches loopback on, and tells a Nitro enclave's parent that there is life.
-pub fn start(machine: &mut Machine) -> Result<String, BootError> {
+pub fn start(boot: &mut Boot) -> Result<String, BootError> {
     cloister_sys::net::loopback_up().map_err(|error| BootError::Kernel("switching loopback on", error))?;
-    if machine.platform != Some(Platform::Nitro) {
+    if boot.platform != Some(Platform::Nitro) {
         return Ok(String::new());
     }
     heartbeat::start();

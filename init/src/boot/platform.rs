@@ -8,7 +8,7 @@ use std::path::Path;
 
 use cloister_sys::platform::{Disagreement, Platform};
 
-use super::{BootError, Machine};
+use super::{Boot, BootError};
 
 /// Where the kernel offers evidence on TDX and SNP (`Documentation/ABI/testing/configfs-tsm`).
 const TSM: &str = "/sys/kernel/config/tsm/report";
@@ -17,10 +17,10 @@ const TSM: &str = "/sys/kernel/config/tsm/report";
 const PROVIDERS: [(&str, Platform); 2] = [("tdx_guest", Platform::Tdx), ("sev_guest", Platform::SevSnp)];
 
 /// Looks for the devices.
-pub fn find(machine: &mut Machine) -> Result<String, BootError> {
+pub fn find(boot: &mut Boot) -> Result<String, BootError> {
     let device = Platform::detect(Path::new("/")).map_err(BootError::Platforms)?;
     let platform = agree(device, provider()).map_err(BootError::Platforms)?;
-    machine.platform = Some(platform);
+    boot.platform = Some(platform);
     Ok(platform.name().to_owned())
 }
 

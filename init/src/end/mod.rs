@@ -21,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
 
-use crate::boot::Machine;
+use crate::boot::Boot;
 use crate::cgroup::{self, Cgroups};
 use crate::{console, root};
 
@@ -51,10 +51,10 @@ static KNOWN: Mutex<Known> =
     Mutex::new(Known { platform: Platform::Virtual.name(), boot: Vec::new(), supervisors: 0 });
 
 /// Remembers how far the boot got, should init have to tell it.
-pub fn remember_boot(machine: &Machine) {
+pub fn remember_boot(boot: &Boot) {
     if let Ok(mut known) = KNOWN.try_lock() {
-        known.platform = machine.platform.unwrap_or(Platform::Virtual).name();
-        known.boot.clone_from(&machine.done);
+        known.platform = boot.platform.unwrap_or(Platform::Virtual).name();
+        known.boot.clone_from(&boot.done);
     }
 }
 

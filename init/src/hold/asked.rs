@@ -6,7 +6,7 @@ use cloister_wire::hold::{FromInit, FromSupervisor, LastWords, MAX_HELD, MAX_STA
 use cloister_wire::logs::MAX_NAME;
 
 use super::Action;
-use super::state::{Holding, Phase, State};
+use super::state::{HoldState, Holding, Phase};
 
 /// What the names of servants begin with. No service's does (`crates/manifest`).
 const SERVANT: char = '@';
@@ -17,7 +17,7 @@ const SIGKILL: u8 = 9;
 /// The highest signal number (`SIGRTMAX`).
 const MAX_SIGNAL: u8 = 64;
 
-impl State {
+impl HoldState {
     pub(super) fn asked(&mut self, request: FromSupervisor<LastWords>) -> Vec<Action> {
         match request {
             FromSupervisor::Spawn { name, spec } => self.spawn(name, spec),

@@ -1,6 +1,6 @@
 //! Holding processes for the supervisor: what to do is decided here, by pure functions.
 //!
-//! Its law: `State::on(event, now) → actions` touches nothing. [`crate::serve`] finds out what happened and performs what
+//! Its law: `HoldState::on(event, now) → actions` touches nothing. [`crate::serve`] finds out what happened and performs what
 //! was decided. What a supervisor asks for is checked here, once.
 //!
 //! ```text
@@ -19,7 +19,7 @@ mod tests;
 use cloister_wire::control::Exit;
 use cloister_wire::hold::{FromInit, FromSupervisor, LastWords, Spawn};
 
-pub use self::state::State;
+pub use self::state::HoldState;
 
 /// What happened.
 #[derive(Clone, Debug)]

@@ -29,7 +29,7 @@ pub(super) const FIRST_PAUSE_MS: u64 = 100;
 
 /// Everything init knows while it holds.
 #[derive(Debug)]
-pub struct State {
+pub struct HoldState {
     pub(super) platform: &'static str,
     pub(super) boot: Vec<control::Stage>,
     pub(super) supervisor: Supervisor,
@@ -87,7 +87,7 @@ impl Phase {
     }
 }
 
-impl State {
+impl HoldState {
     /// Nothing is held yet, on `platform`, after these boot stages.
     #[must_use]
     pub fn new(platform: &'static str, boot: Vec<control::Stage>) -> Self {

@@ -8,7 +8,7 @@ use cloister_wire::hold::{
 use proptest::prelude::*;
 
 use super::state::{CRASH_WINDOW_NS, FIRST_PAUSE_MS, MAX_CRASHES, MAX_TRIES};
-use super::{Action, Event, Failure, State};
+use super::{Action, Event, Failure, HoldState};
 
 const SUPERVISOR: u32 = 2;
 
@@ -66,14 +66,14 @@ fn failure() -> Failure {
 }
 
 /// A state whose supervisor listens.
-fn listening() -> State {
-    let mut state = State::new("virtual", vec![]);
+fn listening() -> HoldState {
+    let mut state = HoldState::new("virtual", vec![]);
     state.on(Event::SupervisorStarted { pid: SUPERVISOR }, 0);
     state
 }
 
 /// A state that holds `web` as process 10.
-fn holding() -> State {
+fn holding() -> HoldState {
     let mut state = listening();
     state.on(spawn("web"), 1);
     state.on(forked("web", 10), 2);
@@ -95,7 +95,7 @@ fn welcome(actions: &[Action]) -> &Welcome {
     }
 }
 
-fn crash(state: &mut State, now: u64) -> Vec<Action> {
+fn crash(state: &mut HoldState, now: u64) -> Vec<Action> {
     state.on(Event::Reaped { pid: SUPERVISOR, exit: Exit::Signal { signal: 9, cause: Cause::Sent } }, now)
 }
 
@@ -287,7 +287,8 @@ fn a_process_on_its_way_to_its_program_is_not_handed_over_as_running() {
     let mut state = listening();
     state.on(spawn("web"), 1);
     state.on(forked("web", 10), 2);
-    let fds = |state: &mut State, pid| welcome(&state.on(Event::SupervisorStarted { pid }, 3)).held[0].fds;
+    let fds =
+        |state: &mut HoldState, pid| welcome(&state.on(Event::SupervisorStarted { pid }, 3)).held[0].fds;
     assert_eq!(fds(&mut state, 20), 0);
     assert!(matches!(told(&state.on(Event::Launched { pid: 10 }, 4))[..], [FromInit::Spawned { .. }]));
     assert_eq!(fds(&mut state, 30), 2);

@@ -19,11 +19,11 @@ use cloister_sys::signal::Signals;
 use rustix::process::{Resource, Rlimit};
 
 use self::buttons::Buttons;
-use crate::boot::{BootError, Machine};
+use crate::boot::{Boot, BootError};
 use crate::cgroup::{self, Cgroup, Cgroups};
 use crate::channel::Channel;
 use crate::console::Console;
-use crate::hold::{Event, State};
+use crate::hold::{Event, HoldState};
 use crate::spawn::{Main, Report, Verdict};
 
 /// Descriptors PID 1 can have: three pipes, a socket, a process and two files of the cgroup for each of 128 holdings, 256 that are
@@ -40,7 +40,7 @@ const NEVER_KILLED: &str = "-1000";
 /// PID 1 while it holds.
 #[derive(Debug)]
 pub struct Holder {
-    state: State,
+    state: HoldState,
     console: Console,
     groups: Cgroups,
     signals: Signals,
@@ -82,7 +82,7 @@ struct Handle {
 
 /// Stage `hold`: everything that holding processes needs, and the first supervisor. It is welcomed at stage `serve`, with the
 /// stages that were done meanwhile.
-pub fn hold(machine: &mut Machine) -> Result<String, BootError> {
+pub fn hold(boot: &mut Boot) -> Result<String, BootError> {
     std::fs::write("/proc/self/oom_score_adj", NEVER_KILLED)
         .map_err(|error| BootError::Path("/proc/self/oom_score_adj", error))?;
     let files = Rlimit { current: Some(OPEN_FILES), maximum: Some(OPEN_FILES) };
@@ -91,7 +91,7 @@ pub fn hold(machine: &mut Machine) -> Result<String, BootError> {
     let signals = Signals::take_all().map_err(|error| BootError::Kernel("taking the signals", error))?;
     let groups = Cgroups::set_up(Path::new(cgroup::MOUNT)).map_err(BootError::Cgroup)?;
     let mut holder = Box::new(Holder {
-        state: State::new(Platform::Virtual.name(), Vec::new()),
+        state: HoldState::new(Platform::Virtual.name(), Vec::new()),
         console: Console::new(),
         groups,
         signals,
@@ -106,15 +106,15 @@ pub fn hold(machine: &mut Machine) -> Result<String, BootError> {
         more_to_reap: false,
     });
     holder.first = Some(holder.start_supervisor());
-    machine.holder = Some(holder);
+    boot.holder = Some(holder);
     Ok(String::new())
 }
 
 /// Stage `serve`: the supervisor is welcomed, and runs its program.
-pub fn serve(machine: &mut Machine) -> Result<String, BootError> {
-    let Some(holder) = &mut machine.holder else { return Ok(String::new()) };
-    let platform = machine.platform.unwrap_or(Platform::Virtual);
-    holder.state = State::new(platform.name(), machine.done.clone());
+pub fn serve(boot: &mut Boot) -> Result<String, BootError> {
+    let Some(holder) = &mut boot.holder else { return Ok(String::new()) };
+    let platform = boot.platform.unwrap_or(Platform::Virtual);
+    holder.state = HoldState::new(platform.name(), boot.done.clone());
     holder.console.open();
     holder.begin();
     while holder.supervisor.is_some() {

@@ -23,7 +23,7 @@ use super::turn::{Core, Inbox, Kept};
 use super::{CoreError, Setup};
 use crate::clock::Moment;
 use crate::ingress::Ingress;
-use crate::launcher::{Action, Event, Machine};
+use crate::launcher::{Action, Event, Launcher};
 use crate::listener::Listeners;
 use crate::logs::{self, Movers, Readers, Shared, Store};
 use crate::notify::Notify;
@@ -122,18 +122,18 @@ fn decide(
     root: Option<String>,
     kept: Option<Kept>,
     seed: u64,
-) -> Result<Machine, Fault> {
+) -> Result<Launcher, Fault> {
     match (manifest, root) {
         (Ok(_), Some(error)) => Err(("root", error)),
-        (Ok(manifest), None) => Machine::new(&manifest, kept.map(|kept| kept.state), seed)
+        (Ok(manifest), None) => Launcher::new(&manifest, kept.map(|kept| kept.state), seed)
             .map_err(|error| ("manifest", error.to_string())),
         (Err(fault), _) => Err(fault),
     }
 }
 
 /// A machine that starts nothing and says why.
-fn doomed((stage, error): Fault) -> (Machine, Vec<Action>) {
-    Machine::doomed(stage, bounded(&error, MAX_FAULT), Moment::now())
+fn doomed((stage, error): Fault) -> (Launcher, Vec<Action>) {
+    Launcher::doomed(stage, bounded(&error, MAX_FAULT), Moment::now())
 }
 
 /// Where programs inside are heard.

@@ -21,7 +21,7 @@ use super::notes::Notes;
 use crate::clock::Moment;
 use crate::hold::{Hold, HoldError, Incoming};
 use crate::ingress::Ingress;
-use crate::launcher::{Action, Event, Id, Machine, Retry, State};
+use crate::launcher::{Action, Event, Id, Launcher, LauncherState, Retry};
 use crate::listener::Listeners;
 use crate::logs::{Movers, Readers, Shared};
 use crate::notify::{self, Note, Notify};
@@ -54,7 +54,7 @@ pub(super) struct Kept {
     /// What ingress had counted.
     pub(super) ingress: IngressCounters,
     /// The launcher's state.
-    pub(super) state: State,
+    pub(super) state: LauncherState,
 }
 
 /// Where events come from.
@@ -70,7 +70,7 @@ pub(super) struct Inbox {
 
 /// The supervisor's middle.
 pub(super) struct Core {
-    pub(super) machine: Machine,
+    pub(super) machine: Launcher,
     pub(super) services: Arc<[Service]>,
     /// What every service's view is of.
     pub(super) root: Root,
@@ -95,7 +95,7 @@ pub(super) struct Core {
     pub(super) notes: Notes,
     pub(super) stash: Stash<Kept>,
     /// The state that is kept there and shown.
-    pub(super) saved: Option<State>,
+    pub(super) saved: Option<LauncherState>,
 }
 
 /// What a turn begins with.

@@ -8,12 +8,12 @@ use cloister_wire::hold::Held;
 
 use super::event::Action;
 use super::life::{Context, SPAWN_MS};
-use super::machine::Machine;
-use super::stage::{RECOVERY_SHOWN_MS, Stage};
+use super::machine::Launcher;
+use super::stage::{EndStage, RECOVERY_SHOWN_MS};
 use super::unit::{Life, Unit};
 use crate::clock::Moment;
 
-impl Machine {
+impl Launcher {
     /// Takes over what init holds. The first supervisor finds nothing.
     pub(super) fn adopt(&mut self, held: &[Held], now: Moment, out: &mut Vec<Action>) {
         for id in self.graph.ids() {
@@ -24,12 +24,12 @@ impl Machine {
             }
         }
         match &self.state.stage {
-            Stage::Running if self.state.draining => out.push(Action::Drain),
-            Stage::Running => {}
-            Stage::Draining(_) | Stage::Stopping(_) | Stage::Killing(_) => out.push(Action::Drain),
-            Stage::Closing(_) => out.extend([Action::Drain, Action::Conclude]),
+            EndStage::Running if self.state.draining => out.push(Action::Drain),
+            EndStage::Running => {}
+            EndStage::Draining(_) | EndStage::Stopping(_) | EndStage::Killing(_) => out.push(Action::Drain),
+            EndStage::Closing(_) => out.extend([Action::Drain, Action::Conclude]),
             // A machine that is still there has not heard it.
-            Stage::Off(state) => out.push(Action::PowerOff { state: state.clone() }),
+            EndStage::Off(state) => out.push(Action::PowerOff { state: state.clone() }),
         }
     }
 

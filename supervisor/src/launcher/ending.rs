@@ -6,25 +6,25 @@ use cloister_manifest::model::Kind;
 use cloister_wire::control::State as Enclave;
 
 use super::event::{Action, Id};
-use super::machine::Machine;
+use super::machine::Launcher;
 use super::outcome::final_state;
-use super::stage::{CLOSING_MS, Closing, DRAIN_MS, Ending, KILL_GRACE_MS, Stage};
+use super::stage::{CLOSING_MS, Closing, DRAIN_MS, EndStage, Ending, KILL_GRACE_MS};
 use super::unit::{End, Unit};
 use crate::clock::Moment;
 
 /// The part of the whole stop's time that open connections may have: one in this many.
 const DRAIN_PART: u64 = 2;
 
-impl Machine {
+impl Launcher {
     /// Somebody asked for the enclave's end.
     pub(super) fn stop_asked(&mut self, why: String, now: Moment, out: &mut Vec<Action>) {
-        if self.state.stage != Stage::Running {
+        if self.state.stage != EndStage::Running {
             return;
         }
         out.push(Action::Say { id: None, line: format!("stopping: {why}") });
         out.push(Action::Drain);
         let until = now.plus_millis(DRAIN_MS.min(self.stop_timeout_ms / DRAIN_PART));
-        self.state.stage = Stage::Draining(Ending { why, by: None, until });
+        self.state.stage = EndStage::Draining(Ending { why, by: None, until });
     }
 
     /// Ingress takes no new connections any more. Nothing takes that back, and the open ones are waited for once.
@@ -36,14 +36,14 @@ impl Machine {
 
     /// No ingress connection is open any more.
     pub(super) fn drained(&mut self, now: Moment) {
-        if let Stage::Draining(ending) = &mut self.state.stage {
+        if let EndStage::Draining(ending) = &mut self.state.stage {
             ending.until = now;
         }
     }
 
     /// Notes who has what of the final state.
     pub(super) fn closing<F: FnOnce(&mut Closing)>(&mut self, note: F) {
-        if let Stage::Closing(closing) = &mut self.state.stage {
+        if let EndStage::Closing(closing) = &mut self.state.stage {
             note(closing);
         }
     }
@@ -52,32 +52,32 @@ impl Machine {
     pub(super) fn settle_stage(&mut self, now: Moment, out: &mut Vec<Action>) -> bool {
         let idle = !self.state.units.iter().any(Unit::is_running);
         match &self.state.stage {
-            Stage::Running => self.settle_running(now, out),
-            Stage::Draining(e) if idle || now >= e.until => {
+            EndStage::Running => self.settle_running(now, out),
+            EndStage::Draining(e) if idle || now >= e.until => {
                 let ending = e.clone();
                 self.stop_all(ending, now);
                 true
             }
-            Stage::Stopping(e) | Stage::Killing(e) if idle => {
+            EndStage::Stopping(e) | EndStage::Killing(e) if idle => {
                 let by = e.by;
                 self.close(by, now, out);
                 true
             }
-            Stage::Stopping(e) if now >= e.until => {
+            EndStage::Stopping(e) if now >= e.until => {
                 let ending = e.clone();
                 self.kill_all(ending, now, out);
                 true
             }
-            Stage::Killing(e) if now >= e.until => {
+            EndStage::Killing(e) if now >= e.until => {
                 let by = e.by;
                 out.push(Action::Say { id: None, line: "some processes cannot be killed; going on".into() });
                 self.close(by, now, out);
                 true
             }
-            Stage::Closing(c) if now >= c.until || (c.seen && c.flushed) => {
+            EndStage::Closing(c) if now >= c.until || (c.seen && c.flushed) => {
                 let state = c.state.clone();
                 out.push(Action::PowerOff { state: state.clone() });
-                self.state.stage = Stage::Off(state);
+                self.state.stage = EndStage::Off(state);
                 true
             }
             _ => false,
@@ -122,7 +122,7 @@ impl Machine {
             unit.again = false;
         }
         let until = now.plus_millis(self.stop_timeout_ms);
-        self.state.stage = Stage::Stopping(Ending { until, ..ending });
+        self.state.stage = EndStage::Stopping(Ending { until, ..ending });
     }
 
     fn kill_all(&mut self, ending: Ending, now: Moment, out: &mut Vec<Action>) {
@@ -133,14 +133,14 @@ impl Machine {
                 self.with(id, now, out, Unit::kill);
             }
         }
-        self.state.stage = Stage::Killing(Ending { until: now.plus_millis(KILL_GRACE_MS), ..ending });
+        self.state.stage = EndStage::Killing(Ending { until: now.plus_millis(KILL_GRACE_MS), ..ending });
     }
 
     fn close(&mut self, by: Option<Id>, now: Moment, out: &mut Vec<Action>) {
         let state = self.outcome(by);
         out.push(Action::Conclude);
         let until = now.plus_millis(CLOSING_MS);
-        self.state.stage = Stage::Closing(Closing { state, until, seen: false, flushed: false });
+        self.state.stage = EndStage::Closing(Closing { state, until, seen: false, flushed: false });
     }
 
     fn outcome(&self, by: Option<Id>) -> Enclave {

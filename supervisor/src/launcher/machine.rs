@@ -1,6 +1,6 @@
 //! The state machine: events in, actions out.
 //!
-//! Its law: [`Machine::on`] first lets the units concerned move, then applies the rules between units until none applies
+//! Its law: [`Launcher::on`] first lets the units concerned move, then applies the rules between units until none applies
 //! any more. A rule only ever moves a unit or the stage forward, so that always ends.
 
 use std::sync::Arc;
@@ -12,24 +12,24 @@ use super::backoff::Jitter;
 use super::event::{Action, Ask, Event, Id};
 use super::graph::{Graph, GraphError};
 use super::life::Context;
-use super::stage::{CLOSING_MS, Closing, Stage};
-use super::state::State;
+use super::stage::{CLOSING_MS, Closing, EndStage};
+use super::state::LauncherState;
 use super::unit::{Early, End, Life, Unit};
 use crate::clock::Moment;
 
 /// The launcher.
 #[derive(Debug)]
-pub struct Machine {
+pub struct Launcher {
     pub(super) services: Arc<[Service]>,
     pub(super) stop_timeout_ms: u64,
     pub(super) graph: Graph,
-    pub(super) state: State,
+    pub(super) state: LauncherState,
     jitter: Jitter,
 }
 
-impl Machine {
+impl Launcher {
     /// A launcher for `manifest`, going on from `state` if a supervisor before this one left it. `seed` is for jitter.
-    pub fn new(manifest: &Manifest, state: Option<State>, seed: u64) -> Result<Self, GraphError> {
+    pub fn new(manifest: &Manifest, state: Option<LauncherState>, seed: u64) -> Result<Self, GraphError> {
         let services: Arc<[Service]> = manifest.services.clone().into();
         let graph = Graph::new(&services)?;
         let mut state = state.unwrap_or_default();
@@ -49,7 +49,7 @@ impl Machine {
             services: Arc::from([]),
             stop_timeout_ms: 0,
             graph: Graph::default(),
-            state: State { stage: Stage::Closing(closing), ..State::default() },
+            state: LauncherState { stage: EndStage::Closing(closing), ..LauncherState::default() },
             jitter: Jitter::new(0),
         };
         (machine, vec![Action::Say { id: None, line }, Action::Conclude])
@@ -57,7 +57,7 @@ impl Machine {
 
     /// What must survive a crash of the supervisor.
     #[must_use]
-    pub const fn state(&self) -> &State {
+    pub const fn state(&self) -> &LauncherState {
         &self.state
     }
 
@@ -89,7 +89,7 @@ impl Machine {
 
     /// Whether services can still be started and stopped by hand.
     pub fn may_be_asked(&self) -> Result<(), Ask> {
-        if self.state.stage == Stage::Running { Ok(()) } else { Err(Ask::Ending) }
+        if self.state.stage == EndStage::Running { Ok(()) } else { Err(Ask::Ending) }
     }
 
     /// The main process of a service, while it has one.
@@ -101,13 +101,13 @@ impl Machine {
     /// Whether nothing is left to decide.
     #[must_use]
     pub const fn is_off(&self) -> bool {
-        matches!(self.state.stage, Stage::Off(_))
+        matches!(self.state.stage, EndStage::Off(_))
     }
 
     /// Whether the state is final and waits to be read.
     #[must_use]
     pub const fn is_closing(&self) -> bool {
-        matches!(self.state.stage, Stage::Closing(_))
+        matches!(self.state.stage, EndStage::Closing(_))
     }
 
     /// Which spawn of the service runs now.
@@ -201,7 +201,7 @@ impl Machine {
     }
 
     fn asked(&mut self, id: Id, verb: Verb, now: Moment, out: &mut Vec<Action>) {
-        if self.state.stage != Stage::Running {
+        if self.state.stage != EndStage::Running {
             return;
         }
         match verb {
@@ -288,7 +288,7 @@ impl Machine {
 
     fn may_start(&self, id: Id) -> bool {
         let is_up = |on: &Id| self.unit(*on).is_some_and(|u| matches!(u.life, Life::Ready | Life::Ended(_)));
-        self.state.stage == Stage::Running && self.graph.after(id).iter().all(is_up)
+        self.state.stage == EndStage::Running && self.graph.after(id).iter().all(is_up)
     }
 
     fn may_stop(&self, id: Id) -> bool {

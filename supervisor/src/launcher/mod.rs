@@ -1,7 +1,7 @@
 //! The launcher: which service runs, when, and what happens when it ends.
 //!
-//! Its law: deciding is pure. [`Machine::on`] takes an [`Event`] and the [`Moment`](crate::clock::Moment) it is handled at,
-//! and returns [`Action`]s; it waits for nothing and asks nobody. Its whole [`State`] is a value that survives a crash of
+//! Its law: deciding is pure. [`Launcher::on`] takes an [`Event`] and the [`Moment`](crate::clock::Moment) it is handled at,
+//! and returns [`Action`]s; it waits for nothing and asks nobody. Its whole [`LauncherState`] is a value that survives a crash of
 //! the supervisor. Performing the actions, and finding out what happened, is the work of [`crate::core`].
 //!
 //! One service:
@@ -36,7 +36,7 @@ mod unit;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
-mod rehearsal;
+mod simulator;
 #[cfg(test)]
 mod starts;
 #[cfg(test)]
@@ -44,6 +44,6 @@ mod tables;
 
 pub use event::{Action, Ask, Event, Id, Retry, Verdict};
 pub use graph::GraphError;
-pub use machine::Machine;
+pub use machine::Launcher;
 pub use stage::{CLOSING_MS, DRAIN_MS, KILL_GRACE_MS, RECOVERY_SHOWN_MS};
-pub use state::State;
+pub use state::LauncherState;

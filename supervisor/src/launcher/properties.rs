@@ -8,7 +8,7 @@ use cloister_wire::control::{Phase, State as Enclave, Verb};
 use proptest::prelude::*;
 
 use super::life::SPAWN_MS;
-use super::rehearsal::{Stage, job, service};
+use super::simulator::{Simulator, job, service};
 use super::{CLOSING_MS, DRAIN_MS, Event, Id, KILL_GRACE_MS, Retry, Verdict};
 
 /// Something that may happen to one of four services.
@@ -39,10 +39,10 @@ fn word() -> impl Strategy<Value = Word> {
     prop_oneof![3 => Just(Word::Ready), 1 => Just(Word::Alive), 2 => Just(Word::Dead), 1 => Just(Word::Leaving)]
 }
 
-fn say(stage: &mut Stage, name: &str, word: Word) {
-    let id = stage.id(name);
-    let Some(run) = stage.machine.run(id) else { return };
-    stage.on(match word {
+fn say(sim: &mut Simulator, name: &str, word: Word) {
+    let id = sim.id(name);
+    let Some(run) = sim.machine.run(id) else { return };
+    sim.on(match word {
         Word::Ready => Event::Ready { id, run },
         Word::Alive => Event::Petted { id },
         Word::Dead => Event::Checked { id, run, verdict: Verdict::Dead },
@@ -93,49 +93,45 @@ fn services() -> impl Strategy<Value = Vec<Service>> {
 }
 
 /// Services whose start the stage holds and has not told of.
-fn untold(stage: &Stage, name: &str) -> bool {
-    stage.held.contains_key(name)
-        && stage.machine.pid(stage.id(name)).is_err()
-        && stage.held[name].ended.is_none()
+fn untold(sim: &Simulator, name: &str) -> bool {
+    sim.held.contains_key(name) && sim.machine.pid(sim.id(name)).is_err() && sim.held[name].ended.is_none()
 }
 
-fn play(stage: &mut Stage, turn: &Turn) {
+fn play(sim: &mut Simulator, turn: &Turn) {
     let names = ["a", "b", "c", "d"];
     match *turn {
-        Turn::Spawned(who) if untold(stage, names[who]) => stage.spawned(names[who]),
-        Turn::SpawnFails(who, retry) if untold(stage, names[who]) => {
-            stage.held.remove(names[who]);
-            stage.on(Event::SpawnFailed { id: stage.id(names[who]), retry, error: "no".into() });
+        Turn::Spawned(who) if untold(sim, names[who]) => sim.spawned(names[who]),
+        Turn::SpawnFails(who, retry) if untold(sim, names[who]) => {
+            sim.held.remove(names[who]);
+            sim.on(Event::SpawnFailed { id: sim.id(names[who]), retry, error: "no".into() });
         }
-        Turn::Exits(who, code) if is_told(stage, names[who]) && stage.held[names[who]].ended.is_none() => {
-            stage.exits(names[who], cloister_wire::control::Exit::Code(code));
+        Turn::Exits(who, code) if is_told(sim, names[who]) && sim.held[names[who]].ended.is_none() => {
+            sim.exits(names[who], cloister_wire::control::Exit::Code(code));
         }
-        Turn::Empties(who)
-            if stage.held.get(names[who]).is_some_and(|h| h.ended.is_some() && h.populated) =>
-        {
-            stage.empties(names[who]);
+        Turn::Empties(who) if sim.held.get(names[who]).is_some_and(|h| h.ended.is_some() && h.populated) => {
+            sim.empties(names[who]);
         }
-        Turn::Says(who, word) => say(stage, names[who], word),
-        Turn::Asked(who, verb) => stage.on(Event::Asked { id: stage.id(names[who]), verb }),
-        Turn::Wait(millis) => stage.wait(millis),
-        Turn::Crash => stage.crash(),
-        Turn::Stop => stage.on(Event::Stop { why: "asked".into() }),
-        Turn::Drained => stage.on(Event::Drained),
+        Turn::Says(who, word) => say(sim, names[who], word),
+        Turn::Asked(who, verb) => sim.on(Event::Asked { id: sim.id(names[who]), verb }),
+        Turn::Wait(millis) => sim.wait(millis),
+        Turn::Crash => sim.crash(),
+        Turn::Stop => sim.on(Event::Stop { why: "asked".into() }),
+        Turn::Drained => sim.on(Event::Drained),
         _ => {}
     }
 }
 
-fn is_told(stage: &Stage, name: &str) -> bool {
-    stage.held.contains_key(name) && stage.machine.pid(stage.id(name)).is_ok()
+fn is_told(sim: &Simulator, name: &str) -> bool {
+    sim.held.contains_key(name) && sim.machine.pid(sim.id(name)).is_ok()
 }
 
 /// Init tells of everything that it has started. A crash tells it too, and one that learns of a start may start what waited for
 /// it: that is no restart.
-fn tell_starts(stage: &mut Stage) {
+fn tell_starts(sim: &mut Simulator) {
     for _ in 0..4 {
         for name in ["a", "b", "c", "d"] {
-            if untold(stage, name) {
-                stage.spawned(name);
+            if untold(sim, name) {
+                sim.spawned(name);
             }
         }
     }
@@ -146,16 +142,16 @@ proptest! {
 
     #[test]
     fn whatever_happens_a_stop_ends(services in services(), turns in prop::collection::vec(turn(), 0..60)) {
-        let mut stage = Stage::new(services);
+        let mut sim = Simulator::new(services);
         for turn in &turns {
-            play(&mut stage, turn);
+            play(&mut sim, turn);
         }
-        stage.on(Event::Stop { why: "asked".into() });
-        stage.wait(DRAIN_MS + 5_000 + KILL_GRACE_MS + CLOSING_MS);
-        prop_assert!(stage.off.is_some(), "{:?}", stage.machine.state());
-        prop_assert_eq!(stage.machine.next_deadline(), None);
-        stage.crash();
-        prop_assert!(stage.off.is_some(), "nobody powers off: {:?}", stage.machine.state());
+        sim.on(Event::Stop { why: "asked".into() });
+        sim.wait(DRAIN_MS + 5_000 + KILL_GRACE_MS + CLOSING_MS);
+        prop_assert!(sim.off.is_some(), "{:?}", sim.machine.state());
+        prop_assert_eq!(sim.machine.next_deadline(), None);
+        sim.crash();
+        prop_assert!(sim.off.is_some(), "nobody powers off: {:?}", sim.machine.state());
     }
 
     #[test]
@@ -166,7 +162,7 @@ proptest! {
         crash in any::<bool>(),
     ) {
         let live = Some(Live { check: Check::Watchdog, interval_ms: 100, timeout_ms: 100, threshold: 2 });
-        let start = || Stage::new(vec![Service { ready: ready.clone(), live: live.clone(), ..service("a") }]);
+        let start = || Simulator::new(vec![Service { ready: ready.clone(), live: live.clone(), ..service("a") }]);
         let (mut in_order, mut late) = (start(), start());
         in_order.spawned("a");
         let (first, rest) = words.split_at(early.min(words.len()));
@@ -192,15 +188,15 @@ proptest! {
 
     #[test]
     fn what_is_shown_running_is_held(services in services(), turns in prop::collection::vec(turn(), 0..60)) {
-        let mut stage = Stage::new(services);
+        let mut sim = Simulator::new(services);
         for turn in &turns {
-            play(&mut stage, turn);
-            for (place, status) in (0u16..).zip(stage.machine.statuses()) {
+            play(&mut sim, turn);
+            for (place, status) in (0u16..).zip(sim.machine.statuses()) {
                 let runs = matches!(status.phase, Phase::Starting | Phase::Ready | Phase::Unhealthy);
-                prop_assert_eq!(stage.machine.find(&status.name).unwrap(), Id(place));
-                prop_assert!(!runs || stage.held.contains_key(&status.name), "{:?}", status);
+                prop_assert_eq!(sim.machine.find(&status.name).unwrap(), Id(place));
+                prop_assert!(!runs || sim.held.contains_key(&status.name), "{:?}", status);
                 if let Some(pid) = status.pid {
-                    prop_assert_eq!(pid, stage.held[&status.name].pid);
+                    prop_assert_eq!(pid, sim.held[&status.name].pid);
                 }
             }
         }
@@ -211,17 +207,17 @@ proptest! {
         services in services(),
         turns in prop::collection::vec(turn(), 0..60),
     ) {
-        let mut stage = Stage::new(services);
+        let mut sim = Simulator::new(services);
         let mut spawns = BTreeMap::<String, u32>::new();
         for turn in &turns {
-            play(&mut stage, turn);
+            play(&mut sim, turn);
             // The stage refuses to forget what is not held, so nothing is forgotten twice.
-            let left = stage.held.values().find(|held| held.ended.is_some() && !held.populated);
+            let left = sim.held.values().find(|held| held.ended.is_some() && !held.populated);
             prop_assert!(left.is_none(), "{left:?} has ended and is still held");
-            for name in stage.spawns() {
+            for name in sim.spawns() {
                 *spawns.entry(name).or_default() += 1;
             }
-            for status in stage.machine.statuses() {
+            for status in sim.machine.statuses() {
                 let starts = spawns.get(&status.name).copied().unwrap_or_default();
                 prop_assert_eq!(status.restarts, starts.saturating_sub(1), "{}", status.name);
             }
@@ -233,31 +229,31 @@ proptest! {
         services in services(),
         turns in prop::collection::vec(turn(), 0..40),
     ) {
-        let mut stage = Stage::new(services);
+        let mut sim = Simulator::new(services);
         for turn in &turns {
-            play(&mut stage, turn);
-            if matches!(stage.enclave(), Enclave::Ready | Enclave::Degraded { .. }) {
-                stage.crash();
-                let is_degraded = matches!(stage.enclave(), Enclave::Degraded { .. });
-                prop_assert!(is_degraded, "{:?}", stage.enclave());
-                stage.on(Event::Told);
+            play(&mut sim, turn);
+            if matches!(sim.enclave(), Enclave::Ready | Enclave::Degraded { .. }) {
+                sim.crash();
+                let is_degraded = matches!(sim.enclave(), Enclave::Degraded { .. });
+                prop_assert!(is_degraded, "{:?}", sim.enclave());
+                sim.on(Event::Told);
             }
         }
     }
 
     #[test]
     fn a_crash_restarts_no_service(services in services(), turns in prop::collection::vec(turn(), 0..40)) {
-        let mut stage = Stage::new(services);
+        let mut sim = Simulator::new(services);
         for turn in &turns {
-            play(&mut stage, turn);
+            play(&mut sim, turn);
         }
-        tell_starts(&mut stage);
-        let before: Vec<(String, u32)> = stage.held.values().map(|h| (h.name.clone(), h.pid)).collect();
-        let restarts: Vec<u32> = stage.machine.statuses().iter().map(|s| s.restarts).collect();
-        stage.crash();
+        tell_starts(&mut sim);
+        let before: Vec<(String, u32)> = sim.held.values().map(|h| (h.name.clone(), h.pid)).collect();
+        let restarts: Vec<u32> = sim.machine.statuses().iter().map(|s| s.restarts).collect();
+        sim.crash();
         for (name, pid) in before {
-            prop_assert_eq!(stage.held.get(&name).map(|h| h.pid), Some(pid));
+            prop_assert_eq!(sim.held.get(&name).map(|h| h.pid), Some(pid));
         }
-        prop_assert_eq!(restarts, stage.machine.statuses().iter().map(|s| s.restarts).collect::<Vec<_>>());
+        prop_assert_eq!(restarts, sim.machine.statuses().iter().map(|s| s.restarts).collect::<Vec<_>>());
     }
 }

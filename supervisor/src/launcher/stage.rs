@@ -26,7 +26,7 @@ pub const RECOVERY_SHOWN_MS: u64 = 1_000;
 /// How far the enclave's end has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Stage {
+pub(super) enum EndStage {
     /// It serves.
     #[default]
     Running,
@@ -60,7 +60,7 @@ pub(super) struct Closing {
     pub(super) flushed: bool,
 }
 
-impl Stage {
+impl EndStage {
     /// When it ends by itself.
     pub(super) fn deadline(&self) -> Option<Moment> {
         match self {

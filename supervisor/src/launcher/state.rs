@@ -7,7 +7,7 @@ use cloister_wire::control::{Exit, State as Enclave, bounded};
 use serde::{Deserialize, Serialize};
 
 use super::outcome::words;
-use super::stage::Stage;
+use super::stage::EndStage;
 use super::unit::{End, Life, Unit};
 use crate::clock::Moment;
 
@@ -17,8 +17,8 @@ const MAX_WHY: usize = 1024;
 /// What the launcher knows, as one value that survives a crash of the supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct State {
-    pub(super) stage: Stage,
+pub struct LauncherState {
+    pub(super) stage: EndStage,
     pub(super) units: Vec<Unit>,
     /// Until then, or until a host has read it, the status says that the supervisor crashed.
     pub(super) recovering: Option<Moment>,
@@ -28,16 +28,16 @@ pub struct State {
     pub(super) started: bool,
 }
 
-impl State {
+impl LauncherState {
     /// The enclave's state as the host reads it.
     pub(super) fn enclave(&self, services: &[Service]) -> Enclave {
         match &self.stage {
-            Stage::Running => self.serving(services),
-            Stage::Draining(e) | Stage::Stopping(e) | Stage::Killing(e) => {
+            EndStage::Running => self.serving(services),
+            EndStage::Draining(e) | EndStage::Stopping(e) | EndStage::Killing(e) => {
                 Enclave::Stopping { why: e.why.clone() }
             }
-            Stage::Closing(closing) => closing.state.clone(),
-            Stage::Off(state) => state.clone(),
+            EndStage::Closing(closing) => closing.state.clone(),
+            EndStage::Off(state) => state.clone(),
         }
     }
 

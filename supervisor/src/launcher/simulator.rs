@@ -1,4 +1,4 @@
-//! A stage for the machine's tests: an init in a few lines, and a clock that is moved by hand.
+//! A simulator for the launcher's tests: an init in a few lines, and a clock that is moved by hand.
 //!
 //! Its law: it keeps to the hold contract and refuses an action that breaks it: a spawn of what is held, a forgetting of
 //! what lives.
@@ -12,7 +12,7 @@ use cloister_manifest::model::{
 use cloister_wire::control::{Cause, Exit, Phase, State as Enclave};
 use cloister_wire::hold::{Ended, Held, Target};
 
-use super::{Action, Event, Id, Machine};
+use super::{Action, Event, Id, Launcher};
 use crate::clock::Moment;
 
 pub(super) fn service(name: &str) -> Service {
@@ -56,7 +56,7 @@ pub(super) fn job(name: &str) -> Service {
 pub(super) fn manifest(services: Vec<Service>) -> Manifest {
     Manifest {
         version: VERSION,
-        name: "rehearsal".into(),
+        name: "simulator".into(),
         services,
         ingress: vec![],
         root: Root { writable_bytes: 0, additions: Vec::new(), pinned: Vec::new() },
@@ -67,9 +67,9 @@ pub(super) fn manifest(services: Vec<Service>) -> Manifest {
 }
 
 /// The machine, its init and its time.
-pub(super) struct Stage {
+pub(super) struct Simulator {
     pub(super) manifest: Manifest,
-    pub(super) machine: Machine,
+    pub(super) machine: Launcher,
     pub(super) now: Moment,
     pub(super) held: BTreeMap<String, Held>,
     /// What was performed since it was last looked at.
@@ -80,12 +80,12 @@ pub(super) struct Stage {
     next_pid: u32,
 }
 
-impl Stage {
+impl Simulator {
     /// The services of `manifest` start.
     pub(super) fn new(services: Vec<Service>) -> Self {
         let manifest = manifest(services);
-        let machine = Machine::new(&manifest, None, 7).unwrap();
-        let mut stage = Self {
+        let machine = Launcher::new(&manifest, None, 7).unwrap();
+        let mut sim = Self {
             manifest,
             machine,
             now: Moment::from_millis(1),
@@ -95,8 +95,8 @@ impl Stage {
             signals: vec![],
             next_pid: 100,
         };
-        stage.on(Event::Adopt(vec![]));
-        stage
+        sim.on(Event::Adopt(vec![]));
+        sim
     }
 
     pub(super) fn id(&self, name: &str) -> Id {
@@ -219,7 +219,7 @@ impl Stage {
         self.off = None;
         let kept = serde_json::to_vec(self.machine.state()).unwrap();
         let kept = serde_json::from_slice(&kept).unwrap();
-        self.machine = Machine::new(&self.manifest, Some(kept), 8).unwrap();
+        self.machine = Launcher::new(&self.manifest, Some(kept), 8).unwrap();
         self.machine.recovered(self.now);
         let held = self.held.values().cloned().collect();
         self.on(Event::Adopt(held));
