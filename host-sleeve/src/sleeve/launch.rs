@@ -174,7 +174,7 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     size::check_launch(&app, &*backend)?;
     let memory = memory::choose(&app, order.memory, &*backend)?;
     let root = Root::open()?;
-    take_over(order, &root).await?;
+    make_way(order, &app, &root).await?;
     let claimed = root.claim(order.name.as_deref(), &app.manifest.name, order.replace)?;
     let folder = Provisional(Some(claimed));
     let (listeners, publish) = listen(&order.publish)?;
@@ -190,12 +190,21 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     Ok(Prepared { app, backend, record, listeners, most_clients, metrics, requests, root, folder })
 }
 
-/// Ends what is left of the enclave whose name is to be taken over: its record goes, and with it all that is known of it.
-async fn take_over(order: &Order, root: &Root) -> Result<()> {
-    let former = order.name.as_deref().filter(|_| order.replace).and_then(|name| root.find(name).ok());
-    match former {
-        Some(folder) => remains::end(&folder).await,
-        None => Ok(()),
+/// Ends what is left of enclaves whose records go now: the one whose name is taken over, and those beyond the number that is
+/// kept. One of the latter that cannot be ended keeps its record.
+async fn make_way(order: &Order, app: &App, root: &Root) -> Result<()> {
+    let Some(name) = order.name.as_deref() else {
+        for folder in root.surplus(&app.manifest.name) {
+            if remains::end(&folder).await.is_ok() {
+                // A record that stays harms nobody.
+                drop(folder.remove());
+            }
+        }
+        return Ok(());
+    };
+    match root.find(name) {
+        Ok(folder) if order.replace => remains::end(&folder).await,
+        _ => Ok(()),
     }
 }
 

@@ -111,7 +111,6 @@ impl Root {
                     .hint(format!("add --replace, or `host-sleeve rm {name}` first"))),
             };
         }
-        self.prune(base);
         for number in 1_u32.. {
             if let Claim::Taken(folder) = self.claim_name(&numbered(base, number), false)? {
                 return Ok(*folder);
@@ -140,8 +139,8 @@ impl Root {
         Folder::claim(&self.path.join(name), replace)
     }
 
-    /// Forgets the oldest of the ended enclaves that bear numbered names. A failure to do so harms nobody.
-    fn prune(&self, base: &str) {
+    /// The folders of the oldest enclaves that have ended and bear numbers behind `base`, beyond those that are kept.
+    pub(crate) fn surplus(&self, base: &str) -> Vec<Folder> {
         let is_numbered = |name: &str| {
             let number = name.rsplit_once('-').and_then(|(_, number)| number.parse().ok());
             number.is_some_and(|number| numbered(base, number) == name)
@@ -154,11 +153,7 @@ impl Root {
             .filter_map(|(_, seen)| seen.ok().filter(|seen| !seen.alive).map(|seen| seen.record))
             .collect();
         ended.sort_by_key(|record| std::cmp::Reverse(record.created_ms));
-        for old in ended.iter().skip(KEEP_ENDED) {
-            if let Ok(folder) = self.find(&old.name) {
-                drop(folder.remove());
-            }
-        }
+        ended.iter().skip(KEEP_ENDED).filter_map(|old| self.find(&old.name).ok()).collect()
     }
 }
 
@@ -216,6 +211,23 @@ mod tests {
         assert!(refused().contains("is being launched or removed"), "{}", refused());
         first.pen().write(0, &Record { sleeve: ProcessId::own(), ..launched("web-1") }).unwrap();
         assert!(refused().contains("is running"), "{}", refused());
+    }
+
+    #[test]
+    fn the_oldest_of_many_ended_enclaves_are_surplus_and_those_with_names_of_their_own_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(&dir.path().join("run")).unwrap();
+        let many = u64::try_from(KEEP_ENDED).unwrap() + 2;
+        for created_ms in 1..=many {
+            let folder = root.claim(None, "web", false).unwrap();
+            folder.pen().write(0, &Record { created_ms, ..launched(folder.name()) }).unwrap();
+        }
+        let named = root.claim(Some("mine"), "web", false).unwrap();
+        named.pen().write(0, &Record { created_ms: 0, ..launched("mine") }).unwrap();
+        drop(named);
+        let surplus: Vec<String> =
+            root.surplus("web").iter().map(|folder| folder.name().to_owned()).collect();
+        assert_eq!(surplus, ["web-2", "web-1"]);
     }
 
     #[test]

@@ -77,6 +77,24 @@ pub(crate) fn killed_while_creating() {
     assert!(!place.runtime("web").exists());
 }
 
+pub(crate) fn unknown_backend() {
+    let place = Place::new();
+    place.run("exit:0", &[]).with(0, "");
+    let path = place.runtime("web").join("state.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    record["backend"] = "cray".into();
+    record["handle"] = serde_json::json!({"backend": "cray", "created": true, "node": 7});
+    let end = record["end"].take();
+    std::fs::write(&path, record.to_string()).unwrap();
+    let why = "web may still run on a backend that is not known here";
+    place.sleeve("", &["rm", "web"]).with(125, why);
+    place.sleeve("", &["stop", "web"]).with(125, why);
+    place.run("exit:0", &["--replace"]).with(125, why);
+    record["end"] = end;
+    std::fs::write(&path, record.to_string()).unwrap();
+    place.sleeve("", &["rm", "web"]).with(0, "");
+}
+
 pub(crate) fn killed_qemu() {
     killed_part("qemu", "QEMU was killed by SIGKILL");
 }

@@ -40,6 +40,7 @@ pub(crate) const ALL: &[Story] = &[
     ("what_does_not_stop_is_killed_when_its_time_is_over", ends::stubborn),
     ("a_killed_sleeve_leaves_nothing_and_ps_says_so", ends::killed_sleeve),
     ("a_sleeve_killed_while_it_creates_a_machine_leaves_a_record_that_says_so", ends::killed_while_creating),
+    ("an_enclave_on_an_unknown_backend_is_not_forgotten_before_it_has_ended", ends::unknown_backend),
     ("a_killed_qemu_is_the_reason", ends::killed_qemu),
     ("a_killed_vsock_device_is_the_reason", ends::killed_device),
     ("a_qemu_that_refuses_to_start_says_why", refusing_qemu),

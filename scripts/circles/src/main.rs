@@ -149,7 +149,9 @@ fn look(program: &Program, member: &str, root: &Path, found: &mut Found) {
             let [from, to] = step else { return None };
             places.get(&(from.clone(), to.clone())).map(|one| show(one))
         });
-        found.folders.push(format!("{}; {}", way.join(" → "), steps.collect::<Vec<_>>().join(", ")));
+        let names = way.iter().map(|folder| if folder.is_empty() { "the root" } else { folder });
+        let names = names.collect::<Vec<_>>().join(" → ");
+        found.folders.push(format!("{names}; {}", steps.collect::<Vec<_>>().join(", ")));
     }
     if member == TABLED {
         let arrows = places.iter().map(|((from, to), one)| (from.clone(), to.clone(), show(one)));

@@ -66,6 +66,13 @@ fn what_a_parent_only_passes_on_is_used_where_it_is_defined() {
 }
 
 #[test]
+fn the_root_of_a_crate_is_a_folder_like_any_other() {
+    let root = ("lib.rs", "mod a;\npub struct R;\npub fn f() { a::g(&R) }\n");
+    let (sound, printed) = checked(&[root, ("a.rs", "pub fn g(_: &crate::R) {}\n")], &[]);
+    assert!(!sound && printed.contains("circle between folders: the root → a → the root"), "{printed}");
+}
+
+#[test]
 fn tests_may_look_upwards() {
     let files = [
         LIB,

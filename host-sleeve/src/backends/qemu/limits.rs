@@ -8,12 +8,12 @@ use crate::backends::contract::MachineLimits;
 
 /// The limits, for every machine that QEMU makes.
 pub(super) const LIMITS: MachineLimits = MachineLimits {
-    // A translated boot takes some seconds, on a host with ten times as much work as processors most of a minute.
+    // A translated boot takes some seconds, and several times that on a host with more work than processors.
     boot: Duration::from_mins(1),
-    // The kernel's last steps and QEMU's own exit: milliseconds, on a busy host a few seconds.
+    // The guest's last steps and QEMU's own exit, which wait for processors like everything else.
     power_off: Duration::from_secs(10),
-    // The kernel gives back gigabytes of a killed process's memory; on a disk that swaps that takes seconds.
+    // The host's kernel ends killed programs, and gives back their memory first.
     kill: Duration::from_secs(10),
-    // The second of two programs, after the first has ended.
+    // What is left then is the vsock device, a small program.
     destroy: Duration::from_secs(5),
 };
