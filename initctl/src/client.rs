@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 
-use cloister_wire::control::{FromGuest, FromHost, Reply, Request, Status};
+use cloister_wire::control::{Assembly, FromGuest, FromHost, PageError, Reply, Request, Status};
 use cloister_wire::frame::{self, Decoder, FrameError, HOST_LIMIT};
 use cloister_wire::hello::{Hello, HelloError, Protocol, Role};
 use cloister_wire::logs::{END, Record, RecordError, Subscribe};
@@ -38,6 +38,9 @@ pub(crate) enum ClientError {
     /// It sends what is no message.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// It sends what is no status.
+    #[error(transparent)]
+    Page(#[from] PageError),
     /// It sends what is no record.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -47,6 +50,7 @@ pub(crate) enum ClientError {
 pub(crate) struct Client {
     stream: UnixStream,
     decoder: Decoder,
+    assembly: Assembly,
 }
 
 impl Client {
@@ -65,12 +69,16 @@ impl Client {
     /// The next status: the first comes at once.
     pub(crate) fn status(&mut self) -> Result<Status, ClientError> {
         loop {
-            match self.receive()? {
-                FromGuest::Status(status) => return Ok(status),
+            let whole = match self.receive()? {
+                FromGuest::Status(head) => self.assembly.head(head)?,
+                FromGuest::Services(page) => self.assembly.page(page)?,
                 FromGuest::Reply { reply: Reply::Refused { why }, .. } => {
                     return Err(ClientError::Refused(why));
                 }
-                FromGuest::Reply { .. } => {}
+                FromGuest::Reply { .. } => None,
+            };
+            if let Some(status) = whole {
+                return Ok(status);
             }
         }
     }
@@ -89,7 +97,7 @@ impl Client {
                 FromGuest::Reply { reply: Reply::Refused { why }, .. } => {
                     return Err(ClientError::Refused(why));
                 }
-                FromGuest::Reply { .. } | FromGuest::Status(_) => {}
+                FromGuest::Reply { .. } | FromGuest::Status(_) | FromGuest::Services(_) => {}
             }
         }
     }
@@ -106,7 +114,7 @@ impl Client {
 
     fn open(address: &str, protocol: Protocol) -> Result<Self, ClientError> {
         let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(address)?)?;
-        let mut client = Self { stream, decoder: Decoder::new(HOST_LIMIT) };
+        let mut client = Self { stream, decoder: Decoder::new(HOST_LIMIT), assembly: Assembly::default() };
         let greeted =
             client.send(&Hello::new(protocol, Role::Local)).and_then(|()| client.receive::<Hello>());
         match greeted {
@@ -138,6 +146,7 @@ impl Client {
         }
     }
 }
+
 /// It hung up before it was greeted, or without reading the greeting.
 fn is_hang_up(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
