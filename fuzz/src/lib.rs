@@ -31,6 +31,7 @@ pub const TARGETS: [Target; 16] = [
     Target { name: "wire_frames", run: wire::frames, seeds: &[] },
     Target { name: "wire_chunks", run: wire::chunks, seeds: &[] },
     Target { name: "wire_records", run: wire::records, seeds: &[] },
+    Target { name: "wire_statuses", run: wire::statuses, seeds: &[] },
     Target { name: "wire_messages", run: wire::messages, seeds: &[] },
     Target {
         name: "manifest_source",

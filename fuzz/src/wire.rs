@@ -1,9 +1,9 @@
 //! All messages that cross the enclave's boundary, and the channel between supervisor and init.
 
 use cloister_wire::chunks;
-use cloister_wire::control::{FromGuest, FromHost};
+use cloister_wire::control::{self, Assembly, FromGuest, FromHost, MAX_FRAMES, MAX_SERVICES, Status};
 use cloister_wire::first::Note;
-use cloister_wire::frame::{self, Decoder, HEADER};
+use cloister_wire::frame::{self, Decoder, HEADER, HOST_LIMIT};
 use cloister_wire::hello::Hello;
 use cloister_wire::hold::{FromInit, FromSupervisor};
 use cloister_wire::ingress::{CHUNK_LIMIT, Header};
@@ -120,6 +120,48 @@ pub fn messages(data: &[u8]) {
     message::<FromInit>(data);
     message::<FromSupervisor>(data);
     note(data);
+}
+
+/// The control channel as the host reads it: frames of an enclave put together to statuses, of which it holds no more than one
+/// and no more than that may have.
+pub fn statuses(data: &[u8]) {
+    let (mut decoder, mut assembly) = (Decoder::new(HOST_LIMIT), Assembly::default());
+    for piece in data.chunks(HOST_LIMIT) {
+        decoder.push(piece);
+        while let Ok(Some(message)) = decoder.next_message::<FromGuest>() {
+            let whole = match message {
+                FromGuest::Status(head) => assembly.head(head),
+                FromGuest::Services(page) => assembly.page(page),
+                FromGuest::Reply { .. } => Ok(None),
+            };
+            match whole {
+                Ok(None) => {}
+                Ok(Some(status)) => whole_again(status),
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// A status that came from frames is the same after it went through frames once more.
+fn whole_again(status: Status) {
+    assert!(status.services.len() <= MAX_SERVICES);
+    // What an enclave writes in short, such as numbers, may be longer in our form.
+    let Ok(frames) = control::frames(status.clone()) else { return };
+    if frames.len() > MAX_FRAMES {
+        return;
+    }
+    let (mut decoder, mut assembly, mut read) = (Decoder::new(HOST_LIMIT), Assembly::default(), None);
+    decoder.push(&frames.concat());
+    while let Some(message) = decoder.next_message().expect("what was written can be read") {
+        assert!(read.is_none(), "something follows a whole status");
+        read = match message {
+            FromGuest::Status(head) => assembly.head(head).expect("a head that was written"),
+            FromGuest::Services(page) => assembly.page(page).expect("a page that was written"),
+            FromGuest::Reply { .. } => panic!("nothing was asked"),
+        };
+    }
+    assert_eq!(read, Some(status));
 }
 
 /// A note of a service's first process is decoded losslessly or not at all.

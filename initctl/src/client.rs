@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 
-use cloister_wire::control::{FromGuest, FromHost, Reply, Request, Status};
+use cloister_wire::control::{Assembly, FromGuest, FromHost, PageError, Reply, Request, Status};
 use cloister_wire::frame::{self, Decoder, FrameError, HOST_LIMIT};
 use cloister_wire::hello::{Hello, HelloError, Protocol, Role};
 use cloister_wire::logs::{END, Record, RecordError, Subscribe};
@@ -40,6 +40,9 @@ pub(crate) enum ClientError {
     /// It sent an invalid message.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// It sent an invalid status.
+    #[error(transparent)]
+    Page(#[from] PageError),
     /// It sent an invalid log record.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -49,6 +52,7 @@ pub(crate) enum ClientError {
 pub(crate) struct Client {
     stream: UnixStream,
     decoder: Decoder,
+    assembly: Assembly,
 }
 
 impl Client {
@@ -67,12 +71,16 @@ impl Client {
     /// The next status; the first one is sent at once.
     pub(crate) fn status(&mut self) -> Result<Status, ClientError> {
         loop {
-            match self.receive()? {
-                FromGuest::Status(status) => return Ok(status),
+            let whole = match self.receive()? {
+                FromGuest::Status(head) => self.assembly.head(head)?,
+                FromGuest::Services(page) => self.assembly.page(page)?,
                 FromGuest::Reply { reply: Reply::Refused { why }, .. } => {
                     return Err(ClientError::Refused(why));
                 }
-                FromGuest::Reply { .. } => {}
+                FromGuest::Reply { .. } => None,
+            };
+            if let Some(status) = whole {
+                return Ok(status);
             }
         }
     }
@@ -91,7 +99,7 @@ impl Client {
                 FromGuest::Reply { reply: Reply::Refused { why }, .. } => {
                     return Err(ClientError::Refused(why));
                 }
-                FromGuest::Reply { .. } | FromGuest::Status(_) => {}
+                FromGuest::Reply { .. } | FromGuest::Status(_) | FromGuest::Services(_) => {}
             }
         }
     }
@@ -108,7 +116,7 @@ impl Client {
 
     fn open(address: &str, protocol: Protocol) -> Result<Self, ClientError> {
         let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(address)?)?;
-        let mut client = Self { stream, decoder: Decoder::new(HOST_LIMIT) };
+        let mut client = Self { stream, decoder: Decoder::new(HOST_LIMIT), assembly: Assembly::default() };
         let hello = client.send(&Hello::new(protocol, Role::Local)).and_then(|()| client.receive::<Hello>());
         match hello {
             Ok(hello) => hello.check(protocol)?,
@@ -139,6 +147,7 @@ impl Client {
         }
     }
 }
+
 /// Whether the peer closed before or without reading the hello.
 fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)

@@ -15,7 +15,7 @@ use cloister_bench::ports;
 use cloister_image::artifact::{Artifact, Part};
 use cloister_net::Stream;
 use cloister_net::channel::{self, Limits};
-use cloister_wire::control::{FromGuest, Stage, Status};
+use cloister_wire::control::{Assembly, FromGuest, Stage, Status};
 use cloister_wire::hello::{Protocol, Role};
 use tokio::runtime::Builder;
 
@@ -175,8 +175,14 @@ async fn status(machine: &Machine) -> io::Result<Status> {
     let stream: Stream = client::dial(&machine.vsock(), cloister_wire::ports::CONTROL).await?;
     let opened = channel::open(stream, Protocol::Control, Role::Host, Limits::HOST).await;
     let (mut receiver, _sender) = opened.map_err(io::Error::other)?;
+    let mut assembly = Assembly::default();
     loop {
-        if let FromGuest::Status(status) = receiver.receive().await.map_err(io::Error::other)? {
+        let whole = match receiver.receive().await.map_err(io::Error::other)? {
+            FromGuest::Status(head) => assembly.head(head).map_err(io::Error::other)?,
+            FromGuest::Services(page) => assembly.page(page).map_err(io::Error::other)?,
+            FromGuest::Reply { .. } => None,
+        };
+        if let Some(status) = whole {
             return Ok(status);
         }
     }

@@ -182,8 +182,15 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
     /// # Errors
     /// [`ChannelError::Late`] when the peer does not take it, [`ChannelError::Frame`] when it is too long; then nothing was sent.
     pub async fn send<M: Serialize>(&mut self, message: &M) -> Result<(), ChannelError> {
-        let frame = frame::encode(message, self.limits.frame)?;
-        Ok(within(self.limits.message, "sending a message", self.stream.write_all(&frame)).await??)
+        self.send_encoded(&frame::encode(message, self.limits.frame)?).await
+    }
+
+    /// Sends a message that is a frame already.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn send_encoded(&mut self, frame: &[u8]) -> Result<(), ChannelError> {
+        Ok(within(self.limits.message, "sending a message", self.stream.write_all(frame)).await??)
     }
 
     /// Sends encoded frames of a stream, for as long as the peer takes some of them now and then.

@@ -2,20 +2,22 @@
 //!
 //! Its law: nothing here can start code that the manifest does not name, write a file or read memory.
 //!
-//! Each end sends its [`Hello`](crate::hello::Hello) first. Then the enclave sends a [`FromGuest::Status`] with the whole
-//! [`Status`] at once and after each change, with a rising sequence number, and answers each request by its id. A host that
-//! has read a final state says so with [`Request::Seen`], and the enclave powers off without waiting out its deadline.
+//! Each end sends its [`Hello`](crate::hello::Hello) first. Then the enclave sends its whole [`Status`] at once and after
+//! each change, with a rising sequence number: a [`FromGuest::Status`] and, where that has no room for all services, some
+//! [`FromGuest::Services`] right behind it ([`frames`], [`Assembly`]). It answers each request by its id. A host that has read a final state says so with [`Request::Seen`], and the enclave powers off without waiting out its deadline.
 //!
 //! ```text
 //! booting → starting → ready ⇄ degraded → stopping → exited | signaled | fatal
 //! ```
 
 mod bounds;
+mod pages;
 mod report;
 
 use serde::{Deserialize, Serialize};
 
 pub use bounds::{MAX_ERROR_TEXT, bounded};
+pub use pages::{Assembly, Head, MAX_FRAMES, MAX_SERVICES, Page, PageError, frames};
 pub use report::{Confinement, ServiceStats, Stats};
 
 /// The state of the enclave as a whole.
@@ -178,8 +180,7 @@ pub struct ServiceStatus {
     pub waits_for: Option<String>,
 }
 
-/// The longest [`ServiceStatus::waits_for`], in bytes: a port, two addresses and a reason. With sixty services a status still
-/// fits its frame.
+/// The longest [`ServiceStatus::waits_for`], in bytes: a port, two addresses and a reason.
 pub const MAX_WAITS_FOR: usize = 160;
 
 /// The longest status text kept for a service, in bytes of JSON ([`bounded`]): a line on a screen.
@@ -226,8 +227,10 @@ pub struct IngressCounters {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum FromGuest {
-    /// The whole status, at once and after each change.
-    Status(Status),
+    /// The status, at once and after each change, with as many services as fit.
+    Status(Head),
+    /// More services of the status before it.
+    Services(Page),
     /// The answer to the request with this id.
     Reply {
         /// The request's id.
@@ -346,8 +349,8 @@ mod tests {
             ingress: IngressCounters::default(),
             registers: vec![Register { index: 0, value: "00ff".into(), locked: true }],
         };
-        let text = serde_json::to_string(&FromGuest::Status(status.clone())).unwrap();
-        assert_eq!(serde_json::from_str::<FromGuest>(&text).unwrap(), FromGuest::Status(status));
+        let text = serde_json::to_string(&FromGuest::Status(status.clone().into())).unwrap();
+        assert_eq!(serde_json::from_str::<FromGuest>(&text).unwrap(), FromGuest::Status(status.into()));
     }
 
     #[test]

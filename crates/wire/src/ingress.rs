@@ -54,14 +54,14 @@ mod tests {
     #[test]
     fn the_header_has_these_bytes() {
         let header = Header {
-            version: 1,
+            version: 2,
             port: 80,
             client: Some("192.0.2.7:50000".parse().unwrap()),
             framing: Framing::Chunked,
         };
         assert_eq!(
             serde_json::to_string(&header).unwrap(),
-            r#"{"version":1,"port":80,"client":"192.0.2.7:50000","framing":"chunked"}"#
+            r#"{"version":2,"port":80,"client":"192.0.2.7:50000","framing":"chunked"}"#
         );
     }
 

@@ -69,7 +69,7 @@ async fn a_client_is_announced_and_carried() {
     let (mut client, mut connections) = publish(0).await;
     let mut enclave = connections.recv().await.unwrap();
     let client_address = Some(client.local_addr().unwrap());
-    let expected = Header { version: 1, port: 80, client: client_address, framing: Framing::Chunked };
+    let expected = Header { version: VERSION, port: 80, client: client_address, framing: Framing::Chunked };
     assert_eq!(header(&mut enclave).await, expected);
     client.write_all(b"ping").await.unwrap();
     client.shutdown().await.unwrap();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cloister_net::Stream;
 use cloister_net::channel::{self, ChannelError, Limits, Receiver, Sender};
-use cloister_wire::control::{FromGuest, FromHost, Reply};
+use cloister_wire::control::{Assembly, FromGuest, FromHost, Reply};
 use cloister_wire::hello::{Protocol, Role};
 use cloister_wire::ports;
 use tokio::sync::{mpsc, oneshot};
@@ -35,8 +35,10 @@ const MAX_PENDING: usize = 64;
 
 /// Why a connection is over.
 enum Over {
-    /// The peer went away, or broke the protocol: try again.
+    /// The peer went away: try again.
     Again,
+    /// The peer broke the protocol: try again, less and less often.
+    Broken,
     /// The peer cannot be spoken to.
     Never(String),
     /// Nobody wants it any more.
@@ -53,14 +55,14 @@ pub(crate) async fn run(
     loop {
         if let Ok(stream) = transport.connect(ports::CONTROL).await {
             match talk(stream, &mut asks, &events).await {
-                Ok(Over::Done) => return,
-                Ok(Over::Never(why)) => {
+                Over::Done => return,
+                Over::Never(why) => {
                     // Whoever listened is gone: so is the reason to tell.
                     drop(events.send(Event::Broken(why)).await);
                     return;
                 }
-                Ok(Over::Again) => pause = FIRST_PAUSE,
-                Err(_) => {}
+                Over::Again => pause = FIRST_PAUSE,
+                Over::Broken => {}
             }
         }
         tokio::select! {
@@ -71,20 +73,18 @@ pub(crate) async fn run(
     }
 }
 
-async fn talk(
-    stream: Stream,
-    asks: &mut mpsc::Receiver<Ask>,
-    events: &mpsc::Sender<Event>,
-) -> Result<Over, ChannelError> {
+async fn talk(stream: Stream, asks: &mut mpsc::Receiver<Ask>, events: &mpsc::Sender<Event>) -> Over {
     let (receiver, sender) = match channel::open(stream, Protocol::Control, Role::Host, LIMITS).await {
+        Ok(channel) => channel,
         Err(ChannelError::Hello(why)) => {
-            return Ok(Over::Never(format!("the enclave cannot be talked to: {why}")));
+            return Over::Never(format!("the enclave cannot be talked to: {why}"));
         }
-        opened => opened?,
+        Err(_) => return Over::Broken,
     };
     match converse(receiver, sender, asks, events).await {
-        Err(ChannelError::Closed | ChannelError::Io(_)) => Ok(Over::Again),
-        over => over,
+        Ok(over) => over,
+        Err(ChannelError::Closed | ChannelError::Io(_)) => Over::Again,
+        Err(_) => Over::Broken,
     }
 }
 
@@ -96,21 +96,28 @@ async fn converse(
 ) -> Result<Over, ChannelError> {
     let mut pending: HashMap<u64, oneshot::Sender<Reply>> = HashMap::new();
     let mut next_id = 0;
+    let mut assembly = Assembly::default();
     loop {
         tokio::select! {
-            message = receiver.receive::<FromGuest>() => match message? {
-                FromGuest::Status(status) => {
-                    if events.send(Event::Status(Box::new(status))).await.is_err() {
-                        return Ok(Over::Done);
+            message = receiver.receive::<FromGuest>() => {
+                let whole = match message? {
+                    FromGuest::Status(head) => assembly.head(head),
+                    FromGuest::Services(page) => assembly.page(page),
+                    FromGuest::Reply { id, reply } => {
+                        if let Some(answer) = pending.remove(&id) {
+                            // Whoever asked may have gone.
+                            drop(answer.send(reply));
+                        }
+                        Ok(None)
                     }
+                };
+                let Ok(whole) = whole else { return Ok(Over::Broken) };
+                if let Some(status) = whole
+                    && events.send(Event::Status(Box::new(status))).await.is_err()
+                {
+                    return Ok(Over::Done);
                 }
-                FromGuest::Reply { id, reply } => {
-                    if let Some(answer) = pending.remove(&id) {
-                        // Whoever asked may have gone.
-                        drop(answer.send(reply));
-                    }
-                }
-            },
+            }
             ask = asks.recv() => {
                 let Some(ask) = ask else { return Ok(Over::Done) };
                 next_id += 1;
@@ -139,4 +146,125 @@ async fn send(
         pending.insert(id, answer);
     }
     sender.send(&FromHost { id, request: ask.request }).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::Pending;
+    use cloister_net::Listener;
+    use cloister_wire::control::{Head, IngressCounters, Page, Phase, ServiceStatus, State, Status};
+    use std::io;
+    use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
+
+    /// The enclave's supervisor is what listens here.
+    #[derive(Debug)]
+    struct Socket(PathBuf);
+
+    impl Transport for Socket {
+        fn connect(&self, _: u32) -> Pending<'_, io::Result<Stream>> {
+            Box::pin(async { Stream::connect_unix(&self.0) })
+        }
+    }
+
+    /// An enclave that is played.
+    struct Guest {
+        _folder: tempfile::TempDir,
+        listener: Listener,
+        events: mpsc::Receiver<Event>,
+        asks: mpsc::Sender<Ask>,
+    }
+
+    impl Guest {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("control");
+            let listener = Listener::from_unix(UnixListener::bind(&path).unwrap()).unwrap();
+            let (speak, events) = mpsc::channel(8);
+            let (asks, asked) = mpsc::channel(1);
+            drop(tokio::spawn(run(Arc::new(Socket(path)), asked, speak)));
+            Self { _folder: folder, listener, events, asks }
+        }
+
+        async fn accept(&self) -> (Receiver, Sender) {
+            let (stream, _) = self.listener.accept().await.unwrap();
+            channel::open(stream, Protocol::Control, Role::Guest, Limits::HOST).await.unwrap()
+        }
+
+        async fn status(&mut self) -> Status {
+            let Some(Event::Status(status)) = self.events.recv().await else { panic!("no status") };
+            *status
+        }
+    }
+
+    fn service(name: &str) -> ServiceStatus {
+        ServiceStatus {
+            name: name.to_owned(),
+            phase: Phase::Failed,
+            pid: None,
+            since_ms: 0,
+            restarts: 0,
+            last_exit: None,
+            text: Some("x".repeat(40_000)),
+            waits_for: None,
+        }
+    }
+
+    fn status(seq: u64, services: &[&str]) -> Status {
+        Status {
+            seq,
+            state: State::Ready,
+            platform: "virtual".into(),
+            uptime_ms: 0,
+            supervisor_restarts: 0,
+            boot: Vec::new(),
+            services: services.iter().map(|name| service(name)).collect(),
+            ingress: IngressCounters::default(),
+            registers: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_status_in_several_frames_is_published_once_and_whole() {
+        let mut guest = Guest::new();
+        let (mut heard, mut says) = guest.accept().await;
+        let whole = status(1, &["web", "db", "job"]);
+        let frames = cloister_wire::control::frames(whole.clone()).unwrap();
+        assert_eq!(frames.len(), 3);
+        let (answer, answered) = oneshot::channel();
+        guest.asks.send(Ask { request: Request::Ping, answer: Some(answer) }).await.unwrap();
+        let FromHost { id, .. } = heard.receive().await.unwrap();
+        let (last, first) = frames.split_last().unwrap();
+        for frame in first {
+            says.send_encoded(frame).await.unwrap();
+        }
+        // An answer may stand between two frames; once it is here, what was sent before it has been read.
+        says.send(&FromGuest::Reply { id, reply: Reply::Done }).await.unwrap();
+        assert_eq!(answered.await, Ok(Reply::Done));
+        assert!(guest.events.try_recv().is_err(), "half a status is none");
+        says.send_encoded(last).await.unwrap();
+        assert_eq!(guest.status().await, whole);
+    }
+
+    #[tokio::test]
+    async fn a_peer_whose_pages_belong_to_no_status_is_left_and_nothing_is_published() {
+        let mut guest = Guest::new();
+        let begins = FromGuest::Status(Head { status: status(1, &[]), follow: 1 });
+        let too_many = FromGuest::Status(Head { status: status(1, &[]), follow: usize::MAX });
+        let page = |seq| FromGuest::Services(Page { seq, services: vec![service("web")] });
+        for messages in
+            [vec![page(1)], vec![begins.clone(), page(2)], vec![begins.clone(), begins], vec![too_many]]
+        {
+            let (mut heard, mut says) = guest.accept().await;
+            for message in messages {
+                says.send(&message).await.unwrap();
+            }
+            assert!(heard.receive::<FromHost>().await.is_err(), "the connection goes on");
+        }
+        assert!(guest.events.try_recv().is_err());
+        let (_heard, mut says) = guest.accept().await;
+        says.send(&FromGuest::Status(status(2, &[]).into())).await.unwrap();
+        assert_eq!(guest.status().await.seq, 2, "and it is connected to again");
+    }
 }

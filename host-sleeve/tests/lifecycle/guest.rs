@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use cloister_wire::control::{
     Cause, FromGuest, FromHost, IngressCounters, Phase, Reply, Request, ServiceStats, ServiceStatus, Stage,
-    State, Stats, Status,
+    State, Stats, Status, frames,
 };
 use cloister_wire::frame::{Decoder, HOST_LIMIT, encode, encode_bytes};
-use cloister_wire::hello::{Hello, Protocol, Role};
+use cloister_wire::hello::{Hello, Protocol, Role, VERSION};
 use cloister_wire::logs::{END, Record, Stream, Subscribe};
 
 use rustix::event::{EventfdFlags, epoll, eventfd};
@@ -172,7 +172,7 @@ impl Guest {
     }
 
     fn control(&self, mut stream: UnixStream, number: u32) {
-        let version = if self.script == Script::Stranger { 7 } else { 1 };
+        let version = if self.script == Script::Stranger { 7 } else { VERSION };
         let hello = Hello { version, ..Hello::new(Protocol::Control, Role::Guest) };
         drop(stream.write_all(&encode(&hello, HOST_LIMIT).unwrap()));
         if self.script == Script::Restarts && number < 3 {
@@ -273,7 +273,7 @@ impl Guest {
             ingress: IngressCounters::default(),
             registers: Vec::new(),
         };
-        (encode(&FromGuest::Status(status), HOST_LIMIT).unwrap(), seq)
+        (frames(status).unwrap().concat(), seq)
     }
 
     fn logs(&self, mut stream: UnixStream) {

@@ -47,7 +47,7 @@ fn serve(status: Status, end: Instant) -> io::Result<()> {
     await_ready(&listener, PollFlags::IN, end)?;
     let (host, _) = vsock::accept(&listener)?;
     let hello = frame::encode(&Hello::new(Protocol::Control, Role::Guest), HOST_LIMIT);
-    let status = frame::encode(&FromGuest::Status(status), HOST_LIMIT);
+    let status = frame::encode(&FromGuest::Status(status.into()), HOST_LIMIT);
     for frame in [hello, status] {
         send(&host, &frame.map_err(io::Error::other)?, end)?;
     }

@@ -63,7 +63,7 @@ impl Bench {
 /// A connection's first bytes.
 fn header(port: u16, then: &[u8]) -> Vec<u8> {
     let client = Some("192.0.2.7:50000".parse().unwrap());
-    let header = Header { version: 1, port, client, framing: Framing::Chunked };
+    let header = Header { version: cloister_wire::hello::VERSION, port, client, framing: Framing::Chunked };
     let mut bytes = frame::encode(&header, HEADER_LIMIT).unwrap();
     bytes.extend(then);
     bytes
@@ -106,7 +106,7 @@ async fn a_service_that_asks_for_it_learns_who_its_client_is() {
 async fn what_the_manifest_does_not_name_is_refused() {
     let mut bench = bench(4, false).await;
     let header =
-        frame::encode_bytes(br#"{"version":1,"port":22,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
+        frame::encode_bytes(br#"{"version":2,"port":22,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
     assert!(bench.refusal(&header).await.ends_with("the manifest has no ingress port 22"));
     assert_eq!(bench.ingress.counters().refused, 1);
 }
@@ -116,9 +116,9 @@ async fn a_header_that_is_none_is_refused() {
     let mut bench = bench(4, false).await;
     assert!(bench.refusal(b"GET / HTTP/1.1\r\n\r\n").await.contains("over this channel's limit of 1024"));
     let future =
-        frame::encode_bytes(br#"{"version":2,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
-    assert!(bench.refusal(&future).await.contains("speaks version 2"));
-    let path = br#"{"version":1,"port":80,"framing":"chunked","path":"/etc"}"#;
+        frame::encode_bytes(br#"{"version":3,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
+    assert!(bench.refusal(&future).await.contains("speaks version 3"));
+    let path = br#"{"version":2,"port":80,"framing":"chunked","path":"/etc"}"#;
     let path = frame::encode_bytes(path, HEADER_LIMIT).unwrap();
     assert!(bench.refusal(&path).await.contains("unknown field `path`"));
 }
@@ -129,7 +129,7 @@ async fn a_service_that_does_not_listen_is_told_in_the_log() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     drop(std::mem::replace(&mut bench.service, free));
     let header =
-        frame::encode_bytes(br#"{"version":1,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
+        frame::encode_bytes(br#"{"version":2,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
     let target = bench.target;
     let why = format!(
         "ingress port 80: no service answers on TCP port {target}: nothing listens on 127.0.0.1:{target} or [::1]:{target}"
@@ -142,7 +142,7 @@ async fn a_port_that_another_program_has_is_not_the_services() {
     let mut bench = bench(4, false).await;
     std::fs::write(bench.folder.path().join("web/cgroup.procs"), "").unwrap();
     let header =
-        frame::encode_bytes(br#"{"version":1,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
+        frame::encode_bytes(br#"{"version":2,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
     assert!(bench.refusal(&header).await.ends_with("is no process of web"));
     assert!(tokio::time::timeout(Duration::from_millis(20), bench.service.accept()).await.is_err());
 }

@@ -7,12 +7,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloister_manifest::model::{Control, ControlVerb};
+use cloister_manifest::model::{Control, ControlVerb, MAX_SERVICES};
 use cloister_net::channel::{self, ChannelError, Sender};
 use cloister_net::places::{Limits, Places};
 use cloister_net::{Entrance, Identity, Stream, accept_each};
-use cloister_wire::control::{FromGuest, FromHost, Reply, Request, Status, Verb};
-use cloister_wire::frame::{FrameError, HOST_LIMIT};
+use cloister_wire::control::{self, FromGuest, FromHost, Reply, Request, Status, Verb};
 use cloister_wire::hello::{Protocol, Role};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -28,8 +27,9 @@ const CONNECTIONS: Limits = Limits { host: 16, service: 4, shared: 16 };
 /// does not fill the host's socket with it, and the final state comes this much later at most.
 const PACE: Duration = Duration::from_millis(5);
 
-/// Bytes of a frame that are not the status in it: the message's name.
-const ENVELOPE: usize = 64;
+/// Every service that a manifest may name has room in a status.
+const _: () = assert!(MAX_SERVICES <= control::MAX_SERVICES, "readers refuse a status of more services");
+
 /// The id of the answer to a peer that may not ask anything: it is sent before a request is read.
 const UNASKED: u64 = 0;
 
@@ -103,17 +103,12 @@ async fn converse(stream: Stream, peer: Identity, asking: Asking) -> Result<(), 
     }
 }
 
-/// Sends a status. One that is too long for a frame, with the texts of sixty services in trouble, loses the ends of them.
+/// Sends a status, in as many frames as it needs.
 async fn show(sender: &mut Sender, status: Status) -> Result<(), ChannelError> {
-    let mut message = FromGuest::Status(status);
-    let sent = sender.send(&message).await;
-    if let (Err(ChannelError::Frame(FrameError::TooLong { .. })), FromGuest::Status(status)) =
-        (&sent, &mut message)
-    {
-        status.fit(HOST_LIMIT.saturating_sub(ENVELOPE));
-        return sender.send(&message).await;
+    for frame in control::frames(status)? {
+        sender.send_encoded(&frame).await?;
     }
-    sent
+    Ok(())
 }
 
 async fn answer(request: Request, peer: &Identity, asking: &Asking) -> Reply {
@@ -158,6 +153,11 @@ fn may(request: &Request, peer: &Identity, control: &Control) -> Result<(), Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cloister_net::Listener;
+    use cloister_wire::control::{
+        Assembly, Exit, MAX_ERROR_TEXT, MAX_STATUS_TEXT, MAX_WAITS_FOR, Phase, ServiceStatus, State,
+    };
+    use std::os::unix::net::UnixListener;
 
     fn service(verb: Verb) -> Request {
         Request::Service { service: "web".into(), verb }
@@ -190,5 +190,46 @@ mod tests {
             let request = Request::Signal { service: "web".into(), signal };
             assert!(may(&request, &Identity::Host, &control).is_err());
         }
+    }
+
+    /// A service whose every text is as long as it may be.
+    fn troubled(number: usize) -> ServiceStatus {
+        let text = |length| Some("x".repeat(length));
+        ServiceStatus {
+            name: format!("{number:0>63}"),
+            phase: Phase::BackingOff,
+            pid: None,
+            since_ms: u64::MAX,
+            restarts: u32::MAX,
+            last_exit: Some(Exit::NotStarted { error: "x".repeat(MAX_ERROR_TEXT) }),
+            text: text(MAX_STATUS_TEXT),
+            waits_for: text(MAX_WAITS_FOR),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_status_of_sixty_services_in_trouble_arrives_with_all_its_texts() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("control");
+        let listener = Listener::from_unix(UnixListener::bind(&socket).unwrap()).unwrap();
+        let board = Arc::new(Board::new("virtual".into(), Vec::new(), 0));
+        board.show(State::Starting, (0..MAX_SERVICES).map(troubled).collect());
+        let control = watch::channel(Control { host: vec![], services: vec![] }).1;
+        let (asked, _asked) = mpsc::channel(1);
+        let (told, _told) = mpsc::channel(1);
+        let asking = Asking { board: Arc::clone(&board), control, asked, told };
+        drop(tokio::spawn(serve(Entrance::host(listener), asking)));
+        let host = Stream::connect_unix(&socket).unwrap();
+        let opened = channel::open(host, Protocol::Control, Role::Host, channel::Limits::HOST).await;
+        let (mut receiver, _sender) = opened.unwrap();
+        let (mut assembly, mut whole) = (Assembly::default(), None);
+        while whole.is_none() {
+            whole = match receiver.receive_soon().await.unwrap() {
+                FromGuest::Status(head) => assembly.head(head).unwrap(),
+                FromGuest::Services(page) => assembly.page(page).unwrap(),
+                FromGuest::Reply { .. } => panic!("nothing was asked"),
+            };
+        }
+        assert_eq!(whole.unwrap().services, board.read().services);
     }
 }

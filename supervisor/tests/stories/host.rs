@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use cloister_net::Stream;
-use cloister_net::channel::{self, Limits, Receiver, Sender};
-use cloister_wire::control::{FromGuest, FromHost, Reply, Request, State, Status};
+use cloister_net::channel::{self, ChannelError, Limits, Receiver, Sender};
+use cloister_wire::control::{Assembly, FromGuest, FromHost, Reply, Request, State, Status};
 use cloister_wire::frame::{self, HOST_LIMIT};
 use cloister_wire::hello::{Protocol, Role};
 use cloister_wire::logs::{self, END, Record, Subscribe};
@@ -40,18 +40,25 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) async fn open(path: &Path, protocol: Protocol) -> Self {
-        let stream = soon(async {
+        soon(async {
             loop {
-                match Stream::connect_unix(path) {
-                    Ok(stream) => return stream,
-                    Err(_) => sleep(RETRY).await,
+                match Self::try_open(path, protocol).await {
+                    Ok(connection) => return connection,
+                    // Also a listener whose supervisor is gone may still take a connection: while another story starts a
+                    // process, that has a copy of it.
+                    Err(ChannelError::Io(_) | ChannelError::Closed) => sleep(RETRY).await,
+                    Err(error) => panic!("{error}"),
                 }
             }
         })
-        .await;
+        .await
+    }
+
+    async fn try_open(path: &Path, protocol: Protocol) -> Result<Self, ChannelError> {
         let limits = Limits { read: HOST_LIMIT, hello: PATIENCE, ..Limits::HOST };
-        let (receiver, sender) = channel::open(stream, protocol, Role::Host, limits).await.unwrap();
-        Self { receiver, sender }
+        let (receiver, sender) =
+            channel::open(Stream::connect_unix(path)?, protocol, Role::Host, limits).await?;
+        Ok(Self { receiver, sender })
     }
 
     pub(crate) async fn send<M: Serialize>(&mut self, message: &M) {
@@ -79,12 +86,14 @@ pub(crate) struct Host {
     connection: Connection,
     /// Every status read so far.
     pub(crate) seen: Vec<Status>,
+    assembly: Assembly,
     id: u64,
 }
 
 impl Host {
     pub(crate) async fn open(path: &Path) -> Self {
-        Self { connection: Connection::open(path, Protocol::Control).await, seen: vec![], id: 0 }
+        let connection = Connection::open(path, Protocol::Control).await;
+        Self { connection, seen: vec![], assembly: Assembly::default(), id: 0 }
     }
 
     /// Reads statuses until one is as wanted.
@@ -92,11 +101,8 @@ impl Host {
         loop {
             let frame = self.connection.frame().await;
             let frame = frame.unwrap_or_else(|| panic!("the connection ended; last: {:?}", self.seen.last()));
-            if let FromGuest::Status(status) = frame::decode(&frame).unwrap() {
-                self.seen.push(status.clone());
-                if wanted(&status) {
-                    return status;
-                }
+            if let Some(status) = self.take(frame::decode(&frame).unwrap()).filter(|status| wanted(status)) {
+                return status;
             }
         }
     }
@@ -119,10 +125,20 @@ impl Host {
             let frame = self.connection.frame().await.expect("the connection ended");
             match frame::decode(&frame).unwrap() {
                 FromGuest::Reply { id, reply } if id == self.id => return reply,
-                FromGuest::Reply { .. } => {}
-                FromGuest::Status(status) => self.seen.push(status),
+                message => drop(self.take(message)),
             }
         }
+    }
+
+    /// The status that is whole with this message.
+    fn take(&mut self, message: FromGuest) -> Option<Status> {
+        let status = match message {
+            FromGuest::Status(head) => self.assembly.head(head).unwrap(),
+            FromGuest::Services(page) => self.assembly.page(page).unwrap(),
+            FromGuest::Reply { .. } => None,
+        };
+        self.seen.extend(status.clone());
+        status
     }
 
     /// What it is told without having asked.
@@ -130,7 +146,7 @@ impl Host {
         let frame = self.connection.frame().await.expect("the connection ended");
         match frame::decode(&frame).unwrap() {
             FromGuest::Reply { reply, .. } => reply,
-            FromGuest::Status(status) => panic!("it is told {status:?}"),
+            message => panic!("it is told {message:?}"),
         }
     }
 

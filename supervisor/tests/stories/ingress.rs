@@ -5,6 +5,7 @@ use std::io;
 use cloister_manifest::model::{Check, Ingress, Live, Manifest, Ready, Service};
 use cloister_wire::control::{Phase, Reply, Request, State};
 use cloister_wire::frame;
+use cloister_wire::hello::VERSION;
 use cloister_wire::ingress::{Framing, HEADER_LIMIT, Header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
@@ -34,7 +35,7 @@ async fn dial(enclave: &Enclave) -> UnixStream {
 }
 
 async fn try_dial(enclave: &Enclave) -> io::Result<UnixStream> {
-    let header = Header { version: 1, port: PORT, client: None, framing: Framing::Chunked };
+    let header = Header { version: VERSION, port: PORT, client: None, framing: Framing::Chunked };
     let mut stream = UnixStream::connect(enclave.path("ingress")).await?;
     stream.write_all(&frame::encode(&header, HEADER_LIMIT).unwrap()).await?;
     Ok(stream)
