@@ -5,21 +5,13 @@
 //! end is found out before that.
 
 use std::convert::Infallible;
-use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
-
-use rustix::io::Errno;
-use tokio::time::timeout;
 
 use crate::gate::{Gate, Pass};
 use crate::identity::{Identity, service_behind};
-use crate::listener::{Listener, Peer};
+use crate::listener::Listener;
+use crate::next::next;
 use crate::stream::Stream;
-
-/// How long to wait when an accept fails and no connection of ours ends: long enough to cost nothing, short enough
-/// that a client does not notice.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// A listener, and how it is known who connects to it.
 #[derive(Debug)]
@@ -118,38 +110,14 @@ where
     }
 }
 
-/// The next connection of `listener`. While the system is out of descriptors or memory this waits until one of ours is
-/// `freed`, or a moment, and tries again.
-pub(crate) async fn next<W: Future>(listener: &Listener, freed: impl Fn() -> W) -> (Stream, Peer) {
-    loop {
-        match listener.accept().await {
-            Ok(connection) => return connection,
-            Err(error) if concerns_one_client(&error) => {}
-            Err(_) => wait_for_resources(freed()).await,
-        }
-    }
-}
-
-async fn wait_for_resources(freed: impl Future) {
-    // Either end of this wait is as good as the other.
-    drop(timeout(PAUSE, freed).await);
-}
-
-/// Whether an accept failed for the one client that it would have returned. `accept(2)` lists the network errors that a
-/// new socket passes on; the listener is sound, and the next client is there or is not.
-fn concerns_one_client(error: &io::Error) -> bool {
-    const PASSED_ON: [Errno; 3] = [Errno::CONNABORTED, Errno::CONNRESET, Errno::PROTO];
-    PASSED_ON.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::places::{Limits, Places};
     use std::io::Read;
     use std::net::{SocketAddr, TcpStream};
+    use std::time::Duration;
     use tokio::sync::mpsc;
-    use tokio::time::Instant;
 
     /// A server that keeps every connection, and where it listens.
     fn serve<A>(
@@ -170,17 +138,6 @@ mod tests {
             }
         })));
         (address, served)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_lack_of_resources_is_waited_out_until_a_connection_ends_or_for_a_moment() {
-        let gate = Gate::new(1);
-        let start = Instant::now();
-        wait_for_resources(gate.freed()).await;
-        assert_eq!(start.elapsed(), PAUSE);
-        let pass = gate.enter().await;
-        tokio::join!(wait_for_resources(gate.freed()), async { drop(pass) });
-        assert_eq!(start.elapsed(), PAUSE);
     }
 
     #[tokio::test]

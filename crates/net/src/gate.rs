@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::accept;
 use crate::listener::{Listener, Peer};
+use crate::next::next;
 use crate::stream::Stream;
 
 /// Descriptors of a connection: two sockets, and a watch for room on each.
@@ -126,7 +126,7 @@ impl Gate {
 
     /// The next connection of `listener`, however long the system is out of something.
     pub async fn next(&self, listener: &Listener) -> (Stream, Peer) {
-        accept::next(listener, || self.one_left()).await
+        next(listener, || self.one_left()).await
     }
 
     /// Waits until a connection through any entrance ends.

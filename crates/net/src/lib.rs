@@ -22,6 +22,7 @@ mod gate;
 pub mod identity;
 mod listener;
 pub mod means;
+mod next;
 pub mod places;
 pub mod scratch;
 mod stream;

@@ -6,7 +6,7 @@
 use minicbor::data::Type;
 use minicbor::decode::{Decoder, Error as DecodeError};
 
-use crate::{Description, NsmError, Pcr};
+use crate::model::{Description, NsmError, Pcr};
 
 /// Most bytes of an answer: what the driver has room for (`NSM_RESPONSE_MAX_SIZE`, the kernel's `drivers/misc/nsm.c`).
 const ANSWER_LIMIT: usize = 0x3000;

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 
 use minicbor::encode::{Encoder, Error as EncodeError};
 
-use crate::{Claims, NsmError};
+use crate::model::{Claims, NsmError};
 
 /// Most bytes of user data and of a nonce in an attestation document (AWS Nitro Enclaves, "Attestation document
 /// specification").

@@ -11,6 +11,8 @@ use cloister_image::difference;
 
 use crate::error::{Error, Result};
 
+use super::unread::unread;
+
 /// The longest record that is read, in bytes: one has a line for each layer.
 const MAX_RECORD: u64 = 4 * 1024 * 1024;
 
@@ -45,7 +47,7 @@ pub(super) fn image(record: &BuildRecord) -> Result<String> {
 /// Compares what was built with the record it was to be built by.
 pub(super) fn compare(record: &BuildRecord, built: &Finished, output: &Path) -> Result<()> {
     let built = built.open().and_then(|artifact| artifact.build_record());
-    let built = built.map_err(super::unread)?;
+    let built = built.map_err(unread)?;
     let fields = difference::records(record, &built)
         .map_err(|error| Error::internal("two build records cannot be compared").because(error))?;
     if fields.is_empty() {

@@ -9,11 +9,12 @@ mod outputs;
 mod reference;
 mod sign;
 mod stop;
+mod unread;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use cloister_image::artifact::{ArtifactFault, ToolRecord};
+use cloister_image::artifact::ToolRecord;
 use cloister_image::build::{self, Application, BuildFault, Input, Options, Pack, Responsible};
 use cloister_image::digest::Digest;
 use cloister_image::limits::Limits;
@@ -31,6 +32,7 @@ use crate::values::{show_duration, show_size};
 pub(crate) use order::{Order, Refusal};
 use reference::Origin;
 pub(crate) use stop::Stop;
+use unread::unread;
 
 /// The longest manifest that is read, in bytes: people write some hundred lines.
 const MAX_MANIFEST: u64 = 1024 * 1024;
@@ -210,20 +212,6 @@ fn blame(fault: BuildFault) -> Error {
     // A fault of our own says itself what to do.
     let error = if responsible == Responsible::Cloister { error } else { error.hint(hint) };
     if std::error::Error::source(&fault).is_some() { error.because(Below(fault)) } else { error }
-}
-
-/// What was built this moment cannot be read: that is our fault, unless the disk or another program had a part in it.
-fn unread(fault: ArtifactFault) -> Error {
-    let what = "what was built cannot be read";
-    match fault {
-        ArtifactFault::Host { .. } | ArtifactFault::Changed { .. } | ArtifactFault::Occupied(_) => {
-            Error::host(what).because(fault)
-        }
-        ArtifactFault::Layout { .. }
-        | ArtifactFault::NotAnEnclave(_)
-        | ArtifactFault::NoPart { .. }
-        | ArtifactFault::Document { .. } => Error::internal(what).because(fault),
-    }
 }
 
 /// What lies under a fault whose own words have been said.

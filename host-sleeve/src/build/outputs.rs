@@ -18,6 +18,7 @@ use crate::output;
 
 use super::order::{Order, Refusal};
 use super::stop::Stop;
+use super::unread::unread;
 
 /// What an enclave image's name usually ends with.
 const EXTENSION: &str = "cloister";
@@ -116,8 +117,8 @@ impl Output for Beside {
 
 /// Makes the measurements, and the file for AWS Nitro if it is wanted.
 fn make(order: &Order<'_>, built: &Finished) -> Result<Vec<Beside>> {
-    let artifact = built.open().map_err(super::unread)?;
-    let measurements = artifact.document(Part::Measurements).map_err(super::unread)?;
+    let artifact = built.open().map_err(unread)?;
+    let measurements = artifact.document(Part::Measurements).map_err(unread)?;
     let mut made = vec![file(&measurements_path(order.output), |out| {
         out.write_all(&measurements).map_err(|source| Error::host("it cannot be written").because(source))
     })?];

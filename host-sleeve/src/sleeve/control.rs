@@ -151,9 +151,9 @@ async fn send(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backends::Pending;
+    use crate::transport::Pending;
     use cloister_net::Listener;
-    use cloister_wire::control::{Head, IngressCounters, Page, Phase, ServiceStatus, State, Status};
+    use cloister_wire::control::{Head, IngressCounters, Page, Phase, Request, ServiceStatus, State, Status};
     use std::io;
     use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
