@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# A program that binds every ephemeral port keeps all others in its network namespace from connecting, to anywhere, and the option
-# that is made for this does not help. It needs no privilege: one descriptor a port, and nothing has to listen.
+# A program that binds every ephemeral port prevents all others in its network namespace from connecting, to any address, and the
+# option that is meant for this does not help. It needs no privileges: one descriptor per port, and nothing has to listen.
 #
 # expected: IP_BIND_ADDRESS_NO_PORT (ip(7): a port is picked when connecting, and two connections may have the same one if their
-#           other ends differ) lets another program connect: there is no connection at all that its own could be mistaken for
-# seen:     it connects as long as the ports are taken by connections, and fails with EADDRNOTAVAIL as soon as they are bound;
-#           without the option, and with SO_REUSEADDR, it is the same
-# with:     Linux (uname -r below), Python for the sockets; no other package; as root, in a network namespace of its own
+#           other ends differ) lets another program connect: there is no connection with which its own could be confused
+# seen:     it connects as long as the ports are used by connections, and fails with EADDRNOTAVAIL as soon as they are bound;
+#           without the option, and with SO_REUSEADDR, the result is the same
+# with:     Linux (uname -r below), Python for the sockets; no other package; as root, in a separate network namespace
 #
-# Services of one enclave share the loopback interface, so one of them could shut ingress to all. Connections of this project's own
-# are therefore bound without a look at others (docs/security.md).
+# Services of one enclave share the loopback interface, so one of them could block ingress for all. This project's own connections
+# are therefore bound regardless of others (docs/security.md).
 set -euo pipefail
 
 work=$(mktemp -d)

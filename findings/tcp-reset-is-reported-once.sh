@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Linux reports a TCP reset to one system call only: when a send has taken ECONNRESET, a reader of the same socket gets what is
-# queued, then an orderly end. A program that sends and receives in two threads, or two tasks, sees a truncated stream as whole.
+# Linux reports a TCP reset to one system call only: after a send has returned ECONNRESET, a reader of the same socket gets the
+# queued data, then an orderly end. A program that sends and receives in two threads, or two tasks, mistakes a truncated stream
+# for a complete one.
 #
 # expected: each direction learns of the reset (RFC 9293, 3.10.7.4: the user should receive an unsolicited "connection reset")
-# seen:     the error is kept once per socket (sk_err) and cleared by whoever reads it first; recv then returns 0
+# seen:     the error is stored once per socket (sk_err) and cleared by the first call that reads it; recv then returns 0
 # with:     Linux (uname -r below), Python for the sockets; no other package
 #
-# The relay of this project therefore takes an end that follows a failed send for a break (docs/relay.md).
+# The relay of this project therefore treats an end that follows a failed send as a break (docs/relay.md).
 set -euo pipefail
 
 work=$(mktemp -d)

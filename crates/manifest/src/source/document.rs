@@ -11,7 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use super::capabilities::Capabilities;
 use super::names::{EnvName, GroupSpec, HttpPath, Path, ServiceName, Syscall, UserSpec};
 use super::problem::Problems;
-use super::read::{FromScalar, Read, Spanned, either, no_value, record, words, wrong_type};
+use super::read::{FromScalar, Read, Spanned, either, keywords, no_value, record, wrong_type};
 use super::signal::Signal;
 use super::tree::{Entry, Node, Scalar, Value};
 use super::units::{Count, Cpu, DebugFlag, Duration, Flag, Mode, Period, Port, Size, Text, Version};
@@ -166,7 +166,7 @@ either! {
     /// When a service counts as ready.
     enum Ready: "`started`, `notify`, or a map with `tcp`, `http`, `file` or `log`" {
         /// By a keyword.
-        Word(ReadyKeyword),
+        Keyword(ReadyKeyword),
         /// By a check.
         Probe(ReadyProbe),
     }
@@ -298,35 +298,35 @@ record! {
     }
 }
 
-words!(Kind: "a kind of service" {
+keywords!(Kind: "a kind of service" {
     "service" => Self::Service,
     "job" => Self::Job,
 });
 
-words!(FirstProcess: "a first process" {
+keywords!(FirstProcess: "a first process" {
     "cloister" => Self::Cloister,
     "service" => Self::Service,
 });
 
-words!(Policy: "a restart policy" {
+keywords!(Policy: "a restart policy" {
     "always" => Self::Always,
     "on-failure" => Self::OnFailure,
     "never" => Self::Never,
 });
 
-words!(Logs: "a log policy" {
+keywords!(Logs: "a log policy" {
     "forward" => Self::Forward,
     "drop" => Self::Drop,
 });
 
-words!(ControlVerb: "a control action" {
+keywords!(ControlVerb: "a control action" {
     "start" => Self::Start,
     "stop" => Self::Stop,
     "restart" => Self::Restart,
     "signal" => Self::Signal,
 });
 
-words!(ReadyKeyword: "a readiness condition" {
+keywords!(ReadyKeyword: "a readiness condition" {
     "started" => Self::Started,
     "notify" => Self::Notify,
 });

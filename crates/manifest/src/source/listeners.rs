@@ -53,7 +53,7 @@ fn listeners(document: &Document, services: &[Named]) -> Vec<(Spanned<Port>, Str
 fn ready_port(service: &Service) -> Option<Spanned<Port>> {
     match &service.ready.as_ref()?.value {
         Ready::Probe(probe) => probe.tcp.clone().or_else(|| probe.http.as_ref().and_then(http_port)),
-        Ready::Word(_) => None,
+        Ready::Keyword(_) => None,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: reading continues after a problem, so that one run reports all of them. A value that could not be read is absent.
 //!
 //! `record` makes a struct, its reader and its JSON Schema from one declaration; `either` does the same for a value with a
-//! short and a long form; `words` for a choice of keywords. The types of single scalars are in [`super::units`].
+//! short and a long form; `keywords` for a choice of keywords. The types of single scalars are in [`super::units`].
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -297,8 +297,8 @@ macro_rules! either {
 }
 
 /// Lets a type be read from a choice of keywords.
-macro_rules! words {
-    ($type:ty: $what:literal { $($word:literal => $value:expr,)+ }) => {
+macro_rules! keywords {
+    ($type:ty: $what:literal { $($keyword:literal => $value:expr,)+ }) => {
         impl $crate::source::read::FromScalar for $type {
             const EXPECTED: &'static str = $what;
 
@@ -306,10 +306,10 @@ macro_rules! words {
                 scalar: &$crate::source::tree::Scalar,
             ) -> Result<Self, $crate::source::read::Invalid> {
                 match scalar.text.as_str() {
-                    $($word => Ok($value),)+
+                    $($keyword => Ok($value),)+
                     other => Err($crate::source::read::Invalid {
-                        reason: format!("expected {}", $crate::source::hint::one_of([$($word),+])),
-                        hint: $crate::source::hint::did_you_mean(other, [$($word),+]),
+                        reason: format!("expected {}", $crate::source::hint::one_of([$($keyword),+])),
+                        hint: $crate::source::hint::did_you_mean(other, [$($keyword),+]),
                     }),
                 }
             }
@@ -317,4 +317,4 @@ macro_rules! words {
     };
 }
 
-pub(super) use {either, record, words};
+pub(super) use {either, keywords, record};

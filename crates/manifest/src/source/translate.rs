@@ -22,8 +22,8 @@ pub(super) fn ingress(route: Route) -> model::Ingress {
 
 pub(super) fn ready(ready: &Ready) -> Option<model::Ready> {
     match ready {
-        Ready::Word(ReadyKeyword::Started) => Some(model::Ready::Started),
-        Ready::Word(ReadyKeyword::Notify) => Some(model::Ready::Notify),
+        Ready::Keyword(ReadyKeyword::Started) => Some(model::Ready::Started),
+        Ready::Keyword(ReadyKeyword::Notify) => Some(model::Ready::Notify),
         Ready::Probe(probe) => {
             let tcp = probe.tcp.as_ref().map(|port| model::Ready::Tcp(port.0));
             let http = || probe.http.as_ref().and_then(|http| http_parts(&http.value));
