@@ -139,9 +139,12 @@ mod tests {
     fn there_is_an_end_to_the_pipes_and_it_is_no_error() {
         let pipes = Pipes::default();
         let lent: Vec<Lent> = std::iter::from_fn(|| pipes.lend()).collect();
-        assert_eq!(lent.len(), MOST_PIPES);
+        assert!(pipes.lend().is_none());
+        let most = lent.len();
         drop(lent);
-        assert_eq!(pipes.shelf.lock().unwrap().kept.len(), MOST_KEPT);
-        assert!(pipes.lend().is_some());
+        // What nobody uses is not kept for ever; as many as before can be lent again.
+        let kept = pipes.shelf.lock().unwrap().kept.len();
+        assert!((1..most).contains(&kept), "{kept} of {most}");
+        assert_eq!(std::iter::from_fn(|| pipes.lend()).collect::<Vec<_>>().len(), most);
     }
 }
