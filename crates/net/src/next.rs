@@ -51,9 +51,10 @@ mod tests {
         let gate = Gate::new(1);
         let start = Instant::now();
         wait_for_resources(gate.one_left()).await;
-        assert_eq!(start.elapsed(), PAUSE);
+        let pause = start.elapsed();
+        assert!((Duration::from_millis(1)..Duration::from_secs(1)).contains(&pause), "{pause:?}");
         let pass = gate.enter().await;
         tokio::join!(wait_for_resources(gate.one_left()), async { drop(pass) });
-        assert_eq!(start.elapsed(), PAUSE);
+        assert_eq!(start.elapsed(), pause, "the end of a connection ends the wait");
     }
 }

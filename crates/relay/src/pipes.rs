@@ -139,9 +139,12 @@ mod tests {
     fn running_out_of_pipes_is_not_an_error() {
         let pipes = Pipes::default();
         let loans: Vec<Loan> = std::iter::from_fn(|| pipes.lend()).collect();
-        assert_eq!(loans.len(), MAX_PIPES);
+        assert!(pipes.lend().is_none());
+        let max = loans.len();
         drop(loans);
-        assert_eq!(pipes.pool.lock().unwrap().spare.len(), MAX_SPARE);
-        assert!(pipes.lend().is_some());
+        // Only some idle pipes are kept, and as many as before can be loaned again.
+        let spare = pipes.pool.lock().unwrap().spare.len();
+        assert!((1..max).contains(&spare), "{spare} of {max}");
+        assert_eq!(std::iter::from_fn(|| pipes.lend()).collect::<Vec<_>>().len(), max);
     }
 }
