@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use cloister_net::{Entrance, Listener};
+use cloister_supervisor::confine::confine_supervisor;
 use cloister_supervisor::core::{CoreError, Setup, run};
 use cloister_supervisor::hold::HoldError;
 use cloister_supervisor::status::registers;
@@ -32,7 +33,12 @@ fn main() -> ExitCode {
 
 fn supervise() -> Result<(), Box<dyn Error>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { Ok(run(setup()?).await?) })
+    runtime.block_on(async {
+        let setup = setup()?;
+        // The last that needs more: the listeners and the security module's registers. There is one thread.
+        confine_supervisor()?;
+        Ok(run(setup).await?)
+    })
 }
 
 fn setup() -> Result<Setup, CoreError> {

@@ -49,6 +49,7 @@ mod signal_death_is_128_plus_the_signal;
 mod stops_end_in_time;
 mod stops_let_connections_end;
 mod supervisor_crashes_are_survived;
+mod the_supervisor_is_confined;
 mod values_reach_only_their_service;
 
 /// Those that are told on one machine, which is booted first.
@@ -138,6 +139,7 @@ pub const ALL: &[Scenario] = &[
     stops_let_connections_end::SIGTERM,
     stops_let_connections_end::POWER_BUTTON,
     servants_see_nothing::SCENARIO,
+    the_supervisor_is_confined::SCENARIO,
     services_are_confined::DEFAULTS,
     services_are_confined::INSPECTED,
     services_are_confined::MEMORY,

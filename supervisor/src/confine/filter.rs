@@ -26,9 +26,9 @@ const RETURN: u16 = 0x06;
 const JUMP: u16 = 0x05;
 
 /// `SECCOMP_RET_ALLOW` (`linux/seccomp.h`).
-const ALLOW: u32 = 0x7FFF_0000;
+pub(super) const ALLOW: u32 = 0x7FFF_0000;
 
-type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
+pub(super) type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
 /// A filter that cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -53,10 +53,10 @@ pub(super) fn compile(allowed: &[String]) -> Result<Vec<u64>, FilterError> {
     let mut program = BpfProgram::new();
     for (rules, action) in parts(allowed)? {
         if !rules.is_empty() {
-            chain(&mut program, rules, action)?;
+            chain(&mut program, rules, SeccompAction::Allow, action)?;
         }
     }
-    Ok(program.iter().map(word).collect())
+    Ok(words(&program))
 }
 
 /// Each answer and the calls that meet it.
@@ -78,6 +78,11 @@ fn parts(allowed: &[String]) -> Result<Vec<(Rules, SeccompAction)>, FilterError>
         parts.push((socket_diagnosis()?, errno(libc::EPROTONOSUPPORT)));
     }
     Ok(parts)
+}
+
+/// The calls of the table whose callers are killed, whatever the table's answer: the supervisor has no use for any of them.
+pub(super) fn without_use() -> Rules {
+    DENIED.iter().map(|row| (row.number, Vec::new())).collect()
 }
 
 /// `socket(AF_VSOCK, …)`: with it a service would pass by the enclave's ingress and egress.
@@ -106,15 +111,20 @@ fn limits_of_others() -> Result<Rules, FilterError> {
     Ok(Rules::from([(libc::SYS_prlimit64, vec![SeccompRule::new(vec![of_another, sets])?])]))
 }
 
-fn errno(number: i32) -> SeccompAction {
+pub(super) fn errno(number: i32) -> SeccompAction {
     SeccompAction::Errno(number.unsigned_abs())
 }
 
-/// Appends a program for `rules`, which begins where what is there would allow: at its end, and in the middle where the arguments
+/// Appends a program that answers `otherwise`, and `action` to what `rules` match. It begins where what is there would allow: at its end, and in the middle where the arguments
 /// of a call that it looks at are none that it refuses.
-fn chain(program: &mut BpfProgram, rules: Rules, action: SeccompAction) -> Result<(), FilterError> {
+pub(super) fn chain(
+    program: &mut BpfProgram,
+    rules: Rules,
+    otherwise: SeccompAction,
+    action: SeccompAction,
+) -> Result<(), FilterError> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-    let next: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?.try_into()?;
+    let next: BpfProgram = SeccompFilter::new(rules, otherwise, action, arch)?.try_into()?;
     if program.pop().is_some_and(|last| (last.code, last.k) != (RETURN, ALLOW)) {
         return Err(FilterError::Chain);
     }
@@ -127,6 +137,10 @@ fn chain(program: &mut BpfProgram, rules: Rules, action: SeccompAction) -> Resul
     Ok(())
 }
 
+pub(super) fn words(program: &BpfProgram) -> Vec<u64> {
+    program.iter().map(word).collect()
+}
+
 fn word(instruction: &seccompiler::sock_filter) -> u64 {
     u64::from(instruction.code) << 48
         | u64::from(instruction.jt) << 40
@@ -135,12 +149,13 @@ fn word(instruction: &seccompiler::sock_filter) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// `AUDIT_ARCH_X86_64` and `AUDIT_ARCH_AARCH64` (`linux/audit.h`).
-    const THIS_ARCH: u32 = if cfg!(target_arch = "x86_64") { 0xC000_003E } else { 0xC000_00B7 };
-    const KILL_PROCESS: u32 = 0x8000_0000;
+    pub(in crate::confine) const THIS_ARCH: u32 =
+        if cfg!(target_arch = "x86_64") { 0xC000_003E } else { 0xC000_00B7 };
+    pub(in crate::confine) const KILL_PROCESS: u32 = 0x8000_0000;
     const ERRNO: u32 = 0x0005_0000;
 
     /// What the kernel would answer: the few instructions of classic BPF that filters are made of.
@@ -171,11 +186,11 @@ mod tests {
         }
     }
 
-    fn answer(program: &[u64], number: c_long, arch: u32, first: u32) -> u32 {
+    pub(in crate::confine) fn answer(program: &[u64], number: c_long, arch: u32, first: u32) -> u32 {
         answer_to(program, number, arch, [first, 0])
     }
 
-    fn errno_of(number: i32) -> u32 {
+    pub(in crate::confine) fn errno_of(number: i32) -> u32 {
         ERRNO | number.unsigned_abs()
     }
 

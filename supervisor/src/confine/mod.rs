@@ -6,6 +6,7 @@
 mod capabilities;
 mod denied;
 mod filter;
+mod own;
 mod sealed;
 
 use cloister_manifest::model::{self, Check, FirstProcess, MAX_SEALED, Ready, Root, Service};
@@ -13,6 +14,7 @@ use cloister_wire::hold::{File, Limits, Place, Spawn, View};
 
 pub use capabilities::UnknownCapability;
 pub use filter::FilterError;
+pub use own::{OwnError, confine as confine_supervisor};
 pub use sealed::hand_over;
 
 /// The address of the socket for `sd_notify(3)`, in the abstract namespace, so that no mount hides it.
