@@ -100,6 +100,7 @@ pub const ALL: &[Scenario] = &[
     services_that_cannot_run_say_why::NOT_EXECUTABLE,
     services_that_cannot_run_say_why::PIPE,
     services_that_cannot_run_say_why::DIES_IN_EXEC,
+    services_that_cannot_run_say_why::SIXTY,
     services_that_cannot_run_say_why::ENDS_AT_ONCE,
     logs_arrive_whole::ONE_LONG_LINE,
     logs_arrive_whole::FLOODING,

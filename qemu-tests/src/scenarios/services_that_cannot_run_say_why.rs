@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::guest::{catch, nobody};
+use crate::guest::{catch, nobody, notify};
 use crate::lab::{Running, path_str};
-use crate::story::{Failure, expect, expect_in};
+use crate::story::{Failure, expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
 /// Bytes of an ELF header for 64-bit machines (elf(5)).
@@ -32,6 +32,10 @@ pub(super) const DIES_IN_EXEC: Scenario = Scenario {
     host: dies_in_exec,
     guest: live,
 };
+
+/// The story of more trouble than a frame has room for.
+pub(super) const SIXTY: Scenario =
+    Scenario { name: "sixty_services_in_trouble_say_it_without_a_text_cut", host: sixty, guest: trouble };
 
 /// The story of a service that is over before it began.
 pub(super) const ENDS_AT_ONCE: Scenario = Scenario {
@@ -149,6 +153,89 @@ fn unmapped(program: &[u8]) -> Vec<u8> {
 
 /// An address in the kernel's half.
 const ABOVE_ALL: u64 = 0xFFFF_8000_0000_0000;
+
+/// Services in trouble; one more mends their program, and sixty are the most there can be.
+const TROUBLED: usize = 59;
+
+/// The longest line that a service may say of itself (`STATUS=` of `sd_notify(3)`).
+const STATUS_TEXT: usize = 256;
+
+/// What each of them has to say to be ready, which none does.
+const SIGN: usize = 140;
+
+/// Longer than a frame.
+const MUCH: usize = 64 * 1024;
+
+/// Where their program lies: a reason why it does not start is long.
+fn long_path() -> String {
+    let folder = "p".repeat(220);
+    format!("/{folder}/{folder}/tool")
+}
+
+/// The program of 59 services cannot be put into memory at first, so each has a long reason why it did not start. Then it is
+/// mended, and each says a long line about itself while it is waited for. A watchdog is what lets it speak at all.
+fn sixty(lab: &mut Lab) -> Outcome {
+    let (root, tool) = (lab.probe_root()?, long_path());
+    let inside = root.join(tool.trim_start_matches('/'));
+    fs::create_dir_all(inside.parent().unwrap_or(&root))?;
+    fs::write(&inside, unmapped(&fs::read(root.join("probe"))?))?;
+    fs::set_permissions(&inside, fs::Permissions::from_mode(0o755))?;
+    let sign = "s".repeat(SIGN);
+    let fields = format!(
+        "command: [{tool}, {}, say], after: [mend], ready: {{log: {sign}}}, start_timeout: 10m, live: {{watchdog: 10m}}, \
+         restart: {{delay: 5s, max_delay: 5s, burst: 1000}}",
+        SIXTY.name
+    );
+    let services: Vec<String> =
+        (0..TROUBLED).map(|number| format!("  s{number:0>62}: {{{fields}}}\n")).collect();
+    let manifest = format!(
+        "version: 1\nservices:\n  mend: {{command: [PROBE, mend], critical: true}}\n{}control: [signal]\n",
+        services.concat()
+    );
+    let manifest = lab.manifest(&manifest)?;
+    let image = lab.build(&root, &manifest)?;
+    let mut web = lab.run(&image, &["--memory", "1GiB"])?;
+    all(&web, "the reason why it did not start", |service| {
+        service.pointer("/last_exit/not-started").is_some()
+    })?;
+    web.ask(&["service", "signal", "web", "mend", "USR1"])?.expect_code(0)?;
+    let services = all(&web, "what it says of itself", |service| service.get("text").is_some())?;
+    let length = serde_json::to_vec(&services).unwrap_or_default().len();
+    expect(length > MUCH, format_args!("{length} bytes of services would fit one frame"))?;
+    for service in services.iter().filter(|service| service.get("name") != Some(&"mend".into())) {
+        let text = |key| service.pointer(key).and_then(Value::as_str).unwrap_or_default();
+        expect_eq(&text("/text"), &"t".repeat(STATUS_TEXT).as_str(), "what it says of itself")?;
+        expect_eq(&text("/waits_for"), &format!("\"{sign}\" in its output").as_str(), "what it waits for")?;
+        let reason = text("/last_exit/not-started/error");
+        expect(reason.contains(&tool) && reason.ends_with("by signal 11"), format_args!("{reason}"))?;
+    }
+    web.stop()?.expect_code(0)
+}
+
+/// Waits until `seen` is true of each of the services in trouble, and gives all services.
+fn all(web: &Running, what: &str, seen: impl Fn(&Value) -> bool) -> Result<Vec<Value>, Failure> {
+    web.until(what, || {
+        let inspected = web.ask(&["inspect", "web", "--json"])?.json().unwrap_or_default();
+        let services = inspected.pointer("/status/services").and_then(Value::as_array).cloned();
+        Ok(services.filter(|services| services.iter().filter(|service| seen(service)).count() == TROUBLED))
+    })
+}
+
+fn trouble(words: &[String]) -> ExitCode {
+    let done = match words.first().map(String::as_str) {
+        Some("mend") => mend(),
+        _ => notify(&format!("STATUS={}", "t".repeat(STATUS_TEXT))),
+    };
+    if done.is_ok() { live(words) } else { ExitCode::FAILURE }
+}
+
+/// Puts a program where none was, once it is asked to.
+fn mend() -> std::io::Result<()> {
+    catch(Signal::USR1)?.wait()?;
+    let tool = long_path();
+    fs::copy("/probe", format!("{tool}.new"))?;
+    fs::rename(format!("{tool}.new"), tool)
+}
 
 fn live(_words: &[String]) -> ExitCode {
     let lived = catch(Signal::TERM).and_then(|mut term| term.wait());

@@ -1,3 +1,5 @@
+//! Golden bytes of heads and pages, the bounds of an assembly, and statuses of every size.
+
 use super::*;
 use crate::control::{
     Exit, IngressCounters, MAX_ERROR_TEXT, MAX_STATUS_TEXT, MAX_WAITS_FOR, Phase, Stage, State,
