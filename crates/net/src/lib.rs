@@ -8,15 +8,24 @@
 //! | [`Stream`] | a connected vsock, TCP or Unix socket |
 //! | [`Listener`] | where such streams come from |
 //! | [`Gate`], [`room()`] | how many there may be at once |
+//! | [`OwnedPort`], [`diag`] | connections to a port of a service, and to nobody else's |
+//! | [`packets`] | a pair of sockets between two programs of ours |
+//! | [`processors()`] | how many threads of ours can run at once |
 //! | [`means`] | what to do when the kernel is out of memory or descriptors |
 //! | [`scratch`] | the buffer that bytes pass through when they are copied |
 
+pub mod diag;
 mod gate;
 mod listener;
 pub mod means;
+mod owned;
+pub mod packets;
+mod processors;
 pub mod scratch;
 mod stream;
 
 pub use gate::{Gate, Pass, room};
 pub use listener::{Listener, Peer};
-pub use stream::Stream;
+pub use owned::{NotReached, OwnedPort, own_cgroup};
+pub use processors::processors;
+pub use stream::{Stream, tcp_beside};
