@@ -1,4 +1,5 @@
-//! Control groups, version 2: one for the supervisor, one for each held process and all that comes from it.
+//! Control groups, version 2: one for the supervisor, one for each held process and all that comes from it. Those of services
+//! have a common limit, those of servants stand beside them.
 //!
 //! Its law: a limit is in force when it reads back as written, and a group is killed as a whole (`cgroup.kill`), never by
 //! a list of processes. The files are those of `Documentation/admin-guide/cgroup-v2.rst`.
@@ -14,8 +15,11 @@ use cloister_wire::hold::Limits;
 /// Where version 2 is mounted in the enclave.
 pub const MOUNT: &str = "/sys/fs/cgroup";
 
-/// Groups of the held processes lie in this folder.
+/// Groups of the services lie in this folder.
 const HELD: &str = "cloister";
+
+/// Groups of the servants lie in this one, outside what limits all services together.
+const SERVANTS: &str = "servants";
 
 /// The supervisor's group.
 const SUPERVISOR: &str = "supervisor";
@@ -87,13 +91,15 @@ impl std::fmt::Display for CgroupError {
 impl std::error::Error for CgroupError {}
 
 impl Cgroups {
-    /// The tree below `mount`, with its two folders made and the controllers handed down to the held groups.
+    /// The tree below `mount`, with its folders made and the controllers handed down to the held groups.
     pub fn set_up(mount: &Path) -> Result<Self, CgroupError> {
         let available = read(&mount.join("cgroup.controllers"))?;
         let held = mount.join(HELD);
         hand_down(mount, &available)?;
-        make(&held)?;
-        hand_down(&held, &available)?;
+        for folder in [&held, &mount.join(SERVANTS)] {
+            make(folder)?;
+            hand_down(folder, &available)?;
+        }
         let all = processes(&read(Path::new(THREADS))?, &read(Path::new(LOAD))?);
         let path = held.join("pids.max");
         write(&path, &all.to_string()).map_err(|error| plain(&path, error))?;
@@ -136,11 +142,12 @@ impl Cgroups {
         Cgroup::open(path)
     }
 
-    /// A new group for a held process, with its limits in force.
+    /// A new group for a held process, with its limits in force: a service's among those that are limited together, a
+    /// servant's beside them.
     ///
     /// Errors: `EEXIST` where the last holding of that name has not gone.
-    pub fn hold(&self, name: &str, limits: &Limits) -> Result<Cgroup, CgroupError> {
-        let path = self.mount.join(HELD).join(name);
+    pub fn hold(&self, name: &str, servant: bool, limits: &Limits) -> Result<Cgroup, CgroupError> {
+        let path = self.mount.join(if servant { SERVANTS } else { HELD }).join(name);
         make(&path)?;
         let group = Cgroup::open(path)?;
         match self.share().and_then(|pids| group.limit(limits, limits.pids.map_or(pids, u64::from))) {
@@ -154,7 +161,7 @@ impl Cgroups {
 
     /// Kills every held process and the supervisor.
     pub fn kill_all(&self) {
-        for folder in [HELD, SUPERVISOR] {
+        for folder in [HELD, SERVANTS, SUPERVISOR] {
             // What cannot be killed here is killed with everything else when the machine ends.
             drop(write(&self.mount.join(folder).join("cgroup.kill"), "1"));
         }

@@ -191,6 +191,9 @@ mod tests {
 
     use std::io::{Read, Write};
 
+    use cloister_wire::control::{Cause, Exit};
+    use cloister_wire::hold::{Ended, Held, MAX_HELD, MAX_STASHES, Welcome};
+
     fn peer() -> (Channel, UnixStream) {
         let (channel, far) = pair().unwrap();
         let far = UnixStream::from(far);
@@ -198,21 +201,49 @@ mod tests {
         (channel, far)
     }
 
+    /// A welcome to all that init can hold, each name and end as long as they get.
+    fn longest_welcome() -> Welcome {
+        let held = |number: usize| {
+            let name = format!("@{number:062}");
+            let exit = Exit::Signal { signal: 64, cause: Cause::OutOfMemory };
+            let ended = Some(Ended { name: name.clone(), pid: u32::MAX, exit, at_ns: u64::MAX });
+            Held { name, pid: u32::MAX, at_ns: u64::MAX, ended, cgroup: u64::MAX, populated: false, fds: 2 }
+        };
+        Welcome {
+            stash: (0..MAX_STASHES).map(|number| format!("{number:063}")).collect(),
+            held: (0..MAX_HELD).map(held).collect(),
+            ..Welcome::default()
+        }
+    }
+
     #[test]
-    fn more_descriptors_than_a_message_carries_arrive_with_their_frame() {
+    fn all_that_init_can_hold_is_handed_over_in_order() {
         let (mut channel, far) = peer();
-        let (fd, _other) = UnixStream::pair().unwrap();
-        let fd: Rc<OwnedFd> = Rc::new(fd.into());
-        channel.send(&FromInit::RootMounted { error: None }, vec![fd; 384]).unwrap();
-        let (mut bytes, mut fds) = (Vec::new(), 0);
-        while fds < 384 {
+        let welcome = longest_welcome();
+        let count = MAX_STASHES + 2 * MAX_HELD;
+        let files: Vec<_> = (0..count).map(|_| tempfile::tempfile().unwrap()).collect();
+        for (number, file) in files.iter().enumerate() {
+            (&mut &*file).write_all(&u16::try_from(number).unwrap().to_be_bytes()).unwrap();
+        }
+        let fds = files.into_iter().map(|file| Rc::new(OwnedFd::from(file))).collect();
+        channel.send(&FromInit::Welcome(welcome.clone()), fds).unwrap();
+        let (mut decoder, mut fds) = (Decoder::new(HOLD_LIMIT), Vec::new());
+        let message = loop {
             let mut buffer = [0; 512];
             let (n, some) = recv_with_fds(&far, &mut buffer).unwrap();
-            bytes.extend_from_slice(&buffer[..n]);
-            fds += some.len();
+            fds.extend(some);
+            decoder.push(&buffer[..n]);
+            if let Some(message) = decoder.next_message::<FromInit>().unwrap() {
+                break message;
+            }
+        };
+        assert_eq!(message, FromInit::Welcome(welcome));
+        assert_eq!(fds.len(), count);
+        for (number, fd) in fds.iter().enumerate() {
+            let mut bytes = [0; 2];
+            rustix::io::pread(fd, &mut bytes, 0).unwrap();
+            assert_eq!(usize::from(u16::from_be_bytes(bytes)), number);
         }
-        assert_eq!(fds, 384);
-        assert_eq!(&bytes[4..], br#"{"root-mounted":{"error":null}}"#);
     }
 
     #[test]
@@ -258,11 +289,12 @@ mod tests {
     #[test]
     fn a_spawn_without_its_descriptors_is_nonsense() {
         let (mut channel, mut far) = peer();
-        let spawn = r#"{"spawn":{"name":"web","spec":{"argv":["/x"],"env":[],"cwd":"/","as_first":false,"uid":0,"gid":0,
-            "groups":[],"capabilities":0,"seccomp":[],"writable":null,"files":[],
+        let spawn = r#"{"spawn":{"name":"@net","spec":{"argv":["/x"],"env":[],"place":"empty","uid":0,"gid":0,
+            "groups":[],"capabilities":0,"seccomp":[],
             "limits":{"memory":null,"cpu_millis":null,"pids":null,"open_files":null},"fds":2}}}"#;
         far.write_all(&frame::encode_bytes(spawn.as_bytes(), HOLD_LIMIT).unwrap()).unwrap();
         channel.receive().unwrap();
-        assert!(matches!(channel.next_request(), Err(ChannelError::Nonsense(_))));
+        let Err(ChannelError::Nonsense(why)) = channel.next_request() else { panic!("it was taken") };
+        assert_eq!(why, "2 descriptors named, fewer came");
     }
 }

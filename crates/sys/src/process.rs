@@ -8,6 +8,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char};
 use std::io;
+use std::marker::PhantomData;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -27,6 +28,23 @@ pub enum Fork {
 /// A process between fork and exec: its memory is a copy that will be thrown away.
 #[derive(Debug)]
 pub struct Child(());
+
+/// The arguments and environment of a program, in the form that exec takes: made before a filter is in force that may refuse
+/// what allocating takes.
+#[derive(Debug)]
+pub struct Arguments<'a> {
+    argv: Vec<*const c_char>,
+    env: Vec<*const c_char>,
+    strings: PhantomData<&'a CStr>,
+}
+
+impl<'a> Arguments<'a> {
+    /// Points to these strings.
+    #[must_use]
+    pub fn new(argv: &'a [CString], env: &'a [CString]) -> Self {
+        Self { argv: pointers(argv), env: pointers(env), strings: PhantomData }
+    }
+}
 
 /// The whole of `struct clone_args` up to `cgroup` (`linux/sched.h`, `CLONE_ARGS_SIZE_VER2`).
 #[repr(C)]
@@ -103,6 +121,14 @@ impl Child {
         Ok(aside)
     }
 
+    /// Makes `file` the descriptor `number`, which exec closes, until then.
+    ///
+    /// Whatever had that number is closed. Errors: `EINVAL` where `file` has that number itself.
+    pub fn take_as(&mut self, file: impl AsFd, number: RawFd) -> io::Result<()> {
+        // SAFETY: as in `take_descriptors`.
+        check(unsafe { libc::dup3(file.as_fd().as_raw_fd(), number, libc::O_CLOEXEC) })
+    }
+
     /// Forks a child of this child, in the same cgroup and namespaces.
     ///
     /// Errors: as [`fork_into`].
@@ -111,11 +137,13 @@ impl Child {
     }
 
     /// Gives this process its own view of mounts, changeable without a trace elsewhere, of cgroups, with its own group
-    /// as their root, and of System V and POSIX message objects, of which it has none yet (`ipc_namespaces(7)`).
+    /// as their root, of System V and POSIX message objects, of which it has none yet (`ipc_namespaces(7)`), and where it is
+    /// `also_names` of the host's name.
     ///
     /// Errors: `EPERM` for a process that is not root.
-    pub fn leave_namespaces(&mut self) -> io::Result<()> {
-        let kinds = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP | libc::CLONE_NEWIPC;
+    pub fn leave_namespaces(&mut self, also_names: bool) -> io::Result<()> {
+        let names = if also_names { libc::CLONE_NEWUTS } else { 0 };
+        let kinds = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP | libc::CLONE_NEWIPC | names;
         // SAFETY: these flags change what names mean, not which descriptors are open; there is one thread.
         check(unsafe { libc::unshare(kinds) })?;
         Ok(rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?)
@@ -129,17 +157,14 @@ impl Child {
         trace(TRACE_ME, None, 0)
     }
 
-    /// Becomes the program in the open file `program`, whatever its name is by now, or says why not.
-    pub fn exec_file(
-        &self,
-        program: impl AsFd,
-        argv: &[CString],
-        env: &[CString],
-    ) -> Result<Infallible, io::Error> {
-        let (argv, env) = (pointers(argv), pointers(env));
-        let (program, name, flags) = (program.as_fd().as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH);
-        // SAFETY: as for `exec`; the name is empty and the descriptor is borrowed for the call.
-        unsafe { libc::syscall(libc::SYS_execveat, program, name, argv.as_ptr(), env.as_ptr(), flags) };
+    /// Becomes the program in the open file `program`, whatever its name is by now, or says why not. This is one system call:
+    /// `execveat(program, "", …, AT_EMPTY_PATH)`.
+    pub fn exec_file(&self, program: RawFd, arguments: &Arguments<'_>) -> Result<Infallible, io::Error> {
+        let (argv, env) = (arguments.argv.as_ptr(), arguments.env.as_ptr());
+        let (name, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+        // SAFETY: the name is empty, and the two lists are NULL-terminated, of strings that outlive the call; a number that is
+        // no open file is refused.
+        unsafe { libc::syscall(libc::SYS_execveat, program, name, argv, env, flags) };
         Err(io::Error::last_os_error())
     }
 

@@ -9,20 +9,43 @@ use std::io;
 
 use libc::{c_ulong, sock_filter, sock_fprog};
 
-/// Puts the classic BPF program in force. An instruction is `code << 48 | jt << 40 | jf << 32 | k`.
-///
-/// Errors: `EINVAL` for a program the kernel finds wrong, empty or over 4096 instructions; `EACCES` without
-/// no-new-privileges.
-pub fn install(program: &[u64]) -> io::Result<()> {
-    let mut instructions: Vec<sock_filter> = program.iter().map(|word| decode(*word)).collect();
-    let length = u16::try_from(instructions.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let program = sock_fprog { len: length, filter: instructions.as_mut_ptr() };
-    let (mode, flags): (c_ulong, c_ulong) = (c_ulong::from(libc::SECCOMP_SET_MODE_FILTER), 0);
-    // SAFETY: `program` names `length` live instructions, which the kernel only reads.
-    match unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+/// A classic BPF program in the kernel's form.
+#[derive(Debug)]
+pub struct Filter {
+    instructions: Vec<sock_filter>,
+    length: u16,
+}
+
+impl Filter {
+    /// The program made of these instructions, each `code << 48 | jt << 40 | jf << 32 | k`.
+    ///
+    /// Errors: `InvalidInput` for more than 65,535 of them.
+    pub fn new(program: &[u64]) -> io::Result<Self> {
+        let instructions: Vec<sock_filter> = program.iter().map(|word| decode(*word)).collect();
+        let length = u16::try_from(instructions.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        Ok(Self { instructions, length })
     }
+
+    /// Puts it in force. This is one system call, and none follows it: not even memory is freed.
+    ///
+    /// Errors: `EINVAL` for a program the kernel finds wrong, empty or over 4096 instructions; `EACCES` without
+    /// no-new-privileges.
+    pub fn install(&mut self) -> io::Result<()> {
+        let program = sock_fprog { len: self.length, filter: self.instructions.as_mut_ptr() };
+        let (mode, flags): (c_ulong, c_ulong) = (c_ulong::from(libc::SECCOMP_SET_MODE_FILTER), 0);
+        // SAFETY: `program` names `length` live instructions, which the kernel only reads.
+        match unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Puts a program in force: [`Filter::new`], then [`Filter::install`].
+///
+/// Errors: those of the two.
+pub fn install(program: &[u64]) -> io::Result<()> {
+    Filter::new(program)?.install()
 }
 
 fn decode(word: u64) -> sock_filter {

@@ -20,6 +20,12 @@ use crate::control::{Exit, Stage, State};
 /// The descriptor number of the socket pair in the supervisor.
 pub const SUPERVISOR_FD: i32 = 3;
 
+/// The descriptor number of a servant's program until its exec, the one system call that init makes under the servant's filter:
+/// `execveat(PROGRAM_FD, "", argv, env, AT_EMPTY_PATH)`. The filter must allow it with this number and these flags. That is worth
+/// nothing to the servant: exec has closed the descriptor, its root is empty, and where the filter allows neither `dup2` nor
+/// `memfd_create` no file that could be executed gets this number. Above the 255 descriptors that can come with a spawn.
+pub const PROGRAM_FD: i32 = 1000;
+
 /// What init sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -137,7 +143,7 @@ pub enum FromSupervisor<S = State> {
     /// Start a process under this name, which must not be held. Descriptors: `spec.fds` of them, which become 3, 4, … in the
     /// process.
     Spawn {
-        /// A name of [`crate::logs::MAX_NAME`] bytes at most, `a-z 0-9 -`.
+        /// A name of [`crate::logs::MAX_NAME`] bytes at most, `a-z 0-9 -`; that of a servant, and no other, begins with `@`.
         name: String,
         /// What to run and how it is confined.
         spec: Box<Spawn>,
@@ -159,7 +165,7 @@ pub enum FromSupervisor<S = State> {
     /// Hand over what is kept under this name; where nothing is, keep the descriptor that comes along, or make a memfd. At
     /// most [`MAX_STASHES`].
     Stash {
-        /// A name like a holding's, with `.` and `_` as well.
+        /// A name like a holding's, with `.`, `_` and `@` anywhere.
         name: String,
         /// How many descriptors come along: 0 or 1.
         fds: u8,
@@ -168,7 +174,8 @@ pub enum FromSupervisor<S = State> {
     MountRoot {
         /// The most bytes the services can write.
         writable_bytes: u64,
-        /// Memory that the supervisor needs for the services of the manifest, and that they may therefore not take.
+        /// Memory that the services may not take: what the supervisor needs for them, and the limits of all servants, whose cgroups
+        /// are not below the one that is limited to the rest.
         reserved_bytes: u64,
     },
     /// The enclave's last state: power off. Said once, after the host has seen it or its deadline has passed.
@@ -237,7 +244,7 @@ pub enum Place {
     /// The application's root: a service.
     Root(View),
     /// An empty read-only root, and nothing mounted in it: a servant, a program of ours that holds what it was given as
-    /// descriptors and nothing else. It is process 1 of its PID namespace.
+    /// descriptors and nothing else. It is process 1 of its PID namespace. Its program is executed as [`PROGRAM_FD`].
     Empty,
 }
 

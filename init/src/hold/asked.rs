@@ -2,11 +2,14 @@
 //!
 //! Its law: the supervisor is trusted to decide, not to be free of bugs. A request that makes no sense changes nothing.
 
-use cloister_wire::hold::{FromInit, FromSupervisor, LastWords, MAX_HELD, MAX_STASHES, Spawn, Target};
+use cloister_wire::hold::{FromInit, FromSupervisor, LastWords, MAX_HELD, MAX_STASHES, Place, Spawn, Target};
 use cloister_wire::logs::MAX_NAME;
 
 use super::Action;
 use super::state::{Holding, Phase, State};
+
+/// What the names of servants begin with. No service's does (`crates/manifest`).
+const SERVANT: char = '@';
 
 /// `SIGKILL` of `signal(7)`.
 const SIGKILL: u8 = 9;
@@ -29,8 +32,12 @@ impl State {
     }
 
     fn spawn(&mut self, name: String, spec: Box<Spawn>) -> Vec<Action> {
-        let refused = if !is_name(&name, b"-") {
+        let servant = name.starts_with(SERVANT);
+        let refused = if !is_name(name.strip_prefix(SERVANT).unwrap_or(&name), b"-") || name.len() > MAX_NAME
+        {
             Some((22, "a holding's name is made of a-z, 0-9 and -".to_owned()))
+        } else if servant != matches!(spec.place, Place::Empty) {
+            Some((22, "names with @ are for servants, and no other".to_owned()))
         } else if self.find(&name).is_some() {
             Some((17, "a process of this name is held already".to_owned()))
         } else if self.held.len() >= MAX_HELD {
@@ -77,7 +84,7 @@ impl State {
 
     fn keep(&mut self, name: String) -> Vec<Action> {
         let known = self.stash.contains(&name);
-        if known || (is_name(&name, b"-._") && self.stash.len() < MAX_STASHES) {
+        if known || (is_name(&name, b"-._@") && self.stash.len() < MAX_STASHES) {
             return vec![Action::Stash { name }];
         }
         self.nonsense(&format!("asked to keep {name:?} beside {} others", self.stash.len()))

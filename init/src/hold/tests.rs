@@ -125,6 +125,23 @@ fn names_that_are_no_names_never_become_folders() {
 }
 
 #[test]
+fn names_with_an_at_sign_are_for_servants_and_no_other() {
+    let at = |name: &str, place: Place| {
+        let spec = Box::new(Spawn { place, ..*spec() });
+        listening().on(Event::Asked(FromSupervisor::Spawn { name: name.into(), spec }), 1)
+    };
+    let root = || spec().place;
+    assert!(matches!(at("@gateway", Place::Empty)[..], [Action::Launch { .. }]));
+    let cases = [("gateway", Place::Empty), ("@web", root()), ("@", Place::Empty), ("@@a", Place::Empty)];
+    let long = format!("@{}", "x".repeat(63));
+    for (name, place) in cases.into_iter().chain([(long.as_str(), Place::Empty), ("a@b", root())]) {
+        let actions = at(name, place);
+        assert!(matches!(told(&actions)[..], [FromInit::SpawnFailed { errno: 22, .. }]), "{name:?}");
+        assert_eq!(actions.len(), 1, "{name:?}");
+    }
+}
+
+#[test]
 fn a_confused_supervisor_cannot_fill_pid_1() {
     let mut state = listening();
     for number in 0..MAX_HELD {

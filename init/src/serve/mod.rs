@@ -26,8 +26,8 @@ use crate::console::Console;
 use crate::hold::{Event, State};
 use crate::spawn::{Main, Report, Verdict};
 
-/// Descriptors PID 1 can have: three pipes, a socket, a process and two files of the cgroup for each of 128 holdings, 128 memfds,
-/// and those in flight; the kernel's default is 1024.
+/// Descriptors PID 1 can have: three pipes, a socket, a process and two files of the cgroup for each of 128 holdings, 256 that are
+/// kept by name, those of a message that has arrived, and init's own few: 1,400 of them; the kernel's default is 1024.
 const OPEN_FILES: u64 = 4096;
 
 /// How long a supervisor may take from the fork to its program. It takes milliseconds, under translation and load a second; what

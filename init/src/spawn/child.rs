@@ -10,12 +10,12 @@ use std::os::fd::OwnedFd;
 
 use cloister_sys::process::Child;
 use cloister_sys::{landlock, seccomp, signal};
-use cloister_wire::hold::{Spawn, View};
+use cloister_wire::hold::{Place, Spawn, View};
 use rustix::process::{Resource, Rlimit};
 
 use super::{
-    At, DESCRIPTORS, EXEC, FILES, LIMITS, MOUNTS, PROGRAM, SESSION, USER, begin, exec, files, first, user,
-    view,
+    At, DESCRIPTORS, EXEC, FILES, LIMITS, MOUNTS, PROGRAM, SESSION, USER, begin, exec, files, first, servant,
+    user, view,
 };
 use crate::hold::Failure;
 
@@ -28,7 +28,6 @@ const OPEN_FILES: u64 = 524_288;
 /// What to become.
 pub(super) struct Order<'a> {
     pub(super) spec: &'a Spawn,
-    pub(super) view: &'a View,
     pub(super) writable_bytes: u64,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
@@ -51,12 +50,26 @@ impl Order<'_> {
         report: Option<OwnedFd>,
         verdict: &mut OwnedFd,
     ) -> Result<Infallible, Failure> {
-        let (spec, view) = (self.spec, self.view);
+        let spec = self.spec;
         begin(verdict, SESSION);
         rustix::process::setsid().at("session", "a new one")?;
         begin(verdict, LIMITS);
         killable_again()?;
         limit(spec)?;
+        match &spec.place {
+            Place::Root(view) => self.service(view, child, report, verdict),
+            Place::Empty => servant::become_one(self, child, verdict),
+        }
+    }
+
+    fn service(
+        self,
+        view: &View,
+        child: &mut Child,
+        report: Option<OwnedFd>,
+        verdict: &mut OwnedFd,
+    ) -> Result<Infallible, Failure> {
+        let spec = self.spec;
         let first = report.map(first::First::take).transpose()?;
         begin(verdict, MOUNTS);
         view::enter(child, view, self.writable_bytes)?;
@@ -66,10 +79,7 @@ impl Order<'_> {
         let standard = [open_null()?, self.stdout, self.stderr];
         view::make_working_dir(view, spec).at("cwd", &view.cwd)?;
         rustix::process::chdir(view.cwd.as_str()).at("cwd", &view.cwd)?;
-        begin(verdict, USER);
-        user::become_user(spec)?;
-        rustix::thread::set_no_new_privs(true).at("privileges", "no new ones")?;
-        landlock::confine().at("landlock", "its own signals")?;
+        lower(spec, verdict)?;
         begin(verdict, PROGRAM);
         let program = exec::Program::prepare(&spec.argv, &spec.env)?;
         if let Some(first) = first {
@@ -89,6 +99,14 @@ impl Order<'_> {
         begin(verdict, EXEC);
         program.exec(child)
     }
+}
+
+/// Gives up what root may do, and the signals of others.
+pub(super) fn lower(spec: &Spawn, verdict: &OwnedFd) -> Result<(), Failure> {
+    begin(verdict, USER);
+    user::become_user(spec)?;
+    rustix::thread::set_no_new_privs(true).at("privileges", "no new ones")?;
+    landlock::confine().at("landlock", "its own signals")
 }
 
 /// Becomes the supervisor: root, in init's view of the machine, with its channel as descriptor 3 and the console as its
@@ -126,15 +144,18 @@ fn console() -> Result<OwnedFd, Failure> {
     }
 }
 
-fn open_null() -> Result<OwnedFd, Failure> {
+pub(super) fn open_null() -> Result<OwnedFd, Failure> {
     let null: File =
         OpenOptions::new().read(true).write(true).open("/dev/null").at("descriptors", "/dev/null")?;
     Ok(null.into())
 }
 
+/// Makes `fds` the descriptors 0, 1, 2, …, and moves the verdict's out of their way.
 pub(super) fn place(child: &mut Child, fds: &[OwnedFd], verdict: &mut OwnedFd) -> Result<(), Failure> {
     let copy = verdict.try_clone().at("descriptors", "the verdict")?;
-    *verdict = child.take_descriptors(fds, copy).at("descriptors", "their numbers")?;
+    let moved = child.take_descriptors(fds, copy).at("descriptors", "their numbers")?;
+    // The old number can be one of theirs by now, which must stay open. If it is not, exec closes it.
+    std::mem::forget(std::mem::replace(verdict, moved));
     Ok(())
 }
 

@@ -8,10 +8,10 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use cloister_sys::fdpass::{recv_with_fds, send_with_fds};
-use cloister_sys::process::{Child, Fork, hand_on, let_go, read_only_copy};
+use cloister_sys::process::{Arguments, Child, Fork, hand_on, let_go, read_only_copy};
 use cloister_sys::seccomp;
 use cloister_wire::first::{Note, PROGRAM, REPORT_FD};
 use cloister_wire::hold::{STARTED_NOTHING, Spawn};
@@ -127,7 +127,7 @@ impl First {
         if !spec.seccomp.is_empty() {
             seccomp::install(&spec.seccomp).at("seccomp", "the first process's filter")?;
         }
-        child.exec_file(program, &argv, &env).at("exec", PROGRAM)
+        child.exec_file(program.as_raw_fd(), &Arguments::new(&argv, &env)).at("exec", PROGRAM)
     }
 
     /// Notes this process's number in init's namespace, with a descriptor of itself.

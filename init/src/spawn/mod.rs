@@ -9,6 +9,7 @@ mod files;
 mod first;
 mod initctl;
 mod places;
+mod servant;
 mod user;
 mod view;
 
@@ -75,7 +76,7 @@ const PROGRAM: u8 = 6;
 const EXEC: u8 = 7;
 const FIRST: u8 = 8;
 
-/// Forks a service. `fds` become 3, 4, … in it; `writable_bytes` bounds what it can write to its own temporary folders.
+/// Forks a service or a servant. `fds` become 3, 4, … in it; `writable_bytes` bounds what it can write to its own temporary folders.
 pub fn service(
     groups: &Cgroups,
     name: &str,
@@ -83,7 +84,7 @@ pub fn service(
     fds: Vec<OwnedFd>,
     writable_bytes: u64,
 ) -> Result<Started, Failure> {
-    let group = groups.hold(name, &spec.limits)?;
+    let group = groups.hold(name, matches!(spec.place, Place::Empty), &spec.limits)?;
     match fork_service(&group, spec, fds, writable_bytes) {
         Ok(forked) => {
             let Forked { pid, report, verdict, stdout, stderr } = forked;
@@ -117,19 +118,20 @@ fn fork_service(
     fds: Vec<OwnedFd>,
     writable_bytes: u64,
 ) -> Result<Forked, Failure> {
-    let Place::Root(view) = &spec.place else {
-        return Err(Failure::new("place", "an empty root", &io::ErrorKind::Unsupported.into()));
+    let as_first = match &spec.place {
+        Place::Root(view) => view.as_first,
+        Place::Empty => true,
     };
     let (stdout, their_stdout) = output_pipe(spec).at("pipes", "stdout")?;
     let (stderr, their_stderr) = output_pipe(spec).at("pipes", "stderr")?;
-    let (report, theirs) = if view.as_first {
+    let (report, theirs) = if as_first {
         (None, None)
     } else {
         let (report, theirs) = first::channel().at("pipes", "report")?;
         (Some(report), Some(theirs))
     };
-    let order = child::Order { spec, view, writable_bytes, stdout: their_stdout, stderr: their_stderr, fds };
-    let goal = if view.as_first { EXEC } else { RUNS };
+    let order = child::Order { spec, writable_bytes, stdout: their_stdout, stderr: their_stderr, fds };
+    let goal = if as_first { EXEC } else { RUNS };
     let (pid, verdict) = fork(group, true, goal, |child, verdict| order.follow(child, theirs, verdict))?;
     Ok(Forked { pid, report, verdict, stdout, stderr })
 }

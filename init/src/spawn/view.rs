@@ -28,7 +28,7 @@ struct Mount {
 }
 
 const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
-const SAFE_READ_ONLY: MountFlags = SAFE.union(MountFlags::RDONLY);
+pub(super) const SAFE_READ_ONLY: MountFlags = SAFE.union(MountFlags::RDONLY);
 /// Temporary files may be programs: compilers and runtimes write them there.
 const TEMPORARY: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
@@ -78,9 +78,9 @@ const BEGIN_EMPTY: [&str; 2] = ["/tmp/", "/dev/shm/"];
 
 /// Leaves the system's view for the application's.
 pub(super) fn enter(child: &mut Child, view: &View, writable_bytes: u64) -> Result<(), Failure> {
-    child.leave_namespaces().at("mounts", "a private view")?;
+    child.leave_namespaces(false).at("mounts", "a private view")?;
     let program = initctl::take().at("mounts", "initctl")?;
-    pivot().at("mounts", ROOT)?;
+    leave_for(ROOT).at("mounts", ROOT)?;
     for path in &view.pinned {
         places::pin(path).at("mounts", path)?;
     }
@@ -113,8 +113,8 @@ pub(super) fn make_working_dir(view: &View, spec: &Spawn) -> io::Result<()> {
 }
 
 /// The new root over the old, then the old one away (`pivot_root(2)`, section "`pivot_root(".", ".")`").
-fn pivot() -> io::Result<()> {
-    rustix::process::chdir(ROOT)?;
+pub(super) fn leave_for(root: &str) -> io::Result<()> {
+    rustix::process::chdir(root)?;
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     Ok(rustix::process::chdir("/")?)

@@ -15,8 +15,9 @@ use crate::story::{Failure, expect};
 /// What is in the ramdisk that is shipped.
 const SHIPPED: &str = include_str!("../../../rootfs/ramdisk1.list");
 
-/// The init that goes wrong on request, among the guest's programs.
-const TRIAL_INIT: &str = "examples/trial-init";
+/// What the names of programs begin with that are packed for trials only, and where they are among the guest's programs.
+const TRIAL: &str = "trial-";
+const TRIALS: &str = "examples";
 
 /// A release to be packed.
 #[derive(Clone, Debug)]
@@ -58,6 +59,14 @@ impl Release {
         self
     }
 
+    /// With a supervisor that starts servants and reports what became of them (`init/examples/trial-servants.rs`).
+    #[must_use]
+    pub fn with_trial_servants(self) -> Self {
+        let mut release = self.without("/sbin/supervisor");
+        release.list.push("file 0555 /sbin/supervisor trial-servants".to_owned());
+        release
+    }
+
     /// With more words on the kernel's command line.
     #[must_use]
     pub const fn with_cmdline(mut self, words: &'static str) -> Self {
@@ -97,7 +106,8 @@ impl Lab {
         let Some(name) = line.split_whitespace().nth(3).filter(|name| !programs.join(name).exists()) else {
             return Ok(());
         };
-        let file = self.built().guest.join(if name == "trial-init" { TRIAL_INIT } else { name });
+        let folder = if name.starts_with(TRIAL) { TRIALS } else { "" };
+        let file = self.built().guest.join(folder).join(name);
         expect(file.is_file(), format_args!("there is no program {}", file.display()))?;
         Ok(symlink(fs::canonicalize(file)?, programs.join(name))?)
     }

@@ -38,6 +38,7 @@ mod restarts_follow_their_policy;
 mod root_images_run;
 mod roots_are_what_was_built;
 mod runtimes_size_themselves;
+mod servants_see_nothing;
 mod services_are_asked_about_one_by_one;
 mod services_are_confined;
 mod services_follow_their_graph;
@@ -136,6 +137,7 @@ pub const ALL: &[Scenario] = &[
     stops_let_connections_end::DRAIN_DEADLINE,
     stops_let_connections_end::SIGTERM,
     stops_let_connections_end::POWER_BUTTON,
+    servants_see_nothing::SCENARIO,
     services_are_confined::DEFAULTS,
     services_are_confined::INSPECTED,
     services_are_confined::MEMORY,

@@ -14,11 +14,15 @@ use seccompiler::{
 
 use super::denied::{Answer, DENIED};
 
-/// `socket`, by which a manifest allows `AF_VSOCK`: a service that may is past every policy of the enclave's boundary.
+/// `socket`, by which a manifest allows `AF_VSOCK` and the socket diagnosis: a service that may is past every policy of the
+/// enclave's boundary.
 const SOCKET: &str = "socket";
 
 /// `BPF_RET | BPF_K` (`linux/bpf_common.h`).
 const RETURN: u16 = 0x06;
+
+/// `BPF_JMP | BPF_JA`, over as many instructions as it names.
+const JUMP: u16 = 0x05;
 
 /// `SECCOMP_RET_ALLOW` (`linux/seccomp.h`).
 const ALLOW: u32 = 0x7FFF_0000;
@@ -70,6 +74,7 @@ fn parts(allowed: &[String]) -> Result<Vec<(Rules, SeccompAction)>, FilterError>
     if !allowed.iter().any(|name| name == SOCKET) {
         // As on a kernel without vsock, which every program that tries it is prepared for.
         parts.push((vsock()?, errno(libc::EAFNOSUPPORT)));
+        parts.push((socket_diagnosis()?, errno(libc::EPROTONOSUPPORT)));
     }
     Ok(parts)
 }
@@ -79,6 +84,17 @@ fn vsock() -> Result<Rules, FilterError> {
     let family = u64::from(libc::AF_VSOCK.unsigned_abs());
     let is_vsock = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family)?;
     Ok(Rules::from([(libc::SYS_socket, vec![SeccompRule::new(vec![is_vsock])?])]))
+}
+
+/// `socket(AF_NETLINK, …, NETLINK_SOCK_DIAG)`: it lists the connections of all services, with their peers, and can end them. The
+/// answer is that of a kernel without it, on which `ss` reads `/proc/net`.
+fn socket_diagnosis() -> Result<Rules, FilterError> {
+    let equals = |argument, value: i32| {
+        let value = u64::from(value.unsigned_abs());
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+    };
+    let rule = SeccompRule::new(vec![equals(0, libc::AF_NETLINK)?, equals(2, libc::NETLINK_SOCK_DIAG)?])?;
+    Ok(Rules::from([(libc::SYS_socket, vec![rule])]))
 }
 
 /// `prlimit64(pid, …, limit, …)`: a process of the same user may have no more processor time, and is killed for that, whatever
@@ -93,12 +109,18 @@ fn errno(number: i32) -> SeccompAction {
     SeccompAction::Errno(number.unsigned_abs())
 }
 
-/// Appends a program for `rules` in place of the `allow` that ends what is there.
+/// Appends a program for `rules`, which begins where what is there would allow: at its end, and in the middle where the arguments
+/// of a call that it looks at are none that it refuses.
 fn chain(program: &mut BpfProgram, rules: Rules, action: SeccompAction) -> Result<(), FilterError> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let next: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?.try_into()?;
     if program.pop().is_some_and(|last| (last.code, last.k) != (RETURN, ALLOW)) {
         return Err(FilterError::Chain);
+    }
+    for (left, instruction) in (0..).zip(program.iter_mut().rev()) {
+        if (instruction.code, instruction.k) == (RETURN, ALLOW) {
+            (instruction.code, instruction.k) = (JUMP, left);
+        }
     }
     program.extend(next);
     Ok(())
@@ -186,6 +208,23 @@ mod tests {
         assert_eq!(socket(libc::AF_VSOCK), errno_of(libc::EAFNOSUPPORT));
         assert_eq!(socket(libc::AF_INET), ALLOW);
         assert_eq!(socket(libc::AF_UNIX), ALLOW);
+    }
+
+    #[test]
+    fn the_socket_diagnosis_is_refused_and_no_other_netlink_protocol() {
+        let netlink = |program: &[u64], protocol: i32| {
+            let family = libc::AF_NETLINK.unsigned_abs();
+            answer_to(program, libc::SYS_socket, THIS_ARCH, [family, protocol.unsigned_abs()])
+        };
+        let program = compile(&[]).unwrap();
+        assert_eq!(netlink(&program, libc::NETLINK_SOCK_DIAG), errno_of(libc::EPROTONOSUPPORT));
+        for protocol in [libc::NETLINK_ROUTE, libc::NETLINK_KOBJECT_UEVENT, libc::NETLINK_GENERIC] {
+            assert_eq!(netlink(&program, protocol), ALLOW);
+        }
+        let inet = answer_to(&program, libc::SYS_socket, THIS_ARCH, [libc::AF_INET.unsigned_abs(), 4]);
+        assert_eq!(inet, ALLOW);
+        let allowed = compile(&["socket".to_owned()]).unwrap();
+        assert_eq!(netlink(&allowed, libc::NETLINK_SOCK_DIAG), ALLOW);
     }
 
     #[test]

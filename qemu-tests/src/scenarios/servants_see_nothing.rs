@@ -1,0 +1,100 @@
+//! What init makes of a servant, as the servant and the kernel see it. The supervisor of this machine is one for trials
+//! (`init/examples/trial-servants.rs`), which prints each fact on the console.
+
+use crate::guest::nobody;
+use crate::lab::Release;
+use crate::story::{Failure, expect, expect_eq, expect_in};
+use crate::{Lab, Outcome, Scenario};
+
+/// The story.
+pub(super) const SCENARIO: Scenario =
+    Scenario { name: "a_servant_sees_nothing_and_holds_what_it_was_given", host: servants, guest: nobody };
+
+const MANIFEST: &str = "{version: 1, services: {web: {command: [PROBE]}}}";
+
+/// What the servant finds. Descriptors: stdin, stdout, stderr and 200 that were given, and no other.
+const SEEN: &[(&str, &str)] = &[
+    ("servant: names in the root", "0"),
+    ("servant: working directory", "\"/\""),
+    (
+        "servant: making a folder",
+        "Some(Os { code: 30, kind: ReadOnlyFilesystem, message: \"Read-only file system\" })",
+    ),
+    ("servant: pid", "1"),
+    ("servant: environment", "A=b"),
+    ("servant: open descriptors", "(Some(0), Some(202), 203)"),
+    ("servant: descriptors with what was given", "200"),
+];
+
+/// What it cannot open.
+const MISSING: &[&str] =
+    &["/proc/self/status", "/dev/null", "/sys/fs/cgroup", "/sbin/supervisor", "/../init", "/tmp"];
+
+/// What the kernel shows of it. Supplementary groups are none, capabilities of every kind as well.
+const SHOWN: &[(&str, &str)] = &[
+    ("Uid", "4242 4242 4242 4242"),
+    ("Gid", "4243 4243 4243 4243"),
+    ("Groups", ""),
+    ("CapInh", "0000000000000000"),
+    ("CapPrm", "0000000000000000"),
+    ("CapEff", "0000000000000000"),
+    ("CapBnd", "0000000000000000"),
+    ("CapAmb", "0000000000000000"),
+    ("NoNewPrivs", "1"),
+    ("Seccomp", "2"),
+    ("mnt namespace", "its own"),
+    ("pid namespace", "its own"),
+    ("ipc namespace", "its own"),
+    ("uts namespace", "its own"),
+    ("cgroup namespace", "its own"),
+    ("net namespace", "shared"),
+    ("mounts", "1"),
+    ("descriptors", "203"),
+    ("cgroup", "0::/servants/@trial"),
+    ("memory.max", "16777216"),
+    ("memory.oom.group", "1"),
+    ("pids.max", "7"),
+    ("oom_score_adj", "0"),
+];
+
+/// What a second supervisor is handed after a crash of the first: all that init keeps, which is more descriptors than one message
+/// carries, and the servant with its two pipes.
+const HANDED_OVER: &[(&str, &str)] =
+    &[("stashes", "256"), ("stashes with their own content", "256"), ("held", "@trial true 2")];
+
+/// Ends and failed starts. The filter kills by SIGSYS, before the program's first instruction where it does not allow the exec.
+const ENDS: &[(&str, &str)] = &[
+    ("end of @trial", "Signal { signal: 9, cause: Sent }"),
+    ("start of @missing", "exec 2 exec: /sbin/none: No such file or directory (os error 2)"),
+    ("start of plain", "name 22 names with @ are for servants, and no other"),
+    ("start of @no-exec", "exec 10 exec: it ended before its program ran, by signal 31"),
+];
+
+fn servants(lab: &mut Lab) -> Outcome {
+    let release = Release::default().with_trial_servants();
+    let image = lab.image_on(&release, MANIFEST)?;
+    let mut web = lab.run(&image, &[])?;
+    web.finish()?.expect_code(0)?;
+    let console = web.ask(&["logs", "web", "--console"])?.stdout;
+    for (name, value) in [SEEN, SHOWN, HANDED_OVER, ENDS].concat() {
+        expect_eq(&fact(&console, name)?, &value, name)?;
+    }
+    expect_in(
+        fact(&console, "end of @refused")?,
+        "signal: 31, cause: Seccomp(Some(",
+        "a call that is not allowed",
+    )?;
+    for path in MISSING {
+        let name = format!("servant: opening {path}");
+        let error = fact(&console, &name)?;
+        expect(error.contains("code: 2,"), format_args!("{name}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// The value of a line `trial: NAME: VALUE`.
+fn fact<'a>(console: &'a str, name: &str) -> Result<&'a str, Failure> {
+    let start = format!("trial: {name}:");
+    let line = console.lines().find_map(|line| line.trim_end().split_once(&start));
+    line.map(|(_, value)| value.trim()).ok_or_else(|| Failure::broken(format!("no {start:?} in:\n{console}")))
+}
