@@ -43,7 +43,7 @@ fn setup() -> Result<Setup, CoreError> {
         init: UnixStream::from(init),
         control: Box::new(HostSocket(host(ports::CONTROL)?)),
         logs: Box::new(HostSocket(host(ports::LOGS)?)),
-        ingress: host(ports::INGRESS)?,
+        ingress: Box::new(|| Listener::bind_vsock(ports::INGRESS)),
         addresses: Addresses::known().map_err(system("an address has no form"))?,
         paths: Paths::default(),
         seed: u64::from_ne_bytes(seed),

@@ -5,15 +5,16 @@
 
 mod answer;
 mod boot;
+mod equip;
 mod line;
 mod notes;
 mod perform;
 mod turn;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use cloister_net::Listener;
 use cloister_wire::control::Register;
 use cloister_wire::frame::FrameError;
 
@@ -23,6 +24,9 @@ use crate::world::{Addresses, Listen, Paths};
 
 pub use boot::run;
 
+/// Binds a listening socket.
+pub type Bind = Box<dyn FnOnce() -> io::Result<OwnedFd> + Send>;
+
 /// What the supervisor is given at its start.
 pub struct Setup {
     /// The socket pair to init.
@@ -31,8 +35,8 @@ pub struct Setup {
     pub control: Box<dyn Listen>,
     /// Where the host reads the log: port 17001.
     pub logs: Box<dyn Listen>,
-    /// Where the host brings connections from outside: port 17003.
-    pub ingress: Listener,
+    /// Binds the place where the host brings connections from outside, port 17003, if that was not done before.
+    pub ingress: Bind,
     /// Where programs inside reach it.
     pub addresses: Addresses,
     /// Where things lie.

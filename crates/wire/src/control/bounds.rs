@@ -43,7 +43,7 @@ impl Status {
             State::Fatal { error, .. } => Some(error),
             _ => None,
         };
-        let services = self.services.iter_mut().flat_map(|service| {
+        let services = self.services.iter_mut().chain(&mut self.servants).flat_map(|service| {
             let error = match &mut service.last_exit {
                 Some(Exit::NotStarted { error }) => Some(error),
                 _ => None,
@@ -97,6 +97,7 @@ mod tests {
             supervisor_restarts: u32::MAX,
             boot: Vec::new(),
             services: (0..60).map(service).collect(),
+            servants: (0..2).map(service).collect(),
             ingress: IngressCounters::default(),
             registers: Vec::new(),
         };
