@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use cloister_net::Listener;
+use cloister_supervisor::confine::confine_supervisor;
 use cloister_supervisor::core::{CoreError, Setup, run};
 use cloister_supervisor::status::registers;
 use cloister_supervisor::world::{Addresses, HostSocket, Paths};
@@ -30,20 +31,27 @@ fn main() -> ExitCode {
 
 fn supervise() -> Result<(), Box<dyn Error>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { Ok(run(setup()?).await?) })
+    runtime.block_on(async {
+        let setup = setup()?;
+        // The last that needs more: the listeners and the security module's registers. There is one thread.
+        confine_supervisor()?;
+        Ok(run(setup).await?)
+    })
 }
 
 fn setup() -> Result<Setup, CoreError> {
     let system = |what| move |source: io::Error| CoreError::System { what, source };
     let init = inherited::copy(SUPERVISOR_FD).map_err(system("the socket to init is not there"))?;
     let host = |port| Listener::vsock(port).map_err(system("cannot listen on vsock"));
+    // Bound while that is allowed; a supervisor that was started again finds it taken, and kept by init.
+    let ingress = Listener::bind_vsock(ports::INGRESS);
     let mut seed = [0; 8];
     getrandom(&mut seed, GetRandomFlags::empty()).map_err(|e| system("there is no randomness")(e.into()))?;
     Ok(Setup {
         init: UnixStream::from(init),
         control: Box::new(HostSocket(host(ports::CONTROL)?)),
         logs: Box::new(HostSocket(host(ports::LOGS)?)),
-        ingress: Box::new(|| Listener::bind_vsock(ports::INGRESS)),
+        ingress: Box::new(move || ingress),
         addresses: Addresses::known().map_err(system("an address has no form"))?,
         paths: Paths::default(),
         seed: u64::from_ne_bytes(seed),

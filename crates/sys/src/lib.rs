@@ -28,7 +28,7 @@ pub mod platform;
 pub mod process;
 #[cfg(feature = "reactor")]
 pub mod reactor;
-#[cfg(feature = "pid1")]
+#[cfg(feature = "seccomp")]
 pub mod seccomp;
 #[cfg(feature = "pid1")]
 pub mod signal;

@@ -50,6 +50,7 @@ mod stops_end_in_time;
 mod stops_let_connections_end;
 mod supervisor_crashes_are_survived;
 mod the_gateway_stands_alone;
+mod the_supervisor_is_confined;
 mod values_reach_only_their_service;
 
 /// Those that are told on one machine, which is booted first.
@@ -139,6 +140,7 @@ pub const ALL: &[Scenario] = &[
     stops_let_connections_end::SIGTERM,
     stops_let_connections_end::POWER_BUTTON,
     servants_see_nothing::SCENARIO,
+    the_supervisor_is_confined::SCENARIO,
     services_are_confined::DEFAULTS,
     services_are_confined::INSPECTED,
     services_are_confined::MEMORY,

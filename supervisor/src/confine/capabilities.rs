@@ -2,6 +2,9 @@
 //!
 //! Its law: the names and numbers are those of `linux/capability.h`; a name that is not there is an error, never nothing.
 
+/// How many capabilities there are.
+pub(super) const COUNT: u32 = 41;
+
 /// The capabilities in the order of their numbers, from 0 (`linux/capability.h`, Linux 6.12).
 const NAMES: [&str; 41] = [
     "CHOWN",

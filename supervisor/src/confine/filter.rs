@@ -26,7 +26,7 @@ const RETURN: u16 = 0x06;
 const JUMP: u16 = 0x05;
 
 /// `SECCOMP_RET_ALLOW` (`linux/seccomp.h`).
-const ALLOW: u32 = 0x7FFF_0000;
+pub(super) const ALLOW: u32 = 0x7FFF_0000;
 
 pub(super) type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
@@ -53,10 +53,10 @@ pub(super) fn compile(allowed: &[String]) -> Result<Vec<u64>, FilterError> {
     let mut program = BpfProgram::new();
     for (rules, action) in parts(allowed)? {
         if !rules.is_empty() {
-            chain(&mut program, rules, action)?;
+            chain(&mut program, rules, SeccompAction::Allow, action)?;
         }
     }
-    Ok(program.iter().map(word).collect())
+    Ok(words(&program))
 }
 
 /// The filter for a servant that makes these calls and no other.
@@ -89,6 +89,11 @@ fn parts(allowed: &[String]) -> Result<Vec<(Rules, SeccompAction)>, FilterError>
     Ok(parts)
 }
 
+/// The calls of the table whose callers are killed, whatever the table's answer: the supervisor has no use for any of them.
+pub(super) fn without_use() -> Rules {
+    DENIED.iter().map(|row| (row.number, Vec::new())).collect()
+}
+
 /// `socket(AF_VSOCK, …)`: with it a service would pass by the enclave's ingress and egress.
 fn vsock() -> Result<Rules, FilterError> {
     let family = u64::from(libc::AF_VSOCK.unsigned_abs());
@@ -115,15 +120,20 @@ fn limits_of_others() -> Result<Rules, FilterError> {
     Ok(Rules::from([(libc::SYS_prlimit64, vec![SeccompRule::new(vec![of_another, sets])?])]))
 }
 
-fn errno(number: i32) -> SeccompAction {
+pub(super) fn errno(number: i32) -> SeccompAction {
     SeccompAction::Errno(number.unsigned_abs())
 }
 
-/// Appends a program for `rules`, which begins where what is there would allow: at its end, and in the middle where the arguments
+/// Appends a program that answers `otherwise`, and `action` to what `rules` match. It begins where what is there would allow: at its end, and in the middle where the arguments
 /// of a call that it looks at are none that it refuses.
-fn chain(program: &mut BpfProgram, rules: Rules, action: SeccompAction) -> Result<(), FilterError> {
+pub(super) fn chain(
+    program: &mut BpfProgram,
+    rules: Rules,
+    otherwise: SeccompAction,
+    action: SeccompAction,
+) -> Result<(), FilterError> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-    let next: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?.try_into()?;
+    let next: BpfProgram = SeccompFilter::new(rules, otherwise, action, arch)?.try_into()?;
     if program.pop().is_some_and(|last| (last.code, last.k) != (RETURN, ALLOW)) {
         return Err(FilterError::Chain);
     }
@@ -134,6 +144,10 @@ fn chain(program: &mut BpfProgram, rules: Rules, action: SeccompAction) -> Resul
     }
     program.extend(next);
     Ok(())
+}
+
+pub(super) fn words(program: &BpfProgram) -> Vec<u64> {
+    program.iter().map(word).collect()
 }
 
 fn word(instruction: &seccompiler::sock_filter) -> u64 {
@@ -186,17 +200,18 @@ fn answer_as(program: &[u64], number: c_long, arch: u32, arguments: [u64; 6]) ->
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const KILL_PROCESS: u32 = 0x8000_0000;
+    pub(in crate::confine) const THIS_ARCH: u32 = super::THIS_ARCH;
+    pub(in crate::confine) const KILL_PROCESS: u32 = 0x8000_0000;
     const ERRNO: u32 = 0x0005_0000;
 
-    fn answer(program: &[u64], number: c_long, arch: u32, first: u32) -> u32 {
+    pub(in crate::confine) fn answer(program: &[u64], number: c_long, arch: u32, first: u32) -> u32 {
         answer_as(program, number, arch, [first.into(), 0, 0, 0, 0, 0])
     }
 
-    fn errno_of(number: i32) -> u32 {
+    pub(in crate::confine) fn errno_of(number: i32) -> u32 {
         ERRNO | number.unsigned_abs()
     }
 

@@ -6,6 +6,7 @@
 mod capabilities;
 mod denied;
 mod filter;
+mod own;
 mod sealed;
 mod servant;
 
@@ -14,6 +15,7 @@ use cloister_wire::hold::{File, Limits, Place, Spawn, View};
 
 pub use capabilities::UnknownCapability;
 pub use filter::FilterError;
+pub use own::{OwnError, confine as confine_supervisor};
 pub use sealed::hand_over;
 pub use servant::{GATEWAY_UID, gateway};
 

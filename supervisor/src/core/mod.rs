@@ -35,7 +35,7 @@ pub struct Setup {
     pub control: Box<dyn Listen>,
     /// Where the host reads the log: port 17001.
     pub logs: Box<dyn Listen>,
-    /// Binds the place where the host brings connections from outside, port 17003, if that was not done before.
+    /// Gives the listener where the host brings connections from outside, port 17003, if none was made before.
     pub ingress: Bind,
     /// Where programs inside reach it.
     pub addresses: Addresses,

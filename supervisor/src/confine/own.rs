@@ -1,0 +1,291 @@
+//! What the supervisor itself gives up before it reads the first byte from outside.
+//!
+//! Its law: it stays root, whose files it reads, and keeps four capabilities; every other is gone from every set. Calls that it
+//! does not make are refused. Nothing here can be taken back.
+//!
+//! A call outside the list is refused with `EPERM`, so that a call which a later version of a library makes by surprise costs one
+//! operation, reported like any other failure, and not the enclave: five ends of the supervisor within a minute are fatal. Calls
+//! that start programs, reach into processes, mounts, namespaces or the kernel kill instead: no library on the way makes them, so
+//! whoever does is not the supervisor. Services survive that; init starts another.
+
+use std::io;
+
+use libc::c_long;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
+    set_capabilities, set_no_new_privs,
+};
+use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+
+use super::capabilities::COUNT;
+use super::filter::{FilterError, Rules, chain, errno, without_use, words};
+
+/// What is kept, and what for. `SYS_PTRACE`: `/proc/PID/root` and `mountinfo` of services, for probes of files and for
+/// `inspect`. `DAC_READ_SEARCH`: the same where users' folders are closed to others.
+/// `NET_ADMIN`: a source address that is taken can be shared (`TCP_REPAIR`). `SYS_RESOURCE`: as many open files as connections
+/// need, and descriptors sent to init whatever services of root have sent and not received.
+const KEPT: CapabilitySet = CapabilitySet::SYS_PTRACE
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::NET_ADMIN)
+    .union(CapabilitySet::SYS_RESOURCE);
+
+/// What it calls, whatever the arguments.
+const CALLS: &[c_long] = &[
+    // Memory. `mmap` and `mprotect` are below.
+    libc::SYS_brk,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    // Files: the manifest, `/proc`, cgroups, memfds of the logs. It makes, renames and removes none.
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_close,
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_pread64,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_pwrite64,
+    libc::SYS_lseek,
+    libc::SYS_ftruncate,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_getdents64,
+    libc::SYS_readlinkat,
+    libc::SYS_fcntl,
+    // Pipes of the services, and sealed memory for them, whose mode is set.
+    libc::SYS_pipe2,
+    libc::SYS_splice,
+    libc::SYS_memfd_create,
+    libc::SYS_fchmod,
+    // Sockets, and the pair to a servant. `socket` is below.
+    libc::SYS_socketpair,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_accept4,
+    libc::SYS_connect,
+    libc::SYS_shutdown,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_getsockopt,
+    libc::SYS_setsockopt,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    // Waiting, and the time where the kernel's page for it does not have it.
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_ppoll,
+    libc::SYS_clock_gettime,
+    libc::SYS_restart_syscall,
+    // Locks, which nobody else holds, and random bits.
+    libc::SYS_futex,
+    libc::SYS_getrandom,
+    // How many threads a servant may have.
+    libc::SYS_sched_getaffinity,
+    // The end, a panic's among them.
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_tkill,
+    libc::SYS_tgkill,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+/// Older forms of some of these, which only x86-64 has and musl prefers.
+#[cfg(target_arch = "x86_64")]
+const OLDER_CALLS: &[c_long] = &[
+    libc::SYS_open,
+    libc::SYS_stat,
+    libc::SYS_lstat,
+    libc::SYS_readlink,
+    libc::SYS_poll,
+    libc::SYS_epoll_wait,
+];
+/// See above.
+#[cfg(not(target_arch = "x86_64"))]
+const OLDER_CALLS: &[c_long] = &[];
+
+/// What `ioctl` is for: non-blocking descriptors, and how much there is to read and to send. A device that was opened answers
+/// nothing else; the security module's registers are read before.
+/// By their numbers in `asm-generic/ioctls.h` (`FIONBIO`, `FIONREAD`, `TIOCOUTQ`), whose type differs between C libraries.
+const REQUESTS: [u64; 3] = [0x5421, 0x541B, 0x5411];
+
+/// `PR_GET_AUXV` of `linux/prctl.h`, which the libc crate does not have.
+const PR_GET_AUXV: u64 = 0x4155_5856;
+
+/// What sockets are made: probes, connections to services, and what programs inside connect to. The host's are accepted, from
+/// listeners made before: the supervisor dials nobody outside.
+const FAMILIES: [i32; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
+
+/// A confinement that is not in force. The supervisor does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnError {
+    /// The filter cannot be made.
+    #[error("its filter cannot be made")]
+    Filter(#[from] FilterError),
+    /// The kernel refuses a step.
+    #[error("{step}")]
+    Kernel {
+        /// Which.
+        step: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Confines the calling thread, which must be the only one, and all that comes from it.
+///
+/// # Errors
+/// When a step fails: then nothing may be served.
+pub fn confine() -> Result<(), OwnError> {
+    let refused = |step| move |source: io::Error| OwnError::Kernel { step, source };
+    drop_capabilities().map_err(refused("its capabilities cannot be dropped"))?;
+    set_no_new_privs(true).map_err(|e| refused("it may gain privileges")(e.into()))?;
+    let program = program()?;
+    cloister_sys::seccomp::install(&program).map_err(refused("its filter is not taken"))
+}
+
+/// The bounding set first: what cuts it is dropped with the others.
+fn drop_capabilities() -> io::Result<()> {
+    clear_ambient_capability_set()?;
+    for number in 0..COUNT {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        if KEPT.contains(one) {
+            continue;
+        }
+        match remove_capability_from_bounding_set(one) {
+            // One that this kernel does not know.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let sets = CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() };
+    Ok(set_capabilities(None, sets)?)
+}
+
+fn program() -> Result<Vec<u64>, FilterError> {
+    let mut program = BpfProgram::new();
+    let mut killed = without_use();
+    killed.extend([libc::SYS_execve, libc::SYS_execveat].map(|call| (call, Vec::new())));
+    chain(&mut program, killed, SeccompAction::Allow, SeccompAction::KillProcess)?;
+    chain(&mut program, allowed()?, errno(libc::EPERM), SeccompAction::Allow)?;
+    Ok(words(&program))
+}
+
+fn allowed() -> Result<Rules, FilterError> {
+    let mut rules: Rules = CALLS.iter().chain(OLDER_CALLS).map(|call| (*call, Vec::new())).collect();
+    let equals = |argument, value| -> Result<SeccompRule, FilterError> {
+        let equal = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?;
+        Ok(SeccompRule::new(vec![equal])?)
+    };
+    let families = FAMILIES.map(|family| equals(0, u64::from(family.unsigned_abs())));
+    let mut sockets = families.into_iter().collect::<Result<Vec<_>, _>>()?;
+    sockets.push(socket_diagnosis()?);
+    rules.insert(libc::SYS_socket, sockets);
+    let requests = REQUESTS.map(|request| equals(1, request));
+    rules.insert(libc::SYS_ioctl, requests.into_iter().collect::<Result<_, _>>()?);
+    // rustix reads the auxiliary vector by it.
+    rules.insert(libc::SYS_prctl, vec![equals(0, PR_GET_AUXV)?]);
+    // The limits of this process: of another's they are set by nobody.
+    rules.insert(libc::SYS_prlimit64, vec![equals(0, 0)?]);
+    // Memory is never made a program.
+    let execute = u64::from(libc::PROT_EXEC.unsigned_abs());
+    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+        let op = SeccompCmpOp::MaskedEq(execute);
+        let data = SeccompCondition::new(2, SeccompCmpArgLen::Dword, op, 0)?;
+        rules.insert(call, vec![SeccompRule::new(vec![data])?]);
+    }
+    Ok(rules)
+}
+
+/// `socket(AF_NETLINK, …, NETLINK_SOCK_DIAG)`: whose socket takes a probe's connection.
+fn socket_diagnosis() -> Result<SeccompRule, FilterError> {
+    let equals = |argument, value: i32| {
+        let value = u64::from(value.unsigned_abs());
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+    };
+    Ok(SeccompRule::new(vec![equals(0, libc::AF_NETLINK)?, equals(2, libc::NETLINK_SOCK_DIAG)?])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::filter::ALLOW;
+    use super::super::filter::tests::{KILL_PROCESS, THIS_ARCH, answer, errno_of};
+    use super::*;
+    use std::fs::File;
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    use rustix::fs::{CWD, Mode};
+    use rustix::io::Errno;
+    use rustix::net::{AddressFamily, SocketType, netlink};
+
+    /// Runs `story` in a thread under the filter; threads beside it are not under it.
+    fn confined(story: impl FnOnce() + Send + 'static) {
+        let program = program().unwrap();
+        let thread = std::thread::spawn(move || {
+            set_no_new_privs(true).unwrap();
+            cloister_sys::seccomp::install(&program).unwrap();
+            story();
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn what_the_supervisor_does_goes_on_under_its_filter() {
+        let (listener, folder) = (TcpListener::bind("127.0.0.1:0").unwrap(), tempfile::tempdir().unwrap());
+        let path = folder.path().to_owned();
+        std::fs::write(path.join("file"), "text").unwrap();
+        confined(move || {
+            let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (far, _) = listener.accept().unwrap();
+            far.shutdown(std::net::Shutdown::Both).unwrap();
+            assert_eq!(near.read(&mut [0; 4]).unwrap(), 0);
+            assert_eq!(cloister_sys::splice::readable(&near).unwrap(), 0);
+            assert_eq!(std::fs::read_to_string(path.join("file")).unwrap(), "text");
+            assert_eq!(std::fs::read_dir(path).unwrap().count(), 1);
+            // Large enough to be mapped.
+            assert_eq!(vec![1_u8; 4 << 20].len(), 4 << 20);
+            let memfd = rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+            rustix::fs::ftruncate(&memfd, 4096).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_call_that_no_library_makes_kills() {
+        let program = program().unwrap();
+        let denied = super::super::denied::DENIED.iter().map(|row| row.number);
+        for call in denied.chain([libc::SYS_execve, libc::SYS_execveat]) {
+            assert_eq!(answer(&program, call, THIS_ARCH, 0), KILL_PROCESS, "{call}");
+        }
+        assert_eq!(answer(&program, libc::SYS_read, 0x4000_0003, 0), KILL_PROCESS, "another architecture");
+        assert_eq!(answer(&program, libc::SYS_mkdirat, THIS_ARCH, 0), errno_of(libc::EPERM));
+        for (process, expected) in [(0, ALLOW), (1, errno_of(libc::EPERM))] {
+            assert_eq!(answer(&program, libc::SYS_prlimit64, THIS_ARCH, process), expected);
+        }
+    }
+
+    #[test]
+    fn what_it_never_does_is_refused() {
+        confined(|| {
+            assert_eq!(rustix::fs::mkdirat(CWD, "made", Mode::RWXU), Err(Errno::PERM));
+            assert_eq!(rustix::fs::unlink("/nothing"), Err(Errno::PERM));
+            assert_eq!(rustix::fs::symlink("/nothing", "/nowhere"), Err(Errno::PERM));
+            for family in [AddressFamily::NETLINK, AddressFamily::VSOCK] {
+                let made = rustix::net::socket(family, SocketType::DGRAM, None);
+                assert_eq!(made.unwrap_err(), Errno::PERM, "{family:?}");
+            }
+            rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, Some(netlink::SOCK_DIAG)).unwrap();
+            let terminal = File::open("/dev/null").unwrap();
+            assert_eq!(rustix::termios::tcgetattr(&terminal).unwrap_err(), Errno::PERM);
+            assert!(std::thread::Builder::new().spawn(|| {}).is_err());
+        });
+    }
+}
