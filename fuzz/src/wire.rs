@@ -4,6 +4,7 @@ use cloister_wire::chunks;
 use cloister_wire::control::{self, Assembly, FromGuest, FromHost, MAX_FRAMES, MAX_SERVICES, Status};
 use cloister_wire::first::Note;
 use cloister_wire::frame::{self, Decoder, HEADER, HOST_LIMIT};
+use cloister_wire::gateway::{self, FromGateway, ToGateway};
 use cloister_wire::hello::Hello;
 use cloister_wire::hold::{FromInit, FromSupervisor};
 use cloister_wire::ingress::{CHUNK_LIMIT, Header};
@@ -120,6 +121,18 @@ pub fn messages(data: &[u8]) {
     message::<FromInit>(data);
     message::<FromSupervisor>(data);
     note(data);
+    packet::<ToGateway>(data);
+    packet::<FromGateway>(data);
+}
+
+/// A packet between the supervisor and the gateway, whose parts have limits of their own.
+fn packet<M: DeserializeOwned + Serialize + gateway::Bounded + PartialEq + std::fmt::Debug>(data: &[u8]) {
+    if let Ok(message) = gateway::decode::<M>(data) {
+        let written = serde_json::to_vec(&message).expect("what was read can be written");
+        if written.len() <= gateway::LIMIT {
+            assert_eq!(gateway::decode::<M>(&written).expect("what was written can be read"), message);
+        }
+    }
 }
 
 /// The control channel as the host reads it: frames of an enclave put together to statuses, of which it holds no more than one

@@ -97,6 +97,7 @@ mod tests {
             supervisor_restarts: 0,
             boot: vec![],
             services: vec![web],
+            servants: Vec::new(),
             ingress: cloister_wire::control::IngressCounters::default(),
             registers: vec![],
         };

@@ -9,9 +9,10 @@
 //! | [`launcher`] | the process graph: order, readiness, restarts, the end; pure |
 //! | [`confine`] | from the manifest to what init applies: capabilities, seccomp filter |
 //! | [`probe`], [`notify`] | is a service ready, is it alive |
-//! | [`listener`] | connections to a service's own port, and to nobody else's |
+//! | [`owners`] | connections to a service's own port, and to nobody else's |
+//! | `servant` | programs of ours that run beside the services: the gateway |
 //! | [`logs`] | what the services said, bounded and never lost by a crash of ours |
-//! | [`ingress`], [`reserve`] | connections from outside to the services, whose ports are kept for them |
+//! | [`reserve`] | the ports of the services, which are kept for them |
 //! | [`status`] | the state, and what may be asked |
 //! | [`permission`] | who inside may ask about other services |
 //! | [`hold`], [`stash`] | the conversation with init, and what it keeps for us |
@@ -20,15 +21,15 @@ pub mod clock;
 pub mod confine;
 pub mod core;
 pub mod hold;
-pub mod ingress;
 pub mod launcher;
-pub mod listener;
 pub mod logs;
 pub mod notify;
+pub mod owners;
 pub mod permission;
 pub mod probe;
 pub mod reserve;
 pub mod room;
+mod servant;
 pub mod stash;
 pub mod status;
 pub mod world;

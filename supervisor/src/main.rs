@@ -45,13 +45,15 @@ fn setup() -> Result<Setup, CoreError> {
     let system = |what| move |source: io::Error| CoreError::System { what, source };
     let init = inherited::copy(SUPERVISOR_FD).map_err(system("the socket to init is not there"))?;
     let host = |port| Listener::vsock(port).map_err(system("cannot listen on vsock"));
+    // Bound while that is allowed; a supervisor that was started again finds it taken, and kept by init.
+    let ingress = Listener::bind_vsock(ports::INGRESS);
     let mut seed = [0; 8];
     getrandom(&mut seed, GetRandomFlags::empty()).map_err(|e| system("there is no randomness")(e.into()))?;
     Ok(Setup {
         init: UnixStream::from(init),
         control: Entrance::host(host(ports::CONTROL)?),
         logs: Entrance::host(host(ports::LOGS)?),
-        ingress: host(ports::INGRESS)?,
+        ingress: Box::new(move || ingress),
         addresses: Addresses::known().map_err(system("an address has no form"))?,
         paths: Paths::default(),
         seed: u64::from_ne_bytes(seed),

@@ -9,15 +9,25 @@ use cloister_wire::logs;
 /// the kernel's vsock (256 KiB, `VIRTIO_VSOCK_DEFAULT_BUF_SIZE`). More than that at once fall back on what is free.
 const FOR_EACH_PORT: u64 = 16 * 256 * 1024;
 
+/// The gateway at rest, and as many connections as a small enclave has. Its limit is several times that: what it takes of the
+/// machine beyond this it shares with the services, as the supervisor does.
+const GATEWAY: u64 = 4 * 1024 * 1024;
+
 /// Bytes that the services may not take.
 #[must_use]
 pub fn needed(manifest: &Manifest) -> u64 {
     let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
     let forwarding = manifest.services.iter().filter(|service| service.logs == Logs::Forward).count();
     let ports = count(manifest.ingress.len());
+    let servants = u64::from(ports > 0);
     // As if whoever talks most had filled every history.
-    logs::memory(count(manifest.services.len()), count(forwarding))
-        .saturating_add(ports.saturating_mul(FOR_EACH_PORT))
+    // A servant has logs as a service has whose output is kept.
+    logs::memory(
+        count(manifest.services.len()).saturating_add(servants),
+        count(forwarding).saturating_add(servants),
+    )
+    .saturating_add(ports.saturating_mul(FOR_EACH_PORT))
+    .saturating_add(servants.saturating_mul(GATEWAY))
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ pub struct Paths {
     pub root: PathBuf,
     /// The folder of the services' cgroups.
     pub cgroups: PathBuf,
+    /// The folder of the servants' cgroups.
+    pub servants: PathBuf,
     /// The kernel's processes.
     pub proc: PathBuf,
 }
@@ -33,6 +35,7 @@ impl Default for Paths {
             manifest: PathBuf::from(cloister_manifest::model::PATH),
             root: PathBuf::from("/run/cloister/root"),
             cgroups: PathBuf::from("/sys/fs/cgroup/cloister"),
+            servants: PathBuf::from("/sys/fs/cgroup/servants"),
             proc: PathBuf::from("/proc"),
         }
     }

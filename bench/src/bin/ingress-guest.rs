@@ -4,22 +4,28 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode};
 
 use cloister_bench::{floor, ports, service};
-use cloister_manifest::model;
-use cloister_net::{Listener, Stream};
-use cloister_supervisor::ingress::Ingress;
-use cloister_supervisor::listener::Listeners;
-use cloister_supervisor::world::Paths;
+use cloister_gateway::ingress::Ingress;
+use cloister_net::{Listener, Stream, room};
+use cloister_wire::gateway::{MOST_CONNECTIONS, RESERVED_DESCRIPTORS, Target};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 
 /// This program's path in the guest.
 const SELF: &str = "/init";
 
-/// The service's name, and its cgroup: ingress connects only to processes of that cgroup.
+/// The service's name.
 const SERVICE: &str = "bench";
+
+/// The service's cgroup: ingress connects only to sockets that were created in it.
+const CGROUP: &str = "/sys/fs/cgroup/bench";
+
+/// The cgroup that contains everything at first.
+const ROOT: &str = "/sys/fs/cgroup";
 
 /// socat's path, if it is included.
 const SOCAT: &str = "/usr/bin/socat";
@@ -43,7 +49,7 @@ fn run(work: impl Future<Output = io::Result<()>>) -> io::Result<()> {
     runtime()?.block_on(work)
 }
 
-/// The runtime of the supervisor: one thread.
+/// The runtime of the gateway on one processor: one thread.
 fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
@@ -57,8 +63,11 @@ fn init() -> io::Result<()> {
         rustix::mount::mount(kind, at, kind, rustix::mount::MountFlags::empty(), None)?;
     }
     cloister_sys::net::loopback_up()?;
-    let mut programs = Vec::new();
-    for role in ["service", "cloister", "copy", "floor"] {
+    fs::create_dir_all(CGROUP)?;
+    enter(CGROUP)?;
+    let mut programs = vec![("service", Command::new(SELF).arg("service").spawn()?)];
+    enter(ROOT)?;
+    for role in ["cloister", "copy", "floor"] {
         programs.push((role, Command::new(SELF).arg(role).spawn()?));
     }
     if fs::exists(SOCAT)? {
@@ -66,13 +75,13 @@ fn init() -> io::Result<()> {
         let connect = format!("TCP:127.0.0.1:{},nodelay", ports::SERVICE);
         programs.push(("socat", Command::new(SOCAT).args([listen, connect]).spawn()?));
     }
-    let cgroup = Paths::default().cgroups.join(SERVICE);
-    fs::create_dir_all(&cgroup)?;
-    for (_, service) in programs.iter().filter(|(role, _)| *role == "service") {
-        fs::write(cgroup.join("cgroup.procs"), service.id().to_string())?;
-    }
     writeln!(io::stdout(), "all programs started")?;
     run(report_facts(&programs))
+}
+
+/// Programs that this process starts from now on are in this cgroup.
+fn enter(cgroup: &str) -> io::Result<()> {
+    fs::write(Path::new(cgroup).join("cgroup.procs"), "0")
 }
 
 /// Answers every connection with a line for each program: its name, its private memory in bytes, and the number of its waits.
@@ -108,18 +117,24 @@ async fn serve() -> io::Result<()> {
     Ok(())
 }
 
-/// The supervisor's ingress.
+/// The gateway's ingress, in one thread.
 async fn cloister() -> io::Result<()> {
-    let table = [model::Ingress {
+    let cgroup = fs::metadata(CGROUP)?.ino();
+    let (ingress, mut told) = Ingress::new(room(MOST_CONNECTIONS, RESERVED_DESCRIPTORS));
+    ingress.learn(vec![Target {
         port: ports::INGRESS,
-        service: SERVICE.to_owned(),
         target: ports::SERVICE,
+        service: SERVICE.to_owned(),
+        cgroup: Some(cgroup),
         proxy_protocol: false,
-    }];
-    let report = Box::new(|line: String| writeln!(io::stderr(), "{line}").unwrap_or_default());
+    }]);
+    drop(tokio::spawn(async move {
+        while let Some(message) = told.recv().await {
+            writeln!(io::stderr(), "{message:?}").unwrap_or_default();
+        }
+    }));
     let listener = Listener::vsock(cloister_wire::ports::INGRESS)?;
-    let listeners = Listeners::new(&Paths::default());
-    match Ingress::new(&table, &listeners, report).serve(listener).await {}
+    match ingress.serve(listener).await {}
 }
 
 /// A typical relay: `copy_bidirectional` with its buffers of 8 KiB.

@@ -10,20 +10,27 @@
 //! | [`accept_each`], [`Entrance`] | the accept loop: who comes in, and each served in a task of its own |
 //! | [`Gate`], [`room()`], [`places`] | how many there may be at once: in all, and of each peer |
 //! | [`identity`] | who is at the other end |
+//! | [`OwnedPort`], [`diag`] | connections to a port of one service, and to no other's |
 //! | [`channel`] | hello and frames over a stream |
-//! | [`within`] | a deadline, and an error that says of what |
+//! | [`packets`] | a socket pair between two of our programs |
+//! | [`within`] | a deadline, and an error that names what was waited for |
+//! | [`processors()`] | how many threads of ours can run at once |
 //! | [`means`] | what to do when the kernel is out of memory or descriptors |
 //! | [`scratch`] | the buffer that bytes pass through when they are copied |
 
 mod accept;
 pub mod channel;
 mod deadline;
+pub mod diag;
 mod gate;
 pub mod identity;
 mod listener;
 pub mod means;
 mod next;
+mod owned;
+pub mod packets;
 pub mod places;
+mod processors;
 pub mod scratch;
 mod stream;
 
@@ -32,4 +39,6 @@ pub use deadline::{Late, within};
 pub use gate::{Gate, Pass, room};
 pub use identity::Identity;
 pub use listener::{Listener, Peer};
-pub use stream::Stream;
+pub use owned::{NotReached, OwnedPort, own_cgroup};
+pub use processors::processors;
+pub use stream::{Stream, tcp_beside};

@@ -35,6 +35,8 @@ pub enum Peer {
 pub struct Listener {
     io: Registered,
     kind: Kind,
+    /// Whether others accept from it too: then one that is woken may find nothing.
+    shared: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +51,7 @@ impl Listener {
     ///
     /// Errors: as [`vsock::listen`].
     pub fn vsock(port: u32) -> io::Result<Self> {
-        Self::over(vsock::listen(port, u32::from(BACKLOG))?, Kind::Vsock)
+        Self::over(Self::bind_vsock(port)?, Kind::Vsock)
     }
 
     /// Listens on a TCP address; port 0 lets the system choose.
@@ -77,6 +79,28 @@ impl Listener {
         Self::over(listener.into(), Kind::Unix)
     }
 
+    /// A socket that listens on a vsock port as [`Self::vsock`] does, to be handed to another program.
+    ///
+    /// Errors: as [`vsock::listen`].
+    pub fn bind_vsock(port: u32) -> io::Result<OwnedFd> {
+        vsock::listen(port, u32::from(BACKLOG))
+    }
+
+    /// Takes a listening socket that was made by another program. `shared`: further threads accept from it, each by a descriptor of
+    /// its own, so that one that is woken may find nothing.
+    ///
+    /// Errors: `InvalidInput` where it is no vsock, TCP or Unix socket.
+    pub fn inherited(socket: OwnedFd, shared: bool) -> io::Result<Self> {
+        let kind = match sockopt::socket_domain(&socket)? {
+            AddressFamily::VSOCK => Kind::Vsock,
+            AddressFamily::INET | AddressFamily::INET6 => Kind::Tcp,
+            AddressFamily::UNIX => Kind::Unix,
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Ok(Self { shared, ..Self::over(socket, kind)? })
+    }
+
     /// The address a TCP listener has. Other kinds have none.
     #[must_use]
     pub fn tcp_address(&self) -> Option<SocketAddr> {
@@ -92,6 +116,10 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
         loop {
             let mut ready = self.io.readable().await?;
+            if self.shared && !self.another_waits() {
+                ready.clear_ready();
+                continue;
+            }
             match self.try_accept() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -113,7 +141,7 @@ impl Listener {
     }
 
     fn over(socket: OwnedFd, kind: Kind) -> io::Result<Self> {
-        Ok(Self { io: Registered::new(socket)?, kind })
+        Ok(Self { io: Registered::new(socket)?, kind, shared: false })
     }
 
     fn try_accept(&self) -> io::Result<(Stream, Peer)> {

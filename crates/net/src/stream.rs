@@ -6,6 +6,7 @@
 mod connect;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::OnceLock;
@@ -20,6 +21,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+pub use connect::tcp_beside;
 
 use crate::{means, scratch};
 
@@ -50,6 +53,8 @@ enum Kind {
     Device,
     /// TCP or Unix, to a program of this machine.
     Local,
+    /// TCP that was told that this side speaks first.
+    Speaks,
 }
 
 impl Stream {
@@ -66,6 +71,21 @@ impl Stream {
     /// Takes a connected, non-blocking TCP or Unix socket of this machine.
     pub fn local(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self::with(Registered::for_reading(socket)?, Kind::Local))
+    }
+
+    fn dialled(socket: OwnedFd, speaks: bool) -> io::Result<Self> {
+        let kind = if speaks { Kind::Speaks } else { Kind::Local };
+        Ok(Self::with(Registered::for_reading(socket)?, kind))
+    }
+
+    /// Whether the other side is not told of this TCP connection before something is sent.
+    pub(crate) fn speaks_first(&self) -> bool {
+        self.kind == Kind::Speaks
+    }
+
+    /// The address that this end of a TCP connection has.
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
+        Ok(SocketAddr::try_from(rustix::net::getsockname(&*self.io)?)?)
     }
 
     const fn with(io: Registered, kind: Kind) -> Self {

@@ -17,7 +17,7 @@ mod report;
 use serde::{Deserialize, Serialize};
 
 pub use bounds::{MAX_ERROR_TEXT, bounded};
-pub use pages::{Assembly, Head, MAX_FRAMES, MAX_SERVICES, Page, PageError, frames};
+pub use pages::{Assembly, Head, MAX_FRAMES, MAX_SERVANTS, MAX_SERVICES, Page, PageError, frames};
 pub use report::{Confinement, ServiceStats, Stats};
 
 /// The state of the enclave as a whole.
@@ -123,7 +123,10 @@ pub struct Status {
     pub boot: Vec<Stage>,
     /// The services of the manifest, in its order.
     pub services: Vec<ServiceStatus>,
-    /// Ingress as the supervisor counts it.
+    /// Our own programs that run beside the services, each named with an `@`. They decide nothing over the enclave's end.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub servants: Vec<ServiceStatus>,
+    /// Ingress as the gateway counts it.
     pub ingress: IngressCounters,
     /// The measurement registers as the platform's security module gave them to the supervisor; none on a platform that has
     /// no such module. The enclave's own words, for operators: a verifier asks for evidence.
@@ -346,6 +349,7 @@ mod tests {
             supervisor_restarts: 0,
             boot: vec![Stage { name: "mounts".into(), at_us: 1, took_us: 2 }],
             services: vec![],
+            servants: vec![],
             ingress: IngressCounters::default(),
             registers: vec![Register { index: 0, value: "00ff".into(), locked: true }],
         };

@@ -9,6 +9,7 @@
 //! | host ⇄ enclave, port 17001 | [`logs`] |
 //! | host → enclave, port 17003 | [`ingress`], [`chunks`] |
 //! | init ⇄ supervisor, a socket pair | [`hold`] |
+//! | supervisor ⇄ gateway, a socket pair | [`gateway`] |
 //! | a service's first process → init, a socket pair | [`first`] |
 //! | the end of `host-sleeve run` | [`exit`] |
 //! | errors on a console, in a log and in answers | [`causes`] |
@@ -20,6 +21,7 @@ pub mod event;
 pub mod exit;
 pub mod first;
 pub mod frame;
+pub mod gateway;
 pub mod hello;
 pub mod hold;
 pub mod ingress;

@@ -66,8 +66,16 @@ pub(crate) fn by_service(stats: Stats, seen: &Seen) -> Vec<Usage> {
     stats.services.into_iter().map(|stats| usage(stats, told, uptime)).collect()
 }
 
+/// The same for our own programs inside, which are named with an `@`.
+pub(crate) fn by_servant(stats: &Stats, seen: &Seen) -> Vec<Usage> {
+    let uptime = seen.record.booted_ms.map(|booted| now_ms().saturating_sub(booted));
+    let told = seen.record.status.as_ref();
+    stats.servants.iter().map(|stats| usage(stats.clone(), told, uptime)).collect()
+}
+
 fn usage(stats: ServiceStats, told: Option<&Status>, uptime_ms: Option<u64>) -> Usage {
-    let service = told.and_then(|status| status.services.iter().find(|service| service.name == stats.name));
+    let mut all = told.into_iter().flat_map(|status| status.services.iter().chain(&status.servants));
+    let service = all.find(|service| service.name == stats.name);
     Usage {
         stats,
         phase: service.map(|service| service.phase),

@@ -255,6 +255,7 @@ mod tests {
             supervisor_restarts: 2,
             boot: Vec::new(),
             services: vec![service],
+            servants: Vec::new(),
             ingress: IngressCounters {
                 accepted: 9,
                 open: 1,
@@ -278,7 +279,7 @@ mod tests {
             oom_kills: 1,
         };
         let ingress = IngressCounters { accepted: 11, ..IngressCounters::default() };
-        let now = Some(Stats { services: vec![stats], ingress });
+        let now = Some(Stats { services: vec![stats], servants: Vec::new(), ingress });
         let text = render(&[Enclave { now, ..enclave(record()) }]);
         for line in [
             r#"cloister_enclave_ready{enclave="a\"b"} 1"#,

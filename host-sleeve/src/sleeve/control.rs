@@ -220,6 +220,7 @@ mod tests {
             supervisor_restarts: 0,
             boot: Vec::new(),
             services: services.iter().map(|name| service(name)).collect(),
+            servants: Vec::new(),
             ingress: IngressCounters::default(),
             registers: Vec::new(),
         }

@@ -156,7 +156,7 @@ fn boot(status: &cloister_wire::control::Status) -> String {
 
 fn services(status: &cloister_wire::control::Status) -> String {
     let mut table = Table::new(&["SERVICE", "PHASE", "PID", "RESTARTS", "SINCE BOOT", "LAST EXIT"]);
-    for service in &status.services {
+    for service in status.services.iter().chain(&status.servants) {
         table.row([
             service.name.clone(),
             word(&service.phase),

@@ -37,8 +37,8 @@ pub(crate) fn logs(asked: &Logs, json: bool) -> Result<u8> {
 }
 
 fn known(seen: &Seen, service: &str) -> Result<()> {
-    let names: Vec<&str> =
-        seen.record.status.iter().flat_map(|status| &status.services).map(|s| s.name.as_str()).collect();
+    let all = seen.record.status.iter().flat_map(|status| status.services.iter().chain(&status.servants));
+    let names: Vec<&str> = all.map(|service| service.name.as_str()).collect();
     if names.is_empty() || names.contains(&service) {
         return Ok(());
     }

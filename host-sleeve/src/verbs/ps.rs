@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cli::Ps;
-use crate::client::usage::{Usage, ask_all, by_service};
+use crate::client::usage::{Usage, ask_all, by_servant, by_service};
 use crate::error::{Result, Words};
 use crate::output::{self, Table};
 use crate::state::record::{OtherVersion, Seen, now_ms};
@@ -34,6 +34,8 @@ struct Entry<'a> {
     end: Option<&'a End>,
     /// What the services use, if the enclave says so.
     usage: Option<Vec<Usage>>,
+    /// The same of our own programs that run beside them, named with an `@`.
+    servants: Option<Vec<Usage>>,
     /// Processes that outlived their sleeve: there should be none.
     orphans: Vec<u32>,
 }
@@ -70,9 +72,10 @@ pub(crate) fn ps(asked: &Ps, json: bool) -> Result<u8> {
         match seen {
             Ok(seen) => {
                 let stats = if seen.alive { usage.next().flatten() } else { None };
+                let servants = stats.as_ref().map(|stats| by_servant(stats, seen));
                 let usage = stats.map(|stats| by_service(stats, seen));
                 table.row(row(seen, usage.as_deref()));
-                values.push(serde_json::to_value(entry(seen, usage)).unwrap_or_default());
+                values.push(serde_json::to_value(entry(seen, usage, servants)).unwrap_or_default());
             }
             Err(error) => {
                 let foreign = error.told().because.as_ref().is_some_and(|cause| cause.is::<OtherVersion>());
@@ -94,7 +97,7 @@ pub(crate) fn ps(asked: &Ps, json: bool) -> Result<u8> {
     Ok(DONE)
 }
 
-fn entry(seen: &Seen, usage: Option<Vec<Usage>>) -> Entry<'_> {
+fn entry(seen: &Seen, usage: Option<Vec<Usage>>, servants: Option<Vec<Usage>>) -> Entry<'_> {
     let record = &seen.record;
     Entry {
         name: &record.name,
@@ -109,6 +112,7 @@ fn entry(seen: &Seen, usage: Option<Vec<Usage>>) -> Entry<'_> {
         publish: &record.publish,
         end: record.end.as_ref(),
         usage,
+        servants,
         orphans: seen.orphans().iter().map(|(_, process)| process.pid).collect(),
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::cli::Stats;
-use crate::client::usage::{Usage, ask_all, by_service};
+use crate::client::usage::{Usage, ask_all, by_servant, by_service};
 use crate::error::{Error, Result};
 use crate::output::{self, Table};
 use crate::state::Root;
@@ -24,6 +24,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 struct Entry {
     name: String,
     services: Vec<Usage>,
+    /// Our own programs that run beside them.
+    servants: Vec<Usage>,
 }
 
 /// CPU time by enclave and service, and when it was read: two of these make a share.
@@ -62,6 +64,7 @@ fn entries(root: &Root, asked: &Stats) -> Result<Vec<Entry>> {
     Ok(answers
         .map(|(stats, seen)| Entry {
             name: seen.record.name.clone(),
+            servants: stats.as_ref().map(|stats| by_servant(stats, seen)).unwrap_or_default(),
             services: stats.map(|stats| by_service(stats, seen)).unwrap_or_default(),
         })
         .collect())
@@ -93,7 +96,7 @@ fn table(entries: &[Entry], before: &Before) -> String {
         if entry.services.is_empty() {
             table.row([entry.name.clone(), "it does not answer".to_owned()]);
         }
-        for usage in &entry.services {
+        for usage in entry.services.iter().chain(&entry.servants) {
             table.row(row(entry, usage, before));
         }
     }
@@ -123,7 +126,9 @@ fn row(entry: &Entry, usage: &Usage, before: &Before) -> Vec<String> {
 
 fn remember(entries: &[Entry]) -> Before {
     let now = Instant::now();
-    let all = entries.iter().flat_map(|entry| entry.services.iter().map(move |usage| (entry, usage)));
+    let all = entries
+        .iter()
+        .flat_map(|entry| entry.services.iter().chain(&entry.servants).map(move |usage| (entry, usage)));
     all.map(|(entry, usage)| ((entry.name.clone(), usage.stats.name.clone()), (usage.stats.cpu_us, now)))
         .collect()
 }

@@ -243,7 +243,7 @@ impl Guest {
                     oom_kills: 0,
                 };
                 let ingress = IngressCounters { accepted: 12, ..IngressCounters::default() };
-                return Reply::Stats(Stats { services: vec![stats], ingress });
+                return Reply::Stats(Stats { services: vec![stats], servants: Vec::new(), ingress });
             }
             _ => {}
         }
@@ -270,6 +270,7 @@ impl Guest {
             supervisor_restarts: 0,
             boot: vec![Stage { name: "mounts".into(), at_us: 1, took_us: 2 }],
             services: vec![service],
+            servants: Vec::new(),
             ingress: IngressCounters::default(),
             registers: Vec::new(),
         };

@@ -35,6 +35,7 @@ pub(super) fn tell(state: State, known: &Known, limit: Duration) {
         supervisor_restarts: known.supervisors.saturating_sub(1),
         boot: known.boot.clone(),
         services: Vec::new(),
+        servants: Vec::new(),
         ingress: IngressCounters::default(),
         registers: Vec::new(),
     };

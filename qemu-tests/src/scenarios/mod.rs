@@ -49,6 +49,7 @@ mod signal_death_is_128_plus_the_signal;
 mod stops_end_in_time;
 mod stops_let_connections_end;
 mod supervisor_crashes_are_survived;
+mod the_gateway_stands_alone;
 mod the_supervisor_is_confined;
 mod values_reach_only_their_service;
 
@@ -161,6 +162,8 @@ pub const ALL: &[Scenario] = &[
     resources_are_told_live::SCENARIO,
     supervisor_crashes_are_survived::UNDER_LOAD,
     supervisor_crashes_are_survived::TOO_OFTEN,
+    the_gateway_stands_alone::CRASHES,
+    the_gateway_stands_alone::CONFINED,
     real_images_run::PYTHON,
     real_images_run::NGINX,
     real_images_run::REDIS,

@@ -14,6 +14,7 @@ use seccompiler::{
 };
 
 use super::denied::{Answer, DENIED};
+use super::servant::Allowed;
 
 /// `socket`, by which a manifest allows `AF_VSOCK` and the socket diagnosis: a service that may is past every policy of the
 /// enclave's boundary.
@@ -57,6 +58,15 @@ pub(super) fn compile(allowed: &[String]) -> Result<Vec<u64>, FilterError> {
         }
     }
     Ok(words(&program))
+}
+
+/// The filter for a servant that makes these calls and no other.
+pub(super) fn allow(calls: &[Allowed]) -> Result<Vec<u64>, FilterError> {
+    let rules = calls.iter().map(Allowed::rule).collect::<Result<Rules, FilterError>>()?;
+    let arch = TargetArch::try_from(std::env::consts::ARCH)?;
+    let (allowed, other) = (SeccompAction::Allow, SeccompAction::KillProcess);
+    let program: BpfProgram = SeccompFilter::new(rules, other, allowed, arch)?.try_into()?;
+    Ok(program.iter().map(word).collect())
 }
 
 /// Each answer and the calls that meet it.
@@ -148,46 +158,58 @@ fn word(instruction: &seccompiler::sock_filter) -> u64 {
         | u64::from(instruction.k)
 }
 
+/// `AUDIT_ARCH_X86_64` and `AUDIT_ARCH_AARCH64` (`linux/audit.h`).
+#[cfg(test)]
+const THIS_ARCH: u32 = if cfg!(target_arch = "x86_64") { 0xC000_003E } else { 0xC000_00B7 };
+
+/// What the kernel would answer to a call: for tests of what is made here.
+#[cfg(test)]
+pub(super) fn answer_to(program: &[u64], number: c_long, arguments: [u64; 6]) -> u32 {
+    answer_as(program, number, THIS_ARCH, arguments)
+}
+
+/// The few instructions of classic BPF that filters are made of.
+#[cfg(test)]
+fn answer_as(program: &[u64], number: c_long, arch: u32, arguments: [u64; 6]) -> u32 {
+    let half = |at: u32| {
+        let argument = arguments[usize::try_from((at - 16) / 8).unwrap()];
+        let half = if at.is_multiple_of(8) { argument & 0xFFFF_FFFF } else { argument >> 32 };
+        u32::try_from(half).unwrap()
+    };
+    let (mut accumulator, mut at) = (0, 0);
+    loop {
+        let word = program[at];
+        let (code, jt, jf) = (word >> 48, word >> 40 & 0xFF, word >> 32 & 0xFF);
+        let k = u32::try_from(word & 0xFFFF_FFFF).unwrap();
+        at += 1;
+        match code {
+            0x20 => {
+                accumulator = match k {
+                    0 => u32::try_from(number).unwrap(),
+                    4 => arch,
+                    16..64 => half(k),
+                    other => panic!("loads from {other}"),
+                };
+            }
+            0x15 => at += usize::try_from(if accumulator == k { jt } else { jf }).unwrap(),
+            0x05 => at += usize::try_from(k).unwrap(),
+            0x06 => return k,
+            0x54 => accumulator &= k,
+            other => panic!("instruction {other:#x}"),
+        }
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
 
-    /// `AUDIT_ARCH_X86_64` and `AUDIT_ARCH_AARCH64` (`linux/audit.h`).
-    pub(in crate::confine) const THIS_ARCH: u32 =
-        if cfg!(target_arch = "x86_64") { 0xC000_003E } else { 0xC000_00B7 };
+    pub(in crate::confine) const THIS_ARCH: u32 = super::THIS_ARCH;
     pub(in crate::confine) const KILL_PROCESS: u32 = 0x8000_0000;
     const ERRNO: u32 = 0x0005_0000;
 
-    /// What the kernel would answer: the few instructions of classic BPF that filters are made of.
-    fn answer_to(program: &[u64], number: c_long, arch: u32, [first, third]: [u32; 2]) -> u32 {
-        let mut accumulator = 0;
-        let mut at = 0;
-        loop {
-            let word = program[at];
-            let (code, jt, jf) = (word >> 48, word >> 40 & 0xFF, word >> 32 & 0xFF);
-            let k = u32::try_from(word & 0xFFFF_FFFF).unwrap();
-            at += 1;
-            match code {
-                0x20 => {
-                    accumulator = match k {
-                        0 => u32::try_from(number).unwrap(),
-                        4 => arch,
-                        16 => first,
-                        32 => third,
-                        20 | 36 => 0,
-                        other => panic!("loads from {other}"),
-                    };
-                }
-                0x15 => at += usize::try_from(if accumulator == k { jt } else { jf }).unwrap(),
-                0x05 => at += usize::try_from(k).unwrap(),
-                0x06 => return k,
-                other => panic!("instruction {other:#x}"),
-            }
-        }
-    }
-
     pub(in crate::confine) fn answer(program: &[u64], number: c_long, arch: u32, first: u32) -> u32 {
-        answer_to(program, number, arch, [first, 0])
+        answer_as(program, number, arch, [first.into(), 0, 0, 0, 0, 0])
     }
 
     pub(in crate::confine) fn errno_of(number: i32) -> u32 {
@@ -230,14 +252,15 @@ pub(super) mod tests {
     fn the_socket_diagnosis_is_refused_and_no_other_netlink_protocol() {
         let netlink = |program: &[u64], protocol: i32| {
             let family = libc::AF_NETLINK.unsigned_abs();
-            answer_to(program, libc::SYS_socket, THIS_ARCH, [family, protocol.unsigned_abs()])
+            answer_to(program, libc::SYS_socket, [family.into(), 0, protocol.unsigned_abs().into(), 0, 0, 0])
         };
         let program = compile(&[]).unwrap();
         assert_eq!(netlink(&program, libc::NETLINK_SOCK_DIAG), errno_of(libc::EPROTONOSUPPORT));
         for protocol in [libc::NETLINK_ROUTE, libc::NETLINK_KOBJECT_UEVENT, libc::NETLINK_GENERIC] {
             assert_eq!(netlink(&program, protocol), ALLOW);
         }
-        let inet = answer_to(&program, libc::SYS_socket, THIS_ARCH, [libc::AF_INET.unsigned_abs(), 4]);
+        let inet =
+            answer_to(&program, libc::SYS_socket, [libc::AF_INET.unsigned_abs().into(), 0, 4, 0, 0, 0]);
         assert_eq!(inet, ALLOW);
         let allowed = compile(&["socket".to_owned()]).unwrap();
         assert_eq!(netlink(&allowed, libc::NETLINK_SOCK_DIAG), ALLOW);
@@ -246,7 +269,8 @@ pub(super) mod tests {
     #[test]
     fn limits_are_set_for_oneself_only_and_may_be_read() {
         let program = compile(&[]).unwrap();
-        let prlimit = |pid, limit| answer_to(&program, libc::SYS_prlimit64, THIS_ARCH, [pid, limit]);
+        let prlimit =
+            |pid: u64, limit: u64| answer_to(&program, libc::SYS_prlimit64, [pid, 0, limit, 0, 0, 0]);
         assert_eq!(prlimit(7, 0x1000), errno_of(libc::EPERM));
         assert_eq!((prlimit(0, 0x1000), prlimit(7, 0)), (ALLOW, ALLOW));
     }

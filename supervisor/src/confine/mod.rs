@@ -8,6 +8,7 @@ mod denied;
 mod filter;
 mod own;
 mod sealed;
+mod servant;
 
 use cloister_manifest::model::{self, Check, FirstProcess, MAX_SEALED, Ready, Root, Service};
 use cloister_wire::hold::{File, Limits, Place, Spawn, View};
@@ -16,6 +17,7 @@ pub use capabilities::UnknownCapability;
 pub use filter::FilterError;
 pub use own::{OwnError, confine as confine_supervisor};
 pub use sealed::hand_over;
+pub use servant::{GATEWAY_UID, gateway};
 
 /// The address of the socket for `sd_notify(3)`, in the abstract namespace, so that no mount hides it.
 pub const NOTIFY_ADDRESS: &str = "cloister/notify";
@@ -61,6 +63,11 @@ pub fn spawn(service: &Service, root: &Root) -> Result<Spawn, ConfineError> {
 /// The system calls refused by default, each with the reason: for documents and for people who ask.
 pub fn refused_calls() -> impl Iterator<Item = (&'static str, &'static str)> {
     denied::DENIED.iter().map(|row| (row.name, row.reason))
+}
+
+/// The system calls of our servants, each with what it is for: all others end them.
+pub fn servants_calls() -> impl Iterator<Item = (&'static str, &'static str)> {
+    servant::GATEWAY.iter().map(|row| (row.name, row.reason))
 }
 
 /// The manifest's environment and nothing else, but for a service that is to say when it is ready or alive.

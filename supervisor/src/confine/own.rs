@@ -20,8 +20,8 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, Sec
 use super::capabilities::COUNT;
 use super::filter::{FilterError, Rules, chain, errno, without_use, words};
 
-/// What is kept, and what for. `SYS_PTRACE`: `/proc/PID/root`, `fd` and `mountinfo` of services, for probes of files, for finding
-/// out whose socket a port is, and for `inspect`. `DAC_READ_SEARCH`: the same where users' folders are closed to others.
+/// What is kept, and what for. `SYS_PTRACE`: `/proc/PID/root` and `mountinfo` of services, for probes of files and for
+/// `inspect`. `DAC_READ_SEARCH`: the same where users' folders are closed to others.
 /// `NET_ADMIN`: a source address that is taken can be shared (`TCP_REPAIR`). `SYS_RESOURCE`: as many open files as connections
 /// need, and descriptors sent to init whatever services of root have sent and not received.
 const KEPT: CapabilitySet = CapabilitySet::SYS_PTRACE
@@ -59,7 +59,8 @@ const CALLS: &[c_long] = &[
     libc::SYS_splice,
     libc::SYS_memfd_create,
     libc::SYS_fchmod,
-    // Sockets. `socket` is below.
+    // Sockets, and the pair to a servant. `socket` is below.
+    libc::SYS_socketpair,
     libc::SYS_bind,
     libc::SYS_listen,
     libc::SYS_accept4,
@@ -82,6 +83,8 @@ const CALLS: &[c_long] = &[
     // Locks, which nobody else holds, and random bits.
     libc::SYS_futex,
     libc::SYS_getrandom,
+    // How many threads a servant may have.
+    libc::SYS_sched_getaffinity,
     // The end, a panic's among them.
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
@@ -183,7 +186,9 @@ fn allowed() -> Result<Rules, FilterError> {
         Ok(SeccompRule::new(vec![equal])?)
     };
     let families = FAMILIES.map(|family| equals(0, u64::from(family.unsigned_abs())));
-    rules.insert(libc::SYS_socket, families.into_iter().collect::<Result<_, _>>()?);
+    let mut sockets = families.into_iter().collect::<Result<Vec<_>, _>>()?;
+    sockets.push(socket_diagnosis()?);
+    rules.insert(libc::SYS_socket, sockets);
     let requests = REQUESTS.map(|request| equals(1, request));
     rules.insert(libc::SYS_ioctl, requests.into_iter().collect::<Result<_, _>>()?);
     // rustix reads the auxiliary vector by it.
@@ -198,6 +203,15 @@ fn allowed() -> Result<Rules, FilterError> {
         rules.insert(call, vec![SeccompRule::new(vec![data])?]);
     }
     Ok(rules)
+}
+
+/// `socket(AF_NETLINK, …, NETLINK_SOCK_DIAG)`: whose socket takes a probe's connection.
+fn socket_diagnosis() -> Result<SeccompRule, FilterError> {
+    let equals = |argument, value: i32| {
+        let value = u64::from(value.unsigned_abs());
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+    };
+    Ok(SeccompRule::new(vec![equals(0, libc::AF_NETLINK)?, equals(2, libc::NETLINK_SOCK_DIAG)?])?)
 }
 
 #[cfg(test)]
@@ -264,13 +278,11 @@ mod tests {
             assert_eq!(rustix::fs::mkdirat(CWD, "made", Mode::RWXU), Err(Errno::PERM));
             assert_eq!(rustix::fs::unlink("/nothing"), Err(Errno::PERM));
             assert_eq!(rustix::fs::symlink("/nothing", "/nowhere"), Err(Errno::PERM));
-            let diagnosis = netlink::SOCK_DIAG;
-            for (family, protocol) in
-                [(AddressFamily::NETLINK, Some(diagnosis)), (AddressFamily::VSOCK, None)]
-            {
-                let made = rustix::net::socket(family, SocketType::DGRAM, protocol);
+            for family in [AddressFamily::NETLINK, AddressFamily::VSOCK] {
+                let made = rustix::net::socket(family, SocketType::DGRAM, None);
                 assert_eq!(made.unwrap_err(), Errno::PERM, "{family:?}");
             }
+            rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, Some(netlink::SOCK_DIAG)).unwrap();
             let terminal = File::open("/dev/null").unwrap();
             assert_eq!(rustix::termios::tcgetattr(&terminal).unwrap_err(), Errno::PERM);
             assert!(std::thread::Builder::new().spawn(|| {}).is_err());

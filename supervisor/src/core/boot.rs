@@ -12,21 +12,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cloister_manifest::model::{Control, MAX_BYTES, Manifest, Root, Service};
-use cloister_net::{Entrance, Listener};
-use cloister_wire::control::{IngressCounters, bounded};
+use cloister_net::Entrance;
+use cloister_wire::control::bounded;
 use cloister_wire::hold::Welcome;
 use tokio::sync::{mpsc, watch};
 
+use super::equip::{Around, Equipment};
 use super::line::Line;
 use super::notes::Notes;
-use super::turn::{Core, Inbox, Kept};
+use super::turn::{Core, FromOutside, Inbox, Kept};
 use super::{CoreError, Setup};
 use crate::clock::Moment;
-use crate::ingress::Ingress;
 use crate::launcher::{Action, Event, Launcher};
-use crate::listener::Listeners;
 use crate::logs::{self, Movers, Readers, Shared, Store};
 use crate::notify::Notify;
+use crate::owners::Owners;
 use crate::reserve::reserve;
 use crate::stash::Stash;
 use crate::status::{self, Asking, Board};
@@ -73,18 +73,19 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
 
     let (services, control, root) =
         manifest.as_ref().map_or_else(|_| (Vec::new(), nothing(), Root::default()), parts);
-    line.request(&logs::stash_names(&services))?;
-    if let Ok(manifest) = &manifest {
-        line.request_root(manifest, welcome.root_mounted)?;
-    }
+    let equipment = Equipment::gather(&mut line, manifest.as_ref().ok(), setup.ingress)?;
+    line.request(&logs::stash_names(&services, equipment.names().len()))?;
+    line.request_root(manifest.as_ref().ok(), welcome.root_mounted)?;
     let (stash, kept) = Stash::<Kept>::resume(line.memfd(STATE).await?);
-    let logs = open_logs(&mut line, &services).await?;
+    let logs = open_logs(&mut line, &services, equipment.names()).await?;
     let readers = Readers::new(control.services.clone());
     serve_all(setup.logs, inside.logs, |listener| logs::serve(listener, logs.clone(), Arc::clone(&readers)));
     allow.send_replace(control);
-    let listeners = Listeners::new(&setup.paths);
-    let ingress = manifest.as_ref().ok().map(|m| carry(m, setup.ingress, &setup.paths, &listeners, &logs));
-    resume(&board, kept.as_ref(), ingress.clone());
+    prepare(manifest.as_ref().ok(), &setup.paths, &logs);
+    let owners = Owners::default();
+    let around = Around { logs: &logs, owners: &owners, board: &board };
+    let (servants, servants_told) =
+        equipment.servants(&line.hold, &around, movers(&logs)?, services.len(), kept.as_ref())?;
     stages.end("logs", &board);
 
     let machine = decide(manifest, line.root().await?, kept, setup.seed);
@@ -100,10 +101,10 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
         logs,
         movers,
         readers,
-        ingress,
+        servants,
         hold: line.hold,
         paths: setup.paths,
-        listeners,
+        owners,
         oom_kills: BTreeMap::new(),
         probes: BTreeMap::new(),
         events,
@@ -112,7 +113,8 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
         stash,
         saved: None,
     };
-    let inbox = Inbox { asked, told, notify: inside.notify, own_events, backlog: line.backlog };
+    let from_outside = FromOutside { asked, told, notify: inside.notify };
+    let inbox = Inbox { from_outside, own_events, servants_told, backlog: line.backlog };
     begin(core, inbox, welcome, line.pipes, actions, serve_status).await
 }
 
@@ -172,9 +174,13 @@ fn serve_status(host: Entrance, local: Entrance, asking: Asking, now: bool) -> O
 }
 
 /// Goes on with the logs that init keeps.
-async fn open_logs(line: &mut Line, services: &[Service]) -> Result<Shared, CoreError> {
-    let names = services.iter().map(|s| s.name.clone()).collect();
-    let memfds = line.logs(services).await?;
+async fn open_logs(
+    line: &mut Line,
+    services: &[Service],
+    servants: Vec<String>,
+) -> Result<Shared, CoreError> {
+    let names: Vec<String> = services.iter().map(|s| s.name.clone()).chain(servants).collect();
+    let memfds = line.logs(names.len()).await?;
     let store = Store::resume(names, memfds, Moment::now()).map_err(system("the logs cannot be kept"))?;
     Ok(Shared::new(store))
 }
@@ -200,47 +206,14 @@ impl Stages {
     }
 }
 
-/// Carries connections from outside from now on, to ports that are kept for the services.
-fn carry(
-    manifest: &Manifest,
-    listener: Listener,
-    paths: &Paths,
-    listeners: &Listeners,
-    logs: &Shared,
-) -> Ingress {
+/// Keeps the services' ports for them, and gives the machine its name.
+fn prepare(manifest: Option<&Manifest>, paths: &Paths, logs: &Shared) {
+    let Some(manifest) = manifest else { return };
     if let Err(error) = reserve(&paths.proc, manifest) {
         logs.say(None, &format!("the services' ports cannot be kept for them: {error}"));
     }
     if let Err(error) = std::fs::write(paths.proc.join(HOST_NAME), &manifest.name) {
         logs.say(None, &format!("the host name {} cannot be set: {error}", manifest.name));
-    }
-    let logs = logs.clone();
-    let ingress =
-        Ingress::new(&manifest.ingress, listeners, Box::new(move |line| logs.say_of_ingress(&line)));
-    let serving = ingress.clone();
-    drop(tokio::spawn(async move { serving.serve(listener).await }));
-    ingress
-}
-
-/// Goes on counting where a supervisor before this one stopped.
-fn resume(board: &Board, kept: Option<&Kept>, ingress: Option<Ingress>) {
-    if let Some(kept) = kept {
-        board.resume_from(kept.seq);
-    }
-    let before = kept.map(|kept| kept.ingress).unwrap_or_default();
-    if let Some(ingress) = ingress {
-        board.count_ingress(move || sum(before, ingress.counters()));
-    }
-}
-
-/// Connections open before a crash are not open any more.
-fn sum(before: IngressCounters, now: IngressCounters) -> IngressCounters {
-    IngressCounters {
-        accepted: before.accepted.saturating_add(now.accepted),
-        open: now.open,
-        refused: before.refused.saturating_add(now.refused),
-        bytes_in: before.bytes_in.saturating_add(now.bytes_in),
-        bytes_out: before.bytes_out.saturating_add(now.bytes_out),
     }
 }
 
@@ -259,6 +232,11 @@ async fn begin(
             format!("the supervisor was started again after a crash, for the {}. time", welcome.restarts);
         core.logs.say(None, &line);
     }
+    for held in welcome.held.iter().filter(|held| held.cgroup != 0) {
+        core.owners.started(&held.name, held.cgroup);
+    }
+    // Before the launcher may ask them to drain.
+    core.servants.adopt(&welcome.held, &mut pipes);
     // The pipes of one that is still on its way to its program come with the report of its start.
     for held in welcome.held.iter().filter(|held| held.fds > 0) {
         let pipes = pipes.remove(&held.name).unwrap_or_default();
@@ -266,6 +244,10 @@ async fn begin(
     }
     core.carry_out(actions)?;
     core.dispatch(Event::Adopt(welcome.held))?;
+    if !core.machine.is_closing() {
+        core.servants.start();
+        core.carry_out(Vec::new())?;
+    }
     if let Some(serve_status) = serve_status {
         serve_status();
     }

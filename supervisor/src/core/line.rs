@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use cloister_manifest::model::{Manifest, Service};
+use cloister_manifest::model::Manifest;
 use cloister_wire::hello::VERSION;
 use cloister_wire::hold::{FromInit, FromSupervisor, Welcome};
 
@@ -78,7 +78,7 @@ impl Line {
             return Ok(kept);
         }
         let bound = bind().and_then(|socket| Ok((socket.try_clone()?, socket)));
-        let what = "cannot listen for programs inside";
+        let what = "cannot listen";
         let (ours, theirs) = bound.map_err(|source| CoreError::System { what, source })?;
         self.hold.send_with(&FromSupervisor::Stash { name: name.to_owned(), fds: 1 }, vec![theirs])?;
         self.given.push(name.to_owned());
@@ -86,8 +86,13 @@ impl Line {
         Ok(ours)
     }
 
-    /// Asks for the application's root, unless it is in place. Nothing is waited for.
-    pub(super) fn request_root(&mut self, manifest: &Manifest, in_place: bool) -> Result<(), CoreError> {
+    /// Asks for the application's root, where there is a manifest and it is not in place. Nothing is waited for.
+    pub(super) fn request_root(
+        &mut self,
+        manifest: Option<&Manifest>,
+        in_place: bool,
+    ) -> Result<(), CoreError> {
+        let Some(manifest) = manifest else { return Ok(()) };
         if !in_place {
             let (writable_bytes, reserved_bytes) = (manifest.root.writable_bytes, room::needed(manifest));
             self.hold.send(&FromSupervisor::MountRoot { writable_bytes, reserved_bytes })?;
@@ -106,11 +111,16 @@ impl Line {
         self.kept.remove(name).ok_or_else(missing)
     }
 
-    /// The memfds of the logs of these services, which were requested.
-    pub(super) async fn logs(&mut self, services: &[Service]) -> Result<Memfds, CoreError> {
+    /// What init keeps under this name, if it does.
+    pub(super) fn take(&mut self, name: &str) -> Option<OwnedFd> {
+        self.kept.remove(name)
+    }
+
+    /// The memfds of the logs of so many services and servants, which were requested.
+    pub(super) async fn logs(&mut self, count: usize) -> Result<Memfds, CoreError> {
         self.collect().await?;
-        let mut outputs = Vec::with_capacity(services.len());
-        for place in 0..services.len() {
+        let mut outputs = Vec::with_capacity(count);
+        for place in 0..count {
             let [out, err] = logs::output_names(place).map(|name| self.kept.remove(&name));
             outputs.push(out.zip(err));
         }

@@ -5,15 +5,17 @@
 
 mod answer;
 mod boot;
+mod equip;
 mod line;
 mod notes;
 mod perform;
 mod turn;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use cloister_net::{Entrance, Listener};
+use cloister_net::Entrance;
 use cloister_wire::control::Register;
 use cloister_wire::frame::FrameError;
 
@@ -23,6 +25,9 @@ use crate::world::{Addresses, Paths};
 
 pub use boot::run;
 
+/// Binds a listening socket.
+pub type Bind = Box<dyn FnOnce() -> io::Result<OwnedFd> + Send>;
+
 /// What the supervisor is given at its start.
 pub struct Setup {
     /// The socket pair to init.
@@ -31,8 +36,8 @@ pub struct Setup {
     pub control: Entrance,
     /// Where the host reads the log: port 17001.
     pub logs: Entrance,
-    /// Where the host brings connections from outside: port 17003.
-    pub ingress: Listener,
+    /// Gives the listener where the host brings connections from outside, port 17003, if none was made before.
+    pub ingress: Bind,
     /// Where programs inside reach it.
     pub addresses: Addresses,
     /// Where things lie.

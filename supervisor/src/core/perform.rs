@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use cloister_manifest::model::{FirstProcess, Logs, Ready, Service};
+use cloister_wire::control::Confinement;
 use cloister_wire::hold::FromSupervisor;
 
 use super::CoreError;
@@ -17,6 +18,7 @@ use crate::launcher::{Action, Event, Id, Retry};
 use crate::logs::Lookout;
 use crate::probe::{self, Roots, Subject};
 use crate::status;
+use crate::world::Paths;
 
 impl Core {
     pub(super) fn perform(&mut self, action: Action) -> Result<(), CoreError> {
@@ -33,6 +35,8 @@ impl Core {
                 let killed = status::oom_kills(&self.paths.cgroups, &name);
                 let before = self.oom_kills.entry(name.clone()).or_default();
                 *before = before.saturating_add(killed);
+                self.owners.gone(&name);
+                self.servants.owners_changed();
                 self.hold.send(&FromSupervisor::Forget { name })?;
             }
             Action::Probe { id, run, .. } => self.probe(id, run),
@@ -105,13 +109,12 @@ impl Core {
         }
     }
 
-    /// Refuses new connections, and says when no old one is left.
+    /// Has the servants take nothing new, and says when they have nothing left.
     fn drain(&mut self) {
-        let Some(ingress) = self.ingress.clone() else { return };
-        ingress.drain();
-        let events = self.events.clone();
+        self.servants.drain();
+        let (empty, events) = (self.servants.empty(), self.events.clone());
         drop(tokio::spawn(async move {
-            ingress.empty().await;
+            empty.await;
             events.send(Event::Drained).unwrap_or_default();
         }));
     }
@@ -119,19 +122,17 @@ impl Core {
     /// Lets the log readers and the open connections have the rest, and says when they do.
     fn conclude(&mut self) {
         self.readers.conclude();
-        let (readers, ingress, events) =
-            (Arc::clone(&self.readers), self.ingress.clone(), self.events.clone());
+        let (readers, empty, events) =
+            (Arc::clone(&self.readers), self.servants.empty(), self.events.clone());
         drop(tokio::spawn(async move {
             readers.gone().await;
-            if let Some(ingress) = ingress {
-                ingress.empty().await;
-            }
+            empty.await;
             events.send(Event::Flushed).unwrap_or_default();
         }));
     }
 
     fn subject(&self, id: Id, service: &Service) -> Subject {
-        Subject { service: service.name.clone(), listeners: self.listeners.clone(), roots: self.roots(id) }
+        Subject { service: service.name.clone(), owners: self.owners.clone(), roots: self.roots(id) }
     }
 
     /// The service's root as its main process sees it, then as init put it together.
@@ -144,8 +145,14 @@ impl Core {
         self.services.get(id.index()).map(|s| s.name.clone()).unwrap_or_default()
     }
 
+    /// What confines a running servant.
+    pub(super) fn inspect_servant(&self, name: &str, pid: u32) -> io::Result<Confinement> {
+        let paths = Paths { cgroups: self.paths.servants.clone(), ..self.paths.clone() };
+        status::inspect(&paths, name, pid)
+    }
+
     /// What confines the program of a running service, whose process 1 is `pid`.
-    pub(super) fn inspect(&self, id: Id, pid: u32) -> io::Result<cloister_wire::control::Confinement> {
+    pub(super) fn inspect(&self, id: Id, pid: u32) -> io::Result<Confinement> {
         let name = self.name(id);
         let ours = |service: &Service| service.first_process == FirstProcess::Cloister;
         let is_below = self.services.get(id.index()).is_some_and(ours);

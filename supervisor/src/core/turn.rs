@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cloister_manifest::model::{Ready, Root, Service};
 use cloister_net::identity;
-use cloister_wire::control::{IngressCounters, MAX_ERROR_TEXT, bounded};
+use cloister_wire::control::{MAX_ERROR_TEXT, State as Enclave, bounded};
 use cloister_wire::hold::{FromInit, Held, STARTED_NOTHING};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -20,11 +20,11 @@ use super::CoreError;
 use super::notes::Notes;
 use crate::clock::Moment;
 use crate::hold::{Hold, HoldError, Incoming};
-use crate::ingress::Ingress;
 use crate::launcher::{Action, Event, Id, Launcher, LauncherState, Retry};
-use crate::listener::Listeners;
 use crate::logs::{Movers, Readers, Shared};
 use crate::notify::{self, Note, Notify};
+use crate::owners::Owners;
+use crate::servant::{self, Servants};
 use crate::stash::Stash;
 use crate::status::{Asked, Board};
 use crate::world::Paths;
@@ -51,19 +51,26 @@ const SHARED: [&str; 3] = ["mounts", "files", "cwd"];
 pub(super) struct Kept {
     /// The last number of a status that may have been shown.
     pub(super) seq: u64,
-    /// What ingress had counted.
-    pub(super) ingress: IngressCounters,
+    /// The servants and what they had counted, by name.
+    pub(super) servants: BTreeMap<String, servant::Kept>,
     /// The launcher's state.
     pub(super) state: LauncherState,
 }
 
-/// Where events come from.
-pub(super) struct Inbox {
+/// What services and hosts say.
+pub(super) struct FromOutside {
     pub(super) asked: mpsc::Receiver<Asked>,
     pub(super) told: mpsc::Receiver<()>,
     pub(super) notify: Notify,
+}
+
+/// Where events come from.
+pub(super) struct Inbox {
+    pub(super) from_outside: FromOutside,
     /// From the supervisor's own tasks.
     pub(super) own_events: mpsc::UnboundedReceiver<Event>,
+    /// From the servants' duties.
+    pub(super) servants_told: mpsc::Receiver<servant::Event>,
     /// What init said before the first turn.
     pub(super) backlog: VecDeque<Incoming>,
 }
@@ -78,11 +85,11 @@ pub(super) struct Core {
     pub(super) logs: Shared,
     pub(super) movers: Movers,
     pub(super) readers: Arc<Readers>,
-    /// Absent where there is no manifest to say what may be reached.
-    pub(super) ingress: Option<Ingress>,
+    pub(super) servants: Servants,
     pub(super) hold: Hold,
     pub(super) paths: Paths,
-    pub(super) listeners: Listeners,
+    /// The services' cgroups.
+    pub(super) owners: Owners,
     /// Processes of each service that were killed for want of memory in runs that are over, as far as this supervisor saw them.
     pub(super) oom_kills: BTreeMap<String, u64>,
     /// The probes of each service.
@@ -102,11 +109,13 @@ pub(super) struct Core {
 enum Next {
     FromInit(Incoming),
     Happened(Event),
+    /// A servant's duty has something to tell.
+    Servant(servant::Event),
     Asked(Asked),
     Noted(u32, Vec<u8>),
     /// What services said of themselves is to be dealt with.
     NotesDue,
-    /// A deadline of the launcher has come.
+    /// A deadline of the launcher or of a servant has come.
     Due,
 }
 
@@ -119,7 +128,7 @@ impl Core {
     pub(super) async fn serve(mut self, mut inbox: Inbox) -> Result<(), CoreError> {
         let mut turns_overdue = 0u32;
         loop {
-            let is_due = self.machine.next_deadline().is_some_and(|due| due <= Moment::now());
+            let is_due = self.next_deadline().is_some_and(|due| due <= Moment::now());
             turns_overdue = if is_due { turns_overdue.saturating_add(1) } else { 0 };
             let next =
                 if turns_overdue > TURNS_BEFORE_DUE { Ok(Next::Due) } else { self.next(&mut inbox).await };
@@ -131,12 +140,16 @@ impl Core {
             match next {
                 Next::FromInit(incoming) => self.heard(incoming)?,
                 Next::Happened(event) => self.dispatch(event)?,
+                Next::Servant(event) => {
+                    self.servants.told(event);
+                    self.carry_out(Vec::new())?;
+                }
                 Next::Asked(asked) => self.asked(asked)?,
                 Next::Noted(pid, datagram) => self.noted(pid, &datagram)?,
                 Next::NotesDue => self.take_notes()?,
                 Next::Due => {
                     turns_overdue = 0;
-                    self.dispatch(Event::Tick)?;
+                    self.due()?;
                 }
             }
         }
@@ -149,16 +162,30 @@ impl Core {
         if let Some(incoming) = inbox.backlog.pop_front() {
             return Ok(Next::FromInit(incoming));
         }
-        let due = until(self.machine.next_deadline());
+        let due = until(self.next_deadline());
         let notes_due = until(self.notes.due());
         tokio::select! {
             biased;
             incoming = self.hold.receive() => Ok(Next::FromInit(incoming?)),
             Some(event) = inbox.own_events.recv() => Ok(Next::Happened(event)),
-            next = from_outside(&mut inbox.asked, &mut inbox.told, &inbox.notify) => next,
+            Some(event) = inbox.servants_told.recv() => Ok(Next::Servant(event)),
+            next = inbox.from_outside.next() => next,
             () = notes_due => Ok(Next::NotesDue),
             () = due => Ok(Next::Due),
         }
+    }
+
+    fn next_deadline(&self) -> Option<Moment> {
+        self.machine.next_deadline().into_iter().chain(self.servants.next_deadline()).min()
+    }
+
+    /// Does what is due: of the servants, then of the launcher.
+    fn due(&mut self) -> Result<(), CoreError> {
+        if self.servants.next_deadline().is_some_and(|due| due <= Moment::now()) {
+            self.servants.tick();
+            self.carry_out(Vec::new())?;
+        }
+        self.dispatch(Event::Tick)
     }
 
     /// Decides, keeps the decision, performs it and shows what became of it; then the same for what that brought about.
@@ -188,20 +215,32 @@ impl Core {
     /// Keeps what was decided, performs it and shows it. A state that has not changed is kept and shown already: writing it
     /// again would cost as much as the largest change.
     pub(super) fn carry_out(&mut self, actions: Vec<Action>) -> Result<(), CoreError> {
-        let changed = self.saved.as_ref() != Some(self.machine.state());
+        let changed = self.servants.take_changed() || self.saved.as_ref() != Some(self.machine.state());
         if changed {
             let state = self.machine.state().clone();
-            let shown = self.board.read();
-            self.stash.save(&Kept { seq: shown.seq, ingress: shown.ingress, state: state.clone() })?;
+            let (seq, servants) = (self.board.read().seq, self.servants.keep());
+            self.stash.save(&Kept { seq, servants, state: state.clone() })?;
             self.saved = Some(state);
         }
         for action in actions {
             self.perform(action)?;
         }
         if changed {
-            self.board.show(self.machine.enclave(), self.machine.statuses());
+            self.board.show(self.enclave(), self.machine.statuses(), self.servants.statuses());
         }
         Ok(())
+    }
+
+    /// The enclave's state: the launcher's, and what is amiss with a servant degrades it.
+    fn enclave(&self) -> Enclave {
+        let (state, trouble) = (self.machine.enclave(), self.servants.trouble());
+        match (state, trouble) {
+            (Enclave::Ready, Some(why)) => Enclave::Degraded { why: bounded(&why, MAX_ERROR_TEXT) },
+            (Enclave::Degraded { why }, Some(more)) => {
+                Enclave::Degraded { why: format!("{why}; {}", bounded(&more, MAX_ERROR_TEXT)) }
+            }
+            (state, _) => state,
+        }
     }
 
     /// Goes on draining the pipes of what init held before this supervisor.
@@ -212,6 +251,14 @@ impl Core {
     }
 
     fn heard(&mut self, incoming: Incoming) -> Result<(), CoreError> {
+        if let Some(name) = incoming.about().filter(|name| Servants::is_name(name)).map(str::to_owned) {
+            self.servants.heard(&name, incoming);
+            return self.carry_out(Vec::new());
+        }
+        if let FromInit::Spawned { name, cgroup, .. } = &incoming.message {
+            self.owners.started(name, *cgroup);
+            self.servants.owners_changed();
+        }
         let find = |name: &str| self.machine.find(name).ok();
         let event = match incoming.message {
             FromInit::Spawned { name, pid, at_ns, .. } => find(&name).map(|id| {
@@ -263,19 +310,17 @@ impl Core {
     }
 }
 
-/// What services and hosts say, none of them before another.
-async fn from_outside(
-    asked: &mut mpsc::Receiver<Asked>,
-    told: &mut mpsc::Receiver<()>,
-    notify: &Notify,
-) -> Result<Next, CoreError> {
-    tokio::select! {
-        Some(asked) = asked.recv() => Ok(Next::Asked(asked)),
-        Some(()) = told.recv() => Ok(Next::Happened(Event::Told)),
-        noted = notify.receive() => {
-            let what = "notifications cannot be received";
-            let (pid, datagram) = noted.map_err(|source| CoreError::System { what, source })?;
-            Ok(Next::Noted(pid, datagram))
+impl FromOutside {
+    /// What comes next, none of them before another.
+    async fn next(&mut self) -> Result<Next, CoreError> {
+        tokio::select! {
+            Some(asked) = self.asked.recv() => Ok(Next::Asked(asked)),
+            Some(()) = self.told.recv() => Ok(Next::Happened(Event::Told)),
+            noted = self.notify.receive() => {
+                let what = "notifications cannot be received";
+                let (pid, datagram) = noted.map_err(|source| CoreError::System { what, source })?;
+                Ok(Next::Noted(pid, datagram))
+            }
         }
     }
 }

@@ -70,10 +70,40 @@ pub struct Incoming {
 /// A frame and the descriptors that travel with it.
 type Outgoing = (Vec<u8>, Vec<OwnedFd>);
 
+impl Incoming {
+    /// The holding that the message is about, if it is about one.
+    #[must_use]
+    pub fn about(&self) -> Option<&str> {
+        match &self.message {
+            FromInit::Spawned { name, .. }
+            | FromInit::SpawnFailed { name, .. }
+            | FromInit::Emptied { name } => Some(name),
+            FromInit::Exited(ended) => Some(&ended.name),
+            FromInit::Welcome(_)
+            | FromInit::RootMounted { .. }
+            | FromInit::Stashed { .. }
+            | FromInit::StopAsked { .. } => None,
+        }
+    }
+}
+
+/// Where messages to init are queued. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Outbox(mpsc::UnboundedSender<Outgoing>);
+
+impl Outbox {
+    /// Queues a message with the descriptors that it names. After the end of the conversation it is dropped, and
+    /// [`Hold::receive`] tells.
+    pub fn send_with(&self, message: &FromSupervisor, fds: Vec<OwnedFd>) -> Result<(), FrameError> {
+        self.0.send((frame::encode(message, HOLD_LIMIT)?, fds)).unwrap_or_default();
+        Ok(())
+    }
+}
+
 /// The supervisor's end.
 #[derive(Debug)]
 pub struct Hold {
-    outgoing: mpsc::UnboundedSender<Outgoing>,
+    outgoing: Outbox,
     incoming: mpsc::Receiver<Result<Incoming, HoldError>>,
 }
 
@@ -87,7 +117,7 @@ impl Hold {
         let (outgoing, to_send) = mpsc::unbounded_channel();
         let (received, incoming) = mpsc::channel(QUEUE);
         drop(tokio::spawn(converse(stream, to_send, received)));
-        Ok(Self { outgoing, incoming })
+        Ok(Self { outgoing: Outbox(outgoing), incoming })
     }
 
     /// Queues a message. After the end of the conversation it is dropped, and [`Self::receive`] tells.
@@ -97,8 +127,13 @@ impl Hold {
 
     /// The same, with the descriptors that the message names.
     pub fn send_with(&self, message: &FromSupervisor, fds: Vec<OwnedFd>) -> Result<(), FrameError> {
-        self.outgoing.send((frame::encode(message, HOLD_LIMIT)?, fds)).unwrap_or_default();
-        Ok(())
+        self.outgoing.send_with(message, fds)
+    }
+
+    /// Where others of the supervisor can queue messages.
+    #[must_use]
+    pub fn outbox(&self) -> Outbox {
+        self.outgoing.clone()
     }
 
     /// The next message. Cancelling the wait loses nothing.

@@ -5,4 +5,4 @@
 
 mod client;
 
-pub use client::{Hold, HoldError, Incoming};
+pub use client::{Hold, HoldError, Incoming, Outbox};

@@ -45,5 +45,6 @@ mod tables;
 pub use event::{Action, Ask, Event, Id, Retry, Verdict};
 pub use graph::GraphError;
 pub use machine::Launcher;
+pub(crate) use outcome::words;
 pub use stage::{CLOSING_MS, DRAIN_MS, KILL_GRACE_MS, RECOVERY_SHOWN_MS};
 pub use state::LauncherState;

@@ -22,7 +22,7 @@ const SIGNALS: [(u8, &str); 13] = [
 ];
 
 /// An exit in words, as a part of a sentence.
-pub(super) fn words(exit: &Exit) -> String {
+pub(crate) fn words(exit: &Exit) -> String {
     match exit {
         Exit::Code(code) => format!("exit code {code}"),
         Exit::NotStarted { error } => format!("not started: {error}"),

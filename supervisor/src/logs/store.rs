@@ -52,16 +52,19 @@ pub struct Memfds {
     pub outputs: Vec<Option<(OwnedFd, OwnedFd)>>,
 }
 
-/// The names under which init keeps the memfds: the supervisor's, then two for each service whose output is kept.
+/// The names under which init keeps the memfds: the supervisor's, then two for each service whose output is kept, and for each
+/// servant behind them.
 #[must_use]
-pub fn stash_names(services: &[Service]) -> Vec<String> {
-    let kept = (0..).zip(services).filter(|(_, service)| service.logs == model::Logs::Forward);
+pub fn stash_names(services: &[Service], servants: usize) -> Vec<String> {
+    let forwards = services.iter().map(|service| service.logs == model::Logs::Forward);
+    let kept =
+        (0..).zip(forwards.chain(std::iter::repeat_n(true, servants))).filter(|(_, forwards)| *forwards);
     let outputs = kept.flat_map(|(place, _)| output_names(place));
     std::iter::once(OWN_LOG.to_owned()).chain(outputs).collect()
 }
 
-/// The names of the histories of a service's stdout and stderr, by its place in the manifest: init's names are as short as
-/// a service's own, and the place never changes.
+/// The names of the histories of a service's stdout and stderr, by its place in the manifest, a servant's behind the last: init's
+/// names are as short as a service's own, and the place never changes.
 #[must_use]
 pub fn output_names(place: usize) -> [String; 2] {
     ["out", "err"].map(|end| format!("log.{place}.{end}"))

@@ -8,14 +8,14 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::listener::ServicePort;
+use crate::owners::ServicePort;
 
 /// Bytes of an HTTP status line up to its code: `HTTP/1.1 200`.
 const STATUS_LINE: usize = 12;
 
 /// The status with which `GET path` is answered.
 pub(super) async fn http(port: &ServicePort, path: &str) -> io::Result<u16> {
-    let mut stream = port.connect(false).await?;
+    let mut stream = port.connect().await?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: cloister\r\nConnection: close\r\n\r\n"
     );

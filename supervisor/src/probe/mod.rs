@@ -11,7 +11,7 @@ use cloister_manifest::model::{Check, Live, Ready};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::launcher::Verdict;
-use crate::listener::{Listeners, ServicePort};
+use crate::owners::{Owners, ServicePort};
 
 /// The first pause between two readiness questions, and the longest: a quick service is found ready at once, a slow one
 /// is not kept from its work. Ports and files have no event to wait for.
@@ -34,8 +34,8 @@ pub struct Roots(pub Vec<PathBuf>);
 pub struct Subject {
     /// The service.
     pub service: String,
-    /// Where it may listen.
-    pub listeners: Listeners,
+    /// Whose ports are whose.
+    pub owners: Owners,
     /// Its files.
     pub roots: Roots,
 }
@@ -85,7 +85,7 @@ pub async fn watch<F: Fn(Verdict)>(live: Live, subject: Subject, tell: F) {
 
 impl Subject {
     fn port(&self, number: u16) -> ServicePort {
-        self.listeners.port(&self.service, number)
+        self.owners.port(&self.service, number)
     }
 }
 
@@ -105,7 +105,7 @@ impl Question {
 
     async fn answer(&self) -> Result<(), String> {
         match self {
-            Self::Tcp(port) => port.connect(false).await.map(drop).map_err(|error| error.to_string()),
+            Self::Tcp(port) => port.connect().await.map(drop).map_err(|error| error.to_string()),
             Self::Http(port, path) => match ask::http(port, path).await {
                 Ok(200..400) => Ok(()),
                 Ok(code) => Err(format!("it was answered with status {code}")),
@@ -120,17 +120,16 @@ impl Question {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::Paths;
+    use cloister_net::own_cgroup;
     use std::sync::{Arc, Mutex};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     /// This process, as a service of these roots.
-    fn subject(folder: &tempfile::TempDir, roots: Vec<PathBuf>) -> Subject {
-        std::fs::create_dir(folder.path().join("web")).unwrap();
-        std::fs::write(folder.path().join("web/cgroup.procs"), std::process::id().to_string()).unwrap();
-        let paths = Paths { cgroups: folder.path().to_owned(), ..Paths::default() };
-        Subject { service: "web".into(), listeners: Listeners::new(&paths), roots: Roots(roots) }
+    fn subject(roots: Vec<PathBuf>) -> Subject {
+        let owners = Owners::default();
+        owners.started("web", own_cgroup().unwrap());
+        Subject { service: "web".into(), owners, roots: Roots(roots) }
     }
 
     #[tokio::test]
@@ -138,10 +137,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
-        let folder = tempfile::tempdir().unwrap();
         let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
         let missed = move |why| say.send(why).unwrap();
-        let waiting = tokio::spawn(ready(Ready::Tcp(port), subject(&folder, vec![]), missed));
+        let waiting = tokio::spawn(ready(Ready::Tcp(port), subject(vec![]), missed));
         let why = said.recv().await.unwrap();
         assert_eq!(why, format!("nothing listens on 127.0.0.1:{port} or [::1]:{port}"));
         let _listener = TcpListener::bind(("::1", port)).await.unwrap();
@@ -153,8 +151,7 @@ mod tests {
     async fn a_file_is_ready_once_it_is_there_in_one_of_the_roots() {
         let folder = tempfile::tempdir().unwrap();
         let roots = vec![PathBuf::from("/nowhere"), folder.path().to_owned()];
-        let other = tempfile::tempdir().unwrap();
-        let waiting = tokio::spawn(ready(Ready::File("/run/up".into()), subject(&other, roots), drop));
+        let waiting = tokio::spawn(ready(Ready::File("/run/up".into()), subject(roots), drop));
         std::fs::create_dir(folder.path().join("run")).unwrap();
         std::fs::write(folder.path().join("run/up"), "").unwrap();
         waiting.await.unwrap();
@@ -177,8 +174,7 @@ mod tests {
         let check = Check::Http { port, path: "/health".into() };
         let live = Live { check, interval_ms: 1, timeout_ms: 1000, threshold: 1 };
         let (seen, verdicts) = (Arc::new(Mutex::new(Vec::new())), Arc::new(tokio::sync::Notify::new()));
-        let folder = tempfile::tempdir().unwrap();
-        let task = tokio::spawn(watch(live, subject(&folder, vec![]), {
+        let task = tokio::spawn(watch(live, subject(vec![]), {
             let (seen, verdicts) = (Arc::clone(&seen), Arc::clone(&verdicts));
             move |verdict| {
                 seen.lock().unwrap().push(verdict);

@@ -33,6 +33,7 @@ impl Board {
             supervisor_restarts,
             boot,
             services: Vec::new(),
+            servants: Vec::new(),
             ingress: IngressCounters::default(),
             registers: Vec::new(),
         };
@@ -65,13 +66,14 @@ impl Board {
     }
 
     /// Shows this, and returns its number. Showing what is shown already changes nothing.
-    pub fn show(&self, state: State, services: Vec<ServiceStatus>) -> u64 {
+    pub fn show(&self, state: State, services: Vec<ServiceStatus>, servants: Vec<ServiceStatus>) -> u64 {
         self.current.send_if_modified(|status| {
-            let changed = status.state != state || status.services != services;
+            let changed = status.state != state || status.services != services || status.servants != servants;
             if changed {
                 status.seq = status.seq.saturating_add(1);
                 status.state = state;
                 status.services = services;
+                status.servants = servants;
             }
             changed
         });
@@ -100,10 +102,10 @@ mod tests {
     #[test]
     fn the_number_rises_with_each_change_and_only_then() {
         let board = Board::new("virtual".into(), Vec::new(), 0);
-        let first = board.show(State::Starting, Vec::new());
-        assert_eq!(board.show(State::Starting, Vec::new()), first);
-        assert_eq!(board.show(State::Ready, Vec::new()), first + 1);
+        let first = board.show(State::Starting, Vec::new(), Vec::new());
+        assert_eq!(board.show(State::Starting, Vec::new(), Vec::new()), first);
+        assert_eq!(board.show(State::Ready, Vec::new(), Vec::new()), first + 1);
         board.resume_from(100);
-        assert_eq!(board.show(State::Starting, Vec::new()), 102);
+        assert_eq!(board.show(State::Starting, Vec::new(), Vec::new()), 102);
     }
 }

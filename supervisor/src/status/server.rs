@@ -213,7 +213,7 @@ mod tests {
         let socket = folder.path().join("control");
         let listener = Listener::from_unix(UnixListener::bind(&socket).unwrap()).unwrap();
         let board = Arc::new(Board::new("virtual".into(), Vec::new(), 0));
-        board.show(State::Starting, (0..MAX_SERVICES).map(troubled).collect());
+        board.show(State::Starting, (0..MAX_SERVICES).map(troubled).collect(), Vec::new());
         let control = watch::channel(Control { host: vec![], services: vec![] }).1;
         let (asked, _asked) = mpsc::channel(1);
         let (told, _told) = mpsc::channel(1);

@@ -43,8 +43,18 @@ impl Enclave {
         Self::boot_with(&manifest.to_json().unwrap())
     }
 
+    /// Boots with this manifest; sockets of this process are those of `service`.
+    pub(crate) fn boot_as(service: &str, manifest: &Manifest) -> Self {
+        let number = cloister_net::own_cgroup().unwrap();
+        Self::boot_prepared(&manifest.to_json().unwrap(), |init| init.number_cgroup(service, number))
+    }
+
     /// Boots with these bytes for a manifest.
     pub(crate) fn boot_with(manifest: &[u8]) -> Self {
+        Self::boot_prepared(manifest, |_| {})
+    }
+
+    fn boot_prepared(manifest: &[u8], prepare: impl FnOnce(&StandIn)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("manifest.json"), manifest).unwrap();
         std::fs::create_dir_all(folder.path().join("proc/sys/net/ipv4")).unwrap();
@@ -59,8 +69,8 @@ impl Enclave {
             logs: SocketAddr::from_pathname(folder.path().join("local-logs")).unwrap(),
             notify: address("notify"),
         };
-        std::os::unix::fs::symlink("/proc/net", folder.path().join("proc/net")).unwrap();
         let init = StandIn::new(folder.path().join("proc"), folder.path().join("cgroups"));
+        prepare(&init);
         let mut enclave = Self { init, folder, addresses, supervisor: None };
         enclave.start_supervisor();
         enclave
@@ -80,9 +90,11 @@ impl Enclave {
             manifest: self.path("manifest.json"),
             root: self.path("root"),
             cgroups: self.path("cgroups"),
+            servants: self.path("servants"),
             proc: self.path("proc"),
         };
-        let sockets = ["control", "logs", "ingress"].map(|name| self.path(name));
+        let sockets = ["control", "logs"].map(|name| self.path(name));
+        let ingress = self.path("ingress");
         let addresses = self.addresses.clone();
         let (kill, killed) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -93,13 +105,13 @@ impl Enclave {
                     drop(std::fs::remove_file(&path));
                     std::os::unix::net::UnixListener::bind(path).unwrap()
                 });
-                let [control, logs, ingress] = sockets;
+                let [control, logs] = sockets;
                 let host = |socket| Listener::from_unix(socket).unwrap();
                 let setup = Setup {
                     init,
                     control: Entrance::host(host(control)),
                     logs: Entrance::host(host(logs)),
-                    ingress: host(ingress),
+                    ingress: Box::new(|| Ok(std::os::unix::net::UnixListener::bind(ingress)?.into())),
                     addresses,
                     paths,
                     seed: 1,

@@ -1,9 +1,10 @@
 //! Stories of connections from outside. The test itself plays the service's server.
 
 use std::io;
+use std::time::Duration;
 
 use cloister_manifest::model::{Check, Ingress, Live, Manifest, Ready, Service};
-use cloister_wire::control::{Phase, Reply, Request, State};
+use cloister_wire::control::{IngressCounters, Phase, Reply, Request, State, Verb};
 use cloister_wire::frame;
 use cloister_wire::hello::VERSION;
 use cloister_wire::ingress::{Framing, HEADER_LIMIT, Header};
@@ -15,26 +16,42 @@ use crate::host::soon;
 use crate::manifest::{critical, manifest, service};
 
 /// The port that clients name.
-const PORT: u16 = 80;
+pub(crate) const PORT: u16 = 80;
 
 /// The end of a direction.
-const END: &[u8] = b"\0\0\0\0";
+pub(crate) const END: &[u8] = b"\0\0\0\0";
 
-async fn served() -> (Enclave, TcpListener) {
+pub(crate) async fn served() -> (Enclave, TcpListener) {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = server.local_addr().unwrap().port();
     let entry = Ingress { port: PORT, service: "web".into(), target, proxy_protocol: false };
     let manifest = Manifest { ingress: vec![entry], ..manifest(vec![critical("web", "exec sleep 1000")]) };
-    let enclave = Enclave::boot(&manifest);
-    enclave.init.join_cgroup(std::process::id(), "web");
-    (enclave, server)
+    (Enclave::boot_as("web", &manifest), server)
 }
 
-async fn dial(enclave: &Enclave) -> UnixStream {
+/// The counters that a host asks for now.
+pub(crate) async fn counters(enclave: &Enclave) -> IngressCounters {
+    match enclave.host().await.ask(Request::Stats).await {
+        Reply::Stats(stats) => stats.ingress,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until these are counted: an end is counted when the gateway has seen it.
+pub(crate) async fn counts(enclave: &Enclave, expected: IngressCounters) {
+    soon(async {
+        while counters(enclave).await != expected {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+pub(crate) async fn dial(enclave: &Enclave) -> UnixStream {
     try_dial(enclave).await.unwrap()
 }
 
-async fn try_dial(enclave: &Enclave) -> io::Result<UnixStream> {
+pub(crate) async fn try_dial(enclave: &Enclave) -> io::Result<UnixStream> {
     let header = Header { version: VERSION, port: PORT, client: None, framing: Framing::Chunked };
     let mut stream = UnixStream::connect(enclave.path("ingress")).await?;
     stream.write_all(&frame::encode(&header, HEADER_LIMIT).unwrap()).await?;
@@ -58,16 +75,12 @@ async fn a_connection_reaches_the_service_behind_its_port_and_is_counted_over_a_
     soon(client.read_exact(&mut answer)).await.unwrap();
     assert_eq!(&answer, b"\0\0\0\x05pong!\0\0\0\0");
     drop(client);
-    let counted = enclave.host().await.until(|s| s.ingress.accepted == 1).await.ingress;
-    assert_eq!((counted.bytes_in, counted.bytes_out), (4, 5));
-    // Counters are kept with each decision; this one is a decision.
-    let mut local = enclave.local().await;
-    let restart = Request::Service { service: "web".into(), verb: cloister_wire::control::Verb::Restart };
-    assert_eq!(local.ask(restart).await, Reply::Done);
-    local.until(|s| s.services[0].restarts == 1 && s.services[0].phase == Phase::Ready).await;
+    let counted = IngressCounters { accepted: 1, bytes_in: 4, bytes_out: 5, ..IngressCounters::default() };
+    counts(&enclave, counted).await;
     enclave.crash();
     enclave.start_supervisor();
-    assert_eq!(enclave.host().await.until_ready().await.ingress.accepted, 1);
+    enclave.host().await.until_ready().await;
+    counts(&enclave, counted).await;
 }
 
 #[tokio::test]
@@ -129,7 +142,7 @@ async fn a_drain_is_a_drain_after_a_crash_too() {
         soon(late.read_to_end(&mut bytes)).await.unwrap_or_default();
     }
     assert_eq!(bytes, b"");
-    assert_eq!(enclave.host().await.until(|s| s.ingress.refused == 1).await.ingress.accepted, 1);
+    counts(&enclave, IngressCounters { accepted: 1, refused: 1, ..IngressCounters::default() }).await;
 }
 
 #[tokio::test]
@@ -146,7 +159,11 @@ async fn a_port_of_another_program_neither_makes_a_service_ready_nor_gets_its_cl
     soon(dial(&enclave).await.read_to_end(&mut bytes)).await.unwrap_or_default();
     assert_eq!(bytes, b"");
     assert!(tokio::time::timeout(std::time::Duration::ZERO, server.accept()).await.is_err());
-    enclave.init.join_cgroup(std::process::id(), "web");
+    // As if the service had been the one that listens, from its next start on.
+    enclave.init.number_cgroup("web", cloister_net::own_cgroup().unwrap());
+    let mut local = enclave.local().await;
+    let restart = Request::Service { service: "web".into(), verb: Verb::Restart };
+    assert_eq!(local.ask(restart).await, Reply::Done);
     let ready = host.until_ready().await;
     assert_eq!(ready.services[0].waits_for, None);
 }

@@ -11,6 +11,8 @@ mod enclave;
 #[cfg(test)]
 mod ends;
 #[cfg(test)]
+mod gateway;
+#[cfg(test)]
 mod host;
 #[cfg(test)]
 mod ingress;

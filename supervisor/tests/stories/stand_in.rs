@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cloister_supervisor::clock::Moment;
+use cloister_sys::child::dies_with_parent;
 use cloister_sys::fdpass::{recv_with_fds, send_with_fds};
 use cloister_wire::control::{Cause, Exit, State};
 use cloister_wire::frame::{self, Decoder, HOLD_LIMIT};
@@ -27,6 +28,12 @@ use tokio::sync::{mpsc, watch};
 
 /// How often a process group is looked at after its leader ended: groups tell nobody when they empty.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// The number of every cgroup that a story does not name: the kernel gives it to none of these tests.
+const SOME_CGROUP: u64 = 4_242_424;
+
+/// Numbers above those that descriptors get in a servant, for those on their way there.
+const ABOVE: i32 = 100;
 
 /// A message and the descriptors it names.
 type Outgoing = (FromInit, Vec<OwnedFd>);
@@ -52,13 +59,26 @@ pub(crate) struct StandIn {
     to_supervisor: Arc<Mutex<Option<mpsc::UnboundedSender<Outgoing>>>>,
     /// Reports of starts that are held back, while they are.
     held_back: Arc<Mutex<Option<Vec<Outgoing>>>>,
+    /// The numbers of cgroups that are known to the kernel, by service.
+    numbers: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
 impl StandIn {
     pub(crate) fn new(proc: PathBuf, cgroups: PathBuf) -> Self {
         let off = watch::Sender::new(None);
         let (to_supervisor, held_back) = Default::default();
-        Self { holdings: Arc::default(), off, proc, cgroups, to_supervisor, held_back }
+        let numbers = Arc::default();
+        Self { holdings: Arc::default(), off, proc, cgroups, to_supervisor, held_back, numbers }
+    }
+
+    /// From the service's next start on, its cgroup has this number.
+    pub(crate) fn number_cgroup(&self, service: &str, number: u64) {
+        self.numbers.lock().unwrap().insert(service.to_owned(), number);
+    }
+
+    /// Kills a held process as if somebody had sent `SIGKILL`.
+    pub(crate) fn kill(&self, name: &str) {
+        self.signal(name, 9, Target::Cgroup);
     }
 
     /// Reports no start until [`Self::report_starts`].
@@ -189,7 +209,7 @@ impl StandIn {
 
     fn perform(&self, message: FromSupervisor, fds: Vec<OwnedFd>) {
         match message {
-            FromSupervisor::Spawn { name, spec } => self.spawn(name, &spec),
+            FromSupervisor::Spawn { name, spec } => self.spawn(name, &spec, fds),
             FromSupervisor::Signal { name, signal, to } => self.signal(&name, signal, to),
             FromSupervisor::Forget { name } => {
                 self.holdings.lock().unwrap().held.remove(&name);
@@ -208,9 +228,9 @@ impl StandIn {
         }
     }
 
-    fn spawn(&self, name: String, spec: &Spawn) {
+    fn spawn(&self, name: String, spec: &Spawn, fds: Vec<OwnedFd>) {
         assert!(!self.holdings.lock().unwrap().held.contains_key(&name), "{name} is held already");
-        match start(spec) {
+        match start(spec, fds) {
             Err(error) => self.say(
                 FromInit::SpawnFailed {
                     name,
@@ -225,10 +245,11 @@ impl StandIn {
                 let pid = child.id();
                 self.join_cgroup(pid, &name);
                 let twins: Vec<OwnedFd> = pipes.iter().map(|fd| fd.try_clone().unwrap()).collect();
+                let cgroup = self.numbers.lock().unwrap().get(&name).copied().unwrap_or(SOME_CGROUP);
                 let held =
-                    Held { name: name.clone(), pid, at_ns, ended: None, cgroup: 0, populated: true, fds: 2 };
+                    Held { name: name.clone(), pid, at_ns, ended: None, cgroup, populated: true, fds: 2 };
                 self.holdings.lock().unwrap().held.insert(name.clone(), (held, pipes));
-                let spawned = FromInit::Spawned { name: name.clone(), pid, at_ns, cgroup: 0 };
+                let spawned = FromInit::Spawned { name: name.clone(), pid, at_ns, cgroup };
                 match &mut *self.held_back.lock().unwrap() {
                     Some(late) => late.push((spawned, twins)),
                     None => self.say(spawned, twins),
@@ -287,27 +308,37 @@ impl Drop for Holdings {
     }
 }
 
-fn start(spec: &Spawn) -> io::Result<(Child, Vec<OwnedFd>)> {
+fn start(spec: &Spawn, fds: Vec<OwnedFd>) -> io::Result<(Child, Vec<OwnedFd>)> {
     let (out_read, out_write) = io::pipe()?;
     let (err_read, err_write) = io::pipe()?;
-    let env = spec.env.iter().filter_map(|pair| pair.split_once('='));
-    let child = Command::new(&spec.argv[0])
-        .args(&spec.argv[1..])
-        .env_clear()
-        .envs(env)
-        .current_dir(cwd(spec))
-        .stdin(Stdio::null())
-        .stdout(out_write)
-        .stderr(err_write)
-        .process_group(0)
-        .spawn()?;
+    let mut command = match &spec.place {
+        Place::Root(view) => service(spec, &view.cwd),
+        Place::Empty => servant(&spec.argv[0], fds)?,
+    };
+    let child = command.stdin(Stdio::null()).stdout(out_write).stderr(err_write).spawn()?;
     Ok((child, vec![out_read.into(), err_read.into()]))
 }
 
-/// Where a program begins: a servant begins at its empty root.
-fn cwd(spec: &Spawn) -> &str {
-    match &spec.place {
-        Place::Root(view) => &view.cwd,
-        Place::Empty => "/",
-    }
+fn service(spec: &Spawn, cwd: &str) -> Command {
+    let env = spec.env.iter().filter_map(|pair| pair.split_once('='));
+    let mut command = Command::new(&spec.argv[0]);
+    command.args(&spec.argv[1..]).env_clear().envs(env).current_dir(cwd).process_group(0);
+    command
+}
+
+/// A servant: the program of that name among this package's examples, with its descriptors as 3, 4, ….
+fn servant(path: &str, fds: Vec<OwnedFd>) -> io::Result<Command> {
+    let folder =
+        std::env::current_exe()?.parent().and_then(|deps| deps.parent()).map(|at| at.join("examples"));
+    let name = PathBuf::from(path).file_name().map(std::ffi::OsStr::to_owned).unwrap_or_default();
+    let program = folder.unwrap_or_default().join(name);
+    assert!(program.exists(), "build {} first: cargo build --example gateway", program.display());
+    let above = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, ABOVE);
+    let fds = fds.into_iter().map(above).collect::<Result<Vec<_>, _>>()?;
+    let places: Vec<String> =
+        (3..).zip(&fds).map(|(number, fd)| format!(" {number}<&{0} {0}<&-", fd.as_raw_fd())).collect();
+    let mut command = Command::new("bash");
+    command.arg("-c").arg(format!("exec \"$0\"{}", places.concat())).arg(program).env_clear();
+    dies_with_parent(&mut command, fds);
+    Ok(command)
 }

@@ -41,34 +41,38 @@ impl Stream {
     }
 
     async fn connect_tcp_as(to: SocketAddr, speaks: bool) -> io::Result<Self> {
-        let mut tried = Self::connect_tcp_with(tcp_socket(to, speaks)?, to).await;
+        Self::connect_tcp_borrowing(to, speaks, || async { tcp_beside(to, speaks) }).await
+    }
+
+    /// Connects by TCP as the others do, for a program without `CAP_NET_ADMIN`: where all ports are taken, `borrow` gets a socket
+    /// of another program's that has it ([`tcp_beside`]). It is asked again where the shared port leads to the same place already.
+    ///
+    /// Errors: as [`Self::connect_tcp`].
+    pub async fn connect_tcp_borrowing<B, F>(to: SocketAddr, speaks: bool, borrow: B) -> io::Result<Self>
+    where
+        B: Fn() -> F,
+        F: Future<Output = io::Result<OwnedFd>>,
+    {
+        let mut tried = Self::connect_tcp_with(tcp_socket(to, speaks)?, to, speaks).await;
         for _ in 0..SHARED_TRIES {
             if !tried.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable) {
                 break;
             }
-            let socket = tcp_socket(to, speaks)?;
-            let mut port = next_shared_port();
-            if port == to.port() {
-                // It would meet itself.
-                port = next_shared_port();
-            }
-            if bind_beside(&socket, SocketAddr::new(to.ip(), port)).is_err() {
-                break;
-            }
-            tried = Self::connect_tcp_with(socket, to).await;
+            let Ok(socket) = borrow().await else { break };
+            tried = Self::connect_tcp_with(socket, to, speaks).await;
         }
         tried
     }
 
-    async fn connect_tcp_with(socket: OwnedFd, to: SocketAddr) -> io::Result<Self> {
+    async fn connect_tcp_with(socket: OwnedFd, to: SocketAddr, speaks: bool) -> io::Result<Self> {
         let mut tried = rustix::net::connect(&socket, &to);
         if tried == Err(Errno::INPROGRESS) {
             // On this machine the answer has come by now, and asking again is how to hear it.
             tried = rustix::net::connect(&socket, &to);
         }
         let stream = match tried {
-            Ok(()) | Err(Errno::ISCONN) => Self::local(socket)?,
-            Err(Errno::INPROGRESS | Errno::ALREADY) => Self::local(socket)?.decided().await?,
+            Ok(()) | Err(Errno::ISCONN) => Self::dialled(socket, speaks)?,
+            Err(Errno::INPROGRESS | Errno::ALREADY) => Self::dialled(socket, speaks)?.decided().await?,
             Err(error) => return Err(error.into()),
         };
         stream.refuse_itself(to)?;
@@ -78,7 +82,7 @@ impl Stream {
     /// A socket that finds nobody listening on a port which it was given for its own connects to itself (the simultaneous
     /// open of RFC 9293, 3.5). That is nobody listening; and the port is left as if nothing had been, for who will.
     fn refuse_itself(&self, to: SocketAddr) -> io::Result<()> {
-        if SocketAddr::try_from(rustix::net::getsockname(&*self.io)?) != Ok(to) {
+        if self.address()? != to {
             return Ok(());
         }
         self.reset_on_close()?;
@@ -114,6 +118,21 @@ fn tcp_socket(to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {
     if speaks {
         tcp::speaks_first(&socket)?;
     }
+    Ok(socket)
+}
+
+/// A TCP socket that can connect to this address, bound to one of the ports behind those that the kernel chooses from, whoever
+/// else has that. It needs `CAP_NET_ADMIN`.
+///
+/// Errors: `PermissionDenied` without the capability; `EMFILE`.
+pub fn tcp_beside(to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {
+    let socket = tcp_socket(to, speaks)?;
+    let mut port = next_shared_port();
+    if port == to.port() {
+        // It would meet itself.
+        port = next_shared_port();
+    }
+    bind_beside(&socket, SocketAddr::new(to.ip(), port))?;
     Ok(socket)
 }
 
@@ -158,7 +177,7 @@ mod tests {
         assert_eq!(rustix::net::bind(&socket, &from), Err(Errno::ADDRINUSE));
         match bind_beside(&socket, from) {
             Ok(()) => {
-                let stream = Stream::connect_tcp_with(socket, to).await.unwrap();
+                let stream = Stream::connect_tcp_with(socket, to, true).await.unwrap();
                 stream.send_all(b"hello").await.unwrap();
                 assert_eq!(listener.accept().await.unwrap().1, from);
                 drop(holder);

@@ -11,6 +11,9 @@ use crate::frame::{self, FrameError, HOST_LIMIT};
 /// The most services of a status: as many as a manifest may name.
 pub const MAX_SERVICES: usize = 60;
 
+/// The most servants of a status: each is a program of ours, of which there are a few.
+pub const MAX_SERVANTS: usize = 8;
+
 /// The most frames of one status. Sixty services with the longest texts take two; with the head's own texts, and what does
 /// not fill a page, twice that is enough for any supervisor and 256 KiB from a hostile one.
 pub const MAX_FRAMES: usize = 4;
@@ -102,6 +105,9 @@ pub enum PageError {
     /// A status names more services than there can be.
     #[error("a status of {0} services, {MAX_SERVICES} are the most")]
     TooManyServices(usize),
+    /// A status names more servants than there can be.
+    #[error("a status of {0} servants, at most {MAX_SERVANTS} are allowed")]
+    TooManyServants(usize),
     /// A status comes in more frames than it can need.
     #[error("a status in more than {MAX_FRAMES} frames")]
     TooManyFrames,
@@ -148,6 +154,9 @@ impl Assembly {
         let services = status.services.len().saturating_add(follow);
         if services > MAX_SERVICES {
             return Err(PageError::TooManyServices(services));
+        }
+        if status.servants.len() > MAX_SERVANTS {
+            return Err(PageError::TooManyServants(status.servants.len()));
         }
         Ok(self.keep(Begun { status, missing: follow, frames: 1 }))
     }

@@ -11,6 +11,9 @@ use super::IngressCounters;
 pub struct Stats {
     /// One entry a service.
     pub services: Vec<ServiceStats>,
+    /// The same for each servant.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub servants: Vec<ServiceStats>,
     /// Ingress, which a [`Status`](super::Status) shows as it was when something else changed.
     #[serde(default)]
     pub ingress: IngressCounters,

@@ -22,6 +22,7 @@ fn status(seq: u64, state: State) -> Event {
         supervisor_restarts: 0,
         boot: Vec::new(),
         services: Vec::new(),
+        servants: Vec::new(),
         ingress: IngressCounters::default(),
         registers: Vec::new(),
     }))

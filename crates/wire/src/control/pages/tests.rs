@@ -30,6 +30,7 @@ fn status(services: Vec<ServiceStatus>) -> Status {
         supervisor_restarts: u32::MAX,
         boot: vec![Stage { name: "mounts".into(), at_us: 1, took_us: 2 }],
         services,
+        servants: Vec::new(),
         ingress: IngressCounters::default(),
         registers: Vec::new(),
     }
@@ -114,6 +115,9 @@ fn what_fits_no_frame_is_an_error() {
 fn a_status_of_more_services_than_there_can_be_is_refused() {
     let mut assembly = Assembly::default();
     assert_eq!(assembly.head(head(1, 1, MAX_SERVICES)), Err(PageError::TooManyServices(61)));
+    let mut crowded = head(1, 0, 0);
+    crowded.status.servants = (0..=MAX_SERVANTS).map(troubled).collect();
+    assert_eq!(Assembly::default().head(crowded), Err(PageError::TooManyServants(MAX_SERVANTS + 1)));
     assert_eq!(assembly.head(head(1, 0, usize::MAX)), Err(PageError::TooManyServices(usize::MAX)));
     assert_eq!(assembly.page(page(1, 1)), Err(PageError::Stray(1)), "nothing of it is kept");
 }

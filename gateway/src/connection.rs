@@ -13,11 +13,13 @@ use cloister_wire::hello::VERSION;
 use cloister_wire::ingress::{HEADER_LIMIT, Header};
 use tokio::time::timeout;
 
-use super::refusal::Refusal;
-use super::{Shared, Target, proxy};
+use crate::ingress::Shared;
+use crate::proxy;
+use crate::refusal::Refusal;
+use crate::table::{Port, Table};
 
 /// How long the host may take to say what it wants: it does so at once, and under emulation that takes milliseconds.
-pub(super) const HEADER_TIME: Duration = Duration::from_secs(5);
+pub(crate) const HEADER_TIME: Duration = Duration::from_secs(5);
 
 /// How long a service may take to accept. Its listen queue is on this machine: a full one drops the request, and the
 /// kernel asks again after one second and after three.
@@ -29,15 +31,21 @@ const FIRST_READ: usize = HEADER + HEADER_LIMIT + 3 * 1024;
 /// Carries one connection to its end, which is never an error: what goes wrong between two peers concerns them alone.
 ///
 /// `unread` is its place among those that have not said yet which port they are for.
-pub(super) async fn carry(stream: Stream, shared: &Shared, unread: Pass) -> Result<(), Refusal> {
+pub(crate) async fn carry(
+    stream: Stream,
+    shared: &Shared,
+    table: &Table,
+    unread: Pass,
+) -> Result<(), Refusal> {
     let (header, early) = timeout(HEADER_TIME, read_header(&stream)).await.map_err(|_| Refusal::Silent)??;
-    let target = shared.targets.get(&header.port).ok_or(Refusal::Port(header.port))?;
-    let pass = target.gate.try_enter().ok_or(Refusal::Full(header.port))?;
+    let port = table.get(header.port).ok_or(Refusal::Port(header.port))?;
+    let pass = port.gate.try_enter().ok_or(Refusal::Full(header.port))?;
     drop(unread);
-    let lead_in = if target.proxy_protocol { proxy::header(header.client, header.port) } else { Vec::new() };
+    let lead_in = if port.proxy_protocol { proxy::header(header.client, header.port) } else { Vec::new() };
     let speaks = !(early.is_empty() && lead_in.is_empty());
-    let service = connect(header.port, target, speaks).await?;
+    let service = connect(header.port, port, table, shared, speaks).await?;
     shared.accepted.fetch_add(1, Ordering::Relaxed);
+    shared.changed.notify_one();
     let options = Options { closes_last: true, lead_in, early, ..Options::new(header.framing) };
     relay(&stream, &service, &shared.works, options).await;
     drop((stream, service));
@@ -65,11 +73,17 @@ async fn read_header(stream: &Stream) -> Result<(Header, Vec<u8>), Refusal> {
     }
 }
 
-/// Connects to the service. Where something is to be said at once, it is told of both together.
-async fn connect(port: u16, target: &Target, speaks: bool) -> Result<Stream, Refusal> {
-    let connected = match timeout(CONNECT_TIME, target.port.connect(speaks)).await {
+/// Connects to the service. Where something is to be sent at once, it is told of both together.
+async fn connect(
+    number: u16,
+    port: &Port,
+    table: &Table,
+    shared: &Shared,
+    speaks: bool,
+) -> Result<Stream, Refusal> {
+    let connected = match timeout(CONNECT_TIME, port.connect(table, speaks, &shared.loans)).await {
         Ok(connected) => connected,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     };
-    connected.map_err(|error| Refusal::Service { port, target: target.port.number(), error })
+    connected.map_err(|error| Refusal::Service { port: number, target: port.target(), error })
 }

@@ -23,7 +23,7 @@ const TCP6: (u8, u16) = (0x21, 36);
 /// The header for a client that came to `port` of the enclave.
 ///
 /// The address it came to is known to the host alone; here stands the loopback address, which is the service's own.
-pub(super) fn header(client: Option<SocketAddr>, port: u16) -> Vec<u8> {
+pub(crate) fn header(client: Option<SocketAddr>, port: u16) -> Vec<u8> {
     let mut bytes = SIGNATURE.to_vec();
     let Some(client) = client else {
         bytes.extend([LOCAL, 0, 0, 0]);

@@ -17,7 +17,7 @@ const LINES: u32 = 5;
 
 /// Why a connection is not carried.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// The host asked to drain, or the enclave is stopping.
     #[error("the enclave takes no new connections: it is draining")]
     Draining,
@@ -53,7 +53,7 @@ pub(super) enum Refusal {
 
 /// How many refusals have been said lately.
 #[derive(Debug, Default)]
-pub(super) struct Quota {
+pub(crate) struct Quota {
     since: Option<Instant>,
     said: u32,
     unsaid: u64,
@@ -61,7 +61,7 @@ pub(super) struct Quota {
 
 impl Quota {
     /// The line for a refusal, if there may be one now. The first line of a window tells how many went unsaid.
-    pub(super) fn say(&mut self, now: Instant, refusal: &Refusal) -> Option<String> {
+    pub(crate) fn say(&mut self, now: Instant, refusal: &Refusal) -> Option<String> {
         if self.since.is_none_or(|since| now.saturating_duration_since(since) >= WINDOW) {
             self.since = Some(now);
             self.said = 0;

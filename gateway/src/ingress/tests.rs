@@ -2,15 +2,14 @@
 
 use std::os::unix::net::UnixListener;
 
+use cloister_net::own_cgroup;
 use cloister_wire::frame;
 use cloister_wire::ingress::{Framing, HEADER_LIMIT, Header};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
-use tokio::sync::mpsc;
 
 use super::*;
-use crate::world::Paths;
 
 /// A served ingress with two ports, 80 and 81, and the service behind both.
 struct Bench {
@@ -18,27 +17,25 @@ struct Bench {
     ingress: Ingress,
     service: TcpListener,
     target: u16,
-    said: mpsc::UnboundedReceiver<String>,
+    proxy_protocol: bool,
+    told: mpsc::Receiver<FromGateway>,
 }
 
 async fn bench(room: usize, proxy_protocol: bool) -> Bench {
     let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = service.local_addr().unwrap().port();
-    let table = [80, 81].map(|port| model::Ingress { port, service: "web".into(), target, proxy_protocol });
-    let (say, said) = mpsc::unbounded_channel();
     let folder = TempDir::new().unwrap();
-    // This process is the service.
-    std::fs::create_dir(folder.path().join("web")).unwrap();
-    std::fs::write(folder.path().join("web/cgroup.procs"), std::process::id().to_string()).unwrap();
-    let paths = Paths { cgroups: folder.path().to_owned(), ..Paths::default() };
-    let report = Box::new(move |line| say.send(line).unwrap());
-    let ingress = Ingress::with_room(&table, &Listeners::new(&paths), room, report);
-    let listener = Listener::from_unix(UnixListener::bind(folder.path().join("vsock")).unwrap()).unwrap();
+    let (ingress, told) = Ingress::new(room);
+    let listener = UnixListener::bind(folder.path().join("vsock")).unwrap();
+    let listener = Listener::inherited(listener.into(), false).unwrap();
     drop(tokio::spawn({
         let ingress = ingress.clone();
         async move { ingress.serve(listener).await }
     }));
-    Bench { folder, ingress, service, target, said }
+    let bench = Bench { folder, ingress, service, target, proxy_protocol, told };
+    // This process is the service.
+    bench.learn(Some(own_cgroup().unwrap()));
+    bench
 }
 
 impl Bench {
@@ -56,7 +53,17 @@ impl Bench {
         let mut host = self.dial_raw(bytes).await;
         let closed = host.read(&mut [0]).await;
         assert!(closed.is_err() || closed.is_ok_and(|count| count == 0), "it was not closed");
-        self.said.recv().await.unwrap()
+        match self.told.recv().await.unwrap() {
+            FromGateway::Refused { line } => line,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The supervisor's word of the service's cgroup.
+    fn learn(&self, cgroup: Option<u64>) {
+        let (target, proxy_protocol) = (self.target, self.proxy_protocol);
+        let entry = |port| Target { port, target, service: "web".into(), cgroup, proxy_protocol };
+        self.ingress.learn([80, 81].map(entry).into());
     }
 }
 
@@ -140,11 +147,44 @@ async fn a_service_that_does_not_listen_is_told_in_the_log() {
 #[tokio::test]
 async fn a_port_that_another_program_has_is_not_the_services() {
     let mut bench = bench(4, false).await;
-    std::fs::write(bench.folder.path().join("web/cgroup.procs"), "").unwrap();
-    let header =
-        frame::encode_bytes(br#"{"version":2,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
-    assert!(bench.refusal(&header).await.ends_with("is no process of web"));
+    for nobody in [Some(own_cgroup().unwrap() + 1), None] {
+        bench.learn(nobody);
+        for then in [&b"early"[..], b""] {
+            assert!(bench.refusal(&header(80, then)).await.ends_with("is no process of web"));
+        }
+    }
     assert!(tokio::time::timeout(Duration::from_millis(20), bench.service.accept()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_service_that_listens_before_its_cgroup_is_known_here_is_waited_for() {
+    let bench = bench(4, false).await;
+    bench.learn(None);
+    let mut host = bench.dial(80, b"\0\0\0\x02hi").await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    bench.learn(Some(own_cgroup().unwrap()));
+    let (mut service, _) = bench.service.accept().await.unwrap();
+    service.write_all(b"yes").await.unwrap();
+    let mut answer = [0; 7];
+    host.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"\0\0\0\x03yes");
+}
+
+#[tokio::test]
+async fn nothing_is_accepted_before_there_is_a_table() {
+    let folder = TempDir::new().unwrap();
+    let (ingress, _told) = Ingress::new(4);
+    let listener = UnixListener::bind(folder.path().join("vsock")).unwrap();
+    let listener = Listener::inherited(listener.into(), false).unwrap();
+    let serving = tokio::time::timeout(Duration::from_millis(50), ingress.serve(listener));
+    let dialling = async {
+        let mut host = UnixStream::connect(folder.path().join("vsock")).await.unwrap();
+        host.write_all(&header(80, b"")).await.unwrap();
+        host
+    };
+    let (served, _host) = tokio::join!(serving, dialling);
+    assert!(served.is_err());
+    assert_eq!(ingress.counters(), IngressCounters::default());
 }
 
 #[tokio::test]

@@ -1,0 +1,319 @@
+//! Whose socket is at the other end: the kernel's socket diagnosis (`sock_diag(7)`), which needs no privilege.
+//!
+//! Its law: the kernel says it, and for one socket exactly. A socket belongs to the cgroup of the process that made it, and one
+//! that a listener accepts to that listener's (`cgroup_sk_clone`, `kernel/cgroup/cgroup.c`); nothing takes it out of there. A
+//! connection that is not accepted yet, because its client is to speak first, is a request without a cgroup
+//! (`inet_req_diag_fill`, `net/ipv4/inet_diag.c`): there the listener is asked for. Answers are the kernel's, and are read as
+//! bounded as anybody's.
+//!
+//! The messages are those of `linux/netlink.h`, `linux/sock_diag.h` and `linux/inet_diag.h`.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
+
+/// `SOCK_DIAG_BY_FAMILY`.
+const BY_FAMILY: u16 = 20;
+/// `NLM_F_REQUEST`.
+const REQUEST: u16 = 0x1;
+/// `NLM_F_ROOT | NLM_F_MATCH`: all that match.
+const DUMP: u16 = 0x300;
+/// `NLMSG_ERROR`.
+const ERROR: u16 = 2;
+/// `NLMSG_DONE`.
+const DONE: u16 = 3;
+/// `INET_DIAG_CGROUP_ID`.
+const CGROUP_ID: u16 = 21;
+/// `IPPROTO_TCP`.
+const TCP: u8 = 6;
+/// `TCP_LISTEN` of `net/tcp_states.h`.
+const LISTEN: u8 = 10;
+/// Bytes of `struct nlmsghdr`.
+const HEADER: usize = 16;
+/// Bytes of `struct inet_diag_req_v2`.
+const QUESTION: usize = 56;
+/// Bytes of `struct inet_diag_msg`.
+const ANSWER: usize = 72;
+/// Bytes of one read: the kernel makes pieces of at most 32 KiB of a dump (`netlink_dump`).
+const READ: usize = 32 * 1024;
+/// Most reads of one dump, which then counts as cut: some ten thousand listeners on one port.
+const MOST_READS: usize = 64;
+
+/// A socket of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// Where it is bound.
+    pub address: SocketAddr,
+    /// The interface it is bound to; 0 for any.
+    pub interface: u32,
+    /// Whether it listens.
+    pub listens: bool,
+    /// The number of its cgroup: the inode of the cgroup's folder. None for what is not accepted yet, or closed already.
+    pub cgroup: Option<u64>,
+}
+
+/// The connection to the kernel's diagnosis.
+#[derive(Debug)]
+pub struct Diag(OwnedFd);
+
+impl Diag {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// `EPROTONOSUPPORT` in a kernel without `CONFIG_INET_DIAG`; `EMFILE`, `ENFILE`.
+    pub fn open() -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let protocol = Some(netlink::SOCK_DIAG);
+        Ok(Self(rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?))
+    }
+
+    /// The TCP socket that a packet from `remote` to `local` reaches now, if there is one.
+    ///
+    /// # Errors
+    /// Those of the kernel, but for `ENOENT`.
+    pub fn reached(&self, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Socket>> {
+        self.ask(&question(REQUEST, local, remote, u32::MAX))?;
+        let mut buffer = [0; 1024];
+        let count = self.read(&mut buffer)?;
+        match messages(buffer.get(..count).unwrap_or_default()).next() {
+            Some(Message::Socket(socket)) => Ok(Some(socket)),
+            Some(Message::Error(errno)) if errno == Errno::NOENT.raw_os_error() => Ok(None),
+            Some(Message::Error(errno)) => Err(io::Error::from_raw_os_error(errno)),
+            Some(Message::Done) | None => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// The socket that would take a connection to `address` now.
+    ///
+    /// # Errors
+    /// As [`Self::reached`].
+    pub fn listener(&self, address: SocketAddr) -> io::Result<Option<Socket>> {
+        let nobody = match address {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        Ok(self.reached(address, SocketAddr::new(nobody, 0))?.filter(|socket| socket.listens))
+    }
+
+    /// Whether `judge` is true of every socket that shares the place of the listener `of`: the kernel gives a connection to any of
+    /// them (`SO_REUSEPORT`).
+    ///
+    /// # Errors
+    /// As [`Self::reached`].
+    pub fn all_that_share(of: &Socket, judge: impl Fn(&Socket) -> bool) -> io::Result<bool> {
+        // A dump that is not read to its end takes the next answers' place, so each has a socket of its own.
+        let diag = Self::open()?;
+        let anything = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        let local = SocketAddr::new(of.address.ip(), of.address.port());
+        diag.ask(&question(REQUEST | DUMP, local, anything, 1 << LISTEN))?;
+        let mut buffer = vec![0; READ];
+        for _ in 0..MOST_READS {
+            let count = diag.read(&mut buffer)?;
+            for message in messages(buffer.get(..count).unwrap_or_default()) {
+                match message {
+                    Message::Done => return Ok(true),
+                    Message::Error(errno) => return Err(io::Error::from_raw_os_error(errno)),
+                    Message::Socket(found) => {
+                        let shares = found.address == of.address && found.interface == of.interface;
+                        if shares && !judge(&found) {
+                            return Ok(false);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn ask(&self, question: &[u8]) -> io::Result<()> {
+        // The kernel answers within the call.
+        rustix::io::retry_on_intr(|| rustix::net::send(&self.0, question, SendFlags::empty()))?;
+        Ok(())
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = rustix::io::retry_on_intr(|| rustix::net::recv(&self.0, &mut *buffer, RecvFlags::empty()));
+        Ok(read?.0)
+    }
+}
+
+/// `struct nlmsghdr` and `struct inet_diag_req_v2`. Sockets of a family that a dump is not about are left out of it.
+fn question(flags: u16, local: SocketAddr, remote: SocketAddr, states: u32) -> Vec<u8> {
+    let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let family = u8::try_from(family.as_raw()).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(HEADER + QUESTION);
+    bytes.extend(u32::try_from(HEADER + QUESTION).unwrap_or_default().to_ne_bytes());
+    bytes.extend(BY_FAMILY.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    // The number of the request and the sender's port, which the kernel fills in.
+    bytes.extend([0; 8]);
+    // No extensions: the cgroup comes unasked.
+    bytes.extend([family, TCP, 0, 0]);
+    bytes.extend(states.to_ne_bytes());
+    bytes.extend(local.port().to_be_bytes());
+    bytes.extend(remote.port().to_be_bytes());
+    bytes.extend(wide(local.ip()));
+    bytes.extend(wide(remote.ip()));
+    // Any interface, and `INET_DIAG_NOCOOKIE`.
+    bytes.extend([0; 4]);
+    bytes.extend([u8::MAX; 8]);
+    bytes
+}
+
+/// An address in the sixteen bytes that every family has.
+fn wide(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V6(ip) => ip.octets(),
+        IpAddr::V4(ip) => {
+            let mut wide = [0; 16];
+            wide.iter_mut().zip(ip.octets()).for_each(|(to, from)| *to = from);
+            wide
+        }
+    }
+}
+
+/// One message of the kernel.
+#[derive(Debug, PartialEq, Eq)]
+enum Message {
+    Socket(Socket),
+    Error(i32),
+    Done,
+}
+
+/// The messages in what was read, up to the first that is cut or none.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message> {
+    std::iter::from_fn(move || {
+        let length = usize::try_from(u32::from_ne_bytes(field(bytes, 0)?)).ok()?;
+        let body = bytes.get(HEADER..length)?;
+        let kind = u16::from_ne_bytes(field(bytes, 4)?);
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        match kind {
+            DONE => Some(Message::Done),
+            ERROR => Some(Message::Error(i32::from_ne_bytes(field(body, 0)?).saturating_neg())),
+            BY_FAMILY => socket(body).map(Message::Socket),
+            _ => None,
+        }
+    })
+}
+
+/// `struct inet_diag_msg` and its attributes.
+fn socket(body: &[u8]) -> Option<Socket> {
+    let family: [u8; 1] = field(body, 0)?;
+    let state: [u8; 1] = field(body, 1)?;
+    let port = u16::from_be_bytes(field(body, 4)?);
+    let ip = if AddressFamily::from_raw(u16::from(family[0])) == AddressFamily::INET {
+        IpAddr::V4(Ipv4Addr::from(field::<4>(body, 8)?))
+    } else {
+        IpAddr::V6(Ipv6Addr::from(field::<16>(body, 8)?))
+    };
+    Some(Socket {
+        address: SocketAddr::new(ip, port),
+        interface: u32::from_ne_bytes(field(body, 40)?),
+        listens: state == [LISTEN],
+        cgroup: attribute(body.get(ANSWER..)?, CGROUP_ID)
+            .and_then(|value| field(value, 0))
+            .map(u64::from_ne_bytes),
+    })
+}
+
+/// The value of the attribute `wanted` (`struct nlattr`).
+fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let length = usize::from(u16::from_ne_bytes(field(bytes, 0)?));
+        let kind = u16::from_ne_bytes(field(bytes, 2)?);
+        let value = bytes.get(4..length)?;
+        if kind == wanted {
+            return Some(value);
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..)?;
+    }
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn a_connection_and_its_listener_are_of_the_cgroup_of_who_made_them() {
+        let diag = Diag::open().unwrap();
+        for place in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
+            let listener = TcpListener::bind(place).unwrap();
+            let at = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
+            let found = diag.listener(at).unwrap().unwrap();
+            assert_eq!(found.address, listener.local_addr().unwrap());
+            assert!(found.listens && found.cgroup.is_some());
+            let client = TcpStream::connect(at).unwrap();
+            let waiting = diag.reached(at, client.local_addr().unwrap()).unwrap().unwrap();
+            assert_eq!((waiting.listens, waiting.cgroup), (false, found.cgroup));
+            let accepted = listener.accept().unwrap();
+            drop(listener);
+            assert_eq!(diag.reached(at, client.local_addr().unwrap()).unwrap(), Some(waiting));
+            drop(accepted);
+            assert_eq!(diag.listener(at).unwrap(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_client_is_to_speak_first_is_not_accepted_and_has_no_cgroup_yet() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let stream = crate::Stream::connect_tcp_to_speak(at).await.unwrap();
+        let diag = Diag::open().unwrap();
+        let found = diag.reached(at, stream.address().unwrap()).unwrap().unwrap();
+        assert_eq!((found.listens, found.cgroup), (false, None));
+        assert!(diag.listener(at).unwrap().unwrap().cgroup.is_some());
+    }
+
+    #[test]
+    fn sockets_that_share_a_place_are_all_judged() {
+        let make = |ip: [u8; 4], port| {
+            let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+            rustix::net::sockopt::set_socket_reuseport(&socket, true).unwrap();
+            rustix::net::bind(&socket, &SocketAddr::from((ip, port))).unwrap();
+            rustix::net::listen(&socket, 1).unwrap();
+            SocketAddr::try_from(rustix::net::getsockname(&socket).unwrap()).map(|at| (socket, at)).unwrap()
+        };
+        let (_one, at) = make([127, 0, 0, 1], 0);
+        let _other = make([127, 0, 0, 1], at.port());
+        let _elsewhere = make([127, 0, 0, 2], at.port());
+        let of = Diag::open().unwrap().listener(at).unwrap().unwrap();
+        let seen = std::cell::Cell::new(0);
+        let count = |_: &Socket| {
+            seen.set(seen.get() + 1);
+            true
+        };
+        assert!(Diag::all_that_share(&of, count).unwrap());
+        assert_eq!(seen.get(), 2);
+        assert!(!Diag::all_that_share(&of, |_| false).unwrap());
+    }
+
+    #[test]
+    fn a_question_has_the_kernels_form() {
+        let local = "127.0.0.1:80".parse().unwrap();
+        let bytes = question(REQUEST, local, "127.0.0.1:81".parse().unwrap(), 1);
+        assert_eq!(bytes.len(), HEADER + QUESTION);
+        assert_eq!(bytes[..8], [72, 0, 0, 0, 20, 0, 1, 0]);
+        assert_eq!(bytes[16..28], [2, 6, 0, 0, 1, 0, 0, 0, 0, 80, 0, 81]);
+        assert_eq!(bytes[28..32], [127, 0, 0, 1]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_is_read_past_its_end(bytes in prop::collection::vec(any::<u8>(), 0..300), length in 0u32..400) {
+            let mut answer = length.to_ne_bytes().to_vec();
+            answer.extend(BY_FAMILY.to_ne_bytes());
+            answer.extend([0; 10]);
+            answer.extend(&bytes);
+            prop_assert!(messages(&answer).count() <= answer.len() / HEADER);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Where the ports lead, and whose they are now.
+//!
+//! Its law: ports are the manifest's and never change; the cgroups behind them do, with each restart of a service. A service may
+//! listen before the supervisor's word of its new cgroup is here, so whoever finds an unknown cgroup waits for a newer word, and
+//! only so long.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use cloister_net::{Gate, NotReached, OwnedPort, Stream};
+use cloister_wire::gateway::{self, MOST_UNREAD};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::loans::Loans;
+
+/// How long a connection waits for the cgroup of a service that has just been started: the word goes from init to the supervisor
+/// and from there here, which takes milliseconds, and as long as a restart of the supervisor where that has just ended. While
+/// another program has the port, each connection is refused this much later.
+const TABLE_TIME: Duration = Duration::from_millis(500);
+
+/// No cgroup has this number (`cgroup_id`, `linux/cgroup.h`: numbers begin at 1).
+const NOBODY: u64 = 0;
+
+/// All ports.
+#[derive(Debug)]
+pub(crate) struct Table {
+    ports: BTreeMap<u16, Port>,
+    /// Where connections wait until their header says which port they are for.
+    pub(crate) unread: Gate,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct Port {
+    place: OwnedPort,
+    service: String,
+    owner: watch::Sender<Option<u64>>,
+    pub(crate) proxy_protocol: bool,
+    pub(crate) gate: Gate,
+}
+
+impl Table {
+    /// These ports, with room for so many connections in all.
+    pub(crate) fn new(targets: Vec<gateway::Target>, room: usize) -> Self {
+        let gates = Gate::divide(room, targets.len());
+        let unread = gates.first().map_or_else(|| Gate::new(MOST_UNREAD), |gate| gate.beside(MOST_UNREAD));
+        let port = |(target, gate): (gateway::Target, Gate)| {
+            let port = Port {
+                place: OwnedPort::new(target.target),
+                service: target.service,
+                owner: watch::Sender::new(target.cgroup),
+                proxy_protocol: target.proxy_protocol,
+                gate,
+            };
+            (target.port, port)
+        };
+        Self { ports: targets.into_iter().zip(gates).map(port).collect(), unread }
+    }
+
+    /// Takes a newer word about the same ports.
+    pub(crate) fn update(&self, targets: &[gateway::Target]) {
+        for target in targets {
+            if let Some(port) = self.ports.get(&target.port) {
+                port.owner.send_if_modified(|owner| std::mem::replace(owner, target.cgroup) != target.cgroup);
+            }
+        }
+    }
+
+    /// The port of this number.
+    pub(crate) fn get(&self, number: u16) -> Option<&Port> {
+        self.ports.get(&number)
+    }
+
+    /// Whether this cgroup is one of the services'.
+    fn is_known(&self, cgroup: Option<u64>) -> bool {
+        self.ports.values().any(|port| *port.owner.borrow() == cgroup)
+    }
+}
+
+impl Port {
+    /// Where its service listens.
+    pub(crate) const fn target(&self) -> u16 {
+        self.place.number()
+    }
+
+    /// Connects to its service. `speaks`: something is to be sent at once.
+    pub(crate) async fn connect(&self, table: &Table, speaks: bool, loans: &Loans) -> io::Result<Stream> {
+        let mut owner = self.owner.subscribe();
+        let dial = |to| Stream::connect_tcp_borrowing(to, speaks, move || loans.borrow(to, speaks));
+        loop {
+            let known = owner.borrow_and_update().unwrap_or(NOBODY);
+            let refused = match self.place.connect(known, dial).await {
+                Ok(stream) => return Ok(stream),
+                Err(refused) => refused,
+            };
+            let may_be_its_own =
+                matches!(refused, NotReached::Taken(_, by) if by.is_some() && !table.is_known(by));
+            if !may_be_its_own || !matches!(timeout(TABLE_TIME, owner.changed()).await, Ok(Ok(()))) {
+                return Err(refused.into_error(&self.service, self.target()));
+            }
+        }
+    }
+}

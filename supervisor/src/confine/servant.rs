@@ -1,0 +1,302 @@
+//! What confines our own servants: a user each, no capability, and the system calls that they make.
+//!
+//! Its law: what a servant may do is what it does, and every row says what for. Whatever else it calls ends it, so a row that is
+//! missing shows at once, and one that is too much is a hole for whoever takes it over.
+
+use cloister_net::processors;
+use cloister_wire::gateway::{MOST_CONNECTIONS, PROGRAM, RESERVED_DESCRIPTORS};
+use cloister_wire::hold::{Limits, PROGRAM_FD, Place, Spawn};
+use libc::{c_int, c_long};
+use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+
+use super::filter::{self, FilterError};
+
+/// The gateway's user and group: of those that systemd gives to services of the moment (61,184 to 65,519,
+/// `doc/UIDS-GIDS.md` of systemd), so no distribution and no image gives it to anybody.
+pub const GATEWAY_UID: u32 = 61_184;
+
+/// The gateway's memory. A connection takes about 10 KiB of the kernel's and 4 KiB of its own, so all of
+/// [`MOST_CONNECTIONS`] take 56 MiB; the pipes of full flow take 9 MiB, and what is on its way in sockets is cut to what is left.
+const GATEWAY_MEMORY: u64 = 96 * 1024 * 1024;
+
+/// Descriptors of a connection: two sockets, and a watch for room on each.
+const DESCRIPTORS: usize = 4;
+
+/// One argument of a call: its place, the bits that are looked at, and what they are.
+type Argument = (u8, u64, u64);
+
+/// All bits of an argument that is an `int`.
+const INT: u64 = 0xFFFF_FFFF;
+
+/// All bits of an argument.
+const ALL: u64 = u64::MAX;
+
+/// One allowed system call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowed {
+    pub(super) name: &'static str,
+    number: c_long,
+    /// The forms in which it is allowed; any where there is none.
+    forms: &'static [&'static [Argument]],
+    /// What for.
+    pub(super) reason: &'static str,
+}
+
+impl Allowed {
+    /// As the filter takes it.
+    pub(super) fn rule(&self) -> Result<(c_long, Vec<SeccompRule>), FilterError> {
+        let condition = |(place, mask, value): &Argument| {
+            let (length, op) = match *mask {
+                ALL => (SeccompCmpArgLen::Qword, SeccompCmpOp::Eq),
+                INT => (SeccompCmpArgLen::Dword, SeccompCmpOp::Eq),
+                mask => (SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask)),
+            };
+            SeccompCondition::new(*place, length, op, *value)
+        };
+        let form = |arguments: &&[Argument]| -> Result<SeccompRule, FilterError> {
+            Ok(SeccompRule::new(arguments.iter().map(condition).collect::<Result<_, _>>()?)?)
+        };
+        Ok((self.number, self.forms.iter().map(form).collect::<Result<_, _>>()?))
+    }
+}
+
+const fn row(name: &'static str, number: c_long, reason: &'static str) -> Allowed {
+    Allowed { name, number, forms: &[], reason }
+}
+
+const fn only(
+    name: &'static str,
+    number: c_long,
+    forms: &'static [&'static [Argument]],
+    reason: &'static str,
+) -> Allowed {
+    Allowed { name, number, forms, reason }
+}
+
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_sign_loss,
+    reason = "constants of the C library, none negative; try_from is not const"
+)]
+const fn int(value: c_int) -> u64 {
+    value as u64
+}
+
+/// `PROT_EXEC` is not set: no memory becomes code.
+const NOT_CODE: Argument = (2, int(libc::PROT_EXEC), 0);
+
+/// The lower bits of a socket's type; the others are flags (`SOCK_TYPE_MASK`, `linux/net.h`).
+const SOCKET_TYPE: u64 = 0xF;
+
+/// The flags of `pthread_create` in musl (`src/thread/pthread_create.c`), and with them no new process or namespace.
+const THREAD: u64 = 0x007D_0F00;
+
+/// `FIONREAD`, `FIONBIO` and `TIOCOUTQ` of `asm-generic/ioctls.h`, whose type differs between C libraries.
+const QUEUES: [u64; 3] = [0x541B, 0x5421, 0x5411];
+
+const START: &str = "the start of a static program";
+const MEMORY: &str = "the allocator";
+const THREADS: &str = "threads, and locks between them";
+const REACTOR: &str = "Tokio's reactor and clock";
+const STREAMS: &str = "bytes of connections";
+const SOCKETS: &str = "making, tuning and ending connections";
+const CHANNEL: &str = "packets and descriptors to and from the supervisor";
+const ENDS: &str = "its end, with a reason on stderr";
+
+/// The gateway's.
+pub(super) const GATEWAY: &[Allowed] = &[
+    only(
+        "execveat",
+        libc::SYS_execveat,
+        &[&[(0, INT, int(PROGRAM_FD)), (4, INT, int(libc::AT_EMPTY_PATH))]],
+        "init's last call before the program begins; the descriptor is closed by it",
+    ),
+    #[cfg(target_arch = "x86_64")]
+    row("arch_prctl", libc::SYS_arch_prctl, START),
+    #[cfg(target_arch = "x86_64")]
+    row("poll", libc::SYS_poll, START),
+    row("set_tid_address", libc::SYS_set_tid_address, START),
+    row("rt_sigaction", libc::SYS_rt_sigaction, START),
+    row("rt_sigprocmask", libc::SYS_rt_sigprocmask, START),
+    row("sigaltstack", libc::SYS_sigaltstack, START),
+    row("getrandom", libc::SYS_getrandom, "keys of hash tables"),
+    only("prlimit64", libc::SYS_prlimit64, &[&[(0, INT, 0)]], "its own limit of descriptors"),
+    only("sched_getaffinity", libc::SYS_sched_getaffinity, &[&[(0, INT, 0)]], "how many threads to start"),
+    row("brk", libc::SYS_brk, MEMORY),
+    only("mmap", libc::SYS_mmap, &[&[NOT_CODE]], MEMORY),
+    only("mprotect", libc::SYS_mprotect, &[&[NOT_CODE]], MEMORY),
+    row("munmap", libc::SYS_munmap, MEMORY),
+    row("mremap", libc::SYS_mremap, MEMORY),
+    row("madvise", libc::SYS_madvise, MEMORY),
+    only("clone", libc::SYS_clone, &[&[(0, ALL, THREAD)]], THREADS),
+    row("futex", libc::SYS_futex, THREADS),
+    row("gettid", libc::SYS_gettid, THREADS),
+    row("sched_yield", libc::SYS_sched_yield, THREADS),
+    row("epoll_create1", libc::SYS_epoll_create1, REACTOR),
+    row("epoll_ctl", libc::SYS_epoll_ctl, REACTOR),
+    row("epoll_pwait", libc::SYS_epoll_pwait, REACTOR),
+    row("eventfd2", libc::SYS_eventfd2, REACTOR),
+    row("clock_gettime", libc::SYS_clock_gettime, REACTOR),
+    row("restart_syscall", libc::SYS_restart_syscall, "the kernel's own, after a stop of the process"),
+    row("ppoll", libc::SYS_ppoll, "whether another connection waits"),
+    row("read", libc::SYS_read, STREAMS),
+    row("write", libc::SYS_write, STREAMS),
+    row("recvfrom", libc::SYS_recvfrom, STREAMS),
+    row("sendto", libc::SYS_sendto, STREAMS),
+    row("splice", libc::SYS_splice, STREAMS),
+    row("pipe2", libc::SYS_pipe2, STREAMS),
+    only(
+        "ioctl",
+        libc::SYS_ioctl,
+        &[&[(1, INT, QUEUES[0])], &[(1, INT, QUEUES[1])], &[(1, INT, QUEUES[2])]],
+        "what waits in a socket; not to wait for it",
+    ),
+    only(
+        "fcntl",
+        libc::SYS_fcntl,
+        &[
+            &[(1, INT, int(libc::F_DUPFD_CLOEXEC))],
+            &[(1, INT, int(libc::F_SETFD))],
+            &[(1, INT, int(libc::F_SETPIPE_SZ))],
+            &[(1, INT, int(libc::F_GETPIPE_SZ))],
+        ],
+        "copies of its own descriptors; the room of a pipe",
+    ),
+    only(
+        "socket",
+        libc::SYS_socket,
+        &[
+            &[(0, INT, int(libc::AF_INET)), (1, SOCKET_TYPE, int(libc::SOCK_STREAM)), (2, INT, 0)],
+            &[(0, INT, int(libc::AF_INET6)), (1, SOCKET_TYPE, int(libc::SOCK_STREAM)), (2, INT, 0)],
+            &[(0, INT, int(libc::AF_NETLINK)), (2, INT, int(libc::NETLINK_SOCK_DIAG))],
+        ],
+        "connections to services, and whose socket takes one",
+    ),
+    row("accept4", libc::SYS_accept4, SOCKETS),
+    row("connect", libc::SYS_connect, SOCKETS),
+    row("getsockname", libc::SYS_getsockname, SOCKETS),
+    row("shutdown", libc::SYS_shutdown, SOCKETS),
+    row("close", libc::SYS_close, SOCKETS),
+    only(
+        "setsockopt",
+        libc::SYS_setsockopt,
+        &[
+            &[(1, INT, int(libc::SOL_SOCKET)), (2, INT, int(libc::SO_LINGER))],
+            &[(1, INT, int(libc::IPPROTO_TCP)), (2, INT, int(libc::TCP_NODELAY))],
+            &[(1, INT, int(libc::IPPROTO_TCP)), (2, INT, int(libc::TCP_DEFER_ACCEPT))],
+        ],
+        SOCKETS,
+    ),
+    only(
+        "getsockopt",
+        libc::SYS_getsockopt,
+        &[
+            &[(1, INT, int(libc::SOL_SOCKET)), (2, INT, int(libc::SO_ERROR))],
+            &[(1, INT, int(libc::SOL_SOCKET)), (2, INT, int(libc::SO_DOMAIN))],
+        ],
+        SOCKETS,
+    ),
+    row("sendmsg", libc::SYS_sendmsg, CHANNEL),
+    row("recvmsg", libc::SYS_recvmsg, CHANNEL),
+    row("writev", libc::SYS_writev, ENDS),
+    only("tkill", libc::SYS_tkill, &[&[(1, INT, int(libc::SIGABRT))]], ENDS),
+    row("exit", libc::SYS_exit, ENDS),
+    row("exit_group", libc::SYS_exit_group, ENDS),
+];
+
+/// What init is asked to run as the gateway.
+pub fn gateway() -> Result<Spawn, FilterError> {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    Ok(Spawn {
+        argv: vec![PROGRAM.to_owned()],
+        env: Vec::new(),
+        place: Place::Empty,
+        uid: GATEWAY_UID,
+        gid: GATEWAY_UID,
+        groups: Vec::new(),
+        capabilities: 0,
+        seccomp: filter::allow(GATEWAY)?,
+        limits: Limits {
+            memory: Some(GATEWAY_MEMORY),
+            cpu_millis: None,
+            // One thread for each processor that the supervisor may use as well.
+            pids: Some(count(processors())),
+            open_files: Some(count(MOST_CONNECTIONS * DESCRIPTORS + RESERVED_DESCRIPTORS)),
+        },
+        fds: 2,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::confine::filter::answer_to;
+
+    const KILL: u32 = 0x8000_0000;
+    const ALLOW: u32 = 0x7FFF_0000;
+
+    fn answer(number: c_long, arguments: [u64; 6]) -> u32 {
+        answer_to(&filter::allow(GATEWAY).unwrap(), number, arguments)
+    }
+
+    #[test]
+    fn every_row_is_allowed_in_its_forms_and_has_a_reason() {
+        for row in GATEWAY {
+            assert!(!row.reason.is_empty());
+            let mut forms: Vec<[u64; 6]> = Vec::new();
+            for form in row.forms {
+                let mut arguments = [0; 6];
+                form.iter().for_each(|(place, _, value)| arguments[usize::from(*place)] = *value);
+                forms.push(arguments);
+            }
+            if forms.is_empty() {
+                forms.push([0; 6]);
+            } else {
+                assert_eq!(answer(row.number, [0x7777_7777; 6]), KILL, "{}", row.name);
+            }
+            for arguments in forms {
+                assert_eq!(answer(row.number, arguments), ALLOW, "{}", row.name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_would_open_run_trace_or_mount_something_ends_it() {
+        for number in [
+            libc::SYS_openat,
+            libc::SYS_execve,
+            libc::SYS_memfd_create,
+            libc::SYS_ptrace,
+            libc::SYS_mount,
+            libc::SYS_bind,
+            libc::SYS_listen,
+            libc::SYS_socketpair,
+            libc::SYS_dup3,
+            libc::SYS_unshare,
+            libc::SYS_clone3,
+            libc::SYS_kill,
+            libc::SYS_prctl,
+        ] {
+            assert_eq!(answer(number, [0; 6]), KILL, "{number}");
+        }
+    }
+
+    #[test]
+    fn only_streams_and_the_socket_diagnosis_can_be_made() {
+        let (stream, datagram) = (int(libc::SOCK_STREAM | libc::SOCK_CLOEXEC), int(libc::SOCK_DGRAM));
+        for (family, kind, protocol, expected) in [
+            (libc::AF_INET, stream, 0, ALLOW),
+            (libc::AF_INET6, stream, 0, ALLOW),
+            (libc::AF_INET, datagram, 0, KILL),
+            (libc::AF_VSOCK, stream, 0, KILL),
+            (libc::AF_UNIX, stream, 0, KILL),
+            (libc::AF_NETLINK, int(libc::SOCK_RAW), 4, ALLOW),
+            (libc::AF_NETLINK, int(libc::SOCK_RAW), 0, KILL),
+        ] {
+            let made = answer(libc::SYS_socket, [int(family), kind, protocol, 0, 0, 0]);
+            assert_eq!(made, expected, "{family} {kind} {protocol}");
+        }
+        let code = [0, 4096, int(libc::PROT_READ | libc::PROT_EXEC), 0x22, ALL, 0];
+        assert_eq!(answer(libc::SYS_mmap, code), KILL);
+    }
+}

@@ -1,0 +1,167 @@
+//! Stories of the gateway's own program: what goes on while one of the two, it or the supervisor, is gone.
+
+use cloister_manifest::model::Manifest;
+use cloister_wire::control::{Exit, IngressCounters, Phase, Reply, Request, State, Status};
+use cloister_wire::gateway::NAME;
+use cloister_wire::logs::Stream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+
+use crate::enclave::Enclave;
+use crate::host::soon;
+use crate::ingress::{END, counts, dial, served};
+use crate::manifest::{critical, manifest};
+
+/// Sends four bytes from a client to its service.
+async fn up(client: &mut UnixStream, service: &mut TcpStream) {
+    client.write_all(b"\0\0\0\x04ping").await.unwrap();
+    let mut bytes = [0; 4];
+    soon(service.read_exact(&mut bytes)).await.unwrap();
+    assert_eq!(&bytes, b"ping");
+}
+
+/// Sends four bytes from the service to its client.
+async fn down(client: &mut UnixStream, service: &mut TcpStream) {
+    service.write_all(b"pong").await.unwrap();
+    let mut bytes = [0; 8];
+    soon(client.read_exact(&mut bytes)).await.unwrap();
+    assert_eq!(&bytes, b"\0\0\0\x04pong");
+}
+
+/// A connection that was carried to the service.
+async fn connected(enclave: &Enclave, server: &TcpListener) -> (UnixStream, TcpStream) {
+    let mut client = dial(enclave).await;
+    let (mut service, _) = soon(server.accept()).await.unwrap();
+    up(&mut client, &mut service).await;
+    (client, service)
+}
+
+async fn ends(mut client: UnixStream, service: TcpStream) {
+    drop(service);
+    client.write_all(END).await.unwrap();
+    // The host's side closes when it has seen both ends.
+    let mut end = [0; 4];
+    soon(client.read_exact(&mut end)).await.unwrap();
+    assert_eq!(end, END);
+}
+
+fn gateway_is(status: &Status, phase: Phase, restarts: u32) -> bool {
+    status.servants.first().is_some_and(|gateway| {
+        (gateway.name.as_str(), gateway.phase, gateway.restarts) == (NAME, phase, restarts)
+    })
+}
+
+#[tokio::test]
+async fn connections_go_on_and_come_while_there_is_no_supervisor() {
+    let (mut enclave, server) = served().await;
+    enclave.host().await.until(|s| gateway_is(s, Phase::Ready, 0)).await;
+    let pid = enclave.init.running()[NAME];
+    let (mut before, mut before_service) = connected(&enclave, &server).await;
+    enclave.crash();
+    down(&mut before, &mut before_service).await;
+    up(&mut before, &mut before_service).await;
+    let (mut meanwhile, mut meanwhile_service) = connected(&enclave, &server).await;
+    down(&mut meanwhile, &mut meanwhile_service).await;
+    enclave.start_supervisor();
+    enclave.host().await.until(|s| gateway_is(s, Phase::Ready, 0)).await;
+    assert_eq!(enclave.init.running()[NAME], pid);
+    down(&mut before, &mut before_service).await;
+    down(&mut meanwhile, &mut meanwhile_service).await;
+    counts(&enclave, IngressCounters { accepted: 2, open: 2, bytes_in: 12, bytes_out: 16, refused: 0 }).await;
+    ends(before, before_service).await;
+    ends(meanwhile, meanwhile_service).await;
+    counts(&enclave, IngressCounters { accepted: 2, open: 0, bytes_in: 12, bytes_out: 16, refused: 0 }).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_dies_loses_its_connections_and_is_back_at_once() {
+    let (enclave, server) = served().await;
+    let mut host = enclave.host().await;
+    host.until(|s| s.state == State::Ready && gateway_is(s, Phase::Ready, 0)).await;
+    let (mut lost, _service) = connected(&enclave, &server).await;
+    counts(&enclave, IngressCounters { accepted: 1, open: 1, bytes_in: 4, ..IngressCounters::default() })
+        .await;
+    enclave.init.kill(NAME);
+    assert!(matches!(soon(lost.read(&mut [0])).await, Ok(0) | Err(_)));
+    // One that comes before it is back waits in the listen queue.
+    let (client, service) = connected(&enclave, &server).await;
+    let back = host.until(|s| s.state == State::Ready && gateway_is(s, Phase::Ready, 1)).await;
+    assert!(matches!(back.servants[0].last_exit, Some(Exit::Signal { signal: 9, .. })));
+    let degraded = host.seen.iter().find_map(|status| match &status.state {
+        State::Degraded { why } => Some(why.as_str()),
+        _ => None,
+    });
+    assert_eq!(degraded, Some("@gateway is starting again after signal 9 SIGKILL"));
+    ends(client, service).await;
+    counts(&enclave, IngressCounters { accepted: 2, bytes_in: 8, ..IngressCounters::default() }).await;
+    let log = enclave.logs(0, true).await.until(NAME, Stream::Supervisor, "ended").await;
+    assert!(log.contains("ended: signal 9 SIGKILL"), "{log}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_dies_again_and_again_waits_longer_and_the_state_says_so() {
+    let (enclave, server) = served().await;
+    let mut host = enclave.host().await;
+    for restarts in 0..3 {
+        host.until(|s| gateway_is(s, Phase::Ready, restarts)).await;
+        enclave.init.kill(NAME);
+    }
+    let many = host.until(|s| gateway_is(s, Phase::Ready, 3)).await;
+    let why = "@gateway ended 3 times within 60 s".to_owned();
+    assert_eq!(many.state, State::Degraded { why });
+    assert!(host.seen.iter().any(|s| gateway_is(s, Phase::BackingOff, 1)));
+    let (client, service) = connected(&enclave, &server).await;
+    ends(client, service).await;
+}
+
+#[tokio::test]
+async fn both_may_die_at_once_and_a_drain_stays_one() {
+    let (mut enclave, server) = served().await;
+    let mut host = enclave.host().await;
+    host.until(|s| gateway_is(s, Phase::Ready, 0)).await;
+    let (client, _service) = connected(&enclave, &server).await;
+    counts(&enclave, IngressCounters { accepted: 1, open: 1, bytes_in: 4, ..IngressCounters::default() })
+        .await;
+    assert_eq!(host.ask(Request::Drain).await, Reply::Done);
+    enclave.crash();
+    enclave.init.kill(NAME);
+    drop(client);
+    enclave.start_supervisor();
+    let mut host = enclave.host().await;
+    host.until(|s| gateway_is(s, Phase::Ready, 1)).await;
+    let mut late = dial(&enclave).await;
+    assert!(matches!(soon(late.read(&mut [0])).await, Ok(0) | Err(_)));
+    let counted = IngressCounters { accepted: 1, refused: 1, bytes_in: 4, ..IngressCounters::default() };
+    counts(&enclave, counted).await;
+    assert_eq!(host.ask(Request::Stop).await, Reply::Done);
+    assert!(matches!(host.final_state().await, State::Signaled { signal: 15, .. }));
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_a_connection_that_a_gateway_carries_over_a_crash_of_the_supervisor() {
+    let (mut enclave, server) = served().await;
+    enclave.host().await.until(|s| gateway_is(s, Phase::Ready, 0)).await;
+    let (mut client, mut service) = connected(&enclave, &server).await;
+    enclave.crash();
+    enclave.start_supervisor();
+    let mut host = enclave.host().await;
+    host.until_ready().await;
+    assert_eq!(host.ask(Request::Stop).await, Reply::Done);
+    host.until(|s| matches!(s.state, State::Stopping { .. })).await;
+    down(&mut client, &mut service).await;
+    assert_eq!(host.ask(Request::Ping).await, Reply::Done);
+    assert_eq!(host.seen.last().unwrap().services[0].phase, Phase::Ready, "it waits");
+    ends(client, service).await;
+    assert!(matches!(host.final_state().await, State::Signaled { signal: 15, .. }));
+}
+
+#[tokio::test]
+async fn without_ingress_there_is_no_gateway() {
+    let enclave = Enclave::boot(&Manifest { ..manifest(vec![critical("web", "exec sleep 1000")]) });
+    let status = enclave.host().await.until_ready().await;
+    assert_eq!(status.servants, []);
+    assert_eq!(enclave.init.running().len(), 1);
+    assert!(!enclave.path("ingress").exists());
+    let asked = enclave.host().await.ask(Request::Inspect { service: NAME.into() }).await;
+    assert!(matches!(asked, Reply::Refused { why } if why.contains("has no service \"@gateway\"")));
+}
