@@ -129,8 +129,10 @@ async fn both_may_die_at_once_and_a_drain_stays_one() {
     enclave.start_supervisor();
     let mut host = enclave.host().await;
     host.until(|s| gateway_is(s, Phase::Ready, 1)).await;
-    let mut late = dial(&enclave).await;
-    assert!(matches!(soon(late.read(&mut [0])).await, Ok(0) | Err(_)));
+    // Its header may meet a connection that is closed already.
+    if let Ok(mut late) = try_dial(&enclave).await {
+        assert!(matches!(soon(late.read(&mut [0])).await, Ok(0) | Err(_)));
+    }
     let counted = IngressCounters { accepted: 1, refused: 1, bytes_in: 4, ..IngressCounters::default() };
     counts(&enclave, counted).await;
     assert_eq!(host.ask(Request::Stop).await, Reply::Done);
