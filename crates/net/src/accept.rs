@@ -148,6 +148,7 @@ mod tests {
     use crate::places::{Limits, Places};
     use std::io::Read;
     use std::net::{SocketAddr, TcpStream};
+    use std::os::unix::net::{UnixListener, UnixStream};
     use tokio::sync::mpsc;
     use tokio::time::Instant;
 
@@ -193,6 +194,25 @@ mod tests {
         let closed = tokio::task::spawn_blocking(move || second.read(&mut [0]));
         assert!(matches!(closed.await.unwrap(), Ok(0) | Err(_)));
         assert!(served.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_process_inside_is_known_by_its_service() {
+        let folder = tempfile::tempdir().unwrap();
+        let process = folder.path().join(std::process::id().to_string());
+        std::fs::create_dir(&process).unwrap();
+        std::fs::write(process.join("cgroup"), "0::/cloister/web\n").unwrap();
+        let socket = folder.path().join("socket");
+        let listener = Listener::from_unix(UnixListener::bind(&socket).unwrap()).unwrap();
+        let entrance = Entrance::services(listener, folder.path().to_owned());
+        let (seen, mut served) = mpsc::channel(1);
+        let limits = Limits { host: 0, service: 1, shared: 0 };
+        drop(tokio::spawn(accept_each(entrance, Places::new(limits), move |_, peer| {
+            let seen = seen.clone();
+            async move { seen.send(peer).await.unwrap() }
+        })));
+        let _client = UnixStream::connect(&socket).unwrap();
+        assert_eq!(served.recv().await, Some(Identity::Service("web".to_owned())));
     }
 
     #[tokio::test]
