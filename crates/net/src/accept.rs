@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use tokio::time::timeout;
 
 use crate::gate::{Gate, Pass};
-use crate::identity::{Identity, service_behind};
+use crate::identity::{self, Identity};
 use crate::listener::{Listener, Peer};
 use crate::stream::Stream;
 
@@ -58,7 +58,7 @@ impl Entrance {
     fn identify(&self, stream: &Stream) -> Identity {
         match &self.users {
             Users::Host => Identity::Host,
-            Users::Services(proc) => service_behind(stream, proc),
+            Users::Services(proc) => identity::of_peer(stream, proc),
             Users::Anyone => Identity::Unknown,
         }
     }
