@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 
 use crate::gate::{Gate, Pass};
-use crate::identity::{Identity, service_behind};
+use crate::identity::{self, Identity};
 use crate::listener::Listener;
 use crate::next::next;
 use crate::stream::Stream;
@@ -50,7 +50,7 @@ impl Entrance {
     fn identify(&self, stream: &Stream) -> Identity {
         match &self.users {
             Users::Host => Identity::Host,
-            Users::Services(proc) => service_behind(stream, proc),
+            Users::Services(proc) => identity::of_peer(stream, proc),
             Users::Anyone => Identity::Unknown,
         }
     }
@@ -116,6 +116,7 @@ mod tests {
     use crate::places::{Limits, Places};
     use std::io::Read;
     use std::net::{SocketAddr, TcpStream};
+    use std::os::unix::net::{UnixListener, UnixStream};
     use std::time::Duration;
     use tokio::sync::mpsc;
 
@@ -150,6 +151,25 @@ mod tests {
         let closed = tokio::task::spawn_blocking(move || second.read(&mut [0]));
         assert!(matches!(closed.await.unwrap(), Ok(0) | Err(_)));
         assert!(served.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_process_inside_is_known_by_its_service() {
+        let folder = tempfile::tempdir().unwrap();
+        let process = folder.path().join(std::process::id().to_string());
+        std::fs::create_dir(&process).unwrap();
+        std::fs::write(process.join("cgroup"), "0::/cloister/web\n").unwrap();
+        let socket = folder.path().join("socket");
+        let listener = Listener::from_unix(UnixListener::bind(&socket).unwrap()).unwrap();
+        let entrance = Entrance::services(listener, folder.path().to_owned());
+        let (seen, mut served) = mpsc::channel(1);
+        let limits = Limits { host: 0, service: 1, shared: 0 };
+        drop(tokio::spawn(accept_each(entrance, Places::new(limits), move |_, peer| {
+            let seen = seen.clone();
+            async move { seen.send(peer).await.unwrap() }
+        })));
+        let _client = UnixStream::connect(&socket).unwrap();
+        assert_eq!(served.recv().await, Some(Identity::Service("web".to_owned())));
     }
 
     #[tokio::test]

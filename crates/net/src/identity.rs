@@ -3,8 +3,8 @@
 //! Its law: the kernel says it: by the listener that only the host reaches, or by the cgroup of the process that connected.
 //! Neither a process's user nor what it says of itself counts. What an identity may do is for others to decide.
 //!
-//! [`Identity`] is the one answer, however it is found: for a Unix socket by its process ([`service_behind`]), whose cgroup
-//! names the service ([`service_of`]). [`crate::Peer`] is an address, which is no identity.
+//! [`Identity`] is the one answer, however it is found: by the cgroup itself ([`of_cgroup`]), by a process ([`of_process`]) or
+//! by the process behind a Unix socket ([`of_peer`]). [`crate::Peer`] is an address, which is no identity.
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -12,9 +12,11 @@ use std::path::Path;
 
 use cloister_sys::peer::Peer;
 
-/// Where a service's cgroup lies, as `/proc/PID/cgroup` has it (`cgroups(7)`): in version 2's only hierarchy, below the group
-/// of all services.
-const SERVICES: &str = "0::/cloister/";
+/// The group that the services' cgroups lie in, as paths below the root of version 2's only hierarchy (`cgroups(7)`).
+const SERVICES: &str = "/cloister/";
+
+/// What stands in front of such a path in `/proc/PID/cgroup`.
+const VERSION_2: &str = "0::";
 
 /// Who is at the other end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,27 +39,41 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Whose process connected `socket`. The process is held by a descriptor while it is looked up in `proc`, so that no other
-/// can take its number meanwhile.
-#[must_use]
-pub fn service_behind(socket: impl AsFd, proc: &Path) -> Identity {
-    find(socket, proc).map_or(Identity::Unknown, Identity::Service)
+impl Identity {
+    /// The name of the service, if it is one.
+    #[must_use]
+    pub fn service(&self) -> Option<&str> {
+        match self {
+            Self::Service(name) => Some(name),
+            Self::Host | Self::Unknown => None,
+        }
+    }
 }
 
-fn find(socket: impl AsFd, proc: &Path) -> Option<String> {
-    let peer = Peer::of(socket).ok()?;
-    let pid = peer.pid().ok()?;
-    let service = service_of(proc, pid)?;
+/// Whose a cgroup is, by its path below the root of the hierarchy: a service's own, or one that the service made in it.
+#[must_use]
+pub fn of_cgroup(path: &str) -> Identity {
+    let name = path.strip_prefix(SERVICES).and_then(|below| below.split('/').next());
+    name.filter(|name| !name.is_empty()).map_or(Identity::Unknown, |name| Identity::Service(name.to_owned()))
+}
+
+/// Whose process `pid` is, as `proc` shows it now.
+#[must_use]
+pub fn of_process(proc: &Path, pid: u32) -> Identity {
+    let cgroups = std::fs::read_to_string(proc.join(pid.to_string()).join("cgroup")).unwrap_or_default();
+    let path = cgroups.lines().find_map(|line| line.strip_prefix(VERSION_2));
+    path.map_or(Identity::Unknown, of_cgroup)
+}
+
+/// Whose process connected the Unix socket `socket`. The process is held by a descriptor while it is looked up in `proc`, so
+/// that no other can take its number meanwhile.
+#[must_use]
+pub fn of_peer(socket: impl AsFd, proc: &Path) -> Identity {
+    let Ok(peer) = Peer::of(socket) else { return Identity::Unknown };
+    let Ok(pid) = peer.pid() else { return Identity::Unknown };
+    let identity = of_process(proc, pid);
     // While the process has its number nobody else has: what was read was about it.
-    (peer.pid().ok()? == pid).then_some(service)
-}
-
-/// The name of the service whose cgroup process `pid` is in.
-#[must_use]
-pub fn service_of(proc: &Path, pid: u32) -> Option<String> {
-    let cgroup = std::fs::read_to_string(proc.join(pid.to_string()).join("cgroup")).ok()?;
-    let path = cgroup.lines().find_map(|line| line.strip_prefix(SERVICES))?;
-    path.split('/').next().filter(|name| !name.is_empty()).map(str::to_owned)
+    if peer.pid().is_ok_and(|now| now == pid) { identity } else { Identity::Unknown }
 }
 
 #[cfg(test)]
@@ -78,17 +94,20 @@ mod tests {
     fn a_service_is_known_by_its_cgroup() {
         let proc =
             proc(&[(7, "0::/cloister/web\n"), (8, "0::/cloister/db/worker\n"), (9, "0::/supervisor\n")]);
-        assert_eq!(service_of(proc.path(), 7).as_deref(), Some("web"));
-        assert_eq!(service_of(proc.path(), 8).as_deref(), Some("db"));
-        assert_eq!(service_of(proc.path(), 9), None);
-        assert_eq!(service_of(proc.path(), 10), None, "a process that is gone");
+        assert_eq!(of_process(proc.path(), 7).service(), Some("web"));
+        assert_eq!(of_process(proc.path(), 8).service(), Some("db"));
+        assert_eq!(of_process(proc.path(), 9), Identity::Unknown);
+        assert_eq!(of_process(proc.path(), 10), Identity::Unknown, "a process that is gone");
+        for path in ["", "/", "/cloister", "/cloister/", "/other/cloister/web"] {
+            assert_eq!(of_cgroup(path), Identity::Unknown, "{path}");
+        }
     }
 
     #[test]
     fn a_connection_is_from_the_service_of_the_process_that_made_it() {
         let (socket, _theirs) = UnixStream::pair().unwrap();
         let web = proc(&[(std::process::id(), "0::/cloister/web\n")]);
-        assert_eq!(service_behind(&socket, web.path()), Identity::Service("web".to_owned()));
-        assert_eq!(service_behind(&socket, proc(&[]).path()), Identity::Unknown);
+        assert_eq!(of_peer(&socket, web.path()), Identity::Service("web".to_owned()));
+        assert_eq!(of_peer(&socket, proc(&[]).path()), Identity::Unknown);
     }
 }

@@ -6,7 +6,8 @@ use std::fs::File;
 use std::io::Read;
 use std::net::TcpStream;
 
-use cloister_net::{Gate, Listener, room};
+use cloister_net::places::{Limits, Places};
+use cloister_net::{Entrance, Gate, Listener, accept_each, room};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[tokio::test]
@@ -14,6 +15,8 @@ async fn clients_wait_while_descriptors_are_out_and_are_served_when_they_are_bac
     let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
     let gate = Gate::new(8);
     let mut client = TcpStream::connect(listener.tcp_address().unwrap()).unwrap();
+    let other = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+    let mut other_client = TcpStream::connect(other.tcp_address().unwrap()).unwrap();
     assert_eq!(room(100, 10), 100);
     let limit = Rlimit { current: Some(64), ..getrlimit(Resource::Nofile) };
     setrlimit(Resource::Nofile, limit).unwrap();
@@ -22,6 +25,14 @@ async fn clients_wait_while_descriptors_are_out_and_are_served_when_they_are_bac
     let error = listener.accept().await.unwrap_err();
     assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::MFILE.raw_os_error()));
 
+    // An accept loop with places of each peer waits too, and serves nobody yet.
+    let places = Places::new(Limits { host: 1, service: 0, shared: 0 });
+    let (seen, mut served) = tokio::sync::mpsc::channel(1);
+    drop(tokio::spawn(accept_each(Entrance::host(other), places, move |stream, _| {
+        let seen = seen.clone();
+        async move { seen.send(stream).await.unwrap() }
+    })));
+
     let pass = gate.enter().await;
     let next = tokio::spawn({
         let gate = gate.clone();
@@ -29,10 +40,13 @@ async fn clients_wait_while_descriptors_are_out_and_are_served_when_they_are_bac
     });
     tokio::task::yield_now().await;
     assert!(!next.is_finished());
+    assert!(served.try_recv().is_err());
     drop(hoard);
     drop(pass);
 
     let (stream, _) = next.await.unwrap();
     stream.send_all(b"!").await.unwrap();
     client.read_exact(&mut [0]).unwrap();
+    served.recv().await.unwrap().send_all(b"!").await.unwrap();
+    other_client.read_exact(&mut [0]).unwrap();
 }

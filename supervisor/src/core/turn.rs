@@ -286,8 +286,9 @@ impl Core {
 
     /// Takes a datagram from a service. What it says waits for its turn, but for what must not be lost by a crash in between.
     fn noted(&mut self, pid: u32, datagram: &[u8]) -> Result<(), CoreError> {
-        let name = identity::service_of(&self.paths.proc, pid);
-        let Some(id) = name.and_then(|name| self.machine.find(&name).ok()) else { return Ok(()) };
+        let sender = identity::of_process(&self.paths.proc, pid);
+        let id = sender.service().and_then(|name| self.machine.find(name).ok());
+        let Some(id) = id else { return Ok(()) };
         let Some(run) = self.machine.run(id) else { return Ok(()) };
         // A service that has a check is ready when that succeeds, whatever the program says besides.
         let says_when = self.services.get(id.index()).is_some_and(|service| service.ready == Ready::Notify);

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use crate::enclave::Enclave;
 use crate::host::soon;
-use crate::ingress::{END, counts, dial, served};
+use crate::ingress::{END, counts, dial, served, try_dial};
 use crate::manifest::{critical, manifest};
 
 /// Sends four bytes from a client to its service.
