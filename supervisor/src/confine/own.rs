@@ -184,6 +184,8 @@ fn allowed() -> Result<Rules, FilterError> {
     };
     let families = FAMILIES.map(|family| equals(0, u64::from(family.unsigned_abs())));
     rules.insert(libc::SYS_socket, families.into_iter().collect::<Result<_, _>>()?);
+    // Pairs, of which servants get the other end.
+    rules.insert(libc::SYS_socketpair, vec![equals(0, u64::from(libc::AF_UNIX.unsigned_abs()))?]);
     let requests = REQUESTS.map(|request| equals(1, request));
     rules.insert(libc::SYS_ioctl, requests.into_iter().collect::<Result<_, _>>()?);
     // rustix reads the auxiliary vector by it.
@@ -239,6 +241,7 @@ mod tests {
             assert_eq!(std::fs::read_dir(path).unwrap().count(), 1);
             // Large enough to be mapped.
             assert_eq!(vec![1_u8; 4 << 20].len(), 4 << 20);
+            std::os::unix::net::UnixStream::pair().unwrap();
             let memfd = rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
             rustix::fs::ftruncate(&memfd, 4096).unwrap();
         });
