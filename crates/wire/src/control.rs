@@ -11,11 +11,13 @@
 //! ```
 
 mod bounds;
+mod last;
 mod report;
 
 use serde::{Deserialize, Serialize};
 
 pub use bounds::{MAX_ERROR_TEXT, bounded};
+pub use last::LastStatus;
 pub use report::{Confinement, ServiceStats, Stats};
 
 /// The state of the enclave as a whole.
