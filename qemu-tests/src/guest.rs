@@ -76,6 +76,19 @@ pub fn find_process(name: &str) -> std::io::Result<Pid> {
     Err(std::io::ErrorKind::NotFound.into())
 }
 
+/// The process of a servant among the [machine's](MACHINE): it is known by its cgroup.
+pub fn find_servant(name: &str) -> std::io::Result<Pid> {
+    for entry in std::fs::read_dir(MACHINE)? {
+        let entry = entry?;
+        let cgroup = std::fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        if let Some(pid) = number.filter(|_| cgroup.trim_end().ends_with(&format!("/servants/{name}"))) {
+            return Ok(pid);
+        }
+    }
+    Err(std::io::ErrorKind::NotFound.into())
+}
+
 /// For scenarios whose story never gets to a guest.
 #[must_use]
 pub fn nobody(_words: &[String]) -> std::process::ExitCode {

@@ -11,12 +11,14 @@
 //! ```
 
 mod bounds;
+mod last;
 mod pages;
 mod report;
 
 use serde::{Deserialize, Serialize};
 
 pub use bounds::{MAX_ERROR_TEXT, bounded};
+pub use last::LastStatus;
 pub use pages::{Assembly, Head, MAX_FRAMES, MAX_SERVANTS, MAX_SERVICES, Page, PageError, frames};
 pub use report::{Confinement, ServiceStats, Stats};
 

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use cloister_sys::vsock;
-use cloister_wire::control::{FromGuest, IngressCounters, State, Status};
+use cloister_wire::control::{IngressCounters, LastStatus, State};
 use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
 use cloister_wire::hello::{Hello, Protocol, Role};
 use cloister_wire::ports;
@@ -27,28 +27,26 @@ const LAST: u64 = (1 << 53) - 1;
 /// Waits for the host at most `limit` and tells it the state. A machine without vsock, or a host that does not come, is no
 /// failure: the console has the same words.
 pub(super) fn tell(state: State, known: &Known, limit: Duration) {
-    let status = Status {
+    let status = LastStatus {
         seq: LAST,
         state,
         platform: known.platform.to_owned(),
         uptime_ms: u64::try_from(uptime().as_millis()).unwrap_or(u64::MAX),
         supervisor_restarts: known.supervisors.saturating_sub(1),
         boot: known.boot.clone(),
-        services: Vec::new(),
-        servants: Vec::new(),
+        services: [],
         ingress: IngressCounters::default(),
-        registers: Vec::new(),
     };
     let end = Instant::now() + limit;
-    drop(serve(status, end));
+    drop(serve(&status, end));
 }
 
-fn serve(status: Status, end: Instant) -> io::Result<()> {
+fn serve(status: &LastStatus, end: Instant) -> io::Result<()> {
     let listener = vsock::listen(ports::CONTROL, BACKLOG)?;
     await_ready(&listener, PollFlags::IN, end)?;
     let (host, _) = vsock::accept(&listener)?;
     let hello = frame::encode(&Hello::new(Protocol::Control, Role::Guest), HOST_LIMIT);
-    let status = frame::encode(&FromGuest::Status(status.into()), HOST_LIMIT);
+    let status = frame::encode(status, HOST_LIMIT);
     for frame in [hello, status] {
         send(&host, &frame.map_err(io::Error::other)?, end)?;
     }

@@ -11,10 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cloister_wire::gateway::NAME;
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
-use crate::guest::{LOOK_AGAIN, MACHINE, find_process, kill_supervisor, send_from_outside, serve_http};
+use crate::guest::{
+    LOOK_AGAIN, MACHINE, find_process, find_servant, kill_supervisor, send_from_outside, serve_http,
+};
 use crate::lab::Running;
 use crate::story::{Failure, expect, expect_eq};
 use crate::{Lab, Outcome, Scenario};
@@ -173,7 +176,7 @@ fn guest(_words: &[String]) -> ExitCode {
             let done = match path {
                 "/stop-supervisor" => find_process("supervisor").and_then(|pid| send(pid, Signal::STOP)),
                 "/kill-supervisor" => kill_supervisor().map(|()| KILLED.store(true, Ordering::Relaxed)),
-                "/kill-gateway" => find_gateway().and_then(|pid| send(pid, Signal::KILL)),
+                "/kill-gateway" => find_servant(NAME).and_then(|pid| send(pid, Signal::KILL)),
                 "/gateway" => return describe().unwrap_or_else(|error| error.to_string()),
                 _ => Ok(()),
             };
@@ -209,22 +212,9 @@ fn send(to: Pid, signal: Signal) -> io::Result<()> {
     send_from_outside(to, signal.as_raw())
 }
 
-/// The gateway's process: a servant is known by its cgroup.
-fn find_gateway() -> io::Result<Pid> {
-    for entry in fs::read_dir(MACHINE)? {
-        let entry = entry?;
-        let cgroup = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
-        let number = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
-        if let Some(pid) = number.filter(|_| cgroup.trim_end().ends_with("/servants/@gateway")) {
-            return Ok(pid);
-        }
-    }
-    Err(io::ErrorKind::NotFound.into())
-}
-
 /// Lines of the gateway's `/proc/PID/status`.
 fn describe() -> io::Result<String> {
-    let pid = find_gateway()?;
+    let pid = find_servant(NAME)?;
     let status = fs::read_to_string(format!("{MACHINE}/{}/status", pid.as_raw_nonzero()))?;
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::log::Log;
 use super::warden::Census;
-use super::{SUPERVISOR, VICTIMS};
+use super::{GATEWAY, SUPERVISOR, VICTIMS};
 use crate::Outcome;
 use crate::lab::Running;
 use crate::story::{Failure, expect};
@@ -24,6 +24,10 @@ const BETWEEN_KILLS: std::ops::Range<u64> = 100..900;
 /// The time between two kills of the supervisor, in milliseconds. Five ends within a minute are fatal; four of these are
 /// more than a minute.
 const BETWEEN_CRASHES: std::ops::Range<u64> = 16_000..24_000;
+
+/// The time between two kills of the gateway, in milliseconds: often enough that some meet a dead supervisor's successor, and
+/// seldom enough that few of its ends are within a minute, behind which it waits for seconds.
+const BETWEEN_GATEWAYS: std::ops::Range<u64> = 20_000..40_000;
 
 /// The last part of the time, one in this many, is lived by one supervisor: what it would lose by and by shows only then.
 const LIFE_PART: u32 = 3;
@@ -59,6 +63,7 @@ impl<'a> Chaos<'a> {
         for name in VICTIMS {
             self.kill(name);
         }
+        self.kill(GATEWAY);
         self.crash()
     }
 
@@ -66,6 +71,7 @@ impl<'a> Chaos<'a> {
     pub(super) fn rage(&mut self, time: Duration, log: &Log) -> Outcome {
         let (began, mut next_word) = (Instant::now(), WORD);
         let mut next_crash = Instant::now() + self.pick(BETWEEN_CRASHES);
+        let mut next_gateway = Instant::now() + self.pick(BETWEEN_GATEWAYS);
         while began.elapsed() < time && !log.is_wrong() {
             if began.elapsed() >= next_word {
                 let minutes = next_word.as_secs() / 60;
@@ -76,6 +82,10 @@ impl<'a> Chaos<'a> {
             if Instant::now() >= next_crash && began.elapsed() < time / LIFE_PART * (LIFE_PART - 1) {
                 self.crash()?;
                 next_crash = Instant::now() + self.pick(BETWEEN_CRASHES);
+            }
+            if Instant::now() >= next_gateway && began.elapsed() < time / LIFE_PART * (LIFE_PART - 1) {
+                self.kill(GATEWAY);
+                next_gateway = Instant::now() + self.pick(BETWEEN_GATEWAYS);
             }
             let victim = self.victim();
             self.kill(victim);

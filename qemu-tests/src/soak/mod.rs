@@ -1,4 +1,4 @@
-//! The soak: services and the supervisor are killed at random under HTTP load, for as long as asked, and at the end everything
+//! The soak: services, the supervisor and the gateway are killed at random under HTTP load, for as long as asked, and at the end everything
 //! must add up.
 //!
 //! Its law: what is counted at two ends must agree, and what may not grow is measured at rest, before and after. Nothing is
@@ -7,7 +7,7 @@
 //! ```text
 //! host                                         enclave
 //!   load ─── GET / ───────────── ingress ───▶ web           a line for each answer
-//!   chaos ── /kill/7/talker-a ── ingress ───▶ warden ─────▶ SIGKILL to services and the supervisor
+//!   chaos ── /kill/7/talker-a ── ingress ───▶ warden ─────▶ SIGKILL to services, the supervisor and the gateway
 //!   log ◀─── logs --follow ────────────────── web, talkers, forker
 //! ```
 
@@ -37,6 +37,9 @@ const NAME: &str = "soak";
 
 /// How an order names the supervisor, which is no service.
 const SUPERVISOR: &str = "supervisor";
+
+/// How an order names the gateway, as the status does.
+const GATEWAY: &str = cloister_wire::gateway::NAME;
 
 /// The services that are killed. The warden is not: it has to count.
 const VICTIMS: [&str; 4] = ["web", "talker-a", "talker-b", "forker"];

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::load::Traffic;
 use super::log::Said;
 use super::warden::{Census, Process};
-use super::{SUPERVISOR, VICTIMS};
+use super::{GATEWAY, SUPERVISOR, VICTIMS};
 
 /// What a process may have grown by, in kibibytes: pages of its allocator that it once needed together. A leak at each of
 /// some thousand restarts and some ten thousand requests is more.
@@ -66,10 +66,12 @@ pub(super) fn checks(evidence: &Evidence) -> Vec<Check> {
         traffic(evidence.traffic),
         exits(evidence),
         crashes(evidence),
+        gateway(evidence),
         lines(evidence),
         zombies(evidence),
         descriptors("init's descriptors are as many as before", before.init, after.init),
         descriptors("the supervisor's, too", before.supervisor, after.supervisor),
+        descriptors("and the gateway's", before.gateway, after.gateway),
         memory(
             "init's memory has not grown",
             before.init.resident_kib,
@@ -80,6 +82,12 @@ pub(super) fn checks(evidence: &Evidence) -> Vec<Check> {
             "nor has the supervisor's",
             before.supervisor.resident_kib,
             after.supervisor.resident_kib,
+            PROCESS_SLACK_KIB,
+        ),
+        memory(
+            "nor has the gateway's",
+            before.gateway.resident_kib,
+            after.gateway.resident_kib,
             PROCESS_SLACK_KIB,
         ),
         memory(
@@ -132,6 +140,17 @@ fn crashes(evidence: &Evidence) -> Check {
         what: "so was the supervisor",
         seen: format!("{} kills", kills.unwrap_or_default()),
         fault: (kills != restarts).then(|| format!("the status says {restarts:?} restarts")),
+    }
+}
+
+/// A gateway that is killed while nobody watches is found dead by the next supervisor, which starts another.
+fn gateway(evidence: &Evidence) -> Check {
+    let kills = evidence.after.kills.get(GATEWAY).copied().unwrap_or_default();
+    let restarts = evidence.status.pointer("/status/servants/0/restarts").and_then(Value::as_u64);
+    Check {
+        what: "and the gateway",
+        seen: format!("{kills} kills"),
+        fault: (Some(kills) != restarts).then(|| format!("the status says {restarts:?} restarts")),
     }
 }
 
@@ -213,15 +232,22 @@ mod tests {
 
     fn evidence() -> Evidence {
         let process = Process { descriptors: 30, resident_kib: 900 };
-        let before = Census { init: process, supervisor: process, used_kib: 40_000, ..Census::default() };
+        let before = Census {
+            init: process,
+            supervisor: process,
+            gateway: process,
+            used_kib: 40_000,
+            ..Census::default()
+        };
         let mut evidence = Evidence {
             after: before.clone(),
             before,
-            status: serde_json::json!({"status": {"supervisor_restarts": 2, "services": []}}),
+            status: serde_json::json!({"status": {"supervisor_restarts": 2, "services": [], "servants": [{"restarts": 1}]}}),
             traffic: Traffic { answered: 1, ..Traffic::default() },
             said: Said::default(),
         };
         evidence.after.kills.insert(SUPERVISOR.into(), 2);
+        evidence.after.kills.insert(GATEWAY.into(), 1);
         let services = VICTIMS.map(|name| serde_json::json!({"name": name, "restarts": 3}));
         evidence.status["status"]["services"] = serde_json::json!(services);
         for name in VICTIMS {

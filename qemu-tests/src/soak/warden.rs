@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
 use super::voice::Note;
-use crate::guest::{MACHINE, find_process, send_from_outside, serve_http};
+use crate::guest::{MACHINE, find_process, find_servant, send_from_outside, serve_http};
 
 /// Where the warden listens.
 const PORT: u16 = 8081;
@@ -29,6 +29,8 @@ pub(super) struct Census {
     pub(super) init: Process,
     /// The supervisor; zeros while there is none.
     pub(super) supervisor: Process,
+    /// The gateway, likewise.
+    pub(super) gateway: Process,
     /// Memory in kibibytes that is neither free, nor a cache, nor a file in memory: what the kernel and the programs use.
     pub(super) used_kib: u64,
     /// Files in memory in kibibytes, the log rings among them.
@@ -72,7 +74,11 @@ impl Orders {
         }
         self.last = number;
         for name in names.split(',') {
-            let found = if name == super::SUPERVISOR { find_process("supervisor") } else { service(name) };
+            let found = match name {
+                super::SUPERVISOR => find_process("supervisor"),
+                super::GATEWAY => find_servant(name),
+                name => service(name),
+            };
             let Some(pid) = found.ok().filter(|pid| self.dead.get(name) != Some(pid)) else { continue };
             if send_from_outside(pid, Signal::KILL.as_raw()).is_ok() {
                 self.dead.insert(name.to_owned(), pid);
@@ -98,11 +104,13 @@ impl Census {
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let kib = |key| field(&memory, key);
         let supervisor = find_process("supervisor").map(|pid| Process::look(pid.as_raw_nonzero().get()));
+        let gateway = find_servant(super::GATEWAY).map(|pid| Process::look(pid.as_raw_nonzero().get()));
         Self {
             kills: kills.clone(),
             zombies: zombies(),
             init: Process::look(1),
             supervisor: supervisor.unwrap_or_default(),
+            gateway: gateway.unwrap_or_default(),
             used_kib: kib("MemTotal").saturating_sub(kib("MemAvailable")).saturating_sub(kib("Shmem")),
             files_kib: kib("Shmem"),
         }

@@ -60,7 +60,6 @@ const CALLS: &[c_long] = &[
     libc::SYS_memfd_create,
     libc::SYS_fchmod,
     // Sockets, and the pair to a servant. `socket` is below.
-    libc::SYS_socketpair,
     libc::SYS_bind,
     libc::SYS_listen,
     libc::SYS_accept4,
