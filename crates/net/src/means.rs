@@ -12,6 +12,7 @@ use rustix::io::Errno;
 pub const PAUSE: Duration = Duration::from_millis(10);
 
 /// Whether a write failed for want of memory, or of a descriptor to wait with, that may be there a moment later.
+#[must_use]
 pub fn are_lacking(error: &io::Error) -> bool {
     const MEANS: [Errno; 4] = [Errno::NOBUFS, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
     MEANS.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
