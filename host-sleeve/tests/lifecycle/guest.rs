@@ -7,8 +7,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use cloister_wire::control::{
-    Cause, FromGuest, FromHost, IngressCounters, Phase, Reply, Request, ServiceStats, ServiceStatus, Stage,
-    State, Stats, Status,
+    Cause, FinishedStage, FromGuest, FromHost, IngressCounters, Phase, Reply, Request, ServiceStats,
+    ServiceStatus, State, Stats, Status,
 };
 use cloister_wire::frame::{Decoder, HOST_LIMIT, encode, encode_bytes};
 use cloister_wire::hello::{Hello, Protocol, Role};
@@ -264,7 +264,7 @@ impl Guest {
             platform: "virtual".into(),
             uptime_ms: 10,
             supervisor_restarts: 0,
-            boot: vec![Stage { name: "mounts".into(), at_us: 1, took_us: 2 }],
+            boot: vec![FinishedStage { name: "mounts".into(), at_us: 1, took_us: 2 }],
             services: vec![service],
             ingress: IngressCounters::default(),
             registers: Vec::new(),

@@ -3,7 +3,7 @@
 //! Its law: every request is answered, at once; what takes time shows in the status.
 
 use cloister_wire::control::{Reply, Request, Stats};
-use cloister_wire::hold::{FromSupervisor, Target};
+use cloister_wire::hold::{FromSupervisor, SignalTarget};
 
 use super::CoreError;
 use super::turn::Core;
@@ -34,7 +34,7 @@ impl Core {
                 let id = self.machine.find(service)?;
                 self.machine.pid(id)?;
                 let message =
-                    FromSupervisor::Signal { name: service.clone(), signal: *signal, to: Target::Main };
+                    FromSupervisor::Signal { name: service.clone(), signal: *signal, to: SignalTarget::Main };
                 let line = format!("signal {signal} sent, asked by {}", asked.peer);
                 self.logs.say(Some(id), &line);
                 match self.hold.send(&message) {
