@@ -11,7 +11,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use cloister_sys::fdpass::recv_with_fds;
 use cloister_wire::control::{Exit, State};
 use cloister_wire::frame::{Decoder, HOLD_LIMIT, encode};
-use cloister_wire::hold::{FromInit, FromSupervisor, SUPERVISOR_FD, Spawn, Target};
+use cloister_wire::hold::{FromInit, FromSupervisor, SUPERVISOR_FD, SignalTarget, Spawn};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let trial = std::fs::read_to_string("/cloister/trial").unwrap_or_default();
@@ -79,7 +79,7 @@ impl Trial {
             FromInit::Exited(ended) => {
                 self.output();
                 self.code = if let Exit::Code(code) = ended.exit { code } else { 255 };
-                self.ask(&FromSupervisor::Signal { name: "web".into(), signal: 9, to: Target::Cgroup })
+                self.ask(&FromSupervisor::Signal { name: "web".into(), signal: 9, to: SignalTarget::Cgroup })
             }
             FromInit::Emptied { .. } => {
                 self.ask(&FromSupervisor::Forget { name: "web".into() })?;

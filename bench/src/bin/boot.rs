@@ -15,7 +15,7 @@ use cloister_bench::ports;
 use cloister_image::artifact::{Artifact, Part};
 use cloister_net::Stream;
 use cloister_net::channel::{self, Limits};
-use cloister_wire::control::{Assembly, FromGuest, Stage, Status};
+use cloister_wire::control::{Assembly, FinishedStage, FromGuest, Status};
 use cloister_wire::hello::{Protocol, Role};
 use tokio::runtime::Builder;
 
@@ -66,7 +66,7 @@ struct Boot {
     /// CPU seconds of QEMU until then.
     work: f64,
     /// The stages of an enclave's boot.
-    stages: Vec<Stage>,
+    stages: Vec<FinishedStage>,
 }
 
 impl Boot {
@@ -220,7 +220,7 @@ fn stages(boots: &[Boot]) -> String {
         .iter()
         .enumerate()
         .map(|(at, stage)| {
-            let of = |what: fn(&Stage) -> u64| {
+            let of = |what: fn(&FinishedStage) -> u64| {
                 let all = boots.iter().filter_map(|boot| boot.stages.get(at));
                 median(&all.map(|stage| micros(what(stage)) / 1e3).collect::<Vec<_>>())
             };

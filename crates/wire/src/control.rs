@@ -122,7 +122,7 @@ pub struct Status {
     /// How often the supervisor has been started again after a crash.
     pub supervisor_restarts: u32,
     /// The boot stages that init has run, in order.
-    pub boot: Vec<Stage>,
+    pub boot: Vec<FinishedStage>,
     /// The services of the manifest, in its order.
     pub services: Vec<ServiceStatus>,
     /// Our own programs that run beside the services, each named with an `@`. They decide nothing over the enclave's end.
@@ -147,10 +147,10 @@ pub struct Register {
     pub locked: bool,
 }
 
-/// One boot stage.
+/// One boot stage that init has run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Stage {
+pub struct FinishedStage {
     /// Its name in the boot table.
     pub name: String,
     /// Microseconds since boot when it began.
@@ -349,7 +349,7 @@ mod tests {
             platform: "virtual".into(),
             uptime_ms: 12,
             supervisor_restarts: 0,
-            boot: vec![Stage { name: "mounts".into(), at_us: 1, took_us: 2 }],
+            boot: vec![FinishedStage { name: "mounts".into(), at_us: 1, took_us: 2 }],
             services: vec![],
             servants: vec![],
             ingress: IngressCounters::default(),

@@ -15,7 +15,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::{Exit, Stage, State};
+use crate::control::{Exit, FinishedStage, State};
 
 /// The descriptor number of the socket pair in the supervisor.
 pub const SUPERVISOR_FD: i32 = 3;
@@ -89,7 +89,7 @@ pub struct Welcome {
     /// `nitro`, `tdx`, `sev-snp` or `virtual`.
     pub platform: String,
     /// The boot stages so far.
-    pub boot: Vec<Stage>,
+    pub boot: Vec<FinishedStage>,
     /// 0 for the first supervisor, then one more for each.
     pub restarts: u32,
     /// Whether the application root is in place.
@@ -155,7 +155,7 @@ pub enum FromSupervisor<S = State> {
         /// The signal's number, 1 to 64.
         signal: u8,
         /// Whom.
-        to: Target,
+        to: SignalTarget,
     },
     /// Drop an ended holding: its pipes, its exit, its cgroup.
     Forget {
@@ -202,7 +202,7 @@ pub const MAX_HELD: usize = 128;
 /// Whom a signal goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Target {
+pub enum SignalTarget {
     /// The program that was spawned.
     Main,
     /// Every member of its cgroup, by `cgroup.kill`: SIGKILL only.

@@ -7,8 +7,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use cloister_wire::control::{
-    Cause, FromGuest, FromHost, IngressCounters, Phase, Reply, Request, ServiceStats, ServiceStatus, Stage,
-    State, Stats, Status, frames,
+    Cause, FinishedStage, FromGuest, FromHost, IngressCounters, Phase, Reply, Request, ServiceStats,
+    ServiceStatus, State, Stats, Status, frames,
 };
 use cloister_wire::frame::{Decoder, HOST_LIMIT, encode, encode_bytes};
 use cloister_wire::hello::{Hello, Protocol, Role, VERSION};
@@ -268,7 +268,7 @@ impl Guest {
             platform: "virtual".into(),
             uptime_ms: 10,
             supervisor_restarts: 0,
-            boot: vec![Stage { name: "mounts".into(), at_us: 1, took_us: 2 }],
+            boot: vec![FinishedStage { name: "mounts".into(), at_us: 1, took_us: 2 }],
             services: vec![service],
             servants: Vec::new(),
             ingress: IngressCounters::default(),

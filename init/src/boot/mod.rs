@@ -44,7 +44,7 @@ pub struct Boot {
     /// What it runs on, once that stage is done.
     pub platform: Option<Platform>,
     /// The stages that are done.
-    pub done: Vec<control::Stage>,
+    pub done: Vec<control::FinishedStage>,
     /// What it holds processes with, from that stage on.
     pub holder: Option<Box<Holder>>,
 }
@@ -149,7 +149,7 @@ impl Boot {
             stage.name,
             took.as_millis()
         ));
-        self.done.push(control::Stage {
+        self.done.push(control::FinishedStage {
             name: stage.name.to_owned(),
             at_us: micros(began),
             took_us: micros(took),

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use cloister_sys::platform::Platform;
 use cloister_sys::process::{Fork, fork_into};
 use cloister_sys::signal::Signals;
-use cloister_wire::control::{Stage, State};
+use cloister_wire::control::{FinishedStage, State};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
@@ -42,7 +42,7 @@ const CONSOLE_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct Known {
     platform: &'static str,
-    boot: Vec<Stage>,
+    boot: Vec<FinishedStage>,
     supervisors: u32,
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Its law: the supervisor is trusted to decide, not to be free of bugs. A request that makes no sense changes nothing.
 
-use cloister_wire::hold::{FromInit, FromSupervisor, LastWords, MAX_HELD, MAX_STASHES, Place, Spawn, Target};
+use cloister_wire::hold::{
+    FromInit, FromSupervisor, LastWords, MAX_HELD, MAX_STASHES, Place, SignalTarget, Spawn,
+};
 use cloister_wire::logs::MAX_NAME;
 
 use super::Action;
@@ -53,17 +55,17 @@ impl HoldState {
         vec![Action::Launch { name, spec }]
     }
 
-    fn signal(&mut self, name: &str, signal: u8, to: Target) -> Vec<Action> {
+    fn signal(&mut self, name: &str, signal: u8, to: SignalTarget) -> Vec<Action> {
         if !(1..=MAX_SIGNAL).contains(&signal) {
             return vec![];
         }
         let Some(held) = self.find(name) else { return vec![] };
         match (to, held.phase.pid()) {
-            (Target::Main, Some(_)) => vec![Action::Signal { name: name.to_owned(), signal }],
-            (Target::Cgroup, _) if held.populated && signal == SIGKILL => {
+            (SignalTarget::Main, Some(_)) => vec![Action::Signal { name: name.to_owned(), signal }],
+            (SignalTarget::Cgroup, _) if held.populated && signal == SIGKILL => {
                 vec![Action::KillGroup { name: name.to_owned() }]
             }
-            (Target::Main, None) | (Target::Cgroup, _) => vec![],
+            (SignalTarget::Main, None) | (SignalTarget::Cgroup, _) => vec![],
         }
     }
 

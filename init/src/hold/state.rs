@@ -31,7 +31,7 @@ pub(super) const FIRST_PAUSE_MS: u64 = 100;
 #[derive(Debug)]
 pub struct HoldState {
     pub(super) platform: &'static str,
-    pub(super) boot: Vec<control::Stage>,
+    pub(super) boot: Vec<control::FinishedStage>,
     pub(super) supervisor: Supervisor,
     pub(super) held: Vec<Holding>,
     pub(super) stash: Vec<String>,
@@ -90,7 +90,7 @@ impl Phase {
 impl HoldState {
     /// Nothing is held yet, on `platform`, after these boot stages.
     #[must_use]
-    pub fn new(platform: &'static str, boot: Vec<control::Stage>) -> Self {
+    pub fn new(platform: &'static str, boot: Vec<control::FinishedStage>) -> Self {
         Self {
             platform,
             boot,

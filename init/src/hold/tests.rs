@@ -2,7 +2,7 @@
 
 use cloister_wire::control::{Cause, Exit};
 use cloister_wire::hold::{
-    FromInit, FromSupervisor, LastWords, Limits, MAX_HELD, Place, STARTED_NOTHING, Spawn, Target, View,
+    FromInit, FromSupervisor, LastWords, Limits, MAX_HELD, Place, STARTED_NOTHING, SignalTarget, Spawn, View,
     Welcome,
 };
 use proptest::prelude::*;
@@ -41,7 +41,7 @@ fn forget(name: &str) -> Event {
     Event::Asked(FromSupervisor::Forget { name: name.into() })
 }
 
-fn signal(name: &str, signal: u8, to: Target) -> Event {
+fn signal(name: &str, signal: u8, to: SignalTarget) -> Event {
     Event::Asked(FromSupervisor::Signal { name: name.into(), signal, to })
 }
 
@@ -208,22 +208,22 @@ fn the_end_of_a_process_is_told_before_the_emptiness_of_its_cgroup() {
 fn a_signal_is_sent_from_the_fork_on() {
     let mut state = listening();
     state.on(spawn("web"), 1);
-    assert_eq!(state.on(signal("web", 15, Target::Main), 2), [], "there is no process yet");
+    assert_eq!(state.on(signal("web", 15, SignalTarget::Main), 2), [], "there is no process yet");
     state.on(forked("web", 10), 2);
-    assert_eq!(state.on(signal("web", 15, Target::Main), 3), [to_web(15)]);
+    assert_eq!(state.on(signal("web", 15, SignalTarget::Main), 3), [to_web(15)]);
     state.on(Event::Launched { pid: 10 }, 4);
-    assert_eq!(state.on(signal("web", 15, Target::Main), 5), [to_web(15)]);
-    assert_eq!(state.on(signal("web", 15, Target::Cgroup), 6), [], "a group is killed, nothing else");
+    assert_eq!(state.on(signal("web", 15, SignalTarget::Main), 5), [to_web(15)]);
+    assert_eq!(state.on(signal("web", 15, SignalTarget::Cgroup), 6), [], "a group is killed, nothing else");
 }
 
 #[test]
 fn a_kill_of_the_whole_goes_by_the_cgroup() {
     let mut state = holding();
-    let kill = state.on(signal("web", 9, Target::Cgroup), 4);
+    let kill = state.on(signal("web", 9, SignalTarget::Cgroup), 4);
     assert_eq!(kill, [Action::KillGroup { name: "web".into() }]);
-    assert_eq!(state.on(signal("web", 9, Target::Main), 4), [to_web(9)]);
-    assert_eq!(state.on(signal("web", 0, Target::Main), 4), []);
-    assert_eq!(state.on(signal("web", 65, Target::Main), 4), []);
+    assert_eq!(state.on(signal("web", 9, SignalTarget::Main), 4), [to_web(9)]);
+    assert_eq!(state.on(signal("web", 0, SignalTarget::Main), 4), []);
+    assert_eq!(state.on(signal("web", 65, SignalTarget::Main), 4), []);
 }
 
 #[test]
@@ -231,8 +231,8 @@ fn a_reaped_process_is_never_signalled() {
     let mut state = holding();
     state.on(reaped(10, 0), 4);
     state.on(emptied("web"), 4);
-    assert_eq!(state.on(signal("web", 15, Target::Main), 5), []);
-    assert_eq!(state.on(signal("web", 9, Target::Cgroup), 5), []);
+    assert_eq!(state.on(signal("web", 15, SignalTarget::Main), 5), []);
+    assert_eq!(state.on(signal("web", 9, SignalTarget::Cgroup), 5), []);
 }
 
 #[test]

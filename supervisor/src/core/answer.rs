@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cloister_net::Identity;
 use cloister_wire::control::{Reply, Request, Stats};
-use cloister_wire::hold::{FromSupervisor, Target};
+use cloister_wire::hold::{FromSupervisor, SignalTarget};
 use tokio::sync::oneshot;
 
 use super::CoreError;
@@ -43,7 +43,7 @@ impl Core {
                 let id = self.machine.find(service)?;
                 self.machine.pid(id)?;
                 let message =
-                    FromSupervisor::Signal { name: service.clone(), signal: *signal, to: Target::Main };
+                    FromSupervisor::Signal { name: service.clone(), signal: *signal, to: SignalTarget::Main };
                 let line = format!("signal {signal} sent, asked by {}", asked.peer);
                 self.logs.say(Some(id), &line);
                 match self.hold.send(&message) {

@@ -3,7 +3,7 @@
 //! Its law: these are values; nothing here does anything.
 
 use cloister_wire::control::{Exit, State, Verb};
-use cloister_wire::hold::{Held, Target};
+use cloister_wire::hold::{Held, SignalTarget};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
@@ -167,7 +167,7 @@ pub enum Action {
         /// The signal's number.
         signal: u8,
         /// To its main process or its whole cgroup.
-        to: Target,
+        to: SignalTarget,
     },
     /// Take what is left in the service's pipes, then have init drop what it holds of it.
     Forget {

@@ -5,7 +5,7 @@
 
 use cloister_manifest::model::{Check, Kind, Policy, Ready, Service};
 use cloister_wire::control::Exit;
-use cloister_wire::hold::Target;
+use cloister_wire::hold::SignalTarget;
 
 use super::backoff::{Jitter, pause_ms, refused_ms};
 use super::event::{Action, Id, Retry, Verdict};
@@ -38,7 +38,7 @@ impl Context<'_> {
         self.out.push(Action::Say { id: Some(self.id), line });
     }
 
-    fn signal(&mut self, signal: u8, to: Target) {
+    fn signal(&mut self, signal: u8, to: SignalTarget) {
         self.out.push(Action::Signal { id: self.id, signal, to });
     }
 }
@@ -247,13 +247,13 @@ impl Unit {
 
     /// Sends the stop signal to the main process.
     pub(super) fn ask_to_end(cx: &mut Context<'_>) {
-        cx.signal(cx.service.stop_signal, Target::Main);
+        cx.signal(cx.service.stop_signal, SignalTarget::Main);
     }
 
     /// Kills all of it.
     pub(super) fn kill(&mut self, cx: &mut Context<'_>) {
         cx.out.push(Action::Unwatch { id: cx.id });
-        cx.signal(SIGKILL, Target::Cgroup);
+        cx.signal(SIGKILL, SignalTarget::Cgroup);
         self.enter(Life::Killing, cx.now);
     }
 

@@ -10,7 +10,7 @@ use cloister_manifest::model::{
     VERSION,
 };
 use cloister_wire::control::{Cause, Exit, Phase, State as Enclave};
-use cloister_wire::hold::{Ended, Held, Target};
+use cloister_wire::hold::{Ended, Held, SignalTarget};
 
 use super::{Action, Event, Id, Launcher};
 use crate::clock::Moment;
@@ -136,7 +136,7 @@ impl Simulator {
                 let name = self.name(*id);
                 assert!(self.held.contains_key(&name), "{name} is signalled and not held");
                 if *signal == 9 {
-                    assert_eq!(*to, Target::Cgroup);
+                    assert_eq!(*to, SignalTarget::Cgroup);
                 }
                 self.signals.push((name, *signal));
             }

@@ -20,7 +20,7 @@ use std::os::fd::OwnedFd;
 use std::pin::Pin;
 
 use cloister_wire::control::ServiceStatus;
-use cloister_wire::hold::{FromInit, FromSupervisor, Held, Spawn, Target};
+use cloister_wire::hold::{FromInit, FromSupervisor, Held, SignalTarget, Spawn};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
@@ -303,7 +303,7 @@ impl Servants {
                     self.send(&FromSupervisor::Signal {
                         name: name.clone(),
                         signal: KILL,
-                        to: Target::Cgroup,
+                        to: SignalTarget::Cgroup,
                     });
                 }
                 Act::Forget => {

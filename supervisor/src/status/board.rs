@@ -4,7 +4,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use cloister_wire::control::{IngressCounters, Register, ServiceStatus, Stage, State, Status};
+use cloister_wire::control::{FinishedStage, IngressCounters, Register, ServiceStatus, State, Status};
 use tokio::sync::watch;
 
 use crate::clock::Moment;
@@ -24,7 +24,7 @@ impl std::fmt::Debug for Board {
 impl Board {
     /// A board that says `booting`.
     #[must_use]
-    pub fn new(platform: String, boot: Vec<Stage>, supervisor_restarts: u32) -> Self {
+    pub fn new(platform: String, boot: Vec<FinishedStage>, supervisor_restarts: u32) -> Self {
         let status = Status {
             seq: 1,
             state: State::Booting,
@@ -57,7 +57,7 @@ impl Board {
 
     /// The supervisor's own stages stand behind init's.
     pub fn add_stage(&self, name: &str, began: Moment, ended: Moment) {
-        let stage = Stage {
+        let stage = FinishedStage {
             name: name.to_owned(),
             at_us: began.micros(),
             took_us: ended.micros().saturating_sub(began.micros()),

@@ -19,7 +19,7 @@ use cloister_sys::fdpass::{recv_with_fds, send_with_fds};
 use cloister_wire::control::{Cause, Exit, State};
 use cloister_wire::frame::{self, Decoder, HOLD_LIMIT};
 use cloister_wire::hello::VERSION;
-use cloister_wire::hold::{Ended, FromInit, FromSupervisor, Held, Place, Spawn, Target, Welcome};
+use cloister_wire::hold::{Ended, FromInit, FromSupervisor, Held, Place, SignalTarget, Spawn, Welcome};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use tokio::io::Interest;
@@ -285,15 +285,15 @@ impl StandIn {
         }
     }
 
-    fn signal(&self, name: &str, signal: u8, to: Target) {
+    fn signal(&self, name: &str, signal: u8, to: SignalTarget) {
         let holdings = self.holdings.lock().unwrap();
         let Some((held, _)) = holdings.held.get(name) else { return };
         let pid = Pid::from_raw(i32::try_from(held.pid).unwrap()).unwrap();
         let signal = Signal::from_named_raw(i32::from(signal)).unwrap();
         match to {
-            Target::Main if held.ended.is_some() => {}
-            Target::Main => kill_process(pid, signal).unwrap_or_default(),
-            Target::Cgroup => kill_process_group(pid, signal).unwrap_or_default(),
+            SignalTarget::Main if held.ended.is_some() => {}
+            SignalTarget::Main => kill_process(pid, signal).unwrap_or_default(),
+            SignalTarget::Cgroup => kill_process_group(pid, signal).unwrap_or_default(),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::{IngressCounters, Stage, State};
+use super::{FinishedStage, IngressCounters, State};
 
 /// What a host is told by init at the machine's end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -23,7 +23,7 @@ pub struct LastStatus {
     /// How often the supervisor was started again.
     pub supervisor_restarts: u32,
     /// The boot stages that init has run.
-    pub boot: Vec<Stage>,
+    pub boot: Vec<FinishedStage>,
     /// None: init knows nothing of services.
     pub services: [(); 0],
     /// What was counted is gone with the supervisor.
@@ -38,7 +38,7 @@ mod tests {
     #[test]
     fn a_last_status_reads_as_a_status_without_services() {
         let state = State::Fatal { stage: "supervisor".into(), error: "it ended".into() };
-        let boot = vec![Stage { name: "mounts".into(), at_us: 1, took_us: 2 }];
+        let boot = vec![FinishedStage { name: "mounts".into(), at_us: 1, took_us: 2 }];
         let last = LastStatus {
             seq: 4,
             state: state.clone(),

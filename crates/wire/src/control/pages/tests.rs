@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::control::{
-    Exit, IngressCounters, MAX_ERROR_TEXT, MAX_STATUS_TEXT, MAX_WAITS_FOR, Phase, Stage, State,
+    Exit, FinishedStage, IngressCounters, MAX_ERROR_TEXT, MAX_STATUS_TEXT, MAX_WAITS_FOR, Phase, State,
 };
 use crate::frame::Decoder;
 use proptest::prelude::*;
@@ -28,7 +28,7 @@ fn status(services: Vec<ServiceStatus>) -> Status {
         platform: "virtual".into(),
         uptime_ms: u64::MAX,
         supervisor_restarts: u32::MAX,
-        boot: vec![Stage { name: "mounts".into(), at_us: 1, took_us: 2 }],
+        boot: vec![FinishedStage { name: "mounts".into(), at_us: 1, took_us: 2 }],
         services,
         servants: Vec::new(),
         ingress: IngressCounters::default(),
