@@ -26,6 +26,6 @@ mod stream;
 
 pub use gate::{Gate, Pass, room};
 pub use listener::{Listener, Peer};
-pub use owned::{NotReached, OwnedPort, own_cgroup};
+pub use owned::{NotReached, OwnedPort, own_cgroup, prepare_diagnosis};
 pub use processors::processors;
 pub use stream::{Stream, tcp_beside};
