@@ -13,7 +13,8 @@ use cloister_sys::fdpass::{recv_with_fds, send_with_fds};
 use cloister_wire::control::State;
 use cloister_wire::frame::{Decoder, HOLD_LIMIT, encode};
 use cloister_wire::hold::{
-    FromInit, FromSupervisor, Held, Limits, MAX_STASHES, PROGRAM_FD, Place, SUPERVISOR_FD, Spawn, Target,
+    FromInit, FromSupervisor, Held, Limits, MAX_STASHES, PROGRAM_FD, Place, SUPERVISOR_FD, SignalTarget,
+    Spawn,
 };
 use rustix::fs::{Mode, OFlags};
 
@@ -162,7 +163,7 @@ impl Trial {
         let output = self.fds.pop_front().ok_or("no output")?;
         report(&output)?;
         look_at(servant)?;
-        let kill = FromSupervisor::Signal { name: servant.name.clone(), signal: 9, to: Target::Main };
+        let kill = FromSupervisor::Signal { name: servant.name.clone(), signal: 9, to: SignalTarget::Main };
         self.ask(&kill, &[])
     }
 

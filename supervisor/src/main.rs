@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 
-use cloister_net::{Entrance, Listener};
+use cloister_net::{Entrance, Listener, prepare_diagnosis};
 use cloister_supervisor::confine::confine_supervisor;
 use cloister_supervisor::core::{CoreError, Setup, run};
 use cloister_supervisor::hold::HoldError;
@@ -45,6 +45,7 @@ fn setup() -> Result<Setup, CoreError> {
     let system = |what| move |source: io::Error| CoreError::System { what, source };
     let init = inherited::copy(SUPERVISOR_FD).map_err(system("the socket to init is not there"))?;
     let host = |port| Listener::vsock(port).map_err(system("cannot listen on vsock"));
+    prepare_diagnosis().map_err(system("the kernel's socket diagnosis does not answer"))?;
     // Bound while that is allowed; a supervisor that was started again finds it taken, and kept by init.
     let ingress = Listener::bind_vsock(ports::INGRESS);
     let mut seed = [0; 8];

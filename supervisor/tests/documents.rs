@@ -5,6 +5,16 @@ use cloister_manifest::model::REFUSED_SYSCALLS;
 /// The page that lists what is refused.
 const SUPERVISION: &str = include_str!("../../docs/supervision.md");
 
+/// The page about our servants.
+const SERVANTS: &str = include_str!("../../docs/servants.md");
+
+#[test]
+fn every_system_call_of_a_servant_is_in_the_documents_with_its_reason() {
+    for (name, reason) in cloister_supervisor::confine::servants_calls() {
+        assert!(SERVANTS.contains(&format!("| `{name}` | {reason} |")), "{name}: {reason}");
+    }
+}
+
 #[test]
 fn every_refused_system_call_is_in_the_documents_with_its_reason() {
     for (name, reason) in cloister_supervisor::confine::refused_calls() {

@@ -39,6 +39,6 @@ pub use deadline::{Late, within};
 pub use gate::{Gate, Pass, room};
 pub use identity::Identity;
 pub use listener::{Listener, Peer};
-pub use owned::{NotReached, OwnedPort, own_cgroup};
+pub use owned::{NotReached, OwnedPort, own_cgroup, prepare_diagnosis};
 pub use processors::processors;
 pub use stream::{Stream, tcp_beside};

@@ -194,6 +194,15 @@ fn asked<A>(question: impl FnOnce(&Diag) -> io::Result<A>) -> io::Result<A> {
     })
 }
 
+/// Opens this thread's way to the kernel's diagnosis now, so that a process has as many descriptors before its first question as
+/// behind it, and a kernel without diagnosis shows at the start.
+///
+/// # Errors
+/// As [`Diag::open`].
+pub fn prepare_diagnosis() -> io::Result<()> {
+    asked(|_| Ok(()))
+}
+
 /// The cgroup that sockets of this process belong to: for tests, which play services.
 ///
 /// # Errors

@@ -78,7 +78,7 @@ impl StandIn {
 
     /// Kills a held process as if somebody had sent `SIGKILL`.
     pub(crate) fn kill(&self, name: &str) {
-        self.signal(name, 9, Target::Cgroup);
+        self.signal(name, 9, SignalTarget::Cgroup);
     }
 
     /// Reports no start until [`Self::report_starts`].
