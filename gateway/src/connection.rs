@@ -13,9 +13,9 @@ use cloister_wire::hello::VERSION;
 use cloister_wire::ingress::{HEADER_LIMIT, Header};
 use tokio::time::timeout;
 
-use crate::ingress::Shared;
 use crate::proxy;
 use crate::refusal::Refusal;
+use crate::shared::Shared;
 use crate::table::{Port, Table};
 
 /// How long the host may take to say what it wants: it does so at once, and under emulation that takes milliseconds.

@@ -5,23 +5,21 @@
 //! counted, and reported at a bounded rate. Connections to one port never take the room that is kept for the others.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cloister_net::{Listener, Stream};
-use cloister_relay::Works;
-use cloister_wire::control::{IngressCounters, bounded};
-use cloister_wire::gateway::{FromGateway, MAX_LINE, Target};
-use tokio::sync::{Notify, mpsc, watch};
+use cloister_wire::control::IngressCounters;
+use cloister_wire::gateway::{FromGateway, Target};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use crate::connection;
-use crate::loans::Loans;
-use crate::refusal::{Quota, Refusal};
+use crate::refusal::Refusal;
+use crate::shared::Shared;
 use crate::table::Table;
 
 /// While connections come, one timer is always due before the deadline of any header. Tokio wakes its own reactor, by a write
@@ -39,41 +37,13 @@ pub struct Ingress {
     shared: Arc<Shared>,
 }
 
-/// What all threads and connections share.
-pub(crate) struct Shared {
-    /// The most connections at once.
-    room: usize,
-    /// Where the ports lead, once the supervisor has said so.
-    table: watch::Sender<Option<Arc<Table>>>,
-    pub(crate) loans: Loans,
-    pub(crate) works: Works,
-    draining: AtomicBool,
-    pub(crate) accepted: AtomicU64,
-    refused: AtomicU64,
-    /// The counters have changed since they were reported.
-    pub(crate) changed: Notify,
-    quota: Mutex<Quota>,
-    outgoing: mpsc::Sender<FromGateway>,
-}
-
 impl Ingress {
     /// The service with room for so many connections at once, which serves once it has a [table](Self::learn), and what it wants
     /// to tell the supervisor.
     #[must_use]
     pub fn new(room: usize) -> (Self, mpsc::Receiver<FromGateway>) {
         let (outgoing, told) = mpsc::channel(OUTGOING);
-        let shared = Shared {
-            room,
-            table: watch::Sender::new(None),
-            loans: Loans::new(outgoing.clone()),
-            works: Works::new(),
-            draining: AtomicBool::new(false),
-            accepted: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            changed: Notify::new(),
-            quota: Mutex::new(Quota::default()),
-            outgoing,
-        };
+        let shared = Shared::new(room, outgoing);
         (Self { shared: Arc::new(shared) }, told)
     }
 
@@ -176,25 +146,6 @@ impl Ingress {
             }
             shared.changed.notify_one();
         }));
-    }
-}
-
-impl Shared {
-    fn refuse(&self, refusal: &Refusal) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        self.changed.notify_one();
-        let line = self.quota.lock().unwrap_or_else(PoisonError::into_inner).say(Instant::now(), refusal);
-        if let Some(line) = line {
-            let line = bounded(&line, MAX_LINE);
-            // Where the supervisor does not read, a line is lost and no connection waits.
-            self.outgoing.try_send(FromGateway::Refused { line }).unwrap_or_default();
-        }
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("table", &self.table).finish_non_exhaustive()
     }
 }
 

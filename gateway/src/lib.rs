@@ -9,6 +9,7 @@
 //! | [`program`] | the process: its threads and what they share |
 //! | [`ingress`] | connections of the host, from accept to the end |
 //! | `connection` | one of them: its header, its service, its bytes |
+//! | `shared` | what all threads and connections share |
 //! | `table` | where the ports lead, and to whom |
 //! | `channel` | the conversation with the supervisor |
 //! | `loans` | sockets that the supervisor makes, where all ports are taken |
@@ -22,4 +23,5 @@ mod loans;
 pub mod program;
 mod proxy;
 mod refusal;
+mod shared;
 mod table;
