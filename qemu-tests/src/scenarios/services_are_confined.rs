@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitCode};
 
-use rustix::net::{AddressFamily, SocketType, socket};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketType, netlink, socket};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, kill_process_group, prlimit};
 use serde_json::{Value, json};
 
@@ -54,6 +55,7 @@ fn host(lab: &mut Lab) -> Outcome {
         "NoNewPrivs:\t1",
         "Seccomp:\t2",
         "vsock: refused",
+        "socket diagnosis: refused as unknown, routes: allowed",
         "Max core file size        0                    0",
         "/dev: fd full null ptmx pts random shm stderr stdin stdout tty urandom zero",
         "/tmp: empty and writable",
@@ -72,11 +74,16 @@ fn guest(_words: &[String]) -> ExitCode {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let cgroup = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let vsock = socket(AddressFamily::from_raw(VSOCK), SocketType::STREAM, None);
+    // No protocol is `NETLINK_ROUTE`, by which programs find out about interfaces.
+    let made = |protocol| socket(AddressFamily::NETLINK, SocketType::DGRAM, protocol);
+    let unknown = made(Some(netlink::SOCK_DIAG)).is_err_and(|error| error == Errno::PROTONOSUPPORT);
     let flags = rustix::fs::fcntl_getfl(std::io::stdout());
     let environment: Vec<String> = std::env::vars().map(|(key, value)| format!("{key}={value}")).collect();
     let report = format!(
-        "{status}\n{limits}\nvsock: {}\n/dev: {}\n/tmp: {}\n/sys/kernel/config: {}\nstdout blocks: {}\nenvironment: {}\ncgroup: {cgroup}\n",
+        "{status}\n{limits}\nvsock: {}\nsocket diagnosis: {}, routes: {}\n/dev: {}\n/tmp: {}\n/sys/kernel/config: {}\nstdout blocks: {}\nenvironment: {}\ncgroup: {cgroup}\n",
         if vsock.is_err() { "refused" } else { "allowed" },
+        if unknown { "refused as unknown" } else { "not refused as unknown" },
+        if made(None).is_ok() { "allowed" } else { "refused" },
         names("/dev").unwrap_or_default().join(" "),
         if names("/tmp").is_some_and(|all| all.is_empty()) && fs::write("/tmp/x", "x").is_ok() {
             "empty and writable"

@@ -53,13 +53,18 @@ fn confined(lab: &mut Lab) -> Outcome {
     let shown = shown.json()?;
     let mounts = shown.pointer("/mounts").and_then(serde_json::Value::as_array);
     expect(mounts.is_some_and(|mounts| !mounts.is_empty()), format_args!("no mounts in {shown}"))?;
+    // It is root still, and writes these two after it has given up the rest: the host name, and the ports of the manifest.
+    expect_eq(&web.get(port, "/settings")?.body, &"app 8080-8081".to_owned(), "settings of the kernel")?;
     expect_at(&web.inspect()?, "/status/supervisor_restarts", 0)
 }
 
 fn guest(words: &[String]) -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
-        ["serve", "8080"] => serve_http(8080, supervisor),
+        ["serve", "8080"] => serve_http(8080, |path| match path {
+            "/settings" => settings(),
+            _ => supervisor(),
+        }),
         ["serve", _] => serve_http(8081, |_| String::new()),
         _ => fs::DirBuilder::new()
             .mode(0o700)
@@ -71,8 +76,15 @@ fn guest(words: &[String]) -> ExitCode {
 }
 
 /// The supervisor's `status` (proc(5)).
-fn supervisor(_path: &str) -> String {
+fn supervisor() -> String {
     let status = find_process("supervisor")
         .and_then(|pid| fs::read_to_string(format!("{MACHINE}/{}/status", pid.as_raw_nonzero())));
     status.unwrap_or_else(|error| error.to_string())
+}
+
+/// The kernel's settings that the supervisor makes.
+fn settings() -> String {
+    let files = ["/proc/sys/kernel/hostname", "/proc/sys/net/ipv4/ip_local_reserved_ports"];
+    let values = files.map(|file| fs::read_to_string(file).unwrap_or_else(|error| error.to_string()));
+    values.map(|value| value.trim().to_owned()).join(" ")
 }

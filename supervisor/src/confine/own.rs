@@ -59,8 +59,7 @@ const CALLS: &[c_long] = &[
     libc::SYS_splice,
     libc::SYS_memfd_create,
     libc::SYS_fchmod,
-    // Sockets, and the pair to a servant. `socket` is below.
-    libc::SYS_socketpair,
+    // Sockets. `socket` and `socketpair` are below.
     libc::SYS_bind,
     libc::SYS_listen,
     libc::SYS_accept4,
@@ -189,6 +188,8 @@ fn allowed() -> Result<Rules, FilterError> {
     let mut sockets = families.into_iter().collect::<Result<Vec<_>, _>>()?;
     sockets.push(socket_diagnosis()?);
     rules.insert(libc::SYS_socket, sockets);
+    // Pairs, of which servants get the other end.
+    rules.insert(libc::SYS_socketpair, vec![equals(0, u64::from(libc::AF_UNIX.unsigned_abs()))?]);
     let requests = REQUESTS.map(|request| equals(1, request));
     rules.insert(libc::SYS_ioctl, requests.into_iter().collect::<Result<_, _>>()?);
     // rustix reads the auxiliary vector by it.
@@ -253,6 +254,7 @@ mod tests {
             assert_eq!(std::fs::read_dir(path).unwrap().count(), 1);
             // Large enough to be mapped.
             assert_eq!(vec![1_u8; 4 << 20].len(), 4 << 20);
+            std::os::unix::net::UnixStream::pair().unwrap();
             let memfd = rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
             rustix::fs::ftruncate(&memfd, 4096).unwrap();
         });
