@@ -59,7 +59,7 @@ const CALLS: &[c_long] = &[
     libc::SYS_splice,
     libc::SYS_memfd_create,
     libc::SYS_fchmod,
-    // Sockets, and the pair to a servant. `socket` is below.
+    // Sockets. `socket` and `socketpair` are below.
     libc::SYS_bind,
     libc::SYS_listen,
     libc::SYS_accept4,
