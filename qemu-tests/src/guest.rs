@@ -1,4 +1,4 @@
-//! What guest halves share: small servers and the words they get.
+//! Shared parts of guest halves: small servers, signals and notifications.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-/// How often a guest looks for something that has no event to wait for: often enough for a story of seconds, seldom enough
-/// to leave a translated processor to others.
-pub const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How often a guest checks for something that has no event to wait for: often enough for a scenario of seconds, rarely enough
+/// to leave an emulated processor to others.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A service that answers every HTTP request on `port` with what `answer` makes of its path.
+/// Runs an HTTP server on `port` that answers every request with `answer` of its path.
 pub fn serve_http(port: u16, answer: impl Fn(&str) -> String) -> std::io::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port))?;
     for client in listener.incoming() {
-        // A client that goes away is no reason for a service to end.
+        // A client that disconnects is no reason for the service to exit.
         drop(client.and_then(|client| answer_one(client, &answer)));
     }
     Ok(())
@@ -37,16 +37,16 @@ fn answer_one(mut client: TcpStream, answer: impl Fn(&str) -> String) -> std::io
     write!(client, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
 }
 
-/// Kills the supervisor, which takes a lab's sender. `NotFound` where there is none at this moment.
+/// Kills the supervisor through the lab's signal sender. `NotFound` while none is running.
 pub fn kill_supervisor() -> std::io::Result<()> {
     send_from_outside(find_process("supervisor")?, Signal::KILL.as_raw())
 }
 
-/// Where `init/examples/trial-init.rs` has a process that sends signals.
+/// The address of the process that sends signals (`init/examples/trial-init.rs`).
 const SENDER: &str = "trial/signals";
 
-/// Has a signal sent to any process by one that is no service: a service's own signals stay with it.
-/// [`crate::Lab::boot_with_sender`] puts it there.
+/// Sends a signal to any process, from a process outside of all services: a service's own signals cannot leave it.
+/// [`crate::Lab::boot_with_sender`] starts that process.
 pub fn send_from_outside(to: Pid, signal: i32) -> std::io::Result<()> {
     let mut sender = UnixStream::connect_addr(&SocketAddr::from_abstract_name(SENDER)?)?;
     write!(sender, "{} {signal}", to.as_raw_nonzero())?;
@@ -59,8 +59,8 @@ pub fn send_from_outside(to: Pid, signal: i32) -> std::io::Result<()> {
     }
 }
 
-/// The machine's processes, by init's numbers, where [`crate::Lab::boot_with_sender`] shows them: in `/proc` a service sees
-/// its own.
+/// The machine's processes, by their numbers in init's namespace, where [`crate::Lab::boot_with_sender`] mounts them: `/proc`
+/// shows a service only its own.
 pub const MACHINE: &str = "/machine";
 
 /// The process of this name (`comm`) among the [machine's](MACHINE).
@@ -89,42 +89,42 @@ pub fn find_servant(name: &str) -> std::io::Result<Pid> {
     Err(std::io::ErrorKind::NotFound.into())
 }
 
-/// For scenarios whose story never gets to a guest.
+/// For scenarios that never start a guest.
 #[must_use]
-pub fn nobody(_words: &[String]) -> std::process::ExitCode {
+pub fn no_guest(_args: &[String]) -> std::process::ExitCode {
     std::process::ExitCode::FAILURE
 }
 
-/// Writes all of `bytes` to stdout; a pipe that nobody reads makes it wait, as it does for any service.
-pub fn say(bytes: &[u8]) -> std::io::Result<()> {
+/// Writes all of `bytes` to stdout. It blocks while the pipe is full, as for any service.
+pub fn print(bytes: &[u8]) -> std::io::Result<()> {
     let mut out = std::io::stdout();
     out.write_all(bytes)?;
     out.flush()
 }
 
-/// How often this was asked of `file` before, by any process of the root, whose every restart asks once.
+/// How often this was called for `file` before, by any process of the root. A service calls it once per start.
 ///
-/// `/tmp` is a service's own and new with each start; the rest of the root outlives the process.
+/// `/tmp` is private to a service and new with each start; the rest of the root outlives the process.
 pub fn attempts(file: &str) -> std::io::Result<usize> {
     let before = std::fs::read(file).unwrap_or_default().len();
     std::fs::OpenOptions::new().create(true).append(true).open(file)?.write_all(b"x")?;
     Ok(before)
 }
 
-/// Waits until another service has made this file in the root that they share.
+/// Waits until another service has created this file in the shared root.
 pub fn wait_for_file(file: &str) -> std::io::Result<()> {
     while !std::fs::exists(file)? {
-        std::thread::park_timeout(LOOK_AGAIN);
+        std::thread::park_timeout(POLL_INTERVAL);
     }
     Ok(())
 }
 
-/// Says something to the supervisor, as `sd_notify(3)` does.
-pub fn notify(words: &str) -> std::io::Result<()> {
+/// Notifies the supervisor, as `sd_notify(3)` does.
+pub fn notify(message: &str) -> std::io::Result<()> {
     let address = std::env::var("NOTIFY_SOCKET").map_err(std::io::Error::other)?;
     let name = address.strip_prefix('@').ok_or(std::io::ErrorKind::InvalidInput)?;
     let to = SocketAddr::from_abstract_name(name)?;
-    UnixDatagram::unbound()?.send_to_addr(words.as_bytes(), &to).map(drop)
+    UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &to).map(drop)
 }
 
 /// Catches a signal from now on; [`Caught::wait`] waits for it.
@@ -132,17 +132,17 @@ pub fn catch(signal: Signal) -> std::io::Result<Caught> {
     catch_number(signal.as_raw())
 }
 
-/// The same for a signal that has no name of its own.
+/// The same for a signal without a name.
 pub fn catch_number(signal: i32) -> std::io::Result<Caught> {
     Ok(Caught(signal_hook::iterator::Signals::new([signal])?))
 }
 
-/// A signal that is caught.
+/// A caught signal.
 #[derive(Debug)]
 pub struct Caught(signal_hook::iterator::Signals);
 
 impl Caught {
-    /// Waits until the signal has come.
+    /// Waits until the signal has arrived.
     pub fn wait(&mut self) -> std::io::Result<()> {
         self.0.forever().next().map(drop).ok_or_else(|| std::io::ErrorKind::BrokenPipe.into())
     }

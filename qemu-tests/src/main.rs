@@ -1,4 +1,4 @@
-//! `qemu-tests`: runs the scenarios, tells how each ended, and counts.
+//! `qemu-tests`: runs the scenarios, prints the result of each, and counts them.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -10,18 +10,18 @@ const USAGE: &str = "usage: qemu-tests --dist DIR --probe FILE --inputs SCRIPT [
        qemu-tests --list [HOST…] [NAME…]
        qemu-tests --dist DIR --probe FILE --inputs SCRIPT --soak MINUTES
 
-Boots each scenario (or those whose names contain a NAME) under QEMU and says how it ended: two at once if there is memory for
-them, or as many as --jobs says, and those that need the whole machine one by one at the end. With --soak: kills services and
-the supervisor of one enclave at random for that long, and says what adds up.
-HOST says what the host has: `--vsock kernel` for the kernel's vsock instead of vhost-device-vsock, and `--lacks inputs`,
-`--lacks nitro` and `--lacks space` for what it does not have; scenarios that need something else are not run. `--only NEED`
+Boots each scenario (or those whose names contain a NAME) under QEMU and prints the results: two at once if there is memory for
+them, or the number given by --jobs, and those that need the whole machine one by one at the end. With --soak: kills services and
+the supervisor of one enclave at random for that long, and checks that all counts agree.
+HOST describes the host: `--vsock kernel` for the kernel's vsock instead of vhost-device-vsock, and `--lacks inputs`,
+`--lacks nitro` and `--lacks space` for what it lacks; scenarios that need it are not run. `--only NEED`
 runs the scenarios with that need; `--only bare-cpu` is for a host with KVM and without RDRAND.
-Ends with `N passed, N failed, N skipped`; the exit code is 0 if none failed, and, where CI is set, none was skipped.
+The last line is `N passed, N failed, N skipped`; the exit code is 0 if none failed, and, where CI is set, none was skipped.
 ";
 
 fn main() -> ExitCode {
     let mut out = std::io::stdout();
-    match Plan::from_words(std::env::args().skip(1)) {
+    match Plan::from_args(std::env::args().skip(1)) {
         Ok(Plan::Help) => finish(&write!(out, "{USAGE}"), ExitCode::SUCCESS),
         Ok(Plan::List(choice)) => {
             let names: Vec<&str> = choice.names().collect();

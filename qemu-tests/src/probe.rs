@@ -1,22 +1,22 @@
-//! The guest half of every scenario: `/probe NAME ROLE…` does what the scenario NAME says for these words.
+//! The guest half of every scenario: `/probe NAME ROLE…` runs the guest half of the scenario NAME with these arguments.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let Some((name, rest)) = words.split_first() else {
-        return complain("usage: probe SCENARIO [WORD…]");
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let Some((name, rest)) = args.split_first() else {
+        return usage_error("usage: probe SCENARIO [ARG…]");
     };
     let soak = Some(qemu_tests::soak::GUEST).filter(|soak| soak.name == name).map(|soak| soak.guest);
     match qemu_tests::scenarios::guest(name).or(soak) {
         Some(guest) => guest(rest),
-        None => complain(&format!("probe: there is no scenario {name}")),
+        None => usage_error(&format!("probe: no scenario is named {name}")),
     }
 }
 
-fn complain(what: &str) -> ExitCode {
-    // Without a stderr there is nobody left to tell.
+fn usage_error(what: &str) -> ExitCode {
+    // Without a stderr there is nowhere to report it.
     drop(writeln!(std::io::stderr(), "{what}"));
     ExitCode::from(2)
 }

@@ -1,4 +1,4 @@
-//! Runs scenarios side by side and tells how each ended.
+//! Runs scenarios in parallel and reports the result of each.
 
 use std::fs;
 use std::io::Write;
@@ -9,30 +9,30 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::lab::{Built, Lab};
+use crate::scenario::{Failure, Need, Outcome, Scenario, Shared, Vsock};
 use crate::scenarios;
-use crate::story::{Failure, Need, Outcome, Scenario, Shared, Vsock};
 
-/// Scenarios at once where `--jobs` says nothing, if the memory allows it. A boot keeps one processor busy and a host half
-/// mostly waits, so two of them fill two cores; with more, the waits of one scenario become the time limits of another.
+/// Scenarios run in parallel without `--jobs`, if there is enough memory. A boot keeps one processor busy and a host half
+/// mostly waits, so two of them fill two cores; with more, scenarios would run into their time limits.
 const JOBS: usize = 2;
 
-/// Memory that must be available for each scenario, in KiB: the largest that is not run alone has a machine of 1 GiB, and its
+/// Memory that must be available for each scenario, in KiB: the largest that does not run alone has a machine of 1 GiB, and its
 /// QEMU and the build of its image need as much again.
 const MEMORY_EACH: u64 = 2 << 20;
 
-/// Where `scripts/build` leaves the guest's programs, beside the folder that it fills.
+/// Where `scripts/build` puts the guest's programs, next to the folder that it fills.
 const GUEST: &str = "x86_64-unknown-linux-musl/guest";
 
-/// What the command line asks for.
+/// A parsed command line.
 #[derive(Debug)]
 pub enum Plan {
-    /// The usage.
+    /// Print the usage.
     Help,
-    /// The names of the scenarios that are asked for.
+    /// List the names of the selected scenarios.
     List(Choice),
-    /// To run.
+    /// Run scenarios.
     Run(Run),
-    /// To soak, for this long.
+    /// Run the soak for this long.
     Soak(Built, Duration),
 }
 
@@ -40,52 +40,52 @@ pub enum Plan {
 #[derive(Debug)]
 pub struct Run {
     built: Built,
-    /// Scenarios at once; what the memory allows if nothing was asked for.
+    /// Scenarios in parallel; by default limited by the memory.
     jobs: Option<usize>,
     choice: Choice,
 }
 
-/// Which scenarios are asked for.
+/// The selected scenarios.
 #[derive(Debug)]
 pub struct Choice {
     vsock: Vsock,
     lacks: Vec<Need>,
     /// Only scenarios that need this.
     only: Option<Need>,
-    /// Parts of their names; none stands for all.
+    /// Substrings of their names; empty selects all.
     names: Vec<String>,
 }
 
-/// What one worker does at a time.
+/// A unit of work for one worker.
 #[derive(Clone, Copy)]
 enum Part<'a> {
-    /// A scenario with a machine of its own.
+    /// A scenario with its own machine.
     Own(&'a Scenario),
-    /// Those that share one.
+    /// Scenarios that share one machine.
     Shared(&'a [&'static Shared]),
 }
 
-/// How a run ended.
+/// The counts of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RunReport {
-    /// Stories that hold.
+    /// Scenarios that passed.
     pub passed: usize,
-    /// Stories that do not.
+    /// Scenarios that failed.
     pub failed: usize,
-    /// Stories that could not be told here.
+    /// Scenarios that could not run here.
     pub skipped: usize,
 }
 
 impl Plan {
-    /// Reads the command line's words.
-    pub fn from_words(words: impl Iterator<Item = String>) -> Result<Self, String> {
+    /// Parses the arguments.
+    pub fn from_args(args: impl Iterator<Item = String>) -> Result<Self, String> {
         let (mut dist, mut probe, mut inputs, mut guest) = (None, None, None, None);
         let (mut jobs, mut list, mut soak) = (None, false, None);
         let mut choice = Choice { vsock: Vsock::Program, lacks: Vec::new(), only: None, names: Vec::new() };
-        let mut words = words;
-        while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
-            match word.as_str() {
+        let mut args = args;
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or_else(|| format!("{arg} requires a value"));
+            match arg.as_str() {
                 "--help" | "-h" => return Ok(Self::Help),
                 "--list" => list = true,
                 "--vsock" => choice.vsock = vsock(&value()?)?,
@@ -97,8 +97,8 @@ impl Plan {
                 "--guest" => guest = Some(PathBuf::from(value()?)),
                 "--jobs" => jobs = Some(number_of_jobs(&value()?)?),
                 "--soak" => soak = Some(minutes(&value()?)?),
-                other if other.starts_with('-') => return Err(format!("there is no option {other}")),
-                _ => choice.names.push(word),
+                other if other.starts_with('-') => return Err(format!("unknown option {other}")),
+                _ => choice.names.push(arg),
             }
         }
         choice.check()?;
@@ -117,8 +117,8 @@ impl Plan {
     }
 }
 
-fn number_of_jobs(word: &str) -> Result<usize, String> {
-    word.parse().ok().filter(|jobs| *jobs > 0).ok_or_else(|| "--jobs wants a number from 1 on".to_owned())
+fn number_of_jobs(arg: &str) -> Result<usize, String> {
+    arg.parse().ok().filter(|jobs| *jobs > 0).ok_or_else(|| "--jobs requires a number, at least 1".to_owned())
 }
 
 /// How many scenarios fit into the available memory at once, at least one and at most [`JOBS`]. `meminfo` is the text of
@@ -129,44 +129,44 @@ fn jobs_for(meminfo: &str) -> usize {
     kib.and_then(|kib| usize::try_from(kib / MEMORY_EACH).ok()).unwrap_or(1).clamp(1, JOBS)
 }
 
-fn minutes(word: &str) -> Result<Duration, String> {
-    let number: u64 = word.parse().map_err(|_| "--soak wants a number of minutes".to_owned())?;
+fn minutes(arg: &str) -> Result<Duration, String> {
+    let number: u64 = arg.parse().map_err(|_| "--soak requires a number of minutes".to_owned())?;
     Ok(Duration::from_mins(number))
 }
 
-fn vsock(word: &str) -> Result<Vsock, String> {
-    match word {
+fn vsock(arg: &str) -> Result<Vsock, String> {
+    match arg {
         "program" => Ok(Vsock::Program),
         "kernel" => Ok(Vsock::Kernel),
-        _ => Err("--vsock wants program or kernel".to_owned()),
+        _ => Err("--vsock must be program or kernel".to_owned()),
     }
 }
 
-fn need(word: &str) -> Result<Need, String> {
-    Need::named(word).ok_or_else(|| format!("{word:?} is no need: inputs, nitro, space, bare-cpu"))
+fn need(arg: &str) -> Result<Need, String> {
+    Need::named(arg).ok_or_else(|| format!("unknown need {arg:?}: expected inputs, nitro, space or bare-cpu"))
 }
 
 impl Choice {
-    /// The names of the scenarios that are asked for and can be told on this host, in the order they are run.
+    /// The names of the selected scenarios that can run on this host, in the order they run.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.shared().map(|one| one.name).chain(self.scenarios().map(|one| one.name))
     }
 
-    /// Those with a machine of their own, or without any.
+    /// Those with their own machine, or without any.
     fn scenarios(&self) -> impl Iterator<Item = &'static Scenario> {
-        scenarios::ALL.iter().filter(|scenario| self.wants(scenario.name))
+        scenarios::ALL.iter().filter(|scenario| self.includes(scenario.name))
     }
 
     /// Those that share one.
     fn shared(&self) -> impl Iterator<Item = &'static Shared> {
-        scenarios::SHARED.iter().filter(|scenario| self.wants(scenario.name))
+        scenarios::SHARED.iter().filter(|scenario| self.includes(scenario.name))
     }
 
-    fn wants(&self, name: &str) -> bool {
-        self.asks_for(name) && self.can_tell(name)
+    fn includes(&self, name: &str) -> bool {
+        self.selects(name) && self.can_run(name)
     }
 
-    /// A name that means no scenario is a mistake, and would pass for a scenario that holds.
+    /// A name that matches no scenario is a mistake; without this check it would look like a scenario that passed.
     fn check(&self) -> Result<(), String> {
         let all =
             || scenarios::SHARED.iter().map(|one| one.name).chain(scenarios::ALL.iter().map(|one| one.name));
@@ -177,17 +177,17 @@ impl Choice {
         }
     }
 
-    fn asks_for(&self, name: &str) -> bool {
+    fn selects(&self, name: &str) -> bool {
         self.names.is_empty() || self.names.iter().any(|part| name.contains(part.as_str()))
     }
 
-    fn can_tell(&self, name: &str) -> bool {
+    fn can_run(&self, name: &str) -> bool {
         let needs: Vec<Need> = scenarios::needs(name).collect();
-        let is_asked = self.only.is_none_or(|only| needs.contains(&only));
-        is_asked && needs.iter().all(|need| self.has(*need))
+        let is_selected = self.only.is_none_or(|only| needs.contains(&only));
+        is_selected && needs.iter().all(|need| self.has(*need))
     }
 
-    /// Whether this host has what a scenario needs.
+    /// Whether this host provides what a scenario needs.
     fn has(&self, need: Need) -> bool {
         match need {
             Need::Vsock(vsock) => vsock == self.vsock,
@@ -199,7 +199,7 @@ impl Choice {
 }
 
 impl Run {
-    /// Runs everything asked for, a line for each to `out` as it ends.
+    /// Runs all selected scenarios and prints a line for each to `out` when it finishes.
     pub fn all(&self, out: &mut impl Write) -> RunReport {
         let jobs =
             self.jobs.unwrap_or_else(|| jobs_for(&fs::read_to_string("/proc/meminfo").unwrap_or_default()));
@@ -209,25 +209,25 @@ impl Run {
         let shared: Vec<_> = self.choice.shared().collect();
         let parts = std::iter::once(Part::Shared(&shared)).filter(|_| !shared.is_empty());
         let together: Vec<_> = parts.chain(together.into_iter().map(Part::Own)).collect();
-        self.some(&together, jobs, out, &mut report);
-        self.some(&alone.into_iter().map(Part::Own).collect::<Vec<_>>(), 1, out, &mut report);
+        self.run_parts(&together, jobs, out, &mut report);
+        self.run_parts(&alone.into_iter().map(Part::Own).collect::<Vec<_>>(), 1, out, &mut report);
         report
     }
 
-    /// Runs these, as many at once as there are `jobs`.
-    fn some(&self, wanted: &[Part<'_>], jobs: usize, out: &mut impl Write, report: &mut RunReport) {
+    /// Runs these, up to `jobs` in parallel.
+    fn run_parts(&self, wanted: &[Part<'_>], jobs: usize, out: &mut impl Write, report: &mut RunReport) {
         let next = AtomicUsize::new(0);
-        let (tell, told) = mpsc::channel();
+        let (sender, results) = mpsc::channel();
         thread::scope(|scope| {
             for _ in 0..jobs {
-                let tell = tell.clone();
+                let sender = sender.clone();
                 let next = &next;
-                scope.spawn(move || self.worker(wanted, next, &tell));
+                scope.spawn(move || self.worker(wanted, next, &sender));
             }
-            drop(tell);
-            for (name, outcome, took) in told {
+            drop(sender);
+            for (name, outcome, took) in results {
                 report.count(&outcome);
-                // A reader that went away does not stop the run; the exit code still tells.
+                // A closed output does not stop the run: the exit code still has the result.
                 drop(writeln!(out, "{}", line(name, &outcome, took)));
                 drop(out.flush());
             }
@@ -238,16 +238,16 @@ impl Run {
         &self,
         wanted: &[Part<'_>],
         next: &AtomicUsize,
-        tell: &Sender<(&'static str, Outcome, Duration)>,
+        sender: &Sender<(&'static str, Outcome, Duration)>,
     ) {
         while let Some(part) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
             match part {
                 Part::Own(scenario) => {
                     let started = Instant::now();
-                    let outcome = tell_story(scenario, &self.built);
-                    drop(tell.send((scenario.name, outcome, started.elapsed())));
+                    let outcome = run_scenario(scenario, &self.built);
+                    drop(sender.send((scenario.name, outcome, started.elapsed())));
                 }
-                Part::Shared(scenarios) => tell_together(scenarios, &self.built, tell),
+                Part::Shared(scenarios) => run_shared(scenarios, &self.built, sender),
             }
         }
     }
@@ -257,49 +257,49 @@ impl RunReport {
     fn count(&mut self, outcome: &Outcome) {
         let counter = match outcome {
             Ok(()) => &mut self.passed,
-            Err(Failure::Broken(_)) => &mut self.failed,
+            Err(Failure::Failed(_)) => &mut self.failed,
             Err(Failure::Skipped(_)) => &mut self.skipped,
         };
         *counter = counter.saturating_add(1);
     }
 
-    /// Whether the gate may pass: nothing failed, something ran, and in CI nothing was skipped.
+    /// Whether the run counts as passed: nothing failed, something ran, and in CI nothing was skipped.
     #[must_use]
     pub fn is_good(&self) -> bool {
         let skips_count = std::env::var_os("CI").is_some();
         self.failed == 0 && self.passed > 0 && (self.skipped == 0 || !skips_count)
     }
 
-    /// The closing line.
+    /// The summary line.
     #[must_use]
     pub fn line(&self) -> String {
         format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
 }
 
-fn tell_story(scenario: &Scenario, built: &Built) -> Outcome {
+fn run_scenario(scenario: &Scenario, built: &Built) -> Outcome {
     let mut lab = Lab::new(scenario.name, built)?;
     caught(|| (scenario.host)(&mut lab))
 }
 
-/// Tells stories on one machine, one after the other. Without the machine none of them holds.
-fn tell_together(
+/// Runs scenarios on one machine, one after the other. If the machine does not boot, all of them fail.
+fn run_shared(
     scenarios: &[&'static Shared],
     built: &Built,
-    tell: &Sender<(&'static str, Outcome, Duration)>,
+    sender: &Sender<(&'static str, Outcome, Duration)>,
 ) {
     let started = Instant::now();
     let mut lab = Lab::new("shared", built);
-    let booted = lab.as_mut().map_err(Failure::broken).and_then(|lab| lab.boot_shared(scenarios));
+    let booted = lab.as_mut().map_err(Failure::failed).and_then(|lab| lab.boot_shared(scenarios));
     let mut booting = started.elapsed();
     for scenario in scenarios {
         let started = Instant::now();
         let outcome = match &booted {
             Ok(machine) => caught(|| (scenario.host)(machine)),
-            Err(why) => Err(Failure::broken(format_args!("the machine that it shares with others: {why}"))),
+            Err(why) => Err(Failure::failed(format_args!("the shared machine did not boot: {why}"))),
         };
-        // The boot counts as the first one's.
-        drop(tell.send((
+        // The boot time counts towards the first scenario.
+        drop(sender.send((
             scenario.name,
             outcome,
             started.elapsed().saturating_add(std::mem::take(&mut booting)),
@@ -307,10 +307,10 @@ fn tell_together(
     }
 }
 
-/// A panic is an expectation that does not hold.
-fn caught(story: impl FnOnce() -> Outcome) -> Outcome {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(story))
-        .unwrap_or_else(|_| Err(Failure::broken("the host half panicked; its words are above")))
+/// A panic counts as a failed expectation.
+fn caught(half: impl FnOnce() -> Outcome) -> Outcome {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(half))
+        .unwrap_or_else(|_| Err(Failure::failed("the host half panicked; its message is above")))
 }
 
 fn line(name: &str, outcome: &Outcome, took: Duration) -> String {
@@ -318,7 +318,7 @@ fn line(name: &str, outcome: &Outcome, took: Duration) -> String {
     match outcome {
         Ok(()) => format!("ok      {seconds:5.1} s  {name}"),
         Err(Failure::Skipped(why)) => format!("skipped {seconds:5.1} s  {name}: {why}"),
-        Err(Failure::Broken(why)) => {
+        Err(Failure::Failed(why)) => {
             format!("FAILED  {seconds:5.1} s  {name}\n{}", why.trim_end().replace('\n', "\n    "))
         }
     }
@@ -328,15 +328,15 @@ fn line(name: &str, outcome: &Outcome, took: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn listed(words: &[&str]) -> Result<Vec<&'static str>, String> {
-        match Plan::from_words(std::iter::once("--list").chain(words.iter().copied()).map(str::to_owned))? {
+    fn listed(args: &[&str]) -> Result<Vec<&'static str>, String> {
+        match Plan::from_args(std::iter::once("--list").chain(args.iter().copied()).map(str::to_owned))? {
             Plan::List(choice) => Ok(choice.names().collect()),
             other => Err(format!("{other:?}")),
         }
     }
 
     #[test]
-    fn a_scenario_for_one_vsock_is_not_run_on_the_other() {
+    fn a_scenario_for_one_vsock_does_not_run_on_the_other() {
         let program = listed(&[]).unwrap();
         let kernel = listed(&["--vsock", "kernel"]).unwrap();
         let only = |these: &[&'static str], others: &[&str]| {
@@ -344,22 +344,19 @@ mod tests {
         };
         assert_eq!(only(&program, &kernel), ["a_killed_vsock_device_ends_the_run_with_125_and_the_reason"]);
         let kernels = only(&kernel, &program);
-        assert!(
-            kernels.contains(&"kvm_and_the_kernels_vsock_are_used_where_the_host_has_them"),
-            "{kernels:?}"
-        );
+        assert!(kernels.contains(&"kvm_and_the_kernels_vsock_are_used_if_available"), "{kernels:?}");
     }
 
     #[test]
-    fn scenarios_that_need_what_the_host_lacks_are_not_run() {
+    fn scenarios_whose_needs_the_host_lacks_do_not_run() {
         let all = listed(&[]).unwrap();
-        for (word, name) in [
-            ("inputs", "an_image_of_two_hundred_layers_has_what_the_last_one_says"),
+        for (arg, name) in [
+            ("inputs", "an_image_of_two_hundred_layers_has_the_files_of_the_last_one"),
             ("nitro", "a_signed_enclave_reports_its_signer"),
             ("space", "a_file_of_more_than_four_gigabytes_is_read_to_its_end"),
         ] {
             assert!(all.contains(&name));
-            assert!(!listed(&["--lacks", word]).unwrap().contains(&name), "{word}");
+            assert!(!listed(&["--lacks", arg]).unwrap().contains(&name), "{arg}");
         }
         assert!(listed(&["--lacks", "time"]).is_err());
         let bare = listed(&["--vsock", "kernel", "--only", "bare-cpu"]).unwrap();
@@ -367,16 +364,16 @@ mod tests {
     }
 
     #[test]
-    fn as_many_scenarios_run_at_once_as_the_memory_allows() {
+    fn available_memory_limits_the_parallel_scenarios() {
         let with = |gib: u64| jobs_for(&format!("MemTotal: 9999 kB\nMemAvailable: {} kB\n", gib << 20));
         assert_eq!([1, 2, 3, 4, 64].map(with), [1, 1, 1, 2, 2]);
-        assert_eq!(jobs_for("nothing of the kind"), 1);
+        assert_eq!(jobs_for("no such line"), 1);
         assert!(listed(&["--jobs", "0"]).is_err());
     }
 
     #[test]
-    fn a_name_that_means_no_scenario_is_refused() {
+    fn a_name_that_matches_no_scenario_is_refused() {
         assert_eq!(listed(&["exit_code_reaches"]).unwrap(), ["exit_code_reaches_the_caller"]);
-        assert!(listed(&["exit_code_reaches", "no_such_story"]).unwrap_err().contains("no_such_story"));
+        assert!(listed(&["exit_code_reaches", "no_such_scenario"]).unwrap_err().contains("no_such_scenario"));
     }
 }

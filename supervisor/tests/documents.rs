@@ -1,8 +1,8 @@
-//! What the documents and the manifest promise is what the code has.
+//! The documents and the manifest match the code.
 
 use cloister_manifest::model::REFUSED_SYSCALLS;
 
-/// The page that lists what is refused.
+/// The page that lists the refused system calls.
 const SUPERVISION: &str = include_str!("../../docs/supervision.md");
 
 /// The page about our servants.
@@ -25,7 +25,7 @@ fn every_refused_system_call_is_in_the_documents_with_its_reason() {
 }
 
 #[test]
-fn the_filter_refuses_what_the_manifest_can_allow_and_nothing_else() {
+fn the_filter_refuses_exactly_what_a_manifest_can_allow() {
     let mut refused: Vec<&str> =
         cloister_supervisor::confine::refused_calls().map(|(name, _)| name).collect();
     refused.sort_unstable();

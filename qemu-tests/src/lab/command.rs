@@ -1,4 +1,4 @@
-//! One run of `host-sleeve`, to its end.
+//! One complete run of `host-sleeve`.
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -9,42 +9,42 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::COMMAND_LIMIT;
-use crate::story::{Failure, Outcome, expect};
+use crate::scenario::{Failure, Outcome, expect};
 
 /// A command line of `host-sleeve`.
 #[derive(Debug)]
 pub struct Sleeve {
     pub(super) command: Command,
-    words: String,
+    args: String,
     limit: Duration,
-    /// Whether it leads a group of processes that ends with it.
+    /// Whether it leads a process group, which is killed with it.
     pub(super) leads: bool,
 }
 
-/// What a finished command left.
+/// The result of a finished command.
 #[derive(Clone, Debug)]
 pub struct Finished {
-    /// The command's words, for messages.
-    pub words: String,
+    /// The command's arguments, for messages.
+    pub args: String,
     /// Its exit code, if it was not killed.
     pub code: Option<i32>,
     /// The signal that killed it.
     pub signal: Option<i32>,
-    /// What it wrote to stdout; bytes that are not UTF-8 are replaced.
+    /// Its stdout; bytes that are not UTF-8 are replaced.
     pub stdout: String,
-    /// What it wrote to stderr, likewise.
+    /// Its stderr, likewise.
     pub stderr: String,
-    /// How long it took.
+    /// Its duration.
     pub took: Duration,
 }
 
 impl Sleeve {
-    /// The program at `program` with these words, in this runtime directory.
+    /// The program at `program` with these arguments, in this runtime directory.
     #[must_use]
-    pub fn new(program: &Path, runtime: &Path, words: &[&str]) -> Self {
+    pub fn new(program: &Path, runtime: &Path, args: &[&str]) -> Self {
         let mut command = Command::new(program);
-        command.args(words).env("CLOISTER_RUNTIME_DIR", runtime).stdin(Stdio::null());
-        Self { command, words: words.join(" "), limit: COMMAND_LIMIT, leads: false }
+        command.args(args).env("CLOISTER_RUNTIME_DIR", runtime).stdin(Stdio::null());
+        Self { command, args: args.join(" "), limit: COMMAND_LIMIT, leads: false }
     }
 
     /// Sets a variable of its environment.
@@ -54,20 +54,20 @@ impl Sleeve {
         self
     }
 
-    /// Allows it this long instead of [`COMMAND_LIMIT`].
+    /// Sets its time limit; the default is [`COMMAND_LIMIT`].
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
     }
 
-    /// The command, to be started by hand.
+    /// The command, for a caller that starts it itself.
     #[must_use]
     pub fn into_command(self) -> Command {
         self.command
     }
 
-    /// Runs it to its end; past its limit it is killed and the story fails.
+    /// Runs it until it exits; after its time limit it is killed and the scenario fails.
     pub fn finish(mut self) -> Result<Finished, Failure> {
         let started = Instant::now();
         let mut child = self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
@@ -89,14 +89,14 @@ impl Sleeve {
         let (stdout, stderr) = (output(stdout), output(stderr));
         let Ok(status) = status else {
             let limit = self.limit;
-            return Err(Failure::broken(format_args!(
-                "host-sleeve {} did not end within {limit:?}\n{stdout}{stderr}",
-                self.words
+            return Err(Failure::failed(format_args!(
+                "host-sleeve {} did not exit within {limit:?}\n{stdout}{stderr}",
+                self.args
             )));
         };
         let status = status?;
         Ok(Finished {
-            words: self.words,
+            args: self.args,
             code: status.code(),
             signal: status.signal(),
             stdout,
@@ -107,23 +107,23 @@ impl Sleeve {
 }
 
 impl Finished {
-    /// Fails the story unless the command ended with `code`.
+    /// Fails the scenario unless the command exited with `code`.
     pub fn expect_code(&self, code: i32) -> Outcome {
         expect(
             self.code == Some(code),
             format_args!(
                 "host-sleeve {}: expected exit code {code}, saw {:?} (signal {:?})\nstdout:\n{}\nstderr:\n{}",
-                self.words, self.code, self.signal, self.stdout, self.stderr
+                self.args, self.code, self.signal, self.stdout, self.stderr
             ),
         )
     }
 
-    /// What it printed on stdout, as JSON.
+    /// Its stdout, as JSON.
     pub fn json(&self) -> Result<serde_json::Value, Failure> {
         serde_json::from_str(&self.stdout).map_err(|error| {
-            Failure::broken(format_args!(
+            Failure::failed(format_args!(
                 "host-sleeve {} printed no JSON ({error}):\n{}",
-                self.words, self.stdout
+                self.args, self.stdout
             ))
         })
     }

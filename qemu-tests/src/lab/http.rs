@@ -1,42 +1,45 @@
-//! One HTTP request, as plain as it can be.
+//! A minimal HTTP request.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::story::Failure;
+use crate::scenario::Failure;
 
-/// What came back.
+/// An HTTP response.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The status line's number.
+    /// The status code.
     pub status: u16,
-    /// Everything after the head; bytes that are not UTF-8 are replaced.
+    /// The body; bytes that are not UTF-8 are replaced.
     pub body: String,
-    /// From connect to the last byte.
+    /// The time from connect to the last byte.
     pub took: Duration,
 }
 
-/// `GET path` from a port on loopback, the connection closed by the server.
+/// `GET path` from a port on loopback. The server closes the connection.
 pub(crate) fn get(port: u16, path: &str, limit: Duration) -> Result<Answer, Failure> {
     let started = Instant::now();
     let mut bytes = Vec::new();
     exchange(port, path, limit, &mut bytes).map_err(|error| {
-        Failure::broken(format_args!(
-            "GET {path} on port {port}: {error}, {:?} after the start and {} bytes of an answer",
+        Failure::failed(format_args!(
+            "GET {path} on port {port}: {error}, after {:?} and {} bytes of the response",
             started.elapsed(),
             bytes.len()
         ))
     })?;
     let text = String::from_utf8_lossy(&bytes);
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| {
-        Failure::broken(format_args!("no HTTP answer on port {port}: {:?}", text.get(..200).unwrap_or(&text)))
+        Failure::failed(format_args!(
+            "no HTTP response on port {port}: {:?}",
+            text.get(..200).unwrap_or(&text)
+        ))
     })?;
     let status = head
         .split(' ')
         .nth(1)
-        .and_then(|word| word.parse().ok())
-        .ok_or_else(|| Failure::broken(format_args!("no HTTP status in {head:?}")))?;
+        .and_then(|status| status.parse().ok())
+        .ok_or_else(|| Failure::failed(format_args!("no HTTP status in {head:?}")))?;
     Ok(Answer { status, body: body.to_owned(), took: started.elapsed() })
 }
 

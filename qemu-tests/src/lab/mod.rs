@@ -1,6 +1,6 @@
-//! The laboratory of one scenario: a folder of its own, the built programs, and everything it started.
+//! The lab of one scenario: its own folder, the built programs, and everything that it started.
 //!
-//! Its law: what a scenario starts ends with it, and a wait always has a deadline and an event, never a fixed sleep.
+//! Invariant: what a scenario starts ends with it, and a wait always has a deadline and an event, never a fixed sleep.
 
 mod command;
 mod disk;
@@ -22,16 +22,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::story::{Failure, Shared, Vsock, expect};
+use crate::scenario::{Failure, Shared, Vsock, expect};
 
-/// How long a boot may take until the service answers. A boot takes two to four seconds on two busy cores under TCG;
-/// anything over this is a hang.
+/// Time limit for a boot until the service answers. A boot takes two to four seconds on two busy cores under TCG; anything
+/// longer than this is a hang.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(90);
 
-/// How long an ordinary command may take, for the same reason.
+/// Time limit for an ordinary command, for the same reason.
 pub const COMMAND_LIMIT: Duration = Duration::from_mins(1);
 
-/// How long the build of a large image may take: a gigabyte is compressed at some 50 MB a second on one core.
+/// Time limit for the build of a large image: a gigabyte is compressed at about 50 MB a second on one core.
 pub const BUILD_LIMIT: Duration = Duration::from_mins(5);
 
 /// Where the built programs are.
@@ -39,17 +39,17 @@ pub const BUILD_LIMIT: Duration = Duration::from_mins(5);
 pub struct Built {
     /// The install tree of `scripts/build`.
     pub dist: PathBuf,
-    /// The static guest half.
+    /// The static guest half (the probe).
     pub probe: PathBuf,
-    /// The guest's programs, as they are packed into ramdisk 1, and the trial ones in `examples`.
+    /// The guest's programs, as they are packed into ramdisk 1, and the test programs in `examples`.
     pub guest: PathBuf,
-    /// The script that makes real images and prints where they are.
+    /// The script that creates real images and prints their paths.
     pub inputs: PathBuf,
-    /// The device that carries the enclaves' vsock.
+    /// The vsock implementation of the enclaves.
     pub vsock: Vsock,
 }
 
-/// The laboratory of one scenario.
+/// The lab of one scenario.
 #[derive(Debug)]
 pub struct Lab {
     name: String,
@@ -59,20 +59,20 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// An empty laboratory for the scenario `name`.
+    /// An empty lab for the scenario `name`.
     pub fn new(name: &str, built: &Built) -> std::io::Result<Self> {
-        // Socket paths hold 108 bytes (unix(7)), so the folder's name is short.
+        // Socket paths are limited to 108 bytes (unix(7)), so the folder's name is short.
         let folder = tempfile::Builder::new().prefix("cl-").tempdir()?;
         fs::create_dir(folder.path().join("run"))?;
         Ok(Self { name: name.to_owned(), folder, built: built.clone(), images: 0 })
     }
 
-    /// The laboratory's folder stays when the story is over.
+    /// Keeps the lab's folder after the scenario.
     pub fn keep(&mut self) {
         self.folder.disable_cleanup(true);
     }
 
-    /// The laboratory's folder, removed when the story is over.
+    /// The lab's folder, removed after the scenario.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -84,25 +84,25 @@ impl Lab {
         &self.built
     }
 
-    /// A `host-sleeve` command line, in this laboratory's runtime directory.
+    /// A `host-sleeve` command line, in this lab's runtime directory.
     #[must_use]
-    pub fn sleeve(&self, words: &[&str]) -> Sleeve {
+    pub fn sleeve(&self, args: &[&str]) -> Sleeve {
         let sleeve =
-            Sleeve::new(&self.built.dist.join("bin/host-sleeve"), &self.folder.path().join("run"), words);
+            Sleeve::new(&self.built.dist.join("bin/host-sleeve"), &self.folder.path().join("run"), args);
         match self.built.vsock {
             Vsock::Program => sleeve.env("CLOISTER_VSOCK", "user"),
-            // What `host-sleeve` takes by itself where the device is there.
+            // What `host-sleeve` uses by default if the device exists.
             Vsock::Kernel => sleeve,
         }
     }
 
-    /// The device that carries the enclaves' vsock here.
+    /// The vsock implementation of the enclaves here.
     #[must_use]
     pub fn vsock(&self) -> Vsock {
         self.built.vsock
     }
 
-    /// A root with the probe in it and nothing else.
+    /// Creates a root that contains only the probe.
     pub fn probe_root(&mut self) -> Result<PathBuf, Failure> {
         self.images = self.images.saturating_add(1);
         let root = self.folder.path().join(format!("root{}", self.images));
@@ -123,17 +123,17 @@ impl Lab {
         Ok(path)
     }
 
-    /// Builds an image of `root` with `manifest` and gives its path.
+    /// Builds an image of `root` with `manifest` and returns its path.
     pub fn build(&self, root: &Path, manifest: &Path) -> Result<PathBuf, Failure> {
         self.build_on(None, root, manifest)
     }
 
-    /// The same on the release of the OS in `os`, where one is named.
+    /// The same on the OS release in `os`, if given.
     fn build_on(&self, os: Option<&Path>, root: &Path, manifest: &Path) -> Result<PathBuf, Failure> {
         let image = self.folder.path().join(format!("app{}.cloister", self.images));
         let from = format!("dir:{}", root.display());
-        let words = ["build", "--image", &from, "--manifest", path_str(manifest)?, "-o", path_str(&image)?];
-        let mut build = self.sleeve(&words);
+        let args = ["build", "--image", &from, "--manifest", path_str(manifest)?, "-o", path_str(&image)?];
+        let mut build = self.sleeve(&args);
         if let Some(os) = os {
             build = build.env("CLOISTER_OS", path_str(os)?);
         }
@@ -142,7 +142,7 @@ impl Lab {
         Ok(image)
     }
 
-    /// Builds an image of this scenario's guest half on a changed release of the OS.
+    /// Builds an image of this scenario's guest half on a modified OS release.
     pub fn image_on(&mut self, release: &Release, manifest: &str) -> Result<PathBuf, Failure> {
         let root = self.probe_root()?;
         let os = self.pack(release)?;
@@ -157,13 +157,13 @@ impl Lab {
         self.build(&root, &manifest)
     }
 
-    /// Builds and starts an enclave in the foreground of a process of its own, as `web`, with these extra words.
-    pub fn boot(&mut self, manifest: &str, words: &[&str]) -> Result<Running, Failure> {
+    /// Builds and starts an enclave in the foreground of its own process, as `web`, with these additional arguments.
+    pub fn boot(&mut self, manifest: &str, args: &[&str]) -> Result<Running, Failure> {
         let image = self.image(manifest)?;
-        self.run(&image, words)
+        self.run(&image, args)
     }
 
-    /// Builds and starts the machine that these scenarios share, as `web`.
+    /// Builds and starts the machine shared by these scenarios, as `web`.
     pub fn boot_shared(&mut self, scenarios: &[&Shared]) -> Result<Running, Failure> {
         let root = self.probe_root()?;
         let services = scenarios.iter().map(|one| {
@@ -181,56 +181,56 @@ impl Lab {
         self.run(&image, &[])
     }
 
-    /// The same with an init beside which a process sends signals for services ([`crate::guest::send_from_outside`]).
-    pub fn boot_with_sender(&mut self, manifest: &str, words: &[&str]) -> Result<Running, Failure> {
+    /// The same with an init next to which a process sends signals for services ([`crate::guest::send_from_outside`]).
+    pub fn boot_with_sender(&mut self, manifest: &str, args: &[&str]) -> Result<Running, Failure> {
         let image = self.image_on(&Release::default().with_trial("signals"), manifest)?;
-        self.run(&image, words)
+        self.run(&image, args)
     }
 
-    /// Starts an enclave from a built image, as `web`, with these extra words.
-    pub fn run(&self, image: &Path, words: &[&str]) -> Result<Running, Failure> {
-        self.run_with(image, words, &[])
+    /// Starts an enclave from a built image, as `web`, with these additional arguments.
+    pub fn run(&self, image: &Path, args: &[&str]) -> Result<Running, Failure> {
+        self.run_with(image, args, &[])
     }
 
-    /// The same, with variables for its environment.
+    /// The same, with additional environment variables.
     pub fn run_with(
         &self,
         image: &Path,
-        words: &[&str],
+        args: &[&str],
         variables: &[(&str, &str)],
     ) -> Result<Running, Failure> {
         let mut all = vec!["run", path_str(image)?, "--name", "web"];
-        all.extend_from_slice(words);
+        all.extend_from_slice(args);
         Running::start(self, &all, variables)
     }
 
-    /// The path of a real image, made if this machine has not made it yet.
+    /// The path of a real image, which is created if this machine does not have it yet.
     pub fn input(&self, name: &str) -> Result<String, Failure> {
         let made = Command::new(&self.built.inputs).arg(name).output()?;
-        let said = String::from_utf8_lossy(&made.stderr);
-        expect(made.status.success(), format_args!("the input {name} could not be made:\n{said}"))?;
+        let stderr = String::from_utf8_lossy(&made.stderr);
+        expect(made.status.success(), format_args!("cannot create the input {name}:\n{stderr}"))?;
         Ok(String::from_utf8_lossy(&made.stdout).trim().to_owned())
     }
 
-    /// Builds an image from a real one, named as `host-sleeve build --image` takes it.
+    /// Builds an image from a real one, in the form that `host-sleeve build --image` accepts.
     pub fn build_from(&mut self, reference: &str, manifest: &str) -> Result<PathBuf, Failure> {
         self.images = self.images.saturating_add(1);
         let manifest = self.manifest(manifest)?;
         let image = self.folder.path().join(format!("app{}.cloister", self.images));
-        let words =
+        let args =
             ["build", "--image", reference, "--manifest", path_str(&manifest)?, "-o", path_str(&image)?];
-        let built = self.sleeve(&words).limit(BUILD_LIMIT).finish()?;
+        let built = self.sleeve(&args).limit(BUILD_LIMIT).finish()?;
         expect(built.code == Some(0), format_args!("host-sleeve build failed:\n{}", built.stderr))?;
         Ok(image)
     }
 
-    /// A TCP port on loopback that nothing listens on now.
+    /// A TCP port on loopback on which nothing listens now.
     pub fn free_port(&self) -> Result<u16, Failure> {
         Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
     }
 }
 
-/// A path as a command's word.
+/// A path as a command line argument.
 pub fn path_str(path: &Path) -> Result<&str, Failure> {
-    path.to_str().ok_or_else(|| Failure::broken("a path of the laboratory is not UTF-8"))
+    path.to_str().ok_or_else(|| Failure::failed("a path of the lab is not UTF-8"))
 }

@@ -1,15 +1,15 @@
-//! Programs that expect to be in a container: names of the C library, cron, entry programs, supervisors, and servers that begin
+//! Programs that expect to run in a container: names of the C library, cron, entry programs, supervisors, and servers that start
 //! as root.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::guest::nobody;
+use crate::guest::no_guest;
 use crate::lab::COMMAND_LIMIT;
-use crate::story::{expect_at, expect_eq, expect_in};
+use crate::scenario::{expect_at, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
-/// An image without `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`, in which glibc and Python look names up. tini and dumb-init
+/// An image without `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`, in which glibc and Python resolve names. tini and dumb-init
 /// each start a shell; s6 and sysvinit are process 1.
 const ENTRY_POINTS: &str = r#"
 version: 1
@@ -133,21 +133,21 @@ services:
 ingress: [{port: 8080, service: haproxy}, {port: 11211, service: memcached}]
 ";
 
-/// The memory of the machine: the image and what its services write.
+/// The machine's memory: for the image and what its services write.
 const MEMORY: &str = "1GiB";
 
-/// The story of names, cron, and programs that stand in front of others.
+/// Names, cron, and entry programs that start others.
 pub(super) const NAMES: Scenario = Scenario {
-    name: "names_cron_gosu_and_init_programs_work_as_in_a_container",
+    name: "name_lookup_cron_gosu_and_init_programs_work_as_in_a_container",
     host: entry_points,
-    guest: nobody,
+    guest: no_guest,
 };
 
-/// The story of four servers.
+/// Four servers.
 pub(super) const ANSWERS: Scenario = Scenario {
     name: "apache_with_php_haproxy_memcached_and_mosquitto_answer_their_clients",
     host: servers,
-    guest: nobody,
+    guest: no_guest,
 };
 
 fn entry_points(lab: &mut Lab) -> Outcome {
@@ -156,7 +156,7 @@ fn entry_points(lab: &mut Lab) -> Outcome {
     let mut web = lab.run(&image, &["--memory", MEMORY])?;
     let names = web.wait_service("names", "done")?;
     expect_at(&names, "/last_exit/code", 0)?;
-    for said in [
+    for line in [
         "hosts: ::1 localhost ip6-localhost ip6-loopback 127.0.0.1 box box",
         "python: ['127.0.0.1', '::1'] 127.0.0.1",
         "cron ran a job as root",
@@ -168,13 +168,13 @@ fn entry_points(lab: &mut Lab) -> Outcome {
         "dumb-init started",
         "s6 supervises, s6-svscan is process 1",
     ] {
-        web.wait_stdout(said)?;
+        web.wait_stdout(line)?;
     }
-    // sysvinit closes the streams that it is given: what it runs is seen by its file.
+    // sysvinit closes its streams: the program that it starts shows itself by its file.
     web.wait_service("sysv", "ready")?;
     let ended = web.stop()?;
-    expect_in(&ended.stdout, "below tini: TERM", "what tini passed on")?;
-    expect_in(&ended.stdout, "below dumb-init: TERM", "what dumb-init passed on")
+    expect_in(&ended.stdout, "below tini: TERM", "the signal that tini forwarded")?;
+    expect_in(&ended.stdout, "below dumb-init: TERM", "the signal that dumb-init forwarded")
 }
 
 fn servers(lab: &mut Lab) -> Outcome {
@@ -186,7 +186,7 @@ fn servers(lab: &mut Lab) -> Outcome {
         lab.run(&image, &["--memory", MEMORY, "--publish", &published[0], "--publish", &published[1]])?;
     web.wait_ready()?;
     let answer = web.get(http, "/index.php?asked-from-outside")?;
-    // Debian's number for `www-data` (base-passwd): the server began as root.
+    // Debian's number for `www-data` (base-passwd): the server started as root.
     expect_eq(&answer.body.as_str(), &"php says 42 as 33\n", "the page")?;
     expect_eq(&stored(cache)?, &"STORED\r\nVALUE key 0 5\r\nvalue\r\nEND\r\n".to_owned(), "memcached")?;
     // One log is a link to /dev/stdout, the other's server has changed its root and its user.
@@ -196,7 +196,7 @@ fn servers(lab: &mut Lab) -> Outcome {
     web.stop()?.expect_code(0)
 }
 
-/// What memcached answers to a client that stores a value and asks for it.
+/// Memcached's answer to a client that stores a value and reads it back.
 fn stored(port: u16) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(COMMAND_LIMIT))?;

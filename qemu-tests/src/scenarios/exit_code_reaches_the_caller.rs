@@ -1,10 +1,10 @@
-//! A service that ends by itself ends the enclave, and its exit code is the command's.
+//! A service that exits ends the enclave, and its exit code becomes that of the command.
 
 use std::process::ExitCode;
 
 use crate::{Lab, Outcome, Scenario};
 
-/// The story.
+/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario { name: "exit_code_reaches_the_caller", host, guest };
 
 fn host(lab: &mut Lab) -> Outcome {
@@ -12,6 +12,6 @@ fn host(lab: &mut Lab) -> Outcome {
     web.finish()?.expect_code(42)
 }
 
-fn guest(_words: &[String]) -> ExitCode {
+fn guest(_args: &[String]) -> ExitCode {
     ExitCode::from(42)
 }

@@ -1,13 +1,13 @@
-//! The main job: an image is built, runs, is reached from the host, tells what it does, and is stopped.
+//! The main task: an image is built, runs, is reached from the host, reports what it does, and is stopped.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use crate::guest::serve_http;
-use crate::story::{expect, expect_eq, expect_in};
+use crate::scenario::{expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
-/// The story.
+/// The scenario.
 pub(super) const SCENARIO: Scenario =
     Scenario { name: "http_request_is_answered_through_ingress", host, guest };
 
@@ -33,18 +33,18 @@ ingress:
     expect_eq(&answer.body.as_str(), &"you asked for /hello", "the answer")?;
 
     web.wait_stdout("asked for /hello")?;
-    let logs = web.ask(&["logs", "web"])?;
+    let logs = web.command(&["logs", "web"])?;
     expect_in(&logs.stdout, "asked for /hello", "host-sleeve logs")?;
 
-    let ps = web.ask(&["ps"])?;
+    let ps = web.command(&["ps"])?;
     expect_in(&ps.stdout, "web", "host-sleeve ps")?;
     expect_in(&ps.stdout, "ready", "host-sleeve ps")?;
 
     let ended = web.stop()?;
-    expect(ended.code.is_some(), "host-sleeve run ended by itself after a stop")
+    expect(ended.code.is_some(), "host-sleeve run exited by itself after a stop")
 }
 
-fn guest(_words: &[String]) -> ExitCode {
+fn guest(_args: &[String]) -> ExitCode {
     let served = serve_http(8080, |path| {
         drop(writeln!(std::io::stdout(), "asked for {path}"));
         format!("you asked for {path}")

@@ -1,5 +1,5 @@
-//! What the kernel counts for a user or for the machine: one service takes all it can get, another of the same user still gets
-//! a little of the same.
+//! Kernel limits per user or per machine: one service takes all it can get, and another one of the same user still gets a little
+//! of the same resource.
 
 mod taking;
 
@@ -9,17 +9,17 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use rustix::process::Signal;
 
-use crate::guest::{catch, say, serve_http, wait_for_file};
-use crate::story::{expect, expect_at, expect_eq, expect_in};
+use crate::guest::{catch, print, serve_http, wait_for_file};
+use crate::scenario::{expect, expect_at, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 use taking::KINDS;
 
-/// The story of a service that takes and one that needs.
+/// A service that takes and one that needs.
 pub(super) const SCENARIO: Scenario =
-    Scenario { name: "what_the_kernel_counts_for_all_no_service_takes_from_the_others", host, guest };
+    Scenario { name: "kernel_limits_are_not_shared_between_services", host, guest };
 
-/// The taker may open more files than the kernel's limits of what it counts by user. The server is asked for nothing at its start,
-/// so that no connection has a port.
+/// The taker may open more files than the kernel's per-user limits allow. The server receives no request at its start, so that no
+/// connection has a port.
 const MANIFEST: &str = "
 version: 1
 services:
@@ -30,10 +30,10 @@ ingress:
   - {port: 80, service: web, target: 7200}
 ";
 
-/// Where the server listens. It is below the ports that the kernel chooses from.
+/// The server's port, below the ports that the kernel chooses from.
 const PORT: u16 = 7200;
 
-/// What the needy service waits for while all ports are taken.
+/// The needy service waits for this file while all ports are taken.
 const REACHED: &str = "/var/reached";
 
 fn host(lab: &mut Lab) -> Outcome {
@@ -46,9 +46,9 @@ fn host(lab: &mut Lab) -> Outcome {
         web.wait_stdout(&format!("{}: took", kind.name))?;
     }
     web.wait_service("needy", "done")?;
-    let said = web.ask(&["logs", "web"])?.stdout;
+    let log = web.command(&["logs", "web"])?.stdout;
     for kind in &KINDS {
-        expect_in(&said, &format!("{}: got one", kind.name), "what the needy service got")?;
+        expect_in(&log, &format!("{}: got one", kind.name), "the needy service's result")?;
     }
     for service in ["web", "taker"] {
         expect_eq(&web.service(service)?.get("restarts"), &Some(&serde_json::json!(0)), service)?;
@@ -58,8 +58,8 @@ fn host(lab: &mut Lab) -> Outcome {
     expect(!ended.stdout.contains("got none"), format_args!("{}", ended.stdout))
 }
 
-fn guest(words: &[String]) -> ExitCode {
-    let done = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+fn guest(args: &[String]) -> ExitCode {
+    let done = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["web"] => serve_http(PORT, |path| answer(path).to_owned()),
         ["taker"] => taker(),
         ["take", kind] => take(kind),
@@ -69,7 +69,7 @@ fn guest(words: &[String]) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            drop(say(format!("{words:?}: {error}\n").as_bytes()));
+            drop(print(format!("{args:?}: {error}\n").as_bytes()));
             ExitCode::FAILURE
         }
     }
@@ -77,13 +77,13 @@ fn guest(words: &[String]) -> ExitCode {
 
 fn answer(path: &str) -> &'static str {
     if path == "/reached" {
-        // Without the file the story ends by its own limit of time.
+        // Without the file the scenario runs into its time limit.
         fs::write(REACHED, "").unwrap_or_default();
     }
     "here"
 }
 
-/// Takes one kind after the other, each in a process of its own, whose end gives all of it back.
+/// Takes one kind after the other, each in its own process, whose exit releases it.
 fn taker() -> Result<()> {
     let mut term = catch(Signal::TERM)?;
     for kind in &KINDS {
@@ -106,7 +106,7 @@ fn take(name: &str) -> Result<()> {
     let after = taking::memory()?;
     let (gone, charged) = (before.0.saturating_sub(after.0), after.1.saturating_sub(before.1));
     let count = taken.len();
-    say(format!("{name}: took {count}, then {last}; {gone} KiB gone, {charged} KiB charged\n").as_bytes())?;
+    print(format!("{name}: took {count}, then {last}; {gone} KiB gone, {charged} KiB charged\n").as_bytes())?;
     fs::write(full(name), "")?;
     // Until it is killed.
     loop {
@@ -122,7 +122,7 @@ fn needy() -> Result<()> {
             Ok(()) => format!("{}: got one\n", kind.name),
             Err(error) => format!("{}: got none: {error}\n", kind.name),
         };
-        say(line.as_bytes())?;
+        print(line.as_bytes())?;
         fs::write(had(kind.name), "")?;
     }
     Ok(())

@@ -1,169 +1,169 @@
-//! Every scenario: a file for each story, or for a few that share their scenery.
+//! Every scenario: one per file, or a few that share their setup.
 
 use std::process::ExitCode;
 
-use crate::story::Shared;
+use crate::scenario::Shared;
 use crate::{Need, Scenario, Vsock};
 
-mod a_cpu_without_rdrand_is_no_host_for_kvm;
-mod a_full_disk_is_said;
-mod a_guest_that_stood_still_is_reached_again;
-mod bad_launches_say_what_to_do;
-mod builds_are_done_again;
-mod builds_may_be_given_up;
-mod connections_end_as_their_ends_say;
-mod ctrl_c_at_any_moment_leaves_nothing;
+mod a_full_disk_is_reported;
+mod a_paused_guest_is_reachable_after_it_resumes;
+mod builds_are_reproduced;
+mod builds_can_be_interrupted;
+mod connections_close_as_their_peers_close_them;
+mod ctrl_c_at_any_point_leaves_nothing_behind;
 mod daemons_run_as_in_containers;
 mod enclaves_run_side_by_side;
-mod ends_are_told_apart;
+mod exit_causes_are_distinguished;
 mod exit_code_reaches_the_caller;
-mod files_stay_where_they_are;
+mod fatal_init_errors_end_the_machine;
 mod http_request_is_answered_through_ingress;
-mod init_ends_the_machine_and_says_why;
-mod init_goes_on;
+mod images_that_start_as_root_run;
+mod init_keeps_running;
 mod kernel_limits_are_not_shared;
-mod kernels_vsock_is_used;
-mod killed_parts_leave_nothing_behind;
-mod launches_can_be_called_off;
-mod logs_arrive_whole;
-mod machines_are_as_ordered;
-mod many_clients_are_carried_at_once;
-mod names_are_found;
-mod nitro_enclaves_are_as_predicted;
+mod killed_processes_leave_nothing_behind;
+mod kvm_is_not_used_without_rdrand;
+mod launches_can_be_cancelled;
+mod local_names_are_resolved;
+mod logs_arrive_complete;
+mod machines_match_the_request;
+mod many_clients_are_served_at_once;
+mod nitro_enclaves_match_the_prediction;
 mod one_service_cannot_starve_the_others;
 mod ports_belong_to_their_service;
+mod protected_files_cannot_be_replaced;
 mod real_images_run;
-mod resources_are_told_live;
+mod refused_launches_give_a_hint;
+mod resource_usage_is_reported_live;
 mod restarts_follow_their_policy;
-mod root_images_run;
-mod roots_are_what_was_built;
+mod roots_match_their_image;
 mod runtimes_size_themselves;
 mod servants_see_nothing;
-mod services_are_asked_about_one_by_one;
 mod services_are_confined;
-mod services_follow_their_graph;
-mod services_say_when_they_are_ready;
-mod services_see_what_containers_see;
-mod services_that_cannot_run_say_why;
+mod services_become_ready_and_stay_healthy;
+mod services_follow_their_dependencies;
+mod services_run_as_in_a_container;
+mod services_that_cannot_run_report_why;
 mod signal_death_is_128_plus_the_signal;
-mod stops_end_in_time;
-mod stops_let_connections_end;
+mod single_services_are_controlled;
+mod stops_finish_in_time;
+mod stops_let_connections_finish;
 mod supervisor_crashes_are_survived;
-mod the_gateway_stands_alone;
+mod the_gateway_outlives_the_supervisor;
+mod the_kernels_vsock_is_used;
 mod the_supervisor_is_confined;
 mod values_reach_only_their_service;
 
-/// Those that are told on one machine, which is booted first.
+/// Those that share one machine, which is booted first.
 pub const SHARED: &[Shared] = &[
-    services_say_when_they_are_ready::CHECKS,
-    services_say_when_they_are_ready::LIVENESS,
-    services_follow_their_graph::REQUIRES,
-    services_are_asked_about_one_by_one::INSIDE,
+    services_become_ready_and_stay_healthy::CHECKS,
+    services_become_ready_and_stay_healthy::LIVENESS,
+    services_follow_their_dependencies::REQUIRES,
+    single_services_are_controlled::INSIDE,
     restarts_follow_their_policy::RECOVERS,
-    logs_arrive_whole::RAW_BYTES,
+    logs_arrive_complete::RAW_BYTES,
 ];
 
-/// All the others, in the order they are run.
+/// All others, in the order in which they run.
 pub const ALL: &[Scenario] = &[
     http_request_is_answered_through_ingress::SCENARIO,
-    connections_end_as_their_ends_say::SCENARIO,
-    connections_end_as_their_ends_say::KILLED,
-    many_clients_are_carried_at_once::SCENARIO,
+    connections_close_as_their_peers_close_them::SCENARIO,
+    connections_close_as_their_peers_close_them::KILLED,
+    many_clients_are_served_at_once::SCENARIO,
     exit_code_reaches_the_caller::SCENARIO,
     signal_death_is_128_plus_the_signal::SCENARIO,
-    ends_are_told_apart::CODES,
-    ends_are_told_apart::HALTED,
-    ends_are_told_apart::SIGNALS,
-    ends_are_told_apart::CAUSES,
-    ends_are_told_apart::ORPHANS,
-    services_see_what_containers_see::SCENARIO,
+    exit_causes_are_distinguished::CODES,
+    exit_causes_are_distinguished::STOPPED,
+    exit_causes_are_distinguished::SIGNALS,
+    exit_causes_are_distinguished::CAUSES,
+    exit_causes_are_distinguished::ORPHANS,
+    services_run_as_in_a_container::SCENARIO,
     one_service_cannot_starve_the_others::SCENARIO,
     kernel_limits_are_not_shared::SCENARIO,
-    machines_are_as_ordered::SCENARIO,
+    machines_match_the_request::SCENARIO,
     enclaves_run_side_by_side::SCENARIO,
-    bad_launches_say_what_to_do::BUSY_PORT,
-    bad_launches_say_what_to_do::MISSING_IMAGE,
-    bad_launches_say_what_to_do::LITTLE_MEMORY,
-    bad_launches_say_what_to_do::OTHER_MACHINE,
-    bad_launches_say_what_to_do::MISSING_QEMU,
-    bad_launches_say_what_to_do::MISSING_KERNEL,
-    bad_launches_say_what_to_do::WRONG_MANIFEST,
-    bad_launches_say_what_to_do::NO_COMMAND,
-    a_full_disk_is_said::BUILD,
-    a_full_disk_is_said::RUN,
-    a_full_disk_is_said::LOGS,
-    builds_are_done_again::FROM,
-    builds_are_done_again::RECORD,
-    builds_are_done_again::DIFF,
-    roots_are_what_was_built::LARGE_FILE,
-    roots_are_what_was_built::FULL,
-    roots_are_what_was_built::IDENTITY,
-    services_that_cannot_run_say_why::NOT_EXECUTABLE,
-    services_that_cannot_run_say_why::PIPE,
-    services_that_cannot_run_say_why::DIES_IN_EXEC,
-    services_that_cannot_run_say_why::SIXTY,
-    services_that_cannot_run_say_why::ENDS_AT_ONCE,
-    logs_arrive_whole::ONE_LONG_LINE,
-    logs_arrive_whole::FLOODING,
-    logs_arrive_whole::UNREAD,
-    logs_arrive_whole::SHORT,
-    kernels_vsock_is_used::SCENARIO,
-    kernels_vsock_is_used::ADDRESSES,
-    a_cpu_without_rdrand_is_no_host_for_kvm::SCENARIO,
-    killed_parts_leave_nothing_behind::QEMU,
-    killed_parts_leave_nothing_behind::VSOCK_DEVICE,
-    killed_parts_leave_nothing_behind::SLEEVE,
-    killed_parts_leave_nothing_behind::CTRL_C,
-    builds_may_be_given_up::SCENARIO,
-    ctrl_c_at_any_moment_leaves_nothing::SCENARIO,
-    launches_can_be_called_off::SCENARIO,
-    a_guest_that_stood_still_is_reached_again::SCENARIO,
-    init_ends_the_machine_and_says_why::NO_SUPERVISOR,
-    init_ends_the_machine_and_says_why::NO_MOUNT,
-    init_ends_the_machine_and_says_why::PANIC,
-    init_ends_the_machine_and_says_why::NO_INIT,
-    init_ends_the_machine_and_says_why::NO_ENTROPY,
-    init_goes_on::SIGNALS,
-    init_goes_on::HANGS,
-    init_goes_on::WORDS,
-    init_goes_on::ORPHANS,
-    services_follow_their_graph::ORDER,
-    services_follow_their_graph::CYCLE,
-    restarts_follow_their_policy::GIVES_UP,
+    refused_launches_give_a_hint::BUSY_PORT,
+    refused_launches_give_a_hint::MISSING_IMAGE,
+    refused_launches_give_a_hint::LITTLE_MEMORY,
+    refused_launches_give_a_hint::OTHER_MACHINE,
+    refused_launches_give_a_hint::MISSING_QEMU,
+    refused_launches_give_a_hint::MISSING_KERNEL,
+    refused_launches_give_a_hint::WRONG_MANIFEST,
+    refused_launches_give_a_hint::NO_COMMAND,
+    a_full_disk_is_reported::BUILD,
+    a_full_disk_is_reported::RUN,
+    a_full_disk_is_reported::LOGS,
+    builds_are_reproduced::FROM,
+    builds_are_reproduced::RECORD,
+    builds_are_reproduced::DIFF,
+    roots_match_their_image::LARGE_FILE,
+    roots_match_their_image::FULL,
+    roots_match_their_image::IDENTITY,
+    services_that_cannot_run_report_why::NOT_EXECUTABLE,
+    services_that_cannot_run_report_why::PIPE,
+    services_that_cannot_run_report_why::DIES_IN_EXEC,
+    services_that_cannot_run_report_why::SIXTY,
+    services_that_cannot_run_report_why::EXITS_AT_ONCE,
+    logs_arrive_complete::ONE_LONG_LINE,
+    logs_arrive_complete::FLOODING,
+    logs_arrive_complete::UNREAD,
+    logs_arrive_complete::SHORT,
+    the_kernels_vsock_is_used::SCENARIO,
+    the_kernels_vsock_is_used::ADDRESSES,
+    kvm_is_not_used_without_rdrand::SCENARIO,
+    killed_processes_leave_nothing_behind::QEMU,
+    killed_processes_leave_nothing_behind::VSOCK_DEVICE,
+    killed_processes_leave_nothing_behind::SLEEVE,
+    killed_processes_leave_nothing_behind::CTRL_C,
+    builds_can_be_interrupted::SCENARIO,
+    ctrl_c_at_any_point_leaves_nothing_behind::SCENARIO,
+    launches_can_be_cancelled::SCENARIO,
+    a_paused_guest_is_reachable_after_it_resumes::SCENARIO,
+    fatal_init_errors_end_the_machine::NO_SUPERVISOR,
+    fatal_init_errors_end_the_machine::NO_MOUNT,
+    fatal_init_errors_end_the_machine::PANIC,
+    fatal_init_errors_end_the_machine::NO_INIT,
+    fatal_init_errors_end_the_machine::NO_ENTROPY,
+    init_keeps_running::SIGNALS,
+    init_keeps_running::HANGS,
+    init_keeps_running::ARGUMENTS,
+    init_keeps_running::ORPHANS,
+    services_follow_their_dependencies::ORDER,
+    services_follow_their_dependencies::CYCLE,
+    restarts_follow_their_policy::EXHAUSTED,
     restarts_follow_their_policy::PAUSES,
     restarts_follow_their_policy::CRITICAL,
     ports_belong_to_their_service::SCENARIO,
-    services_say_when_they_are_ready::AT_ONCE,
-    stops_end_in_time::OBEDIENT,
-    stops_end_in_time::STUBBORN,
-    stops_let_connections_end::DRAIN,
-    stops_let_connections_end::DRAIN_DEADLINE,
-    stops_let_connections_end::SIGTERM,
-    stops_let_connections_end::POWER_BUTTON,
+    services_become_ready_and_stay_healthy::AT_ONCE,
+    stops_finish_in_time::OBEDIENT,
+    stops_finish_in_time::STUBBORN,
+    stops_let_connections_finish::DRAIN,
+    stops_let_connections_finish::DRAIN_DEADLINE,
+    stops_let_connections_finish::SIGTERM,
+    stops_let_connections_finish::POWER_BUTTON,
     servants_see_nothing::SCENARIO,
     the_supervisor_is_confined::SCENARIO,
     services_are_confined::DEFAULTS,
     services_are_confined::INSPECTED,
     services_are_confined::MEMORY,
     services_are_confined::SIGNALS,
-    services_are_asked_about_one_by_one::OUTSIDE,
+    single_services_are_controlled::OUTSIDE,
     values_reach_only_their_service::SCENARIO,
-    files_stay_where_they_are::SCENARIO,
-    files_stay_where_they_are::WRITABLE,
-    names_are_found::LACKING,
-    names_are_found::BROUGHT,
-    nitro_enclaves_are_as_predicted::FILE,
-    nitro_enclaves_are_as_predicted::APPLICATIONS,
-    nitro_enclaves_are_as_predicted::BYTE,
-    nitro_enclaves_are_as_predicted::COMMAND_LINE,
-    nitro_enclaves_are_as_predicted::SIGNED,
-    nitro_enclaves_are_as_predicted::EXIT_CODE,
-    nitro_enclaves_are_as_predicted::DAMAGED,
-    resources_are_told_live::SCENARIO,
+    protected_files_cannot_be_replaced::SCENARIO,
+    protected_files_cannot_be_replaced::WRITABLE,
+    local_names_are_resolved::LACKING,
+    local_names_are_resolved::BROUGHT,
+    nitro_enclaves_match_the_prediction::FILE,
+    nitro_enclaves_match_the_prediction::APPLICATIONS,
+    nitro_enclaves_match_the_prediction::BYTE,
+    nitro_enclaves_match_the_prediction::COMMAND_LINE,
+    nitro_enclaves_match_the_prediction::SIGNED,
+    nitro_enclaves_match_the_prediction::EXIT_CODE,
+    nitro_enclaves_match_the_prediction::DAMAGED,
+    resource_usage_is_reported_live::SCENARIO,
     supervisor_crashes_are_survived::UNDER_LOAD,
     supervisor_crashes_are_survived::TOO_OFTEN,
-    the_gateway_stands_alone::CRASHES,
-    the_gateway_stands_alone::CONFINED,
+    the_gateway_outlives_the_supervisor::CRASHES,
+    the_gateway_outlives_the_supervisor::CONFINED,
     real_images_run::PYTHON,
     real_images_run::NGINX,
     real_images_run::REDIS,
@@ -171,18 +171,21 @@ pub const ALL: &[Scenario] = &[
     real_images_run::REGISTRY,
     real_images_run::LARGE,
     runtimes_size_themselves::SCENARIO,
-    root_images_run::SERVERS,
-    root_images_run::TOLD,
+    images_that_start_as_root_run::SERVERS,
+    images_that_start_as_root_run::CHECKED,
     daemons_run_as_in_containers::NAMES,
     daemons_run_as_in_containers::ANSWERS,
 ];
 
-/// What scenarios need beside the programs under test. One that is not here runs wherever those do.
+/// What scenarios need besides the programs under test. One that is not listed here runs wherever those do.
 const NEEDS: &[(Need, &[Scenario])] = &[
-    (Need::Vsock(Vsock::Program), &[killed_parts_leave_nothing_behind::VSOCK_DEVICE]),
-    (Need::Vsock(Vsock::Kernel), &[kernels_vsock_is_used::SCENARIO, kernels_vsock_is_used::ADDRESSES]),
-    (Need::BareCpu, &[a_cpu_without_rdrand_is_no_host_for_kvm::SCENARIO]),
-    (Need::Space, &[roots_are_what_was_built::LARGE_FILE]),
+    (Need::Vsock(Vsock::Program), &[killed_processes_leave_nothing_behind::VSOCK_DEVICE]),
+    (
+        Need::Vsock(Vsock::Kernel),
+        &[the_kernels_vsock_is_used::SCENARIO, the_kernels_vsock_is_used::ADDRESSES],
+    ),
+    (Need::BareCpu, &[kvm_is_not_used_without_rdrand::SCENARIO]),
+    (Need::Space, &[roots_match_their_image::LARGE_FILE]),
     (
         Need::Inputs,
         &[
@@ -193,8 +196,8 @@ const NEEDS: &[(Need, &[Scenario])] = &[
             real_images_run::REGISTRY,
             real_images_run::LARGE,
             runtimes_size_themselves::SCENARIO,
-            root_images_run::SERVERS,
-            root_images_run::TOLD,
+            images_that_start_as_root_run::SERVERS,
+            images_that_start_as_root_run::CHECKED,
             daemons_run_as_in_containers::NAMES,
             daemons_run_as_in_containers::ANSWERS,
         ],
@@ -202,13 +205,13 @@ const NEEDS: &[(Need, &[Scenario])] = &[
     (
         Need::Nitro,
         &[
-            nitro_enclaves_are_as_predicted::FILE,
-            nitro_enclaves_are_as_predicted::APPLICATIONS,
-            nitro_enclaves_are_as_predicted::BYTE,
-            nitro_enclaves_are_as_predicted::COMMAND_LINE,
-            nitro_enclaves_are_as_predicted::SIGNED,
-            nitro_enclaves_are_as_predicted::EXIT_CODE,
-            nitro_enclaves_are_as_predicted::DAMAGED,
+            nitro_enclaves_match_the_prediction::FILE,
+            nitro_enclaves_match_the_prediction::APPLICATIONS,
+            nitro_enclaves_match_the_prediction::BYTE,
+            nitro_enclaves_match_the_prediction::COMMAND_LINE,
+            nitro_enclaves_match_the_prediction::SIGNED,
+            nitro_enclaves_match_the_prediction::EXIT_CODE,
+            nitro_enclaves_match_the_prediction::DAMAGED,
         ],
     ),
 ];
@@ -221,22 +224,22 @@ pub fn guest(name: &str) -> Option<fn(&[String]) -> ExitCode> {
     all.find(|(known, _)| *known == name).map(|(_, guest)| guest)
 }
 
-/// Those that want the machine for themselves: they start ten enclaves or a thousand clients at once, or need gigabytes.
+/// Those that need the whole machine: they start ten enclaves or a thousand clients in parallel, or need gigabytes.
 const ALONE: &[Scenario] = &[
-    many_clients_are_carried_at_once::SCENARIO,
+    many_clients_are_served_at_once::SCENARIO,
     enclaves_run_side_by_side::SCENARIO,
-    roots_are_what_was_built::LARGE_FILE,
+    roots_match_their_image::LARGE_FILE,
     real_images_run::LARGE,
     runtimes_size_themselves::SCENARIO,
-    root_images_run::SERVERS,
+    images_that_start_as_root_run::SERVERS,
 ];
 
-/// Whether no other scenario is run beside the one of this name.
+/// Whether no other scenario runs beside the one of this name.
 pub(crate) fn run_alone(name: &str) -> bool {
     ALONE.iter().any(|one| one.name == name)
 }
 
-/// What the scenario of this name needs.
+/// The needs of the scenario of this name.
 pub(crate) fn needs(name: &str) -> impl Iterator<Item = Need> {
     NEEDS
         .iter()

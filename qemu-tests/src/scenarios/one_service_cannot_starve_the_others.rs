@@ -1,4 +1,4 @@
-//! Whatever one service uses up, the others go on.
+//! Regardless of what one service exhausts, the others keep running.
 
 use std::fs::{self, File};
 use std::io::{Error, ErrorKind, Result};
@@ -11,15 +11,15 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::guest::{catch, say, wait_for_file};
-use crate::story::{expect, expect_at, expect_eq, expect_in};
+use crate::guest::{catch, print, wait_for_file};
+use crate::scenario::{expect, expect_at, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
-/// The story of a calm service and of jobs that each use up something.
+/// A calm service, and jobs that each exhaust a resource.
 pub(super) const SCENARIO: Scenario =
-    Scenario { name: "what_one_service_uses_up_the_others_still_have", host, guest };
+    Scenario { name: "one_service_cannot_exhaust_the_resources_of_others", host, guest };
 
-/// Every job holds what it took until the calm service has done its work once more.
+/// Every job holds what it took until the calm service has done its work again.
 const MANIFEST: &str = "
 version: 1
 services:
@@ -31,7 +31,7 @@ services:
   memory: {command: [PROBE, memory], limits: {memory: 32MiB}, restart: never, after: [files-of-tmp]}
 ";
 
-/// Between two rounds of the calm service.
+/// The pause between two rounds of the calm service.
 const ROUND: Duration = Duration::from_millis(50);
 
 fn host(lab: &mut Lab) -> Outcome {
@@ -39,8 +39,8 @@ fn host(lab: &mut Lab) -> Outcome {
     for name in ["processes", "descriptors", "names", "files-of-tmp"] {
         let job = web.wait_service(name, "done")?;
         expect_eq(&job.get("last_exit"), &Some(&json!({"code": 0})), name)?;
-        let said = web.ask(&["logs", "web", "--service", name])?.stdout;
-        expect_in(&said, "used up, and the calm service went on", name)?;
+        let log = web.command(&["logs", "web", "--service", name])?.stdout;
+        expect_in(&log, "exhausted, and the calm service kept running", name)?;
     }
     let eater = web.wait_service("memory", "failed")?;
     let killed = json!({"signal": {"signal": 9, "cause": "out-of-memory"}});
@@ -57,8 +57,8 @@ fn host(lab: &mut Lab) -> Outcome {
     expect(spaces.len() == 2 && different.len() == 2, format_args!("IPC namespaces: {spaces:?}"))
 }
 
-fn guest(words: &[String]) -> ExitCode {
-    let done = match words.first().map(String::as_str) {
+fn guest(args: &[String]) -> ExitCode {
+    let done = match args.first().map(String::as_str) {
         Some("calm") => calm(),
         Some("processes") => processes(),
         Some("descriptors") => descriptors(),
@@ -73,20 +73,20 @@ fn guest(words: &[String]) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            drop(say(format!("{words:?}: {error}\n").as_bytes()));
+            drop(print(format!("{args:?}: {error}\n").as_bytes()));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Needs a process, a descriptor, memory and a write to a file that is there, again and again, until it is asked to end.
+/// Repeatedly needs a process, a descriptor, memory and a write to an existing file, until it is asked to stop.
 fn calm() -> Result<()> {
-    say(format!("{}\n", fs::read_link("/proc/self/ns/ipc")?.display()).as_bytes())?;
-    let (tell, told) = mpsc::channel();
+    print(format!("{}\n", fs::read_link("/proc/self/ns/ipc")?.display()).as_bytes())?;
+    let (sender, stopped) = mpsc::channel();
     let mut term = catch(Signal::TERM)?;
-    thread::spawn(move || tell.send(term.wait().is_ok()).is_ok());
+    thread::spawn(move || sender.send(term.wait().is_ok()).is_ok());
     let mut round = 0_u64;
-    while told.recv_timeout(ROUND) == Err(RecvTimeoutError::Timeout) {
+    while stopped.recv_timeout(ROUND) == Err(RecvTimeoutError::Timeout) {
         again("nothing").status()?;
         drop(File::open("/dev/zero")?);
         std::hint::black_box(vec![1_u8; 64 * 1024]);
@@ -96,33 +96,33 @@ fn calm() -> Result<()> {
     Ok(())
 }
 
-/// Says that something is used up once the calm service has done two more rounds, of which one began after this.
-fn calm_goes_on() -> Result<()> {
+/// Prints that the resource is exhausted once the calm service has done two more rounds, one of which began after this.
+fn calm_keeps_running() -> Result<()> {
     wait_for_file("/var/round")?;
     let now = || fs::read_to_string("/var/round").ok().and_then(|text| text.parse::<u64>().ok());
     let before = now().unwrap_or_default();
     while now().unwrap_or_default() < before.saturating_add(2) {
         thread::park_timeout(ROUND);
     }
-    say(b"used up, and the calm service went on\n")
+    print(b"exhausted, and the calm service kept running\n")
 }
 
-/// This program once more, in another role of the same story.
+/// This program again, in another role of the same scenario.
 fn again(role: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.args([SCENARIO.name, role]).stdin(Stdio::null());
     command
 }
 
-/// Starts threads, which count as processes do, until there are no more.
+/// Starts threads, which count as processes do, until no more can be started.
 fn processes() -> Result<()> {
-    say(format!("{}\n", fs::read_link("/proc/self/ns/ipc")?.display()).as_bytes())?;
+    print(format!("{}\n", fs::read_link("/proc/self/ns/ipc")?.display()).as_bytes())?;
     loop {
-        // Little stack, so that it is their number that is used up.
+        // Small stacks, so that their number is the limit.
         let thread = thread::Builder::new().stack_size(16 * 1024).spawn(thread::park);
         match thread {
             Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return calm_goes_on(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return calm_keeps_running(),
             Err(error) => return Err(error),
         }
     }
@@ -135,14 +135,14 @@ fn descriptors() -> Result<()> {
         hoarders.push(again("hoard").spawn()?);
         wait_for_number(number.saturating_add(1));
     }
-    calm_goes_on()?;
+    calm_keeps_running()?;
     hoarders.iter_mut().try_for_each(|child| child.kill().and_then(|()| child.wait()).map(drop))
 }
 
-/// The kernel's own limit is a file for each 10 KiB of memory (`files_maxfiles_init`): 52,000 of 512 MiB.
+/// The kernel's own limit is one file per 10 KiB of memory (`files_maxfiles_init`): 52,000 of 512 MiB.
 const HOARDERS: usize = 2;
 
-/// Waits until so many have noted that their tables are full.
+/// Waits until this many processes have noted that their tables are full.
 fn wait_for_number(full: usize) {
     while fs::read("/var/full").unwrap_or_default().len() < full {
         thread::park_timeout(ROUND);
@@ -158,7 +158,7 @@ fn hoard() -> Result<()> {
             Err(error) => return Err(error),
         }
     }
-    // A descriptor for the note.
+    // Frees a descriptor for the note.
     files.pop();
     crate::guest::attempts("/var/full")?;
     // Until it is killed.
@@ -167,7 +167,7 @@ fn hoard() -> Result<()> {
     }
 }
 
-/// Makes empty files until there is no room for another name, and takes them away again.
+/// Creates empty files until no other name fits, and removes them again.
 fn names(folder: &str) -> Result<()> {
     fs::create_dir(folder)?;
     let mut count = 0_u32;
@@ -181,7 +181,7 @@ fn names(folder: &str) -> Result<()> {
     if !(1000..20_000).contains(&count) {
         return Err(Error::other(format!("{count} names")));
     }
-    calm_goes_on()?;
+    calm_keeps_running()?;
     (0..count).try_for_each(|number| fs::remove_file(format!("{folder}/{number}")))
 }
 
@@ -189,7 +189,7 @@ fn eat() -> Result<()> {
     let mut eaten: Vec<Vec<u8>> = Vec::new();
     loop {
         eaten.push(vec![1; 1 << 20]);
-        // Pages are taken when they are written, which the compiler must not find needless.
+        // Pages are allocated when written; the compiler must not optimise the writes away.
         std::hint::black_box(&eaten);
     }
 }

@@ -1,4 +1,4 @@
-//! A service's port is its own: who takes it while the service restarts gets no client, and makes nothing ready.
+//! A service's port is its own: a process that takes it while the service restarts gets no client, and makes nothing ready.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -6,18 +6,18 @@ use std::process::ExitCode;
 
 use rustix::process::Signal;
 
-use crate::guest::{LOOK_AGAIN, attempts, catch, say, serve_http, wait_for_file};
-use crate::story::{expect, expect_eq, expect_in};
+use crate::guest::{POLL_INTERVAL, attempts, catch, print, serve_http, wait_for_file};
+use crate::scenario::{expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
-/// The story.
+/// The scenario.
 pub(super) const SCENARIO: Scenario =
-    Scenario { name: "a_port_that_another_service_took_gets_no_client_and_makes_nothing_ready", host, guest };
+    Scenario { name: "a_port_taken_by_another_service_gets_no_client_and_makes_nothing_ready", host, guest };
 
-/// Where the service listens, and where the other does while it can.
+/// The port on which the service listens, and the other one while it can.
 const PORT: u16 = 7101;
 
-/// What shows that the other service has the port.
+/// The file that shows that the other service has the port.
 const TAKEN: &str = "/var/taken";
 
 fn host(lab: &mut Lab) -> Outcome {
@@ -36,12 +36,12 @@ ingress:
     )?;
     web.wait_ready()?;
     expect_eq(&web.get(port, "/")?.body.as_str(), &"web", "before")?;
-    web.ask(&["service", "signal", "web", "web", "KILL"])?.expect_code(0)?;
+    web.command(&["service", "signal", "web", "web", "KILL"])?.expect_code(0)?;
     let mut refused = 0usize;
-    web.until("the service, while another has its port", || {
+    web.until("the service, while another process has its port", || {
         match web.get(port, "/") {
-            // A connection may still have come before the kill.
-            Ok(answer) => expect_eq(&answer.body.as_str(), &"web", "whose answer it is")?,
+            // A connection may have arrived before the kill.
+            Ok(answer) => expect_eq(&answer.body.as_str(), &"web", "the answering service")?,
             Err(_) => refused = refused.saturating_add(1),
         }
         let status = web.service("web")?;
@@ -49,18 +49,18 @@ ingress:
         if refused <= 10 || !waits.contains("is no process of web") {
             return Ok(None);
         }
-        expect_in(waits, "TCP port 7101: what listens on 127.0.0.1:7101", "what it waits for")?;
+        expect_in(waits, "TCP port 7101: what listens on 127.0.0.1:7101", "the reason for waiting")?;
         expect_eq(&crate::lab::phase(&status), &"starting", "its phase").map(Some)
     })?;
-    web.ask(&["service", "signal", "web", "thief", "USR1"])?.expect_code(0)?;
+    web.command(&["service", "signal", "web", "thief", "USR1"])?.expect_code(0)?;
     web.wait_service("web", "ready")?;
     expect_eq(&web.get(port, "/")?.body.as_str(), &"web", "after")?;
     let ended = web.stop()?;
-    expect(!ended.stdout.contains("thief"), format_args!("the other one had a client:\n{}", ended.stdout))
+    expect(!ended.stdout.contains("thief"), format_args!("the other service had a client:\n{}", ended.stdout))
 }
 
-fn guest(words: &[String]) -> ExitCode {
-    let done = match words.first().map(String::as_str) {
+fn guest(args: &[String]) -> ExitCode {
+    let done = match args.first().map(String::as_str) {
         Some("web") => serve(),
         _ => steal(),
     };
@@ -71,28 +71,28 @@ fn serve() -> std::io::Result<()> {
     if attempts("/var/web")? > 0 {
         wait_for_file(TAKEN)?;
         while TcpListener::bind(("127.0.0.1", PORT)).is_err() {
-            std::thread::park_timeout(LOOK_AGAIN);
+            std::thread::park_timeout(POLL_INTERVAL);
         }
     }
     serve_http(PORT, |_| "web".to_owned())
 }
 
-/// Takes the port as soon as it is free, and gives it back when it is told to.
+/// Takes the port as soon as it is free, and releases it on a signal.
 fn steal() -> std::io::Result<()> {
-    let mut told = catch(Signal::USR1)?;
+    let mut signal = catch(Signal::USR1)?;
     let listener = loop {
         match TcpListener::bind(("127.0.0.1", PORT)) {
             Ok(listener) => break listener,
-            Err(_) => std::thread::park_timeout(LOOK_AGAIN),
+            Err(_) => std::thread::park_timeout(POLL_INTERVAL),
         }
     };
     std::fs::write(TAKEN, "")?;
     std::thread::spawn(move || {
         for client in listener.incoming() {
-            // A connection on its way when the port changed hands may still come; it is closed before a byte of a client's.
+            // A connection in progress when the port changed hands may still arrive; it is closed before any byte of a client.
             let asked = client.and_then(|mut client| client.read(&mut [0; 1]));
-            drop(asked.and_then(|bytes| if bytes > 0 { say(b"thief has a client\n") } else { Ok(()) }));
+            drop(asked.and_then(|bytes| if bytes > 0 { print(b"thief has a client\n") } else { Ok(()) }));
         }
     });
-    told.wait()
+    signal.wait()
 }

@@ -1,4 +1,4 @@
-//! Images that people have: Debian with Python, nginx, redis, two hundred layers, a gigabyte, and a registry in between.
+//! Images in common use: Debian with Python, nginx, redis, two hundred layers, a gigabyte, and an image from a registry.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -9,22 +9,22 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::services_are_confined::confinement;
-use crate::guest::{nobody, say};
+use crate::guest::{no_guest, print};
 use crate::lab::Running;
-use crate::story::{Failure, expect, expect_at, expect_eq, expect_in};
+use crate::scenario::{Failure, expect, expect_at, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
-/// The variable that names Debian's `docker-registry`, which `scripts/test` takes out of its package; without it the one in
-/// `PATH` is run.
+/// The variable that names Debian's `docker-registry`, which `scripts/test` extracts from its package; by default the one in
+/// `PATH` is used.
 const REGISTRY_PROGRAM: &str = "CLOISTER_DOCKER_REGISTRY";
 
-/// What people copy is what is tested.
+/// The examples that users copy are the ones tested.
 const PYTHON_EXAMPLE: &str = include_str!("../../../examples/python/cloister.yaml");
 const NGINX_EXAMPLE: &str = include_str!("../../../examples/nginx/cloister.yaml");
 const REDIS_EXAMPLE: &str = include_str!("../../../examples/redis/cloister.yaml");
 
-/// nginx as Debian configures it: started by root, with workers of another user. A shell beside it prints whose each process
-/// is, which nobody outside of the service could see.
+/// nginx as Debian configures it: started by root, with workers of another user. A shell beside it prints the owner of each
+/// process, which is invisible from outside the service.
 const NGINX_AS_IT_COMES: &str = r#"
 version: 1
 services:
@@ -53,60 +53,60 @@ ingress: [{port: 80, service: web}]
 /// Debian's number for `www-data` (base-passwd).
 const WWW_DATA: u32 = 33;
 
-/// How long a registry on loopback may take to listen.
+/// Time limit for a registry on loopback to listen.
 const REGISTRY_LIMIT: Duration = Duration::from_secs(20);
 
-/// The story of Python's own HTTP server.
+/// Python's own HTTP server.
 pub(super) const PYTHON: Scenario =
-    Scenario { name: "a_debian_root_serves_files_with_python", host: python, guest: nobody };
+    Scenario { name: "a_debian_root_serves_files_with_python", host: python, guest: no_guest };
 
-/// The story of nginx.
+/// nginx.
 pub(super) const NGINX: Scenario = Scenario {
-    name: "nginx_from_debian_serves_with_its_own_user_and_logs_on_stdout",
+    name: "nginx_from_debian_serves_as_its_own_user_and_logs_to_stdout",
     host: nginx,
-    guest: nobody,
+    guest: no_guest,
 };
 
-/// The story of redis.
+/// redis.
 pub(super) const REDIS: Scenario =
-    Scenario { name: "redis_is_driven_by_redis_benchmark_through_ingress", host: redis, guest: nobody };
+    Scenario { name: "redis_benchmark_runs_through_ingress", host: redis, guest: no_guest };
 
-/// The story of many layers.
+/// Many layers.
 pub(super) const LAYERS: Scenario = Scenario {
-    name: "an_image_of_two_hundred_layers_has_what_the_last_one_says",
+    name: "an_image_of_two_hundred_layers_has_the_files_of_the_last_one",
     host: layers,
     guest: newest,
 };
 
-/// The story of a registry.
+/// A registry.
 pub(super) const REGISTRY: Scenario = Scenario {
     name: "an_image_pushed_to_a_registry_runs_by_tag_and_by_digest",
     host: registry,
-    guest: nobody,
+    guest: no_guest,
 };
 
-/// The story of a large image.
+/// A large image.
 pub(super) const LARGE: Scenario =
-    Scenario { name: "an_image_of_a_gigabyte_boots_and_answers", host: large, guest: nobody };
+    Scenario { name: "an_image_of_a_gigabyte_boots_and_answers", host: large, guest: no_guest };
 
 fn python(lab: &mut Lab) -> Outcome {
     let root = lab.input("python")?;
     let (mut web, port) = serve(lab, &format!("dir:{root}"), PYTHON_EXAMPLE)?;
     let answer = web.get(port, "/common-licenses/Apache-2.0")?;
-    expect_eq(&answer.status, &200, "the status of a file of Debian's")?;
+    expect_eq(&answer.status, &200, "the status of a Debian file")?;
     expect_in(&answer.body, "Apache License", "the file")?;
     web.stop()?;
     Ok(())
 }
 
-/// Debian's nginx starts as root and gives that up; the example's never was root and cannot become it.
+/// Debian's nginx starts as root and drops its privileges; the example's never was root and cannot become it.
 fn nginx(lab: &mut Lab) -> Outcome {
     let archive = lab.input("nginx")?;
     let (mut web, port) = serve(lab, &format!("docker-archive:{archive}"), NGINX_EXAMPLE)?;
     let answer = web.get(port, "/?asked-from-outside")?;
     expect_eq(&answer.status, &200, "the status of /")?;
     expect_in(&answer.body, "nginx", "the page")?;
-    // Its own checks of liveness are in the log, too.
+    // Its own liveness checks are in the log, too.
     web.wait_stdout("GET /?asked-from-outside HTTP/1.0")?;
     let confinement = confinement(&web, "nginx")?;
     expect_at(&confinement, "/uids", json!([WWW_DATA, WWW_DATA, WWW_DATA, WWW_DATA]))?;
@@ -132,10 +132,10 @@ fn redis(lab: &mut Lab) -> Outcome {
             "--csv",
         ])
         .output()?;
-    let said = String::from_utf8_lossy(&bench.stdout).into_owned();
-    expect(bench.status.success(), format_args!("redis-benchmark failed: {said}"))?;
+    let table = String::from_utf8_lossy(&bench.stdout).into_owned();
+    expect(bench.status.success(), format_args!("redis-benchmark failed: {table}"))?;
     for test in ["PING_INLINE", "SET", "GET"] {
-        expect_in(&said, test, "redis-benchmark's table")?;
+        expect_in(&table, test, "redis-benchmark's table")?;
     }
     web.stop()?.expect_code(0)
 }
@@ -149,17 +149,17 @@ fn layers(lab: &mut Lab) -> Outcome {
     let mut web = lab.run(&image, &[])?;
     let ended = web.finish()?;
     ended.expect_code(0)?;
-    expect_in(&ended.stdout, "newest 200, files 100", "what the last layer left")
+    expect_in(&ended.stdout, "newest 200, files 100", "the files of the last layer")
 }
 
-fn newest(_words: &[String]) -> ExitCode {
+fn newest(_args: &[String]) -> ExitCode {
     let newest = std::fs::read_to_string("/app/newest").unwrap_or_default();
     let files = std::fs::read_dir("/app").map(Iterator::count).unwrap_or_default().saturating_sub(1);
-    let told = say(format!("newest {}, files {files}\n", newest.trim()).as_bytes());
-    if told.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let printed = print(format!("newest {}, files {files}\n", newest.trim()).as_bytes());
+    if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A copy of a docker-archive with one more layer, which holds the probe: made by skopeo and tar, as a user would.
+/// A copy of a docker-archive with an additional layer that contains the probe: made with skopeo and tar, as a user would.
 fn with_probe(lab: &Lab, archive: &str) -> Result<String, Failure> {
     let script = "set -e
         mkdir -p w/bin && tar -C w -xf \"$1\" && cp \"$2\" probe && mkdir -p l/bin && cp probe l/bin/probe
@@ -198,22 +198,22 @@ fn registry(lab: &mut Lab) -> Outcome {
     let by_tag = lab.build_from(&target, NGINX_AS_IT_COMES)?;
     let by_digest = format!("docker://127.0.0.1:{port}/web/nginx@{}", digest.trim());
     let by_digest = lab.build_from(&by_digest, NGINX_AS_IT_COMES)?;
-    // The index names every byte by its digest: one of the two runs, and so does the other.
+    // The index names every byte by its digest: if one of the two runs, so does the other.
     let index = |image: &Path| std::fs::read_to_string(image.join("index.json"));
-    expect_eq(&index(&by_tag)?, &index(&by_digest)?, "what the two builds gave")?;
+    expect_eq(&index(&by_tag)?, &index(&by_digest)?, "the results of the two builds")?;
     let (mut web, port) = run(lab, &by_tag, "80")?;
     expect_eq(&web.get(port, "/")?.status, &200, "the status of /")?;
     web.wait_stdout("nginx: worker")?;
     let ended = web.stop()?;
-    expect_in(&ended.stdout, "nginx: master 0 0 0 0\n", "whose nginx is")?;
-    expect_in(&ended.stdout, "nginx: worker 33 33 33 33\n", "whose its workers are")?;
+    expect_in(&ended.stdout, "nginx: master 0 0 0 0\n", "the owner of nginx")?;
+    expect_in(&ended.stdout, "nginx: worker 33 33 33 33\n", "the owner of its workers")?;
     ended.expect_code(0)
 }
 
 fn large(lab: &mut Lab) -> Outcome {
     let layout = lab.input("large")?;
     let manifest = "{version: 1, services: {web: {ready: {tcp: 8000}}}, ingress: [8000]}";
-    // How much memory such an image needs is for the sleeve to say.
+    // The sleeve chooses how much memory such an image needs.
     let (mut web, port) = serve(lab, &format!("oci:{layout}"), manifest)?;
     expect_eq(&web.get(port, "/usr/bin/")?.status, &200, "the status of a folder")?;
     expect_in(&web.get(port, "/usr/bin/ghc")?.body, "exec", "a file of the image's largest package")?;
@@ -221,16 +221,16 @@ fn large(lab: &mut Lab) -> Outcome {
     Ok(())
 }
 
-/// Builds, runs and waits until it is ready; the one ingress port is published on the port returned.
+/// Builds and runs an image and waits until it is ready; its single ingress port is published on the returned port.
 fn serve(lab: &mut Lab, reference: &str, manifest: &str) -> Result<(Running, u16), Failure> {
     let image = lab.build_from(reference, manifest)?;
     let inside = manifest.rsplit_once("ingress").and_then(|(_, tail)| {
-        tail.split(|c: char| !c.is_ascii_digit()).find(|word| !word.is_empty()).map(str::to_owned)
+        tail.split(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty()).map(str::to_owned)
     });
     run(lab, &image, &inside.unwrap_or_default())
 }
 
-/// Runs what is built, with the memory that the sleeve chooses, and waits until it is ready.
+/// Runs an image with the memory that the sleeve chooses, and waits until it is ready.
 fn run(lab: &Lab, image: &Path, inside: &str) -> Result<(Running, u16), Failure> {
     let port = lab.free_port()?;
     let web = lab.run(image, &["--publish", &format!("127.0.0.1:{port}:{inside}")])?;

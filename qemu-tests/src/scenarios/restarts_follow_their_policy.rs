@@ -1,56 +1,56 @@
-//! A service that ends is started again, with pauses that grow, until its burst is used up; whether the enclave then ends
-//! is up to the manifest.
+//! A service that exits is restarted with growing delays until its burst is exhausted; whether the enclave then terminates is up
+//! to the manifest.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::guest::{attempts, catch, say};
-use crate::story::{expect, expect_eq, expect_in};
+use crate::guest::{attempts, catch, print};
+use crate::scenario::{expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Running, Scenario, Shared};
 
-/// The story of a service that gets it right in the end.
+/// A service that succeeds in the end.
 pub(super) const RECOVERS: Shared = Shared {
-    name: "a_service_that_fails_is_started_again",
+    name: "a_failed_service_is_restarted",
     services: "  unlucky: {command: [PROBE], restart: {policy: on-failure, delay: 50ms}}",
     control: &[],
     host: recovers,
     guest: third_time,
 };
 
-/// The story of a service that never does.
-pub(super) const GIVES_UP: Scenario = Scenario {
-    name: "a_service_past_its_burst_has_failed_and_its_code_is_the_enclaves",
-    host: gives_up,
+/// A service that never does.
+pub(super) const EXHAUSTED: Scenario = Scenario {
+    name: "a_service_past_its_burst_fails_and_the_enclave_has_its_exit_code",
+    host: exhausted,
     guest: never,
 };
 
-/// The story of the pauses.
+/// The restart delays.
 pub(super) const PAUSES: Scenario = Scenario {
-    name: "pauses_double_from_the_exit_and_start_over_after_a_stable_time",
+    name: "restart_delays_double_and_reset_after_a_stable_time",
     host: pauses,
     guest: stable_once,
 };
 
-/// The story of who may fail and who may not.
+/// Critical and other services.
 pub(super) const CRITICAL: Scenario = Scenario {
-    name: "a_critical_service_ends_the_enclave_with_its_code_and_others_do_not",
+    name: "only_a_critical_service_ends_the_enclave_with_its_exit_code",
     host: critical,
     guest: important,
 };
 
-/// How long the service of the pauses is up in its fourth run: longer than `stable`, however busy the host is.
+/// How long the service of the delays runs in its fourth run: longer than `stable`, however busy the host is.
 const STABLE: Duration = Duration::from_millis(600);
 
 fn recovers(web: &Running) -> Outcome {
     let ended = web.wait_service("unlucky", "done")?;
-    expect_eq(&ended.get("last_exit"), &Some(&serde_json::json!({"code": 0})), "how it ended at last")?;
+    expect_eq(&ended.get("last_exit"), &Some(&serde_json::json!({"code": 0})), "its final exit")?;
     web.wait_stdout("attempt 3\n")?;
     expect_eq(&web.stdout().matches("attempt").count(), &3, "the number of attempts")
 }
 
-fn gives_up(lab: &mut Lab) -> Outcome {
+fn exhausted(lab: &mut Lab) -> Outcome {
     let mut web = lab.boot(
         "
 version: 1
@@ -66,32 +66,32 @@ services:
     expect(ended.stderr.contains('5'), format_args!("the reason names the code:\n{}", ended.stderr))
 }
 
-fn third_time(_words: &[String]) -> ExitCode {
+fn third_time(_args: &[String]) -> ExitCode {
     let attempt = attempts("/var/attempts").unwrap_or_default().saturating_add(1);
-    let said = say(format!("attempt {attempt}\n").as_bytes());
-    if attempt == 3 && said.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    let printed = print(format!("attempt {attempt}\n").as_bytes());
+    if attempt == 3 && printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-fn never(_words: &[String]) -> ExitCode {
-    if say(b"never works\n").is_ok() { ExitCode::from(5) } else { ExitCode::from(6) }
+fn never(_args: &[String]) -> ExitCode {
+    if print(b"never works\n").is_ok() { ExitCode::from(5) } else { ExitCode::from(6) }
 }
 
 fn pauses(lab: &mut Lab) -> Outcome {
     let manifest = "{version: 1, services: {web: {command: [PROBE], restart: {delay: 200ms, max_delay: 700ms, stable: 500ms, burst: 4}}}}";
     let ended = lab.boot(manifest, &[])?.finish()?;
     ended.expect_code(0)?;
-    // What was said: each pause, and what is taken off it at random, a quarter at most.
-    let said: Vec<u64> = ended.stderr.lines().filter_map(pause_in).collect();
-    expect_eq(&said.len(), &4, "restarts")?;
-    for (pause, longest) in said.iter().zip([200, 400, 700, 200]) {
+    // The logged delays: each with a random reduction of a quarter at most.
+    let delays: Vec<u64> = ended.stderr.lines().filter_map(pause_in).collect();
+    expect_eq(&delays.len(), &4, "restarts")?;
+    for (pause, longest) in delays.iter().zip([200, 400, 700, 200]) {
         let right = (longest - longest / 4..=longest).contains(pause);
-        expect(right, format_args!("{said:?}: {pause} ms is not {longest} ms less up to a quarter"))?;
+        expect(right, format_args!("{delays:?}: {pause} ms is not {longest} ms less up to a quarter"))?;
     }
-    // What was kept: each run begins no earlier than its pause after the end of the one before.
-    let times: Vec<u64> = ended.stdout.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    // The observed delays: each run begins no earlier than its delay after the previous run's end.
+    let times: Vec<u64> = ended.stdout.split_whitespace().filter_map(|time| time.parse().ok()).collect();
     expect_eq(&times.len(), &10, "the begin and the end of five runs")?;
     for ((before, after), pause) in
-        times.iter().skip(1).step_by(2).zip(times.iter().skip(2).step_by(2)).zip(&said)
+        times.iter().skip(1).step_by(2).zip(times.iter().skip(2).step_by(2)).zip(&delays)
     {
         let waited = after.saturating_sub(*before);
         expect(waited.saturating_add(CLOCK_STEP) >= *pause, format_args!("waited {waited} ms of {pause}"))?;
@@ -107,14 +107,14 @@ fn pause_in(line: &str) -> Option<u64> {
     line.split("restarting in ").nth(1)?.split(' ').next()?.parse().ok()
 }
 
-fn stable_once(_words: &[String]) -> ExitCode {
+fn stable_once(_args: &[String]) -> ExitCode {
     let run = attempts("/var/runs").unwrap_or_default();
     let began = uptime_ms();
     if run == 3 {
         std::thread::park_timeout(STABLE);
     }
-    let said = began.and_then(|began| say(format!("{began} {}\n", uptime_ms()?).as_bytes()));
-    if run == 4 && said.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    let printed = began.and_then(|began| print(format!("{began} {}\n", uptime_ms()?).as_bytes()));
+    if run == 4 && printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 /// Milliseconds since boot.
@@ -139,30 +139,30 @@ services:
     web.wait_service("helper", "failed")?;
     let seen = web.wait_state("degraded")?;
     let why = seen.pointer("/status/why").and_then(serde_json::Value::as_str).unwrap_or_default();
-    expect_in(why, "helper has failed", "why it is degraded")?;
+    expect_in(why, "helper has failed", "the reason for degraded")?;
     expect_eq(
         &crate::lab::phase(&web.service("main")?),
         &"ready",
-        "the critical service, after another failed",
+        "the critical service after another failed",
     )?;
-    web.ask(&["service", "signal", "web", "main", "TERM"])?.expect_code(0)?;
+    web.command(&["service", "signal", "web", "main", "TERM"])?.expect_code(0)?;
     let ended = web.finish()?;
     ended.expect_code(7)?;
-    expect_in(&ended.stderr, "stopping: main ended: exit code 7", "why it ended")?;
-    expect_in(&ended.stdout, "other was asked to end", "the end of the others")?;
+    expect_in(&ended.stderr, "stopping: main ended: exit code 7", "the cause")?;
+    expect_in(&ended.stdout, "other was asked to stop", "the stop of the others")?;
     let order = ended.stdout.find("main was asked").zip(ended.stdout.find("other was asked"));
     expect(
         order.is_some_and(|(main, other)| main < other),
-        format_args!("the order of ends:\n{}", ended.stdout),
+        format_args!("the order of exits:\n{}", ended.stdout),
     )
 }
 
-fn important(words: &[String]) -> ExitCode {
-    let [name, code] = words else { return ExitCode::from(3) };
+fn important(args: &[String]) -> ExitCode {
+    let [name, code] = args else { return ExitCode::from(3) };
     let lived = catch(Signal::TERM).and_then(|mut term| {
-        say(format!("{name} is here\n").as_bytes())?;
+        print(format!("{name} is here\n").as_bytes())?;
         term.wait()?;
-        say(format!("{name} was asked to end\n").as_bytes())
+        print(format!("{name} was asked to stop\n").as_bytes())
     });
     lived.ok().and_then(|()| code.parse::<u8>().ok()).map_or(ExitCode::FAILURE, ExitCode::from)
 }

@@ -1,18 +1,21 @@
-//! What init makes of a servant, as the servant and the kernel see it. The supervisor of this machine is one for trials
+//! A servant as the servant itself and the kernel see it. The supervisor of this machine is a test program
 //! (`init/examples/trial-servants.rs`), which prints each fact on the console.
 
-use crate::guest::nobody;
+use crate::guest::no_guest;
 use crate::lab::Release;
-use crate::story::{Failure, expect, expect_eq, expect_in};
+use crate::scenario::{Failure, expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
-/// The story.
-pub(super) const SCENARIO: Scenario =
-    Scenario { name: "a_servant_sees_nothing_and_holds_what_it_was_given", host: servants, guest: nobody };
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "a_servant_sees_nothing_and_holds_only_its_descriptors",
+    host: servants,
+    guest: no_guest,
+};
 
 const MANIFEST: &str = "{version: 1, services: {web: {command: [PROBE]}}}";
 
-/// What the servant finds. Descriptors: stdin, stdout, stderr and 200 that were given, and no other.
+/// What the servant finds. Descriptors: stdin, stdout, stderr and the 200 that it received, and no other.
 const SEEN: &[(&str, &str)] = &[
     ("servant: names in the root", "0"),
     ("servant: working directory", "\"/\""),
@@ -26,11 +29,11 @@ const SEEN: &[(&str, &str)] = &[
     ("servant: descriptors with what was given", "200"),
 ];
 
-/// What it cannot open.
+/// Paths that it cannot open.
 const MISSING: &[&str] =
     &["/proc/self/status", "/dev/null", "/sys/fs/cgroup", "/sbin/supervisor", "/../init", "/tmp"];
 
-/// What the kernel shows of it. Supplementary groups are none, capabilities of every kind as well.
+/// What the kernel shows of it. It has no supplementary groups and no capabilities of any kind.
 const SHOWN: &[(&str, &str)] = &[
     ("Uid", "4242 4242 4242 4242"),
     ("Gid", "4243 4243 4243 4243"),
@@ -57,12 +60,12 @@ const SHOWN: &[(&str, &str)] = &[
     ("oom_score_adj", "0"),
 ];
 
-/// What a second supervisor is handed after a crash of the first: all that init keeps, which is more descriptors than one message
-/// carries, and the servant with its two pipes.
+/// What a second supervisor receives after a crash of the first: everything that init holds, which is more descriptors than one
+/// message carries, and the servant with its two pipes.
 const HANDED_OVER: &[(&str, &str)] =
     &[("stashes", "256"), ("stashes with their own content", "256"), ("held", "@trial true 2")];
 
-/// Ends and failed starts. The filter kills by SIGSYS, before the program's first instruction where it does not allow the exec.
+/// Exits and failed starts. The filter kills with SIGSYS, before the program's first instruction if it does not allow the exec.
 const ENDS: &[(&str, &str)] = &[
     ("end of @trial", "Signal { signal: 9, cause: Sent }"),
     ("start of @missing", "exec 2 exec: /sbin/none: No such file or directory (os error 2)"),
@@ -75,7 +78,7 @@ fn servants(lab: &mut Lab) -> Outcome {
     let image = lab.image_on(&release, MANIFEST)?;
     let mut web = lab.run(&image, &[])?;
     web.finish()?.expect_code(0)?;
-    let console = web.ask(&["logs", "web", "--console"])?.stdout;
+    let console = web.command(&["logs", "web", "--console"])?.stdout;
     for (name, value) in [SEEN, SHOWN, HANDED_OVER, ENDS].concat() {
         expect_eq(&fact(&console, name)?, &value, name)?;
     }
@@ -96,5 +99,5 @@ fn servants(lab: &mut Lab) -> Outcome {
 fn fact<'a>(console: &'a str, name: &str) -> Result<&'a str, Failure> {
     let start = format!("trial: {name}:");
     let line = console.lines().find_map(|line| line.trim_end().split_once(&start));
-    line.map(|(_, value)| value.trim()).ok_or_else(|| Failure::broken(format!("no {start:?} in:\n{console}")))
+    line.map(|(_, value)| value.trim()).ok_or_else(|| Failure::failed(format!("no {start:?} in:\n{console}")))
 }

@@ -1,4 +1,4 @@
-//! What a service can and cannot do: told by a service that tries.
+//! What a service can and cannot do, as found by services that try.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,31 +10,28 @@ use rustix::net::{AddressFamily, SocketType, netlink, socket};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, kill_process_group, prlimit};
 use serde_json::{Value, json};
 
-use super::files_stay_where_they_are::change;
-use crate::guest::{catch, say};
+use super::protected_files_cannot_be_replaced::change;
+use crate::guest::{catch, print};
 use crate::lab::Running;
-use crate::story::{Failure, expect, expect_at, expect_eq, expect_in};
+use crate::scenario::{Failure, expect, expect_at, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
-/// The story of a service with nothing but its manifest's user.
+/// A service with nothing but its manifest's user.
 pub(super) const DEFAULTS: Scenario =
-    Scenario { name: "a_service_has_its_user_no_capabilities_and_no_way_around_the_boundary", host, guest };
+    Scenario { name: "a_service_has_its_user_no_capabilities_and_no_escape", host, guest };
 
-/// The story of what the kernel says about two services, one of them with everything a manifest can say.
-pub(super) const INSPECTED: Scenario = Scenario {
-    name: "what_inspect_reads_back_from_the_kernel_is_what_the_manifest_asked_for",
-    host: inspected,
-    guest: confined,
-};
+/// The kernel's view of two services, one of them with every confinement option of a manifest.
+pub(super) const INSPECTED: Scenario =
+    Scenario { name: "inspect_reports_the_confinement_of_the_manifest", host: inspected, guest: confined };
 
-/// The story of a service that takes the whole machine's memory.
+/// A service that uses the whole machine's memory.
 pub(super) const MEMORY: Scenario = Scenario {
-    name: "when_memory_runs_out_the_service_dies_and_the_enclave_ends_in_order",
+    name: "out_of_memory_kills_the_service_and_ends_the_enclave_in_order",
     host: memory,
     guest: greedy,
 };
 
-/// The story of a service that is root and sends signals to everybody.
+/// A service that is root and sends signals to every process.
 pub(super) const SIGNALS: Scenario = Scenario {
     name: "a_root_service_that_kills_everything_kills_its_own_children_only",
     host: signals,
@@ -61,15 +58,15 @@ fn host(lab: &mut Lab) -> Outcome {
         "/tmp: empty and writable",
         "/sys/kernel/config: absent or empty",
         "stdout blocks: true",
-        "said by the name of /dev/stdout",
+        "written to the name of /dev/stdout",
         "environment: A=b",
     ] {
-        expect_in(&ended.stdout, fact, "what the service saw")?;
+        expect_in(&ended.stdout, fact, "the service's result")?;
     }
     expect_eq(&ended.stdout.matches("cgroup: 0::/").count(), &1, "a cgroup of its own")
 }
 
-fn guest(_words: &[String]) -> ExitCode {
+fn guest(_args: &[String]) -> ExitCode {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let cgroup = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -88,20 +85,20 @@ fn guest(_words: &[String]) -> ExitCode {
         if names("/tmp").is_some_and(|all| all.is_empty()) && fs::write("/tmp/x", "x").is_ok() {
             "empty and writable"
         } else {
-            "not so"
+            "not empty or not writable"
         },
         if names("/sys/kernel/config").unwrap_or_default().is_empty() { "absent or empty" } else { "there" },
         flags.is_ok_and(|flags| !flags.contains(rustix::fs::OFlags::NONBLOCK)),
         environment.join(" "),
     );
-    let by_name = fs::write("/dev/stdout", "said by the name of /dev/stdout\n");
-    if say(report.as_bytes()).is_ok() && by_name.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let by_name = fs::write("/dev/stdout", "written to the name of /dev/stdout\n");
+    if print(report.as_bytes()).is_ok() && by_name.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// `AF_VSOCK` of `linux/socket.h`.
 const VSOCK: u16 = 40;
 
-/// The sorted names in a folder, if there is one that can be read.
+/// The sorted names in a folder, if it can be read.
 fn names(folder: &str) -> Option<Vec<String>> {
     let mut names: Vec<String> =
         fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
@@ -109,7 +106,7 @@ fn names(folder: &str) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// One service with nothing but its command, one with everything that confines.
+/// One service with nothing but its command, one with every option that confines.
 const TWO_SERVICES: &str = "
 version: 1
 services:
@@ -123,7 +120,7 @@ services:
     limits: {memory: 64MiB, cpu: 0.5, pids: 20, open_files: 512}
     files: {/etc/app.conf: {content: hello, mode: 0400}}
     after: [plain]
-    ready: {log: that is all}
+    ready: {log: end of report}
 ";
 
 fn inspected(lab: &mut Lab) -> Outcome {
@@ -163,21 +160,21 @@ fn inspected(lab: &mut Lab) -> Outcome {
             "limits": [["Max core file size", "0", "0"], ["Max open files", "65536", "65536"]],
         }),
     )?;
-    room_is_left(&plain)?;
+    memory_is_left(&plain)?;
     let ended = web.stop()?;
     for fact in TRIED {
-        expect_in(&ended.stdout, &format!("{fact}\n"), "what the service could do")?;
+        expect_in(&ended.stdout, &format!("{fact}\n"), "the service's result")?;
     }
     Ok(())
 }
 
-/// The machine's memory, in bytes: what is chosen for a small image.
+/// The machine's memory, in bytes: the default for a small image.
 const GIVEN: u64 = 512 << 20;
 
 /// What the services leave of it to init and the supervisor, in bytes.
 const LEFT: u64 = 16 << 20;
 
-/// What a service with `writable: [/var]` sees when it tries.
+/// The results of a service with `writable: [/var]`.
 const TRIED: [&str; 22] = [
     "/etc/open/new: Read-only file system",
     "chmod /etc/open: Read-only file system",
@@ -203,24 +200,24 @@ const TRIED: [&str; 22] = [
     "unmount /tmp: Operation not permitted",
 ];
 
-/// All services together may not take the whole machine.
-fn room_is_left(confinement: &Value) -> Outcome {
+/// All services together must not use the whole machine.
+fn memory_is_left(confinement: &Value) -> Outcome {
     let together = confinement.get("services_memory").and_then(Value::as_u64).unwrap_or(u64::MAX);
     let most = GIVEN - LEFT;
     expect(
         (GIVEN / 2..most).contains(&together),
-        format_args!("services may take {together} of {GIVEN} bytes"),
+        format_args!("services may use {together} of {GIVEN} bytes"),
     )
 }
 
-/// `host-sleeve inspect web --service NAME --json`: what confines a service.
+/// `host-sleeve inspect web --service NAME --json`: the confinement of a service.
 pub(super) fn confinement(web: &Running, service: &str) -> Result<Value, Failure> {
-    let asked = web.ask(&["inspect", "web", "--service", service, "--json"])?;
+    let asked = web.command(&["inspect", "web", "--service", service, "--json"])?;
     asked.expect_code(0)?;
     asked.json()
 }
 
-/// Every field of `expected` has the value it has there.
+/// Every field of `expected` has the same value in `found`.
 fn same(found: &Value, expected: &Value) -> Outcome {
     for (field, value) in expected.as_object().into_iter().flatten() {
         expect_eq(&found.get(field), &Some(value), field)?;
@@ -228,16 +225,16 @@ fn same(found: &Value, expected: &Value) -> Outcome {
     Ok(())
 }
 
-fn confined(words: &[String]) -> ExitCode {
-    let name = words.first().map_or("", String::as_str);
+fn confined(args: &[String]) -> ExitCode {
+    let name = args.first().map_or("", String::as_str);
     let lived = catch(Signal::TERM).and_then(|mut term| {
-        let done = if name == "plain" { open_up() } else { tell() };
+        let done = if name == "plain" { open_up() } else { try_everything() };
         done.and_then(|()| term.wait())
     });
     if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Makes two folders that any user may write by their mode, so that what keeps one out is not the mode.
+/// Creates two folders that any user may write by their mode, so that the mode is not the reason for a refusal.
 fn open_up() -> std::io::Result<()> {
     for folder in ["/etc/open", "/var/open"] {
         fs::create_dir(folder)?;
@@ -248,11 +245,11 @@ fn open_up() -> std::io::Result<()> {
     fs::write("/var/plain", "")
 }
 
-/// Tries, and says what came of it.
-fn tell() -> std::io::Result<()> {
+/// Tries everything, and prints the results.
+fn try_everything() -> std::io::Result<()> {
     let mut report = String::new();
     let mut fact = |what: &str, came: String| report.push_str(&[what, ": ", &came, "\n"].concat());
-    let words = |error: std::io::Error| error.to_string().split(" (").next().unwrap_or_default().to_owned();
+    let reason = |error: std::io::Error| error.to_string().split(" (").next().unwrap_or_default().to_owned();
     for path in [
         "/etc/open/new",
         "/var/new",
@@ -261,22 +258,22 @@ fn tell() -> std::io::Result<()> {
         "/sys/kernel/profiling",
         "/proc/sys/kernel/hostname",
     ] {
-        fact(path, fs::write(path, "x").map_or_else(words, |()| "written".to_owned()));
+        fact(path, fs::write(path, "x").map_or_else(reason, |()| "written".to_owned()));
     }
     for path in ["/etc/open", "/etc/passwd", "/var/open/new"] {
         for (of, attempt) in change(path) {
-            fact(&format!("{of} {path}"), attempt.map_or_else(words, |()| "done".to_owned()));
+            fact(&format!("{of} {path}"), attempt.map_or_else(reason, |()| "done".to_owned()));
         }
     }
-    fact("another service's /etc/app.conf", fs::read_to_string("/var/another").unwrap_or_else(words));
-    fact("/etc/app.conf", fs::read_to_string("/etc/app.conf").unwrap_or_else(words));
+    fact("another service's /etc/app.conf", fs::read_to_string("/var/another").unwrap_or_else(reason));
+    fact("/etc/app.conf", fs::read_to_string("/etc/app.conf").unwrap_or_else(reason));
     for path in ["/tmp/plain", "/proc/7", "/dev/nsm", "/cloister/manifest.json"] {
         fact(path, if fs::exists(path).is_ok_and(|there| there) { "there" } else { "not there" }.to_owned());
     }
     let unmounted = rustix::mount::unmount("/tmp", rustix::mount::UnmountFlags::empty());
-    fact("unmount /tmp", unmounted.map_or_else(|error| words(error.into()), |()| "done".to_owned()));
-    report.push_str("that is all\n");
-    say(report.as_bytes())
+    fact("unmount /tmp", unmounted.map_or_else(|error| reason(error.into()), |()| "done".to_owned()));
+    report.push_str("end of report\n");
+    print(report.as_bytes())
 }
 
 fn memory(lab: &mut Lab) -> Outcome {
@@ -288,32 +285,32 @@ services:
 ";
     let ended = lab.boot(manifest, &["--memory", "256MiB"])?.finish()?;
     ended.expect_code(137)?;
-    expect_in(&ended.stderr, "web ended: signal 9 SIGKILL: out of memory", "why it ended")?;
-    expect_in(&ended.stdout, "other was asked to end", "what the others did")?;
-    expect(!ended.stderr.contains("supervisor was started again"), "the supervisor was spared")
+    expect_in(&ended.stderr, "web ended: signal 9 SIGKILL: out of memory", "the cause")?;
+    expect_in(&ended.stdout, "other was asked to stop", "the stop of the others")?;
+    expect(!ended.stderr.contains("supervisor was started again"), "the supervisor kept running")
 }
 
-fn greedy(words: &[String]) -> ExitCode {
-    if words.first().is_some_and(|word| word == "eat") {
+fn greedy(args: &[String]) -> ExitCode {
+    if args.first().is_some_and(|role| role == "eat") {
         let mut eaten: Vec<Vec<u8>> = Vec::new();
         loop {
             eaten.push(vec![1; BITE]);
-            // Pages are taken when they are written, which the compiler must not find needless.
+            // Pages are allocated when written; the compiler must not optimise the writes away.
             std::hint::black_box(&eaten);
         }
     }
     let lived = catch(Signal::TERM).and_then(|mut term| {
         fs::write("/var/other", "")?;
         term.wait()?;
-        say(b"other was asked to end\n")
+        print(b"other was asked to stop\n")
     });
     if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// How much is eaten at once, in bytes.
+/// How much is allocated at once, in bytes.
 const BITE: usize = 1 << 20;
 
-/// Neither service names a user, so both are root, as the supervisor and init are.
+/// Neither service names a user, so both are root, like the supervisor and init.
 const DEADLY: &str = "
 version: 1
 services:
@@ -327,11 +324,11 @@ fn signals(lab: &mut Lab) -> Outcome {
     let mut web = lab.boot(DEADLY, &[])?;
     web.wait_ready()?;
     for rogue in ["rogue", "another"] {
-        let said = web.ask(&["logs", "web", "--service", rogue])?;
+        let log = web.command(&["logs", "web", "--service", rogue])?;
         for fact in
             ["processes: 1 2", "its own core: done", "a child: killed", "everybody: its own child was killed"]
         {
-            expect_in(&said.stdout, &format!("{fact}\n"), rogue)?;
+            expect_in(&log.stdout, &format!("{fact}\n"), rogue)?;
         }
     }
     let inspected = web.inspect()?;
@@ -340,50 +337,50 @@ fn signals(lab: &mut Lab) -> Outcome {
         expect_eq(&web.service(name)?.get("restarts"), &Some(&json!(0)), name)?;
     }
     let ended = web.stop()?;
-    expect_eq(&ended.stdout.matches("calm was asked to end").count(), &2, "who lived to the end")
+    expect_eq(&ended.stdout.matches("calm was asked to stop").count(), &2, "the services that ran to the end")
 }
 
-fn deadly(words: &[String]) -> ExitCode {
-    let lived = match words.first().map(String::as_str) {
+fn deadly(args: &[String]) -> ExitCode {
+    let lived = match args.first().map(String::as_str) {
         Some("rogue") => kill_all(),
         Some("child") => catch(Signal::TERM).and_then(|mut term| term.wait()),
         _ => catch(Signal::TERM).and_then(|mut term| {
             fs::write("/var/calm", "")?;
             term.wait()?;
-            say(b"calm was asked to end\n")
+            print(b"calm was asked to stop\n")
         }),
     };
     if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Says which processes it sees, sends signals to all of them, and says what came of each.
+/// Prints the processes that it sees, sends signals to all of them, and prints the results.
 fn kill_all() -> std::io::Result<()> {
     let seen = names("/proc").unwrap_or_default().into_iter();
     let seen: Vec<String> = seen.filter(|name| name.parse::<u32>().is_ok()).collect();
-    say(format!("processes: {}\n", seen.join(" ")).as_bytes())?;
+    print(format!("processes: {}\n", seen.join(" ")).as_bytes())?;
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     came("its own core", prlimit(None, Resource::Core, none).map(drop))?;
-    let mut child = live()?;
+    let mut child = sleeper()?;
     kill_process(Pid::from_child(&child), Signal::KILL)?;
     if child.wait()?.signal() == Some(Signal::KILL.as_raw()) {
-        say(b"a child: killed\n")?;
+        print(b"a child: killed\n")?;
     }
-    let mut child = live()?;
-    // The group of number 1 is everybody who is seen, but for the first process and the sender (kill(2), a pid of -1).
+    let mut child = sleeper()?;
+    // The group of number 1 contains every visible process, except for the first process and the sender (kill(2), a pid of -1).
     kill_process_group(Pid::INIT, Signal::KILL)?;
     if child.wait()?.signal() == Some(Signal::KILL.as_raw()) {
-        say(b"everybody: its own child was killed\n")?;
+        print(b"everybody: its own child was killed\n")?;
     }
     Ok(())
 }
 
-/// Says what came of an attempt, without the error's number.
+/// Prints the result of an attempt, without the error's number.
 fn came<E: Into<std::io::Error>>(of: &str, attempt: Result<(), E>) -> std::io::Result<()> {
-    let words = attempt.map_or_else(|error| error.into().to_string(), |()| "done".to_owned());
-    say(format!("{of}: {}\n", words.split(" (").next().unwrap_or_default()).as_bytes())
+    let result = attempt.map_or_else(|error| error.into().to_string(), |()| "done".to_owned());
+    print(format!("{of}: {}\n", result.split(" (").next().unwrap_or_default()).as_bytes())
 }
 
-/// A child that lives until it is killed.
-fn live() -> std::io::Result<Child> {
+/// A child that runs until it is killed.
+fn sleeper() -> std::io::Result<Child> {
     Command::new("/proc/self/exe").args([SIGNALS.name, "child"]).spawn()
 }

@@ -1,13 +1,13 @@
-//! A service that dies of a signal ends the enclave, and the command's exit code is the one a shell would give.
+//! A service killed by a signal ends the enclave, and the command's exit code is the one a shell would report.
 
 use std::process::ExitCode;
 
 use rustix::process::{Signal, getpid, kill_process};
 
-use crate::story::expect_in;
+use crate::scenario::expect_in;
 use crate::{Lab, Outcome, Scenario};
 
-/// The story.
+/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario { name: "signal_death_is_128_plus_the_signal", host, guest };
 
 fn host(lab: &mut Lab) -> Outcome {
@@ -17,7 +17,7 @@ fn host(lab: &mut Lab) -> Outcome {
     expect_in(&ended.stderr, "SIGKILL", "the reason on stderr")
 }
 
-fn guest(_words: &[String]) -> ExitCode {
-    // The process ends in this call; the codes are for a kernel that does not send the signal.
+fn guest(_args: &[String]) -> ExitCode {
+    // The process dies in this call; the codes are for a kernel that does not send the signal.
     if kill_process(getpid(), Signal::KILL).is_ok() { ExitCode::from(3) } else { ExitCode::from(4) }
 }

@@ -1,4 +1,4 @@
-//! The supervisor is killed, and the services, their connections' successors and their log go on.
+//! The supervisor is killed, and the services, new connections and the log continue.
 //!
 //! No service can do that, so the lab's init has a process beside it that does.
 
@@ -16,39 +16,42 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::guest::{catch, find_process, kill_supervisor, say, serve_http};
+use crate::guest::{catch, find_process, kill_supervisor, print, serve_http};
 use crate::lab::Running;
-use crate::story::{Failure, expect, expect_eq, expect_in};
+use crate::scenario::{Failure, expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
-/// The story of crashes under load.
+/// Crashes under load.
 pub(super) const UNDER_LOAD: Scenario = Scenario {
     name: "a_killed_supervisor_costs_no_service_no_log_line_and_less_than_a_second_of_ingress",
     host: under_load,
     guest,
 };
 
-/// The story of one crash after the other.
-pub(super) const TOO_OFTEN: Scenario =
-    Scenario { name: "a_supervisor_that_keeps_dying_is_fatal_with_the_reason", host: too_often, guest };
+/// Repeated crashes.
+pub(super) const TOO_OFTEN: Scenario = Scenario {
+    name: "a_supervisor_that_keeps_dying_is_a_fatal_state_with_the_reason",
+    host: too_often,
+    guest,
+};
 
-/// Clients at once: one is measured, the others make sure that connections are open whenever the supervisor dies.
+/// Parallel clients: one is measured, the others make sure that connections are open whenever the supervisor dies.
 const CLIENTS: usize = 3;
 
-/// Crashes in the story: the second one meets a supervisor that has taken over what it did not start.
+/// Crashes in the scenario: the second one hits a supervisor that has taken over what it did not start.
 const CRASHES: u64 = 2;
 
-/// Answers before the next crash, so that there is load and a line between two of them.
+/// Answers before the next crash, so that there is load and a log line between two of them.
 const ANSWERS: u32 = 20;
 
-/// Without ingress for at most this long: the promise of the design, for a machine on which an answer takes no longer than 25 ms.
+/// Maximum time without ingress: the promise of the design, for a machine on which an answer takes no longer than 25 ms.
 const LONGEST_GAP: Duration = Duration::from_secs(1);
 
-/// As many answers take as long there. A machine that is slower, such as the emulated one of `scripts/nested` on a busy host (1.4
-/// seconds), starts a supervisor slower in the same measure.
+/// The same limit in answers. A slower machine, such as the emulated one of `scripts/nested` on a busy host (1.4 seconds), also
+/// starts a supervisor proportionally slower.
 const GAP_IN_ANSWERS: u32 = 40;
 
-/// The pause between two numbered lines: some hundred a second, far from what fills a ring before it is read.
+/// The pause between two numbered lines: about a hundred a second, far from filling a ring before it is read.
 const BETWEEN_LINES: Duration = Duration::from_millis(2);
 
 const MANIFEST: &str = "
@@ -90,7 +93,7 @@ fn too_often(lab: &mut Lab) -> Outcome {
     let ended = web.finish()?;
     ended.expect_code(125)?;
     expect_in(&ended.stderr, "supervisor: it ended 5 times within 60 s", "the reason")?;
-    expect_in(&ended.stderr, "the last time by signal 9", "what it died of")
+    expect_in(&ended.stderr, "the last time by signal 9", "its cause of death")
 }
 
 /// Kills the supervisor for the `count`th time and waits until another has taken over.
@@ -98,7 +101,7 @@ fn crash(web: &Running, port: u16, count: u64) -> Outcome {
     for _ in 0..ANSWERS {
         web.get(port, "/")?;
     }
-    // The answer comes through the supervisor, and dies with it.
+    // The answer comes through the supervisor, and is lost with it.
     drop(web.get(port, "/kill"));
     web.wait_stderr_times("is degraded: the supervisor was started again after a crash", count)?;
     web.wait_stderr_times("is ready again", count)?;
@@ -109,8 +112,8 @@ fn crash(web: &Running, port: u16, count: u64) -> Outcome {
     })
 }
 
-/// Does `work` while clients ask. Gives the longest time that one of them was without an answer, and the shortest that one took
-/// for half of its answers.
+/// Does `work` under load. Returns the longest time that one client was without an answer, and the shortest median time of an
+/// answer among the clients.
 fn measured(
     web: &Running,
     port: u16,
@@ -121,15 +124,16 @@ fn measured(
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| gaps(web, port, &stop))).collect();
         let done = work();
         stop.store(true, Ordering::Relaxed);
-        let told = clients.into_iter().map(|client| client.join().unwrap_or((Duration::MAX, Duration::ZERO)));
-        let (longest, usual): (Vec<_>, Vec<_>) = told.unzip();
+        let measured =
+            clients.into_iter().map(|client| client.join().unwrap_or((Duration::MAX, Duration::ZERO)));
+        let (longest, usual): (Vec<_>, Vec<_>) = measured.unzip();
         done.map(|()| {
             (longest.into_iter().max().unwrap_or(Duration::MAX), usual.into_iter().min().unwrap_or_default())
         })
     })
 }
 
-/// Asks again and again, and gives the longest time between two answers and the one in the middle.
+/// Sends requests repeatedly, and returns the longest time between two answers and the median.
 fn gaps(web: &Running, port: u16, stop: &AtomicBool) -> (Duration, Duration) {
     let (mut all, mut last) = (Vec::new(), Instant::now());
     while !stop.load(Ordering::Relaxed) {
@@ -144,12 +148,12 @@ fn gaps(web: &Running, port: u16, stop: &AtomicBool) -> (Duration, Duration) {
     (all.last().copied().unwrap_or_default(), middle)
 }
 
-/// The talker's lines as the host has them: numbers from 1 to the last, each once, in order.
+/// The talker's lines as received by the host: numbers from 1 to the last, each once, in order.
 fn each_line_once(web: &Running) -> Outcome {
-    let logs = web.ask(&["logs", "web", "--service", "talker"])?;
+    let logs = web.command(&["logs", "web", "--service", "talker"])?;
     logs.expect_code(0)?;
     let (lines, last) = logs.stdout.split_once("the last was ").ok_or_else(|| {
-        Failure::broken(format_args!("the talker's last words are missing:\n{}", logs.stderr))
+        Failure::failed(format_args!("the talker's last line is missing:\n{}", logs.stderr))
     })?;
     let mut expected = 0_u64;
     for line in lines.lines() {
@@ -157,7 +161,7 @@ fn each_line_once(web: &Running) -> Outcome {
         expect_eq(&line, &format!("line {expected}").as_str(), "the next line of the log")?;
     }
     expect_eq(&last.trim(), &expected.to_string().as_str(), "the number of lines")?;
-    expect(expected > 0, "the talker said something")
+    expect(expected > 0, "the talker printed lines")
 }
 
 fn pids(inspected: &Value) -> Vec<Option<u64>> {
@@ -168,8 +172,8 @@ fn number(inspected: &Value, pointer: &str) -> Option<u64> {
     inspected.pointer(pointer).and_then(Value::as_u64)
 }
 
-fn guest(words: &[String]) -> ExitCode {
-    let done = match words.first().map(String::as_str) {
+fn guest(args: &[String]) -> ExitCode {
+    let done = match args.first().map(String::as_str) {
         Some("web") => web(),
         Some("talker") => talk(),
         Some("assassin") => assassinate(),
@@ -188,7 +192,7 @@ fn web() -> std::io::Result<()> {
     })
 }
 
-/// Kills the supervisor, and tries to listen where it does until there is another.
+/// Kills the supervisor, and tries to listen at its addresses until there is another.
 fn take_over() -> std::io::Result<()> {
     let killed = find_process("supervisor")?;
     kill_supervisor()?;
@@ -198,13 +202,13 @@ fn take_over() -> std::io::Result<()> {
     loop {
         for name in [LOCAL_CONTROL, LOCAL_LOGS, NOTIFY] {
             let address = SocketAddr::from_abstract_name(name)?;
-            // Each kind of socket has addresses of its own (`unix_abstract_hash` of Linux).
+            // Each kind of socket has its own address space (`unix_abstract_hash` of Linux).
             let taken = match name {
                 NOTIFY => UnixDatagram::bind_addr(&address).is_ok(),
                 _ => UnixListener::bind_addr(&address).is_ok(),
             };
             if taken {
-                say(format!("{name}{TAKEN}\n").as_bytes())?;
+                print(format!("{name}{TAKEN}\n").as_bytes())?;
             }
         }
         if find_process("supervisor").is_ok() {
@@ -213,26 +217,26 @@ fn take_over() -> std::io::Result<()> {
     }
 }
 
-/// What the service says of an address that it could take.
+/// Printed by the service for an address that it could take.
 const TAKEN: &str = " could be taken";
 
-/// Where services notify (docs/protocol.md).
+/// The address of the notify socket (docs/protocol.md).
 const NOTIFY: &str = "cloister/notify";
 
-/// Says numbered lines until it is asked to end, and then how many they were.
+/// Prints numbered lines until it is asked to stop, and then their number.
 fn talk() -> std::io::Result<()> {
-    let (tell, told) = mpsc::channel();
+    let (sender, stopped) = mpsc::channel();
     let mut term = catch(Signal::TERM)?;
-    thread::spawn(move || tell.send(term.wait().is_ok()).is_ok());
+    thread::spawn(move || sender.send(term.wait().is_ok()).is_ok());
     let mut count = 0_u64;
-    while told.recv_timeout(BETWEEN_LINES) == Err(RecvTimeoutError::Timeout) {
+    while stopped.recv_timeout(BETWEEN_LINES) == Err(RecvTimeoutError::Timeout) {
         count = count.saturating_add(1);
-        say(format!("line {count}\n").as_bytes())?;
+        print(format!("line {count}\n").as_bytes())?;
     }
-    say(format!("the last was {count}\n").as_bytes())
+    print(format!("the last was {count}\n").as_bytes())
 }
 
-/// Kills every supervisor there is, as soon as it is there.
+/// Kills every supervisor as soon as it exists.
 fn assassinate() -> std::io::Result<()> {
     loop {
         match kill_supervisor() {
@@ -242,7 +246,7 @@ fn assassinate() -> std::io::Result<()> {
     }
 }
 
-/// Whether there is no supervisor, or none any more.
+/// Whether there is no supervisor, or no longer one.
 fn is_gone(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }

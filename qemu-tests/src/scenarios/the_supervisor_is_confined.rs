@@ -1,4 +1,4 @@
-//! What the supervisor keeps of root's powers, as the kernel shows it, and what it needs them for: the features that look into
+//! The capabilities that the supervisor retains, as the kernel shows them, and what it needs them for: the features that inspect
 //! services of other users.
 
 use std::fs;
@@ -6,15 +6,18 @@ use std::os::unix::fs::DirBuilderExt;
 use std::process::ExitCode;
 
 use crate::guest::{MACHINE, find_process, serve_http};
-use crate::story::{expect, expect_at, expect_eq};
+use crate::scenario::{expect, expect_at, expect_eq};
 use crate::{Lab, Outcome, Scenario};
 
-/// The story.
-pub(super) const SCENARIO: Scenario =
-    Scenario { name: "the_supervisor_keeps_four_capabilities_and_its_own_calls", host: confined, guest };
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "the_supervisor_retains_four_capabilities_and_its_own_system_calls",
+    host: confined,
+    guest,
+};
 
-/// `private` is ready by a file in a folder that only its user may enter, in a view that only it has. `open` is found to be the
-/// one that listens on its port by its descriptors.
+/// `private` is ready by a file in a folder that only its user may enter, in a view that only it has. `open` is recognised as the
+/// listener on its port by its descriptors.
 const MANIFEST: &str = "
 version: 1
 services:
@@ -48,7 +51,7 @@ fn confined(lab: &mut Lab) -> Outcome {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         expect_eq(&line.map(str::trim), &Some(value.as_str()), name)?;
     }
-    let shown = web.ask(&["inspect", "web", "--service", "private", "--json"])?;
+    let shown = web.command(&["inspect", "web", "--service", "private", "--json"])?;
     shown.expect_code(0)?;
     let shown = shown.json()?;
     let mounts = shown.pointer("/mounts").and_then(serde_json::Value::as_array);
@@ -58,9 +61,9 @@ fn confined(lab: &mut Lab) -> Outcome {
     expect_at(&web.inspect()?, "/status/supervisor_restarts", 0)
 }
 
-fn guest(words: &[String]) -> ExitCode {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let done = match words.as_slice() {
+fn guest(args: &[String]) -> ExitCode {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args.as_slice() {
         ["serve", "8080"] => serve_http(8080, |path| match path {
             "/settings" => settings(),
             _ => supervisor(),

@@ -1,20 +1,19 @@
-//! What a manifest hands to one service reaches that service, and nobody who only looks on.
+//! A value that a manifest gives to one service reaches that service, and no observer.
 
 use std::fs;
 use std::process::ExitCode;
 
 use rustix::process::Signal;
 
-use crate::guest::{catch, say};
+use crate::guest::{catch, print};
 use crate::lab::path_str;
-use crate::story::{expect, expect_in};
+use crate::scenario::{expect, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
-/// The story.
-pub(super) const SCENARIO: Scenario =
-    Scenario { name: "values_reach_their_service_and_appear_nowhere_else", host, guest };
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario { name: "values_reach_only_their_service", host, guest };
 
-/// A part of each value.
+/// A substring of each value.
 const SECRET: &str = "swordfish";
 
 fn host(lab: &mut Lab) -> Outcome {
@@ -46,35 +45,35 @@ services:
         &["logs", "web", "--json"],
         &["logs", "web", "--console"],
     ];
-    for words in looks {
-        let seen = web.ask(words)?;
+    for args in looks {
+        let seen = web.command(args)?;
         seen.expect_code(0)?;
         let is_clean = !seen.stdout.contains(SECRET) && !seen.stderr.contains(SECRET);
         expect(
             is_clean,
-            format_args!("host-sleeve {words:?} tells a value:\n{}{}", seen.stdout, seen.stderr),
+            format_args!("host-sleeve {args:?} shows a value:\n{}{}", seen.stdout, seen.stderr),
         )?;
     }
-    let built = web.ask(&["inspect", path_str(&image)?, "--json"])?;
+    let built = web.command(&["inspect", path_str(&image)?, "--json"])?;
     expect_in(&built.stdout, "(14 bytes)", "the length of a sealed text")?;
     expect(!built.stdout.contains("swordfish-4444"), "the sealed text itself is not shown")?;
     let ended = web.stop()?;
     ended.expect_code(0)?;
-    expect_in(&ended.stdout, "11 12 13 13 14, sealed", "the lengths of what the service read")?;
-    expect_in(&ended.stdout, "the stranger found nothing", "what another user found")?;
+    expect_in(&ended.stdout, "11 12 13 13 14, sealed", "the lengths of the values that the service read")?;
+    expect_in(&ended.stdout, "the stranger found nothing", "the result of another user")?;
     expect(!(ended.stdout + &ended.stderr).contains(SECRET), "no value was printed")
 }
 
-fn guest(words: &[String]) -> ExitCode {
-    let done = match words.first().map(String::as_str) {
+fn guest(args: &[String]) -> ExitCode {
+    let done = match args.first().map(String::as_str) {
         Some("web") => read_all(),
-        Some("stranger") => look(),
+        Some("stranger") => search(),
         _ => Err(std::io::ErrorKind::InvalidInput.into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            drop(say(format!("{words:?}: {error}\n").as_bytes()));
+            drop(print(format!("{args:?}: {error}\n").as_bytes()));
             ExitCode::FAILURE
         }
     }
@@ -88,20 +87,20 @@ fn read_all() -> std::io::Result<()> {
         variable("IN_VARIABLE")?,
         fs::read_to_string("/etc/web/key")?,
         fs::read_to_string(&key)?,
-        // A sealed text can be read as often as one likes.
+        // A sealed text can be read any number of times.
         fs::read_to_string(&key)?,
         fs::read_to_string(&other)?,
     ];
     let lengths: Vec<String> =
         texts.iter().filter(|text| text.contains(SECRET)).map(|text| text.len().to_string()).collect();
     let is_sealed = fs::write(&key, "x").is_err() && fs::write("/etc/web/key", "x").is_err();
-    let word = if is_sealed { "sealed" } else { "not sealed" };
-    say(format!("{}, {word}\nweb has them\n", lengths.join(" ")).as_bytes())?;
+    let state = if is_sealed { "sealed" } else { "not sealed" };
+    print(format!("{}, {state}\nweb has them\n", lengths.join(" ")).as_bytes())?;
     term.wait()
 }
 
-/// Looks for the values where another service's could be.
-fn look() -> std::io::Result<()> {
+/// Searches for the values where another service's could be.
+fn search() -> std::io::Result<()> {
     let mut places = vec![fs::read("/etc/web/key"), fs::read("/dev/fd/3"), fs::read("/proc/self/environ")];
     for process in fs::read_dir("/proc")?.flatten() {
         for file in ["environ", "cmdline", "fd/3"] {
@@ -109,5 +108,5 @@ fn look() -> std::io::Result<()> {
         }
     }
     let found = places.into_iter().flatten().any(|bytes| String::from_utf8_lossy(&bytes).contains(SECRET));
-    say(if found { b"the stranger found a value\n".as_slice() } else { b"the stranger found nothing\n" })
+    print(if found { b"the stranger found a value\n".as_slice() } else { b"the stranger found nothing\n" })
 }

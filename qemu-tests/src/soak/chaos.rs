@@ -1,7 +1,7 @@
-//! Who is killed when.
+//! Decides what is killed when.
 //!
-//! Its law: each order has a number and is carried out once; that an answer is missing proves nothing, so what was done is
-//! read from the warden's counts.
+//! Invariant: each order has a number and is carried out once. A missing answer proves nothing, so the kills are read from the
+//! killer's counts.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::killer::Census;
 use super::log::Log;
-use super::warden::Census;
 use super::{GATEWAY, SUPERVISOR, VICTIMS};
 use crate::Outcome;
 use crate::lab::Running;
-use crate::story::{Failure, expect};
+use crate::scenario::{Failure, expect};
 
 /// The time between two kills of services, in milliseconds: short enough that services die while they start, while they are
 /// backing off and while the supervisor is away.
@@ -25,23 +25,23 @@ const BETWEEN_KILLS: std::ops::Range<u64> = 100..900;
 /// more than a minute.
 const BETWEEN_CRASHES: std::ops::Range<u64> = 16_000..24_000;
 
-/// The time between two kills of the gateway, in milliseconds: often enough that some meet a dead supervisor's successor, and
-/// seldom enough that few of its ends are within a minute, behind which it waits for seconds.
+/// The time between two kills of the gateway, in milliseconds: short enough that some kills meet the successor of a dead
+/// supervisor, and long enough that few are within a minute of each other, after which the gateway waits for seconds.
 const BETWEEN_GATEWAYS: std::ops::Range<u64> = 20_000..40_000;
 
-/// The last part of the time, one in this many, is lived by one supervisor: what it would lose by and by shows only then.
-const LIFE_PART: u32 = 3;
+/// One in this many parts of the time, the last one, runs on a single supervisor: only then does a slow leak show.
+const UNDISTURBED_PART: u32 = 3;
 
-/// The time between two signs of life for whoever waits.
-const WORD: Duration = Duration::from_mins(1);
+/// The interval between two progress messages.
+const PROGRESS: Duration = Duration::from_mins(1);
 
-/// How long the enclave may take to come to rest: the longest pause before a restart is 200 ms, the rest is the machine's.
-const REST: Duration = Duration::from_secs(30);
+/// How long the enclave may take to come to rest: the longest restart delay is 200 ms, the rest is the machine's.
+const REST_LIMIT: Duration = Duration::from_secs(30);
 
-/// The pause between two looks at whether it has.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// The interval between two checks for that.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Gives orders to the warden.
+/// Sends orders to the killer.
 #[derive(Debug)]
 pub(super) struct Chaos<'a> {
     web: &'a Running,
@@ -52,14 +52,14 @@ pub(super) struct Chaos<'a> {
 }
 
 impl<'a> Chaos<'a> {
-    /// The warden listens behind `port`.
+    /// The killer listens behind `port`.
     pub(super) fn new(web: &'a Running, port: u16) -> Self {
-        // The seed decides nothing that must be repeated: what happens between two kills is not repeatable either.
+        // The seed need not be reproducible: what happens between two kills is not reproducible either.
         Self { web, port, order: 0, crashes: 0, random: RandomState::new().hash_one(port) | 1 }
     }
 
-    /// Kills everything once, so that what is made at a first restart is there.
-    pub(super) fn each_once(&mut self) -> Outcome {
+    /// Kills everything once, so that what is created at a first restart exists.
+    pub(super) fn kill_each_once(&mut self) -> Outcome {
         for name in VICTIMS {
             self.kill(name);
         }
@@ -67,23 +67,27 @@ impl<'a> Chaos<'a> {
         self.crash()
     }
 
-    /// Kills at random until `time` has passed or the log shows that something was lost. The last supervisor lives on.
-    pub(super) fn rage(&mut self, time: Duration, log: &Log) -> Outcome {
-        let (began, mut next_word) = (Instant::now(), WORD);
+    /// Kills at random until `time` has passed or the log shows a loss. The last supervisor stays alive.
+    pub(super) fn kill_at_random(&mut self, time: Duration, log: &Log) -> Outcome {
+        let (began, mut next_message) = (Instant::now(), PROGRESS);
         let mut next_crash = Instant::now() + self.pick(BETWEEN_CRASHES);
         let mut next_gateway = Instant::now() + self.pick(BETWEEN_GATEWAYS);
         while began.elapsed() < time && !log.is_wrong() {
-            if began.elapsed() >= next_word {
-                let minutes = next_word.as_secs() / 60;
-                // Whoever does not look misses nothing: all of it is in the verdict.
+            if began.elapsed() >= next_message {
+                let minutes = next_message.as_secs() / 60;
+                // A closed stderr loses nothing: all of it is in the verdict.
                 drop(writeln!(std::io::stderr(), "soak: {minutes} min, {} orders to kill", self.order));
-                next_word += WORD;
+                next_message += PROGRESS;
             }
-            if Instant::now() >= next_crash && began.elapsed() < time / LIFE_PART * (LIFE_PART - 1) {
+            if Instant::now() >= next_crash
+                && began.elapsed() < time / UNDISTURBED_PART * (UNDISTURBED_PART - 1)
+            {
                 self.crash()?;
                 next_crash = Instant::now() + self.pick(BETWEEN_CRASHES);
             }
-            if Instant::now() >= next_gateway && began.elapsed() < time / LIFE_PART * (LIFE_PART - 1) {
+            if Instant::now() >= next_gateway
+                && began.elapsed() < time / UNDISTURBED_PART * (UNDISTURBED_PART - 1)
+            {
                 self.kill(GATEWAY);
                 next_gateway = Instant::now() + self.pick(BETWEEN_GATEWAYS);
             }
@@ -94,24 +98,24 @@ impl<'a> Chaos<'a> {
         Ok(())
     }
 
-    /// Waits until everything runs and no zombie is left, and counts.
+    /// Waits until everything runs and no zombie is left, and takes a census.
     pub(super) fn at_rest(&mut self) -> Result<Census, Failure> {
         let began = Instant::now();
         loop {
             self.web.wait_ready()?;
-            let census = self.ask("census");
+            let census = self.request("census");
             if let Some(census) = census.as_ref().filter(|census| census.zombies == 0) {
                 return Ok(census.clone());
             }
             expect(
-                began.elapsed() < REST,
-                format_args!("it does not come to rest; the warden said last: {census:?}"),
+                began.elapsed() < REST_LIMIT,
+                format_args!("the enclave does not come to rest; the killer's last answer: {census:?}"),
             )?;
-            thread::park_timeout(LOOK_AGAIN);
+            thread::park_timeout(POLL_INTERVAL);
         }
     }
 
-    /// Kills the supervisor, and a service while nobody watches, and waits for the next supervisor.
+    /// Kills the supervisor, and a service while it is unsupervised, and waits for the next supervisor.
     fn crash(&mut self) -> Outcome {
         self.order = self.order.saturating_add(1);
         let victim = self.victim();
@@ -119,28 +123,28 @@ impl<'a> Chaos<'a> {
         self.crashes = self.crashes.saturating_add(1);
         let began = Instant::now();
         loop {
-            // Its number makes it safe to give again where it is not known whether it arrived.
-            drop(self.ask(&order));
+            // The order's number makes it safe to repeat when it may have been lost.
+            drop(self.request(&order));
             let status = self.web.inspect()?;
             let restarts = status.pointer("/status/supervisor_restarts").and_then(Value::as_u64);
             if restarts == Some(self.crashes) {
                 return Ok(());
             }
             expect(
-                began.elapsed() < REST,
-                format_args!("supervisor {} is not followed by another: {status}", self.crashes),
+                began.elapsed() < REST_LIMIT,
+                format_args!("no supervisor replaced supervisor {}: {status}", self.crashes),
             )?;
-            thread::park_timeout(LOOK_AGAIN);
+            thread::park_timeout(POLL_INTERVAL);
         }
     }
 
-    /// An order to kill one service. It may come to nothing: who is dead already, or the way to the warden, is not there.
+    /// Orders the kill of one service. It may have no effect: the service may be dead already, or the killer unreachable.
     fn kill(&mut self, name: &str) {
         self.order = self.order.saturating_add(1);
-        drop(self.ask(&format!("kill/{}/{name}", self.order)));
+        drop(self.request(&format!("kill/{}/{name}", self.order)));
     }
 
-    fn ask(&self, path: &str) -> Option<Census> {
+    fn request(&self, path: &str) -> Option<Census> {
         let answer = self.web.get(self.port, &format!("/{path}")).ok()?;
         serde_json::from_str(&answer.body).ok()
     }

@@ -1,6 +1,7 @@
-//! The soak inside: services that talk, one that leaves orphans, and the warden, who kills and counts for the host.
+//! The guest half of the soak: services that print numbered lines, one that leaves orphans, and the killer, which kills and
+//! counts for the host.
 //!
-//! Its law: nothing here decides: the host orders each kill, and what happened is told as it was seen.
+//! Invariant: the guest decides nothing. The host orders each kill, and what happened is reported as it was seen.
 
 use std::io::{self, Write};
 use std::process::{Command, ExitCode, Stdio};
@@ -10,21 +11,21 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::voice::Voice;
-use super::warden;
+use super::killer;
+use super::numbered_output::NumberedOutput;
 use crate::guest::{catch, serve_http};
 
-/// The pause between two lines of a talker: some fifty a second from each, which a ring of a mebibyte holds for ten
-/// minutes without a reader.
+/// The interval between two lines of a talker: about fifty a second from each, of which a ring of a mebibyte holds ten minutes
+/// without a reader.
 const BETWEEN_LINES: Duration = Duration::from_millis(20);
 
-/// The pause between two orphans: a start takes some thirty milliseconds of an emulated processor.
+/// The interval between two orphans: a start takes about thirty milliseconds on an emulated processor.
 const BETWEEN_ORPHANS: Duration = Duration::from_millis(250);
 
-/// What a service of the soak does, by its words.
-pub(super) fn guest(words: &[String]) -> ExitCode {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let done = match words.as_slice() {
+/// What a service of the soak does, by its arguments.
+pub(super) fn guest(args: &[String]) -> ExitCode {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args.as_slice() {
         ["web"] => web(),
         ["talker", name] => repeat(name, BETWEEN_LINES, || Ok(())),
         ["forker"] => repeat("forker", BETWEEN_ORPHANS, || probe("parent")?.wait().map(drop)),
@@ -33,19 +34,19 @@ pub(super) fn guest(words: &[String]) -> ExitCode {
             outlive_parent();
             Ok(())
         }
-        ["warden"] => warden::serve(),
+        ["killer"] => killer::serve(),
         _ => Err(io::ErrorKind::InvalidInput.into()),
     };
     if let Err(error) = &done {
-        // Without a stderr there is nobody to tell.
-        drop(writeln!(io::stderr(), "{words:?}: {error}"));
+        // Without a stderr there is nowhere to report it.
+        drop(writeln!(io::stderr(), "{args:?}: {error}"));
     }
     if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Says a line for each request that it answers.
+/// Prints a line for each request that it answers.
 fn web() -> io::Result<()> {
-    let (ended, mut voice) = (ending()?, Voice::begin("web")?);
+    let (stopped, mut output) = (stop_requests()?, NumberedOutput::begin("web")?);
     let (ask, asked) = mpsc::channel();
     thread::spawn(move || {
         let served = serve_http(8080, |_| {
@@ -58,31 +59,31 @@ fn web() -> io::Result<()> {
     loop {
         match asked.recv_timeout(BETWEEN_LINES) {
             Ok(answer) => {
-                voice.line()?;
+                output.line()?;
                 drop(answer.send("here".to_owned()));
             }
-            Err(_) if ended.try_recv().is_ok() => return voice.end(),
+            Err(_) if stopped.try_recv().is_ok() => return output.end(),
             Err(_) => {}
         }
     }
 }
 
-/// Does something and says a line, again and again, until it is asked to end.
+/// Acts and prints a line repeatedly until it is told to stop.
 fn repeat(name: &str, pause: Duration, act: impl Fn() -> io::Result<()>) -> io::Result<()> {
-    let (ended, mut voice) = (ending()?, Voice::begin(name)?);
-    while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+    let (stopped, mut output) = (stop_requests()?, NumberedOutput::begin(name)?);
+    while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
         act()?;
-        voice.line()?;
+        output.line()?;
     }
-    voice.end()
+    output.end()
 }
 
-/// Hears of SIGTERM.
-fn ending() -> io::Result<Receiver<()>> {
-    let (tell, told) = mpsc::channel();
+/// Receives a message on SIGTERM.
+fn stop_requests() -> io::Result<Receiver<()>> {
+    let (sender, stopped) = mpsc::channel();
     let mut term = catch(Signal::TERM)?;
-    thread::spawn(move || term.wait().is_ok_and(|()| tell.send(()).is_ok()));
-    Ok(told)
+    thread::spawn(move || term.wait().is_ok_and(|()| sender.send(()).is_ok()));
+    Ok(stopped)
 }
 
 /// Starts this program in another role.
@@ -90,7 +91,7 @@ fn probe(role: &str) -> io::Result<std::process::Child> {
     Command::new("/probe").args([super::NAME, role]).stdin(Stdio::null()).spawn()
 }
 
-/// Ends after its parent has: nobody but init can reap it then.
+/// Exits after its parent: only init can reap it then.
 fn outlive_parent() {
     let first = rustix::process::getppid();
     while rustix::process::getppid() == first && first != Some(rustix::process::Pid::INIT) {

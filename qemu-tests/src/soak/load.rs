@@ -1,6 +1,6 @@
-//! Clients that ask all the time.
+//! Clients that send requests all the time.
 //!
-//! Its law: a refused or broken request is counted and asked again; whether that is a fault is for others to say.
+//! Invariant: a refused or broken request is counted and repeated; whether it is a failure is decided elsewhere.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +12,8 @@ use crate::lab::http;
 /// Clients at once.
 const CLIENTS: usize = 3;
 
-/// The pause after each answer: the load is to be there all the time, not to be the most that the machine can carry, which
-/// shares its two cores with the enclave's.
+/// The pause after each answer: the load must be constant, not the maximum that the machine can serve, which shares its two
+/// cores with the enclave.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// How long a request may take. It is far longer than any restart.
@@ -24,53 +24,53 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub(super) struct Traffic {
     /// Requests that were answered.
     pub(super) answered: u64,
-    /// Requests that were not, because something was away.
+    /// Requests that were not, because a part was restarting.
     pub(super) failed: u64,
     /// The longest time that a client was without an answer.
     pub(super) longest_gap: Duration,
-    /// The longest request, answered or not: one that is not refused at once hangs on something that is dead.
+    /// The longest request, answered or not: one that is not refused at once hangs on something dead.
     pub(super) longest_request: Duration,
 }
 
-/// Clients that run.
+/// The running clients.
 #[derive(Debug)]
 pub(super) struct Load {
     clients: Vec<JoinHandle<Traffic>>,
-    orders: Arc<Orders>,
+    commands: Arc<Commands>,
 }
 
 #[derive(Debug, Default)]
-struct Orders {
+struct Commands {
     paused: AtomicBool,
     ended: AtomicBool,
 }
 
 impl Load {
-    /// Begins to ask on this port.
+    /// Starts the clients on this port.
     pub(super) fn begin(port: u16) -> Self {
-        let orders = Arc::new(Orders::default());
+        let commands = Arc::new(Commands::default());
         let client = |_| {
-            let orders = Arc::clone(&orders);
-            thread::spawn(move || orders.ask(port))
+            let commands = Arc::clone(&commands);
+            thread::spawn(move || commands.run_client(port))
         };
         let clients = (0..CLIENTS).map(client).collect();
-        Self { clients, orders }
+        Self { clients, commands }
     }
 
-    /// Nothing is asked from now on, or after what is under way.
+    /// Sends no new request from now on; one in progress is finished.
     pub(super) fn pause(&self) {
-        self.orders.paused.store(true, Ordering::Relaxed);
+        self.commands.paused.store(true, Ordering::Relaxed);
     }
 
-    /// Asking goes on.
-    pub(super) fn go_on(&self) {
-        self.orders.paused.store(false, Ordering::Relaxed);
+    /// Sends requests again.
+    pub(super) fn resume(&self) {
+        self.commands.paused.store(false, Ordering::Relaxed);
         self.clients.iter().for_each(|client| client.thread().unpark());
     }
 
-    /// Asking is over.
+    /// Stops the clients.
     pub(super) fn end(self) -> Traffic {
-        self.orders.ended.store(true, Ordering::Relaxed);
+        self.commands.ended.store(true, Ordering::Relaxed);
         let seen = self.clients.into_iter().map(|client| {
             client.thread().unpark();
             client.join().unwrap_or_default()
@@ -79,8 +79,8 @@ impl Load {
     }
 }
 
-impl Orders {
-    fn ask(&self, port: u16) -> Traffic {
+impl Commands {
+    fn run_client(&self, port: u16) -> Traffic {
         let (mut seen, mut last) = (Traffic::default(), Instant::now());
         while !self.ended.load(Ordering::Relaxed) {
             if self.paused.load(Ordering::Relaxed) {

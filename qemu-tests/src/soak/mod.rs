@@ -1,30 +1,30 @@
-//! The soak: services, the supervisor and the gateway are killed at random under HTTP load, for as long as asked, and at the end everything
-//! must add up.
+//! The soak: services, the supervisor and the gateway are killed at random under HTTP load, for a given time, and at the end all
+//! counts must agree.
 //!
-//! Its law: what is counted at two ends must agree, and what may not grow is measured at rest, before and after. Nothing is
-//! judged by its speed.
+//! Invariant: what is counted in two places must agree, and what must not grow is measured at rest, before and after. Nothing
+//! is judged by its speed.
 //!
 //! ```text
 //! host                                         enclave
 //!   load ─── GET / ───────────── ingress ───▶ web           a line for each answer
-//!   chaos ── /kill/7/talker-a ── ingress ───▶ warden ─────▶ SIGKILL to services, the supervisor and the gateway
+//!   chaos ── /kill/7/talker-a ── ingress ───▶ killer ─────▶ SIGKILL to services, the supervisor and the gateway
 //!   log ◀─── logs --follow ────────────────── web, talkers, forker
 //! ```
 
-mod account;
 mod chaos;
 mod guest;
+mod killer;
 mod load;
 mod log;
+mod numbered_output;
+mod sequence;
 mod verdict;
-mod voice;
-mod warden;
 
 use std::io::Write;
 use std::time::Duration;
 
 use crate::lab::{Built, Lab};
-use crate::story::Failure;
+use crate::scenario::Failure;
 use crate::{Outcome, Scenario};
 
 use chaos::Chaos;
@@ -32,19 +32,19 @@ use load::Load;
 use log::Log;
 use verdict::Check;
 
-/// What the guest half is called by, and the services' program's first word.
+/// The name of the guest half, and the first argument of the services' program.
 const NAME: &str = "soak";
 
-/// How an order names the supervisor, which is no service.
+/// How an order names the supervisor, which is not a service.
 const SUPERVISOR: &str = "supervisor";
 
 /// How an order names the gateway, as the status does.
 const GATEWAY: &str = cloister_wire::gateway::NAME;
 
-/// The services that are killed. The warden is not: it has to count.
+/// The services that are killed. The killer is not: it has to count.
 const VICTIMS: [&str; 4] = ["web", "talker-a", "talker-b", "forker"];
 
-/// Restarts are quick, so that services are killed more often, and never too many.
+/// Restarts are quick, so that services are killed more often, and unlimited.
 const MANIFEST: &str = "
 version: 1
 services:
@@ -56,42 +56,42 @@ services:
   talker-a: {command: [PROBE, talker, talker-a], ready: {log: 'run '}, restart: *often}
   talker-b: {command: [PROBE, talker, talker-b], ready: {log: 'run '}, restart: *often}
   forker: {command: [PROBE, forker], ready: {log: 'run '}, restart: *often}
-  warden: {command: [PROBE, warden], ready: {tcp: 8081}, restart: never}
+  killer: {command: [PROBE, killer], ready: {tcp: 8081}, restart: never}
 ingress:
   - {port: 80, service: web, target: 8080}
-  - {port: 81, service: warden, target: 8081}
+  - {port: 81, service: killer, target: 8081}
 ";
 
 /// Lines shown of a failure: what happened just before.
 const LAST_LINES: usize = 20;
 
-/// The guest half, for the probe. There is no story to it that could be told in seconds.
+/// The guest half, for the probe. It is not a scenario: those take seconds.
 pub const GUEST: Scenario = Scenario { name: NAME, host: |_| Outcome::Ok(()), guest: guest::guest };
 
-/// Soaks for `time` and tells what was found, a line for each check. The answer is how many hold, and how many do not.
+/// Runs the soak for `time` and prints a line for each check. Returns how many passed and how many failed.
 pub fn run(built: &Built, time: Duration, out: &mut impl Write) -> Result<(usize, usize), Failure> {
     let mut lab = Lab::new(NAME, built)?;
     let checked = soak(&mut lab, time);
-    let good = checked.as_ref().is_ok_and(|checks| checks.iter().all(|check| check.fault.is_none()));
+    let good = checked.as_ref().is_ok_and(|checks| checks.iter().all(|check| check.problem.is_none()));
     if !good {
         lab.keep();
-        writeln!(out, "what the enclave said is kept in {}", lab.folder().join("run/web").display())?;
+        writeln!(out, "the enclave's files are kept in {}", lab.folder().join("run/web").display())?;
     }
     let checks = checked.map_err(shortened)?;
     for check in &checks {
         writeln!(out, "{check}")?;
     }
-    let failed = checks.iter().filter(|check| check.fault.is_some()).count();
+    let failed = checks.iter().filter(|check| check.problem.is_some()).count();
     Ok((checks.len().saturating_sub(failed), failed))
 }
 
-/// The failure with the end of what was said before it: the rest is kept.
+/// The failure with the last lines of its output: the rest is in the lab's folder.
 fn shortened(failure: Failure) -> Failure {
-    let Failure::Broken(why) = failure else { return failure };
+    let Failure::Failed(why) = failure else { return failure };
     let lines: Vec<&str> = why.lines().collect();
     let from = lines.len().saturating_sub(LAST_LINES).max(1).min(lines.len());
     let last = lines.get(from..).unwrap_or_default().join("\n");
-    Failure::Broken(format!("{}\n{last}", lines.first().copied().unwrap_or_default()))
+    Failure::Failed(format!("{}\n{last}", lines.first().copied().unwrap_or_default()))
 }
 
 fn soak(lab: &mut Lab, time: Duration) -> Result<Vec<Check>, Failure> {
@@ -102,14 +102,14 @@ fn soak(lab: &mut Lab, time: Duration) -> Result<Vec<Check>, Failure> {
     let log = Log::follow(lab)?;
     let mut chaos = Chaos::new(&web, orders);
     let load = Load::begin(http);
-    chaos.each_once()?;
+    chaos.kill_each_once()?;
     load.pause();
     let before = chaos.at_rest()?;
-    load.go_on();
-    chaos.rage(time, &log)?;
+    load.resume();
+    chaos.kill_at_random(time, &log)?;
     let traffic = load.end();
     let after = chaos.at_rest()?;
     let status = web.wait_ready()?;
     web.stop()?.expect_code(0)?;
-    Ok(verdict::checks(&verdict::Evidence { before, after, status, traffic, said: log.end()? }))
+    Ok(verdict::checks(&verdict::Evidence { before, after, status, traffic, log: log.end()? }))
 }

@@ -1,33 +1,33 @@
-//! What is judged at the end.
+//! The checks at the end.
 //!
-//! Its law: a number is judged only against another that was counted elsewhere, against itself at rest before, or against
-//! what the design allows.
+//! Invariant: a number is compared only with another one that was counted elsewhere, with itself at rest before, or with what
+//! the design allows.
 
 use std::fmt;
 
 use serde_json::Value;
 
+use super::killer::{Census, Process};
 use super::load::Traffic;
-use super::log::Said;
-use super::warden::{Census, Process};
+use super::log::Received;
 use super::{GATEWAY, SUPERVISOR, VICTIMS};
 
-/// What a process may have grown by, in kibibytes: pages of its allocator that it once needed together. A leak at each of
-/// some thousand restarts and some ten thousand requests is more.
+/// By how much a process may grow, in kibibytes: pages that its allocator once needed at the same time. A leak at each of some
+/// thousand restarts and ten thousand requests is larger.
 const PROCESS_SLACK_KIB: u64 = 512;
 
-/// What the machine may have grown by, in kibibytes: slabs and the services' own pages, which come and go by this much.
+/// By how much the machine may grow, in kibibytes: slabs and the services' own pages vary by this much.
 const MACHINE_SLACK_KIB: u64 = 8 * 1024;
 
-/// What init may hold at rest, in kibibytes: a megabyte, since what PID 1 holds is taken from every application and is never
-/// given back.
+/// How much memory init may use at rest, in kibibytes: one megabyte, since what PID 1 uses is taken from every application and
+/// is never returned.
 const INIT_LIMIT_KIB: u64 = 1_000_000 / 1024;
 
-/// What the supervisor may hold at rest, in kibibytes: eight megabytes, a sixty-fourth of the memory that an enclave gets where
-/// nobody says how much.
+/// How much memory the supervisor may use at rest, in kibibytes: eight megabytes, a sixty-fourth of an enclave's default
+/// memory.
 const SUPERVISOR_LIMIT_KIB: u64 = 8_000_000 / 1024;
 
-/// Everything that was counted.
+/// All counts.
 #[derive(Debug)]
 pub(super) struct Evidence {
     /// At rest, after everything was killed once.
@@ -38,8 +38,8 @@ pub(super) struct Evidence {
     pub(super) status: Value,
     /// What the clients saw.
     pub(super) traffic: Traffic,
-    /// What the log says.
-    pub(super) said: Said,
+    /// What the log contains.
+    pub(super) log: Received,
 }
 
 /// One line of the verdict.
@@ -47,19 +47,19 @@ pub(super) struct Evidence {
 pub(super) struct Check {
     what: &'static str,
     seen: String,
-    /// What is wrong, if anything is.
-    pub(super) fault: Option<String>,
+    /// What is wrong, if anything.
+    pub(super) problem: Option<String>,
 }
 
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = if self.fault.is_none() { "ok    " } else { "FAILED" };
-        write!(f, "{word}  {:<44}  {}", self.what, self.seen)?;
-        self.fault.as_ref().map_or(Ok(()), |fault| write!(f, "\n          {fault}"))
+        let result = if self.problem.is_none() { "ok    " } else { "FAILED" };
+        write!(f, "{result}  {:<44}  {}", self.what, self.seen)?;
+        self.problem.as_ref().map_or(Ok(()), |problem| write!(f, "\n          {problem}"))
     }
 }
 
-/// Judges.
+/// Performs all checks.
 pub(super) fn checks(evidence: &Evidence) -> Vec<Check> {
     let (before, after) = (&evidence.before, &evidence.after);
     vec![
@@ -69,9 +69,9 @@ pub(super) fn checks(evidence: &Evidence) -> Vec<Check> {
         gateway(evidence),
         lines(evidence),
         zombies(evidence),
-        descriptors("init's descriptors are as many as before", before.init, after.init),
-        descriptors("the supervisor's, too", before.supervisor, after.supervisor),
-        descriptors("and the gateway's", before.gateway, after.gateway),
+        descriptors("init has no more descriptors than before", before.init, after.init),
+        descriptors("the supervisor has no more descriptors", before.supervisor, after.supervisor),
+        descriptors("the gateway has no more descriptors", before.gateway, after.gateway),
         memory(
             "init's memory has not grown",
             before.init.resident_kib,
@@ -79,57 +79,57 @@ pub(super) fn checks(evidence: &Evidence) -> Vec<Check> {
             PROCESS_SLACK_KIB,
         ),
         memory(
-            "nor has the supervisor's",
+            "the supervisor's memory has not grown",
             before.supervisor.resident_kib,
             after.supervisor.resident_kib,
             PROCESS_SLACK_KIB,
         ),
         memory(
-            "nor has the gateway's",
+            "the gateway's memory has not grown",
             before.gateway.resident_kib,
             after.gateway.resident_kib,
             PROCESS_SLACK_KIB,
         ),
-        memory(
-            "nor has the machine's, without its files",
-            before.used_kib,
-            after.used_kib,
-            MACHINE_SLACK_KIB,
+        memory("the machine's memory has not grown", before.used_kib, after.used_kib, MACHINE_SLACK_KIB),
+        limit("init stays within its memory limit", before.init, after.init, INIT_LIMIT_KIB),
+        limit(
+            "the supervisor stays within its memory limit",
+            before.supervisor,
+            after.supervisor,
+            SUPERVISOR_LIMIT_KIB,
         ),
-        limit("init holds what it may at rest", before.init, after.init, INIT_LIMIT_KIB),
-        limit("so does the supervisor", before.supervisor, after.supervisor, SUPERVISOR_LIMIT_KIB),
     ]
 }
 
 fn traffic(seen: Traffic) -> Check {
     let (gap, request) = (seen.longest_gap.as_secs_f32(), seen.longest_request.as_secs_f32());
     Check {
-        what: "requests were answered all along",
+        what: "requests were answered throughout",
         seen: format!(
             "{} answered, {} not; longest request {request:.2} s, longest gap {gap:.2} s",
             seen.answered, seen.failed
         ),
-        fault: (seen.answered == 0).then(|| "none was answered".to_owned()),
+        problem: (seen.answered == 0).then(|| "no request was answered".to_owned()),
     }
 }
 
-/// Every kill is an exit that init reaped and the supervisor counted as a restart, and every restart is a run that spoke.
+/// Every kill is an exit that init reaped and the supervisor counted as a restart, and every restart is a run that printed.
 fn exits(evidence: &Evidence) -> Check {
-    let mut faults = Vec::new();
+    let mut problems = Vec::new();
     let mut total = 0_u64;
     for name in VICTIMS {
         let kills = evidence.after.kills.get(name).copied().unwrap_or_default();
         let restarts = restarts(&evidence.status, name);
-        let runs = evidence.said.accounts.get(name).map_or(0, |account| account.runs);
+        let runs = evidence.log.sequences.get(name).map_or(0, |sequence| sequence.runs);
         total = total.saturating_add(kills);
         if restarts != Some(kills) || runs != kills.saturating_add(1) {
-            faults.push(format!("{name}: {kills} kills, {restarts:?} restarts, {runs} runs"));
+            problems.push(format!("{name}: {kills} kills, {restarts:?} restarts, {runs} runs"));
         }
     }
     Check {
-        what: "each killed service was started again, once",
+        what: "each killed service was restarted once",
         seen: format!("{total} kills"),
-        fault: list(&faults),
+        problem: list(&problems),
     }
 }
 
@@ -137,79 +137,81 @@ fn crashes(evidence: &Evidence) -> Check {
     let kills = evidence.after.kills.get(SUPERVISOR).copied();
     let restarts = evidence.status.pointer("/status/supervisor_restarts").and_then(Value::as_u64);
     Check {
-        what: "so was the supervisor",
+        what: "the killed supervisor was restarted",
         seen: format!("{} kills", kills.unwrap_or_default()),
-        fault: (kills != restarts).then(|| format!("the status says {restarts:?} restarts")),
+        problem: (kills != restarts).then(|| format!("the status reports {restarts:?} restarts")),
     }
 }
 
-/// A gateway that is killed while nobody watches is found dead by the next supervisor, which starts another.
+/// A gateway that is killed while no supervisor runs is found dead by the next one, which restarts it.
 fn gateway(evidence: &Evidence) -> Check {
     let kills = evidence.after.kills.get(GATEWAY).copied().unwrap_or_default();
     let restarts = evidence.status.pointer("/status/servants/0/restarts").and_then(Value::as_u64);
     Check {
-        what: "and the gateway",
+        what: "each kill of the gateway is a restart",
         seen: format!("{kills} kills"),
-        fault: (Some(kills) != restarts).then(|| format!("the status says {restarts:?} restarts")),
+        problem: (Some(kills) != restarts).then(|| format!("the status reports {restarts:?} restarts")),
     }
 }
 
 fn lines(evidence: &Evidence) -> Check {
-    let said = &evidence.said;
-    let mut faults: Vec<String> = said
-        .accounts
+    let log = &evidence.log;
+    let mut problems: Vec<String> = log
+        .sequences
         .iter()
-        .flat_map(|(name, account)| account.faults.iter().map(move |fault| format!("{name}: {fault}")))
+        .flat_map(|(name, sequence)| {
+            sequence.deviations.iter().map(move |problem| format!("{name}: {problem}"))
+        })
         .collect();
-    if said.lost > 0 {
-        faults.push(format!("the log says that {} records are missing", said.lost));
+    if log.lost > 0 {
+        problems.push(format!("the log reports {} lost records", log.lost));
     }
-    let count = said.accounts.values().fold(0_u64, |sum, account| sum.saturating_add(account.lines));
+    let count = log.sequences.values().fold(0_u64, |sum, sequence| sum.saturating_add(sequence.lines));
     Check {
-        what: "each line that was said is in the log, once",
+        what: "each printed line is in the log once",
         seen: format!("{count} lines"),
-        fault: list(&faults),
+        problem: list(&problems),
     }
 }
 
-/// Nobody comes to rest with a zombie; here is how many there were to reap.
+/// At rest no zombie is left; this shows how many orphans there were to reap.
 fn zombies(evidence: &Evidence) -> Check {
-    let orphans = evidence.said.accounts.get("forker").map_or(0, |account| account.lines);
+    let orphans = evidence.log.sequences.get("forker").map_or(0, |sequence| sequence.lines);
     let zombies = evidence.after.zombies;
     Check {
         what: "every orphan was reaped",
         seen: format!("{orphans} orphans, {zombies} zombies left"),
-        fault: (zombies > 0 || orphans == 0).then(|| "init reaps what nobody waits for".to_owned()),
+        problem: (zombies > 0 || orphans == 0).then(|| "init must reap every orphan".to_owned()),
     }
 }
 
 fn descriptors(what: &'static str, before: Process, after: Process) -> Check {
     let (before, after) = (before.descriptors, after.descriptors);
-    let fault = match (before, after) {
-        (0, _) | (_, 0) => Some("they could not be counted".to_owned()),
+    let problem = match (before, after) {
+        (0, _) | (_, 0) => Some("the descriptors could not be counted".to_owned()),
         _ => (after > before).then(|| format!("{} more", after.saturating_sub(before))),
     };
-    Check { what, seen: format!("{before} before, {after} after"), fault }
+    Check { what, seen: format!("{before} before, {after} after"), problem }
 }
 
 fn memory(what: &'static str, before: u64, after: u64, slack: u64) -> Check {
     let grown = after.saturating_sub(before);
-    let fault = if before == 0 || after == 0 {
-        Some("it could not be measured".to_owned())
+    let problem = if before == 0 || after == 0 {
+        Some("the memory could not be measured".to_owned())
     } else {
-        (grown > slack).then(|| format!("{grown} KiB more; {slack} KiB are allowed"))
+        (grown > slack).then(|| format!("{grown} KiB more; the limit is {slack} KiB"))
     };
-    Check { what, seen: format!("{before} KiB before, {after} KiB after"), fault }
+    Check { what, seen: format!("{before} KiB before, {after} KiB after"), problem }
 }
 
 fn limit(what: &'static str, before: Process, after: Process, limit: u64) -> Check {
     let (least, most) =
         (before.resident_kib.min(after.resident_kib), before.resident_kib.max(after.resident_kib));
-    let fault = match least {
-        0 => Some("it could not be measured".to_owned()),
-        _ => (most > limit).then(|| format!("{limit} KiB are allowed")),
+    let problem = match least {
+        0 => Some("the memory could not be measured".to_owned()),
+        _ => (most > limit).then(|| format!("the limit is {limit} KiB")),
     };
-    Check { what, seen: format!("{most} KiB of {limit}"), fault }
+    Check { what, seen: format!("{most} KiB of {limit}"), problem }
 }
 
 fn restarts(status: &Value, name: &str) -> Option<u64> {
@@ -218,16 +220,16 @@ fn restarts(status: &Value, name: &str) -> Option<u64> {
     found.get("restarts")?.as_u64()
 }
 
-fn list(faults: &[String]) -> Option<String> {
-    (!faults.is_empty()).then(|| faults.join("\n          "))
+fn list(problems: &[String]) -> Option<String> {
+    (!problems.is_empty()).then(|| problems.join("\n          "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn faulty(checks: &[Check]) -> Vec<&'static str> {
-        checks.iter().filter(|check| check.fault.is_some()).map(|check| check.what).collect()
+    fn failing(checks: &[Check]) -> Vec<&'static str> {
+        checks.iter().filter(|check| check.problem.is_some()).map(|check| check.what).collect()
     }
 
     fn evidence() -> Evidence {
@@ -244,7 +246,7 @@ mod tests {
             before,
             status: serde_json::json!({"status": {"supervisor_restarts": 2, "services": [], "servants": [{"restarts": 1}]}}),
             traffic: Traffic { answered: 1, ..Traffic::default() },
-            said: Said::default(),
+            log: Received::default(),
         };
         evidence.after.kills.insert(SUPERVISOR.into(), 2);
         evidence.after.kills.insert(GATEWAY.into(), 1);
@@ -252,22 +254,22 @@ mod tests {
         evidence.status["status"]["services"] = serde_json::json!(services);
         for name in VICTIMS {
             evidence.after.kills.insert(name.into(), 3);
-            let account = evidence.said.accounts.entry(name.into()).or_default();
-            (account.runs, account.lines) = (4, 9);
+            let sequence = evidence.log.sequences.entry(name.into()).or_default();
+            (sequence.runs, sequence.lines) = (4, 9);
         }
         evidence
     }
 
     #[test]
-    fn numbers_that_agree_are_good() {
-        assert_eq!(faulty(&checks(&evidence())), Vec::<&str>::new());
+    fn counts_that_agree_pass() {
+        assert_eq!(failing(&checks(&evidence())), Vec::<&str>::new());
     }
 
     #[test]
-    fn a_lost_exit_a_lost_line_and_growth_are_told() {
+    fn a_lost_exit_a_lost_line_and_growth_are_reported() {
         let mut wrong = evidence();
         wrong.after.kills.insert("web".into(), 4);
-        wrong.said.lost = 1;
+        wrong.log.lost = 1;
         wrong.after.init.descriptors = 31;
         wrong.after.used_kib = 80_000;
         wrong.before.init.resident_kib = 977;
@@ -275,13 +277,13 @@ mod tests {
         wrong.before.supervisor.resident_kib = 7_700;
         wrong.after.supervisor.resident_kib = 7_813;
         let found = [
-            "each killed service was started again, once",
-            "each line that was said is in the log, once",
-            "init's descriptors are as many as before",
-            "nor has the machine's, without its files",
-            "init holds what it may at rest",
-            "so does the supervisor",
+            "each killed service was restarted once",
+            "each printed line is in the log once",
+            "init has no more descriptors than before",
+            "the machine's memory has not grown",
+            "init stays within its memory limit",
+            "the supervisor stays within its memory limit",
         ];
-        assert_eq!(faulty(&checks(&wrong)), found);
+        assert_eq!(failing(&checks(&wrong)), found);
     }
 }

@@ -1,4 +1,4 @@
-//! Stories of asking: what the host may, what programs inside may, and peers that misbehave.
+//! Tests of requests: what the host may do, what programs inside may do, and misbehaving peers.
 
 use cloister_manifest::model::{Control, ControlVerb, Manifest};
 use cloister_wire::control::{Exit, Phase, Reply, Request, State, Verb};
@@ -21,18 +21,18 @@ fn allowing(host: Vec<ControlVerb>) -> Manifest {
 }
 
 #[tokio::test]
-async fn the_host_may_do_what_the_manifest_lists_and_nothing_else() {
+async fn the_host_may_do_only_what_the_manifest_lists() {
     let enclave = Enclave::boot(&allowing(vec![ControlVerb::Restart]));
     let mut host = enclave.host().await;
     let before = host.until_ready().await.services[0].pid;
     assert!(
-        matches!(host.ask(verb(Verb::Stop)).await, Reply::Refused { why } if why.contains("control: [stop]"))
+        matches!(host.request(verb(Verb::Stop)).await, Reply::Refused { why } if why.contains("control: [stop]"))
     );
-    assert_eq!(host.ask(verb(Verb::Restart)).await, Reply::Done);
+    assert_eq!(host.request(verb(Verb::Restart)).await, Reply::Done);
     let after = host.until(|s| s.services[0].phase == Phase::Ready && s.services[0].pid != before).await;
     assert_eq!(after.services[0].restarts, 1);
     let signal = Request::Signal { service: "cache".into(), signal: 9 };
-    assert!(matches!(host.ask(signal).await, Reply::Refused { .. }));
+    assert!(matches!(host.request(signal).await, Reply::Refused { .. }));
 }
 
 #[tokio::test]
@@ -40,18 +40,18 @@ async fn a_program_inside_stops_and_starts_services() {
     let enclave = Enclave::boot(&allowing(vec![]));
     let mut local = enclave.local().await;
     local.until_ready().await;
-    assert_eq!(local.ask(verb(Verb::Stop)).await, Reply::Done);
+    assert_eq!(local.request(verb(Verb::Stop)).await, Reply::Done);
     let stopped = local.until(|s| s.services[0].phase == Phase::Done).await;
     assert_eq!(stopped.state, State::Degraded { why: "cache is stopped".into() });
-    assert_eq!(local.ask(verb(Verb::Start)).await, Reply::Done);
+    assert_eq!(local.request(verb(Verb::Start)).await, Reply::Done);
     local.until_ready().await;
     let unknown = Request::Service { service: "nginx".into(), verb: Verb::Stop };
     let refused = Reply::Refused { why: "the manifest has no service \"nginx\"".into() };
-    assert_eq!(local.ask(unknown).await, refused);
+    assert_eq!(local.request(unknown).await, refused);
 }
 
 #[tokio::test]
-async fn one_service_that_asks_holds_no_place_of_another() {
+async fn connections_of_one_service_do_not_block_another() {
     let enclave = Enclave::boot(&allowing(vec![]));
     enclave.host().await.until_ready().await;
     enclave.init.join_cgroup(std::process::id(), "cache");
@@ -66,11 +66,11 @@ async fn one_service_that_asks_holds_no_place_of_another() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_not_named_is_told_that_it_may_not_ask() {
+async fn a_service_that_is_not_named_is_refused_with_the_reason() {
     let enclave = Enclave::boot(&allowing(vec![]));
     enclave.host().await.until_ready().await;
     let mut stranger = enclave.local_of("web").await;
-    let Reply::Refused { why } = stranger.refusal().await else { panic!("it was let in") };
+    let Reply::Refused { why } = stranger.refusal().await else { panic!("the request was accepted") };
     assert_eq!(
         why,
         "service \"web\" may not control services: control.services of the manifest does not name it"
@@ -83,30 +83,30 @@ async fn a_signal_reaches_the_main_process() {
     let mut host = enclave.host().await;
     host.until_ready().await;
     let signal = Request::Signal { service: "cache".into(), signal: 10 };
-    assert_eq!(host.ask(signal).await, Reply::Done);
+    assert_eq!(host.request(signal).await, Reply::Done);
     let status = host.until(|s| s.services[0].phase == Phase::Failed).await;
     assert!(matches!(status.services[0].last_exit, Some(Exit::Signal { signal: 10, .. })));
 }
 
 #[tokio::test]
-async fn the_host_reads_what_confines_a_service_and_what_it_uses() {
+async fn the_host_reads_a_services_confinement_and_usage() {
     let enclave = Enclave::boot(&allowing(vec![]));
     let cgroup = enclave.path("cgroups/web");
     std::fs::create_dir_all(&cgroup).unwrap();
     std::fs::write(cgroup.join("memory.current"), "4096\n").unwrap();
     let mut host = enclave.host().await;
     let pid = host.until_ready().await.services[1].pid.unwrap();
-    assert_eq!(host.ask(Request::Ping).await, Reply::Done);
-    let Reply::Stats(stats) = host.ask(Request::Stats).await else { panic!("no stats") };
+    assert_eq!(host.request(Request::Ping).await, Reply::Done);
+    let Reply::Stats(stats) = host.request(Request::Stats).await else { panic!("no stats") };
     assert_eq!(stats.services.iter().map(|s| s.memory).collect::<Vec<_>>(), [0, 4096]);
-    let Reply::Inspect(confinement) = host.ask(Request::Inspect { service: "web".into() }).await else {
+    let Reply::Inspect(confinement) = host.request(Request::Inspect { service: "web".into() }).await else {
         panic!("no confinement")
     };
     assert_eq!((confinement.pid, confinement.uids), (pid, vec![0; 4]));
 }
 
 #[tokio::test]
-async fn processes_killed_for_want_of_memory_are_counted_after_their_cgroup_is_gone() {
+async fn out_of_memory_kills_are_counted_after_their_cgroup_is_gone() {
     let enclave = Enclave::boot(&allowing(vec![ControlVerb::Signal]));
     let cgroup = enclave.path("cgroups/cache");
     std::fs::create_dir_all(&cgroup).unwrap();
@@ -114,15 +114,15 @@ async fn processes_killed_for_want_of_memory_are_counted_after_their_cgroup_is_g
     let mut host = enclave.host().await;
     host.until_ready().await;
     let signal = Request::Signal { service: "cache".into(), signal: 10 };
-    assert_eq!(host.ask(signal).await, Reply::Done);
+    assert_eq!(host.request(signal).await, Reply::Done);
     host.until(|s| s.services[0].phase == Phase::Failed).await;
     std::fs::remove_dir_all(&cgroup).unwrap();
-    let Reply::Stats(stats) = host.ask(Request::Stats).await else { panic!("no stats") };
+    let Reply::Stats(stats) = host.request(Request::Stats).await else { panic!("no stats") };
     assert_eq!(stats.services[0].oom_kills, 2);
 }
 
 #[tokio::test]
-async fn nonsense_ends_its_connection_and_nothing_else() {
+async fn malformed_input_closes_only_its_own_connection() {
     let enclave = Enclave::boot(&allowing(vec![]));
     enclave.host().await.until_ready().await;
     let hello = frame::encode(&Hello::new(Protocol::Control, Role::Host), 1024).unwrap();
@@ -136,14 +136,14 @@ async fn nonsense_ends_its_connection_and_nothing_else() {
         let mut stream = UnixStream::connect(enclave.path("control")).await.unwrap();
         stream.write_all(&bytes).await.unwrap();
         let mut rest = vec![];
-        // Whatever it says before, it closes.
+        // Regardless of its earlier messages, it closes the connection.
         soon(stream.read_to_end(&mut rest)).await.unwrap_or_default();
     }
     enclave.host().await.until_ready().await;
 }
 
 #[tokio::test]
-async fn too_many_connections_are_closed_and_the_rest_served() {
+async fn excess_connections_are_closed_and_the_others_served() {
     let enclave = Enclave::boot(&allowing(vec![]));
     let mut host = enclave.host().await;
     host.until_ready().await;
@@ -151,6 +151,6 @@ async fn too_many_connections_are_closed_and_the_rest_served() {
     for _ in 0..100 {
         open.push(UnixStream::connect(enclave.path("control")).await.unwrap());
     }
-    assert_eq!(host.ask(Request::Ping).await, Reply::Done);
+    assert_eq!(host.request(Request::Ping).await, Reply::Done);
     drop(open);
 }

@@ -1,4 +1,4 @@
-//! Stories of a supervisor that dies.
+//! Tests of crashes of the supervisor.
 
 use cloister_manifest::model::{Policy, Ready, Service};
 use cloister_wire::control::{Phase, Reply, Request, State};
@@ -23,17 +23,21 @@ async fn services_survive_a_crash_of_the_supervisor() {
     let after = host.until_ready().await;
     let why = "the supervisor was started again after a crash".to_owned();
     let first = host.seen.first().unwrap();
-    assert_eq!((&first.state, first.services.len()), (&State::Degraded { why }, 2), "nobody reads `booting`");
+    assert_eq!(
+        (&first.state, first.services.len()),
+        (&State::Degraded { why }, 2),
+        "no host reads `booting`"
+    );
     assert!(first.seq > before.seq);
     assert_eq!((before.supervisor_restarts, after.supervisor_restarts), (0, 1));
     assert!(after.seq > before.seq);
     assert_eq!(enclave.init.running(), pids);
-    let told: Vec<_> = after.services.iter().map(|s| (s.name.clone(), s.pid, s.restarts)).collect();
-    assert_eq!(told, [("web".into(), Some(pids["web"]), 0), ("db".into(), Some(pids["db"]), 0)]);
+    let reported: Vec<_> = after.services.iter().map(|s| (s.name.clone(), s.pid, s.restarts)).collect();
+    assert_eq!(reported, [("web".into(), Some(pids["web"]), 0), ("db".into(), Some(pids["db"]), 0)]);
 }
 
 #[tokio::test]
-async fn no_log_line_is_lost_over_crashes() {
+async fn no_log_line_is_lost_in_crashes() {
     const LINES: usize = 30_000;
     let script = format!("i=0; while [ $i -lt {LINES} ]; do echo $i; i=$((i+1)); done; exec sleep 1000");
     let mut enclave = Enclave::boot(&manifest(vec![critical("web", &script)]));
@@ -51,21 +55,21 @@ async fn no_log_line_is_lost_over_crashes() {
             Record::Gap { .. } => panic!("{record:?}"),
         })
         .collect();
-    assert!(numbers.iter().zip(0..).all(|(number, place)| *number == place), "numbers without holes");
-    let said = output(&records, "web", Stream::Stdout);
+    assert!(numbers.iter().zip(0..).all(|(number, place)| *number == place), "numbers without gaps");
+    let printed = output(&records, "web", Stream::Stdout);
     assert!(
-        said.lines().zip(0..).all(|(line, number)| line == number.to_string()),
+        printed.lines().zip(0..).all(|(line, number)| line == number.to_string()),
         "every line, once, in order"
     );
-    assert_eq!(said.lines().count(), LINES);
+    assert_eq!(printed.lines().count(), LINES);
 }
 
 #[tokio::test]
-async fn an_exit_while_nobody_watches_is_told_by_the_next_supervisor() {
+async fn an_exit_during_a_crash_is_reported_by_the_next_supervisor() {
     let gate = tempfile::tempdir().unwrap();
     let gate = gate.path().join("go");
     std::fs::create_dir_all(gate.parent().unwrap()).unwrap();
-    let script = format!("while [ ! -e {} ]; do sleep 0.01; done; echo last words; exit 6", gate.display());
+    let script = format!("while [ ! -e {} ]; do sleep 0.01; done; echo last line; exit 6", gate.display());
     let mut enclave = Enclave::boot(&manifest(vec![critical("web", &script)]));
     enclave.host().await.until_ready().await;
     enclave.crash();
@@ -79,11 +83,11 @@ async fn an_exit_while_nobody_watches_is_told_by_the_next_supervisor() {
     enclave.start_supervisor();
     let log = enclave.logs(0, true).await;
     assert_eq!(enclave.host().await.final_state().await, State::Exited { service: "web".into(), code: 6 });
-    assert_eq!(output(&log.rest().await, "web", Stream::Stdout), "last words\n");
+    assert_eq!(output(&log.rest().await, "web", Stream::Stdout), "last line\n");
 }
 
 #[tokio::test]
-async fn a_stop_goes_on_over_a_crash() {
+async fn a_stop_continues_after_a_crash() {
     let web = Service {
         stop_timeout_ms: 200,
         ..critical("web", "trap '' TERM; echo up; while :; do sleep 0.01; done")
@@ -92,7 +96,7 @@ async fn a_stop_goes_on_over_a_crash() {
     let mut host = enclave.host().await;
     host.until_ready().await;
     enclave.logs(0, true).await.until("web", Stream::Stdout, "up").await;
-    assert_eq!(host.ask(Request::Stop).await, Reply::Done);
+    assert_eq!(host.request(Request::Stop).await, Reply::Done);
     host.until(|s| s.services[0].phase == Phase::Stopping).await;
     enclave.crash();
     enclave.start_supervisor();
@@ -102,7 +106,7 @@ async fn a_stop_goes_on_over_a_crash() {
 }
 
 #[tokio::test]
-async fn restarts_are_counted_over_a_crash() {
+async fn restart_counts_survive_a_crash() {
     let folder = tempfile::tempdir().unwrap();
     let mark = folder.path().join("mark");
     let script = format!("if [ -e {0} ]; then exec sleep 1000; fi; touch {0}; exit 3", mark.display());
@@ -116,7 +120,7 @@ async fn restarts_are_counted_over_a_crash() {
 }
 
 #[tokio::test]
-async fn a_final_state_is_told_again_after_a_crash() {
+async fn a_final_state_is_reported_again_after_a_crash() {
     let mut enclave = Enclave::boot(&manifest(vec![critical("web", "exit 7")]));
     let state = State::Exited { service: "web".into(), code: 7 };
     enclave.host().await.until(|s| s.state == state).await;
@@ -128,13 +132,13 @@ async fn a_final_state_is_told_again_after_a_crash() {
 }
 
 #[tokio::test]
-async fn while_nobody_supervises_nobody_else_can_listen_and_notifications_wait() {
+async fn without_a_supervisor_no_process_can_take_its_sockets_and_notifications_wait() {
     let web = Service { ready: Ready::Notify, ..critical("web", "exec sleep 1000") };
     let mut enclave = Enclave::boot(&manifest(vec![web]));
     enclave.host().await.until(|s| s.services.first().is_some_and(|w| w.pid.is_some())).await;
     for _ in 0..2 {
         enclave.crash();
-        assert!(!enclave.could_be_overheard());
+        assert!(!enclave.notify_address_is_free());
         enclave.start_supervisor();
         enclave.host().await.until(|s| s.services.first().is_some_and(|w| w.pid.is_some())).await;
     }
@@ -145,7 +149,7 @@ async fn while_nobody_supervises_nobody_else_can_listen_and_notifications_wait()
 }
 
 #[tokio::test]
-async fn a_notification_after_a_crash_is_heard() {
+async fn a_notification_after_a_crash_is_received() {
     let web = Service { ready: Ready::Notify, ..critical("web", "exec sleep 1000") };
     let mut enclave = Enclave::boot(&manifest(vec![web]));
     enclave.host().await.until(|s| s.services.first().is_some_and(|w| w.pid.is_some())).await;

@@ -1,5 +1,5 @@
-//! An enclave of a story: the stand-in for init and one supervisor after the other, each in a runtime of its own, so that
-//! a crash takes all of its tasks at once.
+//! The enclave of a test: the stand-in for init and one supervisor after the other, each in its own runtime, so that a crash
+//! takes all of its tasks at once.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -19,9 +19,9 @@ use crate::host::{Host, Reader};
 use crate::manifest::ADMIN;
 use crate::stand_in::StandIn;
 
-static STORIES: AtomicU32 = AtomicU32::new(0);
+static ENCLAVES: AtomicU32 = AtomicU32::new(0);
 
-/// An enclave that runs.
+/// A running enclave.
 pub(crate) struct Enclave {
     pub(crate) init: StandIn,
     folder: TempDir,
@@ -32,7 +32,7 @@ pub(crate) struct Enclave {
 /// A running supervisor.
 struct Supervisor {
     kill: oneshot::Sender<()>,
-    /// How it ended, if it was not killed.
+    /// Its result, if it was not killed.
     thread: JoinHandle<Option<Result<(), String>>>,
     runtime: Handle,
 }
@@ -43,13 +43,13 @@ impl Enclave {
         Self::boot_with(&manifest.to_json().unwrap())
     }
 
-    /// Boots with this manifest; sockets of this process are those of `service`.
+    /// Boots with this manifest; sockets of this process count as those of `service`.
     pub(crate) fn boot_as(service: &str, manifest: &Manifest) -> Self {
         let number = cloister_net::own_cgroup().unwrap();
         Self::boot_prepared(&manifest.to_json().unwrap(), |init| init.number_cgroup(service, number))
     }
 
-    /// Boots with these bytes for a manifest.
+    /// Boots with these bytes as the manifest.
     pub(crate) fn boot_with(manifest: &[u8]) -> Self {
         Self::boot_prepared(manifest, |_| {})
     }
@@ -59,9 +59,9 @@ impl Enclave {
         std::fs::write(folder.path().join("manifest.json"), manifest).unwrap();
         std::fs::create_dir_all(folder.path().join("proc/sys/net/ipv4")).unwrap();
         std::fs::create_dir_all(folder.path().join("proc/sys/kernel")).unwrap();
-        let story = STORIES.fetch_add(1, Ordering::Relaxed);
+        let number = ENCLAVES.fetch_add(1, Ordering::Relaxed);
         let address = |name| {
-            let name = format!("cloister-story-{}-{story}-{name}", std::process::id());
+            let name = format!("cloister-test-{}-{number}-{name}", std::process::id());
             SocketAddr::from_abstract_name(name).unwrap()
         };
         let addresses = Addresses {
@@ -76,14 +76,14 @@ impl Enclave {
         enclave
     }
 
-    /// The supervisor is gone from one instruction to the next.
+    /// Stops the supervisor between two instructions.
     pub(crate) fn crash(&mut self) {
         let supervisor = self.supervisor.take().unwrap();
         supervisor.kill.send(()).unwrap();
-        assert_eq!(supervisor.thread.join().unwrap(), None, "it had ended already");
+        assert_eq!(supervisor.thread.join().unwrap(), None, "it had already exited");
     }
 
-    /// Init starts a supervisor.
+    /// Starts a supervisor, as init does.
     pub(crate) fn start_supervisor(&mut self) {
         let init = self.init.connect();
         let paths = Paths {
@@ -126,12 +126,12 @@ impl Enclave {
         self.supervisor = Some(Supervisor { kill, thread, runtime: handle });
     }
 
-    /// Says something over the notify socket, as a process in the cgroup of `service`.
+    /// Sends a notification as a process in the cgroup of `service`.
     pub(crate) fn notify(&self, service: &str, text: &str) {
         self.notify_all(service, [text.to_owned()]);
     }
 
-    /// Says several things, each in a datagram.
+    /// Sends several notifications, one per datagram.
     pub(crate) fn notify_all<T: IntoIterator<Item = String>>(&self, service: &str, texts: T) {
         self.init.join_cgroup(std::process::id(), service);
         let socket = UnixDatagram::unbound().unwrap();
@@ -140,18 +140,18 @@ impl Enclave {
         }
     }
 
-    /// Whether somebody else could listen where services notify.
-    pub(crate) fn could_be_overheard(&self) -> bool {
+    /// Whether another process could take the address of the notify socket.
+    pub(crate) fn notify_address_is_free(&self) -> bool {
         UnixDatagram::bind_addr(&self.addresses.notify).is_ok()
     }
 
-    /// Waits for the supervisor's own end.
+    /// Waits until the supervisor exits by itself.
     pub(crate) fn supervisor_ended(&mut self) -> Result<(), String> {
         let supervisor = self.supervisor.take().unwrap();
         supervisor.thread.join().unwrap().unwrap()
     }
 
-    /// How many tasks the supervisor has.
+    /// The number of the supervisor's tasks.
     pub(crate) fn tasks(&self) -> usize {
         self.supervisor.as_ref().unwrap().runtime.metrics().num_alive_tasks()
     }
@@ -164,9 +164,9 @@ impl Enclave {
         self.local_of(ADMIN).await
     }
 
-    /// The local socket, as a process of `service` reaches it.
+    /// The local socket, as seen by a process of `service`.
     pub(crate) async fn local_of(&self, service: &str) -> Host {
-        // Who may do what is in the manifest: before it is read everybody inside is refused.
+        // The manifest contains the permissions: before it is read every process inside is refused.
         self.host().await.until(|status| !status.services.is_empty()).await;
         self.init.join_cgroup(std::process::id(), service);
         Host::open(&self.path("local-control")).await
@@ -176,7 +176,7 @@ impl Enclave {
         Reader::open(&self.path("logs"), from, follow).await
     }
 
-    /// A reader inside, as a process in the cgroup of `service`.
+    /// A log reader inside, as a process in the cgroup of `service`.
     pub(crate) async fn local_logs(&self, service: &str) -> Reader {
         self.init.join_cgroup(std::process::id(), service);
         Reader::open(&self.path("local-logs"), 0, true).await

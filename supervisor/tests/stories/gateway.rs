@@ -1,4 +1,4 @@
-//! Stories of the gateway's own program: what goes on while one of the two, it or the supervisor, is gone.
+//! Tests of the gateway's program: what continues while it or the supervisor is gone.
 
 use cloister_manifest::model::Manifest;
 use cloister_wire::control::{Exit, IngressCounters, Phase, Reply, Request, State, Status};
@@ -28,7 +28,7 @@ async fn down(client: &mut UnixStream, service: &mut TcpStream) {
     assert_eq!(&bytes, b"\0\0\0\x04pong");
 }
 
-/// A connection that was carried to the service.
+/// A connection forwarded to the service.
 async fn connected(enclave: &Enclave, server: &TcpListener) -> (UnixStream, TcpStream) {
     let mut client = dial(enclave).await;
     let (mut service, _) = soon(server.accept()).await.unwrap();
@@ -52,7 +52,7 @@ fn gateway_is(status: &Status, phase: Phase, restarts: u32) -> bool {
 }
 
 #[tokio::test]
-async fn connections_go_on_and_come_while_there_is_no_supervisor() {
+async fn connections_continue_and_are_accepted_without_a_supervisor() {
     let (mut enclave, server) = served().await;
     enclave.host().await.until(|s| gateway_is(s, Phase::Ready, 0)).await;
     let pid = enclave.init.running()[NAME];
@@ -74,7 +74,7 @@ async fn connections_go_on_and_come_while_there_is_no_supervisor() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_dies_loses_its_connections_and_is_back_at_once() {
+async fn a_gateway_that_dies_loses_its_connections_and_is_restarted_at_once() {
     let (enclave, server) = served().await;
     let mut host = enclave.host().await;
     host.until(|s| s.state == State::Ready && gateway_is(s, Phase::Ready, 0)).await;
@@ -83,7 +83,7 @@ async fn a_gateway_that_dies_loses_its_connections_and_is_back_at_once() {
         .await;
     enclave.init.kill(NAME);
     assert!(matches!(soon(lost.read(&mut [0])).await, Ok(0) | Err(_)));
-    // One that comes before it is back waits in the listen queue.
+    // A connection that arrives before the restart waits in the listen queue.
     let (client, service) = connected(&enclave, &server).await;
     let back = host.until(|s| s.state == State::Ready && gateway_is(s, Phase::Ready, 1)).await;
     assert!(matches!(back.servants[0].last_exit, Some(Exit::Signal { signal: 9, .. })));
@@ -99,7 +99,7 @@ async fn a_gateway_that_dies_loses_its_connections_and_is_back_at_once() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_dies_again_and_again_waits_longer_and_the_state_says_so() {
+async fn a_gateway_that_dies_repeatedly_is_restarted_later_and_the_state_reports_it() {
     let (enclave, server) = served().await;
     let mut host = enclave.host().await;
     for restarts in 0..3 {
@@ -115,14 +115,14 @@ async fn a_gateway_that_dies_again_and_again_waits_longer_and_the_state_says_so(
 }
 
 #[tokio::test]
-async fn both_may_die_at_once_and_a_drain_stays_one() {
+async fn both_may_die_at_once_and_a_drain_continues() {
     let (mut enclave, server) = served().await;
     let mut host = enclave.host().await;
     host.until(|s| gateway_is(s, Phase::Ready, 0)).await;
     let (client, _service) = connected(&enclave, &server).await;
     counts(&enclave, IngressCounters { accepted: 1, open: 1, bytes_in: 4, ..IngressCounters::default() })
         .await;
-    assert_eq!(host.ask(Request::Drain).await, Reply::Done);
+    assert_eq!(host.request(Request::Drain).await, Reply::Done);
     enclave.crash();
     enclave.init.kill(NAME);
     drop(client);
@@ -135,12 +135,12 @@ async fn both_may_die_at_once_and_a_drain_stays_one() {
     }
     let counted = IngressCounters { accepted: 1, refused: 1, bytes_in: 4, ..IngressCounters::default() };
     counts(&enclave, counted).await;
-    assert_eq!(host.ask(Request::Stop).await, Reply::Done);
+    assert_eq!(host.request(Request::Stop).await, Reply::Done);
     assert!(matches!(host.final_state().await, State::Signaled { signal: 15, .. }));
 }
 
 #[tokio::test]
-async fn a_stop_waits_for_a_connection_that_a_gateway_carries_over_a_crash_of_the_supervisor() {
+async fn a_stop_waits_for_a_connection_that_survived_a_crash_of_the_supervisor() {
     let (mut enclave, server) = served().await;
     enclave.host().await.until(|s| gateway_is(s, Phase::Ready, 0)).await;
     let (mut client, mut service) = connected(&enclave, &server).await;
@@ -148,11 +148,11 @@ async fn a_stop_waits_for_a_connection_that_a_gateway_carries_over_a_crash_of_th
     enclave.start_supervisor();
     let mut host = enclave.host().await;
     host.until_ready().await;
-    assert_eq!(host.ask(Request::Stop).await, Reply::Done);
+    assert_eq!(host.request(Request::Stop).await, Reply::Done);
     host.until(|s| matches!(s.state, State::Stopping { .. })).await;
     down(&mut client, &mut service).await;
-    assert_eq!(host.ask(Request::Ping).await, Reply::Done);
-    assert_eq!(host.seen.last().unwrap().services[0].phase, Phase::Ready, "it waits");
+    assert_eq!(host.request(Request::Ping).await, Reply::Done);
+    assert_eq!(host.seen.last().unwrap().services[0].phase, Phase::Ready, "the stop waits");
     ends(client, service).await;
     assert!(matches!(host.final_state().await, State::Signaled { signal: 15, .. }));
 }
@@ -164,6 +164,6 @@ async fn without_ingress_there_is_no_gateway() {
     assert_eq!(status.servants, []);
     assert_eq!(enclave.init.running().len(), 1);
     assert!(!enclave.path("ingress").exists());
-    let asked = enclave.host().await.ask(Request::Inspect { service: NAME.into() }).await;
+    let asked = enclave.host().await.request(Request::Inspect { service: NAME.into() }).await;
     assert!(matches!(asked, Reply::Refused { why } if why.contains("has no service \"@gateway\"")));
 }

@@ -1,4 +1,4 @@
-//! The host of a story: reads the status and the log, and asks.
+//! The host of a test: reads the status and the log, and sends requests.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,22 +14,22 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
-/// How long anything in a story may take. Only a failure waits this long. On a machine that builds at the same time a story
-/// may stand still for many seconds.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Time limit for any wait in a test. Only a failure waits this long. On a machine that builds at the same time a test may get
+/// no processor for many seconds.
+const LIMIT: Duration = Duration::from_mins(1);
 
-/// The pause between two attempts to connect: a listener that is not there yet tells nobody when it is.
+/// The pause between two attempts to connect: a listener that does not exist yet cannot announce itself.
 const RETRY: Duration = Duration::from_millis(5);
 
 /// Waits for something that must happen soon.
 pub(crate) async fn soon<F: Future>(what: F) -> F::Output {
-    timeout(PATIENCE, what).await.expect("it takes too long")
+    timeout(LIMIT, what).await.expect("timed out")
 }
 
-/// Waits until a connection that has no place is closed.
+/// Waits until an excess connection is closed.
 pub(crate) async fn refused(stream: &mut UnixStream) {
     let mut byte = [0];
-    assert!(matches!(soon(stream.read(&mut byte)).await, Ok(0) | Err(_)), "it was spoken to");
+    assert!(matches!(soon(stream.read(&mut byte)).await, Ok(0) | Err(_)), "it received data");
 }
 
 /// One connection.
@@ -44,8 +44,8 @@ impl Connection {
             loop {
                 match Self::try_open(path, protocol).await {
                     Ok(connection) => return connection,
-                    // Also a listener whose supervisor is gone may still take a connection: while another story starts a
-                    // process, that has a copy of it.
+                    // A listener whose supervisor is gone may still accept a connection: while another test starts a process, that process
+                    // has a copy of it.
                     Err(ChannelError::Io(_) | ChannelError::Closed) => sleep(RETRY).await,
                     Err(error) => panic!("{error}"),
                 }
@@ -55,7 +55,7 @@ impl Connection {
     }
 
     async fn try_open(path: &Path, protocol: Protocol) -> Result<Self, ChannelError> {
-        let limits = Limits { read: HOST_LIMIT, hello: PATIENCE, ..Limits::HOST };
+        let limits = Limits { read: HOST_LIMIT, hello: LIMIT, ..Limits::HOST };
         let (receiver, sender) =
             channel::open(Stream::connect_unix(path)?, protocol, Role::Host, limits).await?;
         Ok(Self { receiver, sender })
@@ -84,7 +84,7 @@ impl Connection {
 /// A host on the control channel.
 pub(crate) struct Host {
     connection: Connection,
-    /// Every status read so far.
+    /// Every status received so far.
     pub(crate) seen: Vec<Status>,
     assembly: Assembly,
     id: u64,
@@ -96,11 +96,12 @@ impl Host {
         Self { connection, seen: vec![], assembly: Assembly::default(), id: 0 }
     }
 
-    /// Reads statuses until one is as wanted.
+    /// Reads statuses until one matches.
     pub(crate) async fn until<F: Fn(&Status) -> bool>(&mut self, wanted: F) -> Status {
         loop {
             let frame = self.connection.frame().await;
-            let frame = frame.unwrap_or_else(|| panic!("the connection ended; last: {:?}", self.seen.last()));
+            let frame = frame
+                .unwrap_or_else(|| panic!("the connection was closed; last status: {:?}", self.seen.last()));
             if let Some(status) = self.take(frame::decode(&frame).unwrap()).filter(|status| wanted(status)) {
                 return status;
             }
@@ -111,18 +112,18 @@ impl Host {
         self.until(|s| s.state == State::Ready).await
     }
 
-    /// Reads to the final state and says so.
+    /// Reads up to the final state and acknowledges it.
     pub(crate) async fn final_state(&mut self) -> State {
         let status = self.until(|s| s.state.is_final()).await;
-        self.tell(Request::Seen { seq: status.seq }).await;
+        self.send(Request::Seen { seq: status.seq }).await;
         status.state
     }
 
-    /// Asks, and waits for the answer.
-    pub(crate) async fn ask(&mut self, request: Request) -> Reply {
-        self.tell(request).await;
+    /// Sends a request, and waits for the reply.
+    pub(crate) async fn request(&mut self, request: Request) -> Reply {
+        self.send(request).await;
         loop {
-            let frame = self.connection.frame().await.expect("the connection ended");
+            let frame = self.connection.frame().await.expect("the connection was closed");
             match frame::decode(&frame).unwrap() {
                 FromGuest::Reply { id, reply } if id == self.id => return reply,
                 message => drop(self.take(message)),
@@ -130,7 +131,7 @@ impl Host {
         }
     }
 
-    /// The status that is whole with this message.
+    /// The status completed by this message, if any.
     fn take(&mut self, message: FromGuest) -> Option<Status> {
         let status = match message {
             FromGuest::Status(head) => self.assembly.head(head).unwrap(),
@@ -141,16 +142,16 @@ impl Host {
         status
     }
 
-    /// What it is told without having asked.
+    /// The reply that arrives without a request.
     pub(crate) async fn refusal(&mut self) -> Reply {
-        let frame = self.connection.frame().await.expect("the connection ended");
+        let frame = self.connection.frame().await.expect("the connection was closed");
         match frame::decode(&frame).unwrap() {
             FromGuest::Reply { reply, .. } => reply,
-            message => panic!("it is told {message:?}"),
+            message => panic!("unexpected message {message:?}"),
         }
     }
 
-    pub(crate) async fn tell(&mut self, request: Request) {
+    pub(crate) async fn send(&mut self, request: Request) {
         self.id += 1;
         let id = self.id;
         self.connection.send(&FromHost { id, request }).await;
@@ -167,13 +168,13 @@ impl Reader {
         Self(connection)
     }
 
-    /// The next record; `None` is the end that the supervisor tells.
+    /// The next record; `None` is the end sent by the supervisor.
     pub(crate) async fn next(&mut self) -> Option<Record> {
-        let frame = self.0.frame().await.expect("the log broke off");
+        let frame = self.0.frame().await.expect("the log connection was closed early");
         (frame != END).then(|| Record::from_bytes(&frame).unwrap())
     }
 
-    /// Everything up to the end.
+    /// All records up to the end.
     pub(crate) async fn rest(mut self) -> Vec<Record> {
         let mut records = vec![];
         while let Some(record) = self.next().await {
@@ -196,7 +197,7 @@ impl Reader {
     }
 }
 
-/// What a service wrote to a stream, as far as these records say.
+/// A service's output on a stream, as contained in these records.
 pub(crate) fn output(records: &[Record], service: &str, stream: logs::Stream) -> String {
     let mut bytes = vec![];
     for record in records {

@@ -1,4 +1,4 @@
-//! Stories of connections from outside. The test itself plays the service's server.
+//! Tests of connections from outside. The test itself is the service's server.
 
 use std::io;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::enclave::Enclave;
 use crate::host::soon;
 use crate::manifest::{critical, manifest, service};
 
-/// The port that clients name.
+/// The port requested by clients.
 pub(crate) const PORT: u16 = 80;
 
-/// The end of a direction.
+/// The end of one direction.
 pub(crate) const END: &[u8] = b"\0\0\0\0";
 
 pub(crate) async fn served() -> (Enclave, TcpListener) {
@@ -29,15 +29,15 @@ pub(crate) async fn served() -> (Enclave, TcpListener) {
     (Enclave::boot_as("web", &manifest), server)
 }
 
-/// The counters that a host asks for now.
+/// The ingress counters, as requested by a host now.
 pub(crate) async fn counters(enclave: &Enclave) -> IngressCounters {
-    match enclave.host().await.ask(Request::Stats).await {
+    match enclave.host().await.request(Request::Stats).await {
         Reply::Stats(stats) => stats.ingress,
         other => panic!("{other:?}"),
     }
 }
 
-/// Waits until these are counted: an end is counted when the gateway has seen it.
+/// Waits until the counters have these values: an end is counted when the gateway has seen it.
 pub(crate) async fn counts(enclave: &Enclave, expected: IngressCounters) {
     soon(async {
         while counters(enclave).await != expected {
@@ -59,7 +59,7 @@ pub(crate) async fn try_dial(enclave: &Enclave) -> io::Result<UnixStream> {
 }
 
 #[tokio::test]
-async fn a_connection_reaches_the_service_behind_its_port_and_is_counted_over_a_crash() {
+async fn a_connection_reaches_its_service_and_is_counted_after_a_crash() {
     let (mut enclave, server) = served().await;
     enclave.host().await.until_ready().await;
     let mut client = dial(&enclave).await;
@@ -84,17 +84,17 @@ async fn a_connection_reaches_the_service_behind_its_port_and_is_counted_over_a_
 }
 
 #[tokio::test]
-async fn a_stop_lets_an_open_connection_end_and_refuses_new_ones() {
+async fn a_stop_lets_open_connections_finish_and_refuses_new_ones() {
     let (enclave, server) = served().await;
     let mut host = enclave.host().await;
     host.until_ready().await;
     let mut client = dial(&enclave).await;
     let (mut service, _) = soon(server.accept()).await.unwrap();
-    assert_eq!(host.ask(Request::Stop).await, Reply::Done);
+    assert_eq!(host.request(Request::Stop).await, Reply::Done);
     let draining = host.until(|s| matches!(s.state, State::Stopping { .. })).await;
-    assert_eq!(draining.services[0].phase, Phase::Ready, "the service still serves what is open");
+    assert_eq!(draining.services[0].phase, Phase::Ready, "the service still serves open connections");
     let mut refused = vec![];
-    // It is closed without a byte; whether that is seen as an end, a reset or a broken pipe depends on who was quicker.
+    // It is closed without a byte; whether that appears as an end, a reset or a broken pipe depends on timing.
     if let Ok(mut late) = try_dial(&enclave).await {
         soon(late.read_to_end(&mut refused)).await.unwrap_or_default();
     }
@@ -110,29 +110,29 @@ async fn a_stop_lets_an_open_connection_end_and_refuses_new_ones() {
 }
 
 #[tokio::test]
-async fn a_host_that_asks_for_a_drain_again_and_again_gets_one() {
+async fn repeated_requests_for_a_drain_start_one() {
     let (enclave, server) = served().await;
     let mut host = enclave.host().await;
     host.until_ready().await;
     let client = dial(&enclave).await;
     let (service, _) = soon(server.accept()).await.unwrap();
-    assert_eq!(host.ask(Request::Drain).await, Reply::Done);
+    assert_eq!(host.request(Request::Drain).await, Reply::Done);
     let before = enclave.tasks();
     for _ in 0..100 {
-        assert_eq!(host.ask(Request::Drain).await, Reply::Done);
+        assert_eq!(host.request(Request::Drain).await, Reply::Done);
     }
-    assert_eq!(enclave.tasks(), before, "each would wait for the open connection");
+    assert_eq!(enclave.tasks(), before, "another drain would be another task");
     drop((client, service));
-    assert_eq!(host.ask(Request::Stop).await, Reply::Done);
+    assert_eq!(host.request(Request::Stop).await, Reply::Done);
     assert!(matches!(host.final_state().await, State::Signaled { signal: 15, .. }));
 }
 
 #[tokio::test]
-async fn a_drain_is_a_drain_after_a_crash_too() {
+async fn a_drain_continues_after_a_crash() {
     let (mut enclave, server) = served().await;
     enclave.host().await.until_ready().await;
     let (client, connection) = (dial(&enclave).await, soon(server.accept()).await.unwrap());
-    assert_eq!(enclave.host().await.ask(Request::Drain).await, Reply::Done);
+    assert_eq!(enclave.host().await.request(Request::Drain).await, Reply::Done);
     drop((client, connection));
     enclave.crash();
     enclave.start_supervisor();
@@ -146,7 +146,7 @@ async fn a_drain_is_a_drain_after_a_crash_too() {
 }
 
 #[tokio::test]
-async fn a_port_of_another_program_neither_makes_a_service_ready_nor_gets_its_clients() {
+async fn another_programs_port_neither_makes_a_service_ready_nor_gets_its_clients() {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = server.local_addr().unwrap().port();
     let entry = Ingress { port: PORT, service: "web".into(), target, proxy_protocol: false };
@@ -159,17 +159,17 @@ async fn a_port_of_another_program_neither_makes_a_service_ready_nor_gets_its_cl
     soon(dial(&enclave).await.read_to_end(&mut bytes)).await.unwrap_or_default();
     assert_eq!(bytes, b"");
     assert!(tokio::time::timeout(std::time::Duration::ZERO, server.accept()).await.is_err());
-    // As if the service had been the one that listens, from its next start on.
+    // As if the service had been the listener, from its next start on.
     enclave.init.number_cgroup("web", cloister_net::own_cgroup().unwrap());
     let mut local = enclave.local().await;
     let restart = Request::Service { service: "web".into(), verb: Verb::Restart };
-    assert_eq!(local.ask(restart).await, Reply::Done);
+    assert_eq!(local.request(restart).await, Reply::Done);
     let ready = host.until_ready().await;
     assert_eq!(ready.services[0].waits_for, None);
 }
 
 #[tokio::test]
-async fn the_ports_of_the_manifest_are_kept_for_the_services() {
+async fn the_manifests_ports_are_reserved_for_the_services() {
     let live = Live { check: Check::Tcp(7000), interval_ms: 10_000, timeout_ms: 1, threshold: 1 };
     let db = Service { live: Some(live), ..service("db", "exec sleep 1000") };
     let web = Service { ready: Ready::Tcp(9000), ..service("web", "exec sleep 1000") };

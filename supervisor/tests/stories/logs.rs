@@ -1,4 +1,4 @@
-//! Stories of the log: floods, slow readers, odd bytes.
+//! Tests of the log: floods, slow readers, unusual bytes.
 
 use cloister_manifest::model::{Logs, Service};
 use cloister_wire::control::{Reply, Request, State};
@@ -10,7 +10,7 @@ use crate::host::{output, refused};
 use crate::manifest::{critical, manifest, service};
 
 #[tokio::test]
-async fn a_flood_nobody_reads_ends_and_what_is_missing_is_counted() {
+async fn an_unread_flood_ends_and_missing_records_are_counted() {
     let flood = "echo first; head -c 100000000 /dev/zero | tr '\\0' x; echo; echo last; exit 0";
     let enclave = Enclave::boot(&manifest(vec![critical("web", flood)]));
     let mut host = enclave.host().await;
@@ -31,7 +31,7 @@ async fn a_flood_nobody_reads_ends_and_what_is_missing_is_counted() {
 }
 
 #[tokio::test]
-async fn a_flood_of_one_service_does_not_drown_another() {
+async fn a_flood_of_one_service_erases_no_line_of_another() {
     let quiet = service("quiet", "echo I was here; exec sleep 1000");
     let flood =
         Service { after: vec!["quiet".into()], ..critical("web", "head -c 20000000 /dev/zero; exit 0") };
@@ -44,10 +44,10 @@ async fn a_flood_of_one_service_does_not_drown_another() {
 #[tokio::test]
 async fn short_lines_of_one_service_erase_no_line_of_another() {
     let quiet = service("quiet", "echo I was here; echo and here >&2; exec sleep 1000");
-    // A write a line: each may become a record of its own.
-    let hurried = "head -c 1200000 /dev/zero | tr '\\0' x | dd bs=6 2>/dev/null; exit 0";
-    let hurried = Service { after: vec!["quiet".into()], ..critical("web", hurried) };
-    let mut enclave = Enclave::boot(&manifest(vec![quiet, hurried]));
+    // One write per line: each may become a record of its own.
+    let fast = "head -c 1200000 /dev/zero | tr '\\0' x | dd bs=6 2>/dev/null; exit 0";
+    let fast = Service { after: vec!["quiet".into()], ..critical("web", fast) };
+    let mut enclave = Enclave::boot(&manifest(vec![quiet, fast]));
     enclave.host().await.until(|s| s.state.is_final()).await;
     for _ in 0..2 {
         let records = enclave.logs(0, false).await.rest().await;
@@ -59,29 +59,29 @@ async fn short_lines_of_one_service_erase_no_line_of_another() {
 }
 
 #[tokio::test]
-async fn what_is_said_about_one_service_erases_nothing_that_was_said_about_the_others() {
+async fn messages_about_one_service_erase_no_messages_about_others() {
     let busy = service("busy", "exec sleep 1000");
     let mut enclave = Enclave::boot(&manifest(vec![service("quiet", "exec sleep 1000"), busy]));
     enclave.host().await.until_ready().await;
     let mut admin = enclave.local().await;
-    // Each is a line of the log. The service goes on, as it does without the signal.
+    // Each is a line of the log. The service continues, as it does without the signal.
     let signal = Request::Signal { service: "busy".into(), signal: 18 };
     for _ in 0..9_000 {
-        assert_eq!(admin.ask(signal.clone()).await, Reply::Done);
+        assert_eq!(admin.request(signal.clone()).await, Reply::Done);
     }
     for _ in 0..2 {
         let records = enclave.logs(0, false).await.rest().await;
-        let said = output(&records, "quiet", Stream::Supervisor);
-        assert!(said.starts_with("ready after "), "of the quiet one: {said:?}");
-        let said = output(&records, "busy", Stream::Supervisor);
-        assert!(said.ends_with("signal 18 sent, asked by service admin\n"), "of the busy one: {said:?}");
+        let log = output(&records, "quiet", Stream::Supervisor);
+        assert!(log.starts_with("ready after "), "of the quiet one: {log:?}");
+        let log = output(&records, "busy", Stream::Supervisor);
+        assert!(log.ends_with("signal 18 sent, asked by service admin\n"), "of the busy one: {log:?}");
         enclave.crash();
         enclave.start_supervisor();
     }
 }
 
 #[tokio::test]
-async fn bytes_come_as_they_were_written() {
+async fn bytes_arrive_as_they_were_written() {
     let web = critical("web", "printf '\\377\\000\\r\\n'; printf '\\200' >&2; exit 0");
     let enclave = Enclave::boot(&manifest(vec![web]));
     let log = enclave.logs(0, true).await;
@@ -99,7 +99,7 @@ async fn bytes_come_as_they_were_written() {
 }
 
 #[tokio::test]
-async fn a_reader_goes_on_where_it_stopped() {
+async fn a_reader_resumes_where_it_stopped() {
     let enclave = Enclave::boot(&manifest(vec![critical("web", "echo one; echo two >&2; exec sleep 1000")]));
     let mut first = enclave.logs(0, true).await;
     first.until("web", Stream::Stderr, "two").await;
@@ -111,7 +111,7 @@ async fn a_reader_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
-async fn output_that_is_dropped_is_drained_and_never_sent() {
+async fn dropped_output_is_drained_and_never_sent() {
     let web =
         Service { logs: Logs::Drop, ..critical("web", "head -c 10000000 /dev/zero; echo secret; exit 0") };
     let enclave = Enclave::boot(&manifest(vec![web]));
@@ -122,13 +122,13 @@ async fn output_that_is_dropped_is_drained_and_never_sent() {
 }
 
 #[tokio::test]
-async fn readers_of_one_service_lock_out_neither_the_host_nor_another_service() {
+async fn readers_of_one_service_block_neither_the_host_nor_another_service() {
     let mut manifest =
         manifest(vec![critical("web", "echo here; exec sleep 1000"), service("db", "exec sleep 1000")]);
     manifest.control.services = vec!["web".into(), "db".into()];
     let enclave = Enclave::boot(&manifest);
     enclave.logs(0, true).await.until("web", Stream::Stdout, "here").await;
-    // As many as there ever were places, none of which reads anything.
+    // As many as there are places in total, none of which reads anything.
     let mut idle = vec![];
     for _ in 0..16 {
         enclave.init.join_cgroup(std::process::id(), "web");
@@ -140,7 +140,7 @@ async fn readers_of_one_service_lock_out_neither_the_host_nor_another_service() 
 }
 
 #[tokio::test]
-async fn a_reader_that_does_not_read_holds_up_nobody() {
+async fn a_stuck_reader_blocks_no_other_reader() {
     let gate = tempfile::tempdir().unwrap();
     let gate = gate.path().join("go");
     std::fs::create_dir_all(gate.parent().unwrap()).unwrap();
@@ -161,5 +161,5 @@ async fn a_reader_that_does_not_read_holds_up_nobody() {
             Record::Output { .. } => {}
         }
     }
-    assert!(gaps > 0, "it was told what it missed");
+    assert!(gaps > 0, "the reader is informed of the gap");
 }

@@ -1,6 +1,7 @@
-//! The whole supervisor against an init of the tests' own: real processes, pipes and memfds; unix sockets for vsock.
+//! The whole supervisor with an init of the tests' own: real processes, pipes and memfds; unix sockets instead of vsock.
 //!
-//! Its law: a story tells what people see (states, log records, processes) and waits for it; it never looks inside.
+//! Invariant: a test checks what is visible from outside (states, log records, processes) and waits for it; it never inspects
+//! the supervisor's internals.
 
 #[cfg(test)]
 mod control;
@@ -9,7 +10,7 @@ mod crash;
 #[cfg(test)]
 mod enclave;
 #[cfg(test)]
-mod ends;
+mod exits;
 #[cfg(test)]
 mod gateway;
 #[cfg(test)]

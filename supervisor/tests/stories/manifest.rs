@@ -1,4 +1,4 @@
-//! Manifests for stories: the least that says what the story is about.
+//! Minimal manifests for the tests.
 
 use std::collections::BTreeMap;
 
@@ -7,27 +7,27 @@ use cloister_manifest::model::{
     VERSION,
 };
 
-/// How long a service of a story may take to start or to stop, which none needs: as long as anything may (`host::PATIENCE`).
-const PATIENCE_MS: u64 = 60_000;
+/// Start and stop timeouts of the tests' services, which none needs: the same as the limit for any wait (`host::LIMIT`).
+const LIMIT_MS: u64 = 60_000;
 
-/// The service that may control others. None of the manifest has that name: only tests are its processes.
+/// The service that may control others. The manifest has no service of that name: only tests are its processes.
 pub(crate) const ADMIN: &str = "admin";
 
 /// A manifest of these services.
 pub(crate) fn manifest(services: Vec<Service>) -> Manifest {
     Manifest {
         version: VERSION,
-        name: "story".into(),
+        name: "test".into(),
         services,
         ingress: vec![],
         root: Root { writable_bytes: 1 << 20, additions: Vec::new(), pinned: Vec::new() },
         control: Control { host: vec![], services: vec![ADMIN.into()] },
-        stop_timeout_ms: PATIENCE_MS,
+        stop_timeout_ms: LIMIT_MS,
         debug: false,
     }
 }
 
-/// A service that runs this shell script, is ready once started, is never started again and decides nothing.
+/// A service that runs this shell script, is ready once started, is never restarted and is not critical.
 pub(crate) fn service(name: &str, script: &str) -> Service {
     Service {
         name: name.into(),
@@ -42,12 +42,12 @@ pub(crate) fn service(name: &str, script: &str) -> Service {
         after: vec![],
         requires: vec![],
         ready: Ready::Started,
-        start_timeout_ms: PATIENCE_MS,
+        start_timeout_ms: LIMIT_MS,
         live: None,
         restart: restart(Policy::Never),
         critical: false,
         stop_signal: 15,
-        stop_timeout_ms: PATIENCE_MS,
+        stop_timeout_ms: LIMIT_MS,
         logs: Logs::Forward,
         limits: Limits { memory: None, cpu_millis: None, pids: None, open_files: 1024 },
         isolation: Isolation { capabilities: vec![], allow_syscalls: vec![], writable: None },
@@ -56,7 +56,7 @@ pub(crate) fn service(name: &str, script: &str) -> Service {
     }
 }
 
-/// The same, deciding the enclave's end.
+/// The same, but critical: its exit ends the enclave.
 pub(crate) fn critical(name: &str, script: &str) -> Service {
     Service { critical: true, ..service(name, script) }
 }
@@ -71,7 +71,7 @@ pub(crate) fn restart(policy: Policy) -> Restart {
     Restart { policy, delay_ms: 20, max_delay_ms: 100, stable_ms: 60_000, burst: 3 }
 }
 
-/// A script that runs until it is asked to end, and then ends with `code`.
+/// A script that runs until it is asked to stop, and then exits with `code`.
 pub(crate) fn until_term(code: u8) -> String {
     format!("trap 'exit {code}' TERM; echo up; while :; do sleep 1000 & wait $!; done")
 }

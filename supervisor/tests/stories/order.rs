@@ -1,4 +1,4 @@
-//! Stories of starting: order, readiness, jobs.
+//! Tests of starts: order, readiness, jobs.
 
 use cloister_manifest::model::{Ready, Service};
 use cloister_wire::control::{Phase, Reply, Request, State, Status, Verb};
@@ -19,8 +19,8 @@ async fn a_service_starts_and_the_enclave_is_ready() {
     let status = host.until_ready().await;
     assert_eq!(status.platform, "virtual");
     assert_eq!(status.services[0].pid, enclave.init.running().get("web").copied());
-    let said = enclave.logs(0, true).await.until("web", Stream::Stdout, "up\n").await;
-    assert_eq!(said, "up\n");
+    let output = enclave.logs(0, true).await.until("web", Stream::Stdout, "up\n").await;
+    assert_eq!(output, "up\n");
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn a_service_waits_for_the_job_before_it() {
 }
 
 #[tokio::test]
-async fn a_service_is_ready_when_its_log_says_so() {
+async fn a_service_is_ready_when_its_log_contains_the_text() {
     let gate = tempfile::tempdir().unwrap();
     let gate = gate.path().join("go");
     let script = format!(
@@ -57,7 +57,7 @@ async fn a_service_is_ready_when_its_log_says_so() {
 }
 
 #[tokio::test]
-async fn a_service_is_ready_when_its_file_is_there() {
+async fn a_service_is_ready_when_its_file_exists() {
     let web = Service { ready: Ready::File("/run/up".into()), ..critical("web", "exec sleep 1000") };
     let enclave = Enclave::boot(&manifest(vec![web]));
     let mut host = enclave.host().await;
@@ -68,7 +68,7 @@ async fn a_service_is_ready_when_its_file_is_there() {
 }
 
 #[tokio::test]
-async fn a_service_is_ready_when_it_says_so_and_tells_more() {
+async fn a_service_is_ready_when_it_notifies_and_reports_a_status_text() {
     let web = Service { ready: Ready::Notify, ..critical("web", "echo $NOTIFY_SOCKET; exec sleep 1000") };
     let other = Service { after: vec!["web".into()], ..service("other", "exec sleep 1000") };
     let enclave = Enclave::boot(&manifest(vec![web, other]));
@@ -83,7 +83,7 @@ async fn a_service_is_ready_when_it_says_so_and_tells_more() {
 }
 
 #[tokio::test]
-async fn what_a_service_says_in_one_datagram_is_one_change() {
+async fn one_datagram_is_one_change() {
     let enclave = Enclave::boot(&manifest(vec![critical("web", "exec sleep 1000")]));
     let mut host = enclave.host().await;
     let before = host.until_ready().await.seq;
@@ -94,16 +94,16 @@ async fn what_a_service_says_in_one_datagram_is_one_change() {
 }
 
 #[tokio::test]
-async fn a_service_that_speaks_without_end_is_heard_now_and_then() {
-    const SAID: u64 = 20_000;
+async fn endless_notifications_are_read_at_a_limited_rate() {
+    const SENT: u64 = 20_000;
     let web = Service { ready: Ready::Notify, ..critical("web", "exec sleep 1000") };
     let enclave = Enclave::boot(&manifest(vec![web]));
     let mut host = enclave.host().await;
     let before = host.until(|s| s.services.first().is_some_and(|web| web.pid.is_some())).await.seq;
-    enclave.notify_all("web", (0..SAID).map(|n| format!("STATUS={n}")).chain(["READY=1".to_owned()]));
-    let last = Some((SAID - 1).to_string());
+    enclave.notify_all("web", (0..SENT).map(|n| format!("STATUS={n}")).chain(["READY=1".to_owned()]));
+    let last = Some((SENT - 1).to_string());
     let after = host.until(|s| s.state == State::Ready && s.services[0].text == last).await;
-    assert!(after.seq - before < SAID / 2, "{} changes", after.seq - before);
+    assert!(after.seq - before < SENT / 2, "{} changes", after.seq - before);
 }
 
 #[tokio::test]
@@ -121,7 +121,7 @@ async fn a_service_that_is_not_ready_in_time_is_stopped() {
 }
 
 #[tokio::test]
-async fn what_requires_a_failed_job_never_runs() {
+async fn a_service_that_requires_a_failed_job_never_runs() {
     let migrate = job("migrate", "exit 3");
     let web = Service { requires: vec!["migrate".into()], ..critical("web", "exec sleep 1000") };
     let enclave = Enclave::boot(&manifest(vec![migrate, web]));
@@ -152,7 +152,7 @@ async fn a_service_that_is_ready_before_init_reports_its_start_is_ready() {
     local.until(|s| s.services.first().is_some_and(|web| web.pid.is_some())).await;
     enclave.init.hold_back_starts();
     let restart = Request::Service { service: "web".into(), verb: Verb::Restart };
-    assert_eq!(local.ask(restart).await, Reply::Done);
+    assert_eq!(local.request(restart).await, Reply::Done);
     local.until(|s| s.services[0].restarts == 1).await;
     soon(async {
         while enclave.init.running().is_empty() {
@@ -161,19 +161,19 @@ async fn a_service_that_is_ready_before_init_reports_its_start_is_ready() {
     })
     .await;
     enclave.notify("web", "READY=1\nSTATUS=serving");
-    let heard = local.until(|s| s.services[0].text.as_deref() == Some("serving")).await;
-    assert_eq!((heard.services[0].phase, heard.services[0].pid), (Phase::Starting, None));
+    let status = local.until(|s| s.services[0].text.as_deref() == Some("serving")).await;
+    assert_eq!((status.services[0].phase, status.services[0].pid), (Phase::Starting, None));
     enclave.init.report_starts();
     local.until_ready().await;
 }
 
 #[tokio::test]
-async fn a_service_with_a_check_is_not_ready_by_its_own_word() {
+async fn a_service_with_a_check_is_not_ready_by_notification() {
     let web = Service { ready: Ready::File("/no/such/file".into()), ..critical("web", "exec sleep 1000") };
     let enclave = Enclave::boot(&manifest(vec![web]));
     let mut host = enclave.host().await;
     host.until(|s| s.services.first().is_some_and(|web| web.pid.is_some())).await;
-    enclave.notify("web", "READY=1\nSTATUS=so it says");
-    let heard = host.until(|s| s.services[0].text.as_deref() == Some("so it says")).await;
-    assert_eq!(heard.services[0].phase, Phase::Starting);
+    enclave.notify("web", "READY=1\nSTATUS=notified");
+    let status = host.until(|s| s.services[0].text.as_deref() == Some("notified")).await;
+    assert_eq!(status.services[0].phase, Phase::Starting);
 }

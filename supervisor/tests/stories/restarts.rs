@@ -1,4 +1,4 @@
-//! Stories of services that die and come back, or do not.
+//! Tests of services that exit and are restarted, or not.
 
 use cloister_manifest::model::{Check, Live, Policy, Restart, Service};
 use cloister_wire::control::{Exit, Phase, State, Status};
@@ -32,19 +32,19 @@ async fn a_service_that_keeps_dying_fails_and_the_enclave_ends_with_its_code() {
 }
 
 #[tokio::test]
-async fn a_failed_service_that_decides_nothing_degrades_the_enclave() {
+async fn a_failed_service_that_is_not_critical_degrades_the_enclave() {
     let cache = service("cache", "exit 1");
     let web = critical("web", "exec sleep 1000");
     let enclave = Enclave::boot(&manifest(vec![cache, web]));
     let mut host = enclave.host().await;
-    // Before that it waits to be started again, and for a moment it is stopping.
+    // Before that it waits for its restart, and for a moment it is stopping.
     let failed = |s: &Status| s.services.first().is_some_and(|cache| cache.phase == Phase::Failed);
     let state = host.until(|s| failed(s) && s.services[1].phase == Phase::Ready).await.state;
     assert_eq!(state, State::Degraded { why: "cache has failed after exit code 1".into() });
 }
 
 #[tokio::test]
-async fn a_service_that_stops_petting_its_watchdog_is_killed_and_restarted() {
+async fn a_service_that_stops_notifying_its_watchdog_is_killed_and_restarted() {
     let live = Live { check: Check::Watchdog, interval_ms: 50, timeout_ms: 50, threshold: 1 };
     let restart = Restart { delay_ms: 10_000, max_delay_ms: 10_000, ..restart(Policy::OnFailure) };
     let script = "echo $WATCHDOG_USEC; exec sleep 1000";

@@ -1,6 +1,6 @@
-//! An init for tests: it speaks the hold channel and holds real processes. Its process groups stand for cgroups.
+//! An init for the tests: it speaks the hold channel and holds real processes. Process groups replace cgroups.
 //!
-//! Its law: like init, it outlives supervisors and hands everything to the next.
+//! Invariant: like init, it outlives supervisors and hands everything to the next one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -26,19 +26,19 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
-/// How often a process group is looked at after its leader ended: groups tell nobody when they empty.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often a process group is checked after its leader has exited: there is no event when a group becomes empty.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The number of every cgroup that a story does not name: the kernel gives it to none of these tests.
+/// The number of every cgroup that a test does not set: the kernel assigns it to none of these tests.
 const SOME_CGROUP: u64 = 4_242_424;
 
-/// Numbers above those that descriptors get in a servant, for those on their way there.
+/// A number above those of a servant's descriptors, for the copies before they are moved there.
 const ABOVE: i32 = 100;
 
 /// A message and the descriptors it names.
 type Outgoing = (FromInit, Vec<OwnedFd>);
 
-/// What the stand-in holds, across supervisors.
+/// What the stand-in holds, for one supervisor after the other.
 #[derive(Default)]
 struct Holdings {
     held: BTreeMap<String, (Held, Vec<OwnedFd>)>,
@@ -52,14 +52,14 @@ struct Holdings {
 pub(crate) struct StandIn {
     holdings: Arc<Mutex<Holdings>>,
     off: watch::Sender<Option<State>>,
-    /// A folder that stands for `/proc`.
+    /// A folder that replaces `/proc`.
     proc: PathBuf,
-    /// A folder that stands for the services' cgroups.
+    /// A folder that replaces the services' cgroups.
     cgroups: PathBuf,
     to_supervisor: Arc<Mutex<Option<mpsc::UnboundedSender<Outgoing>>>>,
-    /// Reports of starts that are held back, while they are.
+    /// Reports of starts that are held back, if they are.
     held_back: Arc<Mutex<Option<Vec<Outgoing>>>>,
-    /// The numbers of cgroups that are known to the kernel, by service.
+    /// The kernel's numbers of cgroups, by service.
     numbers: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
@@ -71,17 +71,17 @@ impl StandIn {
         Self { holdings: Arc::default(), off, proc, cgroups, to_supervisor, held_back, numbers }
     }
 
-    /// From the service's next start on, its cgroup has this number.
+    /// Sets the cgroup number of the service from its next start on.
     pub(crate) fn number_cgroup(&self, service: &str, number: u64) {
         self.numbers.lock().unwrap().insert(service.to_owned(), number);
     }
 
-    /// Kills a held process as if somebody had sent `SIGKILL`.
+    /// Kills a held process as with a `SIGKILL` from outside.
     pub(crate) fn kill(&self, name: &str) {
         self.signal(name, 9, SignalTarget::Cgroup);
     }
 
-    /// Reports no start until [`Self::report_starts`].
+    /// Delays reports of starts until [`Self::report_starts`].
     pub(crate) fn hold_back_starts(&self) {
         *self.held_back.lock().unwrap() = Some(Vec::new());
     }
@@ -89,15 +89,15 @@ impl StandIn {
     /// Reports the starts that were held back.
     pub(crate) fn report_starts(&self) {
         for (message, fds) in self.held_back.lock().unwrap().take().unwrap_or_default() {
-            self.say(message, fds);
+            self.send(message, fds);
         }
     }
 
-    /// From now on the process counts as a member of the service's cgroup.
+    /// Makes the process a member of the service's cgroup.
     pub(crate) fn join_cgroup(&self, pid: u32, service: &str) {
         let folder = self.proc.join(pid.to_string());
         std::fs::create_dir_all(&folder).unwrap();
-        // Whole at any moment, as the kernel's own file is: the supervisor may read it now.
+        // Complete at any time, like the kernel's file: the supervisor may read it now.
         std::fs::write(folder.join("cgroup.new"), format!("0::/cloister/{service}\n")).unwrap();
         std::fs::rename(folder.join("cgroup.new"), folder.join("cgroup")).unwrap();
         let cgroup = self.cgroups.join(service);
@@ -111,21 +111,21 @@ impl StandIn {
         }
     }
 
-    /// The state that the supervisor powered off with, once it has.
+    /// The state with which the supervisor powered off.
     pub(crate) async fn powered_off(&self) -> State {
         let mut off = self.off.subscribe();
         let state = off.wait_for(Option::is_some).await.unwrap();
         state.clone().unwrap()
     }
 
-    /// Processes held that have not ended, by name.
+    /// Held processes that have not exited, by name.
     pub(crate) fn running(&self) -> BTreeMap<String, u32> {
         let holdings = self.holdings.lock().unwrap();
         let alive = holdings.held.values().filter(|(held, _)| held.ended.is_none());
         alive.map(|(held, _)| (held.name.clone(), held.pid)).collect()
     }
 
-    /// A socket for the next supervisor, which is served from now on.
+    /// A socket for the next supervisor, served from now on.
     pub(crate) fn connect(&self) -> StdStream {
         let (ours, theirs) = StdStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
@@ -163,7 +163,7 @@ impl StandIn {
                 let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
                 let stream: &UnixStream = write.as_ref();
                 stream.writable().await.unwrap();
-                // Small frames into an empty socket are taken whole.
+                // Small frames are written completely to an empty socket.
                 if send_with_fds(stream, &frame, &fds).is_err() {
                     return;
                 }
@@ -201,7 +201,7 @@ impl StandIn {
         sending.abort();
     }
 
-    fn say(&self, message: FromInit, fds: Vec<OwnedFd>) {
+    fn send(&self, message: FromInit, fds: Vec<OwnedFd>) {
         if let Some(supervisor) = &*self.to_supervisor.lock().unwrap() {
             supervisor.send((message, fds)).unwrap_or_default();
         }
@@ -218,20 +218,20 @@ impl StandIn {
                 let made = || memfd_create(&name, MemfdFlags::CLOEXEC).unwrap();
                 let fd = fds.into_iter().next().unwrap_or_else(made);
                 self.holdings.lock().unwrap().stash.push((name.clone(), fd.try_clone().unwrap()));
-                self.say(FromInit::Stashed { name }, vec![fd]);
+                self.send(FromInit::Stashed { name }, vec![fd]);
             }
             FromSupervisor::MountRoot { .. } => {
                 self.holdings.lock().unwrap().root_mounted = true;
-                self.say(FromInit::RootMounted { error: None }, vec![]);
+                self.send(FromInit::RootMounted { error: None }, vec![]);
             }
             FromSupervisor::PowerOff { .. } => {}
         }
     }
 
     fn spawn(&self, name: String, spec: &Spawn, fds: Vec<OwnedFd>) {
-        assert!(!self.holdings.lock().unwrap().held.contains_key(&name), "{name} is held already");
+        assert!(!self.holdings.lock().unwrap().held.contains_key(&name), "{name} is already held");
         match start(spec, fds) {
-            Err(error) => self.say(
+            Err(error) => self.send(
                 FromInit::SpawnFailed {
                     name,
                     step: "exec".into(),
@@ -252,7 +252,7 @@ impl StandIn {
                 let spawned = FromInit::Spawned { name: name.clone(), pid, at_ns, cgroup };
                 match &mut *self.held_back.lock().unwrap() {
                     Some(late) => late.push((spawned, twins)),
-                    None => self.say(spawned, twins),
+                    None => self.send(spawned, twins),
                 }
                 tokio::spawn(self.clone().reap(name, child));
             }
@@ -270,13 +270,13 @@ impl StandIn {
         };
         let ended = Ended { name: name.clone(), pid, exit, at_ns: Moment::now().nanos() };
         self.note(&name, |held| held.ended = Some(ended.clone()));
-        self.say(FromInit::Exited(ended), vec![]);
+        self.send(FromInit::Exited(ended), vec![]);
         let group = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
         while test_kill_process_group(group).is_ok() {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         self.note(&name, |held| held.populated = false);
-        self.say(FromInit::Emptied { name }, vec![]);
+        self.send(FromInit::Emptied { name }, vec![]);
     }
 
     fn note<F: FnOnce(&mut Held)>(&self, name: &str, change: F) {

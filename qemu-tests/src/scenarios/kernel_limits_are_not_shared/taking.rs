@@ -1,4 +1,4 @@
-//! The kinds of things that are taken: all that can be had, and one.
+//! The kinds of resources that are taken: as much as possible, or one.
 
 use std::any::Any;
 use std::ffi::CString;
@@ -18,19 +18,19 @@ use rustix::pty::{OpenptFlags, openpt};
 use super::{PORT, REACHED};
 use crate::guest::wait_for_file;
 
-/// What is held until the process ends.
+/// What is held until the process exits.
 type Taken = Vec<Box<dyn Any>>;
 
-/// One kind of thing.
+/// One kind of resource.
 pub(super) struct Kind {
     pub(super) name: &'static str,
-    /// Takes all that can be had, or more than any limit that must not be there. The text is why it stopped.
+    /// Takes as much as possible, or more than any limit that must not exist. The text is why it stopped.
     pub(super) take: fn() -> Result<(Taken, String)>,
-    /// Takes one, and finds it as good as ever.
+    /// Takes one, and checks that it is as good as ever.
     pub(super) need: fn() -> Result<()>,
 }
 
-/// Ports come first: while there was no connection yet, none keeps one.
+/// Ports come first: before the first connection, none holds one.
 pub(super) const KINDS: [Kind; 9] = [
     Kind { name: "ports", take: ports, need: || wait_for_file(REACHED) },
     Kind { name: "shared-memory", take: || Ok(until(5_000, |_| shared_memory())), need: shared_memory },
@@ -43,7 +43,7 @@ pub(super) const KINDS: [Kind; 9] = [
     Kind { name: "tcp-memory", take: tcp_memory, need: request },
 ];
 
-/// Memory that is free in the machine and what this service is charged for, in KiB.
+/// Free memory of the machine and memory charged to this service, in KiB.
 pub(super) fn memory() -> Result<(u64, u64)> {
     let meminfo = fs::read_to_string("/proc/meminfo")?;
     let free = meminfo.lines().find_map(|line| line.strip_prefix("MemFree:"));
@@ -52,7 +52,7 @@ pub(super) fn memory() -> Result<(u64, u64)> {
     Ok((number(free.unwrap_or_default())?, charged / 1024))
 }
 
-/// Makes things until one is refused or `most` are there.
+/// Creates items until one is refused or `most` exist.
 fn until<T: Any>(most: usize, mut make: impl FnMut(usize) -> Result<T>) -> (Taken, String) {
     let mut taken: Taken = Vec::new();
     while taken.len() < most {
@@ -76,7 +76,7 @@ fn terminal() -> Result<OwnedFd> {
     Ok(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?)
 }
 
-/// A pipe of the usual size: programs deadlock that count on it.
+/// A pipe of the usual size: some programs deadlock with smaller ones.
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     let ends = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     match rustix::pipe::fcntl_getpipe_size(&ends.0)? {
@@ -109,8 +109,8 @@ fn epoll(watched: &OwnedFd) -> Result<OwnedFd> {
     Ok(epoll)
 }
 
-/// Each of some epolls watches each of some files: more watches than a 25th of the memory has room for, which is the kernel's
-/// limit for a user (`eventpoll_init`).
+/// Each of some epolls watches each of some files: more watches than fit in a 25th of the memory, which is the kernel's limit
+/// for a user (`eventpoll_init`).
 fn epolls() -> Result<(Taken, String)> {
     let files = (0..1_000).map(|_| event()).collect::<Result<Vec<_>>>()?;
     let mut taken: Taken = Vec::new();
@@ -127,7 +127,7 @@ fn epolls() -> Result<(Taken, String)> {
     Ok((taken, why))
 }
 
-/// Fills connections whose other ends read nothing, until the kernel has as much memory in them as it gives to all.
+/// Fills connections whose other ends read nothing, until they use the kernel's maximum for all of them.
 fn tcp_memory() -> Result<(Taken, String)> {
     let limits = fs::read_to_string("/proc/sys/net/ipv4/tcp_mem")?;
     let most = limits.split_whitespace().last().and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
@@ -145,7 +145,7 @@ fn tcp_memory() -> Result<(Taken, String)> {
     Ok((taken, why))
 }
 
-/// Writes until there is no room.
+/// Writes until the buffers are full.
 fn fill(stream: &mut TcpStream) -> Result<()> {
     stream.set_nonblocking(true)?;
     loop {
@@ -157,15 +157,15 @@ fn fill(stream: &mut TcpStream) -> Result<()> {
     }
 }
 
-/// A number of `/proc/net/sockstat` about TCP.
-fn sockets(word: &str) -> Result<u64> {
+/// A TCP number of `/proc/net/sockstat`.
+fn sockets(key: &str) -> Result<u64> {
     let text = fs::read_to_string("/proc/net/sockstat")?;
-    let mut words = text.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default().split(' ');
-    words.find(|found| *found == word);
-    words.next().and_then(|number| number.parse().ok()).ok_or_else(|| Error::other(text.clone()))
+    let mut fields = text.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default().split(' ');
+    fields.find(|found| *found == key);
+    fields.next().and_then(|number| number.parse().ok()).ok_or_else(|| Error::other(text.clone()))
 }
 
-/// A request over TCP, and its answer.
+/// A TCP request, and its answer.
 fn request() -> Result<()> {
     let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
     stream.set_read_timeout(Some(Duration::from_mins(1)))?;
@@ -175,7 +175,7 @@ fn request() -> Result<()> {
     if answer.ends_with("here") { Ok(()) } else { Err(Error::other(format!("answer {answer:?}"))) }
 }
 
-/// Binds every port that the kernel gives to connections, on every address.
+/// Binds every port that the kernel assigns to connections, on every address.
 fn ports() -> Result<(Taken, String)> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
     let mut ends = range.split_whitespace().filter_map(|end| end.parse::<u16>().ok());

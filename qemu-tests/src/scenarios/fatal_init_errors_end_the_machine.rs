@@ -1,0 +1,104 @@
+//! When PID 1 encounters a fatal error, the machine powers off, and the reason is on the console, in the status and in the error
+//! of the command that ran it.
+
+use serde_json::Value;
+
+use crate::guest::no_guest;
+use crate::lab::Release;
+use crate::scenario::{expect_eq, expect_in};
+use crate::{Lab, Outcome, Scenario};
+
+const MANIFEST: &str = "{version: 1, services: {web: {command: [PROBE]}}}";
+
+/// A ramdisk without its supervisor.
+pub(super) const NO_SUPERVISOR: Scenario = Scenario {
+    name: "a_missing_supervisor_is_a_fatal_state_that_names_it",
+    host: no_supervisor,
+    guest: no_guest,
+};
+
+/// A mount that fails.
+pub(super) const NO_MOUNT: Scenario =
+    Scenario { name: "a_failed_mount_ends_the_boot_and_is_named", host: no_mount, guest: no_guest };
+
+/// A panic of PID 1.
+pub(super) const PANIC: Scenario =
+    Scenario { name: "a_panic_of_init_powers_off_and_reports_the_reason", host: panics, guest: no_guest };
+
+/// A kernel without an init that stays alive.
+pub(super) const NO_INIT: Scenario =
+    Scenario { name: "a_kernel_without_init_panics_and_the_run_reports_it", host: no_init, guest: no_guest };
+
+/// Random bits that cannot be trusted.
+pub(super) const NO_ENTROPY: Scenario = Scenario {
+    name: "without_the_platforms_random_generator_nothing_starts",
+    host: no_entropy,
+    guest: no_guest,
+};
+
+fn no_supervisor(lab: &mut Lab) -> Outcome {
+    let release = Release::default().without("/sbin/supervisor");
+    fatal(lab, &release, "supervisor", "/sbin/supervisor: No such file or directory")
+}
+
+fn no_mount(lab: &mut Lab) -> Outcome {
+    // A file where a folder must be: the mount's target cannot be created. The first mount also blocks /proc, /dev and the
+    // kernel's log; the second fails when all of these exist.
+    fatal(lab, &Release::default().with_file_at("/proc"), "mounts", "mounting /proc: File exists")?;
+    fatal(lab, &Release::default().with_file_at("/tmp"), "mounts", "mounting /tmp: File exists")
+}
+
+fn panics(lab: &mut Lab) -> Outcome {
+    fatal(lab, &Release::default().with_trial("panic-first"), "init", "before anything was mounted")?;
+    fatal(lab, &Release::default().with_trial("panic-late"), "init", "a \"quoted\" reason\nof two lines")
+}
+
+fn no_entropy(lab: &mut Lab) -> Outcome {
+    // Nothing here can make the processor's instructions fail. This machine believes to be another platform, whose generator it
+    // lacks.
+    let reason = "the kernel's hardware generator is \"none\", on Nitro it must be \"nsm-hwrng\"";
+    fatal(lab, &Release::default().with_trial("nitro"), "entropy", reason)
+}
+
+fn no_init(lab: &mut Lab) -> Outcome {
+    for (release, reason) in [
+        (Release::default().without("/init"), "No working init found"),
+        (Release::default().with_trial("end"), "Attempted to kill init!"),
+    ] {
+        let image = lab.image_on(&release, MANIFEST)?;
+        let mut web = lab.run(&image, &["--replace"])?;
+        let ended = web.finish()?;
+        ended.expect_code(125)?;
+        expect_in(&ended.stderr, "the enclave's kernel gave up", "the reason")?;
+        expect_in(&ended.stderr, reason, "the reason")?;
+    }
+    Ok(())
+}
+
+/// Boots `release`, and expects `stage` and `reason` everywhere.
+fn fatal(lab: &mut Lab, release: &Release, stage: &str, reason: &str) -> Outcome {
+    let image = lab.image_on(release, MANIFEST)?;
+    let mut web = lab.run(&image, &["--replace"])?;
+    let ended = web.finish()?;
+    ended.expect_code(125)?;
+    expect_in(&ended.stderr, &format!("web could not go on: {stage}: "), "the error")?;
+    expect_in(&ended.stderr, first_line(reason), "the error")?;
+    let inspected = web.inspect()?;
+    for place in ["/status", "/end/final"] {
+        let field = |field: &str| {
+            let value = inspected.pointer(&format!("{place}/{field}"));
+            value.and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        expect_eq(&field("state"), &"fatal".to_owned(), place)?;
+        expect_eq(&field("stage"), &stage.to_owned(), place)?;
+        expect_in(&field("error"), reason, place)?;
+    }
+    let console = web.command(&["logs", "web", "--console"])?;
+    expect_in(&console.stdout, "cloister: end {\"state\":\"fatal\"", "the console")?;
+    let quoted = serde_json::to_string(first_line(reason))?;
+    expect_in(&console.stdout, quoted.trim_matches('"'), "the console")
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
