@@ -4,7 +4,7 @@ use std::io;
 
 use cloister_sys::vsock::Address;
 
-use super::way::{Pending, Stream, Transport, in_time};
+use super::contract::{Pending, Stream, Transport, in_time};
 
 /// An enclave with a CID on this host.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_enclave_that_is_not_there_is_an_error_in_time() {
+    async fn connecting_to_a_missing_enclave_fails_in_time() {
         assert!(Kernel::new(4_000_000_000).connect(17000).await.is_err());
     }
 }
