@@ -17,7 +17,7 @@ use cloister_wire::control::{State, Status};
 use cloister_wire::exit;
 use tokio::time::Instant;
 
-use crate::backends::Ending;
+use crate::backends::MachineExit;
 use crate::state::Outcome;
 use crate::values::show_duration;
 
@@ -60,7 +60,7 @@ pub(crate) enum Event {
     /// Whether the enclave replied to a ping.
     Pulse(bool),
     /// The machine has exited and its console is at end of file.
-    Ended(Ending),
+    Ended(MachineExit),
     /// A stop was requested.
     Stop {
         /// Who requested it, human-readable.
@@ -245,7 +245,7 @@ impl Lifecycle {
         vec![Act::Seen(seq)]
     }
 
-    fn on_ended(&mut self, ending: &Ending) -> Vec<Act> {
+    fn on_ended(&mut self, ending: &MachineExit) -> Vec<Act> {
         self.phase = Phase::Over;
         let final_state = self.final_state.take();
         let panic = self.panic.take();
@@ -306,9 +306,9 @@ impl Lifecycle {
             Phase::PoweringOff { until } if now >= until => {
                 self.kill(Verdict::killed("it did not power off in time"), now)
             }
-            Phase::Killing { until } if now >= until => self.on_ended(&Ending::Broke {
+            Phase::Killing { until } if now >= until => self.on_ended(&MachineExit::Failed {
                 how: "machine did not exit after SIGKILL".to_owned(),
-                said: None,
+                output: None,
             }),
             _ => Vec::new(),
         }
@@ -368,16 +368,16 @@ impl Verdict {
     }
 }
 
-fn unexplained(ending: &Ending) -> String {
-    let (how, said) = match ending {
-        Ending::PoweredOff { said } => {
-            ("the enclave powered off without reporting a final state", said.as_ref())
+fn unexplained(ending: &MachineExit) -> String {
+    let (how, output) = match ending {
+        MachineExit::PoweredOff { output } => {
+            ("the enclave powered off without reporting a final state", output.as_ref())
         }
-        Ending::Broke { how, said } => (how.as_str(), said.as_ref()),
-        Ending::Unknown => ("it ended; the backend cannot determine how", None),
+        MachineExit::Failed { how, output } => (how.as_str(), output.as_ref()),
+        MachineExit::Unknown => ("it ended; the backend cannot determine how", None),
     };
-    match said {
-        Some(said) => format!("{how}: {said}"),
+    match output {
+        Some(output) => format!("{how}: {output}"),
         None => how.to_owned(),
     }
 }

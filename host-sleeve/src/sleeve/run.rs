@@ -8,7 +8,7 @@ use std::time::Duration;
 use cloister_wire::control::{Request, State, Status};
 use tokio::time::{self, Instant};
 
-use crate::backends::Ending;
+use crate::backends::MachineExit;
 use crate::error::{Error, Result};
 use crate::output;
 use crate::signals::{Sent, Signals};
@@ -110,7 +110,7 @@ impl Launched {
     }
 
     /// Sends [`Event::Ended`] as soon as the console has been read to end of file.
-    fn after_console(&mut self, ending: Ending) {
+    fn after_console(&mut self, ending: MachineExit) {
         let (events_sender, console) = (self.events_sender.clone(), self.console.take());
         tokio::spawn(async move {
             if let Some(console) = console {
@@ -139,7 +139,7 @@ impl Launched {
             }
             Act::Changed => watcher.changed(&self.record),
             Act::Unresponsive => {
-                self.response_changed(Some(now_ms().saturating_sub(pulse::LIMIT_MS)), watcher)
+                self.response_changed(Some(now_ms().saturating_sub(pulse::LIMIT_MS)), watcher);
             }
             Act::Responsive => self.response_changed(None, watcher),
         }

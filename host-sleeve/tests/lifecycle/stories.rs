@@ -196,7 +196,7 @@ fn refusing_qemu() {
     let output = command.env("FAKE_QEMU", "refuse").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125));
-    assert!(said.contains("QEMU ended with code 101") && said.contains("cannot allocate memory"), "{said}");
+    assert!(said.contains("QEMU exited with code 101") && said.contains("cannot allocate memory"), "{said}");
 }
 
 fn missing_qemu() {

@@ -106,8 +106,8 @@ fn other_machine(lab: &mut Lab) -> Outcome {
     let words = ["run", path_str(&image)?, "--backend", "qemu-nitro", "--machine", "q35"];
     let run = lab.sleeve(&words).finish()?;
     run.expect_code(125)?;
-    expect_in(&run.stderr, "the backend qemu-nitro has one machine", "the message")?;
-    expect_in(&run.stderr, "hint: leave out --machine", "the message")?;
+    expect_in(&run.stderr, "the backend qemu-nitro has only one machine type", "the message")?;
+    expect_in(&run.stderr, "hint: omit --machine", "the message")?;
     nothing_runs(lab)
 }
 

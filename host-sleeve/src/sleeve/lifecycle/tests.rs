@@ -33,11 +33,11 @@ fn exited(code: u8) -> State {
 }
 
 fn off() -> Event {
-    Event::Ended(Ending::PoweredOff { said: None })
+    Event::Ended(MachineExit::PoweredOff { output: None })
 }
 
 fn killed() -> Event {
-    Event::Ended(Ending::Broke { how: "QEMU was killed by SIGKILL".into(), said: None })
+    Event::Ended(MachineExit::Failed { how: "QEMU was killed by SIGKILL".into(), output: None })
 }
 
 /// Feeds events at the given seconds, and returns the actions and the verdict.
@@ -111,7 +111,7 @@ fn a_killed_machine_is_reported_with_what_killed_it() {
 
 #[test]
 fn an_end_that_the_backend_cannot_explain_is_reported_as_such() {
-    let ended = || (2, Event::Ended(Ending::Unknown));
+    let ended = || (2, Event::Ended(MachineExit::Unknown));
     let (_, verdict) = live(LIMITS, vec![(1, status(1, State::Ready)), ended()]);
     assert_eq!(verdict, Some(Verdict::failed("it ended; the backend cannot determine how")));
     let (_, verdict) = live(LIMITS, vec![(1, Event::FinalState(exited(3))), ended()]);
