@@ -1,11 +1,11 @@
-//! Where requests go: which hosts are talked to without encryption, and where a registry may send us on.
+//! Where requests are sent: which hosts are contacted without encryption, and where a registry may redirect to.
 //!
-//! Its law: without encryption are only this host itself and the hosts the user names for it. A password or token goes to no
-//! other place, and a redirect never leads from encryption to none.
+//! Invariant: only this host itself and the hosts that the user names for it are contacted without encryption. Passwords and tokens
+//! are sent unencrypted to no other host, and a redirect never leads from an encrypted URL to an unencrypted one.
 
 use ureq::http::Uri;
 
-/// How a place is talked to.
+/// How a URL is accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     /// Plain HTTP.
@@ -17,7 +17,7 @@ pub(super) enum Way {
 /// The rules of one registry.
 #[derive(Clone, Debug)]
 pub(super) struct Route {
-    /// How the registry itself is talked to.
+    /// How the registry itself is accessed.
     pub(super) way: Way,
     /// Whether it is this host.
     pub(super) local: bool,
@@ -32,8 +32,8 @@ impl Route {
         Self { way: if open { Way::Open } else { Way::Encrypted }, local, plain_http: plain_http.to_vec() }
     }
 
-    /// The way to a place that the registry names, if there is an allowed one: its token server, or where a redirect leads.
-    /// The place is read as the HTTP client reads it.
+    /// How a URL named by the registry is to be accessed: its token server, or the target of a redirect. `None` if it is not
+    /// allowed. The URL is parsed like the HTTP client parses it.
     pub(super) fn way_to(&self, place: &str) -> Option<Way> {
         let place: Uri = place.parse().ok()?;
         let host = place.host()?;
@@ -46,7 +46,7 @@ impl Route {
     }
 
     fn is_named(&self, place: &Uri) -> bool {
-        // An authority with a user in it is not a plain name, and matches none.
+        // An authority with a user in it is not a plain host name, and never matches.
         place
             .authority()
             .is_some_and(|authority| self.plain_http.iter().any(|host| host == authority.as_str()))
@@ -70,7 +70,7 @@ pub(super) fn resolve(base: &str, location: &str) -> Option<String> {
     Some(format!("{scheme}://{authority}{folder}/{location}"))
 }
 
-/// Whether two places are of one server, which may then see the same password.
+/// Whether two URLs belong to the same server, which may then receive the same password.
 pub(super) fn same_server(first: &str, second: &str) -> bool {
     let server = |place: &str| {
         let place: Uri = place.parse().ok()?;
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_host_is_talked_to_without_encryption() {
+    fn only_this_host_is_contacted_without_encryption() {
         for local in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.9.9.9", "[::1]:5000"] {
             assert_eq!(Route::new(local, &[]).way, Way::Open, "{local}");
         }
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_the_user_names_is_talked_to_by_plain_http() {
+    fn a_host_that_the_user_names_is_contacted_by_plain_http() {
         let named = ["lab.example:5000".to_owned()];
         let route = Route::new("lab.example:5000", &named);
         assert_eq!(route.way, Way::Open);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_goes_open_to_this_host_alone() {
+    fn a_password_is_sent_unencrypted_to_this_host_alone() {
         let (local, remote) = (Route::new("localhost:5000", &[]), Route::new("ghcr.io", &[]));
         for place in ["http://localhost/token", "http://127.0.0.1:5001/t?x", "http://[::1]:5001/t"] {
             assert_eq!(local.way_to(place), Some(Way::Open), "{place}");
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_is_resolved_against_where_it_came_from() {
+    fn a_redirect_is_resolved_against_its_origin() {
         let base = "http://127.0.0.1:5000/v2/app/blobs/x";
         for (location, expected) in [
             ("https://store.example/y?z", "https://store.example/y?z"),

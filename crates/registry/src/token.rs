@@ -1,7 +1,7 @@
-//! Access tokens: what a registry's challenge asks for, from the place it names.
+//! Access tokens, as required by a registry's challenge, from its token server.
 //!
-//! Its law: a password or refresh token goes to the registry's token server alone, and only by an allowed way. Source:
-//! Docker's token protocol (distribution, `docs/spec/auth/token` and `docs/spec/auth/oauth`).
+//! Invariant: a password or refresh token is sent only to the registry's token server, and only over an allowed connection.
+//! Source: Docker's token protocol (distribution, `docs/spec/auth/token` and `docs/spec/auth/oauth`).
 
 use serde::Deserialize;
 use ureq::http::{Response, StatusCode};
@@ -11,16 +11,16 @@ use super::answer::{MAX_ANSWER, Server};
 use super::credentials::Login;
 use super::fault::RegistryFault;
 
-/// How we name ourselves to a token server; it wants a name, and does nothing else with it.
+/// The client's name for a token server; the protocol requires one but does not use it.
 const CLIENT_ID: &str = "host-sleeve";
 
-/// What a challenge asks for.
+/// What a challenge requires.
 pub(super) struct Wanted {
-    /// Where tokens are given.
+    /// The URL of the token server.
     pub(super) realm: String,
-    /// For whom.
+    /// The service that the token is for.
     pub(super) service: Option<String>,
-    /// For what.
+    /// The scope of the token.
     pub(super) scope: String,
 }
 
@@ -30,7 +30,7 @@ struct Answer {
     access_token: Option<String>,
 }
 
-/// The value of an `Authorization` header.
+/// Fetches a token. Returns the value for an `Authorization` header.
 pub(super) fn fetch(
     server: &Server,
     agent: &Agent,
@@ -50,10 +50,12 @@ pub(super) fn fetch(
     let bytes = server.read(response.into_body(), MAX_ANSWER)?;
     let answer: Option<Answer> = serde_json::from_slice(&bytes).ok();
     let token = answer.and_then(|answer| answer.token.or(answer.access_token));
-    token.map(|token| format!("Bearer {token}")).ok_or_else(|| server.protocol("its answer holds no token"))
+    token
+        .map(|token| format!("Bearer {token}"))
+        .ok_or_else(|| server.protocol("its token server sent no token"))
 }
 
-/// A token for whoever the header names, or for anybody.
+/// Requests a token for the user in the header, or an anonymous one.
 fn ask(agent: &Agent, wanted: &Wanted, header: Option<String>) -> Result<Response<Body>, ureq::Error> {
     let mut request = agent.get(&wanted.realm).query("scope", &wanted.scope);
     if let Some(service) = &wanted.service {
@@ -65,7 +67,7 @@ fn ask(agent: &Agent, wanted: &Wanted, header: Option<String>) -> Result<Respons
     request.call()
 }
 
-/// A token for a refresh token (RFC 6749, section 6), as Azure's and Docker's token servers have it.
+/// Exchanges a refresh token for an access token (RFC 6749, section 6), as supported by Azure's and Docker's token servers.
 fn exchange(agent: &Agent, wanted: &Wanted, token: &str) -> Result<Response<Body>, ureq::Error> {
     let service = wanted.service.as_deref().unwrap_or_default();
     let form = [
