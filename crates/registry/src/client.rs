@@ -12,14 +12,14 @@ use ureq::config::RedirectAuthHeaders;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body, ResponseExt};
 
-use super::answer::Server;
 use super::challenge::{self, Challenge};
 use super::credentials::{Found, Login};
 use super::fault::RegistryFault;
 use super::pull::{Event, Pull};
+use super::response::Server;
 use super::retry::Retry;
-use super::route::{self, Route, Way};
-use super::token::{self, Wanted};
+use super::route::{self, Route, Scheme};
+use super::token::{self, TokenRequest};
 use super::trust;
 
 /// Time limit for resolving a name, for connecting, for the response's header, and for each read of the response.
@@ -54,16 +54,16 @@ struct Session {
     /// Whether it belongs to a user.
     signed_in: bool,
     /// Why the credential store for all registries returned no login.
-    trouble: Option<RegistryFault>,
+    helper_error: Option<RegistryFault>,
 }
 
 impl<'a> Client<'a> {
     pub(super) fn new(reference: &Reference, pull: &'a Pull<'a>) -> Result<Self, RegistryFault> {
         let route = Route::new(&reference.registry, &pull.access.plain_http);
-        let scheme = if route.way == Way::Open { "http" } else { "https" };
+        let scheme = if route.scheme == Scheme::Http { "http" } else { "https" };
         Ok(Self {
             pull,
-            agent: agent(route.way, route.local)?,
+            agent: agent(route.scheme, route.local)?,
             base: format!("{scheme}://{}/v2/{}", reference.registry, reference.repository),
             server: Server::new(&reference.registry),
             repository: reference.repository.clone(),
@@ -93,11 +93,10 @@ impl<'a> Client<'a> {
     }
 
     /// Fetches a document of at most `limit` bytes. Temporary errors are retried.
-    pub(super) fn document(&self, place: &str, limit: u64) -> Result<Vec<u8>, RegistryFault> {
+    pub(super) fn document(&self, url: &str, limit: u64) -> Result<Vec<u8>, RegistryFault> {
         let mut retry = self.pull.retry;
         loop {
-            let answer =
-                self.get(place, 0).and_then(|response| self.server.read(response.into_body(), limit));
+            let answer = self.get(url, 0).and_then(|response| self.server.read(response.into_body(), limit));
             match answer {
                 Ok(bytes) => return Ok(bytes),
                 Err(fault) => self.wait(&mut retry, fault)?,
@@ -106,13 +105,13 @@ impl<'a> Client<'a> {
     }
 
     /// Requests all bytes from `from`. The response begins there if its status is 206, or at the beginning if it is 200.
-    pub(super) fn get(&self, place: &str, from: u64) -> Result<Response<Body>, RegistryFault> {
-        let (first, end) = self.send(place, from)?;
+    pub(super) fn get(&self, url: &str, from: u64) -> Result<Response<Body>, RegistryFault> {
+        let (first, end) = self.send(url, from)?;
         let response = match first.status() {
             // A challenge from another server, to which a redirect led, is not the registry's.
-            StatusCode::UNAUTHORIZED if route::same_server(place, &end) => {
+            StatusCode::UNAUTHORIZED if route::same_server(url, &end) => {
                 self.authorize(&first)?;
-                self.send(place, from)?.0
+                self.send(url, from)?.0
             }
             _ => first,
         };
@@ -141,13 +140,13 @@ impl<'a> Client<'a> {
 
     /// Sends one request and follows redirects. Between encrypted URLs the HTTP client follows them itself; from an unencrypted
     /// one each step is checked here. Returns the response and the URL that it came from.
-    fn send(&self, place: &str, from: u64) -> Result<(Response<Body>, String), RegistryFault> {
-        let mut response = self.request(&self.agent, place, from, self.session().authorization.clone())?;
-        if self.route.way == Way::Encrypted {
+    fn send(&self, url: &str, from: u64) -> Result<(Response<Body>, String), RegistryFault> {
+        let mut response = self.request(&self.agent, url, from, self.session().authorization.clone())?;
+        if self.route.scheme == Scheme::Https {
             let end = response.get_uri().to_string();
             return Ok((response, end));
         }
-        let mut current = place.to_owned();
+        let mut current = url.to_owned();
         for _ in 0..MAX_REDIRECTS {
             if !response.status().is_redirection() {
                 return Ok((response, current));
@@ -156,12 +155,12 @@ impl<'a> Client<'a> {
             let Some(location) = location else { return Ok((response, current)) };
             let next = route::resolve(&current, location);
             let next = next.ok_or_else(|| self.server.protocol("a redirect has no valid target"))?;
-            let way = self.route.way_to(&next);
-            let way =
-                way.ok_or_else(|| self.server.protocol("it redirects to another host without encryption"))?;
-            let agent = self.agent_for(way)?;
+            let scheme = self.route.scheme_for(&next);
+            let scheme = scheme
+                .ok_or_else(|| self.server.protocol("it redirects to another host without encryption"))?;
+            let agent = self.agent_for(scheme)?;
             let authorization = self.session().authorization.clone();
-            let authorization = authorization.filter(|_| route::same_server(place, &next));
+            let authorization = authorization.filter(|_| route::same_server(url, &next));
             response = self.request(&agent, &next, from, authorization)?;
             current = next;
         }
@@ -171,11 +170,11 @@ impl<'a> Client<'a> {
     fn request(
         &self,
         agent: &Agent,
-        place: &str,
+        url: &str,
         from: u64,
         authorization: Option<String>,
     ) -> Result<Response<Body>, RegistryFault> {
-        let mut request = agent.get(place);
+        let mut request = agent.get(url);
         for document in DOCUMENTS {
             request = request.header("Accept", document);
         }
@@ -191,8 +190,8 @@ impl<'a> Client<'a> {
     }
 
     /// The HTTP client for this kind of connection.
-    fn agent_for(&self, way: Way) -> Result<Agent, RegistryFault> {
-        if way == self.route.way { Ok(self.agent.clone()) } else { agent(way, false) }
+    fn agent_for(&self, scheme: Scheme) -> Result<Agent, RegistryFault> {
+        if scheme == self.route.scheme { Ok(self.agent.clone()) } else { agent(scheme, false) }
     }
 
     fn session(&self) -> MutexGuard<'_, Session> {
@@ -206,15 +205,15 @@ impl<'a> Client<'a> {
         let challenge = challenge.ok_or_else(|| {
             self.server.protocol("it requires authentication but sent no supported challenge")
         })?;
-        let Found { login, trouble } = (self.pull.login)(self.server.name(), &self.repository)?;
+        let Found { login, helper_error } = (self.pull.login)(self.server.name(), &self.repository)?;
         let authorization = match challenge {
             Challenge::Basic => {
                 let header = login.as_ref().and_then(Login::header);
                 header.ok_or_else(|| self.server.denied(false))
             }
             Challenge::Bearer { realm, service, scope } => {
-                let way = self.route.way_to(&realm);
-                let way = way.ok_or_else(|| {
+                let scheme = self.route.scheme_for(&realm);
+                let scheme = scheme.ok_or_else(|| {
                     self.server.protocol("its token server would be reached without encryption")
                 })?;
                 let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository));
@@ -223,18 +222,21 @@ impl<'a> Client<'a> {
                         access.header().ok_or_else(|| self.server.denied(false))
                     }
                     login => {
-                        let wanted = Wanted { realm, service, scope };
-                        token::fetch(&self.server, &self.agent_for(way)?, &wanted, login.as_ref())
+                        let target = TokenRequest { realm, service, scope };
+                        token::fetch(&self.server, &self.agent_for(scheme)?, &target, login.as_ref())
                     }
                 }
             }
         };
         // The helper's error explains the refusal better than the refusal itself.
-        let (authorization, trouble) = match (authorization, trouble) {
-            (Err(RegistryFault::Denied { known: false, .. }), Some(trouble)) => return Err(trouble),
-            (authorization, trouble) => (authorization?, trouble),
+        let (authorization, helper_error) = match (authorization, helper_error) {
+            (Err(RegistryFault::Denied { known: false, .. }), Some(helper_error)) => {
+                return Err(helper_error);
+            }
+            (authorization, helper_error) => (authorization?, helper_error),
         };
-        *self.session() = Session { authorization: Some(authorization), signed_in: login.is_some(), trouble };
+        *self.session() =
+            Session { authorization: Some(authorization), signed_in: login.is_some(), helper_error };
         Ok(())
     }
 
@@ -250,12 +252,12 @@ impl<'a> Client<'a> {
     fn not_allowed(&self) -> RegistryFault {
         let mut session = self.session();
         let denied = self.server.denied(session.signed_in);
-        session.trouble.take().filter(|_| !session.signed_in).unwrap_or(denied)
+        session.helper_error.take().filter(|_| !session.signed_in).unwrap_or(denied)
     }
 }
 
 /// An HTTP client for one kind of connection. No proxy is used for this host.
-fn agent(way: Way, local: bool) -> Result<Agent, RegistryFault> {
+fn agent(scheme: Scheme, local: bool) -> Result<Agent, RegistryFault> {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .user_agent(concat!("host-sleeve/", env!("CARGO_PKG_VERSION")))
@@ -264,10 +266,10 @@ fn agent(way: Way, local: bool) -> Result<Agent, RegistryFault> {
         .timeout_connect(Some(TIME_LIMIT))
         .timeout_recv_response(Some(TIME_LIMIT))
         .timeout_per_read(Some(TIME_LIMIT));
-    let config = match way {
-        Way::Open if local => config.max_redirects(0).proxy(None).build(),
-        Way::Open => config.max_redirects(0).build(),
-        Way::Encrypted => config.https_only(true).tls_config(trust::config()?).build(),
+    let config = match scheme {
+        Scheme::Http if local => config.max_redirects(0).proxy(None).build(),
+        Scheme::Http => config.max_redirects(0).build(),
+        Scheme::Https => config.https_only(true).tls_config(trust::config()?).build(),
     };
     Ok(config.new_agent())
 }

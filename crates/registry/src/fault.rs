@@ -69,7 +69,7 @@ pub enum RegistryFault {
         known: bool,
     },
     /// The registry limits the rate of this host's requests.
-    #[error("{registry} limits the rate of requests{}", in_time(.retry_after.as_ref()))]
+    #[error("{registry} limits the rate of requests{}", retry_hint(.retry_after.as_ref()))]
     TooMany {
         /// Its name.
         registry: String,
@@ -164,7 +164,7 @@ impl RegistryFault {
     }
 
     /// Whether another server may provide what this one did not.
-    pub(super) fn is_the_servers(&self) -> bool {
+    pub(super) fn concerns_server(&self) -> bool {
         !matches!(self, Self::Cache { .. } | Self::NoRoots | Self::File { .. } | Self::Stopped)
     }
 }
@@ -190,7 +190,7 @@ fn is_broken(error: &ureq::Error) -> bool {
     }
 }
 
-fn in_time(time: Option<&Duration>) -> String {
+fn retry_hint(time: Option<&Duration>) -> String {
     time.map(|time| format!("; retry after {}", span(*time))).unwrap_or_default()
 }
 

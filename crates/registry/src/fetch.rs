@@ -37,7 +37,7 @@ impl Pull<'_> {
     ) -> Result<Digest, PullFault> {
         for mirror in mirrors(reference, self.access) {
             match self.fetch(&mirror, architecture, cache) {
-                Err(PullFault::Registry(fault)) if fault.is_the_servers() => {
+                Err(PullFault::Registry(fault)) if fault.concerns_server() => {
                     (self.report)(Event::Skipped(mirror.registry, fault.to_string()));
                 }
                 result => return result,

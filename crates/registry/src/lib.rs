@@ -7,7 +7,6 @@
 //! client is our own, based on `ureq`: pulling takes four kinds of request, and every response has to be bounded, which existing
 //! client crates leave to their user, while they add an asynchronous runtime and a second TLS library.
 
-mod answer;
 mod cache;
 pub mod challenge;
 mod client;
@@ -17,6 +16,7 @@ mod fetch;
 mod layers;
 mod prune;
 mod pull;
+mod response;
 mod retry;
 mod route;
 mod token;

@@ -302,15 +302,15 @@ fn a_download_without_progress_is_aborted() {
     assert!(matches!(error, PullFault::Registry(RegistryFault::Broken { .. })), "{error:?}");
 }
 
-/// Pulls from a registry that responds with `lie` where `to` is true. Returns the errors, and the number of cached files.
-fn lied_to(
+/// Pulls from a registry that responds with `response` where `to` is true. Returns the errors, and the number of cached files.
+fn pull_with_response(
     to: fn(&Image, &Request) -> bool,
-    lie: impl Fn(&Image) -> Answer + Send + 'static,
+    response: impl Fn(&Image) -> Answer + Send + 'static,
 ) -> (Vec<String>, usize) {
     let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
     let digest = image.digest();
     let fake = Fake::new(move |_| {
-        Box::new(move |request| if to(&image, request) { lie(&image) } else { image.answer(request) })
+        Box::new(move |request| if to(&image, request) { response(&image) } else { image.answer(request) })
     });
     let error = fake.pull(&format!("@{digest}"), &cache).unwrap_err();
     (reasons(&error), std::fs::read_dir(cache.path().join("blobs/sha256")).unwrap().count())
@@ -319,14 +319,17 @@ fn lied_to(
 #[test]
 fn data_with_a_wrong_digest_or_length_is_not_stored() {
     let is_manifest: fn(&Image, &Request) -> bool = |_, request| request.path.contains("/manifests/");
-    let (reasons, kept) = lied_to(is_manifest, |_| ok("{}"));
-    assert!(reasons[0].contains("expected sha256:") && kept == 0, "{reasons:?}, {kept}");
-    let (reasons, kept) = lied_to(Image::is_layer, |image| ok(vec![0; image.layer.len()]));
-    assert!(reasons[0].contains("expected sha256:") && kept == 2, "{reasons:?}, {kept}");
-    let (reasons, kept) = lied_to(Image::is_layer, |image| ok(vec![0; image.layer.len() + 1]));
-    assert!(reasons[0].contains("exceeds the limit of 6000 bytes") && kept == 2, "{reasons:?}, {kept}");
-    let (reasons, kept) = lied_to(is_manifest, |_| ok(vec![b' '; 5 << 20]));
-    assert!(reasons[0].contains("exceeds the limit of 4194304 bytes") && kept == 0, "{reasons:?}, {kept}");
+    let (reasons, stored) = pull_with_response(is_manifest, |_| ok("{}"));
+    assert!(reasons[0].contains("expected sha256:") && stored == 0, "{reasons:?}, {stored}");
+    let (reasons, stored) = pull_with_response(Image::is_layer, |image| ok(vec![0; image.layer.len()]));
+    assert!(reasons[0].contains("expected sha256:") && stored == 2, "{reasons:?}, {stored}");
+    let (reasons, stored) = pull_with_response(Image::is_layer, |image| ok(vec![0; image.layer.len() + 1]));
+    assert!(reasons[0].contains("exceeds the limit of 6000 bytes") && stored == 2, "{reasons:?}, {stored}");
+    let (reasons, stored) = pull_with_response(is_manifest, |_| ok(vec![b' '; 5 << 20]));
+    assert!(
+        reasons[0].contains("exceeds the limit of 4194304 bytes") && stored == 0,
+        "{reasons:?}, {stored}"
+    );
 }
 
 #[test]
@@ -335,7 +338,7 @@ fn each_refusal_has_its_own_error() {
     let refused = |status: u16, headers: &[(&str, &str)], body: &'static str| {
         let headers: Vec<_> =
             headers.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        lied_to(all, move |_| Answer(status, headers.clone(), body.into(), None)).0.join("; ")
+        pull_with_response(all, move |_| Answer(status, headers.clone(), body.into(), None)).0.join("; ")
     };
     assert!(refused(404, &[], "").contains("not found on"));
     assert!(refused(429, &[], "").contains("limits the rate of requests"));
@@ -523,7 +526,7 @@ fn the_target_of_a_redirect_does_not_get_the_registrys_password() {
 
 #[test]
 fn a_refused_anonymous_token_is_reported_as_denied_or_with_the_helpers_error() {
-    let refused = |trouble: fn() -> Option<RegistryFault>| {
+    let refused = |helper_error: fn() -> Option<RegistryFault>| {
         let fake = Fake::new(|host| {
             let challenge = format!("Bearer realm=\"http://{host}/token\"");
             Box::new(move |request| {
@@ -535,7 +538,7 @@ fn a_refused_anonymous_token_is_reported_as_denied_or_with_the_helpers_error() {
             })
         });
         let (access, stop) = (Access::default(), AtomicBool::new(false));
-        let login = |_: &str, _: &str| Ok(Found { login: None, trouble: trouble() });
+        let login = |_: &str, _: &str| Ok(Found { login: None, helper_error: helper_error() });
         let pull = Pull { login: &login, ..quick(&access, &|_| (), &stop) };
         let cache = tempfile::tempdir().unwrap();
         let reference = format!("{}/app:1", fake.host).parse().unwrap();

@@ -7,15 +7,15 @@ use serde::Deserialize;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
-use super::answer::{MAX_ANSWER, Server};
 use super::credentials::Login;
 use super::fault::RegistryFault;
+use super::response::{MAX_RESPONSE, Server};
 
 /// The client's name for a token server; the protocol requires one but does not use it.
 const CLIENT_ID: &str = "host-sleeve";
 
 /// What a challenge requires.
-pub(super) struct Wanted {
+pub(super) struct TokenRequest {
     /// The URL of the token server.
     pub(super) realm: String,
     /// The service that the token is for.
@@ -34,12 +34,12 @@ struct Answer {
 pub(super) fn fetch(
     server: &Server,
     agent: &Agent,
-    wanted: &Wanted,
+    target: &TokenRequest,
     login: Option<&Login>,
 ) -> Result<String, RegistryFault> {
     let response = match login {
-        Some(Login::Identity(token)) => exchange(agent, wanted, token),
-        login => ask(agent, wanted, login.and_then(Login::header)),
+        Some(Login::Identity(token)) => exchange(agent, target, token),
+        login => request_token(agent, target, login.and_then(Login::header)),
     };
     let response = response.map_err(|source| server.network(source))?;
     match response.status() {
@@ -47,7 +47,7 @@ pub(super) fn fetch(
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(server.denied(login.is_some())),
         _ => return Err(server.refused(response)),
     }
-    let bytes = server.read(response.into_body(), MAX_ANSWER)?;
+    let bytes = server.read(response.into_body(), MAX_RESPONSE)?;
     let answer: Option<Answer> = serde_json::from_slice(&bytes).ok();
     let token = answer.and_then(|answer| answer.token.or(answer.access_token));
     token
@@ -56,9 +56,13 @@ pub(super) fn fetch(
 }
 
 /// Requests a token for the user in the header, or an anonymous one.
-fn ask(agent: &Agent, wanted: &Wanted, header: Option<String>) -> Result<Response<Body>, ureq::Error> {
-    let mut request = agent.get(&wanted.realm).query("scope", &wanted.scope);
-    if let Some(service) = &wanted.service {
+fn request_token(
+    agent: &Agent,
+    target: &TokenRequest,
+    header: Option<String>,
+) -> Result<Response<Body>, ureq::Error> {
+    let mut request = agent.get(&target.realm).query("scope", &target.scope);
+    if let Some(service) = &target.service {
         request = request.query("service", service);
     }
     if let Some(header) = header {
@@ -68,14 +72,14 @@ fn ask(agent: &Agent, wanted: &Wanted, header: Option<String>) -> Result<Respons
 }
 
 /// Exchanges a refresh token for an access token (RFC 6749, section 6), as supported by Azure's and Docker's token servers.
-fn exchange(agent: &Agent, wanted: &Wanted, token: &str) -> Result<Response<Body>, ureq::Error> {
-    let service = wanted.service.as_deref().unwrap_or_default();
+fn exchange(agent: &Agent, target: &TokenRequest, token: &str) -> Result<Response<Body>, ureq::Error> {
+    let service = target.service.as_deref().unwrap_or_default();
     let form = [
         ("grant_type", "refresh_token"),
         ("service", service),
         ("client_id", CLIENT_ID),
-        ("scope", &wanted.scope),
+        ("scope", &target.scope),
         ("refresh_token", token),
     ];
-    agent.post(&wanted.realm).send_form(form)
+    agent.post(&target.realm).send_form(form)
 }

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_that_two_backends_offer_is_one_option() {
+    fn an_option_that_two_backends_offer_is_listed_once() {
         let names: Vec<&str> = offers().iter().map(|offer| offer.name).collect();
         assert_eq!(names, ["machine", "accel"]);
     }

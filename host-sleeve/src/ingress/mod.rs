@@ -114,7 +114,7 @@ impl Published {
         let start = Instant::now();
         loop {
             match self.transport.connect(ports::INGRESS).await {
-                Err(error) if transport::may_answer_later(&error) && start.elapsed() < CONNECT_LIMIT => {
+                Err(error) if transport::may_succeed_later(&error) && start.elapsed() < CONNECT_LIMIT => {
                     sleep(PAUSE).await;
                 }
                 result => return result,

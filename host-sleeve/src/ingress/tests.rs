@@ -14,7 +14,7 @@ use crate::transport::Pending;
 #[derive(Debug)]
 struct Simulated {
     refusals: Mutex<u32>,
-    /// How it refuses.
+    /// The kind of error with which it refuses.
     kind: io::ErrorKind,
     enclave: mpsc::UnboundedSender<UnixStream>,
 }
@@ -122,7 +122,7 @@ async fn idle_clients_of_one_port_leave_capacity_for_those_of_another() {
 }
 
 #[test]
-fn a_limit_that_is_too_low_is_reported_with_what_to_raise() {
+fn a_limit_that_is_too_low_is_reported_with_the_limit_to_raise() {
     assert_eq!(limit_warning(MAX_CLIENTS), None);
     let text = limit_warning(192).unwrap();
     assert!(

@@ -132,9 +132,9 @@ impl Keeper {
         }
         // A write that waits for the directory waits for the next check if this one cannot restore it.
         self.write_at = self.write_at.map(|at| at.max(self.check_at));
-        match self.folder.regain(&self.root) {
-            Ok(regained) => {
-                if let Some(folder) = regained {
+        match self.folder.restore(&self.root) {
+            Ok(restored) => {
+                if let Some(folder) = restored {
                     self.pen = folder.pen();
                     self.lost.push(std::mem::replace(&mut self.folder, folder));
                 }

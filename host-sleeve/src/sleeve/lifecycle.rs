@@ -129,7 +129,7 @@ pub(crate) struct Lifecycle {
     ready_by: Option<Instant>,
     run_until: Option<Instant>,
     /// Whether all services were serving, as last reported. Initially true.
-    sound: bool,
+    healthy: bool,
     unresponsive: bool,
     final_state: Option<State>,
     panic: Option<String>,
@@ -146,7 +146,7 @@ impl Lifecycle {
             answer_by: Some(now + limits.answer),
             ready_by: Some(now + limits.ready),
             run_until: limits.run.map(|run| now + run),
-            sound: true,
+            healthy: true,
             unresponsive: false,
             final_state: None,
             panic: None,
@@ -169,7 +169,7 @@ impl Lifecycle {
             }
             Event::Drained => self.on_drained(now),
             Event::Broken(why) => self.kill(Verdict::failed(why), now),
-            Event::Pulse(beats) => self.on_pulse(beats),
+            Event::Pulse(replied) => self.on_pulse(replied),
             Event::Ended(ending) => self.on_ended(&ending),
             Event::Stop { why, grace } => self.stop(why, grace, now),
             Event::Kill { why } => self.kill(Verdict::killed(why), now),
@@ -200,7 +200,7 @@ impl Lifecycle {
 
     fn on_status(&mut self, status: &Status, now: Instant) -> Vec<Act> {
         if status.state.is_final() {
-            // The first final state counts: a machine that keeps running after it is not to be believed.
+            // The first final state counts: later states from a machine that keeps running are ignored.
             self.final_state.get_or_insert_with(|| status.state.clone());
             return match self.phase {
                 Phase::Booting | Phase::Up | Phase::Stopping { .. } => {
@@ -218,19 +218,19 @@ impl Lifecycle {
             // It has not received the request: the connection may have broken before it arrived.
             return vec![Act::RequestStop];
         }
-        let sound = match status.state {
+        let healthy = match status.state {
             State::Ready => true,
             State::Degraded { .. } => false,
             _ => return Vec::new(),
         };
         let first = self.ready_by.take().map(|_| Act::Ready);
-        let changed = (std::mem::replace(&mut self.sound, sound) != sound).then_some(Act::Changed);
+        let changed = (std::mem::replace(&mut self.healthy, healthy) != healthy).then_some(Act::Changed);
         first.into_iter().chain(changed).collect()
     }
 
     /// Before the first status a deadline applies, and after the final state no reply is expected.
-    fn on_pulse(&mut self, beats: bool) -> Vec<Act> {
-        let unresponsive = !beats && matches!(self.phase, Phase::Up | Phase::Stopping { .. });
+    fn on_pulse(&mut self, replied: bool) -> Vec<Act> {
+        let unresponsive = !replied && matches!(self.phase, Phase::Up | Phase::Stopping { .. });
         if std::mem::replace(&mut self.unresponsive, unresponsive) == unresponsive {
             return Vec::new();
         }

@@ -29,8 +29,8 @@ pub(crate) async fn run(asks: mpsc::Sender<Ask>, events: mpsc::Sender<Event>) {
             () = time::sleep(PAUSE) => {}
             () = events.closed() => return,
         }
-        if let Some(beats) = responds(&asks).await
-            && events.send(Event::Pulse(beats)).await.is_err()
+        if let Some(replied) = responds(&asks).await
+            && events.send(Event::Pulse(replied)).await.is_err()
         {
             return;
         }
@@ -45,7 +45,7 @@ async fn responds(asks: &mpsc::Sender<Ask>) -> Option<bool> {
         reply.await.ok()
     };
     match time::timeout(LIMIT, asked).await {
-        Ok(replied) => replied.map(|_| true),
+        Ok(reply) => reply.map(|_| true),
         Err(_) => Some(false),
     }
 }
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reply_and_a_missing_reply_are_reported_and_a_lost_ping_is_neither() {
+    async fn a_reply_and_a_missing_reply_are_reported_and_a_lost_ping_is_not() {
         let (asks, mut asked) = mpsc::channel(8);
         let (events, mut received) = mpsc::channel(8);
         tokio::spawn(run(asks, events));
@@ -82,9 +82,9 @@ mod tests {
             }
             (asked, kept)
         });
-        for beats in [true, false, false, true] {
+        for replied in [true, false, false, true] {
             let event = received.recv().await;
-            assert!(matches!(event, Some(Event::Pulse(b)) if b == beats), "{event:?}");
+            assert!(matches!(event, Some(Event::Pulse(b)) if b == replied), "{event:?}");
         }
         drop(enclave.await.unwrap());
     }

@@ -33,7 +33,7 @@ pub(crate) struct Ran {
     pub(crate) record: Record,
     /// How it ended; the record contains this too.
     pub(crate) end: End,
-    /// The enclave's folder, still locked.
+    /// The enclave's directory, still locked.
     pub(crate) folder: Folder,
     /// The last status from before it was ready.
     pub(crate) starting: Option<Status>,

@@ -7,7 +7,7 @@
 
 mod claim;
 mod lock;
-mod regain;
+mod restore;
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};

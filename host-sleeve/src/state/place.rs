@@ -21,7 +21,7 @@ const ROOT: &str = "/var/lib/cloister";
 const BELOW_HOME: &str = ".local/state/cloister";
 
 /// The location for users without a home directory: it survives logout and reboot (file-hierarchy(7)).
-const HOMELESS: &str = "/var/tmp";
+const WITHOUT_HOME: &str = "/var/tmp";
 
 /// What the location is determined from.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ fn choose(given: &Environment) -> Places {
         _ if uid == 0 => PathBuf::from(ROOT),
         // Not the root directory, which some system users have as their home and cannot write to.
         Some(home) if home != Path::new("/") => home.join(BELOW_HOME),
-        _ => Path::new(HOMELESS).join(format!("cloister-{uid}")),
+        _ => Path::new(WITHOUT_HOME).join(format!("cloister-{uid}")),
     };
     let mut former = vec![PathBuf::from(format!("/run/user/{uid}/cloister"))];
     former.extend(set(&given.session).map(|session| session.join("cloister")));

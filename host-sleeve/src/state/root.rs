@@ -161,9 +161,9 @@ impl Root {
 /// The name with this number. A long `base` is truncated, so that the result is a valid name.
 fn numbered(base: &str, number: u32) -> String {
     let suffix = format!("-{number}");
-    let room = MAX_NAME.saturating_sub(suffix.len());
-    let kept: String = base.chars().take(room).collect();
-    format!("{}{suffix}", kept.trim_end_matches('-'))
+    let space = MAX_NAME.saturating_sub(suffix.len());
+    let truncated: String = base.chars().take(space).collect();
+    format!("{}{suffix}", truncated.trim_end_matches('-'))
 }
 
 fn refuse_foreign(path: &Path) -> Result<()> {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_counted_up_and_never_shared() {
+    fn names_are_numbered_and_never_shared() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::at(&dir.path().join("run")).unwrap();
         let first = root.claim(None, "web", false).unwrap();

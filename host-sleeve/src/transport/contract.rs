@@ -32,13 +32,13 @@ pub(crate) trait Transport: Debug + Send + Sync {
 
 /// Whether a connection that failed with this error may succeed a moment later: the program that listens is being restarted,
 /// or the machine is not running yet.
-pub(crate) fn may_answer_later(error: &io::Error) -> bool {
+pub(crate) fn may_succeed_later(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, NotFound, WouldBlock};
     matches!(error.kind(), ConnectionRefused | NotFound | WouldBlock)
 }
 
 /// Waits for `connecting`, at most [`LIMIT`], and translates its error.
-pub(super) async fn in_time<T>(connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+pub(super) async fn with_limit<T>(connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let connected = tokio::time::timeout(LIMIT, connecting).await;
     connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(translated)
 }
@@ -72,7 +72,7 @@ mod tests {
     impl Transport for Remote {
         fn connect(&self, port: u32) -> Pending<'_, io::Result<Stream>> {
             let known = port == cloister_wire::ports::CONTROL;
-            Box::pin(in_time(async move {
+            Box::pin(with_limit(async move {
                 if known { Stream::connect_tcp(self.0).await } else { Err(Errno::CONNREFUSED.into()) }
             }))
         }
@@ -87,12 +87,13 @@ mod tests {
         accepted.unwrap().0.write_all(b"hello").await.unwrap();
         assert_eq!(stream.unwrap().recv_some(64).await.unwrap(), b"hello");
         let refused = transport.connect(cloister_wire::ports::LOGS).await.unwrap_err();
-        assert!(may_answer_later(&refused), "{refused:?}");
+        assert!(may_succeed_later(&refused), "{refused:?}");
     }
 
     #[tokio::test]
     async fn a_failure_means_the_same_on_every_transport() {
-        let kind = async |error: io::Error| in_time(async { Err::<(), _>(error) }).await.unwrap_err().kind();
+        let kind =
+            async |error: io::Error| with_limit(async { Err::<(), _>(error) }).await.unwrap_err().kind();
         let of = |errno: Errno| io::Error::from(errno);
         assert_eq!(kind(of(Errno::CONNRESET)).await, io::ErrorKind::ConnectionRefused);
         assert_eq!(kind(of(Errno::CONNREFUSED)).await, io::ErrorKind::ConnectionRefused);
@@ -105,10 +106,10 @@ mod tests {
     #[test]
     fn a_program_that_is_starting_may_accept_later_and_a_timeout_is_final() {
         for kind in [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound, io::ErrorKind::WouldBlock] {
-            assert!(may_answer_later(&kind.into()), "{kind:?}");
+            assert!(may_succeed_later(&kind.into()), "{kind:?}");
         }
         for kind in [io::ErrorKind::TimedOut, io::ErrorKind::InvalidData, io::ErrorKind::PermissionDenied] {
-            assert!(!may_answer_later(&kind.into()), "{kind:?}");
+            assert!(!may_succeed_later(&kind.into()), "{kind:?}");
         }
     }
 }

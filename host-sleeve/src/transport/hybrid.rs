@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 
-use super::contract::{Pending, Stream, Transport, in_time};
+use super::contract::{Pending, Stream, Transport, with_limit};
 
 /// Maximum length of the reply in bytes: `OK `, a port of ten digits, a newline, and as much again.
 const ANSWER_LIMIT: usize = 32;
@@ -62,7 +62,7 @@ async fn handshake(socket: &Path, port: u32) -> io::Result<Stream> {
 
 impl Transport for Hybrid {
     fn connect(&self, port: u32) -> Pending<'_, io::Result<Stream>> {
-        Box::pin(in_time(self.dial(port)))
+        Box::pin(with_limit(self.dial(port)))
     }
 }
 

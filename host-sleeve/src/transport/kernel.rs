@@ -4,7 +4,7 @@ use std::io;
 
 use cloister_sys::vsock::Address;
 
-use super::contract::{Pending, Stream, Transport, in_time};
+use super::contract::{Pending, Stream, Transport, with_limit};
 
 /// An enclave with a CID on this host.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl Kernel {
 
 impl Transport for Kernel {
     fn connect(&self, port: u32) -> Pending<'_, io::Result<Stream>> {
-        Box::pin(in_time(Stream::connect_vsock(Address { cid: self.cid, port })))
+        Box::pin(with_limit(Stream::connect_vsock(Address { cid: self.cid, port })))
     }
 }
 

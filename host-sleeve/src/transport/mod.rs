@@ -11,6 +11,6 @@ mod contract;
 mod hybrid;
 mod kernel;
 
-pub(crate) use contract::{Pending, Transport, may_answer_later};
+pub(crate) use contract::{Pending, Transport, may_succeed_later};
 pub(crate) use hybrid::Hybrid;
 pub(crate) use kernel::Kernel;

@@ -105,17 +105,17 @@ impl Source {
         let asked = if is_hub(registry) { HUB_KEY } else { registry };
         let helper = names.iter().copied().chain([asked]).find_map(|name| config.cred_helpers.get(name));
         if let Some(helper) = helper.filter(|helper| !helper.is_empty()) {
-            return Ok(Found { login: helper::query(helper, asked)?, trouble: None });
+            return Ok(Found { login: helper::query(helper, asked)?, helper_error: None });
         }
         let entry = exact(&config.auths, &names, repository).or_else(|| self.loose(&config.auths, &names));
         if let Some(login) = entry.map(Entry::login).transpose().map_err(|what| self.fault(what))?.flatten() {
-            return Ok(Found { login: Some(login), trouble: None });
+            return Ok(Found { login: Some(login), helper_error: None });
         }
         // With a credential store, Docker's entry has no password, or there is no entry (Amazon ECR's helper).
         match config.creds_store.filter(|store| !store.is_empty()).map(|store| helper::query(&store, asked)) {
             None => Ok(Found::default()),
-            Some(Ok(login)) => Ok(Found { login, trouble: None }),
-            Some(Err(fault)) => Ok(Found { login: None, trouble: Some(fault) }),
+            Some(Ok(login)) => Ok(Found { login, helper_error: None }),
+            Some(Err(fault)) => Ok(Found { login: None, helper_error: Some(fault) }),
         }
     }
 

@@ -19,7 +19,7 @@ const IDENTITY: &str = "<token>";
 const NOT_FOUND: &str = "credentials not found in native keychain";
 
 /// Maximum size of the output in bytes: tokens take some kilobytes.
-const MAX_ANSWER: u64 = 64 * 1024;
+const MAX_OUTPUT: u64 = 64 * 1024;
 
 /// How long a helper may take. Some contact a cloud service, or prompt the user.
 const TIME_LIMIT: Duration = Duration::from_mins(1);
@@ -69,7 +69,7 @@ fn run(helper: &str, registry: &str) -> std::io::Result<(bool, Vec<u8>)> {
     // On a thread, because a process started by the helper may keep the output open indefinitely.
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        let read = output.map_or(Ok(0), |output| output.take(MAX_ANSWER).read_to_end(&mut bytes));
+        let read = output.map_or(Ok(0), |output| output.take(MAX_OUTPUT).read_to_end(&mut bytes));
         drop(answer.send(read.map(|_| bytes)));
     });
     let end = Instant::now() + TIME_LIMIT;

@@ -57,5 +57,5 @@ pub(in super::super) struct Found {
     pub(in super::super) login: Option<Login>,
     /// Why the credential store for all registries failed. Public images are still readable, so this is reported only if the
     /// registry denies access.
-    pub(in super::super) trouble: Option<RegistryFault>,
+    pub(in super::super) helper_error: Option<RegistryFault>,
 }

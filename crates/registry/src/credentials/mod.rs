@@ -16,7 +16,7 @@ pub(super) fn find(registry: &str, repository: &str) -> Result<Found, RegistryFa
     let mut found = Found::default();
     for source in files::sources(&|name| std::env::var_os(name))? {
         let here = source.find(registry, repository)?;
-        found.trouble = found.trouble.or(here.trouble);
+        found.helper_error = found.helper_error.or(here.helper_error);
         if here.login.is_some() {
             found.login = here.login;
             return Ok(found);

@@ -193,8 +193,8 @@ esac
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), store).unwrap();
     let source = Source::File { path: file.path().to_owned(), named: true, legacy: false };
-    let trouble = source.find("broken.example", "a").unwrap().trouble.unwrap();
-    assert!(trouble.to_string().contains("the cloud said no"), "{trouble}");
+    let helper_error = source.find("broken.example", "a").unwrap().helper_error.unwrap();
+    assert!(helper_error.to_string().contains("the cloud said no"), "{helper_error}");
     // A helper for this registry alone must succeed.
     let one = r#"{"credHelpers": {"broken.example": "test", "ecr.example": "test"}}"#;
     assert!(find_text(one, "broken.example", "a").is_err());

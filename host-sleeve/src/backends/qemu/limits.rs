@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::backends::contract::MachineLimits;
 
-/// The limits, for every machine that QEMU makes.
+/// The limits, for all of QEMU's machine types.
 pub(super) const LIMITS: MachineLimits = MachineLimits {
     // A boot under TCG takes some seconds, and several times that on a host with more work than processors.
     boot: Duration::from_mins(1),

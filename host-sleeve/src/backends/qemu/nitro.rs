@@ -88,7 +88,7 @@ fn find() -> Result<Found> {
     Err(Error::host(format!("{} does not have the machine {MACHINE}", found.path.display())).hint(hint))
 }
 
-fn look() -> Finding {
+fn probe() -> Finding {
     const WHAT: &str = "QEMU's nitro-enclave machine";
     optional(match find() {
         Ok(found) => works(WHAT, format!("version {} at {}", found.version, found.path.display())),
@@ -122,7 +122,7 @@ impl Backend for QemuNitro {
     }
 
     fn probe(&self) -> Pending<'_, Vec<Finding>> {
-        Box::pin(async { vec![look()] })
+        Box::pin(async { vec![probe()] })
     }
 
     fn measure<'a>(&'a self, plan: &'a Plan) -> Pending<'a, Result<Option<NitroPcrs>>> {

@@ -76,11 +76,11 @@ pub(super) async fn boot(qemu: &Path, kernel: &AnonymousFile) -> Verdict {
 }
 
 async fn once(qemu: &Path, kernel: &AnonymousFile) -> Verdict {
-    let kept = match kernel.share() {
-        Ok(kept) => kept,
+    let kernel = match kernel.share() {
+        Ok(kernel) => kernel,
         Err(error) => return Verdict::NotTried(error.to_string()),
     };
-    let started = Program::start("QEMU", qemu, argv(&kept.path()), Path::new("/"), vec![kept.into_fd()]);
+    let started = Program::start("QEMU", qemu, argv(&kernel.path()), Path::new("/"), vec![kernel.into_fd()]);
     let mut program = match started {
         Ok(program) => program,
         Err(error) => return Verdict::NotTried(error.to_string()),
@@ -125,7 +125,7 @@ async fn proves(mut output: impl AsyncRead + Unpin) -> bool {
     while read < MAX_OUTPUT {
         let Ok(count @ 1..) = output.read(&mut buffer).await else { break };
         read = read.saturating_add(count);
-        if window.shows(PROOF, buffer.get(..count).unwrap_or_default()) {
+        if window.matches(PROOF, buffer.get(..count).unwrap_or_default()) {
             return true;
         }
     }
@@ -138,7 +138,7 @@ struct Window(Vec<u8>);
 
 impl Window {
     /// Whether `wanted` occurs in the stream that `piece` continues. A match may span several pieces.
-    fn shows(&mut self, wanted: &[u8], piece: &[u8]) -> bool {
+    fn matches(&mut self, wanted: &[u8], piece: &[u8]) -> bool {
         self.0.extend_from_slice(piece);
         let found = contains(&self.0, wanted);
         let over = self.0.len().saturating_sub(wanted.len().saturating_sub(1));
@@ -195,7 +195,7 @@ mod tests {
     fn a_match_across_pieces_is_found_and_only_a_partial_match_is_retained() {
         let mut window = Window::default();
         let console = [b"Linux version 6.12\n".repeat(1000).as_slice(), PROOF].concat();
-        let shown: Vec<bool> = console.chunks(7).map(|piece| window.shows(PROOF, piece)).collect();
+        let shown: Vec<bool> = console.chunks(7).map(|piece| window.matches(PROOF, piece)).collect();
         assert_eq!(shown.iter().position(|shown| *shown), Some(shown.len() - 1));
         assert!(window.0.len() < PROOF.len());
     }

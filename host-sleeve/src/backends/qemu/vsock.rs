@@ -63,7 +63,7 @@ fn uses_kernel(asked: &str, opens: impl FnOnce() -> bool) -> Result<bool> {
 }
 
 /// How many random addresses are tried. Two collisions in a row mean that something else is wrong.
-const DRAWS: u32 = 8;
+const CID_ATTEMPTS: u32 = 8;
 
 /// A vsock address that no other machine of this host has, and the open kernel device that it is assigned to: QEMU gets both,
 /// so that no other process can take the address in between.
@@ -82,7 +82,7 @@ fn first_free(draw: impl Fn() -> Result<u32>, claim: impl Fn(u32) -> io::Result<
             .hint(format!("set {VSOCK_VARIABLE}=user to use {VSOCK_PROGRAM} instead"))
     };
     let mut last = None;
-    for _ in 0..DRAWS {
+    for _ in 0..CID_ATTEMPTS {
         let cid = draw()?;
         match claim(cid) {
             Ok(()) => return Ok(cid),
@@ -125,9 +125,9 @@ pub(super) async fn start_vsock(program: &Path, cid: u32, folder: &Path) -> Resu
     while !running.id().is_some_and(|process| listening::listens(process.pid, &sockets)) {
         if running.has_ended() || Instant::now() > deadline {
             running.kill().await;
-            let said = running.last_output().await.unwrap_or_else(|| "it printed nothing".to_owned());
+            let output = running.last_output().await.unwrap_or_else(|| "it printed nothing".to_owned());
             return Err(Error::host(format!("{} does not start", program.display()))
-                .because(std::io::Error::other(said))
+                .because(std::io::Error::other(output))
                 .hint("`host-sleeve doctor` checks it"));
         }
         time::sleep(VSOCK_PAUSE).await;
@@ -159,7 +159,7 @@ mod tests {
     fn a_cid_is_random_and_neither_reserved_nor_a_common_choice() {
         let drawn: Vec<u32> = (0..4).map(|_| free_cid().unwrap()).collect();
         assert!(drawn.iter().all(|cid| (0xffff..u32::MAX - 1).contains(cid)), "{drawn:?}");
-        // The same in two containers whose processes have the same number would be one value here.
+        // An address derived from the process number, which two containers may share, would be the same each time.
         assert!(drawn.iter().any(|cid| Some(cid) != drawn.first()), "{drawn:?}");
     }
 

@@ -10,7 +10,7 @@ use super::Folder;
 impl Folder {
     /// Restores the directory or the lock of a running enclave. `None` if this directory is still valid; else the new one, with
     /// the same name or, if that was taken meanwhile, with a free one.
-    pub(crate) fn regain(&self, root: &Root) -> Result<Option<Self>> {
+    pub(crate) fn restore(&self, root: &Root) -> Result<Option<Self>> {
         let in_place = self.dir.is_at(&self.path);
         if in_place && self.lock_is_in_place() {
             return Ok(None);

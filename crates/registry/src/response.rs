@@ -13,7 +13,7 @@ use super::fault::RegistryFault;
 use super::retry;
 
 /// Maximum size of a response with a token or an error, in bytes. Tokens take some kilobytes.
-pub(super) const MAX_ANSWER: u64 = 64 * 1024;
+pub(super) const MAX_RESPONSE: u64 = 64 * 1024;
 
 /// A registry, identified by its name.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ impl Server {
 
     /// The registry's error message, if it has the format of the specification.
     fn error_message(&self, body: Body) -> String {
-        let bytes = self.read(body, MAX_ANSWER).unwrap_or_default();
+        let bytes = self.read(body, MAX_RESPONSE).unwrap_or_default();
         let body: ErrorBody = serde_json::from_slice(&bytes).unwrap_or_default();
         body.errors.first().map(|reason| reason.message.chars().take(200).collect()).unwrap_or_default()
     }
