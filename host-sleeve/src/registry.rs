@@ -110,7 +110,7 @@ mod tests {
         let registry = || "q.io".to_owned();
         let error = told(RegistryFault::Denied { registry: registry(), known: false });
         assert!(matches!(error, Error::Operator(_)) && hint(&error).contains("docker login"), "{error:?}");
-        assert!(error.reasons().concat().contains("does not let everybody read it"), "{error:?}");
+        assert!(error.reasons().concat().contains("denied access to anonymous users"), "{error:?}");
         let status = |status| RegistryFault::Status {
             registry: registry(),
             status,

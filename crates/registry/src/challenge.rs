@@ -1,24 +1,24 @@
-//! What a registry says when it wants to know who asks (`WWW-Authenticate`, RFC 9110, 11.6.1).
+//! Authentication challenges of registries (`WWW-Authenticate`, RFC 9110, 11.6.1).
 //!
-//! Its law: of several challenges the first one understood counts; what is not understood is no challenge.
+//! Invariant: of several challenges the first supported one is used; unsupported or malformed ones are ignored.
 
-/// What is wanted.
+/// The authentication that is required.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Challenge {
-    /// Name and password with every request.
+    /// User name and password with every request.
     Basic,
-    /// A token from another place.
+    /// A token from a token server.
     Bearer {
-        /// Where tokens are given.
+        /// The URL of the token server.
         realm: String,
-        /// For whom.
+        /// The service that the token is for.
         service: Option<String>,
-        /// For what.
+        /// The scope of the token.
         scope: Option<String>,
     },
 }
 
-/// Reads one header.
+/// Parses one header.
 #[must_use]
 pub fn parse(header: &str) -> Option<Challenge> {
     let (scheme, rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
@@ -54,7 +54,7 @@ fn parameters(text: &str) -> Option<Vec<(String, String)>> {
     Some(parameters)
 }
 
-/// What is between the quotes, and what follows them.
+/// The text between the quotes, and the rest after them.
 fn quoted_string(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices();
@@ -76,7 +76,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_quoted_is_read_as_it_was_before(realm in "\\PC{0,40}", scope in "\\PC{0,40}", blank in " {0,3}") {
+        fn quoted_values_are_unquoted_exactly(realm in "\\PC{0,40}", scope in "\\PC{0,40}", blank in " {0,3}") {
             let quoted = |text: &str| text.replace('\\', r"\\").replace('"', r#"\""#);
             let header =
                 format!(r#"Bearer realm="{}"{blank},{blank}scope="{}""#, quoted(&realm), quoted(&scope));
@@ -85,7 +85,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_a_registry_sends_is_a_challenge_or_none(text in r#"(bearer |basic )?[a-z=", \\é]{0,60}"#) {
+        fn any_header_is_a_challenge_or_ignored(text in r#"(bearer |basic )?[a-z=", \\é]{0,60}"#) {
             if let Some(Challenge::Bearer { realm, .. }) = parse(&text) {
                 let bare: String = text.chars().filter(|character| *character != '\\').collect();
                 let realm: String = realm.chars().filter(|character| *character != '\\').collect();
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn challenges_of_real_registries_are_read() {
+    fn challenges_of_real_registries_are_parsed() {
         let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/nginx:pull,push""#;
         let expected = Challenge::Bearer {
             realm: "https://auth.docker.io/token".to_owned(),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_challenge_is_none() {
+    fn a_malformed_challenge_is_ignored() {
         for text in
             ["", "Digest x=1", "Bearer", r#"Bearer realm="open"#, r#"Bearer service="x""#, "Bearer ==,=\"\\"]
         {

@@ -1,7 +1,7 @@
 //! Requests to one repository of one registry.
 //!
-//! Its law: nothing is sent unencrypted but to this host itself, every answer is bounded before it is read, and a password
-//! goes no further than the registry and the place it names for tokens.
+//! Invariant: nothing is sent unencrypted except to this host itself and to hosts that the user has named for it, every response
+//! is bounded before it is read, and a password is sent only to the registry and to the token server that it names.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,29 +12,29 @@ use ureq::config::RedirectAuthHeaders;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body, ResponseExt};
 
-use super::answer::Server;
 use super::challenge::{self, Challenge};
 use super::credentials::{Found, Login};
 use super::fault::RegistryFault;
 use super::pull::{Event, Pull};
+use super::response::Server;
 use super::retry::Retry;
-use super::route::{self, Route, Way};
-use super::token::{self, Wanted};
+use super::route::{self, Route, Scheme};
+use super::token::{self, TokenRequest};
 use super::trust;
 
-/// How long a name, a connection and the beginning of an answer may take; how long an answer may stand still.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit for resolving a name, for connecting, for the response's header, and for each read of the response.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// Redirects in a row that are followed: storage behind a registry is one away, browsers stop at twenty.
+/// Maximum number of consecutive redirects: storage behind a registry takes one, browsers stop at twenty.
 const MAX_REDIRECTS: usize = 10;
 
-/// How often a pause looks whether the pull is still wanted.
-const ATTENTION: Duration = Duration::from_millis(100);
+/// How often it is checked during a pause whether the pull was cancelled.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Every form of document that the image crate reads, one of which a registry is to send as it is.
+/// The document types that the image crate reads, which the registry is to send without conversion.
 const DOCUMENTS: [&str; 4] = [media::INDEX, media::MANIFEST, media::DOCKER_INDEX, media::DOCKER_MANIFEST];
 
-/// Talks to a registry.
+/// A client of one repository of a registry.
 pub(super) struct Client<'a> {
     pull: &'a Pull<'a>,
     agent: Agent,
@@ -46,24 +46,24 @@ pub(super) struct Client<'a> {
     session: Mutex<Session>,
 }
 
-/// How this client has signed in.
+/// How this client has authenticated.
 #[derive(Default)]
 struct Session {
-    /// The value of the `Authorization` header, once one was wanted. A token may be anybody's.
+    /// The value of the `Authorization` header, once one was required. A token may be an anonymous one.
     authorization: Option<String>,
-    /// Whether it is a user's.
+    /// Whether it belongs to a user.
     signed_in: bool,
-    /// Why the store of all logins gave none.
-    trouble: Option<RegistryFault>,
+    /// Why the credential store for all registries returned no login.
+    helper_error: Option<RegistryFault>,
 }
 
 impl<'a> Client<'a> {
     pub(super) fn new(reference: &Reference, pull: &'a Pull<'a>) -> Result<Self, RegistryFault> {
         let route = Route::new(&reference.registry, &pull.access.plain_http);
-        let scheme = if route.way == Way::Open { "http" } else { "https" };
+        let scheme = if route.scheme == Scheme::Http { "http" } else { "https" };
         Ok(Self {
             pull,
-            agent: agent(route.way, route.local)?,
+            agent: agent(route.scheme, route.local)?,
             base: format!("{scheme}://{}/v2/{}", reference.registry, reference.repository),
             server: Server::new(&reference.registry),
             repository: reference.repository.clone(),
@@ -72,7 +72,7 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// The registry, for the faults of its answers.
+    /// The registry, for errors in its responses.
     pub(super) const fn server(&self) -> &Server {
         &self.server
     }
@@ -82,22 +82,21 @@ impl<'a> Client<'a> {
         self.server.name()
     }
 
-    /// Where a manifest is.
+    /// The URL of a manifest.
     pub(super) fn manifest(&self, target: &str) -> String {
         format!("{}/manifests/{target}", self.base)
     }
 
-    /// Where a blob is.
+    /// The URL of a blob.
     pub(super) fn blob(&self, digest: &Digest) -> String {
         format!("{}/blobs/{digest}", self.base)
     }
 
-    /// A document of at most `limit` bytes. What fails in passing is asked for again.
-    pub(super) fn document(&self, place: &str, limit: u64) -> Result<Vec<u8>, RegistryFault> {
+    /// Fetches a document of at most `limit` bytes. Temporary errors are retried.
+    pub(super) fn document(&self, url: &str, limit: u64) -> Result<Vec<u8>, RegistryFault> {
         let mut retry = self.pull.retry;
         loop {
-            let answer =
-                self.get(place, 0).and_then(|response| self.server.read(response.into_body(), limit));
+            let answer = self.get(url, 0).and_then(|response| self.server.read(response.into_body(), limit));
             match answer {
                 Ok(bytes) => return Ok(bytes),
                 Err(fault) => self.wait(&mut retry, fault)?,
@@ -105,15 +104,14 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// The answer to a request for all bytes from `from`. Its status says whether it begins there: 206, or at the
-    /// beginning: 200.
-    pub(super) fn get(&self, place: &str, from: u64) -> Result<Response<Body>, RegistryFault> {
-        let (first, end) = self.send(place, from)?;
+    /// Requests all bytes from `from`. The response begins there if its status is 206, or at the beginning if it is 200.
+    pub(super) fn get(&self, url: &str, from: u64) -> Result<Response<Body>, RegistryFault> {
+        let (first, end) = self.send(url, from)?;
         let response = match first.status() {
-            // What another server asks for, to which a redirect led, is none of the registry's words.
-            StatusCode::UNAUTHORIZED if route::same_server(place, &end) => {
+            // A challenge from another server, to which a redirect led, is not the registry's.
+            StatusCode::UNAUTHORIZED if route::same_server(url, &end) => {
                 self.authorize(&first)?;
-                self.send(place, from)?.0
+                self.send(url, from)?.0
             }
             _ => first,
         };
@@ -123,32 +121,32 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Tries of something, none made yet.
+    /// A new retry counter.
     pub(super) fn retry(&self) -> Retry {
         self.pull.retry
     }
 
-    /// Waits until another try makes sense, or gives the fault back.
+    /// Waits before the next attempt, or returns the error if there should be none.
     pub(super) fn wait(&self, retry: &mut Retry, fault: RegistryFault) -> Result<(), RegistryFault> {
         let Some(pause) = retry.pause(&fault) else { return Err(fault) };
-        (self.pull.tell)(Event::Waiting(pause, fault.to_string()));
+        (self.pull.report)(Event::Waiting(pause, fault.to_string()));
         let end = Instant::now() + pause;
         while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-            self.pull.still_wanted()?;
-            std::thread::park_timeout(left.min(ATTENTION));
+            self.pull.check_cancelled()?;
+            std::thread::park_timeout(left.min(CANCEL_INTERVAL));
         }
         Ok(())
     }
 
-    /// One request, and those that it is redirected to. The HTTP client follows redirects between encrypted places itself;
-    /// from a place without encryption each step is checked here. The answer comes with the place that gave it.
-    fn send(&self, place: &str, from: u64) -> Result<(Response<Body>, String), RegistryFault> {
-        let mut response = self.request(&self.agent, place, from, self.session().authorization.clone())?;
-        if self.route.way == Way::Encrypted {
+    /// Sends one request and follows redirects. Between encrypted URLs the HTTP client follows them itself; from an unencrypted
+    /// one each step is checked here. Returns the response and the URL that it came from.
+    fn send(&self, url: &str, from: u64) -> Result<(Response<Body>, String), RegistryFault> {
+        let mut response = self.request(&self.agent, url, from, self.session().authorization.clone())?;
+        if self.route.scheme == Scheme::Https {
             let end = response.get_uri().to_string();
             return Ok((response, end));
         }
-        let mut current = place.to_owned();
+        let mut current = url.to_owned();
         for _ in 0..MAX_REDIRECTS {
             if !response.status().is_redirection() {
                 return Ok((response, current));
@@ -156,13 +154,13 @@ impl<'a> Client<'a> {
             let location = response.headers().get("location").and_then(|value| value.to_str().ok());
             let Some(location) = location else { return Ok((response, current)) };
             let next = route::resolve(&current, location);
-            let next = next.ok_or_else(|| self.server.protocol("it redirects to no place"))?;
-            let way = self.route.way_to(&next);
-            let way =
-                way.ok_or_else(|| self.server.protocol("it redirects to another host without encryption"))?;
-            let agent = self.agent_for(way)?;
+            let next = next.ok_or_else(|| self.server.protocol("a redirect has no valid target"))?;
+            let scheme = self.route.scheme_for(&next);
+            let scheme = scheme
+                .ok_or_else(|| self.server.protocol("it redirects to another host without encryption"))?;
+            let agent = self.agent_for(scheme)?;
             let authorization = self.session().authorization.clone();
-            let authorization = authorization.filter(|_| route::same_server(place, &next));
+            let authorization = authorization.filter(|_| route::same_server(url, &next));
             response = self.request(&agent, &next, from, authorization)?;
             current = next;
         }
@@ -172,15 +170,15 @@ impl<'a> Client<'a> {
     fn request(
         &self,
         agent: &Agent,
-        place: &str,
+        url: &str,
         from: u64,
         authorization: Option<String>,
     ) -> Result<Response<Body>, RegistryFault> {
-        let mut request = agent.get(place);
+        let mut request = agent.get(url);
         for document in DOCUMENTS {
             request = request.header("Accept", document);
         }
-        // Layers are stored compressed; a second compression on the way would hide their length.
+        // Layers are stored compressed; a second compression for the transfer would hide their length.
         request = request.header("Accept-Encoding", "identity");
         if from > 0 {
             request = request.header("Range", format!("bytes={from}-"));
@@ -191,53 +189,58 @@ impl<'a> Client<'a> {
         request.call().map_err(|source| self.server.network(source))
     }
 
-    /// What makes requests by this way.
-    fn agent_for(&self, way: Way) -> Result<Agent, RegistryFault> {
-        if way == self.route.way { Ok(self.agent.clone()) } else { agent(way, false) }
+    /// The HTTP client for this kind of connection.
+    fn agent_for(&self, scheme: Scheme) -> Result<Agent, RegistryFault> {
+        if scheme == self.route.scheme { Ok(self.agent.clone()) } else { agent(scheme, false) }
     }
 
     fn session(&self) -> MutexGuard<'_, Session> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gets what the registry wants to see.
+    /// Obtains the authorization that the registry requires.
     fn authorize(&self, refused: &Response<Body>) -> Result<(), RegistryFault> {
         let headers = refused.headers().get_all("www-authenticate").iter();
         let challenge = headers.filter_map(|value| value.to_str().ok()).find_map(challenge::parse);
-        let challenge =
-            challenge.ok_or_else(|| self.server.protocol("it refuses without saying what it wants"))?;
-        let Found { login, trouble } = (self.pull.login)(self.server.name(), &self.repository)?;
+        let challenge = challenge.ok_or_else(|| {
+            self.server.protocol("it requires authentication but sent no supported challenge")
+        })?;
+        let Found { login, helper_error } = (self.pull.login)(self.server.name(), &self.repository)?;
         let authorization = match challenge {
             Challenge::Basic => {
                 let header = login.as_ref().and_then(Login::header);
                 header.ok_or_else(|| self.server.denied(false))
             }
             Challenge::Bearer { realm, service, scope } => {
-                let way = self.route.way_to(&realm);
-                let way = way
-                    .ok_or_else(|| self.server.protocol("its token server is reached without encryption"))?;
+                let scheme = self.route.scheme_for(&realm);
+                let scheme = scheme.ok_or_else(|| {
+                    self.server.protocol("its token server would be reached without encryption")
+                })?;
                 let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository));
                 match &login {
                     Some(access @ Login::Access(_)) => {
                         access.header().ok_or_else(|| self.server.denied(false))
                     }
                     login => {
-                        let wanted = Wanted { realm, service, scope };
-                        token::fetch(&self.server, &self.agent_for(way)?, &wanted, login.as_ref())
+                        let target = TokenRequest { realm, service, scope };
+                        token::fetch(&self.server, &self.agent_for(scheme)?, &target, login.as_ref())
                     }
                 }
             }
         };
-        // The helper's reason explains the refusal better than the refusal does.
-        let (authorization, trouble) = match (authorization, trouble) {
-            (Err(RegistryFault::Denied { known: false, .. }), Some(trouble)) => return Err(trouble),
-            (authorization, trouble) => (authorization?, trouble),
+        // The helper's error explains the refusal better than the refusal itself.
+        let (authorization, helper_error) = match (authorization, helper_error) {
+            (Err(RegistryFault::Denied { known: false, .. }), Some(helper_error)) => {
+                return Err(helper_error);
+            }
+            (authorization, helper_error) => (authorization?, helper_error),
         };
-        *self.session() = Session { authorization: Some(authorization), signed_in: login.is_some(), trouble };
+        *self.session() =
+            Session { authorization: Some(authorization), signed_in: login.is_some(), helper_error };
         Ok(())
     }
 
-    /// The fault of an answer that is no success.
+    /// The error for an unsuccessful response.
     fn refused(&self, response: Response<Body>) -> RegistryFault {
         match response.status() {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.not_allowed(),
@@ -245,28 +248,28 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// The fault of a refusal: the helper's reason where nobody is signed in for want of it.
+    /// The error for denied access: the helper's error if that is why no user is signed in.
     fn not_allowed(&self) -> RegistryFault {
         let mut session = self.session();
         let denied = self.server.denied(session.signed_in);
-        session.trouble.take().filter(|_| !session.signed_in).unwrap_or(denied)
+        session.helper_error.take().filter(|_| !session.signed_in).unwrap_or(denied)
     }
 }
 
-/// Makes requests by one way. This host is not reached by a proxy.
-fn agent(way: Way, local: bool) -> Result<Agent, RegistryFault> {
+/// An HTTP client for one kind of connection. No proxy is used for this host.
+fn agent(scheme: Scheme, local: bool) -> Result<Agent, RegistryFault> {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .user_agent(concat!("host-sleeve/", env!("CARGO_PKG_VERSION")))
         .redirect_auth_headers(RedirectAuthHeaders::Never)
-        .timeout_resolve(Some(PATIENCE))
-        .timeout_connect(Some(PATIENCE))
-        .timeout_recv_response(Some(PATIENCE))
-        .timeout_per_read(Some(PATIENCE));
-    let config = match way {
-        Way::Open if local => config.max_redirects(0).proxy(None).build(),
-        Way::Open => config.max_redirects(0).build(),
-        Way::Encrypted => config.https_only(true).tls_config(trust::config()?).build(),
+        .timeout_resolve(Some(TIME_LIMIT))
+        .timeout_connect(Some(TIME_LIMIT))
+        .timeout_recv_response(Some(TIME_LIMIT))
+        .timeout_per_read(Some(TIME_LIMIT));
+    let config = match scheme {
+        Scheme::Http if local => config.max_redirects(0).proxy(None).build(),
+        Scheme::Http => config.max_redirects(0).build(),
+        Scheme::Https => config.https_only(true).tls_config(trust::config()?).build(),
     };
     Ok(config.new_agent())
 }

@@ -1,6 +1,6 @@
-//! Why a registry did not give what was asked for.
+//! Errors of pulling from a registry.
 //!
-//! Its law: the words say whose turn it is, and never hold a password or a token.
+//! Invariant: the message shows who has to act, and never contains a password or a token.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,16 +12,16 @@ use cloister_image::oci::OciFault;
 /// Why a pull failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PullFault {
-    /// The registry, or the cache.
+    /// An error of the registry or of the cache.
     #[error(transparent)]
     Registry(#[from] RegistryFault),
-    /// The image that it gave.
+    /// An error in the image that was pulled.
     #[error(transparent)]
     Image(OciFault),
 }
 
 impl From<OciFault> for PullFault {
-    /// Where a document could not be fetched, the registry's own fault came up through the image crate.
+    /// If a document could not be fetched, the image crate passes the registry's error on; it is unwrapped here.
     fn from(fault: OciFault) -> Self {
         match fault {
             OciFault::Host { path, source } => match source.downcast::<RegistryFault>() {
@@ -33,11 +33,11 @@ impl From<OciFault> for PullFault {
     }
 }
 
-/// Why a registry did not give what was asked for.
+/// Why a request to a registry failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryFault {
     /// It cannot be reached, or the connection broke.
-    #[error("{registry} cannot be reached")]
+    #[error("cannot reach {registry}")]
     Network {
         /// Its name.
         registry: String,
@@ -45,8 +45,8 @@ pub enum RegistryFault {
         #[source]
         source: ureq::Error,
     },
-    /// The connection broke while bytes came.
-    #[error("{registry} stopped in the middle of an answer")]
+    /// The connection broke during a response.
+    #[error("the connection to {registry} was interrupted")]
     Broken {
         /// Its name.
         registry: String,
@@ -54,30 +54,30 @@ pub enum RegistryFault {
         #[source]
         source: io::Error,
     },
-    /// There is no such image there.
-    #[error("{registry} does not have it")]
+    /// The registry has no such image.
+    #[error("not found on {registry}")]
     Missing {
         /// Its name.
         registry: String,
     },
-    /// It wants to know who asks, or does not let them.
-    #[error("{registry} does not let {} read it", if *.known { "this user" } else { "everybody" })]
+    /// The registry requires authentication, or denies access to this user.
+    #[error("{registry} denied access to {}", if *.known { "this user" } else { "anonymous users" })]
     Denied {
         /// Its name.
         registry: String,
         /// Whether credentials were sent.
         known: bool,
     },
-    /// It limits this host's requests.
-    #[error("{registry} limits how often it may be asked{}", in_time(.retry_after.as_ref()))]
+    /// The registry limits the rate of this host's requests.
+    #[error("{registry} limits the rate of requests{}", retry_hint(.retry_after.as_ref()))]
     TooMany {
         /// Its name.
         registry: String,
-        /// When it may be asked again.
+        /// After which time the request may be repeated.
         retry_after: Option<Duration>,
     },
-    /// It answers with another error.
-    #[error("{registry} answers with status {status}{}", said(.message))]
+    /// The registry returned another error.
+    #[error("{registry} returned status {status}{}", in_parentheses(.message))]
     Status {
         /// Its name.
         registry: String,
@@ -85,57 +85,57 @@ pub enum RegistryFault {
         status: u16,
         /// Its message.
         message: String,
-        /// When it may be asked again.
+        /// After which time the request may be repeated.
         retry_after: Option<Duration>,
     },
-    /// Its answer is not one of the protocol.
-    #[error("{registry} does not answer as a registry does: {what}")]
+    /// The response violates the protocol.
+    #[error("{registry} violated the registry protocol: {what}")]
     Protocol {
         /// Its name.
         registry: String,
         /// What is wrong.
         what: &'static str,
     },
-    /// What came is not what was asked for.
-    #[error("what came has the digest {found}, and {expected} was asked for")]
+    /// The received data has another digest than the requested one.
+    #[error("the received data has the digest {found}, expected {expected}")]
     Digest {
-        /// What was asked for.
+        /// The requested digest.
         expected: Digest,
-        /// What came.
+        /// The digest of the received data.
         found: Digest,
     },
-    /// What came is longer than it may be.
-    #[error("what came is longer than the {limit} bytes it may have")]
+    /// The received data exceeds its limit.
+    #[error("the received data exceeds the limit of {limit} bytes")]
     TooLong {
         /// The limit in bytes.
         limit: u64,
     },
-    /// No certificates to know a registry by.
-    #[error("there are no root certificates on this host")]
+    /// No root certificates to verify a registry's certificate.
+    #[error("no root certificates found on this host")]
     NoRoots,
-    /// A file with certificates or credentials that cannot be read.
-    #[error("{} cannot be understood: {what}", .path.display())]
+    /// A file with certificates or credentials that cannot be used.
+    #[error("cannot use {}: {what}", .path.display())]
     File {
-        /// Which.
+        /// Its path.
         path: PathBuf,
         /// What is wrong.
         what: &'static str,
     },
-    /// The program that knows the password does not tell.
-    #[error("the credential helper {helper} gives nothing: {why}")]
+    /// A credential helper returned no credentials.
+    #[error("the credential helper {helper} failed: {why}")]
     Helper {
         /// Its name.
         helper: String,
-        /// What it said.
+        /// Its error message.
         why: String,
     },
-    /// The user does not want it any more.
-    #[error("the pull was stopped")]
+    /// The user has cancelled the pull.
+    #[error("the pull was cancelled")]
     Stopped,
     /// The cache cannot be written or read.
-    #[error("{} cannot be used as a cache", .path.display())]
+    #[error("cannot use {} as a cache", .path.display())]
     Cache {
-        /// Where.
+        /// Its path.
         path: PathBuf,
         /// Why.
         #[source]
@@ -144,7 +144,7 @@ pub enum RegistryFault {
 }
 
 impl RegistryFault {
-    /// Whether asking again may help.
+    /// Whether repeating the request may help.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         match self {
@@ -155,7 +155,7 @@ impl RegistryFault {
         }
     }
 
-    /// After how long the registry wants to be asked again, where it says so.
+    /// The time after which the registry allows the request to be repeated, if it stated one.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooMany { retry_after, .. } | Self::Status { retry_after, .. } => *retry_after,
@@ -163,20 +163,20 @@ impl RegistryFault {
         }
     }
 
-    /// Whether another server may have what this one did not give.
-    pub(super) fn is_the_servers(&self) -> bool {
+    /// Whether another server may provide what this one did not.
+    pub(super) fn concerns_server(&self) -> bool {
         !matches!(self, Self::Cache { .. } | Self::NoRoots | Self::File { .. } | Self::Stopped)
     }
 }
 
-/// Whether a status may be another one a little later (RFC 9110, 15.5 and 15.6; RFC 6585, 4): request timeout, too many requests,
-/// internal server error, bad gateway, service unavailable, gateway timeout.
+/// Whether a status is a temporary one (RFC 9110, 15.5 and 15.6; RFC 6585, 4): request timeout, too many requests, internal
+/// server error, bad gateway, service unavailable, gateway timeout.
 const fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
 }
 
-/// Whether a connection that failed this way may hold the next time. One that is refused, or whose name is unknown, is not
-/// repaired by waiting for seconds.
+/// Whether a connection that failed this way may succeed next time. If it was refused or the host name is unknown, waiting for
+/// seconds does not help.
 fn is_broken(error: &ureq::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, Interrupted, UnexpectedEof};
     match error {
@@ -190,11 +190,11 @@ fn is_broken(error: &ureq::Error) -> bool {
     }
 }
 
-fn in_time(time: Option<&Duration>) -> String {
-    time.map(|time| format!(", and asks to wait for {}", span(*time))).unwrap_or_default()
+fn retry_hint(time: Option<&Duration>) -> String {
+    time.map(|time| format!("; retry after {}", span(*time))).unwrap_or_default()
 }
 
-/// A time to wait for people, in two units at most: registries ask for seconds or hours.
+/// A human-readable time, in at most two units: registries ask for seconds or hours.
 fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
@@ -204,6 +204,6 @@ fn span(time: Duration) -> String {
     }
 }
 
-fn said(message: &str) -> String {
+fn in_parentheses(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(" ({message})") }
 }

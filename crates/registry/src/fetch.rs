@@ -1,6 +1,6 @@
-//! A pull, from a name to blobs in the cache.
+//! A pull: from an image name to blobs in the cache.
 //!
-//! Its law: a tag is asked for once and becomes a digest; every document is checked against its digest before it is kept.
+//! Invariant: a tag is resolved once to a digest; every document is checked against its digest before it is stored.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ impl Pull<'_> {
         Ok(Pulled { digest, blobs: root, repository, lock: cache.into_lock() })
     }
 
-    /// Pulls from the first mirror that has the image, else from the registry itself.
+    /// Pulls from the first mirror that has the image; if none has it, from the registry itself.
     fn fetch_any(
         &self,
         reference: &Reference,
@@ -37,8 +37,8 @@ impl Pull<'_> {
     ) -> Result<Digest, PullFault> {
         for mirror in mirrors(reference, self.access) {
             match self.fetch(&mirror, architecture, cache) {
-                Err(PullFault::Registry(fault)) if fault.is_the_servers() => {
-                    (self.tell)(Event::Skipped(mirror.registry, fault.to_string()));
+                Err(PullFault::Registry(fault)) if fault.concerns_server() => {
+                    (self.report)(Event::Skipped(mirror.registry, fault.to_string()));
                 }
                 result => return result,
             }
@@ -55,7 +55,7 @@ impl Pull<'_> {
         let client = Client::new(reference, self)?;
         let remote = Remote { client: &client, cache };
         let digest = remote.resolve(reference)?;
-        (self.tell)(Event::Pinned(digest));
+        (self.report)(Event::Pinned(digest));
         let chosen = oci::find(&remote, digest, architecture)?;
         layers::fetch(&client, cache, &chosen.manifest.layers, self)?;
         Ok(digest)
@@ -76,24 +76,24 @@ fn mirrors(reference: &Reference, access: &Access) -> Vec<Reference> {
 /// An image that was pulled.
 #[derive(Debug)]
 pub struct Pulled {
-    /// The digest of what the name stood for: a manifest, or an index of several.
+    /// The digest that the name resolved to: of a manifest, or of an index.
     pub digest: Digest,
     /// A directory with `blobs/sha256`.
     pub blobs: PathBuf,
     /// The image's name in the registry, without a tag.
     pub repository: String,
-    /// Keeps the blobs from being pruned while this lives.
+    /// Prevents the blobs from being pruned until it is dropped.
     pub lock: Option<Lock>,
 }
 
-/// Documents from the cache, and from the registry where they are not there yet.
+/// Documents from the cache, and from the registry if the cache does not have them yet.
 struct Remote<'a> {
     client: &'a Client<'a>,
     cache: &'a Cache,
 }
 
 impl Remote<'_> {
-    /// The digest a reference stands for. Its document is in the cache then.
+    /// Resolves a reference to a digest. Its document is in the cache afterwards.
     fn resolve(&self, reference: &Reference) -> Result<Digest, RegistryFault> {
         if let Some(digest) = reference.digest {
             self.document(&digest, Role::Manifest)?;
@@ -101,11 +101,11 @@ impl Remote<'_> {
         }
         let bytes = self.client.document(&self.client.manifest(&reference.target()), MAX_DOCUMENT)?;
         let digest = Digest::of(&bytes);
-        self.cache.keep_bytes(&digest, &bytes)?;
+        self.cache.store_bytes(&digest, &bytes)?;
         Ok(digest)
     }
 
-    /// Sees that a document is in the cache.
+    /// Ensures that a document is in the cache.
     fn document(&self, digest: &Digest, role: Role) -> Result<(), RegistryFault> {
         if self.cache.has_document(digest) {
             return Ok(());
@@ -119,7 +119,7 @@ impl Remote<'_> {
         if found != *digest {
             return Err(RegistryFault::Digest { expected: *digest, found });
         }
-        self.cache.keep_bytes(digest, &bytes)
+        self.cache.store_bytes(digest, &bytes)
     }
 }
 

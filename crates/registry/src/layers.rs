@@ -1,7 +1,7 @@
-//! Layers, some at a time.
+//! Downloads of layers, several in parallel.
 //!
-//! Its law: a layer is kept when its length and digest are right. A connection that breaks after it has brought something
-//! is taken up where it broke.
+//! Invariant: a layer is stored only if its length and digest are correct. A download that breaks after it has received data is
+//! resumed where it broke.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -17,13 +17,13 @@ use super::client::Client;
 use super::fault::RegistryFault;
 use super::pull::{Event, Pull};
 
-/// Layers fetched at the same time: Docker's own number (`max-concurrent-downloads`).
+/// Number of layers fetched in parallel: Docker's default (`max-concurrent-downloads`).
 const AT_ONCE: usize = 3;
 
-/// Connections made for one layer, whatever they bring: a layer that comes in ever smaller pieces is given up.
+/// Maximum number of connections for one layer, regardless of progress: a layer that arrives in ever smaller pieces is aborted.
 const MAX_CONNECTIONS: usize = 20;
 
-/// Bytes moved at a time.
+/// Size of one read in bytes.
 const CHUNK: usize = 128 * 1024;
 
 /// Fetches every layer that is not in the cache.
@@ -40,20 +40,22 @@ pub(super) fn fetch(
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let work = || {
         while let Some((digest, size)) = next() {
-            (pull.tell)(Event::Fetching(digest, size));
+            (pull.report)(Event::Fetching(digest, size));
             if let Err(fault) = fetch_one(client, cache, pull, digest, size) {
-                // The others finish what they have begun, and begin nothing more.
+                // The other threads finish their current layer and begin no other.
                 waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
                 return Err(fault);
             }
-            (pull.tell)(Event::Fetched(digest));
+            (pull.report)(Event::Fetched(digest));
         }
         Ok(())
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
-        let stopped =
-            |_| RegistryFault::Protocol { registry: client.name().to_owned(), what: "a download stopped" };
+        let stopped = |_| RegistryFault::Protocol {
+            registry: client.name().to_owned(),
+            what: "a download thread failed",
+        };
         workers.into_iter().try_for_each(|worker| worker.join().map_err(stopped)?)
     })
 }
@@ -69,7 +71,7 @@ fn fetch_one(
     let mut retry = client.retry();
     for connection in 1.. {
         let before = download.file.count();
-        match download.go_on() {
+        match download.resume() {
             Ok(()) => break,
             Err(fault) if connection >= MAX_CONNECTIONS => return Err(fault),
             Err(fault) if fault.is_passing() && download.file.count() > before => retry.progress(),
@@ -78,13 +80,13 @@ fn fetch_one(
     }
     let (file, found) = download.file.finish();
     if found == digest {
-        cache.keep(&digest, file)
+        cache.store(&digest, file)
     } else {
         Err(RegistryFault::Digest { expected: digest, found })
     }
 }
 
-/// A layer that is partly there.
+/// A layer that is partly downloaded.
 struct Download<'a> {
     client: &'a Client<'a>,
     cache: &'a Cache,
@@ -95,11 +97,11 @@ struct Download<'a> {
 }
 
 impl Download<'_> {
-    /// Brings what is missing, as far as one connection does.
-    fn go_on(&mut self) -> Result<(), RegistryFault> {
+    /// Fetches the missing part over one connection, as far as that gets.
+    fn resume(&mut self) -> Result<(), RegistryFault> {
         let response = self.client.get(&self.client.blob(&self.digest), self.file.count())?;
         if response.status() != StatusCode::PARTIAL_CONTENT && self.file.count() > 0 {
-            // It begins at the beginning again, and so do we.
+            // The response begins at the beginning again, so the file does too.
             self.file = Hashed::new(self.cache.start()?);
         }
         let mut body = response.into_body().into_reader();
@@ -110,7 +112,7 @@ impl Download<'_> {
                 break;
             }
             let chunk = buffer.get(..count).unwrap_or_default();
-            self.pull.still_wanted()?;
+            self.pull.check_cancelled()?;
             self.file.write_all(chunk).map_err(|source| self.cache.fault(source))?;
             if self.file.count() > self.size {
                 return Err(RegistryFault::TooLong { limit: self.size });

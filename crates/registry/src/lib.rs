@@ -1,13 +1,12 @@
-//! Images from a registry, put where the image crate reads them.
+//! Pulls images from a registry into a cache, from which the image crate reads them.
 //!
-//! Its law: what is in the cache has the digest that is its name. A tag is asked for once and becomes a digest, which is
-//! what is built from and what the build record says; a digest whose blobs are all in the cache needs no network.
+//! Invariant: every file in the cache has the digest that is its name. A tag is resolved once to a digest, which the build uses
+//! and the build record contains; a digest whose blobs are all in the cache needs no network.
 //!
 //! Source: the OCI distribution specification 1.1 and Docker's token protocol (`distribution/docs/spec/auth/token`). The
-//! client is our own over `ureq`: pulling is four kinds of request, and every answer has to be bounded, which the ready
-//! client crates leave to their user while they bring an asynchronous runtime and a second TLS library.
+//! client is our own, based on `ureq`: pulling takes four kinds of request, and every response has to be bounded, which existing
+//! client crates leave to their user, while they add an asynchronous runtime and a second TLS library.
 
-mod answer;
 mod cache;
 pub mod challenge;
 mod client;
@@ -17,6 +16,7 @@ mod fetch;
 mod layers;
 mod prune;
 mod pull;
+mod response;
 mod retry;
 mod route;
 mod token;

@@ -1,6 +1,6 @@
 //! Removes pulled blobs that no build has used for some time.
 //!
-//! Its law: nothing is removed while a pull or a build uses the cache, and nothing but blobs and what a killed pull left.
+//! Invariant: nothing is removed while a pull or a build uses the cache; only blobs and files of killed pulls are removed.
 
 use std::fs::{DirEntry, File};
 use std::io;
@@ -13,14 +13,14 @@ use serde::Serialize;
 
 use super::cache::{PARTIAL, blobs};
 
-/// What was removed, and what is left.
+/// How much was removed, and how much is left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Pruned {
-    /// Blobs removed.
+    /// Number of removed blobs.
     pub removed: u64,
     /// Their bytes.
     pub removed_bytes: u64,
-    /// Blobs left.
+    /// Number of remaining blobs.
     pub kept: u64,
     /// Their bytes.
     pub kept_bytes: u64,
@@ -29,14 +29,14 @@ pub struct Pruned {
 /// Why a cache was not pruned.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneFault {
-    /// A pull or a build uses it.
+    /// A pull or a build is using it.
     #[error("{} is in use by a build", .root.display())]
     InUse {
         /// The cache.
         root: PathBuf,
     },
     /// It cannot be read or written.
-    #[error("{} cannot be pruned", .root.display())]
+    #[error("cannot prune {}", .root.display())]
     Io {
         /// The cache.
         root: PathBuf,
@@ -46,7 +46,7 @@ pub enum PruneFault {
     },
 }
 
-/// Removes every blob of the cache at `root` that was not used for `unused`, seen at `now`.
+/// Removes every blob of the cache at `root` that has not been used for `unused` before `now`.
 pub fn prune(root: &Path, unused: Duration, now: SystemTime) -> Result<Pruned, PruneFault> {
     let blobs = blobs(root);
     let failed = |source| PruneFault::Io { root: root.to_owned(), source };
@@ -69,7 +69,7 @@ pub fn prune(root: &Path, unused: Duration, now: SystemTime) -> Result<Pruned, P
 fn consider(entry: &DirEntry, unused: Duration, now: SystemTime, pruned: &mut Pruned) -> std::io::Result<()> {
     let metadata = entry.metadata()?;
     let left = entry.file_name().as_encoded_bytes().starts_with(PARTIAL.as_bytes());
-    // A time in the future is that of a clock which was wrong then: such a blob counts as just used.
+    // A time in the future comes from a wrong clock: such a blob counts as just used.
     let age = now.duration_since(metadata.modified()?).unwrap_or_default();
     if metadata.is_file() && (left || age >= unused) {
         std::fs::remove_file(entry.path())?;
@@ -95,18 +95,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (old, fresh) = (Digest::of(b"old"), Digest::of(b"fresh!"));
         let cache = Cache::new(dir.path().to_owned()).unwrap();
-        cache.keep_bytes(&old, b"old").unwrap();
-        cache.keep_bytes(&fresh, b"fresh!").unwrap();
+        cache.store_bytes(&old, b"old").unwrap();
+        cache.store_bytes(&fresh, b"fresh!").unwrap();
         let now = SystemTime::now();
         let path = |digest: &Digest| blobs(dir.path()).join(digest.hex());
         for digest in [&old, &fresh] {
             File::options().append(true).open(path(digest)).unwrap().set_modified(now - 2 * DAY).unwrap();
         }
-        assert!(cache.has_document(&fresh), "which counts as a use");
+        assert!(cache.has_document(&fresh), "this counts as a use");
         let busy = prune(dir.path(), DAY, now).unwrap_err();
         assert!(matches!(busy, PruneFault::InUse { .. }), "{busy:?}");
         drop(cache);
-        // A process that another test starts has all descriptors until it is its program, and with them the lock.
+        // A process that another test starts has all descriptors, and with them the lock, until it calls exec.
         let pruned = (0..100).find_map(|_| {
             std::thread::park_timeout(Duration::from_millis(20));
             prune(dir.path(), DAY, now).ok()
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_that_is_not_there_has_nothing_to_prune() {
+    fn a_missing_cache_has_nothing_to_prune() {
         let pruned = prune(Path::new("/no/such/cache"), DAY, SystemTime::now()).unwrap();
         assert_eq!(pruned, Pruned::default());
     }

@@ -1,6 +1,6 @@
-//! What a pull takes, and how it reports.
+//! The parameters of a pull, and its progress reports.
 //!
-//! Its law: it is complete before the first request.
+//! Invariant: the parameters are complete before the first request.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,39 +12,39 @@ use super::credentials::{self, Found};
 use super::fault::RegistryFault;
 use super::retry::Retry;
 
-/// Progress of a pull, for people.
+/// Progress of a pull, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// This is what the name stands for now.
+    /// The image name was resolved to this digest.
     Pinned(Digest),
-    /// A layer of so many bytes is being fetched.
+    /// A layer of this many bytes is being fetched.
     Fetching(Digest, u64),
-    /// It is there now.
+    /// The layer was fetched.
     Fetched(Digest),
-    /// A request failed for this reason and is repeated after a pause.
+    /// A request failed for this reason and will be repeated after this pause.
     Waiting(Duration, String),
-    /// This mirror was passed over for this reason.
+    /// This mirror was skipped for this reason.
     Skipped(String, String),
 }
 
-/// How registries are reached, as the user says.
+/// How registries are reached, as specified by the user.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// Registries, `host[:port]`, that are talked to by plain HTTP.
+    /// Registries, `host[:port]`, that are accessed by plain HTTP.
     pub plain_http: Vec<String>,
-    /// A registry and one that has the same images: `host[:port][/prefix]`. They are tried in order, before the registry.
+    /// Registries and their mirrors, `host[:port][/prefix]`. Mirrors are tried in order, before the registry.
     pub mirrors: Vec<(String, String)>,
 }
 
-/// What a pull takes beside the name of the image.
+/// The parameters of a pull other than the image's name.
 pub struct Pull<'a> {
     /// How registries are reached.
     pub(super) access: &'a Access,
     /// Receives the progress.
-    pub(super) tell: &'a (dyn Fn(Event) + Sync),
-    /// Set when the pull is given up.
+    pub(super) report: &'a (dyn Fn(Event) + Sync),
+    /// Set to cancel the pull.
     pub(super) stop: &'a AtomicBool,
-    /// The tries of a request, none made yet.
+    /// The initial retry counter of each request.
     pub(super) retry: Retry,
     /// Finds the login for a registry and a repository.
     pub(super) login: &'a (dyn Fn(&str, &str) -> Result<Found, RegistryFault> + Sync),
@@ -57,14 +57,14 @@ impl fmt::Debug for Pull<'_> {
 }
 
 impl<'a> Pull<'a> {
-    /// A pull that reports its progress to `tell`, and is given up once `stop` is set.
+    /// A pull that reports its progress to `report`, and is cancelled once `stop` is set.
     #[must_use]
-    pub fn new(access: &'a Access, tell: &'a (dyn Fn(Event) + Sync), stop: &'a AtomicBool) -> Self {
-        Self { access, tell, stop, retry: Retry::default(), login: &credentials::find }
+    pub fn new(access: &'a Access, report: &'a (dyn Fn(Event) + Sync), stop: &'a AtomicBool) -> Self {
+        Self { access, report, stop, retry: Retry::default(), login: &credentials::find }
     }
 
-    /// A fault once the pull is given up.
-    pub(super) fn still_wanted(&self) -> Result<(), RegistryFault> {
+    /// An error if the pull was cancelled.
+    pub(super) fn check_cancelled(&self) -> Result<(), RegistryFault> {
         if self.stop.load(Ordering::Relaxed) { Err(RegistryFault::Stopped) } else { Ok(()) }
     }
 }

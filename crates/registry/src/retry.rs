@@ -1,7 +1,7 @@
-//! When a request is worth repeating, and after what pause.
+//! Which requests are retried, and after what pause.
 //!
-//! Its law: only what may pass by itself is repeated, a bounded number of times. The pause is the one the registry asks for
-//! (`Retry-After`, RFC 9110, 10.2.3), else it doubles, with jitter: builds that failed together do not come back together.
+//! Invariant: only temporary errors are retried, a bounded number of times. The pause is the one that the registry requests
+//! (`Retry-After`, RFC 9110, 10.2.3); without one it doubles. Jitter keeps builds that failed together from retrying together.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,16 +9,16 @@ use ureq::http::HeaderMap;
 
 use super::fault::RegistryFault;
 
-/// Requests in a row that bring nothing, the first included. With the pauses below that is about eight seconds.
+/// Maximum number of consecutive attempts without progress, including the first. With the pauses below they take about eight seconds.
 const MAX_TRIES: u32 = 5;
 
 /// The first pause: long enough for a proxy to find another server.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The longest pause that a registry may ask for. Docker Hub's limit counts hours; a build that waits for that looks hung.
+/// The longest pause that a registry may request. Docker Hub's limit counts hours; a build waiting that long would seem to hang.
 const MAX_RETRY_AFTER: Duration = Duration::from_mins(2);
 
-/// Counts the tries of one thing.
+/// Counts the attempts of one request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retry {
     tried: u32,
@@ -32,18 +32,18 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// Another first pause than the usual one.
+    /// A counter with another first pause than the default.
     #[cfg(test)]
     pub(super) fn after(first: Duration) -> Self {
         Self { tried: 0, first }
     }
 
-    /// Something has come: the tries in a row begin anew.
+    /// Data has arrived: the count of consecutive attempts is reset.
     pub(super) fn progress(&mut self) {
         self.tried = 0;
     }
 
-    /// The pause before another try, if one is worth it.
+    /// The pause before the next attempt, if there should be one.
     pub(super) fn pause(&mut self, fault: &RegistryFault) -> Option<Duration> {
         let asked = fault.retry_after();
         if !fault.is_passing() {
@@ -59,15 +59,15 @@ impl Retry {
     }
 }
 
-/// Between half of it and all of it.
+/// A random time between half of `pause` and all of it.
 fn jitter(pause: Duration) -> Duration {
     let mut drawn = [0; 1];
-    // Without random bits there is no jitter, which is no reason to fail.
+    // Without random bits there is no jitter, which is not a reason to fail.
     rustix::rand::getrandom(&mut drawn, rustix::rand::GetRandomFlags::empty()).ok();
     pause / 2 + pause / 2 * u32::from(drawn[0]) / 256
 }
 
-/// How long an answer asks to wait: seconds or a date.
+/// The pause that a response requests, as seconds or as a date.
 pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get("retry-after")?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_and_end() {
+    fn pauses_double_and_are_limited() {
         let mut retry = Retry::default();
         let pauses: Vec<_> = std::iter::from_fn(|| retry.pause(&too_many(None))).collect();
         assert_eq!(pauses.len(), 4);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_is_asked_again_when_it_says_and_not_for_hours() {
+    fn a_requested_pause_is_observed_unless_it_takes_hours() {
         let pause = Retry::default().pause(&too_many(Some(Duration::from_secs(7)))).unwrap();
         assert!((Duration::from_secs(7)..Duration::from_secs(8)).contains(&pause), "{pause:?}");
         assert_eq!(Retry::default().pause(&too_many(Some(Duration::from_hours(6)))), None);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_and_dates_are_both_read() {
+    fn seconds_and_dates_are_parsed() {
         let read = |text: &str| {
             let headers = HeaderMap::from_iter([("retry-after".parse().unwrap(), text.parse().unwrap())]);
             retry_after(&headers, SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777))

@@ -1,24 +1,24 @@
-//! Where requests go: which hosts are talked to without encryption, and where a registry may send us on.
+//! Where requests are sent: which hosts are contacted without encryption, and where a registry may redirect to.
 //!
-//! Its law: without encryption are only this host itself and the hosts the user names for it. A password or token goes to no
-//! other place, and a redirect never leads from encryption to none.
+//! Invariant: only this host itself and the hosts that the user names for it are contacted without encryption. Passwords and tokens
+//! are sent unencrypted to no other host, and a redirect never leads from an encrypted URL to an unencrypted one.
 
 use ureq::http::Uri;
 
-/// How a place is talked to.
+/// How a URL is accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Scheme {
     /// Plain HTTP.
-    Open,
+    Http,
     /// HTTPS.
-    Encrypted,
+    Https,
 }
 
 /// The rules of one registry.
 #[derive(Clone, Debug)]
 pub(super) struct Route {
-    /// How the registry itself is talked to.
-    pub(super) way: Way,
+    /// How the registry itself is accessed.
+    pub(super) scheme: Scheme,
     /// Whether it is this host.
     pub(super) local: bool,
     plain_http: Vec<String>,
@@ -29,27 +29,29 @@ impl Route {
     pub(super) fn new(registry: &str, plain_http: &[String]) -> Self {
         let local = is_local(registry);
         let open = local || plain_http.iter().any(|host| host == registry);
-        Self { way: if open { Way::Open } else { Way::Encrypted }, local, plain_http: plain_http.to_vec() }
+        Self {
+            scheme: if open { Scheme::Http } else { Scheme::Https },
+            local,
+            plain_http: plain_http.to_vec(),
+        }
     }
 
-    /// The way to a place that the registry names, if there is an allowed one: its token server, or where a redirect leads.
-    /// The place is read as the HTTP client reads it.
-    pub(super) fn way_to(&self, place: &str) -> Option<Way> {
-        let place: Uri = place.parse().ok()?;
-        let host = place.host()?;
-        match place.scheme_str()? {
-            "https" => Some(Way::Encrypted),
-            "http" if self.local && is_local(host) => Some(Way::Open),
-            "http" if self.way == Way::Open && self.is_named(&place) => Some(Way::Open),
+    /// How a URL named by the registry is to be accessed: its token server, or the target of a redirect. `None` if it is not
+    /// allowed. The URL is parsed like the HTTP client parses it.
+    pub(super) fn scheme_for(&self, url: &str) -> Option<Scheme> {
+        let url: Uri = url.parse().ok()?;
+        let host = url.host()?;
+        match url.scheme_str()? {
+            "https" => Some(Scheme::Https),
+            "http" if self.local && is_local(host) => Some(Scheme::Http),
+            "http" if self.scheme == Scheme::Http && self.is_named(&url) => Some(Scheme::Http),
             _ => None,
         }
     }
 
-    fn is_named(&self, place: &Uri) -> bool {
-        // An authority with a user in it is not a plain name, and matches none.
-        place
-            .authority()
-            .is_some_and(|authority| self.plain_http.iter().any(|host| host == authority.as_str()))
+    fn is_named(&self, url: &Uri) -> bool {
+        // An authority with a user in it is not a plain host name, and never matches.
+        url.authority().is_some_and(|authority| self.plain_http.iter().any(|host| host == authority.as_str()))
     }
 }
 
@@ -70,11 +72,11 @@ pub(super) fn resolve(base: &str, location: &str) -> Option<String> {
     Some(format!("{scheme}://{authority}{folder}/{location}"))
 }
 
-/// Whether two places are of one server, which may then see the same password.
+/// Whether two URLs belong to the same server, which may then receive the same password.
 pub(super) fn same_server(first: &str, second: &str) -> bool {
-    let server = |place: &str| {
-        let place: Uri = place.parse().ok()?;
-        Some((place.scheme_str()?.to_owned(), place.authority()?.to_string()))
+    let server = |url: &str| {
+        let url: Uri = url.parse().ok()?;
+        Some((url.scheme_str()?.to_owned(), url.authority()?.to_string()))
     };
     server(first).is_some_and(|first| server(second) == Some(first))
 }
@@ -93,43 +95,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_host_is_talked_to_without_encryption() {
+    fn only_this_host_is_contacted_without_encryption() {
         for local in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.9.9.9", "[::1]:5000"] {
-            assert_eq!(Route::new(local, &[]).way, Way::Open, "{local}");
+            assert_eq!(Route::new(local, &[]).scheme, Scheme::Http, "{local}");
         }
         for other in ["localhost.example.com", "127.0.0.1.nip.io", "10.0.0.1:5000", "[::2]", "ghcr.io", ""] {
-            assert_eq!(Route::new(other, &[]).way, Way::Encrypted, "{other}");
+            assert_eq!(Route::new(other, &[]).scheme, Scheme::Https, "{other}");
         }
     }
 
     #[test]
-    fn a_host_that_the_user_names_is_talked_to_by_plain_http() {
+    fn a_host_that_the_user_names_is_contacted_by_plain_http() {
         let named = ["lab.example:5000".to_owned()];
         let route = Route::new("lab.example:5000", &named);
-        assert_eq!(route.way, Way::Open);
-        assert_eq!(route.way_to("http://lab.example:5000/token"), Some(Way::Open));
+        assert_eq!(route.scheme, Scheme::Http);
+        assert_eq!(route.scheme_for("http://lab.example:5000/token"), Some(Scheme::Http));
         for other in ["http://lab.example/token", "http://x@lab.example:5000/", "http://localhost/token"] {
-            assert_eq!(route.way_to(other), None, "{other}");
+            assert_eq!(route.scheme_for(other), None, "{other}");
         }
-        assert_eq!(Route::new("lab.example", &named).way, Way::Encrypted, "another port is another registry");
-        assert_eq!(Route::new("ghcr.io", &named).way_to("http://lab.example:5000/token"), None);
+        assert_eq!(
+            Route::new("lab.example", &named).scheme,
+            Scheme::Https,
+            "another port is another registry"
+        );
+        assert_eq!(Route::new("ghcr.io", &named).scheme_for("http://lab.example:5000/token"), None);
     }
 
     #[test]
-    fn a_password_goes_open_to_this_host_alone() {
+    fn a_password_is_sent_unencrypted_to_this_host_alone() {
         let (local, remote) = (Route::new("localhost:5000", &[]), Route::new("ghcr.io", &[]));
-        for place in ["http://localhost/token", "http://127.0.0.1:5001/t?x", "http://[::1]:5001/t"] {
-            assert_eq!(local.way_to(place), Some(Way::Open), "{place}");
-            assert_eq!(remote.way_to(place), None, "{place}");
+        for url in ["http://localhost/token", "http://127.0.0.1:5001/t?x", "http://[::1]:5001/t"] {
+            assert_eq!(local.scheme_for(url), Some(Scheme::Http), "{url}");
+            assert_eq!(remote.scheme_for(url), None, "{url}");
         }
         for other in ["http://auth.example.com/token", "http://localhost@192.0.2.1/", "http://[::2]/", "/t"] {
-            assert_eq!(local.way_to(other), None, "{other}");
+            assert_eq!(local.scheme_for(other), None, "{other}");
         }
-        assert_eq!(local.way_to("https://auth.example.com/token"), Some(Way::Encrypted));
+        assert_eq!(local.scheme_for("https://auth.example.com/token"), Some(Scheme::Https));
     }
 
     #[test]
-    fn a_redirect_is_resolved_against_where_it_came_from() {
+    fn a_redirect_is_resolved_against_its_origin() {
         let base = "http://127.0.0.1:5000/v2/app/blobs/x";
         for (location, expected) in [
             ("https://store.example/y?z", "https://store.example/y?z"),

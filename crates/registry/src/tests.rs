@@ -1,4 +1,4 @@
-//! Pulls from a registry that is a thread of the test: the protocol's turns, and registries that mean harm.
+//! Pulls from a registry that is a thread of the test: the protocol's cases, and malicious registries.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use super::credentials::{Found, Login};
 use super::retry::Retry;
 use super::*;
 
-/// An answer: status, headers, body, and after how many bytes of the body the connection breaks.
+/// A response: status, headers, body, and after how many bytes of the body the connection breaks.
 struct Answer(u16, Vec<(String, String)>, Vec<u8>, Option<usize>);
 
 /// A request: path, the headers in lower case, and the body.
@@ -61,13 +61,13 @@ impl Fake {
     }
 }
 
-/// A pull of somebody who has no login, and whose pauses are short.
-fn quick<'a>(access: &'a Access, tell: &'a (dyn Fn(Event) + Sync), stop: &'a AtomicBool) -> Pull<'a> {
+/// A pull without a login, and with short pauses.
+fn quick<'a>(access: &'a Access, report: &'a (dyn Fn(Event) + Sync), stop: &'a AtomicBool) -> Pull<'a> {
     let retry = Retry::after(Duration::from_millis(4));
-    Pull { access, tell, stop, retry, login: &|_, _| Ok(Found::default()) }
+    Pull { access, report, stop, retry, login: &|_, _| Ok(Found::default()) }
 }
 
-/// What a fault says, and what lies under it.
+/// The message of an error, and those of its causes.
 fn reasons(fault: &PullFault) -> Vec<String> {
     let first: &dyn std::error::Error = fault;
     std::iter::successors(Some(first), |fault| fault.source()).map(ToString::to_string).collect()
@@ -92,7 +92,7 @@ fn write(mut stream: TcpStream, Answer(status, headers, body, cut): &Answer) {
         head = head + key + ": " + value + "\r\n";
     }
     let body = &body[..cut.unwrap_or(body.len())];
-    // A client that has seen enough goes away.
+    // The client may have closed the connection.
     drop(stream.write_all(&[head.as_bytes(), b"\r\n", body].concat()));
 }
 
@@ -110,7 +110,7 @@ fn nothing() -> Answer {
     Answer(404, Vec::new(), Vec::new(), None)
 }
 
-/// An image of one layer, by the paths it is asked for under.
+/// An image of one layer, served under the paths of its parts.
 #[derive(Clone)]
 struct Image {
     manifest: Vec<u8>,
@@ -162,13 +162,13 @@ fn plain(image: &Image) -> Fake {
 }
 
 #[test]
-fn a_tag_is_pinned_and_what_is_there_is_not_fetched_again() {
+fn a_tag_is_pinned_and_cached_blobs_are_not_fetched_again() {
     let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
     let fake = plain(&image);
     let pulled = fake.pull(":1", &cache).unwrap();
     assert_eq!((pulled.digest, fake.requests().len()), (image.digest(), 3));
     assert_eq!(pulled.repository, format!("{}/app", fake.host));
-    // A tag is asked for again, its blobs are not; a digest needs nothing.
+    // A tag is requested again, its blobs are not; a digest needs no request.
     fake.pull(":1", &cache).unwrap();
     assert_eq!(fake.requests(), ["/v2/app/manifests/1"]);
     fake.pull(&format!("@{}", image.digest()), &cache).unwrap();
@@ -188,7 +188,7 @@ fn a_document_that_a_disk_has_changed_is_fetched_again() {
 }
 
 #[test]
-fn a_token_is_fetched_when_one_is_wanted() {
+fn a_token_is_fetched_if_one_is_required() {
     let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
     let fake = Fake::new(|host| {
         let challenge =
@@ -208,8 +208,8 @@ fn a_token_is_fetched_when_one_is_wanted() {
     );
 }
 
-/// The reasons of a registry on this host that sends for a token to `realm`, and what it was asked for.
-fn sent_for_a_token_to(realm: impl FnOnce(&str) -> String) -> (String, Vec<String>) {
+/// The errors of pulling from a registry on this host whose token server is `realm`, and the requests that it received.
+fn with_token_server(realm: impl FnOnce(&str) -> String) -> (String, Vec<String>) {
     let fake = Fake::new(|host| {
         let challenge = format!("Bearer realm=\"{}\"", realm(host));
         Box::new(move |_| {
@@ -221,7 +221,7 @@ fn sent_for_a_token_to(realm: impl FnOnce(&str) -> String) -> (String, Vec<Strin
 }
 
 #[test]
-fn a_registry_on_this_host_does_not_send_a_password_elsewhere_without_encryption() {
+fn a_token_server_of_a_local_registry_is_not_contacted_on_another_host_without_encryption() {
     for realm in [
         "http://192.0.2.1/token",
         "http://localhost@192.0.2.1/token",
@@ -231,22 +231,22 @@ fn a_registry_on_this_host_does_not_send_a_password_elsewhere_without_encryption
         "/token",
         "",
     ] {
-        let (reasons, requests) = sent_for_a_token_to(|_| realm.to_owned());
+        let (reasons, requests) = with_token_server(|_| realm.to_owned());
         assert!(reasons.contains("without encryption"), "{realm}: {reasons}");
         assert_eq!(requests, ["/v2/app/manifests/1"], "{realm}");
     }
 }
 
 #[test]
-fn a_registry_on_this_host_may_send_to_an_encrypted_place() {
-    // It speaks no TLS there: what matters is that we do, and say nothing before.
-    let (reasons, requests) = sent_for_a_token_to(|host| format!("https://{host}/token"));
-    assert!(reasons.contains("cannot be reached"), "{reasons}");
+fn a_token_server_of_a_local_registry_may_be_an_encrypted_one() {
+    // The server does not support TLS: what matters is that the client uses it, and sends nothing before.
+    let (reasons, requests) = with_token_server(|host| format!("https://{host}/token"));
+    assert!(reasons.contains("cannot reach"), "{reasons}");
     assert!(!requests.iter().any(|path| path.contains("token")), "{requests:?}");
 }
 
 #[test]
-fn a_broken_download_is_taken_up_where_it_broke() {
+fn a_broken_download_is_resumed_where_it_broke() {
     let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
     let (whole, layer) = (image.layer.clone(), Digest::of(&image.layer));
     let ranges = Arc::new(Mutex::new(Vec::new()));
@@ -270,13 +270,13 @@ fn a_broken_download_is_taken_up_where_it_broke() {
 }
 
 #[test]
-fn a_pull_that_is_given_up_leaves_nothing_half_done() {
+fn a_cancelled_pull_leaves_no_partial_files() {
     let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
     let stop = Arc::new(AtomicBool::new(false));
-    let given_up = Arc::clone(&stop);
+    let cancelled = Arc::clone(&stop);
     let fake = Fake::new(move |_| {
         Box::new(move |request| {
-            given_up.fetch_or(image.is_layer(request), Ordering::Relaxed);
+            cancelled.fetch_or(image.is_layer(request), Ordering::Relaxed);
             image.answer(request)
         })
     });
@@ -285,12 +285,12 @@ fn a_pull_that_is_given_up_leaves_nothing_half_done() {
     let pull = quick(&access, &|_| (), &stop);
     pull.run(&reference, Architecture::X86_64, cache.path().to_owned()).unwrap_err();
     assert!(stop.load(Ordering::Relaxed));
-    // The manifest and the configuration, which were whole before.
+    // The manifest and the configuration, which were complete before.
     assert_eq!(std::fs::read_dir(cache.path().join("blobs/sha256")).unwrap().count(), 2);
 }
 
 #[test]
-fn a_download_that_brings_nothing_is_given_up() {
+fn a_download_without_progress_is_aborted() {
     let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
     let fake = Fake::new(move |_| {
         Box::new(move |request| {
@@ -302,67 +302,70 @@ fn a_download_that_brings_nothing_is_given_up() {
     assert!(matches!(error, PullFault::Registry(RegistryFault::Broken { .. })), "{error:?}");
 }
 
-/// Pulls from a registry that answers with `lie` where `to` says so; gives the reasons, and what stayed in the cache.
-fn lied_to(
+/// Pulls from a registry that responds with `response` where `to` is true. Returns the errors, and the number of cached files.
+fn pull_with_response(
     to: fn(&Image, &Request) -> bool,
-    lie: impl Fn(&Image) -> Answer + Send + 'static,
+    response: impl Fn(&Image) -> Answer + Send + 'static,
 ) -> (Vec<String>, usize) {
     let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
     let digest = image.digest();
     let fake = Fake::new(move |_| {
-        Box::new(move |request| if to(&image, request) { lie(&image) } else { image.answer(request) })
+        Box::new(move |request| if to(&image, request) { response(&image) } else { image.answer(request) })
     });
     let error = fake.pull(&format!("@{digest}"), &cache).unwrap_err();
     (reasons(&error), std::fs::read_dir(cache.path().join("blobs/sha256")).unwrap().count())
 }
 
 #[test]
-fn what_is_not_what_was_asked_for_is_not_kept() {
+fn data_with_a_wrong_digest_or_length_is_not_stored() {
     let is_manifest: fn(&Image, &Request) -> bool = |_, request| request.path.contains("/manifests/");
-    let (reasons, kept) = lied_to(is_manifest, |_| ok("{}"));
-    assert!(reasons[0].contains("was asked for") && kept == 0, "{reasons:?}, {kept}");
-    let (reasons, kept) = lied_to(Image::is_layer, |image| ok(vec![0; image.layer.len()]));
-    assert!(reasons[0].contains("was asked for") && kept == 2, "{reasons:?}, {kept}");
-    let (reasons, kept) = lied_to(Image::is_layer, |image| ok(vec![0; image.layer.len() + 1]));
-    assert!(reasons[0].contains("longer than the 6000 bytes") && kept == 2, "{reasons:?}, {kept}");
-    let (reasons, kept) = lied_to(is_manifest, |_| ok(vec![b' '; 5 << 20]));
-    assert!(reasons[0].contains("longer than the 4194304 bytes") && kept == 0, "{reasons:?}, {kept}");
+    let (reasons, stored) = pull_with_response(is_manifest, |_| ok("{}"));
+    assert!(reasons[0].contains("expected sha256:") && stored == 0, "{reasons:?}, {stored}");
+    let (reasons, stored) = pull_with_response(Image::is_layer, |image| ok(vec![0; image.layer.len()]));
+    assert!(reasons[0].contains("expected sha256:") && stored == 2, "{reasons:?}, {stored}");
+    let (reasons, stored) = pull_with_response(Image::is_layer, |image| ok(vec![0; image.layer.len() + 1]));
+    assert!(reasons[0].contains("exceeds the limit of 6000 bytes") && stored == 2, "{reasons:?}, {stored}");
+    let (reasons, stored) = pull_with_response(is_manifest, |_| ok(vec![b' '; 5 << 20]));
+    assert!(
+        reasons[0].contains("exceeds the limit of 4194304 bytes") && stored == 0,
+        "{reasons:?}, {stored}"
+    );
 }
 
 #[test]
-fn each_refusal_says_whose_turn_it_is() {
+fn each_refusal_has_its_own_error() {
     let all: fn(&Image, &Request) -> bool = |_, _| true;
     let refused = |status: u16, headers: &[(&str, &str)], body: &'static str| {
         let headers: Vec<_> =
             headers.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        lied_to(all, move |_| Answer(status, headers.clone(), body.into(), None)).0.join("; ")
+        pull_with_response(all, move |_| Answer(status, headers.clone(), body.into(), None)).0.join("; ")
     };
-    assert!(refused(404, &[], "").contains("does not have it"));
-    assert!(refused(429, &[], "").contains("limits how often it may be asked"));
+    assert!(refused(404, &[], "").contains("not found on"));
+    assert!(refused(429, &[], "").contains("limits the rate of requests"));
     let hours = refused(429, &[("Retry-After", "7200")], "");
-    assert!(hours.contains("asks to wait for 2 h"), "{hours}");
-    assert!(refused(403, &[], "").contains("does not let everybody read it"));
-    assert!(refused(401, &[], "").contains("without saying what it wants"));
-    let said = refused(500, &[], r#"{"errors": [{"code": "UNKNOWN", "message": "no disk"}]}"#);
-    assert!(said.contains("status 500 (no disk)"), "{said}");
+    assert!(hours.contains("retry after 2 h"), "{hours}");
+    assert!(refused(403, &[], "").contains("denied access to anonymous users"));
+    assert!(refused(401, &[], "").contains("sent no supported challenge"));
+    let message = refused(500, &[], r#"{"errors": [{"code": "UNKNOWN", "message": "no disk"}]}"#);
+    assert!(message.contains("status 500 (no disk)"), "{message}");
     let redirected = |to| refused(302, &[("Location", to)], "");
     assert!(redirected("http://192.0.2.1/x").contains("redirects to another host without encryption"));
     assert!(redirected("/v2/app/manifests/1").contains("redirects more than ten times"));
-    assert!(refused(401, &[("WWW-Authenticate", "Digest x")], "").contains("without saying"));
+    assert!(refused(401, &[("WWW-Authenticate", "Digest x")], "").contains("sent no supported challenge"));
 }
 
 #[test]
-fn a_registry_that_is_not_there_is_named() {
+fn an_unreachable_registry_is_named() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
     drop(listener);
     let fake = Fake { host: host.clone(), seen: Arc::default() };
     let error = fake.pull(":1", &tempfile::tempdir().unwrap()).unwrap_err();
-    assert!(reasons(&error)[0].contains(&format!("{host} cannot be reached")), "{:?}", reasons(&error));
+    assert!(reasons(&error)[0].contains(&format!("cannot reach {host}")), "{:?}", reasons(&error));
 }
 
 #[test]
-fn what_fails_in_passing_is_asked_for_again() {
+fn temporary_errors_are_retried() {
     let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
     let mut seen = std::collections::BTreeMap::<String, usize>::new();
     let busy = [("Retry-After".to_owned(), "0".to_owned())];
@@ -373,24 +376,24 @@ fn what_fails_in_passing_is_asked_for_again() {
             match *count {
                 1 => Answer(503, busy.to_vec(), Vec::new(), None),
                 2 => Answer(429, Vec::new(), Vec::new(), None),
-                // The connection closes before the body is there.
+                // The connection is closed before the body.
                 3 => Answer(200, Vec::new(), vec![0; 10], Some(0)),
                 _ => image.answer(request),
             }
         })
     });
-    let (access, stop, said) = (Access::default(), AtomicBool::new(false), Mutex::new(Vec::new()));
-    let tell = |event| said.lock().unwrap().push(event);
+    let (access, stop, events) = (Access::default(), AtomicBool::new(false), Mutex::new(Vec::new()));
+    let report = |event| events.lock().unwrap().push(event);
     let reference = format!("{}/app:1", fake.host).parse().unwrap();
-    let pull = quick(&access, &tell, &stop);
+    let pull = quick(&access, &report, &stop);
     pull.run(&reference, Architecture::X86_64, cache.path().to_owned()).unwrap();
-    let said = said.into_inner().unwrap();
-    let waits = said.iter().filter(|event| matches!(event, Event::Waiting(..))).count();
-    assert_eq!(waits, 9, "three for each of manifest, configuration and layer: {said:?}");
+    let events = events.into_inner().unwrap();
+    let waits = events.iter().filter(|event| matches!(event, Event::Waiting(..))).count();
+    assert_eq!(waits, 9, "three for each of manifest, configuration and layer: {events:?}");
 }
 
 #[test]
-fn what_stays_broken_is_given_up() {
+fn retries_of_a_persistent_error_are_limited() {
     let fake = Fake::new(|_| Box::new(|_| Answer(500, Vec::new(), Vec::new(), None)));
     let error = fake.pull(":1", &tempfile::tempdir().unwrap()).unwrap_err();
     assert!(reasons(&error).concat().contains("status 500"), "{error:?}");
@@ -434,7 +437,7 @@ fn an_identity_token_is_exchanged_for_an_access_token() {
 }
 
 #[test]
-fn a_registry_on_this_host_may_keep_its_blobs_elsewhere_on_it() {
+fn a_local_registry_may_redirect_to_another_server_on_this_host() {
     let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
     let stored = image.clone();
     let store = Fake::new(move |_| {
@@ -477,12 +480,14 @@ fn a_mirror_is_tried_first_and_the_registry_after_it() {
     let reference: Reference = format!("{}/app:1", fake.host).parse().unwrap();
     let stop = AtomicBool::new(false);
     let mut access = Access { mirrors: vec![(fake.host.clone(), lacking.host.clone())], ..Access::default() };
-    let said = Mutex::new(Vec::new());
-    let tell = |event| said.lock().unwrap().push(event);
-    let pulled = quick(&access, &tell, &stop).run(&reference, Architecture::X86_64, cache.path().to_owned());
+    let events = Mutex::new(Vec::new());
+    let report = |event| events.lock().unwrap().push(event);
+    let pulled =
+        quick(&access, &report, &stop).run(&reference, Architecture::X86_64, cache.path().to_owned());
     assert_eq!(pulled.unwrap().repository, format!("{}/app", fake.host));
     assert!(
-        said.lock()
+        events
+            .lock()
             .unwrap()
             .iter()
             .any(|event| matches!(event, Event::Skipped(mirror, _) if *mirror == lacking.host))
@@ -491,11 +496,11 @@ fn a_mirror_is_tried_first_and_the_registry_after_it() {
     access.mirrors = vec![(fake.host.clone(), format!("{}/hub", full.host))];
     let other = tempfile::tempdir().unwrap();
     quick(&access, &|_| (), &stop).run(&reference, Architecture::X86_64, other.path().to_owned()).unwrap();
-    assert_eq!(fake.requests(), [""; 0], "the mirror had all of it");
+    assert_eq!(fake.requests(), [""; 0], "the registry was contacted although the mirror has everything");
 }
 
 #[test]
-fn a_place_that_a_redirect_leads_to_is_not_told_the_registrys_password() {
+fn the_target_of_a_redirect_does_not_get_the_registrys_password() {
     let (image, cache) = (Image::new(), tempfile::tempdir().unwrap());
     let thief = Fake::new(|host| {
         let challenge = format!("Bearer realm=\"http://{host}/token\"");
@@ -511,17 +516,17 @@ fn a_place_that_a_redirect_leads_to_is_not_told_the_registrys_password() {
         })
     });
     let (access, stop) = (Access::default(), AtomicBool::new(false));
-    let login = |_: &str, _: &str| panic!("nobody has asked for a login");
+    let login = |_: &str, _: &str| panic!("the registry required no login");
     let pull = Pull { login: &login, ..quick(&access, &|_| (), &stop) };
     let reference = format!("{}/app:1", fake.host).parse().unwrap();
     let error = pull.run(&reference, Architecture::X86_64, cache.path().to_owned()).unwrap_err();
-    assert!(reasons(&error).concat().contains("does not let everybody read it"), "{error:?}");
-    assert_eq!(thief.requests(), ["/layer"], "and not its token server");
+    assert!(reasons(&error).concat().contains("denied access to anonymous users"), "{error:?}");
+    assert_eq!(thief.requests(), ["/layer"], "its token server was contacted");
 }
 
 #[test]
-fn a_refusal_of_an_anonymous_token_says_to_sign_in_or_why_that_failed() {
-    let refused = |trouble: fn() -> Option<RegistryFault>| {
+fn a_refused_anonymous_token_is_reported_as_denied_or_with_the_helpers_error() {
+    let refused = |helper_error: fn() -> Option<RegistryFault>| {
         let fake = Fake::new(|host| {
             let challenge = format!("Bearer realm=\"http://{host}/token\"");
             Box::new(move |request| {
@@ -533,7 +538,7 @@ fn a_refusal_of_an_anonymous_token_says_to_sign_in_or_why_that_failed() {
             })
         });
         let (access, stop) = (Access::default(), AtomicBool::new(false));
-        let login = |_: &str, _: &str| Ok(Found { login: None, trouble: trouble() });
+        let login = |_: &str, _: &str| Ok(Found { login: None, helper_error: helper_error() });
         let pull = Pull { login: &login, ..quick(&access, &|_| (), &stop) };
         let cache = tempfile::tempdir().unwrap();
         let reference = format!("{}/app:1", fake.host).parse().unwrap();

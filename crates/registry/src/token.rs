@@ -1,26 +1,26 @@
-//! Access tokens: what a registry's challenge asks for, from the place it names.
+//! Access tokens, as required by a registry's challenge, from its token server.
 //!
-//! Its law: a password or refresh token goes to the registry's token server alone, and only by an allowed way. Source:
-//! Docker's token protocol (distribution, `docs/spec/auth/token` and `docs/spec/auth/oauth`).
+//! Invariant: a password or refresh token is sent only to the registry's token server, and only over an allowed connection.
+//! Source: Docker's token protocol (distribution, `docs/spec/auth/token` and `docs/spec/auth/oauth`).
 
 use serde::Deserialize;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
-use super::answer::{MAX_ANSWER, Server};
 use super::credentials::Login;
 use super::fault::RegistryFault;
+use super::response::{MAX_RESPONSE, Server};
 
-/// How we name ourselves to a token server; it wants a name, and does nothing else with it.
+/// The client's name for a token server; the protocol requires one but does not use it.
 const CLIENT_ID: &str = "host-sleeve";
 
-/// What a challenge asks for.
-pub(super) struct Wanted {
-    /// Where tokens are given.
+/// What a challenge requires.
+pub(super) struct TokenRequest {
+    /// The URL of the token server.
     pub(super) realm: String,
-    /// For whom.
+    /// The service that the token is for.
     pub(super) service: Option<String>,
-    /// For what.
+    /// The scope of the token.
     pub(super) scope: String,
 }
 
@@ -30,16 +30,16 @@ struct Answer {
     access_token: Option<String>,
 }
 
-/// The value of an `Authorization` header.
+/// Fetches a token. Returns the value for an `Authorization` header.
 pub(super) fn fetch(
     server: &Server,
     agent: &Agent,
-    wanted: &Wanted,
+    target: &TokenRequest,
     login: Option<&Login>,
 ) -> Result<String, RegistryFault> {
     let response = match login {
-        Some(Login::Identity(token)) => exchange(agent, wanted, token),
-        login => ask(agent, wanted, login.and_then(Login::header)),
+        Some(Login::Identity(token)) => exchange(agent, target, token),
+        login => request_token(agent, target, login.and_then(Login::header)),
     };
     let response = response.map_err(|source| server.network(source))?;
     match response.status() {
@@ -47,16 +47,22 @@ pub(super) fn fetch(
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(server.denied(login.is_some())),
         _ => return Err(server.refused(response)),
     }
-    let bytes = server.read(response.into_body(), MAX_ANSWER)?;
+    let bytes = server.read(response.into_body(), MAX_RESPONSE)?;
     let answer: Option<Answer> = serde_json::from_slice(&bytes).ok();
     let token = answer.and_then(|answer| answer.token.or(answer.access_token));
-    token.map(|token| format!("Bearer {token}")).ok_or_else(|| server.protocol("its answer holds no token"))
+    token
+        .map(|token| format!("Bearer {token}"))
+        .ok_or_else(|| server.protocol("its token server sent no token"))
 }
 
-/// A token for whoever the header names, or for anybody.
-fn ask(agent: &Agent, wanted: &Wanted, header: Option<String>) -> Result<Response<Body>, ureq::Error> {
-    let mut request = agent.get(&wanted.realm).query("scope", &wanted.scope);
-    if let Some(service) = &wanted.service {
+/// Requests a token for the user in the header, or an anonymous one.
+fn request_token(
+    agent: &Agent,
+    target: &TokenRequest,
+    header: Option<String>,
+) -> Result<Response<Body>, ureq::Error> {
+    let mut request = agent.get(&target.realm).query("scope", &target.scope);
+    if let Some(service) = &target.service {
         request = request.query("service", service);
     }
     if let Some(header) = header {
@@ -65,15 +71,15 @@ fn ask(agent: &Agent, wanted: &Wanted, header: Option<String>) -> Result<Respons
     request.call()
 }
 
-/// A token for a refresh token (RFC 6749, section 6), as Azure's and Docker's token servers have it.
-fn exchange(agent: &Agent, wanted: &Wanted, token: &str) -> Result<Response<Body>, ureq::Error> {
-    let service = wanted.service.as_deref().unwrap_or_default();
+/// Exchanges a refresh token for an access token (RFC 6749, section 6), as supported by Azure's and Docker's token servers.
+fn exchange(agent: &Agent, target: &TokenRequest, token: &str) -> Result<Response<Body>, ureq::Error> {
+    let service = target.service.as_deref().unwrap_or_default();
     let form = [
         ("grant_type", "refresh_token"),
         ("service", service),
         ("client_id", CLIENT_ID),
-        ("scope", &wanted.scope),
+        ("scope", &target.scope),
         ("refresh_token", token),
     ];
-    agent.post(&wanted.realm).send_form(form)
+    agent.post(&target.realm).send_form(form)
 }

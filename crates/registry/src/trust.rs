@@ -1,6 +1,6 @@
-//! By which certificates registries are known.
+//! The root certificates with which registries are verified.
 //!
-//! Its law: those of this host, so that a company's own authority counts, and none if there are none.
+//! Invariant: those of this host are used, so that a company's own authority is trusted; if there are none, nothing is trusted.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::fault::RegistryFault;
 
-/// The variable that names another file, as it does for OpenSSL.
+/// The variable that selects another file, as for OpenSSL.
 const VARIABLE: &str = "SSL_CERT_FILE";
 
-/// Where distributions keep their bundle: Debian, Fedora, SUSE, Alpine.
+/// The paths of distributions' certificate bundles: Debian, Fedora, SUSE, Alpine.
 const BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -20,7 +20,7 @@ const BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// How connections are made safe.
+/// The TLS configuration.
 pub(super) fn config() -> Result<TlsConfig, RegistryFault> {
     let asked = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
     let known = || BUNDLES.iter().map(PathBuf::from).find(|path| path.is_file());
@@ -37,7 +37,7 @@ fn config_with(path: &Path) -> Result<TlsConfig, RegistryFault> {
     };
     let roots: Vec<Certificate<'static>> = parse_pem(&bytes).filter_map(certificate).collect();
     if roots.is_empty() {
-        return Err(fault("it holds no certificate"));
+        return Err(fault("it contains no certificate"));
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&roots));
@@ -49,10 +49,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_without_certificates_is_named() {
+    fn a_file_without_certificates_is_reported() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let fault = config_with(file.path()).unwrap_err();
-        assert!(fault.to_string().ends_with("it holds no certificate"), "{fault}");
+        assert!(fault.to_string().ends_with("it contains no certificate"), "{fault}");
         assert!(config_with(Path::new("/no/such/file")).is_err());
     }
 }

@@ -1,6 +1,6 @@
-//! What a backend is.
+//! The interface that every backend implements.
 //!
-//! Its law: these types name no particular backend. docs/backends.md says how to write one.
+//! Invariant: these types name no particular backend. docs/backends.md describes how to write one.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::transport::{Pending, Transport};
 
 use super::finding::Finding;
 
-/// A stream of what a machine's console prints.
+/// The output of a machine's console.
 pub(crate) type Console = Box<dyn AsyncRead + Send + Unpin>;
 
-/// What a machine is made of, whoever makes it.
+/// The backend-neutral description of a machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// The enclave image.
@@ -34,95 +34,95 @@ pub(crate) struct Plan {
     pub(crate) memory: u64,
 }
 
-/// How long a backend's machines may take, beside what the image's manifest allows its services.
+/// The time limits of a backend's machines, in addition to those that the image's manifest allows its services.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MachineLimits {
-    /// From the deployment to the enclave's first word.
+    /// From the deployment to the enclave's first status.
     pub(crate) boot: Duration,
-    /// To power off after the final state was seen.
+    /// To power off after the final state was acknowledged.
     pub(crate) power_off: Duration,
-    /// To end after it was killed.
+    /// To exit after it was killed.
     pub(crate) kill: Duration,
-    /// To remove what an ended machine leaves behind.
+    /// To remove what a terminated machine leaves behind.
     pub(crate) destroy: Duration,
 }
 
-/// A place where enclaves run, with the options that an operator has chosen for it.
+/// A place where enclaves run, with the options that the operator has given for it.
 pub(crate) trait Backend: Debug + Send + Sync {
-    /// The name an operator types.
+    /// The name on the command line.
     fn name(&self) -> &'static str;
 
-    /// Refuses an image of a form that it cannot run.
+    /// Refuses an image of a form that the backend cannot run.
     fn accepts(&self, source: &Source) -> Result<()>;
 
-    /// The least memory in bytes that the machine takes for an image of this many bytes, whatever the image itself needs.
+    /// The minimum memory in bytes that the machine requires for an image of this many bytes, regardless of the image's own needs.
     fn least_memory(&self, _image: u64) -> u64 {
         0
     }
 
-    /// The most bytes of ramdisk that its machine loads beside a kernel which takes this many bytes.
-    fn room(&self, kernel: u64) -> u64;
+    /// The maximum size of the ramdisks in bytes, for a kernel that unpacks to this many bytes.
+    fn max_ramdisk(&self, kernel: u64) -> u64;
 
-    /// How long its machines may take.
+    /// The time limits of its machines.
     fn limits(&self) -> MachineLimits;
 
-    /// What of it works on this host, and what would add what does not. It leaves no trace.
+    /// Tests what it needs on this host. A finding that does not work contains the command that fixes it. Leaves no trace.
     fn probe(&self) -> Pending<'_, Vec<Finding>>;
 
-    /// What its hardware should report of this plan; nothing where it measures nothing.
+    /// The measurements that its hardware should report for this plan. `None` if the hardware does not measure.
     fn measure<'a>(&'a self, plan: &'a Plan) -> Pending<'a, Result<Option<NitroPcrs>>>;
 
-    /// Makes the machine and starts it. The record names the backend before this is called. When the future is dropped,
-    /// nothing is left of it.
+    /// Creates the machine and starts it. The record names the backend before this is called. If the future is dropped,
+    /// nothing is left behind.
     fn deploy<'a>(&'a self, plan: &'a Plan, folder: &'a Folder) -> Pending<'a, Result<Box<dyn Deployment>>>;
 
-    /// Finds what is left of a deployment whose sleeve is gone, by what was recorded of it; nothing where nothing is left. A
-    /// handle that is not `created` is an intent: some of it may be there.
+    /// Finds what is left of a deployment whose sleeve is gone, by its recorded handle. `None` if nothing is left. A handle that
+    /// is not `created` is an intent: parts of the machine may exist.
     fn reattach<'a>(&'a self, handle: &'a Handle) -> Pending<'a, Result<Option<Box<dyn Remains>>>>;
 }
 
-/// A machine that can be ended.
+/// A machine that can be terminated.
 pub(crate) trait Remains: Debug + Send {
-    /// Waits until it has ended. May be asked again after the future was dropped.
-    fn ended(&mut self) -> Pending<'_, Ending>;
+    /// Waits until it has exited. May be called again after the future was dropped.
+    fn ended(&mut self) -> Pending<'_, MachineExit>;
 
-    /// Begins to end it, whatever it does; [`Remains::ended`] tells when it has.
+    /// Begins to terminate it, whatever its state; wait for it with [`Remains::ended`].
     fn kill(&mut self);
 
-    /// Ends it at once, and waits until nothing is left of it.
+    /// Terminates it immediately, and waits until nothing is left of it.
     fn destroy(&mut self) -> Pending<'_, ()>;
 }
 
-/// A machine that was started, and is attended by the sleeve that started it.
+/// A running machine, in the sleeve that started it.
 pub(crate) trait Deployment: Remains {
-    /// What finds it again.
+    /// The data with which [`Backend::reattach`] finds it.
     fn handle(&self) -> Handle;
 
-    /// What it is, for people.
+    /// What it runs on, human-readable.
     fn platform(&self) -> Platform;
 
-    /// How its ports are reached.
+    /// The transport to its ports.
     fn transport(&self) -> Arc<dyn Transport>;
 
-    /// Its console, once; nothing where there is none.
+    /// Its console, once. `None` if it has none.
     fn console(&mut self) -> Option<Console>;
 }
 
-/// How a machine ended, as seen from outside.
+/// How a machine exited, as seen from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// It was turned off from inside, in order.
+pub(crate) enum MachineExit {
+    /// It powered off in order, from inside.
     PoweredOff {
-        /// What the programs that made it up printed last, if anything.
-        said: Option<String>,
+        /// The last output of the machine's programs, if any.
+        output: Option<String>,
     },
-    /// Something else ended it.
-    Broke {
-        /// What happened: `QEMU was killed by SIGKILL`.
+    /// It was terminated by something else.
+    Failed {
+        /// What happened, such as `QEMU was killed by SIGKILL`.
         how: String,
-        /// What the programs that made it up printed last, if anything.
-        said: Option<String>,
+        /// The last output of the machine's programs, if any.
+        output: Option<String>,
     },
-    /// It has ended, and the backend cannot say how.
+    /// It has exited, and the backend cannot determine how.
     Unknown,
 }

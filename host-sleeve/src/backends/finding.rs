@@ -1,43 +1,43 @@
-//! One thing that was looked at.
+//! The result of one test of this host.
 //!
-//! Its law: what is missing comes with what adds it, where one command does.
+//! Invariant: if a single command adds what is missing, the finding contains it.
 
 use serde::Serialize;
 
 use crate::error::Error;
 
-/// One thing that was looked at.
+/// The result of one test of this host.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Finding {
-    /// What was looked at.
+    /// What was tested.
     pub(crate) what: &'static str,
     /// Whether it works.
     pub(crate) works: bool,
-    /// Whether enclaves run here without it.
+    /// Whether enclaves run without it.
     pub(crate) optional: bool,
     /// What was found.
     pub(crate) found: String,
-    /// The command that adds what is missing, where there is one.
+    /// The command that adds what is missing, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fix: Option<String>,
 }
 
-/// It works.
+/// A finding that works.
 pub(crate) fn works(what: &'static str, found: impl Into<String>) -> Finding {
     Finding { what, works: true, optional: false, found: found.into(), fix: None }
 }
 
-/// It does not, and this adds it.
+/// A finding that does not work, and the command that adds it.
 pub(crate) fn lacks(what: &'static str, found: impl Into<String>, fix: Option<&str>) -> Finding {
     Finding { what, works: false, optional: false, found: found.into(), fix: fix.map(str::to_owned) }
 }
 
-/// The same, where enclaves run without it.
+/// The same finding, marked as not required.
 pub(crate) fn optional(finding: Finding) -> Finding {
     Finding { optional: true, ..finding }
 }
 
-/// It could not be looked at, or is not there.
+/// A finding whose test failed.
 pub(crate) fn failed(what: &'static str, error: &Error) -> Finding {
     lacks(what, error.to_string(), error.told().hint.as_deref())
 }

@@ -1,6 +1,6 @@
-//! The backends there are.
+//! The list of backends.
 //!
-//! Its law: whoever wants one names it; nothing else here knows a particular backend.
+//! Invariant: backends are selected by name; no other module here refers to a particular one.
 
 use crate::app::Source;
 use crate::error::{Error, Result};
@@ -9,20 +9,20 @@ use super::contract::Backend;
 use super::options::{Chosen, Offer};
 use super::qemu::{self, nitro};
 
-/// One backend, before its options are known.
+/// A backend whose options are not known yet.
 struct Kind {
     name: &'static str,
     offers: &'static [Offer],
     open: fn(&Chosen) -> Result<Box<dyn Backend>>,
 }
 
-/// All of them. An image of which nobody says where it runs runs on the first that accepts it.
+/// All backends. If none is requested, an image runs on the first one that accepts it.
 const KINDS: [Kind; 2] = [
     Kind { name: qemu::NAME, offers: qemu::OFFERS, open: qemu::open },
     Kind { name: nitro::NAME, offers: nitro::OFFERS, open: nitro::open },
 ];
 
-/// The backends, each as it is where no option is chosen.
+/// The backends, each with its default options.
 pub(crate) fn all() -> Vec<Box<dyn Backend>> {
     KINDS.iter().filter_map(|kind| (kind.open)(&Chosen::default()).ok()).collect()
 }
@@ -38,7 +38,7 @@ pub(crate) fn offers() -> Vec<Offer> {
     all
 }
 
-/// The name of the backend for an image where nobody names one: the first that accepts it.
+/// The default backend for an image: the first one that accepts it.
 pub(crate) fn for_source(source: &Source) -> &'static str {
     let all = all();
     let first = all.iter().find(|backend| backend.accepts(source).is_ok());
@@ -49,8 +49,8 @@ pub(crate) fn for_source(source: &Source) -> &'static str {
 pub(crate) fn open(name: &str, chosen: &Chosen) -> Result<Box<dyn Backend>> {
     let kind = KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
         let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
-        Error::operator(format!("there is no backend named {name}"))
-            .hint(format!("the backends are: {}", names.join(", ")))
+        Error::operator(format!("no backend named {name}"))
+            .hint(format!("available backends: {}", names.join(", ")))
     })?;
     (kind.open)(chosen)
 }
@@ -73,26 +73,26 @@ mod tests {
     }
 
     #[test]
-    fn an_option_that_two_backends_offer_is_one_option() {
+    fn an_option_that_two_backends_offer_is_listed_once() {
         let names: Vec<&str> = offers().iter().map(|offer| offer.name).collect();
         assert_eq!(names, ["machine", "accel"]);
     }
 
     #[test]
-    fn only_the_backend_with_several_machines_lets_one_be_chosen() {
+    fn a_machine_type_can_be_chosen_only_on_the_backend_with_several() {
         let mut chosen = Chosen::default();
         chosen.set("machine", "q35");
         assert!(open("qemu", &chosen).is_ok());
         let error = open("qemu-nitro", &chosen).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the backend qemu-nitro has one machine, and --machine cannot choose another"
+            "the backend qemu-nitro has only one machine type and does not support --machine"
         );
         assert!(error.told().hint.as_deref().unwrap().contains("--backend qemu"));
     }
 
     #[test]
-    fn a_value_that_no_option_has_is_refused() {
+    fn unknown_values_and_options_are_refused() {
         for name in ["machine", "accel"] {
             let mut chosen = Chosen::default();
             chosen.set(name, "cray");

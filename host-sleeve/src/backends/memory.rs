@@ -1,9 +1,10 @@
 //! How much memory an enclave image needs to boot.
 //!
-//! Its law: it is said before anything boots, with the number, and errs by megabytes towards what works.
+//! Invariant: too little memory is refused before anything boots, with the required amount, which is an estimate that errs
+//! by megabytes on the safe side.
 //!
-//! While it boots, a guest holds the unpacked kernel, the ramdisks as they were loaded, and what of them has been unpacked
-//! already; the loaded ones are freed at the end. A file system image inside a ramdisk stays compressed.
+//! While it boots, a guest holds the unpacked kernel, the ramdisks as loaded, and the part of them that is already unpacked; the
+//! loaded ones are freed at the end. A file system image inside a ramdisk stays compressed.
 
 use std::io::{self, Write};
 
@@ -16,41 +17,41 @@ use crate::values::show_size;
 
 use super::contract::Backend;
 
-/// What the kernel's own tables, init, the supervisor and a small service need besides.
+/// What the kernel's own tables, init, the supervisor and a small service need in addition.
 const BASE: u64 = 32 << 20;
 
-/// What an enclave gets unless its image needs more or the operator says otherwise.
+/// The default memory of an enclave, unless its image needs more.
 const DEFAULT: u64 = 512 << 20;
 
-/// What an enclave gets beyond its need, where the image decides, for the service to work with.
-const ROOM: u64 = 256 << 20;
+/// Added to what a large image needs by default, for the service to work with.
+const RESERVE: u64 = 256 << 20;
 
-/// One MiB: memory comes in these.
+/// One MiB: memory is assigned in this unit.
 const MIB: u64 = 1 << 20;
 
-/// Where `init_size` lies in a bzImage: the bytes its kernel needs to unpack itself (Documentation/arch/x86/boot.rst).
+/// The offset of `init_size` in a bzImage: the bytes its kernel needs to unpack itself (Documentation/arch/x86/boot.rst).
 const INIT_SIZE_AT: usize = 0x260;
 
-/// Where the header's magic lies in a bzImage, and what it is (same source).
+/// The offset of the header's magic in a bzImage, and its value (same source).
 const MAGIC_AT: usize = 0x202;
 const MAGIC: &[u8; 4] = b"HdrS";
 
-/// More than reaches to the last field that is read.
+/// How much of the kernel is read: beyond the last field that is used.
 const HEAD: usize = 0x300;
 
-/// What a kernel of another form takes to unpack, as a multiple of its file.
+/// What a kernel of another format needs to unpack, as a multiple of its file size.
 const UNPACK_FACTOR: u64 = 6;
 
-/// The memory for an enclave on `backend` in bytes: what was asked if it is enough, else what is right.
+/// The memory for an enclave on `backend` in bytes: the requested amount if it is enough; default: what the image needs.
 pub(crate) fn choose(app: &App, asked: Option<u64>, backend: &dyn Backend) -> Result<u64> {
     let needed = needed(app)?.max(backend.least_memory(loaded(&app.source)));
     let needed = needed.div_ceil(MIB).saturating_mul(MIB);
     let Some(asked) = asked else {
-        return Ok(DEFAULT.max(needed.saturating_add(ROOM)));
+        return Ok(DEFAULT.max(needed.saturating_add(RESERVE)));
     };
     if asked < needed {
         return Err(Error::operator(format!(
-            "{} of memory are too little for this image: it needs at least {}",
+            "{} is not enough memory for this image: it needs at least {}",
             show_size(asked),
             show_size(needed)
         ))
@@ -81,7 +82,7 @@ fn needed(app: &App) -> Result<u64> {
             let sizes = parts.iter().flat_map(|part| [artifact.size(*part), artifact.unpacked(*part)]);
             sizes.fold(0, u64::saturating_add)
         }
-        // What its ramdisks unpack to is not in the file; what its machine wants at least is several times their size.
+        // The file does not state the unpacked size of its ramdisks; the minimum memory of its machine is several times their size.
         Source::Eif(file) => {
             let sections = file.explanation.sections.iter().filter(|section| section.kind == Kind::Ramdisk);
             sections.map(|section| section.size).fold(0, u64::saturating_add).saturating_mul(2)
@@ -109,7 +110,7 @@ fn kernel_need(head: &[u8], size: u64) -> u64 {
     }
 }
 
-/// Keeps the beginning of what is written to it.
+/// A writer that retains only the beginning of the data.
 #[derive(Debug, Default)]
 struct Head {
     bytes: Vec<u8>,
@@ -117,8 +118,8 @@ struct Head {
 
 impl Write for Head {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = HEAD.saturating_sub(self.bytes.len());
-        self.bytes.extend(bytes.iter().take(room));
+        let left = HEAD.saturating_sub(self.bytes.len());
+        self.bytes.extend(bytes.iter().take(left));
         Ok(bytes.len())
     }
 
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bzimage_says_what_it_needs() {
+    fn the_need_of_a_bzimage_is_read_from_its_header() {
         let mut image = vec![0; 0x300];
         image[0x202..0x206].copy_from_slice(b"HdrS");
         image[0x260..0x264].copy_from_slice(&0x0123_4000_u32.to_le_bytes());
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn another_form_of_kernel_is_estimated() {
+    fn the_need_of_another_kernel_format_is_estimated() {
         assert_eq!(kernel_need(b"tiny", 4), 24);
     }
 }

@@ -1,8 +1,8 @@
-//! Where an enclave can run.
+//! Backends: where an enclave can run.
 //!
-//! Its law: a backend knows how to make a machine out of an enclave image, how to reach it and how to end it; it decides
-//! nothing about the enclave's life. Each keeps [`contract`], is found by name in [`list`], and builds its command line or request
-//! by a pure function.
+//! Invariant: a backend creates a machine from an enclave image, connects to it and terminates it; it makes no decisions about
+//! the enclave's lifecycle. Each implements [`contract`], is registered by name in [`list`], and builds its command line or
+//! request with a pure function.
 
 mod contract;
 pub(crate) mod finding;
@@ -13,4 +13,4 @@ mod qemu;
 pub(crate) mod remains;
 pub(crate) mod size;
 
-pub(crate) use contract::{Backend, Console, Deployment, Ending, MachineLimits, Plan};
+pub(crate) use contract::{Backend, Console, Deployment, MachineExit, MachineLimits, Plan};

@@ -1,41 +1,41 @@
-//! The options of the command line that belong to backends.
+//! The command line options that belong to backends.
 //!
-//! Its law: a backend says which it offers and reads what was chosen; the command line only carries it.
+//! Invariant: a backend declares the options that it offers and interprets their values; the command line only passes them on.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// An option with a few values.
+/// An option with a fixed set of values.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Offer {
     /// Its name on the command line, without the hyphens.
     pub(crate) name: &'static str,
     /// What it is for.
     pub(crate) help: &'static str,
-    /// Its values, each with what it means.
+    /// Its values, each with its help text.
     pub(crate) values: &'static [(&'static str, &'static str)],
-    /// The value that counts where none is chosen, to be shown as such.
+    /// The default, if it is to be shown in the help.
     pub(crate) default: Option<&'static str>,
 }
 
-/// What an operator has chosen, by the names of the options.
+/// The options that the operator has given, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Chosen(BTreeMap<String, String>);
 
 impl Chosen {
-    /// Adds a choice.
+    /// Adds an option.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.0.insert(name.to_owned(), value.to_owned());
     }
 
-    /// The value that was chosen for an option, if one was.
+    /// The given value of an option, if any.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    /// The first option that was chosen and is not among these.
+    /// The first given option that is not among these.
     pub(crate) fn beyond(&self, offers: &[Offer]) -> Option<&str> {
         self.0.keys().map(String::as_str).find(|name| offers.iter().all(|offer| offer.name != *name))
     }

@@ -1,6 +1,6 @@
-//! Ending what a dead sleeve has left.
+//! Terminates what a dead sleeve has left running.
 //!
-//! Its law: a record is not forgotten while what it names may still run.
+//! Invariant: a record is not deleted while something that it names may still be running.
 
 use tokio::time;
 
@@ -11,8 +11,8 @@ use crate::state::record::{Record, Seen};
 use super::list;
 use super::options::Chosen;
 
-/// Ends what is left of the enclave in this folder, if its sleeve is gone. A record of another version, or one that is damaged, names
-/// processes alone; whoever removes the folder ends those.
+/// Terminates what is left of the enclave in this directory, if its sleeve is gone. From a record that is damaged or of another
+/// version only its processes can be read; those are killed when the directory is removed.
 pub(crate) async fn end(folder: &Folder) -> Result<()> {
     match folder.seen() {
         Ok(Some(Seen { record, alive: false })) => end_recorded(&record).await,
@@ -20,22 +20,22 @@ pub(crate) async fn end(folder: &Folder) -> Result<()> {
     }
 }
 
-/// The same by a record of a sleeve that is gone.
+/// The same for the record of a sleeve that is gone.
 pub(crate) async fn end_recorded(record: &Record) -> Result<()> {
     let Some(handle) = record.handle() else {
         return Ok(());
     };
     let backend = match list::open(&handle.backend, &Chosen::default()) {
         Ok(backend) => backend,
-        // It told its own end, or its sleeve did: nothing is left.
+        // The record states how the enclave ended: nothing is left.
         Err(_) if record.end.is_some() => return Ok(()),
         Err(error) => {
             return Err(Error::operator(format!(
-                "{} may still run on a backend that is not known here",
+                "{} may still be running on a backend that this host-sleeve does not have",
                 record.name
             ))
             .because(error)
-            .hint("use the host-sleeve that launched it, or one that is newer"));
+            .hint("use the host-sleeve that launched it, or a newer one"));
         }
     };
     let Some(mut left) = backend.reattach(&handle).await? else {
@@ -47,8 +47,10 @@ pub(crate) async fn end_recorded(record: &Record) -> Result<()> {
     drop(time::timeout(limits.destroy, left.destroy()).await);
     match ended {
         Ok(_) => Ok(()),
-        Err(_) => Err(Error::host(format!("what {} has left does not end", record.name))
-            .hint("`host-sleeve ps` shows the processes")),
+        Err(_) => {
+            Err(Error::host(format!("what is left of {} did not exit after it was killed", record.name))
+                .hint("`host-sleeve ps` lists its processes"))
+        }
     }
 }
 
@@ -66,7 +68,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_dead_sleeve_has_left_is_ended() {
+    async fn what_a_dead_sleeve_has_left_is_terminated() {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let process = ProcessId::of(child.id()).unwrap();
         let parts = json!({"boot": boot_id(), "processes": [["qemu", process]]});
@@ -76,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_of_an_earlier_boot_is_another_one() {
+    async fn a_process_with_the_number_of_one_from_an_earlier_boot_is_not_killed() {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let process = ProcessId::of(child.id()).unwrap();
         let parts = json!({"boot": "an earlier boot", "processes": [["qemu", process]]});
@@ -87,13 +89,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_intent_from_which_nothing_came_leaves_nothing_to_end() {
+    async fn an_intent_from_which_nothing_was_created_leaves_nothing_to_terminate() {
         end_recorded(&left_by(Handle::creating("qemu"))).await.unwrap();
         end_recorded(&launched("web")).await.unwrap();
     }
 
     #[tokio::test]
-    async fn an_enclave_on_a_backend_that_is_not_known_is_not_forgotten_before_it_has_ended() {
+    async fn a_record_with_an_unknown_backend_is_not_deleted_before_its_enclave_has_ended() {
         let mut record = left_by(Handle::created("cray", &json!({"node": 7})));
         let error = end_recorded(&record).await.unwrap_err();
         assert!(error.reasons().concat().contains("no backend named cray"), "{error:?}");

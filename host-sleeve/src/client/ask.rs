@@ -1,15 +1,15 @@
 //! A request to an enclave, inside its sleeve.
 //!
-//! Its law: whoever asks says where the answer goes, and may be gone when it comes.
+//! Invariant: the requester provides the channel for the reply, and may be gone when the reply arrives.
 
 use cloister_wire::control::{Reply, Request};
 use tokio::sync::oneshot;
 
-/// A request and where its answer goes. Without a place for it the answer is dropped.
+/// A request and the channel for its reply. Without a channel, the reply is dropped.
 #[derive(Debug)]
 pub(crate) struct Ask {
-    /// What is asked.
+    /// The request.
     pub(crate) request: Request,
-    /// Where the answer goes.
+    /// Where the reply is sent.
     pub(crate) answer: Option<oneshot::Sender<Reply>>,
 }

@@ -1,7 +1,7 @@
-//! Asking the enclaves of this user.
+//! Requests to the enclaves of this user.
 //!
-//! Its law: it asks, and reports what it hears; nothing here decides about an enclave. Other commands ask through the socket of
-//! the enclave's sleeve, the sleeve's own parts through its channel to the enclave.
+//! Invariant: it sends requests and returns replies; nothing here makes decisions about an enclave. Other commands send
+//! requests through the socket of the enclave's sleeve, the sleeve's own parts through its channel to the enclave.
 
 mod ask;
 mod socket;

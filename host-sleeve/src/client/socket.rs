@@ -1,7 +1,7 @@
 //! A connection to the sleeve of an enclave, over `sleeve.sock`.
 //!
-//! Its law: an answer is waited for within a limit. A client that keeps its connection learns of the sleeve's end by its
-//! closing.
+//! Invariant: every wait for a reply has a time limit. When the sleeve exits, open connections are closed, which tells clients
+//! that it is gone.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream as StdStream;
@@ -15,13 +15,13 @@ use crate::error::{Doing, Error, Result};
 use crate::state::Folder;
 use crate::state::process::ProcessId;
 
-/// The socket's name in the enclave's folder.
+/// The socket's name in the enclave's directory.
 pub(crate) const SOCKET: &str = "sleeve.sock";
 
-/// The version of this protocol. A sleeve may be older than the command that asks.
+/// The version of this protocol. A sleeve may be older than the command that connects to it.
 pub(crate) const VERSION: u32 = 1;
 
-/// How long the sleeve itself may take.
+/// How long the sleeve may take to reply.
 const SLEEVE_LIMIT: Duration = Duration::from_secs(20);
 
 /// A request.
@@ -30,22 +30,22 @@ const SLEEVE_LIMIT: Duration = Duration::from_secs(20);
 pub(crate) struct Envelope {
     /// [`VERSION`].
     pub(crate) version: u32,
-    /// What is asked.
+    /// The request.
     pub(crate) ask: Asked,
 }
 
-/// What is asked of a sleeve.
+/// A request to a sleeve.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Asked {
     /// Stop the enclave in order.
     Stop {
-        /// How long it may take, in milliseconds, if not as long as the manifest says.
+        /// How long it may take, in milliseconds; default: the manifest's limit.
         grace_ms: Option<u64>,
     },
     /// Kill the machine.
     Kill,
-    /// Pass this on to the enclave.
+    /// Forward this to the enclave.
     Enclave(Request),
 }
 
@@ -57,16 +57,16 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects to the sleeve of this enclave; nothing if it is gone.
+    /// Connects to the sleeve of this enclave. `None` if it is gone.
     pub(crate) fn connect(folder: &Folder) -> Result<Option<Self>> {
         let stream = match StdStream::connect(folder.socket(SOCKET)) {
             Ok(stream) => stream,
-            // One that has ended can be asked nothing, also while its sleeve prints what is left.
+            // An enclave that has ended takes no requests, even while its sleeve prints the remaining output.
             Err(_) if !folder.is_alive() || folder.has_ended() => return Ok(None),
             Err(error) => {
                 let name = folder.name();
                 return Err(Error::host(format!("cannot reach the sleeve of {name}")).because(error).hint(
-                    format!("ask again if it was launched this moment; `host-sleeve rm --force {name}` ends it without asking"),
+                    format!("try again if it was just launched; `host-sleeve rm --force {name}` kills it together with its sleeve"),
                 ));
             }
         };
@@ -75,14 +75,14 @@ impl Client {
         Ok(Some(client))
     }
 
-    /// Waits no longer than this for an answer.
+    /// Sets the time limit for a reply.
     pub(crate) fn limit(&self, limit: Duration) -> Result<()> {
         self.stream.set_read_timeout(Some(limit)).doing(|| "cannot set a time limit".to_owned())
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request and waits for the reply.
     pub(crate) fn ask(&mut self, ask: Asked) -> Result<Reply> {
-        let doing = || "the sleeve does not answer".to_owned();
+        let doing = || "the sleeve does not respond".to_owned();
         let envelope = Envelope { version: VERSION, ask };
         let bytes = frame::encode(&envelope, HOST_LIMIT).map_err(std::io::Error::other).doing(doing)?;
         self.stream.write_all(&bytes).doing(doing)?;
@@ -93,14 +93,14 @@ impl Client {
                 return Ok(reply);
             }
             match self.stream.read(&mut buffer).doing(doing)? {
-                0 => return Err(Error::enclave("the enclave ended before it answered")),
+                0 => return Err(Error::enclave("the enclave ended before it replied")),
                 count => self.decoder.push(buffer.get(..count).unwrap_or_default()),
             }
         }
     }
 
-    /// Waits until the enclave of `folder` has ended, and its sleeve with it or [`Folder::wait_end`]'s limit after it. Answers
-    /// the process of a sleeve that is still there then.
+    /// Waits until the enclave of `folder` has ended and its sleeve has exited, the latter no longer than [`Folder::wait_end`]'s
+    /// limit. Returns the sleeve's process if it is still running then.
     pub(crate) fn wait_end(
         mut self,
         folder: &Folder,
@@ -113,7 +113,7 @@ impl Client {
         Ok(folder.wait_end(sleeve, true))
     }
 
-    /// The bare connection, for one who only wants to see it closed.
+    /// The underlying connection, for callers that only wait for it to be closed.
     pub(crate) fn into_stream(self) -> StdStream {
         self.stream
     }
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_has_these_bytes() {
+    fn requests_are_encoded_as_documented() {
         let envelope = Envelope { version: 1, ask: Asked::Enclave(Request::Ping) };
         let text = serde_json::to_string(&envelope).unwrap();
         assert_eq!(text, r#"{"version":1,"ask":{"enclave":{"ask":"ping"}}}"#);

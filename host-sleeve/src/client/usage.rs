@@ -1,6 +1,6 @@
-//! What several enclaves use at this moment, asked all at once.
+//! The current resource usage of several enclaves, queried in parallel.
 //!
-//! Its law: an enclave that does not answer costs its own line and nobody's time.
+//! Invariant: an enclave that does not respond is listed without its usage, and does not delay the others.
 
 use std::time::Duration;
 
@@ -12,27 +12,27 @@ use crate::state::{Folder, Root};
 
 use super::socket::{Asked, Client};
 
-/// How long an enclave may take to answer.
+/// How long an enclave may take to reply.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Enclaves asked at the same time.
+/// Number of enclaves queried in parallel.
 const AT_ONCE: usize = 32;
 
-/// What one service uses, and how it has fared.
+/// The resource usage of one service, and its state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Usage {
-    /// What its cgroup says.
+    /// The statistics of its cgroup.
     #[serde(flatten)]
     pub(crate) stats: ServiceStats,
-    /// Where it is in its life.
+    /// Its current phase.
     pub(crate) phase: Option<Phase>,
-    /// How often it was started again.
+    /// How often it was restarted.
     pub(crate) restarts: u32,
     /// Milliseconds it has been in its phase.
     pub(crate) since_ms: Option<u64>,
 }
 
-/// Asks each of these enclaves; nothing where there is no answer.
+/// Queries each of these enclaves. `None` for those that do not reply.
 pub(crate) fn ask_all(root: &Root, enclaves: &[&Seen]) -> Vec<Option<Stats>> {
     let mut answers = Vec::new();
     for group in enclaves.chunks(AT_ONCE) {
@@ -44,10 +44,10 @@ pub(crate) fn ask_all(root: &Root, enclaves: &[&Seen]) -> Vec<Option<Stats>> {
     answers
 }
 
-/// Asks one. One that has never said anything, or is over, is not asked.
+/// Queries one enclave, unless it has not yet sent a status or has ended.
 pub(crate) fn ask(root: &Root, seen: &Seen) -> Option<Stats> {
-    let speaks = seen.record.status.as_ref().is_some_and(|status| !status.state.is_final());
-    if !seen.alive || !speaks {
+    let is_up = seen.record.status.as_ref().is_some_and(|status| !status.state.is_final());
+    if !seen.alive || !is_up {
         return None;
     }
     let folder: Folder = root.find(&seen.record.name).ok()?;
@@ -59,22 +59,22 @@ pub(crate) fn ask(root: &Root, seen: &Seen) -> Option<Stats> {
     }
 }
 
-/// What each service uses, beside what the status says of it.
+/// The usage of each service, combined with its state from the last status.
 pub(crate) fn by_service(stats: Stats, seen: &Seen) -> Vec<Usage> {
     let uptime = seen.record.booted_ms.map(|booted| now_ms().saturating_sub(booted));
-    let told = seen.record.status.as_ref();
-    stats.services.into_iter().map(|stats| usage(stats, told, uptime)).collect()
+    let reported = seen.record.status.as_ref();
+    stats.services.into_iter().map(|stats| usage(stats, reported, uptime)).collect()
 }
 
-/// The same for our own programs inside, which are named with an `@`.
+/// The same for Cloister's own programs inside the enclave, whose names begin with `@`.
 pub(crate) fn by_servant(stats: &Stats, seen: &Seen) -> Vec<Usage> {
     let uptime = seen.record.booted_ms.map(|booted| now_ms().saturating_sub(booted));
-    let told = seen.record.status.as_ref();
-    stats.servants.iter().map(|stats| usage(stats.clone(), told, uptime)).collect()
+    let reported = seen.record.status.as_ref();
+    stats.servants.iter().map(|stats| usage(stats.clone(), reported, uptime)).collect()
 }
 
-fn usage(stats: ServiceStats, told: Option<&Status>, uptime_ms: Option<u64>) -> Usage {
-    let mut all = told.into_iter().flat_map(|status| status.services.iter().chain(&status.servants));
+fn usage(stats: ServiceStats, reported: Option<&Status>, uptime_ms: Option<u64>) -> Usage {
+    let mut all = reported.into_iter().flat_map(|status| status.services.iter().chain(&status.servants));
     let service = all.find(|service| service.name == stats.name);
     Usage {
         stats,

@@ -1,8 +1,8 @@
-//! Ingress on the host: clients of published TCP ports are carried to the enclave.
+//! Ingress on the host: connections to published TCP ports are forwarded to the enclave.
 //!
-//! Its law: a client that cannot be carried is reset, never left waiting for an answer that cannot come. Clients beyond the
-//! cap wait in the listen queue, and those of one port never take the room that is kept for the others. What the clients may
-//! reach is decided inside, by the manifest.
+//! Invariant: a client that cannot be forwarded is reset, never left waiting for a reply that cannot come. Clients beyond the
+//! limit wait in the listen queue, and those of one port never use the capacity reserved for the others. What the clients may
+//! reach is decided inside the enclave, by the manifest.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,100 +21,100 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::output;
 use crate::transport::{self, Transport};
 
-/// The most clients carried to one enclave at once: as many as its supervisor admits.
-const MOST_CLIENTS: usize = 4096;
+/// Maximum number of concurrent clients of one enclave: as many as its supervisor admits.
+const MAX_CLIENTS: usize = 4096;
 
-/// Descriptors kept for everything but clients.
+/// Descriptors reserved for everything but clients.
 const RESERVED_DESCRIPTORS: usize = 256;
 
-/// Descriptors for [`MOST_CLIENTS`], four each as [`room()`] counts them, and for everything else.
-const WANTED_DESCRIPTORS: usize = MOST_CLIENTS * 4 + RESERVED_DESCRIPTORS;
+/// Descriptors for [`MAX_CLIENTS`], four each as [`room()`] counts them, and for everything else.
+const WANTED_DESCRIPTORS: usize = MAX_CLIENTS * 4 + RESERVED_DESCRIPTORS;
 
-/// How long a client waits for a supervisor that is being started again, which takes less than a second.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a client waits for a supervisor that is being restarted, which takes less than a second.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
-/// The pause between two tries to reach it.
+/// The pause between two attempts to connect to it.
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// Prepares for clients, before any program is started for them: each client takes descriptors of the sleeve and of the vsock
-/// device, which inherits the sleeve's limit. Returns how many clients there may be at once, and says where that is less than
-/// the enclave could serve.
-pub(crate) fn make_room() -> usize {
-    let room = room(MOST_CLIENTS, RESERVED_DESCRIPTORS);
-    if let Some(warning) = too_little(room) {
+/// Raises the open files limit for clients, before any program is started: each client takes descriptors of the sleeve and of
+/// the vsock device, which inherits the sleeve's limit. Returns the maximum number of concurrent clients, and prints a warning
+/// if that is less than the enclave could serve.
+pub(crate) fn prepare_for_clients() -> usize {
+    let room = room(MAX_CLIENTS, RESERVED_DESCRIPTORS);
+    if let Some(warning) = limit_warning(room) {
         output::note(&warning);
     }
     room
 }
 
-fn too_little(room: usize) -> Option<String> {
-    (room < MOST_CLIENTS).then(|| {
+fn limit_warning(room: usize) -> Option<String> {
+    (room < MAX_CLIENTS).then(|| {
         format!(
-            "warning: the limit of open files allows {room} clients at once, not {MOST_CLIENTS}; more wait to be accepted\n\
+            "warning: the open files limit allows {room} concurrent clients, not {MAX_CLIENTS}; further clients wait to be accepted\n\
              hint: raise the hard limit to {WANTED_DESCRIPTORS} (`ulimit -Hn`, `LimitNOFILE=` of a systemd unit)"
         )
     })
 }
 
-/// Serves every listener, with the ingress port of the manifest behind it, until the future is dropped. Connections that
-/// are being carried then end with it. `room` is how many there may be at once.
+/// Serves every listener, each with its ingress port of the manifest, until the future is dropped. Open connections are closed
+/// then. `room` is the maximum number of concurrent clients.
 pub(crate) async fn run(listeners: Vec<(Listener, u16)>, room: usize, transport: Arc<dyn Transport>) {
     let gates = Gate::divide(room, listeners.len());
     let works = Arc::new(Works::new());
     let mut ports = JoinSet::new();
     for ((listener, port), gate) in listeners.into_iter().zip(gates) {
-        let door = Door { port, transport: Arc::clone(&transport), works: Arc::clone(&works) };
-        ports.spawn(serve(listener, gate, door));
+        let published = Published { port, transport: Arc::clone(&transport), works: Arc::clone(&works) };
+        ports.spawn(serve(listener, gate, published));
     }
-    // A listener's task does not end; were one to, the others go on.
+    // A listener's task does not end; if one did, the others would continue.
     while ports.join_next().await.is_some() {}
 }
 
-/// What every client of one published port needs.
+/// One published port.
 #[derive(Clone, Debug)]
-struct Door {
+struct Published {
     port: u16,
     transport: Arc<dyn Transport>,
     works: Arc<Works>,
 }
 
-async fn serve(listener: Listener, gate: Gate, door: Door) {
+async fn serve(listener: Listener, gate: Gate, published: Published) {
     let mut clients = JoinSet::new();
     loop {
         let pass = gate.enter().await;
         let (client, peer) = gate.next(&listener).await;
-        clients.spawn(door.clone().carry(client, peer, pass));
-        // The set keeps what has ended until it is asked.
+        clients.spawn(published.clone().forward(client, peer, pass));
+        // The set retains finished tasks until they are joined.
         while clients.try_join_next().is_some() {}
     }
 }
 
-impl Door {
-    async fn carry(self, client: Stream, peer: Peer, pass: Pass) {
-        // From the start: also a client that waits for a connection when the sleeve is killed sees a reset. One that is gone
-        // already needs none.
+impl Published {
+    async fn forward(self, client: Stream, peer: Peer, pass: Pass) {
+        // Set from the start, so that a client that is still waiting when the sleeve is killed sees a reset. An error means
+        // that the client is already gone.
         drop(client.reset_on_close());
-        // A client that was not carried is reset, and that is all there is to say to it.
-        drop(self.try_carry(&client, peer).await);
+        // If forwarding fails, the client is reset, which is all that it can be told.
+        drop(self.try_forward(&client, peer).await);
         drop(client);
         drop(pass);
     }
 
-    async fn try_carry(&self, client: &Stream, peer: Peer) -> io::Result<()> {
+    async fn try_forward(&self, client: &Stream, peer: Peer) -> io::Result<()> {
         let framing = Framing::Chunked;
         let header = Header { version: VERSION, port: self.port, client: address(peer), framing };
         let lead_out = frame::encode(&header, HEADER_LIMIT).map_err(io::Error::other)?;
-        let enclave = timeout(PATIENCE, self.connect()).await??;
+        let enclave = timeout(CONNECT_LIMIT, self.connect()).await??;
         relay(&enclave, client, &self.works, Options { lead_out, ..Options::new(framing) }).await;
         Ok(())
     }
 
-    /// Connects to the supervisor. One that does not listen may be starting again.
+    /// Connects to the supervisor. If it does not listen, it may be restarting.
     async fn connect(&self) -> io::Result<Stream> {
         let start = Instant::now();
         loop {
             match self.transport.connect(ports::INGRESS).await {
-                Err(error) if transport::may_answer_later(&error) && start.elapsed() < PATIENCE => {
+                Err(error) if transport::may_succeed_later(&error) && start.elapsed() < CONNECT_LIMIT => {
                     sleep(PAUSE).await;
                 }
                 result => return result,

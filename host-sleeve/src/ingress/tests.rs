@@ -1,4 +1,4 @@
-//! Published ports, with the two halves of a Unix socket pair in the enclave's place.
+//! Published ports, with the two halves of a Unix socket pair in place of the enclave.
 
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Mutex;
@@ -10,16 +10,16 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::transport::Pending;
 
-/// A transport that refuses as often as it is told, and then hands the other end to the test.
+/// A transport that refuses a given number of times, and then passes the other end to the test.
 #[derive(Debug)]
-struct Played {
+struct Simulated {
     refusals: Mutex<u32>,
-    /// How it refuses.
+    /// The kind of error with which it refuses.
     kind: io::ErrorKind,
     enclave: mpsc::UnboundedSender<UnixStream>,
 }
 
-impl Transport for Played {
+impl Transport for Simulated {
     fn connect(&self, port: u32) -> Pending<'_, io::Result<Stream>> {
         assert_eq!(port, ports::INGRESS);
         let mut refusals = self.refusals.lock().unwrap();
@@ -38,11 +38,11 @@ impl Transport for Played {
 
 /// A published port, and the connections that reach the enclave through it.
 async fn publish(refusals: u32) -> (TcpStream, mpsc::UnboundedReceiver<UnixStream>) {
-    let ([port], connections) = publish_all([80], refusals, io::ErrorKind::ConnectionRefused, MOST_CLIENTS);
+    let ([port], connections) = publish_all([80], refusals, io::ErrorKind::ConnectionRefused, MAX_CLIENTS);
     (TcpStream::connect(port).await.unwrap(), connections)
 }
 
-/// Published ports with room for so many clients, and the connections that reach the enclave through them.
+/// Published ports with capacity for `room` clients, and the connections that reach the enclave through them.
 fn publish_all<const N: usize>(
     ports: [u16; N],
     refusals: u32,
@@ -52,7 +52,7 @@ fn publish_all<const N: usize>(
     let listeners = ports.map(|port| (Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap(), port));
     let addresses = listeners.each_ref().map(|(listener, _)| listener.tcp_address().unwrap());
     let (enclave, connections) = mpsc::unbounded_channel();
-    let transport = Arc::new(Played { refusals: Mutex::new(refusals), kind, enclave });
+    let transport = Arc::new(Simulated { refusals: Mutex::new(refusals), kind, enclave });
     drop(tokio::spawn(run(listeners.into(), room, transport)));
     (addresses, connections)
 }
@@ -65,7 +65,7 @@ async fn header(enclave: &mut UnixStream) -> Header {
 }
 
 #[tokio::test]
-async fn a_client_is_announced_and_carried() {
+async fn a_client_is_announced_and_forwarded() {
     let (mut client, mut connections) = publish(0).await;
     let mut enclave = connections.recv().await.unwrap();
     let client_address = Some(client.local_addr().unwrap());
@@ -77,15 +77,15 @@ async fn a_client_is_announced_and_carried() {
     enclave.read_exact(&mut asked).await.unwrap();
     assert_eq!(&asked, b"\0\0\0\x04ping\0\0\0\0");
     enclave.write_all(b"\0\0\0\x04pong\0\0\0\0").await.unwrap();
-    let mut heard = String::new();
-    client.read_to_string(&mut heard).await.unwrap();
-    assert_eq!(heard, "pong");
+    let mut received = String::new();
+    client.read_to_string(&mut received).await.unwrap();
+    assert_eq!(received, "pong");
 }
 
 #[tokio::test]
-async fn a_supervisor_on_its_way_back_is_waited_for() {
+async fn a_restarting_supervisor_is_waited_for() {
     for kind in [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound, io::ErrorKind::WouldBlock] {
-        let ([port], mut connections) = publish_all([80], 3, kind, MOST_CLIENTS);
+        let ([port], mut connections) = publish_all([80], 3, kind, MAX_CLIENTS);
         let mut client = TcpStream::connect(port).await.unwrap();
         client.write_all(b"x").await.unwrap();
         let mut enclave = connections.recv().await.unwrap();
@@ -97,24 +97,24 @@ async fn a_supervisor_on_its_way_back_is_waited_for() {
 }
 
 #[tokio::test]
-async fn idle_clients_of_one_port_leave_room_to_the_clients_of_another() {
+async fn idle_clients_of_one_port_leave_capacity_for_those_of_another() {
     let ([busy, other], mut connections) = publish_all([80, 81], 0, io::ErrorKind::ConnectionRefused, 8);
     let mut open = vec![];
     for _ in 0..8 {
         open.push(TcpStream::connect(busy).await.unwrap());
     }
-    let mut carried = vec![];
-    // Two of its own, the common four, and what the other port's loop does not hold meanwhile.
+    let mut forwarded = vec![];
+    // Its own two, the shared four, less the one that the other port's loop may hold meanwhile.
     for _ in 0..5 {
         let mut enclave = connections.recv().await.unwrap();
         assert_eq!(header(&mut enclave).await.port, 80);
-        carried.push(enclave);
+        forwarded.push(enclave);
     }
     let _client = TcpStream::connect(other).await.unwrap();
     loop {
         let mut enclave = connections.recv().await.unwrap();
         let port = header(&mut enclave).await.port;
-        carried.push(enclave);
+        forwarded.push(enclave);
         if port == 81 {
             break;
         }
@@ -122,10 +122,13 @@ async fn idle_clients_of_one_port_leave_room_to_the_clients_of_another() {
 }
 
 #[test]
-fn a_limit_that_is_too_low_is_reported_with_what_to_raise() {
-    assert_eq!(too_little(MOST_CLIENTS), None);
-    let text = too_little(192).unwrap();
-    assert!(text.contains("192 clients at once, not 4096") && text.contains("hard limit to 16640"), "{text}");
+fn a_limit_that_is_too_low_is_reported_with_the_limit_to_raise() {
+    assert_eq!(limit_warning(MAX_CLIENTS), None);
+    let text = limit_warning(192).unwrap();
+    assert!(
+        text.contains("192 concurrent clients, not 4096") && text.contains("hard limit to 16640"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -137,13 +140,13 @@ async fn a_client_that_posts_more_than_the_service_reads_sees_the_answer() {
     let mut asked = [0; 1028];
     enclave.read_exact(&mut asked).await.unwrap();
     enclave.write_all(b"\0\0\0\x03413\xff\xff\xff\xff").await.unwrap();
-    let mut heard = Vec::new();
-    let error = client.read_to_end(&mut heard).await.unwrap_err();
-    assert_eq!((heard.as_slice(), error.kind()), (&b"413"[..], io::ErrorKind::ConnectionReset));
+    let mut received = Vec::new();
+    let error = client.read_to_end(&mut received).await.unwrap_err();
+    assert_eq!((received.as_slice(), error.kind()), (&b"413"[..], io::ErrorKind::ConnectionReset));
 }
 
 #[tokio::test]
-async fn a_client_that_cannot_be_carried_is_reset() {
+async fn a_client_that_cannot_be_forwarded_is_reset() {
     let (mut client, _connections) = publish(u32::MAX).await;
     client.write_all(b"x").await.unwrap();
     tokio::time::pause();
@@ -152,7 +155,7 @@ async fn a_client_that_cannot_be_carried_is_reset() {
 }
 
 #[tokio::test]
-async fn an_enclave_that_dies_in_the_middle_is_no_orderly_end() {
+async fn an_enclave_that_dies_mid_connection_is_not_reported_as_an_orderly_end() {
     let (mut client, mut connections) = publish(0).await;
     let mut enclave = connections.recv().await.unwrap();
     header(&mut enclave).await;

@@ -1,7 +1,8 @@
 //! The control channel: status in, requests out.
 //!
-//! Its law: the enclave's supervisor may die and come back, so this connects again for as long as the machine lives. What
-//! arrives is bounded and parsed; a peer that breaks the protocol is left, one of another version is reported.
+//! Invariant: the enclave's supervisor may crash and be restarted, so this reconnects for as long as the machine runs.
+//! Received data is bounded and parsed; a peer that violates the protocol is disconnected, one of another version is
+//! reported.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,34 +19,34 @@ use tokio::time;
 use crate::client::Ask;
 use crate::transport::Transport;
 
-use super::life::Event;
+use super::lifecycle::Event;
 
-/// The first pause between two tries to connect: a booting enclave should not wait for us.
+/// The first pause between two attempts to connect: a booting enclave should not have to wait for us.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
-/// The longest pause: an enclave that is away is asked ten times a second.
+/// The longest pause: connecting to an enclave that is unreachable is attempted ten times a second.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// What an enclave may cost on a channel: its supervisor says hello as soon as it is connected to, so 5 s are many times what
-/// a busy machine needs, and the next try is another chance.
+/// The limits of a channel to an enclave: its supervisor sends its hello as soon as a connection is made, so 5 s is many
+/// times what a busy machine needs, and the next attempt is another chance.
 pub(super) const LIMITS: Limits = Limits { read: 16 * 1024, hello: Duration::from_secs(5), ..Limits::HOST };
 
-/// Requests that wait for an answer at most. More are refused here.
+/// Maximum number of requests waiting for a reply. More are refused here.
 const MAX_PENDING: usize = 64;
 
-/// Why a connection is over.
-enum Over {
-    /// The peer went away: try again.
-    Again,
-    /// The peer broke the protocol: try again, less and less often.
-    Broken,
-    /// The peer cannot be spoken to.
-    Never(String),
-    /// Nobody wants it any more.
+/// Why a connection was closed.
+enum Closed {
+    /// The peer closed it: reconnect.
+    Retry,
+    /// The peer violated the protocol: reconnect after growing pauses.
+    ProtocolError,
+    /// The peer is incompatible.
+    Incompatible(String),
+    /// Nothing uses the channel any more.
     Done,
 }
 
-/// Keeps the channel until nobody listens to `events`, or nobody can ask any more.
+/// Keeps the channel open until the receiver of `events` or every sender of `asks` is gone.
 pub(crate) async fn run(
     transport: Arc<dyn Transport>,
     mut asks: mpsc::Receiver<Ask>,
@@ -54,15 +55,15 @@ pub(crate) async fn run(
     let mut pause = FIRST_PAUSE;
     loop {
         if let Ok(stream) = transport.connect(ports::CONTROL).await {
-            match talk(stream, &mut asks, &events).await {
-                Over::Done => return,
-                Over::Never(why) => {
-                    // Whoever listened is gone: so is the reason to tell.
+            match open_and_serve(stream, &mut asks, &events).await {
+                Closed::Done => return,
+                Closed::Incompatible(why) => {
+                    // If the receiver is gone, the run is over.
                     drop(events.send(Event::Broken(why)).await);
                     return;
                 }
-                Over::Again => pause = FIRST_PAUSE,
-                Over::Broken => {}
+                Closed::Retry => pause = FIRST_PAUSE,
+                Closed::ProtocolError => {}
             }
         }
         tokio::select! {
@@ -73,27 +74,31 @@ pub(crate) async fn run(
     }
 }
 
-async fn talk(stream: Stream, asks: &mut mpsc::Receiver<Ask>, events: &mpsc::Sender<Event>) -> Over {
+async fn open_and_serve(
+    stream: Stream,
+    asks: &mut mpsc::Receiver<Ask>,
+    events: &mpsc::Sender<Event>,
+) -> Closed {
     let (receiver, sender) = match channel::open(stream, Protocol::Control, Role::Host, LIMITS).await {
         Ok(channel) => channel,
         Err(ChannelError::Hello(why)) => {
-            return Over::Never(format!("the enclave cannot be talked to: {why}"));
+            return Closed::Incompatible(format!("cannot communicate with the enclave: {why}"));
         }
-        Err(_) => return Over::Broken,
+        Err(_) => return Closed::ProtocolError,
     };
-    match converse(receiver, sender, asks, events).await {
-        Ok(over) => over,
-        Err(ChannelError::Closed | ChannelError::Io(_)) => Over::Again,
-        Err(_) => Over::Broken,
+    match serve(receiver, sender, asks, events).await {
+        Ok(closed) => closed,
+        Err(ChannelError::Closed | ChannelError::Io(_)) => Closed::Retry,
+        Err(_) => Closed::ProtocolError,
     }
 }
 
-async fn converse(
+async fn serve(
     mut receiver: Receiver,
     mut sender: Sender,
     asks: &mut mpsc::Receiver<Ask>,
     events: &mpsc::Sender<Event>,
-) -> Result<Over, ChannelError> {
+) -> Result<Closed, ChannelError> {
     let mut pending: HashMap<u64, oneshot::Sender<Reply>> = HashMap::new();
     let mut next_id = 0;
     let mut assembly = Assembly::default();
@@ -105,21 +110,21 @@ async fn converse(
                     FromGuest::Services(page) => assembly.page(page),
                     FromGuest::Reply { id, reply } => {
                         if let Some(answer) = pending.remove(&id) {
-                            // Whoever asked may have gone.
+                            // The requester may be gone.
                             drop(answer.send(reply));
                         }
                         Ok(None)
                     }
                 };
-                let Ok(whole) = whole else { return Ok(Over::Broken) };
+                let Ok(whole) = whole else { return Ok(Closed::ProtocolError) };
                 if let Some(status) = whole
                     && events.send(Event::Status(Box::new(status))).await.is_err()
                 {
-                    return Ok(Over::Done);
+                    return Ok(Closed::Done);
                 }
             }
             ask = asks.recv() => {
-                let Some(ask) = ask else { return Ok(Over::Done) };
+                let Some(ask) = ask else { return Ok(Closed::Done) };
                 next_id += 1;
                 send(&mut sender, ask, next_id, &mut pending).await?;
             }
@@ -136,11 +141,11 @@ async fn send(
     pending.retain(|_, answer| !answer.is_closed());
     if let Some(answer) = ask.answer {
         if answer.is_closed() {
-            // Whoever asked was told that it came to nothing, and may have asked again.
+            // The requester has timed out, and may have sent the request again.
             return Ok(());
         }
         if pending.len() >= MAX_PENDING {
-            drop(answer.send(Reply::Refused { why: "too many requests wait for an answer".into() }));
+            drop(answer.send(Reply::Refused { why: "too many requests are waiting for a reply".into() }));
             return Ok(());
         }
         pending.insert(id, answer);
@@ -158,7 +163,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
 
-    /// The enclave's supervisor is what listens here.
+    /// A Unix socket in place of the enclave's supervisor.
     #[derive(Debug)]
     struct Socket(PathBuf);
 
@@ -168,7 +173,7 @@ mod tests {
         }
     }
 
-    /// An enclave that is played.
+    /// A simulated enclave.
     struct Guest {
         _folder: tempfile::TempDir,
         listener: Listener,
@@ -181,9 +186,9 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("control");
             let listener = Listener::from_unix(UnixListener::bind(&path).unwrap()).unwrap();
-            let (speak, events) = mpsc::channel(8);
+            let (events_sender, events) = mpsc::channel(8);
             let (asks, asked) = mpsc::channel(1);
-            drop(tokio::spawn(run(Arc::new(Socket(path)), asked, speak)));
+            drop(tokio::spawn(run(Arc::new(Socket(path)), asked, events_sender)));
             Self { _folder: folder, listener, events, asks }
         }
 
@@ -227,29 +232,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_status_in_several_frames_is_published_once_and_whole() {
+    async fn a_status_in_several_frames_is_published_once_when_complete() {
         let mut guest = Guest::new();
-        let (mut heard, mut says) = guest.accept().await;
+        let (mut receiver, mut sender) = guest.accept().await;
         let whole = status(1, &["web", "db", "job"]);
         let frames = cloister_wire::control::frames(whole.clone()).unwrap();
         assert_eq!(frames.len(), 3);
         let (answer, answered) = oneshot::channel();
         guest.asks.send(Ask { request: Request::Ping, answer: Some(answer) }).await.unwrap();
-        let FromHost { id, .. } = heard.receive().await.unwrap();
+        let FromHost { id, .. } = receiver.receive().await.unwrap();
         let (last, first) = frames.split_last().unwrap();
         for frame in first {
-            says.send_encoded(frame).await.unwrap();
+            sender.send_encoded(frame).await.unwrap();
         }
-        // An answer may stand between two frames; once it is here, what was sent before it has been read.
-        says.send(&FromGuest::Reply { id, reply: Reply::Done }).await.unwrap();
+        // A reply may arrive between two frames; once it is here, everything sent before it has been read.
+        sender.send(&FromGuest::Reply { id, reply: Reply::Done }).await.unwrap();
         assert_eq!(answered.await, Ok(Reply::Done));
-        assert!(guest.events.try_recv().is_err(), "half a status is none");
-        says.send_encoded(last).await.unwrap();
+        assert!(guest.events.try_recv().is_err(), "an incomplete status was published");
+        sender.send_encoded(last).await.unwrap();
         assert_eq!(guest.status().await, whole);
     }
 
     #[tokio::test]
-    async fn a_peer_whose_pages_belong_to_no_status_is_left_and_nothing_is_published() {
+    async fn a_peer_whose_pages_belong_to_no_status_is_disconnected_and_nothing_is_published() {
         let mut guest = Guest::new();
         let begins = FromGuest::Status(Head { status: status(1, &[]), follow: 1 });
         let too_many = FromGuest::Status(Head { status: status(1, &[]), follow: usize::MAX });
@@ -257,15 +262,15 @@ mod tests {
         for messages in
             [vec![page(1)], vec![begins.clone(), page(2)], vec![begins.clone(), begins], vec![too_many]]
         {
-            let (mut heard, mut says) = guest.accept().await;
+            let (mut receiver, mut sender) = guest.accept().await;
             for message in messages {
-                says.send(&message).await.unwrap();
+                sender.send(&message).await.unwrap();
             }
-            assert!(heard.receive::<FromHost>().await.is_err(), "the connection goes on");
+            assert!(receiver.receive::<FromHost>().await.is_err(), "the connection was not closed");
         }
         assert!(guest.events.try_recv().is_err());
-        let (_heard, mut says) = guest.accept().await;
-        says.send(&FromGuest::Status(status(2, &[]).into())).await.unwrap();
-        assert_eq!(guest.status().await.seq, 2, "and it is connected to again");
+        let (_receiver, mut sender) = guest.accept().await;
+        sender.send(&FromGuest::Status(status(2, &[]).into())).await.unwrap();
+        assert_eq!(guest.status().await.seq, 2, "it was not reconnected to");
     }
 }

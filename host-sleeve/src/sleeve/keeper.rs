@@ -1,7 +1,7 @@
-//! The folder of a running enclave, kept true to what is known and made again where it was lost.
+//! The directory of a running enclave: kept up to date, and recreated if it was removed.
 //!
-//! Its law: writing the record never holds up the enclave, and an enclave that runs can be found. Whoever removes its
-//! folder, a session that ends or a person who tidies up, takes its logs and not its life.
+//! Invariant: writing the record never delays the enclave, and a running enclave can always be found. If its directory is
+//! removed, by the end of a session or by a person cleaning up, its logs are lost and the enclave keeps running.
 
 use std::time::Duration;
 
@@ -14,23 +14,23 @@ use crate::state::{Folder, Pen, Record, Root};
 
 use crate::client::SOCKET;
 
-/// The shortest time between two writes of the record: an enclave that changes its state all the time costs no more.
+/// The minimum time between two writes of the record, which bounds the cost of an enclave that changes its state all the time.
 const WRITE_PAUSE: Duration = Duration::from_millis(20);
 
-/// The pause between two looks at the folder: as long as an operator may wait for `ps` to show an enclave again, and a
-/// handful of system calls.
+/// The pause between two checks of the directory: as long as an operator may wait for `ps` to show an enclave again. A
+/// check takes a handful of system calls.
 const CHECK_PAUSE: Duration = Duration::from_secs(5);
 
-/// What is to be done now.
+/// What is due now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     /// Write the record.
     Write,
-    /// See whether the folder is in place.
+    /// Check whether the directory is in place.
     Check,
 }
 
-/// Keeps a folder.
+/// Maintains an enclave's directory.
 #[derive(Debug)]
 pub(super) struct Keeper {
     root: Root,
@@ -38,19 +38,19 @@ pub(super) struct Keeper {
     pen: Pen,
     /// The number of the last record.
     number: u64,
-    /// The write that is under way, if one is.
+    /// The write in progress, if any.
     writes: JoinSet<Result<()>>,
     write_at: Option<Instant>,
     last_write: Instant,
     check_at: Instant,
-    /// Whether the last write or the last restoration failed: it is reported once.
+    /// Whether the last write or the last restoration failed: a failure is reported once.
     failing: bool,
-    /// Folders that were lost. Sockets of the machine are reached through them.
+    /// Directories that were removed, kept open: the machine's sockets are reached through them.
     lost: Vec<Folder>,
 }
 
 impl Keeper {
-    /// Keeps `folder`, which is locked and lies in `root`.
+    /// Maintains `folder`, which is locked and is in `root`.
     pub(super) fn new(root: Root, folder: Folder) -> Self {
         let now = Instant::now();
         Self {
@@ -67,22 +67,22 @@ impl Keeper {
         }
     }
 
-    /// The folder as it is now.
+    /// The current directory.
     pub(super) const fn folder(&self) -> &Folder {
         &self.folder
     }
 
-    /// Ends the keeping.
+    /// Stops maintaining the directory and returns it.
     pub(super) fn into_folder(self) -> Folder {
         self.folder
     }
 
-    /// The record is to be written soon.
+    /// Schedules a write of the record.
     pub(super) fn changed(&mut self) {
         self.write_at.get_or_insert(Instant::now().max(self.last_write + WRITE_PAUSE));
     }
 
-    /// Waits until something is due. Nothing is lost when this future is dropped.
+    /// Waits until something is due. Cancel safe.
     pub(super) async fn due(&mut self) -> Due {
         loop {
             let (write_at, check_at) = (self.write_at.unwrap_or(self.check_at), self.check_at);
@@ -96,12 +96,13 @@ impl Keeper {
             }
             time::sleep_until(write_at.min(check_at)).await;
             let writes = self.write_at.is_some() && write_at <= Instant::now();
-            // What another has taken meanwhile is another's record.
+            // If another process has taken the lock meanwhile, the record belongs to its enclave.
             return if writes && self.folder.lock_is_in_place() { Due::Write } else { Due::Check };
         }
     }
 
-    /// Writes the record, and waits until it is on the disk. In a folder that was lost it is written by the check that regains one.
+    /// Writes the record, and waits until it is on the disk. If the directory was removed, the check that recreates it writes
+    /// the record.
     pub(super) fn write(&mut self, record: &Record) {
         if !self.folder.lock_is_in_place() {
             self.changed();
@@ -114,8 +115,8 @@ impl Keeper {
         self.report(&written);
     }
 
-    /// Writes the record beside everything else: a disk takes milliseconds, and a busy one more than connections wait.
-    pub(super) fn write_beside(&mut self, record: Record) {
+    /// Writes the record in the background: a write takes milliseconds, and on a busy disk longer than connections wait.
+    pub(super) fn write_in_background(&mut self, record: Record) {
         self.write_at = None;
         self.last_write = Instant::now();
         self.number = self.number.saturating_add(1);
@@ -123,17 +124,17 @@ impl Keeper {
         self.writes.spawn_blocking(move || pen.write(number, &record));
     }
 
-    /// Sees whether the folder is in place, and makes it again if not. Answers whether it had to.
+    /// Checks whether the directory is in place, and recreates it if not. Returns whether it did.
     pub(super) fn check(&mut self) -> bool {
         self.check_at = Instant::now() + CHECK_PAUSE;
         if self.folder.is_in_place(&[SOCKET]) {
             return false;
         }
-        // A write that waits for a folder waits for the next look, if this one does not find it.
+        // A write that waits for the directory waits for the next check if this one cannot restore it.
         self.write_at = self.write_at.map(|at| at.max(self.check_at));
-        match self.folder.regain(&self.root) {
-            Ok(regained) => {
-                if let Some(folder) = regained {
+        match self.folder.restore(&self.root) {
+            Ok(restored) => {
+                if let Some(folder) = restored {
                     self.pen = folder.pen();
                     self.lost.push(std::mem::replace(&mut self.folder, folder));
                 }
@@ -146,7 +147,7 @@ impl Keeper {
         }
     }
 
-    /// A disk that is full costs the outside its view, never the enclave its life.
+    /// Reports a failure once. A full disk makes the record stale; it does not end the enclave.
     fn report(&mut self, done: &Result<()>) {
         if let (Err(error), false) = (done, self.failing) {
             output::error(error);
@@ -171,12 +172,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_record_is_written_soon_and_the_folder_is_looked_at_now_and_then() {
+    async fn a_record_is_written_soon_and_the_directory_is_checked_periodically() {
         let dir = tempfile::tempdir().unwrap();
         let mut keeper = keeper(dir.path());
         keeper.changed();
         assert_eq!(keeper.due().await, Due::Write);
-        keeper.write_beside(launched("changed"));
+        keeper.write_in_background(launched("changed"));
         assert_eq!(keeper.due().await, Due::Check);
         assert!(!keeper.check());
         let seen = keeper.folder().seen().unwrap().unwrap();
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_that_was_removed_is_made_again_under_its_name_or_one_that_is_free() {
+    async fn a_removed_directory_is_recreated_under_its_name_or_under_a_free_one() {
         let dir = tempfile::tempdir().unwrap();
         let mut keeper = keeper(dir.path());
         std::fs::remove_dir_all(dir.path().join("state")).unwrap();
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_removed_lock_is_taken_again_and_nothing_is_removed() {
+    async fn a_removed_lock_is_taken_again_and_nothing_else_changes() {
         let dir = tempfile::tempdir().unwrap();
         let mut keeper = keeper(dir.path());
         std::fs::remove_file(keeper.folder().file("lock")).unwrap();
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_that_another_enclave_has_taken_is_left_to_it() {
+    async fn a_directory_that_another_enclave_has_taken_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let mut keeper = keeper(dir.path());
         for file in ["lock", "state.json", SOCKET] {
@@ -221,11 +222,15 @@ mod tests {
         let root = Root::at(&dir.path().join("state")).unwrap();
         let other = root.claim(Some("web"), "web", false).unwrap();
         keeper.changed();
-        assert_eq!(keeper.due().await, Due::Check, "a record is not written into what may be another's");
+        assert_eq!(
+            keeper.due().await,
+            Due::Check,
+            "a record must not be written into what may be another enclave's directory"
+        );
         keeper.write(&launched("not-mine"));
         assert!(!other.has("state.json"));
-        assert!(!keeper.check(), "it may only be looked at");
-        // As its own sleeve writes it, which is another process.
+        assert!(!keeper.check(), "another process may be probing the lock");
+        // The other enclave's sleeve, which is another process, writes its record.
         let mut sleeve = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         other.pen().write(0, &Record { sleeve: ProcessId::of(sleeve.id()), ..launched("web") }).unwrap();
         assert!(keeper.check());

@@ -1,7 +1,6 @@
-//! The way from an order to a machine that runs.
+//! The launch: from an order to a running machine.
 //!
-//! Its law: everything that can be refused is refused before anything starts, and whoever breaks off on the way leaves
-//! nothing behind.
+//! Invariant: everything that can be refused is refused before anything starts, and an aborted launch leaves nothing behind.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,141 +27,141 @@ use crate::values::Publish;
 
 use super::control;
 use super::keeper::Keeper;
-use super::life::{Event, Life, Limits};
+use super::lifecycle::{Event, Lifecycle, Limits};
 use super::order::{Order, Watcher};
 use super::{console, logs, pulse, requests};
 use crate::client::Ask;
 
-/// Events under way to the life: bounded, so that a busy enclave waits for us and not in our memory.
+/// Queued events: bounded, so that a busy enclave is slowed down instead of using up the host's memory.
 const EVENTS: usize = 64;
 
-/// Requests under way to the enclave.
+/// Queued requests to the enclave.
 const ASKS: usize = 64;
 
-/// A machine that runs, and everything that is done with it.
+/// A running machine, and everything that communicates with it.
 #[derive(Debug)]
 pub(super) struct Launched {
-    /// The enclave's folder.
+    /// The enclave's directory.
     pub(super) keeper: Keeper,
-    /// What is known.
+    /// The enclave's record.
     pub(super) record: Record,
-    /// What decides.
-    pub(super) life: Life,
+    /// The state machine that makes the decisions.
+    pub(super) lifecycle: Lifecycle,
     /// The machine.
     pub(super) deployment: Box<dyn Deployment>,
-    /// How long it may take to remove what the machine leaves behind.
+    /// Time limit for removing what the machine leaves behind.
     pub(super) destroy_limit: Duration,
-    /// What happened.
+    /// Events for the lifecycle.
     pub(super) events: mpsc::Receiver<Event>,
-    /// Where what happened is told.
-    pub(super) speak: mpsc::Sender<Event>,
+    /// Where events are sent.
+    pub(super) events_sender: mpsc::Sender<Event>,
     /// Requests to the enclave.
     pub(super) asks: mpsc::Sender<Ask>,
-    /// Tells the log reader to read to the end.
+    /// Makes the log reader read to the end.
     pub(super) drain: watch::Sender<bool>,
     /// The console's reader.
     pub(super) console: Option<JoinHandle<()>>,
-    /// Everything that ends with the run.
+    /// Tasks that are aborted when the run ends.
     pub(super) tasks: JoinSet<()>,
-    /// The record for those who watch it.
+    /// The record, for those who watch it.
     pub(super) shown: watch::Sender<Record>,
-    /// What it said last of itself while it was not ready yet.
+    /// The last status from before it was ready.
     pub(super) starting: Option<Status>,
 }
 
-/// A published port: where clients come from, and the ingress port behind it.
-type Door = (Listener, u16);
+/// A published port: its listener, and the ingress port behind it.
+type PublishedPort = (Listener, u16);
 
-/// What has been prepared: dropped, it leaves nothing.
+/// Everything prepared for a launch. Dropping it leaves nothing behind.
 struct Prepared {
     app: App,
     backend: Box<dyn Backend>,
     record: Record,
-    listeners: Vec<Door>,
-    /// Clients of theirs at once.
-    most_clients: usize,
+    listeners: Vec<PublishedPort>,
+    /// Maximum number of concurrent clients of the listeners.
+    max_clients: usize,
     metrics: Option<Listener>,
     requests: Requests,
     root: Root,
     folder: Provisional,
 }
 
-/// What other commands ask, from the moment that they can find the enclave.
+/// Serves requests of other commands from the moment that they can find the enclave.
 struct Requests {
-    speak: mpsc::Sender<Event>,
+    events_sender: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     asks: mpsc::Sender<Ask>,
     asked: mpsc::Receiver<Ask>,
-    /// Ended when it is dropped.
+    /// Aborted when it is dropped.
     serving: JoinSet<()>,
 }
 
 impl Requests {
     fn serve(folder: &Folder) -> Result<Self> {
-        let (speak, events) = mpsc::channel(EVENTS);
+        let (events_sender, events) = mpsc::channel(EVENTS);
         let (asks, asked) = mpsc::channel(ASKS);
         let mut serving = JoinSet::new();
-        let doors = requests::Doors { events: speak.clone(), asks: asks.clone() };
-        serving.spawn(requests::serve(requests::listen(folder)?, doors));
-        Ok(Self { speak, events, asks, asked, serving })
+        let channels = requests::Channels { events: events_sender.clone(), asks: asks.clone() };
+        serving.spawn(requests::serve(requests::listen(folder)?, channels));
+        Ok(Self { events_sender, events, asks, asked, serving })
     }
 
-    /// Waits until somebody wants an enclave to end that does not run yet.
-    async fn called_off(&mut self) -> Error {
+    /// Waits for a request to stop the enclave before it runs.
+    async fn cancelled(&mut self) -> Error {
         loop {
             match self.events.recv().await {
                 Some(Event::Stop { .. } | Event::Kill { .. }) => {
                     return Error::killed("stopped before the boot");
                 }
                 Some(_) => {}
-                // Not while `speak` is there.
+                // Impossible while `events_sender` exists.
                 None => std::future::pending().await,
             }
         }
     }
 }
 
-/// A folder that is removed again unless the machine comes to run.
+/// A directory that is removed again unless the machine starts.
 struct Provisional(Option<Folder>);
 
 impl Provisional {
     fn get(&self) -> Result<&Folder> {
-        self.0.as_ref().ok_or_else(|| Error::internal("the enclave's folder was handed over before"))
+        self.0.as_ref().ok_or_else(|| Error::internal("the enclave's directory was already handed over"))
     }
 
     fn keep(mut self) -> Result<Folder> {
-        self.0.take().ok_or_else(|| Error::internal("the enclave's folder was handed over before"))
+        self.0.take().ok_or_else(|| Error::internal("the enclave's directory was already handed over"))
     }
 }
 
 impl Drop for Provisional {
     fn drop(&mut self) {
         if let Some(folder) = self.0.take() {
-            // What cannot be removed is shown by `ps --all` and removed by `rm`.
+            // If it cannot be removed, `ps --all` shows it and `rm` removes it.
             drop(folder.remove_locked());
         }
     }
 }
 
-/// Makes a machine out of an order.
+/// Launches a machine for an order.
 pub(super) async fn launch(order: &Order, watcher: &mut dyn Watcher) -> Result<Launched> {
     let mut prepared = prepare(order).await?;
     watcher.launching(prepared.folder.get()?, &prepared.app)?;
     let plan = plan(order, &prepared);
-    let making = async {
+    let creating = async {
         let folder = prepared.folder.get()?;
         tokio::try_join!(prepared.backend.deploy(&plan, folder), prepared.backend.measure(&plan))
     };
     let (deployment, pcrs) = tokio::select! {
         biased;
-        error = prepared.requests.called_off() => return Err(error),
-        made = making => made?,
+        error = prepared.requests.cancelled() => return Err(error),
+        created = creating => created?,
     };
     prepared.record.machine = Some(Platform { pcrs, ..deployment.platform() });
     prepared.record.handle = Some(deployment.handle());
-    // Replaced once more: what runs is on the disk before anybody waits for it.
+    // Written again: the handle of the running machine is on the disk before anything waits for the machine.
     prepared.folder.get()?.pen().write(0, &prepared.record)?;
-    attend(order, prepared, deployment)
+    start_tasks(order, prepared, deployment)
 }
 
 async fn prepare(order: &Order) -> Result<Prepared> {
@@ -174,7 +173,7 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     size::check_launch(&app, &*backend)?;
     let memory = memory::choose(&app, order.memory, &*backend)?;
     let root = Root::open()?;
-    make_way(order, &app, &root).await?;
+    end_predecessors(order, &app, &root).await?;
     let claimed = root.claim(order.name.as_deref(), &app.manifest.name, order.replace)?;
     let folder = Provisional(Some(claimed));
     let (listeners, publish) = listen(&order.publish)?;
@@ -182,21 +181,21 @@ async fn prepare(order: &Order) -> Result<Prepared> {
         Some(address) => Some(Listener::tcp(address).map_err(|error| cannot_listen(address, error))?),
         None => None,
     };
-    let most_clients = if listeners.is_empty() { 0 } else { ingress::make_room() };
+    let max_clients = if listeners.is_empty() { 0 } else { ingress::prepare_for_clients() };
     let mut record = new_record(order, &app, &*backend, folder.get()?.name(), memory, publish);
     record.metrics = metrics.as_ref().and_then(Listener::tcp_address);
     let requests = Requests::serve(folder.get()?)?;
     folder.get()?.pen().write(0, &record)?;
-    Ok(Prepared { app, backend, record, listeners, most_clients, metrics, requests, root, folder })
+    Ok(Prepared { app, backend, record, listeners, max_clients, metrics, requests, root, folder })
 }
 
-/// Ends what is left of enclaves whose records go now: the one whose name is taken over, and those beyond the number that is
-/// kept. One of the latter that cannot be ended keeps its record.
-async fn make_way(order: &Order, app: &App, root: &Root) -> Result<()> {
+/// Ends what is left of enclaves whose records are deleted now: the one whose name is taken over, and those beyond the number
+/// of records that is retained. If one of the latter cannot be ended, its record is retained.
+async fn end_predecessors(order: &Order, app: &App, root: &Root) -> Result<()> {
     let Some(name) = order.name.as_deref() else {
         for folder in root.surplus(&app.manifest.name) {
             if remains::end(&folder).await.is_ok() {
-                // A record that stays harms nobody.
+                // A record that remains does no harm.
                 drop(folder.remove());
             }
         }
@@ -208,9 +207,9 @@ async fn make_way(order: &Order, app: &App, root: &Root) -> Result<()> {
     }
 }
 
-/// Starts everything that talks to the machine.
-fn attend(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>) -> Result<Launched> {
-    let Requests { speak, events, asks, asked, serving } = prepared.requests;
+/// Starts everything that communicates with the machine.
+fn start_tasks(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>) -> Result<Launched> {
+    let Requests { events_sender, events, asks, asked, serving } = prepared.requests;
     let (drain, draining) = watch::channel(false);
     let folder = prepared.folder.get()?;
     let service_log = open_log(folder, SERVICES, SERVICES_LIMIT)?;
@@ -218,26 +217,26 @@ fn attend(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>
     let transport = deployment.transport();
     let console = deployment
         .console()
-        .map(|stream| tokio::spawn(console::run(stream, console_log, order.console, speak.clone())));
+        .map(|stream| tokio::spawn(console::run(stream, console_log, order.console, events_sender.clone())));
     let (shown, record) = watch::channel(prepared.record.clone());
     let mut tasks = serving;
-    tasks.spawn(control::run(Arc::clone(&transport), asked, speak.clone()));
-    tasks.spawn(logs::run(Arc::clone(&transport), service_log, draining, speak.clone()));
-    tasks.spawn(ingress::run(prepared.listeners, prepared.most_clients, transport));
-    tasks.spawn(pulse::run(asks.clone(), speak.clone()));
+    tasks.spawn(control::run(Arc::clone(&transport), asked, events_sender.clone()));
+    tasks.spawn(logs::run(Arc::clone(&transport), service_log, draining, events_sender.clone()));
+    tasks.spawn(ingress::run(prepared.listeners, prepared.max_clients, transport));
+    tasks.spawn(pulse::run(asks.clone(), events_sender.clone()));
     if let Some(listener) = prepared.metrics {
         let source = metrics::Source::One { record, asks: asks.clone() };
         tasks.spawn(metrics::serve(listener, source));
     }
     let (now, machine) = (Instant::now(), prepared.backend.limits());
     Ok(Launched {
-        life: Life::new(limits(order, &prepared.app, machine), now),
+        lifecycle: Lifecycle::new(limits(order, &prepared.app, machine), now),
         destroy_limit: machine.destroy,
         keeper: Keeper::new(prepared.root, prepared.folder.keep()?),
         record: prepared.record,
         deployment,
         events,
-        speak,
+        events_sender,
         asks,
         drain,
         console,
@@ -252,11 +251,11 @@ fn open_log(folder: &Folder, name: &'static str, limit: u64) -> Result<Rotating>
     log.doing(|| format!("cannot write {}", folder.file(name).display()))
 }
 
-/// Does blocking work beside the runtime, so that a signal is heard meanwhile.
+/// Does blocking work on another thread, so that signals are handled meanwhile.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(Error::internal("a part of host-sleeve broke off").because(error)),
+        Err(error) => Err(Error::internal("a background task of host-sleeve failed").because(error)),
     }
 }
 
@@ -275,8 +274,8 @@ fn check_ports(publish: &[Publish], app: &App) -> Result<()> {
     }
 }
 
-/// Listens on every published port. The ports are answered as they are, where any free one was asked for.
-fn listen(publish: &[Publish]) -> Result<(Vec<Door>, Vec<Publish>)> {
+/// Listens on every published port. Returns the actual ports, which differ where any free one was requested.
+fn listen(publish: &[Publish]) -> Result<(Vec<PublishedPort>, Vec<Publish>)> {
     let (mut listeners, mut real) = (Vec::new(), Vec::new());
     for port in publish {
         let listener = Listener::tcp(port.listen).map_err(|error| cannot_listen(port.listen, error))?;
@@ -311,7 +310,7 @@ fn new_record(
         },
         backend: backend.name().to_owned(),
         machine: None,
-        // Before anything is made: whoever finds this record knows whom to ask what is left.
+        // Recorded before anything is created, so that the record always names the backend that can find what is left.
         handle: Some(Handle::creating(backend.name())),
         cpus: order.cpus,
         memory,

@@ -1,7 +1,7 @@
-//! The log channel: what the services say, from the enclave into the host's log.
+//! The log channel: the services' output, from the enclave into the host's log.
 //!
-//! Its law: each record once. A connection that breaks is taken up again from the next sequence number; at the end the
-//! channel is read to where the enclave says it ends.
+//! Invariant: each record is written once. After a broken connection, reading resumes at the next sequence number; when the
+//! enclave ends, the channel is read up to its end marker.
 
 use std::io;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use crate::logbook::rotating::Rotating;
 use crate::transport::Transport;
 
 use super::control::LIMITS;
-use super::life::Event;
+use super::lifecycle::Event;
 
-/// The pause between two tries to connect.
+/// The pause between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// One read: some of the largest frames at once.
+/// Size of one read: several frames of the maximum size.
 const PIECE: usize = 128 * 1024;
 
 /// The reader.
@@ -33,16 +33,16 @@ const PIECE: usize = 128 * 1024;
 struct LogReader {
     transport: Arc<dyn Transport>,
     log: Rotating,
-    /// The next sequence number wanted.
+    /// The next expected sequence number.
     next: u64,
-    /// Whether the last write failed: told once.
+    /// Whether the last write failed: a failure is reported once.
     failing: bool,
 }
 
-/// Reads until the enclave says that this was all and `drain` has turned true; tells [`Event::Drained`].
+/// Reads until the enclave has sent the end marker and `drain` has become true; then sends [`Event::Drained`].
 ///
-/// The connection that follows is the one that is read to its end: the enclave says so when its final state is certain and
-/// everything was sent. To close it here and ask anew would throw away what is under way in the vsock device.
+/// The same connection is read to its end: the enclave sends the end marker once its final state is certain and everything
+/// was sent. Closing it here and subscribing again would discard data in transit in the vsock device.
 pub(crate) async fn run(
     transport: Arc<dyn Transport>,
     log: Rotating,
@@ -55,17 +55,17 @@ pub(crate) async fn run(
 }
 
 impl LogReader {
-    /// Reads to the end that the enclave tells. A connection that breaks off means that the supervisor was away, or is not
-    /// there yet; for how long it is worth another try is for the life to say.
+    /// Reads up to the end marker. A connection that breaks means that the supervisor has crashed or is not running yet; the
+    /// lifecycle decides for how long to retry.
     async fn follow(&mut self, mut drain: watch::Receiver<bool>) {
         while !self.read().await.unwrap_or(false) {
             time::sleep(PAUSE).await;
         }
-        // Without anybody left who could ask for it, there is nothing to wait for.
+        // An error means that the sender is gone: there is nothing to wait for.
         drop(drain.wait_for(|drain| *drain).await);
     }
 
-    /// Reads one connection; whether it was read to the end.
+    /// Reads one connection. Returns whether it was read up to the end marker.
     async fn read(&mut self) -> Result<bool, ChannelError> {
         let stream = self.transport.connect(ports::LOGS).await?;
         let limits = Limits { read: PIECE, ..LIMITS };
@@ -84,7 +84,7 @@ impl LogReader {
                     break;
                 }
                 let record = Record::from_bytes(body).map_err(io::Error::other)?;
-                if self.takes(&record) {
+                if self.is_new(&record) {
                     batch.extend(frame::encode_bytes(body, HOST_LIMIT)?);
                 }
             }
@@ -100,8 +100,8 @@ impl LogReader {
         }
     }
 
-    /// Whether a record is new. What the enclave counts is believed no further than this.
-    const fn takes(&mut self, record: &Record) -> bool {
+    /// Whether a record is new. The enclave's sequence numbers are used for nothing else.
+    const fn is_new(&mut self, record: &Record) -> bool {
         let (first, after) = match record {
             Record::Output { seq, .. } => (*seq, seq.saturating_add(1)),
             Record::Gap { first, count } => (*first, first.saturating_add(*count)),
@@ -113,17 +113,17 @@ impl LogReader {
         new
     }
 
-    /// Appends to the log. A disk that is full loses records, which the reader of the log sees by their numbers, and never
-    /// holds up the enclave.
+    /// Appends to the log. If the disk is full, records are lost, which shows as a gap in their numbers; the enclave is not
+    /// delayed.
     fn write(&mut self, batch: &[u8]) {
         if batch.is_empty() {
             return;
         }
         let kept = self.log.before_it_starts_over(kept::keep);
-        // What could not be kept is no reason to lose what comes.
+        // Even if older output could not be preserved, the new records are appended.
         let written = self.log.append(batch).and(kept);
         if let (Err(error), false) = (&written, self.failing) {
-            crate::output::note(&format!("warning: the log cannot be written: {error}"));
+            crate::output::note(&format!("warning: cannot write the log: {error}"));
         }
         self.failing = written.is_err();
     }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_one_service_erases_no_word_of_another() {
+    fn a_flood_from_one_service_does_not_displace_the_output_of_another() {
         let dir = tempfile::tempdir().unwrap();
         let mut reader = reader(dir.path());
         let record = |seq, service: &str, bytes: &[u8]| Record::Output {
@@ -157,7 +157,7 @@ mod tests {
             bytes: bytes.to_vec(),
         };
         let encoded = |record: &Record| frame::encode_bytes(&record.to_bytes().unwrap(), HOST_LIMIT).unwrap();
-        reader.write(&encoded(&record(0, "quiet", b"last words")));
+        reader.write(&encoded(&record(0, "quiet", b"last line")));
         let flood = vec![b'x'; 30 * 1024];
         for seq in 1..200 {
             reader.write(&encoded(&record(seq, "loud", &flood)));
@@ -179,13 +179,13 @@ mod tests {
                 }
             }
         }
-        assert_eq!(found.first(), Some(&0), "what the quiet one said");
+        assert_eq!(found.first(), Some(&0), "the output of the quiet service");
         assert_eq!(found.last(), Some(&199));
-        assert!(found.is_sorted_by(|a, b| a < b), "in order, each once");
+        assert!(found.is_sorted_by(|a, b| a < b), "not in order, or not each once");
     }
 
     #[test]
-    fn a_record_that_came_twice_is_kept_once() {
+    fn a_record_received_twice_is_written_once() {
         let dir = tempfile::tempdir().unwrap();
         let mut reader = reader(dir.path());
         let output = |seq| Record::Output {
@@ -195,11 +195,11 @@ mod tests {
             stream: logs::Stream::Stdout,
             bytes: Vec::new(),
         };
-        assert!(reader.takes(&output(0)));
-        assert!(reader.takes(&output(1)));
-        assert!(!reader.takes(&output(1)));
-        assert!(reader.takes(&Record::Gap { first: 2, count: 5 }));
-        assert!(!reader.takes(&output(4)));
-        assert!(reader.takes(&output(7)));
+        assert!(reader.is_new(&output(0)));
+        assert!(reader.is_new(&output(1)));
+        assert!(!reader.is_new(&output(1)));
+        assert!(reader.is_new(&Record::Gap { first: 2, count: 5 }));
+        assert!(!reader.is_new(&output(4)));
+        assert!(reader.is_new(&output(7)));
     }
 }

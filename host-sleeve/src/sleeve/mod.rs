@@ -1,21 +1,21 @@
-//! The process that stays with one enclave for as long as it lives.
+//! The process that accompanies one enclave for its whole lifetime.
 //!
-//! Its law: [`life`] decides, everything else reports to it or does what it says. Whatever happens, at the end nothing runs
-//! and the record tells the truth.
+//! Invariant: [`lifecycle`] makes all decisions; everything else sends events to it or performs its actions. When a sleeve
+//! exits, for whatever reason, nothing of the enclave is running and the record states how it ended.
 //!
 //! ```text
-//!   control (17000) ─┐                       ┌─ stop, seen → control
-//!   console ─────────┤                       ├─ drain → logs (17001)
-//!   machine ─────────┼─ events → life → acts ┼─ kill → machine
-//!   requests ────────┤                       ├─ record → state.json
-//!   signals, clock ──┘                       └─ report → whoever launched it
+//!   control (17000) ─┐                            ┌─ stop, seen → control
+//!   console ─────────┤                            ├─ drain → logs (17001)
+//!   machine ─────────┼─ events → lifecycle → acts ┼─ kill → machine
+//!   requests ────────┤                            ├─ record → state.json
+//!   signals, clock ──┘                            └─ report → the launching command
 //! ```
 
 mod console;
 pub(crate) mod control;
 mod keeper;
 mod launch;
-mod life;
+mod lifecycle;
 mod logs;
 pub(crate) mod order;
 mod pulse;

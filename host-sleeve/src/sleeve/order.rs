@@ -1,6 +1,6 @@
-//! What a sleeve is told to run, and whom it tells how that goes.
+//! What a sleeve is to run, and who is notified of its progress.
 //!
-//! Its law: an order is complete and plain data, so that one process can give it to another.
+//! Invariant: an order is complete and plain data, so that one process can hand it to another.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,45 +14,45 @@ use crate::error::Result;
 use crate::state::{Folder, Record};
 use crate::values::Publish;
 
-/// What is to be run.
+/// A request to launch an enclave.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Order {
     /// The enclave image.
     pub(crate) app: PathBuf,
-    /// The name, if one was asked for.
+    /// The requested name, if any.
     pub(crate) name: Option<String>,
-    /// Whether to take the name over from an enclave that has ended.
+    /// Whether to take over the name of an enclave that has ended.
     pub(crate) replace: bool,
-    /// Whether to forget the enclave when it ends.
+    /// Whether to delete the enclave's record when it ends.
     pub(crate) rm: bool,
-    /// The ports.
+    /// The published ports.
     pub(crate) publish: Vec<Publish>,
     /// Virtual CPUs.
     pub(crate) cpus: u32,
-    /// Memory in bytes, if asked for.
+    /// The requested memory in bytes, if any.
     pub(crate) memory: Option<u64>,
-    /// A limit for the whole run.
+    /// Time limit for the whole run.
     pub(crate) timeout: Option<Duration>,
-    /// A limit until ready.
+    /// Time limit for becoming ready.
     pub(crate) ready_timeout: Option<Duration>,
-    /// The backend's name, if one was asked for.
+    /// The name of the requested backend, if any.
     pub(crate) backend: Option<String>,
-    /// The options of the backend that were chosen.
+    /// The backend options that were given.
     pub(crate) options: Chosen,
-    /// Where metrics are served, if they are.
+    /// Address at which metrics are served, if any.
     pub(crate) metrics: Option<SocketAddr>,
     /// Whether the console is copied to standard error.
     pub(crate) console: bool,
 }
 
-/// Who wants to know how a run goes.
+/// Receives notifications about the progress of a run.
 pub(crate) trait Watcher {
-    /// The enclave has a name and a folder, and will be booted.
+    /// The enclave has a name and a directory, and is about to boot.
     fn launching(&mut self, folder: &Folder, app: &App) -> Result<()>;
-    /// The enclave's folder, or a part of it, was removed from outside, and is there again.
+    /// The enclave's directory, or a part of it, had been removed by another process and was recreated.
     fn restored(&mut self, folder: &Folder);
-    /// It is ready.
+    /// The enclave is ready.
     fn ready(&mut self, record: &Record);
-    /// It was ready, and now something in it does not serve; or all of it serves again.
+    /// The enclave has become degraded or ready again, or has stopped or resumed responding.
     fn changed(&mut self, record: &Record);
 }

@@ -1,7 +1,7 @@
-//! The pulse: whether an enclave that runs still answers.
+//! The pulse: whether a running enclave still responds.
 //!
-//! Its law: it only asks and tells. A machine that stands still keeps its connections, so nothing else would notice; but it
-//! may go on later, and whether it is worth waiting for is the operator's decision.
+//! Invariant: it only pings and reports. A machine that is stalled keeps its connections open, so nothing else would notice;
+//! but it may resume later, and whether to keep waiting is the operator's decision.
 
 use std::time::Duration;
 
@@ -9,43 +9,43 @@ use cloister_wire::control::Request;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 
-use super::life::Event;
+use super::lifecycle::Event;
 use crate::client::Ask;
 
-/// The pause between two questions: what a monitoring system asks of its targets, and nothing for the enclave.
+/// The pause between two pings: as often as a monitoring system scrapes its targets, and negligible work for the enclave.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// How long an answer may take. A supervisor that crashed is back in a second; an emulated machine on a host with ten
+/// How long a reply may take. A supervisor that crashed is back within a second; an emulated machine on a host with ten
 /// times as much work as processors has been seen to need three.
 const LIMIT: Duration = Duration::from_millis(LIMIT_MS);
 
-/// The same in milliseconds: an enclave is silent since it was asked.
+/// The same in milliseconds: an enclave has been unresponsive since the ping was sent.
 pub(crate) const LIMIT_MS: u64 = 10_000;
 
-/// Asks until nobody listens to `events`, and tells what came of each question.
+/// Pings until the receiver of `events` is gone, and sends an event with the result of each ping.
 pub(crate) async fn run(asks: mpsc::Sender<Ask>, events: mpsc::Sender<Event>) {
     loop {
         tokio::select! {
             () = time::sleep(PAUSE) => {}
             () = events.closed() => return,
         }
-        if let Some(beats) = answers(&asks).await
-            && events.send(Event::Pulse(beats)).await.is_err()
+        if let Some(replied) = responds(&asks).await
+            && events.send(Event::Pulse(replied)).await.is_err()
         {
             return;
         }
     }
 }
 
-/// Any answer is one, a refusal too. Nothing where the question was lost with its connection: the next one tells.
-async fn answers(asks: &mpsc::Sender<Ask>) -> Option<bool> {
+/// Any reply counts, also a refusal. `None` if the ping was lost with its connection: the next one decides.
+async fn responds(asks: &mpsc::Sender<Ask>) -> Option<bool> {
     let (answer, reply) = oneshot::channel();
     let asked = async {
         asks.send(Ask { request: Request::Ping, answer: Some(answer) }).await.ok()?;
         reply.await.ok()
     };
     match time::timeout(LIMIT, asked).await {
-        Ok(answered) => answered.map(|_| true),
+        Ok(reply) => reply.map(|_| true),
         Err(_) => Some(false),
     }
 }
@@ -56,35 +56,35 @@ mod tests {
 
     use super::*;
 
-    /// What an enclave does with a question.
+    /// What an enclave does with a ping.
     #[derive(Debug)]
     enum Does {
-        Answers,
+        Replies,
         Loses,
         Keeps,
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_and_silence_are_told_and_a_lost_question_is_neither() {
+    async fn a_reply_and_a_missing_reply_are_reported_and_a_lost_ping_is_not() {
         let (asks, mut asked) = mpsc::channel(8);
-        let (events, mut told) = mpsc::channel(8);
+        let (events, mut received) = mpsc::channel(8);
         tokio::spawn(run(asks, events));
         let enclave = tokio::spawn(async move {
             let mut kept = Vec::new();
-            for does in [Does::Answers, Does::Loses, Does::Keeps, Does::Keeps, Does::Answers] {
+            for does in [Does::Replies, Does::Loses, Does::Keeps, Does::Keeps, Does::Replies] {
                 let ask: Ask = asked.recv().await.unwrap();
                 assert_eq!(ask.request, Request::Ping);
                 match does {
-                    Does::Answers => ask.answer.unwrap().send(Reply::Done).unwrap(),
+                    Does::Replies => ask.answer.unwrap().send(Reply::Done).unwrap(),
                     Does::Loses => drop(ask),
                     Does::Keeps => kept.push(ask),
                 }
             }
             (asked, kept)
         });
-        for beats in [true, false, false, true] {
-            let event = told.recv().await;
-            assert!(matches!(event, Some(Event::Pulse(b)) if b == beats), "{event:?}");
+        for replied in [true, false, false, true] {
+            let event = received.recv().await;
+            assert!(matches!(event, Some(Event::Pulse(b)) if b == replied), "{event:?}");
         }
         drop(enclave.await.unwrap());
     }

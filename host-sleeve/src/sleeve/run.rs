@@ -1,14 +1,14 @@
-//! One run, from an order to its end.
+//! One run, from an order to the end of the enclave.
 //!
-//! Its law: until the machine runs, any way out leaves nothing behind; from then on, every way out ends the machine and
-//! writes the end into the record.
+//! Invariant: until the machine runs, every exit leaves nothing behind; from then on, every exit terminates the machine and
+//! writes how it ended into the record.
 
 use std::time::Duration;
 
 use cloister_wire::control::{Request, State, Status};
 use tokio::time::{self, Instant};
 
-use crate::backends::Ending;
+use crate::backends::MachineExit;
 use crate::error::{Error, Result};
 use crate::output;
 use crate::signals::{Sent, Signals};
@@ -17,13 +17,13 @@ use crate::state::{End, Folder, Record};
 
 use super::keeper::Due;
 use super::launch::{Launched, launch};
-use super::life::{Act, Event};
+use super::lifecycle::{Act, Event};
 use super::order::{Order, Watcher};
 use super::pulse;
-use super::requests::{self, Doors};
+use super::requests::{self, Channels};
 use crate::client::{Ask, SOCKET};
 
-/// How long the console may take to reach its end after the machine has ended.
+/// How long the console may take to reach end of file after the machine has exited.
 const CONSOLE_LIMIT: Duration = Duration::from_secs(1);
 
 /// How a run ended.
@@ -31,15 +31,15 @@ const CONSOLE_LIMIT: Duration = Duration::from_secs(1);
 pub(crate) struct Ran {
     /// The last record.
     pub(crate) record: Record,
-    /// The end, which is in the record too.
+    /// How it ended; the record contains this too.
     pub(crate) end: End,
-    /// The enclave's folder, still locked.
+    /// The enclave's directory, still locked.
     pub(crate) folder: Folder,
-    /// What it said last of itself while it was not ready yet.
+    /// The last status from before it was ready.
     pub(crate) starting: Option<Status>,
 }
 
-/// Runs an order to its end.
+/// Runs an order until the enclave has ended.
 pub(crate) async fn run(order: Order, watcher: &mut dyn Watcher) -> Result<Ran> {
     let mut signals = Signals::listen()?;
     let launched = {
@@ -52,14 +52,14 @@ pub(crate) async fn run(order: Order, watcher: &mut dyn Watcher) -> Result<Ran> 
     };
     let launched = match launched {
         Ok(launched) => launched,
-        // Ctrl-C and what it did to something that the launch needed may arrive together.
+        // Ctrl-C may also have ended a program that the launch needed; the two can arrive in either order.
         Err(_) if signals.pending().await => return Err(interrupted()),
         Err(error) => return Err(error),
     };
     launched.live(&mut signals, watcher).await
 }
 
-/// What ends a launch on which somebody has pressed Ctrl-C.
+/// The error for a launch that was interrupted by a signal.
 pub(crate) fn interrupted() -> Error {
     Error::interrupted("interrupted before the boot")
 }
@@ -68,10 +68,10 @@ impl Launched {
     async fn live(mut self, signals: &mut Signals, watcher: &mut dyn Watcher) -> Result<Ran> {
         let mut ended = false;
         let verdict = loop {
-            if let Some(verdict) = self.life.verdict() {
+            if let Some(verdict) = self.lifecycle.verdict() {
                 break verdict.clone();
             }
-            let deadline = self.life.deadline();
+            let deadline = self.lifecycle.deadline();
             let event = tokio::select! {
                 Some(event) = self.events.recv() => event,
                 ending = self.deployment.ended(), if !ended => {
@@ -81,12 +81,12 @@ impl Launched {
                 }
                 sent = signals.next() => match sent {
                     Sent::Interrupt => Event::Interrupt,
-                    Sent::Terminate | Sent::Hangup => Event::Stop { why: "the sleeve was asked to end".to_owned(), grace: None },
+                    Sent::Terminate | Sent::Hangup => Event::Stop { why: "the sleeve was terminated by a signal".to_owned(), grace: None },
                 },
                 () = until(deadline) => Event::Tick,
                 due = self.keeper.due() => {
                     match due {
-                        Due::Write => self.keeper.write_beside(self.record.clone()),
+                        Due::Write => self.keeper.write_in_background(self.record.clone()),
                         Due::Check => self.check_folder(watcher),
                     }
                     continue;
@@ -95,11 +95,11 @@ impl Launched {
             if let Event::Status(status) = &event {
                 self.take_status(status);
             }
-            for act in self.life.on(event, Instant::now()) {
+            for act in self.lifecycle.on(event, Instant::now()) {
                 self.perform(act, watcher);
             }
         };
-        // A process that the kernel cannot end must not keep the end from being told: `ps` shows what is left.
+        // A process that the kernel cannot end must not delay the report; `ps` shows what is left.
         drop(time::timeout(self.destroy_limit, self.deployment.destroy()).await);
         self.tasks.abort_all();
         let end = End { code: verdict.code, outcome: verdict.outcome, at_ms: now_ms() };
@@ -109,25 +109,25 @@ impl Launched {
         Ok(Ran { record: self.record, end, folder: self.keeper.into_folder(), starting: self.starting })
     }
 
-    /// Tells the life of the machine's end as soon as the console is read to its end.
-    fn after_console(&mut self, ending: Ending) {
-        let (speak, console) = (self.speak.clone(), self.console.take());
+    /// Sends [`Event::Ended`] as soon as the console has been read to end of file.
+    fn after_console(&mut self, ending: MachineExit) {
+        let (events_sender, console) = (self.events_sender.clone(), self.console.take());
         tokio::spawn(async move {
             if let Some(console) = console {
-                // A console that something else keeps open has said what it has to say.
+                // Another process may keep the console open: do not wait for it any longer.
                 drop(time::timeout(CONSOLE_LIMIT, console).await);
             }
-            // A life that is over needs no end.
-            drop(speak.send(Event::Ended(ending)).await);
+            // If the receiver is gone, the run is over.
+            drop(events_sender.send(Event::Ended(ending)).await);
         });
     }
 
     fn perform(&mut self, act: Act, watcher: &mut dyn Watcher) {
-        // A full queue means that the enclave does not listen: its deadline deals with that.
-        let tell = |request| drop(self.asks.try_send(Ask { request, answer: None }));
+        // A full queue means that the enclave does not read requests: its deadline handles that.
+        let send = |request| drop(self.asks.try_send(Ask { request, answer: None }));
         match act {
-            Act::AskStop => tell(Request::Stop),
-            Act::Seen(seq) => tell(Request::Seen { seq }),
+            Act::RequestStop => send(Request::Stop),
+            Act::Seen(seq) => send(Request::Seen { seq }),
             Act::Drain => {
                 self.drain.send_replace(true);
             }
@@ -138,13 +138,15 @@ impl Launched {
                 watcher.ready(&self.record);
             }
             Act::Changed => watcher.changed(&self.record),
-            Act::Silent => self.turn(Some(now_ms().saturating_sub(pulse::LIMIT_MS)), watcher),
-            Act::Answers => self.turn(None, watcher),
+            Act::Unresponsive => {
+                self.response_changed(Some(now_ms().saturating_sub(pulse::LIMIT_MS)), watcher);
+            }
+            Act::Responsive => self.response_changed(None, watcher),
         }
     }
 
-    /// It fell silent, or answers again.
-    fn turn(&mut self, silent_since_ms: Option<u64>, watcher: &mut dyn Watcher) {
+    /// Records and reports that the enclave has stopped or resumed responding.
+    fn response_changed(&mut self, silent_since_ms: Option<u64>, watcher: &mut dyn Watcher) {
         self.record.silent_since_ms = silent_since_ms;
         self.shown.send_replace(self.record.clone());
         self.keeper.changed();
@@ -162,17 +164,17 @@ impl Launched {
         self.keeper.changed();
     }
 
-    /// Makes the folder again if it was removed, so that `ps` shows the enclave and `stop` reaches it.
+    /// Recreates the directory if it was removed, so that `ps` shows the enclave and `stop` reaches it.
     fn check_folder(&mut self, watcher: &mut dyn Watcher) {
         if !self.keeper.check() {
             return;
         }
         let folder = self.keeper.folder();
         folder.name().clone_into(&mut self.record.name);
-        let doors = Doors { events: self.speak.clone(), asks: self.asks.clone() };
+        let channels = Channels { events: self.events_sender.clone(), asks: self.asks.clone() };
         match requests::listen(folder) {
-            Ok(socket) => drop(self.tasks.spawn(requests::serve(socket, doors))),
-            // It is there still, or the next look tries again.
+            Ok(socket) => drop(self.tasks.spawn(requests::serve(socket, channels))),
+            // The old socket still exists; if it is removed, the next check tries again.
             Err(error) if folder.has(SOCKET) => drop(error),
             Err(error) => output::error(&error),
         }

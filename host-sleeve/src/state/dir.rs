@@ -1,8 +1,8 @@
-//! A folder that was opened, and stays the same whatever its name means meanwhile.
+//! An open directory, which stays the same even if its path refers to another one meanwhile.
 //!
-//! Its law: a name can be removed and given to something else at any moment, a descriptor cannot. Paths through
-//! `/proc/self/fd` are resolved from the descriptor (`proc_pid_fd(5)`), as openat(2) and unlinkat(2) do it: in a folder that was
-//! removed they find nothing and make nothing.
+//! Invariant: a path can be removed and reused at any moment, a descriptor cannot. Paths through `/proc/self/fd` are resolved
+//! from the descriptor (`proc_pid_fd(5)`), as by openat(2) and unlinkat(2): in a removed directory they find nothing and create
+//! nothing.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -11,16 +11,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// An open folder.
+/// An open directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Dir(Arc<File>);
 
-/// Where an enclave's files lie now, for those who write them: its folder may be made again elsewhere.
+/// Where an enclave's files are to be written now: its directory may be recreated elsewhere.
 #[derive(Clone, Debug)]
 pub(crate) struct Home(Arc<Mutex<Dir>>);
 
 impl Dir {
-    /// Opens the folder at `path`.
+    /// Opens the directory at `path`.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         if file.metadata()?.is_dir() {
@@ -30,49 +30,49 @@ impl Dir {
         }
     }
 
-    /// A path of the folder. It is valid in this process, and in a child until its program starts, while the folder is open.
+    /// A path of the directory. It is valid while the directory is open, in this process and in a child before its exec.
     pub(crate) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }
 
-    /// The path of something in it, as valid as [`Self::path`], and short enough for a socket (108 bytes, unix(7)).
+    /// The path of something in it, valid like [`Self::path`], and short enough for a socket (108 bytes, unix(7)).
     pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.path().join(name)
     }
 
-    /// Whether `path` leads to this folder.
+    /// Whether `path` refers to this directory.
     pub(crate) fn is_at(&self, path: &Path) -> bool {
         same(self.0.metadata(), fs::symlink_metadata(path))
     }
 
-    /// Whether the other one is the same folder.
+    /// Whether `other` is the same directory.
     pub(crate) fn is(&self, other: &Self) -> bool {
         same(self.0.metadata(), other.0.metadata())
     }
 
-    /// Whether `file` is what has this name in it.
+    /// Whether `name` in this directory refers to `file`.
     pub(crate) fn has(&self, file: &File, name: &str) -> bool {
         same(file.metadata(), fs::symlink_metadata(self.at(name)))
     }
 
-    /// Writes what was done in it to the disk.
+    /// Synchronizes its entries to the disk.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.0.sync_all()
     }
 }
 
 impl Home {
-    /// A home that is in `dir`.
+    /// A home in `dir`.
     pub(crate) fn new(dir: Dir) -> Self {
         Self(Arc::new(Mutex::new(dir)))
     }
 
-    /// Where it is now.
+    /// The current directory.
     pub(crate) fn dir(&self) -> Dir {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// It is in `dir` from now on.
+    /// Makes `dir` the current directory.
     pub(crate) fn move_to(&self, dir: Dir) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = dir;
     }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_open_folder_does_not_follow_its_name() {
+    fn an_open_directory_does_not_follow_its_path() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("web");
         fs::create_dir(&path).unwrap();
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_no_folder() {
+    fn a_file_is_not_opened_as_a_directory() {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert_eq!(Dir::open(file.path()).unwrap_err().kind(), io::ErrorKind::NotADirectory);
     }

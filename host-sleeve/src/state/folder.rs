@@ -1,12 +1,13 @@
-//! The folder of one enclave.
+//! The directory of one enclave.
 //!
-//! Its law: only the holder of the lock writes here, unless the record names another process that runs: a lock file can
-//! be removed, and who then takes a new one is not the holder. The folder is the one that was opened, whatever its name means
-//! meanwhile: everything in it is reached through its descriptor, and before its name is removed the two are compared.
+//! Invariant: only the holder of the lock writes here, unless the record names another running process: a lock file can be
+//! removed, and a process that then locks a new one does not own the enclave. A `Folder` is the directory that was opened, even
+//! if its path refers to another one meanwhile: everything in it is accessed through its descriptor, and before its path is
+//! removed the two are compared.
 
 mod claim;
 mod lock;
-mod regain;
+mod restore;
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};
@@ -22,32 +23,32 @@ use super::write::{Pen, RECORD};
 pub(crate) use claim::Claim;
 pub(crate) use lock::printing;
 
-/// The longest record that is read: a status is one frame, and the rest is small.
+/// Maximum size of a record that is read: a status is one frame, and the rest is small.
 const MAX_RECORD: u64 = 1024 * 1024;
 
-/// How long a sleeve may take to print what is left after its enclave has ended: a terminal takes megabytes in that time, and a
-/// pipe that nobody reads takes nothing.
+/// How long a sleeve may take to print the remaining output after its enclave has ended: a terminal accepts megabytes in that
+/// time, and a pipe that is not read accepts nothing.
 const PRINT_LIMIT: Duration = Duration::from_secs(5);
 
-/// The pause between two looks at the record of an enclave that is waited for. The end of its sleeve needs no look.
-const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// The pause between two reads of the record while waiting for an enclave. The exit of its sleeve is noticed without polling.
+const POLL_PAUSE: Duration = Duration::from_millis(50);
 
-/// The file that is locked.
+/// The lock file.
 const LOCK: &str = "lock";
 
-/// One enclave's folder, open.
+/// The open directory of one enclave.
 #[derive(Debug)]
 pub(crate) struct Folder {
     name: String,
     path: PathBuf,
     dir: Dir,
-    /// Where its logs are written; the same home for all folders that one enclave has had.
+    /// Where its logs are written; shared by all directories that one enclave has had.
     home: Home,
     lock: Option<File>,
 }
 
 impl Folder {
-    /// Opens the folder without its lock.
+    /// Opens the directory without taking its lock.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         Self::open_dir(path).doing(|| format!("cannot open {}", path.display()))
     }
@@ -63,12 +64,12 @@ impl Folder {
         &self.name
     }
 
-    /// The folder's path, for people: what is there now may be another folder.
+    /// The directory's path, for messages: another directory may be there now.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The folder itself.
+    /// The directory itself.
     pub(crate) const fn dir(&self) -> &Dir {
         &self.dir
     }
@@ -78,12 +79,12 @@ impl Folder {
         &self.home
     }
 
-    /// What writes the record.
+    /// The writer of the record.
     pub(crate) fn pen(&self) -> Pen {
         Pen::new(self.dir.clone(), self.file(RECORD))
     }
 
-    /// Whether the folder is still the one at its path, with the lock that is held and with these files in it.
+    /// Whether the directory is still the one at its path, and contains the held lock and these files.
     pub(crate) fn is_in_place(&self, files: &[&str]) -> bool {
         self.dir.is_at(&self.path)
             && self.lock_is_in_place()
@@ -91,24 +92,24 @@ impl Folder {
             && files.iter().all(|file| self.has(file))
     }
 
-    /// Whether something of this name is in the folder.
+    /// Whether the directory contains something with this name.
     pub(crate) fn has(&self, file: &str) -> bool {
         self.dir.at(file).exists()
     }
 
-    /// The path of something in the folder, for people and for programs that are started with it.
+    /// The path of something in the directory, for messages and for programs that are started with it.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// A short path of a socket in the folder. It is valid in this process while the folder is open.
+    /// A short path of a socket in the directory. It is valid in this process while the directory is open.
     pub(crate) fn socket(&self, name: &str) -> PathBuf {
         self.dir.at(name)
     }
 
-    /// The record and whether its sleeve lives; `None` while the enclave is being claimed or removed.
+    /// The record, and whether its sleeve is alive. `None` while the name is being claimed or the enclave removed.
     pub(crate) fn seen(&self) -> Result<Option<Seen>> {
-        // The lock is asked first: a sleeve that ends in between has written its end before it let go of the lock.
+        // The lock is checked first: a sleeve that exits in between wrote the end before it released the lock.
         let locked = self.lock.is_some() || self.is_locked();
         let Some(bytes) = self.bytes()? else {
             return Ok(None);
@@ -117,12 +118,12 @@ impl Folder {
         Ok(Some(Seen { record: Record::from_bytes(&bytes, &self.name)?, alive }))
     }
 
-    /// Whether the enclave's sleeve lives, as far as the lock and a record of any version can say.
+    /// Whether the enclave's sleeve is alive, according to the lock and to a record of any version.
     pub(crate) fn is_alive(&self) -> bool {
         self.lock.is_some() || self.is_locked() || self.sleeve().is_some()
     }
 
-    /// Whether some process holds the lock.
+    /// Whether any process holds the lock.
     pub(crate) fn is_locked(&self) -> bool {
         let Ok(lock) = File::open(self.dir.at(LOCK)) else {
             return false;
@@ -130,37 +131,38 @@ impl Folder {
         matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
-    /// Whether the folder has the lock file that is held, so that the record in it is this process's.
+    /// Whether the lock file in the directory is the one that is held, so that the record belongs to this process.
     pub(crate) fn lock_is_in_place(&self) -> bool {
         self.lock.as_ref().is_some_and(|lock| self.dir.has(lock, LOCK))
     }
 
-    /// The process of the sleeve, if the record names one that runs an enclave.
+    /// The sleeve's process, if the record names one that is running an enclave.
     pub(crate) fn sleeve(&self) -> Option<ProcessId> {
         self.traces().sleeve()
     }
 
-    /// Whether the record says how the enclave ended. Its sleeve may still print what is left.
+    /// Whether the record states how the enclave ended. Its sleeve may still be printing the remaining output.
     pub(crate) fn has_ended(&self) -> bool {
         self.traces().ended
     }
 
-    /// [`Self::seen`], for one that must be there.
+    /// [`Self::seen`], with an error if there is no record.
     pub(crate) fn must_see(&self) -> Result<Seen> {
         self.seen()?.ok_or_else(|| {
-            Error::operator(format!("the enclave {} is only being launched, or removed", self.name))
+            Error::operator(format!("the enclave {} is being launched or removed", self.name))
                 .hint("try again in a moment")
         })
     }
 
-    /// The process that the record names as the enclave's sleeve, whether it still runs or not. Who waits for an enclave, or ends
-    /// it, asks this once and goes by that process alone: the folder may be a successor's a moment later.
+    /// The process that the record names as the enclave's sleeve, whether it is still running or not. To wait for an enclave or
+    /// to end it, call this once and use only that process: a moment later the directory may belong to a successor.
     pub(crate) fn named(&self) -> Option<ProcessId> {
         self.traces().named
     }
 
-    /// Waits until `sleeve` has ended, but no longer than [`PRINT_LIMIT`] after its enclave has, which may be known already
-    /// (`over`). Where no sleeve was named the lock tells whether there is one. Answers the process that is still there then.
+    /// Waits until `sleeve` has exited, but no longer than [`PRINT_LIMIT`] after the end of its enclave, which may have ended
+    /// already (`over`). If the record named no sleeve, the lock determines whether there is one. Returns the process if it is
+    /// still running then.
     pub(crate) fn wait_end(&self, sleeve: Option<ProcessId>, over: bool) -> Option<ProcessId> {
         let mut deadline = over.then(|| Instant::now() + PRINT_LIMIT);
         loop {
@@ -176,8 +178,8 @@ impl Folder {
                 return sleeve;
             }
             match sleeve {
-                Some(sleeve) => drop(sleeve.wait(LOOK_PAUSE)),
-                None => std::thread::park_timeout(LOOK_PAUSE),
+                Some(sleeve) => drop(sleeve.wait(POLL_PAUSE)),
+                None => std::thread::park_timeout(POLL_PAUSE),
             }
         }
     }

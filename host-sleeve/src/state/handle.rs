@@ -1,7 +1,7 @@
-//! What a backend needs to find again what it has made.
+//! What a backend needs to find what it has created.
 //!
-//! Its law: it is on the disk before anything is made, so that nothing that was made is ever without a record. Only the backend
-//! that it names reads its parts.
+//! Invariant: it is on the disk before anything is created, so that nothing created is ever without a record. Only the backend
+//! that it names interprets its parts.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -9,25 +9,25 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// What was made, or is being made.
+/// A reference to what a backend has created or is creating.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Handle {
-    /// The backend that makes it.
+    /// The backend's name.
     pub(crate) backend: String,
-    /// Whether the backend has said that it is there. Until then some of it may be.
+    /// Whether creation is complete. Until then parts of it may exist.
     pub(crate) created: bool,
-    /// Where it is, as the backend has it.
+    /// The backend's own data.
     #[serde(flatten)]
     parts: Map<String, Value>,
 }
 
 impl Handle {
-    /// The intent: the backend of this name is about to make something.
+    /// The intent: the backend of this name is about to create something.
     pub(crate) fn creating(backend: &str) -> Self {
         Self { backend: backend.to_owned(), created: false, parts: Map::new() }
     }
 
-    /// What the backend of this name has made. `parts` becomes a JSON object without `backend` and `created`.
+    /// What the backend of this name has created. `parts` must serialize to a JSON object without `backend` and `created`.
     pub(crate) fn created(backend: &str, parts: &impl Serialize) -> Self {
         let parts = serde_json::to_value(parts).ok();
         let parts = parts.and_then(|parts| parts.as_object().cloned()).unwrap_or_default();
@@ -37,9 +37,9 @@ impl Handle {
     /// The parts, for the backend that wrote them.
     pub(crate) fn parts<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_value(Value::Object(self.parts.clone())).map_err(|error| {
-            Error::host(format!("what the backend {} has recorded makes no sense", self.backend))
+            Error::host(format!("cannot interpret the handle recorded by the backend {}", self.backend))
                 .because(error)
-                .hint("use the host-sleeve that launched it, or one that is newer")
+                .hint("use the host-sleeve that launched it, or a newer one")
         })
     }
 }
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_that_another_backend_wrote_are_refused_with_what_to_do() {
+    fn parts_written_by_another_backend_are_refused_with_a_hint() {
         let error = Handle::creating("cloud").parts::<Parts>().unwrap_err();
         assert!(error.to_string().contains("the backend cloud"), "{error}");
         assert!(error.told().hint.as_deref().unwrap().contains("host-sleeve that launched it"));

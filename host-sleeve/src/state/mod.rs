@@ -1,16 +1,16 @@
-//! What is known about the enclaves of one user, on disk.
+//! The state of one user's enclaves, on disk.
 //!
-//! Its law: an enclave lives while its sleeve holds the folder's lock, or while the process that its record names runs. The
-//! lock file alone decides nothing: it can be removed. Everything is read as it may have been left by a crash.
+//! Invariant: an enclave is alive while its sleeve holds the directory's lock, or while the process named in its record runs.
+//! The lock file alone decides nothing: it can be removed. Everything read may have been left incomplete by a crash.
 //!
 //! ```text
-//! STATE/              owned by the user, writable by nobody else
+//! STATE/              owned by the user, writable by no one else
 //!   NAME/           0700
 //!     lock            held by the sleeve
 //!     state.json      the record, synchronized and replaced by rename
 //!     sleeve.sock     requests to the sleeve
-//!     sleeve.log      what a detached sleeve has to say
-//!     log, log.1, log.kept   what the services said, as frames of the log channel
+//!     sleeve.log      messages of a detached sleeve
+//!     log, log.1, log.kept   the services' output, as frames of the log channel
 //!     console.log, console.log.1
 //!     vsock.sock, vhost.sock, qmp.sock
 //! ```

@@ -1,7 +1,7 @@
-//! Processes, told apart even where the kernel has given a number again.
+//! Processes, identified even if the kernel has reused a process number.
 //!
-//! Its law: a process is its number *and* its start time, in one boot of the host; nothing is signalled that was not
-//! checked after it was pinned.
+//! Invariant: a process is identified by its number *and* its start time, within one boot of the host; a process is pinned by a
+//! pidfd and checked before it is signalled.
 
 use std::fs;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-/// How long a process may take to end after it was killed.
+/// How long a process may take to exit after SIGKILL.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
-/// A process, once and for all.
+/// The identity of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessId {
     /// Its number.
@@ -34,13 +34,13 @@ impl ProcessId {
         Self::of(std::process::id())
     }
 
-    /// Whether it still runs. A zombie does not: whoever started it has only not asked for its end.
+    /// Whether it is still running. A zombie is not: its parent has only not waited for it yet.
     pub(crate) fn exists(self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         start_time(&stat) == Some(self.start) && !has_ended(&stat)
     }
 
-    /// Waits until it has ended, no longer than `limit`. Answers whether it has.
+    /// Waits until it has exited, no longer than `limit`. Returns whether it has.
     pub(crate) fn wait(self, limit: Duration) -> bool {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         let pinned = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
@@ -48,36 +48,36 @@ impl ProcessId {
             && self.exists()
         {
             let limit = limit.try_into().ok();
-            // A descriptor of a process can be read from when it has ended (pidfd_open(2)).
+            // A pidfd becomes readable when its process exits (pidfd_open(2)).
             poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], limit.as_ref()).unwrap_or_default();
         }
         !self.exists()
     }
 
-    /// Kills it, and with a sleeve, by the kernel, its machine. Answers whether it has ended.
+    /// Kills it; if it is a sleeve, the kernel then kills its machine. Returns whether it has exited.
     pub(crate) fn end(self) -> bool {
         self.kill();
         self.wait(END_LIMIT)
     }
 
-    /// Sends SIGKILL to it, and to nothing else. Answers whether it was there.
+    /// Sends SIGKILL to it, and to no other process. Returns whether it was running.
     pub(crate) fn kill(self) -> bool {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         let Some(pidfd) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
             return false;
         };
-        // The descriptor pins whoever has the number now: only then is the start time worth a look.
+        // The pidfd pins the process that has the number now; only after that is checking the start time conclusive.
         self.exists() && pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
     }
 }
 
-/// Which boot of the host this is: start times of processes are counted from it (random(4), `boot_id`).
+/// Identifies this boot of the host: start times of processes are counted from it (random(4), `boot_id`).
 pub(crate) fn boot_id() -> Option<String> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(text.trim().to_owned())
 }
 
-/// Whether a `stat` line is of a process that has ended: field 3 says zombie or dead.
+/// Whether a `stat` line belongs to a process that has exited: field 3 is zombie or dead.
 fn has_ended(stat: &str) -> bool {
     stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X', 'x']))
 }
@@ -85,7 +85,7 @@ fn has_ended(stat: &str) -> bool {
 /// Field 22 of a `stat` line. The second field is the program's name in parentheses and may contain anything.
 fn start_time(stat: &str) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
-    // After the name comes field 3.
+    // The name is followed by field 3.
     after_name.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }
 
@@ -95,7 +95,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn the_start_time_is_found_behind_any_program_name() {
+    fn the_start_time_is_found_after_any_program_name() {
         let fields: Vec<String> = (3..=52).map(|n| n.to_string()).collect();
         assert_eq!(start_time(&format!("7 (a) b (c) {}", fields.join(" "))), Some(22));
         assert_eq!(start_time("7 (a"), None);
@@ -117,7 +117,7 @@ mod tests {
         assert!(!process.wait(Duration::ZERO));
         assert!(process.kill());
         assert!(process.wait(Duration::from_mins(1)));
-        assert!(!process.exists(), "a zombie does not run");
+        assert!(!process.exists(), "a zombie is not running");
         assert!(!child.wait().unwrap().success());
     }
 }

@@ -1,7 +1,8 @@
 //! The record of one enclave: `state.json`.
 //!
-//! Its law: it is replaced as a whole or not at all, and what it claims to be running is checked. A record of this version
-//! is read whatever a later program adds to it; one of another version is refused by its number.
+//! Invariant: it is replaced as a whole or not at all, and processes that it names are checked before they count as running. A
+//! record of this version is readable regardless of what a later program has added to it; one of another version is refused by
+//! its number.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ use super::process::{ProcessId, boot_id};
 /// The version of this format.
 pub(crate) const VERSION: u32 = 1;
 
-/// Everything that is known about one enclave from outside.
+/// Everything known about one enclave on the host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// [`VERSION`].
@@ -33,36 +34,36 @@ pub(crate) struct Record {
     pub(crate) image: Image,
     /// The backend's name.
     pub(crate) backend: String,
-    /// What it runs on, once it does.
+    /// What it runs on, once it is running.
     pub(crate) machine: Option<Platform>,
-    /// What finds again what the backend has made, from before it makes it; earlier programs did not record it.
+    /// Lets the backend find what it has created; recorded before it creates anything. Absent in earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) handle: Option<Handle>,
     /// Virtual CPUs.
     pub(crate) cpus: u32,
     /// Memory in bytes.
     pub(crate) memory: u64,
-    /// The ports as they are listened on.
+    /// The published ports, with the actual addresses.
     pub(crate) publish: Vec<Publish>,
-    /// Where metrics are served, if they are.
+    /// The address at which metrics are served, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) metrics: Option<SocketAddr>,
     /// When it was launched, in milliseconds since 1970.
     pub(crate) created_ms: u64,
     /// The host's time, in milliseconds since 1970, at which the enclave's own clock read zero.
     pub(crate) booted_ms: Option<u64>,
-    /// When it became ready first, in milliseconds since 1970.
+    /// When it first became ready, in milliseconds since 1970.
     pub(crate) ready_ms: Option<u64>,
-    /// The sleeve.
+    /// The sleeve's process.
     pub(crate) sleeve: Option<ProcessId>,
-    /// The boot of the host that it was launched in; earlier programs did not say.
+    /// The boot of the host in which it was launched. Absent in earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) boot: Option<String>,
-    /// How long the manifest lets a stop take, in milliseconds.
+    /// The manifest's limit for a stop, in milliseconds.
     pub(crate) stop_timeout_ms: u64,
-    /// What the enclave said last.
+    /// The last status that the enclave sent.
     pub(crate) status: Option<Status>,
-    /// Since when it has not answered, in milliseconds since 1970, if it does not.
+    /// Since when it has not responded, in milliseconds since 1970. `None` while it responds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) silent_since_ms: Option<u64>,
     /// How it ended, once it has.
@@ -80,24 +81,24 @@ pub(crate) struct Image {
     pub(crate) name: String,
 }
 
-/// What an enclave runs on, for people.
+/// What an enclave runs on, human-readable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Platform {
-    /// In words: `microvm, tcg`.
+    /// A short description: `microvm, tcg`.
     pub(crate) kind: String,
-    /// Why it is not something better.
+    /// Why it is not something faster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) why: Option<String>,
-    /// Its vsock address, where it has one.
+    /// Its vsock address, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cid: Option<u32>,
-    /// How its vsock is reached, where it has one.
+    /// How its vsock is reached, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) vsock: Option<String>,
     /// The processes of this host that make it up, by name.
     #[serde(default)]
     pub(crate) processes: Vec<(String, ProcessId)>,
-    /// What its security module should report, where it has one.
+    /// What its security module should report, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pcrs: Option<NitroPcrs>,
 }
@@ -118,7 +119,7 @@ pub(crate) struct End {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub(crate) enum Outcome {
-    /// The enclave told its own end.
+    /// The enclave reported its final state.
     Told {
         /// Its final state.
         #[serde(rename = "final")]
@@ -126,50 +127,50 @@ pub(crate) enum Outcome {
     },
     /// It was killed on request.
     Killed {
-        /// Whose request, for people.
+        /// Who requested it, human-readable.
         why: String,
     },
-    /// A limit of time passed.
+    /// A time limit passed.
     TimedOut {
-        /// Which, for people.
+        /// Which one, human-readable.
         why: String,
     },
-    /// It ended without telling, or could not be launched.
+    /// It ended without reporting a final state, or could not be launched.
     Failed {
-        /// What is known, for people.
+        /// What is known about the cause, human-readable.
         why: String,
     },
 }
 
-/// A record together with what the host says.
+/// A record, and whether its sleeve is alive.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    /// The record as it was left.
+    /// The record as last written.
     pub(crate) record: Record,
-    /// Whether its sleeve lives.
+    /// Whether its sleeve is alive.
     pub(crate) alive: bool,
 }
 
-/// Why a record is not read: another program wrote it.
+/// A record that another version of this program wrote.
 #[derive(Debug, thiserror::Error)]
 #[error("its record has version {found}, and this host-sleeve reads version {VERSION}")]
 pub(crate) struct OtherVersion {
     found: u64,
 }
 
-/// What a record of any version says about processes, as far as it says it in terms that are known here.
+/// What a record of any version states about processes, as far as this version can interpret it.
 #[derive(Debug, Default)]
 pub(super) struct Traces {
-    /// The process that the sleeve is or was.
+    /// The process of the sleeve, running or not.
     pub(super) named: Option<ProcessId>,
     /// Whether the enclave has ended.
     pub(super) ended: bool,
-    /// The parts of the machine that run.
+    /// The machine's processes that are running.
     pub(super) machine: Vec<ProcessId>,
 }
 
 impl Traces {
-    /// The traces in the bytes of a record; none where they make no sense.
+    /// The traces in the bytes of a record; empty if these cannot be interpreted.
     pub(super) fn of(bytes: &[u8]) -> Self {
         let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
         if !same_boot(value.get("boot").and_then(Value::as_str)) {
@@ -183,53 +184,53 @@ impl Traces {
         Self { named: value.get("sleeve").and_then(process), ended, machine }
     }
 
-    /// The sleeve, if it runs and the enclave has not ended.
+    /// The sleeve, if it is running and the enclave has not ended.
     pub(super) fn sleeve(&self) -> Option<ProcessId> {
         self.process().filter(|_| !self.ended)
     }
 
-    /// Whether the sleeve has ended, or is about to: the last of its threads closes its files.
+    /// Whether the sleeve has exited or is exiting: its files are closed when its last thread exits.
     pub(super) fn is_dying(&self) -> bool {
         self.named.is_some_and(|process| !process.exists())
     }
 
-    /// The process of the sleeve, if it runs. It may outlive its enclave, while it prints.
+    /// The sleeve's process, if it is running. It may outlive its enclave while it prints.
     pub(super) fn process(&self) -> Option<ProcessId> {
         self.named.filter(|process| process.exists())
     }
 }
 
-/// Whether something that was recorded in `boot` can still be running.
+/// Whether a process that was recorded during `boot` can still be running.
 fn same_boot(boot: Option<&str>) -> bool {
-    // Where one of the two does not say, start times have to do.
+    // If one of the two is unknown, the start times alone decide.
     boot.zip(boot_id().as_deref()).is_none_or(|(then, now)| then == now)
 }
 
 impl Record {
-    /// Reads the bytes of a record, which is that of the enclave `name`.
+    /// Parses the record of the enclave `name`.
     pub(super) fn from_bytes(bytes: &[u8], name: &str) -> Result<Self> {
         let damaged = |error| {
             Error::host(format!("the record of {name} is damaged"))
                 .because(error)
-                .hint(format!("`host-sleeve rm {name}` forgets it"))
+                .hint(format!("`host-sleeve rm {name}` deletes it"))
         };
         let mut value: Value = serde_json::from_slice(bytes).map_err(damaged)?;
         let found = value.get("version").and_then(Value::as_u64);
         if let Some(found) = found.filter(|found| *found != u64::from(VERSION)) {
             return Err(Error::operator(format!("{name} was launched by another version of host-sleeve"))
                 .because(OtherVersion { found })
-                .hint("use the host-sleeve that launched it, or one that is newer"));
+                .hint("use the host-sleeve that launched it, or a newer one"));
         }
         let first = match serde_json::from_value(value.clone()) {
             Ok(record) => return Ok(record),
             Err(error) => error,
         };
-        // What the enclave said is in the words of the wire, which other programs may have more of. The rest is ours.
-        forget_unknown(&mut value);
+        // The enclave's status uses the wire protocol's types, to which other versions may add values. The rest is ours.
+        remove_unknown(&mut value);
         serde_json::from_value(value).map_err(|_| damaged(first))
     }
 
-    /// What finds again what the backend has made. Before there were handles every backend was QEMU, and its processes were all.
+    /// The backend's handle. Records without one were written when QEMU was the only backend: its processes are the handle.
     pub(crate) fn handle(&self) -> Option<Handle> {
         let earlier = || {
             let processes = &self.machine.as_ref()?.processes;
@@ -238,14 +239,14 @@ impl Record {
         self.handle.clone().or_else(earlier)
     }
 
-    /// Whether a process that it names still runs.
+    /// Whether a process that it names is still running.
     pub(crate) fn runs(&self, process: ProcessId) -> bool {
         same_boot(self.boot.as_deref()) && process.exists()
     }
 }
 
-/// Takes a status and a final state out of a record that this program has no words for.
-fn forget_unknown(record: &mut Value) {
+/// Replaces a status and a final state that this version cannot interpret.
+fn remove_unknown(record: &mut Value) {
     if let Some(status) = record.get_mut("status")
         && Status::deserialize(&*status).is_err()
     {
@@ -255,13 +256,13 @@ fn forget_unknown(record: &mut Value) {
         && End::deserialize(&*end).is_err()
     {
         let (code, at_ms) = (end.get("code").cloned(), end.get("at_ms").cloned());
-        let why = "it ended in a way that only a newer host-sleeve has words for";
+        let why = "it ended in a way that only a newer host-sleeve can describe";
         *end = json!({"code": code, "at_ms": at_ms, "outcome": "failed", "why": why});
     }
 }
 
 impl Seen {
-    /// The state in a few words, as `ps` shows it.
+    /// A short description of the state, as `ps` shows it.
     pub(crate) fn words(&self) -> String {
         if let Some(end) = &self.record.end {
             return end.words();
@@ -283,7 +284,7 @@ impl Seen {
         }
     }
 
-    /// The state of an enclave that runs, in one word.
+    /// The state of a running enclave, in one word.
     pub(crate) const fn state_word(state: Option<&State>) -> &'static str {
         match state {
             None => "launching",
@@ -296,7 +297,7 @@ impl Seen {
         }
     }
 
-    /// Processes of a dead sleeve that live on. There should be none.
+    /// Processes that have outlived their sleeve. There should be none.
     pub(crate) fn orphans(&self) -> Vec<(String, ProcessId)> {
         if self.alive {
             return Vec::new();
@@ -305,19 +306,19 @@ impl Seen {
         processes.filter(|(_, process)| self.record.runs(*process)).cloned().collect()
     }
 
-    /// How many services are ready, of how many.
+    /// How many of its services are ready or done, such as `2/3`.
     pub(crate) fn services(&self) -> String {
         use cloister_wire::control::Phase;
         let Some(status) = self.record.status.as_ref().filter(|_| self.alive) else {
             return "-".to_owned();
         };
-        let fine = status.services.iter().filter(|s| matches!(s.phase, Phase::Ready | Phase::Done)).count();
-        format!("{fine}/{}", status.services.len())
+        let ready = status.services.iter().filter(|s| matches!(s.phase, Phase::Ready | Phase::Done)).count();
+        format!("{ready}/{}", status.services.len())
     }
 }
 
 impl End {
-    /// The end in a few words.
+    /// A short description of the end.
     pub(crate) fn words(&self) -> String {
         match &self.outcome {
             Outcome::Told { state } => final_words(state),

@@ -1,7 +1,7 @@
-//! The folder of all enclaves of one user.
+//! The state directory: all enclaves of one user.
 //!
-//! Its law: it belongs to the user and only the user writes to it; one that others could have prepared is refused, never
-//! repaired. Enclaves that an earlier version recorded elsewhere are found there, and no new one is made there.
+//! Invariant: it is owned by the user and writable only by the user; one that others could have written to is refused, never
+//! repaired. Enclaves that an earlier version recorded elsewhere are found there, but new ones are not created there.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -14,19 +14,19 @@ use super::folder::{Claim, Folder};
 use super::place::{VARIABLE, places};
 use super::record::{Record, Seen};
 
-/// How many enclaves that ended and were named by us are kept: enough to look back at, few enough to stay small.
+/// How many ended enclaves with automatic names are retained: enough for looking back, few enough to stay small.
 const KEEP_ENDED: usize = 32;
 
-/// The state folder.
+/// The state directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Root {
     path: PathBuf,
-    /// Folders of earlier versions that are there.
+    /// State directories of earlier versions that exist.
     former: Vec<PathBuf>,
 }
 
 impl Root {
-    /// The state folder of this user, made if it is missing.
+    /// The state directory of this user, created if it is missing.
     pub(crate) fn open() -> Result<Self> {
         let places = places();
         let mut root = Self::at(&places.now)?;
@@ -36,29 +36,29 @@ impl Root {
         Ok(root)
     }
 
-    /// The state folder at `path`, made if it is missing.
+    /// The state directory at `path`, created if it is missing.
     pub(crate) fn at(path: &Path) -> Result<Self> {
-        // For this user alone, as the XDG Base Directory Specification has it; folders that are there stay as they are.
+        // Mode 0700, as the XDG Base Directory Specification requires; existing directories are not changed.
         let made = DirBuilder::new().mode(0o700).recursive(true).create(path);
-        made.doing(|| format!("cannot make the state folder {}", path.display())).map_err(|error| {
-            error.hint(format!("set {VARIABLE} to a folder on a disk that this user can write to"))
+        made.doing(|| format!("cannot create the state directory {}", path.display())).map_err(|error| {
+            error.hint(format!("set {VARIABLE} to a directory on a disk that this user can write to"))
         })?;
         refuse_foreign(path)?;
         let path = path.canonicalize().doing(|| format!("cannot resolve {}", path.display()))?;
         Ok(Self { path, former: Vec::new() })
     }
 
-    /// All folders that may hold enclaves, the one for new enclaves first.
+    /// All directories that may contain enclaves, the one for new enclaves first.
     fn places(&self) -> impl Iterator<Item = &PathBuf> {
         std::iter::once(&self.path).chain(&self.former)
     }
 
-    /// Where it is.
+    /// The path of the state directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The enclaves, by name, with what their records say. A folder whose record cannot be read is told as such.
+    /// The enclaves, by name, with their records. A record that cannot be read is returned as an error.
     pub(crate) fn list(&self) -> Result<Vec<(String, Result<Seen>)>> {
         let mut found = Vec::new();
         for folder in self.folders()? {
@@ -71,7 +71,7 @@ impl Root {
         Ok(found)
     }
 
-    /// The folders of all enclaves, by name. One that is removed at this moment is left out.
+    /// The directories of all enclaves, by name. One that is being removed is left out.
     pub(crate) fn folders(&self) -> Result<Vec<Folder>> {
         let mut folders = Vec::new();
         for place in self.places() {
@@ -91,7 +91,7 @@ impl Root {
     /// The enclave of this name.
     pub(crate) fn find(&self, name: &str) -> Result<Folder> {
         let missing = || {
-            Error::operator(format!("no enclave is named {}", crate::output::printable(name)))
+            Error::operator(format!("no enclave named {}", crate::output::printable(name)))
                 .hint("`host-sleeve ps` lists them")
         };
         values::name(name).map_err(|_| missing())?;
@@ -99,7 +99,7 @@ impl Root {
         Folder::open(&path.ok_or_else(missing)?)
     }
 
-    /// Takes a name for a new enclave: the asked one, or `base` with the first number that is free.
+    /// Claims a name for a new enclave: the requested one, or `base` with the first free number.
     pub(crate) fn claim(&self, asked: Option<&str>, base: &str, replace: bool) -> Result<Folder> {
         if let Some(name) = asked {
             return match self.claim_name(name, replace)? {
@@ -116,13 +116,14 @@ impl Root {
                 return Ok(*folder);
             }
         }
-        Err(Error::operator("no name is free").hint("`host-sleeve rm --all` forgets ended enclaves"))
+        Err(Error::operator("no name is free")
+            .hint("`host-sleeve rm --all` deletes the records of ended enclaves"))
     }
 
-    /// Takes this name, of which no other place may have an enclave.
+    /// Claims this name, unless one of the former directories contains an enclave with it.
     fn claim_name(&self, name: &str, replace: bool) -> Result<Claim> {
         values::name(name).map_err(|why| {
-            Error::operator(format!("an enclave cannot be named {}", crate::output::printable(name)))
+            Error::operator(format!("{} is not a valid enclave name", crate::output::printable(name)))
                 .because(std::io::Error::other(why))
                 .hint("choose another --name")
         })?;
@@ -139,7 +140,7 @@ impl Root {
         Folder::claim(&self.path.join(name), replace)
     }
 
-    /// The folders of the oldest enclaves that have ended and bear numbers behind `base`, beyond those that are kept.
+    /// The directories of the oldest ended enclaves whose names are `base` and a number, beyond the number that is retained.
     pub(crate) fn surplus(&self, base: &str) -> Vec<Folder> {
         let is_numbered = |name: &str| {
             let number = name.rsplit_once('-').and_then(|(_, number)| number.parse().ok());
@@ -157,23 +158,25 @@ impl Root {
     }
 }
 
-/// The name with this number: of a long `base` the end is left out, so that it is a name like any other.
+/// The name with this number. A long `base` is truncated, so that the result is a valid name.
 fn numbered(base: &str, number: u32) -> String {
     let suffix = format!("-{number}");
-    let room = MAX_NAME.saturating_sub(suffix.len());
-    let kept: String = base.chars().take(room).collect();
-    format!("{}{suffix}", kept.trim_end_matches('-'))
+    let space = MAX_NAME.saturating_sub(suffix.len());
+    let truncated: String = base.chars().take(space).collect();
+    format!("{}{suffix}", truncated.trim_end_matches('-'))
 }
 
 fn refuse_foreign(path: &Path) -> Result<()> {
-    let facts = fs::symlink_metadata(path).doing(|| format!("cannot look at {}", path.display()))?;
+    let facts =
+        fs::symlink_metadata(path).doing(|| format!("cannot read the metadata of {}", path.display()))?;
     let ours =
         facts.is_dir() && facts.uid() == rustix::process::geteuid().as_raw() && facts.mode() & 0o022 == 0;
     if ours {
         return Ok(());
     }
-    Err(Error::host(format!("{} is not a folder that only this user can write to", path.display()))
-        .hint(format!("look who made it; then `chmod go-w` it, or set {VARIABLE} to another folder")))
+    Err(Error::host(format!("{} is not a directory that only this user can write to", path.display())).hint(
+        format!("check who created it; then run `chmod go-w` on it, or set {VARIABLE} to another directory"),
+    ))
 }
 
 #[cfg(test)]
@@ -184,7 +187,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn a_folder_that_others_can_write_to_is_refused() {
+    fn a_directory_that_others_can_write_to_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cloister");
         fs::create_dir(&path).unwrap();
@@ -193,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_place_of_the_folder_is_refused() {
+    fn a_symbolic_link_in_place_of_the_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cloister");
         std::os::unix::fs::symlink(dir.path(), &path).unwrap();
@@ -201,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_counted_up_and_never_shared() {
+    fn names_are_numbered_and_never_shared() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::at(&dir.path().join("run")).unwrap();
         let first = root.claim(None, "web", false).unwrap();
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_of_many_ended_enclaves_are_surplus_and_those_with_names_of_their_own_are_not() {
+    fn the_oldest_of_many_ended_enclaves_are_surplus_and_those_named_by_the_user_are_not() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::at(&dir.path().join("run")).unwrap();
         let many = u64::try_from(KEEP_ENDED).unwrap() + 2;
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn an_enclave_with_the_longest_name_of_a_manifest_is_listed_and_found() {
+    fn an_enclave_with_the_longest_name_that_a_manifest_allows_is_listed_and_found() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::at(&dir.path().join("run")).unwrap();
         for length in [60, 61, 62, 63] {
@@ -266,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_leaves_the_folder_finds_nothing() {
+    fn a_name_that_leads_out_of_the_directory_finds_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::at(&dir.path().join("run")).unwrap();
         assert!(root.find("../run").is_err());

@@ -1,7 +1,7 @@
 //! Writing the record of an enclave.
 //!
-//! Its law: after a crash of the host there is the old record or the new one, whole; and a record never replaces a newer
-//! one, whichever thread wrote it.
+//! Invariant: after a crash of the host there is either the old record or the new one, complete; and a record never replaces a
+//! newer one, regardless of which thread wrote it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,24 +13,24 @@ use crate::error::{Doing, Result};
 use super::dir::Dir;
 use super::record::Record;
 
-/// The record's name.
+/// The record's file name.
 pub(super) const RECORD: &str = "state.json";
 
-/// The name of a record until it is on the disk.
+/// The file name of a record until it is on the disk.
 const NEW: &str = ".state.json.new";
 
 /// Writes the records of one enclave, from any thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Pen {
     dir: Dir,
-    /// The record's path, for people.
+    /// The record's path, for messages.
     path: PathBuf,
     /// The number of the newest record that was written.
     newest: Arc<Mutex<u64>>,
 }
 
 impl Pen {
-    /// Writes into `dir`; for people, the record lies at `path`.
+    /// Writes into `dir`; `path` is the record's path in messages.
     pub(super) fn new(dir: Dir, path: PathBuf) -> Self {
         Self { dir, path, newest: Arc::default() }
     }
@@ -60,11 +60,11 @@ fn replace(folder: &Dir, bytes: &[u8]) -> io::Result<()> {
     };
     let written = write();
     if written.is_err() {
-        // Half a record helps nobody, and the disk may be full.
+        // An incomplete record is useless, and the disk may be full.
         fs::remove_file(&new).unwrap_or_default();
         return written;
     }
-    // Some file systems cannot synchronize a folder (EINVAL). The record is whole all the same; a crash may show the old one.
+    // Some file systems cannot synchronize a directory (EINVAL). The record is complete even so; after a crash it may be the old one.
     folder.sync().unwrap_or_default();
     Ok(())
 }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_cannot_be_written_leaves_nothing_half_done() {
+    fn a_record_that_cannot_be_written_leaves_no_partial_file() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(RECORD)).unwrap();
         assert!(pen(dir.path()).write(1, &launched("web")).is_err());

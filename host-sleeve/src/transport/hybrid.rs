@@ -1,10 +1,10 @@
-//! The hybrid protocol of vhost-device-vsock, Firecracker and Cloud Hypervisor: a Unix socket, one line each way, then the
-//! stream. What is meant by which end of it differs between them: `vhost-device-vsock` 0.3.0 carries no half-close.
+//! The hybrid protocol of vhost-device-vsock, Firecracker and Cloud Hypervisor: a Unix socket, one line in each direction, then
+//! the stream. They differ in how a stream is closed: `vhost-device-vsock` 0.3.0 does not forward a half-close.
 //!
-//! Its law: a connection that was asked for stays open until the device has answered, whether somebody still waits for it
-//! or not. `vhost-device-vsock` 0.3.0 dies of writing its `OK` to a stream that was closed meanwhile (`vsock_conn.rs`,
-//! `send_pkt`: the write's result is unwrapped), and with it every other way to the enclave; a guest that gets no time
-//! from a busy host answers that late.
+//! Invariant: a requested connection stays open until the device has replied, even if no caller is waiting for it any more.
+//! `vhost-device-vsock` 0.3.0 panics when it writes its `OK` to a stream that was closed meanwhile (`vsock_conn.rs`,
+//! `send_pkt`: the write's result is unwrapped), and every other connection to the enclave is lost with it; a guest that gets
+//! no CPU time from a busy host replies that late.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 
-use super::way::{Pending, Stream, Transport, in_time};
+use super::contract::{Pending, Stream, Transport, with_limit};
 
-/// The longest answer in bytes: `OK `, a port of ten digits, a newline, and as much again.
+/// Maximum length of the reply in bytes: `OK `, a port of ten digits, a newline, and as much again.
 const ANSWER_LIMIT: usize = 32;
 
-/// Connections that the device has not answered yet, at most: a guest that stands still costs no more descriptors than
-/// these, and one that runs answers each within milliseconds.
+/// Maximum number of connections waiting for the device's reply: a guest that is stalled uses no more descriptors than
+/// these, and one that runs replies to each within milliseconds.
 const UNANSWERED: usize = 128;
 
 /// An enclave behind a device's Unix socket.
@@ -30,19 +30,19 @@ pub(crate) struct Hybrid {
 }
 
 impl Hybrid {
-    /// The enclave behind this socket, which may be connected to once `ready` says so, or says nothing any more.
+    /// The enclave behind this socket. Connections are made once `ready` is true or its sender is gone.
     pub(crate) fn new(socket: PathBuf, ready: watch::Receiver<bool>) -> Self {
         Self { socket, ready, unanswered: Arc::new(Semaphore::new(UNANSWERED)) }
     }
 
-    /// Dials in a task of its own, which goes on to the device's answer when this future is dropped.
+    /// Connects in a task of its own, which continues until the device has replied even if this future is dropped.
     async fn dial(&self, port: u32) -> io::Result<Stream> {
-        // Nobody is left who would say it: the device's own answer has to do.
+        // An error means that the sender is gone: the device's own reply has to be sufficient.
         drop(self.ready.clone().wait_for(|ready| *ready).await);
         let slot = Arc::clone(&self.unanswered).acquire_owned().await.map_err(io::Error::other)?;
         let socket = self.socket.clone();
         let dialling = tokio::spawn(async move {
-            let dialled = ask(&socket, port).await;
+            let dialled = handshake(&socket, port).await;
             drop(slot);
             dialled
         });
@@ -50,19 +50,19 @@ impl Hybrid {
     }
 }
 
-async fn ask(socket: &Path, port: u32) -> io::Result<Stream> {
+async fn handshake(socket: &Path, port: u32) -> io::Result<Stream> {
     let stream = Stream::connect_unix(socket)?;
     stream.send_all(format!("CONNECT {port}\n").as_bytes()).await?;
     match stream.recv_line(ANSWER_LIMIT).await {
         Ok(line) if line.starts_with(b"OK ") => Ok(stream),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "the vsock device answers with no OK")),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "the vsock device did not reply with OK")),
         Err(error) => Err(error),
     }
 }
 
 impl Transport for Hybrid {
     fn connect(&self, port: u32) -> Pending<'_, io::Result<Stream>> {
-        Box::pin(in_time(self.dial(port)))
+        Box::pin(with_limit(self.dial(port)))
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
         Hybrid::new(path, watch::channel(true).1)
     }
 
-    /// Dials a device that answers with these bytes and then closes.
+    /// Connects through a device that replies with these bytes and then closes.
     async fn dial(answer: &'static [u8]) -> (io::Result<Stream>, String) {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("vsock");
@@ -95,25 +95,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_is_asked_for_and_what_follows_the_answer_is_kept() {
+    async fn a_port_is_requested_and_data_after_the_reply_is_not_lost() {
         let (stream, asked) = dial(b"OK 1073741824\nhello").await;
         assert_eq!(asked, "CONNECT 17003\n");
         assert_eq!(stream.unwrap().recv_some(64).await.unwrap(), b"hello");
     }
 
     #[tokio::test]
-    async fn nobody_listening_is_a_refused_connection() {
+    async fn a_port_without_a_listener_refuses_the_connection() {
         assert_eq!(dial(b"").await.0.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[tokio::test]
-    async fn an_answer_without_end_is_not_read_for_ever() {
+    async fn a_reply_that_never_ends_is_refused() {
         let error = dial(b"OK 0000000000000000000000000000000000000000").await.0.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_device_that_does_not_answer_is_not_waited_for() {
+    async fn a_device_that_does_not_reply_times_out() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("vsock");
         let _listener = UnixListener::bind(&path).unwrap();
@@ -125,17 +125,17 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("vsock");
         let listener = UnixListener::bind(&path).unwrap();
-        let (tell, ready) = watch::channel(false);
+        let (ready_sender, ready) = watch::channel(false);
         let transport = Hybrid::new(path, ready);
         assert_eq!(transport.connect(1).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(tokio::time::timeout(std::time::Duration::from_secs(1), listener.accept()).await.is_err());
-        tell.send_replace(true);
+        ready_sender.send_replace(true);
         assert_eq!(transport.connect(1).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         listener.accept().await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_nobody_waits_for_any_more_stays_open_until_the_device_has_answered() {
+    async fn an_abandoned_connection_stays_open_until_the_device_has_replied() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("vsock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -145,11 +145,11 @@ mod tests {
         stream.write_all(b"OK 1\n").await.unwrap();
         let mut asked = String::new();
         stream.read_to_string(&mut asked).await.unwrap();
-        assert_eq!(asked, "CONNECT 1\n", "and is closed then");
+        assert_eq!(asked, "CONNECT 1\n", "it was not closed afterwards");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn connections_to_a_device_that_does_not_answer_are_bounded() {
+    async fn connections_to_a_device_that_does_not_reply_are_bounded() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("vsock");
         let _listener = UnixListener::bind(&path).unwrap();

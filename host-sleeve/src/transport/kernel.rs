@@ -4,7 +4,7 @@ use std::io;
 
 use cloister_sys::vsock::Address;
 
-use super::way::{Pending, Stream, Transport, in_time};
+use super::contract::{Pending, Stream, Transport, with_limit};
 
 /// An enclave with a CID on this host.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl Kernel {
 
 impl Transport for Kernel {
     fn connect(&self, port: u32) -> Pending<'_, io::Result<Stream>> {
-        Box::pin(in_time(Stream::connect_vsock(Address { cid: self.cid, port })))
+        Box::pin(with_limit(Stream::connect_vsock(Address { cid: self.cid, port })))
     }
 }
 
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_enclave_that_is_not_there_is_an_error_in_time() {
+    async fn connecting_to_a_missing_enclave_fails_in_time() {
         assert!(Kernel::new(4_000_000_000).connect(17000).await.is_err());
     }
 }

@@ -1,16 +1,16 @@
-//! How a port of an enclave is reached.
+//! Connections from the host to ports of an enclave.
 //!
-//! Its law: [`way`] says what every transport promises; each of the others keeps it.
+//! Invariant: [`contract`] defines what every transport guarantees; the other modules implement it.
 //!
-//! | module | the host reaches the enclave |
+//! | module | how the host reaches the enclave |
 //! |---|---|
 //! | `hybrid` | through a device's Unix socket and its `CONNECT` line |
 //! | `kernel` | through the kernel, by CID |
 
+mod contract;
 mod hybrid;
 mod kernel;
-mod way;
 
+pub(crate) use contract::{Pending, Transport, may_succeed_later};
 pub(crate) use hybrid::Hybrid;
 pub(crate) use kernel::Kernel;
-pub(crate) use way::{Pending, Transport, may_answer_later};

@@ -86,7 +86,7 @@ pub(crate) fn unknown_backend() {
     record["handle"] = serde_json::json!({"backend": "cray", "created": true, "node": 7});
     let end = record["end"].take();
     std::fs::write(&path, record.to_string()).unwrap();
-    let why = "web may still run on a backend that is not known here";
+    let why = "web may still be running on a backend that this host-sleeve does not have";
     place.sleeve("", &["rm", "web"]).with(125, why);
     place.sleeve("", &["stop", "web"]).with(125, why);
     place.run("exit:0", &["--replace"]).with(125, why);

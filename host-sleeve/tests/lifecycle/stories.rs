@@ -93,7 +93,7 @@ fn signal_death() {
 fn panic() {
     let place = Place::new();
     let ended = place.run("panic", &[]);
-    ended.with(125, "the enclave's kernel gave up: Attempted to kill init!");
+    ended.with(125, "guest kernel panicked: Attempted to kill init!");
     ended.with(125, "stage 1/9 mounts: done");
 }
 
@@ -111,7 +111,7 @@ fn stranger() {
 
 fn mute() {
     let place = Place::new();
-    place.run("mute", &["--ready-timeout", "300ms"]).with(124, "did not answer within 300 ms");
+    place.run("mute", &["--ready-timeout", "300ms"]).with(124, "did not respond within 300 ms");
 }
 
 fn timeout() {
@@ -125,7 +125,7 @@ fn json() {
     ended.with(124, "it ran for 300 ms");
     assert_eq!(ended.json()["end"]["code"], 124);
     let ended = place.run("panic", &["--replace", "--json"]);
-    ended.with(125, "the enclave's kernel gave up: Attempted to kill init!");
+    ended.with(125, "guest kernel panicked: Attempted to kill init!");
     assert_eq!(ended.json()["end"]["code"], 125);
 }
 
@@ -163,7 +163,7 @@ fn detached() {
 
 fn detached_failure() {
     let place = Place::new();
-    place.run("panic", &["--detach"]).with(125, "the enclave's kernel gave up");
+    place.run("panic", &["--detach"]).with(125, "guest kernel panicked");
     place.run("serve", &["--detach", "--replace", "--publish", "1:81"]).with(125, "no ingress port 81");
     assert!(place.runtime("web").exists(), "a refused launch takes nothing over");
 }
@@ -196,7 +196,7 @@ fn refusing_qemu() {
     let output = command.env("FAKE_QEMU", "refuse").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125));
-    assert!(said.contains("QEMU ended with code 101") && said.contains("cannot allocate memory"), "{said}");
+    assert!(said.contains("QEMU exited with code 101") && said.contains("cannot allocate memory"), "{said}");
 }
 
 fn missing_qemu() {
@@ -251,7 +251,7 @@ fn names() {
     let app = place.app();
     place.sleeve("exit:0", &["run", &app, "--accel", "tcg"]).with(0, "");
     assert!(place.runtime("hello-1").exists());
-    place.sleeve("", &["inspect", "nobody"]).with(125, "no enclave is named nobody");
+    place.sleeve("", &["inspect", "nobody"]).with(125, "no enclave named nobody");
 }
 
 fn long_line() {

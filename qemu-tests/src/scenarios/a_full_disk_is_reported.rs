@@ -90,7 +90,7 @@ fn logs(lab: &mut Lab) -> Outcome {
     let sleeve = sleeve.env("CLOISTER_RUNTIME_DIR", path_str(&disk)?).limit(crate::lab::BOOT_LIMIT);
     let (finished, _) = sleeve.finish_on_disk(&disk, SMALL)?;
     finished.expect_code(7)?;
-    expect_in(&finished.stderr, "the log cannot be written: No space left on device", "the warning")
+    expect_in(&finished.stderr, "cannot write the log: No space left on device", "the warning")
 }
 
 fn says_full(finished: &Finished, disk: &Path) -> Outcome {

@@ -69,7 +69,7 @@ fn no_init(lab: &mut Lab) -> Outcome {
         let mut web = lab.run(&image, &["--replace"])?;
         let ended = web.finish()?;
         ended.expect_code(125)?;
-        expect_in(&ended.stderr, "the enclave's kernel gave up", "the reason")?;
+        expect_in(&ended.stderr, "guest kernel panicked", "the reason")?;
         expect_in(&ended.stderr, reason, "the reason")?;
     }
     Ok(())

@@ -109,8 +109,8 @@ fn other_machine(lab: &mut Lab) -> Outcome {
     let args = ["run", path_str(&image)?, "--backend", "qemu-nitro", "--machine", "q35"];
     let run = lab.sleeve(&args).finish()?;
     run.expect_code(125)?;
-    expect_in(&run.stderr, "the backend qemu-nitro has one machine", "the message")?;
-    expect_in(&run.stderr, "hint: leave out --machine", "the message")?;
+    expect_in(&run.stderr, "the backend qemu-nitro has only one machine type", "the message")?;
+    expect_in(&run.stderr, "hint: omit --machine", "the message")?;
     nothing_runs(lab)
 }
 

@@ -1,7 +1,7 @@
-//! The files that hold logins, and which entry of one belongs to a repository.
+//! The files that contain logins, and which of their entries belongs to a repository.
 //!
-//! Its law: the look-up is the one that docker and podman document, so that whoever can pull with them can pull here. A
-//! named file that is missing is an error; one of the usual places that is missing holds nothing.
+//! Invariant: the lookup is the one that docker and podman document, so that every user who can pull with them can pull here. A
+//! file named by the user must exist; a missing file at a default location is ignored.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,13 +16,13 @@ use super::super::fault::RegistryFault;
 use super::helper;
 use super::login::{Found, Login};
 
-/// The key of Docker Hub that docker writes and gives to helpers; it is older than Hub's present hosts.
+/// Docker Hub's key, which docker writes and passes to helpers; it is older than Hub's current host names.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 
-/// Docker Hub's names, the one that requests go to first.
+/// Docker Hub's host names; the first one is the one that requests are sent to.
 const HUB_NAMES: [&str; 3] = ["registry-1.docker.io", "docker.io", "index.docker.io"];
 
-/// The longest file that is read, in bytes: one has a few lines for each registry.
+/// Maximum size of a file in bytes: it has a few lines for each registry.
 const MAX_FILE: u64 = 1 << 20;
 
 /// Paths that old clients appended to a registry's host: the version of its API, not a namespace.
@@ -34,12 +34,12 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// One place to look.
+/// One source of logins.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Source {
     /// A file.
     File {
-        /// Where.
+        /// Its path.
         path: PathBuf,
         /// Whether the user named it.
         named: bool,
@@ -69,7 +69,7 @@ struct Entry {
     registrytoken: Option<String>,
 }
 
-/// Where to look, in order: a file that was named alone, else podman's files and then Docker's (`containers-auth.json(5)`).
+/// The sources, in order: only the file named by the user, if any; else podman's files and then Docker's (`containers-auth.json(5)`).
 pub(super) fn sources(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Vec<Source>, RegistryFault> {
     let place = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let file = |path: PathBuf| Source::File { path, named: false, legacy: false };
@@ -98,24 +98,24 @@ pub(super) fn sources(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Vec
 }
 
 impl Source {
-    /// What this place knows for a repository.
+    /// The login that this source has for a repository.
     pub(super) fn find(&self, registry: &str, repository: &str) -> Result<Found, RegistryFault> {
         let Some(config) = self.read()? else { return Ok(Found::default()) };
         let names = names(registry);
         let asked = if is_hub(registry) { HUB_KEY } else { registry };
         let helper = names.iter().copied().chain([asked]).find_map(|name| config.cred_helpers.get(name));
         if let Some(helper) = helper.filter(|helper| !helper.is_empty()) {
-            return Ok(Found { login: helper::ask(helper, asked)?, trouble: None });
+            return Ok(Found { login: helper::query(helper, asked)?, helper_error: None });
         }
         let entry = exact(&config.auths, &names, repository).or_else(|| self.loose(&config.auths, &names));
         if let Some(login) = entry.map(Entry::login).transpose().map_err(|what| self.fault(what))?.flatten() {
-            return Ok(Found { login: Some(login), trouble: None });
+            return Ok(Found { login: Some(login), helper_error: None });
         }
-        // With a store, Docker leaves an entry without a password, or none at all (Amazon ECR's helper).
-        match config.creds_store.filter(|store| !store.is_empty()).map(|store| helper::ask(&store, asked)) {
+        // With a credential store, Docker's entry has no password, or there is no entry (Amazon ECR's helper).
+        match config.creds_store.filter(|store| !store.is_empty()).map(|store| helper::query(&store, asked)) {
             None => Ok(Found::default()),
-            Some(Ok(login)) => Ok(Found { login, trouble: None }),
-            Some(Err(fault)) => Ok(Found { login: None, trouble: Some(fault) }),
+            Some(Ok(login)) => Ok(Found { login, helper_error: None }),
+            Some(Err(fault)) => Ok(Found { login: None, helper_error: Some(fault) }),
         }
     }
 
@@ -124,7 +124,7 @@ impl Source {
             Self::Variable(text) => (text.clone().into_bytes(), false),
             Self::File { path, named, legacy } => match path.metadata() {
                 Err(_) if !named => return Ok(None),
-                Err(_) => return Err(self.fault("there is no such file")),
+                Err(_) => return Err(self.fault("no such file")),
                 Ok(metadata) if metadata.len() > MAX_FILE => {
                     return Err(self.fault("it is longer than a megabyte"));
                 }
@@ -139,10 +139,10 @@ impl Source {
         } else {
             serde_json::from_slice(&bytes)
         };
-        config.map(Some).map_err(|_| self.fault("it is not Docker's JSON"))
+        config.map(Some).map_err(|_| self.fault("it is not JSON in Docker's format"))
     }
 
-    /// An entry whose key names the registry in another form: with a scheme, with the path of an API version, by another of
+    /// An entry whose key identifies the registry in another form: with a scheme, with the path of an API version, by another of
     /// Docker Hub's names.
     fn loose<'a>(&self, auths: &'a BTreeMap<String, Entry>, names: &[&str]) -> Option<&'a Entry> {
         let legacy = matches!(self, Self::File { legacy: true, .. });
@@ -170,7 +170,8 @@ impl Entry {
             return Ok(Some(Login::Access(token)));
         }
         if let Some(auth) = full(&self.auth) {
-            let (user, password) = decode(&auth).ok_or("an auth is not the base64 form of user:password")?;
+            let (user, password) =
+                decode(&auth).ok_or("an `auth` value is not the base64 encoding of user:password")?;
             return Ok(Some(Login::Password { user, password }));
         }
         let pair = full(&self.username).zip(full(&self.password));
@@ -203,7 +204,7 @@ fn exact<'a>(auths: &'a BTreeMap<String, Entry>, names: &[&str], repository: &st
     keys.chain(plain).find_map(|key| auths.get(&key))
 }
 
-/// The host that a key names as a whole. A path without a scheme is a namespace, unless it is an API's version or the file
+/// The host, if a key refers to all of it. A path without a scheme is a namespace, unless it is an API version or the file
 /// is from before there were namespaces.
 fn host_of(key: &str, legacy: bool) -> Option<&str> {
     let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));

@@ -1,6 +1,6 @@
 //! A login.
 //!
-//! Its law: its secret is never printed.
+//! Invariant: its secret is never printed.
 
 use std::fmt;
 
@@ -50,12 +50,12 @@ impl Login {
     }
 }
 
-/// What is known for a repository.
+/// The result of a lookup for a repository.
 #[derive(Debug, Default)]
 pub(in super::super) struct Found {
-    /// How to sign in, if anything says so.
+    /// The login, if there is one.
     pub(in super::super) login: Option<Login>,
-    /// Why the store for all registries did not answer. Public images are still readable, so this is reported only when the
-    /// registry refuses.
-    pub(in super::super) trouble: Option<RegistryFault>,
+    /// Why the credential store for all registries failed. Public images are still readable, so this is reported only if the
+    /// registry denies access.
+    pub(in super::super) helper_error: Option<RegistryFault>,
 }

@@ -1,7 +1,7 @@
-//! What `docker login` and `podman login` have stored for a registry.
+//! Credentials that `docker login` and `podman login` have stored for a registry.
 //!
-//! Its law: a secret is read when a registry asks for one, goes to that registry and the token server it names, and is
-//! never printed. Where to look and which entry counts follows `containers-auth.json(5)` and Docker's `config.json`.
+//! Invariant: a secret is read when a registry requires one, is sent only to that registry and the token server that it names,
+//! and is never printed. The lookup order follows `containers-auth.json(5)` and Docker's `config.json`.
 
 mod files;
 mod helper;
@@ -16,7 +16,7 @@ pub(super) fn find(registry: &str, repository: &str) -> Result<Found, RegistryFa
     let mut found = Found::default();
     for source in files::sources(&|name| std::env::var_os(name))? {
         let here = source.find(registry, repository)?;
-        found.trouble = found.trouble.or(here.trouble);
+        found.helper_error = found.helper_error.or(here.helper_error);
         if here.login.is_some() {
             found.login = here.login;
             return Ok(found);

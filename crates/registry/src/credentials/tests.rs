@@ -1,4 +1,4 @@
-//! Logins in every form in which docker, podman and cloud tools leave them.
+//! Logins in every form in which docker, podman and cloud tools store them.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -23,7 +23,7 @@ fn user(login: Option<Login>) -> Option<String> {
     }
 }
 
-/// The forms in which docker, podman and cloud tools leave a login: file, registry, repository, what is found.
+/// The forms in which docker, podman and cloud tools store a login: file, registry, repository, expected result.
 /// `bWU6c2VjcmV0` is `me:secret`, `aHViOng=` is `hub:x`, `bnM6eQ==` is `ns:y`.
 const FORMS: [(&str, &str, &str, Option<&str>); 21] = [
     (r#"{"auths": {"ghcr.io": {"auth": "bWU6c2VjcmV0"}}}"#, "ghcr.io", "a/b", Some("me:secret")),
@@ -102,13 +102,13 @@ fn the_old_file_has_its_entries_at_the_top_level() {
 }
 
 #[test]
-fn broken_and_missing_files_are_reported_apart() {
+fn malformed_and_missing_files_are_distinguished() {
     let missing = |named| Source::File { path: "/no/such/file".into(), named, legacy: false };
     assert!(missing(false).find("x", "a").unwrap().login.is_none());
     assert!(missing(true).find("x", "a").unwrap_err().to_string().contains("no such file"));
     assert!(find_text("no json", "x", "a").is_err());
     assert!(find_text(r#"{"auths": {"x": {"auth": "*"}}}"#, "x", "a").is_err());
-    assert_eq!(find_text("\n", "x", "a").unwrap(), None, "docker takes an empty file for an empty one");
+    assert_eq!(find_text("\n", "x", "a").unwrap(), None, "docker accepts an empty file");
 }
 
 fn paths(variables: &[(&str, &str)]) -> Vec<String> {
@@ -141,7 +141,7 @@ fn files_are_looked_up_in_the_documented_order() {
 }
 
 #[test]
-fn a_helper_that_is_missing_is_named() {
+fn a_missing_helper_is_named() {
     let text = r#"{"credHelpers": {"x": "no-such-helper", "y": "../evil"}}"#;
     assert!(find_text(text, "x", "a").unwrap_err().to_string().contains("no-such-helper"));
     assert!(find_text(text, "y", "a").unwrap_err().to_string().contains("slash"));
@@ -168,7 +168,7 @@ fn with_helper(test: &str, script: &str) -> bool {
 }
 
 #[test]
-fn a_store_for_all_registries_is_asked_without_an_entry() {
+fn a_store_for_all_registries_is_queried_without_an_entry() {
     let script = r#"#!/bin/sh
 read -r registry
 case $registry in
@@ -179,7 +179,7 @@ case $registry in
   *) echo 'credentials not found in native keychain'; exit 1 ;;
 esac
 "#;
-    let name = "credentials::tests::a_store_for_all_registries_is_asked_without_an_entry";
+    let name = "credentials::tests::a_store_for_all_registries_is_queried_without_an_entry";
     if !with_helper(name, script) {
         return;
     }
@@ -193,9 +193,9 @@ esac
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), store).unwrap();
     let source = Source::File { path: file.path().to_owned(), named: true, legacy: false };
-    let trouble = source.find("broken.example", "a").unwrap().trouble.unwrap();
-    assert!(trouble.to_string().contains("the cloud said no"), "{trouble}");
-    // A helper for this registry alone must answer.
+    let helper_error = source.find("broken.example", "a").unwrap().helper_error.unwrap();
+    assert!(helper_error.to_string().contains("the cloud said no"), "{helper_error}");
+    // A helper for this registry alone must succeed.
     let one = r#"{"credHelpers": {"broken.example": "test", "ecr.example": "test"}}"#;
     assert!(find_text(one, "broken.example", "a").is_err());
     assert_eq!(user(find_text(one, "ecr.example", "a").unwrap()).as_deref(), Some("AWS:s"));

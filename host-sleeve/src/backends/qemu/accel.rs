@@ -1,52 +1,52 @@
-//! How the CPUs run.
+//! How the CPUs are run.
 //!
-//! Its law: KVM where it has proved itself, else translation, and the reason with it.
+//! Invariant: by KVM if a trial boot has shown that it works, else by TCG, with the reason.
 
 use cloister_image::digest::Digest;
 
 use crate::error::{Error, Result};
 
 use super::argv::Accel;
-use super::boot::Nameless;
+use super::boot::AnonymousFile;
 use super::found::Found;
 use super::kvm;
 
-/// How an operator wants the CPUs to run.
+/// How the operator wants the CPUs to be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AccelChoice {
-    /// KVM where it proves itself, else translation.
+    /// KVM if it works, else TCG.
     Auto,
-    /// KVM or nothing.
+    /// KVM; an error if it does not work.
     Kvm,
-    /// Translation.
+    /// TCG (translation).
     Tcg,
 }
 
-/// How the CPUs run, and why not better.
+/// How the CPUs are run, and why not by KVM.
 pub(super) async fn choose_accel(
     asked: AccelChoice,
     qemu: &Found,
-    kernel: &Nameless,
+    kernel: &AnonymousFile,
     digest: &Digest,
 ) -> Result<(Accel, Option<String>)> {
     if asked == AccelChoice::Tcg {
         return Ok((Accel::Tcg, None));
     }
-    let answer = kvm::ask(qemu, kernel, digest).await;
+    let answer = kvm::test(qemu, kernel, digest).await;
     match (answer.works, asked) {
         (true, _) => Ok((Accel::Kvm, None)),
         (false, AccelChoice::Kvm) => Err(Error::host(format!("KVM does not work here: {}", answer.why))
             .hint(
                 answer
                     .fix
-                    .unwrap_or("leave out --accel kvm; `host-sleeve doctor` tries again and tells more"),
+                    .unwrap_or("omit --accel kvm; `host-sleeve doctor` repeats the test and shows details"),
             )),
         (false, _) => Ok((Accel::Tcg, Some(answer.why))),
     }
 }
 
-/// The same in a word.
-pub(super) const fn accel_word(accel: Accel) -> &'static str {
+/// Its short name.
+pub(super) const fn accel_name(accel: Accel) -> &'static str {
     match accel {
         Accel::Kvm => "kvm",
         Accel::Tcg => "tcg",

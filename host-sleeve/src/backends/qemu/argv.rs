@@ -1,7 +1,7 @@
 //! QEMU's command line.
 //!
-//! Its law: one pure function, under golden tests. Sockets are named without a folder: QEMU is started in the enclave's
-//! folder, so that no path is too long for `sun_path` and none needs QEMU's escaping of commas.
+//! Invariant: one pure function, with golden tests. Socket paths have no directory: QEMU is started in the enclave's directory,
+//! so that no path is too long for `sun_path` and none needs QEMU's escaping of commas.
 
 use std::os::fd::RawFd;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::path::Path;
 /// QEMU's machine type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MachineType {
-    /// Virtio over memory-mapped registers and nothing else: the quickest to boot.
+    /// Virtio over MMIO and nothing else: boots fastest.
     Microvm,
     /// A PC with PCI and ACPI.
     Q35,
@@ -18,25 +18,25 @@ pub(crate) enum MachineType {
 /// How the CPUs run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Accel {
-    /// The host's hardware.
+    /// By the host's hardware virtualization.
     Kvm,
-    /// Translated.
+    /// By translation in software (TCG).
     Tcg,
 }
 
-/// How the guest's vsock device is made.
+/// How the guest's vsock device is provided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Vsock {
     /// By the host's kernel.
     Kernel {
-        /// The open device, which has the guest's address already.
+        /// The open device, which the guest's address is already assigned to.
         device: RawFd,
     },
     /// By a vhost-user process behind [`VHOST_SOCKET`].
     User,
 }
 
-/// Everything QEMU's command line depends on.
+/// Everything that QEMU's command line depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spec<'a> {
     /// The enclave's name, for process listings.
@@ -45,7 +45,7 @@ pub(crate) struct Spec<'a> {
     pub(crate) machine: MachineType,
     /// How the CPUs run.
     pub(crate) accel: Accel,
-    /// How vsock is made.
+    /// How vsock is provided.
     pub(crate) vsock: Vsock,
     /// The guest's vsock address.
     pub(crate) cid: u32,
@@ -61,7 +61,7 @@ pub(crate) struct Spec<'a> {
     pub(crate) cmdline: &'a str,
 }
 
-/// Everything the command line of a `nitro-enclave` machine depends on.
+/// Everything that the command line of a `nitro-enclave` machine depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NitroSpec<'a> {
     /// The enclave's name, for process listings.
@@ -74,17 +74,17 @@ pub(crate) struct NitroSpec<'a> {
     pub(crate) memory: u64,
     /// The enclave image file.
     pub(crate) image: &'a Path,
-    /// Words that the machine puts behind the image's kernel command line.
+    /// Arguments that the machine appends to the image's kernel command line.
     pub(crate) append: &'a str,
 }
 
-/// Where the vhost-user vsock device listens for QEMU, in the enclave's folder.
+/// The socket on which the vhost-user vsock device listens for QEMU, in the enclave's directory.
 pub(crate) const VHOST_SOCKET: &str = "vhost.sock";
 
-/// Where QEMU listens for QMP, in the enclave's folder.
+/// The socket on which QEMU listens for QMP, in the enclave's directory.
 pub(crate) const QMP_SOCKET: &str = "qmp.sock";
 
-/// What QEMU may not do once it runs: start programs, gain privileges, change its limits, use obsolete calls.
+/// What QEMU must not do once it runs: start programs, gain privileges, change its limits, use obsolete system calls.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
 /// The arguments of QEMU, without the program.
@@ -111,17 +111,17 @@ pub(crate) fn argv(spec: &Spec<'_>) -> Vec<String> {
     add("-qmp", format!("unix:{QMP_SOCKET},server=on,wait=off"));
     vsock(spec, &mut add);
     add("-sandbox", SANDBOX.to_owned());
-    // A reboot is how the guest turns a microvm off: without ACPI there is no other way.
+    // The guest powers a microvm off by a reboot: without ACPI there is no other way.
     argv.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
     argv
 }
 
-/// Where Debian's packages have the firmware that a QEMU built by scripts/qemu-nitro lacks. Another QEMU has its own, which
-/// comes first.
+/// Where Debian's packages install the firmware that a QEMU built by scripts/qemu-nitro lacks. Another QEMU has its own, which
+/// takes precedence.
 const FIRMWARE: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
 
 /// The arguments of QEMU for an emulated AWS Nitro enclave, without the program. There is no `-sandbox`: the QEMU of
-/// scripts/qemu-nitro is built without it, and is for development.
+/// scripts/qemu-nitro is built without support for it, and is for development.
 pub(crate) fn nitro(spec: &NitroSpec<'_>) -> Vec<String> {
     let mut argv = Vec::new();
     let mut add = |option: &str, value: String| argv.extend([option.to_owned(), value]);
@@ -141,11 +141,11 @@ pub(crate) fn nitro(spec: &NitroSpec<'_>) -> Vec<String> {
     add("-serial", "chardev:console".to_owned());
     add("-qmp", format!("unix:{QMP_SOCKET},server=on,wait=off"));
     add("-chardev", format!("socket,id=vsock,path={VHOST_SOCKET}"));
-    // The driver of the security module offers a request and the room for its answer one after the other, and QEMU gives the
-    // device up when it sees the first without the second (`handle_input` of its hw/virtio/virtio-nsm.c). Where the guest's
-    // kick is handled at once, and not by another thread, nobody offers anything meanwhile.
+    // The driver of the security module queues a request and the buffer for its response one after the other, and QEMU marks
+    // the device as broken if it sees the first without the second (`handle_input` of its hw/virtio/virtio-nsm.c). With ioeventfd
+    // off, the guest's notification is handled synchronously and not by another thread, so this cannot happen.
     add("-global", "virtio-mmio.ioeventfd=off".to_owned());
-    // A reboot is how an enclave ends.
+    // An enclave powers off by a reboot.
     argv.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
     argv
 }
@@ -165,7 +165,7 @@ const fn accel(accel: Accel) -> &'static str {
     }
 }
 
-/// The processor. A translated one does not offer fast string instructions: Linux then copies and clears by words, while
+/// The processor. Under TCG it does not offer fast string instructions: Linux then copies and clears memory by words, while
 /// QEMU executes `rep movsb` and `rep stosb` byte by byte (`gen_repz` of its `target/i386`).
 const fn cpu(accel: Accel) -> &'static str {
     match accel {
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_translated_microvm_has_this_command_line() {
+    fn a_microvm_under_tcg_has_this_command_line() {
         assert_eq!(
             argv(&spec()).join(" "),
             "-name cloister-web -machine microvm,acpi=off,memory-backend=memory -accel tcg,thread=multi \
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_translated_nitro_enclave_has_this_command_line() {
+    fn a_nitro_enclave_under_tcg_has_this_command_line() {
         let spec = NitroSpec {
             name: "web",
             accel: Accel::Tcg,
@@ -265,6 +265,6 @@ mod tests {
     #[test]
     fn only_a_vhost_user_device_needs_shared_memory() {
         let kernel = argv(&Spec { vsock: Vsock::Kernel { device: 11 }, ..spec() });
-        assert!(!kernel.iter().any(|word| word.contains("memory-backend")));
+        assert!(!kernel.iter().any(|argument| argument.contains("memory-backend")));
     }
 }

@@ -1,7 +1,7 @@
 //! The kernel and the ramdisks as the two files that QEMU takes.
 //!
-//! Its law: they are checked while they are copied, and have no names, so nothing can be left behind. The kernel reads
-//! archives one after another and skips zeros between them (`init/initramfs.c`, `unpack_to_rootfs`); each must begin on a
+//! Invariant: they are verified while they are copied, and are anonymous, so nothing can be left behind. The kernel reads
+//! archives one after another and skips zeros between them (`init/initramfs.c`, `unpack_to_rootfs`); each must begin at a
 //! multiple of four bytes.
 
 use std::error::Error as StdError;
@@ -17,69 +17,68 @@ use cloister_wire::causes;
 use crate::error::{Doing, Error, Result, hint_for};
 use crate::install;
 
-/// What archives in a ramdisk are aligned to.
+/// The alignment of archives in a ramdisk.
 const ALIGN: u64 = 4;
 
 /// What QEMU boots.
 #[derive(Debug)]
 pub(crate) struct Boot {
     /// The kernel.
-    pub(crate) kernel: Nameless,
+    pub(crate) kernel: AnonymousFile,
     /// Its digest.
     pub(crate) kernel_digest: Digest,
     /// Both ramdisks.
-    pub(crate) ramdisks: Nameless,
+    pub(crate) ramdisks: AnonymousFile,
 }
 
-/// A file without a name that a child can open by a path.
+/// A file without a name, which a child can open through its descriptor's path.
 #[derive(Debug)]
-pub(crate) struct Nameless {
+pub(crate) struct AnonymousFile {
     fd: OwnedFd,
 }
 
 impl Boot {
-    /// Copies the parts out of an enclave image, and checks them on the way.
+    /// Copies the parts of an enclave image and verifies them.
     pub(crate) async fn prepare(artifact: &Artifact) -> Result<Self> {
         let artifact = artifact.clone();
         let copied =
             tokio::task::spawn_blocking(move || Self::copy(&artifact, &install::cache("tmp")?)).await;
-        copied
-            .map_err(|error| Error::internal("the copying of the enclave image broke off").because(error))?
+        copied.map_err(|error| Error::internal("copying the enclave image was aborted").because(error))?
     }
 
     fn copy(artifact: &Artifact, scratch: &Path) -> Result<Self> {
         let digest = artifact.parts().find(|(part, _, _)| *part == Part::Kernel).map(|(_, digest, _)| digest);
         Ok(Self {
-            kernel: Nameless::of(artifact, &[Part::Kernel], scratch)?,
+            kernel: AnonymousFile::of(artifact, &[Part::Kernel], scratch)?,
             kernel_digest: digest.ok_or_else(|| Error::author("the enclave image has no kernel"))?,
-            ramdisks: Nameless::of(artifact, &[Part::OsRamdisk, Part::AppRamdisk], scratch)?,
+            ramdisks: AnonymousFile::of(artifact, &[Part::OsRamdisk, Part::AppRamdisk], scratch)?,
         })
     }
 
-    /// The descriptors for the child to keep.
+    /// The descriptors that the child inherits.
     pub(crate) fn into_fds(self) -> Vec<OwnedFd> {
         vec![self.kernel.fd, self.ramdisks.fd]
     }
 }
 
-impl Nameless {
-    /// Some parts, one after another.
+impl AnonymousFile {
+    /// A file with these parts, one after another.
     fn of(artifact: &Artifact, parts: &[Part], scratch: &Path) -> Result<Self> {
         let doing = || format!("cannot write into {}", scratch.display());
-        let mut file = nameless(scratch).doing(doing)?;
+        let mut file = anonymous_file(scratch).doing(doing)?;
         for part in parts {
-            artifact.copy(*part, &mut file).map_err(|fault| blame(fault, scratch))?;
+            artifact.copy(*part, &mut file).map_err(|fault| copy_error(fault, scratch))?;
             pad(&mut file).doing(doing)?;
         }
         Ok(Self { fd: file.into() })
     }
 
-    /// A file that is open, as if it had no name.
+    /// An open file, treated as anonymous.
     pub(crate) fn from_file(file: File) -> Self {
         Self { fd: file.into() }
     }
 
-    /// The path under which a child that keeps the descriptor opens it.
+    /// The path by which a child that inherits the descriptor opens it.
     pub(crate) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
     }
@@ -89,14 +88,14 @@ impl Nameless {
         Ok(Self { fd: self.fd.try_clone()? })
     }
 
-    /// The descriptor for a child to keep.
+    /// The descriptor that a child inherits.
     pub(crate) fn into_fd(self) -> OwnedFd {
         self.fd
     }
 }
 
-/// Reading and writing fail in one call: a full disk is the scratch folder's, all else the image's.
-fn blame(fault: ArtifactFault, scratch: &Path) -> Error {
+/// Reading and writing fail in one call: a full disk concerns the scratch directory, every other error the image.
+fn copy_error(fault: ArtifactFault, scratch: &Path) -> Error {
     let full =
         |cause: &(dyn StdError + 'static)| hint_for(cause.downcast_ref().filter(|error| is_full(error))?);
     let hint = causes::below(&fault).find_map(full);
@@ -104,9 +103,9 @@ fn blame(fault: ArtifactFault, scratch: &Path) -> Error {
         Some(hint) => {
             Error::host(format!("cannot write into {}", scratch.display())).because(fault).hint(hint)
         }
-        None => Error::operator("the enclave image cannot be read")
+        None => Error::operator("cannot read the enclave image")
             .because(fault)
-            .hint("if it is damaged, build it again"),
+            .hint("if it is damaged, rebuild it"),
     }
 }
 
@@ -114,9 +113,9 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// A file without a name in this folder. Where the file system cannot make one (NFS, for example, has no `O_TMPFILE`), its
-/// name is removed at once.
-pub(super) fn nameless(dir: &Path) -> io::Result<File> {
+/// An anonymous file in this directory. If the file system does not support them (NFS, for example, has no `O_TMPFILE`), a named
+/// file is created and unlinked immediately.
+pub(super) fn anonymous_file(dir: &Path) -> io::Result<File> {
     tempfile::tempfile_in(dir)
 }
 
@@ -132,7 +131,7 @@ mod tests {
     use crate::app::tests::write_image;
 
     #[test]
-    fn each_ramdisk_begins_on_a_multiple_of_four() {
+    fn each_ramdisk_begins_at_a_multiple_of_four() {
         let dir = tempfile::tempdir().unwrap();
         let artifact = write_image(&dir.path().join("app.cloister"), b"kernel", b"12345", b"6789");
         let boot = Boot::copy(&artifact, dir.path()).unwrap();
@@ -141,11 +140,11 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_from_a_damaged_image() {
+    fn a_full_disk_is_distinguished_from_a_damaged_image() {
         let dir = tempfile::tempdir().unwrap();
         let artifact = write_image(&dir.path().join("app.cloister"), b"kernel", b"os", b"app");
         let mut full = File::options().write(true).open("/dev/full").unwrap();
-        let error = blame(artifact.copy(Part::Kernel, &mut full).unwrap_err(), Path::new("/scratch"));
+        let error = copy_error(artifact.copy(Part::Kernel, &mut full).unwrap_err(), Path::new("/scratch"));
         assert_eq!(error.to_string(), "cannot write into /scratch");
         assert!(error.told().hint.as_deref().unwrap().contains("free some space"));
     }
@@ -156,6 +155,6 @@ mod tests {
         let path = dir.path().join("app.cloister");
         let artifact = write_image(&path, b"kernel", b"os", b"app");
         std::fs::write(path.join("blobs/sha256").join(Digest::of(b"kernel").hex()), b"colonel").unwrap();
-        assert!(Boot::copy(&artifact, dir.path()).unwrap_err().to_string().contains("cannot be read"));
+        assert!(Boot::copy(&artifact, dir.path()).unwrap_err().to_string().contains("cannot read"));
     }
 }

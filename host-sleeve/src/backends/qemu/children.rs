@@ -1,6 +1,6 @@
 //! The programs that make up a machine.
 //!
-//! Its law: a program started here dies with the sleeve, is reaped, and what it said last is kept, bounded.
+//! Invariant: a program started here dies with the sleeve, is reaped, and its last output is retained, bounded.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -20,18 +20,18 @@ use crate::error::{Doing, Result};
 use crate::state::process::ProcessId;
 use crate::values::signal_name;
 
-/// How much of a program's standard error is kept: its last lines, where the reason is.
-const KEEP: usize = 4096;
+/// How much of a program's standard error is retained: its last lines, which contain the reason.
+const TAIL_SIZE: usize = 4096;
 
-/// How long the rest of an ended program's words may take to be read.
-const SAID_LIMIT: Duration = Duration::from_millis(500);
+/// Time limit for reading the remaining output of a program that has exited.
+const OUTPUT_LIMIT: Duration = Duration::from_millis(500);
 
-/// A running program of ours.
+/// A running program.
 #[derive(Debug)]
 pub(crate) struct Program {
     label: &'static str,
     child: Child,
-    said: Tail,
+    stderr_tail: Tail,
     collector: Option<JoinHandle<()>>,
 }
 
@@ -40,9 +40,9 @@ pub(crate) struct Program {
 pub(crate) struct Tail(Arc<Mutex<VecDeque<u8>>>);
 
 impl Program {
-    /// Starts `program` in the folder `dir` with `keep` under the same descriptor numbers.
+    /// Starts `program` in the directory `dir`. It inherits the descriptors `keep`, with the same numbers.
     ///
-    /// It must be called from the main thread: the program dies with the thread that started it.
+    /// This must be called from the main thread: the program dies with the thread that started it.
     pub(crate) fn start<A: AsRef<OsStr>>(
         label: &'static str,
         program: &Path,
@@ -61,9 +61,9 @@ impl Program {
         let mut command = tokio::process::Command::from(command);
         let mut child =
             command.kill_on_drop(true).spawn().doing(|| format!("cannot start {}", program.display()))?;
-        let said = Tail::default();
-        let collector = child.stderr.take().map(|stderr| tokio::spawn(said.clone().collect(stderr)));
-        Ok(Self { label, child, said, collector })
+        let stderr_tail = Tail::default();
+        let collector = child.stderr.take().map(|stderr| tokio::spawn(stderr_tail.clone().collect(stderr)));
+        Ok(Self { label, child, stderr_tail, collector })
     }
 
     /// Its standard output, once.
@@ -71,45 +71,45 @@ impl Program {
         self.child.stdout.take()
     }
 
-    /// Which process it is, while it runs.
+    /// Its process, while it is running.
     pub(crate) fn id(&self) -> Option<ProcessId> {
         self.child.id().and_then(ProcessId::of)
     }
 
-    /// Waits until it has ended, and says how. May be asked again after the future was dropped.
+    /// Waits until it has exited. Returns its exit code and a description. May be called again after the future was dropped.
     pub(crate) async fn ended(&mut self) -> (Option<i32>, String) {
         match self.child.wait().await {
-            Ok(status) => (status.code(), format!("{} {}", self.label, words(status))),
-            Err(error) => (None, format!("{} cannot be waited for: {error}", self.label)),
+            Ok(status) => (status.code(), format!("{} {}", self.label, describe(status))),
+            Err(error) => (None, format!("cannot wait for {}: {error}", self.label)),
         }
     }
 
-    /// Whether it has ended already.
+    /// Whether it has already exited.
     pub(crate) fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Sends it the signal that nothing withstands, and waits for nothing.
+    /// Sends it SIGKILL, without waiting.
     pub(crate) fn start_kill(&mut self) {
-        // An error means that it has ended: what was wanted.
+        // An error means that it has already exited.
         drop(self.child.start_kill());
     }
 
     /// Kills it and reaps it.
     pub(crate) async fn kill(&mut self) {
-        // An error means that it has ended and is reaped: what was wanted.
+        // An error means that it has already exited and was reaped.
         drop(self.child.kill().await);
     }
 
-    /// What it said last on standard error, if anything. To be asked after its end.
-    pub(crate) async fn said(&mut self) -> Option<String> {
+    /// Its last output on standard error, if any. To be called after it has exited.
+    pub(crate) async fn last_output(&mut self) -> Option<String> {
         if let Some(collector) = &mut self.collector {
-            // A stream that something else keeps open has said what it has to say.
-            drop(time::timeout(SAID_LIMIT, collector).await);
-            // Only now: whoever is interrupted in the middle asks again.
+            // Another process may keep the stream open: do not wait for it any longer.
+            drop(time::timeout(OUTPUT_LIMIT, collector).await);
+            // Only now, so that the call can be repeated after it was cancelled.
             self.collector = None;
         }
-        self.said.text()
+        self.stderr_tail.text()
     }
 }
 
@@ -122,26 +122,26 @@ impl Tail {
     }
 
     fn push(&self, bytes: &[u8]) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.extend(bytes);
-        let over = kept.len().saturating_sub(KEEP);
-        kept.drain(..over);
+        let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.extend(bytes);
+        let over = tail.len().saturating_sub(TAIL_SIZE);
+        tail.drain(..over);
     }
 
     fn text(&self) -> Option<String> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes: Vec<u8> = kept.iter().copied().collect();
+        let tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes: Vec<u8> = tail.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes).trim().to_owned();
         (!text.is_empty()).then_some(text)
     }
 }
 
-fn words(status: ExitStatus) -> String {
+fn describe(status: ExitStatus) -> String {
     let signal = status.signal().and_then(|signal| u8::try_from(signal).ok());
     match (signal, status.code()) {
         (Some(signal), _) => format!("was killed by {}", signal_name(signal)),
-        (None, Some(0)) => "ended".to_owned(),
-        (None, code) => format!("ended with code {}", code.unwrap_or_default()),
+        (None, Some(0)) => "exited".to_owned(),
+        (None, code) => format!("exited with code {}", code.unwrap_or_default()),
     }
 }
 
@@ -154,25 +154,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_tells_how_it_ended_and_what_it_said() {
+    async fn the_exit_code_and_the_last_output_are_reported() {
         let mut program = sh("echo gone wrong >&2; exit 3");
-        assert_eq!(program.ended().await, (Some(3), "sh ended with code 3".to_owned()));
-        assert_eq!(program.said().await.unwrap(), "gone wrong");
+        assert_eq!(program.ended().await, (Some(3), "sh exited with code 3".to_owned()));
+        assert_eq!(program.last_output().await.unwrap(), "gone wrong");
     }
 
     #[tokio::test]
-    async fn a_killed_program_is_told_by_its_signal() {
+    async fn a_killed_program_is_reported_with_its_signal() {
         let mut program = sh("kill -9 $$");
         assert_eq!(program.ended().await.1, "sh was killed by SIGKILL");
     }
 
     #[test]
-    fn only_the_last_words_are_kept() {
+    fn only_the_last_output_is_retained() {
         let tail = Tail::default();
-        tail.push(&vec![b'a'; KEEP]);
+        tail.push(&vec![b'a'; TAIL_SIZE]);
         tail.push(b"the end");
         let text = tail.text().unwrap();
-        assert_eq!(text.len(), KEEP);
+        assert_eq!(text.len(), TAIL_SIZE);
         assert!(text.ends_with("the end"));
     }
 }

@@ -1,6 +1,6 @@
-//! Looking for QEMU.
+//! Finds QEMU.
 //!
-//! Its law: one that is found has told its version, and is not too old.
+//! Invariant: a QEMU that is found has reported its version, and is not too old.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub(crate) const PROGRAM: &str = "qemu-system-aarch64";
 /// A QEMU that was found.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
-    /// Its file.
+    /// The path of its executable.
     pub(crate) path: PathBuf,
     /// Its version.
     pub(crate) version: Version,
@@ -29,7 +29,7 @@ pub(crate) struct Found {
     pub(crate) line: String,
 }
 
-/// Looks for QEMU and asks for its version.
+/// Finds QEMU and queries its version.
 pub(crate) fn find() -> Result<Found> {
     let path = install::in_path(PROGRAM).ok_or_else(|| {
         Error::host(format!("{PROGRAM} is not installed")).hint("apt install qemu-system-x86")
@@ -46,16 +46,16 @@ pub(super) fn at(path: PathBuf) -> Result<Found> {
     match Version::parse(&text) {
         Some(version) if version >= version::OLDEST => Ok(Found { path, version, line }),
         Some(version) => Err(Error::host(format!("{} is version {version}", path.display()))
-            .hint(format!("{} or newer is needed", version::OLDEST))),
-        None => Err(Error::host(format!("{} does not tell its version", path.display()))
+            .hint(format!("version {} or newer is required", version::OLDEST))),
+        None => Err(Error::host(format!("{} does not report its version", path.display()))
             .hint("is it QEMU? `--version` should print `QEMU emulator version …`")),
     }
 }
 
-/// What `program` prints when it is asked with these arguments.
+/// Runs `program` with these arguments and returns its output.
 ///
-/// In a process group of its own: Ctrl-C goes to every process of the terminal's group, and a program that it ended would
-/// be reported as the reason in place of Ctrl-C.
+/// It runs in a process group of its own: Ctrl-C goes to every process of the terminal's group, and a program ended by it
+/// would be reported as the reason in place of Ctrl-C.
 pub(super) fn query(program: &Path, arguments: &[&str]) -> std::io::Result<Output> {
     Command::new(program).args(arguments).stdin(Stdio::null()).process_group(0).output()
 }

@@ -1,26 +1,26 @@
 //! What a dead sleeve may have left of a machine: its processes.
 //!
-//! Its law: the kernel ends them with the sleeve, so there should be none; those that are found anyway are ended as what the
-//! record says they are. They were another process's children, so how they ended is not known.
+//! Invariant: the kernel kills them together with the sleeve, so there should be none; any that are found are identified by the
+//! record and killed. They are children of another process, so how they exited is unknown.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time;
 
-use crate::backends::contract::{Ending, Remains};
+use crate::backends::contract::{MachineExit, Remains};
 use crate::error::Result;
 use crate::state::handle::Handle;
 use crate::state::process::{ProcessId, boot_id};
 use crate::transport::Pending;
 
-/// The pause between two looks whether a process has ended.
+/// The pause between two checks whether a process has exited.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What finds a machine of QEMU again.
+/// The handle of a machine of QEMU.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Parts {
-    /// The boot of the host in which its processes run; earlier programs did not record it.
+    /// The boot of the host in which its processes run. Absent in earlier versions.
     #[serde(default)]
     boot: Option<String>,
     /// The processes that make it up, by name.
@@ -29,17 +29,17 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// These processes, which run now.
+    /// The handle of these running processes.
     pub(super) fn now(processes: Vec<(String, ProcessId)>) -> Self {
         Self { boot: boot_id(), processes }
     }
 }
 
-/// Processes that run without their sleeve.
+/// Processes that have outlived their sleeve.
 #[derive(Debug)]
 struct Left(Vec<ProcessId>);
 
-/// Finds those that still run.
+/// Finds those that are still running.
 pub(super) fn find(handle: &Handle) -> Result<Option<Box<dyn Remains>>> {
     let parts: Parts = handle.parts()?;
     let another_boot = parts.boot.zip(boot_id()).is_some_and(|(then, now)| then != now);
@@ -51,12 +51,12 @@ pub(super) fn find(handle: &Handle) -> Result<Option<Box<dyn Remains>>> {
 }
 
 impl Remains for Left {
-    fn ended(&mut self) -> Pending<'_, Ending> {
+    fn ended(&mut self) -> Pending<'_, MachineExit> {
         Box::pin(async move {
             while self.0.iter().any(|process| process.exists()) {
                 time::sleep(PAUSE).await;
             }
-            Ending::Unknown
+            MachineExit::Unknown
         })
     }
 

@@ -1,19 +1,19 @@
-//! How long QEMU's machines may take.
+//! Time limits of QEMU's machines.
 //!
-//! Its law: a translated machine on a busy host is slow, and is not taken for one that hangs.
+//! Invariant: an emulated machine on a busy host is slow, and must not be mistaken for one that hangs.
 
 use std::time::Duration;
 
 use crate::backends::contract::MachineLimits;
 
-/// The limits, for every machine that QEMU makes.
+/// The limits, for all of QEMU's machine types.
 pub(super) const LIMITS: MachineLimits = MachineLimits {
-    // A translated boot takes some seconds, and several times that on a host with more work than processors.
+    // A boot under TCG takes some seconds, and several times that on a host with more work than processors.
     boot: Duration::from_mins(1),
-    // The guest's last steps and QEMU's own exit, which wait for processors like everything else.
+    // For the guest's last steps and QEMU's exit, which wait for a free processor like everything else.
     power_off: Duration::from_secs(10),
-    // The host's kernel ends killed programs, and gives back their memory first.
+    // The host's kernel frees the memory of killed programs before they are gone.
     kill: Duration::from_secs(10),
-    // What is left then is the vsock device, a small program.
+    // Only the vsock device, a small program, is left then.
     destroy: Duration::from_secs(5),
 };

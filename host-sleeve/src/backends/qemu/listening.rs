@@ -1,7 +1,7 @@
-//! Whether a program listens on its unix sockets yet.
+//! Whether a program is listening on its Unix sockets yet.
 //!
-//! Its law: it is asked of the kernel. A socket's name is there before its owner listens, and a trial connection would be
-//! taken for the one connection that a vhost-user device serves.
+//! Invariant: this is determined from the kernel's tables. A socket's name exists before its owner listens, and a test
+//! connection would be taken for the one connection that a vhost-user device serves.
 
 use std::collections::HashSet;
 use std::fs;
@@ -9,7 +9,7 @@ use std::fs;
 /// The bit of a listening socket in `/proc/net/unix` (`__SO_ACCEPTCON`, include/linux/net.h).
 const LISTENS: u32 = 1 << 16;
 
-/// Whether the process `pid` listens on unix sockets of all these names, as it named them itself.
+/// Whether the process `pid` is listening on Unix sockets with all these names, as it passed them to bind(2).
 pub(super) fn listens(pid: u32, names: &[&str]) -> bool {
     let sockets = sockets_of(pid);
     let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
@@ -32,7 +32,7 @@ fn sockets_of(pid: u32) -> HashSet<String> {
         .collect()
 }
 
-/// The inode and the name of a listening socket's line: `Num RefCount Protocol Flags Type St Inode Path`.
+/// The inode and the name in the line of a listening socket: `Num RefCount Protocol Flags Type St Inode Path`.
 fn entry(line: &str) -> Option<(&str, &str)> {
     let mut fields = line.split_ascii_whitespace();
     let flags = u32::from_str_radix(fields.nth(3)?, 16).ok()?;
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_seen_to_listen_by_its_own_name_for_the_socket() {
+    fn a_listening_process_is_found_by_the_name_that_it_bound() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
         let name = path.to_str().unwrap();

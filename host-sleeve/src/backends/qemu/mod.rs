@@ -1,7 +1,7 @@
 //! QEMU on this host.
 //!
-//! Its law: a machine is QEMU and, where the host's kernel has no vhost-vsock, a vhost-user device; both die with the
-//! sleeve. KVM is used when it has proved itself, else the CPUs are translated, and the record says which and why.
+//! Invariant: a machine consists of QEMU and, if the host's kernel has no vhost-vsock, a vhost-user device; both die with the
+//! sleeve. KVM is used if a trial boot has shown that it works, else TCG, and the record states which and why.
 
 mod accel;
 mod argv;
@@ -18,7 +18,7 @@ pub(crate) mod nitro;
 mod options;
 mod probe;
 mod qmp;
-mod room;
+mod ramdisk_limit;
 mod running;
 mod trial;
 mod version;
@@ -40,21 +40,21 @@ use super::contract::{Backend, Deployment, MachineLimits, Plan, Remains};
 use super::finding::Finding;
 use super::options::{Chosen, Offer};
 
-use accel::{AccelChoice, accel_word, choose_accel};
+use accel::{AccelChoice, accel_name, choose_accel};
 use argv::{Accel, MachineType, Spec, Vsock};
 use boot::Boot;
 use children::Program;
 use found::find;
 use limits::LIMITS;
 use qmp::Qmp;
-use room::room;
+use ramdisk_limit::max_ramdisk;
 use running::Running;
 use vsock::{claim_cid, find_vsock, free_cid, hybrid, start_vsock};
 
 /// The backend's name.
 pub(crate) const NAME: &str = "qemu";
 
-/// Its options of the command line.
+/// Its command line options.
 pub(crate) const OFFERS: &[Offer] = &[options::MACHINE, options::ACCEL];
 
 /// The backend.
@@ -79,8 +79,8 @@ impl Backend for Qemu {
         source.artifact().map(drop)
     }
 
-    fn room(&self, kernel: u64) -> u64 {
-        room(kernel)
+    fn max_ramdisk(&self, kernel: u64) -> u64 {
+        max_ramdisk(kernel)
     }
 
     fn limits(&self) -> MachineLimits {
@@ -145,10 +145,10 @@ impl Backend for Qemu {
     }
 }
 
-/// The measured command line, and under translation the counter's speed.
+/// The measured command line, and under TCG the counter's frequency.
 fn cmdline(measured: &str, accel: Accel, tsc_khz: Option<u32>) -> String {
     match (accel, tsc_khz) {
-        (Accel::Tcg, Some(khz)) => format!("{measured} {}", counter::words(khz)),
+        (Accel::Tcg, Some(khz)) => format!("{measured} {}", counter::arguments(khz)),
         _ => measured.to_owned(),
     }
 }
@@ -158,7 +158,7 @@ fn kind(spec: &Spec<'_>) -> String {
         MachineType::Microvm => "microvm",
         MachineType::Q35 => "q35",
     };
-    format!("{machine}, {}", accel_word(spec.accel))
+    format!("{machine}, {}", accel_name(spec.accel))
 }
 
 #[cfg(test)]
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_translated_guest_is_told_how_fast_its_counter_runs() {
+    fn only_a_guest_under_tcg_gets_its_counters_frequency() {
         assert_eq!(cmdline("quiet", Accel::Tcg, Some(2_400_000)), "quiet tsc_early_khz=2400000 lpj=9600000");
         assert_eq!(cmdline("quiet", Accel::Tcg, None), "quiet");
         assert_eq!(cmdline("quiet", Accel::Kvm, Some(2_400_000)), "quiet");

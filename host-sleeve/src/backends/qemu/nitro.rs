@@ -1,7 +1,7 @@
 //! QEMU's `nitro-enclave` machine: an AWS Nitro enclave with its security module, emulated.
 //!
-//! Its law: it boots the very file that AWS Nitro boots, and what differs from real hardware is said: its evidence is not
-//! signed, and nobody answers the heartbeat (docs/decisions/004).
+//! Invariant: it boots the very file that AWS Nitro boots, and the differences from real hardware are documented: its evidence
+//! is not signed, and there is no reply to the heartbeat (docs/decisions/004).
 
 use std::io::Seek;
 use std::path::{Path, PathBuf};
@@ -22,9 +22,9 @@ use crate::transport::Pending;
 use super::super::contract::{Backend, Deployment, MachineLimits, Plan, Remains};
 use super::super::finding::{Finding, lacks, optional, works};
 use super::super::options::{Chosen, Offer};
-use super::accel::{AccelChoice, accel_word, choose_accel};
+use super::accel::{AccelChoice, accel_name, choose_accel};
 use super::argv::{self, Accel, NitroSpec};
-use super::boot::{Nameless, nameless};
+use super::boot::{AnonymousFile, anonymous_file};
 use super::children::Program;
 use super::counter;
 use super::found::{self, Found};
@@ -32,26 +32,26 @@ use super::left;
 use super::limits::LIMITS;
 use super::options;
 use super::qmp::Qmp;
-use super::room::room;
+use super::ramdisk_limit::max_ramdisk;
 use super::running::Running;
 use super::vsock::{find_vsock_program, free_cid, hybrid, start_vsock};
 
 /// The backend's name.
 pub(crate) const NAME: &str = "qemu-nitro";
 
-/// The machine's name.
+/// The machine type's name.
 const MACHINE: &str = "nitro-enclave";
 
-/// The variable that names a QEMU with the machine.
+/// The variable with the path of a QEMU that has the machine.
 const VARIABLE: &str = "CLOISTER_QEMU_NITRO";
 
-/// The name of a QEMU with the machine among our own programs, and in `PATH`.
+/// The name of a QEMU with the machine, in Cloister's libexec directory and in `PATH`.
 const PROGRAM: &str = "qemu-nitro";
 
-/// Restarts by triple fault, which QEMU sees.
+/// Makes the guest restart by a triple fault, which QEMU detects.
 const RESTART: &str = "reboot=t";
 
-/// Its options of the command line.
+/// Its command line options.
 pub(crate) const OFFERS: &[Offer] = &[options::ACCEL];
 
 /// The backend.
@@ -63,21 +63,21 @@ struct QemuNitro {
 /// The backend with these options.
 pub(crate) fn open(chosen: &Chosen) -> Result<Box<dyn Backend>> {
     if chosen.get(options::MACHINE.name).is_some() {
-        let what = format!("the backend {NAME} has one machine, and --machine cannot choose another");
-        return Err(Error::operator(what).hint("leave out --machine, or take --backend qemu"));
+        let what = format!("the backend {NAME} has only one machine type and does not support --machine");
+        return Err(Error::operator(what).hint("omit --machine, or use --backend qemu"));
     }
     options::check(NAME, OFFERS, chosen)?;
     Ok(Box::new(QemuNitro { accel: options::accel(chosen)? }))
 }
 
-/// Looks for a QEMU that has the machine: the one that is named, our own, the distribution's.
+/// Finds a QEMU that has the machine: the one in the variable, Cloister's own, the distribution's.
 fn find() -> Result<Found> {
     let hint = format!(
-        "./scripts/qemu-nitro builds one, ./scripts/build then installs it; or name it in {VARIABLE}"
+        "build one with ./scripts/qemu-nitro (./scripts/build then installs it), or set {VARIABLE} to its path"
     );
     let named = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
     let path = named.or_else(|| install::program(PROGRAM)).or_else(|| install::in_path(found::PROGRAM));
-    let lacks = || Error::host(format!("there is no QEMU with the machine {MACHINE}")).hint(&hint);
+    let lacks = || Error::host(format!("no QEMU with the machine {MACHINE} is installed")).hint(&hint);
     let found = found::at(path.ok_or_else(lacks)?)?;
     let machines = found::query(&found.path, &["-machine", "help"]);
     let machines = machines.doing(|| format!("cannot start {}", found.path.display()))?;
@@ -85,14 +85,14 @@ fn find() -> Result<Found> {
     if String::from_utf8_lossy(&machines.stdout).lines().any(has_it) {
         return Ok(found);
     }
-    Err(Error::host(format!("{} has no machine {MACHINE}", found.path.display())).hint(hint))
+    Err(Error::host(format!("{} does not have the machine {MACHINE}", found.path.display())).hint(hint))
 }
 
-fn look() -> Finding {
+fn probe() -> Finding {
     const WHAT: &str = "QEMU's nitro-enclave machine";
     optional(match find() {
         Ok(found) => works(WHAT, format!("version {} at {}", found.version, found.path.display())),
-        // The one command; where its result is named, `run` says.
+        // Only the command; the error of `run` also names the variable.
         Err(error) => lacks(WHAT, error.to_string(), Some("./scripts/qemu-nitro")),
     })
 }
@@ -102,17 +102,17 @@ impl Backend for QemuNitro {
         NAME
     }
 
-    /// It makes the file for AWS Nitro where the image is not one.
+    /// It accepts all: an image that is not a file for AWS Nitro is converted.
     fn accepts(&self, _source: &Source) -> Result<()> {
         Ok(())
     }
 
-    /// The machine is a microvm as far as memory goes (`hw/i386/nitro_enclave.c`).
-    fn room(&self, kernel: u64) -> u64 {
-        room(kernel)
+    /// The machine's memory layout is that of a microvm (`hw/i386/nitro_enclave.c`).
+    fn max_ramdisk(&self, kernel: u64) -> u64 {
+        max_ramdisk(kernel)
     }
 
-    /// What AWS's tools want, so that what runs here runs there.
+    /// What AWS's tools require, so that an image that runs here also runs there.
     fn least_memory(&self, image: u64) -> u64 {
         image.saturating_mul(MEMORY_FACTOR)
     }
@@ -122,7 +122,7 @@ impl Backend for QemuNitro {
     }
 
     fn probe(&self) -> Pending<'_, Vec<Finding>> {
-        Box::pin(async { vec![look()] })
+        Box::pin(async { vec![probe()] })
     }
 
     fn measure<'a>(&'a self, plan: &'a Plan) -> Pending<'a, Result<Option<NitroPcrs>>> {
@@ -139,7 +139,7 @@ impl Backend for QemuNitro {
             let qemu = find()?;
             let vsock = find_vsock_program()?;
             let boot = Boot::prepare(&plan.source).await?;
-            // Whether KVM works is a matter of host and kernel; the QEMU that has its firmware at hand is asked.
+            // Whether KVM works depends on host and kernel; the test uses a QEMU that is installed with its firmware.
             let prober = found::find().unwrap_or_else(|_| qemu.clone());
             let (accel, why) = choose_accel(self.accel, &prober, &boot.kernel, &boot.kernel_digest).await?;
             let cid = free_cid()?;
@@ -163,7 +163,7 @@ impl Backend for QemuNitro {
                 qmp: Qmp::listen(folder.dir().clone(), argv::QMP_SOCKET),
                 transport,
                 cid,
-                kind: format!("{MACHINE}, {}", accel_word(accel)),
+                kind: format!("{MACHINE}, {}", accel_name(accel)),
                 why,
             });
             Ok(deployment)
@@ -171,8 +171,8 @@ impl Backend for QemuNitro {
     }
 }
 
-/// What the security module should report. It is computed from the image beside the launch; what is deployed is checked against
-/// the same digests.
+/// What the security module should report. It is computed from the image while the launch is in progress; the data that is
+/// deployed is checked against the same digests.
 async fn measure(source: &Source) -> Result<Option<NitroPcrs>> {
     let artifact = match source {
         Source::Eif(file) => return Ok(Some(file.explanation.pcrs)),
@@ -180,63 +180,67 @@ async fn measure(source: &Source) -> Result<Option<NitroPcrs>> {
     };
     let measured = tokio::task::spawn_blocking(move || {
         artifact.measurements().map_err(|error| {
-            Error::operator(format!("{} cannot be measured", artifact.path().display()))
+            Error::operator(format!("cannot measure {}", artifact.path().display()))
                 .because(error)
-                .hint("if it is damaged, build it again")
+                .hint("if it is damaged, rebuild it")
         })
     });
     let measured =
-        measured.await.map_err(|error| Error::host("the measuring broke off").because(error))??;
+        measured.await.map_err(|error| Error::host("the measurement was aborted").because(error))??;
     Ok(measured.nitro.map(|nitro| nitro.pcrs))
 }
 
-/// Words behind the measured command line, for what this machine lacks. It has no keyboard controller to be restarted by: the
-/// kernel would jump into the firmware, which boots it again unseen by QEMU (docs/decisions/004). And a translated guest has
-/// no other clock than the counter, whose speed it is told, but ticks of 4 ms (see the `qemu` backend); AWS's has its own.
+/// Arguments after the measured command line that compensate for what this machine lacks. It has no keyboard controller that
+/// could restart it: the kernel would jump into the firmware, which boots it again without QEMU noticing (docs/decisions/004).
+/// And an emulated guest has no clock but the counter, whose frequency is passed to it, and ticks of 4 ms (see the `qemu`
+/// backend); AWS's has its own.
 fn append(accel: Accel, tsc_khz: Option<u32>) -> String {
     match (accel, tsc_khz) {
-        (Accel::Tcg, Some(khz)) => format!("{RESTART} tsc=reliable {}", counter::words(khz)),
+        (Accel::Tcg, Some(khz)) => format!("{RESTART} tsc=reliable {}", counter::arguments(khz)),
         _ => RESTART.to_owned(),
     }
 }
 
 /// What is booted.
 struct Boot {
-    image: Nameless,
-    kernel: Nameless,
+    image: AnonymousFile,
+    kernel: AnonymousFile,
     kernel_digest: cloister_image::digest::Digest,
 }
 
 impl Boot {
-    /// Makes the file, or copies it; checked on the way, and without a name.
+    /// Creates the file, or copies it, as an anonymous file. Its digests are checked meanwhile.
     async fn prepare(source: &Source) -> Result<Self> {
         let source = source.clone();
         let copied = tokio::task::spawn_blocking(move || Self::copy(&source, &install::cache("tmp")?)).await;
-        copied
-            .map_err(|error| Error::internal("the copying of the enclave image broke off").because(error))?
+        copied.map_err(|error| Error::internal("copying the enclave image was aborted").because(error))?
     }
 
     fn copy(source: &Source, scratch: &Path) -> Result<Self> {
         let doing = || format!("cannot write into {}", scratch.display());
-        let mut image = nameless(scratch).doing(doing)?;
+        let mut image = anonymous_file(scratch).doing(doing)?;
         match source {
             Source::Artifact(artifact) => {
                 artifact.write_eif(&mut image).map_err(|error| {
                     Error::operator(format!(
-                        "{} cannot be made a file for AWS Nitro",
+                        "cannot create a file for AWS Nitro from {}",
                         artifact.path().display()
                     ))
                     .because(error)
-                    .hint("if it is damaged, build it again; if the disk is full, free some space there")
+                    .hint("if it is damaged, rebuild it; if the disk is full, free some space")
                 })?;
             }
             Source::Eif(file) => file.copy(&mut image)?,
         }
         image.rewind().doing(doing)?;
-        let mut kernel = Hashed::new(nameless(scratch).doing(doing)?);
+        let mut kernel = Hashed::new(anonymous_file(scratch).doing(doing)?);
         source.copy_kernel(&mut kernel)?;
         let (kernel, kernel_digest) = kernel.finish();
-        Ok(Self { image: Nameless::from_file(image), kernel: Nameless::from_file(kernel), kernel_digest })
+        Ok(Self {
+            image: AnonymousFile::from_file(image),
+            kernel: AnonymousFile::from_file(kernel),
+            kernel_digest,
+        })
     }
 }
 
@@ -245,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_guest_restarts_in_sight_and_a_translated_one_knows_its_counter() {
+    fn every_guest_restarts_visibly_and_an_emulated_one_gets_its_counters_frequency() {
         assert_eq!(
             append(Accel::Tcg, Some(2_400_000)),
             "reboot=t tsc=reliable tsc_early_khz=2400000 lpj=9600000"
@@ -255,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_what_the_vendors_tools_want() {
+    fn memory_is_what_the_vendors_tools_require() {
         assert_eq!(QemuNitro { accel: AccelChoice::Auto }.least_memory(100), 400);
     }
 }

@@ -1,6 +1,6 @@
-//! QEMU's options of the command line.
+//! The command line options of QEMU's backends.
 //!
-//! Its law: what is read here needs no further check.
+//! Invariant: values parsed here need no further check.
 
 use crate::backends::options::{Chosen, Offer};
 use crate::error::{Error, Result};
@@ -8,39 +8,39 @@ use crate::error::{Error, Result};
 use super::accel::AccelChoice;
 use super::argv::MachineType;
 
-/// Which machine QEMU makes.
+/// The machine type.
 pub(super) const MACHINE: Offer = Offer {
     name: "machine",
-    help: "The machine on the backend `qemu`. Otherwise microvm",
+    help: "The machine type on the backend `qemu`. Default: microvm",
     values: &[
-        ("microvm", "Virtio over memory-mapped registers and nothing else: the quickest to boot"),
+        ("microvm", "Virtio over MMIO and nothing else: boots fastest"),
         ("q35", "A PC with PCI and ACPI"),
     ],
     default: None,
 };
 
-/// How it runs the CPUs.
+/// How QEMU runs the CPUs.
 pub(super) const ACCEL: Offer = Offer {
     name: "accel",
     help: "How QEMU runs the CPUs",
     values: &[
-        ("auto", "KVM where it proves itself, else translation"),
-        ("kvm", "KVM or nothing"),
-        ("tcg", "Translation"),
+        ("auto", "KVM if a trial boot shows that it works, else TCG"),
+        ("kvm", "KVM; fails if it does not work"),
+        ("tcg", "TCG (translation in software)"),
     ],
     default: Some("auto"),
 };
 
-/// Refuses an option that is not among a backend's own.
+/// Refuses an option that the backend does not have.
 pub(super) fn check(backend: &str, offers: &[Offer], chosen: &Chosen) -> Result<()> {
     match chosen.beyond(offers) {
         None => Ok(()),
         Some(name) => Err(Error::operator(format!("the backend {backend} has no option --{name}"))
-            .hint(format!("leave out --{name}, or take another --backend"))),
+            .hint(format!("omit --{name}, or use another --backend"))),
     }
 }
 
-/// The machine that was chosen.
+/// The requested machine type.
 pub(super) fn machine(chosen: &Chosen) -> Result<MachineType> {
     match chosen.get(MACHINE.name) {
         None | Some("microvm") => Ok(MachineType::Microvm),
@@ -49,7 +49,7 @@ pub(super) fn machine(chosen: &Chosen) -> Result<MachineType> {
     }
 }
 
-/// How the CPUs are to run.
+/// How the CPUs are to be run.
 pub(super) fn accel(chosen: &Chosen) -> Result<AccelChoice> {
     match chosen.get(ACCEL.name) {
         None | Some("auto") => Ok(AccelChoice::Auto),
@@ -61,8 +61,8 @@ pub(super) fn accel(chosen: &Chosen) -> Result<AccelChoice> {
 
 fn no_value(offer: Offer, value: &str) -> Error {
     let values: Vec<&str> = offer.values.iter().map(|(value, _)| *value).collect();
-    Error::operator(format!("{value} is no value of --{}", offer.name))
-        .hint(format!("its values: {}", values.join(", ")))
+    Error::operator(format!("invalid value {value} for --{}", offer.name))
+        .hint(format!("possible values: {}", values.join(", ")))
 }
 
 #[cfg(test)]
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_value_that_is_offered_is_read() {
+    fn every_offered_value_is_accepted() {
         let of = |offer: Offer, value: &str| {
             let mut chosen = Chosen::default();
             chosen.set(offer.name, value);

@@ -1,6 +1,6 @@
-//! What of QEMU works on this host.
+//! Tests of what QEMU's backends need on this host.
 //!
-//! Its law: what is said to work has been tried, as far as trying leaves no trace.
+//! Invariant: whatever is reported to work was tested, as far as a test leaves no trace.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use crate::backends::finding::{Finding, failed, lacks, optional, works};
 use crate::error::Result;
 use crate::install;
 
-use super::boot::Nameless;
+use super::boot::AnonymousFile;
 use super::found::{Found, find};
 use super::kvm;
 use super::vsock::{VSOCK_DEVICE, find_vsock, try_vsock};
@@ -49,21 +49,21 @@ async fn vsock() -> Finding {
 async fn kvm(qemu: &Result<Found>) -> Finding {
     const WHAT: &str = "KVM";
     let answer = match (qemu, kernel()) {
-        (Ok(qemu), Some((kernel, digest))) => kvm::ask_again(qemu, &kernel, &digest).await,
-        _ => return optional(lacks(WHAT, "not tried: that needs QEMU and the Cloister OS", None)),
+        (Ok(qemu), Some((kernel, digest))) => kvm::test_again(qemu, &kernel, &digest).await,
+        _ => return optional(lacks(WHAT, "not tested: this requires QEMU and the Cloister OS", None)),
     };
     if answer.works {
-        return optional(works(WHAT, "a trial boot went well"));
+        return optional(works(WHAT, "a trial boot succeeded"));
     }
-    optional(lacks(WHAT, format!("{}: CPUs are translated, which is slower", answer.why), answer.fix))
+    optional(lacks(WHAT, format!("{}: CPUs run under TCG, which is slower", answer.why), answer.fix))
 }
 
-fn kernel() -> Option<(Nameless, Digest)> {
+fn kernel() -> Option<(AnonymousFile, Digest)> {
     let architecture = Architecture::native()?;
     let folder = install::os(architecture.name()).ok()?;
     let (release, _) = ramdisk::read_os(&folder, architecture).ok()?;
     let file = fs::File::open(ramdisk::kernel_path(&folder)).ok()?;
-    Some((Nameless::from_file(file), release.kernel.sha256))
+    Some((AnonymousFile::from_file(file), release.kernel.sha256))
 }
 
 #[cfg(test)]
@@ -72,7 +72,7 @@ mod tests {
     use crate::error::Error;
 
     #[test]
-    fn what_is_missing_is_told_with_its_cure() {
+    fn a_missing_program_is_reported_with_the_command_that_installs_it() {
         let error = Error::host("QEMU is not installed").hint("apt install qemu-system-x86");
         let finding = program(&Err(error));
         assert!(!finding.works && !finding.optional);

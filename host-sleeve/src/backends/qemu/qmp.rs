@@ -1,8 +1,8 @@
-//! QMP: what QEMU says about its machine.
+//! QMP: QEMU's events about its machine.
 //!
-//! Its law: it only listens, and asks why when QEMU has stopped the machine. Whoever loses this channel loses the reason of
-//! a shutdown, and the news of a machine that QEMU will not run any further, and nothing else. Lines are bounded: QEMU is
-//! trusted less once a guest has run in it.
+//! Invariant: it only listens, and queries the reason when QEMU has stopped the machine. If this channel is lost, the reason for
+//! a shutdown and the report of a stopped machine are lost, and nothing else. Lines are bounded: QEMU is trusted less once a
+//! guest has run in it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,32 +17,32 @@ use tokio::time;
 
 use crate::state::Dir;
 
-/// The longest line that is read; an event has some hundred bytes.
+/// Maximum length of a line that is read; an event has some hundred bytes.
 const MAX_LINE: u64 = 64 * 1024;
 
 /// How long QEMU may take to open its socket on a busy machine.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long reading what QEMU has written may take.
+/// Time limit for reading the remaining data from an exited QEMU.
 const READ_LIMIT: Duration = Duration::from_secs(1);
 
-/// The pause between two tries to connect. QEMU opens the socket within tens of milliseconds.
+/// The pause between two attempts to connect. QEMU opens the socket within tens of milliseconds.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A listener on QMP.
 #[derive(Debug)]
 pub(crate) struct Qmp {
-    heard: Arc<Heard>,
-    /// Until it is known to have ended: a task that has told its end must not be waited for again.
+    received: Arc<Received>,
+    /// `None` once it has been joined: a task must not be joined twice.
     task: Option<JoinHandle<()>>,
 }
 
-/// What has come of listening so far.
+/// What has been received so far.
 #[derive(Debug, Default)]
-struct Heard {
+struct Received {
     connected: AtomicBool,
     cause: Mutex<Option<String>>,
-    /// Why QEMU runs the machine no further, once it has said so.
+    /// The state in which QEMU has stopped the machine, once it has reported one.
     halted: watch::Sender<Option<String>>,
 }
 
@@ -66,46 +66,46 @@ struct Answer {
     status: Option<String>,
 }
 
-/// What a line means.
+/// A relevant message.
 #[derive(Debug, PartialEq, Eq)]
-enum News {
-    /// The machine is shut down, for this reason.
+enum Message {
+    /// The machine was shut down, for this reason.
     Shutdown(String),
-    /// The machine was stopped, and QEMU lives on.
+    /// The machine was stopped, and QEMU is still running.
     Stopped,
-    /// The state that QEMU says the machine is in.
+    /// The machine's state as reported by QEMU.
     State(String),
 }
 
-/// The states of QEMU's `RunState` (qapi/run-state.json) in which a machine stands that nobody continues.
+/// The states of QEMU's `RunState` (qapi/run-state.json) in which a machine stays stopped.
 const HALTED: [&str; 4] = ["internal-error", "io-error", "guest-panicked", "paused"];
 
 impl Qmp {
-    /// Listens at `socket` in the folder `dir` as soon as QEMU is there.
+    /// Connects to `socket` in the directory `dir` as soon as QEMU has opened it, and listens.
     pub(crate) fn listen(dir: Dir, socket: &'static str) -> Self {
-        let heard = Arc::new(Heard::default());
-        let task = tokio::spawn(follow(dir, socket, Arc::clone(&heard)));
-        Self { heard, task: Some(task) }
+        let received = Arc::new(Received::default());
+        let task = tokio::spawn(follow(dir, socket, Arc::clone(&received)));
+        Self { received, task: Some(task) }
     }
 
-    /// Waits until QEMU says that it runs the machine no further, and tells in which state it stands. For ever where QEMU
-    /// does not.
+    /// Waits until QEMU reports that it has stopped the machine for good, and returns its state. Never returns if QEMU does not
+    /// report that.
     pub(crate) async fn halted(&self) -> String {
-        let mut halted = self.heard.halted.subscribe();
+        let mut halted = self.received.halted.subscribe();
         loop {
             if let Some(state) = halted.borrow_and_update().clone() {
                 return state;
             }
-            // No error while `heard` is there.
+            // Cannot fail while `received` exists.
             drop(halted.changed().await);
         }
     }
 
-    /// Why the machine was shut down, as QEMU calls it (`guest-reset`, `guest-panic`, …), once QEMU has ended. May be
-    /// given up in the middle and asked again.
+    /// Why the machine was shut down, in QEMU's terms (`guest-reset`, `guest-panic`, …). To be called once QEMU has exited. Cancel
+    /// safe.
     pub(crate) async fn cause(&mut self) -> Option<String> {
-        // QEMU has ended: a socket that was reached is at its end, and one that was not never will be.
-        if self.heard.connected.load(Ordering::Acquire)
+        // QEMU has exited: a connected socket is at end of file, and an unconnected one will never connect.
+        if self.received.connected.load(Ordering::Acquire)
             && let Some(task) = &mut self.task
         {
             if time::timeout(READ_LIMIT, &mut *task).await.is_err() {
@@ -113,7 +113,7 @@ impl Qmp {
             }
             self.task = None;
         }
-        self.heard.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.received.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -125,11 +125,11 @@ impl Drop for Qmp {
     }
 }
 
-async fn follow(dir: Dir, socket: &'static str, heard: Arc<Heard>) {
+async fn follow(dir: Dir, socket: &'static str, received: Arc<Received>) {
     let Ok(mut stream) = time::timeout(OPEN_LIMIT, open(&dir, socket)).await else {
         return;
     };
-    heard.connected.store(true, Ordering::Release);
+    received.connected.store(true, Ordering::Release);
     if stream.write_all(b"{\"execute\":\"qmp_capabilities\"}\n").await.is_err() {
         return;
     }
@@ -140,19 +140,19 @@ async fn follow(dir: Dir, socket: &'static str, heard: Arc<Heard>) {
             Ok(1..) if line.ends_with(b"\n") => {}
             _ => return,
         }
-        match news(&line) {
-            Some(News::Shutdown(why)) => {
-                heard.cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        match parse(&line) {
+            Some(Message::Shutdown(why)) => {
+                received.cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
             }
-            Some(News::Stopped) => {
+            Some(Message::Stopped) => {
                 if lines.get_mut().write_all(b"{\"execute\":\"query-status\"}\n").await.is_err() {
                     return;
                 }
             }
-            Some(News::State(state)) if HALTED.contains(&state.as_str()) => {
-                heard.halted.send_replace(Some(state));
+            Some(Message::State(state)) if HALTED.contains(&state.as_str()) => {
+                received.halted.send_replace(Some(state));
             }
-            Some(News::State(_)) | None => {}
+            Some(Message::State(_)) | None => {}
         }
     }
 }
@@ -166,15 +166,15 @@ async fn open(dir: &Dir, socket: &str) -> UnixStream {
     }
 }
 
-/// What a line tells, if it is about that. A panic is told before the shutdown that it causes.
-fn news(line: &[u8]) -> Option<News> {
+/// Parses a line. `None` if it is not relevant. A panic is reported before the shutdown that it causes.
+fn parse(line: &[u8]) -> Option<Message> {
     let line: Line = serde_json::from_slice(line).ok()?;
     match line.event.as_deref() {
-        Some("GUEST_PANICKED") => Some(News::Shutdown("guest-panic".to_owned())),
-        Some("SHUTDOWN") => Some(News::Shutdown(line.data.reason.unwrap_or_else(|| "unknown".to_owned()))),
-        Some("STOP") => Some(News::Stopped),
+        Some("GUEST_PANICKED") => Some(Message::Shutdown("guest-panic".to_owned())),
+        Some("SHUTDOWN") => Some(Message::Shutdown(line.data.reason.unwrap_or_else(|| "unknown".to_owned()))),
+        Some("STOP") => Some(Message::Stopped),
         Some(_) => None,
-        None => line.answer.status.map(News::State),
+        None => line.answer.status.map(Message::State),
     }
 }
 
@@ -187,18 +187,18 @@ mod tests {
 "#;
 
     #[test]
-    fn a_shutdown_tells_its_reason() {
-        assert_eq!(news(RESET), Some(News::Shutdown("guest-reset".into())));
+    fn the_reason_for_a_shutdown_is_parsed() {
+        assert_eq!(parse(RESET), Some(Message::Shutdown("guest-reset".into())));
         assert_eq!(
-            news(br#"{"event":"GUEST_PANICKED","data":{"action":"pause"}}"#),
-            Some(News::Shutdown("guest-panic".into()))
+            parse(br#"{"event":"GUEST_PANICKED","data":{"action":"pause"}}"#),
+            Some(Message::Shutdown("guest-panic".into()))
         );
-        assert_eq!(news(br#"{"return":{}}"#), None);
-        assert_eq!(news(b"\xff{"), None);
+        assert_eq!(parse(br#"{"return":{}}"#), None);
+        assert_eq!(parse(b"\xff{"), None);
     }
 
     #[tokio::test]
-    async fn a_machine_that_qemu_runs_no_further_is_told_with_its_state() {
+    async fn a_machine_that_qemu_has_stopped_is_reported_with_its_state() {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("qmp.sock")).unwrap();
         let qmp = Qmp::listen(Dir::open(dir.path()).unwrap(), "qmp.sock");
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_reason_is_kept_after_qemu_is_gone() {
+    async fn the_reason_is_available_after_qemu_has_exited() {
         let dir = tempfile::tempdir().unwrap();
         let mut qmp = Qmp::listen(Dir::open(dir.path()).unwrap(), "qmp.sock");
         let listener = UnixListener::bind(dir.path().join("qmp.sock")).unwrap();
@@ -227,7 +227,7 @@ mod tests {
         stream.write_all(RESET).await.unwrap();
         drop(stream);
         assert_eq!(qmp.cause().await.as_deref(), Some("guest-reset"));
-        // Whoever waited for the end of a machine may have been interrupted, and asks again.
+        // The wait for a machine's exit may be cancelled and repeated.
         assert_eq!(qmp.cause().await.as_deref(), Some("guest-reset"));
     }
 }

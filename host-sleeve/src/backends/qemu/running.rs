@@ -1,6 +1,6 @@
-//! A machine that runs: QEMU, its vsock device, and what they say.
+//! A running machine: QEMU, its vsock device, and their output.
 //!
-//! Its law: both end together, and the end says what happened in words.
+//! Invariant: both are terminated together, and the reason is reported as text.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::state::process::ProcessId;
 use crate::state::record::Platform;
 use crate::transport::{Pending, Transport};
 
-use super::super::contract::{Console, Deployment, Ending, Remains};
+use super::super::contract::{Console, Deployment, MachineExit, Remains};
 use super::children::Program;
 use super::left::Parts;
 use super::qmp::Qmp;
@@ -18,21 +18,21 @@ use super::vsock::{VSOCK_DEVICE, VSOCK_PROGRAM};
 /// A running machine.
 #[derive(Debug)]
 pub(super) struct Running {
-    /// The backend that made it.
+    /// The name of its backend.
     pub(super) backend: &'static str,
     /// QEMU.
     pub(super) qemu: Program,
-    /// The device, where the kernel is not it.
+    /// The program that implements the vsock device, unless the kernel does.
     pub(super) vsock: Option<Program>,
-    /// What QEMU says of the machine.
+    /// Receives QEMU's events about the machine.
     pub(super) qmp: Qmp,
-    /// How its ports are reached.
+    /// The transport to its ports.
     pub(super) transport: Arc<dyn Transport>,
     /// Its vsock address.
     pub(super) cid: u32,
-    /// What it is, in words.
+    /// A short description: `microvm, tcg`.
     pub(super) kind: String,
-    /// Why it is not something better.
+    /// Why it is not something faster.
     pub(super) why: Option<String>,
 }
 
@@ -64,21 +64,21 @@ impl Deployment for Running {
 }
 
 impl Remains for Running {
-    fn ended(&mut self) -> Pending<'_, Ending> {
+    fn ended(&mut self) -> Pending<'_, MachineExit> {
         Box::pin(async move {
             let device = async {
                 match self.vsock.as_mut() {
-                    Some(vsock) => (vsock.ended().await.1, vsock.said().await),
+                    Some(vsock) => (vsock.ended().await.1, vsock.last_output().await),
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 biased;
                 (code, how) = self.qemu.ended() => self.after_qemu(code, how).await,
-                (how, said) = device => Ending::Broke { how, said },
+                (how, output) = device => MachineExit::Failed { how, output },
                 state = self.qmp.halted() => {
                     let how = format!("QEMU stopped the machine ({state})");
-                    Ending::Broke { how, said: None }
+                    MachineExit::Failed { how, output: None }
                 }
             }
         })
@@ -99,20 +99,20 @@ impl Remains for Running {
 }
 
 impl Running {
-    /// The programs that run, by name.
+    /// The running programs, by name.
     fn processes(&self) -> Vec<(String, ProcessId)> {
         let programs = [("qemu", Some(&self.qemu)), ("vsock", self.vsock.as_ref())];
         programs.into_iter().filter_map(|(part, program)| Some((part.to_owned(), program?.id()?))).collect()
     }
 
-    async fn after_qemu(&mut self, code: Option<i32>, how: String) -> Ending {
+    async fn after_qemu(&mut self, code: Option<i32>, how: String) -> MachineExit {
         let cause = self.qmp.cause().await;
         let orderly = matches!(cause.as_deref(), None | Some("guest-reset" | "guest-shutdown"));
-        let said = self.qemu.said().await;
+        let output = self.qemu.last_output().await;
         match cause {
-            _ if code == Some(0) && orderly => Ending::PoweredOff { said },
-            Some(cause) if !orderly => Ending::Broke { how: format!("{how} ({cause})"), said },
-            _ => Ending::Broke { how, said },
+            _ if code == Some(0) && orderly => MachineExit::PoweredOff { output },
+            Some(cause) if !orderly => MachineExit::Failed { how: format!("{how} ({cause})"), output },
+            _ => MachineExit::Failed { how, output },
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Which QEMU this is, and what it can do.
+//! QEMU versions.
 //!
-//! Its law: what a version lacks is said before anything is started.
+//! Invariant: a version that is too old is refused before anything is started.
 
 use std::fmt;
 
@@ -17,10 +17,10 @@ pub(crate) struct Version {
 pub(crate) const OLDEST: Version = Version { major: 7, minor: 2 };
 
 impl Version {
-    /// Reads what `qemu-system-… --version` prints: `QEMU emulator version 7.2.22 (Debian …)`.
+    /// Parses the output of `qemu-system-… --version`: `QEMU emulator version 7.2.22 (Debian …)`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let words = text.lines().next()?.strip_prefix("QEMU emulator version ")?;
-        let number = words.split([' ', '(']).next()?;
+        let rest = text.lines().next()?.strip_prefix("QEMU emulator version ")?;
+        let number = rest.split([' ', '(']).next()?;
         let mut parts = number.split('.');
         Some(Self { major: parts.next()?.parse().ok()?, minor: parts.next()?.parse().ok()? })
     }
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_found_in_what_qemu_prints() {
+    fn the_version_is_parsed_from_qemus_output() {
         let debian = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright (c) 2003-2022";
         assert_eq!(Version::parse(debian), Some(Version { major: 7, minor: 2 }));
         assert_eq!(Version::parse("QEMU emulator version 10.0.2"), Some(Version { major: 10, minor: 0 }));

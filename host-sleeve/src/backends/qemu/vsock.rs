@@ -1,6 +1,6 @@
-//! The guest's vsock device, and the program that makes one where the host's kernel does not.
+//! The guest's vsock device, and the program that provides one if the host's kernel does not.
 //!
-//! Its law: the device listens before QEMU is started, and its sockets lie in the enclave's folder.
+//! Invariant: the device listens before QEMU is started, and its sockets are in the enclave's directory.
 
 use std::fs;
 use std::io;
@@ -20,52 +20,53 @@ use crate::transport::Hybrid;
 use super::children::Program;
 use super::{argv, attached, listening};
 
-/// The vhost-user vsock device.
+/// The program that implements a vhost-user vsock device.
 pub(crate) const VSOCK_PROGRAM: &str = "vhost-device-vsock";
 
-/// The kernel's vhost-vsock.
+/// The kernel's vhost-vsock device.
 pub(crate) const VSOCK_DEVICE: &str = "/dev/vhost-vsock";
 
-/// Where the vhost-user device serves the host, in the enclave's folder.
+/// The socket for connections from the host to the vhost-user device, in the enclave's directory.
 const VSOCK_SOCKET: &str = "vsock.sock";
 
-/// The variable that chooses how vsock is made.
+/// The variable that selects how vsock is provided.
 const VSOCK_VARIABLE: &str = "CLOISTER_VSOCK";
 
 /// How long the vsock device may take to listen: it starts within milliseconds on an idle host.
 const VSOCK_LIMIT: Duration = Duration::from_secs(10);
 
-/// The pause between two looks for the vsock device's socket.
+/// The pause between two checks for the vsock device's socket.
 const VSOCK_PAUSE: Duration = Duration::from_millis(2);
 
-/// How vsock can be made here: by the kernel, else by the vhost-user device, whose file is the answer.
+/// How vsock is provided on this host: `None` by the kernel, else the path of the vhost-user device.
 pub(crate) fn find_vsock() -> Result<Option<PathBuf>> {
     let asked = std::env::var(VSOCK_VARIABLE).unwrap_or_default();
     let opens = || fs::File::options().read(true).write(true).open(VSOCK_DEVICE).is_ok();
-    if kernel_makes_it(&asked, opens)? {
+    if uses_kernel(&asked, opens)? {
         return Ok(None);
     }
     install::program(VSOCK_PROGRAM).map(Some).ok_or_else(|| {
-        Error::host(format!("neither {VSOCK_DEVICE} can be opened nor {VSOCK_PROGRAM} found"))
-            .hint("`modprobe vhost_vsock` as root, or `cargo install --locked vhost-device-vsock`")
+        Error::host(format!("cannot open {VSOCK_DEVICE}, and {VSOCK_PROGRAM} is not installed"))
+            .hint("run `modprobe vhost_vsock` as root, or `cargo install --locked vhost-device-vsock`")
     })
 }
 
-/// Whether the kernel's device is taken, which `opens` or not: it is, unless the other one was asked for.
-fn kernel_makes_it(asked: &str, opens: impl FnOnce() -> bool) -> Result<bool> {
+/// Whether the kernel's device is used: if it `opens` and the other one was not requested.
+fn uses_kernel(asked: &str, opens: impl FnOnce() -> bool) -> Result<bool> {
     match asked {
         "" => Ok(opens()),
         "user" => Ok(false),
-        other => Err(Error::operator(format!("{VSOCK_VARIABLE} cannot be {other:?}"))
-            .hint(format!("{VSOCK_VARIABLE}=user takes {VSOCK_PROGRAM}; without it, the kernel's is taken"))),
+        other => Err(Error::operator(format!("invalid value {other:?} of {VSOCK_VARIABLE}")).hint(format!(
+            "{VSOCK_VARIABLE}=user selects {VSOCK_PROGRAM}; unset it to use the kernel's device"
+        ))),
     }
 }
 
-/// How many addresses are drawn until one is free. Two clashes in a row mean that something else is wrong.
-const DRAWS: u32 = 8;
+/// How many random addresses are tried. Two collisions in a row mean that something else is wrong.
+const CID_ATTEMPTS: u32 = 8;
 
-/// An address of the kernel's vsock that no other machine of this host has, and the open device it belongs to: QEMU gets
-/// both, so that nobody takes the address in between.
+/// A vsock address that no other machine of this host has, and the open kernel device that it is assigned to: QEMU gets both,
+/// so that no other process can take the address in between.
 pub(super) fn claim_cid() -> Result<(u32, OwnedFd)> {
     let doing = || format!("cannot use {VSOCK_DEVICE}");
     let device = fs::File::options().read(true).write(true).open(VSOCK_DEVICE).doing(doing)?;
@@ -73,15 +74,15 @@ pub(super) fn claim_cid() -> Result<(u32, OwnedFd)> {
     Ok((cid, device.into()))
 }
 
-/// The first of some addresses that can be claimed.
+/// The first of several random addresses that can be claimed.
 fn first_free(draw: impl Fn() -> Result<u32>, claim: impl Fn(u32) -> io::Result<()>) -> Result<u32> {
     let refused = |cid: u32, error: io::Error| {
-        Error::host(format!("{VSOCK_DEVICE} refuses the vsock address {cid}"))
+        Error::host(format!("{VSOCK_DEVICE} refused the vsock address {cid}"))
             .because(error)
-            .hint(format!("`{VSOCK_VARIABLE}=user` takes {VSOCK_PROGRAM} instead"))
+            .hint(format!("set {VSOCK_VARIABLE}=user to use {VSOCK_PROGRAM} instead"))
     };
     let mut last = None;
-    for _ in 0..DRAWS {
+    for _ in 0..CID_ATTEMPTS {
         let cid = draw()?;
         match claim(cid) {
             Ok(()) => return Ok(cid),
@@ -89,23 +90,23 @@ fn first_free(draw: impl Fn() -> Result<u32>, claim: impl Fn(u32) -> io::Result<
             Err(error) => return Err(refused(cid, error)),
         }
     }
-    Err(last.unwrap_or_else(|| Error::internal("no vsock address was drawn")))
+    Err(last.unwrap_or_else(|| Error::internal("no vsock address was tried")))
 }
 
 /// A vsock address that no other enclave of this host is likely to have. With the kernel's vhost-vsock it must be unique on
-/// the host; behind vhost-user it means nothing.
+/// the host; behind vhost-user it has no meaning.
 ///
-/// It is drawn: process numbers are the same in many containers, whose enclaves share the host's one vsock. Of thirty bits
-/// even a thousand enclaves leave a new one a chance of one in a million to clash.
+/// It is random: process numbers repeat in different containers, whose enclaves share the host's vsock addresses. With thirty
+/// bits, even among a thousand enclaves a new one collides with a probability of one in a million.
 pub(super) fn free_cid() -> Result<u32> {
     let mut drawn = [0; 4];
     let count = rustix::rand::getrandom(&mut drawn, rustix::rand::GetRandomFlags::empty());
-    count.doing(|| "cannot draw a vsock address".to_owned())?;
-    // The top bits keep clear of the small numbers people choose by hand, and of the reserved ones at both ends.
+    count.doing(|| "cannot generate a random vsock address".to_owned())?;
+    // The top bits avoid the small numbers that people choose by hand, and the reserved ones at both ends.
     Ok(0x4000_0000 | (u32::from_ne_bytes(drawn) & 0x3fff_ffff))
 }
 
-/// Sees whether the device starts, in a folder that is gone after.
+/// Tests whether the device starts, in a temporary directory.
 pub(crate) async fn try_vsock(program: &Path) -> Result<()> {
     let scratch = install::cache("tmp")?;
     let doing = || format!("cannot write into {}", scratch.display());
@@ -124,9 +125,9 @@ pub(super) async fn start_vsock(program: &Path, cid: u32, folder: &Path) -> Resu
     while !running.id().is_some_and(|process| listening::listens(process.pid, &sockets)) {
         if running.has_ended() || Instant::now() > deadline {
             running.kill().await;
-            let said = running.said().await.unwrap_or_else(|| "it said nothing".to_owned());
+            let output = running.last_output().await.unwrap_or_else(|| "it printed nothing".to_owned());
             return Err(Error::host(format!("{} does not start", program.display()))
-                .because(std::io::Error::other(said))
+                .because(std::io::Error::other(output))
                 .hint("`host-sleeve doctor` checks it"));
         }
         time::sleep(VSOCK_PAUSE).await;
@@ -134,15 +135,15 @@ pub(super) async fn start_vsock(program: &Path, cid: u32, folder: &Path) -> Resu
     Ok(running)
 }
 
-/// The way through a device that listens and has no guest yet: to be made before QEMU is there to hand over anything.
+/// The transport through a device that listens and has no guest yet. To be called before QEMU is started.
 pub(super) fn hybrid(device: &Program, folder: &Folder) -> Hybrid {
-    let (tell, ready) = watch::channel(false);
+    let (sender, ready) = watch::channel(false);
     let pid = device.id().map_or(0, |process| process.pid);
-    tokio::spawn(attached::watch(pid, attached::event_descriptors(pid), tell));
+    tokio::spawn(attached::watch(pid, attached::event_descriptors(pid), sender));
     Hybrid::new(folder.socket(VSOCK_SOCKET), ready)
 }
 
-/// Looks for the program alone, for machines that take no other device.
+/// Finds the program, for machines that support no other device.
 pub(super) fn find_vsock_program() -> Result<PathBuf> {
     install::program(VSOCK_PROGRAM).ok_or_else(|| {
         Error::host(format!("{VSOCK_PROGRAM} is not installed"))
@@ -155,24 +156,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cid_is_drawn_and_is_neither_reserved_nor_one_that_people_choose() {
+    fn a_cid_is_random_and_neither_reserved_nor_a_common_choice() {
         let drawn: Vec<u32> = (0..4).map(|_| free_cid().unwrap()).collect();
         assert!(drawn.iter().all(|cid| (0xffff..u32::MAX - 1).contains(cid)), "{drawn:?}");
-        // The same in two containers whose processes have the same number would be one value here.
+        // An address derived from the process number, which two containers may share, would be the same each time.
         assert!(drawn.iter().any(|cid| Some(cid) != drawn.first()), "{drawn:?}");
     }
 
     #[test]
-    fn the_kernels_device_is_taken_unless_the_other_one_is_asked_for() {
-        assert!(kernel_makes_it("", || true).unwrap());
-        assert!(!kernel_makes_it("", || false).unwrap());
-        assert!(!kernel_makes_it("user", || true).unwrap());
-        let error = kernel_makes_it("qemu", || true).unwrap_err();
+    fn the_kernels_device_is_used_unless_the_other_one_is_requested() {
+        assert!(uses_kernel("", || true).unwrap());
+        assert!(!uses_kernel("", || false).unwrap());
+        assert!(!uses_kernel("user", || true).unwrap());
+        let error = uses_kernel("qemu", || true).unwrap_err();
         assert!(error.told().hint.as_deref().unwrap().contains("CLOISTER_VSOCK=user"));
     }
 
     #[test]
-    fn a_vsock_address_that_is_taken_is_drawn_again() {
+    fn if_a_vsock_address_is_taken_another_one_is_tried() {
         let drawn = std::cell::Cell::new(100);
         let draw = || {
             drawn.set(drawn.get() + 1);
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_refuses_for_another_reason_is_not_asked_again() {
+    fn a_device_that_refuses_for_another_reason_is_not_tried_again() {
         let asked = std::cell::Cell::new(0);
         let refuses = |_| {
             asked.set(asked.get() + 1);
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_device_that_breaks_off_does_not_pass_for_one() {
+    async fn a_device_that_exits_at_once_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("vhost-device-vsock");
         std::os::unix::fs::symlink("/bin/false", &program).unwrap();

@@ -1,7 +1,7 @@
-//! Taking the folder of an enclave, and removing it.
+//! Claiming and removing the directory of an enclave.
 //!
-//! Its law: a folder is taken empty and locked, or not at all; what is removed is the folder that was opened, and first what its
-//! sleeve may have left running.
+//! Invariant: a directory is claimed empty and locked, or not at all; only the directory that was opened is removed, after any
+//! process that its sleeve may have left running was killed.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -13,38 +13,38 @@ use crate::error::{Doing, Error, Result};
 use super::lock::Lock;
 use super::{Folder, LOCK};
 
-/// How often a folder is made that is removed again before it can be taken: each time another command removes it.
+/// How often creating a directory is attempted that another command removes before it can be locked.
 const CLAIM_TRIES: u32 = 100;
 
-/// What came of asking for a folder.
+/// The result of trying to claim a directory.
 #[derive(Debug)]
 pub(crate) enum Claim {
-    /// It is ours, empty and locked.
+    /// It was claimed, and is empty and locked.
     Taken(Box<Folder>),
-    /// A sleeve holds it.
+    /// It belongs to a running sleeve.
     Running,
-    /// It cannot be taken now, for this reason.
+    /// It cannot be claimed now, for this reason.
     Busy(Error),
-    /// It keeps what is left of an ended enclave.
+    /// It contains the record of an ended enclave.
     Ended,
 }
 
 impl Folder {
-    /// Takes the folder for a new enclave: makes it, or takes over what an ended one left if `replace` is set.
+    /// Claims the directory for a new enclave: creates it, or takes over that of an ended one if `replace` is set.
     pub(crate) fn claim(path: &Path, replace: bool) -> Result<Claim> {
         for _ in 0..CLAIM_TRIES {
             match DirBuilder::new().mode(0o700).create(path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(error).doing(|| format!("cannot make {}", path.display()));
+                    return Err(error).doing(|| format!("cannot create {}", path.display()));
                 }
                 _ => {}
             }
             let opened = match Self::open_dir(path) {
-                // Removed by another since it was there.
+                // Another process has removed it since.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened.doing(|| format!("cannot open {}", path.display())),
             };
-            match opened.and_then(Self::into_locked).inspect_err(|_| forget_empty(path))? {
+            match opened.and_then(Self::into_locked).inspect_err(|_| remove_empty(path))? {
                 Lock::Gone => {}
                 Lock::Held(folder) if folder.sleeve().is_some() => return Ok(Claim::Running),
                 Lock::Held(folder) => return Ok(Claim::Busy(folder.why_held())),
@@ -55,11 +55,11 @@ impl Folder {
                 }
             }
         }
-        Err(Error::host(format!("{} is removed again and again", path.display()))
-            .hint("look which program removes folders there"))
+        Err(Error::host(format!("{} was removed repeatedly while it was being created", path.display()))
+            .hint("check which program removes directories there"))
     }
 
-    /// Removes the folder of an ended enclave, and first what its sleeve may have left running.
+    /// Removes the directory of an ended enclave, after killing any process that its sleeve may have left running.
     pub(crate) fn remove(self) -> Result<()> {
         match self.into_locked()? {
             Lock::Taken(folder) => folder.remove_locked(),
@@ -68,7 +68,7 @@ impl Folder {
         }
     }
 
-    /// Removes the folder that this process holds. One that was lost meanwhile is left to whoever has it.
+    /// Removes the directory that this process has locked. If its lock was lost meanwhile, nothing is removed.
     pub(crate) fn remove_locked(self) -> Result<()> {
         if !self.lock_is_in_place() {
             return Ok(());
@@ -79,12 +79,12 @@ impl Folder {
         if !self.dir.is_at(&self.path) {
             return Ok(());
         }
-        // Another that takes the name at this moment has a file in it, or makes the folder again.
+        // Another process claiming the name at this moment has a file in it, or recreates the directory.
         unless(fs::remove_dir(&self.path), &[io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty])
             .doing(doing)
     }
 
-    /// Kills what a dead sleeve left, and removes everything but the lock.
+    /// Kills processes that a dead sleeve has left running, and removes everything but the lock.
     fn clear(&self) -> Result<()> {
         for process in self.traces().machine {
             process.kill();
@@ -100,13 +100,13 @@ impl Folder {
     }
 }
 
-/// An error of one of these kinds is none: what was wanted is so.
+/// Ignores errors of these kinds, which mean that the goal is already reached.
 fn unless(done: io::Result<()>, kinds: &[io::ErrorKind]) -> io::Result<()> {
     done.or_else(|error| if kinds.contains(&error.kind()) { Ok(()) } else { Err(error) })
 }
 
-/// Removes a folder that could not be taken, unless somebody else has begun with it: an empty one is no enclave, and `ps`
-/// shows none.
-fn forget_empty(path: &Path) {
+/// Removes a directory that could not be claimed, unless another process has begun to use it: an empty one is not an enclave
+/// and would not be listed by `ps`.
+fn remove_empty(path: &Path) {
     fs::remove_dir(path).unwrap_or_default();
 }

@@ -1,7 +1,7 @@
-//! The lock of an enclave's folder: who has it, and what is said of that.
+//! The lock of an enclave's directory: who holds it, and how that is reported.
 //!
-//! Its law: a lock is had only while its file is in the folder. A lock file can be removed; who then takes a new one is not the
-//! enclave's sleeve, and the record tells which process is.
+//! Invariant: a lock is held only while its file is in the directory. A lock file can be removed; a process that then locks a new
+//! one is not the enclave's sleeve, and the record states which process is.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -13,25 +13,25 @@ use crate::state::process::ProcessId;
 
 use super::{Folder, LOCK};
 
-/// How long a lock is waited for that is only asked about, or that a dying process has: both are a matter of microseconds, but for
-/// as long as the kernel lets another process run in between.
+/// How long to wait for a lock that another process is only probing, or that an exiting process still holds: both take
+/// microseconds, plus the time for which the kernel lets another process run in between.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
 
-/// The pause between two tries.
+/// The pause between two attempts.
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
-/// What came of asking for a lock.
+/// The result of trying to take a lock.
 pub(super) enum Lock {
-    /// It is ours.
+    /// It is held by this process now.
     Taken(Folder),
-    /// Another process has it, or runs the enclave without it.
+    /// Another process holds it, or runs the enclave without it.
     Held(Folder),
-    /// The folder is gone.
+    /// The directory is gone.
     Gone,
 }
 
 impl Folder {
-    /// This folder with a new lock; nothing if it has become another enclave's.
+    /// This directory with a new lock. `None` if it belongs to another enclave now.
     pub(super) fn lock_again(&self) -> Result<Option<Self>> {
         let own = ProcessId::own();
         let is_anothers = |folder: &Self| folder.traces().named.is_some_and(|sleeve| Some(sleeve) != own);
@@ -51,7 +51,7 @@ impl Folder {
         }
     }
 
-    /// Takes the lock, unless another process has it or runs the enclave.
+    /// Takes the lock, unless another process holds it or runs the enclave.
     pub(super) fn into_locked(mut self) -> Result<Lock> {
         let doing = |path: &Path| format!("cannot lock {}", path.display());
         let deadline = Instant::now() + LOCK_LIMIT;
@@ -59,7 +59,7 @@ impl Folder {
             let lock =
                 File::options().create(true).truncate(false).write(true).read(true).open(self.dir.at(LOCK));
             let lock = match lock {
-                // Nothing can be made in a folder that was removed.
+                // Nothing can be created in a removed directory.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::Gone),
                 lock => lock.doing(|| doing(&self.path))?,
             };
@@ -73,7 +73,7 @@ impl Folder {
                     return Ok(Lock::Taken(self));
                 }
                 Ok(()) => {}
-                // Who asks whether it is held shares it with us; who has it does not, and lets go of it only when it is dying.
+                // A process probing the lock holds it shared; a sleeve holds it exclusively until it exits.
                 Err(TryLockError::WouldBlock)
                     if !self.traces().is_dying() && lock.try_lock_shared().is_err() =>
                 {
@@ -89,12 +89,12 @@ impl Folder {
         Ok(Lock::Held(self))
     }
 
-    /// Why the lock of this folder is not to be had.
+    /// The error for a lock that is held by another process.
     pub(super) fn why_held(&self) -> Error {
         let (name, traces) = (&self.name, self.traces());
         match traces.process() {
             Some(process) if traces.ended => Error::operator(printing(name, process)).hint(format!(
-                "read the output of process {}, or `host-sleeve rm --force {name}` ends it",
+                "read the output of process {}, or kill it with `host-sleeve rm --force {name}`",
                 process.pid
             )),
             Some(_) => Error::operator(format!("the enclave {name} is running"))
@@ -107,7 +107,7 @@ impl Folder {
     }
 }
 
-/// What is said of a sleeve whose enclave has ended, and whose output is not read.
+/// The message about a sleeve whose enclave has ended and whose output is not being read.
 pub(crate) fn printing(name: &str, process: ProcessId) -> String {
     format!("{name} has ended, but its `host-sleeve run` (process {}) still has output to print", process.pid)
 }

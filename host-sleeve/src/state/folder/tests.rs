@@ -1,4 +1,4 @@
-//! Folders of enclaves under commands that meet in them.
+//! Directories of enclaves under concurrent commands.
 
 use super::super::record::tests::launched;
 use super::*;
@@ -12,7 +12,7 @@ fn taken(claim: Claim) -> Folder {
 }
 
 #[test]
-fn the_lock_tells_whether_the_sleeve_lives() {
+fn the_lock_shows_whether_the_sleeve_is_alive() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web");
     let held = taken(Folder::claim(&path, false).unwrap());
@@ -24,7 +24,7 @@ fn the_lock_tells_whether_the_sleeve_lives() {
 }
 
 #[test]
-fn what_an_ended_enclave_left_is_taken_over_only_when_asked() {
+fn the_directory_of_an_ended_enclave_is_taken_over_only_on_request() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web");
     taken(Folder::claim(&path, false).unwrap()).pen().write(0, &launched("web")).unwrap();
@@ -54,12 +54,12 @@ fn a_removed_lock_file_does_not_make_a_running_enclave_removable() {
     held.pen().write(0, &record).unwrap();
     assert!(held.is_in_place(&[]));
     fs::remove_file(path.join(LOCK)).unwrap();
-    assert!(!held.is_in_place(&[]), "its sleeve notices");
+    assert!(!held.is_in_place(&[]), "its sleeve does not notice");
     assert!(matches!(Folder::claim(&path, true).unwrap(), Claim::Running));
     let other = Folder::open(&path).unwrap();
     assert!(other.seen().unwrap().unwrap().alive);
     assert!(Folder::open(&path).unwrap().remove().unwrap_err().to_string().contains("is running"));
-    assert!(ProcessId::of(sleeve.id()).unwrap().exists(), "rm has killed a process of a running enclave");
+    assert!(ProcessId::of(sleeve.id()).unwrap().exists(), "a process of a running enclave was killed");
     assert!(other.named().unwrap().end());
     sleeve.wait().unwrap();
     other.remove().unwrap();
@@ -67,7 +67,7 @@ fn a_removed_lock_file_does_not_make_a_running_enclave_removable() {
 }
 
 #[test]
-fn a_folder_that_was_removed_and_made_again_is_another_one() {
+fn a_directory_that_was_removed_and_recreated_is_another_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web");
     let held = taken(Folder::claim(&path, false).unwrap());
@@ -80,7 +80,7 @@ fn a_folder_that_was_removed_and_made_again_is_another_one() {
 }
 
 #[test]
-fn a_socket_is_reached_from_a_path_of_any_length() {
+fn a_socket_is_reachable_whatever_the_length_of_its_path() {
     let dir = tempfile::tempdir().unwrap();
     let deep = dir.path().join("d".repeat(120));
     fs::create_dir(&deep).unwrap();
@@ -91,7 +91,7 @@ fn a_socket_is_reached_from_a_path_of_any_length() {
 }
 
 #[test]
-fn what_was_found_under_a_name_is_removed_and_nothing_that_came_after_it() {
+fn only_the_directory_that_was_opened_is_removed_and_not_its_successor() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web");
     let first = taken(Folder::claim(&path, false).unwrap());
@@ -105,7 +105,7 @@ fn what_was_found_under_a_name_is_removed_and_nothing_that_came_after_it() {
 }
 
 #[test]
-fn an_enclave_whose_lock_another_has_removes_nothing_at_its_end() {
+fn an_enclave_that_has_lost_its_lock_removes_nothing_at_its_end() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web");
     let first = taken(Folder::claim(&path, false).unwrap());
@@ -117,7 +117,7 @@ fn an_enclave_whose_lock_another_has_removes_nothing_at_its_end() {
 }
 
 #[test]
-fn claims_and_removals_of_one_name_do_not_meet() {
+fn concurrent_claims_and_removals_of_one_name_exclude_each_other() {
     use std::sync::atomic::{AtomicU32, Ordering};
     let dir = tempfile::tempdir().unwrap();
     let (path, holders, taken) = (dir.path().join("web"), AtomicU32::new(0), AtomicU32::new(0));
@@ -126,7 +126,7 @@ fn claims_and_removals_of_one_name_do_not_meet() {
             scope.spawn(|| {
                 for _ in 0..200 {
                     let Claim::Taken(folder) = Folder::claim(&path, false).unwrap() else { continue };
-                    assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0, "two hold one folder");
+                    assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0, "two hold one directory");
                     assert!(folder.lock_is_in_place());
                     taken.fetch_add(1, Ordering::SeqCst);
                     holders.fetch_sub(1, Ordering::SeqCst);
@@ -139,7 +139,7 @@ fn claims_and_removals_of_one_name_do_not_meet() {
 }
 
 #[test]
-fn a_lock_that_a_dying_sleeve_has_is_waited_for() {
+fn a_lock_held_by_an_exiting_sleeve_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web");
     let held = taken(Folder::claim(&path, false).unwrap());
@@ -147,7 +147,7 @@ fn a_lock_that_a_dying_sleeve_has_is_waited_for() {
     held.pen().write(0, &Record { sleeve: ProcessId::of(sleeve.id()), ..launched("web") }).unwrap();
     assert!(Folder::open(&path).unwrap().named().unwrap().end());
     let dies = std::thread::spawn(move || {
-        // As the last thread of a process may take on a busy machine, when the first has ended.
+        // As long as the last thread of a process may take on a busy machine after the first has exited.
         std::thread::park_timeout(Duration::from_millis(100));
         drop(held);
     });
@@ -158,7 +158,7 @@ fn a_lock_that_a_dying_sleeve_has_is_waited_for() {
 }
 
 #[test]
-fn a_lock_that_is_only_asked_about_is_waited_for() {
+fn a_lock_that_is_only_being_probed_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web");
     taken(Folder::claim(&path, false).unwrap()).pen().write(0, &launched("web")).unwrap();
@@ -174,7 +174,7 @@ fn a_lock_that_is_only_asked_about_is_waited_for() {
 }
 
 #[test]
-fn a_record_half_written_by_a_broken_disk_is_an_error_and_no_panic() {
+fn a_truncated_record_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let folder = taken(Folder::claim(&dir.path().join("web"), false).unwrap());
     fs::write(folder.file(RECORD), b"{\"version\":1,").unwrap();

@@ -34,7 +34,7 @@ fn ended(outcome: Outcome) -> String {
 }
 
 #[test]
-fn an_ended_enclave_is_told_by_its_end() {
+fn an_ended_enclave_is_described_by_its_end() {
     let state = State::Exited { service: "web".into(), code: 3 };
     assert_eq!(ended(Outcome::Told { state }), "exited (3)");
     let state = State::Signaled { service: "web".into(), signal: 9, cause: Cause::OutOfMemory };
@@ -43,14 +43,14 @@ fn an_ended_enclave_is_told_by_its_end() {
 }
 
 #[test]
-fn a_record_without_a_sleeve_is_not_believed_to_run() {
+fn an_enclave_without_a_sleeve_does_not_count_as_running() {
     let seen = |alive| Seen { record: launched("web"), alive }.words();
     assert_eq!(seen(true), "launching");
     assert_eq!(seen(false), "killed: the sleeve died");
 }
 
 #[test]
-fn an_enclave_of_an_earlier_boot_is_not_taken_for_a_killed_one() {
+fn an_enclave_of_an_earlier_boot_is_not_reported_as_killed() {
     let seen = |boot: Option<String>| {
         let machine = Platform {
             kind: "microvm".into(),
@@ -64,13 +64,13 @@ fn an_enclave_of_an_earlier_boot_is_not_taken_for_a_killed_one() {
     };
     let earlier = seen(Some("an earlier boot".into()));
     assert_eq!(earlier.words(), "lost: the host was restarted");
-    assert!(earlier.orphans().is_empty(), "the number is another process's now");
+    assert!(earlier.orphans().is_empty(), "the number belongs to another process now");
     let now = seen(boot_id());
     assert_eq!((now.words().as_str(), now.orphans().len()), ("killed: the sleeve died", 1));
-    assert_eq!(seen(None).orphans().len(), 1, "earlier programs did not record the boot");
+    assert_eq!(seen(None).orphans().len(), 1, "earlier versions did not record the boot");
 }
 
-/// What the first release wrote for a running enclave.
+/// A record that the first release wrote for a running enclave.
 const FIRST_RELEASE: &str = r#"{"version":1,"name":"web","image":{"path":"/app.cloister","digest":"sha256:00","name":"app"},
     "backend":"qemu","machine":{"kind":"microvm, tcg","cid":1100,"vsock":"vhost-device-vsock",
     "processes":[["qemu",{"pid":70,"start":9}],["vsock",{"pid":69,"start":8}]]},"cpus":2,"memory":536870912,
@@ -80,7 +80,7 @@ const FIRST_RELEASE: &str = r#"{"version":1,"name":"web","image":{"path":"/app.c
     "bytes_in":0,"bytes_out":0},"registers":[]},"end":null}"#;
 
 #[test]
-fn a_record_of_the_first_release_is_read() {
+fn a_record_of_the_first_release_is_readable() {
     let record = Record::from_bytes(FIRST_RELEASE.as_bytes(), "web").unwrap();
     assert_eq!((record.boot, record.sleeve), (None, Some(ProcessId { pid: 68, start: 7 })));
     assert_eq!(record.status.unwrap().state, State::Ready);
@@ -93,18 +93,18 @@ fn a_record_without_a_handle_finds_its_machine_by_its_processes() {
     let handle = serde_json::to_value(record.handle().unwrap()).unwrap();
     let processes = json!([["qemu", {"pid": 70, "start": 9}], ["vsock", {"pid": 69, "start": 8}]]);
     assert_eq!(handle, json!({"backend": "qemu", "created": true, "boot": null, "processes": processes}));
-    assert!(launched("web").handle().is_none(), "nothing was made");
+    assert!(launched("web").handle().is_none(), "nothing was created");
 }
 
 #[test]
-fn a_handle_that_was_recorded_is_the_one_that_is_read() {
+fn a_recorded_handle_is_read_back() {
     let record = Record { handle: Some(Handle::creating("cloud")), ..launched("web") };
     let again = Record::from_bytes(&serde_json::to_vec(&record).unwrap(), "web").unwrap();
     assert_eq!(again.handle(), Some(Handle::creating("cloud")));
 }
 
 #[test]
-fn what_a_later_program_adds_or_renames_does_not_hide_an_enclave() {
+fn fields_and_values_of_a_later_version_do_not_hide_an_enclave() {
     let mut value: Value = serde_json::from_str(FIRST_RELEASE).unwrap();
     value["colour"] = json!("blue");
     value["status"]["state"] = json!("hibernating");

@@ -1,14 +1,14 @@
-//! The life of one enclave as the host sees it: what happened in, what to do out.
+//! The lifecycle of one enclave as the host sees it: a state machine from events to actions.
 //!
-//! Its law: it is pure. Time comes in with each event, and every way through it ends in [`Phase::Over`]: each phase has a
-//! deadline, or ends with the machine.
+//! Invariant: it is pure. The time is passed in with each event, and every path ends in [`Phase::Over`]: each phase has a
+//! deadline, or ends when the machine exits.
 //!
 //! ```text
-//! Booting ─ status ─▶ Up ─ stop asked ─▶ Stopping ─┐
-//!    │                 │                           ├─ final state ─▶ Draining ─ logs read ─▶ PoweringOff
-//!    │                 └───────────────────────────┘                     │                        │
-//!    └─ deadline, kill asked (any phase) ──▶ Killing ◀──── deadline ─────┴────────────────────────┤
-//!                                               └──────────── the machine ends (any phase) ──▶ Over
+//! Booting ─ status ─▶ Up ─ stop request ─▶ Stopping ─┐
+//!    │                 │                             ├─ final state ─▶ Draining ─ logs read ─▶ PoweringOff
+//!    │                 └─────────────────────────────┘                     │                        │
+//!    └─ deadline, kill request (any phase) ──▶ Killing ◀──── deadline ─────┴────────────────────────┤
+//!                                                 └────────── the machine exits (any phase) ──▶ Over
 //! ```
 
 use std::time::Duration;
@@ -17,87 +17,87 @@ use cloister_wire::control::{State, Status};
 use cloister_wire::exit;
 use tokio::time::Instant;
 
-use crate::backends::Ending;
+use crate::backends::MachineExit;
 use crate::state::Outcome;
 use crate::values::show_duration;
 
-/// How long the logs may take to be read to their end: the enclave waits two seconds for its final state to be seen.
+/// How long it may take to read the logs to their end: the enclave waits two seconds for its final state to be acknowledged.
 const DRAIN_LIMIT: Duration = Duration::from_millis(1500);
 
-/// What the enclave gets beyond its own limit for a stop: the way there and back, and its power-off.
+/// Added to the enclave's own limit for a stop: for the request, the reply and the power-off.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
 
-/// The limits of one life.
+/// The time limits of one lifecycle.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// From launch to its first word. A job may run for a day before all is ready; a machine that hangs is known sooner.
+    /// From launch to the first status. A job may run for a day before all is ready; a machine that hangs is detected sooner.
     pub(crate) answer: Duration,
     /// From launch to ready.
     pub(crate) ready: Duration,
     /// The whole run, if the operator set one.
     pub(crate) run: Option<Duration>,
-    /// A stop, as the manifest has it.
+    /// For a stop, from the manifest.
     pub(crate) stop: Duration,
-    /// From the final state that was seen to the end of the machine.
+    /// From the acknowledged final state to the exit of the machine.
     pub(crate) power_off: Duration,
-    /// From a kill to the end of the machine.
+    /// From a kill to the exit of the machine.
     pub(crate) kill: Duration,
 }
 
 /// What happened.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// The enclave told its status.
+    /// The enclave sent its status.
     Status(Box<Status>),
-    /// The console showed the enclave's last words.
-    LastWords(State),
+    /// The console showed the enclave's final state.
+    FinalState(State),
     /// The console showed a kernel panic.
     Panic(String),
     /// The logs have been read to their end, or cannot be.
     Drained,
-    /// The enclave cannot be talked to.
+    /// Communication with the enclave is impossible.
     Broken(String),
-    /// Whether the enclave gave a sign of life when it was asked for one.
+    /// Whether the enclave replied to a ping.
     Pulse(bool),
-    /// The machine has ended and its console is at its end.
-    Ended(Ending),
-    /// Somebody asked for a stop.
+    /// The machine has exited and its console is at end of file.
+    Ended(MachineExit),
+    /// A stop was requested.
     Stop {
-        /// Who, for people.
+        /// Who requested it, human-readable.
         why: String,
-        /// How long it may take, unless the manifest's limit is to hold.
+        /// How long it may take; default: the manifest's limit.
         grace: Option<Duration>,
     },
-    /// Somebody asked for a kill.
+    /// A kill was requested.
     Kill {
-        /// Who, for people.
+        /// Who requested it, human-readable.
         why: String,
     },
-    /// Somebody pressed Ctrl-C: a stop the first time, a kill the second.
+    /// Ctrl-C: the first one requests a stop, the second one a kill.
     Interrupt,
-    /// Nothing but time.
+    /// A deadline passed.
     Tick,
 }
 
-/// What to do.
+/// An action for the sleeve to perform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
-    /// Ask the enclave to stop.
-    AskStop,
+    /// Request the enclave to stop.
+    RequestStop,
     /// Read the logs to their end.
     Drain,
-    /// Tell the enclave that its final state was read.
+    /// Acknowledge the enclave's final state.
     Seen(u64),
     /// Kill the machine.
     Kill,
-    /// It is ready: tell whoever launched it.
+    /// Report to the launching command that it is ready.
     Ready,
-    /// It was sound and is degraded, or is sound again: tell whoever launched it.
+    /// Report to the launching command that it has become degraded, or ready again.
     Changed,
-    /// It does not answer.
-    Silent,
-    /// It answers again.
-    Answers,
+    /// It has stopped responding.
+    Unresponsive,
+    /// It responds again.
+    Responsive,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ enum Phase {
     Over,
 }
 
-/// How it ended, with the exit code.
+/// How it ended, and the exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// The exit code of `host-sleeve run`.
@@ -120,25 +120,25 @@ pub(crate) struct Verdict {
     pub(crate) outcome: Outcome,
 }
 
-/// One life.
+/// The state of one lifecycle.
 #[derive(Debug)]
-pub(crate) struct Life {
+pub(crate) struct Lifecycle {
     limits: Limits,
     phase: Phase,
     answer_by: Option<Instant>,
     ready_by: Option<Instant>,
     run_until: Option<Instant>,
-    /// Whether everything in it serves, as far as was told on. It begins sound.
-    sound: bool,
-    silent: bool,
-    told: Option<State>,
+    /// Whether all services were serving, as last reported. Initially true.
+    healthy: bool,
+    unresponsive: bool,
+    final_state: Option<State>,
     panic: Option<String>,
     forced: Option<Verdict>,
     verdict: Option<Verdict>,
 }
 
-impl Life {
-    /// A life that begins now.
+impl Lifecycle {
+    /// A lifecycle that begins now.
     pub(crate) fn new(limits: Limits, now: Instant) -> Self {
         Self {
             limits,
@@ -146,21 +146,21 @@ impl Life {
             answer_by: Some(now + limits.answer),
             ready_by: Some(now + limits.ready),
             run_until: limits.run.map(|run| now + run),
-            sound: true,
-            silent: false,
-            told: None,
+            healthy: true,
+            unresponsive: false,
+            final_state: None,
             panic: None,
             forced: None,
             verdict: None,
         }
     }
 
-    /// Decides what an event means.
+    /// Processes an event and returns the actions to perform.
     pub(crate) fn on(&mut self, event: Event, now: Instant) -> Vec<Act> {
         match event {
             Event::Status(status) => self.on_status(&status, now),
-            Event::LastWords(state) => {
-                self.told.get_or_insert(state);
+            Event::FinalState(state) => {
+                self.final_state.get_or_insert(state);
                 Vec::new()
             }
             Event::Panic(line) => {
@@ -169,7 +169,7 @@ impl Life {
             }
             Event::Drained => self.on_drained(now),
             Event::Broken(why) => self.kill(Verdict::failed(why), now),
-            Event::Pulse(beats) => self.on_pulse(beats),
+            Event::Pulse(replied) => self.on_pulse(replied),
             Event::Ended(ending) => self.on_ended(&ending),
             Event::Stop { why, grace } => self.stop(why, grace, now),
             Event::Kill { why } => self.kill(Verdict::killed(why), now),
@@ -200,8 +200,8 @@ impl Life {
 
     fn on_status(&mut self, status: &Status, now: Instant) -> Vec<Act> {
         if status.state.is_final() {
-            // The first one told stands: what a machine says that goes on after its end is not about this life.
-            self.told.get_or_insert_with(|| status.state.clone());
+            // The first final state counts: later states from a machine that keeps running are ignored.
+            self.final_state.get_or_insert_with(|| status.state.clone());
             return match self.phase {
                 Phase::Booting | Phase::Up | Phase::Stopping { .. } => {
                     self.phase = Phase::Draining { seq: status.seq, until: now + DRAIN_LIMIT };
@@ -215,26 +215,26 @@ impl Life {
             self.answer_by = None;
         }
         if matches!(self.phase, Phase::Stopping { .. }) && !matches!(status.state, State::Stopping { .. }) {
-            // It does not know: the connection may have broken with the request on it.
-            return vec![Act::AskStop];
+            // It has not received the request: the connection may have broken before it arrived.
+            return vec![Act::RequestStop];
         }
-        let sound = match status.state {
+        let healthy = match status.state {
             State::Ready => true,
             State::Degraded { .. } => false,
             _ => return Vec::new(),
         };
         let first = self.ready_by.take().map(|_| Act::Ready);
-        let turned = (std::mem::replace(&mut self.sound, sound) != sound).then_some(Act::Changed);
-        first.into_iter().chain(turned).collect()
+        let changed = (std::mem::replace(&mut self.healthy, healthy) != healthy).then_some(Act::Changed);
+        first.into_iter().chain(changed).collect()
     }
 
-    /// Before its first word silence is the business of a deadline, and after its last one nobody waits for an answer.
-    fn on_pulse(&mut self, beats: bool) -> Vec<Act> {
-        let silent = !beats && matches!(self.phase, Phase::Up | Phase::Stopping { .. });
-        if std::mem::replace(&mut self.silent, silent) == silent {
+    /// Before the first status a deadline applies, and after the final state no reply is expected.
+    fn on_pulse(&mut self, replied: bool) -> Vec<Act> {
+        let unresponsive = !replied && matches!(self.phase, Phase::Up | Phase::Stopping { .. });
+        if std::mem::replace(&mut self.unresponsive, unresponsive) == unresponsive {
             return Vec::new();
         }
-        vec![if silent { Act::Silent } else { Act::Answers }]
+        vec![if unresponsive { Act::Unresponsive } else { Act::Responsive }]
     }
 
     fn on_drained(&mut self, now: Instant) -> Vec<Act> {
@@ -245,16 +245,16 @@ impl Life {
         vec![Act::Seen(seq)]
     }
 
-    fn on_ended(&mut self, ending: &Ending) -> Vec<Act> {
+    fn on_ended(&mut self, ending: &MachineExit) -> Vec<Act> {
         self.phase = Phase::Over;
-        let told = self.told.take();
+        let final_state = self.final_state.take();
         let panic = self.panic.take();
-        let verdict = match (self.forced.take(), told, panic) {
+        let verdict = match (self.forced.take(), final_state, panic) {
             (Some(late @ Verdict { outcome: Outcome::TimedOut { .. }, .. }), _, _) => late,
-            // A final state that was told is the truth, whatever was done to the machine afterwards.
-            (_, Some(state), _) => Verdict::told(state),
+            // A reported final state counts, regardless of what was done to the machine afterwards.
+            (_, Some(state), _) => Verdict::reported(state),
             (Some(forced), None, _) => forced,
-            (None, None, Some(panic)) => Verdict::failed(format!("the enclave's kernel gave up: {panic}")),
+            (None, None, Some(panic)) => Verdict::failed(format!("guest kernel panicked: {panic}")),
             (None, None, None) => Verdict::failed(unexplained(ending)),
         };
         self.verdict = Some(verdict);
@@ -264,11 +264,11 @@ impl Life {
     fn stop(&mut self, why: String, grace: Option<Duration>, now: Instant) -> Vec<Act> {
         let grace = grace.unwrap_or(self.limits.stop + STOP_MARGIN);
         match self.phase {
-            // Nobody listens yet who could stop in order, and nothing runs that could be hurt.
+            // No supervisor is listening yet that could stop in order, and no service is running.
             Phase::Booting => self.kill(Verdict::killed(why), now),
             Phase::Up => {
                 self.phase = Phase::Stopping { until: now + grace };
-                vec![Act::AskStop]
+                vec![Act::RequestStop]
             }
             Phase::Stopping { until } => {
                 self.phase = Phase::Stopping { until: until.min(now + grace) };
@@ -306,8 +306,10 @@ impl Life {
             Phase::PoweringOff { until } if now >= until => {
                 self.kill(Verdict::killed("it did not power off in time"), now)
             }
-            Phase::Killing { until } if now >= until => self
-                .on_ended(&Ending::Broke { how: "the machine outlived being killed".to_owned(), said: None }),
+            Phase::Killing { until } if now >= until => self.on_ended(&MachineExit::Failed {
+                how: "machine did not exit after SIGKILL".to_owned(),
+                output: None,
+            }),
             _ => Vec::new(),
         }
     }
@@ -321,7 +323,7 @@ impl Life {
             return self.stop(why, None, now);
         }
         if passed(self.answer_by) {
-            let why = format!("it did not answer within {}", show_duration(self.limits.answer));
+            let why = format!("it did not respond within {}", show_duration(self.limits.answer));
             return self.kill(Verdict::timed_out(why), now);
         }
         if passed(self.ready_by) {
@@ -333,8 +335,8 @@ impl Life {
 }
 
 impl Verdict {
-    /// The enclave told its end itself.
-    pub(crate) fn told(state: State) -> Self {
+    /// The enclave reported its final state itself.
+    pub(crate) fn reported(state: State) -> Self {
         let code = match &state {
             State::Exited { code, .. } => *code,
             State::Signaled { signal, .. } => exit::for_signal(*signal),
@@ -343,37 +345,39 @@ impl Verdict {
         Self { code, outcome: Outcome::Told { state } }
     }
 
-    /// It was killed; the code is that of SIGKILL.
+    /// It was killed; the exit code is that of SIGKILL.
     pub(crate) fn killed(why: impl Into<String>) -> Self {
         const KILL: u8 = 9;
         Self { code: exit::for_signal(KILL), outcome: Outcome::Killed { why: why.into() } }
     }
 
-    /// Somebody pressed Ctrl-C and did not want to wait; the code is that of SIGINT.
+    /// It was killed by Ctrl-C; the exit code is that of SIGINT.
     pub(crate) fn interrupted() -> Self {
         const INTERRUPT: u8 = 2;
         Self { code: exit::for_signal(INTERRUPT), outcome: Outcome::Killed { why: "interrupted".into() } }
     }
 
-    /// A limit passed.
+    /// A time limit passed.
     pub(crate) fn timed_out(why: impl Into<String>) -> Self {
         Self { code: exit::TIMED_OUT, outcome: Outcome::TimedOut { why: why.into() } }
     }
 
-    /// It ended without a word.
+    /// It ended without reporting a final state.
     pub(crate) fn failed(why: impl Into<String>) -> Self {
         Self { code: exit::OUR_FAILURE, outcome: Outcome::Failed { why: why.into() } }
     }
 }
 
-fn unexplained(ending: &Ending) -> String {
-    let (how, said) = match ending {
-        Ending::PoweredOff { said } => ("the enclave powered off without a word", said.as_ref()),
-        Ending::Broke { how, said } => (how.as_str(), said.as_ref()),
-        Ending::Unknown => ("it ended; the backend cannot say how", None),
+fn unexplained(ending: &MachineExit) -> String {
+    let (how, output) = match ending {
+        MachineExit::PoweredOff { output } => {
+            ("the enclave powered off without reporting a final state", output.as_ref())
+        }
+        MachineExit::Failed { how, output } => (how.as_str(), output.as_ref()),
+        MachineExit::Unknown => ("it ended; the backend cannot determine how", None),
     };
-    match said {
-        Some(said) => format!("{how}: {said}"),
+    match output {
+        Some(output) => format!("{how}: {output}"),
         None => how.to_owned(),
     }
 }

@@ -1,6 +1,6 @@
-//! A folder that was removed from outside, made again.
+//! Recreates a directory that another process has removed.
 //!
-//! Its law: an enclave that runs can be found, under its name or under one that is free.
+//! Invariant: a running enclave can be found, under its name or under a free one.
 
 use crate::error::Result;
 use crate::state::root::Root;
@@ -8,9 +8,9 @@ use crate::state::root::Root;
 use super::Folder;
 
 impl Folder {
-    /// Makes a running enclave findable again whose folder or lock was removed. `None`: this folder will do. Otherwise
-    /// another one: of the same name, or of one that is free if that was taken meanwhile.
-    pub(crate) fn regain(&self, root: &Root) -> Result<Option<Self>> {
+    /// Restores the directory or the lock of a running enclave. `None` if this directory is still valid; else the new one, with
+    /// the same name or, if that was taken meanwhile, with a free one.
+    pub(crate) fn restore(&self, root: &Root) -> Result<Option<Self>> {
         let in_place = self.dir.is_at(&self.path);
         if in_place && self.lock_is_in_place() {
             return Ok(None);
@@ -21,7 +21,7 @@ impl Folder {
         Ok(Some(Self { home: self.home.clone(), ..folder }))
     }
 
-    /// Another folder for this enclave: of its name, if that may be, or of one that is free.
+    /// Another directory for this enclave: with its name if `same_name` is set and the name is free, else with a free one.
     fn elsewhere(&self, root: &Root, same_name: bool) -> Result<Self> {
         let root = Root::at(root.path())?;
         let same = if same_name { root.claim(Some(&self.name), &self.name, false).ok() } else { None };

@@ -1,4 +1,4 @@
-//! The life of an enclave, told as tables of events.
+//! Lifecycles of enclaves as tables of events.
 
 use super::*;
 use cloister_wire::control::{Cause, IngressCounters};
@@ -33,24 +33,26 @@ fn exited(code: u8) -> State {
 }
 
 fn off() -> Event {
-    Event::Ended(Ending::PoweredOff { said: None })
+    Event::Ended(MachineExit::PoweredOff { output: None })
 }
 
 fn killed() -> Event {
-    Event::Ended(Ending::Broke { how: "QEMU was killed by SIGKILL".into(), said: None })
+    Event::Ended(MachineExit::Failed { how: "QEMU was killed by SIGKILL".into(), output: None })
 }
 
-/// Runs a life of events at the given seconds, and answers its acts and its verdict.
+/// Feeds events at the given seconds, and returns the actions and the verdict.
 fn live(limits: Limits, story: Vec<(u64, Event)>) -> (Vec<Act>, Option<Verdict>) {
     let start = Instant::now();
-    let mut life = Life::new(limits, start);
-    let acts =
-        story.into_iter().flat_map(|(at, event)| life.on(event, start + Duration::from_secs(at))).collect();
-    (acts, life.verdict().cloned())
+    let mut lifecycle = Lifecycle::new(limits, start);
+    let acts = story
+        .into_iter()
+        .flat_map(|(at, event)| lifecycle.on(event, start + Duration::from_secs(at)))
+        .collect();
+    (acts, lifecycle.verdict().cloned())
 }
 
 #[test]
-fn a_service_that_ends_gives_its_code_after_its_logs_were_read() {
+fn a_service_that_exits_determines_the_code_after_its_logs_were_read() {
     let story = vec![
         (1, status(1, State::Booting)),
         (2, status(2, State::Ready)),
@@ -60,12 +62,12 @@ fn a_service_that_ends_gives_its_code_after_its_logs_were_read() {
     ];
     let (acts, verdict) = live(LIMITS, story);
     assert_eq!(acts, [Act::Ready, Act::Drain, Act::Seen(3)]);
-    assert_eq!(verdict, Some(Verdict::told(exited(3))));
+    assert_eq!(verdict, Some(Verdict::reported(exited(3))));
     assert_eq!(verdict.unwrap().code, 3);
 }
 
 #[test]
-fn a_turn_to_degraded_and_back_is_told_once_each() {
+fn a_change_to_degraded_and_back_is_reported_once_each() {
     let degraded = |why: &str| State::Degraded { why: why.into() };
     let story = vec![
         (1, status(1, State::Ready)),
@@ -76,48 +78,48 @@ fn a_turn_to_degraded_and_back_is_told_once_each() {
     ];
     assert_eq!(live(LIMITS, story).0, [Act::Ready, Act::Changed, Act::Changed]);
     let story = vec![(1, status(1, State::Starting)), (2, status(2, degraded("db has failed")))];
-    assert_eq!(live(LIMITS, story).0, [Act::Ready, Act::Changed], "ready, and not all of it");
+    assert_eq!(live(LIMITS, story).0, [Act::Ready, Act::Changed], "ready, but degraded");
 }
 
 #[test]
-fn a_signal_death_gives_its_shell_code() {
+fn a_death_by_signal_gives_the_code_that_a_shell_gives() {
     let state = State::Signaled { service: "web".into(), signal: 11, cause: Cause::Sent };
-    assert_eq!(Verdict::told(state).code, 139);
+    assert_eq!(Verdict::reported(state).code, 139);
 }
 
 #[test]
-fn last_words_on_the_console_are_enough() {
+fn a_final_state_on_the_console_is_sufficient() {
     let fatal = State::Fatal { stage: "mounts".into(), error: "no /proc".into() };
-    let (acts, verdict) = live(LIMITS, vec![(1, Event::LastWords(fatal.clone())), (1, off())]);
+    let (acts, verdict) = live(LIMITS, vec![(1, Event::FinalState(fatal.clone())), (1, off())]);
     assert!(acts.is_empty());
-    assert_eq!(verdict, Some(Verdict::told(fatal)));
+    assert_eq!(verdict, Some(Verdict::reported(fatal)));
 }
 
 #[test]
-fn a_kernel_panic_is_told_by_its_line() {
+fn a_kernel_panic_is_reported_with_its_reason() {
     let story = vec![(1, Event::Panic("Attempted to kill init!".into())), (1, off())];
     let verdict = live(LIMITS, story).1.unwrap();
-    assert_eq!(verdict, Verdict::failed("the enclave's kernel gave up: Attempted to kill init!"));
+    assert_eq!(verdict, Verdict::failed("guest kernel panicked: Attempted to kill init!"));
     assert_eq!(verdict.code, 125);
 }
 
 #[test]
-fn a_killed_machine_is_told_by_what_killed_it() {
+fn a_killed_machine_is_reported_with_what_killed_it() {
     let verdict = live(LIMITS, vec![(1, status(1, State::Ready)), (2, killed())]).1;
     assert_eq!(verdict, Some(Verdict::failed("QEMU was killed by SIGKILL")));
 }
 
 #[test]
-fn an_end_that_the_backend_cannot_explain_is_reported_as_that() {
-    let ended = || (2, Event::Ended(Ending::Unknown));
+fn an_end_that_the_backend_cannot_explain_is_reported_as_such() {
+    let ended = || (2, Event::Ended(MachineExit::Unknown));
     let (_, verdict) = live(LIMITS, vec![(1, status(1, State::Ready)), ended()]);
-    assert_eq!(verdict, Some(Verdict::failed("it ended; the backend cannot say how")));
-    let (_, verdict) = live(LIMITS, vec![(1, Event::LastWords(exited(3))), ended()]);
-    assert_eq!(verdict, Some(Verdict::told(exited(3))), "what the enclave itself said stands");
+    assert_eq!(verdict, Some(Verdict::failed("it ended; the backend cannot determine how")));
+    let (_, verdict) = live(LIMITS, vec![(1, Event::FinalState(exited(3))), ended()]);
+    assert_eq!(verdict, Some(Verdict::reported(exited(3))), "the enclave's own report counts");
 }
 
 #[test]
-fn a_stop_is_asked_once_and_ends_with_the_services_code() {
+fn a_stop_is_requested_once_and_ends_with_the_services_code() {
     let stop = || Event::Stop { why: "asked".into(), grace: None };
     let story = vec![
         (1, status(1, State::Ready)),
@@ -128,12 +130,12 @@ fn a_stop_is_asked_once_and_ends_with_the_services_code() {
         (3, off()),
     ];
     let (acts, verdict) = live(LIMITS, story);
-    assert_eq!(acts, [Act::Ready, Act::AskStop, Act::Drain, Act::Seen(2)]);
+    assert_eq!(acts, [Act::Ready, Act::RequestStop, Act::Drain, Act::Seen(2)]);
     assert_eq!(verdict.unwrap().code, 0);
 }
 
 #[test]
-fn a_stop_that_got_lost_with_its_connection_is_asked_again() {
+fn a_stop_request_lost_with_its_connection_is_sent_again() {
     let stopping = State::Stopping { why: "asked".into() };
     let story = vec![
         (1, status(1, State::Ready)),
@@ -142,11 +144,11 @@ fn a_stop_that_got_lost_with_its_connection_is_asked_again() {
         (4, status(2, stopping.clone())),
         (5, status(3, stopping)),
     ];
-    assert_eq!(live(LIMITS, story).0, [Act::Ready, Act::AskStop, Act::AskStop]);
+    assert_eq!(live(LIMITS, story).0, [Act::Ready, Act::RequestStop, Act::RequestStop]);
 }
 
 #[test]
-fn silence_is_told_once_and_so_is_its_end() {
+fn an_unresponsive_enclave_is_reported_once_and_so_is_its_return() {
     let story = vec![
         (1, Event::Pulse(false)),
         (2, status(1, State::Ready)),
@@ -156,11 +158,11 @@ fn silence_is_told_once_and_so_is_its_end() {
         (7, status(2, exited(0))),
         (8, Event::Pulse(false)),
     ];
-    assert_eq!(live(LIMITS, story).0, [Act::Ready, Act::Silent, Act::Answers, Act::Drain]);
+    assert_eq!(live(LIMITS, story).0, [Act::Ready, Act::Unresponsive, Act::Responsive, Act::Drain]);
 }
 
 #[test]
-fn a_machine_that_outlives_its_kill_is_given_up() {
+fn a_machine_that_does_not_exit_after_a_kill_is_not_waited_for() {
     let story =
         vec![(1, status(1, State::Ready)), (2, Event::Kill { why: "asked".into() }), (12, Event::Tick)];
     let (acts, verdict) = live(LIMITS, story);
@@ -169,11 +171,11 @@ fn a_machine_that_outlives_its_kill_is_given_up() {
 }
 
 #[test]
-fn what_does_not_stop_in_time_is_killed() {
+fn an_enclave_that_does_not_stop_in_time_is_killed() {
     let stop = Event::Stop { why: "asked".into(), grace: Some(Duration::from_secs(1)) };
     let (acts, verdict) =
         live(LIMITS, vec![(1, status(1, State::Ready)), (2, stop), (3, Event::Tick), (3, killed())]);
-    assert_eq!(acts, [Act::Ready, Act::AskStop, Act::Kill]);
+    assert_eq!(acts, [Act::Ready, Act::RequestStop, Act::Kill]);
     assert_eq!(verdict, Some(Verdict::killed("it did not stop in time")));
 }
 
@@ -182,7 +184,7 @@ fn the_first_interrupt_stops_and_the_second_kills() {
     let story =
         vec![(1, status(1, State::Ready)), (2, Event::Interrupt), (3, Event::Interrupt), (3, killed())];
     let (acts, verdict) = live(LIMITS, story);
-    assert_eq!(acts, [Act::Ready, Act::AskStop, Act::Kill]);
+    assert_eq!(acts, [Act::Ready, Act::RequestStop, Act::Kill]);
     assert_eq!(verdict.unwrap().code, 130);
 }
 
@@ -194,14 +196,14 @@ fn an_interrupt_during_boot_kills_at_once() {
 }
 
 #[test]
-fn an_enclave_that_never_answers_is_given_up() {
+fn an_enclave_that_never_responds_times_out() {
     let (acts, verdict) = live(LIMITS, vec![(59, Event::Tick), (60, Event::Tick), (60, killed())]);
     assert_eq!(acts, [Act::Kill]);
-    assert_eq!(verdict, Some(Verdict::timed_out("it did not answer within 1 min 0 s")));
+    assert_eq!(verdict, Some(Verdict::timed_out("it did not respond within 1 min 0 s")));
 }
 
 #[test]
-fn an_enclave_that_is_never_ready_is_given_up_later() {
+fn an_enclave_that_is_never_ready_times_out_later() {
     let story =
         vec![(1, status(1, State::Starting)), (3599, Event::Tick), (3600, Event::Tick), (3600, killed())];
     let (acts, verdict) = live(LIMITS, story);
@@ -220,12 +222,12 @@ fn a_run_over_its_limit_is_stopped_in_order_and_ends_with_124() {
         (6, off()),
     ];
     let (acts, verdict) = live(limits, story);
-    assert_eq!(acts, [Act::Ready, Act::AskStop, Act::Drain, Act::Seen(2)]);
+    assert_eq!(acts, [Act::Ready, Act::RequestStop, Act::Drain, Act::Seen(2)]);
     assert_eq!(verdict.unwrap().code, 124);
 }
 
 #[test]
-fn a_kill_after_the_final_state_does_not_change_the_truth() {
+fn a_kill_after_the_final_state_does_not_change_the_verdict() {
     let story = vec![
         (1, status(1, exited(7))),
         (2, Event::Drained),
@@ -238,16 +240,17 @@ fn a_kill_after_the_final_state_does_not_change_the_truth() {
 }
 
 #[test]
-fn logs_that_cannot_be_drained_do_not_hold_up_the_end() {
+fn logs_that_cannot_be_drained_do_not_delay_the_end() {
     let (acts, _) = live(LIMITS, vec![(1, status(4, exited(0))), (3, Event::Tick)]);
     assert_eq!(acts, [Act::Drain, Act::Seen(4)]);
 }
 
 #[test]
-fn an_enclave_that_speaks_another_protocol_is_killed_with_the_reason() {
-    let (acts, verdict) = live(LIMITS, vec![(1, Event::Broken("it speaks version 7".into())), (1, killed())]);
+fn an_enclave_with_another_protocol_version_is_killed_with_the_reason() {
+    let (acts, verdict) =
+        live(LIMITS, vec![(1, Event::Broken("its protocol version is 7".into())), (1, killed())]);
     assert_eq!(acts, [Act::Kill]);
-    assert_eq!(verdict, Some(Verdict::failed("it speaks version 7")));
+    assert_eq!(verdict, Some(Verdict::failed("its protocol version is 7")));
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -256,7 +259,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(status(2, State::Ready)),
         Just(status(3, State::Degraded { why: String::new() })),
         Just(status(4, exited(1))),
-        Just(Event::LastWords(exited(2))),
+        Just(Event::FinalState(exited(2))),
         Just(Event::Panic(String::new())),
         Just(Event::Drained),
         Just(Event::Broken(String::new())),
@@ -269,21 +272,21 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #[test]
-    fn every_life_ends_once_it_was_asked_to(events in prop::collection::vec(any_event(), 0..30)) {
+    fn every_lifecycle_ends_after_a_stop_request(events in prop::collection::vec(any_event(), 0..30)) {
         let mut now = Instant::now();
-        let mut life = Life::new(LIMITS, now);
+        let mut lifecycle = Lifecycle::new(LIMITS, now);
         let mut kills = 0;
         let events = events.into_iter().chain([Event::Stop { why: String::new(), grace: None }]);
         for event in events {
             now += Duration::from_millis(10);
-            kills += life.on(event, now).iter().filter(|act| **act == Act::Kill).count();
+            kills += lifecycle.on(event, now).iter().filter(|act| **act == Act::Kill).count();
         }
-        while let Some(deadline) = life.deadline() {
+        while let Some(deadline) = lifecycle.deadline() {
             prop_assert!(deadline > now, "a deadline that has passed was not acted on");
             now = deadline;
-            kills += life.on(Event::Tick, now).iter().filter(|act| **act == Act::Kill).count();
+            kills += lifecycle.on(Event::Tick, now).iter().filter(|act| **act == Act::Kill).count();
         }
         prop_assert!(kills <= 1);
-        prop_assert!(life.verdict().is_some());
+        prop_assert!(lifecycle.verdict().is_some());
     }
 }

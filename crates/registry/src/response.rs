@@ -1,6 +1,6 @@
-//! The answers of one registry, and what each failure of it means.
+//! The responses of one registry, and their errors.
 //!
-//! Its law: every answer is bounded before it is read.
+//! Invariant: every response is bounded before it is read.
 
 use std::io::Read;
 use std::time::SystemTime;
@@ -12,17 +12,17 @@ use ureq::http::{Response, StatusCode};
 use super::fault::RegistryFault;
 use super::retry;
 
-/// The longest answer with a token or an error, in bytes. Tokens have some kilobytes.
-pub(super) const MAX_ANSWER: u64 = 64 * 1024;
+/// Maximum size of a response with a token or an error, in bytes. Tokens take some kilobytes.
+pub(super) const MAX_RESPONSE: u64 = 64 * 1024;
 
-/// A registry, by name.
+/// A registry, identified by its name.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
     name: String,
 }
 
 #[derive(Default, Deserialize)]
-struct Complaint {
+struct ErrorBody {
     #[serde(default)]
     errors: Vec<Reason>,
 }
@@ -44,7 +44,7 @@ impl Server {
         &self.name
     }
 
-    /// An answer of at most `limit` bytes.
+    /// Reads a response of at most `limit` bytes.
     pub(super) fn read(&self, body: Body, limit: u64) -> Result<Vec<u8>, RegistryFault> {
         let mut bytes = Vec::new();
         let mut reader = body.into_reader().take(limit.saturating_add(1));
@@ -55,7 +55,7 @@ impl Server {
         }
     }
 
-    /// What an answer means that is no success, whoever is signed in.
+    /// The error for an unsuccessful response, regardless of who is signed in.
     pub(super) fn refused(&self, response: Response<Body>) -> RegistryFault {
         let registry = self.name.clone();
         let status = response.status();
@@ -67,20 +67,20 @@ impl Server {
             }
             _ => {
                 let retry_after = retry::retry_after(response.headers(), SystemTime::now());
-                let message = self.complaint(response.into_body());
+                let message = self.error_message(response.into_body());
                 RegistryFault::Status { registry, status: status.as_u16(), message, retry_after }
             }
         }
     }
 
-    /// What a registry says about an error, if it says it as the specification has it.
-    fn complaint(&self, body: Body) -> String {
-        let bytes = self.read(body, MAX_ANSWER).unwrap_or_default();
-        let complaint: Complaint = serde_json::from_slice(&bytes).unwrap_or_default();
-        complaint.errors.first().map(|reason| reason.message.chars().take(200).collect()).unwrap_or_default()
+    /// The registry's error message, if it has the format of the specification.
+    fn error_message(&self, body: Body) -> String {
+        let bytes = self.read(body, MAX_RESPONSE).unwrap_or_default();
+        let body: ErrorBody = serde_json::from_slice(&bytes).unwrap_or_default();
+        body.errors.first().map(|reason| reason.message.chars().take(200).collect()).unwrap_or_default()
     }
 
-    /// The fault of a connection that broke while an answer came.
+    /// The error for a connection that broke during a response.
     pub(super) fn broken(&self, source: std::io::Error) -> RegistryFault {
         RegistryFault::Broken { registry: self.name.clone(), source }
     }
