@@ -11,7 +11,7 @@ use cloister_image::difference;
 
 use crate::error::{Error, Result};
 
-use super::unread::unread;
+use super::unreadable::unread;
 
 /// The longest record that is read, in bytes: one has a line for each layer.
 const MAX_RECORD: u64 = 4 * 1024 * 1024;

@@ -9,7 +9,7 @@ mod outputs;
 mod reference;
 mod sign;
 mod stop;
-mod unread;
+mod unreadable;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ use crate::values::{show_duration, show_size};
 pub(crate) use order::{Order, Refusal};
 use reference::Origin;
 pub(crate) use stop::Stop;
-use unread::unread;
+use unreadable::unread;
 
 /// The longest manifest that is read, in bytes: people write some hundred lines.
 const MAX_MANIFEST: u64 = 1024 * 1024;

@@ -18,7 +18,7 @@ use crate::output;
 
 use super::order::{Order, Refusal};
 use super::stop::Stop;
-use super::unread::unread;
+use super::unreadable::unread;
 
 /// What an enclave image's name usually ends with.
 const EXTENSION: &str = "cloister";

@@ -1,7 +1,7 @@
 //! `run`: in the foreground, where this process is the sleeve, or behind it.
 
+mod changes;
 mod ends;
-mod turns;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
@@ -24,8 +24,8 @@ use crate::values::{show_duration, show_size};
 
 use super::follow::Follower;
 use super::{DONE, block_on};
+use changes::Turns;
 use ends::Last;
-use turns::Turns;
 
 /// The longest order or report that is read.
 const MAX_MESSAGE: u64 = 1024 * 1024;

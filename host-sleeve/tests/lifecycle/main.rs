@@ -11,11 +11,11 @@
     reason = "a test that cannot go on should break off where it stands"
 )]
 
-mod ends;
+mod fixture;
 mod guest;
 mod machine;
-mod stage;
-mod stories;
+mod termination;
+mod tests;
 
 use std::os::unix::process::CommandExt;
 
@@ -34,7 +34,7 @@ fn main() {
                     Ok(())
                 })
             };
-            libtest_mimic::run(&Arguments::from_args(), stories::ALL.iter().map(trial).collect()).exit();
+            libtest_mimic::run(&Arguments::from_args(), tests::ALL.iter().map(trial).collect()).exit();
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::state::{End, Folder, Outcome, Record};
 use crate::values::word;
 use crate::verbs::follow::{Records, Tail};
 
-use super::turns::shown;
+use super::changes::shown;
 
 /// Lines of a service or of the console that are shown: enough for a stack's top and the message under it.
 const LINES: usize = 10;

@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-use super::ends;
-use super::stage::{Place, is_gone};
+use super::fixture::{Place, is_gone};
+use super::termination;
 
 /// A story and its name.
 type Story = (&'static str, fn());
@@ -24,25 +24,28 @@ pub(crate) const ALL: &[Story] = &[
     ("a_detached_failure_reaches_the_terminal", detached_failure),
     ("a_detached_job_gives_its_code_and_its_last_lines", detached_job),
     ("after_rm_no_hint_names_the_enclave", forgotten),
-    ("ctrl_c_stops_in_order_and_a_second_one_kills", ends::ctrl_c),
-    ("ctrl_c_at_any_stage_leaves_nothing_behind", ends::ctrl_c_early),
-    ("ctrl_c_reaches_a_sleeve_that_is_being_detached", ends::ctrl_c_detached),
-    ("ctrl_c_of_a_terminal_is_130_from_the_first_millisecond", ends::ctrl_c_of_a_group),
-    ("signals_that_were_ignored_at_the_start_stay_ignored", ends::ignored_signals),
-    ("an_enclave_whose_folder_was_removed_is_found_again", ends::removed_folder),
-    ("a_removed_lock_file_makes_nothing_removable", ends::removed_lock),
-    ("a_repaired_folder_has_nothing_told_twice", ends::repaired_folder),
-    ("an_enclave_whose_output_nobody_reads_is_stopped_and_removed_in_time", ends::unread_output),
-    ("ctrl_c_ends_a_run_whose_output_nobody_reads", ends::ctrl_c_while_printing),
-    ("one_that_cannot_be_stopped_keeps_no_other_running", ends::stop_of_several),
-    ("a_terminal_that_is_not_read_keeps_no_enclave_from_being_stopped", ends::unread_terminal),
-    ("rm_all_with_force_ends_those_that_run", ends::rm_all),
-    ("what_does_not_stop_is_killed_when_its_time_is_over", ends::stubborn),
-    ("a_killed_sleeve_leaves_nothing_and_ps_says_so", ends::killed_sleeve),
-    ("a_sleeve_killed_while_it_creates_a_machine_leaves_a_record_that_says_so", ends::killed_while_creating),
-    ("an_enclave_on_an_unknown_backend_is_not_forgotten_before_it_has_ended", ends::unknown_backend),
-    ("a_killed_qemu_is_the_reason", ends::killed_qemu),
-    ("a_killed_vsock_device_is_the_reason", ends::killed_device),
+    ("ctrl_c_stops_in_order_and_a_second_one_kills", termination::ctrl_c),
+    ("ctrl_c_at_any_stage_leaves_nothing_behind", termination::ctrl_c_early),
+    ("ctrl_c_reaches_a_sleeve_that_is_being_detached", termination::ctrl_c_detached),
+    ("ctrl_c_of_a_terminal_is_130_from_the_first_millisecond", termination::ctrl_c_of_a_group),
+    ("signals_that_were_ignored_at_the_start_stay_ignored", termination::ignored_signals),
+    ("an_enclave_whose_folder_was_removed_is_found_again", termination::removed_folder),
+    ("a_removed_lock_file_makes_nothing_removable", termination::removed_lock),
+    ("a_repaired_folder_has_nothing_told_twice", termination::repaired_folder),
+    ("an_enclave_whose_output_nobody_reads_is_stopped_and_removed_in_time", termination::unread_output),
+    ("ctrl_c_ends_a_run_whose_output_nobody_reads", termination::ctrl_c_while_printing),
+    ("one_that_cannot_be_stopped_keeps_no_other_running", termination::stop_of_several),
+    ("a_terminal_that_is_not_read_keeps_no_enclave_from_being_stopped", termination::unread_terminal),
+    ("rm_all_with_force_ends_those_that_run", termination::rm_all),
+    ("what_does_not_stop_is_killed_when_its_time_is_over", termination::stubborn),
+    ("a_killed_sleeve_leaves_nothing_and_ps_says_so", termination::killed_sleeve),
+    (
+        "a_sleeve_killed_while_it_creates_a_machine_leaves_a_record_that_says_so",
+        termination::killed_while_creating,
+    ),
+    ("an_enclave_on_an_unknown_backend_is_not_forgotten_before_it_has_ended", termination::unknown_backend),
+    ("a_killed_qemu_is_the_reason", termination::killed_qemu),
+    ("a_killed_vsock_device_is_the_reason", termination::killed_device),
     ("a_qemu_that_refuses_to_start_says_why", refusing_qemu),
     ("a_missing_qemu_is_named", missing_qemu),
     ("a_busy_port_is_said_before_the_boot", busy_port),

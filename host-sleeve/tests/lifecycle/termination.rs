@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use super::stage::{Ended, Place, is_gone};
+use super::fixture::{Ended, Place, is_gone};
 
 /// How long something that must come may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
