@@ -39,5 +39,5 @@ pub(crate) fn optional(finding: Finding) -> Finding {
 
 /// It could not be looked at, or is not there.
 pub(crate) fn failed(what: &'static str, error: &Error) -> Finding {
-    lacks(what, error.to_string(), error.told().hint.as_deref())
+    lacks(what, error.to_string(), error.details().hint.as_deref())
 }

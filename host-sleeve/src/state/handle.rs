@@ -66,6 +66,6 @@ mod tests {
     fn parts_that_another_backend_wrote_are_refused_with_what_to_do() {
         let error = Handle::creating("cloud").parts::<Parts>().unwrap_err();
         assert!(error.to_string().contains("the backend cloud"), "{error}");
-        assert!(error.told().hint.as_deref().unwrap().contains("host-sleeve that launched it"));
+        assert!(error.details().hint.as_deref().unwrap().contains("host-sleeve that launched it"));
     }
 }

@@ -23,7 +23,7 @@ fn host(lab: &mut Lab) -> Outcome {
     kill_process(qemu, Signal::STOP).map_err(std::io::Error::from)?;
     // The sleeve asks the vsock device for a connection, which asks the guest, which does not answer; the sleeve gives up.
     expect(web.get(port, "/one").is_err(), "a guest that stands still answers nobody")?;
-    web.wait_stderr("web does not answer")?;
+    web.wait_stderr("web does not respond")?;
     // The record that `ps` reads is written beside that.
     web.until("ps shows since when", || {
         let listed = web.ask(&["ps"])?;

@@ -144,7 +144,7 @@ fn missing_kernel(lab: &mut Lab) -> Outcome {
     let doctor = lab.sleeve(&["doctor"]).env("CLOISTER_OS", path_str(&os)?).finish()?;
     doctor.expect_code(125)?;
     expect_in(&doctor.stdout, &format!("{} cannot be read", kernel.display()), "doctor")?;
-    expect_in(&doctor.stdout, "to add it: ./scripts/build", "doctor")?;
+    expect_in(&doctor.stdout, "to fix: ./scripts/build", "doctor")?;
     expect(!image.exists(), "a build that failed leaves no image")
 }
 

@@ -168,7 +168,7 @@ mod tests {
         assert!(!kernel_makes_it("", || false).unwrap());
         assert!(!kernel_makes_it("user", || true).unwrap());
         let error = kernel_makes_it("qemu", || true).unwrap_err();
-        assert!(error.told().hint.as_deref().unwrap().contains("CLOISTER_VSOCK=user"));
+        assert!(error.details().hint.as_deref().unwrap().contains("CLOISTER_VSOCK=user"));
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
         let always = |_| Err(io::ErrorKind::AddrInUse.into());
         let error = first_free(draw, always).unwrap_err();
         assert!(error.to_string().contains("vsock address 111"), "{error}");
-        assert!(error.told().hint.as_deref().unwrap().contains("CLOISTER_VSOCK=user"), "{error:?}");
+        assert!(error.details().hint.as_deref().unwrap().contains("CLOISTER_VSOCK=user"), "{error:?}");
     }
 
     #[test]

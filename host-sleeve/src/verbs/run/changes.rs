@@ -1,7 +1,7 @@
-//! What is told of an enclave that degrades and recovers, or falls silent and answers again.
+//! Messages about an enclave that becomes degraded and recovers, or stops responding and responds again.
 //!
-//! Its law: however often a guest turns, and however much it says about it, what is told is bounded; what was left out is
-//! counted.
+//! Invariant: however often a guest changes its state, and however long its explanations are, the messages are bounded;
+//! suppressed ones are counted.
 
 use std::time::{Duration, Instant};
 
@@ -11,77 +11,79 @@ use crate::output;
 use crate::state::Record;
 use crate::state::record::Seen;
 
-/// How many turns are told within a [`SPAN`]: a restart has two, and a person reads no more at once.
-const MOST: u32 = 10;
+/// Maximum number of changes reported within one [`SPAN`]: a restart causes two, and more could not be read in that time.
+const MAX_REPORTED: u32 = 10;
 
-/// After this time turns are told again.
+/// The period of the limit.
 const SPAN: Duration = Duration::from_mins(1);
 
-/// The longest text of a guest that is shown, in characters: some lines of a terminal.
+/// Maximum length of a guest's text in a message, in characters: a few lines of a terminal.
 const MAX_SHOWN: usize = 300;
 
-/// Counts turns.
+/// Reports changes of state at a limited rate.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct Changes {
     since: Option<Instant>,
-    told: u32,
-    left_out: u64,
+    reported: u32,
+    suppressed: u64,
 }
 
-impl Turns {
-    /// Tells the enclave's turn, unless there were too many.
-    pub(super) fn tell(&mut self, record: &Record) {
-        if let Some(words) = self.words(&record.name, &turned(record), Instant::now()) {
-            output::note(&format!("cloister: {words}"));
+impl Changes {
+    /// Reports the enclave's change, unless there were too many.
+    pub(super) fn report(&mut self, record: &Record) {
+        if let Some(text) = self.text(&record.name, &change(record), Instant::now()) {
+            output::note(&format!("cloister: {text}"));
         }
     }
 
-    fn words(&mut self, name: &str, turned: &str, now: Instant) -> Option<String> {
+    fn text(&mut self, name: &str, change: &str, now: Instant) -> Option<String> {
         if self.since.is_none_or(|since| now.saturating_duration_since(since) >= SPAN) {
             self.since = Some(now);
-            self.told = 0;
+            self.reported = 0;
         }
-        if self.told >= MOST {
-            self.left_out = self.left_out.saturating_add(1);
+        if self.reported >= MAX_REPORTED {
+            self.suppressed = self.suppressed.saturating_add(1);
             return None;
         }
-        self.told = self.told.saturating_add(1);
-        let mut words = format!("{name} {turned}");
-        if self.left_out > 0 {
-            let missed = format!(" (it turned {} times before, which was not told)", self.left_out);
-            words.push_str(&missed);
-            self.left_out = 0;
+        self.reported = self.reported.saturating_add(1);
+        let mut text = format!("{name} {change}");
+        if self.suppressed > 0 {
+            let suppressed = format!(" ({} earlier changes suppressed)", self.suppressed);
+            text.push_str(&suppressed);
+            self.suppressed = 0;
         }
-        if self.told == MOST {
+        if self.reported == MAX_REPORTED {
             let rest = format!(
-                "\ncloister: {name} turns too often: no more is told for a while, `host-sleeve ps` shows its state"
+                "\ncloister: {name} changes state too often: further changes are suppressed for up to a minute; `host-sleeve ps` shows its state"
             );
-            words.push_str(&rest);
+            text.push_str(&rest);
         }
-        Some(words)
+        Some(text)
     }
 }
 
-/// What it has become.
-fn turned(record: &Record) -> String {
+/// What has changed.
+fn change(record: &Record) -> String {
     let state = record.status.as_ref().map(|status| &status.state);
     if record.silent_since_ms.is_some() {
         let kill = format!("`host-sleeve stop --kill {}`", record.name);
         return match state {
             Some(State::Stopping { .. }) => {
-                format!("does not answer; when its time to stop is over it is killed, {kill} does so now")
+                format!(
+                    "does not respond; it is killed when its time to stop is over, and {kill} kills it now"
+                )
             }
-            _ => format!("does not answer; it may go on, or {kill} ends it"),
+            _ => format!("does not respond; it may recover, and {kill} kills it"),
         };
     }
     match state {
         Some(State::Degraded { why }) => format!("is degraded: {}", shown(why)),
         Some(State::Ready) => "is ready again".to_owned(),
-        state => format!("answers again ({})", Seen::state_word(state)),
+        state => format!("responds again ({})", Seen::state_word(state)),
     }
 }
 
-/// A guest's text, cut to what is shown.
+/// A guest's text, truncated.
 pub(super) fn shown(text: &str) -> String {
     match text.char_indices().nth(MAX_SHOWN) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
@@ -94,22 +96,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guest_that_flaps_is_told_some_times_and_then_counted() {
-        let (mut turns, start) = (Turns::default(), Instant::now());
-        let told: Vec<String> =
-            (0..100).filter_map(|_| turns.words("web", "is ready again", start)).collect();
-        assert_eq!(told.len(), 10);
-        assert_eq!(told[0], "web is ready again");
-        assert!(told[9].contains("`host-sleeve ps` shows its state"), "{}", told[9]);
-        let later = turns.words("web", "is ready again", start + SPAN).unwrap();
-        assert_eq!(later, "web is ready again (it turned 90 times before, which was not told)");
-        assert_eq!(turns.words("web", "is ready again", start + SPAN).unwrap(), "web is ready again");
+    fn changes_of_a_flapping_guest_are_reported_up_to_a_limit_and_then_counted() {
+        let (mut changes, start) = (Changes::default(), Instant::now());
+        let reported: Vec<String> =
+            (0..100).filter_map(|_| changes.text("web", "is ready again", start)).collect();
+        assert_eq!(reported.len(), 10);
+        assert_eq!(reported[0], "web is ready again");
+        assert!(reported[9].contains("`host-sleeve ps` shows its state"), "{}", reported[9]);
+        let later = changes.text("web", "is ready again", start + SPAN).unwrap();
+        assert_eq!(later, "web is ready again (90 earlier changes suppressed)");
+        assert_eq!(changes.text("web", "is ready again", start + SPAN).unwrap(), "web is ready again");
     }
 
     #[test]
-    fn a_guest_that_says_much_is_cut() {
-        let words = shown(&"ä".repeat(100_000));
-        assert!(words.chars().count() < 400 && words.ends_with('…'), "{words}");
+    fn a_guests_long_text_is_truncated() {
+        let text = shown(&"ä".repeat(100_000));
+        assert!(text.chars().count() < 400 && text.ends_with('…'), "{text}");
         assert_eq!(shown("short"), "short");
     }
 }
