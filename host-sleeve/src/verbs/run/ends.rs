@@ -114,7 +114,7 @@ fn with_reasons(error: Error, name: &str, last: &Last, lines: Option<&str>, whic
     match which {
         _ if last.gone => error.hint("run it without --rm to keep its logs"),
         "console" => error.hint(format!("`host-sleeve logs --console {name}` shows its console")),
-        _ => error.hint(format!("`host-sleeve logs {name}` shows its whole log")),
+        _ => error.hint(format!("`host-sleeve logs {name}` shows more of its output")),
     }
 }
 
@@ -227,7 +227,7 @@ mod tests {
             printed(exited(), &last, true),
             "error: web ended before it was ready: app: exited (3)\n\
              because: services not ready: app (starting)\nlast output of its services:\n  | no database\n\
-             hint: `host-sleeve logs web` shows its whole log"
+             hint: `host-sleeve logs web` shows more of its output"
         );
         assert_eq!(printed(exited(), &last, false), "", "its output is on the terminal");
     }
