@@ -140,7 +140,7 @@ fn missing_kernel(lab: &mut Lab) -> Outcome {
         .finish()?;
     build.expect_code(125)?;
     expect_in(&build.stderr, &format!("{} cannot be read", kernel.display()), "the message")?;
-    expect_in(&build.stderr, "hint: ./scripts/build makes the Cloister OS", "the message")?;
+    expect_in(&build.stderr, "hint: build the Cloister OS with ./scripts/build", "the message")?;
     let doctor = lab.sleeve(&["doctor"]).env("CLOISTER_OS", path_str(&os)?).finish()?;
     doctor.expect_code(125)?;
     expect_in(&doctor.stdout, &format!("{} cannot be read", kernel.display()), "doctor")?;
