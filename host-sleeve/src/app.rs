@@ -1,6 +1,6 @@
-//! An enclave image, as `run`, `inspect` and `measure` need it.
+//! Enclave images, as read by `run`, `inspect` and `measure`.
 //!
-//! Its law: its documents are read once and checked; its large parts are checked where they are copied.
+//! Invariant: the documents are read once and verified; the large parts are verified when they are copied.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -16,10 +16,10 @@ use cloister_manifest::Manifest;
 
 use crate::error::{Doing, Error, Result};
 
-/// What to do about an image that cannot be used.
-const AGAIN: &str = "`host-sleeve build` makes an enclave image; one that is damaged must be built again";
+/// The hint for an unusable image.
+const AGAIN: &str = "`host-sleeve build` creates an enclave image; a damaged one must be built again";
 
-/// An enclave image that was opened.
+/// An open enclave image.
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     /// Where its parts are.
@@ -33,19 +33,19 @@ pub(crate) struct App {
 /// The form of an enclave image.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
-    /// What `build` writes.
+    /// The directory that `build` writes.
     Artifact(Artifact),
     /// One file for AWS Nitro.
     Eif(Box<EifFile>),
 }
 
-/// A file for AWS Nitro that was read once and is sound.
+/// A file for AWS Nitro that was read once and verified.
 #[derive(Clone, Debug)]
 pub(crate) struct EifFile {
     path: PathBuf,
     file: Eif,
     content: Content,
-    /// What it is.
+    /// Its contents, explained.
     pub(crate) explanation: Explanation,
 }
 
@@ -64,7 +64,7 @@ impl App {
         Ok(Self { source, manifest, cmdline })
     }
 
-    /// Where it lies, absolute.
+    /// Its absolute path.
     pub(crate) fn path(&self) -> &Path {
         match &self.source {
             Source::Artifact(artifact) => artifact.path(),
@@ -72,7 +72,7 @@ impl App {
         }
     }
 
-    /// The digest that names it.
+    /// The digest that identifies it.
     pub(crate) fn digest(&self) -> Digest {
         match &self.source {
             Source::Artifact(artifact) => artifact.digest(),
@@ -85,9 +85,9 @@ impl Source {
     /// Opens the image at `path`: a directory, or a file for AWS Nitro.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let path = path.canonicalize().map_err(|error| {
-            Error::operator(format!("there is no enclave image at {}", path.display()))
+            Error::operator(format!("no enclave image at {}", path.display()))
                 .because(error)
-                .hint("`host-sleeve build` makes one")
+                .hint("`host-sleeve build` creates one")
         })?;
         if path.is_file() {
             return Ok(Self::Eif(Box::new(EifFile::open(&path)?)));
@@ -96,18 +96,18 @@ impl Source {
         artifact.map(Self::Artifact).map_err(|error| unusable(&path).because(error).hint(AGAIN))
     }
 
-    /// The parts one by one, for machines that take no file for AWS Nitro.
+    /// The separate parts, for machines that do not boot a file for AWS Nitro.
     pub(crate) fn artifact(&self) -> Result<&Artifact> {
         match self {
             Self::Artifact(artifact) => Ok(artifact),
             Self::Eif(file) => {
-                Err(Error::operator(format!("{} is for AWS Nitro machines alone", file.path.display()))
-                    .hint("leave out --backend, or run the app.cloister it was made of"))
+                Err(Error::operator(format!("{} boots on AWS Nitro machines only", file.path.display()))
+                    .hint("omit --backend, or run the app.cloister it was built from"))
             }
         }
     }
 
-    /// The kernel, into `out`.
+    /// Copies the kernel to `out`.
     pub(crate) fn copy_kernel(&self, out: &mut impl Write) -> Result<()> {
         let damaged = |path: &Path| unusable(path).hint("the image is damaged: build it again");
         match self {
@@ -127,7 +127,7 @@ impl Source {
 }
 
 impl EifFile {
-    /// Reads the file at `path` once, to its end.
+    /// Reads the whole file at `path`, once.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let blob = File::open(path).and_then(Blob::whole);
         let blob = blob.doing(|| format!("cannot read {}", path.display()))?;
@@ -135,12 +135,12 @@ impl EifFile {
         let (explanation, file) = opened.map_err(|error| {
             unusable(path)
                 .because(error)
-                .hint("`host-sleeve build --eif` makes such a file; one that is damaged must be made again")
+                .hint("`host-sleeve build --eif` creates such a file; a damaged one must be built again")
         })?;
         Ok(Self { path: path.to_owned(), file, content: blob.content(), explanation })
     }
 
-    /// Copies the whole file; fails if it is not the one that was read before.
+    /// Copies the whole file; fails if it has changed since it was opened.
     pub(crate) fn copy(&self, out: &mut impl Write) -> Result<()> {
         let mut out = Hashed::new(out);
         io::copy(&mut self.content.reader(), &mut out)
@@ -148,14 +148,14 @@ impl EifFile {
         if out.digest() == self.explanation.digest {
             return Ok(());
         }
-        Err(Error::operator(format!("{} was changed while it was read", self.path.display())))
+        Err(Error::operator(format!("{} changed while it was being read", self.path.display())))
     }
 
-    /// The manifest in its last ramdisk: the measured one.
+    /// The measured manifest, from its last ramdisk.
     fn manifest(&self) -> Result<Manifest> {
         let not_ours = || {
-            Error::operator(format!("{} holds no application of Cloister", self.path.display())).hint(
-                "`host-sleeve inspect` explains any enclave image file; only its own makes host-sleeve run",
+            Error::operator(format!("{} contains no Cloister application", self.path.display())).hint(
+                "`host-sleeve inspect` explains any enclave image file; `host-sleeve run` boots only those that it built",
             )
         };
         let ramdisk = self.section(Kind::Ramdisk, 1).ok_or_else(not_ours)?;
@@ -164,7 +164,7 @@ impl EifFile {
         Manifest::from_json(&bytes).map_err(|error| not_ours().because(error))
     }
 
-    /// The content of the section of this kind with this number among its like, from 0.
+    /// The content of section `number` of this kind, counted from 0.
     pub(crate) fn section(&self, kind: Kind, number: usize) -> Option<Content> {
         let section = self.file.sections().iter().filter(|section| section.kind == kind).nth(number)?;
         self.file.content(section).ok()
@@ -180,7 +180,7 @@ pub(crate) mod tests {
     use super::*;
     use cloister_image::artifact::Writer;
 
-    /// An image of these parts; nothing in it boots.
+    /// An image of these parts, which does not boot.
     pub(crate) fn write_image(path: &Path, kernel: &[u8], os: &[u8], app: &[u8]) -> Artifact {
         let mut writer = Writer::new(path).unwrap();
         let parts = [(Part::Kernel, kernel), (Part::OsRamdisk, os), (Part::AppRamdisk, app)];
@@ -193,16 +193,16 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_no_image_is_named() {
+    fn a_path_without_an_image_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let error = App::open(&dir.path().join("no-such.cloister")).unwrap_err();
         assert!(error.to_string().contains("no-such.cloister"));
         let error = App::open(dir.path()).unwrap_err();
-        assert!(error.told().hint.as_deref().unwrap().contains("host-sleeve build"));
+        assert!(error.details().hint.as_deref().unwrap().contains("host-sleeve build"));
     }
 
     #[test]
-    fn a_file_that_is_no_enclave_image_is_named_with_the_reason() {
+    fn a_file_that_is_not_an_enclave_image_is_named_with_the_reason() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.eif");
         std::fs::write(&path, "x".repeat(1000)).unwrap();

@@ -1,7 +1,7 @@
-//! What can go wrong, by who must act.
+//! Errors, classified by who must act.
 //!
-//! Its law: an error says what could not be done, why, and what to try; `Display` prints its own level only, and the
-//! levels below hang on `source()`. It leaves printing to `output`.
+//! Invariant: an error states what failed, why, and what to try; `Display` prints its own level only, and the levels below are
+//! reached through `source()`. Printing is done by `output`.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,48 +10,48 @@ use cloister_wire::causes::REPORT;
 use cloister_wire::{causes, exit};
 use serde::{Deserialize, Serialize};
 
-/// The exit code of what was interrupted: a shell's for SIGINT.
+/// The exit code after an interrupt, as a shell reports SIGINT.
 const INTERRUPTED: u8 = exit::for_signal(2);
 
-/// The code of an end on request: that of SIGKILL, as if it had run.
+/// The exit code of a launch that was killed on request: as a shell reports SIGKILL, and as if the enclave had run.
 const KILLED: u8 = exit::for_signal(9);
 
-/// What to attach to a report.
+/// The information to attach to a report.
 const EVIDENCE: &str = concat!(
     "these lines, the command line, the version (host-sleeve ",
     env!("CARGO_PKG_VERSION"),
-    ") and, where an enclave was launched, the log files in its folder: ~/.local/state/cloister/NAME, ",
+    ") and, if an enclave was launched, the log files in its directory: ~/.local/state/cloister/NAME, ",
     "/var/lib/cloister/NAME for root, or $CLOISTER_STATE_DIR/NAME"
 );
 
-/// The result of everything here.
+/// The result type of this crate.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error with its reasons.
+/// An error with its causes.
 #[derive(Debug)]
 pub(crate) enum Error {
-    /// The operator asked for something that cannot be done as it was asked.
-    Operator(Told),
-    /// The author of the image or of its manifest must mend it.
-    Author(Told),
-    /// This host lacks something, or refused something.
-    Host(Told),
-    /// The enclave did not do what was asked, or broke the protocol.
-    Enclave(Told),
-    /// A limit of time that the operator set has passed.
-    TimedOut(Told),
-    /// The operator does not want it any more.
-    Interrupted(Told),
-    /// Somebody else asked for its end.
-    Killed(Told),
-    /// Cloister itself is at fault: none of the others can mend it.
-    Internal(Told),
+    /// The operator's request cannot be fulfilled as it is.
+    Operator(Details),
+    /// The author of the image or of its manifest must fix it.
+    Author(Details),
+    /// This host lacks something or refused an operation.
+    Host(Details),
+    /// The enclave failed, refused a request or violated the protocol.
+    Enclave(Details),
+    /// A time limit passed.
+    TimedOut(Details),
+    /// The operator interrupted it.
+    Interrupted(Details),
+    /// Another command killed it.
+    Killed(Details),
+    /// A bug in Cloister: none of the others can fix it.
+    Internal(Details),
 }
 
-/// The words of an error.
+/// The texts of an error.
 #[derive(Debug)]
-pub(crate) struct Told {
-    /// What could not be done.
+pub(crate) struct Details {
+    /// What failed.
     pub(crate) what: String,
     /// What to try.
     pub(crate) hint: Option<String>,
@@ -62,73 +62,74 @@ pub(crate) struct Told {
 impl Error {
     /// The operator must act.
     pub(crate) fn operator(what: impl Into<String>) -> Self {
-        Self::Operator(Told::new(what))
+        Self::Operator(Details::new(what))
     }
 
     /// The image's author must act.
     pub(crate) fn author(what: impl Into<String>) -> Self {
-        Self::Author(Told::new(what))
+        Self::Author(Details::new(what))
     }
 
     /// The host must change.
     pub(crate) fn host(what: impl Into<String>) -> Self {
-        Self::Host(Told::new(what))
+        Self::Host(Details::new(what))
     }
 
-    /// The enclave is to blame.
+    /// The enclave is responsible.
     pub(crate) fn enclave(what: impl Into<String>) -> Self {
-        Self::Enclave(Told::new(what))
+        Self::Enclave(Details::new(what))
     }
 
-    /// Time ran out.
+    /// A time limit passed.
     pub(crate) fn timed_out(what: impl Into<String>) -> Self {
-        Self::TimedOut(Told::new(what))
+        Self::TimedOut(Details::new(what))
     }
 
     /// It was interrupted.
     pub(crate) fn interrupted(what: impl Into<String>) -> Self {
-        Self::Interrupted(Told::new(what))
+        Self::Interrupted(Details::new(what))
     }
 
-    /// It was ended on request.
+    /// It was killed on request.
     pub(crate) fn killed(what: impl Into<String>) -> Self {
-        Self::Killed(Told::new(what))
+        Self::Killed(Details::new(what))
     }
 
-    /// Cloister is at fault. What to try is to report it, and the hint says with what.
+    /// A bug in Cloister. The hint asks for a report and lists what to attach.
     pub(crate) fn internal(what: impl fmt::Display) -> Self {
-        Self::Internal(Told::new(format!("internal error: {what}"))).hint(format!("{REPORT} with {EVIDENCE}"))
+        Self::Internal(Details::new(format!("internal error: {what}")))
+            .hint(format!("{REPORT} with {EVIDENCE}"))
     }
 
     /// Adds what to try.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.told_mut().hint = Some(hint.into());
+        self.details_mut().hint = Some(hint.into());
         self
     }
 
     /// Adds the reason.
     #[must_use]
     pub(crate) fn because(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.told_mut().because = Some(cause.into());
+        self.details_mut().because = Some(cause.into());
         self
     }
 
-    /// The words of this level.
-    pub(crate) const fn told(&self) -> &Told {
+    /// The texts of this level.
+    pub(crate) const fn details(&self) -> &Details {
         match self {
-            Self::Operator(told)
-            | Self::Author(told)
-            | Self::Host(told)
-            | Self::Enclave(told)
-            | Self::TimedOut(told)
-            | Self::Interrupted(told)
-            | Self::Killed(told)
-            | Self::Internal(told) => told,
+            Self::Operator(details)
+            | Self::Author(details)
+            | Self::Host(details)
+            | Self::Enclave(details)
+            | Self::TimedOut(details)
+            | Self::Interrupted(details)
+            | Self::Killed(details)
+            | Self::Internal(details) => details,
         }
     }
 
-    /// The reasons, from this error downwards, one line each. A level that only repeats the one above is left out.
+    /// The causes below this error, from the top, one line each. A level that only repeats the one above is omitted.
     pub(crate) fn reasons(&self) -> Vec<String> {
         causes::levels(self).split_off(1)
     }
@@ -143,43 +144,43 @@ impl Error {
         }
     }
 
-    const fn told_mut(&mut self) -> &mut Told {
+    const fn details_mut(&mut self) -> &mut Details {
         match self {
-            Self::Operator(told)
-            | Self::Author(told)
-            | Self::Host(told)
-            | Self::Enclave(told)
-            | Self::TimedOut(told)
-            | Self::Interrupted(told)
-            | Self::Killed(told)
-            | Self::Internal(told) => told,
+            Self::Operator(details)
+            | Self::Author(details)
+            | Self::Host(details)
+            | Self::Enclave(details)
+            | Self::TimedOut(details)
+            | Self::Interrupted(details)
+            | Self::Killed(details)
+            | Self::Internal(details) => details,
         }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.told().what)
+        f.write_str(&self.details().what)
     }
 }
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        let cause: &(dyn StdError + 'static) = self.told().because.as_deref()?;
+        let cause: &(dyn StdError + 'static) = self.details().because.as_deref()?;
         Some(cause)
     }
 }
 
-impl Told {
+impl Details {
     fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), hint: None, because: None }
     }
 }
 
-/// The words of an error with those below it, for another process.
+/// An error with its causes as a document, for another process and for `ps --json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Words {
-    /// What could not be done.
+pub(crate) struct ErrorDocument {
+    /// What failed.
     pub(crate) what: String,
     /// Why, from the top.
     pub(crate) because: Vec<String>,
@@ -189,38 +190,38 @@ pub(crate) struct Words {
     pub(crate) code: u8,
 }
 
-/// One reason of another process's error.
+/// One cause of another process's error.
 #[derive(Debug)]
 struct Link {
     text: String,
     next: Option<Box<Self>>,
 }
 
-impl From<&Error> for Words {
+impl From<&Error> for ErrorDocument {
     fn from(error: &Error) -> Self {
         Self {
             what: error.to_string(),
             because: error.reasons(),
-            hint: error.told().hint.clone(),
+            hint: error.details().hint.clone(),
             code: error.run_code(),
         }
     }
 }
 
-impl From<Words> for Error {
-    fn from(words: Words) -> Self {
+impl From<ErrorDocument> for Error {
+    fn from(document: ErrorDocument) -> Self {
         let chain = |next, text| Some(Box::new(Link { text, next }));
-        let because = words.because.into_iter().rev().fold(None, chain);
-        let told = Told {
-            what: words.what,
-            hint: words.hint,
+        let because = document.because.into_iter().rev().fold(None, chain);
+        let details = Details {
+            what: document.what,
+            hint: document.hint,
             because: because.map(|link| -> Box<dyn StdError + Send + Sync> { link }),
         };
-        match words.code {
-            exit::TIMED_OUT => Self::TimedOut(told),
-            INTERRUPTED => Self::Interrupted(told),
-            KILLED => Self::Killed(told),
-            _ => Self::Host(told),
+        match document.code {
+            exit::TIMED_OUT => Self::TimedOut(details),
+            INTERRUPTED => Self::Interrupted(details),
+            KILLED => Self::Killed(details),
+            _ => Self::Host(details),
         }
     }
 }
@@ -238,9 +239,9 @@ impl StdError for Link {
     }
 }
 
-/// Turns the system's refusal into a host error that names what was being done.
+/// Turns a system error into a host error that states the failed operation.
 pub(crate) trait Doing<T> {
-    /// `what` is the whole sentence: `cannot write /x`.
+    /// `what` is the complete message: `cannot write /x`.
     fn doing(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 
@@ -249,22 +250,22 @@ impl<T, E: Into<std::io::Error>> Doing<T> for std::result::Result<T, E> {
         self.map_err(|error| {
             let error = error.into();
             let hint = hint_for(&error);
-            let told = Error::host(what()).because(error);
+            let error = Error::host(what()).because(error);
             match hint {
-                Some(hint) => told.hint(hint),
-                None => told,
+                Some(hint) => error.hint(hint),
+                None => error,
             }
         })
     }
 }
 
-/// What to try about the system's refusal, where there is something.
+/// The hint for a system error, if there is one.
 pub(crate) fn hint_for(error: &std::io::Error) -> Option<&'static str> {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            Some("free some space there, or point CLOISTER_CACHE and CLOISTER_STATE_DIR to another disk")
+            Some("free disk space there, or point CLOISTER_CACHE and CLOISTER_STATE_DIR to another disk")
         }
-        std::io::ErrorKind::PermissionDenied => Some("run as the user who owns it"),
+        std::io::ErrorKind::PermissionDenied => Some("run it as the user who owns that path"),
         _ => None,
     }
 }
@@ -274,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reasons_are_listed_from_the_top() {
+    fn causes_are_listed_from_the_top() {
         let io = std::io::Error::other("disk on fire");
         let error = Error::host("cannot write /x").because(Error::host("cannot open /y").because(io));
         assert_eq!(error.to_string(), "cannot write /x");
@@ -283,7 +284,7 @@ mod tests {
 
     #[test]
     fn an_error_of_another_process_keeps_its_exit_code() {
-        let code = |error: Error| Error::from(Words::from(&error)).run_code();
+        let code = |error: Error| Error::from(ErrorDocument::from(&error)).run_code();
         assert_eq!(code(Error::interrupted("Ctrl-C")), 130);
         assert_eq!(code(Error::killed("stopped")), 137);
         assert_eq!(code(Error::timed_out("late")), 124);
@@ -291,14 +292,14 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_met_with_advice() {
+    fn a_full_disk_gets_a_hint() {
         let full = Err::<(), _>(std::io::Error::from(std::io::ErrorKind::StorageFull));
         let error = full.doing(|| "cannot write /x".to_owned()).unwrap_err();
-        assert!(error.told().hint.as_deref().unwrap().contains("free some space"));
+        assert!(error.details().hint.as_deref().unwrap().contains("free disk space"));
     }
 
     #[test]
-    fn a_fault_of_our_own_asks_for_a_report_and_says_what_to_attach() {
+    fn an_internal_error_asks_for_a_report_and_lists_what_to_attach() {
         let error = Error::internal("the sum is wrong").because(std::io::Error::other("3 is not 4"));
         let text = crate::output::render(&error);
         assert!(
@@ -314,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_passed_limit_ends_with_124() {
+    fn only_a_passed_time_limit_exits_with_124() {
         assert_eq!(Error::timed_out("late").run_code(), 124);
         assert_eq!(Error::operator("no").run_code(), 125);
     }

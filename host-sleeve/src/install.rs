@@ -1,22 +1,22 @@
-//! Where the things are that host-sleeve needs and does not contain.
+//! Locations of the programs and files that host-sleeve needs.
 //!
-//! Its law: what was installed with this executable is found relative to it, so that a folder can be moved as a whole;
-//! what belongs to the system is found in `PATH`.
+//! Invariant: files installed with this executable are found relative to it, so that the installation can be moved as a whole;
+//! the system's programs are found in `PATH`.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Doing, Error, Result};
 
-/// The variable that names the folder of the OS release.
+/// The variable with the directory of the OS release.
 const OS_VARIABLE: &str = "CLOISTER_OS";
 
-/// The variable that names the cache.
+/// The variable with the directory of the cache.
 const CACHE_VARIABLE: &str = "CLOISTER_CACHE";
 
-/// A program that was installed with this executable, else one in `PATH`.
+/// A program installed with this executable, else one in `PATH`.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
-    let own = beside(&["libexec", "cloister", name]).filter(|path| path.is_file());
+    let own = in_prefix(&["libexec", "cloister", name]).filter(|path| path.is_file());
     own.or_else(|| in_path(name))
 }
 
@@ -26,32 +26,32 @@ pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
     env::split_paths(&path).map(|dir| dir.join(name)).find(|file| is_executable(file))
 }
 
-/// The folder of the OS release for `arch`: `CLOISTER_OS`, else the one that was installed with this executable.
+/// The directory of the OS release for `arch`: `CLOISTER_OS`, else the one installed with this executable.
 pub(crate) fn os(arch: &str) -> Result<PathBuf> {
     if let Some(asked) = env::var_os(OS_VARIABLE).filter(|value| !value.is_empty()) {
         return Ok(PathBuf::from(asked));
     }
-    let own = beside(&["share", "cloister", "os", arch]).filter(|path| path.is_dir());
+    let own = in_prefix(&["share", "cloister", "os", arch]).filter(|path| path.is_dir());
     own.ok_or_else(|| {
         Error::host(format!("the Cloister OS for {arch} is not installed"))
-            .hint(format!("build it with ./scripts/build, or name its folder in {OS_VARIABLE}"))
+            .hint(format!("build it with ./scripts/build, or set {OS_VARIABLE} to its directory"))
     })
 }
 
-/// A folder in the cache, made if it is missing.
+/// A directory in the cache, created if it is missing.
 pub(crate) fn cache(part: &str) -> Result<PathBuf> {
     let asked = env::var_os(CACHE_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".cache/cloister"));
     let base = asked.or_else(home).ok_or_else(|| {
-        Error::host("there is no place for the cache").hint(format!("set HOME or {CACHE_VARIABLE}"))
+        Error::host("no directory for the cache is known").hint(format!("set HOME or {CACHE_VARIABLE}"))
     })?;
-    let folder = base.join(part);
-    std::fs::create_dir_all(&folder).doing(|| format!("cannot make {}", folder.display()))?;
-    Ok(folder)
+    let directory = base.join(part);
+    std::fs::create_dir_all(&directory).doing(|| format!("cannot create {}", directory.display()))?;
+    Ok(directory)
 }
 
 /// A path in the installation: `PREFIX/bin/host-sleeve` is this executable.
-fn beside(parts: &[&str]) -> Option<PathBuf> {
+fn in_prefix(parts: &[&str]) -> Option<PathBuf> {
     let executable = env::current_exe().ok()?;
     let prefix = executable.parent()?.parent()?;
     Some(prefix.join(parts.iter().collect::<PathBuf>()))
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_of_the_system_is_found_in_the_path() {
+    fn a_system_program_is_found_in_the_path() {
         assert!(in_path("sh").unwrap().is_absolute());
         assert_eq!(in_path("no-such-program-at-all"), None);
     }

@@ -1,6 +1,6 @@
-//! `host-sleeve`: builds enclave images, launches them and tells the truth about them.
+//! `host-sleeve`: builds, launches and inspects enclaves.
 //!
-//! Its law: words in, an exit code out; nothing happens here but the choice of who does it.
+//! Invariant: arguments in, an exit code out; this file only dispatches to the commands.
 
 mod app;
 mod backends;
@@ -30,7 +30,7 @@ use cloister_wire::exit;
 use cli::{Cli, Verb};
 use error::Result;
 
-/// Runs the command line of this process, and gives its exit code.
+/// Runs the command line of this process and returns its exit code.
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -46,34 +46,34 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Has the right command do what was asked.
+/// Dispatches to the command.
 fn perform(cli: Cli) -> Result<u8> {
     let json = cli.json;
     match cli.verb {
-        Verb::Build(asked) => verbs::build::build(asked, json),
-        Verb::Diff(asked) => verbs::diff::diff(&asked, json),
-        Verb::OsPack(asked) => verbs::os_pack::os_pack(&asked, json),
-        Verb::Measure(asked) => verbs::measure::measure(&asked, json),
-        Verb::Check(asked) => verbs::build::check(asked, json),
-        Verb::Run(asked) => verbs::run::run(asked, json),
-        Verb::Ps(asked) => verbs::ps::ps(&asked, json),
-        Verb::Logs(asked) => verbs::logs::logs(&asked, json),
-        Verb::Stop(asked) => verbs::stop::stop(&asked, json),
-        Verb::Prune(asked) => verbs::prune::prune(&asked, json),
-        Verb::Rm(asked) => verbs::rm::rm(&asked, json),
-        Verb::Inspect(asked) => verbs::inspect::inspect(&asked, json),
-        Verb::Service(asked) => verbs::service::service(&asked, json),
-        Verb::Stats(asked) => verbs::stats::stats(&asked, json),
-        Verb::Metrics(asked) => verbs::metrics::metrics(&asked, json),
+        Verb::Build(args) => verbs::build::build(args, json),
+        Verb::Diff(args) => verbs::diff::diff(&args, json),
+        Verb::OsPack(args) => verbs::os_pack::os_pack(&args, json),
+        Verb::Measure(args) => verbs::measure::measure(&args, json),
+        Verb::Check(args) => verbs::build::check(args, json),
+        Verb::Run(args) => verbs::run::run(args, json),
+        Verb::Ps(args) => verbs::ps::ps(&args, json),
+        Verb::Logs(args) => verbs::logs::logs(&args, json),
+        Verb::Stop(args) => verbs::stop::stop(&args, json),
+        Verb::Prune(args) => verbs::prune::prune(&args, json),
+        Verb::Rm(args) => verbs::rm::rm(&args, json),
+        Verb::Inspect(args) => verbs::inspect::inspect(&args, json),
+        Verb::Service(args) => verbs::service::service(&args, json),
+        Verb::Stats(args) => verbs::stats::stats(&args, json),
+        Verb::Metrics(args) => verbs::metrics::metrics(&args, json),
         Verb::Doctor => verbs::doctor::doctor(json),
         Verb::Sleeve => verbs::run::sleeve(),
     }
 }
 
-/// Help and versions are data; words that make no sense end like every other failure of ours, so that no code of a
-/// service can be taken for it.
+/// Help and versions are data. An invalid command line exits like every other failure of host-sleeve, so that its exit code
+/// cannot be mistaken for a service's.
 fn usage(refused: &clap::Error) -> ExitCode {
-    // Standard output may be gone; there is nobody left to tell.
+    // The stream may be closed; then there is nowhere to report that.
     drop(refused.print());
     if refused.use_stderr() { ExitCode::from(exit::OUR_FAILURE) } else { ExitCode::SUCCESS }
 }

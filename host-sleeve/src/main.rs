@@ -1,4 +1,4 @@
-//! The program `host-sleeve`: its library, and nothing else.
+//! The program `host-sleeve`: calls its library, nothing more.
 
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
 //! The signals that end a command: SIGINT, SIGTERM and SIGHUP.
 //!
-//! Its law: a signal that was ignored when the program started stays ignored. `nohup` and the `&` of a shell without job
+//! Invariant: a signal that was ignored when the program started stays ignored. `nohup` and the `&` of a shell without job
 //! control protect a program in this way (signal(7): an ignored signal stays ignored across execve(2)), and a handler
-//! would take that protection away.
+//! would remove that protection.
 
 use std::fs;
 
@@ -20,7 +20,7 @@ pub(crate) enum Sent {
     Interrupt,
     /// SIGTERM.
     Terminate,
-    /// SIGHUP: the terminal is gone.
+    /// SIGHUP: the terminal was closed.
     Hangup,
 }
 
@@ -33,9 +33,9 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers. To be called inside the event loop.
+    /// Installs the handlers. Must be called inside the event loop.
     pub(crate) fn listen() -> Result<Self> {
-        // Without /proc nothing is known to be ignored, and a signal that ends the command is the safer guess.
+        // Without /proc the ignored signals are unknown; a signal that ends the command is the safer assumption.
         let ignored = ignored(&fs::read_to_string(STATUS).unwrap_or_default());
         let listen = |kind: SignalKind| {
             let number = u32::try_from(kind.as_raw_value()).unwrap_or_default();
@@ -61,7 +61,7 @@ impl Signals {
 
     /// Whether a signal has arrived already.
     pub(crate) async fn pending(&mut self) -> bool {
-        // The event loop looks for what has arrived when a task yields.
+        // The event loop checks for arrived signals when a task yields.
         tokio::task::yield_now().await;
         tokio::select! {
             biased;
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mask_of_ignored_signals_is_found_in_the_status_of_a_process() {
+    fn the_mask_of_ignored_signals_is_read_from_the_status_of_a_process() {
         assert_eq!(ignored("Name:\tsh\nSigBlk:\t0000000000000003\nSigIgn:\t0000000000000007\n"), 7);
         assert_eq!(ignored(""), 0);
         assert_eq!(ignored("SigIgn:\tnonsense\n"), 0);

@@ -1,6 +1,6 @@
-//! The values an operator types: sizes, durations, ports, names and signals.
+//! Values on the command line: sizes, durations, ports, names and signals.
 //!
-//! Its law: one spelling each, and what is refused says what would be taken.
+//! Invariant: one syntax per kind of value; an error shows a valid example.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -8,19 +8,19 @@ use std::time::Duration;
 use cloister_image::limits::Limits;
 use serde::{Deserialize, Serialize};
 
-/// One port that the sleeve listens on, and the ingress port behind it.
+/// A port that the sleeve listens on, and the ingress port behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Publish {
-    /// Where the sleeve listens. Port 0: any free one.
+    /// The address that the sleeve listens on. Port 0: any free port.
     pub(crate) listen: SocketAddr,
     /// The port of an `ingress` entry of the manifest.
     pub(crate) ingress: u16,
 }
 
-/// The longest enclave name, in bytes: that of a host in DNS, and of a manifest.
+/// Maximum length of an enclave name in bytes: that of a host name in DNS, and of a name in a manifest.
 pub(crate) const MAX_NAME: usize = 63;
 
-/// Reads `[ADDRESS:]PORT:INGRESS_PORT`; an IPv6 address stands in brackets.
+/// Parses `[ADDRESS:]PORT:INGRESS_PORT`; an IPv6 address is in brackets.
 pub(crate) fn publish(text: &str) -> Result<Publish, String> {
     let wrong = || format!("`{text}` is not [ADDRESS:]PORT:INGRESS_PORT, such as 8080:80 or 0.0.0.0:8080:80");
     let (front, ingress) = text.rsplit_once(':').ok_or_else(wrong)?;
@@ -36,7 +36,7 @@ pub(crate) fn publish(text: &str) -> Result<Publish, String> {
     Ok(Publish { listen: SocketAddr::new(address, port), ingress })
 }
 
-/// Reads `PORT`, `:PORT` or `ADDRESS:PORT`.
+/// Parses `PORT`, `:PORT` or `ADDRESS:PORT`.
 pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
     let wrong = || format!("`{text}` is not [ADDRESS]:PORT, such as :9100");
     let (address, port) = text.rsplit_once(':').unwrap_or(("", text));
@@ -51,7 +51,7 @@ fn ip(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// Reads a size: a number and `KiB`, `MiB` or `GiB` (`K`, `M`, `G` mean the same).
+/// Parses a size: a number and `KiB`, `MiB` or `GiB` (`K`, `M`, `G` mean the same).
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is not a size, such as 512MiB or 2GiB");
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
@@ -66,7 +66,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(wrong)
 }
 
-/// A limit of what an image may be, moved.
+/// A changed limit on the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ImageLimit {
     /// One of [`Limits::NAMES`].
@@ -75,7 +75,7 @@ pub(crate) struct ImageLimit {
     pub(crate) value: u64,
 }
 
-/// Reads `NAME=VALUE`, where the value is a count or a size.
+/// Parses `NAME=VALUE`, where the value is a count or a size.
 pub(crate) fn image_limit(text: &str) -> Result<ImageLimit, String> {
     let wrong = || {
         let names = Limits::NAMES.join(", ");
@@ -88,7 +88,7 @@ pub(crate) fn image_limit(text: &str) -> Result<ImageLimit, String> {
     Ok(ImageLimit { name, value })
 }
 
-/// Reads a duration: a number and `ms`, `s`, `m`, `h` or `d`.
+/// Parses a duration: a number and `ms`, `s`, `m`, `h` or `d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a duration, such as 500ms, 10s, 2m, 1h or 30d");
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
@@ -105,7 +105,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     milliseconds.map(Duration::from_millis).ok_or_else(wrong)
 }
 
-/// Reads an enclave's name.
+/// Parses an enclave's name.
 pub(crate) fn name(text: &str) -> Result<String, String> {
     let good = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
     let ends = [text.bytes().next(), text.bytes().last()];
@@ -116,12 +116,12 @@ pub(crate) fn name(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err(format!(
-            "a name has 1 to {MAX_NAME} lower-case letters, digits and hyphens, and no hyphen at an end"
+            "a name consists of 1 to {MAX_NAME} lower-case letters, digits and hyphens, and neither starts nor ends with a hyphen"
         ))
     }
 }
 
-/// Signals by name (`signal(7)`, x86 and ARM numbers), for `service signal` and for telling how something ended.
+/// Signals by name (`signal(7)`, x86 and ARM numbers), for `service signal` and for reporting terminations.
 const SIGNALS: [(u8, &str); 31] = [
     (1, "HUP"),
     (2, "INT"),
@@ -156,7 +156,7 @@ const SIGNALS: [(u8, &str); 31] = [
     (31, "SYS"),
 ];
 
-/// Reads a signal: `HUP`, `SIGHUP` or a number from 1 to 64.
+/// Parses a signal: `HUP`, `SIGHUP` or a number from 1 to 64.
 pub(crate) fn signal(text: &str) -> Result<u8, String> {
     let upper = text.to_ascii_uppercase();
     let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -165,7 +165,7 @@ pub(crate) fn signal(text: &str) -> Result<u8, String> {
     by_name.or_else(by_number).ok_or_else(|| format!("`{text}` is not a signal, such as HUP or 10"))
 }
 
-/// A signal's name for people: `SIGKILL`, or `signal 40`.
+/// A signal's human-readable name: `SIGKILL`, or `signal 40`.
 pub(crate) fn signal_name(number: u8) -> String {
     match SIGNALS.iter().find(|(candidate, _)| *candidate == number) {
         Some((_, name)) => format!("SIG{name}"),
@@ -173,7 +173,7 @@ pub(crate) fn signal_name(number: u8) -> String {
     }
 }
 
-/// A size for people: the largest unit that loses nothing worth reading.
+/// A human-readable size, in the largest unit that fits; one decimal below ten units.
 pub(crate) fn show_size(bytes: u64) -> String {
     const STEPS: [(u32, &str); 3] = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     for (shift, unit) in STEPS {
@@ -190,7 +190,7 @@ pub(crate) fn show_size(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
-/// A time span for people, of two units at most.
+/// A human-readable duration, in at most two units.
 pub(crate) fn show_duration(span: Duration) -> String {
     let seconds = span.as_secs();
     match seconds {
@@ -202,7 +202,7 @@ pub(crate) fn show_duration(span: Duration) -> String {
     }
 }
 
-/// A value of the wire in its own words.
+/// A value of the wire protocol as its JSON text, without quotes and braces.
 pub(crate) fn word<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default().replace(['"', '{', '}'], "")
 }
@@ -220,14 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn ports_that_mean_nothing_are_refused() {
+    fn malformed_ports_are_refused() {
         for text in ["", "80", "a:80", "80:0", "70000:80", "8080:80:", "::1:8080:80", "localhost:1:2"] {
             assert!(publish(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn metrics_are_on_the_loopback_unless_an_address_is_given() {
+    fn metrics_are_served_on_the_loopback_unless_an_address_is_given() {
         let at = |text| listen(text).map(|address| address.to_string());
         assert_eq!(at(":9100"), Ok("127.0.0.1:9100".into()));
         assert_eq!(at("9100"), Ok("127.0.0.1:9100".into()));
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_a_unit() {
+    fn a_size_requires_a_unit() {
         assert_eq!(size("512MiB"), Ok(512 << 20));
         assert_eq!(size("2G"), Ok(2 << 30));
         for text in ["512", "MiB", "0MiB", "1.5GiB", "99999999999GiB", "-1MiB"] {
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_a_unit() {
+    fn a_duration_requires_a_unit() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
         assert_eq!(duration("30d"), Ok(Duration::from_hours(720)));
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_fit_for_a_folder() {
+    fn a_name_is_a_valid_directory_name() {
         assert!(name("web-2").is_ok());
         for text in ["", "Web", "-web", "web-", "a/b", "..", "a b", &"x".repeat(64)] {
             assert!(name(text).is_err(), "{text}");
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_spans_are_shown_short() {
+    fn sizes_and_durations_are_shown_short() {
         assert_eq!(show_size(512 << 20), "512 MiB");
         assert_eq!(show_size(3 << 29), "1.5 GiB");
         assert_eq!(show_size(10), "10 B");

@@ -39,5 +39,5 @@ pub(crate) fn optional(finding: Finding) -> Finding {
 
 /// A finding whose test failed.
 pub(crate) fn failed(what: &'static str, error: &Error) -> Finding {
-    lacks(what, error.to_string(), error.told().hint.as_deref())
+    lacks(what, error.to_string(), error.details().hint.as_deref())
 }

@@ -63,7 +63,7 @@ mod tests {
     fn a_backend_is_found_by_its_name() {
         assert_eq!(open("qemu", &Chosen::default()).unwrap().name(), "qemu");
         let error = open("cray", &Chosen::default()).unwrap_err();
-        assert!(error.told().hint.as_deref().unwrap().contains("qemu"));
+        assert!(error.details().hint.as_deref().unwrap().contains("qemu"));
     }
 
     #[test]
@@ -88,7 +88,7 @@ mod tests {
             error.to_string(),
             "the backend qemu-nitro has only one machine type and does not support --machine"
         );
-        assert!(error.told().hint.as_deref().unwrap().contains("--backend qemu"));
+        assert!(error.details().hint.as_deref().unwrap().contains("--backend qemu"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! A build that is to give what another one gave.
+//! Repeating a build from its record.
 //!
-//! Its law: the record says how, and is right or wrong about all of it: a build whose own record is another one has failed,
-//! and replaces nothing.
+//! Invariant: the record determines the whole build: if the new build's record differs in any field, the build has failed and
+//! replaces nothing.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,17 +11,17 @@ use cloister_image::difference;
 
 use crate::error::{Error, Result};
 
-use super::unread::unread;
+use super::unreadable::unreadable;
 
-/// The longest record that is read, in bytes: one has a line for each layer.
+/// Maximum length of a record in bytes: it has one line per layer.
 const MAX_RECORD: u64 = 4 * 1024 * 1024;
 
-/// How many differences are told; the rest is `diff`'s.
-const TOLD: usize = 10;
+/// Maximum number of differences in the error; `diff` shows all of them.
+const MAX_SHOWN: usize = 10;
 
-/// Reads a record: a file, or the one in an enclave image.
+/// Reads a record from a file or from an enclave image.
 pub(super) fn read(path: &Path) -> Result<BuildRecord> {
-    let what = || Error::operator(format!("{} is no build record", path.display()));
+    let what = || Error::operator(format!("{} is not a build record", path.display()));
     let hint = "give a build.json or an enclave image";
     if path.is_dir() {
         let record = Artifact::open(path).and_then(|artifact| artifact.build_record());
@@ -33,21 +33,22 @@ pub(super) fn read(path: &Path) -> Result<BuildRecord> {
     serde_json::from_slice(&bytes).map_err(|error| what().because(error).hint(hint))
 }
 
-/// Where the image of a record is found, if the record can say.
+/// The reference of the record's image, if it came from a registry.
 pub(super) fn image(record: &BuildRecord) -> Result<String> {
     match &record.application {
         ApplicationRecord::Image { repository: Some(repository), manifest: Some(digest), .. } => {
             Ok(format!("docker://{repository}@{digest}"))
         }
-        _ => Err(Error::operator("the record does not say where its image is")
-            .hint("it came from this host: name it with --image; it is compared with the record")),
+        _ => Err(Error::operator("the record does not contain the location of its image").hint(
+            "the image came from this host: set --image to its path; the result is compared with the record",
+        )),
     }
 }
 
-/// Compares what was built with the record it was to be built by.
+/// Compares the result with the record that it was built from.
 pub(super) fn compare(record: &BuildRecord, built: &Finished, output: &Path) -> Result<()> {
     let built = built.open().and_then(|artifact| artifact.build_record());
-    let built = built.map_err(unread)?;
+    let built = built.map_err(unreadable)?;
     let fields = difference::records(record, &built)
         .map_err(|error| Error::internal("two build records cannot be compared").because(error))?;
     if fields.is_empty() {
@@ -63,10 +64,10 @@ pub(super) fn compare(record: &BuildRecord, built: &Finished, output: &Path) -> 
             second.unwrap_or_else(nothing)
         )
     };
-    let told: Vec<String> = fields.iter().take(TOLD).map(line).collect();
-    Err(Error::operator(format!("the build for {} is not what the record says", output.display()))
-        .because(std::io::Error::other(told.join("\n")))
-        .hint("nothing was replaced; built without --from under another name, `host-sleeve diff` explains it file by file"))
+    let shown: Vec<String> = fields.iter().take(MAX_SHOWN).map(line).collect();
+    Err(Error::operator(format!("the build for {} differs from the record", output.display()))
+        .because(std::io::Error::other(shown.join("\n")))
+        .hint("no file was replaced; to see the difference file by file, build without --from to another path and use `host-sleeve diff`"))
 }
 
 #[cfg(test)]
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_of_a_registry_is_found_again_by_its_digest() {
+    fn an_image_from_a_registry_is_referenced_by_its_digest() {
         let digest = Digest::of(b"");
         let image_record = |repository: Option<&str>| ApplicationRecord::Image {
             repository: repository.map(str::to_owned),
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_as_it_is_written() {
+    fn a_record_is_read_as_written() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("build.json");
         let written = record(ApplicationRecord::Directory { tree: Digest::of(b"") });

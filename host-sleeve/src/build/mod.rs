@@ -1,7 +1,7 @@
-//! From what an operator names to an enclave image: the glue between the image, the manifest and the OS release.
+//! Building an enclave image: the glue between the container image, the manifest and the OS release.
 //!
-//! Its law: nothing is decided here. Reading and packing is the image crate's, checking the manifest crate's; this tells
-//! them where things are, and people how it goes.
+//! Invariant: nothing is decided here. The image crate reads and packs, the manifest crate checks; this module passes them the
+//! locations and reports progress.
 
 mod again;
 mod order;
@@ -9,7 +9,7 @@ mod outputs;
 mod reference;
 mod sign;
 mod stop;
-mod unread;
+mod unreadable;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -32,27 +32,27 @@ use crate::values::{show_duration, show_size};
 pub(crate) use order::{Order, Refusal};
 use reference::Origin;
 pub(crate) use stop::Stop;
-use unread::unread;
+use unreadable::unreadable;
 
-/// The longest manifest that is read, in bytes: people write some hundred lines.
+/// Maximum length of a manifest in bytes: handwritten ones have several hundred lines.
 const MAX_MANIFEST: u64 = 1024 * 1024;
 
-/// Modification times later than this variable says, in seconds since 1970, become it
+/// Modification times later than this variable's value, in seconds since 1970, are set back to it
 /// (reproducible-builds.org, `SOURCE_DATE_EPOCH`).
 const EPOCH_VARIABLE: &str = "SOURCE_DATE_EPOCH";
 
-/// A manifest that was read.
+/// The source of a manifest.
 struct Source {
     name: String,
     bytes: Vec<u8>,
 }
 
-/// Builds, and gives the digest that names the result.
+/// Builds an enclave image and returns the digest that identifies it.
 pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
     outputs::check(order)?;
     let signer = order.sign.map(|(key, certificate)| sign::signer(key, certificate)).transpose()?;
     let source = read_manifest(order.manifest)?;
-    // What is wrong with the manifest alone is said before a large image is read.
+    // Errors in the manifest itself are reported before a large image is read.
     source::parse(&source.name, &source.bytes)?;
     let architecture = architecture()?;
     let os = install::os(architecture.name())?;
@@ -60,13 +60,15 @@ pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
     let image = match (order.image, &record) {
         (Some(image), _) => image.to_owned(),
         (None, Some(record)) => again::image(record)?,
-        (None, None) => return Err(Error::operator("no image is named").hint("--image names one").into()),
+        (None, None) => {
+            return Err(Error::operator("no image is given").hint("set --image to a container image").into());
+        }
     };
     let clamp_mtime = record.as_ref().map_or_else(clamp_mtime, |record| Ok(record.clamp_mtime))?;
     output::note(&format!("reading {image}"));
     let application = open(&image, order.access, architecture, clamp_mtime, &order.limits, stop)?;
     let manifest = resolve(&source, &application)?;
-    let _named = stop.named()?;
+    let _files = stop.with_files()?;
     output::note(&format!("packing {}", order.output.display()));
     let pack = Pack {
         manifest: &manifest,
@@ -82,18 +84,18 @@ pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
         output: order.output,
         stop: stop.flag(),
     };
-    let built = build::pack(&application, &pack).map_err(blame)?;
+    let built = build::pack(&application, &pack).map_err(attribute)?;
     if let Some(record) = &record {
         again::compare(record, &built, order.output)?;
     }
-    let artifact = built.open().map_err(unread)?;
+    let artifact = built.open().map_err(unreadable)?;
     for warning in size::check_build(artifact, order.eif.is_some())? {
         output::note(&warning);
     }
     outputs::publish(order, built, stop)
 }
 
-/// Checks a manifest, against an image if one is named. Answers its services in start order.
+/// Checks a manifest, against an image if one is given. Returns its services in start order.
 pub(crate) fn check(
     file: &Path,
     image: Option<&str>,
@@ -113,7 +115,7 @@ pub(crate) fn check(
 
 fn architecture() -> Result<Architecture> {
     Architecture::native().ok_or_else(|| {
-        Error::host(format!("there is no enclave for {} machines", std::env::consts::ARCH))
+        Error::host(format!("{} machines are not supported", std::env::consts::ARCH))
             .hint("x86_64 and aarch64 are supported")
     })
 }
@@ -125,14 +127,14 @@ fn read_manifest(path: &Path) -> Result<Source> {
         let file = std::fs::File::open(path)?;
         std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_MANIFEST + 1), &mut bytes)?;
         if bytes.len() > usize::try_from(MAX_MANIFEST).unwrap_or(usize::MAX) {
-            return Err(std::io::Error::other(format!("it has more than {MAX_MANIFEST} bytes")));
+            return Err(std::io::Error::other(format!("it is longer than {MAX_MANIFEST} bytes")));
         }
         Ok(bytes)
     };
     let bytes = read(path).map_err(|error| {
         Error::operator(format!("the manifest {name} cannot be read"))
             .because(error)
-            .hint("name it with --manifest; the smallest one is `version: 1`")
+            .hint("give the path of the manifest; a minimal manifest is `version: 1`")
     })?;
     Ok(Source { name, bytes })
 }
@@ -150,16 +152,16 @@ fn open(
     let input = match reference::parse(reference)? {
         Origin::Here(input) => input,
         Origin::Registry(name) => {
-            let _named = stop.named()?;
+            let _files = stop.with_files()?;
             let cache = install::cache("registry")?;
-            let pulled = registry::pull(&name, architecture, cache, access, &tell, stop.flag())?;
+            let pulled = registry::pull(&name, architecture, cache, access, &report, stop.flag())?;
             lock = pulled.lock;
             Input::Fetched { blobs: pulled.blobs, digest: pulled.digest, repository: pulled.repository }
         }
     };
     let scratch = install::cache("tmp")?;
     let options = Options { architecture, scratch: &scratch, limits: limits.clone(), clamp_mtime };
-    let application = build::open(&input, &options).map_err(blame)?;
+    let application = build::open(&input, &options).map_err(attribute)?;
     drop(lock);
     for line in application.notes.lines() {
         output::note(&format!("note: {line}"));
@@ -167,14 +169,14 @@ fn open(
     Ok(application)
 }
 
-/// Says how a pull goes.
-fn tell(event: Event) {
+/// Prints the progress of a pull.
+fn report(event: Event) {
     match event {
         Event::Pinned(digest) => output::note(&format!("found {digest}")),
         Event::Fetching(digest, size) => output::note(&format!("fetching {digest}, {}", show_size(size))),
         Event::Fetched(digest) => output::note(&format!("fetched {digest}")),
         Event::Waiting(pause, why) => {
-            output::note(&format!("{why}; trying again in {}", show_duration(pause)));
+            output::note(&format!("{why}; retrying in {}", show_duration(pause)));
         }
         Event::Skipped(mirror, why) => output::note(&format!("mirror {mirror} skipped: {why}")),
     }
@@ -187,7 +189,7 @@ fn clamp_mtime() -> Result<Option<i64>> {
     let seconds = text.to_str().and_then(|text| text.parse().ok());
     seconds.map(Some).ok_or_else(|| {
         Error::operator(format!("{EPOCH_VARIABLE} is not a number"))
-            .hint("seconds since 1970, such as 1700000000")
+            .hint("set it to seconds since 1970, such as 1700000000")
     })
 }
 
@@ -199,8 +201,8 @@ fn resolve(source: &Source, application: &Application) -> Result<Manifest, Refus
     Ok(resolved.manifest)
 }
 
-/// Says who must act, and what to do.
-fn blame(fault: BuildFault) -> Error {
+/// Determines who must act on a failed build, and adds the hint.
+fn attribute(fault: BuildFault) -> Error {
     let (responsible, hint) = fault.responsibility();
     let what = fault.to_string();
     let error = match responsible {
@@ -209,12 +211,12 @@ fn blame(fault: BuildFault) -> Error {
         Responsible::Host => Error::host(what),
         Responsible::Cloister => Error::internal(what),
     };
-    // A fault of our own says itself what to do.
+    // An internal error has a hint of its own.
     let error = if responsible == Responsible::Cloister { error } else { error.hint(hint) };
     if std::error::Error::source(&fault).is_some() { error.because(Below(fault)) } else { error }
 }
 
-/// What lies under a fault whose own words have been said.
+/// The causes below a fault whose own text is already the error's.
 #[derive(Debug)]
 struct Below(BuildFault);
 
@@ -230,7 +232,7 @@ impl std::error::Error for Below {
     }
 }
 
-/// Where an output is, absolute, for people who look for it later.
+/// The absolute path of an output.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).doing(|| format!("cannot resolve {}", path.display()))
 }
@@ -240,18 +242,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_manifest_is_named_with_the_smallest_one_that_works() {
+    fn a_missing_manifest_is_named_with_a_minimal_one_as_a_hint() {
         let Err(Refusal::Other(error)) =
             check(Path::new("/no/such.yaml"), None, &Limits::default(), &Access::default(), &Stop::default())
         else {
             panic!("no error");
         };
         assert!(error.to_string().contains("/no/such.yaml"));
-        assert!(error.told().hint.as_deref().unwrap().contains("version: 1"));
+        assert!(error.details().hint.as_deref().unwrap().contains("version: 1"));
     }
 
     #[test]
-    fn a_folder_that_is_not_there_is_named() {
+    fn a_missing_directory_is_named() {
         let error = open(
             "dir:/no/such/root",
             &Access::default(),

@@ -1,6 +1,6 @@
-//! What is to be built, and why it was not.
+//! The input of a build, and its errors.
 //!
-//! Its law: an order is complete; nothing in it is looked up later.
+//! Invariant: an order is complete; nothing in it is determined later.
 
 use std::path::Path;
 
@@ -11,22 +11,22 @@ use cloister_manifest::source::Report;
 use crate::error::Error;
 use crate::registry::Access;
 
-/// What is to be built.
+/// The input of a build.
 #[derive(Debug)]
 pub(crate) struct Order<'a> {
-    /// Where the application comes from, as typed. `None`: where the record says.
+    /// The reference of the container image, as typed. `None`: the one in the record.
     pub(crate) image: Option<&'a str>,
-    /// The record of the build that is to be done again.
+    /// The record of the build to repeat.
     pub(crate) from: Option<&'a Path>,
     /// The manifest's file.
     pub(crate) manifest: &'a Path,
-    /// The form of the application's root, unless a record has it.
+    /// The form of the application's root, unless a record specifies it.
     pub(crate) root: RootForm,
-    /// Where the enclave image is to be.
+    /// The path of the enclave image.
     pub(crate) output: &'a Path,
-    /// Where the file for AWS Nitro is to be, if one is wanted.
+    /// The path of the file for AWS Nitro, if one is requested.
     pub(crate) eif: Option<&'a Path>,
-    /// How much the application may be.
+    /// The limits on the container image.
     pub(crate) limits: Limits,
     /// The files of the key and the certificate to sign with.
     pub(crate) sign: Option<(&'a Path, &'a Path)>,
@@ -34,10 +34,10 @@ pub(crate) struct Order<'a> {
     pub(crate) access: &'a Access,
 }
 
-/// Why there is no enclave image.
+/// Why a build or a check failed.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// The manifest has faults: each is in the report, with its place.
+    /// The manifest is invalid; the report has each error with its location.
     Manifest(Box<Report>),
     /// Anything else.
     Other(Error),

@@ -1,7 +1,7 @@
-//! What a build leaves: the enclave image, its measurements beside it, and the file that AWS Nitro boots.
+//! The outputs of a build: the enclave image, its measurements next to it, and the file that AWS Nitro boots.
 //!
-//! Its law: all of it is made before any of it gets its name, and if one cannot have its name, the others give theirs back:
-//! whoever finds an enclave image finds the measurements and the file that belong to it.
+//! Invariant: all of them are complete before any of them is renamed into place, and if one cannot be renamed, the others are
+//! renamed back. So an enclave image, its measurements and its file always belong together.
 
 use std::fs::{self, Permissions};
 use std::io::Write;
@@ -18,51 +18,50 @@ use crate::output;
 
 use super::order::{Order, Refusal};
 use super::stop::Stop;
-use super::unread::unread;
+use super::unreadable::unreadable;
 
-/// What an enclave image's name usually ends with.
+/// The usual extension of an enclave image.
 const EXTENSION: &str = "cloister";
 
-/// Refuses names that cannot be given, before anything is built.
+/// Refuses invalid output paths before anything is built.
 pub(super) fn check(order: &Order<'_>) -> Result<()> {
-    let beside = measurements_path(order.output);
+    let measurements = measurements_path(order.output);
     let hint = "choose another path with -o or --eif";
-    for path in [Some(beside.as_path()), order.eif].into_iter().flatten() {
+    for path in [Some(measurements.as_path()), order.eif].into_iter().flatten() {
         if path.is_dir() {
-            return Err(Error::operator(format!(
-                "{} is a folder: no file can be written there",
-                path.display()
-            ))
-            .hint(hint));
+            return Err(
+                Error::operator(format!("cannot write {}: it is a directory", path.display())).hint(hint)
+            );
         }
     }
     match order.eif {
-        Some(eif) if eif == beside || eif == order.output => {
-            Err(Error::operator(format!("{} is to be two things at once", eif.display())).hint(hint))
+        Some(eif) if eif == measurements || eif == order.output => {
+            Err(Error::operator(format!("{} is the path of two outputs", eif.display())).hint(hint))
         }
         _ => Ok(()),
     }
 }
 
-/// Makes what lies beside the enclave image, and gives everything its name.
+/// Creates the files next to the enclave image, and renames all outputs into place.
 pub(super) fn publish(order: &Order<'_>, built: Finished, stop: &Stop) -> Result<Digest, Refusal> {
-    let (digest, mut beside) = (built.digest(), make(order, &built)?);
+    let (digest, mut files) = (built.digest(), make(order, &built)?);
     stop.check()?;
     let mut image = Image(built);
     let mut all: Vec<&mut dyn Output> = vec![&mut image];
-    all.extend(beside.iter_mut().map(|file| -> &mut dyn Output { file }));
+    all.extend(files.iter_mut().map(|file| -> &mut dyn Output { file }));
     publish_all(&mut all)?;
     Ok(digest)
 }
 
-/// Something that gets its name.
+/// An output that is complete but not yet at its path.
 trait Output {
+    /// Renames it into place.
     fn publish(&mut self) -> Result<()>;
-    /// Gives the name back to what had it before.
+    /// Restores the file that was at its path before.
     fn take_back(&mut self) -> Result<()>;
 }
 
-/// Gives all their names, or none.
+/// Renames all outputs into place, or none.
 fn publish_all(outputs: &mut [&mut dyn Output]) -> Result<()> {
     for at in 0..outputs.len() {
         let Some(Err(error)) = outputs.get_mut(at).map(|output| output.publish()) else { continue };
@@ -81,27 +80,29 @@ struct Image(Finished);
 
 impl Output for Image {
     fn publish(&mut self) -> Result<()> {
-        self.0.publish().map_err(unwritten)
+        self.0.publish().map_err(unwritable)
     }
 
     fn take_back(&mut self) -> Result<()> {
-        self.0.take_back().map_err(unwritten)
+        self.0.take_back().map_err(unwritable)
     }
 }
 
-fn unwritten(fault: ArtifactFault) -> Error {
-    Error::host(fault.to_string()).because(fault).hint("choose another place with -o, or make room there")
+fn unwritable(fault: ArtifactFault) -> Error {
+    Error::host(fault.to_string())
+        .because(fault)
+        .hint("choose another path with -o, or free disk space there")
 }
 
-/// A file that is whole and durable, and has not its name yet.
+/// A complete and durable file that is not yet at its path.
 #[derive(Debug)]
-struct Beside {
+struct OutputFile {
     file: NamedTempFile,
     path: PathBuf,
     placed: Option<Before>,
 }
 
-impl Output for Beside {
+impl Output for OutputFile {
     fn publish(&mut self) -> Result<()> {
         let placed = swap::place(self.file.path(), &self.path);
         self.placed = Some(placed.doing(|| format!("cannot write {}", self.path.display()))?);
@@ -115,12 +116,13 @@ impl Output for Beside {
     }
 }
 
-/// Makes the measurements, and the file for AWS Nitro if it is wanted.
-fn make(order: &Order<'_>, built: &Finished) -> Result<Vec<Beside>> {
-    let artifact = built.open().map_err(unread)?;
-    let measurements = artifact.document(Part::Measurements).map_err(unread)?;
+/// Creates the measurements, and the file for AWS Nitro if it is requested.
+fn make(order: &Order<'_>, built: &Finished) -> Result<Vec<OutputFile>> {
+    let artifact = built.open().map_err(unreadable)?;
+    let measurements = artifact.document(Part::Measurements).map_err(unreadable)?;
     let mut made = vec![file(&measurements_path(order.output), |out| {
-        out.write_all(&measurements).map_err(|source| Error::host("it cannot be written").because(source))
+        out.write_all(&measurements)
+            .map_err(|source| Error::host("the measurements cannot be written").because(source))
     })?];
     if let Some(path) = order.eif {
         output::note(&format!("writing {}", path.display()));
@@ -131,14 +133,14 @@ fn make(order: &Order<'_>, built: &Finished) -> Result<Vec<Beside>> {
 
 fn write_eif(artifact: &Artifact, out: &mut fs::File) -> Result<()> {
     artifact.write_eif(out).map(drop).map_err(|fault| match fault {
-        NitroFault::NoNitro => Error::host("there is no file for AWS Nitro")
-            .because(fault)
-            .hint("./scripts/build makes a Cloister OS for AWS Nitro; CLOISTER_OS names its folder"),
+        NitroFault::NoNitro => Error::host("the file for AWS Nitro cannot be built").because(fault).hint(
+            "build a Cloister OS for AWS Nitro with ./scripts/build, or set CLOISTER_OS to its directory",
+        ),
         fault => Error::host("the file for AWS Nitro cannot be written").because(fault),
     })
 }
 
-/// `app.cloister` has its measurements in `app.measurements.json`.
+/// The path of the measurements: `app.measurements.json` for `app.cloister`.
 fn measurements_path(output: &Path) -> PathBuf {
     let stem = match output.extension() {
         Some(extension) if extension == EXTENSION => output.with_extension(""),
@@ -149,19 +151,19 @@ fn measurements_path(output: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Writes a file under another name beside `path`, and makes it durable.
-fn file(path: &Path, write: impl FnOnce(&mut fs::File) -> Result<()>) -> Result<Beside> {
+/// Writes a temporary file next to `path`, and makes it durable.
+fn file(path: &Path, write: impl FnOnce(&mut fs::File) -> Result<()>) -> Result<OutputFile> {
     let doing = || format!("cannot write {}", path.display());
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = NamedTempFile::new_in(parent).doing(doing)?;
     write(file.as_file_mut()).map_err(|error| {
-        let hint =
-            error.told().hint.clone().unwrap_or_else(|| "choose another place, or make room there".into());
+        let hint = error.details().hint.clone();
+        let hint = hint.unwrap_or_else(|| "choose another path, or free disk space there".into());
         Error::host(doing()).because(error).hint(hint)
     })?;
     file.as_file().set_permissions(Permissions::from_mode(0o644)).doing(doing)?;
     file.as_file().sync_all().doing(doing)?;
-    Ok(Beside { file, path: path.to_owned(), placed: None })
+    Ok(OutputFile { file, path: path.to_owned(), placed: None })
 }
 
 #[cfg(test)]
@@ -170,27 +172,27 @@ mod tests {
     use cloister_image::artifact::Writer;
 
     #[test]
-    fn measurements_lie_beside_the_image_under_its_name() {
+    fn measurements_are_next_to_the_image_under_its_name() {
         let path = |output: &str| measurements_path(Path::new(output));
         assert_eq!(path("out/app.cloister"), Path::new("out/app.measurements.json"));
         assert_eq!(path("app-1.2"), Path::new("app-1.2.measurements.json"));
     }
 
     #[test]
-    fn a_file_that_cannot_be_made_leaves_the_old_one() {
+    fn a_file_that_cannot_be_written_leaves_the_old_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.eif");
         fs::write(&path, "old").unwrap();
         let broken = file(&path, |_| Err(Error::host("no")));
         assert_eq!(
-            broken.unwrap_err().told().hint.as_deref(),
-            Some("choose another place, or make room there")
+            broken.unwrap_err().details().hint.as_deref(),
+            Some("choose another path, or free disk space there")
         );
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
-    /// An image, sealed and without its name.
+    /// A sealed image that is not yet at its path.
     fn sealed(path: &Path, kernel: &[u8]) -> Finished {
         let mut writer = Writer::new(path).unwrap();
         writer.bytes(Part::Kernel, kernel).unwrap();
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn all_outputs_get_their_names_or_none() {
+    fn all_outputs_are_renamed_into_place_or_none() {
         let dir = tempfile::tempdir().unwrap();
         let (app, eif) = (dir.path().join("app.cloister"), dir.path().join("app.eif"));
         let write = |text: &'static str| {
@@ -211,12 +213,12 @@ mod tests {
         for old in [false, true] {
             let before = old.then(|| Artifact::open(&app).unwrap().digest());
             let mut image = Image(sealed(&app, b"new"));
-            let mut beside = write("new");
-            // Its working file is gone: the name cannot be given.
-            fs::remove_file(beside.file.path()).unwrap();
-            let error = publish_all(&mut [&mut image, &mut beside]).unwrap_err();
+            let mut other = write("new");
+            // Without the temporary file, it cannot be renamed.
+            fs::remove_file(other.file.path()).unwrap();
+            let error = publish_all(&mut [&mut image, &mut other]).unwrap_err();
             assert!(error.to_string().contains("app.eif"), "{error}");
-            drop((image, beside));
+            drop((image, other));
             assert_eq!(before, old.then(|| Artifact::open(&app).unwrap().digest()));
             assert_eq!((app.exists(), eif.exists()), (old, old));
             publish_all(&mut [&mut Image(sealed(&app, b"old")), &mut write("old")]).unwrap();

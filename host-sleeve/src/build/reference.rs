@@ -1,6 +1,6 @@
-//! Where an application comes from, as an operator names it.
+//! References to container images, as given to `--image`.
 //!
-//! Its law: the words are those of skopeo and podman, so that a reference which works there works here.
+//! Invariant: the syntax is that of skopeo and podman, so that a reference that works there works here.
 
 use std::path::{Path, PathBuf};
 
@@ -9,30 +9,31 @@ use cloister_image::oci::{Reference, Select};
 
 use crate::error::{Error, Result};
 
-/// The forms, for hints.
+/// The accepted forms, for hints.
 const FORMS: &str = "oci:DIR[:TAG], oci-archive:FILE[:NAME:TAG], docker-archive:FILE[:NAME:TAG], docker://HOST/NAME[:TAG|@DIGEST] or dir:DIR";
 
-/// Where an application comes from.
+/// The source of a container image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// Something on this host.
+    /// A file or directory on this host.
     Here(Input),
     /// A registry.
     Registry(Reference),
 }
 
-/// Reads a reference.
+/// Parses a reference.
 pub(super) fn parse(text: &str) -> Result<Origin> {
     if let Some(name) = text.strip_prefix("docker://") {
-        let wrong = |error| Error::operator(format!("`{text}` names no image")).because(error);
+        let wrong = |error| Error::operator(format!("`{text}` is not an image reference")).because(error);
         return name.parse().map(Origin::Registry).map_err(wrong);
     }
     here(text).map(Origin::Here)
 }
 
 fn here(text: &str) -> Result<Input> {
-    let unknown =
-        || Error::operator(format!("`{text}` names no image")).hint(format!("--image takes {FORMS}"));
+    let unknown = || {
+        Error::operator(format!("`{text}` is not an image reference")).hint(format!("--image takes {FORMS}"))
+    };
     let (transport, rest) = text.split_once(':').filter(|(_, rest)| !rest.is_empty()).ok_or_else(unknown)?;
     match transport {
         "dir" => Ok(Input::Directory { path: PathBuf::from(rest) }),
@@ -52,7 +53,7 @@ fn here(text: &str) -> Result<Input> {
     }
 }
 
-/// The path, and what follows it. A path that is there is taken as it is, colons and all.
+/// Splits the path from the selection after it. A path that exists is used as it is, including colons.
 fn split(rest: &str) -> (PathBuf, Option<&str>) {
     if Path::new(rest).exists() {
         return (PathBuf::from(rest), None);
@@ -66,10 +67,10 @@ fn split(rest: &str) -> (PathBuf, Option<&str>) {
     }
 }
 
-/// `:name` or `@sha256:…`.
+/// Parses `:name` or `@sha256:…`.
 fn selected(select: &str) -> Result<Select> {
     if let Some(digest) = select.strip_prefix('@') {
-        let wrong = |error| Error::operator("the image's digest cannot be read").because(error);
+        let wrong = |error| Error::operator("the image's digest is malformed").because(error);
         return digest.parse().map(Select::Digest).map_err(wrong);
     }
     Ok(Select::Name(select.trim_start_matches(':').to_owned()))
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_form_is_read() {
+    fn each_form_is_parsed() {
         assert_eq!(here("dir:./root").unwrap(), Input::Directory { path: "./root".into() });
         assert_eq!(
             here("oci:./no-such-layout:stable").unwrap(),
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_in_a_registry_is_read() {
+    fn a_registry_reference_is_parsed() {
         let Origin::Registry(reference) = parse("docker://127.0.0.1:5000/web:1").unwrap() else {
             panic!("not a registry");
         };
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_there_may_have_colons() {
+    fn an_existing_path_may_contain_colons() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a:b");
         std::fs::create_dir(&path).unwrap();
@@ -123,10 +124,10 @@ mod tests {
     }
 
     #[test]
-    fn words_that_name_nothing_are_met_with_the_forms() {
+    fn a_malformed_reference_is_refused_with_the_accepted_forms() {
         for text in ["", "nginx", "oci:", "ftp:x", "oci:./none@sha256:12", "docker://", "docker://A"] {
             assert!(parse(text).is_err(), "{text}");
         }
-        assert!(parse("nginx").unwrap_err().told().hint.as_deref().unwrap().contains("docker-archive:"));
+        assert!(parse("nginx").unwrap_err().details().hint.as_deref().unwrap().contains("docker-archive:"));
     }
 }

@@ -1,6 +1,6 @@
-//! The key and the certificate that sign for AWS Nitro.
+//! The key and the certificate for signing for AWS Nitro.
 //!
-//! Its law: what the hardware refuses at boot is refused before anything is built.
+//! Invariant: a certificate that the hardware would refuse at boot is refused before anything is built.
 
 use std::fs;
 use std::io::Read;
@@ -13,24 +13,24 @@ use crate::error::{Error, Result};
 use crate::output;
 use crate::values::show_duration;
 
-/// The longest key or certificate that is read, in bytes: a chain of some certificates has ten thousand.
+/// Maximum length of a key or certificate file in bytes: a chain of several certificates has ten thousand.
 const MAX_PEM: u64 = 1024 * 1024;
 
-/// How to make a key and a certificate of one's own.
+/// The command that creates a key and a self-signed certificate.
 const OPENSSL: &str = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-384 -nodes -keyout key.pem -out \
                        certificate.pem -subj /CN=me -days 365";
 
-/// A certificate that is valid for less than this is warned of: an image is used for longer than the build takes, and a
-/// renewal at most organizations takes days.
+/// A certificate that expires within this time causes a warning: an image is used for longer than its build takes, and a
+/// renewal takes days at most organizations.
 const SOON: Duration = Duration::from_hours(30 * 24);
 
-/// Reads what signs.
+/// Reads the key and the certificate.
 pub(super) fn signer(key: &Path, certificate: &Path) -> Result<Signer> {
     let signer = Signer::from_pem(&read(key)?, &read(certificate)?).map_err(|error| {
         let hint = match error {
-            SignError::Key => "an encrypted key is decrypted with `openssl pkcs8`; a new pair is made with: ",
+            SignError::Key => "decrypt an encrypted key with `openssl pkcs8`, or create a new pair: ",
             SignError::Certificate(_) | SignError::Mismatch => {
-                "name the certificate that was issued for the key; a new pair is made with: "
+                "use the certificate that was issued for the key, or create a new pair: "
             }
         };
         Error::operator("the enclave image cannot be signed").because(error).hint(format!("{hint}{OPENSSL}"))
@@ -42,7 +42,7 @@ pub(super) fn signer(key: &Path, certificate: &Path) -> Result<Signer> {
     Ok(signer)
 }
 
-/// Refuses a certificate whose time is not now; answers a warning about one whose time is nearly over.
+/// Refuses a certificate that is not valid now; returns a warning about one that expires soon.
 fn check(certificate: &Path, validity: Validity, now: Duration) -> Result<Option<String>> {
     let name = certificate.display();
     let refused = |why: &str, hint: String| {
@@ -55,11 +55,11 @@ fn check(certificate: &Path, validity: Validity, now: Duration) -> Result<Option
     if now < from {
         return refused(
             "is not valid yet",
-            "look at this host's clock, or sign with another certificate".into(),
+            "check this host's clock, or sign with another certificate".into(),
         );
     }
     let Some(left) = to.checked_sub(now) else {
-        return refused("has expired", format!("renew it, or make a new pair: {OPENSSL}"));
+        return refused("has expired", format!("renew it, or create a new pair: {OPENSSL}"));
     };
     Ok((left < SOON).then(|| {
         format!(
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_is_none_is_refused_with_the_command_that_makes_one() {
+    fn a_malformed_key_is_refused_with_the_command_that_creates_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key.pem");
         let error = signer(&path, &path).unwrap_err();
@@ -93,11 +93,11 @@ mod tests {
         fs::write(&path, "no key").unwrap();
         let error = signer(&path, &path).unwrap_err();
         assert!(error.reasons().concat().contains("P-384"));
-        assert!(error.told().hint.as_deref().unwrap().contains("openssl req"));
+        assert!(error.details().hint.as_deref().unwrap().contains("openssl req"));
     }
 
     #[test]
-    fn a_certificate_whose_time_is_not_now_is_refused_and_one_that_expires_soon_is_warned_of() {
+    fn a_certificate_that_is_not_valid_now_is_refused_and_one_that_expires_soon_causes_a_warning() {
         const DAY: u64 = 24 * 60 * 60;
         let validity = Validity { not_before: 100 * DAY, not_after: 465 * DAY };
         let at = |seconds| check(Path::new("c.pem"), validity, Duration::from_secs(seconds));
@@ -105,7 +105,7 @@ mod tests {
         assert!(early.to_string().contains("c.pem is not valid yet: it is valid from 1970-04-11"), "{early}");
         let late = at(465 * DAY + 1).unwrap_err();
         assert!(late.to_string().contains("has expired"), "{late}");
-        assert!(late.told().hint.as_deref().unwrap().contains("openssl req"));
+        assert!(late.details().hint.as_deref().unwrap().contains("openssl req"));
         assert_eq!(at(100 * DAY).unwrap(), None);
         assert_eq!(at(435 * DAY).unwrap(), None);
         assert!(at(435 * DAY + 1).unwrap().unwrap().contains("expires in 29 d 23 h"));

@@ -1,61 +1,61 @@
-//! A build that may be given up.
+//! Cancelling a build.
 //!
-//! Its law: while a file of the build has a name, whoever gives it up waits until the name is gone; at any other moment
-//! nothing would stay behind, and nobody waits.
+//! Invariant: while the build has files that must be removed, cancelling it waits until they are; at any other time there is
+//! nothing to remove and no reason to wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
-/// Whether a build is given up, and whether something of it has a name.
+/// Whether a build is cancelled, and whether it has files to remove.
 #[derive(Debug, Default)]
 pub(crate) struct Stop {
-    /// The same for those who write.
+    /// Shared with the threads that write.
     flag: Arc<AtomicBool>,
-    named: Mutex<bool>,
+    has_files: Mutex<bool>,
 }
 
-/// While it lives, files of the build may have names.
+/// While this guard exists, the build may have files that must be removed if it is cancelled.
 #[derive(Debug)]
-pub(super) struct Named<'a>(&'a Stop);
+pub(super) struct FilesGuard<'a>(&'a Stop);
 
 impl Stop {
-    /// Gives the build up. Answers whether it must clean up first.
-    pub(crate) fn give_up(&self) -> bool {
-        let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Cancels the build. Returns whether it must remove files first.
+    pub(crate) fn cancel(&self) -> bool {
+        let has_files = self.has_files.lock().unwrap_or_else(PoisonError::into_inner);
         self.flag.store(true, Ordering::Relaxed);
-        *named
+        *has_files
     }
 
-    /// To be held while files may have names. An error if the build was given up before.
-    pub(super) fn named(&self) -> Result<Named<'_>> {
-        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The guard to hold while there may be files to remove. An error if the build is already cancelled.
+    pub(super) fn with_files(&self) -> Result<FilesGuard<'_>> {
+        let mut has_files = self.has_files.lock().unwrap_or_else(PoisonError::into_inner);
         if self.flag.load(Ordering::Relaxed) {
-            return Err(given_up());
+            return Err(cancelled());
         }
-        *named = true;
-        Ok(Named(self))
+        *has_files = true;
+        Ok(FilesGuard(self))
     }
 
-    /// An error if the build was given up.
+    /// An error if the build is cancelled.
     pub(super) fn check(&self) -> Result<()> {
-        if self.flag.load(Ordering::Relaxed) { Err(given_up()) } else { Ok(()) }
+        if self.flag.load(Ordering::Relaxed) { Err(cancelled()) } else { Ok(()) }
     }
 
-    /// Set when the build is given up.
+    /// Set when the build is cancelled.
     pub(super) const fn flag(&self) -> &Arc<AtomicBool> {
         &self.flag
     }
 }
 
-fn given_up() -> Error {
-    Error::interrupted("the build was given up")
+fn cancelled() -> Error {
+    Error::interrupted("the build was cancelled")
 }
 
-impl Drop for Named<'_> {
+impl Drop for FilesGuard<'_> {
     fn drop(&mut self) {
-        *self.0.named.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        *self.0.has_files.lock().unwrap_or_else(PoisonError::into_inner) = false;
     }
 }
 
@@ -64,14 +64,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_gives_up_waits_for_names_alone_and_none_is_given_after() {
+    fn cancelling_waits_only_for_existing_files_and_prevents_new_ones() {
         let stop = Stop::default();
-        drop(stop.named().unwrap());
-        assert!(!stop.give_up());
-        assert_eq!(stop.named().unwrap_err().run_code(), 130);
+        drop(stop.with_files().unwrap());
+        assert!(!stop.cancel());
+        assert_eq!(stop.with_files().unwrap_err().run_code(), 130);
         let stop = Stop::default();
-        let named = stop.named().unwrap();
-        assert!(stop.give_up() && stop.flag().load(Ordering::Relaxed));
-        drop(named);
+        let files = stop.with_files().unwrap();
+        assert!(stop.cancel() && stop.flag().load(Ordering::Relaxed));
+        drop(files);
     }
 }

@@ -1,7 +1,7 @@
 //! The options of `run` that belong to backends.
 //!
-//! Its law: they are what the backends offer, and are handed on as they were typed. A value that none offers is refused here; which
-//! backend takes which option is for the backend to say.
+//! Invariant: they are exactly the options that the backends declare, passed on as typed. A value that no backend declares is
+//! refused here; whether a backend accepts an option is for that backend to check.
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::error::Error;
@@ -11,7 +11,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use crate::backends::list;
 use crate::backends::options::{Chosen, Offer};
 
-/// What was chosen.
+/// The chosen options.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BackendOptions(pub(crate) Chosen);
 

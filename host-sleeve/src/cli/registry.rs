@@ -1,34 +1,35 @@
-//! How registries are reached, for the commands that pull.
+//! The options for reaching registries, of the commands that pull.
 //!
-//! Its law: nothing is reached without encryption, or from another place, that is not named here.
+//! Invariant: without one of these options, no registry is reached unencrypted (except on this host) and none is replaced by a
+//! mirror.
 
 use clap::Args;
 
 use crate::registry::Access;
 
-/// What the commands that pull take.
+/// The registry options.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Registries {
-    /// Talk to this registry by plain HTTP; this host's own registries are talked to that way anyway
+    /// Use plain HTTP for this registry, as is always done for registries on this host. May be repeated
     #[arg(long, value_name = "HOST[:PORT]", value_parser = host)]
     plain_http: Vec<String>,
-    /// Look for images of REGISTRY at MIRROR first, such as docker.io=mirror.example.com/hub. May be given more than once
+    /// Pull images of REGISTRY from MIRROR first, for example docker.io=mirror.example.com/hub. May be repeated
     #[arg(long, value_name = "REGISTRY=MIRROR", value_parser = mirror)]
     mirror: Vec<(String, String)>,
 }
 
 impl Registries {
-    /// The same for the registry client.
+    /// The options in the registry client's form.
     pub(crate) fn access(self) -> Access {
         Access { plain_http: self.plain_http, mirrors: self.mirror }
     }
 }
 
-/// Reads `HOST[:PORT]`: what a registry is called in the name of an image.
+/// Parses `HOST[:PORT]`, a registry as named in an image reference.
 fn host(text: &str) -> Result<String, String> {
     let wrong = || format!("`{text}` is not HOST[:PORT], such as registry.example.com:5000");
     let reference = format!("{text}/name").parse::<cloister_image::oci::Reference>().map_err(|_| wrong())?;
-    // A name that is no host would be a repository of Docker Hub.
+    // A name that is not a host would be parsed as a repository on Docker Hub.
     if reference.repository == "name" || reference.repository == "library/name" {
         Ok(reference.registry)
     } else {
@@ -36,7 +37,7 @@ fn host(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads `REGISTRY=HOST[:PORT][/PREFIX]`.
+/// Parses `REGISTRY=HOST[:PORT][/PREFIX]`.
 fn mirror(text: &str) -> Result<(String, String), String> {
     let wrong = || format!("`{text}` is not REGISTRY=MIRROR, such as docker.io=mirror.example.com/hub");
     let (registry, place) = text.split_once('=').ok_or_else(wrong)?;
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn registries_and_mirrors_are_named_as_in_references() {
+    fn registries_and_mirrors_are_parsed_as_in_references() {
         assert_eq!(host("lab.example:5000"), Ok("lab.example:5000".to_owned()));
         assert_eq!(host("docker.io"), Ok("registry-1.docker.io".to_owned()));
         for wrong in ["", "lab", "http://lab.example", "lab.example/x", "u@lab.example"] {

@@ -1,4 +1,4 @@
-//! The command line as it is typed.
+//! Tests of the command line's definition.
 
 use super::*;
 use clap::CommandFactory;
@@ -30,9 +30,9 @@ fn every_command_and_option_is_in_the_reference() {
 }
 
 #[test]
-fn a_run_is_read_as_typed() {
-    let words = "host-sleeve run app.cloister --publish 8080:80 --detach --name web --cpus 2 --memory 512MiB";
-    let Verb::Run(run) = Cli::try_parse_from(words.split(' ')).unwrap().verb else {
+fn the_options_of_run_are_parsed() {
+    let line = "host-sleeve run app.cloister --publish 8080:80 --detach --name web --cpus 2 --memory 512MiB";
+    let Verb::Run(run) = Cli::try_parse_from(line.split(' ')).unwrap().verb else {
         panic!("not a run");
     };
     assert_eq!(run.memory, Some(512 << 20));
@@ -41,7 +41,7 @@ fn a_run_is_read_as_typed() {
 }
 
 #[test]
-fn a_signal_must_be_named_where_one_is_sent() {
+fn service_signal_requires_a_signal() {
     assert!(Cli::try_parse_from(["host-sleeve", "service", "signal", "web", "nginx"]).is_err());
     assert!(Cli::try_parse_from(["host-sleeve", "service", "signal", "web", "nginx", "HUP"]).is_ok());
 }

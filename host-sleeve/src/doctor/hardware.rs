@@ -1,6 +1,6 @@
-//! The hardware that encloses by itself.
+//! Confidential computing hardware.
 //!
-//! Its law: what the host offers is told as an offer. Nothing of it "works" before there is a backend that has run on it.
+//! Invariant: hardware is reported as offered by the host, never as working, until there is a backend that has run on it.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -8,38 +8,38 @@ use std::path::Path;
 
 use crate::backends::finding::{Finding, lacks, optional};
 
-/// What is said of hardware that is there.
+/// The text for hardware that the host offers.
 const OFFERED: &str = "the host offers it; this version has no backend for it";
 
-/// One finding each.
+/// One finding for each kind of hardware.
 pub(super) fn all() -> [Finding; 3] {
     let root = Path::new("/");
     [nitro(root), snp(root), tdx(root)]
 }
 
 fn nitro(root: &Path) -> Finding {
-    told(
+    unsupported(
         "AWS Nitro Enclaves",
         match opens(root, "/dev/nitro_enclaves") {
             Ok(()) => OFFERED.to_owned(),
             Err(Device::Absent) => {
-                "no /dev/nitro_enclaves: a parent instance with enclaves enabled has it".to_owned()
+                "no /dev/nitro_enclaves: only an EC2 parent instance with enclaves enabled has it".to_owned()
             }
             Err(Device::Refused(why)) => why,
         },
     )
 }
 
-/// KVM must offer it, the secure processor must answer behind `/dev/sev`, and a guest of SEV-SNP, which has
-/// `/dev/sev-guest`, holds no others (Linux, `Documentation/virt/coco/sev-guest.rst`).
+/// KVM must offer it, and `/dev/sev` must give access to the secure processor. A guest of SEV-SNP, which has
+/// `/dev/sev-guest`, cannot run others (Linux, `Documentation/virt/coco/sev-guest.rst`).
 fn snp(root: &Path) -> Finding {
     let offered = is_on(root, "/sys/module/kvm_amd/parameters/sev_snp");
     let is_guest = !matches!(opens(root, "/dev/sev-guest"), Err(Device::Absent));
-    told(
+    unsupported(
         "AMD SEV-SNP",
         match (offered, is_guest, opens(root, "/dev/sev")) {
             (_, true, _) => {
-                "this machine is itself enclosed by it (/dev/sev-guest), and can enclose no other".to_owned()
+                "this machine is itself an SEV-SNP guest (/dev/sev-guest) and cannot run others".to_owned()
             }
             (false, ..) => "this host's KVM does not offer it".to_owned(),
             (true, _, Ok(())) => OFFERED.to_owned(),
@@ -55,10 +55,10 @@ fn snp(root: &Path) -> Finding {
 fn tdx(root: &Path) -> Finding {
     let offered = is_on(root, "/sys/module/kvm_intel/parameters/tdx");
     let found = if offered { OFFERED } else { "this host's KVM does not offer it" };
-    told("Intel TDX", found.to_owned())
+    unsupported("Intel TDX", found.to_owned())
 }
 
-fn told(what: &'static str, found: String) -> Finding {
+fn unsupported(what: &'static str, found: String) -> Finding {
     optional(lacks(what, found, None))
 }
 
@@ -90,8 +90,8 @@ fn below(root: &Path, path: &str) -> std::path::PathBuf {
 mod tests {
     use super::*;
 
-    /// Says of each finding whether it is an offer, on a host with these files.
-    fn offers(files: &[(&str, &str)]) -> [Finding; 3] {
+    /// The findings on a host with these files.
+    fn findings(files: &[(&str, &str)]) -> [Finding; 3] {
         let root = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = below(root.path(), path);
@@ -102,21 +102,21 @@ mod tests {
     }
 
     #[test]
-    fn hardware_without_a_backend_is_an_offer_and_never_works() {
+    fn hardware_without_a_backend_is_reported_as_offered_and_never_as_working() {
         const SNP: (&str, &str) = ("/sys/module/kvm_amd/parameters/sev_snp", "Y\n");
         const TDX: (&str, &str) = ("/sys/module/kvm_intel/parameters/tdx", "Y\n");
-        let all = offers(&[("/dev/nitro_enclaves", ""), ("/dev/sev", ""), SNP, TDX]);
+        let all = findings(&[("/dev/nitro_enclaves", ""), ("/dev/sev", ""), SNP, TDX]);
         assert!(all.iter().all(|one| !one.works && one.optional && one.found == OFFERED), "{all:?}");
-        let none = offers(&[(SNP.0, "N\n"), ("/dev/sev", "")]);
+        let none = findings(&[(SNP.0, "N\n"), ("/dev/sev", "")]);
         assert!(none.iter().all(|one| !one.works && one.optional && one.found != OFFERED), "{none:?}");
     }
 
     #[test]
-    fn a_parameter_alone_is_no_secure_processor() {
+    fn a_kvm_parameter_alone_is_not_sufficient() {
         const SNP: (&str, &str) = ("/sys/module/kvm_amd/parameters/sev_snp", "Y\n");
-        let [_, snp, _] = offers(&[SNP]);
+        let [_, snp, _] = findings(&[SNP]);
         assert!(snp.found.contains("no /dev/sev"), "{snp:?}");
-        let [_, snp, _] = offers(&[SNP, ("/dev/sev", ""), ("/dev/sev-guest", "")]);
-        assert!(snp.found.contains("itself enclosed"), "{snp:?}");
+        let [_, snp, _] = findings(&[SNP, ("/dev/sev", ""), ("/dev/sev-guest", "")]);
+        assert!(snp.found.contains("itself an SEV-SNP guest"), "{snp:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! What this host can run.
 //!
-//! Its law: what is said to work has been tried, as far as trying leaves no trace; each thing that is missing comes with
-//! the one command that adds it.
+//! Invariant: an item is reported as working only if it was tested, as far as a test leaves no trace; each missing item comes
+//! with the one command that installs it.
 
 mod hardware;
 mod release;
@@ -14,16 +14,16 @@ use crate::backends::list;
 use crate::install;
 use crate::state::Root;
 
-/// Everything that was found.
+/// The findings on this host.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Diagnosis {
     /// Whether enclaves can be built and run here.
     pub(crate) ready: bool,
-    /// One by one.
+    /// One per item.
     pub(crate) findings: Vec<Finding>,
 }
 
-/// Looks at the host.
+/// Examines the host.
 pub(crate) async fn diagnose() -> Diagnosis {
     let mut findings = vec![runtime(), os()];
     for backend in list::all() {
@@ -36,8 +36,10 @@ pub(crate) async fn diagnose() -> Diagnosis {
 
 fn runtime() -> Finding {
     match Root::open().and_then(|root| Ok((install::cache("tmp")?, root))) {
-        Ok((cache, root)) => works("folders", format!("{} and {}", root.path().display(), cache.display())),
-        Err(error) => failed("folders", &error),
+        Ok((cache, root)) => {
+            works("directories", format!("{} and {}", root.path().display(), cache.display()))
+        }
+        Err(error) => failed("directories", &error),
     }
 }
 
@@ -45,7 +47,7 @@ fn os() -> Finding {
     const WHAT: &str = "Cloister OS";
     const FIX: &str = "./scripts/build";
     let Some(architecture) = Architecture::native() else {
-        return lacks(WHAT, format!("there is none for {}", std::env::consts::ARCH), None);
+        return lacks(WHAT, format!("{} is not supported", std::env::consts::ARCH), None);
     };
     let folder = match install::os(architecture.name()) {
         Ok(folder) => folder,

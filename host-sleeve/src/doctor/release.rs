@@ -1,7 +1,7 @@
-//! Whether the release of the Cloister OS is whole.
+//! Checks whether the release of the Cloister OS is complete and intact.
 //!
-//! Its law: what an enclave boots is read to its end and compared; a record that can be read proves nothing about the files
-//! beside it.
+//! Invariant: every file that an enclave boots is read completely and compared; a readable record proves nothing about the
+//! files next to it.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use cloister_image::oci::Architecture;
 use cloister_image::ramdisk::{self, FileRecord, OsRelease};
 use cloister_wire::causes;
 
-/// The release in `folder`, if an enclave can be built with it; else what is wrong.
+/// The release in `folder` if an enclave can be built with it, else the problem.
 pub(super) fn check(folder: &Path, architecture: Architecture) -> Result<OsRelease, String> {
     let (release, _) = ramdisk::read_os(folder, architecture).map_err(|fault| causes::line(&fault))?;
     let files =
@@ -25,16 +25,19 @@ pub(super) fn check(folder: &Path, architecture: Architecture) -> Result<OsRelea
 
 fn compare(path: &Path, record: FileRecord) -> Result<(), String> {
     let shown = path.display();
-    let unread = |error: io::Error| format!("{shown} cannot be read: {error}");
-    let mut file = File::open(path).map_err(unread)?;
-    let length = file.metadata().map_err(unread)?.len();
+    let unreadable = |error: io::Error| format!("{shown} cannot be read: {error}");
+    let mut file = File::open(path).map_err(unreadable)?;
+    let length = file.metadata().map_err(unreadable)?.len();
     if length != record.bytes {
-        return Err(format!("{shown} has {length} bytes; the release's record says {}", record.bytes));
+        return Err(format!(
+            "{shown} does not match the release's record: it has {length} bytes instead of {}",
+            record.bytes
+        ));
     }
     let mut hashed = Hashed::new(io::sink());
-    io::copy(&mut file, &mut hashed).map_err(unread)?;
+    io::copy(&mut file, &mut hashed).map_err(unreadable)?;
     if hashed.digest() != record.sha256 {
-        return Err(format!("{shown} is not what the release's record says: it was changed"));
+        return Err(format!("{shown} does not match the release's record: it was modified"));
     }
     Ok(())
 }
@@ -57,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_is_sound_only_with_every_byte_of_its_files() {
+    fn a_release_is_intact_only_with_every_byte_of_its_files() {
         let dir = tempfile::tempdir().unwrap();
         let check = || check(dir.path(), Architecture::X86_64);
         release(dir.path());
@@ -65,7 +68,7 @@ mod tests {
         for path in [ramdisk::kernel_path(dir.path()), ramdisk::ramdisk_path(dir.path())] {
             let name = path.to_str().unwrap();
             for (content, word) in
-                [("k", "has 1 bytes"), ("KERNEL", "record says"), ("RAMDISK", "record says")]
+                [("k", "has 1 bytes"), ("KERNEL", "does not match"), ("RAMDISK", "does not match")]
             {
                 std::fs::write(&path, content).unwrap();
                 let why = check().unwrap_err();

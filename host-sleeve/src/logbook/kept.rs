@@ -1,9 +1,9 @@
-//! What is kept of the services' log when its older file is replaced: the end of each stream.
+//! The end of each stream, retained when the older file of the services' log is replaced.
 //!
-//! Its law: a service that writes much displaces its own output, never another's. Names and sizes come from the enclave and
+//! Invariant: a service that writes a lot displaces its own output, never another's. Names and sizes come from the enclave and
 //! are bounded here.
 //!
-//! It is a file of frames like the other two, in front of them, written anew each time that the log starts over.
+//! It is a third file of frames, read before the other two and rewritten at each rotation.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
@@ -15,19 +15,19 @@ use cloister_wire::logs::Record;
 
 use super::rotating::older;
 
-/// Bytes kept of a stream: some hundred lines, and what a service says of its end among them.
+/// Maximum number of bytes retained per stream: several hundred lines, enough to include a service's last messages.
 const STREAM_LIMIT: usize = 64 * 1024;
 
-/// The most streams: stdout, stderr and what the supervisor says, for each of sixty services, and as many names again that an
-/// enclave makes up. With [`STREAM_LIMIT`] at most as much as one of the other files.
+/// Maximum number of streams: stdout, stderr and the supervisor's messages for each of sixty services, and about as many again
+/// under names that an enclave invents. With [`STREAM_LIMIT`], at most the size of one of the other files.
 const MAX_STREAMS: usize = 256;
 
-/// How much is read at once.
+/// Size of a read in bytes.
 const PIECE: usize = 64 * 1024;
 
-/// The last words of each stream.
+/// The end of each stream.
 #[derive(Debug, Default)]
-struct LastWords {
+struct Ends {
     streams: BTreeMap<(String, u8), Stream>,
 }
 
@@ -38,15 +38,14 @@ struct Stream {
     bytes: usize,
 }
 
-/// The name of what is kept of the log at `path`.
+/// The path of the retained ends of the log at `path`.
 pub(crate) fn kept(path: &Path) -> PathBuf {
     path.with_added_extension("kept")
 }
 
-/// Keeps the last words of what the log at `path` is about to give up, if it gives up anything. Doing it twice is doing it
-/// once.
+/// Retains the ends of the streams in the file that the log at `path` is about to replace, if there is one. Idempotent.
 pub(crate) fn keep(path: &Path) -> io::Result<()> {
-    let mut last = LastWords::default();
+    let mut ends = Ends::default();
     for file in [kept(path), older(path)] {
         match File::open(&file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -54,16 +53,16 @@ pub(crate) fn keep(path: &Path) -> io::Result<()> {
                     return Ok(());
                 }
             }
-            file => last.read(file?)?,
+            file => ends.read(file?)?,
         }
     }
-    let coming = kept(path).with_added_extension("new");
-    let written = File::create(&coming).and_then(|file| last.write(file));
-    written.and_then(|()| fs::rename(&coming, kept(path)))
+    let new = kept(path).with_added_extension("new");
+    let written = File::create(&new).and_then(|file| ends.write(file));
+    written.and_then(|()| fs::rename(&new, kept(path)))
 }
 
-impl LastWords {
-    /// Takes the records of a file, as far as they can be understood.
+impl Ends {
+    /// Adds the records of a file, up to the first malformed one.
     fn read(&mut self, mut file: File) -> io::Result<()> {
         let mut decoder = Decoder::new(HOST_LIMIT);
         let mut piece = vec![0; PIECE];
@@ -83,7 +82,7 @@ impl LastWords {
         }
     }
 
-    /// Takes one record. A gap needs none: the numbers show it.
+    /// Adds one record. Gaps are not stored: the record numbers show them.
     fn take(&mut self, body: &[u8]) {
         let Ok(Record::Output { seq, service, stream, .. }) = Record::from_bytes(body) else { return };
         let Ok(frame) = encode_bytes(body, HOST_LIMIT) else { return };
@@ -93,7 +92,7 @@ impl LastWords {
         }
     }
 
-    /// Writes all of them in the order of their numbers.
+    /// Writes all records in the order of their numbers.
     fn write(self, file: File) -> io::Result<()> {
         let mut frames: Vec<_> = self.streams.into_values().flat_map(|stream| stream.frames).collect();
         frames.sort_unstable_by_key(|(seq, _)| *seq);
@@ -130,8 +129,8 @@ mod tests {
         encode_bytes(&record.to_bytes().unwrap(), HOST_LIMIT).unwrap()
     }
 
-    /// The numbers and services of what is kept.
-    fn told(path: &Path) -> Vec<(u64, String)> {
+    /// The numbers and services of the retained records.
+    fn retained(path: &Path) -> Vec<(u64, String)> {
         let mut decoder = Decoder::new(HOST_LIMIT);
         decoder.push(&fs::read(kept(path)).unwrap());
         let mut all = Vec::new();
@@ -144,38 +143,38 @@ mod tests {
     }
 
     #[test]
-    fn of_each_stream_the_end_is_kept() {
+    fn the_end_of_each_stream_is_retained() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let words = |from: u64| (from..from + 10).flat_map(|seq| frame(seq, "loud", 16 * 1024));
+        let output = |from: u64| (from..from + 10).flat_map(|seq| frame(seq, "loud", 16 * 1024));
         let quiet = frame(0, "quiet", 10);
-        fs::write(older(&path), quiet.into_iter().chain(words(1)).collect::<Vec<u8>>()).unwrap();
+        fs::write(older(&path), quiet.into_iter().chain(output(1)).collect::<Vec<u8>>()).unwrap();
         keep(&path).unwrap();
         let loud = |seqs: std::ops::Range<u64>| seqs.map(|seq| (seq, "loud".to_owned()));
         let expected: Vec<_> = [(0, "quiet".to_owned())].into_iter().chain(loud(8..11)).collect();
-        assert_eq!(told(&path), expected);
+        assert_eq!(retained(&path), expected);
         keep(&path).unwrap();
-        assert_eq!(told(&path), expected, "the same file again adds nothing");
-        fs::write(older(&path), words(11).collect::<Vec<u8>>()).unwrap();
+        assert_eq!(retained(&path), expected, "the same file again adds nothing");
+        fs::write(older(&path), output(11).collect::<Vec<u8>>()).unwrap();
         keep(&path).unwrap();
         assert_eq!(
-            told(&path),
+            retained(&path),
             [(0, "quiet".to_owned())].into_iter().chain(loud(18..21)).collect::<Vec<_>>()
         );
     }
 
     #[test]
-    fn an_enclave_that_makes_up_names_takes_bounded_room() {
+    fn an_enclave_that_invents_names_takes_bounded_space() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let names = (0..1000).flat_map(|n| frame(n, &format!("made-up-{n}"), 1));
         fs::write(older(&path), names.chain(*b"\xff\xff\xff\xffno frame").collect::<Vec<u8>>()).unwrap();
         keep(&path).unwrap();
-        assert_eq!(told(&path).len(), MAX_STREAMS);
+        assert_eq!(retained(&path).len(), MAX_STREAMS);
     }
 
     #[test]
-    fn nothing_is_kept_of_nothing() {
+    fn nothing_is_retained_without_a_log() {
         let dir = tempfile::tempdir().unwrap();
         keep(&dir.path().join("log")).unwrap();
         assert!(!kept(&dir.path().join("log")).exists());

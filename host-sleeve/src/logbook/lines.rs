@@ -1,7 +1,7 @@
-//! How records become what an operator reads.
+//! Printing of log records.
 //!
-//! Its law: a single service's output is passed on byte for byte. Where several speak, lines are told apart by a name in
-//! front; a line's end is only made up when another service speaks in the middle of it.
+//! Invariant: a single service's output is printed byte for byte. With several services, each line is prefixed with the service's
+//! name; a line end is inserted only if another service writes in the middle of a line.
 
 use std::io::{self, Write};
 
@@ -9,32 +9,32 @@ use cloister_wire::logs::{Record, Stream};
 
 use crate::output::printable;
 
-/// What the reader wants to see.
+/// What is printed, and in which format.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Look {
+pub(crate) struct Format {
     /// Only this service.
     pub(crate) service: Option<String>,
-    /// Whether each line begins with its service's name.
+    /// Whether each line is prefixed with its service's name.
     pub(crate) names: bool,
-    /// Whether each line begins with its time; then: the host's time at the enclave's boot, in milliseconds since 1970.
+    /// Whether each line is prefixed with its time; if so, the host's time at the enclave's boot, in milliseconds since 1970.
     pub(crate) times: Option<u64>,
 }
 
 /// Writes records to two streams.
 #[derive(Debug)]
 pub(crate) struct Printer<O, E> {
-    look: Look,
+    format: Format,
     out: O,
     err: E,
-    /// Who wrote the line that is still open, if one is.
+    /// The stream that wrote the current unfinished line, if there is one.
     open: Option<(String, Stream)>,
     next: Option<u64>,
 }
 
 impl<O: Write, E: Write> Printer<O, E> {
-    /// A printer of standard output to `out`, of everything else to `err`.
-    pub(crate) const fn new(look: Look, out: O, err: E) -> Self {
-        Self { look, out, err, open: None, next: None }
+    /// Prints services' standard output to `out`, and everything else to `err`.
+    pub(crate) const fn new(format: Format, out: O, err: E) -> Self {
+        Self { format, out, err, open: None, next: None }
     }
 
     /// Prints a record. An error is that of `out` or `err`.
@@ -50,7 +50,7 @@ impl<O: Write, E: Write> Printer<O, E> {
                 if missing > 0 {
                     self.lost(missing)?;
                 }
-                if self.look.service.as_ref().is_some_and(|wanted| wanted != service) {
+                if self.format.service.as_ref().is_some_and(|wanted| wanted != service) {
                     return Ok(());
                 }
                 match stream {
@@ -61,22 +61,22 @@ impl<O: Write, E: Write> Printer<O, E> {
         }
     }
 
-    /// Hands on what is buffered.
+    /// Writes all buffered output.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()?;
         self.err.flush()
     }
 
     fn output(&mut self, time_ns: u64, service: &str, stream: Stream, bytes: &[u8]) -> io::Result<()> {
-        let front = self.front(time_ns, service);
-        if front.is_empty() {
+        let prefix = self.prefix(time_ns, service);
+        if prefix.is_empty() {
             return self.side(stream).write_all(bytes);
         }
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let goes_on = self.open.as_ref().is_some_and(|(who, which)| who == service && *which == stream);
-            if !goes_on {
+            let continues = self.open.as_ref().is_some_and(|(who, which)| who == service && *which == stream);
+            if !continues {
                 self.close_line()?;
-                self.side(stream).write_all(front.as_bytes())?;
+                self.side(stream).write_all(prefix.as_bytes())?;
             }
             self.side(stream).write_all(line)?;
             self.open = (!line.ends_with(b"\n")).then(|| (service.to_owned(), stream));
@@ -84,17 +84,17 @@ impl<O: Write, E: Write> Printer<O, E> {
         Ok(())
     }
 
-    fn front(&self, time_ns: u64, service: &str) -> String {
-        let mut front = String::new();
-        if let Some(booted) = self.look.times {
-            front.push_str(&clock(booted.saturating_add(time_ns / 1_000_000)));
-            front.push(' ');
+    fn prefix(&self, time_ns: u64, service: &str) -> String {
+        let mut prefix = String::new();
+        if let Some(booted) = self.format.times {
+            prefix.push_str(&clock(booted.saturating_add(time_ns / 1_000_000)));
+            prefix.push(' ');
         }
-        if self.look.names {
-            front.push_str(service);
-            front.push_str(" | ");
+        if self.format.names {
+            prefix.push_str(service);
+            prefix.push_str(" | ");
         }
-        front
+        prefix
     }
 
     fn about(&mut self, service: &str, bytes: &[u8]) -> io::Result<()> {
@@ -109,9 +109,9 @@ impl<O: Write, E: Write> Printer<O, E> {
 
     fn lost(&mut self, count: u64) -> io::Result<()> {
         self.close_line()?;
-        // Numbers are of all services together: whose the missing ones were is not known.
-        let of = if self.look.service.is_some() { " of this or other services" } else { "" };
-        writeln!(self.err, "cloister: {count} log records{of} were lost here")
+        // Record numbers are shared by all services, so it is unknown whose records are missing.
+        let of = if self.format.service.is_some() { " of this or other services" } else { "" };
+        writeln!(self.err, "cloister: {count} log records{of} are missing here")
     }
 
     fn close_line(&mut self) -> io::Result<()> {
@@ -139,8 +139,8 @@ pub(crate) fn clock(ms: u64) -> String {
     )
 }
 
-/// The Gregorian date of a day since 1970, counted in eras of 400 years that begin in March, so that a leap day is a
-/// year's last.
+/// The Gregorian date of a day since 1970, computed in eras of 400 years that begin in March, so that a leap day is the last
+/// day of a year.
 fn date(days: u64) -> (u64, u64, u64) {
     const ERA: u64 = 146_097; // days in 400 years
     let shifted = days.saturating_add(719_468); // days from 0000-03-01 to 1970-01-01
@@ -161,9 +161,9 @@ mod tests {
         Record::Output { seq, time_ns: 1_500_000_000, service: service.into(), stream, bytes: bytes.to_vec() }
     }
 
-    fn printed(look: Look, records: &[Record]) -> (String, String) {
+    fn printed(format: Format, records: &[Record]) -> (String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut printer = Printer::new(look, &mut out, &mut err);
+        let mut printer = Printer::new(format, &mut out, &mut err);
         for record in records {
             printer.print(record).unwrap();
         }
@@ -171,9 +171,9 @@ mod tests {
     }
 
     #[test]
-    fn a_single_service_is_passed_on_byte_for_byte() {
+    fn the_output_of_a_single_service_is_printed_byte_for_byte() {
         let mut out = Vec::new();
-        let mut printer = Printer::new(Look::default(), &mut out, io::sink());
+        let mut printer = Printer::new(Format::default(), &mut out, io::sink());
         printer.print(&output(1, "web", Stream::Stdout, b"a\xff\0")).unwrap();
         printer.print(&output(2, "web", Stream::Stdout, b"b")).unwrap();
         assert_eq!(out, b"a\xff\0b");
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn lines_of_several_services_begin_with_their_names() {
-        let look = Look { names: true, ..Look::default() };
+        let format = Format { names: true, ..Format::default() };
         let records = [
             output(1, "web", Stream::Stdout, b"one\ntw"),
             output(2, "web", Stream::Stdout, b"o\n"),
@@ -189,54 +189,57 @@ mod tests {
             output(4, "web", Stream::Stdout, b"three\n"),
             output(5, "db", Stream::Stdout, b" line\n"),
         ];
-        assert_eq!(printed(look, &records).0, "web | one\nweb | two\ndb | half\nweb | three\ndb |  line\n");
+        assert_eq!(printed(format, &records).0, "web | one\nweb | two\ndb | half\nweb | three\ndb |  line\n");
     }
 
     #[test]
-    fn a_hole_is_told_whether_the_enclave_or_the_host_made_it() {
+    fn a_gap_is_reported_whether_the_enclave_or_the_host_lost_the_records() {
         let records = [
             output(1, "web", Stream::Stdout, b"a\n"),
             Record::Gap { first: 2, count: 3 },
             output(5, "web", Stream::Stdout, b"b\n"),
             output(8, "web", Stream::Stdout, b"c\n"),
         ];
-        let (out, err) = printed(Look::default(), &records);
+        let (out, err) = printed(Format::default(), &records);
         assert_eq!(out, "a\nb\nc\n");
-        assert_eq!(err, "cloister: 3 log records were lost here\ncloister: 2 log records were lost here\n");
+        assert_eq!(
+            err,
+            "cloister: 3 log records are missing here\ncloister: 2 log records are missing here\n"
+        );
     }
 
     #[test]
-    fn a_hole_in_one_services_log_may_be_anothers() {
-        let look = Look { service: Some("web".into()), ..Look::default() };
+    fn a_gap_in_one_services_log_may_belong_to_another_service() {
+        let format = Format { service: Some("web".into()), ..Format::default() };
         let records = [output(1, "web", Stream::Stdout, b"a\n"), Record::Gap { first: 2, count: 3 }];
-        let (_, err) = printed(look, &records);
-        assert_eq!(err, "cloister: 3 log records of this or other services were lost here\n");
+        let (_, err) = printed(format, &records);
+        assert_eq!(err, "cloister: 3 log records of this or other services are missing here\n");
     }
 
     #[test]
-    fn the_supervisor_speaks_on_standard_error() {
-        let (out, err) = printed(Look::default(), &[output(1, "web", Stream::Supervisor, b"restarted\n")]);
+    fn messages_of_the_supervisor_go_to_standard_error() {
+        let (out, err) = printed(Format::default(), &[output(1, "web", Stream::Supervisor, b"restarted\n")]);
         assert_eq!((out.as_str(), err.as_str()), ("", "cloister: web: restarted\n"));
     }
 
     #[test]
-    fn another_service_is_left_out_and_is_no_hole() {
-        let look = Look { service: Some("web".into()), ..Look::default() };
+    fn records_of_other_services_are_skipped_without_a_gap() {
+        let format = Format { service: Some("web".into()), ..Format::default() };
         let records = [
             output(1, "web", Stream::Stdout, b"a\n"),
             output(2, "db", Stream::Stdout, b"b\n"),
             output(3, "web", Stream::Stdout, b"c\n"),
         ];
-        assert_eq!(printed(look, &records), ("a\nc\n".into(), String::new()));
+        assert_eq!(printed(format, &records), ("a\nc\n".into(), String::new()));
     }
 
     #[test]
-    fn times_are_the_hosts() {
+    fn times_are_in_the_hosts_clock() {
         assert_eq!(clock(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(clock(951_827_696_789), "2000-02-29T12:34:56.789Z");
         assert_eq!(clock(1_798_761_599_999), "2026-12-31T23:59:59.999Z");
-        let look = Look { times: Some(951_827_695_289), ..Look::default() };
+        let format = Format { times: Some(951_827_695_289), ..Format::default() };
         let records = [output(1, "web", Stream::Stdout, b"a\n")];
-        assert_eq!(printed(look, &records).0, "2000-02-29T12:34:56.789Z a\n");
+        assert_eq!(printed(format, &records).0, "2000-02-29T12:34:56.789Z a\n");
     }
 }

@@ -1,7 +1,7 @@
 //! Reads a log while it is being written.
 //!
-//! Its law: it waits for events, never for time. inotify(7) tells of new bytes, new files and a new record; the sleeve's
-//! socket tells, by being closed, that nothing more will come.
+//! Invariant: it waits for events and never polls. inotify(7) reports new bytes, new files and a new record; the closing of the
+//! sleeve's socket means that the log is complete.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -18,7 +18,7 @@ use crate::state::Dir;
 use super::kept::kept;
 use super::rotating::older;
 
-/// How much is read at once.
+/// Size of a read in bytes.
 const PIECE: usize = 64 * 1024;
 
 /// The raw bytes of a log, the oldest file first.
@@ -30,11 +30,11 @@ pub(crate) struct Reader {
     buffer: Vec<u8>,
 }
 
-/// What there is at the end of a file.
-enum Turn {
-    /// Nothing, for now.
+/// What follows the end of a file.
+enum Next {
+    /// Nothing yet.
     End,
-    /// More in this file.
+    /// More bytes in this file.
     Again,
     /// Another file.
     Fresh,
@@ -48,15 +48,15 @@ pub(crate) struct Wake {
 }
 
 impl Reader {
-    /// A reader of everything that is kept of the log of this name in `dir`.
+    /// A reader of all stored files of the log of this name in `dir`.
     pub(crate) fn open(dir: &Dir, name: &'static str) -> Self {
         let path = dir.at(name);
         let oldest = [kept(&path), older(&path), path].iter().find_map(|file| File::open(file).ok());
         Self { dir: dir.clone(), name, current: oldest, buffer: vec![0; PIECE] }
     }
 
-    /// The next bytes; empty if there are no more for now. The flag says whether they begin a new file, in front of which
-    /// something may have been lost.
+    /// The next bytes; empty if there are none yet. The flag states whether they begin a new file, before which records may
+    /// have been lost.
     pub(crate) fn next_piece(&mut self) -> io::Result<(&[u8], bool)> {
         let mut fresh = false;
         loop {
@@ -65,10 +65,10 @@ impl Reader {
                 None => 0,
             };
             if count == 0 {
-                match self.turn()? {
-                    Turn::End => {}
-                    Turn::Again => continue,
-                    Turn::Fresh => {
+                match self.next_file()? {
+                    Next::End => {}
+                    Next::Again => continue,
+                    Next::Fresh => {
                         fresh = true;
                         continue;
                     }
@@ -78,41 +78,41 @@ impl Reader {
         }
     }
 
-    /// Goes on to the next file, if the current one has been left behind by the writer.
-    fn turn(&mut self) -> io::Result<Turn> {
+    /// Opens the next file, if the writer has finished the current one.
+    fn next_file(&mut self) -> io::Result<Next> {
         let path = self.dir.at(self.name);
         let opened = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Turn::End),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Next::End),
             other => other?,
         };
         let Some(current) = self.current.as_mut() else {
             self.current = Some(opened);
-            return Ok(Turn::Fresh);
+            return Ok(Next::Fresh);
         };
         if current.metadata()?.ino() == opened.metadata()?.ino() {
-            return Ok(Turn::End);
+            return Ok(Next::End);
         }
-        // The writer may have appended between our last read and its turn.
+        // The writer may have appended between the last read and the rotation.
         let mut probe = [0; 1];
         let position = current.stream_position()?;
         if current.read_at(&mut probe, position)? > 0 {
-            return Ok(Turn::Again);
+            return Ok(Next::Again);
         }
-        // Two turns in one wait: the older file is the one we have not read.
+        // Two rotations during one wait: the older file has not been read yet.
         let before = match File::open(older(&path)) {
-            // Somebody has removed the file, and the writer has made another.
+            // The file was removed from outside, and the writer has created another one.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             before => Some(before?),
         };
         let read = current.metadata()?.ino();
         let missed = before.map(|file| file.metadata().map(|facts| (facts.ino(), file))).transpose()?;
         self.current = Some(missed.filter(|(ino, _)| *ino != read).map_or(opened, |(_, file)| file));
-        Ok(Turn::Fresh)
+        Ok(Next::Fresh)
     }
 }
 
 impl Wake {
-    /// Wakes whenever something in `dir` changes, and when `sleeve` is closed by the other side.
+    /// Wakes whenever a file in `dir` changes, and when `sleeve` is closed by the peer.
     pub(crate) fn new(dir: &Dir, sleeve: Option<UnixStream>) -> io::Result<Self> {
         let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
         let what = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
@@ -120,7 +120,7 @@ impl Wake {
         Ok(Self { changes, sleeve })
     }
 
-    /// Waits for a change. Answers whether more may come.
+    /// Waits for a change. Returns false once the log is complete.
     pub(crate) fn wait(&mut self) -> io::Result<bool> {
         let mut fds = vec![PollFd::new(&self.changes, PollFlags::IN)];
         if let Some(sleeve) = &self.sleeve {
@@ -132,12 +132,12 @@ impl Wake {
         };
         let ended = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
         let over = fds.get(1).is_some_and(|sleeve| sleeve.revents().intersects(ended));
-        self.forget_changes();
+        self.discard_changes();
         Ok(!over)
     }
 
     /// Empties the queue: which file changed does not matter.
-    fn forget_changes(&self) {
+    fn discard_changes(&self) {
         let mut space = [MaybeUninit::uninit(); 4096];
         let mut changes = inotify::Reader::new(&self.changes, &mut space);
         while changes.next().is_ok() {}
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_follower_goes_over_from_file_to_file() {
+    fn a_reader_continues_from_file_to_file() {
         let folder = tempfile::tempdir().unwrap();
         let (dir, home) = open(&folder);
         let mut reader = Reader::open(&dir, "log");
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_reader_begins_with_the_older_file() {
+    fn a_late_reader_starts_with_the_older_file() {
         let folder = tempfile::tempdir().unwrap();
         let (dir, home) = open(&folder);
         let mut log = Rotating::create(home, "log", 2).unwrap();
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_follower_goes_on_where_the_file_was_removed_and_made_again() {
+    fn a_reader_continues_after_the_file_was_removed_and_recreated() {
         let folder = tempfile::tempdir().unwrap();
         let (dir, home) = open(&folder);
         let mut log = Rotating::create(home, "log", 100).unwrap();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_byte_wakes_and_a_closed_socket_ends() {
+    fn new_bytes_wake_the_reader_and_a_closed_socket_ends_it() {
         let dir = tempfile::tempdir().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut wake = Wake::new(&Dir::open(dir.path()).unwrap(), Some(ours)).unwrap();

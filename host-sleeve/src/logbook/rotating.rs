@@ -1,7 +1,7 @@
-//! A file that starts over when it is full, keeping the one before.
+//! A log file that is rotated when it is full; the previous file is kept.
 //!
-//! Its law: what is appended in one call stays in one file, and a write that fails leaves nothing of itself. Whatever fails
-//! is tried again with the next call: a log whose disk was full for a while goes on.
+//! Invariant: bytes appended in one call are in one file, and a failed write leaves no partial data. A failed step is retried by
+//! the next call: the log continues after its disk was full.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -17,33 +17,33 @@ pub(crate) struct Rotating {
     name: &'static str,
     limit: u64,
     file: File,
-    /// Bytes in `file`; [`DAMAGED`] where that is not known.
+    /// Bytes in `file`; [`DAMAGED`] if unknown.
     length: u64,
 }
 
-/// The length of a file that holds a part of a write and could not be cut: it is left behind with the next call.
+/// The length of a file with a partial write that could not be truncated: the next call starts a new file.
 const DAMAGED: u64 = u64::MAX;
 
 impl Rotating {
-    /// A new, empty log of this name in `home` that starts over at `limit` bytes.
+    /// A new, empty log of this name in `home` that is rotated at `limit` bytes.
     pub(crate) fn create(home: Home, name: &'static str, limit: u64) -> io::Result<Self> {
         let dir = home.dir();
         match fs::remove_file(dir.at(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed?,
         }
-        // A new file, so that it has one writer: who still writes what had the name before keeps that.
+        // A new file, so that it has a single writer: a process that still writes the removed file cannot write to this one.
         let file = File::create_new(dir.at(name))?;
         Ok(Self { home, name, limit, file, length: 0 })
     }
 
-    /// Appends `bytes`. After an error the log is as it was before, and the next call tries again whatever failed.
+    /// Appends `bytes`. After an error the log is unchanged, and the next call retries the failed step.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let dir = self.home.dir();
         if !dir.has(&self.file, self.name) {
-            self.start_again(&dir)?;
+            self.recreate(&dir)?;
         } else if self.is_full() {
-            self.start_over(&dir)?;
+            self.rotate(&dir)?;
         }
         if let Err(error) = self.file.write_all(bytes) {
             self.take_back();
@@ -53,8 +53,8 @@ impl Rotating {
         Ok(())
     }
 
-    /// Does `work` with the log's path, if the next call of [`Self::append`] starts over and gives up the file before.
-    pub(crate) fn before_it_starts_over(&self, work: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    /// Calls `work` with the log's path, if the next call of [`Self::append`] rotates the log and discards the older file.
+    pub(crate) fn before_rotation(&self, work: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
         let dir = self.home.dir();
         if self.is_full() && dir.has(&self.file, self.name) { work(&dir.at(self.name)) } else { Ok(()) }
     }
@@ -63,20 +63,20 @@ impl Rotating {
         self.length >= self.limit
     }
 
-    /// Goes on with an empty file. It is made first, because that is what fails on a full disk; a step that was done before
-    /// another failed does no harm when it is done again.
-    fn start_over(&mut self, dir: &Dir) -> io::Result<()> {
+    /// Continues with an empty file. It is created first, because that step fails on a full disk; repeating the steps after a
+    /// failure of a later one is harmless.
+    fn rotate(&mut self, dir: &Dir) -> io::Result<()> {
         let path = dir.at(self.name);
-        let coming = path.with_added_extension("new");
-        let file = File::create(&coming)?;
+        let new = path.with_added_extension("new");
+        let file = File::create(&new)?;
         fs::rename(&path, older(&path))?;
-        fs::rename(&coming, &path)?;
+        fs::rename(&new, &path)?;
         self.file = file;
         self.length = 0;
         Ok(())
     }
 
-    /// Removes what a write that failed has left.
+    /// Removes the partial data of a failed write.
     fn take_back(&mut self) {
         let cut = self.file.set_len(self.length);
         let back = cut.and_then(|()| io::Seek::seek(&mut self.file, io::SeekFrom::Start(self.length)));
@@ -85,10 +85,10 @@ impl Rotating {
         }
     }
 
-    /// Goes on in a new file where the old one was moved or removed. Until its folder is there again, nobody can read what
-    /// is said, and it takes no more room than what can be read.
-    fn start_again(&mut self, dir: &Dir) -> io::Result<()> {
-        // Only a new one: what has this name now may be another enclave's.
+    /// Continues in a new file after the old one was moved or removed. Until the directory exists again, the log cannot be read,
+    /// and its size stays within the same limit.
+    fn recreate(&mut self, dir: &Dir) -> io::Result<()> {
+        // Only a new file: an existing one of this name may belong to another enclave.
         if let Ok(file) = File::create_new(dir.at(self.name)) {
             self.file = file;
             self.length = 0;
@@ -102,13 +102,13 @@ impl Rotating {
 }
 
 impl AsFd for Rotating {
-    /// The file that is written now.
+    /// The current file.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 }
 
-/// The name of the file before the one at `path`.
+/// The path of the previous file of the log at `path`.
 pub(crate) fn older(path: &Path) -> PathBuf {
     path.with_added_extension("1")
 }
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_log_starts_over_and_keeps_the_one_before() {
+    fn a_full_log_is_rotated_and_the_previous_file_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut log = Rotating::create(home(dir.path()), "log", 4).unwrap();
@@ -134,12 +134,12 @@ mod tests {
     }
 
     #[test]
-    fn a_log_whose_file_is_gone_goes_on() {
+    fn a_log_continues_after_its_file_was_moved() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut log = Rotating::create(home(dir.path()), "log", 4).unwrap();
         log.append(b"aaaa").unwrap();
-        // As after a turn that moved the file and could not make the next.
+        // As after a rotation that moved the file and could not create the next one.
         fs::rename(&path, older(&path)).unwrap();
         log.append(b"bb").unwrap();
         assert_eq!(fs::read(older(&path)).unwrap(), b"aaaa");
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_failed_is_made_up_for() {
+    fn a_failed_rotation_is_retried() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut log = Rotating::create(home(dir.path()), "log", 4).unwrap();
@@ -166,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn a_log_whose_folder_was_removed_goes_on_in_the_next_and_in_no_other() {
+    fn a_log_whose_directory_was_removed_continues_only_in_its_new_one() {
         let dir = tempfile::tempdir().unwrap();
         let (folder, path) = (dir.path().join("web"), dir.path().join("web/log"));
         fs::create_dir(&folder).unwrap();
         let home = home(&folder);
         let mut log = Rotating::create(home.clone(), "log", 4).unwrap();
         fs::remove_dir_all(&folder).unwrap();
-        // The name is another enclave's before the removal is noticed.
+        // Another enclave takes the name before the removal is noticed.
         fs::create_dir(&folder).unwrap();
         for _ in 0..3 {
             log.append(b"lost").unwrap();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_whose_name_has_another_file_leaves_that_alone() {
+    fn a_foreign_file_of_the_same_name_is_left_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut log = Rotating::create(home(dir.path()), "log", 100).unwrap();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_log_leaves_the_file_of_another_where_it_is() {
+    fn a_full_log_does_not_move_a_foreign_file_of_the_same_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut log = Rotating::create(home(dir.path()), "log", 4).unwrap();

@@ -1,7 +1,7 @@
-//! The one HTTP/1 server of the host: hyper, between one accept loop and one answer a connection.
+//! The host's only HTTP/1 server: hyper behind an accept loop, with one response per connection.
 //!
-//! Its law: a client has a bounded request, a bounded time and one of a bounded number of places; what it sends beyond its
-//! request is not read. What is answered is for others to say.
+//! Invariant: the request's size, the time and the number of clients are bounded; nothing after the request is read. The
+//! responses come from the caller.
 
 use std::convert::Infallible;
 use std::io;
@@ -17,26 +17,26 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use tokio::time;
 
-/// Scrapers at once: one is usual. Others wait until one of them has its answer.
+/// Maximum number of simultaneous scrapers; one is usual. Further ones wait.
 const MAX_CLIENTS: usize = 8;
 
-/// The longest request head in bytes; a scraper sends some hundred. It is the least that hyper takes.
+/// Maximum length of a request head in bytes; a scraper sends several hundred. It is the smallest limit that hyper accepts.
 const MAX_HEAD: usize = 8192;
 
-/// Header fields of a request; a scraper sends ten.
+/// Maximum number of header fields in a request; a scraper sends ten.
 const MAX_FIELDS: usize = 64;
 
-/// How long a client may take to ask and to read, from its first moment on.
+/// Time limit for a whole connection: sending the request and reading the response.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Bytes that are read at once: a whole request of a scraper.
+/// Size of a read in bytes: a scraper's whole request.
 const PIECE: usize = 1024;
 
-/// A whole answer in memory.
+/// A complete response body in memory.
 #[derive(Debug)]
 pub(super) struct Text(Option<Bytes>);
 
-/// Serves clients with what `answer` returns, until it is dropped.
+/// Serves clients with the responses of `answer`, until it is dropped.
 pub(super) async fn serve<A, F>(listener: &Listener, answer: A)
 where
     A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -48,7 +48,7 @@ where
         let (stream, _) = gate.next(listener).await;
         let answer = answer.clone();
         tokio::spawn(async move {
-            // A client that breaks off or takes too long comes again.
+            // A client that disconnects early or exceeds the limit will retry: nothing to report.
             drop(time::timeout(LIMIT, converse(stream, answer)).await);
             drop(pass);
         });
@@ -99,7 +99,7 @@ impl Body for Text {
     }
 }
 
-/// A connection as hyper reads and writes it.
+/// A connection, in hyper's I/O interface.
 struct Io(Stream);
 
 impl Read for Io {
@@ -109,8 +109,8 @@ impl Read for Io {
         mut into: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let mut piece = [0; PIECE];
-        let room = into.remaining().min(PIECE);
-        let count = ready!(self.0.poll_recv(cx, piece.get_mut(..room).unwrap_or_default()))?;
+        let size = into.remaining().min(PIECE);
+        let count = ready!(self.0.poll_recv(cx, piece.get_mut(..size).unwrap_or_default()))?;
         into.put_slice(piece.get(..count).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that answers everything with the path it was asked for, and a way to it.
+    /// A server that responds with the requested path, and its address.
     struct Server {
         address: std::net::SocketAddr,
         task: JoinHandle<()>,
@@ -150,7 +150,7 @@ mod tests {
             let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
             let address = listener.tcp_address().unwrap();
             let answer = |request: Request<Incoming>| async move {
-                Response::new(Text::from(format!("asked for {}", request.uri().path())))
+                Response::new(Text::from(format!("requested {}", request.uri().path())))
             };
             Self { address, task: tokio::spawn(async move { serve(&listener, answer).await }) }
         }
@@ -159,8 +159,8 @@ mod tests {
             TcpStream::connect(self.address).await.unwrap()
         }
 
-        /// Everything that a client reads after it has sent this; a reset behind it is an end as well.
-        async fn asked(&self, request: &str) -> String {
+        /// Sends `request` and returns everything that is received until the end or a reset.
+        async fn request(&self, request: &str) -> String {
             let mut client = self.client().await;
             client.write_all(request.as_bytes()).await.unwrap();
             read(&mut client).await
@@ -182,17 +182,17 @@ mod tests {
     #[tokio::test]
     async fn a_request_is_answered_and_the_connection_ends() {
         let server = Server::start();
-        let answer = server.asked("GET /x HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n").await;
+        let answer = server.request("GET /x HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n").await;
         assert!(
-            answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nasked for /x"),
+            answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nrequested /x"),
             "{answer}"
         );
         assert!(answer.to_ascii_lowercase().contains("connection: close\r\n"), "{answer}");
     }
 
     #[tokio::test]
-    async fn a_head_request_gets_the_length_and_no_text() {
-        let answer = Server::start().asked("HEAD /x HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    async fn a_head_request_is_answered_with_the_length_and_no_body() {
+        let answer = Server::start().request("HEAD /x HTTP/1.1\r\nHost: x\r\n\r\n").await;
         assert!(answer.to_ascii_lowercase().contains("content-length: 12\r\n"), "{answer}");
         assert!(answer.ends_with("\r\n\r\n"), "{answer}");
     }
@@ -205,30 +205,30 @@ mod tests {
             client.write_all(piece.as_bytes()).await.unwrap();
             tokio::task::yield_now().await;
         }
-        assert!(read(&mut client).await.ends_with("asked for /x"));
+        assert!(read(&mut client).await.ends_with("requested /x"));
     }
 
     #[tokio::test]
-    async fn a_head_that_is_too_long_is_refused() {
+    async fn a_request_head_that_is_too_long_is_refused() {
         let server = Server::start();
         let long = "x".repeat(9000);
-        let answer = server.asked(&format!("GET /x HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n")).await;
+        let answer = server.request(&format!("GET /x HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n")).await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
         let many = "X: y\r\n".repeat(65);
-        let answer = server.asked(&format!("GET /x HTTP/1.1\r\n{many}\r\n")).await;
+        let answer = server.request(&format!("GET /x HTTP/1.1\r\n{many}\r\n")).await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
     }
 
     #[tokio::test]
-    async fn what_is_no_request_is_refused() {
-        let answer = Server::start().asked("what is this\r\n\r\n").await;
+    async fn a_malformed_request_is_refused() {
+        let answer = Server::start().request("what is this\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_sends_nothing_or_too_slowly_is_cut_off() {
+    async fn an_idle_or_slow_client_is_disconnected() {
         let server = Server::start();
-        let (mut silent, mut slow) = (server.client().await, server.client().await);
+        let (mut idle, mut slow) = (server.client().await, server.client().await);
         slow.write_all(b"GET /x HTTP/1.1\r\nX: ").await.unwrap();
         let begin = Instant::now();
         let slowly = async {
@@ -237,22 +237,22 @@ mod tests {
             }
             begin.elapsed()
         };
-        let (said, slowly) = tokio::join!(read(&mut silent), slowly);
-        assert_eq!(said, "");
-        assert!(slowly < LIMIT * 2, "cut off after {slowly:?}");
+        let (received, slowly) = tokio::join!(read(&mut idle), slowly);
+        assert_eq!(received, "");
+        assert!(slowly < LIMIT * 2, "disconnected after {slowly:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn more_clients_than_places_wait_for_one_and_then_get_their_answer() {
+    async fn a_client_over_the_limit_waits_and_is_then_answered() {
         let server = Server::start();
-        let mut silent = Vec::new();
+        let mut idle = Vec::new();
         for _ in 0..MAX_CLIENTS {
-            silent.push(server.client().await);
+            idle.push(server.client().await);
         }
         let begin = Instant::now();
-        let answer = server.asked("GET /x HTTP/1.1\r\nHost: x\r\n\r\n").await;
-        assert!(answer.ends_with("asked for /x"), "{answer}");
-        // The places were taken by clients that say nothing, for as long as those may.
+        let answer = server.request("GET /x HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(answer.ends_with("requested /x"), "{answer}");
+        // The idle clients occupied all places until their time limit passed.
         assert!(begin.elapsed() >= LIMIT, "{:?}", begin.elapsed());
     }
 }

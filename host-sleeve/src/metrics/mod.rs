@@ -1,7 +1,7 @@
-//! Metrics of one enclave, or of every enclave of a user, in Prometheus' text format, over HTTP.
+//! Metrics of one enclave, or of all enclaves of a user, in Prometheus' text format over HTTP.
 //!
-//! Its law: it only reports, and each scrape reports what is so at that moment. What an enclave says becomes numbers and
-//! escaped labels; a client that asks for anything else is refused. The bounds of clients are in [`http`].
+//! Invariant: read-only; each scrape reports the current values. Data from an enclave becomes numbers and escaped labels; any
+//! other request is refused. The limits on clients are in [`http`].
 
 mod http;
 mod text;
@@ -25,24 +25,24 @@ use crate::state::{Record, Root};
 use http::Text;
 use text::Enclave;
 
-/// Prometheus' text format, in its one version.
+/// The content type of Prometheus' text format.
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How long the enclave may take to tell its numbers; without them the rest is served.
+/// Time limit for the enclave's reply with its counters; without it the other metrics are served.
 const STATS_LIMIT: Duration = Duration::from_secs(3);
 
-/// Where a scrape finds what it tells.
+/// The source of a scrape's data.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
-    /// In the sleeve of one enclave.
+    /// The sleeve of one enclave.
     One {
-        /// The enclave's record, as it is now.
+        /// The enclave's current record.
         record: watch::Receiver<Record>,
         /// Requests to the enclave.
         asks: mpsc::Sender<Ask>,
     },
-    /// In the folder of all enclaves, whose sleeves are asked.
-    Every(Root),
+    /// The state directory with all enclaves, whose sleeves are queried.
+    All(Root),
 }
 
 /// Serves scrapers until it is dropped.
@@ -50,13 +50,13 @@ pub(crate) async fn serve(listener: Listener, source: Source) {
     http::serve(&listener, move |request| answer(wanted(&request), source.clone())).await;
 }
 
-/// What a request asks for.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
     Metrics,
-    /// There is nothing else.
-    Nothing,
-    /// Nothing here can be changed.
+    /// Another path.
+    Unknown,
+    /// Another method than GET or HEAD.
     Change,
 }
 
@@ -64,7 +64,7 @@ fn wanted(request: &Request<Incoming>) -> Wanted {
     match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics" | "/") => Wanted::Metrics,
         (_, "/metrics" | "/") => Wanted::Change,
-        _ => Wanted::Nothing,
+        _ => Wanted::Unknown,
     }
 }
 
@@ -74,8 +74,8 @@ async fn answer(wanted: Wanted, source: Source) -> Response<Text> {
             Ok(text) => (StatusCode::OK, text),
             Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", causes::line(&error))),
         },
-        Wanted::Nothing => (StatusCode::NOT_FOUND, "the metrics are at /metrics\n".to_owned()),
-        Wanted::Change => (StatusCode::METHOD_NOT_ALLOWED, "the metrics can be read with GET\n".to_owned()),
+        Wanted::Unknown => (StatusCode::NOT_FOUND, "the metrics are at /metrics\n".to_owned()),
+        Wanted::Change => (StatusCode::METHOD_NOT_ALLOWED, "the metrics are read-only: use GET\n".to_owned()),
     };
     let mut response = Response::new(Text::from(text));
     *response.status_mut() = status;
@@ -94,17 +94,17 @@ impl Source {
                 let record = record.borrow().clone();
                 Ok(text::render(&[Enclave { alive: true, record, now }]))
             }
-            Self::Every(root) => match tokio::task::spawn_blocking(move || every(&root)).await {
+            Self::All(root) => match tokio::task::spawn_blocking(move || all(&root)).await {
                 Ok(text) => text,
-                Err(error) => Err(Error::internal("a part of host-sleeve broke off").because(error)),
+                Err(error) => Err(Error::internal("a task of host-sleeve panicked").because(error)),
             },
         }
     }
 }
 
-/// Every enclave of the user, ended ones too: what has ended is news as well. A record that cannot be read is left out, as
-/// there is nothing to tell of it; `ps` shows it.
-fn every(root: &Root) -> Result<String> {
+/// The metrics of all enclaves of the user, including ended ones, so that an end is noticed. An unreadable record is omitted;
+/// `ps` shows it.
+fn all(root: &Root) -> Result<String> {
     let seen: Vec<_> = root.list()?.into_iter().filter_map(|(_, seen)| seen.ok()).collect();
     let now = usage::ask_all(root, &seen.iter().collect::<Vec<_>>());
     let all: Vec<Enclave> = seen
@@ -115,7 +115,7 @@ fn every(root: &Root) -> Result<String> {
     Ok(text::render(&all))
 }
 
-/// What the enclave counts now; nothing if it does not say.
+/// The enclave's current counters, if it replies.
 async fn stats(asks: &mpsc::Sender<Ask>) -> Option<Stats> {
     let (answer, reply) = oneshot::channel();
     let ask = Ask { request: control::Request::Stats, answer: Some(answer) };
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn metrics_are_served_where_prometheus_looks() {
+    async fn metrics_are_served_at_prometheus_default_path() {
         let answer = scrape("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{answer}");
@@ -159,13 +159,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whether_there_are_metrics_can_be_asked_without_reading_them() {
+    async fn a_head_request_is_answered_without_a_body() {
         let answer = scrape("HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
     }
 
     #[tokio::test]
-    async fn anything_else_is_refused() {
+    async fn other_methods_and_paths_are_refused() {
         let posted = scrape("POST /metrics HTTP/1.1\r\nContent-Length: 0\r\n\r\n").await;
         assert!(posted.starts_with("HTTP/1.1 405 ") && posted.contains("allow: GET, HEAD\r\n"), "{posted}");
         assert!(scrape("GET /etc/passwd HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 404 "));
@@ -174,6 +174,6 @@ mod tests {
     #[test]
     fn a_user_without_enclaves_has_no_metrics() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(every(&Root::at(&dir.path().join("run")).unwrap()).unwrap(), "");
+        assert_eq!(all(&Root::at(&dir.path().join("run")).unwrap()).unwrap(), "");
     }
 }

@@ -1,8 +1,8 @@
-//! A record as Prometheus' text format, version 0.0.4
+//! Records in Prometheus' text format, version 0.0.4
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats>).
 //!
-//! Its law: pure. Times are in seconds, sizes in bytes, and what only rises ends in `_total`, as Prometheus' naming
-//! practices have it.
+//! Invariant: pure functions. Times are in seconds, sizes in bytes, and names of counters end in `_total`, following Prometheus'
+//! naming practices.
 
 use std::fmt::Write as _;
 
@@ -12,14 +12,14 @@ use crate::state::Record;
 use crate::state::record::{Seen, now_ms};
 use crate::values::word;
 
-/// One enclave, as a scrape finds it.
+/// One enclave at the time of a scrape.
 #[derive(Clone, Debug)]
 pub(super) struct Enclave {
-    /// Whether its sleeve lives.
+    /// Whether its sleeve is running.
     pub(super) alive: bool,
-    /// What is known of it.
+    /// Its record.
     pub(super) record: Record,
-    /// What it counts at this moment, if it says so.
+    /// Its current counters, if it reported them.
     pub(super) now: Option<Stats>,
 }
 
@@ -34,7 +34,7 @@ struct Family {
 /// Its labels and its value.
 type Sample = (Vec<(&'static str, String)>, f64);
 
-/// Everything about these enclaves. A family is told once, with the samples of all of them, as the format wants it.
+/// All metrics of these enclaves. Each family appears once, with the samples of all enclaves, as the format requires.
 pub(super) fn render(enclaves: &[Enclave]) -> String {
     let mut all: Vec<Family> = Vec::new();
     for enclave in enclaves {
@@ -60,9 +60,9 @@ fn families(enclave: &Enclave) -> Vec<Family> {
     let record = &enclave.record;
     let runs = enclave.alive && record.end.is_none();
     let mut families = about(record);
-    families.push(one("cloister_enclave_up", "gauge", "Whether the enclave runs.", flag(runs)));
+    families.push(one("cloister_enclave_up", "gauge", "Whether the enclave is running.", flag(runs)));
     if let Some(end) = &record.end {
-        let help = "The exit code of the run that has ended.";
+        let help = "The exit code of the ended run.";
         families.push(one("cloister_enclave_exit_code", "gauge", help, f64::from(end.code)));
     }
     if !runs {
@@ -86,10 +86,10 @@ fn about(record: &Record) -> Vec<Family> {
         ("backend", record.backend.clone()),
         ("machine", machine),
     ];
-    let help = "What the enclave is; always 1.";
+    let help = "Properties of the enclave; always 1.";
     vec![
         many("cloister_enclave_info", "gauge", help, vec![(info, 1.0)]),
-        one("cloister_enclave_memory_bytes", "gauge", "Memory given to the enclave.", number(record.memory)),
+        one("cloister_enclave_memory_bytes", "gauge", "Memory of the enclave.", number(record.memory)),
     ]
 }
 
@@ -112,12 +112,12 @@ fn state(record: &Record) -> Vec<Family> {
         ),
         gauge(
             "cloister_enclave_degraded",
-            "Whether the enclave serves although something in it does not.",
+            "Whether the enclave is degraded: some part of it does not serve.",
             flag(matches!(state, Some(State::Degraded { .. }))),
         ),
         gauge(
             "cloister_enclave_answers",
-            "Whether the enclave answered the last time that it was asked.",
+            "Whether the enclave answered the last liveness request.",
             flag(record.silent_since_ms.is_none()),
         ),
         gauge("cloister_enclave_uptime_seconds", "Time since the enclave's boot.", number(uptime) / 1000.0),
@@ -129,12 +129,12 @@ fn supervisor(status: &Status, ingress: IngressCounters) -> Vec<Family> {
     vec![
         count(
             "cloister_supervisor_restarts_total",
-            "How often the supervisor was started again after a crash.",
+            "Restarts of the supervisor after a crash.",
             u64::from(status.supervisor_restarts),
         ),
-        count("cloister_ingress_connections_total", "Connections carried.", ingress.accepted),
+        count("cloister_ingress_connections_total", "Connections accepted.", ingress.accepted),
         one("cloister_ingress_connections_open", "gauge", "Connections open now.", number(ingress.open)),
-        count("cloister_ingress_refused_total", "Connections closed unserved.", ingress.refused),
+        count("cloister_ingress_refused_total", "Connections refused.", ingress.refused),
         count("cloister_ingress_received_bytes_total", "Bytes from clients.", ingress.bytes_in),
         count("cloister_ingress_sent_bytes_total", "Bytes to clients.", ingress.bytes_out),
     ]
@@ -156,14 +156,14 @@ fn services(status: &Status, record: &Record) -> Vec<Family> {
     vec![
         many("cloister_service_phase", "gauge", "The phase that the service is in; always 1.", phases),
         many("cloister_service_phase_seconds", "gauge", "Time in that phase.", since),
-        many("cloister_service_ready", "gauge", "Whether the service is ready, or a job done.", ready),
-        many("cloister_service_failed", "gauge", "Whether the service will not be started again.", failed),
+        many("cloister_service_ready", "gauge", "Whether the service is ready, or the job is done.", ready),
         many(
-            "cloister_service_restarts_total",
-            "counter",
-            "How often the service was started again.",
-            restarts,
+            "cloister_service_failed",
+            "gauge",
+            "Whether the service has failed and will not be restarted.",
+            failed,
         ),
+        many("cloister_service_restarts_total", "counter", "Restarts of the service.", restarts),
     ]
 }
 
@@ -177,9 +177,14 @@ fn usage(stats: &[ServiceStats]) -> Vec<Family> {
     vec![
         many("cloister_service_cpu_seconds_total", "counter", "CPU time used.", cpu),
         many("cloister_service_memory_bytes", "gauge", "Memory in use.", memory),
-        many("cloister_service_memory_peak_bytes", "gauge", "The most memory in use so far.", peak),
+        many("cloister_service_memory_peak_bytes", "gauge", "Peak memory in use.", peak),
         many("cloister_service_pids", "gauge", "Processes and threads.", pids),
-        many("cloister_service_oom_kills_total", "counter", "Processes killed for want of memory.", kills),
+        many(
+            "cloister_service_oom_kills_total",
+            "counter",
+            "Processes killed by the out-of-memory killer.",
+            kills,
+        ),
     ]
 }
 
@@ -199,7 +204,7 @@ fn flag(holds: bool) -> f64 {
     f64::from(u8::from(holds))
 }
 
-/// A count as Prometheus has it: past 2^53 it loses its last digits.
+/// A count as a Prometheus value: above 2^53 it loses its last digits.
 fn number(value: u64) -> f64 {
     let high = u32::try_from(value >> 32).unwrap_or_default();
     let low = u32::try_from(value & u64::from(u32::MAX)).unwrap_or_default();
@@ -220,7 +225,7 @@ fn write_family(out: &mut String, family: &Family) -> std::fmt::Result {
     Ok(())
 }
 
-/// Backslash, quote and line feed are the only characters that a label's value escapes.
+/// Backslash, quote and line feed are the only characters escaped in a label's value.
 fn escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
@@ -297,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn an_enclave_that_does_not_answer_is_told_by_its_last_status() {
+    fn an_unresponsive_enclave_is_reported_by_its_last_status() {
         let text = render(&[enclave(record())]);
         assert!(
             text.contains("cloister_ingress_received_bytes_total{enclave=\"a\\\"b\"} 5000000000\n"),
@@ -307,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn an_enclave_that_has_said_nothing_is_not_ready() {
+    fn an_enclave_without_a_status_is_not_ready() {
         let text = render(&[enclave(launched("web"))]);
         assert!(text.contains("cloister_enclave_ready{enclave=\"web\"} 0"));
         assert!(text.contains("cloister_enclave_state{enclave=\"web\",state=\"launching\"} 1"));
@@ -315,14 +320,14 @@ mod tests {
     }
 
     #[test]
-    fn a_family_is_told_once_for_all_enclaves() {
+    fn a_family_appears_once_for_all_enclaves() {
         let text = render(&[enclave(launched("a")), enclave(launched("b"))]);
         let up = "# TYPE cloister_enclave_up gauge\ncloister_enclave_up{enclave=\"a\"} 1\ncloister_enclave_up{enclave=\"b\"} 1\n";
         assert!(text.contains(up), "{text}");
     }
 
     #[test]
-    fn an_ended_enclave_is_told_with_its_code_and_nothing_that_was() {
+    fn an_ended_enclave_is_reported_with_its_exit_code_and_without_its_last_status() {
         let outcome = Outcome::Killed { why: "killed on request".into() };
         let end = Some(End { code: 137, outcome, at_ms: 0 });
         let ended = Enclave { alive: false, ..enclave(Record { end, ..record() }) };
@@ -333,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn large_counts_keep_their_size() {
+    fn large_counts_keep_their_magnitude() {
         assert!((number(5_000_000_000) - 5e9).abs() < 1.0);
         assert!((number(u64::MAX) - 1.8e19).abs() < 1e18);
     }

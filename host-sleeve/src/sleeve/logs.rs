@@ -119,7 +119,7 @@ impl LogReader {
         if batch.is_empty() {
             return;
         }
-        let kept = self.log.before_it_starts_over(kept::keep);
+        let kept = self.log.before_rotation(kept::keep);
         // Even if older output could not be preserved, the new records are appended.
         let written = self.log.append(batch).and(kept);
         if let (Err(error), false) = (&written, self.failing) {

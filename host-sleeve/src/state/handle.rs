@@ -66,6 +66,6 @@ mod tests {
     fn parts_written_by_another_backend_are_refused_with_a_hint() {
         let error = Handle::creating("cloud").parts::<Parts>().unwrap_err();
         assert!(error.to_string().contains("the backend cloud"), "{error}");
-        assert!(error.told().hint.as_deref().unwrap().contains("host-sleeve that launched it"));
+        assert!(error.details().hint.as_deref().unwrap().contains("host-sleeve that launched it"));
     }
 }

@@ -20,35 +20,35 @@ use crate::values::ImageLimit;
 
 use super::{DONE, block_on};
 
-/// How long a build that is given up may take to clean up: a registry that stands still, or a disk, may take longer, and
-/// whoever wants to go does not wait for them.
+/// Time limit for removing the files of a cancelled build: an unresponsive registry or disk may take longer, and the user who
+/// cancelled should not have to wait for it.
 const CLEAN_UP: Duration = Duration::from_secs(10);
 
-/// The stack of the thread that builds, in bytes: as much as a main thread has (`ulimit -s`).
+/// Stack size of the building thread in bytes: that of a main thread (`ulimit -s`).
 const STACK: usize = 8 * 1024 * 1024;
 
-/// What was built, as `build --json` shows it.
+/// The result of `build --json`.
 #[derive(Serialize)]
 struct Built {
     path: std::path::PathBuf,
     digest: String,
 }
 
-/// A sound manifest, as `check --json` shows it.
+/// The result of `check --json` for a valid manifest.
 #[derive(Serialize)]
-struct Sound {
+struct Valid {
     faults: [(); 0],
     /// In start order.
     services: Vec<String>,
 }
 
 /// Builds an enclave image.
-pub(crate) fn build(asked: Build, json: bool) -> Result<u8> {
-    let output = asked.output.clone();
+pub(crate) fn build(args: Build, json: bool) -> Result<u8> {
+    let output = args.output.clone();
     let work = move |stop: &Stop| {
-        let mut asked = asked;
-        let access = std::mem::take(&mut asked.registries).access();
-        build::build(&order(&asked, &access), stop)
+        let mut args = args;
+        let access = std::mem::take(&mut args.registries).access();
+        build::build(&order(&args, &access), stop)
     };
     match interruptible("the build", work)? {
         Ok(digest) if json => {
@@ -60,48 +60,48 @@ pub(crate) fn build(asked: Build, json: bool) -> Result<u8> {
     }
 }
 
-fn order<'a>(asked: &'a Build, access: &'a Access) -> Order<'a> {
+fn order<'a>(args: &'a Build, access: &'a Access) -> Order<'a> {
     Order {
-        root: if asked.plain_root { RootForm::Plain } else { RootForm::Erofs },
-        image: asked.image.as_deref(),
-        from: asked.from.as_deref(),
-        manifest: &asked.manifest,
-        output: &asked.output,
-        eif: asked.eif.as_deref(),
-        limits: limits(&asked.limit),
-        sign: asked.sign_key.as_deref().zip(asked.sign_certificate.as_deref()),
+        root: if args.plain_root { RootForm::Plain } else { RootForm::Erofs },
+        image: args.image.as_deref(),
+        from: args.from.as_deref(),
+        manifest: &args.manifest,
+        output: &args.output,
+        eif: args.eif.as_deref(),
+        limits: limits(&args.limit),
+        sign: args.sign_key.as_deref().zip(args.sign_certificate.as_deref()),
         access,
     }
 }
 
-/// The limits of what an image may be, with those that were moved.
-fn limits(moved: &[ImageLimit]) -> Limits {
+/// The limits on an image, with those that `--limit` changed.
+fn limits(changed: &[ImageLimit]) -> Limits {
     let mut limits = Limits::default();
-    for limit in moved {
+    for limit in changed {
         limits.set(limit.name, limit.value);
     }
     limits
 }
 
 /// Checks a manifest.
-pub(crate) fn check(asked: Check, json: bool) -> Result<u8> {
-    let manifest = asked.manifest.clone();
+pub(crate) fn check(args: Check, json: bool) -> Result<u8> {
+    let manifest = args.manifest.clone();
     let checked = interruptible("the check", move |stop| {
-        let (limits, access) = (limits(&asked.limit), asked.registries.access());
-        build::check(&asked.manifest, asked.image.as_deref(), &limits, &access, stop)
+        let (limits, access) = (limits(&args.limit), args.registries.access());
+        build::check(&args.manifest, args.image.as_deref(), &limits, &access, stop)
     })?;
     match checked {
-        Ok(services) if json => output::json(&Sound { faults: [], services }).map(|()| DONE),
+        Ok(services) if json => output::json(&Valid { faults: [], services }).map(|()| DONE),
         Ok(services) => {
-            output::note(&format!("{} is sound: {}", manifest.display(), services.join(", ")));
+            output::note(&format!("{} is valid: {}", manifest.display(), services.join(", ")));
             Ok(DONE)
         }
         Err(refusal) => refused(refusal, json),
     }
 }
 
-/// Does `work` in a thread of its own until it ends or is interrupted. Then it cleans up, if there is something to clean
-/// up; a second signal does not wait for that.
+/// Runs `work` in a thread until it returns or is interrupted. An interrupted one is given time to remove its files, if it has
+/// any, unless a second signal arrives.
 fn interruptible<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce(&Stop) -> Result<T, Refusal> + Send + 'static,
@@ -110,23 +110,23 @@ fn interruptible<T: Send + 'static>(
         let doing = || format!("cannot start {what}");
         let mut signals = Signals::listen()?;
         let stop = Arc::new(Stop::default());
-        let (tell, mut done) = oneshot::channel();
+        let (sender, mut done) = oneshot::channel();
         let thread = {
             let stop = Arc::clone(&stop);
-            // Nobody waits any more: then the process ends.
-            move || drop(tell.send(work(&stop)))
+            // Sending fails if the result is no longer waited for; then the process exits.
+            move || drop(sender.send(work(&stop)))
         };
         std::thread::Builder::new().stack_size(STACK).spawn(thread).doing(doing)?;
         tokio::select! {
-            // First: what Ctrl-C has done to a program that was asked for credentials is not the reason.
+            // Signals first: Ctrl-C may also have killed a credential helper, whose failure is not the cause.
             biased;
             _ = signals.next() => {}
-            result = &mut done => return result.map_err(|error| broke_off(what, error)),
+            result = &mut done => return result.map_err(|error| panicked(what, error)),
         }
-        if stop.give_up() {
+        if stop.cancel() {
             tokio::select! {
                 result = &mut done => if let Ok(Ok(result)) = result {
-                    // It was done before it heard of it.
+                    // It finished before it noticed the cancellation.
                     return Ok(Ok(result));
                 },
                 _ = signals.next() => {}
@@ -137,8 +137,8 @@ fn interruptible<T: Send + 'static>(
     })
 }
 
-fn broke_off(what: &str, error: oneshot::error::RecvError) -> Error {
-    Error::internal(format_args!("{what} broke off")).because(error)
+fn panicked(what: &str, error: oneshot::error::RecvError) -> Error {
+    Error::internal(format_args!("{what} panicked")).because(error)
 }
 
 fn refused(refusal: Refusal, json: bool) -> Result<u8> {

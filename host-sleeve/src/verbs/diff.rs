@@ -1,4 +1,4 @@
-//! `diff`: two enclave images, explained.
+//! `diff`: explains how two enclave images differ.
 
 use cloister_image::artifact::{Artifact, ArtifactFault, ContentsFault};
 use cloister_image::difference::{Difference, FileDifference, compare};
@@ -9,17 +9,19 @@ use crate::output;
 
 use super::DONE;
 
-/// The exit code of two images that are not the same, as `diff(1)` has it.
+/// The exit code for different images, as in `diff(1)`.
 const DIFFERENT: u8 = 1;
 
 /// Compares two enclave images.
-pub(crate) fn diff(asked: &Diff, json: bool) -> Result<u8> {
+pub(crate) fn diff(args: &Diff, json: bool) -> Result<u8> {
     let open = |path: &std::path::Path| {
         Artifact::open(path).map_err(|fault: ArtifactFault| {
-            Error::operator(fault.to_string()).because(fault).hint("`host-sleeve build` makes enclave images")
+            Error::operator(fault.to_string())
+                .because(fault)
+                .hint("`host-sleeve build` creates enclave images")
         })
     };
-    let (first, second) = (open(&asked.first)?, open(&asked.second)?);
+    let (first, second) = (open(&args.first)?, open(&args.second)?);
     let difference = compare(&first, &second).map_err(|fault: ContentsFault| {
         Error::operator("the images cannot be compared").because(fault).hint("build the damaged one again")
     })?;
@@ -31,7 +33,7 @@ pub(crate) fn diff(asked: &Diff, json: bool) -> Result<u8> {
     Ok(if difference.is_empty() { DONE } else { DIFFERENT })
 }
 
-/// One line for each thing: parts, fields, names.
+/// One line per changed part, field and file.
 fn text(difference: &Difference) -> String {
     let mut lines: Vec<String> = Vec::new();
     for change in &difference.parts {

@@ -9,7 +9,7 @@ use crate::output::{self, Table};
 
 use super::{DONE, block_on};
 
-/// Looks at the host. It ends with 0 if enclaves can be built and run here.
+/// Examines the host. Exits with 0 if enclaves can be built and run here.
 pub(crate) fn doctor(json: bool) -> Result<u8> {
     let diagnosis = block_on(async { Ok(diagnose().await) })?;
     if json {
@@ -25,7 +25,7 @@ fn text(diagnosis: &Diagnosis) -> String {
     for finding in &diagnosis.findings {
         table.row([sign(finding).to_owned(), finding.what.to_owned(), finding.found.clone()]);
         if let Some(fix) = &finding.fix {
-            table.row([String::new(), String::new(), format!("to add it: {fix}")]);
+            table.row([String::new(), String::new(), format!("to fix: {fix}")]);
         }
     }
     let verdict =

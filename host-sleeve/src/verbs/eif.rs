@@ -1,6 +1,6 @@
-//! `inspect` of an enclave image file: what is in it, what of that is measured, and who signed it.
+//! `inspect` of an enclave image file: its contents, which of them are measured, and who signed it.
 //!
-//! Its law: what the file says of itself is shown as that, and what nobody vouches for is named.
+//! Invariant: the file's own claims are marked as such, and every part that is not measured is listed.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::values::show_size;
 use super::DONE;
 use crate::values::word;
 
-/// The file, as `inspect --json` shows it.
+/// The result of `inspect --json` for a file.
 #[derive(Serialize)]
 struct File<'a> {
     path: &'a Path,
@@ -38,11 +38,11 @@ fn text(path: &Path, file: &Explanation) -> String {
     let mut fact = |name: &str, value: String| facts.row([name.to_owned(), value]);
     fact("file", format!("{}, {}", path.display(), show_size(file.length)));
     fact("digest", file.digest.to_string());
-    fact("format", format!("EIF 4 for {}, checksum {:08x} is right", word(&file.arch), file.checksum));
+    fact("format", format!("EIF 4 for {}, valid checksum {:08x}", word(&file.arch), file.checksum));
     fact("defaults", format!("{}, {} CPUs", show_size(file.default_memory), file.default_cpus));
     fact("command line", file.command_line.clone());
     if let Some(metadata) = &file.metadata {
-        fact("says of itself", serde_json::to_string(metadata).unwrap_or_default());
+        fact("own metadata", serde_json::to_string(metadata).unwrap_or_default());
     }
     match &file.signature {
         Some(signature) => signed(signature, &mut fact),
@@ -52,8 +52,8 @@ fn text(path: &Path, file: &Explanation) -> String {
     format!("{}\n\n{}\n\n{}\n\nnot measured:{unmeasured}", facts.render(), sections(file), registers(file))
 }
 
-/// What the hardware makes of the certificate's time.
-fn judged(validity: Validity, now: u64) -> &'static str {
+/// Whether the hardware accepts the certificate's validity period.
+fn verdict(validity: Validity, now: u64) -> &'static str {
     if now < validity.not_before {
         "not valid yet, so AWS Nitro hardware does not boot it"
     } else if now > validity.not_after {
@@ -65,9 +65,9 @@ fn judged(validity: Validity, now: u64) -> &'static str {
 
 fn signed(signature: &SignatureDetails, fact: &mut impl FnMut(&str, String)) {
     let now = now_ms() / 1000;
-    fact("signature", "holds for PCR0 with the certificate's key".to_owned());
+    fact("signature", "valid for PCR0 with the certificate's key".to_owned());
     fact("signed by", format!("{}, issued by {}", signature.subject, signature.issuer));
-    fact("valid", format!("{}: {}", signature.validity, judged(signature.validity, now)));
+    fact("valid", format!("{}: {}", signature.validity, verdict(signature.validity, now)));
     fact("fingerprint", format!("sha384:{}", signature.fingerprint));
 }
 
@@ -105,10 +105,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_whose_time_is_not_now_is_named_as_what_hardware_refuses() {
+    fn a_certificate_that_is_not_valid_now_is_shown_as_refused_by_the_hardware() {
         let validity = Validity { not_before: 10, not_after: 20 };
-        assert!(judged(validity, 9).contains("not valid yet"));
-        assert_eq!((judged(validity, 10), judged(validity, 20)), ("valid now", "valid now"));
-        assert!(judged(validity, 21).contains("expired"));
+        assert!(verdict(validity, 9).contains("not valid yet"));
+        assert_eq!((verdict(validity, 10), verdict(validity, 20)), ("valid now", "valid now"));
+        assert!(verdict(validity, 21).contains("expired"));
     }
 }

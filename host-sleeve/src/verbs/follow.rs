@@ -1,4 +1,4 @@
-//! Printing an enclave's log, to its end or for as long as it grows.
+//! Printing an enclave's log, up to its end or while it grows.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -10,15 +10,15 @@ use cloister_wire::logs::{Record, Stream};
 use serde::Serialize;
 
 use crate::logbook::SERVICES;
-use crate::logbook::lines::{Look, Printer, clock};
+use crate::logbook::lines::{Format, Printer, clock};
 use crate::logbook::reader::{Reader, Wake};
 use crate::state::Dir;
 
-/// Takes records one by one.
+/// Receives records one by one.
 pub(crate) trait Sink {
-    /// Takes one. An error ends the reading.
+    /// Receives a record. An error ends the reading.
     fn take(&mut self, record: &Record) -> io::Result<()>;
-    /// Hands on what is buffered: the reader is about to wait.
+    /// Writes all buffered output: the reader is about to wait.
     fn flush(&mut self) -> io::Result<()>;
 }
 
@@ -35,7 +35,7 @@ impl<O: Write, E: Write> Sink for Printer<O, E> {
 /// Writes records as lines of JSON.
 #[derive(Debug)]
 pub(crate) struct JsonLines<O> {
-    look: Look,
+    format: Format,
     out: O,
 }
 
@@ -47,20 +47,20 @@ struct Line<'a> {
     since_boot_ns: u64,
     service: &'a str,
     stream: Stream,
-    /// The text, with what is not UTF-8 replaced.
+    /// The text, with invalid UTF-8 replaced.
     text: String,
 }
 
 #[derive(Serialize)]
-struct Hole {
+struct Gap {
     first_lost: u64,
     lost: u64,
 }
 
 impl<O: Write> JsonLines<O> {
     /// A writer of lines to `out`.
-    pub(crate) const fn new(look: Look, out: O) -> Self {
-        Self { look, out }
+    pub(crate) const fn new(format: Format, out: O) -> Self {
+        Self { format, out }
     }
 }
 
@@ -68,13 +68,13 @@ impl<O: Write> Sink for JsonLines<O> {
     fn take(&mut self, record: &Record) -> io::Result<()> {
         match record {
             Record::Gap { first, count } => {
-                serde_json::to_writer(&mut self.out, &Hole { first_lost: *first, lost: *count })?;
+                serde_json::to_writer(&mut self.out, &Gap { first_lost: *first, lost: *count })?;
             }
             Record::Output { seq, time_ns, service, stream, bytes } => {
-                if self.look.service.as_ref().is_some_and(|wanted| wanted != service) {
+                if self.format.service.as_ref().is_some_and(|wanted| wanted != service) {
                     return Ok(());
                 }
-                let time = self.look.times.map(|booted| clock(booted.saturating_add(time_ns / 1_000_000)));
+                let time = self.format.times.map(|booted| clock(booted.saturating_add(time_ns / 1_000_000)));
                 let text = String::from_utf8_lossy(bytes).into_owned();
                 let line = Line { seq: *seq, time, since_boot_ns: *time_ns, service, stream: *stream, text };
                 serde_json::to_writer(&mut self.out, &line)?;
@@ -88,24 +88,24 @@ impl<O: Write> Sink for JsonLines<O> {
     }
 }
 
-/// Keeps the last lines only.
+/// Retains only the last lines.
 #[derive(Debug)]
 pub(crate) struct Tail {
     wanted: usize,
     kept: VecDeque<Record>,
-    /// Ends of lines in what is kept.
+    /// Number of line ends in the retained records.
     ends: usize,
     service: Option<String>,
 }
 
 impl Tail {
-    /// The last `wanted` lines, of one service if one is named.
+    /// Retains the last `wanted` lines, of `service` only if given.
     pub(crate) const fn new(wanted: usize, service: Option<String>) -> Self {
         Self { wanted, kept: VecDeque::new(), ends: 0, service }
     }
 
-    /// Gives what was kept to `sink`, from the beginning of a line.
-    pub(crate) fn hand_to(self, sink: &mut dyn Sink) -> io::Result<()> {
+    /// Writes the retained lines to `sink`, from the beginning of a line.
+    pub(crate) fn write_to(self, sink: &mut dyn Sink) -> io::Result<()> {
         let open = self.kept.back().is_some_and(|record| !output(record).ends_with(b"\n"));
         let mut skip = self.ends.saturating_add(usize::from(open)).saturating_sub(self.wanted);
         for mut record in self.kept {
@@ -134,7 +134,7 @@ impl Sink for Tail {
         }
         self.ends = self.ends.saturating_add(line_ends(output(record)).len());
         self.kept.push_back(record.clone());
-        // One line more than wanted is kept: the first may have begun in what was thrown away.
+        // One line more than wanted is retained: the first may have begun in a discarded record.
         while let Some(first) = self.kept.front().map(|first| line_ends(output(first)).len()) {
             if self.ends.saturating_sub(first) <= self.wanted {
                 break;
@@ -157,7 +157,7 @@ fn output(record: &Record) -> &[u8] {
     }
 }
 
-/// Where lines end.
+/// The positions of line ends.
 fn line_ends(bytes: &[u8]) -> Vec<usize> {
     bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect()
 }
@@ -167,9 +167,10 @@ fn line_ends(bytes: &[u8]) -> Vec<usize> {
 pub(crate) struct Records {
     reader: Reader,
     decoder: Decoder,
-    /// Whether the rest of this file cannot be understood.
+    /// Whether the rest of this file is malformed.
     damaged: bool,
-    /// The number after the last record: what is kept of a file can lie beside it for as long as a disk is full.
+    /// The number after the last record. While a disk is full, records can be both in a file and in the retained ends of
+    /// streams; they are delivered once.
     next: u64,
 }
 
@@ -179,12 +180,12 @@ impl Records {
         Self { reader: Reader::open(dir, name), decoder: Decoder::new(HOST_LIMIT), damaged: false, next: 0 }
     }
 
-    /// Goes on in the log of this name in `dir`, with what comes behind all that was read.
-    fn go_on_in(self, dir: &Dir, name: &'static str) -> Self {
+    /// Continues with the log of this name in `dir`, after all records that were read.
+    fn continue_in(self, dir: &Dir, name: &'static str) -> Self {
         Self { next: self.next, ..Self::open(dir, name) }
     }
 
-    /// Gives everything there is now to `sink`.
+    /// Delivers all available records to `sink`.
     pub(crate) fn drain(&mut self, sink: &mut dyn Sink) -> io::Result<()> {
         loop {
             let (piece, fresh) = self.reader.next_piece()?;
@@ -199,12 +200,12 @@ impl Records {
                 continue;
             }
             self.decoder.push(piece);
-            self.damaged = Self::hand_on(&mut self.decoder, &mut self.next, sink)?;
+            self.damaged = Self::deliver(&mut self.decoder, &mut self.next, sink)?;
         }
     }
 
-    /// Answers whether the bytes made no sense.
-    fn hand_on(decoder: &mut Decoder, next: &mut u64, sink: &mut dyn Sink) -> io::Result<bool> {
+    /// Delivers the decoded records. Returns whether the bytes are malformed.
+    fn deliver(decoder: &mut Decoder, next: &mut u64, sink: &mut dyn Sink) -> io::Result<bool> {
         loop {
             match decoder.next_frame() {
                 Ok(None) => return Ok(false),
@@ -219,7 +220,7 @@ impl Records {
     }
 }
 
-/// Whether a record comes behind all before it.
+/// Whether a record's number is higher than all before it.
 const fn is_new(record: &Record, next: &mut u64) -> bool {
     let (first, after) = match record {
         Record::Output { seq, .. } => (*seq, seq.saturating_add(1)),
@@ -232,12 +233,12 @@ const fn is_new(record: &Record, next: &mut u64) -> bool {
     new
 }
 
-/// Gives the services' log in `dir` to `sink` until `sleeve` is closed by the other side, and then to its end.
+/// Delivers the services' log in `dir` to `sink` until `sleeve` is closed by the peer, and then the rest.
 pub(crate) fn follow(dir: &Dir, sleeve: UnixStream, sink: &mut dyn Sink) -> io::Result<()> {
     drain_until(&mut Records::open(dir, SERVICES), Wake::new(dir, Some(sleeve))?, sink)
 }
 
-/// Gives records to `sink` until there is nothing more to wait for, and then to their end.
+/// Delivers records to `sink` until `wake` reports the end, and then the rest.
 fn drain_until(records: &mut Records, mut wake: Wake, sink: &mut dyn Sink) -> io::Result<()> {
     records.drain(sink)?;
     while wake.wait()? {
@@ -246,29 +247,29 @@ fn drain_until(records: &mut Records, mut wake: Wake, sink: &mut dyn Sink) -> io
     records.drain(sink)
 }
 
-/// A follower in a thread of its own: it may be slowed down by whoever reads standard output, and the sleeve may not.
+/// Prints the log in a thread of its own: a slow reader of standard output may delay it, but not the sleeve.
 #[derive(Debug)]
 pub(crate) struct Follower {
     thread: std::thread::JoinHandle<io::Result<()>>,
-    /// The folder that it reads from, or will when it is done with those before.
+    /// The directory that it reads, or will read after the ones before it.
     dir: Dir,
-    /// Closed when nothing more comes in that folder.
+    /// Closed when the log in that directory is complete.
     end: UnixStream,
     moves: mpsc::Sender<(Dir, UnixStream)>,
 }
 
 impl Follower {
     /// Prints the services' log of the enclave in `dir` to standard output and standard error.
-    pub(crate) fn start(dir: Dir, look: Look) -> io::Result<Self> {
+    pub(crate) fn start(dir: Dir, format: Format) -> io::Result<Self> {
         let (end, theirs) = UnixStream::pair()?;
         let (moves, places) = mpsc::channel();
         let first = dir.clone();
         let follow_log = move || {
-            let mut printer = Printer::new(look, io::BufWriter::new(io::stdout()), io::stderr());
+            let mut printer = Printer::new(format, io::BufWriter::new(io::stdout()), io::stderr());
             let mut records = Records::open(&first, SERVICES);
             drain_until(&mut records, Wake::new(&first, Some(theirs))?, &mut printer)?;
             for (dir, end) in places {
-                records = records.go_on_in(&dir, SERVICES);
+                records = records.continue_in(&dir, SERVICES);
                 drain_until(&mut records, Wake::new(&dir, Some(end))?, &mut printer)?;
             }
             Ok(())
@@ -277,23 +278,23 @@ impl Follower {
         Ok(Self { thread, dir, end, moves })
     }
 
-    /// Goes on in `dir` when what is left where it is now was printed; this does not wait for that.
+    /// Continues in `dir` after the rest in the current directory was printed; does not wait for that.
     pub(crate) fn move_to(&mut self, dir: &Dir) -> io::Result<()> {
         if self.dir.is(dir) {
             return Ok(());
         }
         let (end, theirs) = UnixStream::pair()?;
-        // A follower that has ended has nobody to print to.
+        // A follower that has ended has no reader any more.
         drop(self.moves.send((dir.clone(), theirs)));
         self.dir = dir.clone();
         self.end = end;
         Ok(())
     }
 
-    /// Lets it print what is left, and waits for it.
+    /// Waits until the rest is printed.
     pub(crate) fn finish(self) {
         drop((self.end, self.moves));
-        // Whoever read standard output has gone: nothing more is wanted.
+        // It fails only if the reader of standard output is gone, which needs no report.
         drop(self.thread.join());
     }
 }
@@ -325,7 +326,7 @@ mod tests {
         log.append(&frame(0, b"first\n")).unwrap();
         let reader = std::thread::spawn(move || {
             let mut out = Vec::new();
-            let mut printer = Printer::new(Look::default(), &mut out, io::sink());
+            let mut printer = Printer::new(Format::default(), &mut out, io::sink());
             follow(&folder, theirs, &mut printer).unwrap();
             drop(printer);
             out
@@ -343,12 +344,12 @@ mod tests {
             tail.take(&Record::from_bytes(&frame(seq, piece.as_bytes())[4..]).unwrap()).unwrap();
         }
         let mut out = Vec::new();
-        tail.hand_to(&mut Printer::new(Look::default(), &mut out, io::sink())).unwrap();
+        tail.write_to(&mut Printer::new(Format::default(), &mut out, io::sink())).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     #[test]
-    fn the_tail_has_the_last_lines_however_they_were_cut() {
+    fn the_tail_has_the_last_lines_regardless_of_record_boundaries() {
         assert_eq!(tail(2, &["0\n", "1\n", "2\n", "3\n"]), "2\n3\n");
         assert_eq!(tail(1, &["a\n", "half a ", "line\n"]), "half a line\n");
         assert_eq!(tail(2, &["a\nb\nc\nopen"]), "c\nopen");
@@ -357,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_ends_where_it_makes_no_sense() {
+    fn a_damaged_file_is_read_up_to_the_damage() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(
             dir.path().join(SERVICES),
@@ -365,7 +366,7 @@ mod tests {
         )
         .unwrap();
         let mut out = Vec::new();
-        let mut printer = Printer::new(Look::default(), &mut out, io::sink());
+        let mut printer = Printer::new(Format::default(), &mut out, io::sink());
         Records::open(&Dir::open(dir.path()).unwrap(), SERVICES).drain(&mut printer).unwrap();
         drop(printer);
         assert_eq!(out, b"good\n");

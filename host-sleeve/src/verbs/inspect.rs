@@ -1,4 +1,4 @@
-//! `inspect`: everything about one enclave, or about an enclave image.
+//! `inspect`: details of an enclave or an enclave image.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,18 +21,18 @@ use crate::values::{show_duration, show_size};
 use super::{DONE, eif, service};
 use crate::values::word;
 
-/// A running or ended enclave, as `inspect --json` shows it.
+/// The result of `inspect --json` for a running or ended enclave.
 #[derive(Serialize)]
 struct Enclave<'a> {
     alive: bool,
     words: String,
-    /// The processes on this host that live, by part.
+    /// The running processes on this host, by part.
     processes: BTreeMap<&'a str, u32>,
     #[serde(flatten)]
     record: &'a Record,
 }
 
-/// An enclave image, as `inspect --json` shows it.
+/// The result of `inspect --json` for an enclave image.
 #[derive(Serialize)]
 struct Image<'a> {
     path: &'a Path,
@@ -49,14 +49,14 @@ struct File {
     size: u64,
 }
 
-/// Tells all about something.
-pub(crate) fn inspect(asked: &Inspect, json: bool) -> Result<u8> {
-    if let Some(service) = &asked.service {
-        return confinement(&asked.target, service, json);
+/// Shows details of an enclave or an enclave image.
+pub(crate) fn inspect(args: &Inspect, json: bool) -> Result<u8> {
+    if let Some(service) = &args.service {
+        return confinement(&args.target, service, json);
     }
-    let path = Path::new(&asked.target);
-    if !asked.target.contains(['/', '.']) {
-        return enclave(&asked.target, json);
+    let path = Path::new(&args.target);
+    if !args.target.contains(['/', '.']) {
+        return enclave(&args.target, json);
     }
     match Source::open(path)? {
         Source::Artifact(_) => image(path, json),
@@ -67,7 +67,7 @@ pub(crate) fn inspect(asked: &Inspect, json: bool) -> Result<u8> {
 fn enclave(name: &str, json: bool) -> Result<u8> {
     let root = Root::open()?;
     let mut seen = root.find(name)?.must_see()?;
-    // A connection is no change of state: what was counted since the last status is asked for.
+    // A connection is not a change of state, so the status does not include it: the current counters are requested.
     if let (Some(now), Some(status)) = (usage::ask(&root, &seen), &mut seen.record.status) {
         status.ingress = now.ingress;
     }
@@ -102,7 +102,7 @@ fn text(seen: &Seen, processes: &BTreeMap<&str, u32>) -> String {
         }
     }
     for port in &record.publish {
-        fact("port", format!("{} is ingress {}", port.listen, port.ingress));
+        fact("port", format!("{} → ingress port {}", port.listen, port.ingress));
     }
     if let Some(ingress) = record.status.as_ref().map(|status| status.ingress) {
         fact("ingress", counters(&ingress));
@@ -125,7 +125,7 @@ fn counters(ingress: &IngressCounters) -> String {
     format!("{accepted} connections, {open} open, {refused} refused; {bytes_in} in, {bytes_out} out")
 }
 
-/// The registers as the enclave told them, next to what they should be.
+/// The registers as the enclave reported them, next to the predictions.
 fn registers(record: &Record, status: &cloister_wire::control::Status) -> String {
     if status.registers.is_empty() {
         return String::new();
@@ -183,11 +183,9 @@ fn confinement(name: &str, service: &str, json: bool) -> Result<u8> {
             output::data(&table.render())?;
             Ok(DONE)
         }
-        Reply::Refused { why } => {
-            Err(Error::enclave(format!("{name} refused"))
-                .because(std::io::Error::other(output::printable(&why))))
-        }
-        _ => Err(Error::enclave(format!("{name} answered something else"))),
+        Reply::Refused { why } => Err(Error::enclave(format!("{name} refused the request"))
+            .because(std::io::Error::other(output::printable(&why)))),
+        _ => Err(Error::enclave(format!("{name} sent an unexpected reply"))),
     }
 }
 
@@ -209,7 +207,7 @@ fn image(path: &Path, json: bool) -> Result<u8> {
     Ok(DONE)
 }
 
-/// A manifest fit for screens and tickets: of a sealed text only its length is told.
+/// A manifest that can be shown and shared: each sealed text is replaced by its length.
 fn without_sealed(manifest: &Manifest) -> Manifest {
     let mut manifest = manifest.clone();
     for text in manifest.services.iter_mut().flat_map(|service| service.sealed.values_mut()) {
@@ -233,7 +231,7 @@ fn image_text(image: &Image<'_>) -> String {
         fact("service", format!("{}: {}", service.name, service.argv.join(" ")));
     }
     for ingress in &image.manifest.ingress {
-        fact("ingress", format!("{} to {} port {}", ingress.port, ingress.service, ingress.target));
+        fact("ingress", format!("port {} → {} port {}", ingress.port, ingress.service, ingress.target));
     }
     table.render()
 }

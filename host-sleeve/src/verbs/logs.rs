@@ -1,4 +1,4 @@
-//! `logs`: what the services of an enclave said, or its console.
+//! `logs`: the log of an enclave's services, or its console.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::cli::Logs;
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::logbook::lines::{Look, Printer};
+use crate::logbook::lines::{Format, Printer};
 use crate::logbook::reader::{Reader, Wake};
 use crate::logbook::{CONSOLE, SERVICES};
 use crate::output::quiet_if_gone;
@@ -17,21 +17,18 @@ use crate::state::{Folder, Root};
 use super::DONE;
 use super::follow::{JsonLines, Records, Sink, Tail, follow};
 
-/// The longest line of the console that becomes one document of JSON, in bytes; a longer one becomes several.
+/// Maximum length of a console line in one JSON document, in bytes; a longer line is split.
 const MAX_LINE: usize = 16 * 1024;
 
 /// Prints a log.
-pub(crate) fn logs(asked: &Logs, json: bool) -> Result<u8> {
-    let folder = Root::open()?.find(&asked.name)?;
+pub(crate) fn logs(args: &Logs, json: bool) -> Result<u8> {
+    let folder = Root::open()?.find(&args.name)?;
     let seen = folder.must_see()?;
-    if let Some(service) = &asked.service {
+    if let Some(service) = &args.service {
         known(&seen, service)?;
     }
-    let printed = if asked.console {
-        console(&folder, asked.follow, json)
-    } else {
-        services(&folder, &seen, asked, json)
-    };
+    let printed =
+        if args.console { console(&folder, args.follow, json) } else { services(&folder, &seen, args, json) };
     quiet_if_gone(printed)?;
     Ok(DONE)
 }
@@ -46,30 +43,30 @@ fn known(seen: &Seen, service: &str) -> Result<()> {
         .hint(format!("its services: {}", names.join(", "))))
 }
 
-fn services(folder: &Folder, seen: &Seen, asked: &Logs, json: bool) -> io::Result<()> {
+fn services(folder: &Folder, seen: &Seen, args: &Logs, json: bool) -> io::Result<()> {
     let count = seen.record.status.as_ref().map_or(0, |status| status.services.len());
-    let look = Look {
-        service: asked.service.clone(),
-        names: count > 1 && asked.service.is_none(),
-        times: seen.record.booted_ms.filter(|_| asked.timestamps || json),
+    let format = Format {
+        service: args.service.clone(),
+        names: count > 1 && args.service.is_none(),
+        times: seen.record.booted_ms.filter(|_| args.timestamps || json),
     };
     let out = io::BufWriter::new(io::stdout());
     let mut sink: Box<dyn Sink> = if json {
-        Box::new(JsonLines::new(look, out))
+        Box::new(JsonLines::new(format, out))
     } else {
-        Box::new(Printer::new(look, out, io::stderr()))
+        Box::new(Printer::new(format, out, io::stderr()))
     };
-    let sleeve = Client::connect(folder).ok().flatten().filter(|_| asked.follow);
-    match (asked.tail, sleeve) {
+    let sleeve = Client::connect(folder).ok().flatten().filter(|_| args.follow);
+    match (args.tail, sleeve) {
         (None, Some(sleeve)) => follow(folder.dir(), sleeve.into_stream(), sink.as_mut()),
         (None, None) => Records::open(folder.dir(), SERVICES).drain(sink.as_mut()),
         (Some(wanted), sleeve) => {
             let mut records = Records::open(folder.dir(), SERVICES);
-            let mut tail = Tail::new(wanted, asked.service.clone());
+            let mut tail = Tail::new(wanted, args.service.clone());
             let wake =
                 sleeve.map(|sleeve| Wake::new(folder.dir(), Some(sleeve.into_stream()))).transpose()?;
             records.drain(&mut tail)?;
-            tail.hand_to(sink.as_mut())?;
+            tail.write_to(sink.as_mut())?;
             records.drain(sink.as_mut())?;
             let Some(mut wake) = wake else { return Ok(()) };
             while wake.wait()? {
@@ -107,33 +104,33 @@ fn copy(reader: &mut Reader, out: &mut dyn Write) -> io::Result<()> {
     }
 }
 
-/// Writes each line of the console as a line of JSON.
+/// Writes each line of the console as a JSON document.
 struct ConsoleLines<O: Write> {
     out: O,
-    /// What has come of a line that has not ended.
+    /// The beginning of a line whose end has not been read yet.
     line: Vec<u8>,
 }
 
-/// A line of the console, in the shape of a service's record as far as a console has it: no number, time or service.
+/// A line of the console, in the form of a service's record, but without number, time and service.
 #[derive(Serialize)]
 struct ConsoleLine<'a> {
     stream: &'static str,
-    /// The text, with what is not UTF-8 replaced.
+    /// The text, with invalid UTF-8 replaced.
     text: &'a str,
 }
 
 impl<O: Write> ConsoleLines<O> {
-    fn tell(&mut self) -> io::Result<()> {
+    fn write_line(&mut self) -> io::Result<()> {
         let text = String::from_utf8_lossy(&self.line);
         serde_json::to_writer(&mut self.out, &ConsoleLine { stream: "console", text: &text })?;
         self.line.clear();
         self.out.write_all(b"\n")
     }
 
-    /// Tells a line without an end, too.
+    /// Also writes a last line without an end.
     fn finish(&mut self) -> io::Result<()> {
         if !self.line.is_empty() {
-            self.tell()?;
+            self.write_line()?;
         }
         self.out.flush()
     }
@@ -144,7 +141,7 @@ impl<O: Write> Write for ConsoleLines<O> {
         for byte in bytes {
             self.line.push(*byte);
             if *byte == b'\n' || self.line.len() >= MAX_LINE {
-                self.tell()?;
+                self.write_line()?;
             }
         }
         Ok(bytes.len())
@@ -160,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_line_of_the_console_is_a_document() {
+    fn each_console_line_is_one_document() {
         let mut lines = ConsoleLines { out: Vec::new(), line: Vec::new() };
         for piece in [b"[0.0] Linux\r\n[0.1]".as_slice(), b" \x1b[0m\xff\n", b"half"] {
             lines.write_all(piece).unwrap();
@@ -179,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_takes_bounded_memory() {
+    fn an_endless_line_takes_bounded_memory() {
         let mut lines = ConsoleLines { out: Vec::new(), line: Vec::new() };
         lines.write_all(&vec![b'x'; 3 * MAX_LINE + 1]).unwrap();
         assert_eq!(lines.line.len(), 1);

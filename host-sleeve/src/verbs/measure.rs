@@ -1,4 +1,4 @@
-//! `measure`: what the hardware will report of an enclave image.
+//! `measure`: the measurements that the hardware will report for an enclave image.
 
 use cloister_image::measure::{Measurements, NitroMeasurements, VERSION};
 use serde_json::Value;
@@ -11,8 +11,8 @@ use crate::output::{self, Table};
 use super::DONE;
 
 /// Computes the measurements from the image's bytes.
-pub(crate) fn measure(asked: &Measure, json: bool) -> Result<u8> {
-    let measurements = of(asked)?;
+pub(crate) fn measure(args: &Measure, json: bool) -> Result<u8> {
+    let measurements = of(args)?;
     if json {
         output::json(&measurements)?;
     } else {
@@ -21,18 +21,18 @@ pub(crate) fn measure(asked: &Measure, json: bool) -> Result<u8> {
     Ok(DONE)
 }
 
-fn of(asked: &Measure) -> Result<Measurements> {
-    match Source::open(&asked.app)? {
+fn of(args: &Measure) -> Result<Measurements> {
+    match Source::open(&args.app)? {
         Source::Eif(file) => Ok(of_file(&file)),
         Source::Artifact(artifact) => artifact.measurements().map_err(|error| {
-            Error::operator(format!("{} cannot be measured", asked.app.display()))
+            Error::operator(format!("{} cannot be measured", args.app.display()))
                 .because(error)
                 .hint("if it is damaged, build it again")
         }),
     }
 }
 
-/// The release is only known from what the file says of itself, which nobody vouches for: it is left out.
+/// The file names its release only in metadata that is not measured, so the release is omitted.
 fn of_file(file: &EifFile) -> Measurements {
     let explained = &file.explanation;
     let nitro = NitroMeasurements { command_line: explained.command_line.clone(), pcrs: explained.pcrs };
@@ -48,7 +48,7 @@ fn text(measurements: &Measurements) -> String {
         table.row([name.to_uppercase(), value.as_str().map(str::to_owned).unwrap_or_default()]);
     }
     if pcrs == Value::Null {
-        return "nothing: this image is for no hardware that measures".to_owned();
+        return "none: this image supports no hardware that measures".to_owned();
     }
     table.render()
 }

@@ -1,4 +1,4 @@
-//! `metrics`: every enclave of this user, for Prometheus.
+//! `metrics`: serves metrics of all enclaves of this user for Prometheus.
 
 use cloister_net::Listener;
 use serde::Serialize;
@@ -12,29 +12,29 @@ use crate::state::Root;
 
 use super::{DONE, block_on};
 
-/// Where metrics are served, as `metrics --json` shows it.
+/// The result of `metrics --json`.
 #[derive(Serialize)]
 struct Serving {
     url: String,
 }
 
-/// Serves until it is interrupted or asked to end.
-pub(crate) fn metrics(asked: &Metrics, json: bool) -> Result<u8> {
+/// Serves until it receives SIGINT, SIGTERM or SIGHUP.
+pub(crate) fn metrics(args: &Metrics, json: bool) -> Result<u8> {
     let root = Root::open()?;
     block_on(async {
         let mut signals = Signals::listen()?;
-        let listener = Listener::tcp(asked.listen).map_err(|error| {
-            let error = Error::operator(format!("cannot listen on {}", asked.listen)).because(error);
+        let listener = Listener::tcp(args.listen).map_err(|error| {
+            let error = Error::operator(format!("cannot listen on {}", args.listen)).because(error);
             error.hint("choose another address with --listen")
         })?;
-        let url = format!("http://{}/metrics", listener.tcp_address().unwrap_or(asked.listen));
+        let url = format!("http://{}/metrics", listener.tcp_address().unwrap_or(args.listen));
         if json {
             output::json(&Serving { url })?;
         } else {
             output::data(&url)?;
         }
         tokio::select! {
-            () = serve(listener, Source::Every(root)) => {}
+            () = serve(listener, Source::All(root)) => {}
             _ = signals.next() => {}
         }
         Ok(DONE)

@@ -1,7 +1,7 @@
 //! One file for each command.
 //!
-//! Its law: a command turns typed words into calls and results into output; what it does is done elsewhere. Each answers
-//! with an exit code.
+//! Invariant: a command turns its arguments into calls and the results into output; the work itself is done elsewhere. Each
+//! returns an exit code.
 
 pub(crate) mod build;
 pub(crate) mod diff;
@@ -23,15 +23,15 @@ pub(crate) mod stop;
 
 use crate::error::{Doing, Result};
 
-/// The exit code of a command that did what it was asked.
+/// The exit code of a successful command.
 pub(crate) const DONE: u8 = 0;
 
-/// Everything but what is blocking happens on this thread: the machine's programs die with it.
+/// Everything but blocking work runs on this thread: the kernel kills the machine's programs when this thread exits.
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.doing(|| "cannot start the event loop".to_owned())?;
     let result = runtime.block_on(work);
-    // Blocking work that is still under way, such as reading a large image, is not waited for.
+    // Blocking work in progress, such as reading a large image, is not waited for.
     runtime.shutdown_background();
     result
 }

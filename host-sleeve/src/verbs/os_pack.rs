@@ -1,4 +1,4 @@
-//! `os-pack`: ramdisk 1, for whoever builds a release of the operating system.
+//! `os-pack`: packs ramdisk 1 when an OS release is built.
 
 use cloister_image::ramdisk;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use crate::output;
 
 use super::DONE;
 
-/// What was packed, as `os.json` has it.
+/// The ramdisk, in the form of `os.json`.
 #[derive(Serialize)]
 struct Packed {
     sha256: String,
@@ -17,8 +17,8 @@ struct Packed {
 }
 
 /// Packs ramdisk 1.
-pub(crate) fn os_pack(asked: &OsPack, json: bool) -> Result<u8> {
-    let written = ramdisk::pack_os(&asked.list, &asked.programs, &asked.output)
+pub(crate) fn os_pack(args: &OsPack, json: bool) -> Result<u8> {
+    let written = ramdisk::pack_os(&args.list, &args.programs, &args.output)
         .map_err(|fault| Error::host("ramdisk 1 cannot be packed").because(fault))?;
     let packed = Packed { sha256: written.digest.hex(), bytes: written.size };
     let line = format!("{}  {}", packed.sha256, packed.bytes);

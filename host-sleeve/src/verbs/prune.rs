@@ -9,13 +9,16 @@ use crate::{install, output};
 use super::DONE;
 
 /// Prunes the cache.
-pub(crate) fn prune(asked: &Prune, json: bool) -> Result<u8> {
-    let pruned = registry::prune(&install::cache("registry")?, asked.unused_for)?;
+pub(crate) fn prune(args: &Prune, json: bool) -> Result<u8> {
+    let pruned = registry::prune(&install::cache("registry")?, args.unused_for)?;
     if json {
         output::json(&pruned)?;
     } else {
         let (removed, kept) = (show_size(pruned.removed_bytes), show_size(pruned.kept_bytes));
-        output::data(&format!("removed {} blobs, {removed}; kept {}, {kept}", pruned.removed, pruned.kept))?;
+        output::data(&format!(
+            "removed {} blobs ({removed}), kept {} ({kept})",
+            pruned.removed, pruned.kept
+        ))?;
     }
     Ok(DONE)
 }

@@ -1,4 +1,4 @@
-//! `ps`: which enclaves there are.
+//! `ps`: lists enclaves.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::Ps;
 use crate::client::usage::{Usage, ask_all, by_servant, by_service};
-use crate::error::{Result, Words};
+use crate::error::{ErrorDocument, Result};
 use crate::output::{self, Table};
 use crate::state::record::{OtherVersion, Seen, now_ms};
 use crate::state::{End, Root};
@@ -14,11 +14,11 @@ use crate::values::{Publish, show_duration, show_size};
 
 use super::DONE;
 
-/// How much of a state `ps` shows, in characters: what a program said at its end may be four kilobytes, and `inspect` shows
-/// all of it.
+/// Maximum length of a state in `ps`, in characters: the last output of a program may be four kilobytes, and `inspect` shows all
+/// of it.
 const MAX_STATE: usize = 120;
 
-/// One enclave, as `ps --json` shows it.
+/// One enclave in `ps --json`.
 #[derive(Serialize)]
 struct Entry<'a> {
     name: &'a str,
@@ -32,33 +32,33 @@ struct Entry<'a> {
     services: String,
     publish: &'a [Publish],
     end: Option<&'a End>,
-    /// What the services use, if the enclave says so.
+    /// The resource usage of the services, if the enclave reported it.
     usage: Option<Vec<Usage>>,
-    /// The same of our own programs that run beside them, named with an `@`.
+    /// The same for the servants, whose names begin with `@`.
     servants: Option<Vec<Usage>>,
-    /// Processes that outlived their sleeve: there should be none.
+    /// Processes that outlived their sleeve, which should not happen.
     orphans: Vec<u32>,
 }
 
-/// A folder whose record cannot be read, or was written by another version.
+/// An enclave whose record cannot be read, or was written by another version.
 #[derive(Serialize)]
 struct Unreadable<'a> {
     name: &'a str,
     alive: bool,
     state: &'static str,
-    error: Words,
+    error: ErrorDocument,
 }
 
 /// Lists enclaves.
-pub(crate) fn ps(asked: &Ps, json: bool) -> Result<u8> {
+pub(crate) fn ps(args: &Ps, json: bool) -> Result<u8> {
     let root = Root::open()?;
     let wanted = |seen: &Result<Seen>| match seen {
-        Ok(seen) => asked.all || seen.alive || !seen.orphans().is_empty(),
+        Ok(seen) => args.all || seen.alive || !seen.orphans().is_empty(),
         Err(_) => true,
     };
     let found: Vec<(String, Result<Seen>)> =
         root.list()?.into_iter().filter(|(_, seen)| wanted(seen)).collect();
-    if asked.quiet && !json {
+    if args.quiet && !json {
         let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
         return output::data(&names.join("\n")).map(|()| DONE);
     }
@@ -78,13 +78,14 @@ pub(crate) fn ps(asked: &Ps, json: bool) -> Result<u8> {
                 values.push(serde_json::to_value(entry(seen, usage, servants)).unwrap_or_default());
             }
             Err(error) => {
-                let foreign = error.told().because.as_ref().is_some_and(|cause| cause.is::<OtherVersion>());
+                let foreign =
+                    error.details().because.as_ref().is_some_and(|cause| cause.is::<OtherVersion>());
                 let state = if foreign { "another-version" } else { "unreadable" };
                 let why = error.reasons().into_iter().next().unwrap_or_default();
                 let shown = format!("{}: {why}", state.replace('-', " "));
-                table.row([name.clone(), output::cut(&shown, MAX_STATE)]);
+                table.row([name.clone(), output::truncate(&shown, MAX_STATE)]);
                 let alive = root.find(name).is_ok_and(|folder| folder.is_alive());
-                let unreadable = Unreadable { name, alive, state, error: Words::from(error) };
+                let unreadable = Unreadable { name, alive, state, error: ErrorDocument::from(error) };
                 values.push(serde_json::to_value(unreadable).unwrap_or_default());
             }
         }
@@ -120,9 +121,10 @@ fn entry(seen: &Seen, usage: Option<Vec<Usage>>, servants: Option<Vec<Usage>>) -
 fn row(seen: &Seen, usage: Option<&[Usage]>) -> Vec<String> {
     let record = &seen.record;
     let ports: Vec<String> = record.publish.iter().map(|p| format!("{}→{}", p.listen, p.ingress)).collect();
-    let mut state = output::cut(&seen.words(), MAX_STATE);
+    let mut state = output::truncate(&seen.words(), MAX_STATE);
     for (part, process) in seen.orphans() {
-        let orphan = format!("; {part} {} still runs, `host-sleeve rm {}` ends it", process.pid, record.name);
+        let orphan =
+            format!("; {part} {} is still running, `host-sleeve rm {}` kills it", process.pid, record.name);
         state.push_str(&orphan);
     }
     vec![
@@ -138,7 +140,7 @@ fn row(seen: &Seen, usage: Option<&[Usage]>) -> Vec<String> {
     ]
 }
 
-/// How often services were started again, all together.
+/// The number of restarts of all services together.
 fn restarts(seen: &Seen) -> String {
     let services = seen.record.status.iter().flat_map(|status| &status.services);
     services.map(|service| u64::from(service.restarts)).sum::<u64>().to_string()

@@ -1,4 +1,4 @@
-//! `rm`: forgets ended enclaves.
+//! `rm`: removes ended enclaves and their logs.
 
 use std::time::Duration;
 
@@ -12,23 +12,23 @@ use crate::state::{Folder, Root, folder};
 
 use super::{DONE, block_on};
 
-/// How long a sleeve may take to agree to a kill before it is killed without asking.
+/// Time limit for a sleeve's reply to a kill request, after which the sleeve itself is killed.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 
-/// Removes what is left of enclaves. One that cannot be removed does not keep the others.
-pub(crate) fn rm(asked: &Rm, json: bool) -> Result<u8> {
+/// Removes enclaves. One that cannot be removed does not prevent the others from being removed.
+pub(crate) fn rm(args: &Rm, json: bool) -> Result<u8> {
     let root = Root::open()?;
-    let folders: Vec<Result<Folder>> = if asked.all {
-        // Without force, those that run are not meant.
-        let all = root.folders()?.into_iter().filter(|folder| asked.force || !folder.is_alive());
+    let folders: Vec<Result<Folder>> = if args.all {
+        // Without --force, running enclaves are not included.
+        let all = root.folders()?.into_iter().filter(|folder| args.force || !folder.is_alive());
         all.map(Ok).collect()
     } else {
-        asked.names.iter().map(|name| root.find(name)).collect()
+        args.names.iter().map(|name| root.find(name)).collect()
     };
     let mut removed = Vec::new();
     let mut failed: Option<Error> = None;
     for folder in folders {
-        match folder.and_then(|folder| remove(folder, asked.force)) {
+        match folder.and_then(|folder| remove(folder, args.force)) {
             Ok(name) if json => removed.push(name),
             Ok(name) => output::data(&name)?,
             Err(error) => {
@@ -44,7 +44,7 @@ pub(crate) fn rm(asked: &Rm, json: bool) -> Result<u8> {
     failed.map_or(Ok(DONE), Err)
 }
 
-/// Removes one, and answers its name.
+/// Removes one enclave and returns its name.
 fn remove(folder: Folder, force: bool) -> Result<String> {
     let name = folder.name().to_owned();
     if force {
@@ -55,10 +55,10 @@ fn remove(folder: Folder, force: bool) -> Result<String> {
     Ok(name)
 }
 
-/// Ends an enclave that runs: by its sleeve, or with its sleeve if that does not answer, or does not end after it.
+/// Kills a running enclave: through its sleeve, or together with its sleeve if that does not respond or does not exit afterwards.
 fn end(folder: &Folder) -> Result<()> {
     let sleeve = folder.named();
-    let asked = Client::connect(folder).and_then(|client| match client {
+    let killed = Client::connect(folder).and_then(|client| match client {
         None => Ok(folder.wait_end(sleeve, false)),
         Some(mut client) => {
             client.limit(ASK_LIMIT)?;
@@ -66,10 +66,10 @@ fn end(folder: &Folder) -> Result<()> {
             client.wait_end(folder, sleeve.or_else(|| folder.named()))
         }
     });
-    match asked {
+    match killed {
         Err(error) if !sleeve.is_none_or(ProcessId::end) => Err(error),
         Ok(Some(process)) if process.end() => {
-            output::note(&format!("cloister: {}; it was killed", folder::printing(folder.name(), process)));
+            output::note(&format!("cloister: {}; killed it", folder::printing(folder.name(), process)));
             Ok(())
         }
         _ => Ok(()),
@@ -85,7 +85,7 @@ mod tests {
     use crate::verbs::stop::tests::{a_sleeve, reap, root};
 
     #[test]
-    fn a_sleeve_that_replaced_the_one_asked_is_not_killed() {
+    fn the_successor_of_an_unresponsive_sleeve_is_not_killed() {
         let (_dir, root) = root();
         let held = root.claim(Some("web"), "web", false).unwrap();
         let (first, record) = a_sleeve();
@@ -101,7 +101,7 @@ mod tests {
         end(&root.find("web").unwrap()).unwrap();
         replaced.join().unwrap();
         let (first, second) = (reap(first), reap(second));
-        assert!(second, "a successor was killed");
-        assert!(!first, "the one that did not answer was left");
+        assert!(second, "the successor was killed");
+        assert!(!first, "the unresponsive sleeve was not killed");
     }
 }

@@ -1,7 +1,7 @@
-//! `run`: in the foreground, where this process is the sleeve, or behind it.
+//! `run`: in the foreground, where this process is the sleeve, or detached, where the sleeve is a process of its own.
 
+mod changes;
 mod ends;
-mod turns;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::cli::Run;
-use crate::error::{Doing, Error, Result, Words};
-use crate::logbook::lines::Look;
+use crate::error::{Doing, Error, ErrorDocument, Result};
+use crate::logbook::lines::Format;
 use crate::logbook::rotating::Rotating;
 use crate::logbook::{SLEEVE, SLEEVE_LIMIT};
 use crate::output;
@@ -24,55 +24,55 @@ use crate::values::{show_duration, show_size};
 
 use super::follow::Follower;
 use super::{DONE, block_on};
+use changes::Changes;
 use ends::Last;
-use turns::Turns;
 
-/// The longest order or report that is read.
+/// Maximum length of an order or report in bytes.
 const MAX_MESSAGE: u64 = 1024 * 1024;
 
-/// What a detached sleeve tells whoever launched it: the first of these is the last.
+/// The report of a detached sleeve to the command that launched it. There is exactly one.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Report {
     /// The enclave is ready.
     Ready { record: Box<Record> },
-    /// It has ended before it was.
+    /// The enclave ended before it was ready.
     Ended { record: Box<Record>, last: Last },
-    /// It was not launched.
-    Failed(Words),
+    /// The enclave was not launched.
+    Failed(ErrorDocument),
 }
 
 /// Runs an enclave.
-pub(crate) fn run(asked: Run, json: bool) -> Result<u8> {
-    let detach = asked.detach;
-    let order = order(asked)?;
-    if detach { behind(&order, json) } else { in_front(order, json) }
+pub(crate) fn run(args: Run, json: bool) -> Result<u8> {
+    let detach = args.detach;
+    let order = order(args)?;
+    if detach { detached(&order, json) } else { foreground(order, json) }
 }
 
-fn order(asked: Run) -> Result<Order> {
-    let app = std::path::absolute(&asked.app).doing(|| format!("cannot resolve {}", asked.app.display()))?;
+fn order(args: Run) -> Result<Order> {
+    let app = std::path::absolute(&args.app).doing(|| format!("cannot resolve {}", args.app.display()))?;
     Ok(Order {
         app,
-        name: asked.name,
-        replace: asked.replace,
-        rm: asked.rm,
-        publish: asked.publish,
-        cpus: asked.cpus,
-        memory: asked.memory,
-        timeout: asked.timeout,
-        ready_timeout: asked.ready_timeout,
-        backend: asked.backend,
-        options: asked.options.0,
-        metrics: asked.metrics,
-        console: asked.console,
+        name: args.name,
+        replace: args.replace,
+        rm: args.rm,
+        publish: args.publish,
+        cpus: args.cpus,
+        memory: args.memory,
+        timeout: args.timeout,
+        ready_timeout: args.ready_timeout,
+        backend: args.backend,
+        options: args.options.0,
+        metrics: args.metrics,
+        console: args.console,
     })
 }
 
-/// Tells the person in front of the terminal.
+/// Reports to the terminal.
 #[derive(Debug, Default)]
 struct Terminal {
     follower: Option<Follower>,
-    turns: Turns,
+    changes: Changes,
     json: bool,
 }
 
@@ -81,8 +81,8 @@ impl Watcher for Terminal {
         if self.json {
             return Ok(());
         }
-        let look = Look { names: app.manifest.services.len() > 1, ..Look::default() };
-        let follower = Follower::start(folder.dir().clone(), look);
+        let format = Format { names: app.manifest.services.len() > 1, ..Format::default() };
+        let follower = Follower::start(folder.dir().clone(), format);
         self.follower = Some(follower.doing(|| "cannot follow the log".to_owned())?);
         Ok(())
     }
@@ -91,52 +91,52 @@ impl Watcher for Terminal {
         if let Some(Err(error)) = self.follower.as_mut().map(|follower| follower.move_to(folder.dir())) {
             output::note(&format!("warning: the log is no longer shown: {error}"));
         }
-        output::note(&restored_words(folder));
+        output::note(&restored_text(folder));
     }
 
     fn ready(&mut self, record: &Record) {
-        output::note(&format!("cloister: {}", ready_words(record)));
+        output::note(&format!("cloister: {}", ready_text(record)));
     }
 
     fn changed(&mut self, record: &Record) {
-        self.turns.tell(record);
+        self.changes.report(record);
     }
 }
 
-fn restored_words(folder: &Folder) -> String {
+fn restored_text(folder: &Folder) -> String {
     format!(
-        "warning: the folder of a running enclave was changed from outside; it is at {} again
-hint: what was logged before          may be lost. Where the enclave's vsock socket was removed, new connections to it fail until it is launched again",
+        "warning: the directory of a running enclave was modified by another program; it was recreated at {}
+hint: earlier log records may be lost. If the enclave's vsock socket was removed, new connections to it fail until it is launched again",
         folder.path().display()
     )
 }
 
-fn ready_words(record: &Record) -> String {
+fn ready_text(record: &Record) -> String {
     let kind = record.machine.as_ref().map_or("", |machine| machine.kind.as_str());
     let took = record.ready_ms.unwrap_or(record.created_ms).saturating_sub(record.created_ms);
     let took = show_duration(std::time::Duration::from_millis(took));
-    let mut words = format!("{} is ready after {took} ({kind}, {})", record.name, show_size(record.memory));
+    let mut text = format!("{} is ready after {took} ({kind}, {})", record.name, show_size(record.memory));
     for port in &record.publish {
-        let port = format!("; {} is port {}", port.listen, port.ingress);
-        words.push_str(&port);
+        let port = format!("; {} → port {}", port.listen, port.ingress);
+        text.push_str(&port);
     }
-    words
+    text
 }
 
-fn in_front(order: Order, json: bool) -> Result<u8> {
+fn foreground(order: Order, json: bool) -> Result<u8> {
     let rm = order.rm;
     let mut terminal = Terminal { json, ..Terminal::default() };
-    let notes = output::Aside::start().doing(|| "cannot start a thread".to_owned())?;
+    let messages = output::MessageThread::start().doing(|| "cannot start a thread".to_owned())?;
     let ran = block_on(live(order, &mut terminal));
     let follower = terminal.follower.take();
-    let said = ran.as_ref().ok().map(|ran| (ran.record.clone(), ran.end.clone(), Last::of(ran, !json, rm)));
+    let ended = ran.as_ref().ok().map(|ran| (ran.record.clone(), ran.end.clone(), Last::of(ran, !json, rm)));
     print_rest(move || {
-        drop(notes);
+        drop(messages);
         if let Some(follower) = follower {
             follower.finish();
         }
-        let Some((record, end, last)) = said else { return Ok(()) };
-        ends::tell(&record, &end, &last, false);
+        let Some((record, end, last)) = ended else { return Ok(()) };
+        ends::report(&record, &end, &last, false);
         if json { output::json(&record) } else { Ok(()) }
     })?;
     let ran = ran?;
@@ -147,8 +147,7 @@ fn in_front(order: Order, json: bool) -> Result<u8> {
     Ok(code)
 }
 
-/// Prints what is left when the enclave has ended. Whoever reads that slowly holds up nothing but this process, and a signal ends
-/// the waiting.
+/// Prints the remaining output after the enclave's end. A slow reader delays only this process, and a signal ends it.
 fn print_rest(print: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
     block_on(async {
         let mut signals = Signals::listen()?;
@@ -160,14 +159,14 @@ fn print_rest(print: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()>
     })
 }
 
-/// Starts a sleeve of its own and waits until its enclave is ready.
-fn behind(order: &Order, json: bool) -> Result<u8> {
+/// Starts a detached sleeve and waits until its enclave is ready.
+fn detached(order: &Order, json: bool) -> Result<u8> {
     match block_on(launch(order))? {
         Report::Ready { record } => {
             if json {
                 output::json(&record)?;
             } else {
-                output::note(&format!("cloister: {}", ready_words(&record)));
+                output::note(&format!("cloister: {}", ready_text(&record)));
                 output::data(&record.name)?;
             }
             Ok(DONE)
@@ -177,11 +176,11 @@ fn behind(order: &Order, json: bool) -> Result<u8> {
                 output::json(&record)?;
             }
             if let Some(end) = &record.end {
-                ends::tell(&record, end, &last, true);
+                ends::report(&record, end, &last, true);
             }
             Ok(record.end.map_or(DONE, |end| end.code))
         }
-        Report::Failed(words) => Err(words.into()),
+        Report::Failed(error) => Err(error.into()),
     }
 }
 
@@ -198,13 +197,13 @@ fn start_sleeve(order: &Order) -> Result<Child> {
     Ok(child)
 }
 
-/// Starts a sleeve and waits for its report; Ctrl-C is passed on to the sleeve, whose report then says so.
+/// Starts a sleeve and waits for its report. Ctrl-C is forwarded to the sleeve, which then reports the interruption.
 async fn launch(order: &Order) -> Result<Report> {
-    // Before the sleeve is there: from then on no signal may end this process alone.
+    // Before the sleeve exists: from then on no signal must end this process alone.
     let mut signals = Signals::listen()?;
     let mut child = match start_sleeve(order) {
         Ok(child) => child,
-        // Ctrl-C goes to every process of the terminal's group: it may have ended the sleeve before its handlers were there.
+        // Ctrl-C is sent to every process of the terminal's group: it may have killed the sleeve before its handlers were installed.
         Err(_) if signals.pending().await => return Err(interrupted()),
         Err(error) => return Err(error),
     };
@@ -216,18 +215,18 @@ async fn launch(order: &Order) -> Result<Report> {
         tokio::select! {
             report = &mut report => return match report.ok().flatten() {
                 Some(report) => Ok(report),
-                // It had not come so far as to hear the signal, or heard Ctrl-C from the terminal as well.
+                // It was killed before its handlers were installed, or received the terminal's Ctrl-C itself.
                 None if was_interrupted || signals.pending().await => Err(interrupted()),
-                None => Err(Error::host("the sleeve ended before it launched anything")),
+                None => Err(Error::host("the sleeve exited before it launched the enclave")),
             },
             sent = signals.next() => {
                 was_interrupted = true;
-                // A sleeve that was started in the background ignores SIGINT, as we do.
+                // A sleeve that was started in the background ignores SIGINT, as this process does.
                 let signal = match sent {
                     Sent::Interrupt => rustix::process::Signal::INT,
                     Sent::Terminate | Sent::Hangup => rustix::process::Signal::TERM,
                 };
-                // Our child is not reaped yet, so its number is its own.
+                // The child is not reaped yet, so its number cannot have been reused.
                 rustix::process::kill_process(pid, signal).unwrap_or_default();
             }
         }
@@ -240,24 +239,24 @@ fn read_report(stdout: impl Read) -> Option<Report> {
     serde_json::from_str(&line).ok()
 }
 
-/// Tells whoever launched a detached sleeve, once.
+/// Sends one report to the command that launched this detached sleeve.
 #[derive(Debug)]
 struct Reporter {
     to: Option<io::Stdout>,
-    turns: Turns,
+    changes: Changes,
 }
 
 impl Reporter {
-    fn tell(&mut self, report: &Report) {
+    fn send(&mut self, report: &Report) {
         let Some(mut to) = self.to.take() else {
             return;
         };
         if let Ok(mut line) = serde_json::to_vec(report) {
             line.push(b'\n');
-            // Whoever launched us may have gone; the enclave goes on.
+            // The launching command may be gone; the enclave continues.
             drop(to.write_all(&line).and_then(|()| to.flush()));
         }
-        // The reader waits for the end of the stream as well.
+        // The reader also waits for the end of the stream.
         if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
             rustix::stdio::dup2_stdout(null.as_fd()).unwrap_or_default();
         }
@@ -268,10 +267,10 @@ impl Watcher for Reporter {
     fn launching(&mut self, folder: &Folder, _app: &App) -> Result<()> {
         let doing = || format!("cannot write {}", folder.file(SLEEVE).display());
         let mut log = Rotating::create(folder.home().clone(), SLEEVE, SLEEVE_LIMIT).doing(doing)?;
-        rustix::stdio::dup2_stderr(log.as_fd()).doing(|| "cannot leave the terminal".to_owned())?;
+        rustix::stdio::dup2_stderr(log.as_fd()).doing(|| "cannot redirect standard error".to_owned())?;
         output::divert(move |bytes| {
-            // A full disk costs these words and nothing else. What is not said through `output`, such as a panic, follows
-            // to the new file when the log has started over.
+            // A full disk loses these messages and nothing else. Standard error follows to the new file after a rotation, for
+            // text that is not printed through `output`, such as a panic message.
             drop(log.append(bytes));
             rustix::stdio::dup2_stderr(log.as_fd()).unwrap_or_default();
         });
@@ -279,31 +278,31 @@ impl Watcher for Reporter {
     }
 
     fn restored(&mut self, folder: &Folder) {
-        output::note(&restored_words(folder));
+        output::note(&restored_text(folder));
     }
 
     fn ready(&mut self, record: &Record) {
-        self.tell(&Report::Ready { record: Box::new(record.clone()) });
+        self.send(&Report::Ready { record: Box::new(record.clone()) });
     }
 
     fn changed(&mut self, record: &Record) {
-        self.turns.tell(record);
+        self.changes.report(record);
     }
 }
 
 /// The process behind `run --detach`: an order on standard input, one report on standard output.
 pub(crate) fn sleeve() -> Result<u8> {
-    // A session of its own: no terminal can interrupt it or hang it up. It fails only where this process leads a group,
-    // which whoever started it by hand has seen to.
+    // A session of its own, so that no terminal can interrupt it or hang it up. This fails only if the process already leads a
+    // process group, because it was started by hand.
     rustix::process::setsid().map(drop).unwrap_or_default();
-    // An order has absolute paths; the folder it came from may be removed meanwhile.
-    std::env::set_current_dir("/").doing(|| "cannot leave this folder".to_owned())?;
+    // An order has absolute paths; the directory it was given in may be removed meanwhile.
+    std::env::set_current_dir("/").doing(|| "cannot change to the root directory".to_owned())?;
     let mut text = Vec::new();
-    let doing = || "cannot read the order".to_owned();
+    let doing = || "cannot read the launch order".to_owned();
     io::stdin().take(MAX_MESSAGE).read_to_end(&mut text).doing(doing)?;
     let order: Order = serde_json::from_slice(&text).map_err(io::Error::from).doing(doing)?;
     let rm = order.rm;
-    let mut reporter = Reporter { to: Some(io::stdout()), turns: Turns::default() };
+    let mut reporter = Reporter { to: Some(io::stdout()), changes: Changes::default() };
     match block_on(live(order, &mut reporter)) {
         Ok(ran) => {
             let code = ran.end.code;
@@ -311,11 +310,11 @@ pub(crate) fn sleeve() -> Result<u8> {
             if rm {
                 ran.folder.remove_locked()?;
             }
-            reporter.tell(&Report::Ended { record: Box::new(ran.record), last });
+            reporter.send(&Report::Ended { record: Box::new(ran.record), last });
             Ok(code)
         }
         Err(error) => {
-            reporter.tell(&Report::Failed(Words::from(&error)));
+            reporter.send(&Report::Failed(ErrorDocument::from(&error)));
             Err(error)
         }
     }

@@ -1,4 +1,4 @@
-//! `stats`: what the services of running enclaves use.
+//! `stats`: resource usage of the services of running enclaves.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -19,30 +19,30 @@ use crate::values::word;
 /// The pause between two tables of `--watch`.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// One enclave, as `stats --json` shows it.
+/// One enclave in `stats --json`.
 #[derive(Serialize)]
 struct Entry {
     name: String,
     services: Vec<Usage>,
-    /// Our own programs that run beside them.
+    /// Cloister's own programs that run beside them.
     servants: Vec<Usage>,
 }
 
-/// CPU time by enclave and service, and when it was read: two of these make a share.
+/// CPU time by enclave and service, and when it was read, for computing CPU shares.
 type Before = HashMap<(String, String), (u64, Instant)>;
 
-/// Shows resource use.
-pub(crate) fn stats(asked: &Stats, json: bool) -> Result<u8> {
+/// Shows resource usage.
+pub(crate) fn stats(args: &Stats, json: bool) -> Result<u8> {
     let root = Root::open()?;
     let mut before = Before::new();
     loop {
-        let entries = entries(&root, asked)?;
+        let entries = entries(&root, args)?;
         if json {
             output::json(&entries)?;
         } else {
             output::data(&table(&entries, &before))?;
         }
-        if !asked.watch {
+        if !args.watch {
             return Ok(DONE);
         }
         before = remember(&entries);
@@ -53,11 +53,11 @@ pub(crate) fn stats(asked: &Stats, json: bool) -> Result<u8> {
     }
 }
 
-fn entries(root: &Root, asked: &Stats) -> Result<Vec<Entry>> {
-    let seen: Vec<Seen> = if asked.names.is_empty() {
+fn entries(root: &Root, args: &Stats) -> Result<Vec<Entry>> {
+    let seen: Vec<Seen> = if args.names.is_empty() {
         root.list()?.into_iter().filter_map(|(_, seen)| seen.ok().filter(|seen| seen.alive)).collect()
     } else {
-        asked.names.iter().map(|name| running(root, name)).collect::<Result<_>>()?
+        args.names.iter().map(|name| running(root, name)).collect::<Result<_>>()?
     };
     let refs: Vec<&Seen> = seen.iter().collect();
     let answers = ask_all(root, &refs).into_iter().zip(&seen);
@@ -75,7 +75,7 @@ fn running(root: &Root, name: &str) -> Result<Seen> {
     if seen.alive {
         return Ok(seen);
     }
-    Err(Error::operator(format!("{name} is not running")).hint("`host-sleeve ps` lists what runs"))
+    Err(Error::operator(format!("{name} is not running")).hint("`host-sleeve ps` lists running enclaves"))
 }
 
 fn table(entries: &[Entry], before: &Before) -> String {
@@ -94,7 +94,7 @@ fn table(entries: &[Entry], before: &Before) -> String {
     ]);
     for entry in entries {
         if entry.services.is_empty() {
-            table.row([entry.name.clone(), "it does not answer".to_owned()]);
+            table.row([entry.name.clone(), "does not respond".to_owned()]);
         }
         for usage in entry.services.iter().chain(&entry.servants) {
             table.row(row(entry, usage, before));
@@ -133,7 +133,7 @@ fn remember(entries: &[Entry]) -> Before {
         .collect()
 }
 
-/// CPU time as a share of one CPU, in whole per cent.
+/// CPU time as a share of one CPU, in whole percent.
 fn share(cpu_us: u64, elapsed: Duration) -> String {
     let elapsed = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
     format!("{} %", cpu_us.saturating_mul(100) / elapsed)
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_is_of_one_cpu() {
+    fn the_share_is_relative_to_one_cpu() {
         assert_eq!(share(500_000, Duration::from_secs(1)), "50 %");
         assert_eq!(share(3_000_000, Duration::from_secs(2)), "150 %");
         assert_eq!(share(7, Duration::ZERO), "700 %");

@@ -1,4 +1,4 @@
-//! `stop`: in order, and then not.
+//! `stop`: stops enclaves in order, and kills those that do not stop in time.
 
 use std::time::Duration;
 
@@ -15,22 +15,22 @@ use crate::state::{End, Folder, Root, folder};
 
 use super::{DONE, block_on};
 
-/// What became of one enclave, as `stop --json` shows it.
+/// One enclave in `stop --json`.
 #[derive(Serialize)]
 struct Stopped {
     name: String,
     end: Option<End>,
 }
 
-/// Stops enclaves, all at once, and waits for each. One that cannot be stopped does not keep the others running.
-pub(crate) fn stop(asked: &Stop, json: bool) -> Result<u8> {
+/// Stops all enclaves in parallel and waits for each. One that cannot be stopped does not prevent the others from being stopped.
+pub(crate) fn stop(args: &Stop, json: bool) -> Result<u8> {
     let root = Root::open()?;
-    let folders: Vec<Folder> = asked.names.iter().map(|name| root.find(name)).collect::<Result<_>>()?;
-    let met: Vec<Result<Met>> = folders.iter().map(|folder| ask(folder, asked)).collect();
+    let folders: Vec<Folder> = args.names.iter().map(|name| root.find(name)).collect::<Result<_>>()?;
+    let requests: Vec<Result<Requested>> = folders.iter().map(|folder| request(folder, args)).collect();
     let mut stopped = Vec::new();
     let mut failed: Option<Error> = None;
-    for (folder, met) in folders.iter().zip(met) {
-        match met.and_then(|met| wait(folder, met)) {
+    for (folder, requested) in folders.iter().zip(requests) {
+        match requested.and_then(|requested| wait(folder, requested)) {
             Ok(one) if json => stopped.push(one),
             Ok(one) => output::data(&one.name)?,
             Err(error) => {
@@ -46,42 +46,42 @@ pub(crate) fn stop(asked: &Stop, json: bool) -> Result<u8> {
     failed.map_or(Ok(DONE), Err)
 }
 
-/// Whom a stop was asked of: by the time it is waited for, the folder may be another enclave's.
-struct Met {
+/// The receiver of a stop request: by the time it is waited for, the folder may belong to another enclave.
+struct Requested {
     /// The connection to the sleeve, unless it has ended.
     client: Option<Client>,
     sleeve: Option<ProcessId>,
 }
 
-/// Asks the sleeve to stop. One that is gone needs no asking.
-fn ask(folder: &Folder, asked: &Stop) -> Result<Met> {
+/// Sends the stop request to the sleeve, if it is running.
+fn request(folder: &Folder, args: &Stop) -> Result<Requested> {
     let sleeve = folder.named();
     let connected = match Client::connect(folder) {
-        // A sleeve that cannot be asked is killed as what its record says it is, and its machine with it.
-        Err(_) if asked.kill && sleeve.is_some_and(ProcessId::end) => None,
+        // An unreachable sleeve is killed as the process named in its record, and its machine dies with it.
+        Err(_) if args.kill && sleeve.is_some_and(ProcessId::end) => None,
         other => other?,
     };
     let Some(mut client) = connected else {
-        return Ok(Met { client: None, sleeve });
+        return Ok(Requested { client: None, sleeve });
     };
     let sleeve = sleeve.or_else(|| folder.named());
-    let grace_ms = asked.grace.map(|grace: Duration| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
-    let ask = if asked.kill { Asked::Kill } else { Asked::Stop { grace_ms } };
-    match client.ask(ask)? {
+    let grace_ms = args.grace.map(|grace: Duration| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
+    let request = if args.kill { Asked::Kill } else { Asked::Stop { grace_ms } };
+    match client.ask(request)? {
         Reply::Refused { why } => {
             Err(Error::enclave(format!("{} was not stopped", folder.name()))
                 .because(std::io::Error::other(why)))
         }
-        _ => Ok(Met { client: Some(client), sleeve }),
+        _ => Ok(Requested { client: Some(client), sleeve }),
     }
 }
 
-fn wait(folder: &Folder, met: Met) -> Result<Stopped> {
+fn wait(folder: &Folder, requested: Requested) -> Result<Stopped> {
     let name = folder.name().to_owned();
-    let asked = met.client.is_some();
-    let printing = match met.client {
-        Some(client) => client.wait_end(folder, met.sleeve)?,
-        None => folder.wait_end(met.sleeve, false),
+    let was_running = requested.client.is_some();
+    let printing = match requested.client {
+        Some(client) => client.wait_end(folder, requested.sleeve)?,
+        None => folder.wait_end(requested.sleeve, false),
     };
     if let Some(process) = printing {
         output::note(&format!("cloister: {}", folder::printing(&name, process)));
@@ -92,8 +92,8 @@ fn wait(folder: &Folder, met: Met) -> Result<Stopped> {
     if !seen.alive {
         block_on(remains::end_recorded(&seen.record))?;
     }
-    if !asked {
-        output::note(&format!("{name} had ended: {}", seen.words()));
+    if !was_running {
+        output::note(&format!("{name} had already ended: {}", seen.words()));
     }
     Ok(Stopped { name, end: seen.record.end })
 }
@@ -112,17 +112,17 @@ pub(super) mod tests {
     use crate::state::Record;
     use crate::state::record::tests::launched;
 
-    /// Longer than [`folder`] waits for a sleeve that prints, and much shorter than a process of [`a_sleeve`] runs.
+    /// Longer than [`folder`] waits for a printing sleeve, and much shorter than a process of [`a_sleeve`] runs.
     const TEST_LIMIT: Duration = Duration::from_secs(20);
 
-    /// A process that a record can name, with the record.
+    /// A process and a record that names it as its sleeve.
     pub(in super::super) fn a_sleeve() -> (Child, Record) {
         let sleeve = Command::new("sleep").arg("1000").spawn().unwrap();
         let record = Record { sleeve: ProcessId::of(sleeve.id()), ..launched("web") };
         (sleeve, record)
     }
 
-    /// Whether it still ran; it does not any more.
+    /// Kills a process and returns whether it was still running.
     pub(in super::super) fn reap(mut sleeve: Child) -> bool {
         let ran = sleeve.try_wait().unwrap().is_none();
         sleeve.kill().unwrap();
@@ -130,32 +130,32 @@ pub(super) mod tests {
         ran
     }
 
-    /// A root with nothing in it.
+    /// An empty root.
     pub(in super::super) fn root() -> (tempfile::TempDir, Root) {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::at(&dir.path().join("state")).unwrap();
         (dir, root)
     }
 
-    fn asked(kill: bool) -> Stop {
+    fn args(kill: bool) -> Stop {
         Stop { names: vec!["web".to_owned()], grace: None, kill }
     }
 
-    /// What `done` answers, if it does so in time.
-    fn in_time<T: Send + 'static>(done: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let (answer, answered) = mpsc::channel();
-        std::thread::spawn(move || answer.send(done()));
-        answered.recv_timeout(TEST_LIMIT).ok()
+    /// The result of `work`, if it returns in time.
+    fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (result, received) = mpsc::channel();
+        std::thread::spawn(move || result.send(work()));
+        received.recv_timeout(TEST_LIMIT).ok()
     }
 
     #[test]
-    fn a_stop_of_an_ended_enclave_does_not_wait_for_its_successor() {
+    fn stopping_an_ended_enclave_does_not_wait_for_its_successor() {
         let (_dir, root) = root();
         let (first, record) = a_sleeve();
         root.claim(Some("web"), "web", false).unwrap().pen().write(0, &record).unwrap();
         reap(first);
         let found = root.find("web").unwrap();
-        let client = ask(&found, &asked(false));
+        let client = request(&found, &args(false));
         let (second, record) = a_sleeve();
         let held = root.claim(Some("web"), "web", true).unwrap();
         held.pen().write(0, &record).unwrap();
@@ -165,11 +165,11 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_kill_of_an_enclave_without_a_record_does_not_wait_for_the_sleeve_that_appears() {
+    fn killing_an_enclave_without_a_record_does_not_wait_for_the_sleeve_that_appears() {
         let (_dir, root) = root();
         let held = root.claim(Some("web"), "web", false).unwrap();
         let found = Folder::open(held.path()).unwrap();
-        let client = ask(&found, &asked(true));
+        let client = request(&found, &args(true));
         let (sleeve, record) = a_sleeve();
         held.pen().write(0, &record).unwrap();
         let stopped = in_time(move || client.and_then(|client| wait(&found, client)));
@@ -181,7 +181,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_stop_returns_though_the_end_could_not_be_recorded_and_the_output_is_not_read() {
+    fn stopping_returns_although_the_end_was_not_recorded_and_the_output_is_not_read() {
         let (_dir, root) = root();
         let held = root.claim(Some("web"), "web", false).unwrap();
         let (sleeve, record) = a_sleeve();
@@ -193,7 +193,7 @@ pub(super) mod tests {
             stream.write_all(&frame::encode(&Reply::Done, HOST_LIMIT).unwrap()).unwrap();
         });
         let found = root.find("web").unwrap();
-        let stopped = in_time(move || ask(&found, &asked(false)).and_then(|client| wait(&found, client)));
+        let stopped = in_time(move || request(&found, &args(false)).and_then(|client| wait(&found, client)));
         assert!(reap(sleeve));
         served.join().unwrap();
         assert!(stopped.is_some_and(|stopped| stopped.is_ok()), "it waited for the output");

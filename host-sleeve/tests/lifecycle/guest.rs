@@ -1,4 +1,4 @@
-//! A guest that is played behind a vsock device that is played: it speaks the real wire, and follows a script.
+//! A simulated guest behind a simulated vsock device: it uses the real wire protocol and follows a script.
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -18,36 +18,36 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 
 use super::machine::REBOOT;
 
-/// What the guest does, from `FAKE_GUEST`.
+/// The guest's behaviour, from `FAKE_GUEST`.
 #[derive(Clone, Debug, PartialEq)]
 enum Script {
-    /// It becomes ready and serves until it is asked to stop.
+    /// It becomes ready and serves until it receives a stop request.
     Serve,
-    /// It says something and ends with this code.
+    /// It prints something and exits with this code.
     Exit(u8),
-    /// Its service dies of this signal.
+    /// Its service is killed by this signal.
     Signal(u8),
-    /// It never says a word.
+    /// It never sends anything.
     Mute,
-    /// Its kernel gives up.
+    /// Its kernel panics.
     Panic,
-    /// Init cannot go on and says so on the console only.
-    LastWords,
-    /// It speaks a version that nobody knows.
-    Stranger,
-    /// It does not stop when asked.
+    /// Init fails and reports that on the console only.
+    Fatal,
+    /// It speaks an unknown version of the protocol.
+    OtherVersion,
+    /// It does not stop on request.
     Stubborn,
-    /// Its supervisor goes away once and comes back.
+    /// Its supervisor disconnects and comes back.
     Restarts,
     /// It prints this many bytes on one line, and then a short line.
     LongLine(usize),
-    /// It prints this many bytes and serves until it is asked to stop.
+    /// It prints this many bytes and serves until it receives a stop request.
     Talks(usize),
-    /// Its kernel prints this many lines of a thousand bytes, and it serves until it is asked to stop.
+    /// Its kernel prints this many lines of a thousand bytes, and it serves until it receives a stop request.
     Console(usize),
-    /// It prints bytes that are no text.
+    /// It prints bytes that are not UTF-8.
     Raw,
-    /// It turns ready and degraded this many times, with many words, and ends.
+    /// It alternates between ready and degraded this many times, with long explanations, and exits.
     Flaps(usize),
 }
 
@@ -58,12 +58,12 @@ struct Guest {
     qemu: Mutex<UnixStream>,
 }
 
-/// Plays the vsock device and everything behind it.
+/// Simulates the vsock device and everything behind it.
 pub(crate) fn vsock_device() {
     let device = std::env::args().nth(2).unwrap();
     assert!(device.contains("uds-path=vsock.sock"), "{device}");
     if std::env::var("FAKE_VSOCK").as_deref() == Ok("hangs") {
-        // It starts, and never listens.
+        // It starts but never listens.
         std::thread::park();
     }
     let ports = UnixListener::bind("vsock.sock").unwrap();
@@ -76,8 +76,8 @@ pub(crate) fn vsock_device() {
         changed: Condvar::new(),
         qemu: Mutex::new(qemu),
     });
-    let life = Arc::clone(&guest);
-    std::thread::spawn(move || life.live());
+    let behaviour = Arc::clone(&guest);
+    std::thread::spawn(move || behaviour.run());
     let mut accepted = 0;
     for stream in ports.incoming().flatten() {
         accepted += 1;
@@ -86,7 +86,7 @@ pub(crate) fn vsock_device() {
     }
 }
 
-/// What is seen of a device from outside when QEMU has handed it its queues: it waits for a descriptor of each.
+/// The visible state of a device after QEMU has passed it the queues: it waits for one descriptor of each.
 fn take_queues() -> (OwnedFd, [OwnedFd; 2]) {
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
     let queues = [0, 1].map(|_| eventfd(0, EventfdFlags::CLOEXEC).unwrap());
@@ -104,8 +104,8 @@ fn script() -> Script {
         "signal" => Script::Signal(number.parse().unwrap()),
         "mute" => Script::Mute,
         "panic" => Script::Panic,
-        "last-words" => Script::LastWords,
-        "stranger" => Script::Stranger,
+        "fatal" => Script::Fatal,
+        "other-version" => Script::OtherVersion,
         "stubborn" => Script::Stubborn,
         "restarts" => Script::Restarts,
         "long-line" => Script::LongLine(number.parse().unwrap()),
@@ -118,11 +118,11 @@ fn script() -> Script {
 }
 
 impl Guest {
-    fn live(&self) {
+    fn run(&self) {
         match &self.script {
             Script::Mute | Script::Flaps(_) => {}
             Script::Panic => self.console("Kernel panic - not syncing: Attempted to kill init!\nR\n"),
-            Script::LastWords => self.console(
+            Script::Fatal => self.console(
                 "cloister: end {\"state\":\"fatal\",\"stage\":\"mounts\",\"error\":\"no /proc\"}\nR\n",
             ),
             Script::Exit(code) => self.become_state(State::Exited { service: "web".into(), code: *code }),
@@ -160,8 +160,8 @@ impl Guest {
             }
             line.push(char::from(byte[0]));
         }
-        if matches!(self.script, Script::Mute | Script::Panic | Script::LastWords) {
-            return; // nobody listens inside: the connection is closed
+        if matches!(self.script, Script::Mute | Script::Panic | Script::Fatal) {
+            return; // no process listens inside: the connection is closed
         }
         stream.write_all(b"OK 1024\n").unwrap();
         match line.trim() {
@@ -172,7 +172,7 @@ impl Guest {
     }
 
     fn control(&self, mut stream: UnixStream, number: u32) {
-        let version = if self.script == Script::Stranger { 7 } else { VERSION };
+        let version = if self.script == Script::OtherVersion { 7 } else { VERSION };
         let hello = Hello { version, ..Hello::new(Protocol::Control, Role::Guest) };
         drop(stream.write_all(&encode(&hello, HOST_LIMIT).unwrap()));
         if self.script == Script::Restarts && number < 3 {
@@ -185,11 +185,11 @@ impl Guest {
         std::thread::scope(|scope| {
             let (reader, mut stream) = (&stream, &stream);
             scope.spawn(move || self.answer(reader));
-            let (mut status, mut told) = self.status();
+            let (mut status, mut sent) = self.status();
             while stream.write_all(&status).is_ok() {
                 let now = self.state.lock().unwrap();
-                drop(self.changed.wait_timeout_while(now, Duration::from_mins(1), |now| now.1 <= told));
-                (status, told) = self.status();
+                drop(self.changed.wait_timeout_while(now, Duration::from_mins(1), |now| now.1 <= sent));
+                (status, sent) = self.status();
             }
         });
     }
@@ -283,7 +283,7 @@ impl Guest {
         drop(stream.write_all(&hello_bytes));
         hello(&mut stream, &mut decoder);
         let wanted: Subscribe = message(&mut stream, &mut decoder);
-        for (seq, bytes) in (0_u64..).zip(self.said()).filter(|(seq, _)| *seq >= wanted.from) {
+        for (seq, bytes) in (0_u64..).zip(self.output()).filter(|(seq, _)| *seq >= wanted.from) {
             let record =
                 Record::Output { seq, time_ns: seq, service: "web".into(), stream: Stream::Stdout, bytes };
             let frame = encode_bytes(&record.to_bytes().unwrap(), HOST_LIMIT).unwrap();
@@ -296,11 +296,11 @@ impl Guest {
             drop(self.changed.wait_while(now, |now| !now.0.is_final()));
         }
         drop(stream.write_all(&encode_bytes(END, HOST_LIMIT).unwrap()));
-        // Until the host goes away.
+        // Until the host disconnects.
         drop(stream.read(&mut [0; 1]));
     }
 
-    fn said(&self) -> Vec<Vec<u8>> {
+    fn output(&self) -> Vec<Vec<u8>> {
         match self.script {
             Script::LongLine(length) | Script::Talks(length) => {
                 let mut line = vec![b'x'; length];
@@ -324,7 +324,7 @@ fn message<M: serde::de::DeserializeOwned>(stream: &mut impl Read, decoder: &mut
             return message;
         }
         let count = stream.read(&mut buffer).unwrap();
-        assert!(count > 0, "the host went away before it said anything");
+        assert!(count > 0, "the host disconnected before it sent a message");
         decoder.push(&buffer[..count]);
     }
 }

@@ -1,20 +1,20 @@
-//! A QEMU that is played: it tells a version, prints a console, serves QMP, and ends when its vsock device says so.
+//! A simulated QEMU: it prints a version and a console, serves QMP, and exits when its vsock device requests it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 
-/// Its name.
+/// QEMU's name.
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
 
 /// The vsock device's name.
 pub(crate) const VSOCK: &str = "vhost-device-vsock";
 
-/// What the device tells it: the guest reboots.
+/// The device's request to QEMU: reboot the guest.
 pub(crate) const REBOOT: u8 = b'R';
 
-/// Plays QEMU.
-#[expect(clippy::print_stdout, reason = "the played machine's console is its standard output")]
+/// Simulates QEMU.
+#[expect(clippy::print_stdout, reason = "the simulated machine's console is its standard output")]
 pub(crate) fn qemu() {
     let argv: Vec<String> = std::env::args().collect();
     if argv.iter().any(|word| word == "--version") {
@@ -27,11 +27,11 @@ pub(crate) fn qemu() {
     let clients = serve_qmp();
     let mut device = UnixStream::connect("vhost.sock").unwrap();
     println!("stage 1/9 mounts: done, 1 ms");
-    play(&mut device, &clients);
+    run(&mut device, &clients);
 }
 
-/// Copies what the device says to the console; at the end of it, the guest reboots.
-fn play(device: &mut UnixStream, clients: &Mutex<Vec<UnixStream>>) {
+/// Copies the device's output to the console; at its end, the guest reboots.
+fn run(device: &mut UnixStream, clients: &Mutex<Vec<UnixStream>>) {
     let mut lines = BufReader::new(device);
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line).unwrap_or_default() > 0 {
@@ -45,7 +45,7 @@ fn play(device: &mut UnixStream, clients: &Mutex<Vec<UnixStream>>) {
         std::io::stdout().write_all(&line).unwrap();
         line.clear();
     }
-    // Like the real one, it does not notice that its device is gone.
+    // Like the real QEMU, it does not notice that its device is gone.
     std::thread::park();
 }
 
@@ -56,8 +56,8 @@ fn serve_qmp() -> Arc<Mutex<Vec<UnixStream>>> {
     std::thread::spawn(move || {
         for mut client in listener.incoming().flatten() {
             client.write_all(b"{\"QMP\":{\"version\":{}}}\n").unwrap();
-            let mut asked = [0; 31];
-            client.read_exact(&mut asked).unwrap();
+            let mut command = [0; 31];
+            client.read_exact(&mut command).unwrap();
             client.write_all(b"{\"return\":{}}\n").unwrap();
             kept.lock().unwrap().push(client);
         }

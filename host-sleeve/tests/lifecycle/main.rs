@@ -1,21 +1,21 @@
-//! The life of an enclave as a user of `host-sleeve` sees it, told with a guest that is made up.
+//! The lifecycle of an enclave as a user of `host-sleeve` sees it, tested with a simulated guest.
 //!
-//! Its law: `host-sleeve` is the real program, started as a user would start it; only QEMU and its vsock device are played,
-//! by this very program under their names. So each story takes milliseconds, and needs neither a kernel nor an image
-//! builder. What a real guest does is told by the `qemu-tests`.
+//! Invariant: `host-sleeve` is the real program, started as a user would start it; only QEMU and its vsock device are simulated,
+//! by this test program under their names. So each test takes milliseconds, and needs neither a kernel nor an image builder.
+//! Real guests are tested by `qemu-tests`.
 
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test that cannot go on should break off where it stands"
+    reason = "a test that cannot continue should stop where it failed"
 )]
 
-mod ends;
+mod fixture;
 mod guest;
 mod machine;
-mod stage;
-mod stories;
+mod termination;
+mod tests;
 
 use std::os::unix::process::CommandExt;
 
@@ -27,24 +27,24 @@ fn main() {
         Some(machine::QEMU) => machine::qemu(),
         Some(machine::VSOCK) => guest::vsock_device(),
         _ => {
-            hear_signals();
-            let trial = |(name, story): &'static (&'static str, fn())| {
+            restore_signals();
+            let trial = |(name, test): &'static (&'static str, fn())| {
                 Trial::test(*name, move || {
-                    story();
+                    test();
                     Ok(())
                 })
             };
-            libtest_mimic::run(&Arguments::from_args(), stories::ALL.iter().map(trial).collect()).exit();
+            libtest_mimic::run(&Arguments::from_args(), tests::ALL.iter().map(trial).collect()).exit();
         }
     }
 }
 
-/// Starts this program anew where SIGINT or SIGHUP is ignored, as after `nohup` or the `&` of a script: every program under test
-/// would begin with them ignored, and keep that. Only env(1) can take it back, since a shell must not.
-fn hear_signals() {
-    /// SIGHUP and SIGINT in a mask of signals (signal(7)).
+/// Restarts this program if SIGINT or SIGHUP is ignored, as after `nohup` or the `&` of a script: every program under test would
+/// inherit that. Only env(1) can reset it, since a shell must not.
+fn restore_signals() {
+    /// SIGHUP and SIGINT in a signal mask (signal(7)).
     const BOTH: u64 = 0b11;
-    /// Set in the second start, so that there is no third.
+    /// Set for the second start, so that there is no third.
     const AGAIN: &str = "LIFECYCLE_AGAIN";
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
@@ -52,9 +52,6 @@ fn hear_signals() {
     if ignored != 0 && std::env::var_os(AGAIN).is_none() {
         let mut again = std::process::Command::new("env");
         again.arg("--default-signal=HUP,INT").arg(std::env::current_exe().unwrap());
-        panic!(
-            "env(1) cannot be started: {}",
-            again.args(std::env::args_os().skip(1)).env(AGAIN, "1").exec()
-        );
+        panic!("cannot start env(1): {}", again.args(std::env::args_os().skip(1)).env(AGAIN, "1").exec());
     }
 }

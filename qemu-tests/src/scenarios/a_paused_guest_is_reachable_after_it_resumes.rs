@@ -23,7 +23,7 @@ fn host(lab: &mut Lab) -> Outcome {
     kill_process(qemu, Signal::STOP).map_err(std::io::Error::from)?;
     // The sleeve requests a connection from the vsock device, which asks the guest, which does not answer; the sleeve times out.
     expect(web.get(port, "/one").is_err(), "a paused guest does not answer")?;
-    web.wait_stderr("web does not answer")?;
+    web.wait_stderr("web does not respond")?;
     // The record that `ps` reads is written in parallel.
     web.until("the duration in ps", || {
         let listed = web.command(&["ps"])?;

@@ -82,12 +82,12 @@ fn from_record(lab: &mut Lab) -> Outcome {
     changed.expect_code(125)?;
     let after: Vec<Vec<u8>> = left.iter().map(fs::read).collect::<Result<_, _>>()?;
     expect(before == after, "a build with a different result replaced the existing image")?;
-    expect_in(&changed.stderr, "is not what the record says", "the error")?;
+    expect_in(&changed.stderr, "differs from the record", "the error")?;
     expect_in(&changed.stderr, "application.tree: ", "what differs")?;
     expect_in(&changed.stderr, "outputs.app.ramdisk.digest: ", "what differs")?;
     let none = build(lab, &root, &manifest, "fifth", &["--from", path_str(&manifest)?])?;
     none.expect_code(125)?;
-    expect_in(&none.stderr, "is no build record", "the error")
+    expect_in(&none.stderr, "is not a build record", "the error")
 }
 
 fn record(lab: &mut Lab) -> Outcome {

@@ -81,7 +81,7 @@ fn fatal(lab: &mut Lab, release: &Release, stage: &str, reason: &str) -> Outcome
     let mut web = lab.run(&image, &["--replace"])?;
     let ended = web.finish()?;
     ended.expect_code(125)?;
-    expect_in(&ended.stderr, &format!("web could not go on: {stage}: "), "the error")?;
+    expect_in(&ended.stderr, &format!("web failed: {stage}: "), "the error")?;
     expect_in(&ended.stderr, first_line(reason), "the error")?;
     let inspected = web.inspect()?;
     for place in ["/status", "/end/final"] {

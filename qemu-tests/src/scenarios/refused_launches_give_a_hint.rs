@@ -143,11 +143,11 @@ fn missing_kernel(lab: &mut Lab) -> Outcome {
         .finish()?;
     build.expect_code(125)?;
     expect_in(&build.stderr, &format!("{} cannot be read", kernel.display()), "the message")?;
-    expect_in(&build.stderr, "hint: ./scripts/build makes the Cloister OS", "the message")?;
+    expect_in(&build.stderr, "hint: build the Cloister OS with ./scripts/build", "the message")?;
     let doctor = lab.sleeve(&["doctor"]).env("CLOISTER_OS", path_str(&os)?).finish()?;
     doctor.expect_code(125)?;
     expect_in(&doctor.stdout, &format!("{} cannot be read", kernel.display()), "doctor")?;
-    expect_in(&doctor.stdout, "to add it: ./scripts/build", "doctor")?;
+    expect_in(&doctor.stdout, "to fix: ./scripts/build", "doctor")?;
     expect(!image.exists(), "a failed build leaves no image")
 }
 

@@ -146,7 +146,7 @@ mod tests {
         let mut full = File::options().write(true).open("/dev/full").unwrap();
         let error = copy_error(artifact.copy(Part::Kernel, &mut full).unwrap_err(), Path::new("/scratch"));
         assert_eq!(error.to_string(), "cannot write into /scratch");
-        assert!(error.told().hint.as_deref().unwrap().contains("free some space"));
+        assert!(error.details().hint.as_deref().unwrap().contains("free disk space"));
     }
 
     #[test]

@@ -169,7 +169,7 @@ mod tests {
         assert!(!uses_kernel("", || false).unwrap());
         assert!(!uses_kernel("user", || true).unwrap());
         let error = uses_kernel("qemu", || true).unwrap_err();
-        assert!(error.told().hint.as_deref().unwrap().contains("CLOISTER_VSOCK=user"));
+        assert!(error.details().hint.as_deref().unwrap().contains("CLOISTER_VSOCK=user"));
     }
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
         let always = |_| Err(io::ErrorKind::AddrInUse.into());
         let error = first_free(draw, always).unwrap_err();
         assert!(error.to_string().contains("vsock address 111"), "{error}");
-        assert!(error.told().hint.as_deref().unwrap().contains("CLOISTER_VSOCK=user"), "{error:?}");
+        assert!(error.details().hint.as_deref().unwrap().contains("CLOISTER_VSOCK=user"), "{error:?}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! What is said of an enclave that has ended.
+//! The message about an enclave's end.
 //!
-//! Its law: whoever waited for it learns why it ended from what is printed, without another command, and a hint never names
-//! what is gone. Everything of the guest is bounded.
+//! Invariant: the message states why the enclave ended, so that no other command is needed, and a hint never refers to a deleted
+//! record. All text from the guest is bounded.
 
 use std::cell::RefCell;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -11,7 +11,7 @@ use cloister_wire::control::{Phase, State, Status};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::logbook::lines::{Look, Printer};
+use crate::logbook::lines::{Format, Printer};
 use crate::logbook::{CONSOLE, SERVICES};
 use crate::output::{self, printable};
 use crate::sleeve::run::Ran;
@@ -19,102 +19,102 @@ use crate::state::{End, Folder, Outcome, Record};
 use crate::values::word;
 use crate::verbs::follow::{Records, Tail};
 
-use super::turns::shown;
+use super::changes::shown;
 
-/// Lines of a service or of the console that are shown: enough for a stack's top and the message under it.
+/// Number of lines of a service or of the console that are shown: enough for the top of a stack trace and its message.
 const LINES: usize = 10;
 
-/// How much of the console's end is read for them, in bytes.
+/// Number of bytes that are read from the end of the console for them.
 const CONSOLE_TAIL: u64 = 64 * 1024;
 
-/// Services that are named as waited for; more are counted.
+/// Maximum number of unready services that are named; further ones are counted.
 const NAMED: usize = 8;
 
-/// What was seen of an enclave's end, taken before its folder may be removed.
+/// Information about an enclave's end, collected before its directory may be removed.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Last {
-    /// What its services wrote last, if it is not on the terminal already.
-    said: Option<String>,
-    /// What its console showed last.
+    /// The last output of its services, if it is not on the terminal already.
+    services: Option<String>,
+    /// The last lines of its console.
     console: Option<String>,
-    /// The services that it waited for, if it has not been ready.
+    /// The services that were not ready, if it has not been ready.
     waiting: Vec<String>,
-    /// Whether its folder is removed.
+    /// Whether its directory is removed.
     gone: bool,
 }
 
 impl Last {
-    /// Looks at what is left of a run. `shown` says that the services' output is on the terminal, `gone` that the folder
-    /// will not be kept.
+    /// Collects the information about a run. `shown` means that the services' output is on the terminal, `gone` that the directory
+    /// will be removed.
     pub(super) fn of(ran: &Ran, shown: bool, gone: bool) -> Self {
-        let said = if shown { None } else { services(&ran.folder, &ran.end, &ran.record) };
+        let services = if shown { None } else { services(&ran.folder, &ran.end, &ran.record) };
         let waiting = if ran.record.ready_ms.is_none() { waiting(ran.starting.as_ref()) } else { Vec::new() };
-        Self { said, console: console(&ran.folder), waiting, gone }
+        Self { services, console: console(&ran.folder), waiting, gone }
     }
 }
 
-/// Says how it ended. In the foreground, a service that ended by itself has said all there is to say with its own output
-/// and the code.
-pub(super) fn tell(record: &Record, end: &End, last: &Last, detached: bool) {
-    match words(record, end, last, detached) {
-        Say::Quiet => {}
-        Say::Note(text) => output::note(&text),
-        Say::Error(error) => output::error(&error),
+/// Prints how the enclave ended. In the foreground, nothing is printed if the service exited by itself: its own output and the
+/// exit code are sufficient.
+pub(super) fn report(record: &Record, end: &End, last: &Last, detached: bool) {
+    match message(record, end, last, detached) {
+        Message::None => {}
+        Message::Note(text) => output::note(&text),
+        Message::Error(error) => output::error(&error),
     }
 }
 
-/// What there is to say about an end.
+/// The message about an end.
 #[derive(Debug)]
-enum Say {
-    Quiet,
+enum Message {
+    None,
     Note(String),
     Error(Error),
 }
 
-fn words(record: &Record, end: &End, last: &Last, detached: bool) -> Say {
+fn message(record: &Record, end: &End, last: &Last, detached: bool) -> Message {
     let name = &record.name;
     let early = detached && record.ready_ms.is_none() && end.code != 0;
     let error = match &end.outcome {
-        Outcome::Told { state: State::Exited { .. } } if !detached => return Say::Quiet,
+        Outcome::Told { state: State::Exited { .. } } if !detached => return Message::None,
         Outcome::Told { state: State::Fatal { stage, error } } => {
-            let error = Error::enclave(format!("{name} could not go on: {}: {}", shown(stage), shown(error)));
-            return Say::Error(with_reasons(error, name, last, last.console.as_deref(), "console"));
+            let error = Error::enclave(format!("{name} failed: {}: {}", shown(stage), shown(error)));
+            return Message::Error(with_reasons(error, name, last, last.console.as_deref(), "console"));
         }
         Outcome::Told { state } if early => {
             let who = ended_service(state).map_or_else(String::new, |who| format!("{}: ", shown(who)));
             Error::enclave(format!("{name} ended before it was ready: {who}{}", end.words()))
         }
         Outcome::Told { .. } | Outcome::Killed { .. } => {
-            return Say::Note(format!("cloister: {name}: {}", end.words()));
+            return Message::Note(format!("cloister: {name}: {}", end.words()));
         }
         Outcome::TimedOut { why } => Error::timed_out(format!("{name}: {why}")),
         Outcome::Failed { why } => {
             let error = Error::enclave(format!("{name} ended without reporting a final state: {why}"));
-            return Say::Error(with_reasons(error, name, last, last.console.as_deref(), "console"));
+            return Message::Error(with_reasons(error, name, last, last.console.as_deref(), "console"));
         }
     };
-    // What a service wrote says more than the console, which it does not write to.
-    Say::Error(match &last.said {
+    // A service's output explains more than the console, which services do not write to.
+    Message::Error(match &last.services {
         Some(lines) => with_reasons(error, name, last, Some(lines), "services"),
         None => with_reasons(error, name, last, last.console.as_deref(), "console"),
     })
 }
 
-/// Adds what was waited for and what was said, and where the rest is, if there is a rest.
+/// Adds the services that were not ready, the last output, and a hint on how to see all of it.
 fn with_reasons(error: Error, name: &str, last: &Last, lines: Option<&str>, which: &str) -> Error {
     let mut reasons = Vec::new();
     if !last.waiting.is_empty() {
-        reasons.push(format!("it waited to become ready: {}", last.waiting.join(", ")));
+        reasons.push(format!("services not ready: {}", last.waiting.join(", ")));
     }
     if let Some(lines) = lines {
-        let subject = if which == "console" { "its console showed" } else { "its services wrote" };
-        reasons.push(format!("{subject} last:\n{lines}"));
+        let source = if which == "console" { "its console" } else { "its services" };
+        reasons.push(format!("last output of {source}:\n{lines}"));
     }
     let error = if reasons.is_empty() { error } else { error.because(io::Error::other(reasons.join("\n"))) };
     match which {
-        _ if last.gone => error.hint("without --rm its logs are kept"),
+        _ if last.gone => error.hint("run it without --rm to keep its logs"),
         "console" => error.hint(format!("`host-sleeve logs --console {name}` shows its console")),
-        _ => error.hint(format!("`host-sleeve logs {name}` shows all that is kept of its output")),
+        _ => error.hint(format!("`host-sleeve logs {name}` shows more of its output")),
     }
 }
 
@@ -125,7 +125,7 @@ fn ended_service(state: &State) -> Option<&str> {
     }
 }
 
-/// The services that were not ready in the last status before the end began.
+/// The services that were not ready in the last status before the shutdown began.
 fn waiting(starting: Option<&Status>) -> Vec<String> {
     let services = starting.iter().flat_map(|status| &status.services);
     let open = services.filter(|service| !matches!(service.phase, Phase::Ready | Phase::Done));
@@ -152,13 +152,13 @@ fn services(folder: &Folder, end: &End, record: &Record) -> Option<String> {
         _ => None,
     };
     let count = record.status.as_ref().map_or(0, |status| status.services.len());
-    let look = Look { names: count > 1 && service.is_none(), ..Look::default() };
+    let format = Format { names: count > 1 && service.is_none(), ..Format::default() };
     let mut tail = Tail::new(LINES, service);
     let text = Text::default();
     let printed = Records::open(folder.dir(), SERVICES)
         .drain(&mut tail)
-        .and_then(|()| tail.hand_to(&mut Printer::new(look, text.clone(), text.clone())));
-    // A log that cannot be read has nothing to show; the end is told without it.
+        .and_then(|()| tail.write_to(&mut Printer::new(format, text.clone(), text.clone())));
+    // Without a readable log, the end is reported without its lines.
     printed.ok()?;
     quoted(&text.0.borrow())
 }
@@ -173,7 +173,7 @@ fn console(folder: &Folder) -> Option<String> {
     quoted(&bytes)
 }
 
-/// The last lines of a text, each marked and cut to what is shown.
+/// The last lines of a text, each marked and truncated.
 fn quoted(bytes: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
@@ -183,7 +183,7 @@ fn quoted(bytes: &[u8]) -> Option<String> {
     (!last.is_empty()).then(|| last.join("\n"))
 }
 
-/// What two streams wrote, in the order in which they did.
+/// The text written to two streams, in order.
 #[derive(Clone, Debug, Default)]
 struct Text(Rc<RefCell<Vec<u8>>>);
 
@@ -203,12 +203,12 @@ mod tests {
     use super::*;
     use crate::state::record::tests::launched;
 
-    fn said(outcome: Outcome, last: &Last, detached: bool) -> String {
+    fn printed(outcome: Outcome, last: &Last, detached: bool) -> String {
         let end = End { code: 3, outcome, at_ms: 2 };
-        match words(&launched("web"), &end, last, detached) {
-            Say::Quiet => String::new(),
-            Say::Note(text) => text,
-            Say::Error(error) => output::render(&error),
+        match message(&launched("web"), &end, last, detached) {
+            Message::None => String::new(),
+            Message::Note(text) => text,
+            Message::Error(error) => output::render(&error),
         }
     }
 
@@ -217,34 +217,34 @@ mod tests {
     }
 
     #[test]
-    fn a_detached_service_that_fails_is_told_with_its_last_lines_and_what_was_waited_for() {
+    fn a_failed_detached_service_is_reported_with_its_last_lines_and_the_unready_services() {
         let last = Last {
-            said: Some("  | no database".into()),
+            services: Some("  | no database".into()),
             waiting: vec!["app (starting)".into()],
             ..Last::default()
         };
         assert_eq!(
-            said(exited(), &last, true),
+            printed(exited(), &last, true),
             "error: web ended before it was ready: app: exited (3)\n\
-             because: it waited to become ready: app (starting)\nits services wrote last:\n  | no database\n\
-             hint: `host-sleeve logs web` shows all that is kept of its output"
+             because: services not ready: app (starting)\nlast output of its services:\n  | no database\n\
+             hint: `host-sleeve logs web` shows more of its output"
         );
-        assert_eq!(said(exited(), &last, false), "", "its output is on the terminal");
+        assert_eq!(printed(exited(), &last, false), "", "its output is on the terminal");
     }
 
     #[test]
-    fn a_hint_names_no_enclave_that_is_gone() {
+    fn a_hint_never_names_a_removed_enclave() {
         let last = Last { console: Some("  | no /proc".into()), gone: true, ..Last::default() };
         let fatal = Outcome::Told { state: State::Fatal { stage: "mounts".into(), error: "no".into() } };
         for outcome in [fatal, exited(), Outcome::Failed { why: "x".into() }] {
-            let said = said(outcome, &last, true);
-            assert!(said.contains("  | no /proc") && said.contains("without --rm"), "{said}");
-            assert!(!said.contains("host-sleeve logs"), "{said}");
+            let printed = printed(outcome, &last, true);
+            assert!(printed.contains("  | no /proc") && printed.contains("without --rm"), "{printed}");
+            assert!(!printed.contains("host-sleeve logs"), "{printed}");
         }
     }
 
     #[test]
-    fn what_a_guest_said_last_is_bounded() {
+    fn the_last_lines_of_a_guest_are_bounded() {
         let text = format!("{}\n{}", "first\n".repeat(100), "x".repeat(100_000));
         let quoted = quoted(text.as_bytes()).unwrap();
         assert_eq!(quoted.lines().count(), LINES);

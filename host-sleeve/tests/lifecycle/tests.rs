@@ -1,66 +1,66 @@
-//! The stories.
+//! The tests: launches, output, failures and requests. Terminations from outside are in [`super::termination`].
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-use super::ends;
-use super::stage::{Place, is_gone};
+use super::fixture::{Place, is_gone};
+use super::termination;
 
-/// A story and its name.
-type Story = (&'static str, fn());
+/// A test and its name.
+type Test = (&'static str, fn());
 
-/// All of them.
-pub(crate) const ALL: &[Story] = &[
-    ("a_service_that_ends_gives_its_code_and_its_words", ends),
-    ("a_signal_death_is_told_and_gives_its_shell_code", signal_death),
-    ("a_kernel_panic_is_told_with_the_last_lines_of_the_console", panic),
-    ("last_words_on_the_console_are_the_reason", last_words),
-    ("an_enclave_of_another_version_is_refused", stranger),
-    ("an_enclave_that_says_nothing_is_given_up_in_time", mute),
-    ("a_run_over_its_limit_ends_with_124", timeout),
-    ("json_says_why_it_failed_as_well", json),
-    ("an_enclave_that_flaps_is_told_within_bounds", flaps),
+/// All tests.
+pub(crate) const ALL: &[Test] = &[
+    ("the_exit_code_and_the_output_of_a_service_are_reported", exits),
+    ("a_service_killed_by_a_signal_is_reported_with_the_shells_exit_code", signal_death),
+    ("a_kernel_panic_is_reported_with_the_last_lines_of_the_console", panic),
+    ("a_fatal_error_on_the_console_is_reported_as_the_cause", fatal),
+    ("an_enclave_of_another_version_is_refused", other_version),
+    ("an_enclave_that_sends_nothing_times_out", mute),
+    ("a_run_over_its_time_limit_exits_with_124", timeout),
+    ("with_json_the_reason_of_a_failure_is_printed_as_well", json),
+    ("messages_about_a_flapping_enclave_are_bounded", flaps),
     ("a_detached_enclave_outlives_its_command_and_is_stopped", detached),
     ("a_detached_failure_reaches_the_terminal", detached_failure),
-    ("a_detached_job_gives_its_code_and_its_last_lines", detached_job),
-    ("after_rm_no_hint_names_the_enclave", forgotten),
-    ("ctrl_c_stops_in_order_and_a_second_one_kills", ends::ctrl_c),
-    ("ctrl_c_at_any_stage_leaves_nothing_behind", ends::ctrl_c_early),
-    ("ctrl_c_reaches_a_sleeve_that_is_being_detached", ends::ctrl_c_detached),
-    ("ctrl_c_of_a_terminal_is_130_from_the_first_millisecond", ends::ctrl_c_of_a_group),
-    ("signals_that_were_ignored_at_the_start_stay_ignored", ends::ignored_signals),
-    ("an_enclave_whose_folder_was_removed_is_found_again", ends::removed_folder),
-    ("a_removed_lock_file_makes_nothing_removable", ends::removed_lock),
-    ("a_repaired_folder_has_nothing_told_twice", ends::repaired_folder),
-    ("an_enclave_whose_output_nobody_reads_is_stopped_and_removed_in_time", ends::unread_output),
-    ("ctrl_c_ends_a_run_whose_output_nobody_reads", ends::ctrl_c_while_printing),
-    ("one_that_cannot_be_stopped_keeps_no_other_running", ends::stop_of_several),
-    ("a_terminal_that_is_not_read_keeps_no_enclave_from_being_stopped", ends::unread_terminal),
-    ("rm_all_with_force_ends_those_that_run", ends::rm_all),
-    ("what_does_not_stop_is_killed_when_its_time_is_over", ends::stubborn),
-    ("a_killed_sleeve_leaves_nothing_and_ps_says_so", ends::killed_sleeve),
-    ("a_sleeve_killed_while_it_creates_a_machine_leaves_a_record_that_says_so", ends::killed_while_creating),
-    ("an_enclave_on_an_unknown_backend_is_not_forgotten_before_it_has_ended", ends::unknown_backend),
-    ("a_killed_qemu_is_the_reason", ends::killed_qemu),
-    ("a_killed_vsock_device_is_the_reason", ends::killed_device),
-    ("a_qemu_that_refuses_to_start_says_why", refusing_qemu),
+    ("the_exit_code_and_the_last_lines_of_a_detached_job_are_reported", detached_job),
+    ("no_hint_names_an_enclave_removed_by_rm", removed),
+    ("ctrl_c_stops_in_order_and_a_second_one_kills", termination::ctrl_c),
+    ("ctrl_c_at_any_stage_leaves_nothing_behind", termination::ctrl_c_early),
+    ("ctrl_c_reaches_a_sleeve_that_is_being_detached", termination::ctrl_c_detached),
+    ("ctrl_c_of_a_terminal_is_130_from_the_first_millisecond", termination::ctrl_c_of_a_group),
+    ("signals_that_were_ignored_at_the_start_stay_ignored", termination::ignored_signals),
+    ("an_enclave_whose_directory_was_removed_is_found_again", termination::removed_folder),
+    ("a_running_enclave_whose_lock_was_removed_is_not_removed", termination::removed_lock),
+    ("no_output_is_printed_twice_after_a_directory_was_repaired", termination::repaired_folder),
+    ("an_enclave_whose_output_is_not_read_is_stopped_and_removed_in_time", termination::unread_output),
+    ("ctrl_c_ends_a_run_whose_output_is_not_read", termination::ctrl_c_while_printing),
+    ("an_enclave_that_cannot_be_stopped_does_not_keep_others_running", termination::stop_of_several),
+    ("a_blocked_terminal_does_not_prevent_a_stop", termination::unread_terminal),
+    ("rm_all_with_force_kills_running_enclaves", termination::rm_all),
+    ("an_enclave_that_does_not_stop_in_time_is_killed", termination::stubborn),
+    ("a_killed_sleeve_leaves_nothing_behind_and_ps_reports_it", termination::killed_sleeve),
+    ("a_sleeve_killed_while_creating_a_machine_leaves_a_record_of_it", termination::killed_while_creating),
+    ("an_enclave_on_an_unknown_backend_is_not_removed_before_it_has_ended", termination::unknown_backend),
+    ("a_killed_qemu_is_reported_as_the_cause", termination::killed_qemu),
+    ("a_killed_vsock_device_is_reported_as_the_cause", termination::killed_device),
+    ("the_error_of_a_qemu_that_does_not_start_is_reported", refusing_qemu),
     ("a_missing_qemu_is_named", missing_qemu),
-    ("a_busy_port_is_said_before_the_boot", busy_port),
+    ("a_port_in_use_is_reported_before_the_boot", busy_port),
     ("a_port_the_image_does_not_have_is_refused", unknown_port),
     ("a_damaged_image_is_refused", damaged_image),
-    ("too_little_memory_is_refused_with_the_number", little_memory),
-    ("a_name_is_given_once", names),
-    ("ten_megabytes_on_one_line_arrive", long_line),
-    ("bytes_that_are_no_text_arrive_unchanged", raw),
-    ("a_supervisor_that_comes_back_is_found_again", restarts),
-    ("requests_reach_the_enclave_and_its_refusals_come_back", requests),
+    ("too_little_memory_is_refused_with_the_required_amount", little_memory),
+    ("a_name_is_used_once", names),
+    ("a_line_of_ten_megabytes_is_printed_completely", long_line),
+    ("bytes_that_are_not_utf_8_are_printed_unchanged", raw),
+    ("a_restarted_supervisor_is_reconnected", restarts),
+    ("requests_reach_the_enclave_and_refusals_are_reported", requests),
     ("metrics_are_served_while_the_enclave_runs", metrics),
     ("many_enclaves_run_side_by_side", side_by_side),
     ("doctor_starts_the_vsock_device_and_leaves_nothing", doctor),
-    ("words_that_make_no_sense_end_with_125", usage),
+    ("an_invalid_command_line_exits_with_125", usage),
 ];
 
-fn ends() {
+fn exits() {
     let place = Place::new();
     let ended = place.run("exit:3", &[]);
     ended.with(3, "");
@@ -97,16 +97,16 @@ fn panic() {
     ended.with(125, "stage 1/9 mounts: done");
 }
 
-fn last_words() {
+fn fatal() {
     let place = Place::new();
-    place.run("last-words", &[]).with(125, "mounts: no /proc");
+    place.run("fatal", &[]).with(125, "mounts: no /proc");
     let end = place.inspect();
     assert_eq!(end["end"]["final"]["stage"], "mounts");
 }
 
-fn stranger() {
+fn other_version() {
     let place = Place::new();
-    place.run("stranger", &[]).with(125, "the peer speaks version 7");
+    place.run("other-version", &[]).with(125, "the peer speaks version 7");
 }
 
 fn mute() {
@@ -131,17 +131,17 @@ fn json() {
 
 fn flaps() {
     let place = Place::new();
-    let told_within_bounds = |text: &str| {
+    let is_bounded = |text: &str| {
         assert!(text.contains("is degraded: because because"), "{text}");
-        assert!(text.contains("turns too often"), "{text}");
-        assert!(text.len() < 5000, "{} bytes are told", text.len());
+        assert!(text.contains("changes state too often"), "{text}");
+        assert!(text.len() < 5000, "{} bytes were printed", text.len());
     };
     let ended = place.run("flaps:500", &[]);
     ended.with(0, "is ready");
-    told_within_bounds(&ended.stderr);
+    is_bounded(&ended.stderr);
     place.run("flaps:500", &["--replace", "--detach"]).with(0, "is ready");
     while place.inspect()["alive"] == true {}
-    told_within_bounds(&std::fs::read_to_string(place.runtime("web").join("sleeve.log")).unwrap());
+    is_bounded(&std::fs::read_to_string(place.runtime("web").join("sleeve.log")).unwrap());
 }
 
 fn detached() {
@@ -165,27 +165,27 @@ fn detached_failure() {
     let place = Place::new();
     place.run("panic", &["--detach"]).with(125, "guest kernel panicked");
     place.run("serve", &["--detach", "--replace", "--publish", "1:81"]).with(125, "no ingress port 81");
-    assert!(place.runtime("web").exists(), "a refused launch takes nothing over");
+    assert!(place.runtime("web").exists(), "a refused launch replaced the enclave");
 }
 
 fn detached_job() {
     let place = Place::new();
     let ended = place.run("exit:4", &["--detach"]);
     ended.with(4, "web ended before it was ready: web: exited (4)");
-    ended.with(4, "its services wrote last:\n  | hello from the guest\n  | half a line\n");
+    ended.with(4, "last output of its services:\n  | hello from the guest\n  | half a line\n");
     ended.with(4, "hint: `host-sleeve logs web`");
     place.run("exit:0", &["--detach", "--replace"]).with(0, "cloister: web: exited (0)");
 }
 
-fn forgotten() {
+fn removed() {
     let place = Place::new();
-    for script in ["exit:4", "last-words", "panic"] {
-        for words in [["--rm"].as_slice(), &["--rm", "--detach"]] {
-            let ended = place.run(script, words);
+    for script in ["exit:4", "fatal", "panic"] {
+        for args in [["--rm"].as_slice(), &["--rm", "--detach"]] {
+            let ended = place.run(script, args);
             assert!(!ended.stderr.contains("host-sleeve logs"), "{script}: {ended:?}");
         }
     }
-    place.run("last-words", &["--rm", "--detach"]).with(125, "  | stage 1/9 mounts: done");
+    place.run("fatal", &["--rm", "--detach"]).with(125, "  | stage 1/9 mounts: done");
     place.run("exit:4", &["--rm", "--detach"]).with(4, "  | half a line");
 }
 
@@ -194,9 +194,12 @@ fn refusing_qemu() {
     let app = place.app();
     let mut command = place.command("serve", &["run", &app, "--accel", "tcg"]);
     let output = command.env("FAKE_QEMU", "refuse").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
+    let printed = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125));
-    assert!(said.contains("QEMU exited with code 101") && said.contains("cannot allocate memory"), "{said}");
+    assert!(
+        printed.contains("QEMU exited with code 101") && printed.contains("cannot allocate memory"),
+        "{printed}"
+    );
 }
 
 fn missing_qemu() {
@@ -315,8 +318,8 @@ fn side_by_side() {
     names.sort();
     names.dedup();
     assert_eq!(names.len(), 8, "{names:?}");
-    let words: Vec<&str> = std::iter::once("stop").chain(names.iter().map(String::as_str)).collect();
-    place.sleeve("", &words).with(0, "");
+    let args: Vec<&str> = std::iter::once("stop").chain(names.iter().map(String::as_str)).collect();
+    place.sleeve("", &args).with(0, "");
     assert_eq!(place.sleeve("", &["ps", "--json"]).json().as_array().unwrap().len(), 0);
 }
 

@@ -1,4 +1,4 @@
-//! What a story needs: a folder, an enclave image, and `host-sleeve` with the played machine in its `PATH`.
+//! The fixture of a test: a directory, an enclave image, and `host-sleeve` with the simulated machine in its `PATH`.
 
 use std::fs;
 use std::io::Read;
@@ -11,23 +11,23 @@ use serde_json::Value;
 
 use super::machine;
 
-/// The place of one story.
+/// The directory of one test.
 pub(crate) struct Place {
     folder: tempfile::TempDir,
 }
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
-    /// The signal that ended it.
+    /// The signal that killed it.
     pub(crate) signal: Option<i32>,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
 }
 
 impl Place {
-    /// An empty place with an image.
+    /// A new directory with an image.
     pub(crate) fn new() -> Self {
         let place = Self { folder: tempfile::Builder::new().prefix("sleeve-").tempdir().unwrap() };
         fs::create_dir(place.path().join("bin")).unwrap();
@@ -43,12 +43,12 @@ impl Place {
         self.folder.path()
     }
 
-    /// Something in the runtime folder.
+    /// A path in the state directory.
     pub(crate) fn runtime(&self, name: &str) -> PathBuf {
         self.path().join("run").join(name)
     }
 
-    /// The played machines of this place that run.
+    /// The running simulated programs of this test.
     pub(crate) fn processes(&self) -> Vec<String> {
         let bin = self.path().join("bin").display().to_string();
         let all = fs::read_dir("/proc").unwrap().flatten();
@@ -56,59 +56,59 @@ impl Place {
         lines.filter(|line| line.starts_with(&bin)).collect()
     }
 
-    /// The image.
+    /// The path of the image.
     pub(crate) fn app(&self) -> String {
         self.path().join("app.cloister").display().to_string()
     }
 
-    /// `host-sleeve` with these words, and a guest that follows `script`.
-    pub(crate) fn command(&self, script: &str, words: &[&str]) -> Command {
+    /// `host-sleeve` with these arguments, and a guest that runs `script`.
+    pub(crate) fn command(&self, script: &str, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_host-sleeve"));
         command
-            .args(words)
+            .args(args)
             .env("PATH", self.path().join("bin"))
             .env("CLOISTER_RUNTIME_DIR", self.path().join("run"))
             .env("CLOISTER_CACHE", self.path().join("cache"))
-            // The device is played where the host's kernel has one as well.
+            // The simulated device is used even if the host's kernel has one.
             .env("CLOISTER_VSOCK", "user")
             .env("FAKE_GUEST", script)
             .stdin(Stdio::null());
         command
     }
 
-    /// Runs `host-sleeve` to its end.
-    pub(crate) fn sleeve(&self, script: &str, words: &[&str]) -> Ended {
-        Ended::from(self.command(script, words).output().unwrap())
+    /// Runs `host-sleeve` until it exits.
+    pub(crate) fn sleeve(&self, script: &str, args: &[&str]) -> Ended {
+        Ended::from(self.command(script, args).output().unwrap())
     }
 
-    /// `host-sleeve run` in the foreground, as `web`, to its end.
-    pub(crate) fn run(&self, script: &str, words: &[&str]) -> Ended {
+    /// `host-sleeve run` in the foreground, as `web`, until it exits.
+    pub(crate) fn run(&self, script: &str, args: &[&str]) -> Ended {
         let app = self.app();
         let all: Vec<&str> =
-            ["run", &app, "--name", "web", "--accel", "tcg"].iter().chain(words).copied().collect();
+            ["run", &app, "--name", "web", "--accel", "tcg"].iter().chain(args).copied().collect();
         self.sleeve(script, &all)
     }
 
-    /// `host-sleeve run` in the foreground, as `web`, left running; answers when it is ready.
-    pub(crate) fn start(&self, script: &str, words: &[&str]) -> Running {
+    /// `host-sleeve run` in the foreground, as `web`; returns when the enclave is ready.
+    pub(crate) fn start(&self, script: &str, args: &[&str]) -> Running {
         let app = self.app();
         let all: Vec<&str> =
-            ["run", &app, "--name", "web", "--accel", "tcg"].iter().chain(words).copied().collect();
+            ["run", &app, "--name", "web", "--accel", "tcg"].iter().chain(args).copied().collect();
         Self::start_command(self.command(script, &all))
     }
 
-    /// A run in the foreground, left running; answers when it is ready.
+    /// Starts a run in the foreground; returns when the enclave is ready.
     pub(crate) fn start_command(mut command: Command) -> Running {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = child.stderr.take().unwrap();
-        let mut said = Vec::new();
-        while !String::from_utf8_lossy(&said).contains("is ready") {
+        let mut printed = Vec::new();
+        while !String::from_utf8_lossy(&printed).contains("is ready") {
             let mut piece = [0; 256];
             let count = stderr.read(&mut piece).unwrap();
-            assert!(count > 0, "ended before it was ready: {}", String::from_utf8_lossy(&said));
-            said.extend_from_slice(&piece[..count]);
+            assert!(count > 0, "ended before it was ready: {}", String::from_utf8_lossy(&printed));
+            printed.extend_from_slice(&piece[..count]);
         }
-        Running { child, stderr, said }
+        Running { child, stderr, printed }
     }
 
     /// `host-sleeve inspect web --json`.
@@ -135,7 +135,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // A story that broke off leaves nothing running.
+        // A failed test leaves nothing running.
         let names = self.sleeve("", &["ps", "--quiet"]).text();
         for name in names.lines() {
             drop(self.sleeve("", &["stop", "--kill", name]));
@@ -147,7 +147,7 @@ impl Drop for Place {
 pub(crate) struct Running {
     child: Child,
     stderr: std::process::ChildStderr,
-    said: Vec<u8>,
+    printed: Vec<u8>,
 }
 
 impl Running {
@@ -161,11 +161,11 @@ impl Running {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits until it exits.
     pub(crate) fn end(mut self) -> Ended {
-        self.stderr.read_to_end(&mut self.said).unwrap();
+        self.stderr.read_to_end(&mut self.printed).unwrap();
         let mut ended = Ended::from(self.child.wait_with_output().unwrap());
-        ended.stderr = String::from_utf8_lossy(&self.said).into_owned();
+        ended.stderr = String::from_utf8_lossy(&self.printed).into_owned();
         ended
     }
 }
@@ -187,19 +187,19 @@ impl Ended {
         serde_json::from_slice(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Whether a shell sees 130: the code of our own, or the death of SIGINT before a handler is there.
+    /// Whether a shell sees 130: as the exit code, or because SIGINT killed it before a handler was installed.
     pub(crate) fn was_interrupted(&self) -> bool {
         self.code == Some(130) || self.signal == Some(2)
     }
 
-    /// Fails the story unless it ended with this code and said this.
-    pub(crate) fn with(&self, code: i32, said: &str) {
+    /// Fails the test unless it exited with this code and printed this to standard error.
+    pub(crate) fn with(&self, code: i32, printed: &str) {
         assert_eq!(self.code, Some(code), "{self:?}");
-        assert!(self.stderr.contains(said), "no {said:?} in {self:?}");
+        assert!(self.stderr.contains(printed), "no {printed:?} in {self:?}");
     }
 }
 
-/// Whether a process is gone, or only waits to be reaped.
+/// Whether a process has exited; it may still wait to be reaped.
 pub(crate) fn is_gone(pid: u64) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))

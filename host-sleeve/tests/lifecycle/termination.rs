@@ -1,4 +1,4 @@
-//! Stories of enclaves that are ended from outside.
+//! Tests of enclaves that are terminated from outside.
 
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use super::stage::{Ended, Place, is_gone};
+use super::fixture::{Ended, Place, is_gone};
 
-/// How long something that must come may take on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Time limit for an expected event, on a busy machine.
+const LIMIT: Duration = Duration::from_mins(1);
 
-/// What appears in the enclave's folder as a launch goes on: the claim, the device, the machine, the sleeve's own door.
+/// The files that appear in the enclave's directory during a launch: lock, device socket, machine socket, the sleeve's socket.
 const STAGES: [&str; 4] = ["lock", "vsock.sock", "qmp.sock", "sleeve.sock"];
 
 pub(crate) fn ctrl_c() {
@@ -131,22 +131,22 @@ pub(crate) fn ctrl_c_detached() {
     nothing_left(&place, "detached");
 }
 
-/// As a terminal does it: the signal goes to every process of the group, and there is no telling how far they are.
+/// As from a terminal: the signal is sent to every process of the group, at an arbitrary point of the launch.
 pub(crate) fn ctrl_c_of_a_group() {
     for (number, delay) in (0..20).map(|step| Duration::from_millis(step * 2)).enumerate() {
         let place = Place::new();
         let app = place.app();
-        let mut words = vec!["run", &app, "--name", "web", "--accel", "tcg"];
+        let mut args = vec!["run", &app, "--name", "web", "--accel", "tcg"];
         if number % 2 == 0 {
-            words.push("--detach");
+            args.push("--detach");
         }
-        let mut command = place.command("mute", &words);
+        let mut command = place.command("mute", &args);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let child = command.spawn().unwrap();
         std::thread::park_timeout(delay);
         kill_process_group(Pid::from_child(&child), Signal::INT).unwrap();
         let ended = Ended::from(child.wait_with_output().unwrap());
-        assert!(ended.was_interrupted(), "{words:?} after {delay:?}: {ended:?}");
+        assert!(ended.was_interrupted(), "{args:?} after {delay:?}: {ended:?}");
         nothing_left(&place, "after Ctrl-C");
     }
 }
@@ -180,7 +180,7 @@ pub(crate) fn removed_folder() {
     let place = Place::new();
     let running = place.start("serve", &[]);
     // The sleeve may write its record meanwhile.
-    wait_for("the folder to be gone", || std::fs::remove_dir_all(place.runtime("web")).is_ok());
+    wait_for("the directory to be removed", || std::fs::remove_dir_all(place.runtime("web")).is_ok());
     wait_for("the enclave to be shown again", || {
         place.sleeve("", &["ps", "--quiet"]).text() == "web\n"
             && place.runtime("web").join("sleeve.sock").exists()
@@ -188,7 +188,7 @@ pub(crate) fn removed_folder() {
     assert_eq!(place.inspect()["processes"]["sleeve"], running.pid());
     place.run("serve", &["--replace"]).with(125, "an enclave named web is running");
     place.sleeve("", &["stop", "web"]).with(0, "");
-    running.end().with(0, "the folder of a running enclave was changed");
+    running.end().with(0, "the directory of a running enclave was modified");
     assert_eq!(place.inspect()["end"]["code"], 0);
 }
 
@@ -199,8 +199,8 @@ pub(crate) fn removed_lock() {
     std::fs::remove_file(place.runtime("web").join("lock")).unwrap();
     place.sleeve("", &["rm", "web"]).with(125, "is running");
     place.run("serve", &["--replace"]).with(125, "an enclave named web is running");
-    assert!(!is_gone(qemu), "a removed lock has made rm kill a running enclave");
-    // Nor does a sleeve that cannot be asked keep it from being ended.
+    assert!(!is_gone(qemu), "rm killed a running enclave whose lock was removed");
+    // An unreachable sleeve does not prevent the enclave from being killed either.
     std::fs::remove_file(place.runtime("web").join("sleeve.sock")).unwrap_or_default();
     place.sleeve("", &["rm", "--force", "web"]).with(0, "");
     running.end();
@@ -208,7 +208,7 @@ pub(crate) fn removed_lock() {
     assert!(!place.runtime("web").exists());
 }
 
-/// What lies in the folder besides these was not touched: nothing of it is told twice.
+/// The other files in the directory are not touched: no log record is printed twice.
 pub(crate) fn repaired_folder() {
     let place = Place::new();
     let running = place.start("serve", &[]);
@@ -216,10 +216,10 @@ pub(crate) fn repaired_folder() {
     for file in ["lock", "state.json", "sleeve.sock"] {
         std::fs::remove_file(place.runtime("web").join(file)).unwrap();
     }
-    wait_for("the folder to be whole again", || place.sleeve("", &["ps", "--quiet"]).text() == "web\n");
+    wait_for("the directory to be repaired", || place.sleeve("", &["ps", "--quiet"]).text() == "web\n");
     place.sleeve("", &["stop", "web"]).with(0, "");
     let ended = running.end();
-    ended.with(0, "the folder of a running enclave was changed");
+    ended.with(0, "the directory of a running enclave was modified");
     assert_eq!(ended.text(), "hello from the guest\nhalf a line\n");
 }
 
@@ -227,13 +227,13 @@ pub(crate) fn unread_output() {
     let place = Place::new();
     let running = place.start("talks:1000000", &[]);
     place.sleeve("", &["stop", "web"]).with(0, "still has output to print");
-    place.sleeve("", &["stop", "web"]).with(0, "web had ended: exited (0)");
+    place.sleeve("", &["stop", "web"]).with(0, "web had already ended: exited (0)");
     assert_eq!(place.inspect()["end"]["code"], 0);
     place.sleeve("", &["rm", "web"]).with(125, "still has output to print");
     place.run("serve", &["--replace"]).with(125, "still has output to print");
     place.sleeve("", &["rm", "--force", "web"]).with(0, "");
     assert!(!place.runtime("web").exists());
-    assert!(running.end().signal.is_some(), "it has ended only since its output was read");
+    assert!(running.end().signal.is_some(), "it exited only because its output was read");
 }
 
 pub(crate) fn stop_of_several() {
@@ -287,11 +287,11 @@ pub(crate) fn rm_all() {
     assert_eq!(place.processes(), [""; 0]);
 }
 
-/// Starts a guest that never becomes ready, and presses Ctrl-C when `stage` has come.
-fn interrupt_at(place: &Place, stage: &str, words: &[&str]) -> Ended {
+/// Starts a guest that never becomes ready, and sends SIGINT when the file `stage` exists.
+fn interrupt_at(place: &Place, stage: &str, args: &[&str]) -> Ended {
     let app = place.app();
     let all: Vec<&str> =
-        ["run", &app, "--name", "web", "--accel", "tcg"].iter().chain(words).copied().collect();
+        ["run", &app, "--name", "web", "--accel", "tcg"].iter().chain(args).copied().collect();
     let mut command = place.command("mute", &all);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for(stage, || place.runtime("web").join(stage).exists());
@@ -299,11 +299,11 @@ fn interrupt_at(place: &Place, stage: &str, words: &[&str]) -> Ended {
     Ended::from(child.wait_with_output().unwrap())
 }
 
-/// No process of this place runs, and what is left of the enclave, if anything, says how it ended.
+/// Checks that no process is left, and that a remaining record states how the enclave ended.
 fn nothing_left(place: &Place, stage: &str) {
     wait_for(stage, || place.processes().is_empty());
     if place.runtime("web").exists() {
-        // What a dying process has forked may hold its lock for a moment, until it is its program.
+        // A process that was just forked may hold the lock for a moment, until it executes its program.
         wait_for(stage, || place.inspect()["alive"] == false);
         let inspected = place.inspect();
         assert_eq!(inspected["end"]["outcome"], "killed", "{stage}: {inspected}");
@@ -313,7 +313,7 @@ fn nothing_left(place: &Place, stage: &str) {
 fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(started.elapsed() < PATIENCE, "in vain: {what}");
+        assert!(started.elapsed() < LIMIT, "timed out waiting for {what}");
         std::thread::yield_now();
     }
 }

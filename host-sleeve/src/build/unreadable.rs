@@ -7,8 +7,8 @@ use cloister_image::artifact::ArtifactFault;
 use crate::error::Error;
 
 /// The error for an enclave image that was just built and cannot be read.
-pub(super) fn unread(fault: ArtifactFault) -> Error {
-    let what = "what was built cannot be read";
+pub(super) fn unreadable(fault: ArtifactFault) -> Error {
+    let what = "the new enclave image cannot be read";
     match fault {
         ArtifactFault::Host { .. } | ArtifactFault::Changed { .. } | ArtifactFault::Occupied(_) => {
             Error::host(what).because(fault)
