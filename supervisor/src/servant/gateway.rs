@@ -237,8 +237,11 @@ impl Shared {
     /// What is to be sent now.
     fn messages(&self) -> Vec<ToGateway> {
         let to_send = std::mem::take(&mut self.state().to_send);
-        let mut messages = if to_send.table { self.table() } else { Vec::new() };
-        messages.extend(to_send.drain.then_some(ToGateway::Drain));
+        // A drain comes first: a gateway that begins in the middle of one accepts nothing.
+        let mut messages: Vec<ToGateway> = to_send.drain.then_some(ToGateway::Drain).into_iter().collect();
+        if to_send.table {
+            messages.extend(self.table());
+        }
         messages.extend(to_send.count.then_some(ToGateway::Count));
         messages
     }
