@@ -1,14 +1,15 @@
-//! How the program of ramdisk 1 is linked: small.
+//! Linker options that make the program of ramdisk 1 small.
 //!
-//! Its law: it changes what is in the file, never what the program does. It leaves other targets alone.
+//! Invariant: they change the content of the file, never the program's behaviour. Other targets are not affected.
 
 fn main() {
     println!("cargo::rerun-if-changed=link.ld");
     if std::env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|env| env == "musl") {
-        let folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-        for word in ["--strip-all", "--icf=all", "--pack-dyn-relocs=relr", "-T", &format!("{folder}/link.ld")]
+        let directory = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+        for option in
+            ["--strip-all", "--icf=all", "--pack-dyn-relocs=relr", "-T", &format!("{directory}/link.ld")]
         {
-            println!("cargo::rustc-link-arg-bins={word}");
+            println!("cargo::rustc-link-arg-bins={option}");
         }
     }
 }

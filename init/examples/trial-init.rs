@@ -1,7 +1,7 @@
-//! An init whose boot goes wrong in the way that the word in `/trial` names, for the scenarios that look at how the machine
-//! ends then; or which has a process beside it that sends signals for services, as no service can.
+//! An init with a failure injected, which `/trial` selects, for the scenarios that check how the machine shuts down then; or
+//! with a second process that sends signals on behalf of services, as no service can.
 //!
-//! Its law: it is never shipped. All that it adds to the real table are the stages `first`, `pretend`, `freeze` and `late`.
+//! Invariant: it is never shipped. It only adds the stages `first`, `pretend`, `freeze` and `late` to the real table.
 
 #![expect(clippy::unnecessary_wraps, reason = "a stage of the table can fail")]
 
@@ -19,7 +19,7 @@ use rustix::event::Timespec;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-/// Where services ask for signals, in the abstract namespace: `PID SIGNAL`, answered with the error's number, 0 for none.
+/// Where services request signals, in the abstract namespace: `PID SIGNAL`; the response is the error's number, 0 for none.
 const SENDER: &str = "trial/signals";
 
 /// Where services find the machine's processes: in the root that they share.
@@ -39,24 +39,24 @@ fn main() {
     cloister_init::run(&stages)
 }
 
-/// What goes wrong.
-fn word() -> String {
+/// The failure to inject.
+fn trial() -> String {
     std::fs::read_to_string("/trial").unwrap_or_default().trim().to_owned()
 }
 
 /// Nothing is mounted here.
-#[expect(clippy::panic, reason = "what a panic of PID 1 does is what is tried")]
+#[expect(clippy::panic, reason = "the effect of a panic of PID 1 is what is tested")]
 fn first(_: &mut Boot) -> Result<String, BootError> {
-    if word() == "panic-first" { panic!("before anything was mounted") } else { Ok(String::new()) }
+    if trial() == "panic-first" { panic!("before anything was mounted") } else { Ok(String::new()) }
 }
 
-/// Makes the stages after it believe in another platform than the machine is, or leaves as PID 1 never does.
-#[expect(clippy::exit, reason = "what the kernel does when PID 1 leaves is what is tried")]
+/// Makes later stages believe that the machine is another platform, or exits, which PID 1 never does.
+#[expect(clippy::exit, reason = "what the kernel does when PID 1 exits is what is tested")]
 fn pretend(boot: &mut Boot) -> Result<String, BootError> {
-    match word().as_str() {
+    match trial().as_str() {
         "nitro" => boot.platform = Some(Platform::Nitro),
         "end" => std::process::exit(0),
-        "signals" => fork_sender().map_err(|error| BootError::Kernel("starting the sender", error))?,
+        "signals" => fork_sender().map_err(|error| BootError::Kernel("cannot start the sender", error))?,
         _ => {}
     }
     Ok(String::new())
@@ -65,12 +65,12 @@ fn pretend(boot: &mut Boot) -> Result<String, BootError> {
 /// The group that supervisors are forked into.
 const SUPERVISORS: &str = "/sys/fs/cgroup/supervisor";
 
-/// How often the thaw looks for a second supervisor, in milliseconds.
-const LOOK_AGAIN_MS: i64 = 50;
+/// How often the process that thaws checks for a second supervisor, in milliseconds.
+const CHECK_MS: i64 = 50;
 
-/// Has the first supervisor hang as soon as it is forked, in a frozen cgroup (`cgroup.freeze`), and the second one not.
+/// Makes the first supervisor hang as soon as it is forked, in a frozen cgroup (`cgroup.freeze`), but not the second.
 fn freeze(_: &mut Boot) -> Result<String, BootError> {
-    if word() == "frozen" {
+    if trial() == "frozen" {
         fs::create_dir(SUPERVISORS)
             .and_then(|()| fs::write([SUPERVISORS, "/cgroup.freeze"].concat(), "1"))
             .and_then(|()| fork_thaw())
@@ -79,7 +79,7 @@ fn freeze(_: &mut Boot) -> Result<String, BootError> {
     Ok(String::new())
 }
 
-/// Starts the process that lets the supervisors go on when another than the first is there.
+/// Starts the process that thaws the cgroup when it contains another supervisor than the first.
 fn fork_thaw() -> io::Result<()> {
     if let Fork::Child(child) = fork_into(File::open(cgroup::MOUNT)?)? {
         let mut first = None;
@@ -89,7 +89,7 @@ fn fork_thaw() -> io::Result<()> {
                 fs::write([SUPERVISORS, "/cgroup.freeze"].concat(), "0").unwrap_or_default();
                 child.exit(0)
             }
-            let pause = Timespec { tv_sec: 0, tv_nsec: LOOK_AGAIN_MS * 1_000_000 };
+            let pause = Timespec { tv_sec: 0, tv_nsec: CHECK_MS * 1_000_000 };
             rustix::event::poll(&mut [], Some(&pause)).unwrap_or_default();
         }
     }
@@ -101,7 +101,7 @@ fn fork_sender() -> io::Result<()> {
     let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(SENDER)?)?;
     if let Fork::Child(child) = fork_into(File::open(cgroup::MOUNT)?)? {
         for client in listener.incoming() {
-            // A client that goes away takes its answer with it.
+            // A client that disconnects receives no response.
             client.and_then(send_for).unwrap_or_default();
         }
         child.exit(0)
@@ -109,26 +109,26 @@ fn fork_sender() -> io::Result<()> {
     Ok(())
 }
 
-/// Shows the machine's processes to services, each of which sees its own only.
+/// Makes the machine's processes visible to services, each of which sees only its own otherwise.
 fn show_processes() -> io::Result<()> {
     std::fs::create_dir(PROCESSES)?;
     Ok(rustix::mount::mount_bind("/proc", PROCESSES)?)
 }
 
 fn send_for(mut client: UnixStream) -> io::Result<()> {
-    let mut order = String::new();
-    client.read_to_string(&mut order)?;
-    let (pid, number) = order.split_once(' ').ok_or(io::ErrorKind::InvalidInput)?;
+    let mut request = String::new();
+    client.read_to_string(&mut request)?;
+    let (pid, number) = request.split_once(' ').ok_or(io::ErrorKind::InvalidInput)?;
     let (pid, number) = (pid.parse().map_err(io::Error::other)?, number.parse().map_err(io::Error::other)?);
     let sent = Pid::from_raw(pid).ok_or(Errno::SRCH.into()).and_then(|pid| signal::send(pid, number));
     let errno = sent.err().and_then(|error| error.raw_os_error()).unwrap_or(0);
     client.write_all(errno.to_string().as_bytes())
 }
 
-/// The supervisor runs here.
-#[expect(clippy::panic, reason = "what a panic of PID 1 does is what is tried")]
+/// The supervisor runs by now.
+#[expect(clippy::panic, reason = "the effect of a panic of PID 1 is what is tested")]
 fn late(_: &mut Boot) -> Result<String, BootError> {
-    match word().as_str() {
+    match trial().as_str() {
         "panic-late" => panic!("a \"quoted\" reason\nof two lines"),
         "signals" => show_processes().map_err(|error| BootError::Path(PROCESSES, error))?,
         _ => {}

@@ -1,7 +1,7 @@
-//! A supervisor that starts servants and reports what init made of them, for the scenario that looks at it from outside. With the
-//! argument `servant` the same program is such a servant and reports what it sees.
+//! A supervisor that starts servants and reports their state, for the scenario that checks it from outside. With the argument
+//! `servant` the same program is such a servant and reports what it sees.
 //!
-//! Its law: it is never shipped, and it judges nothing: each line on the console is a fact, `trial: NAME: VALUE`.
+//! Invariant: it is never shipped, and it judges nothing: each line on the console is a fact, `trial: NAME: VALUE`.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -21,10 +21,10 @@ use rustix::fs::{Mode, OFlags};
 /// This program in ramdisk 1, as the supervisor and as a servant.
 const PROGRAM: &str = "/sbin/supervisor";
 
-/// Descriptors given to the servant: many, so that their numbers meet those that init uses itself.
+/// Descriptors given to the servant: many, so that their numbers collide with those that init uses itself.
 const GIVEN: u8 = 200;
 
-/// What is in each of the given descriptors.
+/// The content of each of the given descriptors.
 const CONTENT: &[u8] = b"given";
 
 /// The last line of a servant's report.
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     match std::env::args().nth(1).as_deref() {
         Some("servant") => servant(),
         Some(_) => {
-            // The list does not have it.
+            // The filter does not allow this call.
             rustix::process::umask(Mode::empty());
             Ok(())
         }
@@ -49,28 +49,28 @@ fn servant() -> Result<(), Box<dyn Error>> {
     let names = rustix::fs::Dir::read_from(&root)?.filter_map(Result::ok);
     let names = names.filter(|entry| entry.file_name() != c"." && entry.file_name() != c"..").count();
     drop(root);
-    say(&format!("servant: names in the root: {names}"));
-    say(&format!("servant: working directory: {:?}", rustix::process::getcwd(Vec::new())?));
-    say(&format!("servant: making a folder: {:?}", rustix::fs::mkdir("/folder", Mode::RWXU).err()));
+    print(&format!("servant: names in the root: {names}"));
+    print(&format!("servant: working directory: {:?}", rustix::process::getcwd(Vec::new())?));
+    print(&format!("servant: making a folder: {:?}", rustix::fs::mkdir("/folder", Mode::RWXU).err()));
     for path in ["/proc/self/status", "/dev/null", "/sys/fs/cgroup", "/sbin/supervisor", "/../init", "/tmp"] {
         let opened = rustix::fs::open(path, OFlags::RDONLY, Mode::empty()).err();
-        say(&format!("servant: opening {path}: {opened:?}"));
+        print(&format!("servant: opening {path}: {opened:?}"));
     }
-    say(&format!("servant: pid: {}", rustix::process::getpid()));
+    print(&format!("servant: pid: {}", rustix::process::getpid()));
     let environment: Vec<String> = std::env::vars().map(|(key, value)| format!("{key}={value}")).collect();
-    say(&format!("servant: environment: {}", environment.join(" ")));
+    print(&format!("servant: environment: {}", environment.join(" ")));
     let open: Vec<i32> = (0..=PROGRAM_FD.saturating_mul(2)).filter(|number| is_open(*number)).collect();
     let ends = (open.first().copied(), open.last().copied(), open.len());
-    say(&format!("servant: open descriptors: {ends:?}"));
+    print(&format!("servant: open descriptors: {ends:?}"));
     let given = (3..3_i32.saturating_add(i32::from(GIVEN))).filter(|number| is_given(*number)).count();
-    say(&format!("servant: descriptors with what was given: {given}"));
-    say(LAST);
-    // Until it is killed: process 1 has no use for signals that it does not handle.
+    print(&format!("servant: descriptors with what was given: {given}"));
+    print(LAST);
+    // Until it is killed: process 1 ignores signals without a handler.
     rustix::event::poll(&mut [], None)?;
     Ok(())
 }
 
-#[expect(unsafe_code, reason = "numbers are asked about that nobody may own")]
+#[expect(unsafe_code, reason = "queries numbers that may not be open")]
 fn numbered(number: i32) -> BorrowedFd<'static> {
     // SAFETY: nothing here closes a descriptor; a number that is not open is refused by the kernel.
     unsafe { BorrowedFd::borrow_raw(number) }
@@ -111,15 +111,15 @@ impl Trial {
         match message {
             FromInit::Welcome(welcome) if welcome.restarts == 0 => {
                 for number in 0..MAX_STASHES {
-                    self.ask(&FromSupervisor::Stash { name: format!("kept.@{number}"), fds: 0 }, &[])?;
+                    self.request(&FromSupervisor::Stash { name: format!("kept.@{number}"), fds: 0 }, &[])?;
                 }
             }
-            FromInit::Welcome(welcome) => self.go_on(&welcome.stash, &welcome.held)?,
+            FromInit::Welcome(welcome) => self.take_over(&welcome.stash, &welcome.held)?,
             FromInit::Stashed { name } => self.stashed(&name)?,
             FromInit::Spawned { name, .. } if name == "@trial" => return Err("crashes as planned".into()),
             FromInit::Exited(ended) => {
                 fact(&format!("end of {}", ended.name), &format!("{:?}", ended.exit));
-                self.ask(&FromSupervisor::Forget { name: ended.name.clone() }, &[])?;
+                self.request(&FromSupervisor::Forget { name: ended.name.clone() }, &[])?;
                 if ended.name == "@trial" { self.refusals()? } else { self.power_off()? }
             }
             FromInit::SpawnFailed { name, step, errno, error } => {
@@ -133,7 +133,7 @@ impl Trial {
         Ok(())
     }
 
-    /// Numbers what init made, and starts the servant once all are there.
+    /// Writes a memfd's name into it, and starts the servant once all exist.
     fn stashed(&mut self, name: &str) -> Result<(), Box<dyn Error>> {
         let memfd = self.fds.pop_front().ok_or("a stash without its descriptor")?;
         rustix::io::write(&memfd, name.as_bytes())?;
@@ -147,27 +147,27 @@ impl Trial {
         Ok(())
     }
 
-    /// The second supervisor: what the first one left, and the servant as the kernel shows it.
-    fn go_on(&mut self, stash: &[String], held: &[Held]) -> Result<(), Box<dyn Error>> {
+    /// The second supervisor: reports what it receives from the first, and the servant as the kernel shows it.
+    fn take_over(&mut self, stash: &[String], held: &[Held]) -> Result<(), Box<dyn Error>> {
         fact("stashes", &stash.len().to_string());
-        let mut kept = 0;
+        let mut intact = 0;
         for name in stash {
             let memfd = self.fds.pop_front().ok_or("a stash without its descriptor")?;
             let mut bytes = vec![0; name.len()];
             rustix::io::pread(&memfd, &mut bytes, 0)?;
-            kept += usize::from(bytes == name.as_bytes());
+            intact += usize::from(bytes == name.as_bytes());
         }
-        fact("stashes with their own content", &kept.to_string());
+        fact("stashes with their own content", &intact.to_string());
         let [servant] = held else { return Err("there is not one servant".into()) };
         fact("held", &format!("{} {} {}", servant.name, servant.populated, servant.fds));
         let output = self.fds.pop_front().ok_or("no output")?;
         report(&output)?;
-        look_at(servant)?;
+        inspect(servant)?;
         let kill = FromSupervisor::Signal { name: servant.name.clone(), signal: 9, to: SignalTarget::Main };
-        self.ask(&kill, &[])
+        self.request(&kill, &[])
     }
 
-    /// What must not start. After the last of them comes one that makes a call which its filter does not allow.
+    /// Servants that must not start. They are followed by one that makes a call that its filter does not allow.
     fn refusals(&mut self) -> Result<(), Box<dyn Error>> {
         self.spawn("@missing", "/sbin/none", "servant", true, &[])?;
         self.spawn("plain", PROGRAM, "servant", true, &[])?;
@@ -194,15 +194,15 @@ impl Trial {
             limits: Limits { memory: Some(16 << 20), cpu_millis: None, pids: Some(7), open_files: Some(512) },
             fds: u8::try_from(fds.len())?,
         });
-        self.ask(&FromSupervisor::Spawn { name: name.into(), spec }, fds)
+        self.request(&FromSupervisor::Spawn { name: name.into(), spec }, fds)
     }
 
     fn power_off(&self) -> Result<(), Box<dyn Error>> {
         let state = State::Exited { service: "@trial".into(), code: 0 };
-        self.ask(&FromSupervisor::PowerOff { state }, &[])
+        self.request(&FromSupervisor::PowerOff { state }, &[])
     }
 
-    fn ask(&self, request: &FromSupervisor, fds: &[BorrowedFd<'_>]) -> Result<(), Box<dyn Error>> {
+    fn request(&self, request: &FromSupervisor, fds: &[BorrowedFd<'_>]) -> Result<(), Box<dyn Error>> {
         let bytes = encode(request, HOLD_LIMIT)?;
         let mut rest = bytes.as_slice();
         let mut fds = fds;
@@ -243,7 +243,7 @@ fn wait(fd: &OwnedFd, what: rustix::event::PollFlags) -> io::Result<()> {
     Ok(())
 }
 
-/// Passes on what the servant wrote, to its last line.
+/// Forwards the servant's output, to its last line.
 fn report(output: &OwnedFd) -> Result<(), Box<dyn Error>> {
     let mut text = String::new();
     while !text.contains(LAST) {
@@ -255,12 +255,12 @@ fn report(output: &OwnedFd) -> Result<(), Box<dyn Error>> {
         }
         text.push_str(&String::from_utf8_lossy(buffer.get(..n).unwrap_or_default()));
     }
-    text.lines().for_each(|line| say(&format!("trial: {line}")));
+    text.lines().for_each(|line| print(&format!("trial: {line}")));
     Ok(())
 }
 
-/// The servant from outside.
-fn look_at(servant: &Held) -> Result<(), Box<dyn Error>> {
+/// Reports the servant from outside.
+fn inspect(servant: &Held) -> Result<(), Box<dyn Error>> {
     let proc = format!("/proc/{}", servant.pid);
     for line in fs::read_to_string(format!("{proc}/status"))?.lines() {
         let (name, value) = line.split_once(':').unwrap_or_default();
@@ -284,16 +284,16 @@ fn look_at(servant: &Held) -> Result<(), Box<dyn Error>> {
 }
 
 fn fact(name: &str, value: &str) {
-    say(&format!("trial: {name}: {value}"));
+    print(&format!("trial: {name}: {value}"));
 }
 
-fn say(text: &str) {
+fn print(text: &str) {
     drop(writeln!(io::stdout(), "{text}"));
 }
 
 // ---- the filter ----
 
-/// What the C library and the standard library call at the start and the end of a program, and what the servant tries.
+/// Calls of the C library and the standard library at the start and the exit of a program, and those that the servant tries.
 const CALLS: &[libc::c_long] = &[
     libc::SYS_read,
     libc::SYS_write,
@@ -336,7 +336,7 @@ const RETURN: u64 = 0x06;
 const ALLOW: u64 = 0x7FFF_0000;
 const KILL: u64 = 0x8000_0000;
 
-/// Where `struct seccomp_data` has the call's number, its first and its fifth argument (the low halves, little endian).
+/// Offsets in `struct seccomp_data` of the call's number, its first and its fifth argument (the low halves, little endian).
 const NUMBER: u64 = 0;
 const FIRST: u64 = 16;
 const FIFTH: u64 = 48;

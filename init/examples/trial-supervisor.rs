@@ -1,7 +1,7 @@
-//! A supervisor for trials of init by hand: it runs one service after the other, says on the console what init tells it and
-//! what they wrote, and powers off when the last has ended.
+//! A supervisor for manual trials of init: it runs one service after the other, prints init's messages and the services' output
+//! on the console, and powers off when the last has exited.
 //!
-//! Its law: it is never shipped. `/cloister/trial`, one word, chooses what it does wrong; docs/init.md has the commands.
+//! Invariant: it is never shipped. `/cloister/trial`, one word, selects its failure; see docs/init.md.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut channel = Trial { channel, decoder: Decoder::new(HOLD_LIMIT), fds: Vec::new(), left, code: 0 };
     loop {
         let message = channel.receive()?;
-        say(&format!("trial: {message:?}"));
+        print(&format!("trial: {message:?}"));
         channel.answer(message)?;
     }
 }
@@ -60,7 +60,7 @@ impl Trial {
         }
     }
 
-    fn ask(&mut self, request: &FromSupervisor) -> Result<(), Box<dyn Error>> {
+    fn request(&mut self, request: &FromSupervisor) -> Result<(), Box<dyn Error>> {
         rustix::io::write(&self.channel, &encode(request, HOLD_LIMIT)?)?;
         Ok(())
     }
@@ -68,8 +68,8 @@ impl Trial {
     fn answer(&mut self, message: FromInit) -> Result<(), Box<dyn Error>> {
         match message {
             FromInit::Welcome(welcome) if welcome.held.is_empty() => {
-                self.ask(&FromSupervisor::Stash { name: "log.web.out".into(), fds: 0 })?;
-                self.ask(&FromSupervisor::MountRoot { writable_bytes: 64 << 20, reserved_bytes: 0 })
+                self.request(&FromSupervisor::Stash { name: "log.web.out".into(), fds: 0 })?;
+                self.request(&FromSupervisor::MountRoot { writable_bytes: 64 << 20, reserved_bytes: 0 })
             }
             FromInit::RootMounted { .. } => self.next(),
             FromInit::SpawnFailed { .. } => {
@@ -79,10 +79,14 @@ impl Trial {
             FromInit::Exited(ended) => {
                 self.output();
                 self.code = if let Exit::Code(code) = ended.exit { code } else { 255 };
-                self.ask(&FromSupervisor::Signal { name: "web".into(), signal: 9, to: SignalTarget::Cgroup })
+                self.request(&FromSupervisor::Signal {
+                    name: "web".into(),
+                    signal: 9,
+                    to: SignalTarget::Cgroup,
+                })
             }
             FromInit::Emptied { .. } => {
-                self.ask(&FromSupervisor::Forget { name: "web".into() })?;
+                self.request(&FromSupervisor::Forget { name: "web".into() })?;
                 self.next()
             }
             FromInit::StopAsked { .. } => self.power_off(),
@@ -92,7 +96,7 @@ impl Trial {
 
     fn next(&mut self) -> Result<(), Box<dyn Error>> {
         match self.left.pop_front() {
-            Some(spec) => self.ask(&FromSupervisor::Spawn { name: "web".into(), spec: Box::new(spec) }),
+            Some(spec) => self.request(&FromSupervisor::Spawn { name: "web".into(), spec: Box::new(spec) }),
             None => self.power_off(),
         }
     }
@@ -101,13 +105,13 @@ impl Trial {
         for fd in self.fds.drain(..) {
             let mut buffer = [0; 8192];
             while let Ok(n @ 1..) = rustix::io::read(&fd, &mut buffer) {
-                say(&String::from_utf8_lossy(buffer.get(..n).unwrap_or_default()));
+                print(&String::from_utf8_lossy(buffer.get(..n).unwrap_or_default()));
             }
         }
     }
 
     fn power_off(&mut self) -> Result<(), Box<dyn Error>> {
-        self.ask(&FromSupervisor::PowerOff {
+        self.request(&FromSupervisor::PowerOff {
             state: State::Exited { service: "web".into(), code: self.code },
         })
     }
@@ -118,6 +122,6 @@ fn services() -> Result<VecDeque<Spawn>, Box<dyn Error>> {
     Ok(serde_json::from_slice(&std::fs::read("/cloister/spawn.json")?)?)
 }
 
-fn say(text: &str) {
+fn print(text: &str) {
     drop(writeln!(std::io::stdout(), "{text}"));
 }

@@ -1,7 +1,7 @@
-//! The socket pair to the supervisor: frames and the descriptors beside them, in both directions.
+//! The socket pair to the supervisor: frames and the descriptors sent with them, in both directions.
 //!
-//! Its law: it never waits for the supervisor, and holds a bounded amount for it. A supervisor that does not read, or says
-//! what cannot be said, has lost the channel.
+//! Invariant: it never waits for the supervisor, and buffers a bounded amount for it. A supervisor that does not read, or sends
+//! an invalid message, loses the channel.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,16 +13,16 @@ use cloister_wire::frame::{self, Decoder, HOLD_LIMIT};
 use cloister_wire::hold::{FromInit, FromSupervisor, LastWords};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-/// Bytes read at a time. Frames are small but for spawns with files in them.
+/// Bytes read at a time. Frames are small, except spawns that contain files.
 const READ: usize = 16 * 1024;
 
-/// Most bytes kept for a supervisor that does not read: a few of the longest frames, or thousands of exits.
+/// Maximum bytes buffered for a supervisor that does not read: a few of the longest frames, or thousands of exits.
 const MAX_QUEUED: usize = 4 * 1024 * 1024;
 
-/// Most descriptors that can wait for the frame that names them: those of one message, as no frame needs more.
+/// Maximum number of descriptors received before their frame: those of one message, since no frame needs more.
 const MAX_WAITING_FDS: usize = MAX_FDS;
 
-/// Init's end.
+/// Init's end of it.
 #[derive(Debug)]
 pub struct Channel {
     socket: OwnedFd,
@@ -32,7 +32,7 @@ pub struct Channel {
     queued: usize,
 }
 
-/// A message and the descriptors it names.
+/// A message and its descriptors.
 pub type Request = (FromSupervisor<LastWords>, Vec<OwnedFd>);
 
 #[derive(Debug)]
@@ -42,15 +42,15 @@ struct Outgoing {
     fds: VecDeque<Rc<OwnedFd>>,
 }
 
-/// Why the supervisor cannot be talked to any more.
+/// Why the channel to the supervisor is unusable.
 #[derive(Debug)]
 pub enum ChannelError {
     /// It closed its end.
     Closed,
     /// It does not read.
     Full,
-    /// What it says is no message, or its descriptors do not match.
-    Nonsense(String),
+    /// It sent an invalid message, or the wrong number of descriptors.
+    Invalid(String),
     /// The socket failed.
     Socket(io::Error),
 }
@@ -60,7 +60,7 @@ impl std::fmt::Display for ChannelError {
         match self {
             Self::Closed => f.write_str("it closed its channel to init"),
             Self::Full => write!(f, "it left {MAX_QUEUED} bytes from init unread"),
-            Self::Nonsense(what) => write!(f, "it said nonsense to init ({what})"),
+            Self::Invalid(why) => write!(f, "it sent an invalid message ({why})"),
             Self::Socket(error) => write!(f, "its channel to init failed ({error})"),
         }
     }
@@ -71,7 +71,7 @@ impl std::error::Error for ChannelError {}
 impl From<io::Error> for ChannelError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // The second is told when it ended with something of ours unread.
+            // The second is reported if it exited with unread data of ours.
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Closed,
             _ => Self::Socket(error),
         }
@@ -93,7 +93,7 @@ pub fn pair() -> io::Result<(Channel, OwnedFd)> {
 }
 
 impl Channel {
-    /// Queues a message with its descriptors and sends what the socket takes.
+    /// Queues a message with its descriptors and sends as much as the socket accepts.
     pub fn send(&mut self, message: &FromInit, fds: Vec<Rc<OwnedFd>>) -> Result<(), ChannelError> {
         let bytes = frame::encode(message, HOLD_LIMIT)
             .map_err(|error| ChannelError::Socket(io::Error::other(error)))?;
@@ -105,7 +105,7 @@ impl Channel {
         self.flush()
     }
 
-    /// Sends what the socket takes.
+    /// Sends as much as the socket accepts.
     pub fn flush(&mut self) -> Result<(), ChannelError> {
         while let Some(out) = self.queue.front_mut() {
             match out.send(&self.socket) {
@@ -120,13 +120,13 @@ impl Channel {
         Ok(())
     }
 
-    /// Whether something waits to be sent.
+    /// Whether there is unsent data.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// Reads once; [`Self::next_request`] has what came.
+    /// Reads once; [`Self::next_request`] returns the messages.
     pub fn receive(&mut self) -> Result<(), ChannelError> {
         let mut buffer = [0; READ];
         match recv_with_fds(&self.socket, &mut buffer) {
@@ -141,13 +141,12 @@ impl Channel {
         }
     }
 
-    /// The next whole message and the descriptors it names.
+    /// The next complete message and its descriptors.
     pub fn next_request(&mut self) -> Result<Option<Request>, ChannelError> {
-        let nonsense = |error: frame::FrameError| ChannelError::Nonsense(error.to_string());
-        let Some(message) = self.decoder.next_message::<FromSupervisor<LastWords>>().map_err(nonsense)?
-        else {
+        let invalid = |error: frame::FrameError| ChannelError::Invalid(error.to_string());
+        let Some(message) = self.decoder.next_message::<FromSupervisor<LastWords>>().map_err(invalid)? else {
             if self.arrived.len() > MAX_WAITING_FDS {
-                return Err(ChannelError::Nonsense("descriptors that no frame names".into()));
+                return Err(ChannelError::Invalid("descriptors without a frame".into()));
             }
             return Ok(None);
         };
@@ -157,7 +156,10 @@ impl Channel {
             _ => 0,
         });
         if self.arrived.len() < count {
-            return Err(ChannelError::Nonsense(format!("{count} descriptors named, fewer came")));
+            return Err(ChannelError::Invalid(format!(
+                "{count} descriptors expected, {} received",
+                self.arrived.len()
+            )));
         }
         Ok(Some((message, self.arrived.drain(..count).collect())))
     }
@@ -170,7 +172,7 @@ impl AsFd for Channel {
 }
 
 impl Outgoing {
-    /// Sends the rest. More descriptors than one message carries are spread over the frame's first bytes.
+    /// Sends the rest. If there are more descriptors than fit into one message, they are spread over the frame's first bytes.
     fn send(&mut self, socket: &OwnedFd) -> io::Result<()> {
         while let Some(left) = self.bytes.get(self.sent..).filter(|left| !left.is_empty()) {
             let now = self.fds.len().min(MAX_FDS);
@@ -201,7 +203,7 @@ mod tests {
         (channel, far)
     }
 
-    /// A welcome to all that init can hold, each name and end as long as they get.
+    /// The longest possible welcome: everything that init can hold, with names and exits of maximum length.
     fn longest_welcome() -> Welcome {
         let held = |number: usize| {
             let name = format!("@{number:062}");
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_init_can_hold_is_handed_over_in_order() {
+    fn everything_that_init_can_hold_is_handed_over_in_order() {
         let (mut channel, far) = peer();
         let welcome = longest_welcome();
         let count = MAX_STASHES + 2 * MAX_HELD;
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_queued_is_sent_when_it_reads_again() {
+    fn queued_messages_are_sent_when_the_supervisor_reads_again() {
         let (mut channel, mut far) = peer();
         let why = "x".repeat(512 * 1024);
         channel.send(&FromInit::StopAsked { why }, vec![]).unwrap();
@@ -277,24 +279,24 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_told_from_a_closed_channel() {
+    fn an_invalid_message_is_distinguished_from_a_closed_channel() {
         let (mut channel, mut far) = peer();
         far.write_all(b"\0\0\0\x02{}").unwrap();
         channel.receive().unwrap();
-        assert!(matches!(channel.next_request(), Err(ChannelError::Nonsense(_))));
+        assert!(matches!(channel.next_request(), Err(ChannelError::Invalid(_))));
         drop(far);
         assert!(matches!(channel.receive(), Err(ChannelError::Closed)));
     }
 
     #[test]
-    fn a_spawn_without_its_descriptors_is_nonsense() {
+    fn a_spawn_without_its_descriptors_is_invalid() {
         let (mut channel, mut far) = peer();
         let spawn = r#"{"spawn":{"name":"@net","spec":{"argv":["/x"],"env":[],"place":"empty","uid":0,"gid":0,
             "groups":[],"capabilities":0,"seccomp":[],
             "limits":{"memory":null,"cpu_millis":null,"pids":null,"open_files":null},"fds":2}}}"#;
         far.write_all(&frame::encode_bytes(spawn.as_bytes(), HOLD_LIMIT).unwrap()).unwrap();
         channel.receive().unwrap();
-        let Err(ChannelError::Nonsense(why)) = channel.next_request() else { panic!("it was taken") };
-        assert_eq!(why, "2 descriptors named, fewer came");
+        let Err(ChannelError::Invalid(why)) = channel.next_request() else { panic!("it was accepted") };
+        assert_eq!(why, "2 descriptors expected, 0 received");
     }
 }

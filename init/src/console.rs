@@ -1,7 +1,7 @@
-//! What PID 1 says: one line at a time on `/dev/console`.
+//! The messages of PID 1: one line at a time on `/dev/console`.
 //!
-//! Its law: saying something never blocks PID 1. A line that the console does not take at once is lost, but for the last
-//! words, which have a deadline. Only boot stages, crashes of the supervisor and the end are said.
+//! Invariant: printing never blocks PID 1. A line that the console does not accept at once is lost, except the final one, which
+//! has a deadline. Only boot stages, crashes of the supervisor, unexpected errors and the final state are printed.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -14,7 +14,7 @@ use rustix::fs::OFlags;
 /// The console of the kernel's command line.
 const PATH: &str = "/dev/console";
 
-/// Where lines go, or are kept until it is there.
+/// The console. Lines are buffered until it is open.
 #[derive(Debug, Default)]
 pub struct Console {
     out: Option<File>,
@@ -22,41 +22,41 @@ pub struct Console {
 }
 
 impl Console {
-    /// A console that keeps its lines until [`Self::open`].
+    /// A console that buffers its lines until [`Self::open`].
     #[must_use]
     pub const fn new() -> Self {
         Self { out: None, early: Vec::new() }
     }
 
-    /// Opens the device and says what was kept. A machine without a console is no failure: there is nobody to tell.
+    /// Opens the device and prints the buffered lines. A machine without a console is not an error.
     pub fn open(&mut self) -> bool {
         self.out = open();
         for line in std::mem::take(&mut self.early) {
-            self.say(&line);
+            self.print(&line);
         }
         self.out.is_some()
     }
 
-    /// Says one line.
-    pub fn say(&mut self, line: &str) {
+    /// Prints one line.
+    pub fn print(&mut self, line: &str) {
         match &mut self.out {
-            // A line the console does not take is lost: waiting would let whoever reads it stop PID 1.
+            // A line that the console does not accept is lost: if PID 1 waited, the console's reader could stop it.
             Some(out) => drop(out.write_all(format!("{line}\r\n").as_bytes())),
             None => self.early.push(line.to_owned()),
         }
     }
 }
 
-/// Says the last line, waiting at most `limit` until the console has taken all of it and sent it on.
-pub fn last_words(line: &str, limit: Duration) {
+/// Prints the final line, and waits at most `limit` until the console has accepted and transmitted all of it.
+pub fn print_final(line: &str, limit: Duration) {
     let Some(mut out) = open() else { return };
     let end = Instant::now() + limit;
-    // It starts on a line of its own, whatever stood there.
+    // It starts on a line of its own, also after an unfinished one.
     let text = format!("\r\n{line}\r\n");
     let mut left = text.as_bytes();
     while !left.is_empty() {
         match out.write(left) {
-            Ok(taken) => left = left.get(taken..).unwrap_or_default(),
+            Ok(written) => left = left.get(written..).unwrap_or_default(),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 let Ok(timeout) = Timespec::try_from(end.saturating_duration_since(Instant::now())) else {
                     return;
@@ -69,7 +69,7 @@ pub fn last_words(line: &str, limit: Duration) {
             Err(_) => return,
         }
     }
-    // Best effort: whoever ends the machine has a deadline of its own.
+    // Best effort: the shutdown has a deadline of its own.
     rustix::termios::tcdrain(&out).ok();
 }
 

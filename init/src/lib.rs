@@ -1,6 +1,6 @@
-//! PID 1 of the enclave: it boots, holds processes, and ends the machine.
+//! PID 1 of the enclave: it boots, holds processes, and shuts the machine down.
 //!
-//! Its law: mechanism only. It decides nothing that the supervisor could, waits for no peer, and never ends but through
+//! Invariant: mechanism only. It decides nothing that the supervisor could decide, waits for no peer, and exits only through
 //! [`end`]. The order of the boot is [`STAGES`].
 
 pub mod boot;
@@ -26,13 +26,13 @@ pub const STAGES: [BootStage; 11] = [
     BootStage { name: "lockdown", run: boot::lockdown },
     BootStage { name: "measure", run: boot::measure },
     BootStage { name: "hold", run: serve::hold },
-    // The supervisor becomes its program meanwhile, on another processor.
+    // Meanwhile the supervisor executes its program, on another processor.
     BootStage { name: "network", run: boot::network },
     BootStage { name: "root", run: boot::root },
     BootStage { name: "serve", run: serve::serve },
 ];
 
-/// Boots by this table and serves until the machine ends. The first stage that fails ends it.
+/// Boots by this table and serves until the machine is shut down. The first stage that fails shuts it down.
 pub fn run(stages: &[BootStage]) -> ! {
     end::catch_panics();
     let mut boot = Boot::default();
@@ -43,6 +43,6 @@ pub fn run(stages: &[BootStage]) -> ! {
     }
     match boot.holder {
         Some(holder) => holder.run(boot.console),
-        None => end::fatal("hold", "there is nothing to serve with"),
+        None => end::fatal("hold", "the stage has not run"),
     }
 }

@@ -1,6 +1,6 @@
 //! PID 1.
 //!
-//! Its law: the arguments and the environment, which an unmeasured command line can fill, are not read.
+//! Invariant: the arguments and the environment, which an unmeasured command line can set, are not read.
 
 fn main() {
     if rustix::process::getpid().is_init() {

@@ -1,7 +1,7 @@
 //! The application's root: its read-only image below, a bounded writable layer above.
 //!
-//! Its law: nothing of it is written before the services start, and what they write goes to memory of a set size. It is put
-//! together while the supervisor starts; the size, which the manifest names, is set when the supervisor has read it.
+//! Invariant: nothing in it is written before the services start, and their writes go to memory of a fixed size. It is
+//! assembled while the supervisor starts; the size, which the manifest specifies, is set once the supervisor has read it.
 
 use std::ffi::{CStr, CString};
 use std::fs;
@@ -13,7 +13,7 @@ use rustix::mount::{MountFlags, mount_remount};
 
 use crate::boot::{Boot, BootError};
 
-/// Where the root is put together.
+/// Where the root is assembled.
 pub const ROOT: &str = "/run/cloister/root";
 
 /// The application as an EROFS image in ramdisk 2, mounted from the file itself (`EROFS_FS_BACKED_BY_FILE`).
@@ -28,25 +28,25 @@ pub const LOWER: &str = "/run/cloister/lower";
 /// The tmpfs that holds what services write.
 pub const WRITABLE: &str = "/run/cloister/writable";
 
-/// How the tmpfs is mounted.
+/// The mount flags of the tmpfs.
 const WRITABLE_FLAGS: MountFlags = MountFlags::NODEV.union(MountFlags::NOSUID);
 
-/// Makes files of the overlay one thing each: with an index, names that are linked stay linked when they are copied up, and with
-/// handles a file has one number for good (`Documentation/filesystems/overlayfs.rst`, "Index" and "NFS export"). Where the lower
-/// file system gives no handles, as ramfs does below a plain tree, the kernel goes on without.
+/// Gives files of the overlay a stable identity: with an index, hard links survive the copy-up, and with file handles a file
+/// keeps its inode number (`Documentation/filesystems/overlayfs.rst`, "Index" and "NFS export"). If the lower file system has
+/// no file handles, such as ramfs below a plain tree, the kernel continues without them.
 const IDENTITY: &str = "index=on,nfs_export=on";
 
-/// What the writable part may hold until the manifest's size is known: the overlay's own folders, which take no block.
+/// Size of the writable part until the manifest's is known: enough for the overlay's own directories, which take no block.
 const FIRST_BYTES: u64 = 64 * 1024;
 
-/// The least number of files: the overlay's own folders, and a service's few sockets and pid files where the manifest gives it
-/// next to no bytes.
-const LEAST_FILES: u64 = 1024;
+/// The minimum number of files: the overlay's own directories, and a service's few sockets and pid files if the manifest gives
+/// it next to no bytes.
+const MIN_FILES: u64 = 1024;
 
-/// A root that cannot be put together.
+/// Why the root cannot be assembled.
 #[derive(Debug)]
 pub enum RootError {
-    /// Ramdisk 2 has neither form of it.
+    /// Ramdisk 2 contains the root in neither form.
     Missing,
     /// A step failed at this path.
     Step(&'static str, io::Error),
@@ -63,41 +63,41 @@ impl std::fmt::Display for RootError {
 
 impl std::error::Error for RootError {}
 
-/// Stage `root`: puts the root together at [`ROOT`], with next to no room for what services write.
+/// Stage `root`: assembles the root at [`ROOT`], with next to no space for the writes of services.
 pub fn assemble(_: &mut Boot) -> Result<String, BootError> {
     let lower = mount().map_err(BootError::Root)?;
     Ok(if lower == LOWER { "EROFS" } else { "tree" }.to_owned())
 }
 
-/// Sets the room for what services write.
-pub fn allow(writable_bytes: u64) -> Result<(), RootError> {
-    let data = size(writable_bytes).map_err(|error| RootError::Step(WRITABLE, error))?;
+/// Sets the space for the writes of services.
+pub fn set_size(writable_bytes: u64) -> Result<(), RootError> {
+    let data = options(writable_bytes).map_err(|error| RootError::Step(WRITABLE, error))?;
     mount_remount(WRITABLE, WRITABLE_FLAGS, data.as_c_str())
         .map_err(|error| RootError::Step(WRITABLE, error.into()))
 }
 
 fn mount() -> Result<&'static str, RootError> {
     let lower = lower()?;
-    let data = size(FIRST_BYTES).map_err(|error| RootError::Step(WRITABLE, error))?;
+    let data = options(FIRST_BYTES).map_err(|error| RootError::Step(WRITABLE, error))?;
     attach("tmpfs", "tmpfs", WRITABLE, WRITABLE_FLAGS, &data)?;
     let (upper, work) = (format!("{WRITABLE}/upper"), format!("{WRITABLE}/work"));
     fs::create_dir_all(&work).map_err(|error| RootError::Step(WRITABLE, error))?;
-    like(Path::new(lower), Path::new(&upper)).map_err(|error| RootError::Step(WRITABLE, error))?;
+    make_upper(Path::new(lower), Path::new(&upper)).map_err(|error| RootError::Step(WRITABLE, error))?;
     let layers = CString::new(format!("lowerdir={lower},upperdir={upper},workdir={work},{IDENTITY}"))
         .map_err(|error| RootError::Step(ROOT, error.into()))?;
     attach("overlay", "overlay", ROOT, MountFlags::NODEV, &layers)?;
     Ok(lower)
 }
 
-/// The options that bound a tmpfs: its bytes, and a file for each 4 KiB of them, as a block of memory holds at least one. What
-/// the kernel takes for itself, half of the machine's pages, would let empty files fill memory that no `size` counts.
+/// The options that bound a tmpfs: its bytes, and one file per 4 KiB of them, the size of a page. The kernel's default, half as
+/// many files as the machine has pages, would let empty files fill memory that `size` does not count.
 #[must_use]
 pub fn bounds(bytes: u64) -> String {
-    format!("size={bytes},nr_inodes={}", (bytes / 4096).max(LEAST_FILES))
+    format!("size={bytes},nr_inodes={}", (bytes / 4096).max(MIN_FILES))
 }
 
-/// The tmpfs's options.
-fn size(bytes: u64) -> io::Result<CString> {
+/// The mount options of the tmpfs.
+fn options(bytes: u64) -> io::Result<CString> {
     Ok(CString::new(format!("mode=0700,{}", bounds(bytes)))?)
 }
 
@@ -123,8 +123,8 @@ fn attach(
     mount().map_err(|error| RootError::Step(target, error))
 }
 
-/// Makes `upper` with the owner and mode of the image's own root, which it stands in for.
-fn like(lower: &Path, upper: &Path) -> io::Result<()> {
+/// Creates `upper` with the owner and mode of the image's own root, which it replaces.
+fn make_upper(lower: &Path, upper: &Path) -> io::Result<()> {
     let model = fs::metadata(lower)?;
     fs::create_dir(upper)?;
     chown(upper, Some(model.uid()), Some(model.gid()))?;

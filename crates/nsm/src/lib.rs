@@ -1,64 +1,64 @@
-//! The requests and answers of the Nitro Security Module: measurements, randomness and evidence of an AWS Nitro enclave.
+//! The requests and responses of the Nitro Security Module: measurements, randomness and evidence of an AWS Nitro enclave.
 //!
-//! Its law: bytes go out and come in through the function it is given, and every answer is parsed as hostile bytes. It opens
-//! no device; `/dev/nsm` and its ioctl are in `cloister-sys`. Requests and answers are CBOR as the vendor's
-//! `aws-nitro-enclaves-nsm-api` writes them: a text for a request without fields, else a map with one key, its name.
+//! Invariant: it does no I/O but through the given function, and every response is parsed as hostile bytes. It opens no device;
+//! `/dev/nsm` and its ioctl are in `cloister-sys`. Requests and responses are CBOR as the vendor's `aws-nitro-enclaves-nsm-api`
+//! writes them: a request without fields is a text, any other a map with one key, its name.
 #![forbid(unsafe_code)]
 
-mod answer;
 mod model;
 mod request;
+mod response;
 
 use std::io;
 
-use answer::Answer;
 pub use model::{Claims, Description, NsmError, Pcr};
+use response::Response;
 
-/// A module, reached through a function that hands it a request and returns its answer.
+/// A module, accessed through a function that sends it a request and returns its response.
 #[derive(Debug)]
 pub struct Module<X> {
     exchange: X,
 }
 
 impl<X: Fn(&[u8]) -> io::Result<Vec<u8>>> Module<X> {
-    /// The module that `exchange` reaches.
+    /// The module that `exchange` accesses.
     pub fn over(exchange: X) -> Self {
         Self { exchange }
     }
 
     /// What the module reports about itself (`DescribeNSM`).
     pub fn describe(&self) -> Result<Description, NsmError> {
-        Answer::read(&self.exchange(&request::describe()?)?, Answer::description)
+        Response::read(&self.exchange(&request::describe()?)?, Response::description)
     }
 
-    /// Some random bytes, at least one and at most 256 (`GetRandom`).
+    /// Random bytes: 1 to 256 of them (`GetRandom`).
     pub fn random(&self) -> Result<Vec<u8>, NsmError> {
-        Answer::read(&self.exchange(&request::random()?)?, Answer::random)
+        Response::read(&self.exchange(&request::random()?)?, Response::random)
     }
 
     /// A register's value (`DescribePCR`).
     pub fn pcr(&self, index: u16) -> Result<Pcr, NsmError> {
-        Answer::read(&self.exchange(&request::pcr(index)?)?, Answer::pcr)
+        Response::read(&self.exchange(&request::pcr(index)?)?, Response::pcr)
     }
 
     /// Extends a register and returns its new value: `SHA384(old ‖ data)` (`ExtendPCR`).
     pub fn extend(&self, index: u16, data: &[u8]) -> Result<Vec<u8>, NsmError> {
-        Answer::read(&self.exchange(&request::extend(index, data)?)?, Answer::extended)
+        Response::read(&self.exchange(&request::extend(index, data)?)?, Response::extended)
     }
 
     /// Makes one register read-only until the enclave ends (`LockPCR`).
     pub fn lock(&self, index: u16) -> Result<(), NsmError> {
-        Answer::read(&self.exchange(&request::lock(index)?)?, |answer| answer.done("LockPCR"))
+        Response::read(&self.exchange(&request::lock(index)?)?, |response| response.done("LockPCR"))
     }
 
     /// Makes every register below `range` read-only (`LockPCRs`).
     pub fn lock_below(&self, range: u16) -> Result<(), NsmError> {
-        Answer::read(&self.exchange(&request::lock_below(range)?)?, |answer| answer.done("LockPCRs"))
+        Response::read(&self.exchange(&request::lock_below(range)?)?, |response| response.done("LockPCRs"))
     }
 
     /// A signed attestation document, as COSE bytes (`Attestation`).
     pub fn attest(&self, claims: Claims<'_>) -> Result<Vec<u8>, NsmError> {
-        Answer::read(&self.exchange(&request::attest(claims)?)?, Answer::document)
+        Response::read(&self.exchange(&request::attest(claims)?)?, Response::document)
     }
 
     fn exchange(&self, request: &[u8]) -> Result<Vec<u8>, NsmError> {

@@ -1,4 +1,4 @@
-//! Values in the module's requests and answers, and its errors.
+//! Values in the module's requests and responses, and its errors.
 
 use std::{fmt, io};
 
@@ -7,7 +7,7 @@ use std::{fmt, io};
 pub struct Description {
     /// The module's version: major, minor, patch.
     pub version: (u16, u16, u16),
-    /// Its name, which holds the instance's and the enclave's. Printable ASCII, at most 256 bytes.
+    /// Its name, which contains those of the instance and the enclave. Printable ASCII, at most 256 bytes.
     pub module_id: String,
     /// How many PCRs it has.
     pub max_pcrs: u16,
@@ -26,7 +26,7 @@ pub struct Pcr {
     pub value: Vec<u8>,
 }
 
-/// What an attestation document is to carry.
+/// Data to be included in an attestation document.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Claims<'a> {
     /// At most 512 bytes.
@@ -37,26 +37,26 @@ pub struct Claims<'a> {
     pub public_key: Option<&'a [u8]>,
 }
 
-/// Why the module did not do what it was asked for.
+/// Why a request to the module failed.
 #[derive(Debug)]
 pub enum NsmError {
     /// The device or the ioctl failed.
     Device(io::Error),
-    /// The request is not one that a module takes.
+    /// The request is invalid, and was not sent.
     Request(String),
-    /// The module refused, with its own name for the reason (`InvalidArgument`, `ReadOnlyIndex`, …).
+    /// The module refused the request, with its name for the reason (`InvalidArgument`, `ReadOnlyIndex`, …).
     Refused(String),
-    /// The answer is not what the request asks for.
-    Answer(String),
+    /// The response is malformed, or does not match the request.
+    Response(String),
 }
 
 impl fmt::Display for NsmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Device(_) => f.write_str("the Nitro Security Module cannot be reached"),
-            Self::Request(why) => write!(f, "a request to the Nitro Security Module cannot be made: {why}"),
-            Self::Refused(reason) => write!(f, "the Nitro Security Module refuses: {reason}"),
-            Self::Answer(why) => write!(f, "the Nitro Security Module sent a malformed answer: {why}"),
+            Self::Device(_) => f.write_str("cannot access the Nitro Security Module"),
+            Self::Request(why) => write!(f, "invalid request to the Nitro Security Module: {why}"),
+            Self::Refused(reason) => write!(f, "the Nitro Security Module refused: {reason}"),
+            Self::Response(why) => write!(f, "malformed response of the Nitro Security Module: {why}"),
         }
     }
 }
@@ -65,7 +65,7 @@ impl std::error::Error for NsmError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Device(error) => Some(error),
-            Self::Request(_) | Self::Refused(_) | Self::Answer(_) => None,
+            Self::Request(_) | Self::Refused(_) | Self::Response(_) => None,
         }
     }
 }

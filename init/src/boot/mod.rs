@@ -1,7 +1,7 @@
-//! The boot: a table of stages, run in order, each said on the console with its time.
+//! The boot: a table of stages, run in order, each printed on the console with its duration.
 //!
-//! Its law: the first stage that fails ends the machine. A stage changes the machine and returns a few words about what
-//! it found; it decides nothing that the table does not show.
+//! Invariant: the first stage that fails shuts the machine down. A stage changes the machine and returns a short description
+//! of what it found; it decides nothing that the table does not show.
 
 mod clock;
 mod entropy;
@@ -32,20 +32,20 @@ use crate::serve::Holder;
 pub struct BootStage {
     /// Its name on the console and in the status.
     pub name: &'static str,
-    /// What it does; `Ok` carries a few words about what it found.
+    /// What it does; `Ok` contains a short description of what it found.
     pub run: fn(&mut Boot) -> Result<String, BootError>,
 }
 
-/// The boot so far: what is known about the machine.
+/// The state of the boot: what has been found out about the machine so far.
 #[derive(Debug, Default)]
 pub struct Boot {
-    /// Where stages are said.
+    /// Where stages are printed.
     pub console: Console,
-    /// What it runs on, once that stage is done.
+    /// The platform, once that stage is done.
     pub platform: Option<Platform>,
     /// The stages that are done.
     pub done: Vec<control::FinishedStage>,
-    /// What it holds processes with, from that stage on.
+    /// What holds processes, once that stage is done.
     pub holder: Option<Box<Holder>>,
 }
 
@@ -54,54 +54,57 @@ pub struct Boot {
 pub struct Failed {
     /// Its name.
     pub stage: &'static str,
-    /// Everything that is known about it.
+    /// Why.
     pub error: BootError,
 }
 
 /// Why a stage failed.
 #[derive(Debug)]
 pub enum BootError {
-    /// A file system that must be there could not be mounted.
+    /// A required file system could not be mounted.
     Mount(&'static str, io::Error),
-    /// A file or folder of the kernel's could not be used.
+    /// A file or directory of the kernel could not be used.
     Path(&'static str, io::Error),
-    /// A setting did not stick: the path, what was written and what is read back.
+    /// A setting was not applied: the path, the value written and the value read back.
     Setting(&'static str, &'static str, String),
-    /// Devices of two platforms.
+    /// The machine has devices of two platforms.
     Platforms(Disagreement),
-    /// No random bits that can be trusted.
+    /// No trusted random bits are available.
     Entropy(cloister_sys::entropy::EntropyError),
-    /// On Nitro the kernel's hardware generator must be the NSM; this is what it is.
+    /// On Nitro the kernel's hardware generator must be the NSM, but it is this one.
     Generator(String),
-    /// The NSM gave no random bits.
+    /// The NSM returned no random bits.
     Nsm(NsmError),
     /// The NSM did not extend or lock a register.
     Register(NsmError),
-    /// The control groups could not be set up.
+    /// The cgroups could not be set up.
     Cgroup(CgroupError),
-    /// The application's root could not be put together.
+    /// The application's root could not be assembled.
     Root(RootError),
-    /// A call to the kernel failed.
+    /// A system call failed.
     Kernel(&'static str, io::Error),
 }
 
 impl std::fmt::Display for BootError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Mount(what, _) => write!(f, "mounting {what}"),
+            Self::Mount(what, _) => write!(f, "cannot mount {what}"),
             Self::Path(path, _) => write!(f, "{path}"),
             Self::Setting(path, wanted, found) => {
-                write!(f, "{path} was set to {wanted:?} and reads {found:?}")
+                write!(f, "{path} was set to {wanted:?} but reads {found:?}")
             }
-            Self::Platforms(_) => f.write_str("which platform this is"),
-            Self::Nsm(_) => f.write_str("the NSM's random bits"),
-            Self::Register(_) => f.write_str("a register of the NSM"),
+            Self::Platforms(_) => f.write_str("ambiguous platform"),
+            Self::Nsm(_) => f.write_str("no random bits from the NSM"),
+            Self::Register(_) => f.write_str("cannot extend and lock a PCR"),
             Self::Entropy(_) => f.write_str("no trusted random bits"),
-            Self::Cgroup(_) => f.write_str("control groups"),
+            Self::Cgroup(_) => f.write_str("cannot set up cgroups"),
             Self::Generator(found) => {
-                write!(f, "the kernel's hardware generator is {found:?}, on Nitro it must be \"nsm-hwrng\"")
+                write!(
+                    f,
+                    "the kernel's hardware generator is {found:?}, but on Nitro it must be \"nsm-hwrng\""
+                )
             }
-            Self::Root(_) => f.write_str("the application's root"),
+            Self::Root(_) => f.write_str("cannot assemble the application's root"),
             Self::Kernel(what, _) => f.write_str(what),
         }
     }
@@ -143,9 +146,9 @@ impl Boot {
         let found = (stage.run)(self).map_err(|error| Failed { stage: stage.name, error })?;
         let took = uptime().saturating_sub(began);
         let number = index.saturating_add(1);
-        let words = if found.is_empty() { String::new() } else { format!(" ({found})") };
-        self.console.say(&format!(
-            "stage {number}/{count} {}: done, {} ms{words}",
+        let detail = if found.is_empty() { String::new() } else { format!(" ({found})") };
+        self.console.print(&format!(
+            "stage {number}/{count} {}: done, {} ms{detail}",
             stage.name,
             took.as_millis()
         ));
@@ -177,13 +180,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_told_with_everything_below_it() {
+    fn an_error_is_reported_with_its_causes() {
         let error = BootError::Mount("/proc", io::Error::from_raw_os_error(19));
-        assert_eq!(causes::line(&error), "mounting /proc: No such device (os error 19)");
+        assert_eq!(causes::line(&error), "cannot mount /proc: No such device (os error 19)");
     }
 
     #[test]
-    fn a_stage_that_fails_is_named_and_not_recorded() {
+    fn a_failed_stage_is_named_and_not_recorded() {
         let mut boot = Boot::default();
         let bad = BootStage { name: "bad", run: |_| Err(BootError::Generator("virtio_rng.0".into())) };
         assert_eq!(boot.run(0, 1, bad).unwrap_err().stage, "bad");
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_that_is_done_is_recorded_with_its_times() {
+    fn a_completed_stage_is_recorded_with_its_times() {
         let mut boot = Boot::default();
         let good = BootStage { name: "good", run: |_| Ok("all well".into()) };
         boot.run(0, 1, good).unwrap();

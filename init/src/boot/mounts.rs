@@ -1,7 +1,7 @@
-//! Stages `mounts` and `console`: the file systems that everything else stands on, as a table.
+//! Stages `mounts` and `console`: the file systems that everything else needs, as a table.
 //!
-//! Its law: every mount is checked, and none allows more than its use needs. The application's root is not here: it is
-//! mounted when the supervisor has read how large its writable part may be.
+//! Invariant: every mount is checked, and none allows more than its use needs. The application's root is not mounted here but
+//! by stage `root`.
 
 use std::fs;
 use std::io;
@@ -16,17 +16,17 @@ struct Mount {
     target: &'static str,
     flags: MountFlags,
     data: &'static str,
-    /// Whether the machine can do without it: the kernel of this platform may not have it.
+    /// Whether the machine works without it: the kernel of this platform may not have it.
     optional: bool,
 }
 
-/// Nothing here is a program, a device or a way to more rights.
-const NOTHING_SPECIAL: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+/// No programs, no devices and no set-user-ID files.
+const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
 /// In order. `/run` and `/tmp` are for the system's own small files: 16 MiB is more than they need.
 const MOUNTS: [Mount; 7] = [
-    Mount { kind: "proc", target: "/proc", flags: NOTHING_SPECIAL, data: "", optional: false },
-    Mount { kind: "sysfs", target: "/sys", flags: NOTHING_SPECIAL, data: "", optional: false },
+    Mount { kind: "proc", target: "/proc", flags: SAFE, data: "", optional: false },
+    Mount { kind: "sysfs", target: "/sys", flags: SAFE, data: "", optional: false },
     Mount {
         kind: "devtmpfs",
         target: "/dev",
@@ -34,29 +34,11 @@ const MOUNTS: [Mount; 7] = [
         data: "mode=0755",
         optional: false,
     },
-    Mount {
-        kind: "tmpfs",
-        target: "/run",
-        flags: NOTHING_SPECIAL,
-        data: "mode=0755,size=16m",
-        optional: false,
-    },
-    Mount {
-        kind: "tmpfs",
-        target: "/tmp",
-        flags: NOTHING_SPECIAL,
-        data: "mode=1777,size=16m",
-        optional: false,
-    },
-    Mount { kind: "cgroup2", target: "/sys/fs/cgroup", flags: NOTHING_SPECIAL, data: "", optional: false },
+    Mount { kind: "tmpfs", target: "/run", flags: SAFE, data: "mode=0755,size=16m", optional: false },
+    Mount { kind: "tmpfs", target: "/tmp", flags: SAFE, data: "mode=1777,size=16m", optional: false },
+    Mount { kind: "cgroup2", target: "/sys/fs/cgroup", flags: SAFE, data: "", optional: false },
     // Evidence on TDX and SNP; a kernel for Nitro has no use for it.
-    Mount {
-        kind: "configfs",
-        target: "/sys/kernel/config",
-        flags: NOTHING_SPECIAL,
-        data: "",
-        optional: true,
-    },
+    Mount { kind: "configfs", target: "/sys/kernel/config", flags: SAFE, data: "", optional: true },
 ];
 
 /// Mounts the table.
@@ -71,13 +53,13 @@ pub fn mount(_: &mut Boot) -> Result<String, BootError> {
     Ok(String::new())
 }
 
-/// Opens the console, now that its device is there.
+/// Opens the console, now that its device exists.
 pub fn console(boot: &mut Boot) -> Result<String, BootError> {
     boot.console.open();
     Ok(String::new())
 }
 
-/// Mounts the root over itself. The kernel's first root has no mount above it, so nothing can be pivoted away from it
+/// Mounts the root over itself. The kernel's first root has no parent mount, so `pivot_root` does not work from it
 /// (`pivot_root(2)`, notes on the initial ramfs); with this, each service can leave it for good.
 fn leave_rootfs() -> io::Result<()> {
     mount_bind_recursive("/", "/run")?;
@@ -94,7 +76,7 @@ fn attach(mount: &Mount) -> io::Result<()> {
     Ok(rustix::mount::mount(mount.kind, mount.target, mount.kind, mount.flags, Some(data.as_c_str()))?)
 }
 
-/// No such file system in this kernel, or no place for it in sysfs, where folders cannot be made.
+/// This kernel has no such file system, or no mount point for it in sysfs, where directories cannot be created.
 fn is_absent(error: &io::Error) -> bool {
     let absent = [rustix::io::Errno::NODEV, rustix::io::Errno::PERM, rustix::io::Errno::NOENT];
     absent.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))

@@ -1,7 +1,7 @@
-//! Stage `platform`: what this machine is, by its devices.
+//! Stage `platform`: detects the platform by its devices.
 //!
-//! Its law: the host does not get to say. Tables, DMI and the command line are not read; a device of one platform decides,
-//! what offers evidence must agree with it, and devices of two stop the boot.
+//! Invariant: the host has no say in it. Firmware tables, DMI and the command line are not read; a device of one platform
+//! decides, the provider of evidence must agree with it, and devices of two platforms stop the boot.
 
 use std::fs;
 use std::path::Path;
@@ -10,13 +10,13 @@ use cloister_sys::platform::{Disagreement, Platform};
 
 use super::{Boot, BootError};
 
-/// Where the kernel offers evidence on TDX and SNP (`Documentation/ABI/testing/configfs-tsm`).
+/// Where the kernel provides evidence on TDX and SNP (`Documentation/ABI/testing/configfs-tsm`).
 const TSM: &str = "/sys/kernel/config/tsm/report";
 
-/// The names that providers of evidence give themselves there (`drivers/virt/coco`).
+/// The names of the providers of evidence there (`drivers/virt/coco`).
 const PROVIDERS: [(&str, Platform); 2] = [("tdx_guest", Platform::Tdx), ("sev_guest", Platform::SevSnp)];
 
-/// Looks for the devices.
+/// Detects the platform.
 pub fn find(boot: &mut Boot) -> Result<String, BootError> {
     let device = Platform::detect(Path::new("/")).map_err(BootError::Platforms)?;
     let platform = agree(device, provider()).map_err(BootError::Platforms)?;
@@ -24,7 +24,7 @@ pub fn find(boot: &mut Boot) -> Result<String, BootError> {
     Ok(platform.name().to_owned())
 }
 
-/// What the device and the provider of evidence say together. A provider alone is one: its device node may be named anew.
+/// The platform by device and provider of evidence. A provider alone is sufficient: its device node may have been renamed.
 fn agree(device: Platform, provider: Option<Platform>) -> Result<Platform, Disagreement> {
     match (device, provider) {
         (Platform::Virtual, Some(provider)) => Ok(provider),
@@ -33,12 +33,13 @@ fn agree(device: Platform, provider: Option<Platform>) -> Result<Platform, Disag
     }
 }
 
-/// Who offers evidence through configfs: a folder can be made there only with a provider, whose name is a file in it.
+/// The provider of evidence in configfs: a directory can be created there only if there is one, and a file in it contains its
+/// name.
 fn provider() -> Option<Platform> {
     let probe = Path::new(TSM).join("platform");
     fs::create_dir(&probe).ok()?;
     let name = fs::read_to_string(probe.join("provider")).unwrap_or_default();
-    // A folder left behind would only take a little memory.
+    // If the directory is left behind, it only takes a little memory.
     drop(fs::remove_dir(&probe));
     PROVIDERS.iter().find(|(provider, _)| *provider == name.trim()).map(|(_, platform)| *platform)
 }

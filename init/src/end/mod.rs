@@ -1,9 +1,9 @@
-//! The one exit door of the machine.
+//! The only shutdown path of the machine.
 //!
-//! Its law: whatever happened, the machine ends here, within a deadline, and its last state is told: to the host over
-//! vsock where it cannot know yet, and as one line on the console and in the kernel log,
-//! `cloister: end {the state as JSON}`. Stop, sync, unmount, last words, power off; no step is allowed to keep the next
-//! from happening.
+//! Invariant: regardless of the reason, the machine shuts down here, within a deadline, and its final state is reported: to the
+//! host over vsock if it cannot know it yet, and as one line on the console and in the kernel log,
+//! `cloister: end {the state as JSON}`. The steps: kill, sync, unmount, print the final state, power off. No step can prevent
+//! the next.
 
 mod off;
 mod vsock;
@@ -25,20 +25,20 @@ use crate::boot::Boot;
 use crate::cgroup::{self, Cgroups};
 use crate::{console, root};
 
-/// The whole way through the door. Past it the machine is switched off from a process of its own, whatever PID 1 is stuck
-/// in: a disk that does not sync, a console that does not drain.
+/// For the whole shutdown. Then a process of its own powers the machine off, even if PID 1 is stuck: because a disk does not
+/// sync or a console does not drain.
 const DEADLINE: Duration = Duration::from_secs(8);
 
-/// For killed processes to be gone. Only one that is stuck in the kernel takes longer.
+/// For killed processes to exit. Only one that is stuck in the kernel takes longer.
 const KILL_LIMIT: Duration = Duration::from_secs(2);
 
-/// For the host to dial in and read the last state: it dials again at least once a second while an enclave runs.
+/// For the host to connect and read the final state: it reconnects at least once a second while an enclave runs.
 const HOST_LIMIT: Duration = Duration::from_secs(2);
 
-/// For the console to take last words that are too long for the kernel's log.
+/// For the console to accept a final line that is too long for the kernel's log.
 const CONSOLE_LIMIT: Duration = Duration::from_secs(1);
 
-/// What the host is told beside the last state.
+/// What the host receives with the final state.
 #[derive(Debug)]
 struct Known {
     platform: &'static str,
@@ -46,11 +46,11 @@ struct Known {
     supervisors: u32,
 }
 
-/// Kept here, out of everybody's hands, because a panic takes nothing along.
+/// Global, because a panic hook has no access to anything else.
 static KNOWN: Mutex<Known> =
     Mutex::new(Known { platform: Platform::Virtual.name(), boot: Vec::new(), supervisors: 0 });
 
-/// Remembers how far the boot got, should init have to tell it.
+/// Records how far the boot got, in case init has to report it.
 pub fn remember_boot(boot: &Boot) {
     if let Ok(mut known) = KNOWN.try_lock() {
         known.platform = boot.platform.unwrap_or(Platform::Virtual).name();
@@ -58,46 +58,46 @@ pub fn remember_boot(boot: &Boot) {
     }
 }
 
-/// Remembers that a supervisor was started.
+/// Records that a supervisor was started.
 pub fn remember_supervisor() {
     if let Ok(mut known) = KNOWN.try_lock() {
         known.supervisors = known.supervisors.saturating_add(1);
     }
 }
 
-/// Ends the machine because of `stage`.
+/// Shuts the machine down because `stage` failed.
 pub fn fatal(stage: &str, error: &str) -> ! {
     let end = State::Fatal { stage: stage.to_owned(), error: error.to_owned() };
     stop();
     start_guard();
-    let words = serde_json::to_string(&end).unwrap_or_default();
-    // Somebody who panicked with it in hand keeps it: then the console has to be enough.
+    let json = serde_json::to_string(&end).unwrap_or_default();
+    // It stays locked if its user panicked: then the state is reported on the console only.
     if let Ok(known) = KNOWN.try_lock() {
-        vsock::tell(end, &known, HOST_LIMIT);
+        vsock::report(end, &known, HOST_LIMIT);
     }
-    leave(&words)
+    finish(&json)
 }
 
-/// Ends the machine in a state that the host knows already, given as JSON.
+/// Shuts the machine down in a state that the host already knows, given as JSON.
 pub fn in_state(state: &str) -> ! {
     stop();
     start_guard();
-    leave(state)
+    finish(state)
 }
 
-/// The way out, once nothing runs any more.
-fn leave(state: &str) -> ! {
-    // With a disk that does not answer this takes long: the guard is there for that.
+/// The rest of the shutdown, once all processes are gone.
+fn finish(state: &str) -> ! {
+    // This blocks if a disk does not respond: the guard exists for that.
     rustix::fs::sync();
     for mount in [root::ROOT, root::WRITABLE, root::LOWER] {
-        // What was never mounted cannot be unmounted.
+        // It fails if the boot stopped before the mount.
         rustix::mount::unmount(mount, UnmountFlags::DETACH).ok();
     }
-    last_words(state);
-    off::switch_off()
+    print_final(state);
+    off::power_off()
 }
 
-/// Makes a panic end the machine by this door. A child of PID 1 that panics only ends itself.
+/// Makes a panic of PID 1 shut the machine down here. A panic of a child ends only the child.
 pub fn catch_panics() {
     std::panic::set_hook(Box::new(|panic| {
         if rustix::process::getpid() == Pid::INIT {
@@ -106,12 +106,12 @@ pub fn catch_panics() {
     }));
 }
 
-/// Kills everything and waits until it is gone.
+/// Kills all processes and waits until they have exited.
 fn stop() {
     if let Some(cgroups) = Cgroups::find(cgroup::MOUNT.as_ref()) {
         cgroups.kill_all();
     }
-    // kill(-1): whatever is in no cgroup of ours. There should be nothing.
+    // kill(-1): processes outside our cgroups. There should be none.
     rustix::process::kill_process_group(Pid::INIT, Signal::KILL).ok();
     let Ok(signals) = Signals::take_all() else { return };
     let end = Instant::now() + KILL_LIMIT;
@@ -131,28 +131,28 @@ fn stop() {
     }
 }
 
-/// A process that switches the machine off when the deadline has passed.
+/// Starts a process that powers the machine off when the deadline has passed.
 fn start_guard() {
-    let Ok(folder) = File::open(cgroup::MOUNT) else { return };
-    if let Ok(Fork::Child(_)) = fork_into(folder) {
+    let Ok(directory) = File::open(cgroup::MOUNT) else { return };
+    if let Ok(Fork::Child(_)) = fork_into(directory) {
         let deadline = Timespec::try_from(DEADLINE).ok();
-        // Waits for nothing but the time.
+        // Only sleeps.
         rustix::event::poll(&mut [], deadline.as_ref()).ok();
-        off::switch_off()
+        off::power_off()
     }
 }
 
-fn last_words(state: &str) {
-    // One line, whatever white space the JSON has between its parts.
+fn print_final(state: &str) {
+    // One line, also if the JSON contains line breaks.
     let line = format!("cloister: end {state}").replace(['\r', '\n'], " ");
-    if into_kernel_log(&line).is_err() {
-        console::last_words(&line, CONSOLE_LIMIT);
+    if write_to_kernel_log(&line).is_err() {
+        console::print_final(&line, CONSOLE_LIMIT);
     }
 }
 
-/// As an error (level 3), which the kernel puts on its console even when it is `quiet`, at once and without interrupts:
-/// the safest way out of a machine that is in trouble. The log takes lines of up to 1024 bytes.
-fn into_kernel_log(line: &str) -> io::Result<()> {
+/// As an error (level 3), which the kernel prints on its console even when it is `quiet`, at once and without interrupts:
+/// the most reliable output of a failing machine. The log accepts lines of up to 1024 bytes.
+fn write_to_kernel_log(line: &str) -> io::Result<()> {
     let mut log = File::options().write(true).open("/dev/kmsg")?;
     log.write_all(format!("<3>{line}\n").as_bytes())
 }

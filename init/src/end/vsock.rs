@@ -1,7 +1,7 @@
-//! The last state, told to the host by init itself, because no supervisor is there to do it.
+//! Reports the final state to the host from init itself, because there is no supervisor to do it.
 //!
-//! Its law: one connection, a few frames, and a limit on all of it. What the host says is read, bounded, only to learn that
-//! it has seen the state; it can neither prolong nor change anything.
+//! Invariant: one connection, a few frames, and one time limit for all of it. Data from the host is read, bounded, only to
+//! learn that it has received the state; it can neither delay nor change anything.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,16 +17,16 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use super::Known;
 use crate::boot::uptime;
 
-/// Connections that may wait: one is served.
+/// Connections that may be pending: one is served.
 const BACKLOG: u32 = 1;
 
-/// Higher than any number a supervisor gave a status, and the highest that every reader of JSON takes exactly (RFC 8259,
-/// section 6).
+/// Higher than any sequence number of a supervisor's status, and the highest integer that every JSON reader represents exactly
+/// (RFC 8259, section 6).
 const LAST: u64 = (1 << 53) - 1;
 
-/// Waits for the host at most `limit` and tells it the state. A machine without vsock, or a host that does not come, is no
-/// failure: the console has the same words.
-pub(super) fn tell(state: State, known: &Known, limit: Duration) {
+/// Waits for the host at most `limit` and reports the state to it. A machine without vsock, or a host that does not connect, is
+/// not an error: the console shows the same state.
+pub(super) fn report(state: State, known: &Known, limit: Duration) {
     let status = LastStatus {
         seq: LAST,
         state,
@@ -66,8 +66,8 @@ fn send(host: &OwnedFd, bytes: &[u8], end: Instant) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads until the host has said something after its hello, or goes away. Nothing but "seen" makes sense now, so what it
-/// is is not looked at.
+/// Reads until the host has sent a frame after its hello, or disconnects. Only "seen" makes sense now, so its content is not
+/// checked.
 fn await_seen(host: &OwnedFd, end: Instant) -> io::Result<()> {
     let mut decoder = Decoder::new(HOST_LIMIT);
     let mut greeted = false;

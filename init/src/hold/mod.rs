@@ -1,17 +1,17 @@
-//! Holding processes for the supervisor: what to do is decided here, by pure functions.
+//! Holding processes for the supervisor: pure functions that decide what to do.
 //!
-//! Its law: `HoldState::on(event, now) → actions` touches nothing. [`crate::serve`] finds out what happened and performs what
-//! was decided. What a supervisor asks for is checked here, once.
+//! Invariant: `HoldState::on(event, now) → actions` has no side effects. [`crate::serve`] collects the events and performs the
+//! actions. The supervisor's requests are checked here, once.
 //!
 //! ```text
-//!            Spawn              program runs            reaped           Forget, and no member left
+//!            Spawn              program runs            reaped           Forget, no member left
 //! (nothing) ──────▶ launching ──────────────▶ running ────────▶ ended ──────────────────────────▶ (nothing)
 //!                      │ a step failed, or reaped                  │ Forget, members left
 //!                      ▼                                           ▼
 //!                    failed ── reaped, SpawnFailed ──▶ (nothing) leaving ── killed, emptied ──▶ (nothing)
 //! ```
 
-mod asked;
+mod requests;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -21,7 +21,7 @@ use cloister_wire::hold::{FromInit, FromSupervisor, LastWords, Spawn};
 
 pub use self::state::HoldState;
 
-/// What happened.
+/// An event.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A supervisor was forked.
@@ -31,9 +31,9 @@ pub enum Event {
     },
     /// No supervisor could be forked.
     NoSupervisor(Failure),
-    /// The supervisor asks for something.
-    Asked(FromSupervisor<LastWords>),
-    /// The supervisor cannot be talked to any more: it closed its socket, does not read, or does not speak the protocol.
+    /// The supervisor sent a request.
+    Requested(FromSupervisor<LastWords>),
+    /// The channel to the supervisor is unusable: it closed its socket, does not read, or violated the protocol.
     Lost(String),
     /// A process was forked for the holding of this name.
     Forked {
@@ -44,32 +44,32 @@ pub enum Event {
         /// Its cgroup's number.
         cgroup: u64,
     },
-    /// Nothing was forked for it.
+    /// The fork for the holding of this name failed.
     NotForked {
         /// The holding.
         name: String,
         /// Why.
         failure: Failure,
     },
-    /// A forked process became its program, or with it the child of it that is to.
+    /// A forked process runs its program, or its child that is the main process does.
     Launched {
         /// The process.
         pid: u32,
     },
-    /// A forked process could not become its program, and ends.
+    /// A forked process could not execute its program, and exits.
     LaunchFailed {
         /// The process.
         pid: u32,
         /// Why.
         failure: Failure,
     },
-    /// The supervisor that was forked is on its way to its program for too long.
+    /// The forked supervisor did not execute its program in time.
     Late(Failure),
-    /// A child ended and was reaped.
+    /// A child exited and was reaped.
     Reaped {
         /// The process.
         pid: u32,
-        /// How it ended.
+        /// How it exited.
         exit: Exit,
     },
     /// A holding's cgroup has no member left.
@@ -77,15 +77,15 @@ pub enum Event {
         /// The holding.
         name: String,
     },
-    /// The application's root is mounted, or why not.
+    /// The application's root was mounted, or why not.
     RootMounted(Result<(), String>),
-    /// A descriptor is kept.
+    /// A descriptor was added to the stash.
     Stashed {
         /// Its name.
         name: String,
     },
-    /// Somebody wants the machine to end.
-    StopAsked(String),
+    /// A shutdown was requested, and by what.
+    StopRequested(String),
 }
 
 /// A process that did not start.
@@ -93,27 +93,27 @@ pub enum Event {
 pub struct Failure {
     /// The step that failed.
     pub step: String,
-    /// The system's error number, 0 where there is none.
+    /// The system's error number, 0 if there is none.
     pub errno: i32,
-    /// For people: what, and why.
+    /// Human-readable: what failed, and why.
     pub error: String,
 }
 
-/// What to do.
+/// An action to perform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Send this to the supervisor, with the descriptors that belong to it.
-    Tell(FromInit),
-    /// Say this on the console.
-    Say(String),
-    /// Fork this process; its descriptors came with the request.
+    /// Send this to the supervisor, with its descriptors.
+    Send(FromInit),
+    /// Print this on the console.
+    Print(String),
+    /// Fork this process; its descriptors were sent with the request.
     Launch {
         /// The holding.
         name: String,
         /// What to run.
         spec: Box<Spawn>,
     },
-    /// Send a signal to a holding's main process, or to the one that is to become it.
+    /// Send a signal to a holding's main process, or to the process that will execute it.
     Signal {
         /// The holding.
         name: String,
@@ -135,16 +135,16 @@ pub enum Action {
         /// The holding.
         name: String,
     },
-    /// Keep the descriptor that came with the request, or a new memfd, or hand over what is kept.
+    /// Stash the descriptor sent with the request, or a new memfd if there is none; an existing stash is handed over as it is.
     Stash {
         /// Its name.
         name: String,
     },
-    /// Put the application's root together.
+    /// Set the size of the application's root.
     MountRoot {
         /// The size of its writable part in bytes.
         writable_bytes: u64,
-        /// Memory that the services leave to the supervisor, beside what they always leave.
+        /// Memory that services leave to the supervisor, in addition to what they always leave.
         reserved_bytes: u64,
     },
     /// Fork a supervisor.
@@ -154,18 +154,18 @@ pub enum Action {
         /// How long, in milliseconds.
         pause_ms: u64,
     },
-    /// Kill the supervisor and all that comes from it; its end is told by the reaper.
+    /// Kill the supervisor and its descendants; its exit is an event of its own.
     KillSupervisor,
-    /// End the machine in a state that the host knows already.
+    /// Shut the machine down in a state that the host already knows.
     PowerOff {
         /// The state as JSON.
         state: String,
     },
-    /// End the machine because of a failure that init has to tell.
+    /// Shut the machine down because of a failure that init has to report.
     Fatal {
         /// The part that failed.
         stage: &'static str,
-        /// What happened, for people.
+        /// Human-readable: what happened.
         error: String,
     },
 }

@@ -1,6 +1,6 @@
-//! What init holds, and what follows from what happens to it.
+//! What init holds, and the transitions of it.
 //!
-//! Its law: everything that must be known to welcome a new supervisor is in here, and nothing else.
+//! Invariant: it contains everything that a new supervisor's welcome needs, and nothing else.
 
 use std::collections::VecDeque;
 
@@ -10,24 +10,25 @@ use cloister_wire::hold::{Ended, FromInit, Held, STARTED_NOTHING, Welcome};
 
 use super::{Action, Event, Failure};
 
-/// A supervisor that ends this often within [`CRASH_WINDOW_NS`] has lost its way: more starts would only hide it.
+/// Exits of the supervisor within [`CRASH_WINDOW_NS`] that are fatal: more restarts would only hide the cause.
 pub(super) const MAX_CRASHES: usize = 5;
 
 /// The window for [`MAX_CRASHES`]: a minute, long enough that a crash at each start is noticed at any speed of machine.
 pub(super) const CRASH_WINDOW_NS: u64 = 60_000_000_000;
 
-/// Errors of a supervisor's start that may be gone a moment later: the machine lacked something (`EAGAIN`, `ENOMEM`, `ENFILE`,
-/// `EMFILE`, `ENOSPC`), or the process was killed on its way, or took too long (`ETIMEDOUT`). Others are the ramdisk's.
-const PASSING: [i32; 7] = [11, 12, 23, 24, 28, 110, STARTED_NOTHING];
+/// Errors of a supervisor's start that may be temporary: the machine lacked a resource (`EAGAIN`, `ENOMEM`, `ENFILE`, `EMFILE`,
+/// `ENOSPC`), or the process was killed before its program ran, or took too long (`ETIMEDOUT`). Others are caused by the
+/// ramdisk.
+const TEMPORARY: [i32; 7] = [11, 12, 23, 24, 28, 110, STARTED_NOTHING];
 
-/// How often in a row a supervisor's start may fail like that. With [`FIRST_PAUSE_MS`] doubled each time that is 6.3 s: what is
-/// short for longer than a stop takes will not come back.
-pub(super) const MAX_TRIES: u32 = 6;
+/// How often in a row a supervisor's start may fail temporarily. With [`FIRST_PAUSE_MS`] doubled each time that is 6.3 s: a
+/// resource that is lacking for longer than a stop takes will not become available.
+pub(super) const MAX_RETRIES: u32 = 6;
 
 /// The pause after the first such failure, in milliseconds.
 pub(super) const FIRST_PAUSE_MS: u64 = 100;
 
-/// Everything init knows while it holds.
+/// The state of init while it holds processes.
 #[derive(Debug)]
 pub struct HoldState {
     pub(super) platform: &'static str,
@@ -36,23 +37,23 @@ pub struct HoldState {
     pub(super) held: Vec<Holding>,
     pub(super) stash: Vec<String>,
     pub(super) root_mounted: bool,
-    stop_asked: Option<String>,
+    stop_requested: Option<String>,
 }
 
-/// The supervisor of the moment.
+/// The current supervisor.
 #[derive(Debug, Default)]
 pub(super) struct Supervisor {
     pid: Option<u32>,
-    /// Whether it was welcomed and can be told things.
+    /// Whether it was welcomed and can receive messages.
     listens: bool,
-    /// Why it was given up, where that came before its end.
+    /// Why its channel was lost, if that preceded its exit.
     lost: Option<String>,
     restarts: u32,
     crashes: VecDeque<u64>,
     /// Why its last start failed, until it is reaped.
     failed: Option<Failure>,
-    /// Starts in a row that failed.
-    tries: u32,
+    /// Consecutive starts that failed.
+    retries: u32,
 }
 
 /// One held process and its cgroup.
@@ -66,7 +67,7 @@ pub(super) struct Holding {
     pub(super) populated: bool,
 }
 
-/// Where a holding is in its life; the picture is in [`super`].
+/// The phase of a holding's lifecycle; the diagram is in [`super`].
 #[derive(Debug)]
 pub(super) enum Phase {
     Forking,
@@ -98,16 +99,16 @@ impl HoldState {
             held: Vec::new(),
             stash: Vec::new(),
             root_mounted: false,
-            stop_asked: None,
+            stop_requested: None,
         }
     }
 
-    /// Takes what happened at `now_ns` since boot and says what to do, in order.
+    /// Applies an event that happened at `now_ns` since boot, and returns the actions to perform, in order.
     pub fn on(&mut self, event: Event, now_ns: u64) -> Vec<Action> {
         match event {
             Event::SupervisorStarted { pid } => self.welcome(pid),
             Event::NoSupervisor(failure) => self.no_supervisor(failure),
-            Event::Asked(request) => self.asked(request),
+            Event::Requested(request) => self.requested(request),
             Event::Lost(why) => self.lost(why),
             Event::Forked { name, pid, cgroup } => self.forked(&name, pid, cgroup, now_ns),
             Event::NotForked { name, failure } => self.not_forked(&name, failure),
@@ -118,41 +119,41 @@ impl HoldState {
             Event::Emptied { name } => self.emptied(&name),
             Event::RootMounted(result) => {
                 self.root_mounted |= result.is_ok();
-                self.tell(FromInit::RootMounted { error: result.err() })
+                self.send(FromInit::RootMounted { error: result.err() })
             }
             Event::Stashed { name } => {
                 if !self.stash.contains(&name) {
                     self.stash.push(name.clone());
                 }
-                self.tell(FromInit::Stashed { name })
+                self.send(FromInit::Stashed { name })
             }
-            Event::StopAsked(why) => {
-                self.stop_asked = Some(why.clone());
-                self.tell(FromInit::StopAsked { why })
+            Event::StopRequested(why) => {
+                self.stop_requested = Some(why.clone());
+                self.send(FromInit::StopAsked { why })
             }
         }
     }
 
-    /// Says it to the supervisor, if there is one: the next welcome tells whatever nobody heard.
-    pub(super) fn tell(&self, message: FromInit) -> Vec<Action> {
-        if self.supervisor.listens { vec![Action::Tell(message)] } else { vec![] }
+    /// Sends a message to the supervisor, if there is one: the next welcome contains everything that was not received.
+    pub(super) fn send(&self, message: FromInit) -> Vec<Action> {
+        if self.supervisor.listens { vec![Action::Send(message)] } else { vec![] }
     }
 
     fn welcome(&mut self, pid: u32) -> Vec<Action> {
         self.supervisor.pid = Some(pid);
         self.supervisor.listens = true;
         self.supervisor.lost = None;
-        let mut actions = self.tell(FromInit::Welcome(Welcome {
+        let mut actions = self.send(FromInit::Welcome(Welcome {
             version: hello::VERSION,
             platform: self.platform.to_owned(),
             boot: self.boot.clone(),
             restarts: self.supervisor.restarts,
             root_mounted: self.root_mounted,
             stash: self.stash.clone(),
-            held: self.held.iter().filter_map(Holding::told).collect(),
+            held: self.held.iter().filter_map(Holding::for_welcome).collect(),
         }));
-        if let Some(why) = self.stop_asked.clone() {
-            actions.extend(self.tell(FromInit::StopAsked { why }));
+        if let Some(why) = self.stop_requested.clone() {
+            actions.extend(self.send(FromInit::StopAsked { why }));
         }
         actions
     }
@@ -177,25 +178,25 @@ impl HoldState {
 
     fn not_forked(&mut self, name: &str, failure: Failure) -> Vec<Action> {
         self.held.retain(|held| held.name != name);
-        self.tell(failure.told(name))
+        self.send(failure.into_message(name))
     }
 
     fn launched(&mut self, pid: u32, at_ns: u64) -> Vec<Action> {
-        // One that was late and is killed for that has not started, even if it becomes its program meanwhile.
+        // A supervisor that is being killed because it was late has not started, even if its program runs meanwhile.
         if self.supervisor.pid == Some(pid) && self.supervisor.failed.is_none() {
-            self.supervisor.tries = 0;
+            self.supervisor.retries = 0;
         }
-        let on_its_way =
+        let launching =
             |held: &&mut Holding| matches!(held.phase, Phase::Launching { pid: of, .. } if of == pid);
-        let Some(held) = self.held.iter_mut().find(on_its_way) else { return vec![] };
+        let Some(held) = self.held.iter_mut().find(launching) else { return vec![] };
         held.phase = Phase::Running { pid, at_ns };
         let (name, cgroup) = (held.name.clone(), held.cgroup);
-        self.tell(FromInit::Spawned { name, pid, at_ns, cgroup })
+        self.send(FromInit::Spawned { name, pid, at_ns, cgroup })
     }
 
     fn launch_failed(&mut self, pid: u32, failure: Failure) -> Vec<Action> {
         if self.supervisor.pid == Some(pid) {
-            // One that took too long was killed for that.
+            // If it was killed because it was late, that is the failure.
             self.supervisor.failed.get_or_insert(failure);
             return vec![];
         }
@@ -206,10 +207,10 @@ impl HoldState {
         vec![]
     }
 
-    /// The supervisor is killed: its end is a failed start. One that lives on is stuck in the kernel, for good.
+    /// The supervisor is killed: its exit counts as a failed start. If it does not exit, it is stuck in the kernel for good.
     fn late(&mut self, failure: Failure) -> Vec<Action> {
         if self.supervisor.failed.is_some() {
-            let error = [&failure.error, ", and cannot be killed"].concat();
+            let error = [&failure.error, "; cannot kill it"].concat();
             return vec![Action::Fatal { stage: "supervisor", error }];
         }
         self.supervisor.failed = Some(failure);
@@ -218,7 +219,7 @@ impl HoldState {
 
     fn reaped(&mut self, pid: u32, exit: Exit, now_ns: u64) -> Vec<Action> {
         if self.supervisor.pid == Some(pid) {
-            return self.supervisor_ended(&exit, now_ns);
+            return self.supervisor_exited(&exit, now_ns);
         }
         let Some(index) = self.held.iter().position(|held| held.phase.pid() == Some(pid)) else {
             return vec![];
@@ -227,15 +228,15 @@ impl HoldState {
         let name = held.name.clone();
         match std::mem::replace(&mut held.phase, Phase::Leaving) {
             Phase::Failed { failure, .. } => self.did_not_start(index, failure, &exit),
-            // The kernel killed what was to become the program, when exec had closed the pipe on which it could have said so.
+            // The kernel killed it after exec had closed the pipe on which it could have reported a failure.
             Phase::Launching { .. } => self.did_not_start(index, Failure::early("exec"), &exit),
             Phase::Running { at_ns, .. } => {
                 let ended = Ended { name: name.clone(), pid, exit, at_ns: now_ns };
                 let emptied = !held.populated;
                 held.phase = Phase::Ended { ended: ended.clone(), at_ns };
-                let mut actions = self.tell(FromInit::Exited(ended));
+                let mut actions = self.send(FromInit::Exited(ended));
                 if emptied {
-                    actions.extend(self.tell(FromInit::Emptied { name }));
+                    actions.extend(self.send(FromInit::Emptied { name }));
                 }
                 actions
             }
@@ -245,14 +246,14 @@ impl HoldState {
 
     fn did_not_start(&mut self, index: usize, mut failure: Failure, exit: &Exit) -> Vec<Action> {
         let name = self.held.remove(index).name;
-        failure.ended(exit);
+        failure.add_exit(exit);
         let mut actions = vec![Action::ClosePipes { name: name.clone() }];
         actions.push(Action::RemoveGroup { name: name.clone() });
-        actions.extend(self.tell(failure.told(&name)));
+        actions.extend(self.send(failure.into_message(&name)));
         actions
     }
 
-    /// The last member of a cgroup is gone. The news waits for the end of the main process, so that it never comes first.
+    /// The last member of a cgroup is gone. This is reported after the exit of the main process, never before it.
     fn emptied(&mut self, name: &str) -> Vec<Action> {
         let Some(held) = self.find(name) else { return vec![] };
         if !std::mem::replace(&mut held.populated, false) {
@@ -263,47 +264,48 @@ impl HoldState {
                 self.held.retain(|held| held.name != name);
                 vec![Action::RemoveGroup { name: name.to_owned() }]
             }
-            Phase::Ended { .. } => self.tell(FromInit::Emptied { name: name.to_owned() }),
+            Phase::Ended { .. } => self.send(FromInit::Emptied { name: name.to_owned() }),
             _ => vec![],
         }
     }
 
-    fn supervisor_ended(&mut self, exit: &Exit, now_ns: u64) -> Vec<Action> {
+    fn supervisor_exited(&mut self, exit: &Exit, now_ns: u64) -> Vec<Action> {
         let supervisor = &mut self.supervisor;
         supervisor.pid = None;
         supervisor.listens = false;
         if let Some(mut failure) = supervisor.failed.take() {
-            failure.ended(exit);
+            failure.add_exit(exit);
             return self.no_supervisor(failure);
         }
         let how = match supervisor.lost.take() {
-            Some(why) => format!("{} ({why})", words(exit)),
-            None => words(exit),
+            Some(why) => format!("{} ({why})", describe(exit)),
+            None => describe(exit),
         };
         let recent = |at: &u64| now_ns.saturating_sub(*at) < CRASH_WINDOW_NS;
         supervisor.crashes.retain(recent);
         supervisor.crashes.push_back(now_ns);
         if supervisor.crashes.len() >= MAX_CRASHES {
             let error = format!(
-                "it ended {MAX_CRASHES} times within {} s, the last time {how}",
+                "ended {MAX_CRASHES} times within {} s, most recently {how}",
                 CRASH_WINDOW_NS / 1_000_000_000
             );
             return vec![Action::Fatal { stage: "supervisor", error }];
         }
         supervisor.restarts = supervisor.restarts.saturating_add(1);
-        vec![Action::Say(format!("supervisor: ended {how}; starting it again")), Action::StartSupervisor]
+        vec![Action::Print(format!("supervisor: {how}; restarting")), Action::StartSupervisor]
     }
 
-    /// A program that cannot be executed will not be a second time. What the machine lacked for a moment is waited for.
+    /// If the program cannot be executed, a retry is useless. If the machine lacked a resource, the start is retried after a
+    /// pause.
     fn no_supervisor(&mut self, failure: Failure) -> Vec<Action> {
-        let tries = self.supervisor.tries;
-        if !PASSING.contains(&failure.errno) || tries >= MAX_TRIES {
+        let retries = self.supervisor.retries;
+        if !TEMPORARY.contains(&failure.errno) || retries >= MAX_RETRIES {
             return vec![Action::Fatal { stage: "supervisor", error: failure.error }];
         }
-        self.supervisor.tries = tries.saturating_add(1);
-        let pause_ms = FIRST_PAUSE_MS << tries;
-        let line = ["supervisor: ", &failure.error, "; trying again"].concat();
-        vec![Action::Say(line), Action::StartSupervisorIn { pause_ms }]
+        self.supervisor.retries = retries.saturating_add(1);
+        let pause_ms = FIRST_PAUSE_MS << retries;
+        let line = ["supervisor: ", &failure.error, "; retrying"].concat();
+        vec![Action::Print(line), Action::StartSupervisorIn { pause_ms }]
     }
 
     pub(super) fn find(&mut self, name: &str) -> Option<&mut Holding> {
@@ -312,10 +314,10 @@ impl HoldState {
 }
 
 impl Holding {
-    /// How a new supervisor hears of it; one that is on its way out is none of its business.
-    fn told(&self) -> Option<Held> {
+    /// Its entry in a new supervisor's welcome; none if the supervisor has forgotten it, or a fork is pending.
+    fn for_welcome(&self) -> Option<Held> {
         let (pid, at_ns, ended, fds) = match &self.phase {
-            // What comes of its start is still to be told, to whoever supervises then.
+            // The result of its start is reported later, to the supervisor of that time.
             Phase::Launching { pid, at_ns } | Phase::Failed { pid, at_ns, .. } => (*pid, *at_ns, None, 0),
             Phase::Running { pid, at_ns, .. } => (*pid, *at_ns, None, 2),
             Phase::Ended { ended, at_ns } => (ended.pid, *at_ns, Some(ended.clone()), 2),
@@ -327,30 +329,30 @@ impl Holding {
 }
 
 impl Failure {
-    /// The failure of a child that ended in a step without a word.
+    /// The failure of a child that ended in a step without reporting an error.
     pub(crate) fn early(step: &str) -> Self {
-        let error = [step, ": it ended before its program ran"].concat();
+        let error = [step, ": ended before its program ran"].concat();
         Self { step: step.to_owned(), errno: STARTED_NOTHING, error }
     }
 
-    /// Adds what a child that ended without a reason of its own died of.
-    fn ended(&mut self, exit: &Exit) {
+    /// Adds how a child that reported no error exited.
+    fn add_exit(&mut self, exit: &Exit) {
         if self.errno == STARTED_NOTHING {
-            self.error.push_str(", ");
-            self.error.push_str(&words(exit));
+            self.error.push_str(": ");
+            self.error.push_str(&describe(exit));
         }
     }
 
-    fn told(self, name: &str) -> FromInit {
+    fn into_message(self, name: &str) -> FromInit {
         FromInit::SpawnFailed { name: name.to_owned(), step: self.step, errno: self.errno, error: self.error }
     }
 }
 
-fn words(exit: &Exit) -> String {
+fn describe(exit: &Exit) -> String {
     match exit {
-        Exit::Code(code) => format!("with code {code}"),
+        Exit::Code(code) => format!("exited with code {code}"),
         Exit::Signal { cause: Cause::OutOfMemory, .. } => "out of memory".to_owned(),
-        Exit::Signal { signal, .. } => format!("by signal {signal}"),
+        Exit::Signal { signal, .. } => format!("killed by signal {signal}"),
         Exit::NotStarted { error } => error.clone(),
     }
 }

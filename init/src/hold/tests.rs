@@ -1,4 +1,4 @@
-//! What is decided, told as stories, and checked over any order of events.
+//! Decisions of the state machine: single stories, and properties over random orders of events.
 
 use cloister_wire::control::{Cause, Exit};
 use cloister_wire::hold::{
@@ -7,7 +7,7 @@ use cloister_wire::hold::{
 };
 use proptest::prelude::*;
 
-use super::state::{CRASH_WINDOW_NS, FIRST_PAUSE_MS, MAX_CRASHES, MAX_TRIES};
+use super::state::{CRASH_WINDOW_NS, FIRST_PAUSE_MS, MAX_CRASHES, MAX_RETRIES};
 use super::{Action, Event, Failure, HoldState};
 
 const SUPERVISOR: u32 = 2;
@@ -34,15 +34,15 @@ fn spec() -> Box<Spawn> {
 }
 
 fn spawn(name: &str) -> Event {
-    Event::Asked(FromSupervisor::Spawn { name: name.into(), spec: spec() })
+    Event::Requested(FromSupervisor::Spawn { name: name.into(), spec: spec() })
 }
 
 fn forget(name: &str) -> Event {
-    Event::Asked(FromSupervisor::Forget { name: name.into() })
+    Event::Requested(FromSupervisor::Forget { name: name.into() })
 }
 
 fn signal(name: &str, signal: u8, to: SignalTarget) -> Event {
-    Event::Asked(FromSupervisor::Signal { name: name.into(), signal, to })
+    Event::Requested(FromSupervisor::Signal { name: name.into(), signal, to })
 }
 
 fn to_web(signal: u8) -> Action {
@@ -81,15 +81,15 @@ fn holding() -> HoldState {
     state
 }
 
-fn told(actions: &[Action]) -> Vec<&FromInit> {
+fn sent(actions: &[Action]) -> Vec<&FromInit> {
     actions
         .iter()
-        .filter_map(|action| if let Action::Tell(message) = action { Some(message) } else { None })
+        .filter_map(|action| if let Action::Send(message) = action { Some(message) } else { None })
         .collect()
 }
 
 fn welcome(actions: &[Action]) -> &Welcome {
-    match told(actions).as_slice() {
+    match sent(actions).as_slice() {
         [FromInit::Welcome(welcome), ..] => welcome,
         other => panic!("no welcome but {other:?}"),
     }
@@ -100,35 +100,35 @@ fn crash(state: &mut HoldState, now: u64) -> Vec<Action> {
 }
 
 #[test]
-fn a_spawn_is_forked_and_told_when_its_program_runs() {
+fn a_spawn_is_forked_and_reported_when_its_program_runs() {
     let mut state = listening();
     assert_eq!(state.on(spawn("web"), 1), [Action::Launch { name: "web".into(), spec: spec() }]);
     assert_eq!(state.on(forked("web", 10), 2), []);
     let spawned = FromInit::Spawned { name: "web".into(), pid: 10, at_ns: 3, cgroup: 77 };
-    assert_eq!(state.on(Event::Launched { pid: 10 }, 3), [Action::Tell(spawned)]);
+    assert_eq!(state.on(Event::Launched { pid: 10 }, 3), [Action::Send(spawned)]);
 }
 
 #[test]
-fn a_name_that_is_held_is_not_spawned_twice() {
+fn a_name_in_use_is_not_spawned_again() {
     let mut state = holding();
     let actions = state.on(spawn("web"), 4);
-    assert!(matches!(told(&actions)[..], [FromInit::SpawnFailed { errno: 17, .. }]));
+    assert!(matches!(sent(&actions)[..], [FromInit::SpawnFailed { errno: 17, .. }]));
     assert_eq!(actions.len(), 1);
 }
 
 #[test]
-fn names_that_are_no_names_never_become_folders() {
+fn invalid_names_are_refused() {
     for name in ["", "..", "a/b", "Web", "a.b", &"x".repeat(64)] {
         let actions = listening().on(spawn(name), 1);
-        assert!(matches!(told(&actions)[..], [FromInit::SpawnFailed { errno: 22, .. }]), "{name:?}");
+        assert!(matches!(sent(&actions)[..], [FromInit::SpawnFailed { errno: 22, .. }]), "{name:?}");
     }
 }
 
 #[test]
-fn names_with_an_at_sign_are_for_servants_and_no_other() {
+fn names_of_servants_and_no_others_begin_with_an_at_sign() {
     let at = |name: &str, place: Place| {
         let spec = Box::new(Spawn { place, ..*spec() });
-        listening().on(Event::Asked(FromSupervisor::Spawn { name: name.into(), spec }), 1)
+        listening().on(Event::Requested(FromSupervisor::Spawn { name: name.into(), spec }), 1)
     };
     let root = || spec().place;
     assert!(matches!(at("@gateway", Place::Empty)[..], [Action::Launch { .. }]));
@@ -136,23 +136,23 @@ fn names_with_an_at_sign_are_for_servants_and_no_other() {
     let long = format!("@{}", "x".repeat(63));
     for (name, place) in cases.into_iter().chain([(long.as_str(), Place::Empty), ("a@b", root())]) {
         let actions = at(name, place);
-        assert!(matches!(told(&actions)[..], [FromInit::SpawnFailed { errno: 22, .. }]), "{name:?}");
+        assert!(matches!(sent(&actions)[..], [FromInit::SpawnFailed { errno: 22, .. }]), "{name:?}");
         assert_eq!(actions.len(), 1, "{name:?}");
     }
 }
 
 #[test]
-fn a_confused_supervisor_cannot_fill_pid_1() {
+fn held_processes_are_limited() {
     let mut state = listening();
     for number in 0..MAX_HELD {
         assert!(matches!(state.on(spawn(&format!("s{number}")), 1)[..], [Action::Launch { .. }]));
     }
     let actions = state.on(spawn("more"), 1);
-    assert!(matches!(told(&actions)[..], [FromInit::SpawnFailed { errno: 11, .. }]));
+    assert!(matches!(sent(&actions)[..], [FromInit::SpawnFailed { errno: 11, .. }]));
 }
 
 #[test]
-fn a_failed_launch_is_told_once_nothing_of_it_is_left() {
+fn a_failed_launch_is_reported_after_its_resources_are_released() {
     let mut state = listening();
     state.on(spawn("web"), 1);
     state.on(forked("web", 10), 2);
@@ -160,52 +160,52 @@ fn a_failed_launch_is_told_once_nothing_of_it_is_left() {
     let actions = state.on(reaped(10, 127), 4);
     assert_eq!(actions[0], Action::ClosePipes { name: "web".into() });
     assert_eq!(actions[1], Action::RemoveGroup { name: "web".into() });
-    assert!(matches!(told(&actions)[..], [FromInit::SpawnFailed { errno: 2, .. }]));
+    assert!(matches!(sent(&actions)[..], [FromInit::SpawnFailed { errno: 2, .. }]));
     assert!(matches!(state.on(spawn("web"), 5)[..], [Action::Launch { .. }]));
 }
 
 #[test]
-fn a_process_becomes_its_program_once() {
+fn a_program_is_launched_once() {
     let mut state = holding();
     assert_eq!(state.on(Event::Launched { pid: 10 }, 4), []);
 }
 
 #[test]
-fn a_process_that_is_killed_while_it_becomes_its_program_has_not_started() {
+fn a_process_killed_during_exec_has_not_started() {
     let mut state = listening();
     state.on(spawn("web"), 1);
     state.on(forked("web", 10), 2);
     let killed = Exit::Signal { signal: 9, cause: Cause::OutOfMemory };
     let actions = state.on(Event::Reaped { pid: 10, exit: killed }, 3);
-    let [FromInit::SpawnFailed { step, errno: STARTED_NOTHING, error, .. }] = &told(&actions)[..] else {
+    let [FromInit::SpawnFailed { step, errno: STARTED_NOTHING, error, .. }] = &sent(&actions)[..] else {
         panic!("{actions:?}")
     };
     assert_eq!(
         (step.as_str(), error.as_str()),
-        ("exec", "exec: it ended before its program ran, out of memory")
+        ("exec", "exec: ended before its program ran: out of memory")
     );
     assert!(matches!(state.on(spawn("web"), 5)[..], [Action::Launch { .. }]), "nothing of it is left");
 }
 
 #[test]
-fn nothing_forked_is_told_at_once() {
+fn a_failed_fork_is_reported_at_once() {
     let mut state = listening();
     state.on(spawn("web"), 1);
     let actions = state.on(Event::NotForked { name: "web".into(), failure: failure() }, 2);
-    assert!(matches!(told(&actions)[..], [FromInit::SpawnFailed { .. }]));
+    assert!(matches!(sent(&actions)[..], [FromInit::SpawnFailed { .. }]));
     assert!(matches!(state.on(spawn("web"), 5)[..], [Action::Launch { .. }]));
 }
 
 #[test]
-fn the_end_of_a_process_is_told_before_the_emptiness_of_its_cgroup() {
+fn the_exit_of_a_process_is_reported_before_its_empty_cgroup() {
     let mut state = holding();
     assert_eq!(state.on(emptied("web"), 4), []);
     let actions = state.on(reaped(10, 3), 5);
-    assert!(matches!(told(&actions)[..], [FromInit::Exited(_), FromInit::Emptied { .. }]));
+    assert!(matches!(sent(&actions)[..], [FromInit::Exited(_), FromInit::Emptied { .. }]));
 }
 
 #[test]
-fn a_signal_is_sent_from_the_fork_on() {
+fn signals_are_sent_once_the_process_is_forked() {
     let mut state = listening();
     state.on(spawn("web"), 1);
     assert_eq!(state.on(signal("web", 15, SignalTarget::Main), 2), [], "there is no process yet");
@@ -217,7 +217,7 @@ fn a_signal_is_sent_from_the_fork_on() {
 }
 
 #[test]
-fn a_kill_of_the_whole_goes_by_the_cgroup() {
+fn a_kill_of_a_cgroup_uses_the_cgroup() {
     let mut state = holding();
     let kill = state.on(signal("web", 9, SignalTarget::Cgroup), 4);
     assert_eq!(kill, [Action::KillGroup { name: "web".into() }]);
@@ -236,12 +236,12 @@ fn a_reaped_process_is_never_signalled() {
 }
 
 #[test]
-fn what_runs_cannot_be_forgotten() {
+fn a_running_process_cannot_be_forgotten() {
     assert_eq!(holding().on(forget("web"), 4), []);
 }
 
 #[test]
-fn a_forgotten_holding_leaves_nothing() {
+fn a_forgotten_holding_leaves_nothing_behind() {
     let mut state = holding();
     state.on(reaped(10, 0), 4);
     state.on(emptied("web"), 4);
@@ -252,7 +252,7 @@ fn a_forgotten_holding_leaves_nothing() {
 }
 
 #[test]
-fn forgetting_kills_what_a_service_left_behind() {
+fn forgetting_kills_the_remaining_processes_of_a_service() {
     let mut state = holding();
     state.on(reaped(10, 0), 4);
     let actions = state.on(forget("web"), 5);
@@ -261,7 +261,7 @@ fn forgetting_kills_what_a_service_left_behind() {
         actions,
         [Action::ClosePipes { name: name.clone() }, Action::KillGroup { name: name.clone() }]
     );
-    assert!(matches!(told(&state.on(spawn("web"), 5))[..], [FromInit::SpawnFailed { .. }]));
+    assert!(matches!(sent(&state.on(spawn("web"), 5))[..], [FromInit::SpawnFailed { .. }]));
     assert_eq!(state.on(emptied("web"), 6), [Action::RemoveGroup { name }]);
     assert!(matches!(state.on(spawn("web"), 7)[..], [Action::Launch { .. }]));
 }
@@ -272,7 +272,7 @@ fn a_new_supervisor_is_handed_everything_that_is_held() {
     state.on(Event::Stashed { name: "log.web.out".into() }, 4);
     state.on(Event::RootMounted(Ok(())), 4);
     let actions = crash(&mut state, 5);
-    assert!(matches!(actions[..], [Action::Say(_), Action::StartSupervisor]));
+    assert!(matches!(actions[..], [Action::Print(_), Action::StartSupervisor]));
     assert_eq!(state.on(reaped(10, 3), 6), []);
     let actions = state.on(Event::SupervisorStarted { pid: 20 }, 7);
     let welcome = welcome(&actions);
@@ -283,19 +283,19 @@ fn a_new_supervisor_is_handed_everything_that_is_held() {
 }
 
 #[test]
-fn a_process_on_its_way_to_its_program_is_not_handed_over_as_running() {
+fn a_process_before_exec_is_not_handed_over_as_running() {
     let mut state = listening();
     state.on(spawn("web"), 1);
     state.on(forked("web", 10), 2);
     let fds =
         |state: &mut HoldState, pid| welcome(&state.on(Event::SupervisorStarted { pid }, 3)).held[0].fds;
     assert_eq!(fds(&mut state, 20), 0);
-    assert!(matches!(told(&state.on(Event::Launched { pid: 10 }, 4))[..], [FromInit::Spawned { .. }]));
+    assert!(matches!(sent(&state.on(Event::Launched { pid: 10 }, 4))[..], [FromInit::Spawned { .. }]));
     assert_eq!(fds(&mut state, 30), 2);
 }
 
 #[test]
-fn an_exit_is_told_with_each_welcome_until_it_is_forgotten() {
+fn an_exit_is_part_of_every_welcome_until_it_is_forgotten() {
     let mut state = holding();
     state.on(reaped(10, 3), 4);
     for pid in [20, 30] {
@@ -308,13 +308,13 @@ fn an_exit_is_told_with_each_welcome_until_it_is_forgotten() {
 }
 
 #[test]
-fn a_supervisor_that_talks_nonsense_is_killed_once_and_started_again() {
+fn a_supervisor_that_violates_the_protocol_is_killed_once_and_restarted() {
     let mut state = holding();
-    assert_eq!(state.on(Event::Lost("it said nonsense".into()), 4), [Action::KillSupervisor]);
+    assert_eq!(state.on(Event::Lost("it sent an invalid message".into()), 4), [Action::KillSupervisor]);
     assert_eq!(state.on(Event::Lost("again".into()), 4), []);
     let actions = crash(&mut state, 5);
-    let Action::Say(line) = &actions[0] else { panic!("{actions:?}") };
-    assert_eq!(line, "supervisor: ended by signal 9 (it said nonsense); starting it again");
+    let Action::Print(line) = &actions[0] else { panic!("{actions:?}") };
+    assert_eq!(line, "supervisor: killed by signal 9 (it sent an invalid message); restarting");
 }
 
 #[test]
@@ -326,7 +326,7 @@ fn a_supervisor_that_keeps_crashing_is_fatal() {
     }
     let actions = crash(&mut state, 2);
     let [Action::Fatal { stage: "supervisor", error }] = &actions[..] else { panic!("{actions:?}") };
-    assert_eq!(error, "it ended 5 times within 60 s, the last time by signal 9");
+    assert_eq!(error, "ended 5 times within 60 s, most recently killed by signal 9");
 }
 
 #[test]
@@ -339,7 +339,7 @@ fn crashes_that_are_far_apart_are_not_counted_together() {
 }
 
 #[test]
-fn a_supervisor_that_is_missing_is_fatal_at_once() {
+fn a_missing_supervisor_is_fatal_at_once() {
     let mut state = listening();
     assert_eq!(state.on(Event::LaunchFailed { pid: SUPERVISOR, failure: failure() }, 1), []);
     let actions = state.on(reaped(SUPERVISOR, 127), 1);
@@ -348,22 +348,22 @@ fn a_supervisor_that_is_missing_is_fatal_at_once() {
     assert!(matches!(actions[..], [Action::Fatal { stage: "supervisor", .. }]));
 }
 
-/// A fork that the kernel refuses for want of processes.
+/// A fork that the kernel refuses because the process limit is reached.
 fn no_fork() -> Failure {
     Failure {
         step: "fork".into(),
         errno: 11,
-        error: "fork: a process: Resource temporarily unavailable".into(),
+        error: "fork: new process: Resource temporarily unavailable".into(),
     }
 }
 
 #[test]
-fn a_supervisor_that_hangs_on_its_way_is_killed_and_started_again() {
-    let late = || Failure { step: "limits".into(), errno: 110, error: "limits: it takes too long".into() };
+fn a_supervisor_that_hangs_before_exec_is_killed_and_restarted() {
+    let late = || Failure { step: "limits".into(), errno: 110, error: "limits: too slow".into() };
     let mut state = listening();
-    for attempt in 0..MAX_TRIES {
+    for attempt in 0..MAX_RETRIES {
         assert_eq!(state.on(Event::Late(late()), 1), [Action::KillSupervisor]);
-        // It may still become its program before it is killed, which is no start.
+        // Its program may still run before it is killed, which does not count as a start.
         state.on(
             match attempt % 2 {
                 0 => Event::LaunchFailed { pid: SUPERVISOR, failure: Failure::early("limits") },
@@ -372,10 +372,10 @@ fn a_supervisor_that_hangs_on_its_way_is_killed_and_started_again() {
             2,
         );
         let actions = crash(&mut state, 3);
-        let [Action::Say(line), Action::StartSupervisorIn { .. }] = &actions[..] else {
+        let [Action::Print(line), Action::StartSupervisorIn { .. }] = &actions[..] else {
             panic!("{actions:?}")
         };
-        assert_eq!(line, "supervisor: limits: it takes too long; trying again");
+        assert_eq!(line, "supervisor: limits: too slow; retrying");
         state.on(Event::SupervisorStarted { pid: SUPERVISOR }, 4);
     }
     state.on(Event::Late(late()), 5);
@@ -384,26 +384,26 @@ fn a_supervisor_that_hangs_on_its_way_is_killed_and_started_again() {
 }
 
 #[test]
-fn a_supervisor_that_cannot_even_be_killed_is_fatal() {
-    let late = || Failure { step: "exec".into(), errno: 110, error: "exec: it takes too long".into() };
+fn a_supervisor_that_cannot_be_killed_is_fatal() {
+    let late = || Failure { step: "exec".into(), errno: 110, error: "exec: too slow".into() };
     let mut state = listening();
     assert_eq!(state.on(Event::Late(late()), 1), [Action::KillSupervisor]);
     let actions = state.on(Event::Late(late()), 2);
     let [Action::Fatal { stage: "supervisor", error }] = &actions[..] else { panic!("{actions:?}") };
-    assert_eq!(error, "exec: it takes too long, and cannot be killed");
+    assert_eq!(error, "exec: too slow; cannot kill it");
 }
 
 #[test]
-fn a_supervisor_that_cannot_be_forked_for_a_moment_is_forked_after_a_pause() {
+fn a_fork_of_the_supervisor_that_fails_temporarily_is_retried_after_a_pause() {
     let mut state = holding();
     crash(&mut state, 4);
     for doubled in [1, 2, 4] {
         let actions = state.on(Event::NoSupervisor(no_fork()), 5);
-        let [Action::Say(line), Action::StartSupervisorIn { pause_ms }] = &actions[..] else {
+        let [Action::Print(line), Action::StartSupervisorIn { pause_ms }] = &actions[..] else {
             panic!("{actions:?}")
         };
         assert_eq!(*pause_ms, FIRST_PAUSE_MS * doubled);
-        assert!(line.contains("Resource temporarily unavailable; trying again"), "{line}");
+        assert!(line.contains("Resource temporarily unavailable; retrying"), "{line}");
     }
     let actions = state.on(Event::SupervisorStarted { pid: 20 }, 6);
     assert_eq!((welcome(&actions).restarts, welcome(&actions).held.len()), (1, 1), "no crash but the first");
@@ -412,15 +412,15 @@ fn a_supervisor_that_cannot_be_forked_for_a_moment_is_forked_after_a_pause() {
     let actions = state.on(Event::NoSupervisor(no_fork()), 9);
     assert!(
         actions.contains(&Action::StartSupervisorIn { pause_ms: FIRST_PAUSE_MS }),
-        "counted anew: {actions:?}"
+        "the count starts again: {actions:?}"
     );
 }
 
 #[test]
-fn a_supervisor_that_can_never_be_forked_is_fatal_in_the_end() {
+fn a_supervisor_that_can_never_be_forked_is_fatal_eventually() {
     let mut state = listening();
     crash(&mut state, 1);
-    for _ in 0..MAX_TRIES {
+    for _ in 0..MAX_RETRIES {
         assert!(matches!(
             state.on(Event::NoSupervisor(no_fork()), 2)[..],
             [_, Action::StartSupervisorIn { .. }]
@@ -431,78 +431,78 @@ fn a_supervisor_that_can_never_be_forked_is_fatal_in_the_end() {
     assert!(error.contains("Resource temporarily unavailable"), "{error}");
 }
 
-/// A process that was killed on its way to its program.
+/// A process that was killed before it executed its program.
 fn ended() -> Failure {
-    let error = "mounts: it ended before its program ran".into();
+    let error = "mounts: ended before its program ran".into();
     Failure { step: "mounts".into(), errno: STARTED_NOTHING, error }
 }
 
 #[test]
-fn a_process_that_dies_on_its_way_never_started_and_its_death_is_told() {
+fn a_process_that_dies_before_exec_never_started_and_the_cause_is_reported() {
     let mut state = listening();
     state.on(spawn("web"), 1);
     state.on(forked("web", 10), 2);
     assert_eq!(state.on(Event::LaunchFailed { pid: 10, failure: ended() }, 3), []);
     let exit = Exit::Signal { signal: 9, cause: Cause::OutOfMemory };
     let actions = state.on(Event::Reaped { pid: 10, exit }, 4);
-    let [FromInit::SpawnFailed { step, errno, error, .. }] = told(&actions)[..] else {
+    let [FromInit::SpawnFailed { step, errno, error, .. }] = sent(&actions)[..] else {
         panic!("{actions:?}")
     };
     assert_eq!((step.as_str(), *errno), ("mounts", STARTED_NOTHING));
-    assert_eq!(error, "mounts: it ended before its program ran, out of memory");
+    assert_eq!(error, "mounts: ended before its program ran: out of memory");
 }
 
 #[test]
-fn a_supervisor_that_dies_on_its_way_is_forked_after_a_pause() {
+fn a_supervisor_that_dies_before_exec_is_forked_after_a_pause() {
     let mut state = listening();
     state.on(Event::LaunchFailed { pid: SUPERVISOR, failure: ended() }, 1);
     let actions = crash(&mut state, 2);
-    let [Action::Say(line), Action::StartSupervisorIn { .. }] = &actions[..] else { panic!("{actions:?}") };
-    assert!(line.contains("it ended before its program ran, by signal 9; trying again"), "{line}");
+    let [Action::Print(line), Action::StartSupervisorIn { .. }] = &actions[..] else { panic!("{actions:?}") };
+    assert!(line.contains("ended before its program ran: killed by signal 9; retrying"), "{line}");
 }
 
 #[test]
-fn a_wish_to_stop_survives_a_crash_of_the_supervisor() {
+fn a_stop_request_survives_a_crash_of_the_supervisor() {
     let mut state = listening();
     crash(&mut state, 1);
-    assert_eq!(state.on(Event::StopAsked("SIGTERM to init".into()), 2), []);
+    assert_eq!(state.on(Event::StopRequested("SIGTERM to init".into()), 2), []);
     let actions = state.on(Event::SupervisorStarted { pid: 20 }, 3);
-    assert!(matches!(told(&actions)[..], [FromInit::Welcome(_), FromInit::StopAsked { .. }]));
+    assert!(matches!(sent(&actions)[..], [FromInit::Welcome(_), FromInit::StopAsked { .. }]));
 }
 
 #[test]
 fn the_root_is_mounted_once() {
     let mut state = listening();
-    let ask = || Event::Asked(FromSupervisor::MountRoot { writable_bytes: 7, reserved_bytes: 8 });
-    assert_eq!(state.on(ask(), 1), [Action::MountRoot { writable_bytes: 7, reserved_bytes: 8 }]);
+    let request = || Event::Requested(FromSupervisor::MountRoot { writable_bytes: 7, reserved_bytes: 8 });
+    assert_eq!(state.on(request(), 1), [Action::MountRoot { writable_bytes: 7, reserved_bytes: 8 }]);
     state.on(Event::RootMounted(Err("no such image".into())), 1);
-    assert_eq!(state.on(ask(), 2), [Action::MountRoot { writable_bytes: 7, reserved_bytes: 8 }]);
+    assert_eq!(state.on(request(), 2), [Action::MountRoot { writable_bytes: 7, reserved_bytes: 8 }]);
     state.on(Event::RootMounted(Ok(())), 2);
-    assert_eq!(told(&state.on(ask(), 3)), [&FromInit::RootMounted { error: None }]);
+    assert_eq!(sent(&state.on(request(), 3)), [&FromInit::RootMounted { error: None }]);
 }
 
 #[test]
-fn a_stash_without_an_answer_would_be_waited_for_so_its_asker_is_given_up() {
+fn an_invalid_stash_request_kills_the_supervisor_which_would_wait_for_a_response() {
     let mut state = listening();
-    let keep = |name: &str| Event::Asked(FromSupervisor::Stash { name: name.into(), fds: 0 });
-    assert_eq!(state.on(keep("log.web_1.out"), 1), [Action::Stash { name: "log.web_1.out".into() }]);
-    assert_eq!(state.on(keep("a/b"), 1), [Action::KillSupervisor]);
+    let stash = |name: &str| Event::Requested(FromSupervisor::Stash { name: name.into(), fds: 0 });
+    assert_eq!(state.on(stash("log.web_1.out"), 1), [Action::Stash { name: "log.web_1.out".into() }]);
+    assert_eq!(state.on(stash("a/b"), 1), [Action::KillSupervisor]);
 }
 
 #[test]
-fn an_orphan_is_reaped_and_nobody_is_told() {
+fn an_orphan_is_reaped_and_not_reported() {
     assert_eq!(holding().on(reaped(999, 1), 4), []);
 }
 
 #[test]
-fn the_last_state_is_passed_on_as_it_came() {
-    let words = r#"{"state":"exited","service":"web","code":3}"#;
-    let state = LastWords::from(serde_json::value::RawValue::from_string(words.into()).unwrap());
-    let actions = listening().on(Event::Asked(FromSupervisor::PowerOff { state }), 1);
-    assert_eq!(actions, [Action::PowerOff { state: words.into() }]);
+fn the_final_state_is_passed_on_unchanged() {
+    let json = r#"{"state":"exited","service":"web","code":3}"#;
+    let state = LastWords::from(serde_json::value::RawValue::from_string(json.into()).unwrap());
+    let actions = listening().on(Event::Requested(FromSupervisor::PowerOff { state }), 1);
+    assert_eq!(actions, [Action::PowerOff { state: json.into() }]);
 }
 
-/// What can happen next, as far as the world allows it.
+/// What can happen next, if the world allows it.
 #[derive(Clone, Debug)]
 enum Step {
     Spawn(u8),
@@ -531,16 +531,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..60)
 }
 
-/// The world beside the state: what init's performing part would know, and what a supervisor heard.
+/// The world around the state: what `crate::serve` would know, and what a supervisor received.
 #[derive(Default)]
 struct World {
     next_pid: u32,
     /// Names to be forked.
-    asked: Vec<String>,
-    /// Name, process, whether it runs its program, whether it has ended, whether it failed.
+    requested: Vec<String>,
     processes: Vec<Process>,
     supervisor: u32,
-    exits_told: Vec<u32>,
+    reported_exits: Vec<u32>,
 }
 
 #[derive(Clone)]
@@ -558,7 +557,7 @@ impl World {
             Step::Spawn(n) => spawn(&format!("s{n}")),
             Step::Forget(n) => forget(&format!("s{n}")),
             Step::Fork => {
-                let name = self.asked.pop()?;
+                let name = self.requested.pop()?;
                 self.next_pid += 1;
                 let pid = 100 + self.next_pid;
                 self.processes.push(Process {
@@ -570,7 +569,7 @@ impl World {
                 });
                 forked(&name, pid)
             }
-            Step::ForkFails => Event::NotForked { name: self.asked.pop()?, failure: failure() },
+            Step::ForkFails => Event::NotForked { name: self.requested.pop()?, failure: failure() },
             Step::Launch => {
                 let process = self.processes.iter_mut().find(|p| !p.runs && !p.ended)?;
                 process.runs = true;
@@ -600,7 +599,7 @@ impl World {
 
 proptest! {
     #[test]
-    fn in_any_order_nothing_is_forked_twice_and_each_exit_is_told_until_forgotten(steps in steps()) {
+    fn in_any_order_nothing_is_forked_twice_and_each_exit_is_reported_once(steps in steps()) {
         let mut state = listening();
         let mut world = World { supervisor: SUPERVISOR, ..World::default() };
         let mut now = 0;
@@ -617,9 +616,9 @@ proptest! {
                 for action in state.on(event, now) {
                     match action {
                         Action::Launch { name, .. } => {
-                            prop_assert!(!world.asked.contains(&name));
+                            prop_assert!(!world.requested.contains(&name));
                             prop_assert!(!world.processes.iter().any(|p| p.name == name));
-                            world.asked.push(name);
+                            world.requested.push(name);
                         }
                         Action::RemoveGroup { name } => {
                             prop_assert!(world.processes.iter().all(|p| p.name != name || p.emptied));
@@ -630,21 +629,21 @@ proptest! {
                             let actions = state.on(Event::SupervisorStarted { pid: world.supervisor }, now);
                             let held = &welcome(&actions).held;
                             for process in world.processes.iter().filter(|p| p.ended) {
-                                let known = held.iter().find(|held| held.pid == process.pid);
-                                prop_assert!(known.is_none_or(|held| held.ended.is_some()));
+                                let entry = held.iter().find(|held| held.pid == process.pid);
+                                prop_assert!(entry.is_none_or(|held| held.ended.is_some()));
                             }
                         }
-                        Action::Tell(FromInit::Exited(ended)) => {
-                            prop_assert!(!world.exits_told.contains(&ended.pid));
-                            world.exits_told.push(ended.pid);
+                        Action::Send(FromInit::Exited(ended)) => {
+                            prop_assert!(!world.reported_exits.contains(&ended.pid));
+                            world.reported_exits.push(ended.pid);
                         }
-                        Action::Fatal { .. } | Action::PowerOff { .. } => prop_assert!(false, "no end was due"),
+                        Action::Fatal { .. } | Action::PowerOff { .. } => prop_assert!(false, "unexpected shutdown"),
                         _ => {}
                     }
                 }
             }
             for process in world.processes.iter().filter(|p| p.runs && p.ended) {
-                prop_assert!(world.exits_told.contains(&process.pid), "an exit that nobody was told");
+                prop_assert!(world.reported_exits.contains(&process.pid), "an exit was not reported");
             }
         }
     }

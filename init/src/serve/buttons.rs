@@ -1,6 +1,6 @@
-//! The power button of machines that have one.
+//! The power button, on machines that have one.
 //!
-//! Its law: a press asks the supervisor to stop, and does nothing else. Other keys are read and forgotten.
+//! Invariant: pressing it requests a stop from the supervisor, and does nothing else. Other keys are ignored.
 
 use std::fs::File;
 use std::io::Read;
@@ -24,23 +24,23 @@ const KEY_POWER: u16 = 116;
 pub(super) struct Buttons(Vec<File>);
 
 impl Buttons {
-    /// Opens what there is: nothing on most machines.
+    /// Opens all input devices: most machines have none.
     pub(super) fn find() -> Self {
-        let Ok(folder) = std::fs::read_dir(DEVICES) else { return Self::default() };
+        let Ok(directory) = std::fs::read_dir(DEVICES) else { return Self::default() };
         let flags = i32::try_from((OFlags::NONBLOCK | OFlags::CLOEXEC).bits()).unwrap_or(0);
         let open = |entry: std::fs::DirEntry| {
             let is_event = entry.file_name().as_encoded_bytes().starts_with(b"event");
             is_event.then(|| File::options().read(true).custom_flags(flags).open(entry.path()).ok())?
         };
-        Self(folder.filter_map(|entry| open(entry.ok()?)).collect())
+        Self(directory.filter_map(|entry| open(entry.ok()?)).collect())
     }
 
-    /// What to wait for.
+    /// The devices to poll.
     pub(super) fn files(&self) -> &[File] {
         &self.0
     }
 
-    /// Whether a power button was pressed, in words. A device that is gone is not looked at again.
+    /// The reason to stop if a power button was pressed. A device that is gone is not read again.
     pub(super) fn pressed(&mut self) -> Option<String> {
         let mut pressed = false;
         self.0.retain_mut(|device| {
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_press_of_a_power_key_counts() {
+    fn only_pressing_the_power_key_counts() {
         assert!(is_power_press(&event(1, 116, 1)));
         assert!(!is_power_press(&event(1, 116, 0)));
         assert!(!is_power_press(&event(1, 30, 1)));

@@ -1,7 +1,7 @@
-//! The one loop of PID 1: find out what happened, let [`crate::hold`] decide, perform it.
+//! The main loop of PID 1: collect events, let [`crate::hold`] decide, perform the actions.
 //!
-//! Its law: one thread, one wait for everything, and nothing performed here waits for a peer. Events are taken in an order
-//! that keeps the story straight: a child's verdict before its end, its end before the emptiness of its cgroup.
+//! Invariant: one thread, one `poll` for everything, and no action waits for a peer. Events are handled in causal order: a
+//! child's verdict before its exit, its exit before the empty cgroup.
 
 mod buttons;
 mod cause;
@@ -26,18 +26,18 @@ use crate::console::Console;
 use crate::hold::{Event, HoldState};
 use crate::spawn::{Main, Report, Verdict};
 
-/// Descriptors PID 1 can have: three pipes, a socket, a process and two files of the cgroup for each of 128 holdings, 256 that are
-/// kept by name, those of a message that has arrived, and init's own few: 1,400 of them; the kernel's default is 1024.
+/// Maximum number of PID 1's descriptors. It needs up to 1,400: three pipes, a socket, a process and two files of the cgroup
+/// for each of 128 holdings, 256 stashed ones, those of a received message, and its own few; the kernel's default is 1024.
 const OPEN_FILES: u64 = 4096;
 
-/// How long a supervisor may take from the fork to its program. It takes milliseconds, under translation and load a second; what
-/// takes longer hangs, and another start may not.
+/// Timeout of the supervisor from fork to exec. It takes milliseconds, under translation and load a second; if it takes longer,
+/// it hangs, and another start may succeed.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// The out-of-memory killer's "never" (proc(5), `oom_score_adj`).
 const NEVER_KILLED: &str = "-1000";
 
-/// PID 1 while it holds.
+/// PID 1 while it holds processes.
 #[derive(Debug)]
 pub struct Holder {
     state: HoldState,
@@ -46,10 +46,10 @@ pub struct Holder {
     signals: Signals,
     buttons: Buttons,
     channel: Option<Channel>,
-    /// The first supervisor, started while the boot goes on.
+    /// The start of the first supervisor, which overlaps the rest of the boot.
     first: Option<Event>,
     supervisor: Option<Candidate>,
-    /// When, since boot, a supervisor is to be forked again.
+    /// When, since boot, the fork of a supervisor is to be retried.
     start_at: Option<Duration>,
     handles: Vec<Handle>,
     stash: Vec<(String, Rc<OwnedFd>)>,
@@ -57,22 +57,22 @@ pub struct Holder {
     more_to_reap: bool,
 }
 
-/// A process on its way to become the supervisor.
+/// A forked supervisor that has not executed its program yet.
 #[derive(Debug)]
 struct Candidate {
     pid: u32,
     verdict: Verdict,
-    /// When, since boot, it is late.
+    /// When, since boot, it times out.
     until: Duration,
 }
 
-/// What belongs to a holding and is not a matter of deciding.
+/// The resources of a holding, which decisions do not depend on.
 #[derive(Debug)]
 struct Handle {
     name: String,
     /// The first process of its namespace, which init reaps.
     pid: u32,
-    /// What the first process is the parent of, where it is ours and both have become their programs.
+    /// The child of the first process, if that is `first` and both run their programs.
     main: Option<Main>,
     report: Option<Report>,
     verdict: Option<Verdict>,
@@ -80,15 +80,15 @@ struct Handle {
     group: Cgroup,
 }
 
-/// Stage `hold`: everything that holding processes needs, and the first supervisor. It is welcomed at stage `serve`, with the
-/// stages that were done meanwhile.
+/// Stage `hold`: prepares to hold processes, and forks the first supervisor. It is welcomed at stage `serve`, with the stages
+/// completed by then.
 pub fn hold(boot: &mut Boot) -> Result<String, BootError> {
     std::fs::write("/proc/self/oom_score_adj", NEVER_KILLED)
         .map_err(|error| BootError::Path("/proc/self/oom_score_adj", error))?;
     let files = Rlimit { current: Some(OPEN_FILES), maximum: Some(OPEN_FILES) };
     rustix::process::setrlimit(Resource::Nofile, files)
-        .map_err(|error| BootError::Kernel("raising the limit of open files", error.into()))?;
-    let signals = Signals::take_all().map_err(|error| BootError::Kernel("taking the signals", error))?;
+        .map_err(|error| BootError::Kernel("cannot raise the limit of open files", error.into()))?;
+    let signals = Signals::take_all().map_err(|error| BootError::Kernel("cannot receive signals", error))?;
     let groups = Cgroups::set_up(Path::new(cgroup::MOUNT)).map_err(BootError::Cgroup)?;
     let mut holder = Box::new(Holder {
         state: HoldState::new(Platform::Virtual.name(), Vec::new()),
@@ -110,7 +110,7 @@ pub fn hold(boot: &mut Boot) -> Result<String, BootError> {
     Ok(String::new())
 }
 
-/// Stage `serve`: the supervisor is welcomed, and runs its program.
+/// Stage `serve`: welcomes the supervisor, and waits until its program runs.
 pub fn serve(boot: &mut Boot) -> Result<String, BootError> {
     let Some(holder) = &mut boot.holder else { return Ok(String::new()) };
     let platform = boot.platform.unwrap_or(Platform::Virtual);
@@ -118,7 +118,7 @@ pub fn serve(boot: &mut Boot) -> Result<String, BootError> {
     holder.console.open();
     holder.begin();
     while holder.supervisor.is_some() {
-        holder.turn().map_err(|error| BootError::Kernel("waiting for the supervisor", error))?;
+        holder.turn().map_err(|error| BootError::Kernel("cannot wait for the supervisor", error))?;
     }
     Ok(String::new())
 }

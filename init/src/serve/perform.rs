@@ -1,6 +1,6 @@
-//! Performing what was decided.
+//! Performing the actions.
 //!
-//! Its law: each action is a few calls, and what comes of it goes back as an event. Nothing is decided here.
+//! Invariant: each action is a few calls, and its result is another event. Nothing is decided here.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -31,7 +31,7 @@ impl Holder {
         }
     }
 
-    /// Serves until the machine ends.
+    /// Serves until the machine is shut down.
     pub fn run(mut self, console: Console) -> ! {
         self.console = console;
         loop {
@@ -41,12 +41,12 @@ impl Holder {
         }
     }
 
-    /// Takes an event and all that follows from it.
+    /// Handles an event and all that follow from it.
     pub(super) fn take(&mut self, event: Event) {
         self.take_with(event, Vec::new());
     }
 
-    /// The same, with the descriptors that came with it.
+    /// The same, with the descriptors received with it.
     pub(super) fn take_with(&mut self, event: Event, mut fds: Vec<OwnedFd>) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
@@ -62,25 +62,25 @@ impl Holder {
 
     fn perform(&mut self, action: Action, fds: &mut Vec<OwnedFd>) -> Option<Event> {
         match action {
-            Action::Tell(message) => self.tell(&message),
-            Action::Say(line) => self.say(&line),
+            Action::Send(message) => self.send(&message),
+            Action::Print(line) => self.print(&line),
             Action::Launch { name, spec } => Some(self.launch(name, &spec, std::mem::take(fds))),
             Action::Signal { name, signal } => self.signal(&name, signal),
             Action::KillGroup { name } => {
                 let killed = self.group_of(&name).map(Cgroup::kill);
-                self.note(killed.and_then(Result::err))
+                self.print_error(killed.and_then(Result::err))
             }
             Action::ClosePipes { name } => {
                 self.handle(&name)?.output.clear();
                 None
             }
             Action::RemoveGroup { name } => self.remove_group(&name),
-            Action::Stash { name } => Some(self.keep(name, fds.pop())),
+            Action::Stash { name } => Some(self.add_stash(name, fds.pop())),
             Action::MountRoot { writable_bytes, reserved_bytes } => {
                 self.writable_bytes = writable_bytes;
-                let room = self.groups.leave_room(reserved_bytes).map_err(|error| error.to_string());
-                let mounted = || root::allow(writable_bytes).map_err(|error| error.to_string());
-                Some(Event::RootMounted(room.and_then(|()| mounted())))
+                let limited = self.groups.limit_services(reserved_bytes).map_err(|error| error.to_string());
+                let mounted = || root::set_size(writable_bytes).map_err(|error| error.to_string());
+                Some(Event::RootMounted(limited.and_then(|()| mounted())))
             }
             Action::StartSupervisor => Some(self.start_supervisor()),
             Action::StartSupervisorIn { pause_ms } => {
@@ -89,29 +89,29 @@ impl Holder {
             }
             Action::KillSupervisor => {
                 let killed = self.groups.supervisor().and_then(|group| group.kill());
-                self.note(killed.err())
+                self.print_error(killed.err())
             }
             Action::PowerOff { state } => end::in_state(&state),
             Action::Fatal { stage, error } => end::fatal(stage, &error),
         }
     }
 
-    fn tell(&mut self, message: &FromInit) -> Option<Event> {
+    fn send(&mut self, message: &FromInit) -> Option<Event> {
         let fds = self.descriptors(message);
         let sent = self.channel.as_mut()?.send(message, fds);
         sent.err().map(|error| Event::Lost(error.to_string()))
     }
 
-    /// The descriptors that belong to a message, in the order the contract gives.
+    /// The descriptors of a message, in the order that the protocol specifies.
     fn descriptors(&self, message: &FromInit) -> Vec<Rc<OwnedFd>> {
         match message {
             FromInit::Welcome(welcome) => {
-                let stash = welcome.stash.iter().filter_map(|name| self.kept(name));
+                let stash = welcome.stash.iter().filter_map(|name| self.stashed(name));
                 let held = welcome.held.iter().filter(|held| held.fds > 0);
                 stash.chain(held.flat_map(|held| self.output(&held.name))).collect()
             }
             FromInit::Spawned { name, .. } => self.output(name).collect(),
-            FromInit::Stashed { name } => self.kept(name).into_iter().collect(),
+            FromInit::Stashed { name } => self.stashed(name).into_iter().collect(),
             _ => Vec::new(),
         }
     }
@@ -121,18 +121,18 @@ impl Holder {
         handle.into_iter().flat_map(|handle| handle.output.iter().cloned())
     }
 
-    fn kept(&self, name: &str) -> Option<Rc<OwnedFd>> {
+    fn stashed(&self, name: &str) -> Option<Rc<OwnedFd>> {
         self.stash.iter().find(|(stash, _)| stash == name).map(|(_, fd)| Rc::clone(fd))
     }
 
-    fn say(&mut self, line: &str) -> Option<Event> {
-        self.console.say(line);
+    fn print(&mut self, line: &str) -> Option<Event> {
+        self.console.print(line);
         None
     }
 
-    /// Something that should not fail did: it is said, and the machine goes on.
-    fn note(&mut self, error: Option<impl std::error::Error + 'static>) -> Option<Event> {
-        error.and_then(|error| self.say(&format!("init: {}", causes::line(&error))))
+    /// Prints an error of an operation that should not fail; the machine keeps running.
+    fn print_error(&mut self, error: Option<impl std::error::Error + 'static>) -> Option<Event> {
+        error.and_then(|error| self.print(&format!("init: {}", causes::line(&error))))
     }
 
     fn launch(&mut self, name: String, spec: &Spawn, fds: Vec<OwnedFd>) -> Event {
@@ -154,31 +154,31 @@ impl Holder {
         }
     }
 
-    /// The main process's number could be another's by now: its first process reaps it, and init hears of that later. A child of
-    /// init's keeps its number until init reaps it.
+    /// The main process is signalled by descriptor: its number could be another's by now, since its first process reaps it, and
+    /// init learns of that later. A child of init keeps its number until init reaps it.
     fn signal(&mut self, name: &str, signal: u8) -> Option<Event> {
         let handle = self.handle(name)?;
         let sent = match &handle.main {
             Some(main) => signal::send_by(&main.fd, signal),
             None => signal::send(i32::try_from(handle.pid).ok().and_then(Pid::from_raw)?, signal),
         };
-        // What is gone needs no signal: its end is on its way here.
-        self.note(sent.err().filter(|error| error.raw_os_error() != Some(libc::ESRCH)))
+        // A process that is gone needs no signal: its exit will be an event.
+        self.print_error(sent.err().filter(|error| error.raw_os_error() != Some(libc::ESRCH)))
     }
 
     fn remove_group(&mut self, name: &str) -> Option<Event> {
         let index = self.handles.iter().position(|handle| handle.name == name)?;
         let removed = self.handles.remove(index).group.remove();
-        self.note(removed.err())
+        self.print_error(removed.err())
     }
 
-    fn keep(&mut self, name: String, given: Option<OwnedFd>) -> Event {
-        if !self.stash.iter().any(|(kept, _)| *kept == name) {
-            let made = || rustix::fs::memfd_create(&name, MemfdFlags::CLOEXEC);
-            match given.map_or_else(made, Ok) {
+    fn add_stash(&mut self, name: String, given: Option<OwnedFd>) -> Event {
+        if !self.stash.iter().any(|(stash, _)| *stash == name) {
+            let create = || rustix::fs::memfd_create(&name, MemfdFlags::CLOEXEC);
+            match given.map_or_else(create, Ok) {
                 Ok(fd) => self.stash.push((name.clone(), Rc::new(fd))),
                 Err(error) => {
-                    return Event::Lost(format!("init could not keep {name:?} for it: {error}"));
+                    return Event::Lost(format!("init cannot stash {name:?}: {error}"));
                 }
             }
         }
@@ -198,9 +198,9 @@ impl Holder {
     }
 
     fn fork_supervisor(&mut self) -> Result<Candidate, Failure> {
-        // What the last one started and left behind must not meet the next.
+        // Processes that the last one left behind must not meet the next.
         self.groups.supervisor()?.kill()?;
-        let (channel, theirs) = channel::pair().at("channel", "a socket pair")?;
+        let (channel, theirs) = channel::pair().at("channel", "socket pair")?;
         let (pid, verdict) = spawn::supervisor(&self.groups, theirs)?;
         self.channel = Some(channel);
         Ok(Candidate { pid, verdict, until: uptime().saturating_add(START_LIMIT) })

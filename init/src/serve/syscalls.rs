@@ -1,6 +1,7 @@
-//! Names of system calls, for people who read why a service died.
+//! Names of system calls, for reports of why a service died.
 //!
-//! Its law: it names what filters refuse, ours and those that programs bring along. Any other call is told by its number.
+//! Invariant: it names the calls that filters refuse, Cloister's and those that programs install. Any other call is reported by
+//! its number.
 
 use libc::c_long;
 
@@ -8,8 +9,8 @@ macro_rules! names {
     ($($call:ident),* $(,)?) => { &[$((libc::$call, stringify!($call))),*] };
 }
 
-/// Calls that a filter of any program may refuse with death: those that change the machine or look into others, and those
-/// that sandboxes forbid first.
+/// Calls for which filters of programs may kill: those that change the machine or inspect other processes, and those that
+/// sandboxes commonly forbid.
 const NAMES: &[(c_long, &str)] = names![
     SYS_acct,
     SYS_add_key,
@@ -79,7 +80,7 @@ const OWN_NAMES: &[(c_long, &str)] = names![
 #[cfg(not(target_arch = "x86_64"))]
 const OWN_NAMES: &[(c_long, &str)] = &[];
 
-/// The name of call `number`, or its number in words.
+/// The name of call `number`, or `system call NUMBER`.
 pub(super) fn name(number: u64) -> String {
     let known = NAMES.iter().chain(OWN_NAMES).find(|(known, _)| u64::try_from(*known) == Ok(number));
     match known.and_then(|(_, name)| name.strip_prefix("SYS_")) {
@@ -93,13 +94,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_named_as_its_manual_page() {
+    fn a_call_has_the_name_of_its_manual_page() {
         assert_eq!(name(u64::try_from(libc::SYS_swapon).unwrap()), "swapon");
         assert_eq!(name(u64::try_from(libc::SYS_io_uring_setup).unwrap()), "io_uring_setup");
     }
 
     #[test]
-    fn a_call_that_nobody_named_is_told_by_number() {
+    fn a_call_without_a_name_is_reported_by_number() {
         assert_eq!(name(9999), "system call 9999");
     }
 }

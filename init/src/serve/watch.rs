@@ -1,6 +1,6 @@
-//! Finding out what happened: one wait, then every source in turn.
+//! Collecting events: one wait, then every source in turn.
 //!
-//! Its law: this is the only place that reaps. A source that has much to say gets a bounded turn.
+//! Invariant: only this module reaps. A source with many events is read for a bounded turn.
 
 use std::io;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use crate::boot::uptime;
 use crate::hold::Event;
 use crate::spawn::{Report, byte};
 
-/// Children reaped before others get their turn: a service can make orphans faster than they are reaped.
+/// Children reaped before other sources get their turn: a service can create orphans faster than they are reaped.
 const REAPED_AT_ONCE: usize = 256;
 
-/// Who asks for the machine's end by a signal (signal(7)).
+/// The signals that request a shutdown (signal(7)).
 const STOP_SIGNALS: [(u32, &str); 3] =
     [(15, "SIGTERM to init"), (2, "SIGINT to init"), (30, "SIGPWR to init")];
 
 /// `SIGCHLD` of signal(7).
 const SIGCHLD: u32 = 17;
 
-/// What the wait was ended by.
+/// What ended the wait.
 struct Ready {
     signals: bool,
     channel: PollFlags,
@@ -35,17 +35,17 @@ struct Ready {
 }
 
 impl Holder {
-    /// Waits for something to happen and takes care of it.
+    /// Waits for events and handles them.
     pub(super) fn turn(&mut self) -> io::Result<()> {
         let ready = self.wait()?;
         if ready.signals {
             self.take_signals()?;
         }
         if let Some(why) = self.buttons.pressed() {
-            self.take(Event::StopAsked(why));
+            self.take(Event::StopRequested(why));
         }
         self.take_verdicts();
-        self.take_times(uptime());
+        self.take_timers(uptime());
         if self.more_to_reap {
             self.reap()?;
         }
@@ -69,14 +69,14 @@ impl Holder {
         }
         let verdicts = self.handles.iter().filter_map(|handle| handle.verdict.as_ref());
         for verdict in verdicts.chain(self.supervisor.as_ref().map(|candidate| &candidate.verdict)) {
-            // Its end wakes us (POLLHUP), not each step of the child.
+            // Its closing wakes us (POLLHUP), not each step of the child.
             list.push(PollFd::new(verdict, PollFlags::empty()));
         }
         for button in self.buttons.files() {
             list.push(PollFd::new(button, PollFlags::IN));
         }
-        // More children to reap: look at the others, then go on.
-        let pause = if self.more_to_reap { Some(Duration::ZERO) } else { self.until_next_time() };
+        // More children to reap: check the other sources, then continue.
+        let pause = if self.more_to_reap { Some(Duration::ZERO) } else { self.until_next_timer() };
         let pause = pause.map(Timespec::try_from).transpose().unwrap_or_default();
         match poll(&mut list, pause.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -92,15 +92,15 @@ impl Holder {
         })
     }
 
-    /// How long until there is something to do without being woken.
-    fn until_next_time(&self) -> Option<Duration> {
+    /// How long until a timer expires.
+    fn until_next_timer(&self) -> Option<Duration> {
         let late = self.supervisor.as_ref().map(|candidate| candidate.until);
         let next = self.start_at.into_iter().chain(late).min();
         next.map(|at| at.saturating_sub(uptime()))
     }
 
-    /// Forks a supervisor again, where one could not be and the pause is over, and gives up one that is late.
-    fn take_times(&mut self, now: Duration) {
+    /// Retries a failed fork of the supervisor when the pause is over, and times out one that is late.
+    fn take_timers(&mut self, now: Duration) {
         if self.start_at.is_some_and(|at| at <= now) {
             self.start_at = None;
             let started = self.start_supervisor();
@@ -108,7 +108,7 @@ impl Holder {
         }
         if let Some(candidate) = self.supervisor.as_mut().filter(|candidate| candidate.until <= now) {
             candidate.until = now.saturating_add(START_LIMIT);
-            let what = format!("it did not become its program within {} s", START_LIMIT.as_secs());
+            let what = format!("program not started within {} s", START_LIMIT.as_secs());
             let failure = candidate.verdict.late(&what);
             self.take(Event::Late(failure));
         }
@@ -119,34 +119,34 @@ impl Holder {
             if signal == SIGCHLD {
                 self.more_to_reap = true;
             } else if let Some((_, why)) = STOP_SIGNALS.iter().find(|(number, _)| *number == signal) {
-                self.take(Event::StopAsked((*why).to_owned()));
+                self.take(Event::StopRequested((*why).to_owned()));
             }
         }
         Ok(())
     }
 
-    /// What children on their way to their programs say.
+    /// Reads the verdicts of children that have not executed their programs yet.
     fn take_verdicts(&mut self) {
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         for handle in &mut self.handles {
             if let Some(result) = handle.verdict.as_mut().and_then(super::Verdict::read) {
                 handle.verdict = None;
                 if result.is_ok() {
                     handle.main = handle.report.as_mut().and_then(Report::main);
                 }
-                // One that is process 1 itself stops when it has become its program.
+                // A service that is process 1 itself stops after exec, which is reported by `stopped`.
                 if result.is_err() || handle.report.is_some() {
-                    heard.push((handle.pid, result));
+                    received.push((handle.pid, result));
                 }
             }
         }
         if let Some(candidate) = &mut self.supervisor
             && let Some(result) = candidate.verdict.read()
         {
-            heard.push((candidate.pid, result));
+            received.push((candidate.pid, result));
             self.supervisor = None;
         }
-        for (pid, result) in heard {
+        for (pid, result) in received {
             self.take(match result {
                 Ok(()) => Event::Launched { pid },
                 Err(failure) => Event::LaunchFailed { pid, failure },
@@ -154,11 +154,11 @@ impl Holder {
         }
     }
 
-    /// Reaps every child that has ended, ours and orphans alike.
+    /// Reaps every child that has exited, orphans included.
     fn reap(&mut self) -> io::Result<()> {
         for _ in 0..REAPED_AT_ONCE {
             let (pid, status) = match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some(ended)) => ended,
+                Ok(Some(exited)) => exited,
                 Ok(None) | Err(rustix::io::Errno::CHILD) => {
                     self.more_to_reap = false;
                     return Ok(());
@@ -170,7 +170,7 @@ impl Holder {
                 continue;
             }
             let pid = u32::try_from(pid.as_raw_nonzero().get()).unwrap_or(0);
-            // A verdict that was said before the end is in its pipe by now.
+            // A verdict that was written before the exit is in its pipe by now.
             self.take_verdicts();
             let exit = self.exit_of(pid, status);
             self.take(Event::Reaped { pid, exit });
@@ -178,8 +178,8 @@ impl Holder {
         Ok(())
     }
 
-    /// A child stopped that is watched on its way to its program: because it is its program, or for a signal. What fails here
-    /// fails because the child was killed, which is told by its end.
+    /// Handles a stop of a child that is traced until exec: because it has executed its program, or for a signal. A call fails
+    /// here only if the child was killed, which its exit reports.
     fn stopped(&mut self, child: Pid, signal: i32) {
         if signal == Signal::TRAP.as_raw() {
             self.take_verdicts();
@@ -187,15 +187,15 @@ impl Holder {
                 self.take(Event::Launched { pid: u32::try_from(child.as_raw_nonzero().get()).unwrap_or(0) });
             }
         } else if signal == Signal::SEGV.as_raw() {
-            // How exec ends a process that it cannot make a program of any more. The kernel spares process 1 of a namespace
-            // as long as it is watched (`force_sig_info_to_task`, kernel/signal.c), and it would fault for ever.
+            // This is how exec kills a process if it fails after the point of no return. The kernel spares process 1 of a
+            // namespace while it is traced (`force_sig_info_to_task`, kernel/signal.c), and it would fault for ever.
             let_go(child, byte(Some(signal))).unwrap_or_default();
         } else {
             hand_on(child, byte(Some(signal))).unwrap_or_default();
         }
     }
 
-    /// How the service ended whose first process this is, or how a process ended that is no service's.
+    /// How the service exited whose first process this is, or how this process exited if it belongs to no service.
     fn exit_of(&mut self, pid: u32, status: WaitStatus) -> Exit {
         let handle = self.handles.iter_mut().find(|handle| handle.pid == pid);
         let main = handle.as_ref().and_then(|handle| handle.main.as_ref()).map_or(pid, |main| main.pid);
@@ -237,7 +237,7 @@ impl Holder {
                 channel.next_request()
             });
             match result {
-                Ok(Some((request, fds))) => self.take_with(Event::Asked(request), fds),
+                Ok(Some((request, fds))) => self.take_with(Event::Requested(request), fds),
                 Ok(None) => return,
                 Err(error) => self.take(Event::Lost(error.to_string())),
             }

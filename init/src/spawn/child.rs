@@ -1,8 +1,8 @@
-//! Between fork and exec: a child confines itself and becomes its program.
+//! Between fork and exec: a child confines itself and executes its program.
 //!
-//! Its law: the order. What needs root comes before the user is switched, what a filter could refuse before the filter,
-//! and nothing that lifts a confinement comes after it. The child is a copy of PID 1 with one thread, so it may allocate;
-//! it has no way back.
+//! Invariant: the order. Steps that need root precede the change of user, calls that the filter could refuse precede the
+//! filter, and no step lifts an earlier restriction. The child is a copy of PID 1 with one thread, so it may allocate; it never
+//! returns.
 
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
@@ -22,22 +22,27 @@ use crate::hold::Failure;
 /// The supervisor's program in ramdisk 1.
 const SUPERVISOR: &str = "/sbin/supervisor";
 
-/// The files a service may have open where nothing is said: systemd's default for the hard limit (NEWS, version 240).
+/// Default limit of a service's open files: systemd's default for the hard limit (NEWS, version 240).
 const OPEN_FILES: u64 = 524_288;
 
-/// What to become.
+/// The process to become.
 pub(super) struct Order<'a> {
     pub(super) spec: &'a Spawn,
     pub(super) writable_bytes: u64,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
-    /// They become 3, 4, ….
+    /// They become descriptors 3, 4, ….
     pub(super) fds: Vec<OwnedFd>,
 }
 
 impl Order<'_> {
-    /// Becomes the program, below a first process of ours where it has a `report` to write, or says why not.
-    pub(super) fn follow(self, child: &mut Child, report: Option<OwnedFd>, verdict: &mut OwnedFd) -> Failure {
+    /// Executes the program, as the child of `first` if there is a `report` for that to write. Returns only on failure.
+    pub(super) fn execute(
+        self,
+        child: &mut Child,
+        report: Option<OwnedFd>,
+        verdict: &mut OwnedFd,
+    ) -> Failure {
         match self.steps(child, report, verdict) {
             Ok(never) => match never {},
             Err(failure) => failure,
@@ -52,13 +57,13 @@ impl Order<'_> {
     ) -> Result<Infallible, Failure> {
         let spec = self.spec;
         begin(verdict, SESSION);
-        rustix::process::setsid().at("session", "a new one")?;
+        rustix::process::setsid().at("session", "setsid")?;
         begin(verdict, LIMITS);
         killable_again()?;
         limit(spec)?;
         match &spec.place {
             Place::Root(view) => self.service(view, child, report, verdict),
-            Place::Empty => servant::become_one(self, child, verdict),
+            Place::Empty => servant::execute(self, child, verdict),
         }
     }
 
@@ -83,35 +88,35 @@ impl Order<'_> {
         begin(verdict, PROGRAM);
         let program = exec::Program::prepare(&spec.argv, &spec.env)?;
         if let Some(first) = first {
-            first.part(child, spec, &standard, verdict)?;
-            rustix::process::setsid().at("session", "the main process's own")?;
+            first.split(child, spec, &standard, verdict)?;
+            rustix::process::setsid().at("session", "setsid of the main process")?;
         }
-        child.stop_as_program().at("privileges", "a stop as the program")?;
+        child.stop_as_program().at("privileges", "stop after exec")?;
         let mut descriptors = Vec::from(standard);
         descriptors.extend(self.fds);
         place(child, &descriptors, verdict)?;
-        // Lowered once init's own descriptors, whose numbers a small limit would not cover, are out of the way.
+        // Lowered once init's own descriptors, whose numbers may exceed a small limit, are closed.
         limit_files(open_files(spec))?;
-        signal::restore_defaults().at("signals", "their defaults")?;
+        signal::restore_defaults().at("signals", "default actions")?;
         if !spec.seccomp.is_empty() {
-            seccomp::install(&spec.seccomp).at("seccomp", "the filter")?;
+            seccomp::install(&spec.seccomp).at("seccomp", "filter")?;
         }
         begin(verdict, EXEC);
         program.exec(child)
     }
 }
 
-/// Gives up what root may do, and the signals of others.
+/// Drops root's privileges, and the right to signal other services' processes.
 pub(super) fn lower(spec: &Spawn, verdict: &OwnedFd) -> Result<(), Failure> {
     begin(verdict, USER);
     user::become_user(spec)?;
-    rustix::thread::set_no_new_privs(true).at("privileges", "no new ones")?;
-    landlock::confine().at("landlock", "its own signals")
+    rustix::thread::set_no_new_privs(true).at("privileges", "no_new_privs")?;
+    landlock::confine().at("landlock", "signal scope")
 }
 
-/// Becomes the supervisor: root, in init's view of the machine, with its channel as descriptor 3 and the console as its
-/// voice, and the last to be killed when memory runs out.
-pub(super) fn become_supervisor(child: &mut Child, channel: OwnedFd, verdict: &mut OwnedFd) -> Failure {
+/// Executes the supervisor: as root, in init's view of the machine, with its channel as descriptor 3 and the console as stdout
+/// and stderr, exempt from the out-of-memory killer like init. Returns only on failure.
+pub(super) fn execute_supervisor(child: &mut Child, channel: OwnedFd, verdict: &mut OwnedFd) -> Failure {
     match supervisor_steps(child, channel, verdict) {
         Ok(never) => match never {},
         Err(failure) => failure,
@@ -124,19 +129,19 @@ fn supervisor_steps(
     verdict: &mut OwnedFd,
 ) -> Result<Infallible, Failure> {
     begin(verdict, SESSION);
-    rustix::process::setsid().at("session", "a new one")?;
+    rustix::process::setsid().at("session", "setsid")?;
     no_core()?;
     let console = console()?;
-    let again = console.try_clone().at("descriptors", "the console")?;
-    place(child, &[open_null()?, console, again, channel], verdict)?;
-    rustix::thread::set_no_new_privs(true).at("privileges", "no new ones")?;
+    let copy = console.try_clone().at("descriptors", "console")?;
+    place(child, &[open_null()?, console, copy, channel], verdict)?;
+    rustix::thread::set_no_new_privs(true).at("privileges", "no_new_privs")?;
     let program = exec::Program::prepare(&[SUPERVISOR.to_owned()], &[])?;
-    signal::restore_defaults().at("signals", "their defaults")?;
+    signal::restore_defaults().at("signals", "default actions")?;
     begin(verdict, EXEC);
     program.exec(child)
 }
 
-/// The supervisor's stdout and stderr: `/dev/console`, or nothing on a machine without one.
+/// The supervisor's stdout and stderr: `/dev/console`, or `/dev/null` on a machine without one.
 fn console() -> Result<OwnedFd, Failure> {
     match OpenOptions::new().write(true).open("/dev/console") {
         Ok(console) => Ok(console.into()),
@@ -150,39 +155,39 @@ pub(super) fn open_null() -> Result<OwnedFd, Failure> {
     Ok(null.into())
 }
 
-/// Makes `fds` the descriptors 0, 1, 2, …, and moves the verdict's out of their way.
+/// Makes `fds` the descriptors 0, 1, 2, …, and moves the verdict's to a free number.
 pub(super) fn place(child: &mut Child, fds: &[OwnedFd], verdict: &mut OwnedFd) -> Result<(), Failure> {
-    let copy = verdict.try_clone().at("descriptors", "the verdict")?;
-    let moved = child.take_descriptors(fds, copy).at("descriptors", "their numbers")?;
-    // The old number can be one of theirs by now, which must stay open. If it is not, exec closes it.
+    let copy = verdict.try_clone().at("descriptors", "verdict")?;
+    let moved = child.take_descriptors(fds, copy).at("descriptors", "numbering")?;
+    // The old number may belong to one of `fds` by now, which must stay open. If it does not, exec closes it.
     std::mem::forget(std::mem::replace(verdict, moved));
     Ok(())
 }
 
-/// Init and the supervisor are spared when memory runs out; what they start is not.
+/// Init and the supervisor are exempt from the out-of-memory killer; processes that they start are not.
 fn killable_again() -> Result<(), Failure> {
     std::fs::write("/proc/self/oom_score_adj", "0").at("limits", "oom_score_adj")
 }
 
-/// The files that the service may have open.
+/// The limit of the service's open files.
 pub(super) fn open_files(spec: &Spawn) -> u64 {
     spec.limits.open_files.map_or(OPEN_FILES, u64::from)
 }
 
 /// Sets the limit of open files.
-pub(super) fn limit_files(most: u64) -> Result<(), Failure> {
-    let most = Some(most);
-    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })
+pub(super) fn limit_files(limit: u64) -> Result<(), Failure> {
+    let limit = Some(limit);
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit })
         .at("limits", "open files")
 }
 
 fn limit(spec: &Spawn) -> Result<(), Failure> {
-    // Raising takes a privilege that the service's user does not have.
+    // Raising it needs a privilege that the service's user does not have.
     limit_files(open_files(spec).max(OPEN_FILES))?;
-    // The kernel counts these by user, across services. The cgroup counts processes, and memory bounds the others.
+    // The kernel counts these per user, across services. The cgroup counts processes, and memory bounds the others.
     for by_user in [Resource::Nproc, Resource::Sigpending, Resource::Msgqueue] {
         rustix::process::setrlimit(by_user, Rlimit { current: None, maximum: None })
-            .at("limits", "those by user")?;
+            .at("limits", "per-user limits")?;
     }
     no_core()
 }

@@ -1,7 +1,7 @@
-//! The last step: find the program and become it, or say what is missing.
+//! The last step: finds the program and executes it, or reports what is missing.
 //!
-//! Its law: "No such file" is never the whole story. The kernel says it of a missing program, a missing interpreter and a
-//! missing loader alike; here they are told apart.
+//! Invariant: `ENOENT` is never reported without its cause. The kernel returns it for a missing program, a missing interpreter
+//! and a missing loader alike; here they are distinguished.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -16,10 +16,10 @@ use rustix::io::Errno;
 use super::At;
 use crate::hold::Failure;
 
-/// Where programs are looked for when the environment has no `PATH`: what Docker gives an image without one.
+/// Where programs are searched if the environment has no `PATH`: what Docker sets for an image without one.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The longest `#!` line the kernel reads (`BINPRM_BUF_SIZE`, `linux/binfmts.h`).
+/// The longest `#!` line that the kernel reads (`BINPRM_BUF_SIZE`, `linux/binfmts.h`).
 const HEAD: usize = 256;
 
 /// A program ready to be executed.
@@ -30,15 +30,16 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// The strings as the kernel wants them, and the places where the program can be.
+    /// Converts the strings for the kernel, and lists the paths where the program may be.
     pub(super) fn prepare(argv: &[String], env: &[String]) -> Result<Self, Failure> {
-        let missing = || Failure::new("exec", "argv", &io::Error::other("there is no program to run"));
+        let missing = || Failure::new("exec", "argv", &io::Error::other("no program to run"));
         let name = argv.first().filter(|name| !name.is_empty()).ok_or_else(missing)?;
         let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
         Ok(Self { candidates: strings(&candidates(name, path))?, argv: strings(argv)?, env: strings(env)? })
     }
 
-    /// Becomes the first candidate that is there. As execvp(3): one that may not be run is passed over, and remembered.
+    /// Executes the first candidate that exists. As in execvp(3), one that is not allowed to be executed is skipped, but
+    /// reported if there is no other.
     pub(super) fn exec(&self, child: &Child) -> Result<Infallible, Failure> {
         let mut refused = None;
         for candidate in &self.candidates {
@@ -64,47 +65,47 @@ impl Program {
         if name.contains('/') {
             return Failure::new("exec", name, &error);
         }
-        Failure::new("exec", format_args!("{name} is in no folder of PATH"), &error)
+        Failure::new("exec", format_args!("{name} is not in PATH"), &error)
     }
 }
 
-/// Where a program of this name can be.
+/// The paths where a program of this name may be.
 fn candidates(name: &str, path: &str) -> Vec<String> {
     if name.contains('/') {
         return vec![name.to_owned()];
     }
     path.split(':')
-        .filter(|folder| folder.starts_with('/'))
-        .map(|folder| format!("{folder}/{name}"))
+        .filter(|directory| directory.starts_with('/'))
+        .map(|directory| format!("{directory}/{name}"))
         .collect()
 }
 
-pub(super) fn strings(words: &[String]) -> Result<Vec<CString>, Failure> {
-    words.iter().map(|word| CString::new(word.as_str()).at("exec", format_args!("{word:?}"))).collect()
+pub(super) fn strings(texts: &[String]) -> Result<Vec<CString>, Failure> {
+    texts.iter().map(|text| CString::new(text.as_str()).at("exec", format_args!("{text:?}"))).collect()
 }
 
-/// What the kernel's error means for a file that is there.
+/// Explains the kernel's error for a file that exists.
 fn explain(path: &str, error: &io::Error) -> Failure {
     match Errno::from_io_error(error) {
-        // The kernel has read this file: it is no pipe, whose opening would wait.
+        // The kernel has read this file, so it is not a pipe, which would block on open.
         Some(Errno::NOENT) => match interpreter(&head(path).unwrap_or_default()) {
-            Some(missing) => Failure::new("exec", format_args!("{path}: its interpreter {missing}"), error),
-            None => Failure::new("exec", format_args!("{path}: its loader or a library of it"), error),
+            Some(missing) => Failure::new("exec", format_args!("{path}: interpreter {missing}"), error),
+            None => Failure::new("exec", format_args!("{path}: dynamic loader or a library"), error),
         },
         Some(Errno::NOEXEC) => {
-            Failure::new("exec", format_args!("{path}: no program for this processor, and no #! line"), error)
+            Failure::new("exec", format_args!("{path}: no program for this CPU, and no #! line"), error)
         }
         Some(Errno::ACCESS) => Failure::new("exec", format_args!("{path}{}", obstacle(path)), error),
         _ => Failure::new("exec", path, error),
     }
 }
 
-/// What keeps a file from being executed, where it is plain to see.
+/// Why a file cannot be executed, if its metadata shows it.
 fn obstacle(path: &str) -> &'static str {
     match std::fs::metadata(path) {
-        Ok(found) if found.is_dir() => " is a folder",
+        Ok(found) if found.is_dir() => " is a directory",
         Ok(found) if !found.is_file() => " is a pipe, a socket or a device",
-        Ok(found) if found.mode() & 0o111 == 0 => " may be executed by nobody, by its mode",
+        Ok(found) if found.mode() & 0o111 == 0 => " has no execute permission in its mode",
         _ => "",
     }
 }
@@ -115,7 +116,7 @@ fn head(path: &str) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// The interpreter of a script, or the loader of a program, as its first bytes name it.
+/// The interpreter of a script, from its first bytes.
 fn interpreter(head: &[u8]) -> Option<String> {
     let line = head.strip_prefix(b"#!")?;
     let line = line.split(|byte| *byte == b'\n').next()?;
@@ -128,39 +129,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_without_a_slash_is_looked_for_in_path() {
+    fn a_name_without_a_slash_is_searched_in_path() {
         assert_eq!(candidates("nginx", "/usr/sbin:/bin"), ["/usr/sbin/nginx", "/bin/nginx"]);
         assert_eq!(candidates("./run", "/bin"), ["./run"]);
     }
 
     #[test]
-    fn an_empty_or_relative_folder_of_path_is_not_the_working_directory() {
+    fn empty_and_relative_directories_of_path_are_ignored() {
         assert_eq!(candidates("sh", ":bin:/bin"), ["/bin/sh"]);
     }
 
     #[test]
-    fn a_script_whose_interpreter_is_missing_names_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let script = folder.path().join("run");
+    fn the_missing_interpreter_of_a_script_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = directory.path().join("run");
         std::fs::write(&script, "#! /usr/bin/no-such-python -u\n").unwrap();
         let failure = explain(script.to_str().unwrap(), &Errno::NOENT.into());
         assert!(
-            failure.error.contains("its interpreter /usr/bin/no-such-python: No such file"),
+            failure.error.contains("run: interpreter /usr/bin/no-such-python: No such file"),
             "{failure:?}"
         );
         assert_eq!(failure.errno, 2);
     }
 
     #[test]
-    fn a_file_that_nobody_may_execute_says_so() {
+    fn the_reason_why_a_file_cannot_be_executed_is_reported() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let failure = explain(file.path().to_str().unwrap(), &Errno::ACCESS.into());
         assert!(
-            failure.error.contains("may be executed by nobody, by its mode: Permission denied"),
+            failure.error.contains("has no execute permission in its mode: Permission denied"),
             "{failure:?}"
         );
-        let folder = tempfile::tempdir().unwrap();
-        let pipe = folder.path().join("pipe");
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o777.into(), 0).unwrap();
         let failure = explain(pipe.to_str().unwrap(), &Errno::ACCESS.into());
         assert!(
@@ -168,11 +169,11 @@ mod tests {
             "{failure:?}"
         );
         let failure = explain("/", &Errno::ACCESS.into());
-        assert!(failure.error.starts_with("exec: / is a folder"), "{failure:?}");
+        assert!(failure.error.starts_with("exec: / is a directory"), "{failure:?}");
     }
 
     #[test]
-    fn nothing_to_run_is_an_error_of_its_own() {
+    fn an_empty_command_is_reported() {
         let failure = Program::prepare(&[], &[]).err().unwrap();
         assert!(failure.error.contains("no program to run"));
     }

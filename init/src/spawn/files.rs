@@ -1,8 +1,8 @@
-//! Files that a service finds in its root.
+//! Files that are mounted into a service's root.
 //!
-//! Its law: the root itself is not changed: the builder made an empty file to mount on where the image has none, and the
-//! content lies in memory of its own that only this service's view has. Only in the service's own temporary folders is a
-//! place made here, where nobody else can put a link.
+//! Invariant: the root itself is not changed: the builder created an empty file as mount point if the image has none, and the
+//! content is in memory that only this service's view contains. A mount point is created here only in the service's own
+//! temporary directories, where no other process can place a link.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -17,11 +17,11 @@ use rustix::mount::{MountFlags, OpenTreeFlags, UnmountFlags};
 use super::{At, places};
 use crate::hold::Failure;
 
-/// Where the contents are put together, out of the way, and gone before the program starts.
+/// Where the files are prepared; removed before the program starts.
 const STAGE: &str = "/dev/.files";
 
-/// How the stage is mounted. Its size is what root may write to such files, and more than a manifest's 512 KiB in whole pages:
-/// at most 200 places are pinned.
+/// The mount flags of the stage. Its size bounds what root can write to such files, and exceeds a manifest's 512 KiB in whole
+/// pages: at most 200 places are pinned.
 const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
 /// Mounts each file at its path.
@@ -44,7 +44,7 @@ fn stage() -> io::Result<()> {
     Ok(rustix::mount::mount("tmpfs", STAGE, "tmpfs", SAFE, c"mode=0700,size=2m")?)
 }
 
-/// The mounted files keep their memory; only the folder that listed them goes.
+/// The mounted files keep their memory; only the directory is removed.
 fn unstage() -> io::Result<()> {
     rustix::mount::unmount(STAGE, UnmountFlags::DETACH)?;
     fs::remove_dir(STAGE)
@@ -63,8 +63,8 @@ fn cover(staged: &str, file: &hold::File) -> io::Result<()> {
     }
     let place = match places::open(&file.path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if let Some(folder) = Path::new(&file.path).parent() {
-                fs::create_dir_all(folder)?;
+            if let Some(directory) = Path::new(&file.path).parent() {
+                fs::create_dir_all(directory)?;
             }
             File::create_new(&file.path)?.into()
         }

@@ -1,8 +1,8 @@
-//! The first process of a service's PID namespace, ours by default, and what it reports.
+//! The first process of a service's PID namespace, by default the program `first`, and its reports.
 //!
-//! Its law: it and the service's main process are confined alike before they part. The main process becomes its program first,
-//! and is stopped before the first instruction of that until the first process has become its own: the copy of PID 1's memory
-//! that both begin as is then nowhere left.
+//! Invariant: it and the service's main process are confined identically before they are separated by a fork. The main process
+//! executes its program first, and is stopped before the program's first instruction until the first process has executed its
+//! own: by then no copy of PID 1's memory, as which both start, is left.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -25,18 +25,18 @@ use rustix::process::{
 use super::{At, FIRST, begin, byte, child, exec};
 use crate::hold::Failure;
 
-/// One more than the report's number: what is kept aside until exec has numbers from here on.
+/// One more than the report's number: descriptors that stay open until exec have numbers from here on.
 const ASIDE: i32 = REPORT_FD + 1;
 
-/// Notes of one service that are read at its end: its main process's number, where nobody has asked for it, and its end.
+/// Notes that are read at the exit of a service: its main process's number, if it has not been read before, and its exit.
 const MAX_NOTES: usize = 2;
 
-/// A main process that must not go on.
-struct Doomed(Pid);
+/// Kills the main process when dropped.
+struct KillOnDrop(Pid);
 
-impl Drop for Doomed {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // If it is gone already, all the better.
+        // It may have exited already.
         kill_process(self.0, Signal::KILL).unwrap_or_default();
     }
 }
@@ -46,25 +46,25 @@ impl Drop for Doomed {
 pub struct Main {
     /// Its number in init's namespace, which may be another's once the first process has reaped it.
     pub pid: u32,
-    /// It, and never another.
+    /// A pidfd, which never refers to another process.
     pub fd: OwnedFd,
 }
 
-/// Where init reads what the first process and the main process note.
+/// Init's end of the socket for the notes of the first process and the main process.
 #[derive(Debug)]
 pub struct Report(File);
 
-/// What a first process needs of init's view of the machine, taken before that is left.
+/// What a first process needs from init's view of the machine, opened before it leaves that.
 pub(super) struct First {
-    /// The program, on a mount that nobody can write through: `/proc/1/exe` leads to it.
+    /// The program, on a read-only mount, since services can reach it through `/proc/1/exe`.
     program: OwnedFd,
     /// Init's `/proc`, where a process reads its number in init's namespace.
     numbers: OwnedFd,
     report: OwnedFd,
 }
 
-/// Sockets for notes: init's end, which does not block, and the service's. Of a pipe the service could open either end, through
-/// `/proc/1/fd`, and write notes or take them away; a socket cannot be opened by its name there.
+/// A socket pair for notes: init's end, which does not block, and the service's. If it were a pipe, the service could open
+/// either end through `/proc/1/fd`, and write or read notes; a socket cannot be opened there.
 pub(super) fn channel() -> io::Result<(Report, OwnedFd)> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     rustix::io::ioctl_fionbio(&ours, true)?;
@@ -79,24 +79,24 @@ impl First {
         Ok(Self { program, numbers, report })
     }
 
-    /// Parts the two. It comes back in the process that is to be the main one. `standard` are descriptors 0, 1 and 2.
-    pub(super) fn part(
+    /// Forks the main process, and returns in it. `standard` are descriptors 0, 1 and 2.
+    pub(super) fn split(
         self,
         child: &mut Child,
         spec: &Spawn,
         standard: &[OwnedFd; 3],
         verdict: &mut OwnedFd,
     ) -> Result<(), Failure> {
-        // The service is this process's equal from here on, and must not read what it is a copy of.
+        // The service has the same rights as this process from here on, and must not read its memory, a copy of init's.
         set_dumpable_behavior(DumpableBehavior::NotDumpable).at("first process", "not dumpable")?;
-        match child.fork().at("fork", "the main process")? {
+        match child.fork().at("fork", "main process")? {
             Fork::Parent(main) => match self.become_first(child, spec, standard, main, verdict)? {},
             Fork::Child(_) => self.announce().at("first process", "report"),
         }
     }
 
-    /// Becomes the first process, with the service's environment and output. All signals are blocked, as in init: none is
-    /// lost before it reads them.
+    /// Becomes the first process, with the service's environment and output. All signals are blocked, as in init, so none is
+    /// lost before the program reads them.
     fn become_first(
         self,
         child: &mut Child,
@@ -105,10 +105,10 @@ impl First {
         main: Pid,
         verdict: &mut OwnedFd,
     ) -> Result<Infallible, Failure> {
-        // Dropped where this process does not become its program.
-        let _main = Doomed(main);
-        let aside = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, ASIDE).at("descriptors", "aside");
-        let (program, report) = (aside(&self.program)?, aside(&self.report)?);
+        // Dropped if this process does not execute its program.
+        let _main = KillOnDrop(main);
+        let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, ASIDE).at("descriptors", "copy");
+        let (program, report) = (copy(&self.program)?, copy(&self.report)?);
         drop(self.program);
         let [_, stdout, stderr] = standard;
         let mut descriptors = Vec::new();
@@ -120,17 +120,17 @@ impl First {
         child::limit_files(child::open_files(spec))?;
         let argv = exec::strings(&[PROGRAM.to_owned(), main.as_raw_nonzero().to_string()])?;
         let env: Vec<CString> = exec::strings(&spec.env)?;
-        // Before the filter, which refuses what this takes.
-        stop(main).map_err(|ended| did_not_start(spec, &report, ended))?;
+        // Before the filter, which refuses the calls that this needs.
+        stop(main).map_err(|status| did_not_start(spec, &report, status))?;
         drop(report);
         begin(verdict, FIRST);
         if !spec.seccomp.is_empty() {
-            seccomp::install(&spec.seccomp).at("seccomp", "the first process's filter")?;
+            seccomp::install(&spec.seccomp).at("seccomp", "filter of the first process")?;
         }
         child.exec_file(program.as_raw_fd(), &Arguments::new(&argv, &env)).at("exec", PROGRAM)
     }
 
-    /// Notes this process's number in init's namespace, with a descriptor of itself.
+    /// Sends init this process's number in init's namespace, and a pidfd of it.
     fn announce(&self) -> io::Result<()> {
         let number = rustix::fs::readlinkat(&self.numbers, "self", Vec::new())?;
         let number = number.to_str().ok().and_then(|text| text.parse().ok());
@@ -141,12 +141,13 @@ impl First {
     }
 }
 
-/// Waits until the main process has become its program, and has it stop there: it goes on at the next `SIGCONT`. Or says how it
-/// ended.
+/// Waits until the main process has executed its program, and leaves it stopped there until the next `SIGCONT`.
+///
+/// Errors: its status if it has exited.
 fn stop(main: Pid) -> Result<(), WaitStatus> {
     loop {
         let Ok(Some((_, status))) = waitpid(Some(main), WaitOptions::empty()) else { continue };
-        // What fails here fails because it was killed, which the next wait tells.
+        // A call fails here only if it was killed, which the next wait reports.
         match status.stopping_signal() {
             None => return Err(status),
             Some(signal) if signal == Signal::TRAP.as_raw() => {
@@ -159,11 +160,11 @@ fn stop(main: Pid) -> Result<(), WaitStatus> {
     }
 }
 
-/// What became of a main process that ended before its first instruction. What it says itself comes before this.
-fn did_not_start(spec: &Spawn, report: &OwnedFd, ended: WaitStatus) -> Failure {
-    if ended.signaled() {
-        let note = Note::Signal(byte(ended.terminating_signal()));
-        // If this fails init is gone, and the machine with it.
+/// The failure of a main process that exited before its first instruction. If it reports one itself, that precedes this.
+fn did_not_start(spec: &Spawn, report: &OwnedFd, status: WaitStatus) -> Failure {
+    if status.signaled() {
+        let note = Note::Signal(byte(status.terminating_signal()));
+        // It fails only if init is gone, and then the machine is, too.
         rustix::io::write(report, &note.encode()).ok();
     }
     let program = spec.argv.first().map_or("", String::as_str);
@@ -172,7 +173,7 @@ fn did_not_start(spec: &Spawn, report: &OwnedFd, ended: WaitStatus) -> Failure {
 }
 
 impl Report {
-    /// The main process. It is the first note, and is there when the main process has become its program.
+    /// The main process: the first note, which is available once the main process has executed its program.
     pub fn main(&mut self) -> Option<Main> {
         let mut bytes = [0; Note::SIZE];
         let (_, fds) = recv_with_fds(&self.0, &mut bytes).ok()?;
@@ -182,7 +183,7 @@ impl Report {
         }
     }
 
-    /// How the main process ended, once the first has: nobody is left who could write more.
+    /// How the main process exited. To be read after the first process has exited, when no process can write more.
     pub fn end(&mut self) -> Option<Note> {
         std::iter::from_fn(|| self.next()).take(MAX_NOTES).find(|note| !matches!(note, Note::Main(_)))
     }
@@ -198,7 +199,7 @@ impl Report {
 mod tests {
     use super::*;
 
-    /// A report on which this process is announced as the main one, with further notes behind.
+    /// A report on which this process is announced as the main one, followed by these notes.
     fn announced(notes: &[Note]) -> Report {
         let (report, theirs) = channel().unwrap();
         let numbers = File::open("/proc").unwrap().into();
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_main_process_and_its_end_are_read_in_their_order() {
+    fn the_main_process_and_its_exit_are_read_in_order() {
         let mut report = announced(&[Note::Signal(15)]);
         let main = report.main().unwrap();
         assert_eq!((main.pid, report.end()), (std::process::id(), Some(Note::Signal(15))));
@@ -219,17 +220,17 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_found_behind_a_main_process_that_nobody_asked_for() {
+    fn the_exit_is_found_after_an_unread_announcement() {
         assert_eq!(announced(&[Note::Code(3)]).end(), Some(Note::Code(3)));
     }
 
     #[test]
-    fn an_end_that_was_never_reported_is_not_waited_for() {
+    fn a_missing_exit_note_is_not_waited_for() {
         assert_eq!(announced(&[]).end(), None);
     }
 
     #[test]
-    fn a_process_that_never_became_the_program_has_no_number() {
+    fn a_main_process_that_never_ran_has_no_number() {
         let (mut report, theirs) = channel().unwrap();
         rustix::io::write(&theirs, &Note::Code(127).encode()).unwrap();
         assert!(report.main().is_none());

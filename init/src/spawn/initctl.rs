@@ -1,7 +1,7 @@
-//! The program by which a service speaks to the supervisor, shown in every service's view.
+//! `initctl`, the program with which a service talks to the supervisor, in every service's view.
 //!
-//! Its law: it is the ramdisk's own file, mounted read-only, never a copy in the application's root. Who may ask for what is
-//! the supervisor's to judge, by the socket; seeing the program gives nobody a right.
+//! Invariant: it is the ramdisk's own file, mounted read-only, never a copy in the application's root. The supervisor
+//! authorizes requests by their socket; access to the program grants no rights.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,11 +15,11 @@ use super::places;
 /// Where it is in ramdisk 1.
 const PROGRAM: &str = "/sbin/initctl";
 
-/// Where services find it: a folder of that name is nobody else's, and `/run` is where such programs are put (podman's
-/// `/run/podman-init`). The builder makes the place and has it pinned.
+/// Where services find it: no image uses a directory of this name, and `/run` is usual for such programs (podman's
+/// `/run/podman-init`). The builder creates the mount point and pins it.
 const PLACE: &str = "/run/cloister/initctl";
 
-/// The program as a mount that is nowhere yet: taken while the ramdisk is in view. A ramdisk without the program has none.
+/// The program as a detached mount, created while the ramdisk is visible. `None` if the ramdisk does not contain it.
 pub(super) fn take() -> io::Result<Option<OwnedFd>> {
     match places::take(CWD, PROGRAM, OpenTreeFlags::empty()) {
         Ok(tree) => Ok(Some(tree)),
@@ -28,7 +28,7 @@ pub(super) fn take() -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Puts it into the view.
+/// Mounts it in the view.
 pub(super) fn place(tree: &OwnedFd) -> io::Result<()> {
     set_read_only(tree, true)?;
     places::mount_on(tree, &places::open(PLACE)?)

@@ -1,7 +1,7 @@
-//! Starting a process: what is done before the fork, and how the child's verdict comes back.
+//! Starting a process: the steps before the fork, and the child's verdict.
 //!
-//! Its law: what fails leaves nothing behind, and is told with the step, the value and the system's words. The child's
-//! steps are in `child`; which order they come in is a matter of safety and is fixed there.
+//! Invariant: a failed start leaves nothing behind, and is reported with the step, the value and the system's error. The
+//! child's steps are in `child`; their order matters for security and is fixed there.
 
 mod child;
 mod exec;
@@ -29,10 +29,10 @@ use crate::hold::Failure;
 
 pub use first::{Main, Report};
 
-/// What a [`Failure`] begins with on the pipe, as JSON, and no step is.
+/// The first byte of a [`Failure`] on the pipe, as JSON. It is not the number of a step.
 const FAILURE: u8 = b'[';
 
-/// Most bytes of a verdict that are read at once: the longest path and a few words.
+/// Maximum bytes of a verdict read at a time: the longest path and a short message.
 const MAX_VERDICT: u64 = 16 * 1024;
 
 /// A process that was forked for a service.
@@ -40,9 +40,9 @@ const MAX_VERDICT: u64 = 16 * 1024;
 pub struct Started {
     /// The process: the first of its PID namespace.
     pub pid: u32,
-    /// Where the first process reports, if it is ours.
+    /// Where the first process reports, if it is `first`.
     pub report: Option<Report>,
-    /// Where it says whether it became its program.
+    /// Where it reports whether it has executed its program.
     pub verdict: Verdict,
     /// The read end of its stdout.
     pub stdout: OwnedFd,
@@ -52,18 +52,18 @@ pub struct Started {
     pub group: Cgroup,
 }
 
-/// The pipe on which a child says which step it begins ([`begin`]), and why one failed. Exec closes it, and so does death: only
-/// one whose last word is `goal` was closed by exec. With a first process of ours the goal is what that says as its program
-/// ([`RUNS`]). Else it is [`EXEC`], and the kernel may still kill what exec makes of it: a service that is process 1 itself stops
-/// once it has become its program.
+/// The pipe on which a child reports the step that it begins ([`begin`]), and why one failed. It is closed by exec, and also by
+/// death: it was closed by exec only if its last byte is `goal`. With `first` as first process, the goal is the byte that this
+/// program writes ([`RUNS`]). Without, it is [`EXEC`], and the kernel may still kill the process during exec: a service that is
+/// process 1 itself stops after exec.
 #[derive(Debug)]
 pub struct Verdict {
     pipe: File,
-    heard: Vec<u8>,
+    received: Vec<u8>,
     goal: u8,
 }
 
-/// The steps of a child, by the bytes that stand for them on its pipe.
+/// The steps of a child, indexed by their bytes on the pipe.
 const STEPS: [&str; 9] =
     ["session", "limits", "mounts", "files", "descriptors", "user", "program", "exec", "first process"];
 const SESSION: u8 = 0;
@@ -76,7 +76,7 @@ const PROGRAM: u8 = 6;
 const EXEC: u8 = 7;
 const FIRST: u8 = 8;
 
-/// Forks a service or a servant. `fds` become 3, 4, … in it; `writable_bytes` bounds what it can write to its own temporary folders.
+/// Forks a service or a servant. `fds` become descriptors 3, 4, … in it; `writable_bytes` bounds its own temporary directories.
 pub fn service(
     groups: &Cgroups,
     name: &str,
@@ -97,7 +97,7 @@ pub fn service(
     }
 }
 
-/// What [`Started`] has beside the group.
+/// [`Started`] without the group.
 struct Forked {
     pid: u32,
     report: Option<Report>,
@@ -109,7 +109,7 @@ struct Forked {
 /// Forks the supervisor with its end of the channel.
 pub fn supervisor(groups: &Cgroups, channel: OwnedFd) -> Result<(u32, Verdict), Failure> {
     let group = groups.supervisor()?;
-    fork(&group, false, EXEC, |child, verdict| child::become_supervisor(child, channel, verdict))
+    fork(&group, false, EXEC, |child, verdict| child::execute_supervisor(child, channel, verdict))
 }
 
 fn fork_service(
@@ -132,12 +132,12 @@ fn fork_service(
     };
     let order = child::Order { spec, writable_bytes, stdout: their_stdout, stderr: their_stderr, fds };
     let goal = if as_first { EXEC } else { RUNS };
-    let (pid, verdict) = fork(group, true, goal, |child, verdict| order.follow(child, theirs, verdict))?;
+    let (pid, verdict) = fork(group, true, goal, |child, verdict| order.execute(child, theirs, verdict))?;
     Ok(Forked { pid, report, verdict, stdout, stderr })
 }
 
-/// Forks, into a PID namespace of its own where it is `first`, and in the child does `then`, which comes back only with a
-/// failure. `goal` is the last that is heard of one that succeeds.
+/// Forks, into a new PID namespace if it is `first`, and calls `then` in the child, which returns only on failure. `goal` is
+/// the last byte of a successful start.
 fn fork(
     group: &Cgroup,
     first: bool,
@@ -145,15 +145,15 @@ fn fork(
     then: impl FnOnce(&mut Child, &mut OwnedFd) -> Failure,
 ) -> Result<(u32, Verdict), Failure> {
     let (ours, mut theirs) = pipe_with(PipeFlags::CLOEXEC).at("pipes", "verdict")?;
-    let forked = if first { fork_first_into(group.folder()) } else { fork_into(group.folder()) };
-    match forked.at("fork", "a process")? {
+    let forked = if first { fork_first_into(group.directory()) } else { fork_into(group.directory()) };
+    match forked.at("fork", "new process")? {
         Fork::Parent(pid) => {
             rustix::io::ioctl_fionbio(&ours, true).at("pipes", "verdict")?;
             let pid = u32::try_from(pid.as_raw_nonzero().get()).unwrap_or(0);
-            Ok((pid, Verdict { pipe: ours.into(), heard: Vec::new(), goal }))
+            Ok((pid, Verdict { pipe: ours.into(), received: Vec::new(), goal }))
         }
         Fork::Child(mut child) => {
-            // Process 1 of a namespace is not PID 1 of the machine: a panic must not take the machine's exit door.
+            // Process 1 of a namespace is not PID 1 of the machine: its panic must not shut the machine down.
             drop(std::panic::take_hook());
             let failure = then(&mut child, &mut theirs);
             failure.send(&theirs);
@@ -162,12 +162,12 @@ fn fork(
     }
 }
 
-/// The exit code of a child that could not become its program; a shell's "command not found". Nobody relies on it: the
-/// verdict has come before.
+/// The exit code of a child that could not execute its program: a shell's "command not found". Nothing depends on it: the
+/// verdict precedes it.
 const NOT_STARTED: u8 = 127;
 
-/// A pipe whose write end blocks, as programs expect of stdout, and whose read end does not. It is the service's user's:
-/// programs that log to `/dev/stdout` open the pipe anew by that name, which only its owner may.
+/// A pipe whose write end blocks, as programs expect of stdout, and whose read end does not. The service's user owns it:
+/// programs that log to `/dev/stdout` open the pipe again by that name, which only its owner may do.
 fn output_pipe(spec: &Spawn) -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&read, true)?;
@@ -175,35 +175,35 @@ fn output_pipe(spec: &Spawn) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
-/// Says which step begins now.
+/// Reports the step that begins now.
 fn begin(verdict: &OwnedFd, step: u8) {
-    // If this fails init is gone, and the machine with it.
+    // It fails only if init is gone, and then the machine is, too.
     rustix::io::write(verdict, &[step]).ok();
 }
 
 impl Verdict {
-    /// What became of the child once its pipe is closed: its program, or why not.
+    /// The result of the start, once the pipe is closed.
     pub fn read(&mut self) -> Option<Result<(), Failure>> {
-        match (&mut self.pipe).take(MAX_VERDICT).read_to_end(&mut self.heard) {
+        match (&mut self.pipe).take(MAX_VERDICT).read_to_end(&mut self.received) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            _ => Some(judge(&self.heard, self.goal)),
+            _ => Some(outcome(&self.received, self.goal)),
         }
     }
 
-    /// The failure of a child that is on its way for too long: `what` says so.
+    /// The failure of a child that has timed out, with the message `what`.
     pub fn late(&mut self, what: &str) -> Failure {
-        // What it has said so far. Its end, and a failure, are no news any more.
-        (&mut self.pipe).take(MAX_VERDICT).read_to_end(&mut self.heard).unwrap_or_default();
-        let step = step(&self.heard);
+        // The steps so far. The end of the pipe, or a failure on it, does not matter any more.
+        (&mut self.pipe).take(MAX_VERDICT).read_to_end(&mut self.received).unwrap_or_default();
+        let step = step(&self.received);
         let error = [step, ": ", what].concat();
         Failure { step: step.to_owned(), errno: Errno::TIMEDOUT.raw_os_error(), error }
     }
 }
 
-/// What the steps, and a failure behind them, mean at the pipe's end.
-fn judge(heard: &[u8], goal: u8) -> Result<(), Failure> {
-    let end = heard.iter().position(|byte| *byte == FAILURE).unwrap_or(heard.len());
-    let (steps, failure) = heard.split_at(end);
+/// The result of a start: `received` is all data of the pipe, the steps and possibly a failure.
+fn outcome(received: &[u8], goal: u8) -> Result<(), Failure> {
+    let end = received.iter().position(|byte| *byte == FAILURE).unwrap_or(received.len());
+    let (steps, failure) = received.split_at(end);
     if !failure.is_empty() {
         return Err(Failure::received(failure));
     }
@@ -214,8 +214,8 @@ fn judge(heard: &[u8], goal: u8) -> Result<(), Failure> {
 }
 
 /// The last step that was begun.
-fn step(heard: &[u8]) -> &'static str {
-    heard.last().and_then(|last| STEPS.get(usize::from(*last))).copied().unwrap_or("fork")
+fn step(received: &[u8]) -> &'static str {
+    received.last().and_then(|last| STEPS.get(usize::from(*last))).copied().unwrap_or("fork")
 }
 
 /// The number of a signal or an exit code.
@@ -223,14 +223,14 @@ pub(crate) fn byte(number: Option<i32>) -> u8 {
     number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX)
 }
 
-/// It becomes ready when its other ends are closed, not with each step: what is to be heard is asked for by no event.
+/// To be polled without events: it becomes ready (`POLLHUP`) when the write ends are closed, not with each step.
 impl AsFd for Verdict {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.pipe.as_fd()
     }
 }
 
-/// Names the step and the value in front of a system's error.
+/// Prepends the step and the value to a system's error.
 pub(crate) trait At<T> {
     /// `step` as in [`Failure::step`]; `what` is a path or a value.
     fn at(self, step: &'static str, what: impl std::fmt::Display) -> Result<T, Failure>;
@@ -250,20 +250,20 @@ impl Failure {
 
     /// One write of less than `PIPE_BUF` bytes, so it arrives whole.
     fn send(&self, to: &OwnedFd) {
-        let words = serde_json::to_vec(&(&self.step, self.errno, &self.error)).unwrap_or_default();
-        // If this fails init is gone, and the machine with it.
-        rustix::io::write(to, &words).ok();
+        let json = serde_json::to_vec(&(&self.step, self.errno, &self.error)).unwrap_or_default();
+        // It fails only if init is gone, and then the machine is, too.
+        rustix::io::write(to, &json).ok();
     }
 
-    fn received(words: &[u8]) -> Self {
-        // The first of the two processes that may write counts: the other one's end follows from it.
-        let mut values = serde_json::Deserializer::from_slice(words).into_iter::<(String, i32, String)>();
+    fn received(json: &[u8]) -> Self {
+        // Two processes may report a failure. The first counts: the other's exit is its consequence.
+        let mut values = serde_json::Deserializer::from_slice(json).into_iter::<(String, i32, String)>();
         match values.next() {
             Some(Ok((step, errno, error))) => Self { step, errno, error },
             _ => Self {
                 step: "exec".into(),
                 errno: 0,
-                error: format!("the child said {:?}", String::from_utf8_lossy(words)),
+                error: format!("invalid report {:?}", String::from_utf8_lossy(json)),
             },
         }
     }
@@ -283,35 +283,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_child_that_came_to_its_last_step_became_its_program() {
-        assert_eq!(judge(&[SESSION, LIMITS, MOUNTS, EXEC], EXEC), Ok(()));
-        assert_eq!(judge(&[SESSION, EXEC, FIRST, RUNS], RUNS), Ok(()));
+    fn only_a_child_that_reached_its_last_step_has_started() {
+        assert_eq!(outcome(&[SESSION, LIMITS, MOUNTS, EXEC], EXEC), Ok(()));
+        assert_eq!(outcome(&[SESSION, EXEC, FIRST, RUNS], RUNS), Ok(()));
         for (step, name) in STEPS.iter().zip(0..) {
-            assert_eq!(judge(&[SESSION, name], RUNS).unwrap_err().step, *step);
+            assert_eq!(outcome(&[SESSION, name], RUNS).unwrap_err().step, *step);
         }
         let cases: [(&[u8], &str); 3] =
             [(&[], "fork"), (&[SESSION, MOUNTS], "mounts"), (&[SESSION, EXEC, FIRST], "first process")];
-        for (heard, step) in cases {
-            let failure = judge(heard, RUNS).unwrap_err();
-            let error = format!("{step}: it ended before its program ran");
+        for (received, step) in cases {
+            let failure = outcome(received, RUNS).unwrap_err();
+            let error = format!("{step}: ended before its program ran");
             assert_eq!((failure.step.as_str(), failure.errno, failure.error), (step, STARTED_NOTHING, error));
         }
     }
 
     #[test]
-    fn a_step_that_failed_is_told_with_its_reason() {
+    fn a_failed_step_is_reported_with_its_reason() {
         let failure = Failure::new("exec", "/bin/web", &io::Error::from_raw_os_error(2));
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         rustix::io::ioctl_fionbio(&read, true).unwrap();
-        let mut verdict = Verdict { pipe: read.into(), heard: Vec::new(), goal: EXEC };
+        let mut verdict = Verdict { pipe: read.into(), received: Vec::new(), goal: EXEC };
         assert_eq!(verdict.read(), None);
         begin(&write, MOUNTS);
-        assert_eq!(verdict.read(), None, "it has only begun");
-        let late = verdict.late("it hangs");
-        assert_eq!((late.step.as_str(), late.error.as_str()), ("mounts", "mounts: it hangs"));
+        assert_eq!(verdict.read(), None, "the step has only begun");
+        let late = verdict.late("timed out");
+        assert_eq!((late.step.as_str(), late.error.as_str()), ("mounts", "mounts: timed out"));
         begin(&write, EXEC);
         failure.send(&write);
-        assert_eq!(verdict.read(), None, "it has not ended");
+        assert_eq!(verdict.read(), None, "the pipe is still open");
         drop(write);
         assert_eq!(verdict.read(), Some(Err(failure)));
     }

@@ -1,7 +1,7 @@
-//! What a servant sees: nothing. An empty root that nobody can write, and the descriptors it was given.
+//! The view of a servant: an empty, read-only root and the descriptors it was given.
 //!
-//! Its law: its filter names every call that it may make, so the last thing that happens here is the filter, and after it comes
-//! one call, the exec of a descriptor that is known before ([`PROGRAM_FD`]). All that the exec needs is made before the filter.
+//! Invariant: its filter lists every call that it may make, so the filter is installed last, and is followed by a single call:
+//! the exec of a descriptor with a fixed number ([`PROGRAM_FD`]). Everything that the exec needs is prepared before the filter.
 
 use std::convert::Infallible;
 use std::io;
@@ -17,15 +17,15 @@ use super::view::{SAFE_READ_ONLY, leave_for};
 use super::{At, DESCRIPTORS, EXEC, MOUNTS, PROGRAM, begin, exec};
 use crate::hold::Failure;
 
-/// Where its root is mounted before it becomes `/`: a folder of ramdisk 1 in the servant's own mount namespace.
+/// Where its root is mounted before it becomes `/`: a directory of ramdisk 1 in the servant's own mount namespace.
 const STAGE: &str = "/tmp";
 
-/// One page, the least that is a bound (0 is none), and one file, which is the root itself: nothing can be made in it even if it
-/// could be written.
+/// One page, the smallest limit (0 is none), and one file, which is the root itself: nothing could be created in it even if it
+/// were writable.
 const EMPTY: &std::ffi::CStr = c"mode=0555,size=4k,nr_inodes=1";
 
-/// Becomes the servant that `order` describes.
-pub(super) fn become_one(
+/// Executes the servant that `order` describes. Returns only on failure.
+pub(super) fn execute(
     order: Order<'_>,
     child: &mut Child,
     verdict: &mut OwnedFd,
@@ -38,26 +38,26 @@ pub(super) fn become_one(
     let mut descriptors = vec![open_null()?, order.stdout, order.stderr];
     descriptors.extend(order.fds);
     begin(verdict, MOUNTS);
-    child.leave_namespaces(true).at("mounts", "a private view")?;
-    empty_root().at("mounts", "an empty root")?;
+    child.leave_namespaces(true).at("mounts", "new namespaces")?;
+    empty_root().at("mounts", "empty root")?;
     lower(spec, verdict)?;
     begin(verdict, DESCRIPTORS);
-    child.stop_as_program().at("privileges", "a stop as the program")?;
+    child.stop_as_program().at("privileges", "stop after exec")?;
     place(child, &descriptors, verdict)?;
-    *verdict = above(verdict).at("descriptors", "the verdict")?;
+    *verdict = above(verdict).at("descriptors", "verdict")?;
     child.take_as(&program, PROGRAM_FD).at("descriptors", path)?;
     limit_files(open_files(spec))?;
-    signal::restore_defaults().at("signals", "their defaults")?;
-    let mut filter = Filter::new(&spec.seccomp).at("seccomp", "the filter")?;
+    signal::restore_defaults().at("signals", "default actions")?;
+    let mut filter = Filter::new(&spec.seccomp).at("seccomp", "filter")?;
     let arguments = Arguments::new(&argv, &env);
     begin(verdict, EXEC);
     if !spec.seccomp.is_empty() {
-        filter.install().at("seccomp", "the filter")?;
+        filter.install().at("seccomp", "filter")?;
     }
     child.exec_file(PROGRAM_FD, &arguments).at("exec", path)
 }
 
-/// The same under a number above [`PROGRAM_FD`], out of the way of all that get theirs.
+/// A copy with a number above [`PROGRAM_FD`], where it does not collide with the assigned numbers.
 fn above(file: &OwnedFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(file, PROGRAM_FD + 1)?)
 }

@@ -1,7 +1,7 @@
-//! The user a service runs as, and the capabilities it keeps.
+//! The user that a service runs as, and the capabilities that it keeps.
 //!
-//! Its law: the bounding set is cut first and never grows; a user that is not root has what is named and nothing else, by
-//! the ambient set (capabilities(7)).
+//! Invariant: the bounding set is reduced first and never grows; a user that is not root has exactly the listed capabilities,
+//! through the ambient set (capabilities(7)).
 
 use cloister_wire::hold::Spawn;
 use rustix::process::{Gid, Uid};
@@ -10,14 +10,14 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use super::At;
 use crate::hold::Failure;
 
-/// One more than the highest capability this program knows (`CAP_LAST_CAP`, `linux/capability.h`); those past what the
-/// kernel knows are passed over.
+/// One more than the highest capability that this program knows (`CAP_LAST_CAP`, `linux/capability.h`); those that the kernel
+/// does not know are skipped.
 const CAPABILITIES: u32 = 41;
 
-/// Cuts the capabilities and becomes the user.
+/// Reduces the capabilities and becomes the user.
 pub(super) fn become_user(spec: &Spawn) -> Result<(), Failure> {
-    cut_bounding_set(spec.capabilities)?;
-    // Capabilities would be lost with root; the sets are cut to what is named right after.
+    reduce_bounding_set(spec.capabilities)?;
+    // Otherwise the change of user would drop all; the sets are reduced to the listed ones right after it.
     rustix::thread::set_keep_capabilities(true).at("capabilities", "keeping them")?;
     let groups: Vec<Gid> = spec.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     rustix::thread::set_thread_groups(&groups).at("user", format_args!("groups {:?}", spec.groups))?;
@@ -28,7 +28,7 @@ pub(super) fn become_user(spec: &Spawn) -> Result<(), Failure> {
     keep_only(spec)
 }
 
-fn cut_bounding_set(keep: u64) -> Result<(), Failure> {
+fn reduce_bounding_set(keep: u64) -> Result<(), Failure> {
     for number in (0..CAPABILITIES).filter(|number| keep >> number & 1 == 0) {
         let one = CapabilitySet::from_bits_retain(1 << number);
         match rustix::thread::remove_capability_from_bounding_set(one) {
@@ -44,7 +44,7 @@ fn keep_only(spec: &Spawn) -> Result<(), Failure> {
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: kept };
     rustix::thread::set_capabilities(None, sets)
         .at("capabilities", format_args!("{:#x}", spec.capabilities))?;
-    // Root's programs get what the bounding set leaves by being root's.
+    // Programs of root get the capabilities of the bounding set without this.
     if spec.uid == 0 {
         return Ok(());
     }

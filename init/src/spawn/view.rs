@@ -1,7 +1,8 @@
-//! What a service sees: the application's root as its own `/`, in a mount namespace that nobody shares.
+//! The view of a service: the application's root as its own `/`, in a mount namespace of its own.
 //!
-//! Its law: the system's root is left for good (`pivot_root`, then detached), so neither the NSM, nor configfs, nor the
-//! manifest, nor another service's temporary files are anywhere in it. Nothing is made in the root: the builder made every place. `/dev` is a short list, not the machine's devices.
+//! Invariant: the system's root is left for good (`pivot_root`, then detached), so the view contains neither the NSM, nor
+//! configfs, nor the manifest, nor another service's temporary files. Nothing is created in the root: the builder created every
+//! mount point. `/dev` is a short list, not the machine's devices.
 
 use std::ffi::CString;
 use std::fs;
@@ -32,9 +33,9 @@ pub(super) const SAFE_READ_ONLY: MountFlags = SAFE.union(MountFlags::RDONLY);
 /// Temporary files may be programs: compilers and runtimes write them there.
 const TEMPORARY: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
-/// In order. `{}` stands for the bounds that come from the size of the enclave's writable part. Group 5 is `tty` in Debian, and
-/// the mode is devpts' usual one. A service has 256 terminals at most: of 29 KiB that each takes, the kernel charges 3 to it. The
-/// service's own cgroup is the root of what it sees of cgroups: runtimes size themselves by it.
+/// In order. `{}` is replaced by the bounds derived from the size of the enclave's writable part. Group 5 is `tty` in Debian,
+/// and the mode is devpts' usual one. A service has 256 terminals at most: of the 29 KiB of each, the kernel charges 3 to it.
+/// The service sees its own cgroup as the root cgroup: runtimes size themselves by it.
 const MOUNTS: [Mount; 7] = [
     Mount { kind: "proc", target: "/proc", flags: SAFE, data: "" },
     Mount { kind: "sysfs", target: "/sys", flags: SAFE_READ_ONLY, data: "" },
@@ -55,7 +56,7 @@ const MOUNTS: [Mount; 7] = [
     Mount { kind: "tmpfs", target: "/tmp", flags: TEMPORARY, data: "mode=1777,{}" },
 ];
 
-/// Character devices by `Documentation/admin-guide/devices.txt`: none of them leads out of the service.
+/// Character devices by `Documentation/admin-guide/devices.txt`: none of them gives access to anything outside the service.
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
@@ -70,22 +71,22 @@ const LINKS: [(&str, &str); 5] = [
 /// Parts of `/proc` through which root, even without capabilities, could change the machine.
 const READ_ONLY: [&str; 4] = ["/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs"];
 
-/// Parts of `/sys` that are nobody's business: tables of the host's firmware.
+/// Parts of `/sys` that no service needs: tables of the host's firmware.
 const HIDDEN: [&str; 1] = ["/sys/firmware"];
 
-/// Folders of a service's own with nothing in them at its start.
-const BEGIN_EMPTY: [&str; 2] = ["/tmp/", "/dev/shm/"];
+/// The service's own directories that are empty at its start.
+const EMPTY_AT_START: [&str; 2] = ["/tmp/", "/dev/shm/"];
 
 /// Leaves the system's view for the application's.
 pub(super) fn enter(child: &mut Child, view: &View, writable_bytes: u64) -> Result<(), Failure> {
-    child.leave_namespaces(false).at("mounts", "a private view")?;
+    child.leave_namespaces(false).at("mounts", "new namespaces")?;
     let program = initctl::take().at("mounts", "initctl")?;
     leave_for(ROOT).at("mounts", ROOT)?;
     for path in &view.pinned {
         places::pin(path).at("mounts", path)?;
     }
     if let Some(writable) = &view.writable {
-        places::protect(writable).at("mounts", "a read-only root")?;
+        places::protect(writable).at("mounts", "read-only root")?;
     }
     for mount in &MOUNTS {
         attach(mount, writable_bytes).at("mounts", mount.target)?;
@@ -102,17 +103,17 @@ pub(super) fn enter(child: &mut Child, view: &View, writable_bytes: u64) -> Resu
     program.as_ref().map_or(Ok(()), initctl::place).at("mounts", "initctl")
 }
 
-/// Makes a working directory below a folder that begins empty, for the service's user. It goes by no link, since nobody has
-/// been there yet; what lies elsewhere is in the image.
+/// Creates a working directory below a directory that is empty at start, owned by the service's user. No link can be in its
+/// path, since no process has used the directory yet. Other working directories exist in the image.
 pub(super) fn make_working_dir(view: &View, spec: &Spawn) -> io::Result<()> {
-    if !BEGIN_EMPTY.iter().any(|folder| view.cwd.starts_with(folder)) {
+    if !EMPTY_AT_START.iter().any(|directory| view.cwd.starts_with(directory)) {
         return Ok(());
     }
     fs::create_dir_all(&view.cwd)?;
     Ok(rustix::fs::chown(view.cwd.as_str(), Some(Uid::from_raw(spec.uid)), Some(Gid::from_raw(spec.gid)))?)
 }
 
-/// The new root over the old, then the old one away (`pivot_root(2)`, section "`pivot_root(".", ".")`").
+/// Makes `root` the root and detaches the old one (`pivot_root(2)`, section "`pivot_root(".", ".")`").
 pub(super) fn leave_for(root: &str) -> io::Result<()> {
     rustix::process::chdir(root)?;
     rustix::process::pivot_root(".", ".")?;
@@ -131,7 +132,7 @@ fn devices() -> io::Result<()> {
         let path = Path::new("/dev").join(name);
         let mode = Mode::from_raw_mode(0o666);
         rustix::fs::mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(major, minor))?;
-        // What is made is cut by the umask.
+        // The umask applied to the mode above.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
     }
     for (name, target) in LINKS {
@@ -140,8 +141,8 @@ fn devices() -> io::Result<()> {
     only_these()
 }
 
-/// Makes the devices mounts of their own and opens no other on `/dev`: what a service with `CAP_MKNOD` makes there, such as a
-/// way to the NSM, is a name and nothing more, as on every other mount it has.
+/// Makes each device a mount of its own and then mounts `/dev` with nodev: a node that a service with `CAP_MKNOD` creates
+/// there, for the NSM for example, cannot be opened, as on every other of its mounts.
 fn only_these() -> io::Result<()> {
     for (name, _, _) in DEVICES {
         let path = Path::new("/dev").join(name);
@@ -150,7 +151,7 @@ fn only_these() -> io::Result<()> {
     Ok(rustix::mount::mount_remount("/dev", MountFlags::BIND | SAFE, "")?)
 }
 
-/// Mounts a folder over itself, read-only.
+/// Mounts a directory over itself, read-only.
 fn seal(path: &str) -> io::Result<()> {
     if !Path::new(path).exists() {
         return Ok(());

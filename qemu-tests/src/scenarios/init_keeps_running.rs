@@ -92,7 +92,7 @@ fn hangs(lab: &mut Lab) -> Outcome {
     let mut web = lab.run(&image, &[])?;
     web.finish()?.expect_code(0)?;
     let console = web.command(&["logs", "web", "--console"])?;
-    let reason = "did not become its program within 10 s; trying again";
+    let reason = "program not started within 10 s; retrying";
     expect_eq(&console.stdout.matches(reason).count(), &1, &console.stdout)
 }
 

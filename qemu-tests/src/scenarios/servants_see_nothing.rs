@@ -69,8 +69,8 @@ const HANDED_OVER: &[(&str, &str)] =
 const ENDS: &[(&str, &str)] = &[
     ("end of @trial", "Signal { signal: 9, cause: Sent }"),
     ("start of @missing", "exec 2 exec: /sbin/none: No such file or directory (os error 2)"),
-    ("start of plain", "name 22 names with @ are for servants, and no other"),
-    ("start of @no-exec", "exec 10 exec: it ended before its program ran, by signal 31"),
+    ("start of plain", "name 22 names of servants, and no others, begin with @"),
+    ("start of @no-exec", "exec 10 exec: ended before its program ran: killed by signal 31"),
 ];
 
 fn servants(lab: &mut Lab) -> Outcome {

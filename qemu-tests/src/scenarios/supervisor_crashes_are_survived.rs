@@ -92,8 +92,8 @@ fn too_often(lab: &mut Lab) -> Outcome {
     let mut web = lab.boot_with_sender(manifest, &[])?;
     let ended = web.finish()?;
     ended.expect_code(125)?;
-    expect_in(&ended.stderr, "supervisor: it ended 5 times within 60 s", "the reason")?;
-    expect_in(&ended.stderr, "the last time by signal 9", "its cause of death")
+    expect_in(&ended.stderr, "supervisor: ended 5 times within 60 s", "the reason")?;
+    expect_in(&ended.stderr, "most recently killed by signal 9", "its cause of death")
 }
 
 /// Kills the supervisor for the `count`th time and waits until another has taken over.

@@ -1,75 +1,75 @@
-//! Answers, read as hostile bytes.
+//! Responses, parsed as hostile bytes.
 //!
-//! Its law: an answer is read to its last byte or refused, and what comes out of it is bounded. Fields that are not known
-//! are passed over, so that a newer module may say more.
+//! Invariant: a response is parsed to its last byte or refused, and the result is bounded. Unknown fields are skipped, so that
+//! a newer module may send more.
 
 use minicbor::data::Type;
 use minicbor::decode::{Decoder, Error as DecodeError};
 
 use crate::model::{Description, NsmError, Pcr};
 
-/// Most bytes of an answer: what the driver has room for (`NSM_RESPONSE_MAX_SIZE`, the kernel's `drivers/misc/nsm.c`).
-const ANSWER_LIMIT: usize = 0x3000;
+/// Maximum bytes of a response: the driver's buffer (`NSM_RESPONSE_MAX_SIZE`, the kernel's `drivers/misc/nsm.c`).
+const RESPONSE_LIMIT: usize = 0x3000;
 
-/// Most registers a module may list; a real one has 32.
+/// Maximum number of registers that a module may list; a real one has 32.
 const PCR_LIMIT: usize = 256;
 
-/// Bytes of a register by the hashes that a module may use: SHA-256, SHA-384, SHA-512.
+/// Bytes of a register, for each hash that a module may use: SHA-256, SHA-384, SHA-512.
 const PCR_LENGTHS: [usize; 3] = [32, 48, 64];
 
 /// The names of these hashes (`Digest` of the vendor's library).
 const DIGESTS: [&str; 3] = ["SHA256", "SHA384", "SHA512"];
 
-/// Most random bytes of one answer; a module gives as many each time.
+/// Maximum random bytes of one response; a module always returns this number.
 const RANDOM_LIMIT: usize = 256;
 
-/// Most bytes of a text; a module's name has some 40, a reason at most 16.
+/// Maximum bytes of a text; a module's name has about 40, a reason at most 16.
 const TEXT_LIMIT: usize = 256;
 
-/// What is wrong with an answer.
+/// What is wrong with a response.
 pub(crate) type Malformed = DecodeError;
 
-/// An answer being read: a text, or a map from a name to a map of fields.
+/// A response being parsed: a text, or a map from a name to a map of fields.
 #[derive(Debug)]
-pub(crate) struct Answer<'a> {
+pub(crate) struct Response<'a> {
     decoder: Decoder<'a>,
 }
 
-impl<'a> Answer<'a> {
-    /// What `read` makes of the whole of `bytes`, unless they are a refusal.
+impl<'a> Response<'a> {
+    /// Parses all of `bytes` with `read`, unless they are a refusal.
     pub(crate) fn read<T>(
         bytes: &'a [u8],
         read: impl FnOnce(&mut Self) -> Result<T, Malformed>,
     ) -> Result<T, NsmError> {
-        let malformed = |error: Malformed| NsmError::Answer(error.to_string());
-        if bytes.len() > ANSWER_LIMIT {
+        let malformed = |error: Malformed| NsmError::Response(error.to_string());
+        if bytes.len() > RESPONSE_LIMIT {
             let length = bytes.len();
-            return Err(NsmError::Answer(format!("{length} bytes, the limit is {ANSWER_LIMIT}")));
+            return Err(NsmError::Response(format!("{length} bytes, the limit is {RESPONSE_LIMIT}")));
         }
-        let mut answer = Self { decoder: Decoder::new(bytes) };
-        if let Some(mut refusal) = answer.refusal() {
+        let mut response = Self { decoder: Decoder::new(bytes) };
+        if let Some(mut refusal) = response.refusal() {
             let reason = refusal.text().map_err(malformed)?;
             refusal.end().map_err(malformed)?;
             return Err(NsmError::Refused(reason));
         }
-        let value = read(&mut answer).map_err(malformed)?;
-        answer.end().map_err(malformed)?;
+        let value = read(&mut response).map_err(malformed)?;
+        response.end().map_err(malformed)?;
         Ok(value)
     }
 
-    /// The answer behind `{"Error": `, if it begins so.
+    /// The response after `{"Error": `, if it begins so.
     fn refusal(&self) -> Option<Self> {
         let mut decoder = self.decoder.clone();
         (decoder.map().ok()? == Some(1) && decoder.str().ok()? == "Error").then_some(Self { decoder })
     }
 
-    /// Nothing follows.
+    /// Checks that no bytes follow.
     fn end(&self) -> Result<(), Malformed> {
         let rest = self.decoder.input().len().saturating_sub(self.decoder.position());
-        if rest == 0 { Ok(()) } else { Err(Malformed::message(format!("{rest} bytes follow its end"))) }
+        if rest == 0 { Ok(()) } else { Err(Malformed::message(format!("trailing bytes: {rest}"))) }
     }
 
-    /// The answer of a request that returns nothing.
+    /// The response to a request that returns nothing.
     pub(crate) fn done(&mut self, name: &str) -> Result<(), Malformed> {
         expect_name(self.decoder.str()?, name)
     }
@@ -132,10 +132,10 @@ impl<'a> Answer<'a> {
     /// Enters `{name: {…}}` and returns the number of fields.
     fn fields(&mut self, name: &str) -> Result<u64, Malformed> {
         if self.decoder.map()? != Some(1) {
-            return Err(Malformed::message("not a map of one answer"));
+            return Err(Malformed::message("not a map with one entry"));
         }
         expect_name(self.decoder.str()?, name)?;
-        self.decoder.map()?.ok_or_else(|| Malformed::message("fields of unknown number"))
+        self.decoder.map()?.ok_or_else(|| Malformed::message("a map of indefinite length"))
     }
 
     fn bytes_of(&mut self, name: &str, field: &str) -> Result<Vec<u8>, Malformed> {
@@ -150,7 +150,7 @@ impl<'a> Answer<'a> {
         found.ok_or_else(|| Malformed::message(format!("{name} without {field}")))
     }
 
-    /// A text that may be shown on a terminal.
+    /// A text that is safe to print on a terminal.
     fn text(&mut self) -> Result<String, Malformed> {
         let text = self.decoder.str()?;
         if text.len() <= TEXT_LIMIT && text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -195,8 +195,8 @@ fn expect_name(seen: &str, name: &str) -> Result<(), Malformed> {
     if seen == name {
         Ok(())
     } else {
-        // What was sent in its place is hostile text and is not shown.
-        Err(Malformed::message(format!("not an answer to {name}")))
+        // The received name is hostile text and is not shown.
+        Err(Malformed::message(format!("not a response to {name}")))
     }
 }
 

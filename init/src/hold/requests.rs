@@ -1,6 +1,6 @@
-//! What the supervisor may ask, and what is made of it.
+//! The supervisor's requests, and the actions that follow from them.
 //!
-//! Its law: the supervisor is trusted to decide, not to be free of bugs. A request that makes no sense changes nothing.
+//! Invariant: the supervisor is trusted to decide, not to be free of bugs. An invalid request changes nothing.
 
 use cloister_wire::hold::{
     FromInit, FromSupervisor, LastWords, MAX_HELD, MAX_STASHES, Place, SignalTarget, Spawn,
@@ -10,7 +10,7 @@ use cloister_wire::logs::MAX_NAME;
 use super::Action;
 use super::state::{HoldState, Holding, Phase};
 
-/// What the names of servants begin with. No service's does (`crates/manifest`).
+/// The first character of servants' names. No service's name begins with it (`crates/manifest`).
 const SERVANT: char = '@';
 
 /// `SIGKILL` of `signal(7)`.
@@ -20,12 +20,12 @@ const SIGKILL: u8 = 9;
 const MAX_SIGNAL: u8 = 64;
 
 impl HoldState {
-    pub(super) fn asked(&mut self, request: FromSupervisor<LastWords>) -> Vec<Action> {
+    pub(super) fn requested(&mut self, request: FromSupervisor<LastWords>) -> Vec<Action> {
         match request {
             FromSupervisor::Spawn { name, spec } => self.spawn(name, spec),
             FromSupervisor::Signal { name, signal, to } => self.signal(&name, signal, to),
             FromSupervisor::Forget { name } => self.forget(&name),
-            FromSupervisor::Stash { name, .. } => self.keep(name),
+            FromSupervisor::Stash { name, .. } => self.add_stash(name),
             FromSupervisor::MountRoot { writable_bytes, reserved_bytes } => {
                 self.mount_root(writable_bytes, reserved_bytes)
             }
@@ -37,19 +37,19 @@ impl HoldState {
         let servant = name.starts_with(SERVANT);
         let refused = if !is_name(name.strip_prefix(SERVANT).unwrap_or(&name), b"-") || name.len() > MAX_NAME
         {
-            Some((22, "a holding's name is made of a-z, 0-9 and -".to_owned()))
+            Some((22, "a name consists of a-z, 0-9 and -".to_owned()))
         } else if servant != matches!(spec.place, Place::Empty) {
-            Some((22, "names with @ are for servants, and no other".to_owned()))
+            Some((22, "names of servants, and no others, begin with @".to_owned()))
         } else if self.find(&name).is_some() {
-            Some((17, "a process of this name is held already".to_owned()))
+            Some((17, "a process of this name is already held".to_owned()))
         } else if self.held.len() >= MAX_HELD {
-            Some((11, format!("{MAX_HELD} processes are held already")))
+            Some((11, format!("{MAX_HELD} processes are already held")))
         } else {
             None
         };
         if let Some((errno, error)) = refused {
             let step = "name".to_owned();
-            return self.tell(FromInit::SpawnFailed { name, step, errno, error });
+            return self.send(FromInit::SpawnFailed { name, step, errno, error });
         }
         self.held.push(Holding { name: name.clone(), phase: Phase::Forking, cgroup: 0, populated: false });
         vec![Action::Launch { name, spec }]
@@ -84,29 +84,26 @@ impl HoldState {
         vec![pipes, Action::RemoveGroup { name }]
     }
 
-    fn keep(&mut self, name: String) -> Vec<Action> {
-        let known = self.stash.contains(&name);
-        if known || (is_name(&name, b"-._@") && self.stash.len() < MAX_STASHES) {
+    fn add_stash(&mut self, name: String) -> Vec<Action> {
+        let exists = self.stash.contains(&name);
+        if exists || (is_name(&name, b"-._@") && self.stash.len() < MAX_STASHES) {
             return vec![Action::Stash { name }];
         }
-        self.nonsense(&format!("asked to keep {name:?} beside {} others", self.stash.len()))
+        // There is no error response to this request, so a supervisor that waits for one would wait for ever.
+        let why = format!("invalid request for stash {name:?}, {} exist", self.stash.len());
+        self.on(super::Event::Lost(why), 0)
     }
 
     fn mount_root(&mut self, writable_bytes: u64, reserved_bytes: u64) -> Vec<Action> {
         if self.root_mounted {
-            return self.tell(FromInit::RootMounted { error: None });
+            return self.send(FromInit::RootMounted { error: None });
         }
         vec![Action::MountRoot { writable_bytes, reserved_bytes }]
     }
-
-    /// There is no answer to such a request, so a supervisor that waits for one would wait for ever.
-    fn nonsense(&mut self, what: &str) -> Vec<Action> {
-        self.on(super::Event::Lost(format!("it {what}")), 0)
-    }
 }
 
-/// Names become folders and names of memfds.
+/// Names are used for directories and memfds.
 fn is_name(name: &str, also: &[u8]) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || also.contains(&byte);
-    (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(plain)
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || also.contains(&byte);
+    (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(allowed)
 }
