@@ -1,12 +1,12 @@
-//! The life of one servant: started, ready, dead, started again. Pure.
+//! The lifecycle of one servant: started, ready, exited, restarted. Pure.
 //!
-//! Its law: a servant is never given up. The first end in a [`WINDOW_MS`] is followed by a start at once, since connections
-//! wait for it; each further one by a pause that doubles.
+//! Invariant: a servant is always restarted. The first exit within [`WINDOW_MS`] is followed by an immediate start,
+//! since connections wait for it; each further one by a pause that doubles.
 //!
 //! ```text
 //!  idle ─▶ spawning ─▶ starting ─▶ ready
 //!             ▲            └────┬────┘
-//!             │                 ▼ it ended
+//!             │                 ▼ exited
 //!         backing-off ◀────── ending
 //! ```
 
@@ -17,72 +17,72 @@ use cloister_wire::hold::Held;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
-use crate::launcher::words;
+use crate::launcher::describe;
 
-/// The time over which ends are counted, in milliseconds: as init counts those of the supervisor.
+/// The time over which exits are counted, in milliseconds: the same as init uses for the supervisor.
 const WINDOW_MS: u64 = 60_000;
 
-/// The pause before the second start again in a window, and the longest, in milliseconds. A servant that dies at each start costs
-/// the machine a start every five seconds.
+/// The pause before the second restart in a window, and the maximum pause, in milliseconds. A servant that exits after
+/// each start costs the machine a start every five seconds.
 const PAUSES_MS: (u64, u64) = (100, 5_000);
 
-/// So many ends in a window are said in the enclave's state, also while the servant is ready again.
+/// Number of exits in a window that degrades the enclave, even while the servant is ready again.
 const MANY: usize = 3;
 
-/// How long a servant may take from the request to its program, and from there to being ready, in milliseconds. It takes some
-/// under translation and load; one that takes this long hangs, and is killed.
+/// How long a servant may take from the request until it executes its program, and from then until it is ready, in
+/// milliseconds. It takes some under translation and load; one that takes this long hangs, and is killed.
 const START_MS: u64 = 10_000;
 
-/// What is to be done about a servant.
+/// An action for a servant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Act {
+pub(super) enum Action {
     /// Have init start it.
     Spawn,
     /// Have init kill it.
     Kill,
-    /// Have init drop what it holds of it.
-    Forget,
-    /// Write a line about it into the log.
-    Say(String),
+    /// Have init release the holding.
+    Release,
+    /// Write a line about it to the log.
+    Log(String),
 }
 
-/// Where it is.
+/// Its stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Stage {
-    /// It was not wanted yet.
+    /// It was not requested yet.
     #[default]
     Idle,
-    /// Init was asked to start it; that may take until then.
+    /// Its start was requested from init; that may take until then.
     Spawning(Moment),
-    /// It runs, and is to say that it serves until then.
+    /// It runs, and must report that it serves by then.
     Starting(Moment),
     /// It serves.
     Ready,
-    /// Its process ended, or is being killed; its cgroup is not known to be empty.
+    /// Its process exited, or is being killed; its cgroup may not be empty.
     Ending,
-    /// It is started again then.
+    /// It is restarted then.
     BackingOff(Moment),
 }
 
-/// What is known of a servant, across crashes of the supervisor.
+/// A servant's state, which survives crashes of the supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Life {
+pub(super) struct Lifecycle {
     stage: Stage,
     since: Moment,
     pid: Option<u32>,
     restarts: u32,
     last_exit: Option<Exit>,
-    /// When it ended, within the window.
-    ends: VecDeque<Moment>,
+    /// When it exited, within the window.
+    exits: VecDeque<Moment>,
 }
 
-impl Life {
-    /// It is to run from now on; `held` is what init has of it.
-    pub(super) fn adopt(&mut self, held: Option<&Held>, now: Moment) -> Vec<Act> {
+impl Lifecycle {
+    /// It is to run from now on; `held` is its holding.
+    pub(super) fn adopt(&mut self, held: Option<&Held>, now: Moment) -> Vec<Action> {
         let Some(held) = held else {
             return match self.stage {
-                // The end was dealt with up to here.
+                // The exit has been handled up to this point.
                 Stage::BackingOff(_) => Vec::new(),
                 Stage::Idle | Stage::Spawning(_) => self.spawn(now),
                 Stage::Starting(_) | Stage::Ready | Stage::Ending => self.restart(now),
@@ -103,7 +103,7 @@ impl Life {
     }
 
     /// Init has started it.
-    pub(super) fn spawned(&mut self, pid: u32, now: Moment) -> Vec<Act> {
+    pub(super) fn spawned(&mut self, pid: u32, now: Moment) -> Vec<Action> {
         if self.pid != Some(pid) {
             self.pid = Some(pid);
             self.enter(Stage::Starting(now.plus_millis(START_MS)), now);
@@ -112,63 +112,63 @@ impl Life {
     }
 
     /// Init could not start it.
-    pub(super) fn spawn_failed(&mut self, error: &str, now: Moment) -> Vec<Act> {
+    pub(super) fn spawn_failed(&mut self, error: &str, now: Moment) -> Vec<Action> {
         let error = bounded(error, MAX_ERROR_TEXT);
         let line = format!("not started: {error}");
         self.last_exit = Some(Exit::NotStarted { error });
-        // What failed at once fails again at once: this counts as two ends.
-        self.ends.push_back(now);
-        let mut acts = vec![Act::Say(line)];
+        // A start that fails immediately would fail again immediately: this counts as two exits.
+        self.exits.push_back(now);
+        let mut acts = vec![Action::Log(line)];
         acts.extend(self.restart(now));
         acts
     }
 
-    /// It says that it serves.
+    /// It reports that it serves.
     pub(super) fn ready(&mut self, now: Moment) {
         if matches!(self.stage, Stage::Starting(_)) {
             self.enter(Stage::Ready, now);
         }
     }
 
-    /// It does what it must not.
-    pub(super) fn misbehaved(&mut self, why: &str, now: Moment) -> Vec<Act> {
+    /// It violated the protocol.
+    pub(super) fn misbehaved(&mut self, why: &str, now: Moment) -> Vec<Action> {
         if self.pid.is_none() || self.stage == Stage::Ending {
             return Vec::new();
         }
         self.enter(Stage::Ending, now);
-        vec![Act::Say(format!("killed: {}", bounded(why, MAX_ERROR_TEXT))), Act::Kill]
+        vec![Action::Log(format!("killed: {}", bounded(why, MAX_ERROR_TEXT))), Action::Kill]
     }
 
-    /// Its process ended.
-    pub(super) fn exited(&mut self, exit: Exit, now: Moment) -> Vec<Act> {
+    /// Its process exited.
+    pub(super) fn exited(&mut self, exit: Exit, now: Moment) -> Vec<Action> {
         self.pid = None;
         self.enter(Stage::Ending, now);
-        let line = format!("ended: {}", words(&exit));
+        let line = format!("ended: {}", describe(&exit));
         self.last_exit = Some(exit);
-        vec![Act::Say(line)]
+        vec![Action::Log(line)]
     }
 
-    /// Nothing of it is left.
-    pub(super) fn emptied(&mut self, now: Moment) -> Vec<Act> {
+    /// None of its processes is left.
+    pub(super) fn emptied(&mut self, now: Moment) -> Vec<Action> {
         if self.pid.is_some() {
             return Vec::new();
         }
-        let mut acts = vec![Act::Forget];
+        let mut acts = vec![Action::Release];
         acts.extend(self.restart(now));
         acts
     }
 
-    /// A deadline has come.
-    pub(super) fn tick(&mut self, now: Moment) -> Vec<Act> {
+    /// A deadline has expired.
+    pub(super) fn tick(&mut self, now: Moment) -> Vec<Action> {
         match self.stage {
             Stage::BackingOff(until) if now >= until => self.spawn(now),
             Stage::Spawning(until) | Stage::Starting(until) if now >= until => {
-                // A start that hangs before its program is reported as failed once its process is gone.
+                // A start that hangs before the program is executed is reported as failed once its process has exited.
                 self.enter(Stage::Ending, now);
-                vec![Act::Say(format!("killed: not ready within {START_MS} ms")), Act::Kill]
+                vec![Action::Log(format!("killed: not ready within {START_MS} ms")), Action::Kill]
             }
             _ => {
-                self.ends.retain(|end| is_recent(*end, now));
+                self.exits.retain(|exit| is_recent(*exit, now));
                 Vec::new()
             }
         }
@@ -178,20 +178,20 @@ impl Life {
     pub(super) fn deadline(&self) -> Option<Moment> {
         match self.stage {
             Stage::Spawning(until) | Stage::Starting(until) | Stage::BackingOff(until) => Some(until),
-            // Then its ends are too few again to be in the enclave's state.
-            Stage::Ready if self.ends.len() >= MANY => {
-                self.ends.iter().rev().nth(MANY.saturating_sub(1)).map(|end| end.plus_millis(WINDOW_MS))
+            // By then there are too few recent exits to degrade the enclave.
+            Stage::Ready if self.exits.len() >= MANY => {
+                self.exits.iter().rev().nth(MANY.saturating_sub(1)).map(|exit| exit.plus_millis(WINDOW_MS))
             }
             Stage::Idle | Stage::Ready | Stage::Ending => None,
         }
     }
 
-    /// Its process, while it has one.
+    /// Its process, if it has one.
     pub(super) const fn pid(&self) -> Option<u32> {
         self.pid
     }
 
-    /// As the host reads it.
+    /// Its entry in the status.
     pub(super) fn status(&self, name: &str) -> ServiceStatus {
         let phase = match self.stage {
             Stage::Idle => Phase::Waiting,
@@ -212,44 +212,45 @@ impl Life {
         }
     }
 
-    /// What is amiss, as the end of a sentence that starts with its name. A first start is not.
-    pub(super) fn trouble(&self) -> Option<String> {
-        let last = self.last_exit.as_ref().map(|exit| format!(" after {}", words(exit))).unwrap_or_default();
+    /// Its problem, as the end of a sentence that starts with its name. A first start is not a problem.
+    pub(super) fn problem(&self) -> Option<String> {
+        let last =
+            self.last_exit.as_ref().map(|exit| format!(" after {}", describe(exit))).unwrap_or_default();
         match self.stage {
-            Stage::Ready if self.ends.len() < MANY => None,
-            Stage::Ready => Some(format!("ended {} times within {} s", self.ends.len(), WINDOW_MS / 1_000)),
-            Stage::Idle | Stage::Spawning(_) | Stage::Starting(_) if self.ends.is_empty() => None,
-            Stage::BackingOff(_) => Some(format!("waits to be started again{last}")),
-            _ => Some(format!("is starting again{last}")),
+            Stage::Ready if self.exits.len() < MANY => None,
+            Stage::Ready => Some(format!("ended {} times within {} s", self.exits.len(), WINDOW_MS / 1_000)),
+            Stage::Idle | Stage::Spawning(_) | Stage::Starting(_) if self.exits.is_empty() => None,
+            Stage::BackingOff(_) => Some(format!("is waiting to restart{last}")),
+            _ => Some(format!("is restarting{last}")),
         }
     }
 
-    fn restart(&mut self, now: Moment) -> Vec<Act> {
+    fn restart(&mut self, now: Moment) -> Vec<Action> {
         self.pid = None;
-        self.ends.retain(|end| is_recent(*end, now));
-        self.ends.push_back(now);
-        let doublings = match self.ends.len() {
-            0 | 1 => return self.spawn_again(now),
-            ends => u32::try_from(ends.saturating_sub(2)).unwrap_or(u32::MAX),
+        self.exits.retain(|exit| is_recent(*exit, now));
+        self.exits.push_back(now);
+        let doublings = match self.exits.len() {
+            0 | 1 => return self.respawn(now),
+            exits => u32::try_from(exits.saturating_sub(2)).unwrap_or(u32::MAX),
         };
         let (first, longest) = PAUSES_MS;
         let pause = first.saturating_mul(2_u64.saturating_pow(doublings)).min(longest);
         self.enter(Stage::BackingOff(now.plus_millis(pause)), now);
-        vec![Act::Say(format!("starting again in {pause} ms"))]
+        vec![Action::Log(format!("restarting in {pause} ms"))]
     }
 
-    fn spawn(&mut self, now: Moment) -> Vec<Act> {
+    fn spawn(&mut self, now: Moment) -> Vec<Action> {
         if matches!(self.stage, Stage::BackingOff(_)) {
-            return self.spawn_again(now);
+            return self.respawn(now);
         }
         self.enter(Stage::Spawning(now.plus_millis(START_MS)), now);
-        vec![Act::Spawn]
+        vec![Action::Spawn]
     }
 
-    fn spawn_again(&mut self, now: Moment) -> Vec<Act> {
+    fn respawn(&mut self, now: Moment) -> Vec<Action> {
         self.restarts = self.restarts.saturating_add(1);
         self.enter(Stage::Spawning(now.plus_millis(START_MS)), now);
-        vec![Act::Spawn]
+        vec![Action::Spawn]
     }
 
     const fn enter(&mut self, stage: Stage, now: Moment) {
@@ -258,8 +259,8 @@ impl Life {
     }
 }
 
-fn is_recent(end: Moment, now: Moment) -> bool {
-    now < end.plus_millis(WINDOW_MS)
+fn is_recent(exit: Moment, now: Moment) -> bool {
+    now < exit.plus_millis(WINDOW_MS)
 }
 
 #[cfg(test)]
@@ -283,94 +284,94 @@ mod tests {
         Held { name, pid, at_ns: 0, ended, cgroup: 7, populated, fds: 2 }
     }
 
-    fn running(life: &mut Life, pid: u32, now: Moment) {
-        assert_eq!(life.spawned(pid, now), []);
-        life.ready(now);
-        assert_eq!(life.status("x").phase, Phase::Ready);
+    fn running(lifecycle: &mut Lifecycle, pid: u32, now: Moment) {
+        assert_eq!(lifecycle.spawned(pid, now), []);
+        lifecycle.ready(now);
+        assert_eq!(lifecycle.status("x").phase, Phase::Ready);
     }
 
-    fn spawns(acts: &[Act]) -> bool {
-        acts.contains(&Act::Spawn)
+    fn spawns(acts: &[Action]) -> bool {
+        acts.contains(&Action::Spawn)
     }
 
-    fn dies(life: &mut Life, now: Moment) -> Vec<Act> {
-        let mut acts = life.exited(killed(), now);
-        acts.extend(life.emptied(now));
+    fn dies(lifecycle: &mut Lifecycle, now: Moment) -> Vec<Action> {
+        let mut acts = lifecycle.exited(killed(), now);
+        acts.extend(lifecycle.emptied(now));
         acts
     }
 
     #[test]
-    fn the_first_end_in_a_window_is_followed_by_a_start_at_once() {
-        let mut life = Life::default();
-        assert_eq!(life.adopt(None, at(0)), [Act::Spawn]);
+    fn the_first_exit_in_a_window_is_followed_by_an_immediate_start() {
+        let mut lifecycle = Lifecycle::default();
+        assert_eq!(lifecycle.adopt(None, at(0)), [Action::Spawn]);
         for (round, start) in [0, 100_000, 200_000].into_iter().enumerate() {
-            running(&mut life, 7, at(start));
-            assert_eq!(life.trouble(), None);
-            let acts = dies(&mut life, at(start + 10));
-            assert_eq!(acts, [Act::Say("ended: signal 9 SIGKILL".into()), Act::Forget, Act::Spawn]);
-            assert_eq!(life.trouble().unwrap(), "is starting again after signal 9 SIGKILL");
-            assert_eq!(life.status("x").restarts, u32::try_from(round + 1).unwrap());
+            running(&mut lifecycle, 7, at(start));
+            assert_eq!(lifecycle.problem(), None);
+            let acts = dies(&mut lifecycle, at(start + 10));
+            assert_eq!(acts, [Action::Log("ended: signal 9 SIGKILL".into()), Action::Release, Action::Spawn]);
+            assert_eq!(lifecycle.problem().unwrap(), "is restarting after signal 9 SIGKILL");
+            assert_eq!(lifecycle.status("x").restarts, u32::try_from(round + 1).unwrap());
         }
     }
 
     #[test]
-    fn further_ends_are_followed_by_pauses_that_double_and_the_state_says_so() {
-        let mut life = Life::default();
-        life.adopt(None, at(0));
-        running(&mut life, 7, at(0));
-        dies(&mut life, at(1));
+    fn further_exits_are_followed_by_doubling_pauses_and_reported() {
+        let mut lifecycle = Lifecycle::default();
+        lifecycle.adopt(None, at(0));
+        running(&mut lifecycle, 7, at(0));
+        dies(&mut lifecycle, at(1));
         let mut now = 2;
         for (pid, pause) in (8..).zip([100, 200, 400, 800, 1600, 3200, 5000, 5000]) {
-            running(&mut life, pid, at(now));
-            assert!(!spawns(&dies(&mut life, at(now))));
-            assert!(life.trouble().unwrap().starts_with("waits to be started again after signal 9"));
-            assert!(!spawns(&life.tick(at(now + pause - 1))));
+            running(&mut lifecycle, pid, at(now));
+            assert!(!spawns(&dies(&mut lifecycle, at(now))));
+            assert!(lifecycle.problem().unwrap().starts_with("is waiting to restart after signal 9"));
+            assert!(!spawns(&lifecycle.tick(at(now + pause - 1))));
             now += pause;
-            assert!(spawns(&life.tick(at(now))), "{pause}");
+            assert!(spawns(&lifecycle.tick(at(now))), "{pause}");
         }
-        running(&mut life, 99, at(now));
-        assert_eq!(life.trouble().unwrap(), "ended 9 times within 60 s");
-        let over = life.deadline().unwrap();
-        assert_eq!(life.tick(over), []);
-        assert_eq!((life.trouble(), life.deadline()), (None, None));
+        running(&mut lifecycle, 99, at(now));
+        assert_eq!(lifecycle.problem().unwrap(), "ended 9 times within 60 s");
+        let deadline = lifecycle.deadline().unwrap();
+        assert_eq!(lifecycle.tick(deadline), []);
+        assert_eq!((lifecycle.problem(), lifecycle.deadline()), (None, None));
     }
 
     #[test]
-    fn what_cannot_be_started_is_tried_again_after_a_pause() {
-        let mut life = Life::default();
-        life.adopt(None, at(0));
-        assert!(!spawns(&life.spawn_failed("fork: no memory", at(0))));
-        assert_eq!(life.trouble().unwrap(), "waits to be started again after not started: fork: no memory");
-        assert!(spawns(&life.tick(life.deadline().unwrap())));
+    fn a_failed_start_is_retried_after_a_pause() {
+        let mut lifecycle = Lifecycle::default();
+        lifecycle.adopt(None, at(0));
+        assert!(!spawns(&lifecycle.spawn_failed("fork: no memory", at(0))));
+        assert_eq!(lifecycle.problem().unwrap(), "is waiting to restart after not started: fork: no memory");
+        assert!(spawns(&lifecycle.tick(lifecycle.deadline().unwrap())));
     }
 
     #[test]
-    fn one_that_is_not_ready_in_time_or_misbehaves_is_killed_once() {
-        let mut life = Life::default();
-        life.adopt(None, at(0));
-        life.spawned(7, at(0));
-        assert!(life.tick(at(START_MS)).contains(&Act::Kill));
-        assert_eq!(life.deadline(), None);
-        assert_eq!(life.misbehaved("nonsense", at(START_MS)), []);
-        assert!(spawns(&dies(&mut life, at(START_MS))));
-        running(&mut life, 8, at(START_MS));
-        assert!(life.misbehaved("nonsense", at(START_MS)).contains(&Act::Kill));
+    fn a_servant_that_is_not_ready_in_time_or_misbehaves_is_killed_once() {
+        let mut lifecycle = Lifecycle::default();
+        lifecycle.adopt(None, at(0));
+        lifecycle.spawned(7, at(0));
+        assert!(lifecycle.tick(at(START_MS)).contains(&Action::Kill));
+        assert_eq!(lifecycle.deadline(), None);
+        assert_eq!(lifecycle.misbehaved("nonsense", at(START_MS)), []);
+        assert!(spawns(&dies(&mut lifecycle, at(START_MS))));
+        running(&mut lifecycle, 8, at(START_MS));
+        assert!(lifecycle.misbehaved("nonsense", at(START_MS)).contains(&Action::Kill));
     }
 
     #[test]
-    fn a_successor_of_the_supervisor_takes_over_what_runs_and_starts_what_does_not() {
-        let mut life = Life::default();
-        life.adopt(None, at(0));
-        running(&mut life, 7, at(0));
-        let kept = life.clone();
-        assert_eq!(life.adopt(Some(&held(7, false)), at(5)), []);
-        assert_eq!((life.status("x").phase, life.status("x").restarts), (Phase::Ready, 0));
-        let mut life = kept.clone();
-        assert!(spawns(&life.adopt(Some(&held(7, true)), at(5))), "it ended meanwhile");
-        assert_eq!(life.status("x").restarts, 1);
-        let mut life = kept;
-        assert!(spawns(&life.adopt(None, at(5))), "its end was dealt with");
-        let mut lost = Life::default();
+    fn a_successor_of_the_supervisor_takes_over_running_servants_and_starts_the_others() {
+        let mut lifecycle = Lifecycle::default();
+        lifecycle.adopt(None, at(0));
+        running(&mut lifecycle, 7, at(0));
+        let saved = lifecycle.clone();
+        assert_eq!(lifecycle.adopt(Some(&held(7, false)), at(5)), []);
+        assert_eq!((lifecycle.status("x").phase, lifecycle.status("x").restarts), (Phase::Ready, 0));
+        let mut lifecycle = saved.clone();
+        assert!(spawns(&lifecycle.adopt(Some(&held(7, true)), at(5))), "it exited meanwhile");
+        assert_eq!(lifecycle.status("x").restarts, 1);
+        let mut lifecycle = saved;
+        assert!(spawns(&lifecycle.adopt(None, at(5))), "its exit was handled");
+        let mut lost = Lifecycle::default();
         assert_eq!(lost.adopt(Some(&held(7, false)), at(5)), []);
         assert_eq!(lost.status("x").phase, Phase::Starting);
     }
