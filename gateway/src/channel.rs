@@ -1,7 +1,8 @@
-//! The conversation with the supervisor.
+//! The channel to the supervisor.
 //!
-//! Its law: nothing that a connection does waits for the supervisor, but for a socket that only it can make. Counters are sent at
-//! the first change after a [`PACE`], and what cannot be sent because nobody reads is sent in its newest form when somebody does.
+//! Invariant: connections never wait for the supervisor, except for a socket that only it can create. Counters are sent
+//! at the first change after a [`REPORT_INTERVAL`]; if the supervisor does not read, their latest values are sent once
+//! it does.
 
 use std::io;
 use std::sync::Arc;
@@ -16,25 +17,25 @@ use tokio::time::sleep;
 
 use crate::ingress::Ingress;
 
-/// The shortest time between two reports of the counters: a status is read by people and scrapers, and one report a connection
-/// would keep the supervisor as busy as the gateway.
-const PACE: Duration = Duration::from_millis(100);
+/// Minimum time between two reports of the counters: a status is read by humans and scrapers, and a report per
+/// connection would keep the supervisor as busy as the gateway.
+const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Why the conversation ended.
+/// Why the channel failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
     /// The socket failed.
     #[error("the socket failed")]
     Io(#[from] io::Error),
-    /// What came is no message.
-    #[error("the supervisor sent what is no message")]
+    /// The supervisor sent an invalid message.
+    #[error("the supervisor sent an invalid message")]
     Frame(#[from] FrameError),
     /// Every copy of the supervisor's end is closed.
-    #[error("the supervisor's end is closed")]
+    #[error("the supervisor's end of the channel is closed")]
     Closed,
 }
 
-/// Hears the supervisor and sends what `outgoing` brings, until one of the two fails.
+/// Receives messages from the supervisor and sends those from `outgoing`, until an error occurs.
 pub(crate) async fn converse(
     channel: Arc<Packets>,
     ingress: &Ingress,
@@ -47,13 +48,13 @@ pub(crate) async fn converse(
         Ok(())
     };
     tokio::select! {
-        heard = hear(&channel, ingress) => heard,
+        received = receive(&channel, ingress) => received,
         sent = sending => sent,
         counted = count(&channel, ingress) => counted,
     }
 }
 
-async fn hear(channel: &Packets, ingress: &Ingress) -> Result<(), ChannelError> {
+async fn receive(channel: &Packets, ingress: &Ingress) -> Result<(), ChannelError> {
     let mut buffer = vec![0; LIMIT];
     let mut table: Vec<Target> = Vec::new();
     let mut waiting: Option<AbortHandle> = None;
@@ -66,21 +67,21 @@ async fn hear(channel: &Packets, ingress: &Ingress) -> Result<(), ChannelError> 
             ToGateway::Table { targets, more } => {
                 table.extend(targets);
                 if !more {
-                    ingress.learn(std::mem::take(&mut table));
-                    ingress.tell(FromGateway::Ready).await;
+                    ingress.set_table(std::mem::take(&mut table));
+                    ingress.report(FromGateway::Ready).await;
                 }
             }
             ToGateway::Drain => {
                 ingress.drain();
-                let asked = ingress.clone();
+                let draining = ingress.clone();
                 let task = tokio::spawn(async move {
-                    asked.empty().await;
-                    asked.tell(FromGateway::Empty).await;
+                    draining.empty().await;
+                    draining.report(FromGateway::Empty).await;
                 });
-                // A supervisor that was restarted asks again, and is told once.
+                // A restarted supervisor repeats its request, and gets one report.
                 waiting.replace(task.abort_handle()).into_iter().for_each(|task| task.abort());
             }
-            ToGateway::Count => ingress.tell(FromGateway::Counted(ingress.counters())).await,
+            ToGateway::Count => ingress.report(FromGateway::Counted(ingress.counters())).await,
             ToGateway::Loaned { id, errno } => ingress.loaned(id, fds.pop(), errno),
         }
     }
@@ -90,6 +91,6 @@ async fn count(channel: &Packets, ingress: &Ingress) -> Result<(), ChannelError>
     loop {
         ingress.changed().await;
         channel.send(&encode(&FromGateway::Counted(ingress.counters()))?).await?;
-        sleep(PACE).await;
+        sleep(REPORT_INTERVAL).await;
     }
 }

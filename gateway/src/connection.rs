@@ -1,6 +1,7 @@
-//! One connection: its header, its service, its bytes, its end.
+//! One connection: reads its header, connects to the service, and forwards data.
 //!
-//! Its law: nothing is dialled before the header is whole, names a port of the manifest, and that port has room.
+//! Invariant: the gateway connects to a service only once the header is complete, names a port of the manifest, and
+//! that port is below its connection limit.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -18,26 +19,27 @@ use crate::refusal::Refusal;
 use crate::shared::Shared;
 use crate::table::{Port, Table};
 
-/// How long the host may take to say what it wants: it does so at once, and under emulation that takes milliseconds.
+/// How long the host may take to send the header: it does so immediately, and under emulation that takes milliseconds.
 pub(crate) const HEADER_TIME: Duration = Duration::from_secs(5);
 
 /// How long a service may take to accept. Its listen queue is on this machine: a full one drops the request, and the
-/// kernel asks again after one second and after three.
+/// kernel retries after one second and after three.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
-/// Bytes read with the header: it, and a request of common size that came with it.
+/// Bytes read at first: the header, and a request of typical size that follows it.
 const FIRST_READ: usize = HEADER + HEADER_LIMIT + 3 * 1024;
 
-/// Carries one connection to its end, which is never an error: what goes wrong between two peers concerns them alone.
+/// Forwards one connection until it ends, which is never an error: errors between two peers concern only them.
 ///
-/// `unread` is its place among those that have not said yet which port they are for.
-pub(crate) async fn carry(
+/// `unread` is its slot among the connections whose header has not been read.
+pub(crate) async fn forward(
     stream: Stream,
     shared: &Shared,
     table: &Table,
     unread: Pass,
 ) -> Result<(), Refusal> {
-    let (header, early) = timeout(HEADER_TIME, read_header(&stream)).await.map_err(|_| Refusal::Silent)??;
+    let (header, early) =
+        timeout(HEADER_TIME, read_header(&stream)).await.map_err(|_| Refusal::NoHeader)??;
     let port = table.get(header.port).ok_or(Refusal::Port(header.port))?;
     let pass = port.gate.try_enter().ok_or(Refusal::Full(header.port))?;
     drop(unread);
@@ -49,18 +51,18 @@ pub(crate) async fn carry(
     let options = Options { closes_last: true, lead_in, early, ..Options::new(header.framing) };
     relay(&stream, &service, &shared.works, options).await;
     drop((stream, service));
-    // Room is made once the descriptors are free.
+    // The slot is released only after the descriptors are closed.
     drop(pass);
     Ok(())
 }
 
-/// Reads the header, and what came with it.
+/// Reads the header, and the data that came with it.
 async fn read_header(stream: &Stream) -> Result<(Header, Vec<u8>), Refusal> {
     let mut decoder = Decoder::new(HEADER_LIMIT);
     loop {
-        let bytes = stream.recv_some(FIRST_READ).await.map_err(Refusal::BrokenOff)?;
+        let bytes = stream.recv_some(FIRST_READ).await.map_err(Refusal::ClosedEarly)?;
         if bytes.is_empty() {
-            return Err(Refusal::BrokenOff(io::ErrorKind::UnexpectedEof.into()));
+            return Err(Refusal::ClosedEarly(io::ErrorKind::UnexpectedEof.into()));
         }
         decoder.push(&bytes);
         if let Some(header) = decoder.next_message::<Header>()? {
@@ -73,7 +75,8 @@ async fn read_header(stream: &Stream) -> Result<(Header, Vec<u8>), Refusal> {
     }
 }
 
-/// Connects to the service. Where something is to be sent at once, it is told of both together.
+/// Connects to the service. If data is to be sent immediately (`speaks`), the service learns of the connection with the
+/// data.
 async fn connect(
     number: u16,
     port: &Port,

@@ -1,8 +1,8 @@
-//! Ingress: connections that the host dials are carried to the service behind a port of the manifest.
+//! Ingress: forwards connections of the host to the service behind a port of the manifest.
 //!
-//! Its law: the host chooses among the ports that the measured manifest names, and nothing else; what it says of the
-//! client goes into logs and the PROXY header, never into a decision. A connection that is refused is closed at once,
-//! counted, and reported at a bounded rate. Connections to one port never take the room that is kept for the others.
+//! Invariant: the host can only choose among the ports that the measured manifest names; the client address that it
+//! reports is used in logs and the PROXY header, never in a decision. A refused connection is closed immediately,
+//! counted, and reported at a bounded rate. Connections to one port never use the capacity that is reserved for others.
 
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
@@ -22,67 +22,67 @@ use crate::refusal::Refusal;
 use crate::shared::Shared;
 use crate::table::Table;
 
-/// While connections come, one timer is always due before the deadline of any header. Tokio wakes its own reactor, by a write
-/// and one more turn, for each timer that is due before all others (`reregister` of its time driver); with this one it does
-/// so once in this time, not once a connection. Shorter than [`connection::HEADER_TIME`].
-const BEAT: Duration = Duration::from_secs(4);
+/// While connections arrive, one timer is always due before the deadline of any header. Tokio wakes its own reactor, by
+/// a write and another turn, for each timer that is due before all others (`reregister` of its time driver); with this
+/// one it does so once per this interval, not once per connection. Shorter than [`connection::HEADER_TIME`].
+const FIRST_TIMER: Duration = Duration::from_secs(4);
 
-/// Messages to the supervisor that wait to be sent: the loans of all connections, an answer of each other kind, and lines about
-/// refused connections as far as there is room.
+/// Queue of messages to the supervisor: the loan requests of all connections, a message of each other kind, and lines
+/// about refused connections while there is space.
 const OUTGOING: usize = 64;
 
-/// The ingress service. Clones are the same service.
+/// The ingress service. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Ingress {
     shared: Arc<Shared>,
 }
 
 impl Ingress {
-    /// The service with room for so many connections at once, which serves once it has a [table](Self::learn), and what it wants
-    /// to tell the supervisor.
+    /// A service for at most `capacity` concurrent connections, which starts serving once it has a
+    /// [table](Self::set_table), and its messages to the supervisor.
     #[must_use]
-    pub fn new(room: usize) -> (Self, mpsc::Receiver<FromGateway>) {
-        let (outgoing, told) = mpsc::channel(OUTGOING);
-        let shared = Shared::new(room, outgoing);
-        (Self { shared: Arc::new(shared) }, told)
+    pub fn new(capacity: usize) -> (Self, mpsc::Receiver<FromGateway>) {
+        let (outgoing, messages) = mpsc::channel(OUTGOING);
+        let shared = Shared::new(capacity, outgoing);
+        (Self { shared: Arc::new(shared) }, messages)
     }
 
-    /// Takes the supervisor's word of where the ports lead. The ports are those of the first.
-    pub fn learn(&self, targets: Vec<Target>) {
+    /// Sets or updates the targets of the ports. The first call determines the ports.
+    pub fn set_table(&self, targets: Vec<Target>) {
         let table = self.shared.table.borrow().clone();
         if let Some(table) = table {
             table.update(&targets);
         } else {
-            let table = Arc::new(Table::new(targets, self.shared.room));
+            let table = Arc::new(Table::new(targets, self.shared.capacity));
             self.shared.table.send_replace(Some(table));
         }
     }
 
-    /// Serves `listener`, which listens on [`cloister_wire::ports::INGRESS`]. It ends only when it is dropped; the
-    /// connections it has accepted go on.
+    /// Serves `listener`, which listens on [`cloister_wire::ports::INGRESS`]. It stops only when it is dropped;
+    /// accepted connections continue.
     pub async fn serve(&self, listener: Listener) -> Infallible {
         let table = self.table().await;
-        let mut beat = pin!(sleep(BEAT));
-        let mut beating = true;
+        let mut timer = pin!(sleep(FIRST_TIMER));
+        let mut is_armed = true;
         loop {
             tokio::select! {
                 (stream, _) = table.unread.next(&listener) => {
-                    if !std::mem::replace(&mut beating, true) {
-                        beat.as_mut().reset(Instant::now() + BEAT);
+                    if !std::mem::replace(&mut is_armed, true) {
+                        timer.as_mut().reset(Instant::now() + FIRST_TIMER);
                     }
                     self.admit(stream, &table).await;
                 }
-                () = beat.as_mut(), if beating => beating = false,
+                () = timer.as_mut(), if is_armed => is_armed = false,
             }
         }
     }
 
-    /// Refuses new connections from now on.
+    /// Starts refusing new connections.
     pub fn drain(&self) {
         self.shared.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until no connection is open. How long that may take is the caller's business.
+    /// Waits until no connection is open. The caller limits the time.
     pub async fn empty(&self) {
         let table = self.shared.table.borrow().clone();
         if let Some(table) = table {
@@ -90,7 +90,7 @@ impl Ingress {
         }
     }
 
-    /// What has been carried so far.
+    /// The counters so far.
     #[must_use]
     pub fn counters(&self) -> IngressCounters {
         let shared = &self.shared;
@@ -104,20 +104,20 @@ impl Ingress {
         }
     }
 
-    /// Waits until the counters differ from those of the last time.
+    /// Waits until the counters have changed since the last call.
     pub(crate) async fn changed(&self) {
         self.shared.changed.notified().await;
     }
 
-    /// Tells the supervisor.
-    pub(crate) async fn tell(&self, message: FromGateway) {
-        // Its receiver ends with the process.
+    /// Sends a message to the supervisor.
+    pub(crate) async fn report(&self, message: FromGateway) {
+        // The receiver exists as long as the process.
         self.shared.outgoing.send(message).await.unwrap_or_default();
     }
 
-    /// Takes a socket that the supervisor made.
+    /// Handles the supervisor's reply to a loan request.
     pub(crate) fn loaned(&self, id: u64, socket: Option<OwnedFd>, errno: Option<i32>) {
-        self.shared.loans.answered(id, socket, errno);
+        self.shared.loans.resolve(id, socket, errno);
     }
 
     /// The table, once there is one.
@@ -128,12 +128,12 @@ impl Ingress {
             if let Some(table) = table {
                 return table;
             }
-            // The sender is here, so this waits.
+            // `self` owns the sender, so this cannot fail.
             tables.changed().await.unwrap_or_default();
         }
     }
 
-    /// Takes a connection in, as soon as there is room for one more whose header has not been read.
+    /// Serves a connection, as soon as there is a slot for another one whose header has not been read.
     async fn admit(&self, stream: Stream, table: &Arc<Table>) {
         if self.shared.draining.load(Ordering::Relaxed) {
             return self.shared.refuse(&Refusal::Draining);
@@ -141,7 +141,7 @@ impl Ingress {
         let unread = table.unread.enter().await;
         let (shared, table) = (Arc::clone(&self.shared), Arc::clone(table));
         drop(tokio::spawn(async move {
-            if let Err(refusal) = connection::carry(stream, &shared, &table, unread).await {
+            if let Err(refusal) = connection::forward(stream, &shared, &table, unread).await {
                 shared.refuse(&refusal);
             }
             shared.changed.notify_one();

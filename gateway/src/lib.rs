@@ -1,19 +1,20 @@
-//! The gateway: the servant that carries every connection from outside.
+//! The gateway: the servant that forwards every connection from outside.
 //!
-//! Its law: it parses what hosts and clients send, so it holds nothing worth having: two descriptors, an empty root, a user of its
-//! own and no capability. It decides nothing. Which ports there are and whose they are is the [supervisor's
-//! word](cloister_wire::gateway); while there is no supervisor the last word stands.
+//! Invariant: it parses untrusted input from hosts and clients, so it has access to nothing of value: two descriptors,
+//! an empty root, a user of its own and no capabilities. It makes no decisions. The
+//! [supervisor](cloister_wire::gateway) sends the ports and their owners; while no supervisor runs, the last table
+//! applies.
 //!
 //! | module | job |
 //! |---|---|
-//! | [`program`] | the process: its threads and what they share |
-//! | [`ingress`] | connections of the host, from accept to the end |
-//! | `connection` | one of them: its header, its service, its bytes |
-//! | `shared` | what all threads and connections share |
-//! | `table` | where the ports lead, and to whom |
-//! | `channel` | the conversation with the supervisor |
-//! | `loans` | sockets that the supervisor makes, where all ports are taken |
-//! | `proxy` | the PROXY protocol's header, version 2 |
+//! | [`program`] | the process and its threads |
+//! | [`ingress`] | accepts the host's connections |
+//! | `connection` | one connection: its header, its service, its data |
+//! | `shared` | state shared by all threads and connections |
+//! | `table` | the targets of the ports, and their owners |
+//! | `channel` | the channel to the supervisor |
+//! | `loans` | sockets that the supervisor creates if all ports are in use |
+//! | `proxy` | the header of the PROXY protocol, version 2 |
 //! | `refusal` | why a connection is refused, and how often that is reported |
 
 mod channel;

@@ -1,7 +1,7 @@
-//! Sockets that the supervisor makes, for connections that find every port of this machine taken.
+//! Sockets that the supervisor creates, for connections that find every source port of this machine in use.
 //!
-//! Its law: at most [`MOST_LOANS`] are asked for at once, and whoever has stopped waiting leaves nothing behind. To bind a socket
-//! beside another's takes `CAP_NET_ADMIN`, which the gateway does not have.
+//! Invariant: at most [`MOST_LOANS`] are requested at once, and a caller that stops waiting leaves nothing behind.
+//! Binding a socket to a port that another one uses requires `CAP_NET_ADMIN`, which the gateway does not have.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use cloister_wire::gateway::{FromGateway, MOST_LOANS};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-/// What is asked for and not given yet.
+/// The pending requests.
 #[derive(Debug)]
 pub(crate) struct Loans {
     permits: Semaphore,
@@ -23,38 +23,38 @@ pub(crate) struct Loans {
 #[derive(Debug, Default)]
 struct Waiting {
     next: u64,
-    answers: BTreeMap<u64, oneshot::Sender<io::Result<OwnedFd>>>,
+    replies: BTreeMap<u64, oneshot::Sender<io::Result<OwnedFd>>>,
 }
 
 impl Loans {
-    /// Nothing is asked for yet.
+    /// Starts without requests.
     pub(crate) fn new(outgoing: mpsc::Sender<FromGateway>) -> Self {
         Self { permits: Semaphore::new(MOST_LOANS), waiting: Mutex::default(), outgoing }
     }
 
-    /// A socket that can be connected to `to`. How long it may take is the caller's business.
+    /// Requests a socket that can be connected to `to`. The caller limits the time.
     pub(crate) async fn borrow(&self, to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {
         let _permit = self.permits.acquire().await.map_err(io::Error::other)?;
-        let (answer, answered) = oneshot::channel();
+        let (reply, replied) = oneshot::channel();
         let id = {
             let mut waiting = self.waiting();
             let id = waiting.next;
             waiting.next = id.wrapping_add(1);
-            waiting.answers.insert(id, answer);
+            waiting.replies.insert(id, reply);
             id
         };
         let _entry = Entry { loans: self, id };
         self.outgoing.send(FromGateway::Borrow { id, to, speaks }).await.map_err(io::Error::other)?;
-        answered.await.map_err(io::Error::other)?
+        replied.await.map_err(io::Error::other)?
     }
 
-    /// Takes an answer of the supervisor. One that nobody waits for any more is dropped with its socket.
-    pub(crate) fn answered(&self, id: u64, socket: Option<OwnedFd>, errno: Option<i32>) {
-        let Some(answer) = self.waiting().answers.remove(&id) else { return };
-        let given =
+    /// Handles a reply of the supervisor. If its request was abandoned, it is dropped with its socket.
+    pub(crate) fn resolve(&self, id: u64, socket: Option<OwnedFd>, errno: Option<i32>) {
+        let Some(reply) = self.waiting().replies.remove(&id) else { return };
+        let result =
             socket.ok_or_else(|| errno.map_or(io::ErrorKind::NotFound.into(), io::Error::from_raw_os_error));
-        // A connection that gave up in this moment closes it.
-        drop(answer.send(given));
+        // If the connection has just stopped waiting, this closes the socket.
+        drop(reply.send(result));
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -62,7 +62,7 @@ impl Loans {
     }
 }
 
-/// A place among those that wait.
+/// Removes a request when it is dropped.
 struct Entry<'a> {
     loans: &'a Loans,
     id: u64,
@@ -70,7 +70,7 @@ struct Entry<'a> {
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        self.loans.waiting().answers.remove(&self.id);
+        self.loans.waiting().replies.remove(&self.id);
     }
 }
 
@@ -82,14 +82,16 @@ mod tests {
     const TO: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 80);
 
     #[tokio::test]
-    async fn a_loan_is_asked_for_and_given() {
-        let (outgoing, mut asked) = mpsc::channel(4);
+    async fn a_loan_is_requested_and_granted() {
+        let (outgoing, mut requests) = mpsc::channel(4);
         let loans = Loans::new(outgoing);
         let supervisor = async {
-            let Some(FromGateway::Borrow { id, to: TO, speaks: true }) = asked.recv().await else { panic!() };
-            loans.answered(id, Some(std::fs::File::open("/dev/null").unwrap().into()), None);
-            let Some(FromGateway::Borrow { id, .. }) = asked.recv().await else { panic!() };
-            loans.answered(id, None, Some(1));
+            let Some(FromGateway::Borrow { id, to: TO, speaks: true }) = requests.recv().await else {
+                panic!()
+            };
+            loans.resolve(id, Some(std::fs::File::open("/dev/null").unwrap().into()), None);
+            let Some(FromGateway::Borrow { id, .. }) = requests.recv().await else { panic!() };
+            loans.resolve(id, None, Some(1));
         };
         let gateway = async {
             loans.borrow(TO, true).await.unwrap();
@@ -99,14 +101,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_gives_up_leaves_nothing_behind() {
-        let (outgoing, _asked) = mpsc::channel(64);
+    async fn an_abandoned_request_leaves_nothing_behind() {
+        let (outgoing, _requests) = mpsc::channel(64);
         let loans = Loans::new(outgoing);
         for _ in 0..2 * MOST_LOANS {
             let waited = tokio::time::timeout(Duration::from_secs(1), loans.borrow(TO, true)).await;
             assert!(waited.is_err());
         }
-        assert!(loans.waiting().answers.is_empty());
-        loans.answered(0, None, None);
+        assert!(loans.waiting().replies.is_empty());
+        loans.resolve(0, None, None);
     }
 }

@@ -1,6 +1,6 @@
 //! The gateway's process.
 //!
-//! Its law: an error ends it, with its causes on stderr, which is in the log; the supervisor starts another.
+//! Invariant: an error ends the process, with its causes on stderr, which is logged; the supervisor restarts it.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -25,6 +25,6 @@ fn report(error: &dyn Error) {
         cause = error.source();
     }
     line.push('\n');
-    // Without stderr there is no other place for it.
+    // If stderr fails, the error cannot be reported.
     io::stderr().write_all(line.as_bytes()).unwrap_or_default();
 }

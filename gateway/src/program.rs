@@ -1,12 +1,12 @@
 //! The process: one thread for each processor, each with a reactor of its own, all with the same listener.
 //!
-//! Its law: with one processor there is one thread. Threads share counters, gates and the table, and never a connection: it stays
-//! with the thread that accepted it. The main thread holds the conversation with the supervisor besides.
+//! Invariant: with one processor there is one thread. Threads share counters, gates and the table, but never a
+//! connection: it stays with the thread that accepted it. The main thread also serves the channel to the supervisor.
 //!
-//! A connection wakes every thread that waits, and one gets it. `EPOLLEXCLUSIVE` would wake one, but it has no effect between the
-//! reactor's own epoll instance and the listener unless that is registered with it, which Tokio does not offer. Machines have a
-//! few processors, a thread that is woken for nothing makes one `poll(2)` ([`Listener::inherited`]), and one that is busy with
-//! connections is not woken at all.
+//! A connection wakes every waiting thread, and one gets it. `EPOLLEXCLUSIVE` would wake only one, but it has no effect
+//! between the reactor's own epoll instance and the listener unless the listener is registered with it, which Tokio
+//! does not support. Machines have few processors, a thread that is woken in vain makes one `poll(2)`
+//! ([`Listener::inherited`]), and a thread that is busy with connections is not woken at all.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,18 +21,18 @@ use tokio::runtime::{Builder, Runtime};
 use crate::channel;
 use crate::ingress::Ingress;
 
-/// Why the gateway ends.
+/// Why the gateway exits.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    /// The system refuses what it cannot be without.
+    /// A system call failed that the gateway cannot work without.
     #[error("{what}")]
     System {
-        /// What it was doing.
+        /// What failed.
         what: &'static str,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
-    /// The supervisor's end of the channel is gone, or what it sends is no message.
+    /// The supervisor's end of the channel is closed, or it sent an invalid message.
     #[error("the channel to the supervisor failed")]
     Channel(#[from] channel::ChannelError),
 }
@@ -41,10 +41,10 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> GatewayError {
     move |source| GatewayError::System { what, source }
 }
 
-/// Serves with the descriptors that this process has inherited.
+/// Runs the gateway with the descriptors that this process has inherited.
 ///
 /// # Errors
-/// Whatever ends it: it never ends by itself.
+/// It returns only on an error.
 pub fn run() -> Result<(), GatewayError> {
     let listener = inherited::copy(LISTENER_FD).map_err(system("the inherited listener is not open"))?;
     let channel = inherited::copy(CHANNEL_FD).map_err(system("the inherited channel is not open"))?;
@@ -54,30 +54,31 @@ pub fn run() -> Result<(), GatewayError> {
         let (ingress, listener) = (ingress.clone(), copy(&listener)?);
         let serve = move || serve(&ingress, listener);
         let thread = std::thread::Builder::new().spawn(serve);
-        drop(thread.map_err(system("a thread cannot be started"))?);
+        drop(thread.map_err(system("cannot start a thread"))?);
     }
     let serving = ingress.clone();
     runtime()?.block_on(async {
-        let channel = Packets::new(channel).map_err(system("the reactor does not take the channel"))?;
+        let channel =
+            Packets::new(channel).map_err(system("cannot register the channel with the reactor"))?;
         let listener = watched(listener, threads > 1)?;
         drop(tokio::spawn(async move { serving.serve(listener).await }));
         Ok(channel::converse(Arc::new(channel), &ingress, outgoing).await?)
     })
 }
 
-/// One of the other threads. One that cannot go on leaves the connections to those that can.
+/// Runs one of the other threads. If it fails, the remaining threads accept the connections.
 fn serve(ingress: &Ingress, listener: OwnedFd) -> Result<(), GatewayError> {
     runtime()?.block_on(async { match ingress.serve(watched(listener, true)?).await {} })
 }
 
 fn watched(listener: OwnedFd, shared: bool) -> Result<Listener, GatewayError> {
-    Listener::inherited(listener, shared).map_err(system("the reactor does not take the listener"))
+    Listener::inherited(listener, shared).map_err(system("cannot register the listener with the reactor"))
 }
 
 fn runtime() -> Result<Runtime, GatewayError> {
-    Builder::new_current_thread().enable_all().build().map_err(system("there is no reactor"))
+    Builder::new_current_thread().enable_all().build().map_err(system("cannot create a reactor"))
 }
 
 fn copy(fd: impl AsFd) -> Result<OwnedFd, GatewayError> {
-    fd.as_fd().try_clone_to_owned().map_err(system("the listener cannot be shared"))
+    fd.as_fd().try_clone_to_owned().map_err(system("cannot duplicate the listener"))
 }

@@ -1,6 +1,6 @@
-//! Why a connection is refused, and how often that is said.
+//! Why a connection is refused, and how often that is reported.
 //!
-//! Its law: whoever sits outside can cause as many refusals as it likes, and not as many lines.
+//! Invariant: peers outside can cause any number of refusals, but only a bounded number of log lines.
 
 use std::io;
 use std::time::Duration;
@@ -12,68 +12,68 @@ use tokio::time::Instant;
 /// The time over which lines are counted.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Lines a window: enough to see each kind of fault once.
+/// Lines per window: enough to report each kind of refusal once.
 const LINES: u32 = 5;
 
-/// Why a connection is not carried.
+/// Why a connection is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    /// The host asked to drain, or the enclave is stopping.
-    #[error("the enclave takes no new connections: it is draining")]
+    /// The host requested a drain, or the enclave is stopping.
+    #[error("the enclave accepts no new connections: it is draining")]
     Draining,
-    /// The port's cap is reached.
+    /// The port's connection limit is reached.
     #[error("connection limit of ingress port {0} reached")]
     Full(u16),
-    /// The host did not say in time what it wants.
+    /// The host did not send a header in time.
     #[error("the host sent no header in time")]
-    Silent,
-    /// The host went away in the middle of the header.
-    #[error("the host broke off before its header was complete: {0}")]
-    BrokenOff(io::Error),
-    /// The host does not speak this channel.
-    #[error("the header cannot be read: {0}")]
+    NoHeader,
+    /// The connection was closed before the header was complete.
+    #[error("the connection was closed before the header was complete: {0}")]
+    ClosedEarly(io::Error),
+    /// The header is not valid.
+    #[error("invalid header: {0}")]
     Header(#[from] FrameError),
-    /// The host speaks another version of it.
-    #[error("the host speaks version {0} of ingress, this side speaks version {VERSION}")]
+    /// The host uses another version of the protocol.
+    #[error("the host uses version {0} of the ingress protocol, this gateway uses version {VERSION}")]
     Version(u32),
-    /// The manifest names no such port.
+    /// The manifest has no such ingress port.
     #[error("the manifest has no ingress port {0}")]
     Port(u16),
-    /// The service does not answer.
-    #[error("ingress port {port}: no service answers on TCP port {target}: {error}")]
+    /// The service cannot be reached.
+    #[error("ingress port {port}: cannot connect to the service on TCP port {target}: {error}")]
     Service {
-        /// The port the host asked for.
+        /// The ingress port.
         port: u16,
-        /// Where the service should listen.
+        /// The port on which the service is expected to listen.
         target: u16,
-        /// What the system says.
+        /// The cause.
         error: io::Error,
     },
 }
 
-/// How many refusals have been said lately.
+/// Limits the lines about refusals.
 #[derive(Debug, Default)]
 pub(crate) struct Quota {
     since: Option<Instant>,
-    said: u32,
-    unsaid: u64,
+    logged: u32,
+    suppressed: u64,
 }
 
 impl Quota {
-    /// The line for a refusal, if there may be one now. The first line of a window tells how many went unsaid.
-    pub(crate) fn say(&mut self, now: Instant, refusal: &Refusal) -> Option<String> {
+    /// The line for a refusal, if it is within the limit. The next line after suppressed ones contains their number.
+    pub(crate) fn line(&mut self, now: Instant, refusal: &Refusal) -> Option<String> {
         if self.since.is_none_or(|since| now.saturating_duration_since(since) >= WINDOW) {
             self.since = Some(now);
-            self.said = 0;
+            self.logged = 0;
         }
-        if self.said >= LINES {
-            self.unsaid = self.unsaid.saturating_add(1);
+        if self.logged >= LINES {
+            self.suppressed = self.suppressed.saturating_add(1);
             return None;
         }
-        self.said = self.said.saturating_add(1);
-        let line = match std::mem::take(&mut self.unsaid) {
+        self.logged = self.logged.saturating_add(1);
+        let line = match std::mem::take(&mut self.suppressed) {
             0 => format!("ingress: refused a connection: {refusal}"),
-            more => format!("ingress: refused a connection, and {more} more before it: {refusal}"),
+            more => format!("ingress: refused a connection ({more} earlier refusals suppressed): {refusal}"),
         };
         Some(line)
     }
@@ -84,18 +84,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_of_refusals_is_a_few_lines_and_a_number() {
+    fn a_flood_of_refusals_causes_a_few_lines_and_a_count() {
         let mut quota = Quota::default();
         let start = Instant::now();
-        let lines = (0..1000).filter(|_| quota.say(start, &Refusal::Port(81)).is_some()).count();
+        let lines = (0..1000).filter(|_| quota.line(start, &Refusal::Port(81)).is_some()).count();
         assert_eq!(lines, 5);
         assert_eq!(
-            quota.say(start + WINDOW, &Refusal::Full(80)).unwrap(),
-            "ingress: refused a connection, and 995 more before it: connection limit of ingress port 80 reached"
+            quota.line(start + WINDOW, &Refusal::Full(80)).unwrap(),
+            "ingress: refused a connection (995 earlier refusals suppressed): connection limit of ingress port 80 reached"
         );
         assert_eq!(
-            quota.say(start + WINDOW, &Refusal::Draining).unwrap(),
-            "ingress: refused a connection: the enclave takes no new connections: it is draining"
+            quota.line(start + WINDOW, &Refusal::Draining).unwrap(),
+            "ingress: refused a connection: the enclave accepts no new connections: it is draining"
         );
     }
 }

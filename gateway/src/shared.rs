@@ -1,4 +1,4 @@
-//! What all threads and connections of the gateway share: the table, the counters, and the way to the supervisor.
+//! The state that all threads and connections share: the table, the counters, and the queue to the supervisor.
 //!
 //! Invariant: no connection waits for the supervisor to read a line about another one.
 
@@ -16,27 +16,27 @@ use crate::loans::Loans;
 use crate::refusal::{Quota, Refusal};
 use crate::table::Table;
 
-/// What all threads and connections share.
+/// The state that all threads and connections share.
 pub(crate) struct Shared {
-    /// The most connections at once.
-    pub(crate) room: usize,
-    /// Where the ports lead, once the supervisor has said so.
+    /// Maximum number of concurrent connections.
+    pub(crate) capacity: usize,
+    /// The targets of the ports, once the supervisor has sent them.
     pub(crate) table: watch::Sender<Option<Arc<Table>>>,
     pub(crate) loans: Loans,
     pub(crate) works: Works,
     pub(crate) draining: AtomicBool,
     pub(crate) accepted: AtomicU64,
     pub(crate) refused: AtomicU64,
-    /// The counters have changed since they were reported.
+    /// Signals that the counters have changed since they were reported.
     pub(crate) changed: Notify,
     pub(crate) quota: Mutex<Quota>,
     pub(crate) outgoing: mpsc::Sender<FromGateway>,
 }
 
 impl Shared {
-    pub(crate) fn new(room: usize, outgoing: mpsc::Sender<FromGateway>) -> Self {
+    pub(crate) fn new(capacity: usize, outgoing: mpsc::Sender<FromGateway>) -> Self {
         Self {
-            room,
+            capacity,
             table: watch::Sender::new(None),
             loans: Loans::new(outgoing.clone()),
             works: Works::new(),
@@ -53,10 +53,10 @@ impl Shared {
     pub(crate) fn refuse(&self, refusal: &Refusal) {
         self.refused.fetch_add(1, Ordering::Relaxed);
         self.changed.notify_one();
-        let line = self.quota.lock().unwrap_or_else(PoisonError::into_inner).say(Instant::now(), refusal);
+        let line = self.quota.lock().unwrap_or_else(PoisonError::into_inner).line(Instant::now(), refusal);
         if let Some(line) = line {
             let line = bounded(&line, MAX_LINE);
-            // Where the supervisor does not read, a line is lost and no connection waits.
+            // If the supervisor does not read, the line is lost, but no connection waits.
             self.outgoing.try_send(FromGateway::Refused { line }).unwrap_or_default();
         }
     }

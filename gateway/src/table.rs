@@ -1,8 +1,8 @@
-//! Where the ports lead, and whose they are now.
+//! The targets of the ports, and their current owners.
 //!
-//! Its law: ports are the manifest's and never change; the cgroups behind them do, with each restart of a service. A service may
-//! listen before the supervisor's word of its new cgroup is here, so whoever finds an unknown cgroup waits for a newer word, and
-//! only so long.
+//! Invariant: the manifest's ports never change; the cgroups of their services change with each restart. A service may
+//! listen before the supervisor's update with its new cgroup arrives, so a connection that finds an unknown cgroup
+//! waits for an update, for a limited time.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,23 +15,23 @@ use tokio::time::timeout;
 
 use crate::loans::Loans;
 
-/// How long a connection waits for the cgroup of a service that has just been started: the word goes from init to the supervisor
-/// and from there here, which takes milliseconds, and as long as a restart of the supervisor where that has just ended. While
-/// another program has the port, each connection is refused this much later.
+/// How long a connection waits for the cgroup of a service that has just been started: init reports it to the
+/// supervisor, which updates the gateway. That takes milliseconds, plus a restart of the supervisor if it has just
+/// crashed. While another program uses the port, each connection is refused this much later.
 const TABLE_TIME: Duration = Duration::from_millis(500);
 
 /// No cgroup has this number (`cgroup_id`, `linux/cgroup.h`: numbers begin at 1).
-const NOBODY: u64 = 0;
+const NO_CGROUP: u64 = 0;
 
 /// All ports.
 #[derive(Debug)]
 pub(crate) struct Table {
     ports: BTreeMap<u16, Port>,
-    /// Where connections wait until their header says which port they are for.
+    /// The slots of connections whose header has not been read.
     pub(crate) unread: Gate,
 }
 
-/// One of them.
+/// One port.
 #[derive(Debug)]
 pub(crate) struct Port {
     place: OwnedPort,
@@ -42,9 +42,9 @@ pub(crate) struct Port {
 }
 
 impl Table {
-    /// These ports, with room for so many connections in all.
-    pub(crate) fn new(targets: Vec<gateway::Target>, room: usize) -> Self {
-        let gates = Gate::divide(room, targets.len());
+    /// These ports, with at most `capacity` connections in total.
+    pub(crate) fn new(targets: Vec<gateway::Target>, capacity: usize) -> Self {
+        let gates = Gate::divide(capacity, targets.len());
         let unread = gates.first().map_or_else(|| Gate::new(MOST_UNREAD), |gate| gate.beside(MOST_UNREAD));
         let port = |(target, gate): (gateway::Target, Gate)| {
             let port = Port {
@@ -59,7 +59,7 @@ impl Table {
         Self { ports: targets.into_iter().zip(gates).map(port).collect(), unread }
     }
 
-    /// Takes a newer word about the same ports.
+    /// Updates the owners of the same ports.
     pub(crate) fn update(&self, targets: &[gateway::Target]) {
         for target in targets {
             if let Some(port) = self.ports.get(&target.port) {
@@ -73,31 +73,31 @@ impl Table {
         self.ports.get(&number)
     }
 
-    /// Whether this cgroup is one of the services'.
+    /// Whether this cgroup belongs to one of the services.
     fn is_known(&self, cgroup: Option<u64>) -> bool {
         self.ports.values().any(|port| *port.owner.borrow() == cgroup)
     }
 }
 
 impl Port {
-    /// Where its service listens.
+    /// The port on which its service listens.
     pub(crate) const fn target(&self) -> u16 {
         self.place.number()
     }
 
-    /// Connects to its service. `speaks`: something is to be sent at once.
+    /// Connects to its service. `speaks`: data is to be sent immediately.
     pub(crate) async fn connect(&self, table: &Table, speaks: bool, loans: &Loans) -> io::Result<Stream> {
         let mut owner = self.owner.subscribe();
         let dial = |to| Stream::connect_tcp_borrowing(to, speaks, move || loans.borrow(to, speaks));
         loop {
-            let known = owner.borrow_and_update().unwrap_or(NOBODY);
+            let known = owner.borrow_and_update().unwrap_or(NO_CGROUP);
             let refused = match self.place.connect(known, dial).await {
                 Ok(stream) => return Ok(stream),
                 Err(refused) => refused,
             };
-            let may_be_its_own =
+            let may_be_new =
                 matches!(refused, NotReached::Taken(_, by) if by.is_some() && !table.is_known(by));
-            if !may_be_its_own || !matches!(timeout(TABLE_TIME, owner.changed()).await, Ok(Ok(()))) {
+            if !may_be_new || !matches!(timeout(TABLE_TIME, owner.changed()).await, Ok(Ok(()))) {
                 return Err(refused.into_error(&self.service, self.target()));
             }
         }

@@ -1,6 +1,6 @@
 //! The gateway's program for stories: what ramdisk 1 has as `/sbin/gateway`, built beside the tests that start it.
 //!
-//! Its law: it is that program and nothing else.
+//! Invariant: it only calls that program's entry point.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

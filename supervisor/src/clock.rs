@@ -1,7 +1,7 @@
-//! Time since the enclave's boot, the only time the supervisor decides by.
+//! Time since the enclave's boot, the only clock that the supervisor's decisions depend on.
 //!
-//! Its law: a [`Moment`] is `CLOCK_MONOTONIC`, which init, the supervisor and its successor after a crash all share, and
-//! which nobody outside can step. Wall-clock time is no matter of this program.
+//! Invariant: a [`Moment`] is `CLOCK_MONOTONIC`, which init, the supervisor and its successor after a crash share, and
+//! which cannot be set from outside. This program does not use wall-clock time.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const NANOS_PER_MICRO: u64 = 1_000;
 const NANOS_PER_MILLI: u64 = 1_000_000;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// Nanoseconds since boot (`CLOCK_MONOTONIC`). It saturates at both ends.
+/// Nanoseconds since boot (`CLOCK_MONOTONIC`). Arithmetic saturates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Moment(u64);
@@ -57,13 +57,13 @@ impl Moment {
         self.0 / NANOS_PER_MILLI
     }
 
-    /// This moment and `millis` milliseconds.
+    /// The moment `millis` milliseconds later.
     #[must_use]
     pub const fn plus_millis(self, millis: u64) -> Self {
         Self(self.0.saturating_add(millis.saturating_mul(NANOS_PER_MILLI)))
     }
 
-    /// How long before this moment `earlier` was; zero if it was not.
+    /// The time from `earlier` until this moment; zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -82,12 +82,12 @@ mod tests {
     }
 
     #[test]
-    fn the_past_is_no_time_ago_in_the_future() {
+    fn the_time_since_a_later_moment_is_zero() {
         assert_eq!(Moment::from_millis(5).since(Moment::from_millis(9)), Duration::ZERO);
     }
 
     #[test]
-    fn the_clock_goes_forward() {
+    fn the_clock_never_goes_backwards() {
         let first = Moment::now();
         assert!(Moment::now() >= first);
         assert!(first > Moment::default());

@@ -1,21 +1,22 @@
 //! The supervisor: policy inside the enclave.
 //!
-//! Its law: everything that must outlive it lies with init, so that it may die at any instruction and its successor goes
-//! on. It starts no process and reaps none: it asks [init](cloister_wire::hold) to.
+//! Invariant: everything that must survive it is stored by init, so that it may crash at any instruction and its
+//! successor continues. It neither starts nor reaps processes: it requests that from [init](cloister_wire::hold).
 //!
 //! | folder | job |
 //! |---|---|
-//! | [`core`] | one event at a time: decide, keep, perform, show |
-//! | [`launcher`] | the process graph: order, readiness, restarts, the end; pure |
+//! | [`core`] | one event at a time: decide, store, perform, publish |
+//! | [`launcher`] | the process graph: order, readiness, restarts, shutdown; pure |
 //! | [`confine`] | from the manifest to what init applies: capabilities, seccomp filter |
-//! | [`probe`], [`notify`] | is a service ready, is it alive |
-//! | [`owners`] | connections to a service's own port, and to nobody else's |
-//! | `servant` | programs of ours that run beside the services: the gateway |
-//! | [`logs`] | what the services said, bounded and never lost by a crash of ours |
-//! | [`reserve`] | the ports of the services, which are kept for them |
-//! | [`status`] | the state, and what may be asked |
-//! | [`permission`] | who inside may ask about other services |
-//! | [`hold`], [`stash`] | the conversation with init, and what it keeps for us |
+//! | [`probe`], [`notify`] | readiness and liveness of services |
+//! | [`owners`] | connections to a port only if the right service listens on it |
+//! | `servant` | Cloister's programs that run beside the services: the gateway |
+//! | [`logs`] | the services' output, bounded and preserved across crashes of the supervisor |
+//! | [`reserve`] | reserves the ports of the services |
+//! | [`memory`] | the memory reserved for the supervisor |
+//! | [`status`] | the enclave's state, and requests |
+//! | [`permission`] | which services may send requests about other services |
+//! | [`hold`], [`stash`] | the channel to init, and the state that init stores for the supervisor |
 
 pub mod clock;
 pub mod confine;
@@ -23,12 +24,12 @@ pub mod core;
 pub mod hold;
 pub mod launcher;
 pub mod logs;
+pub mod memory;
 pub mod notify;
 pub mod owners;
 pub mod permission;
 pub mod probe;
 pub mod reserve;
-pub mod room;
 mod servant;
 pub mod stash;
 pub mod status;

@@ -1,6 +1,6 @@
-//! The supervisor's process: takes what init left it and runs.
+//! The supervisor's process: takes over the descriptors and the state that init holds, and runs.
 //!
-//! Its law: every error ends the process, with its causes on stderr; init starts another, which goes on.
+//! Invariant: every error ends the process, with its causes on stderr; init starts a successor, which continues.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -35,7 +35,8 @@ fn supervise() -> Result<(), Box<dyn Error>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let setup = setup()?;
-        // The last that needs more: the listeners and the security module's registers. There is one thread.
+        // The listeners and the security module's registers, opened above, need more privileges. There is only one
+        // thread.
         confine_supervisor()?;
         Ok(run(setup).await?)
     })
@@ -43,43 +44,45 @@ fn supervise() -> Result<(), Box<dyn Error>> {
 
 fn setup() -> Result<Setup, CoreError> {
     let system = |what| move |source: io::Error| CoreError::System { what, source };
-    let init = inherited::copy(SUPERVISOR_FD).map_err(system("the socket to init is not there"))?;
+    let init = inherited::copy(SUPERVISOR_FD).map_err(system("the inherited socket to init is not open"))?;
     let host = |port| Listener::vsock(port).map_err(system("cannot listen on vsock"));
-    prepare_diagnosis().map_err(system("the kernel's socket diagnosis does not answer"))?;
-    // Bound while that is allowed; a supervisor that was started again finds it taken, and kept by init.
+    prepare_diagnosis().map_err(system("the kernel's socket diagnosis is unavailable"))?;
+    // Bound while that is allowed; for a restarted supervisor the address is in use, and init holds the socket.
     let ingress = Listener::bind_vsock(ports::INGRESS);
     let mut seed = [0; 8];
-    getrandom(&mut seed, GetRandomFlags::empty()).map_err(|e| system("there is no randomness")(e.into()))?;
+    getrandom(&mut seed, GetRandomFlags::empty())
+        .map_err(|e| system("cannot read random bytes")(e.into()))?;
     Ok(Setup {
         init: UnixStream::from(init),
         control: Entrance::host(host(ports::CONTROL)?),
         logs: Entrance::host(host(ports::LOGS)?),
         ingress: Box::new(move || ingress),
-        addresses: Addresses::known().map_err(system("an address has no form"))?,
+        addresses: Addresses::known().map_err(system("a socket address is invalid"))?,
         paths: Paths::default(),
         seed: u64::from_ne_bytes(seed),
         registers: registers::read(Path::new("/"))
-            .map_err(system("the measurement registers cannot be read"))?,
+            .map_err(system("cannot read the measurement registers"))?,
     })
 }
 
-/// Writes an error and its causes where init's console shows them.
+/// Writes an error and its causes to stderr, which init's console shows.
 fn report(error: &(dyn Error + 'static)) {
-    let ours = error.downcast_ref().is_some_and(is_ours);
-    let asked = if ours { format!("; {REPORT}") } else { String::new() };
-    let line = format!("supervisor: {}{asked}\n", causes::line(error));
-    // There is nobody to tell that nobody can be told.
+    let is_bug = error.downcast_ref().is_some_and(is_bug);
+    let hint = if is_bug { format!("; {REPORT}") } else { String::new() };
+    let line = format!("supervisor: {}{hint}\n", causes::line(error));
+    // If stderr fails too, the error cannot be reported.
     io::stderr().write_all(line.as_bytes()).unwrap_or_default();
 }
 
-/// Whether init and the supervisor, both of one image, misunderstand each other: nobody who runs an enclave can mend that.
-fn is_ours(error: &CoreError) -> bool {
+/// Whether init and the supervisor, which are of one image, disagree about the protocol: a bug in Cloister that no user
+/// can fix.
+fn is_bug(error: &CoreError) -> bool {
     match error {
         CoreError::Hold(HoldError::Frame(_) | HoldError::Descriptors { .. })
         | CoreError::Frame(_)
         | CoreError::NoWelcome
         | CoreError::Version(_) => true,
-        // The stash's faults of our own say so themselves.
+        // The stash's internal errors state that they are.
         CoreError::Hold(HoldError::Io(_) | HoldError::Closed)
         | CoreError::Stash(_)
         | CoreError::System { .. } => false,
@@ -91,10 +94,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_misunderstanding_with_init_is_ours_and_a_refusal_of_the_system_is_not() {
-        assert!(is_ours(&CoreError::NoWelcome));
-        assert!(is_ours(&CoreError::Hold(HoldError::Descriptors { wanted: 1, got: 0 })));
-        assert!(!is_ours(&CoreError::Hold(HoldError::Closed)));
-        assert!(!is_ours(&CoreError::System { what: "no sockets", source: io::Error::other("no") }));
+    fn a_protocol_violation_between_init_and_the_supervisor_is_a_bug_and_a_system_error_is_not() {
+        assert!(is_bug(&CoreError::NoWelcome));
+        assert!(is_bug(&CoreError::Hold(HoldError::Descriptors { wanted: 1, got: 0 })));
+        assert!(!is_bug(&CoreError::Hold(HoldError::Closed)));
+        assert!(!is_bug(&CoreError::System { what: "no sockets", source: io::Error::other("no") }));
     }
 }

@@ -1,6 +1,7 @@
-//! Which cgroup each service runs in now, and connections to the ports of these.
+//! Which cgroup each service currently runs in, and connections to the services' ports.
 //!
-//! Its law: the numbers are init's word for each run; a service that does not run has none, so nothing that listens is its own.
+//! Invariant: init reports the number for each run; a service that is not running has none, so no listener belongs to
+//! it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,19 +10,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cloister_net::{OwnedPort, Stream};
 
 /// No cgroup has this number (`cgroup_id`, `linux/cgroup.h`: numbers begin at 1).
-const NOBODY: u64 = 0;
+const NO_CGROUP: u64 = 0;
 
-/// The cgroups of the services by name. Clones are the same.
+/// The cgroups of the services by name. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Owners(Arc<Mutex<BTreeMap<String, u64>>>);
 
 impl Owners {
-    /// The service runs in this cgroup from now on.
+    /// Records that the service now runs in this cgroup.
     pub fn started(&self, service: &str, cgroup: u64) {
         self.numbers().insert(service.to_owned(), cgroup);
     }
 
-    /// The service's cgroup is gone.
+    /// Records that the service's cgroup no longer exists.
     pub fn gone(&self, service: &str) {
         self.numbers().remove(service);
     }
@@ -52,12 +53,13 @@ pub struct ServicePort {
 }
 
 impl ServicePort {
-    /// Connects to the service, on `127.0.0.1` or else on `::1`.
+    /// Connects to the service, on `127.0.0.1` and, if that fails, on `::1`.
     ///
     /// # Errors
-    /// Where nothing listens, or another program does, the text says on which addresses. Else those of connecting.
+    /// If nothing listens, or another program does, the message names the addresses. Other errors are those of
+    /// connecting.
     pub async fn connect(&self) -> io::Result<Stream> {
-        let owner = self.owners.of(&self.service).unwrap_or(NOBODY);
+        let owner = self.owners.of(&self.service).unwrap_or(NO_CGROUP);
         let connected = self.place.connect(owner, Stream::connect_tcp).await;
         connected.map_err(|refused| refused.into_error(&self.service, self.place.number()))
     }

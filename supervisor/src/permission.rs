@@ -1,22 +1,24 @@
-//! Who inside the enclave may ask for what concerns other services.
+//! Which peers inside the enclave may send requests about other services.
 //!
-//! Its law: the measured manifest says it, by the names of services; who a peer is, the kernel says
+//! Invariant: the measured manifest lists the services by name; the kernel identifies the peer
 //! ([`cloister_net::identity`]).
 
 use cloister_net::Identity;
 
-/// Whether `peer` may read and ask about other services: the host, and the `services` that the manifest names.
+/// Whether `peer` may read about and control other services: the host, and the `services` that the manifest lists.
 ///
 /// # Errors
-/// Why not, for people.
+/// The reason for a refusal, human-readable.
 pub fn may_control(peer: &Identity, services: &[String]) -> Result<(), String> {
     match peer {
         Identity::Host => Ok(()),
         Identity::Service(name) if services.contains(name) => Ok(()),
         Identity::Service(name) => Err(format!(
-            "service {name:?} may not control services: control.services of the manifest does not name it"
+            "service {name:?} is not allowed to control services: the manifest's control.services does not list it"
         )),
-        Identity::Unknown => Err("a process that belongs to no service may not ask".to_owned()),
+        Identity::Unknown => {
+            Err("a process that does not belong to a service is not allowed to send requests".to_owned())
+        }
     }
 }
 
@@ -25,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_host_and_the_services_that_are_named_may_ask_and_nobody_else() {
+    fn only_the_host_and_the_listed_services_are_allowed() {
         let named = ["admin".to_owned()];
         let service = |name: &str| Identity::Service(name.to_owned());
         assert_eq!(may_control(&Identity::Host, &[]), Ok(()));

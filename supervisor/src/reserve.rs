@@ -1,7 +1,7 @@
-//! The ports that services listen on, taken out of those that the kernel gives to sockets that connect.
+//! Reserves the ports that services listen on: the kernel does not assign them to connecting sockets.
 //!
-//! Its law: a port of the manifest is nobody's by chance, so that a service finds it free whenever it starts. Whoever binds
-//! it by name may have it.
+//! Invariant: a port in the manifest is never assigned automatically, so that a service finds it free whenever it
+//! starts. An explicit bind still gets it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -9,13 +9,14 @@ use std::path::Path;
 
 use cloister_manifest::model::{Check, Manifest, Ready};
 
-/// The kernel's list of such ports (`Documentation/networking/ip-sysctl.rst`), below `/proc`.
+/// The kernel's list of reserved ports (`Documentation/networking/ip-sysctl.rst`), below `/proc`.
 const RESERVED: &str = "sys/net/ipv4/ip_local_reserved_ports";
 
-/// Reserves the manifest's ports: those that ingress leads to and those that probes ask.
+/// Reserves the manifest's ports: the targets of ingress and the ports that probes connect to.
 ///
 /// # Errors
-/// Those of the kernel's file. Then a service may find its port taken, for as long as a connection of somebody else lasts.
+/// Those of writing the kernel's file. Without the reservation a service may find its port in use by another
+/// connection.
 pub fn reserve(proc: &Path, manifest: &Manifest) -> io::Result<()> {
     let ports: Vec<String> = ports(manifest).iter().map(u16::to_string).collect();
     std::fs::write(proc.join(RESERVED), ports.join(","))

@@ -1,7 +1,7 @@
-//! What must survive a crash of the supervisor besides the logs, in a memfd that init keeps.
+//! The state that must survive a crash of the supervisor, besides the logs, in a memfd that init holds.
 //!
-//! Its law: there are two slots and the older one is overwritten, so a crash in the middle of a write leaves the state
-//! before it. A slot that does not add up is as good as empty.
+//! Invariant: there are two slots and the older one is overwritten, so a crash in the middle of a write leaves the
+//! previous state intact. A slot with a wrong checksum counts as empty.
 //!
 //! ```text
 //! slot:  u64 number | u64 checksum of the body (FNV-1a) | u32 length | body (JSON)
@@ -17,29 +17,29 @@ use cloister_wire::causes::REPORT;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Bytes of a slot: sixty services with their longest texts need some forty thousand.
+/// Bytes of a slot: sixty services with texts of maximum length need about forty thousand.
 const SLOT: u64 = 256 * 1024;
 
 const HEADER: usize = 20;
 
-/// The longest state in bytes, with [`HEADER`] a slot.
+/// Maximum length of a state in bytes; with [`HEADER`] it fills a slot.
 const MAX_BODY: usize = 256 * 1024 - HEADER;
 
-/// A state that cannot be kept.
+/// A state that cannot be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum StashError {
     /// The memfd cannot be read or written.
-    #[error("the stash cannot be read or written")]
+    #[error("cannot read or write the stash")]
     Io(#[from] io::Error),
-    /// The state cannot be written as JSON.
-    #[error("internal error: the state has no written form; {REPORT}")]
+    /// The state cannot be serialized as JSON.
+    #[error("internal error: cannot serialize the state; {REPORT}")]
     Format(#[from] serde_json::Error),
     /// It is longer than a slot.
-    #[error("internal error: the state has {0} bytes, more than {MAX_BODY}; {REPORT}")]
+    #[error("internal error: the state has {0} bytes, the limit is {MAX_BODY}; {REPORT}")]
     TooLong(usize),
 }
 
-/// A value kept across crashes.
+/// A value preserved across crashes.
 #[derive(Debug)]
 pub struct Stash<T> {
     file: File,
@@ -49,7 +49,7 @@ pub struct Stash<T> {
 }
 
 impl<T: Serialize + DeserializeOwned> Stash<T> {
-    /// Goes on with `memfd`, and returns the value kept there last, if there is one.
+    /// Continues with `memfd`, and returns the value that was stored there last, if any.
     #[must_use]
     pub fn resume(memfd: OwnedFd) -> (Self, Option<T>) {
         let file = File::from(memfd);
@@ -60,7 +60,7 @@ impl<T: Serialize + DeserializeOwned> Stash<T> {
         (Self { file, number, body, kind: PhantomData }, value)
     }
 
-    /// Keeps `value`. Writing what is kept already costs nothing.
+    /// Stores `value`. Storing the same value again costs nothing.
     pub fn save(&mut self, value: &T) -> Result<(), StashError> {
         let body = serde_json::to_vec(value)?;
         if body == self.body {
@@ -93,7 +93,7 @@ fn read_slot(file: &File, at: u64) -> Option<(u64, Vec<u8>)> {
     (checksum(&body) == u64::from_le_bytes(*sum)).then(|| (u64::from_le_bytes(*number), body))
 }
 
-/// FNV-1a, 64 bits (draft-eastlake-fnv): it finds a torn write; nobody attacks here.
+/// FNV-1a, 64 bits (draft-eastlake-fnv): it detects a torn write; no attacker writes here.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes
         .iter()
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_finds_what_was_saved_last() {
+    fn a_successor_finds_the_state_that_was_saved_last() {
         let fd = memfd();
         let (mut stash, found) = Stash::<Vec<u32>>::resume(fd.try_clone().unwrap());
         assert_eq!(found, None);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_cut_short_leaves_the_state_before_it() {
+    fn a_torn_write_leaves_the_previous_state() {
         let fd = memfd();
         let (mut stash, _) = Stash::<String>::resume(fd.try_clone().unwrap());
         stash.save(&"first".to_owned()).unwrap();

@@ -1,7 +1,7 @@
-//! What the supervisor is given: where its files lie, where its listeners are and which addresses are its own inside.
+//! The supervisor's environment: where its files are, and the addresses it listens on inside the enclave.
 //!
-//! Its law: everything outside the process is reached through these values, so the whole supervisor runs on any Linux
-//! machine, against an init of a test's own.
+//! Invariant: everything outside the process is reached through these values, so that the whole supervisor runs on any
+//! Linux machine, against a test's init.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,18 +14,18 @@ use cloister_wire::ports;
 
 use crate::confine::NOTIFY_ADDRESS;
 
-/// Where things lie inside the enclave.
+/// Paths inside the enclave.
 #[derive(Clone, Debug)]
 pub struct Paths {
     /// The measured manifest.
     pub manifest: PathBuf,
-    /// The application's root as init puts it together.
+    /// The application's root as init assembles it.
     pub root: PathBuf,
-    /// The folder of the services' cgroups.
+    /// The directory of the services' cgroups.
     pub cgroups: PathBuf,
-    /// The folder of the servants' cgroups.
+    /// The directory of the servants' cgroups.
     pub servants: PathBuf,
-    /// The kernel's processes.
+    /// The proc file system.
     pub proc: PathBuf,
 }
 
@@ -41,22 +41,23 @@ impl Default for Paths {
     }
 }
 
-/// The unix addresses that are the supervisor's inside the enclave: abstract, so that no mount hides them, but in tests.
+/// The Unix addresses on which the supervisor listens inside the enclave: abstract, so that no mount hides them, except
+/// in tests.
 #[derive(Clone, Debug)]
 pub struct Addresses {
-    /// Where programs inside read and ask.
+    /// Where programs inside read the status and send requests.
     pub control: SocketAddr,
-    /// Where they read the log.
+    /// Where programs inside read the log.
     pub logs: SocketAddr,
-    /// Where services notify.
+    /// Where services send notifications.
     pub notify: SocketAddr,
 }
 
 impl Addresses {
-    /// Those that services know.
+    /// The well-known addresses.
     ///
     /// # Errors
-    /// None but for a name that is too long.
+    /// Only if a name is too long.
     pub fn known() -> io::Result<Self> {
         Ok(Self {
             control: SocketAddr::from_abstract_name(ports::LOCAL_CONTROL)?,
@@ -66,18 +67,18 @@ impl Addresses {
     }
 }
 
-/// A listening Unix socket at `address`, for programs inside: this supervisor and those after it serve it.
+/// Creates a listening Unix socket at `address` for programs inside; this supervisor and its successors serve it.
 ///
 /// # Errors
-/// When the address is taken.
+/// If the address is in use.
 pub fn bind(address: &SocketAddr) -> io::Result<OwnedFd> {
     Ok(UnixListener::bind_addr(address)?.into())
 }
 
-/// Serves a socket of [`bind`] to processes inside, which are looked up in `proc`.
+/// Serves a socket of [`bind`] to processes inside, which are identified through `proc`.
 ///
 /// # Errors
-/// When the reactor does not take it.
+/// If the socket cannot be registered with the reactor.
 pub fn serving(socket: OwnedFd, proc: PathBuf) -> io::Result<Entrance> {
     Ok(Entrance::services(Listener::from_unix(socket.into())?, proc))
 }

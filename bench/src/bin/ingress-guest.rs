@@ -120,8 +120,8 @@ async fn serve() -> io::Result<()> {
 /// The gateway's ingress, in one thread.
 async fn cloister() -> io::Result<()> {
     let cgroup = fs::metadata(CGROUP)?.ino();
-    let (ingress, mut told) = Ingress::new(room(MOST_CONNECTIONS, RESERVED_DESCRIPTORS));
-    ingress.learn(vec![Target {
+    let (ingress, mut messages) = Ingress::new(room(MOST_CONNECTIONS, RESERVED_DESCRIPTORS));
+    ingress.set_table(vec![Target {
         port: ports::INGRESS,
         target: ports::SERVICE,
         service: SERVICE.to_owned(),
@@ -129,7 +129,7 @@ async fn cloister() -> io::Result<()> {
         proxy_protocol: false,
     }]);
     drop(tokio::spawn(async move {
-        while let Some(message) = told.recv().await {
+        while let Some(message) = messages.recv().await {
             writeln!(io::stderr(), "{message:?}").unwrap_or_default();
         }
     }));

@@ -1,4 +1,4 @@
-//! The ingress service over a Unix socket in the vsock's place.
+//! Tests of the ingress service over a Unix socket instead of a vsock.
 
 use std::os::unix::net::UnixListener;
 
@@ -11,34 +11,34 @@ use tokio::net::{TcpListener, UnixStream};
 
 use super::*;
 
-/// A served ingress with two ports, 80 and 81, and the service behind both.
-struct Bench {
+/// A running ingress with two ports, 80 and 81, and the service behind both.
+struct Fixture {
     folder: TempDir,
     ingress: Ingress,
     service: TcpListener,
     target: u16,
     proxy_protocol: bool,
-    told: mpsc::Receiver<FromGateway>,
+    messages: mpsc::Receiver<FromGateway>,
 }
 
-async fn bench(room: usize, proxy_protocol: bool) -> Bench {
+async fn fixture(capacity: usize, proxy_protocol: bool) -> Fixture {
     let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = service.local_addr().unwrap().port();
     let folder = TempDir::new().unwrap();
-    let (ingress, told) = Ingress::new(room);
+    let (ingress, messages) = Ingress::new(capacity);
     let listener = UnixListener::bind(folder.path().join("vsock")).unwrap();
     let listener = Listener::inherited(listener.into(), false).unwrap();
     drop(tokio::spawn({
         let ingress = ingress.clone();
         async move { ingress.serve(listener).await }
     }));
-    let bench = Bench { folder, ingress, service, target, proxy_protocol, told };
+    let fixture = Fixture { folder, ingress, service, target, proxy_protocol, messages };
     // This process is the service.
-    bench.learn(Some(own_cgroup().unwrap()));
-    bench
+    fixture.set_owner(Some(own_cgroup().unwrap()));
+    fixture
 }
 
-impl Bench {
+impl Fixture {
     async fn dial(&self, port: u16, then: &[u8]) -> UnixStream {
         self.dial_raw(&header(port, then)).await
     }
@@ -52,18 +52,18 @@ impl Bench {
     async fn refusal(&mut self, bytes: &[u8]) -> String {
         let mut host = self.dial_raw(bytes).await;
         let closed = host.read(&mut [0]).await;
-        assert!(closed.is_err() || closed.is_ok_and(|count| count == 0), "it was not closed");
-        match self.told.recv().await.unwrap() {
+        assert!(closed.is_err() || closed.is_ok_and(|count| count == 0), "not closed");
+        match self.messages.recv().await.unwrap() {
             FromGateway::Refused { line } => line,
             other => panic!("{other:?}"),
         }
     }
 
-    /// The supervisor's word of the service's cgroup.
-    fn learn(&self, cgroup: Option<u64>) {
+    /// The supervisor's update of the service's cgroup.
+    fn set_owner(&self, cgroup: Option<u64>) {
         let (target, proxy_protocol) = (self.target, self.proxy_protocol);
         let entry = |port| Target { port, target, service: "web".into(), cgroup, proxy_protocol };
-        self.ingress.learn([80, 81].map(entry).into());
+        self.ingress.set_table([80, 81].map(entry).into());
     }
 }
 
@@ -77,93 +77,93 @@ fn header(port: u16, then: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_connection_is_carried_to_the_service_and_counted() {
-    let bench = bench(4, false).await;
-    let mut host = bench.dial(80, b"\0\0\0\x06early ").await;
+async fn a_connection_is_forwarded_to_the_service_and_counted() {
+    let fixture = fixture(4, false).await;
+    let mut host = fixture.dial(80, b"\0\0\0\x06early ").await;
     host.write_all(b"\0\0\0\x04late\0\0\0\0").await.unwrap();
-    let (mut service, _) = bench.service.accept().await.unwrap();
-    let mut heard = String::new();
-    service.read_to_string(&mut heard).await.unwrap();
-    assert_eq!(heard, "early late");
+    let (mut service, _) = fixture.service.accept().await.unwrap();
+    let mut received = String::new();
+    service.read_to_string(&mut received).await.unwrap();
+    assert_eq!(received, "early late");
     service.write_all(b"answer").await.unwrap();
-    assert_eq!(bench.ingress.counters().open, 1);
+    assert_eq!(fixture.ingress.counters().open, 1);
     drop(service);
     let mut answer = [0; 14];
     host.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"\0\0\0\x06answer\0\0\0\0");
     drop(host);
-    bench.ingress.empty().await;
-    let counters = bench.ingress.counters();
+    fixture.ingress.empty().await;
+    let counters = fixture.ingress.counters();
     let expected = IngressCounters { accepted: 1, open: 0, refused: 0, bytes_in: 10, bytes_out: 6 };
     assert_eq!(counters, expected);
 }
 
 #[tokio::test]
-async fn a_service_that_asks_for_it_learns_who_its_client_is() {
-    let bench = bench(4, true).await;
-    let _host = bench.dial(80, b"\0\0\0\x02hi").await;
-    let (mut service, _) = bench.service.accept().await.unwrap();
+async fn a_service_can_request_its_clients_address() {
+    let fixture = fixture(4, true).await;
+    let _host = fixture.dial(80, b"\0\0\0\x02hi").await;
+    let (mut service, _) = fixture.service.accept().await.unwrap();
     let expected = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x7f\0\0\x01\xc3\x50\0\x50hi";
-    let mut heard = [0; 30];
-    service.read_exact(&mut heard).await.unwrap();
-    assert_eq!(&heard, expected);
+    let mut received = [0; 30];
+    service.read_exact(&mut received).await.unwrap();
+    assert_eq!(&received, expected);
 }
 
 #[tokio::test]
-async fn what_the_manifest_does_not_name_is_refused() {
-    let mut bench = bench(4, false).await;
+async fn a_port_that_is_not_in_the_manifest_is_refused() {
+    let mut fixture = fixture(4, false).await;
     let header =
         frame::encode_bytes(br#"{"version":2,"port":22,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
-    assert!(bench.refusal(&header).await.ends_with("the manifest has no ingress port 22"));
-    assert_eq!(bench.ingress.counters().refused, 1);
+    assert!(fixture.refusal(&header).await.ends_with("the manifest has no ingress port 22"));
+    assert_eq!(fixture.ingress.counters().refused, 1);
 }
 
 #[tokio::test]
-async fn a_header_that_is_none_is_refused() {
-    let mut bench = bench(4, false).await;
-    assert!(bench.refusal(b"GET / HTTP/1.1\r\n\r\n").await.contains("over this channel's limit of 1024"));
+async fn an_invalid_header_is_refused() {
+    let mut fixture = fixture(4, false).await;
+    assert!(fixture.refusal(b"GET / HTTP/1.1\r\n\r\n").await.contains("over this channel's limit of 1024"));
     let future =
         frame::encode_bytes(br#"{"version":3,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
-    assert!(bench.refusal(&future).await.contains("speaks version 3"));
+    assert!(fixture.refusal(&future).await.contains("uses version 3"));
     let path = br#"{"version":2,"port":80,"framing":"chunked","path":"/etc"}"#;
     let path = frame::encode_bytes(path, HEADER_LIMIT).unwrap();
-    assert!(bench.refusal(&path).await.contains("unknown field `path`"));
+    assert!(fixture.refusal(&path).await.contains("unknown field `path`"));
 }
 
 #[tokio::test]
-async fn a_service_that_does_not_listen_is_told_in_the_log() {
-    let mut bench = bench(4, false).await;
+async fn a_service_that_does_not_listen_is_logged() {
+    let mut fixture = fixture(4, false).await;
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    drop(std::mem::replace(&mut bench.service, free));
+    drop(std::mem::replace(&mut fixture.service, free));
     let header =
         frame::encode_bytes(br#"{"version":2,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
-    let target = bench.target;
+    let target = fixture.target;
     let why = format!(
-        "ingress port 80: no service answers on TCP port {target}: nothing listens on 127.0.0.1:{target} or [::1]:{target}"
+        "ingress port 80: cannot connect to the service on TCP port {target}: nothing listens on 127.0.0.1:{target} or [::1]:{target}"
     );
-    assert!(bench.refusal(&header).await.ends_with(&why));
+    assert!(fixture.refusal(&header).await.ends_with(&why));
 }
 
 #[tokio::test]
-async fn a_port_that_another_program_has_is_not_the_services() {
-    let mut bench = bench(4, false).await;
-    for nobody in [Some(own_cgroup().unwrap() + 1), None] {
-        bench.learn(nobody);
+async fn a_port_that_another_program_uses_is_refused() {
+    let mut fixture = fixture(4, false).await;
+    for owner in [Some(own_cgroup().unwrap() + 1), None] {
+        fixture.set_owner(owner);
         for then in [&b"early"[..], b""] {
-            assert!(bench.refusal(&header(80, then)).await.ends_with("is no process of web"));
+            assert!(fixture.refusal(&header(80, then)).await.ends_with("is no process of web"));
         }
     }
-    assert!(tokio::time::timeout(Duration::from_millis(20), bench.service.accept()).await.is_err());
+    assert!(tokio::time::timeout(Duration::from_millis(20), fixture.service.accept()).await.is_err());
 }
 
 #[tokio::test]
-async fn a_service_that_listens_before_its_cgroup_is_known_here_is_waited_for() {
-    let bench = bench(4, false).await;
-    bench.learn(None);
-    let mut host = bench.dial(80, b"\0\0\0\x02hi").await;
+async fn a_connection_waits_for_the_cgroup_of_a_service_that_has_just_started() {
+    let fixture = fixture(4, false).await;
+    fixture.set_owner(None);
+    let mut host = fixture.dial(80, b"\0\0\0\x02hi").await;
     tokio::time::sleep(Duration::from_millis(50)).await;
-    bench.learn(Some(own_cgroup().unwrap()));
-    let (mut service, _) = bench.service.accept().await.unwrap();
+    fixture.set_owner(Some(own_cgroup().unwrap()));
+    let (mut service, _) = fixture.service.accept().await.unwrap();
     service.write_all(b"yes").await.unwrap();
     let mut answer = [0; 7];
     host.read_exact(&mut answer).await.unwrap();
@@ -171,9 +171,9 @@ async fn a_service_that_listens_before_its_cgroup_is_known_here_is_waited_for() 
 }
 
 #[tokio::test]
-async fn nothing_is_accepted_before_there_is_a_table() {
+async fn no_connection_is_accepted_before_the_table_arrives() {
     let folder = TempDir::new().unwrap();
-    let (ingress, _told) = Ingress::new(4);
+    let (ingress, _messages) = Ingress::new(4);
     let listener = UnixListener::bind(folder.path().join("vsock")).unwrap();
     let listener = Listener::inherited(listener.into(), false).unwrap();
     let serving = tokio::time::timeout(Duration::from_millis(50), ingress.serve(listener));
@@ -188,55 +188,55 @@ async fn nothing_is_accepted_before_there_is_a_table() {
 }
 
 #[tokio::test]
-async fn one_over_the_cap_is_closed_at_once_and_the_others_go_on() {
-    // One for each port, and two that any port may have.
-    let mut bench = bench(4, false).await;
-    let mut first = bench.dial(80, b"\0\0\0\x011").await;
-    let (mut service, _) = bench.service.accept().await.unwrap();
+async fn a_connection_over_the_limit_is_closed_immediately_and_the_others_continue() {
+    // One for each port, and two that any port may use.
+    let mut fixture = fixture(4, false).await;
+    let mut first = fixture.dial(80, b"\0\0\0\x011").await;
+    let (mut service, _) = fixture.service.accept().await.unwrap();
     let mut idle = vec![];
     for _ in 0..2 {
-        idle.push((bench.dial(80, b"").await, bench.service.accept().await.unwrap()));
+        idle.push((fixture.dial(80, b"").await, fixture.service.accept().await.unwrap()));
     }
-    let refused = bench.refusal(&header(80, b"")).await;
+    let refused = fixture.refusal(&header(80, b"")).await;
     assert!(refused.ends_with("connection limit of ingress port 80 reached"), "{refused}");
     service.write_all(b"2").await.unwrap();
-    let mut heard = [0; 5];
-    first.read_exact(&mut heard).await.unwrap();
-    assert_eq!(&heard, b"\0\0\0\x012");
-    // Another port has room of its own.
-    let _other = bench.dial(81, b"").await;
-    bench.service.accept().await.unwrap();
-    assert_eq!(bench.ingress.counters().open, 4);
+    let mut received = [0; 5];
+    first.read_exact(&mut received).await.unwrap();
+    assert_eq!(&received, b"\0\0\0\x012");
+    // Another port has a reserved slot.
+    let _other = fixture.dial(81, b"").await;
+    fixture.service.accept().await.unwrap();
+    assert_eq!(fixture.ingress.counters().open, 4);
 }
 
 #[tokio::test]
-async fn connections_without_a_header_do_not_take_the_room_of_those_with_one() {
-    let bench = bench(2, false).await;
+async fn connections_without_a_header_do_not_use_the_capacity_of_others() {
+    let fixture = fixture(2, false).await;
     let mut silent = vec![];
     for _ in 0..8 {
-        silent.push(bench.dial_raw(b"\0").await);
+        silent.push(fixture.dial_raw(b"\0").await);
     }
-    let _host = bench.dial(80, b"").await;
-    bench.service.accept().await.unwrap();
+    let _host = fixture.dial(80, b"").await;
+    fixture.service.accept().await.unwrap();
 }
 
 #[tokio::test]
 async fn draining_refuses_new_connections_and_waits_for_the_open_ones() {
-    let mut bench = bench(4, false).await;
-    let mut open = bench.dial(80, b"\0\0\0\x01x").await;
-    let (service, _) = bench.service.accept().await.unwrap();
-    bench.ingress.drain();
-    assert!(bench.refusal(&[]).await.contains("draining"));
-    let waiting = tokio::time::timeout(Duration::ZERO, bench.ingress.empty()).await;
+    let mut fixture = fixture(4, false).await;
+    let mut open = fixture.dial(80, b"\0\0\0\x01x").await;
+    let (service, _) = fixture.service.accept().await.unwrap();
+    fixture.ingress.drain();
+    assert!(fixture.refusal(&[]).await.contains("draining"));
+    let waiting = tokio::time::timeout(Duration::ZERO, fixture.ingress.empty()).await;
     assert!(waiting.is_err());
     drop(service);
     assert_eq!(open.read(&mut [0; 8]).await.unwrap(), 4, "the end");
     drop(open);
-    bench.ingress.empty().await;
+    fixture.ingress.empty().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_host_that_says_nothing_is_not_waited_for() {
-    let mut bench = bench(4, false).await;
-    assert!(bench.refusal(b"\0\0").await.contains("no header in time"));
+async fn a_host_that_sends_nothing_times_out() {
+    let mut fixture = fixture(4, false).await;
+    assert!(fixture.refusal(b"\0\0").await.contains("no header in time"));
 }

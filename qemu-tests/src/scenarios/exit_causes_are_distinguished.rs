@@ -58,7 +58,7 @@ fn codes(lab: &mut Lab) -> Outcome {
     for code in 0..255 {
         expect_in(&ended.stderr, &format!("restarting in 1 ms after exit code {code}\n"), "a code")?;
     }
-    expect_in(&ended.stderr, "failed: exit code 255 after 255 restarts in a row", "the last code")
+    expect_in(&ended.stderr, "failed: exit code 255 after 255 consecutive restarts", "the last code")
 }
 
 fn next_code(_args: &[String]) -> ExitCode {
@@ -84,7 +84,7 @@ fn signals(lab: &mut Lab) -> Outcome {
         )?;
     }
     expect(
-        !ended.stderr.contains("its filter") && !ended.stderr.contains("memory"),
+        !ended.stderr.contains("seccomp filter") && !ended.stderr.contains("memory"),
         format_args!("a sent signal is reported with another cause in:\n{}", ended.stderr),
     )
 }

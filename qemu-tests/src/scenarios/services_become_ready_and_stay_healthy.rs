@@ -197,9 +197,9 @@ fn liveness(web: &Running) -> Outcome {
     expect_eq(&crate::lab::phase(&web.service("sick")?), &"ready", "sick, after its recovery")?;
     expect_eq(&web.service("sick")?.get("restarts"), &Some(&1.into()), "restarts of sick")?;
     expect_eq(&web.service("dog")?.get("restarts"), &Some(&2.into()), "restarts of dog")?;
-    web.wait_stderr("sick: unhealthy: 3 liveness checks in a row failed; killing it")?;
+    web.wait_stderr("sick: unhealthy: 3 consecutive liveness checks failed; killing it")?;
     // Once for a missing notification, once at its own request.
-    web.wait_stderr_times("dog: unhealthy: 2 liveness checks in a row failed", 2)?;
+    web.wait_stderr_times("dog: unhealthy: 2 consecutive liveness checks failed", 2)?;
     let stdout = web.stdout();
     let before = stdout.split("sick is well again").next().unwrap_or_default();
     let bad = before.matches("answers 500").count();

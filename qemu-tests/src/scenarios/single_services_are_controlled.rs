@@ -60,9 +60,9 @@ fn inside(web: &Running) -> Outcome {
     }
     for part in [
         "initctl: the manifest has no service \"unknown\"",
-        "initctl: service \"stranger\" may not control services: control.services of the manifest does not name it",
-        "web: stop asked by service of-root",
-        "web: restart asked by service of-app",
+        "initctl: service \"stranger\" is not allowed to control services: the manifest's control.services does not list it",
+        "web: stop requested by service of-root",
+        "web: restart requested by service of-app",
     ] {
         web.wait_stderr(part)?;
     }
@@ -95,7 +95,7 @@ services:
         let args: Vec<&str> = std::iter::once("service").chain(args).collect();
         let refused = web.command(&args)?;
         expect(refused.code != Some(0), format_args!("{verb} was not refused"))?;
-        expect_in(&refused.stderr, &format!("does not let the host {verb} services"), "the reason")?;
+        expect_in(&refused.stderr, &format!("does not allow the host to {verb} services"), "the reason")?;
     }
     let unknown = web.command(&["service", "restart", "web", "unknown"])?;
     expect_in(&unknown.stderr, "no service \"unknown\"", "an unknown service")?;

@@ -84,7 +84,7 @@ fn drain_deadline(lab: &mut Lab) -> Outcome {
     ended.expect_code(0)?;
     expect_in(&ended.stdout, "asked to stop", "the service's last line")?;
     let records = web.command(&["logs", "web", "--json"])?;
-    let stopping = logged_at(&records.stdout, "stopping: asked by")?;
+    let stopping = logged_at(&records.stdout, "stopping: requested by")?;
     let asked = logged_at(&records.stdout, "asked to stop")?;
     let waited = asked.saturating_sub(stopping);
     expect(

@@ -103,7 +103,7 @@ fn crash(web: &Running, port: u16, count: u64) -> Outcome {
     }
     // The answer comes through the supervisor, and is lost with it.
     drop(web.get(port, "/kill"));
-    web.wait_stderr_times("is degraded: the supervisor was started again after a crash", count)?;
+    web.wait_stderr_times("is degraded: the supervisor was restarted after a crash", count)?;
     web.wait_stderr_times("is ready again", count)?;
     // The record is written just after the line on stderr.
     web.until("a record that counts the restart", || {

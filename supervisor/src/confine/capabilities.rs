@@ -1,8 +1,8 @@
 //! Capabilities by name.
 //!
-//! Its law: the names and numbers are those of `linux/capability.h`; a name that is not there is an error, never nothing.
+//! Invariant: the names and numbers are those of `linux/capability.h`; an unknown name is an error, never ignored.
 
-/// How many capabilities there are.
+/// The number of capabilities.
 pub(super) const COUNT: u32 = 41;
 
 /// The capabilities in the order of their numbers, from 0 (`linux/capability.h`, Linux 6.12).
@@ -52,10 +52,10 @@ const NAMES: [&str; 41] = [
 
 /// A capability that does not exist.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no capability {0:?}")]
+#[error("unknown capability {0:?}")]
 pub struct UnknownCapability(pub String);
 
-/// The mask of these capabilities. A name may be written as capabilities(7) does or without its `CAP_`, in any case.
+/// The mask of these capabilities. Names are those of capabilities(7), with or without `CAP_`, in upper or lower case.
 pub(super) fn mask(names: &[String]) -> Result<u64, UnknownCapability> {
     names.iter().try_fold(0, |mask, name| Ok(mask | bit(name)?))
 }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_become_the_kernels_numbers() {
+    fn names_are_mapped_to_the_kernels_numbers() {
         let names =
             ["CAP_CHOWN".to_owned(), "net_bind_service".to_owned(), "CAP_CHECKPOINT_RESTORE".to_owned()];
         assert_eq!(mask(&names).unwrap(), 1 | 1 << 10 | 1 << 40);
@@ -83,8 +83,8 @@ mod tests {
     }
 
     #[test]
-    fn a_capability_that_does_not_exist_is_refused() {
+    fn an_unknown_capability_is_refused() {
         let error = mask(&["CAP_EVERYTHING".to_owned()]).unwrap_err();
-        assert_eq!(error.to_string(), "there is no capability \"CAP_EVERYTHING\"");
+        assert_eq!(error.to_string(), "unknown capability \"CAP_EVERYTHING\"");
     }
 }

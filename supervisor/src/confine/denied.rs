@@ -1,31 +1,31 @@
-//! The system calls that no service may make unless its manifest asks for them, and why.
+//! The system calls that services must not make unless their manifest allows them, and why.
 //!
-//! Its law: this is data. Each row has its reason; what happens is one of three answers, chosen so that an honest program
-//! that only tries falls back, and one that has no honest use ends visibly.
+//! Invariant: this is data. Each row has a reason, and one of three results, chosen so that a program that merely
+//! probes for a call falls back, and a program that has no legitimate use for it is killed visibly.
 
 use libc::c_long;
 
-/// What a refused call meets.
+/// The result of a refused call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Answer {
-    /// `EPERM`: the call exists and is not for you. Programs that try it go on without.
+    /// `EPERM`: the call exists and is not allowed. Programs that try it continue without it.
     NotPermitted,
-    /// `ENOSYS`: as on a kernel built without it, which is what programs with a fallback look for.
-    NotThere,
-    /// The process dies of `SIGSYS`: nothing an application does needs it, so whoever calls it is not the application.
+    /// `ENOSYS`: as on a kernel built without it, which programs with a fallback check for.
+    NotImplemented,
+    /// The process is killed by `SIGSYS`: no application needs the call, so a process that makes it is compromised.
     Kill,
 }
 
 /// One refused system call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Denied {
-    /// Its name, by which a manifest allows it.
+    /// Its name, as used in a manifest.
     pub(super) name: &'static str,
     /// Its number on this architecture.
     pub(super) number: c_long,
-    /// What it meets.
+    /// Its result.
     pub(super) answer: Answer,
-    /// Why, for people who read what confines a service.
+    /// The reason, for the documentation.
     pub(super) reason: &'static str,
 }
 
@@ -43,17 +43,17 @@ const KEXEC_FILE_LOAD: i64 = 294;
 const MODULES: &str = "changes the measured kernel";
 const KEXEC: &str = "replaces the measured kernel";
 #[cfg(target_arch = "x86_64")]
-const PORTS: &str = "reaches hardware past the kernel";
+const PORTS: &str = "accesses hardware and bypasses the kernel";
 const SWAP: &str = "writes the enclave's memory to a device the host owns";
-const OTHERS: &str = "reads or steers other processes";
+const OTHERS: &str = "reads or controls other processes";
 const MOUNTS: &str = "changes the mount view that hides devices and makes the root read-only";
-const SPACES: &str = "leaves or replaces the namespaces a service was put in";
-const KEYS: &str = "the kernel's keyrings are not divided between services";
-const RINGS: &str = "its operations pass by this filter, sockets of AF_VSOCK among them";
+const NAMESPACES: &str = "leaves or replaces the service's namespaces";
+const KEYS: &str = "the kernel's keyrings are not separated between services";
+const RINGS: &str = "its operations bypass this filter, including AF_VSOCK sockets";
 const PROGRAMS: &str = "runs programs inside the kernel";
-const WATCH: &str = "shows what other processes and the kernel do";
+const WATCH: &str = "reveals activity of other processes and of the kernel";
 
-/// The table. A socket of the family `AF_VSOCK` is refused besides, see [`super::filter`].
+/// The table. Sockets of the family `AF_VSOCK` are refused too, see [`super::filter`].
 pub(super) const DENIED: &[Denied] = &[
     row("init_module", libc::SYS_init_module, Answer::Kill, MODULES),
     row("finit_module", libc::SYS_finit_module, Answer::Kill, MODULES),
@@ -82,8 +82,8 @@ pub(super) const DENIED: &[Denied] = &[
     row("fspick", libc::SYS_fspick, Answer::NotPermitted, MOUNTS),
     row("mount_setattr", libc::SYS_mount_setattr, Answer::NotPermitted, MOUNTS),
     row("open_by_handle_at", libc::SYS_open_by_handle_at, Answer::NotPermitted, MOUNTS),
-    row("unshare", libc::SYS_unshare, Answer::NotPermitted, SPACES),
-    row("setns", libc::SYS_setns, Answer::NotPermitted, SPACES),
+    row("unshare", libc::SYS_unshare, Answer::NotPermitted, NAMESPACES),
+    row("setns", libc::SYS_setns, Answer::NotPermitted, NAMESPACES),
     row("keyctl", libc::SYS_keyctl, Answer::NotPermitted, KEYS),
     row("add_key", libc::SYS_add_key, Answer::NotPermitted, KEYS),
     row("request_key", libc::SYS_request_key, Answer::NotPermitted, KEYS),
@@ -91,7 +91,7 @@ pub(super) const DENIED: &[Denied] = &[
     row("userfaultfd", libc::SYS_userfaultfd, Answer::NotPermitted, OTHERS),
     row("perf_event_open", libc::SYS_perf_event_open, Answer::NotPermitted, WATCH),
     row("syslog", libc::SYS_syslog, Answer::NotPermitted, WATCH),
-    row("io_uring_setup", libc::SYS_io_uring_setup, Answer::NotThere, RINGS),
-    row("io_uring_enter", libc::SYS_io_uring_enter, Answer::NotThere, RINGS),
-    row("io_uring_register", libc::SYS_io_uring_register, Answer::NotThere, RINGS),
+    row("io_uring_setup", libc::SYS_io_uring_setup, Answer::NotImplemented, RINGS),
+    row("io_uring_enter", libc::SYS_io_uring_enter, Answer::NotImplemented, RINGS),
+    row("io_uring_register", libc::SYS_io_uring_register, Answer::NotImplemented, RINGS),
 ];

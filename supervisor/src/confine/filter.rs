@@ -1,8 +1,8 @@
 //! The seccomp filter of a service, as a classic BPF program.
 //!
-//! Its law: what the table refuses is refused unless the manifest names it, everything else is allowed, and a call made
-//! under another architecture's numbers kills. The programs are `seccompiler`'s; it gives one answer a program, so one is
-//! made for each answer and they are chained: where one would allow, the next begins.
+//! Invariant: a call in the table is refused unless the manifest allows it, all others are allowed, and a call with
+//! another architecture's numbers kills. `seccompiler` generates the programs; each has a single result, so one program
+//! per result is generated and they are chained: where one would allow a call, the next one starts.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +16,14 @@ use seccompiler::{
 use super::denied::{Answer, DENIED};
 use super::servant::Allowed;
 
-/// `socket`, by which a manifest allows `AF_VSOCK` and the socket diagnosis: a service that may is past every policy of the
-/// enclave's boundary.
+/// `socket`, with which a manifest allows `AF_VSOCK` and the socket diagnosis: a service with these bypasses every
+/// policy at the enclave's boundary.
 const SOCKET: &str = "socket";
 
 /// `BPF_RET | BPF_K` (`linux/bpf_common.h`).
 const RETURN: u16 = 0x06;
 
-/// `BPF_JMP | BPF_JA`, over as many instructions as it names.
+/// `BPF_JMP | BPF_JA`: skips `k` instructions.
 const JUMP: u16 = 0x05;
 
 /// `SECCOMP_RET_ALLOW` (`linux/seccomp.h`).
@@ -31,21 +31,22 @@ pub(super) const ALLOW: u32 = 0x7FFF_0000;
 
 pub(super) type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
-/// A filter that cannot be made.
+/// A filter that cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
     /// The manifest allows a system call that the filter does not refuse.
     #[error("{0:?} is not a system call that the default filter refuses")]
     Unknown(String),
     /// The machine's architecture has no filter.
-    #[error("internal error: no filter can be made for this architecture; {REPORT}")]
+    #[error("internal error: cannot build a filter for this architecture; {REPORT}")]
     Compile(#[from] seccompiler::BackendError),
-    /// The parts do not chain.
-    #[error("internal error: the filter's parts do not end as expected; {REPORT}")]
+    /// The parts cannot be chained.
+    #[error("internal error: cannot chain the parts of the filter; {REPORT}")]
     Chain,
 }
 
-/// The filter for a service that may make the calls in `allowed`, as the words of [`cloister_wire::hold::Spawn::seccomp`].
+/// The filter for a service whose manifest allows the calls in `allowed`, encoded for
+/// [`cloister_wire::hold::Spawn::seccomp`].
 pub(super) fn compile(allowed: &[String]) -> Result<Vec<u64>, FilterError> {
     let is_known = |name: &&String| *name == SOCKET || DENIED.iter().any(|row| row.name == **name);
     if let Some(unknown) = allowed.iter().find(|name| !is_known(name)) {
@@ -57,19 +58,19 @@ pub(super) fn compile(allowed: &[String]) -> Result<Vec<u64>, FilterError> {
             chain(&mut program, rules, SeccompAction::Allow, action)?;
         }
     }
-    Ok(words(&program))
+    Ok(encode(&program))
 }
 
-/// The filter for a servant that makes these calls and no other.
+/// The filter for a servant: only these calls are allowed.
 pub(super) fn allow(calls: &[Allowed]) -> Result<Vec<u64>, FilterError> {
     let rules = calls.iter().map(Allowed::rule).collect::<Result<Rules, FilterError>>()?;
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let (allowed, other) = (SeccompAction::Allow, SeccompAction::KillProcess);
     let program: BpfProgram = SeccompFilter::new(rules, other, allowed, arch)?.try_into()?;
-    Ok(program.iter().map(word).collect())
+    Ok(program.iter().map(encode_one).collect())
 }
 
-/// Each answer and the calls that meet it.
+/// The results and their calls.
 fn parts(allowed: &[String]) -> Result<Vec<(Rules, SeccompAction)>, FilterError> {
     let refused = |answer: Answer| -> Rules {
         let rows = DENIED.iter().filter(|row| row.answer == answer && !allowed.iter().any(|a| a == row.name));
@@ -80,30 +81,30 @@ fn parts(allowed: &[String]) -> Result<Vec<(Rules, SeccompAction)>, FilterError>
     let mut parts = vec![
         (refused(Answer::Kill), SeccompAction::KillProcess),
         (not_permitted, errno(libc::EPERM)),
-        (refused(Answer::NotThere), errno(libc::ENOSYS)),
+        (refused(Answer::NotImplemented), errno(libc::ENOSYS)),
     ];
     if !allowed.iter().any(|name| name == SOCKET) {
-        // As on a kernel without vsock, which every program that tries it is prepared for.
+        // The same as on a kernel without vsock, which every program that tries it must handle.
         parts.push((vsock()?, errno(libc::EAFNOSUPPORT)));
         parts.push((socket_diagnosis()?, errno(libc::EPROTONOSUPPORT)));
     }
     Ok(parts)
 }
 
-/// The calls of the table whose callers are killed, whatever the table's answer: the supervisor has no use for any of them.
-pub(super) fn without_use() -> Rules {
+/// All calls of the table, regardless of their result: the supervisor uses none of them.
+pub(super) fn never_used() -> Rules {
     DENIED.iter().map(|row| (row.number, Vec::new())).collect()
 }
 
-/// `socket(AF_VSOCK, …)`: with it a service would pass by the enclave's ingress and egress.
+/// `socket(AF_VSOCK, …)`: it would let a service bypass the enclave's ingress and egress.
 fn vsock() -> Result<Rules, FilterError> {
     let family = u64::from(libc::AF_VSOCK.unsigned_abs());
     let is_vsock = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family)?;
     Ok(Rules::from([(libc::SYS_socket, vec![SeccompRule::new(vec![is_vsock])?])]))
 }
 
-/// `socket(AF_NETLINK, …, NETLINK_SOCK_DIAG)`: it lists the connections of all services, with their peers, and can end them. The
-/// answer is that of a kernel without it, on which `ss` reads `/proc/net`.
+/// `socket(AF_NETLINK, …, NETLINK_SOCK_DIAG)`: it lists the connections of all services, with their peers, and can
+/// close them. The result is that of a kernel without it, on which `ss` reads `/proc/net`.
 fn socket_diagnosis() -> Result<Rules, FilterError> {
     let equals = |argument, value: i32| {
         let value = u64::from(value.unsigned_abs());
@@ -113,8 +114,9 @@ fn socket_diagnosis() -> Result<Rules, FilterError> {
     Ok(Rules::from([(libc::SYS_socket, vec![rule])]))
 }
 
-/// `prlimit64(pid, …, limit, …)`: a process of the same user may have no more processor time, and is killed for that, whatever
-/// keeps signals from it. A limit is set for oneself with a pid of 0, as `setrlimit(3)` does.
+/// `prlimit64(pid, …, limit, …)`: a process could lower the CPU time limit of another process of the same user, so that
+/// the kernel kills that, even if it cannot send it signals. A process sets its own limits with a pid of 0, as
+/// `setrlimit(3)` does.
 fn limits_of_others() -> Result<Rules, FilterError> {
     let of_another = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
     let sets = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
@@ -125,16 +127,17 @@ pub(super) fn errno(number: i32) -> SeccompAction {
     SeccompAction::Errno(number.unsigned_abs())
 }
 
-/// Appends a program that answers `otherwise`, and `action` to what `rules` match. It begins where what is there would allow: at its end, and in the middle where the arguments
-/// of a call that it looks at are none that it refuses.
+/// Appends a program that returns `action` for calls that match `rules`, and `default_action` for others. It starts
+/// where the existing program would allow a call: at its end, and in the middle where it has checked a call's arguments
+/// and does not refuse them.
 pub(super) fn chain(
     program: &mut BpfProgram,
     rules: Rules,
-    otherwise: SeccompAction,
+    default_action: SeccompAction,
     action: SeccompAction,
 ) -> Result<(), FilterError> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-    let next: BpfProgram = SeccompFilter::new(rules, otherwise, action, arch)?.try_into()?;
+    let next: BpfProgram = SeccompFilter::new(rules, default_action, action, arch)?.try_into()?;
     if program.pop().is_some_and(|last| (last.code, last.k) != (RETURN, ALLOW)) {
         return Err(FilterError::Chain);
     }
@@ -147,11 +150,11 @@ pub(super) fn chain(
     Ok(())
 }
 
-pub(super) fn words(program: &BpfProgram) -> Vec<u64> {
-    program.iter().map(word).collect()
+pub(super) fn encode(program: &BpfProgram) -> Vec<u64> {
+    program.iter().map(encode_one).collect()
 }
 
-fn word(instruction: &seccompiler::sock_filter) -> u64 {
+fn encode_one(instruction: &seccompiler::sock_filter) -> u64 {
     u64::from(instruction.code) << 48
         | u64::from(instruction.jt) << 40
         | u64::from(instruction.jf) << 32
@@ -162,13 +165,13 @@ fn word(instruction: &seccompiler::sock_filter) -> u64 {
 #[cfg(test)]
 const THIS_ARCH: u32 = if cfg!(target_arch = "x86_64") { 0xC000_003E } else { 0xC000_00B7 };
 
-/// What the kernel would answer to a call: for tests of what is made here.
+/// The kernel's result for a call, for tests.
 #[cfg(test)]
 pub(super) fn answer_to(program: &[u64], number: c_long, arguments: [u64; 6]) -> u32 {
     answer_as(program, number, THIS_ARCH, arguments)
 }
 
-/// The few instructions of classic BPF that filters are made of.
+/// An interpreter for the few instructions of classic BPF that filters consist of.
 #[cfg(test)]
 fn answer_as(program: &[u64], number: c_long, arch: u32, arguments: [u64; 6]) -> u32 {
     let half = |at: u32| {
@@ -217,13 +220,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_row_of_the_table_is_refused_as_it_says() {
+    fn every_call_in_the_table_is_refused_with_its_result() {
         let program = compile(&[]).unwrap();
         for row in DENIED {
             let expected = match row.answer {
                 Answer::Kill => KILL_PROCESS,
                 Answer::NotPermitted => errno_of(libc::EPERM),
-                Answer::NotThere => errno_of(libc::ENOSYS),
+                Answer::NotImplemented => errno_of(libc::ENOSYS),
             };
             assert_eq!(answer(&program, row.number, THIS_ARCH, 0), expected, "{}", row.name);
             assert!(!row.reason.is_empty());
@@ -267,7 +270,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn limits_are_set_for_oneself_only_and_may_be_read() {
+    fn a_process_may_set_only_its_own_limits_and_read_those_of_others() {
         let program = compile(&[]).unwrap();
         let prlimit =
             |pid: u64, limit: u64| answer_to(&program, libc::SYS_prlimit64, [pid, 0, limit, 0, 0, 0]);
@@ -282,7 +285,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_call_the_manifest_names_is_allowed_and_no_other() {
+    fn only_calls_that_the_manifest_allows_are_allowed() {
         let program = compile(&["ptrace".to_owned(), "socket".to_owned()]).unwrap();
         assert_eq!(answer(&program, libc::SYS_ptrace, THIS_ARCH, 0), ALLOW);
         let vsock = answer(&program, libc::SYS_socket, THIS_ARCH, libc::AF_VSOCK.unsigned_abs());
@@ -291,7 +294,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_name_the_filter_does_not_know_is_refused() {
+    fn an_unknown_call_name_is_refused() {
         assert!(
             matches!(compile(&["prtace".to_owned()]), Err(FilterError::Unknown(name)) if name == "prtace")
         );

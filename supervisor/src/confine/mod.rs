@@ -1,7 +1,8 @@
-//! From the manifest's words about a service to what init applies: argument list, environment, capabilities, filter.
+//! Translates the manifest's settings of a service to what init applies: argument list, environment, capabilities,
+//! filter.
 //!
-//! Its law: what confines a service is computed here from the measured manifest and a table in this folder; init applies
-//! it without understanding it.
+//! Invariant: a service's confinement is computed here from the measured manifest and a table in this directory; init
+//! applies it without interpreting it.
 
 mod capabilities;
 mod denied;
@@ -30,15 +31,15 @@ pub enum ConfineError {
     /// The manifest names a capability that this supervisor does not know.
     #[error(transparent)]
     Capability(#[from] UnknownCapability),
-    /// The filter cannot be made.
+    /// The filter cannot be built.
     #[error(transparent)]
     Filter(#[from] FilterError),
-    /// The manifest has more sealed texts than the builder lets pass.
-    #[error("{0} sealed texts, {MAX_SEALED} are the most")]
+    /// The manifest has more sealed texts than the builder allows.
+    #[error("{0} sealed texts, the limit is {MAX_SEALED}")]
     Sealed(usize),
 }
 
-/// What init is asked to run for `service`, in a view of `root`.
+/// The request to init to start `service`, in a view of `root`.
 pub fn spawn(service: &Service, root: &Root) -> Result<Spawn, ConfineError> {
     Ok(Spawn {
         argv: service.argv.clone(),
@@ -60,17 +61,17 @@ pub fn spawn(service: &Service, root: &Root) -> Result<Spawn, ConfineError> {
     })
 }
 
-/// The system calls refused by default, each with the reason: for documents and for people who ask.
+/// The system calls refused by default, each with its reason, for the documentation.
 pub fn refused_calls() -> impl Iterator<Item = (&'static str, &'static str)> {
     denied::DENIED.iter().map(|row| (row.name, row.reason))
 }
 
-/// The system calls of our servants, each with what it is for: all others end them.
+/// The system calls that servants may make, each with its purpose. Any other kills the servant.
 pub fn servants_calls() -> impl Iterator<Item = (&'static str, &'static str)> {
     servant::GATEWAY.iter().map(|row| (row.name, row.reason))
 }
 
-/// The manifest's environment and nothing else, but for a service that is to say when it is ready or alive.
+/// The manifest's environment, plus the variables of `sd_notify(3)` for a service that reports readiness or liveness.
 fn environment(service: &Service) -> Vec<String> {
     let mut env: Vec<String> = service.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let watchdog = service.live.as_ref().filter(|live| live.check == Check::Watchdog);
@@ -83,8 +84,8 @@ fn environment(service: &Service) -> Vec<String> {
     env
 }
 
-/// Its own files, and the additions to every view that it has none of its own for. An engine's root may write those, unless its root is
-/// read-only.
+/// Its own files, and the additions to every view for paths where it has none of its own. As in a container engine,
+/// these are writable unless the root is read-only.
 fn files(service: &Service, root: &Root) -> Vec<File> {
     let is_own = |path: &str| service.files.iter().any(|file| file.path == path);
     let writable = service.isolation.writable.is_none();
@@ -97,14 +98,14 @@ fn mounted(file: &model::File, writable: bool) -> File {
     File { path: file.path.clone(), content: file.content.clone(), mode: file.mode, writable }
 }
 
-/// A first process of ours is not one of the service's own.
+/// Cloister's first process does not count against the service's limit of processes.
 fn limits(service: &Service) -> Limits {
     let limits = &service.limits;
-    let ours = u32::from(service.first_process == FirstProcess::Cloister);
+    let extra = u32::from(service.first_process == FirstProcess::Cloister);
     Limits {
         memory: limits.memory,
         cpu_millis: limits.cpu_millis,
-        pids: limits.pids.map(|pids| pids.saturating_add(ours)),
+        pids: limits.pids.map(|pids| pids.saturating_add(extra)),
         open_files: Some(limits.open_files),
     }
 }
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_services_own_file_comes_before_an_addition_of_the_same_path() {
+    fn a_services_own_file_overrides_an_addition_of_the_same_path() {
         let file = |path: &str, content: &str| model::File {
             path: path.to_owned(),
             content: content.to_owned(),

@@ -1,12 +1,12 @@
-//! What the supervisor itself gives up before it reads the first byte from outside.
+//! The supervisor's own confinement, in effect before it reads the first byte from outside.
 //!
-//! Its law: it stays root, whose files it reads, and keeps four capabilities; every other is gone from every set. Calls that it
-//! does not make are refused. Nothing here can be taken back.
+//! Invariant: it stays root, whose files it reads, and retains four capabilities; all others are dropped from every
+//! set. Calls that it does not make are refused. None of this can be undone.
 //!
-//! A call outside the list is refused with `EPERM`, so that a call which a later version of a library makes by surprise costs one
-//! operation, reported like any other failure, and not the enclave: five ends of the supervisor within a minute are fatal. Calls
-//! that start programs, reach into processes, mounts, namespaces or the kernel kill instead: no library on the way makes them, so
-//! whoever does is not the supervisor. Services survive that; init starts another.
+//! A call outside the list is refused with `EPERM`, so that an unexpected call of a later library version fails one
+//! operation, reported like any other failure, and not the enclave: five exits of the supervisor within a minute are
+//! fatal. Calls that start programs or access processes, mounts, namespaces or the kernel kill instead: no library
+//! makes them, so the supervisor must be compromised. Services survive that; init starts a successor.
 
 use std::io;
 
@@ -18,25 +18,25 @@ use rustix::thread::{
 use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
 use super::capabilities::COUNT;
-use super::filter::{FilterError, Rules, chain, errno, without_use, words};
+use super::filter::{FilterError, Rules, chain, encode, errno, never_used};
 
-/// What is kept, and what for. `SYS_PTRACE`: `/proc/PID/root` and `mountinfo` of services, for probes of files and for
-/// `inspect`. `DAC_READ_SEARCH`: the same where users' folders are closed to others.
-/// `NET_ADMIN`: a source address that is taken can be shared (`TCP_REPAIR`). `SYS_RESOURCE`: as many open files as connections
-/// need, and descriptors sent to init whatever services of root have sent and not received.
-const KEPT: CapabilitySet = CapabilitySet::SYS_PTRACE
+/// The retained capabilities. `SYS_PTRACE`: `/proc/PID/root` and `mountinfo` of services, for probes of files and for
+/// `inspect`. `DAC_READ_SEARCH`: the same if users' directories are not readable by others. `NET_ADMIN`: sharing a
+/// source address that is in use (`TCP_REPAIR`). `SYS_RESOURCE`: enough open files for all connections, and sending
+/// descriptors to init regardless of how many descriptors services of root have in flight.
+const RETAINED: CapabilitySet = CapabilitySet::SYS_PTRACE
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::NET_ADMIN)
     .union(CapabilitySet::SYS_RESOURCE);
 
-/// What it calls, whatever the arguments.
+/// The calls that are allowed with any arguments.
 const CALLS: &[c_long] = &[
     // Memory. `mmap` and `mprotect` are below.
     libc::SYS_brk,
     libc::SYS_munmap,
     libc::SYS_mremap,
     libc::SYS_madvise,
-    // Files: the manifest, `/proc`, cgroups, memfds of the logs. It makes, renames and removes none.
+    // Files: the manifest, `/proc`, cgroups, memfds of the logs. It creates, renames and removes none.
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_close,
@@ -73,18 +73,18 @@ const CALLS: &[c_long] = &[
     libc::SYS_sendmsg,
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
-    // Waiting, and the time where the kernel's page for it does not have it.
+    // Waiting, and the time if the vDSO cannot provide it.
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
     libc::SYS_ppoll,
     libc::SYS_clock_gettime,
     libc::SYS_restart_syscall,
-    // Locks, which nobody else holds, and random bits.
+    // Uncontended locks, and random bits.
     libc::SYS_futex,
     libc::SYS_getrandom,
-    // How many threads a servant may have.
+    // The number of threads of a servant.
     libc::SYS_sched_getaffinity,
-    // The end, a panic's among them.
+    // Exits, including panics.
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,
@@ -97,7 +97,7 @@ const CALLS: &[c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// Older forms of some of these, which only x86-64 has and musl prefers.
+/// Older variants of some of these, which only x86-64 has and musl prefers.
 #[cfg(target_arch = "x86_64")]
 const OLDER_CALLS: &[c_long] = &[
     libc::SYS_open,
@@ -111,71 +111,73 @@ const OLDER_CALLS: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER_CALLS: &[c_long] = &[];
 
-/// What `ioctl` is for: non-blocking descriptors, and how much there is to read and to send. A device that was opened answers
-/// nothing else; the security module's registers are read before.
-/// By their numbers in `asm-generic/ioctls.h` (`FIONBIO`, `FIONREAD`, `TIOCOUTQ`), whose type differs between C libraries.
+/// The `ioctl` requests: non-blocking mode, and the sizes of receive and send queues. Requests of devices are refused;
+/// the security module's registers are read earlier. These are the numbers in `asm-generic/ioctls.h` (`FIONBIO`,
+/// `FIONREAD`, `TIOCOUTQ`), whose type differs between C libraries.
 const REQUESTS: [u64; 3] = [0x5421, 0x541B, 0x5411];
 
 /// `PR_GET_AUXV` of `linux/prctl.h`, which the libc crate does not have.
 const PR_GET_AUXV: u64 = 0x4155_5856;
 
-/// What sockets are made: probes, connections to services, and what programs inside connect to. The host's are accepted, from
-/// listeners made before: the supervisor dials nobody outside.
+/// The address families of sockets: for probes, connections to services, and listeners for programs inside. The host's
+/// connections are accepted from listeners created earlier: the supervisor never connects to the outside.
 const FAMILIES: [i32; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
 
-/// A confinement that is not in force. The supervisor does not go on.
+/// The confinement could not be applied. The supervisor exits.
 #[derive(Debug, thiserror::Error)]
 pub enum OwnError {
-    /// The filter cannot be made.
-    #[error("its filter cannot be made")]
+    /// The filter cannot be built.
+    #[error("cannot build the supervisor's seccomp filter")]
     Filter(#[from] FilterError),
     /// The kernel refuses a step.
     #[error("{step}")]
     Kernel {
-        /// Which.
+        /// What failed.
         step: &'static str,
-        /// Why.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// Confines the calling thread, which must be the only one, and all that comes from it.
+/// Confines the calling thread, which must be the only one, and everything it starts.
 ///
 /// # Errors
-/// When a step fails: then nothing may be served.
+/// If a step fails: then nothing must be served.
 pub fn confine() -> Result<(), OwnError> {
     let refused = |step| move |source: io::Error| OwnError::Kernel { step, source };
-    drop_capabilities().map_err(refused("its capabilities cannot be dropped"))?;
-    set_no_new_privs(true).map_err(|e| refused("it may gain privileges")(e.into()))?;
+    drop_capabilities().map_err(refused("cannot drop the supervisor's capabilities"))?;
+    set_no_new_privs(true).map_err(|e| refused("cannot set no_new_privs")(e.into()))?;
     let program = program()?;
-    cloister_sys::seccomp::install(&program).map_err(refused("its filter is not taken"))
+    cloister_sys::seccomp::install(&program)
+        .map_err(refused("cannot install the supervisor's seccomp filter"))
 }
 
-/// The bounding set first: what cuts it is dropped with the others.
+/// The bounding set comes first: the capability to change it is dropped with the others.
 fn drop_capabilities() -> io::Result<()> {
     clear_ambient_capability_set()?;
     for number in 0..COUNT {
         let one = CapabilitySet::from_bits_retain(1 << number);
-        if KEPT.contains(one) {
+        if RETAINED.contains(one) {
             continue;
         }
         match remove_capability_from_bounding_set(one) {
-            // One that this kernel does not know.
+            // The kernel does not know this capability.
             Ok(()) | Err(rustix::io::Errno::INVAL) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    let sets = CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() };
+    let sets =
+        CapabilitySets { effective: RETAINED, permitted: RETAINED, inheritable: CapabilitySet::empty() };
     Ok(set_capabilities(None, sets)?)
 }
 
 fn program() -> Result<Vec<u64>, FilterError> {
     let mut program = BpfProgram::new();
-    let mut killed = without_use();
+    let mut killed = never_used();
     killed.extend([libc::SYS_execve, libc::SYS_execveat].map(|call| (call, Vec::new())));
     chain(&mut program, killed, SeccompAction::Allow, SeccompAction::KillProcess)?;
     chain(&mut program, allowed()?, errno(libc::EPERM), SeccompAction::Allow)?;
-    Ok(words(&program))
+    Ok(encode(&program))
 }
 
 fn allowed() -> Result<Rules, FilterError> {
@@ -188,15 +190,15 @@ fn allowed() -> Result<Rules, FilterError> {
     let mut sockets = families.into_iter().collect::<Result<Vec<_>, _>>()?;
     sockets.push(socket_diagnosis()?);
     rules.insert(libc::SYS_socket, sockets);
-    // Pairs, of which servants get the other end.
+    // Pairs, of which servants get one end.
     rules.insert(libc::SYS_socketpair, vec![equals(0, u64::from(libc::AF_UNIX.unsigned_abs()))?]);
     let requests = REQUESTS.map(|request| equals(1, request));
     rules.insert(libc::SYS_ioctl, requests.into_iter().collect::<Result<_, _>>()?);
-    // rustix reads the auxiliary vector by it.
+    // rustix uses it to read the auxiliary vector.
     rules.insert(libc::SYS_prctl, vec![equals(0, PR_GET_AUXV)?]);
-    // The limits of this process: of another's they are set by nobody.
+    // This process's own limits only.
     rules.insert(libc::SYS_prlimit64, vec![equals(0, 0)?]);
-    // Memory is never made a program.
+    // Memory never becomes executable.
     let execute = u64::from(libc::PROT_EXEC.unsigned_abs());
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         let op = SeccompCmpOp::MaskedEq(execute);
@@ -206,7 +208,7 @@ fn allowed() -> Result<Rules, FilterError> {
     Ok(rules)
 }
 
-/// `socket(AF_NETLINK, …, NETLINK_SOCK_DIAG)`: whose socket takes a probe's connection.
+/// `socket(AF_NETLINK, …, NETLINK_SOCK_DIAG)`: finds the owner of the socket that accepts a probe's connection.
 fn socket_diagnosis() -> Result<SeccompRule, FilterError> {
     let equals = |argument, value: i32| {
         let value = u64::from(value.unsigned_abs());
@@ -228,19 +230,19 @@ mod tests {
     use rustix::io::Errno;
     use rustix::net::{AddressFamily, SocketType, netlink};
 
-    /// Runs `story` in a thread under the filter; threads beside it are not under it.
-    fn confined(story: impl FnOnce() + Send + 'static) {
+    /// Runs `test` in a thread with the filter; other threads are unaffected.
+    fn confined(test: impl FnOnce() + Send + 'static) {
         let program = program().unwrap();
         let thread = std::thread::spawn(move || {
             set_no_new_privs(true).unwrap();
             cloister_sys::seccomp::install(&program).unwrap();
-            story();
+            test();
         });
         thread.join().unwrap();
     }
 
     #[test]
-    fn what_the_supervisor_does_goes_on_under_its_filter() {
+    fn the_supervisors_own_calls_work_under_its_filter() {
         let (listener, folder) = (TcpListener::bind("127.0.0.1:0").unwrap(), tempfile::tempdir().unwrap());
         let path = folder.path().to_owned();
         std::fs::write(path.join("file"), "text").unwrap();
@@ -261,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_no_library_makes_kills() {
+    fn calls_that_no_library_makes_kill() {
         let program = program().unwrap();
         let denied = super::super::denied::DENIED.iter().map(|row| row.number);
         for call in denied.chain([libc::SYS_execve, libc::SYS_execveat]) {
@@ -275,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_never_does_is_refused() {
+    fn calls_outside_the_list_are_refused() {
         confined(|| {
             assert_eq!(rustix::fs::mkdirat(CWD, "made", Mode::RWXU), Err(Errno::PERM));
             assert_eq!(rustix::fs::unlink("/nothing"), Err(Errno::PERM));

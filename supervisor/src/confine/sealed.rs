@@ -1,7 +1,8 @@
-//! Texts that a service is handed in memory nobody can change: sealed memfds (`memfd_create(2)`, `fcntl(2)`).
+//! Texts that a service receives in immutable memory: sealed memfds (`memfd_create(2)`, `fcntl(2)`).
 //!
-//! Its law: a text is in no argument, no variable and no file of the root. The service's variable holds the path of an
-//! open descriptor, `/dev/fd/N`, as programs expect that take `…_FILE` variables; a service of another user cannot get at it.
+//! Invariant: a text is in no argument, no variable and no file of the root. The service's variable holds the path of
+//! an open descriptor, `/dev/fd/N`, which programs with `…_FILE` variables support; a service of another user cannot
+//! access it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,20 +18,20 @@ use super::ConfineError;
 /// A service's texts by variable.
 type Texts = BTreeMap<String, String>;
 
-/// The first descriptor after stdin, stdout and stderr, where init puts what comes with a request.
+/// The first descriptor after stdin, stdout and stderr, from which init numbers the descriptors of a request.
 const FIRST: usize = 3;
 
-/// Nothing can be added, changed or cut off, nor can a seal be taken away.
+/// The content can be neither extended, changed nor truncated, and no seal can be removed.
 const SEALS: SealFlags =
     SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
 
-/// How many there are.
+/// The number of texts.
 pub(super) fn count(texts: &Texts) -> Result<u8, ConfineError> {
     let count = texts.len();
     u8::try_from(count).ok().filter(|_| count <= MAX_SEALED).ok_or(ConfineError::Sealed(count))
 }
 
-/// The variables that say where they are, in the order of [`hand_over`].
+/// The variables with their paths, in the order of [`hand_over`].
 pub(super) fn variables(texts: &Texts) -> impl Iterator<Item = String> {
     texts.keys().zip(FIRST..).map(|(name, number)| format!("{name}=/dev/fd/{number}"))
 }
@@ -38,14 +39,14 @@ pub(super) fn variables(texts: &Texts) -> impl Iterator<Item = String> {
 /// The texts, each in a memfd of its own, in the order of their names.
 ///
 /// # Errors
-/// When the system has no memory or no descriptor left.
+/// If the system has no memory or no descriptors left.
 pub fn hand_over(texts: &BTreeMap<String, String>) -> io::Result<Vec<OwnedFd>> {
     texts.iter().map(|(name, text)| seal(name, text.as_bytes())).collect()
 }
 
 fn seal(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     let memfd = File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
-    // Any user may read it who has it open; its position stays at the beginning.
+    // Any user who has it open may read it; its position stays at the beginning.
     rustix::fs::fchmod(&memfd, Mode::RUSR | Mode::RGRP | Mode::ROTH)?;
     memfd.write_all_at(bytes, 0)?;
     rustix::fs::fcntl_add_seals(&memfd, SEALS)?;
@@ -59,7 +60,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn variables_count_descriptors_from_3_in_the_order_of_names() {
+    fn variables_number_descriptors_from_3_in_the_order_of_names() {
         let texts = [("B_FILE", "2"), ("A_FILE", "1")].map(|(name, text)| (name.to_owned(), text.to_owned()));
         let texts = Texts::from(texts);
         let variables: Vec<_> = variables(&texts).collect();
@@ -72,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_text_can_be_read_and_never_changed() {
+    fn a_sealed_text_can_be_read_but_not_changed() {
         let mut file = File::from(seal("KEY_FILE", b"swordfish").unwrap());
         assert!(file.write_all(b"x").is_err());
         assert!(file.set_len(0).is_err());

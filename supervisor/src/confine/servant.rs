@@ -1,7 +1,7 @@
-//! What confines our own servants: a user each, no capability, and the system calls that they make.
+//! The confinement of servants: a user each, no capabilities, and an allow list of system calls.
 //!
-//! Its law: what a servant may do is what it does, and every row says what for. Whatever else it calls ends it, so a row that is
-//! missing shows at once, and one that is too much is a hole for whoever takes it over.
+//! Invariant: a servant is allowed exactly the calls that it makes, and every row states the purpose. Any other call
+//! kills it, so a missing row is noticed immediately, and an unnecessary one is an opportunity for an attacker.
 
 use cloister_net::processors;
 use cloister_wire::gateway::{MOST_CONNECTIONS, PROGRAM, RESERVED_DESCRIPTORS};
@@ -11,19 +11,19 @@ use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule}
 
 use super::filter::{self, FilterError};
 
-/// The gateway's user and group: of those that systemd gives to services of the moment (61,184 to 65,519,
-/// `doc/UIDS-GIDS.md` of systemd), so no distribution and no image gives it to anybody.
+/// The gateway's user and group: in the range of systemd's dynamic users (61,184 to 65,519,
+/// `doc/UIDS-GIDS.md` of systemd), so no distribution and no image uses it.
 pub const GATEWAY_UID: u32 = 61_184;
 
-/// The gateway's memory. 4,000 idle connections were measured at 35 MB: 3 kB of its own for each, 5.6 kB of the kernel's. All of
-/// [`MOST_CONNECTIONS`] and the pipes of full flow (9 MiB) leave 19 MiB for bytes on their way, to which the kernel cuts the windows
-/// of its TCP sockets. At rest it takes half a megabyte.
+/// The gateway's memory limit. 4,000 idle connections were measured at 35 MB: 3 kB each of its own, 5.6 kB of the
+/// kernel's. All of [`MOST_CONNECTIONS`] and the pipes at full throughput (9 MiB) leave 19 MiB for bytes in transit, to
+/// which the kernel limits the windows of its TCP sockets. When idle it uses half a megabyte.
 const GATEWAY_MEMORY: u64 = 64 * 1024 * 1024;
 
-/// Descriptors of a connection: two sockets, and a watch for room on each.
+/// Descriptors of a connection: two sockets, and one for each to wait for buffer space.
 const DESCRIPTORS: usize = 4;
 
-/// One argument of a call: its place, the bits that are looked at, and what they are.
+/// A condition for one argument of a call: its position, the bits that are compared, and their value.
 type Argument = (u8, u64, u64);
 
 /// All bits of an argument that is an `int`.
@@ -37,14 +37,14 @@ const ALL: u64 = u64::MAX;
 pub(super) struct Allowed {
     pub(super) name: &'static str,
     number: c_long,
-    /// The forms in which it is allowed; any where there is none.
+    /// The allowed combinations of arguments; all if empty.
     forms: &'static [&'static [Argument]],
-    /// What for.
+    /// Its purpose.
     pub(super) reason: &'static str,
 }
 
 impl Allowed {
-    /// As the filter takes it.
+    /// The rule for the filter.
     pub(super) fn rule(&self) -> Result<(c_long, Vec<SeccompRule>), FilterError> {
         let condition = |(place, mask, value): &Argument| {
             let (length, op) = match *mask {
@@ -83,34 +83,35 @@ const fn int(value: c_int) -> u64 {
     value as u64
 }
 
-/// `PROT_EXEC` is not set: no memory becomes code.
+/// `PROT_EXEC` is not set: no memory becomes executable.
 const NOT_CODE: Argument = (2, int(libc::PROT_EXEC), 0);
 
-/// The lower bits of a socket's type; the others are flags (`SOCK_TYPE_MASK`, `linux/net.h`).
+/// The bits of a socket's type without flags (`SOCK_TYPE_MASK`, `linux/net.h`).
 const SOCKET_TYPE: u64 = 0xF;
 
-/// The flags of `pthread_create` in musl (`src/thread/pthread_create.c`), and with them no new process or namespace.
+/// The flags of `pthread_create` in musl (`src/thread/pthread_create.c`), so that no process or namespace can be
+/// created.
 const THREAD: u64 = 0x007D_0F00;
 
 /// `FIONREAD`, `FIONBIO` and `TIOCOUTQ` of `asm-generic/ioctls.h`, whose type differs between C libraries.
 const QUEUES: [u64; 3] = [0x541B, 0x5421, 0x5411];
 
-const START: &str = "the start of a static program";
+const START: &str = "startup of a static program";
 const MEMORY: &str = "the allocator";
-const THREADS: &str = "threads, and locks between them";
+const THREADS: &str = "threads and locks";
 const REACTOR: &str = "Tokio's reactor and clock";
-const STREAMS: &str = "bytes of connections";
-const SOCKETS: &str = "making, tuning and ending connections";
-const CHANNEL: &str = "packets and descriptors to and from the supervisor";
-const ENDS: &str = "its end, with a reason on stderr";
+const STREAMS: &str = "data of connections";
+const SOCKETS: &str = "opening, configuring and closing connections";
+const CHANNEL: &str = "messages and descriptors to and from the supervisor";
+const EXIT: &str = "exit, with an error message on stderr";
 
-/// The gateway's.
+/// The gateway's calls.
 pub(super) const GATEWAY: &[Allowed] = &[
     only(
         "execveat",
         libc::SYS_execveat,
         &[&[(0, INT, int(PROGRAM_FD)), (4, INT, int(libc::AT_EMPTY_PATH))]],
-        "init's last call before the program begins; the descriptor is closed by it",
+        "init's last call, which executes the program and closes its descriptor",
     ),
     #[cfg(target_arch = "x86_64")]
     row("arch_prctl", libc::SYS_arch_prctl, START),
@@ -121,8 +122,13 @@ pub(super) const GATEWAY: &[Allowed] = &[
     row("rt_sigprocmask", libc::SYS_rt_sigprocmask, START),
     row("sigaltstack", libc::SYS_sigaltstack, START),
     row("getrandom", libc::SYS_getrandom, "keys of hash tables"),
-    only("prlimit64", libc::SYS_prlimit64, &[&[(0, INT, 0)]], "its own limit of descriptors"),
-    only("sched_getaffinity", libc::SYS_sched_getaffinity, &[&[(0, INT, 0)]], "how many threads to start"),
+    only("prlimit64", libc::SYS_prlimit64, &[&[(0, INT, 0)]], "its own limit of open files"),
+    only(
+        "sched_getaffinity",
+        libc::SYS_sched_getaffinity,
+        &[&[(0, INT, 0)]],
+        "the number of threads to start",
+    ),
     row("brk", libc::SYS_brk, MEMORY),
     only("mmap", libc::SYS_mmap, &[&[NOT_CODE]], MEMORY),
     only("mprotect", libc::SYS_mprotect, &[&[NOT_CODE]], MEMORY),
@@ -138,8 +144,8 @@ pub(super) const GATEWAY: &[Allowed] = &[
     row("epoll_pwait", libc::SYS_epoll_pwait, REACTOR),
     row("eventfd2", libc::SYS_eventfd2, REACTOR),
     row("clock_gettime", libc::SYS_clock_gettime, REACTOR),
-    row("restart_syscall", libc::SYS_restart_syscall, "the kernel's own, after a stop of the process"),
-    row("ppoll", libc::SYS_ppoll, "whether another connection waits"),
+    row("restart_syscall", libc::SYS_restart_syscall, "made by the kernel after the process was stopped"),
+    row("ppoll", libc::SYS_ppoll, "whether another connection is waiting"),
     row("read", libc::SYS_read, STREAMS),
     row("write", libc::SYS_write, STREAMS),
     row("recvfrom", libc::SYS_recvfrom, STREAMS),
@@ -150,7 +156,7 @@ pub(super) const GATEWAY: &[Allowed] = &[
         "ioctl",
         libc::SYS_ioctl,
         &[&[(1, INT, QUEUES[0])], &[(1, INT, QUEUES[1])], &[(1, INT, QUEUES[2])]],
-        "what waits in a socket; not to wait for it",
+        "queue sizes of a socket; non-blocking mode",
     ),
     only(
         "fcntl",
@@ -161,7 +167,7 @@ pub(super) const GATEWAY: &[Allowed] = &[
             &[(1, INT, int(libc::F_SETPIPE_SZ))],
             &[(1, INT, int(libc::F_GETPIPE_SZ))],
         ],
-        "copies of its own descriptors; the room of a pipe",
+        "duplicates of its descriptors; the capacity of a pipe",
     ),
     only(
         "socket",
@@ -171,7 +177,7 @@ pub(super) const GATEWAY: &[Allowed] = &[
             &[(0, INT, int(libc::AF_INET6)), (1, SOCKET_TYPE, int(libc::SOCK_STREAM)), (2, INT, 0)],
             &[(0, INT, int(libc::AF_NETLINK)), (2, INT, int(libc::NETLINK_SOCK_DIAG))],
         ],
-        "connections to services, and whose socket takes one",
+        "connections to services, and the owner of the accepting socket",
     ),
     row("accept4", libc::SYS_accept4, SOCKETS),
     row("connect", libc::SYS_connect, SOCKETS),
@@ -199,13 +205,13 @@ pub(super) const GATEWAY: &[Allowed] = &[
     ),
     row("sendmsg", libc::SYS_sendmsg, CHANNEL),
     row("recvmsg", libc::SYS_recvmsg, CHANNEL),
-    row("writev", libc::SYS_writev, ENDS),
-    only("tkill", libc::SYS_tkill, &[&[(1, INT, int(libc::SIGABRT))]], ENDS),
-    row("exit", libc::SYS_exit, ENDS),
-    row("exit_group", libc::SYS_exit_group, ENDS),
+    row("writev", libc::SYS_writev, EXIT),
+    only("tkill", libc::SYS_tkill, &[&[(1, INT, int(libc::SIGABRT))]], EXIT),
+    row("exit", libc::SYS_exit, EXIT),
+    row("exit_group", libc::SYS_exit_group, EXIT),
 ];
 
-/// What init is asked to run as the gateway.
+/// The request to init to start the gateway.
 pub fn gateway() -> Result<Spawn, FilterError> {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     Ok(Spawn {
@@ -220,7 +226,7 @@ pub fn gateway() -> Result<Spawn, FilterError> {
         limits: Limits {
             memory: Some(GATEWAY_MEMORY),
             cpu_millis: None,
-            // One thread for each processor that the supervisor may use as well.
+            // One thread for each processor that the supervisor may use.
             pids: Some(count(processors())),
             open_files: Some(count(MOST_CONNECTIONS * DESCRIPTORS + RESERVED_DESCRIPTORS)),
         },
@@ -241,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_is_allowed_in_its_forms_and_has_a_reason() {
+    fn every_call_is_allowed_with_its_arguments_and_has_a_reason() {
         for row in GATEWAY {
             assert!(!row.reason.is_empty());
             let mut forms: Vec<[u64; 6]> = Vec::new();
@@ -262,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_open_run_trace_or_mount_something_ends_it() {
+    fn calls_that_open_execute_trace_or_mount_kill_the_gateway() {
         for number in [
             libc::SYS_openat,
             libc::SYS_execve,
@@ -283,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn only_streams_and_the_socket_diagnosis_can_be_made() {
+    fn only_tcp_sockets_and_the_socket_diagnosis_can_be_created() {
         let (stream, datagram) = (int(libc::SOCK_STREAM | libc::SOCK_CLOEXEC), int(libc::SOCK_DGRAM));
         for (family, kind, protocol, expected) in [
             (libc::AF_INET, stream, 0, ALLOW),

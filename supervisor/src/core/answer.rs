@@ -1,6 +1,6 @@
-//! What the host and local programs ask, once it is known that they may.
+//! Replies to authorized requests of the host and of programs inside.
 //!
-//! Its law: every request is answered, at once; what takes time shows in the status.
+//! Invariant: every request gets an immediate reply; work that takes time shows in the status.
 
 use std::sync::Arc;
 
@@ -11,41 +11,41 @@ use tokio::sync::oneshot;
 
 use super::CoreError;
 use super::turn::Core;
-use crate::launcher::{Ask, Event};
+use crate::launcher::{Event, RequestError};
 use crate::servant::Servants;
-use crate::status::{self, Asked};
+use crate::status::{self, PendingRequest};
 
 impl Core {
-    pub(super) fn asked(&mut self, asked: Asked) -> Result<(), CoreError> {
-        if asked.request == Request::Stats {
-            self.count(asked.answer);
+    pub(super) fn requested(&mut self, request: PendingRequest) -> Result<(), CoreError> {
+        if request.request == Request::Stats {
+            self.send_stats(request.reply);
             return Ok(());
         }
-        let (reply, event) = match self.answer(&asked) {
-            Ok(answer) => answer,
-            Err(ask) => (Reply::Refused { why: ask.to_string() }, None),
+        let (reply, event) = match self.reply(&request) {
+            Ok(reply) => reply,
+            Err(error) => (Reply::Refused { why: error.to_string() }, None),
         };
-        // Who asked may be gone by now; what was asked is done all the same.
-        asked.answer.send(reply).unwrap_or_default();
+        // The client may be gone by now; its request is performed regardless.
+        request.reply.send(reply).unwrap_or_default();
         event.map_or(Ok(()), |event| self.dispatch(event))
     }
 
-    /// The answer, and the event that follows it.
-    fn answer(&mut self, asked: &Asked) -> Result<(Reply, Option<Event>), Ask> {
+    /// The reply, and the event that the request causes.
+    fn reply(&mut self, pending: &PendingRequest) -> Result<(Reply, Option<Event>), RequestError> {
         let done = |event| Ok((Reply::Done, event));
-        match &asked.request {
-            // Statistics are answered in a task of their own.
+        let peer = &pending.peer;
+        match &pending.request {
+            // Statistics are sent by a task of their own.
             Request::Ping | Request::Stats => done(None),
-            Request::Stop => done(Some(Event::Stop { why: format!("asked by {}", asked.peer) })),
-            Request::Drain => done(Some(Event::DrainAsked)),
-            Request::Seen { seq } => done(self.seen(*seq, &asked.peer)),
+            Request::Stop => done(Some(Event::Stop { why: format!("requested by {peer}") })),
+            Request::Drain => done(Some(Event::DrainRequested)),
+            Request::Seen { seq } => done(self.seen(*seq, peer)),
             Request::Signal { service, signal } => {
                 let id = self.machine.find(service)?;
                 self.machine.pid(id)?;
                 let message =
                     FromSupervisor::Signal { name: service.clone(), signal: *signal, to: SignalTarget::Main };
-                let line = format!("signal {signal} sent, asked by {}", asked.peer);
-                self.logs.say(Some(id), &line);
+                self.logs.log(Some(id), &format!("signal {signal} sent, requested by {peer}"));
                 match self.hold.send(&message) {
                     Ok(()) => done(None),
                     Err(error) => Ok((Reply::Refused { why: error.to_string() }, None)),
@@ -53,28 +53,28 @@ impl Core {
             }
             Request::Service { service, verb } => {
                 let id = self.machine.find(service)?;
-                self.machine.may_be_asked()?;
-                let verb_word = format!("{verb:?}").to_lowercase();
-                self.logs.say(Some(id), &format!("{verb_word} asked by {}", asked.peer));
-                done(Some(Event::Asked { id, verb: *verb }))
+                self.machine.accepts_requests()?;
+                let verb_name = format!("{verb:?}").to_lowercase();
+                self.logs.log(Some(id), &format!("{verb_name} requested by {peer}"));
+                done(Some(Event::Requested { id, verb: *verb }))
             }
             Request::Inspect { service } if Servants::is_name(service) => {
-                let unknown = || Ask::Unknown(service.clone());
+                let unknown = || RequestError::Unknown(service.clone());
                 self.servants.names().contains(service).then_some(()).ok_or_else(unknown)?;
                 let read = self.servants.pid(service).and_then(|pid| self.inspect_servant(service, pid).ok());
-                Ok((Reply::Inspect(read.ok_or_else(|| Ask::NotRunning(service.clone()))?), None))
+                Ok((Reply::Inspect(read.ok_or_else(|| RequestError::NotRunning(service.clone()))?), None))
             }
             Request::Inspect { service } => {
                 let id = self.machine.find(service)?;
                 let pid = self.machine.pid(id)?;
                 let read = self.inspect(id, pid).map(Reply::Inspect);
-                Ok((read.map_err(|_| Ask::NotRunning(service.clone()))?, None))
+                Ok((read.map_err(|_| RequestError::NotRunning(service.clone()))?, None))
             }
         }
     }
 
-    /// Answers with what is used and counted, as of now: servants are asked for their newest numbers, and not waited for long.
-    fn count(&self, answer: oneshot::Sender<Reply>) {
+    /// Sends the current statistics. Servants are asked for their latest counters and get a short time to respond.
+    fn send_stats(&self, reply: oneshot::Sender<Reply>) {
         let services: Vec<String> = self.services.iter().map(|service| service.name.clone()).collect();
         let (servants, refreshed) = (self.servants.names(), self.servants.refresh());
         let (paths, oom_kills, board) = (self.paths.clone(), self.oom_kills.clone(), Arc::clone(&self.board));
@@ -88,12 +88,12 @@ impl Core {
             }
             let servants = status::stats(&paths.servants, servants.iter().map(String::as_str));
             let stats = Stats { services, servants, ingress: board.read().ingress };
-            // Who asked may be gone by now.
-            answer.send(Reply::Stats(stats)).unwrap_or_default();
+            // The client may be gone by now.
+            reply.send(Reply::Stats(stats)).unwrap_or_default();
         }));
     }
 
-    /// A host that has read the final state: nothing is left to wait for on its account.
+    /// A host has read the final state, so that the shutdown no longer waits for it.
     fn seen(&self, seq: u64, peer: &Identity) -> Option<Event> {
         let is_final = self.machine.is_closing() && seq >= self.board.read().seq;
         (is_final && *peer == Identity::Host).then_some(Event::Seen)

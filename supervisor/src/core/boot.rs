@@ -1,8 +1,8 @@
-//! From the first byte from init to the first turn.
+//! From init's first message to the first turn.
 //!
-//! Its law: the first supervisor serves the status whatever is wrong with the manifest, and that is then a `fatal` that the
-//! host can read. One that was started again serves it once it knows what runs, so that nobody reads `booting` of an
-//! enclave that serves.
+//! Invariant: the first supervisor serves the status even if the manifest is invalid; the error is then a `fatal` state
+//! that the host can read. A restarted supervisor serves the status once it knows which services run, so that no reader
+//! sees `booting` while the enclave serves.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -17,10 +17,10 @@ use cloister_wire::control::bounded;
 use cloister_wire::hold::Welcome;
 use tokio::sync::{mpsc, watch};
 
-use super::equip::{Around, Equipment};
-use super::line::Line;
+use super::equip::{Equipment, Resources};
+use super::handshake::Handshake;
 use super::notes::Notes;
-use super::turn::{Core, FromOutside, Inbox, Kept};
+use super::turn::{Core, FromOutside, Inbox, Saved};
 use super::{CoreError, Setup};
 use crate::clock::Moment;
 use crate::launcher::{Action, Event, Launcher};
@@ -29,68 +29,69 @@ use crate::notify::Notify;
 use crate::owners::Owners;
 use crate::reserve::reserve;
 use crate::stash::Stash;
-use crate::status::{self, Asking, Board};
+use crate::status::{self, Board, Context};
 use crate::world::{self, Addresses, Paths};
 
-/// The most services: init keeps two memfds for each, and a few more, within
+/// Maximum number of services: init holds two memfds for each, and a few more, and at most
 /// [`MAX_STASHES`](cloister_wire::hold::MAX_STASHES).
 const MAX_SERVICES: usize = 60;
 
-/// Requests from the host and from inside that wait for their turn.
-const ASKED_QUEUE: usize = 16;
+/// Queued requests from the host and from inside.
+const REQUEST_QUEUE: usize = 16;
 
-/// The name under which init keeps the launcher's state.
+/// The name under which init stores the launcher's state.
 const STATE: &str = "state";
 
-/// The longest text of why nothing can be started, in bytes of JSON: it may quote the manifest.
-const MAX_FAULT: usize = 4096;
+/// Maximum length of the text of a fatal error, in bytes of JSON: it may quote the manifest.
+const MAX_FATAL_TEXT: usize = 4096;
+
 /// The machine's host name, below `/proc` (`Documentation/admin-guide/sysctl/kernel.rst`), which all services share.
 const HOST_NAME: &str = "sys/kernel/hostname";
 
-/// Why the manifest's services cannot be started: where it failed and the words.
-type Fault = (&'static str, String);
+/// Why the manifest's services cannot be started: the stage that failed and the error text.
+type Fatal = (&'static str, String);
 
-/// Supervises until init is told to power off and closes the socket.
+/// Supervises until init has been requested to power off and closes the socket.
 ///
 /// # Errors
-/// What a supervisor cannot survive; init starts another, which goes on.
+/// Those that a supervisor cannot survive; init starts a successor, which continues.
 pub async fn run(setup: Setup) -> Result<(), CoreError> {
-    // Init goes on with its boot until it says its first word: time enough to read the manifest.
+    // Init continues booting until it sends its first message: time enough to read the manifest.
     let began = Moment::now();
     let manifest = read_manifest(&setup.paths.manifest);
     let read = Moment::now();
-    let (mut line, welcome) = Line::open(setup.init).await?;
+    let (mut init, welcome) = Handshake::open(setup.init).await?;
     let mut stages = Stages::begin();
-    line.request(&[STATE.to_owned()])?;
-    let inside = Inside::listen(&mut line, &setup.addresses, &setup.paths.proc)?;
+    init.request(&[STATE.to_owned()])?;
+    let inside = Inside::listen(&mut init, &setup.addresses, &setup.paths.proc)?;
     let board = Board::new(welcome.platform.clone(), welcome.boot.clone(), welcome.restarts);
     board.measured(setup.registers);
     board.add_stage("manifest", began, read);
     let board = Arc::new(board);
-    let (allow, asking, asked, told) = desk(&board);
-    let serve_status = serve_status(setup.control, inside.control, asking, welcome.restarts == 0);
+    let (allow, context, requests, status_sent) = inlet(&board);
+    let serve_status = serve_status(setup.control, inside.control, context, welcome.restarts == 0);
     stages.end("status", &board);
 
     let (services, control, root) =
         manifest.as_ref().map_or_else(|_| (Vec::new(), nothing(), Root::default()), parts);
-    let equipment = Equipment::gather(&mut line, manifest.as_ref().ok(), setup.ingress)?;
-    line.request(&logs::stash_names(&services, equipment.names().len()))?;
-    line.request_root(manifest.as_ref().ok(), welcome.root_mounted)?;
-    let (stash, kept) = Stash::<Kept>::resume(line.memfd(STATE).await?);
-    let logs = open_logs(&mut line, &services, equipment.names()).await?;
+    let equipment = Equipment::gather(&mut init, manifest.as_ref().ok(), setup.ingress)?;
+    init.request(&logs::stash_names(&services, equipment.names().len()))?;
+    init.request_root(manifest.as_ref().ok(), welcome.root_mounted)?;
+    let (stash, saved) = Stash::<Saved>::resume(init.memfd(STATE).await?);
+    let logs = open_logs(&mut init, &services, equipment.names()).await?;
     let readers = Readers::new(control.services.clone());
     serve_all(setup.logs, inside.logs, |listener| logs::serve(listener, logs.clone(), Arc::clone(&readers)));
     allow.send_replace(control);
     prepare(manifest.as_ref().ok(), &setup.paths, &logs);
     let owners = Owners::default();
-    let around = Around { logs: &logs, owners: &owners, board: &board };
-    let (servants, servants_told) =
-        equipment.servants(&line.hold, &around, movers(&logs)?, services.len(), kept.as_ref())?;
+    let resources = Resources { logs: &logs, owners: &owners, board: &board };
+    let (servants, servant_events) =
+        equipment.servants(&init.hold, &resources, movers(&logs)?, services.len(), saved.as_ref())?;
     stages.end("logs", &board);
 
-    let machine = decide(manifest, line.root().await?, kept, setup.seed);
+    let machine = launcher(manifest, init.root().await?, saved, setup.seed);
     stages.end("root", &board);
-    let (machine, actions) = machine.map_or_else(doomed, |machine| (machine, Vec::new()));
+    let (machine, actions) = machine.map_or_else(fatal, |machine| (machine, Vec::new()));
     let movers = movers(&logs)?;
     let (events, own_events) = mpsc::unbounded_channel();
     let core = Core {
@@ -102,7 +103,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
         movers,
         readers,
         servants,
-        hold: line.hold,
+        hold: init.hold,
         paths: setup.paths,
         owners,
         oom_kills: BTreeMap::new(),
@@ -113,32 +114,32 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
         stash,
         saved: None,
     };
-    let from_outside = FromOutside { asked, told, notify: inside.notify };
-    let inbox = Inbox { from_outside, own_events, servants_told, backlog: line.backlog };
-    begin(core, inbox, welcome, line.pipes, actions, serve_status).await
+    let from_outside = FromOutside { requests, status_sent, notify: inside.notify };
+    let inbox = Inbox { from_outside, own_events, servant_events, backlog: init.backlog };
+    begin(core, inbox, welcome, init.pipes, actions, serve_status).await
 }
 
-/// The launcher's machine, as it was left or new, unless the manifest or the root is at fault.
-fn decide(
-    manifest: Result<Manifest, Fault>,
-    root: Option<String>,
-    kept: Option<Kept>,
+/// The launcher, new or with the saved state, unless the manifest or the root is unusable.
+fn launcher(
+    manifest: Result<Manifest, Fatal>,
+    root_error: Option<String>,
+    saved: Option<Saved>,
     seed: u64,
-) -> Result<Launcher, Fault> {
-    match (manifest, root) {
+) -> Result<Launcher, Fatal> {
+    match (manifest, root_error) {
         (Ok(_), Some(error)) => Err(("root", error)),
-        (Ok(manifest), None) => Launcher::new(&manifest, kept.map(|kept| kept.state), seed)
+        (Ok(manifest), None) => Launcher::new(&manifest, saved.map(|saved| saved.state), seed)
             .map_err(|error| ("manifest", error.to_string())),
-        (Err(fault), _) => Err(fault),
+        (Err(fatal), _) => Err(fatal),
     }
 }
 
-/// A machine that starts nothing and says why.
-fn doomed((stage, error): Fault) -> (Launcher, Vec<Action>) {
-    Launcher::doomed(stage, bounded(&error, MAX_FAULT), Moment::now())
+/// A launcher that starts nothing and reports the error.
+fn fatal((stage, error): Fatal) -> (Launcher, Vec<Action>) {
+    Launcher::fatal(stage, bounded(&error, MAX_FATAL_TEXT), Moment::now())
 }
 
-/// Where programs inside are heard.
+/// The sockets for programs inside.
 struct Inside {
     control: Entrance,
     logs: Entrance,
@@ -146,26 +147,26 @@ struct Inside {
 }
 
 impl Inside {
-    fn listen(line: &mut Line, at: &Addresses, proc: &Path) -> Result<Self, CoreError> {
-        let control = line.socket("socket.control", || world::bind(&at.control))?;
-        let logs = line.socket("socket.logs", || world::bind(&at.logs))?;
-        let notify = line.socket("socket.notify", || Notify::bind(&at.notify))?;
-        let heard = system("programs inside cannot be heard");
+    fn listen(init: &mut Handshake, at: &Addresses, proc: &Path) -> Result<Self, CoreError> {
+        let control = init.socket("socket.control", || world::bind(&at.control))?;
+        let logs = init.socket("socket.logs", || world::bind(&at.logs))?;
+        let notify = init.socket("socket.notify", || Notify::bind(&at.notify))?;
+        let failed = system("cannot listen for programs inside the enclave");
         Ok(Self {
-            control: world::serving(control, proc.to_owned()).map_err(&heard)?,
-            logs: world::serving(logs, proc.to_owned()).map_err(&heard)?,
-            notify: Notify::serving(notify).map_err(&heard)?,
+            control: world::serving(control, proc.to_owned()).map_err(&failed)?,
+            logs: world::serving(logs, proc.to_owned()).map_err(&failed)?,
+            notify: Notify::serving(notify).map_err(&failed)?,
         })
     }
 }
 
-/// Begins to serve the status.
+/// Starts serving the status.
 type ServeStatus = Box<dyn FnOnce()>;
 
-/// Serves the status now, or gives what does so later.
-fn serve_status(host: Entrance, local: Entrance, asking: Asking, now: bool) -> Option<ServeStatus> {
+/// Serves the status now, or returns the function that does so later.
+fn serve_status(host: Entrance, local: Entrance, context: Context, now: bool) -> Option<ServeStatus> {
     let serve: ServeStatus =
-        Box::new(move || serve_all(host, local, |listener| status::serve(listener, asking.clone())));
+        Box::new(move || serve_all(host, local, |listener| status::serve(listener, context.clone())));
     if now {
         serve();
         return None;
@@ -173,25 +174,25 @@ fn serve_status(host: Entrance, local: Entrance, asking: Asking, now: bool) -> O
     Some(serve)
 }
 
-/// Goes on with the logs that init keeps.
+/// Opens the logs that init stores.
 async fn open_logs(
-    line: &mut Line,
+    init: &mut Handshake,
     services: &[Service],
     servants: Vec<String>,
 ) -> Result<Shared, CoreError> {
     let names: Vec<String> = services.iter().map(|s| s.name.clone()).chain(servants).collect();
-    let memfds = line.logs(names.len()).await?;
-    let store = Store::resume(names, memfds, Moment::now()).map_err(system("the logs cannot be kept"))?;
+    let memfds = init.logs(names.len()).await?;
+    let store = Store::resume(names, memfds, Moment::now()).map_err(system("cannot open the logs"))?;
     Ok(Shared::new(store))
 }
 
-/// What drains the services' outputs into the logs.
+/// The tasks that drain the services' outputs into the logs.
 fn movers(logs: &Shared) -> Result<Movers, CoreError> {
-    let sink = File::options().write(true).open("/dev/null").map_err(system("/dev/null cannot be opened"))?;
+    let sink = File::options().write(true).open("/dev/null").map_err(system("cannot open /dev/null"))?;
     Ok(Movers::new(logs.clone(), sink))
 }
 
-/// The supervisor's own boot stages, told behind init's.
+/// The supervisor's own boot stages, listed after init's.
 struct Stages(Moment);
 
 impl Stages {
@@ -206,18 +207,18 @@ impl Stages {
     }
 }
 
-/// Keeps the services' ports for them, and gives the machine its name.
+/// Reserves the services' ports, and sets the host name.
 fn prepare(manifest: Option<&Manifest>, paths: &Paths, logs: &Shared) {
     let Some(manifest) = manifest else { return };
     if let Err(error) = reserve(&paths.proc, manifest) {
-        logs.say(None, &format!("the services' ports cannot be kept for them: {error}"));
+        logs.log(None, &format!("cannot reserve the services' ports: {error}"));
     }
     if let Err(error) = std::fs::write(paths.proc.join(HOST_NAME), &manifest.name) {
-        logs.say(None, &format!("the host name {} cannot be set: {error}", manifest.name));
+        logs.log(None, &format!("cannot set the host name {}: {error}", manifest.name));
     }
 }
 
-/// The first turn: the services start, or those that init holds are taken over.
+/// The first turn: the services are started, or those that init holds are taken over.
 async fn begin(
     mut core: Core,
     inbox: Inbox,
@@ -228,16 +229,15 @@ async fn begin(
 ) -> Result<(), CoreError> {
     if welcome.restarts > 0 {
         core.machine.recovered(Moment::now());
-        let line =
-            format!("the supervisor was started again after a crash, for the {}. time", welcome.restarts);
-        core.logs.say(None, &line);
+        let line = format!("supervisor restarted after a crash (restart {})", welcome.restarts);
+        core.logs.log(None, &line);
     }
     for held in welcome.held.iter().filter(|held| held.cgroup != 0) {
         core.owners.started(&held.name, held.cgroup);
     }
-    // Before the launcher may ask them to drain.
+    // Before the launcher may request a drain.
     core.servants.adopt(&welcome.held, &mut pipes);
-    // The pipes of one that is still on its way to its program come with the report of its start.
+    // The pipes of a service that has not executed its program yet come with the report of its start.
     for held in welcome.held.iter().filter(|held| held.fds > 0) {
         let pipes = pipes.remove(&held.name).unwrap_or_default();
         core.take_over(held, pipes);
@@ -254,15 +254,15 @@ async fn begin(
     core.serve(inbox).await
 }
 
-type Desk = (watch::Sender<Control>, Asking, mpsc::Receiver<status::Asked>, mpsc::Receiver<()>);
+type Inlet = (watch::Sender<Control>, Context, mpsc::Receiver<status::PendingRequest>, mpsc::Receiver<()>);
 
-/// Where requests are taken: nothing beyond reading is allowed until the manifest says so.
-fn desk(board: &Arc<Board>) -> Desk {
-    let (asked, asked_inbox) = mpsc::channel(ASKED_QUEUE);
-    let (told, told_inbox) = mpsc::channel(1);
+/// The channels by which requests arrive: only reading is allowed until the manifest has been read.
+fn inlet(board: &Arc<Board>) -> Inlet {
+    let (requests, request_inbox) = mpsc::channel(REQUEST_QUEUE);
+    let (status_sent, status_sent_inbox) = mpsc::channel(1);
     let (allow, control) = watch::channel(nothing());
-    let asking = Asking { board: Arc::clone(board), control, asked, told };
-    (allow, asking, asked_inbox, told_inbox)
+    let context = Context { board: Arc::clone(board), control, requests, status_sent };
+    (allow, context, request_inbox, status_sent_inbox)
 }
 
 fn nothing() -> Control {
@@ -283,7 +283,7 @@ where
     }
 }
 
-fn read_manifest(path: &Path) -> Result<Manifest, Fault> {
+fn read_manifest(path: &Path) -> Result<Manifest, Fatal> {
     let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     let mut bytes = Vec::new();
     File::open(path)
@@ -291,9 +291,9 @@ fn read_manifest(path: &Path) -> Result<Manifest, Fault> {
         .map_err(|error| ("manifest", format!("{}: {error}", path.display())))?;
     let manifest = Manifest::from_json(&bytes).map_err(|error| ("manifest", error.to_string()))?;
     match manifest.services.len() {
-        0 => Err(("manifest", "it names no service".to_owned())),
+        0 => Err(("manifest", "it defines no services".to_owned())),
         1..=MAX_SERVICES => Ok(manifest),
-        count => Err(("manifest", format!("it names {count} services, more than {MAX_SERVICES}"))),
+        count => Err(("manifest", format!("it defines {count} services, the limit is {MAX_SERVICES}"))),
     }
 }
 

@@ -1,6 +1,7 @@
-//! What each servant is given, and which there are: the table of servants.
+//! The table of servants, and the sockets that each gets.
 //!
-//! Its law: a servant starts only where the manifest needs it. Its sockets are bound at the first start and kept by init.
+//! Invariant: a servant is started only if the manifest needs it. Its sockets are bound at the first start and held by
+//! init.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,8 +12,8 @@ use cloister_manifest::model::{self, Manifest};
 use cloister_wire::gateway;
 use tokio::sync::mpsc;
 
-use super::line::Line;
-use super::turn::Kept;
+use super::handshake::Handshake;
+use super::turn::Saved;
 use super::{Bind, CoreError};
 use crate::hold::Hold;
 use crate::logs::{Movers, Shared};
@@ -21,37 +22,38 @@ use crate::servant::gateway::{Gateway, Sockets};
 use crate::servant::{self, Duty, Event, Servants};
 use crate::status::Board;
 
-/// The name under which init keeps the listener for the host's connections.
+/// The name under which init holds the listener for the host's connections.
 const LISTENER: &str = "socket.ingress";
 
-/// The name of the pair between supervisor and gateway; init keeps each end under a name of its own.
+/// The name of the socket pair between supervisor and gateway; init holds each end under a name of its own.
 const PAIR: &str = "socket.@gateway";
 
-/// What the servants of this enclave are made of.
+/// What the servants of this enclave need.
 pub(super) struct Equipment {
-    /// Where the gateway leads, and its sockets; nothing where the manifest has no ports for it.
+    /// The gateway's ports and sockets; `None` if the manifest has no ingress.
     gateway: Option<(Vec<model::Ingress>, Sockets)>,
 }
 
-/// What servants work with.
-pub(super) struct Around<'a> {
+/// Shared parts of the supervisor that servants use.
+pub(super) struct Resources<'a> {
     pub(super) logs: &'a Shared,
     pub(super) owners: &'a Owners,
     pub(super) board: &'a Arc<Board>,
 }
 
 impl Equipment {
-    /// Takes what init keeps for the servants, or makes it. `bind` makes the listener for the host's connections.
+    /// Takes the sockets that init holds for the servants, or creates them. `bind` creates the listener for the host's
+    /// connections.
     pub(super) fn gather(
-        line: &mut Line,
+        init: &mut Handshake,
         manifest: Option<&Manifest>,
         bind: Bind,
     ) -> Result<Self, CoreError> {
         let Some(manifest) = manifest.filter(|manifest| !manifest.ingress.is_empty()) else {
             return Ok(Self { gateway: None });
         };
-        let listener = line.socket(LISTENER, bind)?;
-        let (ours, theirs) = line.pair(PAIR)?;
+        let listener = init.socket(LISTENER, bind)?;
+        let (ours, theirs) = init.pair(PAIR)?;
         Ok(Self { gateway: Some((manifest.ingress.clone(), Sockets { listener, ours, theirs })) })
     }
 
@@ -60,42 +62,42 @@ impl Equipment {
         self.gateway.iter().map(|_| gateway::NAME.to_owned()).collect()
     }
 
-    /// The servants, as a supervisor before this one kept them, and what they tell. Their logs are numbered from `first_log` on.
-    /// The status counts on from there too.
+    /// The servants, with their `saved` state, and their events. Their logs are numbered from `first_log` on. The
+    /// status numbers continue from the saved one.
     pub(super) fn servants(
         self,
         hold: &Hold,
-        around: &Around<'_>,
+        resources: &Resources<'_>,
         movers: Movers,
         first_log: usize,
-        kept: Option<&Kept>,
+        saved: Option<&Saved>,
     ) -> Result<(Servants, mpsc::Receiver<Event>), CoreError> {
-        if let Some(kept) = kept {
-            around.board.resume_from(kept.seq);
+        if let Some(saved) = saved {
+            resources.board.resume_from(saved.seq);
         }
         let nothing = BTreeMap::new();
-        let kept = kept.map_or(&nothing, |kept| &kept.servants);
-        let (events, told) = servant::events();
+        let saved = saved.map_or(&nothing, |saved| &saved.servants);
+        let (events, servant_events) = servant::events();
         let mut duties: Vec<Box<dyn Duty>> = Vec::new();
         if let Some((table, sockets)) = self.gateway {
-            let was = kept.get(gateway::NAME).map(|kept| &kept.duty);
-            let (owners, logs) = (around.owners.clone(), around.logs.clone());
-            let what = "the reactor does not take the gateway's socket";
-            let gateway = Gateway::new(table, sockets, owners, logs, events, was)
+            let duty = saved.get(gateway::NAME).map(|saved| &saved.duty);
+            let (owners, logs) = (resources.owners.clone(), resources.logs.clone());
+            let what = "cannot register the gateway's socket with the reactor";
+            let gateway = Gateway::new(table, sockets, owners, logs, events, duty)
                 .map_err(|source| CoreError::System { what, source })?;
             let counted = gateway.clone();
-            around.board.count_ingress(move || counted.counters());
+            resources.board.count_ingress(move || counted.counters());
             duties.push(Box::new(gateway));
         }
-        let logs = around.logs.clone();
-        Ok((Servants::resume(duties, first_log, kept, hold.outbox(), logs, movers), told))
+        let logs = resources.logs.clone();
+        Ok((Servants::resume(duties, first_log, saved, hold.outbox(), logs, movers), servant_events))
     }
 }
 
-impl Line {
-    /// The two ends of the pair that init keeps under this name, made the first time.
+impl Handshake {
+    /// The two ends of the pair that init holds under this name, created the first time.
     ///
-    /// A supervisor that died between the two requests has left one end: that pair is given up for the next.
+    /// A supervisor that crashed between the two requests has left one end: that pair is skipped.
     fn pair(&mut self, name: &str) -> Result<(OwnedFd, OwnedFd), CoreError> {
         let mut number = 0_u32;
         loop {
@@ -103,12 +105,12 @@ impl Line {
             match (self.take(&names[0]), self.take(&names[1])) {
                 (Some(ours), Some(theirs)) => return Ok((ours, theirs)),
                 (None, None) => {
-                    let what = "no pair of sockets for a servant";
-                    let made = cloister_net::packets::pair();
-                    let (ours, theirs) = made.map_err(|source| CoreError::System { what, source })?;
+                    let what = "cannot create a socket pair for a servant";
+                    let pair = cloister_net::packets::pair();
+                    let (ours, theirs) = pair.map_err(|source| CoreError::System { what, source })?;
                     let [first, second] = names;
-                    let (given, kept) = (io::Result::Ok(ours), io::Result::Ok(theirs));
-                    return Ok((self.socket(&first, || given)?, self.socket(&second, || kept)?));
+                    let (ours, theirs) = (io::Result::Ok(ours), io::Result::Ok(theirs));
+                    return Ok((self.socket(&first, || ours)?, self.socket(&second, || theirs)?));
                 }
                 _ => number = number.saturating_add(1),
             }

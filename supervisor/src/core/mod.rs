@@ -1,12 +1,12 @@
-//! The middle of the supervisor: events from everywhere to the launcher, its actions to those who perform them.
+//! The core of the supervisor: passes events from all sources to the launcher, and performs its actions.
 //!
-//! Its law: one event at a time. The launcher decides, the decision is kept where a successor finds it, then it is
-//! performed, then it is shown.
+//! Invariant: one event at a time. The launcher decides, the decision is stored where a successor finds it, then it is
+//! performed, then it is published.
 
 mod answer;
 mod boot;
 mod equip;
-mod line;
+mod handshake;
 mod notes;
 mod perform;
 mod turn;
@@ -32,15 +32,15 @@ pub type Bind = Box<dyn FnOnce() -> io::Result<OwnedFd> + Send>;
 pub struct Setup {
     /// The socket pair to init.
     pub init: UnixStream,
-    /// Where the host reads and asks: port 17000.
+    /// Where the host reads the status and sends requests: port 17000.
     pub control: Entrance,
     /// Where the host reads the log: port 17001.
     pub logs: Entrance,
-    /// Gives the listener where the host brings connections from outside, port 17003, if none was made before.
+    /// Binds the listener for connections from outside, port 17003, if init does not hold it yet.
     pub ingress: Bind,
-    /// Where programs inside reach it.
+    /// The addresses for programs inside.
     pub addresses: Addresses,
-    /// Where things lie.
+    /// The paths of files.
     pub paths: Paths,
     /// For jitter.
     pub seed: u64,
@@ -57,30 +57,30 @@ impl std::fmt::Debug for Setup {
     }
 }
 
-/// What ends the supervisor before the enclave's own end. Init starts another.
+/// Errors that end the supervisor while the enclave runs. Init starts a successor.
 #[derive(Debug, thiserror::Error)]
 pub enum CoreError {
-    /// Init is gone or does not keep to the contract.
-    #[error("the conversation with init failed")]
+    /// Init is gone or violates the protocol.
+    #[error("the channel to init failed")]
     Hold(#[from] HoldError),
-    /// A message to init cannot be written.
-    #[error("a message to init cannot be written")]
+    /// A message to init cannot be encoded.
+    #[error("cannot encode a message to init")]
     Frame(#[from] FrameError),
-    /// Init did not begin with a welcome.
-    #[error("init did not begin with a welcome")]
+    /// Init's first message was not a welcome.
+    #[error("init's first message was not a welcome")]
     NoWelcome,
-    /// Init speaks another version.
-    #[error("init speaks version {0} of the hold channel")]
+    /// Init uses another version.
+    #[error("init uses version {0} of the hold channel, which this supervisor does not support")]
     Version(u32),
-    /// The state or the log cannot be kept.
-    #[error("what must survive a crash cannot be kept")]
+    /// The state cannot be stored.
+    #[error("cannot store the state that must survive a crash")]
     Stash(#[from] StashError),
-    /// The system refuses something the supervisor cannot be without.
+    /// A system call failed that the supervisor cannot work without.
     #[error("{what}")]
     System {
-        /// What.
+        /// What failed.
         what: &'static str,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
 }

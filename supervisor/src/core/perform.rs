@@ -1,6 +1,6 @@
-//! What the launcher wants done.
+//! Performs the launcher's actions.
 //!
-//! Its law: nothing is decided here and nothing waited for: a message is queued, a task is started or ended.
+//! Invariant: nothing is decided here and nothing blocks: a message is queued, or a task is started or aborted.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,7 +15,7 @@ use super::turn::Core;
 use crate::clock::Moment;
 use crate::confine;
 use crate::launcher::{Action, Event, Id, Retry};
-use crate::logs::Lookout;
+use crate::logs::TextWatch;
 use crate::probe::{self, Roots, Subject};
 use crate::status;
 use crate::world::Paths;
@@ -28,10 +28,11 @@ impl Core {
                 let name = self.name(id);
                 self.hold.send(&FromSupervisor::Signal { name, signal, to })?;
             }
-            Action::Forget { id } => {
+            Action::Release { id } => {
                 self.movers.finish(id);
                 let name = self.name(id);
-                // The cgroup goes with the holding, and its counters with it: what dies for want of memory dies whole.
+                // The cgroup and its counters are removed with the holding. An out-of-memory kill always ends the whole
+                // service.
                 let killed = status::oom_kills(&self.paths.cgroups, &name);
                 let before = self.oom_kills.entry(name.clone()).or_default();
                 *before = before.saturating_add(killed);
@@ -42,7 +43,7 @@ impl Core {
             Action::Probe { id, run, .. } => self.probe(id, run),
             Action::Watch { id, run } => self.watch(id, run),
             Action::Unwatch { id } => self.unwatch(id),
-            Action::Say { id, line } => self.logs.say(id, &line),
+            Action::Log { id, line } => self.logs.log(id, &line),
             Action::Drain => self.drain(),
             Action::Conclude => self.conclude(),
             Action::PowerOff { state } => self.hold.send(&FromSupervisor::PowerOff { state })?,
@@ -50,22 +51,22 @@ impl Core {
         Ok(())
     }
 
-    /// Drains a service's output from now on. `since` is when a service that is taken over was started.
+    /// Starts draining a service's output. `since` is the start of a service that is taken over.
     pub(super) fn drain_pipes(&mut self, id: Id, pipes: Vec<OwnedFd>, since: Option<Moment>) {
         let Some(service) = self.services.get(id.index()) else { return };
-        let keeps = service.logs == Logs::Forward;
-        let lookout = self.lookout(id, service, since);
-        if let Err(error) = self.movers.start(id, pipes, keeps, lookout.as_ref()) {
-            self.logs.say(Some(id), &format!("its output cannot be read: {error}"));
+        let stores = service.logs == Logs::Forward;
+        let watch = self.text_watch(id, service, since);
+        if let Err(error) = self.movers.start(id, pipes, stores, watch.as_ref()) {
+            self.logs.log(Some(id), &format!("cannot read its output: {error}"));
         }
     }
 
-    fn lookout(&self, id: Id, service: &Service, since: Option<Moment>) -> Option<Lookout> {
+    fn text_watch(&self, id: Id, service: &Service, since: Option<Moment>) -> Option<TextWatch> {
         let Ready::Log(text) = &service.ready else { return None };
         let run = self.machine.run(id)?;
         let events = self.events.clone();
         let found = move || events.send(Event::Ready { id, run }).unwrap_or_default();
-        Some(Lookout { text: text.clone(), since, found: Arc::new(found) })
+        Some(TextWatch { text: text.clone(), since, found: Arc::new(found) })
     }
 
     fn spawn(&mut self, id: Id) -> Result<(), CoreError> {
@@ -87,8 +88,8 @@ impl Core {
         let (ready, subject, events) =
             (service.ready.clone(), self.subject(id, service), self.events.clone());
         let task = tokio::spawn(async move {
-            let missed = |why| events.send(Event::Missed { id, run, why }).unwrap_or_default();
-            probe::ready(ready, subject, missed).await;
+            let failed = |why| events.send(Event::ProbeFailed { id, run, why }).unwrap_or_default();
+            probe::ready(ready, subject, failed).await;
             events.send(Event::Ready { id, run }).unwrap_or_default();
         });
         self.probes.entry(id).or_default().push(task.abort_handle());
@@ -98,8 +99,8 @@ impl Core {
         let Some(service) = self.services.get(id.index()) else { return };
         let Some(live) = service.live.clone() else { return };
         let (subject, events) = (self.subject(id, service), self.events.clone());
-        let tell = move |verdict| events.send(Event::Checked { id, run, verdict }).unwrap_or_default();
-        let task = tokio::spawn(probe::watch(live, subject, tell));
+        let report = move |verdict| events.send(Event::Checked { id, run, verdict }).unwrap_or_default();
+        let task = tokio::spawn(probe::watch(live, subject, report));
         self.probes.entry(id).or_default().push(task.abort_handle());
     }
 
@@ -109,7 +110,7 @@ impl Core {
         }
     }
 
-    /// Has the servants take nothing new, and says when they have nothing left.
+    /// Makes the servants refuse new work, and sends [`Event::Drained`] when they are done.
     fn drain(&mut self) {
         self.servants.drain();
         let (empty, events) = (self.servants.empty(), self.events.clone());
@@ -119,7 +120,7 @@ impl Core {
         }));
     }
 
-    /// Lets the log readers and the open connections have the rest, and says when they do.
+    /// Flushes the log readers and the open connections, and sends [`Event::Flushed`] when they are done.
     fn conclude(&mut self) {
         self.readers.conclude();
         let (readers, empty, events) =
@@ -135,7 +136,7 @@ impl Core {
         Subject { service: service.name.clone(), owners: self.owners.clone(), roots: self.roots(id) }
     }
 
-    /// The service's root as its main process sees it, then as init put it together.
+    /// The service's root as its main process sees it, then as init assembled it.
     fn roots(&self, id: Id) -> Roots {
         let own = self.machine.pid(id).ok().map(|pid| self.paths.proc.join(pid.to_string()).join("root"));
         Roots(own.into_iter().chain([self.paths.root.clone()]).collect())
@@ -154,8 +155,8 @@ impl Core {
     /// What confines the program of a running service, whose process 1 is `pid`.
     pub(super) fn inspect(&self, id: Id, pid: u32) -> io::Result<Confinement> {
         let name = self.name(id);
-        let ours = |service: &Service| service.first_process == FirstProcess::Cloister;
-        let is_below = self.services.get(id.index()).is_some_and(ours);
+        let has_first = |service: &Service| service.first_process == FirstProcess::Cloister;
+        let is_below = self.services.get(id.index()).is_some_and(has_first);
         let pid = if is_below { status::program_below(&self.paths, &name, pid) } else { pid };
         status::inspect(&self.paths, &name, pid)
     }

@@ -1,7 +1,6 @@
-//! One turn: wait for whatever comes next, decide, keep, perform, show.
+//! One turn: wait for the next event, decide, store, perform, publish.
 //!
-//! Its law: what comes from a service or from outside waits its turn in a bounded queue or in its socket, and makes
-//! nobody else wait.
+//! Invariant: input from a service or from outside waits in a bounded queue or in its socket, and delays no one else.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -26,13 +25,12 @@ use crate::notify::{self, Note, Notify};
 use crate::owners::Owners;
 use crate::servant::{self, Servants};
 use crate::stash::Stash;
-use crate::status::{Asked, Board};
+use crate::status::{Board, PendingRequest};
 use crate::world::Paths;
 
-/// Errors of a start that may be gone a moment later: the machine lacked something, or (`EEXIST`) a process that failed
-/// to start before a crash of the supervisor was not reaped yet. Others are the image's, but for
-/// [`STARTED_NOTHING`].
-const PASSING: [i32; 8] = [
+/// Transient errors of a start: a lack of resources, or (`EEXIST`) a process that failed to start before a crash of the
+/// supervisor and has not been reaped yet. The image causes all others, except [`STARTED_NOTHING`].
+const TRANSIENT: [i32; 8] = [
     libc::EAGAIN,
     libc::ENOMEM,
     libc::ENFILE,
@@ -43,24 +41,25 @@ const PASSING: [i32; 8] = [
     libc::EEXIST,
 ];
 
-/// Steps of a start that may fail by what another service has done to the root that all share, and may undo.
-const SHARED: [&str; 3] = ["mounts", "files", "cwd"];
+/// Steps of a start that may fail because another service changed the shared root; it may undo that.
+const SHARED_STEPS: [&str; 3] = ["mounts", "files", "cwd"];
 
-/// What is kept across a crash of the supervisor, besides the logs.
+/// The state that survives a crash of the supervisor, besides the logs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Kept {
-    /// The last number of a status that may have been shown.
+pub(super) struct Saved {
+    /// The last number of a status that may have been published.
     pub(super) seq: u64,
-    /// The servants and what they had counted, by name.
-    pub(super) servants: BTreeMap<String, servant::Kept>,
+    /// The servants' states and counters, by name.
+    pub(super) servants: BTreeMap<String, servant::Saved>,
     /// The launcher's state.
     pub(super) state: LauncherState,
 }
 
-/// What services and hosts say.
+/// Input from services and hosts.
 pub(super) struct FromOutside {
-    pub(super) asked: mpsc::Receiver<Asked>,
-    pub(super) told: mpsc::Receiver<()>,
+    pub(super) requests: mpsc::Receiver<PendingRequest>,
+    /// A host has been sent a status.
+    pub(super) status_sent: mpsc::Receiver<()>,
     pub(super) notify: Notify,
 }
 
@@ -70,16 +69,16 @@ pub(super) struct Inbox {
     /// From the supervisor's own tasks.
     pub(super) own_events: mpsc::UnboundedReceiver<Event>,
     /// From the servants' duties.
-    pub(super) servants_told: mpsc::Receiver<servant::Event>,
-    /// What init said before the first turn.
+    pub(super) servant_events: mpsc::Receiver<servant::Event>,
+    /// Messages that init sent before the first turn.
     pub(super) backlog: VecDeque<Incoming>,
 }
 
-/// The supervisor's middle.
+/// The supervisor's core.
 pub(super) struct Core {
     pub(super) machine: Launcher,
     pub(super) services: Arc<[Service]>,
-    /// What every service's view is of.
+    /// The root that every service gets a view of.
     pub(super) root: Root,
     pub(super) board: Arc<Board>,
     pub(super) logs: Shared,
@@ -90,41 +89,42 @@ pub(super) struct Core {
     pub(super) paths: Paths,
     /// The services' cgroups.
     pub(super) owners: Owners,
-    /// Processes of each service that were killed for want of memory in runs that are over, as far as this supervisor saw them.
+    /// Out-of-memory kills in past runs of each service, as far as this supervisor saw them.
     pub(super) oom_kills: BTreeMap<String, u64>,
     /// The probes of each service.
     pub(super) probes: BTreeMap<Id, Vec<AbortHandle>>,
-    /// For the supervisor's own tasks. Unbounded, because each says a few words in its life.
+    /// For the supervisor's own tasks. Unbounded, because each task sends only a few events.
     pub(super) events: mpsc::UnboundedSender<Event>,
-    /// What performing an action brought about at once.
+    /// Events caused immediately by performing an action.
     pub(super) pending: VecDeque<Event>,
-    /// What services said and no turn has dealt with yet.
+    /// Notifications that no turn has handled yet.
     pub(super) notes: Notes,
-    pub(super) stash: Stash<Kept>,
-    /// The state that is kept there and shown.
+    pub(super) stash: Stash<Saved>,
+    /// The state that was last stored and published.
     pub(super) saved: Option<LauncherState>,
 }
 
-/// What a turn begins with.
+/// What starts a turn.
 enum Next {
     FromInit(Incoming),
-    Happened(Event),
-    /// A servant's duty has something to tell.
+    Own(Event),
+    /// An event from a servant's duty.
     Servant(servant::Event),
-    Asked(Asked),
-    Noted(u32, Vec<u8>),
-    /// What services said of themselves is to be dealt with.
+    Request(PendingRequest),
+    /// A datagram, and the process that sent it.
+    Notification(u32, Vec<u8>),
+    /// Pending notifications are due.
     NotesDue,
-    /// A deadline of the launcher or of a servant has come.
+    /// A deadline of the launcher or of a servant has expired.
     Due,
 }
 
-/// The most turns that a deadline which has come waits for what was there before it: more than the hold channel
-/// ([`crate::hold`]) and the notify socket (`net.unix.max_dgram_qlen`, 10) hold together.
+/// Maximum number of turns by which earlier input delays an expired deadline: more than the hold channel
+/// ([`crate::hold`]) and the notify socket (`net.unix.max_dgram_qlen`, 10) queue together.
 const TURNS_BEFORE_DUE: u32 = 128;
 
 impl Core {
-    /// Takes turns until init closes the socket after the last of them.
+    /// Takes turns until init closes the socket after the last one.
     pub(super) async fn serve(mut self, mut inbox: Inbox) -> Result<(), CoreError> {
         let mut turns_overdue = 0u32;
         loop {
@@ -138,15 +138,15 @@ impl Core {
                 Err(error) => return Err(error),
             };
             match next {
-                Next::FromInit(incoming) => self.heard(incoming)?,
-                Next::Happened(event) => self.dispatch(event)?,
+                Next::FromInit(incoming) => self.received(incoming)?,
+                Next::Own(event) => self.dispatch(event)?,
                 Next::Servant(event) => {
-                    self.servants.told(event);
+                    self.servants.handle_event(event);
                     self.carry_out(Vec::new())?;
                 }
-                Next::Asked(asked) => self.asked(asked)?,
-                Next::Noted(pid, datagram) => self.noted(pid, &datagram)?,
-                Next::NotesDue => self.take_notes()?,
+                Next::Request(request) => self.requested(request)?,
+                Next::Notification(pid, datagram) => self.notified(pid, &datagram)?,
+                Next::NotesDue => self.handle_notes()?,
                 Next::Due => {
                     turns_overdue = 0;
                     self.due()?;
@@ -155,9 +155,10 @@ impl Core {
         }
     }
 
-    /// What comes next. The launcher does not depend on which of two sockets is read first ([`crate::launcher`]); time does:
-    /// what was there when a deadline came counts as in time, after a pause of the whole machine too. So the clock is looked
-    /// at last. Init comes first, since it speaks only of what it was asked to do; the others take equal turns.
+    /// The next input. The launcher does not depend on which of two sockets is read first ([`crate::launcher`]), but
+    /// deadlines do: input that arrived before a deadline counts as in time, even after a pause of the whole machine.
+    /// So the clock is checked last. Init comes first, since it only reports on what was requested from it; the others
+    /// are treated equally.
     async fn next(&mut self, inbox: &mut Inbox) -> Result<Next, CoreError> {
         if let Some(incoming) = inbox.backlog.pop_front() {
             return Ok(Next::FromInit(incoming));
@@ -167,8 +168,8 @@ impl Core {
         tokio::select! {
             biased;
             incoming = self.hold.receive() => Ok(Next::FromInit(incoming?)),
-            Some(event) = inbox.own_events.recv() => Ok(Next::Happened(event)),
-            Some(event) = inbox.servants_told.recv() => Ok(Next::Servant(event)),
+            Some(event) = inbox.own_events.recv() => Ok(Next::Own(event)),
+            Some(event) = inbox.servant_events.recv() => Ok(Next::Servant(event)),
             next = inbox.from_outside.next() => next,
             () = notes_due => Ok(Next::NotesDue),
             () = due => Ok(Next::Due),
@@ -179,7 +180,7 @@ impl Core {
         self.machine.next_deadline().into_iter().chain(self.servants.next_deadline()).min()
     }
 
-    /// Does what is due: of the servants, then of the launcher.
+    /// Handles expired deadlines: the servants', then the launcher's.
     fn due(&mut self) -> Result<(), CoreError> {
         if self.servants.next_deadline().is_some_and(|due| due <= Moment::now()) {
             self.servants.tick();
@@ -188,13 +189,14 @@ impl Core {
         self.dispatch(Event::Tick)
     }
 
-    /// Decides, keeps the decision, performs it and shows what became of it; then the same for what that brought about.
+    /// Decides, stores the decision, performs it and publishes the result; then the same for the events that this
+    /// caused.
     pub(super) fn dispatch(&mut self, event: Event) -> Result<(), CoreError> {
         self.dispatch_all(vec![event])
     }
 
-    /// The same for several events at once: what they bring about is decided before anything is kept. What services said
-    /// before goes first, in the same turn, so that it counts for the run that said it.
+    /// The same for several events: all are decided before anything is stored. Earlier notifications go first, in the
+    /// same turn, so that they count for the run that sent them.
     fn dispatch_all(&mut self, events: Vec<Event>) -> Result<(), CoreError> {
         self.pending.extend(self.notes.take());
         self.turn(events)
@@ -212,29 +214,29 @@ impl Core {
         Ok(())
     }
 
-    /// Keeps what was decided, performs it and shows it. A state that has not changed is kept and shown already: writing it
-    /// again would cost as much as the largest change.
+    /// Stores the decision, performs it and publishes it. An unchanged state is stored and published already: writing
+    /// it again would cost as much as the largest change.
     pub(super) fn carry_out(&mut self, actions: Vec<Action>) -> Result<(), CoreError> {
         let changed = self.servants.take_changed() || self.saved.as_ref() != Some(self.machine.state());
         if changed {
             let state = self.machine.state().clone();
-            let (seq, servants) = (self.board.read().seq, self.servants.keep());
-            self.stash.save(&Kept { seq, servants, state: state.clone() })?;
+            let (seq, servants) = (self.board.read().seq, self.servants.saved());
+            self.stash.save(&Saved { seq, servants, state: state.clone() })?;
             self.saved = Some(state);
         }
         for action in actions {
             self.perform(action)?;
         }
         if changed {
-            self.board.show(self.enclave(), self.machine.statuses(), self.servants.statuses());
+            self.board.publish(self.enclave(), self.machine.statuses(), self.servants.statuses());
         }
         Ok(())
     }
 
-    /// The enclave's state: the launcher's, and what is amiss with a servant degrades it.
+    /// The enclave's state: the launcher's, degraded by problems of servants.
     fn enclave(&self) -> Enclave {
-        let (state, trouble) = (self.machine.enclave(), self.servants.trouble());
-        match (state, trouble) {
+        let (state, problem) = (self.machine.enclave(), self.servants.problem());
+        match (state, problem) {
             (Enclave::Ready, Some(why)) => Enclave::Degraded { why: bounded(&why, MAX_ERROR_TEXT) },
             (Enclave::Degraded { why }, Some(more)) => {
                 Enclave::Degraded { why: format!("{why}; {}", bounded(&more, MAX_ERROR_TEXT)) }
@@ -243,16 +245,16 @@ impl Core {
         }
     }
 
-    /// Goes on draining the pipes of what init held before this supervisor.
+    /// Continues draining the pipes of a service that init held before this supervisor.
     pub(super) fn take_over(&mut self, held: &Held, pipes: Vec<OwnedFd>) {
         if let Ok(id) = self.machine.find(&held.name) {
             self.drain_pipes(id, pipes, Some(Moment::from_nanos(held.at_ns)));
         }
     }
 
-    fn heard(&mut self, incoming: Incoming) -> Result<(), CoreError> {
+    fn received(&mut self, incoming: Incoming) -> Result<(), CoreError> {
         if let Some(name) = incoming.about().filter(|name| Servants::is_name(name)).map(str::to_owned) {
-            self.servants.heard(&name, incoming);
+            self.servants.handle_report(&name, incoming);
             return self.carry_out(Vec::new());
         }
         if let FromInit::Spawned { name, cgroup, .. } = &incoming.message {
@@ -284,26 +286,26 @@ impl Core {
         event.map_or(Ok(()), |event| self.dispatch(event))
     }
 
-    /// Takes a datagram from a service. What it says waits for its turn, but for what must not be lost by a crash in between.
-    fn noted(&mut self, pid: u32, datagram: &[u8]) -> Result<(), CoreError> {
+    /// Takes a datagram from a service. Its notifications wait, except those that a crash must not lose.
+    fn notified(&mut self, pid: u32, datagram: &[u8]) -> Result<(), CoreError> {
         let sender = identity::of_process(&self.paths.proc, pid);
         let id = sender.service().and_then(|name| self.machine.find(name).ok());
         let Some(id) = id else { return Ok(()) };
         let Some(run) = self.machine.run(id) else { return Ok(()) };
-        // A service that has a check is ready when that succeeds, whatever the program says besides.
-        let says_when = self.services.get(id.index()).is_some_and(|service| service.ready == Ready::Notify);
+        // A service with a readiness check is ready when the check succeeds, regardless of its notifications.
+        let notifies = self.services.get(id.index()).is_some_and(|service| service.ready == Ready::Notify);
         let mut notes = notify::read(datagram);
-        notes.retain(|note| says_when || *note != Note::Ready);
+        notes.retain(|note| notifies || *note != Note::Ready);
         self.notes.add(id, run, notes);
         if self.notes.due().is_some_and(|due| due <= Moment::now()) {
-            return self.take_notes();
+            return self.handle_notes();
         }
         let lasting = self.notes.take_lasting(id, Moment::now());
         self.turn(lasting)
     }
 
-    /// Deals with all that services said of themselves since the last time.
-    fn take_notes(&mut self) -> Result<(), CoreError> {
+    /// Handles all pending notifications.
+    fn handle_notes(&mut self) -> Result<(), CoreError> {
         let began = Moment::now();
         self.dispatch_all(Vec::new())?;
         self.notes.rest(began, Moment::now());
@@ -312,31 +314,31 @@ impl Core {
 }
 
 impl FromOutside {
-    /// What comes next, none of them before another.
+    /// The next input, without priorities.
     async fn next(&mut self) -> Result<Next, CoreError> {
         tokio::select! {
-            Some(asked) = self.asked.recv() => Ok(Next::Asked(asked)),
-            Some(()) = self.told.recv() => Ok(Next::Happened(Event::Told)),
-            noted = self.notify.receive() => {
-                let what = "notifications cannot be received";
-                let (pid, datagram) = noted.map_err(|source| CoreError::System { what, source })?;
-                Ok(Next::Noted(pid, datagram))
+            Some(request) = self.requests.recv() => Ok(Next::Request(request)),
+            Some(()) = self.status_sent.recv() => Ok(Next::Own(Event::StatusSent)),
+            received = self.notify.receive() => {
+                let what = "cannot receive notifications";
+                let (pid, datagram) = received.map_err(|source| CoreError::System { what, source })?;
+                Ok(Next::Notification(pid, datagram))
             }
         }
     }
 }
 
-/// What the step and the error number of a start that failed say of the next.
+/// Whether to retry a start that failed at this step with this error number.
 fn retry(step: &str, errno: i32) -> Retry {
     match errno {
         STARTED_NOTHING => Retry::ByPolicy,
-        errno if PASSING.contains(&errno) => Retry::Soon,
-        _ if SHARED.contains(&step) => Retry::ByPolicy,
+        errno if TRANSIENT.contains(&errno) => Retry::Soon,
+        _ if SHARED_STEPS.contains(&step) => Retry::ByPolicy,
         _ => Retry::Never,
     }
 }
 
-/// Waits for a moment, or for ever if there is none.
+/// Waits for a moment, or forever if there is none.
 async fn until(moment: Option<Moment>) {
     match moment {
         Some(moment) => sleep(moment.since(Moment::now())).await,
@@ -349,12 +351,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_another_service_can_cause_is_tried_again_by_policy() {
+    fn start_failures_that_another_service_can_cause_are_retried_by_policy() {
         for step in ["mounts", "files", "cwd"] {
             assert_eq!(retry(step, libc::ENOENT), Retry::ByPolicy, "{step}");
             assert_eq!(retry(step, libc::ENOMEM), Retry::Soon, "{step}");
         }
-        assert_eq!(retry("exec", libc::ENOENT), Retry::Never, "it is the image");
+        assert_eq!(retry("exec", libc::ENOENT), Retry::Never, "the image causes it");
         assert_eq!(retry("exec", STARTED_NOTHING), Retry::ByPolicy);
     }
 }

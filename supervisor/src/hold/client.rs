@@ -1,7 +1,6 @@
-//! The conversation with init.
+//! The channel to init.
 //!
-//! Its law: it understands frames and who owns which descriptor, and nothing else; what follows from a message is
-//! decided elsewhere.
+//! Invariant: it handles only frames and the ownership of descriptors; the meaning of messages is handled elsewhere.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -18,27 +17,27 @@ use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
-/// Frames from init. A welcome with sixty services fits one read.
+/// Limits for frames from init. A welcome with sixty services fits into one read.
 const LIMITS: Limits = Limits { frame: HOLD_LIMIT, read: 64 * 1024, ..Limits::HOST };
 
-/// Messages received and not yet handled. Past that init's own queue fills, which is bounded too.
+/// Queue of received messages. When it is full, init's own queue fills, which is bounded too.
 const QUEUE: usize = 64;
 
-/// What ends the conversation: without init there is nothing to supervise.
+/// Why the channel failed: without init the supervisor cannot work.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
-    /// The socket broke.
-    #[error("the socket to init broke")]
+    /// The socket failed.
+    #[error("the socket to init failed")]
     Io(#[from] io::Error),
-    /// Init sent what is not in the contract.
-    #[error("init breaks the contract")]
+    /// Init sent an invalid message.
+    #[error("init sent an invalid message")]
     Frame(#[from] FrameError),
-    /// Init named descriptors that did not come.
-    #[error("init sent {got} descriptors with a message that names {wanted}")]
+    /// Init sent fewer descriptors than a message requires.
+    #[error("init sent {got} descriptors with a message that requires {wanted}")]
     Descriptors {
-        /// How many the message names.
+        /// The number that the message requires.
         wanted: usize,
-        /// How many came.
+        /// The number that arrived.
         got: usize,
     },
     /// Init closed its end.
@@ -52,13 +51,13 @@ impl From<ChannelError> for HoldError {
             ChannelError::Closed => Self::Closed,
             ChannelError::Io(error) => Self::Io(error),
             ChannelError::Frame(error) => Self::Frame(error),
-            // This channel opens without a hello, and init may take its time.
+            // This channel opens without a hello, and without a time limit.
             error @ (ChannelError::Hello(_) | ChannelError::Late(_)) => Self::Io(io::Error::other(error)),
         }
     }
 }
 
-/// A message and the descriptors it names, in its order.
+/// A message and its descriptors, in order.
 #[derive(Debug)]
 pub struct Incoming {
     /// The message.
@@ -67,11 +66,11 @@ pub struct Incoming {
     pub fds: Vec<OwnedFd>,
 }
 
-/// A frame and the descriptors that travel with it.
+/// A frame and the descriptors that are sent with it.
 type Outgoing = (Vec<u8>, Vec<OwnedFd>);
 
 impl Incoming {
-    /// The holding that the message is about, if it is about one.
+    /// The holding that the message is about, if any.
     #[must_use]
     pub fn about(&self) -> Option<&str> {
         match &self.message {
@@ -87,20 +86,20 @@ impl Incoming {
     }
 }
 
-/// Where messages to init are queued. Clones are the same.
+/// The queue of messages to init. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Outbox(mpsc::UnboundedSender<Outgoing>);
 
 impl Outbox {
-    /// Queues a message with the descriptors that it names. After the end of the conversation it is dropped, and
-    /// [`Hold::receive`] tells.
+    /// Queues a message with its descriptors. If the channel has failed, the message is dropped, and
+    /// [`Hold::receive`] returns the error.
     pub fn send_with(&self, message: &FromSupervisor, fds: Vec<OwnedFd>) -> Result<(), FrameError> {
         self.0.send((frame::encode(message, HOLD_LIMIT)?, fds)).unwrap_or_default();
         Ok(())
     }
 }
 
-/// The supervisor's end.
+/// The supervisor's end of the channel.
 #[derive(Debug)]
 pub struct Hold {
     outgoing: Outbox,
@@ -108,29 +107,28 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Speaks over `socket` in a task of its own.
+    /// Starts a task that serves `socket`.
     pub fn new(socket: StdStream) -> Result<Self, HoldError> {
         socket.set_nonblocking(true)?;
         let stream = UnixStream::from_std(socket)?;
-        // Unbounded, because a decision once made must be sent; what fills it are the launcher's decisions, a few for
-        // each event.
+        // Unbounded, because decisions must be sent; it is filled by the launcher, with a few messages for each event.
         let (outgoing, to_send) = mpsc::unbounded_channel();
         let (received, incoming) = mpsc::channel(QUEUE);
         drop(tokio::spawn(converse(stream, to_send, received)));
         Ok(Self { outgoing: Outbox(outgoing), incoming })
     }
 
-    /// Queues a message. After the end of the conversation it is dropped, and [`Self::receive`] tells.
+    /// Queues a message. If the channel has failed, it is dropped, and [`Self::receive`] returns the error.
     pub fn send(&self, message: &FromSupervisor) -> Result<(), FrameError> {
         self.send_with(message, Vec::new())
     }
 
-    /// The same, with the descriptors that the message names.
+    /// The same, with the message's descriptors.
     pub fn send_with(&self, message: &FromSupervisor, fds: Vec<OwnedFd>) -> Result<(), FrameError> {
         self.outgoing.send_with(message, fds)
     }
 
-    /// Where others of the supervisor can queue messages.
+    /// A handle with which other parts of the supervisor can queue messages.
     #[must_use]
     pub fn outbox(&self) -> Outbox {
         self.outgoing.clone()
@@ -164,7 +162,7 @@ async fn write(
 ) -> Result<(), HoldError> {
     while let Some((frame, fds)) = to_send.recv().await {
         let mut rest = frame.as_slice();
-        // They travel with the first byte.
+        // Descriptors are sent with the first byte.
         let mut fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         while !rest.is_empty() {
             stream.writable().await?;
@@ -195,7 +193,7 @@ async fn read(
     }
 }
 
-/// Reads bytes, and keeps the descriptors that come with them.
+/// Reads bytes, and collects the descriptors that arrive with them.
 struct WithDescriptors<'a> {
     stream: &'a UnixStream,
     fds: VecDeque<OwnedFd>,
@@ -224,7 +222,7 @@ impl AsyncRead for WithDescriptors<'_> {
     }
 }
 
-/// Gives a message the descriptors it names. They came with its first byte, so they are all here.
+/// Takes a message's descriptors from `fds`. They came with its first byte, so all have arrived.
 fn claim(message: FromInit, fds: &mut VecDeque<OwnedFd>) -> Result<Incoming, HoldError> {
     let wanted = match &message {
         FromInit::Welcome(welcome) => {

@@ -1,7 +1,7 @@
 //! The supervisor's end of the socket pair to init.
 //!
-//! Its law: what init says arrives whole, in order, with its descriptors; what is said to init is queued and never makes
-//! the supervisor wait.
+//! Invariant: messages from init arrive complete, in order, with their descriptors; messages to init are queued and
+//! never block the supervisor.
 
 mod client;
 

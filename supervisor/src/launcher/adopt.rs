@@ -1,20 +1,20 @@
-//! Beginning, and beginning again: what the state says against what init really holds.
+//! The start of a supervisor: reconciles the saved state with what init holds.
 //!
-//! Its law: what init holds is true. A supervisor notes what it decides before it acts, so after a crash a decision may
-//! not have been carried out yet, and is then carried out again.
+//! Invariant: init's holdings take precedence. A supervisor stores a decision before it acts, so after a crash the
+//! decision may not have been carried out, and is then carried out again.
 
 use cloister_manifest::model::{Kind, Ready};
 use cloister_wire::hold::Held;
 
 use super::event::Action;
-use super::life::{Context, SPAWN_MS};
+use super::lifecycle::{Context, SPAWN_MS};
 use super::machine::Launcher;
 use super::stage::{EndStage, RECOVERY_SHOWN_MS};
-use super::unit::{Life, Unit};
+use super::unit::{Stage, Unit};
 use crate::clock::Moment;
 
 impl Launcher {
-    /// Takes over what init holds. The first supervisor finds nothing.
+    /// Takes over the services that init holds. The first supervisor finds none.
     pub(super) fn adopt(&mut self, held: &[Held], now: Moment, out: &mut Vec<Action>) {
         for id in self.graph.ids() {
             let name = self.services.get(id.index()).map(|s| s.name.clone()).unwrap_or_default();
@@ -28,12 +28,12 @@ impl Launcher {
             EndStage::Running => {}
             EndStage::Draining(_) | EndStage::Stopping(_) | EndStage::Killing(_) => out.push(Action::Drain),
             EndStage::Closing(_) => out.extend([Action::Drain, Action::Conclude]),
-            // A machine that is still there has not heard it.
+            // If the machine still runs, init has not received the request.
             EndStage::Off(state) => out.push(Action::PowerOff { state: state.clone() }),
         }
     }
 
-    /// From now on, and until a host has read it, the status says that the supervisor crashed.
+    /// Makes the status report the crash of the supervisor, until a host has read it.
     pub fn recovered(&mut self, now: Moment) {
         self.state.recovering = Some(now.plus_millis(RECOVERY_SHOWN_MS));
     }
@@ -48,7 +48,7 @@ impl Unit {
         let at = Moment::from_nanos(held.at_ns);
         let is_earlier_run = held.pid == self.process && !self.is_current();
         if is_earlier_run {
-            cx.out.push(Action::Forget { id: cx.id });
+            cx.out.push(Action::Release { id: cx.id });
             self.resume_without(cx);
             return;
         }
@@ -66,14 +66,14 @@ impl Unit {
         }
     }
 
-    /// It is on its way to its program, and init will report what comes of that.
+    /// It has not executed its program yet, and init will report the result.
     fn resume_start(&mut self, cx: &mut Context<'_>) {
-        if self.life == Life::Killing {
+        if self.stage == Stage::Killing {
             self.kill(cx);
         } else if !self.is_spawning() {
             // The state was lost.
             self.run = self.run.max(1);
-            self.enter(Life::Spawning(cx.now.plus_millis(SPAWN_MS)), cx.now);
+            self.enter(Stage::Spawning(cx.now.plus_millis(SPAWN_MS)), cx.now);
         }
     }
 
@@ -82,27 +82,28 @@ impl Unit {
         self.is_running() && !self.is_spawning()
     }
 
-    /// The state knows it: go on with what was being done to it.
+    /// The state knows the process: continues what was in progress.
     fn resume_current(&mut self, cx: &mut Context<'_>) {
-        match self.life {
-            Life::Starting(_) if cx.service.kind == Kind::Service && cx.service.ready != Ready::Notify => {
+        match self.stage {
+            Stage::Starting(_) if cx.service.kind == Kind::Service && cx.service.ready != Ready::Notify => {
                 self.probe(cx);
             }
-            Life::Ready => self.watch(cx),
-            Life::Stopping(_) => Self::ask_to_end(cx),
-            Life::Killing => self.kill(cx),
+            Stage::Ready => self.watch(cx),
+            Stage::Stopping(_) => Self::send_stop_signal(cx),
+            Stage::Killing => self.kill(cx),
             _ => {}
         }
     }
 
-    /// The state does not: its start was not noted, or the state was lost.
+    /// The state does not know the process: its start was not stored, or the state was lost.
     fn resume_unknown(&mut self, cx: &mut Context<'_>, held: &Held, at: Moment) {
         let is_state_lost = !self.is_spawning();
         self.run = self.run.max(1);
-        self.enter(Life::Spawning(cx.now), cx.now);
+        self.enter(Stage::Spawning(cx.now), cx.now);
         self.spawned(cx, held.pid, at);
         if is_state_lost && held.ended.is_none() && cx.service.ready == Ready::Notify {
-            // It may have said so long ago and says it once; its liveness check will tell if it is not.
+            // It may have sent `READY=1` long ago, and sends it only once; its liveness check will find out if it is
+            // not ready.
             self.ready(cx);
         }
     }
@@ -115,7 +116,7 @@ impl Unit {
         } else if self.is_running() {
             self.pid = None;
             self.populated = false;
-            self.lost_sight(cx);
+            self.disappeared(cx);
         }
     }
 }

@@ -1,12 +1,12 @@
-//! How long a dead service waits before it is started again.
+//! The delay before a service is restarted.
 //!
-//! Its law: the pause doubles with each restart up to the manifest's limit and is never longer; up to a quarter is taken
-//! off it at random, so that services that died together do not come back together (the thundering herd of Marc Brooker's
-//! "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+//! Invariant: the delay doubles with each restart and never exceeds the manifest's limit; up to a quarter of it is
+//! subtracted at random, so that services that failed together do not restart together (the thundering herd of Marc
+//! Brooker's "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 
 use cloister_manifest::model::Restart;
 
-/// The part of a pause that may be taken off: one in this many.
+/// The part of a pause that may be subtracted: one in this many.
 const JITTER_PART: u64 = 4;
 
 /// Doublings after which every `u64` of milliseconds is exhausted.
@@ -34,8 +34,8 @@ impl Jitter {
     }
 }
 
-/// The first and the longest pause after a start that was refused for the moment, in milliseconds: another process may end
-/// at once, and a machine that is short of something is not asked all the time.
+/// The first and the maximum pause after a start that failed for lack of resources, in milliseconds: another process
+/// may exit soon, and a machine short of resources is not kept busy.
 const REFUSED_MS: (u64, u64) = (100, 5_000);
 
 /// Milliseconds to wait before restart number `streak` in a row, counted from 1.
@@ -43,7 +43,7 @@ pub(super) fn pause_ms(restart: &Restart, streak: u32, jitter: &mut Jitter) -> u
     doubled_ms((restart.delay_ms, restart.max_delay_ms), streak, jitter)
 }
 
-/// The same after refusal number `count` in a row of a start.
+/// The same after `count` consecutive starts that failed for lack of resources.
 pub(super) fn refused_ms(count: u32, jitter: &mut Jitter) -> u64 {
     doubled_ms(REFUSED_MS, count, jitter)
 }

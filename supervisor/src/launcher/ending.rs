@@ -1,6 +1,6 @@
-//! How the enclave ends: who decides that it does, and what follows in which order.
+//! How the enclave shuts down: what triggers it, and what follows in which order.
 //!
-//! Its law: an end asked for twice is one end, and the first reason stays.
+//! Invariant: a second request to stop changes nothing, and the first reason stays.
 
 use cloister_manifest::model::Kind;
 use cloister_wire::control::State as Enclave;
@@ -12,43 +12,43 @@ use super::stage::{CLOSING_MS, Closing, DRAIN_MS, EndStage, Ending, KILL_GRACE_M
 use super::unit::{End, Unit};
 use crate::clock::Moment;
 
-/// The part of the whole stop's time that open connections may have: one in this many.
+/// The part of the whole stop timeout that draining may take: one in this many.
 const DRAIN_PART: u64 = 2;
 
 impl Launcher {
-    /// Somebody asked for the enclave's end.
-    pub(super) fn stop_asked(&mut self, why: String, now: Moment, out: &mut Vec<Action>) {
+    /// A stop of the enclave was requested.
+    pub(super) fn stop_requested(&mut self, why: String, now: Moment, out: &mut Vec<Action>) {
         if self.state.stage != EndStage::Running {
             return;
         }
-        out.push(Action::Say { id: None, line: format!("stopping: {why}") });
+        out.push(Action::Log { id: None, line: format!("stopping: {why}") });
         out.push(Action::Drain);
         let until = now.plus_millis(DRAIN_MS.min(self.stop_timeout_ms / DRAIN_PART));
         self.state.stage = EndStage::Draining(Ending { why, by: None, until });
     }
 
-    /// Ingress takes no new connections any more. Nothing takes that back, and the open ones are waited for once.
-    pub(super) fn drain_asked(&mut self, out: &mut Vec<Action>) {
+    /// Stops ingress from accepting connections. That is permanent, and open connections are waited for once.
+    pub(super) fn drain_requested(&mut self, out: &mut Vec<Action>) {
         if !std::mem::replace(&mut self.state.draining, true) {
             out.push(Action::Drain);
         }
     }
 
-    /// No ingress connection is open any more.
+    /// No ingress connection is open now.
     pub(super) fn drained(&mut self, now: Moment) {
         if let EndStage::Draining(ending) = &mut self.state.stage {
             ending.until = now;
         }
     }
 
-    /// Notes who has what of the final state.
+    /// Records who has received the final state.
     pub(super) fn closing<F: FnOnce(&mut Closing)>(&mut self, note: F) {
         if let EndStage::Closing(closing) = &mut self.state.stage {
             note(closing);
         }
     }
 
-    /// Applies the rule of the current stage, and says whether it moved.
+    /// Applies the rule of the current stage, and returns whether the stage changed.
     pub(super) fn settle_stage(&mut self, now: Moment, out: &mut Vec<Action>) -> bool {
         let idle = !self.state.units.iter().any(Unit::is_running);
         match &self.state.stage {
@@ -70,7 +70,10 @@ impl Launcher {
             }
             EndStage::Killing(e) if now >= e.until => {
                 let by = e.by;
-                out.push(Action::Say { id: None, line: "some processes cannot be killed; going on".into() });
+                out.push(Action::Log {
+                    id: None,
+                    line: "some processes did not exit after SIGKILL; continuing".into(),
+                });
                 self.close(by, now, out);
                 true
             }
@@ -87,14 +90,14 @@ impl Launcher {
     fn settle_running(&mut self, now: Moment, out: &mut Vec<Action>) -> bool {
         let Some(by) = self.critical_end().or_else(|| self.last_end()) else { return false };
         let Some((service, unit)) = self.services.get(by.index()).zip(self.unit(by)) else { return false };
-        let why = format!("{} ended: {}", service.name, unit.exit_words(service));
-        out.push(Action::Say { id: None, line: format!("stopping: {why}") });
+        let why = format!("{} ended: {}", service.name, unit.describe_exit(service));
+        out.push(Action::Log { id: None, line: format!("stopping: {why}") });
         out.push(Action::Drain);
         self.stop_all(Ending { why, by: Some(by), until: now }, now);
         true
     }
 
-    /// The service whose end is the cause, if a critical one ended for good.
+    /// The service whose exit is the cause, if a critical one has ended permanently.
     fn critical_end(&self) -> Option<Id> {
         self.graph.ids().find_map(|id| {
             let service = self.services.get(id.index()).filter(|s| s.critical)?;
@@ -102,12 +105,12 @@ impl Launcher {
                 End::Done if service.kind == Kind::Job => None,
                 End::Stopped => None,
                 End::Done | End::Failed => Some(id),
-                End::Bereft(root) => Some(root),
+                End::LostDependency(root) => Some(root),
             }
         })
     }
 
-    /// The service that speaks for all, if every one has ended and nobody stopped one by hand.
+    /// The service that determines the result, if all have ended and none was stopped on request.
     fn last_end(&self) -> Option<Id> {
         let ends: Option<Vec<End>> = self.state.units.iter().map(Unit::end).collect();
         let ends = ends.filter(|ends| !ends.contains(&End::Stopped))?;
@@ -119,15 +122,18 @@ impl Launcher {
     fn stop_all(&mut self, ending: Ending, now: Moment) {
         for unit in &mut self.state.units {
             unit.unwanted = true;
-            unit.again = false;
+            unit.start_after_exit = false;
         }
         let until = now.plus_millis(self.stop_timeout_ms);
         self.state.stage = EndStage::Stopping(Ending { until, ..ending });
     }
 
     fn kill_all(&mut self, ending: Ending, now: Moment, out: &mut Vec<Action>) {
-        let line = format!("not everything ended within {} ms; killing what is left", self.stop_timeout_ms);
-        out.push(Action::Say { id: None, line });
+        let line = format!(
+            "not all services exited within {} ms; killing the remaining processes",
+            self.stop_timeout_ms
+        );
+        out.push(Action::Log { id: None, line });
         for id in self.graph.ids() {
             if self.unit(id).is_some_and(Unit::is_running) {
                 self.with(id, now, out, Unit::kill);

@@ -1,6 +1,6 @@
-//! What can happen to the launcher, and what it can want done.
+//! The launcher's inputs (events) and outputs (actions).
 //!
-//! Its law: these are values; nothing here does anything.
+//! Invariant: these are plain values without behaviour.
 
 use cloister_wire::control::{Exit, State, Verb};
 use cloister_wire::hold::{Held, SignalTarget};
@@ -8,25 +8,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
 
-/// A service by its place in the manifest, which never changes while the enclave lives.
+/// A service by its position in the manifest, which never changes while the enclave runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Id(pub u16);
 
 impl Id {
-    /// The place as an index.
+    /// The position as an index.
     #[must_use]
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// Something that happened. `run` counts a service's spawns: what is said of an older one is ignored.
+/// An input. `run` counts a service's spawns: events of an earlier run are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Time has come to one of the machine's deadlines; also the first event of all.
+    /// A deadline of the machine has expired.
     Tick,
-    /// The manifest's services may start, or what init holds is taken over.
+    /// The first event: the manifest's services may start, or those that init holds are taken over.
     Adopt(Vec<Held>),
     /// Init has started a service.
     Spawned {
@@ -34,7 +34,7 @@ pub enum Event {
         id: Id,
         /// Its main process.
         pid: u32,
-        /// When.
+        /// The moment.
         at: Moment,
     },
     /// Init could not start a service.
@@ -43,121 +43,121 @@ pub enum Event {
         id: Id,
         /// Whether another attempt may succeed.
         retry: Retry,
-        /// The step and the system's words.
+        /// The step and the system's error.
         error: String,
     },
-    /// The main process of a service ended.
+    /// The main process of a service exited.
     Exited {
         /// The service.
         id: Id,
         /// The process.
         pid: u32,
-        /// How.
+        /// The exit status.
         exit: Exit,
-        /// When.
+        /// The moment.
         at: Moment,
     },
-    /// The last process of a service's cgroup is gone.
+    /// The last process of a service's cgroup has exited.
     Emptied {
         /// The service.
         id: Id,
     },
-    /// A readiness probe, or the service itself, says that it is ready.
+    /// A readiness probe, or the service itself, reports that it is ready.
     Ready {
         /// The service.
         id: Id,
-        /// Which spawn of it.
+        /// The run.
         run: u32,
     },
-    /// Something keeps a service from being ready.
-    Missed {
+    /// A readiness probe failed.
+    ProbeFailed {
         /// The service.
         id: Id,
-        /// Which spawn of it.
+        /// The run.
         run: u32,
-        /// What its readiness probe met, for people.
+        /// The probe's error, human-readable.
         why: String,
     },
-    /// A liveness check has been answered, or not.
+    /// A liveness check has a result.
     Checked {
         /// The service.
         id: Id,
-        /// Which spawn of it.
+        /// The run.
         run: u32,
-        /// What came of it.
+        /// The result.
         verdict: Verdict,
     },
     /// `WATCHDOG=1`: the service is alive.
-    Petted {
+    WatchdogPing {
         /// The service.
         id: Id,
     },
-    /// `STOPPING=1`: the service is ending by its own decision.
+    /// `STOPPING=1`: the service is exiting on its own.
     Leaving {
         /// The service.
         id: Id,
     },
-    /// `STATUS=`: what the service says of itself.
+    /// `STATUS=`: the service's own status text.
     Text {
         /// The service.
         id: Id,
-        /// Already bounded to [`cloister_wire::control::MAX_STATUS_TEXT`].
+        /// At most [`cloister_wire::control::MAX_STATUS_TEXT`] bytes.
         text: String,
     },
-    /// The enclave is to end in order.
+    /// An orderly stop of the enclave is requested.
     Stop {
-        /// Who asked, for people.
+        /// Who requested it, human-readable.
         why: String,
     },
-    /// One service is to be started, stopped or started again.
-    Asked {
+    /// A request to start, stop or restart one service.
+    Requested {
         /// The service.
         id: Id,
-        /// What is to be done.
+        /// The operation.
         verb: Verb,
     },
-    /// Ingress is to take no new connections, from now on.
-    DrainAsked,
-    /// Ingress has no open connection left since it was drained.
+    /// A request that ingress accepts no more connections.
+    DrainRequested,
+    /// Ingress has been drained: no connection is open.
     Drained,
     /// A host has read a status that this supervisor sent.
-    Told,
+    StatusSent,
     /// A host has read the final state.
     Seen,
-    /// Every log reader has everything, and no ingress connection is open.
+    /// Every log reader has received everything, and no ingress connection is open.
     Flushed,
 }
 
-/// Whether a start that failed may succeed another time.
+/// Whether a failed start is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// The machine lacked something for a moment: it is tried again soon, which is no restart.
+    /// For lack of resources: it is retried soon, which does not count as a restart.
     Soon,
-    /// The process was killed on its way to its program, or met what another service did: the restart policy decides, as over
-    /// any end.
+    /// The process was killed before it executed its program, or another service caused the failure: the restart policy
+    /// decides, as it does after an exit.
     ByPolicy,
-    /// It is the image: trying again shows nothing new.
+    /// The image is the cause: a retry would fail the same way.
     Never,
 }
 
-/// What came of a liveness check.
+/// The result of a liveness check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// The service answered as it should.
+    /// The service responded as expected.
     Alive,
     /// It did not.
     Dead,
 }
 
-/// Something to be done. Performed in order.
+/// An output. Actions are performed in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Have init start the service, as spawn number `run`.
+    /// Have init start the service, as run number `run`.
     Spawn {
         /// The service.
         id: Id,
-        /// Which spawn of it.
+        /// The run.
         run: u32,
     },
     /// Have init send a signal.
@@ -166,45 +166,45 @@ pub enum Action {
         id: Id,
         /// The signal's number.
         signal: u8,
-        /// To its main process or its whole cgroup.
+        /// Its main process or its whole cgroup.
         to: SignalTarget,
     },
-    /// Take what is left in the service's pipes, then have init drop what it holds of it.
-    Forget {
+    /// Read the rest from the service's pipes, then have init release the holding.
+    Release {
         /// The service.
         id: Id,
     },
-    /// Find out when the service is ready, and say [`Event::Ready`].
+    /// Probe the service until it is ready, and send [`Event::Ready`].
     Probe {
         /// The service.
         id: Id,
-        /// Which spawn of it.
+        /// The run.
         run: u32,
-        /// When that spawn was: output older than this is another's.
+        /// When the run was started: older output belongs to an earlier run.
         started: Moment,
     },
-    /// Check the service again and again, and say [`Event::Checked`].
+    /// Check the service's liveness periodically, and send [`Event::Checked`].
     Watch {
         /// The service.
         id: Id,
-        /// Which spawn of it.
+        /// The run.
         run: u32,
     },
-    /// End what [`Action::Probe`] and [`Action::Watch`] began for the service.
+    /// Stop the service's [`Action::Probe`] and [`Action::Watch`].
     Unwatch {
         /// The service.
         id: Id,
     },
-    /// Write a line into the log: about a service, or about the enclave.
-    Say {
-        /// The service, if it is about one.
+    /// Write a line to the log: about a service, or about the enclave.
+    Log {
+        /// The service, if the line is about one.
         id: Option<Id>,
-        /// The line without its end.
+        /// The line without its newline.
         line: String,
     },
-    /// Refuse new ingress connections; say [`Event::Drained`] when none is open.
+    /// Refuse new ingress connections; send [`Event::Drained`] when none is open.
     Drain,
-    /// The state is final: end the log readers when they have everything, and say [`Event::Flushed`].
+    /// The state is final: close the log readers when they have received everything, and send [`Event::Flushed`].
     Conclude,
     /// Have init power off.
     PowerOff {
@@ -213,16 +213,16 @@ pub enum Action {
     },
 }
 
-/// Why a request cannot be done.
+/// Why a request cannot be performed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Ask {
-    /// The manifest names no such service.
+pub enum RequestError {
+    /// The manifest has no such service.
     #[error("the manifest has no service {0:?}")]
     Unknown(String),
-    /// The enclave is ending.
-    #[error("the enclave is ending: no service is started or stopped by hand any more")]
+    /// The enclave is stopping.
+    #[error("the enclave is stopping: services can no longer be started or stopped")]
     Ending,
-    /// There is no process.
-    #[error("{0:?} is not running")]
+    /// The service has no process.
+    #[error("service {0:?} is not running")]
     NotRunning(String),
 }

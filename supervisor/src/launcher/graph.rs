@@ -1,7 +1,7 @@
-//! Who waits for whom: the manifest's `after` and `requires`, by place instead of by name.
+//! The dependency graph: the manifest's `after` and `requires`, by position instead of by name.
 //!
-//! Its law: it trusts the manifest's own promise that a service stands after everything it depends on, and checks it; a
-//! manifest that breaks it is refused before anything starts.
+//! Invariant: a service comes after everything it depends on. The manifest promises that, and it is checked: a manifest
+//! that violates it is refused before anything starts.
 
 use cloister_manifest::model::Service;
 
@@ -23,16 +23,16 @@ struct Node {
 /// A manifest whose services cannot be ordered.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GraphError {
-    /// A service depends on something that does not stand before it.
-    #[error("service {service:?} depends on {on:?}, which is not one of the services before it")]
+    /// A service depends on one that does not come before it.
+    #[error("service {service:?} depends on {on:?}, which is not defined before it")]
     Order {
         /// The service.
         service: String,
-        /// What it names.
+        /// The dependency.
         on: String,
     },
-    /// There are more services than places.
-    #[error("the manifest has {0} services")]
+    /// There are more services than [`Id`] can number.
+    #[error("the manifest has {0} services, more than can be numbered")]
     TooMany(usize),
 }
 
@@ -63,22 +63,22 @@ impl Graph {
         (0..u16::try_from(self.nodes.len()).unwrap_or(u16::MAX)).map(Id)
     }
 
-    /// What `id` starts after, its requirements among them.
+    /// The services that `id` starts after, including those it requires.
     pub(super) fn after(&self, id: Id) -> &[Id] {
         self.nodes.get(id.index()).map_or(&[], |n| &n.after)
     }
 
-    /// What `id` cannot do without.
+    /// The services that `id` requires.
     pub(super) fn requires(&self, id: Id) -> &[Id] {
         self.nodes.get(id.index()).map_or(&[], |n| &n.requires)
     }
 
-    /// What starts after `id`, and so stops before it.
+    /// The services that start after `id`, and so stop before it.
     pub(super) fn dependents(&self, id: Id) -> &[Id] {
         self.nodes.get(id.index()).map_or(&[], |n| &n.dependents)
     }
 
-    /// `id` and everything that cannot do without it, directly or not.
+    /// `id` and everything that requires it, directly or not.
     pub(super) fn requirers(&self, id: Id) -> Vec<Id> {
         let mut all = vec![id];
         for later in self.ids().filter(|later| *later > id) {
@@ -89,7 +89,7 @@ impl Graph {
         all
     }
 
-    /// `id` and everything it cannot do without, directly or not.
+    /// `id` and everything it requires, directly or not.
     pub(super) fn requirements(&self, id: Id) -> Vec<Id> {
         let mut all = vec![id];
         let mut next = 0;

@@ -1,7 +1,7 @@
 //! The state machine: events in, actions out.
 //!
-//! Its law: [`Launcher::on`] first lets the units concerned move, then applies the rules between units until none applies
-//! any more. A rule only ever moves a unit or the stage forward, so that always ends.
+//! Invariant: [`Launcher::on`] first updates the units concerned, then applies the rules between units until none
+//! applies. A rule only ever moves a unit or the stage forward, so that this terminates.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use cloister_manifest::model::{Kind, Manifest, Service};
 use cloister_wire::control::{ServiceStatus, State as Enclave, Verb};
 
 use super::backoff::Jitter;
-use super::event::{Action, Ask, Event, Id};
+use super::event::{Action, Event, Id, RequestError};
 use super::graph::{Graph, GraphError};
-use super::life::Context;
+use super::lifecycle::Context;
 use super::stage::{CLOSING_MS, Closing, EndStage};
 use super::state::LauncherState;
-use super::unit::{Early, End, Life, Unit};
+use super::unit::{Early, End, Stage, Unit};
 use crate::clock::Moment;
 
 /// The launcher.
@@ -28,7 +28,7 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// A launcher for `manifest`, going on from `state` if a supervisor before this one left it. `seed` is for jitter.
+    /// A launcher for `manifest`, which continues from `state` if an earlier supervisor saved it. `seed` is for jitter.
     pub fn new(manifest: &Manifest, state: Option<LauncherState>, seed: u64) -> Result<Self, GraphError> {
         let services: Arc<[Service]> = manifest.services.clone().into();
         let graph = Graph::new(&services)?;
@@ -38,9 +38,9 @@ impl Launcher {
         Ok(Self { services, stop_timeout_ms, graph, state, jitter: Jitter::new(seed) })
     }
 
-    /// A launcher that launches nothing: the enclave cannot go on, and says so.
+    /// A launcher that starts nothing and reports a fatal error.
     #[must_use]
-    pub fn doomed(part: &str, error: String, now: Moment) -> (Self, Vec<Action>) {
+    pub fn fatal(part: &str, error: String, now: Moment) -> (Self, Vec<Action>) {
         let line = format!("fatal: {part}: {error}");
         let fatal = Enclave::Fatal { stage: part.to_owned(), error };
         let closing =
@@ -52,29 +52,29 @@ impl Launcher {
             state: LauncherState { stage: EndStage::Closing(closing), ..LauncherState::default() },
             jitter: Jitter::new(0),
         };
-        (machine, vec![Action::Say { id: None, line }, Action::Conclude])
+        (machine, vec![Action::Log { id: None, line }, Action::Conclude])
     }
 
-    /// What must survive a crash of the supervisor.
+    /// The state that must survive a crash of the supervisor.
     #[must_use]
     pub const fn state(&self) -> &LauncherState {
         &self.state
     }
 
-    /// The enclave's state as the host reads it.
+    /// The enclave's state as reported to the host.
     #[must_use]
     pub fn enclave(&self) -> Enclave {
         self.state.enclave(&self.services)
     }
 
-    /// Every service as the host reads it.
+    /// Every service's status as reported to the host.
     #[must_use]
     pub fn statuses(&self) -> Vec<ServiceStatus> {
         let units = self.state.units.iter().zip(self.services.iter());
         units.map(|(unit, service)| unit.status(service)).collect()
     }
 
-    /// The next moment at which [`Event::Tick`] must be told.
+    /// The next moment at which [`Event::Tick`] is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
         let units = self.state.units.iter().filter_map(Unit::deadline);
@@ -82,23 +82,26 @@ impl Launcher {
     }
 
     /// The service of this name.
-    pub fn find(&self, name: &str) -> Result<Id, Ask> {
+    pub fn find(&self, name: &str) -> Result<Id, RequestError> {
         let place = self.services.iter().position(|s| s.name == name);
-        place.and_then(|p| u16::try_from(p).ok()).map(Id).ok_or_else(|| Ask::Unknown(name.to_owned()))
+        place
+            .and_then(|p| u16::try_from(p).ok())
+            .map(Id)
+            .ok_or_else(|| RequestError::Unknown(name.to_owned()))
     }
 
-    /// Whether services can still be started and stopped by hand.
-    pub fn may_be_asked(&self) -> Result<(), Ask> {
-        if self.state.stage == EndStage::Running { Ok(()) } else { Err(Ask::Ending) }
+    /// Whether services can still be started and stopped on request.
+    pub fn accepts_requests(&self) -> Result<(), RequestError> {
+        if self.state.stage == EndStage::Running { Ok(()) } else { Err(RequestError::Ending) }
     }
 
-    /// The main process of a service, while it has one.
-    pub fn pid(&self, id: Id) -> Result<u32, Ask> {
+    /// The main process of a service, if it has one.
+    pub fn pid(&self, id: Id) -> Result<u32, RequestError> {
         let name = || self.services.get(id.index()).map(|s| s.name.clone()).unwrap_or_default();
-        self.unit(id).and_then(|u| u.pid).ok_or_else(|| Ask::NotRunning(name()))
+        self.unit(id).and_then(|u| u.pid).ok_or_else(|| RequestError::NotRunning(name()))
     }
 
-    /// Whether nothing is left to decide.
+    /// Whether init was requested to power off.
     #[must_use]
     pub const fn is_off(&self) -> bool {
         matches!(self.state.stage, EndStage::Off(_))
@@ -110,26 +113,26 @@ impl Launcher {
         matches!(self.state.stage, EndStage::Closing(_))
     }
 
-    /// Which spawn of the service runs now.
+    /// The number of the service's current run.
     #[must_use]
     pub fn run(&self, id: Id) -> Option<u32> {
         self.unit(id).filter(|u| u.is_running()).map(|u| u.run)
     }
 
-    /// Takes note of `event` and says what is to be done.
+    /// Handles `event` and returns the actions.
     #[must_use]
     pub fn on(&mut self, event: Event, now: Moment) -> Vec<Action> {
         let mut out = Vec::new();
         self.take(event, now, &mut out);
         self.settle(now, &mut out);
         while let Some((id, note)) = self.next_early() {
-            self.with(id, now, &mut out, |u, cx| u.hear(cx, note));
+            self.with(id, now, &mut out, |u, cx| u.handle_early(cx, note));
             self.settle(now, &mut out);
         }
         out
     }
 
-    /// The next thing that a service said before its start was reported, which has been reported now.
+    /// The next notification that a service sent before its start was reported, now that it has been.
     fn next_early(&mut self) -> Option<(Id, Early)> {
         let units = self.graph.ids().zip(&mut self.state.units);
         units.into_iter().find_map(|(id, unit)| unit.next_early().map(|note| (id, note)))
@@ -147,19 +150,21 @@ impl Launcher {
                 self.with(id, now, out, |u, cx| u.exited(cx, pid, exit, at));
             }
             Event::Emptied { id } => self.with(id, now, out, Unit::emptied),
-            Event::Missed { id, run, why } => self.with_run(id, run, now, out, |u, _| u.missed(why)),
+            Event::ProbeFailed { id, run, why } => {
+                self.with_run(id, run, now, out, |u, _| u.probe_failed(why));
+            }
             Event::Ready { id, run } => self.with_run(id, run, now, out, Unit::ready),
             Event::Checked { id, run, verdict } => {
                 self.with_run(id, run, now, out, |u, cx| u.checked(cx, verdict));
             }
-            Event::Petted { id } => self.with(id, now, out, Unit::petted),
+            Event::WatchdogPing { id } => self.with(id, now, out, Unit::watchdog_ping),
             Event::Leaving { id } => self.with(id, now, out, Unit::leaving),
             Event::Text { id, text } => self.with(id, now, out, |u, _| u.text = Some(text)),
-            Event::Asked { id, verb } => self.asked(id, verb, now, out),
-            Event::Stop { why } => self.stop_asked(why, now, out),
-            Event::DrainAsked => self.drain_asked(out),
+            Event::Requested { id, verb } => self.requested(id, verb, now, out),
+            Event::Stop { why } => self.stop_requested(why, now, out),
+            Event::DrainRequested => self.drain_requested(out),
             Event::Drained => self.drained(now),
-            Event::Told => self.state.recovering = None,
+            Event::StatusSent => self.state.recovering = None,
             Event::Seen => self.closing(|c| c.seen = true),
             Event::Flushed => self.closing(|c| c.flushed = true),
         }
@@ -172,7 +177,7 @@ impl Launcher {
         }
     }
 
-    /// Does something to one unit.
+    /// Applies a function to one unit.
     pub(super) fn with<F>(&mut self, id: Id, now: Moment, out: &mut Vec<Action>, act: F)
     where
         F: FnOnce(&mut Unit, &mut Context<'_>),
@@ -200,7 +205,7 @@ impl Launcher {
         self.state.units.get_mut(id.index())
     }
 
-    fn asked(&mut self, id: Id, verb: Verb, now: Moment, out: &mut Vec<Action>) {
+    fn requested(&mut self, id: Id, verb: Verb, now: Moment, out: &mut Vec<Action>) {
         if self.state.stage != EndStage::Running {
             return;
         }
@@ -212,14 +217,14 @@ impl Launcher {
             }
             Verb::Start => {
                 for each in self.graph.requirements(id) {
-                    self.with(each, now, out, Unit::want);
+                    self.with(each, now, out, Unit::request_start);
                 }
             }
-            Verb::Restart => self.with(id, now, out, Unit::start_again),
+            Verb::Restart => self.with(id, now, out, Unit::request_restart),
         }
     }
 
-    /// Applies the rules between units, and those of the stage, until none applies any more.
+    /// Applies the rules between units, and those of the stage, until none applies.
     fn settle(&mut self, now: Moment, out: &mut Vec<Action>) {
         loop {
             let mut moved = false;
@@ -236,22 +241,23 @@ impl Launcher {
 
     fn settle_one(&mut self, id: Id, now: Moment, out: &mut Vec<Action>) -> bool {
         let Some(unit) = self.unit(id) else { return false };
-        let (life, unwanted) = (unit.life, unit.unwanted);
-        let may_lose = !unwanted && !matches!(life, Life::Ended(_));
-        if let Some(root) = self.lost(id).filter(|_| may_lose) {
-            return self.abandon(id, root);
+        let (stage, unwanted) = (unit.stage, unit.unwanted);
+        let is_wanted = !unwanted && !matches!(stage, Stage::Ended(_));
+        if let Some(root) = self.lost(id).filter(|_| is_wanted) {
+            return self.mark_lost(id, root);
         }
-        match life {
-            Life::Waiting | Life::BackingOff(_) if unwanted => {
-                let end = self.unit(id).and_then(|u| u.lost).map_or(End::Stopped, End::Bereft);
-                self.with(id, now, out, |u, cx| u.enter(Life::Ended(end), cx.now));
+        match stage {
+            Stage::Waiting | Stage::BackingOff(_) if unwanted => {
+                let end =
+                    self.unit(id).and_then(|u| u.lost_dependency).map_or(End::Stopped, End::LostDependency);
+                self.with(id, now, out, |u, cx| u.enter(Stage::Ended(end), cx.now));
                 true
             }
-            Life::Waiting if self.may_start(id) => {
+            Stage::Waiting if self.may_start(id) => {
                 self.with(id, now, out, Unit::start);
                 true
             }
-            Life::Starting(_) | Life::Ready if unwanted && self.may_stop(id) => {
+            Stage::Starting(_) | Stage::Ready if unwanted && self.may_stop(id) => {
                 self.with(id, now, out, Unit::stop);
                 true
             }
@@ -259,21 +265,21 @@ impl Launcher {
         }
     }
 
-    /// Nobody can want `id` any more, because `root` ended for good.
-    fn abandon(&mut self, id: Id, root: Id) -> bool {
+    /// Marks `id` as unwanted, because `root` has ended permanently.
+    fn mark_lost(&mut self, id: Id, root: Id) -> bool {
         let stopped = self.unit(root).and_then(Unit::end) == Some(End::Stopped);
         self.unit_mut(id).is_some_and(|unit| {
             unit.unwanted = true;
-            unit.lost = (!stopped).then_some(root);
+            unit.lost_dependency = (!stopped).then_some(root);
             true
         })
     }
 
-    /// What `id` requires and has lost for good: the service whose own end was the cause.
+    /// The root cause, if a service that `id` requires has ended permanently.
     fn lost(&self, id: Id) -> Option<Id> {
         let gone = self.graph.requires(id).iter().copied().find(|on| self.is_gone(*on))?;
         match self.unit(gone).and_then(Unit::end) {
-            Some(End::Bereft(root)) => Some(root),
+            Some(End::LostDependency(root)) => Some(root),
             _ => Some(gone),
         }
     }
@@ -287,7 +293,8 @@ impl Launcher {
     }
 
     fn may_start(&self, id: Id) -> bool {
-        let is_up = |on: &Id| self.unit(*on).is_some_and(|u| matches!(u.life, Life::Ready | Life::Ended(_)));
+        let is_up =
+            |on: &Id| self.unit(*on).is_some_and(|u| matches!(u.stage, Stage::Ready | Stage::Ended(_)));
         self.state.stage == EndStage::Running && self.graph.after(id).iter().all(is_up)
     }
 

@@ -1,18 +1,18 @@
 //! The launcher: which service runs, when, and what happens when it ends.
 //!
-//! Its law: deciding is pure. [`Launcher::on`] takes an [`Event`] and the [`Moment`](crate::clock::Moment) it is handled at,
-//! and returns [`Action`]s; it waits for nothing and asks nobody. Its whole [`LauncherState`] is a value that survives a crash of
-//! the supervisor. Performing the actions, and finding out what happened, is the work of [`crate::core`].
+//! Invariant: deciding is pure. [`Launcher::on`] takes an [`Event`] and the [`Moment`](crate::clock::Moment) it is
+//! handled at, and returns [`Action`]s; it does no I/O and never blocks. Its whole [`LauncherState`] is a value that
+//! survives a crash of the supervisor. [`crate::core`] performs the actions and collects the events.
 //!
 //! One service:
 //!
 //! ```text
 //!  waiting ─▶ spawning ─▶ starting ─▶ ready ──────────┐
-//!     ▲          │            │          │            │ asked to end, timed out, lost what it requires
+//!     ▲          │            │          │            │ stop requested, timed out, lost a dependency
 //!     │          │            └────┬─────┘            ▼
-//!     │          ▼                 │ it ended      stopping ─▶ killing
+//!     │          ▼                 │ exited        stopping ─▶ killing
 //!  backing-off ◀─┴─────────────────┴──────────────────┴───────────┘
-//!     and after the last of them: ended (done, failed, stopped, bereft)
+//!     and finally: ended (done, failed, stopped, lost dependency)
 //! ```
 //!
 //! The enclave:
@@ -26,7 +26,7 @@ mod backoff;
 mod ending;
 mod event;
 mod graph;
-mod life;
+mod lifecycle;
 mod machine;
 mod outcome;
 mod stage;
@@ -42,9 +42,9 @@ mod starts;
 #[cfg(test)]
 mod tables;
 
-pub use event::{Action, Ask, Event, Id, Retry, Verdict};
+pub use event::{Action, Event, Id, RequestError, Retry, Verdict};
 pub use graph::GraphError;
 pub use machine::Launcher;
-pub(crate) use outcome::words;
+pub(crate) use outcome::describe;
 pub use stage::{CLOSING_MS, DRAIN_MS, KILL_GRACE_MS, RECOVERY_SHOWN_MS};
 pub use state::LauncherState;

@@ -1,10 +1,10 @@
-//! How an end is told: to people in words, to the host as the enclave's final state.
+//! How an exit is reported: as text for humans, and to the host as the enclave's final state.
 //!
-//! Its law: an exit is passed on as it was; nothing is rounded to "failed".
+//! Invariant: an exit is reported exactly; nothing is reduced to "failed".
 
 use cloister_wire::control::{Cause, Exit, State};
 
-/// Names of the signals a service usually dies of, by number on x86-64 and aarch64 (signal(7)).
+/// Names of the signals that usually kill services, by number on x86-64 and aarch64 (signal(7)).
 const SIGNALS: [(u8, &str); 13] = [
     (1, "SIGHUP"),
     (2, "SIGINT"),
@@ -21,29 +21,29 @@ const SIGNALS: [(u8, &str); 13] = [
     (31, "SIGSYS"),
 ];
 
-/// An exit in words, as a part of a sentence.
-pub(crate) fn words(exit: &Exit) -> String {
+/// An exit as part of a sentence.
+pub(crate) fn describe(exit: &Exit) -> String {
     match exit {
         Exit::Code(code) => format!("exit code {code}"),
         Exit::NotStarted { error } => format!("not started: {error}"),
         Exit::Signal { signal, cause } => {
             let name = SIGNALS.iter().find(|(n, _)| n == signal).map_or("", |(_, name)| name);
             let space = if name.is_empty() { "" } else { " " };
-            format!("signal {signal}{space}{name}{}", cause_words(cause))
+            format!("signal {signal}{space}{name}{}", describe_cause(cause))
         }
     }
 }
 
-fn cause_words(cause: &Cause) -> String {
+fn describe_cause(cause: &Cause) -> String {
     match cause {
         Cause::Sent => String::new(),
         Cause::OutOfMemory => ": out of memory".into(),
-        Cause::Seccomp(None) => ": a system call its filter refuses".into(),
-        Cause::Seccomp(Some(call)) => format!(": its filter refuses the system call {call}"),
+        Cause::Seccomp(None) => ": system call refused by its seccomp filter".into(),
+        Cause::Seccomp(Some(call)) => format!(": system call {call} refused by its seccomp filter"),
     }
 }
 
-/// The enclave's final state when `service` decides and ended like this.
+/// The enclave's final state if `service` determines it and exited like this.
 pub(super) fn final_state(service: &str, exit: Option<&Exit>) -> State {
     let service = service.to_owned();
     match exit {
@@ -63,24 +63,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_end_has_its_words() {
+    fn exits_are_described() {
         let table = [
             (Exit::Code(3), "exit code 3"),
             (Exit::Signal { signal: 9, cause: Cause::OutOfMemory }, "signal 9 SIGKILL: out of memory"),
             (Exit::Signal { signal: 42, cause: Cause::Sent }, "signal 42"),
             (
                 Exit::Signal { signal: 31, cause: Cause::Seccomp(Some("bpf".into())) },
-                "signal 31 SIGSYS: its filter refuses the system call bpf",
+                "signal 31 SIGSYS: system call bpf refused by its seccomp filter",
             ),
             (Exit::NotStarted { error: "exec: no such file".into() }, "not started: exec: no such file"),
         ];
         for (exit, expected) in table {
-            assert_eq!(words(&exit), expected);
+            assert_eq!(describe(&exit), expected);
         }
     }
 
     #[test]
-    fn the_final_state_is_the_services_own_end() {
+    fn the_final_state_is_the_services_own_exit() {
         assert_eq!(
             final_state("web", Some(&Exit::Code(7))),
             State::Exited { service: "web".into(), code: 7 }

@@ -1,5 +1,5 @@
-//! What holds for the machine whatever happens, in any order: nothing is spawned while it is held or forgotten while it
-//! lives (the stage refuses both), every stop ends, and a crash of the supervisor at any point changes none of it.
+//! Properties of the machine for any sequence of events: nothing is spawned while it is held or released while it runs
+//! (the simulator refuses both), every stop completes, and a crash of the supervisor at any point changes none of it.
 
 use std::collections::BTreeMap;
 
@@ -7,46 +7,47 @@ use cloister_manifest::model::{Check, Live, Policy, Ready, Restart, Service};
 use cloister_wire::control::{Phase, State as Enclave, Verb};
 use proptest::prelude::*;
 
-use super::life::SPAWN_MS;
+use super::lifecycle::SPAWN_MS;
 use super::simulator::{Simulator, job, service};
 use super::{CLOSING_MS, DRAIN_MS, Event, Id, KILL_GRACE_MS, Retry, Verdict};
 
-/// Something that may happen to one of four services.
+/// An event that may happen to one of four services.
 #[derive(Clone, Debug)]
 enum Turn {
     Spawned(usize),
     SpawnFails(usize, Retry),
     Exits(usize, u8),
     Empties(usize),
-    Says(usize, Word),
-    Asked(usize, Verb),
+    Notifies(usize, Notification),
+    Requested(usize, Verb),
     Wait(u64),
     Crash,
     Stop,
     Drained,
 }
 
-/// What a service says of itself, over a socket of its own: before or after init reports its start.
+/// A service's notification, over a socket of its own: before or after init reports its start.
 #[derive(Clone, Copy, Debug)]
-enum Word {
+enum Notification {
     Ready,
     Alive,
     Dead,
     Leaving,
 }
 
-fn word() -> impl Strategy<Value = Word> {
-    prop_oneof![3 => Just(Word::Ready), 1 => Just(Word::Alive), 2 => Just(Word::Dead), 1 => Just(Word::Leaving)]
+fn notification() -> impl Strategy<Value = Notification> {
+    use Notification::{Alive, Dead, Leaving, Ready};
+    prop_oneof![3 => Just(Ready), 1 => Just(Alive), 2 => Just(Dead), 1 => Just(Leaving)]
 }
 
-fn say(sim: &mut Simulator, name: &str, word: Word) {
+fn notify(sim: &mut Simulator, name: &str, notification: Notification) {
     let id = sim.id(name);
     let Some(run) = sim.machine.run(id) else { return };
-    sim.on(match word {
-        Word::Ready => Event::Ready { id, run },
-        Word::Alive => Event::Petted { id },
-        Word::Dead => Event::Checked { id, run, verdict: Verdict::Dead },
-        Word::Leaving => Event::Leaving { id },
+    sim.on(match notification {
+        Notification::Ready => Event::Ready { id, run },
+        Notification::Alive => Event::WatchdogPing { id },
+        Notification::Dead => Event::Checked { id, run, verdict: Verdict::Dead },
+        Notification::Leaving => Event::Leaving { id },
     });
 }
 
@@ -59,8 +60,8 @@ fn turn() -> impl Strategy<Value = Turn> {
         1 => (who.clone(), retry).prop_map(|(w, retry)| Turn::SpawnFails(w, retry)),
         4 => (who.clone(), 0u8..2).prop_map(|(w, code)| Turn::Exits(w, code)),
         4 => who.clone().prop_map(Turn::Empties),
-        5 => (who.clone(), word()).prop_map(|(w, word)| Turn::Says(w, word)),
-        2 => (who, verb).prop_map(|(w, verb)| Turn::Asked(w, verb)),
+        5 => (who.clone(), notification()).prop_map(|(w, notification)| Turn::Notifies(w, notification)),
+        2 => (who, verb).prop_map(|(w, verb)| Turn::Requested(w, verb)),
         4 => (0u64..2_000).prop_map(Turn::Wait),
         1 => Just(Turn::Wait(SPAWN_MS)),
         2 => Just(Turn::Crash),
@@ -92,45 +93,45 @@ fn services() -> impl Strategy<Value = Vec<Service>> {
     })
 }
 
-/// Services whose start the stage holds and has not told of.
-fn untold(sim: &Simulator, name: &str) -> bool {
+/// Whether the simulator holds the service and has not reported its start.
+fn is_unreported(sim: &Simulator, name: &str) -> bool {
     sim.held.contains_key(name) && sim.machine.pid(sim.id(name)).is_err() && sim.held[name].ended.is_none()
 }
 
 fn play(sim: &mut Simulator, turn: &Turn) {
     let names = ["a", "b", "c", "d"];
     match *turn {
-        Turn::Spawned(who) if untold(sim, names[who]) => sim.spawned(names[who]),
-        Turn::SpawnFails(who, retry) if untold(sim, names[who]) => {
+        Turn::Spawned(who) if is_unreported(sim, names[who]) => sim.spawned(names[who]),
+        Turn::SpawnFails(who, retry) if is_unreported(sim, names[who]) => {
             sim.held.remove(names[who]);
             sim.on(Event::SpawnFailed { id: sim.id(names[who]), retry, error: "no".into() });
         }
-        Turn::Exits(who, code) if is_told(sim, names[who]) && sim.held[names[who]].ended.is_none() => {
+        Turn::Exits(who, code) if is_reported(sim, names[who]) && sim.held[names[who]].ended.is_none() => {
             sim.exits(names[who], cloister_wire::control::Exit::Code(code));
         }
         Turn::Empties(who) if sim.held.get(names[who]).is_some_and(|h| h.ended.is_some() && h.populated) => {
             sim.empties(names[who]);
         }
-        Turn::Says(who, word) => say(sim, names[who], word),
-        Turn::Asked(who, verb) => sim.on(Event::Asked { id: sim.id(names[who]), verb }),
+        Turn::Notifies(who, notification) => notify(sim, names[who], notification),
+        Turn::Requested(who, verb) => sim.on(Event::Requested { id: sim.id(names[who]), verb }),
         Turn::Wait(millis) => sim.wait(millis),
         Turn::Crash => sim.crash(),
-        Turn::Stop => sim.on(Event::Stop { why: "asked".into() }),
+        Turn::Stop => sim.on(Event::Stop { why: "requested".into() }),
         Turn::Drained => sim.on(Event::Drained),
         _ => {}
     }
 }
 
-fn is_told(sim: &Simulator, name: &str) -> bool {
+fn is_reported(sim: &Simulator, name: &str) -> bool {
     sim.held.contains_key(name) && sim.machine.pid(sim.id(name)).is_ok()
 }
 
-/// Init tells of everything that it has started. A crash tells it too, and one that learns of a start may start what waited for
-/// it: that is no restart.
-fn tell_starts(sim: &mut Simulator) {
+/// Init reports everything that it has started. A crash reports it too, and the report of a start may start a dependent
+/// service: that is not a restart.
+fn report_starts(sim: &mut Simulator) {
     for _ in 0..4 {
         for name in ["a", "b", "c", "d"] {
-            if untold(sim, name) {
+            if is_unreported(sim, name) {
                 sim.spawned(name);
             }
         }
@@ -141,23 +142,23 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_a_stop_ends(services in services(), turns in prop::collection::vec(turn(), 0..60)) {
+    fn a_stop_always_completes(services in services(), turns in prop::collection::vec(turn(), 0..60)) {
         let mut sim = Simulator::new(services);
         for turn in &turns {
             play(&mut sim, turn);
         }
-        sim.on(Event::Stop { why: "asked".into() });
+        sim.on(Event::Stop { why: "requested".into() });
         sim.wait(DRAIN_MS + 5_000 + KILL_GRACE_MS + CLOSING_MS);
         prop_assert!(sim.off.is_some(), "{:?}", sim.machine.state());
         prop_assert_eq!(sim.machine.next_deadline(), None);
         sim.crash();
-        prop_assert!(sim.off.is_some(), "nobody powers off: {:?}", sim.machine.state());
+        prop_assert!(sim.off.is_some(), "not powered off: {:?}", sim.machine.state());
     }
 
     #[test]
-    fn what_a_service_says_counts_the_same_however_late_its_start_is_reported(
+    fn notifications_count_the_same_however_late_the_start_is_reported(
         ready in prop_oneof![3 => Just(Ready::Notify), 1 => Just(Ready::Started), 1 => Just(Ready::Tcp(1))],
-        words in prop::collection::vec(word(), 0..12),
+        notifications in prop::collection::vec(notification(), 0..12),
         early in 0usize..12,
         crash in any::<bool>(),
     ) {
@@ -165,19 +166,19 @@ proptest! {
         let start = || Simulator::new(vec![Service { ready: ready.clone(), live: live.clone(), ..service("a") }]);
         let (mut in_order, mut late) = (start(), start());
         in_order.spawned("a");
-        let (first, rest) = words.split_at(early.min(words.len()));
-        for word in first {
-            say(&mut in_order, "a", *word);
-            say(&mut late, "a", *word);
+        let (first, rest) = notifications.split_at(early.min(notifications.len()));
+        for notification in first {
+            notify(&mut in_order, "a", *notification);
+            notify(&mut late, "a", *notification);
         }
         if crash {
             in_order.crash();
             late.crash();
         }
         late.spawned("a");
-        for word in rest {
-            say(&mut in_order, "a", *word);
-            say(&mut late, "a", *word);
+        for notification in rest {
+            notify(&mut in_order, "a", *notification);
+            notify(&mut late, "a", *notification);
         }
         prop_assert_eq!(in_order.machine.statuses(), late.machine.statuses());
         if !crash {
@@ -187,7 +188,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_shown_running_is_held(services in services(), turns in prop::collection::vec(turn(), 0..60)) {
+    fn a_service_reported_as_running_is_held(services in services(), turns in prop::collection::vec(turn(), 0..60)) {
         let mut sim = Simulator::new(services);
         for turn in &turns {
             play(&mut sim, turn);
@@ -203,7 +204,7 @@ proptest! {
     }
 
     #[test]
-    fn what_has_ended_is_forgotten_once_and_each_later_start_is_a_restart(
+    fn an_ended_service_is_released_once_and_each_later_start_is_a_restart(
         services in services(),
         turns in prop::collection::vec(turn(), 0..60),
     ) {
@@ -211,7 +212,7 @@ proptest! {
         let mut spawns = BTreeMap::<String, u32>::new();
         for turn in &turns {
             play(&mut sim, turn);
-            // The stage refuses to forget what is not held, so nothing is forgotten twice.
+            // The simulator refuses to release what is not held, so nothing is released twice.
             let left = sim.held.values().find(|held| held.ended.is_some() && !held.populated);
             prop_assert!(left.is_none(), "{left:?} has ended and is still held");
             for name in sim.spawns() {
@@ -225,7 +226,7 @@ proptest! {
     }
 
     #[test]
-    fn an_enclave_that_has_served_is_never_starting_again_because_of_a_crash(
+    fn a_crash_never_makes_an_enclave_that_has_served_starting_again(
         services in services(),
         turns in prop::collection::vec(turn(), 0..40),
     ) {
@@ -236,7 +237,7 @@ proptest! {
                 sim.crash();
                 let is_degraded = matches!(sim.enclave(), Enclave::Degraded { .. });
                 prop_assert!(is_degraded, "{:?}", sim.enclave());
-                sim.on(Event::Told);
+                sim.on(Event::StatusSent);
             }
         }
     }
@@ -247,7 +248,7 @@ proptest! {
         for turn in &turns {
             play(&mut sim, turn);
         }
-        tell_starts(&mut sim);
+        report_starts(&mut sim);
         let before: Vec<(String, u32)> = sim.held.values().map(|h| (h.name.clone(), h.pid)).collect();
         let restarts: Vec<u32> = sim.machine.statuses().iter().map(|s| s.restarts).collect();
         sim.crash();

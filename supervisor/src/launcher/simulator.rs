@@ -1,7 +1,7 @@
-//! A simulator for the launcher's tests: an init in a few lines, and a clock that is moved by hand.
+//! A simulator for the launcher's tests: a minimal init, and a clock that tests advance.
 //!
-//! Its law: it keeps to the hold contract and refuses an action that breaks it: a spawn of what is held, a forgetting of
-//! what lives.
+//! Invariant: it follows the hold protocol and refuses actions that violate it: spawning a service that is held,
+//! releasing one that runs.
 
 use std::collections::BTreeMap;
 
@@ -66,22 +66,22 @@ pub(super) fn manifest(services: Vec<Service>) -> Manifest {
     }
 }
 
-/// The machine, its init and its time.
+/// The machine, its init and its clock.
 pub(super) struct Simulator {
     pub(super) manifest: Manifest,
     pub(super) machine: Launcher,
     pub(super) now: Moment,
     pub(super) held: BTreeMap<String, Held>,
-    /// What was performed since it was last looked at.
+    /// The actions performed since it was last read.
     pub(super) done: Vec<Action>,
     pub(super) off: Option<Enclave>,
-    /// Signals that services were sent and have not acted on.
+    /// Signals that were sent to services and not acted on yet.
     pub(super) signals: Vec<(String, u8)>,
     next_pid: u32,
 }
 
 impl Simulator {
-    /// The services of `manifest` start.
+    /// Starts the services.
     pub(super) fn new(services: Vec<Service>) -> Self {
         let manifest = manifest(services);
         let machine = Launcher::new(&manifest, None, 7).unwrap();
@@ -120,17 +120,17 @@ impl Simulator {
             Action::Spawn { id, .. } => {
                 let name = self.name(*id);
                 assert!(!self.held.contains_key(&name), "{name} is spawned while it is held");
-                assert_eq!(self.off, None, "{name} is spawned after the end");
+                assert_eq!(self.off, None, "{name} is spawned after power-off");
                 let (pid, at_ns) = (self.next_pid, self.now.nanos());
                 self.next_pid += 1;
                 let held =
                     Held { name: name.clone(), pid, at_ns, ended: None, cgroup: 0, populated: true, fds: 0 };
                 self.held.insert(name, held);
             }
-            Action::Forget { id } => {
+            Action::Release { id } => {
                 let name = self.name(*id);
                 let held = self.held.remove(&name).unwrap_or_else(|| panic!("{name} is not held"));
-                assert!(held.ended.is_some() && !held.populated, "{name} is forgotten while it lives");
+                assert!(held.ended.is_some() && !held.populated, "{name} is released while it runs");
             }
             Action::Signal { id, signal, to } => {
                 let name = self.name(*id);
@@ -148,19 +148,19 @@ impl Simulator {
         }
     }
 
-    /// The service runs its program, and init has not said so: its next welcome does.
+    /// The service has executed its program, and init has not reported it: its next welcome does.
     pub(super) fn executed(&mut self, name: &str) {
         self.held.get_mut(name).unwrap().fds = 2;
     }
 
-    /// Init says that it started the service.
+    /// Init reports that it started the service.
     pub(super) fn spawned(&mut self, name: &str) {
         self.executed(name);
         let held = self.held[name].clone();
         self.on(Event::Spawned { id: self.id(name), pid: held.pid, at: Moment::from_nanos(held.at_ns) });
     }
 
-    /// The main process ends; others of its cgroup may live on.
+    /// The main process exits; others of its cgroup may continue.
     pub(super) fn exits(&mut self, name: &str, exit: Exit) {
         let at_ns = self.now.nanos();
         let held = self.held.get_mut(name).unwrap();
@@ -176,7 +176,7 @@ impl Simulator {
         self.on(Event::Emptied { id: self.id(name) });
     }
 
-    /// All of it ends.
+    /// All its processes exit.
     pub(super) fn ends(&mut self, name: &str, code: u8) {
         self.vanishes(name, Exit::Code(code));
     }
@@ -186,7 +186,7 @@ impl Simulator {
         self.vanishes(name, Exit::Signal { signal, cause: Cause::Sent });
     }
 
-    /// Its end is told before its cgroup's: a kill in between meets nobody and is not counted.
+    /// The exit is reported before the cgroup is empty: a kill in between has no effect and is not counted.
     fn vanishes(&mut self, name: &str, exit: Exit) {
         let before = self.signals.len();
         self.exits(name, exit);
@@ -202,7 +202,7 @@ impl Simulator {
         self.on(Event::Ready { id, run });
     }
 
-    /// Time passes, and every deadline in it comes.
+    /// Advances the clock, and handles every deadline on the way.
     pub(super) fn wait(&mut self, millis: u64) {
         let end = self.now.plus_millis(millis);
         while let Some(due) = self.machine.next_deadline().filter(|due| *due <= end) {
@@ -214,12 +214,13 @@ impl Simulator {
         self.now = end;
     }
 
-    /// The supervisor dies and another takes over. Init has not heard the last words, or there would be none.
+    /// The supervisor crashes and a successor takes over. Init has not received the last request, or there would be no
+    /// successor.
     pub(super) fn crash(&mut self) {
         self.off = None;
-        let kept = serde_json::to_vec(self.machine.state()).unwrap();
-        let kept = serde_json::from_slice(&kept).unwrap();
-        self.machine = Launcher::new(&self.manifest, Some(kept), 8).unwrap();
+        let saved = serde_json::to_vec(self.machine.state()).unwrap();
+        let saved = serde_json::from_slice(&saved).unwrap();
+        self.machine = Launcher::new(&self.manifest, Some(saved), 8).unwrap();
         self.machine.recovered(self.now);
         let held = self.held.values().cloned().collect();
         self.on(Event::Adopt(held));
@@ -237,19 +238,19 @@ impl Simulator {
         self.machine.enclave()
     }
 
-    /// Names of services spawned since this was last asked, in order.
+    /// Names of services spawned since the last call, in order.
     pub(super) fn spawns(&mut self) -> Vec<String> {
         let done = std::mem::take(&mut self.done);
         let ids = done.iter().filter_map(|a| if let Action::Spawn { id, .. } = a { Some(*id) } else { None });
         ids.map(|id| self.name(id)).collect()
     }
 
-    /// Signals sent since this was last asked, in order.
+    /// Signals sent since the last call, in order.
     pub(super) fn signals(&mut self) -> Vec<(String, u8)> {
         std::mem::take(&mut self.signals)
     }
 
-    /// The final state is read, and everything flushed.
+    /// The final state has been read, and everything flushed.
     pub(super) fn acknowledge(&mut self) {
         self.on(Event::Seen);
         self.on(Event::Flushed);

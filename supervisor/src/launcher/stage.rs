@@ -1,6 +1,6 @@
-//! The enclave as a whole: how far its end has come.
+//! The enclave as a whole: the stages of its shutdown.
 //!
-//! Its law: each stage but the first ends by a deadline, so that a stop always ends.
+//! Invariant: each stage except the first and the last has a deadline, so that a stop always completes.
 
 use cloister_wire::control::State as Enclave;
 use serde::{Deserialize, Serialize};
@@ -8,45 +8,45 @@ use serde::{Deserialize, Serialize};
 use super::event::Id;
 use crate::clock::Moment;
 
-/// The longest wait for open ingress connections after a stop was asked for, in milliseconds: long enough for a
-/// request in flight, short beside the ten seconds after which people expect `stop` to kill.
+/// Maximum wait for open ingress connections after a stop was requested, in milliseconds: long enough for a
+/// request in flight, short compared with the ten seconds after which users expect `stop` to kill.
 pub const DRAIN_MS: u64 = 3_000;
 
-/// After everything was killed, how long the kernel gets to finish it, in milliseconds. A process in uninterruptible
-/// sleep does not die; the enclave must.
+/// How long the kernel gets to end processes after everything was killed, in milliseconds. A process in uninterruptible
+/// sleep does not exit; the enclave must.
 pub const KILL_GRACE_MS: u64 = 1_000;
 
-/// How long the final state waits for a host to read it and the last log lines, in milliseconds.
+/// How long the enclave waits for a host to read the final state and the last log lines, in milliseconds.
 pub const CLOSING_MS: u64 = 2_000;
 
-/// How long at most the status stays `degraded` after a crash of the supervisor for a host to read it, in milliseconds:
-/// ingress is promised back within a second.
+/// Maximum time for which the status stays `degraded` after a crash of the supervisor so that a host can read it, in
+/// milliseconds: ingress is guaranteed to be back within a second.
 pub const RECOVERY_SHOWN_MS: u64 = 1_000;
 
-/// How far the enclave's end has come.
+/// The stage of the enclave's shutdown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum EndStage {
     /// It serves.
     #[default]
     Running,
-    /// Ingress takes nothing new, and what is open may end until then.
+    /// Ingress accepts no connections, and open ones may continue until the deadline.
     Draining(Ending),
-    /// Services are asked to end, in reverse order; what is left then is killed.
+    /// Services are stopped in reverse order; those still running at the deadline are killed.
     Stopping(Ending),
-    /// Everything was killed; what is left then is left.
+    /// Everything was killed; processes that remain at the deadline are ignored.
     Killing(Ending),
-    /// The final state is there to be read until then.
+    /// The final state can be read until the deadline.
     Closing(Closing),
-    /// Init was asked to power off.
+    /// Init was requested to power off.
     Off(Enclave),
 }
 
-/// Why the enclave ends and which service decides how.
+/// Why the enclave stops and which service determines the result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ending {
     pub(super) why: String,
-    /// The service whose end is the enclave's; `None`: the first critical one, however it ends.
+    /// The service whose exit becomes the enclave's; `None`: the first critical one.
     pub(super) by: Option<Id>,
     pub(super) until: Moment,
 }
@@ -61,7 +61,7 @@ pub(super) struct Closing {
 }
 
 impl EndStage {
-    /// When it ends by itself.
+    /// The stage's deadline, if it has one.
     pub(super) fn deadline(&self) -> Option<Moment> {
         match self {
             Self::Running | Self::Off(_) => None,

@@ -1,9 +1,9 @@
-//! Starts, case by case: what overtakes the report of one, what is refused for the moment, what hangs, and what is waited for.
+//! Tests of starts: notifications that overtake the report of one, transient failures, hanging starts, and readiness.
 
 use cloister_manifest::model::{Policy, Ready, Restart, Service};
 use cloister_wire::control::{Cause, MAX_WAITS_FOR, Phase, State as Enclave};
 
-use super::life::{MAX_REFUSALS, SPAWN_MS};
+use super::lifecycle::{MAX_REFUSALS, SPAWN_MS};
 use super::simulator::{Simulator, service};
 use super::{Action, Event, Retry, Verdict};
 
@@ -31,17 +31,17 @@ fn a_service_that_is_ready_before_its_start_is_reported_is_ready() {
 }
 
 #[test]
-fn a_service_that_leaves_before_its_start_is_reported_is_leaving() {
+fn a_service_that_is_stopping_before_its_start_is_reported_is_stopping() {
     let mut sim = Simulator::new(vec![notifying()]);
     sim.on(Event::Leaving { id: sim.id("web") });
     sim.spawned("web");
     assert_eq!(sim.phase("web"), Phase::Stopping);
     sim.wait(500);
-    assert_eq!(sim.signals(), [sent("web", 9)], "it has as long as any service that stops");
+    assert_eq!(sim.signals(), [sent("web", 9)], "it has the normal stop timeout");
 }
 
 #[test]
-fn what_a_start_that_failed_said_is_not_held_against_the_next() {
+fn notifications_of_a_failed_start_do_not_count_for_the_next() {
     let mut sim = Simulator::new(vec![notifying(), service("other")]);
     sim.ready("web");
     sim.held.remove("web");
@@ -57,7 +57,7 @@ fn refused(sim: &mut Simulator, retry: Retry) {
 }
 
 #[test]
-fn a_start_that_is_refused_for_the_moment_is_tried_again_whatever_the_policy() {
+fn a_start_that_fails_for_lack_of_resources_is_retried_regardless_of_the_policy() {
     let web = Service { restart: never(), ..service("web") };
     let mut sim = Simulator::new(vec![web, service("other")]);
     for _ in 0..MAX_REFUSALS {
@@ -69,17 +69,17 @@ fn a_start_that_is_refused_for_the_moment_is_tried_again_whatever_the_policy() {
     sim.spawned("web");
     assert_eq!(sim.phase("web"), Phase::Ready);
     sim.ends("web", 1);
-    assert_eq!(sim.phase("web"), Phase::Failed, "an end is another matter");
+    assert_eq!(sim.phase("web"), Phase::Failed, "an exit is handled by the policy");
 }
 
 #[test]
-fn a_refused_start_is_not_held_against_the_restarts_and_is_said() {
+fn a_refused_start_does_not_count_as_a_restart_and_is_logged() {
     let mut sim = Simulator::new(vec![service("web"), service("other")]);
     sim.spawned("other");
     for _ in 0..5 {
         refused(&mut sim, Retry::Soon);
-        let lines: Vec<&Action> = sim.done.iter().filter(|a| matches!(a, Action::Say { .. })).collect();
-        assert!(format!("{lines:?}").contains("not started: fork: try again; trying again in "), "{lines:?}");
+        let lines: Vec<&Action> = sim.done.iter().filter(|a| matches!(a, Action::Log { .. })).collect();
+        assert!(format!("{lines:?}").contains("not started: fork: try again; retrying in "), "{lines:?}");
         sim.wait(5_000);
     }
     sim.spawned("web");
@@ -94,7 +94,7 @@ fn a_refused_start_is_not_held_against_the_restarts_and_is_said() {
 }
 
 #[test]
-fn a_start_that_is_refused_again_and_again_is_a_failure_in_the_end() {
+fn a_start_that_is_refused_repeatedly_finally_fails() {
     let mut sim = Simulator::new(vec![Service { restart: never(), ..service("web") }, service("other")]);
     for _ in 0..=MAX_REFUSALS {
         refused(&mut sim, Retry::Soon);
@@ -105,7 +105,7 @@ fn a_start_that_is_refused_again_and_again_is_a_failure_in_the_end() {
 }
 
 #[test]
-fn a_process_that_dies_on_its_way_is_restarted_by_its_policy() {
+fn a_process_that_dies_before_it_executes_its_program_is_restarted_by_policy() {
     let mut sim = Simulator::new(vec![service("web"), service("other")]);
     for _ in 0..3 {
         refused(&mut sim, Retry::ByPolicy);
@@ -163,30 +163,30 @@ fn a_service_cannot_fill_the_state_before_its_start_is_reported() {
 }
 
 #[test]
-fn what_a_start_waited_for_is_in_the_status_and_in_its_end() {
+fn what_a_start_waited_for_is_in_the_status_and_in_the_log() {
     let web = Service { ready: Ready::Tcp(80), restart: never(), critical: true, ..service("web") };
     let mut sim = Simulator::new(vec![web]);
     let waits_for = |sim: &Simulator| sim.machine.statuses()[0].waits_for.clone();
     assert_eq!(waits_for(&sim), None);
     sim.spawned("web");
     assert_eq!(waits_for(&sim).as_deref(), Some("TCP port 80"));
-    sim.on(Event::Missed { id: sim.id("web"), run: 1, why: "nothing listens".into() });
+    sim.on(Event::ProbeFailed { id: sim.id("web"), run: 1, why: "nothing listens".into() });
     assert_eq!(waits_for(&sim).as_deref(), Some("TCP port 80: nothing listens"));
     sim.wait(1_000);
     sim.dies("web", 15);
-    let words = "not ready in time (waited for TCP port 80: nothing listens), signal 15 SIGTERM";
+    let exit = "not ready in time (waited for TCP port 80: nothing listens), signal 15 SIGTERM";
     assert_eq!(sim.enclave(), Enclave::Signaled { service: "web".into(), signal: 15, cause: Cause::Sent });
     assert_eq!(
         waits_for(&sim).as_deref(),
         Some("TCP port 80: nothing listens"),
         "the host can still read it"
     );
-    let line = Action::Say { id: None, line: format!("stopping: web ended: {words}") };
+    let line = Action::Log { id: None, line: format!("stopping: web ended: {exit}") };
     assert!(sim.done.contains(&line), "{:?}", sim.done);
 }
 
 #[test]
-fn what_a_start_waits_for_is_bounded() {
+fn the_text_of_what_a_start_waits_for_is_bounded() {
     let mut sim = Simulator::new(vec![Service { ready: Ready::Log("é".repeat(999)), ..service("web") }]);
     sim.spawned("web");
     let text = sim.machine.statuses()[0].waits_for.clone().unwrap();
@@ -194,11 +194,11 @@ fn what_a_start_waits_for_is_bounded() {
 }
 
 #[test]
-fn a_drain_is_asked_for_once_and_again_after_a_crash() {
+fn a_drain_is_performed_once_and_again_after_a_crash() {
     let mut sim = Simulator::new(vec![service("web")]);
     sim.spawned("web");
-    sim.on(Event::DrainAsked);
-    sim.on(Event::DrainAsked);
+    sim.on(Event::DrainRequested);
+    sim.on(Event::DrainRequested);
     let drains = |sim: &Simulator| sim.done.iter().filter(|action| **action == Action::Drain).count();
     assert_eq!(drains(&sim), 1);
     sim.on(Event::Drained);
@@ -207,7 +207,7 @@ fn a_drain_is_asked_for_once_and_again_after_a_crash() {
 }
 
 #[test]
-fn a_crash_during_a_start_makes_nothing_ready_and_starts_nothing_twice() {
+fn a_crash_during_a_start_neither_makes_a_service_ready_nor_starts_it_twice() {
     let mut sim = Simulator::new(vec![Service { restart: never(), ..service("web") }, service("other")]);
     sim.crash();
     assert_eq!((sim.spawns(), sim.phase("web")), (vec!["web".into(), "other".into()], Phase::Starting));
@@ -217,7 +217,7 @@ fn a_crash_during_a_start_makes_nothing_ready_and_starts_nothing_twice() {
 }
 
 #[test]
-fn a_start_that_hangs_over_a_crash_is_killed_too() {
+fn a_start_that_hangs_across_a_crash_is_killed_too() {
     let mut sim = Simulator::new(vec![service("web")]);
     sim.crash();
     sim.wait(SPAWN_MS);

@@ -1,35 +1,35 @@
-//! All that the launcher knows: what must survive a crash of the supervisor, and the enclave's state drawn from it.
+//! The launcher's state, which must survive a crash of the supervisor, and the enclave's state derived from it.
 //!
-//! Its law: the enclave's state is computed from the units each time, never kept beside them.
+//! Invariant: the enclave's state is computed from the units each time, never stored in addition to them.
 
 use cloister_manifest::model::{Kind, Service};
 use cloister_wire::control::{Exit, State as Enclave, bounded};
 use serde::{Deserialize, Serialize};
 
-use super::outcome::words;
+use super::outcome::describe;
 use super::stage::EndStage;
-use super::unit::{End, Life, Unit};
+use super::unit::{End, Stage, Unit};
 use crate::clock::Moment;
 
-/// The longest reason for being degraded, in bytes: with sixty services in trouble a status still fits its frame.
+/// Maximum length of the reason for `degraded`, in bytes: with sixty degraded services a status still fits its frame.
 const MAX_WHY: usize = 1024;
 
-/// What the launcher knows, as one value that survives a crash of the supervisor.
+/// The launcher's state, as one value that survives a crash of the supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LauncherState {
     pub(super) stage: EndStage,
     pub(super) units: Vec<Unit>,
-    /// Until then, or until a host has read it, the status says that the supervisor crashed.
+    /// Until when the status reports a crash of the supervisor, unless a host reads it earlier.
     pub(super) recovering: Option<Moment>,
-    /// Whether ingress was asked to take no new connections.
+    /// Whether a drain was requested: ingress accepts no connections.
     pub(super) draining: bool,
-    /// Whether the start of the enclave is over: from then on what does not serve degrades it.
+    /// Whether the enclave's start is complete: from then on a service that does not serve degrades it.
     pub(super) started: bool,
 }
 
 impl LauncherState {
-    /// The enclave's state as the host reads it.
+    /// The enclave's state as reported to the host.
     pub(super) fn enclave(&self, services: &[Service]) -> Enclave {
         match &self.stage {
             EndStage::Running => self.serving(services),
@@ -41,11 +41,11 @@ impl LauncherState {
         }
     }
 
-    /// Whether no service is on its way to its first readiness any more. One that is not critical and has failed on that
-    /// way holds up nobody.
+    /// Whether every service has completed its first start. A non-critical service that failed during its start does
+    /// not delay that.
     pub(super) fn is_settled(&self, services: &[Service]) -> bool {
-        let settled = |(unit, service): (&Unit, &Service)| match unit.life {
-            Life::Ready | Life::Ended(_) => true,
+        let settled = |(unit, service): (&Unit, &Service)| match unit.stage {
+            Stage::Ready | Stage::Ended(_) => true,
             _ => unit.streak > 0 && !service.critical,
         };
         self.units.iter().zip(services).all(settled)
@@ -57,11 +57,11 @@ impl LauncherState {
         }
         let mut why: Vec<String> = Vec::new();
         if self.recovering.is_some() {
-            why.push("the supervisor was started again after a crash".into());
+            why.push("the supervisor was restarted after a crash".into());
         }
         let units = || self.units.iter().zip(services);
         why.extend(
-            units().filter_map(|(unit, service)| trouble(unit).map(|t| format!("{} {t}", service.name))),
+            units().filter_map(|(unit, service)| problem(unit).map(|p| format!("{} {p}", service.name))),
         );
         if !why.is_empty() {
             return Enclave::Degraded { why: short(&why.join("; ")) };
@@ -72,28 +72,30 @@ impl LauncherState {
 
 fn is_up(unit: &Unit, service: &Service) -> bool {
     match service.kind {
-        Kind::Service => matches!(unit.life, Life::Ready | Life::Ended(End::Done)),
-        Kind::Job => unit.life == Life::Ended(End::Done),
+        Kind::Service => matches!(unit.stage, Stage::Ready | Stage::Ended(End::Done)),
+        Kind::Job => unit.stage == Stage::Ended(End::Done),
     }
 }
 
-/// What is amiss with a unit, as the end of a sentence that starts with its name.
-fn trouble(unit: &Unit) -> Option<String> {
+/// A unit's problem, as the end of a sentence that starts with its name.
+fn problem(unit: &Unit) -> Option<String> {
     let exit = || unit.last_exit.as_ref().map_or_else(String::new, after);
-    match unit.life {
-        Life::Waiting | Life::Spawning(_) | Life::Starting(_) if unit.run > 1 || unit.streak > 0 => {
-            Some(format!("is starting again{}", exit()))
+    match unit.stage {
+        Stage::Waiting | Stage::Spawning(_) | Stage::Starting(_) if unit.run > 1 || unit.streak > 0 => {
+            Some(format!("is restarting{}", exit()))
         }
-        Life::Waiting | Life::Spawning(_) | Life::Starting(_) | Life::Ready | Life::Ended(End::Done) => None,
-        Life::Stopping(_) | Life::Killing => Some("is stopping".into()),
-        Life::BackingOff(_) => Some(format!("waits to be started again{}", exit())),
-        Life::Ended(End::Failed) => Some(format!("has failed{}", exit())),
-        Life::Ended(End::Stopped) => Some("is stopped".into()),
-        Life::Ended(End::Bereft(_)) => Some("has lost a service it requires".into()),
+        Stage::Waiting | Stage::Spawning(_) | Stage::Starting(_) | Stage::Ready | Stage::Ended(End::Done) => {
+            None
+        }
+        Stage::Stopping(_) | Stage::Killing => Some("is stopping".into()),
+        Stage::BackingOff(_) => Some(format!("is waiting to restart{}", exit())),
+        Stage::Ended(End::Failed) => Some(format!("has failed{}", exit())),
+        Stage::Ended(End::Stopped) => Some("is stopped".into()),
+        Stage::Ended(End::LostDependency(_)) => Some("has lost a service it requires".into()),
     }
 }
 
-/// As much as has [`MAX_WHY`] bytes as JSON.
+/// The text cut to [`MAX_WHY`] bytes as JSON.
 fn short(why: &str) -> String {
     let mut short = bounded(why, MAX_WHY);
     if short.len() < why.len() {
@@ -103,7 +105,7 @@ fn short(why: &str) -> String {
 }
 
 fn after(exit: &Exit) -> String {
-    format!(" after {}", words(exit))
+    format!(" after {}", describe(exit))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the machine decides, case by case.
+//! Tests of the machine's decisions, case by case.
 
 use cloister_manifest::model::{Check, Live, Policy, Ready, Service};
 use cloister_wire::control::{Cause, Exit, Phase, State as Enclave, Verb};
@@ -11,7 +11,7 @@ fn sent(name: &str, signal: u8) -> (String, u8) {
 }
 
 #[test]
-fn services_start_when_what_they_follow_is_ready() {
+fn services_start_when_the_services_they_follow_are_ready() {
     let web = Service { after: vec!["db".into()], requires: vec!["init".into()], ..service("web") };
     let db = Service { ready: Ready::Tcp(5432), ..service("db") };
     let mut sim = Simulator::new(vec![db, job("init"), web]);
@@ -29,7 +29,7 @@ fn services_start_when_what_they_follow_is_ready() {
 }
 
 #[test]
-fn what_only_follows_a_failed_service_starts_all_the_same() {
+fn a_service_that_only_follows_a_failed_one_starts_anyway() {
     let db = Service { restart: never(), ..service("db") };
     let web = Service { after: vec!["db".into()], ..service("web") };
     let mut sim = Simulator::new(vec![db, web]);
@@ -42,7 +42,7 @@ fn never() -> cloister_manifest::model::Restart {
 }
 
 #[test]
-fn each_policy_restarts_what_it_says() {
+fn each_policy_restarts_as_documented() {
     let table = [
         (Policy::Always, 0, true),
         (Policy::Always, 1, true),
@@ -96,7 +96,7 @@ fn too_many_restarts_in_a_row_are_a_failure() {
 }
 
 #[test]
-fn a_stable_time_starts_the_count_over() {
+fn a_stable_run_resets_the_count_of_restarts() {
     let mut sim = Simulator::new(vec![service("web"), service("other")]);
     for _ in 0..10 {
         sim.spawned("web");
@@ -108,7 +108,7 @@ fn a_stable_time_starts_the_count_over() {
 }
 
 #[test]
-fn what_can_never_start_is_not_tried_again_and_what_may_is() {
+fn a_permanent_start_failure_is_not_retried_and_a_transient_one_is() {
     let mut sim = Simulator::new(vec![service("web"), service("other")]);
     sim.on(Event::SpawnFailed { id: sim.id("web"), retry: Retry::Soon, error: "out of memory".into() });
     sim.held.remove("web");
@@ -119,7 +119,7 @@ fn what_can_never_start_is_not_tried_again_and_what_may_is() {
 }
 
 #[test]
-fn a_critical_end_stops_the_rest_in_reverse_order() {
+fn the_exit_of_a_critical_service_stops_the_rest_in_reverse_order() {
     let web = Service { after: vec!["db".into()], ..service("web") };
     let main = Service { critical: true, restart: never(), ..service("main") };
     let mut sim = Simulator::new(vec![service("db"), web, main]);
@@ -129,7 +129,7 @@ fn a_critical_end_stops_the_rest_in_reverse_order() {
     sim.spawned("web");
     sim.dies("main", 11);
     assert!(matches!(sim.enclave(), Enclave::Stopping { .. }));
-    assert_eq!(sim.signals(), [sent("web", 15)], "db holds until web is gone");
+    assert_eq!(sim.signals(), [sent("web", 15)], "db runs until web has exited");
     sim.ends("web", 0);
     assert_eq!(sim.signals(), [sent("db", 15)]);
     sim.ends("db", 0);
@@ -143,8 +143,8 @@ fn a_critical_end_stops_the_rest_in_reverse_order() {
 fn a_stop_drains_before_it_stops() {
     let mut sim = Simulator::new(vec![Service { critical: true, ..service("web") }]);
     sim.spawned("web");
-    sim.on(Event::Stop { why: "asked".into() });
-    assert_eq!(sim.enclave(), Enclave::Stopping { why: "asked".into() });
+    sim.on(Event::Stop { why: "requested".into() });
+    assert_eq!(sim.enclave(), Enclave::Stopping { why: "requested".into() });
     assert_eq!(sim.signals(), []);
     sim.on(Event::Drained);
     assert_eq!(sim.signals(), [sent("web", 15)]);
@@ -153,19 +153,19 @@ fn a_stop_drains_before_it_stops() {
 }
 
 #[test]
-fn a_stop_waits_for_connections_only_so_long() {
+fn a_stop_waits_for_connections_for_a_limited_time() {
     let mut sim = Simulator::new(vec![service("web")]);
     sim.spawned("web");
-    sim.on(Event::Stop { why: "asked".into() });
+    sim.on(Event::Stop { why: "requested".into() });
     sim.wait(DRAIN_MS.min(2_500));
     assert_eq!(sim.signals(), [sent("web", 15)]);
 }
 
 #[test]
-fn a_stop_ends_even_if_nothing_dies() {
+fn a_stop_completes_even_if_no_process_exits() {
     let mut sim = Simulator::new(vec![service("web")]);
     sim.spawned("web");
-    sim.on(Event::Stop { why: "asked".into() });
+    sim.on(Event::Stop { why: "requested".into() });
     sim.on(Event::Drained);
     sim.wait(500);
     assert_eq!(sim.signals(), [sent("web", 15), sent("web", 9)]);
@@ -187,7 +187,7 @@ fn an_unread_final_state_waits_and_a_read_one_does_not() {
 }
 
 #[test]
-fn a_service_ends_with_its_main_process_whatever_that_leaves_behind() {
+fn a_service_ends_with_its_main_process_regardless_of_the_exit_code() {
     for code in [0, 1] {
         let mut sim = Simulator::new(vec![service("web"), service("other")]);
         sim.spawned("web");
@@ -201,7 +201,7 @@ fn a_service_ends_with_its_main_process_whatever_that_leaves_behind() {
 }
 
 #[test]
-fn an_end_told_backwards_is_the_same_end() {
+fn the_reports_of_an_exit_may_arrive_in_any_order() {
     let mut sim = Simulator::new(vec![service("web"), service("other")]);
     sim.spawned("web");
     sim.empties("web");
@@ -212,7 +212,7 @@ fn an_end_told_backwards_is_the_same_end() {
 }
 
 #[test]
-fn a_service_that_loses_what_it_requires_stops() {
+fn a_service_that_loses_a_dependency_stops() {
     let db = Service { restart: never(), ..service("db") };
     let web = Service { requires: vec!["db".into()], ..service("web") };
     let mut sim = Simulator::new(vec![db, web, service("other")]);
@@ -225,7 +225,7 @@ fn a_service_that_loses_what_it_requires_stops() {
 }
 
 #[test]
-fn a_service_outlives_a_restart_of_what_it_requires() {
+fn a_service_survives_a_restart_of_its_dependency() {
     let web = Service { requires: vec!["db".into()], ..service("web") };
     let mut sim = Simulator::new(vec![service("db"), web]);
     sim.spawned("db");
@@ -241,12 +241,12 @@ fn watchdog() -> Service {
 }
 
 #[test]
-fn a_watchdog_that_is_not_petted_bites_after_its_threshold() {
+fn a_service_that_misses_watchdog_pings_is_killed_after_its_threshold() {
     let mut sim = Simulator::new(vec![watchdog(), service("other")]);
     sim.spawned("web");
     for _ in 0..5 {
         sim.wait(99);
-        sim.on(Event::Petted { id: sim.id("web") });
+        sim.on(Event::WatchdogPing { id: sim.id("web") });
     }
     sim.wait(199);
     assert_eq!(sim.phase("web"), Phase::Ready);
@@ -258,7 +258,7 @@ fn a_watchdog_that_is_not_petted_bites_after_its_threshold() {
 }
 
 #[test]
-fn failed_checks_count_in_a_row_only() {
+fn only_consecutive_failed_checks_count() {
     let live = Live { check: Check::Tcp(80), interval_ms: 100, timeout_ms: 100, threshold: 2 };
     let mut sim = Simulator::new(vec![Service { live: Some(live), ..service("web") }, service("other")]);
     sim.spawned("web");
@@ -268,70 +268,70 @@ fn failed_checks_count_in_a_row_only() {
     }
     assert_eq!(sim.signals(), []);
     sim.on(Event::Checked { id, run: 0, verdict: Verdict::Dead });
-    assert_eq!(sim.signals(), [], "said of an earlier run");
+    assert_eq!(sim.signals(), [], "of an earlier run");
     sim.on(Event::Checked { id, run: 1, verdict: Verdict::Dead });
     assert_eq!(sim.signals(), [sent("web", 9)]);
 }
 
 #[test]
-fn a_restart_by_hand_is_no_failure() {
+fn a_requested_restart_is_not_a_failure() {
     let mut sim = Simulator::new(vec![Service { critical: true, ..service("web") }]);
     sim.spawned("web");
-    sim.on(Event::Asked { id: sim.id("web"), verb: Verb::Restart });
+    sim.on(Event::Requested { id: sim.id("web"), verb: Verb::Restart });
     assert_eq!(sim.signals(), [sent("web", 15)]);
     sim.spawns();
     sim.dies("web", 15);
-    assert_eq!(sim.spawns(), ["web"], "at once, without a pause");
+    assert_eq!(sim.spawns(), ["web"], "immediately, without a pause");
     sim.spawned("web");
     assert_eq!(sim.enclave(), Enclave::Ready);
 }
 
 #[test]
-fn a_stop_by_hand_takes_what_requires_it_first_and_the_enclave_goes_on() {
+fn a_requested_stop_stops_dependents_first_and_the_enclave_continues() {
     let web = Service { requires: vec!["db".into()], critical: true, ..service("web") };
     let mut sim = Simulator::new(vec![service("db"), web]);
     sim.spawned("db");
     sim.spawned("web");
-    sim.on(Event::Asked { id: sim.id("db"), verb: Verb::Stop });
+    sim.on(Event::Requested { id: sim.id("db"), verb: Verb::Stop });
     assert_eq!(sim.signals(), [sent("web", 15)]);
     sim.ends("web", 0);
     assert_eq!(sim.signals(), [sent("db", 15)]);
     sim.ends("db", 0);
     assert!(matches!(sim.enclave(), Enclave::Degraded { why } if why == "db is stopped; web is stopped"));
     sim.spawns();
-    sim.on(Event::Asked { id: sim.id("web"), verb: Verb::Start });
-    assert_eq!(sim.spawns(), ["db"], "what it requires starts with it");
+    sim.on(Event::Requested { id: sim.id("web"), verb: Verb::Start });
+    assert_eq!(sim.spawns(), ["db"], "its dependency starts with it");
     sim.spawned("db");
     assert_eq!(sim.spawns(), ["web"]);
 }
 
 #[test]
-fn a_start_while_it_stops_starts_it_again() {
+fn a_start_requested_during_a_stop_restarts_the_service() {
     let mut sim = Simulator::new(vec![service("web"), service("other")]);
     sim.spawned("web");
-    sim.on(Event::Asked { id: sim.id("web"), verb: Verb::Stop });
-    sim.on(Event::Asked { id: sim.id("web"), verb: Verb::Start });
+    sim.on(Event::Requested { id: sim.id("web"), verb: Verb::Stop });
+    sim.on(Event::Requested { id: sim.id("web"), verb: Verb::Start });
     sim.spawns();
     sim.ends("web", 0);
     assert_eq!(sim.spawns(), ["web"]);
 }
 
 #[test]
-fn after_a_crash_the_status_says_so_until_a_host_has_read_it() {
+fn the_status_reports_a_crash_until_a_host_has_read_it() {
     let mut sim = Simulator::new(vec![service("web")]);
     sim.spawned("web");
     sim.crash();
     assert!(matches!(sim.enclave(), Enclave::Degraded { .. }));
-    sim.on(Event::Told);
+    sim.on(Event::StatusSent);
     assert_eq!(sim.enclave(), Enclave::Ready);
     sim.crash();
     sim.wait(RECOVERY_SHOWN_MS);
     assert_eq!(sim.enclave(), Enclave::Ready);
-    assert_eq!(sim.restarts("web"), 0, "the service ran on");
+    assert_eq!(sim.restarts("web"), 0, "the service kept running");
 }
 
 #[test]
-fn nothing_is_degraded_before_the_start_is_over() {
+fn nothing_is_degraded_before_the_start_is_complete() {
     let probed = |name| Service { ready: Ready::Tcp(80), ..service(name) };
     let mut sim = Simulator::new(vec![Service { critical: true, ..probed("web") }, service("sidecar")]);
     sim.spawned("web");
@@ -339,7 +339,7 @@ fn nothing_is_degraded_before_the_start_is_over() {
     assert_eq!(sim.enclave(), Enclave::Starting, "nothing serves yet");
     sim.spawned("sidecar");
     sim.ends("web", 1);
-    assert_eq!(sim.enclave(), Enclave::Starting, "what decides over the enclave was never ready");
+    assert_eq!(sim.enclave(), Enclave::Starting, "the critical service was never ready");
     sim.wait(1_000);
     sim.spawned("web");
     sim.ready("web");
@@ -349,7 +349,7 @@ fn nothing_is_degraded_before_the_start_is_over() {
 }
 
 #[test]
-fn a_sidecar_that_fails_at_its_start_holds_up_nobody() {
+fn a_sidecar_that_fails_at_its_start_does_not_delay_readiness() {
     let mut sim = Simulator::new(vec![Service { critical: true, ..service("web") }, service("sidecar")]);
     sim.spawned("web");
     sim.spawned("sidecar");
@@ -364,10 +364,10 @@ fn a_sidecar_that_fails_at_its_start_holds_up_nobody() {
 }
 
 #[test]
-fn a_start_that_fails_after_a_crash_is_a_start_that_failed() {
+fn a_start_may_fail_after_a_crash() {
     let mut sim = Simulator::new(vec![Service { ready: Ready::Tcp(80), ..service("web") }, service("other")]);
     sim.crash();
-    assert_eq!(sim.phase("web"), Phase::Starting, "init was seen starting it");
+    assert_eq!(sim.phase("web"), Phase::Starting, "init is still starting it");
     sim.held.remove("web");
     sim.on(Event::SpawnFailed { id: sim.id("web"), retry: Retry::Never, error: "no such file".into() });
     assert_eq!(sim.phase("web"), Phase::Failed);
@@ -386,12 +386,12 @@ fn an_exit_during_a_crash_is_not_lost() {
 }
 
 #[test]
-fn a_crash_at_the_last_word_says_it_again() {
+fn a_successor_repeats_the_request_to_power_off() {
     let mut sim = Simulator::new(vec![Service { critical: true, restart: never(), ..service("web") }]);
     sim.spawned("web");
     sim.dies("web", 9);
     sim.wait(CLOSING_MS);
-    let said = sim.off.clone();
+    let requested = sim.off.clone();
     sim.crash();
-    assert_eq!((said.is_some(), &sim.off), (true, &said));
+    assert_eq!((requested.is_some(), &sim.off), (true, &requested));
 }

@@ -1,6 +1,6 @@
-//! One service: what is known of it.
+//! One service: its state.
 //!
-//! Its law: it is a value that survives a crash of the supervisor. How it moves on is in [`super::life`].
+//! Invariant: it is a value that survives a crash of the supervisor. Its transitions are in [`super::lifecycle`].
 
 use cloister_manifest::model::{Kind, Ready, Service};
 use cloister_wire::control::{Exit, MAX_WAITS_FOR, Phase, ServiceStatus};
@@ -9,59 +9,59 @@ use serde::{Deserialize, Serialize};
 use super::event::{Id, Verdict};
 use crate::clock::Moment;
 
-/// Where a service is in its life, with the moment at which that ends by itself.
+/// A service's lifecycle state, with its deadline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Life {
-    /// It waits for others.
+pub(super) enum Stage {
+    /// It waits for other services.
     #[default]
     Waiting,
-    /// Init has been asked to start it, and has until then.
+    /// Its start was requested from init, which has until then.
     Spawning(Moment),
     /// It runs and has until then to become ready.
     Starting(Moment),
     /// It runs and is ready.
     Ready,
-    /// It was asked to end, and has until then.
+    /// It was sent its stop signal, and has until then.
     Stopping(Moment),
     /// Its cgroup was killed.
     Killing,
-    /// It ended and is started again then.
+    /// It has exited and is restarted then.
     BackingOff(Moment),
-    /// It is over, unless somebody asks for it.
+    /// It has ended, and starts again only on request.
     Ended(End),
 }
 
-/// How a service's life ended.
+/// How a service ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum End {
-    /// By itself, and that is all right.
+    /// It exited successfully.
     Done,
-    /// By itself, and it is not started again.
+    /// It failed and is not restarted.
     Failed,
-    /// Because somebody asked, or the enclave ends.
+    /// On request, or because the enclave stops.
     Stopped,
-    /// Because this service, which it requires, ended for good.
-    Bereft(Id),
+    /// Because this service, on which it depends, ended permanently.
+    LostDependency(Id),
 }
 
-/// Why we ended a service that did nothing of the kind itself.
+/// Why the supervisor considers a run failed, regardless of its exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Fault {
+pub(super) enum Failure {
     /// It was not ready in time.
     StartTimeout,
     /// Its liveness check failed too often.
     Unhealthy,
-    /// Init could not start it for want of something that the machine may have again.
+    /// Init could not start it for lack of resources, which may be available later.
     Refused,
     /// Init could not start it, and never will.
     Unstartable,
 }
 
-/// What a service said of itself before init reported its start: the notify socket and the hold channel are two sockets, and
-/// either may be read first.
+/// A notification that a service sent before init reported its start: the notify socket and the hold channel are two
+/// sockets, and either may be read first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Early {
@@ -73,80 +73,80 @@ pub(super) enum Early {
     Leaving,
 }
 
-/// The most [`Early`] notes of one start. Init reports a start within milliseconds of the program's first instruction; a
-/// service that says more by then repeats itself.
+/// Maximum number of [`Early`] notifications of one start. Init reports a start within milliseconds of the program's
+/// first instruction; a service that sends more by then repeats itself.
 pub(super) const MAX_EARLY: usize = 32;
 
 /// One service's state; it survives a crash of the supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Unit {
-    pub(super) life: Life,
-    /// When `life` began.
+    pub(super) stage: Stage,
+    /// When `stage` began.
     pub(super) since: Moment,
-    /// How often it was spawned.
+    /// The number of spawns so far.
     pub(super) run: u32,
-    /// Its main process while it lives.
+    /// Its main process while that runs.
     pub(super) pid: Option<u32>,
     /// The process of its current or last run.
     pub(super) process: u32,
-    /// When that was started.
+    /// When that process was started.
     pub(super) started: Moment,
     /// Whether its cgroup may have members.
     pub(super) populated: bool,
-    /// Nobody wants it to run any more.
+    /// It is to stop, or not to start.
     pub(super) unwanted: bool,
-    /// What it lost, if that is why it is unwanted.
-    pub(super) lost: Option<Id>,
-    /// It is to be started again as soon as it has ended.
-    pub(super) again: bool,
-    /// What we hold against its current run.
-    pub(super) fault: Option<Fault>,
-    /// Restarts in a row without a stable time between them.
+    /// The dependency that it lost, if that is why it is unwanted.
+    pub(super) lost_dependency: Option<Id>,
+    /// It is to be started as soon as it has exited.
+    pub(super) start_after_exit: bool,
+    /// Why its current run counts as failed.
+    pub(super) failure: Option<Failure>,
+    /// Consecutive restarts without a stable run.
     pub(super) streak: u32,
-    /// Starts in a row that were refused for the moment.
+    /// Consecutive starts that failed for lack of resources.
     pub(super) refusals: u32,
     pub(super) last_exit: Option<Exit>,
     pub(super) exit_at: Moment,
     pub(super) ready_at: Option<Moment>,
-    /// Liveness checks missed in a row.
+    /// Consecutive failed liveness checks.
     pub(super) misses: u32,
     /// When the next `WATCHDOG=1` is due.
     pub(super) watchdog: Option<Moment>,
     pub(super) text: Option<String>,
-    /// What its readiness probe met last.
-    pub(super) missed: Option<String>,
-    /// What it said before its start was reported, in order.
+    /// The last error of its readiness probe.
+    pub(super) probe_error: Option<String>,
+    /// Notifications that it sent before its start was reported, in order.
     pub(super) early: Vec<Early>,
 }
 
 impl Unit {
-    /// Whether there are, or may be, processes of it.
+    /// Whether it has, or may have, processes.
     pub(super) const fn is_running(&self) -> bool {
-        !matches!(self.life, Life::Waiting | Life::BackingOff(_) | Life::Ended(_))
+        !matches!(self.stage, Stage::Waiting | Stage::BackingOff(_) | Stage::Ended(_))
     }
 
     /// How it ended, if it did.
     pub(super) const fn end(&self) -> Option<End> {
-        match self.life {
-            Life::Ended(end) => Some(end),
+        match self.stage {
+            Stage::Ended(end) => Some(end),
             _ => None,
         }
     }
 
-    /// The next moment at which something is due.
+    /// Its next deadline.
     pub(super) fn deadline(&self) -> Option<Moment> {
-        match self.life {
-            Life::Spawning(until)
-            | Life::Starting(until)
-            | Life::Stopping(until)
-            | Life::BackingOff(until) => Some(until),
-            Life::Ready => self.watchdog,
-            Life::Waiting | Life::Killing | Life::Ended(_) => None,
+        match self.stage {
+            Stage::Spawning(until)
+            | Stage::Starting(until)
+            | Stage::Stopping(until)
+            | Stage::BackingOff(until) => Some(until),
+            Stage::Ready => self.watchdog,
+            Stage::Waiting | Stage::Killing | Stage::Ended(_) => None,
         }
     }
 
-    /// What the status says of it.
+    /// Its entry in the status.
     pub(super) fn status(&self, service: &Service) -> ServiceStatus {
         ServiceStatus {
             name: service.name.clone(),
@@ -160,12 +160,12 @@ impl Unit {
         }
     }
 
-    /// What it waits for to be ready, or waited for until it was given up: the sign, and what its probe met.
+    /// What it waits for to become ready, or waited for until it timed out: the condition, and the probe's error.
     pub(super) fn waits_for(&self, service: &Service) -> Option<String> {
-        if !matches!(self.life, Life::Starting(_)) && self.fault != Some(Fault::StartTimeout) {
+        if !matches!(self.stage, Stage::Starting(_)) && self.failure != Some(Failure::StartTimeout) {
             return None;
         }
-        let sign = match &service.ready {
+        let condition = match &service.ready {
             _ if service.kind == Kind::Job => return None,
             Ready::Started => return None,
             Ready::Tcp(port) => format!("TCP port {port}"),
@@ -174,29 +174,30 @@ impl Unit {
             Ready::Log(text) => format!("{text:?} in its output"),
             Ready::Notify => "READY=1".to_owned(),
         };
-        let mut text = self.missed.as_ref().map_or_else(|| sign.clone(), |why| format!("{sign}: {why}"));
+        let error = self.probe_error.as_ref();
+        let mut text = error.map_or_else(|| condition.clone(), |error| format!("{condition}: {error}"));
         text.truncate(text.floor_char_boundary(MAX_WAITS_FOR));
         Some(text)
     }
 
-    /// Something keeps it from being ready.
-    pub(super) fn missed(&mut self, why: String) {
-        if matches!(self.life, Life::Starting(_)) {
-            self.missed = Some(why);
+    /// Its readiness probe failed.
+    pub(super) fn probe_failed(&mut self, why: String) {
+        if matches!(self.stage, Stage::Starting(_)) {
+            self.probe_error = Some(why);
         }
     }
 
-    /// The phase as the status names it.
+    /// The phase as shown in the status.
     pub(super) fn phase(&self) -> Phase {
-        match self.life {
-            Life::Waiting => Phase::Waiting,
-            Life::Spawning(_) | Life::Starting(_) => Phase::Starting,
-            Life::Ready => Phase::Ready,
-            Life::Killing if self.fault == Some(Fault::Unhealthy) => Phase::Unhealthy,
-            Life::Stopping(_) | Life::Killing => Phase::Stopping,
-            Life::BackingOff(_) => Phase::BackingOff,
-            Life::Ended(End::Done | End::Stopped) => Phase::Done,
-            Life::Ended(End::Failed | End::Bereft(_)) => Phase::Failed,
+        match self.stage {
+            Stage::Waiting => Phase::Waiting,
+            Stage::Spawning(_) | Stage::Starting(_) => Phase::Starting,
+            Stage::Ready => Phase::Ready,
+            Stage::Killing if self.failure == Some(Failure::Unhealthy) => Phase::Unhealthy,
+            Stage::Stopping(_) | Stage::Killing => Phase::Stopping,
+            Stage::BackingOff(_) => Phase::BackingOff,
+            Stage::Ended(End::Done | End::Stopped) => Phase::Done,
+            Stage::Ended(End::Failed | End::LostDependency(_)) => Phase::Failed,
         }
     }
 }

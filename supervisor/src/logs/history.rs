@@ -1,6 +1,6 @@
-//! One stream's history: its last bytes and their index, in a memfd that init keeps.
+//! One stream's history: its last bytes and their index, in a memfd that init holds.
 //!
-//! Its law: it is bounded in bytes and in records, and what another stream does changes neither.
+//! Invariant: it is bounded in bytes and in records, independently of other streams.
 //!
 //! ```text
 //! memfd of an output:      ring, RING_BYTES | index, INDEX_BYTES
@@ -32,8 +32,8 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Goes on with the history in `memfd`, which is empty at first. Returns it and the bytes that arrived before a crash
-    /// and were not noted, for [`Self::note`].
+    /// Continues the history in `memfd`, which is empty at first. Also returns the bytes that arrived before a crash
+    /// and were not indexed, for [`Self::note`].
     pub(super) fn resume(memfd: OwnedFd) -> io::Result<(Self, Span)> {
         let file = Arc::new(File::from(memfd));
         let index = Index::resume(Arc::clone(&file), RING_BYTES, INDEX_BYTES)?;
@@ -41,7 +41,7 @@ impl History {
         Ok((Self { ring, index }, missed))
     }
 
-    /// Goes on with the share that is the `number`th of `file`.
+    /// Continues share `number` of `file`.
     pub(super) fn resume_share(file: Arc<File>, number: u64) -> io::Result<Self> {
         let base = number.saturating_mul(SHARE_BYTES);
         let index_base = base.saturating_add(SHARE_RING_BYTES);
@@ -56,7 +56,7 @@ impl History {
         self.index.last().map_or(0, |last| last.seq.saturating_add(1))
     }
 
-    /// Moves what lies in `pipe` here; see [`Ring::take`].
+    /// Moves the contents of `pipe` here; see [`Ring::take`].
     pub(super) fn take<P: AsFd>(&mut self, pipe: P) -> io::Result<Span> {
         self.ring.take(pipe)
     }
@@ -66,7 +66,7 @@ impl History {
         self.ring.write(text)
     }
 
-    /// Notes bytes that are in the ring as records numbered from `seq` on, and returns the number after the last.
+    /// Indexes bytes that are in the ring as records numbered from `seq` on, and returns the number after the last.
     pub(super) fn note(&mut self, span: Span, service: u16, seq: u64, now: Moment) -> io::Result<u64> {
         let mut entries = Vec::new();
         let (mut rest, mut seq) = (span, seq);
@@ -86,7 +86,7 @@ impl History {
         self.index.since(seq)
     }
 
-    /// Appends the bytes of `span` to `out` and says whether all of them were still here; else it appends nothing.
+    /// Appends the bytes of `span` to `out` if all of them are still here, and returns whether they are.
     pub(super) fn read(&self, span: Span, out: &mut Vec<u8>) -> io::Result<bool> {
         let here = self.ring.holds(span);
         if here {
@@ -96,7 +96,7 @@ impl History {
     }
 }
 
-/// Bytes of a stream that its index knows of.
+/// Bytes of a stream that its index covers.
 fn noted(index: &Index) -> u64 {
     index.last().map_or(0, |last| last.span.at.saturating_add(last.span.len))
 }

@@ -1,16 +1,16 @@
-//! When a stream's bytes were written, and where they stand in the order of the whole enclave: fixed-size records, written
-//! in a circle behind the bytes they describe.
+//! A stream's index: when its bytes were written, and their position in the order of the whole enclave, as fixed-size
+//! records in a circular buffer after the bytes they describe.
 //!
-//! Its law: a record is written after its bytes are in the ring, whole or not at all (no record crosses a page), so the
-//! index may lag behind its ring after a crash and never runs ahead. Each stream has its own index, so that no stream can
-//! push another's records out.
+//! Invariant: a record is written after its bytes are in the ring, atomically (no record crosses a page), so after a
+//! crash the index may lag behind its ring but is never ahead of it. Each stream has its own index, so that no stream
+//! can overwrite another's records.
 //!
 //! ```text
 //! record:  u64 seq + 1 (0: never written) | u64 time, ns | u64 place in the stream | u32 length | u16 service | u16 0
 //! ```
 //!
-//! Integers are little-endian. Sequence numbers are the enclave's and rise within a stream, with holes where other streams
-//! have theirs.
+//! Integers are little-endian. Sequence numbers are shared by all streams and increase within a stream, with gaps for
+//! the records of other streams.
 
 use std::fs::File;
 use std::io;
@@ -19,17 +19,17 @@ use std::sync::Arc;
 
 use super::ring::Span;
 
-/// The service number of what the supervisor says about itself and the enclave.
+/// The service number of the supervisor's lines about itself and the enclave.
 pub(super) const NO_SERVICE: u16 = u16::MAX;
 
-/// The service number of what the supervisor says about connections from outside.
+/// The service number of the supervisor's lines about connections from outside.
 pub(super) const INGRESS: u16 = NO_SERVICE - 1;
 
 const RECORD: usize = 32;
 const RECORD_BYTES: u64 = 32;
 
-/// Records that are found and read together, two kibibytes of them: the numbers of the first of each are in memory, which
-/// is one kibibyte for a stream.
+/// Records that are looked up and read together, two kibibytes. The number of the first record of each block is in
+/// memory, which takes one kibibyte per stream.
 const BLOCK: u64 = 64;
 
 /// One record.
@@ -39,9 +39,9 @@ pub(super) struct Entry {
     pub(super) seq: u64,
     /// Nanoseconds since boot.
     pub(super) time_ns: u64,
-    /// Where its bytes lie in its stream's ring.
+    /// The position of its bytes in its stream's ring.
     pub(super) span: Span,
-    /// Whose it is: the service's place in the manifest, or [`NO_SERVICE`].
+    /// The service's position in the manifest, or [`NO_SERVICE`].
     pub(super) service: u16,
 }
 
@@ -51,17 +51,17 @@ pub(super) struct Index {
     file: Arc<File>,
     /// Where the records begin: at the start of a page.
     base: u64,
-    /// Records that there is room for.
+    /// Maximum number of records.
     capacity: u64,
-    /// Records ever written, as far as this supervisor knows: after a crash counting goes on with what is there.
+    /// Records ever written, as far as this supervisor knows: after a crash, counting continues from the records found.
     count: u64,
     last: Option<Entry>,
-    /// The number of the first record of each block, by the block's place in the file.
+    /// The number of the first record of each block, by the block's position in the file.
     firsts: Vec<u64>,
 }
 
 impl Index {
-    /// Goes on with the index in the `bytes` of `file` from `base` on.
+    /// Continues the index in the `bytes` of `file` from `base` on.
     pub(super) fn resume(file: Arc<File>, base: u64, bytes: u64) -> io::Result<Self> {
         let capacity = bytes / RECORD_BYTES;
         let blocks = capacity / BLOCK;
@@ -86,7 +86,7 @@ impl Index {
         if let Some((place, entry)) = newest {
             index.last = Some(entry);
             index.count = place.saturating_add(1);
-            // Records behind the newest one are those of the round before.
+            // Records after the newest one are those of the previous round.
             if used > index.count {
                 index.count = index.count.saturating_add(capacity);
             }
@@ -100,7 +100,7 @@ impl Index {
         self.last
     }
 
-    /// Appends records, whose numbers rise and are above all that are here.
+    /// Appends records, whose numbers increase and are higher than all existing ones.
     pub(super) fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
         let mut rest = entries;
         while !rest.is_empty() {
@@ -124,13 +124,13 @@ impl Index {
         Ok(())
     }
 
-    /// Some of the records numbered `seq` and above, oldest first: at least one if there is one, at most a block. The flag
-    /// says whether there are more behind them.
+    /// Some of the records numbered `seq` and above, oldest first: at least one if there is one, at most a block. The
+    /// flag tells whether more follow.
     pub(super) fn since(&self, seq: u64) -> io::Result<(Vec<Entry>, bool)> {
         if self.last.is_none_or(|last| last.seq < seq) {
             return Ok((Vec::new(), false));
         }
-        // A block that is being overwritten counts as gone: its first number is the new one's.
+        // A block that is being overwritten counts as lost: its first number is the new one's.
         let oldest = self.count.saturating_sub(self.capacity).div_ceil(BLOCK);
         let newest = self.count.saturating_sub(1) / BLOCK;
         let (mut low, mut high) = (oldest, newest);
@@ -164,7 +164,7 @@ impl Index {
         Ok(bytes.get(..filled).unwrap_or_default().chunks_exact(RECORD).map_while(decode).collect())
     }
 
-    /// Where the record that is the `count`th of its stream lies.
+    /// The position in the file of the stream's record number `count`.
     fn place(&self, count: u64) -> u64 {
         let place = count.checked_rem(self.capacity).unwrap_or_default();
         self.base.saturating_add(place.saturating_mul(RECORD_BYTES))
@@ -245,13 +245,13 @@ mod tests {
     }
 
     #[test]
-    fn a_record_has_these_bytes() {
+    fn a_record_has_the_documented_layout() {
         let bytes = encode(&Entry { seq: 1, time_ns: 2, span: Span { at: 3, len: 4 }, service: 5 });
         assert_eq!(bytes, *b"\x02\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\x05\0\0\0");
     }
 
     #[test]
-    fn a_successor_finds_what_was_appended() {
+    fn a_successor_finds_the_appended_records() {
         let file = file();
         resume(Arc::clone(&file)).append(&[entry(4), entry(9)]).unwrap();
         let successor = resume(file);
@@ -269,7 +269,7 @@ mod tests {
         for batch in entries.chunks(1000) {
             index.append(batch).unwrap();
         }
-        // The block that the newest three begin is gone as a whole.
+        // The block that the newest three records start is lost as a whole.
         let oldest = CAPACITY + BLOCK;
         assert_eq!(all(&index, 0), (oldest..2 * CAPACITY + 3).collect::<Vec<_>>());
         let mut successor = resume(file);
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_index_that_was_not_begun_again_is_whole() {
+    fn a_full_index_that_has_not_wrapped_is_complete() {
         let file = file();
         let mut index = resume(Arc::clone(&file));
         let entries: Vec<Entry> = (0..CAPACITY).map(entry).collect();
@@ -292,7 +292,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_record_is_found_by_any_number_up_to_its_own(
+        fn a_lookup_returns_all_records_from_a_number_on(
             steps in prop::collection::vec(1u64..5, 1..300), before in 0u64..3, wanted in 0u64..1200,
         ) {
             let mut index = resume(file());

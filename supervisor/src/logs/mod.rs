@@ -1,15 +1,15 @@
-//! The logs: what the services said, kept bounded, never lost by a crash of ours, read by the host.
+//! The logs: the services' output, stored within bounds, preserved across crashes of the supervisor, read by the host.
 //!
-//! Its law: a service is never made to wait. Its pipes are drained always; what no longer fits is the oldest, and a
-//! reader that comes too late is told how much it missed.
+//! Invariant: a service never blocks. Its pipes are always drained; the oldest output is overwritten, and a reader that
+//! is too late is told how many records it missed.
 //!
 //! ```text
 //!  service ─ pipe ─▶ mover ─ splice ─▶ history (ring, index) ─┐
-//!  supervisor says ──────── write ───▶ history                 ├─▶ server ─▶ port 17001, local socket
-//!                                      a share a service       ┘
+//!  supervisor's lines ───── write ───▶ history                 ├─▶ server ─▶ port 17001, local socket
+//!                                      (a share per service)   ┘
 //! ```
 //!
-//! Init holds the memfds: one for each output, one for all that the supervisor says.
+//! Init holds the memfds: one for each output, one for all lines of the supervisor.
 
 mod history;
 mod index;
@@ -19,7 +19,7 @@ mod ring;
 mod server;
 mod store;
 
-pub use mover::{Lookout, Movers};
+pub use mover::{Movers, TextWatch};
 pub use ring::Span;
 pub use server::{Readers, serve};
 pub use store::{Memfds, OWN_LOG, Output, Shared, Store, output_names, stash_names};

@@ -1,6 +1,6 @@
-//! From the services' pipes into the rings: one task a stream.
+//! Moves output from the services' pipes into the rings: one task per stream.
 //!
-//! Its law: a pipe is always drained. Where its bytes cannot be kept they are thrown away; the service never waits.
+//! Invariant: a pipe is always drained. Bytes that cannot be stored are discarded; the service never blocks.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,30 +19,30 @@ use super::store::{Output, Shared};
 use crate::clock::Moment;
 use crate::launcher::Id;
 
-/// Bytes a pipe holds: one batch, so that a busy service wakes the supervisor less often. The kernel takes pages only
-/// while there is something in them.
+/// A pipe's capacity: one batch, so that a busy service wakes the supervisor less often. The kernel allocates pages
+/// only for data in the pipe.
 const PIPE_BYTES: usize = 256 * 1024;
 
-/// Bytes read at once from a stream that is thrown away but watched for a text.
+/// Bytes read at once from a stream that is discarded but watched for a text.
 const READ_BYTES: usize = 16 * 1024;
 
-/// Batches that may still lie in a pipe nobody writes to any more. It bounds the last drain.
+/// Batches that may still be in a pipe without writers. It bounds the last drain.
 const LAST_BATCHES: usize = 16;
 
-/// A text to be looked for in a service's output.
+/// A text to search for in a service's output.
 #[derive(Clone)]
-pub struct Lookout {
+pub struct TextWatch {
     /// The text.
     pub text: String,
-    /// Look also at what was written since then, before a crash of the supervisor.
+    /// Also search the output written since then, before a crash of the supervisor.
     pub since: Option<Moment>,
-    /// Called once when it was found.
+    /// Called once when the text is found.
     pub found: Arc<dyn Fn() + Send + Sync>,
 }
 
-impl std::fmt::Debug for Lookout {
+impl std::fmt::Debug for TextWatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lookout")
+        f.debug_struct("TextWatch")
             .field("text", &self.text)
             .field("since", &self.since)
             .finish_non_exhaustive()
@@ -63,24 +63,24 @@ struct Mover {
     output: Output,
     logs: Shared,
     sink: Arc<File>,
-    keeps: bool,
+    stores: bool,
 }
 
 impl Movers {
-    /// No streams yet. What is not kept goes to `sink`, which is `/dev/null`.
+    /// Starts without streams. Discarded output goes to `sink`, which is `/dev/null`.
     #[must_use]
     pub fn new(logs: Shared, sink: File) -> Self {
         Self { logs, sink: Arc::new(sink), tasks: BTreeMap::new() }
     }
 
-    /// Drains a service's stdout and stderr from now on, in this order in `pipes`; `keeps` says whether its output is
-    /// kept.
+    /// Starts draining a service's stdout and stderr, in this order in `pipes`; `stores` tells whether its output is
+    /// stored.
     pub fn start(
         &mut self,
         id: Id,
         pipes: Vec<OwnedFd>,
-        keeps: bool,
-        lookout: Option<&Lookout>,
+        stores: bool,
+        text_watch: Option<&TextWatch>,
     ) -> io::Result<()> {
         for (pipe, stream) in pipes.into_iter().zip([Stream::Stdout, Stream::Stderr]) {
             set_pipe_size(&pipe, PIPE_BYTES).unwrap_or_default();
@@ -88,20 +88,20 @@ impl Movers {
             let pipe = Receiver::from_owned_fd(pipe)?;
             let output = Output { id, stream };
             let (logs, sink) = (self.logs.clone(), Arc::clone(&self.sink));
-            let mover = Arc::new(Mover { pipe, output, logs, sink, keeps });
-            let task = tokio::spawn(Arc::clone(&mover).run(lookout.cloned()));
+            let mover = Arc::new(Mover { pipe, output, logs, sink, stores });
+            let task = tokio::spawn(Arc::clone(&mover).run(text_watch.cloned()));
             self.tasks.entry(id).or_default().push((mover, task.abort_handle()));
         }
         Ok(())
     }
 
-    /// Whether a service's output is being drained: then what comes again is the same.
+    /// Whether a service's output is being drained. Pipes that are reported again are then the same.
     #[must_use]
     pub fn drains(&self, id: Id) -> bool {
         self.tasks.contains_key(&id)
     }
 
-    /// Takes what is left in the pipes of a service that has no process any more, and lets them go.
+    /// Reads the rest from the pipes of a service without processes, and closes them.
     pub fn finish(&mut self, id: Id) {
         for (mover, task) in self.tasks.remove(&id).unwrap_or_default() {
             task.abort();
@@ -111,10 +111,12 @@ impl Movers {
 }
 
 impl Mover {
-    async fn run(self: Arc<Self>, lookout: Option<Lookout>) {
-        let mut watch = lookout.map(|lookout| (Needle::new(&lookout.text), lookout));
-        if let Some((_, lookout)) = watch.take_if(|(needle, lookout)| self.was_found(needle, lookout)) {
-            (lookout.found)();
+    async fn run(self: Arc<Self>, text_watch: Option<TextWatch>) {
+        let mut watch = text_watch.map(|text_watch| (Needle::new(&text_watch.text), text_watch));
+        if let Some((_, text_watch)) =
+            watch.take_if(|(needle, text_watch)| self.was_found(needle, text_watch))
+        {
+            (text_watch.found)();
         }
         while self.pipe.readable().await.is_ok() {
             match self.pipe.try_io(|| self.step(watch.as_mut().map(|(needle, _)| needle))) {
@@ -122,7 +124,7 @@ impl Mover {
                 Ok(Step { moved: 0, .. }) | Err(_) => return,
                 Ok(Step { found, .. }) => {
                     if found {
-                        watch.take().into_iter().for_each(|(_, lookout)| (lookout.found)());
+                        watch.take().into_iter().for_each(|(_, text_watch)| (text_watch.found)());
                     }
                     yield_now().await;
                 }
@@ -130,9 +132,9 @@ impl Mover {
         }
     }
 
-    /// Whether the text is in what was written before this task ran: by a supervisor that crashed since.
-    fn was_found(&self, needle: &mut Needle, lookout: &Lookout) -> bool {
-        let Some(since) = lookout.since else { return false };
+    /// Whether the text is in the output that an earlier supervisor stored before it crashed.
+    fn was_found(&self, needle: &mut Needle, text_watch: &TextWatch) -> bool {
+        let Some(since) = text_watch.since else { return false };
         let logs = self.logs.lock();
         let spans = logs.spans_since(self.output, since).unwrap_or_default();
         spans.into_iter().any(|span| {
@@ -143,16 +145,16 @@ impl Mover {
 
     fn step(&self, needle: Option<&mut Needle>) -> io::Result<Step> {
         match needle {
-            _ if self.keeps => match self.keep(needle) {
+            _ if self.stores => match self.store(needle) {
                 Err(error) if error.kind() != ErrorKind::WouldBlock => self.discard(),
-                kept => kept,
+                stored => stored,
             },
             None => self.discard(),
             Some(needle) => self.search(needle),
         }
     }
 
-    fn keep(&self, needle: Option<&mut Needle>) -> io::Result<Step> {
+    fn store(&self, needle: Option<&mut Needle>) -> io::Result<Step> {
         let mut logs = self.logs.lock();
         let span = logs.take(self.output, &self.pipe, Moment::now())?;
         let mut bytes = Vec::new();
@@ -167,7 +169,7 @@ impl Mover {
         Ok(Step { moved, found: false })
     }
 
-    /// Reads and throws away, looking for the text.
+    /// Reads and discards output, searching for the text.
     fn search(&self, needle: &mut Needle) -> io::Result<Step> {
         let mut bytes = [0; READ_BYTES];
         let moved = rustix::io::read(&self.pipe, &mut bytes)?;

@@ -1,8 +1,9 @@
-//! Watching a stream for a text: readiness by a line of output.
+//! Searches a stream for a text: readiness by a line of output.
 //!
-//! Its law: the text is found however the stream was cut, and only a text's length of it is kept.
+//! Invariant: the text is found wherever the stream is split, and fewer bytes than the text has are buffered between
+//! pieces.
 
-/// A search through bytes that come in pieces.
+/// A search through bytes that arrive in pieces.
 #[derive(Debug)]
 pub(super) struct Needle {
     text: Vec<u8>,
@@ -15,7 +16,7 @@ impl Needle {
         Self { text: text.as_bytes().to_vec(), window: Vec::new() }
     }
 
-    /// Whether the text is there, with `piece` following what was pushed before.
+    /// Whether the text has been found, with `piece` following the earlier pieces.
     pub(super) fn push(&mut self, piece: &[u8]) -> bool {
         self.window.extend_from_slice(piece);
         let found = self.text.is_empty() || self.window.windows(self.text.len()).any(|w| w == self.text);
@@ -31,7 +32,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_text_cut_in_two_is_found() {
+    fn a_text_split_in_two_is_found() {
         let mut needle = Needle::new("listening on");
         assert!(!needle.push(b"server is liste"));
         assert!(needle.push(b"ning on port 80\n"));
@@ -39,7 +40,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_text_is_found_wherever_the_stream_is_cut(before in "[a-c]{0,9}", after in "[a-c]{0,9}", cut in 1usize..5) {
+        fn a_text_is_found_wherever_the_stream_is_split(before in "[a-c]{0,9}", after in "[a-c]{0,9}", cut in 1usize..5) {
             let stream = format!("{before}abcd{after}");
             let mut needle = Needle::new("abcd");
             let found = stream.as_bytes().chunks(cut).any(|piece| needle.push(piece));

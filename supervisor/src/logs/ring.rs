@@ -1,9 +1,9 @@
-//! One stream's last bytes: a part of a memfd that init keeps, written in a circle.
+//! One stream's last bytes: a circular buffer in a part of a memfd that init holds.
 //!
-//! Its law: a service's bytes get here by a single `splice` from its pipe, so the kernel moves the ring's file position in
-//! the same call. The position is shared with init's copy of the descriptor: whatever a crash cuts off, it says how much
-//! arrived. No byte is read into this program on its way in. The supervisor's own lines are written beside the position: of
-//! these a crash may cut off the one that was just being written.
+//! Invariant: a service's bytes get here by a single `splice` from its pipe, so that the kernel moves the ring's file
+//! position in the same call. The position is shared with init's copy of the descriptor: wherever a crash interrupts,
+//! it tells how many bytes arrived. No byte is copied into this program. The supervisor's own lines are written without
+//! the position: a crash may truncate the line that is being written.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -14,26 +14,26 @@ use std::sync::Arc;
 use cloister_sys::splice::splice;
 use cloister_wire::logs::{RING_BYTES, SHARE_RING_BYTES};
 
-/// The most bytes moved at once: a quarter of a mebibyte is four full pipes of the default size, and keeps the time until
-/// other tasks run under a millisecond.
+/// Maximum number of bytes moved at once: a quarter of a mebibyte is four full pipes of the default size, and takes
+/// less than a millisecond, so that other tasks run soon.
 pub(super) const BATCH_BYTES: usize = 240 * 1024;
 
-/// The longest text written at once.
+/// Maximum length of a text written at once.
 pub(super) const MAX_TEXT: u64 = 4097;
 
 /// A stream's ring.
 #[derive(Debug)]
 pub(super) struct Ring {
     file: Arc<File>,
-    /// Where it begins in the file.
+    /// Its start in the file.
     base: u64,
     size: u64,
-    /// Bytes behind the newest that a crash may have overwritten without a note of it.
+    /// Bytes after the newest one that a crash may have overwritten without a record.
     torn: u64,
     end: u64,
 }
 
-/// Where bytes lie: counted from the stream's first byte ever.
+/// A range of bytes, counted from the stream's first byte ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// The first byte.
@@ -43,8 +43,8 @@ pub struct Span {
 }
 
 impl Ring {
-    /// Goes on with the ring of a service's output at the start of `file`, of which `noted` bytes have been indexed. Returns
-    /// the ring and the bytes that arrived and were not.
+    /// Continues the ring of a service's output at the start of `file`, of which `noted` bytes have been indexed.
+    /// Returns the ring and the bytes that arrived and were not indexed.
     pub(super) fn resume(file: Arc<File>, noted: u64) -> io::Result<(Self, Span)> {
         let position = (&*file).stream_position()?.checked_rem(RING_BYTES).unwrap_or_default();
         let noted_position = noted.checked_rem(RING_BYTES).unwrap_or_default();
@@ -57,20 +57,20 @@ impl Ring {
         Ok((Self { file, base: 0, size: RING_BYTES, torn: 0, end }, Span { at: noted, len: ahead }))
     }
 
-    /// Goes on with the ring of a share at `base`, of which `noted` bytes have been indexed.
+    /// Continues the ring of a share at `base`, of which `noted` bytes have been indexed.
     pub(super) const fn of_share(file: Arc<File>, base: u64, noted: u64) -> Self {
         Self { file, base, size: SHARE_RING_BYTES, torn: MAX_TEXT, end: noted }
     }
 
-    /// Moves what lies in `pipe` here, at most [`BATCH_BYTES`]. An empty span is the end of the stream;
-    /// `WouldBlock` an empty pipe.
+    /// Moves the contents of `pipe` here, at most [`BATCH_BYTES`]. An empty span means the end of the stream;
+    /// `WouldBlock` means an empty pipe.
     pub(super) fn take<P: AsFd>(&mut self, pipe: P) -> io::Result<Span> {
-        let room = usize::try_from(self.rewind()?).unwrap_or(usize::MAX).min(BATCH_BYTES);
-        let moved = splice(pipe, &*self.file, room, false)?;
+        let space = usize::try_from(self.rewind()?).unwrap_or(usize::MAX).min(BATCH_BYTES);
+        let moved = splice(pipe, &*self.file, space, false)?;
         Ok(self.advance(moved))
     }
 
-    /// Writes `text` into a share, [`MAX_TEXT`] bytes at most.
+    /// Writes `text`, at most [`MAX_TEXT`] bytes, into a share.
     pub(super) fn write(&mut self, text: &[u8]) -> io::Result<Span> {
         let position = self.end.checked_rem(self.size).unwrap_or_default();
         let before_wrap = usize::try_from(self.size.saturating_sub(position)).unwrap_or(usize::MAX);
@@ -86,7 +86,7 @@ impl Ring {
         self.end.saturating_add(self.torn).saturating_sub(span.at) <= self.size
     }
 
-    /// Appends the bytes of `span` to `out`. The caller has asked [`Self::holds`].
+    /// Appends the bytes of `span` to `out`. The caller has checked [`Self::holds`].
     pub(super) fn read(&self, span: Span, out: &mut Vec<u8>) -> io::Result<()> {
         let start = out.len();
         out.resize(start.saturating_add(usize::try_from(span.len).unwrap_or(usize::MAX)), 0);
@@ -98,7 +98,7 @@ impl Ring {
         self.file.read_exact_at(second, self.base)
     }
 
-    /// Goes back to the start at the ring's end, and says how much room is left before it.
+    /// Seeks to the start if the ring's end is reached, and returns the space left before the end.
     fn rewind(&mut self) -> io::Result<u64> {
         let position = self.end.checked_rem(RING_BYTES).unwrap_or_default();
         if position == 0 {
@@ -133,14 +133,14 @@ mod tests {
         out
     }
 
-    /// Writes to a pipe what a ring takes from it.
+    /// Passes bytes through a pipe into a ring.
     fn pour(ring: &mut Ring, bytes: &[u8]) -> Span {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         File::from(write).write_all(bytes).unwrap();
         ring.take(&read).unwrap()
     }
 
-    /// Fills a ring with bytes, in what a pipe holds.
+    /// Writes bytes into a ring, in pieces that fit into a pipe.
     fn fill(ring: &mut Ring, mut left: u64) {
         while left > 0 {
             left -= pour(ring, &vec![b'x'; usize::try_from(left.min(60_000)).unwrap()]).len;
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pipe_held_is_in_the_ring() {
+    fn the_contents_of_a_pipe_are_in_the_ring() {
         let (mut ring, _twin) = ring();
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         File::from(write).write_all(b"one\ntwo\n").unwrap();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_crash_the_position_tells_what_was_not_noted() {
+    fn after_a_crash_the_position_tells_which_bytes_were_not_indexed() {
         let (mut ring, twin) = ring();
         let noted = pour(&mut ring, b"noted");
         pour(&mut ring, b"lost sight of");
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_crash_at_the_rings_end_nothing_is_counted_twice() {
+    fn after_a_crash_at_the_end_of_the_ring_no_byte_is_counted_twice() {
         let (mut ring, twin) = ring();
         fill(&mut ring, RING_BYTES);
         let (_, gap) = Ring::resume(twin, RING_BYTES).unwrap();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_ring_forgets_its_oldest_bytes() {
+    fn a_full_ring_overwrites_its_oldest_bytes() {
         let (mut ring, _twin) = ring();
         let first = pour(&mut ring, b"old");
         fill(&mut ring, RING_BYTES);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_keeps_whole_texts_around_its_end_and_touches_no_other() {
+    fn a_text_wraps_around_the_end_of_its_share_and_leaves_other_shares_alone() {
         let (_, file) = ring();
         let base = 3 * SHARE_RING_BYTES;
         let mut share = Ring::of_share(Arc::clone(&file), base, SHARE_RING_BYTES - 4);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_may_have_overwritten_counts_as_gone() {
+    fn bytes_that_a_crash_may_have_overwritten_count_as_lost() {
         let (_, file) = ring();
         let mut share = Ring::of_share(Arc::clone(&file), 0, 0);
         let first = share.write(b"first").unwrap();

@@ -1,8 +1,8 @@
 //! Port 17001: readers of the log.
 //!
-//! Its law: a reader costs a bounded buffer and its own time. It may lag behind until the rings have turned over, and is
-//! then told how much it missed; one that takes nothing at all loses its connection after a minute. No service and no other
-//! reader waits for it, and none takes the place of another kind of peer.
+//! Invariant: a reader uses a bounded buffer. It may lag behind until the rings wrap, and is then told how many records
+//! it missed; one that reads nothing at all is disconnected after a minute. It delays neither services nor other
+//! readers, and takes no connection slot of another kind of peer.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,35 +20,35 @@ use tokio::sync::watch;
 use super::store::Shared;
 use crate::permission::may_control;
 
-/// Readers at once. Of the host: a `logs -f` or two, a collector, and as many again. Of a service: one that follows and
+/// Concurrent readers. Host: a `logs -f` or two, a collector, and as many again. Service: one that follows and
 /// one that looks something up.
 const READERS: Limits = Limits { host: 8, service: 2, shared: 8 };
 
-/// How long a reader that was sent everything may take to close.
+/// How long a reader that was sent everything may take to close its connection.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 
-/// Who reads, and whether the end has come.
+/// The readers, and whether the log is complete.
 #[derive(Debug)]
 pub struct Readers {
     places: Arc<Places>,
     concluded: watch::Sender<bool>,
-    /// The services that may read, beside the host.
+    /// The services that may read, in addition to the host.
     services: Vec<String>,
 }
 
 impl Readers {
-    /// Nobody reads yet. Inside the enclave, these services may.
+    /// Starts without readers. Inside the enclave, these services may read.
     #[must_use]
     pub fn new(services: Vec<String>) -> Arc<Self> {
         Arc::new(Self { places: Places::new(READERS), concluded: watch::Sender::new(false), services })
     }
 
-    /// Nothing more will be written: every reader is sent the rest and its connection ends.
+    /// Declares the log complete: every reader is sent the rest and disconnected.
     pub fn conclude(&self) {
         self.concluded.send_replace(true);
     }
 
-    /// Waits until no reader is left.
+    /// Waits until no reader is connected.
     pub async fn gone(&self) {
         self.places.empty().await;
     }
@@ -58,14 +58,14 @@ impl Readers {
     }
 }
 
-/// Serves readers for ever.
+/// Serves readers forever.
 pub async fn serve(entrance: Entrance, logs: Shared, readers: Arc<Readers>) -> Infallible {
     let places = Arc::clone(&readers.places);
     let handle = move |stream, peer| {
         let (logs, readers) = (logs.clone(), Arc::clone(&readers));
         async move {
             if readers.may_read(&peer) {
-                // A reader that broke is gone; there is nobody to tell.
+                // If the connection failed, the reader is gone, and there is no one to report it to.
                 read(stream, &logs, readers.concluded.subscribe()).await.unwrap_or_default();
             }
         }
@@ -97,7 +97,7 @@ async fn read(
             tokio::select! {
                 changed = head.changed() => changed.map_err(|_| ChannelError::Closed)?,
                 changed = concluded.changed() => changed.map_err(|_| ChannelError::Closed)?,
-                // A reader only reads: whatever comes from it, its end most likely, ends the connection.
+                // A reader sends nothing: anything from it, most likely its end, closes the connection.
                 () = gone(&mut receiver) => return Ok(()),
             }
         }
@@ -108,7 +108,7 @@ async fn gone(receiver: &mut Receiver) {
     drop(receiver.receive::<Subscribe>().await);
 }
 
-/// Says that this was all, and waits until the reader closes: then it has read everything.
+/// Sends the end marker, and waits until the reader closes the connection: then it has read everything.
 async fn finish(receiver: &mut Receiver, sender: &mut Sender) -> Result<(), ChannelError> {
     sender.stream(&encode_bytes(END, HOST_LIMIT)?).await?;
     sender.finish().await?;

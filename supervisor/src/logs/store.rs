@@ -1,8 +1,8 @@
-//! All histories: the one place where a log record is made, and where they become one log again.
+//! All histories: the only place where log records are created, and where the histories are merged into one log.
 //!
-//! Its law: each stream has a history of its own, and so has what the supervisor says about each service, about ingress and
-//! about the enclave; the order across them is the records' numbers. Everything here happens
-//! between two awaits of a single thread, so a reader never sees a record whose bytes have just been overwritten.
+//! Invariant: each stream has a history of its own, and so have the supervisor's lines about each service, about
+//! ingress and about the enclave; the records' numbers define the order across them. Everything here happens between
+//! two awaits of a single thread, so a reader never sees a record whose bytes have just been overwritten.
 
 use std::fs::File;
 use std::io;
@@ -20,13 +20,14 @@ use super::ring::{MAX_TEXT, Span};
 use crate::clock::Moment;
 use crate::launcher::Id;
 
-/// The name under which init keeps what the supervisor says.
+/// The name under which init holds the supervisor's lines.
 pub const OWN_LOG: &str = "log.supervisor";
 
-/// The name under which the supervisor speaks about itself.
+/// The service name in records of the supervisor's lines about itself.
 const OWN_NAME: &str = "supervisor";
 
-/// The longest line the supervisor writes, in bytes with its end: it may quote an error of the system or of a service.
+/// Maximum length of a line of the supervisor, in bytes with its newline: it may quote an error of the system or of a
+/// service.
 #[expect(
     clippy::as_conversions,
     clippy::cast_possible_truncation,
@@ -43,28 +44,28 @@ pub struct Output {
     pub stream: Stream,
 }
 
-/// The memfds of all streams, as init keeps them.
+/// The memfds of all streams, which init holds.
 #[derive(Debug)]
 pub struct Memfds {
-    /// What the supervisor itself says.
+    /// The supervisor's own lines.
     pub own: OwnedFd,
-    /// Stdout and stderr of each service; `None` where its output is thrown away.
+    /// Stdout and stderr of each service; `None` if its output is discarded.
     pub outputs: Vec<Option<(OwnedFd, OwnedFd)>>,
 }
 
-/// The names under which init keeps the memfds: the supervisor's, then two for each service whose output is kept, and for each
-/// servant behind them.
+/// The names under which init holds the memfds: the supervisor's, then two for each service whose output is stored,
+/// then two for each servant.
 #[must_use]
 pub fn stash_names(services: &[Service], servants: usize) -> Vec<String> {
     let forwards = services.iter().map(|service| service.logs == model::Logs::Forward);
-    let kept =
+    let stored =
         (0..).zip(forwards.chain(std::iter::repeat_n(true, servants))).filter(|(_, forwards)| *forwards);
-    let outputs = kept.flat_map(|(place, _)| output_names(place));
+    let outputs = stored.flat_map(|(place, _)| output_names(place));
     std::iter::once(OWN_LOG.to_owned()).chain(outputs).collect()
 }
 
-/// The names of the histories of a service's stdout and stderr, by its place in the manifest, a servant's behind the last: init's
-/// names are as short as a service's own, and the place never changes.
+/// The names of the histories of a service's stdout and stderr, by its position in the manifest; servants follow the
+/// services. Init's names are as short as service names, and positions never change.
 #[must_use]
 pub fn output_names(place: usize) -> [String; 2] {
     ["out", "err"].map(|end| format!("log.{place}.{end}"))
@@ -85,8 +86,8 @@ pub struct Store {
     head: watch::Sender<u64>,
 }
 
-/// What the supervisor says, in shares of one memfd, of which each is bounded on its own. One for each service, the others
-/// before them.
+/// The supervisor's own lines, in separately bounded shares of one memfd: first those of the enclave and of ingress,
+/// then one for each service.
 #[derive(Debug)]
 struct Own {
     enclave: History,
@@ -130,26 +131,25 @@ impl Shared {
         Self(Arc::new(Mutex::new(store)))
     }
 
-    /// The logs, until the guard is dropped; never across an await.
+    /// Locks the logs. The guard must not be held across an await.
     pub fn lock(&self) -> MutexGuard<'_, Store> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a line about a service, or about the supervisor itself. A log that cannot be written is no reason to stop:
-    /// the line is lost.
-    pub fn say(&self, about: Option<Id>, line: &str) {
-        self.lock().say(about, line, Moment::now()).unwrap_or_default();
+    /// Writes a line about a service, or about the supervisor itself. If the log cannot be written, the line is lost.
+    pub fn log(&self, about: Option<Id>, line: &str) {
+        self.lock().log(about, line, Moment::now()).unwrap_or_default();
     }
 
     /// Writes a line about connections from outside.
-    pub fn say_of_ingress(&self, line: &str) {
+    pub fn log_ingress(&self, line: &str) {
         self.lock().write(INGRESS, line, Moment::now()).unwrap_or_default();
     }
 }
 
 impl Store {
-    /// Goes on with the logs in `memfds`, which are empty at first. What arrived in a ring and was not noted before a
-    /// crash is noted now.
+    /// Continues the logs in `memfds`, which are empty at first. Bytes that arrived in a ring and were not indexed
+    /// before a crash are indexed now.
     pub fn resume(names: Vec<String>, memfds: Memfds, now: Moment) -> io::Result<Self> {
         let mut missed = Vec::new();
         let mut history = |memfd: OwnedFd, service: u16, stream: Stream| -> io::Result<History> {
@@ -176,8 +176,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Moves what lies in a service's pipe into its ring and notes it. An empty span is the end of the stream,
-    /// `WouldBlock` an empty pipe. A stream that is thrown away has no ring and no end here.
+    /// Moves the contents of a service's pipe into its ring and indexes them. An empty span means the end of the
+    /// stream, `WouldBlock` an empty pipe. A discarded stream has no ring, and no end here.
     pub fn take<P: AsFd>(&mut self, output: Output, pipe: P, now: Moment) -> io::Result<Span> {
         let history = self.history_mut(output.id.0, output.stream).ok_or(io::ErrorKind::NotFound)?;
         let span = history.take(pipe)?;
@@ -185,8 +185,8 @@ impl Store {
         Ok(span)
     }
 
-    /// Writes a line of the supervisor's about a service, or about the supervisor itself.
-    pub fn say(&mut self, about: Option<Id>, line: &str, now: Moment) -> io::Result<()> {
+    /// Writes a line of the supervisor about a service, or about the supervisor itself.
+    pub fn log(&mut self, about: Option<Id>, line: &str, now: Moment) -> io::Result<()> {
         self.write(about.map_or(NO_SERVICE, |id| id.0), line, now)
     }
 
@@ -198,14 +198,14 @@ impl Store {
         self.note(span, service, Stream::Supervisor, now)
     }
 
-    /// The number the next record will have, now and whenever it changes.
+    /// The number of the next record, and its changes.
     #[must_use]
     pub fn head(&self) -> watch::Receiver<u64> {
         self.head.subscribe()
     }
 
     /// Appends frames from record `from` on to `out` until it holds `limit` bytes or nothing is left, and returns the
-    /// number to go on from. The last frame may go over `limit` by one record.
+    /// number to continue from. The last frame may exceed `limit` by one record.
     pub fn frames(&self, from: u64, limit: usize, out: &mut Vec<u8>) -> io::Result<u64> {
         let (entries, end) = self.since(from)?;
         let (mut next, mut missing) = (from, 0u64);
@@ -214,7 +214,7 @@ impl Store {
                 push_gap(&mut missing, next, out);
                 return Ok(next);
             }
-            // Each number was given to a record: one that is not here any more was pushed out of its history.
+            // Each number was assigned to a record: one that is missing was overwritten in its history.
             missing = missing.saturating_add(entry.seq.saturating_sub(next));
             match self.record(stream, entry)? {
                 None => missing = missing.saturating_add(1),
@@ -231,7 +231,7 @@ impl Store {
         Ok(end)
     }
 
-    /// The bytes of `span` of a service's stream, as far as they are still here.
+    /// The bytes of `span` of a service's stream, if they are still here.
     pub fn read(&self, output: Output, span: Span, into: &mut Vec<u8>) -> io::Result<()> {
         self.history(output.id.0, output.stream).map_or(Ok(false), |history| history.read(span, into))?;
         Ok(())
@@ -251,8 +251,8 @@ impl Store {
         Ok(spans)
     }
 
-    /// The records from number `from` on that are still here, in their order, up to a number that is returned too: as many
-    /// as one block of each history allows. Where there is nothing left it is the next record's.
+    /// The stored records from number `from` on, in order, up to a number that is returned too: as many
+    /// as one block of each history allows. If none is left, that is the number of the next record.
     fn since(&self, from: u64) -> io::Result<(Vec<(Stream, Entry)>, u64)> {
         let (mut all, mut end) = (Vec::new(), self.next);
         for (stream, history) in self.histories() {
@@ -320,7 +320,7 @@ impl Store {
     }
 }
 
-/// Announces records that are missing before number `next`.
+/// Appends a gap record for the missing records before number `next`.
 fn push_gap(missing: &mut u64, next: u64, out: &mut Vec<u8>) {
     let count = std::mem::take(missing);
     if count > 0 {
@@ -328,7 +328,7 @@ fn push_gap(missing: &mut u64, next: u64, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a record as a frame. Names and lengths are bounded where records are made, so none is refused.
+/// Appends a record as a frame. Names and lengths are bounded where records are created, so none is refused.
 fn push(record: &Record, out: &mut Vec<u8>) {
     let frame = record.to_bytes().ok().and_then(|body| frame::encode_bytes(&body, HOST_LIMIT).ok());
     out.extend(frame.unwrap_or_default());

@@ -1,10 +1,10 @@
-//! The words of `sd_notify(3)` that Cloister understands.
+//! The messages of `sd_notify(3)` that Cloister supports.
 //!
-//! Its law: what is not understood is ignored, as the protocol asks; a text is cut, never refused.
+//! Invariant: unknown messages are ignored, as the protocol requires; a long text is truncated, never refused.
 
 use cloister_wire::control::{MAX_STATUS_TEXT, bounded};
 
-/// One thing a service said.
+/// One notification of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
     /// `READY=1`.
@@ -13,13 +13,13 @@ pub enum Note {
     Stopping,
     /// `WATCHDOG=1`.
     Alive,
-    /// `WATCHDOG=trigger`: it asks to be treated as dead.
+    /// `WATCHDOG=trigger`: it requests to be treated as dead.
     Dead,
     /// `STATUS=`, at most [`MAX_STATUS_TEXT`] bytes.
     Text(String),
 }
 
-/// What a datagram says, in its order.
+/// The notifications in a datagram, in order.
 #[must_use]
 pub fn read(datagram: &[u8]) -> Vec<Note> {
     let lines = datagram.split(|byte| *byte == b'\n');
@@ -37,7 +37,7 @@ fn note(line: &str) -> Option<Note> {
     }
 }
 
-/// The text without control characters, as far as it has [`MAX_STATUS_TEXT`] bytes as JSON.
+/// The text without control characters, truncated to [`MAX_STATUS_TEXT`] bytes as JSON.
 fn cut(text: &str) -> String {
     let plain: String = text.chars().filter(|c| !c.is_control()).collect();
     bounded(&plain, MAX_STATUS_TEXT)
@@ -49,7 +49,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_datagram_may_say_several_things() {
+    fn a_datagram_may_contain_several_messages() {
         let notes = read(b"STATUS=serving\nREADY=1\nMAINPID=7\nFDSTORE=1\nWATCHDOG=1\nSTOPPING=1\n");
         assert_eq!(notes, [Note::Text("serving".into()), Note::Ready, Note::Alive, Note::Stopping]);
         assert_eq!(read(b"WATCHDOG=trigger"), [Note::Dead]);
@@ -58,7 +58,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_and_texts_stay_bounded(bytes: Vec<u8>) {
+        fn any_bytes_are_accepted_and_texts_are_bounded(bytes: Vec<u8>) {
             for note in read(&[b"STATUS=".as_slice(), &bytes].concat()) {
                 if let Note::Text(text) = note {
                     prop_assert!(text.len() <= MAX_STATUS_TEXT);

@@ -1,7 +1,7 @@
-//! What services say of themselves: the datagrams of `sd_notify(3)`.
+//! Notifications from services: the datagrams of `sd_notify(3)`.
 //!
-//! Its law: who speaks is told by the kernel, not by the message. A datagram counts for the service in whose cgroup its
-//! sender is; one from anywhere else, or from a sender that is gone already, counts for none.
+//! Invariant: the kernel identifies the sender, not the message. A datagram counts for the service in whose cgroup its
+//! sender is; one from any other sender, or from one that has already exited, is ignored.
 
 mod message;
 
@@ -16,10 +16,10 @@ use tokio::net::UnixDatagram;
 
 pub use message::{Note, read};
 
-/// The longest datagram read, in bytes: longer ones are cut, as a status text would be anyway.
+/// Maximum length of a datagram, in bytes: longer ones are truncated, as their status texts would be anyway.
 const MAX_BYTES: usize = 4096;
 
-/// The socket that services speak to.
+/// The socket that services send notifications to.
 #[derive(Debug)]
 pub struct Notify(UnixDatagram);
 
@@ -27,7 +27,7 @@ impl Notify {
     /// A socket that listens on `address`, for [`Self::serving`].
     ///
     /// # Errors
-    /// When the address is taken.
+    /// If the address is in use.
     pub fn bind(address: &SocketAddr) -> io::Result<OwnedFd> {
         let socket = StdDatagram::bind_addr(address)?;
         socket.set_nonblocking(true)?;
@@ -35,10 +35,10 @@ impl Notify {
         Ok(socket.into())
     }
 
-    /// Reads a socket that was bound by this supervisor or one before it.
+    /// Reads from a socket that was bound by this supervisor or an earlier one.
     ///
     /// # Errors
-    /// When the reactor does not take it.
+    /// If the socket cannot be registered with the reactor.
     pub fn serving(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self(UnixDatagram::from_std(socket.into())?))
     }
@@ -46,7 +46,7 @@ impl Notify {
     /// The next datagram and the process that sent it. Cancelling the wait loses nothing.
     ///
     /// # Errors
-    /// Those of the socket, none of which are a sender's fault.
+    /// Those of the socket, none of which a sender can cause.
     pub async fn receive(&self) -> io::Result<(u32, Vec<u8>)> {
         loop {
             self.0.readable().await?;
@@ -82,7 +82,7 @@ mod tests {
     use std::os::linux::net::SocketAddrExt;
 
     #[tokio::test]
-    async fn the_kernel_tells_who_sent_a_datagram() {
+    async fn the_kernel_identifies_the_sender_of_a_datagram() {
         let to = SocketAddr::from_abstract_name(format!("cloister-test-{}", std::process::id())).unwrap();
         let notify = Notify::serving(Notify::bind(&to).unwrap()).unwrap();
         let sender = StdDatagram::unbound().unwrap();
@@ -90,9 +90,9 @@ mod tests {
         assert_eq!(notify.receive().await.unwrap(), (std::process::id(), b"READY=1".to_vec()));
     }
 
-    /// `sd_notify_barrier(3)`, which `systemd-notify` waits with before it ends.
+    /// `sd_notify_barrier(3)`, with which `systemd-notify` waits before it exits.
     #[tokio::test]
-    async fn a_descriptor_that_comes_with_a_notification_is_closed_once_it_is_read() {
+    async fn a_descriptor_sent_with_a_notification_is_closed_once_it_is_read() {
         let to = SocketAddr::from_abstract_name(format!("cloister-barrier-{}", std::process::id())).unwrap();
         let notify = Notify::serving(Notify::bind(&to).unwrap()).unwrap();
         let sender = StdDatagram::unbound().unwrap();

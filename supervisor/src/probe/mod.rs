@@ -1,8 +1,9 @@
-//! Probes: is a service ready, and is it still alive?
+//! Probes: whether a service is ready, and whether it is alive.
 //!
-//! Its law: a probe asks and answers; what follows is the launcher's. It has no effect on a service but the question.
+//! Invariant: a probe only reports its results; the launcher decides what follows. Its only effect on a service is the
+//! request.
 
-mod ask;
+mod attempt;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,62 +14,62 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use crate::launcher::Verdict;
 use crate::owners::{Owners, ServicePort};
 
-/// The first pause between two readiness questions, and the longest: a quick service is found ready at once, a slow one
-/// is not kept from its work. Ports and files have no event to wait for.
+/// The first and the maximum pause between two readiness attempts: a fast service is found ready immediately, a slow
+/// one is not disturbed. Ports and files have no event to wait for.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long one readiness question may take.
-const ASK_TIME: Duration = Duration::from_secs(2);
+/// Time limit of one readiness attempt.
+const ATTEMPT_TIME: Duration = Duration::from_secs(2);
 
-/// How long something keeps a service from being ready before that is reported, and how often at most something new is: a
-/// quick start is no news, and each report is written down.
+/// How long a readiness probe must fail before its error is reported, and the minimum time between reports of different
+/// errors: a fast start need not be reported, and each report is stored.
 const REPORT: Duration = Duration::from_millis(200);
 
-/// The root of the service as the service sees it, and the application's root where that cannot be reached.
+/// The root of the service as the service sees it, and the application's root if that is unreachable.
 #[derive(Clone, Debug)]
 pub struct Roots(pub Vec<PathBuf>);
 
-/// Whom a probe asks.
+/// The service that is probed.
 #[derive(Clone, Debug)]
 pub struct Subject {
     /// The service.
     pub service: String,
-    /// Whose ports are whose.
+    /// The cgroups of the services.
     pub owners: Owners,
     /// Its files.
     pub roots: Roots,
 }
 
-/// Waits until a service is ready, and passes on what kept it from that: what has lasted for [`REPORT`], and after that once in
-/// that time what is new. It never returns for a service that says so itself.
-pub async fn ready<F: Fn(String)>(what: Ready, subject: Subject, missed: F) {
-    let question = match what {
+/// Waits until a service is ready, and reports the probe's errors to `failed`: the first after [`REPORT`], and then
+/// each new one, at most once in that time. It never returns for a service that reports its readiness itself.
+pub async fn ready<F: Fn(String)>(what: Ready, subject: Subject, failed: F) {
+    let probe = match what {
         Ready::Started => return,
-        Ready::Tcp(port) => Question::Tcp(subject.port(port)),
-        Ready::Http { port, path } => Question::Http(subject.port(port), path),
-        Ready::File(path) => Question::File(subject.roots, path),
+        Ready::Tcp(port) => Probe::Tcp(subject.port(port)),
+        Ready::Http { port, path } => Probe::Http(subject.port(port), path),
+        Ready::File(path) => Probe::File(subject.roots, path),
         Ready::Log(_) | Ready::Notify => return std::future::pending().await,
     };
     let mut pause = FIRST_PAUSE;
     let (mut last, mut report_at) = (String::new(), Instant::now() + REPORT);
-    while let Err(why) = question.ask(ASK_TIME).await {
+    while let Err(why) = probe.attempt(ATTEMPT_TIME).await {
         if Instant::now() >= report_at && why != last {
             report_at = Instant::now() + REPORT;
-            missed(why.clone());
+            failed(why.clone());
             last = why;
         }
         sleep(pause).await;
-        pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+        pause = pause.saturating_mul(2).min(MAX_PAUSE);
     }
 }
 
-/// Asks again and again whether a service is alive, and passes each verdict on. A watchdog asks nothing: there the service
-/// speaks.
-pub async fn watch<F: Fn(Verdict)>(live: Live, subject: Subject, tell: F) {
-    let question = match live.check {
-        Check::Tcp(port) => Question::Tcp(subject.port(port)),
-        Check::Http { port, path } => Question::Http(subject.port(port), path),
+/// Checks periodically whether a service is alive, and reports each result. With a watchdog it does nothing: the
+/// service sends pings.
+pub async fn watch<F: Fn(Verdict)>(live: Live, subject: Subject, report: F) {
+    let probe = match live.check {
+        Check::Tcp(port) => Probe::Tcp(subject.port(port)),
+        Check::Http { port, path } => Probe::Http(subject.port(port), path),
         Check::Watchdog => return,
     };
     let period = Duration::from_millis(live.interval_ms.max(1));
@@ -78,8 +79,8 @@ pub async fn watch<F: Fn(Verdict)>(live: Live, subject: Subject, tell: F) {
     ticks.reset_at(Instant::now() + period);
     loop {
         ticks.tick().await;
-        let alive = question.ask(limit).await.is_ok();
-        tell(if alive { Verdict::Alive } else { Verdict::Dead });
+        let alive = probe.attempt(limit).await.is_ok();
+        report(if alive { Verdict::Alive } else { Verdict::Dead });
     }
 }
 
@@ -89,30 +90,30 @@ impl Subject {
     }
 }
 
-/// What is asked.
-enum Question {
+/// The kinds of probes.
+enum Probe {
     Tcp(ServicePort),
     Http(ServicePort, String),
     File(Roots, String),
 }
 
-impl Question {
-    /// Asks once, for so long at most. An error is why the answer was no.
-    async fn ask(&self, limit: Duration) -> Result<(), String> {
-        let answer = timeout(limit, self.answer()).await;
-        answer.unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis())))
+impl Probe {
+    /// Makes one attempt with a time limit. The error is human-readable.
+    async fn attempt(&self, limit: Duration) -> Result<(), String> {
+        let result = timeout(limit, self.run()).await;
+        result.unwrap_or_else(|_| Err(format!("no response within {} ms", limit.as_millis())))
     }
 
-    async fn answer(&self) -> Result<(), String> {
+    async fn run(&self) -> Result<(), String> {
         match self {
             Self::Tcp(port) => port.connect().await.map(drop).map_err(|error| error.to_string()),
-            Self::Http(port, path) => match ask::http(port, path).await {
+            Self::Http(port, path) => match attempt::http(port, path).await {
                 Ok(200..400) => Ok(()),
-                Ok(code) => Err(format!("it was answered with status {code}")),
+                Ok(code) => Err(format!("the response has status {code}")),
                 Err(error) => Err(error.to_string()),
             },
-            Self::File(roots, path) if roots.0.iter().any(|root| ask::file(root, path)) => Ok(()),
-            Self::File(..) => Err("it is not there".to_owned()),
+            Self::File(roots, path) if roots.0.iter().any(|root| attempt::file(root, path)) => Ok(()),
+            Self::File(..) => Err("it does not exist".to_owned()),
         }
     }
 }
@@ -125,7 +126,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    /// This process, as a service of these roots.
+    /// This process, as a service with these roots.
     fn subject(roots: Vec<PathBuf>) -> Subject {
         let owners = Owners::default();
         owners.started("web", own_cgroup().unwrap());
@@ -137,18 +138,18 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
-        let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
-        let missed = move |why| say.send(why).unwrap();
-        let waiting = tokio::spawn(ready(Ready::Tcp(port), subject(vec![]), missed));
-        let why = said.recv().await.unwrap();
+        let (errors, mut reported) = tokio::sync::mpsc::unbounded_channel();
+        let failed = move |why| errors.send(why).unwrap();
+        let waiting = tokio::spawn(ready(Ready::Tcp(port), subject(vec![]), failed));
+        let why = reported.recv().await.unwrap();
         assert_eq!(why, format!("nothing listens on 127.0.0.1:{port} or [::1]:{port}"));
         let _listener = TcpListener::bind(("::1", port)).await.unwrap();
         waiting.await.unwrap();
-        assert_eq!(said.recv().await, None, "it is said once");
+        assert_eq!(reported.recv().await, None, "it is reported once");
     }
 
     #[tokio::test]
-    async fn a_file_is_ready_once_it_is_there_in_one_of_the_roots() {
+    async fn a_file_is_ready_once_it_exists_in_one_of_the_roots() {
         let folder = tempfile::tempdir().unwrap();
         let roots = vec![PathBuf::from("/nowhere"), folder.path().to_owned()];
         let waiting = tokio::spawn(ready(Ready::File("/run/up".into()), subject(roots), drop));
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_stops_answering_well_is_found_dead() {
+    async fn a_server_that_stops_responding_with_success_is_reported_dead() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {

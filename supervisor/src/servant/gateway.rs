@@ -1,7 +1,8 @@
-//! The gateway's duty: what it is told, what it may ask, and what is believed of what it says.
+//! The gateway's duty: what is sent to it, what it may request, and how far its messages are trusted.
 //!
-//! Its law: its counters and lines are shown as its word; nothing is decided by them. A packet that is no message ends it. The
-//! sockets outlive both programs: init keeps them ([`Sockets`]), so connections go on while one of the two is restarted.
+//! Invariant: its counters and lines are shown as it reports them; no decision depends on them. It is killed if it
+//! sends an invalid message. The sockets outlive both programs: init holds them ([`Sockets`]), so that connections
+//! continue while the supervisor is restarted, and clients wait while the gateway is.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,28 +23,28 @@ use serde_json::Value;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
-use super::pace::Pace;
+use super::rate_limit::RateLimit;
 use super::{Duty, Event};
 use crate::confine;
 use crate::logs::Shared as Logs;
 use crate::owners::Owners;
 
-/// How long a reader of the counters waits for the newest. A gateway that is busy answers within a turn of its reactor; one that
-/// does not answer is shown as it was.
+/// How long a reader of the counters waits for the latest values. A busy gateway responds within a turn of its reactor;
+/// if it does not respond, the last values are shown.
 const COUNT_TIME: Duration = Duration::from_millis(200);
 
-/// The sockets, as init keeps them.
+/// The sockets, which init holds too.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     /// Where the host connects.
     pub(crate) listener: OwnedFd,
     /// The supervisor's end of the pair.
     pub(crate) ours: OwnedFd,
-    /// The gateway's.
+    /// The gateway's end.
     pub(crate) theirs: OwnedFd,
 }
 
-/// The gateway, as its duty and as what the status counts. Clones are the same.
+/// The gateway: its duty, and its counters for the status. Clones share the state.
 #[derive(Clone, Debug)]
 pub(crate) struct Gateway(Arc<Shared>);
 
@@ -57,10 +58,10 @@ struct Shared {
     logs: Logs,
     events: mpsc::Sender<Event>,
     state: Mutex<State>,
-    /// Something is to be sent.
+    /// Signals that [`ToSend`] has changed.
     due: Notify,
     empty: watch::Sender<bool>,
-    /// Rises with each report of the counters.
+    /// Increases with each report of the counters.
     counted: watch::Sender<u64>,
 }
 
@@ -72,7 +73,8 @@ struct State {
     totals: Totals,
 }
 
-/// What is to be sent. Each is sent in its newest form, so what waits while nobody reads is bounded.
+/// The messages to send. Each is sent in its latest form, so that the backlog is bounded while the gateway does not
+/// read.
 #[derive(Debug, Default)]
 struct ToSend {
     table: bool,
@@ -83,14 +85,14 @@ struct ToSend {
 /// The counters of all gateways so far.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Totals {
-    /// Of those that have ended.
+    /// Of gateways that have exited.
     before: IngressCounters,
-    /// Of the one that runs, as it said last.
+    /// Of the running one, as last reported.
     last: IngressCounters,
 }
 
 impl Totals {
-    /// The gateway has ended, and its connections with it.
+    /// The gateway has exited, and its connections are closed.
     fn end(&mut self) {
         self.before = self.sum();
         self.before.open = 0;
@@ -110,16 +112,16 @@ impl Totals {
 }
 
 impl Gateway {
-    /// The duty for the manifest's `ingress`, which counts on from what was `kept`.
+    /// The duty for the manifest's `ingress`, whose counters continue from the `saved` ones.
     pub(crate) fn new(
         table: Vec<model::Ingress>,
         sockets: Sockets,
         owners: Owners,
         logs: Logs,
         events: mpsc::Sender<Event>,
-        kept: Option<&Value>,
+        saved: Option<&Value>,
     ) -> io::Result<Self> {
-        let totals = kept.and_then(|kept| Totals::deserialize(kept).ok()).unwrap_or_default();
+        let totals = saved.and_then(|saved| Totals::deserialize(saved).ok()).unwrap_or_default();
         let shared = Arc::new(Shared {
             channel: Packets::new(sockets.ours)?,
             listener: sockets.listener,
@@ -134,11 +136,11 @@ impl Gateway {
             counted: watch::Sender::new(0),
         });
         drop(tokio::spawn(Arc::clone(&shared).send()));
-        drop(tokio::spawn(Arc::clone(&shared).hear()));
+        drop(tokio::spawn(Arc::clone(&shared).receive()));
         Ok(Self(shared))
     }
 
-    /// What has been carried so far, as the gateway said last.
+    /// The totals so far, as the gateway last reported.
     pub(crate) fn counters(&self) -> IngressCounters {
         self.0.state().totals.sum()
     }
@@ -149,34 +151,34 @@ impl Duty for Gateway {
         NAME
     }
 
-    fn order(&self) -> io::Result<(Spawn, Vec<OwnedFd>)> {
+    fn spawn_request(&self) -> io::Result<(Spawn, Vec<OwnedFd>)> {
         let spec = confine::gateway().map_err(io::Error::other)?;
         let copy = |fd: &OwnedFd| fd.as_fd().try_clone_to_owned();
         Ok((spec, vec![copy(&self.0.listener)?, copy(&self.0.theirs)?]))
     }
 
-    fn begins(&self) {
+    fn started(&self) {
         let mut state = self.0.state();
         state.runs = true;
         let draining = state.draining;
         drop(state);
-        self.0.want(|to_send| *to_send = ToSend { table: true, drain: draining, count: true });
+        self.0.schedule(|to_send| *to_send = ToSend { table: true, drain: draining, count: true });
     }
 
     fn ended(&self) {
-        self.0.take_last_words();
+        self.0.read_remaining();
         let mut state = self.0.state();
         state.runs = false;
         state.to_send = ToSend::default();
         state.totals.end();
         drop(state);
-        // What was for the one that ended would be read by its successor.
+        // Otherwise the successor would read messages for the gateway that exited.
         discard(&self.0.theirs);
         self.0.empty.send_replace(true);
     }
 
     fn owners_changed(&self) {
-        self.0.want(|to_send| to_send.table = true);
+        self.0.schedule(|to_send| to_send.table = true);
     }
 
     fn drain(&self) {
@@ -184,7 +186,7 @@ impl Duty for Gateway {
         state.draining = true;
         self.0.empty.send_replace(!state.runs);
         drop(state);
-        self.0.want(|to_send| to_send.drain = true);
+        self.0.schedule(|to_send| to_send.drain = true);
     }
 
     fn empty(&self) -> watch::Receiver<bool> {
@@ -193,16 +195,16 @@ impl Duty for Gateway {
 
     fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let mut counted = self.0.counted.subscribe();
-        let asked = self.0.want(|to_send| to_send.count = true);
+        let requested = self.0.schedule(|to_send| to_send.count = true);
         Box::pin(async move {
-            if asked {
-                // A gateway that does not answer in time is shown as it was.
+            if requested {
+                // If the gateway does not respond in time, its last values are shown.
                 drop(timeout(COUNT_TIME, counted.changed()).await);
             }
         })
     }
 
-    fn keep(&self) -> Value {
+    fn saved(&self) -> Value {
         serde_json::to_value(self.0.state().totals).unwrap_or_default()
     }
 }
@@ -212,11 +214,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what is to be sent, if there is somebody to send it to.
-    fn want(&self, note: impl FnOnce(&mut ToSend)) -> bool {
+    /// Schedules a message, if the gateway runs, and returns whether it does.
+    fn schedule(&self, update: impl FnOnce(&mut ToSend)) -> bool {
         let mut state = self.state();
         if state.runs {
-            note(&mut state.to_send);
+            update(&mut state.to_send);
             self.due.notify_one();
         }
         state.runs
@@ -226,7 +228,7 @@ impl Shared {
         loop {
             self.due.notified().await;
             for message in self.messages() {
-                // Table and names are bounded, and the pair's other end is open as long as this one is.
+                // Table and names are bounded, and the other end of the pair stays open as long as this one.
                 if let Ok(packet) = encode(&message) {
                     self.channel.send(&packet).await.unwrap_or_default();
                 }
@@ -234,7 +236,7 @@ impl Shared {
         }
     }
 
-    /// What is to be sent now.
+    /// The messages to send now.
     fn messages(&self) -> Vec<ToGateway> {
         let to_send = std::mem::take(&mut self.state().to_send);
         // A drain comes first: a gateway that begins in the middle of one accepts nothing.
@@ -246,7 +248,7 @@ impl Shared {
         messages
     }
 
-    /// Where the ports lead now, in as many packets as it takes.
+    /// The current targets of the ports, in as many packets as needed.
     fn table(&self) -> Vec<ToGateway> {
         let target = |entry: &model::Ingress| Target {
             port: entry.port,
@@ -264,34 +266,34 @@ impl Shared {
         pieces.enumerate().map(packet).collect()
     }
 
-    async fn hear(self: Arc<Self>) {
-        let (mut buffer, mut pace) = (vec![0; LIMIT], Pace::default());
+    async fn receive(self: Arc<Self>) {
+        let (mut buffer, mut rate) = (vec![0; LIMIT], RateLimit::default());
         loop {
-            pace.packet().await;
+            rate.packet().await;
             let why = match self.channel.recv(&mut buffer).await {
-                // Descriptors that come along are closed.
+                // Descriptors that come with it are closed.
                 Ok((count, _)) => match decode(buffer.get(..count).unwrap_or_default()) {
                     Ok(message) => {
-                        self.take(message, &mut pace).await;
+                        self.handle(message, &mut rate).await;
                         continue;
                     }
                     Err(error) => error.to_string(),
                 },
                 Err(error) => error.to_string(),
             };
-            let why = format!("it sent what is no message: {why}");
-            // The receiver ends with the supervisor.
+            let why = format!("it sent an invalid message: {why}");
+            // The receiver exists as long as the supervisor.
             self.events.send(Event::Misbehaved(NAME, why)).await.unwrap_or_default();
         }
     }
 
-    async fn take(&self, message: FromGateway, pace: &mut Pace) {
+    async fn handle(&self, message: FromGateway, rate: &mut RateLimit) {
         match message {
             FromGateway::Ready => self.events.send(Event::Ready(NAME)).await.unwrap_or_default(),
             FromGateway::Empty => drop(self.empty.send_replace(true)),
             FromGateway::Counted(counters) => self.count(counters),
-            FromGateway::Refused { line } if pace.line(Instant::now()) => {
-                self.logs.say_of_ingress(&bounded(&line, MAX_LINE));
+            FromGateway::Refused { line } if rate.line(Instant::now()) => {
+                self.logs.log_ingress(&bounded(&line, MAX_LINE));
             }
             FromGateway::Refused { .. } => {}
             FromGateway::Borrow { id, to, speaks } => self.lend(id, to, speaks),
@@ -303,32 +305,33 @@ impl Shared {
         self.counted.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Makes the socket that the gateway cannot make, for a port that it may connect to.
+    /// Creates a socket that the gateway lacks the privilege to create, for a port that it may connect to.
     fn lend(&self, id: u64, to: std::net::SocketAddr, speaks: bool) {
-        let may = to.ip().is_loopback() && self.table.iter().any(|entry| entry.target == to.port());
-        let made = if may { tcp_beside(to, speaks) } else { Err(io::ErrorKind::PermissionDenied.into()) };
-        let (socket, errno) = match made {
+        let is_allowed = to.ip().is_loopback() && self.table.iter().any(|entry| entry.target == to.port());
+        let created =
+            if is_allowed { tcp_beside(to, speaks) } else { Err(io::ErrorKind::PermissionDenied.into()) };
+        let (socket, errno) = match created {
             Ok(socket) => (Some(socket), None),
             Err(error) => (None, Some(error.raw_os_error().unwrap_or(libc::EPERM))),
         };
         let fds: Vec<_> = socket.iter().map(AsFd::as_fd).collect();
         if let Ok(packet) = encode(&ToGateway::Loaned { id, errno }) {
-            // A gateway that does not read gives up by itself.
+            // In a gateway that does not read, the request times out.
             self.channel.try_send(&packet, &fds).unwrap_or_default();
         }
     }
 
-    /// Takes what a gateway that has ended sent last.
-    fn take_last_words(&self) {
+    /// Reads the remaining messages of a gateway that has exited.
+    fn read_remaining(&self) {
         let mut buffer = vec![0; LIMIT];
-        let mut pace = Pace::default();
+        let mut rate = RateLimit::default();
         while let Ok((count, _)) = self.channel.try_recv(&mut buffer) {
             match decode(buffer.get(..count).unwrap_or_default()) {
                 Ok(FromGateway::Counted(counters)) => self.count(counters),
-                Ok(FromGateway::Refused { line }) if pace.line(Instant::now()) => {
-                    self.logs.say_of_ingress(&bounded(&line, MAX_LINE));
+                Ok(FromGateway::Refused { line }) if rate.line(Instant::now()) => {
+                    self.logs.log_ingress(&bounded(&line, MAX_LINE));
                 }
-                // What it asked for is asked for by nobody any more.
+                // Its requests are obsolete.
                 Ok(_) | Err(_) => {}
             }
         }

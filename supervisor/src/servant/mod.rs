@@ -1,18 +1,18 @@
-//! Servants: small programs of ours that run beside the services, each confined to what it needs.
+//! Servants: Cloister's small programs that run beside the services, each confined to what it needs.
 //!
-//! Its law: what a servant does is its [`Duty`]; how it is started, restarted, adopted after a crash of the supervisor and shown
-//! is the same for all and is here. A servant is no service: it decides nothing over the enclave's end and is in no manifest.
-//! `docs/servants.md` says how to add one.
+//! Invariant: what a servant does is its [`Duty`]; how it is started, restarted, adopted after a crash of the
+//! supervisor and reported is the same for all and is here. A servant is not a service: it is in no manifest, and its
+//! exit never ends the enclave. `docs/servants.md` explains how to add one.
 //!
 //! | module | job |
 //! |---|---|
-//! | `life` | when it is started again; pure |
+//! | `lifecycle` | starts and restarts; pure |
 //! | [`gateway`] | the duty of the gateway |
-//! | `pace` | what a servant may send in which time |
+//! | `rate_limit` | how much a servant may send |
 
 pub(crate) mod gateway;
-mod life;
-mod pace;
+mod lifecycle;
+mod rate_limit;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,67 +29,67 @@ use crate::clock::Moment;
 use crate::hold::{Incoming, Outbox};
 use crate::launcher::Id;
 use crate::logs::{Movers, Shared};
-use life::{Act, Life};
+use lifecycle::{Action, Lifecycle};
 
-/// What sets a servant's name apart from a service's.
+/// The first character of a servant's name, which no service name has.
 const MARK: char = '@';
 
 /// `SIGKILL` of `signal(7)`.
 const KILL: u8 = 9;
 
-/// Events of all servants that wait for their turn.
+/// Queued events of all servants.
 const EVENTS: usize = 16;
 
-/// What one servant is for. Its methods are called from turns of the supervisor and wait for nothing.
+/// What is specific to one servant. Its methods are called from turns of the supervisor and never block.
 pub(crate) trait Duty: Send {
     /// Its name, which begins with `@`.
     fn name(&self) -> &'static str;
 
-    /// What init is to run, with the descriptors that it gets.
+    /// The request to init to start it, with the descriptors that it gets.
     ///
     /// # Errors
-    /// When the system has no descriptor left.
-    fn order(&self) -> io::Result<(Spawn, Vec<OwnedFd>)>;
+    /// If the system has no descriptors left.
+    fn spawn_request(&self) -> io::Result<(Spawn, Vec<OwnedFd>)>;
 
-    /// It runs, since now or since before this supervisor: it is to be told all that it has to know.
-    fn begins(&self);
+    /// It runs, either newly or since before this supervisor: it must be sent everything that it needs.
+    fn started(&self);
 
-    /// Its process is gone, or was when this supervisor began.
+    /// Its process has exited, or did not exist when this supervisor started.
     fn ended(&self);
 
-    /// A service runs in another cgroup than before, or in none.
+    /// The cgroup of a service has changed.
     fn owners_changed(&self);
 
-    /// It is to take nothing new.
+    /// It must accept no new work.
     fn drain(&self);
 
-    /// Whether it has nothing left to do since it was drained.
+    /// Whether it has completed its work since it was drained.
     fn empty(&self) -> watch::Receiver<bool>;
 
-    /// Brings what is shown of it up to date, and does not wait long for that.
+    /// Updates its reported values, within a short time.
     fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
-    /// What its duty keeps across crashes of the supervisor.
-    fn keep(&self) -> Value;
+    /// The duty's state that survives crashes of the supervisor.
+    fn saved(&self) -> Value;
 }
 
-/// What a duty's own tasks tell.
+/// Events from a duty's own tasks.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// The servant of this name serves.
     Ready(&'static str),
-    /// It sent what it must not.
+    /// It sent an invalid message.
     Misbehaved(&'static str, String),
 }
 
-/// What is kept of a servant across crashes of the supervisor.
+/// A servant's state that survives crashes of the supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Kept {
-    life: Life,
+pub(crate) struct Saved {
+    lifecycle: Lifecycle,
     pub(crate) duty: Value,
 }
 
-/// Where duties tell, and where that is heard.
+/// The channel for events from duties.
 pub(crate) fn events() -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
     mpsc::channel(EVENTS)
 }
@@ -101,36 +101,38 @@ pub(crate) struct Servants {
     logs: Shared,
     movers: Movers,
     changed: bool,
-    /// What is to be done about each when services may start.
-    at_start: Vec<(usize, Vec<Act>)>,
+    /// The actions for each when services may start.
+    at_start: Vec<(usize, Vec<Action>)>,
 }
 
 struct Servant {
     id: Id,
-    life: Life,
+    lifecycle: Lifecycle,
     duty: Box<dyn Duty>,
 }
 
 impl std::fmt::Debug for Servants {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.list.iter().map(|servant| (servant.duty.name(), &servant.life))).finish()
+        f.debug_list()
+            .entries(self.list.iter().map(|servant| (servant.duty.name(), &servant.lifecycle)))
+            .finish()
     }
 }
 
 impl Servants {
-    /// Those with these duties, whose logs are numbered from `first` on, as they were left.
+    /// The servants with these duties and their `saved` states, whose logs are numbered from `first` on.
     pub(crate) fn resume(
         duties: Vec<Box<dyn Duty>>,
         first: usize,
-        kept: &BTreeMap<String, Kept>,
+        saved: &BTreeMap<String, Saved>,
         outbox: Outbox,
         logs: Shared,
         movers: Movers,
     ) -> Self {
         let numbers = (first..).filter_map(|number| u16::try_from(number).ok());
         let servant = |(duty, number): (Box<dyn Duty>, u16)| {
-            let life = kept.get(duty.name()).map(|kept| kept.life.clone()).unwrap_or_default();
-            Servant { id: Id(number), life, duty }
+            let lifecycle = saved.get(duty.name()).map(|saved| saved.lifecycle.clone()).unwrap_or_default();
+            Servant { id: Id(number), lifecycle, duty }
         };
         let list = duties.into_iter().zip(numbers).map(servant).collect();
         Self { list, outbox, logs, movers, changed: true, at_start: Vec::new() }
@@ -141,7 +143,7 @@ impl Servants {
         name.starts_with(MARK)
     }
 
-    /// Takes over what init holds of them. What does not run is started with [`Self::start`].
+    /// Takes over the servants that init holds. [`Self::start`] starts the others.
     pub(crate) fn adopt(&mut self, held: &[Held], pipes: &mut BTreeMap<String, Vec<OwnedFd>>) {
         for index in 0..self.list.len() {
             let Some(servant) = self.list.get_mut(index) else { return };
@@ -151,23 +153,23 @@ impl Servants {
                 start_movers(&mut self.movers, &self.logs, servant.id, pipes);
             }
             match holding {
-                Some(held) if held.fds > 0 && held.ended.is_none() => servant.duty.begins(),
+                Some(held) if held.fds > 0 && held.ended.is_none() => servant.duty.started(),
                 _ => servant.duty.ended(),
             }
-            let acts = servant.life.adopt(holding, Moment::now());
+            let acts = servant.lifecycle.adopt(holding, Moment::now());
             self.at_start.push((index, acts));
         }
     }
 
-    /// Starts those that do not run.
+    /// Starts the servants that do not run.
     pub(crate) fn start(&mut self) {
         for (index, acts) in std::mem::take(&mut self.at_start) {
             self.perform(index, acts);
         }
     }
 
-    /// Takes what init says about one of them.
-    pub(crate) fn heard(&mut self, name: &str, incoming: Incoming) {
+    /// Handles a report of init about one of them.
+    pub(crate) fn handle_report(&mut self, name: &str, incoming: Incoming) {
         let Some(index) = self.index(name) else { return };
         let Some(servant) = self.list.get_mut(index) else { return };
         let now = Moment::now();
@@ -176,70 +178,70 @@ impl Servants {
                 if !self.movers.drains(servant.id) {
                     start_movers(&mut self.movers, &self.logs, servant.id, incoming.fds);
                 }
-                servant.duty.begins();
-                servant.life.spawned(pid, now)
+                servant.duty.started();
+                servant.lifecycle.spawned(pid, now)
             }
-            FromInit::SpawnFailed { error, .. } => servant.life.spawn_failed(&error, now),
+            FromInit::SpawnFailed { error, .. } => servant.lifecycle.spawn_failed(&error, now),
             FromInit::Exited(ended) => {
                 servant.duty.ended();
-                servant.life.exited(ended.exit, now)
+                servant.lifecycle.exited(ended.exit, now)
             }
-            FromInit::Emptied { .. } => servant.life.emptied(now),
+            FromInit::Emptied { .. } => servant.lifecycle.emptied(now),
             _ => Vec::new(),
         };
         self.perform(index, acts);
     }
 
-    /// Takes what a duty tells.
-    pub(crate) fn told(&mut self, event: Event) {
+    /// Handles an event from a duty.
+    pub(crate) fn handle_event(&mut self, event: Event) {
         let (Event::Ready(name) | Event::Misbehaved(name, _)) = &event;
         let Some(index) = self.index(name) else { return };
         let Some(servant) = self.list.get_mut(index) else { return };
         let acts = match event {
             Event::Ready(_) => {
-                servant.life.ready(Moment::now());
+                servant.lifecycle.ready(Moment::now());
                 Vec::new()
             }
-            Event::Misbehaved(_, why) => servant.life.misbehaved(&why, Moment::now()),
+            Event::Misbehaved(_, why) => servant.lifecycle.misbehaved(&why, Moment::now()),
         };
         self.perform(index, acts);
     }
 
-    /// Does what is due.
+    /// Handles expired deadlines.
     pub(crate) fn tick(&mut self) {
         for index in 0..self.list.len() {
-            let acts = self.list.get_mut(index).map(|servant| servant.life.tick(Moment::now()));
+            let acts = self.list.get_mut(index).map(|servant| servant.lifecycle.tick(Moment::now()));
             self.perform(index, acts.unwrap_or_default());
         }
     }
 
-    /// When something is due.
+    /// The next deadline.
     pub(crate) fn next_deadline(&self) -> Option<Moment> {
-        self.list.iter().filter_map(|servant| servant.life.deadline()).min()
+        self.list.iter().filter_map(|servant| servant.lifecycle.deadline()).min()
     }
 
-    /// A service runs in another cgroup than before, or in none.
+    /// The cgroup of a service has changed.
     pub(crate) fn owners_changed(&self) {
         self.list.iter().for_each(|servant| servant.duty.owners_changed());
     }
 
-    /// None is to take anything new.
+    /// Makes all refuse new work.
     pub(crate) fn drain(&self) {
         self.list.iter().for_each(|servant| servant.duty.drain());
     }
 
-    /// Waits until none has anything left to do since it was drained.
+    /// Waits until all have completed their work since they were drained.
     pub(crate) fn empty(&self) -> impl Future<Output = ()> + Send + use<> {
         let all: Vec<_> = self.list.iter().map(|servant| servant.duty.empty()).collect();
         async move {
             for mut empty in all {
-                // A duty that is gone has nothing left to do.
+                // A duty that no longer exists has no work left.
                 drop(empty.wait_for(|empty| *empty).await);
             }
         }
     }
 
-    /// Brings what is shown of them up to date.
+    /// Updates their reported values.
     pub(crate) fn refresh(&self) -> impl Future<Output = ()> + Send + use<> {
         let all: Vec<_> = self.list.iter().map(|servant| servant.duty.refresh()).collect();
         async move {
@@ -249,16 +251,16 @@ impl Servants {
         }
     }
 
-    /// As the host reads them.
+    /// Their entries in the status.
     pub(crate) fn statuses(&self) -> Vec<ServiceStatus> {
-        self.list.iter().map(|servant| servant.life.status(servant.duty.name())).collect()
+        self.list.iter().map(|servant| servant.lifecycle.status(servant.duty.name())).collect()
     }
 
-    /// What is amiss, for people.
-    pub(crate) fn trouble(&self) -> Option<String> {
+    /// Their problems, human-readable.
+    pub(crate) fn problem(&self) -> Option<String> {
         let sentence = |servant: &Servant| {
-            let trouble = servant.life.trouble()?;
-            Some(format!("{} {trouble}", servant.duty.name()))
+            let problem = servant.lifecycle.problem()?;
+            Some(format!("{} {problem}", servant.duty.name()))
         };
         let all: Vec<String> = self.list.iter().filter_map(sentence).collect();
         (!all.is_empty()).then(|| all.join("; "))
@@ -269,21 +271,21 @@ impl Servants {
         self.list.iter().map(|servant| servant.duty.name().to_owned()).collect()
     }
 
-    /// The process of the one of this name, while it has one.
+    /// The process of the servant of this name, if it has one.
     pub(crate) fn pid(&self, name: &str) -> Option<u32> {
-        self.list.get(self.index(name)?)?.life.pid()
+        self.list.get(self.index(name)?)?.lifecycle.pid()
     }
 
-    /// What a successor of this supervisor has to know.
-    pub(crate) fn keep(&self) -> BTreeMap<String, Kept> {
-        let kept = |servant: &Servant| {
-            let kept = Kept { life: servant.life.clone(), duty: servant.duty.keep() };
-            (servant.duty.name().to_owned(), kept)
+    /// The state for a successor of this supervisor.
+    pub(crate) fn saved(&self) -> BTreeMap<String, Saved> {
+        let saved = |servant: &Servant| {
+            let saved = Saved { lifecycle: servant.lifecycle.clone(), duty: servant.duty.saved() };
+            (servant.duty.name().to_owned(), saved)
         };
-        self.list.iter().map(kept).collect()
+        self.list.iter().map(saved).collect()
     }
 
-    /// Whether something about them has changed since the last time this was asked.
+    /// Whether anything about them has changed since the last call.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
@@ -292,25 +294,25 @@ impl Servants {
         self.list.iter().position(|servant| servant.duty.name() == name)
     }
 
-    fn perform(&mut self, index: usize, acts: Vec<Act>) {
+    fn perform(&mut self, index: usize, acts: Vec<Action>) {
         self.changed = true;
         let Some(servant) = self.list.get(index) else { return };
         let (id, name) = (servant.id, servant.duty.name().to_owned());
         for act in acts {
             match act {
-                Act::Spawn => self.spawn(index),
-                Act::Kill => {
+                Action::Spawn => self.spawn(index),
+                Action::Kill => {
                     self.send(&FromSupervisor::Signal {
                         name: name.clone(),
                         signal: KILL,
                         to: SignalTarget::Cgroup,
                     });
                 }
-                Act::Forget => {
+                Action::Release => {
                     self.movers.finish(id);
                     self.send(&FromSupervisor::Forget { name: name.clone() });
                 }
-                Act::Say(line) => self.logs.say(Some(id), &line),
+                Action::Log(line) => self.logs.log(Some(id), &line),
             }
         }
     }
@@ -318,25 +320,25 @@ impl Servants {
     fn spawn(&mut self, index: usize) {
         let Some(servant) = self.list.get_mut(index) else { return };
         let name = servant.duty.name().to_owned();
-        let asked = servant.duty.order().and_then(|(spec, fds)| {
+        let requested = servant.duty.spawn_request().and_then(|(spec, fds)| {
             let message = FromSupervisor::Spawn { name, spec: Box::new(spec) };
             self.outbox.send_with(&message, fds).map_err(io::Error::other)
         });
-        if let Err(error) = asked {
-            // It can only lead to a pause, not to another start.
-            let acts = servant.life.spawn_failed(&error.to_string(), Moment::now());
+        if let Err(error) = requested {
+            // A failed start always leads to a pause, never to an immediate start.
+            let acts = servant.lifecycle.spawn_failed(&error.to_string(), Moment::now());
             self.perform(index, acts);
         }
     }
 
     fn send(&self, message: &FromSupervisor) {
-        // Names are short: no such message is too long.
+        // Names are short, so no such message is too long.
         self.outbox.send_with(message, Vec::new()).unwrap_or_default();
     }
 }
 
 fn start_movers(movers: &mut Movers, logs: &Shared, id: Id, pipes: Vec<OwnedFd>) {
     if let Err(error) = movers.start(id, pipes, true, None) {
-        logs.say(Some(id), &format!("its output cannot be read: {error}"));
+        logs.log(Some(id), &format!("cannot read its output: {error}"));
     }
 }

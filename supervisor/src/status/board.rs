@@ -1,6 +1,6 @@
-//! The current status, for whoever wants to read it.
+//! The current status, for all readers.
 //!
-//! Its law: its number rises with each change, also over a crash of the supervisor.
+//! Invariant: its number increases with each change, also across crashes of the supervisor.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::clock::Moment;
 
-/// The board everybody reads from.
+/// The current status and the source of its counters.
 pub struct Board {
     current: watch::Sender<Status>,
     ingress: Mutex<Box<dyn Fn() -> IngressCounters + Send>>,
@@ -22,7 +22,7 @@ impl std::fmt::Debug for Board {
 }
 
 impl Board {
-    /// A board that says `booting`.
+    /// A board with the state `booting`.
     #[must_use]
     pub fn new(platform: String, boot: Vec<FinishedStage>, supervisor_restarts: u32) -> Self {
         let status = Status {
@@ -40,22 +40,22 @@ impl Board {
         Self { current: watch::Sender::new(status), ingress: Mutex::new(Box::new(IngressCounters::default)) }
     }
 
-    /// Shows the measurement registers of this machine.
+    /// Sets the measurement registers of this machine.
     pub fn measured(&self, registers: Vec<Register>) {
         self.current.send_modify(|status| status.registers = registers);
     }
 
-    /// From now on the counters come from here.
+    /// Sets the source of the ingress counters.
     pub fn count_ingress<F: Fn() -> IngressCounters + Send + 'static>(&self, counters: F) {
         *self.ingress.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(counters);
     }
 
-    /// Numbers go on from `seq`, which a supervisor before this one reached.
+    /// Continues the numbers from `seq`, which an earlier supervisor reached.
     pub fn resume_from(&self, seq: u64) {
         self.current.send_modify(|status| status.seq = status.seq.max(seq).saturating_add(1));
     }
 
-    /// The supervisor's own stages stand behind init's.
+    /// Adds a boot stage of the supervisor after init's.
     pub fn add_stage(&self, name: &str, began: Moment, ended: Moment) {
         let stage = FinishedStage {
             name: name.to_owned(),
@@ -65,8 +65,8 @@ impl Board {
         self.current.send_modify(|status| status.boot.push(stage));
     }
 
-    /// Shows this, and returns its number. Showing what is shown already changes nothing.
-    pub fn show(&self, state: State, services: Vec<ServiceStatus>, servants: Vec<ServiceStatus>) -> u64 {
+    /// Publishes a state, and returns its number. Publishing the current state again changes nothing.
+    pub fn publish(&self, state: State, services: Vec<ServiceStatus>, servants: Vec<ServiceStatus>) -> u64 {
         self.current.send_if_modified(|status| {
             let changed = status.state != state || status.services != services || status.servants != servants;
             if changed {
@@ -80,7 +80,7 @@ impl Board {
         self.current.borrow().seq
     }
 
-    /// The status at this moment.
+    /// The current status.
     #[must_use]
     pub fn read(&self) -> Status {
         let counters = (self.ingress.lock().unwrap_or_else(PoisonError::into_inner))();
@@ -88,7 +88,7 @@ impl Board {
         Status { uptime_ms: Moment::now().millis(), ingress: counters, ..status }
     }
 
-    /// Tells of changes.
+    /// Notifies of changes.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<Status> {
         self.current.subscribe()
@@ -100,12 +100,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_rises_with_each_change_and_only_then() {
+    fn the_number_increases_only_with_changes() {
         let board = Board::new("virtual".into(), Vec::new(), 0);
-        let first = board.show(State::Starting, Vec::new(), Vec::new());
-        assert_eq!(board.show(State::Starting, Vec::new(), Vec::new()), first);
-        assert_eq!(board.show(State::Ready, Vec::new(), Vec::new()), first + 1);
+        let first = board.publish(State::Starting, Vec::new(), Vec::new());
+        assert_eq!(board.publish(State::Starting, Vec::new(), Vec::new()), first);
+        assert_eq!(board.publish(State::Ready, Vec::new(), Vec::new()), first + 1);
         board.resume_from(100);
-        assert_eq!(board.show(State::Starting, Vec::new(), Vec::new()), 102);
+        assert_eq!(board.publish(State::Starting, Vec::new(), Vec::new()), 102);
     }
 }

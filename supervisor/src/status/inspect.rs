@@ -1,6 +1,6 @@
-//! What confines a running service, read back from the kernel.
+//! The confinement of a running service, as the kernel reports it.
 //!
-//! Its law: nothing here comes from the manifest; what is shown is what is in force.
+//! Invariant: nothing here comes from the manifest; it is what is in effect.
 
 use std::fs;
 use std::io;
@@ -16,20 +16,20 @@ const LIMIT_FILES: [&str; 4] = ["memory.max", "cpu.max", "pids.max", "memory.oom
 /// The rows of `/proc/PID/limits` that Cloister sets.
 const LIMIT_ROWS: [&str; 2] = ["Max open files", "Max core file size"];
 
-/// Bytes of JSON for the mounts shown: a frame is bounded, and a service has a dozen. A service that may mount can make more
-/// and longer ones.
+/// Maximum bytes of JSON for the mounts shown: a frame is bounded, and a service has a dozen. A service that is allowed
+/// to mount can create more and longer ones.
 const MAX_MOUNTS: usize = 40 * 1024;
 
-/// Bytes of JSON for one path or one list of options.
+/// Maximum bytes of JSON for one path or one list of options.
 const MAX_TEXT: usize = 1024;
 
-/// The most groups shown: Linux allows 65,536 (`NGROUPS_MAX`), an image a few.
+/// Maximum number of groups shown: Linux allows 65,536 (`NGROUPS_MAX`), an image has a few.
 const MAX_GROUPS: usize = 1024;
 
-/// Reads what confines process `pid` of `service`.
+/// Reads the confinement of process `pid` of `service`.
 ///
 /// # Errors
-/// When the process is gone.
+/// If the process no longer exists.
 pub fn inspect(paths: &Paths, service: &str, pid: u32) -> io::Result<Confinement> {
     let process = paths.proc.join(pid.to_string());
     let status = fs::read_to_string(process.join("status"))?;
@@ -54,14 +54,16 @@ pub fn inspect(paths: &Paths, service: &str, pid: u32) -> io::Result<Confinement
     })
 }
 
-/// The number in its namespace of a service's program that has a first process above it: it is the first that one makes.
+/// The PID, in its namespace, of a service's program if Cloister's first process is its parent: the first process forks
+/// it first.
 const BELOW_THE_FIRST: u32 = 2;
 
-/// The most processes of a service among which its program is looked for; it is one of the oldest, which are listed first.
-const MAX_LOOKED_AT: usize = 4096;
+/// Maximum number of a service's processes that are searched for its program; it is one of the oldest, which are listed
+/// first.
+const MAX_SEARCHED: usize = 4096;
 
-/// The process of a service that runs its program, where its process 1, `first`, is one of ours. That one itself where the
-/// program has ended.
+/// The process that runs a service's program, if the service's process 1, `first`, is Cloister's. Returns `first` if
+/// the program has exited.
 #[must_use]
 pub fn program_below(paths: &Paths, service: &str, first: u32) -> u32 {
     let list = fs::read_to_string(paths.cgroups.join(service).join("cgroup.procs")).unwrap_or_default();
@@ -71,7 +73,7 @@ pub fn program_below(paths: &Paths, service: &str, first: u32) -> u32 {
             numbers(&status, "PPid") == [first] && numbers(&status, "NSpid").last() == Some(&BELOW_THE_FIRST)
         })
     };
-    let mut members = list.lines().take(MAX_LOOKED_AT).filter_map(|line| line.parse().ok());
+    let mut members = list.lines().take(MAX_SEARCHED).filter_map(|line| line.parse().ok());
     members.find(is_program).unwrap_or(first)
 }
 
@@ -94,25 +96,25 @@ fn cgroup(folder: &Path) -> Vec<(String, String)> {
     LIMIT_FILES.iter().filter_map(|file| Some(((*file).to_owned(), read(file)?))).collect()
 }
 
-/// The limit of the group of all services, which the kernel writes as bytes or as `max`.
+/// The memory limit of the cgroup of all services, which the kernel reports as bytes or as `max`.
 fn services_memory(groups: &Path) -> Option<u64> {
     fs::read_to_string(groups.join("memory.max")).ok()?.trim().parse().ok()
 }
 
-/// The mounts that a reply has room for, the first first.
+/// As many mounts as fit into a reply, in order.
 fn bounded_mounts(mountinfo: &str) -> Vec<(String, String)> {
     let mut left = MAX_MOUNTS;
     let short = |text: &str| bounded(text, MAX_TEXT);
     let mounts = mountinfo.lines().filter_map(mount).map(|(at, options)| (short(&at), short(&options)));
     let fits = |mount: &(String, String)| {
-        let room =
+        let rest =
             serde_json::to_vec(mount).ok().and_then(|json| left.checked_sub(json.len().saturating_add(1)));
-        room.map(|room| left = room).is_some()
+        rest.map(|rest| left = rest).is_some()
     };
     mounts.take_while(fits).collect()
 }
 
-/// Where and with which options, from a line of mountinfo (`Documentation/filesystems/proc.rst`, section 3.5).
+/// The mount point and options from a line of mountinfo (`Documentation/filesystems/proc.rst`, section 3.5).
 fn mount(line: &str) -> Option<(String, String)> {
     let mut fields = line.split(' ').skip(4);
     Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
@@ -129,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_own_confinement_can_be_read() {
+    fn the_confinement_of_this_process_can_be_read() {
         let confinement = inspect(&Paths::default(), "self", std::process::id()).unwrap();
         assert_eq!(confinement.uids.len(), 4);
         assert_eq!(confinement.limits.len(), 2);
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn many_and_long_mounts_still_fit_a_frame() {
+    fn many_long_mounts_still_fit_into_a_frame() {
         let (path, options) = ("\u{1}\"".repeat(2048), "rw,".repeat(2000));
         let mountinfo = format!("24 1 0:22 / /{path} {options} shared:1 - tmpfs tmpfs rw\n").repeat(1000);
         let mounts = bounded_mounts(&mountinfo);
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_services_program_is_told_from_its_first_process_and_from_its_children() {
+    fn a_services_program_is_distinguished_from_its_first_process_and_its_children() {
         let (proc, cgroups) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::create_dir(cgroups.path().join("web")).unwrap();
         std::fs::write(cgroups.path().join("web/cgroup.procs"), "50\n53\n52\n51\n").unwrap();
@@ -158,12 +160,12 @@ mod tests {
         let paths =
             Paths { proc: proc.path().to_owned(), cgroups: cgroups.path().to_owned(), ..Paths::default() };
         assert_eq!(program_below(&paths, "web", 50), 51);
-        assert_eq!(program_below(&paths, "web", 60), 60, "a program that has ended");
+        assert_eq!(program_below(&paths, "web", 60), 60, "a program that has exited");
         assert_eq!(program_below(&paths, "gone", 50), 50);
     }
 
     #[test]
-    fn a_process_that_is_gone_is_an_error() {
+    fn a_process_that_does_not_exist_is_an_error() {
         assert!(inspect(&Paths::default(), "gone", u32::MAX).is_err());
     }
 

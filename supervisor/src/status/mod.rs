@@ -1,7 +1,7 @@
-//! The status: what state the enclave is in, told to the host and to programs inside, and what they may ask.
+//! The enclave's status for the host and for programs inside, and their requests.
 //!
-//! Its law: status is served before the manifest is read, so that what goes wrong with the manifest is readable too; and
-//! a reader never delays what it reads about.
+//! Invariant: the status is served before the manifest is read, so that errors in the manifest are readable too; and
+//! a reader never delays the services.
 
 mod board;
 mod inspect;
@@ -11,5 +11,5 @@ mod stats;
 
 pub use board::Board;
 pub use inspect::{inspect, program_below};
-pub use server::{Asked, Asking, serve};
+pub use server::{Context, PendingRequest, serve};
 pub use stats::{oom_kills, stats};

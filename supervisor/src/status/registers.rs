@@ -1,6 +1,6 @@
-//! The measurement registers of the platform's security module, for whoever reads the status.
+//! The measurement registers of the platform's security module, for the status.
 //!
-//! Its law: they are shown as the module gives them. Whether they are the right ones is for others to say, by evidence.
+//! Invariant: they are shown as the module returns them. Verifying them takes evidence and is left to others.
 
 use std::io;
 use std::path::Path;
@@ -10,14 +10,14 @@ use cloister_sys::nsm::Nsm;
 use cloister_wire::control::Register;
 use cloister_wire::event::BOOT_REGISTER;
 
-/// Those that mean something: the image (0), the system (1), the application (2), the parent's role (3) and its instance (4),
-/// the signer (8), and what init extends.
+/// The registers in use: the image (0), the system (1), the application (2), the parent's role (3) and its instance
+/// (4), the signer (8), and the one that init extends.
 const SHOWN: [u16; 7] = [0, 1, 2, 3, 4, 8, BOOT_REGISTER];
 
-/// Reads them on the machine whose root directory is `root`; none where there is no module.
+/// Reads them on the machine whose root directory is `root`; none if there is no module.
 ///
 /// # Errors
-/// When there is a module that does not answer.
+/// If there is a module that does not respond.
 pub fn read(root: &Path) -> io::Result<Vec<Register>> {
     let nsm = match Nsm::open(root) {
         Ok(nsm) => nsm,
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_does_not_answer_is_an_error() {
+    fn a_module_that_does_not_respond_is_an_error() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("dev")).unwrap();
         std::fs::write(root.path().join("dev/nsm"), "").unwrap();
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_written_in_lower_case_digits() {
+    fn values_are_lower_case_hexadecimal() {
         assert_eq!(digits(&[0x00, 0xff, 0x1a]), "00ff1a");
     }
 }

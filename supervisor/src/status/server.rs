@@ -1,7 +1,8 @@
 //! Port 17000 and the local control socket.
 //!
-//! Its law: a request is judged by who asks. The host may do to single services only what the measured manifest lists;
-//! inside, the services it lists may start, stop and signal them. Nobody can do more.
+//! Invariant: the client's identity decides whether a request is allowed. The host may perform only the operations on
+//! single services that the measured manifest lists; inside, only the services it lists may start, stop and signal
+//! services.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,84 +20,84 @@ use tokio::time::{Instant, sleep_until};
 use super::board::Board;
 use crate::permission::may_control;
 
-/// Connections at once. Of the host: a sleeve, its `ps` and `stop`, a scraper, and room for a few that hang. Of a service:
-/// an `initctl wait` or two, and what asks beside them.
+/// Concurrent connections. Host: a sleeve, its `ps` and `stop`, a scraper, and a few more in case some hang. Service:
+/// an `initctl wait` or two, and other requests.
 const CONNECTIONS: Limits = Limits { host: 16, service: 4, shared: 16 };
 
-/// The shortest time between two statuses on one connection: a service that changes its text a thousand times a second
-/// does not fill the host's socket with it, and the final state comes this much later at most.
-const PACE: Duration = Duration::from_millis(5);
+/// Minimum time between two statuses on one connection: a service that changes its text a thousand times a second
+/// does not fill the host's socket, and the final state is delayed by at most this time.
+const STATUS_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Every service that a manifest may name has room in a status.
+/// A status has space for the maximum number of services.
 const _: () = assert!(MAX_SERVICES <= control::MAX_SERVICES, "readers refuse a status of more services");
 
-/// The id of the answer to a peer that may not ask anything: it is sent before a request is read.
-const UNASKED: u64 = 0;
+/// The id of the refusal of a peer that is not allowed to send requests: it is sent before a request is read.
+const NO_REQUEST: u64 = 0;
 
-/// A request that is allowed, on its way to whoever can do it.
+/// An allowed request that waits for its turn.
 #[derive(Debug)]
-pub struct Asked {
-    /// What is asked.
+pub struct PendingRequest {
+    /// The request.
     pub request: Request,
-    /// Who asks.
+    /// The client.
     pub peer: Identity,
-    /// Where the answer goes.
-    pub answer: oneshot::Sender<Reply>,
+    /// The channel for the reply.
+    pub reply: oneshot::Sender<Reply>,
 }
 
-/// What every connection needs.
+/// Shared by all connections.
 #[derive(Clone, Debug)]
-pub struct Asking {
+pub struct Context {
     /// The status.
     pub board: Arc<Board>,
-    /// What the manifest allows, once it has been read.
+    /// The operations that the manifest allows, once it has been read.
     pub control: watch::Receiver<Control>,
-    /// Where allowed requests go.
-    pub asked: mpsc::Sender<Asked>,
-    /// Told each time a host has been sent a status.
-    pub told: mpsc::Sender<()>,
+    /// The queue of allowed requests.
+    pub requests: mpsc::Sender<PendingRequest>,
+    /// Notified each time a status has been sent to a host.
+    pub status_sent: mpsc::Sender<()>,
 }
 
-/// Serves connections for ever.
-pub async fn serve(entrance: Entrance, asking: Asking) -> Infallible {
+/// Serves connections forever.
+pub async fn serve(entrance: Entrance, context: Context) -> Infallible {
     let handle = move |stream, peer| {
-        let asking = asking.clone();
+        let context = context.clone();
         async move {
-            // A connection that broke is gone; there is nobody to tell.
-            converse(stream, peer, asking).await.unwrap_or_default();
+            // If the connection failed, the client is gone, and there is no one to report it to.
+            converse(stream, peer, context).await.unwrap_or_default();
         }
     };
     accept_each(entrance, Places::new(CONNECTIONS), handle).await
 }
 
-async fn converse(stream: Stream, peer: Identity, asking: Asking) -> Result<(), ChannelError> {
-    let judged = may_control(&peer, &asking.control.borrow().services);
+async fn converse(stream: Stream, peer: Identity, context: Context) -> Result<(), ChannelError> {
+    let allowed = may_control(&peer, &context.control.borrow().services);
     let (mut receiver, mut sender) =
         channel::open(stream, Protocol::Control, Role::Guest, channel::Limits::HOST).await?;
-    if let Err(why) = judged {
-        return sender.send(&FromGuest::Reply { id: UNASKED, reply: Reply::Refused { why } }).await;
+    if let Err(why) = allowed {
+        return sender.send(&FromGuest::Reply { id: NO_REQUEST, reply: Reply::Refused { why } }).await;
     }
-    let mut changes = asking.board.changes();
+    let mut changes = context.board.changes();
     changes.mark_changed();
     let mut quiet_until = Instant::now();
     loop {
-        let news = async {
+        let next_change = async {
             sleep_until(quiet_until).await;
             changes.changed().await
         };
         tokio::select! {
-            news = news => {
-                quiet_until = Instant::now() + PACE;
-                news.map_err(|_| ChannelError::Closed)?;
-                show(&mut sender, asking.board.read()).await?;
+            result = next_change => {
+                quiet_until = Instant::now() + STATUS_INTERVAL;
+                result.map_err(|_| ChannelError::Closed)?;
+                send_status(&mut sender, context.board.read()).await?;
                 if peer == Identity::Host {
-                    // A full queue says already that a host was told.
-                    asking.told.try_send(()).unwrap_or_default();
+                    // If the queue is full, a notification is pending already.
+                    context.status_sent.try_send(()).unwrap_or_default();
                 }
             }
             request = receiver.receive::<FromHost>() => {
                 let FromHost { id, request } = request?;
-                let reply = answer(request, &peer, &asking).await;
+                let reply = reply(request, &peer, &context).await;
                 sender.send(&FromGuest::Reply { id, reply }).await?;
             }
         }
@@ -104,28 +105,28 @@ async fn converse(stream: Stream, peer: Identity, asking: Asking) -> Result<(), 
 }
 
 /// Sends a status, in as many frames as it needs.
-async fn show(sender: &mut Sender, status: Status) -> Result<(), ChannelError> {
+async fn send_status(sender: &mut Sender, status: Status) -> Result<(), ChannelError> {
     for frame in control::frames(status)? {
         sender.send_encoded(&frame).await?;
     }
     Ok(())
 }
 
-async fn answer(request: Request, peer: &Identity, asking: &Asking) -> Reply {
-    let judged = may(&request, peer, &asking.control.borrow());
-    if let Err(why) = judged {
+async fn reply(request: Request, peer: &Identity, context: &Context) -> Reply {
+    let allowed = check(&request, peer, &context.control.borrow());
+    if let Err(why) = allowed {
         return Reply::Refused { why };
     }
-    let (answer, answered) = oneshot::channel();
-    let refused = || Reply::Refused { why: "the enclave is ending".into() };
-    match asking.asked.send(Asked { request, peer: peer.clone(), answer }).await {
-        Ok(()) => answered.await.unwrap_or_else(|_| refused()),
+    let (reply, replied) = oneshot::channel();
+    let refused = || Reply::Refused { why: "the enclave is stopping".into() };
+    match context.requests.send(PendingRequest { request, peer: peer.clone(), reply }).await {
+        Ok(()) => replied.await.unwrap_or_else(|_| refused()),
         Err(_) => refused(),
     }
 }
 
-/// Whether this peer may ask this.
-fn may(request: &Request, peer: &Identity, control: &Control) -> Result<(), String> {
+/// Whether this peer is allowed to send this request.
+fn check(request: &Request, peer: &Identity, control: &Control) -> Result<(), String> {
     let verb = match request {
         Request::Ping
         | Request::Stop
@@ -135,7 +136,7 @@ fn may(request: &Request, peer: &Identity, control: &Control) -> Result<(), Stri
         | Request::Inspect { .. } => return Ok(()),
         Request::Signal { signal: 1..=64, .. } => ControlVerb::Signal,
         Request::Signal { signal, .. } => {
-            return Err(format!("{signal} is not a signal: they go from 1 to 64"));
+            return Err(format!("{signal} is not a valid signal number (1 to 64)"));
         }
         Request::Service { verb: Verb::Start, .. } => ControlVerb::Start,
         Request::Service { verb: Verb::Stop, .. } => ControlVerb::Stop,
@@ -144,7 +145,9 @@ fn may(request: &Request, peer: &Identity, control: &Control) -> Result<(), Stri
     match peer {
         Identity::Host if !control.host.contains(&verb) => {
             let verb = format!("{verb:?}").to_lowercase();
-            Err(format!("the image's manifest does not let the host {verb} services (control: [{verb}])"))
+            Err(format!(
+                "the image's manifest does not allow the host to {verb} services (control: [{verb}])"
+            ))
         }
         Identity::Host | Identity::Service(_) | Identity::Unknown => Ok(()),
     }
@@ -164,36 +167,36 @@ mod tests {
     }
 
     #[test]
-    fn the_host_may_do_what_the_manifest_lists_and_nothing_else() {
+    fn the_host_may_perform_only_the_listed_operations() {
         let control = Control { host: vec![ControlVerb::Restart], services: vec![] };
-        assert_eq!(may(&service(Verb::Restart), &Identity::Host, &control), Ok(()));
+        assert_eq!(check(&service(Verb::Restart), &Identity::Host, &control), Ok(()));
         assert_eq!(
-            may(&service(Verb::Stop), &Identity::Host, &control).unwrap_err(),
-            "the image's manifest does not let the host stop services (control: [stop])"
+            check(&service(Verb::Stop), &Identity::Host, &control).unwrap_err(),
+            "the image's manifest does not allow the host to stop services (control: [stop])"
         );
         let signal = Request::Signal { service: "web".into(), signal: 1 };
-        assert!(may(&signal, &Identity::Host, &control).is_err());
-        assert_eq!(may(&Request::Stop, &Identity::Host, &control), Ok(()));
+        assert!(check(&signal, &Identity::Host, &control).is_err());
+        assert_eq!(check(&Request::Stop, &Identity::Host, &control), Ok(()));
     }
 
     #[test]
-    fn inside_every_verb_is_allowed_to_the_services_that_are_named() {
+    fn inside_the_listed_services_may_perform_every_operation() {
         let control = Control { host: vec![], services: vec!["admin".into()] };
         let admin = Identity::Service("admin".into());
-        assert_eq!(may(&service(Verb::Stop), &admin, &control), Ok(()));
+        assert_eq!(check(&service(Verb::Stop), &admin, &control), Ok(()));
     }
 
     #[test]
-    fn a_signal_that_does_not_exist_is_refused() {
+    fn an_invalid_signal_number_is_refused() {
         let control = Control { host: vec![ControlVerb::Signal], services: vec![] };
         for signal in [0, 65, 255] {
             let request = Request::Signal { service: "web".into(), signal };
-            assert!(may(&request, &Identity::Host, &control).is_err());
+            assert!(check(&request, &Identity::Host, &control).is_err());
         }
     }
 
-    /// A service whose every text is as long as it may be.
-    fn troubled(number: usize) -> ServiceStatus {
+    /// A service whose texts all have the maximum length.
+    fn verbose(number: usize) -> ServiceStatus {
         let text = |length| Some("x".repeat(length));
         ServiceStatus {
             name: format!("{number:0>63}"),
@@ -208,17 +211,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_status_of_sixty_services_in_trouble_arrives_with_all_its_texts() {
+    async fn the_status_of_sixty_services_with_long_texts_arrives_complete() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("control");
         let listener = Listener::from_unix(UnixListener::bind(&socket).unwrap()).unwrap();
         let board = Arc::new(Board::new("virtual".into(), Vec::new(), 0));
-        board.show(State::Starting, (0..MAX_SERVICES).map(troubled).collect(), Vec::new());
+        board.publish(State::Starting, (0..MAX_SERVICES).map(verbose).collect(), Vec::new());
         let control = watch::channel(Control { host: vec![], services: vec![] }).1;
-        let (asked, _asked) = mpsc::channel(1);
-        let (told, _told) = mpsc::channel(1);
-        let asking = Asking { board: Arc::clone(&board), control, asked, told };
-        drop(tokio::spawn(serve(Entrance::host(listener), asking)));
+        let (requests, _requests) = mpsc::channel(1);
+        let (status_sent, _status_sent) = mpsc::channel(1);
+        let context = Context { board: Arc::clone(&board), control, requests, status_sent };
+        drop(tokio::spawn(serve(Entrance::host(listener), context)));
         let host = Stream::connect_unix(&socket).unwrap();
         let opened = channel::open(host, Protocol::Control, Role::Host, channel::Limits::HOST).await;
         let (mut receiver, _sender) = opened.unwrap();
@@ -227,7 +230,7 @@ mod tests {
             whole = match receiver.receive_soon().await.unwrap() {
                 FromGuest::Status(head) => assembly.head(head).unwrap(),
                 FromGuest::Services(page) => assembly.page(page).unwrap(),
-                FromGuest::Reply { .. } => panic!("nothing was asked"),
+                FromGuest::Reply { .. } => panic!("a reply without a request"),
             };
         }
         assert_eq!(whole.unwrap().services, board.read().services);

@@ -1,14 +1,14 @@
-//! What each service uses, from its cgroup.
+//! Resource usage of each service, from its cgroup.
 //!
-//! Its law: the kernel's own counters, read when asked. What cannot be read is zero: a service that is not running has
-//! no cgroup.
+//! Invariant: these are the kernel's own counters, read on request. A counter that cannot be read is zero: a service
+//! that is not running has no cgroup.
 
 use std::fs;
 use std::path::Path;
 
 use cloister_wire::control::ServiceStats;
 
-/// The use of the services of these names, whose cgroups lie in `cgroups`.
+/// The resource usage of the services of these names, whose cgroups are in `cgroups`.
 pub fn stats<'a, N: Iterator<Item = &'a str>>(cgroups: &Path, names: N) -> Vec<ServiceStats> {
     names.map(|name| one(&cgroups.join(name), name)).collect()
 }
@@ -24,14 +24,14 @@ fn one(cgroup: &Path, name: &str) -> ServiceStats {
     }
 }
 
-/// Processes of the service `name` killed for want of memory, as long as its cgroup is there.
+/// Out-of-memory kills in the service `name`; zero if its cgroup does not exist.
 #[must_use]
 pub fn oom_kills(cgroups: &Path, name: &str) -> u64 {
     killed(&cgroups.join(name))
 }
 
-/// Processes killed for want of memory. A cgroup that dies as a whole (`memory.oom.group`) counts its first victim twice, as
-/// the one that was chosen and as a member (`oom_kill_process`, `mm/oom_kill.c` of Linux 6.12).
+/// Out-of-memory kills. A cgroup that is killed as a whole (`memory.oom.group`) counts its first victim twice, as the
+/// selected process and as a member (`oom_kill_process`, `mm/oom_kill.c` of Linux 6.12).
 fn killed(cgroup: &Path) -> u64 {
     let count = |key| keyed(cgroup, "memory.events", key);
     count("oom_kill").saturating_sub(count("oom_group_kill"))
@@ -42,7 +42,7 @@ fn number(cgroup: &Path, file: &str) -> u64 {
     text.trim().parse().unwrap_or_default()
 }
 
-/// The value behind `key` in a file of `key value` lines.
+/// The value of `key` in a file of `key value` lines.
 fn keyed(cgroup: &Path, file: &str, key: &str) -> u64 {
     let text = fs::read_to_string(cgroup.join(file)).unwrap_or_default();
     let value = text.lines().filter_map(|line| line.split_once(' ')).find(|(k, _)| *k == key);
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_counters_are_those_of_the_cgroup() {
+    fn the_counters_are_read_from_the_cgroup() {
         let folder = tempfile::tempdir().unwrap();
         let cgroup = folder.path().join("web");
         fs::create_dir(&cgroup).unwrap();

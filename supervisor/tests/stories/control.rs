@@ -73,7 +73,7 @@ async fn a_service_that_is_not_named_is_refused_with_the_reason() {
     let Reply::Refused { why } = stranger.refusal().await else { panic!("the request was accepted") };
     assert_eq!(
         why,
-        "service \"web\" may not control services: control.services of the manifest does not name it"
+        "service \"web\" is not allowed to control services: the manifest's control.services does not list it"
     );
 }
 

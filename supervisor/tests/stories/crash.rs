@@ -21,7 +21,7 @@ async fn services_survive_a_crash_of_the_supervisor() {
     enclave.start_supervisor();
     let mut host = enclave.host().await;
     let after = host.until_ready().await;
-    let why = "the supervisor was started again after a crash".to_owned();
+    let why = "the supervisor was restarted after a crash".to_owned();
     let first = host.seen.first().unwrap();
     assert_eq!(
         (&first.state, first.services.len()),

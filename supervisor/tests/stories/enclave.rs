@@ -1,5 +1,5 @@
 //! The enclave of a test: the stand-in for init and one supervisor after the other, each in its own runtime, so that a crash
-//! takes all of its tasks at once.
+//! drops all of its tasks at the same time.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};

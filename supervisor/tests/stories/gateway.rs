@@ -91,7 +91,7 @@ async fn a_gateway_that_dies_loses_its_connections_and_is_restarted_at_once() {
         State::Degraded { why } => Some(why.as_str()),
         _ => None,
     });
-    assert_eq!(degraded, Some("@gateway is starting again after signal 9 SIGKILL"));
+    assert_eq!(degraded, Some("@gateway is restarting after signal 9 SIGKILL"));
     ends(client, service).await;
     counts(&enclave, IngressCounters { accepted: 2, bytes_in: 8, ..IngressCounters::default() }).await;
     let log = enclave.logs(0, true).await.until(NAME, Stream::Supervisor, "ended").await;
@@ -164,6 +164,6 @@ async fn without_ingress_there_is_no_gateway() {
     assert_eq!(status.servants, []);
     assert_eq!(enclave.init.running().len(), 1);
     assert!(!enclave.path("ingress").exists());
-    let asked = enclave.host().await.request(Request::Inspect { service: NAME.into() }).await;
-    assert!(matches!(asked, Reply::Refused { why } if why.contains("has no service \"@gateway\"")));
+    let reply = enclave.host().await.request(Request::Inspect { service: NAME.into() }).await;
+    assert!(matches!(reply, Reply::Refused { why } if why.contains("has no service \"@gateway\"")));
 }

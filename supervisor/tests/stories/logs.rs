@@ -74,7 +74,7 @@ async fn messages_about_one_service_erase_no_messages_about_others() {
         let log = output(&records, "quiet", Stream::Supervisor);
         assert!(log.starts_with("ready after "), "of the quiet one: {log:?}");
         let log = output(&records, "busy", Stream::Supervisor);
-        assert!(log.ends_with("signal 18 sent, asked by service admin\n"), "of the busy one: {log:?}");
+        assert!(log.ends_with("signal 18 sent, requested by service admin\n"), "of the busy one: {log:?}");
         enclave.crash();
         enclave.start_supervisor();
     }

@@ -72,7 +72,7 @@ fn a_change_to_degraded_and_back_is_reported_once_each() {
     let story = vec![
         (1, status(1, State::Ready)),
         (2, status(2, degraded("db is stopping"))),
-        (2, status(3, degraded("db waits to be started again"))),
+        (2, status(3, degraded("db is waiting to restart"))),
         (3, status(4, State::Ready)),
         (3, status(5, State::Ready)),
     ];

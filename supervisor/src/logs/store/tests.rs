@@ -1,5 +1,5 @@
-//! What holds for the logs wherever a crash cuts: each byte that left a pipe is told once, in order, under numbers without
-//! a hole; and where more was written than a ring holds, what is told is the end of it.
+//! Properties of the logs wherever a crash interrupts: each byte that left a pipe is reported once, in order, under
+//! numbers without gaps; and if more was written than a ring holds, the end of it is reported.
 
 use std::fs::File;
 use std::io::Write;
@@ -14,33 +14,33 @@ use super::*;
 use crate::logs::history::MAX_OUTPUT_BYTES;
 use cloister_wire::logs::RING_BYTES;
 
-/// What may happen to one of two streams, or to all of them.
+/// An event of one of two streams, or of all of them.
 #[derive(Clone, Debug)]
 enum Turn {
     Writes(usize, usize),
     Taken(usize),
-    /// The crash comes after the bytes were moved and before they were noted.
+    /// A crash after the bytes were moved and before they were indexed.
     CrashBeforeNote(usize),
-    /// The crash comes after some of the records were written.
+    /// A crash after some of the records were written.
     CrashWithinNote(usize),
     Crash,
-    Says,
+    Logs,
 }
 
-fn turns(most: usize) -> impl Strategy<Value = Vec<Turn>> {
+fn turns(max: usize) -> impl Strategy<Value = Vec<Turn>> {
     let stream = 0usize..2;
     let turn = prop_oneof![
-        4 => (stream.clone(), 1..most).prop_map(|(stream, bytes)| Turn::Writes(stream, bytes)),
+        4 => (stream.clone(), 1..max).prop_map(|(stream, bytes)| Turn::Writes(stream, bytes)),
         4 => stream.clone().prop_map(Turn::Taken),
         1 => stream.clone().prop_map(Turn::CrashBeforeNote),
         1 => stream.prop_map(Turn::CrashWithinNote),
         1 => Just(Turn::Crash),
-        1 => Just(Turn::Says),
+        1 => Just(Turn::Logs),
     ];
     prop::collection::vec(turn, 0..60)
 }
 
-/// Two streams of a service, the memfds that init keeps, and everything that was written.
+/// Two streams of a service, the memfds that init holds, and everything that was written.
 struct Held {
     memfds: Vec<OwnedFd>,
     pipes: Vec<(OwnedFd, File)>,
@@ -71,7 +71,7 @@ impl Held {
         Store::resume(vec!["web".into(), "db".into()], memfds, Moment::from_millis(1)).unwrap()
     }
 
-    /// The service writes as much of `bytes` as its pipe takes, which does not repeat soon.
+    /// The service writes `bytes` bytes of a text that repeats late, or as many as its pipe takes.
     fn write(&mut self, stream: usize, bytes: usize) {
         let start = self.written[stream].len();
         let byte = |n: usize| u8::try_from(n % 251).unwrap() ^ u8::try_from(n / 251 % 256).unwrap();
@@ -100,15 +100,15 @@ impl Held {
                 *store = self.resume();
             }
             Turn::Crash => *store = self.resume(),
-            Turn::Says => {
-                store.say(None, "a line", now).unwrap();
+            Turn::Logs => {
+                store.log(None, "a line", now).unwrap();
                 self.lines += 1;
             }
         }
     }
 
-    /// Plays, crashes once more, empties the pipes, and gives what a reader from the beginning is told.
-    fn told(&mut self, turns: &[Turn]) -> Vec<Record> {
+    /// Performs the turns, crashes again, drains the pipes, and returns what a reader from the beginning is sent.
+    fn records(&mut self, turns: &[Turn]) -> Vec<Record> {
         let mut store = self.resume();
         for turn in turns {
             self.play(&mut store, turn);
@@ -143,7 +143,7 @@ fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// The bytes of one stream, and what follows the records' numbers: each record or gap begins where the one before ended.
+/// The bytes of one stream. Checks that each record or gap begins where the previous one ended.
 fn bytes_of(records: &[Record], wanted: Stream) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut next = 0;
@@ -169,9 +169,9 @@ proptest! {
     #![proptest_config(cases(200))]
 
     #[test]
-    fn wherever_a_crash_cuts_each_byte_is_told_once(turns in turns(16 * 1024)) {
+    fn wherever_a_crash_interrupts_each_byte_is_reported_once(turns in turns(16 * 1024)) {
         let mut held = Held::new();
-        let records = held.told(&turns);
+        let records = held.records(&turns);
         let is_gap = |record: &Record| matches!(record, Record::Gap { .. });
         prop_assert!(!records.iter().any(is_gap), "all of it fits");
         for (stream, written) in [Stream::Stdout, Stream::Stderr].into_iter().zip(&held.written) {
@@ -183,24 +183,25 @@ proptest! {
 }
 
 proptest! {
-    // Each of these moves some megabytes.
+    // Each case moves some megabytes.
     #![proptest_config(cases(32))]
 
     #[test]
-    fn of_what_no_longer_fits_the_end_is_told(turns in prop::collection::vec(turns(64 * 1024), 3)) {
+    fn the_end_of_output_that_does_not_fit_is_reported(turns in prop::collection::vec(turns(64 * 1024), 3)) {
         let mut held = Held::new();
-        let records = held.told(&turns.concat());
+        let records = held.records(&turns.concat());
         for (stream, written) in [Stream::Stdout, Stream::Stderr].into_iter().zip(&held.written) {
-            let told = bytes_of(&records, stream);
-            prop_assert!(written.ends_with(&told), "{stream:?}");
-            let room = usize::try_from(RING_BYTES - MAX_OUTPUT_BYTES).unwrap();
-            prop_assert!(told.len() >= written.len().min(room), "{} of {}", told.len(), written.len());
+            let reported = bytes_of(&records, stream);
+            prop_assert!(written.ends_with(&reported), "{stream:?}");
+            let capacity = usize::try_from(RING_BYTES - MAX_OUTPUT_BYTES).unwrap();
+            let expected = written.len().min(capacity);
+            prop_assert!(reported.len() >= expected, "{} of {}", reported.len(), written.len());
         }
     }
 }
 
 #[test]
-fn short_lines_of_one_stream_push_out_no_line_of_another() {
+fn short_lines_of_one_stream_displace_no_line_of_another() {
     let mut held = Held::new();
     let mut store = held.resume();
     held.write(1, 10);
@@ -211,16 +212,17 @@ fn short_lines_of_one_stream_push_out_no_line_of_another() {
     }
     for store in [store, held.resume()] {
         let records = records_of(&store);
-        assert_eq!(bytes_of(&records, Stream::Stderr), held.written[1], "the other stream's words");
-        let told = bytes_of(&records, Stream::Stdout);
-        assert!(held.written[0].ends_with(&told) && told.len() >= 6 * 8_000, "{} bytes", told.len());
+        assert_eq!(bytes_of(&records, Stream::Stderr), held.written[1], "the other stream's output");
+        let reported = bytes_of(&records, Stream::Stdout);
+        assert!(held.written[0].ends_with(&reported), "the end of the stream");
+        assert!(reported.len() >= 6 * 8_000, "{} bytes", reported.len());
         let numbers = |r: &Record| if let Record::Gap { count, .. } = r { *count } else { 1 };
         assert_eq!(records.iter().map(numbers).sum::<u64>(), 70_001, "each number is a record or in a gap");
     }
 }
 
-/// What the supervisor said about a service, or under its own name.
-fn said_about(records: &[Record], name: &str) -> Vec<u8> {
+/// The supervisor's lines about a service, or under its own name.
+fn lines_about(records: &[Record], name: &str) -> Vec<u8> {
     let about = |record: &Record| match record {
         Record::Output { service, stream: Stream::Supervisor, bytes, .. } if service == name => bytes.clone(),
         _ => Vec::new(),
@@ -229,21 +231,21 @@ fn said_about(records: &[Record], name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_said_about_one_service_pushes_out_nothing_that_was_said_about_another() {
+fn lines_about_one_service_displace_no_lines_about_another() {
     let held = Held::new();
     let mut store = held.resume();
     let now = Moment::from_millis(2);
-    store.say(None, "booted", now).unwrap();
-    store.say(Some(Id(1)), "ready", now).unwrap();
+    store.log(None, "booted", now).unwrap();
+    store.log(Some(Id(1)), "ready", now).unwrap();
     for round in 0..20_000 {
-        store.say(Some(Id(0)), &format!("restart {round}"), now).unwrap();
+        store.log(Some(Id(0)), &format!("restart {round}"), now).unwrap();
     }
-    store.say(Some(Id(1)), "stopped", now).unwrap();
+    store.log(Some(Id(1)), "stopped", now).unwrap();
     for store in [store, held.resume()] {
         let records = records_of(&store);
-        assert_eq!(said_about(&records, "db"), b"ready\nstopped\n", "the service without outputs");
-        assert_eq!(said_about(&records, "supervisor"), b"booted\n", "the enclave");
-        assert!(said_about(&records, "web").ends_with(b"\nrestart 19999\n"), "the last of the busy one");
+        assert_eq!(lines_about(&records, "db"), b"ready\nstopped\n", "the service without outputs");
+        assert_eq!(lines_about(&records, "supervisor"), b"booted\n", "the enclave");
+        assert!(lines_about(&records, "web").ends_with(b"\nrestart 19999\n"), "the last of the busy one");
         let numbers = |r: &Record| if let Record::Gap { count, .. } = r { *count } else { 1 };
         assert_eq!(records.iter().map(numbers).sum::<u64>(), 20_003, "each number is a record or in a gap");
     }

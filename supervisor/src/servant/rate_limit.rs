@@ -1,14 +1,14 @@
-//! What a servant may send in which time.
+//! Limits how much a servant may send.
 //!
-//! Its law: a servant that was taken over by those whose bytes it reads costs the supervisor a bounded part of its time and of its
-//! log. What is over the bound waits, or is dropped and counted.
+//! Invariant: a servant that was compromised by the bytes it reads takes a bounded part of the supervisor's time and
+//! log. Packets over the limit wait; lines over the limit are dropped.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// Packets that are taken without a pause, and the pause behind them: three thousand a second, of which an honest servant sends
-/// some ten.
+/// Packets that are read without a pause, and the pause after them: three thousand per second, of which a correct
+/// servant sends about ten.
 const BURST: u32 = 64;
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -16,16 +16,16 @@ const PAUSE: Duration = Duration::from_millis(20);
 const LINES: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// The packets of one servant.
+/// The rate limit of one servant.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct RateLimit {
     taken: u32,
     window: Option<Instant>,
     lines: u32,
 }
 
-impl Pace {
-    /// Waits where the servant has sent many packets in a row.
+impl RateLimit {
+    /// Counts a packet, and waits if the servant has sent many in a row.
     pub(super) async fn packet(&mut self) {
         self.taken = self.taken.saturating_add(1);
         if self.taken >= BURST {
@@ -34,7 +34,7 @@ impl Pace {
         }
     }
 
-    /// Whether it may write one more line into the log.
+    /// Counts a line for the log, and returns whether it is within the limit.
     pub(super) fn line(&mut self, now: Instant) -> bool {
         if self.window.is_none_or(|since| now.saturating_duration_since(since) >= WINDOW) {
             self.window = Some(now);
@@ -51,14 +51,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_of_packets_and_lines_is_bounded() {
-        let mut pace = Pace::default();
+        let mut rate = RateLimit::default();
         let start = Instant::now();
         for _ in 0..BURST * 10 {
-            pace.packet().await;
+            rate.packet().await;
         }
         assert!(start.elapsed() >= PAUSE * 10);
         let now = Instant::now();
-        assert_eq!((0..1000).filter(|_| pace.line(now)).count(), 10);
-        assert!(pace.line(now + WINDOW));
+        assert_eq!((0..1000).filter(|_| rate.line(now)).count(), 10);
+        assert!(rate.line(now + WINDOW));
     }
 }

@@ -1,6 +1,6 @@
-//! The single questions.
+//! Single attempts of probes.
 //!
-//! Its law: each is bounded in bytes; the caller bounds its time.
+//! Invariant: each attempt is bounded in bytes; the caller limits its time.
 
 use std::io;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::owners::ServicePort;
 /// Bytes of an HTTP status line up to its code: `HTTP/1.1 200`.
 const STATUS_LINE: usize = 12;
 
-/// The status with which `GET path` is answered.
+/// The status of the response to `GET path`.
 pub(super) async fn http(port: &ServicePort, path: &str) -> io::Result<u16> {
     let mut stream = port.connect().await?;
     let request = format!(
@@ -25,7 +25,7 @@ pub(super) async fn http(port: &ServicePort, path: &str) -> io::Result<u16> {
     let code = line.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..));
     let code =
         code.and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| digits.parse().ok());
-    code.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
+    code.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the response is not HTTP"))
 }
 
 /// Whether `path` exists below `root`. Symbolic links stay below it.
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_out_of_the_root_stays_inside() {
+    fn a_link_cannot_lead_out_of_the_root() {
         let folder = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/proc/version", folder.path().join("out")).unwrap();
         assert!(!file(folder.path(), "/out"));

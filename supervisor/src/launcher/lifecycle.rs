@@ -1,7 +1,7 @@
-//! One service: how it moves on.
+//! One service: its state transitions.
 //!
-//! Its law: a unit knows itself and its part of the manifest, never another unit. What it may do because of others is
-//! decided in [`super::machine`].
+//! Invariant: a unit knows its own state and its part of the manifest, never another unit. Rules between units are in
+//! [`super::machine`].
 
 use cloister_manifest::model::{Check, Kind, Policy, Ready, Service};
 use cloister_wire::control::Exit;
@@ -9,22 +9,22 @@ use cloister_wire::hold::SignalTarget;
 
 use super::backoff::{Jitter, pause_ms, refused_ms};
 use super::event::{Action, Id, Retry, Verdict};
-use super::outcome::words;
-use super::unit::{Early, End, Fault, Life, MAX_EARLY, Unit};
+use super::outcome::describe;
+use super::unit::{Early, End, Failure, MAX_EARLY, Stage, Unit};
 use crate::clock::Moment;
 
 /// `SIGKILL`, the same on every architecture (signal(7)).
 const SIGKILL: u8 = 9;
 
-/// How long init may take to make a process the program it is to be, in milliseconds. It takes milliseconds; sixty at once
-/// under emulation take seconds, and what takes a minute hangs.
+/// How long init may take until a new process has executed its program, in milliseconds. It takes milliseconds; sixty
+/// at once under emulation take seconds, and a start that takes a minute hangs.
 pub(super) const SPAWN_MS: u64 = 60_000;
 
-/// How often in a row a start may be refused for want of processes, memory or descriptors before the restart policy decides.
+/// How often in a row a start may fail for lack of processes, memory or descriptors before the restart policy decides.
 /// With the pauses of [`refused_ms`] that is half a minute.
 pub(super) const MAX_REFUSALS: u32 = 10;
 
-/// What a unit needs to move on.
+/// What a unit's transitions need.
 pub(super) struct Context<'a> {
     pub(super) id: Id,
     pub(super) service: &'a Service,
@@ -34,8 +34,8 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    fn say(&mut self, line: String) {
-        self.out.push(Action::Say { id: Some(self.id), line });
+    fn log(&mut self, line: String) {
+        self.out.push(Action::Log { id: Some(self.id), line });
     }
 
     fn signal(&mut self, signal: u8, to: SignalTarget) {
@@ -44,13 +44,13 @@ impl Context<'_> {
 }
 
 impl Unit {
-    /// Goes to `life` now.
-    pub(super) fn enter(&mut self, life: Life, now: Moment) {
-        self.life = life;
+    /// Enters `stage` now.
+    pub(super) fn enter(&mut self, stage: Stage, now: Moment) {
+        self.stage = stage;
         self.since = now;
     }
 
-    /// Has init start it.
+    /// Requests its start from init.
     pub(super) fn start(&mut self, cx: &mut Context<'_>) {
         *self = Self {
             run: self.run.saturating_add(1),
@@ -62,11 +62,11 @@ impl Unit {
             started: self.started,
             ..Self::default()
         };
-        self.enter(Life::Spawning(cx.now.plus_millis(SPAWN_MS)), cx.now);
+        self.enter(Stage::Spawning(cx.now.plus_millis(SPAWN_MS)), cx.now);
         cx.out.push(Action::Spawn { id: cx.id, run: self.run });
     }
 
-    /// Init started it, maybe in the moment in which it was given up.
+    /// Init started it, possibly just after the start had timed out.
     pub(super) fn spawned(&mut self, cx: &mut Context<'_>, pid: u32, at: Moment) {
         if !self.is_spawning() && !self.is_unknown(pid) {
             return;
@@ -79,7 +79,7 @@ impl Unit {
             return;
         }
         self.refusals = 0;
-        self.enter(Life::Starting(at.plus_millis(cx.service.start_timeout_ms)), at);
+        self.enter(Stage::Starting(at.plus_millis(cx.service.start_timeout_ms)), at);
         match (cx.service.kind, &cx.service.ready) {
             (Kind::Job, _) | (Kind::Service, Ready::Notify) => {}
             (Kind::Service, Ready::Started) => self.ready(cx),
@@ -87,23 +87,23 @@ impl Unit {
         }
     }
 
-    /// Whether init has been asked to start it and has not reported what came of that.
+    /// Whether its start was requested and init has not reported the result.
     pub(super) const fn is_spawning(&self) -> bool {
-        matches!(self.life, Life::Spawning(_))
+        matches!(self.stage, Stage::Spawning(_))
     }
 
-    /// Whether this may be the process of a start that took too long and was killed before it was reported.
+    /// Whether this may be the process of a start that timed out and was killed before it was reported.
     pub(super) fn is_unknown(&self, pid: u32) -> bool {
-        self.life == Life::Killing && self.pid.is_none() && self.process != pid
+        self.stage == Stage::Killing && self.pid.is_none() && self.process != pid
     }
 
-    /// What it said first of all before its start was reported and has not been heard yet.
+    /// The first unhandled notification that it sent before its start was reported.
     pub(super) fn next_early(&mut self) -> Option<Early> {
         (!self.is_spawning() && !self.early.is_empty()).then(|| self.early.remove(0))
     }
 
-    /// Hears it as if it were said now.
-    pub(super) fn hear(&mut self, cx: &mut Context<'_>, note: Early) {
+    /// Handles a notification as if it had been sent now.
+    pub(super) fn handle_early(&mut self, cx: &mut Context<'_>, note: Early) {
         match note {
             Early::Ready => self.ready(cx),
             Early::Checked(verdict) => self.checked(cx, verdict),
@@ -111,8 +111,9 @@ impl Unit {
         }
     }
 
-    /// Keeps what it said before its start was reported, and says whether that is so. What would change nothing if it were
-    /// heard in time is not kept: a word of its health before it is ready, anything after it said that it is ending.
+    /// Stores a notification that it sent before its start was reported, and returns whether that is the case. A
+    /// notification that would change nothing is dropped: one about its liveness before it is ready, and any after
+    /// `STOPPING=1`.
     fn is_early(&mut self, cx: &Context<'_>, note: Early) -> bool {
         if !self.is_spawning() {
             return false;
@@ -130,12 +131,13 @@ impl Unit {
         true
     }
 
-    /// Asks for its readiness to be found out.
+    /// Starts its readiness probe.
     pub(super) fn probe(&self, cx: &mut Context<'_>) {
         cx.out.push(Action::Probe { id: cx.id, run: self.run, started: self.started });
     }
 
-    /// Init could not start it. After a crash of the supervisor that can be told of a process that was seen being started.
+    /// Init could not start it. After a crash of the supervisor that may concern a process that was already being
+    /// started.
     pub(super) fn spawn_failed(&mut self, cx: &mut Context<'_>, retry: Retry, error: String) {
         if !self.is_running() {
             return;
@@ -147,28 +149,28 @@ impl Unit {
         self.populated = false;
         match retry {
             Retry::ByPolicy => {}
-            Retry::Soon => self.fault = Some(Fault::Refused),
-            Retry::Never => self.fault = Some(Fault::Unstartable),
+            Retry::Soon => self.failure = Some(Failure::Refused),
+            Retry::Never => self.failure = Some(Failure::Unstartable),
         }
         self.decide(cx);
     }
 
-    /// It is ready.
+    /// It has become ready.
     pub(super) fn ready(&mut self, cx: &mut Context<'_>) {
         if self.is_early(cx, Early::Ready)
-            || !matches!(self.life, Life::Starting(_))
+            || !matches!(self.stage, Stage::Starting(_))
             || cx.service.kind == Kind::Job
         {
             return;
         }
         let took = cx.now.since(self.started).as_millis();
-        self.enter(Life::Ready, cx.now);
+        self.enter(Stage::Ready, cx.now);
         self.ready_at = Some(cx.now);
-        cx.say(format!("ready after {took} ms"));
+        cx.log(format!("ready after {took} ms"));
         self.watch(cx);
     }
 
-    /// Begins, or begins again, its liveness check.
+    /// Starts or restarts its liveness check.
     pub(super) fn watch(&mut self, cx: &mut Context<'_>) {
         match &cx.service.live {
             None => {}
@@ -179,9 +181,9 @@ impl Unit {
         }
     }
 
-    /// A liveness check came to a verdict.
+    /// A liveness check has a result.
     pub(super) fn checked(&mut self, cx: &mut Context<'_>, verdict: Verdict) {
-        if self.is_early(cx, Early::Checked(verdict)) || self.life != Life::Ready {
+        if self.is_early(cx, Early::Checked(verdict)) || self.stage != Stage::Ready {
             return;
         }
         let Some(live) = &cx.service.live else { return };
@@ -193,71 +195,71 @@ impl Unit {
             self.watchdog = Some(cx.now.plus_millis(live.interval_ms.max(1)));
         }
         if self.misses >= live.threshold.max(1) {
-            cx.say(format!("unhealthy: {} liveness checks in a row failed; killing it", self.misses));
-            self.fault = Some(Fault::Unhealthy);
+            cx.log(format!("unhealthy: {} consecutive liveness checks failed; killing it", self.misses));
+            self.failure = Some(Failure::Unhealthy);
             self.kill(cx);
         }
     }
 
-    /// It said that it is alive.
-    pub(super) fn petted(&mut self, cx: &mut Context<'_>) {
+    /// It sent `WATCHDOG=1`.
+    pub(super) fn watchdog_ping(&mut self, cx: &mut Context<'_>) {
         if cx.service.live.as_ref().is_some_and(|live| live.check == Check::Watchdog) {
             self.checked(cx, Verdict::Alive);
         }
     }
 
-    /// Somebody wants it to run: it starts as if for the first time, unless it runs.
-    pub(super) fn want(&mut self, cx: &mut Context<'_>) {
-        self.again |= self.unwanted && self.is_running();
+    /// A start was requested: it starts as if for the first time, unless it is running.
+    pub(super) fn request_start(&mut self, cx: &mut Context<'_>) {
+        self.start_after_exit |= self.unwanted && self.is_running();
         self.unwanted = false;
-        self.lost = None;
-        if matches!(self.life, Life::BackingOff(_) | Life::Ended(_)) {
+        self.lost_dependency = None;
+        if matches!(self.stage, Stage::BackingOff(_) | Stage::Ended(_)) {
             self.streak = 0;
             self.refusals = 0;
-            self.enter(Life::Waiting, cx.now);
+            self.enter(Stage::Waiting, cx.now);
         }
     }
 
-    /// Somebody wants it to end and to run again.
-    pub(super) fn start_again(&mut self, cx: &mut Context<'_>) {
-        self.want(cx);
+    /// A restart was requested.
+    pub(super) fn request_restart(&mut self, cx: &mut Context<'_>) {
+        self.request_start(cx);
         if self.is_running() {
-            self.again = true;
+            self.start_after_exit = true;
             self.stop(cx);
         }
     }
 
-    /// It said that it is ending by its own decision.
+    /// It sent `STOPPING=1`.
     pub(super) fn leaving(&mut self, cx: &mut Context<'_>) {
-        if !self.is_early(cx, Early::Leaving) && matches!(self.life, Life::Starting(_) | Life::Ready) {
+        if !self.is_early(cx, Early::Leaving) && matches!(self.stage, Stage::Starting(_) | Stage::Ready) {
             cx.out.push(Action::Unwatch { id: cx.id });
-            self.enter(Life::Stopping(cx.now.plus_millis(cx.service.stop_timeout_ms)), cx.now);
+            self.enter(Stage::Stopping(cx.now.plus_millis(cx.service.stop_timeout_ms)), cx.now);
         }
     }
 
-    /// Asks it to end.
+    /// Stops it.
     pub(super) fn stop(&mut self, cx: &mut Context<'_>) {
-        if !matches!(self.life, Life::Starting(_) | Life::Ready) {
+        if !matches!(self.stage, Stage::Starting(_) | Stage::Ready) {
             return;
         }
         cx.out.push(Action::Unwatch { id: cx.id });
-        Self::ask_to_end(cx);
-        self.enter(Life::Stopping(cx.now.plus_millis(cx.service.stop_timeout_ms)), cx.now);
+        Self::send_stop_signal(cx);
+        self.enter(Stage::Stopping(cx.now.plus_millis(cx.service.stop_timeout_ms)), cx.now);
     }
 
     /// Sends the stop signal to the main process.
-    pub(super) fn ask_to_end(cx: &mut Context<'_>) {
+    pub(super) fn send_stop_signal(cx: &mut Context<'_>) {
         cx.signal(cx.service.stop_signal, SignalTarget::Main);
     }
 
-    /// Kills all of it.
+    /// Kills all its processes.
     pub(super) fn kill(&mut self, cx: &mut Context<'_>) {
         cx.out.push(Action::Unwatch { id: cx.id });
         cx.signal(SIGKILL, SignalTarget::Cgroup);
-        self.enter(Life::Killing, cx.now);
+        self.enter(Stage::Killing, cx.now);
     }
 
-    /// Its main process ended.
+    /// Its main process exited.
     pub(super) fn exited(&mut self, cx: &mut Context<'_>, pid: u32, exit: Exit, at: Moment) {
         if !self.is_running() || self.pid != Some(pid) {
             return;
@@ -266,32 +268,32 @@ impl Unit {
         self.exit_at = at;
         self.last_exit = Some(exit);
         if !self.populated {
-            self.over(cx);
-        } else if self.life != Life::Killing {
+            self.finished(cx);
+        } else if self.stage != Stage::Killing {
             self.kill(cx);
         }
     }
 
-    /// The last process of its cgroup is gone.
+    /// The last process of its cgroup has exited.
     pub(super) fn emptied(&mut self, cx: &mut Context<'_>) {
         if !self.is_running() {
             return;
         }
         self.populated = false;
         if self.pid.is_none() && !self.is_spawning() {
-            self.over(cx);
+            self.finished(cx);
         }
     }
 
-    /// Nothing of it is left.
-    fn over(&mut self, cx: &mut Context<'_>) {
+    /// None of its processes is left.
+    fn finished(&mut self, cx: &mut Context<'_>) {
         cx.out.push(Action::Unwatch { id: cx.id });
-        cx.out.push(Action::Forget { id: cx.id });
+        cx.out.push(Action::Release { id: cx.id });
         self.decide(cx);
     }
 
-    /// Init no longer holds what should run: it ended, nobody knows how.
-    pub(super) fn lost_sight(&mut self, cx: &mut Context<'_>) {
+    /// Init no longer holds a service that should run: it exited with an unknown status.
+    pub(super) fn disappeared(&mut self, cx: &mut Context<'_>) {
         self.exit_at = cx.now;
         self.last_exit = None;
         self.decide(cx);
@@ -300,21 +302,21 @@ impl Unit {
     fn decide(&mut self, cx: &mut Context<'_>) {
         self.watchdog = None;
         if self.unwanted {
-            self.enter(Life::Ended(self.lost.map_or(End::Stopped, End::Bereft)), cx.now);
-            cx.say(format!("stopped: {}", self.exit_words(cx.service)));
-        } else if self.again {
-            self.again = false;
+            self.enter(Stage::Ended(self.lost_dependency.map_or(End::Stopped, End::LostDependency)), cx.now);
+            cx.log(format!("stopped: {}", self.describe_exit(cx.service)));
+        } else if self.start_after_exit {
+            self.start_after_exit = false;
             self.streak = 0;
-            self.enter(Life::Waiting, cx.now);
-            cx.say(format!("{}; starting again as asked", self.exit_words(cx.service)));
-        } else if self.fault == Some(Fault::Refused) && self.refusals < MAX_REFUSALS {
+            self.enter(Stage::Waiting, cx.now);
+            cx.log(format!("{}; restarting as requested", self.describe_exit(cx.service)));
+        } else if self.failure == Some(Failure::Refused) && self.refusals < MAX_REFUSALS {
             self.refusals = self.refusals.saturating_add(1);
             let pause = refused_ms(self.refusals, cx.jitter);
-            self.enter(Life::BackingOff(self.exit_at.plus_millis(pause)), cx.now);
+            self.enter(Stage::BackingOff(self.exit_at.plus_millis(pause)), cx.now);
             let count = self.refusals;
-            cx.say(format!(
-                "{}; trying again in {pause} ms ({count} of {MAX_REFUSALS})",
-                self.exit_words(cx.service)
+            cx.log(format!(
+                "{}; retrying in {pause} ms ({count} of {MAX_REFUSALS})",
+                self.describe_exit(cx.service)
             ));
         } else {
             self.refusals = 0;
@@ -324,7 +326,7 @@ impl Unit {
 
     fn decide_by_policy(&mut self, cx: &mut Context<'_>) {
         let restart = &cx.service.restart;
-        let success = self.fault.is_none() && self.last_exit == Some(Exit::Code(0));
+        let success = self.failure.is_none() && self.last_exit == Some(Exit::Code(0));
         let wanted = match restart.policy {
             Policy::Always => !(success && cx.service.kind == Kind::Job),
             Policy::OnFailure => !success,
@@ -333,62 +335,64 @@ impl Unit {
         if self.ready_at.is_some_and(|at| self.exit_at.since(at).as_millis() >= restart.stable_ms.into()) {
             self.streak = 0;
         }
-        if !wanted || self.fault == Some(Fault::Unstartable) {
-            self.enter(Life::Ended(if success { End::Done } else { End::Failed }), cx.now);
-            cx.say(self.exit_words(cx.service));
+        if !wanted || self.failure == Some(Failure::Unstartable) {
+            self.enter(Stage::Ended(if success { End::Done } else { End::Failed }), cx.now);
+            cx.log(self.describe_exit(cx.service));
         } else if self.streak >= restart.burst {
-            self.enter(Life::Ended(End::Failed), cx.now);
-            cx.say(format!(
-                "failed: {} after {} restarts in a row",
-                self.exit_words(cx.service),
+            self.enter(Stage::Ended(End::Failed), cx.now);
+            cx.log(format!(
+                "failed: {} after {} consecutive restarts",
+                self.describe_exit(cx.service),
                 self.streak
             ));
         } else {
             self.streak = self.streak.saturating_add(1);
             let pause = pause_ms(restart, self.streak, cx.jitter);
-            self.enter(Life::BackingOff(self.exit_at.plus_millis(pause)), cx.now);
-            cx.say(format!("restarting in {pause} ms after {}", self.exit_words(cx.service)));
+            self.enter(Stage::BackingOff(self.exit_at.plus_millis(pause)), cx.now);
+            cx.log(format!("restarting in {pause} ms after {}", self.describe_exit(cx.service)));
         }
     }
 
-    /// Does what is due.
+    /// Handles an expired deadline.
     pub(super) fn tick(&mut self, cx: &mut Context<'_>) {
         if self.deadline().is_none_or(|at| at > cx.now) {
             return;
         }
-        match self.life {
-            Life::Spawning(_) => {
-                cx.say(format!("did not become its program within {SPAWN_MS} ms; killing it"));
+        match self.stage {
+            Stage::Spawning(_) => {
+                cx.log(format!("did not execute its program within {SPAWN_MS} ms; killing it"));
                 self.kill(cx);
             }
-            Life::Starting(_) => {
-                self.fault = Some(Fault::StartTimeout);
-                let waited = self.waited_words(cx.service);
-                cx.say(format!("not ready within {} ms{waited}; stopping it", cx.service.start_timeout_ms));
+            Stage::Starting(_) => {
+                self.failure = Some(Failure::StartTimeout);
+                let waited = self.describe_wait(cx.service);
+                cx.log(format!("not ready within {} ms{waited}; stopping it", cx.service.start_timeout_ms));
                 self.stop(cx);
             }
-            Life::Stopping(_) => {
-                cx.say(format!("did not end within {} ms; killing it", cx.service.stop_timeout_ms));
+            Stage::Stopping(_) => {
+                cx.log(format!("did not exit within {} ms; killing it", cx.service.stop_timeout_ms));
                 self.kill(cx);
             }
-            Life::BackingOff(_) => self.enter(Life::Waiting, cx.now),
-            Life::Ready => self.checked(cx, Verdict::Dead),
-            Life::Waiting | Life::Killing | Life::Ended(_) => {}
+            Stage::BackingOff(_) => self.enter(Stage::Waiting, cx.now),
+            Stage::Ready => self.checked(cx, Verdict::Dead),
+            Stage::Waiting | Stage::Killing | Stage::Ended(_) => {}
         }
     }
 
-    /// What it waited for, as a part of a sentence.
-    fn waited_words(&self, service: &Service) -> String {
+    /// What it waited for, as part of a sentence.
+    fn describe_wait(&self, service: &Service) -> String {
         self.waits_for(service).map(|what| format!(" (waited for {what})")).unwrap_or_default()
     }
 
-    /// Its end, as a part of a sentence.
-    pub(super) fn exit_words(&self, service: &Service) -> String {
-        let exit = self.last_exit.as_ref().map_or_else(|| "it never ran".to_owned(), words);
-        match self.fault {
-            Some(Fault::StartTimeout) => format!("not ready in time{}, {exit}", self.waited_words(service)),
-            Some(Fault::Unhealthy) => format!("unhealthy, {exit}"),
-            Some(Fault::Refused | Fault::Unstartable) | None => exit,
+    /// Its exit, as part of a sentence.
+    pub(super) fn describe_exit(&self, service: &Service) -> String {
+        let exit = self.last_exit.as_ref().map_or_else(|| "no exit status".to_owned(), describe);
+        match self.failure {
+            Some(Failure::StartTimeout) => {
+                format!("not ready in time{}, {exit}", self.describe_wait(service))
+            }
+            Some(Failure::Unhealthy) => format!("unhealthy, {exit}"),
+            Some(Failure::Refused | Failure::Unstartable) | None => exit,
         }
     }
 }

@@ -1,0 +1,378 @@
+//! The lifecycle of one servant: started, ready, exited, restarted. Pure.
+//!
+//! Invariant: a servant is always restarted. The first exit within [`WINDOW_MS`] is followed by an immediate start,
+//! since connections wait for it; each further one by a pause that doubles.
+//!
+//! ```text
+//!  idle ─▶ spawning ─▶ starting ─▶ ready
+//!             ▲            └────┬────┘
+//!             │                 ▼ exited
+//!         backing-off ◀────── ending
+//! ```
+
+use std::collections::VecDeque;
+
+use cloister_wire::control::{Exit, MAX_ERROR_TEXT, Phase, ServiceStatus, bounded};
+use cloister_wire::hold::Held;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Moment;
+use crate::launcher::describe;
+
+/// The time over which exits are counted, in milliseconds: the same as init uses for the supervisor.
+const WINDOW_MS: u64 = 60_000;
+
+/// The pause before the second restart in a window, and the maximum pause, in milliseconds. A servant that exits after
+/// each start costs the machine a start every five seconds.
+const PAUSES_MS: (u64, u64) = (100, 5_000);
+
+/// Number of exits in a window that degrades the enclave, even while the servant is ready again.
+const MANY: usize = 3;
+
+/// How long a servant may take from the request until it executes its program, and from then until it is ready, in
+/// milliseconds. It takes some under translation and load; one that takes this long hangs, and is killed.
+const START_MS: u64 = 10_000;
+
+/// An action for a servant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Have init start it.
+    Spawn,
+    /// Have init kill it.
+    Kill,
+    /// Have init release the holding.
+    Release,
+    /// Write a line about it to the log.
+    Log(String),
+}
+
+/// Its stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Stage {
+    /// It was not requested yet.
+    #[default]
+    Idle,
+    /// Its start was requested from init; that may take until then.
+    Spawning(Moment),
+    /// It runs, and must report that it serves by then.
+    Starting(Moment),
+    /// It serves.
+    Ready,
+    /// Its process exited, or is being killed; its cgroup may not be empty.
+    Ending,
+    /// It is restarted then.
+    BackingOff(Moment),
+}
+
+/// A servant's state, which survives crashes of the supervisor.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lifecycle {
+    stage: Stage,
+    since: Moment,
+    pid: Option<u32>,
+    restarts: u32,
+    last_exit: Option<Exit>,
+    /// When it exited, within the window.
+    exits: VecDeque<Moment>,
+}
+
+impl Lifecycle {
+    /// It is to run from now on; `held` is its holding.
+    pub(super) fn adopt(&mut self, held: Option<&Held>, now: Moment) -> Vec<Action> {
+        let Some(held) = held else {
+            return match self.stage {
+                // The exit has been handled up to this point.
+                Stage::BackingOff(_) => Vec::new(),
+                Stage::Idle | Stage::Spawning(_) => self.spawn(now),
+                Stage::Starting(_) | Stage::Ready | Stage::Ending => self.restart(now),
+            };
+        };
+        if held.fds == 0 && held.ended.is_none() {
+            self.enter(Stage::Spawning(now.plus_millis(START_MS)), now);
+            return Vec::new();
+        }
+        let mut acts = self.spawned(held.pid, now);
+        if let Some(ended) = &held.ended {
+            acts.extend(self.exited(ended.exit.clone(), now));
+            if !held.populated {
+                acts.extend(self.emptied(now));
+            }
+        }
+        acts
+    }
+
+    /// Init has started it.
+    pub(super) fn spawned(&mut self, pid: u32, now: Moment) -> Vec<Action> {
+        if self.pid != Some(pid) {
+            self.pid = Some(pid);
+            self.enter(Stage::Starting(now.plus_millis(START_MS)), now);
+        }
+        Vec::new()
+    }
+
+    /// Init could not start it.
+    pub(super) fn spawn_failed(&mut self, error: &str, now: Moment) -> Vec<Action> {
+        let error = bounded(error, MAX_ERROR_TEXT);
+        let line = format!("not started: {error}");
+        self.last_exit = Some(Exit::NotStarted { error });
+        // A start that fails immediately would fail again immediately: this counts as two exits.
+        self.exits.push_back(now);
+        let mut acts = vec![Action::Log(line)];
+        acts.extend(self.restart(now));
+        acts
+    }
+
+    /// It reports that it serves.
+    pub(super) fn ready(&mut self, now: Moment) {
+        if matches!(self.stage, Stage::Starting(_)) {
+            self.enter(Stage::Ready, now);
+        }
+    }
+
+    /// It violated the protocol.
+    pub(super) fn misbehaved(&mut self, why: &str, now: Moment) -> Vec<Action> {
+        if self.pid.is_none() || self.stage == Stage::Ending {
+            return Vec::new();
+        }
+        self.enter(Stage::Ending, now);
+        vec![Action::Log(format!("killed: {}", bounded(why, MAX_ERROR_TEXT))), Action::Kill]
+    }
+
+    /// Its process exited.
+    pub(super) fn exited(&mut self, exit: Exit, now: Moment) -> Vec<Action> {
+        self.pid = None;
+        self.enter(Stage::Ending, now);
+        let line = format!("ended: {}", describe(&exit));
+        self.last_exit = Some(exit);
+        vec![Action::Log(line)]
+    }
+
+    /// None of its processes is left.
+    pub(super) fn emptied(&mut self, now: Moment) -> Vec<Action> {
+        if self.pid.is_some() {
+            return Vec::new();
+        }
+        let mut acts = vec![Action::Release];
+        acts.extend(self.restart(now));
+        acts
+    }
+
+    /// A deadline has expired.
+    pub(super) fn tick(&mut self, now: Moment) -> Vec<Action> {
+        match self.stage {
+            Stage::BackingOff(until) if now >= until => self.spawn(now),
+            Stage::Spawning(until) | Stage::Starting(until) if now >= until => {
+                // A start that hangs before the program is executed is reported as failed once its process has exited.
+                self.enter(Stage::Ending, now);
+                vec![Action::Log(format!("killed: not ready within {START_MS} ms")), Action::Kill]
+            }
+            _ => {
+                self.exits.retain(|exit| is_recent(*exit, now));
+                Vec::new()
+            }
+        }
+    }
+
+    /// When [`Self::tick`] is due.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        match self.stage {
+            Stage::Spawning(until) | Stage::Starting(until) | Stage::BackingOff(until) => Some(until),
+            // By then there are too few recent exits to degrade the enclave.
+            Stage::Ready if self.exits.len() >= MANY => {
+                self.exits.iter().rev().nth(MANY.saturating_sub(1)).map(|exit| exit.plus_millis(WINDOW_MS))
+            }
+            Stage::Idle | Stage::Ready | Stage::Ending => None,
+        }
+    }
+
+    /// Its process, if it has one.
+    pub(super) const fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
+    /// Its entry in the status.
+    pub(super) fn status(&self, name: &str) -> ServiceStatus {
+        let phase = match self.stage {
+            Stage::Idle => Phase::Waiting,
+            Stage::Spawning(_) | Stage::Starting(_) => Phase::Starting,
+            Stage::Ready => Phase::Ready,
+            Stage::Ending => Phase::Stopping,
+            Stage::BackingOff(_) => Phase::BackingOff,
+        };
+        ServiceStatus {
+            name: name.to_owned(),
+            phase,
+            pid: self.pid,
+            since_ms: self.since.millis(),
+            restarts: self.restarts,
+            last_exit: self.last_exit.clone(),
+            text: None,
+            waits_for: None,
+        }
+    }
+
+    /// Its problem, as the end of a sentence that starts with its name. A first start is not a problem.
+    pub(super) fn problem(&self) -> Option<String> {
+        let last =
+            self.last_exit.as_ref().map(|exit| format!(" after {}", describe(exit))).unwrap_or_default();
+        match self.stage {
+            Stage::Ready if self.exits.len() < MANY => None,
+            Stage::Ready => Some(format!("ended {} times within {} s", self.exits.len(), WINDOW_MS / 1_000)),
+            Stage::Idle | Stage::Spawning(_) | Stage::Starting(_) if self.exits.is_empty() => None,
+            Stage::BackingOff(_) => Some(format!("is waiting to restart{last}")),
+            _ => Some(format!("is restarting{last}")),
+        }
+    }
+
+    fn restart(&mut self, now: Moment) -> Vec<Action> {
+        self.pid = None;
+        self.exits.retain(|exit| is_recent(*exit, now));
+        self.exits.push_back(now);
+        let doublings = match self.exits.len() {
+            0 | 1 => return self.respawn(now),
+            exits => u32::try_from(exits.saturating_sub(2)).unwrap_or(u32::MAX),
+        };
+        let (first, longest) = PAUSES_MS;
+        let pause = first.saturating_mul(2_u64.saturating_pow(doublings)).min(longest);
+        self.enter(Stage::BackingOff(now.plus_millis(pause)), now);
+        vec![Action::Log(format!("restarting in {pause} ms"))]
+    }
+
+    fn spawn(&mut self, now: Moment) -> Vec<Action> {
+        if matches!(self.stage, Stage::BackingOff(_)) {
+            return self.respawn(now);
+        }
+        self.enter(Stage::Spawning(now.plus_millis(START_MS)), now);
+        vec![Action::Spawn]
+    }
+
+    fn respawn(&mut self, now: Moment) -> Vec<Action> {
+        self.restarts = self.restarts.saturating_add(1);
+        self.enter(Stage::Spawning(now.plus_millis(START_MS)), now);
+        vec![Action::Spawn]
+    }
+
+    const fn enter(&mut self, stage: Stage, now: Moment) {
+        self.stage = stage;
+        self.since = now;
+    }
+}
+
+fn is_recent(exit: Moment, now: Moment) -> bool {
+    now < exit.plus_millis(WINDOW_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cloister_wire::control::Cause;
+    use cloister_wire::hold::Ended;
+
+    fn at(ms: u64) -> Moment {
+        Moment::from_millis(ms)
+    }
+
+    fn killed() -> Exit {
+        Exit::Signal { signal: 9, cause: Cause::Sent }
+    }
+
+    fn held(pid: u32, ended: bool) -> Held {
+        let name = "@gateway".to_owned();
+        let ended = ended.then(|| Ended { name: name.clone(), pid, exit: killed(), at_ns: 0 });
+        let populated = ended.is_none();
+        Held { name, pid, at_ns: 0, ended, cgroup: 7, populated, fds: 2 }
+    }
+
+    fn running(lifecycle: &mut Lifecycle, pid: u32, now: Moment) {
+        assert_eq!(lifecycle.spawned(pid, now), []);
+        lifecycle.ready(now);
+        assert_eq!(lifecycle.status("x").phase, Phase::Ready);
+    }
+
+    fn spawns(acts: &[Action]) -> bool {
+        acts.contains(&Action::Spawn)
+    }
+
+    fn dies(lifecycle: &mut Lifecycle, now: Moment) -> Vec<Action> {
+        let mut acts = lifecycle.exited(killed(), now);
+        acts.extend(lifecycle.emptied(now));
+        acts
+    }
+
+    #[test]
+    fn the_first_exit_in_a_window_is_followed_by_an_immediate_start() {
+        let mut lifecycle = Lifecycle::default();
+        assert_eq!(lifecycle.adopt(None, at(0)), [Action::Spawn]);
+        for (round, start) in [0, 100_000, 200_000].into_iter().enumerate() {
+            running(&mut lifecycle, 7, at(start));
+            assert_eq!(lifecycle.problem(), None);
+            let acts = dies(&mut lifecycle, at(start + 10));
+            assert_eq!(acts, [Action::Log("ended: signal 9 SIGKILL".into()), Action::Release, Action::Spawn]);
+            assert_eq!(lifecycle.problem().unwrap(), "is restarting after signal 9 SIGKILL");
+            assert_eq!(lifecycle.status("x").restarts, u32::try_from(round + 1).unwrap());
+        }
+    }
+
+    #[test]
+    fn further_exits_are_followed_by_doubling_pauses_and_reported() {
+        let mut lifecycle = Lifecycle::default();
+        lifecycle.adopt(None, at(0));
+        running(&mut lifecycle, 7, at(0));
+        dies(&mut lifecycle, at(1));
+        let mut now = 2;
+        for (pid, pause) in (8..).zip([100, 200, 400, 800, 1600, 3200, 5000, 5000]) {
+            running(&mut lifecycle, pid, at(now));
+            assert!(!spawns(&dies(&mut lifecycle, at(now))));
+            assert!(lifecycle.problem().unwrap().starts_with("is waiting to restart after signal 9"));
+            assert!(!spawns(&lifecycle.tick(at(now + pause - 1))));
+            now += pause;
+            assert!(spawns(&lifecycle.tick(at(now))), "{pause}");
+        }
+        running(&mut lifecycle, 99, at(now));
+        assert_eq!(lifecycle.problem().unwrap(), "ended 9 times within 60 s");
+        let deadline = lifecycle.deadline().unwrap();
+        assert_eq!(lifecycle.tick(deadline), []);
+        assert_eq!((lifecycle.problem(), lifecycle.deadline()), (None, None));
+    }
+
+    #[test]
+    fn a_failed_start_is_retried_after_a_pause() {
+        let mut lifecycle = Lifecycle::default();
+        lifecycle.adopt(None, at(0));
+        assert!(!spawns(&lifecycle.spawn_failed("fork: no memory", at(0))));
+        assert_eq!(lifecycle.problem().unwrap(), "is waiting to restart after not started: fork: no memory");
+        assert!(spawns(&lifecycle.tick(lifecycle.deadline().unwrap())));
+    }
+
+    #[test]
+    fn a_servant_that_is_not_ready_in_time_or_misbehaves_is_killed_once() {
+        let mut lifecycle = Lifecycle::default();
+        lifecycle.adopt(None, at(0));
+        lifecycle.spawned(7, at(0));
+        assert!(lifecycle.tick(at(START_MS)).contains(&Action::Kill));
+        assert_eq!(lifecycle.deadline(), None);
+        assert_eq!(lifecycle.misbehaved("nonsense", at(START_MS)), []);
+        assert!(spawns(&dies(&mut lifecycle, at(START_MS))));
+        running(&mut lifecycle, 8, at(START_MS));
+        assert!(lifecycle.misbehaved("nonsense", at(START_MS)).contains(&Action::Kill));
+    }
+
+    #[test]
+    fn a_successor_of_the_supervisor_takes_over_running_servants_and_starts_the_others() {
+        let mut lifecycle = Lifecycle::default();
+        lifecycle.adopt(None, at(0));
+        running(&mut lifecycle, 7, at(0));
+        let saved = lifecycle.clone();
+        assert_eq!(lifecycle.adopt(Some(&held(7, false)), at(5)), []);
+        assert_eq!((lifecycle.status("x").phase, lifecycle.status("x").restarts), (Phase::Ready, 0));
+        let mut lifecycle = saved.clone();
+        assert!(spawns(&lifecycle.adopt(Some(&held(7, true)), at(5))), "it exited meanwhile");
+        assert_eq!(lifecycle.status("x").restarts, 1);
+        let mut lifecycle = saved;
+        assert!(spawns(&lifecycle.adopt(None, at(5))), "its exit was handled");
+        let mut lost = Lifecycle::default();
+        assert_eq!(lost.adopt(Some(&held(7, false)), at(5)), []);
+        assert_eq!(lost.status("x").phase, Phase::Starting);
+    }
+}
