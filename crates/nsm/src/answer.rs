@@ -1,32 +1,32 @@
-//! Answers, read as hostile bytes.
+//! The decoding of answers, as untrusted input.
 //!
-//! Its law: an answer is read to its last byte or refused, and what comes out of it is bounded. Fields that are not known
-//! are passed over, so that a newer module may say more.
+//! Invariant: an answer is decoded to its last byte or refused, and decoded values are bounded. Unknown fields are skipped, so
+//! that a newer module may add some.
 
 use minicbor::data::Type;
 use minicbor::decode::{Decoder, Error as DecodeError};
 
 use crate::model::{Description, NsmError, Pcr};
 
-/// Most bytes of an answer: what the driver has room for (`NSM_RESPONSE_MAX_SIZE`, the kernel's `drivers/misc/nsm.c`).
+/// Maximum size of an answer in bytes: the driver's buffer (`NSM_RESPONSE_MAX_SIZE`, the kernel's `drivers/misc/nsm.c`).
 const ANSWER_LIMIT: usize = 0x3000;
 
-/// Most registers a module may list; a real one has 32.
+/// Maximum number of registers that a module may list; a real one has 32.
 const PCR_LIMIT: usize = 256;
 
-/// Bytes of a register by the hashes that a module may use: SHA-256, SHA-384, SHA-512.
+/// Sizes of a register in bytes, for the hashes that a module may use: SHA-256, SHA-384, SHA-512.
 const PCR_LENGTHS: [usize; 3] = [32, 48, 64];
 
 /// The names of these hashes (`Digest` of the vendor's library).
 const DIGESTS: [&str; 3] = ["SHA256", "SHA384", "SHA512"];
 
-/// Most random bytes of one answer; a module gives as many each time.
+/// Maximum number of random bytes in one answer; a module always returns this many.
 const RANDOM_LIMIT: usize = 256;
 
-/// Most bytes of a text; a module's name has some 40, a reason at most 16.
+/// Maximum size of a text in bytes; a module's name has some 40, a reason at most 16.
 const TEXT_LIMIT: usize = 256;
 
-/// What is wrong with an answer.
+/// Why an answer is malformed.
 pub(crate) type Malformed = DecodeError;
 
 /// An answer being read: a text, or a map from a name to a map of fields.
@@ -36,7 +36,7 @@ pub(crate) struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// What `read` makes of the whole of `bytes`, unless they are a refusal.
+    /// Decodes all of `bytes` with `read`, unless they are a refusal.
     pub(crate) fn read<T>(
         bytes: &'a [u8],
         read: impl FnOnce(&mut Self) -> Result<T, Malformed>,
@@ -57,13 +57,13 @@ impl<'a> Answer<'a> {
         Ok(value)
     }
 
-    /// The answer behind `{"Error": `, if it begins so.
+    /// The reason that follows `{"Error": `, if the answer begins with that.
     fn refusal(&self) -> Option<Self> {
         let mut decoder = self.decoder.clone();
         (decoder.map().ok()? == Some(1) && decoder.str().ok()? == "Error").then_some(Self { decoder })
     }
 
-    /// Nothing follows.
+    /// Checks that nothing follows.
     fn end(&self) -> Result<(), Malformed> {
         let rest = self.decoder.input().len().saturating_sub(self.decoder.position());
         if rest == 0 { Ok(()) } else { Err(Malformed::message(format!("{rest} bytes follow its end"))) }
@@ -150,7 +150,7 @@ impl<'a> Answer<'a> {
         found.ok_or_else(|| Malformed::message(format!("{name} without {field}")))
     }
 
-    /// A text that may be shown on a terminal.
+    /// A text that is safe to print on a terminal.
     fn text(&mut self) -> Result<String, Malformed> {
         let text = self.decoder.str()?;
         if text.len() <= TEXT_LIMIT && text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -195,7 +195,7 @@ fn expect_name(seen: &str, name: &str) -> Result<(), Malformed> {
     if seen == name {
         Ok(())
     } else {
-        // What was sent in its place is hostile text and is not shown.
+        // The name that was sent is untrusted text and is not printed.
         Err(Malformed::message(format!("not an answer to {name}")))
     }
 }

@@ -1,8 +1,8 @@
 //! The requests and answers of the Nitro Security Module: measurements, randomness and evidence of an AWS Nitro enclave.
 //!
-//! Its law: bytes go out and come in through the function it is given, and every answer is parsed as hostile bytes. It opens
-//! no device; `/dev/nsm` and its ioctl are in `cloister-sys`. Requests and answers are CBOR as the vendor's
-//! `aws-nitro-enclaves-nsm-api` writes them: a text for a request without fields, else a map with one key, its name.
+//! Invariant: all bytes are exchanged through a function of the caller, and every answer is parsed as untrusted input. No device
+//! is opened here; `/dev/nsm` and its ioctl are in `cloister-sys`. Requests and answers are CBOR as encoded by the vendor's
+//! `aws-nitro-enclaves-nsm-api`: a text for a request without fields; for others, a map with one key, the request's name.
 #![forbid(unsafe_code)]
 
 mod answer;
@@ -14,14 +14,14 @@ use std::io;
 use answer::Answer;
 pub use model::{Claims, Description, NsmError, Pcr};
 
-/// A module, reached through a function that hands it a request and returns its answer.
+/// A module, reached through a function that sends it a request and returns its answer.
 #[derive(Debug)]
 pub struct Module<X> {
     exchange: X,
 }
 
 impl<X: Fn(&[u8]) -> io::Result<Vec<u8>>> Module<X> {
-    /// The module that `exchange` reaches.
+    /// The module that is reached through `exchange`.
     pub fn over(exchange: X) -> Self {
         Self { exchange }
     }

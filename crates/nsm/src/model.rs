@@ -7,11 +7,11 @@ use std::{fmt, io};
 pub struct Description {
     /// The module's version: major, minor, patch.
     pub version: (u16, u16, u16),
-    /// Its name, which holds the instance's and the enclave's. Printable ASCII, at most 256 bytes.
+    /// Its name, which contains those of the instance and the enclave. Printable ASCII, at most 256 bytes.
     pub module_id: String,
-    /// How many PCRs it has.
+    /// Its number of PCRs.
     pub max_pcrs: u16,
-    /// Which of them are locked, ascending; at most 256.
+    /// The locked ones, ascending; at most 256.
     pub locked_pcrs: Vec<u16>,
     /// The hash of its PCRs: `SHA256`, `SHA384` or `SHA512`.
     pub digest: String,
@@ -26,7 +26,7 @@ pub struct Pcr {
     pub value: Vec<u8>,
 }
 
-/// What an attestation document is to carry.
+/// The caller's data for an attestation document.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Claims<'a> {
     /// At most 512 bytes.
@@ -37,16 +37,16 @@ pub struct Claims<'a> {
     pub public_key: Option<&'a [u8]>,
 }
 
-/// Why the module did not do what it was asked for.
+/// Why a request failed.
 #[derive(Debug)]
 pub enum NsmError {
     /// The device or the ioctl failed.
     Device(io::Error),
-    /// The request is not one that a module takes.
+    /// The request exceeds a limit of the module.
     Request(String),
-    /// The module refused, with its own name for the reason (`InvalidArgument`, `ReadOnlyIndex`, …).
+    /// The module refused the request, with its own name for the reason (`InvalidArgument`, `ReadOnlyIndex`, …).
     Refused(String),
-    /// The answer is not what the request asks for.
+    /// The answer is malformed, or belongs to another request.
     Answer(String),
 }
 

@@ -1,6 +1,6 @@
-//! Requests as bytes.
+//! The encoding of requests.
 //!
-//! Its law: a request has one form, that of the vendor's library.
+//! Invariant: a request has one encoding, that of the vendor's library.
 
 use std::convert::Infallible;
 
@@ -8,11 +8,11 @@ use minicbor::encode::{Encoder, Error as EncodeError};
 
 use crate::model::{Claims, NsmError};
 
-/// Most bytes of user data and of a nonce in an attestation document (AWS Nitro Enclaves, "Attestation document
+/// Maximum size of user data and of a nonce, in bytes, in an attestation document (AWS Nitro Enclaves, "Attestation document
 /// specification").
 const DATA_LIMIT: usize = 512;
 
-/// Most bytes of a public key in it (same place).
+/// Maximum size of a public key in it, in bytes (same source).
 const KEY_LIMIT: usize = 1024;
 
 pub(crate) fn describe() -> Result<Vec<u8>, NsmError> {
@@ -103,18 +103,18 @@ mod tests {
     }
 
     #[test]
-    fn claims_over_their_limits_are_refused_before_the_module_is_asked() {
+    fn claims_over_their_limits_are_refused_before_a_request_is_sent() {
         let long = [0; 1025];
         let refused = |claims| attest(claims).unwrap_err().to_string();
         let nonce = refused(Claims { nonce: Some(&long[..513]), ..Claims::default() });
         assert!(nonce.ends_with("nonce has 513 bytes, the limit is 512"), "{nonce}");
         let key = refused(Claims { public_key: Some(&long), ..Claims::default() });
         assert!(key.ends_with("public_key has 1025 bytes, the limit is 1024"), "{key}");
-        let most = Claims {
+        let largest = Claims {
             user_data: Some(&long[..512]),
             nonce: Some(&long[..512]),
             public_key: Some(&long[..1024]),
         };
-        assert!(attest(most).is_ok());
+        assert!(attest(largest).is_ok());
     }
 }

@@ -1,14 +1,14 @@
-//! Answers as a module gives them, and answers that lie.
+//! Answers as a module encodes them, and malformed ones.
 
 use super::*;
 use crate::Module;
 
-/// The module that gives this answer to everything.
+/// A module that sends this answer to every request.
 fn answering(bytes: &[u8]) -> Module<impl Fn(&[u8]) -> std::io::Result<Vec<u8>>> {
     Module::over(|_| Ok(bytes.to_vec()))
 }
 
-fn told<T: std::fmt::Debug>(result: Result<T, NsmError>) -> String {
+fn error_of<T: std::fmt::Debug>(result: Result<T, NsmError>) -> String {
     result.unwrap_err().to_string()
 }
 
@@ -46,20 +46,20 @@ fn answers_in_the_bytes_of_the_vendors_library_are_read() {
 }
 
 #[test]
-fn a_register_is_read_whatever_the_order_of_its_fields_and_whatever_else_is_there() {
+fn the_fields_of_a_register_may_have_any_order_and_unknown_ones_are_skipped() {
     let head: &[u8] = b"\xa1\x6bDescribePCR\xa3\x65other\x82\x01\x80\x64data\x58\x20";
     let answer = [head, &[1; 32], b"\x64lock\xf4"].concat();
     assert_eq!(answering(&answer).pcr(0).unwrap(), Pcr { locked: false, value: vec![1; 32] });
 }
 
 #[test]
-fn a_refusal_is_reported_by_the_modules_name_for_it() {
+fn a_refusal_is_reported_with_the_modules_name_for_the_reason() {
     let refused = answering(b"\xa1\x65Error\x6dReadOnlyIndex").lock(16);
     assert!(matches!(refused, Err(NsmError::Refused(reason)) if reason == "ReadOnlyIndex"));
 }
 
 #[test]
-fn a_refusal_that_would_drive_a_terminal_is_a_malformed_answer() {
+fn a_refusal_with_terminal_control_characters_is_a_malformed_answer() {
     for answer in [&b"\xa1\x65Error\x64\x1b[2J"[..], b"\xa1\x65Error\x01", b"\xa1\x65Error\x61x\x00"] {
         assert!(matches!(answering(answer).lock(16), Err(NsmError::Answer(_))), "{answer:?}");
     }
@@ -67,60 +67,60 @@ fn a_refusal_that_would_drive_a_terminal_is_a_malformed_answer() {
 
 #[test]
 fn an_answer_to_another_request_is_refused() {
-    assert!(told(answering(b"\x67LockPCR").lock_below(1)).ends_with("not an answer to LockPCRs"));
-    assert!(told(answering(&pcr_answer(48)).random()).ends_with("not an answer to GetRandom"));
+    assert!(error_of(answering(b"\x67LockPCR").lock_below(1)).ends_with("not an answer to LockPCRs"));
+    assert!(error_of(answering(&pcr_answer(48)).random()).ends_with("not an answer to GetRandom"));
 }
 
 #[test]
 fn a_register_without_a_lock_or_of_an_impossible_length_is_refused() {
     let head: &[u8] = b"\xa1\x6bDescribePCR\xa1\x64data\x58\x30";
-    assert!(told(answering(&[head, &[1; 48]].concat()).pcr(0)).ends_with("without lock or data"));
+    assert!(error_of(answering(&[head, &[1; 48]].concat()).pcr(0)).ends_with("without lock or data"));
     for length in [0, 31, 49, 65, 255] {
-        let refused = told(answering(&pcr_answer(length)).pcr(0));
+        let refused = error_of(answering(&pcr_answer(length)).pcr(0));
         assert!(refused.ends_with(&format!("a value of {length} bytes")), "{refused}");
     }
 }
 
 #[test]
-fn more_random_bytes_than_a_module_gives_and_none_at_all_are_refused() {
+fn an_invalid_number_of_random_bytes_is_refused() {
     let head: &[u8] = b"\xa1\x69GetRandom\xa1\x66random\x59";
     for length in [0, 257] {
         let count = u16::try_from(length).unwrap().to_be_bytes();
-        let refused = told(answering(&[head, &count, &vec![0; length]].concat()).random());
+        let refused = error_of(answering(&[head, &count, &vec![0; length]].concat()).random());
         assert!(refused.ends_with(&format!("a value of {length} bytes")), "{refused}");
     }
 }
 
 #[test]
-fn a_list_of_locked_registers_without_end_is_refused() {
+fn an_unbounded_list_of_locked_registers_is_refused() {
     let head: &[u8] = b"\xa1\x6bDescribeNSM\xa2\x66digest\x66SHA384\x6blocked_pcrs";
     let of = |length: &[u8], count| [head, length, &vec![0; count]].concat();
     assert_eq!(answering(&of(&[0x99, 1, 0], 256)).describe().unwrap().locked_pcrs.len(), 256);
     for (length, count) in
         [(&[0x99, 1, 1][..], 257), (&[0x9f], 5000), (&[0x9b, 255, 255, 255, 255, 255, 255, 255, 255], 5000)]
     {
-        let refused = told(answering(&of(length, count)).describe());
+        let refused = error_of(answering(&of(length, count)).describe());
         assert!(refused.ends_with("more than 256 locked registers"), "{refused}");
     }
 }
 
 #[test]
-fn an_answer_longer_than_the_drivers_room_is_refused() {
+fn an_answer_larger_than_the_drivers_buffer_is_refused() {
     let long = [b"\x67LockPCR".to_vec(), vec![0; 0x3000]].concat();
-    assert!(told(answering(&long).lock(0)).contains("12296 bytes, the limit is 12288"));
+    assert!(error_of(answering(&long).lock(0)).contains("12296 bytes, the limit is 12288"));
 }
 
 #[test]
-fn every_truncation_of_an_answer_is_refused_and_so_is_a_byte_behind_it() {
+fn a_truncated_answer_and_one_with_a_trailing_byte_are_refused() {
     let sound = pcr_answer(48);
     for length in 0..sound.len() {
         assert!(answering(&sound[..length]).pcr(0).is_err(), "{length} bytes");
     }
-    assert!(told(answering(&[&sound[..], &[0]].concat()).pcr(0)).ends_with("1 bytes follow its end"));
+    assert!(error_of(answering(&[&sound[..], &[0]].concat()).pcr(0)).ends_with("1 bytes follow its end"));
 }
 
 #[test]
-fn a_device_that_fails_is_no_answer() {
+fn a_failure_of_the_device_is_reported() {
     let broken = Module::over(|_| Err(std::io::Error::other("broken")));
     assert!(matches!(broken.random(), Err(NsmError::Device(_))));
 }
