@@ -1,4 +1,4 @@
-//! libFuzzer's entrance to [`cloister_fuzz::nsm::answer`].
+//! The libFuzzer entry point of [`cloister_fuzz::nsm::answer`].
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| cloister_fuzz::nsm::answer(data));

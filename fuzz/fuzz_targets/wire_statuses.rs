@@ -1,4 +1,4 @@
-//! libFuzzer's entrance to [`cloister_fuzz::wire::statuses`].
+//! The libFuzzer entry point of [`cloister_fuzz::wire::statuses`].
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| cloister_fuzz::wire::statuses(data));

@@ -118,12 +118,12 @@ pub fn cpio(data: &[u8]) {
 }
 
 /// The number of entries in an archive; their contents are read as well.
-fn names_of(archive: &[u8]) -> Result<usize, cpio::ReadFault> {
+fn names_of(archive: &[u8]) -> Result<usize, cpio::ReadError> {
     let mut reader = cpio::Reader::new(archive);
     let mut count = 0;
     while let Some(entry) = reader.next_entry()? {
         let mut content = Vec::new();
-        reader.data().read_to_end(&mut content).map_err(cpio::ReadFault::Read)?;
+        reader.data().read_to_end(&mut content).map_err(cpio::ReadError::Read)?;
         assert!(content.len() <= usize::try_from(entry.size).unwrap_or(usize::MAX));
         count += 1;
     }

@@ -1,9 +1,9 @@
-//! What a Nitro Security Module answers.
+//! Answers of a Nitro Security Module.
 
 use cloister_nsm::{Claims, Module, NsmError};
 
-/// One answer, given to each request. What is read has the bounds that are promised, one answer is read by one request at
-/// most, and nothing that drives a terminal comes out.
+/// One answer, sent to each request. Decoded values are within their bounds, at most one request accepts the answer, and no
+/// terminal control characters are returned.
 pub fn answer(data: &[u8]) {
     let module = Module::over(|_| Ok(data.to_vec()));
     let mut read = 0;
@@ -25,11 +25,11 @@ pub fn answer(data: &[u8]) {
     }
     if let Ok(description) = checked(module.describe()) {
         assert!(description.locked_pcrs.len() <= 256);
-        assert!(shown(&description.module_id) && description.digest.starts_with("SHA"));
+        assert!(printable(&description.module_id) && description.digest.starts_with("SHA"));
         read += 1;
     }
     read += usize::from(checked(module.lock(0)).is_ok()) + usize::from(checked(module.lock_below(1)).is_ok());
-    assert!(read <= 1, "one answer, read by {read} requests");
+    assert!(read <= 1, "one answer was accepted by {read} requests");
 }
 
 fn checked<T>(answer: Result<T, NsmError>) -> Result<T, NsmError> {
@@ -40,6 +40,6 @@ fn checked<T>(answer: Result<T, NsmError>) -> Result<T, NsmError> {
     answer
 }
 
-fn shown(text: &str) -> bool {
+fn printable(text: &str) -> bool {
     text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -125,18 +125,18 @@ pub fn messages(data: &[u8]) {
     packet::<FromGateway>(data);
 }
 
-/// A packet between the supervisor and the gateway, whose parts have limits of their own.
+/// A packet between the supervisor and the gateway; each of its parts has a limit.
 fn packet<M: DeserializeOwned + Serialize + gateway::Bounded + PartialEq + std::fmt::Debug>(data: &[u8]) {
     if let Ok(message) = gateway::decode::<M>(data) {
-        let written = serde_json::to_vec(&message).expect("what was read can be written");
+        let written = serde_json::to_vec(&message).expect("a packet that was read can be written");
         if written.len() <= gateway::LIMIT {
-            assert_eq!(gateway::decode::<M>(&written).expect("what was written can be read"), message);
+            assert_eq!(gateway::decode::<M>(&written).expect("a written packet can be read"), message);
         }
     }
 }
 
-/// The control channel as the host reads it: frames of an enclave put together to statuses, of which it holds no more than one
-/// and no more than that may have.
+/// The control channel as the host reads it: the enclave's frames are assembled into statuses, and at most one status of bounded
+/// size is in memory.
 pub fn statuses(data: &[u8]) {
     let (mut decoder, mut assembly) = (Decoder::new(HOST_LIMIT), Assembly::default());
     for piece in data.chunks(HOST_LIMIT) {
@@ -156,22 +156,22 @@ pub fn statuses(data: &[u8]) {
     }
 }
 
-/// A status that came from frames is the same after it went through frames once more.
+/// A status that was assembled from frames is unchanged when it is encoded and assembled again.
 fn whole_again(status: Status) {
     assert!(status.services.len() <= MAX_SERVICES);
-    // What an enclave writes in short, such as numbers, may be longer in our form.
+    // Values that an enclave may encode more compactly, such as numbers, may be longer in our encoding.
     let Ok(frames) = control::frames(status.clone()) else { return };
     if frames.len() > MAX_FRAMES {
         return;
     }
     let (mut decoder, mut assembly, mut read) = (Decoder::new(HOST_LIMIT), Assembly::default(), None);
     decoder.push(&frames.concat());
-    while let Some(message) = decoder.next_message().expect("what was written can be read") {
-        assert!(read.is_none(), "something follows a whole status");
+    while let Some(message) = decoder.next_message().expect("a written message can be read") {
+        assert!(read.is_none(), "a message follows a complete status");
         read = match message {
-            FromGuest::Status(head) => assembly.head(head).expect("a head that was written"),
-            FromGuest::Services(page) => assembly.page(page).expect("a page that was written"),
-            FromGuest::Reply { .. } => panic!("nothing was asked"),
+            FromGuest::Status(head) => assembly.head(head).expect("a written head can be read"),
+            FromGuest::Services(page) => assembly.page(page).expect("a written page can be read"),
+            FromGuest::Reply { .. } => panic!("no request was sent"),
         };
     }
     assert_eq!(read, Some(status));

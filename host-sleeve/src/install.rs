@@ -14,7 +14,7 @@ const OS_VARIABLE: &str = "CLOISTER_OS";
 /// The variable with the directory of the cache.
 const CACHE_VARIABLE: &str = "CLOISTER_CACHE";
 
-/// A program installed with this executable, else one in `PATH`.
+/// The program installed with this executable; default: the one in `PATH`.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let own = in_prefix(&["libexec", "cloister", name]).filter(|path| path.is_file());
     own.or_else(|| in_path(name))
@@ -26,10 +26,10 @@ pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
     env::split_paths(&path).map(|dir| dir.join(name)).find(|file| is_executable(file))
 }
 
-/// The directory of the OS release for `arch`: `CLOISTER_OS`, else the one installed with this executable.
+/// The directory of the OS release for `arch`: `CLOISTER_OS`; default: the one installed with this executable.
 pub(crate) fn os(arch: &str) -> Result<PathBuf> {
-    if let Some(asked) = env::var_os(OS_VARIABLE).filter(|value| !value.is_empty()) {
-        return Ok(PathBuf::from(asked));
+    if let Some(requested) = env::var_os(OS_VARIABLE).filter(|value| !value.is_empty()) {
+        return Ok(PathBuf::from(requested));
     }
     let own = in_prefix(&["share", "cloister", "os", arch]).filter(|path| path.is_dir());
     own.ok_or_else(|| {
@@ -40,10 +40,10 @@ pub(crate) fn os(arch: &str) -> Result<PathBuf> {
 
 /// A directory in the cache, created if it is missing.
 pub(crate) fn cache(part: &str) -> Result<PathBuf> {
-    let asked = env::var_os(CACHE_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let requested = env::var_os(CACHE_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".cache/cloister"));
-    let base = asked.or_else(home).ok_or_else(|| {
-        Error::host("no directory for the cache is known").hint(format!("set HOME or {CACHE_VARIABLE}"))
+    let base = requested.or_else(home).ok_or_else(|| {
+        Error::host("there is no directory for the cache").hint(format!("set HOME or {CACHE_VARIABLE}"))
     })?;
     let directory = base.join(part);
     std::fs::create_dir_all(&directory).doing(|| format!("cannot create {}", directory.display()))?;

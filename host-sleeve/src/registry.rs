@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
-use cloister_image::oci::{Architecture, OciFault, Reference};
+use cloister_image::oci::{Architecture, OciError, Reference};
 pub(crate) use cloister_registry::{Access, Event, Pruned, Pulled};
-use cloister_registry::{PruneFault, Pull, PullFault, RegistryFault};
+use cloister_registry::{PruneError, Pull, PullError, RegistryError};
 
 use crate::error::{Error, Result, hint_for};
 
@@ -22,69 +22,69 @@ pub(crate) fn pull(
     stop: &AtomicBool,
 ) -> Result<Pulled> {
     let pulled = Pull::new(access, report, stop).run(reference, architecture, cache);
-    pulled.map_err(|fault| pull_error(format!("cannot pull {reference}"), fault))
+    pulled.map_err(|error| pull_error(format!("cannot pull {reference}"), error))
 }
 
 /// Removes all blobs from the cache that were not used for `unused`.
 pub(crate) fn prune(cache: &Path, unused: Duration) -> Result<Pruned> {
-    cloister_registry::prune(cache, unused, SystemTime::now()).map_err(|fault| prune_error(cache, fault))
+    cloister_registry::prune(cache, unused, SystemTime::now()).map_err(|error| prune_error(cache, error))
 }
 
-fn pull_error(what: String, fault: PullFault) -> Error {
-    match fault {
-        PullFault::Registry(fault) => registry_error(what, &fault).because(fault),
-        PullFault::Image(fault @ OciFault::Host { .. }) => Error::host(what).because(fault),
-        PullFault::Image(fault @ (OciFault::Platform { .. } | OciFault::Ambiguous(_))) => {
+fn pull_error(what: String, error: PullError) -> Error {
+    match error {
+        PullError::Registry(error) => registry_error(what, &error).because(error),
+        PullError::Image(error @ OciError::Host { .. }) => Error::host(what).because(error),
+        PullError::Image(error @ (OciError::Platform { .. } | OciError::Ambiguous(_))) => {
             Error::operator(what)
-                .because(fault)
+                .because(error)
                 .hint("choose another image, or select one of them by its digest")
         }
-        PullFault::Image(fault) => Error::author(what).because(fault),
+        PullError::Image(error) => Error::author(what).because(error),
     }
 }
 
-fn registry_error(what: String, fault: &RegistryFault) -> Error {
-    use RegistryFault as Fault;
-    match fault {
-        Fault::Network { .. } | Fault::Broken { .. } => Error::host(what)
+fn registry_error(what: String, error: &RegistryError) -> Error {
+    use RegistryError as Reason;
+    match error {
+        Reason::Network { .. } | Reason::Broken { .. } => Error::host(what)
             .hint("check the network connection; a proxy is set with HTTPS_PROXY and NO_PROXY"),
-        Fault::Missing { .. } => Error::operator(what).hint("check the spelling, the tag or the digest"),
-        Fault::Denied { known: false, .. } => {
+        Reason::Missing { .. } => Error::operator(what).hint("check the spelling, the tag or the digest"),
+        Reason::Denied { known: false, .. } => {
             Error::operator(what).hint("log in with `docker login` or `podman login`, or check the spelling")
         }
-        Fault::Denied { known: true, .. } => {
+        Reason::Denied { known: true, .. } => {
             Error::operator(what).hint("log in again, or request permission to pull it")
         }
-        Fault::TooMany { .. } => Error::host(what)
+        Reason::TooMany { .. } => Error::host(what)
             .hint("wait, or log in with `docker login`: its limits are higher for authenticated users"),
-        Fault::NoRoots => Error::host(what)
+        Reason::NoRoots => Error::host(what)
             .hint("apt install ca-certificates, or set SSL_CERT_FILE to a file of certificates"),
-        Fault::File { .. } => {
+        Reason::File { .. } => {
             Error::operator(what).hint("correct that file, or recreate it with `docker login`")
         }
-        Fault::Helper { helper, .. } => Error::operator(what).hint(format!(
+        Reason::Helper { helper, .. } => Error::operator(what).hint(format!(
             "run `docker-credential-{helper} get` by hand, with the registry's name on standard input"
         )),
-        Fault::Stopped => Error::interrupted(what),
-        Fault::Cache { .. } => {
+        Reason::Stopped => Error::interrupted(what),
+        Reason::Cache { .. } => {
             Error::host(what).hint("free disk space there, or point CLOISTER_CACHE to another disk")
         }
-        Fault::Status { .. } if fault.is_passing() => {
+        Reason::Status { .. } if error.is_passing() => {
             Error::host(what).hint("the registry reports a temporary problem: try again later")
         }
-        Fault::Status { .. } | Fault::Protocol { .. } | Fault::Digest { .. } | Fault::TooLong { .. } => {
+        Reason::Status { .. } | Reason::Protocol { .. } | Reason::Digest { .. } | Reason::TooLong { .. } => {
             Error::author(what).hint("contact the registry's operator")
         }
     }
 }
 
-fn prune_error(cache: &Path, fault: PruneFault) -> Error {
+fn prune_error(cache: &Path, error: PruneError) -> Error {
     let what = format!("cannot prune {}", cache.display());
-    match fault {
-        PruneFault::InUse { .. } => Error::operator(what)
+    match error {
+        PruneError::InUse { .. } => Error::operator(what)
             .because(std::io::Error::other("a build is using it"))
             .hint("wait until the build has finished"),
-        PruneFault::Io { source, .. } => {
+        PruneError::Io { source, .. } => {
             let hint = hint_for(&source);
             let error = Error::host(what).because(source);
             match hint {
@@ -99,8 +99,8 @@ fn prune_error(cache: &Path, fault: PruneFault) -> Error {
 mod tests {
     use super::*;
 
-    fn error_for(fault: RegistryFault) -> Error {
-        pull_error("cannot pull q.io/app:1".to_owned(), PullFault::Registry(fault))
+    fn error_for(error: RegistryError) -> Error {
+        pull_error("cannot pull q.io/app:1".to_owned(), PullError::Registry(error))
     }
 
     fn hint(error: &Error) -> &str {
@@ -110,10 +110,10 @@ mod tests {
     #[test]
     fn each_failure_of_a_registry_states_who_must_act() {
         let registry = || "q.io".to_owned();
-        let error = error_for(RegistryFault::Denied { registry: registry(), known: false });
+        let error = error_for(RegistryError::Denied { registry: registry(), known: false });
         assert!(matches!(error, Error::Operator(_)) && hint(&error).contains("docker login"), "{error:?}");
         assert!(error.reasons().concat().contains("denied access to anonymous users"), "{error:?}");
-        let status = |status| RegistryFault::Status {
+        let status = |status| RegistryError::Status {
             registry: registry(),
             status,
             message: String::new(),
@@ -127,14 +127,14 @@ mod tests {
             "{error:?}"
         );
         let source = std::io::ErrorKind::UnexpectedEof.into();
-        let error = error_for(RegistryFault::Broken { registry: registry(), source });
+        let error = error_for(RegistryError::Broken { registry: registry(), source });
         assert!(matches!(error, Error::Host(_)) && hint(&error).contains("HTTPS_PROXY"), "{error:?}");
-        assert_eq!(error_for(RegistryFault::Stopped).run_code(), 130);
+        assert_eq!(error_for(RegistryError::Stopped).run_code(), 130);
     }
 
     #[test]
     fn a_cache_in_use_is_not_pruned_and_the_error_states_why() {
-        let error = prune_error(Path::new("/cache"), PruneFault::InUse { root: "/cache".into() });
+        let error = prune_error(Path::new("/cache"), PruneError::InUse { root: "/cache".into() });
         assert_eq!(error.to_string(), "cannot prune /cache");
         assert!(error.reasons().concat().contains("a build is using it"));
     }

@@ -21,16 +21,16 @@ use cloister_manifest::Manifest;
 use cloister_manifest::model::ModelError;
 use cloister_manifest::source::{self, Arch, ImageConfig};
 
-use crate::artifact::{ApplicationRecord, ArtifactFault, RootForm, ToolRecord};
-use crate::cpio::WriteFault;
+use crate::artifact::{ApplicationRecord, ArtifactError, RootForm, ToolRecord};
+use crate::cpio::WriteError;
 use crate::digest::Digest;
-use crate::directory::DirectoryFault;
+use crate::directory::DirectoryError;
 use crate::eif::{self, Signer};
 use crate::erofs;
-use crate::layers::{LayerFault, Notes};
+use crate::layers::{LayerError, Notes};
 use crate::limits::Limits;
-use crate::oci::{Architecture, OciFault, Select};
-use crate::ramdisk::OsFault;
+use crate::oci::{Architecture, OciError, Select};
+use crate::ramdisk::OsError;
 use crate::tree::Tree;
 
 pub use open::open;
@@ -128,9 +128,9 @@ pub struct Pack<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// Why a build failed. [`BuildFault::responsibility`] returns who must act.
+/// Why a build failed. [`BuildError::responsibility`] returns who must act.
 #[derive(Debug, thiserror::Error)]
-pub enum BuildFault {
+pub enum BuildError {
     /// The input is not of the stated form, or not for this architecture.
     #[error("the image {} cannot be used", .path.display())]
     Input {
@@ -138,7 +138,7 @@ pub enum BuildFault {
         path: PathBuf,
         /// The cause.
         #[source]
-        fault: OciFault,
+        error: OciError,
     },
     /// A layer is refused.
     #[error("layer {number} of {count} ({digest}) is refused")]
@@ -151,7 +151,7 @@ pub enum BuildFault {
         digest: Digest,
         /// The cause.
         #[source]
-        fault: Box<LayerFault>,
+        error: Box<LayerError>,
     },
     /// The directory cannot be used.
     #[error("the directory {} cannot be used", .path.display())]
@@ -160,7 +160,7 @@ pub enum BuildFault {
         path: PathBuf,
         /// The cause.
         #[source]
-        fault: DirectoryFault,
+        error: DirectoryError,
     },
     /// The manifest has no canonical form.
     #[error("the manifest cannot be encoded")]
@@ -172,11 +172,11 @@ pub enum BuildFault {
         path: PathBuf,
         /// The cause.
         #[source]
-        fault: OsFault,
+        error: OsError,
     },
     /// The ramdisk with the application was not written.
     #[error("the application's ramdisk cannot be written")]
-    Ramdisk(#[source] WriteFault),
+    Ramdisk(#[source] WriteError),
     /// The file system with the application was not written.
     #[error("the application's file system cannot be written")]
     Erofs(#[source] erofs::Error),
@@ -188,7 +188,7 @@ pub enum BuildFault {
     Sign(#[source] eif::Error),
     /// The artifact cannot be written.
     #[error("the artifact cannot be written")]
-    Artifact(#[from] ArtifactFault),
+    Artifact(#[from] ArtifactError),
     /// The caller cancelled it.
     #[error("the build was cancelled")]
     Cancelled,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::artifact::{Artifact, ArtifactFault, BuildRecord, Contents, ContentsFault, Item, ItemKind, Part};
+use crate::artifact::{Artifact, ArtifactError, BuildRecord, Contents, ContentsError, Item, ItemKind, Part};
 use crate::digest::Digest;
 
 /// The field of a manifest's service whose texts are secrets.
@@ -86,7 +86,7 @@ impl Difference {
 }
 
 /// Compares two artifacts.
-pub fn compare(first: &Artifact, second: &Artifact) -> Result<Difference, ContentsFault> {
+pub fn compare(first: &Artifact, second: &Artifact) -> Result<Difference, ContentsError> {
     let parts = parts(first, second);
     let mut fields = Vec::new();
     let changed: BTreeSet<&str> = parts.iter().map(|change| change.part.as_str()).collect();
@@ -97,7 +97,7 @@ pub fn compare(first: &Artifact, second: &Artifact) -> Result<Difference, Conten
         }
     }
     if changed.contains(Part::CommandLine.title()) {
-        let text = |artifact: &Artifact| Ok::<_, ArtifactFault>(Value::String(artifact.command_line()?));
+        let text = |artifact: &Artifact| Ok::<_, ArtifactError>(Value::String(artifact.command_line()?));
         walk(&Place::of(Part::CommandLine), Some(&text(first)?), Some(&text(second)?), &mut fields);
     }
     let changed = changed.contains(Part::AppRamdisk.title());
@@ -126,7 +126,7 @@ fn parts(first: &Artifact, second: &Artifact) -> Vec<PartChange> {
     all.into_iter().filter_map(change).collect()
 }
 
-fn document(artifact: &Artifact, part: Part) -> Result<Option<Value>, ArtifactFault> {
+fn document(artifact: &Artifact, part: Part) -> Result<Option<Value>, ArtifactError> {
     if artifact.size(part) == 0 { Ok(None) } else { artifact.json(part).map(Some) }
 }
 

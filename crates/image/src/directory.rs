@@ -15,14 +15,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 
-use crate::layers::{EntryFault, Notes, check_symlink, escapes_root, keeps_xattr};
-use crate::limits::{self, LimitFault, Limits, MAX_PATH, MAX_XATTR};
-use crate::spool::{Spool, SpoolFault};
+use crate::layers::{EntryError, Notes, check_symlink, escapes_root, keeps_xattr};
+use crate::limits::{self, LimitError, Limits, MAX_PATH, MAX_XATTR};
+use crate::spool::{Spool, SpoolError};
 use crate::tree::{Inode, InodeId, Kind, Tree, Xattrs, join};
 
 /// Why a directory cannot be an application's root.
 #[derive(Debug, thiserror::Error)]
-pub enum DirectoryFault {
+pub enum DirectoryError {
     /// It cannot be read: a problem of this host.
     #[error("{} cannot be read", .path.display())]
     Read {
@@ -42,23 +42,23 @@ pub enum DirectoryFault {
         path: PathBuf,
         /// The cause.
         #[source]
-        fault: EntryFault,
+        error: EntryError,
     },
     /// It exceeds a limit, which an operator can raise.
     #[error("it is too large")]
-    Limit(#[source] LimitFault),
+    Limit(#[source] LimitError),
     /// It cannot be written to the scratch directory: a problem of this host.
     #[error("the scratch directory cannot be written")]
     Scratch(#[source] io::Error),
 }
 
 /// Reads the tree below `root`, file contents into `spool`.
-pub fn read(root: &Path, spool: &mut Spool, limits: &Limits) -> Result<(Tree, Notes), DirectoryFault> {
-    let fault =
-        |source: rustix::io::Errno| DirectoryFault::Read { path: root.to_owned(), source: source.into() };
+pub fn read(root: &Path, spool: &mut Spool, limits: &Limits) -> Result<(Tree, Notes), DirectoryError> {
+    let error =
+        |source: rustix::io::Errno| DirectoryError::Read { path: root.to_owned(), source: source.into() };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let handle = rustix::fs::open(root, flags, Mode::empty()).map_err(fault)?;
-    let stat = rustix::fs::fstat(&handle).map_err(fault)?;
+    let handle = rustix::fs::open(root, flags, Mode::empty()).map_err(error)?;
+    let stat = rustix::fs::fstat(&handle).map_err(error)?;
     let mut walk = Walk {
         place: root,
         owner: (stat.st_uid, stat.st_gid),
@@ -101,11 +101,11 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn directory(&mut self, path: &[u8]) -> Result<(), DirectoryFault> {
-        let handle = self.open(path, OFlags::DIRECTORY).map_err(|error| self.fault(path, error))?;
-        let list = Dir::read_from(&handle).map_err(|error| self.fault(path, error))?;
+    fn directory(&mut self, path: &[u8]) -> Result<(), DirectoryError> {
+        let handle = self.open(path, OFlags::DIRECTORY).map_err(|error| self.error(path, error))?;
+        let list = Dir::read_from(&handle).map_err(|error| self.error(path, error))?;
         for entry in list {
-            let entry = entry.map_err(|error| self.fault(path, error))?;
+            let entry = entry.map_err(|error| self.error(path, error))?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
                 self.entry(&handle, &join(path, name), entry.file_name())?;
@@ -119,9 +119,9 @@ impl Walk<'_> {
         directory: &OwnedFd,
         path: &[u8],
         name: &std::ffi::CStr,
-    ) -> Result<(), DirectoryFault> {
+    ) -> Result<(), DirectoryError> {
         let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|error| self.fault(path, error))?;
+            .map_err(|error| self.error(path, error))?;
         self.count(path)?;
         if let Some(id) = self.linked.get(&(stat.st_dev, stat.st_ino)) {
             self.tree.entries.insert(path.to_vec(), *id);
@@ -143,15 +143,15 @@ impl Walk<'_> {
         path: &[u8],
         name: &std::ffi::CStr,
         stat: &Stat,
-    ) -> Result<Option<(Kind, Xattrs)>, DirectoryFault> {
+    ) -> Result<Option<(Kind, Xattrs)>, DirectoryError> {
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => self.subdirectory(path, stat),
             FileType::RegularFile => return self.file(path, stat).map(Some),
             FileType::Fifo => Kind::Fifo,
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(directory, name, Vec::new());
-                let target = target.map_err(|error| self.fault(path, error))?.into_bytes();
-                check_symlink(&target).map_err(|fault| self.refused(path, fault))?;
+                let target = target.map_err(|error| self.error(path, error))?.into_bytes();
+                check_symlink(&target).map_err(|error| self.refused(path, error))?;
                 if escapes_root(path, &target) {
                     self.notes.escaping_link(path, &target);
                 }
@@ -166,7 +166,7 @@ impl Walk<'_> {
                     .add(|| format!("the socket {} is left out: nothing listens on it", crate::shown(path)));
                 return Ok(None);
             }
-            FileType::Unknown => return Err(self.refused(path, EntryFault::Unknown)),
+            FileType::Unknown => return Err(self.refused(path, EntryError::Unknown)),
         };
         Ok(Some((kind, Xattrs::new())))
     }
@@ -182,22 +182,22 @@ impl Walk<'_> {
         Kind::Directory
     }
 
-    fn file(&mut self, path: &[u8], stat: &Stat) -> Result<(Kind, Xattrs), DirectoryFault> {
+    fn file(&mut self, path: &[u8], stat: &Stat) -> Result<(Kind, Xattrs), DirectoryError> {
         // O_NONBLOCK: if the file has become a pipe in the meantime, opening it must not block.
-        let handle = self.open(path, OFlags::NONBLOCK).map_err(|error| self.fault(path, error))?;
-        let length = u64::try_from(stat.st_size).map_err(|_| DirectoryFault::Changed(self.shown(path)))?;
+        let handle = self.open(path, OFlags::NONBLOCK).map_err(|error| self.error(path, error))?;
+        let length = u64::try_from(stat.st_size).map_err(|_| DirectoryError::Changed(self.shown(path)))?;
         self.bytes = self.bytes.saturating_add(length);
-        limits::check(limits::UNPACKED, self.bytes, self.limits.unpacked).map_err(DirectoryFault::Limit)?;
+        limits::check(limits::UNPACKED, self.bytes, self.limits.unpacked).map_err(DirectoryError::Limit)?;
         let xattrs = self.xattrs(&handle, path)?;
         let mut file = File::from(handle);
         let content = match self.spool.append_file(&mut file, length) {
             Ok(content) => content,
-            Err(SpoolFault::Write(error)) => return Err(DirectoryFault::Scratch(error)),
-            Err(SpoolFault::Read(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(DirectoryFault::Changed(self.shown(path)));
+            Err(SpoolError::Write(error)) => return Err(DirectoryError::Scratch(error)),
+            Err(SpoolError::Read(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(DirectoryError::Changed(self.shown(path)));
             }
-            Err(SpoolFault::Read(source)) => {
-                return Err(DirectoryFault::Read { path: self.shown(path), source });
+            Err(SpoolError::Read(source)) => {
+                return Err(DirectoryError::Read { path: self.shown(path), source });
             }
         };
         self.unchanged(&file, path, stat)?;
@@ -205,28 +205,28 @@ impl Walk<'_> {
     }
 
     /// Whether the file is still the one seen in the directory, unchanged.
-    fn unchanged(&self, file: &File, path: &[u8], before: &Stat) -> Result<(), DirectoryFault> {
-        let after = rustix::fs::fstat(file).map_err(|error| self.fault(path, error))?;
+    fn unchanged(&self, file: &File, path: &[u8], before: &Stat) -> Result<(), DirectoryError> {
+        let after = rustix::fs::fstat(file).map_err(|error| self.error(path, error))?;
         let key = |stat: &Stat| {
             (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_mode)
         };
-        if key(before) == key(&after) { Ok(()) } else { Err(DirectoryFault::Changed(self.shown(path))) }
+        if key(before) == key(&after) { Ok(()) } else { Err(DirectoryError::Changed(self.shown(path))) }
     }
 
-    fn xattrs(&mut self, file: &OwnedFd, path: &[u8]) -> Result<Xattrs, DirectoryFault> {
+    fn xattrs(&mut self, file: &OwnedFd, path: &[u8]) -> Result<Xattrs, DirectoryError> {
         let mut list = vec![0_u8; MAX_XATTR];
         let length = match rustix::fs::flistxattr(file, &mut list) {
             Ok(length) => length,
             // A file system without extended attributes.
             Err(rustix::io::Errno::OPNOTSUPP) => 0,
-            Err(error) => return Err(self.fault(path, error)),
+            Err(error) => return Err(self.error(path, error)),
         };
         let mut xattrs = Xattrs::new();
         let names = list.get(..length).unwrap_or_default().split(|byte| *byte == 0);
         for name in names.filter(|name| keeps_xattr(name)) {
             let mut value = vec![0_u8; MAX_XATTR];
             let length =
-                rustix::fs::fgetxattr(file, name, &mut value).map_err(|error| self.fault(path, error))?;
+                rustix::fs::fgetxattr(file, name, &mut value).map_err(|error| self.error(path, error))?;
             value.truncate(length);
             self.add_metadata(name.len() + length)?;
             xattrs.insert(name.to_vec(), value);
@@ -246,18 +246,18 @@ impl Walk<'_> {
         }
     }
 
-    fn count(&mut self, path: &[u8]) -> Result<(), DirectoryFault> {
+    fn count(&mut self, path: &[u8]) -> Result<(), DirectoryError> {
         limits::check("bytes of a path", crate::wide(path.len()), crate::wide(MAX_PATH))
             .and_then(|()| {
                 limits::check(limits::ENTRIES, crate::wide(self.tree.entries.len()), self.limits.entries)
             })
-            .map_err(DirectoryFault::Limit)?;
+            .map_err(DirectoryError::Limit)?;
         self.add_metadata(path.len())
     }
 
-    fn add_metadata(&mut self, length: usize) -> Result<(), DirectoryFault> {
+    fn add_metadata(&mut self, length: usize) -> Result<(), DirectoryError> {
         self.metadata = self.metadata.saturating_add(crate::wide(length));
-        limits::check(limits::METADATA, self.metadata, self.limits.metadata).map_err(DirectoryFault::Limit)
+        limits::check(limits::METADATA, self.metadata, self.limits.metadata).map_err(DirectoryError::Limit)
     }
 
     fn open(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
@@ -267,12 +267,12 @@ impl Walk<'_> {
         rustix::fs::openat2(self.root.as_fd(), path, flags, Mode::empty(), resolve)
     }
 
-    fn fault(&self, path: &[u8], error: rustix::io::Errno) -> DirectoryFault {
-        DirectoryFault::Read { path: self.shown(path), source: error.into() }
+    fn error(&self, path: &[u8], error: rustix::io::Errno) -> DirectoryError {
+        DirectoryError::Read { path: self.shown(path), source: error.into() }
     }
 
-    fn refused(&self, path: &[u8], fault: EntryFault) -> DirectoryFault {
-        DirectoryFault::Entry { path: self.shown(path), fault }
+    fn refused(&self, path: &[u8], error: EntryError) -> DirectoryError {
+        DirectoryError::Entry { path: self.shown(path), error }
     }
 
     fn shown(&self, path: &[u8]) -> PathBuf {
@@ -287,7 +287,7 @@ mod tests {
 
     use super::*;
 
-    fn read_it(root: &Path) -> Result<(Tree, Notes), DirectoryFault> {
+    fn read_it(root: &Path) -> Result<(Tree, Notes), DirectoryError> {
         let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
         read(root, &mut spool, &Limits::default())
     }
@@ -329,12 +329,12 @@ mod tests {
         std::fs::write(root.path().join("big"), [0; 100]).unwrap();
         let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
         let limits = Limits { unpacked: 99, ..Limits::default() };
-        assert!(matches!(read(root.path(), &mut spool, &limits), Err(DirectoryFault::Limit(_))));
+        assert!(matches!(read(root.path(), &mut spool, &limits), Err(DirectoryError::Limit(_))));
     }
 
     #[test]
     fn a_missing_directory_is_named() {
-        let fault = read_it(Path::new("/nowhere/at/all")).unwrap_err();
-        assert_eq!(fault.to_string(), "/nowhere/at/all cannot be read");
+        let error = read_it(Path::new("/nowhere/at/all")).unwrap_err();
+        assert_eq!(error.to_string(), "/nowhere/at/all cannot be read");
     }
 }

@@ -78,7 +78,7 @@ impl Limits {
 /// Something is larger than a limit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{found} {what} exceed the limit of {limit}")]
-pub struct LimitFault {
+pub struct LimitError {
     /// The limited quantity, with its unit.
     pub what: &'static str,
     /// The value found. If reading stopped at the limit, the first value past it.
@@ -87,7 +87,7 @@ pub struct LimitFault {
     pub limit: u64,
 }
 
-impl LimitFault {
+impl LimitError {
     /// What the operator or the image's author can do about it.
     #[must_use]
     pub fn hint(&self) -> &'static str {
@@ -102,6 +102,6 @@ impl LimitFault {
 }
 
 /// Checks `found` against `limit`.
-pub(crate) fn check(what: &'static str, found: u64, limit: u64) -> Result<(), LimitFault> {
-    if found > limit { Err(LimitFault { what, found, limit }) } else { Ok(()) }
+pub(crate) fn check(what: &'static str, found: u64, limit: u64) -> Result<(), LimitError> {
+    if found > limit { Err(LimitError { what, found, limit }) } else { Ok(()) }
 }

@@ -34,7 +34,7 @@ pub struct Segment {
 
 /// Why a file's content could not be spooled. Different people must act on the two sides.
 #[derive(Debug)]
-pub enum SpoolFault {
+pub enum SpoolError {
     /// The input ended early or could not be read.
     Read(io::Error),
     /// It could not be written to the scratch directory.
@@ -49,7 +49,7 @@ impl Spool {
     }
 
     /// Appends exactly `length` bytes.
-    pub fn append(&mut self, source: &mut impl Read, length: u64) -> Result<Content, SpoolFault> {
+    pub fn append(&mut self, source: &mut impl Read, length: u64) -> Result<Content, SpoolError> {
         self.append_sparse(source, length, &[Segment { offset: 0, length }])
     }
 
@@ -60,7 +60,7 @@ impl Spool {
         source: &mut impl Read,
         length: u64,
         segments: &[Segment],
-    ) -> Result<Content, SpoolFault> {
+    ) -> Result<Content, SpoolError> {
         for segment in segments {
             self.copy(source, self.end.saturating_add(segment.offset), segment.length)?;
         }
@@ -71,10 +71,10 @@ impl Spool {
     }
 
     /// Appends the first `length` bytes of a file; its holes stay holes.
-    pub fn append_file(&mut self, file: &mut File, length: u64) -> Result<Content, SpoolFault> {
+    pub fn append_file(&mut self, file: &mut File, length: u64) -> Result<Content, SpoolError> {
         let mut at = 0;
-        while let Some(segment) = next_segment(file, at, length).map_err(SpoolFault::Read)? {
-            file.seek(SeekFrom::Start(segment.offset)).map_err(SpoolFault::Read)?;
+        while let Some(segment) = next_segment(file, at, length).map_err(SpoolError::Read)? {
+            file.seek(SeekFrom::Start(segment.offset)).map_err(SpoolError::Read)?;
             self.copy(file, self.end.saturating_add(segment.offset), segment.length)?;
             at = segment.offset.saturating_add(segment.length);
         }
@@ -82,22 +82,22 @@ impl Spool {
     }
 
     /// Ends a content that was written up to `written`, and extends the file over a hole at its end.
-    fn close(&mut self, length: u64, written: u64) -> Result<Content, SpoolFault> {
+    fn close(&mut self, length: u64, written: u64) -> Result<Content, SpoolError> {
         let offset = self.end;
         self.end = offset.saturating_add(length);
         if written < length {
-            self.file.set_len(self.end).map_err(SpoolFault::Write)?;
+            self.file.set_len(self.end).map_err(SpoolError::Write)?;
         }
         Ok(Content::Spooled { file: Arc::clone(&self.file), offset, length })
     }
 
-    fn copy(&mut self, source: &mut impl Read, mut at: u64, length: u64) -> Result<(), SpoolFault> {
+    fn copy(&mut self, source: &mut impl Read, mut at: u64, length: u64) -> Result<(), SpoolError> {
         let mut left = length;
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
             let Some(chunk) = self.buffer.get_mut(..want) else { break };
-            source.read_exact(chunk).map_err(SpoolFault::Read)?;
-            self.file.write_all_at(chunk, at).map_err(SpoolFault::Write)?;
+            source.read_exact(chunk).map_err(SpoolError::Read)?;
+            self.file.write_all_at(chunk, at).map_err(SpoolError::Write)?;
             at = at.saturating_add(crate::wide(want));
             left -= crate::wide(want);
         }
@@ -174,9 +174,9 @@ mod tests {
     #[test]
     fn a_truncated_source_is_reported() {
         let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
-        let fault = spool.append(&mut &b"abc"[..], 4);
+        let error = spool.append(&mut &b"abc"[..], 4);
         assert!(
-            matches!(fault, Err(SpoolFault::Read(error)) if error.kind() == io::ErrorKind::UnexpectedEof)
+            matches!(error, Err(SpoolError::Read(error)) if error.kind() == io::ErrorKind::UnexpectedEof)
         );
     }
 }

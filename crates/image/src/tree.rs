@@ -14,7 +14,7 @@ use std::ops::Bound;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-pub use follow::FollowFault;
+pub use follow::FollowError;
 
 /// A file tree.
 #[derive(Clone, Debug, Default)]

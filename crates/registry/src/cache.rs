@@ -15,7 +15,7 @@ use cloister_image::oci::{Layout, Role, Store};
 use rustix::fs::{FlockOperation, flock};
 use tempfile::NamedTempFile;
 
-use super::fault::RegistryFault;
+use super::error::RegistryError;
 
 /// The prefix of the names of incomplete files.
 pub(super) const PARTIAL: &str = ".partial-";
@@ -36,12 +36,12 @@ pub struct Lock {
 }
 
 impl Cache {
-    pub(super) fn new(root: PathBuf) -> Result<Self, RegistryFault> {
+    pub(super) fn new(root: PathBuf) -> Result<Self, RegistryError> {
         let blobs = blobs(&root);
         let made = std::fs::create_dir_all(&blobs);
         // If the file system does not support locks, nothing is removed.
         let cache = Self { layout: Layout::of_blobs(&root), root, lock: lock(&blobs).ok() };
-        made.map_err(|source| cache.fault(source))?;
+        made.map_err(|source| cache.error(source))?;
         Ok(cache)
     }
 
@@ -80,30 +80,30 @@ impl Cache {
     }
 
     /// Stores bytes whose digest was checked.
-    pub(super) fn store_bytes(&self, digest: &Digest, bytes: &[u8]) -> Result<(), RegistryFault> {
+    pub(super) fn store_bytes(&self, digest: &Digest, bytes: &[u8]) -> Result<(), RegistryError> {
         let mut file = self.start()?;
-        file.as_file_mut().write_all(bytes).map_err(|source| self.fault(source))?;
+        file.as_file_mut().write_all(bytes).map_err(|source| self.error(source))?;
         self.store(digest, file)
     }
 
     /// A new incomplete file. It is deleted when dropped, unless it is stored.
-    pub(super) fn start(&self) -> Result<NamedTempFile, RegistryFault> {
+    pub(super) fn start(&self) -> Result<NamedTempFile, RegistryError> {
         let builder = tempfile::Builder::new().prefix(PARTIAL).tempfile_in(self.blobs());
-        builder.map_err(|source| self.fault(source))
+        builder.map_err(|source| self.error(source))
     }
 
     /// Renames a file with checked content to its digest.
-    pub(super) fn store(&self, digest: &Digest, file: NamedTempFile) -> Result<(), RegistryFault> {
+    pub(super) fn store(&self, digest: &Digest, file: NamedTempFile) -> Result<(), RegistryError> {
         let settle = |file: NamedTempFile| -> io::Result<File> {
             file.as_file().sync_all()?;
             Ok(file.persist(self.layout.path(digest))?)
         };
-        settle(file).map(drop).map_err(|source| self.fault(source))
+        settle(file).map(drop).map_err(|source| self.error(source))
     }
 
     /// The error for a failed write to the cache.
-    pub(super) fn fault(&self, source: io::Error) -> RegistryFault {
-        RegistryFault::Cache { path: self.root.clone(), source }
+    pub(super) fn error(&self, source: io::Error) -> RegistryError {
+        RegistryError::Cache { path: self.root.clone(), source }
     }
 
     fn blobs(&self) -> PathBuf {

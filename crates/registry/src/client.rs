@@ -14,7 +14,7 @@ use ureq::{Agent, Body, ResponseExt};
 
 use super::challenge::{self, Challenge};
 use super::credentials::{Found, Login};
-use super::fault::RegistryFault;
+use super::error::RegistryError;
 use super::pull::{Event, Pull};
 use super::response::Server;
 use super::retry::Retry;
@@ -54,11 +54,11 @@ struct Session {
     /// Whether it belongs to a user.
     signed_in: bool,
     /// Why the credential store for all registries returned no login.
-    helper_error: Option<RegistryFault>,
+    helper_error: Option<RegistryError>,
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(reference: &Reference, pull: &'a Pull<'a>) -> Result<Self, RegistryFault> {
+    pub(super) fn new(reference: &Reference, pull: &'a Pull<'a>) -> Result<Self, RegistryError> {
         let route = Route::new(&reference.registry, &pull.access.plain_http);
         let scheme = if route.scheme == Scheme::Http { "http" } else { "https" };
         Ok(Self {
@@ -93,19 +93,19 @@ impl<'a> Client<'a> {
     }
 
     /// Fetches a document of at most `limit` bytes. Temporary errors are retried.
-    pub(super) fn document(&self, url: &str, limit: u64) -> Result<Vec<u8>, RegistryFault> {
+    pub(super) fn document(&self, url: &str, limit: u64) -> Result<Vec<u8>, RegistryError> {
         let mut retry = self.pull.retry;
         loop {
             let answer = self.get(url, 0).and_then(|response| self.server.read(response.into_body(), limit));
             match answer {
                 Ok(bytes) => return Ok(bytes),
-                Err(fault) => self.wait(&mut retry, fault)?,
+                Err(error) => self.wait(&mut retry, error)?,
             }
         }
     }
 
     /// Requests all bytes from `from`. The response begins there if its status is 206, or at the beginning if it is 200.
-    pub(super) fn get(&self, url: &str, from: u64) -> Result<Response<Body>, RegistryFault> {
+    pub(super) fn get(&self, url: &str, from: u64) -> Result<Response<Body>, RegistryError> {
         let (first, end) = self.send(url, from)?;
         let response = match first.status() {
             // A challenge from another server, to which a redirect led, is not the registry's.
@@ -127,9 +127,9 @@ impl<'a> Client<'a> {
     }
 
     /// Waits before the next attempt, or returns the error if there should be none.
-    pub(super) fn wait(&self, retry: &mut Retry, fault: RegistryFault) -> Result<(), RegistryFault> {
-        let Some(pause) = retry.pause(&fault) else { return Err(fault) };
-        (self.pull.report)(Event::Waiting(pause, fault.to_string()));
+    pub(super) fn wait(&self, retry: &mut Retry, error: RegistryError) -> Result<(), RegistryError> {
+        let Some(pause) = retry.pause(&error) else { return Err(error) };
+        (self.pull.report)(Event::Waiting(pause, error.to_string()));
         let end = Instant::now() + pause;
         while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
             self.pull.check_cancelled()?;
@@ -140,7 +140,7 @@ impl<'a> Client<'a> {
 
     /// Sends one request and follows redirects. Between encrypted URLs the HTTP client follows them itself; from an unencrypted
     /// one each step is checked here. Returns the response and the URL that it came from.
-    fn send(&self, url: &str, from: u64) -> Result<(Response<Body>, String), RegistryFault> {
+    fn send(&self, url: &str, from: u64) -> Result<(Response<Body>, String), RegistryError> {
         let mut response = self.request(&self.agent, url, from, self.session().authorization.clone())?;
         if self.route.scheme == Scheme::Https {
             let end = response.get_uri().to_string();
@@ -173,7 +173,7 @@ impl<'a> Client<'a> {
         url: &str,
         from: u64,
         authorization: Option<String>,
-    ) -> Result<Response<Body>, RegistryFault> {
+    ) -> Result<Response<Body>, RegistryError> {
         let mut request = agent.get(url);
         for document in DOCUMENTS {
             request = request.header("Accept", document);
@@ -190,7 +190,7 @@ impl<'a> Client<'a> {
     }
 
     /// The HTTP client for this kind of connection.
-    fn agent_for(&self, scheme: Scheme) -> Result<Agent, RegistryFault> {
+    fn agent_for(&self, scheme: Scheme) -> Result<Agent, RegistryError> {
         if scheme == self.route.scheme { Ok(self.agent.clone()) } else { agent(scheme, false) }
     }
 
@@ -199,7 +199,7 @@ impl<'a> Client<'a> {
     }
 
     /// Obtains the authorization that the registry requires.
-    fn authorize(&self, refused: &Response<Body>) -> Result<(), RegistryFault> {
+    fn authorize(&self, refused: &Response<Body>) -> Result<(), RegistryError> {
         let headers = refused.headers().get_all("www-authenticate").iter();
         let challenge = headers.filter_map(|value| value.to_str().ok()).find_map(challenge::parse);
         let challenge = challenge.ok_or_else(|| {
@@ -230,7 +230,7 @@ impl<'a> Client<'a> {
         };
         // The helper's error explains the refusal better than the refusal itself.
         let (authorization, helper_error) = match (authorization, helper_error) {
-            (Err(RegistryFault::Denied { known: false, .. }), Some(helper_error)) => {
+            (Err(RegistryError::Denied { known: false, .. }), Some(helper_error)) => {
                 return Err(helper_error);
             }
             (authorization, helper_error) => (authorization?, helper_error),
@@ -241,7 +241,7 @@ impl<'a> Client<'a> {
     }
 
     /// The error for an unsuccessful response.
-    fn refused(&self, response: Response<Body>) -> RegistryFault {
+    fn refused(&self, response: Response<Body>) -> RegistryError {
         match response.status() {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.not_allowed(),
             _ => self.server.refused(response),
@@ -249,7 +249,7 @@ impl<'a> Client<'a> {
     }
 
     /// The error for denied access: the helper's error if that is why no user is signed in.
-    fn not_allowed(&self) -> RegistryFault {
+    fn not_allowed(&self) -> RegistryError {
         let mut session = self.session();
         let denied = self.server.denied(session.signed_in);
         session.helper_error.take().filter(|_| !session.signed_in).unwrap_or(denied)
@@ -257,7 +257,7 @@ impl<'a> Client<'a> {
 }
 
 /// An HTTP client for one kind of connection. No proxy is used for this host.
-fn agent(scheme: Scheme, local: bool) -> Result<Agent, RegistryFault> {
+fn agent(scheme: Scheme, local: bool) -> Result<Agent, RegistryError> {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .user_agent(concat!("host-sleeve/", env!("CARGO_PKG_VERSION")))

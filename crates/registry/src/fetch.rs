@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use cloister_image::digest::Digest;
 use cloister_image::limits::MAX_DOCUMENT;
-use cloister_image::oci::{self, Architecture, Blob, OciFault, Reference, Role, Store};
+use cloister_image::oci::{self, Architecture, Blob, OciError, Reference, Role, Store};
 
 use super::cache::{Cache, Lock};
 use super::client::Client;
-use super::fault::{PullFault, RegistryFault};
+use super::error::{PullError, RegistryError};
 use super::layers;
 use super::pull::{Access, Event, Pull};
 
@@ -21,7 +21,7 @@ impl Pull<'_> {
         reference: &Reference,
         architecture: Architecture,
         root: PathBuf,
-    ) -> Result<Pulled, PullFault> {
+    ) -> Result<Pulled, PullError> {
         let cache = Cache::new(root.clone())?;
         let digest = self.fetch_any(reference, architecture, &cache)?;
         let repository = format!("{}/{}", reference.registry, reference.repository);
@@ -34,11 +34,11 @@ impl Pull<'_> {
         reference: &Reference,
         architecture: Architecture,
         cache: &Cache,
-    ) -> Result<Digest, PullFault> {
+    ) -> Result<Digest, PullError> {
         for mirror in mirrors(reference, self.access) {
             match self.fetch(&mirror, architecture, cache) {
-                Err(PullFault::Registry(fault)) if fault.concerns_server() => {
-                    (self.report)(Event::Skipped(mirror.registry, fault.to_string()));
+                Err(PullError::Registry(error)) if error.concerns_server() => {
+                    (self.report)(Event::Skipped(mirror.registry, error.to_string()));
                 }
                 result => return result,
             }
@@ -51,7 +51,7 @@ impl Pull<'_> {
         reference: &Reference,
         architecture: Architecture,
         cache: &Cache,
-    ) -> Result<Digest, PullFault> {
+    ) -> Result<Digest, PullError> {
         let client = Client::new(reference, self)?;
         let remote = Remote { client: &client, cache };
         let digest = remote.resolve(reference)?;
@@ -94,7 +94,7 @@ struct Remote<'a> {
 
 impl Remote<'_> {
     /// Resolves a reference to a digest. Its document is in the cache afterwards.
-    fn resolve(&self, reference: &Reference) -> Result<Digest, RegistryFault> {
+    fn resolve(&self, reference: &Reference) -> Result<Digest, RegistryError> {
         if let Some(digest) = reference.digest {
             self.document(&digest, Role::Manifest)?;
             return Ok(digest);
@@ -106,7 +106,7 @@ impl Remote<'_> {
     }
 
     /// Ensures that a document is in the cache.
-    fn document(&self, digest: &Digest, role: Role) -> Result<(), RegistryFault> {
+    fn document(&self, digest: &Digest, role: Role) -> Result<(), RegistryError> {
         if self.cache.has_document(digest) {
             return Ok(());
         }
@@ -117,18 +117,18 @@ impl Remote<'_> {
         let bytes = self.client.document(&place, MAX_DOCUMENT)?;
         let found = Digest::of(&bytes);
         if found != *digest {
-            return Err(RegistryFault::Digest { expected: *digest, found });
+            return Err(RegistryError::Digest { expected: *digest, found });
         }
         self.cache.store_bytes(digest, &bytes)
     }
 }
 
 impl Store for Remote<'_> {
-    fn find(&self, digest: &Digest, role: Role) -> Result<Option<Blob>, OciFault> {
+    fn find(&self, digest: &Digest, role: Role) -> Result<Option<Blob>, OciError> {
         if role != Role::Layer {
             let path = || PathBuf::from(self.client.name());
-            let fault = |fault| OciFault::Host { path: path(), source: std::io::Error::other(fault) };
-            self.document(digest, role).map_err(fault)?;
+            let at_host = |error| OciError::Host { path: path(), source: std::io::Error::other(error) };
+            self.document(digest, role).map_err(at_host)?;
         }
         self.cache.layout().find(digest, role)
     }

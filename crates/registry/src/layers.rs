@@ -14,7 +14,7 @@ use ureq::http::StatusCode;
 
 use super::cache::Cache;
 use super::client::Client;
-use super::fault::RegistryFault;
+use super::error::RegistryError;
 use super::pull::{Event, Pull};
 
 /// Number of layers fetched in parallel: Docker's default (`max-concurrent-downloads`).
@@ -32,7 +32,7 @@ pub(super) fn fetch(
     cache: &Cache,
     layers: &[Descriptor],
     pull: &Pull<'_>,
-) -> Result<(), RegistryFault> {
+) -> Result<(), RegistryError> {
     let missing = layers.iter().map(|layer| (layer.digest, layer.size));
     let missing: BTreeMap<Digest, u64> =
         missing.filter(|(digest, size)| !cache.has_layer(digest, *size)).collect();
@@ -41,10 +41,10 @@ pub(super) fn fetch(
     let work = || {
         while let Some((digest, size)) = next() {
             (pull.report)(Event::Fetching(digest, size));
-            if let Err(fault) = fetch_one(client, cache, pull, digest, size) {
+            if let Err(error) = fetch_one(client, cache, pull, digest, size) {
                 // The other threads finish their current layer and begin no other.
                 waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                return Err(fault);
+                return Err(error);
             }
             (pull.report)(Event::Fetched(digest));
         }
@@ -52,7 +52,7 @@ pub(super) fn fetch(
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
-        let stopped = |_| RegistryFault::Protocol {
+        let stopped = |_| RegistryError::Protocol {
             registry: client.name().to_owned(),
             what: "a download thread failed",
         };
@@ -66,23 +66,23 @@ fn fetch_one(
     pull: &Pull<'_>,
     digest: Digest,
     size: u64,
-) -> Result<(), RegistryFault> {
+) -> Result<(), RegistryError> {
     let mut download = Download { client, cache, pull, digest, size, file: Hashed::new(cache.start()?) };
     let mut retry = client.retry();
     for connection in 1.. {
         let before = download.file.count();
         match download.resume() {
             Ok(()) => break,
-            Err(fault) if connection >= MAX_CONNECTIONS => return Err(fault),
-            Err(fault) if fault.is_passing() && download.file.count() > before => retry.progress(),
-            Err(fault) => client.wait(&mut retry, fault)?,
+            Err(error) if connection >= MAX_CONNECTIONS => return Err(error),
+            Err(error) if error.is_passing() && download.file.count() > before => retry.progress(),
+            Err(error) => client.wait(&mut retry, error)?,
         }
     }
     let (file, found) = download.file.finish();
     if found == digest {
         cache.store(&digest, file)
     } else {
-        Err(RegistryFault::Digest { expected: digest, found })
+        Err(RegistryError::Digest { expected: digest, found })
     }
 }
 
@@ -98,7 +98,7 @@ struct Download<'a> {
 
 impl Download<'_> {
     /// Fetches the missing part over one connection, as far as that gets.
-    fn resume(&mut self) -> Result<(), RegistryFault> {
+    fn resume(&mut self) -> Result<(), RegistryError> {
         let response = self.client.get(&self.client.blob(&self.digest), self.file.count())?;
         if response.status() != StatusCode::PARTIAL_CONTENT && self.file.count() > 0 {
             // The response begins at the beginning again, so the file does too.
@@ -113,9 +113,9 @@ impl Download<'_> {
             }
             let chunk = buffer.get(..count).unwrap_or_default();
             self.pull.check_cancelled()?;
-            self.file.write_all(chunk).map_err(|source| self.cache.fault(source))?;
+            self.file.write_all(chunk).map_err(|source| self.cache.error(source))?;
             if self.file.count() > self.size {
-                return Err(RegistryFault::TooLong { limit: self.size });
+                return Err(RegistryError::TooLong { limit: self.size });
             }
         }
         if self.file.count() == self.size {

@@ -11,7 +11,7 @@ mod cache;
 pub mod challenge;
 mod client;
 mod credentials;
-mod fault;
+mod error;
 mod fetch;
 mod layers;
 mod prune;
@@ -23,9 +23,9 @@ mod token;
 mod trust;
 
 pub use cache::Lock;
-pub use fault::{PullFault, RegistryFault};
+pub use error::{PullError, RegistryError};
 pub use fetch::Pulled;
-pub use prune::{PruneFault, Pruned, prune};
+pub use prune::{PruneError, Pruned, prune};
 pub use pull::{Access, Event, Pull};
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub struct Pruned {
 
 /// Why a cache was not pruned.
 #[derive(Debug, thiserror::Error)]
-pub enum PruneFault {
+pub enum PruneError {
     /// A pull or a build is using it.
     #[error("{} is in use by a build", .root.display())]
     InUse {
@@ -47,16 +47,16 @@ pub enum PruneFault {
 }
 
 /// Removes every blob of the cache at `root` that has not been used for `unused` before `now`.
-pub fn prune(root: &Path, unused: Duration, now: SystemTime) -> Result<Pruned, PruneFault> {
+pub fn prune(root: &Path, unused: Duration, now: SystemTime) -> Result<Pruned, PruneError> {
     let blobs = blobs(root);
-    let failed = |source| PruneFault::Io { root: root.to_owned(), source };
+    let failed = |source| PruneError::Io { root: root.to_owned(), source };
     let directory = match File::open(&blobs) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Pruned::default()),
         opened => opened.map_err(failed)?,
     };
     match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => return Err(PruneFault::InUse { root: root.to_owned() }),
+        Err(Errno::WOULDBLOCK) => return Err(PruneError::InUse { root: root.to_owned() }),
         Err(error) => return Err(failed(error.into())),
     }
     let mut pruned = Pruned::default();
@@ -104,7 +104,7 @@ mod tests {
         }
         assert!(cache.has_document(&fresh), "this counts as a use");
         let busy = prune(dir.path(), DAY, now).unwrap_err();
-        assert!(matches!(busy, PruneFault::InUse { .. }), "{busy:?}");
+        assert!(matches!(busy, PruneError::InUse { .. }), "{busy:?}");
         drop(cache);
         // A process that another test starts has all descriptors, and with them the lock, until it calls exec.
         let pruned = (0..100).find_map(|_| {

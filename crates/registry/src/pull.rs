@@ -9,7 +9,7 @@ use std::time::Duration;
 use cloister_image::digest::Digest;
 
 use super::credentials::{self, Found};
-use super::fault::RegistryFault;
+use super::error::RegistryError;
 use super::retry::Retry;
 
 /// Progress of a pull, for display.
@@ -47,7 +47,7 @@ pub struct Pull<'a> {
     /// The initial retry counter of each request.
     pub(super) retry: Retry,
     /// Finds the login for a registry and a repository.
-    pub(super) login: &'a (dyn Fn(&str, &str) -> Result<Found, RegistryFault> + Sync),
+    pub(super) login: &'a (dyn Fn(&str, &str) -> Result<Found, RegistryError> + Sync),
 }
 
 impl fmt::Debug for Pull<'_> {
@@ -64,7 +64,7 @@ impl<'a> Pull<'a> {
     }
 
     /// An error if the pull was cancelled.
-    pub(super) fn check_cancelled(&self) -> Result<(), RegistryFault> {
-        if self.stop.load(Ordering::Relaxed) { Err(RegistryFault::Stopped) } else { Ok(()) }
+    pub(super) fn check_cancelled(&self) -> Result<(), RegistryError> {
+        if self.stop.load(Ordering::Relaxed) { Err(RegistryError::Stopped) } else { Ok(()) }
     }
 }

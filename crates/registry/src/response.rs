@@ -9,7 +9,7 @@ use serde::Deserialize;
 use ureq::Body;
 use ureq::http::{Response, StatusCode};
 
-use super::fault::RegistryFault;
+use super::error::RegistryError;
 use super::retry;
 
 /// Maximum size of a response with a token or an error, in bytes. Tokens take some kilobytes.
@@ -45,30 +45,30 @@ impl Server {
     }
 
     /// Reads a response of at most `limit` bytes.
-    pub(super) fn read(&self, body: Body, limit: u64) -> Result<Vec<u8>, RegistryFault> {
+    pub(super) fn read(&self, body: Body, limit: u64) -> Result<Vec<u8>, RegistryError> {
         let mut bytes = Vec::new();
         let mut reader = body.into_reader().take(limit.saturating_add(1));
         reader.read_to_end(&mut bytes).map_err(|source| self.broken(source))?;
         match u64::try_from(bytes.len()) {
             Ok(length) if length <= limit => Ok(bytes),
-            _ => Err(RegistryFault::TooLong { limit }),
+            _ => Err(RegistryError::TooLong { limit }),
         }
     }
 
     /// The error for an unsuccessful response, regardless of who is signed in.
-    pub(super) fn refused(&self, response: Response<Body>) -> RegistryFault {
+    pub(super) fn refused(&self, response: Response<Body>) -> RegistryError {
         let registry = self.name.clone();
         let status = response.status();
         match status {
-            StatusCode::NOT_FOUND => RegistryFault::Missing { registry },
+            StatusCode::NOT_FOUND => RegistryError::Missing { registry },
             StatusCode::TOO_MANY_REQUESTS => {
                 let retry_after = retry::retry_after(response.headers(), SystemTime::now());
-                RegistryFault::TooMany { registry, retry_after }
+                RegistryError::TooMany { registry, retry_after }
             }
             _ => {
                 let retry_after = retry::retry_after(response.headers(), SystemTime::now());
                 let message = self.error_message(response.into_body());
-                RegistryFault::Status { registry, status: status.as_u16(), message, retry_after }
+                RegistryError::Status { registry, status: status.as_u16(), message, retry_after }
             }
         }
     }
@@ -81,19 +81,19 @@ impl Server {
     }
 
     /// The error for a connection that broke during a response.
-    pub(super) fn broken(&self, source: std::io::Error) -> RegistryFault {
-        RegistryFault::Broken { registry: self.name.clone(), source }
+    pub(super) fn broken(&self, source: std::io::Error) -> RegistryError {
+        RegistryError::Broken { registry: self.name.clone(), source }
     }
 
-    pub(super) fn denied(&self, known: bool) -> RegistryFault {
-        RegistryFault::Denied { registry: self.name.clone(), known }
+    pub(super) fn denied(&self, known: bool) -> RegistryError {
+        RegistryError::Denied { registry: self.name.clone(), known }
     }
 
-    pub(super) fn network(&self, source: ureq::Error) -> RegistryFault {
-        RegistryFault::Network { registry: self.name.clone(), source }
+    pub(super) fn network(&self, source: ureq::Error) -> RegistryError {
+        RegistryError::Network { registry: self.name.clone(), source }
     }
 
-    pub(super) fn protocol(&self, what: &'static str) -> RegistryFault {
-        RegistryFault::Protocol { registry: self.name.clone(), what }
+    pub(super) fn protocol(&self, what: &'static str) -> RegistryError {
+        RegistryError::Protocol { registry: self.name.clone(), what }
     }
 }

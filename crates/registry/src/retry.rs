@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use ureq::http::HeaderMap;
 
-use super::fault::RegistryFault;
+use super::error::RegistryError;
 
 /// Maximum number of consecutive attempts without progress, including the first. With the pauses below they take about eight seconds.
 const MAX_TRIES: u32 = 5;
@@ -44,9 +44,9 @@ impl Retry {
     }
 
     /// The pause before the next attempt, if there should be one.
-    pub(super) fn pause(&mut self, fault: &RegistryFault) -> Option<Duration> {
-        let asked = fault.retry_after();
-        if !fault.is_passing() {
+    pub(super) fn pause(&mut self, error: &RegistryError) -> Option<Duration> {
+        let asked = error.retry_after();
+        if !error.is_passing() {
             return None;
         }
         self.tried = self.tried.saturating_add(1);
@@ -81,8 +81,8 @@ pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
 mod tests {
     use super::*;
 
-    fn too_many(retry_after: Option<Duration>) -> RegistryFault {
-        RegistryFault::TooMany { registry: "q.io".to_owned(), retry_after }
+    fn too_many(retry_after: Option<Duration>) -> RegistryError {
+        RegistryError::TooMany { registry: "q.io".to_owned(), retry_after }
     }
 
     #[test]
@@ -103,7 +103,7 @@ mod tests {
         let pause = Retry::default().pause(&too_many(Some(Duration::from_secs(7)))).unwrap();
         assert!((Duration::from_secs(7)..Duration::from_secs(8)).contains(&pause), "{pause:?}");
         assert_eq!(Retry::default().pause(&too_many(Some(Duration::from_hours(6)))), None);
-        assert_eq!(Retry::default().pause(&RegistryFault::NoRoots), None);
+        assert_eq!(Retry::default().pause(&RegistryError::NoRoots), None);
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Fake {
         Self { host, seen }
     }
 
-    fn pull(&self, rest: &str, cache: &tempfile::TempDir) -> Result<Pulled, PullFault> {
+    fn pull(&self, rest: &str, cache: &tempfile::TempDir) -> Result<Pulled, PullError> {
         let reference = format!("{}/app{rest}", self.host).parse().unwrap();
         let (access, stop) = (Access::default(), AtomicBool::new(false));
         quick(&access, &|_| (), &stop).run(&reference, Architecture::X86_64, cache.path().to_owned())
@@ -68,9 +68,9 @@ fn quick<'a>(access: &'a Access, report: &'a (dyn Fn(Event) + Sync), stop: &'a A
 }
 
 /// The message of an error, and those of its causes.
-fn reasons(fault: &PullFault) -> Vec<String> {
-    let first: &dyn std::error::Error = fault;
-    std::iter::successors(Some(first), |fault| fault.source()).map(ToString::to_string).collect()
+fn reasons(error: &PullError) -> Vec<String> {
+    let first: &dyn std::error::Error = error;
+    std::iter::successors(Some(first), |error| error.source()).map(ToString::to_string).collect()
 }
 
 fn read(stream: &TcpStream) -> Option<Request> {
@@ -299,7 +299,7 @@ fn a_download_without_progress_is_aborted() {
         })
     });
     let error = fake.pull(":1", &cache).unwrap_err();
-    assert!(matches!(error, PullFault::Registry(RegistryFault::Broken { .. })), "{error:?}");
+    assert!(matches!(error, PullError::Registry(RegistryError::Broken { .. })), "{error:?}");
 }
 
 /// Pulls from a registry that responds with `response` where `to` is true. Returns the errors, and the number of cached files.
@@ -397,7 +397,7 @@ fn retries_of_a_persistent_error_are_limited() {
     let fake = Fake::new(|_| Box::new(|_| Answer(500, Vec::new(), Vec::new(), None)));
     let error = fake.pull(":1", &tempfile::tempdir().unwrap()).unwrap_err();
     assert!(reasons(&error).concat().contains("status 500"), "{error:?}");
-    assert!(matches!(&error, PullFault::Registry(fault) if fault.is_passing()), "{error:?}");
+    assert!(matches!(&error, PullError::Registry(error) if error.is_passing()), "{error:?}");
     assert_eq!(fake.requests().len(), 5);
 }
 
@@ -526,7 +526,7 @@ fn the_target_of_a_redirect_does_not_get_the_registrys_password() {
 
 #[test]
 fn a_refused_anonymous_token_is_reported_as_denied_or_with_the_helpers_error() {
-    let refused = |helper_error: fn() -> Option<RegistryFault>| {
+    let refused = |helper_error: fn() -> Option<RegistryError>| {
         let fake = Fake::new(|host| {
             let challenge = format!("Bearer realm=\"http://{host}/token\"");
             Box::new(move |request| {
@@ -545,7 +545,7 @@ fn a_refused_anonymous_token_is_reported_as_denied_or_with_the_helpers_error() {
         pull.run(&reference, Architecture::X86_64, cache.path().to_owned()).unwrap_err()
     };
     let error = refused(|| None);
-    assert!(matches!(error, PullFault::Registry(RegistryFault::Denied { known: false, .. })), "{error:?}");
-    let why = || Some(RegistryFault::Helper { helper: "ecr".to_owned(), why: "expired".to_owned() });
+    assert!(matches!(error, PullError::Registry(RegistryError::Denied { known: false, .. })), "{error:?}");
+    let why = || Some(RegistryError::Helper { helper: "ecr".to_owned(), why: "expired".to_owned() });
     assert!(reasons(&refused(why)).concat().contains("expired"));
 }

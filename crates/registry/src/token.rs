@@ -8,7 +8,7 @@ use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
 use super::credentials::Login;
-use super::fault::RegistryFault;
+use super::error::RegistryError;
 use super::response::{MAX_RESPONSE, Server};
 
 /// The client's name for a token server; the protocol requires one but does not use it.
@@ -36,7 +36,7 @@ pub(super) fn fetch(
     agent: &Agent,
     target: &TokenRequest,
     login: Option<&Login>,
-) -> Result<String, RegistryFault> {
+) -> Result<String, RegistryError> {
     let response = match login {
         Some(Login::Identity(token)) => exchange(agent, target, token),
         login => request_token(agent, target, login.and_then(Login::header)),

@@ -11,7 +11,7 @@ use tokio::io::AsyncRead;
 
 use crate::app::Source;
 use crate::error::Result;
-use crate::state::Folder;
+use crate::state::EnclaveDir;
 use crate::state::handle::Handle;
 use crate::state::record::Platform;
 use crate::transport::{Pending, Transport};
@@ -47,7 +47,7 @@ pub(crate) struct MachineLimits {
     pub(crate) destroy: Duration,
 }
 
-/// A place where enclaves run, with the options that the operator has given for it.
+/// One kind of machine that enclaves run on, with the options that the operator has given for it.
 pub(crate) trait Backend: Debug + Send + Sync {
     /// The name on the command line.
     fn name(&self) -> &'static str;
@@ -74,19 +74,23 @@ pub(crate) trait Backend: Debug + Send + Sync {
 
     /// Creates the machine and starts it. The record names the backend before this is called. If the future is dropped,
     /// nothing is left behind.
-    fn deploy<'a>(&'a self, plan: &'a Plan, folder: &'a Folder) -> Pending<'a, Result<Box<dyn Deployment>>>;
+    fn deploy<'a>(
+        &'a self,
+        plan: &'a Plan,
+        directory: &'a EnclaveDir,
+    ) -> Pending<'a, Result<Box<dyn Deployment>>>;
 
     /// Finds what is left of a deployment whose sleeve is gone, by its recorded handle. `None` if nothing is left. A handle that
     /// is not `created` is an intent: parts of the machine may exist.
-    fn reattach<'a>(&'a self, handle: &'a Handle) -> Pending<'a, Result<Option<Box<dyn Remains>>>>;
+    fn reattach<'a>(&'a self, handle: &'a Handle) -> Pending<'a, Result<Option<Box<dyn Machine>>>>;
 }
 
 /// A machine that can be terminated.
-pub(crate) trait Remains: Debug + Send {
+pub(crate) trait Machine: Debug + Send {
     /// Waits until it has exited. May be called again after the future was dropped.
     fn ended(&mut self) -> Pending<'_, MachineExit>;
 
-    /// Begins to terminate it, whatever its state; wait for it with [`Remains::ended`].
+    /// Begins to terminate it, regardless of its state; wait for it with [`Machine::ended`].
     fn kill(&mut self);
 
     /// Terminates it immediately, and waits until nothing is left of it.
@@ -94,7 +98,7 @@ pub(crate) trait Remains: Debug + Send {
 }
 
 /// A running machine, in the sleeve that started it.
-pub(crate) trait Deployment: Remains {
+pub(crate) trait Deployment: Machine {
     /// The data with which [`Backend::reattach`] finds it.
     fn handle(&self) -> Handle;
 

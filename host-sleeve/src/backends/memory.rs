@@ -43,21 +43,21 @@ const HEAD: usize = 0x300;
 const UNPACK_FACTOR: u64 = 6;
 
 /// The memory for an enclave on `backend` in bytes: the requested amount if it is enough; default: what the image needs.
-pub(crate) fn choose(app: &App, asked: Option<u64>, backend: &dyn Backend) -> Result<u64> {
+pub(crate) fn choose(app: &App, requested: Option<u64>, backend: &dyn Backend) -> Result<u64> {
     let needed = needed(app)?.max(backend.least_memory(loaded(&app.source)));
     let needed = needed.div_ceil(MIB).saturating_mul(MIB);
-    let Some(asked) = asked else {
+    let Some(requested) = requested else {
         return Ok(DEFAULT.max(needed.saturating_add(RESERVE)));
     };
-    if asked < needed {
+    if requested < needed {
         return Err(Error::operator(format!(
             "{} is not enough memory for this image: it needs at least {}",
-            show_size(asked),
+            show_size(requested),
             show_size(needed)
         ))
         .hint(format!("--memory {}MiB, or more for the service to work with", needed >> 20)));
     }
-    Ok(asked / MIB * MIB)
+    Ok(requested / MIB * MIB)
 }
 
 /// What the kernel of an image needs to unpack itself, in bytes.

@@ -6,11 +6,11 @@
 
 mod contract;
 pub(crate) mod finding;
+pub(crate) mod leftovers;
 pub(crate) mod list;
 pub(crate) mod memory;
 pub(crate) mod options;
 mod qemu;
-pub(crate) mod remains;
 pub(crate) mod size;
 
 pub(crate) use contract::{Backend, Console, Deployment, MachineExit, MachineLimits, Plan};

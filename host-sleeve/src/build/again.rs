@@ -25,7 +25,7 @@ pub(super) fn read(path: &Path) -> Result<BuildRecord> {
     let hint = "give a build.json or an enclave image";
     if path.is_dir() {
         let record = Artifact::open(path).and_then(|artifact| artifact.build_record());
-        return record.map_err(|fault| what().because(fault).hint(hint));
+        return record.map_err(|error| what().because(error).hint(hint));
     }
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(|error| what().because(error).hint(hint))?;

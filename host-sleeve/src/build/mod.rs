@@ -15,7 +15,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use cloister_image::artifact::ToolRecord;
-use cloister_image::build::{self, Application, BuildFault, Input, Options, Pack, Responsible};
+use cloister_image::build::{self, Application, BuildError, Input, Options, Pack, Responsible};
 use cloister_image::digest::Digest;
 use cloister_image::limits::Limits;
 use cloister_image::oci::Architecture;
@@ -202,9 +202,9 @@ fn resolve(source: &Source, application: &Application) -> Result<Manifest, Refus
 }
 
 /// Determines who must act on a failed build, and adds the hint.
-fn attribute(fault: BuildFault) -> Error {
-    let (responsible, hint) = fault.responsibility();
-    let what = fault.to_string();
+fn attribute(cause: BuildError) -> Error {
+    let (responsible, hint) = cause.responsibility();
+    let what = cause.to_string();
     let error = match responsible {
         Responsible::Operator => Error::operator(what),
         Responsible::Author => Error::author(what),
@@ -213,12 +213,12 @@ fn attribute(fault: BuildFault) -> Error {
     };
     // An internal error has a hint of its own.
     let error = if responsible == Responsible::Cloister { error } else { error.hint(hint) };
-    if std::error::Error::source(&fault).is_some() { error.because(Below(fault)) } else { error }
+    if std::error::Error::source(&cause).is_some() { error.because(Below(cause)) } else { error }
 }
 
-/// The causes below a fault whose own text is already the error's.
+/// The causes below an error whose own text is already used as the message.
 #[derive(Debug)]
-struct Below(BuildFault);
+struct Below(BuildError);
 
 impl std::fmt::Display for Below {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

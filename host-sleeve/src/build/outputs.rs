@@ -8,7 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use cloister_image::artifact::{Artifact, ArtifactFault, Finished, NitroFault, Part};
+use cloister_image::artifact::{Artifact, ArtifactError, Finished, NitroError, Part};
 use cloister_image::digest::Digest;
 use cloister_image::swap::{self, Before};
 use tempfile::NamedTempFile;
@@ -88,9 +88,9 @@ impl Output for Image {
     }
 }
 
-fn unwritable(fault: ArtifactFault) -> Error {
-    Error::host(fault.to_string())
-        .because(fault)
+fn unwritable(error: ArtifactError) -> Error {
+    Error::host(error.to_string())
+        .because(error)
         .hint("choose another path with -o, or free disk space there")
 }
 
@@ -132,11 +132,11 @@ fn make(order: &Order<'_>, built: &Finished) -> Result<Vec<OutputFile>> {
 }
 
 fn write_eif(artifact: &Artifact, out: &mut fs::File) -> Result<()> {
-    artifact.write_eif(out).map(drop).map_err(|fault| match fault {
-        NitroFault::NoNitro => Error::host("the file for AWS Nitro cannot be built").because(fault).hint(
+    artifact.write_eif(out).map(drop).map_err(|error| match error {
+        NitroError::NoNitro => Error::host("the file for AWS Nitro cannot be built").because(error).hint(
             "build a Cloister OS for AWS Nitro with ./scripts/build, or set CLOISTER_OS to its directory",
         ),
-        fault => Error::host("the file for AWS Nitro cannot be written").because(fault),
+        error => Error::host("the file for AWS Nitro cannot be written").because(error),
     })
 }
 

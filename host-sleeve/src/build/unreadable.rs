@@ -2,20 +2,20 @@
 //!
 //! Invariant: only the disk or another program can be responsible for that; anything else is a bug in Cloister.
 
-use cloister_image::artifact::ArtifactFault;
+use cloister_image::artifact::ArtifactError;
 
 use crate::error::Error;
 
 /// The error for an enclave image that was just built and cannot be read.
-pub(super) fn unreadable(fault: ArtifactFault) -> Error {
+pub(super) fn unreadable(error: ArtifactError) -> Error {
     let what = "the new enclave image cannot be read";
-    match fault {
-        ArtifactFault::Host { .. } | ArtifactFault::Changed { .. } | ArtifactFault::Occupied(_) => {
-            Error::host(what).because(fault)
+    match error {
+        ArtifactError::Host { .. } | ArtifactError::Changed { .. } | ArtifactError::Occupied(_) => {
+            Error::host(what).because(error)
         }
-        ArtifactFault::Layout { .. }
-        | ArtifactFault::NotAnEnclave(_)
-        | ArtifactFault::NoPart { .. }
-        | ArtifactFault::Document { .. } => Error::internal(what).because(fault),
+        ArtifactError::Layout { .. }
+        | ArtifactError::NotAnEnclave(_)
+        | ArtifactError::NoPart { .. }
+        | ArtifactError::Document { .. } => Error::internal(what).because(error),
     }
 }

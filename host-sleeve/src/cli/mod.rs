@@ -375,7 +375,7 @@ pub(crate) struct Metrics {
     pub(crate) listen: std::net::SocketAddr,
 }
 
-/// The first port of Prometheus' list of exporter ports. If it is taken, the error says so.
+/// The first port of Prometheus' list of exporter ports. If it is in use, `metrics` fails with an error.
 const DEFAULT_METRICS: &str = ":9100";
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 //! Invariant: it sends requests and returns replies; nothing here makes decisions about an enclave. Other commands send
 //! requests through the socket of the enclave's sleeve, the sleeve's own parts through its channel to the enclave.
 
-mod ask;
+mod request;
 mod socket;
 pub(crate) mod usage;
 
-pub(crate) use ask::Ask;
-pub(crate) use socket::{Asked, Client, Envelope, SOCKET, VERSION};
+pub(crate) use request::EnclaveRequest;
+pub(crate) use socket::{Client, Envelope, SOCKET, SleeveRequest, VERSION};

@@ -12,7 +12,7 @@ use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Doing, Error, Result};
-use crate::state::Folder;
+use crate::state::EnclaveDir;
 use crate::state::process::ProcessId;
 
 /// The socket's name in the enclave's directory.
@@ -24,20 +24,20 @@ pub(crate) const VERSION: u32 = 1;
 /// How long the sleeve may take to reply.
 const SLEEVE_LIMIT: Duration = Duration::from_secs(20);
 
-/// A request.
+/// A message to a sleeve.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Envelope {
     /// [`VERSION`].
     pub(crate) version: u32,
     /// The request.
-    pub(crate) ask: Asked,
+    pub(crate) ask: SleeveRequest,
 }
 
 /// A request to a sleeve.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) enum Asked {
+pub(crate) enum SleeveRequest {
     /// Stop the enclave in order.
     Stop {
         /// How long it may take, in milliseconds; default: the manifest's limit.
@@ -58,13 +58,13 @@ pub(crate) struct Client {
 
 impl Client {
     /// Connects to the sleeve of this enclave. `None` if it is gone.
-    pub(crate) fn connect(folder: &Folder) -> Result<Option<Self>> {
-        let stream = match StdStream::connect(folder.socket(SOCKET)) {
+    pub(crate) fn connect(directory: &EnclaveDir) -> Result<Option<Self>> {
+        let stream = match StdStream::connect(directory.socket(SOCKET)) {
             Ok(stream) => stream,
             // An enclave that has ended takes no requests, even while its sleeve prints the remaining output.
-            Err(_) if !folder.is_alive() || folder.has_ended() => return Ok(None),
+            Err(_) if !directory.is_alive() || directory.has_ended() => return Ok(None),
             Err(error) => {
-                let name = folder.name();
+                let name = directory.name();
                 return Err(Error::host(format!("cannot reach the sleeve of {name}")).because(error).hint(
                     format!("try again if it was just launched; `host-sleeve rm --force {name}` kills it together with its sleeve"),
                 ));
@@ -81,9 +81,9 @@ impl Client {
     }
 
     /// Sends a request and waits for the reply.
-    pub(crate) fn ask(&mut self, ask: Asked) -> Result<Reply> {
+    pub(crate) fn request(&mut self, request: SleeveRequest) -> Result<Reply> {
         let doing = || "the sleeve does not respond".to_owned();
-        let envelope = Envelope { version: VERSION, ask };
+        let envelope = Envelope { version: VERSION, ask: request };
         let bytes = frame::encode(&envelope, HOST_LIMIT).map_err(std::io::Error::other).doing(doing)?;
         self.stream.write_all(&bytes).doing(doing)?;
         let mut buffer = vec![0; 16 * 1024];
@@ -99,18 +99,18 @@ impl Client {
         }
     }
 
-    /// Waits until the enclave of `folder` has ended and its sleeve has exited, the latter no longer than [`Folder::wait_end`]'s
-    /// limit. Returns the sleeve's process if it is still running then.
+    /// Waits until the enclave of `directory` has ended, and then for its sleeve to exit, within the limit of
+    /// [`EnclaveDir::wait_end`]. Returns the sleeve's process if it is still running then.
     pub(crate) fn wait_end(
         mut self,
-        folder: &Folder,
+        directory: &EnclaveDir,
         sleeve: Option<ProcessId>,
     ) -> Result<Option<ProcessId>> {
         let doing = || "cannot wait for the sleeve".to_owned();
         self.stream.set_read_timeout(None).doing(doing)?;
         let mut buffer = [0; 64];
         while let Ok(1..) = self.stream.read(&mut buffer) {}
-        Ok(folder.wait_end(sleeve, true))
+        Ok(directory.wait_end(sleeve, true))
     }
 
     /// The underlying connection, for callers that only wait for it to be closed.
@@ -125,10 +125,10 @@ mod tests {
 
     #[test]
     fn requests_are_encoded_as_documented() {
-        let envelope = Envelope { version: 1, ask: Asked::Enclave(Request::Ping) };
+        let envelope = Envelope { version: 1, ask: SleeveRequest::Enclave(Request::Ping) };
         let text = serde_json::to_string(&envelope).unwrap();
         assert_eq!(text, r#"{"version":1,"ask":{"enclave":{"ask":"ping"}}}"#);
-        let stop = Envelope { version: 1, ask: Asked::Stop { grace_ms: None } };
+        let stop = Envelope { version: 1, ask: SleeveRequest::Stop { grace_ms: None } };
         assert_eq!(
             serde_json::to_string(&stop).unwrap(),
             r#"{"version":1,"ask":{"stop":{"grace_ms":null}}}"#

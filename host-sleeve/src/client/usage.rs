@@ -8,9 +8,9 @@ use cloister_wire::control::{Phase, Reply, Request, ServiceStats, Stats, Status}
 use serde::Serialize;
 
 use crate::state::record::{Seen, now_ms};
-use crate::state::{Folder, Root};
+use crate::state::{EnclaveDir, Root};
 
-use super::socket::{Asked, Client};
+use super::socket::{Client, SleeveRequest};
 
 /// How long an enclave may take to reply.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -33,27 +33,27 @@ pub(crate) struct Usage {
 }
 
 /// Queries each of these enclaves. `None` for those that do not reply.
-pub(crate) fn ask_all(root: &Root, enclaves: &[&Seen]) -> Vec<Option<Stats>> {
-    let mut answers = Vec::new();
+pub(crate) fn query_all(root: &Root, enclaves: &[&Seen]) -> Vec<Option<Stats>> {
+    let mut replies = Vec::new();
     for group in enclaves.chunks(AT_ONCE) {
         std::thread::scope(|scope| {
-            let asked: Vec<_> = group.iter().map(|seen| scope.spawn(|| ask(root, seen))).collect();
-            answers.extend(asked.into_iter().map(|thread| thread.join().unwrap_or_default()));
+            let queries: Vec<_> = group.iter().map(|seen| scope.spawn(|| query(root, seen))).collect();
+            replies.extend(queries.into_iter().map(|thread| thread.join().unwrap_or_default()));
         });
     }
-    answers
+    replies
 }
 
 /// Queries one enclave, unless it has not yet sent a status or has ended.
-pub(crate) fn ask(root: &Root, seen: &Seen) -> Option<Stats> {
+pub(crate) fn query(root: &Root, seen: &Seen) -> Option<Stats> {
     let is_up = seen.record.status.as_ref().is_some_and(|status| !status.state.is_final());
     if !seen.alive || !is_up {
         return None;
     }
-    let folder: Folder = root.find(&seen.record.name).ok()?;
-    let mut client = Client::connect(&folder).ok()??;
+    let directory: EnclaveDir = root.find(&seen.record.name).ok()?;
+    let mut client = Client::connect(&directory).ok()??;
     client.limit(LIMIT).ok()?;
-    match client.ask(Asked::Enclave(Request::Stats)) {
+    match client.request(SleeveRequest::Enclave(Request::Stats)) {
         Ok(Reply::Stats(stats)) => Some(stats),
         _ => None,
     }

@@ -49,12 +49,12 @@ fn os() -> Finding {
     let Some(architecture) = Architecture::native() else {
         return lacks(WHAT, format!("{} is not supported", std::env::consts::ARCH), None);
     };
-    let folder = match install::os(architecture.name()) {
-        Ok(folder) => folder,
+    let directory = match install::os(architecture.name()) {
+        Ok(directory) => directory,
         Err(error) => return failed(WHAT, &error),
     };
-    match release::check(&folder, architecture) {
-        Ok(release) => works(WHAT, format!("version {} in {}", release.version, folder.display())),
+    match release::check(&directory, architecture) {
+        Ok(release) => works(WHAT, format!("version {} in {}", release.version, directory.display())),
         Err(why) => lacks(WHAT, why, Some(FIX)),
     }
 }

@@ -12,11 +12,13 @@ use cloister_image::oci::Architecture;
 use cloister_image::ramdisk::{self, FileRecord, OsRelease};
 use cloister_wire::causes;
 
-/// The release in `folder` if an enclave can be built with it, else the problem.
-pub(super) fn check(folder: &Path, architecture: Architecture) -> Result<OsRelease, String> {
-    let (release, _) = ramdisk::read_os(folder, architecture).map_err(|fault| causes::line(&fault))?;
-    let files =
-        [(ramdisk::kernel_path(folder), release.kernel), (ramdisk::ramdisk_path(folder), release.ramdisk)];
+/// The release in `directory` if enclaves can be built with it. The error states the problem.
+pub(super) fn check(directory: &Path, architecture: Architecture) -> Result<OsRelease, String> {
+    let (release, _) = ramdisk::read_os(directory, architecture).map_err(|error| causes::line(&error))?;
+    let files = [
+        (ramdisk::kernel_path(directory), release.kernel),
+        (ramdisk::ramdisk_path(directory), release.ramdisk),
+    ];
     for (path, record) in files {
         compare(&path, record)?;
     }
@@ -47,16 +49,16 @@ mod tests {
     use super::*;
     use cloister_image::digest::Digest;
 
-    fn release(folder: &Path) {
+    fn release(directory: &Path) {
         let record =
             |bytes: &[u8]| serde_json::json!({"sha256": Digest::of(bytes).hex(), "bytes": bytes.len()});
         let text = serde_json::json!({
             "version": "1", "arch": "x86_64", "cmdline": "quiet",
             "kernel": record(b"kernel"), "ramdisk": record(b"ramdisk"),
         });
-        std::fs::write(folder.join("os.json"), text.to_string()).unwrap();
-        std::fs::write(ramdisk::kernel_path(folder), "kernel").unwrap();
-        std::fs::write(ramdisk::ramdisk_path(folder), "ramdisk").unwrap();
+        std::fs::write(directory.join("os.json"), text.to_string()).unwrap();
+        std::fs::write(ramdisk::kernel_path(directory), "kernel").unwrap();
+        std::fs::write(ramdisk::ramdisk_path(directory), "ramdisk").unwrap();
     }
 
     #[test]

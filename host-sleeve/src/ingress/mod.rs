@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::output;
 use crate::transport::{self, Transport};
 
-/// Maximum number of concurrent clients of one enclave: as many as its supervisor admits.
+/// Maximum number of concurrent clients of one enclave: as many as its gateway admits.
 const MAX_CLIENTS: usize = 4096;
 
 /// Descriptors reserved for everything but clients.
@@ -30,7 +30,8 @@ const RESERVED_DESCRIPTORS: usize = 256;
 /// Descriptors for [`MAX_CLIENTS`], four each as [`room()`] counts them, and for everything else.
 const WANTED_DESCRIPTORS: usize = MAX_CLIENTS * 4 + RESERVED_DESCRIPTORS;
 
-/// How long a client waits for a supervisor that is being restarted, which takes less than a second.
+/// How long a client waits while nothing listens in the enclave: the first supervisor may not have bound the port yet. Later,
+/// init holds the listener, and connections wait in its queue.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// The pause between two attempts to connect to it.
@@ -94,7 +95,7 @@ impl Published {
         // Set from the start, so that a client that is still waiting when the sleeve is killed sees a reset. An error means
         // that the client is already gone.
         drop(client.reset_on_close());
-        // If forwarding fails, the client is reset, which is all that it can be told.
+        // If forwarding fails, the client is reset: TCP has no way to report a reason.
         drop(self.try_forward(&client, peer).await);
         drop(client);
         drop(pass);
@@ -109,7 +110,7 @@ impl Published {
         Ok(())
     }
 
-    /// Connects to the supervisor. If it does not listen, it may be restarting.
+    /// Connects to the enclave's ingress port. If nothing listens there, it may not be bound yet.
     async fn connect(&self) -> io::Result<Stream> {
         let start = Instant::now();
         loop {

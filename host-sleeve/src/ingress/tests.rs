@@ -73,9 +73,9 @@ async fn a_client_is_announced_and_forwarded() {
     assert_eq!(header(&mut enclave).await, expected);
     client.write_all(b"ping").await.unwrap();
     client.shutdown().await.unwrap();
-    let mut asked = [0; 12];
-    enclave.read_exact(&mut asked).await.unwrap();
-    assert_eq!(&asked, b"\0\0\0\x04ping\0\0\0\0");
+    let mut received = [0; 12];
+    enclave.read_exact(&mut received).await.unwrap();
+    assert_eq!(&received, b"\0\0\0\x04ping\0\0\0\0");
     enclave.write_all(b"\0\0\0\x04pong\0\0\0\0").await.unwrap();
     let mut received = String::new();
     client.read_to_string(&mut received).await.unwrap();
@@ -83,16 +83,16 @@ async fn a_client_is_announced_and_forwarded() {
 }
 
 #[tokio::test]
-async fn a_restarting_supervisor_is_waited_for() {
+async fn an_ingress_port_that_is_not_bound_yet_is_waited_for() {
     for kind in [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound, io::ErrorKind::WouldBlock] {
         let ([port], mut connections) = publish_all([80], 3, kind, MAX_CLIENTS);
         let mut client = TcpStream::connect(port).await.unwrap();
         client.write_all(b"x").await.unwrap();
         let mut enclave = connections.recv().await.unwrap();
         header(&mut enclave).await;
-        let mut asked = [0; 5];
-        enclave.read_exact(&mut asked).await.unwrap();
-        assert_eq!(&asked, b"\0\0\0\x01x");
+        let mut received = [0; 5];
+        enclave.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"\0\0\0\x01x");
     }
 }
 
@@ -137,8 +137,8 @@ async fn a_client_that_posts_more_than_the_service_reads_sees_the_answer() {
     let mut enclave = connections.recv().await.unwrap();
     header(&mut enclave).await;
     client.write_all(&[b'x'; 1024]).await.unwrap();
-    let mut asked = [0; 1028];
-    enclave.read_exact(&mut asked).await.unwrap();
+    let mut received = [0; 1028];
+    enclave.read_exact(&mut received).await.unwrap();
     enclave.write_all(b"\0\0\0\x03413\xff\xff\xff\xff").await.unwrap();
     let mut received = Vec::new();
     let error = client.read_to_end(&mut received).await.unwrap_err();

@@ -168,8 +168,8 @@ mod tests {
 
     #[test]
     fn a_reader_continues_from_file_to_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let (dir, home) = open(&folder);
+        let directory = tempfile::tempdir().unwrap();
+        let (dir, home) = open(&directory);
         let mut reader = Reader::open(&dir, "log");
         assert!(rest(&mut reader).is_empty());
         let mut log = Rotating::create(home, "log", 4).unwrap();
@@ -182,8 +182,8 @@ mod tests {
 
     #[test]
     fn a_late_reader_starts_with_the_older_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let (dir, home) = open(&folder);
+        let directory = tempfile::tempdir().unwrap();
+        let (dir, home) = open(&directory);
         let mut log = Rotating::create(home, "log", 2).unwrap();
         for piece in [b"aa", b"bb", b"cc"] {
             log.append(piece).unwrap();
@@ -193,13 +193,13 @@ mod tests {
 
     #[test]
     fn a_reader_continues_after_the_file_was_removed_and_recreated() {
-        let folder = tempfile::tempdir().unwrap();
-        let (dir, home) = open(&folder);
+        let directory = tempfile::tempdir().unwrap();
+        let (dir, home) = open(&directory);
         let mut log = Rotating::create(home, "log", 100).unwrap();
         let mut reader = Reader::open(&dir, "log");
         log.append(b"first").unwrap();
         assert_eq!(rest(&mut reader), b"first");
-        std::fs::remove_file(folder.path().join("log")).unwrap();
+        std::fs::remove_file(directory.path().join("log")).unwrap();
         log.append(b"second").unwrap();
         assert_eq!(rest(&mut reader), b"second");
     }

@@ -168,18 +168,18 @@ mod tests {
     #[test]
     fn a_log_whose_directory_was_removed_continues_only_in_its_new_one() {
         let dir = tempfile::tempdir().unwrap();
-        let (folder, path) = (dir.path().join("web"), dir.path().join("web/log"));
-        fs::create_dir(&folder).unwrap();
-        let home = home(&folder);
+        let (directory, path) = (dir.path().join("web"), dir.path().join("web/log"));
+        fs::create_dir(&directory).unwrap();
+        let home = home(&directory);
         let mut log = Rotating::create(home.clone(), "log", 4).unwrap();
-        fs::remove_dir_all(&folder).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
         // Another enclave takes the name before the removal is noticed.
-        fs::create_dir(&folder).unwrap();
+        fs::create_dir(&directory).unwrap();
         for _ in 0..3 {
             log.append(b"lost").unwrap();
             assert!(!path.exists(), "two enclaves write one log");
         }
-        home.move_to(Dir::open(&folder).unwrap());
+        home.move_to(Dir::open(&directory).unwrap());
         log.append(b"on").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"on");
     }

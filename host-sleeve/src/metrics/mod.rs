@@ -17,7 +17,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time;
 
-use crate::client::Ask;
+use crate::client::EnclaveRequest;
 use crate::client::usage;
 use crate::error::{Error, Result};
 use crate::state::{Record, Root};
@@ -39,7 +39,7 @@ pub(crate) enum Source {
         /// The enclave's current record.
         record: watch::Receiver<Record>,
         /// Requests to the enclave.
-        asks: mpsc::Sender<Ask>,
+        requests: mpsc::Sender<EnclaveRequest>,
     },
     /// The state directory with all enclaves, whose sleeves are queried.
     All(Root),
@@ -89,8 +89,8 @@ async fn answer(wanted: Wanted, source: Source) -> Response<Text> {
 impl Source {
     async fn read(self) -> Result<String> {
         match self {
-            Self::One { record, asks } => {
-                let now = stats(&asks).await;
+            Self::One { record, requests } => {
+                let now = stats(&requests).await;
                 let record = record.borrow().clone();
                 Ok(text::render(&[Enclave { alive: true, record, now }]))
             }
@@ -106,7 +106,7 @@ impl Source {
 /// `ps` shows it.
 fn all(root: &Root) -> Result<String> {
     let seen: Vec<_> = root.list()?.into_iter().filter_map(|(_, seen)| seen.ok()).collect();
-    let now = usage::ask_all(root, &seen.iter().collect::<Vec<_>>());
+    let now = usage::query_all(root, &seen.iter().collect::<Vec<_>>());
     let all: Vec<Enclave> = seen
         .into_iter()
         .zip(now)
@@ -116,14 +116,14 @@ fn all(root: &Root) -> Result<String> {
 }
 
 /// The enclave's current counters, if it replies.
-async fn stats(asks: &mpsc::Sender<Ask>) -> Option<Stats> {
+async fn stats(requests: &mpsc::Sender<EnclaveRequest>) -> Option<Stats> {
     let (answer, reply) = oneshot::channel();
-    let ask = Ask { request: control::Request::Stats, answer: Some(answer) };
-    let asked = async {
-        asks.send(ask).await.ok()?;
+    let request = EnclaveRequest { request: control::Request::Stats, answer: Some(answer) };
+    let reply = async {
+        requests.send(request).await.ok()?;
         reply.await.ok()
     };
-    match time::timeout(STATS_LIMIT, asked).await {
+    match time::timeout(STATS_LIMIT, reply).await {
         Ok(Some(Reply::Stats(stats))) => Some(stats),
         _ => None,
     }
@@ -141,8 +141,8 @@ mod tests {
         let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut client = TcpStream::connect(listener.tcp_address().unwrap()).await.unwrap();
         let (_keep, record) = watch::channel(launched("web"));
-        let (asks, _) = mpsc::channel(1);
-        let server = tokio::spawn(serve(listener, Source::One { record, asks }));
+        let (requests, _) = mpsc::channel(1);
+        let server = tokio::spawn(serve(listener, Source::One { record, requests }));
         client.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
         client.read_to_string(&mut text).await.unwrap();

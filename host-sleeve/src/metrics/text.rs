@@ -118,7 +118,7 @@ fn state(record: &Record) -> Vec<Family> {
         gauge(
             "cloister_enclave_answers",
             "Whether the enclave answered the last liveness request.",
-            flag(record.silent_since_ms.is_none()),
+            flag(record.unresponsive_since_ms.is_none()),
         ),
         gauge("cloister_enclave_uptime_seconds", "Time since the enclave's boot.", number(uptime) / 1000.0),
     ]

@@ -16,7 +16,7 @@ use cloister_wire::ports;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 
-use crate::client::Ask;
+use crate::client::EnclaveRequest;
 use crate::transport::Transport;
 
 use super::lifecycle::Event;
@@ -46,16 +46,16 @@ enum Closed {
     Done,
 }
 
-/// Keeps the channel open until the receiver of `events` or every sender of `asks` is gone.
+/// Keeps the channel open until the receiver of `events` or every sender of `requests` is gone.
 pub(crate) async fn run(
     transport: Arc<dyn Transport>,
-    mut asks: mpsc::Receiver<Ask>,
+    mut requests: mpsc::Receiver<EnclaveRequest>,
     events: mpsc::Sender<Event>,
 ) {
     let mut pause = FIRST_PAUSE;
     loop {
         if let Ok(stream) = transport.connect(ports::CONTROL).await {
-            match open_and_serve(stream, &mut asks, &events).await {
+            match open_and_serve(stream, &mut requests, &events).await {
                 Closed::Done => return,
                 Closed::Incompatible(why) => {
                     // If the receiver is gone, the run is over.
@@ -76,7 +76,7 @@ pub(crate) async fn run(
 
 async fn open_and_serve(
     stream: Stream,
-    asks: &mut mpsc::Receiver<Ask>,
+    requests: &mut mpsc::Receiver<EnclaveRequest>,
     events: &mpsc::Sender<Event>,
 ) -> Closed {
     let (receiver, sender) = match channel::open(stream, Protocol::Control, Role::Host, LIMITS).await {
@@ -86,7 +86,7 @@ async fn open_and_serve(
         }
         Err(_) => return Closed::ProtocolError,
     };
-    match serve(receiver, sender, asks, events).await {
+    match serve(receiver, sender, requests, events).await {
         Ok(closed) => closed,
         Err(ChannelError::Closed | ChannelError::Io(_)) => Closed::Retry,
         Err(_) => Closed::ProtocolError,
@@ -96,7 +96,7 @@ async fn open_and_serve(
 async fn serve(
     mut receiver: Receiver,
     mut sender: Sender,
-    asks: &mut mpsc::Receiver<Ask>,
+    requests: &mut mpsc::Receiver<EnclaveRequest>,
     events: &mpsc::Sender<Event>,
 ) -> Result<Closed, ChannelError> {
     let mut pending: HashMap<u64, oneshot::Sender<Reply>> = HashMap::new();
@@ -123,10 +123,10 @@ async fn serve(
                     return Ok(Closed::Done);
                 }
             }
-            ask = asks.recv() => {
-                let Some(ask) = ask else { return Ok(Closed::Done) };
+            request = requests.recv() => {
+                let Some(request) = request else { return Ok(Closed::Done) };
                 next_id += 1;
-                send(&mut sender, ask, next_id, &mut pending).await?;
+                send(&mut sender, request, next_id, &mut pending).await?;
             }
         }
     }
@@ -134,12 +134,12 @@ async fn serve(
 
 async fn send(
     sender: &mut Sender,
-    ask: Ask,
+    request: EnclaveRequest,
     id: u64,
     pending: &mut HashMap<u64, oneshot::Sender<Reply>>,
 ) -> Result<(), ChannelError> {
     pending.retain(|_, answer| !answer.is_closed());
-    if let Some(answer) = ask.answer {
+    if let Some(answer) = request.answer {
         if answer.is_closed() {
             // The requester has timed out, and may have sent the request again.
             return Ok(());
@@ -150,7 +150,7 @@ async fn send(
         }
         pending.insert(id, answer);
     }
-    sender.send(&FromHost { id, request: ask.request }).await
+    sender.send(&FromHost { id, request: request.request }).await
 }
 
 #[cfg(test)]
@@ -175,21 +175,21 @@ mod tests {
 
     /// A simulated enclave.
     struct Guest {
-        _folder: tempfile::TempDir,
+        _directory: tempfile::TempDir,
         listener: Listener,
         events: mpsc::Receiver<Event>,
-        asks: mpsc::Sender<Ask>,
+        requests: mpsc::Sender<EnclaveRequest>,
     }
 
     impl Guest {
         fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("control");
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("control");
             let listener = Listener::from_unix(UnixListener::bind(&path).unwrap()).unwrap();
             let (events_sender, events) = mpsc::channel(8);
-            let (asks, asked) = mpsc::channel(1);
-            drop(tokio::spawn(run(Arc::new(Socket(path)), asked, events_sender)));
-            Self { _folder: folder, listener, events, asks }
+            let (requests, inbox) = mpsc::channel(1);
+            drop(tokio::spawn(run(Arc::new(Socket(path)), inbox, events_sender)));
+            Self { _directory: directory, listener, events, requests }
         }
 
         async fn accept(&self) -> (Receiver, Sender) {
@@ -239,7 +239,7 @@ mod tests {
         let frames = cloister_wire::control::frames(whole.clone()).unwrap();
         assert_eq!(frames.len(), 3);
         let (answer, answered) = oneshot::channel();
-        guest.asks.send(Ask { request: Request::Ping, answer: Some(answer) }).await.unwrap();
+        guest.requests.send(EnclaveRequest { request: Request::Ping, answer: Some(answer) }).await.unwrap();
         let FromHost { id, .. } = receiver.receive().await.unwrap();
         let (last, first) = frames.split_last().unwrap();
         for frame in first {

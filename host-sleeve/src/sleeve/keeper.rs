@@ -10,7 +10,7 @@ use tokio::time::{self, Instant};
 
 use crate::error::{Error, Result};
 use crate::output;
-use crate::state::{Folder, Pen, Record, Root};
+use crate::state::{EnclaveDir, Record, RecordWriter, Root};
 
 use crate::client::SOCKET;
 
@@ -34,8 +34,8 @@ pub(super) enum Due {
 #[derive(Debug)]
 pub(super) struct Keeper {
     root: Root,
-    folder: Folder,
-    pen: Pen,
+    directory: EnclaveDir,
+    writer: RecordWriter,
     /// The number of the last record.
     number: u64,
     /// The write in progress, if any.
@@ -46,17 +46,17 @@ pub(super) struct Keeper {
     /// Whether the last write or the last restoration failed: a failure is reported once.
     failing: bool,
     /// Directories that were removed, kept open: the machine's sockets are reached through them.
-    lost: Vec<Folder>,
+    lost: Vec<EnclaveDir>,
 }
 
 impl Keeper {
-    /// Maintains `folder`, which is locked and is in `root`.
-    pub(super) fn new(root: Root, folder: Folder) -> Self {
+    /// Maintains `directory`, which is locked and is in `root`.
+    pub(super) fn new(root: Root, directory: EnclaveDir) -> Self {
         let now = Instant::now();
         Self {
-            pen: folder.pen(),
+            writer: directory.writer(),
             root,
-            folder,
+            directory,
             number: 0,
             writes: JoinSet::new(),
             write_at: None,
@@ -68,13 +68,13 @@ impl Keeper {
     }
 
     /// The current directory.
-    pub(super) const fn folder(&self) -> &Folder {
-        &self.folder
+    pub(super) const fn directory(&self) -> &EnclaveDir {
+        &self.directory
     }
 
     /// Stops maintaining the directory and returns it.
-    pub(super) fn into_folder(self) -> Folder {
-        self.folder
+    pub(super) fn into_directory(self) -> EnclaveDir {
+        self.directory
     }
 
     /// Schedules a write of the record.
@@ -97,21 +97,21 @@ impl Keeper {
             time::sleep_until(write_at.min(check_at)).await;
             let writes = self.write_at.is_some() && write_at <= Instant::now();
             // If another process has taken the lock meanwhile, the record belongs to its enclave.
-            return if writes && self.folder.lock_is_in_place() { Due::Write } else { Due::Check };
+            return if writes && self.directory.lock_is_in_place() { Due::Write } else { Due::Check };
         }
     }
 
     /// Writes the record, and waits until it is on the disk. If the directory was removed, the check that recreates it writes
     /// the record.
     pub(super) fn write(&mut self, record: &Record) {
-        if !self.folder.lock_is_in_place() {
+        if !self.directory.lock_is_in_place() {
             self.changed();
             return;
         }
         self.write_at = None;
         self.last_write = Instant::now();
         self.number = self.number.saturating_add(1);
-        let written = self.pen.write(self.number, record);
+        let written = self.writer.write(self.number, record);
         self.report(&written);
     }
 
@@ -120,23 +120,23 @@ impl Keeper {
         self.write_at = None;
         self.last_write = Instant::now();
         self.number = self.number.saturating_add(1);
-        let (pen, number) = (self.pen.clone(), self.number);
-        self.writes.spawn_blocking(move || pen.write(number, &record));
+        let (writer, number) = (self.writer.clone(), self.number);
+        self.writes.spawn_blocking(move || writer.write(number, &record));
     }
 
     /// Checks whether the directory is in place, and recreates it if not. Returns whether it did.
     pub(super) fn check(&mut self) -> bool {
         self.check_at = Instant::now() + CHECK_PAUSE;
-        if self.folder.is_in_place(&[SOCKET]) {
+        if self.directory.is_in_place(&[SOCKET]) {
             return false;
         }
         // A write that waits for the directory waits for the next check if this one cannot restore it.
         self.write_at = self.write_at.map(|at| at.max(self.check_at));
-        match self.folder.restore(&self.root) {
+        match self.directory.restore(&self.root) {
             Ok(restored) => {
-                if let Some(folder) = restored {
-                    self.pen = folder.pen();
-                    self.lost.push(std::mem::replace(&mut self.folder, folder));
+                if let Some(directory) = restored {
+                    self.writer = directory.writer();
+                    self.lost.push(std::mem::replace(&mut self.directory, directory));
                 }
                 true
             }
@@ -164,10 +164,10 @@ mod tests {
 
     fn keeper(dir: &std::path::Path) -> Keeper {
         let root = Root::at(&dir.join("state")).unwrap();
-        let folder = root.claim(Some("web"), "web", false).unwrap();
-        let mut keeper = Keeper::new(root, folder);
+        let directory = root.claim(Some("web"), "web", false).unwrap();
+        let mut keeper = Keeper::new(root, directory);
         keeper.write(&Record { sleeve: ProcessId::own(), ..launched("web") });
-        std::fs::write(keeper.folder().file(SOCKET), "").unwrap();
+        std::fs::write(keeper.directory().file(SOCKET), "").unwrap();
         keeper
     }
 
@@ -180,7 +180,7 @@ mod tests {
         keeper.write_in_background(launched("changed"));
         assert_eq!(keeper.due().await, Due::Check);
         assert!(!keeper.check());
-        let seen = keeper.folder().seen().unwrap().unwrap();
+        let seen = keeper.directory().seen().unwrap().unwrap();
         assert_eq!(seen.record.name, "changed");
     }
 
@@ -190,25 +190,25 @@ mod tests {
         let mut keeper = keeper(dir.path());
         std::fs::remove_dir_all(dir.path().join("state")).unwrap();
         assert!(keeper.check());
-        assert_eq!(keeper.folder().path(), dir.path().canonicalize().unwrap().join("state/web"));
-        assert!(keeper.folder().is_alive());
-        std::fs::remove_dir_all(keeper.folder().path()).unwrap();
+        assert_eq!(keeper.directory().path(), dir.path().canonicalize().unwrap().join("state/web"));
+        assert!(keeper.directory().is_alive());
+        std::fs::remove_dir_all(keeper.directory().path()).unwrap();
         let root = Root::at(&dir.path().join("state")).unwrap();
         let other = root.claim(Some("web"), "web", false).unwrap();
-        other.pen().write(0, &launched("web")).unwrap();
+        other.writer().write(0, &launched("web")).unwrap();
         assert!(keeper.check());
-        assert_eq!(keeper.folder().name(), "web-1");
+        assert_eq!(keeper.directory().name(), "web-1");
     }
 
     #[tokio::test]
     async fn a_removed_lock_is_taken_again_and_nothing_else_changes() {
         let dir = tempfile::tempdir().unwrap();
         let mut keeper = keeper(dir.path());
-        std::fs::remove_file(keeper.folder().file("lock")).unwrap();
+        std::fs::remove_file(keeper.directory().file("lock")).unwrap();
         assert!(keeper.check());
-        assert!(keeper.folder().is_in_place(&[SOCKET]) && !keeper.check());
-        assert_eq!(keeper.folder().name(), "web");
-        let other = Folder::open(keeper.folder().path()).unwrap();
+        assert!(keeper.directory().is_in_place(&[SOCKET]) && !keeper.check());
+        assert_eq!(keeper.directory().name(), "web");
+        let other = EnclaveDir::open(keeper.directory().path()).unwrap();
         assert!(other.is_locked() && other.seen().unwrap().is_some());
     }
 
@@ -217,7 +217,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut keeper = keeper(dir.path());
         for file in ["lock", "state.json", SOCKET] {
-            std::fs::remove_file(keeper.folder().file(file)).unwrap();
+            std::fs::remove_file(keeper.directory().file(file)).unwrap();
         }
         let root = Root::at(&dir.path().join("state")).unwrap();
         let other = root.claim(Some("web"), "web", false).unwrap();
@@ -232,9 +232,9 @@ mod tests {
         assert!(!keeper.check(), "another process may be probing the lock");
         // The other enclave's sleeve, which is another process, writes its record.
         let mut sleeve = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        other.pen().write(0, &Record { sleeve: ProcessId::of(sleeve.id()), ..launched("web") }).unwrap();
+        other.writer().write(0, &Record { sleeve: ProcessId::of(sleeve.id()), ..launched("web") }).unwrap();
         assert!(keeper.check());
-        assert_eq!(keeper.folder().name(), "web-1");
+        assert_eq!(keeper.directory().name(), "web-1");
         keeper.write(&launched("web-1"));
         assert_eq!(other.seen().unwrap().unwrap().record.name, "web");
         sleeve.kill().unwrap();

@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::app::App;
-use crate::backends::{Backend, Deployment, MachineLimits, Plan, list, memory, remains, size};
+use crate::backends::{Backend, Deployment, MachineLimits, Plan, leftovers, list, memory, size};
 use crate::error::{Doing, Error, Result};
 use crate::ingress;
 use crate::logbook::rotating::Rotating;
@@ -22,7 +22,7 @@ use crate::metrics;
 use crate::state::handle::Handle;
 use crate::state::process::{ProcessId, boot_id};
 use crate::state::record::{self, Platform, now_ms};
-use crate::state::{Folder, Record, Root};
+use crate::state::{EnclaveDir, Record, Root};
 use crate::values::Publish;
 
 use super::control;
@@ -30,13 +30,13 @@ use super::keeper::Keeper;
 use super::lifecycle::{Event, Lifecycle, Limits};
 use super::order::{Order, Watcher};
 use super::{console, logs, pulse, requests};
-use crate::client::Ask;
+use crate::client::EnclaveRequest;
 
 /// Queued events: bounded, so that a busy enclave is slowed down instead of using up the host's memory.
 const EVENTS: usize = 64;
 
 /// Queued requests to the enclave.
-const ASKS: usize = 64;
+const REQUESTS: usize = 64;
 
 /// A running machine, and everything that communicates with it.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ pub(super) struct Launched {
     /// Where events are sent.
     pub(super) events_sender: mpsc::Sender<Event>,
     /// Requests to the enclave.
-    pub(super) asks: mpsc::Sender<Ask>,
+    pub(super) requests: mpsc::Sender<EnclaveRequest>,
     /// Makes the log reader read to the end.
     pub(super) drain: watch::Sender<bool>,
     /// The console's reader.
@@ -83,27 +83,27 @@ struct Prepared {
     metrics: Option<Listener>,
     requests: Requests,
     root: Root,
-    folder: Provisional,
+    directory: Provisional,
 }
 
 /// Serves requests of other commands from the moment that they can find the enclave.
 struct Requests {
     events_sender: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
-    asks: mpsc::Sender<Ask>,
-    asked: mpsc::Receiver<Ask>,
+    outbox: mpsc::Sender<EnclaveRequest>,
+    inbox: mpsc::Receiver<EnclaveRequest>,
     /// Aborted when it is dropped.
     serving: JoinSet<()>,
 }
 
 impl Requests {
-    fn serve(folder: &Folder) -> Result<Self> {
+    fn serve(directory: &EnclaveDir) -> Result<Self> {
         let (events_sender, events) = mpsc::channel(EVENTS);
-        let (asks, asked) = mpsc::channel(ASKS);
+        let (outbox, inbox) = mpsc::channel(REQUESTS);
         let mut serving = JoinSet::new();
-        let channels = requests::Channels { events: events_sender.clone(), asks: asks.clone() };
-        serving.spawn(requests::serve(requests::listen(folder)?, channels));
-        Ok(Self { events_sender, events, asks, asked, serving })
+        let channels = requests::Channels { events: events_sender.clone(), requests: outbox.clone() };
+        serving.spawn(requests::serve(requests::listen(directory)?, channels));
+        Ok(Self { events_sender, events, outbox, inbox, serving })
     }
 
     /// Waits for a request to stop the enclave before it runs.
@@ -122,23 +122,23 @@ impl Requests {
 }
 
 /// A directory that is removed again unless the machine starts.
-struct Provisional(Option<Folder>);
+struct Provisional(Option<EnclaveDir>);
 
 impl Provisional {
-    fn get(&self) -> Result<&Folder> {
+    fn get(&self) -> Result<&EnclaveDir> {
         self.0.as_ref().ok_or_else(|| Error::internal("the enclave's directory was already handed over"))
     }
 
-    fn keep(mut self) -> Result<Folder> {
+    fn keep(mut self) -> Result<EnclaveDir> {
         self.0.take().ok_or_else(|| Error::internal("the enclave's directory was already handed over"))
     }
 }
 
 impl Drop for Provisional {
     fn drop(&mut self) {
-        if let Some(folder) = self.0.take() {
+        if let Some(directory) = self.0.take() {
             // If it cannot be removed, `ps --all` shows it and `rm` removes it.
-            drop(folder.remove_locked());
+            drop(directory.remove_locked());
         }
     }
 }
@@ -146,11 +146,11 @@ impl Drop for Provisional {
 /// Launches a machine for an order.
 pub(super) async fn launch(order: &Order, watcher: &mut dyn Watcher) -> Result<Launched> {
     let mut prepared = prepare(order).await?;
-    watcher.launching(prepared.folder.get()?, &prepared.app)?;
+    watcher.launching(prepared.directory.get()?, &prepared.app)?;
     let plan = plan(order, &prepared);
     let creating = async {
-        let folder = prepared.folder.get()?;
-        tokio::try_join!(prepared.backend.deploy(&plan, folder), prepared.backend.measure(&plan))
+        let directory = prepared.directory.get()?;
+        tokio::try_join!(prepared.backend.deploy(&plan, directory), prepared.backend.measure(&plan))
     };
     let (deployment, pcrs) = tokio::select! {
         biased;
@@ -160,7 +160,7 @@ pub(super) async fn launch(order: &Order, watcher: &mut dyn Watcher) -> Result<L
     prepared.record.machine = Some(Platform { pcrs, ..deployment.platform() });
     prepared.record.handle = Some(deployment.handle());
     // Written again: the handle of the running machine is on the disk before anything waits for the machine.
-    prepared.folder.get()?.pen().write(0, &prepared.record)?;
+    prepared.directory.get()?.writer().write(0, &prepared.record)?;
     start_tasks(order, prepared, deployment)
 }
 
@@ -175,69 +175,69 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     let root = Root::open()?;
     end_predecessors(order, &app, &root).await?;
     let claimed = root.claim(order.name.as_deref(), &app.manifest.name, order.replace)?;
-    let folder = Provisional(Some(claimed));
+    let directory = Provisional(Some(claimed));
     let (listeners, publish) = listen(&order.publish)?;
     let metrics = match order.metrics {
         Some(address) => Some(Listener::tcp(address).map_err(|error| cannot_listen(address, error))?),
         None => None,
     };
     let max_clients = if listeners.is_empty() { 0 } else { ingress::prepare_for_clients() };
-    let mut record = new_record(order, &app, &*backend, folder.get()?.name(), memory, publish);
+    let mut record = new_record(order, &app, &*backend, directory.get()?.name(), memory, publish);
     record.metrics = metrics.as_ref().and_then(Listener::tcp_address);
-    let requests = Requests::serve(folder.get()?)?;
-    folder.get()?.pen().write(0, &record)?;
-    Ok(Prepared { app, backend, record, listeners, max_clients, metrics, requests, root, folder })
+    let requests = Requests::serve(directory.get()?)?;
+    directory.get()?.writer().write(0, &record)?;
+    Ok(Prepared { app, backend, record, listeners, max_clients, metrics, requests, root, directory })
 }
 
 /// Ends what is left of enclaves whose records are deleted now: the one whose name is taken over, and those beyond the number
 /// of records that is retained. If one of the latter cannot be ended, its record is retained.
 async fn end_predecessors(order: &Order, app: &App, root: &Root) -> Result<()> {
     let Some(name) = order.name.as_deref() else {
-        for folder in root.surplus(&app.manifest.name) {
-            if remains::end(&folder).await.is_ok() {
-                // A record that remains does no harm.
-                drop(folder.remove());
+        for directory in root.surplus(&app.manifest.name) {
+            if leftovers::terminate(&directory).await.is_ok() {
+                // A record that is left does no harm.
+                drop(directory.remove());
             }
         }
         return Ok(());
     };
     match root.find(name) {
-        Ok(folder) if order.replace => remains::end(&folder).await,
+        Ok(directory) if order.replace => leftovers::terminate(&directory).await,
         _ => Ok(()),
     }
 }
 
 /// Starts everything that communicates with the machine.
 fn start_tasks(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>) -> Result<Launched> {
-    let Requests { events_sender, events, asks, asked, serving } = prepared.requests;
+    let Requests { events_sender, events, outbox: requests, inbox, serving } = prepared.requests;
     let (drain, draining) = watch::channel(false);
-    let folder = prepared.folder.get()?;
-    let service_log = open_log(folder, SERVICES, SERVICES_LIMIT)?;
-    let console_log = open_log(folder, CONSOLE, CONSOLE_LIMIT)?;
+    let directory = prepared.directory.get()?;
+    let service_log = open_log(directory, SERVICES, SERVICES_LIMIT)?;
+    let console_log = open_log(directory, CONSOLE, CONSOLE_LIMIT)?;
     let transport = deployment.transport();
     let console = deployment
         .console()
         .map(|stream| tokio::spawn(console::run(stream, console_log, order.console, events_sender.clone())));
     let (shown, record) = watch::channel(prepared.record.clone());
     let mut tasks = serving;
-    tasks.spawn(control::run(Arc::clone(&transport), asked, events_sender.clone()));
+    tasks.spawn(control::run(Arc::clone(&transport), inbox, events_sender.clone()));
     tasks.spawn(logs::run(Arc::clone(&transport), service_log, draining, events_sender.clone()));
     tasks.spawn(ingress::run(prepared.listeners, prepared.max_clients, transport));
-    tasks.spawn(pulse::run(asks.clone(), events_sender.clone()));
+    tasks.spawn(pulse::run(requests.clone(), events_sender.clone()));
     if let Some(listener) = prepared.metrics {
-        let source = metrics::Source::One { record, asks: asks.clone() };
+        let source = metrics::Source::One { record, requests: requests.clone() };
         tasks.spawn(metrics::serve(listener, source));
     }
     let (now, machine) = (Instant::now(), prepared.backend.limits());
     Ok(Launched {
         lifecycle: Lifecycle::new(limits(order, &prepared.app, machine), now),
         destroy_limit: machine.destroy,
-        keeper: Keeper::new(prepared.root, prepared.folder.keep()?),
+        keeper: Keeper::new(prepared.root, prepared.directory.keep()?),
         record: prepared.record,
         deployment,
         events,
         events_sender,
-        asks,
+        requests,
         drain,
         console,
         tasks,
@@ -246,9 +246,9 @@ fn start_tasks(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deploy
     })
 }
 
-fn open_log(folder: &Folder, name: &'static str, limit: u64) -> Result<Rotating> {
-    let log = Rotating::create(folder.home().clone(), name, limit);
-    log.doing(|| format!("cannot write {}", folder.file(name).display()))
+fn open_log(directory: &EnclaveDir, name: &'static str, limit: u64) -> Result<Rotating> {
+    let log = Rotating::create(directory.home().clone(), name, limit);
+    log.doing(|| format!("cannot write {}", directory.file(name).display()))
 }
 
 /// Does blocking work on another thread, so that signals are handled meanwhile.
@@ -323,7 +323,7 @@ fn new_record(
         boot: boot_id(),
         stop_timeout_ms: app.manifest.stop_timeout_ms,
         status: None,
-        silent_since_ms: None,
+        unresponsive_since_ms: None,
         end: None,
     }
 }

@@ -342,7 +342,7 @@ impl Verdict {
             State::Signaled { signal, .. } => exit::for_signal(*signal),
             _ => exit::OUR_FAILURE,
         };
-        Self { code, outcome: Outcome::Told { state } }
+        Self { code, outcome: Outcome::Reported { state } }
     }
 
     /// It was killed; the exit code is that of SIGKILL.

@@ -1,7 +1,7 @@
 //! The process that accompanies one enclave for its whole lifetime.
 //!
 //! Invariant: [`lifecycle`] makes all decisions; everything else sends events to it or performs its actions. When a sleeve
-//! exits, for whatever reason, nothing of the enclave is running and the record states how it ended.
+//! exits, regardless of the reason, nothing of the enclave is running and the record states how it ended.
 //!
 //! ```text
 //!   control (17000) ─┐                            ┌─ stop, seen → control

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::App;
 use crate::backends::options::Chosen;
 use crate::error::Result;
-use crate::state::{Folder, Record};
+use crate::state::{EnclaveDir, Record};
 use crate::values::Publish;
 
 /// A request to launch an enclave.
@@ -48,9 +48,9 @@ pub(crate) struct Order {
 /// Receives notifications about the progress of a run.
 pub(crate) trait Watcher {
     /// The enclave has a name and a directory, and is about to boot.
-    fn launching(&mut self, folder: &Folder, app: &App) -> Result<()>;
+    fn launching(&mut self, directory: &EnclaveDir, app: &App) -> Result<()>;
     /// The enclave's directory, or a part of it, had been removed by another process and was recreated.
-    fn restored(&mut self, folder: &Folder);
+    fn restored(&mut self, directory: &EnclaveDir);
     /// The enclave is ready.
     fn ready(&mut self, record: &Record);
     /// The enclave has become degraded or ready again, or has stopped or resumed responding.

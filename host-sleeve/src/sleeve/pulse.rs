@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 
 use super::lifecycle::Event;
-use crate::client::Ask;
+use crate::client::EnclaveRequest;
 
 /// The pause between two pings: as often as a monitoring system scrapes its targets, and negligible work for the enclave.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -23,13 +23,13 @@ const LIMIT: Duration = Duration::from_millis(LIMIT_MS);
 pub(crate) const LIMIT_MS: u64 = 10_000;
 
 /// Pings until the receiver of `events` is gone, and sends an event with the result of each ping.
-pub(crate) async fn run(asks: mpsc::Sender<Ask>, events: mpsc::Sender<Event>) {
+pub(crate) async fn run(requests: mpsc::Sender<EnclaveRequest>, events: mpsc::Sender<Event>) {
     loop {
         tokio::select! {
             () = time::sleep(PAUSE) => {}
             () = events.closed() => return,
         }
-        if let Some(replied) = responds(&asks).await
+        if let Some(replied) = responds(&requests).await
             && events.send(Event::Pulse(replied)).await.is_err()
         {
             return;
@@ -38,13 +38,13 @@ pub(crate) async fn run(asks: mpsc::Sender<Ask>, events: mpsc::Sender<Event>) {
 }
 
 /// Any reply counts, also a refusal. `None` if the ping was lost with its connection: the next one decides.
-async fn responds(asks: &mpsc::Sender<Ask>) -> Option<bool> {
+async fn responds(requests: &mpsc::Sender<EnclaveRequest>) -> Option<bool> {
     let (answer, reply) = oneshot::channel();
-    let asked = async {
-        asks.send(Ask { request: Request::Ping, answer: Some(answer) }).await.ok()?;
+    let reply = async {
+        requests.send(EnclaveRequest { request: Request::Ping, answer: Some(answer) }).await.ok()?;
         reply.await.ok()
     };
-    match time::timeout(LIMIT, asked).await {
+    match time::timeout(LIMIT, reply).await {
         Ok(reply) => reply.map(|_| true),
         Err(_) => Some(false),
     }
@@ -66,21 +66,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_reply_and_a_missing_reply_are_reported_and_a_lost_ping_is_not() {
-        let (asks, mut asked) = mpsc::channel(8);
+        let (requests, mut inbox) = mpsc::channel(8);
         let (events, mut received) = mpsc::channel(8);
-        tokio::spawn(run(asks, events));
+        tokio::spawn(run(requests, events));
         let enclave = tokio::spawn(async move {
             let mut kept = Vec::new();
             for does in [Does::Replies, Does::Loses, Does::Keeps, Does::Keeps, Does::Replies] {
-                let ask: Ask = asked.recv().await.unwrap();
-                assert_eq!(ask.request, Request::Ping);
+                let request: EnclaveRequest = inbox.recv().await.unwrap();
+                assert_eq!(request.request, Request::Ping);
                 match does {
-                    Does::Replies => ask.answer.unwrap().send(Reply::Done).unwrap(),
-                    Does::Loses => drop(ask),
-                    Does::Keeps => kept.push(ask),
+                    Does::Replies => request.answer.unwrap().send(Reply::Done).unwrap(),
+                    Does::Loses => drop(request),
+                    Does::Keeps => kept.push(request),
                 }
             }
-            (asked, kept)
+            (inbox, kept)
         });
         for replied in [true, false, false, true] {
             let event = received.recv().await;

@@ -13,9 +13,9 @@ use cloister_net::{Entrance, Gate, Listener, Stream, accept_each, within};
 use cloister_wire::control::{Reply, Request};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::client::{Ask, Asked, Envelope, SOCKET, VERSION};
+use crate::client::{EnclaveRequest, Envelope, SOCKET, SleeveRequest, VERSION};
 use crate::error::{Doing, Result};
-use crate::state::Folder;
+use crate::state::EnclaveDir;
 
 use super::lifecycle::Event;
 
@@ -31,13 +31,13 @@ pub(crate) struct Channels {
     /// To the sleeve's lifecycle.
     pub(crate) events: mpsc::Sender<Event>,
     /// To the enclave.
-    pub(crate) asks: mpsc::Sender<Ask>,
+    pub(crate) requests: mpsc::Sender<EnclaveRequest>,
 }
 
-/// The listener for clients of the sleeve of `folder`.
-pub(crate) fn listen(folder: &Folder) -> Result<Listener> {
-    let doing = || format!("cannot listen at {}", folder.file(SOCKET).display());
-    let listener = StdListener::bind(folder.socket(SOCKET)).and_then(Listener::from_unix);
+/// The listener for clients of the sleeve of `directory`.
+pub(crate) fn listen(directory: &EnclaveDir) -> Result<Listener> {
+    let doing = || format!("cannot listen at {}", directory.file(SOCKET).display());
+    let listener = StdListener::bind(directory.socket(SOCKET)).and_then(Listener::from_unix);
     listener.doing(doing).map_err(|error| {
         error.hint("set CLOISTER_STATE_DIR to a directory on a file system that supports sockets, such as a local disk")
     })
@@ -69,11 +69,11 @@ async fn answer(envelope: Envelope, channels: &Channels) -> Reply {
         return Reply::Refused { why };
     }
     let event = match envelope.ask {
-        Asked::Enclave(request) => return forward(request, channels).await,
-        Asked::Stop { grace_ms } => {
+        SleeveRequest::Enclave(request) => return forward(request, channels).await,
+        SleeveRequest::Stop { grace_ms } => {
             Event::Stop { why: "stopped".to_owned(), grace: grace_ms.map(Duration::from_millis) }
         }
-        Asked::Kill => Event::Kill { why: "killed on request".to_owned() },
+        SleeveRequest::Kill => Event::Kill { why: "killed on request".to_owned() },
     };
     match channels.events.send(event).await {
         Ok(()) => Reply::Done,
@@ -84,9 +84,9 @@ async fn answer(envelope: Envelope, channels: &Channels) -> Reply {
 async fn forward(request: Request, channels: &Channels) -> Reply {
     let refused = |why: &str| Reply::Refused { why: why.to_owned() };
     let (answer, reply) = oneshot::channel();
-    let ask = Ask { request, answer: Some(answer) };
+    let request = EnclaveRequest { request, answer: Some(answer) };
     let forwarded = async {
-        channels.asks.send(ask).await.ok()?;
+        channels.requests.send(request).await.ok()?;
         reply.await.ok()
     };
     match within(GUEST_LIMIT, "the enclave's reply", forwarded).await {
@@ -103,17 +103,18 @@ mod tests {
     #[tokio::test]
     async fn a_request_of_another_protocol_version_is_refused_with_both_numbers() {
         let (events, _lifecycle) = mpsc::channel(1);
-        let (asks, _enclave) = mpsc::channel(1);
-        let reply = answer(Envelope { version: 9, ask: Asked::Kill }, &Channels { events, asks }).await;
+        let (requests, _enclave) = mpsc::channel(1);
+        let reply =
+            answer(Envelope { version: 9, ask: SleeveRequest::Kill }, &Channels { events, requests }).await;
         assert_eq!(reply, Reply::Refused { why: "this sleeve supports protocol version 1, not 9".into() });
     }
 
     #[tokio::test]
     async fn a_request_to_an_enclave_that_is_gone_is_refused() {
         let (events, _lifecycle) = mpsc::channel(1);
-        let (asks, enclave) = mpsc::channel(1);
+        let (requests, enclave) = mpsc::channel(1);
         drop(enclave);
-        let reply = forward(Request::Ping, &Channels { events, asks }).await;
+        let reply = forward(Request::Ping, &Channels { events, requests }).await;
         assert!(matches!(reply, Reply::Refused { .. }));
     }
 }

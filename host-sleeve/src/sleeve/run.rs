@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::output;
 use crate::signals::{Sent, Signals};
 use crate::state::record::now_ms;
-use crate::state::{End, Folder, Record};
+use crate::state::{EnclaveDir, End, Record};
 
 use super::keeper::Due;
 use super::launch::{Launched, launch};
@@ -21,7 +21,7 @@ use super::lifecycle::{Act, Event};
 use super::order::{Order, Watcher};
 use super::pulse;
 use super::requests::{self, Channels};
-use crate::client::{Ask, SOCKET};
+use crate::client::{EnclaveRequest, SOCKET};
 
 /// How long the console may take to reach end of file after the machine has exited.
 const CONSOLE_LIMIT: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ pub(crate) struct Ran {
     /// How it ended; the record contains this too.
     pub(crate) end: End,
     /// The enclave's directory, still locked.
-    pub(crate) folder: Folder,
+    pub(crate) directory: EnclaveDir,
     /// The last status from before it was ready.
     pub(crate) starting: Option<Status>,
 }
@@ -87,7 +87,7 @@ impl Launched {
                 due = self.keeper.due() => {
                     match due {
                         Due::Write => self.keeper.write_in_background(self.record.clone()),
-                        Due::Check => self.check_folder(watcher),
+                        Due::Check => self.check_directory(watcher),
                     }
                     continue;
                 }
@@ -104,9 +104,9 @@ impl Launched {
         self.tasks.abort_all();
         let end = End { code: verdict.code, outcome: verdict.outcome, at_ms: now_ms() };
         self.record.end = Some(end.clone());
-        self.check_folder(watcher);
+        self.check_directory(watcher);
         self.keeper.write(&self.record);
-        Ok(Ran { record: self.record, end, folder: self.keeper.into_folder(), starting: self.starting })
+        Ok(Ran { record: self.record, end, directory: self.keeper.into_directory(), starting: self.starting })
     }
 
     /// Sends [`Event::Ended`] as soon as the console has been read to end of file.
@@ -124,7 +124,7 @@ impl Launched {
 
     fn perform(&mut self, act: Act, watcher: &mut dyn Watcher) {
         // A full queue means that the enclave does not read requests: its deadline handles that.
-        let send = |request| drop(self.asks.try_send(Ask { request, answer: None }));
+        let send = |request| drop(self.requests.try_send(EnclaveRequest { request, answer: None }));
         match act {
             Act::RequestStop => send(Request::Stop),
             Act::Seen(seq) => send(Request::Seen { seq }),
@@ -146,8 +146,8 @@ impl Launched {
     }
 
     /// Records and reports that the enclave has stopped or resumed responding.
-    fn response_changed(&mut self, silent_since_ms: Option<u64>, watcher: &mut dyn Watcher) {
-        self.record.silent_since_ms = silent_since_ms;
+    fn response_changed(&mut self, unresponsive_since_ms: Option<u64>, watcher: &mut dyn Watcher) {
+        self.record.unresponsive_since_ms = unresponsive_since_ms;
         self.shown.send_replace(self.record.clone());
         self.keeper.changed();
         watcher.changed(&self.record);
@@ -165,22 +165,22 @@ impl Launched {
     }
 
     /// Recreates the directory if it was removed, so that `ps` shows the enclave and `stop` reaches it.
-    fn check_folder(&mut self, watcher: &mut dyn Watcher) {
+    fn check_directory(&mut self, watcher: &mut dyn Watcher) {
         if !self.keeper.check() {
             return;
         }
-        let folder = self.keeper.folder();
-        folder.name().clone_into(&mut self.record.name);
-        let channels = Channels { events: self.events_sender.clone(), asks: self.asks.clone() };
-        match requests::listen(folder) {
+        let directory = self.keeper.directory();
+        directory.name().clone_into(&mut self.record.name);
+        let channels = Channels { events: self.events_sender.clone(), requests: self.requests.clone() };
+        match requests::listen(directory) {
             Ok(socket) => drop(self.tasks.spawn(requests::serve(socket, channels))),
             // The old socket still exists; if it is removed, the next check tries again.
-            Err(error) if folder.has(SOCKET) => drop(error),
+            Err(error) if directory.has(SOCKET) => drop(error),
             Err(error) => output::error(&error),
         }
         self.keeper.write(&self.record);
         self.shown.send_replace(self.record.clone());
-        watcher.restored(self.keeper.folder());
+        watcher.restored(self.keeper.directory());
     }
 }
 

@@ -16,7 +16,7 @@
 //! ```
 
 pub(crate) mod dir;
-pub(crate) mod folder;
+pub(crate) mod enclave_dir;
 pub(crate) mod handle;
 mod place;
 pub(crate) mod process;
@@ -25,7 +25,7 @@ pub(crate) mod root;
 mod write;
 
 pub(crate) use dir::{Dir, Home};
-pub(crate) use folder::Folder;
+pub(crate) use enclave_dir::EnclaveDir;
 pub(crate) use record::{End, Outcome, Record};
 pub(crate) use root::Root;
-pub(crate) use write::Pen;
+pub(crate) use write::RecordWriter;

@@ -57,9 +57,9 @@ pub(super) fn places() -> Places {
 
 fn choose(given: &Environment) -> Places {
     let set = |value: &Option<OsString>| value.as_ref().filter(|v| !v.is_empty()).map(PathBuf::from);
-    if let Some(asked) = set(&given.state_dir).or_else(|| set(&given.former_state_dir)) {
+    if let Some(requested) = set(&given.state_dir).or_else(|| set(&given.former_state_dir)) {
         // A location set by the user is the only one.
-        return Places { now: asked, former: Vec::new() };
+        return Places { now: requested, former: Vec::new() };
     }
     let uid = given.uid;
     let now = match &given.home {
@@ -115,12 +115,12 @@ mod tests {
 
     #[test]
     fn a_location_set_by_the_user_is_the_only_one() {
-        let asked = Environment {
+        let requested = Environment {
             state_dir: Some("/a".into()),
             former_state_dir: Some("/b".into()),
             ..given(7, "/h")
         };
-        assert_eq!(choose(&asked), Places { now: "/a".into(), former: Vec::new() });
+        assert_eq!(choose(&requested), Places { now: "/a".into(), former: Vec::new() });
         let before =
             Environment { state_dir: Some("".into()), former_state_dir: Some("/b".into()), ..given(7, "/h") };
         assert_eq!(choose(&before).now, Path::new("/b"));

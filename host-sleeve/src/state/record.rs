@@ -64,8 +64,9 @@ pub(crate) struct Record {
     /// The last status that the enclave sent.
     pub(crate) status: Option<Status>,
     /// Since when it has not responded, in milliseconds since 1970. `None` while it responds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) silent_since_ms: Option<u64>,
+    /// Earlier versions wrote it as `silent_since_ms`.
+    #[serde(default, alias = "silent_since_ms", skip_serializing_if = "Option::is_none")]
+    pub(crate) unresponsive_since_ms: Option<u64>,
     /// How it ended, once it has.
     pub(crate) end: Option<End>,
 }
@@ -119,8 +120,9 @@ pub(crate) struct End {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub(crate) enum Outcome {
-    /// The enclave reported its final state.
-    Told {
+    /// The enclave reported its final state. Earlier versions wrote this as `told`.
+    #[serde(alias = "told")]
+    Reported {
         /// Its final state.
         #[serde(rename = "final")]
         state: State,
@@ -263,23 +265,23 @@ fn remove_unknown(record: &mut Value) {
 
 impl Seen {
     /// A short description of the state, as `ps` shows it.
-    pub(crate) fn words(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         if let Some(end) = &self.record.end {
-            return end.words();
+            return end.summary();
         }
         if !self.alive {
             let killed = same_boot(self.record.boot.as_deref());
             let why = if killed { "killed: the sleeve died" } else { "lost: the host was restarted" };
             return why.to_owned();
         }
-        if let Some(since) = self.record.silent_since_ms {
-            let silent = show_duration(Duration::from_millis(now_ms().saturating_sub(since)));
+        if let Some(since) = self.record.unresponsive_since_ms {
+            let time = show_duration(Duration::from_millis(now_ms().saturating_sub(since)));
             let state = self.record.status.as_ref().map(|status| &status.state);
-            return format!("{}, no answer for {silent}", Self::state_word(state));
+            return format!("{}, no answer for {time}", Self::state_word(state));
         }
         match self.record.status.as_ref().map(|status| &status.state) {
             Some(State::Degraded { why }) => format!("degraded: {why}"),
-            Some(state) if state.is_final() => format!("ending: {}", final_words(state)),
+            Some(state) if state.is_final() => format!("ending: {}", final_summary(state)),
             state => Self::state_word(state).to_owned(),
         }
     }
@@ -319,9 +321,9 @@ impl Seen {
 
 impl End {
     /// A short description of the end.
-    pub(crate) fn words(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         match &self.outcome {
-            Outcome::Told { state } => final_words(state),
+            Outcome::Reported { state } => final_summary(state),
             Outcome::Killed { why } => format!("killed: {why}"),
             Outcome::TimedOut { why } => format!("timed out: {why}"),
             Outcome::Failed { why } => format!("failed: {why}"),
@@ -329,7 +331,7 @@ impl End {
     }
 }
 
-fn final_words(state: &State) -> String {
+fn final_summary(state: &State) -> String {
     use cloister_wire::control::Cause;
     match state {
         State::Exited { code, .. } => format!("exited ({code})"),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Doing, Error, Result};
 use crate::values::{self, MAX_NAME};
 
-use super::folder::{Claim, Folder};
+use super::enclave_dir::{Claim, EnclaveDir};
 use super::place::{VARIABLE, places};
 use super::record::{Record, Seen};
 
@@ -61,49 +61,49 @@ impl Root {
     /// The enclaves, by name, with their records. A record that cannot be read is returned as an error.
     pub(crate) fn list(&self) -> Result<Vec<(String, Result<Seen>)>> {
         let mut found = Vec::new();
-        for folder in self.folders()? {
-            match folder.seen() {
-                Ok(Some(seen)) => found.push((folder.name().to_owned(), Ok(seen))),
+        for directory in self.directories()? {
+            match directory.seen() {
+                Ok(Some(seen)) => found.push((directory.name().to_owned(), Ok(seen))),
                 Ok(None) => {}
-                Err(error) => found.push((folder.name().to_owned(), Err(error))),
+                Err(error) => found.push((directory.name().to_owned(), Err(error))),
             }
         }
         Ok(found)
     }
 
     /// The directories of all enclaves, by name. One that is being removed is left out.
-    pub(crate) fn folders(&self) -> Result<Vec<Folder>> {
-        let mut folders = Vec::new();
+    pub(crate) fn directories(&self) -> Result<Vec<EnclaveDir>> {
+        let mut directories = Vec::new();
         for place in self.places() {
             let doing = || format!("cannot list {}", place.display());
             for entry in fs::read_dir(place).doing(doing)? {
                 let path = entry.doing(doing)?.path();
                 let named = path.file_name().and_then(|name| name.to_str());
                 if named.is_some_and(|name| values::name(name).is_ok()) && path.is_dir() {
-                    folders.extend(Folder::open(&path).ok());
+                    directories.extend(EnclaveDir::open(&path).ok());
                 }
             }
         }
-        folders.sort_by(|a, b| a.name().cmp(b.name()));
-        Ok(folders)
+        directories.sort_by(|a, b| a.name().cmp(b.name()));
+        Ok(directories)
     }
 
     /// The enclave of this name.
-    pub(crate) fn find(&self, name: &str) -> Result<Folder> {
+    pub(crate) fn find(&self, name: &str) -> Result<EnclaveDir> {
         let missing = || {
             Error::operator(format!("no enclave named {}", crate::output::printable(name)))
                 .hint("`host-sleeve ps` lists them")
         };
         values::name(name).map_err(|_| missing())?;
         let path = self.places().map(|place| place.join(name)).find(|path| path.is_dir());
-        Folder::open(&path.ok_or_else(missing)?)
+        EnclaveDir::open(&path.ok_or_else(missing)?)
     }
 
     /// Claims a name for a new enclave: the requested one, or `base` with the first free number.
-    pub(crate) fn claim(&self, asked: Option<&str>, base: &str, replace: bool) -> Result<Folder> {
-        if let Some(name) = asked {
+    pub(crate) fn claim(&self, requested: Option<&str>, base: &str, replace: bool) -> Result<EnclaveDir> {
+        if let Some(name) = requested {
             return match self.claim_name(name, replace)? {
-                Claim::Taken(folder) => Ok(*folder),
+                Claim::Taken(directory) => Ok(*directory),
                 Claim::Running => Err(Error::operator(format!("an enclave named {name} is running"))
                     .hint(format!("choose another --name, or `host-sleeve stop {name}` first"))),
                 Claim::Busy(error) => Err(error),
@@ -112,8 +112,8 @@ impl Root {
             };
         }
         for number in 1_u32.. {
-            if let Claim::Taken(folder) = self.claim_name(&numbered(base, number), false)? {
-                return Ok(*folder);
+            if let Claim::Taken(directory) = self.claim_name(&numbered(base, number), false)? {
+                return Ok(*directory);
             }
         }
         Err(Error::operator("no name is free")
@@ -128,20 +128,20 @@ impl Root {
                 .hint("choose another --name")
         })?;
         for path in self.former.iter().map(|place| place.join(name)).filter(|path| path.is_dir()) {
-            let folder = Folder::open(&path)?;
-            if folder.is_alive() {
+            let directory = EnclaveDir::open(&path)?;
+            if directory.is_alive() {
                 return Ok(Claim::Running);
             }
             if !replace {
                 return Ok(Claim::Ended);
             }
-            folder.remove()?;
+            directory.remove()?;
         }
-        Folder::claim(&self.path.join(name), replace)
+        EnclaveDir::claim(&self.path.join(name), replace)
     }
 
     /// The directories of the oldest ended enclaves whose names are `base` and a number, beyond the number that is retained.
-    pub(crate) fn surplus(&self, base: &str) -> Vec<Folder> {
+    pub(crate) fn surplus(&self, base: &str) -> Vec<EnclaveDir> {
         let is_numbered = |name: &str| {
             let number = name.rsplit_once('-').and_then(|(_, number)| number.parse().ok());
             number.is_some_and(|number| numbered(base, number) == name)
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!((first.name(), second.name()), ("web-1", "web-2"));
         let refused = || root.claim(Some("web-1"), "web", true).unwrap_err().to_string();
         assert!(refused().contains("is being launched or removed"), "{}", refused());
-        first.pen().write(0, &Record { sleeve: ProcessId::own(), ..launched("web-1") }).unwrap();
+        first.writer().write(0, &Record { sleeve: ProcessId::own(), ..launched("web-1") }).unwrap();
         assert!(refused().contains("is running"), "{}", refused());
     }
 
@@ -222,14 +222,14 @@ mod tests {
         let root = Root::at(&dir.path().join("run")).unwrap();
         let many = u64::try_from(KEEP_ENDED).unwrap() + 2;
         for created_ms in 1..=many {
-            let folder = root.claim(None, "web", false).unwrap();
-            folder.pen().write(0, &Record { created_ms, ..launched(folder.name()) }).unwrap();
+            let directory = root.claim(None, "web", false).unwrap();
+            directory.writer().write(0, &Record { created_ms, ..launched(directory.name()) }).unwrap();
         }
         let named = root.claim(Some("mine"), "web", false).unwrap();
-        named.pen().write(0, &Record { created_ms: 0, ..launched("mine") }).unwrap();
+        named.writer().write(0, &Record { created_ms: 0, ..launched("mine") }).unwrap();
         drop(named);
         let surplus: Vec<String> =
-            root.surplus("web").iter().map(|folder| folder.name().to_owned()).collect();
+            root.surplus("web").iter().map(|directory| directory.name().to_owned()).collect();
         assert_eq!(surplus, ["web-2", "web-1"]);
     }
 
@@ -240,10 +240,10 @@ mod tests {
         for length in [60, 61, 62, 63] {
             let base = format!("{}-x", "a".repeat(length - 2));
             for _ in 0..11 {
-                let folder = root.claim(None, &base, false).unwrap();
-                folder.pen().write(0, &launched(folder.name())).unwrap();
-                assert!(values::name(folder.name()).is_ok(), "{}", folder.name());
-                assert_eq!(root.find(folder.name()).unwrap().path(), folder.path());
+                let directory = root.claim(None, &base, false).unwrap();
+                directory.writer().write(0, &launched(directory.name())).unwrap();
+                assert!(values::name(directory.name()).is_ok(), "{}", directory.name());
+                assert_eq!(root.find(directory.name()).unwrap().path(), directory.path());
             }
         }
         assert_eq!(root.list().unwrap().len(), 44);
@@ -255,12 +255,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let former = Root::at(&dir.path().join("former")).unwrap();
         let old = former.claim(Some("web"), "web", false).unwrap();
-        old.pen().write(0, &launched("web")).unwrap();
+        old.writer().write(0, &launched("web")).unwrap();
         let mut root = Root::at(&dir.path().join("now")).unwrap();
         root.former = vec![former.path().to_owned()];
         assert_eq!(root.list().unwrap().first().unwrap().0, "web");
         assert_eq!(root.find("web").unwrap().path(), old.path());
-        let taken = |replace| root.claim(Some("web"), "web", replace).map(|folder| folder.path().to_owned());
+        let taken =
+            |replace| root.claim(Some("web"), "web", replace).map(|directory| directory.path().to_owned());
         assert!(taken(true).unwrap_err().to_string().contains("is running"));
         drop(old);
         assert!(taken(false).unwrap_err().to_string().contains("an ended enclave"));

@@ -21,7 +21,7 @@ const NEW: &str = ".state.json.new";
 
 /// Writes the records of one enclave, from any thread.
 #[derive(Clone, Debug)]
-pub(crate) struct Pen {
+pub(crate) struct RecordWriter {
     dir: Dir,
     /// The record's path, for messages.
     path: PathBuf,
@@ -29,7 +29,7 @@ pub(crate) struct Pen {
     newest: Arc<Mutex<u64>>,
 }
 
-impl Pen {
+impl RecordWriter {
     /// Writes into `dir`; `path` is the record's path in messages.
     pub(super) fn new(dir: Dir, path: PathBuf) -> Self {
         Self { dir, path, newest: Arc::default() }
@@ -50,13 +50,13 @@ impl Pen {
     }
 }
 
-fn replace(folder: &Dir, bytes: &[u8]) -> io::Result<()> {
-    let new = folder.at(NEW);
+fn replace(directory: &Dir, bytes: &[u8]) -> io::Result<()> {
+    let new = directory.at(NEW);
     let write = || {
         let mut file = File::create(&new)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&new, folder.at(RECORD))
+        fs::rename(&new, directory.at(RECORD))
     };
     let written = write();
     if written.is_err() {
@@ -65,7 +65,7 @@ fn replace(folder: &Dir, bytes: &[u8]) -> io::Result<()> {
         return written;
     }
     // Some file systems cannot synchronize a directory (EINVAL). The record is complete even so; after a crash it may be the old one.
-    folder.sync().unwrap_or_default();
+    directory.sync().unwrap_or_default();
     Ok(())
 }
 
@@ -75,16 +75,16 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    fn pen(path: &Path) -> Pen {
-        Pen::new(Dir::open(path).unwrap(), path.join(RECORD))
+    fn writer(path: &Path) -> RecordWriter {
+        RecordWriter::new(Dir::open(path).unwrap(), path.join(RECORD))
     }
 
     #[test]
     fn a_record_never_replaces_a_newer_one() {
         let dir = tempfile::tempdir().unwrap();
-        let pen = pen(dir.path());
-        pen.write(2, &launched("new")).unwrap();
-        pen.clone().write(1, &launched("old")).unwrap();
+        let writer = writer(dir.path());
+        writer.write(2, &launched("new")).unwrap();
+        writer.clone().write(1, &launched("old")).unwrap();
         let text = fs::read_to_string(dir.path().join(RECORD)).unwrap();
         assert!(text.contains("\"new\"") && !dir.path().join(NEW).exists(), "{text}");
     }
@@ -93,7 +93,7 @@ mod tests {
     fn a_record_that_cannot_be_written_leaves_no_partial_file() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(RECORD)).unwrap();
-        assert!(pen(dir.path()).write(1, &launched("web")).is_err());
+        assert!(writer(dir.path()).write(1, &launched("web")).is_err());
         assert!(!dir.path().join(NEW).exists());
     }
 }

@@ -80,15 +80,15 @@ mod tests {
 
     /// Connects through a device that replies with these bytes and then closes.
     async fn dial(answer: &'static [u8]) -> (io::Result<Stream>, String) {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join("vsock");
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("vsock");
         let listener = UnixListener::bind(&path).unwrap();
         let device = async {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut asked = [0; 14];
-            stream.read_exact(&mut asked).await.unwrap();
+            let mut received = [0; 14];
+            stream.read_exact(&mut received).await.unwrap();
             stream.write_all(answer).await.unwrap();
-            String::from_utf8(asked.to_vec()).unwrap()
+            String::from_utf8(received.to_vec()).unwrap()
         };
         let transport = open(path);
         tokio::join!(transport.connect(17003), device)
@@ -96,8 +96,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_is_requested_and_data_after_the_reply_is_not_lost() {
-        let (stream, asked) = dial(b"OK 1073741824\nhello").await;
-        assert_eq!(asked, "CONNECT 17003\n");
+        let (stream, received) = dial(b"OK 1073741824\nhello").await;
+        assert_eq!(received, "CONNECT 17003\n");
         assert_eq!(stream.unwrap().recv_some(64).await.unwrap(), b"hello");
     }
 
@@ -114,16 +114,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_device_that_does_not_reply_times_out() {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join("vsock");
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("vsock");
         let _listener = UnixListener::bind(&path).unwrap();
         assert_eq!(open(path).connect(1).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_device_that_is_not_ready_is_not_connected_to() {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join("vsock");
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("vsock");
         let listener = UnixListener::bind(&path).unwrap();
         let (ready_sender, ready) = watch::channel(false);
         let transport = Hybrid::new(path, ready);
@@ -136,22 +136,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_abandoned_connection_stays_open_until_the_device_has_replied() {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join("vsock");
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("vsock");
         let listener = UnixListener::bind(&path).unwrap();
         let transport = open(path);
         assert_eq!(transport.connect(1).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(b"OK 1\n").await.unwrap();
-        let mut asked = String::new();
-        stream.read_to_string(&mut asked).await.unwrap();
-        assert_eq!(asked, "CONNECT 1\n", "it was not closed afterwards");
+        let mut received = String::new();
+        stream.read_to_string(&mut received).await.unwrap();
+        assert_eq!(received, "CONNECT 1\n", "it was not closed afterwards");
     }
 
     #[tokio::test(start_paused = true)]
     async fn connections_to_a_device_that_does_not_reply_are_bounded() {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join("vsock");
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("vsock");
         let _listener = UnixListener::bind(&path).unwrap();
         let transport = open(path);
         for _ in 0..=UNANSWERED {

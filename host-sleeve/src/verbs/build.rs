@@ -37,7 +37,7 @@ struct Built {
 /// The result of `check --json` for a valid manifest.
 #[derive(Serialize)]
 struct Valid {
-    faults: [(); 0],
+    problems: [(); 0],
     /// In start order.
     services: Vec<String>,
 }
@@ -91,7 +91,7 @@ pub(crate) fn check(args: Check, json: bool) -> Result<u8> {
         build::check(&args.manifest, args.image.as_deref(), &limits, &access, stop)
     })?;
     match checked {
-        Ok(services) if json => output::json(&Valid { faults: [], services }).map(|()| DONE),
+        Ok(services) if json => output::json(&Valid { problems: [], services }).map(|()| DONE),
         Ok(services) => {
             output::note(&format!("{} is valid: {}", manifest.display(), services.join(", ")));
             Ok(DONE)

@@ -1,6 +1,6 @@
 //! `diff`: explains how two enclave images differ.
 
-use cloister_image::artifact::{Artifact, ArtifactFault, ContentsFault};
+use cloister_image::artifact::{Artifact, ArtifactError, ContentsError};
 use cloister_image::difference::{Difference, FileDifference, compare};
 
 use crate::cli::Diff;
@@ -15,15 +15,15 @@ const DIFFERENT: u8 = 1;
 /// Compares two enclave images.
 pub(crate) fn diff(args: &Diff, json: bool) -> Result<u8> {
     let open = |path: &std::path::Path| {
-        Artifact::open(path).map_err(|fault: ArtifactFault| {
-            Error::operator(fault.to_string())
-                .because(fault)
+        Artifact::open(path).map_err(|error: ArtifactError| {
+            Error::operator(error.to_string())
+                .because(error)
                 .hint("`host-sleeve build` creates enclave images")
         })
     };
     let (first, second) = (open(&args.first)?, open(&args.second)?);
-    let difference = compare(&first, &second).map_err(|fault: ContentsFault| {
-        Error::operator("the images cannot be compared").because(fault).hint("build the damaged one again")
+    let difference = compare(&first, &second).map_err(|error: ContentsError| {
+        Error::operator("the images cannot be compared").because(error).hint("build the damaged one again")
     })?;
     if json {
         output::json(&difference)?;

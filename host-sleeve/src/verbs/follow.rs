@@ -321,13 +321,13 @@ mod tests {
     fn a_log_is_followed_to_its_end() {
         let dir = tempfile::tempdir().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let folder = Dir::open(dir.path()).unwrap();
-        let mut log = Rotating::create(Home::new(folder.clone()), SERVICES, 64).unwrap();
+        let directory = Dir::open(dir.path()).unwrap();
+        let mut log = Rotating::create(Home::new(directory.clone()), SERVICES, 64).unwrap();
         log.append(&frame(0, b"first\n")).unwrap();
         let reader = std::thread::spawn(move || {
             let mut out = Vec::new();
             let mut printer = Printer::new(Format::default(), &mut out, io::sink());
-            follow(&folder, theirs, &mut printer).unwrap();
+            follow(&directory, theirs, &mut printer).unwrap();
             drop(printer);
             out
         });

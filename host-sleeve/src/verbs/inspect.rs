@@ -25,7 +25,7 @@ use crate::values::word;
 #[derive(Serialize)]
 struct Enclave<'a> {
     alive: bool,
-    words: String,
+    summary: String,
     /// The running processes on this host, by part.
     processes: BTreeMap<&'a str, u32>,
     #[serde(flatten)]
@@ -68,7 +68,7 @@ fn enclave(name: &str, json: bool) -> Result<u8> {
     let root = Root::open()?;
     let mut seen = root.find(name)?.must_see()?;
     // A connection is not a change of state, so the status does not include it: the current counters are requested.
-    if let (Some(now), Some(status)) = (usage::ask(&root, &seen), &mut seen.record.status) {
+    if let (Some(now), Some(status)) = (usage::query(&root, &seen), &mut seen.record.status) {
         status.ingress = now.ingress;
     }
     let record = &seen.record;
@@ -78,7 +78,7 @@ fn enclave(name: &str, json: bool) -> Result<u8> {
     let processes =
         processes.filter(|(_, process)| record.runs(*process)).map(|(part, p)| (part, p.pid)).collect();
     if json {
-        let all = Enclave { alive: seen.alive, words: seen.words(), processes, record };
+        let all = Enclave { alive: seen.alive, summary: seen.summary(), processes, record };
         return output::json(&all).map(|()| DONE);
     }
     output::data(&text(&seen, &processes))?;
@@ -90,7 +90,7 @@ fn text(seen: &Seen, processes: &BTreeMap<&str, u32>) -> String {
     let mut facts = Table::default();
     let mut fact = |name: &str, value: String| facts.row([name.to_owned(), value]);
     fact("name", record.name.clone());
-    fact("state", seen.words());
+    fact("state", seen.summary());
     fact("image", format!("{} {}", record.image.path.display(), record.image.digest));
     fact("backend", format!("{}, {} CPUs, {}", record.backend, record.cpus, show_size(record.memory)));
     if let Some(machine) = &record.machine {
@@ -170,9 +170,9 @@ fn services(status: &cloister_wire::control::Status) -> String {
 }
 
 fn confinement(name: &str, service: &str, json: bool) -> Result<u8> {
-    let folder = Root::open()?.find(name)?;
+    let directory = Root::open()?.find(name)?;
     let request = Request::Inspect { service: service.to_owned() };
-    match service::ask(&folder, request)? {
+    match service::send(&directory, request)? {
         Reply::Inspect(found) if json => output::json(&found).map(|()| DONE),
         Reply::Inspect(found) => {
             let value = serde_json::to_value(&found).unwrap_or_default();

@@ -12,7 +12,7 @@ use crate::logbook::reader::{Reader, Wake};
 use crate::logbook::{CONSOLE, SERVICES};
 use crate::output::quiet_if_gone;
 use crate::state::record::Seen;
-use crate::state::{Folder, Root};
+use crate::state::{EnclaveDir, Root};
 
 use super::DONE;
 use super::follow::{JsonLines, Records, Sink, Tail, follow};
@@ -22,13 +22,16 @@ const MAX_LINE: usize = 16 * 1024;
 
 /// Prints a log.
 pub(crate) fn logs(args: &Logs, json: bool) -> Result<u8> {
-    let folder = Root::open()?.find(&args.name)?;
-    let seen = folder.must_see()?;
+    let directory = Root::open()?.find(&args.name)?;
+    let seen = directory.must_see()?;
     if let Some(service) = &args.service {
         known(&seen, service)?;
     }
-    let printed =
-        if args.console { console(&folder, args.follow, json) } else { services(&folder, &seen, args, json) };
+    let printed = if args.console {
+        console(&directory, args.follow, json)
+    } else {
+        services(&directory, &seen, args, json)
+    };
     quiet_if_gone(printed)?;
     Ok(DONE)
 }
@@ -43,7 +46,7 @@ fn known(seen: &Seen, service: &str) -> Result<()> {
         .hint(format!("its services: {}", names.join(", "))))
 }
 
-fn services(folder: &Folder, seen: &Seen, args: &Logs, json: bool) -> io::Result<()> {
+fn services(directory: &EnclaveDir, seen: &Seen, args: &Logs, json: bool) -> io::Result<()> {
     let count = seen.record.status.as_ref().map_or(0, |status| status.services.len());
     let format = Format {
         service: args.service.clone(),
@@ -56,15 +59,15 @@ fn services(folder: &Folder, seen: &Seen, args: &Logs, json: bool) -> io::Result
     } else {
         Box::new(Printer::new(format, out, io::stderr()))
     };
-    let sleeve = Client::connect(folder).ok().flatten().filter(|_| args.follow);
+    let sleeve = Client::connect(directory).ok().flatten().filter(|_| args.follow);
     match (args.tail, sleeve) {
-        (None, Some(sleeve)) => follow(folder.dir(), sleeve.into_stream(), sink.as_mut()),
-        (None, None) => Records::open(folder.dir(), SERVICES).drain(sink.as_mut()),
+        (None, Some(sleeve)) => follow(directory.dir(), sleeve.into_stream(), sink.as_mut()),
+        (None, None) => Records::open(directory.dir(), SERVICES).drain(sink.as_mut()),
         (Some(wanted), sleeve) => {
-            let mut records = Records::open(folder.dir(), SERVICES);
+            let mut records = Records::open(directory.dir(), SERVICES);
             let mut tail = Tail::new(wanted, args.service.clone());
             let wake =
-                sleeve.map(|sleeve| Wake::new(folder.dir(), Some(sleeve.into_stream()))).transpose()?;
+                sleeve.map(|sleeve| Wake::new(directory.dir(), Some(sleeve.into_stream()))).transpose()?;
             records.drain(&mut tail)?;
             tail.write_to(sink.as_mut())?;
             records.drain(sink.as_mut())?;
@@ -77,10 +80,10 @@ fn services(folder: &Folder, seen: &Seen, args: &Logs, json: bool) -> io::Result
     }
 }
 
-fn console(folder: &Folder, follow: bool, json: bool) -> io::Result<()> {
-    let sleeve = Client::connect(folder).ok().flatten().filter(|_| follow);
-    let mut wake = sleeve.map(|sleeve| Wake::new(folder.dir(), Some(sleeve.into_stream()))).transpose()?;
-    let mut reader = Reader::open(folder.dir(), CONSOLE);
+fn console(directory: &EnclaveDir, follow: bool, json: bool) -> io::Result<()> {
+    let sleeve = Client::connect(directory).ok().flatten().filter(|_| follow);
+    let mut wake = sleeve.map(|sleeve| Wake::new(directory.dir(), Some(sleeve.into_stream()))).transpose()?;
+    let mut reader = Reader::open(directory.dir(), CONSOLE);
     let mut lines = ConsoleLines { out: io::BufWriter::new(io::stdout()), line: Vec::new() };
     let mut plain = io::stdout();
     let out: &mut dyn Write = if json { &mut lines } else { &mut plain };

@@ -19,7 +19,7 @@ struct Packed {
 /// Packs ramdisk 1.
 pub(crate) fn os_pack(args: &OsPack, json: bool) -> Result<u8> {
     let written = ramdisk::pack_os(&args.list, &args.programs, &args.output)
-        .map_err(|fault| Error::host("ramdisk 1 cannot be packed").because(fault))?;
+        .map_err(|error| Error::host("ramdisk 1 cannot be packed").because(error))?;
     let packed = Packed { sha256: written.digest.hex(), bytes: written.size };
     let line = format!("{}  {}", packed.sha256, packed.bytes);
     if json { output::json(&packed) } else { output::data(&line) }.map(|()| DONE)

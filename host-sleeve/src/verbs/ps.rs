@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cli::Ps;
-use crate::client::usage::{Usage, ask_all, by_servant, by_service};
+use crate::client::usage::{Usage, by_servant, by_service, query_all};
 use crate::error::{ErrorDocument, Result};
 use crate::output::{self, Table};
 use crate::state::record::{OtherVersion, Seen, now_ms};
@@ -64,7 +64,7 @@ pub(crate) fn ps(args: &Ps, json: bool) -> Result<u8> {
     }
     let alive: Vec<&Seen> =
         found.iter().filter_map(|(_, seen)| seen.as_ref().ok().filter(|s| s.alive)).collect();
-    let mut usage = ask_all(&root, &alive).into_iter();
+    let mut usage = query_all(&root, &alive).into_iter();
     let mut table =
         Table::new(&["NAME", "STATE", "SERVICES", "RESTARTS", "MEMORY", "AGE", "PORTS", "MACHINE", "IMAGE"]);
     let mut values = Vec::new();
@@ -84,7 +84,7 @@ pub(crate) fn ps(args: &Ps, json: bool) -> Result<u8> {
                 let why = error.reasons().into_iter().next().unwrap_or_default();
                 let shown = format!("{}: {why}", state.replace('-', " "));
                 table.row([name.clone(), output::truncate(&shown, MAX_STATE)]);
-                let alive = root.find(name).is_ok_and(|folder| folder.is_alive());
+                let alive = root.find(name).is_ok_and(|directory| directory.is_alive());
                 let unreadable = Unreadable { name, alive, state, error: ErrorDocument::from(error) };
                 values.push(serde_json::to_value(unreadable).unwrap_or_default());
             }
@@ -103,7 +103,7 @@ fn entry(seen: &Seen, usage: Option<Vec<Usage>>, servants: Option<Vec<Usage>>) -
     Entry {
         name: &record.name,
         alive: seen.alive,
-        state: seen.words(),
+        state: seen.summary(),
         image: &record.image.name,
         digest: &record.image.digest,
         backend: &record.backend,
@@ -121,7 +121,7 @@ fn entry(seen: &Seen, usage: Option<Vec<Usage>>, servants: Option<Vec<Usage>>) -
 fn row(seen: &Seen, usage: Option<&[Usage]>) -> Vec<String> {
     let record = &seen.record;
     let ports: Vec<String> = record.publish.iter().map(|p| format!("{}→{}", p.listen, p.ingress)).collect();
-    let mut state = output::truncate(&seen.words(), MAX_STATE);
+    let mut state = output::truncate(&seen.summary(), MAX_STATE);
     for (part, process) in seen.orphans() {
         let orphan =
             format!("; {part} {} is still running, `host-sleeve rm {}` kills it", process.pid, record.name);

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::backends::remains;
+use crate::backends::leftovers;
 use crate::cli::Rm;
-use crate::client::{Asked, Client};
+use crate::client::{Client, SleeveRequest};
 use crate::error::{Error, Result};
 use crate::output;
 use crate::state::process::ProcessId;
-use crate::state::{Folder, Root, folder};
+use crate::state::{EnclaveDir, Root, enclave_dir};
 
 use super::{DONE, block_on};
 
@@ -18,17 +18,17 @@ const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// Removes enclaves. One that cannot be removed does not prevent the others from being removed.
 pub(crate) fn rm(args: &Rm, json: bool) -> Result<u8> {
     let root = Root::open()?;
-    let folders: Vec<Result<Folder>> = if args.all {
+    let directories: Vec<Result<EnclaveDir>> = if args.all {
         // Without --force, running enclaves are not included.
-        let all = root.folders()?.into_iter().filter(|folder| args.force || !folder.is_alive());
+        let all = root.directories()?.into_iter().filter(|directory| args.force || !directory.is_alive());
         all.map(Ok).collect()
     } else {
         args.names.iter().map(|name| root.find(name)).collect()
     };
     let mut removed = Vec::new();
     let mut failed: Option<Error> = None;
-    for folder in folders {
-        match folder.and_then(|folder| remove(folder, args.force)) {
+    for directory in directories {
+        match directory.and_then(|directory| remove(directory, args.force)) {
             Ok(name) if json => removed.push(name),
             Ok(name) => output::data(&name)?,
             Err(error) => {
@@ -45,31 +45,34 @@ pub(crate) fn rm(args: &Rm, json: bool) -> Result<u8> {
 }
 
 /// Removes one enclave and returns its name.
-fn remove(folder: Folder, force: bool) -> Result<String> {
-    let name = folder.name().to_owned();
+fn remove(directory: EnclaveDir, force: bool) -> Result<String> {
+    let name = directory.name().to_owned();
     if force {
-        end(&folder)?;
+        end(&directory)?;
     }
-    block_on(remains::end(&folder))?;
-    folder.remove()?;
+    block_on(leftovers::terminate(&directory))?;
+    directory.remove()?;
     Ok(name)
 }
 
 /// Kills a running enclave: through its sleeve, or together with its sleeve if that does not respond or does not exit afterwards.
-fn end(folder: &Folder) -> Result<()> {
-    let sleeve = folder.named();
-    let killed = Client::connect(folder).and_then(|client| match client {
-        None => Ok(folder.wait_end(sleeve, false)),
+fn end(directory: &EnclaveDir) -> Result<()> {
+    let sleeve = directory.named();
+    let killed = Client::connect(directory).and_then(|client| match client {
+        None => Ok(directory.wait_end(sleeve, false)),
         Some(mut client) => {
             client.limit(ASK_LIMIT)?;
-            client.ask(Asked::Kill)?;
-            client.wait_end(folder, sleeve.or_else(|| folder.named()))
+            client.request(SleeveRequest::Kill)?;
+            client.wait_end(directory, sleeve.or_else(|| directory.named()))
         }
     });
     match killed {
         Err(error) if !sleeve.is_none_or(ProcessId::end) => Err(error),
         Ok(Some(process)) if process.end() => {
-            output::note(&format!("cloister: {}; killed it", folder::printing(folder.name(), process)));
+            output::note(&format!(
+                "cloister: {}; killed it",
+                enclave_dir::printing(directory.name(), process)
+            ));
             Ok(())
         }
         _ => Ok(()),
@@ -89,12 +92,12 @@ mod tests {
         let (_dir, root) = root();
         let held = root.claim(Some("web"), "web", false).unwrap();
         let (first, record) = a_sleeve();
-        held.pen().write(0, &record).unwrap();
+        held.writer().write(0, &record).unwrap();
         let (second, record) = a_sleeve();
         let listener = UnixListener::bind(held.socket(SOCKET)).unwrap();
         let replaced = std::thread::spawn(move || {
             let connection = listener.accept().unwrap();
-            held.pen().write(0, &record).unwrap();
+            held.writer().write(0, &record).unwrap();
             drop(connection);
             held
         });

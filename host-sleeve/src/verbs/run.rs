@@ -19,7 +19,7 @@ use crate::output;
 use crate::signals::{Sent, Signals};
 use crate::sleeve::order::{Order, Watcher};
 use crate::sleeve::run::{interrupted, run as live};
-use crate::state::{Folder, Record};
+use crate::state::{EnclaveDir, Record};
 use crate::values::{show_duration, show_size};
 
 use super::follow::Follower;
@@ -77,21 +77,21 @@ struct Terminal {
 }
 
 impl Watcher for Terminal {
-    fn launching(&mut self, folder: &Folder, app: &App) -> Result<()> {
+    fn launching(&mut self, directory: &EnclaveDir, app: &App) -> Result<()> {
         if self.json {
             return Ok(());
         }
         let format = Format { names: app.manifest.services.len() > 1, ..Format::default() };
-        let follower = Follower::start(folder.dir().clone(), format);
+        let follower = Follower::start(directory.dir().clone(), format);
         self.follower = Some(follower.doing(|| "cannot follow the log".to_owned())?);
         Ok(())
     }
 
-    fn restored(&mut self, folder: &Folder) {
-        if let Some(Err(error)) = self.follower.as_mut().map(|follower| follower.move_to(folder.dir())) {
+    fn restored(&mut self, directory: &EnclaveDir) {
+        if let Some(Err(error)) = self.follower.as_mut().map(|follower| follower.move_to(directory.dir())) {
             output::note(&format!("warning: the log is no longer shown: {error}"));
         }
-        output::note(&restored_text(folder));
+        output::note(&restored_text(directory));
     }
 
     fn ready(&mut self, record: &Record) {
@@ -103,11 +103,11 @@ impl Watcher for Terminal {
     }
 }
 
-fn restored_text(folder: &Folder) -> String {
+fn restored_text(directory: &EnclaveDir) -> String {
     format!(
         "warning: the directory of a running enclave was modified by another program; it was recreated at {}
 hint: earlier log records may be lost. If the enclave's vsock socket was removed, new connections to it fail until it is launched again",
-        folder.path().display()
+        directory.path().display()
     )
 }
 
@@ -142,7 +142,7 @@ fn foreground(order: Order, json: bool) -> Result<u8> {
     let ran = ran?;
     let code = ran.end.code;
     if rm {
-        ran.folder.remove_locked()?;
+        ran.directory.remove_locked()?;
     }
     Ok(code)
 }
@@ -264,9 +264,9 @@ impl Reporter {
 }
 
 impl Watcher for Reporter {
-    fn launching(&mut self, folder: &Folder, _app: &App) -> Result<()> {
-        let doing = || format!("cannot write {}", folder.file(SLEEVE).display());
-        let mut log = Rotating::create(folder.home().clone(), SLEEVE, SLEEVE_LIMIT).doing(doing)?;
+    fn launching(&mut self, directory: &EnclaveDir, _app: &App) -> Result<()> {
+        let doing = || format!("cannot write {}", directory.file(SLEEVE).display());
+        let mut log = Rotating::create(directory.home().clone(), SLEEVE, SLEEVE_LIMIT).doing(doing)?;
         rustix::stdio::dup2_stderr(log.as_fd()).doing(|| "cannot redirect standard error".to_owned())?;
         output::divert(move |bytes| {
             // A full disk loses these messages and nothing else. Standard error follows to the new file after a rotation, for
@@ -277,8 +277,8 @@ impl Watcher for Reporter {
         Ok(())
     }
 
-    fn restored(&mut self, folder: &Folder) {
-        output::note(&restored_text(folder));
+    fn restored(&mut self, directory: &EnclaveDir) {
+        output::note(&restored_text(directory));
     }
 
     fn ready(&mut self, record: &Record) {
@@ -308,7 +308,7 @@ pub(crate) fn sleeve() -> Result<u8> {
             let code = ran.end.code;
             let last = Last::of(&ran, false, rm);
             if rm {
-                ran.folder.remove_locked()?;
+                ran.directory.remove_locked()?;
             }
             reporter.send(&Report::Ended { record: Box::new(ran.record), last });
             Ok(code)

@@ -3,10 +3,10 @@
 use cloister_wire::control::{Reply, Request, Verb};
 
 use crate::cli::Service;
-use crate::client::{Asked, Client};
+use crate::client::{Client, SleeveRequest};
 use crate::error::{Error, Result};
 use crate::output;
-use crate::state::{Folder, Root};
+use crate::state::{EnclaveDir, Root};
 
 use super::DONE;
 
@@ -20,8 +20,8 @@ pub(crate) fn service(args: &Service, json: bool) -> Result<u8> {
         (_, Some(signal)) => Request::Signal { service, signal },
         (verb, None) => return Err(Error::operator(format!("`{verb}` needs a signal"))),
     };
-    let folder = Root::open()?.find(&args.name)?;
-    match ask(&folder, request)? {
+    let directory = Root::open()?.find(&args.name)?;
+    match send(&directory, request)? {
         Reply::Refused { why } => Err(Error::enclave(format!("{} refused the request", args.name))
             .because(std::io::Error::other(output::printable(&why)))
             .hint("only the actions listed under `control` in the image's manifest are allowed")),
@@ -31,10 +31,10 @@ pub(crate) fn service(args: &Service, json: bool) -> Result<u8> {
 }
 
 /// Sends a request to a running enclave.
-pub(crate) fn ask(folder: &Folder, request: Request) -> Result<Reply> {
-    let Some(mut client) = Client::connect(folder)? else {
-        return Err(Error::operator(format!("{} is not running", folder.name()))
+pub(crate) fn send(directory: &EnclaveDir, request: Request) -> Result<Reply> {
+    let Some(mut client) = Client::connect(directory)? else {
+        return Err(Error::operator(format!("{} is not running", directory.name()))
             .hint("`host-sleeve ps` lists running enclaves"));
     };
-    client.ask(Asked::Enclave(request))
+    client.request(SleeveRequest::Enclave(request))
 }

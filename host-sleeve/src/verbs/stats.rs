@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::cli::Stats;
-use crate::client::usage::{Usage, ask_all, by_servant, by_service};
+use crate::client::usage::{Usage, by_servant, by_service, query_all};
 use crate::error::{Error, Result};
 use crate::output::{self, Table};
 use crate::state::Root;
@@ -60,7 +60,7 @@ fn entries(root: &Root, args: &Stats) -> Result<Vec<Entry>> {
         args.names.iter().map(|name| running(root, name)).collect::<Result<_>>()?
     };
     let refs: Vec<&Seen> = seen.iter().collect();
-    let answers = ask_all(root, &refs).into_iter().zip(&seen);
+    let answers = query_all(root, &refs).into_iter().zip(&seen);
     Ok(answers
         .map(|(stats, seen)| Entry {
             name: seen.record.name.clone(),

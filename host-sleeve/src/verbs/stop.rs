@@ -5,13 +5,13 @@ use std::time::Duration;
 use cloister_wire::control::Reply;
 use serde::Serialize;
 
-use crate::backends::remains;
+use crate::backends::leftovers;
 use crate::cli::Stop;
-use crate::client::{Asked, Client};
+use crate::client::{Client, SleeveRequest};
 use crate::error::{Error, Result};
 use crate::output;
 use crate::state::process::ProcessId;
-use crate::state::{End, Folder, Root, folder};
+use crate::state::{EnclaveDir, End, Root, enclave_dir};
 
 use super::{DONE, block_on};
 
@@ -25,12 +25,14 @@ struct Stopped {
 /// Stops all enclaves in parallel and waits for each. One that cannot be stopped does not prevent the others from being stopped.
 pub(crate) fn stop(args: &Stop, json: bool) -> Result<u8> {
     let root = Root::open()?;
-    let folders: Vec<Folder> = args.names.iter().map(|name| root.find(name)).collect::<Result<_>>()?;
-    let requests: Vec<Result<Requested>> = folders.iter().map(|folder| request(folder, args)).collect();
+    let directories: Vec<EnclaveDir> =
+        args.names.iter().map(|name| root.find(name)).collect::<Result<_>>()?;
+    let requests: Vec<Result<Requested>> =
+        directories.iter().map(|directory| request(directory, args)).collect();
     let mut stopped = Vec::new();
     let mut failed: Option<Error> = None;
-    for (folder, requested) in folders.iter().zip(requests) {
-        match requested.and_then(|requested| wait(folder, requested)) {
+    for (directory, requested) in directories.iter().zip(requests) {
+        match requested.and_then(|requested| wait(directory, requested)) {
             Ok(one) if json => stopped.push(one),
             Ok(one) => output::data(&one.name)?,
             Err(error) => {
@@ -46,7 +48,7 @@ pub(crate) fn stop(args: &Stop, json: bool) -> Result<u8> {
     failed.map_or(Ok(DONE), Err)
 }
 
-/// The receiver of a stop request: by the time it is waited for, the folder may belong to another enclave.
+/// The receiver of a stop request: by the time it is waited for, the directory may belong to another enclave.
 struct Requested {
     /// The connection to the sleeve, unless it has ended.
     client: Option<Client>,
@@ -54,9 +56,9 @@ struct Requested {
 }
 
 /// Sends the stop request to the sleeve, if it is running.
-fn request(folder: &Folder, args: &Stop) -> Result<Requested> {
-    let sleeve = folder.named();
-    let connected = match Client::connect(folder) {
+fn request(directory: &EnclaveDir, args: &Stop) -> Result<Requested> {
+    let sleeve = directory.named();
+    let connected = match Client::connect(directory) {
         // An unreachable sleeve is killed as the process named in its record, and its machine dies with it.
         Err(_) if args.kill && sleeve.is_some_and(ProcessId::end) => None,
         other => other?,
@@ -64,36 +66,34 @@ fn request(folder: &Folder, args: &Stop) -> Result<Requested> {
     let Some(mut client) = connected else {
         return Ok(Requested { client: None, sleeve });
     };
-    let sleeve = sleeve.or_else(|| folder.named());
+    let sleeve = sleeve.or_else(|| directory.named());
     let grace_ms = args.grace.map(|grace: Duration| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
-    let request = if args.kill { Asked::Kill } else { Asked::Stop { grace_ms } };
-    match client.ask(request)? {
-        Reply::Refused { why } => {
-            Err(Error::enclave(format!("{} was not stopped", folder.name()))
-                .because(std::io::Error::other(why)))
-        }
+    let request = if args.kill { SleeveRequest::Kill } else { SleeveRequest::Stop { grace_ms } };
+    match client.request(request)? {
+        Reply::Refused { why } => Err(Error::enclave(format!("{} was not stopped", directory.name()))
+            .because(std::io::Error::other(why))),
         _ => Ok(Requested { client: Some(client), sleeve }),
     }
 }
 
-fn wait(folder: &Folder, requested: Requested) -> Result<Stopped> {
-    let name = folder.name().to_owned();
+fn wait(directory: &EnclaveDir, requested: Requested) -> Result<Stopped> {
+    let name = directory.name().to_owned();
     let was_running = requested.client.is_some();
     let printing = match requested.client {
-        Some(client) => client.wait_end(folder, requested.sleeve)?,
-        None => folder.wait_end(requested.sleeve, false),
+        Some(client) => client.wait_end(directory, requested.sleeve)?,
+        None => directory.wait_end(requested.sleeve, false),
     };
     if let Some(process) = printing {
-        output::note(&format!("cloister: {}", folder::printing(&name, process)));
+        output::note(&format!("cloister: {}", enclave_dir::printing(&name, process)));
     }
-    let Some(seen) = folder.seen().ok().flatten() else {
+    let Some(seen) = directory.seen().ok().flatten() else {
         return Ok(Stopped { name, end: None }); // run --rm
     };
     if !seen.alive {
-        block_on(remains::end_recorded(&seen.record))?;
+        block_on(leftovers::terminate_recorded(&seen.record))?;
     }
     if !was_running {
-        output::note(&format!("{name} had already ended: {}", seen.words()));
+        output::note(&format!("{name} had already ended: {}", seen.summary()));
     }
     Ok(Stopped { name, end: seen.record.end })
 }
@@ -112,7 +112,7 @@ pub(super) mod tests {
     use crate::state::Record;
     use crate::state::record::tests::launched;
 
-    /// Longer than [`folder`] waits for a printing sleeve, and much shorter than a process of [`a_sleeve`] runs.
+    /// Longer than [`enclave_dir`] waits for a printing sleeve, and much shorter than a process of [`a_sleeve`] runs.
     const TEST_LIMIT: Duration = Duration::from_secs(20);
 
     /// A process and a record that names it as its sleeve.
@@ -152,13 +152,13 @@ pub(super) mod tests {
     fn stopping_an_ended_enclave_does_not_wait_for_its_successor() {
         let (_dir, root) = root();
         let (first, record) = a_sleeve();
-        root.claim(Some("web"), "web", false).unwrap().pen().write(0, &record).unwrap();
+        root.claim(Some("web"), "web", false).unwrap().writer().write(0, &record).unwrap();
         reap(first);
         let found = root.find("web").unwrap();
         let client = request(&found, &args(false));
         let (second, record) = a_sleeve();
         let held = root.claim(Some("web"), "web", true).unwrap();
-        held.pen().write(0, &record).unwrap();
+        held.writer().write(0, &record).unwrap();
         let stopped = in_time(move || client.and_then(|client| wait(&found, client)));
         assert!(reap(second));
         assert!(stopped.is_some_and(|stopped| stopped.is_ok()), "it waited for another enclave");
@@ -168,10 +168,10 @@ pub(super) mod tests {
     fn killing_an_enclave_without_a_record_does_not_wait_for_the_sleeve_that_appears() {
         let (_dir, root) = root();
         let held = root.claim(Some("web"), "web", false).unwrap();
-        let found = Folder::open(held.path()).unwrap();
+        let found = EnclaveDir::open(held.path()).unwrap();
         let client = request(&found, &args(true));
         let (sleeve, record) = a_sleeve();
-        held.pen().write(0, &record).unwrap();
+        held.writer().write(0, &record).unwrap();
         let stopped = in_time(move || client.and_then(|client| wait(&found, client)));
         assert!(reap(sleeve));
         assert!(
@@ -185,7 +185,7 @@ pub(super) mod tests {
         let (_dir, root) = root();
         let held = root.claim(Some("web"), "web", false).unwrap();
         let (sleeve, record) = a_sleeve();
-        held.pen().write(0, &record).unwrap();
+        held.writer().write(0, &record).unwrap();
         let listener = UnixListener::bind(held.socket(SOCKET)).unwrap();
         let served = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();

@@ -13,7 +13,7 @@ use super::machine;
 
 /// The directory of one test.
 pub(crate) struct Place {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 /// The result of a command.
@@ -29,7 +29,7 @@ pub(crate) struct Ended {
 impl Place {
     /// A new directory with an image.
     pub(crate) fn new() -> Self {
-        let place = Self { folder: tempfile::Builder::new().prefix("sleeve-").tempdir().unwrap() };
+        let place = Self { directory: tempfile::Builder::new().prefix("sleeve-").tempdir().unwrap() };
         fs::create_dir(place.path().join("bin")).unwrap();
         let this = std::env::current_exe().unwrap();
         for name in [machine::QEMU, machine::VSOCK] {
@@ -40,7 +40,7 @@ impl Place {
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
+        self.directory.path()
     }
 
     /// A path in the state directory.

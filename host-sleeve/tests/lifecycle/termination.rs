@@ -176,7 +176,7 @@ pub(crate) fn ignored_signals() {
     running.end().with(0, "");
 }
 
-pub(crate) fn removed_folder() {
+pub(crate) fn removed_directory() {
     let place = Place::new();
     let running = place.start("serve", &[]);
     // The sleeve may write its record meanwhile.
@@ -209,7 +209,7 @@ pub(crate) fn removed_lock() {
 }
 
 /// The other files in the directory are not touched: no log record is printed twice.
-pub(crate) fn repaired_folder() {
+pub(crate) fn repaired_directory() {
     let place = Place::new();
     let running = place.start("serve", &[]);
     wait_for("the log", || place.sleeve("", &["logs", "web"]).text().ends_with("half a line\n"));

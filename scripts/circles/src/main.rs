@@ -1,13 +1,14 @@
-//! Finds circles between the files and folders of each crate, and arrows of `host-sleeve` that its table does not have.
+//! Finds circular dependencies between the files and directories of each crate, and dependencies between directories of
+//! `host-sleeve` that its table does not allow.
 //!
-//! Its law: what is found is shown, and ends the check badly, unless it is one of the knots of other crates that are known and
-//! listed here; those are shown as well, and one that is gone must leave the list.
+//! Invariant: everything found is printed, and fails the check unless it is listed here as known; known circles are printed as
+//! well, and one that no longer exists must be removed from the list.
 //!
-//! What counts: a file uses another when it names something that the other defines, by `use` or by a path through `crate`,
-//! `super`, `self` or a child's name. A child that uses its parent's types and a parent that calls the child are a circle like
-//! any other. What does not count: `mod child;` alone; a name that is only passed on (`pub use`), which leads to where it is
-//! defined; calls of methods, which no path names; code under `#[cfg(test)]` and files named `tests`. A folder is the first
-//! segment of a module's path: what lies deeper belongs to it.
+//! A file uses another if it names something that the other defines, by `use` or by a path through `crate`, `super`, `self` or a
+//! child's name. A child that uses its parent's types and a parent that calls the child form a circle like any other. Not
+//! counted: `mod child;` alone; a reexport (`pub use`), which is resolved to the definition; method calls, which no path names;
+//! code under `#[cfg(test)]` and files named `tests`. A directory is the first segment of a module's path; deeper modules belong
+//! to it.
 
 mod arrows;
 mod graph;
@@ -21,13 +22,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use graph::{Graph, knots, way_around};
+use graph::{Graph, components, shortest_cycle};
 use program::{Program, Use};
 
-/// The crate whose folders have a table of arrows.
+/// The crate whose directories have a table of arrows.
 const TABLED: &str = "host-sleeve";
 
-/// Crates with knots that were there before this check: the crate, and how many knots of files and of folders it has.
+/// Crates with circles that are older than this check: the crate, and its number of circles between files and between folders.
 const KNOWN: &[(&str, usize, usize)] = &[
     ("init", 1, 1),
     ("supervisor", 2, 0),
@@ -53,14 +54,14 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            // Where even that cannot be printed, the exit code says it.
+            // If even that cannot be printed, the exit code reports it.
             drop(writeln!(out, "circles: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-/// The folders of the workspace's members.
+/// The directories of the workspace's members.
 fn members(root: &Path) -> io::Result<Vec<String>> {
     let text = fs::read_to_string(root.join("Cargo.toml"))?;
     let list = text
@@ -70,7 +71,7 @@ fn members(root: &Path) -> io::Result<Vec<String>> {
     Ok(list.split('"').skip(1).step_by(2).map(str::to_owned).collect())
 }
 
-/// Checks every member; true where all is in order.
+/// Checks every member. True if there are no new circles or arrows.
 fn check(
     root: &Path,
     members: &[String],
@@ -81,7 +82,7 @@ fn check(
     for member in members {
         let mut found = Found::default();
         for file in roots(&root.join(member))? {
-            look(&Program::read(&file)?, member, root, &mut found);
+            examine(&Program::read(&file)?, member, root, &mut found);
         }
         let expected = known
             .iter()
@@ -110,7 +111,7 @@ fn check(
     Ok(sound)
 }
 
-/// The files in which the programs and the library of a member begin.
+/// The root files of a member's programs and library.
 fn roots(member: &Path) -> io::Result<Vec<PathBuf>> {
     let manifest = fs::read_to_string(member.join("Cargo.toml"))?;
     let named = manifest.lines().filter_map(|line| line.strip_prefix("path = \"src/")?.strip_suffix('"'));
@@ -119,10 +120,10 @@ fn roots(member: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(all.into_iter().filter(|file| file.is_file()).collect())
 }
 
-fn look(program: &Program, member: &str, root: &Path, found: &mut Found) {
+fn examine(program: &Program, member: &str, root: &Path, found: &mut Found) {
     let uses = program.uses();
     let files: Graph<PathBuf> =
-        edges(uses.iter().filter(|one| !one.passes_on).map(|one| (one.from.clone(), one.to.clone())));
+        edges(uses.iter().filter(|one| !one.reexport).map(|one| (one.from.clone(), one.to.clone())));
     let mut places: BTreeMap<(String, String), &Use> = BTreeMap::new();
     for one in &uses {
         let (from, to) = (program.folder(&one.from), program.folder(&one.to));
@@ -135,27 +136,27 @@ fn look(program: &Program, member: &str, root: &Path, found: &mut Found) {
         let from = one.from.strip_prefix(root).unwrap_or(&one.from);
         format!("{}:{} names {}", from.display(), one.line, one.path)
     };
-    for knot in knots(&files) {
-        let way = way_around(&files, &knot);
-        let steps = way.windows(2).filter_map(|step| {
+    for component in components(&files) {
+        let cycle = shortest_cycle(&files, &component);
+        let steps = cycle.windows(2).filter_map(|step| {
             let [from, to] = step else { return None };
-            uses.iter().find(|one| one.from == *from && one.to == *to && !one.passes_on).map(show)
+            uses.iter().find(|one| one.from == *from && one.to == *to && !one.reexport).map(show)
         });
-        found.files.push(format!("{} files; {}", knot.len(), steps.collect::<Vec<_>>().join(", ")));
+        found.files.push(format!("{} files; {}", component.len(), steps.collect::<Vec<_>>().join(", ")));
     }
-    for knot in knots(&folders) {
-        let way = way_around(&folders, &knot);
-        let steps = way.windows(2).filter_map(|step| {
+    for component in components(&folders) {
+        let cycle = shortest_cycle(&folders, &component);
+        let steps = cycle.windows(2).filter_map(|step| {
             let [from, to] = step else { return None };
             places.get(&(from.clone(), to.clone())).map(|one| show(one))
         });
-        let names = way.iter().map(|folder| if folder.is_empty() { "the root" } else { folder });
+        let names = cycle.iter().map(|folder| if folder.is_empty() { "the root" } else { folder });
         let names = names.collect::<Vec<_>>().join(" → ");
         found.folders.push(format!("{names}; {}", steps.collect::<Vec<_>>().join(", ")));
     }
     if member == TABLED {
         let arrows = places.iter().map(|((from, to), one)| (from.clone(), to.clone(), show(one)));
-        found.arrows.extend(arrows::faults(arrows::HOST_SLEEVE, program.folders().into_iter(), arrows));
+        found.arrows.extend(arrows::problems(arrows::HOST_SLEEVE, program.folders().into_iter(), arrows));
     }
 }
 

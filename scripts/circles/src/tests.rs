@@ -16,7 +16,7 @@ fn plant(files: &[(&str, &str)]) -> tempfile::TempDir {
     root
 }
 
-/// Whether the check is content, and what it printed.
+/// Whether the check passes, and its output.
 fn checked(files: &[(&str, &str)], known: &[(&str, usize, usize)]) -> (bool, String) {
     let root = plant(files);
     let mut out = Vec::new();
@@ -43,7 +43,7 @@ fn files_that_use_each_other_are_a_circle() {
 }
 
 #[test]
-fn a_parent_that_calls_its_child_and_lends_it_a_type_is_a_circle() {
+fn a_parent_that_calls_its_child_and_defines_its_type_is_a_circle() {
     let parent = ("a/mod.rs", "mod c;\npub struct A;\npub fn f() { c::g(&A) }\n");
     let child = ("a/c.rs", "use super::A;\npub fn g(_: &A) {}\n");
     let (sound, printed) = checked(&[LIB, ("b.rs", ""), parent, child], &[]);
@@ -54,7 +54,7 @@ fn a_parent_that_calls_its_child_and_lends_it_a_type_is_a_circle() {
 }
 
 #[test]
-fn what_a_parent_only_passes_on_is_used_where_it_is_defined() {
+fn a_reexport_is_attributed_to_the_file_that_defines_the_name() {
     let parent = ("a/mod.rs", "mod c;\nmod d;\npub use c::C;\npub use d::*;\n");
     let children = [("a/c.rs", "use super::D;\npub struct C(D);\n"), ("a/d.rs", "pub struct D;\n")];
     let user = ("b.rs", "use crate::a;\nfn f(_: a::C) {}\n");
@@ -73,7 +73,7 @@ fn the_root_of_a_crate_is_a_folder_like_any_other() {
 }
 
 #[test]
-fn tests_may_look_upwards() {
+fn tests_may_use_everything() {
     let files = [
         LIB,
         ("a.rs", "use crate::b::B;\npub struct A(B);\n"),
@@ -83,7 +83,7 @@ fn tests_may_look_upwards() {
 }
 
 #[test]
-fn a_known_circle_is_shown_and_must_leave_the_list_when_it_is_gone() {
+fn a_known_circle_is_printed_and_must_be_removed_from_the_list_once_it_is_gone() {
     let circle =
         [LIB, ("a.rs", "use crate::b::B;\npub struct A(B);\n"), ("b.rs", "pub struct B(crate::a::A);\n")];
     let (sound, printed) = checked(&circle, &[("one", 1, 1)]);

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
 
-use super::{Artifact, ArtifactFault, Part};
-use crate::cpio::{self, ReadFault};
+use super::{Artifact, ArtifactError, Part};
+use crate::cpio::{self, ReadError};
 use crate::digest::{Digest, Hashed};
 use crate::erofs::read as erofs;
 use crate::limits::MAX_PATH;
@@ -59,13 +59,13 @@ pub enum ItemKind {
 
 /// Why an artifact's root cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum ContentsFault {
+pub enum ContentsError {
     /// The artifact cannot be read.
     #[error(transparent)]
-    Artifact(#[from] ArtifactFault),
+    Artifact(#[from] ArtifactError),
     /// Its ramdisk is damaged: the artifact must be built again.
     #[error("the application's ramdisk is damaged")]
-    Ramdisk(#[source] ReadFault),
+    Ramdisk(#[source] ReadError),
     /// Its file system is damaged: the artifact must be built again.
     #[error("the application's file system is damaged")]
     Erofs(#[source] erofs::Error),
@@ -79,12 +79,12 @@ pub enum ContentsFault {
 
 impl Artifact {
     /// Reads the application's root and hashes every file in it.
-    pub fn contents(&self) -> Result<Contents, ContentsFault> {
+    pub fn contents(&self) -> Result<Contents, ContentsError> {
         let blob = self.part(Part::AppRamdisk)?;
         let mut magic = [0; 6];
-        blob.reader().read_exact(&mut magic).map_err(ContentsFault::Read)?;
+        blob.reader().read_exact(&mut magic).map_err(ContentsError::Read)?;
         if !magic.starts_with(cpio::MAGIC) {
-            let decoder = zstd::Decoder::new(blob.reader()).map_err(ContentsFault::Read)?.single_frame();
+            let decoder = zstd::Decoder::new(blob.reader()).map_err(ContentsError::Read)?.single_frame();
             return plain(decoder);
         }
         file_system(&blob)
@@ -92,15 +92,15 @@ impl Artifact {
 }
 
 /// Finds the file system in an uncompressed archive.
-fn file_system(blob: &Blob) -> Result<Contents, ContentsFault> {
+fn file_system(blob: &Blob) -> Result<Contents, ContentsError> {
     let mut reader = cpio::Reader::new(blob.reader());
-    while let Some(entry) = reader.next_entry().map_err(ContentsFault::Ramdisk)? {
+    while let Some(entry) = reader.next_entry().map_err(ContentsError::Ramdisk)? {
         if entry.name == EROFS {
-            let part = blob.part(reader.position(), u64::from(entry.size)).ok_or(ContentsFault::NoRoot)?;
-            return walk(&part).map_err(ContentsFault::Erofs);
+            let part = blob.part(reader.position(), u64::from(entry.size)).ok_or(ContentsError::NoRoot)?;
+            return walk(&part).map_err(ContentsError::Erofs);
         }
     }
-    Err(ContentsFault::NoRoot)
+    Err(ContentsError::NoRoot)
 }
 
 fn walk(part: &Blob) -> Result<Contents, erofs::Error> {
@@ -135,12 +135,12 @@ fn walk(part: &Blob) -> Result<Contents, erofs::Error> {
 }
 
 /// Reads a root that is stored in the archive as files.
-fn plain(source: impl Read) -> Result<Contents, ContentsFault> {
+fn plain(source: impl Read) -> Result<Contents, ContentsError> {
     let mut reader = cpio::Reader::new(source);
     let mut contents = Contents::new();
     // The content of a file with several names is stored with the first one.
     let mut files: HashMap<u32, ItemKind> = HashMap::new();
-    while let Some(entry) = reader.next_entry().map_err(ContentsFault::Ramdisk)? {
+    while let Some(entry) = reader.next_entry().map_err(ContentsError::Ramdisk)? {
         let Some(path) = entry.name.strip_prefix(PLAIN) else { continue };
         let path = path.strip_prefix(b"/").unwrap_or(path).to_vec();
         let kind = if entry.is_directory() {
@@ -148,7 +148,7 @@ fn plain(source: impl Read) -> Result<Contents, ContentsFault> {
         } else if entry.is_symlink() {
             let mut target = Vec::new();
             let limit = crate::wide(MAX_PATH);
-            reader.data().take(limit).read_to_end(&mut target).map_err(ContentsFault::Read)?;
+            reader.data().take(limit).read_to_end(&mut target).map_err(ContentsError::Read)?;
             ItemKind::Symlink(target)
         } else if entry.is_file() {
             match files.get(&entry.inode).filter(|_| entry.links > 1) {
@@ -164,11 +164,11 @@ fn plain(source: impl Read) -> Result<Contents, ContentsFault> {
         let (mode, uid, gid, mtime) = (entry.mode & 0o7777, entry.uid, entry.gid, i64::from(entry.mtime));
         contents.insert(path, Item { mode, uid, gid, mtime, xattrs: Xattrs::new(), kind });
     }
-    if contents.is_empty() { Err(ContentsFault::NoRoot) } else { Ok(contents) }
+    if contents.is_empty() { Err(ContentsError::NoRoot) } else { Ok(contents) }
 }
 
-fn hash_file(entry: &cpio::Entry, data: &mut impl Read) -> Result<ItemKind, ContentsFault> {
+fn hash_file(entry: &cpio::Entry, data: &mut impl Read) -> Result<ItemKind, ContentsError> {
     let mut hash = Hashed::new(io::sink());
-    io::copy(data, &mut hash).map_err(ContentsFault::Read)?;
+    io::copy(data, &mut hash).map_err(ContentsError::Read)?;
     Ok(ItemKind::File { size: u64::from(entry.size), digest: hash.digest() })
 }

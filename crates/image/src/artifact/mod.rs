@@ -14,10 +14,10 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::digest::Digest;
-use crate::oci::OciFault;
+use crate::oci::OciError;
 
-pub use contents::{Contents, ContentsFault, Item, ItemKind};
-pub use nitro::NitroFault;
+pub use contents::{Contents, ContentsError, Item, ItemKind};
+pub use nitro::NitroError;
 pub use read::Artifact;
 pub use record::{
     ApplicationRecord, BuildRecord, LayerRecord, OsRecord, Output, RootForm, ToolRecord,
@@ -84,7 +84,7 @@ const REQUIRED: [Part; 7] = [
 
 /// Why an artifact cannot be written or used.
 #[derive(Debug, thiserror::Error)]
-pub enum ArtifactFault {
+pub enum ArtifactError {
     /// The output path exists and is something else: the operator must act.
     #[error("{} exists and is not an enclave image", .0.display())]
     Occupied(PathBuf),
@@ -95,7 +95,7 @@ pub enum ArtifactFault {
         path: PathBuf,
         /// The cause.
         #[source]
-        fault: OciFault,
+        error: OciError,
     },
     /// It is a layout of something else: the operator must act.
     #[error("{} is a container image and not an enclave image: build an enclave image from it first", .0.display())]
@@ -167,9 +167,9 @@ impl Part {
     }
 }
 
-fn host(verb: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> ArtifactFault + use<> {
+fn host(verb: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> ArtifactError + use<> {
     let path = path.to_owned();
-    move |source| ArtifactFault::Host { verb, path, source }
+    move |source| ArtifactError::Host { verb, path, source }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Seek, Write};
 
-use super::{Artifact, ArtifactFault, BuildRecord, Part};
+use super::{Artifact, ArtifactError, BuildRecord, Part};
 use crate::eif::{
     self, Arch, BuildMetadata, FIXED_TIME, MEMORY_FACTOR, Metadata, Parts, Signing, Summary, write,
 };
@@ -27,10 +27,10 @@ const CPUS: u64 = 2;
 
 /// Why no image file for AWS Nitro can be written.
 #[derive(Debug, thiserror::Error)]
-pub enum NitroFault {
+pub enum NitroError {
     /// The artifact cannot be used.
     #[error(transparent)]
-    Artifact(#[from] ArtifactFault),
+    Artifact(#[from] ArtifactError),
     /// The release has no command line for Nitro: the operator must use another release.
     #[error("the Cloister OS in this image does not support AWS Nitro")]
     NoNitro,
@@ -41,9 +41,9 @@ pub enum NitroFault {
 
 impl Artifact {
     /// Writes the file that AWS Nitro boots, at the current position of `out`. Every part's digest is checked first.
-    pub fn write_eif(&self, out: &mut (impl Write + Seek)) -> Result<Summary, NitroFault> {
+    pub fn write_eif(&self, out: &mut (impl Write + Seek)) -> Result<Summary, NitroError> {
         let release = self.os_release()?;
-        let command_line = release.cmdline_nitro.as_deref().ok_or(NitroFault::NoNitro)?;
+        let command_line = release.cmdline_nitro.as_deref().ok_or(NitroError::NoNitro)?;
         let kernel = self.checked(Part::Kernel)?;
         let ramdisks = vec![self.checked(Part::OsRamdisk)?, self.checked(Part::AppRamdisk)?];
         let signature = self.signature()?;
@@ -62,7 +62,7 @@ impl Artifact {
     }
 
     /// The measurements that the hardware will report, computed from the parts. Every part's digest is checked first.
-    pub fn measurements(&self) -> Result<Measurements, NitroFault> {
+    pub fn measurements(&self) -> Result<Measurements, NitroError> {
         let release = self.os_release()?;
         let mut measurements = measure::of_release(&release);
         if let Some(command_line) = &release.cmdline_nitro {
@@ -78,19 +78,19 @@ impl Artifact {
         Ok(measurements)
     }
 
-    fn signature(&self) -> Result<Option<Vec<u8>>, ArtifactFault> {
+    fn signature(&self) -> Result<Option<Vec<u8>>, ArtifactError> {
         if self.size(Part::EifSignature) == 0 {
             return Ok(None);
         }
         self.document(Part::EifSignature).map(Some)
     }
 
-    fn checked(&self, part: Part) -> Result<Content, ArtifactFault> {
+    fn checked(&self, part: Part) -> Result<Content, ArtifactError> {
         self.copy(part, &mut io::sink())?;
         Ok(self.part(part)?.content())
     }
 
-    fn metadata(&self, release: &OsRelease) -> Result<Metadata, ArtifactFault> {
+    fn metadata(&self, release: &OsRelease) -> Result<Metadata, ArtifactError> {
         let record: BuildRecord = self.build_record()?;
         let os: serde_json::Value = self.json(Part::OsRelease)?;
         let kernel = os.pointer("/kernel/release").and_then(serde_json::Value::as_str).unwrap_or_default();

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use cloister_manifest::Manifest;
 use serde::de::DeserializeOwned;
 
-use super::{ARTIFACT_TYPE, ArtifactFault, BuildRecord, Part, REQUIRED, UNPACKED, host};
+use super::{ARTIFACT_TYPE, ArtifactError, BuildRecord, Part, REQUIRED, UNPACKED, host};
 use crate::digest::{BackgroundHash, Digest};
 use crate::limits::MAX_DOCUMENT;
-use crate::oci::{Blob, Descriptor, Document, ImageManifest, Layout, OciFault, Role, Store};
+use crate::oci::{Blob, Descriptor, Document, ImageManifest, Layout, OciError, Role, Store};
 use crate::ramdisk::OsRelease;
 
 /// An artifact with valid documents and all required parts.
@@ -27,12 +27,12 @@ pub struct Artifact {
 impl Artifact {
     /// Opens the artifact at `path`. This checks that its parts exist with the right sizes; their digests are checked
     /// when they are read.
-    pub fn open(path: &Path) -> Result<Self, ArtifactFault> {
-        let in_layout = |fault| ArtifactFault::Layout { path: path.to_owned(), fault };
+    pub fn open(path: &Path) -> Result<Self, ArtifactError> {
+        let in_layout = |error| ArtifactError::Layout { path: path.to_owned(), error };
         let layout = Layout::open(path).map_err(in_layout)?;
         let (digest, manifest) = enclave(&layout).map_err(in_layout)?.ok_or_else(|| {
             // It is a layout, since it was opened.
-            ArtifactFault::NotAnEnclave(path.to_owned())
+            ArtifactError::NotAnEnclave(path.to_owned())
         })?;
         let named = |layer: &Descriptor| Some((Part::of_media_type(&layer.media_type)?, layer.clone()));
         let parts: BTreeMap<Part, Descriptor> = manifest.layers.iter().filter_map(named).collect();
@@ -74,7 +74,7 @@ impl Artifact {
     }
 
     /// Copies a part and checks its digest. On an error the written data must be discarded.
-    pub fn copy(&self, part: Part, out: &mut impl Write) -> Result<(), ArtifactFault> {
+    pub fn copy(&self, part: Part, out: &mut impl Write) -> Result<(), ArtifactError> {
         let (blob, expected) = self.blob(part)?;
         let mut reader = blob.reader();
         let place = self.layout.path(&expected);
@@ -92,70 +92,72 @@ impl Artifact {
         if found == expected {
             return Ok(());
         }
-        Err(ArtifactFault::Changed { path: self.path.clone(), title: part.title(), expected, found })
+        Err(ArtifactError::Changed { path: self.path.clone(), title: part.title(), expected, found })
     }
 
     /// The bytes of a part, unchecked: for readers that treat them as hostile.
-    pub(super) fn part(&self, part: Part) -> Result<Blob, ArtifactFault> {
+    pub(super) fn part(&self, part: Part) -> Result<Blob, ArtifactError> {
         Ok(self.blob(part)?.0)
     }
 
     /// Checks the digest of every part.
-    pub fn verify(&self) -> Result<(), ArtifactFault> {
+    pub fn verify(&self) -> Result<(), ArtifactError> {
         self.parts.keys().try_for_each(|part| self.copy(*part, &mut io::sink()))
     }
 
     /// The canonical manifest.
-    pub fn manifest(&self) -> Result<Manifest, ArtifactFault> {
+    pub fn manifest(&self) -> Result<Manifest, ArtifactError> {
         self.json(Part::Manifest)
     }
 
     /// The build record.
-    pub fn build_record(&self) -> Result<BuildRecord, ArtifactFault> {
+    pub fn build_record(&self) -> Result<BuildRecord, ArtifactError> {
         self.json(Part::BuildRecord)
     }
 
     /// The record of the operating system's release in it.
-    pub fn os_release(&self) -> Result<OsRelease, ArtifactFault> {
+    pub fn os_release(&self) -> Result<OsRelease, ArtifactError> {
         self.json(Part::OsRelease)
     }
 
     /// The kernel's command line.
-    pub fn command_line(&self) -> Result<String, ArtifactFault> {
+    pub fn command_line(&self) -> Result<String, ArtifactError> {
         Ok(String::from_utf8_lossy(&self.document(Part::CommandLine)?).into_owned())
     }
 
     /// A part that is a document, in memory.
-    pub fn document(&self, part: Part) -> Result<Vec<u8>, ArtifactFault> {
+    pub fn document(&self, part: Part) -> Result<Vec<u8>, ArtifactError> {
         let size = self.size(part);
         let limit = crate::limits::check("bytes of a document", size, MAX_DOCUMENT);
-        let fault = |fault| ArtifactFault::Layout { path: self.path.clone(), fault: OciFault::Limit(fault) };
-        limit.map_err(fault)?;
+        let in_layout =
+            |error| ArtifactError::Layout { path: self.path.clone(), error: OciError::Limit(error) };
+        limit.map_err(in_layout)?;
         let mut bytes = Vec::new();
         self.copy(part, &mut bytes)?;
         Ok(bytes)
     }
 
-    pub(crate) fn json<T: DeserializeOwned>(&self, part: Part) -> Result<T, ArtifactFault> {
-        let fault = |source| ArtifactFault::Document { path: self.path.clone(), title: part.title(), source };
-        serde_json::from_slice(&self.document(part)?).map_err(fault)
+    pub(crate) fn json<T: DeserializeOwned>(&self, part: Part) -> Result<T, ArtifactError> {
+        let error = |source| ArtifactError::Document { path: self.path.clone(), title: part.title(), source };
+        serde_json::from_slice(&self.document(part)?).map_err(error)
     }
 
-    fn blob(&self, part: Part) -> Result<(Blob, Digest), ArtifactFault> {
-        let missing = || ArtifactFault::NoPart { path: self.path.clone(), title: part.title() };
+    fn blob(&self, part: Part) -> Result<(Blob, Digest), ArtifactError> {
+        let missing = || ArtifactError::NoPart { path: self.path.clone(), title: part.title() };
         let descriptor = self.parts.get(&part).ok_or_else(missing)?;
-        let fault = |fault| ArtifactFault::Layout { path: self.path.clone(), fault };
-        let blob = self.layout.find(&descriptor.digest, Role::Layer).map_err(fault)?.ok_or_else(missing)?;
+        let in_layout = |error| ArtifactError::Layout { path: self.path.clone(), error };
+        let blob =
+            self.layout.find(&descriptor.digest, Role::Layer).map_err(in_layout)?.ok_or_else(missing)?;
         if blob.len() != descriptor.size {
             let (digest, expected, found) = (descriptor.digest, descriptor.size, blob.len());
-            return Err(fault(OciFault::Size { digest, expected, found }));
+            return Err(in_layout(OciError::Size { digest, expected, found }));
         }
         Ok((blob, descriptor.digest))
     }
 }
 
 /// The enclave in a layout that contains exactly one.
-fn enclave(layout: &Layout) -> Result<Option<(Digest, ImageManifest)>, OciFault> {
+fn enclave(layout: &Layout) -> Result<Option<(Digest, ImageManifest)>, OciError> {
     let index = layout.index()?;
     let is_ours = |entry: &&Descriptor| entry.artifact_type.as_deref() == Some(ARTIFACT_TYPE);
     let mut ours = index.manifests.iter().filter(is_ours);

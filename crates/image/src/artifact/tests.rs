@@ -81,7 +81,7 @@ fn other_files_and_directories_are_not_replaced() {
     std::fs::write(place.path().join("file"), b"mine").unwrap();
     std::fs::create_dir(place.path().join("folder")).unwrap();
     for name in ["file", "folder"] {
-        assert!(matches!(Writer::new(&place.path().join(name)), Err(ArtifactFault::Occupied(_))), "{name}");
+        assert!(matches!(Writer::new(&place.path().join(name)), Err(ArtifactError::Occupied(_))), "{name}");
     }
     assert_eq!(names(place.path()), ["file", "folder"]);
 }
@@ -103,9 +103,9 @@ fn a_changed_part_is_detected() {
     let blob = path.join("blobs/sha256").join(Digest::of(b"kernel").hex());
     std::fs::write(&blob, b"lernek").unwrap();
     let artifact = Artifact::open(&path).unwrap();
-    assert!(matches!(artifact.verify(), Err(ArtifactFault::Changed { title: "kernel", .. })));
+    assert!(matches!(artifact.verify(), Err(ArtifactError::Changed { title: "kernel", .. })));
     std::fs::write(&blob, b"shorter or longer").unwrap();
-    assert!(matches!(Artifact::open(&path), Err(ArtifactFault::Layout { .. })));
+    assert!(matches!(Artifact::open(&path), Err(ArtifactError::Layout { .. })));
     std::fs::remove_file(&blob).unwrap();
-    assert!(matches!(Artifact::open(&path), Err(ArtifactFault::NoPart { title: "kernel", .. })));
+    assert!(matches!(Artifact::open(&path), Err(ArtifactError::NoPart { title: "kernel", .. })));
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{ARTIFACT_TYPE, Artifact, ArtifactFault, Output, Part, UNPACKED, host};
+use super::{ARTIFACT_TYPE, Artifact, ArtifactError, Output, Part, UNPACKED, host};
 use crate::digest::{Digest, Hashed};
 use crate::oci::{Blob, Descriptor, ImageManifest, Index, media};
 use crate::swap::{self, Before};
@@ -44,9 +44,9 @@ pub struct Writer {
 
 impl Writer {
     /// Starts an artifact for `path`. An existing artifact stays there until the new one is published.
-    pub fn new(path: &Path) -> Result<Self, ArtifactFault> {
+    pub fn new(path: &Path) -> Result<Self, ArtifactError> {
         if path.symlink_metadata().is_ok() {
-            Artifact::open(path).map_err(|_| ArtifactFault::Occupied(path.to_owned()))?;
+            Artifact::open(path).map_err(|_| ArtifactError::Occupied(path.to_owned()))?;
         }
         let parent = parent(path);
         let work = tempfile::Builder::new()
@@ -65,13 +65,13 @@ impl Writer {
     }
 
     /// Adds a part from memory.
-    pub fn bytes(&mut self, part: Part, bytes: &[u8]) -> Result<Output, ArtifactFault> {
-        let fault = host("written", &self.path);
-        self.stream(part, |out| out.write_all(bytes).map_err(fault))
+    pub fn bytes(&mut self, part: Part, bytes: &[u8]) -> Result<Output, ArtifactError> {
+        let error = host("written", &self.path);
+        self.stream(part, |out| out.write_all(bytes).map_err(error))
     }
 
     /// Adds a part from a file. Read errors are converted by `unread`, since the artifact's path is not their cause.
-    pub fn file<E: From<ArtifactFault>>(
+    pub fn file<E: From<ArtifactError>>(
         &mut self,
         part: Part,
         path: &Path,
@@ -92,7 +92,7 @@ impl Writer {
     }
 
     /// Adds a part that `write` writes.
-    pub fn stream<E: From<ArtifactFault>>(
+    pub fn stream<E: From<ArtifactError>>(
         &mut self,
         part: Part,
         write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
@@ -116,8 +116,8 @@ impl Writer {
     }
 
     /// The content of a part that has been added.
-    pub fn content(&self, part: Part) -> Result<Content, ArtifactFault> {
-        let missing = || ArtifactFault::NoPart { path: self.path.clone(), title: part.title() };
+    pub fn content(&self, part: Part) -> Result<Content, ArtifactError> {
+        let missing = || ArtifactError::NoPart { path: self.path.clone(), title: part.title() };
         let digest = self.parts.get(&part).ok_or_else(missing)?.digest;
         let path = self.work.path().join("blobs/sha256").join(digest.hex());
         let blob = File::open(&path).and_then(Blob::whole).map_err(host("read", &path))?;
@@ -134,14 +134,14 @@ impl Writer {
     }
 
     /// Seals the artifact and publishes it. Returns the manifest's digest, which identifies this build.
-    pub fn finish(self) -> Result<Digest, ArtifactFault> {
+    pub fn finish(self) -> Result<Digest, ArtifactError> {
         let mut finished = self.seal()?;
         finished.publish()?;
         Ok(finished.digest())
     }
 
     /// Writes the documents that list the parts, and makes everything durable.
-    pub fn seal(mut self) -> Result<Finished, ArtifactFault> {
+    pub fn seal(mut self) -> Result<Finished, ArtifactError> {
         let empty = self.document(b"{}")?;
         let manifest = ImageManifest {
             schema_version: 2,
@@ -163,7 +163,7 @@ impl Writer {
         Ok(Finished { path: self.path, work: self.work, digest: output.digest, placed: None })
     }
 
-    fn document(&mut self, bytes: &[u8]) -> Result<Output, ArtifactFault> {
+    fn document(&mut self, bytes: &[u8]) -> Result<Output, ArtifactError> {
         let work = self.work.path().join("part");
         let file = File::create(&work).map_err(host("written", &self.path))?;
         let mut out = Hashed::new(io::BufWriter::new(file));
@@ -172,7 +172,7 @@ impl Writer {
     }
 
     /// Makes a finished file durable and renames it to its digest.
-    fn keep(&self, out: Hashed<io::BufWriter<File>>, work: &Path) -> Result<Output, ArtifactFault> {
+    fn keep(&self, out: Hashed<io::BufWriter<File>>, work: &Path) -> Result<Output, ArtifactError> {
         let size = out.count();
         let (buffered, digest) = out.finish();
         let settle = || {
@@ -185,7 +185,7 @@ impl Writer {
         Ok(Output { digest, size })
     }
 
-    fn plain_file(&self, name: &str, bytes: &[u8]) -> Result<(), ArtifactFault> {
+    fn plain_file(&self, name: &str, bytes: &[u8]) -> Result<(), ArtifactError> {
         let write = || {
             let mut file = File::create(self.work.path().join(name))?;
             file.write_all(bytes)?;
@@ -195,13 +195,13 @@ impl Writer {
         write().map_err(host("written", &self.path))
     }
 
-    fn json(&self, document: &impl serde::Serialize) -> Result<Vec<u8>, ArtifactFault> {
-        let fault = |source| ArtifactFault::Document { path: self.path.clone(), title: "manifest", source };
-        serde_json::to_vec(document).map_err(fault)
+    fn json(&self, document: &impl serde::Serialize) -> Result<Vec<u8>, ArtifactError> {
+        let error = |source| ArtifactError::Document { path: self.path.clone(), title: "manifest", source };
+        serde_json::to_vec(document).map_err(error)
     }
 
     /// Makes the directories durable.
-    fn settle(&self) -> Result<(), ArtifactFault> {
+    fn settle(&self) -> Result<(), ArtifactError> {
         let settle = |directory: &str| {
             let directory = self.work.path().join(directory);
             std::fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
@@ -223,19 +223,19 @@ impl Finished {
     }
 
     /// Opens the artifact at its current path.
-    pub fn open(&self) -> Result<Artifact, ArtifactFault> {
+    pub fn open(&self) -> Result<Artifact, ArtifactError> {
         Artifact::open(if self.placed.is_some() { &self.path } else { self.work.path() })
     }
 
     /// Renames it to its final path. An older artifact that was there is removed when this is dropped.
-    pub fn publish(&mut self) -> Result<(), ArtifactFault> {
+    pub fn publish(&mut self) -> Result<(), ArtifactError> {
         let placed = swap::place(self.work.path(), &self.path).map_err(host("written", &self.path))?;
         self.placed = Some(placed);
         Ok(())
     }
 
     /// Undoes [`Finished::publish`] and restores what was at the path before.
-    pub fn take_back(&mut self) -> Result<(), ArtifactFault> {
+    pub fn take_back(&mut self) -> Result<(), ArtifactError> {
         let Some(before) = self.placed.take() else { return Ok(()) };
         swap::take_back(self.work.path(), &self.path, before).map_err(host("written", &self.path))
     }

@@ -6,17 +6,17 @@ use std::path::Path;
 
 use cloister_manifest::source::ImageConfig;
 
-use super::{Application, BuildFault, Input, Options, configured, places};
+use super::{Application, BuildError, Input, Options, configured, places};
 use crate::artifact::{ApplicationRecord, LayerRecord};
 use crate::digest::Digest;
-use crate::oci::{self, Image, OciFault};
+use crate::oci::{self, Image, OciError};
 use crate::spool::Spool;
 use crate::tree::Tree;
 use crate::{directory, layers};
 
 /// Reads an application.
-pub fn open(input: &Input, options: &Options<'_>) -> Result<Application, BuildFault> {
-    let scratch = |source| BuildFault::Scratch { path: options.scratch.to_owned(), source };
+pub fn open(input: &Input, options: &Options<'_>) -> Result<Application, BuildError> {
+    let scratch = |source| BuildError::Scratch { path: options.scratch.to_owned(), source };
     let mut spool = Spool::new(options.scratch).map_err(scratch)?;
     let mut application = match input {
         Input::Directory { path } => open_directory(path, &mut spool, options)?,
@@ -32,9 +32,9 @@ pub fn open(input: &Input, options: &Options<'_>) -> Result<Application, BuildFa
     Ok(application)
 }
 
-fn open_directory(path: &Path, spool: &mut Spool, options: &Options<'_>) -> Result<Application, BuildFault> {
-    let fault = |fault| BuildFault::Directory { path: path.to_owned(), fault };
-    let (tree, notes) = directory::read(path, spool, &options.limits).map_err(fault)?;
+fn open_directory(path: &Path, spool: &mut Spool, options: &Options<'_>) -> Result<Application, BuildError> {
+    let in_directory = |error| BuildError::Directory { path: path.to_owned(), error };
+    let (tree, notes) = directory::read(path, spool, &options.limits).map_err(in_directory)?;
     Ok(Application {
         tree,
         config: ImageConfig::default(),
@@ -45,16 +45,16 @@ fn open_directory(path: &Path, spool: &mut Spool, options: &Options<'_>) -> Resu
     })
 }
 
-fn open_image(input: &Input, spool: &mut Spool, options: &Options<'_>) -> Result<Application, BuildFault> {
+fn open_image(input: &Input, spool: &mut Spool, options: &Options<'_>) -> Result<Application, BuildError> {
     let (image, repository) = find_image(input, options)?;
     let mut tree = Tree::new();
     let mut notes =
-        layers::apply(&mut tree, spool, &image.layers, &options.limits).map_err(|(index, fault)| {
+        layers::apply(&mut tree, spool, &image.layers, &options.limits).map_err(|(index, error)| {
             let digest = image
                 .layers
                 .get(index)
                 .map_or(image.config_digest, |layer| layer.digest.unwrap_or(layer.diff_id));
-            BuildFault::Layer { number: index + 1, count: image.layers.len(), digest, fault: Box::new(fault) }
+            BuildError::Layer { number: index + 1, count: image.layers.len(), digest, error: Box::new(error) }
         })?;
     let layer = |layer: &layers::Layer| LayerRecord { digest: layer.digest, diff_id: layer.diff_id };
     let record = ApplicationRecord::Image {
@@ -71,7 +71,7 @@ fn open_image(input: &Input, spool: &mut Spool, options: &Options<'_>) -> Result
     Ok(Application { tree, config, notes, record, architecture, clamp_mtime })
 }
 
-fn find_image(input: &Input, options: &Options<'_>) -> Result<(Image, Option<String>), BuildFault> {
+fn find_image(input: &Input, options: &Options<'_>) -> Result<(Image, Option<String>), BuildError> {
     let architecture = options.architecture;
     let (path, image, repository) = match input {
         Input::Layout { path, select } => (path, oci::open_layout(path, select, architecture), None),
@@ -88,8 +88,8 @@ fn find_image(input: &Input, options: &Options<'_>) -> Result<(Image, Option<Str
             let image = oci::find(&layout, *digest, architecture).and_then(|chosen| chosen.open(&layout));
             (blobs, image, Some(repository.clone()))
         }
-        Input::Directory { path } => (path, Err(OciFault::NotALayout("oci-layout")), None),
+        Input::Directory { path } => (path, Err(OciError::NotALayout("oci-layout")), None),
     };
-    let image = image.map_err(|fault| BuildFault::Input { path: path.clone(), fault })?;
+    let image = image.map_err(|error| BuildError::Input { path: path.clone(), error })?;
     Ok((image, repository))
 }

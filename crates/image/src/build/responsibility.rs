@@ -2,13 +2,13 @@
 //!
 //! Invariant: the responsible person can do what the hint says. A full disk is never the image author's problem.
 
-use super::BuildFault;
-use crate::artifact::ArtifactFault;
-use crate::cpio::WriteFault;
-use crate::directory::DirectoryFault;
+use super::BuildError;
+use crate::artifact::ArtifactError;
+use crate::cpio::WriteError;
+use crate::directory::DirectoryError;
 use crate::erofs;
-use crate::layers::{EntryFault, LayerFault};
-use crate::oci::OciFault;
+use crate::layers::{EntryError, LayerError};
+use crate::oci::OciError;
 
 /// Who must act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,114 +31,114 @@ const REPORT: &str = "report it: this is a bug in Cloister";
 const READABLE: &str = "check that the file exists and that this user may read it";
 const RELEASE: &str = "build the Cloister OS with ./scripts/build, or set CLOISTER_OS to its directory";
 
-impl BuildFault {
+impl BuildError {
     /// Who must act, and a hint on how.
     #[must_use]
     pub fn responsibility(&self) -> (Responsible, &'static str) {
         match self {
-            Self::Input { fault, .. } => oci(fault),
-            Self::Layer { fault, .. } => layer(fault),
-            Self::Directory { fault, .. } => directory(fault),
+            Self::Input { error, .. } => oci(error),
+            Self::Layer { error, .. } => layer(error),
+            Self::Directory { error, .. } => directory(error),
             Self::Manifest(_) => (Responsible::Cloister, REPORT),
             Self::Os { .. } | Self::NoNitro => (Responsible::Host, RELEASE),
-            Self::Ramdisk(fault) => ramdisk(fault),
-            Self::Erofs(fault) => file_system(fault),
+            Self::Ramdisk(error) => ramdisk(error),
+            Self::Erofs(error) => file_system(error),
             Self::Sign(_) => (Responsible::Operator, "give a P-384 key and its certificate"),
-            Self::Artifact(fault) => artifact(fault),
+            Self::Artifact(error) => artifact(error),
             Self::Cancelled => (Responsible::Operator, "start it again"),
             Self::Scratch { .. } => (Responsible::Host, SPACE),
         }
     }
 }
 
-fn oci(fault: &OciFault) -> (Responsible, &'static str) {
-    match fault {
-        OciFault::NotALayout(_) | OciFault::NotAnArchive { .. } => (Responsible::Operator, PATHS),
-        OciFault::Platform { .. } => (
+fn oci(error: &OciError) -> (Responsible, &'static str) {
+    match error {
+        OciError::NotALayout(_) | OciError::NotAnArchive { .. } => (Responsible::Operator, PATHS),
+        OciError::Platform { .. } => (
             Responsible::Operator,
             "choose or build an image for this architecture; select one for newer processors (/v2, /v3) by its digest",
         ),
-        OciFault::Artifact(_) => (Responsible::Operator, "name the image that these artifacts belong to"),
-        OciFault::Name { .. } => (Responsible::Operator, "name one of them, as in oci:DIR:NAME"),
-        OciFault::Ambiguous(_) => {
+        OciError::Artifact(_) => (Responsible::Operator, "name the image that these artifacts belong to"),
+        OciError::Name { .. } => (Responsible::Operator, "name one of them, as in oci:DIR:NAME"),
+        OciError::Ambiguous(_) => {
             (Responsible::Operator, "name one of them, as in oci:DIR:NAME or oci:DIR@sha256:…")
         }
-        OciFault::Missing { .. } | OciFault::Digest { .. } | OciFault::Size { .. } => {
+        OciError::Missing { .. } | OciError::Digest { .. } | OciError::Size { .. } => {
             (Responsible::Operator, AGAIN)
         }
-        OciFault::MediaType(_) => (
+        OciError::MediaType(_) => (
             Responsible::Author,
             "build the image with plain, gzip or zstd layers (not schema 1, not encrypted)",
         ),
-        OciFault::Document { .. } | OciFault::AmbiguousDocument(_) | OciFault::LayerCount { .. } => (
+        OciError::Document { .. } | OciError::AmbiguousDocument(_) | OciError::LayerCount { .. } => (
             Responsible::Author,
             "build the image with another tool: its documents violate the OCI specification",
         ),
-        OciFault::Limit(fault) => (Responsible::Author, fault.hint()),
-        OciFault::Unpack(fault) => layer(fault),
-        OciFault::Host { .. } => (Responsible::Host, READABLE),
+        OciError::Limit(error) => (Responsible::Author, error.hint()),
+        OciError::Unpack(error) => layer(error),
+        OciError::Host { .. } => (Responsible::Host, READABLE),
     }
 }
 
-fn layer(fault: &LayerFault) -> (Responsible, &'static str) {
-    match fault {
-        LayerFault::Digest { .. } | LayerFault::Damaged(_) | LayerFault::Tar { .. } => {
+fn layer(error: &LayerError) -> (Responsible, &'static str) {
+    match error {
+        LayerError::Digest { .. } | LayerError::Damaged(_) | LayerError::Tar { .. } => {
             (Responsible::Operator, AGAIN)
         }
-        LayerFault::Compression(_) => (Responsible::Author, "compress the layer with gzip or zstd"),
-        LayerFault::Limit(fault) => (Responsible::Author, fault.hint()),
-        LayerFault::Entry { fault, .. } => (Responsible::Author, entry(fault)),
-        LayerFault::Blob(_) => (Responsible::Host, READABLE),
-        LayerFault::Scratch(_) => (Responsible::Host, SPACE),
+        LayerError::Compression(_) => (Responsible::Author, "compress the layer with gzip or zstd"),
+        LayerError::Limit(error) => (Responsible::Author, error.hint()),
+        LayerError::Entry { error, .. } => (Responsible::Author, entry(error)),
+        LayerError::Blob(_) => (Responsible::Host, READABLE),
+        LayerError::Scratch(_) => (Responsible::Host, SPACE),
     }
 }
 
-fn entry(fault: &EntryFault) -> &'static str {
-    match fault {
-        EntryFault::Traversal => "remove the file from the image: every name in it must be below its root",
-        EntryFault::DanglingHardLink(_) | EntryFault::HardLinkTarget(_) => {
+fn entry(error: &EntryError) -> &'static str {
+    match error {
+        EntryError::Traversal => "remove the file from the image: every name in it must be below its root",
+        EntryError::DanglingHardLink(_) | EntryError::HardLinkTarget(_) => {
             "add the file that the hard link names before it, in this layer or a lower one"
         }
         _ => "correct this entry in the image, or fetch the image again in case it is damaged",
     }
 }
 
-fn directory(fault: &DirectoryFault) -> (Responsible, &'static str) {
-    match fault {
-        DirectoryFault::Read { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+fn directory(error: &DirectoryError) -> (Responsible, &'static str) {
+    match error {
+        DirectoryError::Read { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
             (Responsible::Operator, READABLE)
         }
-        DirectoryFault::Read { .. } => {
+        DirectoryError::Read { .. } => {
             (Responsible::Operator, "give dir: the root directory of a file system")
         }
-        DirectoryFault::Changed(_) => (Responsible::Operator, "build again when no process writes there"),
-        DirectoryFault::Entry { fault, .. } => (Responsible::Author, entry(fault)),
-        DirectoryFault::Limit(fault) => (Responsible::Author, fault.hint()),
-        DirectoryFault::Scratch(_) => (Responsible::Host, SPACE),
+        DirectoryError::Changed(_) => (Responsible::Operator, "build again when no process writes there"),
+        DirectoryError::Entry { error, .. } => (Responsible::Author, entry(error)),
+        DirectoryError::Limit(error) => (Responsible::Author, error.hint()),
+        DirectoryError::Scratch(_) => (Responsible::Host, SPACE),
     }
 }
 
-fn ramdisk(fault: &WriteFault) -> (Responsible, &'static str) {
-    match fault {
-        WriteFault::TooLarge { .. } => (
+fn ramdisk(error: &WriteError) -> (Responsible, &'static str) {
+    match error {
+        WriteError::TooLarge { .. } => (
             Responsible::Author,
             "make the application smaller: compressed, it must stay under 4 GiB, and under 3 GiB to run on microvm or 2 GiB on q35",
         ),
-        WriteFault::TooLong(_) => (Responsible::Author, "shorten the path"),
-        WriteFault::Read { .. } | WriteFault::Write(_) => (Responsible::Host, SPACE),
+        WriteError::TooLong(_) => (Responsible::Author, "shorten the path"),
+        WriteError::Read { .. } | WriteError::Write(_) => (Responsible::Host, SPACE),
     }
 }
 
-fn file_system(fault: &erofs::Error) -> (Responsible, &'static str) {
-    match fault {
+fn file_system(error: &erofs::Error) -> (Responsible, &'static str) {
+    match error {
         // The tree that layers are applied to has these properties by construction.
         erofs::Error::Tree {
-            fault:
-                erofs::Fault::NoRoot
-                | erofs::Fault::NoInode
-                | erofs::Fault::NoParent
-                | erofs::Fault::LinkedDirectory
-                | erofs::Fault::Mode,
+            error:
+                erofs::TreeError::NoRoot
+                | erofs::TreeError::NoInode
+                | erofs::TreeError::NoParent
+                | erofs::TreeError::LinkedDirectory
+                | erofs::TreeError::Mode,
             ..
         } => (Responsible::Cloister, REPORT),
         erofs::Error::Tree { .. } => (Responsible::Author, "change or remove this file in the image"),
@@ -148,16 +148,16 @@ fn file_system(fault: &erofs::Error) -> (Responsible, &'static str) {
     }
 }
 
-fn artifact(fault: &ArtifactFault) -> (Responsible, &'static str) {
-    match fault {
-        ArtifactFault::Occupied(_) | ArtifactFault::NotAnEnclave(_) => {
+fn artifact(error: &ArtifactError) -> (Responsible, &'static str) {
+    match error {
+        ArtifactError::Occupied(_) | ArtifactError::NotAnEnclave(_) => {
             (Responsible::Operator, "choose another path with -o")
         }
-        ArtifactFault::Layout { .. }
-        | ArtifactFault::NoPart { .. }
-        | ArtifactFault::Changed { .. }
-        | ArtifactFault::Document { .. } => (Responsible::Operator, "build the enclave image again"),
-        ArtifactFault::Host { .. } => {
+        ArtifactError::Layout { .. }
+        | ArtifactError::NoPart { .. }
+        | ArtifactError::Changed { .. }
+        | ArtifactError::Document { .. } => (Responsible::Operator, "build the enclave image again"),
+        ArtifactError::Host { .. } => {
             (Responsible::Host, "choose another path with -o, or free disk space there")
         }
     }
@@ -173,25 +173,25 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_the_hosts_problem_and_a_bad_name_the_authors() {
-        let layer = |fault| {
-            let fault =
-                BuildFault::Layer { number: 1, count: 1, digest: Digest::of(b""), fault: Box::new(fault) };
-            fault.responsibility().0
+        let layer = |error| {
+            let error =
+                BuildError::Layer { number: 1, count: 1, digest: Digest::of(b""), error: Box::new(error) };
+            error.responsibility().0
         };
-        assert_eq!(layer(LayerFault::Scratch(io::ErrorKind::StorageFull.into())), Responsible::Host);
-        assert_eq!(layer(LayerFault::Blob(io::ErrorKind::PermissionDenied.into())), Responsible::Host);
-        let refused = LayerFault::Entry { name: "x".to_owned(), fault: EntryFault::Traversal };
+        assert_eq!(layer(LayerError::Scratch(io::ErrorKind::StorageFull.into())), Responsible::Host);
+        assert_eq!(layer(LayerError::Blob(io::ErrorKind::PermissionDenied.into())), Responsible::Host);
+        let refused = LayerError::Entry { name: "x".to_owned(), error: EntryError::Traversal };
         assert_eq!(layer(refused), Responsible::Author);
-        let missing = DirectoryFault::Read { path: PathBuf::new(), source: io::ErrorKind::NotFound.into() };
-        let fault = BuildFault::Directory { path: PathBuf::new(), fault: missing };
-        assert_eq!(fault.responsibility().0, Responsible::Operator);
+        let missing = DirectoryError::Read { path: PathBuf::new(), source: io::ErrorKind::NotFound.into() };
+        let error = BuildError::Directory { path: PathBuf::new(), error: missing };
+        assert_eq!(error.responsibility().0, Responsible::Operator);
     }
     #[test]
     fn a_tree_that_no_image_can_produce_is_our_bug() {
         let tree =
-            |fault| BuildFault::Erofs(erofs::Error::Tree { path: "/x".to_owned(), fault }).responsibility().0;
-        assert_eq!(tree(erofs::Fault::NoParent), Responsible::Cloister);
-        assert_eq!(tree(erofs::Fault::NoInode), Responsible::Cloister);
-        assert_eq!(tree(erofs::Fault::LongName), Responsible::Author);
+            |error| BuildError::Erofs(erofs::Error::Tree { path: "/x".to_owned(), error }).responsibility().0;
+        assert_eq!(tree(erofs::TreeError::NoParent), Responsible::Cloister);
+        assert_eq!(tree(erofs::TreeError::NoInode), Responsible::Cloister);
+        assert_eq!(tree(erofs::TreeError::LongName), Responsible::Author);
     }
 }

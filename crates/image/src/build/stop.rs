@@ -6,7 +6,7 @@
 use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::BuildFault;
+use super::BuildError;
 
 /// A writer that fails once the build is cancelled.
 #[derive(Debug)]
@@ -16,8 +16,8 @@ pub(super) struct Cancellable<'a, W> {
 }
 
 /// Fails if the build was cancelled.
-pub(super) fn check(stop: &AtomicBool) -> Result<(), BuildFault> {
-    if stop.load(Ordering::Relaxed) { Err(BuildFault::Cancelled) } else { Ok(()) }
+pub(super) fn check(stop: &AtomicBool) -> Result<(), BuildError> {
+    if stop.load(Ordering::Relaxed) { Err(BuildError::Cancelled) } else { Ok(()) }
 }
 
 impl<'a, W> Cancellable<'a, W> {

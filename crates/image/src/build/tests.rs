@@ -126,7 +126,7 @@ fn two_builds_of_a_layout_in_two_places_are_the_same_bytes() {
 }
 
 /// Builds with a release that `damage` has changed; returns the error after checking that nothing is left behind.
-fn failed_build(root: RootForm, stop: &AtomicBool, damage: impl FnOnce(&Path)) -> BuildFault {
+fn failed_build(root: RootForm, stop: &AtomicBool, damage: impl FnOnce(&Path)) -> BuildError {
     let place = tempfile::tempdir().unwrap();
     let os = pack_release(place.path());
     damage(&os);
@@ -152,38 +152,38 @@ fn failed_build(root: RootForm, stop: &AtomicBool, damage: impl FnOnce(&Path)) -
         output: &place.path().join("app.cloister"),
         stop,
     };
-    let fault = pack(&application, &request).unwrap_err();
+    let error = pack(&application, &request).unwrap_err();
     assert_eq!(names(), before);
-    fault
+    error
 }
 
 #[test]
 fn a_failed_build_leaves_nothing_behind() {
-    let fault = failed_build(RootForm::Erofs, &AtomicBool::new(false), |os| {
+    let error = failed_build(RootForm::Erofs, &AtomicBool::new(false), |os| {
         std::fs::write(os.join("kernel"), "another kernel").unwrap();
     });
-    assert!(matches!(fault, BuildFault::Os { fault: OsFault::Changed(_), .. }), "{fault:?}");
+    assert!(matches!(error, BuildError::Os { error: OsError::Changed(_), .. }), "{error:?}");
 }
 
 #[test]
 fn a_cancelled_build_stops_writing_and_leaves_nothing_behind() {
     // Not only at a check between two parts, but while the application is being written.
-    let fault = failed_build(RootForm::Erofs, &AtomicBool::new(true), |_| ());
-    assert!(matches!(fault, BuildFault::Erofs(_)), "{fault:?}");
-    let fault = failed_build(RootForm::Plain, &AtomicBool::new(true), |_| ());
-    assert!(matches!(fault, BuildFault::Ramdisk(_)), "{fault:?}");
+    let error = failed_build(RootForm::Erofs, &AtomicBool::new(true), |_| ());
+    assert!(matches!(error, BuildError::Erofs(_)), "{error:?}");
+    let error = failed_build(RootForm::Plain, &AtomicBool::new(true), |_| ());
+    assert!(matches!(error, BuildError::Ramdisk(_)), "{error:?}");
 }
 
 #[test]
 fn an_incomplete_release_is_reported_and_not_the_output() {
     for name in ["kernel", "os.cpio.zst"] {
-        let fault = failed_build(RootForm::Erofs, &AtomicBool::new(false), |os| {
+        let error = failed_build(RootForm::Erofs, &AtomicBool::new(false), |os| {
             std::fs::remove_file(os.join(name)).unwrap();
         });
-        assert!(matches!(fault, BuildFault::Os { .. }), "{fault:?}");
-        let (responsible, hint) = fault.responsibility();
+        assert!(matches!(error, BuildError::Os { .. }), "{error:?}");
+        let (responsible, hint) = error.responsibility();
         assert!(responsible == Responsible::Host && hint.contains("CLOISTER_OS"), "{hint}");
-        assert!(std::error::Error::source(&fault).unwrap().to_string().contains(name), "{fault:?}");
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains(name), "{error:?}");
     }
 }
 
@@ -207,12 +207,12 @@ fn a_manifest_finds_its_program_and_user_in_the_image() {
     let manifest = source::build("cloister.yaml", yaml, &application.image()).unwrap().manifest;
     let service = manifest.services.first().unwrap();
     assert_eq!((service.uid, service.argv.as_slice()), (33, &["/bin/app".to_owned()][..]));
-    let fault = source::build(
+    let error = source::build(
         "cloister.yaml",
         b"version: 1\nservices:\n  web:\n    command: [/bin/no]\n",
         &application.image(),
     );
-    assert!(fault.is_err());
+    assert!(error.is_err());
 }
 
 /// Builds a directory with `files` in the given form, and opens the artifact in `place`.

@@ -7,8 +7,8 @@
 mod reader;
 mod writer;
 
-pub use reader::{Entry, ReadFault, Reader};
-pub use writer::{Header, WriteFault, Writer};
+pub use reader::{Entry, ReadError, Reader};
+pub use writer::{Header, WriteError, Writer};
 
 /// The magic number of each entry.
 pub(crate) const MAGIC: &[u8; 6] = b"070701";

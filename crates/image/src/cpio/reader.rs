@@ -29,7 +29,7 @@ pub struct Entry {
 
 /// Why an archive cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadFault {
+pub enum ReadError {
     /// It cannot be read, or ends early.
     #[error("the archive cannot be read or ends early")]
     Read(#[source] io::Error),
@@ -56,16 +56,16 @@ impl<R: Read> Reader<R> {
     }
 
     /// The next entry; unread bytes of the last one are skipped. `None` at the entry that ends the archive.
-    pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadFault> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
         self.skip(self.left)?;
         self.left = 0;
         self.align()?;
         let start = self.position;
         let mut header = [0; HEADER];
         self.fill(&mut header)?;
-        let numbers = numbers(&header).ok_or(ReadFault::Header(start))?;
+        let numbers = numbers(&header).ok_or(ReadError::Header(start))?;
         let [inode, mode, uid, gid, links, mtime, size, _, _, _, _, name_size, _] = numbers;
-        let name = self.name(name_size).map_err(|fault| fault.unwrap_or(ReadFault::Name(start)))?;
+        let name = self.name(name_size).map_err(|error| error.unwrap_or(ReadError::Name(start)))?;
         self.align()?;
         self.left = u64::from(size);
         let end = name == TRAILER;
@@ -87,7 +87,7 @@ impl<R: Read> Reader<R> {
         self.source
     }
 
-    fn name(&mut self, size: u32) -> Result<Vec<u8>, Option<ReadFault>> {
+    fn name(&mut self, size: u32) -> Result<Vec<u8>, Option<ReadError>> {
         let size = usize::try_from(size).ok().filter(|size| (2..=MAX_NAME).contains(size)).ok_or(None)?;
         let mut name = vec![0; size];
         self.fill(&mut name).map_err(Some)?;
@@ -95,19 +95,19 @@ impl<R: Read> Reader<R> {
         if zero == Some(0) && !name.contains(&0) { Ok(name) } else { Err(None) }
     }
 
-    fn align(&mut self) -> Result<(), ReadFault> {
+    fn align(&mut self) -> Result<(), ReadError> {
         self.skip(self.position.wrapping_neg() % ALIGNMENT)
     }
 
-    fn skip(&mut self, count: u64) -> Result<(), ReadFault> {
+    fn skip(&mut self, count: u64) -> Result<(), ReadError> {
         let skipped =
-            io::copy(&mut self.source.by_ref().take(count), &mut io::sink()).map_err(ReadFault::Read)?;
+            io::copy(&mut self.source.by_ref().take(count), &mut io::sink()).map_err(ReadError::Read)?;
         self.position = self.position.saturating_add(skipped);
-        if skipped == count { Ok(()) } else { Err(ReadFault::Read(io::ErrorKind::UnexpectedEof.into())) }
+        if skipped == count { Ok(()) } else { Err(ReadError::Read(io::ErrorKind::UnexpectedEof.into())) }
     }
 
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), ReadFault> {
-        self.source.read_exact(buffer).map_err(ReadFault::Read)?;
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), ReadError> {
+        self.source.read_exact(buffer).map_err(ReadError::Read)?;
         self.position = self.position.saturating_add(crate::wide(buffer.len()));
         Ok(())
     }

@@ -80,11 +80,11 @@ fn gnu_cpio_lists_every_entry() {
 fn entries_that_the_kernel_would_skip_are_refused() {
     let mut writer = Writer::new(std::io::sink());
     let long = vec![b'n'; 4096];
-    assert!(matches!(writer.directory(&long, Header::default()), Err(WriteFault::TooLong(_))));
-    assert!(matches!(writer.symlink(b"l", Header::default(), &long), Err(WriteFault::TooLong(_))));
-    let fault = writer.file(b"big", Header::default(), 1 << 32, &mut std::io::empty()).unwrap_err();
+    assert!(matches!(writer.directory(&long, Header::default()), Err(WriteError::TooLong(_))));
+    assert!(matches!(writer.symlink(b"l", Header::default(), &long), Err(WriteError::TooLong(_))));
+    let error = writer.file(b"big", Header::default(), 1 << 32, &mut std::io::empty()).unwrap_err();
     assert_eq!(
-        fault.to_string(),
+        error.to_string(),
         "`big` has 4294967296 bytes, and a cpio archive can only hold files under 4 GiB"
     );
 }

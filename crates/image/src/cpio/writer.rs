@@ -27,7 +27,7 @@ pub struct Header {
 
 /// Why an archive cannot be written.
 #[derive(Debug, thiserror::Error)]
-pub enum WriteFault {
+pub enum WriteError {
     /// A file that is too large for the format: the image's author must act.
     #[error("`{name}` has {size} bytes, and a cpio archive can only hold files under 4 GiB")]
     TooLarge {
@@ -77,16 +77,16 @@ impl<W: Write> Writer<W> {
     }
 
     /// A directory. The kernel does not create parents: they must be written first.
-    pub fn directory(&mut self, name: &[u8], header: Header) -> Result<(), WriteFault> {
+    pub fn directory(&mut self, name: &[u8], header: Header) -> Result<(), WriteError> {
         let shape = self.single(file_type::DIRECTORY, 2, 0);
         self.header(name, header, &shape)
     }
 
     /// A symbolic link.
-    pub fn symlink(&mut self, name: &[u8], header: Header, target: &[u8]) -> Result<(), WriteFault> {
+    pub fn symlink(&mut self, name: &[u8], header: Header, target: &[u8]) -> Result<(), WriteError> {
         // The kernel needs space for its own terminating zero.
         if target.len() >= MAX_NAME {
-            return Err(WriteFault::TooLong(crate::shown(name).to_string()));
+            return Err(WriteError::TooLong(crate::shown(name).to_string()));
         }
         let shape = self.single(file_type::SYMLINK, 1, crate::wide(target.len()));
         self.header(name, header, &shape)?;
@@ -101,7 +101,7 @@ impl<W: Write> Writer<W> {
         header: Header,
         size: u64,
         content: &mut impl Read,
-    ) -> Result<(), WriteFault> {
+    ) -> Result<(), WriteError> {
         let shape = self.single(file_type::REGULAR, 1, size);
         self.file_as(name, header, &shape, content)
     }
@@ -109,7 +109,7 @@ impl<W: Write> Writer<W> {
     /// Everything in a tree, below the directory `prefix`. The root of the tree becomes that directory.
     ///
     /// cpio archives have no extended attributes: those of the tree are omitted.
-    pub fn tree(&mut self, prefix: &[u8], tree: &Tree) -> Result<(), WriteFault> {
+    pub fn tree(&mut self, prefix: &[u8], tree: &Tree) -> Result<(), WriteError> {
         let mut links: HashMap<InodeId, u32> = HashMap::new();
         for id in tree.entries.values() {
             *links.entry(*id).or_default() += 1;
@@ -135,10 +135,10 @@ impl<W: Write> Writer<W> {
     }
 
     /// Ends the archive and returns the underlying writer.
-    pub fn finish(mut self) -> Result<W, WriteFault> {
+    pub fn finish(mut self) -> Result<W, WriteError> {
         let shape = Shape { kind: 0, inode: 0, links: 1, size: 0 };
         self.header(TRAILER, Header::default(), &shape)?;
-        self.out.flush().map_err(WriteFault::Write)?;
+        self.out.flush().map_err(WriteError::Write)?;
         Ok(self.out)
     }
 
@@ -149,7 +149,7 @@ impl<W: Write> Writer<W> {
         number: u32,
         links: u32,
         again: bool,
-    ) -> Result<(), WriteFault> {
+    ) -> Result<(), WriteError> {
         let header = Header { mode: inode.mode, uid: inode.uid, gid: inode.gid, mtime: inode.mtime };
         let shape = |kind, links, size| Shape { kind, inode: number, links, size };
         match &inode.kind {
@@ -171,9 +171,9 @@ impl<W: Write> Writer<W> {
         header: Header,
         shape: &Shape,
         content: &mut impl Read,
-    ) -> Result<(), WriteFault> {
+    ) -> Result<(), WriteError> {
         if shape.size > MAX_FILE {
-            return Err(WriteFault::TooLarge { name: crate::shown(name).to_string(), size: shape.size });
+            return Err(WriteError::TooLarge { name: crate::shown(name).to_string(), size: shape.size });
         }
         self.header(name, header, shape)?;
         let mut left = shape.size;
@@ -182,7 +182,7 @@ impl<W: Write> Writer<W> {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK);
             let chunk = buffer.get_mut(..want).unwrap_or_default();
             let name = || crate::shown(name).to_string();
-            content.read_exact(chunk).map_err(|source| WriteFault::Read { name: name(), source })?;
+            content.read_exact(chunk).map_err(|source| WriteError::Read { name: name(), source })?;
             self.put(chunk)?;
             left -= crate::wide(want);
         }
@@ -195,9 +195,9 @@ impl<W: Write> Writer<W> {
         Shape { kind, inode, links, size }
     }
 
-    fn header(&mut self, name: &[u8], header: Header, shape: &Shape) -> Result<(), WriteFault> {
+    fn header(&mut self, name: &[u8], header: Header, shape: &Shape) -> Result<(), WriteError> {
         if name.len() >= MAX_NAME {
-            return Err(WriteFault::TooLong(crate::shown(name).to_string()));
+            return Err(WriteError::TooLong(crate::shown(name).to_string()));
         }
         let mode = shape.kind | (header.mode & 0o7777);
         let time = u32::try_from(header.mtime.max(0)).unwrap_or(u32::MAX);
@@ -225,13 +225,13 @@ impl<W: Write> Writer<W> {
         self.pad()
     }
 
-    fn put(&mut self, bytes: &[u8]) -> Result<(), WriteFault> {
-        self.out.write_all(bytes).map_err(WriteFault::Write)?;
+    fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.out.write_all(bytes).map_err(WriteError::Write)?;
         self.position = self.position.saturating_add(crate::wide(bytes.len()));
         Ok(())
     }
 
-    fn pad(&mut self) -> Result<(), WriteFault> {
+    fn pad(&mut self) -> Result<(), WriteError> {
         let missing = usize::try_from(self.position.wrapping_neg() % ALIGNMENT).unwrap_or_default();
         self.put([0; 4].get(..missing).unwrap_or_default())
     }

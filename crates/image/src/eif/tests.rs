@@ -330,15 +330,15 @@ fn an_invalid_signature_section_is_refused() {
     let with = |section: &[u8]| forge(&[kernel, line, first, second, (Kind::Signature, section)]);
     assert!(read(&with(&good)).is_ok());
     let cases: [(&[u8], &str); 10] = [
-        (&other_register, "what is signed is not register 0 of this file"),
-        (&unsigned, "the signature is not by the certificate's key"),
-        (&short, "the signature is not one on the curve P-384"),
+        (&other_register, "the signed payload is not PCR0 of this file"),
+        (&unsigned, "the signature was not made with the certificate's key"),
+        (&short, "it is not a P-384 signature"),
         (&other_curve, "the certificate's key is not on the curve P-384"),
         (&no_certificate, "there is no PEM certificate"),
-        (&[0x80], "it does not hold one signature"),
-        (&[0x60], "it is no list"),
-        (&[0xff; 100], "it is no list"),
-        (&good[..good.len() - 1], "it is no CBOR"),
+        (&[0x80], "it does not contain exactly one signature"),
+        (&[0x60], "it is not an array"),
+        (&[0xff; 100], "it is not an array"),
+        (&good[..good.len() - 1], "it is not valid CBOR"),
         (&[&good[..], b"\0"].concat(), "bytes follow its CBOR"),
     ];
     for (section, expected) in cases {
@@ -351,7 +351,7 @@ fn a_deeply_nested_signature_is_refused() {
     let deep = vec![0x81; 20_000];
     let [kernel, line, system, _] = VALID;
     let file = forge(&[kernel, line, system, (Kind::Signature, &deep)]);
-    assert_eq!(damage(&file), Damage::Signature("an entry is no map"));
+    assert_eq!(damage(&file), Damage::Signature("an entry is not a map"));
 }
 
 /// A signed file, created once: signing is slow in a debug build.

@@ -76,12 +76,12 @@ pub struct Summary {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The tree contains a file that EROFS does not support: the image's author must act.
-    #[error("{path}: {fault}")]
+    #[error("{path}: {error}")]
     Tree {
         /// The path, with unprintable bytes escaped.
         path: String,
         /// What is not supported.
-        fault: Fault,
+        error: TreeError,
     },
     /// A file's content could not be read.
     #[error("{path}: the content cannot be read")]
@@ -104,7 +104,7 @@ pub enum Error {
 
 /// A property of a file that EROFS does not support.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum TreeError {
     /// The root of the tree is missing or not a directory.
     #[error("the tree has no root directory")]
     NoRoot,
@@ -174,12 +174,12 @@ fn features(contents: &data::Contents, plain: bool) -> u32 {
 }
 
 impl Error {
-    fn tree(path: &[u8], fault: Fault) -> Self {
-        Self::Tree { path: printable(path), fault }
+    fn tree(path: &[u8], error: TreeError) -> Self {
+        Self::Tree { path: printable(path), error }
     }
 
     fn xattr(path: &[u8], name: &[u8]) -> Self {
-        Self::tree(path, Fault::Attribute(name.escape_ascii().to_string()))
+        Self::tree(path, TreeError::Attribute(name.escape_ascii().to_string()))
     }
 
     fn read(path: &[u8], source: io::Error) -> Self {

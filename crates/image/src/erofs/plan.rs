@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::format::{BLOCK_BYTES, FileType, InodeRecord, Layout, NAME_MAX};
-use super::{Error, Fault, xattr};
+use super::{Error, TreeError, xattr};
 use crate::tree::{Content, Inode, InodeId, Kind, Tree};
 
 /// An index into [`Plan::nodes`].
@@ -43,7 +43,7 @@ impl<'a> Plan<'a> {
             plan.add(tree, path, *id, &mut placed)?;
         }
         if plan.nodes.is_empty() {
-            return Err(Error::tree(b"", Fault::NoRoot));
+            return Err(Error::tree(b"", TreeError::NoRoot));
         }
         plan.time = most_common(plan.nodes.iter().map(|node| node.inode.mtime));
         Ok(plan)
@@ -60,7 +60,7 @@ impl<'a> Plan<'a> {
         let node = if let Some(node) = known {
             node
         } else {
-            let inode = tree.inodes.get(id.0).ok_or_else(|| Error::tree(path, Fault::NoInode))?;
+            let inode = tree.inodes.get(id.0).ok_or_else(|| Error::tree(path, TreeError::NoInode))?;
             self.nodes.push(Node::new(path, inode)?);
             self.nodes.len() - 1
         };
@@ -70,7 +70,7 @@ impl<'a> Plan<'a> {
 
     fn take_root(&self, node: NodeId, known: Option<NodeId>) -> Result<(), Error> {
         let is_directory = self.nodes.get(node).is_some_and(|root| root.file_type == FileType::Directory);
-        if known.is_some() || !is_directory { Err(Error::tree(b"", Fault::NoRoot)) } else { Ok(()) }
+        if known.is_some() || !is_directory { Err(Error::tree(b"", TreeError::NoRoot)) } else { Ok(()) }
     }
 
     /// Adds a name to its parent, which sorts before it and therefore exists already.
@@ -85,19 +85,19 @@ impl<'a> Plan<'a> {
         let (directory, name) = split(path);
         check_name(path, name)?;
         let parent = tree.entries.get(directory).and_then(|id| placed.get(id)).copied();
-        let parent = parent.ok_or_else(|| Error::tree(path, Fault::NoParent))?;
-        let child = self.nodes.get_mut(node).ok_or_else(|| Error::tree(path, Fault::NoInode))?;
+        let parent = parent.ok_or_else(|| Error::tree(path, TreeError::NoParent))?;
+        let child = self.nodes.get_mut(node).ok_or_else(|| Error::tree(path, TreeError::NoInode))?;
         let is_directory = child.file_type == FileType::Directory;
         if is_directory && known.is_some() {
-            return Err(Error::tree(path, Fault::LinkedDirectory));
+            return Err(Error::tree(path, TreeError::LinkedDirectory));
         }
-        child.links = child.links.checked_add(1).ok_or_else(|| Error::tree(path, Fault::TooManyLinks))?;
+        child.links = child.links.checked_add(1).ok_or_else(|| Error::tree(path, TreeError::TooManyLinks))?;
         if known.is_none() {
             child.parent = parent;
         }
-        let parent = self.nodes.get_mut(parent).ok_or_else(|| Error::tree(path, Fault::NoParent))?;
+        let parent = self.nodes.get_mut(parent).ok_or_else(|| Error::tree(path, TreeError::NoParent))?;
         if parent.file_type != FileType::Directory {
-            return Err(Error::tree(path, Fault::NoParent));
+            return Err(Error::tree(path, TreeError::NoParent));
         }
         parent.children.push((name, node));
         if is_directory {
@@ -110,7 +110,7 @@ impl<'a> Plan<'a> {
 impl<'a> Node<'a> {
     fn new(path: &'a [u8], inode: &'a Inode) -> Result<Self, Error> {
         let permissions = u16::try_from(inode.mode).ok().filter(|mode| *mode <= 0o7777);
-        let permissions = permissions.ok_or_else(|| Error::tree(path, Fault::Mode))?;
+        let permissions = permissions.ok_or_else(|| Error::tree(path, TreeError::Mode))?;
         xattr::check(path, &inode.xattrs)?;
         if let Kind::Symlink(target) = &inode.kind {
             check_target(path, target)?;
@@ -196,15 +196,15 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 
 fn check_name(path: &[u8], name: &[u8]) -> Result<(), Error> {
     if name.is_empty() || name == b"." || name == b".." || name.contains(&0) {
-        return Err(Error::tree(path, Fault::Name));
+        return Err(Error::tree(path, TreeError::Name));
     }
-    if name.len() > NAME_MAX { Err(Error::tree(path, Fault::LongName)) } else { Ok(()) }
+    if name.len() > NAME_MAX { Err(Error::tree(path, TreeError::LongName)) } else { Ok(()) }
 }
 
 fn check_target(path: &[u8], target: &[u8]) -> Result<(), Error> {
     // `PATH_MAX` of Linux counts the terminating zero.
     let fits = (1..4096).contains(&target.len()) && !target.contains(&0);
-    if fits { Ok(()) } else { Err(Error::tree(path, Fault::Target)) }
+    if fits { Ok(()) } else { Err(Error::tree(path, TreeError::Target)) }
 }
 
 /// The most common value; the smallest one of several.

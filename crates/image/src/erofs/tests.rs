@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use crate::erofs::read::{Entry, EntryKind, Error as ReadError, Image};
-use crate::erofs::{Compression, Error, Fault, Options, write};
+use crate::erofs::{Compression, Error, Options, TreeError, write};
 use crate::tree::{Content, Inode, InodeId, Kind, Tree};
 use proptest::prelude::*;
 
@@ -270,25 +270,25 @@ fn an_inode_without_a_name_is_omitted() {
 #[test]
 fn an_unsupported_file_is_refused_by_name() {
     let long = vec![b'n'; 256];
-    let cases: [(&[u8], Inode, Fault); 8] = [
-        (b"missing/file", file(Vec::new()), Fault::NoParent),
-        (b"..", file(Vec::new()), Fault::Name),
-        (b"a\0b", file(Vec::new()), Fault::Name),
-        (&long, file(Vec::new()), Fault::LongName),
-        (b"link", inode(Kind::Symlink(Vec::new())), Fault::Target),
-        (b"link", inode(Kind::Symlink(vec![b'x'; 4096])), Fault::Target),
-        (b"mode", Inode { mode: 0o10_000, ..file(Vec::new()) }, Fault::Mode),
+    let cases: [(&[u8], Inode, TreeError); 8] = [
+        (b"missing/file", file(Vec::new()), TreeError::NoParent),
+        (b"..", file(Vec::new()), TreeError::Name),
+        (b"a\0b", file(Vec::new()), TreeError::Name),
+        (&long, file(Vec::new()), TreeError::LongName),
+        (b"link", inode(Kind::Symlink(Vec::new())), TreeError::Target),
+        (b"link", inode(Kind::Symlink(vec![b'x'; 4096])), TreeError::Target),
+        (b"mode", Inode { mode: 0o10_000, ..file(Vec::new()) }, TreeError::Mode),
         (
             b"attribute",
             Inode { xattrs: [(b"odd.name".to_vec(), Vec::new())].into(), ..file(Vec::new()) },
-            Fault::Attribute("odd.name".into()),
+            TreeError::Attribute("odd.name".into()),
         ),
     ];
     for (path, inode, expected) in cases {
         let mut tree = empty();
         add(&mut tree, path, inode);
         match pack(&tree, Compression::None, 1) {
-            Err(Error::Tree { fault, .. }) => assert_eq!(fault, expected),
+            Err(Error::Tree { error, .. }) => assert_eq!(error, expected),
             other => panic!("{other:?}"),
         }
     }
@@ -300,12 +300,12 @@ fn a_directory_with_two_names_and_a_file_as_a_parent_are_refused() {
     let id = add(&mut tree, b"one", inode(Kind::Directory));
     tree.entries.insert(b"two".to_vec(), id);
     let refused = pack(&tree, Compression::None, 1);
-    assert!(matches!(refused, Err(Error::Tree { fault: Fault::LinkedDirectory, .. })));
+    assert!(matches!(refused, Err(Error::Tree { error: TreeError::LinkedDirectory, .. })));
     let mut tree = empty();
     add(&mut tree, b"file", file(Vec::new()));
     add(&mut tree, b"file/below", file(Vec::new()));
     let refused = pack(&tree, Compression::None, 1);
-    assert!(matches!(refused, Err(Error::Tree { fault: Fault::NoParent, .. })));
+    assert!(matches!(refused, Err(Error::Tree { error: TreeError::NoParent, .. })));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::format::NAME_MAX;
-use super::{Error, Fault};
+use super::{Error, TreeError};
 
 /// `EROFS_XATTR_INDEX_*`: the families that the kernel supports. ACLs have no name beyond the prefix.
 const FAMILIES: [(&[u8], u8); 5] = [
@@ -31,7 +31,7 @@ pub(crate) fn check(path: &[u8], xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<
             return Err(Error::xattr(path, name));
         }
     }
-    if body(xattrs).len() > BODY_MAX { Err(Error::tree(path, Fault::Attributes)) } else { Ok(()) }
+    if body(xattrs).len() > BODY_MAX { Err(Error::tree(path, TreeError::Attributes)) } else { Ok(()) }
 }
 
 /// Bytes of the attributes after the inode.

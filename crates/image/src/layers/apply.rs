@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 
-use super::decode::{read_error, tar_fault};
+use super::decode::{read_error, tar_error};
 use super::names::{self, Action};
-use super::{EntryFault, LayerFault};
-use crate::limits::{self, LimitFault, Limits, MAX_NAME, MAX_XATTR};
-use crate::spool::{Segment, Spool, SpoolFault};
+use super::{EntryError, LayerError};
+use crate::limits::{self, LimitError, Limits, MAX_NAME, MAX_XATTR};
+use crate::spool::{Segment, Spool, SpoolError};
 use crate::tar::{self, Entry};
 use crate::tree::{Inode, InodeId, Kind, Tree, base, join, parent};
 
@@ -89,20 +89,20 @@ pub(super) struct Layering<'a> {
 }
 
 /// An error in an entry, without its position in the stream.
-pub(super) enum Fault {
-    Entry(String, EntryFault),
-    Limit(LimitFault),
-    Spool(SpoolFault),
+pub(super) enum ApplyError {
+    Entry(String, EntryError),
+    Limit(LimitError),
+    Spool(SpoolError),
 }
 
 /// Adds the position to an error.
-pub(super) fn place(fault: Fault, offset: u64) -> LayerFault {
-    match fault {
-        Fault::Entry(name, fault) => LayerFault::Entry { name, fault },
-        Fault::Limit(fault) => LayerFault::Limit(fault),
-        Fault::Spool(SpoolFault::Read(error)) if error.get_ref().is_some() => read_error(error),
-        Fault::Spool(SpoolFault::Read(error)) => tar_fault(tar::read_fault(error), offset),
-        Fault::Spool(SpoolFault::Write(error)) => LayerFault::Scratch(error),
+pub(super) fn place(error: ApplyError, offset: u64) -> LayerError {
+    match error {
+        ApplyError::Entry(name, error) => LayerError::Entry { name, error },
+        ApplyError::Limit(error) => LayerError::Limit(error),
+        ApplyError::Spool(SpoolError::Read(error)) if error.get_ref().is_some() => read_error(error),
+        ApplyError::Spool(SpoolError::Read(error)) => tar_error(tar::read_error(error), offset),
+        ApplyError::Spool(SpoolError::Write(error)) => LayerError::Scratch(error),
     }
 }
 
@@ -143,25 +143,25 @@ impl<'a> Layering<'a> {
     }
 
     /// Applies one entry, whose bytes are in `data`.
-    pub(super) fn entry(&mut self, entry: Entry, data: &mut impl Read) -> Result<(), Fault> {
+    pub(super) fn entry(&mut self, entry: Entry, data: &mut impl Read) -> Result<(), ApplyError> {
         let name = crate::shown(&entry.name).to_string();
-        let action = names::action(&entry.name).map_err(|fault| Fault::Entry(name.clone(), fault))?;
-        self.count(&entry).map_err(Fault::Limit)?;
+        let action = names::action(&entry.name).map_err(|error| ApplyError::Entry(name.clone(), error))?;
+        self.count(&entry).map_err(ApplyError::Limit)?;
         match action {
             Action::Ignore => Ok(()),
-            Action::Hide(path) => self.hide(&path).map_err(|fault| Fault::Entry(name, fault)),
+            Action::Hide(path) => self.hide(&path).map_err(|error| ApplyError::Entry(name, error)),
             Action::HideContents(path) => {
-                self.hide_contents(&path).map_err(|fault| Fault::Entry(name, fault))
+                self.hide_contents(&path).map_err(|error| ApplyError::Entry(name, error))
             }
             Action::Put(path) => self.put(entry, &path, &name, data),
         }
     }
 
-    fn put(&mut self, entry: Entry, path: &[u8], name: &str, data: &mut impl Read) -> Result<(), Fault> {
-        let refused = |fault| Fault::Entry(name.to_owned(), fault);
+    fn put(&mut self, entry: Entry, path: &[u8], name: &str, data: &mut impl Read) -> Result<(), ApplyError> {
+        let refused = |error| ApplyError::Entry(name.to_owned(), error);
         let path = self.prepare(path, name)?;
         if path.is_empty() && entry.kind != tar::Kind::Directory {
-            return Err(refused(EntryFault::Root));
+            return Err(refused(EntryError::Root));
         }
         if matches!(entry.kind, tar::Kind::CharDevice | tar::Kind::BlockDevice) {
             self.omit_device(path);
@@ -194,7 +194,7 @@ impl<'a> Layering<'a> {
     }
 
     /// Checks an entry against the limits before anything of it is stored.
-    fn count(&mut self, entry: &Entry) -> Result<(), LimitFault> {
+    fn count(&mut self, entry: &Entry) -> Result<(), LimitError> {
         let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
         self.count_name(entry.name.len() + entry.link.len() + xattrs)?;
         // Holes are not in the stream: they are counted here, not by the decoder.
@@ -204,7 +204,7 @@ impl<'a> Layering<'a> {
         limits::check(limits::UNPACKED, self.unpacked, self.limits.unpacked)
     }
 
-    fn count_name(&mut self, bytes: usize) -> Result<(), LimitFault> {
+    fn count_name(&mut self, bytes: usize) -> Result<(), LimitError> {
         self.entries = self.entries.saturating_add(1);
         self.metadata = self.metadata.saturating_add(crate::wide(bytes));
         limits::check(limits::ENTRIES, self.entries, self.limits.entries)?;
@@ -212,9 +212,9 @@ impl<'a> Layering<'a> {
     }
 
     /// Resolves a path, and creates its missing parent directories.
-    fn prepare(&mut self, path: &[u8], name: &str) -> Result<Vec<u8>, Fault> {
-        let refused = |fault| Fault::Entry(name.to_owned(), fault);
-        let directory = self.tree.follow(parent(path)).map_err(|fault| refused(EntryFault::Parent(fault)))?;
+    fn prepare(&mut self, path: &[u8], name: &str) -> Result<Vec<u8>, ApplyError> {
+        let refused = |error| ApplyError::Entry(name.to_owned(), error);
+        let directory = self.tree.follow(parent(path)).map_err(|error| refused(EntryError::Parent(error)))?;
         let full = if path.is_empty() { Vec::new() } else { join(&directory, base(path)) };
         names::limit("bytes of a path", full.len(), limits::MAX_PATH).map_err(refused)?;
         if !path.is_empty() {
@@ -223,18 +223,18 @@ impl<'a> Layering<'a> {
         Ok(full)
     }
 
-    fn make_directories(&mut self, path: &[u8], name: &str) -> Result<(), Fault> {
+    fn make_directories(&mut self, path: &[u8], name: &str) -> Result<(), ApplyError> {
         let ends = (0..=path.len()).filter(|end| path.get(*end).is_none_or(|byte| *byte == b'/'));
         for ancestor in ends.filter_map(|end| path.get(..end)) {
             match self.tree.get(ancestor) {
                 Some(inode) if inode.is_directory() => {}
                 Some(_) => {
-                    let fault = crate::tree::FollowFault::NotADirectory(ancestor.to_vec());
-                    return Err(Fault::Entry(name.to_owned(), EntryFault::Parent(fault)));
+                    let error = crate::tree::FollowError::NotADirectory(ancestor.to_vec());
+                    return Err(ApplyError::Entry(name.to_owned(), EntryError::Parent(error)));
                 }
                 None => {
                     // One entry can cause two thousand of these.
-                    self.count_name(ancestor.len()).map_err(Fault::Limit)?;
+                    self.count_name(ancestor.len()).map_err(ApplyError::Limit)?;
                     self.tree.insert(ancestor.to_vec(), Inode::directory());
                     self.touched.insert(ancestor.to_vec());
                 }
@@ -244,27 +244,33 @@ impl<'a> Layering<'a> {
     }
 
     /// The target of a hard link; `None` if it is a device that was left out.
-    fn hard_link_target(&mut self, entry: &Entry, path: &[u8]) -> Result<Option<InodeId>, EntryFault> {
+    fn hard_link_target(&mut self, entry: &Entry, path: &[u8]) -> Result<Option<InodeId>, EntryError> {
         let shown = || crate::shown(&entry.link).to_string();
         let target = names::hard_link_target(&entry.link)?;
         if base(&target) == b".." {
-            return Err(EntryFault::HardLinkTarget(shown()));
+            return Err(EntryError::HardLinkTarget(shown()));
         }
         if names::escapes_root(b"", &target) {
             self.notes.escaping_link(path, &entry.link);
         }
-        let directory = self.tree.follow(parent(&target)).map_err(EntryFault::Parent)?;
+        let directory = self.tree.follow(parent(&target)).map_err(EntryError::Parent)?;
         let target = if target.is_empty() { target } else { join(&directory, base(&target)) };
         let Some(id) = self.tree.entries.get(&target) else {
             let device = self.devices.contains(&target);
-            return if device { Ok(None) } else { Err(EntryFault::DanglingHardLink(shown())) };
+            return if device { Ok(None) } else { Err(EntryError::DanglingHardLink(shown())) };
         };
         let directory = self.tree.inode(*id).is_none_or(Inode::is_directory);
-        if directory || target == path { Err(EntryFault::HardLinkTarget(shown())) } else { Ok(Some(*id)) }
+        if directory || target == path { Err(EntryError::HardLinkTarget(shown())) } else { Ok(Some(*id)) }
     }
 
-    fn inode(&mut self, entry: Entry, path: &[u8], name: &str, data: &mut impl Read) -> Result<Inode, Fault> {
-        let refused = |fault| Fault::Entry(name.to_owned(), fault);
+    fn inode(
+        &mut self,
+        entry: Entry,
+        path: &[u8],
+        name: &str,
+        data: &mut impl Read,
+    ) -> Result<Inode, ApplyError> {
+        let refused = |error| ApplyError::Entry(name.to_owned(), error);
         let kind = match entry.kind {
             tar::Kind::Directory => Kind::Directory,
             tar::Kind::Fifo => Kind::Fifo,
@@ -278,15 +284,15 @@ impl<'a> Layering<'a> {
             tar::Kind::File => {
                 let whole = [Segment { offset: 0, length: entry.size }];
                 let segments = entry.sparse.as_deref().unwrap_or(&whole);
-                Kind::File(self.spool.append_sparse(data, entry.size, segments).map_err(Fault::Spool)?)
+                Kind::File(self.spool.append_sparse(data, entry.size, segments).map_err(ApplyError::Spool)?)
             }
             // The first three have been handled before.
-            tar::Kind::HardLink => return Err(refused(EntryFault::Type(b'1'))),
-            tar::Kind::CharDevice => return Err(refused(EntryFault::Type(b'3'))),
-            tar::Kind::BlockDevice => return Err(refused(EntryFault::Type(b'4'))),
-            tar::Kind::Unknown(flag) => return Err(refused(EntryFault::Type(flag))),
+            tar::Kind::HardLink => return Err(refused(EntryError::Type(b'1'))),
+            tar::Kind::CharDevice => return Err(refused(EntryError::Type(b'3'))),
+            tar::Kind::BlockDevice => return Err(refused(EntryError::Type(b'4'))),
+            tar::Kind::Unknown(flag) => return Err(refused(EntryError::Type(flag))),
         };
-        let owner = |number| u32::try_from(number).map_err(|_| refused(EntryFault::Owner));
+        let owner = |number| u32::try_from(number).map_err(|_| refused(EntryError::Owner));
         Ok(Inode {
             mode: entry.mode,
             uid: owner(entry.uid)?,
@@ -302,7 +308,7 @@ impl<'a> Layering<'a> {
         &mut self,
         xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
         name: &str,
-    ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, EntryFault> {
+    ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, EntryError> {
         let (kept, dropped): (BTreeMap<_, _>, BTreeMap<_, _>) =
             xattrs.into_iter().partition(|(key, _)| keeps_xattr(key));
         for (key, value) in &kept {
@@ -323,8 +329,8 @@ impl<'a> Layering<'a> {
     }
 
     /// Removes what lower layers have at `path`.
-    fn hide(&mut self, path: &[u8]) -> Result<(), EntryFault> {
-        let directory = self.tree.follow(parent(path)).map_err(EntryFault::Parent)?;
+    fn hide(&mut self, path: &[u8]) -> Result<(), EntryError> {
+        let directory = self.tree.follow(parent(path)).map_err(EntryError::Parent)?;
         let path = join(&directory, base(path));
         self.hide_below(&path);
         if !self.touched.contains(&path) && self.tree.below(&path).next().is_none() {
@@ -333,8 +339,8 @@ impl<'a> Layering<'a> {
         Ok(())
     }
 
-    fn hide_contents(&mut self, path: &[u8]) -> Result<(), EntryFault> {
-        let path = self.tree.follow(path).map_err(EntryFault::Parent)?;
+    fn hide_contents(&mut self, path: &[u8]) -> Result<(), EntryError> {
+        let path = self.tree.follow(path).map_err(EntryError::Parent)?;
         self.hide_below(&path);
         Ok(())
     }

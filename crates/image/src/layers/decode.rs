@@ -6,11 +6,11 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::LayerFault;
+use super::LayerError;
 use crate::digest::{Digest, Hashed};
-use crate::limits::{self, LimitFault};
+use crate::limits::{self, LimitError};
 use crate::oci::BlobReader;
-use crate::tar::{Source, TarFault};
+use crate::tar::{Source, TarError};
 
 /// Compressed bytes read at a time.
 const CHUNK: usize = 128 * 1024;
@@ -41,19 +41,19 @@ pub(super) struct ReadToEnd {
 
 impl Stream {
     /// Starts a layer that may unpack to `budget` bytes.
-    pub(super) fn new(blob: BlobReader, budget: u64) -> Result<Self, LayerFault> {
+    pub(super) fn new(blob: BlobReader, budget: u64) -> Result<Self, LayerError> {
         let decoder = Decoder::new(BufReader::with_capacity(CHUNK, Hashed::new(blob)))?;
         Ok(Self { decoder: Hashed::new(decoder), budget })
     }
 
     /// Reads the rest, so that the digests cover the whole stream.
-    pub(super) fn finish(mut self) -> Result<ReadToEnd, LayerFault> {
+    pub(super) fn finish(mut self) -> Result<ReadToEnd, LayerError> {
         io::copy(&mut self, &mut io::sink()).map_err(read_error)?;
         let unpacked = self.decoder.count();
         let (decoder, diff_id) = self.decoder.finish();
         let mut input = decoder.into_input();
         // A decoder may leave trailing bytes unread; a blob's digest covers all its bytes.
-        io::copy(&mut input, &mut io::sink()).map_err(LayerFault::Blob)?;
+        io::copy(&mut input, &mut io::sink()).map_err(LayerError::Blob)?;
         Ok(ReadToEnd { digest: input.into_inner().digest(), diff_id, unpacked })
     }
 
@@ -62,7 +62,7 @@ impl Stream {
         matches!(self.decoder.inner(), Decoder::Plain(_))
     }
 
-    fn check(&self) -> Result<(), LimitFault> {
+    fn check(&self) -> Result<(), LimitError> {
         limits::check(limits::UNPACKED, self.decoder.count(), self.budget)
     }
 }
@@ -79,18 +79,18 @@ impl Source for Stream {}
 
 impl Decoder {
     /// Detects the compression from the first bytes, as engines do: media types are often wrong.
-    fn new(mut input: Input) -> Result<Self, LayerFault> {
-        let magic = input.fill_buf().map_err(LayerFault::Blob)?;
+    fn new(mut input: Input) -> Result<Self, LayerError> {
+        let magic = input.fill_buf().map_err(LayerError::Blob)?;
         match magic {
             [0x1f, 0x8b, ..] => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(input)))),
             // A frame, or a skippable frame before one (RFC 8878, 3.1).
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
-                let mut decoder = zstd::Decoder::with_buffer(input).map_err(LayerFault::Blob)?;
-                decoder.window_log_max(WINDOW_LOG).map_err(LayerFault::Blob)?;
+                let mut decoder = zstd::Decoder::with_buffer(input).map_err(LayerError::Blob)?;
+                decoder.window_log_max(WINDOW_LOG).map_err(LayerError::Blob)?;
                 Ok(Self::Zstd(decoder))
             }
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Err(LayerFault::Compression("xz")),
-            [b'B', b'Z', b'h', ..] => Err(LayerFault::Compression("bzip2")),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Err(LayerError::Compression("xz")),
+            [b'B', b'Z', b'h', ..] => Err(LayerError::Compression("bzip2")),
             _ => Ok(Self::Plain(input)),
         }
     }
@@ -141,25 +141,25 @@ enum Tagged {
 }
 
 /// Converts an error that passed through [`Stream`].
-pub(super) fn read_error(error: io::Error) -> LayerFault {
-    let error = match error.downcast::<LimitFault>() {
-        Ok(fault) => return LayerFault::Limit(fault),
+pub(super) fn read_error(error: io::Error) -> LayerError {
+    let error = match error.downcast::<LimitError>() {
+        Ok(error) => return LayerError::Limit(error),
         Err(error) => error,
     };
     match error.downcast::<Tagged>() {
-        Ok(Tagged::Scratch(error)) => LayerFault::Scratch(error),
-        Ok(Tagged::Damaged(text)) => LayerFault::Damaged(text),
+        Ok(Tagged::Scratch(error)) => LayerError::Scratch(error),
+        Ok(Tagged::Damaged(text)) => LayerError::Damaged(text),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            LayerFault::Damaged("unexpected end of data".to_owned())
+            LayerError::Damaged("unexpected end of data".to_owned())
         }
-        Ok(Tagged::Blob(error)) | Err(error) => LayerFault::Blob(error),
+        Ok(Tagged::Blob(error)) | Err(error) => LayerError::Blob(error),
     }
 }
 
 /// Converts an error of the tar reader.
-pub(super) fn tar_fault(fault: TarFault, offset: u64) -> LayerFault {
-    match fault {
-        TarFault::Read(error) => read_error(error),
-        fault => LayerFault::Tar { offset, fault },
+pub(super) fn tar_error(error: TarError, offset: u64) -> LayerError {
+    match error {
+        TarError::Read(error) => read_error(error),
+        error => LayerError::Tar { offset, error },
     }
 }

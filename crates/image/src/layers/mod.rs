@@ -17,11 +17,11 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use crate::digest::Digest;
-use crate::limits::{self, LimitFault, Limits};
+use crate::limits::{self, LimitError, Limits};
 use crate::oci::Blob;
 use crate::spool::Spool;
-use crate::tar::{self, TarFault};
-use crate::tree::{FollowFault, Tree};
+use crate::tar::{self, TarError};
+use crate::tree::{FollowError, Tree};
 use apply::Layering;
 pub use apply::Notes;
 pub(crate) use apply::keeps_xattr;
@@ -41,7 +41,7 @@ pub struct Layer {
 
 /// Why a layer is refused. Unless stated otherwise, the image's author must act.
 #[derive(Debug, thiserror::Error)]
-pub enum LayerFault {
+pub enum LayerError {
     /// A digest does not match.
     #[error("its {what} is {found}, but the image states {expected}")]
     Digest {
@@ -65,7 +65,7 @@ pub enum LayerFault {
         offset: u64,
         /// What is wrong.
         #[source]
-        fault: TarFault,
+        error: TarError,
     },
     /// An entry that is not allowed in an image.
     #[error("its entry `{name}` is refused")]
@@ -74,11 +74,11 @@ pub enum LayerFault {
         name: String,
         /// What is wrong.
         #[source]
-        fault: EntryFault,
+        error: EntryError,
     },
     /// It exceeds a limit, which an operator can raise.
     #[error("it is too large")]
-    Limit(#[source] LimitFault),
+    Limit(#[source] LimitError),
     /// The blob cannot be read: a problem of this host.
     #[error("its file cannot be read")]
     Blob(#[source] io::Error),
@@ -89,7 +89,7 @@ pub enum LayerFault {
 
 /// Why an entry is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EntryFault {
+pub enum EntryError {
     /// The name is empty or contains a zero byte.
     #[error("a name must not be empty or contain a zero byte")]
     Name,
@@ -113,13 +113,13 @@ pub enum EntryFault {
     Root,
     /// A parent is not a directory, or there is a symbolic link loop.
     #[error("its path cannot be resolved")]
-    Parent(#[source] FollowFault),
+    Parent(#[source] FollowError),
     /// An owner or group over 32 bits.
     #[error("its owner or group is not a 32-bit number")]
     Owner,
     /// A name, link target or attribute that is longer than Linux allows.
     #[error("it exceeds a Linux limit")]
-    Limit(#[source] LimitFault),
+    Limit(#[source] LimitError),
     /// A whiteout without a name to hide.
     #[error("the whiteout names no file")]
     Whiteout,
@@ -134,12 +134,12 @@ pub fn apply(
     spool: &mut Spool,
     layers: &[Layer],
     limits: &Limits,
-) -> Result<Notes, (usize, LayerFault)> {
+) -> Result<Notes, (usize, LayerError)> {
     limits::check(limits::LAYERS, crate::wide(layers.len()), limits.layers)
-        .map_err(|fault| (layers.len(), LayerFault::Limit(fault)))?;
+        .map_err(|error| (layers.len(), LayerError::Limit(error)))?;
     let mut layering = Layering::new(tree, spool, limits);
     for (number, layer) in layers.iter().enumerate() {
-        apply_one(&mut layering, layer, limits).map_err(|fault| (number, fault))?;
+        apply_one(&mut layering, layer, limits).map_err(|error| (number, error))?;
     }
     let notes = layering.finish();
     tree.renumber();
@@ -148,14 +148,14 @@ pub fn apply(
 
 /// The decompressed bytes of a file, which may be compressed like a layer: in place if it is not compressed, or in an
 /// anonymous file in `scratch`.
-pub(crate) fn unpack(blob: &Blob, scratch: &Path, limits: &Limits) -> Result<Blob, LayerFault> {
+pub(crate) fn unpack(blob: &Blob, scratch: &Path, limits: &Limits) -> Result<Blob, LayerError> {
     let mut stream = Stream::new(blob.reader(), limits.unpacked)?;
     if stream.is_plain() {
         return Ok(blob.clone());
     }
-    let mut file = Spooled(tempfile::tempfile_in(scratch).map_err(LayerFault::Scratch)?);
+    let mut file = Spooled(tempfile::tempfile_in(scratch).map_err(LayerError::Scratch)?);
     io::copy(&mut stream, &mut file).map_err(decode::read_error)?;
-    Blob::whole(file.0).map_err(LayerFault::Scratch)
+    Blob::whole(file.0).map_err(LayerError::Scratch)
 }
 
 /// A scratch file whose errors are tagged as its own.
@@ -171,15 +171,15 @@ impl Write for Spooled {
     }
 }
 
-fn apply_one(layering: &mut Layering<'_>, layer: &Layer, limits: &Limits) -> Result<(), LayerFault> {
+fn apply_one(layering: &mut Layering<'_>, layer: &Layer, limits: &Limits) -> Result<(), LayerError> {
     layering.begin();
     let budget = limits.unpacked.saturating_sub(layering.unpacked());
     let mut reader = tar::Reader::new(Stream::new(layer.blob.reader(), budget)?);
     loop {
         let offset = reader.position();
-        let entry = reader.next_entry().map_err(|fault| decode::tar_fault(fault, offset))?;
+        let entry = reader.next_entry().map_err(|error| decode::tar_error(error, offset))?;
         let Some(entry) = entry else { break };
-        layering.entry(entry, &mut reader.data()).map_err(|fault| apply::place(fault, offset))?;
+        layering.entry(entry, &mut reader.data()).map_err(|error| apply::place(error, offset))?;
     }
     let read = reader.into_source().finish()?;
     layering.add_unpacked(read.unpacked);
@@ -187,9 +187,9 @@ fn apply_one(layering: &mut Layering<'_>, layer: &Layer, limits: &Limits) -> Res
     compare("diff ID", Some(layer.diff_id), read.diff_id)
 }
 
-fn compare(what: &'static str, expected: Option<Digest>, found: Digest) -> Result<(), LayerFault> {
+fn compare(what: &'static str, expected: Option<Digest>, found: Digest) -> Result<(), LayerError> {
     match expected {
-        Some(expected) if expected != found => Err(LayerFault::Digest { what, expected, found }),
+        Some(expected) if expected != found => Err(LayerError::Digest { what, expected, found }),
         _ => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant: a checked name is a path in the tree: no empty component, `.`, `..` or zero byte, within Linux's limits.
 //! Bytes that are not UTF-8 are allowed.
 
-use super::EntryFault;
+use super::EntryError;
 use crate::limits::{self, MAX_NAME, MAX_PATH};
 
 /// The prefix of a name that a layer removes (OCI image specification, "Whiteouts").
@@ -27,7 +27,7 @@ pub(super) enum Action {
 }
 
 /// Parses the name of an entry.
-pub(super) fn action(name: &[u8]) -> Result<Action, EntryFault> {
+pub(super) fn action(name: &[u8]) -> Result<Action, EntryError> {
     let path = clean(name)?;
     let (directory, base) = (crate::tree::parent(&path), crate::tree::base(&path));
     if base == OPAQUE {
@@ -38,7 +38,7 @@ pub(super) fn action(name: &[u8]) -> Result<Action, EntryFault> {
     }
     match base.strip_prefix(WHITEOUT) {
         // `.wh...` would hide the directory above.
-        Some(b"" | b"." | b"..") => Err(EntryFault::Whiteout),
+        Some(b"" | b"." | b"..") => Err(EntryError::Whiteout),
         Some(hidden) => Ok(Action::Hide(crate::tree::join(directory, hidden))),
         None => Ok(Action::Put(path)),
     }
@@ -46,11 +46,11 @@ pub(super) fn action(name: &[u8]) -> Result<Action, EntryFault> {
 
 /// Normalizes a name to a path in the tree: `./a//b/`, `/a/b` and `c/../a/b` are all `a/b` (as in containerd, which
 /// uses Go's `filepath.Clean`).
-pub(super) fn clean(name: &[u8]) -> Result<Vec<u8>, EntryFault> {
+pub(super) fn clean(name: &[u8]) -> Result<Vec<u8>, EntryError> {
     let mut path: Vec<&[u8]> = Vec::new();
     for part in parts(name)? {
         if part == b".." {
-            path.pop().ok_or(EntryFault::Traversal)?;
+            path.pop().ok_or(EntryError::Traversal)?;
         } else {
             path.push(part);
         }
@@ -61,25 +61,25 @@ pub(super) fn clean(name: &[u8]) -> Result<Vec<u8>, EntryFault> {
 }
 
 /// The target of a hard link, relative to the root. `..` is preserved: it is resolved later, and stops at the root.
-pub(super) fn hard_link_target(link: &[u8]) -> Result<Vec<u8>, EntryFault> {
+pub(super) fn hard_link_target(link: &[u8]) -> Result<Vec<u8>, EntryError> {
     let path = parts(link)?.join(&b'/');
     limit("bytes of a link's target", path.len(), MAX_PATH)?;
     Ok(path)
 }
 
 /// The components of a name, without empty ones and `.`.
-fn parts(name: &[u8]) -> Result<Vec<&[u8]>, EntryFault> {
+fn parts(name: &[u8]) -> Result<Vec<&[u8]>, EntryError> {
     if name.is_empty() || name.contains(&0) {
-        return Err(EntryFault::Name);
+        return Err(EntryError::Name);
     }
     let parts = name.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
     parts.map(|part| limit("bytes of a name", part.len(), MAX_NAME).map(|()| part)).collect()
 }
 
 /// Checks the target of a symbolic link: anything that Linux allows.
-pub(crate) fn check_symlink(target: &[u8]) -> Result<(), EntryFault> {
+pub(crate) fn check_symlink(target: &[u8]) -> Result<(), EntryError> {
     if target.is_empty() || target.contains(&0) {
-        return Err(EntryFault::Name);
+        return Err(EntryError::Name);
     }
     limit("bytes of a link's target", target.len(), MAX_PATH)
 }
@@ -102,8 +102,8 @@ pub(crate) fn escapes_root(path: &[u8], target: &[u8]) -> bool {
     false
 }
 
-pub(super) fn limit(what: &'static str, found: usize, limit: usize) -> Result<(), EntryFault> {
-    limits::check(what, crate::wide(found), crate::wide(limit)).map_err(EntryFault::Limit)
+pub(super) fn limit(what: &'static str, found: usize, limit: usize) -> Result<(), EntryError> {
+    limits::check(what, crate::wide(found), crate::wide(limit)).map_err(EntryError::Limit)
 }
 
 #[cfg(test)]
@@ -129,20 +129,20 @@ mod tests {
 
     #[test]
     fn names_that_are_invalid_or_lead_above_the_root_are_refused() {
-        let cases: [(&[u8], EntryFault); 7] = [
-            (b"", EntryFault::Name),
-            (b"a\0b", EntryFault::Name),
-            (b"../a", EntryFault::Traversal),
-            (b"a/../../b", EntryFault::Traversal),
-            (b"a/.wh...", EntryFault::Whiteout),
-            (b"a/.wh..", EntryFault::Whiteout),
-            (b".wh.", EntryFault::Whiteout),
+        let cases: [(&[u8], EntryError); 7] = [
+            (b"", EntryError::Name),
+            (b"a\0b", EntryError::Name),
+            (b"../a", EntryError::Traversal),
+            (b"a/../../b", EntryError::Traversal),
+            (b"a/.wh...", EntryError::Whiteout),
+            (b"a/.wh..", EntryError::Whiteout),
+            (b".wh.", EntryError::Whiteout),
         ];
-        for (name, fault) in cases {
-            assert_eq!(action(name), Err(fault), "{}", name.escape_ascii());
+        for (name, error) in cases {
+            assert_eq!(action(name), Err(error), "{}", name.escape_ascii());
         }
-        assert!(matches!(clean(&[b'a'; 256]), Err(EntryFault::Limit(_))));
-        assert!(matches!(clean(&b"a/".repeat(2100)), Err(EntryFault::Limit(_))));
+        assert!(matches!(clean(&[b'a'; 256]), Err(EntryError::Limit(_))));
+        assert!(matches!(clean(&b"a/".repeat(2100)), Err(EntryError::Limit(_))));
     }
 
     #[test]

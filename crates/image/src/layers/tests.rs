@@ -76,14 +76,14 @@ fn layer(tar: &[u8], stored: Stored) -> Layer {
     Layer { blob: blob(&packed), digest: Some(Digest::of(&packed)), diff_id: Digest::of(tar) }
 }
 
-fn apply_layers(layers: &[Layer], limits: &Limits) -> Result<(Tree, Notes), LayerFault> {
+fn apply_layers(layers: &[Layer], limits: &Limits) -> Result<(Tree, Notes), LayerError> {
     let mut tree = Tree::new();
     let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
-    let notes = apply(&mut tree, &mut spool, layers, limits).map_err(|(_, fault)| fault)?;
+    let notes = apply(&mut tree, &mut spool, layers, limits).map_err(|(_, error)| error)?;
     Ok((tree, notes))
 }
 
-fn apply_tars(tars: Vec<Tar>) -> Result<(Tree, Notes), LayerFault> {
+fn apply_tars(tars: Vec<Tar>) -> Result<(Tree, Notes), LayerError> {
     let layers: Vec<_> = tars.into_iter().map(|tar| layer(&tar.bytes(), Stored::Plain)).collect();
     apply_layers(&layers, &Limits::default())
 }

@@ -13,11 +13,11 @@ use serde::Deserialize;
 
 use super::layout::{self, INDEX, MARK, Role, Store, bounded};
 use super::select::check_platform;
-use super::{Architecture, Blob, Image, OciFault, Select, model, names};
+use super::{Architecture, Blob, Image, OciError, Select, model, names};
 use crate::digest::Digest;
-use crate::layers::{Layer, LayerFault, unpack};
+use crate::layers::{Layer, LayerError, unpack};
 use crate::limits::{self, Limits};
-use crate::tar::{self, Kind, TarFault};
+use crate::tar::{self, Kind, TarError};
 use crate::tree::{join, parent};
 
 /// The list of images in an archive for `docker load`.
@@ -55,7 +55,7 @@ pub fn open(
     architecture: Architecture,
     scratch: &Path,
     limits: &Limits,
-) -> Result<Image, OciFault> {
+) -> Result<Image, OciError> {
     let members = Members::open(path, scratch, limits)?;
     match members.find(SAVED.as_bytes()) {
         Some(saved) => {
@@ -74,15 +74,15 @@ pub fn open_oci(
     architecture: Architecture,
     scratch: &Path,
     limits: &Limits,
-) -> Result<Image, OciFault> {
+) -> Result<Image, OciError> {
     Members::open(path, scratch, limits)?.layout(select, architecture, path)
 }
 
-fn missing(form: &'static str, name: &str) -> OciFault {
-    OciFault::NotAnArchive { form, why: format!("it has no {name}") }
+fn missing(form: &'static str, name: &str) -> OciError {
+    OciError::NotAnArchive { form, why: format!("it has no {name}") }
 }
 
-fn choose(saved: &[Saved], select: &Select) -> Result<Saved, OciFault> {
+fn choose(saved: &[Saved], select: &Select) -> Result<Saved, OciError> {
     let tags = || saved.iter().flat_map(|image| image.repo_tags.iter().flatten().cloned()).collect();
     let fitting: Vec<&Saved> = match select {
         Select::Only => saved.iter().collect(),
@@ -93,14 +93,14 @@ fn choose(saved: &[Saved], select: &Select) -> Result<Saved, OciFault> {
     };
     match fitting.as_slice() {
         [image] => Ok((*image).clone()),
-        [_, ..] => Err(OciFault::Ambiguous(tags())),
+        [_, ..] => Err(OciError::Ambiguous(tags())),
         [] => {
             let wanted = match select {
                 Select::Only => "any".to_owned(),
                 Select::Name(name) => name.clone(),
                 Select::Digest(digest) => digest.to_string(),
             };
-            Err(OciFault::Name { wanted, available: tags() })
+            Err(OciError::Name { wanted, available: tags() })
         }
     }
 }
@@ -114,24 +114,24 @@ fn config_digest(name: &str) -> Option<Digest> {
 struct Members(HashMap<Vec<u8>, Member>);
 
 impl Members {
-    fn open(path: &Path, scratch: &Path, limits: &Limits) -> Result<Self, OciFault> {
-        let host = |source| OciFault::Host { path: path.to_owned(), source };
+    fn open(path: &Path, scratch: &Path, limits: &Limits) -> Result<Self, OciError> {
+        let host = |source| OciError::Host { path: path.to_owned(), source };
         let blob = Blob::whole(File::open(path).map_err(host)?).map_err(host)?;
-        let blob = unpack(&blob, scratch, limits).map_err(OciFault::Unpack)?;
+        let blob = unpack(&blob, scratch, limits).map_err(OciError::Unpack)?;
         Self::read(&blob, path)
     }
 
-    fn read(blob: &Blob, path: &Path) -> Result<Self, OciFault> {
+    fn read(blob: &Blob, path: &Path) -> Result<Self, OciError> {
         let mut members = HashMap::new();
         let mut reader = tar::Reader::new(blob.reader());
-        while let Some(entry) = reader.next_entry().map_err(|fault| not_an_archive(fault, path))? {
+        while let Some(entry) = reader.next_entry().map_err(|error| not_an_archive(error, path))? {
             limits::check("members", crate::wide(members.len() + 1), crate::wide(MAX_MEMBERS))
-                .map_err(OciFault::Limit)?;
+                .map_err(OciError::Limit)?;
             let name = plain(&entry.name);
             let member = match entry.kind {
                 Kind::File if entry.sparse.is_none() => {
                     let part = blob.part(reader.position(), entry.size);
-                    Member::File(part.ok_or_else(|| not_an_archive(TarFault::Truncated, path))?)
+                    Member::File(part.ok_or_else(|| not_an_archive(TarError::Truncated, path))?)
                 }
                 Kind::HardLink => Member::Link(plain(&entry.link)),
                 Kind::Symlink => Member::Link(plain(&join(parent(&name), &entry.link))),
@@ -143,7 +143,7 @@ impl Members {
     }
 
     /// The image of a layout in an archive.
-    fn layout(&self, select: &Select, architecture: Architecture, path: &Path) -> Result<Image, OciFault> {
+    fn layout(&self, select: &Select, architecture: Architecture, path: &Path) -> Result<Image, OciError> {
         let document = |name: &str| {
             let blob = self.find(name.as_bytes()).ok_or_else(|| missing(OCI, name))?;
             bounded(blob, path)
@@ -153,30 +153,30 @@ impl Members {
         super::choose(self, &index, select, architecture)?.open(self)
     }
 
-    fn image(&self, saved: &Saved, architecture: Architecture, path: &Path) -> Result<Image, OciFault> {
+    fn image(&self, saved: &Saved, architecture: Architecture, path: &Path) -> Result<Image, OciError> {
         let bytes = bounded(self.named(&saved.config)?, path)?;
         let found = Digest::of(&bytes);
         if let Some(expected) = config_digest(&saved.config).filter(|expected| *expected != found) {
-            return Err(OciFault::Digest { expected, found });
+            return Err(OciError::Digest { expected, found });
         }
         let config = model::parse_config(&bytes)?;
         check_platform(&config, architecture)?;
         let (layers, diff_ids) = (saved.layers.len(), config.rootfs.diff_ids.len());
         if layers != diff_ids {
-            return Err(OciFault::LayerCount { layers, diff_ids });
+            return Err(OciError::LayerCount { layers, diff_ids });
         }
         let pairs = saved.layers.iter().zip(&config.rootfs.diff_ids);
         let layer = |(name, diff_id): (&String, &Digest)| {
             Ok(Layer { blob: self.named(name)?.clone(), digest: None, diff_id: *diff_id })
         };
-        let layers = pairs.map(layer).collect::<Result<_, OciFault>>()?;
+        let layers = pairs.map(layer).collect::<Result<_, OciError>>()?;
         Ok(Image { manifest: None, config_digest: found, config, layers })
     }
 
-    fn named(&self, name: &str) -> Result<&Blob, OciFault> {
+    fn named(&self, name: &str) -> Result<&Blob, OciError> {
         let missing = || {
             let why = format!("`{}` is missing", crate::shown(name.as_bytes()));
-            OciFault::NotAnArchive { form: DOCKER, why }
+            OciError::NotAnArchive { form: DOCKER, why }
         };
         self.find(&plain(name.as_bytes())).ok_or_else(missing)
     }
@@ -194,7 +194,7 @@ impl Members {
 }
 
 impl Store for Members {
-    fn find(&self, digest: &Digest, _role: Role) -> Result<Option<Blob>, OciFault> {
+    fn find(&self, digest: &Digest, _role: Role) -> Result<Option<Blob>, OciError> {
         Ok(self.find(format!("blobs/sha256/{}", digest.hex()).as_bytes()).cloned())
     }
 }
@@ -212,11 +212,11 @@ fn plain(name: &[u8]) -> Vec<u8> {
     parts.join(&b'/')
 }
 
-fn not_an_archive(fault: TarFault, path: &Path) -> OciFault {
-    match fault {
-        TarFault::Read(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
-            OciFault::Host { path: path.to_owned(), source }
+fn not_an_archive(error: TarError, path: &Path) -> OciError {
+    match error {
+        TarError::Read(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
+            OciError::Host { path: path.to_owned(), source }
         }
-        fault => OciFault::Unpack(LayerFault::Tar { offset: 0, fault }),
+        error => OciError::Unpack(LayerError::Tar { offset: 0, error }),
     }
 }

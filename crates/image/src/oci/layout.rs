@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::model::{self, Descriptor, Document, Index, media};
-use super::{Blob, OciFault};
+use super::{Blob, OciError};
 use crate::digest::Digest;
 use crate::limits::{self, MAX_DOCUMENT};
 
@@ -44,7 +44,7 @@ impl Role {
 /// A store of blobs that are found by their digest.
 pub trait Store {
     /// The blob, or `None` if it is missing. The caller checks its size and digest.
-    fn find(&self, digest: &Digest, role: Role) -> Result<Option<Blob>, OciFault>;
+    fn find(&self, digest: &Digest, role: Role) -> Result<Option<Blob>, OciError>;
 }
 
 /// A directory with blobs, as in a layout.
@@ -55,9 +55,9 @@ pub struct Layout {
 
 impl Layout {
     /// Opens a complete layout: one with `oci-layout` and `index.json`.
-    pub fn open(root: &Path) -> Result<Self, OciFault> {
+    pub fn open(root: &Path) -> Result<Self, OciError> {
         let layout = Self { root: root.to_owned() };
-        let mark = layout.file(MARK)?.ok_or(OciFault::NotALayout(MARK))?;
+        let mark = layout.file(MARK)?.ok_or(OciError::NotALayout(MARK))?;
         check_mark(&bounded(&mark, &layout.root)?)?;
         Ok(layout)
     }
@@ -69,8 +69,8 @@ impl Layout {
     }
 
     /// The index, which has no digest to check.
-    pub fn index(&self) -> Result<Index, OciFault> {
-        let blob = self.file(INDEX)?.ok_or(OciFault::NotALayout(INDEX))?;
+    pub fn index(&self) -> Result<Index, OciError> {
+        let blob = self.file(INDEX)?.ok_or(OciError::NotALayout(INDEX))?;
         index(&bounded(&blob, &self.root)?)
     }
 
@@ -80,38 +80,38 @@ impl Layout {
         self.root.join("blobs/sha256").join(digest.hex())
     }
 
-    fn file(&self, name: &str) -> Result<Option<Blob>, OciFault> {
+    fn file(&self, name: &str) -> Result<Option<Blob>, OciError> {
         open(&self.root.join(name))
     }
 }
 
 impl Store for Layout {
-    fn find(&self, digest: &Digest, _role: Role) -> Result<Option<Blob>, OciFault> {
+    fn find(&self, digest: &Digest, _role: Role) -> Result<Option<Blob>, OciError> {
         open(&self.path(digest))
     }
 }
 
 /// Checks the content of `oci-layout`.
-pub(super) fn check_mark(bytes: &[u8]) -> Result<(), OciFault> {
+pub(super) fn check_mark(bytes: &[u8]) -> Result<(), OciError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Mark {
         image_layout_version: String,
     }
     let mark: Mark = model::parse(bytes, MARK)?;
-    if mark.image_layout_version == "1.0.0" { Ok(()) } else { Err(OciFault::NotALayout("its version")) }
+    if mark.image_layout_version == "1.0.0" { Ok(()) } else { Err(OciError::NotALayout("its version")) }
 }
 
 /// Parses a layout's index.
-pub(super) fn index(bytes: &[u8]) -> Result<Index, OciFault> {
+pub(super) fn index(bytes: &[u8]) -> Result<Index, OciError> {
     match Document::parse(bytes, media::INDEX)? {
         Document::Index(index) => Ok(index),
-        Document::Manifest(_) => Err(OciFault::NotALayout(INDEX)),
+        Document::Manifest(_) => Err(OciError::NotALayout(INDEX)),
     }
 }
 
-fn open(path: &Path) -> Result<Option<Blob>, OciFault> {
-    let host = |source| OciFault::Host { path: path.to_owned(), source };
+fn open(path: &Path) -> Result<Option<Blob>, OciError> {
+    let host = |source| OciError::Host { path: path.to_owned(), source };
     match File::open(path) {
         Ok(file) => Blob::whole(file).map(Some).map_err(host),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -122,30 +122,30 @@ fn open(path: &Path) -> Result<Option<Blob>, OciFault> {
 }
 
 /// A blob, after checking its size against its descriptor.
-pub(super) fn blob(store: &impl Store, descriptor: &Descriptor, role: Role) -> Result<Blob, OciFault> {
+pub(super) fn blob(store: &impl Store, descriptor: &Descriptor, role: Role) -> Result<Blob, OciError> {
     let digest = descriptor.digest;
-    let blob = store.find(&digest, role)?.ok_or(OciFault::Missing { digest, what: role.name() })?;
+    let blob = store.find(&digest, role)?.ok_or(OciError::Missing { digest, what: role.name() })?;
     if blob.len() == descriptor.size {
         Ok(blob)
     } else {
-        Err(OciFault::Size { digest, expected: descriptor.size, found: blob.len() })
+        Err(OciError::Size { digest, expected: descriptor.size, found: blob.len() })
     }
 }
 
 /// A document's bytes, with their size and digest checked.
-pub(crate) fn document(store: &impl Store, descriptor: &Descriptor, role: Role) -> Result<Vec<u8>, OciFault> {
+pub(crate) fn document(store: &impl Store, descriptor: &Descriptor, role: Role) -> Result<Vec<u8>, OciError> {
     verified(&blob(store, descriptor, role)?, descriptor.digest)
 }
 
 /// A document's bytes, with their digest checked.
-pub(super) fn verified(blob: &Blob, expected: Digest) -> Result<Vec<u8>, OciFault> {
+pub(super) fn verified(blob: &Blob, expected: Digest) -> Result<Vec<u8>, OciError> {
     let bytes = bounded(blob, Path::new(&expected.to_string()))?;
     let found = Digest::of(&bytes);
-    if found == expected { Ok(bytes) } else { Err(OciFault::Digest { expected, found }) }
+    if found == expected { Ok(bytes) } else { Err(OciError::Digest { expected, found }) }
 }
 
 /// The bytes of a document, after checking its length.
-pub(super) fn bounded(blob: &Blob, path: &Path) -> Result<Vec<u8>, OciFault> {
-    limits::check("bytes of a document", blob.len(), MAX_DOCUMENT).map_err(OciFault::Limit)?;
-    blob.bytes().map_err(|source| OciFault::Host { path: path.to_owned(), source })
+pub(super) fn bounded(blob: &Blob, path: &Path) -> Result<Vec<u8>, OciError> {
+    limits::check("bytes of a document", blob.len(), MAX_DOCUMENT).map_err(OciError::Limit)?;
+    blob.bytes().map_err(|source| OciError::Host { path: path.to_owned(), source })
 }

@@ -20,15 +20,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::layers::{Layer, LayerFault};
-use crate::limits::LimitFault;
+use crate::layers::{Layer, LayerError};
+use crate::limits::LimitError;
 
 pub use archive::{open as open_docker_archive, open_oci as open_oci_archive};
 pub use blob::{Blob, BlobReader};
 pub(crate) use layout::document as read_document;
 pub use layout::{Layout, Role, Store};
 pub use model::{Descriptor, Document, ImageConfig, ImageManifest, Index, Platform, RootFs, media};
-pub use reference::{Reference, ReferenceFault};
+pub use reference::{Reference, ReferenceError};
 pub use select::{Select, choose};
 
 /// The processor architecture of an enclave.
@@ -68,7 +68,7 @@ pub struct Chosen {
 
 /// Why an image cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OciFault {
+pub enum OciError {
     /// The directory is not an image layout.
     #[error("it is not an OCI image layout: {0} is missing or invalid")]
     NotALayout(&'static str),
@@ -94,7 +94,7 @@ pub enum OciFault {
     AmbiguousDocument(Digest),
     /// A document or a list that is too long.
     #[error("it is too large")]
-    Limit(#[source] LimitFault),
+    Limit(#[source] LimitError),
     /// A blob that is referred to and does not exist.
     #[error("the blob {digest} ({what}) is missing")]
     Missing {
@@ -156,7 +156,7 @@ pub enum OciFault {
     },
     /// An archive whose compressed data is damaged.
     #[error("it cannot be unpacked")]
-    Unpack(#[source] LayerFault),
+    Unpack(#[source] LayerError),
     /// A file cannot be read: a problem of this host.
     #[error("{} cannot be read", .path.display())]
     Host {
@@ -216,42 +216,42 @@ impl Chosen {
         digest: Digest,
         manifest: ImageManifest,
         architecture: Architecture,
-    ) -> Result<Self, OciFault> {
+    ) -> Result<Self, OciError> {
         let bytes = layout::document(store, &manifest.config, Role::Configuration)?;
         let config = model::parse_config(&bytes)?;
         select::check_platform(&config, architecture)?;
         if manifest.layers.len() != config.rootfs.diff_ids.len() {
             let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
-            return Err(OciFault::LayerCount { layers, diff_ids });
+            return Err(OciError::LayerCount { layers, diff_ids });
         }
         match manifest.layers.iter().find(|layer| !media::is_layer(&layer.media_type)) {
-            Some(wrong) => Err(OciFault::MediaType(wrong.media_type.clone())),
+            Some(wrong) => Err(OciError::MediaType(wrong.media_type.clone())),
             None => Ok(Self { digest, manifest, config }),
         }
     }
 
     /// Locates the layers.
-    pub fn open(self, store: &impl Store) -> Result<Image, OciFault> {
+    pub fn open(self, store: &impl Store) -> Result<Image, OciError> {
         let layer = |(descriptor, diff_id): (&Descriptor, &Digest)| {
             let blob = layout::blob(store, descriptor, Role::Layer)?;
             Ok(Layer { blob, digest: Some(descriptor.digest), diff_id: *diff_id })
         };
         let pairs = self.manifest.layers.iter().zip(&self.config.rootfs.diff_ids);
-        let layers = pairs.map(layer).collect::<Result<_, OciFault>>()?;
+        let layers = pairs.map(layer).collect::<Result<_, OciError>>()?;
         let config_digest = self.manifest.config.digest;
         Ok(Image { manifest: Some(self.digest), config_digest, config: self.config, layers })
     }
 }
 
 /// Opens an image layout and selects one image in it.
-pub fn open_layout(path: &Path, select: &Select, architecture: Architecture) -> Result<Image, OciFault> {
+pub fn open_layout(path: &Path, select: &Select, architecture: Architecture) -> Result<Image, OciError> {
     let layout = Layout::open(path)?;
     let index = layout.index()?;
     choose(&layout, &index, select, architecture)?.open(&layout)
 }
 
 /// Selects one image from blobs, by its own digest or by that of an index that refers to it.
-pub fn find(store: &impl Store, digest: Digest, architecture: Architecture) -> Result<Chosen, OciFault> {
+pub fn find(store: &impl Store, digest: Digest, architecture: Architecture) -> Result<Chosen, OciError> {
     let nothing = Index { schema_version: 2, media_type: None, manifests: Vec::new() };
     choose(store, &nothing, &Select::Digest(digest), architecture)
 }

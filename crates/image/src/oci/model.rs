@@ -9,7 +9,7 @@ use cloister_manifest::source::ImageConfig as RunConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::OciFault;
+use super::OciError;
 use crate::digest::Digest;
 
 /// Media types.
@@ -195,7 +195,7 @@ pub enum Document {
 impl Document {
     /// Parses a document of a given media type; a document that could be read as either form is refused, since its
     /// digest would identify two images (CVE-2021-41190).
-    pub fn parse(bytes: &[u8], media_type: &str) -> Result<Self, OciFault> {
+    pub fn parse(bytes: &[u8], media_type: &str) -> Result<Self, OciError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Shape {
@@ -208,7 +208,7 @@ impl Document {
         let shape: Shape = parse(bytes, "manifest")?;
         let own = shape.media_type.as_deref().unwrap_or(media_type);
         if shape.schema_version != 2 {
-            return Err(OciFault::MediaType(format!("{own}, schema version {}", shape.schema_version)));
+            return Err(OciError::MediaType(format!("{own}, schema version {}", shape.schema_version)));
         }
         match (shape.manifests.is_some(), shape.layers.is_some()) {
             (true, false) if media::is_index(media_type) && own == media_type => {
@@ -218,14 +218,14 @@ impl Document {
                 parse(bytes, "manifest").map(Self::Manifest)
             }
             (false, _) | (_, false) if !media::is_index(media_type) && !media::is_manifest(media_type) => {
-                Err(OciFault::MediaType(media_type.chars().take(200).collect()))
+                Err(OciError::MediaType(media_type.chars().take(200).collect()))
             }
-            _ => Err(OciFault::AmbiguousDocument(Digest::of(bytes))),
+            _ => Err(OciError::AmbiguousDocument(Digest::of(bytes))),
         }
     }
 
     /// Parses a document by its own media type: for one that is referred to by its digest alone.
-    pub fn parse_alone(bytes: &[u8]) -> Result<Self, OciFault> {
+    pub fn parse_alone(bytes: &[u8]) -> Result<Self, OciError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Shape {
@@ -239,11 +239,11 @@ impl Document {
 }
 
 /// Parses a configuration.
-pub(super) fn parse_config(bytes: &[u8]) -> Result<ImageConfig, OciFault> {
+pub(super) fn parse_config(bytes: &[u8]) -> Result<ImageConfig, OciError> {
     parse(bytes, "configuration")
 }
 
 /// Parses any document.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, OciFault> {
-    serde_json::from_slice(bytes).map_err(|source| OciFault::Document { what, source })
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, OciError> {
+    serde_json::from_slice(bytes).map_err(|source| OciError::Document { what, source })
 }

@@ -34,7 +34,7 @@ pub struct Reference {
 /// A text that is not an image name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not an image name: {why}")]
-pub struct ReferenceFault {
+pub struct ReferenceError {
     /// The text.
     pub text: String,
     /// What is wrong with it.
@@ -54,13 +54,13 @@ impl Reference {
 }
 
 impl FromStr for Reference {
-    type Err = ReferenceFault;
+    type Err = ReferenceError;
 
-    fn from_str(text: &str) -> Result<Self, ReferenceFault> {
-        let fault = |why| ReferenceFault { text: text.chars().take(300).collect(), why };
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        let error = |why| ReferenceError { text: text.chars().take(300).collect(), why };
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
-                (rest, Some(digest.parse().map_err(|_| fault("its digest is not a SHA-256 digest"))?))
+                (rest, Some(digest.parse().map_err(|_| error("its digest is not a SHA-256 digest"))?))
             }
             None => (text, None),
         };
@@ -69,10 +69,10 @@ impl FromStr for Reference {
             _ => (rest, None),
         };
         let (registry, repository) = split_registry(path);
-        check_registry(&registry).map_err(fault)?;
-        check_repository(&repository).map_err(fault)?;
+        check_registry(&registry).map_err(error)?;
+        check_repository(&repository).map_err(error)?;
         if let Some(tag) = &tag {
-            check_tag(tag).map_err(fault)?;
+            check_tag(tag).map_err(error)?;
         }
         let tag = tag.or_else(|| digest.is_none().then(|| "latest".to_owned()));
         Ok(Self { registry, repository, tag, digest })

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::layout::{Role, Store, document, verified};
 use super::model::{Descriptor, Document, ImageConfig, ImageManifest, Index, media};
-use super::{Architecture, Chosen, OciFault, names};
+use super::{Architecture, Chosen, OciError, names};
 use crate::digest::Digest;
 
 /// Maximum nesting of indexes. Real ones have two levels.
@@ -50,7 +50,7 @@ pub fn choose(
     index: &Index,
     select: &Select,
     architecture: Architecture,
-) -> Result<Chosen, OciFault> {
+) -> Result<Chosen, OciError> {
     let mut search = Search {
         store,
         architecture,
@@ -71,12 +71,12 @@ pub fn choose(
 }
 
 /// Refuses a configuration for another platform.
-pub(super) fn check_platform(config: &ImageConfig, architecture: Architecture) -> Result<(), OciFault> {
+pub(super) fn check_platform(config: &ImageConfig, architecture: Architecture) -> Result<(), OciError> {
     if config.os == "linux" && config.architecture == architecture.oci_name() {
         return Ok(());
     }
     let available = vec![format!("{}/{}", config.os, config.architecture)];
-    Err(OciFault::Platform { wanted: format!("linux/{}", architecture.oci_name()), available })
+    Err(OciError::Platform { wanted: format!("linux/{}", architecture.oci_name()), available })
 }
 
 /// A platform in the notation of engines.
@@ -85,12 +85,12 @@ fn platform(os: &str, architecture: &str, variant: Option<&str>) -> String {
     format!("{os}/{architecture}{}", variant.unwrap_or_default())
 }
 
-fn named(index: &Index, name: &str) -> Result<Vec<Descriptor>, OciFault> {
+fn named(index: &Index, name: &str) -> Result<Vec<Descriptor>, OciError> {
     let fitting: Vec<_> = names::best(&index.manifests, name, names::of).into_iter().cloned().collect();
     if fitting.is_empty() {
         let first = |entry| names::of(entry).next().cloned();
         let available = index.manifests.iter().filter_map(first).collect();
-        return Err(OciFault::Name { wanted: name.to_owned(), available });
+        return Err(OciError::Name { wanted: name.to_owned(), available });
     }
     Ok(fitting)
 }
@@ -107,9 +107,9 @@ struct Search<'a, S> {
 }
 
 impl<S: Store> Search<'_, S> {
-    fn digest(&mut self, digest: Digest) -> Result<(), OciFault> {
+    fn digest(&mut self, digest: Digest) -> Result<(), OciError> {
         let blob = self.store.find(&digest, Role::Manifest)?;
-        let blob = blob.ok_or(OciFault::Missing { digest, what: Role::Manifest.name() })?;
+        let blob = blob.ok_or(OciError::Missing { digest, what: Role::Manifest.name() })?;
         let bytes = verified(&blob, digest)?;
         self.document(digest, Document::parse_alone(&bytes)?, MAX_DEPTH, true)
     }
@@ -120,7 +120,7 @@ impl<S: Store> Search<'_, S> {
         document: Document,
         depth: usize,
         named: bool,
-    ) -> Result<(), OciFault> {
+    ) -> Result<(), OciError> {
         match document {
             Document::Index(index) => self.index(&index, depth),
             Document::Manifest(manifest) => {
@@ -133,17 +133,17 @@ impl<S: Store> Search<'_, S> {
         }
     }
 
-    fn index(&mut self, index: &Index, depth: usize) -> Result<(), OciFault> {
+    fn index(&mut self, index: &Index, depth: usize) -> Result<(), OciError> {
         for descriptor in &index.manifests {
             self.seen += 1;
             let limit = crate::limits::check("manifests", crate::wide(self.seen), crate::wide(MAX_MANIFESTS));
-            limit.map_err(OciFault::Limit)?;
+            limit.map_err(OciError::Limit)?;
             self.descriptor(descriptor, depth)?;
         }
         Ok(())
     }
 
-    fn descriptor(&mut self, descriptor: &Descriptor, depth: usize) -> Result<(), OciFault> {
+    fn descriptor(&mut self, descriptor: &Descriptor, depth: usize) -> Result<(), OciError> {
         let attestation = descriptor.annotations.as_ref().is_some_and(|all| all.contains_key(ATTESTATION));
         let is_index = media::is_index(&descriptor.media_type);
         // The blobs of artifacts need not exist. Unknown types must be ignored (OCI image specification, "Image Index",
@@ -156,9 +156,9 @@ impl<S: Store> Search<'_, S> {
             return Ok(());
         }
         if is_index && depth == 0 {
-            let fault =
+            let error =
                 crate::limits::check("levels of indexes", crate::wide(MAX_DEPTH + 1), crate::wide(MAX_DEPTH));
-            return fault.map_err(OciFault::Limit);
+            return error.map_err(OciError::Limit);
         }
         let bytes = document(self.store, descriptor, Role::Manifest)?;
         let parsed = Document::parse(&bytes, &descriptor.media_type)?;
@@ -179,28 +179,28 @@ impl<S: Store> Search<'_, S> {
     }
 
     /// Drops images whose configuration is for another platform, and returns the remaining one.
-    fn finish(mut self) -> Result<Chosen, OciFault> {
+    fn finish(mut self) -> Result<Chosen, OciError> {
         let mut images = Vec::new();
         for (digest, candidate) in std::mem::take(&mut self.found) {
             match Chosen::new(self.store, digest, candidate.manifest, self.architecture) {
                 Ok(image) if candidate.named || self.runs(&image) => images.push(image),
                 Ok(_) => {}
-                Err(OciFault::Platform { available, .. }) => self.other.extend(available),
-                Err(fault) => return Err(fault),
+                Err(OciError::Platform { available, .. }) => self.other.extend(available),
+                Err(error) => return Err(error),
             }
         }
         match (images.pop(), images.is_empty()) {
             (Some(image), true) => Ok(image),
             (Some(last), false) => {
                 let all = images.iter().chain([&last]);
-                Err(OciFault::Ambiguous(all.map(|image| image.digest.to_string()).collect()))
+                Err(OciError::Ambiguous(all.map(|image| image.digest.to_string()).collect()))
             }
             (None, _) if self.other.is_empty() && !self.artifacts.is_empty() => {
-                Err(OciFault::Artifact(self.artifacts))
+                Err(OciError::Artifact(self.artifacts))
             }
             (None, _) => {
                 let wanted = format!("linux/{}", self.architecture.oci_name());
-                Err(OciFault::Platform { wanted, available: self.other })
+                Err(OciError::Platform { wanted, available: self.other })
             }
         }
     }

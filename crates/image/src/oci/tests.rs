@@ -9,7 +9,7 @@ fn image() -> TestImage {
     TestImage::default().layer(&tar(&[("a", "1")])).layer_as(&tar(&[("b", "2")]), Stored::Zstd)
 }
 
-fn open(place: &tempfile::TempDir) -> Result<Image, OciFault> {
+fn open(place: &tempfile::TempDir) -> Result<Image, OciError> {
     open_layout(place.path(), &Select::Only, Architecture::X86_64)
 }
 
@@ -73,8 +73,8 @@ fn the_variant_that_runs_on_every_machine_is_selected() {
     assert_eq!(arm.layers.len(), 1);
     // Without a baseline variant, the error lists the others, and one can be selected by its digest.
     let (place, descriptors) = index("amd64", &[Some("v3"), Some("v2")]);
-    let fault = open(&place).unwrap_err().to_string();
-    assert_eq!(fault, "it has no image for linux/amd64; available: `linux/amd64/v3`, `linux/amd64/v2`");
+    let error = open(&place).unwrap_err().to_string();
+    assert_eq!(error, "it has no image for linux/amd64; available: `linux/amd64/v3`, `linux/amd64/v2`");
     let digest = descriptors[1]["digest"].as_str().unwrap().parse().unwrap();
     let newer = open_layout(place.path(), &Select::Digest(digest), Architecture::X86_64).unwrap();
     assert_eq!(newer.layers.len(), 1);
@@ -119,14 +119,14 @@ fn artifacts_beside_an_image_are_ignored() {
     assert_eq!(open(&place).unwrap().layers.len(), 2);
 
     write_index(place.path(), &artifacts);
-    let fault = open(&place).unwrap_err().to_string();
+    let error = open(&place).unwrap_err().to_string();
     assert!(
-        fault.starts_with("it has no container image, only artifacts: `application/vnd.dev.cosign"),
-        "{fault}"
+        error.starts_with("it has no container image, only artifacts: `application/vnd.dev.cosign"),
+        "{error}"
     );
     assert!(
-        fault.contains("spdx") && fault.contains("unknown.config") && fault.contains("text/x"),
-        "{fault}"
+        error.contains("spdx") && error.contains("unknown.config") && error.contains("text/x"),
+        "{error}"
     );
 }
 
@@ -134,8 +134,8 @@ fn artifacts_beside_an_image_are_ignored() {
 fn an_image_for_another_platform_is_refused_and_its_platform_listed() {
     let place = tempfile::tempdir().unwrap();
     TestImage { architecture: "s390x", ..TestImage::default() }.write_layout(place.path());
-    let fault = open(&place).unwrap_err();
-    assert_eq!(fault.to_string(), "it has no image for linux/amd64; available: `linux/s390x`");
+    let error = open(&place).unwrap_err();
+    assert_eq!(error.to_string(), "it has no image for linux/amd64; available: `linux/s390x`");
 }
 
 #[test]
@@ -145,13 +145,13 @@ fn several_images_are_distinguished_by_name_or_digest() {
     let one = with(image().write_blobs(place.path()), "annotations", name("one"));
     let two = with(TestImage::default().write_blobs(place.path()), "annotations", name("two"));
     write_index(place.path(), &[one, two.clone()]);
-    assert!(matches!(open(&place), Err(OciFault::Ambiguous(images)) if images.len() == 2));
+    assert!(matches!(open(&place), Err(OciError::Ambiguous(images)) if images.len() == 2));
     let select = |select: Select| open_layout(place.path(), &select, Architecture::X86_64);
     assert_eq!(select(Select::Name("one".to_owned())).unwrap().layers.len(), 2);
     let digest: Digest = two["digest"].as_str().unwrap().parse().unwrap();
     assert_eq!(select(Select::Digest(digest)).unwrap().layers.len(), 0);
-    let fault = select(Select::Name("three".to_owned())).unwrap_err();
-    assert_eq!(fault.to_string(), "it has no image `three`; available: `one`, `two`");
+    let error = select(Select::Name("three".to_owned())).unwrap_err();
+    assert_eq!(error.to_string(), "it has no image `three`; available: `one`, `two`");
 }
 
 #[test]
@@ -186,28 +186,28 @@ fn damaged_layouts_are_refused() {
     for (expected, damage) in cases {
         image().write_layout(place.path());
         damage();
-        let fault = open(&place).unwrap_err().to_string();
-        assert!(fault.contains(expected), "{fault}");
+        let error = open(&place).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
     }
 }
 
 #[test]
 fn an_ambiguous_document_is_refused() {
     let both = json!({"schemaVersion": 2, "manifests": [], "layers": [], "config": {}}).to_string();
-    assert!(matches!(Document::parse(both.as_bytes(), media::INDEX), Err(OciFault::AmbiguousDocument(_))));
-    assert!(matches!(Document::parse(both.as_bytes(), media::MANIFEST), Err(OciFault::AmbiguousDocument(_))));
+    assert!(matches!(Document::parse(both.as_bytes(), media::INDEX), Err(OciError::AmbiguousDocument(_))));
+    assert!(matches!(Document::parse(both.as_bytes(), media::MANIFEST), Err(OciError::AmbiguousDocument(_))));
     let index = json!({"schemaVersion": 2, "manifests": []}).to_string();
     assert!(matches!(
         Document::parse(index.as_bytes(), media::MANIFEST),
-        Err(OciFault::AmbiguousDocument(_))
+        Err(OciError::AmbiguousDocument(_))
     ));
     let mistyped = json!({"schemaVersion": 2, "mediaType": media::MANIFEST, "manifests": []}).to_string();
     assert!(matches!(
         Document::parse(mistyped.as_bytes(), media::INDEX),
-        Err(OciFault::AmbiguousDocument(_))
+        Err(OciError::AmbiguousDocument(_))
     ));
     let old = json!({"schemaVersion": 1, "fsLayers": []}).to_string();
-    assert!(matches!(Document::parse(old.as_bytes(), media::DOCKER_MANIFEST), Err(OciFault::MediaType(_))));
+    assert!(matches!(Document::parse(old.as_bytes(), media::DOCKER_MANIFEST), Err(OciError::MediaType(_))));
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn the_nesting_of_indexes_is_limited() {
         descriptor = write_blob(place.path(), media::INDEX, index.to_string().as_bytes());
     }
     write_index(place.path(), &[descriptor]);
-    assert!(matches!(open(&place), Err(OciFault::Limit(_))));
+    assert!(matches!(open(&place), Err(OciError::Limit(_))));
 }
 
 #[test]
@@ -233,15 +233,15 @@ fn unsupported_layers_and_a_wrong_number_of_layers_are_refused() {
         write_index(place.path(), &[descriptor]);
         open(&place).unwrap_err()
     };
-    assert!(matches!(manifest(json!([])), OciFault::LayerCount { layers: 0, diff_ids: 2 }));
+    assert!(matches!(manifest(json!([])), OciError::LayerCount { layers: 0, diff_ids: 2 }));
     let layer = |media_type: &str| write_blob(place.path(), media_type, b"x");
     let sound = "application/vnd.oci.image.layer.v1.tar";
     for wrong in ["application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "text/plain"] {
-        assert!(matches!(manifest(json!([layer(wrong), layer(sound)])), OciFault::MediaType(_)), "{wrong}");
+        assert!(matches!(manifest(json!([layer(wrong), layer(sound)])), OciError::MediaType(_)), "{wrong}");
     }
     let encrypted = "application/vnd.oci.image.layer.v1.tar+encrypted";
-    assert!(matches!(manifest(json!([layer(encrypted), layer(encrypted)])), OciFault::MediaType(_)));
-    assert!(matches!(manifest(json!([layer("text/plain"), layer("text/plain")])), OciFault::Artifact(_)));
+    assert!(matches!(manifest(json!([layer(encrypted), layer(encrypted)])), OciError::MediaType(_)));
+    assert!(matches!(manifest(json!([layer("text/plain"), layer("text/plain")])), OciError::Artifact(_)));
 }
 
 /// An archive with `manifest.json` last, as Docker writes it.
@@ -266,7 +266,7 @@ fn archive(members: &[(&str, &[u8])], links: &[(&str, &str)], manifest: &Value) 
     builder.into_inner().unwrap()
 }
 
-fn open_bytes(bytes: &[u8], select: &Select) -> Result<Image, OciFault> {
+fn open_bytes(bytes: &[u8], select: &Select) -> Result<Image, OciError> {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("app.tar");
     std::fs::write(&path, bytes).unwrap();
@@ -296,7 +296,7 @@ fn compressed_and_plain_archives_are_read_and_shared_layers_are_found() {
     for name in ["app:1", "docker.io/library/app:1"] {
         assert!(open_bytes(&bytes, &Select::Name(name.to_owned())).is_ok(), "{name}");
     }
-    assert!(matches!(open_bytes(&bytes, &Select::Name("app:2".to_owned())), Err(OciFault::Name { .. })));
+    assert!(matches!(open_bytes(&bytes, &Select::Name("app:2".to_owned())), Err(OciError::Name { .. })));
 }
 
 #[test]
@@ -315,10 +315,10 @@ fn incomplete_and_forged_archives_are_refused() {
         (tar(&[("a", "b")]), "it has no manifest.json"),
     ];
     for (bytes, expected) in cases {
-        let fault = open_bytes(&bytes, &Select::Only).unwrap_err().to_string();
-        assert!(fault.contains(expected), "{fault}");
+        let error = open_bytes(&bytes, &Select::Only).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
     }
-    assert!(matches!(open_bytes(b"no tar", &Select::Only), Err(OciFault::Unpack(_))));
+    assert!(matches!(open_bytes(b"no tar", &Select::Only), Err(OciError::Unpack(_))));
 }
 
 /// A layout as an archive, with its members in directory order, as tar writes them.
@@ -351,11 +351,11 @@ fn a_layout_in_an_archive_is_read_as_a_layout() {
             assert_eq!(image.layers.len(), layers, "{name}");
             assert!(image.manifest.is_some());
         }
-        assert!(matches!(open("latest"), Err(OciFault::Ambiguous(_))));
-        let fault = open("three").unwrap_err().to_string();
+        assert!(matches!(open("latest"), Err(OciError::Ambiguous(_))));
+        let error = open("three").unwrap_err().to_string();
         assert!(
-            fault.contains("available: `docker.io/library/one:latest`, `localhost/two:latest`"),
-            "{fault}"
+            error.contains("available: `docker.io/library/one:latest`, `localhost/two:latest`"),
+            "{error}"
         );
     }
     // `docker load` accepts it as well.
@@ -364,7 +364,7 @@ fn a_layout_in_an_archive_is_read_as_a_layout() {
     let image = open_docker_archive(&path, &select, Architecture::X86_64, file.path(), &limits).unwrap();
     assert_eq!(image.layers.len(), 2);
     std::fs::write(&path, tar(&[("a", "b")])).unwrap();
-    let fault =
+    let error =
         open_oci_archive(&path, &Select::Only, Architecture::X86_64, file.path(), &limits).unwrap_err();
-    assert_eq!(fault.to_string(), "it is not a valid oci-archive: it has no oci-layout");
+    assert_eq!(error.to_string(), "it is not a valid oci-archive: it has no oci-layout");
 }

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use cloister_manifest::model::MAX_BYTES;
 
 use super::{APP_LEVEL, Written, compressed, seal};
-use crate::cpio::{self, Header, ReadFault, WriteFault, Writer};
+use crate::cpio::{self, Header, ReadError, WriteError, Writer};
 use crate::digest::Hashed;
 use crate::tree::{Content, Tree};
 
@@ -33,15 +33,15 @@ pub enum AppRoot<'a> {
 }
 
 /// Writes ramdisk 2.
-pub fn write_app<W: Write>(manifest: &[u8], root: AppRoot<'_>, out: W) -> Result<Written, WriteFault> {
+pub fn write_app<W: Write>(manifest: &[u8], root: AppRoot<'_>, out: W) -> Result<Written, WriteError> {
     let out = Hashed::new(out);
     let (_, written) = match root {
         AppRoot::Plain(tree) => {
-            let mut writer = Writer::new(compressed(out, APP_LEVEL).map_err(WriteFault::Write)?);
+            let mut writer = Writer::new(compressed(out, APP_LEVEL).map_err(WriteError::Write)?);
             start(&mut writer, manifest)?;
             writer.tree(b"cloister/root", tree)?;
             let unpacked = writer.position();
-            seal(writer.finish()?.finish().map_err(WriteFault::Write)?, unpacked)?
+            seal(writer.finish()?.finish().map_err(WriteError::Write)?, unpacked)?
         }
         AppRoot::Erofs { mut image, size } => {
             let mut writer = Writer::new(out);
@@ -60,17 +60,17 @@ pub fn write_app<W: Write>(manifest: &[u8], root: AppRoot<'_>, out: W) -> Result
 }
 
 /// The manifest's bytes in a ramdisk 2; `None` if it is not at the position at which [`write_app`] writes it.
-pub fn read_manifest(ramdisk: &Content) -> Result<Option<Vec<u8>>, ReadFault> {
+pub fn read_manifest(ramdisk: &Content) -> Result<Option<Vec<u8>>, ReadError> {
     let mut magic = [0; 6];
-    ramdisk.reader().read_exact(&mut magic).map_err(ReadFault::Read)?;
+    ramdisk.reader().read_exact(&mut magic).map_err(ReadError::Read)?;
     if magic.starts_with(cpio::MAGIC) {
         return find_manifest(cpio::Reader::new(ramdisk.reader()));
     }
-    let decoder = zstd::Decoder::new(ramdisk.reader()).map_err(ReadFault::Read)?.single_frame();
+    let decoder = zstd::Decoder::new(ramdisk.reader()).map_err(ReadError::Read)?.single_frame();
     find_manifest(cpio::Reader::new(decoder))
 }
 
-fn find_manifest<R: Read>(mut reader: cpio::Reader<R>) -> Result<Option<Vec<u8>>, ReadFault> {
+fn find_manifest<R: Read>(mut reader: cpio::Reader<R>) -> Result<Option<Vec<u8>>, ReadError> {
     // The directory, then the manifest in it. Both are short; larger entries are not read.
     for _ in 0..2 {
         let Some(entry) = reader.next_entry()? else { return Ok(None) };
@@ -79,14 +79,14 @@ fn find_manifest<R: Read>(mut reader: cpio::Reader<R>) -> Result<Option<Vec<u8>>
         }
         if entry.name == MANIFEST && entry.is_file() {
             let mut bytes = Vec::new();
-            reader.data().read_to_end(&mut bytes).map_err(ReadFault::Read)?;
+            reader.data().read_to_end(&mut bytes).map_err(ReadError::Read)?;
             return Ok(Some(bytes));
         }
     }
     Ok(None)
 }
 
-fn start<W: Write>(writer: &mut Writer<W>, manifest: &[u8]) -> Result<(), WriteFault> {
+fn start<W: Write>(writer: &mut Writer<W>, manifest: &[u8]) -> Result<(), WriteError> {
     writer.directory(FOLDER, Header { mode: 0o755, ..Header::default() })?;
     let header = Header { mode: 0o444, ..Header::default() };
     writer.file(MANIFEST, header, crate::wide(manifest.len()), &mut &*manifest)

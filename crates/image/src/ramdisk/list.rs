@@ -35,7 +35,7 @@ pub enum Kind {
 /// An error in a list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {why}")]
-pub struct ListFault {
+pub struct ListError {
     /// The line number, from 1.
     pub line: usize,
     /// What is wrong.
@@ -43,7 +43,7 @@ pub struct ListFault {
 }
 
 /// Parses a list. Empty lines and comments after a `#` are ignored.
-pub fn parse(text: &str) -> Result<Vec<Line>, ListFault> {
+pub fn parse(text: &str) -> Result<Vec<Line>, ListError> {
     let mut lines = Vec::new();
     let mut directories = HashSet::from([String::new()]);
     let mut paths = HashSet::new();
@@ -52,14 +52,14 @@ pub fn parse(text: &str) -> Result<Vec<Line>, ListFault> {
         if fields.is_empty() {
             continue;
         }
-        let fault = |why| ListFault { line: number + 1, why };
-        let line = line(&fields).map_err(fault)?;
+        let error = |why| ListError { line: number + 1, why };
+        let line = line(&fields).map_err(error)?;
         let parent = line.path.rsplit_once('/').map_or("", |(parent, _)| parent);
         if !directories.contains(parent) {
-            return Err(fault("its parent is not a directory listed before it"));
+            return Err(error("its parent is not a directory listed before it"));
         }
         if !paths.insert(line.path.clone()) {
-            return Err(fault("the path is listed twice"));
+            return Err(error("the path is listed twice"));
         }
         if line.kind == Kind::Directory {
             directories.insert(line.path.clone());

@@ -10,12 +10,12 @@ mod os;
 
 use std::io::{self, Write};
 
-use crate::cpio::WriteFault;
+use crate::cpio::WriteError;
 use crate::digest::{Digest, Hashed};
 
 pub use app::{AppRoot, read_manifest, write_app};
-pub use list::{Kind, Line, ListFault, parse};
-pub use os::{FileRecord, OsFault, OsRelease, kernel_path, pack_os, ramdisk_path, read_os, unpacked_size};
+pub use list::{Kind, Line, ListError, parse};
+pub use os::{FileRecord, OsError, OsRelease, kernel_path, pack_os, ramdisk_path, read_os, unpacked_size};
 
 /// A ramdisk's length is a multiple of this. The kernel searches for the next archive at multiples of four
 /// (`unpack_to_rootfs` in `init/initramfs.c`) and skips zeros between two archives.
@@ -38,10 +38,10 @@ pub struct Written {
 }
 
 /// Pads the output to the alignment, and returns its digest and size.
-fn seal<W: Write>(mut out: Hashed<W>, unpacked: u64) -> Result<(W, Written), WriteFault> {
+fn seal<W: Write>(mut out: Hashed<W>, unpacked: u64) -> Result<(W, Written), WriteError> {
     let missing = usize::try_from(out.count().wrapping_neg() % ALIGNMENT).unwrap_or_default();
-    out.write_all([0; 4].get(..missing).unwrap_or_default()).map_err(WriteFault::Write)?;
-    out.flush().map_err(WriteFault::Write)?;
+    out.write_all([0; 4].get(..missing).unwrap_or_default()).map_err(WriteError::Write)?;
+    out.flush().map_err(WriteError::Write)?;
     let size = out.count();
     let (inner, digest) = out.finish();
     Ok((inner, Written { digest, size, unpacked }))

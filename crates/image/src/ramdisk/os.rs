@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::list::{self, Kind, Line, ListFault, MAX_LIST};
+use super::list::{self, Kind, Line, ListError, MAX_LIST};
 use super::{OS_LEVEL, Written, compressed, seal};
-use crate::cpio::{Header, WriteFault, Writer};
+use crate::cpio::{Header, WriteError, Writer};
 use crate::digest::{Digest, Hashed};
 use crate::limits::MAX_DOCUMENT;
 use crate::oci::Architecture;
@@ -55,7 +55,7 @@ pub struct FileRecord {
 
 /// Why a release cannot be packed or used.
 #[derive(Debug, thiserror::Error)]
-pub enum OsFault {
+pub enum OsError {
     /// The list is invalid: its maintainer must act.
     #[error("the list {} is invalid", .path.display())]
     List {
@@ -63,7 +63,7 @@ pub enum OsFault {
         path: PathBuf,
         /// What is wrong.
         #[source]
-        fault: ListFault,
+        error: ListError,
     },
     /// A command line that the kernel would truncate or change: the release must be built again.
     #[error(
@@ -94,7 +94,7 @@ pub enum OsFault {
     },
     /// The ramdisk cannot be written.
     #[error("ramdisk 1 cannot be written")]
-    Ramdisk(#[source] WriteFault),
+    Ramdisk(#[source] WriteError),
     /// An operation failed on this host.
     #[error("{} cannot be {verb}", .path.display())]
     Host {
@@ -109,10 +109,10 @@ pub enum OsFault {
 }
 
 /// Packs ramdisk 1 into the file `out`: the entries in `list`, with the programs from the directory `programs`.
-pub fn pack_os(list: &Path, programs: &Path, out: &Path) -> Result<Written, OsFault> {
+pub fn pack_os(list: &Path, programs: &Path, out: &Path) -> Result<Written, OsError> {
     let text = read_bounded(list, MAX_LIST)?;
     let lines = list::parse(&String::from_utf8_lossy(&text))
-        .map_err(|fault| OsFault::List { path: list.to_owned(), fault })?;
+        .map_err(|error| OsError::List { path: list.to_owned(), error })?;
     let file = File::create(out).map_err(host("written", out))?;
     let encoder =
         compressed(Hashed::new(io::BufWriter::new(file)), OS_LEVEL).map_err(host("written", out))?;
@@ -121,25 +121,25 @@ pub fn pack_os(list: &Path, programs: &Path, out: &Path) -> Result<Written, OsFa
         write_line(line, programs, &mut writer)?;
     }
     let unpacked = writer.position();
-    let encoder = writer.finish().map_err(OsFault::Ramdisk)?;
+    let encoder = writer.finish().map_err(OsError::Ramdisk)?;
     let packed = encoder.finish().map_err(host("written", out))?;
-    let (file, written) = seal(packed, unpacked).map_err(OsFault::Ramdisk)?;
+    let (file, written) = seal(packed, unpacked).map_err(OsError::Ramdisk)?;
     file.into_inner().map_err(|error| host("written", out)(error.into_error()))?;
     Ok(written)
 }
 
 /// Reads the record of the release in `directory`, and checks that it is for `architecture` and can be booted. Kernel
 /// and ramdisk are compared with their digests when they are read. Also returns the record's bytes.
-pub fn read_os(directory: &Path, architecture: Architecture) -> Result<(OsRelease, Vec<u8>), OsFault> {
+pub fn read_os(directory: &Path, architecture: Architecture) -> Result<(OsRelease, Vec<u8>), OsError> {
     let path = directory.join(RECORD);
     let bytes = read_bounded(&path, MAX_DOCUMENT)?;
     let release: OsRelease =
-        serde_json::from_slice(&bytes).map_err(|source| OsFault::Record { path, source })?;
+        serde_json::from_slice(&bytes).map_err(|source| OsError::Record { path, source })?;
     check_command_line(&release.cmdline)?;
     release.cmdline_nitro.as_deref().map_or(Ok(()), check_command_line)?;
     if release.arch != architecture {
         let path = directory.to_owned();
-        return Err(OsFault::Architecture { path, found: release.arch, wanted: architecture });
+        return Err(OsError::Architecture { path, found: release.arch, wanted: architecture });
     }
     Ok((release, bytes))
 }
@@ -157,41 +157,41 @@ pub fn ramdisk_path(directory: &Path) -> PathBuf {
 }
 
 /// The unpacked size of ramdisk 1 in bytes.
-pub fn unpacked_size(ramdisk: &Path) -> Result<u64, OsFault> {
+pub fn unpacked_size(ramdisk: &Path) -> Result<u64, OsError> {
     let file = File::open(ramdisk).map_err(host("read", ramdisk))?;
-    let damaged = |_| OsFault::Changed(ramdisk.to_owned());
+    let damaged = |_| OsError::Changed(ramdisk.to_owned());
     // The single frame is followed by padding.
     let mut decoder = zstd::Decoder::new(file).map_err(damaged)?.single_frame();
     io::copy(&mut decoder, &mut io::sink()).map_err(damaged)
 }
 
-fn check_command_line(text: &str) -> Result<(), OsFault> {
+fn check_command_line(text: &str) -> Result<(), OsError> {
     let valid = !text.is_empty() && text.len() <= MAX_COMMAND_LINE && !text.contains(['\n', '\0']);
-    if valid { Ok(()) } else { Err(OsFault::CommandLine) }
+    if valid { Ok(()) } else { Err(OsError::CommandLine) }
 }
 
-fn write_line<W: Write>(line: &Line, programs: &Path, writer: &mut Writer<W>) -> Result<(), OsFault> {
+fn write_line<W: Write>(line: &Line, programs: &Path, writer: &mut Writer<W>) -> Result<(), OsError> {
     let name = line.path.as_bytes();
     let header = Header { mode: line.mode, ..Header::default() };
     let Kind::Program(program) = &line.kind else {
-        return writer.directory(name, header).map_err(OsFault::Ramdisk);
+        return writer.directory(name, header).map_err(OsError::Ramdisk);
     };
     let path = programs.join(program);
     let mut file = File::open(&path).map_err(host("read", &path))?;
     let size = file.metadata().map_err(host("read", &path))?.len();
-    writer.file(name, header, size, &mut file).map_err(OsFault::Ramdisk)
+    writer.file(name, header, size, &mut file).map_err(OsError::Ramdisk)
 }
 
-fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, OsFault> {
+fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, OsError> {
     let file = File::open(path).map_err(host("read", path))?;
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes).map_err(host("read", path))?;
-    if crate::wide(bytes.len()) > limit { Err(OsFault::Changed(path.to_owned())) } else { Ok(bytes) }
+    if crate::wide(bytes.len()) > limit { Err(OsError::Changed(path.to_owned())) } else { Ok(bytes) }
 }
 
-fn host(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OsFault + use<> {
+fn host(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OsError + use<> {
     let path = path.to_owned();
-    move |source| OsFault::Host { verb, path, source }
+    move |source| OsError::Host { verb, path, source }
 }
 
 /// Digests in the format of `sha256sum`, which shell scripts read and write.

@@ -63,8 +63,8 @@ fn a_missing_program_is_named() {
     let place = tempfile::tempdir().unwrap();
     let list = place.path().join("list");
     std::fs::write(&list, "file 0555 /init the-init\n").unwrap();
-    let fault = pack_os(&list, place.path(), &place.path().join("out")).unwrap_err();
-    assert!(fault.to_string().ends_with("/the-init cannot be read"), "{fault}");
+    let error = pack_os(&list, place.path(), &place.path().join("out")).unwrap_err();
+    assert!(error.to_string().ends_with("/the-init cannot be read"), "{error}");
 }
 
 #[test]
@@ -79,9 +79,9 @@ fn a_record_for_another_architecture_or_with_an_invalid_command_line_is_refused(
         read_os(place.path(), Architecture::X86_64)
     };
     assert_eq!(record("x86_64", "quiet").unwrap().0.cmdline, "quiet");
-    assert!(matches!(record("aarch64", "quiet"), Err(OsFault::Architecture { .. })));
-    assert!(matches!(record("riscv", "quiet"), Err(OsFault::Record { .. })));
+    assert!(matches!(record("aarch64", "quiet"), Err(OsError::Architecture { .. })));
+    assert!(matches!(record("riscv", "quiet"), Err(OsError::Record { .. })));
     for cmdline in ["", "a\nb", &"x".repeat(2048)] {
-        assert!(matches!(record("x86_64", cmdline), Err(OsFault::CommandLine)));
+        assert!(matches!(record("x86_64", cmdline), Err(OsError::CommandLine)));
     }
 }

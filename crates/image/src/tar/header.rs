@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Entry, Kind, TarFault, text};
+use super::{Entry, Kind, TarError, text};
 
 /// The size of a header, and the alignment of contents.
 pub(super) const BLOCK: usize = 512;
@@ -35,36 +35,36 @@ const GNU_REAL_SIZE: Range<usize> = 483..495;
 pub(super) struct Header([u8; BLOCK]);
 
 impl Header {
-    pub(super) fn new(block: &[u8; BLOCK]) -> Result<Self, TarFault> {
+    pub(super) fn new(block: &[u8; BLOCK]) -> Result<Self, TarError> {
         let header = Self(*block);
-        let recorded = number(header.field(CHECKSUM)).ok_or(TarFault::Checksum)?;
+        let recorded = number(header.field(CHECKSUM)).ok_or(TarError::Checksum)?;
         // The checksum field itself counts as spaces. Old writers summed signed bytes.
         let blank = |index: usize, byte: u8| if CHECKSUM.contains(&index) { b' ' } else { byte };
         let bytes = || header.0.iter().enumerate().map(|(index, byte)| blank(index, *byte));
         let unsigned: i64 = bytes().map(i64::from).sum();
         let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
-        if recorded == unsigned || recorded == signed { Ok(header) } else { Err(TarFault::Checksum) }
+        if recorded == unsigned || recorded == signed { Ok(header) } else { Err(TarError::Checksum) }
     }
 
     pub(super) fn flag(&self) -> u8 {
         self.0.get(FLAG).copied().unwrap_or_default()
     }
 
-    pub(super) fn size(&self) -> Result<u64, TarFault> {
+    pub(super) fn size(&self) -> Result<u64, TarError> {
         self.natural(SIZE, "size")
     }
 
     /// The entry as this header alone describes it.
-    pub(super) fn entry(&self) -> Result<Entry, TarFault> {
+    pub(super) fn entry(&self) -> Result<Entry, TarError> {
         let mode = self.natural(MODE, "mode")? & 0o7777;
         Ok(Entry {
             name: self.name(),
             link: text(self.field(LINK).to_vec()),
             kind: self.kind(),
-            mode: u32::try_from(mode).map_err(|_| TarFault::Number("mode"))?,
+            mode: u32::try_from(mode).map_err(|_| TarError::Number("mode"))?,
             uid: self.natural(UID, "owner")?,
             gid: self.natural(GID, "group")?,
-            mtime: number(self.field(MTIME)).ok_or(TarFault::Number("time"))?,
+            mtime: number(self.field(MTIME)).ok_or(TarError::Number("time"))?,
             xattrs: BTreeMap::new(),
             size: self.size()?,
             sparse: None,
@@ -108,8 +108,8 @@ impl Header {
         if prefix.is_empty() { name } else { [prefix.as_slice(), b"/", &name].concat() }
     }
 
-    fn natural(&self, field: Range<usize>, what: &'static str) -> Result<u64, TarFault> {
-        natural(self.field(field)).ok_or(TarFault::Number(what))
+    fn natural(&self, field: Range<usize>, what: &'static str) -> Result<u64, TarError> {
+        natural(self.field(field)).ok_or(TarError::Number(what))
     }
 
     fn field(&self, range: Range<usize>) -> &[u8] {

@@ -14,7 +14,7 @@ mod sparse;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
-use crate::limits::{self, LimitFault, MAX_TAR_EXTENSION};
+use crate::limits::{self, LimitError, MAX_TAR_EXTENSION};
 use crate::spool::Segment;
 use header::{BLOCK, Header};
 use pax::Records;
@@ -67,7 +67,7 @@ pub struct Entry {
 
 /// Why a tar stream is refused or cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum TarFault {
+pub enum TarError {
     /// The stream could not be read. Only the underlying reader knows who must act.
     #[error("the stream cannot be read")]
     Read(#[source] io::Error),
@@ -88,7 +88,7 @@ pub enum TarFault {
     Sparse,
     /// An extension record that is too large to be read.
     #[error("an extension record is too large")]
-    Extension(#[source] LimitFault),
+    Extension(#[source] LimitError),
 }
 
 /// A stream that can skip bytes.
@@ -134,7 +134,7 @@ impl<R: Source> Reader<R> {
     }
 
     /// The next entry; unread bytes of the last one are skipped. `None` at the end of the archive.
-    pub fn next_entry(&mut self) -> Result<Option<Entry>, TarFault> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut pending = Pending::default();
         loop {
             self.skip_rest()?;
@@ -160,7 +160,7 @@ impl<R: Source> Reader<R> {
         self.source
     }
 
-    fn entry(&mut self, header: &Header, pending: Pending) -> Result<Entry, TarFault> {
+    fn entry(&mut self, header: &Header, pending: Pending) -> Result<Entry, TarError> {
         let mut entry = header.entry()?;
         pending.records.apply(&mut entry)?;
         if let Some(name) = pending.long_name {
@@ -188,9 +188,9 @@ impl<R: Source> Reader<R> {
         self.padding = size.wrapping_neg() % crate::wide(BLOCK);
     }
 
-    fn skip_rest(&mut self) -> Result<(), TarFault> {
-        let count = self.left.checked_add(self.padding).ok_or(TarFault::Number("size"))?;
-        self.source.skip(count).map_err(read_fault)?;
+    fn skip_rest(&mut self) -> Result<(), TarError> {
+        let count = self.left.checked_add(self.padding).ok_or(TarError::Number("size"))?;
+        self.source.skip(count).map_err(read_error)?;
         self.position = self.position.saturating_add(count);
         (self.left, self.padding) = (0, 0);
         Ok(())
@@ -198,7 +198,7 @@ impl<R: Source> Reader<R> {
 
     /// The next header; `None` at the end marker, and if the stream just ends between two entries, which some writers
     /// produce and Go accepts.
-    fn header(&mut self) -> Result<Option<Header>, TarFault> {
+    fn header(&mut self) -> Result<Option<Header>, TarError> {
         let Some(block) = self.block()? else { return Ok(None) };
         if block != [0; BLOCK] {
             return Header::new(&block).map(Some);
@@ -206,21 +206,21 @@ impl<R: Source> Reader<R> {
         match self.block()? {
             None => Ok(None),
             Some(second) if second == [0; BLOCK] => Ok(None),
-            Some(_) => Err(TarFault::Checksum),
+            Some(_) => Err(TarError::Checksum),
         }
     }
 
     /// A whole block, or `None` if the stream ends before it.
-    fn block(&mut self) -> Result<Option<[u8; BLOCK]>, TarFault> {
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
         while let Some(rest) = block.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match self.source.read(rest) {
                 Ok(0) if filled == 0 => return Ok(None),
-                Ok(0) => return Err(TarFault::Truncated),
+                Ok(0) => return Err(TarError::Truncated),
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(TarFault::Read(error)),
+                Err(error) => return Err(TarError::Read(error)),
             }
         }
         self.position = self.position.saturating_add(crate::wide(BLOCK));
@@ -228,12 +228,12 @@ impl<R: Source> Reader<R> {
     }
 
     /// The bytes of an extension entry.
-    fn extension(&mut self, header: &Header) -> Result<Vec<u8>, TarFault> {
+    fn extension(&mut self, header: &Header) -> Result<Vec<u8>, TarError> {
         let size = header.size()?;
-        limits::check("bytes", size, MAX_TAR_EXTENSION).map_err(TarFault::Extension)?;
+        limits::check("bytes", size, MAX_TAR_EXTENSION).map_err(TarError::Extension)?;
         self.expect(size);
-        let mut bytes = vec![0; usize::try_from(size).map_err(|_| TarFault::Number("size"))?];
-        self.data().read_exact(&mut bytes).map_err(read_fault)?;
+        let mut bytes = vec![0; usize::try_from(size).map_err(|_| TarError::Number("size"))?];
+        self.data().read_exact(&mut bytes).map_err(read_error)?;
         Ok(bytes)
     }
 }
@@ -259,10 +259,10 @@ impl<R: Read> Read for Data<'_, R> {
 }
 
 /// A premature end is an error of the archive; any other error is one of reading.
-pub(crate) fn read_fault(error: io::Error) -> TarFault {
+pub(crate) fn read_error(error: io::Error) -> TarError {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof if error.get_ref().is_none() => TarFault::Truncated,
-        _ => TarFault::Read(error),
+        io::ErrorKind::UnexpectedEof if error.get_ref().is_none() => TarError::Truncated,
+        _ => TarError::Read(error),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Entry, TarFault};
+use super::{Entry, TarError};
 
 /// The key prefix of extended attributes (`SCHILY.xattr.security.capability`).
 const XATTR: &[u8] = b"SCHILY.xattr.";
@@ -14,11 +14,11 @@ const XATTR: &[u8] = b"SCHILY.xattr.";
 pub(super) struct Records(BTreeMap<Vec<u8>, Vec<u8>>);
 
 /// Parses all records of one extension entry.
-pub(super) fn parse(mut bytes: &[u8]) -> Result<Records, TarFault> {
+pub(super) fn parse(mut bytes: &[u8]) -> Result<Records, TarError> {
     let mut records = Records::default();
     let mut map: Vec<Vec<u8>> = Vec::new();
     while !bytes.is_empty() {
-        let (key, value, rest) = record(bytes).ok_or(TarFault::Pax)?;
+        let (key, value, rest) = record(bytes).ok_or(TarError::Pax)?;
         bytes = rest;
         match key {
             // The oldest form of sparse map: pairs of records with repeated keys.
@@ -26,7 +26,7 @@ pub(super) fn parse(mut bytes: &[u8]) -> Result<Records, TarFault> {
                 let expected: &[u8] =
                     if map.len().is_multiple_of(2) { b"GNU.sparse.offset" } else { b"GNU.sparse.numbytes" };
                 if key != expected || value.contains(&b',') {
-                    return Err(TarFault::Sparse);
+                    return Err(TarError::Sparse);
                 }
                 map.push(value.to_vec());
             }
@@ -81,12 +81,12 @@ impl Records {
     }
 
     /// A record that must be a number if present.
-    pub(super) fn number(&self, key: &[u8], what: &'static str) -> Result<Option<u64>, TarFault> {
-        self.get(key).map(|value| decimal(value).ok_or(TarFault::Number(what))).transpose()
+    pub(super) fn number(&self, key: &[u8], what: &'static str) -> Result<Option<u64>, TarError> {
+        self.get(key).map(|value| decimal(value).ok_or(TarError::Number(what))).transpose()
     }
 
     /// Overrides the header's fields with the records.
-    pub(super) fn apply(&self, entry: &mut Entry) -> Result<(), TarFault> {
+    pub(super) fn apply(&self, entry: &mut Entry) -> Result<(), TarError> {
         if let Some(path) = self.get(b"path") {
             entry.name = path.to_vec();
         }
@@ -97,7 +97,7 @@ impl Records {
         entry.uid = self.number(b"uid", "owner")?.unwrap_or(entry.uid);
         entry.gid = self.number(b"gid", "group")?.unwrap_or(entry.gid);
         if let Some(time) = self.get(b"mtime") {
-            entry.mtime = seconds(time).ok_or(TarFault::Number("time"))?;
+            entry.mtime = seconds(time).ok_or(TarError::Number("time"))?;
         }
         for (key, value) in &self.0 {
             if let Some(name) = key.strip_prefix(XATTR) {

@@ -6,7 +6,7 @@ use std::io::Read;
 
 use super::header::{BLOCK, Header, natural};
 use super::pax::{Records, decimal};
-use super::{Entry, Reader, Source, TarFault, read_fault};
+use super::{Entry, Reader, Source, TarError, read_error};
 use crate::limits::MAX_SPARSE_SEGMENTS;
 use crate::spool::Segment;
 
@@ -21,10 +21,10 @@ pub(super) fn apply<R: Source>(
     header: &Header,
     records: &Records,
     entry: &mut Entry,
-) -> Result<(), TarFault> {
+) -> Result<(), TarError> {
     let stored_map = match header.gnu_sparse() {
         Some((map, size, more)) => {
-            entry.size = natural(size).ok_or(TarFault::Number("size"))?;
+            entry.size = natural(size).ok_or(TarError::Number("size"))?;
             Some(old_gnu(reader, map, more)?)
         }
         None => pax(reader, records, entry)?,
@@ -37,25 +37,25 @@ pub(super) fn apply<R: Source>(
 }
 
 /// The map in the header and in blocks right after it, before the entry's bytes.
-fn old_gnu<R: Source>(reader: &mut Reader<R>, map: &[u8], more: bool) -> Result<Vec<Segment>, TarFault> {
+fn old_gnu<R: Source>(reader: &mut Reader<R>, map: &[u8], more: bool) -> Result<Vec<Segment>, TarError> {
     let mut segments = Vec::new();
     old_gnu_entries(map, &mut segments)?;
     let mut more = more;
     while more {
-        let block = reader.block()?.ok_or(TarFault::Truncated)?;
+        let block = reader.block()?.ok_or(TarError::Truncated)?;
         old_gnu_entries(block.get(..GNU_MORE).unwrap_or_default(), &mut segments)?;
         more = block.get(GNU_MORE).is_some_and(|byte| *byte != 0);
     }
     Ok(segments)
 }
 
-fn old_gnu_entries(map: &[u8], segments: &mut Vec<Segment>) -> Result<(), TarFault> {
+fn old_gnu_entries(map: &[u8], segments: &mut Vec<Segment>) -> Result<(), TarError> {
     for pair in map.chunks_exact(GNU_ENTRY) {
         let (offset, length) = pair.split_at(GNU_ENTRY / 2);
         if offset.first().is_none_or(|byte| *byte == 0) {
             break;
         }
-        let number = |field| natural(field).ok_or(TarFault::Sparse);
+        let number = |field| natural(field).ok_or(TarError::Sparse);
         push(segments, number(offset)?, number(length)?)?;
     }
     Ok(())
@@ -66,7 +66,7 @@ fn pax<R: Source>(
     reader: &mut Reader<R>,
     records: &Records,
     entry: &mut Entry,
-) -> Result<Option<Vec<Segment>>, TarFault> {
+) -> Result<Option<Vec<Segment>>, TarError> {
     let version = (records.get(b"GNU.sparse.major"), records.get(b"GNU.sparse.minor"));
     let in_records = records.get(b"GNU.sparse.map");
     let in_data = match version {
@@ -81,7 +81,7 @@ fn pax<R: Source>(
     }
     let real = records.number(b"GNU.sparse.realsize", "size")?;
     let real = real.or(records.number(b"GNU.sparse.size", "size")?);
-    entry.size = real.ok_or(TarFault::Sparse)?;
+    entry.size = real.ok_or(TarError::Sparse)?;
     if in_data {
         map_in_data(reader).map(Some)
     } else {
@@ -89,19 +89,19 @@ fn pax<R: Source>(
     }
 }
 
-fn map_in_records(text: &[u8]) -> Result<Vec<Segment>, TarFault> {
+fn map_in_records(text: &[u8]) -> Result<Vec<Segment>, TarError> {
     let mut segments = Vec::new();
     let mut numbers = text.split(|byte| *byte == b',').filter(|part| !part.is_empty());
     while let Some(offset) = numbers.next() {
-        let length = numbers.next().ok_or(TarFault::Sparse)?;
-        let number = |digits| decimal(digits).ok_or(TarFault::Sparse);
+        let length = numbers.next().ok_or(TarError::Sparse)?;
+        let number = |digits| decimal(digits).ok_or(TarError::Sparse);
         push(&mut segments, number(offset)?, number(length)?)?;
     }
     Ok(segments)
 }
 
 /// Decimal lines: the number of segments, then offset and length of each; padded to a block.
-fn map_in_data<R: Source>(reader: &mut Reader<R>) -> Result<Vec<Segment>, TarFault> {
+fn map_in_data<R: Source>(reader: &mut Reader<R>) -> Result<Vec<Segment>, TarError> {
     let mut lines = Lines { reader, block: [0; BLOCK], at: BLOCK };
     let count = lines.number()?;
     let mut segments = Vec::new();
@@ -120,20 +120,20 @@ struct Lines<'a, R> {
 }
 
 impl<R: Source> Lines<'_, R> {
-    fn number(&mut self) -> Result<u64, TarFault> {
+    fn number(&mut self) -> Result<u64, TarError> {
         let mut digits = Vec::new();
         loop {
             match self.byte()? {
-                b'\n' => return decimal(&digits).ok_or(TarFault::Sparse),
+                b'\n' => return decimal(&digits).ok_or(TarError::Sparse),
                 digit if digits.len() < 20 => digits.push(digit),
-                _ => return Err(TarFault::Sparse),
+                _ => return Err(TarError::Sparse),
             }
         }
     }
 
-    fn byte(&mut self) -> Result<u8, TarFault> {
+    fn byte(&mut self) -> Result<u8, TarError> {
         if self.at == BLOCK {
-            self.reader.data().read_exact(&mut self.block).map_err(read_fault)?;
+            self.reader.data().read_exact(&mut self.block).map_err(read_error)?;
             self.at = 0;
         }
         let byte = self.block.get(self.at).copied().unwrap_or_default();
@@ -142,22 +142,22 @@ impl<R: Source> Lines<'_, R> {
     }
 }
 
-fn push(segments: &mut Vec<Segment>, offset: u64, length: u64) -> Result<(), TarFault> {
+fn push(segments: &mut Vec<Segment>, offset: u64, length: u64) -> Result<(), TarError> {
     if segments.len() == MAX_SPARSE_SEGMENTS {
-        return Err(TarFault::Sparse);
+        return Err(TarError::Sparse);
     }
     segments.push(Segment { offset, length });
     Ok(())
 }
 
-fn check(map: &[Segment], size: u64, stored: u64) -> Result<(), TarFault> {
+fn check(map: &[Segment], size: u64, stored: u64) -> Result<(), TarError> {
     let (mut end, mut total) = (0_u64, 0_u64);
     for segment in map {
-        let next = segment.offset.checked_add(segment.length).ok_or(TarFault::Sparse)?;
+        let next = segment.offset.checked_add(segment.length).ok_or(TarError::Sparse)?;
         if segment.offset < end || next > size {
-            return Err(TarFault::Sparse);
+            return Err(TarError::Sparse);
         }
         (end, total) = (next, total.saturating_add(segment.length));
     }
-    if total == stored { Ok(()) } else { Err(TarFault::Sparse) }
+    if total == stored { Ok(()) } else { Err(TarError::Sparse) }
 }

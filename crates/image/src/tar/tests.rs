@@ -7,12 +7,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn read_all(bytes: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>, TarFault> {
+fn read_all(bytes: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>, TarError> {
     let mut reader = Reader::new(bytes);
     let mut all = Vec::new();
     while let Some(entry) = reader.next_entry()? {
         let mut content = Vec::new();
-        reader.data().read_to_end(&mut content).map_err(read_fault)?;
+        reader.data().read_to_end(&mut content).map_err(read_error)?;
         all.push((entry, content));
     }
     Ok(all)
@@ -93,7 +93,7 @@ fn an_archive_without_an_end_marker_ends_with_its_last_entry() {
     let bytes = builder.into_inner().unwrap();
     assert_eq!(read_all(&bytes[..1024]).unwrap().len(), 1);
     assert_eq!(read_all(&bytes[..1536]).unwrap().len(), 1);
-    assert!(matches!(read_all(&bytes[..1000]), Err(TarFault::Truncated)));
+    assert!(matches!(read_all(&bytes[..1000]), Err(TarError::Truncated)));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn extension_records_are_bounded() {
     header.set_size(1 << 40);
     header.set_cksum();
     let mut reader = Reader::new(&header.as_bytes()[..]);
-    assert!(matches!(reader.next_entry(), Err(TarFault::Extension(_))));
+    assert!(matches!(reader.next_entry(), Err(TarError::Extension(_))));
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn sparse_maps_that_contradict_themselves_are_refused() {
     let wrong =
         [("0,2,1,1", "9", 3), ("5,2,0,1", "9", 3), ("0,1,8,2", "9", 3), ("0,1", "9", 3), ("0,1,2", "9", 1)];
     for (text, size, stored) in wrong {
-        assert!(matches!(map(text, size, stored), Err(TarFault::Sparse)), "{text}");
+        assert!(matches!(map(text, size, stored), Err(TarError::Sparse)), "{text}");
     }
     assert!(map("0,1", "x", 1).is_err() && map("18446744073709551615,2", "9", 2).is_err());
 }

@@ -11,7 +11,7 @@ const MAX_LINKS: usize = 40;
 
 /// Why a path cannot be resolved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FollowFault {
+pub enum FollowError {
     /// A symbolic link loop, or more links than the kernel follows.
     #[error("more than {MAX_LINKS} levels of symbolic links")]
     TooManyLinks,
@@ -22,7 +22,7 @@ pub enum FollowFault {
 
 impl Tree {
     /// Resolves every symbolic link in `path`. Missing components are taken literally: the result need not exist.
-    pub fn follow(&self, path: &[u8]) -> Result<Vec<u8>, FollowFault> {
+    pub fn follow(&self, path: &[u8]) -> Result<Vec<u8>, FollowError> {
         let mut left: Vec<Vec<u8>> = components(path);
         let mut at: Vec<u8> = Vec::new();
         let mut links = 0;
@@ -36,7 +36,7 @@ impl Tree {
                 Some(Kind::Symlink(target)) => {
                     links += 1;
                     if links > MAX_LINKS {
-                        return Err(FollowFault::TooManyLinks);
+                        return Err(FollowError::TooManyLinks);
                     }
                     if target.starts_with(b"/") {
                         at.clear();
@@ -44,7 +44,7 @@ impl Tree {
                     left.extend(components(target));
                 }
                 Some(Kind::File(_) | Kind::Fifo) if !left.is_empty() => {
-                    return Err(FollowFault::NotADirectory(next));
+                    return Err(FollowError::NotADirectory(next));
                 }
                 _ => at = next,
             }
@@ -53,7 +53,7 @@ impl Tree {
     }
 
     /// The inode at `path` after resolving every symbolic link in it.
-    pub fn lookup(&self, path: &[u8]) -> Result<Option<&Inode>, FollowFault> {
+    pub fn lookup(&self, path: &[u8]) -> Result<Option<&Inode>, FollowError> {
         Ok(self.get(&self.follow(path)?))
     }
 }
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn link_loops_and_files_as_parents_are_refused() {
-        assert_eq!(tree().follow(b"round/a"), Err(FollowFault::TooManyLinks));
-        assert_eq!(tree().follow(b"lib/x/y"), Err(FollowFault::NotADirectory(b"usr/lib/x".to_vec())));
+        assert_eq!(tree().follow(b"round/a"), Err(FollowError::TooManyLinks));
+        assert_eq!(tree().follow(b"lib/x/y"), Err(FollowError::NotADirectory(b"usr/lib/x".to_vec())));
     }
 }

@@ -211,13 +211,13 @@ impl Report {
         self.dropped
     }
 
-    /// `{"file", "faults": [{"kind", "message", "label", "line", "column", "end_line", "end_column", "text", "related",
+    /// `{"file", "problems": [{"kind", "message", "label", "line", "column", "end_line", "end_column", "text", "related",
     /// "hint"}], "dropped"}`.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let lines = Lines::new(&self.source);
         let problems: Vec<_> = self.problems.iter().map(|problem| json_problem(&lines, problem)).collect();
-        serde_json::json!({ "file": self.file, "faults": problems, "dropped": self.dropped })
+        serde_json::json!({ "file": self.file, "problems": problems, "dropped": self.dropped })
     }
 }
 

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::GeneralPurposeConfig;
 use base64::engine::{DecodePaddingMode, GeneralPurpose};
 use serde::Deserialize;
 
-use super::super::fault::RegistryFault;
+use super::super::error::RegistryError;
 use super::helper;
 use super::login::{Found, Login};
 
@@ -70,7 +70,7 @@ struct Entry {
 }
 
 /// The sources, in order: only the file named by the user, if any; else podman's files and then Docker's (`containers-auth.json(5)`).
-pub(super) fn sources(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Vec<Source>, RegistryFault> {
+pub(super) fn sources(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Vec<Source>, RegistryError> {
     let place = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let file = |path: PathBuf| Source::File { path, named: false, legacy: false };
     if let Some(path) = place("REGISTRY_AUTH_FILE") {
@@ -86,8 +86,8 @@ pub(super) fn sources(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Vec
     let settings = place("XDG_CONFIG_HOME").or_else(|| in_home(".config"));
     let docker = place("DOCKER_CONFIG").or_else(|| in_home(".docker"));
     let text = variable("DOCKER_AUTH_CONFIG").filter(|value| !value.is_empty()).map(|value| {
-        let fault = || RegistryFault::File { path: "DOCKER_AUTH_CONFIG".into(), what: "it is not UTF-8" };
-        value.into_string().map(Source::Variable).map_err(|_| fault())
+        let error = || RegistryError::File { path: "DOCKER_AUTH_CONFIG".into(), what: "it is not UTF-8" };
+        value.into_string().map(Source::Variable).map_err(|_| error())
     });
     let mut all = vec![file(runtime)];
     all.extend(settings.map(|path| file(path.join("containers/auth.json"))));
@@ -99,7 +99,7 @@ pub(super) fn sources(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Vec
 
 impl Source {
     /// The login that this source has for a repository.
-    pub(super) fn find(&self, registry: &str, repository: &str) -> Result<Found, RegistryFault> {
+    pub(super) fn find(&self, registry: &str, repository: &str) -> Result<Found, RegistryError> {
         let Some(config) = self.read()? else { return Ok(Found::default()) };
         let names = names(registry);
         let asked = if is_hub(registry) { HUB_KEY } else { registry };
@@ -108,27 +108,27 @@ impl Source {
             return Ok(Found { login: helper::query(helper, asked)?, helper_error: None });
         }
         let entry = exact(&config.auths, &names, repository).or_else(|| self.loose(&config.auths, &names));
-        if let Some(login) = entry.map(Entry::login).transpose().map_err(|what| self.fault(what))?.flatten() {
+        if let Some(login) = entry.map(Entry::login).transpose().map_err(|what| self.error(what))?.flatten() {
             return Ok(Found { login: Some(login), helper_error: None });
         }
         // With a credential store, Docker's entry has no password, or there is no entry (Amazon ECR's helper).
         match config.creds_store.filter(|store| !store.is_empty()).map(|store| helper::query(&store, asked)) {
             None => Ok(Found::default()),
             Some(Ok(login)) => Ok(Found { login, helper_error: None }),
-            Some(Err(fault)) => Ok(Found { login: None, helper_error: Some(fault) }),
+            Some(Err(error)) => Ok(Found { login: None, helper_error: Some(error) }),
         }
     }
 
-    fn read(&self) -> Result<Option<Config>, RegistryFault> {
+    fn read(&self) -> Result<Option<Config>, RegistryError> {
         let (bytes, legacy) = match self {
             Self::Variable(text) => (text.clone().into_bytes(), false),
             Self::File { path, named, legacy } => match path.metadata() {
                 Err(_) if !named => return Ok(None),
-                Err(_) => return Err(self.fault("no such file")),
+                Err(_) => return Err(self.error("no such file")),
                 Ok(metadata) if metadata.len() > MAX_FILE => {
-                    return Err(self.fault("it is longer than a megabyte"));
+                    return Err(self.error("it is longer than a megabyte"));
                 }
-                Ok(_) => (std::fs::read(path).map_err(|_| self.fault("it cannot be read"))?, *legacy),
+                Ok(_) => (std::fs::read(path).map_err(|_| self.error("it cannot be read"))?, *legacy),
             },
         };
         if bytes.iter().all(u8::is_ascii_whitespace) {
@@ -139,7 +139,7 @@ impl Source {
         } else {
             serde_json::from_slice(&bytes)
         };
-        config.map(Some).map_err(|_| self.fault("it is not JSON in Docker's format"))
+        config.map(Some).map_err(|_| self.error("it is not JSON in Docker's format"))
     }
 
     /// An entry whose key identifies the registry in another form: with a scheme, with the path of an API version, by another of
@@ -150,12 +150,12 @@ impl Source {
         auths.iter().find(|(key, _)| matches(key)).map(|(_, entry)| entry)
     }
 
-    fn fault(&self, what: &'static str) -> RegistryFault {
+    fn error(&self, what: &'static str) -> RegistryError {
         let path = match self {
             Self::File { path, .. } => path.clone(),
             Self::Variable(_) => Path::new("DOCKER_AUTH_CONFIG").to_owned(),
         };
-        RegistryFault::File { path, what }
+        RegistryError::File { path, what }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::super::fault::RegistryFault;
+use super::super::error::RegistryError;
 use super::login::Login;
 
 /// The user name that marks a refresh token instead of a password (docker-credential-helpers, `README.md`).
@@ -35,21 +35,21 @@ struct Answer {
 }
 
 /// Queries a helper: the registry on its standard input, JSON on its standard output. `None` if it has no login.
-pub(super) fn query(helper: &str, registry: &str) -> Result<Option<Login>, RegistryFault> {
-    let fault = |why: String| RegistryFault::Helper { helper: helper.to_owned(), why };
+pub(super) fn query(helper: &str, registry: &str) -> Result<Option<Login>, RegistryError> {
+    let failed = |why: String| RegistryError::Helper { helper: helper.to_owned(), why };
     // The name is part of a program's name, not a path.
     if helper.contains('/') {
-        return Err(fault("its name contains a slash".to_owned()));
+        return Err(failed("its name contains a slash".to_owned()));
     }
-    let (succeeded, output) = run(helper, registry).map_err(|error| fault(error.to_string()))?;
+    let (succeeded, output) = run(helper, registry).map_err(|error| failed(error.to_string()))?;
     if !succeeded {
         let message = String::from_utf8_lossy(&output);
         let message = message.trim();
         let known = message.eq_ignore_ascii_case(NOT_FOUND);
-        return if known { Ok(None) } else { Err(fault(message.chars().take(200).collect())) };
+        return if known { Ok(None) } else { Err(failed(message.chars().take(200).collect())) };
     }
     let answer: Answer =
-        serde_json::from_slice(&output).map_err(|_| fault("its output is not valid JSON".to_owned()))?;
+        serde_json::from_slice(&output).map_err(|_| failed("its output is not valid JSON".to_owned()))?;
     Ok(Some(match answer.username.as_str() {
         IDENTITY => Login::Identity(answer.secret),
         _ => Login::Password { user: answer.username, password: answer.secret },

@@ -7,7 +7,7 @@ use std::fmt;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::super::fault::RegistryFault;
+use super::super::error::RegistryError;
 
 /// How this user signs in.
 #[derive(Clone, PartialEq, Eq)]
@@ -57,5 +57,5 @@ pub(in super::super) struct Found {
     pub(in super::super) login: Option<Login>,
     /// Why the credential store for all registries failed. Public images are still readable, so this is reported only if the
     /// registry denies access.
-    pub(in super::super) helper_error: Option<RegistryFault>,
+    pub(in super::super) helper_error: Option<RegistryError>,
 }

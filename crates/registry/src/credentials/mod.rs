@@ -7,12 +7,12 @@ mod files;
 mod helper;
 mod login;
 
-use super::fault::RegistryFault;
+use super::error::RegistryError;
 
 pub(super) use login::{Found, Login};
 
 /// Looks up `registry` (`host[:port]`) and `repository` in every file in order; the first that has a login wins.
-pub(super) fn find(registry: &str, repository: &str) -> Result<Found, RegistryFault> {
+pub(super) fn find(registry: &str, repository: &str) -> Result<Found, RegistryError> {
     let mut found = Found::default();
     for source in files::sources(&|name| std::env::var_os(name))? {
         let here = source.find(registry, repository)?;

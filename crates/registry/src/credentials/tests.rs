@@ -8,7 +8,7 @@ use super::*;
 
 const HUB: &str = "registry-1.docker.io";
 
-fn find_text(text: &str, registry: &str, repository: &str) -> Result<Option<Login>, RegistryFault> {
+fn find_text(text: &str, registry: &str, repository: &str) -> Result<Option<Login>, RegistryError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
     let source = Source::File { path: file.path().to_owned(), named: true, legacy: false };

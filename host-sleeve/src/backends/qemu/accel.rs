@@ -18,22 +18,22 @@ pub(crate) enum AccelChoice {
     Auto,
     /// KVM; an error if it does not work.
     Kvm,
-    /// TCG (translation).
+    /// TCG (emulation in software).
     Tcg,
 }
 
 /// How the CPUs are run, and why not by KVM.
 pub(super) async fn choose_accel(
-    asked: AccelChoice,
+    requested: AccelChoice,
     qemu: &Found,
     kernel: &AnonymousFile,
     digest: &Digest,
 ) -> Result<(Accel, Option<String>)> {
-    if asked == AccelChoice::Tcg {
+    if requested == AccelChoice::Tcg {
         return Ok((Accel::Tcg, None));
     }
     let answer = kvm::test(qemu, kernel, digest).await;
-    match (answer.works, asked) {
+    match (answer.works, requested) {
         (true, _) => Ok((Accel::Kvm, None)),
         (false, AccelChoice::Kvm) => Err(Error::host(format!("KVM does not work here: {}", answer.why))
             .hint(

@@ -20,7 +20,7 @@ pub(crate) enum MachineType {
 pub(crate) enum Accel {
     /// By the host's hardware virtualization.
     Kvm,
-    /// By translation in software (TCG).
+    /// By emulation in software (TCG).
     Tcg,
 }
 
@@ -127,8 +127,8 @@ pub(crate) fn nitro(spec: &NitroSpec<'_>) -> Vec<String> {
     let mut add = |option: &str, value: String| argv.extend([option.to_owned(), value]);
     add("-name", format!("cloister-{}", spec.name));
     add("-machine", format!("nitro-enclave,vsock=vsock,id=cloister-{}", spec.name));
-    for folder in FIRMWARE {
-        add("-L", folder.to_owned());
+    for directory in FIRMWARE {
+        add("-L", directory.to_owned());
     }
     add("-accel", accel(spec.accel).to_owned());
     add("-cpu", cpu(spec.accel).to_owned());

@@ -10,7 +10,7 @@ use std::io::{self, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cloister_image::artifact::{Artifact, ArtifactFault, Part};
+use cloister_image::artifact::{Artifact, ArtifactError, Part};
 use cloister_image::digest::Digest;
 use cloister_wire::causes;
 
@@ -67,7 +67,7 @@ impl AnonymousFile {
         let doing = || format!("cannot write into {}", scratch.display());
         let mut file = anonymous_file(scratch).doing(doing)?;
         for part in parts {
-            artifact.copy(*part, &mut file).map_err(|fault| copy_error(fault, scratch))?;
+            artifact.copy(*part, &mut file).map_err(|error| copy_error(error, scratch))?;
             pad(&mut file).doing(doing)?;
         }
         Ok(Self { fd: file.into() })
@@ -95,16 +95,16 @@ impl AnonymousFile {
 }
 
 /// Reading and writing fail in one call: a full disk concerns the scratch directory, every other error the image.
-fn copy_error(fault: ArtifactFault, scratch: &Path) -> Error {
+fn copy_error(error: ArtifactError, scratch: &Path) -> Error {
     let full =
         |cause: &(dyn StdError + 'static)| hint_for(cause.downcast_ref().filter(|error| is_full(error))?);
-    let hint = causes::below(&fault).find_map(full);
+    let hint = causes::below(&error).find_map(full);
     match hint {
         Some(hint) => {
-            Error::host(format!("cannot write into {}", scratch.display())).because(fault).hint(hint)
+            Error::host(format!("cannot write into {}", scratch.display())).because(error).hint(hint)
         }
         None => Error::operator("cannot read the enclave image")
-            .because(fault)
+            .because(error)
             .hint("if it is damaged, rebuild it"),
     }
 }

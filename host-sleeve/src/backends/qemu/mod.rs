@@ -11,7 +11,7 @@ mod children;
 mod counter;
 mod found;
 mod kvm;
-mod left;
+mod leftovers;
 mod limits;
 mod listening;
 pub(crate) mod nitro;
@@ -32,11 +32,11 @@ use cloister_sys::tsc::Meter;
 
 use crate::app::Source;
 use crate::error::Result;
-use crate::state::Folder;
+use crate::state::EnclaveDir;
 use crate::state::handle::Handle;
 use crate::transport::{Kernel, Pending, Transport};
 
-use super::contract::{Backend, Deployment, MachineLimits, Plan, Remains};
+use super::contract::{Backend, Deployment, Machine, MachineLimits, Plan};
 use super::finding::Finding;
 use super::options::{Chosen, Offer};
 
@@ -96,11 +96,15 @@ impl Backend for Qemu {
         Box::pin(async { Ok(None) })
     }
 
-    fn reattach<'a>(&'a self, handle: &'a Handle) -> Pending<'a, Result<Option<Box<dyn Remains>>>> {
-        Box::pin(async move { left::find(handle) })
+    fn reattach<'a>(&'a self, handle: &'a Handle) -> Pending<'a, Result<Option<Box<dyn Machine>>>> {
+        Box::pin(async move { leftovers::find(handle) })
     }
 
-    fn deploy<'a>(&'a self, plan: &'a Plan, folder: &'a Folder) -> Pending<'a, Result<Box<dyn Deployment>>> {
+    fn deploy<'a>(
+        &'a self,
+        plan: &'a Plan,
+        directory: &'a EnclaveDir,
+    ) -> Pending<'a, Result<Box<dyn Deployment>>> {
         Box::pin(async move {
             let clock = Meter::start();
             let qemu = find()?;
@@ -110,12 +114,12 @@ impl Backend for Qemu {
             let (cid, vsock_device, claimed) = match vsock {
                 Some(program) => {
                     let cid = free_cid()?;
-                    (cid, Some(start_vsock(&program, cid, &folder.dir().path()).await?), None)
+                    (cid, Some(start_vsock(&program, cid, &directory.dir().path()).await?), None)
                 }
                 None => claim_cid().map(|(cid, device)| (cid, None, Some(device)))?,
             };
             let spec = Spec {
-                name: folder.name(),
+                name: directory.name(),
                 machine: self.machine,
                 accel,
                 vsock: claimed
@@ -131,12 +135,12 @@ impl Backend for Qemu {
             let argv = argv::argv(&spec);
             let kind = kind(&spec);
             let transport: Arc<dyn Transport> = match &vsock_device {
-                Some(device) => Arc::new(hybrid(device, folder)),
+                Some(device) => Arc::new(hybrid(device, directory)),
                 None => Arc::new(Kernel::new(cid)),
             };
             let fds = boot.into_fds().into_iter().chain(claimed).collect();
-            let running = Program::start("QEMU", &qemu.path, argv, &folder.dir().path(), fds)?;
-            let qmp = Qmp::listen(folder.dir().clone(), argv::QMP_SOCKET);
+            let running = Program::start("QEMU", &qemu.path, argv, &directory.dir().path(), fds)?;
+            let qmp = Qmp::listen(directory.dir().clone(), argv::QMP_SOCKET);
             let running =
                 Running { backend: NAME, qemu: running, vsock: vsock_device, qmp, transport, cid, kind, why };
             let deployment: Box<dyn Deployment> = Box::new(running);

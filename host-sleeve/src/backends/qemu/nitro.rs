@@ -15,11 +15,11 @@ use cloister_sys::tsc::Meter;
 use crate::app::Source;
 use crate::error::{Doing, Error, Result};
 use crate::install;
-use crate::state::Folder;
+use crate::state::EnclaveDir;
 use crate::state::handle::Handle;
 use crate::transport::Pending;
 
-use super::super::contract::{Backend, Deployment, MachineLimits, Plan, Remains};
+use super::super::contract::{Backend, Deployment, Machine, MachineLimits, Plan};
 use super::super::finding::{Finding, lacks, optional, works};
 use super::super::options::{Chosen, Offer};
 use super::accel::{AccelChoice, accel_name, choose_accel};
@@ -28,7 +28,7 @@ use super::boot::{AnonymousFile, anonymous_file};
 use super::children::Program;
 use super::counter;
 use super::found::{self, Found};
-use super::left;
+use super::leftovers;
 use super::limits::LIMITS;
 use super::options;
 use super::qmp::Qmp;
@@ -129,11 +129,15 @@ impl Backend for QemuNitro {
         Box::pin(measure(&plan.source))
     }
 
-    fn reattach<'a>(&'a self, handle: &'a Handle) -> Pending<'a, Result<Option<Box<dyn Remains>>>> {
-        Box::pin(async move { left::find(handle) })
+    fn reattach<'a>(&'a self, handle: &'a Handle) -> Pending<'a, Result<Option<Box<dyn Machine>>>> {
+        Box::pin(async move { leftovers::find(handle) })
     }
 
-    fn deploy<'a>(&'a self, plan: &'a Plan, folder: &'a Folder) -> Pending<'a, Result<Box<dyn Deployment>>> {
+    fn deploy<'a>(
+        &'a self,
+        plan: &'a Plan,
+        directory: &'a EnclaveDir,
+    ) -> Pending<'a, Result<Box<dyn Deployment>>> {
         Box::pin(async move {
             let clock = Meter::start();
             let qemu = find()?;
@@ -143,9 +147,9 @@ impl Backend for QemuNitro {
             let prober = found::find().unwrap_or_else(|_| qemu.clone());
             let (accel, why) = choose_accel(self.accel, &prober, &boot.kernel, &boot.kernel_digest).await?;
             let cid = free_cid()?;
-            let vsock = start_vsock(&vsock, cid, &folder.dir().path()).await?;
+            let vsock = start_vsock(&vsock, cid, &directory.dir().path()).await?;
             let spec = NitroSpec {
-                name: folder.name(),
+                name: directory.name(),
                 accel,
                 cpus: plan.cpus,
                 memory: plan.memory,
@@ -153,14 +157,19 @@ impl Backend for QemuNitro {
                 append: &append(accel, clock.khz()),
             };
             let argv = argv::nitro(&spec);
-            let transport = Arc::new(hybrid(&vsock, folder));
-            let qemu =
-                Program::start("QEMU", &qemu.path, argv, &folder.dir().path(), vec![boot.image.into_fd()])?;
+            let transport = Arc::new(hybrid(&vsock, directory));
+            let qemu = Program::start(
+                "QEMU",
+                &qemu.path,
+                argv,
+                &directory.dir().path(),
+                vec![boot.image.into_fd()],
+            )?;
             let deployment: Box<dyn Deployment> = Box::new(Running {
                 backend: NAME,
                 qemu,
                 vsock: Some(vsock),
-                qmp: Qmp::listen(folder.dir().clone(), argv::QMP_SOCKET),
+                qmp: Qmp::listen(directory.dir().clone(), argv::QMP_SOCKET),
                 transport,
                 cid,
                 kind: format!("{MACHINE}, {}", accel_name(accel)),

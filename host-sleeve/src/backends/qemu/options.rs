@@ -26,7 +26,7 @@ pub(super) const ACCEL: Offer = Offer {
     values: &[
         ("auto", "KVM if a trial boot shows that it works, else TCG"),
         ("kvm", "KVM; fails if it does not work"),
-        ("tcg", "TCG (translation in software)"),
+        ("tcg", "TCG (emulation in software)"),
     ],
     default: Some("auto"),
 };

@@ -1,6 +1,6 @@
 //! Tests of what QEMU's backends need on this host.
 //!
-//! Invariant: whatever is reported to work was tested, as far as a test leaves no trace.
+//! Invariant: everything reported as working was tested, as far as a test leaves no trace.
 
 use std::fs;
 
@@ -60,9 +60,9 @@ async fn kvm(qemu: &Result<Found>) -> Finding {
 
 fn kernel() -> Option<(AnonymousFile, Digest)> {
     let architecture = Architecture::native()?;
-    let folder = install::os(architecture.name()).ok()?;
-    let (release, _) = ramdisk::read_os(&folder, architecture).ok()?;
-    let file = fs::File::open(ramdisk::kernel_path(&folder)).ok()?;
+    let directory = install::os(architecture.name()).ok()?;
+    let (release, _) = ramdisk::read_os(&directory, architecture).ok()?;
+    let file = fs::File::open(ramdisk::kernel_path(&directory)).ok()?;
     Some((AnonymousFile::from_file(file), release.kernel.sha256))
 }
 

@@ -204,12 +204,12 @@ mod tests {
         let qmp = Qmp::listen(Dir::open(dir.path()).unwrap(), "qmp.sock");
         let (stream, _) = listener.accept().await.unwrap();
         let mut lines = BufReader::new(stream);
-        let mut asked = String::new();
-        lines.read_line(&mut asked).await.unwrap();
+        let mut received = String::new();
+        lines.read_line(&mut received).await.unwrap();
         lines.get_mut().write_all(b"{\"return\":{}}\n{\"event\":\"STOP\"}\n").await.unwrap();
-        asked.clear();
-        lines.read_line(&mut asked).await.unwrap();
-        assert_eq!(asked, "{\"execute\":\"query-status\"}\n");
+        received.clear();
+        lines.read_line(&mut received).await.unwrap();
+        assert_eq!(received, "{\"execute\":\"query-status\"}\n");
         let answer = b"{\"return\":{\"running\":false,\"singlestep\":false,\"status\":\"internal-error\"}}\n";
         lines.get_mut().write_all(answer).await.unwrap();
         assert_eq!(qmp.halted().await, "internal-error");
@@ -222,8 +222,8 @@ mod tests {
         let listener = UnixListener::bind(dir.path().join("qmp.sock")).unwrap();
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(b"{\"QMP\":{\"version\":{}}}\n").await.unwrap();
-        let mut asked = [0; 31];
-        stream.read_exact(&mut asked).await.unwrap();
+        let mut received = [0; 31];
+        stream.read_exact(&mut received).await.unwrap();
         stream.write_all(RESET).await.unwrap();
         drop(stream);
         assert_eq!(qmp.cause().await.as_deref(), Some("guest-reset"));

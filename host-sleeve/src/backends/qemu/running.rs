@@ -9,9 +9,9 @@ use crate::state::process::ProcessId;
 use crate::state::record::Platform;
 use crate::transport::{Pending, Transport};
 
-use super::super::contract::{Console, Deployment, MachineExit, Remains};
+use super::super::contract::{Console, Deployment, Machine, MachineExit};
 use super::children::Program;
-use super::left::Parts;
+use super::leftovers::Parts;
 use super::qmp::Qmp;
 use super::vsock::{VSOCK_DEVICE, VSOCK_PROGRAM};
 
@@ -63,7 +63,7 @@ impl Deployment for Running {
     }
 }
 
-impl Remains for Running {
+impl Machine for Running {
     fn ended(&mut self) -> Pending<'_, MachineExit> {
         Box::pin(async move {
             let device = async {

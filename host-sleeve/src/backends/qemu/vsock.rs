@@ -14,7 +14,7 @@ use tokio::time::{self, Instant};
 
 use crate::error::{Doing, Error, Result};
 use crate::install;
-use crate::state::Folder;
+use crate::state::EnclaveDir;
 use crate::transport::Hybrid;
 
 use super::children::Program;
@@ -40,9 +40,9 @@ const VSOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// How vsock is provided on this host: `None` by the kernel, else the path of the vhost-user device.
 pub(crate) fn find_vsock() -> Result<Option<PathBuf>> {
-    let asked = std::env::var(VSOCK_VARIABLE).unwrap_or_default();
+    let requested = std::env::var(VSOCK_VARIABLE).unwrap_or_default();
     let opens = || fs::File::options().read(true).write(true).open(VSOCK_DEVICE).is_ok();
-    if uses_kernel(&asked, opens)? {
+    if uses_kernel(&requested, opens)? {
         return Ok(None);
     }
     install::program(VSOCK_PROGRAM).map(Some).ok_or_else(|| {
@@ -52,8 +52,8 @@ pub(crate) fn find_vsock() -> Result<Option<PathBuf>> {
 }
 
 /// Whether the kernel's device is used: if it `opens` and the other one was not requested.
-fn uses_kernel(asked: &str, opens: impl FnOnce() -> bool) -> Result<bool> {
-    match asked {
+fn uses_kernel(requested: &str, opens: impl FnOnce() -> bool) -> Result<bool> {
+    match requested {
         "" => Ok(opens()),
         "user" => Ok(false),
         other => Err(Error::operator(format!("invalid value {other:?} of {VSOCK_VARIABLE}")).hint(format!(
@@ -110,16 +110,16 @@ pub(super) fn free_cid() -> Result<u32> {
 pub(crate) async fn try_vsock(program: &Path) -> Result<()> {
     let scratch = install::cache("tmp")?;
     let doing = || format!("cannot write into {}", scratch.display());
-    let folder = tempfile::tempdir_in(&scratch).doing(doing)?;
-    let mut running = start_vsock(program, free_cid()?, folder.path()).await?;
+    let directory = tempfile::tempdir_in(&scratch).doing(doing)?;
+    let mut running = start_vsock(program, free_cid()?, directory.path()).await?;
     running.kill().await;
-    folder.close().doing(doing)
+    directory.close().doing(doing)
 }
 
-/// Starts the device with its sockets in `folder`, and waits until it listens.
-pub(super) async fn start_vsock(program: &Path, cid: u32, folder: &Path) -> Result<Program> {
+/// Starts the device with its sockets in `directory`, and waits until it listens.
+pub(super) async fn start_vsock(program: &Path, cid: u32, directory: &Path) -> Result<Program> {
     let device = format!("guest-cid={cid},socket={},uds-path={VSOCK_SOCKET}", argv::VHOST_SOCKET);
-    let mut running = Program::start(VSOCK_PROGRAM, program, ["--vm", &device], folder, Vec::new())?;
+    let mut running = Program::start(VSOCK_PROGRAM, program, ["--vm", &device], directory, Vec::new())?;
     let deadline = Instant::now() + VSOCK_LIMIT;
     let sockets = [argv::VHOST_SOCKET, VSOCK_SOCKET];
     while !running.id().is_some_and(|process| listening::listens(process.pid, &sockets)) {
@@ -136,11 +136,11 @@ pub(super) async fn start_vsock(program: &Path, cid: u32, folder: &Path) -> Resu
 }
 
 /// The transport through a device that listens and has no guest yet. To be called before QEMU is started.
-pub(super) fn hybrid(device: &Program, folder: &Folder) -> Hybrid {
+pub(super) fn hybrid(device: &Program, directory: &EnclaveDir) -> Hybrid {
     let (sender, ready) = watch::channel(false);
     let pid = device.id().map_or(0, |process| process.pid);
     tokio::spawn(attached::watch(pid, attached::event_descriptors(pid), sender));
-    Hybrid::new(folder.socket(VSOCK_SOCKET), ready)
+    Hybrid::new(directory.socket(VSOCK_SOCKET), ready)
 }
 
 /// Finds the program, for machines that support no other device.
@@ -189,13 +189,13 @@ mod tests {
 
     #[test]
     fn a_device_that_refuses_for_another_reason_is_not_tried_again() {
-        let asked = std::cell::Cell::new(0);
+        let checks = std::cell::Cell::new(0);
         let refuses = |_| {
-            asked.set(asked.get() + 1);
+            checks.set(checks.get() + 1);
             Err(io::ErrorKind::PermissionDenied.into())
         };
         assert!(first_free(|| Ok(7), refuses).is_err());
-        assert_eq!(asked.get(), 1);
+        assert_eq!(checks.get(), 1);
     }
 
     #[tokio::test]

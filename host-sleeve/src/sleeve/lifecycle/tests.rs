@@ -120,7 +120,7 @@ fn an_end_that_the_backend_cannot_explain_is_reported_as_such() {
 
 #[test]
 fn a_stop_is_requested_once_and_ends_with_the_services_code() {
-    let stop = || Event::Stop { why: "asked".into(), grace: None };
+    let stop = || Event::Stop { why: "requested".into(), grace: None };
     let story = vec![
         (1, status(1, State::Ready)),
         (2, stop()),
@@ -136,10 +136,10 @@ fn a_stop_is_requested_once_and_ends_with_the_services_code() {
 
 #[test]
 fn a_stop_request_lost_with_its_connection_is_sent_again() {
-    let stopping = State::Stopping { why: "asked".into() };
+    let stopping = State::Stopping { why: "requested".into() };
     let story = vec![
         (1, status(1, State::Ready)),
-        (2, Event::Stop { why: "asked".into(), grace: None }),
+        (2, Event::Stop { why: "requested".into(), grace: None }),
         (3, status(1, State::Ready)),
         (4, status(2, stopping.clone())),
         (5, status(3, stopping)),
@@ -164,15 +164,15 @@ fn an_unresponsive_enclave_is_reported_once_and_so_is_its_return() {
 #[test]
 fn a_machine_that_does_not_exit_after_a_kill_is_not_waited_for() {
     let story =
-        vec![(1, status(1, State::Ready)), (2, Event::Kill { why: "asked".into() }), (12, Event::Tick)];
+        vec![(1, status(1, State::Ready)), (2, Event::Kill { why: "requested".into() }), (12, Event::Tick)];
     let (acts, verdict) = live(LIMITS, story);
     assert_eq!(acts, [Act::Ready, Act::Kill]);
-    assert_eq!(verdict, Some(Verdict::killed("asked")));
+    assert_eq!(verdict, Some(Verdict::killed("requested")));
 }
 
 #[test]
 fn an_enclave_that_does_not_stop_in_time_is_killed() {
-    let stop = Event::Stop { why: "asked".into(), grace: Some(Duration::from_secs(1)) };
+    let stop = Event::Stop { why: "requested".into(), grace: Some(Duration::from_secs(1)) };
     let (acts, verdict) =
         live(LIMITS, vec![(1, status(1, State::Ready)), (2, stop), (3, Event::Tick), (3, killed())]);
     assert_eq!(acts, [Act::Ready, Act::RequestStop, Act::Kill]);
@@ -231,7 +231,7 @@ fn a_kill_after_the_final_state_does_not_change_the_verdict() {
     let story = vec![
         (1, status(1, exited(7))),
         (2, Event::Drained),
-        (3, Event::Kill { why: "asked".into() }),
+        (3, Event::Kill { why: "requested".into() }),
         (3, killed()),
     ];
     let (acts, verdict) = live(LIMITS, story);

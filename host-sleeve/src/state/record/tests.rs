@@ -23,28 +23,28 @@ pub(crate) fn launched(name: &str) -> Record {
         boot: None,
         stop_timeout_ms: 1000,
         status: None,
-        silent_since_ms: None,
+        unresponsive_since_ms: None,
         end: None,
     }
 }
 
 fn ended(outcome: Outcome) -> String {
     let record = Record { end: Some(End { code: 1, outcome, at_ms: 2 }), ..launched("web") };
-    Seen { record, alive: false }.words()
+    Seen { record, alive: false }.summary()
 }
 
 #[test]
 fn an_ended_enclave_is_described_by_its_end() {
     let state = State::Exited { service: "web".into(), code: 3 };
-    assert_eq!(ended(Outcome::Told { state }), "exited (3)");
+    assert_eq!(ended(Outcome::Reported { state }), "exited (3)");
     let state = State::Signaled { service: "web".into(), signal: 9, cause: Cause::OutOfMemory };
-    assert_eq!(ended(Outcome::Told { state }), "SIGKILL, out of memory");
+    assert_eq!(ended(Outcome::Reported { state }), "SIGKILL, out of memory");
     assert_eq!(ended(Outcome::Failed { why: "QEMU was killed".into() }), "failed: QEMU was killed");
 }
 
 #[test]
 fn an_enclave_without_a_sleeve_does_not_count_as_running() {
-    let seen = |alive| Seen { record: launched("web"), alive }.words();
+    let seen = |alive| Seen { record: launched("web"), alive }.summary();
     assert_eq!(seen(true), "launching");
     assert_eq!(seen(false), "killed: the sleeve died");
 }
@@ -63,10 +63,10 @@ fn an_enclave_of_an_earlier_boot_is_not_reported_as_killed() {
         Seen { record: Record { boot, machine: Some(machine), ..launched("web") }, alive: false }
     };
     let earlier = seen(Some("an earlier boot".into()));
-    assert_eq!(earlier.words(), "lost: the host was restarted");
+    assert_eq!(earlier.summary(), "lost: the host was restarted");
     assert!(earlier.orphans().is_empty(), "the number belongs to another process now");
     let now = seen(boot_id());
-    assert_eq!((now.words().as_str(), now.orphans().len()), ("killed: the sleeve died", 1));
+    assert_eq!((now.summary().as_str(), now.orphans().len()), ("killed: the sleeve died", 1));
     assert_eq!(seen(None).orphans().len(), 1, "earlier versions did not record the boot");
 }
 
@@ -84,6 +84,18 @@ fn a_record_of_the_first_release_is_readable() {
     let record = Record::from_bytes(FIRST_RELEASE.as_bytes(), "web").unwrap();
     assert_eq!((record.boot, record.sleeve), (None, Some(ProcessId { pid: 68, start: 7 })));
     assert_eq!(record.status.unwrap().state, State::Ready);
+}
+
+#[test]
+fn a_record_with_the_names_of_an_earlier_version_is_readable() {
+    let mut value: Value = serde_json::from_str(FIRST_RELEASE).unwrap();
+    value["silent_since_ms"] = json!(9);
+    let state = json!({"state": "exited", "service": "web", "code": 3});
+    value["end"] = json!({"code": 3, "outcome": "told", "final": state, "at_ms": 8});
+    let record = Record::from_bytes(value.to_string().as_bytes(), "web").unwrap();
+    assert_eq!(record.unresponsive_since_ms, Some(9));
+    let state = State::Exited { service: "web".into(), code: 3 };
+    assert_eq!(record.end.unwrap().outcome, Outcome::Reported { state });
 }
 
 #[test]
@@ -108,11 +120,11 @@ fn fields_and_values_of_a_later_version_do_not_hide_an_enclave() {
     let mut value: Value = serde_json::from_str(FIRST_RELEASE).unwrap();
     value["colour"] = json!("blue");
     value["status"]["state"] = json!("hibernating");
-    value["end"] = json!({"code": 9, "outcome": "told", "final": {"state": "evaporated"}, "at_ms": 8});
+    value["end"] = json!({"code": 9, "outcome": "reported", "final": {"state": "evaporated"}, "at_ms": 8});
     let record = Record::from_bytes(value.to_string().as_bytes(), "web").unwrap();
     assert_eq!(record.status, None);
     let end = record.end.unwrap();
-    assert!(end.code == 9 && end.words().contains("newer host-sleeve"), "{end:?}");
+    assert!(end.code == 9 && end.summary().contains("newer host-sleeve"), "{end:?}");
 }
 
 #[test]
@@ -131,11 +143,11 @@ fn a_record_of_another_version_is_refused_by_its_number_and_still_names_its_proc
 #[test]
 fn an_end_read_back_is_the_end_written() {
     let state = State::Exited { service: "web".into(), code: 3 };
-    let end = End { code: 3, outcome: Outcome::Told { state }, at_ms: 4 };
+    let end = End { code: 3, outcome: Outcome::Reported { state }, at_ms: 4 };
     let text = serde_json::to_string(&end).unwrap();
     assert_eq!(
         text,
-        r#"{"code":3,"outcome":"told","final":{"state":"exited","service":"web","code":3},"at_ms":4}"#
+        r#"{"code":3,"outcome":"reported","final":{"state":"exited","service":"web","code":3},"at_ms":4}"#
     );
     assert_eq!(serde_json::from_str::<End>(&text).unwrap(), end);
 }

@@ -65,7 +65,7 @@ impl Changes {
 /// What has changed.
 fn change(record: &Record) -> String {
     let state = record.status.as_ref().map(|status| &status.state);
-    if record.silent_since_ms.is_some() {
+    if record.unresponsive_since_ms.is_some() {
         let kill = format!("`host-sleeve stop --kill {}`", record.name);
         return match state {
             Some(State::Stopping { .. }) => {

@@ -15,7 +15,7 @@ use crate::logbook::lines::{Format, Printer};
 use crate::logbook::{CONSOLE, SERVICES};
 use crate::output::{self, printable};
 use crate::sleeve::run::Ran;
-use crate::state::{End, Folder, Outcome, Record};
+use crate::state::{EnclaveDir, End, Outcome, Record};
 use crate::values::word;
 use crate::verbs::follow::{Records, Tail};
 
@@ -47,9 +47,9 @@ impl Last {
     /// Collects the information about a run. `shown` means that the services' output is on the terminal, `gone` that the directory
     /// will be removed.
     pub(super) fn of(ran: &Ran, shown: bool, gone: bool) -> Self {
-        let services = if shown { None } else { services(&ran.folder, &ran.end, &ran.record) };
+        let services = if shown { None } else { services(&ran.directory, &ran.end, &ran.record) };
         let waiting = if ran.record.ready_ms.is_none() { waiting(ran.starting.as_ref()) } else { Vec::new() };
-        Self { services, console: console(&ran.folder), waiting, gone }
+        Self { services, console: console(&ran.directory), waiting, gone }
     }
 }
 
@@ -75,17 +75,17 @@ fn message(record: &Record, end: &End, last: &Last, detached: bool) -> Message {
     let name = &record.name;
     let early = detached && record.ready_ms.is_none() && end.code != 0;
     let error = match &end.outcome {
-        Outcome::Told { state: State::Exited { .. } } if !detached => return Message::None,
-        Outcome::Told { state: State::Fatal { stage, error } } => {
+        Outcome::Reported { state: State::Exited { .. } } if !detached => return Message::None,
+        Outcome::Reported { state: State::Fatal { stage, error } } => {
             let error = Error::enclave(format!("{name} failed: {}: {}", shown(stage), shown(error)));
             return Message::Error(with_reasons(error, name, last, last.console.as_deref(), "console"));
         }
-        Outcome::Told { state } if early => {
+        Outcome::Reported { state } if early => {
             let who = ended_service(state).map_or_else(String::new, |who| format!("{}: ", shown(who)));
-            Error::enclave(format!("{name} ended before it was ready: {who}{}", end.words()))
+            Error::enclave(format!("{name} ended before it was ready: {who}{}", end.summary()))
         }
-        Outcome::Told { .. } | Outcome::Killed { .. } => {
-            return Message::Note(format!("cloister: {name}: {}", end.words()));
+        Outcome::Reported { .. } | Outcome::Killed { .. } => {
+            return Message::Note(format!("cloister: {name}: {}", end.summary()));
         }
         Outcome::TimedOut { why } => Error::timed_out(format!("{name}: {why}")),
         Outcome::Failed { why } => {
@@ -146,16 +146,16 @@ fn waiting(starting: Option<&Status>) -> Vec<String> {
 }
 
 /// The last lines of the service that ended, or of all of them.
-fn services(folder: &Folder, end: &End, record: &Record) -> Option<String> {
+fn services(directory: &EnclaveDir, end: &End, record: &Record) -> Option<String> {
     let service = match &end.outcome {
-        Outcome::Told { state } => ended_service(state).map(str::to_owned),
+        Outcome::Reported { state } => ended_service(state).map(str::to_owned),
         _ => None,
     };
     let count = record.status.as_ref().map_or(0, |status| status.services.len());
     let format = Format { names: count > 1 && service.is_none(), ..Format::default() };
     let mut tail = Tail::new(LINES, service);
     let text = Text::default();
-    let printed = Records::open(folder.dir(), SERVICES)
+    let printed = Records::open(directory.dir(), SERVICES)
         .drain(&mut tail)
         .and_then(|()| tail.write_to(&mut Printer::new(format, text.clone(), text.clone())));
     // Without a readable log, the end is reported without its lines.
@@ -164,8 +164,8 @@ fn services(folder: &Folder, end: &End, record: &Record) -> Option<String> {
 }
 
 /// The last lines of the console.
-fn console(folder: &Folder) -> Option<String> {
-    let mut file = std::fs::File::open(folder.dir().at(CONSOLE)).ok()?;
+fn console(directory: &EnclaveDir) -> Option<String> {
+    let mut file = std::fs::File::open(directory.dir().at(CONSOLE)).ok()?;
     let from = file.metadata().ok()?.len().saturating_sub(CONSOLE_TAIL);
     file.seek(SeekFrom::Start(from)).ok()?;
     let mut bytes = Vec::new();
@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn exited() -> Outcome {
-        Outcome::Told { state: State::Exited { service: "app".into(), code: 3 } }
+        Outcome::Reported { state: State::Exited { service: "app".into(), code: 3 } }
     }
 
     #[test]
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn a_hint_never_names_a_removed_enclave() {
         let last = Last { console: Some("  | no /proc".into()), gone: true, ..Last::default() };
-        let fatal = Outcome::Told { state: State::Fatal { stage: "mounts".into(), error: "no".into() } };
+        let fatal = Outcome::Reported { state: State::Fatal { stage: "mounts".into(), error: "no".into() } };
         for outcome in [fatal, exited(), Outcome::Failed { why: "x".into() }] {
             let printed = printed(outcome, &last, true);
             assert!(printed.contains("  | no /proc") && printed.contains("without --rm"), "{printed}");

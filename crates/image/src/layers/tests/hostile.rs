@@ -40,46 +40,46 @@ fn links_that_point_above_the_root_resolve_as_in_a_container() {
     assert_eq!(notes.texts.len(), 4);
 }
 
-fn refused(tar: Tar) -> EntryFault {
+fn refused(tar: Tar) -> EntryError {
     match apply_tars(vec![tar]) {
-        Err(LayerFault::Entry { fault, .. }) => fault,
+        Err(LayerError::Entry { error, .. }) => error,
         other => panic!("not refused: {other:?}"),
     }
 }
 
 #[test]
 fn entries_that_would_leave_the_root_are_refused() {
-    type Check = fn(&EntryFault) -> bool;
+    type Check = fn(&EntryError) -> bool;
     let cases: [(Tar, Check); 10] = [
-        (Tar::new().file("../x", ""), |fault| *fault == EntryFault::Traversal),
-        (Tar::new().file("a/../../x", ""), |fault| *fault == EntryFault::Traversal),
-        (Tar::new().pax(&[("path", b"/../x")]).file("x", ""), |fault| *fault == EntryFault::Traversal),
-        (Tar::new().link("a", ".."), |fault| matches!(fault, EntryFault::HardLinkTarget(_))),
-        (Tar::new().link("a", "/etc/passwd"), |fault| matches!(fault, EntryFault::DanglingHardLink(_))),
-        (Tar::new().directory("d/").link("a", "d"), |fault| matches!(fault, EntryFault::HardLinkTarget(_))),
-        (Tar::new().file("a", "").link("a", "a"), |fault| matches!(fault, EntryFault::HardLinkTarget(_))),
-        (Tar::new().file(".wh...", ""), |fault| *fault == EntryFault::Whiteout),
-        (Tar::new().file("/", ""), |fault| *fault == EntryFault::Root),
-        (Tar::new().entry(EntryType::new(b'V'), b"v", b"", b""), |fault| {
-            matches!(fault, EntryFault::Type(b'V'))
+        (Tar::new().file("../x", ""), |error| *error == EntryError::Traversal),
+        (Tar::new().file("a/../../x", ""), |error| *error == EntryError::Traversal),
+        (Tar::new().pax(&[("path", b"/../x")]).file("x", ""), |error| *error == EntryError::Traversal),
+        (Tar::new().link("a", ".."), |error| matches!(error, EntryError::HardLinkTarget(_))),
+        (Tar::new().link("a", "/etc/passwd"), |error| matches!(error, EntryError::DanglingHardLink(_))),
+        (Tar::new().directory("d/").link("a", "d"), |error| matches!(error, EntryError::HardLinkTarget(_))),
+        (Tar::new().file("a", "").link("a", "a"), |error| matches!(error, EntryError::HardLinkTarget(_))),
+        (Tar::new().file(".wh...", ""), |error| *error == EntryError::Whiteout),
+        (Tar::new().file("/", ""), |error| *error == EntryError::Root),
+        (Tar::new().entry(EntryType::new(b'V'), b"v", b"", b""), |error| {
+            matches!(error, EntryError::Type(b'V'))
         }),
     ];
     for (number, (tar, check)) in cases.into_iter().enumerate() {
-        let fault = refused(tar);
-        assert!(check(&fault), "{number}: {fault:?}");
+        let error = refused(tar);
+        assert!(check(&error), "{number}: {error:?}");
     }
 }
 
 #[test]
 fn entries_with_unresolvable_paths_or_invalid_fields_are_refused() {
     let file_as_parent = Tar::new().file("f", "").file("f/x", "");
-    assert!(matches!(refused(file_as_parent), EntryFault::Parent(_)));
+    assert!(matches!(refused(file_as_parent), EntryError::Parent(_)));
     let cycle = Tar::new().symlink("a", "b").symlink("b", "a").file("a/x", "");
-    assert!(matches!(refused(cycle), EntryFault::Parent(FollowFault::TooManyLinks)));
+    assert!(matches!(refused(cycle), EntryError::Parent(FollowError::TooManyLinks)));
     let name = vec![b'n'; MAX_NAME + 1];
-    assert!(matches!(refused(Tar::new().pax(&[("path", &name)]).file("x", "")), EntryFault::Limit(_)));
+    assert!(matches!(refused(Tar::new().pax(&[("path", &name)]).file("x", "")), EntryError::Limit(_)));
     let owner: [(&str, &[u8]); 1] = [("uid", b"4294967296")];
-    assert!(matches!(refused(Tar::new().pax(&owner).file("x", "")), EntryFault::Owner));
+    assert!(matches!(refused(Tar::new().pax(&owner).file("x", "")), EntryError::Owner));
 }
 
 #[test]
@@ -109,11 +109,11 @@ fn wrong_digests_are_detected() {
     let tar = Tar::new().file("a", "content").bytes();
     let wrong = Some(Digest::of(b"other"));
     let bad_blob = Layer { digest: wrong, ..layer(&tar, Stored::Gzip) };
-    let fault = apply_layers(&[bad_blob], &Limits::default()).unwrap_err();
-    assert!(matches!(fault, LayerFault::Digest { what: "digest", .. }));
+    let error = apply_layers(&[bad_blob], &Limits::default()).unwrap_err();
+    assert!(matches!(error, LayerError::Digest { what: "digest", .. }));
     let bad_tar = Layer { diff_id: Digest::of(b"other"), ..layer(&tar, Stored::Gzip) };
-    let fault = apply_layers(&[bad_tar], &Limits::default()).unwrap_err();
-    assert!(matches!(fault, LayerFault::Digest { what: "diff ID", .. }));
+    let error = apply_layers(&[bad_tar], &Limits::default()).unwrap_err();
+    assert!(matches!(error, LayerError::Digest { what: "diff ID", .. }));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn bytes_after_the_archive_count_for_its_digests() {
     let original = Digest::of(&tar);
     tar.extend_from_slice(b"hidden");
     let layer = Layer { diff_id: original, ..layer(&tar, Stored::Gzip) };
-    assert!(matches!(apply_layers(&[layer], &Limits::default()), Err(LayerFault::Digest { .. })));
+    assert!(matches!(apply_layers(&[layer], &Limits::default()), Err(LayerError::Digest { .. })));
 }
 
 #[test]
@@ -147,30 +147,30 @@ fn decompression_bombs_are_stopped_by_their_unpacked_size_and_zeros_are_accepted
         let limits = Limits { unpacked: 5 << 20, ..Limits::default() };
         assert!(apply_layers(&[layer(&tar, stored)], &limits).is_ok(), "{stored:?}");
         let limits = Limits { unpacked: 3 << 20, ..Limits::default() };
-        let fault = apply_layers(&[layer(&tar, stored)], &limits).unwrap_err();
-        assert!(matches!(&fault, LayerFault::Limit(limit) if limit.limit == 3 << 20), "{fault:?}");
+        let error = apply_layers(&[layer(&tar, stored)], &limits).unwrap_err();
+        assert!(matches!(&error, LayerError::Limit(limit) if limit.limit == 3 << 20), "{error:?}");
     }
     let limits = Limits { unpacked: 1 << 20, ..Limits::default() };
-    let fault = apply_layers(&[layer(&tar, Stored::Plain)], &limits).unwrap_err();
-    assert!(matches!(&fault, LayerFault::Limit(limit) if limit.limit == 1 << 20), "{fault:?}");
+    let error = apply_layers(&[layer(&tar, Stored::Plain)], &limits).unwrap_err();
+    assert!(matches!(&error, LayerError::Limit(limit) if limit.limit == 1 << 20), "{error:?}");
     // Two layers, each within the limit.
     let limits = Limits { unpacked: 6 << 20, ..Limits::default() };
-    let fault = apply_layers(&[layer(&tar, Stored::Plain), layer(&tar, Stored::Plain)], &limits).unwrap_err();
-    assert!(matches!(&fault, LayerFault::Limit(_)), "{fault:?}");
+    let error = apply_layers(&[layer(&tar, Stored::Plain), layer(&tar, Stored::Plain)], &limits).unwrap_err();
+    assert!(matches!(&error, LayerError::Limit(_)), "{error:?}");
 }
 
 #[test]
 fn too_many_names_and_too_much_metadata_are_refused() {
     let many = || Tar::new().file("a", "").file("b", "").file("c", "").bytes();
     let limits = Limits { entries: 2, ..Limits::default() };
-    assert!(matches!(apply_layers(&[layer(&many(), Stored::Plain)], &limits), Err(LayerFault::Limit(_))));
+    assert!(matches!(apply_layers(&[layer(&many(), Stored::Plain)], &limits), Err(LayerError::Limit(_))));
     let deep = Tar::new().file(&"d/".repeat(40), "").bytes();
     let limits = Limits { entries: 39, ..Limits::default() };
-    assert!(matches!(apply_layers(&[layer(&deep, Stored::Plain)], &limits), Err(LayerFault::Limit(_))));
+    assert!(matches!(apply_layers(&[layer(&deep, Stored::Plain)], &limits), Err(LayerError::Limit(_))));
     let limits = Limits { metadata: 1000, ..Limits::default() };
-    assert!(matches!(apply_layers(&[layer(&deep, Stored::Plain)], &limits), Err(LayerFault::Limit(_))));
+    assert!(matches!(apply_layers(&[layer(&deep, Stored::Plain)], &limits), Err(LayerError::Limit(_))));
     let limits = Limits { metadata: 2, ..Limits::default() };
-    assert!(matches!(apply_layers(&[layer(&many(), Stored::Plain)], &limits), Err(LayerFault::Limit(_))));
+    assert!(matches!(apply_layers(&[layer(&many(), Stored::Plain)], &limits), Err(LayerError::Limit(_))));
 }
 
 #[test]
@@ -178,8 +178,8 @@ fn whiteouts_count_as_entries() {
     for name in [".wh.a", ".wh..wh..opq", ".wh..wh.aufs"] {
         let tar = Tar::new().file("a", "").file(name, "").file(name, "").bytes();
         let limits = Limits { entries: 2, ..Limits::default() };
-        let fault = apply_layers(&[layer(&tar, Stored::Plain)], &limits).unwrap_err();
-        assert!(matches!(&fault, LayerFault::Limit(limit) if limit.found == 3), "{name}: {fault:?}");
+        let error = apply_layers(&[layer(&tar, Stored::Plain)], &limits).unwrap_err();
+        assert!(matches!(&error, LayerError::Limit(limit) if limit.found == 3), "{name}: {error:?}");
     }
 }
 
@@ -213,7 +213,7 @@ fn two_hundred_layers_are_applied_and_too_many_are_refused() {
     assert!(listing(&tree).contains(&"count = 199".to_owned()));
     assert_eq!(tree.inodes.len(), 202);
     let one = layer(&Tar::new().bytes(), Stored::Plain);
-    assert!(matches!(apply_layers(&vec![one; 1001], &Limits::default()), Err(LayerFault::Limit(_))));
+    assert!(matches!(apply_layers(&vec![one; 1001], &Limits::default()), Err(LayerError::Limit(_))));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The directory of one enclave.
 //!
 //! Invariant: only the holder of the lock writes here, unless the record names another running process: a lock file can be
-//! removed, and a process that then locks a new one does not own the enclave. A `Folder` is the directory that was opened, even
+//! removed, and a process that then locks a new one does not own the enclave. An `EnclaveDir` is the directory that was opened, even
 //! if its path refers to another one meanwhile: everything in it is accessed through its descriptor, and before its path is
 //! removed the two are compared.
 
@@ -19,7 +19,7 @@ use crate::error::{Doing, Error, Result};
 use super::dir::{Dir, Home};
 use super::process::ProcessId;
 use super::record::{Record, Seen, Traces};
-use super::write::{Pen, RECORD};
+use super::write::{RECORD, RecordWriter};
 pub(crate) use claim::Claim;
 pub(crate) use lock::printing;
 
@@ -38,7 +38,7 @@ const LOCK: &str = "lock";
 
 /// The open directory of one enclave.
 #[derive(Debug)]
-pub(crate) struct Folder {
+pub(crate) struct EnclaveDir {
     name: String,
     path: PathBuf,
     dir: Dir,
@@ -47,7 +47,7 @@ pub(crate) struct Folder {
     lock: Option<File>,
 }
 
-impl Folder {
+impl EnclaveDir {
     /// Opens the directory without taking its lock.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         Self::open_dir(path).doing(|| format!("cannot open {}", path.display()))
@@ -80,8 +80,8 @@ impl Folder {
     }
 
     /// The writer of the record.
-    pub(crate) fn pen(&self) -> Pen {
-        Pen::new(self.dir.clone(), self.file(RECORD))
+    pub(crate) fn writer(&self) -> RecordWriter {
+        RecordWriter::new(self.dir.clone(), self.file(RECORD))
     }
 
     /// Whether the directory is still the one at its path, and contains the held lock and these files.

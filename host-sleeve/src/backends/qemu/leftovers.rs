@@ -1,4 +1,4 @@
-//! What a dead sleeve may have left of a machine: its processes.
+//! What a dead sleeve may have left of its machine: processes.
 //!
 //! Invariant: the kernel kills them together with the sleeve, so there should be none; any that are found are identified by the
 //! record and killed. They are children of another process, so how they exited is unknown.
@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time;
 
-use crate::backends::contract::{MachineExit, Remains};
+use crate::backends::contract::{Machine, MachineExit};
 use crate::error::Result;
 use crate::state::handle::Handle;
 use crate::state::process::{ProcessId, boot_id};
@@ -37,20 +37,20 @@ impl Parts {
 
 /// Processes that have outlived their sleeve.
 #[derive(Debug)]
-struct Left(Vec<ProcessId>);
+struct Leftovers(Vec<ProcessId>);
 
 /// Finds those that are still running.
-pub(super) fn find(handle: &Handle) -> Result<Option<Box<dyn Remains>>> {
+pub(super) fn find(handle: &Handle) -> Result<Option<Box<dyn Machine>>> {
     let parts: Parts = handle.parts()?;
     let another_boot = parts.boot.zip(boot_id()).is_some_and(|(then, now)| then != now);
     let all = parts.processes.into_iter().map(|(_, process)| process);
     let running: Vec<ProcessId> = all.filter(|process| !another_boot && process.exists()).collect();
-    let left: Option<Box<dyn Remains>> =
-        if running.is_empty() { None } else { Some(Box::new(Left(running))) };
+    let left: Option<Box<dyn Machine>> =
+        if running.is_empty() { None } else { Some(Box::new(Leftovers(running))) };
     Ok(left)
 }
 
-impl Remains for Left {
+impl Machine for Leftovers {
     fn ended(&mut self) -> Pending<'_, MachineExit> {
         Box::pin(async move {
             while self.0.iter().any(|process| process.exists()) {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Doing, Error, Result};
 use crate::state::process::ProcessId;
 
-use super::{Folder, LOCK};
+use super::{EnclaveDir, LOCK};
 
 /// How long to wait for a lock that another process is only probing, or that an exiting process still holds: both take
 /// microseconds, plus the time for which the kernel lets another process run in between.
@@ -23,18 +23,19 @@ const LOCK_PAUSE: Duration = Duration::from_millis(1);
 /// The result of trying to take a lock.
 pub(super) enum Lock {
     /// It is held by this process now.
-    Taken(Folder),
+    Taken(EnclaveDir),
     /// Another process holds it, or runs the enclave without it.
-    Held(Folder),
+    Held(EnclaveDir),
     /// The directory is gone.
     Gone,
 }
 
-impl Folder {
+impl EnclaveDir {
     /// This directory with a new lock. `None` if it belongs to another enclave now.
     pub(super) fn lock_again(&self) -> Result<Option<Self>> {
         let own = ProcessId::own();
-        let is_anothers = |folder: &Self| folder.traces().named.is_some_and(|sleeve| Some(sleeve) != own);
+        let is_anothers =
+            |directory: &Self| directory.traces().named.is_some_and(|sleeve| Some(sleeve) != own);
         let same = Self {
             name: self.name.clone(),
             path: self.path.clone(),
@@ -43,8 +44,8 @@ impl Folder {
             lock: None,
         };
         match same.into_locked()? {
-            Lock::Taken(folder) | Lock::Held(folder) if is_anothers(&folder) => Ok(None),
-            Lock::Taken(folder) => Ok(Some(folder)),
+            Lock::Taken(directory) | Lock::Held(directory) if is_anothers(&directory) => Ok(None),
+            Lock::Taken(directory) => Ok(Some(directory)),
             Lock::Gone => Ok(None),
             Lock::Held(_) => Err(Error::host(format!("another process has taken the lock of {}", self.name))
                 .hint(format!("only host-sleeve should write into {}", self.path.display()))),

@@ -11,7 +11,7 @@ use std::path::Path;
 use crate::error::{Doing, Error, Result};
 
 use super::lock::Lock;
-use super::{Folder, LOCK};
+use super::{EnclaveDir, LOCK};
 
 /// How often creating a directory is attempted that another command removes before it can be locked.
 const CLAIM_TRIES: u32 = 100;
@@ -20,7 +20,7 @@ const CLAIM_TRIES: u32 = 100;
 #[derive(Debug)]
 pub(crate) enum Claim {
     /// It was claimed, and is empty and locked.
-    Taken(Box<Folder>),
+    Taken(Box<EnclaveDir>),
     /// It belongs to a running sleeve.
     Running,
     /// It cannot be claimed now, for this reason.
@@ -29,7 +29,7 @@ pub(crate) enum Claim {
     Ended,
 }
 
-impl Folder {
+impl EnclaveDir {
     /// Claims the directory for a new enclave: creates it, or takes over that of an ended one if `replace` is set.
     pub(crate) fn claim(path: &Path, replace: bool) -> Result<Claim> {
         for _ in 0..CLAIM_TRIES {
@@ -46,12 +46,14 @@ impl Folder {
             };
             match opened.and_then(Self::into_locked).inspect_err(|_| remove_empty(path))? {
                 Lock::Gone => {}
-                Lock::Held(folder) if folder.sleeve().is_some() => return Ok(Claim::Running),
-                Lock::Held(folder) => return Ok(Claim::Busy(folder.why_held())),
-                Lock::Taken(folder) if folder.bytes()?.is_some() && !replace => return Ok(Claim::Ended),
-                Lock::Taken(folder) => {
-                    folder.clear()?;
-                    return Ok(Claim::Taken(Box::new(folder)));
+                Lock::Held(directory) if directory.sleeve().is_some() => return Ok(Claim::Running),
+                Lock::Held(directory) => return Ok(Claim::Busy(directory.why_held())),
+                Lock::Taken(directory) if directory.bytes()?.is_some() && !replace => {
+                    return Ok(Claim::Ended);
+                }
+                Lock::Taken(directory) => {
+                    directory.clear()?;
+                    return Ok(Claim::Taken(Box::new(directory)));
                 }
             }
         }
@@ -62,8 +64,8 @@ impl Folder {
     /// Removes the directory of an ended enclave, after killing any process that its sleeve may have left running.
     pub(crate) fn remove(self) -> Result<()> {
         match self.into_locked()? {
-            Lock::Taken(folder) => folder.remove_locked(),
-            Lock::Held(folder) => Err(folder.why_held()),
+            Lock::Taken(directory) => directory.remove_locked(),
+            Lock::Held(directory) => Err(directory.why_held()),
             Lock::Gone => Ok(()),
         }
     }

@@ -7,35 +7,35 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cloister_image::digest::Digest;
-use cloister_image::oci::OciFault;
+use cloister_image::oci::OciError;
 
 /// Why a pull failed.
 #[derive(Debug, thiserror::Error)]
-pub enum PullFault {
+pub enum PullError {
     /// An error of the registry or of the cache.
     #[error(transparent)]
-    Registry(#[from] RegistryFault),
+    Registry(#[from] RegistryError),
     /// An error in the image that was pulled.
     #[error(transparent)]
-    Image(OciFault),
+    Image(OciError),
 }
 
-impl From<OciFault> for PullFault {
+impl From<OciError> for PullError {
     /// If a document could not be fetched, the image crate passes the registry's error on; it is unwrapped here.
-    fn from(fault: OciFault) -> Self {
-        match fault {
-            OciFault::Host { path, source } => match source.downcast::<RegistryFault>() {
-                Ok(fault) => Self::Registry(fault),
-                Err(source) => Self::Image(OciFault::Host { path, source }),
+    fn from(error: OciError) -> Self {
+        match error {
+            OciError::Host { path, source } => match source.downcast::<RegistryError>() {
+                Ok(error) => Self::Registry(error),
+                Err(source) => Self::Image(OciError::Host { path, source }),
             },
-            fault => Self::Image(fault),
+            error => Self::Image(error),
         }
     }
 }
 
 /// Why a request to a registry failed.
 #[derive(Debug, thiserror::Error)]
-pub enum RegistryFault {
+pub enum RegistryError {
     /// It cannot be reached, or the connection broke.
     #[error("cannot reach {registry}")]
     Network {
@@ -143,7 +143,7 @@ pub enum RegistryFault {
     },
 }
 
-impl RegistryFault {
+impl RegistryError {
     /// Whether repeating the request may help.
     #[must_use]
     pub fn is_passing(&self) -> bool {

@@ -5,9 +5,9 @@
 use crate::error::Result;
 use crate::state::root::Root;
 
-use super::Folder;
+use super::EnclaveDir;
 
-impl Folder {
+impl EnclaveDir {
     /// Restores the directory or the lock of a running enclave. `None` if this directory is still valid; else the new one, with
     /// the same name or, if that was taken meanwhile, with a free one.
     pub(crate) fn restore(&self, root: &Root) -> Result<Option<Self>> {
@@ -16,9 +16,9 @@ impl Folder {
             return Ok(None);
         }
         let again = if in_place { self.lock_again()? } else { None };
-        let folder = again.map_or_else(|| self.elsewhere(root, !in_place), Ok)?;
-        self.home.move_to(folder.dir.clone());
-        Ok(Some(Self { home: self.home.clone(), ..folder }))
+        let directory = again.map_or_else(|| self.elsewhere(root, !in_place), Ok)?;
+        self.home.move_to(directory.dir.clone());
+        Ok(Some(Self { home: self.home.clone(), ..directory }))
     }
 
     /// Another directory for this enclave: with its name if `same_name` is set and the name is free, else with a free one.

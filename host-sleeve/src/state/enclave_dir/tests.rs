@@ -4,9 +4,9 @@ use super::super::record::tests::launched;
 use super::*;
 use std::fs;
 
-fn taken(claim: Claim) -> Folder {
+fn taken(claim: Claim) -> EnclaveDir {
     match claim {
-        Claim::Taken(folder) => *folder,
+        Claim::Taken(directory) => *directory,
         other => panic!("{other:?}"),
     }
 }
@@ -15,9 +15,9 @@ fn taken(claim: Claim) -> Folder {
 fn the_lock_shows_whether_the_sleeve_is_alive() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web");
-    let held = taken(Folder::claim(&path, false).unwrap());
-    held.pen().write(0, &launched("web")).unwrap();
-    let reader = Folder::open(&path).unwrap();
+    let held = taken(EnclaveDir::claim(&path, false).unwrap());
+    held.writer().write(0, &launched("web")).unwrap();
+    let reader = EnclaveDir::open(&path).unwrap();
     assert!(reader.seen().unwrap().unwrap().alive);
     drop(held);
     assert!(!reader.seen().unwrap().unwrap().alive);
@@ -27,9 +27,9 @@ fn the_lock_shows_whether_the_sleeve_is_alive() {
 fn the_directory_of_an_ended_enclave_is_taken_over_only_on_request() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web");
-    taken(Folder::claim(&path, false).unwrap()).pen().write(0, &launched("web")).unwrap();
-    assert!(matches!(Folder::claim(&path, false).unwrap(), Claim::Ended));
-    let again = taken(Folder::claim(&path, true).unwrap());
+    taken(EnclaveDir::claim(&path, false).unwrap()).writer().write(0, &launched("web")).unwrap();
+    assert!(matches!(EnclaveDir::claim(&path, false).unwrap(), Claim::Ended));
+    let again = taken(EnclaveDir::claim(&path, true).unwrap());
     assert!(again.seen().unwrap().is_none());
 }
 
@@ -37,10 +37,10 @@ fn the_directory_of_an_ended_enclave_is_taken_over_only_on_request() {
 fn a_running_enclave_is_not_removed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web");
-    let held = taken(Folder::claim(&path, false).unwrap());
-    assert!(Folder::open(&path).unwrap().remove().is_err());
+    let held = taken(EnclaveDir::claim(&path, false).unwrap());
+    assert!(EnclaveDir::open(&path).unwrap().remove().is_err());
     drop(held);
-    Folder::open(&path).unwrap().remove().unwrap();
+    EnclaveDir::open(&path).unwrap().remove().unwrap();
     assert!(!path.exists());
 }
 
@@ -48,17 +48,17 @@ fn a_running_enclave_is_not_removed() {
 fn a_removed_lock_file_does_not_make_a_running_enclave_removable() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web");
-    let held = taken(Folder::claim(&path, false).unwrap());
+    let held = taken(EnclaveDir::claim(&path, false).unwrap());
     let mut sleeve = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
     let record = Record { sleeve: ProcessId::of(sleeve.id()), ..launched("web") };
-    held.pen().write(0, &record).unwrap();
+    held.writer().write(0, &record).unwrap();
     assert!(held.is_in_place(&[]));
     fs::remove_file(path.join(LOCK)).unwrap();
     assert!(!held.is_in_place(&[]), "its sleeve does not notice");
-    assert!(matches!(Folder::claim(&path, true).unwrap(), Claim::Running));
-    let other = Folder::open(&path).unwrap();
+    assert!(matches!(EnclaveDir::claim(&path, true).unwrap(), Claim::Running));
+    let other = EnclaveDir::open(&path).unwrap();
     assert!(other.seen().unwrap().unwrap().alive);
-    assert!(Folder::open(&path).unwrap().remove().unwrap_err().to_string().contains("is running"));
+    assert!(EnclaveDir::open(&path).unwrap().remove().unwrap_err().to_string().contains("is running"));
     assert!(ProcessId::of(sleeve.id()).unwrap().exists(), "a process of a running enclave was killed");
     assert!(other.named().unwrap().end());
     sleeve.wait().unwrap();
@@ -70,12 +70,12 @@ fn a_removed_lock_file_does_not_make_a_running_enclave_removable() {
 fn a_directory_that_was_removed_and_recreated_is_another_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web");
-    let held = taken(Folder::claim(&path, false).unwrap());
-    held.pen().write(0, &launched("web")).unwrap();
+    let held = taken(EnclaveDir::claim(&path, false).unwrap());
+    held.writer().write(0, &launched("web")).unwrap();
     fs::remove_dir_all(&path).unwrap();
     assert!(!held.is_in_place(&[]));
-    let again = taken(Folder::claim(&path, false).unwrap());
-    again.pen().write(0, &launched("web")).unwrap();
+    let again = taken(EnclaveDir::claim(&path, false).unwrap());
+    again.writer().write(0, &launched("web")).unwrap();
     assert!(again.is_in_place(&[]) && !again.is_in_place(&["sleeve.sock"]) && !held.is_in_place(&[]));
 }
 
@@ -84,34 +84,34 @@ fn a_socket_is_reachable_whatever_the_length_of_its_path() {
     let dir = tempfile::tempdir().unwrap();
     let deep = dir.path().join("d".repeat(120));
     fs::create_dir(&deep).unwrap();
-    let folder = taken(Folder::claim(&deep.join("web"), false).unwrap());
-    let _listener = std::os::unix::net::UnixListener::bind(folder.socket("sleeve.sock")).unwrap();
-    assert!(folder.file("sleeve.sock").exists());
-    std::os::unix::net::UnixStream::connect(folder.socket("sleeve.sock")).unwrap();
+    let directory = taken(EnclaveDir::claim(&deep.join("web"), false).unwrap());
+    let _listener = std::os::unix::net::UnixListener::bind(directory.socket("sleeve.sock")).unwrap();
+    assert!(directory.file("sleeve.sock").exists());
+    std::os::unix::net::UnixStream::connect(directory.socket("sleeve.sock")).unwrap();
 }
 
 #[test]
 fn only_the_directory_that_was_opened_is_removed_and_not_its_successor() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web");
-    let first = taken(Folder::claim(&path, false).unwrap());
-    let late = Folder::open(&path).unwrap();
+    let first = taken(EnclaveDir::claim(&path, false).unwrap());
+    let late = EnclaveDir::open(&path).unwrap();
     first.remove_locked().unwrap();
-    let second = taken(Folder::claim(&path, false).unwrap());
-    second.pen().write(0, &launched("web")).unwrap();
+    let second = taken(EnclaveDir::claim(&path, false).unwrap());
+    second.writer().write(0, &launched("web")).unwrap();
     drop(second);
     late.remove().unwrap();
-    assert!(Folder::open(&path).unwrap().seen().unwrap().is_some(), "another enclave was removed");
+    assert!(EnclaveDir::open(&path).unwrap().seen().unwrap().is_some(), "another enclave was removed");
 }
 
 #[test]
 fn an_enclave_that_has_lost_its_lock_removes_nothing_at_its_end() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web");
-    let first = taken(Folder::claim(&path, false).unwrap());
+    let first = taken(EnclaveDir::claim(&path, false).unwrap());
     fs::remove_file(path.join(LOCK)).unwrap();
-    let second = taken(Folder::claim(&path, false).unwrap());
-    second.pen().write(0, &launched("web")).unwrap();
+    let second = taken(EnclaveDir::claim(&path, false).unwrap());
+    second.writer().write(0, &launched("web")).unwrap();
     first.remove_locked().unwrap();
     assert!(second.is_in_place(&[]), "another enclave was removed");
 }
@@ -125,12 +125,12 @@ fn concurrent_claims_and_removals_of_one_name_exclude_each_other() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..200 {
-                    let Claim::Taken(folder) = Folder::claim(&path, false).unwrap() else { continue };
+                    let Claim::Taken(directory) = EnclaveDir::claim(&path, false).unwrap() else { continue };
                     assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0, "two hold one directory");
-                    assert!(folder.lock_is_in_place());
+                    assert!(directory.lock_is_in_place());
                     taken.fetch_add(1, Ordering::SeqCst);
                     holders.fetch_sub(1, Ordering::SeqCst);
-                    folder.remove_locked().unwrap();
+                    directory.remove_locked().unwrap();
                 }
             });
         }
@@ -142,16 +142,16 @@ fn concurrent_claims_and_removals_of_one_name_exclude_each_other() {
 fn a_lock_held_by_an_exiting_sleeve_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web");
-    let held = taken(Folder::claim(&path, false).unwrap());
+    let held = taken(EnclaveDir::claim(&path, false).unwrap());
     let mut sleeve = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-    held.pen().write(0, &Record { sleeve: ProcessId::of(sleeve.id()), ..launched("web") }).unwrap();
-    assert!(Folder::open(&path).unwrap().named().unwrap().end());
+    held.writer().write(0, &Record { sleeve: ProcessId::of(sleeve.id()), ..launched("web") }).unwrap();
+    assert!(EnclaveDir::open(&path).unwrap().named().unwrap().end());
     let dies = std::thread::spawn(move || {
         // As long as the last thread of a process may take on a busy machine after the first has exited.
         std::thread::park_timeout(Duration::from_millis(100));
         drop(held);
     });
-    Folder::open(&path).unwrap().remove().unwrap();
+    EnclaveDir::open(&path).unwrap().remove().unwrap();
     assert!(!path.exists());
     dies.join().unwrap();
     sleeve.wait().unwrap();
@@ -161,22 +161,22 @@ fn a_lock_held_by_an_exiting_sleeve_is_waited_for() {
 fn a_lock_that_is_only_being_probed_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web");
-    taken(Folder::claim(&path, false).unwrap()).pen().write(0, &launched("web")).unwrap();
-    let asking = File::open(path.join(LOCK)).unwrap();
-    asking.lock_shared().unwrap();
-    let asks = std::thread::spawn(move || {
+    taken(EnclaveDir::claim(&path, false).unwrap()).writer().write(0, &launched("web")).unwrap();
+    let probing = File::open(path.join(LOCK)).unwrap();
+    probing.lock_shared().unwrap();
+    let locker = std::thread::spawn(move || {
         // As long as a process may be kept from running on a busy machine.
         std::thread::park_timeout(Duration::from_millis(100));
-        drop(asking);
+        drop(probing);
     });
-    assert!(matches!(Folder::claim(&path, false).unwrap(), Claim::Ended));
-    asks.join().unwrap();
+    assert!(matches!(EnclaveDir::claim(&path, false).unwrap(), Claim::Ended));
+    locker.join().unwrap();
 }
 
 #[test]
 fn a_truncated_record_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    let folder = taken(Folder::claim(&dir.path().join("web"), false).unwrap());
-    fs::write(folder.file(RECORD), b"{\"version\":1,").unwrap();
-    assert!(folder.seen().is_err());
+    let directory = taken(EnclaveDir::claim(&dir.path().join("web"), false).unwrap());
+    fs::write(directory.file(RECORD), b"{\"version\":1,").unwrap();
+    assert!(directory.seen().is_err());
 }

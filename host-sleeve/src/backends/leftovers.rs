@@ -5,7 +5,7 @@
 use tokio::time;
 
 use crate::error::{Error, Result};
-use crate::state::Folder;
+use crate::state::EnclaveDir;
 use crate::state::record::{Record, Seen};
 
 use super::list;
@@ -13,15 +13,15 @@ use super::options::Chosen;
 
 /// Terminates what is left of the enclave in this directory, if its sleeve is gone. From a record that is damaged or of another
 /// version only its processes can be read; those are killed when the directory is removed.
-pub(crate) async fn end(folder: &Folder) -> Result<()> {
-    match folder.seen() {
-        Ok(Some(Seen { record, alive: false })) => end_recorded(&record).await,
+pub(crate) async fn terminate(directory: &EnclaveDir) -> Result<()> {
+    match directory.seen() {
+        Ok(Some(Seen { record, alive: false })) => terminate_recorded(&record).await,
         _ => Ok(()),
     }
 }
 
 /// The same for the record of a sleeve that is gone.
-pub(crate) async fn end_recorded(record: &Record) -> Result<()> {
+pub(crate) async fn terminate_recorded(record: &Record) -> Result<()> {
     let Some(handle) = record.handle() else {
         return Ok(());
     };
@@ -63,7 +63,7 @@ mod tests {
     use serde_json::json;
     use std::process::Command;
 
-    fn left_by(handle: Handle) -> Record {
+    fn record_with(handle: Handle) -> Record {
         Record { handle: Some(handle), ..launched("web") }
     }
 
@@ -72,7 +72,7 @@ mod tests {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let process = ProcessId::of(child.id()).unwrap();
         let parts = json!({"boot": boot_id(), "processes": [["qemu", process]]});
-        end_recorded(&left_by(Handle::created("qemu", &parts))).await.unwrap();
+        terminate_recorded(&record_with(Handle::created("qemu", &parts))).await.unwrap();
         assert!(!process.exists());
         child.wait().unwrap();
     }
@@ -82,7 +82,7 @@ mod tests {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let process = ProcessId::of(child.id()).unwrap();
         let parts = json!({"boot": "an earlier boot", "processes": [["qemu", process]]});
-        end_recorded(&left_by(Handle::created("qemu-nitro", &parts))).await.unwrap();
+        terminate_recorded(&record_with(Handle::created("qemu-nitro", &parts))).await.unwrap();
         assert!(process.exists());
         child.kill().unwrap();
         child.wait().unwrap();
@@ -90,18 +90,18 @@ mod tests {
 
     #[tokio::test]
     async fn an_intent_from_which_nothing_was_created_leaves_nothing_to_terminate() {
-        end_recorded(&left_by(Handle::creating("qemu"))).await.unwrap();
-        end_recorded(&launched("web")).await.unwrap();
+        terminate_recorded(&record_with(Handle::creating("qemu"))).await.unwrap();
+        terminate_recorded(&launched("web")).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_record_with_an_unknown_backend_is_not_deleted_before_its_enclave_has_ended() {
-        let mut record = left_by(Handle::created("cray", &json!({"node": 7})));
-        let error = end_recorded(&record).await.unwrap_err();
+        let mut record = record_with(Handle::created("cray", &json!({"node": 7})));
+        let error = terminate_recorded(&record).await.unwrap_err();
         assert!(error.reasons().concat().contains("no backend named cray"), "{error:?}");
         record.end = Some(
             serde_json::from_value(json!({"code": 0, "outcome": "killed", "why": "x", "at_ms": 1})).unwrap(),
         );
-        end_recorded(&record).await.unwrap();
+        terminate_recorded(&record).await.unwrap();
     }
 }
