@@ -1,5 +1,4 @@
-//! An accept loop in a process that has no descriptor left. It has a process of its own, because the limit is the
-//! process's.
+//! An accept loop in a process without free descriptors. It runs in its own process, because the limit applies to the process.
 #![cfg(test)]
 
 use std::fs::File;
@@ -11,7 +10,7 @@ use cloister_net::{Entrance, Gate, Listener, accept_each, room};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[tokio::test]
-async fn clients_wait_while_descriptors_are_out_and_are_served_when_they_are_back() {
+async fn clients_wait_while_no_descriptor_is_free_and_are_served_afterwards() {
     let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
     let gate = Gate::new(8);
     let mut client = TcpStream::connect(listener.tcp_address().unwrap()).unwrap();
@@ -25,7 +24,7 @@ async fn clients_wait_while_descriptors_are_out_and_are_served_when_they_are_bac
     let error = listener.accept().await.unwrap_err();
     assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::MFILE.raw_os_error()));
 
-    // An accept loop with places of each peer waits too, and serves nobody yet.
+    // An accept loop with per-peer limits waits too, and serves no client yet.
     let places = Places::new(Limits { host: 1, service: 0, shared: 0 });
     let (seen, mut served) = tokio::sync::mpsc::channel(1);
     drop(tokio::spawn(accept_each(Entrance::host(other), places, move |stream, _| {

@@ -121,7 +121,7 @@ async fn what_the_manifest_does_not_name_is_refused() {
 #[tokio::test]
 async fn a_header_that_is_none_is_refused() {
     let mut bench = bench(4, false).await;
-    assert!(bench.refusal(b"GET / HTTP/1.1\r\n\r\n").await.contains("over this channel's limit of 1024"));
+    assert!(bench.refusal(b"GET / HTTP/1.1\r\n\r\n").await.contains("exceeds this channel's limit of 1024"));
     let future =
         frame::encode_bytes(br#"{"version":3,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
     assert!(bench.refusal(&future).await.contains("speaks version 3"));
@@ -150,7 +150,7 @@ async fn a_port_that_another_program_has_is_not_the_services() {
     for nobody in [Some(own_cgroup().unwrap() + 1), None] {
         bench.learn(nobody);
         for then in [&b"early"[..], b""] {
-            assert!(bench.refusal(&header(80, then)).await.ends_with("is no process of web"));
+            assert!(bench.refusal(&header(80, then)).await.ends_with("does not belong to web"));
         }
     }
     assert!(tokio::time::timeout(Duration::from_millis(20), bench.service.accept()).await.is_err());
