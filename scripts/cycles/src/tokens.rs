@@ -1,17 +1,17 @@
-//! Rust source as words and marks, each with its line.
+//! Rust source as tokens, each with its line.
 //!
-//! Its law: comments and the insides of literals are no words, so that nothing written about a path is taken for its use.
+//! Invariant: comments and the contents of literals are not tokens, so that a path mentioned there is not a use.
 
-/// One word or mark.
+/// One token: a word or a punctuation mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Token {
-    /// Its text; `::` is one mark, every other mark is one character, and a literal is `"`.
+    /// Its text; `::` is one token, any other punctuation mark is one character, and a literal is `"`.
     pub(crate) text: String,
     /// Its line, from 1.
     pub(crate) line: usize,
 }
 
-/// The words and marks of a source file.
+/// The tokens of a source file.
 pub(crate) fn tokens(source: &str) -> Vec<Token> {
     let mut reader = Reader { rest: source, line: 1, found: Vec::new() };
     while reader.step() {}
@@ -25,7 +25,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Takes what comes next. False at the end.
+    /// Reads the next token or skips whitespace and comments. Returns false at the end.
     fn step(&mut self) -> bool {
         let Some(first) = self.rest.chars().next() else {
             return false;
@@ -66,14 +66,14 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// The length of the name, number or keyword at the beginning; a raw name has its `r#`.
+/// Length of the identifier, number or keyword at the start, including the `r#` of a raw identifier.
 fn word_length(text: &str) -> usize {
     let bare = text.strip_prefix("r#").filter(|bare| bare.starts_with(is_word)).unwrap_or(text);
     let length = bare.find(|c| !is_word(c)).unwrap_or(bare.len());
     if length == 0 { 0 } else { text.len() - bare.len() + length }
 }
 
-/// The length of a comment between `/*` and `*/`, which may hold others.
+/// Length of a comment between `/*` and `*/`, which may contain others.
 fn comment_length(text: &str) -> usize {
     let (mut depth, mut at) = (0_usize, 0);
     while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
@@ -93,7 +93,7 @@ fn comment_length(text: &str) -> usize {
     text.len()
 }
 
-/// The length of the string, byte string or character at the beginning. A lifetime is none.
+/// Length of the string, byte string or character literal at the start. A lifetime is not a literal.
 fn literal_length(text: &str) -> Option<usize> {
     let bare = text.strip_prefix(['b', 'c']).unwrap_or(text);
     let prefix = text.len() - bare.len();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_words_and_marks() {
+    fn paths_are_split_into_tokens() {
         assert_eq!(
             texts("use crate::a::{B, r#type};"),
             "use crate :: a :: { B , type } ;".split(' ').collect::<Vec<_>>()
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_and_literals_hold_no_words() {
+    fn comments_and_literals_contain_no_tokens() {
         let source = "// crate::a\n/* crate::b /* c */ d */ x \"crate::\\\"e\" r#\"crate::\"f\"# b'\\'' '\\\\' 'g' 'h\n";
         assert_eq!(texts(source), ["x", "\"", "\"", "\"", "\"", "\"", "'", "h"]);
     }

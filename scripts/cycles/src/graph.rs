@@ -1,36 +1,37 @@
-//! Circles in a graph.
+//! Cycles in a directed graph.
 //!
-//! Its law: two nodes from which one can get to the other and back are in one knot; a knot is shown by a shortest way around.
+//! Invariant: two nodes that can reach each other are in the same strongly connected component; a component is shown by one of its
+//! shortest cycles.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Who leads to whom.
+/// The successors of each node.
 pub(crate) type Graph<N> = BTreeMap<N, BTreeSet<N>>;
 
-/// The knots, each as all of its nodes.
-pub(crate) fn knots<N: Ord + Clone>(graph: &Graph<N>) -> Vec<BTreeSet<N>> {
+/// The strongly connected components that contain a cycle, each as the set of its nodes.
+pub(crate) fn components<N: Ord + Clone>(graph: &Graph<N>) -> Vec<BTreeSet<N>> {
     let mut found: Vec<BTreeSet<N>> = Vec::new();
     for node in graph.keys() {
-        if found.iter().any(|knot| knot.contains(node)) {
+        if found.iter().any(|component| component.contains(node)) {
             continue;
         }
         let ahead = reach(graph, node);
-        let knot: BTreeSet<N> =
+        let component: BTreeSet<N> =
             ahead.into_iter().filter(|other| reach(graph, other).contains(node)).collect();
-        if !knot.is_empty() {
-            found.push(knot);
+        if !component.is_empty() {
+            found.push(component);
         }
     }
     found
 }
 
-/// A shortest way around inside a knot, which begins and ends with the same node.
-pub(crate) fn way_around<N: Ord + Clone>(graph: &Graph<N>, knot: &BTreeSet<N>) -> Vec<N> {
-    let ways = knot.iter().filter_map(|node| way(graph, node, node));
-    ways.min_by_key(Vec::len).unwrap_or_default()
+/// A shortest cycle in a component, which starts and ends with the same node.
+pub(crate) fn shortest_cycle<N: Ord + Clone>(graph: &Graph<N>, component: &BTreeSet<N>) -> Vec<N> {
+    let cycles = component.iter().filter_map(|node| path(graph, node, node));
+    cycles.min_by_key(Vec::len).unwrap_or_default()
 }
 
-/// Every node that can be come to from `start` by a step or more.
+/// Every node reachable from `start` by at least one edge.
 fn reach<N: Ord + Clone>(graph: &Graph<N>, start: &N) -> BTreeSet<N> {
     let (mut seen, mut waiting) = (BTreeSet::new(), vec![start.clone()]);
     while let Some(node) = waiting.pop() {
@@ -43,7 +44,8 @@ fn reach<N: Ord + Clone>(graph: &Graph<N>, start: &N) -> BTreeSet<N> {
     seen
 }
 
-fn way<N: Ord + Clone>(graph: &Graph<N>, from: &N, to: &N) -> Option<Vec<N>> {
+/// A shortest path with at least one edge.
+fn path<N: Ord + Clone>(graph: &Graph<N>, from: &N, to: &N) -> Option<Vec<N>> {
     let mut before: BTreeMap<N, N> = BTreeMap::new();
     let mut waiting = VecDeque::from([from.clone()]);
     while let Some(node) = waiting.pop_front() {
@@ -53,15 +55,15 @@ fn way<N: Ord + Clone>(graph: &Graph<N>, from: &N, to: &N) -> Option<Vec<N>> {
             }
             before.insert(next.clone(), node.clone());
             if next == to {
-                let mut way = vec![to.clone()];
+                let mut path = vec![to.clone()];
                 let mut at = before.get(to)?.clone();
                 while at != *from {
-                    way.push(at.clone());
+                    path.push(at.clone());
                     at = before.get(&at)?.clone();
                 }
-                way.push(from.clone());
-                way.reverse();
-                return Some(way);
+                path.push(from.clone());
+                path.reverse();
+                return Some(path);
             }
             waiting.push_back(next.clone());
         }
@@ -82,16 +84,16 @@ mod tests {
     }
 
     #[test]
-    fn a_graph_without_a_way_back_has_no_knot() {
-        assert!(knots(&graph(&[("a", "b"), ("b", "c"), ("a", "c")])).is_empty());
+    fn an_acyclic_graph_has_no_cyclic_component() {
+        assert!(components(&graph(&[("a", "b"), ("b", "c"), ("a", "c")])).is_empty());
     }
 
     #[test]
-    fn a_knot_is_found_and_shown_by_its_shortest_way_around() {
+    fn a_component_is_found_and_shown_by_its_shortest_cycle() {
         let graph = graph(&[("a", "b"), ("b", "c"), ("c", "a"), ("c", "b"), ("d", "a"), ("e", "e")]);
-        let found = knots(&graph);
+        let found = components(&graph);
         assert_eq!(found, [BTreeSet::from(["a", "b", "c"]), BTreeSet::from(["e"])]);
-        assert_eq!(way_around(&graph, &found[0]), ["b", "c", "b"]);
-        assert_eq!(way_around(&graph, &found[1]), ["e", "e"]);
+        assert_eq!(shortest_cycle(&graph, &found[0]), ["b", "c", "b"]);
+        assert_eq!(shortest_cycle(&graph, &found[1]), ["e", "e"]);
     }
 }

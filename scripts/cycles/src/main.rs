@@ -1,16 +1,17 @@
-//! Finds circles between the files and folders of each crate, and arrows of `host-sleeve` that its table does not have.
+//! Finds cycles between the files and folders of each crate, and dependencies between folders of `host-sleeve` that its table does
+//! not allow.
 //!
-//! Its law: what is found is shown, and ends the check badly, unless it is one of the knots of other crates that are known and
-//! listed here; those are shown as well, and one that is gone must leave the list.
+//! Invariant: everything found is printed and fails the check, except the cycles of other crates that are listed here as known;
+//! those are printed too, and one that no longer exists must be removed from the list.
 //!
-//! What counts: a file uses another when it names something that the other defines, by `use` or by a path through `crate`,
-//! `super`, `self` or a child's name. A child that uses its parent's types and a parent that calls the child are a circle like
-//! any other. What does not count: `mod child;` alone; a name that is only passed on (`pub use`), which leads to where it is
-//! defined; calls of methods, which no path names; code under `#[cfg(test)]` and files named `tests`. A folder is the first
-//! segment of a module's path: what lies deeper belongs to it.
+//! What counts: a file uses another if it names an item that the other defines, by `use` or by a path through `crate`, `super`,
+//! `self` or a child's name. A child that uses its parent's types and a parent that calls the child are a cycle like any other.
+//! What does not count: `mod child;` alone; a re-export (`pub use`), which is followed to the definition; method calls, which have
+//! no path; code under `#[cfg(test)]` and files named `tests`. A folder is the first segment of a module's path and contains all
+//! modules below it.
 
-mod arrows;
 mod graph;
+mod layers;
 mod program;
 mod source;
 mod tokens;
@@ -21,13 +22,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use graph::{Graph, knots, way_around};
+use graph::{Graph, components, shortest_cycle};
 use program::{Program, Use};
 
-/// The crate whose folders have a table of arrows.
+/// The crate whose folders have a table of allowed dependencies.
 const TABLED: &str = "host-sleeve";
 
-/// Crates with knots that were there before this check: the crate, and how many knots of files and of folders it has.
+/// Crates with cycles that are older than this check: the crate, and its number of cyclic components of files and of folders.
 const KNOWN: &[(&str, usize, usize)] = &[
     ("init", 1, 1),
     ("supervisor", 2, 0),
@@ -37,12 +38,12 @@ const KNOWN: &[(&str, usize, usize)] = &[
     ("qemu-tests", 3, 1),
 ];
 
-/// What was found in one program.
+/// Everything found in one program.
 #[derive(Debug, Default)]
 struct Found {
     files: Vec<String>,
     folders: Vec<String>,
-    arrows: Vec<String>,
+    violations: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -53,8 +54,8 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            // Where even that cannot be printed, the exit code says it.
-            drop(writeln!(out, "circles: {error}"));
+            // If even that cannot be printed, the exit code reports it.
+            drop(writeln!(out, "cycles: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -70,7 +71,7 @@ fn members(root: &Path) -> io::Result<Vec<String>> {
     Ok(list.split('"').skip(1).step_by(2).map(str::to_owned).collect())
 }
 
-/// Checks every member; true where all is in order.
+/// Checks every member; returns true if there are no new violations.
 fn check(
     root: &Path,
     members: &[String],
@@ -81,36 +82,36 @@ fn check(
     for member in members {
         let mut found = Found::default();
         for file in roots(&root.join(member))? {
-            look(&Program::read(&file)?, member, root, &mut found);
+            analyze(&Program::read(&file)?, member, root, &mut found);
         }
         let expected = known
             .iter()
             .find(|(name, ..)| name == member)
             .map_or((0, 0), |(_, files, folders)| (*files, *folders));
         let count = (found.files.len(), found.folders.len());
-        let title = if count == expected { "known circle" } else { "circle" };
+        let title = if count == expected { "known cycle" } else { "cycle" };
         for (kind, lines) in [("files", &found.files), ("folders", &found.folders)] {
             for line in lines {
                 writeln!(out, "{member}: {title} between {kind}: {line}")?;
             }
         }
-        for line in &found.arrows {
+        for line in &found.violations {
             writeln!(out, "{member}: {line}")?;
         }
         if count != expected {
             let (files, folders) = expected;
             writeln!(
                 out,
-                "{member}: {} circles between files and {} between folders, {files} and {folders} are known",
+                "{member}: {} cycles between files and {} between folders, {files} and {folders} are known",
                 count.0, count.1
             )?;
         }
-        sound &= count == expected && found.arrows.is_empty();
+        sound &= count == expected && found.violations.is_empty();
     }
     Ok(sound)
 }
 
-/// The files in which the programs and the library of a member begin.
+/// The root files of a member's programs and library.
 fn roots(member: &Path) -> io::Result<Vec<PathBuf>> {
     let manifest = fs::read_to_string(member.join("Cargo.toml"))?;
     let named = manifest.lines().filter_map(|line| line.strip_prefix("path = \"src/")?.strip_suffix('"'));
@@ -119,10 +120,10 @@ fn roots(member: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(all.into_iter().filter(|file| file.is_file()).collect())
 }
 
-fn look(program: &Program, member: &str, root: &Path, found: &mut Found) {
+fn analyze(program: &Program, member: &str, root: &Path, found: &mut Found) {
     let uses = program.uses();
     let files: Graph<PathBuf> =
-        edges(uses.iter().filter(|one| !one.passes_on).map(|one| (one.from.clone(), one.to.clone())));
+        edges(uses.iter().filter(|one| !one.reexport).map(|one| (one.from.clone(), one.to.clone())));
     let mut places: BTreeMap<(String, String), &Use> = BTreeMap::new();
     for one in &uses {
         let (from, to) = (program.folder(&one.from), program.folder(&one.to));
@@ -135,27 +136,31 @@ fn look(program: &Program, member: &str, root: &Path, found: &mut Found) {
         let from = one.from.strip_prefix(root).unwrap_or(&one.from);
         format!("{}:{} names {}", from.display(), one.line, one.path)
     };
-    for knot in knots(&files) {
-        let way = way_around(&files, &knot);
-        let steps = way.windows(2).filter_map(|step| {
+    for component in components(&files) {
+        let cycle = shortest_cycle(&files, &component);
+        let steps = cycle.windows(2).filter_map(|step| {
             let [from, to] = step else { return None };
-            uses.iter().find(|one| one.from == *from && one.to == *to && !one.passes_on).map(show)
+            uses.iter().find(|one| one.from == *from && one.to == *to && !one.reexport).map(show)
         });
-        found.files.push(format!("{} files; {}", knot.len(), steps.collect::<Vec<_>>().join(", ")));
+        found.files.push(format!("{} files; {}", component.len(), steps.collect::<Vec<_>>().join(", ")));
     }
-    for knot in knots(&folders) {
-        let way = way_around(&folders, &knot);
-        let steps = way.windows(2).filter_map(|step| {
+    for component in components(&folders) {
+        let cycle = shortest_cycle(&folders, &component);
+        let steps = cycle.windows(2).filter_map(|step| {
             let [from, to] = step else { return None };
             places.get(&(from.clone(), to.clone())).map(|one| show(one))
         });
-        let names = way.iter().map(|folder| if folder.is_empty() { "the root" } else { folder });
+        let names = cycle.iter().map(|folder| if folder.is_empty() { "the root" } else { folder });
         let names = names.collect::<Vec<_>>().join(" → ");
         found.folders.push(format!("{names}; {}", steps.collect::<Vec<_>>().join(", ")));
     }
     if member == TABLED {
-        let arrows = places.iter().map(|((from, to), one)| (from.clone(), to.clone(), show(one)));
-        found.arrows.extend(arrows::faults(arrows::HOST_SLEEVE, program.folders().into_iter(), arrows));
+        let used = places.iter().map(|((from, to), one)| (from.clone(), to.clone(), show(one)));
+        found.violations.extend(layers::violations(
+            layers::HOST_SLEEVE,
+            program.folders().into_iter(),
+            used,
+        ));
     }
 }
 

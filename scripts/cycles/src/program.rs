@@ -1,7 +1,7 @@
-//! The files of one program or library, and which of them uses which.
+//! The files of one program or library, and the dependencies between them.
 //!
-//! Its law: a name is used where it is defined. One that a module only passes on (`pub use`) leads to the module that has it, so
-//! that a façade which names its children is no circle with them.
+//! Invariant: using a name is a dependency on the file that defines it. A re-export (`pub use`) is followed to the definition, so that
+//! a façade that re-exports items of its children does not form a cycle with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use crate::source::{Import, Mention, Source, read};
 
-/// How many times a name may be passed on; more is a name that passes itself on.
-const MAX_PASSES: usize = 16;
+/// Maximum number of re-exports of a name; more means that a name re-exports itself.
+const MAX_REEXPORTS: usize = 16;
 
 /// A module's path from the root of its crate.
 type Module = Vec<String>;
@@ -19,28 +19,28 @@ type Module = Vec<String>;
 /// One use of a file by another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Use {
-    /// The file that uses.
+    /// The file that contains the use.
     pub(crate) from: PathBuf,
     /// The file that is used.
     pub(crate) to: PathBuf,
-    /// Where.
+    /// The line of the use.
     pub(crate) line: usize,
-    /// How it is written there.
+    /// The path as written.
     pub(crate) path: String,
-    /// Whether the name is only passed on.
-    pub(crate) passes_on: bool,
+    /// Whether this is a re-export.
+    pub(crate) reexport: bool,
 }
 
-/// The files that belong together.
+/// The files of one program or library.
 #[derive(Debug, Default)]
 pub(crate) struct Program {
-    /// Every module that there is, and its file.
+    /// Every module, and its file.
     files: BTreeMap<Module, PathBuf>,
     sources: BTreeMap<PathBuf, (Module, Source)>,
 }
 
 impl Program {
-    /// Reads the program that begins in the file `root`.
+    /// Reads the program with the root file `root`.
     pub(crate) fn read(root: &Path) -> io::Result<Self> {
         let mut program = Self::default();
         let mut waiting = vec![(Module::new(), root.to_owned())];
@@ -69,40 +69,40 @@ impl Program {
         Ok(program)
     }
 
-    /// The part of the crate that a file belongs to: the first segment of its module's path, or nothing for the root.
+    /// The folder of a file: the first segment of its module's path, or an empty string for the root.
     pub(crate) fn folder(&self, file: &Path) -> String {
         let module = self.sources.get(file).map(|(module, _)| module);
         module.and_then(|module| module.first().cloned()).unwrap_or_default()
     }
 
-    /// The folders there are.
+    /// All folders.
     pub(crate) fn folders(&self) -> BTreeSet<String> {
         self.files.keys().filter_map(|module| module.first().cloned()).collect()
     }
 
-    /// Every use of one file by another, once for each pair and kind.
+    /// Every use of one file by another, one for each pair and kind.
     pub(crate) fn uses(&self) -> Vec<Use> {
         let mut found = BTreeMap::new();
         for (file, (module, source)) in &self.sources {
             let imported = source.imports.iter().map(|import| (&import.of, import.public));
             let mentioned = source.mentions.iter().map(|mention| (mention, false));
-            for (mention, passes_on) in imported.chain(mentioned) {
+            for (mention, reexport) in imported.chain(mentioned) {
                 let scope = [module.clone(), mention.inside.clone()].concat();
                 let Some(Target::Name(to)) = self.resolve(&scope, &mention.path, 0) else {
                     continue;
                 };
                 if to != *file {
                     let (line, path) = (mention.line, mention.path.join("::"));
-                    let one = Use { from: file.clone(), to: to.clone(), line, path, passes_on };
-                    found.entry((file.clone(), to, passes_on)).or_insert(one);
+                    let one = Use { from: file.clone(), to: to.clone(), line, path, reexport };
+                    found.entry((file.clone(), to, reexport)).or_insert(one);
                 }
             }
         }
         found.into_values().collect()
     }
 
-    /// What a path that is written in the module `scope` leads to; nothing outside of this crate.
-    fn resolve(&self, scope: &[String], path: &[String], passes: usize) -> Option<Target> {
+    /// Resolves a path written in the module `scope`; `None` outside of this crate.
+    fn resolve(&self, scope: &[String], path: &[String], reexports: usize) -> Option<Target> {
         let (first, mut rest) = path.split_first()?;
         let mut module = scope.to_vec();
         match first.as_str() {
@@ -118,7 +118,7 @@ impl Program {
             name => {
                 module.push(name.to_owned());
                 if !self.files.contains_key(&module) {
-                    return self.through_import(scope, name, rest, passes);
+                    return self.through_import(scope, name, rest, reexports);
                 }
             }
         }
@@ -126,29 +126,29 @@ impl Program {
             module.push(next.clone());
             if !self.files.contains_key(&module) {
                 module.pop();
-                return self.find(&module, next, after, passes);
+                return self.find(&module, next, after, reexports);
             }
             rest = after;
         }
         Some(Target::Module)
     }
 
-    /// The name `name` in `module`, and what follows it there.
-    fn find(&self, module: &[String], name: &str, rest: &[String], passes: usize) -> Option<Target> {
+    /// Resolves `name` in `module`, followed by `rest`.
+    fn find(&self, module: &[String], name: &str, rest: &[String], reexports: usize) -> Option<Target> {
         let file = self.files.get(module)?;
-        let imported = self.through_import(module, name, rest, passes);
+        let imported = self.through_import(module, name, rest, reexports);
         Some(imported.unwrap_or_else(|| Target::Name(file.clone())))
     }
 
-    /// The same where the module has it from another.
+    /// As [`Self::find`], for a name that the module imports.
     fn through_import(
         &self,
         module: &[String],
         name: &str,
         rest: &[String],
-        passes: usize,
+        reexports: usize,
     ) -> Option<Target> {
-        if passes > MAX_PASSES {
+        if reexports > MAX_REEXPORTS {
             return None;
         }
         let (_, source) = self.sources.get(self.files.get(module)?)?;
@@ -165,14 +165,14 @@ impl Program {
         }
         path.extend_from_slice(rest);
         let scope = [module, &import.of.inside].concat();
-        // A name that stands for itself is one of another crate.
+        // A name that resolves to itself belongs to another crate.
         if path.first().is_some_and(|first| first == name) && path.len() == 1 + rest.len() {
             return None;
         }
-        self.resolve(&scope, &path, passes + 1)
+        self.resolve(&scope, &path, reexports + 1)
     }
 
-    /// Whether an import of everything has `name` in it.
+    /// Whether a glob import contains `name`.
     fn has(&self, module: &[String], import: &Import, name: &str) -> bool {
         let Mention { path, .. } = &import.of;
         let stem = path.get(..path.len().saturating_sub(1)).unwrap_or_default();
@@ -198,10 +198,10 @@ impl Program {
     }
 }
 
-/// What a path leads to.
+/// The result of resolving a path.
 enum Target {
-    /// A module: whoever names something in it uses that.
+    /// A module; using it is not a dependency, but naming an item in it is.
     Module,
-    /// A name, in this file.
+    /// An item, defined in this file.
     Name(PathBuf),
 }
