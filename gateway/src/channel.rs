@@ -75,12 +75,12 @@ async fn hear(channel: &Packets, ingress: &Ingress) -> Result<(), ChannelError> 
                 let asked = ingress.clone();
                 let task = tokio::spawn(async move {
                     asked.empty().await;
-                    asked.tell(FromGateway::Empty).await;
+                    asked.tell(FromGateway::Drained).await;
                 });
                 // A supervisor that was restarted asks again, and is told once.
                 waiting.replace(task.abort_handle()).into_iter().for_each(|task| task.abort());
             }
-            ToGateway::Count => ingress.tell(FromGateway::Counted(ingress.counters())).await,
+            ToGateway::Count => ingress.tell(FromGateway::Counters(ingress.counters())).await,
             ToGateway::Loaned { id, errno } => ingress.loaned(id, fds.pop(), errno),
         }
     }
@@ -89,7 +89,7 @@ async fn hear(channel: &Packets, ingress: &Ingress) -> Result<(), ChannelError> 
 async fn count(channel: &Packets, ingress: &Ingress) -> Result<(), ChannelError> {
     loop {
         ingress.changed().await;
-        channel.send(&encode(&FromGateway::Counted(ingress.counters()))?).await?;
+        channel.send(&encode(&FromGateway::Counters(ingress.counters()))?).await?;
         sleep(PACE).await;
     }
 }

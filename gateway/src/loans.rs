@@ -1,6 +1,6 @@
 //! Sockets that the supervisor makes, for connections that find every port of this machine taken.
 //!
-//! Its law: at most [`MOST_LOANS`] are asked for at once, and whoever has stopped waiting leaves nothing behind. To bind a socket
+//! Its law: at most [`MAX_LOANS`] are asked for at once, and whoever has stopped waiting leaves nothing behind. To bind a socket
 //! beside another's takes `CAP_NET_ADMIN`, which the gateway does not have.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cloister_wire::gateway::{FromGateway, MOST_LOANS};
+use cloister_wire::gateway::{FromGateway, MAX_LOANS};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// What is asked for and not given yet.
@@ -29,7 +29,7 @@ struct Waiting {
 impl Loans {
     /// Nothing is asked for yet.
     pub(crate) fn new(outgoing: mpsc::Sender<FromGateway>) -> Self {
-        Self { permits: Semaphore::new(MOST_LOANS), waiting: Mutex::default(), outgoing }
+        Self { permits: Semaphore::new(MAX_LOANS), waiting: Mutex::default(), outgoing }
     }
 
     /// A socket that can be connected to `to`. How long it may take is the caller's business.
@@ -44,7 +44,7 @@ impl Loans {
             id
         };
         let _entry = Entry { loans: self, id };
-        self.outgoing.send(FromGateway::Borrow { id, to, speaks }).await.map_err(io::Error::other)?;
+        self.outgoing.send(FromGateway::Borrow { id, to, sends_first: speaks }).await.map_err(io::Error::other)?;
         answered.await.map_err(io::Error::other)?
     }
 
@@ -86,7 +86,7 @@ mod tests {
         let (outgoing, mut asked) = mpsc::channel(4);
         let loans = Loans::new(outgoing);
         let supervisor = async {
-            let Some(FromGateway::Borrow { id, to: TO, speaks: true }) = asked.recv().await else { panic!() };
+            let Some(FromGateway::Borrow { id, to: TO, sends_first: true }) = asked.recv().await else { panic!() };
             loans.answered(id, Some(std::fs::File::open("/dev/null").unwrap().into()), None);
             let Some(FromGateway::Borrow { id, .. }) = asked.recv().await else { panic!() };
             loans.answered(id, None, Some(1));
@@ -102,7 +102,7 @@ mod tests {
     async fn who_gives_up_leaves_nothing_behind() {
         let (outgoing, _asked) = mpsc::channel(64);
         let loans = Loans::new(outgoing);
-        for _ in 0..2 * MOST_LOANS {
+        for _ in 0..2 * MAX_LOANS {
             let waited = tokio::time::timeout(Duration::from_secs(1), loans.borrow(TO, true)).await;
             assert!(waited.is_err());
         }

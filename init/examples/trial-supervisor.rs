@@ -85,7 +85,7 @@ impl Trial {
                 self.ask(&FromSupervisor::Forget { name: "web".into() })?;
                 self.next()
             }
-            FromInit::StopAsked { .. } => self.power_off(),
+            FromInit::StopRequested { .. } => self.power_off(),
             _ => Ok(()),
         }
     }

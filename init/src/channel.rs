@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use cloister_sys::fdpass::{MAX_FDS, recv_with_fds, send_with_fds};
 use cloister_wire::frame::{self, Decoder, HOLD_LIMIT};
-use cloister_wire::hold::{FromInit, FromSupervisor, LastWords};
+use cloister_wire::hold::{FromInit, FromSupervisor, RawState};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 /// Bytes read at a time. Frames are small but for spawns with files in them.
@@ -33,7 +33,7 @@ pub struct Channel {
 }
 
 /// A message and the descriptors it names.
-pub type Request = (FromSupervisor<LastWords>, Vec<OwnedFd>);
+pub type Request = (FromSupervisor<RawState>, Vec<OwnedFd>);
 
 #[derive(Debug)]
 struct Outgoing {
@@ -144,7 +144,7 @@ impl Channel {
     /// The next whole message and the descriptors it names.
     pub fn next_request(&mut self) -> Result<Option<Request>, ChannelError> {
         let nonsense = |error: frame::FrameError| ChannelError::Nonsense(error.to_string());
-        let Some(message) = self.decoder.next_message::<FromSupervisor<LastWords>>().map_err(nonsense)?
+        let Some(message) = self.decoder.next_message::<FromSupervisor<RawState>>().map_err(nonsense)?
         else {
             if self.arrived.len() > MAX_WAITING_FDS {
                 return Err(ChannelError::Nonsense("descriptors that no frame names".into()));
@@ -251,7 +251,7 @@ mod tests {
         let (mut channel, _far) = peer();
         let why = "x".repeat(64 * 1024);
         let full =
-            (0..1000).find_map(|_| channel.send(&FromInit::StopAsked { why: why.clone() }, vec![]).err());
+            (0..1000).find_map(|_| channel.send(&FromInit::StopRequested { why: why.clone() }, vec![]).err());
         assert!(matches!(full, Some(ChannelError::Full)));
     }
 
@@ -259,7 +259,7 @@ mod tests {
     fn what_was_queued_is_sent_when_it_reads_again() {
         let (mut channel, mut far) = peer();
         let why = "x".repeat(512 * 1024);
-        channel.send(&FromInit::StopAsked { why }, vec![]).unwrap();
+        channel.send(&FromInit::StopRequested { why }, vec![]).unwrap();
         assert!(channel.is_waiting());
         let reader = std::thread::spawn(move || {
             let mut length = [0; 4];
@@ -273,7 +273,7 @@ mod tests {
             rustix::event::poll(&mut ready, None).unwrap();
             channel.flush().unwrap();
         }
-        assert_eq!(reader.join().unwrap(), 512 * 1024 + r#"{"stop-asked":{"why":""}}"#.len());
+        assert_eq!(reader.join().unwrap(), 512 * 1024 + r#"{"stop-requested":{"why":""}}"#.len());
     }
 
     #[test]

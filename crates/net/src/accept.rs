@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 
-use crate::gate::{Gate, Pass};
+use crate::gate::{Gate, Permit};
 use crate::identity::{self, Identity};
 use crate::listener::Listener;
 use crate::next::next;
@@ -73,13 +73,13 @@ pub trait Admission {
 
 /// Connections over the limit wait to be accepted.
 impl Admission for Gate {
-    type Place = Pass;
+    type Place = Permit;
 
-    async fn reserve(&self) -> Option<Pass> {
+    async fn reserve(&self) -> Option<Permit> {
         Some(self.enter().await)
     }
 
-    fn admit(&self, reserved: Option<Pass>, _: &Identity) -> Option<Pass> {
+    fn admit(&self, reserved: Option<Permit>, _: &Identity) -> Option<Permit> {
         reserved
     }
 
@@ -175,11 +175,11 @@ mod tests {
     #[tokio::test]
     async fn behind_a_gate_a_connection_over_the_limit_waits_until_another_closes() {
         let gate = Gate::new(1);
-        let pass = gate.enter().await;
+        let permit = gate.enter().await;
         let (address, mut served) = serve(gate.clone(), Entrance::anyone);
         let _client = TcpStream::connect(address).unwrap();
         tokio::time::timeout(Duration::from_millis(50), served.recv()).await.unwrap_err();
-        drop(pass);
+        drop(permit);
         assert_eq!(served.recv().await.unwrap().1, Identity::Unknown);
     }
 }

@@ -40,7 +40,7 @@ struct Inside {
 
 /// A permit for one connection. Dropping it releases the capacity.
 #[derive(Debug)]
-pub struct Pass {
+pub struct Permit {
     permit: Option<OwnedSemaphorePermit>,
     inside: Arc<Inside>,
 }
@@ -78,12 +78,12 @@ impl Gate {
     }
 
     /// Waits for a permit.
-    pub async fn enter(&self) -> Pass {
+    pub async fn enter(&self) -> Permit {
         loop {
             // No semaphore is ever closed; if one were, this would wait for a permit to be released instead of busy-looping.
             let freed = self.inside.freed.notified();
-            if let Some(pass) = self.try_enter() {
-                return pass;
+            if let Some(permit) = self.try_enter() {
+                return permit;
             }
             let entered = tokio::select! {
                 biased;
@@ -91,7 +91,7 @@ impl Gate {
                 common = Arc::clone(&self.common).acquire_owned() => common,
             };
             if let Ok(permit) = entered {
-                return self.pass(permit);
+                return self.issue(permit);
             }
             freed.await;
         }
@@ -99,11 +99,11 @@ impl Gate {
 
     /// A permit, if one is available now.
     #[must_use]
-    pub fn try_enter(&self) -> Option<Pass> {
+    pub fn try_enter(&self) -> Option<Permit> {
         [&self.own, &self.common]
             .into_iter()
             .find_map(|capacity| Arc::clone(capacity).try_acquire_owned().ok())
-            .map(|permit| self.pass(permit))
+            .map(|permit| self.issue(permit))
     }
 
     /// Number of open connections, of this and all related gates.
@@ -134,13 +134,13 @@ impl Gate {
         self.inside.freed.notified()
     }
 
-    fn pass(&self, permit: OwnedSemaphorePermit) -> Pass {
+    fn issue(&self, permit: OwnedSemaphorePermit) -> Permit {
         self.inside.count.fetch_add(1, Ordering::AcqRel);
-        Pass { permit: Some(permit), inside: Arc::clone(&self.inside) }
+        Permit { permit: Some(permit), inside: Arc::clone(&self.inside) }
     }
 }
 
-impl Drop for Pass {
+impl Drop for Permit {
     fn drop(&mut self) {
         // A notified waiter must find the capacity available.
         drop(self.permit.take());
@@ -153,7 +153,7 @@ impl Drop for Pass {
 /// `reserve` are for other purposes. It raises the process's descriptor limit as far as allowed; child processes started after
 /// that inherit it.
 #[must_use]
-pub fn room(cap: usize, reserve: usize) -> usize {
+pub fn connection_capacity(cap: usize, reserve: usize) -> usize {
     let wanted = cap.saturating_mul(DESCRIPTORS).saturating_add(reserve);
     let limit = raise_descriptors(u64::try_from(wanted).unwrap_or(u64::MAX));
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -202,9 +202,9 @@ mod tests {
         let gates = Gate::divide(16, 4);
         let [idle, other, ..] = gates.as_slice() else { panic!() };
         // Two reserved ones, and the shared half.
-        let taken: Vec<Pass> = std::iter::from_fn(|| idle.try_enter()).collect();
+        let taken: Vec<Permit> = std::iter::from_fn(|| idle.try_enter()).collect();
         assert_eq!(taken.len(), 10);
-        let kept: Vec<Pass> = std::iter::from_fn(|| other.try_enter()).collect();
+        let kept: Vec<Permit> = std::iter::from_fn(|| other.try_enter()).collect();
         assert_eq!((kept.len(), other.inside()), (2, 12));
         let waiting = tokio::spawn({
             let other = other.clone();
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn a_single_listener_has_the_whole_capacity() {
         let gates = Gate::divide(5, 1);
-        let taken: Vec<Pass> =
+        let taken: Vec<Permit> =
             gates.iter().flat_map(|gate| std::iter::from_fn(|| gate.try_enter())).collect();
         assert_eq!(taken.len(), 5);
     }
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn every_listener_admits_at_least_one_connection() {
         let gates = Gate::divide(2, 8);
-        let taken: Vec<Pass> = gates.iter().filter_map(Gate::try_enter).collect();
+        let taken: Vec<Permit> = gates.iter().filter_map(Gate::try_enter).collect();
         assert_eq!(taken.len(), 8);
     }
 
@@ -235,14 +235,14 @@ mod tests {
     async fn an_empty_gate_is_noticed() {
         let gate = Gate::new(1);
         gate.empty().await;
-        let pass = gate.enter().await;
+        let permit = gate.enter().await;
         let empty = tokio::spawn({
             let gate = gate.clone();
             async move { gate.empty().await }
         });
         tokio::task::yield_now().await;
         assert!(!empty.is_finished());
-        drop(pass);
+        drop(permit);
         empty.await.unwrap();
     }
 

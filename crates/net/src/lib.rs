@@ -8,7 +8,7 @@
 //! | [`Stream`] | a connected vsock, TCP or Unix socket |
 //! | [`Listener`] | a listening vsock, TCP or Unix socket |
 //! | [`accept_each`], [`Entrance`] | the accept loop: identifies each peer, and serves each connection in its own task |
-//! | [`Gate`], [`room()`], [`places`] | limits on concurrent connections: in total, and per peer |
+//! | [`Gate`], [`connection_capacity()`], [`places`] | limits on concurrent connections: in total, and per peer |
 //! | [`identity`] | the identity of a peer |
 //! | [`OwnedPort`], [`diag`] | connections to a port only if it belongs to a given service |
 //! | [`channel`] | hello and frames over a stream |
@@ -36,9 +36,9 @@ mod stream;
 
 pub use accept::{Admission, Entrance, accept_each};
 pub use deadline::{Late, within};
-pub use gate::{Gate, Pass, room};
+pub use gate::{Gate, Permit, connection_capacity};
 pub use identity::Identity;
 pub use listener::{Listener, Peer};
 pub use owned::{NotReached, OwnedPort, own_cgroup, prepare_diagnosis};
 pub use processors::processors;
-pub use stream::{Stream, tcp_beside};
+pub use stream::{Stream, tcp_on_shared_port};

@@ -53,8 +53,8 @@ mod tests {
         wait_for_resources(gate.connection_closed()).await;
         let pause = start.elapsed();
         assert!((Duration::from_millis(1)..Duration::from_secs(1)).contains(&pause), "{pause:?}");
-        let pass = gate.enter().await;
-        tokio::join!(wait_for_resources(gate.connection_closed()), async { drop(pass) });
+        let permit = gate.enter().await;
+        tokio::join!(wait_for_resources(gate.connection_closed()), async { drop(permit) });
         assert_eq!(start.elapsed(), pause, "the end of a connection ends the wait");
     }
 }

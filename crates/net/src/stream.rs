@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub use connect::tcp_beside;
+pub use connect::tcp_on_shared_port;
 
 use crate::{resources, scratch};
 

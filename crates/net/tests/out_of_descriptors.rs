@@ -6,7 +6,7 @@ use std::io::Read;
 use std::net::TcpStream;
 
 use cloister_net::places::{Limits, Places};
-use cloister_net::{Entrance, Gate, Listener, accept_each, room};
+use cloister_net::{Entrance, Gate, Listener, accept_each, connection_capacity};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[tokio::test]
@@ -16,10 +16,10 @@ async fn clients_wait_while_no_descriptor_is_free_and_are_served_afterwards() {
     let mut client = TcpStream::connect(listener.tcp_address().unwrap()).unwrap();
     let other = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
     let mut other_client = TcpStream::connect(other.tcp_address().unwrap()).unwrap();
-    assert_eq!(room(100, 10), 100);
+    assert_eq!(connection_capacity(100, 10), 100);
     let limit = Rlimit { current: Some(64), ..getrlimit(Resource::Nofile) };
     setrlimit(Resource::Nofile, limit).unwrap();
-    assert_eq!(room(10, 10), 10, "64 descriptors are enough for ten connections");
+    assert_eq!(connection_capacity(10, 10), 10, "64 descriptors are enough for ten connections");
     let hoard: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
     let error = listener.accept().await.unwrap_err();
     assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::MFILE.raw_os_error()));
@@ -32,7 +32,7 @@ async fn clients_wait_while_no_descriptor_is_free_and_are_served_afterwards() {
         async move { seen.send(stream).await.unwrap() }
     })));
 
-    let pass = gate.enter().await;
+    let permit = gate.enter().await;
     let next = tokio::spawn({
         let gate = gate.clone();
         async move { gate.next(&listener).await }
@@ -41,7 +41,7 @@ async fn clients_wait_while_no_descriptor_is_free_and_are_served_afterwards() {
     assert!(!next.is_finished());
     assert!(served.try_recv().is_err());
     drop(hoard);
-    drop(pass);
+    drop(permit);
 
     let (stream, _) = next.await.unwrap();
     stream.send_all(b"!").await.unwrap();

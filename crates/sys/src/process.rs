@@ -78,7 +78,7 @@ pub fn fork_into(cgroup: impl AsFd) -> io::Result<Fork> {
 }
 
 /// As [`fork_into`], with the child as process 1 of a new PID namespace: when it exits, the kernel kills all others in it.
-pub fn fork_first_into(cgroup: impl AsFd) -> io::Result<Fork> {
+pub fn fork_into_pid_namespace(cgroup: impl AsFd) -> io::Result<Fork> {
     clone_into(cgroup, CLONE_NEWPID)
 }
 
@@ -141,7 +141,7 @@ impl Child {
     /// name.
     ///
     /// Errors: `EPERM` if the process is not root.
-    pub fn leave_namespaces(&mut self, also_names: bool) -> io::Result<()> {
+    pub fn unshare_namespaces(&mut self, also_names: bool) -> io::Result<()> {
         let names = if also_names { libc::CLONE_NEWUTS } else { 0 };
         let kinds = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP | libc::CLONE_NEWIPC | names;
         // SAFETY: these flags change name spaces, not which descriptors are open; there is one thread.
@@ -152,8 +152,8 @@ impl Child {
     /// Makes this process stop with `SIGTRAP` after a successful exec, before the program's first instruction (`PTRACE_TRACEME`,
     /// ptrace(2)). Closed descriptors alone do not prove a successful exec, which may still kill the process after closing them.
     ///
-    /// The parent is notified of every other signal before this process receives it, until it detaches ([`let_go`]).
-    pub fn stop_as_program(&mut self) -> io::Result<()> {
+    /// The parent is notified of every other signal before this process receives it, until it detaches ([`detach`]).
+    pub fn stop_after_exec(&mut self) -> io::Result<()> {
         trace(TRACE_ME, None, 0)
     }
 
@@ -202,14 +202,14 @@ pub fn read_only_copy(path: &str) -> io::Result<OwnedFd> {
 /// Detaches from a child that stopped after exec, which then continues. It receives `signal` first, unless that is 0.
 ///
 /// Errors: `ESRCH` if the process is not such a child, or was killed.
-pub fn let_go(child: Pid, signal: u8) -> io::Result<()> {
+pub fn detach(child: Pid, signal: u8) -> io::Result<()> {
     trace(DETACH, Some(child), signal)
 }
 
 /// Continues a child that stopped because of `signal` before its exec, and delivers the signal.
 ///
-/// Errors: as [`let_go`].
-pub fn hand_on(child: Pid, signal: u8) -> io::Result<()> {
+/// Errors: as [`detach`].
+pub fn resume(child: Pid, signal: u8) -> io::Result<()> {
     trace(CONTINUE, Some(child), signal)
 }
 
@@ -268,8 +268,8 @@ mod tests {
         let pid = Pid::from_child(&child);
         let (_, status) = waitpid(Some(pid), WaitOptions::empty()).unwrap().unwrap();
         assert_eq!(status.stopping_signal(), Some(Signal::TRAP.as_raw()));
-        let_go(pid, 0).unwrap();
+        detach(pid, 0).unwrap();
         assert!(child.wait().unwrap().success());
-        assert_eq!(let_go(pid, 0).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        assert_eq!(detach(pid, 0).unwrap_err().raw_os_error(), Some(libc::ESRCH));
     }
 }

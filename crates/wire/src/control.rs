@@ -259,7 +259,7 @@ pub struct FromHost {
 
 /// A request to the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// Check that the supervisor responds.
     Ping,
@@ -309,7 +309,7 @@ pub enum Verb {
 
 /// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "reply", rename_all = "kebab-case")]
+#[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Reply {
     /// The request succeeded or is in progress.
     Done,
@@ -340,11 +340,20 @@ mod tests {
     #[test]
     fn a_request_has_these_bytes() {
         let stop = FromHost { id: 3, request: Request::Stop };
-        assert_eq!(serde_json::to_string(&stop).unwrap(), r#"{"id":3,"request":{"ask":"stop"}}"#);
+        assert_eq!(serde_json::to_string(&stop).unwrap(), r#"{"id":3,"request":{"type":"stop"}}"#);
     }
 
     #[test]
-    fn a_status_read_back_is_the_status_written() {
+    fn a_reply_has_these_bytes() {
+        let refused = FromGuest::Reply { id: 3, reply: Reply::Refused { why: "no".into() } };
+        assert_eq!(
+            serde_json::to_string(&refused).unwrap(),
+            r#"{"type":"reply","id":3,"reply":{"type":"refused","why":"no"}}"#
+        );
+    }
+
+    #[test]
+    fn a_decoded_status_is_the_encoded_one() {
         let status = Status {
             seq: 4,
             state: State::Fatal { stage: "manifest".into(), error: "a \"quote\"\nand a line".into() },
@@ -364,7 +373,7 @@ mod tests {
     #[test]
     fn an_undefined_request_is_refused() {
         assert!(
-            serde_json::from_str::<FromHost>(r#"{"id":1,"request":{"ask":"exec","argv":["sh"]}}"#).is_err()
+            serde_json::from_str::<FromHost>(r#"{"id":1,"request":{"type":"exec","argv":["sh"]}}"#).is_err()
         );
     }
 

@@ -41,19 +41,19 @@ pub const MAX_LINE: usize = 512;
 
 /// Maximum number of concurrent connections, divided among the ports as `host-sleeve` divides them. It leaves further clients
 /// in its listen queues, so only a host that does not behave like it reaches the limit.
-pub const MOST_CONNECTIONS: usize = 4096;
+pub const MAX_CONNECTIONS: usize = 4096;
 
 /// Maximum number of concurrent connections whose header has not been read yet, and whose port is therefore unknown: a burst of
 /// clients, until each header is read. Further ones wait in the listen queue.
-pub const MOST_UNREAD: usize = 256;
+pub const MAX_UNREAD: usize = 256;
 
 /// Descriptors of the gateway for everything but forwarded connections: 512 for its listeners, reactors and the relay's pipes,
 /// and one for each connection whose header has not been read.
-pub const RESERVED_DESCRIPTORS: usize = 512 + MOST_UNREAD;
+pub const RESERVED_DESCRIPTORS: usize = 512 + MAX_UNREAD;
 
 /// Maximum number of pending socket requests to the supervisor: a connection that finds every port in use needs one, until the
 /// reply arrives.
-pub const MOST_LOANS: usize = 16;
+pub const MAX_LOANS: usize = 16;
 
 /// A message from the supervisor to the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ pub enum ToGateway {
         /// Whether more entries follow in the next packet.
         more: bool,
     },
-    /// Refuse new connections from now on, and send [`FromGateway::Empty`] when no connection is open.
+    /// Refuse new connections from now on, and send [`FromGateway::Drained`] when no connection is open.
     Drain,
     /// Send the counters now.
     Count,
@@ -102,22 +102,22 @@ pub enum FromGateway {
     /// It uses the table that was sent last.
     Ready,
     /// The counters since its start. Sent at the first change after a pause, and on request.
-    Counted(IngressCounters),
+    Counters(IngressCounters),
     /// A connection was refused. Sent at most a few times in ten seconds.
     Refused {
         /// A line for the log, at most [`MAX_LINE`] bytes.
         line: String,
     },
     /// All connections are closed after [`ToGateway::Drain`].
-    Empty,
-    /// Create a TCP socket that is bound to a local port which another program may use as well. At most [`MOST_LOANS`] at once.
+    Drained,
+    /// Create a TCP socket that is bound to a local port which another program may use as well. At most [`MAX_LOANS`] at once.
     Borrow {
         /// Chosen by the gateway and repeated in the reply.
         id: u64,
         /// The address that the socket will be connected to: a loopback address.
         to: SocketAddr,
         /// Whether data will be sent immediately ([`Target::proxy_protocol`], or bytes received with the header).
-        speaks: bool,
+        sends_first: bool,
     },
 }
 
@@ -201,16 +201,16 @@ mod tests {
     fn messages_of_the_gateway_have_these_bytes() {
         let counters = IngressCounters { accepted: 1, open: 2, refused: 3, bytes_in: 4, bytes_out: 5 };
         has_bytes(
-            &FromGateway::Counted(counters),
-            r#"{"counted":{"accepted":1,"open":2,"refused":3,"bytes_in":4,"bytes_out":5}}"#,
+            &FromGateway::Counters(counters),
+            r#"{"counters":{"accepted":1,"open":2,"refused":3,"bytes_in":4,"bytes_out":5}}"#,
         );
         has_bytes(&FromGateway::Ready, r#""ready""#);
-        has_bytes(&FromGateway::Empty, r#""empty""#);
+        has_bytes(&FromGateway::Drained, r#""drained""#);
         has_bytes(&FromGateway::Refused { line: "no".into() }, r#"{"refused":{"line":"no"}}"#);
         let to = "127.0.0.1:8080".parse().unwrap();
         has_bytes(
-            &FromGateway::Borrow { id: 3, to, speaks: true },
-            r#"{"borrow":{"id":3,"to":"127.0.0.1:8080","speaks":true}}"#,
+            &FromGateway::Borrow { id: 3, to, sends_first: true },
+            r#"{"borrow":{"id":3,"to":"127.0.0.1:8080","sends_first":true}}"#,
         );
     }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The version of every channel in this crate. It changes when an old peer could misread a new one.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The channels that start with a [`Hello`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,7 +94,7 @@ mod tests {
         let hello = Hello::new(Protocol::Control, Role::Host);
         assert_eq!(
             serde_json::to_string(&hello).unwrap(),
-            r#"{"protocol":"control","version":2,"role":"host"}"#
+            r#"{"protocol":"control","version":3,"role":"host"}"#
         );
     }
 
@@ -103,7 +103,7 @@ mod tests {
         let hello = Hello { version: 7, ..Hello::new(Protocol::Logs, Role::Host) };
         assert_eq!(
             hello.check(Protocol::Logs).unwrap_err().to_string(),
-            "the peer speaks version 7 of this channel, this side speaks version 2"
+            "the peer speaks version 7 of this channel, this side speaks version 3"
         );
     }
 

@@ -50,7 +50,7 @@ pub enum FromInit {
         name: String,
         /// The step that failed: `cgroup`, `mounts`, `user`, `exec`, …
         step: String,
-        /// The system's error number, 0 if there is none, or [`STARTED_NOTHING`].
+        /// The system's error number, 0 if there is none, or [`EXITED_BEFORE_EXEC`].
         errno: i32,
         /// Human-readable: the step, the path or value, and the error text.
         error: String,
@@ -73,7 +73,7 @@ pub enum FromInit {
         name: String,
     },
     /// A shutdown was requested: by SIGTERM or SIGINT to PID 1, or by the power button.
-    StopAsked {
+    StopRequested {
         /// Which of them, human-readable.
         why: String,
     },
@@ -135,7 +135,7 @@ pub struct Ended {
 }
 
 /// A message from the supervisor. `S` is the reader's type for the final state: init only forwards it, so it reads it as
-/// [`LastWords`].
+/// [`RawState`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FromSupervisor<S = State> {
@@ -185,11 +185,11 @@ pub enum FromSupervisor<S = State> {
 }
 
 /// A [`State`] as unparsed JSON, for a reader that only forwards it.
-pub type LastWords = Box<serde_json::value::RawValue>;
+pub type RawState = Box<serde_json::value::RawValue>;
 
 /// The error number of [`FromInit::SpawnFailed`] for a process that exited before its program ran, killed by another process or
 /// for lack of memory: `ECHILD`, which no step of a start returns.
-pub const STARTED_NOTHING: i32 = 10;
+pub const EXITED_BEFORE_EXEC: i32 = 10;
 
 /// Maximum number of descriptors in init's stash: two log histories for each of 60 services and a few servants, the servants'
 /// sockets, and the supervisor's own.
@@ -254,7 +254,7 @@ pub struct View {
     pub cwd: String,
     /// Whether the program itself is process 1 of its PID namespace, instead of running below Cloister's first process
     /// ([`crate::first`]).
-    pub as_first: bool,
+    pub as_pid_1: bool,
     /// The writable paths in a root that is mounted read-only; `None` leaves the root writable.
     pub writable: Option<Vec<String>>,
     /// Paths that are bind-mounted over themselves before anything else, so that no process in this view can rename, remove or
@@ -317,7 +317,7 @@ mod tests {
         let state = State::Exited { service: "web".into(), code: 3 };
         let frame =
             crate::frame::encode(&FromSupervisor::PowerOff { state }, crate::frame::HOLD_LIMIT).unwrap();
-        let read: FromSupervisor<LastWords> = crate::frame::decode(&frame[crate::frame::HEADER..]).unwrap();
+        let read: FromSupervisor<RawState> = crate::frame::decode(&frame[crate::frame::HEADER..]).unwrap();
         let FromSupervisor::PowerOff { state } = read else { panic!("{read:?}") };
         assert_eq!(state.get(), r#"{"state":"exited","service":"web","code":3}"#);
     }

@@ -53,14 +53,14 @@ mod tests {
     #[test]
     fn the_header_has_these_bytes() {
         let header = Header {
-            version: 2,
+            version: 3,
             port: 80,
             client: Some("192.0.2.7:50000".parse().unwrap()),
             framing: Framing::Chunked,
         };
         assert_eq!(
             serde_json::to_string(&header).unwrap(),
-            r#"{"version":2,"port":80,"client":"192.0.2.7:50000","framing":"chunked"}"#
+            r#"{"version":3,"port":80,"client":"192.0.2.7:50000","framing":"chunked"}"#
         );
     }
 

@@ -113,7 +113,7 @@ async fn a_service_that_asks_for_it_learns_who_its_client_is() {
 async fn what_the_manifest_does_not_name_is_refused() {
     let mut bench = bench(4, false).await;
     let header =
-        frame::encode_bytes(br#"{"version":2,"port":22,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
+        frame::encode_bytes(br#"{"version":3,"port":22,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
     assert!(bench.refusal(&header).await.ends_with("the manifest has no ingress port 22"));
     assert_eq!(bench.ingress.counters().refused, 1);
 }
@@ -123,9 +123,9 @@ async fn a_header_that_is_none_is_refused() {
     let mut bench = bench(4, false).await;
     assert!(bench.refusal(b"GET / HTTP/1.1\r\n\r\n").await.contains("exceeds this channel's limit of 1024"));
     let future =
-        frame::encode_bytes(br#"{"version":3,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
-    assert!(bench.refusal(&future).await.contains("speaks version 3"));
-    let path = br#"{"version":2,"port":80,"framing":"chunked","path":"/etc"}"#;
+        frame::encode_bytes(br#"{"version":4,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
+    assert!(bench.refusal(&future).await.contains("speaks version 4"));
+    let path = br#"{"version":3,"port":80,"framing":"chunked","path":"/etc"}"#;
     let path = frame::encode_bytes(path, HEADER_LIMIT).unwrap();
     assert!(bench.refusal(&path).await.contains("unknown field `path`"));
 }
@@ -136,7 +136,7 @@ async fn a_service_that_does_not_listen_is_told_in_the_log() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     drop(std::mem::replace(&mut bench.service, free));
     let header =
-        frame::encode_bytes(br#"{"version":2,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
+        frame::encode_bytes(br#"{"version":3,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
     let target = bench.target;
     let why = format!(
         "ingress port 80: no service answers on TCP port {target}: nothing listens on 127.0.0.1:{target} or [::1]:{target}"

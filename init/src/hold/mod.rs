@@ -17,7 +17,7 @@ mod state;
 mod tests;
 
 use cloister_wire::control::Exit;
-use cloister_wire::hold::{FromInit, FromSupervisor, LastWords, Spawn};
+use cloister_wire::hold::{FromInit, FromSupervisor, RawState, Spawn};
 
 pub use self::state::HoldState;
 
@@ -32,7 +32,7 @@ pub enum Event {
     /// No supervisor could be forked.
     NoSupervisor(Failure),
     /// The supervisor asks for something.
-    Asked(FromSupervisor<LastWords>),
+    Asked(FromSupervisor<RawState>),
     /// The supervisor cannot be talked to any more: it closed its socket, does not read, or does not speak the protocol.
     Lost(String),
     /// A process was forked for the holding of this name.
@@ -85,7 +85,7 @@ pub enum Event {
         name: String,
     },
     /// Somebody wants the machine to end.
-    StopAsked(String),
+    StopRequested(String),
 }
 
 /// A process that did not start.

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use cloister_wire::control::{self, Cause, Exit};
 use cloister_wire::hello;
-use cloister_wire::hold::{Ended, FromInit, Held, STARTED_NOTHING, Welcome};
+use cloister_wire::hold::{Ended, FromInit, Held, EXITED_BEFORE_EXEC, Welcome};
 
 use super::{Action, Event, Failure};
 
@@ -18,7 +18,7 @@ pub(super) const CRASH_WINDOW_NS: u64 = 60_000_000_000;
 
 /// Errors of a supervisor's start that may be gone a moment later: the machine lacked something (`EAGAIN`, `ENOMEM`, `ENFILE`,
 /// `EMFILE`, `ENOSPC`), or the process was killed on its way, or took too long (`ETIMEDOUT`). Others are the ramdisk's.
-const PASSING: [i32; 7] = [11, 12, 23, 24, 28, 110, STARTED_NOTHING];
+const PASSING: [i32; 7] = [11, 12, 23, 24, 28, 110, EXITED_BEFORE_EXEC];
 
 /// How often in a row a supervisor's start may fail like that. With [`FIRST_PAUSE_MS`] doubled each time that is 6.3 s: what is
 /// short for longer than a stop takes will not come back.
@@ -126,9 +126,9 @@ impl HoldState {
                 }
                 self.tell(FromInit::Stashed { name })
             }
-            Event::StopAsked(why) => {
+            Event::StopRequested(why) => {
                 self.stop_asked = Some(why.clone());
-                self.tell(FromInit::StopAsked { why })
+                self.tell(FromInit::StopRequested { why })
             }
         }
     }
@@ -152,7 +152,7 @@ impl HoldState {
             held: self.held.iter().filter_map(Holding::told).collect(),
         }));
         if let Some(why) = self.stop_asked.clone() {
-            actions.extend(self.tell(FromInit::StopAsked { why }));
+            actions.extend(self.tell(FromInit::StopRequested { why }));
         }
         actions
     }
@@ -330,12 +330,12 @@ impl Failure {
     /// The failure of a child that ended in a step without a word.
     pub(crate) fn early(step: &str) -> Self {
         let error = [step, ": it ended before its program ran"].concat();
-        Self { step: step.to_owned(), errno: STARTED_NOTHING, error }
+        Self { step: step.to_owned(), errno: EXITED_BEFORE_EXEC, error }
     }
 
     /// Adds what a child that ended without a reason of its own died of.
     fn ended(&mut self, exit: &Exit) {
-        if self.errno == STARTED_NOTHING {
+        if self.errno == EXITED_BEFORE_EXEC {
             self.error.push_str(", ");
             self.error.push_str(&words(exit));
         }

@@ -2,7 +2,7 @@
 
 use cloister_wire::control::{Cause, Exit};
 use cloister_wire::hold::{
-    FromInit, FromSupervisor, LastWords, Limits, MAX_HELD, Place, STARTED_NOTHING, SignalTarget, Spawn, View,
+    FromInit, FromSupervisor, RawState, Limits, MAX_HELD, Place, EXITED_BEFORE_EXEC, SignalTarget, Spawn, View,
     Welcome,
 };
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ fn spec() -> Box<Spawn> {
         env: vec![],
         place: Place::Root(View {
             cwd: "/".into(),
-            as_first: false,
+            as_pid_1: false,
             writable: None,
             pinned: vec![],
             files: vec![],
@@ -177,7 +177,7 @@ fn a_process_that_is_killed_while_it_becomes_its_program_has_not_started() {
     state.on(forked("web", 10), 2);
     let killed = Exit::Signal { signal: 9, cause: Cause::OutOfMemory };
     let actions = state.on(Event::Reaped { pid: 10, exit: killed }, 3);
-    let [FromInit::SpawnFailed { step, errno: STARTED_NOTHING, error, .. }] = &told(&actions)[..] else {
+    let [FromInit::SpawnFailed { step, errno: EXITED_BEFORE_EXEC, error, .. }] = &told(&actions)[..] else {
         panic!("{actions:?}")
     };
     assert_eq!(
@@ -434,7 +434,7 @@ fn a_supervisor_that_can_never_be_forked_is_fatal_in_the_end() {
 /// A process that was killed on its way to its program.
 fn ended() -> Failure {
     let error = "mounts: it ended before its program ran".into();
-    Failure { step: "mounts".into(), errno: STARTED_NOTHING, error }
+    Failure { step: "mounts".into(), errno: EXITED_BEFORE_EXEC, error }
 }
 
 #[test]
@@ -448,7 +448,7 @@ fn a_process_that_dies_on_its_way_never_started_and_its_death_is_told() {
     let [FromInit::SpawnFailed { step, errno, error, .. }] = told(&actions)[..] else {
         panic!("{actions:?}")
     };
-    assert_eq!((step.as_str(), *errno), ("mounts", STARTED_NOTHING));
+    assert_eq!((step.as_str(), *errno), ("mounts", EXITED_BEFORE_EXEC));
     assert_eq!(error, "mounts: it ended before its program ran, out of memory");
 }
 
@@ -465,9 +465,9 @@ fn a_supervisor_that_dies_on_its_way_is_forked_after_a_pause() {
 fn a_wish_to_stop_survives_a_crash_of_the_supervisor() {
     let mut state = listening();
     crash(&mut state, 1);
-    assert_eq!(state.on(Event::StopAsked("SIGTERM to init".into()), 2), []);
+    assert_eq!(state.on(Event::StopRequested("SIGTERM to init".into()), 2), []);
     let actions = state.on(Event::SupervisorStarted { pid: 20 }, 3);
-    assert!(matches!(told(&actions)[..], [FromInit::Welcome(_), FromInit::StopAsked { .. }]));
+    assert!(matches!(told(&actions)[..], [FromInit::Welcome(_), FromInit::StopRequested { .. }]));
 }
 
 #[test]
@@ -497,7 +497,7 @@ fn an_orphan_is_reaped_and_nobody_is_told() {
 #[test]
 fn the_last_state_is_passed_on_as_it_came() {
     let words = r#"{"state":"exited","service":"web","code":3}"#;
-    let state = LastWords::from(serde_json::value::RawValue::from_string(words.into()).unwrap());
+    let state = RawState::from(serde_json::value::RawValue::from_string(words.into()).unwrap());
     let actions = listening().on(Event::Asked(FromSupervisor::PowerOff { state }), 1);
     assert_eq!(actions, [Action::PowerOff { state: words.into() }]);
 }

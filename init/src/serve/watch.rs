@@ -5,7 +5,7 @@
 use std::io;
 use std::time::Duration;
 
-use cloister_sys::process::{hand_on, let_go};
+use cloister_sys::process::{resume, detach};
 use cloister_wire::control::Exit;
 use cloister_wire::first::Note;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -42,7 +42,7 @@ impl Holder {
             self.take_signals()?;
         }
         if let Some(why) = self.buttons.pressed() {
-            self.take(Event::StopAsked(why));
+            self.take(Event::StopRequested(why));
         }
         self.take_verdicts();
         self.take_times(uptime());
@@ -119,7 +119,7 @@ impl Holder {
             if signal == SIGCHLD {
                 self.more_to_reap = true;
             } else if let Some((_, why)) = STOP_SIGNALS.iter().find(|(number, _)| *number == signal) {
-                self.take(Event::StopAsked((*why).to_owned()));
+                self.take(Event::StopRequested((*why).to_owned()));
             }
         }
         Ok(())
@@ -183,15 +183,15 @@ impl Holder {
     fn stopped(&mut self, child: Pid, signal: i32) {
         if signal == Signal::TRAP.as_raw() {
             self.take_verdicts();
-            if let_go(child, 0).is_ok() {
+            if detach(child, 0).is_ok() {
                 self.take(Event::Launched { pid: u32::try_from(child.as_raw_nonzero().get()).unwrap_or(0) });
             }
         } else if signal == Signal::SEGV.as_raw() {
             // How exec ends a process that it cannot make a program of any more. The kernel spares process 1 of a namespace
             // as long as it is watched (`force_sig_info_to_task`, kernel/signal.c), and it would fault for ever.
-            let_go(child, byte(Some(signal))).unwrap_or_default();
+            detach(child, byte(Some(signal))).unwrap_or_default();
         } else {
-            hand_on(child, byte(Some(signal))).unwrap_or_default();
+            resume(child, byte(Some(signal))).unwrap_or_default();
         }
     }
 

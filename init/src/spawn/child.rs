@@ -86,7 +86,7 @@ impl Order<'_> {
             first.part(child, spec, &standard, verdict)?;
             rustix::process::setsid().at("session", "the main process's own")?;
         }
-        child.stop_as_program().at("privileges", "a stop as the program")?;
+        child.stop_after_exec().at("privileges", "a stop as the program")?;
         let mut descriptors = Vec::from(standard);
         descriptors.extend(self.fds);
         place(child, &descriptors, verdict)?;

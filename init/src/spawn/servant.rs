@@ -38,11 +38,11 @@ pub(super) fn become_one(
     let mut descriptors = vec![open_null()?, order.stdout, order.stderr];
     descriptors.extend(order.fds);
     begin(verdict, MOUNTS);
-    child.leave_namespaces(true).at("mounts", "a private view")?;
+    child.unshare_namespaces(true).at("mounts", "a private view")?;
     empty_root().at("mounts", "an empty root")?;
     lower(spec, verdict)?;
     begin(verdict, DESCRIPTORS);
-    child.stop_as_program().at("privileges", "a stop as the program")?;
+    child.stop_after_exec().at("privileges", "a stop as the program")?;
     place(child, &descriptors, verdict)?;
     *verdict = above(verdict).at("descriptors", "the verdict")?;
     child.take_as(&program, PROGRAM_FD).at("descriptors", path)?;

@@ -78,7 +78,7 @@ const BEGIN_EMPTY: [&str; 2] = ["/tmp/", "/dev/shm/"];
 
 /// Leaves the system's view for the application's.
 pub(super) fn enter(child: &mut Child, view: &View, writable_bytes: u64) -> Result<(), Failure> {
-    child.leave_namespaces(false).at("mounts", "a private view")?;
+    child.unshare_namespaces(false).at("mounts", "a private view")?;
     let program = initctl::take().at("mounts", "initctl")?;
     leave_for(ROOT).at("mounts", ROOT)?;
     for path in &view.pinned {

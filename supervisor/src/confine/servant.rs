@@ -4,7 +4,7 @@
 //! missing shows at once, and one that is too much is a hole for whoever takes it over.
 
 use cloister_net::processors;
-use cloister_wire::gateway::{MOST_CONNECTIONS, PROGRAM, RESERVED_DESCRIPTORS};
+use cloister_wire::gateway::{MAX_CONNECTIONS, PROGRAM, RESERVED_DESCRIPTORS};
 use cloister_wire::hold::{Limits, PROGRAM_FD, Place, Spawn};
 use libc::{c_int, c_long};
 use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
@@ -16,7 +16,7 @@ use super::filter::{self, FilterError};
 pub const GATEWAY_UID: u32 = 61_184;
 
 /// The gateway's memory. 4,000 idle connections were measured at 35 MB: 3 kB of its own for each, 5.6 kB of the kernel's. All of
-/// [`MOST_CONNECTIONS`] and the pipes of full flow (9 MiB) leave 19 MiB for bytes on their way, to which the kernel cuts the windows
+/// [`MAX_CONNECTIONS`] and the pipes of full flow (9 MiB) leave 19 MiB for bytes on their way, to which the kernel cuts the windows
 /// of its TCP sockets. At rest it takes half a megabyte.
 const GATEWAY_MEMORY: u64 = 64 * 1024 * 1024;
 
@@ -222,7 +222,7 @@ pub fn gateway() -> Result<Spawn, FilterError> {
             cpu_millis: None,
             // One thread for each processor that the supervisor may use as well.
             pids: Some(count(processors())),
-            open_files: Some(count(MOST_CONNECTIONS * DESCRIPTORS + RESERVED_DESCRIPTORS)),
+            open_files: Some(count(MAX_CONNECTIONS * DESCRIPTORS + RESERVED_DESCRIPTORS)),
         },
         fds: 2,
     })

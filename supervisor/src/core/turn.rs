@@ -10,7 +10,7 @@ use std::sync::Arc;
 use cloister_manifest::model::{Ready, Root, Service};
 use cloister_net::identity;
 use cloister_wire::control::{MAX_ERROR_TEXT, State as Enclave, bounded};
-use cloister_wire::hold::{FromInit, Held, STARTED_NOTHING};
+use cloister_wire::hold::{FromInit, Held, EXITED_BEFORE_EXEC};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -31,7 +31,7 @@ use crate::world::Paths;
 
 /// Errors of a start that may be gone a moment later: the machine lacked something, or (`EEXIST`) a process that failed
 /// to start before a crash of the supervisor was not reaped yet. Others are the image's, but for
-/// [`STARTED_NOTHING`].
+/// [`EXITED_BEFORE_EXEC`].
 const PASSING: [i32; 8] = [
     libc::EAGAIN,
     libc::ENOMEM,
@@ -278,7 +278,7 @@ impl Core {
                 at: Moment::from_nanos(ended.at_ns),
             }),
             FromInit::Emptied { name } => find(&name).map(|id| Event::Emptied { id }),
-            FromInit::StopAsked { why } => Some(Event::Stop { why }),
+            FromInit::StopRequested { why } => Some(Event::Stop { why }),
             FromInit::Welcome(_) | FromInit::RootMounted { .. } | FromInit::Stashed { .. } => None,
         };
         event.map_or(Ok(()), |event| self.dispatch(event))
@@ -329,7 +329,7 @@ impl FromOutside {
 /// What the step and the error number of a start that failed say of the next.
 fn retry(step: &str, errno: i32) -> Retry {
     match errno {
-        STARTED_NOTHING => Retry::ByPolicy,
+        EXITED_BEFORE_EXEC => Retry::ByPolicy,
         errno if PASSING.contains(&errno) => Retry::Soon,
         _ if SHARED.contains(&step) => Retry::ByPolicy,
         _ => Retry::Never,
@@ -355,6 +355,6 @@ mod tests {
             assert_eq!(retry(step, libc::ENOMEM), Retry::Soon, "{step}");
         }
         assert_eq!(retry("exec", libc::ENOENT), Retry::Never, "it is the image");
-        assert_eq!(retry("exec", STARTED_NOTHING), Retry::ByPolicy);
+        assert_eq!(retry("exec", EXITED_BEFORE_EXEC), Retry::ByPolicy);
     }
 }

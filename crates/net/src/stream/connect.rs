@@ -42,11 +42,11 @@ impl Stream {
     }
 
     async fn connect_tcp_as(to: SocketAddr, speaks: bool) -> io::Result<Self> {
-        Self::connect_tcp_borrowing(to, speaks, || async { tcp_beside(to, speaks) }).await
+        Self::connect_tcp_borrowing(to, speaks, || async { tcp_on_shared_port(to, speaks) }).await
     }
 
     /// Connects by TCP for a program without `CAP_NET_ADMIN`: if all ports are in use, `borrow` gets a socket from another program that
-    /// has the capability ([`tcp_beside`]). It is called again if the shared port already has a connection to the same address.
+    /// has the capability ([`tcp_on_shared_port`]). It is called again if the shared port already has a connection to the same address.
     ///
     /// Errors: as [`Self::connect_tcp`].
     pub async fn connect_tcp_borrowing<B, F>(to: SocketAddr, speaks: bool, borrow: B) -> io::Result<Self>
@@ -126,7 +126,7 @@ fn tcp_socket(to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {
 /// port is in use. It needs `CAP_NET_ADMIN`.
 ///
 /// Errors: `PermissionDenied` without the capability; `EMFILE`.
-pub fn tcp_beside(to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {
+pub fn tcp_on_shared_port(to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {
     let socket = tcp_socket(to, speaks)?;
     let mut port = next_shared_port();
     if port == to.port() {
