@@ -135,8 +135,8 @@ fn packet<M: DeserializeOwned + Serialize + gateway::Bounded + PartialEq + std::
     }
 }
 
-/// The control channel as the host reads it: frames of an enclave put together to statuses, of which it holds no more than one
-/// and no more than that may have.
+/// The control channel as the host reads it: frames of an enclave are assembled to statuses, each within its limits,
+/// and at most one incomplete status is buffered.
 pub fn statuses(data: &[u8]) {
     let (mut decoder, mut assembly) = (Decoder::new(HOST_LIMIT), Assembly::default());
     for piece in data.chunks(HOST_LIMIT) {
@@ -156,10 +156,10 @@ pub fn statuses(data: &[u8]) {
     }
 }
 
-/// A status that came from frames is the same after it went through frames once more.
+/// A decoded status is unchanged after encoding and decoding it again.
 fn whole_again(status: Status) {
     assert!(status.services.len() <= MAX_SERVICES);
-    // What an enclave writes in short, such as numbers, may be longer in our form.
+    // The re-encoded form can be longer than that of the enclave, for example of numbers.
     let Ok(frames) = control::frames(status.clone()) else { return };
     if frames.len() > MAX_FRAMES {
         return;
@@ -171,7 +171,7 @@ fn whole_again(status: Status) {
         read = match message {
             FromGuest::Status(head) => assembly.head(head).expect("a head that was written"),
             FromGuest::Services(page) => assembly.page(page).expect("a page that was written"),
-            FromGuest::Reply { .. } => panic!("nothing was asked"),
+            FromGuest::Reply { .. } => panic!("no request was sent"),
         };
     }
     assert_eq!(read, Some(status));

@@ -44,7 +44,10 @@ impl Loans {
             id
         };
         let _entry = Entry { loans: self, id };
-        self.outgoing.send(FromGateway::Borrow { id, to, sends_first: speaks }).await.map_err(io::Error::other)?;
+        self.outgoing
+            .send(FromGateway::Borrow { id, to, sends_first: speaks })
+            .await
+            .map_err(io::Error::other)?;
         answered.await.map_err(io::Error::other)?
     }
 
@@ -86,7 +89,9 @@ mod tests {
         let (outgoing, mut asked) = mpsc::channel(4);
         let loans = Loans::new(outgoing);
         let supervisor = async {
-            let Some(FromGateway::Borrow { id, to: TO, sends_first: true }) = asked.recv().await else { panic!() };
+            let Some(FromGateway::Borrow { id, to: TO, sends_first: true }) = asked.recv().await else {
+                panic!()
+            };
             loans.answered(id, Some(std::fs::File::open("/dev/null").unwrap().into()), None);
             let Some(FromGateway::Borrow { id, .. }) = asked.recv().await else { panic!() };
             loans.answered(id, None, Some(1));

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use cloister_net::packets::Packets;
-use cloister_net::{Listener, processors, connection_capacity};
+use cloister_net::{Listener, connection_capacity, processors};
 use cloister_sys::inherited;
 use cloister_wire::gateway::{CHANNEL_FD, LISTENER_FD, MAX_CONNECTIONS, RESERVED_DESCRIPTORS};
 use tokio::runtime::{Builder, Runtime};

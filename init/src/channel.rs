@@ -144,8 +144,7 @@ impl Channel {
     /// The next whole message and the descriptors it names.
     pub fn next_request(&mut self) -> Result<Option<Request>, ChannelError> {
         let nonsense = |error: frame::FrameError| ChannelError::Nonsense(error.to_string());
-        let Some(message) = self.decoder.next_message::<FromSupervisor<RawState>>().map_err(nonsense)?
-        else {
+        let Some(message) = self.decoder.next_message::<FromSupervisor<RawState>>().map_err(nonsense)? else {
             if self.arrived.len() > MAX_WAITING_FDS {
                 return Err(ChannelError::Nonsense("descriptors that no frame names".into()));
             }

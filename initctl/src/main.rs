@@ -1,7 +1,8 @@
 //! `initctl`: controls services from inside the enclave.
 //!
-//! Invariant: it makes no access decisions. The supervisor identifies the caller by its socket and refuses services that the manifest
-//! does not name. Exit codes: 0 success, 1 refused or condition not met, 2 invalid arguments, 3 supervisor not reachable.
+//! Invariant: it makes no access decisions. The supervisor identifies the caller by its socket and refuses services
+//! that the manifest does not name. Exit codes: 0 success, 1 refused or condition not met, 2 invalid arguments, 3
+//! supervisor not reachable.
 
 mod arguments;
 mod client;

@@ -1,8 +1,8 @@
 //! The accept loop of all servers.
 //!
-//! Invariant: it neither exits nor busy-loops when the system runs out of resources, and each connection is served in its own
-//! task. The [`Admission`] decides how many connections are allowed, and whether further ones wait or are closed; the peer is
-//! identified before that.
+//! Invariant: it neither exits nor busy-loops when the system runs out of resources, and each connection is served in
+//! its own task. The [`Admission`] decides how many connections are allowed, and whether further ones wait or are
+//! closed; the peer is identified before that.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -88,8 +88,8 @@ impl Admission for Gate {
     }
 }
 
-/// Accepts connections forever and passes each to `handle` in its own task. A connection for which `admission` has no place is
-/// closed.
+/// Accepts connections forever and passes each to `handle` in its own task. A connection for which `admission` has no
+/// place is closed.
 pub async fn accept_each<A, H, F>(entrance: Entrance, admission: A, handle: H) -> Infallible
 where
     A: Admission,

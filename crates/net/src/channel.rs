@@ -1,7 +1,8 @@
 //! A channel of frames over a stream: the hello of both ends, then messages in both directions.
 //!
-//! Invariant: a peer that sends nothing, sends too much or reads too slowly loses its connection and delays no other. Frames and
-//! waits for the peer are limited by the [`Limits`] that the opener chooses. The messages are defined by the callers.
+//! Invariant: a peer that sends nothing, sends too much or reads too slowly loses its connection and delays no other.
+//! Frames and waits for the peer are limited by the [`Limits`] that the opener chooses. The messages are defined by the
+//! callers.
 
 use std::io;
 use std::time::Duration;
@@ -31,9 +32,9 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Limits between host and enclave. A reply takes milliseconds, or seconds on a busy host: a peer that needs 30 s hangs. In a
-    /// stream, many frames are already in the peer's socket buffer: a reader that takes nothing for a minute has stopped, or was
-    /// stopped by its user. Requests are small, so 4 KiB are read at once.
+    /// Limits between host and enclave. A reply takes milliseconds, or seconds on a busy host: a peer that needs 30 s
+    /// hangs. In a stream, many frames are already in the peer's socket buffer: a reader that takes nothing for a
+    /// minute has stopped, or was stopped by its user. Requests are small, so 4 KiB are read at once.
     pub const HOST: Self = Self {
         frame: HOST_LIMIT,
         read: 4096,
@@ -179,8 +180,8 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
     /// Sends one message.
     ///
     /// # Errors
-    /// [`ChannelError::Late`] if the peer does not accept it, [`ChannelError::Frame`] if it is too long, in which case nothing was
-    /// sent.
+    /// [`ChannelError::Late`] if the peer does not accept it, [`ChannelError::Frame`] if it is too long, in which case
+    /// nothing was sent.
     pub async fn send<M: Serialize>(&mut self, message: &M) -> Result<(), ChannelError> {
         self.send_encoded(&frame::encode(message, self.limits.frame)?).await
     }

@@ -1,10 +1,10 @@
 //! The owner of a TCP socket on this machine: the kernel's socket diagnosis (`sock_diag(7)`), which needs no privilege.
 //!
-//! Invariant: the answer comes from the kernel and is about exactly one socket. A socket belongs to the cgroup of the process that
-//! created it, and an accepted socket to that of its listener (`cgroup_sk_clone`, `kernel/cgroup/cgroup.c`); that never changes.
-//! A connection that is not accepted yet, because its client has to send first, is a request without a cgroup
-//! (`inet_req_diag_fill`, `net/ipv4/inet_diag.c`): callers then look up the listener. Replies of the kernel are parsed with the
-//! same bounds checks as any other input.
+//! Invariant: the answer comes from the kernel and is about exactly one socket. A socket belongs to the cgroup of the
+//! process that created it, and an accepted socket to that of its listener (`cgroup_sk_clone`,
+//! `kernel/cgroup/cgroup.c`); that never changes. A connection that is not accepted yet, because its client has to send
+//! first, is a request without a cgroup (`inet_req_diag_fill`, `net/ipv4/inet_diag.c`): callers then look up the
+//! listener. Replies of the kernel are parsed with the same bounds checks as any other input.
 //!
 //! The messages are those of `linux/netlink.h`, `linux/sock_diag.h` and `linux/inet_diag.h`.
 
@@ -51,8 +51,8 @@ pub struct Socket {
     pub interface: u32,
     /// Whether it is listening.
     pub listens: bool,
-    /// The ID of its cgroup: the inode number of the cgroup's directory. `None` for a connection that is not accepted yet or already
-    /// closed.
+    /// The ID of its cgroup: the inode number of the cgroup's directory. `None` for a connection that is not accepted
+    /// yet or already closed.
     pub cgroup: Option<u64>,
 }
 
@@ -99,13 +99,14 @@ impl Diag {
         Ok(self.reached(address, SocketAddr::new(any, 0))?.filter(|socket| socket.listens))
     }
 
-    /// Whether `predicate` holds for every socket that shares the address of the listener `of`: the kernel assigns a connection to
-    /// any of them (`SO_REUSEPORT`).
+    /// Whether `predicate` holds for every socket that shares the address of the listener `of`: the kernel assigns a
+    /// connection to any of them (`SO_REUSEPORT`).
     ///
     /// # Errors
     /// As [`Self::reached`].
     pub fn all_sharing(of: &Socket, predicate: impl Fn(&Socket) -> bool) -> io::Result<bool> {
-        // The rest of a dump that is not read to its end would be mixed up with the next reply, so each dump uses a new socket.
+        // The rest of a dump that is not read to its end would be mixed up with the next reply, so each dump uses a new
+        // socket.
         let diag = Self::open()?;
         let anything = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
         let local = SocketAddr::new(of.address.ip(), of.address.port());

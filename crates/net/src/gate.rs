@@ -1,8 +1,8 @@
 //! Limits on the number of concurrent connections.
 //!
-//! Invariants: an accept loop neither exits nor busy-loops. Running out of descriptors or memory is temporary: it waits until a
-//! connection is closed, or for a short pause, and tries again. If several listeners share a limit, none of them can use the
-//! capacity reserved for the others.
+//! Invariants: an accept loop neither exits nor busy-loops. Running out of descriptors or memory is temporary: it waits
+//! until a connection is closed, or for a short pause, and tries again. If several listeners share a limit, none of
+//! them can use the capacity reserved for the others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,8 +17,8 @@ use crate::stream::Stream;
 /// Descriptors of a connection: two sockets, and a duplicate of each that waits until the socket is writable.
 const DESCRIPTORS: usize = 4;
 
-/// One part in this many of the capacity is divided among the listeners; the rest is shared by all. Half: a listener that alone is
-/// in use gets more than half of the capacity, and each of the others keeps enough to continue.
+/// The capacity divided by this is reserved and split among the listeners; the rest is shared by all. Half: a listener
+/// that alone is in use gets more than half of the capacity, and each of the others keeps enough to continue.
 const RESERVED_PART: usize = 2;
 
 /// The connection limit of a listener. Clones share the limit.
@@ -56,9 +56,9 @@ impl Gate {
         Self { own: Arc::new(Semaphore::new(own.min(Semaphore::MAX_PERMITS))), common, inside }
     }
 
-    /// Gates for several listeners with at most `cap` connections in total. Half of the capacity is divided among them, so that
-    /// long-lived connections of one cannot block another; the other half is first come, first served. Each gate admits at least
-    /// one connection, even if `cap` is smaller than their number.
+    /// Gates for several listeners with at most `cap` connections in total. Half of the capacity is divided among them,
+    /// so that long-lived connections of one cannot block another; the other half is first come, first served. Each
+    /// gate admits at least one connection, even if `cap` is smaller than their number.
     #[must_use]
     pub fn divide(cap: usize, listeners: usize) -> Vec<Self> {
         let cap = cap.min(Semaphore::MAX_PERMITS);
@@ -71,7 +71,8 @@ impl Gate {
         (0..listeners).map(|_| Self::with(reserved, Arc::clone(&common), Arc::clone(&inside))).collect()
     }
 
-    /// A further gate with at most `cap` connections of its own and no shared capacity. Its connections count as open here too.
+    /// A further gate with at most `cap` connections of its own and no shared capacity. Its connections count as open
+    /// here too.
     #[must_use]
     pub fn beside(&self, cap: usize) -> Self {
         Self::with(cap, Arc::new(Semaphore::new(0)), Arc::clone(&self.inside))
@@ -80,7 +81,8 @@ impl Gate {
     /// Waits for a permit.
     pub async fn enter(&self) -> Permit {
         loop {
-            // No semaphore is ever closed; if one were, this would wait for a permit to be released instead of busy-looping.
+            // No semaphore is ever closed; if one were, this would wait for a permit to be released instead of
+            // busy-looping.
             let freed = self.inside.freed.notified();
             if let Some(permit) = self.try_enter() {
                 return permit;
@@ -149,9 +151,9 @@ impl Drop for Permit {
     }
 }
 
-/// Number of concurrent connections that this process supports: `cap`, or fewer if its descriptors do not suffice, of which
-/// `reserve` are for other purposes. It raises the process's descriptor limit as far as allowed; child processes started after
-/// that inherit it.
+/// Number of concurrent connections that this process supports: `cap`, or fewer if its descriptors do not suffice, of
+/// which `reserve` are for other purposes. It raises the process's descriptor limit as far as allowed; child processes
+/// started after that inherit it.
 #[must_use]
 pub fn connection_capacity(cap: usize, reserve: usize) -> usize {
     let wanted = cap.saturating_mul(DESCRIPTORS).saturating_add(reserve);

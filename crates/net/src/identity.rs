@@ -1,10 +1,10 @@
 //! The identity of a peer.
 //!
-//! Invariant: it comes from the kernel: from a listener that only the host can reach, or from the cgroup of the connecting process.
-//! A process's user and its own claims do not matter. What an identity may do is decided elsewhere.
+//! Invariant: it comes from the kernel: from a listener that only the host can reach, or from the cgroup of the
+//! connecting process. A process's user and its own claims do not matter. What an identity may do is decided elsewhere.
 //!
-//! An [`Identity`] is derived from a cgroup ([`of_cgroup`]), a process ([`of_process`]) or the process connected to a Unix socket
-//! ([`of_peer`]). [`crate::Peer`] is an address, not an identity.
+//! An [`Identity`] is derived from a cgroup ([`of_cgroup`]), a process ([`of_process`]) or the process connected to a
+//! Unix socket ([`of_peer`]). [`crate::Peer`] is an address, not an identity.
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -50,8 +50,8 @@ impl Identity {
     }
 }
 
-/// The owner of a cgroup, by its path below the root of the hierarchy: a service's own cgroup, or one that the service created
-/// below it.
+/// The owner of a cgroup, by its path below the root of the hierarchy: a service's own cgroup, or one that the service
+/// created below it.
 #[must_use]
 pub fn of_cgroup(path: &str) -> Identity {
     let name = path.strip_prefix(SERVICES).and_then(|below| below.split('/').next());
@@ -66,8 +66,8 @@ pub fn of_process(proc: &Path, pid: u32) -> Identity {
     path.map_or(Identity::Unknown, of_cgroup)
 }
 
-/// The owner of the process that connected the Unix socket `socket`. A descriptor refers to the process while it is looked up in
-/// `proc`, which detects that its PID was reused.
+/// The owner of the process that connected the Unix socket `socket`. A descriptor refers to the process while it is
+/// looked up in `proc`, which detects that its PID was reused.
 #[must_use]
 pub fn of_peer(socket: impl AsFd, proc: &Path) -> Identity {
     let Ok(peer) = Peer::of(socket) else { return Identity::Unknown };

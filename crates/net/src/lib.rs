@@ -1,7 +1,7 @@
 //! The socket layer: stream sockets in the Tokio reactor, with one interface for vsock, TCP and Unix.
 //!
-//! Invariants: no call blocks, nothing is buffered here, and an accept loop survives a lack of descriptors or memory. This crate
-//! contains no policy: callers decide who may connect and what is sent.
+//! Invariants: no call blocks, nothing is buffered here, and an accept loop survives a lack of descriptors or memory.
+//! This crate contains no policy: callers decide who may connect and what is sent.
 //!
 //! | item | purpose |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! A listening socket in the Tokio reactor: vsock, TCP or Unix.
 //!
-//! Invariant: accepted sockets are non-blocking [`Stream`]s that child processes do not inherit. Admission and accept errors are
-//! handled by [`crate::Gate`].
+//! Invariant: accepted sockets are non-blocking [`Stream`]s that child processes do not inherit. Admission and accept
+//! errors are handled by [`crate::Gate`].
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -86,8 +86,8 @@ impl Listener {
         vsock::listen(port, u32::from(BACKLOG))
     }
 
-    /// Registers a listening socket that was created by another program. `shared`: other threads accept from it too, each with its own
-    /// descriptor, so that no connection may be left after a wakeup.
+    /// Registers a listening socket that was created by another program. `shared`: other threads accept from it too,
+    /// each with its own descriptor, so that no connection may be left after a wakeup.
     ///
     /// Errors: `InvalidInput` if it is not a vsock, TCP or Unix socket.
     pub fn inherited(socket: OwnedFd, shared: bool) -> io::Result<Self> {
@@ -109,8 +109,8 @@ impl Listener {
 
     /// Waits for a connection.
     ///
-    /// `poll(2)` checks whether another one is pending: an accept without a pending connection creates a socket and a file first,
-    /// and destroys them again (`do_accept` in Linux).
+    /// `poll(2)` checks whether another one is pending: an accept without a pending connection creates a socket and a
+    /// file first, and destroys them again (`do_accept` in Linux).
     ///
     /// Errors: those of `accept4(2)`, which [`crate::Gate::next`] handles.
     pub async fn accept(&self) -> io::Result<(Stream, Peer)> {

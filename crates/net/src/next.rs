@@ -1,7 +1,7 @@
 //! The next connection of a listener, even if the system runs out of resources.
 //!
-//! Invariant: it neither fails nor spins. Running out of descriptors or memory is temporary, so it waits until a connection of this
-//! process ends, or for a short pause, and tries again.
+//! Invariant: it neither fails nor spins. Running out of descriptors or memory is temporary, so it waits until a
+//! connection of this process ends, or for a short pause, and tries again.
 
 use std::io;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use tokio::time::timeout;
 use crate::listener::{Listener, Peer};
 use crate::stream::Stream;
 
-/// Pause after a failed accept if no connection of this process is closed: long enough to cost nothing, short enough that a
-/// client does not notice.
+/// Pause after a failed accept if no connection of this process is closed: long enough to cost nothing, short enough
+/// that a client does not notice.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The next connection of `listener`. If the system is out of descriptors or memory, it waits until `freed` completes, or for a
-/// short pause, and tries again.
+/// The next connection of `listener`. If the system is out of descriptors or memory, it waits until `freed` completes,
+/// or for a short pause, and tries again.
 pub(crate) async fn next<W: Future>(listener: &Listener, freed: impl Fn() -> W) -> (Stream, Peer) {
     loop {
         match listener.accept().await {
@@ -33,8 +33,8 @@ async fn wait_for_resources(freed: impl Future) {
     drop(timeout(PAUSE, freed).await);
 }
 
-/// Whether an accept failed because of the pending client only. `accept(2)` lists the network errors of a new socket that it
-/// returns; the listener itself is not affected.
+/// Whether an accept failed because of the pending client only. `accept(2)` lists the network errors of a new socket
+/// that it returns; the listener itself is not affected.
 fn concerns_one_client(error: &io::Error) -> bool {
     const PASSED_ON: [Errno; 3] = [Errno::CONNABORTED, Errno::CONNRESET, Errno::PROTO];
     PASSED_ON.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))

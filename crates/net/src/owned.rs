@@ -1,12 +1,12 @@
 //! Connections to a local port only if a process of a given cgroup, that of a service, listens on it.
 //!
-//! Invariant: a port number alone does not identify a service. All services share one loopback interface, and while one restarts
-//! another can listen on its port. So after connecting and before sending any byte, the kernel is asked which cgroup owns the
-//! socket that receives the connection ([`crate::diag`]).
+//! Invariant: a port number alone does not identify a service. All services share one loopback interface, and while one
+//! restarts another can listen on its port. So after connecting and before sending any byte, the kernel is asked which
+//! cgroup owns the socket that receives the connection ([`crate::diag`]).
 //!
-//! An accepted connection is looked up itself. One whose client sends first is not accepted before that, so its listener is looked
-//! up instead, and once per [`CACHE_TIME`] whether other sockets share its address. If nothing is cached, the listener is also
-//! looked up before connecting, so that no other program sees a connection.
+//! An accepted connection is looked up itself. One whose client sends first is not accepted before that, so its
+//! listener is looked up instead, and once per [`CACHE_TIME`] whether other sockets share its address. If nothing is
+//! cached, the listener is also looked up before connecting, so that no other program sees a connection.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
@@ -22,8 +22,8 @@ use crate::stream::Stream;
 /// Addresses on which a service can listen, in the order tried: most listen on IPv4 or on both.
 const LOOPBACKS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
-/// How long the result is cached that no other socket shares the listener's address (`SO_REUSEPORT`): one lookup per second has no
-/// measurable cost for a busy ingress, for any number of listeners.
+/// How long the result is cached that no other socket shares the listener's address (`SO_REUSEPORT`): one lookup per
+/// second has no measurable cost for a busy ingress, for any number of listeners.
 const CACHE_TIME: Duration = Duration::from_secs(1);
 
 thread_local! {
@@ -194,8 +194,8 @@ fn with_diag<A>(query: impl FnOnce(&Diag) -> io::Result<A>) -> io::Result<A> {
     })
 }
 
-/// Opens this thread's socket to the kernel's diagnosis now, so that the first lookup needs no new descriptor, and a kernel without
-/// diagnosis is detected at startup.
+/// Opens this thread's socket to the kernel's diagnosis now, so that the first lookup needs no new descriptor, and a
+/// kernel without diagnosis is detected at startup.
 ///
 /// # Errors
 /// As [`Diag::open`].

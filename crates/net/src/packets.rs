@@ -1,7 +1,7 @@
 //! One end of a socket pair for packets (`SOCK_SEQPACKET`) with descriptors attached.
 //!
-//! Invariant: each read returns exactly one packet, truncated if it is longer than the buffer. Nothing is queued here: a
-//! non-blocking send fails if the peer does not read. Callers interpret the contents.
+//! Invariant: each read returns exactly one packet, truncated if it is longer than the buffer. Nothing is queued here:
+//! a non-blocking send fails if the peer does not read. Callers interpret the contents.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,8 +23,8 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
 }
 
-/// Reads and discards the packets queued at an end that no other process reads. This terminates because a socket holds a bounded
-/// number of packets.
+/// Reads and discards the packets queued at an end that no other process reads. This terminates because a socket holds
+/// a bounded number of packets.
 pub fn discard(end: impl AsFd) {
     let mut buffer = [0; 1];
     while recv_with_fds(&end, &mut buffer).is_ok_and(|(count, _)| count > 0) {}
@@ -39,8 +39,8 @@ impl Packets {
         Ok(Self(Registered::new(end)?))
     }
 
-    /// The next packet and its descriptors. 0 bytes mean that the peer closed its end, or an empty packet, which no Cloister program
-    /// sends.
+    /// The next packet and its descriptors. 0 bytes mean that the peer closed its end, or an empty packet, which no
+    /// Cloister program sends.
     ///
     /// # Errors
     /// `InvalidData` if descriptors were lost because this process has too many open.

@@ -1,7 +1,7 @@
 //! Places: limits on concurrent connections per peer.
 //!
-//! Invariant: no peer can use up the places of another. The host has its own, each service has its own, and services share only
-//! the places beyond the first one of each.
+//! Invariant: no peer can use up the places of another. The host has its own, each service has its own, and services
+//! share only the places beyond the first one of each.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The number of CPUs that this process may use.
 //!
-//! Invariant: it takes one system call and no files, so that a program with an empty root can call it. The standard library's
-//! `available_parallelism` also reads the cgroup's files.
+//! Invariant: it takes one system call and no files, so that a program with an empty root can call it. The standard
+//! library's `available_parallelism` also reads the cgroup's files.
 
 use rustix::thread::sched_getaffinity;
 

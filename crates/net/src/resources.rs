@@ -1,6 +1,7 @@
 //! Retries when the kernel is temporarily out of memory or descriptors.
 //!
-//! Invariant: the kernel reports no readiness event for these resources, so an operation that needs them is retried after a pause.
+//! Invariant: the kernel reports no readiness event for these resources, so an operation that needs them is retried
+//! after a pause.
 
 use std::io;
 use std::task::Context;

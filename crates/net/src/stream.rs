@@ -1,7 +1,7 @@
 //! A connected stream socket in the Tokio reactor: vsock, TCP or Unix, one type for all three.
 //!
-//! Invariant: no single write to a socket that leads over a vsock is longer than [`MAX_VSOCK_WRITE`], and no call blocks. A stream
-//! has no buffer; callers order its reads and writes.
+//! Invariant: no single write to a socket that leads over a vsock is longer than [`MAX_VSOCK_WRITE`], and no call
+//! blocks. A stream has no buffer; callers order its reads and writes.
 
 mod connect;
 
@@ -30,9 +30,10 @@ use crate::{resources, scratch};
 ///
 /// It implements [`AsyncRead`] and [`AsyncWrite`], by reference too, so that one task can read while another writes.
 ///
-/// A write is tried first, and the reactor only watches for writability after a write returned `EAGAIN`. On sockets that lead over
-/// a vsock, every packet received or sent signals writability (`virtio_transport_recv_connected` and `unix_write_space` in Linux),
-/// and a new socket of any kind does so immediately: both would wake a reader unnecessarily.
+/// A write is tried first, and the reactor only watches for writability after a write returned `EAGAIN`. On sockets
+/// that lead over a vsock, every packet received or sent signals writability (`virtio_transport_recv_connected` and
+/// `unix_write_space` in Linux), and a new socket of any kind does so immediately: both would wake a reader
+/// unnecessarily.
 #[derive(Debug)]
 pub struct Stream {
     io: Registered,
@@ -101,7 +102,8 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll_recv(cx, buffer)).await
     }
 
-    /// Reads at most `limit` available bytes; returns an empty vector at the end of the stream. It allocates no buffer while it waits.
+    /// Reads at most `limit` available bytes; returns an empty vector at the end of the stream. It allocates no buffer
+    /// while it waits.
     pub async fn recv_some(&self, limit: usize) -> io::Result<Vec<u8>> {
         std::future::poll_fn(|cx| {
             scratch::with(|buffer| {
@@ -161,8 +163,8 @@ impl Stream {
         }
     }
 
-    /// Makes a TCP peer see a reset instead of an orderly end when this is closed, also if this process is killed. Other sockets
-    /// have no resets.
+    /// Makes a TCP peer see a reset instead of an orderly end when this is closed, also if this process is killed.
+    /// Other sockets have no resets.
     pub fn reset_on_close(&self) -> io::Result<()> {
         Ok(sockopt::set_socket_linger(&*self.io, Some(Duration::ZERO))?)
     }
@@ -172,8 +174,8 @@ impl Stream {
         Ok(sockopt::set_socket_linger(&*self.io, None)?)
     }
 
-    /// Waits until the peer's system has acknowledged all written bytes, or the connection has failed. A reset sent before that
-    /// discards the bytes in flight.
+    /// Waits until the peer's system has acknowledged all written bytes, or the connection has failed. A reset sent
+    /// before that discards the bytes in flight.
     ///
     /// There is no readiness event for this, so it polls: only connections that break wait for it.
     pub async fn delivered(&self) {
@@ -191,8 +193,8 @@ impl Stream {
 
     /// Reads once into `buffer`; returns 0 at the end of the stream.
     ///
-    /// A stream socket that returned less than requested has no more data, so the next read waits for the reactor without another
-    /// `EAGAIN`.
+    /// A stream socket that returned less than requested has no more data, so the next read waits for the reactor
+    /// without another `EAGAIN`.
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut ready = ready!(self.io.poll_read_ready(cx))?;
@@ -231,8 +233,9 @@ impl Stream {
 
     /// Splices up to `max` bytes into an empty pipe of at least that size; returns 0 at the end of the stream.
     ///
-    /// A vsock that returned less than requested has no more data (`virtio_transport_stream_do_dequeue` in Linux), and another
-    /// attempt would clear pages unnecessarily. Others return less than they have if small pieces use up the pipe's pages.
+    /// A vsock that returned less than requested has no more data (`virtio_transport_stream_do_dequeue` in Linux), and
+    /// another attempt would clear pages unnecessarily. Others return less than they have if small pieces use up the
+    /// pipe's pages.
     pub fn poll_splice_to(
         &self,
         cx: &mut Context<'_>,

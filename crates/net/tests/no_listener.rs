@@ -7,8 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use cloister_net::Stream;
 use tokio::net::TcpSocket;
 
-/// More than the number of ports that a connecting socket gets first, every second of Linux's 28,232 (`ip_local_port_range`): one
-/// of the attempts gets the port it connects to.
+/// More than the number of ports that a connecting socket gets first, every second of Linux's 28,232
+/// (`ip_local_port_range`): one of the attempts gets the port it connects to.
 const TRIES: u32 = 20_000;
 
 /// Number of ports tried: with a thousand connections in `TIME_WAIT` on this machine, one in fourteen is in use.

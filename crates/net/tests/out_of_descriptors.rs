@@ -1,4 +1,5 @@
-//! An accept loop in a process without free descriptors. It runs in its own process, because the limit applies to the process.
+//! An accept loop in a process without free descriptors. It runs in its own process, because the limit applies to the
+//! process.
 #![cfg(test)]
 
 use std::fs::File;

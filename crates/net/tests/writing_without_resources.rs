@@ -1,5 +1,5 @@
-//! A writer in a process without a free descriptor for waiting until the socket is writable. It runs in its own process, because
-//! the limit applies to the process.
+//! A writer in a process without a free descriptor for waiting until the socket is writable. It runs in its own
+//! process, because the limit applies to the process.
 #![cfg(test)]
 
 use std::fs::File;

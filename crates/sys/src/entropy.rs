@@ -1,7 +1,7 @@
 //! Random bits from the processor for the kernel's random generator, tested before they are used.
 //!
-//! Invariant: only bits from hardware inside the trust boundary that passed the health tests are credited. Bits from the host are
-//! never read here. Init's entropy stage chooses the source for each platform.
+//! Invariant: only bits from hardware inside the trust boundary that passed the health tests are credited. Bits from
+//! the host are never read here. Init's entropy stage chooses the source for each platform.
 //!
 //! The tests are the two of NIST SP 800-90B, section 4.4, with a false alarm once in 2^30 runs.
 
@@ -15,20 +15,20 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::rand::GetRandomFlags;
 
-/// Number of 64-bit words read from the processor: as bytes, one window of the adaptive proportion test (512 samples for
-/// non-binary samples, section 4.4.2).
+/// Number of 64-bit words read from the processor: as bytes, one window of the adaptive proportion test (512 samples
+/// for non-binary samples, section 4.4.2).
 pub const WORDS: usize = 64;
 
 /// Bits credited for [`WORDS`] words: the number that the kernel's generator needs to be ready (`POOL_READY_BITS`,
 /// `drivers/char/random.c`), a sixteenth of the bits read.
 const CREDITED_BITS: u32 = 256;
 
-/// Maximum number of attempts of an instruction. Intel's guide recommends 10 for RDRAND and more for RDSEED, which fails when all
-/// cores use it ("Digital Random Number Generator Software Implementation Guide", 5.2 and 5.3).
+/// Maximum number of attempts of an instruction. Intel's guide recommends 10 for RDRAND and more for RDSEED, which
+/// fails when all cores use it ("Digital Random Number Generator Software Implementation Guide", 5.2 and 5.3).
 const TRIES: u32 = 1000;
 
-/// The number of occurrences of one byte value among 512 samples at which the test fails: 1 + the critical binomial value for 4
-/// bits of entropy per byte and a false alarm rate of 2^-30.
+/// The number of occurrences of one byte value among 512 samples at which the test fails: 1 + the critical binomial
+/// value for 4 bits of entropy per byte and a false alarm rate of 2^-30.
 const PROPORTION_CUTOFF: usize = 71;
 
 /// The instruction that returns random bits.
@@ -139,8 +139,8 @@ pub fn await_ready(limit: Duration) -> Result<(), EntropyError> {
     }
 }
 
-/// Runs the two health tests on at most [`WORDS`] words. Two equal 64-bit words in a row are a false alarm once in 2^64, so a
-/// repetition count over 1 fails the test.
+/// Runs the two health tests on at most [`WORDS`] words. Two equal 64-bit words in a row are a false alarm once in
+/// 2^64, so a repetition count over 1 fails the test.
 pub fn check(words: &[u64]) -> Result<(), HealthFailure> {
     if words.iter().zip(words.iter().skip(1)).any(|(one, next)| one == next) {
         return Err(HealthFailure::Repetition);
@@ -151,7 +151,11 @@ pub fn check(words: &[u64]) -> Result<(), HealthFailure> {
             *count = count.saturating_add(1);
         }
     }
-    if counts.iter().any(|count| *count >= PROPORTION_CUTOFF) { Err(HealthFailure::Proportion) } else { Ok(()) }
+    if counts.iter().any(|count| *count >= PROPORTION_CUTOFF) {
+        Err(HealthFailure::Proportion)
+    } else {
+        Ok(())
+    }
 }
 
 /// `struct rand_pool_info` of `linux/random.h` with space for [`WORDS`] words.

@@ -1,7 +1,7 @@
 //! Descriptor passing over a Unix socket (`SCM_RIGHTS`, unix(7)).
 //!
-//! Invariant: a received descriptor is owned immediately and close-on-exec, and a descriptor that the kernel had to drop is an
-//! error, never a silent gap in the order. Framing and waiting are up to the caller.
+//! Invariant: a received descriptor is owned immediately and close-on-exec, and a descriptor that the kernel had to
+//! drop is an error, never a silent gap in the order. Framing and waiting are up to the caller.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -12,17 +12,18 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags,
 };
 
-/// Maximum number of descriptors in one message (`SCM_MAX_FD`, `include/net/scm.h`). More must be split over several sends of at
-/// least one byte each.
+/// Maximum number of descriptors in one message (`SCM_MAX_FD`, `include/net/scm.h`). More must be split over several
+/// sends of at least one byte each.
 pub const MAX_FDS: usize = 253;
 
 /// Space for the control data of a full message.
 const SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_FDS));
 
-/// Sends bytes with `fds` attached to the first byte, and returns the number of bytes sent. If that is not all of them, the
-/// descriptors have been sent with the first part: send the rest without them.
+/// Sends bytes with `fds` attached to the first byte, and returns the number of bytes sent. If that is not all of them,
+/// the descriptors have been sent with the first part: send the rest without them.
 ///
-/// Errors: `WouldBlock` if nothing was sent; `InvalidInput` for no bytes or over [`MAX_FDS`] descriptors; `EPIPE`, without a signal.
+/// Errors: `WouldBlock` if nothing was sent; `InvalidInput` for no bytes or over [`MAX_FDS`] descriptors; `EPIPE`,
+/// without a signal.
 pub fn send_with_fds(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
     if bytes.is_empty() || fds.len() > MAX_FDS {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -39,8 +40,8 @@ pub fn send_with_fds(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) ->
 
 /// Receives bytes and the descriptors attached to them, in order. Returns 0 bytes if the peer closed its end.
 ///
-/// Errors: `WouldBlock`; `InvalidData` if descriptors were lost because this process has too many open, in which case the received
-/// ones are closed.
+/// Errors: `WouldBlock`; `InvalidData` if descriptors were lost because this process has too many open, in which case
+/// the received ones are closed.
 pub fn recv_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); SPACE];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -56,7 +57,10 @@ pub fn recv_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize,
         }
     }
     if received.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "received descriptors were lost: too many open files"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "received descriptors were lost: too many open files",
+        ));
     }
     Ok((received.bytes, fds))
 }

@@ -1,7 +1,8 @@
 //! Descriptors inherited from the parent process.
 //!
-//! Invariant: callers get a duplicate with a new number, so no descriptor with another owner is ever used or closed. The inherited
-//! descriptor itself stays open for the lifetime of the program. Callers must know what a number refers to.
+//! Invariant: callers get a duplicate with a new number, so no descriptor with another owner is ever used or closed.
+//! The inherited descriptor itself stays open for the lifetime of the program. Callers must know what a number refers
+//! to.
 
 #![expect(
     unsafe_code,

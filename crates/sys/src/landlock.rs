@@ -1,8 +1,8 @@
 //! Restriction of signals (Landlock, `linux/landlock.h`).
 //!
-//! Invariant: the restriction applies permanently to the calling process and all its descendants. It does not cover files: Landlock
-//! does not restrict changes of modes, owners, times and attributes, so a read-only root needs a read-only mount. Abstract Unix
-//! sockets are not restricted either: services use them to talk to the supervisor.
+//! Invariant: the restriction applies permanently to the calling process and all its descendants. It does not cover
+//! files: Landlock does not restrict changes of modes, owners, times and attributes, so a read-only root needs a
+//! read-only mount. Abstract Unix sockets are not restricted either: services use them to talk to the supervisor.
 
 #![expect(unsafe_code, reason = "the Landlock system calls have no wrapper in libc or rustix")]
 
@@ -13,7 +13,8 @@ use std::ptr;
 
 use libc::c_long;
 
-/// `LANDLOCK_SCOPE_SIGNAL`, of ABI version 6 (Linux 6.12): signals can only be sent to processes under the same restriction.
+/// `LANDLOCK_SCOPE_SIGNAL`, of ABI version 6 (Linux 6.12): signals can only be sent to processes under the same
+/// restriction.
 const SCOPE_SIGNAL: u64 = 1 << 1;
 
 #[repr(C)]
@@ -25,7 +26,8 @@ struct RulesetAttr {
 
 /// Restricts this process and its descendants to sending signals among themselves.
 ///
-/// Errors: `E2BIG` before Linux 6.12, `EOPNOTSUPP` or `ENOSYS` in a kernel without Landlock, `EPERM` without no-new-privileges.
+/// Errors: `E2BIG` before Linux 6.12, `EOPNOTSUPP` or `ENOSYS` in a kernel without Landlock, `EPERM` without
+/// no-new-privileges.
 pub fn confine() -> io::Result<()> {
     let attr = RulesetAttr { handled_access_fs: 0, handled_access_net: 0, scoped: SCOPE_SIGNAL };
     let (at, size) = (ptr::from_ref(&attr), size_of::<RulesetAttr>());

@@ -25,7 +25,8 @@ const READ_ONLY: u64 = 1;
 /// `AT_RECURSIVE` (`linux/fcntl.h`).
 const RECURSIVE: u32 = 0x8000;
 
-/// Makes `mount` and the mounts below it read-only, or writable again. This includes modes, owners, times and extended attributes.
+/// Makes `mount` and the mounts below it read-only, or writable again. This includes modes, owners, times and extended
+/// attributes.
 ///
 /// Errors: `EINVAL` if `mount` is not the root of a mount, `EPERM` without `CAP_SYS_ADMIN`.
 pub fn set_read_only(mount: impl AsFd, read_only: bool) -> io::Result<()> {

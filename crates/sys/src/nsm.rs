@@ -36,8 +36,10 @@ impl Nsm {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let mut response = vec![0; RESPONSE_LIMIT];
-        let mut message = Message { request: IoSlice::new(request), response: IoSliceMut::new(&mut response) };
-        // SAFETY: NSM_RAW takes an nsm_raw of two iovecs, whose layout IoSlice and IoSliceMut have; both outlive the call.
+        let mut message =
+            Message { request: IoSlice::new(request), response: IoSliceMut::new(&mut response) };
+        // SAFETY: NSM_RAW takes an nsm_raw of two iovecs, whose layout IoSlice and IoSliceMut have; both outlive the
+        // call.
         let exchange = unsafe { Updater::<RAW, Message<'_>>::new(&mut message) };
         // SAFETY: the updater above was created for exactly this request number.
         unsafe { ioctl(&self.device, exchange) }?;

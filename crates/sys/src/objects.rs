@@ -1,5 +1,5 @@
-//! Kernel objects with limits on their number that rustix cannot create: System V shared memory, POSIX message queues, fanotify
-//! groups.
+//! Kernel objects with limits on their number that rustix cannot create: System V shared memory, POSIX message queues,
+//! fanotify groups.
 //!
 //! Invariant: each call creates one object. An object without a descriptor exists until its namespace or process ends.
 
@@ -29,7 +29,8 @@ pub fn shared_memory(bytes: usize) -> io::Result<()> {
 pub fn message_queue(name: &CStr) -> io::Result<OwnedFd> {
     let attributes = std::ptr::null::<libc::mq_attr>();
     let flags = libc::O_CREAT | libc::O_RDWR | libc::O_CLOEXEC;
-    // SAFETY: `name` ends with a zero byte; the mode has the width that is read, and a null pointer selects default attributes.
+    // SAFETY: `name` ends with a zero byte; the mode has the width that is read, and a null pointer selects default
+    // attributes.
     let fd = unsafe { libc::mq_open(name.as_ptr(), flags, MODE, attributes) };
     owned(c_long::from(fd))
 }

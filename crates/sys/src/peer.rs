@@ -1,7 +1,7 @@
 //! The process at the other end of a Unix socket.
 //!
-//! Invariant: the process is the one that connected. It is referred to by a pidfd, so that a reused PID is not mistaken for it
-//! (`pidfd_open(2)`).
+//! Invariant: the process is the one that connected. It is referred to by a pidfd, so that a reused PID is not mistaken
+//! for it (`pidfd_open(2)`).
 
 #![expect(unsafe_code, reason = "SO_PEERPIDFD has no safe wrapper")]
 
@@ -19,7 +19,8 @@ pub struct Peer(OwnedFd);
 impl Peer {
     /// The process that connected `socket`.
     ///
-    /// Errors: `EINVAL` if it has exited and been reaped, `ENODATA` if the socket is not connected, `ENOPROTOOPT` before Linux 6.5.
+    /// Errors: `EINVAL` if it has exited and been reaped, `ENODATA` if the socket is not connected, `ENOPROTOOPT`
+    /// before Linux 6.5.
     pub fn of(socket: impl AsFd) -> io::Result<Self> {
         let mut fd: RawFd = -1;
         let mut size = socklen_t::try_from(size_of::<RawFd>()).map_err(io::Error::other)?;

@@ -1,7 +1,7 @@
 //! Platform detection by devices.
 //!
-//! Invariant: a platform is detected by its device, never by data that the host controls (DMI, the command line), and two that
-//! disagree stop the boot: a host must not be able to select the weaker path.
+//! Invariant: a platform is detected by its device, never by data that the host controls (DMI, the command line), and
+//! two that disagree stop the boot: a host must not be able to select the weaker path.
 
 use std::fmt;
 use std::path::Path;
@@ -19,7 +19,8 @@ pub enum Platform {
     Virtual,
 }
 
-/// The device of each platform, relative to the root directory: `drivers/misc/nsm.c`, `drivers/virt/coco/` of the kernel.
+/// The device of each platform, relative to the root directory: `drivers/misc/nsm.c`, `drivers/virt/coco/` of the
+/// kernel.
 const DEVICES: [(&str, Platform); 3] =
     [("dev/nsm", Platform::Nitro), ("dev/tdx_guest", Platform::Tdx), ("dev/sev-guest", Platform::SevSnp)];
 

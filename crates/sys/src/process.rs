@@ -1,7 +1,7 @@
 //! Starting a process: fork into a cgroup, set up descriptors, exec a program.
 //!
-//! Invariant: operations that are only valid in a child before exec are methods of [`Child`], which only the forks here create. The
-//! caller decides what happens between fork and exec.
+//! Invariant: operations that are only valid in a child before exec are methods of [`Child`], which only the forks here
+//! create. The caller decides what happens between fork and exec.
 
 #![expect(unsafe_code, reason = "clone3, dup2 to a chosen number, execve and _exit have no safe wrapper")]
 
@@ -29,8 +29,8 @@ pub enum Fork {
 #[derive(Debug)]
 pub struct Child(());
 
-/// The arguments and environment of a program, in the form that exec takes. They are built before a seccomp filter is installed
-/// that may deny the system calls of the allocator.
+/// The arguments and environment of a program, in the form that exec takes. They are built before a seccomp filter is
+/// installed that may deny the system calls of the allocator.
 #[derive(Debug)]
 pub struct Arguments<'a> {
     argv: Vec<*const c_char>,
@@ -71,13 +71,14 @@ const CLONE_NEWPID: u64 = 0x2000_0000;
 
 /// Forks a child that is a member of the cgroup v2 folder `cgroup` from its first instruction on.
 ///
-/// Errors: `Unsupported` in a process with more than one thread, whose locks the copy could never release, or without `/proc`;
-/// `EBUSY` and `EOPNOTSUPP` if the folder is not a cgroup for processes; `EAGAIN` at a limit on processes.
+/// Errors: `Unsupported` in a process with more than one thread, whose locks the copy could never release, or without
+/// `/proc`; `EBUSY` and `EOPNOTSUPP` if the folder is not a cgroup for processes; `EAGAIN` at a limit on processes.
 pub fn fork_into(cgroup: impl AsFd) -> io::Result<Fork> {
     clone_into(cgroup, 0)
 }
 
-/// As [`fork_into`], with the child as process 1 of a new PID namespace: when it exits, the kernel kills all others in it.
+/// As [`fork_into`], with the child as process 1 of a new PID namespace: when it exits, the kernel kills all others in
+/// it.
 pub fn fork_into_pid_namespace(cgroup: impl AsFd) -> io::Result<Fork> {
     clone_into(cgroup, CLONE_NEWPID)
 }
@@ -89,12 +90,15 @@ fn clone_into(cgroup: impl AsFd, flags: u64) -> io::Result<Fork> {
 
 fn clone(args: CloneArgs) -> io::Result<Fork> {
     if threads()? != 1 {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, "cannot fork a process with more than one thread"));
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "cannot fork a process with more than one thread",
+        ));
     }
     let exit_signal = u64::try_from(libc::SIGCHLD).map_err(io::Error::other)?;
     let args = CloneArgs { exit_signal, ..args };
-    // SAFETY: no memory is shared (no CLONE_VM) and there is one thread, so the child is a complete copy of this process.
-    // Its thread ID cached by musl is that of the parent; nothing before exec uses it.
+    // SAFETY: no memory is shared (no CLONE_VM) and there is one thread, so the child is a complete copy of this
+    // process. Its thread ID cached by musl is that of the parent; nothing before exec uses it.
     let made = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_ref(&args), size_of::<CloneArgs>()) };
     if made < 0 {
         return Err(io::Error::last_os_error());
@@ -106,7 +110,8 @@ fn clone(args: CloneArgs) -> io::Result<Fork> {
 }
 
 impl Child {
-    /// Makes `fds` the descriptors 0, 1, 2, … of the program, and returns `aside` under another number, which exec closes.
+    /// Makes `fds` the descriptors 0, 1, 2, … of the program, and returns `aside` under another number, which exec
+    /// closes.
     ///
     /// Descriptors that had those numbers are closed.
     pub fn take_descriptors(&mut self, fds: &[OwnedFd], aside: OwnedFd) -> io::Result<OwnedFd> {
@@ -136,9 +141,9 @@ impl Child {
         clone(CloneArgs::default())
     }
 
-    /// Moves this process into new namespaces: of mounts, whose changes are not visible elsewhere; of cgroups, with its own cgroup as
-    /// the root; of System V and POSIX message objects, initially empty (`ipc_namespaces(7)`); and, with `also_names`, of the host
-    /// name.
+    /// Moves this process into new namespaces: of mounts, whose changes are not visible elsewhere; of cgroups, with its
+    /// own cgroup as the root; of System V and POSIX message objects, initially empty (`ipc_namespaces(7)`); and, with
+    /// `also_names`, of the host name.
     ///
     /// Errors: `EPERM` if the process is not root.
     pub fn unshare_namespaces(&mut self, also_names: bool) -> io::Result<()> {
@@ -149,21 +154,22 @@ impl Child {
         Ok(rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?)
     }
 
-    /// Makes this process stop with `SIGTRAP` after a successful exec, before the program's first instruction (`PTRACE_TRACEME`,
-    /// ptrace(2)). Closed descriptors alone do not prove a successful exec, which may still kill the process after closing them.
+    /// Makes this process stop with `SIGTRAP` after a successful exec, before the program's first instruction
+    /// (`PTRACE_TRACEME`, ptrace(2)). Closed descriptors alone do not prove a successful exec, which may still kill the
+    /// process after closing them.
     ///
     /// The parent is notified of every other signal before this process receives it, until it detaches ([`detach`]).
     pub fn stop_after_exec(&mut self) -> io::Result<()> {
         trace(TRACE_ME, None, 0)
     }
 
-    /// Executes the program in the open file `program`, regardless of its current name; returns only on failure. This is one system
-    /// call: `execveat(program, "", …, AT_EMPTY_PATH)`.
+    /// Executes the program in the open file `program`, regardless of its current name; returns only on failure. This
+    /// is one system call: `execveat(program, "", …, AT_EMPTY_PATH)`.
     pub fn exec_file(&self, program: RawFd, arguments: &Arguments<'_>) -> Result<Infallible, io::Error> {
         let (argv, env) = (arguments.argv.as_ptr(), arguments.env.as_ptr());
         let (name, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
-        // SAFETY: the name is empty, and the two lists are NULL-terminated and their strings outlive the call; a number that is not
-        // an open file is refused.
+        // SAFETY: the name is empty, and the two lists are NULL-terminated and their strings outlive the call; a number
+        // that is not an open file is refused.
         unsafe { libc::syscall(libc::SYS_execveat, program, name, argv, env, flags) };
         Err(io::Error::last_os_error())
     }
@@ -183,8 +189,8 @@ impl Child {
     }
 }
 
-/// The file at `path` as a detached mount that is read-only for every process, regardless of privileges: for a program outside the
-/// root of the processes that execute it.
+/// The file at `path` as a detached mount that is read-only for every process, regardless of privileges: for a program
+/// outside the root of the processes that execute it.
 ///
 /// Errors: those of `open_tree(2)` and `mount_setattr(2)`.
 pub fn read_only_copy(path: &str) -> io::Result<OwnedFd> {

@@ -1,7 +1,7 @@
 //! A descriptor in the Tokio reactor.
 //!
-//! Invariant: a descriptor registered here stays open and unchanged until it is deregistered, as [`AsyncFd::register`] requires.
-//! Everything else is done by [`AsyncFd`].
+//! Invariant: a descriptor registered here stays open and unchanged until it is deregistered, as [`AsyncFd::register`]
+//! requires. Everything else is done by [`AsyncFd`].
 
 #![expect(unsafe_code, reason = "Tokio cannot know that an owned descriptor keeps its number; its owner can")]
 
@@ -35,8 +35,8 @@ impl Registered {
         Self::with_interest(fd, Interest::READABLE)
     }
 
-    /// Registers `fd` for writing only. If the file is already registered, `fd` must be a duplicate, because epoll identifies files
-    /// by their descriptors.
+    /// Registers `fd` for writing only. If the file is already registered, `fd` must be a duplicate, because epoll
+    /// identifies files by their descriptors.
     ///
     /// Errors and panics as [`Self::new`].
     pub fn for_writing(fd: OwnedFd) -> io::Result<Self> {
@@ -44,8 +44,8 @@ impl Registered {
     }
 
     fn with_interest(fd: OwnedFd, interest: Interest) -> io::Result<Self> {
-        // SAFETY: an OwnedFd stays open and keeps its number for its lifetime. It lives as long as the AsyncFd, since this type
-        // gives out only shared references.
+        // SAFETY: an OwnedFd stays open and keeps its number for its lifetime. It lives as long as the AsyncFd, since
+        // this type gives out only shared references.
         let registered = unsafe { AsyncFd::register_with_interest(fd, interest) };
         Ok(Self(registered?))
     }

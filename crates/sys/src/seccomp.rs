@@ -1,7 +1,7 @@
 //! A system call filter for the calling thread and its descendants (seccomp(2)).
 //!
-//! Invariant: a program that the kernel accepts is in force when the call returns, and can never be removed. The program decides
-//! which calls are denied.
+//! Invariant: a program that the kernel accepts is in force when the call returns, and can never be removed. The
+//! program decides which calls are denied.
 
 #![expect(unsafe_code, reason = "seccomp(2) has no safe wrapper")]
 
@@ -28,7 +28,8 @@ impl Filter {
 
     /// Installs the filter. This is a single system call; no memory is freed after it.
     ///
-    /// Errors: `EINVAL` for a program that is invalid, empty or over 4096 instructions; `EACCES` without no-new-privileges.
+    /// Errors: `EINVAL` for a program that is invalid, empty or over 4096 instructions; `EACCES` without
+    /// no-new-privileges.
     pub fn install(&mut self) -> io::Result<()> {
         let program = sock_fprog { len: self.length, filter: self.instructions.as_mut_ptr() };
         let (mode, flags): (c_ulong, c_ulong) = (c_ulong::from(libc::SECCOMP_SET_MODE_FILTER), 0);

@@ -1,7 +1,7 @@
 //! Receives signals from a descriptor instead of by handlers, and sends signals by number.
 //!
-//! Invariant: no handler is ever installed. All signals are blocked and then read from a descriptor (signalfd(2)), so that a signal
-//! is an event like any other.
+//! Invariant: no handler is ever installed. All signals are blocked and then read from a descriptor (signalfd(2)), so
+//! that a signal is an event like any other.
 
 #![expect(
     unsafe_code,
@@ -52,8 +52,8 @@ impl AsFd for Signals {
     }
 }
 
-/// Restores what a program expects after exec: no blocked signals, and the default action of `SIGPIPE`, which Rust's runtime
-/// ignores.
+/// Restores what a program expects after exec: no blocked signals, and the default action of `SIGPIPE`, which Rust's
+/// runtime ignores.
 pub fn restore_defaults() -> io::Result<()> {
     // SAFETY: the default disposition runs no code of this program.
     if unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) } == libc::SIG_ERR {
@@ -62,8 +62,8 @@ pub fn restore_defaults() -> io::Result<()> {
     set_mask(libc::SIG_SETMASK, &mask(libc::sigemptyset)?)
 }
 
-/// Sends a signal by its number. This includes realtime signals, which rustix cannot name (signal(7): `SIGRTMIN+3` in a manifest is
-/// 37).
+/// Sends a signal by its number. This includes realtime signals, which rustix cannot name (signal(7): `SIGRTMIN+3` in a
+/// manifest is 37).
 ///
 /// Errors: `EINVAL` for an invalid signal number, `ESRCH` if the process does not exist, `EPERM`.
 pub fn send(to: Pid, signal: u8) -> io::Result<()> {
@@ -72,7 +72,8 @@ pub fn send(to: Pid, signal: u8) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends a signal to the process that the pidfd `to` refers to (`pidfd_open(2)`), never to another process that reused its PID.
+/// Sends a signal to the process that the pidfd `to` refers to (`pidfd_open(2)`), never to another process that reused
+/// its PID.
 ///
 /// Errors: as [`send`].
 pub fn send_by(to: impl AsFd, signal: u8) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! Moves bytes between descriptors in the kernel, through a pipe.
 //!
-//! Invariant: no call blocks on a pipe created here, and none raises a signal. The caller waits for readiness. rustix has a safe
-//! function for each call; this module adds the flags and the retry after a signal.
+//! Invariant: no call blocks on a pipe created here, and none raises a signal. The caller waits for readiness. rustix
+//! has a safe function for each call; this module adds the flags and the retry after a signal.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,10 +15,11 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?)
 }
 
-/// Sets the capacity of a pipe to at least `bytes` and returns the new capacity: the kernel rounds up to a power of two of pages.
+/// Sets the capacity of a pipe to at least `bytes` and returns the new capacity: the kernel rounds up to a power of two
+/// of pages.
 ///
-/// Errors: `EPERM` over `/proc/sys/fs/pipe-max-size` (1 MiB by default) or over the user's limit on pipe memory, `EBUSY` if the pipe
-/// currently contains more than `bytes`.
+/// Errors: `EPERM` over `/proc/sys/fs/pipe-max-size` (1 MiB by default) or over the user's limit on pipe memory,
+/// `EBUSY` if the pipe currently contains more than `bytes`.
 pub fn set_pipe_size(pipe: impl AsFd, bytes: usize) -> io::Result<usize> {
     Ok(rustix::pipe::fcntl_setpipe_size(pipe, bytes)?)
 }
@@ -36,12 +37,13 @@ pub fn readable(fd: impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
-/// Moves at most `max` bytes; `from` or `to` must be a pipe. The position of a file advances. Returns 0 at the end of `from`.
+/// Moves at most `max` bytes; `from` or `to` must be a pipe. The position of a file advances. Returns 0 at the end of
+/// `from`.
 ///
 /// `more` means that further bytes follow immediately, so that a TCP socket fills its segments (`SPLICE_F_MORE`).
 ///
-/// Errors: `WouldBlock` if the pipe is empty or full, or a non-blocking socket is not ready; `EINVAL` if neither is a pipe, or the
-/// file was opened for appending. A descriptor in blocking mode that is not a pipe can block.
+/// Errors: `WouldBlock` if the pipe is empty or full, or a non-blocking socket is not ready; `EINVAL` if neither is a
+/// pipe, or the file was opened for appending. A descriptor in blocking mode that is not a pipe can block.
 pub fn splice(from: impl AsFd, to: impl AsFd, max: usize, more: bool) -> io::Result<usize> {
     let mut flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
     flags.set(SpliceFlags::MORE, more);

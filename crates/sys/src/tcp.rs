@@ -11,9 +11,9 @@ use std::ptr;
 
 use libc::{c_int, c_void, socklen_t};
 
-/// Marks a socket that has not connected yet as sending first. The last packet of the handshake is then delayed and sent together
-/// with the first bytes, so that the peer is woken once, by a connection that is readable immediately. If no bytes are written, it is
-/// sent after 200 ms (`TCP_DELACK_MAX`).
+/// Marks a socket that has not connected yet as sending first. The last packet of the handshake is then delayed and
+/// sent together with the first bytes, so that the peer is woken once, by a connection that is readable immediately. If
+/// no bytes are written, it is sent after 200 ms (`TCP_DELACK_MAX`).
 ///
 /// The option is `TCP_DEFER_ACCEPT`, which `tcp(7)` describes for listeners only; on a client it is used by
 /// `tcp_rcv_synsent_state_process` in Linux ("Save one ACK").
@@ -24,8 +24,8 @@ pub fn speaks_first(socket: impl AsFd) -> io::Result<()> {
     set(socket, libc::TCP_DEFER_ACCEPT, 1)
 }
 
-/// While `on`, an unconnected socket can be bound to a port that is in use. Its connections are still unique by their two addresses.
-/// It needs `CAP_NET_ADMIN`.
+/// While `on`, an unconnected socket can be bound to a port that is in use. Its connections are still unique by their
+/// two addresses. It needs `CAP_NET_ADMIN`.
 ///
 /// The option is `TCP_REPAIR`; a socket in that mode is bound without a check for conflicts (`SK_FORCE_REUSE` in
 /// `inet_csk_get_port`, `net/ipv4/inet_connection_sock.c`).
@@ -45,8 +45,8 @@ fn set(socket: impl AsFd, option: c_int, value: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Number of bytes written to a connected socket that the peer's system has not acknowledged yet, including the end of the stream
-/// (`SIOCOUTQ`, `tcp(7)`). On a Unix socket: bytes that the peer has not read.
+/// Number of bytes written to a connected socket that the peer's system has not acknowledged yet, including the end of
+/// the stream (`SIOCOUTQ`, `tcp(7)`). On a Unix socket: bytes that the peer has not read.
 ///
 /// Errors: `EINVAL` on a listener, `ENOTTY` if the socket does not support it.
 pub fn unacknowledged(socket: impl AsFd) -> io::Result<usize> {

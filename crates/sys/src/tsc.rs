@@ -1,7 +1,7 @@
 //! The frequency of this machine's time stamp counter.
 //!
-//! Invariant: the frequency is measured against the system clock and used for the clock of an emulated guest, never as a source of
-//! time. On machines without such a counter there is no result.
+//! Invariant: the frequency is measured against the system clock and used for the clock of an emulated guest, never as
+//! a source of time. On machines without such a counter there is no result.
 
 #![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "reading the counter is an instruction"))]
 

@@ -1,7 +1,7 @@
 //! The host kernel's vsock device for guests, `/dev/vhost-vsock`.
 //!
-//! Invariant: a CID belongs to the open device it was set on, until all of its descriptors are closed. The request is defined in the
-//! kernel's `include/uapi/linux/vhost.h`.
+//! Invariant: a CID belongs to the open device it was set on, until all of its descriptors are closed. The request is
+//! defined in the kernel's `include/uapi/linux/vhost.h`.
 
 #![expect(unsafe_code, reason = "the device is driven by an ioctl")]
 

@@ -1,8 +1,8 @@
 //! Stream sockets of the address family `AF_VSOCK`: between a virtual machine and its host.
 //!
-//! Invariant: every socket created here is a non-blocking, close-on-exec [`OwnedFd`], and addresses from the kernel are checked before
-//! they are used. The caller waits for readiness, except for [`connect`], which waits until a deadline. An address is
-//! `struct sockaddr_vm` of `linux/vm_sockets.h`.
+//! Invariant: every socket created here is a non-blocking, close-on-exec [`OwnedFd`], and addresses from the kernel are
+//! checked before they are used. The caller waits for readiness, except for [`connect`], which waits until a deadline.
+//! An address is `struct sockaddr_vm` of `linux/vm_sockets.h`.
 
 #![expect(unsafe_code, reason = "neither std nor rustix supports the address family AF_VSOCK")]
 
@@ -48,8 +48,8 @@ pub fn listen(port: u32, backlog: u32) -> io::Result<OwnedFd> {
 
 /// Accepts a pending connection and returns it with the address of its peer.
 ///
-/// Errors: `WouldBlock` if none is pending; `EMFILE`, `ENFILE` and `ENOBUFS` if resources run out, in which case the connection stays
-/// pending.
+/// Errors: `WouldBlock` if none is pending; `EMFILE`, `ENFILE` and `ENOBUFS` if resources run out, in which case the
+/// connection stays pending.
 pub fn accept(listener: impl AsFd) -> io::Result<(OwnedFd, Address)> {
     let mut storage = MaybeUninit::<sockaddr_vm>::zeroed();
     let mut length = address_length()?;
@@ -68,8 +68,8 @@ pub fn accept(listener: impl AsFd) -> io::Result<(OwnedFd, Address)> {
     Ok((socket, Address { cid: address.svm_cid, port: address.svm_port }))
 }
 
-/// Starts to connect. The socket becomes writable when connecting has succeeded or failed, and [`finish_connect`] returns the
-/// result.
+/// Starts to connect. The socket becomes writable when connecting has succeeded or failed, and [`finish_connect`]
+/// returns the result.
 ///
 /// Errors: those that the kernel detects immediately, such as `ENODEV` if no transport reaches that CID.
 pub fn start_connect(to: Address) -> io::Result<OwnedFd> {

@@ -1,7 +1,7 @@
 //! An error together with its causes, as text.
 //!
-//! Invariant: only this module turns a `source()` chain into text, for PID 1, the supervisor and the host alike. Each error
-//! prints its own level; a level that repeats the end of the one above it is omitted.
+//! Invariant: only this module turns a `source()` chain into text, for PID 1, the supervisor and the host alike. Each
+//! error prints its own level; a level that repeats the end of the one above it is omitted.
 
 use std::error::Error;
 use std::iter;

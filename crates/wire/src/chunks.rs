@@ -1,7 +1,7 @@
 //! Chunks: the encoding of payload, end and break on an ingress connection ([`crate::ingress::Framing::Chunked`]).
 //!
-//! Invariants: a length is checked before the bytes after it are used, only a break may follow the empty chunk, and payload
-//! received before a break is valid. This module does not store payload; it stays in the caller's buffer.
+//! Invariants: a length is checked before the bytes after it are used, only a break may follow the empty chunk, and
+//! payload received before a break is valid. This module does not store payload; it stays in the caller's buffer.
 
 use std::io;
 use std::ops::Range;

@@ -2,10 +2,10 @@
 //!
 //! Invariant: no request can run code that the manifest does not name, write a file or read memory.
 //!
-//! Each end sends its [`Hello`](crate::hello::Hello) first. Then the enclave sends its whole [`Status`] immediately and after
-//! each change, with a rising sequence number: a [`FromGuest::Status`] and, if not all services fit in it, one or more
-//! [`FromGuest::Services`] directly after it ([`frames`], [`Assembly`]). It answers each request by its id. A host that has
-//! read a final state confirms that with [`Request::Seen`], and the enclave powers off before its deadline.
+//! Each end sends its [`Hello`](crate::hello::Hello) first. Then the enclave sends its whole [`Status`] immediately and
+//! after each change, with a rising sequence number: a [`FromGuest::Status`] and, if not all services fit in it, one or
+//! more [`FromGuest::Services`] directly after it ([`frames`], [`Assembly`]). It answers each request by its id. A host
+//! that has read a final state confirms that with [`Request::Seen`], and the enclave powers off before its deadline.
 //!
 //! ```text
 //! booting → starting → ready ⇄ degraded → stopping → exited | signaled | fatal
@@ -126,14 +126,15 @@ pub struct Status {
     pub boot: Vec<FinishedStage>,
     /// The services of the manifest, in its order.
     pub services: Vec<ServiceStatus>,
-    /// Cloister's own programs that run beside the services, each with a name that starts with `@`. Their exit does not end the
-    /// enclave.
+    /// Cloister's own programs that run beside the services, each with a name that starts with `@`. Their exit does not
+    /// end the enclave.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub servants: Vec<ServiceStatus>,
     /// Ingress counters, as reported by the gateway.
     pub ingress: IngressCounters,
-    /// The measurement registers as the platform's security module returned them to the supervisor; empty on a platform without
-    /// such a module. Reported by the enclave itself, for operators; a verifier needs attestation evidence instead.
+    /// The measurement registers as the platform's security module returned them to the supervisor; empty on a platform
+    /// without such a module. Reported by the enclave itself, for operators; a verifier needs attestation evidence
+    /// instead.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub registers: Vec<Register>,
 }
@@ -181,8 +182,8 @@ pub struct ServiceStatus {
     /// The status text that it set (`STATUS=` of `sd_notify`), at most [`MAX_STATUS_TEXT`] bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub text: Option<String>,
-    /// The readiness check that it has not passed yet, or had not passed when it timed out, and the last result: `TCP port 80:
-    /// nothing listens on 127.0.0.1:80 or [::1]:80`. At most [`MAX_WAITS_FOR`] bytes.
+    /// The readiness check that it has not passed yet, or had not passed when it timed out, and the last result: `TCP
+    /// port 80: nothing listens on 127.0.0.1:80 or [::1]:80`. At most [`MAX_WAITS_FOR`] bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub waits_for: Option<String>,
 }

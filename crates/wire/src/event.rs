@@ -1,17 +1,17 @@
 //! Events after launch, as they are extended into a measurement register.
 //!
-//! Invariant: two different events never have the same encoding. Domain, kind and data are each preceded by their length, so
-//! that none can be read as part of another.
+//! Invariant: two different events never have the same encoding. Domain, kind and data are each preceded by their
+//! length, so that none can be read as part of another.
 
 /// Separates Cloister's events from everything else that may be extended (domain separation).
 pub const DOMAIN: &str = "cloister event 1";
 
-/// The register on AWS Nitro that init extends with [`BOOT`] and then locks: the first of those that the hypervisor leaves to
-/// the enclave (16 to 31).
+/// The register on AWS Nitro that init extends with [`BOOT`] and then locks: the first of those that the hypervisor
+/// leaves to the enclave (16 to 31).
 pub const BOOT_REGISTER: u16 = 16;
 
-/// The kind of the event that marks the end of init's boot, before anything of the application runs. It has no data: the
-/// launch registers measure what was booted.
+/// The kind of the event that marks the end of init's boot, before anything of the application runs. It has no data:
+/// the launch registers measure what was booted.
 pub const BOOT: &str = "boot";
 
 /// The encoding of an event.

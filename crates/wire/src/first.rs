@@ -1,7 +1,7 @@
 //! Notes to init about a service that runs below Cloister's first process: the PID of its main process, and its exit.
 //!
-//! Invariant: a note has [`Note::SIZE`] bytes and is written in one call, so it arrives whole. It is sent over a socket pair,
-//! which the service cannot open through `/proc/1/fd`.
+//! Invariant: a note has [`Note::SIZE`] bytes and is written in one call, so it arrives whole. It is sent over a socket
+//! pair, which the service cannot open through `/proc/1/fd`.
 
 /// Path of the program in ramdisk 1.
 pub const PROGRAM: &str = "/sbin/first";
@@ -9,15 +9,15 @@ pub const PROGRAM: &str = "/sbin/first";
 /// The descriptor in the first process on which notes are written.
 pub const REPORT_FD: i32 = 3;
 
-/// Written by the first process to its descriptor 0, the pipe that reports the progress of a start, once its program runs: a
-/// byte that no step has. Then it opens `/dev/null` as that descriptor, which closes the pipe.
+/// Written by the first process to its descriptor 0, the pipe that reports the progress of a start, once its program
+/// runs: a byte that no step has. Then it opens `/dev/null` as that descriptor, which closes the pipe.
 pub const RUNS: u8 = b'r';
 
 /// One note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// The main process's PID in init's namespace. The process sends it itself, before it executes its program, together with a
-    /// descriptor of itself (`pidfd_open(2)`).
+    /// The main process's PID in init's namespace. The process sends it itself, before it executes its program,
+    /// together with a descriptor of itself (`pidfd_open(2)`).
     Main(u32),
     /// The main process exited with this code.
     Code(u8),

@@ -1,17 +1,18 @@
 //! Frames: a `u32` big-endian length, then that many bytes.
 //!
-//! Invariant: a length is checked against the channel's limit before any byte of the body is buffered, so a peer can make the
-//! reader buffer at most that many bytes. [`Decoder`] accepts bytes as they arrive and needs no socket.
+//! Invariant: a length is checked against the channel's limit before any byte of the body is buffered, so a peer can
+//! make the reader buffer at most that many bytes. [`Decoder`] accepts bytes as they arrive and needs no socket.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Maximum length of a frame on a channel to the host, in bytes without the length prefix: the host is untrusted, and no valid
-/// message is longer.
+/// Maximum length of a frame on a channel to the host, in bytes without the length prefix: the host is untrusted, and
+/// no valid message is longer.
 pub const HOST_LIMIT: usize = 64 * 1024;
 
-/// Maximum length of a frame between init and the supervisor, in bytes without the length prefix. A spawn request contains an
-/// argument list and an environment, for which Linux allows 128 KiB per string (`MAX_ARG_STRLEN`, `linux/binfmts.h`).
+/// Maximum length of a frame between init and the supervisor, in bytes without the length prefix. A spawn request
+/// contains an argument list and an environment, for which Linux allows 128 KiB per string (`MAX_ARG_STRLEN`,
+/// `linux/binfmts.h`).
 pub const HOLD_LIMIT: usize = 1024 * 1024;
 
 /// Size of the length prefix of each frame in bytes.
@@ -102,7 +103,8 @@ impl Decoder {
         self.next_frame()?.map(decode).transpose()
     }
 
-    /// Received bytes that are not part of a returned frame: the data after the header on a stream that is raw from then on.
+    /// Received bytes that are not part of a returned frame: the data after the header on a stream that is raw from
+    /// then on.
     #[must_use]
     pub fn remainder(&self) -> &[u8] {
         self.buffer.get(self.taken..).unwrap_or_default()

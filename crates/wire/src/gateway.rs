@@ -1,12 +1,12 @@
 //! The socket pair between the supervisor and the gateway, the program that forwards every connection from outside.
 //!
-//! Invariant: the gateway reads bytes of hosts and clients, so the supervisor treats its messages as hostile: they are bounded, and
-//! contain only numbers, a line for the log, or a request for a socket. Each packet is one JSON message of at most [`LIMIT`]
-//! bytes, over a `SOCK_SEQPACKET` pair whose ends init keeps open: messages sent while the other side is being restarted are
-//! delivered to its successor.
+//! Invariant: the gateway reads bytes of hosts and clients, so the supervisor treats its messages as hostile: they are
+//! bounded, and contain only numbers, a line for the log, or a request for a socket. Each packet is one JSON message of
+//! at most [`LIMIT`] bytes, over a `SOCK_SEQPACKET` pair whose ends init keeps open: messages sent while the other side
+//! is being restarted are delivered to its successor.
 //!
-//! The supervisor sends the whole [table](ToGateway::Table) when a gateway starts, when the supervisor itself was restarted, and
-//! when the cgroup of a service changes. The gateway replies to each with [`FromGateway::Ready`].
+//! The supervisor sends the whole [table](ToGateway::Table) when a gateway starts, when the supervisor itself was
+//! restarted, and when the cgroup of a service changes. The gateway replies to each with [`FromGateway::Ready`].
 
 use std::net::SocketAddr;
 
@@ -29,30 +29,31 @@ pub const LISTENER_FD: i32 = 3;
 /// The gateway's descriptor of its end of the socket pair.
 pub const CHANNEL_FD: i32 = 4;
 
-/// Maximum length of a packet in bytes: [`MAX_TARGETS`] entries of a table fit, and Linux accepts three times as much in one
-/// packet (`net.core.wmem_default`, 208 KiB).
+/// Maximum length of a packet in bytes: [`MAX_TARGETS`] entries of a table fit, and Linux accepts three times as much
+/// in one packet (`net.core.wmem_default`, 208 KiB).
 pub const LIMIT: usize = 64 * 1024;
 
-/// Maximum number of table entries in one packet, each with at most [`MAX_NAME`] bytes for the service and some 120 for the rest.
+/// Maximum number of table entries in one packet, each with at most [`MAX_NAME`] bytes for the service and some 120 for
+/// the rest.
 pub const MAX_TARGETS: usize = 256;
 
 /// Maximum length of a line about a refused connection, in bytes. It quotes an error of the system or of a parser.
 pub const MAX_LINE: usize = 512;
 
-/// Maximum number of concurrent connections, divided among the ports as `host-sleeve` divides them. It leaves further clients
-/// in its listen queues, so only a host that does not behave like it reaches the limit.
+/// Maximum number of concurrent connections, divided among the ports as `host-sleeve` divides them. It leaves further
+/// clients in its listen queues, so only a host that does not behave like it reaches the limit.
 pub const MAX_CONNECTIONS: usize = 4096;
 
-/// Maximum number of concurrent connections whose header has not been read yet, and whose port is therefore unknown: a burst of
-/// clients, until each header is read. Further ones wait in the listen queue.
+/// Maximum number of concurrent connections whose header has not been read yet, and whose port is therefore unknown: a
+/// burst of clients, until each header is read. Further ones wait in the listen queue.
 pub const MAX_UNREAD: usize = 256;
 
-/// Descriptors of the gateway for everything but forwarded connections: 512 for its listeners, reactors and the relay's pipes,
-/// and one for each connection whose header has not been read.
+/// Descriptors of the gateway for everything but forwarded connections: 512 for its listeners, reactors and the relay's
+/// pipes, and one for each connection whose header has not been read.
 pub const RESERVED_DESCRIPTORS: usize = 512 + MAX_UNREAD;
 
-/// Maximum number of pending socket requests to the supervisor: a connection that finds every port in use needs one, until the
-/// reply arrives.
+/// Maximum number of pending socket requests to the supervisor: a connection that finds every port in use needs one,
+/// until the reply arrives.
 pub const MAX_LOANS: usize = 16;
 
 /// A message from the supervisor to the gateway.
@@ -110,7 +111,8 @@ pub enum FromGateway {
     },
     /// All connections are closed after [`ToGateway::Drain`].
     Drained,
-    /// Create a TCP socket that is bound to a local port which another program may use as well. At most [`MAX_LOANS`] at once.
+    /// Create a TCP socket that is bound to a local port which another program may use as well. At most [`MAX_LOANS`]
+    /// at once.
     Borrow {
         /// Chosen by the gateway and repeated in the reply.
         id: u64,

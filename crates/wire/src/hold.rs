@@ -1,17 +1,17 @@
 //! The socket pair between init, which holds processes, and the supervisor, which makes the decisions about them.
 //!
 //! Invariant: init keeps everything that must outlive the supervisor, and interprets none of it. Frames are JSON
-//! ([`crate::frame::HOLD_LIMIT`]), externally tagged because that takes the least code to parse. File descriptors are sent with
-//! the frame that refers to them, in the order of the references, attached to the frame's first byte.
+//! ([`crate::frame::HOLD_LIMIT`]), externally tagged because that takes the least code to parse. File descriptors are
+//! sent with the frame that refers to them, in the order of the references, attached to the frame's first byte.
 //!
-//! Init sends [`FromInit::Welcome`] first. It hands over everything that init holds, so that a supervisor restarted after a
-//! crash knows which processes run. An exit is stored and repeated in each welcome until the supervisor
+//! Init sends [`FromInit::Welcome`] first. It hands over everything that init holds, so that a supervisor restarted
+//! after a crash knows which processes run. An exit is stored and repeated in each welcome until the supervisor
 //! [deletes](FromSupervisor::Forget) it, so that none is lost.
 //!
-//! Output pipes: init creates a pipe for stdout and one for stderr of each process, and keeps their read ends. Each output
-//! stream also has a log history: a memfd that init creates on first request and keeps. The supervisor moves bytes with
-//! `splice(pipe → memfd)`. The file position, which the kernel advances in the same call and which init's copy of the
-//! descriptor shares, tells how much arrived even if the supervisor dies before it records that.
+//! Output pipes: init creates a pipe for stdout and one for stderr of each process, and keeps their read ends. Each
+//! output stream also has a log history: a memfd that init creates on first request and keeps. The supervisor moves
+//! bytes with `splice(pipe → memfd)`. The file position, which the kernel advances in the same call and which init's
+//! copy of the descriptor shares, tells how much arrived even if the supervisor dies before it records that.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,17 +20,19 @@ use crate::control::{Exit, FinishedStage, State};
 /// The supervisor's descriptor of its end of the socket pair.
 pub const SUPERVISOR_FD: i32 = 3;
 
-/// The descriptor of a servant's program until its exec, the only system call that init makes under the servant's filter:
-/// `execveat(PROGRAM_FD, "", argv, env, AT_EMPTY_PATH)`. The filter must allow it with this number and these flags. The servant
-/// cannot exploit that: exec has closed the descriptor, its root is empty, and if the filter allows neither `dup2` nor
-/// `memfd_create`, no executable file can get this number. It is above the 255 descriptors that can come with a spawn.
+/// The descriptor of a servant's program until its exec, the only system call that init makes under the servant's
+/// filter: `execveat(PROGRAM_FD, "", argv, env, AT_EMPTY_PATH)`. The filter must allow it with this number and these
+/// flags. The servant cannot exploit that: exec has closed the descriptor, its root is empty, and if the filter allows
+/// neither `dup2` nor `memfd_create`, no executable file can get this number. It is above the 255 descriptors that can
+/// come with a spawn.
 pub const PROGRAM_FD: i32 = 1000;
 
 /// A message from init.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FromInit {
-    /// The first frame to each supervisor. Descriptors: one for each entry of `stash`, then `fds` for each entry of `held`.
+    /// The first frame to each supervisor. Descriptors: one for each entry of `stash`, then `fds` for each entry of
+    /// `held`.
     Welcome(Welcome),
     /// A spawn succeeded. Descriptors: the read ends of stdout and stderr.
     Spawned {
@@ -40,8 +42,8 @@ pub enum FromInit {
         pid: u32,
         /// Nanoseconds since boot (`CLOCK_MONOTONIC`).
         at_ns: u64,
-        /// The ID of its cgroup, as reported by the kernel's socket diagnosis (`INET_DIAG_CGROUP_ID` of `linux/inet_diag.h`): the
-        /// inode number of the cgroup's directory.
+        /// The ID of its cgroup, as reported by the kernel's socket diagnosis (`INET_DIAG_CGROUP_ID` of
+        /// `linux/inet_diag.h`): the inode number of the cgroup's directory.
         cgroup: u64,
     },
     /// A spawn failed, and everything it created was removed.
@@ -67,7 +69,8 @@ pub enum FromInit {
         /// Why the root could not be mounted; `None` on success.
         error: Option<String>,
     },
-    /// The reply to [`FromSupervisor::Stash`]. Descriptor: the stashed one, which existed, was created, or came with the request.
+    /// The reply to [`FromSupervisor::Stash`]. Descriptor: the stashed one, which existed, was created, or came with
+    /// the request.
     Stashed {
         /// The stash's name.
         name: String,
@@ -115,8 +118,8 @@ pub struct Held {
     pub cgroup: u64,
     /// Whether its cgroup still has members.
     pub populated: bool,
-    /// Number of descriptors that follow for it: stdout and stderr, or none while its start is in progress. In that case
-    /// [`FromInit::Spawned`], with the descriptors, or [`FromInit::SpawnFailed`] is still to come.
+    /// Number of descriptors that follow for it: stdout and stderr, or none while its start is in progress. In that
+    /// case [`FromInit::Spawned`], with the descriptors, or [`FromInit::SpawnFailed`] is still to come.
     pub fds: u8,
 }
 
@@ -134,13 +137,13 @@ pub struct Ended {
     pub at_ns: u64,
 }
 
-/// A message from the supervisor. `S` is the reader's type for the final state: init only forwards it, so it reads it as
-/// [`RawState`].
+/// A message from the supervisor. `S` is the reader's type for the final state: init only forwards it, so it reads it
+/// as [`RawState`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FromSupervisor<S = State> {
-    /// Start a process under this name, which must not be in use. Descriptors: `spec.fds` of them, which become 3, 4, … in the
-    /// process.
+    /// Start a process under this name, which must not be in use. Descriptors: `spec.fds` of them, which become 3, 4, …
+    /// in the process.
     Spawn {
         /// A name of at most [`crate::logs::MAX_NAME`] bytes, `a-z 0-9 -`; only a servant's name starts with `@`.
         name: String,
@@ -161,8 +164,8 @@ pub enum FromSupervisor<S = State> {
         /// The holding.
         name: String,
     },
-    /// Send the descriptor stashed under this name. If there is none, stash the descriptor that comes with this message, or a new
-    /// memfd. At most [`MAX_STASHES`].
+    /// Send the descriptor stashed under this name. If there is none, stash the descriptor that comes with this
+    /// message, or a new memfd. At most [`MAX_STASHES`].
     Stash {
         /// A name like a holding's, which may also contain `.`, `_` and `@`.
         name: String,
@@ -173,8 +176,8 @@ pub enum FromSupervisor<S = State> {
     MountRoot {
         /// Maximum number of bytes that the services can write.
         writable_bytes: u64,
-        /// Memory that the services cannot use: what the supervisor needs for them, and the limits of all servants, whose cgroups are
-        /// outside the one that is limited to the remaining memory.
+        /// Memory that the services cannot use: what the supervisor needs for them, and the limits of all servants,
+        /// whose cgroups are outside the one that is limited to the remaining memory.
         reserved_bytes: u64,
     },
     /// Power off. Sent once, after the host has read the final state or its deadline has passed.
@@ -187,15 +190,16 @@ pub enum FromSupervisor<S = State> {
 /// A [`State`] as unparsed JSON, for a reader that only forwards it.
 pub type RawState = Box<serde_json::value::RawValue>;
 
-/// The error number of [`FromInit::SpawnFailed`] for a process that exited before its program ran, killed by another process or
-/// for lack of memory: `ECHILD`, which no step of a start returns.
+/// The error number of [`FromInit::SpawnFailed`] for a process that exited before its program ran, killed by another
+/// process or for lack of memory: `ECHILD`, which no step of a start returns.
 pub const EXITED_BEFORE_EXEC: i32 = 10;
 
-/// Maximum number of descriptors in init's stash: two log histories for each of 60 services and a few servants, the servants'
-/// sockets, and the supervisor's own.
+/// Maximum number of descriptors in init's stash: two log histories for each of 60 services and a few servants, the
+/// servants' sockets, and the supervisor's own.
 pub const MAX_STASHES: usize = 256;
 
-/// Maximum number of processes that init holds: further spawns are refused, so that a faulty supervisor cannot exhaust PID 1.
+/// Maximum number of processes that init holds: further spawns are refused, so that a faulty supervisor cannot exhaust
+/// PID 1.
 pub const MAX_HELD: usize = 128;
 
 /// The receiver of a signal.
@@ -225,7 +229,8 @@ pub struct Spawn {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
-    /// Capabilities kept in the bounding set, and made ambient for a user other than root, as a bit mask (`linux/capability.h`).
+    /// Capabilities kept in the bounding set, and made ambient for a user other than root, as a bit mask
+    /// (`linux/capability.h`).
     pub capabilities: u64,
     /// The seccomp filter as classic BPF instructions, `code << 48 | jt << 40 | jf << 32 | k`; empty for none.
     pub seccomp: Vec<u64>,
@@ -241,8 +246,8 @@ pub struct Spawn {
 pub enum Place {
     /// The application's root: a service.
     Root(View),
-    /// An empty read-only root without mounts: a servant, a program of Cloister that can use only the descriptors it was given. It
-    /// is process 1 of its PID namespace. Its program is executed as [`PROGRAM_FD`].
+    /// An empty read-only root without mounts: a servant, a program of Cloister that can use only the descriptors it
+    /// was given. It is process 1 of its PID namespace. Its program is executed as [`PROGRAM_FD`].
     Empty,
 }
 
@@ -257,8 +262,8 @@ pub struct View {
     pub as_pid_1: bool,
     /// The writable paths in a root that is mounted read-only; `None` leaves the root writable.
     pub writable: Option<Vec<String>>,
-    /// Paths that are bind-mounted over themselves before anything else, so that no process in this view can rename, remove or
-    /// replace them. A folder comes before its contents.
+    /// Paths that are bind-mounted over themselves before anything else, so that no process in this view can rename,
+    /// remove or replace them. A folder comes before its contents.
     pub pinned: Vec<String>,
     /// Files mounted into the root.
     pub files: Vec<File>,
@@ -274,8 +279,8 @@ pub struct File {
     pub content: String,
     /// Its mode.
     pub mode: u32,
-    /// If true, the file belongs to root and is writable; if false, it belongs to the service's user and is read-only, regardless
-    /// of its mode.
+    /// If true, the file belongs to root and is writable; if false, it belongs to the service's user and is read-only,
+    /// regardless of its mode.
     pub writable: bool,
 }
 

@@ -1,8 +1,9 @@
 //! Port 17003: one connection for each client, a header frame, then the bytes of both directions in chunks.
 //!
-//! Invariant: the header names a port that the measured manifest declares, never an address. There is no reply to the header,
-//! which saves the client a round trip: a refused connection is closed, counted in the status, and its reason is logged by the
-//! supervisor. End and break are both encoded in the stream and do not rely on signals of the transport.
+//! Invariant: the header names a port that the measured manifest declares, never an address. There is no reply to the
+//! header, which saves the client a round trip: a refused connection is closed, counted in the status, and its reason
+//! is logged by the supervisor. End and break are both encoded in the stream and do not rely on signals of the
+//! transport.
 
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -13,21 +14,21 @@ pub const HEADER_LIMIT: usize = 1024;
 /// Maximum length of a chunk in bytes on a [`Framing::Chunked`] stream: with its length prefix, one vsock write.
 pub const CHUNK_LIMIT: usize = crate::ports::MAX_VSOCK_WRITE - crate::frame::HEADER;
 
-/// Sent in place of a chunk's length if the sender's connection broke. The sender neither sends nor reads anything after it. It
-/// may also follow the empty chunk: that direction had ended, and the other one is no longer read.
+/// Sent in place of a chunk's length if the sender's connection broke. The sender neither sends nor reads anything
+/// after it. It may also follow the empty chunk: that direction had ended, and the other one is no longer read.
 pub const BREAK: u32 = u32::MAX;
 
 /// The encoding of the bytes of both directions after the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Framing {
-    /// Frames of at most [`CHUNK_LIMIT`] bytes ([`crate::frame`]). An empty frame is the end of its direction, [`BREAK`] in
-    /// place of a length is a reset, and the host closes the transport when it has seen both ends. A transport that closes
-    /// earlier means that the connection broke.
+    /// Frames of at most [`CHUNK_LIMIT`] bytes ([`crate::frame`]). An empty frame is the end of its direction,
+    /// [`BREAK`] in place of a length is a reset, and the host closes the transport when it has seen both ends. A
+    /// transport that closes earlier means that the connection broke.
     ///
-    /// The transports themselves cannot express this. The kernel's vsock reports the close of a killed process like an orderly
-    /// end, and has no reset that a program can send; `vhost-device-vsock` 0.3.0 turns the host's half-close into an end of both
-    /// directions and drops the enclave's (`vsock_conn.rs`, `VSOCK_OP_SHUTDOWN`).
+    /// The transports themselves cannot express this. The kernel's vsock reports the close of a killed process like an
+    /// orderly end, and has no reset that a program can send; `vhost-device-vsock` 0.3.0 turns the host's half-close
+    /// into an end of both directions and drops the enclave's (`vsock_conn.rs`, `VSOCK_OP_SHUTDOWN`).
     Chunked,
 }
 

@@ -1,7 +1,7 @@
 //! The formats of everything that crosses a boundary between Cloister's programs, defined once and used by both ends.
 //!
-//! Invariant: each format is defined only here, and all input is bounded before it is used. This crate opens no sockets and
-//! never blocks: it converts between bytes and values.
+//! Invariant: each format is defined only here, and all input is bounded before it is used. This crate opens no sockets
+//! and never blocks: it converts between bytes and values.
 //!
 //! | boundary | module |
 //! |---|---|

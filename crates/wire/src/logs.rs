@@ -1,7 +1,7 @@
 //! Port 17001: the output of the services, as frames with a binary header.
 //!
-//! After the hellos the host sends one [`Subscribe`] frame (JSON) and then only reads. Each frame from the enclave contains
-//! one [`Record`]:
+//! After the hellos the host sends one [`Subscribe`] frame (JSON) and then only reads. Each frame from the enclave
+//! contains one [`Record`]:
 //!
 //! ```text
 //! u8 kind  0 = output, 1 = gap
@@ -16,9 +16,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The body of the frame after the last record. The end of the stream alone is not sufficient: not every transport forwards
-/// the end of one direction (`vhost-device-vsock` 0.3.0 reports it when both have ended), and none reports whether the peer had
-/// more to send.
+/// The body of the frame after the last record. The end of the stream alone is not sufficient: not every transport
+/// forwards the end of one direction (`vhost-device-vsock` 0.3.0 reports it when both have ended), and none reports
+/// whether the peer had more to send.
 pub const END: &[u8] = b"";
 
 /// Maximum number of output bytes in one record: with its header it fits in one vsock write.
@@ -27,20 +27,20 @@ pub const MAX_OUTPUT: usize = 30 * 1024;
 /// Maximum length of a service name in bytes; the manifest enforces it too.
 pub const MAX_NAME: usize = 63;
 
-/// Maximum memory of the history of one stream in bytes: the most recent output and its index. Each stream has its own, so that
-/// a service that writes a lot or in short lines displaces only its own lines.
+/// Maximum memory of the history of one stream in bytes: the most recent output and its index. Each stream has its own,
+/// so that a service that writes a lot or in short lines displaces only its own lines.
 pub const HISTORY_BYTES: u64 = 1024 * 1024;
 
-/// Bytes of a history used for the index: 8,192 records of 32 bytes. A read takes everything that is in the pipe, so one record
-/// covers many lines of a service that writes fast; for one that writes line by line it covers [`RING_BYTES`] of lines of 96
-/// bytes.
+/// Bytes of a history used for the index: 8,192 records of 32 bytes. A read takes everything that is in the pipe, so
+/// one record covers many lines of a service that writes fast; for one that writes line by line it covers
+/// [`RING_BYTES`] of lines of 96 bytes.
 pub const INDEX_BYTES: u64 = 256 * 1024;
 
 /// Bytes of a history used for output: some ten thousand lines.
 pub const RING_BYTES: u64 = HISTORY_BYTES - INDEX_BYTES;
 
-/// Maximum memory for the supervisor's own log lines about one service in bytes: the last lines and their index. Each service
-/// has its own share, so that one that fails repeatedly does not displace lines about another.
+/// Maximum memory for the supervisor's own log lines about one service in bytes: the last lines and their index. Each
+/// service has its own share, so that one that fails repeatedly does not displace lines about another.
 pub const SHARE_BYTES: u64 = 128 * 1024;
 
 /// Bytes of a share used for the index: 1,024 records of 32 bytes, one per line.
@@ -52,9 +52,9 @@ pub const SHARE_RING_BYTES: u64 = SHARE_BYTES - SHARE_INDEX_BYTES;
 /// Shares in addition to those of the services: one for the enclave as a whole, one for connections from outside.
 pub const OTHER_SHARES: u64 = 2;
 
-/// Maximum memory of the logs of `services`, of which `forwarding` have their output stored: two histories for each of these, and
-/// the supervisor's shares. A page of a history is allocated when it is first written to, so a stream with little output takes
-/// two pages, and one without output none.
+/// Maximum memory of the logs of `services`, of which `forwarding` have their output stored: two histories for each of
+/// these, and the supervisor's shares. A page of a history is allocated when it is first written to, so a stream with
+/// little output takes two pages, and one without output none.
 #[must_use]
 pub const fn memory(services: u64, forwarding: u64) -> u64 {
     let outputs = forwarding.saturating_mul(2).saturating_mul(HISTORY_BYTES);

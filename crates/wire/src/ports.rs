@@ -1,5 +1,5 @@
-//! Addresses on which the enclave listens: vsock ports for the host, abstract unix addresses for programs inside. Connections
-//! are opened by the host; the only one opened by the enclave is the Nitro heartbeat.
+//! Addresses on which the enclave listens: vsock ports for the host, abstract unix addresses for programs inside.
+//! Connections are opened by the host; the only one opened by the enclave is the Nitro heartbeat.
 
 /// State changes out, stop requests in: [`crate::control`].
 pub const CONTROL: u32 = 17000;
@@ -24,8 +24,8 @@ pub const NITRO_HEARTBEAT_BYTE: u8 = 0xB7;
 
 /// Maximum length of a single write to a vsock stream, in bytes.
 ///
-/// Writes over 32 KiB corrupt streams with some combinations of kernel and VMM (cloud-hypervisor issue 7672), and writes of
-/// 64 KiB hang `vhost-device-vsock` 0.3.0; writes of 31 KiB never did either.
+/// Writes over 32 KiB corrupt streams with some combinations of kernel and VMM (cloud-hypervisor issue 7672), and
+/// writes of 64 KiB hang `vhost-device-vsock` 0.3.0; writes of 31 KiB never did either.
 pub const MAX_VSOCK_WRITE: usize = 31 * 1024;
 
 /// The abstract unix address of the control channel for programs inside the enclave.

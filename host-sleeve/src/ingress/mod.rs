@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloister_net::{Gate, Listener, Permit, Peer, Stream, connection_capacity};
+use cloister_net::{Gate, Listener, Peer, Permit, Stream, connection_capacity};
 use cloister_relay::{Options, Works, relay};
 use cloister_wire::frame;
 use cloister_wire::hello::VERSION;

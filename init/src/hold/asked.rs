@@ -3,7 +3,7 @@
 //! Its law: the supervisor is trusted to decide, not to be free of bugs. A request that makes no sense changes nothing.
 
 use cloister_wire::hold::{
-    FromInit, FromSupervisor, RawState, MAX_HELD, MAX_STASHES, Place, SignalTarget, Spawn,
+    FromInit, FromSupervisor, MAX_HELD, MAX_STASHES, Place, RawState, SignalTarget, Spawn,
 };
 use cloister_wire::logs::MAX_NAME;
 

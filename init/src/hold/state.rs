@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use cloister_wire::control::{self, Cause, Exit};
 use cloister_wire::hello;
-use cloister_wire::hold::{Ended, FromInit, Held, EXITED_BEFORE_EXEC, Welcome};
+use cloister_wire::hold::{EXITED_BEFORE_EXEC, Ended, FromInit, Held, Welcome};
 
 use super::{Action, Event, Failure};
 

@@ -2,8 +2,8 @@
 
 use cloister_wire::control::{Cause, Exit};
 use cloister_wire::hold::{
-    FromInit, FromSupervisor, RawState, Limits, MAX_HELD, Place, EXITED_BEFORE_EXEC, SignalTarget, Spawn, View,
-    Welcome,
+    EXITED_BEFORE_EXEC, FromInit, FromSupervisor, Limits, MAX_HELD, Place, RawState, SignalTarget, Spawn,
+    View, Welcome,
 };
 use proptest::prelude::*;
 

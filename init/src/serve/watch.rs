@@ -5,7 +5,7 @@
 use std::io;
 use std::time::Duration;
 
-use cloister_sys::process::{resume, detach};
+use cloister_sys::process::{detach, resume};
 use cloister_wire::control::Exit;
 use cloister_wire::first::Note;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

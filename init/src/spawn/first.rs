@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use cloister_sys::fdpass::{recv_with_fds, send_with_fds};
-use cloister_sys::process::{Arguments, Child, Fork, resume, detach, read_only_copy};
+use cloister_sys::process::{Arguments, Child, Fork, detach, read_only_copy, resume};
 use cloister_sys::seccomp;
 use cloister_wire::first::{Note, PROGRAM, REPORT_FD};
 use cloister_wire::hold::{EXITED_BEFORE_EXEC, Spawn};

@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
-use cloister_sys::process::{Child, Fork, fork_into_pid_namespace, fork_into};
+use cloister_sys::process::{Child, Fork, fork_into, fork_into_pid_namespace};
 use cloister_wire::first::RUNS;
 use cloister_wire::hold::{Place, Spawn};
 use rustix::io::Errno;
@@ -294,7 +294,10 @@ mod tests {
         for (heard, step) in cases {
             let failure = judge(heard, RUNS).unwrap_err();
             let error = format!("{step}: it ended before its program ran");
-            assert_eq!((failure.step.as_str(), failure.errno, failure.error), (step, EXITED_BEFORE_EXEC, error));
+            assert_eq!(
+                (failure.step.as_str(), failure.errno, failure.error),
+                (step, EXITED_BEFORE_EXEC, error)
+            );
         }
     }
 

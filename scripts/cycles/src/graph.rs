@@ -1,7 +1,7 @@
 //! Cycles in a directed graph.
 //!
-//! Invariant: two nodes that can reach each other are in the same strongly connected component; a component is shown by one of its
-//! shortest cycles.
+//! Invariant: two nodes that can reach each other are in the same strongly connected component; a component is shown by
+//! one of its shortest cycles.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

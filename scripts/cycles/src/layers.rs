@@ -48,7 +48,8 @@ pub(crate) const HOST_SLEEVE: &[(&str, &[&str])] = &[
     ("values", &[]),
 ];
 
-/// Violations of the table by these folders and dependencies (from, to, source location), and errors in the table itself.
+/// Violations of the table by these folders and dependencies (from, to, source location), and errors in the table
+/// itself.
 pub(crate) fn violations(
     table: &[(&str, &[&str])],
     folders: impl Iterator<Item = String>,
@@ -88,8 +89,11 @@ mod tests {
     fn a_dependency_that_is_not_in_the_table_is_reported_with_its_location() {
         let table: &[(&str, &[&str])] = &[("a", &["b"]), ("b", &[])];
         let dependency = |from: &str, to: &str| (from.to_owned(), to.to_owned(), "x.rs:1".to_owned());
-        let found =
-            violations(table, ["c".to_owned()].into_iter(), [dependency("a", "b"), dependency("b", "c")].into_iter());
+        let found = violations(
+            table,
+            ["c".to_owned()].into_iter(),
+            [dependency("a", "b"), dependency("b", "c")].into_iter(),
+        );
         assert_eq!(found, ["c/ is not in the table of allowed dependencies", "b must not use c: x.rs:1"]);
     }
 }

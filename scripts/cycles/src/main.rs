@@ -1,14 +1,14 @@
-//! Finds cycles between the files and folders of each crate, and dependencies between folders of `host-sleeve` that its table does
-//! not allow.
+//! Finds cycles between the files and folders of each crate, and dependencies between folders of `host-sleeve` that its
+//! table does not allow.
 //!
-//! Invariant: everything found is printed and fails the check, except the cycles of other crates that are listed here as known;
-//! those are printed too, and one that no longer exists must be removed from the list.
+//! Invariant: everything found is printed and fails the check, except the cycles of other crates that are listed here
+//! as known; those are printed too, and one that no longer exists must be removed from the list.
 //!
-//! What counts: a file uses another if it names an item that the other defines, by `use` or by a path through `crate`, `super`,
-//! `self` or a child's name. A child that uses its parent's types and a parent that calls the child are a cycle like any other.
-//! What does not count: `mod child;` alone; a re-export (`pub use`), which is followed to the definition; method calls, which have
-//! no path; code under `#[cfg(test)]` and files named `tests`. A folder is the first segment of a module's path and contains all
-//! modules below it.
+//! What counts: a file uses another if it names an item that the other defines, by `use` or by a path through `crate`,
+//! `super`, `self` or a child's name. A child that uses its parent's types and a parent that calls the child are a
+//! cycle like any other. What does not count: `mod child;` alone; a re-export (`pub use`), which is followed to the
+//! definition; method calls, which have no path; code under `#[cfg(test)]` and files named `tests`. A folder is the
+//! first segment of a module's path and contains all modules below it.
 
 mod graph;
 mod layers;
@@ -28,7 +28,8 @@ use program::{Program, Use};
 /// The crate whose folders have a table of allowed dependencies.
 const TABLED: &str = "host-sleeve";
 
-/// Crates with cycles that are older than this check: the crate, and its number of cyclic components of files and of folders.
+/// Crates with cycles that are older than this check: the crate, and its number of cyclic components of files and of
+/// folders.
 const KNOWN: &[(&str, usize, usize)] = &[
     ("init", 1, 1),
     ("supervisor", 2, 0),
@@ -155,11 +156,11 @@ fn analyze(program: &Program, member: &str, root: &Path, found: &mut Found) {
         found.folders.push(format!("{names}; {}", steps.collect::<Vec<_>>().join(", ")));
     }
     if member == TABLED {
-        let used = places.iter().map(|((from, to), one)| (from.clone(), to.clone(), show(one)));
+        let dependencies = places.iter().map(|((from, to), one)| (from.clone(), to.clone(), show(one)));
         found.violations.extend(layers::violations(
             layers::HOST_SLEEVE,
             program.folders().into_iter(),
-            used,
+            dependencies,
         ));
     }
 }

@@ -1,7 +1,7 @@
 //! The files of one program or library, and the dependencies between them.
 //!
-//! Invariant: using a name is a dependency on the file that defines it. A re-export (`pub use`) is followed to the definition, so that
-//! a façade that re-exports items of its children does not form a cycle with them.
+//! Invariant: using a name is a dependency on the file that defines it. A re-export (`pub use`) is followed to the
+//! definition, so that a façade that re-exports items of its children does not form a cycle with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use cloister_manifest::model::{Ready, Root, Service};
 use cloister_net::identity;
 use cloister_wire::control::{MAX_ERROR_TEXT, State as Enclave, bounded};
-use cloister_wire::hold::{FromInit, Held, EXITED_BEFORE_EXEC};
+use cloister_wire::hold::{EXITED_BEFORE_EXEC, FromInit, Held};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;

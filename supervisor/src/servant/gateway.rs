@@ -303,7 +303,8 @@ impl Shared {
     /// Makes the socket that the gateway cannot make, for a port that it may connect to.
     fn lend(&self, id: u64, to: std::net::SocketAddr, speaks: bool) {
         let may = to.ip().is_loopback() && self.table.iter().any(|entry| entry.target == to.port());
-        let made = if may { tcp_on_shared_port(to, speaks) } else { Err(io::ErrorKind::PermissionDenied.into()) };
+        let made =
+            if may { tcp_on_shared_port(to, speaks) } else { Err(io::ErrorKind::PermissionDenied.into()) };
         let (socket, errno) = match made {
             Ok(socket) => (Some(socket), None),
             Err(error) => (None, Some(error.raw_os_error().unwrap_or(libc::EPERM))),

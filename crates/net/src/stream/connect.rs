@@ -25,16 +25,16 @@ const SHARED_TRIES: usize = 64;
 impl Stream {
     /// Connects by TCP, with Nagle's algorithm disabled and without a time limit.
     ///
-    /// A program that has bound every port cannot prevent a caller with `CAP_NET_ADMIN` from connecting: the port is then shared
-    /// with it.
+    /// A program that has bound every port cannot prevent a caller with `CAP_NET_ADMIN` from connecting: the port is
+    /// then shared with it.
     ///
     /// Errors: `ConnectionRefused`, `EMFILE` and other errors of `connect(2)`.
     pub async fn connect_tcp(to: SocketAddr) -> io::Result<Self> {
         Self::connect_tcp_as(to, false).await
     }
 
-    /// Connects by TCP as [`Self::connect_tcp`] does, for a caller that sends data immediately: the peer sees the connection
-    /// together with the first bytes, or the connection alone after 200 ms.
+    /// Connects by TCP as [`Self::connect_tcp`] does, for a caller that sends data immediately: the peer sees the
+    /// connection together with the first bytes, or the connection alone after 200 ms.
     ///
     /// Errors: as [`Self::connect_tcp`].
     pub async fn connect_tcp_speaking_first(to: SocketAddr) -> io::Result<Self> {
@@ -45,8 +45,9 @@ impl Stream {
         Self::connect_tcp_borrowing(to, speaks, || async { tcp_on_shared_port(to, speaks) }).await
     }
 
-    /// Connects by TCP for a program without `CAP_NET_ADMIN`: if all ports are in use, `borrow` gets a socket from another program that
-    /// has the capability ([`tcp_on_shared_port`]). It is called again if the shared port already has a connection to the same address.
+    /// Connects by TCP for a program without `CAP_NET_ADMIN`: if all ports are in use, `borrow` gets a socket from
+    /// another program that has the capability ([`tcp_on_shared_port`]). It is called again if the shared port already
+    /// has a connection to the same address.
     ///
     /// Errors: as [`Self::connect_tcp`].
     pub async fn connect_tcp_borrowing<B, F>(to: SocketAddr, speaks: bool, borrow: B) -> io::Result<Self>
@@ -80,8 +81,9 @@ impl Stream {
         Ok(stream)
     }
 
-    /// If nothing listens on the port and the kernel assigned the same port to this socket, it connects to itself (simultaneous
-    /// open, RFC 9293, 3.5). That is reported as a refused connection, and the reset frees the port immediately.
+    /// If nothing listens on the port and the kernel assigned the same port to this socket, it connects to itself
+    /// (simultaneous open, RFC 9293, 3.5). That is reported as a refused connection, and the reset frees the port
+    /// immediately.
     fn refuse_self_connection(&self, to: SocketAddr) -> io::Result<()> {
         if self.address()? != to {
             return Ok(());
@@ -90,7 +92,8 @@ impl Stream {
         Err(Errno::CONNREFUSED.into())
     }
 
-    /// Connects to a Unix socket of this machine that leads over a vsock. `WouldBlock` means that its listen queue is full.
+    /// Connects to a Unix socket of this machine that leads over a vsock. `WouldBlock` means that its listen queue is
+    /// full.
     pub fn connect_unix(path: &Path) -> io::Result<Self> {
         let socket = new_socket(AddressFamily::UNIX)?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
@@ -122,8 +125,8 @@ fn tcp_socket(to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// A TCP socket that can connect to this address, bound to one of the ports above those that the kernel chooses from, even if that
-/// port is in use. It needs `CAP_NET_ADMIN`.
+/// A TCP socket that can connect to this address, bound to one of the ports above those that the kernel chooses from,
+/// even if that port is in use. It needs `CAP_NET_ADMIN`.
 ///
 /// Errors: `PermissionDenied` without the capability; `EMFILE`.
 pub fn tcp_on_shared_port(to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {

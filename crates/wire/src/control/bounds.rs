@@ -1,7 +1,7 @@
 //! Limits for texts in a status, in bytes of JSON.
 //!
-//! Invariant: a length counts the encoded JSON, because that is what a frame limits. A text is truncated once, where it is
-//! received.
+//! Invariant: a length counts the encoded JSON, because that is what a frame limits. A text is truncated once, where it
+//! is received.
 
 /// Maximum length of a service's error text in bytes of JSON: what failed, a path and the system's error text.
 pub const MAX_ERROR_TEXT: usize = 512;

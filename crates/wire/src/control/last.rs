@@ -1,7 +1,7 @@
 //! The status that init itself sends when no supervisor is running.
 //!
-//! Invariant: it parses as a [`FromGuest::Status`](super::FromGuest::Status) without services. It is a separate type so that
-//! PID 1 contains no code for serializing services, which it knows nothing about.
+//! Invariant: it parses as a [`FromGuest::Status`](super::FromGuest::Status) without services. It is a separate type so
+//! that PID 1 contains no code for serializing services, which it knows nothing about.
 
 use serde::Serialize;
 

@@ -1,7 +1,7 @@
 //! A status in as many frames as it needs: its head with the first services, then pages with the others.
 //!
-//! Invariants: no text is truncated to fit, and a reader gets a complete status or none. [`MAX_SERVICES`] and [`MAX_FRAMES`]
-//! limit how much memory a peer can make the reader use.
+//! Invariants: no text is truncated to fit, and a reader gets a complete status or none. [`MAX_SERVICES`] and
+//! [`MAX_FRAMES`] limit how much memory a peer can make the reader use.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +14,8 @@ pub const MAX_SERVICES: usize = 60;
 /// Maximum number of servants in a status: each is a program of Cloister, of which there are a few.
 pub const MAX_SERVANTS: usize = 8;
 
-/// Maximum number of frames of one status. Sixty services with the longest texts take two; twice that leaves space for the
-/// head's own texts and partly filled pages, and limits a hostile supervisor to 256 KiB.
+/// Maximum number of frames of one status. Sixty services with the longest texts take two; twice that leaves space for
+/// the head's own texts and partly filled pages, and limits a hostile supervisor to 256 KiB.
 pub const MAX_FRAMES: usize = 4;
 
 /// Bytes between two services in a page: a comma.
@@ -57,8 +57,8 @@ impl From<Status> for Head {
 /// The frames of a status, in the order in which they are sent; one if it fits.
 ///
 /// # Errors
-/// If the head without services, or a single service, exceeds the frame limit; the supervisor's limits on texts keep both far
-/// below it.
+/// If the head without services, or a single service, exceeds the frame limit; the supervisor's limits on texts keep
+/// both far below it.
 pub fn frames(mut status: Status) -> Result<Vec<Vec<u8>>, FrameError> {
     let mut rest = std::mem::take(&mut status.services).into_iter().peekable();
     let seq = status.seq;

@@ -32,8 +32,8 @@ pub struct ServiceStats {
     pub memory_peak: u64,
     /// Processes and threads (`pids.current`).
     pub pids: u64,
-    /// Processes killed by the out-of-memory killer (`memory.events`: `oom_kill` minus `oom_group_kill`, since the first
-    /// process of a group that is killed as a whole is counted twice).
+    /// Processes killed by the out-of-memory killer (`memory.events`: `oom_kill` minus `oom_group_kill`, since the
+    /// first process of a group that is killed as a whole is counted twice).
     pub oom_kills: u64,
 }
 
@@ -58,7 +58,8 @@ pub struct Confinement {
     pub capabilities_bounding: u64,
     /// `CapEff:` as a bit mask.
     pub capabilities_effective: u64,
-    /// `/proc/PID/oom_score_adj`: with 0 the kernel decides when memory runs out, with -1000 it never kills the process.
+    /// `/proc/PID/oom_score_adj`: with 0 the kernel decides when memory runs out, with -1000 it never kills the
+    /// process.
     pub oom_score_adj: i32,
     /// The cgroup's limits by file name: `memory.max`, `cpu.max`, `pids.max`, `memory.oom.group`.
     pub cgroup: Vec<(String, String)>,
