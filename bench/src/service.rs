@@ -4,7 +4,7 @@
 
 use std::io;
 
-use cloister_net::{Gate, Listener, Stream, room};
+use cloister_net::{Gate, Listener, Stream, connection_capacity};
 
 /// Echo: every byte comes back.
 pub const ECHO: u8 = b'E';
@@ -20,7 +20,7 @@ const PIECE: usize = 256 * 1024;
 
 /// Serves `listener` without end.
 pub async fn serve(listener: Listener) {
-    let gate = Gate::new(room(8192, 64));
+    let gate = Gate::new(connection_capacity(8192, 64));
     loop {
         let (stream, _) = gate.next(&listener).await;
         // A client that disconnects ends only its own connection.

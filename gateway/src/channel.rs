@@ -76,12 +76,12 @@ async fn receive(channel: &Packets, ingress: &Ingress) -> Result<(), ChannelErro
                 let draining = ingress.clone();
                 let task = tokio::spawn(async move {
                     draining.empty().await;
-                    draining.report(FromGateway::Empty).await;
+                    draining.report(FromGateway::Drained).await;
                 });
                 // A restarted supervisor repeats its request, and gets one report.
                 waiting.replace(task.abort_handle()).into_iter().for_each(|task| task.abort());
             }
-            ToGateway::Count => ingress.report(FromGateway::Counted(ingress.counters())).await,
+            ToGateway::Count => ingress.report(FromGateway::Counters(ingress.counters())).await,
             ToGateway::Loaned { id, errno } => ingress.loaned(id, fds.pop(), errno),
         }
     }
@@ -90,7 +90,7 @@ async fn receive(channel: &Packets, ingress: &Ingress) -> Result<(), ChannelErro
 async fn count(channel: &Packets, ingress: &Ingress) -> Result<(), ChannelError> {
     loop {
         ingress.changed().await;
-        channel.send(&encode(&FromGateway::Counted(ingress.counters()))?).await?;
+        channel.send(&encode(&FromGateway::Counters(ingress.counters()))?).await?;
         sleep(REPORT_INTERVAL).await;
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cloister_net::{Pass, Stream};
+use cloister_net::{Permit, Stream};
 use cloister_relay::{Options, relay};
 use cloister_wire::frame::{Decoder, HEADER};
 use cloister_wire::hello::VERSION;
@@ -36,7 +36,7 @@ pub(crate) async fn forward(
     stream: Stream,
     shared: &Shared,
     table: &Table,
-    unread: Pass,
+    unread: Permit,
 ) -> Result<(), Refusal> {
     let (header, early) =
         timeout(HEADER_TIME, read_header(&stream)).await.map_err(|_| Refusal::NoHeader)??;

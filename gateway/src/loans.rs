@@ -1,6 +1,6 @@
 //! Sockets that the supervisor creates, for connections that find every source port of this machine in use.
 //!
-//! Invariant: at most [`MOST_LOANS`] are requested at once, and a caller that stops waiting leaves nothing behind.
+//! Invariant: at most [`MAX_LOANS`] are requested at once, and a caller that stops waiting leaves nothing behind.
 //! Binding a socket to a port that another one uses requires `CAP_NET_ADMIN`, which the gateway does not have.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cloister_wire::gateway::{FromGateway, MOST_LOANS};
+use cloister_wire::gateway::{FromGateway, MAX_LOANS};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// The pending requests.
@@ -29,7 +29,7 @@ struct Waiting {
 impl Loans {
     /// Starts without requests.
     pub(crate) fn new(outgoing: mpsc::Sender<FromGateway>) -> Self {
-        Self { permits: Semaphore::new(MOST_LOANS), waiting: Mutex::default(), outgoing }
+        Self { permits: Semaphore::new(MAX_LOANS), waiting: Mutex::default(), outgoing }
     }
 
     /// Requests a socket that can be connected to `to`. The caller limits the time.
@@ -44,7 +44,10 @@ impl Loans {
             id
         };
         let _entry = Entry { loans: self, id };
-        self.outgoing.send(FromGateway::Borrow { id, to, speaks }).await.map_err(io::Error::other)?;
+        self.outgoing
+            .send(FromGateway::Borrow { id, to, sends_first: speaks })
+            .await
+            .map_err(io::Error::other)?;
         replied.await.map_err(io::Error::other)?
     }
 
@@ -86,7 +89,7 @@ mod tests {
         let (outgoing, mut requests) = mpsc::channel(4);
         let loans = Loans::new(outgoing);
         let supervisor = async {
-            let Some(FromGateway::Borrow { id, to: TO, speaks: true }) = requests.recv().await else {
+            let Some(FromGateway::Borrow { id, to: TO, sends_first: true }) = requests.recv().await else {
                 panic!()
             };
             loans.resolve(id, Some(std::fs::File::open("/dev/null").unwrap().into()), None);
@@ -104,7 +107,7 @@ mod tests {
     async fn an_abandoned_request_leaves_nothing_behind() {
         let (outgoing, _requests) = mpsc::channel(64);
         let loans = Loans::new(outgoing);
-        for _ in 0..2 * MOST_LOANS {
+        for _ in 0..2 * MAX_LOANS {
             let waited = tokio::time::timeout(Duration::from_secs(1), loans.borrow(TO, true)).await;
             assert!(waited.is_err());
         }

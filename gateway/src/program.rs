@@ -13,9 +13,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use cloister_net::packets::Packets;
-use cloister_net::{Listener, processors, room};
+use cloister_net::{Listener, connection_capacity, processors};
 use cloister_sys::inherited;
-use cloister_wire::gateway::{CHANNEL_FD, LISTENER_FD, MOST_CONNECTIONS, RESERVED_DESCRIPTORS};
+use cloister_wire::gateway::{CHANNEL_FD, LISTENER_FD, MAX_CONNECTIONS, RESERVED_DESCRIPTORS};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::channel;
@@ -48,7 +48,7 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> GatewayError {
 pub fn run() -> Result<(), GatewayError> {
     let listener = inherited::copy(LISTENER_FD).map_err(system("the inherited listener is not open"))?;
     let channel = inherited::copy(CHANNEL_FD).map_err(system("the inherited channel is not open"))?;
-    let (ingress, outgoing) = Ingress::new(room(MOST_CONNECTIONS, RESERVED_DESCRIPTORS));
+    let (ingress, outgoing) = Ingress::new(connection_capacity(MAX_CONNECTIONS, RESERVED_DESCRIPTORS));
     let threads = processors();
     for _ in 1..threads {
         let (ingress, listener) = (ingress.clone(), copy(&listener)?);

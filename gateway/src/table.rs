@@ -9,7 +9,7 @@ use std::io;
 use std::time::Duration;
 
 use cloister_net::{Gate, NotReached, OwnedPort, Stream};
-use cloister_wire::gateway::{self, MOST_UNREAD};
+use cloister_wire::gateway::{self, MAX_UNREAD};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -45,7 +45,7 @@ impl Table {
     /// These ports, with at most `capacity` connections in total.
     pub(crate) fn new(targets: Vec<gateway::Target>, capacity: usize) -> Self {
         let gates = Gate::divide(capacity, targets.len());
-        let unread = gates.first().map_or_else(|| Gate::new(MOST_UNREAD), |gate| gate.beside(MOST_UNREAD));
+        let unread = gates.first().map_or_else(|| Gate::new(MAX_UNREAD), |gate| gate.beside(MAX_UNREAD));
         let port = |(target, gate): (gateway::Target, Gate)| {
             let port = Port {
                 place: OwnedPort::new(target.target),

@@ -89,7 +89,7 @@ impl Trial {
                 self.request(&FromSupervisor::Forget { name: "web".into() })?;
                 self.next()
             }
-            FromInit::StopAsked { .. } => self.power_off(),
+            FromInit::StopRequested { .. } => self.power_off(),
             _ => Ok(()),
         }
     }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use cloister_sys::fdpass::{MAX_FDS, recv_with_fds, send_with_fds};
 use cloister_wire::frame::{self, Decoder, HOLD_LIMIT};
-use cloister_wire::hold::{FromInit, FromSupervisor, LastWords};
+use cloister_wire::hold::{FromInit, FromSupervisor, RawState};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 /// Bytes read at a time. Frames are small, except spawns that contain files.
@@ -33,7 +33,7 @@ pub struct Channel {
 }
 
 /// A message and its descriptors.
-pub type Request = (FromSupervisor<LastWords>, Vec<OwnedFd>);
+pub type Request = (FromSupervisor<RawState>, Vec<OwnedFd>);
 
 #[derive(Debug)]
 struct Outgoing {
@@ -144,7 +144,7 @@ impl Channel {
     /// The next complete message and its descriptors.
     pub fn next_request(&mut self) -> Result<Option<Request>, ChannelError> {
         let invalid = |error: frame::FrameError| ChannelError::Invalid(error.to_string());
-        let Some(message) = self.decoder.next_message::<FromSupervisor<LastWords>>().map_err(invalid)? else {
+        let Some(message) = self.decoder.next_message::<FromSupervisor<RawState>>().map_err(invalid)? else {
             if self.arrived.len() > MAX_WAITING_FDS {
                 return Err(ChannelError::Invalid("descriptors without a frame".into()));
             }
@@ -253,7 +253,7 @@ mod tests {
         let (mut channel, _far) = peer();
         let why = "x".repeat(64 * 1024);
         let full =
-            (0..1000).find_map(|_| channel.send(&FromInit::StopAsked { why: why.clone() }, vec![]).err());
+            (0..1000).find_map(|_| channel.send(&FromInit::StopRequested { why: why.clone() }, vec![]).err());
         assert!(matches!(full, Some(ChannelError::Full)));
     }
 
@@ -261,7 +261,7 @@ mod tests {
     fn queued_messages_are_sent_when_the_supervisor_reads_again() {
         let (mut channel, mut far) = peer();
         let why = "x".repeat(512 * 1024);
-        channel.send(&FromInit::StopAsked { why }, vec![]).unwrap();
+        channel.send(&FromInit::StopRequested { why }, vec![]).unwrap();
         assert!(channel.is_waiting());
         let reader = std::thread::spawn(move || {
             let mut length = [0; 4];
@@ -275,7 +275,7 @@ mod tests {
             rustix::event::poll(&mut ready, None).unwrap();
             channel.flush().unwrap();
         }
-        assert_eq!(reader.join().unwrap(), 512 * 1024 + r#"{"stop-asked":{"why":""}}"#.len());
+        assert_eq!(reader.join().unwrap(), 512 * 1024 + r#"{"stop-requested":{"why":""}}"#.len());
     }
 
     #[test]

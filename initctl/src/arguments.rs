@@ -1,6 +1,6 @@
 //! The command line.
 //!
-//! Invariant: arguments that are not understood are refused before any request is sent.
+//! Invariant: invalid arguments are refused before any request is sent.
 
 use cloister_wire::control::Verb;
 

@@ -23,10 +23,10 @@ const ID: u64 = 1;
 /// Why the supervisor is not reachable.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    /// There is no supervisor, or the connection broke.
+    /// The supervisor is not running, or the connection failed.
     #[error("cannot reach the supervisor: {0}")]
     Io(#[from] io::Error),
-    /// It closed the connection, as it does for services that may not read the log.
+    /// It closed the connection, as it does for services that are not allowed to read the log.
     #[error(
         "the supervisor closed the connection; only services listed in control.services of the manifest may connect"
     )]
@@ -34,7 +34,7 @@ pub(crate) enum ClientError {
     /// It refused the request.
     #[error("{0}")]
     Refused(String),
-    /// It speaks another version or protocol.
+    /// It uses another version or protocol.
     #[error(transparent)]
     Hello(#[from] HelloError),
     /// It sent an invalid message.
@@ -86,7 +86,7 @@ impl Client {
     }
 
     /// Sends a request and waits for the reply.
-    pub(crate) fn ask(&mut self, request: Request) -> Result<Reply, ClientError> {
+    pub(crate) fn request(&mut self, request: Request) -> Result<Reply, ClientError> {
         match self.send(&FromHost { id: ID, request }) {
             // A reply sent before the close can still be read.
             Err(ClientError::Io(error)) if is_closed(&error) => {}

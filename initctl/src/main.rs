@@ -1,7 +1,8 @@
 //! `initctl`: controls services from inside the enclave.
 //!
-//! Invariant: it decides nothing. The supervisor identifies the caller by its socket and refuses services that the manifest does not
-//! name. Exit codes: 0 success, 1 refused or condition not met, 2 invalid arguments, 3 supervisor not reachable.
+//! Invariant: it makes no access decisions. The supervisor identifies the caller by its socket and refuses services
+//! that the manifest does not name. Exit codes: 0 success, 1 refused or condition not met, 2 invalid arguments, 3
+//! supervisor not reachable.
 
 mod arguments;
 mod client;
@@ -89,7 +90,7 @@ fn find<'a>(status: &'a Status, name: &str) -> Result<&'a ServiceStatus, Failure
 }
 
 fn request(verb: Verb, service: String) -> Result<(), Failure> {
-    match Client::control()?.ask(Request::Service { service, verb })? {
+    match Client::control()?.request(Request::Service { service, verb })? {
         Reply::Refused { why } => Err(Failure::Refused(why)),
         Reply::Done | Reply::Stats(_) | Reply::Inspect(_) => Ok(()),
     }

@@ -76,7 +76,7 @@ pub fn find_process(name: &str) -> std::io::Result<Pid> {
     Err(std::io::ErrorKind::NotFound.into())
 }
 
-/// The process of a servant among the [machine's](MACHINE): it is known by its cgroup.
+/// The process of a servant among the [machine's](MACHINE), identified by its cgroup.
 pub fn find_servant(name: &str) -> std::io::Result<Pid> {
     for entry in std::fs::read_dir(MACHINE)? {
         let entry = entry?;

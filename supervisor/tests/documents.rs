@@ -5,7 +5,7 @@ use cloister_manifest::model::REFUSED_SYSCALLS;
 /// The page that lists the refused system calls.
 const SUPERVISION: &str = include_str!("../../docs/supervision.md");
 
-/// The page about our servants.
+/// The page about Cloister's servants.
 const SERVANTS: &str = include_str!("../../docs/servants.md");
 
 #[test]

@@ -10,8 +10,8 @@ use std::process::{Child, Command, ExitCode};
 
 use cloister_bench::{floor, ports, service};
 use cloister_gateway::ingress::Ingress;
-use cloister_net::{Listener, Stream, room};
-use cloister_wire::gateway::{MOST_CONNECTIONS, RESERVED_DESCRIPTORS, Target};
+use cloister_net::{Listener, Stream, connection_capacity};
+use cloister_wire::gateway::{MAX_CONNECTIONS, RESERVED_DESCRIPTORS, Target};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 
@@ -120,7 +120,7 @@ async fn serve() -> io::Result<()> {
 /// The gateway's ingress, in one thread.
 async fn cloister() -> io::Result<()> {
     let cgroup = fs::metadata(CGROUP)?.ino();
-    let (ingress, mut messages) = Ingress::new(room(MOST_CONNECTIONS, RESERVED_DESCRIPTORS));
+    let (ingress, mut messages) = Ingress::new(connection_capacity(MAX_CONNECTIONS, RESERVED_DESCRIPTORS));
     ingress.set_table(vec![Target {
         port: ports::INGRESS,
         target: ports::SERVICE,

@@ -1,19 +1,19 @@
-//! The one accept loop.
+//! The accept loop of all servers.
 //!
-//! Its law: it neither dies nor spins, whatever the system is out of, and each connection is served in a task of its own.
-//! How many there may be, and whether one too many waits or is closed, is for its [`Admission`] to say; who is at the other
-//! end is found out before that.
+//! Invariant: it neither exits nor busy-loops when the system runs out of resources, and each connection is served in
+//! its own task. The [`Admission`] decides how many connections are allowed, and whether further ones wait or are
+//! closed; the peer is identified before that.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
 
-use crate::gate::{Gate, Pass};
+use crate::gate::{Gate, Permit};
 use crate::identity::{self, Identity};
 use crate::listener::Listener;
 use crate::next::next;
 use crate::stream::Stream;
 
-/// A listener, and how it is known who connects to it.
+/// A listener, and how its peers are identified.
 #[derive(Debug)]
 pub struct Entrance {
     listener: Listener,
@@ -23,25 +23,25 @@ pub struct Entrance {
 #[derive(Debug)]
 enum Users {
     Host,
-    /// Processes, which are looked up below this folder.
+    /// Processes of services, looked up in this `/proc` folder.
     Services(PathBuf),
     Anyone,
 }
 
 impl Entrance {
-    /// Only the host reaches this listener.
+    /// A listener that only the host can reach.
     #[must_use]
     pub const fn host(listener: Listener) -> Self {
         Self { listener, users: Users::Host }
     }
 
-    /// Processes of services connect to this Unix listener; `proc` is where they are looked up.
+    /// A Unix listener for processes of services, which are looked up in `proc`.
     #[must_use]
     pub const fn services(listener: Listener, proc: PathBuf) -> Self {
         Self { listener, users: Users::Services(proc) }
     }
 
-    /// Whoever reaches this listener may use it alike: nobody is asked for.
+    /// A listener whose peers are not identified, because all have the same rights.
     #[must_use]
     pub const fn anyone(listener: Listener) -> Self {
         Self { listener, users: Users::Anyone }
@@ -56,40 +56,40 @@ impl Entrance {
     }
 }
 
-/// Who may come in.
+/// Limits the number of connections.
 pub trait Admission {
-    /// What is held for as long as the connection lasts.
+    /// Held as long as the connection is open.
     type Place: Send + 'static;
 
-    /// Waits until another connection may be accepted.
+    /// Waits until another connection can be accepted.
     fn reserve(&self) -> impl Future<Output = Option<Self::Place>> + Send;
 
-    /// A place for a connection of `peer`, if there is one. `reserved` is what [`Self::reserve`] gave.
+    /// A place for a connection of `peer`, if one is free. `reserved` is the result of [`Self::reserve`].
     fn admit(&self, reserved: Option<Self::Place>, peer: &Identity) -> Option<Self::Place>;
 
-    /// Waits until a connection ends.
+    /// Waits until a connection is closed.
     fn freed(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// As many as the gate has room for; more wait to be accepted.
+/// Connections over the limit wait to be accepted.
 impl Admission for Gate {
-    type Place = Pass;
+    type Place = Permit;
 
-    async fn reserve(&self) -> Option<Pass> {
+    async fn reserve(&self) -> Option<Permit> {
         Some(self.enter().await)
     }
 
-    fn admit(&self, reserved: Option<Pass>, _: &Identity) -> Option<Pass> {
+    fn admit(&self, reserved: Option<Permit>, _: &Identity) -> Option<Permit> {
         reserved
     }
 
     async fn freed(&self) {
-        self.one_left().await;
+        self.connection_closed().await;
     }
 }
 
-/// Hands each connection to `handle` in a task of its own, for as long as `admission` has a place for it. A connection that
-/// has none is closed.
+/// Accepts connections forever and passes each to `handle` in its own task. A connection for which `admission` has no
+/// place is closed.
 pub async fn accept_each<A, H, F>(entrance: Entrance, admission: A, handle: H) -> Infallible
 where
     A: Admission,
@@ -120,7 +120,7 @@ mod tests {
     use std::time::Duration;
     use tokio::sync::mpsc;
 
-    /// A server that keeps every connection, and where it listens.
+    /// Starts a server that keeps every connection open, and returns its address.
     fn serve<A>(
         admission: A,
         entrance: fn(Listener) -> Entrance,
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_without_a_place_is_closed_and_the_others_stay() {
+    async fn a_connection_without_a_place_is_closed_and_the_others_stay_open() {
         let limits = Limits { host: 1, service: 1, shared: 0 };
         let (address, mut served) = serve(Places::new(limits), Entrance::host);
         let _first = TcpStream::connect(address).unwrap();
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_inside_is_known_by_its_service() {
+    async fn a_process_is_identified_by_its_service() {
         let folder = tempfile::tempdir().unwrap();
         let process = folder.path().join(std::process::id().to_string());
         std::fs::create_dir(&process).unwrap();
@@ -173,13 +173,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn behind_a_gate_one_too_many_waits_until_another_leaves() {
+    async fn behind_a_gate_a_connection_over_the_limit_waits_until_another_closes() {
         let gate = Gate::new(1);
-        let pass = gate.enter().await;
+        let permit = gate.enter().await;
         let (address, mut served) = serve(gate.clone(), Entrance::anyone);
         let _client = TcpStream::connect(address).unwrap();
         tokio::time::timeout(Duration::from_millis(50), served.recv()).await.unwrap_err();
-        drop(pass);
+        drop(permit);
         assert_eq!(served.recv().await.unwrap().1, Identity::Unknown);
     }
 }

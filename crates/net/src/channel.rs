@@ -1,8 +1,8 @@
-//! A channel of frames over a stream: the hello of both ends, then messages in and out.
+//! A channel of frames over a stream: the hello of both ends, then messages in both directions.
 //!
-//! Its law: a peer that says nothing, says too much or reads too slowly loses its connection, and nobody else waits for it.
-//! Every frame is bounded and every wait that a peer owes something has a limit; both are the opener's choice ([`Limits`]).
-//! What the messages mean is for the callers to know.
+//! Invariant: a peer that sends nothing, sends too much or reads too slowly loses its connection and delays no other.
+//! Frames and waits for the peer are limited by the [`Limits`] that the opener chooses. The messages are defined by the
+//! callers.
 
 use std::io;
 use std::time::Duration;
@@ -16,25 +16,25 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use crate::deadline::{Late, within};
 use crate::stream::Stream;
 
-/// What a peer may cost: bytes and time.
+/// Limits for a peer: bytes and time.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The longest frame, in bytes without its length.
+    /// Maximum length of a frame in bytes, without its length prefix.
     pub frame: usize,
-    /// Bytes read at once: as many are held for each channel.
+    /// Size of the read buffer of each channel in bytes.
     pub read: usize,
-    /// How long the peer may take to say hello.
+    /// Maximum time until the peer's hello.
     pub hello: Duration,
-    /// How long it may take for one message that is due, and to take one message.
+    /// Maximum time for the peer to send one expected message, or to accept one.
     pub message: Duration,
-    /// How long it may take nothing of a stream of frames.
+    /// Maximum time for the peer to accept any bytes of a stream of frames.
     pub stream: Duration,
 }
 
 impl Limits {
-    /// Between host and enclave. That is milliseconds, and seconds where a host's processors are busy with other things: a
-    /// peer that needs 30 s hangs. Of a stream many frames lie in the peer's socket already: a reader that takes nothing for a
-    /// minute has stopped, or a person has stopped it. Requests are small, so 4 KiB are read at once.
+    /// Limits between host and enclave. A reply takes milliseconds, or seconds on a busy host: a peer that needs 30 s
+    /// hangs. In a stream, many frames are already in the peer's socket buffer: a reader that takes nothing for a
+    /// minute has stopped, or was stopped by its user. Requests are small, so 4 KiB are read at once.
     pub const HOST: Self = Self {
         frame: HOST_LIMIT,
         read: 4096,
@@ -44,22 +44,22 @@ impl Limits {
     };
 }
 
-/// Why a channel ended.
+/// Why a channel was closed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
-    /// The connection broke.
-    #[error("the connection broke: {0}")]
+    /// The connection failed.
+    #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
-    /// The peer broke the format, or a message is too long to be sent.
+    /// The peer sent an invalid frame, or a message is too long to send.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// The peer speaks another version, or another channel.
+    /// The peer uses another version or channel.
     #[error(transparent)]
     Hello(#[from] HelloError),
     /// The peer took too long.
     #[error(transparent)]
     Late(#[from] Late),
-    /// The peer closed.
+    /// The peer closed the connection.
     #[error("the peer closed the connection")]
     Closed,
 }
@@ -86,7 +86,7 @@ pub type Halves<S> = (Receiver<ReadHalf<S>>, Sender<WriteHalf<S>>);
 /// Sends the hello of `role` on `protocol` and reads the peer's.
 ///
 /// # Errors
-/// Those of the stream; [`ChannelError::Hello`] for a peer that speaks another version or channel.
+/// Those of the stream; [`ChannelError::Hello`] for a peer that uses another version or channel.
 pub async fn open<S>(
     stream: S,
     protocol: Protocol,
@@ -103,23 +103,23 @@ where
     Ok((receiver, sender))
 }
 
-/// A channel whose messages begin at once.
+/// A channel without a hello.
 pub fn without_hello<S: AsyncRead + AsyncWrite>(stream: S, limits: Limits) -> Halves<S> {
     let (read, write) = tokio::io::split(stream);
     (Receiver::new(read, limits), Sender { stream: write, limits })
 }
 
 impl<R: AsyncRead + Unpin> Receiver<R> {
-    /// Reads frames from `stream`, which says no hello.
+    /// Reads frames from `stream`, which starts without a hello.
     #[must_use]
     pub fn new(stream: R, limits: Limits) -> Self {
         Self { stream, decoder: Decoder::new(limits.frame), buffer: vec![0; limits.read], limits }
     }
 
-    /// The next message, however long it takes. Cancelling the wait loses nothing.
+    /// The next message, without a time limit. Cancel safe: no data is lost.
     ///
     /// # Errors
-    /// [`ChannelError::Closed`] at the end; after any error there is nothing more to read.
+    /// [`ChannelError::Closed`] at the end of the stream. After any error the channel must be closed.
     pub async fn receive<M: DeserializeOwned>(&mut self) -> Result<M, ChannelError> {
         loop {
             if let Some(message) = self.decoder.next_message()? {
@@ -129,7 +129,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         }
     }
 
-    /// The next message, which is due.
+    /// The next message, within [`Limits::message`].
     ///
     /// # Errors
     /// As [`Self::receive`], and [`ChannelError::Late`].
@@ -137,7 +137,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         self.receive_within(self.limits.message, "the peer's message").await
     }
 
-    /// The next message, which is `what` and due within `limit`.
+    /// The next message, within `limit`; `what` names it in the error.
     ///
     /// # Errors
     /// As [`Self::receive`], and [`ChannelError::Late`].
@@ -149,18 +149,18 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         within(limit, what, self.receive()).await?
     }
 
-    /// The body of the next frame that has arrived whole, or nothing until [`Self::fill`] has read more.
+    /// The body of the next frame that has arrived completely, or `None` until [`Self::fill`] has read more.
     ///
     /// # Errors
-    /// When it is longer than a frame may be.
+    /// If it exceeds the frame limit.
     pub fn arrived(&mut self) -> Result<Option<&[u8]>, ChannelError> {
         Ok(self.decoder.next_frame()?)
     }
 
-    /// Waits for bytes and takes what is there. Cancelling the wait loses nothing.
+    /// Waits for bytes and reads those available. Cancel safe: no data is lost.
     ///
     /// # Errors
-    /// [`ChannelError::Closed`] at the end, and those of the stream.
+    /// [`ChannelError::Closed`] at the end of the stream, and those of the stream.
     pub async fn fill(&mut self) -> Result<(), ChannelError> {
         let read = self.stream.read(&mut self.buffer).await?;
         if read == 0 {
@@ -170,7 +170,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         Ok(())
     }
 
-    /// What the frames come from.
+    /// The underlying stream.
     pub const fn stream_mut(&mut self) -> &mut R {
         &mut self.stream
     }
@@ -180,12 +180,13 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
     /// Sends one message.
     ///
     /// # Errors
-    /// [`ChannelError::Late`] when the peer does not take it, [`ChannelError::Frame`] when it is too long; then nothing was sent.
+    /// [`ChannelError::Late`] if the peer does not accept it, [`ChannelError::Frame`] if it is too long, in which case
+    /// nothing was sent.
     pub async fn send<M: Serialize>(&mut self, message: &M) -> Result<(), ChannelError> {
         self.send_encoded(&frame::encode(message, self.limits.frame)?).await
     }
 
-    /// Sends a message that is a frame already.
+    /// Sends a message that is already encoded as a frame.
     ///
     /// # Errors
     /// As [`Self::send`].
@@ -193,15 +194,15 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
         Ok(within(self.limits.message, "sending a message", self.stream.write_all(frame)).await??)
     }
 
-    /// Sends encoded frames of a stream, for as long as the peer takes some of them now and then.
+    /// Sends encoded frames of a stream.
     ///
     /// # Errors
-    /// [`ChannelError::Late`] when it takes none.
+    /// [`ChannelError::Late`] if the peer does not accept them within [`Limits::stream`].
     pub async fn stream(&mut self, frames: &[u8]) -> Result<(), ChannelError> {
         Ok(within(self.limits.stream, "sending a stream", self.stream.write_all(frames)).await??)
     }
 
-    /// Tells the peer that nothing follows.
+    /// Ends this direction of the stream.
     ///
     /// # Errors
     /// Those of the stream.
@@ -218,19 +219,19 @@ mod tests {
     const TEST: Limits = Limits { frame: 64, ..Limits::HOST };
 
     #[tokio::test]
-    async fn both_ends_say_hello_and_speak_in_messages() {
+    async fn both_ends_exchange_hellos_and_then_messages() {
         let (host, guest) = tokio::io::duplex(1024);
         let (host, guest) = tokio::join!(
             open(host, Protocol::Control, Role::Host, TEST),
             open(guest, Protocol::Control, Role::Guest, TEST)
         );
-        let ((mut heard, _host), (_guest, mut says)) = (host.unwrap(), guest.unwrap());
-        says.send(&"one").await.unwrap();
-        says.stream(&frame::encode(&"two", 64).unwrap()).await.unwrap();
-        assert_eq!(heard.receive::<String>().await.unwrap(), "one");
-        assert_eq!(heard.receive_soon::<String>().await.unwrap(), "two");
-        says.finish().await.unwrap();
-        assert!(matches!(heard.receive::<String>().await, Err(ChannelError::Closed)));
+        let ((mut receiver, _host), (_guest, mut sender)) = (host.unwrap(), guest.unwrap());
+        sender.send(&"one").await.unwrap();
+        sender.stream(&frame::encode(&"two", 64).unwrap()).await.unwrap();
+        assert_eq!(receiver.receive::<String>().await.unwrap(), "one");
+        assert_eq!(receiver.receive_soon::<String>().await.unwrap(), "two");
+        sender.finish().await.unwrap();
+        assert!(matches!(receiver.receive::<String>().await, Err(ChannelError::Closed)));
     }
 
     #[tokio::test]
@@ -252,11 +253,11 @@ mod tests {
         receiver.fill().await.unwrap();
         assert_eq!(receiver.arrived().unwrap(), Some(&b"a"[..]));
         assert_eq!(receiver.arrived().unwrap(), Some(&b""[..]));
-        assert_eq!(receiver.arrived().unwrap(), None, "half a frame is none");
+        assert_eq!(receiver.arrived().unwrap(), None, "an incomplete frame");
     }
 
     #[tokio::test]
-    async fn what_is_longer_than_a_frame_may_be_is_neither_sent_nor_read() {
+    async fn a_frame_over_the_limit_is_neither_sent_nor_read() {
         let (ours, mut theirs) = tokio::io::duplex(1024);
         let (mut receiver, mut sender) = without_hello(ours, TEST);
         assert!(matches!(sender.send(&"x".repeat(64)).await, Err(ChannelError::Frame(_))));
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_on_a_busy_machine_may_take_its_time_and_one_that_hangs_may_not() {
+    async fn a_slow_hello_is_accepted_and_a_missing_one_times_out() {
         let (ours, theirs) = tokio::io::duplex(1024);
         let opening = tokio::spawn(open(ours, Protocol::Control, Role::Guest, TEST));
         sleep(Duration::from_secs(20)).await;
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_takes_nothing_loses_its_connection() {
+    async fn a_peer_that_does_not_read_loses_its_connection() {
         let (ours, _theirs) = tokio::io::duplex(32);
         let (_, mut sender) = without_hello(ours, TEST);
         sender.stream(&[0; 32]).await.unwrap();

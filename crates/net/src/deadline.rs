@@ -1,20 +1,19 @@
-//! Deadlines: a future within a time, or an error that names what was waited for.
+//! Deadlines: a future with a time limit, and an error that names the operation.
 //!
-//! Its law: what is late is dropped where it stands, and the error carries the limit that it passed. How long something may
-//! take is for the callers to say.
+//! Invariant: a future that exceeds its limit is dropped, and the error contains the limit. Callers choose the limits.
 
 use std::io;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-/// Something that was not done in its time.
+/// An operation exceeded its time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} took longer than {limit:?}")]
 pub struct Late {
-    /// What was waited for.
+    /// The operation.
     pub what: &'static str,
-    /// How long it was waited for.
+    /// Its time limit.
     pub limit: Duration,
 }
 
@@ -24,10 +23,10 @@ impl From<Late> for io::Error {
     }
 }
 
-/// Waits for `future`, which is `what`, at most `limit`.
+/// Waits at most `limit` for `future`; `what` names it in the error.
 ///
 /// # Errors
-/// [`Late`] when it is not done by then; the future has been dropped.
+/// [`Late`] if it takes longer; the future has then been dropped.
 pub async fn within<F: Future>(limit: Duration, what: &'static str, future: F) -> Result<F::Output, Late> {
     timeout(limit, future).await.map_err(|_| Late { what, limit })
 }
@@ -40,7 +39,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_done_in_time_gives_its_value() {
+    async fn a_future_that_finishes_in_time_returns_its_value() {
         let slow = async {
             sleep(LIMIT / 2).await;
             7
@@ -49,7 +48,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_late_is_named_with_its_limit() {
+    async fn a_late_future_is_reported_with_its_name_and_limit() {
         let began = Instant::now();
         let late = within(LIMIT, "the answer", std::future::pending::<()>()).await.unwrap_err();
         assert_eq!((late.to_string().as_str(), began.elapsed()), ("the answer took longer than 30s", LIMIT));

@@ -1,10 +1,10 @@
-//! Whose socket is at the other end: the kernel's socket diagnosis (`sock_diag(7)`), which needs no privilege.
+//! The owner of a TCP socket on this machine: the kernel's socket diagnosis (`sock_diag(7)`), which needs no privilege.
 //!
-//! Its law: the kernel says it, and for one socket exactly. A socket belongs to the cgroup of the process that made it, and one
-//! that a listener accepts to that listener's (`cgroup_sk_clone`, `kernel/cgroup/cgroup.c`); nothing takes it out of there. A
-//! connection that is not accepted yet, because its client is to speak first, is a request without a cgroup
-//! (`inet_req_diag_fill`, `net/ipv4/inet_diag.c`): there the listener is asked for. Answers are the kernel's, and are read as
-//! bounded as anybody's.
+//! Invariant: the answer comes from the kernel and is about exactly one socket. A socket belongs to the cgroup of the
+//! process that created it, and an accepted socket to that of its listener (`cgroup_sk_clone`,
+//! `kernel/cgroup/cgroup.c`); that never changes. A connection that is not accepted yet, because its client has to send
+//! first, is a request without a cgroup (`inet_req_diag_fill`, `net/ipv4/inet_diag.c`): callers then look up the
+//! listener. Replies of the kernel are parsed with the same bounds checks as any other input.
 //!
 //! The messages are those of `linux/netlink.h`, `linux/sock_diag.h` and `linux/inet_diag.h`.
 
@@ -19,7 +19,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 const BY_FAMILY: u16 = 20;
 /// `NLM_F_REQUEST`.
 const REQUEST: u16 = 0x1;
-/// `NLM_F_ROOT | NLM_F_MATCH`: all that match.
+/// `NLM_F_ROOT | NLM_F_MATCH`: all matching sockets.
 const DUMP: u16 = 0x300;
 /// `NLMSG_ERROR`.
 const ERROR: u16 = 2;
@@ -31,31 +31,32 @@ const CGROUP_ID: u16 = 21;
 const TCP: u8 = 6;
 /// `TCP_LISTEN` of `net/tcp_states.h`.
 const LISTEN: u8 = 10;
-/// Bytes of `struct nlmsghdr`.
+/// Size of `struct nlmsghdr`.
 const HEADER: usize = 16;
-/// Bytes of `struct inet_diag_req_v2`.
-const QUESTION: usize = 56;
-/// Bytes of `struct inet_diag_msg`.
-const ANSWER: usize = 72;
-/// Bytes of one read: the kernel makes pieces of at most 32 KiB of a dump (`netlink_dump`).
+/// Size of `struct inet_diag_req_v2`.
+const QUERY: usize = 56;
+/// Size of `struct inet_diag_msg`.
+const REPLY: usize = 72;
+/// Bytes read at once: the kernel splits a dump into pieces of at most 32 KiB (`netlink_dump`).
 const READ: usize = 32 * 1024;
-/// Most reads of one dump, which then counts as cut: some ten thousand listeners on one port.
-const MOST_READS: usize = 64;
+/// Maximum number of reads of one dump; a longer one counts as incomplete: some ten thousand listeners on one port.
+const MAX_READS: usize = 64;
 
-/// A socket of the machine.
+/// A TCP socket on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Socket {
-    /// Where it is bound.
+    /// Its local address.
     pub address: SocketAddr,
     /// The interface it is bound to; 0 for any.
     pub interface: u32,
-    /// Whether it listens.
+    /// Whether it is listening.
     pub listens: bool,
-    /// The number of its cgroup: the inode of the cgroup's folder. None for what is not accepted yet, or closed already.
+    /// The ID of its cgroup: the inode number of the cgroup's directory. `None` for a connection that is not accepted
+    /// yet or already closed.
     pub cgroup: Option<u64>,
 }
 
-/// The connection to the kernel's diagnosis.
+/// A netlink socket to the kernel's socket diagnosis.
 #[derive(Debug)]
 pub struct Diag(OwnedFd);
 
@@ -70,12 +71,12 @@ impl Diag {
         Ok(Self(rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?))
     }
 
-    /// The TCP socket that a packet from `remote` to `local` reaches now, if there is one.
+    /// The TCP socket that receives a packet from `remote` to `local`, if there is one.
     ///
     /// # Errors
-    /// Those of the kernel, but for `ENOENT`.
+    /// Those of the kernel, except `ENOENT`.
     pub fn reached(&self, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Socket>> {
-        self.ask(&question(REQUEST, local, remote, u32::MAX))?;
+        self.send(&query(REQUEST, local, remote, u32::MAX))?;
         let mut buffer = [0; 1024];
         let count = self.read(&mut buffer)?;
         match messages(buffer.get(..count).unwrap_or_default()).next() {
@@ -86,31 +87,32 @@ impl Diag {
         }
     }
 
-    /// The socket that would take a connection to `address` now.
+    /// The listening socket that receives a connection to `address`, if there is one.
     ///
     /// # Errors
     /// As [`Self::reached`].
     pub fn listener(&self, address: SocketAddr) -> io::Result<Option<Socket>> {
-        let nobody = match address {
+        let any = match address {
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
-        Ok(self.reached(address, SocketAddr::new(nobody, 0))?.filter(|socket| socket.listens))
+        Ok(self.reached(address, SocketAddr::new(any, 0))?.filter(|socket| socket.listens))
     }
 
-    /// Whether `judge` is true of every socket that shares the place of the listener `of`: the kernel gives a connection to any of
-    /// them (`SO_REUSEPORT`).
+    /// Whether `predicate` holds for every socket that shares the address of the listener `of`: the kernel assigns a
+    /// connection to any of them (`SO_REUSEPORT`).
     ///
     /// # Errors
     /// As [`Self::reached`].
-    pub fn all_that_share(of: &Socket, judge: impl Fn(&Socket) -> bool) -> io::Result<bool> {
-        // A dump that is not read to its end takes the next answers' place, so each has a socket of its own.
+    pub fn all_sharing(of: &Socket, predicate: impl Fn(&Socket) -> bool) -> io::Result<bool> {
+        // The rest of a dump that is not read to its end would be mixed up with the next reply, so each dump uses a new
+        // socket.
         let diag = Self::open()?;
         let anything = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
         let local = SocketAddr::new(of.address.ip(), of.address.port());
-        diag.ask(&question(REQUEST | DUMP, local, anything, 1 << LISTEN))?;
+        diag.send(&query(REQUEST | DUMP, local, anything, 1 << LISTEN))?;
         let mut buffer = vec![0; READ];
-        for _ in 0..MOST_READS {
+        for _ in 0..MAX_READS {
             let count = diag.read(&mut buffer)?;
             for message in messages(buffer.get(..count).unwrap_or_default()) {
                 match message {
@@ -118,7 +120,7 @@ impl Diag {
                     Message::Error(errno) => return Err(io::Error::from_raw_os_error(errno)),
                     Message::Socket(found) => {
                         let shares = found.address == of.address && found.interface == of.interface;
-                        if shares && !judge(&found) {
+                        if shares && !predicate(&found) {
                             return Ok(false);
                         }
                     }
@@ -128,9 +130,9 @@ impl Diag {
         Ok(false)
     }
 
-    fn ask(&self, question: &[u8]) -> io::Result<()> {
-        // The kernel answers within the call.
-        rustix::io::retry_on_intr(|| rustix::net::send(&self.0, question, SendFlags::empty()))?;
+    fn send(&self, query: &[u8]) -> io::Result<()> {
+        // The kernel replies within the call.
+        rustix::io::retry_on_intr(|| rustix::net::send(&self.0, query, SendFlags::empty()))?;
         Ok(())
     }
 
@@ -140,17 +142,17 @@ impl Diag {
     }
 }
 
-/// `struct nlmsghdr` and `struct inet_diag_req_v2`. Sockets of a family that a dump is not about are left out of it.
-fn question(flags: u16, local: SocketAddr, remote: SocketAddr, states: u32) -> Vec<u8> {
+/// `struct nlmsghdr` and `struct inet_diag_req_v2`. A dump contains only sockets of the requested address family.
+fn query(flags: u16, local: SocketAddr, remote: SocketAddr, states: u32) -> Vec<u8> {
     let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let family = u8::try_from(family.as_raw()).unwrap_or_default();
-    let mut bytes = Vec::with_capacity(HEADER + QUESTION);
-    bytes.extend(u32::try_from(HEADER + QUESTION).unwrap_or_default().to_ne_bytes());
+    let mut bytes = Vec::with_capacity(HEADER + QUERY);
+    bytes.extend(u32::try_from(HEADER + QUERY).unwrap_or_default().to_ne_bytes());
     bytes.extend(BY_FAMILY.to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
-    // The number of the request and the sender's port, which the kernel fills in.
+    // Sequence number and sender's port; the kernel fills in the port.
     bytes.extend([0; 8]);
-    // No extensions: the cgroup comes unasked.
+    // No extensions: the cgroup is always included.
     bytes.extend([family, TCP, 0, 0]);
     bytes.extend(states.to_ne_bytes());
     bytes.extend(local.port().to_be_bytes());
@@ -163,7 +165,7 @@ fn question(flags: u16, local: SocketAddr, remote: SocketAddr, states: u32) -> V
     bytes
 }
 
-/// An address in the sixteen bytes that every family has.
+/// An address as the 16 bytes that are used for every address family.
 fn wide(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V6(ip) => ip.octets(),
@@ -175,7 +177,7 @@ fn wide(ip: IpAddr) -> [u8; 16] {
     }
 }
 
-/// One message of the kernel.
+/// One message from the kernel.
 #[derive(Debug, PartialEq, Eq)]
 enum Message {
     Socket(Socket),
@@ -183,7 +185,7 @@ enum Message {
     Done,
 }
 
-/// The messages in what was read, up to the first that is cut or none.
+/// The messages in received bytes, up to the first truncated or unknown one.
 fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message> {
     std::iter::from_fn(move || {
         let length = usize::try_from(u32::from_ne_bytes(field(bytes, 0)?)).ok()?;
@@ -213,7 +215,7 @@ fn socket(body: &[u8]) -> Option<Socket> {
         address: SocketAddr::new(ip, port),
         interface: u32::from_ne_bytes(field(body, 40)?),
         listens: state == [LISTEN],
-        cgroup: attribute(body.get(ANSWER..)?, CGROUP_ID)
+        cgroup: attribute(body.get(REPLY..)?, CGROUP_ID)
             .and_then(|value| field(value, 0))
             .map(u64::from_ne_bytes),
     })
@@ -243,7 +245,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn a_connection_and_its_listener_are_of_the_cgroup_of_who_made_them() {
+    fn a_connection_and_its_listener_belong_to_the_cgroup_of_their_process() {
         let diag = Diag::open().unwrap();
         for place in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
             let listener = TcpListener::bind(place).unwrap();
@@ -263,10 +265,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_whose_client_is_to_speak_first_is_not_accepted_and_has_no_cgroup_yet() {
+    async fn a_connection_whose_client_sends_first_is_not_accepted_and_has_no_cgroup_yet() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
-        let stream = crate::Stream::connect_tcp_to_speak(at).await.unwrap();
+        let stream = crate::Stream::connect_tcp_speaking_first(at).await.unwrap();
         let diag = Diag::open().unwrap();
         let found = diag.reached(at, stream.address().unwrap()).unwrap().unwrap();
         assert_eq!((found.listens, found.cgroup), (false, None));
@@ -274,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_that_share_a_place_are_all_judged() {
+    fn every_socket_that_shares_an_address_is_checked() {
         let make = |ip: [u8; 4], port| {
             let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
             rustix::net::sockopt::set_socket_reuseport(&socket, true).unwrap();
@@ -291,16 +293,16 @@ mod tests {
             seen.set(seen.get() + 1);
             true
         };
-        assert!(Diag::all_that_share(&of, count).unwrap());
+        assert!(Diag::all_sharing(&of, count).unwrap());
         assert_eq!(seen.get(), 2);
-        assert!(!Diag::all_that_share(&of, |_| false).unwrap());
+        assert!(!Diag::all_sharing(&of, |_| false).unwrap());
     }
 
     #[test]
-    fn a_question_has_the_kernels_form() {
+    fn a_query_has_the_kernels_format() {
         let local = "127.0.0.1:80".parse().unwrap();
-        let bytes = question(REQUEST, local, "127.0.0.1:81".parse().unwrap(), 1);
-        assert_eq!(bytes.len(), HEADER + QUESTION);
+        let bytes = query(REQUEST, local, "127.0.0.1:81".parse().unwrap(), 1);
+        assert_eq!(bytes.len(), HEADER + QUERY);
         assert_eq!(bytes[..8], [72, 0, 0, 0, 20, 0, 1, 0]);
         assert_eq!(bytes[16..28], [2, 6, 0, 0, 1, 0, 0, 0, 0, 80, 0, 81]);
         assert_eq!(bytes[28..32], [127, 0, 0, 1]);
@@ -308,7 +310,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_answer_is_read_past_its_end(bytes in prop::collection::vec(any::<u8>(), 0..300), length in 0u32..400) {
+        fn no_reply_is_read_past_its_end(bytes in prop::collection::vec(any::<u8>(), 0..300), length in 0u32..400) {
             let mut answer = length.to_ne_bytes().to_vec();
             answer.extend(BY_FAMILY.to_ne_bytes());
             answer.extend([0; 10]);

@@ -1,10 +1,10 @@
-//! Who is at the other end of a connection.
+//! The identity of a peer.
 //!
-//! Its law: the kernel says it: by the listener that only the host reaches, or by the cgroup of the process that connected.
-//! Neither a process's user nor what it says of itself counts. What an identity may do is for others to decide.
+//! Invariant: it comes from the kernel: from a listener that only the host can reach, or from the cgroup of the
+//! connecting process. A process's user and its own claims do not matter. What an identity may do is decided elsewhere.
 //!
-//! [`Identity`] is the one answer, however it is found: by the cgroup itself ([`of_cgroup`]), by a process ([`of_process`]) or
-//! by the process behind a Unix socket ([`of_peer`]). [`crate::Peer`] is an address, which is no identity.
+//! An [`Identity`] is derived from a cgroup ([`of_cgroup`]), a process ([`of_process`]) or the process connected to a
+//! Unix socket ([`of_peer`]). [`crate::Peer`] is an address, not an identity.
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -12,20 +12,20 @@ use std::path::Path;
 
 use cloister_sys::peer::Peer;
 
-/// The group that the services' cgroups lie in, as paths below the root of version 2's only hierarchy (`cgroups(7)`).
+/// The parent of the services' cgroups, as a path below the root of the cgroup v2 hierarchy (`cgroups(7)`).
 const SERVICES: &str = "/cloister/";
 
-/// What stands in front of such a path in `/proc/PID/cgroup`.
+/// The prefix of a cgroup v2 path in `/proc/PID/cgroup`.
 const VERSION_2: &str = "0::";
 
-/// Who is at the other end.
+/// The identity of a peer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Identity {
     /// The host.
     Host,
     /// A process in the cgroup of this service.
     Service(String),
-    /// A process in no service's cgroup, or one that was gone before its cgroup could be read.
+    /// A process that is not in a service's cgroup, or that exited before its cgroup could be read.
     Unknown,
 }
 
@@ -40,7 +40,7 @@ impl fmt::Display for Identity {
 }
 
 impl Identity {
-    /// The name of the service, if it is one.
+    /// The name of the service, if the peer is one.
     #[must_use]
     pub fn service(&self) -> Option<&str> {
         match self {
@@ -50,14 +50,15 @@ impl Identity {
     }
 }
 
-/// Whose a cgroup is, by its path below the root of the hierarchy: a service's own, or one that the service made in it.
+/// The owner of a cgroup, by its path below the root of the hierarchy: a service's own cgroup, or one that the service
+/// created below it.
 #[must_use]
 pub fn of_cgroup(path: &str) -> Identity {
     let name = path.strip_prefix(SERVICES).and_then(|below| below.split('/').next());
     name.filter(|name| !name.is_empty()).map_or(Identity::Unknown, |name| Identity::Service(name.to_owned()))
 }
 
-/// Whose process `pid` is, as `proc` shows it now.
+/// The owner of process `pid`, looked up in `proc`.
 #[must_use]
 pub fn of_process(proc: &Path, pid: u32) -> Identity {
     let cgroups = std::fs::read_to_string(proc.join(pid.to_string()).join("cgroup")).unwrap_or_default();
@@ -65,14 +66,14 @@ pub fn of_process(proc: &Path, pid: u32) -> Identity {
     path.map_or(Identity::Unknown, of_cgroup)
 }
 
-/// Whose process connected the Unix socket `socket`. The process is held by a descriptor while it is looked up in `proc`, so
-/// that no other can take its number meanwhile.
+/// The owner of the process that connected the Unix socket `socket`. A descriptor refers to the process while it is
+/// looked up in `proc`, which detects that its PID was reused.
 #[must_use]
 pub fn of_peer(socket: impl AsFd, proc: &Path) -> Identity {
     let Ok(peer) = Peer::of(socket) else { return Identity::Unknown };
     let Ok(pid) = peer.pid() else { return Identity::Unknown };
     let identity = of_process(proc, pid);
-    // While the process has its number nobody else has: what was read was about it.
+    // The process still has its PID, so the lookup was about this process.
     if peer.pid().is_ok_and(|now| now == pid) { identity } else { Identity::Unknown }
 }
 
@@ -91,20 +92,20 @@ mod tests {
     }
 
     #[test]
-    fn a_service_is_known_by_its_cgroup() {
+    fn a_service_is_identified_by_its_cgroup() {
         let proc =
             proc(&[(7, "0::/cloister/web\n"), (8, "0::/cloister/db/worker\n"), (9, "0::/supervisor\n")]);
         assert_eq!(of_process(proc.path(), 7).service(), Some("web"));
         assert_eq!(of_process(proc.path(), 8).service(), Some("db"));
         assert_eq!(of_process(proc.path(), 9), Identity::Unknown);
-        assert_eq!(of_process(proc.path(), 10), Identity::Unknown, "a process that is gone");
+        assert_eq!(of_process(proc.path(), 10), Identity::Unknown, "an exited process");
         for path in ["", "/", "/cloister", "/cloister/", "/other/cloister/web"] {
             assert_eq!(of_cgroup(path), Identity::Unknown, "{path}");
         }
     }
 
     #[test]
-    fn a_connection_is_from_the_service_of_the_process_that_made_it() {
+    fn a_connection_belongs_to_the_service_of_the_connecting_process() {
         let (socket, _theirs) = UnixStream::pair().unwrap();
         let web = proc(&[(std::process::id(), "0::/cloister/web\n")]);
         assert_eq!(of_peer(&socket, web.path()), Identity::Service("web".to_owned()));

@@ -1,7 +1,7 @@
 //! A listening socket in the Tokio reactor: vsock, TCP or Unix.
 //!
-//! Its law: what it accepts is a [`Stream`], non-blocking and not inherited by children. It leaves deciding whom to admit,
-//! and what to do when accepting fails, to [`crate::Gate`].
+//! Invariant: accepted sockets are non-blocking [`Stream`]s that child processes do not inherit. Admission and accept
+//! errors are handled by [`crate::Gate`].
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -15,18 +15,18 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::stream::Stream;
 
-/// Connections that may wait to be accepted. As many as a burst brings while one turn of the reactor lasts; Linux cuts
-/// it to `net.core.somaxconn`, 4096.
+/// Length of the listen queue: the connections of a burst during one turn of the reactor. Linux limits it to
+/// `net.core.somaxconn`, 4096.
 const BACKLOG: u16 = 1024;
 
-/// Who is at the other end of an accepted connection.
+/// The address of the peer of an accepted connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// A TCP client.
     Tcp(SocketAddr),
-    /// A machine and a port on it.
+    /// A vsock address: a machine and a port on it.
     Vsock(vsock::Address),
-    /// Somebody on this machine.
+    /// A process on this machine.
     Local,
 }
 
@@ -35,7 +35,7 @@ pub enum Peer {
 pub struct Listener {
     io: Registered,
     kind: Kind,
-    /// Whether others accept from it too: then one that is woken may find nothing.
+    /// Whether others accept from it too, so that no connection may be left after a wakeup.
     shared: bool,
 }
 
@@ -67,29 +67,29 @@ impl Listener {
         Self::over(socket, Kind::Tcp)
     }
 
-    /// Takes a TCP listener.
+    /// Registers a TCP listener.
     pub fn from_tcp(listener: TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         Self::over(listener.into(), Kind::Tcp)
     }
 
-    /// Takes a Unix listener.
+    /// Registers a Unix listener.
     pub fn from_unix(listener: UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         Self::over(listener.into(), Kind::Unix)
     }
 
-    /// A socket that listens on a vsock port as [`Self::vsock`] does, to be handed to another program.
+    /// A socket that listens on a vsock port as [`Self::vsock`] does, to be passed to another program.
     ///
     /// Errors: as [`vsock::listen`].
     pub fn bind_vsock(port: u32) -> io::Result<OwnedFd> {
         vsock::listen(port, u32::from(BACKLOG))
     }
 
-    /// Takes a listening socket that was made by another program. `shared`: further threads accept from it, each by a descriptor of
-    /// its own, so that one that is woken may find nothing.
+    /// Registers a listening socket that was created by another program. `shared`: other threads accept from it too,
+    /// each with its own descriptor, so that no connection may be left after a wakeup.
     ///
-    /// Errors: `InvalidInput` where it is no vsock, TCP or Unix socket.
+    /// Errors: `InvalidInput` if it is not a vsock, TCP or Unix socket.
     pub fn inherited(socket: OwnedFd, shared: bool) -> io::Result<Self> {
         let kind = match sockopt::socket_domain(&socket)? {
             AddressFamily::VSOCK => Kind::Vsock,
@@ -101,7 +101,7 @@ impl Listener {
         Ok(Self { shared, ..Self::over(socket, kind)? })
     }
 
-    /// The address a TCP listener has. Other kinds have none.
+    /// The address of a TCP listener; `None` for other kinds.
     #[must_use]
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         SocketAddr::try_from(rustix::net::getsockname(&*self.io).ok()?).ok()
@@ -109,14 +109,14 @@ impl Listener {
 
     /// Waits for a connection.
     ///
-    /// Whether another waits behind it is asked by `poll(2)`: an accept that finds none has made a socket and a file for it
-    /// by then, and takes them down again (`do_accept` of Linux).
+    /// `poll(2)` checks whether another one is pending: an accept without a pending connection creates a socket and a
+    /// file first, and destroys them again (`do_accept` in Linux).
     ///
-    /// Errors: those of `accept4(2)`. Only [`crate::Gate::next`] should have to think about them.
+    /// Errors: those of `accept4(2)`, which [`crate::Gate::next`] handles.
     pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
         loop {
             let mut ready = self.io.readable().await?;
-            if self.shared && !self.another_waits() {
+            if self.shared && !self.is_pending() {
                 ready.clear_ready();
                 continue;
             }
@@ -124,7 +124,7 @@ impl Listener {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(connection) => {
-                    if !self.another_waits() {
+                    if !self.is_pending() {
                         ready.clear_ready();
                     }
                     return Ok(connection);
@@ -134,10 +134,10 @@ impl Listener {
         }
     }
 
-    /// Whether a connection waits. Where that cannot be told, the next accept finds out.
-    fn another_waits(&self) -> bool {
-        let mut asked = [PollFd::new(&*self.io, PollFlags::IN)];
-        rustix::event::poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
+    /// Whether a connection is pending. If that is unknown it returns true, and the next accept finds out.
+    fn is_pending(&self) -> bool {
+        let mut polled = [PollFd::new(&*self.io, PollFlags::IN)];
+        rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
     }
 
     fn over(socket: OwnedFd, kind: Kind) -> io::Result<Self> {

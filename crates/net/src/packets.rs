@@ -1,7 +1,7 @@
-//! One end of a pair of sockets that carry whole packets (`SOCK_SEQPACKET`), and descriptors beside them.
+//! One end of a socket pair for packets (`SOCK_SEQPACKET`) with descriptors attached.
 //!
-//! Its law: a packet arrives whole or, where it is longer than the buffer, cut; never two in one. Nothing is queued here: a
-//! sender that must not wait is told that the peer does not read. What is in a packet is for its callers to judge.
+//! Invariant: each read returns exactly one packet, truncated if it is longer than the buffer. Nothing is queued here:
+//! a non-blocking send fails if the peer does not read. Callers interpret the contents.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 #[derive(Debug)]
 pub struct Packets(Registered);
 
-/// Both ends of a new pair. They are not inherited by children, and no call on them waits.
+/// Both ends of a new pair: non-blocking, and not inherited by child processes.
 ///
 /// # Errors
 /// `EMFILE` and `ENFILE`.
@@ -23,15 +23,15 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
 }
 
-/// Takes and throws away what waits at an end that no process reads any more. It ends: a socket holds a bounded number of
-/// packets.
+/// Reads and discards the packets queued at an end that no other process reads. This terminates because a socket holds
+/// a bounded number of packets.
 pub fn discard(end: impl AsFd) {
     let mut buffer = [0; 1];
     while recv_with_fds(&end, &mut buffer).is_ok_and(|(count, _)| count > 0) {}
 }
 
 impl Packets {
-    /// Takes an end of a [`pair`].
+    /// Registers an end of a [`pair`].
     ///
     /// # Errors
     /// Those of the reactor.
@@ -39,10 +39,11 @@ impl Packets {
         Ok(Self(Registered::new(end)?))
     }
 
-    /// The next packet and what came with it. No bytes are the peer's end, or an empty packet, which no peer of ours sends.
+    /// The next packet and its descriptors. 0 bytes mean that the peer closed its end, or an empty packet, which no
+    /// Cloister program sends.
     ///
     /// # Errors
-    /// `InvalidData` when descriptors were lost for want of room in this process.
+    /// `InvalidData` if descriptors were lost because this process has too many open.
     pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
         loop {
             let mut ready = self.0.readable().await?;
@@ -53,10 +54,10 @@ impl Packets {
         }
     }
 
-    /// The next packet, if one waits.
+    /// The next packet, if one is queued.
     ///
     /// # Errors
-    /// `WouldBlock` where none does, and those of [`Self::recv`].
+    /// `WouldBlock` if none is, and those of [`Self::recv`].
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
         recv_with_fds(&*self.0, buffer)
     }
@@ -64,15 +65,15 @@ impl Packets {
     /// Sends a packet with these descriptors.
     ///
     /// # Errors
-    /// `WouldBlock` where the peer has left too many unread.
+    /// `WouldBlock` if too many packets are unread.
     pub fn try_send(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         send_with_fds(&*self.0, packet, fds).map(drop)
     }
 
-    /// Sends a packet as soon as there is room for it.
+    /// Sends a packet as soon as it fits in the peer's queue.
     ///
     /// # Errors
-    /// `EPIPE` when the peer's end is closed.
+    /// `EPIPE` if the peer's end is closed.
     pub async fn send(&self, packet: &[u8]) -> io::Result<()> {
         loop {
             let mut ready = self.0.writable().await?;
@@ -89,11 +90,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn packets_keep_their_bounds_and_wait_for_a_reader() {
+    async fn packets_keep_their_boundaries_and_wait_for_a_reader() {
         let (ours, theirs) = pair().unwrap();
         let (ours, theirs) = (Packets::new(ours).unwrap(), Packets::new(theirs).unwrap());
-        let (carried, _other) = pair().unwrap();
-        ours.try_send(b"one", &[carried.as_fd()]).unwrap();
+        let (attached, _other) = pair().unwrap();
+        ours.try_send(b"one", &[attached.as_fd()]).unwrap();
         ours.send(b"two").await.unwrap();
         let mut buffer = [0; 8];
         let (count, fds) = theirs.recv(&mut buffer).await.unwrap();
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_does_not_read_is_not_waited_for_and_what_it_left_can_be_thrown_away() {
+    async fn a_send_to_a_peer_that_does_not_read_fails_and_unread_packets_can_be_discarded() {
         let (ours, theirs) = pair().unwrap();
         let ours = Packets::new(ours).unwrap();
         let mut sent = 0;

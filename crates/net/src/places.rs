@@ -1,7 +1,7 @@
-//! Places for connections: how many each kind of peer may hold at once.
+//! Places: limits on concurrent connections per peer.
 //!
-//! Its law: no peer can use up another's places. The host has its own, each service inside has its own, and services share
-//! only what goes beyond the first place of each.
+//! Invariant: no peer can use up the places of another. The host has its own, each service has its own, and services
+//! share only the places beyond the first one of each.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use tokio::sync::watch;
 use crate::accept::Admission;
 use crate::identity::Identity;
 
-/// How many connections there may be at once.
+/// Maximum numbers of concurrent connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Of the host.
     pub host: usize,
     /// Of one service.
     pub service: usize,
-    /// Of all services, beyond the first of each.
+    /// Of all services together, not counting the first of each.
     pub shared: usize,
 }
 
@@ -26,11 +26,11 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Places {
     limits: Limits,
-    /// Of each peer. All whose service is not known are one.
+    /// Places in use by each peer. All unknown processes count as one peer.
     taken: watch::Sender<BTreeMap<Identity, usize>>,
 }
 
-/// A place that is taken until this is dropped.
+/// A place in use, released on drop.
 #[derive(Debug)]
 pub struct Place {
     places: Arc<Places>,
@@ -38,19 +38,19 @@ pub struct Place {
 }
 
 impl Places {
-    /// Free places.
+    /// Places of which none is in use.
     #[must_use]
     pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self { limits, taken: watch::Sender::new(BTreeMap::new()) })
     }
 
-    /// A place for `peer`, if it may have one more.
+    /// A place for `peer`, if one is free.
     #[must_use]
     pub fn enter(self: &Arc<Self>, peer: &Identity) -> Option<Place> {
         self.take(peer).then(|| Place { places: Arc::clone(self), holder: peer.clone() })
     }
 
-    /// Waits until no place is taken.
+    /// Waits until no place is in use.
     pub async fn empty(&self) {
         // The sender is here, so the channel is open.
         drop(self.taken.subscribe().wait_for(BTreeMap::is_empty).await);
@@ -73,7 +73,7 @@ impl Places {
     }
 }
 
-/// One too many is closed.
+/// Connections over the limit are closed.
 impl Admission for Arc<Places> {
     type Place = Place;
 
@@ -91,7 +91,7 @@ impl Admission for Arc<Places> {
     }
 }
 
-/// The places that peers inside hold beyond the first of each.
+/// The places in use by processes inside the enclave, not counting the first of each.
 fn shared(taken: &BTreeMap<Identity, usize>) -> usize {
     taken.iter().filter(|(holder, _)| **holder != Identity::Host).map(|(_, n)| n.saturating_sub(1)).sum()
 }
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_holds_its_own_places_and_no_others() {
+    fn a_service_can_use_its_own_places_only() {
         let places = Places::new(LIMITS);
         let web = [(); 3].map(|()| places.enter(&inside("web")).unwrap());
         assert!(places.enter(&inside("web")).is_none());
@@ -132,19 +132,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shared_never_costs_anybody_the_first_place() {
+    fn shared_places_never_cost_a_peer_its_first_place() {
         let (places, stranger) = (Places::new(LIMITS), Identity::Unknown);
         let _web = [(); 3].map(|()| places.enter(&inside("web")).unwrap());
         let _db = [(); 2].map(|()| places.enter(&inside("db")).unwrap());
-        assert!(places.enter(&inside("db")).is_none(), "all that is shared is taken");
+        assert!(places.enter(&inside("db")).is_none(), "all shared places are in use");
         let _job = places.enter(&inside("job")).unwrap();
         assert!(places.enter(&inside("job")).is_none());
         let _stranger = places.enter(&stranger).unwrap();
-        assert!(places.enter(&stranger).is_none(), "strangers are one peer together");
+        assert!(places.enter(&stranger).is_none(), "unknown processes count as one peer");
     }
 
     #[tokio::test]
-    async fn one_waits_until_all_have_left() {
+    async fn empty_waits_until_every_place_is_free() {
         let places = Places::new(LIMITS);
         places.empty().await;
         let place = places.enter(&Identity::Host).unwrap();

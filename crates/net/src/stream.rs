@@ -1,7 +1,7 @@
 //! A connected stream socket in the Tokio reactor: vsock, TCP or Unix, one type for all three.
 //!
-//! Its law: no single write into a socket that leads over a vsock is longer than [`MAX_VSOCK_WRITE`], and no call blocks.
-//! It holds no buffer. It leaves the order of reads and writes to its user.
+//! Invariant: no single write to a socket that leads over a vsock is longer than [`MAX_VSOCK_WRITE`], and no call
+//! blocks. A stream has no buffer; callers order its reads and writes.
 
 mod connect;
 
@@ -22,87 +22,88 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub use connect::tcp_beside;
+pub use connect::tcp_on_shared_port;
 
-use crate::{means, scratch};
+use crate::{resources, scratch};
 
 /// A connected stream socket.
 ///
 /// It implements [`AsyncRead`] and [`AsyncWrite`], by reference too, so that one task can read while another writes.
 ///
-/// A write is tried before anybody waits for room, and room is not even watched for until a write has found none. On sockets
-/// that lead over a vsock every packet that arrives, and every one that leaves, says that there is room
-/// (`virtio_transport_recv_connected` and `unix_write_space` of Linux), and a new socket of any kind says so at once: that
-/// would wake a reader for nothing.
+/// A write is tried first, and the reactor only watches for writability after a write returned `EAGAIN`. On sockets
+/// that lead over a vsock, every packet received or sent signals writability (`virtio_transport_recv_connected` and
+/// `unix_write_space` in Linux), and a new socket of any kind does so immediately: both would wake a reader
+/// unnecessarily.
 #[derive(Debug)]
 pub struct Stream {
     io: Registered,
-    /// Watches for room, from the first write on that found none.
-    room: OnceLock<Registered>,
-    /// Whether the last write found no room.
+    /// Waits for writability, from the first write on that returned `EAGAIN`.
+    write_watch: OnceLock<Registered>,
+    /// Whether the last write returned `EAGAIN`.
     stalled: AtomicBool,
     kind: Kind,
 }
 
-/// What the socket is, where that makes a difference.
+/// The kinds of sockets that are treated differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// `AF_VSOCK`.
     Vsock,
-    /// The Unix socket of a device that speaks for a virtual machine.
+    /// The Unix socket of a device that connects to a virtual machine.
     Device,
     /// TCP or Unix, to a program of this machine.
     Local,
-    /// TCP that was told that this side speaks first.
-    Speaks,
+    /// TCP on which this side sends first (`TCP_DEFER_ACCEPT`).
+    SpeaksFirst,
 }
 
 impl Stream {
-    /// Takes a connected, non-blocking `AF_VSOCK` socket.
+    /// Registers a connected, non-blocking `AF_VSOCK` socket.
     pub fn vsock(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self::with(Registered::for_reading(socket)?, Kind::Vsock))
     }
 
-    /// Takes a connected, non-blocking Unix socket of a device that speaks for a virtual machine.
+    /// Registers a connected, non-blocking Unix socket of a device that connects to a virtual machine.
     pub fn over_device(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self::with(Registered::for_reading(socket)?, Kind::Device))
     }
 
-    /// Takes a connected, non-blocking TCP or Unix socket of this machine.
+    /// Registers a connected, non-blocking TCP or Unix socket of this machine.
     pub fn local(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self::with(Registered::for_reading(socket)?, Kind::Local))
     }
 
-    fn dialled(socket: OwnedFd, speaks: bool) -> io::Result<Self> {
-        let kind = if speaks { Kind::Speaks } else { Kind::Local };
+    fn tcp_client(socket: OwnedFd, speaks_first: bool) -> io::Result<Self> {
+        let kind = if speaks_first { Kind::SpeaksFirst } else { Kind::Local };
         Ok(Self::with(Registered::for_reading(socket)?, kind))
     }
 
-    /// Whether the other side is not told of this TCP connection before something is sent.
+    /// Whether the peer does not see this TCP connection before something is sent.
     pub(crate) fn speaks_first(&self) -> bool {
-        self.kind == Kind::Speaks
+        self.kind == Kind::SpeaksFirst
     }
 
-    /// The address that this end of a TCP connection has.
+    /// The local address of a TCP connection.
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         Ok(SocketAddr::try_from(rustix::net::getsockname(&*self.io)?)?)
     }
 
     const fn with(io: Registered, kind: Kind) -> Self {
-        Self { io, room: OnceLock::new(), stalled: AtomicBool::new(false), kind }
+        Self { io, write_watch: OnceLock::new(), stalled: AtomicBool::new(false), kind }
     }
 
-    /// Whether a vsock carries what is written here.
+    /// Whether written bytes are sent over a vsock.
     const fn leads_over_vsock(&self) -> bool {
         matches!(self.kind, Kind::Vsock | Kind::Device)
     }
 
-    /// Reads into `buffer`; 0 is the end.
+    /// Reads into `buffer`; returns 0 at the end of the stream.
     pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         std::future::poll_fn(|cx| self.poll_recv(cx, buffer)).await
     }
 
-    /// Reads once, at most `limit` bytes of what is there; nothing is the end. While it waits it holds no buffer.
+    /// Reads at most `limit` available bytes; returns an empty vector at the end of the stream. It allocates no buffer
+    /// while it waits.
     pub async fn recv_some(&self, limit: usize) -> io::Result<Vec<u8>> {
         std::future::poll_fn(|cx| {
             scratch::with(|buffer| {
@@ -115,9 +116,9 @@ impl Stream {
         .await
     }
 
-    /// Reads a line of at most `limit` bytes with its newline, and nothing behind it.
+    /// Reads a line of at most `limit` bytes including its newline, and nothing after it.
     ///
-    /// Errors: `UnexpectedEof` before the newline, `InvalidData` when `limit` bytes hold none.
+    /// Errors: `UnexpectedEof` before the newline, `InvalidData` if the first `limit` bytes contain none.
     pub async fn recv_line(&self, limit: usize) -> io::Result<Vec<u8>> {
         let mut line = vec![0; limit];
         loop {
@@ -148,13 +149,13 @@ impl Stream {
     /// Writes all of `bytes`.
     pub async fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let sent = std::future::poll_fn(|cx| self.poll_send_patiently(cx, bytes)).await?;
+            let sent = std::future::poll_fn(|cx| self.poll_send_retrying(cx, bytes)).await?;
             bytes = bytes.get(sent..).unwrap_or_default();
         }
         Ok(())
     }
 
-    /// Ends this side's direction; the other goes on. A peer that is gone already is no error.
+    /// Shuts down this side's direction; the other stays open. A disconnected peer is not an error.
     pub fn end_sending(&self) -> io::Result<()> {
         match rustix::net::shutdown(&*self.io, Shutdown::Write) {
             Err(Errno::NOTCONN) | Ok(()) => Ok(()),
@@ -162,38 +163,38 @@ impl Stream {
         }
     }
 
-    /// Makes a TCP peer see a reset when this is closed, not an orderly end: also when this process is killed. Other sockets
-    /// know no such thing.
+    /// Makes a TCP peer see a reset instead of an orderly end when this is closed, also if this process is killed.
+    /// Other sockets have no resets.
     pub fn reset_on_close(&self) -> io::Result<()> {
         Ok(sockopt::set_socket_linger(&*self.io, Some(Duration::ZERO))?)
     }
 
-    /// Makes a TCP peer see an orderly end when this is closed, as it does unless [`Self::reset_on_close`] was asked for.
+    /// Reverts [`Self::reset_on_close`]: a TCP peer sees an orderly end when this is closed, which is the default.
     pub fn end_on_close(&self) -> io::Result<()> {
         Ok(sockopt::set_socket_linger(&*self.io, None)?)
     }
 
-    /// Waits until the peer's system has everything that was written here, or the connection has failed. A reset that is sent
-    /// before that takes away what is still on its way.
+    /// Waits until the peer's system has acknowledged all written bytes, or the connection has failed. A reset sent
+    /// before that discards the bytes in flight.
     ///
-    /// No readiness comes for it, so it is asked again and again: only connections that break off wait for it.
+    /// There is no readiness event for this, so it polls: only connections that break wait for it.
     pub async fn delivered(&self) {
         while tcp::unacknowledged(&*self.io).is_ok_and(|bytes| bytes > 0) && !self.has_failed() {
-            tokio::time::sleep(means::PAUSE).await;
+            tokio::time::sleep(resources::PAUSE).await;
         }
     }
 
-    /// Whether the connection is known to be dead in both directions.
+    /// Whether the connection has failed in both directions.
     fn has_failed(&self) -> bool {
-        // An error or a hang-up is always reported, whatever was asked for.
-        let mut asked = [PollFd::new(&*self.io, PollFlags::empty())];
-        rustix::event::poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
+        // Errors and hang-ups are always reported, even if not requested.
+        let mut polled = [PollFd::new(&*self.io, PollFlags::empty())];
+        rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
     }
 
-    /// Reads once into `buffer`; 0 is the end.
+    /// Reads once into `buffer`; returns 0 at the end of the stream.
     ///
-    /// A stream socket that gave less than was asked has no more, so that the next read waits for the reactor and not
-    /// for one more `EAGAIN`.
+    /// A stream socket that returned less than requested has no more data, so the next read waits for the reactor
+    /// without another `EAGAIN`.
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut ready = ready!(self.io.poll_read_ready(cx))?;
@@ -211,7 +212,7 @@ impl Stream {
         }
     }
 
-    /// Writes once; the count can be short.
+    /// Writes once; the count can be less than requested.
     pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let piece = bytes.get(..self.longest_write()).unwrap_or(bytes);
         self.poll_write_with(cx, || {
@@ -219,23 +220,22 @@ impl Stream {
         })
     }
 
-    /// Writes once, and tries again after a pause where the kernel lacks the means: only the relay has a timer of
-    /// its own for that.
-    fn poll_send_patiently(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    /// Writes once, and retries after a pause if the kernel is out of resources. The relay has its own timer for that.
+    fn poll_send_retrying(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.poll_send(cx, bytes) {
-            Poll::Ready(Err(error)) if means::are_lacking(&error) => {
-                means::wake_later(cx);
+            Poll::Ready(Err(error)) if resources::are_exhausted(&error) => {
+                resources::wake_later(cx);
                 Poll::Pending
             }
             result => result,
         }
     }
 
-    /// Moves up to `max` bytes, for which it has room, into an empty pipe; 0 is the end.
+    /// Splices up to `max` bytes into an empty pipe of at least that size; returns 0 at the end of the stream.
     ///
-    /// A vsock that gave less than was asked has no more (`virtio_transport_stream_do_dequeue` of Linux), and one more
-    /// attempt would have pages cleared for nothing. Others stop short of what they have when the pipe's pages are taken by
-    /// small pieces.
+    /// A vsock that returned less than requested has no more data (`virtio_transport_stream_do_dequeue` in Linux), and
+    /// another attempt would clear pages unnecessarily. Others return less than they have if small pieces use up the
+    /// pipe's pages.
     pub fn poll_splice_to(
         &self,
         cx: &mut Context<'_>,
@@ -255,12 +255,12 @@ impl Stream {
         }
     }
 
-    /// Moves bytes into a pipe that may have room, without waiting for either.
+    /// Splices bytes into a pipe without waiting for the socket or the pipe.
     pub fn try_splice_to(&self, pipe: BorrowedFd<'_>, max: usize) -> io::Result<usize> {
         splice::splice(&*self.io, pipe, max, false)
     }
 
-    /// Moves up to `count` bytes out of a pipe that holds as many.
+    /// Splices up to `count` bytes out of a pipe that contains at least as many.
     pub fn poll_splice_from(
         &self,
         cx: &mut Context<'_>,
@@ -274,12 +274,12 @@ impl Stream {
         })
     }
 
-    /// Bytes that wait to be read, where the socket can tell: vsock cannot before Linux 6.17.
+    /// Number of bytes that can be read. Not supported on vsock before Linux 6.17.
     pub fn readable(&self) -> io::Result<usize> {
         splice::readable(&*self.io)
     }
 
-    /// Writes, or waits for room where the last write found none.
+    /// Writes, or waits for writability if the last write returned `EAGAIN`.
     fn poll_write_with(
         &self,
         cx: &mut Context<'_>,
@@ -291,9 +291,9 @@ impl Stream {
                 result => return Poll::Ready(Ok(result?)),
             }
         }
-        let room = self.room()?;
+        let watch = self.write_watch()?;
         loop {
-            let mut ready = ready!(room.poll_write_ready(cx))?;
+            let mut ready = ready!(watch.poll_write_ready(cx))?;
             match write() {
                 Err(Errno::AGAIN) => ready.clear_ready(),
                 result => {
@@ -304,16 +304,16 @@ impl Stream {
         }
     }
 
-    /// Who watches for room.
+    /// A duplicate of the socket that is registered for writing.
     ///
-    /// Errors: `EMFILE` and `ENFILE` when there is no descriptor for it.
-    fn room(&self) -> io::Result<&Registered> {
-        if let Some(room) = self.room.get() {
-            return Ok(room);
+    /// Errors: `EMFILE` and `ENFILE` if no descriptor is available for it.
+    fn write_watch(&self) -> io::Result<&Registered> {
+        if let Some(watch) = self.write_watch.get() {
+            return Ok(watch);
         }
         let socket = rustix::io::fcntl_dupfd_cloexec(&*self.io, 0)?;
-        let room = Registered::for_writing(socket)?;
-        Ok(self.room.get_or_init(|| room))
+        let watch = Registered::for_writing(socket)?;
+        Ok(self.write_watch.get_or_init(|| watch))
     }
 
     const fn longest_write(&self) -> usize {
@@ -337,7 +337,7 @@ impl AsyncRead for &Stream {
 
 impl AsyncWrite for &Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_send_patiently(cx, bytes)
+        self.poll_send_retrying(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -357,7 +357,7 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_send_patiently(cx, bytes)
+        self.poll_send_retrying(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -20,7 +20,7 @@ use cloister_wire::ingress::CHUNK_LIMIT;
 use crate::full::{self, Filled, RequestSize};
 use crate::pipes::{Loan, Pipes};
 use cloister_net::Stream;
-use cloister_net::means;
+use cloister_net::resources;
 use cloister_net::scratch;
 
 /// Payload bytes after which the task yields to other connections: one or two milliseconds of work.
@@ -185,7 +185,7 @@ impl Flow {
             while pipe.inside() > 0 {
                 match ready!(to.poll_splice_from(cx, pipe.reader()?, pipe.inside())) {
                     Ok(count) => pipe.drained(count),
-                    Err(error) if means::are_lacking(&error) => {
+                    Err(error) if resources::are_exhausted(&error) => {
                         self.starved = true;
                         return Poll::Pending;
                     }
@@ -310,7 +310,7 @@ impl Flow {
         while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
             match to.poll_send(cx, rest) {
                 Poll::Ready(Ok(count)) => sent = sent.saturating_add(count),
-                Poll::Ready(Err(error)) if means::are_lacking(&error) => {
+                Poll::Ready(Err(error)) if resources::are_exhausted(&error) => {
                     self.starved = true;
                     break;
                 }

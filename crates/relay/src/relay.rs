@@ -29,7 +29,7 @@ use crate::flow::{Codec, Flow, FlowError};
 use crate::pipes::Pipes;
 use crate::works::Works;
 use cloister_net::Stream;
-use cloister_net::means;
+use cloister_net::resources;
 
 /// Checks per idle deadline: an idle connection is closed at most a quarter of the deadline too late.
 const CHECKS: u32 = 4;
@@ -308,7 +308,7 @@ impl Watch {
         }
         if both.starved() && !self.retrying {
             self.retrying = true;
-            sleep.as_mut().reset(Instant::now() + means::PAUSE);
+            sleep.as_mut().reset(Instant::now() + resources::PAUSE);
         }
         while sleep.as_mut().poll(cx).is_ready() {
             let now = Instant::now();

@@ -1,7 +1,7 @@
-//! Children that die with their parent.
+//! Child processes that die with their parent.
 //!
-//! Its law: a child prepared here is gone as soon as the thread that started it is, however that thread ended. It leaves
-//! waiting for the child to others.
+//! Invariant: a child prepared here is killed as soon as the thread that started it exits, for any reason. Callers wait
+//! for the child.
 
 #![expect(
     unsafe_code,
@@ -16,14 +16,14 @@ use std::process::Command;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 
-/// Makes `command`'s child a process group of its own that the kernel kills with SIGKILL when the calling thread ends
-/// (`PR_SET_PDEATHSIG`, prctl(2)), and hands it `keep` under the same descriptor numbers.
+/// Makes `command`'s child the leader of a new process group, which the kernel kills with SIGKILL when the calling
+/// thread exits (`PR_SET_PDEATHSIG`, prctl(2)). The child inherits the descriptors in `keep` under the same numbers.
 ///
 /// The signal follows the *thread*: call this and spawn from a thread that lives as long as the child may, which the
 /// main thread does. A program that gains privileges by set-user-ID loses the setting.
 ///
-/// The spawn fails with `ESRCH` if the parent is gone before the setting took effect, and with the error of `fcntl(2)` if
-/// a descriptor cannot be kept.
+/// The spawn fails with `ESRCH` if the parent exits before the setting takes effect, and with the error of `fcntl(2)`
+/// if a descriptor cannot be inherited.
 pub fn dies_with_parent(command: &mut Command, keep: Vec<OwnedFd>) {
     let parent = getpid();
     let prepare = move || -> io::Result<()> {
@@ -37,8 +37,8 @@ pub fn dies_with_parent(command: &mut Command, keep: Vec<OwnedFd>) {
         Ok(())
     };
     command.process_group(0);
-    // SAFETY: `prepare` makes three kinds of system call on values it owns; it neither allocates nor takes a lock, so it
-    // is sound in the child of a fork of a process with many threads. Kept so by this function, which is all its code.
+    // SAFETY: `prepare` makes three kinds of system call on values it owns; it neither allocates nor takes a lock, so
+    // it is sound in the child of a fork of a process with many threads. This function contains all of its code.
     unsafe {
         command.pre_exec(prepare);
     }
@@ -52,7 +52,7 @@ mod tests {
     use std::process::Stdio;
 
     #[test]
-    fn a_child_is_killed_when_the_thread_that_started_it_ends() {
+    fn a_child_is_killed_when_the_thread_that_started_it_exits() {
         let mut child = std::thread::spawn(|| {
             let mut command = Command::new("cat");
             command.stdin(Stdio::piped());
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_descriptor_has_the_same_number_in_the_child() {
+    fn an_inherited_descriptor_has_the_same_number_in_the_child() {
         let (reader, mut writer) = io::pipe().unwrap();
         let fd = OwnedFd::from(reader);
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());

@@ -1,7 +1,7 @@
-//! Random bits for the kernel's generator from the processor, tested before they are believed.
+//! Random bits from the processor for the kernel's random generator, tested before they are used.
 //!
-//! Its law: only bits from hardware inside the trust boundary that passed the health tests are credited. Bits of the host
-//! are never read here. It leaves the choice of a source per platform to init's entropy stage.
+//! Invariant: only bits from hardware inside the trust boundary that passed the health tests are credited. Bits from
+//! the host are never read here. Init's entropy stage chooses the source for each platform.
 //!
 //! The tests are the two of NIST SP 800-90B, section 4.4, with a false alarm once in 2^30 runs.
 
@@ -15,28 +15,28 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::rand::GetRandomFlags;
 
-/// Words of 64 bits taken from the processor: as bytes, one window of the adaptive proportion test (512 samples where a
-/// sample is not a bit, section 4.4.2).
+/// Number of 64-bit words read from the processor: as bytes, one window of the adaptive proportion test (512 samples
+/// for non-binary samples, section 4.4.2).
 pub const WORDS: usize = 64;
 
-/// Bits credited for [`WORDS`] words: what the kernel's generator needs to be ready (`POOL_READY_BITS`,
-/// `drivers/char/random.c`), a sixteenth of what was taken.
+/// Bits credited for [`WORDS`] words: the number that the kernel's generator needs to be ready (`POOL_READY_BITS`,
+/// `drivers/char/random.c`), a sixteenth of the bits read.
 const CREDITED_BITS: u32 = 256;
 
-/// How often an instruction is tried again. Intel's guide asks for 10 for RDRAND and more for RDSEED, which runs dry when
-/// all cores draw on it ("Digital Random Number Generator Software Implementation Guide", 5.2 and 5.3).
+/// Maximum number of attempts of an instruction. Intel's guide recommends 10 for RDRAND and more for RDSEED, which
+/// fails when all cores use it ("Digital Random Number Generator Software Implementation Guide", 5.2 and 5.3).
 const TRIES: u32 = 1000;
 
-/// One byte value among 512 samples must not come more often: 1 + the critical binomial value for 4 bits of entropy in a
-/// byte and a false alarm in 2^30.
+/// The number of occurrences of one byte value among 512 samples at which the test fails: 1 + the critical binomial
+/// value for 4 bits of entropy per byte and a false alarm rate of 2^-30.
 const PROPORTION_CUTOFF: usize = 71;
 
-/// Where the processor's bits come from.
+/// The instruction that returns random bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// RDSEED: conditioned samples of the noise source.
+    /// RDSEED: conditioned samples of a noise source.
     RdSeed,
-    /// RDRAND: a generator seeded from it.
+    /// RDRAND: a generator seeded from that source.
     RdRand,
 }
 
@@ -51,29 +51,29 @@ impl Source {
     }
 }
 
-/// Why there are no bits.
+/// Why no random bits are available.
 #[derive(Debug)]
 pub enum EntropyError {
-    /// This processor has neither instruction.
+    /// The processor supports neither instruction.
     NoInstruction,
     /// The instruction kept failing.
     Dry(Source),
-    /// The bits are not random: which test says so.
-    Unhealthy(Source, Fault),
-    /// The bits of a device are not random: its name, and which test says so.
-    UnhealthyDevice(&'static str, Fault),
-    /// The kernel refused them or did not answer.
+    /// The bits failed a health test.
+    Unhealthy(Source, HealthFailure),
+    /// The bits of the device with this name failed a health test.
+    UnhealthyDevice(&'static str, HealthFailure),
+    /// A system call failed.
     Kernel(io::Error),
     /// The kernel's generator was not ready in time.
     NotReady(Duration),
 }
 
-/// What a health test found.
+/// The health test that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// A word came twice in a row (repetition count test, section 4.4.1).
+pub enum HealthFailure {
+    /// A word occurred twice in a row (repetition count test, section 4.4.1).
     Repetition,
-    /// A byte came too often (adaptive proportion test, section 4.4.2).
+    /// A byte value occurred too often (adaptive proportion test, section 4.4.2).
     Proportion,
 }
 
@@ -82,8 +82,8 @@ impl std::fmt::Display for EntropyError {
         match self {
             Self::NoInstruction => f.write_str("this processor has neither RDSEED nor RDRAND"),
             Self::Dry(source) => write!(f, "{} failed {TRIES} times in a row", source.name()),
-            Self::Unhealthy(source, fault) => write!(f, "{} {fault}", source.name()),
-            Self::UnhealthyDevice(name, fault) => write!(f, "{name} {fault}"),
+            Self::Unhealthy(source, failure) => write!(f, "{} {failure}", source.name()),
+            Self::UnhealthyDevice(name, failure) => write!(f, "{name} {failure}"),
             Self::Kernel(error) => write!(f, "the kernel's random generator: {error}"),
             Self::NotReady(limit) => {
                 write!(f, "the kernel's random generator was not ready within {} ms", limit.as_millis())
@@ -92,33 +92,33 @@ impl std::fmt::Display for EntropyError {
     }
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for HealthFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Repetition => "gave the same word twice in a row: it is stuck",
-            Self::Proportion => "gives one byte far too often: it is biased",
+            Self::Repetition => "returned the same word twice in a row: it is stuck",
+            Self::Proportion => "returned one byte value too often: it is biased",
         })
     }
 }
 
 impl std::error::Error for EntropyError {}
 
-/// Takes [`WORDS`] words from the best instruction there is and tests them.
+/// Reads [`WORDS`] words from the best available instruction and tests them.
 pub fn from_processor() -> Result<(Source, Vec<u64>), EntropyError> {
     let (source, draw) = instruction().ok_or(EntropyError::NoInstruction)?;
     let words = (0..WORDS)
         .map(|_| (0..TRIES).find_map(|_| draw()).ok_or(EntropyError::Dry(source)))
         .collect::<Result<Vec<u64>, _>>()?;
-    check(&words).map_err(|fault| EntropyError::Unhealthy(source, fault))?;
+    check(&words).map_err(|failure| EntropyError::Unhealthy(source, failure))?;
     Ok((source, words))
 }
 
-/// Mixes up to [`WORDS`] words into the kernel's generator, credits them, and has it seed itself anew at once.
+/// Mixes up to [`WORDS`] words into the kernel's generator, credits them, and makes it reseed immediately.
 pub fn credit(words: &[u64]) -> Result<(), EntropyError> {
     add(words, CREDITED_BITS).map_err(EntropyError::Kernel)
 }
 
-/// Asks the kernel for random bytes, waiting at most `limit`.
+/// Waits at most `limit` until the kernel's generator is ready.
 pub fn await_ready(limit: Duration) -> Result<(), EntropyError> {
     let start = Instant::now();
     let ready = File::open("/dev/random").map_err(EntropyError::Kernel)?;
@@ -139,11 +139,11 @@ pub fn await_ready(limit: Duration) -> Result<(), EntropyError> {
     }
 }
 
-/// The two health tests, for [`WORDS`] words or fewer. Two equal words of 64 bits in a row are a false alarm once in 2^64, so a repetition count over
-/// 1 is a fault.
-pub fn check(words: &[u64]) -> Result<(), Fault> {
+/// Runs the two health tests on at most [`WORDS`] words. Two equal 64-bit words in a row are a false alarm once in
+/// 2^64, so a repetition count over 1 fails the test.
+pub fn check(words: &[u64]) -> Result<(), HealthFailure> {
     if words.iter().zip(words.iter().skip(1)).any(|(one, next)| one == next) {
-        return Err(Fault::Repetition);
+        return Err(HealthFailure::Repetition);
     }
     let mut counts = [0usize; 256];
     for byte in words.iter().flat_map(|word| word.to_ne_bytes()) {
@@ -151,10 +151,14 @@ pub fn check(words: &[u64]) -> Result<(), Fault> {
             *count = count.saturating_add(1);
         }
     }
-    if counts.iter().any(|count| *count >= PROPORTION_CUTOFF) { Err(Fault::Proportion) } else { Ok(()) }
+    if counts.iter().any(|count| *count >= PROPORTION_CUTOFF) {
+        Err(HealthFailure::Proportion)
+    } else {
+        Ok(())
+    }
 }
 
-/// `struct rand_pool_info` of `linux/random.h` with room for our words.
+/// `struct rand_pool_info` of `linux/random.h` with space for [`WORDS`] words.
 #[repr(C)]
 struct PoolInfo {
     entropy_count: i32,
@@ -202,7 +206,7 @@ fn instruction() -> Option<(Source, Draw)> {
 #[cfg(target_arch = "x86_64")]
 fn rdseed() -> Option<u64> {
     let mut word = 0;
-    // SAFETY: only `instruction` hands this function out, after it found the feature.
+    // SAFETY: only `instruction` returns this function, after it detected the feature.
     let ok = unsafe { std::arch::x86_64::_rdseed64_step(&mut word) };
     (ok == 1).then_some(word)
 }
@@ -210,12 +214,12 @@ fn rdseed() -> Option<u64> {
 #[cfg(target_arch = "x86_64")]
 fn rdrand() -> Option<u64> {
     let mut word = 0;
-    // SAFETY: only `instruction` hands this function out, after it found the feature.
+    // SAFETY: only `instruction` returns this function, after it detected the feature.
     let ok = unsafe { std::arch::x86_64::_rdrand64_step(&mut word) };
     (ok == 1).then_some(word)
 }
 
-/// Enclaves on other processors have a device: the NSM on Nitro.
+/// Enclaves on other processors use a device: the NSM on Nitro.
 #[cfg(not(target_arch = "x86_64"))]
 fn instruction() -> Option<(Source, Draw)> {
     None
@@ -225,7 +229,7 @@ fn instruction() -> Option<(Source, Draw)> {
 mod tests {
     use super::*;
 
-    /// A generator that passes: splitmix64.
+    /// Output of a generator that passes the tests: splitmix64.
     fn plausible(seed: u64) -> Vec<u64> {
         (0..64u64)
             .map(|i| {
@@ -245,21 +249,21 @@ mod tests {
     }
 
     #[test]
-    fn a_generator_that_says_all_ones_is_stuck() {
-        assert_eq!(check(&[u64::MAX; WORDS]), Err(Fault::Repetition));
+    fn a_generator_that_repeats_a_word_is_stuck() {
+        assert_eq!(check(&[u64::MAX; WORDS]), Err(HealthFailure::Repetition));
         let mut words = plausible(1);
         words[40] = words[39];
-        assert_eq!(check(&words), Err(Fault::Repetition));
+        assert_eq!(check(&words), Err(HealthFailure::Repetition));
     }
 
     #[test]
     fn a_generator_that_counts_is_biased() {
         let words: Vec<u64> = (0..64).collect();
-        assert_eq!(check(&words), Err(Fault::Proportion));
+        assert_eq!(check(&words), Err(HealthFailure::Proportion));
     }
 
     #[test]
-    fn this_processor_passes_or_has_no_instruction() {
+    fn this_processor_passes_the_tests_or_has_no_instruction() {
         match from_processor() {
             Ok((_, words)) => assert_eq!(words.len(), WORDS),
             Err(error) => assert!(matches!(error, EntropyError::NoInstruction), "{error}"),
@@ -267,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_running_kernel_answers_at_once() {
+    fn the_generator_of_a_running_kernel_is_ready() {
         await_ready(Duration::ZERO).unwrap();
     }
 }

@@ -1,7 +1,7 @@
-//! Descriptors that travel beside bytes over a Unix stream socket (`SCM_RIGHTS`, unix(7)).
+//! Descriptor passing over a Unix socket (`SCM_RIGHTS`, unix(7)).
 //!
-//! Its law: a descriptor that arrives is owned at once and closed on exec, and one that the kernel had to drop is an
-//! error, never a silent gap in the order. It leaves framing and waiting to the caller.
+//! Invariant: a received descriptor is owned immediately and close-on-exec, and a descriptor that the kernel had to
+//! drop is an error, never a silent gap in the order. Framing and waiting are up to the caller.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -12,17 +12,18 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags,
 };
 
-/// The most descriptors one message carries (`SCM_MAX_FD`, `include/net/scm.h`). More must be spread over several sends
-/// of at least one byte each.
+/// Maximum number of descriptors in one message (`SCM_MAX_FD`, `include/net/scm.h`). More must be split over several
+/// sends of at least one byte each.
 pub const MAX_FDS: usize = 253;
 
-/// Room for the control data of a full message.
+/// Space for the control data of a full message.
 const SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_FDS));
 
-/// Sends bytes with `fds` attached to the first of them, and returns how many bytes the socket took. If it is not all,
-/// the descriptors are gone with what was taken: send the rest without them.
+/// Sends bytes with `fds` attached to the first byte, and returns the number of bytes sent. If that is not all of them,
+/// the descriptors have been sent with the first part: send the rest without them.
 ///
-/// Errors: `WouldBlock`, and nothing was sent; `InvalidInput` without bytes or over [`MAX_FDS`]; `EPIPE`, without a signal.
+/// Errors: `WouldBlock` if nothing was sent; `InvalidInput` for no bytes or over [`MAX_FDS`] descriptors; `EPIPE`,
+/// without a signal.
 pub fn send_with_fds(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
     if bytes.is_empty() || fds.len() > MAX_FDS {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -37,10 +38,10 @@ pub fn send_with_fds(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) ->
     Ok(rustix::io::retry_on_intr(|| rustix::net::sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL))?)
 }
 
-/// Receives bytes and the descriptors attached to them, in order. No bytes is the peer's end.
+/// Receives bytes and the descriptors attached to them, in order. Returns 0 bytes if the peer closed its end.
 ///
-/// Errors: `WouldBlock`; `InvalidData` when descriptors were lost because this process has too many, and then those that
-/// did arrive are closed.
+/// Errors: `WouldBlock`; `InvalidData` if descriptors were lost because this process has too many open, in which case
+/// the received ones are closed.
 pub fn recv_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); SPACE];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -56,7 +57,10 @@ pub fn recv_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize,
         }
     }
     if received.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "descriptors were lost on the way"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "received descriptors were lost: too many open files",
+        ));
     }
     Ok((received.bytes, fds))
 }
@@ -68,7 +72,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
-    fn a_descriptor_arrives_with_its_byte_and_works() {
+    fn a_descriptor_arrives_with_its_bytes_and_is_usable() {
         let (near, far) = UnixStream::pair().unwrap();
         let (mut kept, given) = UnixStream::pair().unwrap();
         assert_eq!(send_with_fds(&near, b"one", &[given.as_fd()]).unwrap(), 3);
@@ -85,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_message_carries_its_descriptors_in_order() {
+    fn the_descriptors_of_a_full_message_arrive_in_order() {
         let (near, far) = UnixStream::pair().unwrap();
         let files: Vec<_> = (0..MAX_FDS).map(|_| tempfile::tempfile().unwrap()).collect();
         for (number, file) in files.iter().enumerate() {
@@ -103,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_descriptors_and_none_to_carry_them_are_refused() {
+    fn too_many_descriptors_and_an_empty_message_are_refused() {
         let (near, _far) = UnixStream::pair().unwrap();
         let many = vec![near.as_fd(); MAX_FDS + 1];
         assert_eq!(send_with_fds(&near, b"x", &many).unwrap_err().kind(), io::ErrorKind::InvalidInput);
@@ -111,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_peer_is_no_bytes() {
+    fn a_closed_peer_is_reported_as_zero_bytes() {
         let (near, far) = UnixStream::pair().unwrap();
         drop(near);
         assert_eq!(recv_with_fds(&far, &mut [0; 4]).unwrap().0, 0);

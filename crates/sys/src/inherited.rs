@@ -1,29 +1,30 @@
-//! Descriptors that were open when this program began.
+//! Descriptors inherited from the parent process.
 //!
-//! Its law: what is handed out is a copy with a number of its own, so nobody else's descriptor is ever taken or closed. The
-//! inherited number itself stays open for the life of the program. It leaves knowing what is behind a number to the caller.
+//! Invariant: callers get a duplicate with a new number, so no descriptor with another owner is ever used or closed.
+//! The inherited descriptor itself stays open for the lifetime of the program. Callers must know what a number refers
+//! to.
 
 #![expect(
     unsafe_code,
-    reason = "rustix and std take a number only on the promise that it is open, which is asked here"
+    reason = "rustix and std accept a raw number only if it is known to be open, which is checked here"
 )]
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-/// The lowest number a copy gets: past stdin, stdout and stderr, and past the one number that init hands over.
+/// The lowest number of a duplicate: above stdin, stdout, stderr and the one descriptor that init passes on.
 const LOWEST: RawFd = 4;
 
-/// A copy of the descriptor `number`, closed on exec.
+/// A duplicate of the descriptor `number`, close-on-exec.
 ///
-/// Errors: `EBADF` when nothing is open under that number, `EMFILE`.
+/// Errors: `EBADF` if that number is not open, `EMFILE`.
 pub fn copy(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: the call takes integers only; a number that is not open is refused.
+    // SAFETY: the call takes only integers; a number that is not open is refused.
     let copied = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, LOWEST) };
     if copied < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    // SAFETY: the kernel just created this descriptor, and it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(copied) })
 }
 
@@ -35,7 +36,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
-    fn a_copy_is_the_same_socket_under_another_number() {
+    fn a_duplicate_is_the_same_socket_under_another_number() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut copied = UnixStream::from(copy(ours.as_raw_fd()).unwrap());
         assert_ne!(copied.as_raw_fd(), ours.as_raw_fd());

@@ -1,8 +1,8 @@
-//! Signals that reach nobody else (Landlock, `linux/landlock.h`).
+//! Restriction of signals (Landlock, `linux/landlock.h`).
 //!
-//! Its law: what is taken away is taken from the calling process and all that comes from it, for good. Files are not its
-//! matter: Landlock lets modes, owners, times and attributes be changed everywhere, so a read-only root is a mount's. Abstract
-//! unix sockets are left alone: services speak to the supervisor over some.
+//! Invariant: the restriction applies permanently to the calling process and all its descendants. It does not cover
+//! files: Landlock does not restrict changes of modes, owners, times and attributes, so a read-only root needs a
+//! read-only mount. Abstract Unix sockets are not restricted either: services use them to talk to the supervisor.
 
 #![expect(unsafe_code, reason = "the Landlock system calls have no wrapper in libc or rustix")]
 
@@ -13,7 +13,8 @@ use std::ptr;
 
 use libc::c_long;
 
-/// `LANDLOCK_SCOPE_SIGNAL`, of version 6 (Linux 6.12): signals reach those only that are under the same restriction.
+/// `LANDLOCK_SCOPE_SIGNAL`, of ABI version 6 (Linux 6.12): signals can only be sent to processes under the same
+/// restriction.
 const SCOPE_SIGNAL: u64 = 1 << 1;
 
 #[repr(C)]
@@ -23,9 +24,9 @@ struct RulesetAttr {
     scoped: u64,
 }
 
-/// Keeps the signals of this process, and of all that comes from it, among themselves.
+/// Restricts this process and its descendants to sending signals among themselves.
 ///
-/// Errors: `E2BIG` where the kernel is older than 6.12, `EOPNOTSUPP` or `ENOSYS` where it has no Landlock, `EPERM` without
+/// Errors: `E2BIG` before Linux 6.12, `EOPNOTSUPP` or `ENOSYS` in a kernel without Landlock, `EPERM` without
 /// no-new-privileges.
 pub fn confine() -> io::Result<()> {
     let attr = RulesetAttr { handled_access_fs: 0, handled_access_net: 0, scoped: SCOPE_SIGNAL };
@@ -33,7 +34,7 @@ pub fn confine() -> io::Result<()> {
     // SAFETY: `attr` is live and `size` its size; the kernel only reads it.
     let fd = check(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, at, size, 0) })?;
     let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    // SAFETY: the kernel just created this descriptor, and it has no other owner.
     let ruleset = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: takes a ruleset and no flags; no memory is passed.
     check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) })?;

@@ -1,6 +1,6 @@
 //! The only crate with unsafe code: safe wrappers for the system calls Cloister needs.
 //!
-//! Its law: every function here is safe to call with any argument; what the kernel refuses comes back as an error.
+//! Invariant: every function here is safe to call with any argument; errors of the kernel are returned.
 
 #[cfg(feature = "child")]
 pub mod child;

@@ -1,6 +1,6 @@
-//! A mount and all below it, made read-only or writable (`mount_setattr(2)`).
+//! Makes a mount tree read-only or writable (`mount_setattr(2)`).
 //!
-//! Its law: a mount is named by a descriptor, never by a path that could have come to mean another.
+//! Invariant: a mount is identified by a descriptor, never by a path that could refer to another mount by now.
 
 #![expect(unsafe_code, reason = "mount_setattr has no wrapper in libc or rustix")]
 
@@ -25,10 +25,10 @@ const READ_ONLY: u64 = 1;
 /// `AT_RECURSIVE` (`linux/fcntl.h`).
 const RECURSIVE: u32 = 0x8000;
 
-/// Lets nobody write through `mount` and the mounts below it, or lets them again. Modes, owners, times and extended attributes
-/// are as read-only as contents.
+/// Makes `mount` and the mounts below it read-only, or writable again. This includes modes, owners, times and extended
+/// attributes.
 ///
-/// Errors: `EINVAL` where `mount` is not the root of a mount, `EPERM` without `CAP_SYS_ADMIN`.
+/// Errors: `EINVAL` if `mount` is not the root of a mount, `EPERM` without `CAP_SYS_ADMIN`.
 pub fn set_read_only(mount: impl AsFd, read_only: bool) -> io::Result<()> {
     let (attr_set, attr_clr) = if read_only { (READ_ONLY, 0) } else { (0, READ_ONLY) };
     let attr = MountAttr { attr_set, attr_clr, ..MountAttr::default() };

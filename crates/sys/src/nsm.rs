@@ -1,6 +1,6 @@
-//! The device of the Nitro Security Module, `/dev/nsm`: one request out, one answer in.
+//! The device of the Nitro Security Module, `/dev/nsm`: sends one request and returns its response.
 //!
-//! Its law: the bytes are not looked at here. What they mean is for `cloister-nsm`; the ioctl is that of the kernel's
+//! Invariant: the bytes are not interpreted here, but in `cloister-nsm`. The ioctl is defined in the kernel's
 //! `include/uapi/linux/nsm.h`.
 
 #![expect(unsafe_code, reason = "the module is driven by an ioctl on raw buffers")]
@@ -11,10 +11,10 @@ use std::path::Path;
 
 use rustix::ioctl::{Opcode, Updater, ioctl};
 
-/// The longest request in bytes (`NSM_REQUEST_MAX_SIZE`, `drivers/misc/nsm.c`).
+/// Maximum length of a request in bytes (`NSM_REQUEST_MAX_SIZE`, `drivers/misc/nsm.c`).
 const REQUEST_LIMIT: usize = 0x1000;
 
-/// The longest answer in bytes (`NSM_RESPONSE_MAX_SIZE`, same file).
+/// Maximum length of a response in bytes (`NSM_RESPONSE_MAX_SIZE`, same file).
 const RESPONSE_LIMIT: usize = 0x3000;
 
 /// An open device.
@@ -29,25 +29,27 @@ impl Nsm {
         Ok(Self { device: File::options().read(true).write(true).open(root.join("dev/nsm"))? })
     }
 
-    /// Sends a request of at most 4096 bytes and returns the answer, which has at most 12288.
+    /// Sends a request of at most 4096 bytes and returns the response of at most 12288 bytes.
     pub fn exchange(&self, request: &[u8]) -> io::Result<Vec<u8>> {
         if request.len() > REQUEST_LIMIT {
-            let text = format!("a request of {} bytes, the limit is {REQUEST_LIMIT}", request.len());
+            let text = format!("request has {} bytes; the limit is {REQUEST_LIMIT}", request.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let mut room = vec![0; RESPONSE_LIMIT];
-        let mut message = Message { request: IoSlice::new(request), response: IoSliceMut::new(&mut room) };
-        // SAFETY: NSM_RAW takes an nsm_raw of two iovecs, which IoSlice and IoSliceMut are laid out as; both live on.
+        let mut response = vec![0; RESPONSE_LIMIT];
+        let mut message =
+            Message { request: IoSlice::new(request), response: IoSliceMut::new(&mut response) };
+        // SAFETY: NSM_RAW takes an nsm_raw of two iovecs, whose layout IoSlice and IoSliceMut have; both outlive the
+        // call.
         let exchange = unsafe { Updater::<RAW, Message<'_>>::new(&mut message) };
-        // SAFETY: the request is made for exactly this number, above.
+        // SAFETY: the updater above was created for exactly this request number.
         unsafe { ioctl(&self.device, exchange) }?;
         let length = message.response.len();
-        room.truncate(length);
-        Ok(room)
+        response.truncate(length);
+        Ok(response)
     }
 }
 
-/// `struct nsm_raw` of `linux/nsm.h`. The kernel writes the answer's length into the second iovec.
+/// `struct nsm_raw` of `linux/nsm.h`. The kernel stores the length of the response in the second iovec.
 #[repr(C)]
 struct Message<'a> {
     request: IoSlice<'a>,
@@ -70,13 +72,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_device_is_an_error() {
+    fn a_regular_file_is_an_error() {
         let (_root, nsm) = not_a_device();
         assert!(nsm.exchange(b"\x69GetRandom").is_err());
     }
 
     #[test]
-    fn a_request_over_the_drivers_limit_is_refused_before_the_device_is_asked() {
+    fn a_request_over_the_drivers_limit_is_refused_without_the_device() {
         let (_root, nsm) = not_a_device();
         let kind = |length| nsm.exchange(&vec![0; length]).unwrap_err().kind();
         assert_eq!(kind(4097), io::ErrorKind::InvalidInput);

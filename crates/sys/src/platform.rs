@@ -1,12 +1,12 @@
-//! Which kind of machine this is, told by its devices.
+//! Platform detection by devices.
 //!
-//! Its law: a platform is what its device says, never what a table that the host writes (DMI, the command line) says, and
-//! two that disagree stop the boot: a host must not be able to choose the weaker path.
+//! Invariant: a platform is detected by its device, never by data that the host controls (DMI, the command line), and
+//! two that disagree stop the boot: a host must not be able to select the weaker path.
 
 use std::fmt;
 use std::path::Path;
 
-/// What can vouch for this machine.
+/// The platform that attests this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Platform {
     /// An AWS Nitro enclave: the Nitro Security Module.
@@ -19,11 +19,12 @@ pub enum Platform {
     Virtual,
 }
 
-/// The devices that tell, relative to the root directory: `drivers/misc/nsm.c`, `drivers/virt/coco/` of the kernel.
+/// The device of each platform, relative to the root directory: `drivers/misc/nsm.c`, `drivers/virt/coco/` of the
+/// kernel.
 const DEVICES: [(&str, Platform); 3] =
     [("dev/nsm", Platform::Nitro), ("dev/tdx_guest", Platform::Tdx), ("dev/sev-guest", Platform::SevSnp)];
 
-/// Two platforms at once.
+/// The devices of two platforms were found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disagreement(pub Platform, pub Platform);
 
@@ -64,7 +65,7 @@ impl fmt::Display for Disagreement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the machine has the devices of {} and of {}: one of them is not what it seems",
+            "found the devices of two platforms, {} and {}; one of them cannot be genuine",
             self.0, self.1
         )
     }
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn each_platform_is_told_by_its_device() {
+    fn each_platform_is_detected_by_its_device() {
         for (device, platform) in DEVICES {
             assert_eq!(Platform::detect(machine(&[device]).path()), Ok(platform));
         }

@@ -1,9 +1,9 @@
 //! A descriptor in the Tokio reactor.
 //!
-//! Its law: a descriptor registered here stays open and the same until it is deregistered, which is what Tokio asks of
-//! whoever calls [`AsyncFd::register`]. It leaves everything else to [`AsyncFd`].
+//! Invariant: a descriptor registered here stays open and unchanged until it is deregistered, as [`AsyncFd::register`]
+//! requires. Everything else is done by [`AsyncFd`].
 
-#![expect(unsafe_code, reason = "Tokio cannot see that an owned descriptor keeps its number; its owner can")]
+#![expect(unsafe_code, reason = "Tokio cannot know that an owned descriptor keeps its number; its owner can")]
 
 use std::io;
 use std::ops::Deref;
@@ -17,9 +17,9 @@ use tokio::io::unix::AsyncFd;
 pub struct Registered(AsyncFd<OwnedFd>);
 
 impl Registered {
-    /// Registers `fd`, which must be non-blocking to be of use, for reading and writing.
+    /// Registers `fd`, which should be non-blocking, for reading and writing.
     ///
-    /// Errors: `EPERM` for what epoll cannot watch, such as a regular file; `ENOSPC` and `ENOMEM`.
+    /// Errors: `EPERM` for files that epoll does not support, such as a regular file; `ENOSPC` and `ENOMEM`.
     ///
     /// # Panics
     ///
@@ -28,15 +28,15 @@ impl Registered {
         Self::with_interest(fd, Interest::READABLE | Interest::WRITABLE)
     }
 
-    /// Registers `fd` for reading alone: room for writing wakes nobody.
+    /// Registers `fd` for reading only: writability causes no wakeups.
     ///
     /// Errors and panics as [`Self::new`].
     pub fn for_reading(fd: OwnedFd) -> io::Result<Self> {
         Self::with_interest(fd, Interest::READABLE)
     }
 
-    /// Registers `fd` for writing alone. A descriptor of a file that is registered already has to be a duplicate, because
-    /// epoll knows files by their descriptors.
+    /// Registers `fd` for writing only. If the file is already registered, `fd` must be a duplicate, because epoll
+    /// identifies files by their descriptors.
     ///
     /// Errors and panics as [`Self::new`].
     pub fn for_writing(fd: OwnedFd) -> io::Result<Self> {
@@ -44,8 +44,8 @@ impl Registered {
     }
 
     fn with_interest(fd: OwnedFd, interest: Interest) -> io::Result<Self> {
-        // SAFETY: an OwnedFd is open and keeps its number for as long as it lives. It lives as long as the AsyncFd, since
-        // nobody gets at it mutably: this type only lends it.
+        // SAFETY: an OwnedFd stays open and keeps its number for its lifetime. It lives as long as the AsyncFd, since
+        // this type gives out only shared references.
         let registered = unsafe { AsyncFd::register_with_interest(fd, interest) };
         Ok(Self(registered?))
     }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_registered_socket_tells_when_it_can_be_read() {
+    async fn a_registered_socket_reports_readability() {
         let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
         let near = Registered::new(near.into()).unwrap();
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_socket_can_be_watched_for_each_direction_apart() {
+    async fn one_socket_can_be_registered_separately_for_each_direction() {
         let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
         let writer = Registered::for_writing(near.try_clone().unwrap().into()).unwrap();
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_is_refused() {
+    async fn a_regular_file_is_refused() {
         assert!(Registered::new(tempfile::tempfile().unwrap().into()).is_err());
     }
 }

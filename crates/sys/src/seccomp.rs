@@ -1,7 +1,7 @@
-//! A system call filter for the calling process and all that comes from it (seccomp(2)).
+//! A system call filter for the calling thread and its descendants (seccomp(2)).
 //!
-//! Its law: a program that the kernel takes is in force when the call returns, and can never be taken off. It leaves what
-//! is refused to whoever wrote the program.
+//! Invariant: a program that the kernel accepts is in force when the call returns, and can never be removed. The
+//! program decides which calls are denied.
 
 #![expect(unsafe_code, reason = "seccomp(2) has no safe wrapper")]
 
@@ -17,7 +17,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// The program made of these instructions, each `code << 48 | jt << 40 | jf << 32 | k`.
+    /// A program of these instructions, each `code << 48 | jt << 40 | jf << 32 | k`.
     ///
     /// Errors: `InvalidInput` for more than 65,535 of them.
     pub fn new(program: &[u64]) -> io::Result<Self> {
@@ -26,14 +26,14 @@ impl Filter {
         Ok(Self { instructions, length })
     }
 
-    /// Puts it in force. This is one system call, and none follows it: not even memory is freed.
+    /// Installs the filter. This is a single system call; no memory is freed after it.
     ///
-    /// Errors: `EINVAL` for a program the kernel finds wrong, empty or over 4096 instructions; `EACCES` without
+    /// Errors: `EINVAL` for a program that is invalid, empty or over 4096 instructions; `EACCES` without
     /// no-new-privileges.
     pub fn install(&mut self) -> io::Result<()> {
         let program = sock_fprog { len: self.length, filter: self.instructions.as_mut_ptr() };
         let (mode, flags): (c_ulong, c_ulong) = (c_ulong::from(libc::SECCOMP_SET_MODE_FILTER), 0);
-        // SAFETY: `program` names `length` live instructions, which the kernel only reads.
+        // SAFETY: `program` refers to `length` live instructions, which the kernel only reads.
         match unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
@@ -41,7 +41,7 @@ impl Filter {
     }
 }
 
-/// Puts a program in force: [`Filter::new`], then [`Filter::install`].
+/// Installs a program: [`Filter::new`], then [`Filter::install`].
 ///
 /// Errors: those of the two.
 pub fn install(program: &[u64]) -> io::Result<()> {
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instruction_is_packed_as_the_contract_says() {
+    fn an_instruction_is_decoded_from_its_packed_form() {
         let jump = decode(0x0015_0203_0000_0029);
         assert_eq!((jump.code, jump.jt, jump.jf, jump.k), (0x15, 2, 3, 41));
     }
@@ -75,7 +75,7 @@ mod tests {
         std::thread::spawn(move || {
             rustix::thread::set_no_new_privs(true).unwrap();
             install(&program).unwrap();
-            // SAFETY: getppid takes nothing and cannot fail, but for the filter.
+            // SAFETY: getppid takes no arguments and can only fail because of the filter.
             let result = unsafe { libc::syscall(libc::SYS_getppid) };
             assert_eq!((result, io::Error::last_os_error().raw_os_error()), (-1, Some(99)));
         })

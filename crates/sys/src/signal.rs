@@ -1,11 +1,11 @@
-//! Signals as bytes to be read, instead of handlers that interrupt, and sent by number.
+//! Receives signals from a descriptor instead of by handlers, and sends signals by number.
 //!
-//! Its law: no handler is ever installed. All signals are blocked and then read from a descriptor (signalfd(2)), so a
-//! signal is an event like any other.
+//! Invariant: no handler is ever installed. All signals are blocked and then read from a descriptor (signalfd(2)), so
+//! that a signal is an event like any other.
 
 #![expect(
     unsafe_code,
-    reason = "neither std nor rustix sets a signal mask, makes a signalfd or sends a realtime signal"
+    reason = "neither std nor rustix can set a signal mask, create a signalfd or send a realtime signal"
 )]
 
 use std::io;
@@ -16,26 +16,26 @@ use std::ptr;
 use libc::{c_int, sigset_t};
 use rustix::process::Pid;
 
-/// Where blocked signals are read.
+/// The descriptor from which blocked signals are read.
 #[derive(Debug)]
 pub struct Signals(OwnedFd);
 
-/// Bytes of one record (`struct signalfd_siginfo`, `linux/signalfd.h`); the number is its first field.
+/// Size of one record (`struct signalfd_siginfo`, `linux/signalfd.h`); the signal number is its first field.
 const RECORD: usize = 128;
 
 impl Signals {
-    /// Blocks every signal and makes the descriptor they are read from.
+    /// Blocks all signals and creates the descriptor.
     pub fn take_all() -> io::Result<Self> {
         let all = mask(libc::sigfillset)?;
         set_mask(libc::SIG_SETMASK, &all)?;
         let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
-        // SAFETY: the mask is initialised and only read; -1 asks for a new descriptor.
+        // SAFETY: the mask is initialised and only read; -1 requests a new descriptor.
         let fd = check(unsafe { libc::signalfd(-1, &raw const all, flags) })?;
-        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+        // SAFETY: the kernel just created this descriptor, and it has no other owner.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// The next signal that arrived, by number, or `None`. Signals of one number that arrive together are one.
+    /// The number of the next pending signal, or `None`. Several pending signals with the same number count as one.
     pub fn next(&self) -> io::Result<Option<u32>> {
         let mut record = [0u8; RECORD];
         match rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut record)) {
@@ -52,46 +52,47 @@ impl AsFd for Signals {
     }
 }
 
-/// Gives a process about to exec what a program expects: nothing blocked, and `SIGPIPE`, which Rust's runtime ignores,
-/// at its default.
+/// Restores what a program expects after exec: no blocked signals, and the default action of `SIGPIPE`, which Rust's
+/// runtime ignores.
 pub fn restore_defaults() -> io::Result<()> {
-    // SAFETY: the default disposition runs no code of ours.
+    // SAFETY: the default disposition runs no code of this program.
     if unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) } == libc::SIG_ERR {
         return Err(io::Error::last_os_error());
     }
     set_mask(libc::SIG_SETMASK, &mask(libc::sigemptyset)?)
 }
 
-/// Sends a signal by its number, realtime signals among them, which have no name that rustix would take (signal(7):
-/// `SIGRTMIN+3` of a manifest is 37).
+/// Sends a signal by its number. This includes realtime signals, which rustix cannot name (signal(7): `SIGRTMIN+3` in a
+/// manifest is 37).
 ///
-/// Errors: `EINVAL` for a number that is no signal, `ESRCH` for a process that is gone, `EPERM`.
+/// Errors: `EINVAL` for an invalid signal number, `ESRCH` if the process does not exist, `EPERM`.
 pub fn send(to: Pid, signal: u8) -> io::Result<()> {
     // SAFETY: a signal changes nothing of this process's memory; the kernel checks the number.
     check(unsafe { libc::kill(to.as_raw_nonzero().get(), c_int::from(signal)) })?;
     Ok(())
 }
 
-/// The same, to the process that `to` stands for (`pidfd_open(2)`): never to another that has come to have its number.
+/// Sends a signal to the process that the pidfd `to` refers to (`pidfd_open(2)`), never to another process that reused
+/// its PID.
 ///
 /// Errors: as [`send`].
 pub fn send_by(to: impl AsFd, signal: u8) -> io::Result<()> {
     let (fd, signal, no_info) = (to.as_fd().as_raw_fd(), c_int::from(signal), ptr::null::<libc::siginfo_t>());
-    // SAFETY: without further information the call takes integers only; the kernel checks them.
+    // SAFETY: with a null siginfo the call takes integers only; the kernel checks them.
     let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, no_info, 0) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn mask(fill: unsafe extern "C" fn(*mut sigset_t) -> c_int) -> io::Result<sigset_t> {
     let mut set = MaybeUninit::<sigset_t>::zeroed();
-    // SAFETY: the pointer is to storage of a sigset_t, which both of these functions initialise.
+    // SAFETY: the pointer is to the storage of a sigset_t, which both functions initialise.
     check(unsafe { fill(set.as_mut_ptr()) })?;
     // SAFETY: initialised just above, and zeroed before.
     Ok(unsafe { set.assume_init() })
 }
 
 fn set_mask(how: c_int, set: &sigset_t) -> io::Result<()> {
-    // SAFETY: the mask is initialised and only read; the old one is not asked for.
+    // SAFETY: the mask is initialised and only read; the old mask is not requested.
     check(unsafe { libc::sigprocmask(how, set, ptr::null_mut()) })?;
     Ok(())
 }
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_by_descriptor_reaches_its_process_and_after_that_nobody() {
+    fn a_signal_by_descriptor_reaches_its_process_only() {
         use std::os::unix::process::ExitStatusExt;
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let flags = rustix::process::PidfdFlags::empty();
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_no_signal_is_refused() {
+    fn an_invalid_signal_number_is_refused() {
         let error = send(rustix::process::getpid(), 65).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     }

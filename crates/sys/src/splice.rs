@@ -1,35 +1,35 @@
-//! Bytes moved by the kernel from one descriptor to another, by way of a pipe.
+//! Moves bytes between descriptors in the kernel, through a pipe.
 //!
-//! Its law: nothing here blocks on a pipe it made, and nothing raises a signal. It leaves waiting for readiness to the
-//! caller. rustix has a safe call for each of these; what is added is the choice of flags and the retry after a signal.
+//! Invariant: no call blocks on a pipe created here, and none raises a signal. The caller waits for readiness. rustix
+//! has a safe function for each call; this module adds the flags and the retry after a signal.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
-/// A new pipe as (read end, write end): neither end blocks, neither survives an exec.
+/// A new pipe as (read end, write end), both non-blocking and close-on-exec.
 ///
-/// Errors: `EMFILE` and `ENFILE` when descriptors run out.
+/// Errors: `EMFILE` and `ENFILE`.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?)
 }
 
-/// Asks for a pipe that holds `bytes` and returns what it holds now, which can be more: the kernel rounds up to a
-/// power of two of pages.
+/// Sets the capacity of a pipe to at least `bytes` and returns the new capacity: the kernel rounds up to a power of two
+/// of pages.
 ///
-/// Errors: `EPERM` over `/proc/sys/fs/pipe-max-size` (1 MiB by default) or over the user's share of pipe memory,
-/// `EBUSY` when the pipe holds more than that already.
+/// Errors: `EPERM` over `/proc/sys/fs/pipe-max-size` (1 MiB by default) or over the user's limit on pipe memory,
+/// `EBUSY` if the pipe currently contains more than `bytes`.
 pub fn set_pipe_size(pipe: impl AsFd, bytes: usize) -> io::Result<usize> {
     Ok(rustix::pipe::fcntl_setpipe_size(pipe, bytes)?)
 }
 
-/// How many bytes a pipe holds, where each piece that goes in fills its pages.
+/// The capacity of a pipe in bytes, if every write fills its pages.
 pub fn pipe_size(pipe: impl AsFd) -> io::Result<usize> {
     Ok(rustix::pipe::fcntl_getpipe_size(pipe)?)
 }
 
-/// Bytes that can be read without waiting from a pipe or a TCP or Unix socket (`FIONREAD`).
+/// Number of bytes that can be read from a pipe or a TCP or Unix socket without blocking (`FIONREAD`).
 ///
 /// Errors: `EOPNOTSUPP` or `ENOTTY` on vsock before Linux 6.17.
 pub fn readable(fd: impl AsFd) -> io::Result<usize> {
@@ -37,13 +37,13 @@ pub fn readable(fd: impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
-/// Moves at most `max` bytes; one of the two must be a pipe. A file moves its own position. Returns 0 at the end of
+/// Moves at most `max` bytes; `from` or `to` must be a pipe. The position of a file advances. Returns 0 at the end of
 /// `from`.
 ///
-/// `more` tells a TCP socket that further bytes follow at once, so that it fills its segments (`SPLICE_F_MORE`).
+/// `more` means that further bytes follow immediately, so that a TCP socket fills its segments (`SPLICE_F_MORE`).
 ///
-/// Errors: `WouldBlock` when the pipe has nothing to give or no room, or a non-blocking socket has not; `EINVAL` when
-/// neither is a pipe or the file was opened for appending. A descriptor in blocking mode that is not a pipe can block.
+/// Errors: `WouldBlock` if the pipe is empty or full, or a non-blocking socket is not ready; `EINVAL` if neither is a
+/// pipe, or the file was opened for appending. A descriptor in blocking mode that is not a pipe can block.
 pub fn splice(from: impl AsFd, to: impl AsFd, max: usize, more: bool) -> io::Result<usize> {
     let mut flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
     flags.set(SpliceFlags::MORE, more);
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_pipe_is_no_end() {
+    fn an_empty_pipe_is_not_the_end_of_the_stream() {
         let (reader, writer) = pipe().unwrap();
         let file = tempfile::tempfile().unwrap();
         assert_eq!(splice(&reader, &file, 1, false).unwrap_err().kind(), io::ErrorKind::WouldBlock);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_takes_what_a_socket_has_and_tells_how_much() {
+    fn a_pipe_receives_the_bytes_of_a_socket_and_reports_their_number() {
         let (mut far, near) = UnixStream::pair().unwrap();
         let (reader, writer) = pipe().unwrap();
         far.write_all(b"hello").unwrap();
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_grows_to_whole_pages() {
+    fn the_capacity_of_a_pipe_is_rounded_up_to_pages() {
         let (reader, _writer) = pipe().unwrap();
         assert_eq!(set_pipe_size(&reader, 100_000).unwrap(), 131_072);
         assert_eq!(pipe_size(&reader).unwrap(), 131_072);

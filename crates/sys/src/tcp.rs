@@ -1,8 +1,8 @@
-//! What TCP sockets can be told or asked that rustix has no call for.
+//! TCP socket options and queries that rustix does not support.
 //!
-//! Its law: only what says or changes when and from where packets leave, never which bytes are in them.
+//! Invariant: they concern only when and from which port packets are sent, never their contents.
 
-#![expect(unsafe_code, reason = "rustix knows neither TCP_DEFER_ACCEPT nor TCP_REPAIR")]
+#![expect(unsafe_code, reason = "rustix supports neither TCP_DEFER_ACCEPT nor TCP_REPAIR")]
 
 use std::io;
 use std::mem::size_of;
@@ -11,28 +11,28 @@ use std::ptr;
 
 use libc::{c_int, c_void, socklen_t};
 
-/// Tells a socket that has not connected yet that it will speak first. The last packet of the handshake then waits for the
-/// first bytes and goes with them, so that the other side is woken once, by a connection that can be read at once. Where no
-/// bytes come it leaves after 200 ms (`TCP_DELACK_MAX`).
+/// Marks a socket that has not connected yet as sending first. The last packet of the handshake is then delayed and
+/// sent together with the first bytes, so that the peer is woken once, by a connection that is readable immediately. If
+/// no bytes are written, it is sent after 200 ms (`TCP_DELACK_MAX`).
 ///
-/// The option is `TCP_DEFER_ACCEPT`, which `tcp(7)` describes for listeners only; on a client it is read by
-/// `tcp_rcv_synsent_state_process` of Linux ("Save one ACK").
+/// The option is `TCP_DEFER_ACCEPT`, which `tcp(7)` describes for listeners only; on a client it is used by
+/// `tcp_rcv_synsent_state_process` in Linux ("Save one ACK").
 ///
-/// Errors: `ENOPROTOOPT` or `EOPNOTSUPP` when this is no TCP socket.
+/// Errors: `ENOPROTOOPT` or `EOPNOTSUPP` if this is not a TCP socket.
 pub fn speaks_first(socket: impl AsFd) -> io::Result<()> {
-    // Seconds, which only a listener counts.
+    // In seconds, which only matter for a listener.
     set(socket, libc::TCP_DEFER_ACCEPT, 1)
 }
 
-/// Lets a socket that is not connected be bound to a port that others are bound to, while `on`. A connection from there is
-/// still one of a kind by its two ends. It needs `CAP_NET_ADMIN`.
+/// While `on`, an unconnected socket can be bound to a port that is in use. Its connections are still unique by their
+/// two addresses. It needs `CAP_NET_ADMIN`.
 ///
-/// The option is `TCP_REPAIR`; a socket in that mode is bound without a look at others (`SK_FORCE_REUSE` of
+/// The option is `TCP_REPAIR`; a socket in that mode is bound without a check for conflicts (`SK_FORCE_REUSE` in
 /// `inet_csk_get_port`, `net/ipv4/inet_connection_sock.c`).
 ///
-/// Errors: `PermissionDenied` without the capability, `ENOPROTOOPT` or `EOPNOTSUPP` when this is no TCP socket.
+/// Errors: `PermissionDenied` without the capability, `ENOPROTOOPT` or `EOPNOTSUPP` if this is not a TCP socket.
 pub fn share_any_port(socket: impl AsFd, on: bool) -> io::Result<()> {
-    // Off, without the probe of the window that a connection would be repaired with (`TCP_REPAIR_OFF_NO_WP`).
+    // Off without a window probe (`TCP_REPAIR_OFF_NO_WP`), which is only for repaired connections.
     set(socket, libc::TCP_REPAIR, if on { 1 } else { -1 })
 }
 
@@ -45,14 +45,14 @@ fn set(socket: impl AsFd, option: c_int, value: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Bytes written to a connected socket that the peer's system has not acknowledged yet, an end among them (`SIOCOUTQ` of
-/// `tcp(7)`). On a Unix socket: those that its peer has not read.
+/// Number of bytes written to a connected socket that the peer's system has not acknowledged yet, including the end of
+/// the stream (`SIOCOUTQ`, `tcp(7)`). On a Unix socket: bytes that the peer has not read.
 ///
-/// Errors: `EINVAL` on a listener, `ENOTTY` where there is no such thing.
+/// Errors: `EINVAL` on a listener, `ENOTTY` if the socket does not support it.
 pub fn unacknowledged(socket: impl AsFd) -> io::Result<usize> {
     let mut bytes: c_int = 0;
     let fd = socket.as_fd().as_raw_fd();
-    // SAFETY: this request writes one c_int to the place it is given, which is live.
+    // SAFETY: this request writes one c_int to the given address, which is live.
     let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(usize::try_from(bytes).unwrap_or(0)) }
 }
@@ -78,13 +78,13 @@ mod tests {
         TcpStream::from(socket.try_clone().unwrap()).write_all(b"hi").unwrap();
         let (mut accepted, _) = listener.accept().unwrap();
         accepted.set_nonblocking(true).unwrap();
-        let mut heard = [0; 2];
-        accepted.read_exact(&mut heard).unwrap();
-        assert_eq!(&heard, b"hi");
+        let mut received = [0; 2];
+        accepted.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"hi");
     }
 
     #[test]
-    fn what_a_peer_has_no_room_for_is_not_acknowledged() {
+    fn bytes_that_do_not_fit_in_the_peers_buffer_are_not_acknowledged() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut far, _) = listener.accept().unwrap();
@@ -99,14 +99,14 @@ mod tests {
         while read < written {
             read += far.read(&mut [0; 16_000]).unwrap();
         }
-        // The last acknowledgement may be on its way.
+        // The last acknowledgement may still be in flight.
         while unacknowledged(&near).unwrap() > 0 {
             std::thread::yield_now();
         }
     }
 
     #[test]
-    fn another_socket_is_refused() {
+    fn a_unix_socket_is_refused() {
         let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         assert!(speaks_first(&socket).is_err());
     }

@@ -1,10 +1,10 @@
-//! Stream sockets of the address family `AF_VSOCK`: between a virtual machine and whoever started it.
+//! Stream sockets of the address family `AF_VSOCK`: between a virtual machine and its host.
 //!
-//! Its law: every socket made here is a non-blocking, close-on-exec [`OwnedFd`], and what comes from the kernel as an
-//! address is checked before it is believed. It leaves waiting to the caller, but for [`connect`], which waits to a
-//! deadline. The address is `struct sockaddr_vm` of `linux/vm_sockets.h`.
+//! Invariant: every socket created here is a non-blocking, close-on-exec [`OwnedFd`], and addresses from the kernel are
+//! checked before they are used. The caller waits for readiness, except for [`connect`], which waits until a deadline.
+//! An address is `struct sockaddr_vm` of `linux/vm_sockets.h`.
 
-#![expect(unsafe_code, reason = "neither std nor rustix knows the address family AF_VSOCK")]
+#![expect(unsafe_code, reason = "neither std nor rustix supports the address family AF_VSOCK")]
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
@@ -34,9 +34,9 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// A listener on `port` for peers of any CID, with room for `backlog` connections that nobody has accepted yet.
+/// A listener on `port` for peers of any CID, with a queue of `backlog` pending connections.
 ///
-/// Errors: `EAFNOSUPPORT` where the kernel has no vsock, `EADDRINUSE`.
+/// Errors: `EAFNOSUPPORT` in a kernel without vsock, `EADDRINUSE`.
 pub fn listen(port: u32, backlog: u32) -> io::Result<OwnedFd> {
     let socket = stream()?;
     let (address, length) = encode(Address { cid: CID_ANY, port })?;
@@ -46,31 +46,32 @@ pub fn listen(port: u32, backlog: u32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Takes one waiting connection and tells who is at its other end.
+/// Accepts a pending connection and returns it with the address of its peer.
 ///
-/// Errors: `WouldBlock` when none waits, `EMFILE`, `ENFILE` and `ENOBUFS` when resources run out: the connection keeps
-/// waiting.
+/// Errors: `WouldBlock` if none is pending; `EMFILE`, `ENFILE` and `ENOBUFS` if resources run out, in which case the
+/// connection stays pending.
 pub fn accept(listener: impl AsFd) -> io::Result<(OwnedFd, Address)> {
     let mut storage = MaybeUninit::<sockaddr_vm>::zeroed();
     let mut length = address_length()?;
     let fd = listener.as_fd().as_raw_fd();
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     let peer = storage.as_mut_ptr().cast::<sockaddr>();
-    // SAFETY: `storage` has room for `length` bytes, and both outlive the call.
+    // SAFETY: `storage` has space for `length` bytes, and both outlive the call.
     let accepted = check(unsafe { libc::accept4(fd, peer, &raw mut length, flags) })?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    // SAFETY: the kernel just created this descriptor, and it has no other owner.
     let socket = unsafe { OwnedFd::from_raw_fd(accepted) };
-    // SAFETY: every field is an integer and the storage was zeroed, so any bytes the kernel left are a value.
+    // SAFETY: every field is an integer and the storage was zeroed, so it is initialised whatever the kernel wrote.
     let address = unsafe { storage.assume_init() };
     if c_int::from(address.svm_family) != libc::AF_VSOCK {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the listener is no vsock"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the listener is not a vsock socket"));
     }
     Ok((socket, Address { cid: address.svm_cid, port: address.svm_port }))
 }
 
-/// Starts to connect. The socket becomes writable when it is decided, and [`finish_connect`] then tells how.
+/// Starts to connect. The socket becomes writable when connecting has succeeded or failed, and [`finish_connect`]
+/// returns the result.
 ///
-/// Errors: what the kernel knows at once, such as `ENODEV` where no transport leads to that CID.
+/// Errors: those that the kernel detects immediately, such as `ENODEV` if no transport reaches that CID.
 pub fn start_connect(to: Address) -> io::Result<OwnedFd> {
     let socket = stream()?;
     let (address, length) = encode(to)?;
@@ -84,15 +85,15 @@ pub fn start_connect(to: Address) -> io::Result<OwnedFd> {
     }
 }
 
-/// What became of [`start_connect`], once its socket is writable.
+/// The result of [`start_connect`], once its socket is writable.
 ///
-/// Errors: `ECONNREFUSED` or `ECONNRESET` when nobody listens, `ETIMEDOUT` when the machine does not answer.
+/// Errors: `ECONNREFUSED` or `ECONNRESET` if nothing listens, `ETIMEDOUT` if the machine does not respond.
 pub fn finish_connect(socket: impl AsFd) -> io::Result<()> {
     rustix::net::sockopt::socket_error(socket)??;
     Ok(())
 }
 
-/// Connects, waiting for at most `deadline`.
+/// Connects, waiting at most `deadline`.
 ///
 /// Errors: as [`start_connect`] and [`finish_connect`], and `TimedOut`.
 pub fn connect(to: Address, deadline: Duration) -> io::Result<OwnedFd> {
@@ -119,7 +120,7 @@ fn stream() -> io::Result<OwnedFd> {
 }
 
 fn encode(address: Address) -> io::Result<(sockaddr_vm, socklen_t)> {
-    // SAFETY: sockaddr_vm is made of integers, for which zero is a value; `svm_zero` must be zero.
+    // SAFETY: sockaddr_vm consists of integers, for which zero is valid; `svm_zero` must be zero.
     let mut encoded = unsafe { MaybeUninit::<sockaddr_vm>::zeroed().assume_init() };
     encoded.svm_family = libc::sa_family_t::try_from(libc::AF_VSOCK).map_err(io::Error::other)?;
     encoded.svm_cid = address.cid;
@@ -140,21 +141,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_written_as_the_kernel_reads_it() {
+    fn an_address_is_encoded_as_the_kernel_expects_it() {
         let (encoded, length) = encode(Address { cid: 7, port: 17003 }).unwrap();
         assert_eq!((encoded.svm_family, encoded.svm_cid, encoded.svm_port, length), (40, 7, 17003, 16));
     }
 
     #[test]
-    fn a_socket_that_is_no_vsock_is_refused_not_misread() {
+    fn accept_on_a_tcp_listener_is_an_error() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         assert_eq!(accept(&listener).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
-    fn a_machine_that_nobody_reaches_is_an_error_before_the_deadline() {
-        let nobody = Address { cid: 4_000_000_000, port: 1 };
-        assert!(connect(nobody, Duration::from_millis(200)).is_err());
+    fn an_unreachable_machine_is_an_error() {
+        let unreachable = Address { cid: 4_000_000_000, port: 1 };
+        assert!(connect(unreachable, Duration::from_millis(200)).is_err());
     }
 }

@@ -1,20 +1,20 @@
 //! An error together with its causes, as text.
 //!
-//! Its law: this is the one place that turns a chain of `source()` into text, for PID 1, the supervisor and the host alike. Each
-//! error prints its own level; a level that only repeats the end of the one above it is left out.
+//! Invariant: only this module turns a `source()` chain into text, for PID 1, the supervisor and the host alike. Each
+//! error prints its own level; a level that repeats the end of the one above it is omitted.
 
 use std::error::Error;
 use std::iter;
 
-/// What the text of a fault of our own ends with: nobody else can mend it.
-pub const REPORT: &str = "this is a fault in Cloister itself, please report it";
+/// The end of error texts that report a bug in Cloister, which only its maintainers can fix.
+pub const REPORT: &str = "this is a bug in Cloister; please report it";
 
-/// The causes of an error, from the top, without the error itself.
+/// The causes of an error, outermost first, without the error itself.
 pub fn below<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     iter::successors(error.source(), |&cause| cause.source())
 }
 
-/// The texts of an error and of its causes, from the top.
+/// The texts of an error and of its causes, outermost first.
 #[must_use]
 pub fn levels(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut levels = vec![error.to_string()];
@@ -27,7 +27,7 @@ pub fn levels(error: &(dyn Error + 'static)) -> Vec<String> {
     levels
 }
 
-/// The same on one line.
+/// The texts of an error and of its causes on one line, joined by `: `.
 #[must_use]
 pub fn line(error: &(dyn Error + 'static)) -> String {
     levels(error).join(": ")
@@ -61,14 +61,14 @@ mod tests {
     }
 
     #[test]
-    fn causes_follow_the_error_from_the_top() {
+    fn causes_follow_the_error_outermost_first() {
         let error = above("cannot start", above("cannot open /x", io::Error::other("disk on fire")));
         assert_eq!(line(&error), "cannot start: cannot open /x: disk on fire");
         assert_eq!(below(&error).count(), 2);
     }
 
     #[test]
-    fn a_level_that_repeats_the_one_above_is_left_out() {
+    fn a_level_that_repeats_the_one_above_is_omitted() {
         let error = above("cannot open /x: no space", above("no space", Level("quota", None)));
         assert_eq!(line(&error), "cannot open /x: no space: quota");
     }

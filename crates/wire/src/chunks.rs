@@ -1,7 +1,7 @@
-//! Chunks: how payload, its end and a break travel on an ingress connection ([`crate::ingress::Framing::Chunked`]).
+//! Chunks: the encoding of payload, end and break on an ingress connection ([`crate::ingress::Framing::Chunked`]).
 //!
-//! Its law: a length is checked before a byte behind it is believed, nothing may follow the empty chunk but a break, and
-//! what came ahead of a break is payload like any other. It keeps no payload: that stays where the caller has it.
+//! Invariants: a length is checked before the bytes after it are used, only a break may follow the empty chunk, and
+//! payload received before a break is valid. This module does not store payload; it stays in the caller's buffer.
 
 use std::io;
 use std::ops::Range;
@@ -12,63 +12,65 @@ use crate::ingress::{self, CHUNK_LIMIT};
 /// The chunk that ends a direction.
 pub const END: [u8; HEADER] = [0; HEADER];
 
-/// What a sender whose connection broke off says in place of the next chunk.
+/// Sent in place of the next chunk by a sender whose own connection broke.
 pub const BREAK: [u8; HEADER] = ingress::BREAK.to_be_bytes();
 
-/// The length to put in front of `count` bytes.
+/// The length prefix of a chunk of `count` bytes.
 ///
-/// Errors: none for 1 to [`CHUNK_LIMIT`] bytes.
+/// Errors: if `count` is not between 1 and [`CHUNK_LIMIT`].
 pub fn header(count: usize) -> io::Result<[u8; HEADER]> {
     let length = u32::try_from(count).ok().filter(|_| (1..=CHUNK_LIMIT).contains(&count));
-    length.map(u32::to_be_bytes).ok_or_else(|| io::Error::other("no chunk has that length"))
+    length.map(u32::to_be_bytes).ok_or_else(|| {
+        io::Error::other(format!("invalid chunk length {count}: it must be between 1 and {CHUNK_LIMIT}"))
+    })
 }
 
-/// Where a reader stands in a stream of chunks.
+/// The position of a reader in a stream of chunks.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    /// Payload bytes of the current chunk that have not come yet.
+    /// Payload bytes of the current chunk not received yet.
     left: usize,
-    /// The part of the next length that has come.
+    /// The part of the next length received so far.
     partial: [u8; HEADER],
-    /// How many bytes of it.
+    /// Number of valid bytes in `partial`.
     have: usize,
     ended: bool,
     broken: bool,
 }
 
 impl Decoder {
-    /// Payload bytes of the current chunk that have not come yet; 0 between chunks.
+    /// Payload bytes of the current chunk not received yet; 0 between chunks.
     #[must_use]
     pub const fn left(&self) -> usize {
         self.left
     }
 
-    /// Bytes of the next length that have not come yet.
+    /// Bytes of the next length not received yet.
     #[must_use]
     pub const fn header_left(&self) -> usize {
         HEADER.saturating_sub(self.have)
     }
 
-    /// Whether the empty chunk has come.
+    /// Whether the empty chunk was received.
     #[must_use]
     pub const fn ended(&self) -> bool {
         self.ended
     }
 
-    /// Whether the peer has said that its connection broke off. Nothing behind that is read.
+    /// Whether the peer reported that its connection broke. Nothing after that is read.
     #[must_use]
     pub const fn broken(&self) -> bool {
         self.broken
     }
 
-    /// Notes that `count` payload bytes were taken elsewhere than through [`Self::strip`].
+    /// Records that `count` payload bytes were consumed without [`Self::strip`].
     pub const fn passed(&mut self, count: usize) {
         self.left = self.left.saturating_sub(count);
     }
 
-    /// Takes the lengths out of bytes that arrived: moves the payload together and returns where in `bytes` it lies.
+    /// Removes the lengths from received bytes: compacts the payload in place and returns its range in `bytes`.
     ///
-    /// Errors: `InvalidData` for a chunk over the limit or bytes behind the end.
+    /// Errors: `InvalidData` for a chunk over the limit or data after the end.
     pub fn strip(&mut self, bytes: &mut [u8]) -> io::Result<Range<usize>> {
         let mut payload = 0..0;
         let mut at = 0usize;
@@ -90,11 +92,11 @@ impl Decoder {
         Ok(payload)
     }
 
-    /// Reads on in the next length, and returns how many of `bytes` belong to it.
+    /// Continues reading the next length, and returns how many of `bytes` belong to it.
     fn take_header(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = self.partial.get_mut(self.have..).unwrap_or_default();
-        let count = room.len().min(bytes.len());
-        for (to, from) in room.iter_mut().zip(bytes) {
+        let missing = self.partial.get_mut(self.have..).unwrap_or_default();
+        let count = missing.len().min(bytes.len());
+        for (to, from) in missing.iter_mut().zip(bytes) {
             *to = *from;
         }
         self.have = self.have.saturating_add(count);
@@ -111,11 +113,12 @@ impl Decoder {
             return Ok(());
         }
         if self.ended {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes follow the last chunk"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "data after the final chunk"));
         }
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length > CHUNK_LIMIT {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a chunk is over the limit"));
+            let text = format!("chunk of {length} bytes exceeds the limit of {CHUNK_LIMIT}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         self.left = length;
         self.ended = length == 0;
@@ -129,23 +132,23 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_chunk_over_the_limit_is_refused_before_its_bytes_come() {
+    fn a_chunk_over_the_limit_is_refused_before_its_payload_arrives() {
         let length = u32::try_from(CHUNK_LIMIT + 1).unwrap();
         assert!(Decoder::default().strip(&mut length.to_be_bytes()).is_err());
     }
 
     #[test]
-    fn nothing_may_follow_the_end() {
+    fn data_after_the_end_is_refused() {
         let mut decoder = Decoder::default();
         assert!(decoder.strip(&mut [0, 0, 0, 0, 0, 0, 0, 1]).is_err());
         let mut decoder = Decoder::default();
         assert_eq!(decoder.strip(&mut [0, 0, 0, 0]).unwrap(), 0..0);
         assert!(decoder.ended());
-        assert!(decoder.strip(&mut [0, 0, 0, 0]).is_err(), "not even another end");
+        assert!(decoder.strip(&mut [0, 0, 0, 0]).is_err(), "a second end");
     }
 
     #[test]
-    fn what_comes_ahead_of_a_break_is_kept_and_what_comes_behind_it_is_not_read() {
+    fn payload_before_a_break_is_kept_and_bytes_after_it_are_ignored() {
         let mut decoder = Decoder::default();
         let mut stream = *b"\0\0\0\x02hi\xff\xff\xff\xff\0\0\0\x05";
         let payload = decoder.strip(&mut stream).unwrap();
@@ -163,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_chunk_is_not_made_by_accident() {
+    fn a_length_that_no_chunk_can_have_is_refused() {
         assert!(header(0).is_err());
         assert!(header(CHUNK_LIMIT + 1).is_err());
         assert_eq!(header(5).unwrap(), [0, 0, 0, 5]);
@@ -171,7 +174,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn payload_survives_any_cutting_of_the_stream(
+        fn payload_survives_any_split_of_the_stream(
             pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..8),
             cut in 1usize..60,
         ) {
@@ -192,7 +195,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_do_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut decoder = Decoder::default();
             if let Ok(payload) = decoder.strip(&mut bytes) {
                 prop_assert!(payload.end <= bytes.len());

@@ -1,10 +1,11 @@
-//! Port 17000, and the local control socket: what state the enclave is in, and the few things that may be asked of it.
+//! Port 17000, and the local control socket: the state of the enclave, and the few requests it accepts.
 //!
-//! Its law: nothing here can start code that the manifest does not name, write a file or read memory.
+//! Invariant: no request can run code that the manifest does not name, write a file or read memory.
 //!
-//! Each end sends its [`Hello`](crate::hello::Hello) first. Then the enclave sends its whole [`Status`] at once and after
-//! each change, with a rising sequence number: a [`FromGuest::Status`] and, where that has no room for all services, some
-//! [`FromGuest::Services`] right behind it ([`frames`], [`Assembly`]). It answers each request by its id. A host that has read a final state says so with [`Request::Seen`], and the enclave powers off without waiting out its deadline.
+//! Each end sends its [`Hello`](crate::hello::Hello) first. Then the enclave sends its whole [`Status`] immediately and
+//! after each change, with a rising sequence number: a [`FromGuest::Status`] and, if not all services fit in it, one or
+//! more [`FromGuest::Services`] directly after it ([`frames`], [`Assembly`]). It answers each request by its id. A host
+//! that has read a final state confirms that with [`Request::Seen`], and the enclave powers off before its deadline.
 //!
 //! ```text
 //! booting → starting → ready ⇄ degraded → stopping → exited | signaled | fatal
@@ -26,64 +27,64 @@ pub use report::{Confinement, ServiceStats, Stats};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum State {
-    /// The supervisor runs and has not read the manifest yet.
+    /// The supervisor is running and has not read the manifest yet.
     Booting,
     /// Services are being started.
     Starting,
     /// Every service is ready.
     Ready,
-    /// The enclave serves, and something in it does not.
+    /// The enclave is running, but a part of it is not working.
     Degraded {
-        /// What is amiss, for people.
+        /// What is wrong, human-readable.
         why: String,
     },
     /// Services are being stopped.
     Stopping {
-        /// Who asked, for people.
+        /// Why, human-readable.
         why: String,
     },
-    /// The end: the service that decides ended with this code.
+    /// Final: the service that determines the enclave's exit exited with this code.
     Exited {
         /// The service's name.
         service: String,
         /// Its exit code.
         code: u8,
     },
-    /// The end: the service that decides died of this signal.
+    /// Final: the service that determines the enclave's exit was terminated by this signal.
     Signaled {
         /// The service's name.
         service: String,
         /// The signal's number.
         signal: u8,
-        /// Why the kernel sent it, where that is known.
+        /// Why the signal was sent.
         cause: Cause,
     },
-    /// The end: Cloister could not go on.
+    /// Final: Cloister itself failed.
     Fatal {
-        /// The boot stage or the part that failed.
+        /// The boot stage or component that failed.
         stage: String,
-        /// What happened, for people.
+        /// The error, human-readable.
         error: String,
     },
 }
 
 impl State {
-    /// Whether nothing can follow this state.
+    /// Whether no other state can follow this one.
     #[must_use]
     pub const fn is_final(&self) -> bool {
         matches!(self, Self::Exited { .. } | Self::Signaled { .. } | Self::Fatal { .. })
     }
 }
 
-/// Why a process died of a signal.
+/// Why a process was terminated by a signal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
-    /// Somebody sent it, or the process did it to itself.
+    /// A process sent it, possibly the process itself.
     Sent,
     /// The kernel's out-of-memory killer (`oom_kill` in the cgroup's `memory.events` rose).
     OutOfMemory,
-    /// A system call that its seccomp filter refuses; the call's name where the kernel log tells it.
+    /// A system call denied by its seccomp filter; the call's name if the kernel log contains it.
     Seccomp(Option<String>),
 }
 
@@ -91,23 +92,23 @@ pub enum Cause {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Exit {
-    /// By itself, with this code.
+    /// It exited with this code.
     Code(u8),
-    /// By this signal.
+    /// It was terminated by this signal.
     Signal {
         /// The signal's number.
         signal: u8,
         /// Why.
         cause: Cause,
     },
-    /// It never ran.
+    /// Its program never ran.
     NotStarted {
-        /// The step that failed and the system's words, for people.
+        /// The step that failed and the system's error text, human-readable.
         error: String,
     },
 }
 
-/// Everything the host may know, as one value.
+/// The complete status of the enclave, as the host sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Rises with each change.
@@ -115,23 +116,25 @@ pub struct Status {
     /// The enclave's state.
     #[serde(flatten)]
     pub state: State,
-    /// The platform init found: `nitro`, `tdx`, `sev-snp` or `virtual`.
+    /// The platform that init detected: `nitro`, `tdx`, `sev-snp` or `virtual`.
     pub platform: String,
     /// Milliseconds since the enclave's kernel started.
     pub uptime_ms: u64,
-    /// How often the supervisor has been started again after a crash.
+    /// Number of times the supervisor was restarted after a crash.
     pub supervisor_restarts: u32,
     /// The boot stages that init has run, in order.
     pub boot: Vec<FinishedStage>,
     /// The services of the manifest, in its order.
     pub services: Vec<ServiceStatus>,
-    /// Our own programs that run beside the services, each named with an `@`. They decide nothing over the enclave's end.
+    /// Cloister's own programs that run beside the services, each with a name that starts with `@`. Their exit does not
+    /// end the enclave.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub servants: Vec<ServiceStatus>,
-    /// Ingress as the gateway counts it.
+    /// Ingress counters, as reported by the gateway.
     pub ingress: IngressCounters,
-    /// The measurement registers as the platform's security module gave them to the supervisor; none on a platform that has
-    /// no such module. The enclave's own words, for operators: a verifier asks for evidence.
+    /// The measurement registers as the platform's security module returned them to the supervisor; empty on a platform
+    /// without such a module. Reported by the enclave itself, for operators; a verifier needs attestation evidence
+    /// instead.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub registers: Vec<Register>,
 }
@@ -143,7 +146,7 @@ pub struct Register {
     pub index: u16,
     /// Its value in lower-case hexadecimal digits.
     pub value: String,
-    /// Whether nobody can extend it any more.
+    /// Whether it can no longer be extended.
     pub locked: bool,
 }
 
@@ -164,63 +167,63 @@ pub struct FinishedStage {
 pub struct ServiceStatus {
     /// Its name in the manifest.
     pub name: String,
-    /// Where it is in its life.
+    /// Its lifecycle phase.
     pub phase: Phase,
     /// Its main process while it has one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pid: Option<u32>,
     /// Milliseconds since boot at which the phase began.
     pub since_ms: u64,
-    /// How often it has been started again.
+    /// Number of times it was restarted.
     pub restarts: u32,
     /// How its last process ended.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_exit: Option<Exit>,
-    /// What it says of itself (`STATUS=` of `sd_notify`), at most [`MAX_STATUS_TEXT`] bytes.
+    /// The status text that it set (`STATUS=` of `sd_notify`), at most [`MAX_STATUS_TEXT`] bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub text: Option<String>,
-    /// What it waits for to be ready, or waited for until it was given up, and what was met last: `TCP port 80: nothing listens
-    /// on 127.0.0.1:80 or [::1]:80`. At most [`MAX_WAITS_FOR`] bytes.
+    /// The readiness check that it has not passed yet, or had not passed when it timed out, and the last result: `TCP
+    /// port 80: nothing listens on 127.0.0.1:80 or [::1]:80`. At most [`MAX_WAITS_FOR`] bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub waits_for: Option<String>,
 }
 
-/// The longest [`ServiceStatus::waits_for`], in bytes: a port, two addresses and a reason.
+/// Maximum length of [`ServiceStatus::waits_for`] in bytes: a port, two addresses and a reason.
 pub const MAX_WAITS_FOR: usize = 160;
 
-/// The longest status text kept for a service, in bytes of JSON ([`bounded`]): a line on a screen.
+/// Maximum length of a service's status text in bytes of JSON ([`bounded`]): a line on a screen.
 pub const MAX_STATUS_TEXT: usize = 256;
 
-/// Where a service is in its life.
+/// A phase in the lifecycle of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// It waits for others.
+    /// It waits for other services.
     Waiting,
-    /// It runs and is not ready yet.
+    /// It is running and not ready yet.
     Starting,
-    /// It runs and is ready.
+    /// It is running and ready.
     Ready,
-    /// It runs and its liveness check fails.
+    /// It is running and its liveness check fails.
     Unhealthy,
-    /// It has been asked to end.
+    /// It is being stopped.
     Stopping,
-    /// It ended and will be started again after a pause.
+    /// It exited and will be restarted after a delay.
     BackingOff,
-    /// It ended and that is all right.
+    /// It exited as expected.
     Done,
-    /// It ended and will not be started again.
+    /// It failed and will not be restarted.
     Failed,
 }
 
-/// Counters of the ingress service since boot.
+/// Ingress counters since boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngressCounters {
-    /// Connections carried.
+    /// Connections accepted.
     pub accepted: u64,
     /// Connections open now.
     pub open: u64,
-    /// Connections closed because no such target exists, the service refused, or the cap was reached.
+    /// Connections closed because the target does not exist, the service refused them, or the limit was reached.
     pub refused: u64,
     /// Bytes from clients.
     pub bytes_in: u64,
@@ -232,15 +235,15 @@ pub struct IngressCounters {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum FromGuest {
-    /// The status, at once and after each change, with as many services as fit.
+    /// The status, sent immediately and after each change, with as many services as fit.
     Status(Head),
-    /// More services of the status before it.
+    /// Further services of the preceding status.
     Services(Page),
     /// The answer to the request with this id.
     Reply {
         /// The request's id.
         id: u64,
-        /// What came of it.
+        /// The result.
         reply: Reply,
     },
 }
@@ -249,23 +252,23 @@ pub enum FromGuest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FromHost {
-    /// Chosen by the sender; the reply carries it back.
+    /// Chosen by the sender and repeated in the reply.
     pub id: u64,
-    /// What is asked.
+    /// The request.
     pub request: Request,
 }
 
-/// What may be asked.
+/// A request to the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// Whether the supervisor answers.
+    /// Check that the supervisor responds.
     Ping,
-    /// End the enclave in order. Answered at once; the state tells the rest.
+    /// Shut the enclave down cleanly. Answered immediately; the state shows the progress.
     Stop,
-    /// Refuse new ingress connections and let the open ones end.
+    /// Refuse new ingress connections and let the open ones finish.
     Drain,
-    /// Send a signal to a service's main process. Only where the manifest's `control` allows `signal`.
+    /// Send a signal to a service's main process. The host may do this only if the manifest's `control` lists `signal`.
     Signal {
         /// The service.
         service: String,
@@ -277,23 +280,23 @@ pub enum Request {
         /// [`Status::seq`].
         seq: u64,
     },
-    /// Start, stop or restart one service. Only where the manifest's `control` allows the verb.
+    /// Start, stop or restart one service. The host may do this only if the manifest's `control` lists the verb.
     Service {
         /// The service.
         service: String,
-        /// What to do with it.
+        /// The operation.
         verb: Verb,
     },
-    /// Resource use by service, from the cgroups.
+    /// Get the resource use of each service, from its cgroup.
     Stats,
-    /// What confines a service, as read back from the kernel.
+    /// Get the confinement of a service, read back from the kernel.
     Inspect {
         /// The service.
         service: String,
     },
 }
 
-/// What can be done with one service.
+/// An operation on one service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verb {
@@ -305,15 +308,15 @@ pub enum Verb {
     Restart,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "reply", rename_all = "kebab-case")]
+#[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Reply {
-    /// It was done, or is under way.
+    /// The request succeeded or is in progress.
     Done,
-    /// It was not done.
+    /// The request was refused.
     Refused {
-        /// Why, for people.
+        /// Why, human-readable.
         why: String,
     },
     /// The answer to [`Request::Stats`].
@@ -338,11 +341,20 @@ mod tests {
     #[test]
     fn a_request_has_these_bytes() {
         let stop = FromHost { id: 3, request: Request::Stop };
-        assert_eq!(serde_json::to_string(&stop).unwrap(), r#"{"id":3,"request":{"ask":"stop"}}"#);
+        assert_eq!(serde_json::to_string(&stop).unwrap(), r#"{"id":3,"request":{"type":"stop"}}"#);
     }
 
     #[test]
-    fn a_status_read_back_is_the_status_written() {
+    fn a_reply_has_these_bytes() {
+        let refused = FromGuest::Reply { id: 3, reply: Reply::Refused { why: "no".into() } };
+        assert_eq!(
+            serde_json::to_string(&refused).unwrap(),
+            r#"{"type":"reply","id":3,"reply":{"type":"refused","why":"no"}}"#
+        );
+    }
+
+    #[test]
+    fn a_decoded_status_is_the_encoded_one() {
         let status = Status {
             seq: 4,
             state: State::Fatal { stage: "manifest".into(), error: "a \"quote\"\nand a line".into() },
@@ -360,14 +372,14 @@ mod tests {
     }
 
     #[test]
-    fn a_request_nobody_defined_is_refused() {
+    fn an_undefined_request_is_refused() {
         assert!(
-            serde_json::from_str::<FromHost>(r#"{"id":1,"request":{"ask":"exec","argv":["sh"]}}"#).is_err()
+            serde_json::from_str::<FromHost>(r#"{"id":1,"request":{"type":"exec","argv":["sh"]}}"#).is_err()
         );
     }
 
     #[test]
-    fn only_the_three_ends_are_final() {
+    fn only_exited_signaled_and_fatal_are_final() {
         assert!(State::Fatal { stage: String::new(), error: String::new() }.is_final());
         assert!(!State::Ready.is_final());
         assert!(!State::Stopping { why: String::new() }.is_final());

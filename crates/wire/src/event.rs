@@ -1,25 +1,25 @@
 //! Events after launch, as they are extended into a measurement register.
 //!
-//! Its law: two different events never have the same bytes. Domain, kind and data each stand behind their length, so that
-//! none can be read as a part of another.
+//! Invariant: two different events never have the same encoding. Domain, kind and data are each preceded by their
+//! length, so that none can be read as part of another.
 
-/// What sets our events apart from everything else that may be extended.
+/// Separates Cloister's events from everything else that may be extended (domain separation).
 pub const DOMAIN: &str = "cloister event 1";
 
-/// The register on AWS Nitro that init extends with [`BOOT`] when the machine is locked down, and locks: the first of those
-/// that the hypervisor leaves to the enclave (16 to 31).
+/// The register on AWS Nitro that init extends with [`BOOT`] and then locks: the first of those that the hypervisor
+/// leaves to the enclave (16 to 31).
 pub const BOOT_REGISTER: u16 = 16;
 
-/// The kind of the event that init's boot was done, before anything of the application runs. It has no data: what ran is in
-/// the registers of the launch.
+/// The kind of the event that marks the end of init's boot, before anything of the application runs. It has no data:
+/// the launch registers measure what was booted.
 pub const BOOT: &str = "boot";
 
-/// The bytes that are extended for an event.
+/// The encoding of an event.
 #[must_use]
 pub fn encode(kind: &str, data: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for part in [DOMAIN.as_bytes(), kind.as_bytes(), data] {
-        // Lengths past 4 GiB do not occur: a register takes events of some hundred bytes.
+        // Lengths over 4 GiB do not occur: an event has a few hundred bytes.
         bytes.extend(u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
         bytes.extend(part);
     }
@@ -36,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn what_moves_between_kind_and_data_is_another_event() {
+    fn moving_a_byte_between_kind_and_data_changes_the_encoding() {
         assert_ne!(encode("a", b"bc"), encode("ab", b"c"));
     }
 }

@@ -1,27 +1,27 @@
-//! What init is told about a service that runs below a first process of ours: its main process's number, and its end.
+//! Notes to init about a service that runs below Cloister's first process: the PID of its main process, and its exit.
 //!
-//! Its law: a note has [`Note::SIZE`] bytes and is written in one call, so it arrives whole. It goes over a socket pair, which
-//! the service cannot get at through `/proc/1/fd`.
+//! Invariant: a note has [`Note::SIZE`] bytes and is written in one call, so it arrives whole. It is sent over a socket
+//! pair, which the service cannot open through `/proc/1/fd`.
 
-/// Where the program is in ramdisk 1.
+/// Path of the program in ramdisk 1.
 pub const PROGRAM: &str = "/sbin/first";
 
-/// The descriptor of the report's write end in the first process.
+/// The descriptor in the first process on which notes are written.
 pub const REPORT_FD: i32 = 3;
 
-/// What the first process writes on its descriptor 0, the pipe on which a start is told, once it is its program: a byte that is
-/// no step's. Then it opens `/dev/null` there, which closes the pipe.
+/// Written by the first process to its descriptor 0, the pipe that reports the progress of a start, once its program
+/// runs: a byte that no step has. Then it opens `/dev/null` as that descriptor, which closes the pipe.
 pub const RUNS: u8 = b'r';
 
 /// One note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// The main process's number in init's namespace. It says so itself, before it becomes its program, and sends a descriptor of
-    /// itself along (`pidfd_open(2)`).
+    /// The main process's PID in init's namespace. The process sends it itself, before it executes its program,
+    /// together with a descriptor of itself (`pidfd_open(2)`).
     Main(u32),
-    /// The main process ended with this code.
+    /// The main process exited with this code.
     Code(u8),
-    /// The main process was ended by this signal.
+    /// The main process was terminated by this signal.
     Signal(u8),
 }
 
@@ -29,7 +29,7 @@ impl Note {
     /// Bytes of each note: a kind and a number, big-endian.
     pub const SIZE: usize = 5;
 
-    /// As it is written.
+    /// The encoded note.
     #[must_use]
     pub const fn encode(self) -> [u8; Self::SIZE] {
         let (kind, [a, b, c, d]) = match self {
@@ -40,7 +40,7 @@ impl Note {
         [kind, a, b, c, d]
     }
 
-    /// What these bytes say, if they are a note.
+    /// Decodes a note; `None` if the bytes are not a valid note.
     #[must_use]
     pub const fn decode(bytes: [u8; Self::SIZE]) -> Option<Self> {
         match bytes {
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_note_are_refused() {
+    fn invalid_notes_are_refused() {
         for bytes in [*b"x\0\0\0\0", *b"c\0\0\x01\0", *b"s\x01\0\0\0"] {
             assert_eq!(Note::decode(bytes), None);
         }

@@ -1,35 +1,36 @@
 //! Frames: a `u32` big-endian length, then that many bytes.
 //!
-//! Its law: a length is checked against the channel's limit before a byte of the body is kept, so a peer can make us
-//! hold at most one limit's worth. [`Decoder`] takes bytes as they come and needs no socket.
+//! Invariant: a length is checked against the channel's limit before any byte of the body is buffered, so a peer can
+//! make the reader buffer at most that many bytes. [`Decoder`] accepts bytes as they arrive and needs no socket.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The longest frame on a channel to the host, in bytes without the length: the host is hostile, and nothing it
-/// has to say is longer.
+/// Maximum length of a frame on a channel to the host, in bytes without the length prefix: the host is untrusted, and
+/// no valid message is longer.
 pub const HOST_LIMIT: usize = 64 * 1024;
 
-/// The longest frame between init and the supervisor, in bytes without the length. A spawn request carries an argument
-/// list and an environment, for which Linux allows 128 KiB a string (`MAX_ARG_STRLEN`, `linux/binfmts.h`).
+/// Maximum length of a frame between init and the supervisor, in bytes without the length prefix. A spawn request
+/// contains an argument list and an environment, for which Linux allows 128 KiB per string (`MAX_ARG_STRLEN`,
+/// `linux/binfmts.h`).
 pub const HOLD_LIMIT: usize = 1024 * 1024;
 
-/// Bytes of the length in front of each frame.
+/// Size of the length prefix of each frame in bytes.
 pub const HEADER: usize = 4;
 
-/// What can be wrong with a frame.
+/// An invalid frame.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// The peer announced, or we tried to send, more than the channel allows.
-    #[error("a frame of {length} bytes is over this channel's limit of {limit}")]
+    /// The peer announced, or the caller tried to send, more than the channel allows.
+    #[error("frame of {length} bytes exceeds this channel's limit of {limit}")]
     TooLong {
-        /// The announced length in bytes.
+        /// The length in bytes.
         length: usize,
         /// The channel's limit in bytes.
         limit: usize,
     },
-    /// The body is not the JSON this channel speaks.
-    #[error("a frame is not a message of this channel: {0}")]
+    /// The body is not a JSON message of this channel.
+    #[error("frame is not a valid message of this channel: {0}")]
     NotAMessage(#[from] serde_json::Error),
 }
 
@@ -38,7 +39,7 @@ pub fn encode<M: Serialize>(message: &M, limit: usize) -> Result<Vec<u8>, FrameE
     encode_bytes(&serde_json::to_vec(message)?, limit)
 }
 
-/// Puts the length in front of `body`.
+/// Encodes `body` as one frame.
 pub fn encode_bytes(body: &[u8], limit: usize) -> Result<Vec<u8>, FrameError> {
     let too_long = FrameError::TooLong { length: body.len(), limit };
     if body.len() > limit {
@@ -51,14 +52,14 @@ pub fn encode_bytes(body: &[u8], limit: usize) -> Result<Vec<u8>, FrameError> {
     Ok(frame)
 }
 
-/// Reads a frame's body as JSON.
+/// Parses the body of a frame as JSON.
 pub fn decode<M: DeserializeOwned>(body: &[u8]) -> Result<M, FrameError> {
     Ok(serde_json::from_slice(body)?)
 }
 
-/// Collects bytes as they arrive and hands out whole frames.
+/// Buffers bytes as they arrive and returns complete frames.
 ///
-/// After an error the stream has lost its rhythm: the connection must be closed.
+/// After an error the stream is out of sync, and the connection must be closed.
 #[derive(Debug)]
 pub struct Decoder {
     limit: usize,
@@ -73,14 +74,14 @@ impl Decoder {
         Self { limit, buffer: Vec::new(), taken: 0 }
     }
 
-    /// Takes bytes that arrived. Call [`Self::next_frame`] until it is `None` before pushing more.
+    /// Adds received bytes. Call [`Self::next_frame`] until it is `None` before pushing more.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.drain(..self.taken);
         self.taken = 0;
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole frame's body, or `None` until more bytes come.
+    /// The body of the next complete frame, or `None` until more bytes arrive.
     pub fn next_frame(&mut self) -> Result<Option<&[u8]>, FrameError> {
         let pending = self.buffer.get(self.taken..).unwrap_or_default();
         let Some((header, rest)) = pending.split_first_chunk::<HEADER>() else {
@@ -97,13 +98,13 @@ impl Decoder {
         Ok(Some(body))
     }
 
-    /// The next whole frame as a message, or `None` until more bytes come.
+    /// The next complete frame as a message, or `None` until more bytes arrive.
     pub fn next_message<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
         self.next_frame()?.map(decode).transpose()
     }
 
-    /// Bytes that arrived and are not part of a frame handed out yet: what follows a header on a stream that turns
-    /// raw after it.
+    /// Received bytes that are not part of a returned frame: the data after the header on a stream that is raw from
+    /// then on.
     #[must_use]
     pub fn remainder(&self) -> &[u8] {
         self.buffer.get(self.taken..).unwrap_or_default()
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_last_frame_is_kept_as_it_came() {
+    fn bytes_after_the_last_frame_are_kept_unchanged() {
         let mut decoder = Decoder::new(HOST_LIMIT);
         decoder.push(b"\0\0\0\x02{}GET /");
         assert_eq!(decoder.next_frame().unwrap(), Some(&b"{}"[..]));
@@ -150,7 +151,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn frames_survive_any_cutting_of_the_stream(
+        fn frames_survive_any_split_of_the_stream(
             bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..8),
             cut in 1usize..20,
         ) {

@@ -1,12 +1,12 @@
-//! The socket pair between the supervisor and the gateway, the program that carries every connection from outside.
+//! The socket pair between the supervisor and the gateway, the program that forwards every connection from outside.
 //!
-//! Its law: the gateway reads bytes of hosts and clients, so what it sends is hostile to the supervisor: bounded, and never more
-//! than numbers, a line for the log, and the request for a socket. Packets are JSON messages of at most [`LIMIT`] bytes, one
-//! each, over a `SOCK_SEQPACKET` pair whose ends init keeps: what one side sends while the other is being restarted waits for
-//! the successor.
+//! Invariant: the gateway reads bytes of hosts and clients, so the supervisor treats its messages as hostile: they are
+//! bounded, and contain only numbers, a line for the log, or a request for a socket. Each packet is one JSON message of
+//! at most [`LIMIT`] bytes, over a `SOCK_SEQPACKET` pair whose ends init keeps open: messages sent while the other side
+//! is being restarted are delivered to its successor.
 //!
-//! The supervisor sends the whole [table](ToGateway::Table) when a gateway starts, when the supervisor itself has been
-//! restarted, and whenever a service got another cgroup. The gateway answers each with [`FromGateway::Ready`].
+//! The supervisor sends the whole [table](ToGateway::Table) when a gateway starts, when the supervisor itself was
+//! restarted, and when the cgroup of a service changes. The gateway replies to each with [`FromGateway::Ready`].
 
 use std::net::SocketAddr;
 
@@ -20,57 +20,58 @@ use crate::logs::MAX_NAME;
 /// The gateway's name among the servants.
 pub const NAME: &str = "@gateway";
 
-/// Where the program is in ramdisk 1.
+/// Path of the program in ramdisk 1.
 pub const PROGRAM: &str = "/sbin/gateway";
 
-/// The descriptor number of the listener for the host's connections in the gateway.
+/// The gateway's descriptor of the listener for connections from the host.
 pub const LISTENER_FD: i32 = 3;
 
-/// The descriptor number of the gateway's end of the socket pair.
+/// The gateway's descriptor of its end of the socket pair.
 pub const CHANNEL_FD: i32 = 4;
 
-/// The longest packet in bytes: [`MAX_TARGETS`] entries of a table fit, and Linux takes three times as much in one piece
-/// (`net.core.wmem_default`, 208 KiB).
+/// Maximum length of a packet in bytes: [`MAX_TARGETS`] entries of a table fit, and Linux accepts three times as much
+/// in one packet (`net.core.wmem_default`, 208 KiB).
 pub const LIMIT: usize = 64 * 1024;
 
-/// The most entries of a table in one packet, each of at most [`MAX_NAME`] bytes for the service and some 120 for the rest.
+/// Maximum number of table entries in one packet, each with at most [`MAX_NAME`] bytes for the service and some 120 for
+/// the rest.
 pub const MAX_TARGETS: usize = 256;
 
-/// The longest line about a refused connection, in bytes. It quotes an error of the system or of a parser.
+/// Maximum length of a line about a refused connection, in bytes. It quotes an error of the system or of a parser.
 pub const MAX_LINE: usize = 512;
 
-/// The most connections at once, divided among the ports as the host's side divides them. That side lets more clients wait in
-/// its listen queues, so the limit is met only by a host that does not.
-pub const MOST_CONNECTIONS: usize = 4096;
+/// Maximum number of concurrent connections, divided among the ports as `host-sleeve` divides them. It leaves further
+/// clients in its listen queues, so only a host that does not behave like it reaches the limit.
+pub const MAX_CONNECTIONS: usize = 4096;
 
-/// Connections at once whose header has not been read yet, so that nothing says which port's room they take: a burst of
-/// clients, for the moment until each header is read. More wait in the listen queue.
-pub const MOST_UNREAD: usize = 256;
+/// Maximum number of concurrent connections whose header has not been read yet, and whose port is therefore unknown: a
+/// burst of clients, until each header is read. Further ones wait in the listen queue.
+pub const MAX_UNREAD: usize = 256;
 
-/// Descriptors of the gateway for everything but connections that are carried: 512 for its listeners, reactors and pipes of
-/// the relay, and one for each connection whose header has not been read.
-pub const RESERVED_DESCRIPTORS: usize = 512 + MOST_UNREAD;
+/// Descriptors of the gateway for everything but forwarded connections: 512 for its listeners, reactors and the relay's
+/// pipes, and one for each connection whose header has not been read.
+pub const RESERVED_DESCRIPTORS: usize = 512 + MAX_UNREAD;
 
-/// The most sockets that the gateway has asked the supervisor for and not been given: each connection that finds every port
-/// taken needs one, for the moment of an answer.
-pub const MOST_LOANS: usize = 16;
+/// Maximum number of pending socket requests to the supervisor: a connection that finds every port in use needs one,
+/// until the reply arrives.
+pub const MAX_LOANS: usize = 16;
 
-/// What the supervisor sends.
+/// A message from the supervisor to the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ToGateway {
-    /// Where the ports of the manifest lead.
+    /// The targets of the manifest's ports.
     Table {
         /// At most [`MAX_TARGETS`] entries.
         targets: Vec<Target>,
-        /// Whether further entries follow in the next packet.
+        /// Whether more entries follow in the next packet.
         more: bool,
     },
-    /// Refuse new connections from now on, and send [`FromGateway::Empty`] when no connection is open.
+    /// Refuse new connections from now on, and send [`FromGateway::Drained`] when no connection is open.
     Drain,
     /// Send the counters now.
     Count,
-    /// The answer to [`FromGateway::Borrow`]. One descriptor comes along, or none where `errno` says why not.
+    /// The reply to [`FromGateway::Borrow`], with one descriptor, or none if it failed with `errno`.
     Loaned {
         /// The request's id.
         id: u64,
@@ -79,7 +80,7 @@ pub enum ToGateway {
     },
 }
 
-/// Where one port leads.
+/// The target of one port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
@@ -89,43 +90,43 @@ pub struct Target {
     pub target: u16,
     /// The service's name, for messages.
     pub service: String,
-    /// The number of the service's cgroup ([`crate::hold::FromInit::Spawned`]); none while it does not run.
+    /// The ID of the service's cgroup ([`crate::hold::FromInit::Spawned`]); none while the service is not running.
     pub cgroup: Option<u64>,
-    /// Whether the service is sent a header of the PROXY protocol.
+    /// Whether the service expects a PROXY protocol header.
     pub proxy_protocol: bool,
 }
 
-/// What the gateway sends.
+/// A message from the gateway to the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FromGateway {
-    /// It serves by the table that was sent last.
+    /// It uses the table that was sent last.
     Ready,
-    /// What it has carried since its start. Sent at the first change after a pause, and when asked.
-    Counted(IngressCounters),
-    /// A connection was refused. Sent a few times in ten seconds at most.
+    /// The counters since its start. Sent at the first change after a pause, and on request.
+    Counters(IngressCounters),
+    /// A connection was refused. Sent at most a few times in ten seconds.
     Refused {
         /// A line for the log, at most [`MAX_LINE`] bytes.
         line: String,
     },
-    /// No connection is open since it was told to drain.
-    Empty,
-    /// Make a TCP socket that is bound to a port of this machine which another program may have as well. At most
-    /// [`MOST_LOANS`] at once.
+    /// All connections are closed after [`ToGateway::Drain`].
+    Drained,
+    /// Create a TCP socket that is bound to a local port which another program may use as well. At most [`MAX_LOANS`]
+    /// at once.
     Borrow {
-        /// Chosen by the gateway; the answer carries it back.
+        /// Chosen by the gateway and repeated in the reply.
         id: u64,
-        /// The address that the socket will be connected to: one of the loopback addresses.
+        /// The address that the socket will be connected to: a loopback address.
         to: SocketAddr,
-        /// Whether something will be sent at once ([`Target::proxy_protocol`], or bytes that came with the header).
-        speaks: bool,
+        /// Whether data will be sent immediately ([`Target::proxy_protocol`], or bytes received with the header).
+        sends_first: bool,
     },
 }
 
-/// A message as one packet.
+/// Encodes a message as one packet.
 ///
 /// # Errors
-/// When it is over [`LIMIT`].
+/// If it is longer than [`LIMIT`].
 pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, FrameError> {
     let packet = serde_json::to_vec(message)?;
     if packet.len() > LIMIT {
@@ -134,10 +135,10 @@ pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, FrameError> {
     Ok(packet)
 }
 
-/// Reads a packet.
+/// Decodes a packet.
 ///
 /// # Errors
-/// When it is over [`LIMIT`], is no message of this channel, or has a part that is over its own limit.
+/// If it is longer than [`LIMIT`], is not a message of this channel, or a part of it exceeds its own limit.
 pub fn decode<M: DeserializeOwned + Bounded>(packet: &[u8]) -> Result<M, FrameError> {
     if packet.len() > LIMIT {
         return Err(FrameError::TooLong { length: packet.len(), limit: LIMIT });
@@ -151,7 +152,7 @@ pub fn decode<M: DeserializeOwned + Bounded>(packet: &[u8]) -> Result<M, FrameEr
 
 /// A message whose parts have limits of their own.
 pub trait Bounded {
-    /// The length and the limit of the first part that is too long.
+    /// Length and limit of the first part that is too long.
     fn excess(&self) -> Option<(usize, usize)>;
 }
 
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_supervisor_sends_has_these_bytes() {
+    fn messages_of_the_supervisor_have_these_bytes() {
         let table = ToGateway::Table { targets: vec![target(80, Some(7)), target(81, None)], more: false };
         has_bytes(
             &table,
@@ -199,19 +200,19 @@ mod tests {
     }
 
     #[test]
-    fn what_the_gateway_sends_has_these_bytes() {
+    fn messages_of_the_gateway_have_these_bytes() {
         let counters = IngressCounters { accepted: 1, open: 2, refused: 3, bytes_in: 4, bytes_out: 5 };
         has_bytes(
-            &FromGateway::Counted(counters),
-            r#"{"counted":{"accepted":1,"open":2,"refused":3,"bytes_in":4,"bytes_out":5}}"#,
+            &FromGateway::Counters(counters),
+            r#"{"counters":{"accepted":1,"open":2,"refused":3,"bytes_in":4,"bytes_out":5}}"#,
         );
         has_bytes(&FromGateway::Ready, r#""ready""#);
-        has_bytes(&FromGateway::Empty, r#""empty""#);
+        has_bytes(&FromGateway::Drained, r#""drained""#);
         has_bytes(&FromGateway::Refused { line: "no".into() }, r#"{"refused":{"line":"no"}}"#);
         let to = "127.0.0.1:8080".parse().unwrap();
         has_bytes(
-            &FromGateway::Borrow { id: 3, to, speaks: true },
-            r#"{"borrow":{"id":3,"to":"127.0.0.1:8080","speaks":true}}"#,
+            &FromGateway::Borrow { id: 3, to, sends_first: true },
+            r#"{"borrow":{"id":3,"to":"127.0.0.1:8080","sends_first":true}}"#,
         );
     }
 

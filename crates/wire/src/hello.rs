@@ -1,11 +1,11 @@
-//! The first frame on every channel: who is speaking which version of what.
+//! The first frame on every channel: protocol, version and role of the sender.
 
 use serde::{Deserialize, Serialize};
 
-/// The version of every channel described in this crate. It changes when an old peer could misread a new one.
-pub const VERSION: u32 = 2;
+/// The version of every channel in this crate. It changes when an old peer could misread a new one.
+pub const VERSION: u32 = 3;
 
-/// The channels that open with a [`Hello`].
+/// The channels that start with a [`Hello`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
@@ -19,13 +19,13 @@ pub enum Protocol {
     Hold,
 }
 
-/// Which end speaks.
+/// The sender of a hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// `host-sleeve`.
     Host,
-    /// The supervisor, or init when it speaks its last words to the host.
+    /// The supervisor, or init when it sends the final status to the host.
     Guest,
     /// A program inside the enclave.
     Local,
@@ -35,45 +35,45 @@ pub enum Role {
     Supervisor,
 }
 
-/// The first frame each end sends, before it has read anything.
+/// The first frame that each end sends, before it has read anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hello {
     /// The channel.
     pub protocol: Protocol,
-    /// The version spoken.
+    /// The protocol version, [`VERSION`].
     pub version: u32,
-    /// The speaker.
+    /// The sender.
     pub role: Role,
 }
 
-/// A peer we do not talk to.
+/// An incompatible peer.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HelloError {
-    /// The peer speaks another version.
+    /// The peer uses another version.
     #[error("the peer speaks version {theirs} of this channel, this side speaks version {VERSION}")]
     Version {
-        /// What the peer announced.
+        /// The version that the peer announced.
         theirs: u32,
     },
     /// The peer expected another channel on this port.
-    #[error("the peer opened the {theirs:?} channel where {ours:?} is served")]
+    #[error("the peer opened the {theirs:?} channel on the port of the {ours:?} channel")]
     Protocol {
-        /// What the peer announced.
+        /// The channel that the peer announced.
         theirs: Protocol,
-        /// What is spoken here.
+        /// The channel of this port.
         ours: Protocol,
     },
 }
 
 impl Hello {
-    /// The hello for `protocol` spoken by `role` at this crate's version.
+    /// The hello of `role` for `protocol`, with this crate's version.
     #[must_use]
     pub const fn new(protocol: Protocol, role: Role) -> Self {
         Self { protocol, version: VERSION, role }
     }
 
-    /// Whether the peer that sent this can be spoken to on `protocol`.
+    /// Checks that the sender of this hello is compatible on `protocol`.
     pub fn check(self, protocol: Protocol) -> Result<(), HelloError> {
         if self.version != VERSION {
             return Err(HelloError::Version { theirs: self.version });
@@ -94,7 +94,7 @@ mod tests {
         let hello = Hello::new(Protocol::Control, Role::Host);
         assert_eq!(
             serde_json::to_string(&hello).unwrap(),
-            r#"{"protocol":"control","version":2,"role":"host"}"#
+            r#"{"protocol":"control","version":3,"role":"host"}"#
         );
     }
 
@@ -103,7 +103,7 @@ mod tests {
         let hello = Hello { version: 7, ..Hello::new(Protocol::Logs, Role::Host) };
         assert_eq!(
             hello.check(Protocol::Logs).unwrap_err().to_string(),
-            "the peer speaks version 7 of this channel, this side speaks version 2"
+            "the peer speaks version 7 of this channel, this side speaks version 3"
         );
     }
 

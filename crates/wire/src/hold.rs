@@ -1,86 +1,88 @@
-//! The socket pair between init, which holds processes, and the supervisor, which decides about them.
+//! The socket pair between init, which holds processes, and the supervisor, which makes the decisions about them.
 //!
-//! Its law: init keeps what must outlive the supervisor and understands none of it. Frames are JSON
-//! ([`crate::frame::HOLD_LIMIT`]) with the message's name outside, the form that takes the least code to read; file descriptors travel beside the frame that names them, in the order it names them,
-//! attached to the frame's first byte.
+//! Invariant: init keeps everything that must outlive the supervisor, and interprets none of it. Frames are JSON
+//! ([`crate::frame::HOLD_LIMIT`]), externally tagged because that takes the least code to parse. File descriptors are
+//! sent with the frame that refers to them, in the order of the references, attached to the frame's first byte.
 //!
-//! Init speaks first with [`FromInit::Welcome`], which hands over everything it holds, so that a supervisor started again
-//! after a crash knows what runs. An exit is kept and told again with each welcome until it is
-//! [forgotten](FromSupervisor::Forget), so that none is lost.
+//! Init sends [`FromInit::Welcome`] first. It hands over everything that init holds, so that a supervisor restarted
+//! after a crash knows which processes run. An exit is stored and repeated in each welcome until the supervisor
+//! [deletes](FromSupervisor::Forget) it, so that none is lost.
 //!
-//! Output pipes: init creates for each process a pipe for stdout and one for stderr and keeps their read ends. Each
-//! service stream also has a log history: a memfd that init creates when it first hears of the stream and keeps. The
-//! supervisor moves bytes with `splice(pipe → memfd)`; its file position, which the kernel advances in the same call
-//! and which init's copy of the descriptor shares, says how much arrived even if the supervisor dies before it notes it.
+//! Output pipes: init creates a pipe for stdout and one for stderr of each process, and keeps their read ends. Each
+//! output stream also has a log history: a memfd that init creates on first request and keeps. The supervisor moves
+//! bytes with `splice(pipe → memfd)`. The file position, which the kernel advances in the same call and which init's
+//! copy of the descriptor shares, tells how much arrived even if the supervisor dies before it records that.
 
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Exit, FinishedStage, State};
 
-/// The descriptor number of the socket pair in the supervisor.
+/// The supervisor's descriptor of its end of the socket pair.
 pub const SUPERVISOR_FD: i32 = 3;
 
-/// The descriptor number of a servant's program until its exec, the one system call that init makes under the servant's filter:
-/// `execveat(PROGRAM_FD, "", argv, env, AT_EMPTY_PATH)`. The filter must allow it with this number and these flags. That is worth
-/// nothing to the servant: exec has closed the descriptor, its root is empty, and where the filter allows neither `dup2` nor
-/// `memfd_create` no file that could be executed gets this number. Above the 255 descriptors that can come with a spawn.
+/// The descriptor of a servant's program until its exec, the only system call that init makes under the servant's
+/// filter: `execveat(PROGRAM_FD, "", argv, env, AT_EMPTY_PATH)`. The filter must allow it with this number and these
+/// flags. The servant cannot exploit that: exec has closed the descriptor, its root is empty, and if the filter allows
+/// neither `dup2` nor `memfd_create`, no executable file can get this number. It is above the 255 descriptors that can
+/// come with a spawn.
 pub const PROGRAM_FD: i32 = 1000;
 
-/// What init sends.
+/// A message from init.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FromInit {
-    /// The first frame to each supervisor. Descriptors: one for each entry of `stash`, then for each entry of `held` its
-    /// `fds`.
+    /// The first frame to each supervisor. Descriptors: one for each entry of `stash`, then `fds` for each entry of
+    /// `held`.
     Welcome(Welcome),
     /// A spawn succeeded. Descriptors: the read ends of stdout and stderr.
     Spawned {
-        /// The request's name for it.
+        /// The name from the request.
         name: String,
-        /// Process 1 of its PID namespace, by init's numbers.
+        /// Process 1 of its PID namespace, as a PID in init's namespace.
         pid: u32,
         /// Nanoseconds since boot (`CLOCK_MONOTONIC`).
         at_ns: u64,
-        /// Its cgroup, by the number that the kernel's socket diagnosis names (`INET_DIAG_CGROUP_ID` of `linux/inet_diag.h`):
-        /// the inode of the cgroup's folder.
+        /// The ID of its cgroup, as reported by the kernel's socket diagnosis (`INET_DIAG_CGROUP_ID` of
+        /// `linux/inet_diag.h`): the inode number of the cgroup's directory.
         cgroup: u64,
     },
-    /// A spawn failed; nothing of it is left.
+    /// A spawn failed, and everything it created was removed.
     SpawnFailed {
-        /// The request's name for it.
+        /// The name from the request.
         name: String,
         /// The step that failed: `cgroup`, `mounts`, `user`, `exec`, …
         step: String,
-        /// The system's error number, 0 where there is none, [`STARTED_NOTHING`].
+        /// The system's error number, 0 if there is none, or [`EXITED_BEFORE_EXEC`].
         errno: i32,
-        /// For people: the step, the path or value, the error's words.
+        /// Human-readable: the step, the path or value, and the error text.
         error: String,
     },
-    /// A held process ended and was reaped, and with it every process of its PID namespace.
+    /// A held process exited and was reaped, together with every process of its PID namespace.
     Exited(Ended),
-    /// The last process of a held cgroup is gone.
+    /// The last process of a held cgroup exited.
     Emptied {
         /// The holding's name.
         name: String,
     },
-    /// The answer to [`FromSupervisor::MountRoot`].
+    /// The reply to [`FromSupervisor::MountRoot`].
     RootMounted {
-        /// `None` if the root is in place, else why not.
+        /// Why the root could not be mounted; `None` on success.
         error: Option<String>,
     },
-    /// The answer to [`FromSupervisor::Stash`]. Descriptor: the memfd, newly made or as it was, or what came along.
+    /// The reply to [`FromSupervisor::Stash`]. Descriptor: the stashed one, which existed, was created, or came with
+    /// the request.
     Stashed {
         /// The stash's name.
         name: String,
     },
-    /// Somebody asked for the machine's end: SIGTERM or SIGINT to PID 1, or the power button.
-    StopAsked {
-        /// What it was, for people.
+    /// A shutdown was requested: by SIGTERM or SIGINT to PID 1, or by the power button.
+    StopRequested {
+        /// Which of them, human-readable.
         why: String,
     },
 }
 
-/// What init holds, told to each supervisor when it starts.
+/// Everything that init holds, sent to each supervisor when it starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Welcome {
@@ -90,13 +92,13 @@ pub struct Welcome {
     pub platform: String,
     /// The boot stages so far.
     pub boot: Vec<FinishedStage>,
-    /// 0 for the first supervisor, then one more for each.
+    /// Number of supervisor restarts: 0 for the first one.
     pub restarts: u32,
-    /// Whether the application root is in place.
+    /// Whether the application root is mounted.
     pub root_mounted: bool,
-    /// The names of what is kept.
+    /// The names in the stash.
     pub stash: Vec<String>,
-    /// The processes that are kept.
+    /// The held processes.
     pub held: Vec<Held>,
 }
 
@@ -104,46 +106,46 @@ pub struct Welcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Held {
-    /// The name given at its spawn.
+    /// The name from the spawn request.
     pub name: String,
     /// The process.
     pub pid: u32,
     /// Nanoseconds since boot at its start.
     pub at_ns: u64,
-    /// Its end, where it has ended and has not been forgotten.
+    /// Its exit, if it has exited.
     pub ended: Option<Ended>,
     /// Its cgroup, as in [`FromInit::Spawned`].
     pub cgroup: u64,
     /// Whether its cgroup still has members.
     pub populated: bool,
-    /// How many descriptors follow for it: stdout and stderr, or none while it is on its way to its program. Then
-    /// [`FromInit::Spawned`], with its descriptors, or [`FromInit::SpawnFailed`] is still to come.
+    /// Number of descriptors that follow for it: stdout and stderr, or none while its start is in progress. In that
+    /// case [`FromInit::Spawned`], with the descriptors, or [`FromInit::SpawnFailed`] is still to come.
     pub fds: u8,
 }
 
-/// The end of a held process.
+/// The exit of a held process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ended {
-    /// The name given at its spawn.
+    /// The name from the spawn request.
     pub name: String,
     /// The process.
     pub pid: u32,
-    /// How.
+    /// How it exited.
     pub exit: Exit,
     /// Nanoseconds since boot at which it was reaped.
     pub at_ns: u64,
 }
 
-/// What the supervisor sends. `S` is the last state as its reader sees it: init only passes it on, so it reads it as
-/// [`LastWords`].
+/// A message from the supervisor. `S` is the reader's type for the final state: init only forwards it, so it reads it
+/// as [`RawState`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FromSupervisor<S = State> {
-    /// Start a process under this name, which must not be held. Descriptors: `spec.fds` of them, which become 3, 4, … in the
-    /// process.
+    /// Start a process under this name, which must not be in use. Descriptors: `spec.fds` of them, which become 3, 4, …
+    /// in the process.
     Spawn {
-        /// A name of [`crate::logs::MAX_NAME`] bytes at most, `a-z 0-9 -`; that of a servant, and no other, begins with `@`.
+        /// A name of at most [`crate::logs::MAX_NAME`] bytes, `a-z 0-9 -`; only a servant's name starts with `@`.
         name: String,
         /// What to run and how it is confined.
         spec: Box<Spawn>,
@@ -154,52 +156,53 @@ pub enum FromSupervisor<S = State> {
         name: String,
         /// The signal's number, 1 to 64.
         signal: u8,
-        /// Whom.
+        /// The processes that receive it.
         to: SignalTarget,
     },
-    /// Drop an ended holding: its pipes, its exit, its cgroup.
+    /// Delete a holding that has ended: its pipes, its exit, its cgroup.
     Forget {
         /// The holding.
         name: String,
     },
-    /// Hand over what is kept under this name; where nothing is, keep the descriptor that comes along, or make a memfd. At
-    /// most [`MAX_STASHES`].
+    /// Send the descriptor stashed under this name. If there is none, stash the descriptor that comes with this
+    /// message, or a new memfd. At most [`MAX_STASHES`].
     Stash {
-        /// A name like a holding's, with `.`, `_` and `@` anywhere.
+        /// A name like a holding's, which may also contain `.`, `_` and `@`.
         name: String,
-        /// How many descriptors come along: 0 or 1.
+        /// Number of descriptors that come with this message: 0 or 1.
         fds: u8,
     },
-    /// Put the application root together: the read-only image below, a tmpfs of this size above.
+    /// Mount the application root: an overlay of a tmpfs of this size on the read-only image.
     MountRoot {
-        /// The most bytes the services can write.
+        /// Maximum number of bytes that the services can write.
         writable_bytes: u64,
-        /// Memory that the services may not take: what the supervisor needs for them, and the limits of all servants, whose cgroups
-        /// are not below the one that is limited to the rest.
+        /// Memory that the services cannot use: what the supervisor needs for them, and the limits of all servants,
+        /// whose cgroups are outside the one that is limited to the remaining memory.
         reserved_bytes: u64,
     },
-    /// The enclave's last state: power off. Said once, after the host has seen it or its deadline has passed.
+    /// Power off. Sent once, after the host has read the final state or its deadline has passed.
     PowerOff {
-        /// For the console's last words.
+        /// The enclave's final state, for the console.
         state: S,
     },
 }
 
-/// A [`State`] as its JSON text, for a reader that has no use for its parts.
-pub type LastWords = Box<serde_json::value::RawValue>;
+/// A [`State`] as unparsed JSON, for a reader that only forwards it.
+pub type RawState = Box<serde_json::value::RawValue>;
 
-/// The error number of [`FromInit::SpawnFailed`] for a process that ended before its program ran, killed from outside or for
-/// want of memory: `ECHILD`, with which no step of a start fails.
-pub const STARTED_NOTHING: i32 = 10;
+/// The error number of [`FromInit::SpawnFailed`] for a process that exited before its program ran, killed by another
+/// process or for lack of memory: `ECHILD`, which no step of a start returns.
+pub const EXITED_BEFORE_EXEC: i32 = 10;
 
-/// The most descriptors init keeps by name: two log histories for each of 60 services and of a few servants, the sockets of
-/// those, and the supervisor's own.
+/// Maximum number of descriptors in init's stash: two log histories for each of 60 services and a few servants, the
+/// servants' sockets, and the supervisor's own.
 pub const MAX_STASHES: usize = 256;
 
-/// The most processes init holds at once: a spawn past it is refused, so that a confused supervisor cannot fill PID 1.
+/// Maximum number of processes that init holds: further spawns are refused, so that a faulty supervisor cannot exhaust
+/// PID 1.
 pub const MAX_HELD: usize = 128;
 
-/// Whom a signal goes to.
+/// The receiver of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SignalTarget {
@@ -209,16 +212,16 @@ pub enum SignalTarget {
     Cgroup,
 }
 
-/// What to run, and everything that confines it. Init applies it as given.
+/// A program to run and its complete confinement. Init applies it as given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spawn {
-    /// The program and its arguments. In a root, a name without a slash is looked up in `PATH` of `env`; in an empty place the
-    /// program is a path in ramdisk 1.
+    /// The program and its arguments. In [`Place::Root`], a name without a slash is looked up in `PATH` of `env`; in
+    /// [`Place::Empty`] the program is a path in ramdisk 1.
     pub argv: Vec<String>,
-    /// The whole environment as `KEY=value`.
+    /// The complete environment as `KEY=value`.
     pub env: Vec<String>,
-    /// What it sees of the machine.
+    /// Its file system.
     pub place: Place,
     /// The user.
     pub uid: u32,
@@ -226,25 +229,25 @@ pub struct Spawn {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
-    /// Capabilities kept in the bounding set, and made ambient for a user that is not root, as a mask by number
+    /// Capabilities kept in the bounding set, and made ambient for a user other than root, as a bit mask
     /// (`linux/capability.h`).
     pub capabilities: u64,
     /// The seccomp filter as classic BPF instructions, `code << 48 | jt << 40 | jf << 32 | k`; empty for none.
     pub seccomp: Vec<u64>,
     /// The cgroup's limits.
     pub limits: Limits,
-    /// How many descriptors come with the request.
+    /// Number of descriptors that come with the request.
     pub fds: u8,
 }
 
-/// What a process sees of the machine.
+/// The file system that a process sees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
     /// The application's root: a service.
     Root(View),
-    /// An empty read-only root, and nothing mounted in it: a servant, a program of ours that holds what it was given as
-    /// descriptors and nothing else. It is process 1 of its PID namespace. Its program is executed as [`PROGRAM_FD`].
+    /// An empty read-only root without mounts: a servant, a program of Cloister that can use only the descriptors it
+    /// was given. It is process 1 of its PID namespace. Its program is executed as [`PROGRAM_FD`].
     Empty,
 }
 
@@ -254,14 +257,15 @@ pub enum Place {
 pub struct View {
     /// The working directory.
     pub cwd: String,
-    /// Whether the program is process 1 of its PID namespace itself, and not below a first process of ours ([`crate::first`]).
-    pub as_first: bool,
-    /// Where the process may write, in a root that is mounted read-only; `None` leaves the root writable.
+    /// Whether the program itself is process 1 of its PID namespace, instead of running below Cloister's first process
+    /// ([`crate::first`]).
+    pub as_pid_1: bool,
+    /// The writable paths in a root that is mounted read-only; `None` leaves the root writable.
     pub writable: Option<Vec<String>>,
-    /// What is mounted over itself before anything else, so that no process of this view can rename, remove or replace it:
-    /// a folder before what is in it.
+    /// Paths that are bind-mounted over themselves before anything else, so that no process in this view can rename,
+    /// remove or replace them. A folder comes before its contents.
     pub pinned: Vec<String>,
-    /// Files mounted into the root: path and content.
+    /// Files mounted into the root.
     pub files: Vec<File>,
 }
 
@@ -275,7 +279,8 @@ pub struct File {
     pub content: String,
     /// Its mode.
     pub mode: u32,
-    /// Whether it is root's and can be written; else it is the service's user's and read-only, whatever its mode.
+    /// If true, the file belongs to root and is writable; if false, it belongs to the service's user and is read-only,
+    /// regardless of its mode.
     pub writable: bool,
 }
 
@@ -313,11 +318,11 @@ mod tests {
     }
 
     #[test]
-    fn the_last_state_can_be_passed_on_unread() {
+    fn the_final_state_can_be_forwarded_without_parsing() {
         let state = State::Exited { service: "web".into(), code: 3 };
         let frame =
             crate::frame::encode(&FromSupervisor::PowerOff { state }, crate::frame::HOLD_LIMIT).unwrap();
-        let read: FromSupervisor<LastWords> = crate::frame::decode(&frame[crate::frame::HEADER..]).unwrap();
+        let read: FromSupervisor<RawState> = crate::frame::decode(&frame[crate::frame::HEADER..]).unwrap();
         let FromSupervisor::PowerOff { state } = read else { panic!("{read:?}") };
         assert_eq!(state.get(), r#"{"state":"exited","service":"web","code":3}"#);
     }

@@ -1,7 +1,7 @@
-//! Every byte that crosses a boundary of ours, described once and used by both ends.
+//! The formats of everything that crosses a boundary between Cloister's programs, defined once and used by both ends.
 //!
-//! Its law: a format is written here and nowhere else, and everything read through it is bounded before it is
-//! believed. It holds no sockets and waits for nothing: bytes come in, values go out.
+//! Invariant: each format is defined only here, and all input is bounded before it is used. This crate opens no sockets
+//! and never blocks: it converts between bytes and values.
 //!
 //! | boundary | module |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | init ⇄ supervisor, a socket pair | [`hold`] |
 //! | supervisor ⇄ gateway, a socket pair | [`gateway`] |
 //! | a service's first process → init, a socket pair | [`first`] |
-//! | the end of `host-sleeve run` | [`exit`] |
-//! | errors on a console, in a log and in answers | [`causes`] |
+//! | exit codes of `host-sleeve run` | [`exit`] |
+//! | errors on a console, in a log and in replies | [`causes`] |
 
 pub mod causes;
 pub mod chunks;

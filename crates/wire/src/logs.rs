@@ -1,59 +1,60 @@
-//! Port 17001: what the services said, as frames with a binary header.
+//! Port 17001: the output of the services, as frames with a binary header.
 //!
-//! After the hellos the host sends one [`Subscribe`] frame (JSON) and then only reads. Each frame the enclave sends holds
-//! one [`Record`]:
+//! After the hellos the host sends one [`Subscribe`] frame (JSON) and then only reads. Each frame from the enclave
+//! contains one [`Record`]:
 //!
 //! ```text
 //! u8 kind  0 = output, 1 = gap
 //! output:  u64 seq | u64 time, ns since boot | u8 stream (1 stdout, 2 stderr, 3 supervisor) | u8 n | n bytes: service
-//!          | the rest: what was written, as it came, cut anywhere
+//!          | the rest: the output as it was written, split anywhere
 //! gap:     u64 first lost seq | u64 count
 //! ```
 //!
-//! All integers are big-endian. Sequence numbers are of the whole enclave and rise by one a record; a hole is always
-//! announced by a gap record. The last frame is empty ([`END`]): the reader has everything it asked for and closes the
-//! connection. One that ends without it was broken off.
+//! All integers are big-endian. Sequence numbers span the whole enclave and increase by one per record; a gap is always
+//! announced by a gap record. The last frame is empty ([`END`]): the reader has everything it requested and closes the
+//! connection. A connection that ends without it was interrupted.
 
 use serde::{Deserialize, Serialize};
 
-/// The body of the frame after the last record. The end of the stream alone would not do: not every transport carries the
-/// end of one direction (`vhost-device-vsock` 0.3.0 tells of it when both have ended), and none tells a reader
-/// whether its peer had more to say.
+/// The body of the frame after the last record. The end of the stream alone is not sufficient: not every transport
+/// forwards the end of one direction (`vhost-device-vsock` 0.3.0 reports it when both have ended), and none reports
+/// whether the peer had more to send.
 pub const END: &[u8] = b"";
 
-/// The most output bytes in one record: with its header it fits one vsock write.
+/// Maximum number of output bytes in one record: with its header it fits in one vsock write.
 pub const MAX_OUTPUT: usize = 30 * 1024;
 
-/// The longest service name in bytes, which the manifest enforces too.
+/// Maximum length of a service name in bytes; the manifest enforces it too.
 pub const MAX_NAME: usize = 63;
 
-/// Bytes of memory that the history of one stream takes at most: the end of what was written and its index. It is a
-/// stream's own, so that a service that writes much or in short lines pushes out nothing but its own lines.
+/// Maximum memory of the history of one stream in bytes: the most recent output and its index. Each stream has its own,
+/// so that a service that writes a lot or in short lines displaces only its own lines.
 pub const HISTORY_BYTES: u64 = 1024 * 1024;
 
-/// Bytes of a history that are index: 8,192 records of 32 bytes. A read of a pipe takes all that is in it, so one record
-/// covers many lines of a service in a hurry; for one that writes line by line it is [`RING_BYTES`] of lines of 96 bytes.
+/// Bytes of a history used for the index: 8,192 records of 32 bytes. A read takes everything that is in the pipe, so
+/// one record covers many lines of a service that writes fast; for one that writes line by line it covers
+/// [`RING_BYTES`] of lines of 96 bytes.
 pub const INDEX_BYTES: u64 = 256 * 1024;
 
-/// Bytes kept of what was written to a stream: some ten thousand lines.
+/// Bytes of a history used for output: some ten thousand lines.
 pub const RING_BYTES: u64 = HISTORY_BYTES - INDEX_BYTES;
 
-/// Bytes of memory for what the supervisor says about one service, at most: its last lines and their index. Each service has
-/// such a share of its own, so that one that fails again and again pushes out nothing that was said about another.
+/// Maximum memory for the supervisor's own log lines about one service in bytes: the last lines and their index. Each
+/// service has its own share, so that one that fails repeatedly does not displace lines about another.
 pub const SHARE_BYTES: u64 = 128 * 1024;
 
-/// Bytes of a share that are index: 1,024 records of 32 bytes, one a line.
+/// Bytes of a share used for the index: 1,024 records of 32 bytes, one per line.
 pub const SHARE_INDEX_BYTES: u64 = 32 * 1024;
 
-/// Bytes kept of the lines of a share: as many lines as it has records, of 96 bytes.
+/// Bytes of a share used for lines: as many lines of 96 bytes as it has records.
 pub const SHARE_RING_BYTES: u64 = SHARE_BYTES - SHARE_INDEX_BYTES;
 
-/// Shares beside those of the services: one for the enclave as a whole, one for connections from outside.
+/// Shares in addition to those of the services: one for the enclave as a whole, one for connections from outside.
 pub const OTHER_SHARES: u64 = 2;
 
-/// The most memory that the logs of `services` take, of which `forwarding` have their output kept: two histories for each of
-/// these, and the supervisor's shares. A page of a history is only taken once something is written to it, so a stream that
-/// says little takes two pages, and one that says nothing none.
+/// Maximum memory of the logs of `services`, of which `forwarding` have their output stored: two histories for each of
+/// these, and the supervisor's shares. A page of a history is allocated when it is first written to, so a stream with
+/// little output takes two pages, and one without output none.
 #[must_use]
 pub const fn memory(services: u64, forwarding: u64) -> u64 {
     let outputs = forwarding.saturating_mul(2).saturating_mul(HISTORY_BYTES);
@@ -63,17 +64,17 @@ pub const fn memory(services: u64, forwarding: u64) -> u64 {
 const KIND_OUTPUT: u8 = 0;
 const KIND_GAP: u8 = 1;
 
-/// What the host asks for after the hellos.
+/// The reader's request after the hellos.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subscribe {
-    /// The first sequence number wanted. What is older than the ring comes as a gap.
+    /// The first sequence number wanted. Records that are no longer stored are reported as a gap.
     pub from: u64,
-    /// Whether to stay and send what comes, or to close at the end of what is there.
+    /// Whether to keep sending new records, or to end after the existing ones.
     pub follow: bool,
 }
 
-/// Where a service wrote it.
+/// The source of an output record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stream {
@@ -88,36 +89,36 @@ pub enum Stream {
 /// One record of the log channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// Bytes a service wrote.
+    /// Bytes written by a service.
     Output {
-        /// Rises by one a record.
+        /// Sequence number; increases by one per record.
         seq: u64,
         /// Nanoseconds since the enclave's boot (`CLOCK_MONOTONIC`).
         time_ns: u64,
         /// The service's name in the manifest.
         service: String,
-        /// Where it was written.
+        /// The stream it was written to.
         stream: Stream,
-        /// As written: any bytes, cut anywhere.
+        /// The output as it was written: any bytes, split anywhere.
         bytes: Vec<u8>,
     },
     /// Records that no longer exist.
     Gap {
         /// The first missing sequence number.
         first: u64,
-        /// How many are missing.
+        /// Number of missing records.
         count: u64,
     },
 }
 
-/// A record that breaks the format.
+/// An invalid record.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// It ends before its fields do.
-    #[error("a log record is cut short")]
+    /// It ends within a field.
+    #[error("truncated log record")]
     Truncated,
-    /// A field has a value that is not defined.
-    #[error("a log record has {value} as its {field}")]
+    /// A field has an undefined value.
+    #[error("log record with unknown {field} {value}")]
     Unknown {
         /// The field's name.
         field: &'static str,
@@ -125,12 +126,12 @@ pub enum RecordError {
         value: u8,
     },
     /// The service name is not UTF-8 or too long.
-    #[error("a log record has a bad service name")]
+    #[error("log record with an invalid service name")]
     Name,
 }
 
 impl Record {
-    /// The record as the body of a frame. A name over [`MAX_NAME`] bytes is refused.
+    /// Encodes the record as the body of a frame. A name over [`MAX_NAME`] bytes is refused.
     pub fn to_bytes(&self) -> Result<Vec<u8>, RecordError> {
         match self {
             Self::Gap { first, count } => {
@@ -156,7 +157,7 @@ impl Record {
         }
     }
 
-    /// Reads the body of a frame.
+    /// Decodes the body of a frame.
     pub fn from_bytes(body: &[u8]) -> Result<Self, RecordError> {
         let mut rest = body;
         match take_u8(&mut rest)? {
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_of_sixty_services_is_what_the_documents_say() {
+    fn the_memory_of_sixty_services_matches_the_documentation() {
         assert_eq!(memory(60, 60), (120 * 1024 + 62 * 128) * 1024);
         assert_eq!(memory(60, 0), 62 * SHARE_BYTES);
     }
@@ -243,7 +244,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_record_read_back_is_the_record_written(
+        fn an_encoded_record_decodes_to_the_same_record(
             seq: u64, time_ns: u64, service in "[a-z]{1,63}", bytes: Vec<u8>, stream in 1u8..4,
         ) {
             let record =
@@ -252,7 +253,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(body: Vec<u8>) {
+        fn arbitrary_bytes_are_decoded_or_refused(body: Vec<u8>) {
             if let Ok(record) = Record::from_bytes(&body) {
                 prop_assert!(record.to_bytes().is_ok());
             }

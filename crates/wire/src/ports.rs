@@ -1,10 +1,10 @@
-//! Where the enclave listens: vsock ports for the host, abstract unix addresses for programs inside. The host dials; the
-//! enclave never does, but for the Nitro heartbeat.
+//! Addresses on which the enclave listens: vsock ports for the host, abstract unix addresses for programs inside.
+//! Connections are opened by the host; the only one opened by the enclave is the Nitro heartbeat.
 
 /// State changes out, stop requests in: [`crate::control`].
 pub const CONTROL: u32 = 17000;
 
-/// What the services said: [`crate::logs`].
+/// Output of the services: [`crate::logs`].
 pub const LOGS: u32 = 17001;
 
 /// Idle connections the host keeps open for outgoing traffic.
@@ -13,7 +13,7 @@ pub const EGRESS: u32 = 17002;
 /// One connection for each client connection: [`crate::ingress`].
 pub const INGRESS: u32 = 17003;
 
-/// The CID of a Nitro enclave's parent, which answers the heartbeat (aws-nitro-enclaves-sdk-bootstrap, `init.c`).
+/// The CID of a Nitro enclave's parent, which replies to the heartbeat (aws-nitro-enclaves-sdk-bootstrap, `init.c`).
 pub const NITRO_PARENT_CID: u32 = 3;
 
 /// The port of the Nitro heartbeat on [`NITRO_PARENT_CID`] (same source).
@@ -22,10 +22,10 @@ pub const NITRO_HEARTBEAT: u32 = 9000;
 /// The byte of the Nitro heartbeat, sent once and echoed once (same source).
 pub const NITRO_HEARTBEAT_BYTE: u8 = 0xB7;
 
-/// The longest single write into a vsock stream, in bytes.
+/// Maximum length of a single write to a vsock stream, in bytes.
 ///
-/// Writes over 32 KiB corrupt streams on some kernel and VMM pairs (cloud-hypervisor issue 7672), and 64 KiB
-/// hang `vhost-device-vsock` 0.3.0; 31 KiB never did.
+/// Writes over 32 KiB corrupt streams with some combinations of kernel and VMM (cloud-hypervisor issue 7672), and
+/// writes of 64 KiB hang `vhost-device-vsock` 0.3.0; writes of 31 KiB never did either.
 pub const MAX_VSOCK_WRITE: usize = 31 * 1024;
 
 /// The abstract unix address of the control channel for programs inside the enclave.

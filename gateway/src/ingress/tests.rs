@@ -113,7 +113,7 @@ async fn a_service_can_request_its_clients_address() {
 async fn a_port_that_is_not_in_the_manifest_is_refused() {
     let mut fixture = fixture(4, false).await;
     let header =
-        frame::encode_bytes(br#"{"version":2,"port":22,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
+        frame::encode_bytes(br#"{"version":3,"port":22,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
     assert!(fixture.refusal(&header).await.ends_with("the manifest has no ingress port 22"));
     assert_eq!(fixture.ingress.counters().refused, 1);
 }
@@ -121,11 +121,13 @@ async fn a_port_that_is_not_in_the_manifest_is_refused() {
 #[tokio::test]
 async fn an_invalid_header_is_refused() {
     let mut fixture = fixture(4, false).await;
-    assert!(fixture.refusal(b"GET / HTTP/1.1\r\n\r\n").await.contains("over this channel's limit of 1024"));
+    assert!(
+        fixture.refusal(b"GET / HTTP/1.1\r\n\r\n").await.contains("exceeds this channel's limit of 1024")
+    );
     let future =
-        frame::encode_bytes(br#"{"version":3,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
+        frame::encode_bytes(br#"{"version":4,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
     assert!(fixture.refusal(&future).await.contains("uses version 3"));
-    let path = br#"{"version":2,"port":80,"framing":"chunked","path":"/etc"}"#;
+    let path = br#"{"version":3,"port":80,"framing":"chunked","path":"/etc"}"#;
     let path = frame::encode_bytes(path, HEADER_LIMIT).unwrap();
     assert!(fixture.refusal(&path).await.contains("unknown field `path`"));
 }
@@ -136,7 +138,7 @@ async fn a_service_that_does_not_listen_is_logged() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     drop(std::mem::replace(&mut fixture.service, free));
     let header =
-        frame::encode_bytes(br#"{"version":2,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
+        frame::encode_bytes(br#"{"version":3,"port":80,"framing":"chunked"}"#, HEADER_LIMIT).unwrap();
     let target = fixture.target;
     let why = format!(
         "ingress port 80: cannot connect to the service on TCP port {target}: nothing listens on 127.0.0.1:{target} or [::1]:{target}"
@@ -150,7 +152,7 @@ async fn a_port_that_another_program_uses_is_refused() {
     for owner in [Some(own_cgroup().unwrap() + 1), None] {
         fixture.set_owner(owner);
         for then in [&b"early"[..], b""] {
-            assert!(fixture.refusal(&header(80, then)).await.ends_with("is no process of web"));
+            assert!(fixture.refusal(&header(80, then)).await.ends_with("does not belong to web"));
         }
     }
     assert!(tokio::time::timeout(Duration::from_millis(20), fixture.service.accept()).await.is_err());

@@ -127,7 +127,7 @@ mod tests {
     fn requests_are_encoded_as_documented() {
         let envelope = Envelope { version: 1, ask: SleeveRequest::Enclave(Request::Ping) };
         let text = serde_json::to_string(&envelope).unwrap();
-        assert_eq!(text, r#"{"version":1,"ask":{"enclave":{"ask":"ping"}}}"#);
+        assert_eq!(text, r#"{"version":1,"ask":{"enclave":{"type":"ping"}}}"#);
         let stop = Envelope { version: 1, ask: SleeveRequest::Stop { grace_ms: None } };
         assert_eq!(
             serde_json::to_string(&stop).unwrap(),

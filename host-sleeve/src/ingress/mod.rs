@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloister_net::{Gate, Listener, Pass, Peer, Stream, room};
+use cloister_net::{Gate, Listener, Peer, Permit, Stream, connection_capacity};
 use cloister_relay::{Options, Works, relay};
 use cloister_wire::frame;
 use cloister_wire::hello::VERSION;
@@ -27,7 +27,7 @@ const MAX_CLIENTS: usize = 4096;
 /// Descriptors reserved for everything but clients.
 const RESERVED_DESCRIPTORS: usize = 256;
 
-/// Descriptors for [`MAX_CLIENTS`], four each as [`room()`] counts them, and for everything else.
+/// Descriptors for [`MAX_CLIENTS`], four each as [`connection_capacity()`] counts them, and for everything else.
 const WANTED_DESCRIPTORS: usize = MAX_CLIENTS * 4 + RESERVED_DESCRIPTORS;
 
 /// How long a client waits while nothing listens in the enclave: the first supervisor may not have bound the port yet. Later,
@@ -41,7 +41,7 @@ const PAUSE: Duration = Duration::from_millis(25);
 /// the vsock device, which inherits the sleeve's limit. Returns the maximum number of concurrent clients, and prints a warning
 /// if that is less than the enclave could serve.
 pub(crate) fn prepare_for_clients() -> usize {
-    let room = room(MAX_CLIENTS, RESERVED_DESCRIPTORS);
+    let room = connection_capacity(MAX_CLIENTS, RESERVED_DESCRIPTORS);
     if let Some(warning) = limit_warning(room) {
         output::note(&warning);
     }
@@ -82,23 +82,23 @@ struct Published {
 async fn serve(listener: Listener, gate: Gate, published: Published) {
     let mut clients = JoinSet::new();
     loop {
-        let pass = gate.enter().await;
+        let permit = gate.enter().await;
         let (client, peer) = gate.next(&listener).await;
-        clients.spawn(published.clone().forward(client, peer, pass));
+        clients.spawn(published.clone().forward(client, peer, permit));
         // The set retains finished tasks until they are joined.
         while clients.try_join_next().is_some() {}
     }
 }
 
 impl Published {
-    async fn forward(self, client: Stream, peer: Peer, pass: Pass) {
+    async fn forward(self, client: Stream, peer: Peer, permit: Permit) {
         // Set from the start, so that a client that is still waiting when the sleeve is killed sees a reset. An error means
         // that the client is already gone.
         drop(client.reset_on_close());
         // If forwarding fails, the client is reset: TCP has no way to report a reason.
         drop(self.try_forward(&client, peer).await);
         drop(client);
-        drop(pass);
+        drop(permit);
     }
 
     async fn try_forward(&self, client: &Stream, peer: Peer) -> io::Result<()> {

@@ -17,7 +17,7 @@ mod state;
 mod tests;
 
 use cloister_wire::control::Exit;
-use cloister_wire::hold::{FromInit, FromSupervisor, LastWords, Spawn};
+use cloister_wire::hold::{FromInit, FromSupervisor, RawState, Spawn};
 
 pub use self::state::HoldState;
 
@@ -32,7 +32,7 @@ pub enum Event {
     /// No supervisor could be forked.
     NoSupervisor(Failure),
     /// The supervisor sent a request.
-    Requested(FromSupervisor<LastWords>),
+    Requested(FromSupervisor<RawState>),
     /// The channel to the supervisor is unusable: it closed its socket, does not read, or violated the protocol.
     Lost(String),
     /// A process was forked for the holding of this name.

@@ -3,7 +3,7 @@
 //! Invariant: the supervisor is trusted to decide, not to be free of bugs. An invalid request changes nothing.
 
 use cloister_wire::hold::{
-    FromInit, FromSupervisor, LastWords, MAX_HELD, MAX_STASHES, Place, SignalTarget, Spawn,
+    FromInit, FromSupervisor, MAX_HELD, MAX_STASHES, Place, RawState, SignalTarget, Spawn,
 };
 use cloister_wire::logs::MAX_NAME;
 
@@ -20,7 +20,7 @@ const SIGKILL: u8 = 9;
 const MAX_SIGNAL: u8 = 64;
 
 impl HoldState {
-    pub(super) fn requested(&mut self, request: FromSupervisor<LastWords>) -> Vec<Action> {
+    pub(super) fn requested(&mut self, request: FromSupervisor<RawState>) -> Vec<Action> {
         match request {
             FromSupervisor::Spawn { name, spec } => self.spawn(name, spec),
             FromSupervisor::Signal { name, signal, to } => self.signal(&name, signal, to),

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use cloister_wire::control::{self, Cause, Exit};
 use cloister_wire::hello;
-use cloister_wire::hold::{Ended, FromInit, Held, STARTED_NOTHING, Welcome};
+use cloister_wire::hold::{EXITED_BEFORE_EXEC, Ended, FromInit, Held, Welcome};
 
 use super::{Action, Event, Failure};
 
@@ -19,7 +19,7 @@ pub(super) const CRASH_WINDOW_NS: u64 = 60_000_000_000;
 /// Errors of a supervisor's start that may be temporary: the machine lacked a resource (`EAGAIN`, `ENOMEM`, `ENFILE`, `EMFILE`,
 /// `ENOSPC`), or the process was killed before its program ran, or took too long (`ETIMEDOUT`). Others are caused by the
 /// ramdisk.
-const TEMPORARY: [i32; 7] = [11, 12, 23, 24, 28, 110, STARTED_NOTHING];
+const TEMPORARY: [i32; 7] = [11, 12, 23, 24, 28, 110, EXITED_BEFORE_EXEC];
 
 /// How often in a row a supervisor's start may fail temporarily. With [`FIRST_PAUSE_MS`] doubled each time that is 6.3 s: a
 /// resource that is lacking for longer than a stop takes will not become available.
@@ -129,7 +129,7 @@ impl HoldState {
             }
             Event::StopRequested(why) => {
                 self.stop_requested = Some(why.clone());
-                self.send(FromInit::StopAsked { why })
+                self.send(FromInit::StopRequested { why })
             }
         }
     }
@@ -153,7 +153,7 @@ impl HoldState {
             held: self.held.iter().filter_map(Holding::for_welcome).collect(),
         }));
         if let Some(why) = self.stop_requested.clone() {
-            actions.extend(self.send(FromInit::StopAsked { why }));
+            actions.extend(self.send(FromInit::StopRequested { why }));
         }
         actions
     }
@@ -332,12 +332,12 @@ impl Failure {
     /// The failure of a child that ended in a step without reporting an error.
     pub(crate) fn early(step: &str) -> Self {
         let error = [step, ": ended before its program ran"].concat();
-        Self { step: step.to_owned(), errno: STARTED_NOTHING, error }
+        Self { step: step.to_owned(), errno: EXITED_BEFORE_EXEC, error }
     }
 
     /// Adds how a child that reported no error exited.
     fn add_exit(&mut self, exit: &Exit) {
-        if self.errno == STARTED_NOTHING {
+        if self.errno == EXITED_BEFORE_EXEC {
             self.error.push_str(": ");
             self.error.push_str(&describe(exit));
         }

@@ -2,8 +2,8 @@
 
 use cloister_wire::control::{Cause, Exit};
 use cloister_wire::hold::{
-    FromInit, FromSupervisor, LastWords, Limits, MAX_HELD, Place, STARTED_NOTHING, SignalTarget, Spawn, View,
-    Welcome,
+    EXITED_BEFORE_EXEC, FromInit, FromSupervisor, Limits, MAX_HELD, Place, RawState, SignalTarget, Spawn,
+    View, Welcome,
 };
 use proptest::prelude::*;
 
@@ -18,7 +18,7 @@ fn spec() -> Box<Spawn> {
         env: vec![],
         place: Place::Root(View {
             cwd: "/".into(),
-            as_first: false,
+            as_pid_1: false,
             writable: None,
             pinned: vec![],
             files: vec![],
@@ -177,7 +177,7 @@ fn a_process_killed_during_exec_has_not_started() {
     state.on(forked("web", 10), 2);
     let killed = Exit::Signal { signal: 9, cause: Cause::OutOfMemory };
     let actions = state.on(Event::Reaped { pid: 10, exit: killed }, 3);
-    let [FromInit::SpawnFailed { step, errno: STARTED_NOTHING, error, .. }] = &sent(&actions)[..] else {
+    let [FromInit::SpawnFailed { step, errno: EXITED_BEFORE_EXEC, error, .. }] = &sent(&actions)[..] else {
         panic!("{actions:?}")
     };
     assert_eq!(
@@ -434,7 +434,7 @@ fn a_supervisor_that_can_never_be_forked_is_fatal_eventually() {
 /// A process that was killed before it executed its program.
 fn ended() -> Failure {
     let error = "mounts: ended before its program ran".into();
-    Failure { step: "mounts".into(), errno: STARTED_NOTHING, error }
+    Failure { step: "mounts".into(), errno: EXITED_BEFORE_EXEC, error }
 }
 
 #[test]
@@ -448,7 +448,7 @@ fn a_process_that_dies_before_exec_never_started_and_the_cause_is_reported() {
     let [FromInit::SpawnFailed { step, errno, error, .. }] = sent(&actions)[..] else {
         panic!("{actions:?}")
     };
-    assert_eq!((step.as_str(), *errno), ("mounts", STARTED_NOTHING));
+    assert_eq!((step.as_str(), *errno), ("mounts", EXITED_BEFORE_EXEC));
     assert_eq!(error, "mounts: ended before its program ran: out of memory");
 }
 
@@ -467,7 +467,7 @@ fn a_stop_request_survives_a_crash_of_the_supervisor() {
     crash(&mut state, 1);
     assert_eq!(state.on(Event::StopRequested("SIGTERM to init".into()), 2), []);
     let actions = state.on(Event::SupervisorStarted { pid: 20 }, 3);
-    assert!(matches!(sent(&actions)[..], [FromInit::Welcome(_), FromInit::StopAsked { .. }]));
+    assert!(matches!(sent(&actions)[..], [FromInit::Welcome(_), FromInit::StopRequested { .. }]));
 }
 
 #[test]
@@ -497,7 +497,7 @@ fn an_orphan_is_reaped_and_not_reported() {
 #[test]
 fn the_final_state_is_passed_on_unchanged() {
     let json = r#"{"state":"exited","service":"web","code":3}"#;
-    let state = LastWords::from(serde_json::value::RawValue::from_string(json.into()).unwrap());
+    let state = RawState::from(serde_json::value::RawValue::from_string(json.into()).unwrap());
     let actions = listening().on(Event::Requested(FromSupervisor::PowerOff { state }), 1);
     assert_eq!(actions, [Action::PowerOff { state: json.into() }]);
 }

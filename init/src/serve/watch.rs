@@ -5,7 +5,7 @@
 use std::io;
 use std::time::Duration;
 
-use cloister_sys::process::{hand_on, let_go};
+use cloister_sys::process::{detach, resume};
 use cloister_wire::control::Exit;
 use cloister_wire::first::Note;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -183,15 +183,15 @@ impl Holder {
     fn stopped(&mut self, child: Pid, signal: i32) {
         if signal == Signal::TRAP.as_raw() {
             self.take_verdicts();
-            if let_go(child, 0).is_ok() {
+            if detach(child, 0).is_ok() {
                 self.take(Event::Launched { pid: u32::try_from(child.as_raw_nonzero().get()).unwrap_or(0) });
             }
         } else if signal == Signal::SEGV.as_raw() {
             // This is how exec kills a process if it fails after the point of no return. The kernel spares process 1 of a
             // namespace while it is traced (`force_sig_info_to_task`, kernel/signal.c), and it would fault for ever.
-            let_go(child, byte(Some(signal))).unwrap_or_default();
+            detach(child, byte(Some(signal))).unwrap_or_default();
         } else {
-            hand_on(child, byte(Some(signal))).unwrap_or_default();
+            resume(child, byte(Some(signal))).unwrap_or_default();
         }
     }
 

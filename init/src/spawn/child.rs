@@ -91,7 +91,7 @@ impl Order<'_> {
             first.split(child, spec, &standard, verdict)?;
             rustix::process::setsid().at("session", "setsid of the main process")?;
         }
-        child.stop_as_program().at("privileges", "stop after exec")?;
+        child.stop_after_exec().at("privileges", "stop after exec")?;
         let mut descriptors = Vec::from(standard);
         descriptors.extend(self.fds);
         place(child, &descriptors, verdict)?;

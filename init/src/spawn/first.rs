@@ -11,10 +11,10 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use cloister_sys::fdpass::{recv_with_fds, send_with_fds};
-use cloister_sys::process::{Arguments, Child, Fork, hand_on, let_go, read_only_copy};
+use cloister_sys::process::{Arguments, Child, Fork, detach, read_only_copy, resume};
 use cloister_sys::seccomp;
 use cloister_wire::first::{Note, PROGRAM, REPORT_FD};
-use cloister_wire::hold::{STARTED_NOTHING, Spawn};
+use cloister_wire::hold::{EXITED_BEFORE_EXEC, Spawn};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{
@@ -151,11 +151,11 @@ fn stop(main: Pid) -> Result<(), WaitStatus> {
         match status.stopping_signal() {
             None => return Err(status),
             Some(signal) if signal == Signal::TRAP.as_raw() => {
-                if let_go(main, byte(Some(Signal::STOP.as_raw()))).is_ok() {
+                if detach(main, byte(Some(Signal::STOP.as_raw()))).is_ok() {
                     return Ok(());
                 }
             }
-            Some(signal) => hand_on(main, byte(Some(signal))).unwrap_or_default(),
+            Some(signal) => resume(main, byte(Some(signal))).unwrap_or_default(),
         }
     }
 }
@@ -169,7 +169,7 @@ fn did_not_start(spec: &Spawn, report: &OwnedFd, status: WaitStatus) -> Failure 
     }
     let program = spec.argv.first().map_or("", String::as_str);
     let error = ["exec: ", program, " ended before its first instruction"].concat();
-    Failure { step: "exec".to_owned(), errno: STARTED_NOTHING, error }
+    Failure { step: "exec".to_owned(), errno: EXITED_BEFORE_EXEC, error }
 }
 
 impl Report {

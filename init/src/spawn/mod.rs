@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
-use cloister_sys::process::{Child, Fork, fork_first_into, fork_into};
+use cloister_sys::process::{Child, Fork, fork_into, fork_into_pid_namespace};
 use cloister_wire::first::RUNS;
 use cloister_wire::hold::{Place, Spawn};
 use rustix::io::Errno;
@@ -118,20 +118,20 @@ fn fork_service(
     fds: Vec<OwnedFd>,
     writable_bytes: u64,
 ) -> Result<Forked, Failure> {
-    let as_first = match &spec.place {
-        Place::Root(view) => view.as_first,
+    let as_pid_1 = match &spec.place {
+        Place::Root(view) => view.as_pid_1,
         Place::Empty => true,
     };
     let (stdout, their_stdout) = output_pipe(spec).at("pipes", "stdout")?;
     let (stderr, their_stderr) = output_pipe(spec).at("pipes", "stderr")?;
-    let (report, theirs) = if as_first {
+    let (report, theirs) = if as_pid_1 {
         (None, None)
     } else {
         let (report, theirs) = first::channel().at("pipes", "report")?;
         (Some(report), Some(theirs))
     };
     let order = child::Order { spec, writable_bytes, stdout: their_stdout, stderr: their_stderr, fds };
-    let goal = if as_first { EXEC } else { RUNS };
+    let goal = if as_pid_1 { EXEC } else { RUNS };
     let (pid, verdict) = fork(group, true, goal, |child, verdict| order.execute(child, theirs, verdict))?;
     Ok(Forked { pid, report, verdict, stdout, stderr })
 }
@@ -145,7 +145,8 @@ fn fork(
     then: impl FnOnce(&mut Child, &mut OwnedFd) -> Failure,
 ) -> Result<(u32, Verdict), Failure> {
     let (ours, mut theirs) = pipe_with(PipeFlags::CLOEXEC).at("pipes", "verdict")?;
-    let forked = if first { fork_first_into(group.directory()) } else { fork_into(group.directory()) };
+    let forked =
+        if first { fork_into_pid_namespace(group.directory()) } else { fork_into(group.directory()) };
     match forked.at("fork", "new process")? {
         Fork::Parent(pid) => {
             rustix::io::ioctl_fionbio(&ours, true).at("pipes", "verdict")?;
@@ -278,7 +279,7 @@ impl From<CgroupError> for Failure {
 
 #[cfg(test)]
 mod tests {
-    use cloister_wire::hold::STARTED_NOTHING;
+    use cloister_wire::hold::EXITED_BEFORE_EXEC;
 
     use super::*;
 
@@ -294,7 +295,10 @@ mod tests {
         for (received, step) in cases {
             let failure = outcome(received, RUNS).unwrap_err();
             let error = format!("{step}: ended before its program ran");
-            assert_eq!((failure.step.as_str(), failure.errno, failure.error), (step, STARTED_NOTHING, error));
+            assert_eq!(
+                (failure.step.as_str(), failure.errno, failure.error),
+                (step, EXITED_BEFORE_EXEC, error)
+            );
         }
     }
 

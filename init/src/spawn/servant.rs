@@ -38,11 +38,11 @@ pub(super) fn execute(
     let mut descriptors = vec![open_null()?, order.stdout, order.stderr];
     descriptors.extend(order.fds);
     begin(verdict, MOUNTS);
-    child.leave_namespaces(true).at("mounts", "new namespaces")?;
+    child.unshare_namespaces(true).at("mounts", "new namespaces")?;
     empty_root().at("mounts", "empty root")?;
     lower(spec, verdict)?;
     begin(verdict, DESCRIPTORS);
-    child.stop_as_program().at("privileges", "stop after exec")?;
+    child.stop_after_exec().at("privileges", "stop after exec")?;
     place(child, &descriptors, verdict)?;
     *verdict = above(verdict).at("descriptors", "verdict")?;
     child.take_as(&program, PROGRAM_FD).at("descriptors", path)?;

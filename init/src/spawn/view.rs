@@ -79,7 +79,7 @@ const EMPTY_AT_START: [&str; 2] = ["/tmp/", "/dev/shm/"];
 
 /// Leaves the system's view for the application's.
 pub(super) fn enter(child: &mut Child, view: &View, writable_bytes: u64) -> Result<(), Failure> {
-    child.leave_namespaces(false).at("mounts", "new namespaces")?;
+    child.unshare_namespaces(false).at("mounts", "new namespaces")?;
     let program = initctl::take().at("mounts", "initctl")?;
     leave_for(ROOT).at("mounts", ROOT)?;
     for path in &view.pinned {

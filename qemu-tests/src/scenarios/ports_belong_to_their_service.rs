@@ -46,10 +46,10 @@ ingress:
         }
         let status = web.service("web")?;
         let waits = status.get("waits_for").and_then(|text| text.as_str()).unwrap_or_default();
-        if refused <= 10 || !waits.contains("is no process of web") {
+        if refused <= 10 || !waits.contains("does not belong to web") {
             return Ok(None);
         }
-        expect_in(waits, "TCP port 7101: what listens on 127.0.0.1:7101", "the reason for waiting")?;
+        expect_in(waits, "TCP port 7101: the listener on 127.0.0.1:7101", "the reason for waiting")?;
         expect_eq(&crate::lab::phase(&status), &"starting", "its phase").map(Some)
     })?;
     web.command(&["service", "signal", "web", "thief", "USR1"])?.expect_code(0)?;

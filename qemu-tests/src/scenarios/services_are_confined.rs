@@ -71,7 +71,7 @@ fn guest(_args: &[String]) -> ExitCode {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let cgroup = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let vsock = socket(AddressFamily::from_raw(VSOCK), SocketType::STREAM, None);
-    // No protocol is `NETLINK_ROUTE`, by which programs find out about interfaces.
+    // The default protocol is `NETLINK_ROUTE`, with which programs list network interfaces.
     let made = |protocol| socket(AddressFamily::NETLINK, SocketType::DGRAM, protocol);
     let unknown = made(Some(netlink::SOCK_DIAG)).is_err_and(|error| error == Errno::PROTONOSUPPORT);
     let flags = rustix::fs::fcntl_getfl(std::io::stdout());

@@ -56,8 +56,8 @@ fn confined(lab: &mut Lab) -> Outcome {
     let shown = shown.json()?;
     let mounts = shown.pointer("/mounts").and_then(serde_json::Value::as_array);
     expect(mounts.is_some_and(|mounts| !mounts.is_empty()), format_args!("no mounts in {shown}"))?;
-    // It is root still, and writes these two after it has given up the rest: the host name, and the ports of the manifest.
-    expect_eq(&web.get(port, "/settings")?.body, &"app 8080-8081".to_owned(), "settings of the kernel")?;
+    // It is still root, and writes two settings after it has dropped its capabilities: the host name, and the manifest's ports.
+    expect_eq(&web.get(port, "/settings")?.body, &"app 8080-8081".to_owned(), "the kernel settings")?;
     expect_at(&web.inspect()?, "/status/supervisor_restarts", 0)
 }
 
@@ -85,7 +85,7 @@ fn supervisor() -> String {
     status.unwrap_or_else(|error| error.to_string())
 }
 
-/// The kernel's settings that the supervisor makes.
+/// The kernel settings that the supervisor writes.
 fn settings() -> String {
     let files = ["/proc/sys/kernel/hostname", "/proc/sys/net/ipv4/ip_local_reserved_ports"];
     let values = files.map(|file| fs::read_to_string(file).unwrap_or_else(|error| error.to_string()));

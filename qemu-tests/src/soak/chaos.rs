@@ -25,7 +25,7 @@ const BETWEEN_KILLS: std::ops::Range<u64> = 100..900;
 /// more than a minute.
 const BETWEEN_CRASHES: std::ops::Range<u64> = 16_000..24_000;
 
-/// The time between two kills of the gateway, in milliseconds: short enough that some kills meet the successor of a dead
+/// The time between two kills of the gateway, in milliseconds: short enough that some kills hit the successor of a dead
 /// supervisor, and long enough that few are within a minute of each other, after which the gateway waits for seconds.
 const BETWEEN_GATEWAYS: std::ops::Range<u64> = 20_000..40_000;
 

@@ -46,7 +46,7 @@ pub fn spawn(service: &Service, root: &Root) -> Result<Spawn, ConfineError> {
         env: environment(service).into_iter().chain(sealed::variables(&service.sealed)).collect(),
         place: Place::Root(View {
             cwd: service.cwd.clone(),
-            as_first: service.first_process == FirstProcess::Service,
+            as_pid_1: service.first_process == FirstProcess::Service,
             writable: service.isolation.writable.clone(),
             pinned: root.pinned.clone(),
             files: files(service, root),

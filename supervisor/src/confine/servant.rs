@@ -4,7 +4,7 @@
 //! kills it, so a missing row is noticed immediately, and an unnecessary one is an opportunity for an attacker.
 
 use cloister_net::processors;
-use cloister_wire::gateway::{MOST_CONNECTIONS, PROGRAM, RESERVED_DESCRIPTORS};
+use cloister_wire::gateway::{MAX_CONNECTIONS, PROGRAM, RESERVED_DESCRIPTORS};
 use cloister_wire::hold::{Limits, PROGRAM_FD, Place, Spawn};
 use libc::{c_int, c_long};
 use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
@@ -16,7 +16,7 @@ use super::filter::{self, FilterError};
 pub const GATEWAY_UID: u32 = 61_184;
 
 /// The gateway's memory limit. 4,000 idle connections were measured at 35 MB: 3 kB each of its own, 5.6 kB of the
-/// kernel's. All of [`MOST_CONNECTIONS`] and the pipes at full throughput (9 MiB) leave 19 MiB for bytes in transit, to
+/// kernel's. All of [`MAX_CONNECTIONS`] and the pipes at full throughput (9 MiB) leave 19 MiB for bytes in transit, to
 /// which the kernel limits the windows of its TCP sockets. When idle it uses half a megabyte.
 const GATEWAY_MEMORY: u64 = 64 * 1024 * 1024;
 
@@ -228,7 +228,7 @@ pub fn gateway() -> Result<Spawn, FilterError> {
             cpu_millis: None,
             // One thread for each processor that the supervisor may use.
             pids: Some(count(processors())),
-            open_files: Some(count(MOST_CONNECTIONS * DESCRIPTORS + RESERVED_DESCRIPTORS)),
+            open_files: Some(count(MAX_CONNECTIONS * DESCRIPTORS + RESERVED_DESCRIPTORS)),
         },
         fds: 2,
     })

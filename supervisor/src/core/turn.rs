@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cloister_manifest::model::{Ready, Root, Service};
 use cloister_net::identity;
 use cloister_wire::control::{MAX_ERROR_TEXT, State as Enclave, bounded};
-use cloister_wire::hold::{FromInit, Held, STARTED_NOTHING};
+use cloister_wire::hold::{EXITED_BEFORE_EXEC, FromInit, Held};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -29,7 +29,7 @@ use crate::status::{Board, PendingRequest};
 use crate::world::Paths;
 
 /// Transient errors of a start: a lack of resources, or (`EEXIST`) a process that failed to start before a crash of the
-/// supervisor and has not been reaped yet. The image causes all others, except [`STARTED_NOTHING`].
+/// supervisor and has not been reaped yet. The image causes all others, except [`EXITED_BEFORE_EXEC`].
 const TRANSIENT: [i32; 8] = [
     libc::EAGAIN,
     libc::ENOMEM,
@@ -280,7 +280,7 @@ impl Core {
                 at: Moment::from_nanos(ended.at_ns),
             }),
             FromInit::Emptied { name } => find(&name).map(|id| Event::Emptied { id }),
-            FromInit::StopAsked { why } => Some(Event::Stop { why }),
+            FromInit::StopRequested { why } => Some(Event::Stop { why }),
             FromInit::Welcome(_) | FromInit::RootMounted { .. } | FromInit::Stashed { .. } => None,
         };
         event.map_or(Ok(()), |event| self.dispatch(event))
@@ -331,7 +331,7 @@ impl FromOutside {
 /// Whether to retry a start that failed at this step with this error number.
 fn retry(step: &str, errno: i32) -> Retry {
     match errno {
-        STARTED_NOTHING => Retry::ByPolicy,
+        EXITED_BEFORE_EXEC => Retry::ByPolicy,
         errno if TRANSIENT.contains(&errno) => Retry::Soon,
         _ if SHARED_STEPS.contains(&step) => Retry::ByPolicy,
         _ => Retry::Never,
@@ -357,6 +357,6 @@ mod tests {
             assert_eq!(retry(step, libc::ENOMEM), Retry::Soon, "{step}");
         }
         assert_eq!(retry("exec", libc::ENOENT), Retry::Never, "the image causes it");
-        assert_eq!(retry("exec", STARTED_NOTHING), Retry::ByPolicy);
+        assert_eq!(retry("exec", EXITED_BEFORE_EXEC), Retry::ByPolicy);
     }
 }

@@ -81,7 +81,7 @@ impl Incoming {
             FromInit::Welcome(_)
             | FromInit::RootMounted { .. }
             | FromInit::Stashed { .. }
-            | FromInit::StopAsked { .. } => None,
+            | FromInit::StopRequested { .. } => None,
         }
     }
 }
@@ -235,7 +235,7 @@ fn claim(message: FromInit, fds: &mut VecDeque<OwnedFd>) -> Result<Incoming, Hol
         | FromInit::Exited(_)
         | FromInit::Emptied { .. }
         | FromInit::RootMounted { .. }
-        | FromInit::StopAsked { .. } => 0,
+        | FromInit::StopRequested { .. } => 0,
     };
     if fds.len() < wanted {
         return Err(HoldError::Descriptors { wanted, got: fds.len() });

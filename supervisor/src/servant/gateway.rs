@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use cloister_manifest::model;
 use cloister_net::packets::{Packets, discard};
-use cloister_net::tcp_beside;
+use cloister_net::tcp_on_shared_port;
 use cloister_wire::control::{IngressCounters, bounded};
 use cloister_wire::gateway::{
     FromGateway, LIMIT, MAX_LINE, MAX_TARGETS, NAME, Target, ToGateway, decode, encode,
@@ -290,13 +290,13 @@ impl Shared {
     async fn handle(&self, message: FromGateway, rate: &mut RateLimit) {
         match message {
             FromGateway::Ready => self.events.send(Event::Ready(NAME)).await.unwrap_or_default(),
-            FromGateway::Empty => drop(self.empty.send_replace(true)),
-            FromGateway::Counted(counters) => self.count(counters),
+            FromGateway::Drained => drop(self.empty.send_replace(true)),
+            FromGateway::Counters(counters) => self.count(counters),
             FromGateway::Refused { line } if rate.line(Instant::now()) => {
                 self.logs.log_ingress(&bounded(&line, MAX_LINE));
             }
             FromGateway::Refused { .. } => {}
-            FromGateway::Borrow { id, to, speaks } => self.lend(id, to, speaks),
+            FromGateway::Borrow { id, to, sends_first: speaks } => self.lend(id, to, speaks),
         }
     }
 
@@ -308,8 +308,11 @@ impl Shared {
     /// Creates a socket that the gateway lacks the privilege to create, for a port that it may connect to.
     fn lend(&self, id: u64, to: std::net::SocketAddr, speaks: bool) {
         let is_allowed = to.ip().is_loopback() && self.table.iter().any(|entry| entry.target == to.port());
-        let created =
-            if is_allowed { tcp_beside(to, speaks) } else { Err(io::ErrorKind::PermissionDenied.into()) };
+        let created = if is_allowed {
+            tcp_on_shared_port(to, speaks)
+        } else {
+            Err(io::ErrorKind::PermissionDenied.into())
+        };
         let (socket, errno) = match created {
             Ok(socket) => (Some(socket), None),
             Err(error) => (None, Some(error.raw_os_error().unwrap_or(libc::EPERM))),
@@ -327,7 +330,7 @@ impl Shared {
         let mut rate = RateLimit::default();
         while let Ok((count, _)) = self.channel.try_recv(&mut buffer) {
             match decode(buffer.get(..count).unwrap_or_default()) {
-                Ok(FromGateway::Counted(counters)) => self.count(counters),
+                Ok(FromGateway::Counters(counters)) => self.count(counters),
                 Ok(FromGateway::Refused { line }) if rate.line(Instant::now()) => {
                     self.logs.log_ingress(&bounded(&line, MAX_LINE));
                 }

@@ -128,7 +128,7 @@ async fn malformed_input_closes_only_its_own_connection() {
     let hello = frame::encode(&Hello::new(Protocol::Control, Role::Host), 1024).unwrap();
     let old =
         frame::encode(&Hello { version: 9, ..Hello::new(Protocol::Control, Role::Host) }, 1024).unwrap();
-    let exec = frame::encode_bytes(br#"{"id":1,"request":{"ask":"exec","argv":["sh"]}}"#, 1024).unwrap();
+    let exec = frame::encode_bytes(br#"{"id":1,"request":{"type":"exec","argv":["sh"]}}"#, 1024).unwrap();
     let too_long = u32::MAX.to_be_bytes().to_vec();
     for bytes in
         [b"GET / HTTP/1.1\r\n\r\n".to_vec(), old, [hello.clone(), exec].concat(), [hello, too_long].concat()]

@@ -129,7 +129,7 @@ async fn both_may_die_at_once_and_a_drain_continues() {
     enclave.start_supervisor();
     let mut host = enclave.host().await;
     host.until(|s| gateway_is(s, Phase::Ready, 1)).await;
-    // Its header may meet a connection that is closed already.
+    // The connection may already be closed when the client sends its header.
     if let Ok(mut late) = try_dial(&enclave).await {
         assert!(matches!(soon(late.read(&mut [0])).await, Ok(0) | Err(_)));
     }

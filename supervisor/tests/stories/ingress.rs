@@ -161,7 +161,7 @@ async fn another_programs_port_neither_makes_a_service_ready_nor_gets_its_client
     let web = Service { ready: Ready::Tcp(target), ..critical("web", "exec sleep 1000") };
     let enclave = Enclave::boot(&Manifest { ingress: vec![entry], ..manifest(vec![web]) });
     let mut host = enclave.host().await;
-    let waits = format!("TCP port {target}: what listens on 127.0.0.1:{target} is no process of web");
+    let waits = format!("TCP port {target}: the listener on 127.0.0.1:{target} does not belong to web");
     host.until(|s| s.services.first().is_some_and(|web| web.waits_for.as_ref() == Some(&waits))).await;
     let mut bytes = vec![];
     soon(dial(&enclave).await.read_to_end(&mut bytes)).await.unwrap_or_default();

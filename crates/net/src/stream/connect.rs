@@ -1,6 +1,6 @@
 //! Connecting: by TCP, by vsock, and to a Unix socket that leads over one.
 //!
-//! Its law: what is given back is connected, and to somebody else. How long that may take is the caller's business.
+//! Invariant: a returned stream is connected, and not to itself. Callers set time limits.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -15,37 +15,39 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockop
 
 use super::Stream;
 
-/// Ports of our own connections where others have taken all that the kernel chooses from: those behind them
+/// Local ports for connections when all ports that the kernel chooses from are in use: those above that range
 /// (`net.ipv4.ip_local_port_range` ends at 60,999), where few programs listen.
 const SHARED_PORTS: RangeInclusive<u16> = 61_000..=65_535;
 
-/// Ports tried before it is given up: each that fails has a connection of ours to the same place.
+/// Number of shared ports tried: each that fails already has a connection of this program to the same address.
 const SHARED_TRIES: usize = 64;
 
 impl Stream {
-    /// Connects by TCP, without Nagle's delay. How long it may take is the caller's business.
+    /// Connects by TCP, with Nagle's algorithm disabled and without a time limit.
     ///
-    /// A program that has bound every port keeps nobody with `CAP_NET_ADMIN` from connecting: the port is then shared with it.
+    /// A program that has bound every port cannot prevent a caller with `CAP_NET_ADMIN` from connecting: the port is
+    /// then shared with it.
     ///
-    /// Errors: `ConnectionRefused`, `EMFILE` and what else `connect(2)` tells.
+    /// Errors: `ConnectionRefused`, `EMFILE` and other errors of `connect(2)`.
     pub async fn connect_tcp(to: SocketAddr) -> io::Result<Self> {
         Self::connect_tcp_as(to, false).await
     }
 
-    /// Connects by TCP as [`Self::connect_tcp`] does, for a caller that has something to say at once: the other side is
-    /// told of the connection and of the first bytes together, or of the connection alone after 200 ms.
+    /// Connects by TCP as [`Self::connect_tcp`] does, for a caller that sends data immediately: the peer sees the
+    /// connection together with the first bytes, or the connection alone after 200 ms.
     ///
     /// Errors: as [`Self::connect_tcp`].
-    pub async fn connect_tcp_to_speak(to: SocketAddr) -> io::Result<Self> {
+    pub async fn connect_tcp_speaking_first(to: SocketAddr) -> io::Result<Self> {
         Self::connect_tcp_as(to, true).await
     }
 
     async fn connect_tcp_as(to: SocketAddr, speaks: bool) -> io::Result<Self> {
-        Self::connect_tcp_borrowing(to, speaks, || async { tcp_beside(to, speaks) }).await
+        Self::connect_tcp_borrowing(to, speaks, || async { tcp_on_shared_port(to, speaks) }).await
     }
 
-    /// Connects by TCP as the others do, for a program without `CAP_NET_ADMIN`: where all ports are taken, `borrow` gets a socket
-    /// of another program's that has it ([`tcp_beside`]). It is asked again where the shared port leads to the same place already.
+    /// Connects by TCP for a program without `CAP_NET_ADMIN`: if all ports are in use, `borrow` gets a socket from
+    /// another program that has the capability ([`tcp_on_shared_port`]). It is called again if the shared port already
+    /// has a connection to the same address.
     ///
     /// Errors: as [`Self::connect_tcp`].
     pub async fn connect_tcp_borrowing<B, F>(to: SocketAddr, speaks: bool, borrow: B) -> io::Result<Self>
@@ -67,21 +69,22 @@ impl Stream {
     async fn connect_tcp_with(socket: OwnedFd, to: SocketAddr, speaks: bool) -> io::Result<Self> {
         let mut tried = rustix::net::connect(&socket, &to);
         if tried == Err(Errno::INPROGRESS) {
-            // On this machine the answer has come by now, and asking again is how to hear it.
+            // On the loopback interface the reply has already arrived, and a second call returns the result.
             tried = rustix::net::connect(&socket, &to);
         }
         let stream = match tried {
-            Ok(()) | Err(Errno::ISCONN) => Self::dialled(socket, speaks)?,
-            Err(Errno::INPROGRESS | Errno::ALREADY) => Self::dialled(socket, speaks)?.decided().await?,
+            Ok(()) | Err(Errno::ISCONN) => Self::tcp_client(socket, speaks)?,
+            Err(Errno::INPROGRESS | Errno::ALREADY) => Self::tcp_client(socket, speaks)?.finished().await?,
             Err(error) => return Err(error.into()),
         };
-        stream.refuse_itself(to)?;
+        stream.refuse_self_connection(to)?;
         Ok(stream)
     }
 
-    /// A socket that finds nobody listening on a port which it was given for its own connects to itself (the simultaneous
-    /// open of RFC 9293, 3.5). That is nobody listening; and the port is left as if nothing had been, for who will.
-    fn refuse_itself(&self, to: SocketAddr) -> io::Result<()> {
+    /// If nothing listens on the port and the kernel assigned the same port to this socket, it connects to itself
+    /// (simultaneous open, RFC 9293, 3.5). That is reported as a refused connection, and the reset frees the port
+    /// immediately.
+    fn refuse_self_connection(&self, to: SocketAddr) -> io::Result<()> {
         if self.address()? != to {
             return Ok(());
         }
@@ -89,7 +92,8 @@ impl Stream {
         Err(Errno::CONNREFUSED.into())
     }
 
-    /// Connects to a Unix socket of this machine that leads over a vsock. `WouldBlock` says that its listen queue is full.
+    /// Connects to a Unix socket of this machine that leads over a vsock. `WouldBlock` means that its listen queue is
+    /// full.
     pub fn connect_unix(path: &Path) -> io::Result<Self> {
         let socket = new_socket(AddressFamily::UNIX)?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
@@ -100,18 +104,18 @@ impl Stream {
     ///
     /// Errors: as [`vsock::start_connect`] and [`vsock::finish_connect`].
     pub async fn connect_vsock(to: vsock::Address) -> io::Result<Self> {
-        Self::vsock(vsock::start_connect(to)?)?.decided().await
+        Self::vsock(vsock::start_connect(to)?)?.finished().await
     }
 
-    /// Waits until a started connection is decided.
-    async fn decided(self) -> io::Result<Self> {
-        let _ready = self.room()?.writable().await?;
+    /// Waits until connecting has succeeded or failed.
+    async fn finished(self) -> io::Result<Self> {
+        let _ready = self.write_watch()?.writable().await?;
         sockopt::socket_error(&*self.io)??;
         Ok(self)
     }
 }
 
-/// A TCP socket that can connect to this address, without Nagle's delay.
+/// A TCP socket that can connect to this address, with Nagle's algorithm disabled.
 fn tcp_socket(to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {
     let socket = new_socket(if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 })?;
     sockopt::set_tcp_nodelay(&socket, true)?;
@@ -121,31 +125,31 @@ fn tcp_socket(to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// A TCP socket that can connect to this address, bound to one of the ports behind those that the kernel chooses from, whoever
-/// else has that. It needs `CAP_NET_ADMIN`.
+/// A TCP socket that can connect to this address, bound to one of the ports above those that the kernel chooses from,
+/// even if that port is in use. It needs `CAP_NET_ADMIN`.
 ///
 /// Errors: `PermissionDenied` without the capability; `EMFILE`.
-pub fn tcp_beside(to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {
+pub fn tcp_on_shared_port(to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {
     let socket = tcp_socket(to, speaks)?;
     let mut port = next_shared_port();
     if port == to.port() {
-        // It would meet itself.
+        // It would connect to itself.
         port = next_shared_port();
     }
-    bind_beside(&socket, SocketAddr::new(to.ip(), port))?;
+    bind_shared(&socket, SocketAddr::new(to.ip(), port))?;
     Ok(socket)
 }
 
-/// Binds a socket to an address of this machine, whoever else has the port.
-fn bind_beside(socket: &OwnedFd, from: SocketAddr) -> io::Result<()> {
+/// Binds a socket to a local address, even if the port is in use.
+fn bind_shared(socket: &OwnedFd, from: SocketAddr) -> io::Result<()> {
     tcp::share_any_port(socket, true)?;
     rustix::net::bind(socket, &from)?;
     tcp::share_any_port(socket, false)?;
-    // A service that has the port for its own finds it as after any connection of its own: free for who sets the same option.
+    // A service can still bind the port afterwards if it sets the same option, as after any connection of its own.
     sockopt::set_socket_reuseaddr(socket, true).map_err(io::Error::from)
 }
 
-/// The shared ports in turn, so that one is used again as late as can be.
+/// The shared ports in turn, so that each is reused as late as possible.
 fn next_shared_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let count = SHARED_PORTS.end().saturating_sub(*SHARED_PORTS.start()).saturating_add(1);
@@ -165,17 +169,17 @@ mod tests {
     use tokio::net::{TcpListener, TcpSocket};
 
     #[tokio::test]
-    async fn a_port_that_another_program_has_is_shared_with_it_where_that_is_allowed() {
+    async fn a_port_of_another_program_is_shared_if_permitted() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let to = listener.local_addr().unwrap();
-        // Somebody has a port of ours, on every address, and shares it with nobody.
+        // Another program has bound the port on every address, exclusively.
         let holder = new_socket(AddressFamily::INET).unwrap();
         rustix::net::bind(&holder, &SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
         let taken = SocketAddr::try_from(rustix::net::getsockname(&holder).unwrap()).unwrap();
         let from = SocketAddr::new(to.ip(), taken.port());
         let socket = tcp_socket(to, true).unwrap();
         assert_eq!(rustix::net::bind(&socket, &from), Err(Errno::ADDRINUSE));
-        match bind_beside(&socket, from) {
+        match bind_shared(&socket, from) {
             Ok(()) => {
                 let stream = Stream::connect_tcp_with(socket, to, true).await.unwrap();
                 stream.send_all(b"hello").await.unwrap();

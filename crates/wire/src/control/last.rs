@@ -1,13 +1,13 @@
-//! The status that init sends by itself when there is no supervisor to do it.
+//! The status that init itself sends when no supervisor is running.
 //!
-//! Its law: it reads as a [`FromGuest::Status`](super::FromGuest::Status) without services. It is a type of its own so that PID 1
-//! holds no code for writing services, of which it knows nothing.
+//! Invariant: it parses as a [`FromGuest::Status`](super::FromGuest::Status) without services. It is a separate type so
+//! that PID 1 contains no code for serializing services, which it knows nothing about.
 
 use serde::Serialize;
 
 use super::{FinishedStage, IngressCounters, State};
 
-/// What a host is told by init at the machine's end.
+/// The status that init sends to the host at shutdown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename = "status")]
 pub struct LastStatus {
@@ -20,13 +20,13 @@ pub struct LastStatus {
     pub platform: String,
     /// Milliseconds since the enclave's kernel started.
     pub uptime_ms: u64,
-    /// How often the supervisor was started again.
+    /// Number of times the supervisor was restarted.
     pub supervisor_restarts: u32,
     /// The boot stages that init has run.
     pub boot: Vec<FinishedStage>,
-    /// None: init knows nothing of services.
+    /// Always empty: init knows nothing about services.
     pub services: [(); 0],
-    /// What was counted is gone with the supervisor.
+    /// All zero: the counters were lost with the supervisor.
     pub ingress: IngressCounters,
 }
 
@@ -36,7 +36,7 @@ mod tests {
     use crate::control::{FromGuest, Status};
 
     #[test]
-    fn a_last_status_reads_as_a_status_without_services() {
+    fn a_last_status_parses_as_a_status_without_services() {
         let state = State::Fatal { stage: "supervisor".into(), error: "it ended".into() };
         let boot = vec![FinishedStage { name: "mounts".into(), at_us: 1, took_us: 2 }];
         let last = LastStatus {

@@ -1,42 +1,42 @@
 //! A status in as many frames as it needs: its head with the first services, then pages with the others.
 //!
-//! Its law: no text is cut to fit, and a reader has a status whole or not at all. What a peer can make the reader hold is
-//! bounded by [`MAX_SERVICES`] and [`MAX_FRAMES`], whatever it sends.
+//! Invariants: no text is truncated to fit, and a reader gets a complete status or none. [`MAX_SERVICES`] and
+//! [`MAX_FRAMES`] limit how much memory a peer can make the reader use.
 
 use serde::{Deserialize, Serialize};
 
 use super::{FromGuest, ServiceStatus, Status};
 use crate::frame::{self, FrameError, HOST_LIMIT};
 
-/// The most services of a status: as many as a manifest may name.
+/// Maximum number of services in a status: as many as a manifest may name.
 pub const MAX_SERVICES: usize = 60;
 
-/// The most servants of a status: each is a program of ours, of which there are a few.
+/// Maximum number of servants in a status: each is a program of Cloister, of which there are a few.
 pub const MAX_SERVANTS: usize = 8;
 
-/// The most frames of one status. Sixty services with the longest texts take two; with the head's own texts, and what does
-/// not fill a page, twice that is enough for any supervisor and 256 KiB from a hostile one.
+/// Maximum number of frames of one status. Sixty services with the longest texts take two; twice that leaves space for
+/// the head's own texts and partly filled pages, and limits a hostile supervisor to 256 KiB.
 pub const MAX_FRAMES: usize = 4;
 
-/// Bytes between two services on a page: a comma.
+/// Bytes between two services in a page: a comma.
 const BETWEEN: usize = 1;
 
-/// How a status begins.
+/// The first frame of a status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// The status with its first services.
     #[serde(flatten)]
     pub status: Status,
-    /// How many services follow in [`Page`]s with the same number.
+    /// Number of services that follow in [`Page`]s with the same `seq`.
     #[serde(skip_serializing_if = "is_zero", default)]
     pub follow: usize,
 }
 
-/// How a status goes on.
+/// A further frame of a status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Page {
-    /// [`Status::seq`] of the head before it.
+    /// [`Status::seq`] of the preceding head.
     pub seq: u64,
     /// The next services, at least one.
     pub services: Vec<ServiceStatus>,
@@ -47,24 +47,24 @@ const fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
-/// A status that fits one frame.
+/// A status that fits in one frame.
 impl From<Status> for Head {
     fn from(status: Status) -> Self {
         Self { status, follow: 0 }
     }
 }
 
-/// The frames of a status, in the order in which they are sent: one, where it fits.
+/// The frames of a status, in the order in which they are sent; one if it fits.
 ///
 /// # Errors
-/// When the head without services, or one service alone, is longer than a frame may be; the supervisor's own limits of texts
-/// keep both far below.
+/// If the head without services, or a single service, exceeds the frame limit; the supervisor's limits on texts keep
+/// both far below it.
 pub fn frames(mut status: Status) -> Result<Vec<Vec<u8>>, FrameError> {
     let mut rest = std::mem::take(&mut status.services).into_iter().peekable();
     let seq = status.seq;
     let head = |status, follow| FromGuest::Status(Head { status, follow });
     let mut frames = Vec::new();
-    // The longest that the empty head can be, whatever follows.
+    // The maximum length of the empty head, for any number of services that follow.
     let empty = length(&head(status.clone(), usize::MAX))?;
     status.services = take_fitting(&mut rest, empty)?;
     frames.push(frame::encode(&head(status, rest.len()), HOST_LIMIT)?);
@@ -78,7 +78,7 @@ pub fn frames(mut status: Status) -> Result<Vec<Vec<u8>>, FrameError> {
     Ok(frames)
 }
 
-/// Takes services for as long as they fit a frame in which so many bytes are `taken`.
+/// Takes services as long as they fit in a frame of which `taken` bytes are used.
 fn take_fitting(
     services: &mut std::iter::Peekable<std::vec::IntoIter<ServiceStatus>>,
     mut taken: usize,
@@ -94,46 +94,46 @@ fn take_fitting(
     Ok(fitting)
 }
 
-/// Bytes of the JSON of `value`.
+/// Length of the JSON of `value` in bytes.
 fn length<V: Serialize>(value: &V) -> Result<usize, FrameError> {
     Ok(serde_json::to_vec(value)?.len())
 }
 
-/// What a peer does with a status that no supervisor does.
+/// An invalid sequence of status frames, which no correct supervisor sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PageError {
-    /// A status names more services than there can be.
-    #[error("a status of {0} services, {MAX_SERVICES} are the most")]
+    /// A status has more services than allowed.
+    #[error("status has {0} services; the limit is {MAX_SERVICES}")]
     TooManyServices(usize),
-    /// A status names more servants than there can be.
-    #[error("a status of {0} servants, at most {MAX_SERVANTS} are allowed")]
+    /// A status has more servants than allowed.
+    #[error("status has {0} servants; the limit is {MAX_SERVANTS}")]
     TooManyServants(usize),
-    /// A status comes in more frames than it can need.
-    #[error("a status in more than {MAX_FRAMES} frames")]
+    /// A status has more frames than allowed.
+    #[error("status has more than {MAX_FRAMES} frames")]
     TooManyFrames,
     /// A page has no service, or more than are missing.
-    #[error("a page of {found} services where {missing} are missing")]
+    #[error("page has {found} services; expected 1 to {missing}")]
     Count {
-        /// How many it has.
+        /// Number of services in the page.
         found: usize,
-        /// How many were expected at most.
+        /// Number of services still missing.
         missing: usize,
     },
     /// A page belongs to no status that has begun.
-    #[error("a page of status {0}, which has not begun")]
+    #[error("page belongs to status {0}, which has not begun")]
     Stray(u64),
-    /// A status begins before the one before it is complete.
-    #[error("status {0} begins before the one before it is complete")]
+    /// A status begins before the previous one is complete.
+    #[error("status {0} begins before the previous one is complete")]
     Unfinished(u64),
 }
 
-/// Puts statuses together as their frames come. After an error the peer must be left.
+/// Assembles statuses from their frames. After an error the connection must be closed.
 #[derive(Debug, Default)]
 pub struct Assembly {
     begun: Option<Begun>,
 }
 
-/// A status of which services are missing.
+/// An incomplete status.
 #[derive(Debug)]
 struct Begun {
     status: Status,
@@ -142,10 +142,10 @@ struct Begun {
 }
 
 impl Assembly {
-    /// Takes a head; the status, if it is whole with it.
+    /// Takes a head, and returns the status if that completes it.
     ///
     /// # Errors
-    /// When it announces too much, or another status is under way.
+    /// If it announces too many services, or another status is incomplete.
     pub fn head(&mut self, head: Head) -> Result<Option<Status>, PageError> {
         let Head { status, follow } = head;
         if self.begun.take().is_some() {
@@ -161,10 +161,10 @@ impl Assembly {
         Ok(self.keep(Begun { status, missing: follow, frames: 1 }))
     }
 
-    /// Takes a page; the status, if it is whole with it.
+    /// Takes a page, and returns the status if that completes it.
     ///
     /// # Errors
-    /// When no status is under way that misses it.
+    /// If the page does not belong to an incomplete status.
     pub fn page(&mut self, page: Page) -> Result<Option<Status>, PageError> {
         let Page { seq, services } = page;
         let begun = self.begun.take().filter(|begun| begun.status.seq == seq);

@@ -1,20 +1,20 @@
-//! What is read back from the kernel for whoever asks: use and confinement of services.
+//! Replies read back from the kernel: resource use and confinement of services.
 //!
-//! Its law: figures and names alone; no value that a service was given is in here.
+//! Invariant: they contain only figures and names, never a value that was passed to a service.
 
 use serde::{Deserialize, Serialize};
 
 use super::IngressCounters;
 
-/// What is counted, as of the moment of the answer.
+/// Resource use, as of the time of the reply.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
-    /// One entry a service.
+    /// One entry per service.
     pub services: Vec<ServiceStats>,
     /// The same for each servant.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub servants: Vec<ServiceStats>,
-    /// Ingress, which a [`Status`](super::Status) shows as it was when something else changed.
+    /// Current ingress counters; those in a [`Status`](super::Status) date from the last change of something else.
     #[serde(default)]
     pub ingress: IngressCounters,
 }
@@ -24,20 +24,20 @@ pub struct Stats {
 pub struct ServiceStats {
     /// The service.
     pub name: String,
-    /// CPU time since its cgroup was made, in microseconds (`cpu.stat`, `usage_usec`).
+    /// CPU time since its cgroup was created, in microseconds (`cpu.stat`, `usage_usec`).
     pub cpu_us: u64,
     /// Memory in bytes (`memory.current`).
     pub memory: u64,
-    /// Most memory so far in bytes (`memory.peak`).
+    /// Peak memory in bytes (`memory.peak`).
     pub memory_peak: u64,
     /// Processes and threads (`pids.current`).
     pub pids: u64,
-    /// Processes that the out-of-memory killer killed (`memory.events`: `oom_kill` less `oom_group_kill`, since the first
-    /// process of a group that is killed as a whole is counted twice).
+    /// Processes killed by the out-of-memory killer (`memory.events`: `oom_kill` minus `oom_group_kill`, since the
+    /// first process of a group that is killed as a whole is counted twice).
     pub oom_kills: u64,
 }
 
-/// What confines a running service, read back from `/proc` and its cgroup.
+/// The confinement of a running service, read back from `/proc` and its cgroup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
     /// The service.
@@ -58,15 +58,16 @@ pub struct Confinement {
     pub capabilities_bounding: u64,
     /// `CapEff:` as a bit mask.
     pub capabilities_effective: u64,
-    /// `/proc/PID/oom_score_adj`: 0 is the kernel's own judgement when memory runs out, -1000 is never.
+    /// `/proc/PID/oom_score_adj`: with 0 the kernel decides when memory runs out, with -1000 it never kills the
+    /// process.
     pub oom_score_adj: i32,
     /// The cgroup's limits by file name: `memory.max`, `cpu.max`, `pids.max`, `memory.oom.group`.
     pub cgroup: Vec<(String, String)>,
-    /// What all services together may use, in bytes: `memory.max` of the group that theirs lie in. None is no limit.
+    /// Memory limit of all services together, in bytes: `memory.max` of their parent cgroup. `None` means no limit.
     #[serde(default)]
     pub services_memory: Option<u64>,
-    /// Mounts the process sees: where and with which options (`/proc/PID/mountinfo`).
+    /// Mounts that the process sees: mount point and options (`/proc/PID/mountinfo`).
     pub mounts: Vec<(String, String)>,
-    /// Limits of `/proc/PID/limits` that we set: name, soft, hard.
+    /// The limits in `/proc/PID/limits` that Cloister sets: name, soft, hard.
     pub limits: Vec<(String, String, String)>,
 }

@@ -1,4 +1,4 @@
-//! Golden bytes of heads and pages, the bounds of an assembly, and statuses of every size.
+//! Golden bytes of heads and pages, the limits of an assembly, and statuses of every size.
 
 use super::*;
 use crate::control::{
@@ -7,7 +7,7 @@ use crate::control::{
 use crate::frame::Decoder;
 use proptest::prelude::*;
 
-/// A service whose every text is as long as it may be.
+/// A service with texts of the maximum length.
 fn troubled(number: usize) -> ServiceStatus {
     ServiceStatus {
         name: format!("{number:0>63}"),
@@ -36,7 +36,7 @@ fn status(services: Vec<ServiceStatus>) -> Status {
     }
 }
 
-/// Reads frames as a peer does: every status that is whole, up to the first error.
+/// Reads frames as a peer does: every complete status, up to the first error.
 fn read(stream: &[u8]) -> Result<Vec<Status>, PageError> {
     let (mut decoder, mut assembly, mut whole) = (Decoder::new(HOST_LIMIT), Assembly::default(), Vec::new());
     decoder.push(stream);
@@ -76,7 +76,7 @@ fn a_head_and_a_page_have_these_bytes() {
     assert_eq!(serde_json::to_string(&message).unwrap(), golden);
     assert_eq!(serde_json::from_str::<FromGuest>(&golden).unwrap(), message);
     let whole = serde_json::to_string(&FromGuest::Status(status.into())).unwrap();
-    assert!(whole.ends_with(&format!("{ingress}}}")), "one that is whole says nothing of pages: {whole}");
+    assert!(whole.ends_with(&format!("{ingress}}}")), "a complete status must not mention pages: {whole}");
     let service = ServiceStatus { last_exit: None, text: None, waits_for: None, pid: None, ..troubled(0) };
     let service = ServiceStatus { name: "web".into(), since_ms: 3, restarts: 0, ..service };
     let message = FromGuest::Services(Page { seq: 5, services: vec![service] });
@@ -104,7 +104,7 @@ fn the_longest_status_arrives_with_every_text() {
 }
 
 #[test]
-fn what_fits_no_frame_is_an_error() {
+fn a_head_or_service_over_the_frame_limit_is_an_error() {
     let long = ServiceStatus { text: Some("x".repeat(HOST_LIMIT)), ..troubled(0) };
     assert!(matches!(frames(status(vec![troubled(1), long])), Err(FrameError::TooLong { .. })));
     let state = State::Degraded { why: "x".repeat(HOST_LIMIT) };
@@ -112,14 +112,14 @@ fn what_fits_no_frame_is_an_error() {
 }
 
 #[test]
-fn a_status_of_more_services_than_there_can_be_is_refused() {
+fn a_status_with_too_many_services_or_servants_is_refused() {
     let mut assembly = Assembly::default();
     assert_eq!(assembly.head(head(1, 1, MAX_SERVICES)), Err(PageError::TooManyServices(61)));
     let mut crowded = head(1, 0, 0);
     crowded.status.servants = (0..=MAX_SERVANTS).map(troubled).collect();
     assert_eq!(Assembly::default().head(crowded), Err(PageError::TooManyServants(MAX_SERVANTS + 1)));
     assert_eq!(assembly.head(head(1, 0, usize::MAX)), Err(PageError::TooManyServices(usize::MAX)));
-    assert_eq!(assembly.page(page(1, 1)), Err(PageError::Stray(1)), "nothing of it is kept");
+    assert_eq!(assembly.page(page(1, 1)), Err(PageError::Stray(1)), "a refused status is not kept");
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_page_of_another_status_is_refused() {
 }
 
 #[test]
-fn a_page_with_nothing_or_too_much_is_refused() {
+fn a_page_with_no_or_too_many_services_is_refused() {
     for (found, missing) in [(0, 2), (3, 2)] {
         let mut assembly = Assembly::default();
         assert_eq!(assembly.head(head(1, 0, 2)), Ok(None));

@@ -1,5 +1,5 @@
-//! A writer in a process that has no descriptor left to wait for room with. It has a process of its own, because the limit
-//! is the process's.
+//! A writer in a process without a free descriptor for waiting until the socket is writable. It runs in its own
+//! process, because the limit applies to the process.
 #![cfg(test)]
 
 use std::fs::File;
@@ -9,11 +9,11 @@ use cloister_net::Stream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// More than a Unix socket takes without a reader.
+/// More than a Unix socket accepts without a reader.
 const BYTES: usize = 4 << 20;
 
 #[tokio::test]
-async fn a_write_waits_for_means_and_goes_on_when_they_are_back() {
+async fn a_write_waits_for_a_descriptor_and_then_continues() {
     let (near, far) = UnixStream::pair().unwrap();
     near.set_nonblocking(true).unwrap();
     far.set_nonblocking(true).unwrap();
@@ -26,7 +26,7 @@ async fn a_write_waits_for_means_and_goes_on_when_they_are_back() {
         writer.shutdown().await
     });
     tokio::task::yield_now().await;
-    assert!(!writing.is_finished(), "there is no descriptor to wait with");
+    assert!(!writing.is_finished(), "no descriptor is free to wait with");
     drop(hoard);
     let mut read = Vec::new();
     reader.read_to_end(&mut read).await.unwrap();

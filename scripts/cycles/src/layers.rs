@@ -1,8 +1,8 @@
-//! The dependencies that are allowed between the directories of `host-sleeve`.
+//! The allowed dependencies between the folders of `host-sleeve`.
 //!
-//! Invariant: a directory uses only those listed below it in the table.
+//! Invariant: the table is sorted by layer: no folder uses one above it.
 
-/// The arrows: a directory, and everything it may use. The crate's root, which has no name, only selects a command.
+/// Each folder, and the folders that it may use. The crate's root, with an empty name, only selects a command.
 pub(crate) const HOST_SLEEVE: &[(&str, &[&str])] = &[
     ("", &["cli", "error", "output", "verbs"]),
     (
@@ -48,29 +48,30 @@ pub(crate) const HOST_SLEEVE: &[(&str, &[&str])] = &[
     ("values", &[]),
 ];
 
-/// The directories and arrows that the table does not contain, and the table's own upward arrows.
-pub(crate) fn problems(
+/// Violations of the table by these folders and dependencies (from, to, source location), and errors in the table
+/// itself.
+pub(crate) fn violations(
     table: &[(&str, &[&str])],
     folders: impl Iterator<Item = String>,
-    arrows: impl Iterator<Item = (String, String, String)>,
+    dependencies: impl Iterator<Item = (String, String, String)>,
 ) -> Vec<String> {
     let allowed = |folder: &str| table.iter().find(|(name, _)| *name == folder).map(|(_, below)| *below);
     let unknown = folders.filter(|folder| allowed(folder).is_none());
-    let mut problems: Vec<String> =
-        unknown.map(|folder| format!("{folder}/ is not in the table of arrows")).collect();
-    for (from, to, place) in arrows {
+    let mut violations: Vec<String> =
+        unknown.map(|folder| format!("{folder}/ is not in the table of allowed dependencies")).collect();
+    for (from, to, place) in dependencies {
         if !allowed(&from).unwrap_or_default().contains(&to.as_str()) {
             let from = if from.is_empty() { "the crate's root" } else { &from };
-            problems.push(format!("{from} may not use {to}: {place}"));
+            violations.push(format!("{from} must not use {to}: {place}"));
         }
     }
     for (at, (folder, below)) in table.iter().enumerate() {
         let above = table.get(..=at).unwrap_or_default();
         for upward in below.iter().filter(|to| above.iter().any(|(name, _)| name == *to)) {
-            problems.push(format!("the table lets {folder} use {upward}, which is above it"));
+            violations.push(format!("the table allows {folder} to use {upward}, which is above it"));
         }
     }
-    problems
+    violations
 }
 
 #[cfg(test)]
@@ -78,18 +79,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_no_upward_arrow() {
-        assert!(problems(HOST_SLEEVE, std::iter::empty(), std::iter::empty()).is_empty());
+    fn the_table_has_no_upward_dependency() {
+        assert!(violations(HOST_SLEEVE, std::iter::empty(), std::iter::empty()).is_empty());
         let upward: &[(&str, &[&str])] = &[("a", &["b"]), ("b", &["a"])];
-        assert_eq!(problems(upward, std::iter::empty(), std::iter::empty()).len(), 1);
+        assert_eq!(violations(upward, std::iter::empty(), std::iter::empty()).len(), 1);
     }
 
     #[test]
-    fn an_arrow_that_is_not_in_the_table_is_reported_with_its_place() {
+    fn a_dependency_that_is_not_in_the_table_is_reported_with_its_location() {
         let table: &[(&str, &[&str])] = &[("a", &["b"]), ("b", &[])];
-        let arrow = |from: &str, to: &str| (from.to_owned(), to.to_owned(), "x.rs:1".to_owned());
-        let found =
-            problems(table, ["c".to_owned()].into_iter(), [arrow("a", "b"), arrow("b", "c")].into_iter());
-        assert_eq!(found, ["c/ is not in the table of arrows", "b may not use c: x.rs:1"]);
+        let dependency = |from: &str, to: &str| (from.to_owned(), to.to_owned(), "x.rs:1".to_owned());
+        let found = violations(
+            table,
+            ["c".to_owned()].into_iter(),
+            [dependency("a", "b"), dependency("b", "c")].into_iter(),
+        );
+        assert_eq!(found, ["c/ is not in the table of allowed dependencies", "b must not use c: x.rs:1"]);
     }
 }

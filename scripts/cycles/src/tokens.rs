@@ -1,11 +1,11 @@
 //! Rust source as tokens, each with its line.
 //!
-//! Invariant: comments and the contents of literals are not tokens, so that a path mentioned in them does not count as a use.
+//! Invariant: comments and the contents of literals are not tokens, so that a path mentioned there is not a use.
 
-/// One token.
+/// One token: a word or a punctuation mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Token {
-    /// Its text; `::` is one token, every other punctuation token is one character, and a literal is `"`.
+    /// Its text; `::` is one token, any other punctuation mark is one character, and a literal is `"`.
     pub(crate) text: String,
     /// Its line, from 1.
     pub(crate) line: usize,
@@ -25,7 +25,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads the next token, or skips a comment or white space. False at the end.
+    /// Reads the next token or skips whitespace and comments. Returns false at the end.
     fn step(&mut self) -> bool {
         let Some(first) = self.rest.chars().next() else {
             return false;
@@ -66,14 +66,14 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// The length of the name, number or keyword at the beginning; of a raw name, including `r#`.
+/// Length of the identifier, number or keyword at the start, including the `r#` of a raw identifier.
 fn word_length(text: &str) -> usize {
     let bare = text.strip_prefix("r#").filter(|bare| bare.starts_with(is_word)).unwrap_or(text);
     let length = bare.find(|c| !is_word(c)).unwrap_or(bare.len());
     if length == 0 { 0 } else { text.len() - bare.len() + length }
 }
 
-/// The length of a comment between `/*` and `*/`, which may contain others.
+/// Length of a comment between `/*` and `*/`, which may contain others.
 fn comment_length(text: &str) -> usize {
     let (mut depth, mut at) = (0_usize, 0);
     while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
@@ -93,7 +93,7 @@ fn comment_length(text: &str) -> usize {
     text.len()
 }
 
-/// The length of the string, byte string or character at the beginning. A lifetime is not a literal.
+/// Length of the string, byte string or character literal at the start. A lifetime is not a literal.
 fn literal_length(text: &str) -> Option<usize> {
     let bare = text.strip_prefix(['b', 'c']).unwrap_or(text);
     let prefix = text.len() - bare.len();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_have_line_numbers() {
+    fn a_token_knows_its_line() {
         let lines: Vec<usize> = tokens("a\n/* \n */ b \"\n\" c").iter().map(|token| token.line).collect();
         assert_eq!(lines, [1, 3, 3, 4]);
     }

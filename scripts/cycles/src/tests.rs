@@ -1,8 +1,8 @@
-//! Planted circles, each of which the check must find.
+//! Cycles in generated crates, each of which the check must find.
 
 use super::*;
 
-/// A member named `one` with these files below its `src`.
+/// A workspace with the member `one`, which has these files below its `src`.
 fn plant(files: &[(&str, &str)]) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     let member = root.path().join("one");
@@ -16,7 +16,7 @@ fn plant(files: &[(&str, &str)]) -> tempfile::TempDir {
     root
 }
 
-/// Whether the check passes, and its output.
+/// Whether the check passed, and its output.
 fn checked(files: &[(&str, &str)], known: &[(&str, usize, usize)]) -> (bool, String) {
     let root = plant(files);
     let mut out = Vec::new();
@@ -27,7 +27,7 @@ fn checked(files: &[(&str, &str)], known: &[(&str, usize, usize)]) -> (bool, Str
 const LIB: (&str, &str) = ("lib.rs", "mod a;\nmod b;\n");
 
 #[test]
-fn files_that_use_each_other_are_a_circle() {
+fn files_that_use_each_other_are_a_cycle() {
     let files = [
         LIB,
         ("a.rs", "use crate::b::B;\npub struct A(B);\n"),
@@ -36,25 +36,25 @@ fn files_that_use_each_other_are_a_circle() {
     let (sound, printed) = checked(&files, &[]);
     assert!(!sound);
     assert!(
-        printed.contains("circle between files: 2 files; one/src/a.rs:1 names crate::b::B, one/src/b.rs:2"),
+        printed.contains("cycle between files: 2 files; one/src/a.rs:1 names crate::b::B, one/src/b.rs:2"),
         "{printed}"
     );
-    assert!(printed.contains("circle between folders: a → b → a"), "{printed}");
+    assert!(printed.contains("cycle between folders: a → b → a"), "{printed}");
 }
 
 #[test]
-fn a_parent_that_calls_its_child_and_defines_its_type_is_a_circle() {
+fn a_parent_that_calls_its_child_and_defines_a_type_for_it_is_a_cycle() {
     let parent = ("a/mod.rs", "mod c;\npub struct A;\npub fn f() { c::g(&A) }\n");
     let child = ("a/c.rs", "use super::A;\npub fn g(_: &A) {}\n");
     let (sound, printed) = checked(&[LIB, ("b.rs", ""), parent, child], &[]);
     assert!(
-        !sound && printed.contains("circle between files") && !printed.contains("folders: a"),
+        !sound && printed.contains("cycle between files") && !printed.contains("folders: a"),
         "{printed}"
     );
 }
 
 #[test]
-fn a_reexport_is_attributed_to_the_file_that_defines_the_name() {
+fn a_re_exported_name_is_a_use_of_its_definition() {
     let parent = ("a/mod.rs", "mod c;\nmod d;\npub use c::C;\npub use d::*;\n");
     let children = [("a/c.rs", "use super::D;\npub struct C(D);\n"), ("a/d.rs", "pub struct D;\n")];
     let user = ("b.rs", "use crate::a;\nfn f(_: a::C) {}\n");
@@ -69,7 +69,7 @@ fn a_reexport_is_attributed_to_the_file_that_defines_the_name() {
 fn the_root_of_a_crate_is_a_folder_like_any_other() {
     let root = ("lib.rs", "mod a;\npub struct R;\npub fn f() { a::g(&R) }\n");
     let (sound, printed) = checked(&[root, ("a.rs", "pub fn g(_: &crate::R) {}\n")], &[]);
-    assert!(!sound && printed.contains("circle between folders: the root → a → the root"), "{printed}");
+    assert!(!sound && printed.contains("cycle between folders: the root → a → the root"), "{printed}");
 }
 
 #[test]
@@ -83,15 +83,15 @@ fn tests_may_use_everything() {
 }
 
 #[test]
-fn a_known_circle_is_printed_and_must_be_removed_from_the_list_once_it_is_gone() {
-    let circle =
+fn a_known_cycle_is_printed_and_must_be_removed_from_the_list_once_it_is_resolved() {
+    let cycle =
         [LIB, ("a.rs", "use crate::b::B;\npub struct A(B);\n"), ("b.rs", "pub struct B(crate::a::A);\n")];
-    let (sound, printed) = checked(&circle, &[("one", 1, 1)]);
-    assert!(sound && printed.contains("one: known circle between files"), "{printed}");
+    let (sound, printed) = checked(&cycle, &[("one", 1, 1)]);
+    assert!(sound && printed.contains("one: known cycle between files"), "{printed}");
     let gone = [LIB, ("a.rs", ""), ("b.rs", "")];
     let (sound, printed) = checked(&gone, &[("one", 1, 1)]);
     assert!(
-        !sound && printed.contains("0 circles between files and 0 between folders, 1 and 1 are known"),
+        !sound && printed.contains("0 cycles between files and 0 between folders, 1 and 1 are known"),
         "{printed}"
     );
 }

@@ -1,7 +1,7 @@
-//! The files of one program or library, and which of them uses which.
+//! The files of one program or library, and the dependencies between them.
 //!
-//! Invariant: a use is attributed to the file that defines the name. A reexport (`pub use`) is followed to the definition, so that
-//! a façade that names its children does not form a circle with them.
+//! Invariant: using a name is a dependency on the file that defines it. A re-export (`pub use`) is followed to the
+//! definition, so that a façade that re-exports items of its children does not form a cycle with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::source::{Import, Mention, Source, read};
 
-/// Maximum length of a chain of reexports; a longer one is circular.
+/// Maximum number of re-exports of a name; more means that a name re-exports itself.
 const MAX_REEXPORTS: usize = 16;
 
 /// A module's path from the root of its crate.
@@ -19,19 +19,19 @@ type Module = Vec<String>;
 /// One use of a file by another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Use {
-    /// The using file.
+    /// The file that contains the use.
     pub(crate) from: PathBuf,
-    /// The used file.
+    /// The file that is used.
     pub(crate) to: PathBuf,
-    /// The line in the using file.
+    /// The line of the use.
     pub(crate) line: usize,
-    /// The path as written there.
+    /// The path as written.
     pub(crate) path: String,
-    /// Whether the name is only reexported.
+    /// Whether this is a re-export.
     pub(crate) reexport: bool,
 }
 
-/// The files of one program.
+/// The files of one program or library.
 #[derive(Debug, Default)]
 pub(crate) struct Program {
     /// Every module, and its file.
@@ -40,7 +40,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Reads the program whose root file is `root`.
+    /// Reads the program with the root file `root`.
     pub(crate) fn read(root: &Path) -> io::Result<Self> {
         let mut program = Self::default();
         let mut waiting = vec![(Module::new(), root.to_owned())];
@@ -69,18 +69,18 @@ impl Program {
         Ok(program)
     }
 
-    /// The directory of the crate that a file belongs to: the first segment of its module's path; empty for the root.
+    /// The folder of a file: the first segment of its module's path, or an empty string for the root.
     pub(crate) fn folder(&self, file: &Path) -> String {
         let module = self.sources.get(file).map(|(module, _)| module);
         module.and_then(|module| module.first().cloned()).unwrap_or_default()
     }
 
-    /// All directories.
+    /// All folders.
     pub(crate) fn folders(&self) -> BTreeSet<String> {
         self.files.keys().filter_map(|module| module.first().cloned()).collect()
     }
 
-    /// Every use of one file by another, once per pair and kind.
+    /// Every use of one file by another, one for each pair and kind.
     pub(crate) fn uses(&self) -> Vec<Use> {
         let mut found = BTreeMap::new();
         for (file, (module, source)) in &self.sources {
@@ -101,7 +101,7 @@ impl Program {
         found.into_values().collect()
     }
 
-    /// Resolves a path that is written in the module `scope`. `None` outside of this crate.
+    /// Resolves a path written in the module `scope`; `None` outside of this crate.
     fn resolve(&self, scope: &[String], path: &[String], reexports: usize) -> Option<Target> {
         let (first, mut rest) = path.split_first()?;
         let mut module = scope.to_vec();
@@ -140,7 +140,7 @@ impl Program {
         Some(imported.unwrap_or_else(|| Target::Name(file.clone())))
     }
 
-    /// The same for a name that the module imports.
+    /// As [`Self::find`], for a name that the module imports.
     fn through_import(
         &self,
         module: &[String],
@@ -198,10 +198,10 @@ impl Program {
     }
 }
 
-/// What a path resolves to.
+/// The result of resolving a path.
 enum Target {
-    /// A module, which is not a use: only naming something in it is.
+    /// A module; using it is not a dependency, but naming an item in it is.
     Module,
-    /// A name that this file defines.
+    /// An item, defined in this file.
     Name(PathBuf),
 }

@@ -1,17 +1,17 @@
-//! Finds circular dependencies between the files and directories of each crate, and dependencies between directories of
-//! `host-sleeve` that its table does not allow.
+//! Finds cycles between the files and folders of each crate, and dependencies between folders of `host-sleeve` that its
+//! table does not allow.
 //!
-//! Invariant: everything found is printed, and fails the check unless it is listed here as known; known circles are printed as
-//! well, and one that no longer exists must be removed from the list.
+//! Invariant: everything found is printed and fails the check, except the cycles of other crates that are listed here
+//! as known; those are printed too, and one that no longer exists must be removed from the list.
 //!
-//! A file uses another if it names something that the other defines, by `use` or by a path through `crate`, `super`, `self` or a
-//! child's name. A child that uses its parent's types and a parent that calls the child form a circle like any other. Not
-//! counted: `mod child;` alone; a reexport (`pub use`), which is resolved to the definition; method calls, which no path names;
-//! code under `#[cfg(test)]` and files named `tests`. A directory is the first segment of a module's path; deeper modules belong
-//! to it.
+//! What counts: a file uses another if it names an item that the other defines, by `use` or by a path through `crate`,
+//! `super`, `self` or a child's name. A child that uses its parent's types and a parent that calls the child are a
+//! cycle like any other. What does not count: `mod child;` alone; a re-export (`pub use`), which is followed to the
+//! definition; method calls, which have no path; code under `#[cfg(test)]` and files named `tests`. A folder is the
+//! first segment of a module's path and contains all modules below it.
 
-mod arrows;
 mod graph;
+mod layers;
 mod program;
 mod source;
 mod tokens;
@@ -25,10 +25,11 @@ use std::process::ExitCode;
 use graph::{Graph, components, shortest_cycle};
 use program::{Program, Use};
 
-/// The crate whose directories have a table of arrows.
+/// The crate whose folders have a table of allowed dependencies.
 const TABLED: &str = "host-sleeve";
 
-/// Crates with circles that are older than this check: the crate, and its number of circles between files and between folders.
+/// Crates with cycles that are older than this check: the crate, and its number of cyclic components of files and of
+/// folders.
 const KNOWN: &[(&str, usize, usize)] = &[
     ("init", 1, 1),
     ("supervisor", 2, 0),
@@ -38,12 +39,12 @@ const KNOWN: &[(&str, usize, usize)] = &[
     ("qemu-tests", 3, 1),
 ];
 
-/// What was found in one program.
+/// Everything found in one program.
 #[derive(Debug, Default)]
 struct Found {
     files: Vec<String>,
     folders: Vec<String>,
-    arrows: Vec<String>,
+    violations: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -55,13 +56,13 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             // If even that cannot be printed, the exit code reports it.
-            drop(writeln!(out, "circles: {error}"));
+            drop(writeln!(out, "cycles: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-/// The directories of the workspace's members.
+/// The folders of the workspace's members.
 fn members(root: &Path) -> io::Result<Vec<String>> {
     let text = fs::read_to_string(root.join("Cargo.toml"))?;
     let list = text
@@ -71,7 +72,7 @@ fn members(root: &Path) -> io::Result<Vec<String>> {
     Ok(list.split('"').skip(1).step_by(2).map(str::to_owned).collect())
 }
 
-/// Checks every member. True if there are no new circles or arrows.
+/// Checks every member; returns true if there are no new violations.
 fn check(
     root: &Path,
     members: &[String],
@@ -82,31 +83,31 @@ fn check(
     for member in members {
         let mut found = Found::default();
         for file in roots(&root.join(member))? {
-            examine(&Program::read(&file)?, member, root, &mut found);
+            analyze(&Program::read(&file)?, member, root, &mut found);
         }
         let expected = known
             .iter()
             .find(|(name, ..)| name == member)
             .map_or((0, 0), |(_, files, folders)| (*files, *folders));
         let count = (found.files.len(), found.folders.len());
-        let title = if count == expected { "known circle" } else { "circle" };
+        let title = if count == expected { "known cycle" } else { "cycle" };
         for (kind, lines) in [("files", &found.files), ("folders", &found.folders)] {
             for line in lines {
                 writeln!(out, "{member}: {title} between {kind}: {line}")?;
             }
         }
-        for line in &found.arrows {
+        for line in &found.violations {
             writeln!(out, "{member}: {line}")?;
         }
         if count != expected {
             let (files, folders) = expected;
             writeln!(
                 out,
-                "{member}: {} circles between files and {} between folders, {files} and {folders} are known",
+                "{member}: {} cycles between files and {} between folders, {files} and {folders} are known",
                 count.0, count.1
             )?;
         }
-        sound &= count == expected && found.arrows.is_empty();
+        sound &= count == expected && found.violations.is_empty();
     }
     Ok(sound)
 }
@@ -120,7 +121,7 @@ fn roots(member: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(all.into_iter().filter(|file| file.is_file()).collect())
 }
 
-fn examine(program: &Program, member: &str, root: &Path, found: &mut Found) {
+fn analyze(program: &Program, member: &str, root: &Path, found: &mut Found) {
     let uses = program.uses();
     let files: Graph<PathBuf> =
         edges(uses.iter().filter(|one| !one.reexport).map(|one| (one.from.clone(), one.to.clone())));
@@ -155,8 +156,12 @@ fn examine(program: &Program, member: &str, root: &Path, found: &mut Found) {
         found.folders.push(format!("{names}; {}", steps.collect::<Vec<_>>().join(", ")));
     }
     if member == TABLED {
-        let arrows = places.iter().map(|((from, to), one)| (from.clone(), to.clone(), show(one)));
-        found.arrows.extend(arrows::problems(arrows::HOST_SLEEVE, program.folders().into_iter(), arrows));
+        let dependencies = places.iter().map(|((from, to), one)| (from.clone(), to.clone(), show(one)));
+        found.violations.extend(layers::violations(
+            layers::HOST_SLEEVE,
+            program.folders().into_iter(),
+            dependencies,
+        ));
     }
 }
 

@@ -1,10 +1,10 @@
-//! What one file declares, imports and mentions.
+//! The declarations, imports and paths in one file.
 //!
-//! Invariant: code under `#[cfg(test)]` is omitted; tests may use everything.
+//! Invariant: code under `#[cfg(test)]` is ignored; tests may use everything.
 
 use crate::tokens::{Token, tokens};
 
-/// A path as written, with its position.
+/// A path as written, and its location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mention {
     /// Its segments; a glob import ends with `*`.
@@ -15,23 +15,23 @@ pub(crate) struct Mention {
     pub(crate) inside: Vec<String>,
 }
 
-/// A name that `use` introduces.
+/// A name introduced by `use`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Import {
-    /// The name here.
+    /// The name in this file.
     pub(crate) name: String,
     /// The imported path.
     pub(crate) of: Mention,
-    /// Whether it is reexported.
+    /// Whether it is re-exported.
     pub(crate) public: bool,
 }
 
 /// One file.
 #[derive(Debug, Default)]
 pub(crate) struct Source {
-    /// The modules in separate files.
+    /// The modules in their own files.
     pub(crate) modules: Vec<String>,
-    /// The inline modules, as paths relative to this file's module.
+    /// The inline modules, as paths relative to the file.
     pub(crate) inline: Vec<Vec<String>>,
     /// The names that it defines.
     pub(crate) defines: Vec<String>,
@@ -41,7 +41,7 @@ pub(crate) struct Source {
     pub(crate) mentions: Vec<Mention>,
 }
 
-/// The keywords that are followed by the name they define.
+/// The keywords that are followed by the name of the item that they define.
 const DEFINING: [&str; 8] = ["fn", "struct", "enum", "union", "trait", "type", "const", "static"];
 
 /// Reads a file.
@@ -55,7 +55,7 @@ pub(crate) fn read(text: &str) -> Source {
 struct Reader {
     tokens: Vec<Token>,
     at: usize,
-    /// The enclosing inline modules, and the depth of braces at which each began.
+    /// The enclosing inline modules, and the brace depth at which each started.
     inside: Vec<(String, usize)>,
     depth: usize,
     found: Source,
@@ -109,13 +109,13 @@ impl Reader {
         self.inside.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// Whether an attribute begins here that restricts the next item to tests.
+    /// Whether an attribute starts here that limits the next item to tests.
     fn is_for_tests(&self) -> bool {
-        let tokens: Vec<&str> = (0..self.bracket_end()).map(|ahead| self.text(ahead)).collect();
-        tokens.starts_with(&["#", "[", "cfg"]) && tokens.contains(&"test") && !tokens.contains(&"not")
+        let words: Vec<&str> = (0..self.bracket_end()).map(|ahead| self.text(ahead)).collect();
+        words.starts_with(&["#", "[", "cfg"]) && words.contains(&"test") && !words.contains(&"not")
     }
 
-    /// The number of tokens of the attribute that begins here.
+    /// Number of tokens of the attribute that starts here.
     fn bracket_end(&self) -> usize {
         let mut depth = 0_usize;
         for ahead in 1.. {
@@ -155,7 +155,7 @@ impl Reader {
         }
     }
 
-    /// Parses a `use` up to its semicolon.
+    /// Reads a `use` up to its semicolon.
     fn import(&mut self) {
         let before = self.at.checked_sub(1).and_then(|at| self.tokens.get(at));
         let public = before.is_some_and(|token| token.text == "pub" || token.text == ")");
@@ -163,7 +163,7 @@ impl Reader {
         self.branch(&[], public);
     }
 
-    /// Parses one branch of a tree of imports.
+    /// Reads one branch of an import tree.
     fn branch(&mut self, stem: &[String], public: bool) {
         let mut path = stem.to_vec();
         let line = self.line();
@@ -200,7 +200,7 @@ impl Reader {
         self.found.imports.push(Import { name, of, public });
     }
 
-    /// Parses a name, and the path that begins with it.
+    /// Reads a name, or the path that it starts.
     fn mention(&mut self) {
         let before = self.at.checked_sub(1).and_then(|at| self.tokens.get(at));
         let follows = before.is_some_and(|token| token.text == "." || token.text == "::");
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_of_imports_is_its_leaves() {
+    fn an_import_tree_is_expanded_to_its_leaves() {
         let source = read("pub(crate) use crate::{a::{self, B as C}, d::*};\nuse super::e;");
         let found: Vec<_> = source
             .imports
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn items_for_tests_are_omitted() {
+    fn test_code_is_ignored() {
         let source = read(
             "#[cfg(test)]\n#[path = \"x\"]\nmod tests { use crate::a; }\n#[cfg(test)]\nuse crate::{b};\nfn c() {}",
         );

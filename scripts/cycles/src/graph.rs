@@ -1,7 +1,7 @@
-//! Circles in a graph.
+//! Cycles in a directed graph.
 //!
-//! Invariant: two nodes that can reach each other are in one strongly connected component; a component is shown by a shortest
-//! cycle in it.
+//! Invariant: two nodes that can reach each other are in the same strongly connected component; a component is shown by
+//! one of its shortest cycles.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -25,13 +25,13 @@ pub(crate) fn components<N: Ord + Clone>(graph: &Graph<N>) -> Vec<BTreeSet<N>> {
     found
 }
 
-/// A shortest cycle in a component; it begins and ends with the same node.
+/// A shortest cycle in a component, which starts and ends with the same node.
 pub(crate) fn shortest_cycle<N: Ord + Clone>(graph: &Graph<N>, component: &BTreeSet<N>) -> Vec<N> {
     let cycles = component.iter().filter_map(|node| path(graph, node, node));
     cycles.min_by_key(Vec::len).unwrap_or_default()
 }
 
-/// Every node that can be reached from `start` in one or more steps.
+/// Every node reachable from `start` by at least one edge.
 fn reach<N: Ord + Clone>(graph: &Graph<N>, start: &N) -> BTreeSet<N> {
     let (mut seen, mut waiting) = (BTreeSet::new(), vec![start.clone()]);
     while let Some(node) = waiting.pop() {
@@ -44,6 +44,7 @@ fn reach<N: Ord + Clone>(graph: &Graph<N>, start: &N) -> BTreeSet<N> {
     seen
 }
 
+/// A shortest path with at least one edge.
 fn path<N: Ord + Clone>(graph: &Graph<N>, from: &N, to: &N) -> Option<Vec<N>> {
     let mut before: BTreeMap<N, N> = BTreeMap::new();
     let mut waiting = VecDeque::from([from.clone()]);
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acyclic_graph_has_no_component() {
+    fn an_acyclic_graph_has_no_cyclic_component() {
         assert!(components(&graph(&[("a", "b"), ("b", "c"), ("a", "c")])).is_empty());
     }
 
