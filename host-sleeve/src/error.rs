@@ -306,8 +306,7 @@ mod tests {
             text.starts_with("error: internal error: the sum is wrong\nbecause: 3 is not 4\nhint: "),
             "{text}"
         );
-        for needed in
-            ["a fault in Cloister itself", "report", "command line", env!("CARGO_PKG_VERSION"), "log files"]
+        for needed in ["a bug in Cloister", "report", "command line", env!("CARGO_PKG_VERSION"), "log files"]
         {
             assert!(text.contains(needed), "{needed}: {text}");
         }
