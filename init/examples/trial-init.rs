@@ -19,7 +19,8 @@ use rustix::event::Timespec;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-/// Where services request signals, in the abstract namespace: `PID SIGNAL`; the response is the error's number, 0 for none.
+/// Where services send requests about any process, in the abstract namespace. `PID SIGNAL` sends a signal; the response is the
+/// error's number, 0 for none. `PID descriptors` returns the targets of the process's open descriptors, one per line.
 const SENDER: &str = "trial/signals";
 
 /// Where services find the machine's processes: in the root that they share.
@@ -102,7 +103,7 @@ fn fork_sender() -> io::Result<()> {
     if let Fork::Child(child) = fork_into(File::open(cgroup::MOUNT)?)? {
         for client in listener.incoming() {
             // A client that disconnects receives no response.
-            client.and_then(send_for).unwrap_or_default();
+            client.and_then(respond).unwrap_or_default();
         }
         child.exit(0)
     }
@@ -115,14 +116,24 @@ fn show_processes() -> io::Result<()> {
     Ok(rustix::mount::mount_bind("/proc", PROCESSES)?)
 }
 
-fn send_for(mut client: UnixStream) -> io::Result<()> {
+fn respond(mut client: UnixStream) -> io::Result<()> {
     let mut request = String::new();
     client.read_to_string(&mut request)?;
-    let (pid, number) = request.split_once(' ').ok_or(io::ErrorKind::InvalidInput)?;
-    let (pid, number) = (pid.parse().map_err(io::Error::other)?, number.parse().map_err(io::Error::other)?);
-    let sent = Pid::from_raw(pid).ok_or(Errno::SRCH.into()).and_then(|pid| signal::send(pid, number));
-    let errno = sent.err().and_then(|error| error.raw_os_error()).unwrap_or(0);
-    client.write_all(errno.to_string().as_bytes())
+    let (pid, action) = request.split_once(' ').ok_or(io::ErrorKind::InvalidInput)?;
+    let pid = Pid::from_raw(pid.parse().map_err(io::Error::other)?).ok_or(Errno::SRCH)?;
+    let response = if action == "descriptors" { descriptors(pid)? } else { send(pid, action)? };
+    client.write_all(response.as_bytes())
+}
+
+fn send(pid: Pid, number: &str) -> io::Result<String> {
+    let sent = signal::send(pid, number.parse().map_err(io::Error::other)?);
+    Ok(sent.err().and_then(|error| error.raw_os_error()).unwrap_or(0).to_string())
+}
+
+fn descriptors(pid: Pid) -> io::Result<String> {
+    let links = fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero()))?;
+    let targets = links.map(|link| Ok(format!("{}\n", fs::read_link(link?.path())?.display())));
+    targets.collect()
 }
 
 /// The supervisor runs by now.

@@ -48,15 +48,29 @@ const SENDER: &str = "trial/signals";
 /// Sends a signal to any process, from a process outside of all services: a service's own signals cannot leave it.
 /// [`crate::Lab::boot_with_sender`] starts that process.
 pub fn send_from_outside(to: Pid, signal: i32) -> std::io::Result<()> {
-    let mut sender = UnixStream::connect_addr(&SocketAddr::from_abstract_name(SENDER)?)?;
-    write!(sender, "{} {signal}", to.as_raw_nonzero())?;
-    sender.shutdown(Shutdown::Write)?;
-    let mut errno = String::new();
-    sender.read_to_string(&mut errno)?;
-    match errno.parse().map_err(std::io::Error::other)? {
+    match request_outside(to, &signal.to_string())?.parse().map_err(std::io::Error::other)? {
         0 => Ok(()),
         errno => Err(std::io::Error::from_raw_os_error(errno)),
     }
+}
+
+/// What the open descriptors of any process refer to, as `/proc/PID/fd` shows it, sorted and without the numbers that differ between
+/// runs. The process of [`send_from_outside`] reads them: a service is not allowed to.
+pub fn descriptors_from_outside(of: Pid) -> std::io::Result<Vec<String>> {
+    let targets = request_outside(of, "descriptors")?;
+    let mut kinds: Vec<String> =
+        targets.lines().map(|line| line.replace(|c: char| c.is_ascii_digit(), "")).collect();
+    kinds.sort();
+    Ok(kinds)
+}
+
+fn request_outside(about: Pid, action: &str) -> std::io::Result<String> {
+    let mut outside = UnixStream::connect_addr(&SocketAddr::from_abstract_name(SENDER)?)?;
+    write!(outside, "{} {action}", about.as_raw_nonzero())?;
+    outside.shutdown(Shutdown::Write)?;
+    let mut response = String::new();
+    outside.read_to_string(&mut response)?;
+    Ok(response)
 }
 
 /// The machine's processes, by their numbers in init's namespace, where [`crate::Lab::boot_with_sender`] mounts them: `/proc`

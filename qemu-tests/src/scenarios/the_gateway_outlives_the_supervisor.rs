@@ -16,7 +16,8 @@ use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
 use crate::guest::{
-    MACHINE, POLL_INTERVAL, find_process, find_servant, kill_supervisor, send_from_outside, serve_http,
+    MACHINE, POLL_INTERVAL, descriptors_from_outside, find_process, find_servant, kill_supervisor,
+    send_from_outside, serve_http,
 };
 use crate::lab::Running;
 use crate::scenario::{Failure, expect, expect_at, expect_eq};
@@ -39,6 +40,9 @@ services:
   web: {command: [PROBE, web], ready: {tcp: 8080}, critical: true}
 ingress: [{port: 80, service: web, target: 8080}, {port: 81, service: web, target: 8081}]
 ";
+
+/// The kinds of descriptors that the gateway has open: no file, no folder, and no device except this one.
+const DESCRIPTORS: &str = "/dev/null, anon_inode:[eventfd], anon_inode:[eventpoll], pipe:[], socket:[]";
 
 /// Bytes of the download: much more than the capacity of all buffers on the path.
 const DOWNLOAD: usize = 24 * 1024 * 1024;
@@ -167,6 +171,8 @@ fn confined(lab: &mut Lab) -> Outcome {
     expect(limits.contains(r#"["pids.max","2"]"#), format_args!("its cgroup: {limits}"))?;
     let seen = web.get(port, "/gateway")?.body;
     expect_eq(&seen.as_str(), &"Threads 2, CapPrm 0000000000000000, CapAmb 0000000000000000", "its process")?;
+    let open = web.get(port, "/descriptors")?.body;
+    expect_eq(&open.as_str(), &DESCRIPTORS, "its open descriptors")?;
     web.stop()?.expect_code(143)
 }
 
@@ -178,6 +184,7 @@ fn guest(_args: &[String]) -> ExitCode {
                 "/stop-supervisor" => find_process("supervisor").and_then(|pid| send(pid, Signal::STOP)),
                 "/kill-supervisor" => kill_supervisor().map(|()| KILLED.store(true, Ordering::Relaxed)),
                 "/kill-gateway" => find_servant(NAME).and_then(|pid| send(pid, Signal::KILL)),
+                "/descriptors" => return descriptors().unwrap_or_else(|error| error.to_string()),
                 "/gateway" => return describe().unwrap_or_else(|error| error.to_string()),
                 _ => Ok(()),
             };
@@ -222,4 +229,11 @@ fn describe() -> io::Result<String> {
         format!("{name} {}", line.unwrap_or_default().trim())
     };
     Ok(["Threads", "CapPrm", "CapAmb"].map(field).join(", "))
+}
+
+/// The kinds of the gateway's open descriptors.
+fn descriptors() -> io::Result<String> {
+    let mut kinds = descriptors_from_outside(find_servant(NAME)?)?;
+    kinds.dedup();
+    Ok(kinds.join(", "))
 }
