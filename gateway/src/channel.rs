@@ -56,7 +56,7 @@ pub(crate) async fn converse(
 
 async fn receive(channel: &Packets, ingress: &Ingress) -> Result<(), ChannelError> {
     let mut buffer = vec![0; LIMIT];
-    let mut table: Vec<Target> = Vec::new();
+    let mut arriving = Arriving::default();
     let mut waiting: Option<AbortHandle> = None;
     loop {
         let (count, mut fds) = channel.recv(&mut buffer).await?;
@@ -64,10 +64,9 @@ async fn receive(channel: &Packets, ingress: &Ingress) -> Result<(), ChannelErro
             return Err(ChannelError::Closed);
         }
         match decode(buffer.get(..count).unwrap_or_default())? {
-            ToGateway::Table { targets, more } => {
-                table.extend(targets);
-                if !more {
-                    ingress.set_table(std::mem::take(&mut table));
+            ToGateway::Table { first, targets, more } => {
+                if let Some(table) = arriving.add(first, targets, more) {
+                    ingress.set_table(table);
                     ingress.report(FromGateway::Ready).await;
                 }
             }
@@ -92,5 +91,45 @@ async fn count(channel: &Packets, ingress: &Ingress) -> Result<(), ChannelError>
         ingress.changed().await;
         channel.send(&encode(&FromGateway::Counters(ingress.counters()))?).await?;
         sleep(REPORT_INTERVAL).await;
+    }
+}
+
+/// A table of which some packets have arrived.
+#[derive(Debug, Default)]
+struct Arriving(Option<Vec<Target>>);
+
+impl Arriving {
+    /// Adds the entries of a packet, and returns the table once it is complete. Packets before a first one are the rest of a table
+    /// that was being sent to the gateway before this one.
+    fn add(&mut self, first: bool, targets: Vec<Target>, more: bool) -> Option<Vec<Target>> {
+        if first {
+            self.0 = Some(Vec::new());
+        }
+        self.0.as_mut()?.extend(targets);
+        if more { None } else { self.0.take() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn targets(port: u16) -> Vec<Target> {
+        vec![Target { port, target: port, service: "web".into(), cgroup: None, proxy_protocol: false }]
+    }
+
+    #[test]
+    fn a_table_arrives_in_several_packets() {
+        let mut arriving = Arriving::default();
+        assert_eq!(arriving.add(true, targets(1), true), None);
+        assert_eq!(arriving.add(false, targets(2), false).map(|table| table.len()), Some(2));
+    }
+
+    #[test]
+    fn the_rest_of_a_table_that_was_sent_to_an_earlier_gateway_is_ignored() {
+        let mut arriving = Arriving::default();
+        assert_eq!(arriving.add(false, targets(2), false), None);
+        assert_eq!(arriving.add(true, targets(1), true), None);
+        assert_eq!(arriving.add(true, targets(1), false), Some(targets(1)));
     }
 }

@@ -62,6 +62,9 @@ pub const MAX_LOANS: usize = 16;
 pub enum ToGateway {
     /// The targets of the manifest's ports.
     Table {
+        /// Whether these are the first entries. A gateway that is started while a table is being sent may receive the rest
+        /// of it, which it ignores.
+        first: bool,
         /// At most [`MAX_TARGETS`] entries.
         targets: Vec<Target>,
         /// Whether more entries follow in the next packet.
@@ -189,10 +192,14 @@ mod tests {
 
     #[test]
     fn messages_of_the_supervisor_have_these_bytes() {
-        let table = ToGateway::Table { targets: vec![target(80, Some(7)), target(81, None)], more: false };
+        let table = ToGateway::Table {
+            first: true,
+            targets: vec![target(80, Some(7)), target(81, None)],
+            more: false,
+        };
         has_bytes(
             &table,
-            r#"{"table":{"targets":[{"port":80,"target":8080,"service":"web","cgroup":7,"proxy_protocol":false},{"port":81,"target":8080,"service":"web","cgroup":null,"proxy_protocol":false}],"more":false}}"#,
+            r#"{"table":{"first":true,"targets":[{"port":80,"target":8080,"service":"web","cgroup":7,"proxy_protocol":false},{"port":81,"target":8080,"service":"web","cgroup":null,"proxy_protocol":false}],"more":false}}"#,
         );
         has_bytes(&ToGateway::Drain, r#""drain""#);
         has_bytes(&ToGateway::Count, r#""count""#);
@@ -222,7 +229,7 @@ mod tests {
         let packet = encode(&FromGateway::Refused { line }).unwrap();
         assert!(matches!(decode::<FromGateway>(&packet), Err(FrameError::TooLong { limit: MAX_LINE, .. })));
         let targets = vec![target(80, None); MAX_TARGETS + 1];
-        let packet = encode(&ToGateway::Table { targets, more: false }).unwrap();
+        let packet = encode(&ToGateway::Table { first: true, targets, more: false }).unwrap();
         assert!(matches!(decode::<ToGateway>(&packet), Err(FrameError::TooLong { limit: MAX_TARGETS, .. })));
         assert!(decode::<FromGateway>(&vec![b' '; LIMIT + 1]).is_err());
     }
@@ -237,7 +244,7 @@ mod tests {
             cgroup: Some(u64::MAX),
             proxy_protocol: false,
         };
-        let table = ToGateway::Table { targets: vec![longest; MAX_TARGETS], more: false };
+        let table = ToGateway::Table { first: true, targets: vec![longest; MAX_TARGETS], more: false };
         assert!(encode(&table).is_ok());
     }
 

@@ -260,6 +260,7 @@ impl Shared {
         let pieces = self.table.chunks(MAX_TARGETS);
         let last = pieces.len().saturating_sub(1);
         let packet = |(place, piece): (usize, &[model::Ingress])| ToGateway::Table {
+            first: place == 0,
             targets: piece.iter().map(target).collect(),
             more: place < last,
         };
