@@ -11,7 +11,7 @@
 //! Output pipes: init creates a pipe for stdout and one for stderr of each process, and keeps their read ends. Each
 //! output stream also has a log history: a memfd that init creates on first request and keeps. The supervisor moves
 //! bytes with `splice(pipe → memfd)`. The file position, which the kernel advances in the same call and which init's
-//! copy of the descriptor shares, tells how much arrived even if the supervisor dies before it records that.
+//! copy of the descriptor shares, shows how much arrived even if the supervisor dies before it records that.
 
 use serde::{Deserialize, Serialize};
 
