@@ -1,4 +1,4 @@
-//! An init for the tests: it speaks the hold channel and holds real processes. Process groups replace cgroups.
+//! An init for the tests: it speaks the hold protocol and holds real processes. Process groups replace cgroups.
 //!
 //! Invariant: like init, it outlives supervisors and hands everything to the next one.
 
