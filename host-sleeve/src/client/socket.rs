@@ -1,7 +1,7 @@
 //! A connection to the sleeve of an enclave, over `sleeve.sock`.
 //!
-//! Invariant: every wait for a reply has a time limit. When the sleeve exits, open connections are closed, which tells clients
-//! that it is gone.
+//! Invariant: every wait for a reply has a time limit. When the sleeve exits, open connections are closed, so that
+//! clients notice.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream as StdStream;
@@ -38,7 +38,7 @@ pub(crate) struct Envelope {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum SleeveRequest {
-    /// Stop the enclave in order.
+    /// Stop the enclave cleanly.
     Stop {
         /// How long it may take, in milliseconds; default: the manifest's limit.
         grace_ms: Option<u64>,

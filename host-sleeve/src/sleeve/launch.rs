@@ -63,7 +63,7 @@ pub(super) struct Launched {
     pub(super) console: Option<JoinHandle<()>>,
     /// Tasks that are aborted when the run ends.
     pub(super) tasks: JoinSet<()>,
-    /// The record, for those who watch it.
+    /// The record, for the tasks that watch it.
     pub(super) shown: watch::Sender<Record>,
     /// The last status from before it was ready.
     pub(super) starting: Option<Status>,

@@ -264,7 +264,7 @@ impl Lifecycle {
     fn stop(&mut self, why: String, grace: Option<Duration>, now: Instant) -> Vec<Act> {
         let grace = grace.unwrap_or(self.limits.stop + STOP_MARGIN);
         match self.phase {
-            // No supervisor is listening yet that could stop in order, and no service is running.
+            // No supervisor is listening yet that could stop cleanly, and no service is running.
             Phase::Booting => self.kill(Verdict::killed(why), now),
             Phase::Up => {
                 self.phase = Phase::Stopping { until: now + grace };

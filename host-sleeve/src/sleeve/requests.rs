@@ -1,8 +1,8 @@
 //! Serves the requests of other `host-sleeve` commands, over `sleeve.sock`.
 //!
 //! Invariant: only the enclave's own user can connect, because no other user can access the directory; even so everything
-//! is bounded, and a client that hangs delays no other. When the sleeve exits, open connections are closed, which tells
-//! clients that it is gone.
+//! is bounded, and a client that hangs delays no other. When the sleeve exits, open connections are closed, so that
+//! clients notice.
 
 use std::convert::Infallible;
 use std::os::unix::net::UnixListener as StdListener;
