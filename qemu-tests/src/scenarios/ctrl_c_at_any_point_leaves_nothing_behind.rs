@@ -47,7 +47,7 @@ fn host(lab: &mut Lab) -> Outcome {
         await_moment(&folder, moment)?;
         web.signal(Signal::INT)?;
         if moment == ("log", "here") {
-            // It is being stopped in order, which this service ignores.
+            // It is being stopped by its stop signal, which this service ignores.
             web.until("the start of the stop", || {
                 Ok((web.inspect()?.pointer("/status/state") == Some(&"stopping".into())).then_some(()))
             })?;

@@ -54,8 +54,8 @@ fn panics(lab: &mut Lab) -> Outcome {
 }
 
 fn no_entropy(lab: &mut Lab) -> Outcome {
-    // Nothing here can make the processor's instructions fail. This machine believes to be another platform, whose generator it
-    // lacks.
+    // Nothing here can make the processor's instructions fail. This machine is made to believe that it is another platform,
+    // whose generator it lacks.
     let reason = "the kernel's hardware generator is \"none\", but on Nitro it must be \"nsm-hwrng\"";
     fatal(lab, &Release::default().with_trial("nitro"), "entropy", reason)
 }
