@@ -113,10 +113,10 @@ fn process_in(folder: &Path) -> Option<u32> {
 
 fn guest(_args: &[String]) -> ExitCode {
     // A caught signal that nothing reads is ignored.
-    let lived = catch(Signal::TERM).and_then(|_ignored| {
+    let result = catch(Signal::TERM).and_then(|_ignored| {
         let mut never = catch(Signal::USR1)?;
         print(b"here\n")?;
         never.wait()
     });
-    if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

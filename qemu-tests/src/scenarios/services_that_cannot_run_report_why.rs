@@ -245,8 +245,8 @@ fn repair() -> std::io::Result<()> {
 }
 
 fn idle(_args: &[String]) -> ExitCode {
-    let lived = catch(Signal::TERM).and_then(|mut term| term.wait());
-    if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let result = catch(Signal::TERM).and_then(|mut term| term.wait());
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn at_once(lab: &mut Lab) -> Outcome {
