@@ -263,7 +263,7 @@ pub struct View {
     /// The writable paths in a root that is mounted read-only; `None` leaves the root writable.
     pub writable: Option<Vec<String>>,
     /// Paths that are bind-mounted over themselves before anything else, so that no process in this view can rename,
-    /// remove or replace them. A folder comes before its contents.
+    /// remove or replace them. A directory comes before its contents.
     pub pinned: Vec<String>,
     /// Files mounted into the root.
     pub files: Vec<File>,

@@ -64,12 +64,12 @@ fn run(lab: &mut Lab) -> Outcome {
     let image = lab.image(MANIFEST)?;
     let disk = disk(lab);
     let args = ["run", path_str(&image)?, "--name", "web"];
-    // There is space for the folder alone, and for the folder and its lock.
+    // There is space for the directory alone, and for the directory and its lock.
     for options in [FULL, "size=4k,nr_inodes=3"] {
         let sleeve = lab.sleeve(&args).env("CLOISTER_RUNTIME_DIR", path_str(&disk)?);
         let (finished, left) = sleeve.finish_on_disk(&disk, options)?;
         reports_full(&finished, &disk)?;
-        expect_eq(&left, &Vec::new(), "what is left in the runtime folder")?;
+        expect_eq(&left, &Vec::new(), "what is left in the runtime directory")?;
     }
     let sleeve = lab.sleeve(&args).env("CLOISTER_CACHE", path_str(&disk)?);
     let (finished, left) = sleeve.finish_on_disk(&disk, LITTLE)?;
@@ -106,7 +106,7 @@ fn disk(lab: &Lab) -> PathBuf {
 
 fn nothing_in(folder: &Path) -> Result<(), Failure> {
     let left: Vec<PathBuf> = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    expect_eq(&left, &Vec::new(), "what is left in the runtime folder")
+    expect_eq(&left, &Vec::new(), "what is left in the runtime directory")
 }
 
 fn guest(_args: &[String]) -> ExitCode {

@@ -98,7 +98,7 @@ fn guest(_args: &[String]) -> ExitCode {
 /// `AF_VSOCK` of `linux/socket.h`.
 const VSOCK: u16 = 40;
 
-/// The sorted names in a folder, if it can be read.
+/// The sorted names in a directory, if it can be read.
 fn names(folder: &str) -> Option<Vec<String>> {
     let mut names: Vec<String> =
         fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
@@ -234,7 +234,7 @@ fn confined(args: &[String]) -> ExitCode {
     if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Creates two folders that any user may write by their mode, so that the mode is not the reason for a refusal.
+/// Creates two directories that any user may write by their mode, so that the mode is not the reason for a refusal.
 fn open_up() -> std::io::Result<()> {
     for folder in ["/etc/open", "/var/open"] {
         fs::create_dir(folder)?;

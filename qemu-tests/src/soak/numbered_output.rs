@@ -17,7 +17,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::guest::{MACHINE, print};
 
-/// The folder of the notes: in the root that all services share, which outlives them.
+/// The directory of the notes: in the root that all services share, which outlives them.
 const NOTES: &str = "/var";
 
 /// A note's length in bytes: three numbers of twenty digits and their separators, written at once.

@@ -52,9 +52,9 @@ struct Holdings {
 pub(crate) struct StandIn {
     holdings: Arc<Mutex<Holdings>>,
     off: watch::Sender<Option<State>>,
-    /// A folder that replaces `/proc`.
+    /// A directory that replaces `/proc`.
     proc: PathBuf,
-    /// A folder that replaces the services' cgroups.
+    /// A directory that replaces the services' cgroups.
     cgroups: PathBuf,
     to_supervisor: Arc<Mutex<Option<mpsc::UnboundedSender<Outgoing>>>>,
     /// Reports of starts that are held back, if they are.
