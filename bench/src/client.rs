@@ -33,7 +33,7 @@ pub enum Route {
 
 /// A connection to a service, in chunks if its other end is the supervisor's ingress.
 #[derive(Debug)]
-pub struct Talk {
+pub struct Connection {
     stream: Stream,
     /// The state of reading chunks.
     chunks: Option<Decoder>,
@@ -41,7 +41,7 @@ pub struct Talk {
     head: Vec<u8>,
 }
 
-impl Talk {
+impl Connection {
     /// A connection to a service at the other end of `stream`.
     #[must_use]
     pub const fn plain(stream: Stream) -> Self {
@@ -95,48 +95,48 @@ impl Talk {
 
 impl Route {
     /// Connects.
-    async fn connect(&self) -> io::Result<Talk> {
+    async fn connect(&self) -> io::Result<Connection> {
         match self {
-            Self::Vsock(socket, port) => Ok(Talk::plain(dial(socket, *port).await?)),
-            Self::Ingress(socket, port) => Talk::by_ingress(dial(socket, *port).await?),
-            Self::Published(address) => Ok(Talk::plain(Stream::connect_tcp(*address).await?)),
+            Self::Vsock(socket, port) => Ok(Connection::plain(dial(socket, *port).await?)),
+            Self::Ingress(socket, port) => Connection::by_ingress(dial(socket, *port).await?),
+            Self::Published(address) => Ok(Connection::plain(Stream::connect_tcp(*address).await?)),
         }
     }
 
     /// Bytes per second into the guest.
     pub async fn upload(&self, bytes: u64) -> io::Result<f64> {
-        let mut talk = self.connect().await?;
+        let mut connection = self.connect().await?;
         let start = Instant::now();
-        talk.send(&request(SINK, bytes)).await?;
+        connection.send(&request(SINK, bytes)).await?;
         let piece = vec![b'x'; 256 * 1024];
         let mut left = bytes;
         while left > 0 {
             let next = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            talk.send(piece.get(..next).unwrap_or_default()).await?;
+            connection.send(piece.get(..next).unwrap_or_default()).await?;
             left = left.saturating_sub(u64::try_from(next).unwrap_or(left));
         }
-        exactly(&mut talk, 1).await?;
+        exactly(&mut connection, 1).await?;
         Ok(rate(bytes, start))
     }
 
     /// Bytes per second out of the guest.
     pub async fn download(&self, bytes: u64) -> io::Result<f64> {
-        let mut talk = self.connect().await?;
+        let mut connection = self.connect().await?;
         let start = Instant::now();
-        talk.send(&request(SOURCE, bytes)).await?;
-        exactly(&mut talk, bytes).await?;
+        connection.send(&request(SOURCE, bytes)).await?;
+        exactly(&mut connection, bytes).await?;
         Ok(rate(bytes, start))
     }
 
     /// Milliseconds of each of `count` round trips on one connection.
     pub async fn round_trips(&self, count: u32) -> io::Result<Vec<f64>> {
-        let mut talk = self.open_echo().await?;
+        let mut connection = self.open_echo().await?;
         let ping = [b'p'; SMALL];
         let mut samples = Vec::new();
         for _ in 0..count {
             let start = Instant::now();
-            talk.send(&ping).await?;
-            exactly(&mut talk, 64).await?;
+            connection.send(&ping).await?;
+            exactly(&mut connection, 64).await?;
             samples.push(start.elapsed().as_secs_f64() * 1000.0);
         }
         Ok(samples)
@@ -162,11 +162,11 @@ impl Route {
     }
 
     /// A connection that has sent one request and received the response.
-    pub async fn open_echo(&self) -> io::Result<Talk> {
-        let mut talk = self.connect().await?;
-        talk.send(&[ECHO, b'?']).await?;
-        exactly(&mut talk, 1).await?;
-        Ok(talk)
+    pub async fn open_echo(&self) -> io::Result<Connection> {
+        let mut connection = self.connect().await?;
+        connection.send(&[ECHO, b'?']).await?;
+        exactly(&mut connection, 1).await?;
+        Ok(connection)
     }
 }
 
@@ -188,10 +188,10 @@ fn request(what: u8, bytes: u64) -> Vec<u8> {
 }
 
 /// Reads `left` bytes, the whole response.
-async fn exactly(talk: &mut Talk, mut left: u64) -> io::Result<()> {
+async fn exactly(connection: &mut Connection, mut left: u64) -> io::Result<()> {
     let mut piece = vec![0; 256 * 1024];
     while left > 0 {
-        let got = talk.recv(&mut piece).await?;
+        let got = connection.recv(&mut piece).await?;
         if got == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -18,11 +18,11 @@ pub mod wire;
 /// One target.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Its name, and that of its libFuzzer program and of its folder in `corpus/`.
+    /// Its name, and that of its libFuzzer program and of its directory in `corpus/`.
     pub name: &'static str,
     /// Runs it on one input.
     pub run: fn(&[u8]),
-    /// Folders with further seeds, from the project's root.
+    /// Directories with further seeds, from the project's root.
     pub seeds: &'static [&'static str],
 }
 

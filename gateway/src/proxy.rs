@@ -1,4 +1,4 @@
-//! The header of the PROXY protocol, version 2, which tells a service its client's address.
+//! The header of the PROXY protocol, version 2, which passes the client's address to a service.
 //!
 //! Invariant: it is sent before all data, and only if the manifest requests it. The format is section 2.2 of
 //! `proxy-protocol.txt` (haproxy.org). The host reports the address, which is therefore not trustworthy.

@@ -14,7 +14,7 @@ use cloister_image::ramdisk;
 use cloister_image::tree::Content;
 use cloister_manifest::Manifest;
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, ErrorContext, Result};
 
 /// The hint for an unusable image.
 const AGAIN: &str = "`host-sleeve build` creates an enclave image; a damaged one must be built again";
@@ -130,7 +130,7 @@ impl EifFile {
     /// Reads the whole file at `path`, once.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let blob = File::open(path).and_then(Blob::whole);
-        let blob = blob.doing(|| format!("cannot read {}", path.display()))?;
+        let blob = blob.context(|| format!("cannot read {}", path.display()))?;
         let opened = Eif::open(blob.content()).and_then(|file| Ok((eif::explain(&file)?, file)));
         let (explanation, file) = opened.map_err(|error| {
             unusable(path)
@@ -144,7 +144,7 @@ impl EifFile {
     pub(crate) fn copy(&self, out: &mut impl Write) -> Result<()> {
         let mut out = Hashed::new(out);
         io::copy(&mut self.content.reader(), &mut out)
-            .doing(|| format!("cannot copy {}", self.path.display()))?;
+            .context(|| format!("cannot copy {}", self.path.display()))?;
         if out.digest() == self.explanation.digest {
             return Ok(());
         }

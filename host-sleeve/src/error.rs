@@ -240,13 +240,13 @@ impl StdError for Link {
 }
 
 /// Turns a system error into a host error that states the failed operation.
-pub(crate) trait Doing<T> {
+pub(crate) trait ErrorContext<T> {
     /// `what` is the complete message: `cannot write /x`.
-    fn doing(self, what: impl FnOnce() -> String) -> Result<T>;
+    fn context(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 
-impl<T, E: Into<std::io::Error>> Doing<T> for std::result::Result<T, E> {
-    fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
+impl<T, E: Into<std::io::Error>> ErrorContext<T> for std::result::Result<T, E> {
+    fn context(self, what: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| {
             let error = error.into();
             let hint = hint_for(&error);
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn a_full_disk_gets_a_hint() {
         let full = Err::<(), _>(std::io::Error::from(std::io::ErrorKind::StorageFull));
-        let error = full.doing(|| "cannot write /x".to_owned()).unwrap_err();
+        let error = full.context(|| "cannot write /x".to_owned()).unwrap_err();
         assert!(error.details().hint.as_deref().unwrap().contains("free disk space"));
     }
 

@@ -6,7 +6,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, ErrorContext, Result};
 
 /// The variable with the directory of the OS release.
 const OS_VARIABLE: &str = "CLOISTER_OS";
@@ -46,7 +46,7 @@ pub(crate) fn cache(part: &str) -> Result<PathBuf> {
         Error::host("there is no directory for the cache").hint(format!("set HOME or {CACHE_VARIABLE}"))
     })?;
     let directory = base.join(part);
-    std::fs::create_dir_all(&directory).doing(|| format!("cannot create {}", directory.display()))?;
+    std::fs::create_dir_all(&directory).context(|| format!("cannot create {}", directory.display()))?;
     Ok(directory)
 }
 

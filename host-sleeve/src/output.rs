@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use serde::Serialize;
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, ErrorContext, Result};
 
 /// Receives messages.
 type Sink = Box<dyn FnMut(&[u8]) + Send>;
@@ -137,7 +137,7 @@ pub(crate) fn truncate(text: &str, max: usize) -> String {
 pub(crate) fn quiet_if_gone(result: io::Result<()>) -> Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.doing(|| "cannot write to standard output".to_owned()),
+        other => other.context(|| "cannot write to standard output".to_owned()),
     }
 }
 

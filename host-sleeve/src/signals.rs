@@ -8,7 +8,7 @@ use std::fs;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::error::{Doing, Result};
+use crate::error::{ErrorContext, Result};
 
 /// Where the kernel lists the ignored signals of this process, one bit each (`proc_pid_status(5)`, `SigIgn`).
 const STATUS: &str = "/proc/self/status";
@@ -41,7 +41,7 @@ impl Signals {
             let number = u32::try_from(kind.as_raw_value()).unwrap_or_default();
             let is_ignored = ignored & 1_u64.unbounded_shl(number.saturating_sub(1)) != 0;
             let listening = (!is_ignored).then(|| signal(kind)).transpose();
-            listening.doing(|| "cannot install a signal handler".to_owned())
+            listening.context(|| "cannot install a signal handler".to_owned())
         };
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,

@@ -1,5 +1,5 @@
-//! An init with a failure injected, which `/trial` selects, for the scenarios that check how the machine shuts down then; or
-//! with a second process that sends signals on behalf of services, as no service can.
+//! An init for scenarios: the word in `/trial` selects a failure to inject, to check how the machine then shuts down, or
+//! starts a process that sends signals on behalf of services, which cannot signal processes other than their own.
 //!
 //! Invariant: it is never shipped. It only adds the stages `first`, `pretend`, `freeze` and `late` to the real table.
 
@@ -136,7 +136,7 @@ fn descriptors(pid: Pid) -> io::Result<String> {
     targets.collect()
 }
 
-/// The supervisor runs by now.
+/// Runs after every other stage: the supervisor is running.
 #[expect(clippy::panic, reason = "the effect of a panic of PID 1 is what is tested")]
 fn late(_: &mut Boot) -> Result<String, BootError> {
     match trial().as_str() {

@@ -51,7 +51,7 @@ fn servant() -> Result<(), Box<dyn Error>> {
     drop(root);
     print(&format!("servant: names in the root: {names}"));
     print(&format!("servant: working directory: {:?}", rustix::process::getcwd(Vec::new())?));
-    print(&format!("servant: making a folder: {:?}", rustix::fs::mkdir("/folder", Mode::RWXU).err()));
+    print(&format!("servant: making a directory: {:?}", rustix::fs::mkdir("/directory", Mode::RWXU).err()));
     for path in ["/proc/self/status", "/dev/null", "/sys/fs/cgroup", "/sbin/supervisor", "/../init", "/tmp"] {
         let opened = rustix::fs::open(path, OFlags::RDONLY, Mode::empty()).err();
         print(&format!("servant: opening {path}: {opened:?}"));

@@ -40,7 +40,7 @@ const IDENTITY: &str = "index=on,nfs_export=on";
 const FIRST_BYTES: u64 = 64 * 1024;
 
 /// The minimum number of files: the overlay's own directories, and a service's few sockets and pid files if the manifest gives
-/// it next to no bytes.
+/// it almost no bytes.
 const MIN_FILES: u64 = 1024;
 
 /// Why the root cannot be assembled.
@@ -63,7 +63,7 @@ impl std::fmt::Display for RootError {
 
 impl std::error::Error for RootError {}
 
-/// Stage `root`: assembles the root at [`ROOT`], with next to no space for the writes of services.
+/// Stage `root`: assembles the root at [`ROOT`], with minimal space for the writes of services.
 pub fn assemble(_: &mut Boot) -> Result<String, BootError> {
     let lower = mount().map_err(BootError::Root)?;
     Ok(if lower == LOWER { "EROFS" } else { "tree" }.to_owned())

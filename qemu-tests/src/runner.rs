@@ -20,7 +20,7 @@ const JOBS: usize = 2;
 /// QEMU and the build of its image need as much again.
 const MEMORY_EACH: u64 = 2 << 20;
 
-/// Where `scripts/build` puts the guest's programs, next to the folder that it fills.
+/// Where `scripts/build` puts the guest's programs, next to the directory that it fills.
 const GUEST: &str = "x86_64-unknown-linux-musl/guest";
 
 /// A parsed command line.
@@ -105,7 +105,7 @@ impl Plan {
         if list {
             return Ok(Self::List(choice));
         }
-        let dist = dist.ok_or("--dist is missing: the folder that scripts/build fills")?;
+        let dist = dist.ok_or("--dist is missing: the directory that scripts/build fills")?;
         let probe = probe.ok_or("--probe is missing: the static guest half")?;
         let inputs = inputs.ok_or("--inputs is missing: the script that makes real images")?;
         let guest = guest.unwrap_or_else(|| dist.with_file_name(GUEST));

@@ -3,7 +3,7 @@
 //! Invariant: everything that must survive it is stored by init, so that it may crash at any instruction and its
 //! successor continues. It neither starts nor reaps processes: it requests that from [init](cloister_wire::hold).
 //!
-//! | folder | job |
+//! | directory | job |
 //! |---|---|
 //! | [`core`] | one event at a time: decide, store, perform, publish |
 //! | [`launcher`] | the process graph: order, readiness, restarts, shutdown; pure |

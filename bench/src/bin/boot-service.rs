@@ -1,7 +1,7 @@
-//! The service of the boot benchmark: it answers every connection with three times of the guest's clock.
+//! The service of the boot benchmark: it answers every connection with three timestamps of the guest's clock.
 //!
-//! Invariant: the same program on the same root, regardless of the init. If it may open a vsock it is reached over it, without
-//! a relay; in an enclave it may not, and is reached through ingress.
+//! Invariant: the same program on the same root, regardless of the init. Where vsock sockets are allowed, it is reached over
+//! vsock without a relay; in an enclave they are refused, and it is reached through ingress.
 
 use std::io::{self, Write};
 use std::net::TcpListener;

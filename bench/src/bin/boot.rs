@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use cloister_bench::client::{self, Talk};
+use cloister_bench::client::{self, Connection};
 use cloister_bench::figures::{median, table};
 use cloister_bench::machine::{Machine, Parts};
 use cloister_bench::ports;
@@ -148,18 +148,18 @@ async fn boot(parts: &Parts, variant: Variant) -> io::Result<Boot> {
 
 /// Sends one request to the service: returns its line, and the time at which the first byte arrived.
 async fn request(machine: &Machine, variant: Variant) -> io::Result<(String, Instant)> {
-    let mut talk = if variant == Variant::Cloister {
-        let mut talk =
-            Talk::by_ingress(client::dial(&machine.vsock(), cloister_wire::ports::INGRESS).await?)?;
-        talk.open().await?;
-        talk
+    let mut connection = if variant == Variant::Cloister {
+        let mut connection =
+            Connection::by_ingress(client::dial(&machine.vsock(), cloister_wire::ports::INGRESS).await?)?;
+        connection.open().await?;
+        connection
     } else {
-        Talk::plain(client::dial(&machine.vsock(), ports::RAW).await?)
+        Connection::plain(client::dial(&machine.vsock(), ports::RAW).await?)
     };
     let (mut line, mut answered) = (Vec::new(), None);
     while !line.ends_with(b"\n") && line.len() < LONGEST_LINE {
         let mut piece = [0; LONGEST_LINE];
-        let count = talk.recv(&mut piece).await?;
+        let count = connection.recv(&mut piece).await?;
         answered.get_or_insert_with(Instant::now);
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

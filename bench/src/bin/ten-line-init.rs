@@ -1,6 +1,6 @@
-//! The init with which Cloister's is compared: it mounts what a service needs and executes the service.
+//! The init that Cloister's is compared with: it mounts what a service needs and executes the service.
 //!
-//! It is the minimum for a service, and has nothing of what an enclave needs in addition.
+//! It is the minimum that a service needs; everything that an enclave needs in addition is missing.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;

@@ -32,7 +32,7 @@ pub struct Segment {
     pub length: u64,
 }
 
-/// Why a file's content could not be spooled. Different people must act on the two sides.
+/// Why a file's content could not be spooled. Which side failed determines who must act.
 #[derive(Debug)]
 pub enum SpoolError {
     /// The input ended early or could not be read.

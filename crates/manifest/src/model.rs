@@ -14,7 +14,7 @@ pub const VERSION: u32 = 1;
 /// use, and leaves space in the 1 MiB frame that carries a service's part of it, with its filter, to init.
 pub const MAX_BYTES: usize = 512 * 1024;
 
-/// The maximum number of services: init holds two log rings for each of them among its 128 stash entries.
+/// The maximum number of services: init holds two log rings for each of them among its 256 stash entries.
 pub const MAX_SERVICES: usize = 60;
 
 /// The maximum number of [pinned](Root::pinned) paths: each is a mount in every service's view, created anew at each start.
@@ -90,7 +90,7 @@ pub struct Manifest {
     pub control: Control,
     /// Time limit for stopping the whole enclave, in milliseconds; what still runs then is killed.
     pub stop_timeout_ms: u64,
-    /// Whether the image is for development: it measures differently and allows `exec`.
+    /// Whether the image is for development. The builder accepts only `false` so far.
     pub debug: bool,
 }
 

@@ -23,7 +23,7 @@ pub struct Entrance {
 #[derive(Debug)]
 enum Users {
     Host,
-    /// Processes of services, looked up in this `/proc` folder.
+    /// Processes of services, looked up in this `/proc` directory.
     Services(PathBuf),
     Anyone,
 }

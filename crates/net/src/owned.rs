@@ -113,9 +113,9 @@ impl OwnedPort {
         let (mut last, mut taken) = (None, None);
         for address in LOOPBACKS.map(|ip| SocketAddr::new(ip, self.number)) {
             match look_up(address, owner)? {
-                Place::Free => {}
-                Place::Taken(by) => taken = taken.or(Some(NotReached::Taken(address, by))),
-                Place::Owned => match dial(address).await {
+                Occupancy::Free => {}
+                Occupancy::Taken(by) => taken = taken.or(Some(NotReached::Taken(address, by))),
+                Occupancy::Owned => match dial(address).await {
                     Ok(stream) => {
                         let known = Known { address, owner, valid_until: Instant::now() + CACHE_TIME };
                         if self.is_owned(&stream, known)? {
@@ -165,20 +165,20 @@ impl OwnedPort {
     }
 }
 
-/// The listener on an address.
-enum Place {
+/// Who listens on an address.
+enum Occupancy {
     Free,
     Owned,
     Taken(Option<u64>),
 }
 
-fn look_up(address: SocketAddr, owner: u64) -> io::Result<Place> {
-    let Some(listener) = with_diag(|diag| diag.listener(address))? else { return Ok(Place::Free) };
+fn look_up(address: SocketAddr, owner: u64) -> io::Result<Occupancy> {
+    let Some(listener) = with_diag(|diag| diag.listener(address))? else { return Ok(Occupancy::Free) };
     let owns = |socket: &Socket| socket.cgroup == Some(owner);
     if owns(&listener) && Diag::all_sharing(&listener, owns)? {
-        return Ok(Place::Owned);
+        return Ok(Occupancy::Owned);
     }
-    Ok(Place::Taken(listener.cgroup.filter(|_| !owns(&listener))))
+    Ok(Occupancy::Taken(listener.cgroup.filter(|_| !owns(&listener))))
 }
 
 /// Runs a query on this thread's socket. A socket that failed is not used again.

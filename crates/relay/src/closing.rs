@@ -1,4 +1,4 @@
-//! Closing both sides of a connection that did not end in order.
+//! Closing both sides of a connection that did not end cleanly.
 //!
 //! Invariant: bytes already accepted are still delivered, and neither peer can mistake the break for an orderly end. A TCP peer
 //! sees a reset after the bytes in flight to it; the other end of the boundary reads [`chunks::BREAK`], or finds no last chunk.
@@ -15,7 +15,7 @@ use cloister_net::scratch;
 /// answers within one round trip, so only a peer that hangs or is gone runs into this limit.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// What remains to be done for the two sockets of a connection that did not end in order.
+/// What remains to be done for the two sockets of a connection that did not end cleanly.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Closing {
     /// Whether to send a break on the boundary and wait there until the other end has closed.

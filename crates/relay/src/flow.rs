@@ -255,8 +255,8 @@ impl Flow {
 
     /// Puts the lead at the front of `buffer` and returns its length. A lead that does not fit goes on its own.
     fn put_lead(&mut self, buffer: &mut [u8]) -> usize {
-        let room = buffer.len().saturating_sub(HEADER.saturating_add(CHUNK_LIMIT));
-        match buffer.get_mut(..self.lead.len()).filter(|place| place.len() <= room) {
+        let space = buffer.len().saturating_sub(HEADER.saturating_add(CHUNK_LIMIT));
+        match buffer.get_mut(..self.lead.len()).filter(|place| place.len() <= space) {
             Some(place) => place.copy_from_slice(&self.lead),
             None => self.held = std::mem::take(&mut self.lead),
         }

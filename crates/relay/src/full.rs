@@ -98,8 +98,8 @@ fn wrap(owed: &mut usize, payload: &mut usize, from: &Stream, pipe: &mut Loan) -
     loop {
         if *owed == 0 {
             let count = from.readable().unwrap_or(0).min(CHUNK_LIMIT);
-            let room = MAX_REQUEST.saturating_sub(pipe.inside()).saturating_sub(HEADER);
-            if count == 0 || count > room || !put_header(pipe, count)? {
+            let space = MAX_REQUEST.saturating_sub(pipe.inside()).saturating_sub(HEADER);
+            if count == 0 || count > space || !put_header(pipe, count)? {
                 return Ok(());
             }
             *owed = count;

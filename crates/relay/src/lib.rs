@@ -1,7 +1,7 @@
-//! The one relay between two byte streams: host and enclave carry every connection with it.
+//! The one relay between two byte streams: host and enclave forward every connection through it.
 //!
 //! Invariant: every byte is forwarded exactly once and in order, an orderly end arrives as an orderly end and a broken
-//! connection as a reset, and an idle connection costs its two sockets and a few hundred bytes of memory. The relay knows no
+//! connection as a reset, and an idle connection costs its two sockets and a few hundred bytes of memory. The relay has no
 //! policy: its callers decide who may connect to what, and what is counted. The sockets come from [`cloister_net`].
 //!
 //! | module | what it is |

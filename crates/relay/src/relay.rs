@@ -94,7 +94,7 @@ pub enum Side {
 /// Why a relay ended.
 #[derive(Debug)]
 pub enum End {
-    /// Both directions ended in order.
+    /// Both directions reached an orderly end.
     Finished,
     /// No byte arrived within the deadline for the first one.
     NoData,

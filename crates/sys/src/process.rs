@@ -69,10 +69,10 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// `CLONE_NEWPID` of `linux/sched.h`: the child is process 1 of a PID namespace of its own (`pid_namespaces(7)`).
 const CLONE_NEWPID: u64 = 0x2000_0000;
 
-/// Forks a child that is a member of the cgroup v2 folder `cgroup` from its first instruction on.
+/// Forks a child that is a member of the cgroup v2 directory `cgroup` from its first instruction on.
 ///
 /// Errors: `Unsupported` in a process with more than one thread, whose locks the copy could never release, or without
-/// `/proc`; `EBUSY` and `EOPNOTSUPP` if the folder is not a cgroup for processes; `EAGAIN` at a limit on processes.
+/// `/proc`; `EBUSY` and `EOPNOTSUPP` if the directory is not a cgroup for processes; `EAGAIN` at a limit on processes.
 pub fn fork_into(cgroup: impl AsFd) -> io::Result<Fork> {
     clone_into(cgroup, 0)
 }

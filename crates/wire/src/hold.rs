@@ -11,7 +11,7 @@
 //! Output pipes: init creates a pipe for stdout and one for stderr of each process, and keeps their read ends. Each
 //! output stream also has a log history: a memfd that init creates on first request and keeps. The supervisor moves
 //! bytes with `splice(pipe → memfd)`. The file position, which the kernel advances in the same call and which init's
-//! copy of the descriptor shares, tells how much arrived even if the supervisor dies before it records that.
+//! copy of the descriptor shares, shows how much arrived even if the supervisor dies before it records that.
 
 use serde::{Deserialize, Serialize};
 
@@ -263,7 +263,7 @@ pub struct View {
     /// The writable paths in a root that is mounted read-only; `None` leaves the root writable.
     pub writable: Option<Vec<String>>,
     /// Paths that are bind-mounted over themselves before anything else, so that no process in this view can rename,
-    /// remove or replace them. A folder comes before its contents.
+    /// remove or replace them. A directory comes before its contents.
     pub pinned: Vec<String>,
     /// Files mounted into the root.
     pub files: Vec<File>,

@@ -7,7 +7,7 @@ pub const CONTROL: u32 = 17000;
 /// Output of the services: [`crate::logs`].
 pub const LOGS: u32 = 17001;
 
-/// Idle connections the host keeps open for outgoing traffic.
+/// Reserved for outgoing traffic: nothing listens on it yet.
 pub const EGRESS: u32 = 17002;
 
 /// One connection for each client connection: [`crate::ingress`].

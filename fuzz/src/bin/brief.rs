@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! brief ROOT SECONDS [TARGET…]     each target for that long; findings are written to ROOT/fuzz/artifacts
-//! brief ROOT --seeds TARGET        the folders of a target's seeds, one per line
+//! brief ROOT --seeds TARGET        the directories of a target's seeds, one per line
 //! brief ROOT --list                the targets' names
 //! brief ROOT --input TARGET FILE   runs a single input
 //! ```
@@ -126,13 +126,13 @@ fn fnv(hash: u64, byte: &u8) -> u64 {
     (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
 }
 
-/// Folders of seeds: the target's corpus, then other test data of the project.
+/// Directories of seeds: the target's corpus, then other test data of the project.
 fn folders(root: &Path, target: &Target) -> Vec<PathBuf> {
     let own = root.join("fuzz/corpus").join(target.name);
     std::iter::once(own).chain(target.seeds.iter().map(|folder| root.join(folder))).collect()
 }
 
-/// The files of those folders, sorted by path.
+/// The files of those directories, sorted by path.
 fn corpus(root: &Path, target: &Target) -> Vec<Vec<u8>> {
     let entries = folders(root, target).into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();

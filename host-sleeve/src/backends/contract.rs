@@ -115,7 +115,7 @@ pub(crate) trait Deployment: Machine {
 /// How a machine exited, as seen from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MachineExit {
-    /// It powered off in order, from inside.
+    /// It powered off cleanly, from inside.
     PoweredOff {
         /// The last output of the machine's programs, if any.
         output: Option<String>,

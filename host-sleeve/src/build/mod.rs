@@ -23,7 +23,7 @@ use cloister_manifest::Manifest;
 use cloister_manifest::source;
 
 use crate::backends::size;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, ErrorContext, Result};
 use crate::install;
 use crate::output;
 use crate::registry::{self, Access, Event};
@@ -234,7 +234,7 @@ impl std::error::Error for Below {
 
 /// The absolute path of an output.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).doing(|| format!("cannot resolve {}", path.display()))
+    std::path::absolute(path).context(|| format!("cannot resolve {}", path.display()))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use cloister_image::digest::Digest;
 use cloister_image::swap::{self, Before};
 use tempfile::NamedTempFile;
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, ErrorContext, Result};
 use crate::output;
 
 use super::order::{Order, Refusal};
@@ -105,14 +105,14 @@ struct OutputFile {
 impl Output for OutputFile {
     fn publish(&mut self) -> Result<()> {
         let placed = swap::place(self.file.path(), &self.path);
-        self.placed = Some(placed.doing(|| format!("cannot write {}", self.path.display()))?);
+        self.placed = Some(placed.context(|| format!("cannot write {}", self.path.display()))?);
         Ok(())
     }
 
     fn take_back(&mut self) -> Result<()> {
         let Some(before) = self.placed.take() else { return Ok(()) };
         let taken = swap::take_back(self.file.path(), &self.path, before);
-        taken.doing(|| format!("cannot restore {}", self.path.display()))
+        taken.context(|| format!("cannot restore {}", self.path.display()))
     }
 }
 
@@ -153,16 +153,16 @@ fn measurements_path(output: &Path) -> PathBuf {
 
 /// Writes a temporary file next to `path`, and makes it durable.
 fn file(path: &Path, write: impl FnOnce(&mut fs::File) -> Result<()>) -> Result<OutputFile> {
-    let doing = || format!("cannot write {}", path.display());
+    let context = || format!("cannot write {}", path.display());
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = NamedTempFile::new_in(parent).doing(doing)?;
+    let mut file = NamedTempFile::new_in(parent).context(context)?;
     write(file.as_file_mut()).map_err(|error| {
         let hint = error.details().hint.clone();
         let hint = hint.unwrap_or_else(|| "choose another path, or free disk space there".into());
-        Error::host(doing()).because(error).hint(hint)
+        Error::host(context()).because(error).hint(hint)
     })?;
-    file.as_file().set_permissions(Permissions::from_mode(0o644)).doing(doing)?;
-    file.as_file().sync_all().doing(doing)?;
+    file.as_file().set_permissions(Permissions::from_mode(0o644)).context(context)?;
+    file.as_file().sync_all().context(context)?;
     Ok(OutputFile { file, path: path.to_owned(), placed: None })
 }
 
@@ -208,7 +208,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (app, eif) = (dir.path().join("app.cloister"), dir.path().join("app.eif"));
         let write = |text: &'static str| {
-            file(&eif, move |out| out.write_all(text.as_bytes()).doing(String::new)).unwrap()
+            file(&eif, move |out| out.write_all(text.as_bytes()).context(String::new)).unwrap()
         };
         for old in [false, true] {
             let before = old.then(|| Artifact::open(&app).unwrap().digest());

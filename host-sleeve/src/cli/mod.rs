@@ -73,7 +73,7 @@ Examples:
     #[command(after_help = "Example:
   host-sleeve logs -f web")]
     Logs(Logs),
-    /// Stop enclaves in order, and kill those that do not stop in time
+    /// Stop enclaves cleanly, and kill those that do not stop in time
     #[command(after_help = "Example:
   host-sleeve stop web --grace 10s")]
     Stop(Stop),

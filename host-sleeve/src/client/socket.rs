@@ -1,7 +1,7 @@
 //! A connection to the sleeve of an enclave, over `sleeve.sock`.
 //!
-//! Invariant: every wait for a reply has a time limit. When the sleeve exits, open connections are closed, which tells clients
-//! that it is gone.
+//! Invariant: every wait for a reply has a time limit. When the sleeve exits, open connections are closed, so that
+//! clients notice.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream as StdStream;
@@ -11,7 +11,7 @@ use cloister_wire::control::{Reply, Request};
 use cloister_wire::frame::{self, Decoder, HOST_LIMIT};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, ErrorContext, Result};
 use crate::state::EnclaveDir;
 use crate::state::process::ProcessId;
 
@@ -38,7 +38,7 @@ pub(crate) struct Envelope {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum SleeveRequest {
-    /// Stop the enclave in order.
+    /// Stop the enclave cleanly.
     Stop {
         /// How long it may take, in milliseconds; default: the manifest's limit.
         grace_ms: Option<u64>,
@@ -77,22 +77,23 @@ impl Client {
 
     /// Sets the time limit for a reply.
     pub(crate) fn limit(&self, limit: Duration) -> Result<()> {
-        self.stream.set_read_timeout(Some(limit)).doing(|| "cannot set a time limit".to_owned())
+        self.stream.set_read_timeout(Some(limit)).context(|| "cannot set a time limit".to_owned())
     }
 
     /// Sends a request and waits for the reply.
     pub(crate) fn request(&mut self, request: SleeveRequest) -> Result<Reply> {
-        let doing = || "the sleeve does not respond".to_owned();
+        let context = || "the sleeve does not respond".to_owned();
         let envelope = Envelope { version: VERSION, ask: request };
-        let bytes = frame::encode(&envelope, HOST_LIMIT).map_err(std::io::Error::other).doing(doing)?;
-        self.stream.write_all(&bytes).doing(doing)?;
+        let bytes = frame::encode(&envelope, HOST_LIMIT).map_err(std::io::Error::other).context(context)?;
+        self.stream.write_all(&bytes).context(context)?;
         let mut buffer = vec![0; 16 * 1024];
         loop {
-            let reply = self.decoder.next_message::<Reply>().map_err(std::io::Error::other).doing(doing)?;
+            let reply =
+                self.decoder.next_message::<Reply>().map_err(std::io::Error::other).context(context)?;
             if let Some(reply) = reply {
                 return Ok(reply);
             }
-            match self.stream.read(&mut buffer).doing(doing)? {
+            match self.stream.read(&mut buffer).context(context)? {
                 0 => return Err(Error::enclave("the enclave ended before it replied")),
                 count => self.decoder.push(buffer.get(..count).unwrap_or_default()),
             }
@@ -106,8 +107,8 @@ impl Client {
         directory: &EnclaveDir,
         sleeve: Option<ProcessId>,
     ) -> Result<Option<ProcessId>> {
-        let doing = || "cannot wait for the sleeve".to_owned();
-        self.stream.set_read_timeout(None).doing(doing)?;
+        let context = || "cannot wait for the sleeve".to_owned();
+        self.stream.set_read_timeout(None).context(context)?;
         let mut buffer = [0; 64];
         while let Ok(1..) = self.stream.read(&mut buffer) {}
         Ok(directory.wait_end(sleeve, true))

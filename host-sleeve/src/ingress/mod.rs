@@ -41,26 +41,26 @@ const PAUSE: Duration = Duration::from_millis(25);
 /// the vsock device, which inherits the sleeve's limit. Returns the maximum number of concurrent clients, and prints a warning
 /// if that is less than the enclave could serve.
 pub(crate) fn prepare_for_clients() -> usize {
-    let room = connection_capacity(MAX_CLIENTS, RESERVED_DESCRIPTORS);
-    if let Some(warning) = limit_warning(room) {
+    let capacity = connection_capacity(MAX_CLIENTS, RESERVED_DESCRIPTORS);
+    if let Some(warning) = limit_warning(capacity) {
         output::note(&warning);
     }
-    room
+    capacity
 }
 
-fn limit_warning(room: usize) -> Option<String> {
-    (room < MAX_CLIENTS).then(|| {
+fn limit_warning(capacity: usize) -> Option<String> {
+    (capacity < MAX_CLIENTS).then(|| {
         format!(
-            "warning: the open files limit allows {room} concurrent clients, not {MAX_CLIENTS}; further clients wait to be accepted\n\
+            "warning: the open files limit allows {capacity} concurrent clients, not {MAX_CLIENTS}; further clients wait to be accepted\n\
              hint: raise the hard limit to {WANTED_DESCRIPTORS} (`ulimit -Hn`, `LimitNOFILE=` of a systemd unit)"
         )
     })
 }
 
 /// Serves every listener, each with its ingress port of the manifest, until the future is dropped. Open connections are closed
-/// then. `room` is the maximum number of concurrent clients.
-pub(crate) async fn run(listeners: Vec<(Listener, u16)>, room: usize, transport: Arc<dyn Transport>) {
-    let gates = Gate::divide(room, listeners.len());
+/// then. `capacity` is the maximum number of concurrent clients.
+pub(crate) async fn run(listeners: Vec<(Listener, u16)>, capacity: usize, transport: Arc<dyn Transport>) {
+    let gates = Gate::divide(capacity, listeners.len());
     let works = Arc::new(Works::new());
     let mut ports = JoinSet::new();
     for ((listener, port), gate) in listeners.into_iter().zip(gates) {

@@ -42,18 +42,18 @@ async fn publish(refusals: u32) -> (TcpStream, mpsc::UnboundedReceiver<UnixStrea
     (TcpStream::connect(port).await.unwrap(), connections)
 }
 
-/// Published ports with capacity for `room` clients, and the connections that reach the enclave through them.
+/// Published ports for at most `capacity` clients, and the connections that reach the enclave through them.
 fn publish_all<const N: usize>(
     ports: [u16; N],
     refusals: u32,
     kind: io::ErrorKind,
-    room: usize,
+    capacity: usize,
 ) -> ([SocketAddr; N], mpsc::UnboundedReceiver<UnixStream>) {
     let listeners = ports.map(|port| (Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap(), port));
     let addresses = listeners.each_ref().map(|(listener, _)| listener.tcp_address().unwrap());
     let (enclave, connections) = mpsc::unbounded_channel();
     let transport = Arc::new(Simulated { refusals: Mutex::new(refusals), kind, enclave });
-    drop(tokio::spawn(run(listeners.into(), room, transport)));
+    drop(tokio::spawn(run(listeners.into(), capacity, transport)));
     (addresses, connections)
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::app::App;
 use crate::backends::{Backend, Deployment, MachineLimits, Plan, leftovers, list, memory, size};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, ErrorContext, Result};
 use crate::ingress;
 use crate::logbook::rotating::Rotating;
 use crate::logbook::{CONSOLE, CONSOLE_LIMIT, SERVICES, SERVICES_LIMIT};
@@ -63,7 +63,7 @@ pub(super) struct Launched {
     pub(super) console: Option<JoinHandle<()>>,
     /// Tasks that are aborted when the run ends.
     pub(super) tasks: JoinSet<()>,
-    /// The record, for those who watch it.
+    /// The record, for the tasks that watch it.
     pub(super) shown: watch::Sender<Record>,
     /// The last status from before it was ready.
     pub(super) starting: Option<Status>,
@@ -248,7 +248,7 @@ fn start_tasks(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deploy
 
 fn open_log(directory: &EnclaveDir, name: &'static str, limit: u64) -> Result<Rotating> {
     let log = Rotating::create(directory.home().clone(), name, limit);
-    log.doing(|| format!("cannot write {}", directory.file(name).display()))
+    log.context(|| format!("cannot write {}", directory.file(name).display()))
 }
 
 /// Does blocking work on another thread, so that signals are handled meanwhile.

@@ -81,7 +81,7 @@ pub(crate) enum Event {
 
 /// An action for the sleeve to perform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Act {
+pub(crate) enum Action {
     /// Request the enclave to stop.
     RequestStop,
     /// Read the logs to their end.
@@ -156,7 +156,7 @@ impl Lifecycle {
     }
 
     /// Processes an event and returns the actions to perform.
-    pub(crate) fn on(&mut self, event: Event, now: Instant) -> Vec<Act> {
+    pub(crate) fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
             Event::Status(status) => self.on_status(&status, now),
             Event::FinalState(state) => {
@@ -198,14 +198,14 @@ impl Lifecycle {
         self.verdict.as_ref()
     }
 
-    fn on_status(&mut self, status: &Status, now: Instant) -> Vec<Act> {
+    fn on_status(&mut self, status: &Status, now: Instant) -> Vec<Action> {
         if status.state.is_final() {
             // The first final state counts: later states from a machine that keeps running are ignored.
             self.final_state.get_or_insert_with(|| status.state.clone());
             return match self.phase {
                 Phase::Booting | Phase::Up | Phase::Stopping { .. } => {
                     self.phase = Phase::Draining { seq: status.seq, until: now + DRAIN_LIMIT };
-                    vec![Act::Drain]
+                    vec![Action::Drain]
                 }
                 _ => Vec::new(),
             };
@@ -216,36 +216,36 @@ impl Lifecycle {
         }
         if matches!(self.phase, Phase::Stopping { .. }) && !matches!(status.state, State::Stopping { .. }) {
             // It has not received the request: the connection may have broken before it arrived.
-            return vec![Act::RequestStop];
+            return vec![Action::RequestStop];
         }
         let healthy = match status.state {
             State::Ready => true,
             State::Degraded { .. } => false,
             _ => return Vec::new(),
         };
-        let first = self.ready_by.take().map(|_| Act::Ready);
-        let changed = (std::mem::replace(&mut self.healthy, healthy) != healthy).then_some(Act::Changed);
+        let first = self.ready_by.take().map(|_| Action::Ready);
+        let changed = (std::mem::replace(&mut self.healthy, healthy) != healthy).then_some(Action::Changed);
         first.into_iter().chain(changed).collect()
     }
 
     /// Before the first status a deadline applies, and after the final state no reply is expected.
-    fn on_pulse(&mut self, replied: bool) -> Vec<Act> {
+    fn on_pulse(&mut self, replied: bool) -> Vec<Action> {
         let unresponsive = !replied && matches!(self.phase, Phase::Up | Phase::Stopping { .. });
         if std::mem::replace(&mut self.unresponsive, unresponsive) == unresponsive {
             return Vec::new();
         }
-        vec![if unresponsive { Act::Unresponsive } else { Act::Responsive }]
+        vec![if unresponsive { Action::Unresponsive } else { Action::Responsive }]
     }
 
-    fn on_drained(&mut self, now: Instant) -> Vec<Act> {
+    fn on_drained(&mut self, now: Instant) -> Vec<Action> {
         let Phase::Draining { seq, .. } = self.phase else {
             return Vec::new();
         };
         self.phase = Phase::PoweringOff { until: now + self.limits.power_off };
-        vec![Act::Seen(seq)]
+        vec![Action::Seen(seq)]
     }
 
-    fn on_ended(&mut self, ending: &MachineExit) -> Vec<Act> {
+    fn on_ended(&mut self, ending: &MachineExit) -> Vec<Action> {
         self.phase = Phase::Over;
         let final_state = self.final_state.take();
         let panic = self.panic.take();
@@ -261,14 +261,14 @@ impl Lifecycle {
         Vec::new()
     }
 
-    fn stop(&mut self, why: String, grace: Option<Duration>, now: Instant) -> Vec<Act> {
+    fn stop(&mut self, why: String, grace: Option<Duration>, now: Instant) -> Vec<Action> {
         let grace = grace.unwrap_or(self.limits.stop + STOP_MARGIN);
         match self.phase {
-            // No supervisor is listening yet that could stop in order, and no service is running.
+            // No supervisor is listening yet that could stop cleanly, and no service is running.
             Phase::Booting => self.kill(Verdict::killed(why), now),
             Phase::Up => {
                 self.phase = Phase::Stopping { until: now + grace };
-                vec![Act::RequestStop]
+                vec![Action::RequestStop]
             }
             Phase::Stopping { until } => {
                 self.phase = Phase::Stopping { until: until.min(now + grace) };
@@ -278,25 +278,25 @@ impl Lifecycle {
         }
     }
 
-    fn kill(&mut self, verdict: Verdict, now: Instant) -> Vec<Act> {
+    fn kill(&mut self, verdict: Verdict, now: Instant) -> Vec<Action> {
         match self.phase {
             Phase::Killing { .. } | Phase::Over => Vec::new(),
             _ => {
                 self.forced.get_or_insert(verdict);
                 self.phase = Phase::Killing { until: now + self.limits.kill };
-                vec![Act::Kill]
+                vec![Action::Kill]
             }
         }
     }
 
-    fn on_interrupt(&mut self, now: Instant) -> Vec<Act> {
+    fn on_interrupt(&mut self, now: Instant) -> Vec<Action> {
         match self.phase {
             Phase::Up => self.stop("interrupted".to_owned(), None, now),
             _ => self.kill(Verdict::interrupted(), now),
         }
     }
 
-    fn on_tick(&mut self, now: Instant) -> Vec<Act> {
+    fn on_tick(&mut self, now: Instant) -> Vec<Action> {
         match self.phase {
             Phase::Booting | Phase::Up => self.on_limits(now),
             Phase::Stopping { until } if now >= until => {
@@ -314,7 +314,7 @@ impl Lifecycle {
         }
     }
 
-    fn on_limits(&mut self, now: Instant) -> Vec<Act> {
+    fn on_limits(&mut self, now: Instant) -> Vec<Action> {
         let passed = |limit: Option<Instant>| limit.is_some_and(|at| now >= at);
         if passed(self.run_until) {
             let why = format!("it ran for {}", show_duration(self.limits.run.unwrap_or_default()));

@@ -4,11 +4,11 @@
 //! exits, regardless of the reason, nothing of the enclave is running and the record states how it ended.
 //!
 //! ```text
-//!   control (17000) ─┐                            ┌─ stop, seen → control
-//!   console ─────────┤                            ├─ drain → logs (17001)
-//!   machine ─────────┼─ events → lifecycle → acts ┼─ kill → machine
-//!   requests ────────┤                            ├─ record → state.json
-//!   signals, clock ──┘                            └─ report → the launching command
+//!   control (17000) ─┐                               ┌─ stop, seen → control
+//!   console ─────────┤                               ├─ drain → logs (17001)
+//!   machine ─────────┼─ events → lifecycle → actions ┼─ kill → machine
+//!   requests ────────┤                               ├─ record → state.json
+//!   signals, clock ──┘                               └─ report → the launching command
 //! ```
 
 mod console;

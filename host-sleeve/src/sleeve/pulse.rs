@@ -58,7 +58,7 @@ mod tests {
 
     /// What an enclave does with a ping.
     #[derive(Debug)]
-    enum Does {
+    enum Behaviour {
         Replies,
         Loses,
         Keeps,
@@ -71,13 +71,15 @@ mod tests {
         tokio::spawn(run(requests, events));
         let enclave = tokio::spawn(async move {
             let mut kept = Vec::new();
-            for does in [Does::Replies, Does::Loses, Does::Keeps, Does::Keeps, Does::Replies] {
+            for behaviour in
+                [Behaviour::Replies, Behaviour::Loses, Behaviour::Keeps, Behaviour::Keeps, Behaviour::Replies]
+            {
                 let request: EnclaveRequest = inbox.recv().await.unwrap();
                 assert_eq!(request.request, Request::Ping);
-                match does {
-                    Does::Replies => request.answer.unwrap().send(Reply::Done).unwrap(),
-                    Does::Loses => drop(request),
-                    Does::Keeps => kept.push(request),
+                match behaviour {
+                    Behaviour::Replies => request.answer.unwrap().send(Reply::Done).unwrap(),
+                    Behaviour::Loses => drop(request),
+                    Behaviour::Keeps => kept.push(request),
                 }
             }
             (inbox, kept)

@@ -1,8 +1,8 @@
 //! Serves the requests of other `host-sleeve` commands, over `sleeve.sock`.
 //!
 //! Invariant: only the enclave's own user can connect, because no other user can access the directory; even so everything
-//! is bounded, and a client that hangs delays no other. When the sleeve exits, open connections are closed, which tells
-//! clients that it is gone.
+//! is bounded, and a client that hangs delays no other. When the sleeve exits, open connections are closed, so that
+//! clients notice.
 
 use std::convert::Infallible;
 use std::os::unix::net::UnixListener as StdListener;
@@ -14,7 +14,7 @@ use cloister_wire::control::{Reply, Request};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::client::{EnclaveRequest, Envelope, SOCKET, SleeveRequest, VERSION};
-use crate::error::{Doing, Result};
+use crate::error::{ErrorContext, Result};
 use crate::state::EnclaveDir;
 
 use super::lifecycle::Event;
@@ -36,9 +36,9 @@ pub(crate) struct Channels {
 
 /// The listener for clients of the sleeve of `directory`.
 pub(crate) fn listen(directory: &EnclaveDir) -> Result<Listener> {
-    let doing = || format!("cannot listen at {}", directory.file(SOCKET).display());
+    let context = || format!("cannot listen at {}", directory.file(SOCKET).display());
     let listener = StdListener::bind(directory.socket(SOCKET)).and_then(Listener::from_unix);
-    listener.doing(doing).map_err(|error| {
+    listener.context(context).map_err(|error| {
         error.hint("set CLOISTER_STATE_DIR to a directory on a file system that supports sockets, such as a local disk")
     })
 }

@@ -17,7 +17,7 @@ use crate::state::{EnclaveDir, End, Record};
 
 use super::keeper::Due;
 use super::launch::{Launched, launch};
-use super::lifecycle::{Act, Event};
+use super::lifecycle::{Action, Event};
 use super::order::{Order, Watcher};
 use super::pulse;
 use super::requests::{self, Channels};
@@ -95,8 +95,8 @@ impl Launched {
             if let Event::Status(status) = &event {
                 self.take_status(status);
             }
-            for act in self.lifecycle.on(event, Instant::now()) {
-                self.perform(act, watcher);
+            for action in self.lifecycle.on(event, Instant::now()) {
+                self.perform(action, watcher);
             }
         };
         // A process that the kernel cannot end must not delay the report; `ps` shows what is left.
@@ -122,26 +122,26 @@ impl Launched {
         });
     }
 
-    fn perform(&mut self, act: Act, watcher: &mut dyn Watcher) {
+    fn perform(&mut self, action: Action, watcher: &mut dyn Watcher) {
         // A full queue means that the enclave does not read requests: its deadline handles that.
         let send = |request| drop(self.requests.try_send(EnclaveRequest { request, answer: None }));
-        match act {
-            Act::RequestStop => send(Request::Stop),
-            Act::Seen(seq) => send(Request::Seen { seq }),
-            Act::Drain => {
+        match action {
+            Action::RequestStop => send(Request::Stop),
+            Action::Seen(seq) => send(Request::Seen { seq }),
+            Action::Drain => {
                 self.drain.send_replace(true);
             }
-            Act::Kill => self.deployment.kill(),
-            Act::Ready => {
+            Action::Kill => self.deployment.kill(),
+            Action::Ready => {
                 self.record.ready_ms.get_or_insert_with(now_ms);
                 self.keeper.write(&self.record);
                 watcher.ready(&self.record);
             }
-            Act::Changed => watcher.changed(&self.record),
-            Act::Unresponsive => {
+            Action::Changed => watcher.changed(&self.record),
+            Action::Unresponsive => {
                 self.response_changed(Some(now_ms().saturating_sub(pulse::LIMIT_MS)), watcher);
             }
-            Act::Responsive => self.response_changed(None, watcher),
+            Action::Responsive => self.response_changed(None, watcher),
         }
     }
 

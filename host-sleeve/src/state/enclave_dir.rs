@@ -14,7 +14,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, ErrorContext, Result};
 
 use super::dir::{Dir, Home};
 use super::process::ProcessId;
@@ -50,7 +50,7 @@ pub(crate) struct EnclaveDir {
 impl EnclaveDir {
     /// Opens the directory without taking its lock.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        Self::open_dir(path).doing(|| format!("cannot open {}", path.display()))
+        Self::open_dir(path).context(|| format!("cannot open {}", path.display()))
     }
 
     fn open_dir(path: &Path) -> io::Result<Self> {
@@ -190,13 +190,13 @@ impl EnclaveDir {
 
     /// The record as it is on the disk.
     fn bytes(&self) -> Result<Option<Vec<u8>>> {
-        let doing = || format!("cannot read {}", self.file(RECORD).display());
+        let context = || format!("cannot read {}", self.file(RECORD).display());
         let file = match File::open(self.dir.at(RECORD)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.doing(doing)?,
+            other => other.context(context)?,
         };
         let mut bytes = Vec::new();
-        file.take(MAX_RECORD).read_to_end(&mut bytes).doing(doing)?;
+        file.take(MAX_RECORD).read_to_end(&mut bytes).context(context)?;
         Ok(Some(bytes))
     }
 }

@@ -7,7 +7,7 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, ErrorContext, Result};
 use crate::values::{self, MAX_NAME};
 
 use super::enclave_dir::{Claim, EnclaveDir};
@@ -40,11 +40,13 @@ impl Root {
     pub(crate) fn at(path: &Path) -> Result<Self> {
         // Mode 0700, as the XDG Base Directory Specification requires; existing directories are not changed.
         let made = DirBuilder::new().mode(0o700).recursive(true).create(path);
-        made.doing(|| format!("cannot create the state directory {}", path.display())).map_err(|error| {
-            error.hint(format!("set {VARIABLE} to a directory on a disk that this user can write to"))
-        })?;
+        made.context(|| format!("cannot create the state directory {}", path.display())).map_err(
+            |error| {
+                error.hint(format!("set {VARIABLE} to a directory on a disk that this user can write to"))
+            },
+        )?;
         refuse_foreign(path)?;
-        let path = path.canonicalize().doing(|| format!("cannot resolve {}", path.display()))?;
+        let path = path.canonicalize().context(|| format!("cannot resolve {}", path.display()))?;
         Ok(Self { path, former: Vec::new() })
     }
 
@@ -75,9 +77,9 @@ impl Root {
     pub(crate) fn directories(&self) -> Result<Vec<EnclaveDir>> {
         let mut directories = Vec::new();
         for place in self.places() {
-            let doing = || format!("cannot list {}", place.display());
-            for entry in fs::read_dir(place).doing(doing)? {
-                let path = entry.doing(doing)?.path();
+            let context = || format!("cannot list {}", place.display());
+            for entry in fs::read_dir(place).context(context)? {
+                let path = entry.context(context)?.path();
                 let named = path.file_name().and_then(|name| name.to_str());
                 if named.is_some_and(|name| values::name(name).is_ok()) && path.is_dir() {
                     directories.extend(EnclaveDir::open(&path).ok());
@@ -168,7 +170,7 @@ fn numbered(base: &str, number: u32) -> String {
 
 fn refuse_foreign(path: &Path) -> Result<()> {
     let facts =
-        fs::symlink_metadata(path).doing(|| format!("cannot read the metadata of {}", path.display()))?;
+        fs::symlink_metadata(path).context(|| format!("cannot read the metadata of {}", path.display()))?;
     let ours =
         facts.is_dir() && facts.uid() == rustix::process::geteuid().as_raw() && facts.mode() & 0o022 == 0;
     if ours {

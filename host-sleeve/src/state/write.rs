@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::error::{Doing, Result};
+use crate::error::{ErrorContext, Result};
 
 use super::dir::Dir;
 use super::record::Record;
@@ -42,9 +42,9 @@ impl RecordWriter {
         if number < *newest {
             return Ok(());
         }
-        let doing = || format!("cannot write {}", self.path.display());
-        let bytes = serde_json::to_vec_pretty(record).map_err(io::Error::from).doing(doing)?;
-        replace(&self.dir, &bytes).doing(doing)?;
+        let context = || format!("cannot write {}", self.path.display());
+        let bytes = serde_json::to_vec_pretty(record).map_err(io::Error::from).context(context)?;
+        replace(&self.dir, &bytes).context(context)?;
         *newest = number;
         Ok(())
     }

@@ -12,7 +12,7 @@ use tokio::time;
 
 use crate::build::{self, Order, Refusal, Stop};
 use crate::cli::{Build, Check};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, ErrorContext, Result};
 use crate::output;
 use crate::registry::Access;
 use crate::signals::Signals;
@@ -107,7 +107,7 @@ fn interruptible<T: Send + 'static>(
     work: impl FnOnce(&Stop) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<Result<T, Refusal>> {
     block_on(async move {
-        let doing = || format!("cannot start {what}");
+        let context = || format!("cannot start {what}");
         let mut signals = Signals::listen()?;
         let stop = Arc::new(Stop::default());
         let (sender, mut done) = oneshot::channel();
@@ -116,7 +116,7 @@ fn interruptible<T: Send + 'static>(
             // Sending fails if the result is no longer waited for; then the process exits.
             move || drop(sender.send(work(&stop)))
         };
-        std::thread::Builder::new().stack_size(STACK).spawn(thread).doing(doing)?;
+        std::thread::Builder::new().stack_size(STACK).spawn(thread).context(context)?;
         tokio::select! {
             // Signals first: Ctrl-C may also have killed a credential helper, whose failure is not the cause.
             biased;

@@ -21,7 +21,7 @@ pub(crate) mod service;
 pub(crate) mod stats;
 pub(crate) mod stop;
 
-use crate::error::{Doing, Result};
+use crate::error::{ErrorContext, Result};
 
 /// The exit code of a successful command.
 pub(crate) const DONE: u8 = 0;
@@ -29,7 +29,7 @@ pub(crate) const DONE: u8 = 0;
 /// Everything but blocking work runs on this thread: the kernel kills the machine's programs when this thread exits.
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.doing(|| "cannot start the event loop".to_owned())?;
+    let runtime = runtime.context(|| "cannot start the event loop".to_owned())?;
     let result = runtime.block_on(work);
     // Blocking work in progress, such as reading a large image, is not waited for.
     runtime.shutdown_background();

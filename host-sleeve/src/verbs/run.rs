@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::cli::Run;
-use crate::error::{Doing, Error, ErrorDocument, Result};
+use crate::error::{Error, ErrorContext, ErrorDocument, Result};
 use crate::logbook::lines::Format;
 use crate::logbook::rotating::Rotating;
 use crate::logbook::{SLEEVE, SLEEVE_LIMIT};
@@ -50,7 +50,7 @@ pub(crate) fn run(args: Run, json: bool) -> Result<u8> {
 }
 
 fn order(args: Run) -> Result<Order> {
-    let app = std::path::absolute(&args.app).doing(|| format!("cannot resolve {}", args.app.display()))?;
+    let app = std::path::absolute(&args.app).context(|| format!("cannot resolve {}", args.app.display()))?;
     Ok(Order {
         app,
         name: args.name,
@@ -83,7 +83,7 @@ impl Watcher for Terminal {
         }
         let format = Format { names: app.manifest.services.len() > 1, ..Format::default() };
         let follower = Follower::start(directory.dir().clone(), format);
-        self.follower = Some(follower.doing(|| "cannot follow the log".to_owned())?);
+        self.follower = Some(follower.context(|| "cannot follow the log".to_owned())?);
         Ok(())
     }
 
@@ -126,7 +126,7 @@ fn ready_text(record: &Record) -> String {
 fn foreground(order: Order, json: bool) -> Result<u8> {
     let rm = order.rm;
     let mut terminal = Terminal { json, ..Terminal::default() };
-    let messages = output::MessageThread::start().doing(|| "cannot start a thread".to_owned())?;
+    let messages = output::MessageThread::start().context(|| "cannot start a thread".to_owned())?;
     let ran = block_on(live(order, &mut terminal));
     let follower = terminal.follower.take();
     let ended = ran.as_ref().ok().map(|ran| (ran.record.clone(), ran.end.clone(), Last::of(ran, !json, rm)));
@@ -185,14 +185,14 @@ fn detached(order: &Order, json: bool) -> Result<u8> {
 }
 
 fn start_sleeve(order: &Order) -> Result<Child> {
-    let program = std::env::current_exe().doing(|| "cannot find this program".to_owned())?;
+    let program = std::env::current_exe().context(|| "cannot find this program".to_owned())?;
     let mut command = Command::new(&program);
     command.arg("sleeve").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let doing = || format!("cannot start {}", program.display());
-    let mut child = command.spawn().doing(doing)?;
-    let text = serde_json::to_vec(order).map_err(io::Error::from).doing(doing)?;
+    let context = || format!("cannot start {}", program.display());
+    let mut child = command.spawn().context(context)?;
+    let text = serde_json::to_vec(order).map_err(io::Error::from).context(context)?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(&text).doing(doing)?;
+        stdin.write_all(&text).context(context)?;
     }
     Ok(child)
 }
@@ -265,9 +265,9 @@ impl Reporter {
 
 impl Watcher for Reporter {
     fn launching(&mut self, directory: &EnclaveDir, _app: &App) -> Result<()> {
-        let doing = || format!("cannot write {}", directory.file(SLEEVE).display());
-        let mut log = Rotating::create(directory.home().clone(), SLEEVE, SLEEVE_LIMIT).doing(doing)?;
-        rustix::stdio::dup2_stderr(log.as_fd()).doing(|| "cannot redirect standard error".to_owned())?;
+        let context = || format!("cannot write {}", directory.file(SLEEVE).display());
+        let mut log = Rotating::create(directory.home().clone(), SLEEVE, SLEEVE_LIMIT).context(context)?;
+        rustix::stdio::dup2_stderr(log.as_fd()).context(|| "cannot redirect standard error".to_owned())?;
         output::divert(move |bytes| {
             // A full disk loses these messages and nothing else. Standard error follows to the new file after a rotation, for
             // text that is not printed through `output`, such as a panic message.
@@ -296,11 +296,11 @@ pub(crate) fn sleeve() -> Result<u8> {
     // process group, because it was started by hand.
     rustix::process::setsid().map(drop).unwrap_or_default();
     // An order has absolute paths; the directory it was given in may be removed meanwhile.
-    std::env::set_current_dir("/").doing(|| "cannot change to the root directory".to_owned())?;
+    std::env::set_current_dir("/").context(|| "cannot change to the root directory".to_owned())?;
     let mut text = Vec::new();
-    let doing = || "cannot read the launch order".to_owned();
-    io::stdin().take(MAX_MESSAGE).read_to_end(&mut text).doing(doing)?;
-    let order: Order = serde_json::from_slice(&text).map_err(io::Error::from).doing(doing)?;
+    let context = || "cannot read the launch order".to_owned();
+    io::stdin().take(MAX_MESSAGE).read_to_end(&mut text).context(context)?;
+    let order: Order = serde_json::from_slice(&text).map_err(io::Error::from).context(context)?;
     let rm = order.rm;
     let mut reporter = Reporter { to: Some(io::stdout()), changes: Changes::default() };
     match block_on(live(order, &mut reporter)) {

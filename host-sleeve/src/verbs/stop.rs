@@ -1,4 +1,4 @@
-//! `stop`: stops enclaves in order, and kills those that do not stop in time.
+//! `stop`: stops enclaves cleanly, and kills those that do not stop in time.
 
 use std::time::Duration;
 

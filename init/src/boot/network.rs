@@ -1,6 +1,7 @@
 //! Stage `network`: the loopback interface, and on Nitro the parent's heartbeat.
 //!
-//! Invariant: no address but the loopback's. Outgoing connections are the egress service's concern.
+//! Invariant: the loopback interface is the only one that gets an address. The heartbeat is the only connection to the
+//! outside that is opened from inside.
 
 use cloister_sys::platform::Platform;
 

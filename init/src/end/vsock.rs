@@ -66,8 +66,8 @@ fn send(host: &OwnedFd, bytes: &[u8], end: Instant) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads until the host has sent a frame after its hello, or disconnects. Only "seen" makes sense now, so its content is not
-/// checked.
+/// Reads until the host has sent a frame after its hello, or disconnects. The only useful one is `Request::Seen`, so its
+/// content is not checked.
 fn await_seen(host: &OwnedFd, end: Instant) -> io::Result<()> {
     let mut decoder = Decoder::new(HOST_LIMIT);
     let mut greeted = false;

@@ -89,7 +89,7 @@ impl HoldState {
         if exists || (is_name(&name, b"-._@") && self.stash.len() < MAX_STASHES) {
             return vec![Action::Stash { name }];
         }
-        // There is no error response to this request, so a supervisor that waits for one would wait for ever.
+        // There is no error response to this request, so a supervisor that waits for one would wait forever.
         let why = format!("invalid request for stash {name:?}, {} exist", self.stash.len());
         self.on(super::Event::Lost(why), 0)
     }

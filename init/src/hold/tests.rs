@@ -502,7 +502,7 @@ fn the_final_state_is_passed_on_unchanged() {
     assert_eq!(actions, [Action::PowerOff { state: json.into() }]);
 }
 
-/// What can happen next, if the world allows it.
+/// An event to try next; one that cannot happen in the current world is skipped.
 #[derive(Clone, Debug)]
 enum Step {
     Spawn(u8),

@@ -198,7 +198,7 @@ impl Holder {
     }
 
     fn fork_supervisor(&mut self) -> Result<Candidate, Failure> {
-        // Processes that the last one left behind must not meet the next.
+        // Processes left behind by the previous supervisor must not run beside the next one.
         self.groups.supervisor()?.kill()?;
         let (channel, theirs) = channel::pair().at("channel", "socket pair")?;
         let (pid, verdict) = spawn::supervisor(&self.groups, theirs)?;

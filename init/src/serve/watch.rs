@@ -188,7 +188,7 @@ impl Holder {
             }
         } else if signal == Signal::SEGV.as_raw() {
             // This is how exec kills a process if it fails after the point of no return. The kernel spares process 1 of a
-            // namespace while it is traced (`force_sig_info_to_task`, kernel/signal.c), and it would fault for ever.
+            // namespace while it is traced (`force_sig_info_to_task`, kernel/signal.c), and it would fault forever.
             detach(child, byte(Some(signal))).unwrap_or_default();
         } else {
             resume(child, byte(Some(signal))).unwrap_or_default();

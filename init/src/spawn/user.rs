@@ -17,7 +17,7 @@ const CAPABILITIES: u32 = 41;
 /// Reduces the capabilities and becomes the user.
 pub(super) fn become_user(spec: &Spawn) -> Result<(), Failure> {
     reduce_bounding_set(spec.capabilities)?;
-    // Otherwise the change of user would drop all; the sets are reduced to the listed ones right after it.
+    // Without this, the change of user would drop every capability; right after it, only the listed ones are kept.
     rustix::thread::set_keep_capabilities(true).at("capabilities", "keeping them")?;
     let groups: Vec<Gid> = spec.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     rustix::thread::set_thread_groups(&groups).at("user", format_args!("groups {:?}", spec.groups))?;

@@ -1,4 +1,4 @@
-//! The lab of one scenario: its own folder, the built programs, and everything that it started.
+//! The lab of one scenario: its own directory, the built programs, and everything that it started.
 //!
 //! Invariant: what a scenario starts ends with it, and a wait always has a deadline and an event, never a fixed sleep.
 
@@ -61,18 +61,18 @@ pub struct Lab {
 impl Lab {
     /// An empty lab for the scenario `name`.
     pub fn new(name: &str, built: &Built) -> std::io::Result<Self> {
-        // Socket paths are limited to 108 bytes (unix(7)), so the folder's name is short.
+        // Socket paths are limited to 108 bytes (unix(7)), so the directory's name is short.
         let folder = tempfile::Builder::new().prefix("cl-").tempdir()?;
         fs::create_dir(folder.path().join("run"))?;
         Ok(Self { name: name.to_owned(), folder, built: built.clone(), images: 0 })
     }
 
-    /// Keeps the lab's folder after the scenario.
+    /// Keeps the lab's directory after the scenario.
     pub fn keep(&mut self) {
         self.folder.disable_cleanup(true);
     }
 
-    /// The lab's folder, removed after the scenario.
+    /// The lab's directory, removed after the scenario.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -14,7 +14,7 @@ use crate::scenario::{Failure, expect};
 /// The contents of the shipped ramdisk.
 const SHIPPED: &str = include_str!("../../../rootfs/ramdisk1.list");
 
-/// The name prefix of programs that are packed for tests only, and their folder among the guest's programs.
+/// The name prefix of programs that are packed for tests only, and their directory among the guest's programs.
 const TRIAL: &str = "trial-";
 const TRIALS: &str = "examples";
 
@@ -75,7 +75,7 @@ impl Release {
 }
 
 impl Lab {
-    /// Packs `release` for the next image and returns its folder, in the form that `CLOISTER_OS` names it.
+    /// Packs `release` for the next image and returns its directory, in the form that `CLOISTER_OS` names it.
     pub(super) fn pack(&self, release: &Release) -> Result<PathBuf, Failure> {
         let shipped = self.built().dist.join("share/cloister/os").join(std::env::consts::ARCH);
         let os = self.folder().join(format!("os{}", self.images));

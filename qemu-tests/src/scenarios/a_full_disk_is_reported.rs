@@ -44,7 +44,7 @@ fn build(lab: &mut Lab) -> Outcome {
     let args = ["build", "--image", &from, "--manifest", path_str(&manifest)?, "-o", path_str(&image)?];
     for options in [FULL, LITTLE] {
         let (finished, left) = lab.sleeve(&args).finish_on_disk(&disk, options)?;
-        says_full(&finished, &disk)?;
+        reports_full(&finished, &disk)?;
         expect_eq(&left, &Vec::new(), "what is left on the disk")?;
     }
     // The same where only the temporary files do not fit.
@@ -52,7 +52,7 @@ fn build(lab: &mut Lab) -> Outcome {
     let args = ["build", "--image", &from, "--manifest", path_str(&manifest)?, "-o", path_str(&whole)?];
     let sleeve = lab.sleeve(&args).env("CLOISTER_CACHE", path_str(&disk)?);
     let (finished, left) = sleeve.finish_on_disk(&disk, FULL)?;
-    says_full(&finished, &disk)?;
+    reports_full(&finished, &disk)?;
     expect(
         left.iter().all(|path| Path::new(path).ends_with("tmp")),
         format_args!("left on the disk: {left:?}"),
@@ -64,16 +64,16 @@ fn run(lab: &mut Lab) -> Outcome {
     let image = lab.image(MANIFEST)?;
     let disk = disk(lab);
     let args = ["run", path_str(&image)?, "--name", "web"];
-    // There is space for the folder alone, and for the folder and its lock.
+    // There is space for the directory alone, and for the directory and its lock.
     for options in [FULL, "size=4k,nr_inodes=3"] {
         let sleeve = lab.sleeve(&args).env("CLOISTER_RUNTIME_DIR", path_str(&disk)?);
         let (finished, left) = sleeve.finish_on_disk(&disk, options)?;
-        says_full(&finished, &disk)?;
-        expect_eq(&left, &Vec::new(), "what is left in the runtime folder")?;
+        reports_full(&finished, &disk)?;
+        expect_eq(&left, &Vec::new(), "what is left in the runtime directory")?;
     }
     let sleeve = lab.sleeve(&args).env("CLOISTER_CACHE", path_str(&disk)?);
     let (finished, left) = sleeve.finish_on_disk(&disk, LITTLE)?;
-    says_full(&finished, &disk)?;
+    reports_full(&finished, &disk)?;
     expect(
         left.iter().all(|path| Path::new(path).ends_with("tmp")),
         format_args!("left on the disk: {left:?}"),
@@ -93,7 +93,7 @@ fn logs(lab: &mut Lab) -> Outcome {
     expect_in(&finished.stderr, "cannot write the log: No space left on device", "the warning")
 }
 
-fn says_full(finished: &Finished, disk: &Path) -> Outcome {
+fn reports_full(finished: &Finished, disk: &Path) -> Outcome {
     finished.expect_code(125)?;
     expect_in(&finished.stderr, "No space left on device", "the reason")?;
     expect_in(&finished.stderr, path_str(disk)?, "where")?;
@@ -106,7 +106,7 @@ fn disk(lab: &Lab) -> PathBuf {
 
 fn nothing_in(folder: &Path) -> Result<(), Failure> {
     let left: Vec<PathBuf> = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    expect_eq(&left, &Vec::new(), "what is left in the runtime folder")
+    expect_eq(&left, &Vec::new(), "what is left in the runtime directory")
 }
 
 fn guest(_args: &[String]) -> ExitCode {

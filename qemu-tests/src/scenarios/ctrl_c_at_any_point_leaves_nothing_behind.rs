@@ -1,4 +1,4 @@
-//! Ctrl-C at any point of a run: no process keeps running, and no folder remains that `ps` does not show.
+//! Ctrl-C at any point of a run: no process keeps running, and no directory remains that `ps` does not show.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub(super) const SCENARIO: Scenario =
 const MANIFEST: &str =
     "{version: 1, services: {web: {command: [PROBE], ready: {tcp: 8080}, stop_timeout: 60s}}}";
 
-/// A point in a run: a file in the enclave's folder, and part of its content by then.
+/// A point in a run: a file in the enclave's directory, and part of its content by then.
 type Moment = (&'static str, &'static str);
 
 /// In order: the name is claimed, the sleeve accepts requests, the vsock device listens, QEMU runs, the machine is monitored,
@@ -40,14 +40,14 @@ const MOMENTS: [Moment; 8] = [
 fn host(lab: &mut Lab) -> Outcome {
     let image = lab.image(MANIFEST)?;
     let folder = lab.folder().join("run/web");
-    // The kernel's vsock has no socket in the enclave's folder.
+    // The kernel's vsock has no socket in the enclave's directory.
     let comes = |moment: &Moment| lab.vsock() == Vsock::Program || moment.0 != "vsock.sock";
     for moment in MOMENTS.into_iter().filter(comes) {
         let mut web = lab.run(&image, &["--replace"])?;
         await_moment(&folder, moment)?;
         web.signal(Signal::INT)?;
         if moment == ("log", "here") {
-            // It is being stopped in order, which this service ignores.
+            // It is being stopped by its stop signal, which this service ignores.
             web.until("the start of the stop", || {
                 Ok((web.inspect()?.pointer("/status/state") == Some(&"stopping".into())).then_some(()))
             })?;
@@ -93,7 +93,7 @@ fn nothing_left(lab: &Lab, moment: Moment) -> Outcome {
     let shown: Vec<&str> =
         ps.as_array().into_iter().flatten().filter_map(|one| one.pointer("/name")?.as_str()).collect();
     let there = lab.folder().join("run/web").exists();
-    expect_eq(&shown.contains(&"web"), &there, &format!("{moment:?}: what ps shows of the folder"))?;
+    expect_eq(&shown.contains(&"web"), &there, &format!("{moment:?}: what ps shows of the directory"))?;
     expect(
         ps.as_array()
             .is_some_and(|all| all.iter().all(|one| one.pointer("/alive") == Some(&Value::Bool(false)))),
@@ -101,7 +101,7 @@ fn nothing_left(lab: &Lab, moment: Moment) -> Outcome {
     )
 }
 
-/// A process started in a folder below `folder`, as every part of a machine is.
+/// A process started in a directory below `folder`, as every part of a machine is.
 fn process_in(folder: &Path) -> Option<u32> {
     let processes =
         fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -113,10 +113,10 @@ fn process_in(folder: &Path) -> Option<u32> {
 
 fn guest(_args: &[String]) -> ExitCode {
     // A caught signal that nothing reads is ignored.
-    let lived = catch(Signal::TERM).and_then(|_ignored| {
+    let result = catch(Signal::TERM).and_then(|_ignored| {
         let mut never = catch(Signal::USR1)?;
         print(b"here\n")?;
         never.wait()
     });
-    if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

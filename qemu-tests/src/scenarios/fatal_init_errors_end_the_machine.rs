@@ -42,7 +42,7 @@ fn no_supervisor(lab: &mut Lab) -> Outcome {
 }
 
 fn no_mount(lab: &mut Lab) -> Outcome {
-    // A file where a folder must be: the mount's target cannot be created. The first mount also blocks /proc, /dev and the
+    // A file where a directory must be: the mount's target cannot be created. The first mount also blocks /proc, /dev and the
     // kernel's log; the second fails when all of these exist.
     fatal(lab, &Release::default().with_file_at("/proc"), "mounts", "cannot mount /proc: File exists")?;
     fatal(lab, &Release::default().with_file_at("/tmp"), "mounts", "cannot mount /tmp: File exists")
@@ -54,8 +54,8 @@ fn panics(lab: &mut Lab) -> Outcome {
 }
 
 fn no_entropy(lab: &mut Lab) -> Outcome {
-    // Nothing here can make the processor's instructions fail. This machine believes to be another platform, whose generator it
-    // lacks.
+    // Nothing here can make the processor's instructions fail. This machine is made to believe that it is another platform,
+    // whose generator it lacks.
     let reason = "the kernel's hardware generator is \"none\", but on Nitro it must be \"nsm-hwrng\"";
     fatal(lab, &Release::default().with_trial("nitro"), "entropy", reason)
 }

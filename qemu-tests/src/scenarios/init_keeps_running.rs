@@ -121,7 +121,7 @@ fn print_environment(_args: &[String]) -> ExitCode {
     if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Maximum number of processes and threads of the bomb: the service, its thread, and otherwise orphans.
+/// Maximum number of processes and threads of the bomb: the service and its thread; the rest are orphans.
 const PIDS: u32 = 50;
 
 /// Orphans that the bomb creates in total: ten times its maximum.

@@ -17,14 +17,14 @@ use crate::{Lab, Outcome, Scenario};
 pub(super) const SCENARIO: Scenario =
     Scenario { name: "no_service_can_replace_a_file_of_the_manifest", host, guest };
 
-/// A service with a writable folder, and another that is root and may write everywhere.
+/// A service with a writable directory, and another that is root and may write everywhere.
 pub(super) const WRITABLE: Scenario = Scenario {
     name: "a_writable_path_cannot_be_replaced_by_another_service",
     host: writable,
     guest: keep_or_take,
 };
 
-/// By file mode, the rogue service is allowed to write every folder on the path; it has no other privileges.
+/// By file mode, the rogue service is allowed to write every directory on the path; it has no other privileges.
 const MANIFEST: &str = "
 version: 1
 services:
@@ -104,10 +104,10 @@ fn replace() -> io::Result<()> {
     report("rename over", {
         fs::write("/srv/app/mine", "wrong").and_then(|()| fs::rename("/srv/app/mine", "/srv/app/conf"))
     })?;
-    report("rename the folder", fs::rename("/srv/app", "/srv/gone"))?;
+    report("rename the directory", fs::rename("/srv/app", "/srv/gone"))?;
     report("unlink the link", fs::remove_file("/srv/link"))?;
     report("rename the link", fs::rename("/srv/link", "/srv/gone"))?;
-    report("rename a made folder", fs::rename("/srv/app/made", "/srv/app/gone"))?;
+    report("rename a made directory", fs::rename("/srv/app/made", "/srv/app/gone"))?;
     // Where one of them has worked, the readers find these.
     for file in FILES {
         if let Some(folder) = Path::new(file).parent() {
@@ -127,7 +127,7 @@ services:
   late: {command: [PROBE, late], writable: [/srv/deep/data], kind: job, restart: never, after: [rogue]}
 ";
 
-/// The folder that the keepers may write.
+/// The directory that the keepers may write.
 const DATA: &str = "/srv/deep/data";
 
 fn writable(lab: &mut Lab) -> Outcome {
@@ -149,7 +149,7 @@ fn writable(lab: &mut Lab) -> Outcome {
             "the attempts of a service with `writable`",
         )?;
     }
-    for attempt in ["rename the path", "replace the path", "rename the folder", "remove the path"] {
+    for attempt in ["rename the path", "replace the path", "rename the directory", "remove the path"] {
         expect_in(
             &ended.stdout,
             &format!("rogue: {attempt}: Resource busy\n"),
@@ -185,7 +185,7 @@ fn take() -> io::Result<()> {
     attempt("replace the path", fs::rename("/srv/deep/mine", DATA))?;
     attempt("remove the path", fs::remove_dir(DATA))?;
     attempt("rename the path", fs::rename(DATA, "/srv/deep/gone"))?;
-    attempt("rename the folder", fs::rename("/srv/deep", "/srv/gone"))
+    attempt("rename the directory", fs::rename("/srv/deep", "/srv/gone"))
 }
 
 /// Prints the result of an attempt, without the error's number.

@@ -215,7 +215,7 @@ fn large(lab: &mut Lab) -> Outcome {
     let manifest = "{version: 1, services: {web: {ready: {tcp: 8000}}}, ingress: [8000]}";
     // The sleeve chooses how much memory such an image needs.
     let (mut web, port) = serve(lab, &format!("oci:{layout}"), manifest)?;
-    expect_eq(&web.get(port, "/usr/bin/")?.status, &200, "the status of a folder")?;
+    expect_eq(&web.get(port, "/usr/bin/")?.status, &200, "the status of a directory")?;
     expect_in(&web.get(port, "/usr/bin/ghc")?.body, "exec", "a file of the image's largest package")?;
     web.stop()?;
     Ok(())

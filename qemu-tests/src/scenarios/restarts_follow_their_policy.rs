@@ -159,10 +159,10 @@ services:
 
 fn important(args: &[String]) -> ExitCode {
     let [name, code] = args else { return ExitCode::from(3) };
-    let lived = catch(Signal::TERM).and_then(|mut term| {
+    let result = catch(Signal::TERM).and_then(|mut term| {
         print(format!("{name} is here\n").as_bytes())?;
         term.wait()?;
         print(format!("{name} was asked to stop\n").as_bytes())
     });
-    lived.ok().and_then(|()| code.parse::<u8>().ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+    result.ok().and_then(|()| code.parse::<u8>().ok()).map_or(ExitCode::FAILURE, ExitCode::from)
 }

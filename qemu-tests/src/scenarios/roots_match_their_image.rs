@@ -159,12 +159,12 @@ fn change_image() -> String {
 }
 
 fn watch() -> ExitCode {
-    let lived = crate::guest::catch(rustix::process::Signal::TERM).and_then(|mut term| {
+    let result = crate::guest::catch(rustix::process::Signal::TERM).and_then(|mut term| {
         fs::write("/var/other", "")?;
         term.wait()?;
         print(b"other was asked to stop\n")
     });
-    if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// A root with two names of one file, and a service that may drop the kernel's file caches: that takes root's capability for a

@@ -20,7 +20,7 @@ const SEEN: &[(&str, &str)] = &[
     ("servant: names in the root", "0"),
     ("servant: working directory", "\"/\""),
     (
-        "servant: making a folder",
+        "servant: making a directory",
         "Some(Os { code: 30, kind: ReadOnlyFilesystem, message: \"Read-only file system\" })",
     ),
     ("servant: pid", "1"),

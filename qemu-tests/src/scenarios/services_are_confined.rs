@@ -98,7 +98,7 @@ fn guest(_args: &[String]) -> ExitCode {
 /// `AF_VSOCK` of `linux/socket.h`.
 const VSOCK: u16 = 40;
 
-/// The sorted names in a folder, if it can be read.
+/// The sorted names in a directory, if it can be read.
 fn names(folder: &str) -> Option<Vec<String>> {
     let mut names: Vec<String> =
         fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
@@ -227,14 +227,14 @@ fn same(found: &Value, expected: &Value) -> Outcome {
 
 fn confined(args: &[String]) -> ExitCode {
     let name = args.first().map_or("", String::as_str);
-    let lived = catch(Signal::TERM).and_then(|mut term| {
+    let result = catch(Signal::TERM).and_then(|mut term| {
         let done = if name == "plain" { open_up() } else { try_everything() };
         done.and_then(|()| term.wait())
     });
-    if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Creates two folders that any user may write by their mode, so that the mode is not the reason for a refusal.
+/// Creates two directories that any user may write by their mode, so that the mode is not the reason for a refusal.
 fn open_up() -> std::io::Result<()> {
     for folder in ["/etc/open", "/var/open"] {
         fs::create_dir(folder)?;
@@ -299,12 +299,12 @@ fn greedy(args: &[String]) -> ExitCode {
             std::hint::black_box(&eaten);
         }
     }
-    let lived = catch(Signal::TERM).and_then(|mut term| {
+    let result = catch(Signal::TERM).and_then(|mut term| {
         fs::write("/var/other", "")?;
         term.wait()?;
         print(b"other was asked to stop\n")
     });
-    if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// How much is allocated at once, in bytes.
@@ -341,7 +341,7 @@ fn signals(lab: &mut Lab) -> Outcome {
 }
 
 fn deadly(args: &[String]) -> ExitCode {
-    let lived = match args.first().map(String::as_str) {
+    let result = match args.first().map(String::as_str) {
         Some("rogue") => kill_all(),
         Some("child") => catch(Signal::TERM).and_then(|mut term| term.wait()),
         _ => catch(Signal::TERM).and_then(|mut term| {
@@ -350,7 +350,7 @@ fn deadly(args: &[String]) -> ExitCode {
             print(b"calm was asked to stop\n")
         }),
     };
-    if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Prints the processes that it sees, sends signals to all of them, and prints the results.

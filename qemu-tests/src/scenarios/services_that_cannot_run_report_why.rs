@@ -22,7 +22,7 @@ const PROGRAM_HEADER: u16 = 56;
 pub(super) const NOT_EXECUTABLE: Scenario =
     Scenario { name: "a_program_the_kernel_cannot_execute_is_named", host: not_executable, guest: no_guest };
 
-/// A program that was replaced by a pipe, which would block an open for ever.
+/// A program that was replaced by a pipe, which would block an open forever.
 pub(super) const PIPE: Scenario =
     Scenario { name: "a_pipe_in_place_of_a_program_is_named", host: pipe, guest: make_pipe };
 
@@ -245,8 +245,8 @@ fn repair() -> std::io::Result<()> {
 }
 
 fn idle(_args: &[String]) -> ExitCode {
-    let lived = catch(Signal::TERM).and_then(|mut term| term.wait());
-    if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let result = catch(Signal::TERM).and_then(|mut term| term.wait());
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn at_once(lab: &mut Lab) -> Outcome {

@@ -48,20 +48,20 @@ fn stubborn(lab: &mut Lab) -> Outcome {
 
 fn obey(args: &[String]) -> ExitCode {
     let number = args.first().and_then(|number| number.parse().ok()).unwrap_or_default();
-    let lived = catch_number(number).and_then(|mut caught| {
+    let result = catch_number(number).and_then(|mut caught| {
         print(b"here\n")?;
         caught.wait()?;
         print(format!("got signal {number}\n").as_bytes())
     });
-    if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn ignore(_args: &[String]) -> ExitCode {
     // A caught signal that nothing reads is ignored.
-    let lived = catch(Signal::TERM).and_then(|_ignored| {
+    let result = catch(Signal::TERM).and_then(|_ignored| {
         let mut never = catch(Signal::USR1)?;
         print(b"here\n")?;
         never.wait()
     });
-    if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -175,7 +175,7 @@ fn greeted(port: u16) -> Result<BufReader<TcpStream>, Failure> {
 
 /// Greets each client, and answers a line with another.
 fn serve(_args: &[String]) -> ExitCode {
-    let lived = catch(Signal::TERM).and_then(|mut term| {
+    let result = catch(Signal::TERM).and_then(|mut term| {
         let listener = TcpListener::bind(("127.0.0.1", 8080))?;
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -185,7 +185,7 @@ fn serve(_args: &[String]) -> ExitCode {
         term.wait()?;
         print(b"asked to stop\n")
     });
-    if lived.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn answer(mut client: TcpStream) -> std::io::Result<()> {

@@ -44,7 +44,7 @@ const CRASHES: u64 = 2;
 /// Answers before the next crash, so that there is load and a log line between two of them.
 const ANSWERS: u32 = 20;
 
-/// Maximum time without ingress: the promise of the design, for a machine on which an answer takes no longer than 25 ms.
+/// Maximum time without ingress: the limit that the design sets, for a machine on which an answer takes no longer than 25 ms.
 const LONGEST_GAP: Duration = Duration::from_secs(1);
 
 /// The same limit in answers. A slower machine, such as the emulated one of `scripts/nested` on a busy host (1.4 seconds), also

@@ -16,7 +16,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     guest,
 };
 
-/// `private` is ready by a file in a folder that only its user may enter, in a view that only it has. `open` is recognised as the
+/// `private` is ready by a file in a directory that only its user may enter, in a view that only it has. `open` is recognised as the
 /// listener on its port by its descriptors.
 const MANIFEST: &str = "
 version: 1

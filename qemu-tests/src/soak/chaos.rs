@@ -35,7 +35,7 @@ const UNDISTURBED_PART: u32 = 3;
 /// The interval between two progress messages.
 const PROGRESS: Duration = Duration::from_mins(1);
 
-/// How long the enclave may take to come to rest: the longest restart delay is 200 ms, the rest is the machine's.
+/// How long the enclave may take to settle: the longest restart delay is 200 ms, the rest is the machine's.
 const REST_LIMIT: Duration = Duration::from_secs(30);
 
 /// The interval between two checks for that.
@@ -109,7 +109,7 @@ impl<'a> Chaos<'a> {
             }
             expect(
                 began.elapsed() < REST_LIMIT,
-                format_args!("the enclave does not come to rest; the killer's last answer: {census:?}"),
+                format_args!("the enclave does not settle; the killer's last answer: {census:?}"),
             )?;
             thread::park_timeout(POLL_INTERVAL);
         }

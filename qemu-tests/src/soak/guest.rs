@@ -68,7 +68,7 @@ fn web() -> io::Result<()> {
     }
 }
 
-/// Acts and prints a line repeatedly until it is told to stop.
+/// Acts and prints a line repeatedly until it receives SIGTERM.
 fn repeat(name: &str, pause: Duration, act: impl Fn() -> io::Result<()>) -> io::Result<()> {
     let (stopped, mut output) = (stop_requests()?, NumberedOutput::begin(name)?);
     while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {

@@ -120,7 +120,7 @@ impl Census {
 impl Process {
     fn measure(pid: i32) -> Self {
         let status = fs::read_to_string(format!("{MACHINE}/{pid}/status")).unwrap_or_default();
-        // The size of this folder is the number of descriptors since Linux 6.2 (fs/proc/fd.c, proc_fd_getattr).
+        // The size of this directory is the number of descriptors since Linux 6.2 (fs/proc/fd.c, proc_fd_getattr).
         let descriptors = fs::metadata(format!("{MACHINE}/{pid}/fd")).map_or(0, |folder| folder.size());
         Self { descriptors, resident_kib: field(&status, "VmRSS") }
     }

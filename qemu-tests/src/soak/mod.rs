@@ -85,7 +85,7 @@ pub fn run(built: &Built, time: Duration, out: &mut impl Write) -> Result<(usize
     Ok((checks.len().saturating_sub(failed), failed))
 }
 
-/// The failure with the last lines of its output: the rest is in the lab's folder.
+/// The failure with the last lines of its output: the rest is in the lab's directory.
 fn shortened(failure: Failure) -> Failure {
     let Failure::Failed(why) = failure else { return failure };
     let lines: Vec<&str> = why.lines().collect();

@@ -8,7 +8,7 @@
 //! run 3 after 118        the note of run 2 was 118: its last line is 118 or 119
 //! line 3 1
 //! line 3 2
-//! end 3 2                told to stop
+//! end 3 2                stopped by SIGTERM
 //! ```
 
 use std::fs::File;
@@ -17,7 +17,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::guest::{MACHINE, print};
 
-/// The folder of the notes: in the root that all services share, which outlives them.
+/// The directory of the notes: in the root that all services share, which outlives them.
 const NOTES: &str = "/var";
 
 /// A note's length in bytes: three numbers of twenty digits and their separators, written at once.

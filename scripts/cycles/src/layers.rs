@@ -1,8 +1,8 @@
-//! The allowed dependencies between the folders of `host-sleeve`.
+//! The allowed dependencies between the directories of `host-sleeve`.
 //!
-//! Invariant: the table is sorted by layer: no folder uses one above it.
+//! Invariant: the table is sorted by layer: no directory uses one above it.
 
-/// Each folder, and the folders that it may use. The crate's root, with an empty name, only selects a command.
+/// Each directory, and the directories that it may use. The crate's root, with an empty name, only selects a command.
 pub(crate) const HOST_SLEEVE: &[(&str, &[&str])] = &[
     ("", &["cli", "error", "output", "verbs"]),
     (
@@ -48,7 +48,7 @@ pub(crate) const HOST_SLEEVE: &[(&str, &[&str])] = &[
     ("values", &[]),
 ];
 
-/// Violations of the table by these folders and dependencies (from, to, source location), and errors in the table
+/// Violations of the table by these directories and dependencies (from, to, source location), and errors in the table
 /// itself.
 pub(crate) fn violations(
     table: &[(&str, &[&str])],

@@ -1,4 +1,4 @@
-//! Finds cycles between the files and folders of each crate, and dependencies between folders of `host-sleeve` that its
+//! Finds cycles between the files and directories of each crate, and dependencies between directories of `host-sleeve` that its
 //! table does not allow.
 //!
 //! Invariant: everything found is printed and fails the check, except the cycles of other crates that are listed here
@@ -7,7 +7,7 @@
 //! What counts: a file uses another if it names an item that the other defines, by `use` or by a path through `crate`,
 //! `super`, `self` or a child's name. A child that uses its parent's types and a parent that calls the child are a
 //! cycle like any other. What does not count: `mod child;` alone; a re-export (`pub use`), which is followed to the
-//! definition; method calls, which have no path; code under `#[cfg(test)]` and files named `tests`. A folder is the
+//! definition; method calls, which have no path; code under `#[cfg(test)]` and files named `tests`. A directory is the
 //! first segment of a module's path and contains all modules below it.
 
 mod graph;
@@ -25,11 +25,11 @@ use std::process::ExitCode;
 use graph::{Graph, components, shortest_cycle};
 use program::{Program, Use};
 
-/// The crate whose folders have a table of allowed dependencies.
+/// The crate whose directories have a table of allowed dependencies.
 const TABLED: &str = "host-sleeve";
 
 /// Crates with cycles that are older than this check: the crate, and its number of cyclic components of files and of
-/// folders.
+/// directories.
 const KNOWN: &[(&str, usize, usize)] = &[
     ("init", 1, 1),
     ("supervisor", 2, 0),
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The folders of the workspace's members.
+/// The directories of the workspace's members.
 fn members(root: &Path) -> io::Result<Vec<String>> {
     let text = fs::read_to_string(root.join("Cargo.toml"))?;
     let list = text
@@ -91,7 +91,7 @@ fn check(
             .map_or((0, 0), |(_, files, folders)| (*files, *folders));
         let count = (found.files.len(), found.folders.len());
         let title = if count == expected { "known cycle" } else { "cycle" };
-        for (kind, lines) in [("files", &found.files), ("folders", &found.folders)] {
+        for (kind, lines) in [("files", &found.files), ("directories", &found.folders)] {
             for line in lines {
                 writeln!(out, "{member}: {title} between {kind}: {line}")?;
             }
@@ -103,7 +103,7 @@ fn check(
             let (files, folders) = expected;
             writeln!(
                 out,
-                "{member}: {} cycles between files and {} between folders, {files} and {folders} are known",
+                "{member}: {} cycles between files and {} between directories, {files} and {folders} are known",
                 count.0, count.1
             )?;
         }

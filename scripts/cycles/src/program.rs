@@ -69,13 +69,13 @@ impl Program {
         Ok(program)
     }
 
-    /// The folder of a file: the first segment of its module's path, or an empty string for the root.
+    /// The directory of a file: the first segment of its module's path, or an empty string for the root.
     pub(crate) fn folder(&self, file: &Path) -> String {
         let module = self.sources.get(file).map(|(module, _)| module);
         module.and_then(|module| module.first().cloned()).unwrap_or_default()
     }
 
-    /// All folders.
+    /// All directories.
     pub(crate) fn folders(&self) -> BTreeSet<String> {
         self.files.keys().filter_map(|module| module.first().cloned()).collect()
     }

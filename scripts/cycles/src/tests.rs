@@ -39,7 +39,7 @@ fn files_that_use_each_other_are_a_cycle() {
         printed.contains("cycle between files: 2 files; one/src/a.rs:1 names crate::b::B, one/src/b.rs:2"),
         "{printed}"
     );
-    assert!(printed.contains("cycle between folders: a → b → a"), "{printed}");
+    assert!(printed.contains("cycle between directories: a → b → a"), "{printed}");
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn a_parent_that_calls_its_child_and_defines_a_type_for_it_is_a_cycle() {
     let child = ("a/c.rs", "use super::A;\npub fn g(_: &A) {}\n");
     let (sound, printed) = checked(&[LIB, ("b.rs", ""), parent, child], &[]);
     assert!(
-        !sound && printed.contains("cycle between files") && !printed.contains("folders: a"),
+        !sound && printed.contains("cycle between files") && !printed.contains("directories: a"),
         "{printed}"
     );
 }
@@ -69,7 +69,7 @@ fn a_re_exported_name_is_a_use_of_its_definition() {
 fn the_root_of_a_crate_is_a_folder_like_any_other() {
     let root = ("lib.rs", "mod a;\npub struct R;\npub fn f() { a::g(&R) }\n");
     let (sound, printed) = checked(&[root, ("a.rs", "pub fn g(_: &crate::R) {}\n")], &[]);
-    assert!(!sound && printed.contains("cycle between folders: the root → a → the root"), "{printed}");
+    assert!(!sound && printed.contains("cycle between directories: the root → a → the root"), "{printed}");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_known_cycle_is_printed_and_must_be_removed_from_the_list_once_it_is_resolve
     let gone = [LIB, ("a.rs", ""), ("b.rs", "")];
     let (sound, printed) = checked(&gone, &[("one", 1, 1)]);
     assert!(
-        !sound && printed.contains("0 cycles between files and 0 between folders, 1 and 1 are known"),
+        !sound && printed.contains("0 cycles between files and 0 between directories, 1 and 1 are known"),
         "{printed}"
     );
 }

@@ -96,7 +96,7 @@ pub(super) fn never_used() -> Rules {
     DENIED.iter().map(|row| (row.number, Vec::new())).collect()
 }
 
-/// `socket(AF_VSOCK, …)`: it would let a service bypass the enclave's ingress and egress.
+/// `socket(AF_VSOCK, …)`: it would let a service bypass every policy at the enclave's boundary.
 fn vsock() -> Result<Rules, FilterError> {
     let family = u64::from(libc::AF_VSOCK.unsigned_abs());
     let is_vsock = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family)?;

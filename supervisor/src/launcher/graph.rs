@@ -1,6 +1,6 @@
 //! The dependency graph: the manifest's `after` and `requires`, by position instead of by name.
 //!
-//! Invariant: a service comes after everything it depends on. The manifest promises that, and it is checked: a manifest
+//! Invariant: a service comes after everything it depends on. The manifest guarantees that, and it is checked: a manifest
 //! that violates it is refused before anything starts.
 
 use cloister_manifest::model::Service;

@@ -202,7 +202,7 @@ impl Simulator {
         self.on(Event::Ready { id, run });
     }
 
-    /// Advances the clock, and handles every deadline on the way.
+    /// Advances the clock, and handles every deadline that expires.
     pub(super) fn wait(&mut self, millis: u64) {
         let end = self.now.plus_millis(millis);
         while let Some(due) = self.machine.next_deadline().filter(|due| *due <= end) {

@@ -16,17 +16,17 @@ pub(super) enum Stage {
     /// It waits for other services.
     #[default]
     Waiting,
-    /// Its start was requested from init, which has until then.
+    /// Its start was requested from init, which has until this moment to report it.
     Spawning(Moment),
-    /// It runs and has until then to become ready.
+    /// It runs and has until this moment to become ready.
     Starting(Moment),
     /// It runs and is ready.
     Ready,
-    /// It was sent its stop signal, and has until then.
+    /// It was sent its stop signal, and has until this moment to exit.
     Stopping(Moment),
     /// Its cgroup was killed.
     Killing,
-    /// It has exited and is restarted then.
+    /// It has exited and is restarted at this moment.
     BackingOff(Moment),
     /// It has ended, and starts again only on request.
     Ended(End),

@@ -125,7 +125,7 @@ impl Index {
     }
 
     /// Some of the records numbered `seq` and above, oldest first: at least one if there is one, at most a block. The
-    /// flag tells whether more follow.
+    /// flag is true if more follow.
     pub(super) fn since(&self, seq: u64) -> io::Result<(Vec<Entry>, bool)> {
         if self.last.is_none_or(|last| last.seq < seq) {
             return Ok((Vec::new(), false));

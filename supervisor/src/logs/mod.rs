@@ -1,7 +1,7 @@
 //! The logs: the services' output, stored within bounds, preserved across crashes of the supervisor, read by the host.
 //!
 //! Invariant: a service never blocks. Its pipes are always drained; the oldest output is overwritten, and a reader that
-//! is too late is told how many records it missed.
+//! is too late is sent the number of records it missed.
 //!
 //! ```text
 //!  service ─ pipe ─▶ mover ─ splice ─▶ history (ring, index) ─┐

@@ -73,8 +73,8 @@ impl Movers {
         Self { logs, sink: Arc::new(sink), tasks: BTreeMap::new() }
     }
 
-    /// Starts draining a service's stdout and stderr, in this order in `pipes`; `stores` tells whether its output is
-    /// stored.
+    /// Starts draining a service's stdout and stderr, in this order in `pipes`. Its output is stored if `stores`
+    /// is true, else discarded.
     pub fn start(
         &mut self,
         id: Id,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a service's bytes get here by a single `splice` from its pipe, so that the kernel moves the ring's file
 //! position in the same call. The position is shared with init's copy of the descriptor: wherever a crash interrupts,
-//! it tells how many bytes arrived. No byte is copied into this program. The supervisor's own lines are written without
+//! it shows how many bytes arrived. No byte is copied into this program. The supervisor's own lines are written without
 //! the position: a crash may truncate the line that is being written.
 
 use std::fs::File;
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_crash_the_position_tells_which_bytes_were_not_indexed() {
+    fn after_a_crash_the_position_shows_which_bytes_were_not_indexed() {
         let (mut ring, twin) = ring();
         let noted = pour(&mut ring, b"noted");
         pour(&mut ring, b"lost sight of");

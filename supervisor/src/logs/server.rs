@@ -1,7 +1,7 @@
 //! Port 17001: readers of the log.
 //!
-//! Invariant: a reader uses a bounded buffer. It may lag behind until the rings wrap, and is then told how many records
-//! it missed; one that reads nothing at all is disconnected after a minute. It delays neither services nor other
+//! Invariant: a reader uses a bounded buffer. It may lag behind until the rings wrap, and is then sent the number of
+//! records it missed; one that reads nothing at all is disconnected after a minute. It delays neither services nor other
 //! readers, and takes no connection slot of another kind of peer.
 
 use std::convert::Infallible;

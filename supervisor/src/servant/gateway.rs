@@ -172,7 +172,7 @@ impl Duty for Gateway {
         state.to_send = ToSend::default();
         state.totals.end();
         drop(state);
-        // Otherwise the successor would read messages for the gateway that exited.
+        // Without this, the successor would read messages for the gateway that exited.
         discard(&self.0.theirs);
         self.0.empty.send_replace(true);
     }

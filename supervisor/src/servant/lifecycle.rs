@@ -53,15 +53,15 @@ enum Stage {
     /// It was not requested yet.
     #[default]
     Idle,
-    /// Its start was requested from init; that may take until then.
+    /// Its start was requested from init, which has until this moment to report it.
     Spawning(Moment),
-    /// It runs, and must report that it serves by then.
+    /// It runs, and has until this moment to report that it serves.
     Starting(Moment),
     /// It serves.
     Ready,
     /// Its process exited, or is being killed; its cgroup may not be empty.
     Ending,
-    /// It is restarted then.
+    /// It is restarted at this moment.
     BackingOff(Moment),
 }
 

@@ -1,4 +1,4 @@
-//! An init for the tests: it speaks the hold channel and holds real processes. Process groups replace cgroups.
+//! An init for the tests: it speaks the hold protocol and holds real processes. Process groups replace cgroups.
 //!
 //! Invariant: like init, it outlives supervisors and hands everything to the next one.
 
@@ -52,9 +52,9 @@ struct Holdings {
 pub(crate) struct StandIn {
     holdings: Arc<Mutex<Holdings>>,
     off: watch::Sender<Option<State>>,
-    /// A folder that replaces `/proc`.
+    /// A directory that replaces `/proc`.
     proc: PathBuf,
-    /// A folder that replaces the services' cgroups.
+    /// A directory that replaces the services' cgroups.
     cgroups: PathBuf,
     to_supervisor: Arc<Mutex<Option<mpsc::UnboundedSender<Outgoing>>>>,
     /// Reports of starts that are held back, if they are.

@@ -79,11 +79,11 @@ fn an_older_artifact_is_replaced_and_nothing_is_left_over() {
 fn other_files_and_directories_are_not_replaced() {
     let place = tempfile::tempdir().unwrap();
     std::fs::write(place.path().join("file"), b"mine").unwrap();
-    std::fs::create_dir(place.path().join("folder")).unwrap();
-    for name in ["file", "folder"] {
+    std::fs::create_dir(place.path().join("directory")).unwrap();
+    for name in ["file", "directory"] {
         assert!(matches!(Writer::new(&place.path().join(name)), Err(ArtifactError::Occupied(_))), "{name}");
     }
-    assert_eq!(names(place.path()), ["file", "folder"]);
+    assert_eq!(names(place.path()), ["file", "directory"]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ const SLOT_MAGIC: &[u8] = b"Slot";
 const HEAD_MAGIC: &[u8] = b"BlbS";
 const TAIL_MAGIC: &[u8] = b"BlbE";
 
-/// The only version there is.
+/// The only version that exists.
 const VERSION: usize = 0;
 /// The position of the number of slot pages at the start of the file, and the size of a page.
 const SLOT_PAGES_AT: usize = 12;

@@ -78,8 +78,9 @@ impl Author<'_> {
 
     fn first_process(&self) -> Option<String> {
         let program = self.service.argv.first()?;
-        let insists = FIRST.contains(&program.rsplit('/').next()?) && self.given.first_process.is_none();
-        insists.then(|| {
+        let needs_process_1 =
+            FIRST.contains(&program.rsplit('/').next()?) && self.given.first_process.is_none();
+        needs_process_1.then(|| {
             format!(
                 "service `{}` starts `{program}`: programs of this name exit at once unless they are process 1, which \
                  is Cloister's own program by default. If this one does, add {}; if not, confirm with \
@@ -93,8 +94,8 @@ impl Author<'_> {
     /// The image's check of its own command is not run.
     fn health(&self) -> Option<String> {
         let own = self.given.command.is_none() || self.plan.services.len() == 1;
-        let silent = self.given.live.is_none() && self.service.kind == Kind::Service;
-        let command = healthcheck::command(&self.image.healthcheck).filter(|_| own && silent)?;
+        let unchecked = self.given.live.is_none() && self.service.kind == Kind::Service;
+        let command = healthcheck::command(&self.image.healthcheck).filter(|_| own && unchecked)?;
         let what = format!("the image's HEALTHCHECK is not run (`{command}`).");
         if let Some(check) = healthcheck::translate(&self.image.healthcheck) {
             let ready = format!("ready: {check}");

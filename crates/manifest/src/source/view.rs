@@ -28,7 +28,7 @@ const UNMOUNTING: [&str; 3] = ["mount", "move_mount", "umount2"];
 /// The permission bits of an addition, as container engines set them.
 const ADDITION_MODE: u32 = 0o644;
 
-/// Paths that something is mounted on, or that a service may write while the rest is read-only, with all names on the way.
+/// Paths that something is mounted on, or that a service may write while the rest is read-only, with all names on the paths to them.
 #[derive(Debug, Default)]
 pub(super) struct Pins {
     paths: BTreeSet<String>,

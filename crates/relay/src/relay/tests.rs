@@ -174,7 +174,7 @@ async fn a_peer_that_closes_after_its_end_is_not_waited_for() {
     let mut received = String::new();
     service.read_to_string(&mut received).await.unwrap();
     assert_eq!(received, "question");
-    // The client went away while the service thinks.
+    // The client disconnected before the service answered.
     drop(far);
     let outcome = relay.await.unwrap();
     assert!(matches!(outcome.end, End::Broken { side: Side::Boundary, .. }), "{:?}", outcome.end);

@@ -14,7 +14,7 @@ use cloister_image::artifact::{Artifact, ArtifactError, Part};
 use cloister_image::digest::Digest;
 use cloister_wire::causes;
 
-use crate::error::{Doing, Error, Result, hint_for};
+use crate::error::{Error, ErrorContext, Result, hint_for};
 use crate::install;
 
 /// The alignment of archives in a ramdisk.
@@ -64,11 +64,11 @@ impl Boot {
 impl AnonymousFile {
     /// A file with these parts, one after another.
     fn of(artifact: &Artifact, parts: &[Part], scratch: &Path) -> Result<Self> {
-        let doing = || format!("cannot write into {}", scratch.display());
-        let mut file = anonymous_file(scratch).doing(doing)?;
+        let context = || format!("cannot write into {}", scratch.display());
+        let mut file = anonymous_file(scratch).context(context)?;
         for part in parts {
             artifact.copy(*part, &mut file).map_err(|error| copy_error(error, scratch))?;
-            pad(&mut file).doing(doing)?;
+            pad(&mut file).context(context)?;
         }
         Ok(Self { fd: file.into() })
     }

@@ -16,7 +16,7 @@ use tokio::process::{Child, ChildStderr, ChildStdout};
 use tokio::task::JoinHandle;
 use tokio::time;
 
-use crate::error::{Doing, Result};
+use crate::error::{ErrorContext, Result};
 use crate::state::process::ProcessId;
 use crate::values::signal_name;
 
@@ -60,7 +60,7 @@ impl Program {
         cloister_sys::child::dies_with_parent(&mut command, keep);
         let mut command = tokio::process::Command::from(command);
         let mut child =
-            command.kill_on_drop(true).spawn().doing(|| format!("cannot start {}", program.display()))?;
+            command.kill_on_drop(true).spawn().context(|| format!("cannot start {}", program.display()))?;
         let stderr_tail = Tail::default();
         let collector = child.stderr.take().map(|stderr| tokio::spawn(stderr_tail.clone().collect(stderr)));
         Ok(Self { label, child, stderr_tail, collector })

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, ErrorContext, Result};
 use crate::install;
 
 use super::version::{self, Version};
@@ -40,7 +40,7 @@ pub(crate) fn find() -> Result<Found> {
 /// The QEMU in this file.
 pub(super) fn at(path: PathBuf) -> Result<Found> {
     let output = query(&path, &["--version"]);
-    let output = output.doing(|| format!("cannot start {}", path.display()))?;
+    let output = output.context(|| format!("cannot start {}", path.display()))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = text.lines().next().unwrap_or_default().to_owned();
     match Version::parse(&text) {

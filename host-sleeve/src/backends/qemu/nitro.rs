@@ -13,7 +13,7 @@ use cloister_image::measure::NitroPcrs;
 use cloister_sys::tsc::Meter;
 
 use crate::app::Source;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, ErrorContext, Result};
 use crate::install;
 use crate::state::EnclaveDir;
 use crate::state::handle::Handle;
@@ -80,7 +80,7 @@ fn find() -> Result<Found> {
     let lacks = || Error::host(format!("no QEMU with the machine {MACHINE} is installed")).hint(&hint);
     let found = found::at(path.ok_or_else(lacks)?)?;
     let machines = found::query(&found.path, &["-machine", "help"]);
-    let machines = machines.doing(|| format!("cannot start {}", found.path.display()))?;
+    let machines = machines.context(|| format!("cannot start {}", found.path.display()))?;
     let has_it = |line: &str| line.split_whitespace().next() == Some(MACHINE);
     if String::from_utf8_lossy(&machines.stdout).lines().any(has_it) {
         return Ok(found);
@@ -226,8 +226,8 @@ impl Boot {
     }
 
     fn copy(source: &Source, scratch: &Path) -> Result<Self> {
-        let doing = || format!("cannot write into {}", scratch.display());
-        let mut image = anonymous_file(scratch).doing(doing)?;
+        let context = || format!("cannot write into {}", scratch.display());
+        let mut image = anonymous_file(scratch).context(context)?;
         match source {
             Source::Artifact(artifact) => {
                 artifact.write_eif(&mut image).map_err(|error| {
@@ -241,8 +241,8 @@ impl Boot {
             }
             Source::Eif(file) => file.copy(&mut image)?,
         }
-        image.rewind().doing(doing)?;
-        let mut kernel = Hashed::new(anonymous_file(scratch).doing(doing)?);
+        image.rewind().context(context)?;
+        let mut kernel = Hashed::new(anonymous_file(scratch).context(context)?);
         source.copy_kernel(&mut kernel)?;
         let (kernel, kernel_digest) = kernel.finish();
         Ok(Self {

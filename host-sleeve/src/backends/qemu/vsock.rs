@@ -12,7 +12,7 @@ use cloister_sys::vhost;
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, ErrorContext, Result};
 use crate::install;
 use crate::state::EnclaveDir;
 use crate::transport::Hybrid;
@@ -68,8 +68,8 @@ const CID_ATTEMPTS: u32 = 8;
 /// A vsock address that no other machine of this host has, and the open kernel device that it is assigned to: QEMU gets both,
 /// so that no other process can take the address in between.
 pub(super) fn claim_cid() -> Result<(u32, OwnedFd)> {
-    let doing = || format!("cannot use {VSOCK_DEVICE}");
-    let device = fs::File::options().read(true).write(true).open(VSOCK_DEVICE).doing(doing)?;
+    let context = || format!("cannot use {VSOCK_DEVICE}");
+    let device = fs::File::options().read(true).write(true).open(VSOCK_DEVICE).context(context)?;
     let cid = first_free(free_cid, |cid| vhost::set_guest_cid(&device, cid))?;
     Ok((cid, device.into()))
 }
@@ -101,7 +101,7 @@ fn first_free(draw: impl Fn() -> Result<u32>, claim: impl Fn(u32) -> io::Result<
 pub(super) fn free_cid() -> Result<u32> {
     let mut drawn = [0; 4];
     let count = rustix::rand::getrandom(&mut drawn, rustix::rand::GetRandomFlags::empty());
-    count.doing(|| "cannot generate a random vsock address".to_owned())?;
+    count.context(|| "cannot generate a random vsock address".to_owned())?;
     // The top bits avoid the small numbers that people choose by hand, and the reserved ones at both ends.
     Ok(0x4000_0000 | (u32::from_ne_bytes(drawn) & 0x3fff_ffff))
 }
@@ -109,11 +109,11 @@ pub(super) fn free_cid() -> Result<u32> {
 /// Tests whether the device starts, in a temporary directory.
 pub(crate) async fn try_vsock(program: &Path) -> Result<()> {
     let scratch = install::cache("tmp")?;
-    let doing = || format!("cannot write into {}", scratch.display());
-    let directory = tempfile::tempdir_in(&scratch).doing(doing)?;
+    let context = || format!("cannot write into {}", scratch.display());
+    let directory = tempfile::tempdir_in(&scratch).context(context)?;
     let mut running = start_vsock(program, free_cid()?, directory.path()).await?;
     running.kill().await;
-    directory.close().doing(doing)
+    directory.close().context(context)
 }
 
 /// Starts the device with its sockets in `directory`, and waits until it listens.

@@ -41,14 +41,14 @@ fn killed() -> Event {
 }
 
 /// Feeds events at the given seconds, and returns the actions and the verdict.
-fn live(limits: Limits, story: Vec<(u64, Event)>) -> (Vec<Act>, Option<Verdict>) {
+fn live(limits: Limits, story: Vec<(u64, Event)>) -> (Vec<Action>, Option<Verdict>) {
     let start = Instant::now();
     let mut lifecycle = Lifecycle::new(limits, start);
-    let acts = story
+    let actions = story
         .into_iter()
         .flat_map(|(at, event)| lifecycle.on(event, start + Duration::from_secs(at)))
         .collect();
-    (acts, lifecycle.verdict().cloned())
+    (actions, lifecycle.verdict().cloned())
 }
 
 #[test]
@@ -60,8 +60,8 @@ fn a_service_that_exits_determines_the_code_after_its_logs_were_read() {
         (3, Event::Drained),
         (4, off()),
     ];
-    let (acts, verdict) = live(LIMITS, story);
-    assert_eq!(acts, [Act::Ready, Act::Drain, Act::Seen(3)]);
+    let (actions, verdict) = live(LIMITS, story);
+    assert_eq!(actions, [Action::Ready, Action::Drain, Action::Seen(3)]);
     assert_eq!(verdict, Some(Verdict::reported(exited(3))));
     assert_eq!(verdict.unwrap().code, 3);
 }
@@ -76,9 +76,9 @@ fn a_change_to_degraded_and_back_is_reported_once_each() {
         (3, status(4, State::Ready)),
         (3, status(5, State::Ready)),
     ];
-    assert_eq!(live(LIMITS, story).0, [Act::Ready, Act::Changed, Act::Changed]);
+    assert_eq!(live(LIMITS, story).0, [Action::Ready, Action::Changed, Action::Changed]);
     let story = vec![(1, status(1, State::Starting)), (2, status(2, degraded("db has failed")))];
-    assert_eq!(live(LIMITS, story).0, [Act::Ready, Act::Changed], "ready, but degraded");
+    assert_eq!(live(LIMITS, story).0, [Action::Ready, Action::Changed], "ready, but degraded");
 }
 
 #[test]
@@ -90,8 +90,8 @@ fn a_death_by_signal_gives_the_code_that_a_shell_gives() {
 #[test]
 fn a_final_state_on_the_console_is_sufficient() {
     let fatal = State::Fatal { stage: "mounts".into(), error: "no /proc".into() };
-    let (acts, verdict) = live(LIMITS, vec![(1, Event::FinalState(fatal.clone())), (1, off())]);
-    assert!(acts.is_empty());
+    let (actions, verdict) = live(LIMITS, vec![(1, Event::FinalState(fatal.clone())), (1, off())]);
+    assert!(actions.is_empty());
     assert_eq!(verdict, Some(Verdict::reported(fatal)));
 }
 
@@ -129,8 +129,8 @@ fn a_stop_is_requested_once_and_ends_with_the_services_code() {
         (3, Event::Drained),
         (3, off()),
     ];
-    let (acts, verdict) = live(LIMITS, story);
-    assert_eq!(acts, [Act::Ready, Act::RequestStop, Act::Drain, Act::Seen(2)]);
+    let (actions, verdict) = live(LIMITS, story);
+    assert_eq!(actions, [Action::Ready, Action::RequestStop, Action::Drain, Action::Seen(2)]);
     assert_eq!(verdict.unwrap().code, 0);
 }
 
@@ -144,7 +144,7 @@ fn a_stop_request_lost_with_its_connection_is_sent_again() {
         (4, status(2, stopping.clone())),
         (5, status(3, stopping)),
     ];
-    assert_eq!(live(LIMITS, story).0, [Act::Ready, Act::RequestStop, Act::RequestStop]);
+    assert_eq!(live(LIMITS, story).0, [Action::Ready, Action::RequestStop, Action::RequestStop]);
 }
 
 #[test]
@@ -158,24 +158,27 @@ fn an_unresponsive_enclave_is_reported_once_and_so_is_its_return() {
         (7, status(2, exited(0))),
         (8, Event::Pulse(false)),
     ];
-    assert_eq!(live(LIMITS, story).0, [Act::Ready, Act::Unresponsive, Act::Responsive, Act::Drain]);
+    assert_eq!(
+        live(LIMITS, story).0,
+        [Action::Ready, Action::Unresponsive, Action::Responsive, Action::Drain]
+    );
 }
 
 #[test]
 fn a_machine_that_does_not_exit_after_a_kill_is_not_waited_for() {
     let story =
         vec![(1, status(1, State::Ready)), (2, Event::Kill { why: "requested".into() }), (12, Event::Tick)];
-    let (acts, verdict) = live(LIMITS, story);
-    assert_eq!(acts, [Act::Ready, Act::Kill]);
+    let (actions, verdict) = live(LIMITS, story);
+    assert_eq!(actions, [Action::Ready, Action::Kill]);
     assert_eq!(verdict, Some(Verdict::killed("requested")));
 }
 
 #[test]
 fn an_enclave_that_does_not_stop_in_time_is_killed() {
     let stop = Event::Stop { why: "requested".into(), grace: Some(Duration::from_secs(1)) };
-    let (acts, verdict) =
+    let (actions, verdict) =
         live(LIMITS, vec![(1, status(1, State::Ready)), (2, stop), (3, Event::Tick), (3, killed())]);
-    assert_eq!(acts, [Act::Ready, Act::RequestStop, Act::Kill]);
+    assert_eq!(actions, [Action::Ready, Action::RequestStop, Action::Kill]);
     assert_eq!(verdict, Some(Verdict::killed("it did not stop in time")));
 }
 
@@ -183,22 +186,22 @@ fn an_enclave_that_does_not_stop_in_time_is_killed() {
 fn the_first_interrupt_stops_and_the_second_kills() {
     let story =
         vec![(1, status(1, State::Ready)), (2, Event::Interrupt), (3, Event::Interrupt), (3, killed())];
-    let (acts, verdict) = live(LIMITS, story);
-    assert_eq!(acts, [Act::Ready, Act::RequestStop, Act::Kill]);
+    let (actions, verdict) = live(LIMITS, story);
+    assert_eq!(actions, [Action::Ready, Action::RequestStop, Action::Kill]);
     assert_eq!(verdict.unwrap().code, 130);
 }
 
 #[test]
 fn an_interrupt_during_boot_kills_at_once() {
-    let (acts, verdict) = live(LIMITS, vec![(1, Event::Interrupt), (1, killed())]);
-    assert_eq!(acts, [Act::Kill]);
+    let (actions, verdict) = live(LIMITS, vec![(1, Event::Interrupt), (1, killed())]);
+    assert_eq!(actions, [Action::Kill]);
     assert_eq!(verdict, Some(Verdict::interrupted()));
 }
 
 #[test]
 fn an_enclave_that_never_responds_times_out() {
-    let (acts, verdict) = live(LIMITS, vec![(59, Event::Tick), (60, Event::Tick), (60, killed())]);
-    assert_eq!(acts, [Act::Kill]);
+    let (actions, verdict) = live(LIMITS, vec![(59, Event::Tick), (60, Event::Tick), (60, killed())]);
+    assert_eq!(actions, [Action::Kill]);
     assert_eq!(verdict, Some(Verdict::timed_out("it did not respond within 1 min 0 s")));
 }
 
@@ -206,8 +209,8 @@ fn an_enclave_that_never_responds_times_out() {
 fn an_enclave_that_is_never_ready_times_out_later() {
     let story =
         vec![(1, status(1, State::Starting)), (3599, Event::Tick), (3600, Event::Tick), (3600, killed())];
-    let (acts, verdict) = live(LIMITS, story);
-    assert_eq!(acts, [Act::Kill]);
+    let (actions, verdict) = live(LIMITS, story);
+    assert_eq!(actions, [Action::Kill]);
     assert_eq!(verdict, Some(Verdict::timed_out("it was not ready within 1 h 0 min")));
 }
 
@@ -221,8 +224,8 @@ fn a_run_over_its_limit_is_stopped_in_order_and_ends_with_124() {
         (6, Event::Drained),
         (6, off()),
     ];
-    let (acts, verdict) = live(limits, story);
-    assert_eq!(acts, [Act::Ready, Act::RequestStop, Act::Drain, Act::Seen(2)]);
+    let (actions, verdict) = live(limits, story);
+    assert_eq!(actions, [Action::Ready, Action::RequestStop, Action::Drain, Action::Seen(2)]);
     assert_eq!(verdict.unwrap().code, 124);
 }
 
@@ -234,22 +237,22 @@ fn a_kill_after_the_final_state_does_not_change_the_verdict() {
         (3, Event::Kill { why: "requested".into() }),
         (3, killed()),
     ];
-    let (acts, verdict) = live(LIMITS, story);
-    assert_eq!(acts, [Act::Drain, Act::Seen(1), Act::Kill]);
+    let (actions, verdict) = live(LIMITS, story);
+    assert_eq!(actions, [Action::Drain, Action::Seen(1), Action::Kill]);
     assert_eq!(verdict.unwrap().code, 7);
 }
 
 #[test]
 fn logs_that_cannot_be_drained_do_not_delay_the_end() {
-    let (acts, _) = live(LIMITS, vec![(1, status(4, exited(0))), (3, Event::Tick)]);
-    assert_eq!(acts, [Act::Drain, Act::Seen(4)]);
+    let (actions, _) = live(LIMITS, vec![(1, status(4, exited(0))), (3, Event::Tick)]);
+    assert_eq!(actions, [Action::Drain, Action::Seen(4)]);
 }
 
 #[test]
 fn an_enclave_with_another_protocol_version_is_killed_with_the_reason() {
-    let (acts, verdict) =
+    let (actions, verdict) =
         live(LIMITS, vec![(1, Event::Broken("its protocol version is 7".into())), (1, killed())]);
-    assert_eq!(acts, [Act::Kill]);
+    assert_eq!(actions, [Action::Kill]);
     assert_eq!(verdict, Some(Verdict::failed("its protocol version is 7")));
 }
 
@@ -279,12 +282,12 @@ proptest! {
         let events = events.into_iter().chain([Event::Stop { why: String::new(), grace: None }]);
         for event in events {
             now += Duration::from_millis(10);
-            kills += lifecycle.on(event, now).iter().filter(|act| **act == Act::Kill).count();
+            kills += lifecycle.on(event, now).iter().filter(|action| **action == Action::Kill).count();
         }
         while let Some(deadline) = lifecycle.deadline() {
             prop_assert!(deadline > now, "a deadline that has passed was not acted on");
             now = deadline;
-            kills += lifecycle.on(Event::Tick, now).iter().filter(|act| **act == Act::Kill).count();
+            kills += lifecycle.on(Event::Tick, now).iter().filter(|action| **action == Action::Kill).count();
         }
         prop_assert!(kills <= 1);
         prop_assert!(lifecycle.verdict().is_some());

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, ErrorContext, Result};
 
 use super::lock::Lock;
 use super::{EnclaveDir, LOCK};
@@ -35,14 +35,14 @@ impl EnclaveDir {
         for _ in 0..CLAIM_TRIES {
             match DirBuilder::new().mode(0o700).create(path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(error).doing(|| format!("cannot create {}", path.display()));
+                    return Err(error).context(|| format!("cannot create {}", path.display()));
                 }
                 _ => {}
             }
             let opened = match Self::open_dir(path) {
                 // Another process has removed it since.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                opened => opened.doing(|| format!("cannot open {}", path.display())),
+                opened => opened.context(|| format!("cannot open {}", path.display())),
             };
             match opened.and_then(Self::into_locked).inspect_err(|_| remove_empty(path))? {
                 Lock::Gone => {}
@@ -76,14 +76,14 @@ impl EnclaveDir {
             return Ok(());
         }
         self.clear()?;
-        let doing = || format!("cannot remove {}", self.path.display());
-        unless(fs::remove_file(self.dir.at(LOCK)), &[io::ErrorKind::NotFound]).doing(doing)?;
+        let context = || format!("cannot remove {}", self.path.display());
+        unless(fs::remove_file(self.dir.at(LOCK)), &[io::ErrorKind::NotFound]).context(context)?;
         if !self.dir.is_at(&self.path) {
             return Ok(());
         }
         // Another process claiming the name at this moment has a file in it, or recreates the directory.
         unless(fs::remove_dir(&self.path), &[io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty])
-            .doing(doing)
+            .context(context)
     }
 
     /// Kills processes that a dead sleeve has left running, and removes everything but the lock.
@@ -91,11 +91,11 @@ impl EnclaveDir {
         for process in self.traces().machine {
             process.kill();
         }
-        let doing = || format!("cannot clear {}", self.path.display());
-        for entry in fs::read_dir(self.dir.path()).doing(doing)? {
-            let entry = entry.doing(doing)?;
+        let context = || format!("cannot clear {}", self.path.display());
+        for entry in fs::read_dir(self.dir.path()).context(context)? {
+            let entry = entry.context(context)?;
             if entry.file_name() != LOCK {
-                unless(fs::remove_file(entry.path()), &[io::ErrorKind::NotFound]).doing(doing)?;
+                unless(fs::remove_file(entry.path()), &[io::ErrorKind::NotFound]).context(context)?;
             }
         }
         Ok(())

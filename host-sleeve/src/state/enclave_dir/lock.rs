@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, ErrorContext, Result};
 use crate::state::process::ProcessId;
 
 use super::{EnclaveDir, LOCK};
@@ -54,7 +54,7 @@ impl EnclaveDir {
 
     /// Takes the lock, unless another process holds it or runs the enclave.
     pub(super) fn into_locked(mut self) -> Result<Lock> {
-        let doing = |path: &Path| format!("cannot lock {}", path.display());
+        let context = |path: &Path| format!("cannot lock {}", path.display());
         let deadline = Instant::now() + LOCK_LIMIT;
         while Instant::now() < deadline {
             let lock =
@@ -62,7 +62,7 @@ impl EnclaveDir {
             let lock = match lock {
                 // Nothing can be created in a removed directory.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::Gone),
-                lock => lock.doing(|| doing(&self.path))?,
+                lock => lock.context(|| context(&self.path))?,
             };
             match lock.try_lock() {
                 // The file may have been removed since it was opened.
@@ -84,7 +84,7 @@ impl EnclaveDir {
                     drop(lock);
                     std::thread::park_timeout(LOCK_PAUSE);
                 }
-                Err(TryLockError::Error(error)) => return Err(error).doing(|| doing(&self.path)),
+                Err(TryLockError::Error(error)) => return Err(error).context(|| context(&self.path)),
             }
         }
         Ok(Lock::Held(self))

@@ -69,11 +69,9 @@ fn change(record: &Record) -> String {
         let kill = format!("`host-sleeve stop --kill {}`", record.name);
         return match state {
             Some(State::Stopping { .. }) => {
-                format!(
-                    "does not respond; it is killed when its time to stop is over, and {kill} kills it now"
-                )
+                format!("does not respond; it will be killed when its stop timeout expires, or now by {kill}")
             }
-            _ => format!("does not respond; it may recover, and {kill} kills it"),
+            _ => format!("does not respond; it may recover; {kill} kills it"),
         };
     }
     match state {

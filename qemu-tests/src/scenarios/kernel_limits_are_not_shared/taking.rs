@@ -26,7 +26,7 @@ pub(super) struct Kind {
     pub(super) name: &'static str,
     /// Takes as much as possible, or more than any limit that must not exist. The text is why it stopped.
     pub(super) take: fn() -> Result<(Taken, String)>,
-    /// Takes one, and checks that it is as good as ever.
+    /// Takes one, and checks that it works as usual.
     pub(super) need: fn() -> Result<()>,
 }
 

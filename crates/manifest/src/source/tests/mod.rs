@@ -1,4 +1,4 @@
-//! The whole way from text to manifest: golden reports, and properties.
+//! The whole path from text to manifest: golden reports, and properties.
 
 mod build;
 mod golden;
