@@ -32,7 +32,7 @@ const ADVICE: &[(&str, &str, &str)] = &[
     ("init", "", "every enclave has an init that reaps orphans"),
     ("limit_nofile", "limits", "use `limits: {open_files: …}`"),
     ("livenessprobe", "live", "use `live`"),
-    ("local_users", "services", "list the services that may, regardless of their users"),
+    ("local_users", "services", "list the services that may send requests, regardless of their users"),
     ("logging", "logs", "use `logs`"),
     ("mem_limit", "limits", "use `limits: {memory: …}`"),
     ("memory", "limits", "use `limits: {memory: …}`"),

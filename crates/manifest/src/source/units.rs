@@ -163,7 +163,7 @@ impl FromScalar for Flag {
 }
 
 impl FromScalar for DebugFlag {
-    const EXPECTED: &'static str = "`false`, the only supported value";
+    const EXPECTED: &'static str = "a supported value (`false`)";
 
     fn from_scalar(scalar: &Scalar) -> Result<Self, Invalid> {
         if matches!(scalar.text.to_ascii_lowercase().as_str(), "true" | "yes" | "on" | "y" | "1") {
