@@ -88,10 +88,10 @@ impl Port {
     /// Connects to its service. `speaks`: data is to be sent immediately.
     pub(crate) async fn connect(&self, table: &Table, speaks: bool, loans: &Loans) -> io::Result<Stream> {
         let mut owner = self.owner.subscribe();
-        let dial = |to| Stream::connect_tcp_borrowing(to, speaks, move || loans.borrow(to, speaks));
+        let dial = |to, first| Stream::connect_tcp_borrowing(to, first, move || loans.borrow(to, first));
         loop {
             let known = owner.borrow_and_update().unwrap_or(NO_CGROUP);
-            let refused = match self.place.connect(known, dial).await {
+            let refused = match self.place.connect(known, speaks, dial).await {
                 Ok(stream) => return Ok(stream),
                 Err(refused) => refused,
             };

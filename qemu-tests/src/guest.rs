@@ -22,7 +22,8 @@ pub fn serve_http(port: u16, answer: impl Fn(&str) -> String) -> std::io::Result
     Ok(())
 }
 
-fn answer_one(mut client: TcpStream, answer: impl Fn(&str) -> String) -> std::io::Result<()> {
+/// Answers one HTTP request with `answer` of its path.
+pub fn answer_one(mut client: TcpStream, answer: impl Fn(&str) -> String) -> std::io::Result<()> {
     let mut head = Vec::new();
     let mut piece = [0; 1024];
     while !head.windows(4).any(|window| window == b"\r\n\r\n") {

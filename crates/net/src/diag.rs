@@ -37,10 +37,11 @@ const HEADER: usize = 16;
 const QUERY: usize = 56;
 /// Size of `struct inet_diag_msg`.
 const REPLY: usize = 72;
-/// Bytes read at once: the kernel splits a dump into pieces of at most 32 KiB (`netlink_dump`).
-const READ: usize = 32 * 1024;
-/// Maximum number of reads of one dump; a longer one counts as incomplete: some ten thousand listeners on one port.
-const MAX_READS: usize = 64;
+/// Bytes read at once: the kernel splits a dump into pieces of one page or 8 KiB (`NLMSG_GOODSIZE`), or of the longest
+/// read so far (`netlink_dump`).
+const READ: usize = 8 * 1024;
+/// Maximum number of reads of one dump; a longer one is an error: some ten thousand listeners on one port.
+const MAX_READS: usize = 256;
 
 /// A TCP socket on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,17 @@ pub struct Socket {
     /// The ID of its cgroup: the inode number of the cgroup's directory. `None` for a connection that is not accepted
     /// yet or already closed.
     pub cgroup: Option<u64>,
+}
+
+/// How many of the sockets that share an address satisfy a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// All.
+    All,
+    /// Some, but not all.
+    Some,
+    /// None.
+    None,
 }
 
 /// A netlink socket to the kernel's socket diagnosis.
@@ -99,35 +111,40 @@ impl Diag {
         Ok(self.reached(address, SocketAddr::new(any, 0))?.filter(|socket| socket.listens))
     }
 
-    /// Whether `predicate` holds for every socket that shares the address of the listener `of`: the kernel assigns a
-    /// connection to any of them (`SO_REUSEPORT`).
+    /// How many of the sockets that share the address of the listener `of` satisfy `predicate`: the kernel assigns a
+    /// connection to any of them (`SO_REUSEPORT`). After an error, the rest of the reply may be unread: the next reply
+    /// would be mixed up with it.
     ///
     /// # Errors
     /// As [`Self::reached`].
-    pub fn all_sharing(of: &Socket, predicate: impl Fn(&Socket) -> bool) -> io::Result<bool> {
-        // The rest of a dump that is not read to its end would be mixed up with the next reply, so each dump uses a new
-        // socket.
-        let diag = Self::open()?;
+    pub fn sharing(&self, of: &Socket, predicate: impl Fn(&Socket) -> bool) -> io::Result<Sharing> {
         let anything = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
         let local = SocketAddr::new(of.address.ip(), of.address.port());
-        diag.send(&query(REQUEST | DUMP, local, anything, 1 << LISTEN))?;
-        let mut buffer = vec![0; READ];
+        self.send(&query(REQUEST | DUMP, local, anything, 1 << LISTEN))?;
+        let mut buffer = [0; READ];
+        let (mut some, mut others) = (false, false);
         for _ in 0..MAX_READS {
-            let count = diag.read(&mut buffer)?;
+            let count = self.read(&mut buffer)?;
             for message in messages(buffer.get(..count).unwrap_or_default()) {
                 match message {
-                    Message::Done => return Ok(true),
+                    Message::Done => {
+                        return Ok(match (some, others) {
+                            (true, false) => Sharing::All,
+                            (true, true) => Sharing::Some,
+                            (false, _) => Sharing::None,
+                        });
+                    }
                     Message::Error(errno) => return Err(io::Error::from_raw_os_error(errno)),
                     Message::Socket(found) => {
-                        let shares = found.address == of.address && found.interface == of.interface;
-                        if shares && !predicate(&found) {
-                            return Ok(false);
+                        if found.address == of.address && found.interface == of.interface {
+                            let found = predicate(&found);
+                            (some, others) = (some || found, others || !found);
                         }
                     }
                 }
             }
         }
-        Ok(false)
+        Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many sockets listen on one port"))
     }
 
     fn send(&self, query: &[u8]) -> io::Result<()> {
@@ -287,15 +304,17 @@ mod tests {
         let (_one, at) = make([127, 0, 0, 1], 0);
         let _other = make([127, 0, 0, 1], at.port());
         let _elsewhere = make([127, 0, 0, 2], at.port());
-        let of = Diag::open().unwrap().listener(at).unwrap().unwrap();
+        let diag = Diag::open().unwrap();
+        let of = diag.listener(at).unwrap().unwrap();
         let seen = std::cell::Cell::new(0);
         let count = |_: &Socket| {
             seen.set(seen.get() + 1);
             true
         };
-        assert!(Diag::all_sharing(&of, count).unwrap());
+        assert_eq!(diag.sharing(&of, count).unwrap(), Sharing::All);
         assert_eq!(seen.get(), 2);
-        assert!(!Diag::all_sharing(&of, |_| false).unwrap());
+        assert_eq!(diag.sharing(&of, |_| false).unwrap(), Sharing::None);
+        assert_eq!(diag.sharing(&of, |_| seen.replace(0) == 2).unwrap(), Sharing::Some, "the first of them");
     }
 
     #[test]

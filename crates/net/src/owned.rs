@@ -5,45 +5,41 @@
 //! cgroup owns the socket that receives the connection ([`crate::diag`]).
 //!
 //! An accepted connection is looked up itself. One whose client sends first is not accepted before that, so its
-//! listener is looked up instead, and once per [`CACHE_TIME`] whether other sockets share its address. If nothing is
-//! cached, the listener is also looked up before connecting, so that no other program sees a connection.
+//! listener is looked up instead, together with every socket that shares its address (`SO_REUSEPORT`). It was assigned
+//! to one of them when it was opened, and the kernel gives it to no other: a listener that is closed takes its
+//! connections with it (`net.ipv4.tcp_migrate_req` is off). So if all that remain belong to the service, so does the
+//! connection. While another program shares the address, connections are not opened that way, but one by one until the
+//! kernel assigns one to the service. If nothing is cached, the listener is also looked up before connecting, so that
+//! no other program sees a connection.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::thread::LocalKey;
 
-use tokio::time::Instant;
-
-use crate::diag::{Diag, Socket};
+use crate::diag::{Diag, Sharing, Socket};
 use crate::stream::Stream;
 
 /// Addresses on which a service can listen, in the order tried: most listen on IPv4 or on both.
 const LOOPBACKS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
-/// How long the result is cached that no other socket shares the listener's address (`SO_REUSEPORT`): one lookup per
-/// second has no measurable cost for a busy ingress, for any number of listeners.
-const CACHE_TIME: Duration = Duration::from_secs(1);
+/// Connections that are opened to an address that the service shares with another program until one is assigned to the
+/// service: with one listener each, all miss it once in 256 times.
+const SHARED_ATTEMPTS: usize = 8;
 
 thread_local! {
-    /// This thread's socket to the kernel's diagnosis, opened on first use.
-    static DIAG: RefCell<Option<Diag>> = const { RefCell::new(None) };
+    /// This thread's sockets to the kernel's diagnosis, opened on first use: for one socket, and for lists of them.
+    static ONE: RefCell<Option<Diag>> = const { RefCell::new(None) };
+    static LISTS: RefCell<Option<Diag>> = const { RefCell::new(None) };
 }
 
 /// A port on the loopback interface.
 #[derive(Debug)]
 pub struct OwnedPort {
     number: u16,
-    /// The last lookup of the owner's listener.
-    known: Mutex<Option<Known>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    address: SocketAddr,
-    owner: u64,
-    valid_until: Instant,
+    /// The address on which a service was last found, and the service.
+    known: Mutex<Option<(SocketAddr, u64)>>,
 }
 
 /// Why connecting failed.
@@ -93,105 +89,127 @@ impl OwnedPort {
         self.number
     }
 
-    /// Connects by `dial` to the process of cgroup `owner` that listens on `127.0.0.1` or, failing that, on `::1`.
+    /// Connects by `dial` to the process of cgroup `owner` that listens on `127.0.0.1` or, failing that, on `::1`. `dial`
+    /// is told whether the connection is opened by its first data, which `sends_first` allows.
     ///
     /// # Errors
     /// Those of `dial`, if a process of the owner listens.
-    pub async fn connect<D, F>(&self, owner: u64, dial: D) -> Result<Stream, NotReached>
+    pub async fn connect<D, F>(&self, owner: u64, sends_first: bool, dial: D) -> Result<Stream, NotReached>
     where
-        D: Fn(SocketAddr) -> F,
+        D: Fn(SocketAddr, bool) -> F,
         F: Future<Output = io::Result<Stream>>,
     {
-        if let Some(known) = self.known().filter(|known| known.owner == owner) {
+        if let Some((address, _)) = self.known().filter(|(_, known)| *known == owner) {
             // After an error, the service may be listening on the other address by now.
-            if let Ok(stream) = dial(known.address).await
-                && self.is_owned(&stream, known)?
+            if let Ok(stream) = dial(address, sends_first).await
+                && is_owned(&stream, address, owner)?
             {
                 return Ok(stream);
             }
         }
         let (mut last, mut taken) = (None, None);
         for address in LOOPBACKS.map(|ip| SocketAddr::new(ip, self.number)) {
-            match look_up(address, owner)? {
-                Occupancy::Free => {}
-                Occupancy::Taken(by) => taken = taken.or(Some(NotReached::Taken(address, by))),
-                Occupancy::Owned => match dial(address).await {
-                    Ok(stream) => {
-                        let known = Known { address, owner, valid_until: Instant::now() + CACHE_TIME };
-                        if self.is_owned(&stream, known)? {
-                            self.set_known(Some(known));
-                            return Ok(stream);
-                        }
-                        last = Some(ErrorKind::ConnectionAborted.into());
-                    }
-                    // The listener was closed in the meantime.
-                    Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-                    Err(error) => last = Some(error),
-                },
+            let dialled = match look_up(address, owner)? {
+                Occupancy::Free => continue,
+                Occupancy::Taken(by) => {
+                    taken = taken.or(Some(NotReached::Taken(address, by)));
+                    continue;
+                }
+                Occupancy::Owned => dial(address, sends_first).await.and_then(|stream| {
+                    let reached = is_owned(&stream, address, owner)?;
+                    reached.then_some(stream).ok_or_else(|| ErrorKind::ConnectionAborted.into())
+                }),
+                Occupancy::Shared => dial_shared(address, owner, |to| dial(to, false)).await,
+            };
+            match dialled {
+                Ok(stream) => {
+                    self.set_known(Some((address, owner)));
+                    return Ok(stream);
+                }
+                // The listener was closed in the meantime.
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+                Err(error) => last = Some(error),
             }
         }
         self.set_known(None);
         Err(last.map(NotReached::System).or(taken).unwrap_or(NotReached::Nothing))
     }
 
-    /// Whether the connection belongs, or will belong, to a socket of the owner.
-    fn is_owned(&self, stream: &Stream, known: Known) -> io::Result<bool> {
-        let owns = |socket: &Socket| socket.cgroup == Some(known.owner);
-        if !stream.speaks_first()
-            && let Some(socket) = with_diag(|diag| diag.reached(known.address, stream.address()?))?
-            && socket.cgroup.is_some()
-        {
-            return Ok(owns(&socket));
-        }
-        // Not accepted yet, or closed already.
-        let Some(listener) = with_diag(|diag| diag.listener(known.address))? else { return Ok(false) };
-        if !owns(&listener) {
-            return Ok(false);
-        }
-        if Instant::now() < known.valid_until {
-            return Ok(true);
-        }
-        let all = Diag::all_sharing(&listener, owns)?;
-        self.set_known(all.then(|| Known { valid_until: Instant::now() + CACHE_TIME, ..known }));
-        Ok(all)
-    }
-
-    fn known(&self) -> Option<Known> {
+    fn known(&self) -> Option<(SocketAddr, u64)> {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_known(&self, known: Option<Known>) {
+    fn set_known(&self, known: Option<(SocketAddr, u64)>) {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
     }
 }
 
+/// Whether the connection to `address` belongs, or will belong, to a socket of the owner.
+fn is_owned(stream: &Stream, address: SocketAddr, owner: u64) -> io::Result<bool> {
+    if !stream.speaks_first()
+        && let Some(is_owned) = is_assigned(stream, address, owner)?
+    {
+        return Ok(is_owned);
+    }
+    // Not accepted yet, or closed already.
+    Ok(matches!(look_up(address, owner)?, Occupancy::Owned))
+}
+
+/// Whether the kernel has assigned the connection to a socket of the owner; `None` if it is not known yet.
+fn is_assigned(stream: &Stream, address: SocketAddr, owner: u64) -> io::Result<Option<bool>> {
+    let socket = with_diag(&ONE, |diag| diag.reached(address, stream.address()?))?;
+    Ok(socket.and_then(|socket| socket.cgroup).map(|cgroup| cgroup == owner))
+}
+
+/// Opens connections to an address that several programs share until one belongs to the owner.
+async fn dial_shared<F>(address: SocketAddr, owner: u64, dial: impl Fn(SocketAddr) -> F) -> io::Result<Stream>
+where
+    F: Future<Output = io::Result<Stream>>,
+{
+    for _ in 0..SHARED_ATTEMPTS {
+        let stream = dial(address).await?;
+        if is_assigned(&stream, address, owner)? == Some(true) {
+            return Ok(stream);
+        }
+    }
+    let text =
+        format!("another program shares {address} and received {SHARED_ATTEMPTS} connections in a row");
+    Err(io::Error::new(ErrorKind::AddrInUse, text))
+}
+
 /// Who listens on an address.
+#[derive(Debug)]
 enum Occupancy {
     Free,
     Owned,
+    /// The owner and other programs.
+    Shared,
     Taken(Option<u64>),
 }
 
 fn look_up(address: SocketAddr, owner: u64) -> io::Result<Occupancy> {
-    let Some(listener) = with_diag(|diag| diag.listener(address))? else { return Ok(Occupancy::Free) };
+    let Some(listener) = with_diag(&ONE, |diag| diag.listener(address))? else { return Ok(Occupancy::Free) };
     let owns = |socket: &Socket| socket.cgroup == Some(owner);
-    if owns(&listener) && Diag::all_sharing(&listener, owns)? {
-        return Ok(Occupancy::Owned);
-    }
-    Ok(Occupancy::Taken(listener.cgroup.filter(|_| !owns(&listener))))
+    Ok(match with_diag(&LISTS, |diag| diag.sharing(&listener, owns))? {
+        Sharing::All => Occupancy::Owned,
+        Sharing::Some => Occupancy::Shared,
+        Sharing::None => Occupancy::Taken(listener.cgroup.filter(|_| !owns(&listener))),
+    })
 }
 
-/// Runs a query on this thread's socket. A socket that failed is not used again.
-fn with_diag<A>(query: impl FnOnce(&Diag) -> io::Result<A>) -> io::Result<A> {
-    DIAG.with_borrow_mut(|cached| {
-        let diag = match cached.take() {
-            Some(diag) => diag,
-            None => Diag::open()?,
-        };
-        let reply = query(&diag)?;
-        *cached = Some(diag);
-        Ok(reply)
-    })
+/// Runs a query on a socket of this thread. A socket that failed, or whose reply was not read to its end, is not used
+/// again.
+fn with_diag<A>(
+    cached: &'static LocalKey<RefCell<Option<Diag>>>,
+    query: impl FnOnce(&Diag) -> io::Result<A>,
+) -> io::Result<A> {
+    let diag = match cached.take() {
+        Some(diag) => diag,
+        None => Diag::open()?,
+    };
+    let reply = query(&diag)?;
+    cached.set(Some(diag));
+    Ok(reply)
 }
 
 /// Opens this thread's socket to the kernel's diagnosis now, so that the first lookup needs no new descriptor, and a
@@ -200,7 +218,7 @@ fn with_diag<A>(query: impl FnOnce(&Diag) -> io::Result<A>) -> io::Result<A> {
 /// # Errors
 /// As [`Diag::open`].
 pub fn prepare_diagnosis() -> io::Result<()> {
-    with_diag(|_| Ok(()))
+    with_diag(&ONE, |_| Ok(()))
 }
 
 /// The cgroup that sockets of this process belong to; for tests, which act as services.
@@ -215,16 +233,18 @@ pub fn own_cgroup() -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
-    async fn dial(address: SocketAddr) -> io::Result<Stream> {
-        Stream::connect_tcp(address).await
-    }
-
-    async fn dial_speaking_first(address: SocketAddr) -> io::Result<Stream> {
-        Stream::connect_tcp_speaking_first(address).await
+    async fn dial(address: SocketAddr, sends_first: bool) -> io::Result<Stream> {
+        if sends_first {
+            Stream::connect_tcp_speaking_first(address).await
+        } else {
+            Stream::connect_tcp(address).await
+        }
     }
 
     #[tokio::test]
@@ -234,8 +254,8 @@ mod tests {
             let listener = TcpListener::bind(place).await.unwrap();
             let port = OwnedPort::new(listener.local_addr().unwrap().port());
             for _ in 0..2 {
-                port.connect(ours, dial).await.unwrap();
-                let stream = port.connect(ours, dial_speaking_first).await.unwrap();
+                port.connect(ours, false, dial).await.unwrap();
+                let stream = port.connect(ours, true, dial).await.unwrap();
                 stream.send_all(b"hi").await.unwrap();
                 let accepted = [listener.accept().await.unwrap(), listener.accept().await.unwrap()];
                 let [_, (mut accepted, _)] = accepted;
@@ -250,13 +270,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let port = OwnedPort::new(at.port());
-        let refused = port.connect(ours + 1, dial).await.unwrap_err();
+        let refused = port.connect(ours + 1, false, dial).await.unwrap_err();
         assert!(matches!(refused, NotReached::Taken(address, Some(by)) if address == at && by == ours));
         let text = refused.into_error("web", at.port()).to_string();
         assert_eq!(text, format!("the listener on {at} does not belong to web"));
         assert!(tokio::time::timeout(Duration::from_millis(20), listener.accept()).await.is_err());
         drop(listener);
-        assert!(matches!(port.connect(ours, dial).await, Err(NotReached::Nothing)));
+        assert!(matches!(port.connect(ours, false, dial).await, Err(NotReached::Nothing)));
     }
 
     #[tokio::test]
@@ -264,15 +284,11 @@ mod tests {
         let ours = own_cgroup().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = OwnedPort::new(listener.local_addr().unwrap().port());
-        port.connect(ours, dial).await.unwrap();
+        port.connect(ours, false, dial).await.unwrap();
         // As if the owner had been another cgroup at the last lookup.
-        port.set_known(port.known().map(|known| Known { owner: ours + 1, ..known }));
-        for speaks_first in [false, true] {
-            let refused = if speaks_first {
-                port.connect(ours + 1, dial_speaking_first).await
-            } else {
-                port.connect(ours + 1, dial).await
-            };
+        port.set_known(port.known().map(|(address, _)| (address, ours + 1)));
+        for sends_first in [false, true] {
+            let refused = port.connect(ours + 1, sends_first, dial).await;
             assert!(matches!(refused, Err(NotReached::Taken(..))));
         }
     }

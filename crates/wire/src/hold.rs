@@ -22,8 +22,8 @@ pub const SUPERVISOR_FD: i32 = 3;
 
 /// The descriptor of a servant's program until its exec, the only system call that init makes under the servant's
 /// filter: `execveat(PROGRAM_FD, "", argv, env, AT_EMPTY_PATH)`. The filter must allow it with this number and these
-/// flags. The servant cannot exploit that: exec has closed the descriptor, its root is empty, and if the filter allows
-/// neither `dup2` nor `memfd_create`, no executable file can get this number. It is above the 255 descriptors that can
+/// flags. The servant cannot exploit that: exec has closed the descriptor, its root is empty, and if the filter does not
+/// allow `memfd_create`, no descriptor refers to an executable file. The number is above the 255 descriptors that can
 /// come with a spawn.
 pub const PROGRAM_FD: i32 = 1000;
 

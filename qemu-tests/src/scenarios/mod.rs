@@ -133,6 +133,7 @@ pub const ALL: &[Scenario] = &[
     restarts_follow_their_policy::PAUSES,
     restarts_follow_their_policy::CRITICAL,
     ports_belong_to_their_service::SCENARIO,
+    ports_belong_to_their_service::SHARED,
     services_become_ready_and_stay_healthy::AT_ONCE,
     stops_finish_in_time::OBEDIENT,
     stops_finish_in_time::STUBBORN,

@@ -91,8 +91,6 @@ const CALLS: &[c_long] = &[
     libc::SYS_sigaltstack,
     libc::SYS_getpid,
     libc::SYS_gettid,
-    libc::SYS_tkill,
-    libc::SYS_tgkill,
     libc::SYS_exit,
     libc::SYS_exit_group,
 ];
@@ -196,6 +194,14 @@ fn allowed() -> Result<Rules, FilterError> {
     rules.insert(libc::SYS_ioctl, requests.into_iter().collect::<Result<_, _>>()?);
     // rustix uses it to read the auxiliary vector.
     rules.insert(libc::SYS_prctl, vec![equals(0, PR_GET_AUXV)?]);
+    // An abort of this thread, which is the only one.
+    let thread = u64::from(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs());
+    let abort = [(0, thread), (1, u64::from(libc::SIGABRT.unsigned_abs()))];
+    let abort = abort.map(|(argument, value)| {
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+    });
+    let abort = abort.into_iter().collect::<Result<Vec<_>, _>>()?;
+    rules.insert(libc::SYS_tkill, vec![SeccompRule::new(abort)?]);
     // This process's own limits only.
     rules.insert(libc::SYS_prlimit64, vec![equals(0, 0)?]);
     // Memory never becomes executable.
@@ -232,8 +238,8 @@ mod tests {
 
     /// Runs `test` in a thread with the filter; other threads are unaffected.
     fn confined(test: impl FnOnce() + Send + 'static) {
-        let program = program().unwrap();
         let thread = std::thread::spawn(move || {
+            let program = program().unwrap();
             set_no_new_privs(true).unwrap();
             cloister_sys::seccomp::install(&program).unwrap();
             test();
