@@ -212,13 +212,14 @@ fn with_diag<A>(
     Ok(reply)
 }
 
-/// Opens this thread's socket to the kernel's diagnosis now, so that the first lookup needs no new descriptor, and a
+/// Opens this thread's sockets to the kernel's diagnosis now, so that the first lookup needs no new descriptor, and a
 /// kernel without diagnosis is detected at startup.
 ///
 /// # Errors
 /// As [`Diag::open`].
 pub fn prepare_diagnosis() -> io::Result<()> {
-    with_diag(&ONE, |_| Ok(()))
+    with_diag(&ONE, |_| Ok(()))?;
+    with_diag(&LISTS, |_| Ok(()))
 }
 
 /// The cgroup that sockets of this process belong to; for tests, which act as services.

@@ -49,13 +49,15 @@ pub(super) struct Chaos<'a> {
     order: u64,
     crashes: u64,
     random: u64,
+    recoveries: Vec<Duration>,
 }
 
 impl<'a> Chaos<'a> {
     /// The killer listens behind `port`.
     pub(super) fn new(web: &'a Running, port: u16) -> Self {
         // The seed need not be reproducible: what happens between two kills is not reproducible either.
-        Self { web, port, order: 0, crashes: 0, random: RandomState::new().hash_one(port) | 1 }
+        let random = RandomState::new().hash_one(port) | 1;
+        Self { web, port, order: 0, crashes: 0, random, recoveries: Vec::new() }
     }
 
     /// Kills everything once, so that what is created at a first restart exists.
@@ -88,7 +90,7 @@ impl<'a> Chaos<'a> {
             if Instant::now() >= next_gateway
                 && began.elapsed() < time / UNDISTURBED_PART * (UNDISTURBED_PART - 1)
             {
-                self.kill(GATEWAY);
+                self.kill_gateway();
                 next_gateway = Instant::now() + self.pick(BETWEEN_GATEWAYS);
             }
             let victim = self.victim();
@@ -142,6 +144,21 @@ impl<'a> Chaos<'a> {
     fn kill(&mut self, name: &str) {
         self.order = self.order.saturating_add(1);
         drop(self.request(&format!("kill/{}/{name}", self.order)));
+    }
+
+    /// Kills the gateway, and measures how long it takes until the next one forwards a request. The answer to the order is lost with
+    /// the gateway, unless that was dead already.
+    fn kill_gateway(&mut self) {
+        self.kill(GATEWAY);
+        let killed = Instant::now();
+        while self.request("census").is_none() && killed.elapsed() < REST_LIMIT {}
+        self.recoveries.push(killed.elapsed());
+    }
+
+    /// How long it took after each kill of the gateway until the next one forwarded a request, shortest first.
+    pub(super) fn recoveries(mut self) -> Vec<Duration> {
+        self.recoveries.sort_unstable();
+        self.recoveries
     }
 
     fn request(&self, path: &str) -> Option<Census> {

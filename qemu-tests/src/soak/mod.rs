@@ -109,7 +109,7 @@ fn soak(lab: &mut Lab, time: Duration) -> Result<Vec<Check>, Failure> {
     chaos.kill_at_random(time, &log)?;
     let traffic = load.end();
     let after = chaos.at_rest()?;
-    let status = web.wait_ready()?;
+    let (status, recoveries) = (web.wait_ready()?, chaos.recoveries());
     web.stop()?.expect_code(0)?;
-    Ok(verdict::checks(&verdict::Evidence { before, after, status, traffic, log: log.end()? }))
+    Ok(verdict::checks(&verdict::Evidence { before, after, status, traffic, recoveries, log: log.end()? }))
 }

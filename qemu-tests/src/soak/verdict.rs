@@ -4,6 +4,7 @@
 //! the design allows.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -38,6 +39,8 @@ pub(super) struct Evidence {
     pub(super) status: Value,
     /// What the clients saw.
     pub(super) traffic: Traffic,
+    /// How long it took after each kill of the gateway until the next one forwarded a request, shortest first.
+    pub(super) recoveries: Vec<Duration>,
     /// What the log contains.
     pub(super) log: Received,
 }
@@ -149,9 +152,21 @@ fn gateway(evidence: &Evidence) -> Check {
     let restarts = evidence.status.pointer("/status/servants/0/restarts").and_then(Value::as_u64);
     Check {
         what: "each kill of the gateway is a restart",
-        seen: format!("{kills} kills"),
+        seen: format!("{kills} kills{}", recovery(&evidence.recoveries)),
         problem: (Some(kills) != restarts).then(|| format!("the status reports {restarts:?} restarts")),
     }
+}
+
+/// For information: times depend on the machine's load.
+fn recovery(sorted: &[Duration]) -> String {
+    let (Some(median), Some(last)) = (sorted.get(sorted.len() / 2), sorted.last()) else {
+        return String::new();
+    };
+    format!(
+        "; a request was forwarded again after {} ms (median; at most {})",
+        median.as_millis(),
+        last.as_millis()
+    )
 }
 
 fn lines(evidence: &Evidence) -> Check {
@@ -246,6 +261,7 @@ mod tests {
             before,
             status: serde_json::json!({"status": {"supervisor_restarts": 2, "services": [], "servants": [{"restarts": 1}]}}),
             traffic: Traffic { answered: 1, ..Traffic::default() },
+            recoveries: vec![Duration::from_millis(7)],
             log: Received::default(),
         };
         evidence.after.kills.insert(SUPERVISOR.into(), 2);
