@@ -1,7 +1,7 @@
 //! The result of a verification: every check by name, with its outcome, in the order of the platform's table.
 //!
-//! Invariant: all checks of a platform's table appear in a verdict, those that could not be made included, so that a missing check
-//! cannot be mistaken for a passed one.
+//! Invariant: all checks of a platform's table appear in a verdict, those that could not be made included, so that a
+//! missing check cannot be mistaken for a passed one.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -39,11 +39,13 @@ pub struct Verdict {
 
 impl Verdict {
     /// Whether every check that applies passed.
+    #[must_use]
     pub fn accepted(&self) -> bool {
         !self.checks.iter().any(|check| matches!(check.outcome, Outcome::Fail(_)))
     }
 
     /// The first failed check.
+    #[must_use]
     pub fn failure(&self) -> Option<&Check> {
         self.checks.iter().find(|check| matches!(check.outcome, Outcome::Fail(_)))
     }
@@ -86,11 +88,12 @@ impl Checklist {
         Self { platform, table, made: Vec::with_capacity(table.len()) }
     }
 
-    /// Records a check. A name outside the table, or one that was recorded before, is recorded as a failure: a defect here must not
-    /// accept evidence.
+    /// Records a check. A name outside the table, or one that was recorded before, is recorded as a failure: a defect
+    /// here must not accept evidence.
     pub(crate) fn record(&mut self, name: &'static str, outcome: Outcome) {
         let known = self.table.contains(&name) && !self.made.iter().any(|check| check.name == name);
-        let outcome = if known { outcome } else { Outcome::Fail("internal error: not in the table of checks".into()) };
+        let outcome =
+            if known { outcome } else { Outcome::Fail("internal error: not in the table of checks".into()) };
         self.made.push(Check { name, outcome });
     }
 
@@ -113,7 +116,8 @@ impl Checklist {
         }
     }
 
-    /// The verdict. Checks that were not recorded are listed as not made; if nothing failed although one was not made, it fails.
+    /// The verdict. Checks that were not recorded are listed as not made; if nothing failed although one was not made,
+    /// it fails.
     pub(crate) fn verdict(self) -> Verdict {
         let failed = self.made.iter().any(|check| matches!(check.outcome, Outcome::Fail(_)));
         let missing = |name| Check {
@@ -125,7 +129,9 @@ impl Checklist {
             },
         };
         let mut checks: Vec<Check> = (self.table.iter())
-            .map(|name| self.made.iter().find(|check| check.name == *name).cloned().unwrap_or_else(|| missing(name)))
+            .map(|name| {
+                self.made.iter().find(|check| check.name == *name).cloned().unwrap_or_else(|| missing(name))
+            })
             .collect();
         checks.extend(self.made.into_iter().filter(|check| !self.table.contains(&check.name)));
         Verdict { platform: self.platform, checks }
