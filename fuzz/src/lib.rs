@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod eif;
+pub mod evidence;
 pub mod image;
 pub mod manifest;
 pub mod mutate;
@@ -27,7 +28,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 20] = [
     Target { name: "wire_frames", run: wire::frames, seeds: &[] },
     Target { name: "wire_chunks", run: wire::chunks, seeds: &[] },
     Target { name: "wire_records", run: wire::records, seeds: &[] },
@@ -54,6 +55,9 @@ pub const TARGETS: [Target; 17] = [
     Target { name: "image_rpm_ndb", run: image::rpm_ndb, seeds: &["crates/image/testdata"] },
     Target { name: "image_cpio", run: image::cpio, seeds: &[] },
     Target { name: "eif", run: eif::file, seeds: &[] },
+    Target { name: "evidence_nitro", run: evidence::nitro, seeds: &["crates/evidence/testdata/nitro"] },
+    Target { name: "evidence_log", run: evidence::log, seeds: &[] },
+    Target { name: "evidence_measurements", run: evidence::measurements, seeds: &[] },
     Target { name: "nsm_answer", run: nsm::answer, seeds: &[] },
     Target { name: "registry_challenge", run: registry::challenge, seeds: &[] },
 ];

@@ -60,16 +60,16 @@ impl Certificate {
 
     fn from_der(pem: String, der: Vec<u8>) -> Result<Self, &'static str> {
         let parsed = x509_cert::Certificate::from_der(&der).map_err(|_| "the certificate is not X.509")?;
-        let body = &parsed.tbs_certificate;
-        let key = body.subject_public_key_info.to_der().ok();
+        let body = parsed.tbs_certificate();
+        let key = body.subject_public_key_info().to_der().ok();
         let key = key.and_then(|key| VerifyingKey::from_public_key_der(&key).ok());
         let seconds = |time: x509_cert::time::Time| time.to_unix_duration().as_secs();
         Ok(Self {
-            subject: body.subject.to_string(),
-            issuer: body.issuer.to_string(),
+            subject: body.subject().to_string(),
+            issuer: body.issuer().to_string(),
             validity: Validity {
-                not_before: seconds(body.validity.not_before),
-                not_after: seconds(body.validity.not_after),
+                not_before: seconds(body.validity().not_before),
+                not_after: seconds(body.validity().not_after),
             },
             key: key.ok_or("the certificate's key is not on the curve P-384")?,
             pem,

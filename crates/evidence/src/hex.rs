@@ -1,0 +1,48 @@
+//! Hexadecimal digits, as measurements are written.
+//!
+//! Invariant: a value has one text, in lower case, and no other text is read as that value.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write as _;
+
+/// The digits of these bytes.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len().saturating_mul(2));
+    for byte in bytes {
+        // Writing to a string does not fail.
+        write!(text, "{byte:02x}").ok();
+    }
+    text
+}
+
+/// The bytes that these digits denote.
+pub(crate) fn bytes(text: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if !rest.is_empty() {
+        return None;
+    }
+    pairs.iter().map(|[high, low]| Some(digit(*high)? * 16 + digit(*low)?)).collect()
+}
+
+fn digit(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_read_as_it_is_written_and_in_no_other_form() {
+        let every: Vec<u8> = (0..=255).collect();
+        assert_eq!(bytes(&text(&every)), Some(every));
+        for other in ["0", "0A", "g0", "0x", " 0", "+1", "é"] {
+            assert_eq!(bytes(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Attestation evidence: parsing and verification, for every platform.
+//!
+//! Invariant: pure. The current time, the trusted roots, the collateral and the policy are arguments; the crate
+//! performs no I/O, reads no clock, draws no random numbers, and needs only an allocator. A [`Verified`] value exists
+//! only if every check passed.
+//!
+//! Fetching collateral, and deciding which policy applies, is the caller's task.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod binding;
+pub mod eventlog;
+mod hex;
+pub mod nitro;
+pub mod policy;
+mod verdict;
+
+pub use verdict::{Check, Outcome, Verdict, Verified};

@@ -1,0 +1,164 @@
+//! The result of a verification: every check by name, with its outcome, in the order of the platform's table.
+//!
+//! Invariant: all checks of a platform's table appear in a verdict, those that could not be made included, so that a
+//! missing check cannot be mistaken for a passed one.
+
+use alloc::borrow::Cow;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// The outcome of one check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The check was made and holds. The text describes the value that was checked.
+    Pass(Cow<'static, str>),
+    /// The check was made and does not hold. The text describes what was expected and found.
+    Fail(Cow<'static, str>),
+    /// The check does not apply, or an earlier failure prevented it. The text gives the reason.
+    NotApplicable(Cow<'static, str>),
+}
+
+/// One check of a verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// A short name that is stable across releases, such as `signature`.
+    pub name: &'static str,
+    /// Its outcome.
+    pub outcome: Outcome,
+}
+
+/// The checks of a verification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The platform that the evidence is of: `nitro`, `tdx`, `snp` or `virtual`.
+    pub platform: &'static str,
+    /// Every check of the platform's table, in its order.
+    pub checks: Vec<Check>,
+}
+
+impl Verdict {
+    /// Whether every check that applies passed.
+    #[must_use]
+    pub fn accepted(&self) -> bool {
+        !self.checks.iter().any(|check| matches!(check.outcome, Outcome::Fail(_)))
+    }
+
+    /// The first failed check.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Check> {
+        self.checks.iter().find(|check| matches!(check.outcome, Outcome::Fail(_)))
+    }
+}
+
+/// A value whose evidence passed every check. Only this crate creates one.
+#[derive(Clone, Debug)]
+pub struct Verified<T> {
+    value: T,
+    verdict: Verdict,
+}
+
+impl<T> Verified<T> {
+    /// The verified value.
+    pub fn value(&self) -> &T {
+        &self.value
+    }
+
+    /// The checks that it passed.
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// The verified value, without its verdict.
+    pub fn into_value(self) -> T {
+        self.value
+    }
+}
+
+/// The checks of one platform while they are made. The table of names is fixed when it is created.
+#[derive(Debug)]
+pub(crate) struct Checklist {
+    platform: &'static str,
+    table: &'static [&'static str],
+    made: Vec<Check>,
+}
+
+impl Checklist {
+    pub(crate) fn new(platform: &'static str, table: &'static [&'static str]) -> Self {
+        Self { platform, table, made: Vec::with_capacity(table.len()) }
+    }
+
+    /// Records a check. A name outside the table, or one that was recorded before, is recorded as a failure: a defect
+    /// here must not accept evidence.
+    pub(crate) fn record(&mut self, name: &'static str, outcome: Outcome) {
+        let known = self.table.contains(&name) && !self.made.iter().any(|check| check.name == name);
+        let outcome =
+            if known { outcome } else { Outcome::Fail("internal error: not in the table of checks".into()) };
+        self.made.push(Check { name, outcome });
+    }
+
+    /// Records the result of a check, and returns its value if it passed. `pass` describes a passed check.
+    pub(crate) fn check<T, E: fmt::Display>(
+        &mut self,
+        name: &'static str,
+        result: Result<T, E>,
+        pass: impl FnOnce(&T) -> Cow<'static, str>,
+    ) -> Option<T> {
+        match result {
+            Ok(value) => {
+                self.record(name, Outcome::Pass(pass(&value)));
+                Some(value)
+            }
+            Err(error) => {
+                self.record(name, Outcome::Fail(Cow::Owned(alloc::format!("{error}"))));
+                None
+            }
+        }
+    }
+
+    /// The verdict. Checks that were not recorded are listed as not made; if nothing failed although one was not made,
+    /// it fails.
+    pub(crate) fn verdict(self) -> Verdict {
+        let failed = self.made.iter().any(|check| matches!(check.outcome, Outcome::Fail(_)));
+        let missing = |name| Check {
+            name,
+            outcome: if failed {
+                Outcome::NotApplicable("not checked because of an earlier failure".into())
+            } else {
+                Outcome::Fail("internal error: this check was not made".into())
+            },
+        };
+        let mut checks: Vec<Check> = (self.table.iter())
+            .map(|name| {
+                self.made.iter().find(|check| check.name == *name).cloned().unwrap_or_else(|| missing(name))
+            })
+            .collect();
+        checks.extend(self.made.into_iter().filter(|check| !self.table.contains(&check.name)));
+        Verdict { platform: self.platform, checks }
+    }
+
+    /// The value as a verified one if every check of the table was recorded and none failed.
+    pub(crate) fn finish<T>(self, value: Option<T>) -> Result<Verified<T>, Verdict> {
+        let verdict = self.verdict();
+        match value {
+            Some(value) if verdict.accepted() => Ok(Verified { value, verdict }),
+            _ => Err(verdict),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
+        for check in &self.checks {
+            let (mark, text): (&str, &str) = match &check.outcome {
+                Outcome::Pass(text) => ("pass", text),
+                Outcome::Fail(text) => ("FAIL", text),
+                Outcome::NotApplicable(text) => ("n/a ", text),
+            };
+            let text: String = text.chars().filter(|c| !c.is_control()).collect();
+            writeln!(f, "{mark}  {:width$}  {text}", check.name)?;
+        }
+        Ok(())
+    }
+}
