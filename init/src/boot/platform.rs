@@ -14,7 +14,7 @@ use super::{Boot, BootError};
 const TSM: &str = "/sys/kernel/config/tsm/report";
 
 /// The names of the providers of evidence there (`drivers/virt/coco`).
-const PROVIDERS: [(&str, Platform); 2] = [("tdx_guest", Platform::Tdx), ("sev_guest", Platform::SevSnp)];
+const PROVIDERS: [(&str, Platform); 2] = [("tdx_guest", Platform::Tdx), ("sev_guest", Platform::Snp)];
 
 /// Detects the platform.
 pub fn find(boot: &mut Boot) -> Result<String, BootError> {
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn evidence_of_another_platform_stops_the_boot() {
-        let both = agree(Platform::Nitro, Some(Platform::SevSnp));
-        assert_eq!(both, Err(Disagreement(Platform::Nitro, Platform::SevSnp)));
+        let both = agree(Platform::Nitro, Some(Platform::Snp));
+        assert_eq!(both, Err(Disagreement(Platform::Nitro, Platform::Snp)));
     }
 }
