@@ -34,7 +34,7 @@ fn agree(device: Platform, provider: Option<Platform>) -> Result<Platform, Disag
 }
 
 /// The provider of evidence in configfs: a directory can be created there only if there is one, and a file in it contains its
-/// name.
+/// name. `cloister_sys::tsm`, which requests reports, is not used: its checks would add 1.6 kB to PID 1.
 fn provider() -> Option<Platform> {
     let probe = Path::new(TSM).join("platform");
     fs::create_dir(&probe).ok()?;
