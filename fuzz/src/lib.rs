@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod mutate;
 pub mod nsm;
 pub mod registry;
+pub mod snp;
 pub mod wire;
 
 /// One target.
@@ -27,7 +28,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     Target { name: "wire_frames", run: wire::frames, seeds: &[] },
     Target { name: "wire_chunks", run: wire::chunks, seeds: &[] },
     Target { name: "wire_records", run: wire::records, seeds: &[] },
@@ -56,4 +57,5 @@ pub const TARGETS: [Target; 17] = [
     Target { name: "eif", run: eif::file, seeds: &[] },
     Target { name: "nsm_answer", run: nsm::answer, seeds: &[] },
     Target { name: "registry_challenge", run: registry::challenge, seeds: &[] },
+    Target { name: "snp_certificates", run: snp::certificates, seeds: &[] },
 ];
