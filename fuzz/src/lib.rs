@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod mutate;
 pub mod nsm;
 pub mod registry;
+pub mod snp;
 pub mod wire;
 
 /// One target.
@@ -28,7 +29,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     Target { name: "wire_frames", run: wire::frames, seeds: &[] },
     Target { name: "wire_chunks", run: wire::chunks, seeds: &[] },
     Target { name: "wire_records", run: wire::records, seeds: &[] },
@@ -60,4 +61,5 @@ pub const TARGETS: [Target; 20] = [
     Target { name: "evidence_measurements", run: evidence::measurements, seeds: &[] },
     Target { name: "nsm_answer", run: nsm::answer, seeds: &[] },
     Target { name: "registry_challenge", run: registry::challenge, seeds: &[] },
+    Target { name: "snp_certificates", run: snp::certificates, seeds: &[] },
 ];

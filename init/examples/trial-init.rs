@@ -1,7 +1,8 @@
 //! An init for scenarios: the word in `/trial` selects a failure to inject, to check how the machine then shuts down, or
 //! starts a process that sends signals on behalf of services, which cannot signal processes other than their own.
 //!
-//! Invariant: it is never shipped. It only adds the stages `first`, `pretend`, `freeze` and `late` to the real table.
+//! Invariant: it is never shipped. It only adds the stages `first`, `pretend`, `freeze`, `elsewhere` and `late` to the real
+//! table.
 
 #![expect(clippy::unnecessary_wraps, reason = "a stage of the table can fail")]
 
@@ -33,6 +34,7 @@ fn main() {
         match stage.name {
             "platform" => stages.push(BootStage { name: "pretend", run: pretend }),
             "measure" => stages.push(BootStage { name: "freeze", run: freeze }),
+            "root" => stages.push(BootStage { name: "elsewhere", run: elsewhere }),
             _ => {}
         }
     }
@@ -59,6 +61,15 @@ fn pretend(boot: &mut Boot) -> Result<String, BootError> {
         "end" => std::process::exit(0),
         "signals" => fork_sender().map_err(|error| BootError::Kernel("cannot start the sender", error))?,
         _ => {}
+    }
+    Ok(String::new())
+}
+
+/// Makes the supervisor believe that the machine is another platform. All stages before have used the detected one, so this works
+/// without that platform's hardware.
+fn elsewhere(boot: &mut Boot) -> Result<String, BootError> {
+    if trial() == "snp" {
+        boot.platform = Some(Platform::Snp);
     }
     Ok(String::new())
 }

@@ -7,7 +7,9 @@
 //! its diagnostics and its JSON Schema.
 
 pub mod model;
+pub mod platform;
 #[cfg(feature = "source")]
 pub mod source;
 
 pub use model::Manifest;
+pub use platform::Platform;

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::platform::Platform;
+
 /// The version of this format; also the `version:` of the YAML source.
 pub const VERSION: u32 = 1;
 
@@ -80,6 +82,8 @@ pub struct Manifest {
     pub version: u32,
     /// The enclave's name if none is given at launch.
     pub name: String,
+    /// The platforms that it runs on, sorted: on any other, the supervisor starts nothing.
+    pub platforms: Vec<Platform>,
     /// The services, in start order: each comes after everything it depends on.
     pub services: Vec<Service>,
     /// The ports that can be reached from outside.

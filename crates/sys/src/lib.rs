@@ -2,6 +2,8 @@
 //!
 //! Invariant: every function here is safe to call with any argument; errors of the kernel are returned.
 
+#[cfg(feature = "machine")]
+pub mod certificates;
 #[cfg(feature = "child")]
 pub mod child;
 #[cfg(feature = "pid1")]
@@ -30,14 +32,20 @@ pub mod process;
 pub mod reactor;
 #[cfg(feature = "seccomp")]
 pub mod seccomp;
+#[cfg(feature = "machine")]
+pub mod sev_guest;
 #[cfg(feature = "pid1")]
 pub mod signal;
 #[cfg(feature = "splice")]
 pub mod splice;
 #[cfg(feature = "tcp")]
 pub mod tcp;
+#[cfg(feature = "machine")]
+pub mod tdx_guest;
 #[cfg(feature = "tsc")]
 pub mod tsc;
+#[cfg(feature = "machine")]
+pub mod tsm;
 #[cfg(feature = "vsock")]
 pub mod vhost;
 #[cfg(feature = "vsock")]

@@ -14,7 +14,7 @@ pub enum Platform {
     /// An Intel TDX trust domain.
     Tdx,
     /// An AMD SEV-SNP guest.
-    SevSnp,
+    Snp,
     /// Nothing: a plain virtual machine, for development.
     Virtual,
 }
@@ -22,7 +22,7 @@ pub enum Platform {
 /// The device of each platform, relative to the root directory: `drivers/misc/nsm.c`, `drivers/virt/coco/` of the
 /// kernel.
 const DEVICES: [(&str, Platform); 3] =
-    [("dev/nsm", Platform::Nitro), ("dev/tdx_guest", Platform::Tdx), ("dev/sev-guest", Platform::SevSnp)];
+    [("dev/nsm", Platform::Nitro), ("dev/tdx_guest", Platform::Tdx), ("dev/sev-guest", Platform::Snp)];
 
 /// The devices of two platforms were found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +43,13 @@ impl Platform {
         Ok(found.unwrap_or(Self::Virtual))
     }
 
-    /// The name used in statuses, evidence and logs.
+    /// The name used in manifests, statuses, records, evidence and logs.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Nitro => "nitro",
             Self::Tdx => "tdx",
-            Self::SevSnp => "sev-snp",
+            Self::Snp => "snp",
             Self::Virtual => "virtual",
         }
     }
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn two_platforms_at_once_are_an_error_that_names_both() {
         let both = Platform::detect(machine(&["dev/nsm", "dev/sev-guest"]).path()).unwrap_err();
-        assert_eq!(both, Disagreement(Platform::Nitro, Platform::SevSnp));
-        assert!(both.to_string().contains("nitro") && both.to_string().contains("sev-snp"));
+        assert_eq!(both, Disagreement(Platform::Nitro, Platform::Snp));
+        assert!(both.to_string().contains("nitro") && both.to_string().contains("snp"));
     }
 }

@@ -116,7 +116,7 @@ pub struct Status {
     /// The enclave's state.
     #[serde(flatten)]
     pub state: State,
-    /// The platform that init detected: `nitro`, `tdx`, `sev-snp` or `virtual`.
+    /// The platform that init detected: `nitro`, `tdx`, `snp` or `virtual`.
     pub platform: String,
     /// Milliseconds since the enclave's kernel started.
     pub uptime_ms: u64,

@@ -88,7 +88,7 @@ pub enum FromInit {
 pub struct Welcome {
     /// [`crate::hello::VERSION`].
     pub version: u32,
-    /// `nitro`, `tdx`, `sev-snp` or `virtual`.
+    /// `nitro`, `tdx`, `snp` or `virtual`.
     pub platform: String,
     /// The boot stages so far.
     pub boot: Vec<FinishedStage>,

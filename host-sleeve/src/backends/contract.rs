@@ -52,6 +52,9 @@ pub(crate) trait Backend: Debug + Send + Sync {
     /// The name on the command line.
     fn name(&self) -> &'static str;
 
+    /// The platform of its machines: what the enclave will detect, and what the image's manifest must allow.
+    fn platform(&self) -> cloister_manifest::Platform;
+
     /// Refuses an image of a form that the backend cannot run.
     fn accepts(&self, source: &Source) -> Result<()>;
 

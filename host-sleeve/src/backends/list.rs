@@ -2,7 +2,7 @@
 //!
 //! Invariant: backends are selected by name; no other module here refers to a particular one.
 
-use crate::app::Source;
+use crate::app::App;
 use crate::error::{Error, Result};
 
 use super::contract::Backend;
@@ -16,7 +16,7 @@ struct Kind {
     open: fn(&Chosen) -> Result<Box<dyn Backend>>,
 }
 
-/// All backends. If none is requested, an image runs on the first one that accepts it.
+/// All backends. If none is requested, an image runs on the first one that accepts it and that its manifest allows.
 const KINDS: [Kind; 2] = [
     Kind { name: qemu::NAME, offers: qemu::OFFERS, open: qemu::open },
     Kind { name: nitro::NAME, offers: nitro::OFFERS, open: nitro::open },
@@ -38,11 +38,19 @@ pub(crate) fn offers() -> Vec<Offer> {
     all
 }
 
-/// The default backend for an image: the first one that accepts it.
-pub(crate) fn for_source(source: &Source) -> &'static str {
+/// The default backend for an image: the first one that runs it; if none does, one that states the reason.
+pub(crate) fn for_app(app: &App) -> &'static str {
     let all = all();
-    let first = all.iter().find(|backend| backend.accepts(source).is_ok());
-    first.map_or(qemu::NAME, |backend| backend.name())
+    let accepting = || all.iter().find(|backend| backend.accepts(&app.source).is_ok());
+    running(app).unwrap_or_else(|| accepting().map_or(qemu::NAME, |backend| backend.name()))
+}
+
+/// The first backend that accepts an image's form and whose platform its manifest allows.
+pub(crate) fn running(app: &App) -> Option<&'static str> {
+    let all = all();
+    let allowed = all.iter().filter(|backend| app.manifest.platforms.contains(&backend.platform()));
+    let mut running = allowed.filter(|backend| backend.accepts(&app.source).is_ok());
+    running.next().map(|backend| backend.name())
 }
 
 /// The backend of this name with these options.
@@ -57,6 +65,8 @@ pub(crate) fn open(name: &str, chosen: &Chosen) -> Result<Box<dyn Backend>> {
 
 #[cfg(test)]
 mod tests {
+    use cloister_manifest::Platform;
+
     use super::*;
 
     #[test]
@@ -70,6 +80,12 @@ mod tests {
     fn every_backend_works_without_options() {
         let names: Vec<&str> = all().iter().map(|backend| backend.name()).collect();
         assert_eq!(names, ["qemu", "qemu-nitro"]);
+    }
+
+    #[test]
+    fn every_backend_has_a_platform_of_its_own() {
+        let platforms: Vec<Platform> = all().iter().map(|backend| backend.platform()).collect();
+        assert_eq!(platforms, [Platform::Virtual, Platform::Nitro]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub(crate) mod leftovers;
 pub(crate) mod list;
 pub(crate) mod memory;
 pub(crate) mod options;
+pub(crate) mod platform;
 mod qemu;
 pub(crate) mod size;
 

@@ -53,7 +53,8 @@ pub(crate) fn build(order: &Order<'_>, stop: &Stop) -> Result<Digest, Refusal> {
     let signer = order.sign.map(|(key, certificate)| sign::signer(key, certificate)).transpose()?;
     let source = read_manifest(order.manifest)?;
     // Errors in the manifest itself are reported before a large image is read.
-    source::parse(&source.name, &source.bytes)?;
+    let checked = source::parse(&source.name, &source.bytes)?;
+    outputs::check_platforms(order, &checked.platforms())?;
     let architecture = architecture()?;
     let os = install::os(architecture.name())?;
     let record = order.from.map(again::read).transpose()?;

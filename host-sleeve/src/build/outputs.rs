@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use cloister_image::artifact::{Artifact, ArtifactError, Finished, NitroError, Part};
 use cloister_image::digest::Digest;
 use cloister_image::swap::{self, Before};
+use cloister_manifest::Platform;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, ErrorContext, Result};
@@ -40,6 +41,21 @@ pub(super) fn check(order: &Order<'_>) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses outputs for AWS Nitro if the manifest does not allow it: the file boots nowhere else, and only Nitro measures a signature.
+pub(super) fn check_platforms(order: &Order<'_>, allowed: &[Platform]) -> Result<()> {
+    if allowed.contains(&Platform::Nitro) {
+        return Ok(());
+    }
+    let (what, option) = match (order.eif, order.sign) {
+        (Some(_), _) => ("a file for AWS Nitro would not run", "--eif"),
+        (None, Some(_)) => ("a signature has a meaning on AWS Nitro only", "--sign-key"),
+        (None, None) => return Ok(()),
+    };
+    let allowed = Platform::list(allowed);
+    Err(Error::author(format!("{what}: the manifest allows only {allowed}"))
+        .hint(format!("add nitro to `platforms` in the manifest, or omit {option}")))
 }
 
 /// Creates the files next to the enclave image, and renames all outputs into place.
@@ -169,13 +185,40 @@ fn file(path: &Path, write: impl FnOnce(&mut fs::File) -> Result<()>) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cloister_image::artifact::Writer;
+    use crate::registry::Access;
+    use cloister_image::artifact::{RootForm, Writer};
+    use cloister_image::limits::Limits;
 
     #[test]
     fn measurements_are_next_to_the_image_under_its_name() {
         let path = |output: &str| measurements_path(Path::new(output));
         assert_eq!(path("out/app.cloister"), Path::new("out/app.measurements.json"));
         assert_eq!(path("app-1.2"), Path::new("app-1.2.measurements.json"));
+    }
+
+    #[test]
+    fn outputs_for_aws_nitro_are_refused_if_the_manifest_does_not_allow_it() {
+        let (path, access) = (Path::new("app"), Access::default());
+        let check = |eif, sign, allowed: &[Platform]| {
+            let order = Order {
+                image: None,
+                from: None,
+                manifest: path,
+                root: RootForm::Erofs,
+                output: path,
+                eif,
+                limits: Limits::default(),
+                sign,
+                access: &access,
+            };
+            check_platforms(&order, allowed)
+                .map_or_else(|error| error.details().hint.clone().unwrap(), |()| String::new())
+        };
+        let both = [Platform::Tdx, Platform::Virtual];
+        assert!(check(Some(path), None, &both).ends_with("or omit --eif"));
+        assert!(check(None, Some((path, path)), &both).ends_with("or omit --sign-key"));
+        assert_eq!(check(None, None, &both), "");
+        assert_eq!(check(Some(path), Some((path, path)), &Platform::ALL), "");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::app::App;
-use crate::backends::{Backend, Deployment, MachineLimits, Plan, leftovers, list, memory, size};
+use crate::backends::{Backend, Deployment, MachineLimits, Plan, leftovers, list, memory, platform, size};
 use crate::error::{Error, ErrorContext, Result};
 use crate::ingress;
 use crate::logbook::rotating::Rotating;
@@ -170,6 +170,7 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     check_ports(&order.publish, &app)?;
     let backend = list::open(backend_name(order, &app), &order.options)?;
     backend.accepts(&app.source)?;
+    platform::check_launch(&app, &*backend)?;
     size::check_launch(&app, &*backend)?;
     let memory = memory::choose(&app, order.memory, &*backend)?;
     let root = Root::open()?;
@@ -329,7 +330,7 @@ fn new_record(
 }
 
 fn backend_name<'a>(order: &'a Order, app: &App) -> &'a str {
-    order.backend.as_deref().unwrap_or_else(|| list::for_source(&app.source))
+    order.backend.as_deref().unwrap_or_else(|| list::for_app(app))
 }
 
 fn plan(order: &Order, prepared: &Prepared) -> Plan {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cloister_image::artifact::BuildRecord;
 use cloister_image::digest::Digest;
-use cloister_manifest::Manifest;
+use cloister_manifest::{Manifest, Platform};
 use cloister_wire::control::{IngressCounters, Reply, Request};
 use serde::Serialize;
 
@@ -222,6 +222,7 @@ fn image_text(image: &Image<'_>) -> String {
     fact("image", image.path.display().to_string());
     fact("digest", image.digest.to_string());
     fact("name", image.manifest.name.clone());
+    fact("platforms", Platform::list(&image.manifest.platforms));
     for (title, file) in &image.parts {
         fact(title, format!("{} {}", file.digest, show_size(file.size)));
     }

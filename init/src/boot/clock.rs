@@ -45,7 +45,7 @@ fn is_plausible(seconds: i64) -> bool {
 const fn wanted(platform: Platform) -> Option<&'static str> {
     match platform {
         Platform::Nitro => Some("kvm-clock"),
-        Platform::Tdx | Platform::SevSnp => Some("tsc"),
+        Platform::Tdx | Platform::Snp => Some("tsc"),
         Platform::Virtual => None,
     }
 }

@@ -1,11 +1,13 @@
 //! When PID 1 encounters a fatal error, the machine powers off, and the reason is on the console, in the status and in the error
 //! of the command that ran it.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::guest::no_guest;
-use crate::lab::Release;
-use crate::scenario::{expect_eq, expect_in};
+use crate::lab::{Release, Running};
+use crate::scenario::{Failure, expect, expect_at, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
 const MANIFEST: &str = "{version: 1, services: {web: {command: [PROBE]}}}";
@@ -35,6 +37,30 @@ pub(super) const NO_ENTROPY: Scenario = Scenario {
     host: no_entropy,
     guest: no_guest,
 };
+
+/// A machine that the manifest does not allow, which the host cannot know.
+pub(super) const OTHER_PLATFORM: Scenario = Scenario {
+    name: "on_a_platform_that_the_manifest_does_not_allow_nothing_starts",
+    host: other_platform,
+    guest: no_guest,
+};
+
+fn other_platform(lab: &mut Lab) -> Outcome {
+    // The host's check passes, since its backend is virtual. Inside, init reports another platform: a host that starts the image
+    // on other hardware than it states looks like this.
+    let manifest = "{version: 1, platforms: [virtual, tdx], services: {web: {command: [PROBE]}}, ingress: [{port: 80, service: web, target: 8080}]}";
+    let release = Release::default().with_trial("snp");
+    let reason = "this machine's platform is snp, and the image's manifest allows only tdx and virtual";
+    let image = lab.image_on(&release, manifest)?;
+    let web = fatal_of(lab, &image, "platform", reason)?;
+    let inspected = web.inspect()?;
+    expect_at(&inspected, "/status/platform", "snp")?;
+    for list in ["services", "servants"] {
+        let started = inspected.pointer(&format!("/status/{list}")).and_then(Value::as_array);
+        expect(started.is_none_or(Vec::is_empty), format_args!("{list} in the status: {started:?}"))?;
+    }
+    Ok(())
+}
 
 fn no_supervisor(lab: &mut Lab) -> Outcome {
     let release = Release::default().without("/sbin/supervisor");
@@ -78,7 +104,12 @@ fn no_init(lab: &mut Lab) -> Outcome {
 /// Boots `release`, and expects `stage` and `reason` everywhere.
 fn fatal(lab: &mut Lab, release: &Release, stage: &str, reason: &str) -> Outcome {
     let image = lab.image_on(release, MANIFEST)?;
-    let mut web = lab.run(&image, &["--replace"])?;
+    fatal_of(lab, &image, stage, reason).map(drop)
+}
+
+/// Boots `image`, and expects `stage` and `reason` everywhere.
+fn fatal_of(lab: &Lab, image: &Path, stage: &str, reason: &str) -> Result<Running, Failure> {
+    let mut web = lab.run(image, &["--replace"])?;
     let ended = web.finish()?;
     ended.expect_code(125)?;
     expect_in(&ended.stderr, &format!("web failed: {stage}: "), "the error")?;
@@ -96,7 +127,8 @@ fn fatal(lab: &mut Lab, release: &Release, stage: &str, reason: &str) -> Outcome
     let console = web.command(&["logs", "web", "--console"])?;
     expect_in(&console.stdout, "cloister: end {\"state\":\"fatal\"", "the console")?;
     let quoted = serde_json::to_string(first_line(reason))?;
-    expect_in(&console.stdout, quoted.trim_matches('"'), "the console")
+    expect_in(&console.stdout, quoted.trim_matches('"'), "the console")?;
+    Ok(web)
 }
 
 fn first_line(text: &str) -> &str {

@@ -35,6 +35,13 @@ pub(super) const OTHER_MACHINE: Scenario = Scenario {
     guest: no_guest,
 };
 
+/// A platform that the manifest does not allow.
+pub(super) const OTHER_PLATFORM: Scenario = Scenario {
+    name: "an_image_for_another_platform_is_refused_before_boot",
+    host: other_platform,
+    guest: no_guest,
+};
+
 /// A host without QEMU.
 pub(super) const MISSING_QEMU: Scenario = Scenario {
     name: "a_missing_qemu_is_named_with_the_install_command",
@@ -112,6 +119,35 @@ fn other_machine(lab: &mut Lab) -> Outcome {
     expect_in(&run.stderr, "the backend qemu-nitro has only one machine type", "the message")?;
     expect_in(&run.stderr, "hint: omit --machine", "the message")?;
     nothing_runs(lab)
+}
+
+fn other_platform(lab: &mut Lab) -> Outcome {
+    let image = lab.image("{version: 1, platforms: [tdx, virtual], services: {web: {command: [PROBE]}}}")?;
+    let run = lab.sleeve(&["run", path_str(&image)?, "--backend", "qemu-nitro"]).finish()?;
+    run.expect_code(125)?;
+    let reason = "does not run on qemu-nitro: its machines are of the platform nitro";
+    for part in [reason, "allows only tdx and virtual", "hint: use --backend qemu"] {
+        expect_in(&run.stderr, part, "the message")?;
+    }
+    let manifest =
+        lab.manifest("{version: 1, platforms: [tdx, snp], services: {web: {command: [PROBE]}}}")?;
+    let root = lab.probe_root()?;
+    let image = lab.build(&root, &manifest)?;
+    let run = lab.sleeve(&["run", path_str(&image)?]).finish()?;
+    run.expect_code(125)?;
+    for part in ["allows only tdx and snp", "hint: no backend", "add virtual to `platforms`"] {
+        expect_in(&run.stderr, part, "the message")?;
+    }
+    nothing_runs(lab)?;
+    let (from, eif) = (format!("dir:{}", root.display()), lab.folder().join("app.eif"));
+    let build = ["build", "--image", &from, "--manifest", path_str(&manifest)?, "--eif", path_str(&eif)?];
+    let build =
+        lab.sleeve(&[&build, ["-o", path_str(&lab.folder().join("never.cloister"))?].as_slice()].concat());
+    let refused = build.finish()?;
+    refused.expect_code(125)?;
+    expect_in(&refused.stderr, "AWS Nitro", "the message")?;
+    expect_in(&refused.stderr, "hint: add nitro to `platforms`", "the message")?;
+    expect(!eif.exists(), "a refused build leaves no file")
 }
 
 fn missing_qemu(lab: &mut Lab) -> Outcome {

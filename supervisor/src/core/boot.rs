@@ -1,7 +1,7 @@
 //! From init's first message to the first turn.
 //!
-//! Invariant: the first supervisor serves the status even if the manifest is invalid; the error is then a `fatal` state
-//! that the host can read. A restarted supervisor serves the status once it knows which services run, so that no reader
+//! Invariant: the first supervisor serves the status even if the manifest is invalid or does not allow this machine; the error
+//! is then a `fatal` state that the host can read. A restarted supervisor serves the status once it knows which services run, so that no reader
 //! sees `booting` while the enclave serves.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use super::equip::{Equipment, Resources};
 use super::handshake::Handshake;
 use super::notes::Notes;
+use super::platform;
 use super::turn::{Core, FromOutside, Inbox, Saved};
 use super::{CoreError, Setup};
 use crate::clock::Moment;
@@ -61,6 +62,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let manifest = read_manifest(&setup.paths.manifest);
     let read = Moment::now();
     let (mut init, welcome) = Handshake::open(setup.init).await?;
+    let manifest = permitted(manifest, &welcome.platform);
     let mut stages = Stages::begin();
     init.request(&[STATE.to_owned()])?;
     let inside = Inside::listen(&mut init, &setup.addresses, &setup.paths.proc)?;
@@ -92,15 +94,14 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let machine = launcher(manifest, init.root().await?, saved, setup.seed);
     stages.end("root", &board);
     let (machine, actions) = machine.map_or_else(fatal, |machine| (machine, Vec::new()));
-    let movers = movers(&logs)?;
     let (events, own_events) = mpsc::unbounded_channel();
     let core = Core {
         machine,
         services: services.into(),
         root,
         board,
+        movers: movers(&logs)?,
         logs,
-        movers,
         readers,
         servants,
         hold: init.hold,
@@ -117,6 +118,13 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let from_outside = FromOutside { requests, status_sent, notify: inside.notify };
     let inbox = Inbox { from_outside, own_events, servant_events, backlog: init.backlog };
     begin(core, inbox, welcome, init.pipes, actions, serve_status).await
+}
+
+/// The manifest, if it is valid and allows the platform that init has detected.
+fn permitted(manifest: Result<Manifest, Fatal>, found: &str) -> Result<Manifest, Fatal> {
+    let manifest = manifest?;
+    platform::check(&manifest.platforms, found).map_err(|error| ("platform", error))?;
+    Ok(manifest)
 }
 
 /// The launcher, new or with the saved state, unless the manifest or the root is unusable.

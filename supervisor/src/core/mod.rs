@@ -9,6 +9,7 @@ mod equip;
 mod handshake;
 mod notes;
 mod perform;
+mod platform;
 mod turn;
 
 use std::io;

@@ -57,6 +57,7 @@ pub(super) fn manifest(services: Vec<Service>) -> Manifest {
     Manifest {
         version: VERSION,
         name: "simulator".into(),
+        platforms: cloister_manifest::Platform::ALL.to_vec(),
         services,
         ingress: vec![],
         root: Root { writable_bytes: 0, additions: Vec::new(), pinned: Vec::new() },

@@ -54,6 +54,11 @@ impl Enclave {
         Self::boot_prepared(manifest, |_| {})
     }
 
+    /// Boots with this manifest on another platform.
+    pub(crate) fn boot_on(platform: &'static str, manifest: &Manifest) -> Self {
+        Self::boot_prepared(&manifest.to_json().unwrap(), |init| init.pretend_to_be(platform))
+    }
+
     fn boot_prepared(manifest: &[u8], prepare: impl FnOnce(&StandIn)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("manifest.json"), manifest).unwrap();

@@ -1,6 +1,7 @@
 //! Tests of exits: exit codes, signals, stop, remaining processes.
 
-use cloister_manifest::model::Service;
+use cloister_manifest::model::{Ingress, Service};
+use cloister_manifest::{Manifest, Platform};
 use cloister_wire::control::{Cause, Reply, Request, State};
 use cloister_wire::logs::Stream;
 
@@ -45,6 +46,28 @@ async fn a_malformed_manifest_is_a_fatal_state_with_the_reason() {
     assert_eq!(stage, "manifest");
     assert!(error.contains("missing field"), "{error}");
     soon(enclave.init.powered_off()).await;
+}
+
+#[tokio::test]
+async fn on_a_platform_that_the_manifest_does_not_allow_nothing_starts() {
+    let entry = Ingress { port: 80, service: "web".into(), target: 8080, proxy_protocol: false };
+    let services = vec![critical("web", "exit 0")];
+    let manifest = Manifest { platforms: vec![Platform::Nitro], ingress: vec![entry], ..manifest(services) };
+    let enclave = Enclave::boot_on("snp", &manifest);
+    let mut host = enclave.host().await;
+    let State::Fatal { stage, error } = host.final_state().await else { panic!("not fatal") };
+    assert_eq!(stage, "platform");
+    for part in ["platform is snp", "allows only nitro", "add snp to `platforms`"] {
+        assert!(error.contains(part), "{error}");
+    }
+    let last = host.seen.last().unwrap();
+    assert_eq!((last.platform.as_str(), last.services.len(), last.servants.len()), ("snp", 0, 0));
+    soon(enclave.init.powered_off()).await;
+    assert_eq!(enclave.init.starts(), 0, "neither the service nor the gateway was started");
+    let allowed = Manifest { platforms: vec![Platform::Snp], ingress: vec![], ..manifest };
+    let enclave = Enclave::boot_on("snp", &allowed);
+    let ended = enclave.host().await.final_state().await;
+    assert_eq!(ended, State::Exited { service: "web".into(), code: 0 });
 }
 
 #[tokio::test]

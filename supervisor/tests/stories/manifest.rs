@@ -18,6 +18,7 @@ pub(crate) fn manifest(services: Vec<Service>) -> Manifest {
     Manifest {
         version: VERSION,
         name: "test".into(),
+        platforms: cloister_manifest::Platform::ALL.to_vec(),
         services,
         ingress: vec![],
         root: Root { writable_bytes: 1 << 20, additions: Vec::new(), pinned: Vec::new() },

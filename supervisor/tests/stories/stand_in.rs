@@ -45,6 +45,7 @@ struct Holdings {
     stash: Vec<(String, OwnedFd)>,
     restarts: u32,
     root_mounted: bool,
+    starts: u32,
 }
 
 /// The stand-in for init.
@@ -61,6 +62,8 @@ pub(crate) struct StandIn {
     held_back: Arc<Mutex<Option<Vec<Outgoing>>>>,
     /// The kernel's numbers of cgroups, by service.
     numbers: Arc<Mutex<BTreeMap<String, u64>>>,
+    /// The platform that it reports.
+    platform: Arc<Mutex<&'static str>>,
 }
 
 impl StandIn {
@@ -68,7 +71,13 @@ impl StandIn {
         let off = watch::Sender::new(None);
         let (to_supervisor, held_back) = Default::default();
         let numbers = Arc::default();
-        Self { holdings: Arc::default(), off, proc, cgroups, to_supervisor, held_back, numbers }
+        let platform = Arc::new(Mutex::new("virtual"));
+        Self { holdings: Arc::default(), off, proc, cgroups, to_supervisor, held_back, numbers, platform }
+    }
+
+    /// Reports another platform from the next welcome on.
+    pub(crate) fn pretend_to_be(&self, platform: &'static str) {
+        *self.platform.lock().unwrap() = platform;
     }
 
     /// Sets the cgroup number of the service from its next start on.
@@ -125,6 +134,11 @@ impl StandIn {
         alive.map(|(held, _)| (held.name.clone(), held.pid)).collect()
     }
 
+    /// The number of starts that supervisors have requested.
+    pub(crate) fn starts(&self) -> u32 {
+        self.holdings.lock().unwrap().starts
+    }
+
     /// A socket for the next supervisor, served from now on.
     pub(crate) fn connect(&self) -> StdStream {
         let (ours, theirs) = StdStream::pair().unwrap();
@@ -144,7 +158,7 @@ impl StandIn {
         }
         let welcome = Welcome {
             version: VERSION,
-            platform: "virtual".into(),
+            platform: (*self.platform.lock().unwrap()).to_owned(),
             boot: vec![],
             restarts: holdings.restarts,
             root_mounted: holdings.root_mounted,
@@ -229,7 +243,10 @@ impl StandIn {
     }
 
     fn spawn(&self, name: String, spec: &Spawn, fds: Vec<OwnedFd>) {
-        assert!(!self.holdings.lock().unwrap().held.contains_key(&name), "{name} is already held");
+        let mut holdings = self.holdings.lock().unwrap();
+        assert!(!holdings.held.contains_key(&name), "{name} is already held");
+        holdings.starts += 1;
+        drop(holdings);
         match start(spec, fds) {
             Err(error) => self.send(
                 FromInit::SpawnFailed {

@@ -17,6 +17,7 @@ pub(super) fn manifest() -> Manifest {
     Manifest {
         version: model::VERSION,
         name: "test".to_owned(),
+        platforms: cloister_manifest::Platform::ALL.to_vec(),
         services: Vec::new(),
         ingress: Vec::new(),
         root: model::Root { writable_bytes: 1 << 20, additions: Vec::new(), pinned: Vec::new() },

@@ -11,6 +11,7 @@ use super::document::{
 use super::graph::{self, Named};
 use super::listeners;
 use super::names::ServiceName;
+use super::platforms;
 use super::problem::{Kind, Problem, Problems, Span};
 use super::read::Spanned;
 use crate::model::{self, Policy};
@@ -48,6 +49,10 @@ pub(super) fn check(document: Document, problems: &mut Problems) -> Plan {
     let ingress = document.ingress.as_ref().map(|list| routes(&list.value, &names, problems));
     for named in &declared {
         check_service(named, problems);
+    }
+    if let Some(list) = &document.platforms {
+        no_repeats(&list.value, problems);
+        platforms::check(list, problems);
     }
     check_control(&document, &names, problems);
     check_stop_timeout(&document, &declared, problems);

@@ -3,9 +3,14 @@
 //! Invariant: every default is here, ends up in the measured manifest, and is published in `docs/manifest.md`.
 
 use super::signal::Signal;
+use crate::platform::Platform;
 
 /// The name of the service in a manifest without service names, and the enclave's name if there are several services.
 pub(super) const NAME: &str = "app";
+
+/// Every platform: where an image runs is the operator's choice, and verifiers check the evidence. A list is for images that must
+/// not run without it.
+pub(super) const PLATFORMS: [Platform; 4] = Platform::ALL;
 
 /// Changes to the root are kept in memory: enough for sockets, pid files and caches, too little to be mistaken for a disk.
 pub(super) const ROOT_WRITABLE: u64 = 64 << 20;

@@ -16,6 +16,7 @@ use super::signal::Signal;
 use super::tree::{Entry, Node, Scalar, Value};
 use super::units::{Count, Cpu, DebugFlag, Duration, Flag, Mode, Period, Port, Size, Text, Version};
 use crate::model::{ControlVerb, FirstProcess, Kind, Logs, Policy};
+use crate::platform::Platform;
 
 record! {
     /// What an enclave runs, who can reach it and how it is confined.
@@ -27,6 +28,9 @@ record! {
         /// The host name inside the enclave, and the enclave's name if none is given at launch. Default: the only service's
         /// name, else `app`.
         optional name: ServiceName,
+        /// The platforms that the image may run on; on any other, nothing is started. Default: all of them.
+        #[schemars(extend("minItems" = 1, "uniqueItems" = true))]
+        optional platforms: Vec<Spanned<Platform>>,
         /// A single service. With neither `service` nor `services`, the image's own command is the only service. In both
         /// cases its name is `app`.
         optional service: Service,

@@ -5,7 +5,7 @@
 //! | step | module |
 //! |---|---|
 //! | text → tree with source positions | [`tree`](mod@tree) |
-//! | tree → typed fields | [`read`](mod@read), [`document`](mod@document), [`units`](mod@units), [`names`](mod@names), [`signal`](mod@signal), [`capabilities`](mod@capabilities) |
+//! | tree → typed fields | [`read`](mod@read), [`document`](mod@document), [`units`](mod@units), [`names`](mod@names), [`signal`](mod@signal), [`capabilities`](mod@capabilities), [`platforms`](mod@platforms) |
 //! | constraints between fields | [`check`](mod@check), [`graph`](mod@graph), [`listeners`](mod@listeners) |
 //! | with an image: users, programs, paths, defaults | [`resolve`](mod@resolve), [`command`](mod@command), [`translate`](mod@translate), [`accounts`](mod@accounts), [`program`](mod@program), [`image`](mod@image), [`view`](mod@view), [`volumes`](mod@volumes), [`defaults`](mod@defaults) |
 //! | notes on valid but surprising manifests | [`notes`](mod@notes), [`healthcheck`](mod@healthcheck) |
@@ -27,6 +27,7 @@ mod lines;
 mod listeners;
 mod names;
 mod notes;
+mod platforms;
 mod problem;
 mod program;
 mod quantity;
@@ -56,6 +57,7 @@ use problem::Problems;
 use read::Read as _;
 
 use crate::model::{self, Manifest};
+use crate::platform::Platform;
 
 /// A manifest without problems, as far as can be checked without an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +71,12 @@ impl Checked {
     /// The services' names in start order.
     pub fn services(&self) -> impl Iterator<Item = &str> {
         self.plan.services.iter().map(|service| service.name.as_str())
+    }
+
+    /// The platforms that the image may run on, sorted.
+    #[must_use]
+    pub fn platforms(&self) -> Vec<Platform> {
+        platforms::allowed(&self.plan.document)
     }
 }
 

@@ -16,6 +16,7 @@ use super::image::{
     EntryKind, Image, ImageConfig, PRIVATE_DIRECTORIES, find, hidden_by, is_created_inside, walk,
 };
 use super::names::MAX_ID;
+use super::platforms;
 use super::problem::{Kind, Problem, Problems, Span};
 use super::read::Spanned;
 use super::signal::Signal;
@@ -36,6 +37,7 @@ pub(super) fn resolve(plan: &Plan, image: &Image<'_>, problems: &mut Problems) -
     Manifest {
         version: model::VERSION,
         name: scope.host_name(),
+        platforms: platforms::allowed(document),
         stop_timeout_ms: millis(document.stop_timeout.as_ref(), total_stop_timeout(&services)),
         services,
         ingress: ingress.into_iter().map(translate::ingress).collect(),

@@ -28,6 +28,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use cloister_image::measure::NitroPcrs;
+use cloister_manifest::Platform;
 use cloister_sys::tsc::Meter;
 
 use crate::app::Source;
@@ -73,6 +74,11 @@ pub(crate) fn open(chosen: &Chosen) -> Result<Box<dyn Backend>> {
 impl Backend for Qemu {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    /// A plain virtual machine.
+    fn platform(&self) -> Platform {
+        Platform::Virtual
     }
 
     fn accepts(&self, source: &Source) -> Result<()> {

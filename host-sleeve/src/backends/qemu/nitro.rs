@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cloister_image::digest::Hashed;
 use cloister_image::eif::MEMORY_FACTOR;
 use cloister_image::measure::NitroPcrs;
+use cloister_manifest::Platform;
 use cloister_sys::tsc::Meter;
 
 use crate::app::Source;
@@ -100,6 +101,11 @@ fn probe() -> Finding {
 impl Backend for QemuNitro {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    /// It has AWS's security module, emulated.
+    fn platform(&self) -> Platform {
+        Platform::Nitro
     }
 
     /// It accepts all: an image that is not a file for AWS Nitro is converted.

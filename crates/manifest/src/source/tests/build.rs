@@ -4,6 +4,7 @@ use super::super::image::{Arch, Healthcheck, Image, ImageConfig};
 use super::super::testing::Files;
 use super::super::{Resolved, build, parse, resolve};
 use crate::model::{Check, Kind, Manifest, Policy, Ready};
+use crate::platform::Platform;
 
 /// A small web server's image: its own user, a static program, a Python that is found through links.
 pub(super) fn files() -> Files {
@@ -125,6 +126,15 @@ fn the_arrangement_of_the_file_does_not_change_the_measurement() {
     assert_eq!(manifest(one).to_json().unwrap(), manifest(other).to_json().unwrap());
     let names: Vec<_> = manifest(one).services.into_iter().map(|service| service.name).collect();
     assert_eq!(names, ["a", "c", "b"]);
+}
+
+#[test]
+fn without_a_list_every_platform_is_allowed_and_the_order_of_a_list_does_not_matter() {
+    let platforms = |line: &str| manifest(&format!("version: 1\n{line}")).platforms;
+    assert_eq!(platforms(""), Platform::ALL);
+    let expected = [Platform::Nitro, Platform::Snp];
+    assert_eq!(platforms("platforms: [snp, nitro]\n"), expected);
+    assert_eq!(platforms("platforms: [nitro, snp]\n"), expected);
 }
 
 #[test]
