@@ -36,7 +36,7 @@ pub const USER_DATA_LIMIT: usize = 64 << 10;
 /// The values that report data binds together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound<'a> {
-    /// The nonce of whoever asked for the evidence: [`NONCE_MIN`] to [`NONCE_MAX`] bytes.
+    /// The nonce of the party that requested the evidence: [`NONCE_MIN`] to [`NONCE_MAX`] bytes.
     pub nonce: &'a [u8],
     /// The public key of the enclave's TLS certificate, as `SubjectPublicKeyInfo` in DER. Empty if it has none.
     pub public_key: &'a [u8],

@@ -2,7 +2,7 @@
 //! [`crate::sev_guest`]'s extended report (GHCB specification 2.03, section 4.1.8.1, `MSG_REPORT_REQ`).
 //!
 //! Invariant: every byte is the host's and hostile. Only the ranges are checked here; whether a certificate is genuine is decided by
-//! whoever verifies the report.
+//! the party that verifies the report.
 //!
 //! The table begins with entries of 24 bytes (GUID, offset from the table's start, length; little-endian), and the last one is all
 //! zeros. The certificates follow, in DER.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: structures and numbers are those of `include/uapi/linux/sev-guest.h`; reports and certificates are returned as bytes.
 //!
-//! A request that fails in the firmware or on the way to it disables the driver's key until the next boot, since its counter must
+//! A request that fails in the firmware or before it gets there disables the driver's key until the next boot, since its counter must
 //! not be used twice (`snp_disable_vmpck`); every later request is then [`SevError::Disabled`]. Each call blocks, for up to 60 s if
 //! the host throttles requests (`SNP_REQ_MAX_RETRY_DURATION`). Programs that only need reports use [`crate::tsm`], which is the same
 //! on TDX.
