@@ -83,7 +83,7 @@ fn other_files_and_directories_are_not_replaced() {
     for name in ["file", "directory"] {
         assert!(matches!(Writer::new(&place.path().join(name)), Err(ArtifactError::Occupied(_))), "{name}");
     }
-    assert_eq!(names(place.path()), ["file", "directory"]);
+    assert_eq!(names(place.path()), ["directory", "file"]);
 }
 
 #[test]
