@@ -16,8 +16,9 @@ use super::filter::{self, FilterError};
 pub const GATEWAY_UID: u32 = 61_184;
 
 /// The gateway's memory limit. 4,000 idle connections were measured at 35 MB: 3 kB each of its own, 5.6 kB of the
-/// kernel's. All of [`MAX_CONNECTIONS`] and the pipes at full throughput (9 MiB) leave 19 MiB for bytes in transit, to
-/// which the kernel limits the windows of its TCP sockets. When idle it uses half a megabyte.
+/// kernel's. All of [`MAX_CONNECTIONS`] and the pipes at full throughput (9 MiB) leave 19 MiB for bytes in transit. A
+/// connection whose receiver does not read holds about 70 kB, so that 700 to 1,200 of them exceed the limit, and the
+/// kernel kills the gateway. When idle it uses half a megabyte.
 const GATEWAY_MEMORY: u64 = 64 * 1024 * 1024;
 
 /// Descriptors of a connection: two sockets, and one for each to wait for buffer space.
