@@ -7,7 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 
-use cloister_sys::{splice, tcp, vsock};
+use cloister_sys::{splice, vsock};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags};
@@ -78,7 +78,7 @@ impl Floor {
         }
     }
 
-    /// Accepts one connection, with its first bytes: they leave with the last packet of the handshake.
+    /// Accepts one connection, with its first bytes.
     fn accept(&mut self) -> io::Result<()> {
         let (host, _) = vsock::accept(&self.listener)?;
         let mut first = read(&host, &mut self.buffer);
@@ -89,7 +89,6 @@ impl Floor {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let service = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
         sockopt::set_tcp_nodelay(&service, true)?;
-        tcp::speaks_first(&service)?;
         match rustix::net::connect(&service, &self.service) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),

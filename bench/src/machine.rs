@@ -18,6 +18,10 @@ const BOOT_LIMIT: Duration = Duration::from_secs(90);
 /// The processor that `host-sleeve` uses for a translated guest (`backends/qemu/argv.rs` there gives the reason).
 const CPU: &str = "max,erms=off,fsrm=off";
 
+/// The environment variable with the path of the plugin that counts instructions (`bench/counter`). What it counts does
+/// not depend on other load of this machine. Virtual CPUs share one counter, so it is right for one of them only.
+pub const COUNTER: &str = "CLOISTER_BENCH_COUNTER";
+
 /// The inputs of a boot.
 #[derive(Debug)]
 pub struct Parts {
@@ -55,6 +59,10 @@ impl Machine {
         wait_for(&at("vhost"))?;
         let khz = speed(clock);
         let console = File::create(at("console"))?;
+        let counter = std::env::var(COUNTER)
+            .ok()
+            .into_iter()
+            .flat_map(|plugin| ["-plugin".to_owned(), format!("{plugin},count={}", at("count").display())]);
         let started = Instant::now();
         let qemu = Command::new("qemu-system-x86_64")
             .args(["-M", "microvm,acpi=off,memory-backend=mem0", "-accel", "tcg,thread=multi", "-cpu", CPU])
@@ -70,6 +78,7 @@ impl Machine {
             .args(["-append", &cmdline(&parts.cmdline, khz)])
             .args(["-chardev", &format!("socket,id=c,path={}", at("vhost").display())])
             .args(["-device", "vhost-user-vsock-device,chardev=c"])
+            .args(counter)
             .stdin(Stdio::null())
             .stdout(console)
             .spawn()?;
@@ -106,18 +115,47 @@ impl Machine {
         Ok(())
     }
 
-    /// CPU seconds that QEMU has used so far: the guest's work, independent of the host's other load.
+    /// The guest's work so far: thousands of instructions if they are counted, else microseconds of CPU time.
+    pub fn work(&self) -> io::Result<f64> {
+        if self.counts() { self.instructions() } else { self.cpu_time() }
+    }
+
+    /// What [`Self::work`] measures.
+    #[must_use]
+    pub fn unit_of_work(&self) -> &'static str {
+        if self.counts() { "instructions of the guest, thousands" } else { "CPU time of QEMU, µs" }
+    }
+
+    /// Whether the guest's instructions are counted.
+    fn counts(&self) -> bool {
+        self.count().exists()
+    }
+
+    /// CPU time that QEMU has used so far: the guest's work, without the waits for a processor.
     ///
     /// From the first number in `schedstat` of every thread, the nanoseconds spent on a CPU
     /// (`Documentation/scheduler/sched-stats.rst` of Linux).
-    pub fn work(&self) -> io::Result<f64> {
-        let mut seconds = 0.0;
+    fn cpu_time(&self) -> io::Result<f64> {
+        let mut microseconds = 0.0;
         for task in fs::read_dir(format!("/proc/{}/task", self.qemu.0.id()))? {
             let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
             let spent = text.split(' ').next().and_then(|number| number.parse::<f64>().ok());
-            seconds += spent.unwrap_or_default() / 1e9;
+            microseconds += spent.unwrap_or_default() / 1e3;
         }
-        Ok(seconds)
+        Ok(microseconds)
+    }
+
+    /// Thousands of instructions that the guest has executed so far, in its programs and its kernel.
+    fn instructions(&self) -> io::Result<f64> {
+        let count = fs::read(self.count())?;
+        let count = count.first_chunk::<8>().ok_or(io::ErrorKind::UnexpectedEof)?;
+        let thousands = u64::from_ne_bytes(*count) / 1000;
+        Ok(f64::from(u32::try_from(thousands).map_err(io::Error::other)?))
+    }
+
+    /// The file that contains the number of instructions.
+    fn count(&self) -> PathBuf {
+        self.folder.path().join("count")
     }
 
     /// Waits until a port of the guest accepts connections.

@@ -63,8 +63,8 @@ struct Boot {
     service: f64,
     /// From there until the host had the first byte of the response.
     answer: f64,
-    /// CPU seconds of QEMU until then.
-    work: f64,
+    /// [`Machine::work`] until then, and its unit.
+    work: (f64, &'static str),
     /// The stages of an enclave's boot.
     stages: Vec<FinishedStage>,
 }
@@ -128,7 +128,7 @@ async fn boot(parts: &Parts, variant: Variant) -> io::Result<Boot> {
             _ => tokio::time::sleep(PAUSE).await,
         }
     };
-    let work = machine.work()?;
+    let work = (machine.work()?, machine.unit_of_work());
     let times: Vec<f64> = line.split_whitespace().map(|word| word.parse().unwrap_or(f64::NAN)).collect();
     let &[reported_init, service, now] = times.as_slice() else {
         return Err(io::Error::other(format!("unexpected line from the service: {line:?}")));
@@ -207,7 +207,7 @@ fn report(ours: &[Boot], theirs: &[Boot]) -> String {
         row("→ first byte of the response at the host, ms", |boot| boot.answer),
         row("**total, ms**", Boot::total),
         row("PID 1 → first byte, ms", |boot| boot.service + boot.answer),
-        row("CPU time of QEMU, ms", |boot| boot.work * 1000.0),
+        row(ours.first().map_or("", |boot| boot.work.1), |boot| boot.work.0),
     ];
     let seen = table(&["", "Cloister", "ten lines", "difference", "ratio"], &rows);
     format!("{seen}\n{}", stages(ours))

@@ -1,7 +1,8 @@
 //! The ingress benchmark: one client, one service, and the paths between them, measured alternately.
 //!
-//! `ingress KERNEL CMDLINE GUEST VSOCK ROUNDS CPUS [PART OF A PATH'S NAME]...` prints Markdown tables. Ratios are to the
-//! first path that is measured.
+//! `ingress KERNEL CMDLINE GUEST VSOCK ROUNDS CPUS [PART OF A PATH'S NAME]...` prints Markdown tables.
+//! Ratios are to the first path that is measured. With [`machine::COUNTER`], the guest's work is given in instructions
+//! instead of CPU time.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -62,19 +63,19 @@ struct Measured {
     trips: Vec<f64>,
     one: Vec<f64>,
     many: Vec<f64>,
-    /// CPU seconds of QEMU for each sample, in the order of [`STEPS`].
-    work: [Vec<f64>; 4],
+    /// [`Machine::work`] for each sample, in the order of [`STEPS`].
+    work: [Vec<f64>; 5],
     /// Bytes per idle connection, and waits per round trip.
     footprint: Option<(f64, f64)>,
 }
 
-/// The units of the guest's work, and the number of units per sample: microseconds per megabyte in and out, per round trip,
-/// and per connection.
-const STEPS: [(&str, f64); 4] = [
-    ("µs per MB in", 32.0),
-    ("µs per MB out", 32.0),
-    ("µs per round trip", 500.0),
-    ("µs per connection", 320.0),
+/// What the guest's work is divided by, and how often a sample contains it.
+const STEPS: [(&str, f64); 5] = [
+    ("per MB in", 32.0),
+    ("per MB out", 32.0),
+    ("per round trip", 500.0),
+    ("per connection, sequential", 320.0),
+    ("16 in parallel", 320.0),
 ];
 
 async fn measure() -> io::Result<String> {
@@ -121,7 +122,7 @@ async fn measure() -> io::Result<String> {
     for path in &mut paths {
         path.footprint = footprint(&machine, path).await?;
     }
-    Ok(report(&paths))
+    Ok(report(&paths, machine.unit_of_work()))
 }
 
 fn paths(machine: &Machine, with_socat: bool) -> io::Result<Vec<Measured>> {
@@ -143,7 +144,7 @@ fn paths(machine: &Machine, with_socat: bool) -> io::Result<Vec<Measured>> {
 }
 
 impl Measured {
-    const fn new(name: &'static str, route: Route) -> Self {
+    fn new(name: &'static str, route: Route) -> Self {
         Self {
             name,
             route,
@@ -152,7 +153,7 @@ impl Measured {
             trips: Vec::new(),
             one: Vec::new(),
             many: Vec::new(),
-            work: [Vec::new(), Vec::new(), Vec::new(), Vec::new()],
+            work: Default::default(),
             footprint: None,
         }
     }
@@ -168,6 +169,7 @@ impl Measured {
         self.one.push(self.route.connections(CONNECTIONS, 1).await?);
         work.push(machine.work()?);
         self.many.push(self.route.connections(CONNECTIONS, PARALLEL).await?);
+        work.push(machine.work()?);
         for (step, pair) in self.work.iter_mut().zip(work.windows(2)) {
             step.push(pair.last().copied().unwrap_or(f64::NAN) - pair.first().copied().unwrap_or(f64::NAN));
         }
@@ -179,7 +181,7 @@ impl Measured {
         let steps = STEPS.iter().zip(self.work.iter().zip(&raw.work));
         let cells = steps.map(|((_, per), (mine, theirs))| {
             let (mine, theirs) = (median(mine), median(theirs));
-            format!("{:.0} ({:.2})", mine * 1e6 / per, mine / theirs)
+            format!("{:.1} ({:.3})", mine / per, mine / theirs)
         });
         std::iter::once(self.name.to_owned()).chain(cells).collect()
     }
@@ -203,7 +205,7 @@ impl Measured {
     }
 }
 
-fn report(paths: &[Measured]) -> String {
+fn report(paths: &[Measured], unit: &str) -> String {
     let head = [
         "path",
         "in, MB/s",
@@ -218,7 +220,7 @@ fn report(paths: &[Measured]) -> String {
     ];
     let Some(raw) = paths.first() else { return String::new() };
     let seen = table(&head, &paths.iter().map(|path| path.row(raw)).collect::<Vec<_>>());
-    let head: Vec<&str> = std::iter::once("CPU time of QEMU").chain(STEPS.map(|(what, _)| what)).collect();
+    let head: Vec<&str> = std::iter::once(unit).chain(STEPS.map(|(what, _)| what)).collect();
     let done = table(&head, &paths.iter().map(|path| path.work_row(raw)).collect::<Vec<_>>());
     format!("{seen}\n{done}")
 }
