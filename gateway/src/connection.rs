@@ -44,8 +44,7 @@ pub(crate) async fn forward(
     let pass = port.gate.try_enter().ok_or(Refusal::Full(header.port))?;
     drop(unread);
     let lead_in = if port.proxy_protocol { proxy::header(header.client, header.port) } else { Vec::new() };
-    let speaks = !(early.is_empty() && lead_in.is_empty());
-    let service = connect(header.port, port, table, shared, speaks).await?;
+    let service = connect(header.port, port, table, shared).await?;
     shared.accepted.fetch_add(1, Ordering::Relaxed);
     shared.changed.notify_one();
     let options = Options { closes_last: true, lead_in, early, ..Options::new(header.framing) };
@@ -75,16 +74,9 @@ async fn read_header(stream: &Stream) -> Result<(Header, Vec<u8>), Refusal> {
     }
 }
 
-/// Connects to the service. If data is to be sent immediately (`speaks`), the service learns of the connection with the
-/// data.
-async fn connect(
-    number: u16,
-    port: &Port,
-    table: &Table,
-    shared: &Shared,
-    speaks: bool,
-) -> Result<Stream, Refusal> {
-    let connected = match timeout(CONNECT_TIME, port.connect(table, speaks, &shared.loans)).await {
+/// Connects to the service.
+async fn connect(number: u16, port: &Port, table: &Table, shared: &Shared) -> Result<Stream, Refusal> {
+    let connected = match timeout(CONNECT_TIME, port.connect(table, &shared.loans)).await {
         Ok(connected) => connected,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     };

@@ -33,7 +33,7 @@ impl Loans {
     }
 
     /// Requests a socket that can be connected to `to`. The caller limits the time.
-    pub(crate) async fn borrow(&self, to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {
+    pub(crate) async fn borrow(&self, to: SocketAddr) -> io::Result<OwnedFd> {
         let _permit = self.permits.acquire().await.map_err(io::Error::other)?;
         let (reply, replied) = oneshot::channel();
         let id = {
@@ -44,10 +44,7 @@ impl Loans {
             id
         };
         let _entry = Entry { loans: self, id };
-        self.outgoing
-            .send(FromGateway::Borrow { id, to, sends_first: speaks })
-            .await
-            .map_err(io::Error::other)?;
+        self.outgoing.send(FromGateway::Borrow { id, to }).await.map_err(io::Error::other)?;
         replied.await.map_err(io::Error::other)?
     }
 
@@ -89,16 +86,14 @@ mod tests {
         let (outgoing, mut requests) = mpsc::channel(4);
         let loans = Loans::new(outgoing);
         let supervisor = async {
-            let Some(FromGateway::Borrow { id, to: TO, sends_first: true }) = requests.recv().await else {
-                panic!()
-            };
+            let Some(FromGateway::Borrow { id, to: TO }) = requests.recv().await else { panic!() };
             loans.resolve(id, Some(std::fs::File::open("/dev/null").unwrap().into()), None);
             let Some(FromGateway::Borrow { id, .. }) = requests.recv().await else { panic!() };
             loans.resolve(id, None, Some(1));
         };
         let gateway = async {
-            loans.borrow(TO, true).await.unwrap();
-            assert_eq!(loans.borrow(TO, true).await.unwrap_err().raw_os_error(), Some(1));
+            loans.borrow(TO).await.unwrap();
+            assert_eq!(loans.borrow(TO).await.unwrap_err().raw_os_error(), Some(1));
         };
         tokio::join!(supervisor, gateway);
     }
@@ -108,7 +103,7 @@ mod tests {
         let (outgoing, _requests) = mpsc::channel(64);
         let loans = Loans::new(outgoing);
         for _ in 0..2 * MAX_LOANS {
-            let waited = tokio::time::timeout(Duration::from_secs(1), loans.borrow(TO, true)).await;
+            let waited = tokio::time::timeout(Duration::from_secs(1), loans.borrow(TO)).await;
             assert!(waited.is_err());
         }
         assert!(loans.waiting().replies.is_empty());

@@ -85,13 +85,13 @@ impl Port {
         self.place.number()
     }
 
-    /// Connects to its service. `speaks`: data is to be sent immediately.
-    pub(crate) async fn connect(&self, table: &Table, speaks: bool, loans: &Loans) -> io::Result<Stream> {
+    /// Connects to its service.
+    pub(crate) async fn connect(&self, table: &Table, loans: &Loans) -> io::Result<Stream> {
         let mut owner = self.owner.subscribe();
-        let dial = |to, first| Stream::connect_tcp_borrowing(to, first, move || loans.borrow(to, first));
+        let dial = |to| Stream::connect_tcp_borrowing(to, move || loans.borrow(to));
         loop {
             let known = owner.borrow_and_update().unwrap_or(NO_CGROUP);
-            let refused = match self.place.connect(known, speaks, dial).await {
+            let refused = match self.place.connect(known, dial).await {
                 Ok(stream) => return Ok(stream),
                 Err(refused) => refused,
             };

@@ -60,7 +60,7 @@ impl ServicePort {
     /// connecting.
     pub async fn connect(&self) -> io::Result<Stream> {
         let owner = self.owners.of(&self.service).unwrap_or(NO_CGROUP);
-        let connected = self.place.connect(owner, false, |to, _| Stream::connect_tcp(to)).await;
+        let connected = self.place.connect(owner, Stream::connect_tcp).await;
         connected.map_err(|refused| refused.into_error(&self.service, self.place.number()))
     }
 }

@@ -1,10 +1,10 @@
 //! The owner of a TCP socket on this machine: the kernel's socket diagnosis (`sock_diag(7)`), which needs no privilege.
 //!
 //! Invariant: the answer comes from the kernel and is about exactly one socket. A socket belongs to the cgroup of the
-//! process that created it, and an accepted socket to that of its listener (`cgroup_sk_clone`,
-//! `kernel/cgroup/cgroup.c`); that never changes. A connection that is not accepted yet, because its client has to send
-//! first, is a request without a cgroup (`inet_req_diag_fill`, `net/ipv4/inet_diag.c`): callers then look up the
-//! listener. Replies of the kernel are parsed with the same bounds checks as any other input.
+//! process that created it, and a connection's to that of its listener (`cgroup_sk_clone`, `kernel/cgroup/cgroup.c`);
+//! that never changes. A connection whose listener waits for data first (`TCP_DEFER_ACCEPT`), or whose
+//! queue has filled up during the handshake, is a request without a cgroup (`inet_req_diag_fill`,
+//! `net/ipv4/inet_diag.c`): callers then look up the listener. Replies of the kernel are parsed with the same bounds checks as any other input.
 //!
 //! The messages are those of `linux/netlink.h`, `linux/sock_diag.h` and `linux/inet_diag.h`.
 
@@ -52,8 +52,8 @@ pub struct Socket {
     pub interface: u32,
     /// Whether it is listening.
     pub listens: bool,
-    /// The ID of its cgroup: the inode number of the cgroup's directory. `None` for a connection that is not accepted
-    /// yet or already closed.
+    /// The ID of its cgroup: the inode number of the cgroup's directory. `None` for a connection that is
+    /// not in its listener's queue yet, or closed already.
     pub cgroup: Option<u64>,
 }
 
@@ -281,13 +281,14 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_connection_whose_client_sends_first_is_not_accepted_and_has_no_cgroup_yet() {
+    #[test]
+    fn a_connection_whose_listener_waits_for_data_has_no_cgroup_yet() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        cloister_sys::tcp::defer_accept(&listener).unwrap();
         let at = listener.local_addr().unwrap();
-        let stream = crate::Stream::connect_tcp_speaking_first(at).await.unwrap();
+        let client = TcpStream::connect(at).unwrap();
         let diag = Diag::open().unwrap();
-        let found = diag.reached(at, stream.address().unwrap()).unwrap().unwrap();
+        let found = diag.reached(at, client.local_addr().unwrap()).unwrap().unwrap();
         assert_eq!((found.listens, found.cgroup), (false, None));
         assert!(diag.listener(at).unwrap().unwrap().cgroup.is_some());
     }

@@ -4,13 +4,13 @@
 //! restarts another can listen on its port. So after connecting and before sending any byte, the kernel is asked which
 //! cgroup owns the socket that receives the connection ([`crate::diag`]).
 //!
-//! An accepted connection is looked up itself. One whose client sends first is not accepted before that, so its
-//! listener is looked up instead, together with every socket that shares its address (`SO_REUSEPORT`). It was assigned
-//! to one of them when it was opened, and the kernel gives it to no other: a listener that is closed takes its
-//! connections with it (`net.ipv4.tcp_migrate_req` is off). So if all that remain belong to the service, so does the
-//! connection. While another program shares the address, connections are not opened that way, but one by one until the
-//! kernel assigns one to the service. If nothing is cached, the listener is also looked up before connecting, so that
-//! no other program sees a connection.
+//! A connection is looked up itself. If its listener waits for data first (`TCP_DEFER_ACCEPT`), or its queue filled up
+//! during the handshake, the kernel has no socket for it yet, so its listener is looked up instead, together with every
+//! socket that shares its address (`SO_REUSEPORT`). It was assigned to one of them when it was opened, and the kernel gives it to no other:
+//! a listener that is closed takes its connections with it (`net.ipv4.tcp_migrate_req` is off). So if all that remain
+//! belong to the service, so does the connection. While another program shares the address, connections are opened one
+//! by one until the kernel assigns one to the service. If nothing is cached, the listener is also looked up before
+//! connecting, so that no other program sees a connection.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
@@ -89,19 +89,18 @@ impl OwnedPort {
         self.number
     }
 
-    /// Connects by `dial` to the process of cgroup `owner` that listens on `127.0.0.1` or, failing that, on `::1`. `dial`
-    /// is told whether the connection is opened by its first data, which `sends_first` allows.
+    /// Connects by `dial` to the process of cgroup `owner` that listens on `127.0.0.1` or, failing that, on `::1`.
     ///
     /// # Errors
     /// Those of `dial`, if a process of the owner listens.
-    pub async fn connect<D, F>(&self, owner: u64, sends_first: bool, dial: D) -> Result<Stream, NotReached>
+    pub async fn connect<D, F>(&self, owner: u64, dial: D) -> Result<Stream, NotReached>
     where
-        D: Fn(SocketAddr, bool) -> F,
+        D: Fn(SocketAddr) -> F,
         F: Future<Output = io::Result<Stream>>,
     {
         if let Some((address, _)) = self.known().filter(|(_, known)| *known == owner) {
             // After an error, the service may be listening on the other address by now.
-            if let Ok(stream) = dial(address, sends_first).await
+            if let Ok(stream) = dial(address).await
                 && is_owned(&stream, address, owner)?
             {
                 return Ok(stream);
@@ -115,11 +114,11 @@ impl OwnedPort {
                     taken = taken.or(Some(NotReached::Taken(address, by)));
                     continue;
                 }
-                Occupancy::Owned => dial(address, sends_first).await.and_then(|stream| {
+                Occupancy::Owned => dial(address).await.and_then(|stream| {
                     let reached = is_owned(&stream, address, owner)?;
                     reached.then_some(stream).ok_or_else(|| ErrorKind::ConnectionAborted.into())
                 }),
-                Occupancy::Shared => dial_shared(address, owner, |to| dial(to, false)).await,
+                Occupancy::Shared => dial_shared(address, owner, &dial).await,
             };
             match dialled {
                 Ok(stream) => {
@@ -146,16 +145,13 @@ impl OwnedPort {
 
 /// Whether the connection to `address` belongs, or will belong, to a socket of the owner.
 fn is_owned(stream: &Stream, address: SocketAddr, owner: u64) -> io::Result<bool> {
-    if !stream.speaks_first()
-        && let Some(is_owned) = is_assigned(stream, address, owner)?
-    {
-        return Ok(is_owned);
+    match is_assigned(stream, address, owner)? {
+        Some(is_owned) => Ok(is_owned),
+        None => Ok(matches!(look_up(address, owner)?, Occupancy::Owned)),
     }
-    // Not accepted yet, or closed already.
-    Ok(matches!(look_up(address, owner)?, Occupancy::Owned))
 }
 
-/// Whether the kernel has assigned the connection to a socket of the owner; `None` if it is not known yet.
+/// Whether the connection has a socket of the owner at its other end; `None` if it has none yet, or no longer.
 fn is_assigned(stream: &Stream, address: SocketAddr, owner: u64) -> io::Result<Option<bool>> {
     let socket = with_diag(&ONE, |diag| diag.reached(address, stream.address()?))?;
     Ok(socket.and_then(|socket| socket.cgroup).map(|cgroup| cgroup == owner))
@@ -172,8 +168,9 @@ where
             return Ok(stream);
         }
     }
-    let text =
-        format!("another program shares {address} and received {SHARED_ATTEMPTS} connections in a row");
+    let text = format!(
+        "another program shares {address}, and {SHARED_ATTEMPTS} connections in a row were not accepted by the service"
+    );
     Err(io::Error::new(ErrorKind::AddrInUse, text))
 }
 
@@ -240,14 +237,6 @@ mod tests {
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
-    async fn dial(address: SocketAddr, sends_first: bool) -> io::Result<Stream> {
-        if sends_first {
-            Stream::connect_tcp_speaking_first(address).await
-        } else {
-            Stream::connect_tcp(address).await
-        }
-    }
-
     #[tokio::test]
     async fn the_owners_port_is_reached_repeatedly_on_either_loopback_address() {
         let ours = own_cgroup().unwrap();
@@ -255,11 +244,9 @@ mod tests {
             let listener = TcpListener::bind(place).await.unwrap();
             let port = OwnedPort::new(listener.local_addr().unwrap().port());
             for _ in 0..2 {
-                port.connect(ours, false, dial).await.unwrap();
-                let stream = port.connect(ours, true, dial).await.unwrap();
+                let stream = port.connect(ours, Stream::connect_tcp).await.unwrap();
+                let (mut accepted, _) = listener.accept().await.unwrap();
                 stream.send_all(b"hi").await.unwrap();
-                let accepted = [listener.accept().await.unwrap(), listener.accept().await.unwrap()];
-                let [_, (mut accepted, _)] = accepted;
                 assert_eq!(accepted.read_u8().await.unwrap(), b'h', "{place}");
             }
         }
@@ -271,13 +258,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let port = OwnedPort::new(at.port());
-        let refused = port.connect(ours + 1, false, dial).await.unwrap_err();
+        let refused = port.connect(ours + 1, Stream::connect_tcp).await.unwrap_err();
         assert!(matches!(refused, NotReached::Taken(address, Some(by)) if address == at && by == ours));
         let text = refused.into_error("web", at.port()).to_string();
         assert_eq!(text, format!("the listener on {at} does not belong to web"));
         assert!(tokio::time::timeout(Duration::from_millis(20), listener.accept()).await.is_err());
         drop(listener);
-        assert!(matches!(port.connect(ours, false, dial).await, Err(NotReached::Nothing)));
+        assert!(matches!(port.connect(ours, Stream::connect_tcp).await, Err(NotReached::Nothing)));
     }
 
     #[tokio::test]
@@ -285,12 +272,27 @@ mod tests {
         let ours = own_cgroup().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = OwnedPort::new(listener.local_addr().unwrap().port());
-        port.connect(ours, false, dial).await.unwrap();
+        port.connect(ours, Stream::connect_tcp).await.unwrap();
         // As if the owner had been another cgroup at the last lookup.
         port.set_known(port.known().map(|(address, _)| (address, ours + 1)));
-        for sends_first in [false, true] {
-            let refused = port.connect(ours + 1, sends_first, dial).await;
-            assert!(matches!(refused, Err(NotReached::Taken(..))));
+        let refused = port.connect(ours + 1, Stream::connect_tcp).await;
+        assert!(matches!(refused, Err(NotReached::Taken(..))));
+    }
+
+    #[tokio::test]
+    async fn a_service_that_waits_for_data_is_recognised_by_its_listener() {
+        let ours = own_cgroup().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        cloister_sys::tcp::defer_accept(&listener).unwrap();
+        let at = listener.local_addr().unwrap();
+        let port = OwnedPort::new(at.port());
+        for _ in 0..2 {
+            let stream = port.connect(ours, Stream::connect_tcp).await.unwrap();
+            assert_eq!(is_assigned(&stream, at, ours).unwrap(), None);
+            stream.send_all(b"hi").await.unwrap();
+            assert_eq!(listener.accept().await.unwrap().1, stream.address().unwrap());
         }
+        port.set_known(Some((at, ours + 1)));
+        assert!(matches!(port.connect(ours + 1, Stream::connect_tcp).await, Err(NotReached::Taken(..))));
     }
 }

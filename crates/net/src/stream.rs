@@ -53,8 +53,6 @@ enum Kind {
     Device,
     /// TCP or Unix, to a program of this machine.
     Local,
-    /// TCP on which this side sends first (`TCP_DEFER_ACCEPT`).
-    SpeaksFirst,
 }
 
 impl Stream {
@@ -71,16 +69,6 @@ impl Stream {
     /// Registers a connected, non-blocking TCP or Unix socket of this machine.
     pub fn local(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self::with(Registered::for_reading(socket)?, Kind::Local))
-    }
-
-    fn tcp_client(socket: OwnedFd, speaks_first: bool) -> io::Result<Self> {
-        let kind = if speaks_first { Kind::SpeaksFirst } else { Kind::Local };
-        Ok(Self::with(Registered::for_reading(socket)?, kind))
-    }
-
-    /// Whether the peer does not see this TCP connection before something is sent.
-    pub(crate) fn speaks_first(&self) -> bool {
-        self.kind == Kind::SpeaksFirst
     }
 
     /// The local address of a TCP connection.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: they concern only when and from which port packets are sent, never their contents.
 
-#![expect(unsafe_code, reason = "rustix supports neither TCP_DEFER_ACCEPT nor TCP_REPAIR")]
+#![expect(unsafe_code, reason = "rustix supports neither TCP_REPAIR nor TCP_DEFER_ACCEPT")]
 
 use std::io;
 use std::mem::size_of;
@@ -10,19 +10,6 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
 use libc::{c_int, c_void, socklen_t};
-
-/// Marks a socket that has not connected yet as sending first. The last packet of the handshake is then delayed and
-/// sent together with the first bytes, so that the peer is woken once, by a connection that is readable immediately. If
-/// no bytes are written, it is sent after 200 ms (`TCP_DELACK_MAX`).
-///
-/// The option is `TCP_DEFER_ACCEPT`, which `tcp(7)` describes for listeners only; on a client it is used by
-/// `tcp_rcv_synsent_state_process` in Linux ("Save one ACK").
-///
-/// Errors: `ENOPROTOOPT` or `EOPNOTSUPP` if this is not a TCP socket.
-pub fn speaks_first(socket: impl AsFd) -> io::Result<()> {
-    // In seconds, which only matter for a listener.
-    set(socket, libc::TCP_DEFER_ACCEPT, 1)
-}
 
 /// While `on`, an unconnected socket can be bound to a port that is in use. Its connections are still unique by their
 /// two addresses. It needs `CAP_NET_ADMIN`.
@@ -34,6 +21,14 @@ pub fn speaks_first(socket: impl AsFd) -> io::Result<()> {
 pub fn share_any_port(socket: impl AsFd, on: bool) -> io::Result<()> {
     // Off without a window probe (`TCP_REPAIR_OFF_NO_WP`), which is only for repaired connections.
     set(socket, libc::TCP_REPAIR, if on { 1 } else { -1 })
+}
+
+/// Makes a listener accept a connection only with its first data (`TCP_DEFER_ACCEPT`, `tcp(7)`), for up to a second.
+///
+/// Errors: `ENOPROTOOPT` or `EOPNOTSUPP` if this is not a TCP socket.
+#[cfg(feature = "defer-accept")]
+pub fn defer_accept(listener: impl AsFd) -> io::Result<()> {
+    set(listener, libc::TCP_DEFER_ACCEPT, 1)
 }
 
 fn set(socket: impl AsFd, option: c_int, value: c_int) -> io::Result<()> {
@@ -60,28 +55,9 @@ pub fn unacknowledged(socket: impl AsFd) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
-
-    use rustix::net::{AddressFamily, SocketType};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
     use super::*;
-
-    #[test]
-    fn a_socket_that_speaks_first_is_accepted_with_its_first_bytes() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-        speaks_first(&socket).unwrap();
-        rustix::net::connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        TcpStream::from(socket.try_clone().unwrap()).write_all(b"hi").unwrap();
-        let (mut accepted, _) = listener.accept().unwrap();
-        accepted.set_nonblocking(true).unwrap();
-        let mut received = [0; 2];
-        accepted.read_exact(&mut received).unwrap();
-        assert_eq!(&received, b"hi");
-    }
 
     #[test]
     fn bytes_that_do_not_fit_in_the_peers_buffer_are_not_acknowledged() {
@@ -108,6 +84,6 @@ mod tests {
     #[test]
     fn a_unix_socket_is_refused() {
         let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(speaks_first(&socket).is_err());
+        assert!(share_any_port(&socket, true).is_err());
     }
 }

@@ -121,8 +121,6 @@ pub enum FromGateway {
         id: u64,
         /// The address that the socket will be connected to: a loopback address.
         to: SocketAddr,
-        /// Whether data will be sent immediately ([`Target::proxy_protocol`], or bytes received with the header).
-        sends_first: bool,
     },
 }
 
@@ -217,10 +215,7 @@ mod tests {
         has_bytes(&FromGateway::Drained, r#""drained""#);
         has_bytes(&FromGateway::Refused { line: "no".into() }, r#"{"refused":{"line":"no"}}"#);
         let to = "127.0.0.1:8080".parse().unwrap();
-        has_bytes(
-            &FromGateway::Borrow { id: 3, to, sends_first: true },
-            r#"{"borrow":{"id":3,"to":"127.0.0.1:8080","sends_first":true}}"#,
-        );
+        has_bytes(&FromGateway::Borrow { id: 3, to }, r#"{"borrow":{"id":3,"to":"127.0.0.1:8080"}}"#);
     }
 
     #[test]

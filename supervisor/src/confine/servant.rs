@@ -191,7 +191,6 @@ pub(super) const GATEWAY: &[Allowed] = &[
         &[
             &[(1, INT, int(libc::SOL_SOCKET)), (2, INT, int(libc::SO_LINGER))],
             &[(1, INT, int(libc::IPPROTO_TCP)), (2, INT, int(libc::TCP_NODELAY))],
-            &[(1, INT, int(libc::IPPROTO_TCP)), (2, INT, int(libc::TCP_DEFER_ACCEPT))],
         ],
         SOCKETS,
     ),

@@ -297,7 +297,7 @@ impl Shared {
                 self.logs.log_ingress(&bounded(&line, MAX_LINE));
             }
             FromGateway::Refused { .. } => {}
-            FromGateway::Borrow { id, to, sends_first: speaks } => self.lend(id, to, speaks),
+            FromGateway::Borrow { id, to } => self.lend(id, to),
         }
     }
 
@@ -307,13 +307,10 @@ impl Shared {
     }
 
     /// Creates a socket that the gateway lacks the privilege to create, for a port that it may connect to.
-    fn lend(&self, id: u64, to: std::net::SocketAddr, speaks: bool) {
+    fn lend(&self, id: u64, to: std::net::SocketAddr) {
         let is_allowed = to.ip().is_loopback() && self.table.iter().any(|entry| entry.target == to.port());
-        let created = if is_allowed {
-            tcp_on_shared_port(to, speaks)
-        } else {
-            Err(io::ErrorKind::PermissionDenied.into())
-        };
+        let created =
+            if is_allowed { tcp_on_shared_port(to) } else { Err(io::ErrorKind::PermissionDenied.into()) };
         let (socket, errno) = match created {
             Ok(socket) => (Some(socket), None),
             Err(error) => (None, Some(error.raw_os_error().unwrap_or(libc::EPERM))),

@@ -30,19 +30,7 @@ impl Stream {
     ///
     /// Errors: `ConnectionRefused`, `EMFILE` and other errors of `connect(2)`.
     pub async fn connect_tcp(to: SocketAddr) -> io::Result<Self> {
-        Self::connect_tcp_as(to, false).await
-    }
-
-    /// Connects by TCP as [`Self::connect_tcp`] does, for a caller that sends data immediately: the peer sees the
-    /// connection together with the first bytes, or the connection alone after 200 ms.
-    ///
-    /// Errors: as [`Self::connect_tcp`].
-    pub async fn connect_tcp_speaking_first(to: SocketAddr) -> io::Result<Self> {
-        Self::connect_tcp_as(to, true).await
-    }
-
-    async fn connect_tcp_as(to: SocketAddr, speaks: bool) -> io::Result<Self> {
-        Self::connect_tcp_borrowing(to, speaks, || async { tcp_on_shared_port(to, speaks) }).await
+        Self::connect_tcp_borrowing(to, || async { tcp_on_shared_port(to) }).await
     }
 
     /// Connects by TCP for a program without `CAP_NET_ADMIN`: if all ports are in use, `borrow` gets a socket from
@@ -50,31 +38,31 @@ impl Stream {
     /// has a connection to the same address.
     ///
     /// Errors: as [`Self::connect_tcp`].
-    pub async fn connect_tcp_borrowing<B, F>(to: SocketAddr, speaks: bool, borrow: B) -> io::Result<Self>
+    pub async fn connect_tcp_borrowing<B, F>(to: SocketAddr, borrow: B) -> io::Result<Self>
     where
         B: Fn() -> F,
         F: Future<Output = io::Result<OwnedFd>>,
     {
-        let mut tried = Self::connect_tcp_with(tcp_socket(to, speaks)?, to, speaks).await;
+        let mut tried = Self::connect_tcp_with(tcp_socket(to)?, to).await;
         for _ in 0..SHARED_TRIES {
             if !tried.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable) {
                 break;
             }
             let Ok(socket) = borrow().await else { break };
-            tried = Self::connect_tcp_with(socket, to, speaks).await;
+            tried = Self::connect_tcp_with(socket, to).await;
         }
         tried
     }
 
-    async fn connect_tcp_with(socket: OwnedFd, to: SocketAddr, speaks: bool) -> io::Result<Self> {
+    async fn connect_tcp_with(socket: OwnedFd, to: SocketAddr) -> io::Result<Self> {
         let mut tried = rustix::net::connect(&socket, &to);
         if tried == Err(Errno::INPROGRESS) {
             // On the loopback interface the reply has already arrived, and a second call returns the result.
             tried = rustix::net::connect(&socket, &to);
         }
         let stream = match tried {
-            Ok(()) | Err(Errno::ISCONN) => Self::tcp_client(socket, speaks)?,
-            Err(Errno::INPROGRESS | Errno::ALREADY) => Self::tcp_client(socket, speaks)?.finished().await?,
+            Ok(()) | Err(Errno::ISCONN) => Self::local(socket)?,
+            Err(Errno::INPROGRESS | Errno::ALREADY) => Self::local(socket)?.finished().await?,
             Err(error) => return Err(error.into()),
         };
         stream.refuse_self_connection(to)?;
@@ -116,12 +104,9 @@ impl Stream {
 }
 
 /// A TCP socket that can connect to this address, with Nagle's algorithm disabled.
-fn tcp_socket(to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {
+fn tcp_socket(to: SocketAddr) -> io::Result<OwnedFd> {
     let socket = new_socket(if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 })?;
     sockopt::set_tcp_nodelay(&socket, true)?;
-    if speaks {
-        tcp::speaks_first(&socket)?;
-    }
     Ok(socket)
 }
 
@@ -129,8 +114,8 @@ fn tcp_socket(to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {
 /// even if that port is in use. It needs `CAP_NET_ADMIN`.
 ///
 /// Errors: `PermissionDenied` without the capability; `EMFILE`.
-pub fn tcp_on_shared_port(to: SocketAddr, speaks: bool) -> io::Result<OwnedFd> {
-    let socket = tcp_socket(to, speaks)?;
+pub fn tcp_on_shared_port(to: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = tcp_socket(to)?;
     let mut port = next_shared_port();
     if port == to.port() {
         // It would connect to itself.
@@ -177,11 +162,11 @@ mod tests {
         rustix::net::bind(&holder, &SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
         let taken = SocketAddr::try_from(rustix::net::getsockname(&holder).unwrap()).unwrap();
         let from = SocketAddr::new(to.ip(), taken.port());
-        let socket = tcp_socket(to, true).unwrap();
+        let socket = tcp_socket(to).unwrap();
         assert_eq!(rustix::net::bind(&socket, &from), Err(Errno::ADDRINUSE));
         match bind_shared(&socket, from) {
             Ok(()) => {
-                let stream = Stream::connect_tcp_with(socket, to, true).await.unwrap();
+                let stream = Stream::connect_tcp_with(socket, to).await.unwrap();
                 stream.send_all(b"hello").await.unwrap();
                 assert_eq!(listener.accept().await.unwrap().1, from);
                 drop(holder);
