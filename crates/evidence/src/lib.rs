@@ -11,10 +11,14 @@
 extern crate alloc;
 
 pub mod binding;
+mod bytes;
 pub mod eventlog;
+mod fetch;
 mod hex;
 pub mod nitro;
 pub mod policy;
+pub mod snp;
 mod verdict;
 
+pub use fetch::{Fetch, Request, Response};
 pub use verdict::{Check, Outcome, Verdict, Verified};

@@ -116,6 +116,21 @@ impl Checklist {
         }
     }
 
+    /// Records the result of a check of something that a policy may leave out. `found` describes the value in the evidence.
+    pub(crate) fn optional<E: fmt::Display>(
+        &mut self,
+        name: &'static str,
+        result: Option<Result<(), E>>,
+        found: Cow<'static, str>,
+    ) {
+        if let Some(result) = result {
+            self.check(name, result, |()| found);
+        } else {
+            let text = alloc::format!("not in the policy; found {found}");
+            self.record(name, Outcome::NotApplicable(text.into()));
+        }
+    }
+
     /// The verdict. Checks that were not recorded are listed as not made; if nothing failed although one was not made,
     /// it fails.
     pub(crate) fn verdict(self) -> Verdict {
