@@ -34,6 +34,24 @@ impl<'a> Cursor<'a> {
         Some(head)
     }
 
+    pub(crate) fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// A slice whose length stands before it, as 32 bits.
+    pub(crate) fn counted(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.u32()?).ok()?;
+        self.slice(len)
+    }
+
     /// What has not been read yet.
     pub(crate) const fn rest(&self) -> &'a [u8] {
         self.rest

@@ -1,6 +1,6 @@
 //! Hexadecimal digits, as measurements are written.
 //!
-//! Invariant: a value has one text, in lower case, and no other text is read as that value.
+//! Invariant: a value has one text, in lower case, and no other text is read as that value, except from Intel's service.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -25,6 +25,11 @@ pub(crate) fn bytes(text: &str) -> Option<Vec<u8>> {
     pairs.iter().map(|[high, low]| Some(digit(*high)? * 16 + digit(*low)?)).collect()
 }
 
+/// The same for digits of either case, in which Intel's service writes.
+pub(crate) fn bytes_of_any_case(text: &str) -> Option<Vec<u8>> {
+    bytes(&text.to_ascii_lowercase())
+}
+
 fn digit(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -44,5 +49,7 @@ mod tests {
         for other in ["0", "0A", "g0", "0x", " 0", "+1", "é"] {
             assert_eq!(bytes(other), None, "{other}");
         }
+        assert_eq!(bytes_of_any_case("0aFF"), Some(Vec::from([0x0a, 0xff])));
+        assert_eq!(bytes_of_any_case("0g"), None);
     }
 }

@@ -18,6 +18,7 @@ mod hex;
 pub mod nitro;
 pub mod policy;
 pub mod snp;
+pub mod tdx;
 mod verdict;
 
 pub use fetch::{Fetch, Request, Response};

@@ -35,3 +35,8 @@ fn check(platform: &str) -> Result<(), Box<dyn Error>> {
 fn recorded_evidence_of_snp_is_unchanged() -> Result<(), Box<dyn Error>> {
     check("snp")
 }
+
+#[test]
+fn recorded_evidence_of_tdx_is_unchanged() -> Result<(), Box<dyn Error>> {
+    check("tdx")
+}
