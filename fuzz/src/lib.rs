@@ -9,6 +9,7 @@
 
 pub mod eif;
 pub mod evidence;
+pub mod hardware;
 pub mod image;
 pub mod manifest;
 pub mod mutate;
@@ -29,7 +30,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 21] = [
+pub const TARGETS: [Target; 28] = [
     Target { name: "wire_frames", run: wire::frames, seeds: &[] },
     Target { name: "wire_chunks", run: wire::chunks, seeds: &[] },
     Target { name: "wire_records", run: wire::records, seeds: &[] },
@@ -60,6 +61,25 @@ pub const TARGETS: [Target; 21] = [
     Target { name: "evidence_log", run: evidence::log, seeds: &[] },
     Target { name: "evidence_measurements", run: evidence::measurements, seeds: &[] },
     Target { name: "nsm_answer", run: nsm::answer, seeds: &[] },
+    Target {
+        name: "snp_report",
+        run: hardware::snp_report,
+        seeds: &["crates/evidence/testdata/snp/recorded"],
+    },
+    Target {
+        name: "snp_certificate",
+        run: hardware::snp_certificate,
+        seeds: &["crates/evidence/testdata/snp/recorded", "crates/evidence/testdata/snp/synthetic"],
+    },
+    Target { name: "snp_crl", run: hardware::snp_crl, seeds: &["crates/evidence/testdata/snp/synthetic"] },
+    Target { name: "snp_chain", run: hardware::snp_chain, seeds: &["crates/evidence/testdata/snp/recorded"] },
+    Target { name: "tdx_quote", run: hardware::tdx_quote, seeds: &["crates/evidence/testdata/tdx/recorded"] },
+    Target {
+        name: "tdx_collateral",
+        run: hardware::tdx_collateral,
+        seeds: &["crates/evidence/testdata/tdx/recorded"],
+    },
+    Target { name: "tdx_answer", run: hardware::tdx_answer, seeds: &[] },
     Target { name: "registry_challenge", run: registry::challenge, seeds: &[] },
     Target { name: "snp_certificates", run: snp::certificates, seeds: &[] },
 ];
