@@ -4,8 +4,12 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::process::ExitCode;
 use std::time::Duration;
 
+use cloister_wire::control::State;
+use cloister_wire::frame::{HOLD_LIMIT, encode};
+use cloister_wire::hold::{FromSupervisor, SUPERVISOR_FD};
 use rustix::process::{Pid, Signal};
 
 /// How often a guest checks for something that has no event to wait for: often enough for a scenario of seconds, rarely enough
@@ -106,8 +110,8 @@ pub fn find_servant(name: &str) -> std::io::Result<Pid> {
 
 /// For scenarios that never start a guest.
 #[must_use]
-pub fn no_guest(_args: &[String]) -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
+pub fn no_guest(_args: &[String]) -> ExitCode {
+    ExitCode::FAILURE
 }
 
 /// Writes all of `bytes` to stdout. It blocks while the pipe is full, as for any service.
@@ -140,6 +144,19 @@ pub fn notify(message: &str) -> std::io::Result<()> {
     let name = address.strip_prefix('@').ok_or(std::io::ErrorKind::InvalidInput)?;
     let to = SocketAddr::from_abstract_name(name)?;
     UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &to).map(drop)
+}
+
+/// Powers the machine off with this exit code. Only for a guest half that is the supervisor
+/// ([`crate::lab::Release::with_guest_as_supervisor`]); init ends it.
+#[must_use]
+pub fn power_off(code: u8) -> ExitCode {
+    let state = State::Exited { service: "web".into(), code };
+    let request = encode(&FromSupervisor::PowerOff { state }, HOLD_LIMIT).map_err(std::io::Error::other);
+    let sent = cloister_sys::inherited::copy(SUPERVISOR_FD)
+        .and_then(|channel| Ok(rustix::io::write(&channel, &request?)?))
+        .and_then(|_| Ok(rustix::event::poll(&mut [], None)?));
+    drop(print(format!("trial: not powered off: {sent:?}\n").as_bytes()));
+    ExitCode::FAILURE
 }
 
 /// Catches a signal from now on; [`Caught::wait`] waits for it.

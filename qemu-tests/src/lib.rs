@@ -16,6 +16,7 @@ pub mod runner;
 pub mod scenario;
 pub mod scenarios;
 pub mod soak;
+pub mod tsm;
 
 pub use lab::{Lab, Running};
 pub use scenario::{Failure, Need, Outcome, Scenario, Shared, Vsock};

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use qemu_tests::runner::{Plan, RunReport};
 
 /// What `--help` prints.
-const USAGE: &str = "usage: qemu-tests --dist DIR --probe FILE --inputs SCRIPT [--guest DIR] [--jobs N] [HOST…] [NAME…]
+const USAGE: &str = "usage: qemu-tests --dist DIR --probe FILE --inputs SCRIPT [--guest DIR] [--test-kernel FILE] [--jobs N] [HOST…] [NAME…]
        qemu-tests --list [HOST…] [NAME…]
        qemu-tests --dist DIR --probe FILE --inputs SCRIPT --soak MINUTES
 
@@ -14,7 +14,7 @@ Boots each scenario (or those whose names contain a NAME) under QEMU and prints 
 them, or the number given by --jobs, and those that need the whole machine one by one at the end. With --soak: kills services and
 the supervisor of one enclave at random for that long, and checks that all counts agree.
 HOST describes the host: `--vsock kernel` for the kernel's vsock instead of vhost-device-vsock, and `--lacks inputs`,
-`--lacks nitro` and `--lacks space` for what it lacks; scenarios that need it are not run. `--only NEED`
+`--lacks nitro`, `--lacks test-kernel` and `--lacks space` for what it lacks; scenarios that need it are not run. `--only NEED`
 runs the scenarios with that need; `--only bare-cpu` is for a host with KVM and without RDRAND.
 The last line is `N passed, N failed, N skipped`; the exit code is 0 if none failed, and, where CI is set, none was skipped.
 ";

@@ -80,7 +80,7 @@ impl Plan {
     /// Parses the arguments.
     pub fn from_args(args: impl Iterator<Item = String>) -> Result<Self, String> {
         let (mut dist, mut probe, mut inputs, mut guest) = (None, None, None, None);
-        let (mut jobs, mut list, mut soak) = (None, false, None);
+        let (mut jobs, mut list, mut soak, mut test_kernel) = (None, false, None, None);
         let mut choice = Choice { vsock: Vsock::Program, lacks: Vec::new(), only: None, names: Vec::new() };
         let mut args = args;
         while let Some(arg) = args.next() {
@@ -95,6 +95,7 @@ impl Plan {
                 "--probe" => probe = Some(PathBuf::from(value()?)),
                 "--inputs" => inputs = Some(PathBuf::from(value()?)),
                 "--guest" => guest = Some(PathBuf::from(value()?)),
+                "--test-kernel" => test_kernel = Some(PathBuf::from(value()?)),
                 "--jobs" => jobs = Some(number_of_jobs(&value()?)?),
                 "--soak" => soak = Some(minutes(&value()?)?),
                 other if other.starts_with('-') => return Err(format!("unknown option {other}")),
@@ -109,7 +110,7 @@ impl Plan {
         let probe = probe.ok_or("--probe is missing: the static guest half")?;
         let inputs = inputs.ok_or("--inputs is missing: the script that makes real images")?;
         let guest = guest.unwrap_or_else(|| dist.with_file_name(GUEST));
-        let built = Built { dist, probe, guest, inputs, vsock: choice.vsock };
+        let built = Built { dist, probe, guest, inputs, test_kernel, vsock: choice.vsock };
         Ok(match soak {
             Some(time) => Self::Soak(built, time),
             None => Self::Run(Run { built, jobs, choice }),
@@ -193,7 +194,7 @@ impl Choice {
             Need::Vsock(vsock) => vsock == self.vsock,
             // No host is like that by itself.
             Need::BareCpu => self.only == Some(need),
-            Need::Inputs | Need::Nitro | Need::Space => !self.lacks.contains(&need),
+            Need::Inputs | Need::Nitro | Need::TestKernel | Need::Space => !self.lacks.contains(&need),
         }
     }
 }
@@ -353,6 +354,7 @@ mod tests {
         for (arg, name) in [
             ("inputs", "an_image_of_two_hundred_layers_has_the_files_of_the_last_one"),
             ("nitro", "a_signed_enclave_reports_its_signer"),
+            ("test-kernel", "a_report_of_a_test_driver_is_read_through_configfs"),
             ("space", "a_file_of_more_than_four_gigabytes_is_read_to_its_end"),
         ] {
             assert!(all.contains(&name));

@@ -52,6 +52,8 @@ pub enum Need {
     Inputs,
     /// QEMU's Nitro enclave machine, which `scripts/qemu-nitro` builds.
     Nitro,
+    /// The kernel for tests, which `scripts/kernel --variant tsm-test` builds.
+    TestKernel,
     /// About ten gigabytes of free disk space.
     Space,
     /// A processor that supports KVM and lacks RDRAND. No known processor is like that, only an emulated one.
@@ -65,6 +67,7 @@ impl Need {
         match name {
             "inputs" => Some(Self::Inputs),
             "nitro" => Some(Self::Nitro),
+            "test-kernel" => Some(Self::TestKernel),
             "space" => Some(Self::Space),
             "bare-cpu" => Some(Self::BareCpu),
             _ => None,

@@ -45,6 +45,8 @@ pub struct Built {
     pub guest: PathBuf,
     /// The script that creates real images and prints their paths.
     pub inputs: PathBuf,
+    /// The kernel for tests, an image of `scripts/kernel --variant tsm-test`, if it was given.
+    pub test_kernel: Option<PathBuf>,
     /// The vsock implementation of the enclaves.
     pub vsock: Vsock,
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Lab, path_str};
 use crate::scenario::{Failure, expect};
@@ -18,18 +18,33 @@ const SHIPPED: &str = include_str!("../../../rootfs/ramdisk1.list");
 const TRIAL: &str = "trial-";
 const TRIALS: &str = "examples";
 
+/// The guest half of every scenario, by its name in the list.
+const PROBE: &str = "probe";
+
+/// Why a scenario that needs the test kernel does not run.
+const NO_TEST_KERNEL: &str = "no --test-kernel was given: its image is built by `scripts/kernel --variant tsm-test`, which prints its path";
+
 /// A release to be packed.
 #[derive(Clone, Debug)]
 pub struct Release {
     list: Vec<String>,
     trial: Option<&'static str>,
     more_cmdline: &'static str,
+    kernel: Kernel,
+}
+
+/// A kernel of `scripts/kernel`.
+#[derive(Clone, Copy, Debug)]
+enum Kernel {
+    Shipped,
+    /// The variant `tsm-test`.
+    Test,
 }
 
 impl Default for Release {
     fn default() -> Self {
         let list = SHIPPED.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
-        Self { list, trial: None, more_cmdline: "" }
+        Self { list, trial: None, more_cmdline: "", kernel: Kernel::Shipped }
     }
 }
 
@@ -66,6 +81,24 @@ impl Release {
         release
     }
 
+    /// With the guest half of the scenario `name` as the supervisor: it sees the machine as the system's own programs do, and ends
+    /// it by [`crate::guest::power_off`].
+    #[must_use]
+    pub fn with_guest_as_supervisor(mut self, name: &'static str) -> Self {
+        self.trial = Some(name);
+        self = self.without("/sbin/supervisor").with_file_at("/trial");
+        self.list.push(format!("file 0555 /sbin/supervisor {PROBE}"));
+        self
+    }
+
+    /// With the kernel that has a driver for reports made by a process (docs/kernel.md). A scenario that uses it has
+    /// [`crate::Need::TestKernel`].
+    #[must_use]
+    pub const fn with_test_kernel(mut self) -> Self {
+        self.kernel = Kernel::Test;
+        self
+    }
+
     /// With additional arguments on the kernel's command line.
     #[must_use]
     pub const fn with_cmdline(mut self, args: &'static str) -> Self {
@@ -82,7 +115,8 @@ impl Lab {
         let programs = os.join("programs");
         fs::create_dir(&os)?;
         fs::create_dir(&programs)?;
-        fs::copy(shipped.join("kernel"), os.join("kernel"))?;
+        let (kernel, built) = self.kernel(release.kernel, &shipped)?;
+        fs::copy(kernel, os.join("kernel"))?;
         let list = os.join("ramdisk1.list");
         fs::write(&list, release.list.join("\n"))?;
         fs::write(programs.join("trial"), release.trial.unwrap_or_default())?;
@@ -94,9 +128,33 @@ impl Lab {
         let packing = self.sleeve(&[args.as_slice(), &["--output", path_str(&packed)?]].concat()).finish()?;
         packing.expect_code(0)?;
         let record = fs::read(shipped.join("os.json"))?;
-        let record = changed_record(serde_json::from_slice(&record)?, packing.json()?, release.more_cmdline)?;
+        let mut record =
+            changed_record(serde_json::from_slice(&record)?, packing.json()?, release.more_cmdline)?;
+        if let (Some(built), Some(kernel)) = (built, record.get_mut("kernel").and_then(Value::as_object_mut))
+        {
+            kernel.extend(built);
+        }
         fs::write(os.join("os.json"), record.to_string())?;
         Ok(os)
+    }
+
+    /// The image of a kernel, and what the release's record states about it if it is not the shipped one.
+    fn kernel(
+        &self,
+        which: Kernel,
+        shipped: &Path,
+    ) -> Result<(PathBuf, Option<Map<String, Value>>), Failure> {
+        let image = match which {
+            Kernel::Shipped => return Ok((shipped.join("kernel"), None)),
+            Kernel::Test => self.built().test_kernel.clone(),
+        };
+        let image = image.ok_or_else(|| Failure::Skipped(NO_TEST_KERNEL.to_owned()))?;
+        // scripts/kernel writes it next to each image.
+        let built: Map<String, Value> =
+            serde_json::from_slice(&fs::read(image.with_file_name("record.json"))?)?;
+        let fields = ["sha256", "bytes", "release"].into_iter();
+        let fields = fields.filter_map(|name| Some((name.to_owned(), built.get(name)?.clone())));
+        Ok((image, Some(fields.collect())))
     }
 
     /// Puts the program named by a line of the list into `programs`.
@@ -104,8 +162,12 @@ impl Lab {
         let Some(name) = line.split_whitespace().nth(3).filter(|name| !programs.join(name).exists()) else {
             return Ok(());
         };
-        let folder = if name.starts_with(TRIAL) { TRIALS } else { "" };
-        let file = self.built().guest.join(folder).join(name);
+        let guest = &self.built().guest;
+        let file = match name {
+            PROBE => self.built().probe.clone(),
+            trial if trial.starts_with(TRIAL) => guest.join(TRIALS).join(trial),
+            program => guest.join(program),
+        };
         expect(file.is_file(), format_args!("missing program {}", file.display()))?;
         Ok(symlink(fs::canonicalize(file)?, programs.join(name))?)
     }

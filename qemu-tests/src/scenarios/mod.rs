@@ -33,6 +33,7 @@ mod ports_belong_to_their_service;
 mod protected_files_cannot_be_replaced;
 mod real_images_run;
 mod refused_launches_give_a_hint;
+mod reports_are_read_through_configfs;
 mod resource_usage_is_reported_live;
 mod restarts_follow_their_policy;
 mod roots_match_their_image;
@@ -162,6 +163,9 @@ pub const ALL: &[Scenario] = &[
     nitro_enclaves_match_the_prediction::SIGNED,
     nitro_enclaves_match_the_prediction::EXIT_CODE,
     nitro_enclaves_match_the_prediction::DAMAGED,
+    reports_are_read_through_configfs::SNP,
+    reports_are_read_through_configfs::TDX,
+    reports_are_read_through_configfs::NONE,
     resource_usage_is_reported_live::SCENARIO,
     supervisor_crashes_are_survived::UNDER_LOAD,
     supervisor_crashes_are_survived::TOO_OFTEN,
@@ -203,6 +207,14 @@ const NEEDS: &[(Need, &[Scenario])] = &[
             images_that_start_as_root_run::CHECKED,
             daemons_run_as_in_containers::NAMES,
             daemons_run_as_in_containers::ANSWERS,
+        ],
+    ),
+    (
+        Need::TestKernel,
+        &[
+            reports_are_read_through_configfs::SNP,
+            reports_are_read_through_configfs::TDX,
+            reports_are_read_through_configfs::NONE,
         ],
     ),
     (
