@@ -177,11 +177,11 @@ mod tests {
         let mut keeper = keeper(dir.path());
         keeper.changed();
         assert_eq!(keeper.due().await, Due::Write);
-        keeper.write_in_background(launched("changed"));
+        keeper.write_in_background(Record { cpus: 7, ..launched("web") });
         assert_eq!(keeper.due().await, Due::Check);
         assert!(!keeper.check());
         let seen = keeper.directory().seen().unwrap().unwrap();
-        assert_eq!(seen.record.name, "changed");
+        assert_eq!(seen.record.cpus, 7);
     }
 
     #[tokio::test]
@@ -235,8 +235,8 @@ mod tests {
         other.writer().write(0, &Record { sleeve: ProcessId::of(sleeve.id()), ..launched("web") }).unwrap();
         assert!(keeper.check());
         assert_eq!(keeper.directory().name(), "web-1");
-        keeper.write(&launched("web-1"));
-        assert_eq!(other.seen().unwrap().unwrap().record.name, "web");
+        keeper.write(&Record { cpus: 7, ..launched("web-1") });
+        assert_ne!(other.seen().unwrap().unwrap().record.cpus, 7);
         sleeve.kill().unwrap();
         sleeve.wait().unwrap();
     }

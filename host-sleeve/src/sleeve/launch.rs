@@ -197,7 +197,7 @@ async fn end_predecessors(order: &Order, app: &App, root: &Root) -> Result<()> {
         for directory in root.surplus(&app.manifest.name) {
             if leftovers::terminate(&directory).await.is_ok() {
                 // A record that is left does no harm.
-                drop(directory.remove());
+                drop(directory.remove(false));
             }
         }
         return Ok(());

@@ -7,7 +7,7 @@
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,6 +38,11 @@ impl Dir {
     /// The path of something in it, valid like [`Self::path`], and short enough for a socket (108 bytes, unix(7)).
     pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.path().join(name)
+    }
+
+    /// Opens a regular file in it for reading. Something else, such as a pipe whose writer would be waited for, is refused.
+    pub(crate) fn open_file(&self, name: &str) -> io::Result<File> {
+        open_file(&self.at(name))
     }
 
     /// Whether `path` refers to this directory.
@@ -76,6 +81,13 @@ impl Home {
     pub(crate) fn move_to(&self, dir: Dir) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = dir;
     }
+}
+
+/// Opens a regular file for reading. Something else, such as a pipe, is refused: its writer would be waited for.
+pub(crate) fn open_file(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
 }
 
 fn same(one: io::Result<Metadata>, other: io::Result<Metadata>) -> bool {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorContext, Result};
 
 use super::dir::{Dir, Home};
+use super::handle::Handle;
 use super::process::ProcessId;
 use super::record::{Record, Seen, Traces};
 use super::write::{RECORD, RecordWriter};
@@ -125,7 +126,7 @@ impl EnclaveDir {
 
     /// Whether any process holds the lock.
     pub(crate) fn is_locked(&self) -> bool {
-        let Ok(lock) = File::open(self.dir.at(LOCK)) else {
+        let Ok(lock) = self.dir.open_file(LOCK) else {
             return false;
         };
         matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
@@ -144,6 +145,11 @@ impl EnclaveDir {
     /// Whether the record states how the enclave ended. Its sleeve may still be printing the remaining output.
     pub(crate) fn has_ended(&self) -> bool {
         self.traces().ended
+    }
+
+    /// The backend's handle in a record of any version, also in a truncated one; at least the backend's name.
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        self.traces().handle
     }
 
     /// [`Self::seen`], with an error if there is no record.
@@ -191,7 +197,7 @@ impl EnclaveDir {
     /// The record as it is on the disk.
     fn bytes(&self) -> Result<Option<Vec<u8>>> {
         let context = || format!("cannot read {}", self.file(RECORD).display());
-        let file = match File::open(self.dir.at(RECORD)) {
+        let file = match self.dir.open_file(RECORD) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.context(context)?,
         };

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 
 /// A reference to what a backend has created or is creating.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "the fields of a handle")]
 pub(crate) struct Handle {
     /// The backend's name.
     pub(crate) backend: String,
@@ -32,6 +33,11 @@ impl Handle {
         let parts = serde_json::to_value(parts).ok();
         let parts = parts.and_then(|parts| parts.as_object().cloned()).unwrap_or_default();
         Self { backend: backend.to_owned(), created: true, parts }
+    }
+
+    /// What it states, on one line, for people who must find what it names without this program.
+    pub(crate) fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
     }
 
     /// The parts, for the backend that wrote them.

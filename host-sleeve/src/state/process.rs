@@ -15,6 +15,7 @@ const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// The identity of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "a process with its number and start time")]
 pub(crate) struct ProcessId {
     /// Its number.
     pub(crate) pid: u32,

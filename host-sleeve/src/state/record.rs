@@ -4,14 +4,16 @@
 //! record of this version is readable regardless of what a later program has added to it; one of another version is refused by
 //! its number.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cloister_image::measure::NitroPcrs;
 use cloister_wire::control::{State, Status};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::values::{Publish, show_duration, signal_name};
 
@@ -25,6 +27,7 @@ pub(crate) const VERSION: u32 = 1;
 
 /// Everything known about one enclave on the host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(expecting = "the fields of a record")]
 pub(crate) struct Record {
     /// [`VERSION`].
     pub(crate) version: u32,
@@ -73,6 +76,7 @@ pub(crate) struct Record {
 
 /// What an enclave was launched from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(expecting = "the fields of an image")]
 pub(crate) struct Image {
     /// Its path, absolute.
     pub(crate) path: PathBuf,
@@ -84,6 +88,7 @@ pub(crate) struct Image {
 
 /// What an enclave runs on, human-readable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "the fields of a machine")]
 pub(crate) struct Platform {
     /// A short description: `microvm, tcg`.
     pub(crate) kind: String,
@@ -106,6 +111,7 @@ pub(crate) struct Platform {
 
 /// How an enclave ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "the fields of an end")]
 pub(crate) struct End {
     /// The exit code of `host-sleeve run`.
     pub(crate) code: u8,
@@ -160,7 +166,7 @@ pub(crate) struct OtherVersion {
     found: u64,
 }
 
-/// What a record of any version states about processes, as far as this version can interpret it.
+/// What a record of any version, also a truncated one, states about what may be running, as far as this version can interpret it.
 #[derive(Debug, Default)]
 pub(super) struct Traces {
     /// The process of the sleeve, running or not.
@@ -169,21 +175,26 @@ pub(super) struct Traces {
     pub(super) ended: bool,
     /// The machine's processes that are running.
     pub(super) machine: Vec<ProcessId>,
+    /// The backend's handle, or at least the backend's name.
+    pub(super) handle: Option<Handle>,
 }
 
 impl Traces {
     /// The traces in the bytes of a record; empty if these cannot be interpreted.
     pub(super) fn of(bytes: &[u8]) -> Self {
-        let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
-        if !same_boot(value.get("boot").and_then(Value::as_str)) {
-            return Self::default();
-        }
+        let value = Value::Object(readable_fields(bytes));
         let ended = value.get("end").is_some_and(|end| !end.is_null());
+        let whole = value.get("handle").and_then(|handle| Handle::deserialize(handle).ok());
+        let name = || value.pointer("/handle/backend").or_else(|| value.get("backend"))?.as_str();
+        let handle = whole.or_else(|| name().map(Handle::creating));
+        if !same_boot(value.get("boot").and_then(Value::as_str)) {
+            return Self { ended, handle, ..Self::default() };
+        }
         let process = |value: &Value| ProcessId::deserialize(value).ok();
         let parts = value.pointer("/machine/processes").and_then(Value::as_array);
         let parts = parts.into_iter().flatten().filter_map(|part| process(part.get(1)?));
         let machine = parts.filter(|process| process.exists()).collect();
-        Self { named: value.get("sleeve").and_then(process), ended, machine }
+        Self { named: value.get("sleeve").and_then(process), ended, machine, handle }
     }
 
     /// The sleeve, if it is running and the enclave has not ended.
@@ -202,6 +213,29 @@ impl Traces {
     }
 }
 
+/// The fields of a JSON object that are before the first error.
+fn readable_fields(bytes: &[u8]) -> Map<String, Value> {
+    struct Fields<'a>(&'a mut Map<String, Value>);
+    impl<'de> Visitor<'de> for Fields<'_> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
+            while let Some((name, value)) = map.next_entry()? {
+                self.0.insert(name, value);
+            }
+            Ok(())
+        }
+    }
+    let mut fields = Map::new();
+    // The error of a truncated record is reported by `Record::from_bytes`.
+    drop(serde_json::Deserializer::from_slice(bytes).deserialize_map(Fields(&mut fields)));
+    fields
+}
+
 /// Whether a process that was recorded during `boot` can still be running.
 fn same_boot(boot: Option<&str>) -> bool {
     // If one of the two is unknown, the start times alone decide.
@@ -209,7 +243,7 @@ fn same_boot(boot: Option<&str>) -> bool {
 }
 
 impl Record {
-    /// Parses the record of the enclave `name`.
+    /// Parses the record of the enclave `name`. That is the name of its directory, by which commands find it.
     pub(super) fn from_bytes(bytes: &[u8], name: &str) -> Result<Self> {
         let damaged = |error| {
             Error::host(format!("the record of {name} is damaged"))
@@ -217,6 +251,9 @@ impl Record {
                 .hint(format!("`host-sleeve rm {name}` deletes it"))
         };
         let mut value: Value = serde_json::from_slice(bytes).map_err(damaged)?;
+        if !value.is_object() {
+            return Err(damaged(serde_json::Error::custom("it is not a JSON object")));
+        }
         let found = value.get("version").and_then(Value::as_u64);
         if let Some(found) = found.filter(|found| *found != u64::from(VERSION)) {
             return Err(Error::operator(format!("{name} was launched by another version of host-sleeve"))
@@ -224,12 +261,13 @@ impl Record {
                 .hint("use the host-sleeve that launched it, or a newer one"));
         }
         let first = match serde_json::from_value(value.clone()) {
-            Ok(record) => return Ok(record),
+            Ok(record) => return Ok(Self { name: name.to_owned(), ..record }),
             Err(error) => error,
         };
         // The enclave's status uses the wire protocol's types, to which other versions may add values. The rest is ours.
         remove_unknown(&mut value);
-        serde_json::from_value(value).map_err(|_| damaged(first))
+        let record: Self = serde_json::from_value(value).map_err(|_| damaged(first))?;
+        Ok(Self { name: name.to_owned(), ..record })
     }
 
     /// The backend's handle. Records without one were written when QEMU was the only backend: its processes are the handle.

@@ -137,7 +137,7 @@ impl Root {
             if !replace {
                 return Ok(Claim::Ended);
             }
-            directory.remove()?;
+            directory.remove(false)?;
         }
         EnclaveDir::claim(&self.path.join(name), replace)
     }

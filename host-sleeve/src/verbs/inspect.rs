@@ -10,6 +10,7 @@ use cloister_wire::control::{IngressCounters, Reply, Request};
 use serde::Serialize;
 
 use crate::app::{App, Source};
+use crate::backends::leftovers;
 use crate::cli::Inspect;
 use crate::client::usage;
 use crate::error::{Error, Result};
@@ -68,9 +69,8 @@ fn enclave(name: &str, json: bool) -> Result<u8> {
     let root = Root::open()?;
     let mut seen = root.find(name)?.must_see()?;
     // A connection is not a change of state, so the status does not include it: the current counters are requested.
-    if let (Some(now), Some(status)) = (usage::query(&root, &seen), &mut seen.record.status) {
-        status.ingress = now.ingress;
-    }
+    let now = usage::query(&root, &seen).map(|now| now.ingress);
+    update_counters(&mut seen, now);
     let record = &seen.record;
     let processes = record.machine.iter().flat_map(|machine| &machine.processes);
     let sleeve = record.sleeve.iter().map(|process| ("sleeve", *process));
@@ -78,11 +78,21 @@ fn enclave(name: &str, json: bool) -> Result<u8> {
     let processes =
         processes.filter(|(_, process)| record.runs(*process)).map(|(part, p)| (part, p.pid)).collect();
     if json {
-        let all = Enclave { alive: seen.alive, summary: seen.summary(), processes, record };
+        let all = Enclave { alive: seen.alive, summary: leftovers::summary(&seen), processes, record };
         return output::json(&all).map(|()| DONE);
     }
     output::data(&text(&seen, &processes))?;
     Ok(DONE)
+}
+
+/// Replaces the ingress counters of the last status by the current ones, if there are any. An ended enclave has no connections.
+const fn update_counters(seen: &mut Seen, now: Option<IngressCounters>) {
+    let Some(status) = &mut seen.record.status else { return };
+    match now {
+        Some(now) => status.ingress = now,
+        None if !seen.alive => status.ingress.open = 0,
+        None => {}
+    }
 }
 
 fn text(seen: &Seen, processes: &BTreeMap<&str, u32>) -> String {
@@ -90,7 +100,7 @@ fn text(seen: &Seen, processes: &BTreeMap<&str, u32>) -> String {
     let mut facts = Table::default();
     let mut fact = |name: &str, value: String| facts.row([name.to_owned(), value]);
     fact("name", record.name.clone());
-    fact("state", seen.summary());
+    fact("state", leftovers::summary(seen));
     fact("image", format!("{} {}", record.image.path.display(), record.image.digest));
     fact("backend", format!("{}, {} CPUs, {}", record.backend, record.cpus, show_size(record.memory)));
     if let Some(machine) = &record.machine {
@@ -235,4 +245,26 @@ fn image_text(image: &Image<'_>) -> String {
         fact("ingress", format!("port {} → {} port {}", ingress.port, ingress.service, ingress.target));
     }
     table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::record::tests::launched;
+
+    #[test]
+    fn an_ended_enclave_has_no_open_connections() {
+        let counters = IngressCounters { accepted: 3, open: 2, ..IngressCounters::default() };
+        let open = |alive, now| {
+            let status = serde_json::from_value(serde_json::json!({
+                "seq": 2, "state": "ready", "platform": "virtual", "uptime_ms": 10, "supervisor_restarts": 0, "boot": [],
+                "services": [], "ingress": counters, "registers": [],
+            }));
+            let mut seen = Seen { record: Record { status: status.unwrap(), ..launched("web") }, alive };
+            update_counters(&mut seen, now);
+            seen.record.status.unwrap().ingress.open
+        };
+        assert_eq!((open(true, None), open(false, None)), (2, 0));
+        assert_eq!(open(true, Some(IngressCounters { open: 7, ..counters })), 7);
+    }
 }

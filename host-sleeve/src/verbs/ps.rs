@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::backends::leftovers;
 use crate::cli::Ps;
 use crate::client::usage::{Usage, by_servant, by_service, query_all};
 use crate::error::{ErrorDocument, Result};
@@ -53,7 +54,9 @@ struct Unreadable<'a> {
 pub(crate) fn ps(args: &Ps, json: bool) -> Result<u8> {
     let root = Root::open()?;
     let wanted = |seen: &Result<Seen>| match seen {
-        Ok(seen) => args.all || seen.alive || !seen.orphans().is_empty(),
+        Ok(seen) => {
+            args.all || seen.alive || !seen.orphans().is_empty() || leftovers::is_unknown(&seen.record)
+        }
         Err(_) => true,
     };
     let found: Vec<(String, Result<Seen>)> =
@@ -103,7 +106,7 @@ fn entry(seen: &Seen, usage: Option<Vec<Usage>>, servants: Option<Vec<Usage>>) -
     Entry {
         name: &record.name,
         alive: seen.alive,
-        state: seen.summary(),
+        state: leftovers::summary(seen),
         image: &record.image.name,
         digest: &record.image.digest,
         backend: &record.backend,
@@ -121,7 +124,7 @@ fn entry(seen: &Seen, usage: Option<Vec<Usage>>, servants: Option<Vec<Usage>>) -
 fn row(seen: &Seen, usage: Option<&[Usage]>) -> Vec<String> {
     let record = &seen.record;
     let ports: Vec<String> = record.publish.iter().map(|p| format!("{}→{}", p.listen, p.ingress)).collect();
-    let mut state = output::truncate(&seen.summary(), MAX_STATE);
+    let mut state = output::truncate(&leftovers::summary(seen), MAX_STATE);
     for (part, process) in seen.orphans() {
         let orphan =
             format!("; {part} {} is still running, `host-sleeve rm {}` kills it", process.pid, record.name);

@@ -50,8 +50,16 @@ fn remove(directory: EnclaveDir, force: bool) -> Result<String> {
     if force {
         end(&directory)?;
     }
-    block_on(leftovers::terminate(&directory))?;
-    directory.remove()?;
+    let unknown = leftovers::unknown(&directory).filter(|_| force);
+    if unknown.is_none() {
+        block_on(leftovers::terminate(&directory))?;
+    }
+    directory.remove(force)?;
+    if let Some(handle) = unknown {
+        output::note(&format!(
+            "warning: {name} may still be running on a backend that this host-sleeve does not have; its backend's data: {handle}"
+        ));
+    }
     Ok(name)
 }
 
@@ -85,6 +93,9 @@ mod tests {
 
     use super::*;
     use crate::client::SOCKET;
+    use crate::state::Record;
+    use crate::state::handle::Handle;
+    use crate::state::record::tests::launched;
     use crate::verbs::stop::tests::{a_sleeve, reap, root};
 
     #[test]
@@ -106,5 +117,16 @@ mod tests {
         let (first, second) = (reap(first), reap(second));
         assert!(second, "the successor was killed");
         assert!(!first, "the unresponsive sleeve was not killed");
+    }
+
+    #[test]
+    fn an_enclave_on_an_unknown_backend_is_removed_only_by_force() {
+        let (_dir, root) = root();
+        let record = Record { handle: Some(Handle::creating("cray")), ..launched("web") };
+        root.claim(Some("web"), "web", false).unwrap().writer().write(0, &record).unwrap();
+        let error = remove(root.find("web").unwrap(), false).unwrap_err();
+        assert!(error.details().hint.as_deref().unwrap().contains("rm --force web"), "{error:?}");
+        remove(root.find("web").unwrap(), true).unwrap();
+        root.find("web").unwrap_err();
     }
 }

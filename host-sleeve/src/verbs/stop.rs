@@ -86,14 +86,22 @@ fn wait(directory: &EnclaveDir, requested: Requested) -> Result<Stopped> {
     if let Some(process) = printing {
         output::note(&format!("cloister: {}", enclave_dir::printing(&name, process)));
     }
-    let Some(seen) = directory.seen().ok().flatten() else {
-        return Ok(Stopped { name, end: None }); // run --rm
+    let seen = match directory.seen() {
+        Ok(Some(seen)) => seen,
+        Ok(None) => return Ok(Stopped { name, end: None }), // run --rm
+        Err(error) => {
+            block_on(leftovers::terminate(directory))?;
+            if !was_running {
+                output::note(&format!("{name} is not running; {error}"));
+            }
+            return Ok(Stopped { name, end: None });
+        }
     };
     if !seen.alive {
         block_on(leftovers::terminate_recorded(&seen.record))?;
     }
     if !was_running {
-        output::note(&format!("{name} had already ended: {}", seen.summary()));
+        output::note(&format!("{name} had already ended: {}", leftovers::summary(&seen)));
     }
     Ok(Stopped { name, end: seen.record.end })
 }

@@ -61,10 +61,16 @@ impl EnclaveDir {
             .hint("check which program removes directories there"))
     }
 
-    /// Removes the directory of an ended enclave, after killing any process that its sleeve may have left running.
-    pub(crate) fn remove(self) -> Result<()> {
+    /// Removes the directory of an ended enclave, after killing any process that its sleeve may have left running. With `force`,
+    /// also directories in it, which another program has created.
+    pub(crate) fn remove(self, force: bool) -> Result<()> {
         match self.into_locked()? {
-            Lock::Taken(directory) => directory.remove_locked(),
+            Lock::Taken(directory) => {
+                if force {
+                    directory.clear_directories()?;
+                }
+                directory.remove_locked()
+            }
             Lock::Held(directory) => Err(directory.why_held()),
             Lock::Gone => Ok(()),
         }
@@ -94,8 +100,27 @@ impl EnclaveDir {
         let context = || format!("cannot clear {}", self.path.display());
         for entry in fs::read_dir(self.dir.path()).context(context)? {
             let entry = entry.context(context)?;
-            if entry.file_name() != LOCK {
-                unless(fs::remove_file(entry.path()), &[io::ErrorKind::NotFound]).context(context)?;
+            if entry.file_name() == LOCK {
+                continue;
+            }
+            if entry.file_type().context(context)?.is_dir() {
+                let what = format!("{} is a directory", self.path.join(entry.file_name()).display());
+                return Err(
+                    Error::host(what).hint(format!("`host-sleeve rm --force {}` removes it", self.name))
+                );
+            }
+            unless(fs::remove_file(entry.path()), &[io::ErrorKind::NotFound]).context(context)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the directories in this one.
+    fn clear_directories(&self) -> Result<()> {
+        let context = || format!("cannot clear {}", self.path.display());
+        for entry in fs::read_dir(self.dir.path()).context(context)? {
+            let entry = entry.context(context)?;
+            if entry.file_type().context(context)?.is_dir() {
+                unless(fs::remove_dir_all(entry.path()), &[io::ErrorKind::NotFound]).context(context)?;
             }
         }
         Ok(())

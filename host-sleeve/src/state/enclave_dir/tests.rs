@@ -38,9 +38,9 @@ fn a_running_enclave_is_not_removed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web");
     let held = taken(EnclaveDir::claim(&path, false).unwrap());
-    assert!(EnclaveDir::open(&path).unwrap().remove().is_err());
+    assert!(EnclaveDir::open(&path).unwrap().remove(false).is_err());
     drop(held);
-    EnclaveDir::open(&path).unwrap().remove().unwrap();
+    EnclaveDir::open(&path).unwrap().remove(false).unwrap();
     assert!(!path.exists());
 }
 
@@ -58,11 +58,11 @@ fn a_removed_lock_file_does_not_make_a_running_enclave_removable() {
     assert!(matches!(EnclaveDir::claim(&path, true).unwrap(), Claim::Running));
     let other = EnclaveDir::open(&path).unwrap();
     assert!(other.seen().unwrap().unwrap().alive);
-    assert!(EnclaveDir::open(&path).unwrap().remove().unwrap_err().to_string().contains("is running"));
+    assert!(EnclaveDir::open(&path).unwrap().remove(false).unwrap_err().to_string().contains("is running"));
     assert!(ProcessId::of(sleeve.id()).unwrap().exists(), "a process of a running enclave was killed");
     assert!(other.named().unwrap().end());
     sleeve.wait().unwrap();
-    other.remove().unwrap();
+    other.remove(false).unwrap();
     assert!(!path.exists());
 }
 
@@ -100,7 +100,7 @@ fn only_the_directory_that_was_opened_is_removed_and_not_its_successor() {
     let second = taken(EnclaveDir::claim(&path, false).unwrap());
     second.writer().write(0, &launched("web")).unwrap();
     drop(second);
-    late.remove().unwrap();
+    late.remove(false).unwrap();
     assert!(EnclaveDir::open(&path).unwrap().seen().unwrap().is_some(), "another enclave was removed");
 }
 
@@ -151,7 +151,7 @@ fn a_lock_held_by_an_exiting_sleeve_is_waited_for() {
         std::thread::park_timeout(Duration::from_millis(100));
         drop(held);
     });
-    EnclaveDir::open(&path).unwrap().remove().unwrap();
+    EnclaveDir::open(&path).unwrap().remove(false).unwrap();
     assert!(!path.exists());
     dies.join().unwrap();
     sleeve.wait().unwrap();
@@ -179,4 +179,43 @@ fn a_truncated_record_is_an_error() {
     let directory = taken(EnclaveDir::claim(&dir.path().join("web"), false).unwrap());
     fs::write(directory.file(RECORD), b"{\"version\":1,").unwrap();
     assert!(directory.seen().is_err());
+}
+
+#[test]
+fn a_pipe_in_place_of_the_record_or_of_the_lock_is_refused_and_does_not_block() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web");
+    fs::create_dir(&path).unwrap();
+    let pipe = |name: &str| {
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, path.join(name), mode).unwrap();
+    };
+    pipe(RECORD);
+    pipe(LOCK);
+    let directory = EnclaveDir::open(&path).unwrap();
+    let (result, received) = std::sync::mpsc::channel();
+    std::thread::spawn(move || result.send(directory.seen().map(drop)));
+    let seen = received.recv_timeout(Duration::from_secs(20)).expect("it waits for a writer of the pipe");
+    assert!(seen.unwrap_err().reasons().concat().contains("not a regular file"));
+}
+
+#[test]
+fn a_record_has_the_name_of_its_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = taken(EnclaveDir::claim(&dir.path().join("web"), false).unwrap());
+    directory.writer().write(0, &launched("../other\x1b[31m")).unwrap();
+    assert_eq!(directory.must_see().unwrap().record.name, "web");
+}
+
+#[test]
+fn a_directory_in_place_of_the_record_is_removed_only_by_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web");
+    fs::create_dir_all(path.join(RECORD).join("deep")).unwrap();
+    let open = || EnclaveDir::open(&path).unwrap();
+    assert!(open().seen().is_err());
+    let error = open().remove(false).unwrap_err();
+    assert!(error.details().hint.as_deref().unwrap().contains("rm --force web"), "{error:?}");
+    open().remove(true).unwrap();
+    assert!(!path.exists());
 }

@@ -151,3 +151,13 @@ fn an_end_read_back_is_the_end_written() {
     );
     assert_eq!(serde_json::from_str::<End>(&text).unwrap(), end);
 }
+
+#[test]
+fn the_error_for_a_damaged_record_names_no_types_of_this_program() {
+    for text in
+        ["[]", "7", r#"{"version": 1, "name": "web", "image": []}"#, r#"{"version": 1, "image": "x"}"#]
+    {
+        let reasons = Record::from_bytes(text.as_bytes(), "web").unwrap_err().reasons().concat();
+        assert!(!reasons.contains("struct") && !reasons.contains("Record"), "{reasons}");
+    }
+}

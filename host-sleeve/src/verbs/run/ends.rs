@@ -165,7 +165,7 @@ fn services(directory: &EnclaveDir, end: &End, record: &Record) -> Option<String
 
 /// The last lines of the console.
 fn console(directory: &EnclaveDir) -> Option<String> {
-    let mut file = std::fs::File::open(directory.dir().at(CONSOLE)).ok()?;
+    let mut file = directory.dir().open_file(CONSOLE).ok()?;
     let from = file.metadata().ok()?.len().saturating_sub(CONSOLE_TAIL);
     file.seek(SeekFrom::Start(from)).ok()?;
     let mut bytes = Vec::new();
