@@ -1,7 +1,7 @@
 //! Printing of log records.
 //!
 //! Invariant: a single service's output is printed byte for byte. With several services, each line is prefixed with the service's
-//! name; a line end is inserted only if another service writes in the middle of a line.
+//! name. A line end is inserted only if another service writes in the middle of a line, or if records are missing there.
 
 use std::io::{self, Write};
 
@@ -28,13 +28,17 @@ pub(crate) struct Printer<O, E> {
     err: E,
     /// The stream that wrote the current unfinished line, if there is one.
     open: Option<(String, Stream)>,
+    /// Whether `out` is in the middle of a line.
+    out_partial: bool,
+    /// Whether `err` is.
+    err_partial: bool,
     next: Option<u64>,
 }
 
 impl<O: Write, E: Write> Printer<O, E> {
     /// Prints services' standard output to `out`, and everything else to `err`.
     pub(crate) const fn new(format: Format, out: O, err: E) -> Self {
-        Self { format, out, err, open: None, next: None }
+        Self { format, out, err, open: None, out_partial: false, err_partial: false, next: None }
     }
 
     /// Prints a record. An error is that of `out` or `err`.
@@ -61,6 +65,11 @@ impl<O: Write, E: Write> Printer<O, E> {
         }
     }
 
+    /// The next record has this number, and none is missing before it.
+    pub(crate) const fn continue_at(&mut self, seq: u64) {
+        self.next = Some(seq);
+    }
+
     /// Writes all buffered output.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()?;
@@ -70,7 +79,9 @@ impl<O: Write, E: Write> Printer<O, E> {
     fn output(&mut self, time_ns: u64, service: &str, stream: Stream, bytes: &[u8]) -> io::Result<()> {
         let prefix = self.prefix(time_ns, service);
         if prefix.is_empty() {
-            return self.side(stream).write_all(bytes);
+            self.side(stream).write_all(bytes)?;
+            self.set_partial(stream, bytes);
+            return Ok(());
         }
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
             let continues = self.open.as_ref().is_some_and(|(who, which)| who == service && *which == stream);
@@ -79,6 +90,7 @@ impl<O: Write, E: Write> Printer<O, E> {
                 self.side(stream).write_all(prefix.as_bytes())?;
             }
             self.side(stream).write_all(line)?;
+            self.set_partial(stream, line);
             self.open = (!line.ends_with(b"\n")).then(|| (service.to_owned(), stream));
         }
         Ok(())
@@ -108,7 +120,13 @@ impl<O: Write, E: Write> Printer<O, E> {
     }
 
     fn lost(&mut self, count: u64) -> io::Result<()> {
-        self.close_line()?;
+        // The rest of an unfinished line may be missing: what follows is not its continuation.
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            if std::mem::take(self.partial(stream)) {
+                self.side(stream).write_all(b"\n")?;
+            }
+        }
+        self.open = None;
         // Record numbers are shared by all services, so it is unknown whose records are missing.
         let of = if self.format.service.is_some() { " of this or other services" } else { "" };
         writeln!(self.err, "cloister: {count} log records{of} are missing here")
@@ -116,9 +134,23 @@ impl<O: Write, E: Write> Printer<O, E> {
 
     fn close_line(&mut self) -> io::Result<()> {
         match self.open.take() {
-            Some((_, stream)) => self.side(stream).write_all(b"\n"),
+            Some((_, stream)) => {
+                self.side(stream).write_all(b"\n")?;
+                self.set_partial(stream, b"\n");
+                Ok(())
+            }
             None => Ok(()),
         }
+    }
+
+    fn set_partial(&mut self, stream: Stream, written: &[u8]) {
+        if let Some(last) = written.last() {
+            *self.partial(stream) = *last != b'\n';
+        }
+    }
+
+    fn partial(&mut self, stream: Stream) -> &mut bool {
+        if stream == Stream::Stdout { &mut self.out_partial } else { &mut self.err_partial }
     }
 
     fn side(&mut self, stream: Stream) -> &mut dyn Write {
@@ -206,6 +238,18 @@ mod tests {
             err,
             "cloister: 3 log records are missing here\ncloister: 2 log records are missing here\n"
         );
+    }
+
+    #[test]
+    fn a_line_before_a_gap_is_not_joined_with_the_one_after_it() {
+        let records = [
+            output(1, "web", Stream::Stdout, b"whole\nhal"),
+            output(5, "web", Stream::Stdout, b"lf\n"),
+            output(9, "web", Stream::Stdout, b"b\n"),
+        ];
+        assert_eq!(printed(Format::default(), &records).0, "whole\nhal\nlf\nb\n");
+        let format = Format { names: true, ..Format::default() };
+        assert_eq!(printed(format, &records).0, "web | whole\nweb | hal\nweb | lf\nweb | b\n");
     }
 
     #[test]

@@ -6,6 +6,9 @@
 //! A log consists of two files of the log channel's own frames: the current one, and the previous one, to which it is renamed
 //! when it is full. A third file, read first, retains the end of each stream from the discarded files, so that a service that
 //! writes a lot does not displace the output of another.
+//!
+//! Files only grow: a reader that follows a log stays in step with its writer, whatever fails. On a full disk, whole records are
+//! lost, which their numbers show.
 
 pub(crate) mod kept;
 pub(crate) mod lines;

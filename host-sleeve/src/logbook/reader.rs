@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 
 use crate::state::Dir;
+use crate::state::dir::open_file;
 
 use super::kept::kept;
 use super::rotating::older;
@@ -51,7 +52,7 @@ impl Reader {
     /// A reader of all stored files of the log of this name in `dir`.
     pub(crate) fn open(dir: &Dir, name: &'static str) -> Self {
         let path = dir.at(name);
-        let oldest = [kept(&path), older(&path), path].iter().find_map(|file| File::open(file).ok());
+        let oldest = [kept(&path), older(&path), path].iter().find_map(|file| open_file(file).ok());
         Self { dir: dir.clone(), name, current: oldest, buffer: vec![0; PIECE] }
     }
 
@@ -81,7 +82,7 @@ impl Reader {
     /// Opens the next file, if the writer has finished the current one.
     fn next_file(&mut self) -> io::Result<Next> {
         let path = self.dir.at(self.name);
-        let opened = match File::open(&path) {
+        let opened = match open_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Next::End),
             other => other?,
         };
@@ -99,7 +100,7 @@ impl Reader {
             return Ok(Next::Again);
         }
         // Two rotations during one wait: the older file has not been read yet.
-        let before = match File::open(older(&path)) {
+        let before = match open_file(&older(&path)) {
             // The file was removed from outside, and the writer has created another one.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             before => Some(before?),
@@ -146,7 +147,7 @@ impl Wake {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rotating::Rotating;
+    use super::super::rotating::{Content, Rotating};
     use super::*;
     use crate::state::Home;
 
@@ -172,7 +173,7 @@ mod tests {
         let (dir, home) = open(&directory);
         let mut reader = Reader::open(&dir, "log");
         assert!(rest(&mut reader).is_empty());
-        let mut log = Rotating::create(home, "log", 4).unwrap();
+        let mut log = Rotating::create(home, "log", Content::Records, 4).unwrap();
         log.append(b"aaaa").unwrap();
         assert_eq!(rest(&mut reader), b"aaaa");
         log.append(b"bbbb").unwrap();
@@ -184,7 +185,7 @@ mod tests {
     fn a_late_reader_starts_with_the_older_file() {
         let directory = tempfile::tempdir().unwrap();
         let (dir, home) = open(&directory);
-        let mut log = Rotating::create(home, "log", 2).unwrap();
+        let mut log = Rotating::create(home, "log", Content::Records, 2).unwrap();
         for piece in [b"aa", b"bb", b"cc"] {
             log.append(piece).unwrap();
         }
@@ -195,7 +196,7 @@ mod tests {
     fn a_reader_continues_after_the_file_was_removed_and_recreated() {
         let directory = tempfile::tempdir().unwrap();
         let (dir, home) = open(&directory);
-        let mut log = Rotating::create(home, "log", 100).unwrap();
+        let mut log = Rotating::create(home, "log", Content::Records, 100).unwrap();
         let mut reader = Reader::open(&dir, "log");
         log.append(b"first").unwrap();
         assert_eq!(rest(&mut reader), b"first");

@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::backends::{Backend, Deployment, MachineLimits, Plan, leftovers, list, memory, platform, size};
 use crate::error::{Error, ErrorContext, Result};
 use crate::ingress;
-use crate::logbook::rotating::Rotating;
+use crate::logbook::rotating::{Content, Rotating};
 use crate::logbook::{CONSOLE, CONSOLE_LIMIT, SERVICES, SERVICES_LIMIT};
 use crate::metrics;
 use crate::state::handle::Handle;
@@ -213,8 +213,8 @@ fn start_tasks(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deploy
     let Requests { events_sender, events, outbox: requests, inbox, serving } = prepared.requests;
     let (drain, draining) = watch::channel(false);
     let directory = prepared.directory.get()?;
-    let service_log = open_log(directory, SERVICES, SERVICES_LIMIT)?;
-    let console_log = open_log(directory, CONSOLE, CONSOLE_LIMIT)?;
+    let service_log = open_log(directory, SERVICES, Content::Records, SERVICES_LIMIT)?;
+    let console_log = open_log(directory, CONSOLE, Content::Text, CONSOLE_LIMIT)?;
     let transport = deployment.transport();
     let console = deployment
         .console()
@@ -247,8 +247,8 @@ fn start_tasks(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deploy
     })
 }
 
-fn open_log(directory: &EnclaveDir, name: &'static str, limit: u64) -> Result<Rotating> {
-    let log = Rotating::create(directory.home().clone(), name, limit);
+fn open_log(directory: &EnclaveDir, name: &'static str, content: Content, limit: u64) -> Result<Rotating> {
+    let log = Rotating::create(directory.home().clone(), name, content, limit);
     log.context(|| format!("cannot write {}", directory.file(name).display()))
 }
 

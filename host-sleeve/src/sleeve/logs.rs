@@ -133,6 +133,7 @@ impl LogReader {
 mod tests {
     use super::*;
     use crate::logbook::reader::Reader;
+    use crate::logbook::rotating::Content;
     use crate::state::{Dir, Home};
     use crate::transport::Hybrid;
     use cloister_wire::frame::Decoder;
@@ -140,7 +141,7 @@ mod tests {
 
     fn reader(dir: &std::path::Path) -> LogReader {
         let home = Home::new(Dir::open(dir).unwrap());
-        let log = Rotating::create(home, "log", 1 << 20).unwrap();
+        let log = Rotating::create(home, "log", Content::Records, 1 << 20).unwrap();
         let transport = Arc::new(Hybrid::new(dir.join("vsock.sock"), watch::channel(true).1));
         LogReader { transport, log, next: 0, failing: false }
     }

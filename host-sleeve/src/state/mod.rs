@@ -17,6 +17,8 @@
 
 pub(crate) mod dir;
 pub(crate) mod enclave_dir;
+#[cfg(test)]
+pub(crate) mod full_disk;
 pub(crate) mod handle;
 mod place;
 pub(crate) mod process;

@@ -12,12 +12,15 @@ use serde::Serialize;
 use crate::logbook::SERVICES;
 use crate::logbook::lines::{Format, Printer, clock};
 use crate::logbook::reader::{Reader, Wake};
-use crate::state::Dir;
+use crate::output;
+use crate::state::{Dir, EnclaveDir};
 
 /// Receives records one by one.
 pub(crate) trait Sink {
     /// Receives a record. An error ends the reading.
     fn take(&mut self, record: &Record) -> io::Result<()>;
+    /// The next record has this number, and none is missing before it.
+    fn continue_at(&mut self, seq: u64);
     /// Writes all buffered output: the reader is about to wait.
     fn flush(&mut self) -> io::Result<()>;
 }
@@ -25,6 +28,10 @@ pub(crate) trait Sink {
 impl<O: Write, E: Write> Sink for Printer<O, E> {
     fn take(&mut self, record: &Record) -> io::Result<()> {
         self.print(record)
+    }
+
+    fn continue_at(&mut self, seq: u64) {
+        Self::continue_at(self, seq);
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -37,6 +44,8 @@ impl<O: Write, E: Write> Sink for Printer<O, E> {
 pub(crate) struct JsonLines<O> {
     format: Format,
     out: O,
+    /// The number after the last record.
+    next: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -60,7 +69,12 @@ struct Gap {
 impl<O: Write> JsonLines<O> {
     /// A writer of lines to `out`.
     pub(crate) const fn new(format: Format, out: O) -> Self {
-        Self { format, out }
+        Self { format, out, next: None }
+    }
+
+    fn gap(&mut self, first_lost: u64, lost: u64) -> io::Result<()> {
+        serde_json::to_writer(&mut self.out, &Gap { first_lost, lost })?;
+        self.out.write_all(b"\n")
     }
 }
 
@@ -68,9 +82,13 @@ impl<O: Write> Sink for JsonLines<O> {
     fn take(&mut self, record: &Record) -> io::Result<()> {
         match record {
             Record::Gap { first, count } => {
-                serde_json::to_writer(&mut self.out, &Gap { first_lost: *first, lost: *count })?;
+                self.next = Some(first.saturating_add(*count));
+                self.gap(*first, *count)
             }
             Record::Output { seq, time_ns, service, stream, bytes } => {
+                if let Some(next) = self.next.replace(seq.saturating_add(1)).filter(|next| next < seq) {
+                    self.gap(next, seq.saturating_sub(next))?;
+                }
                 if self.format.service.as_ref().is_some_and(|wanted| wanted != service) {
                     return Ok(());
                 }
@@ -78,9 +96,13 @@ impl<O: Write> Sink for JsonLines<O> {
                 let text = String::from_utf8_lossy(bytes).into_owned();
                 let line = Line { seq: *seq, time, since_boot_ns: *time_ns, service, stream: *stream, text };
                 serde_json::to_writer(&mut self.out, &line)?;
+                self.out.write_all(b"\n")
             }
         }
-        self.out.write_all(b"\n")
+    }
+
+    fn continue_at(&mut self, seq: u64) {
+        self.next = Some(seq);
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -96,17 +118,20 @@ pub(crate) struct Tail {
     /// Number of line ends in the retained records.
     ends: usize,
     service: Option<String>,
+    /// The number after the last record, of any service.
+    next: Option<u64>,
 }
 
 impl Tail {
     /// Retains the last `wanted` lines, of `service` only if given.
     pub(crate) const fn new(wanted: usize, service: Option<String>) -> Self {
-        Self { wanted, kept: VecDeque::new(), ends: 0, service }
+        Self { wanted, kept: VecDeque::new(), ends: 0, service, next: None }
     }
 
     /// Writes the retained lines to `sink`, from the beginning of a line.
     pub(crate) fn write_to(self, sink: &mut dyn Sink) -> io::Result<()> {
-        let open = self.kept.back().is_some_and(|record| !output(record).ends_with(b"\n"));
+        let last = self.kept.iter().rfind(|record| matches!(record, Record::Output { .. }));
+        let open = last.is_some_and(|record| !output(record).ends_with(b"\n"));
         let mut skip = self.ends.saturating_add(usize::from(open)).saturating_sub(self.wanted);
         for mut record in self.kept {
             if let Record::Output { bytes, .. } = &mut record {
@@ -116,9 +141,18 @@ impl Tail {
                 bytes.drain(..cut);
                 skip = skip.saturating_sub(ends.len());
             }
-            if !output(&record).is_empty() {
-                sink.take(&record)?;
+            match &record {
+                Record::Output { bytes, .. } if bytes.is_empty() => {}
+                Record::Gap { .. } if skip > 0 => {}
+                Record::Gap { .. } => sink.take(&record)?,
+                Record::Output { seq, .. } => {
+                    sink.continue_at(*seq);
+                    sink.take(&record)?;
+                }
             }
+        }
+        if let Some(next) = self.next {
+            sink.continue_at(next);
         }
         Ok(())
     }
@@ -126,9 +160,17 @@ impl Tail {
 
 impl Sink for Tail {
     fn take(&mut self, record: &Record) -> io::Result<()> {
-        let Record::Output { service, .. } = record else {
-            return Ok(());
+        let (first, service) = match record {
+            Record::Output { seq, service, .. } => (*seq, service),
+            Record::Gap { first, count } => {
+                self.next = Some(first.saturating_add(*count));
+                self.kept.push_back(record.clone());
+                return Ok(());
+            }
         };
+        if let Some(next) = self.next.replace(first.saturating_add(1)).filter(|next| *next < first) {
+            self.kept.push_back(Record::Gap { first: next, count: first.saturating_sub(next) });
+        }
         if self.service.as_ref().is_some_and(|wanted| wanted != service) {
             return Ok(());
         }
@@ -143,6 +185,10 @@ impl Sink for Tail {
             self.kept.pop_front();
         }
         Ok(())
+    }
+
+    fn continue_at(&mut self, seq: u64) {
+        self.next = Some(seq);
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -250,7 +296,7 @@ fn drain_until(records: &mut Records, mut wake: Wake, sink: &mut dyn Sink) -> io
 /// Prints the log in a thread of its own: a slow reader of standard output may delay it, but not the sleeve.
 #[derive(Debug)]
 pub(crate) struct Follower {
-    thread: std::thread::JoinHandle<io::Result<()>>,
+    thread: std::thread::JoinHandle<()>,
     /// The directory that it reads, or will read after the ones before it.
     dir: Dir,
     /// Closed when the log in that directory is complete.
@@ -259,12 +305,13 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Prints the services' log of the enclave in `dir` to standard output and standard error.
-    pub(crate) fn start(dir: Dir, format: Format) -> io::Result<Self> {
+    /// Prints the services' log of an enclave to standard output and standard error.
+    pub(crate) fn start(directory: &EnclaveDir, format: Format) -> io::Result<Self> {
+        let (dir, name) = (directory.dir().clone(), directory.name().to_owned());
         let (end, theirs) = UnixStream::pair()?;
         let (moves, places) = mpsc::channel();
         let first = dir.clone();
-        let follow_log = move || {
+        let print = move || -> io::Result<()> {
             let mut printer = Printer::new(format, io::BufWriter::new(io::stdout()), io::stderr());
             let mut records = Records::open(&first, SERVICES);
             drain_until(&mut records, Wake::new(&first, Some(theirs))?, &mut printer)?;
@@ -273,6 +320,12 @@ impl Follower {
                 drain_until(&mut records, Wake::new(&dir, Some(end))?, &mut printer)?;
             }
             Ok(())
+        };
+        let follow_log = move || {
+            let result = print();
+            if let Some(text) = not_shown(&result, &name) {
+                output::note(&text);
+            }
         };
         let thread = std::thread::Builder::new().name("follower".to_owned()).spawn(follow_log)?;
         Ok(Self { thread, dir, end, moves })
@@ -294,81 +347,18 @@ impl Follower {
     /// Waits until the rest is printed.
     pub(crate) fn finish(self) {
         drop((self.end, self.moves));
-        // It fails only if the reader of standard output is gone, which needs no report.
+        // A panic in the thread was already printed by the panic hook.
         drop(self.thread.join());
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::logbook::rotating::Rotating;
-    use crate::state::Home;
-    use cloister_wire::frame::encode_bytes;
-
-    fn frame(seq: u64, bytes: &[u8]) -> Vec<u8> {
-        let record = Record::Output {
-            seq,
-            time_ns: 0,
-            service: "web".into(),
-            stream: Stream::Stdout,
-            bytes: bytes.to_vec(),
-        };
-        encode_bytes(&record.to_bytes().unwrap(), HOST_LIMIT).unwrap()
-    }
-
-    #[test]
-    fn a_log_is_followed_to_its_end() {
-        let dir = tempfile::tempdir().unwrap();
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let directory = Dir::open(dir.path()).unwrap();
-        let mut log = Rotating::create(Home::new(directory.clone()), SERVICES, 64).unwrap();
-        log.append(&frame(0, b"first\n")).unwrap();
-        let reader = std::thread::spawn(move || {
-            let mut out = Vec::new();
-            let mut printer = Printer::new(Format::default(), &mut out, io::sink());
-            follow(&directory, theirs, &mut printer).unwrap();
-            drop(printer);
-            out
-        });
-        for seq in 1..4 {
-            log.append(&frame(seq, b"more\n")).unwrap();
-        }
-        drop(ours);
-        assert!(reader.join().unwrap().ends_with(b"more\nmore\n"));
-    }
-
-    fn tail(wanted: usize, pieces: &[&str]) -> String {
-        let mut tail = Tail::new(wanted, None);
-        for (seq, piece) in (0..).zip(pieces) {
-            tail.take(&Record::from_bytes(&frame(seq, piece.as_bytes())[4..]).unwrap()).unwrap();
-        }
-        let mut out = Vec::new();
-        tail.write_to(&mut Printer::new(Format::default(), &mut out, io::sink())).unwrap();
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn the_tail_has_the_last_lines_regardless_of_record_boundaries() {
-        assert_eq!(tail(2, &["0\n", "1\n", "2\n", "3\n"]), "2\n3\n");
-        assert_eq!(tail(1, &["a\n", "half a ", "line\n"]), "half a line\n");
-        assert_eq!(tail(2, &["a\nb\nc\nopen"]), "c\nopen");
-        assert_eq!(tail(9, &["a\n", "b"]), "a\nb");
-        assert_eq!(tail(0, &["a\n"]), "");
-    }
-
-    #[test]
-    fn a_damaged_file_is_read_up_to_the_damage() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(
-            dir.path().join(SERVICES),
-            [frame(0, b"good\n"), b"\xff\xff\xff\xffnonsense".to_vec()].concat(),
-        )
-        .unwrap();
-        let mut out = Vec::new();
-        let mut printer = Printer::new(Format::default(), &mut out, io::sink());
-        Records::open(&Dir::open(dir.path()).unwrap(), SERVICES).drain(&mut printer).unwrap();
-        drop(printer);
-        assert_eq!(out, b"good\n");
-    }
+/// The message that the enclave's output is no longer printed. A reader that is gone needs none.
+fn not_shown(printed: &io::Result<()>, name: &str) -> Option<String> {
+    let error = printed.as_ref().err().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)?;
+    Some(format!(
+        "warning: the output of {name} is no longer printed: {error}\nhint: `host-sleeve logs {name}` shows it"
+    ))
 }
+
+#[cfg(test)]
+mod tests;

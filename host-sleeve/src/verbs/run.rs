@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::cli::Run;
 use crate::error::{Error, ErrorContext, ErrorDocument, Result};
 use crate::logbook::lines::Format;
-use crate::logbook::rotating::Rotating;
+use crate::logbook::rotating::{Content, Rotating};
 use crate::logbook::{SLEEVE, SLEEVE_LIMIT};
 use crate::output;
 use crate::signals::{Sent, Signals};
@@ -82,7 +82,7 @@ impl Watcher for Terminal {
             return Ok(());
         }
         let format = Format { names: app.manifest.services.len() > 1, ..Format::default() };
-        let follower = Follower::start(directory.dir().clone(), format);
+        let follower = Follower::start(directory, format);
         self.follower = Some(follower.context(|| "cannot follow the log".to_owned())?);
         Ok(())
     }
@@ -266,7 +266,8 @@ impl Reporter {
 impl Watcher for Reporter {
     fn launching(&mut self, directory: &EnclaveDir, _app: &App) -> Result<()> {
         let context = || format!("cannot write {}", directory.file(SLEEVE).display());
-        let mut log = Rotating::create(directory.home().clone(), SLEEVE, SLEEVE_LIMIT).context(context)?;
+        let home = directory.home().clone();
+        let mut log = Rotating::create(home, SLEEVE, Content::Text, SLEEVE_LIMIT).context(context)?;
         rustix::stdio::dup2_stderr(log.as_fd()).context(|| "cannot redirect standard error".to_owned())?;
         output::divert(move |bytes| {
             // A full disk loses these messages and nothing else. Standard error follows to the new file after a rotation, for
