@@ -37,7 +37,9 @@ pub(crate) fn optional(finding: Finding) -> Finding {
     Finding { optional: true, ..finding }
 }
 
-/// A finding whose test failed.
+/// A finding whose test failed, with the reasons.
 pub(crate) fn failed(what: &'static str, error: &Error) -> Finding {
-    lacks(what, error.to_string(), error.details().hint.as_deref())
+    let mut levels = vec![error.to_string()];
+    levels.extend(error.reasons());
+    lacks(what, levels.join(": "), error.details().hint.as_deref())
 }

@@ -37,7 +37,12 @@ async fn vsock() -> Finding {
         Ok(Some(program)) => program,
         Err(error) => return failed(WHAT, &error),
     };
-    match try_vsock(&program).await {
+    let scratch = match install::cache("tmp") {
+        Ok(scratch) => scratch,
+        // The finding about the cache contains the fix.
+        Err(error) => return lacks(WHAT, format!("not tested: {error}"), None),
+    };
+    match try_vsock(&program, &scratch).await {
         Ok(()) => works(WHAT, format!("{}, not {}", program.display(), VSOCK_DEVICE)),
         Err(error) => {
             let reasons = error.reasons().join(": ");

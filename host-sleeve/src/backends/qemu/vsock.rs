@@ -106,11 +106,10 @@ pub(super) fn free_cid() -> Result<u32> {
     Ok(0x4000_0000 | (u32::from_ne_bytes(drawn) & 0x3fff_ffff))
 }
 
-/// Tests whether the device starts, in a temporary directory.
-pub(crate) async fn try_vsock(program: &Path) -> Result<()> {
-    let scratch = install::cache("tmp")?;
+/// Tests whether the device starts, in a temporary directory in `scratch`.
+pub(crate) async fn try_vsock(program: &Path, scratch: &Path) -> Result<()> {
     let context = || format!("cannot write into {}", scratch.display());
-    let directory = tempfile::tempdir_in(&scratch).context(context)?;
+    let directory = tempfile::tempdir_in(scratch).context(context)?;
     let mut running = start_vsock(program, free_cid()?, directory.path()).await?;
     running.kill().await;
     directory.close().context(context)
