@@ -113,7 +113,7 @@ impl Backend for Qemu {
     ) -> Pending<'a, Result<Box<dyn Deployment>>> {
         Box::pin(async move {
             let clock = Meter::start();
-            let qemu = find()?;
+            let qemu = find().await?;
             let vsock = find_vsock()?;
             let boot = Boot::prepare(plan.source.artifact()?).await?;
             let (accel, why) = choose_accel(self.accel, &qemu, &boot.kernel, &boot.kernel_digest).await?;

@@ -72,26 +72,25 @@ pub(crate) fn open(chosen: &Chosen) -> Result<Box<dyn Backend>> {
 }
 
 /// Finds a QEMU that has the machine: the one in the variable, Cloister's own, the distribution's.
-fn find() -> Result<Found> {
+async fn find() -> Result<Found> {
     let hint = format!(
         "build one with ./scripts/qemu-nitro (./scripts/build then installs it), or set {VARIABLE} to its path"
     );
     let named = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
     let path = named.or_else(|| install::program(PROGRAM)).or_else(|| install::in_path(found::PROGRAM));
     let lacks = || Error::host(format!("no QEMU with the machine {MACHINE} is installed")).hint(&hint);
-    let found = found::at(path.ok_or_else(lacks)?)?;
-    let machines = found::query(&found.path, &["-machine", "help"]);
-    let machines = machines.context(|| format!("cannot start {}", found.path.display()))?;
+    let found = found::at(path.ok_or_else(lacks)?).await?;
+    let machines = found::query(&found.path, &["-machine", "help"]).await?;
     let has_it = |line: &str| line.split_whitespace().next() == Some(MACHINE);
-    if String::from_utf8_lossy(&machines.stdout).lines().any(has_it) {
+    if machines.lines().any(has_it) {
         return Ok(found);
     }
     Err(Error::host(format!("{} does not have the machine {MACHINE}", found.path.display())).hint(hint))
 }
 
-fn probe() -> Finding {
+async fn probe() -> Finding {
     const WHAT: &str = "QEMU's nitro-enclave machine";
-    optional(match find() {
+    optional(match find().await {
         Ok(found) => works(WHAT, format!("version {} at {}", found.version, found.path.display())),
         // Only the command; the error of `run` also names the variable.
         Err(error) => lacks(WHAT, error.to_string(), Some("./scripts/qemu-nitro")),
@@ -128,7 +127,7 @@ impl Backend for QemuNitro {
     }
 
     fn probe(&self) -> Pending<'_, Vec<Finding>> {
-        Box::pin(async { vec![probe()] })
+        Box::pin(async { vec![probe().await] })
     }
 
     fn measure<'a>(&'a self, plan: &'a Plan) -> Pending<'a, Result<Option<NitroPcrs>>> {
@@ -146,11 +145,11 @@ impl Backend for QemuNitro {
     ) -> Pending<'a, Result<Box<dyn Deployment>>> {
         Box::pin(async move {
             let clock = Meter::start();
-            let qemu = find()?;
+            let qemu = find().await?;
             let vsock = find_vsock_program()?;
             let boot = Boot::prepare(&plan.source).await?;
             // Whether KVM works depends on host and kernel; the test uses a QEMU that is installed with its firmware.
-            let prober = found::find().unwrap_or_else(|_| qemu.clone());
+            let prober = found::find().await.unwrap_or_else(|_| qemu.clone());
             let (accel, why) = choose_accel(self.accel, &prober, &boot.kernel, &boot.kernel_digest).await?;
             let cid = free_cid()?;
             let vsock = start_vsock(&vsock, cid, &directory.dir().path()).await?;

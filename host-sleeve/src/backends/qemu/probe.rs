@@ -19,7 +19,7 @@ use super::vsock::{VSOCK_DEVICE, find_vsock, try_vsock};
 
 /// QEMU itself, its vsock and KVM.
 pub(super) async fn all() -> Vec<Finding> {
-    let qemu = find();
+    let qemu = find().await;
     vec![program(&qemu), vsock().await, kvm(&qemu).await]
 }
 
