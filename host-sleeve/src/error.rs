@@ -265,6 +265,9 @@ pub(crate) fn hint_for(error: &std::io::Error) -> Option<&'static str> {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             Some("free disk space there, or point CLOISTER_CACHE and CLOISTER_STATE_DIR to another disk")
         }
+        std::io::ErrorKind::ReadOnlyFilesystem => Some(
+            "make that file system writable, or point CLOISTER_CACHE and CLOISTER_STATE_DIR to another one",
+        ),
         std::io::ErrorKind::PermissionDenied => Some("run it as the user who owns that path"),
         _ => None,
     }

@@ -105,6 +105,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     milliseconds.map(Duration::from_millis).ok_or_else(wrong)
 }
 
+/// Parses a number of lines.
+pub(crate) fn lines(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a number of lines, such as 0 or 100"))
+}
+
 /// Parses an enclave's name.
 pub(crate) fn name(text: &str) -> Result<String, String> {
     let good = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -250,6 +255,12 @@ mod tests {
         assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
         assert_eq!(duration("30d"), Ok(Duration::from_hours(720)));
         assert!(duration("10").is_err() && duration("s").is_err() && duration("1w").is_err());
+    }
+
+    #[test]
+    fn a_number_of_lines_is_not_negative() {
+        assert_eq!(lines("0"), Ok(0));
+        assert_eq!(lines("-1").unwrap_err(), "`-1` is not a number of lines, such as 0 or 100");
     }
 
     #[test]

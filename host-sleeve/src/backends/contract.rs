@@ -63,6 +63,11 @@ pub(crate) trait Backend: Debug + Send + Sync {
         0
     }
 
+    /// The maximum memory in bytes that a machine can have on this host.
+    fn max_memory(&self) -> u64 {
+        u64::MAX
+    }
+
     /// The maximum size of the ramdisks in bytes, for a kernel that unpacks to this many bytes.
     fn max_ramdisk(&self, kernel: u64) -> u64;
 

@@ -57,7 +57,17 @@ pub(crate) fn choose(app: &App, requested: Option<u64>, backend: &dyn Backend) -
         ))
         .hint(format!("--memory {}MiB, or more for the service to work with", needed >> 20)));
     }
+    check_maximum(requested, backend.max_memory())?;
     Ok(requested / MIB * MIB)
+}
+
+fn check_maximum(requested: u64, maximum: u64) -> Result<()> {
+    if requested <= maximum {
+        return Ok(());
+    }
+    let (requested, has) = (show_size(requested), show_size(maximum));
+    Err(Error::operator(format!("{requested} is more memory than this host has: {has} with its swap space"))
+        .hint("choose a smaller --memory, or omit it for the default"))
 }
 
 /// What the kernel of an image needs to unpack itself, in bytes.
@@ -138,6 +148,15 @@ mod tests {
         image[0x202..0x206].copy_from_slice(b"HdrS");
         image[0x260..0x264].copy_from_slice(&0x0123_4000_u32.to_le_bytes());
         assert_eq!(kernel_need(&image, 7), 0x0123_4000);
+    }
+
+    #[test]
+    fn more_memory_than_the_host_has_is_refused_with_what_it_has() {
+        let error = check_maximum(99_999 << 30, 8 << 30).unwrap_err().to_string();
+        assert!(error.contains("99999 GiB") && error.contains("8 GiB"), "{error}");
+        check_maximum(8 << 30, 8 << 30).unwrap();
+        let host = crate::backends::list::all().first().unwrap().max_memory();
+        assert!(host > 64 << 20 && host < 1 << 60, "{host}");
     }
 
     #[test]

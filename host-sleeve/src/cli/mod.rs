@@ -282,7 +282,7 @@ pub(crate) struct Logs {
     #[arg(long, value_name = "NAME")]
     pub(crate) service: Option<String>,
     /// Only the last N lines
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = values::lines, allow_negative_numbers = true)]
     pub(crate) tail: Option<usize>,
     /// Prefix each line with its time
     #[arg(short, long)]

@@ -52,6 +52,8 @@ pub(crate) enum SleeveRequest {
 /// A connection to a sleeve.
 #[derive(Debug)]
 pub(crate) struct Client {
+    /// The enclave's name.
+    name: String,
     stream: StdStream,
     decoder: Decoder,
 }
@@ -70,7 +72,7 @@ impl Client {
                 ));
             }
         };
-        let client = Self { stream, decoder: Decoder::new(HOST_LIMIT) };
+        let client = Self { name: directory.name().to_owned(), stream, decoder: Decoder::new(HOST_LIMIT) };
         client.limit(SLEEVE_LIMIT)?;
         Ok(Some(client))
     }
@@ -82,7 +84,13 @@ impl Client {
 
     /// Sends a request and waits for the reply.
     pub(crate) fn request(&mut self, request: SleeveRequest) -> Result<Reply> {
-        let context = || "the sleeve does not respond".to_owned();
+        let name = self.name.clone();
+        self.exchange(request, || format!("the sleeve of {name} does not respond")).map_err(|error| {
+            error.hint(format!("`host-sleeve rm --force {name}` kills the enclave together with its sleeve"))
+        })
+    }
+
+    fn exchange(&mut self, request: SleeveRequest, context: impl Fn() -> String + Copy) -> Result<Reply> {
         let envelope = Envelope { version: VERSION, ask: request };
         let bytes = frame::encode(&envelope, HOST_LIMIT).map_err(std::io::Error::other).context(context)?;
         self.stream.write_all(&bytes).context(context)?;

@@ -115,6 +115,21 @@ impl Keeper {
         self.report(&written);
     }
 
+    /// Writes the last record, which states how the enclave ended. A failure is reported even if earlier ones were: without that
+    /// record, `ps` shows the enclave as killed. Returns whether it was written.
+    pub(super) fn write_end(&mut self, record: &Record) -> bool {
+        self.failing = false;
+        self.write(record);
+        let written = !self.failing && self.write_at.is_none();
+        if !written {
+            let name = &record.name;
+            output::note(&format!(
+                "warning: how {name} ended could not be recorded: `ps --all` will show that its sleeve died"
+            ));
+        }
+        written
+    }
+
     /// Writes the record in the background: a write takes milliseconds, and on a busy disk longer than connections wait.
     pub(super) fn write_in_background(&mut self, record: Record) {
         self.write_at = None;
@@ -198,6 +213,20 @@ mod tests {
         other.writer().write(0, &launched("web")).unwrap();
         assert!(keeper.check());
         assert_eq!(keeper.directory().name(), "web-1");
+    }
+
+    #[tokio::test]
+    async fn an_end_that_cannot_be_recorded_is_reported_even_after_earlier_failures() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut keeper = keeper(dir.path());
+        let record = keeper.directory().file("state.json");
+        std::fs::remove_file(&record).unwrap();
+        std::fs::create_dir(&record).unwrap();
+        keeper.write(&launched("web"));
+        assert!(keeper.failing);
+        assert!(!keeper.write_end(&launched("web")));
+        std::fs::remove_dir(&record).unwrap();
+        assert!(keeper.write_end(&launched("web")));
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 //!
 //! Invariant: everything that can be refused is refused before anything starts, and an aborted launch leaves nothing behind.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -261,6 +262,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 }
 
 fn check_ports(publish: &[Publish], app: &App) -> Result<()> {
+    check_repeated(publish)?;
     let known: Vec<u16> = app.manifest.ingress.iter().map(|ingress| ingress.port).collect();
     match publish.iter().find(|port| !known.contains(&port.ingress)) {
         None => Ok(()),
@@ -272,6 +274,16 @@ fn check_ports(publish: &[Publish], app: &App) -> Result<()> {
             };
             Err(Error::operator(format!("the image has no ingress port {}", port.ingress)).hint(hint))
         }
+    }
+}
+
+/// Refuses an address that is published more than once. Port 0, any free one, may be repeated.
+fn check_repeated(publish: &[Publish]) -> Result<()> {
+    let mut seen = HashSet::new();
+    match publish.iter().find(|port| port.listen.port() != 0 && !seen.insert(port.listen)) {
+        None => Ok(()),
+        Some(port) => Err(Error::operator(format!("--publish {} is given more than once", port.listen))
+            .hint("choose another port for one of them, or 0 for any free one")),
     }
 }
 
@@ -351,5 +363,19 @@ fn limits(order: &Order, app: &App, machine: MachineLimits) -> Limits {
         stop: Duration::from_millis(app.manifest.stop_timeout_ms),
         power_off: machine.power_off,
         kill: machine.kill,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_published_twice_is_named() {
+        let port = |listen: &str, ingress| Publish { listen: listen.parse().unwrap(), ingress };
+        let twice = [port("127.0.0.1:18080", 80), port("127.0.0.1:18080", 81)];
+        assert!(check_repeated(&twice).unwrap_err().to_string().contains("127.0.0.1:18080"));
+        let free = [port("127.0.0.1:0", 80), port("127.0.0.1:0", 81), port("127.0.0.2:18080", 80)];
+        check_repeated(&free).unwrap();
     }
 }

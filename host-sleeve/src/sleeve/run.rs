@@ -105,7 +105,8 @@ impl Launched {
         let end = End { code: verdict.code, outcome: verdict.outcome, at_ms: now_ms() };
         self.record.end = Some(end.clone());
         self.check_directory(watcher);
-        self.keeper.write(&self.record);
+        // A failure is reported there; the exit code is that of the enclave.
+        self.keeper.write_end(&self.record);
         Ok(Ran { record: self.record, end, directory: self.keeper.into_directory(), starting: self.starting })
     }
 

@@ -6,6 +6,14 @@ use std::time::Duration;
 
 use crate::backends::contract::MachineLimits;
 
+/// The host's memory and swap space in bytes: Linux refuses to map more (`vm.overcommit_memory`,
+/// Documentation/mm/overcommit-accounting.rst).
+pub(super) fn max_memory() -> u64 {
+    let host = rustix::system::sysinfo();
+    let units = host.totalram.saturating_add(host.totalswap);
+    units.saturating_mul(u64::from(host.mem_unit))
+}
+
 /// The limits, for all of QEMU's machine types.
 pub(super) const LIMITS: MachineLimits = MachineLimits {
     // A boot under TCG takes some seconds, and several times that on a host with more work than processors.

@@ -46,7 +46,7 @@ use argv::{Accel, MachineType, Spec, Vsock};
 use boot::Boot;
 use children::Program;
 use found::find;
-use limits::LIMITS;
+use limits::{LIMITS, max_memory};
 use qmp::Qmp;
 use ramdisk_limit::max_ramdisk;
 use running::Running;
@@ -87,6 +87,10 @@ impl Backend for Qemu {
 
     fn max_ramdisk(&self, kernel: u64) -> u64 {
         max_ramdisk(kernel)
+    }
+
+    fn max_memory(&self) -> u64 {
+        max_memory()
     }
 
     fn limits(&self) -> MachineLimits {

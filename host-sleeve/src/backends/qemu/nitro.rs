@@ -30,7 +30,7 @@ use super::children::Program;
 use super::counter;
 use super::found::{self, Found};
 use super::leftovers;
-use super::limits::LIMITS;
+use super::limits::{LIMITS, max_memory};
 use super::options;
 use super::qmp::Qmp;
 use super::ramdisk_limit::max_ramdisk;
@@ -120,6 +120,10 @@ impl Backend for QemuNitro {
     /// What AWS's tools require, so that an image that runs here also runs there.
     fn least_memory(&self, image: u64) -> u64 {
         image.saturating_mul(MEMORY_FACTOR)
+    }
+
+    fn max_memory(&self) -> u64 {
+        max_memory()
     }
 
     fn limits(&self) -> MachineLimits {
