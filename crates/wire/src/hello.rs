@@ -17,6 +17,8 @@ pub enum Protocol {
     Ingress,
     /// [`crate::hold`].
     Hold,
+    /// [`crate::module`].
+    SecurityModule,
 }
 
 /// The sender of a hello.

@@ -8,6 +8,7 @@
 //! | host ⇄ enclave, port 17000 | [`control`] |
 //! | host ⇄ enclave, port 17001 | [`logs`] |
 //! | host → enclave, port 17003 | [`ingress`], [`chunks`] |
+//! | enclave → host, port 17004 | [`module`] |
 //! | init ⇄ supervisor, a socket pair | [`hold`] |
 //! | supervisor ⇄ gateway, a socket pair | [`gateway`] |
 //! | a service's first process → init, a socket pair | [`first`] |
@@ -26,4 +27,5 @@ pub mod hello;
 pub mod hold;
 pub mod ingress;
 pub mod logs;
+pub mod module;
 pub mod ports;

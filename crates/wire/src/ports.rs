@@ -13,6 +13,9 @@ pub const EGRESS: u32 = 17002;
 /// One connection for each client connection: [`crate::ingress`].
 pub const INGRESS: u32 = 17003;
 
+/// Requests to the development security module of the platform `virtual`: [`crate::module`].
+pub const MODULE: u32 = 17004;
+
 /// The CID of a Nitro enclave's parent, which replies to the heartbeat (aws-nitro-enclaves-sdk-bootstrap, `init.c`).
 pub const NITRO_PARENT_CID: u32 = 3;
 
