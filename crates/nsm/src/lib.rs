@@ -2,16 +2,20 @@
 //!
 //! Invariant: it does no I/O but through the given function, and every response is parsed as hostile bytes. It opens no device;
 //! `/dev/nsm` and its ioctl are in `cloister-sys`. Requests and responses are CBOR as the vendor's `aws-nitro-enclaves-nsm-api`
-//! writes them: a request without fields is a text, any other a map with one key, its name.
+//! writes them: a request without fields is a text, any other a map with one key, its name. [`Module`] is the side of an enclave;
+//! [`server`] is that of a module, for the development module of the platform `virtual`.
 #![forbid(unsafe_code)]
 
 mod model;
 mod request;
 mod response;
+pub mod server;
 
 use std::io;
 
-pub use model::{Claims, Description, NsmError, Pcr};
+pub use model::{
+    Claims, DATA_LIMIT, Description, KEY_LIMIT, NsmError, Pcr, RANDOM_LIMIT, REQUEST_LIMIT, RESPONSE_LIMIT,
+};
 use response::Response;
 
 /// A module, accessed through a function that sends it a request and returns its response.

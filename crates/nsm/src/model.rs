@@ -2,6 +2,22 @@
 
 use std::{fmt, io};
 
+/// Maximum bytes of a request: the driver's buffer (`NSM_REQUEST_MAX_SIZE`, the kernel's `drivers/misc/nsm.c`).
+pub const REQUEST_LIMIT: usize = 0x1000;
+
+/// Maximum bytes of a response: the driver's buffer (`NSM_RESPONSE_MAX_SIZE`, same file).
+pub const RESPONSE_LIMIT: usize = 0x3000;
+
+/// Maximum bytes of user data and of a nonce in an attestation document (AWS Nitro Enclaves, "Attestation document
+/// specification").
+pub const DATA_LIMIT: usize = 512;
+
+/// Maximum bytes of a public key in it (same source).
+pub const KEY_LIMIT: usize = 1024;
+
+/// Maximum random bytes of one response; a module always returns this number.
+pub const RANDOM_LIMIT: usize = 256;
+
 /// What the module reports about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
@@ -27,7 +43,7 @@ pub struct Pcr {
 }
 
 /// Data to be included in an attestation document.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Claims<'a> {
     /// At most 512 bytes.
     pub user_data: Option<&'a [u8]>,

@@ -6,14 +6,7 @@ use std::convert::Infallible;
 
 use minicbor::encode::{Encoder, Error as EncodeError};
 
-use crate::model::{Claims, NsmError};
-
-/// Maximum bytes of user data and of a nonce in an attestation document (AWS Nitro Enclaves, "Attestation document
-/// specification").
-const DATA_LIMIT: usize = 512;
-
-/// Maximum bytes of a public key in it (same source).
-const KEY_LIMIT: usize = 1024;
+use crate::model::{Claims, DATA_LIMIT, KEY_LIMIT, NsmError};
 
 pub(crate) fn describe() -> Result<Vec<u8>, NsmError> {
     bare("DescribeNSM")

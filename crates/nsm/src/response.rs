@@ -6,10 +6,7 @@
 use minicbor::data::Type;
 use minicbor::decode::{Decoder, Error as DecodeError};
 
-use crate::model::{Description, NsmError, Pcr};
-
-/// Maximum bytes of a response: the driver's buffer (`NSM_RESPONSE_MAX_SIZE`, the kernel's `drivers/misc/nsm.c`).
-const RESPONSE_LIMIT: usize = 0x3000;
+use crate::model::{Description, NsmError, Pcr, RANDOM_LIMIT, RESPONSE_LIMIT};
 
 /// Maximum number of registers that a module may list; a real one has 32.
 const PCR_LIMIT: usize = 256;
@@ -19,9 +16,6 @@ const PCR_LENGTHS: [usize; 3] = [32, 48, 64];
 
 /// The names of these hashes (`Digest` of the vendor's library).
 const DIGESTS: [&str; 3] = ["SHA256", "SHA384", "SHA512"];
-
-/// Maximum random bytes of one response; a module always returns this number.
-const RANDOM_LIMIT: usize = 256;
 
 /// Maximum bytes of a text; a module's name has about 40, a reason at most 16.
 const TEXT_LIMIT: usize = 256;
