@@ -30,11 +30,12 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 28] = [
+pub const TARGETS: [Target; 30] = [
     Target { name: "wire_frames", run: wire::frames, seeds: &[] },
     Target { name: "wire_chunks", run: wire::chunks, seeds: &[] },
     Target { name: "wire_records", run: wire::records, seeds: &[] },
     Target { name: "wire_statuses", run: wire::statuses, seeds: &[] },
+    Target { name: "wire_requests", run: wire::requests, seeds: &[] },
     Target { name: "wire_messages", run: wire::messages, seeds: &[] },
     Target {
         name: "manifest_source",
@@ -61,6 +62,7 @@ pub const TARGETS: [Target; 28] = [
     Target { name: "evidence_log", run: evidence::log, seeds: &[] },
     Target { name: "evidence_measurements", run: evidence::measurements, seeds: &[] },
     Target { name: "nsm_answer", run: nsm::answer, seeds: &[] },
+    Target { name: "nsm_request", run: nsm::request, seeds: &[] },
     Target {
         name: "snp_report",
         run: hardware::snp_report,

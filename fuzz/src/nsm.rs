@@ -1,5 +1,8 @@
-//! Answers of a Nitro Security Module.
+//! Answers of a Nitro Security Module, and requests to the development module.
 
+use std::cell::RefCell;
+
+use cloister_nsm::server::{Refusal, Request, Response};
 use cloister_nsm::{Claims, Module, NsmError};
 
 /// One answer, sent to each request. Decoded values are within their bounds, at most one request accepts the answer, and no
@@ -30,6 +33,31 @@ pub fn answer(data: &[u8]) {
     }
     read += usize::from(checked(module.lock(0)).is_ok()) + usize::from(checked(module.lock_below(1)).is_ok());
     assert!(read <= 1, "one answer was accepted by {read} requests");
+}
+
+/// One request of an enclave, as the development module reads it. What was read is within the limits, means the same to the client
+/// that writes it again, and is accepted in its one form.
+pub fn request(data: &[u8]) {
+    let Ok(request) = Request::read(data) else { return };
+    let sent = RefCell::new(Vec::new());
+    let module = Module::over(|bytes| {
+        *sent.borrow_mut() = bytes.to_vec();
+        Ok(Response::Refused(Refusal::InternalError).encode())
+    });
+    let refused = match request {
+        Request::Describe => module.describe().map(drop),
+        Request::Random => module.random().map(drop),
+        Request::Pcr { index } => module.pcr(index).map(drop),
+        Request::Extend { index, data: extension } => {
+            assert!(extension.len() < data.len());
+            module.extend(index, extension).map(drop)
+        }
+        Request::Lock { index } => module.lock(index),
+        Request::LockBelow { range } => module.lock_below(range),
+        Request::Attest(claims) => module.attest(claims).map(drop),
+    };
+    assert!(matches!(refused, Err(NsmError::Refused(reason)) if reason == "InternalError"));
+    assert_eq!(Request::read(&sent.borrow()), Ok(request));
 }
 
 fn checked<T>(answer: Result<T, NsmError>) -> Result<T, NsmError> {

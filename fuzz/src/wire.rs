@@ -9,6 +9,7 @@ use cloister_wire::hello::Hello;
 use cloister_wire::hold::{FromInit, FromSupervisor};
 use cloister_wire::ingress::{CHUNK_LIMIT, Header};
 use cloister_wire::logs::{Record, Subscribe};
+use cloister_wire::module;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -41,6 +42,31 @@ fn read_frames(stream: &[u8], cut: usize) -> (Vec<Vec<u8>>, bool) {
         assert!(decoder.remainder().len() < HEADER + LIMIT, "more than one frame is buffered");
     }
     (bodies, false)
+}
+
+/// The channel of the development security module as the host reads it, split into pieces as by a network: the first byte is their
+/// size. Frames are within the limit, and the same when they are written again.
+pub fn requests(data: &[u8]) {
+    let Some((cut, stream)) = data.split_first() else { return };
+    let mut decoder = Decoder::new(module::REQUEST_LIMIT);
+    let mut written = Vec::new();
+    for piece in stream.chunks(usize::from(*cut).max(1)) {
+        decoder.push(piece);
+        loop {
+            match decoder.next_frame() {
+                Ok(Some(body)) => {
+                    written.extend(module::request(body).expect("a request that was read can be written"))
+                }
+                Ok(None) => break,
+                Err(_) => return assert!(stream.starts_with(&written)),
+            }
+        }
+        assert!(
+            decoder.remainder().len() < HEADER + module::REQUEST_LIMIT,
+            "more than one request is buffered"
+        );
+    }
+    assert_eq!([written.as_slice(), decoder.remainder()].concat(), stream);
 }
 
 /// One direction of an ingress connection, split into pieces as by a network: the first byte is their size.
