@@ -50,7 +50,8 @@ Example:
     /// Print the measurements the hardware will report for an enclave image
     #[command(after_help = "Examples:
   host-sleeve measure app.cloister
-  host-sleeve measure app.eif --json")]
+  host-sleeve measure app.eif --json
+  host-sleeve measure app.cloister --virtual")]
     Measure(Measure),
     /// Check a manifest and report all errors at once
     #[command(after_help = "Example:
@@ -159,6 +160,9 @@ pub(crate) struct Measure {
     /// The enclave image, or an enclave image file
     #[arg(value_name = "APP")]
     pub(crate) app: PathBuf,
+    /// Those of the platform `virtual` (backend `qemu`), which no hardware vouches for
+    #[arg(long = "virtual")]
+    pub(crate) development: bool,
 }
 
 /// The arguments of `diff`.

@@ -78,6 +78,18 @@ impl Artifact {
         Ok(measurements)
     }
 
+    /// The measurements that the platform `virtual` will report, computed from the parts: those of AWS Nitro with this image's own
+    /// command line. Every part's digest is checked first.
+    pub fn development_measurements(&self) -> Result<Measurements, NitroError> {
+        let mut measurements = measure::of_release(&self.os_release()?);
+        let kernel = self.checked(Part::Kernel)?;
+        let ramdisks = [self.checked(Part::OsRamdisk)?, self.checked(Part::AppRamdisk)?];
+        let measured = measure::nitro(&kernel, &self.command_line()?, &ramdisks, None);
+        let unread = |source| eif::Error::Read { part: "the enclave image", source };
+        measurements.development = Some(measured.map_err(unread)?);
+        Ok(measurements)
+    }
+
     fn signature(&self) -> Result<Option<Vec<u8>>, ArtifactError> {
         if self.size(Part::EifSignature) == 0 {
             return Ok(None);

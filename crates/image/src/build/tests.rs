@@ -291,6 +291,27 @@ fn measurements_derive_from_the_parts_alone() {
 }
 
 #[test]
+fn the_platform_virtual_measures_as_nitro_but_for_the_command_line() {
+    let place = tempfile::tempdir().unwrap();
+    let artifact = built(place.path(), &[("a", "one")], RootForm::Erofs);
+    let nitro = artifact.measurements().unwrap().nitro.unwrap();
+    let development = artifact.development_measurements().unwrap();
+    assert_eq!(development.nitro, None);
+    let development = development.development.unwrap();
+    assert_eq!(development.command_line, artifact.command_line().unwrap());
+    assert_eq!(development.pcrs.pcr2, nitro.pcrs.pcr2);
+    assert!(development.pcrs.pcr0 != nitro.pcrs.pcr0 && development.pcrs.pcr1 != nitro.pcrs.pcr1);
+    let parts = [Part::Kernel, Part::OsRamdisk, Part::AppRamdisk].map(|part| {
+        let mut bytes = Vec::new();
+        artifact.copy(part, &mut bytes).unwrap();
+        Content::Bytes(bytes.into())
+    });
+    let [kernel, ramdisks @ ..] = parts;
+    let same_line = crate::measure::nitro(&kernel, &nitro.command_line, &ramdisks, None).unwrap();
+    assert_eq!(same_line.pcrs, nitro.pcrs);
+}
+
+#[test]
 fn the_manifest_is_found_in_the_eif() {
     for root in [RootForm::Erofs, RootForm::Plain] {
         let place = tempfile::tempdir().unwrap();

@@ -36,9 +36,12 @@ pub struct Measurements {
     /// AWS Nitro Enclaves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nitro: Option<NitroMeasurements>,
+    /// The platform `virtual`, whose registers have the same form and which no hardware vouches for. A build does not write them.
+    #[serde(rename = "virtual", skip_serializing_if = "Option::is_none")]
+    pub development: Option<NitroMeasurements>,
 }
 
-/// The measurements that AWS Nitro Enclaves will report.
+/// The measurements that AWS Nitro Enclaves will report, or a development module in its form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NitroMeasurements {
@@ -55,7 +58,7 @@ pub fn of_release(release: &OsRelease) -> Measurements {
         Architecture::X86_64 => Arch::X86_64,
         Architecture::Aarch64 => Arch::Aarch64,
     };
-    Measurements { version: VERSION, arch, os: Some(release.version.clone()), nitro: None }
+    Measurements { version: VERSION, arch, os: Some(release.version.clone()), nitro: None, development: None }
 }
 
 /// The registers of an image with these parts; `certificate` is the signing certificate in DER, if any.

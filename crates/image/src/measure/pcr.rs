@@ -67,8 +67,14 @@ impl Pcr {
         &self.0
     }
 
+    /// The register after one extension with `data`, as the security module extends it.
+    #[must_use]
+    pub fn extend(&self, data: &[u8]) -> Self {
+        Self(Sha384::new_with_prefix(self.0).chain_update(data).finalize().into())
+    }
+
     fn extended(data: Sha384) -> Self {
-        Self(Sha384::new_with_prefix([0; 48]).chain_update(data.finalize()).finalize().into())
+        Self::ZERO.extend(&data.finalize())
     }
 }
 

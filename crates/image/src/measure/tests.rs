@@ -14,7 +14,15 @@ fn content(bytes: &[u8]) -> Content {
 fn example() -> Measurements {
     let ramdisks = [content(b"system"), content(b"application")];
     let nitro = nitro(&content(b"kernel"), "quiet", &ramdisks, Some(b"certificate")).unwrap();
-    Measurements { version: VERSION, arch: Arch::X86_64, os: Some("0.1.0".into()), nitro: Some(nitro) }
+    let development =
+        Some(NitroMeasurements { pcrs: NitroPcrs { pcr8: None, ..nitro.pcrs }, ..nitro.clone() });
+    Measurements {
+        version: VERSION,
+        arch: Arch::X86_64,
+        os: Some("0.1.0".into()),
+        nitro: Some(nitro),
+        development,
+    }
 }
 
 #[test]
@@ -58,7 +66,7 @@ fn the_schema_in_the_documentation_names_the_fields_of_the_document() {
     let document = serde_json::to_value(example()).unwrap();
     let at =
         |value: &Value, path: &[&str]| path.iter().fold(value.clone(), |value, name| value[*name].clone());
-    for path in [&[][..], &["nitro"], &["nitro", "pcrs"]] {
+    for path in [&[][..], &["nitro"], &["nitro", "pcrs"], &["virtual"], &["virtual", "pcrs"]] {
         let place: Vec<&str> = path.iter().flat_map(|name| ["properties", name]).collect();
         let described = names(&at(&schema, &[&place[..], &["properties"]].concat()));
         assert_eq!(described, names(&at(&document, path)), "{path:?}");
