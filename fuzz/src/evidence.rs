@@ -61,11 +61,12 @@ pub fn log(data: &[u8]) {
 
 /// A measurements document. A reference has exactly the registers that were chosen, and matches itself.
 pub fn measurements(data: &[u8]) {
-    if let Ok(reference) = Reference::nitro("image", data, &IMAGE_REGISTERS) {
+    for read in [Reference::nitro, Reference::development] {
+        let Ok(reference) = read("image", data, &IMAGE_REGISTERS) else { continue };
         assert!(reference.registers().keys().copied().eq(IMAGE_REGISTERS));
         assert!(reference.registers().values().all(|value| value.len() == 48));
         assert!(reference.compare(reference.registers()).is_empty());
-        let some = Reference::nitro("image", data, &[2]).expect("the same document has each of its registers");
+        let some = read("image", data, &[2]).expect("the same document has each of its registers");
         assert_eq!(some.registers().len(), 1);
     }
 }

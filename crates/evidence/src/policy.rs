@@ -18,7 +18,8 @@ use crate::hex;
 /// Registers by their number.
 pub type Registers = BTreeMap<u16, Vec<u8>>;
 
-/// The registers that a reference from a build contains: those that AWS Nitro fills from the image.
+/// The registers that a reference from a build contains: those that AWS Nitro, and `virtual` like it, fills from the
+/// image.
 pub const IMAGE_REGISTERS: [u16; 4] = [0, 1, 2, 8];
 
 /// The version of the document that is read.
@@ -60,12 +61,15 @@ pub struct Mismatch {
 #[derive(Deserialize)]
 struct Document {
     version: u32,
-    nitro: Option<Nitro>,
+    nitro: Option<Predicted>,
+    #[serde(rename = "virtual")]
+    development: Option<Predicted>,
 }
 
+/// The measurements of AWS Nitro, or those of the platform `virtual`, which have the same form.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nitro {
+struct Predicted {
     #[serde(rename = "command_line")]
     _command_line: String,
     pcrs: Pcrs,
@@ -97,7 +101,18 @@ impl Reference {
     /// The reference for AWS Nitro in a build's `measurements.json`, with these of its registers ([`IMAGE_REGISTERS`]
     /// for all). An image without a signature has zeros in PCR8.
     pub fn nitro(name: &str, measurements: &[u8], registers: &[u16]) -> Result<Self, ReferenceError> {
-        let all = read(measurements)?;
+        let predicted = document(measurements)?.nitro.ok_or_else(|| missing("AWS Nitro"))?;
+        Self::chosen(name, &predicted.registers()?, registers)
+    }
+
+    /// The same for the platform `virtual`, from the document that `host-sleeve measure --virtual` prints. Only documents
+    /// of that platform match it: the command line is another one.
+    pub fn development(name: &str, measurements: &[u8], registers: &[u16]) -> Result<Self, ReferenceError> {
+        let predicted = document(measurements)?.development.ok_or_else(|| missing("the platform virtual"))?;
+        Self::chosen(name, &predicted.registers()?, registers)
+    }
+
+    fn chosen(name: &str, all: &Registers, registers: &[u16]) -> Result<Self, ReferenceError> {
         let chosen = registers.iter().map(|register| {
             let value = all.get(register).ok_or(ReferenceError::Register(*register))?;
             Ok((*register, value.clone()))
@@ -170,7 +185,7 @@ pub fn covers(register: u16) -> &'static str {
     }
 }
 
-fn read(measurements: &[u8]) -> Result<Registers, ReferenceError> {
+fn document(measurements: &[u8]) -> Result<Document, ReferenceError> {
     if measurements.len() > DOCUMENT_LIMIT {
         return Err(ReferenceError::Document(format!("more than {DOCUMENT_LIMIT} bytes")));
     }
@@ -180,22 +195,30 @@ fn read(measurements: &[u8]) -> Result<Registers, ReferenceError> {
         let version = document.version;
         return Err(ReferenceError::Document(format!("version {version} instead of {VERSION}")));
     }
-    let nitro =
-        document.nitro.ok_or_else(|| ReferenceError::Document("no measurements for AWS Nitro".into()))?;
-    let unsigned = || "00".repeat(48);
-    let pcrs = [
-        (0, nitro.pcrs.pcr0),
-        (1, nitro.pcrs.pcr1),
-        (2, nitro.pcrs.pcr2),
-        (8, nitro.pcrs.pcr8.unwrap_or_else(unsigned)),
-    ];
-    let value = |(register, text): (u16, String)| {
-        let value = hex::bytes(&text).filter(|value| value.len() == 48);
-        let value =
-            value.ok_or_else(|| ReferenceError::Document(format!("PCR{register} is not a register")))?;
-        Ok((register, value))
-    };
-    pcrs.into_iter().map(value).collect()
+    Ok(document)
+}
+
+fn missing(platform: &str) -> ReferenceError {
+    ReferenceError::Document(format!("no measurements for {platform}"))
+}
+
+impl Predicted {
+    fn registers(self) -> Result<Registers, ReferenceError> {
+        let unsigned = || "00".repeat(48);
+        let pcrs = [
+            (0, self.pcrs.pcr0),
+            (1, self.pcrs.pcr1),
+            (2, self.pcrs.pcr2),
+            (8, self.pcrs.pcr8.unwrap_or_else(unsigned)),
+        ];
+        let value = |(register, text): (u16, String)| {
+            let value = hex::bytes(&text).filter(|value| value.len() == 48);
+            let value =
+                value.ok_or_else(|| ReferenceError::Document(format!("PCR{register} is not a register")))?;
+            Ok((register, value))
+        };
+        pcrs.into_iter().map(value).collect()
+    }
 }
 
 impl fmt::Display for Mismatch {
@@ -250,6 +273,18 @@ mod tests {
         let signed = document(&format!(r#", "pcr8": "{}""#, "a8".repeat(48)));
         let some = Reference::nitro("app", signed.as_bytes(), &[1, 8]).unwrap();
         assert_eq!(some.registers(), &registers(&[(1, 0xa1), (8, 0xa8)]));
+    }
+
+    #[test]
+    fn measurements_of_one_platform_are_not_those_of_the_other() {
+        let nitro = document("");
+        let development = nitro.replace(r#""nitro""#, r#""virtual""#);
+        let read = Reference::development("app", development.as_bytes(), &IMAGE_REGISTERS).unwrap();
+        assert_eq!(read.registers(), &registers(&[(0, 0xa0), (1, 0xa1), (2, 0xa2), (8, 0)]));
+        let refused =
+            Reference::development("app", nitro.as_bytes(), &IMAGE_REGISTERS).unwrap_err().to_string();
+        assert!(refused.contains("no measurements for the platform virtual"), "{refused}");
+        assert!(Reference::nitro("app", development.as_bytes(), &IMAGE_REGISTERS).is_err());
     }
 
     #[test]
