@@ -1,11 +1,13 @@
 //! The requests and responses of the Nitro Security Module: measurements, randomness and evidence of an AWS Nitro enclave.
 //!
 //! Invariant: it does no I/O but through the given function, and every response is parsed as hostile bytes. It opens no device;
-//! `/dev/nsm` and its ioctl are in `cloister-sys`. Requests and responses are CBOR as the vendor's `aws-nitro-enclaves-nsm-api`
+//! `/dev/nsm` and its ioctl are in `cloister-sys`, and `channel`, behind a feature, is the same for the platform `virtual`. Requests and responses are CBOR as the vendor's `aws-nitro-enclaves-nsm-api`
 //! writes them: a request without fields is a text, any other a map with one key, its name. [`Module`] is the side of an enclave;
 //! [`server`] is that of a module, for the development module of the platform `virtual`.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "channel")]
+pub mod channel;
 mod model;
 mod request;
 mod response;
