@@ -13,6 +13,7 @@ mod ingress;
 mod install;
 mod logbook;
 mod metrics;
+mod module;
 mod output;
 mod registry;
 mod signals;
@@ -66,6 +67,7 @@ fn perform(cli: Cli) -> Result<u8> {
         Verb::Stats(args) => verbs::stats::stats(&args, json),
         Verb::Metrics(args) => verbs::metrics::metrics(&args, json),
         Verb::Doctor => verbs::doctor::doctor(json),
+        Verb::VirtualRoot(args) => verbs::virtual_root::virtual_root(&args, json),
         Verb::Sleeve => verbs::run::sleeve(),
     }
 }

@@ -3,10 +3,12 @@
 //! Invariant: these types name no particular backend. docs/backends.md describes how to write one.
 
 use std::fmt::Debug;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloister_image::measure::NitroPcrs;
+use cloister_image::measure::{self, NitroPcrs};
+use cloister_image::tree::Content;
 use tokio::io::AsyncRead;
 
 use crate::app::Source;
@@ -116,8 +118,32 @@ pub(crate) trait Deployment: Machine {
     /// The transport to its ports.
     fn transport(&self) -> Arc<dyn Transport>;
 
+    /// What it was booted from, if no hardware and no device measures that: the platform `virtual`. The sleeve then offers the
+    /// enclave its development security module. `None` for every machine that can prove more.
+    fn booted(&self) -> Option<BootedParts> {
+        None
+    }
+
     /// Its console, once. `None` if it has none.
     fn console(&mut self) -> Option<Console>;
+}
+
+/// The parts that a machine was booted from, exactly as it loads them.
+#[derive(Clone, Debug)]
+pub(crate) struct BootedParts {
+    /// The kernel.
+    pub(crate) kernel: Content,
+    /// The image's own kernel command line, without what the backend appends.
+    pub(crate) command_line: String,
+    /// The ramdisks.
+    pub(crate) ramdisks: Vec<Content>,
+}
+
+impl BootedParts {
+    /// The registers that AWS Nitro would report for them. Reads all of them.
+    pub(crate) fn measure(&self) -> io::Result<NitroPcrs> {
+        Ok(measure::nitro(&self.kernel, &self.command_line, &self.ramdisks, None)?.pcrs)
+    }
 }
 
 /// How a machine exited, as seen from outside.

@@ -14,4 +14,4 @@ pub(crate) mod platform;
 mod qemu;
 pub(crate) mod size;
 
-pub(crate) use contract::{Backend, Console, Deployment, MachineExit, MachineLimits, Plan};
+pub(crate) use contract::{Backend, BootedParts, Console, Deployment, MachineExit, MachineLimits, Plan};

@@ -110,6 +110,11 @@ Examples:
     #[command(after_help = "Example:
   host-sleeve doctor --json")]
     Doctor,
+    /// Print the root certificate that signs evidence of virtual enclaves on this host, which no hardware protects
+    #[command(after_help = "Examples:
+  host-sleeve virtual-root
+  host-sleeve virtual-root --output virtual-root.der")]
+    VirtualRoot(VirtualRoot),
     /// Pack ramdisk 1 of an OS release
     #[command(hide = true)]
     OsPack(OsPack),
@@ -308,6 +313,14 @@ pub(crate) struct Stop {
     /// Kill them immediately
     #[arg(long, conflicts_with = "grace")]
     pub(crate) kill: bool,
+}
+
+/// The arguments of `virtual-root`.
+#[derive(Debug, Args)]
+pub(crate) struct VirtualRoot {
+    /// Also write the certificate, in DER, to this file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// The arguments of `rm`.

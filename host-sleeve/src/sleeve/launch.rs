@@ -30,7 +30,7 @@ use super::control;
 use super::keeper::Keeper;
 use super::lifecycle::{Event, Lifecycle, Limits};
 use super::order::{Order, Watcher};
-use super::{console, logs, pulse, requests};
+use super::{console, logs, module, pulse, requests};
 use crate::client::EnclaveRequest;
 
 /// Queued events: bounded, so that a busy enclave is slowed down instead of using up the host's memory.
@@ -224,6 +224,9 @@ fn start_tasks(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deploy
     let mut tasks = serving;
     tasks.spawn(control::run(Arc::clone(&transport), inbox, events_sender.clone()));
     tasks.spawn(logs::run(Arc::clone(&transport), service_log, draining, events_sender.clone()));
+    if let Some(parts) = deployment.booted() {
+        tasks.spawn(module::run(Arc::clone(&transport), parts, prepared.root.path().to_owned()));
+    }
     tasks.spawn(ingress::run(prepared.listeners, prepared.max_clients, transport));
     tasks.spawn(pulse::run(requests.clone(), events_sender.clone()));
     if let Some(listener) = prepared.metrics {

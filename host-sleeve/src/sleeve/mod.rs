@@ -10,6 +10,8 @@
 //!   requests ────────┤                               ├─ record → state.json
 //!   signals, clock ──┘                               └─ report → the launching command
 //! ```
+//!
+//! Ingress and the development security module (17004) are served beside that, and take no part in decisions.
 
 mod console;
 pub(crate) mod control;
@@ -17,6 +19,7 @@ mod keeper;
 mod launch;
 mod lifecycle;
 mod logs;
+mod module;
 pub(crate) mod order;
 mod pulse;
 pub(crate) mod requests;

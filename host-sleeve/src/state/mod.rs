@@ -13,6 +13,7 @@
 //!     log, log.1, log.kept   the services' output, as frames of the log channel
 //!     console.log, console.log.1
 //!     vsock.sock, vhost.sock, qmp.sock
+//!   .virtual/       0700: the root of the development security module, not an enclave
 //! ```
 
 pub(crate) mod dir;

@@ -16,6 +16,7 @@ use cloister_wire::logs::{END, Record, Stream, Subscribe};
 
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
+use super::attestor;
 use super::machine::REBOOT;
 
 /// The guest's behaviour, from `FAKE_GUEST`.
@@ -27,6 +28,8 @@ enum Script {
     Exit(u8),
     /// Its service is killed by this signal.
     Signal(u8),
+    /// As [`Self::Serve`], and it uses the development security module.
+    Attests,
     /// It never sends anything.
     Mute,
     /// Its kernel panics.
@@ -102,6 +105,7 @@ fn script() -> Script {
     match word {
         "exit" => Script::Exit(number.parse().unwrap()),
         "signal" => Script::Signal(number.parse().unwrap()),
+        "attests" => Script::Attests,
         "mute" => Script::Mute,
         "panic" => Script::Panic,
         "fatal" => Script::Fatal,
@@ -167,6 +171,7 @@ impl Guest {
         match line.trim() {
             "CONNECT 17000" => self.control(stream, number),
             "CONNECT 17001" => self.logs(stream),
+            "CONNECT 17004" if self.script == Script::Attests => attestor::attest(stream),
             _ => {}
         }
     }

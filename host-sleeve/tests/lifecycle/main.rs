@@ -11,6 +11,7 @@
     reason = "a test that cannot continue should stop where it failed"
 )]
 
+mod attestor;
 mod fixture;
 mod guest;
 mod machine;

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
+use super::attestor;
 use super::fixture::{Place, is_gone};
 use super::termination;
 
@@ -12,6 +13,10 @@ type Test = (&'static str, fn());
 /// All tests.
 pub(crate) const ALL: &[Test] = &[
     ("the_exit_code_and_the_output_of_a_service_are_reported", exits),
+    (
+        "documents_are_accepted_with_the_root_of_the_host_and_permission_for_virtual_alone",
+        attestor::documents,
+    ),
     ("a_service_killed_by_a_signal_is_reported_with_the_shells_exit_code", signal_death),
     ("a_kernel_panic_is_reported_with_the_last_lines_of_the_console", panic),
     ("a_fatal_error_on_the_console_is_reported_as_the_cause", fatal),

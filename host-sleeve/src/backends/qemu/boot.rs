@@ -9,13 +9,17 @@ use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cloister_image::artifact::{Artifact, ArtifactError, Part};
 use cloister_image::digest::Digest;
+use cloister_image::tree::Content;
 use cloister_wire::causes;
 
 use crate::error::{Error, ErrorContext, Result, hint_for};
 use crate::install;
+
+use super::super::contract::BootedParts;
 
 /// The alignment of archives in a ramdisk.
 const ALIGN: u64 = 4;
@@ -29,6 +33,8 @@ pub(crate) struct Boot {
     pub(crate) kernel_digest: Digest,
     /// Both ramdisks.
     pub(crate) ramdisks: AnonymousFile,
+    /// The lengths of the kernel and of each ramdisk in bytes, without what follows for alignment.
+    lengths: [u64; 3],
 }
 
 /// A file without a name, which a child can open through its descriptor's path.
@@ -52,6 +58,20 @@ impl Boot {
             kernel: AnonymousFile::of(artifact, &[Part::Kernel], scratch)?,
             kernel_digest: digest.ok_or_else(|| Error::author("the enclave image has no kernel"))?,
             ramdisks: AnonymousFile::of(artifact, &[Part::OsRamdisk, Part::AppRamdisk], scratch)?,
+            lengths: [Part::Kernel, Part::OsRamdisk, Part::AppRamdisk].map(|part| artifact.size(part)),
+        })
+    }
+
+    /// The parts in these files, which stay open for as long as they are referred to. `command_line` is the image's own.
+    pub(crate) fn parts(&self, command_line: &str) -> io::Result<BootedParts> {
+        let [kernel, os, app] = self.lengths;
+        let (kernel_file, file) = (self.kernel.shared()?, self.ramdisks.shared()?);
+        let content =
+            |file: &Arc<File>, offset, length| Content::Spooled { file: Arc::clone(file), offset, length };
+        Ok(BootedParts {
+            kernel: content(&kernel_file, 0, kernel),
+            command_line: command_line.to_owned(),
+            ramdisks: vec![content(&file, 0, os), content(&file, os.next_multiple_of(ALIGN), app)],
         })
     }
 
@@ -86,6 +106,11 @@ impl AnonymousFile {
     /// The same file under another descriptor.
     pub(crate) fn share(&self) -> io::Result<Self> {
         Ok(Self { fd: self.fd.try_clone()? })
+    }
+
+    /// The same file, to be read at any place.
+    fn shared(&self) -> io::Result<Arc<File>> {
+        Ok(Arc::new(File::from(self.fd.try_clone()?)))
     }
 
     /// The descriptor that a child inherits.
@@ -137,6 +162,21 @@ mod tests {
         let boot = Boot::copy(&artifact, dir.path()).unwrap();
         assert_eq!(std::fs::read(boot.ramdisks.path()).unwrap(), b"12345\0\0\x006789");
         assert_eq!(boot.kernel_digest, Digest::of(b"kernel"));
+    }
+
+    #[test]
+    fn the_parts_that_are_booted_are_measured_as_those_of_the_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let artifact = write_image(&dir.path().join("app.cloister"), b"kernel", b"12345", b"6789");
+        let boot = Boot::copy(&artifact, dir.path()).unwrap();
+        let parts = boot.parts("quiet").unwrap();
+        // The image may be replaced while the enclave runs.
+        std::fs::remove_dir_all(dir.path().join("app.cloister")).unwrap();
+        drop(boot);
+        let bytes = |bytes: &[u8]| Content::Bytes(bytes.into());
+        let image = [bytes(b"12345"), bytes(b"6789")];
+        let predicted = cloister_image::measure::nitro(&bytes(b"kernel"), "quiet", &image, None).unwrap();
+        assert_eq!(parts.measure().unwrap(), predicted.pcrs);
     }
 
     #[test]

@@ -32,7 +32,7 @@ use cloister_manifest::Platform;
 use cloister_sys::tsc::Meter;
 
 use crate::app::Source;
-use crate::error::Result;
+use crate::error::{ErrorContext, Result};
 use crate::state::EnclaveDir;
 use crate::state::handle::Handle;
 use crate::transport::{Kernel, Pending, Transport};
@@ -148,11 +148,22 @@ impl Backend for Qemu {
                 Some(device) => Arc::new(hybrid(device, directory)),
                 None => Arc::new(Kernel::new(cid)),
             };
+            let booted =
+                boot.parts(&plan.cmdline).context(|| "cannot keep the enclave image open".to_owned())?;
             let fds = boot.into_fds().into_iter().chain(claimed).collect();
             let running = Program::start("QEMU", &qemu.path, argv, &directory.dir().path(), fds)?;
             let qmp = Qmp::listen(directory.dir().clone(), argv::QMP_SOCKET);
-            let running =
-                Running { backend: NAME, qemu: running, vsock: vsock_device, qmp, transport, cid, kind, why };
+            let running = Running {
+                backend: NAME,
+                qemu: running,
+                vsock: vsock_device,
+                qmp,
+                transport,
+                cid,
+                kind,
+                why,
+                booted: Some(booted),
+            };
             let deployment: Box<dyn Deployment> = Box::new(running);
             Ok(deployment)
         })

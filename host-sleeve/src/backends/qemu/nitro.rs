@@ -183,6 +183,7 @@ impl Backend for QemuNitro {
                 cid,
                 kind: format!("{MACHINE}, {}", accel_name(accel)),
                 why,
+                booted: None,
             });
             Ok(deployment)
         })

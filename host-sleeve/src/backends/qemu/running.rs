@@ -9,7 +9,7 @@ use crate::state::process::ProcessId;
 use crate::state::record::Platform;
 use crate::transport::{Pending, Transport};
 
-use super::super::contract::{Console, Deployment, Machine, MachineExit};
+use super::super::contract::{BootedParts, Console, Deployment, Machine, MachineExit};
 use super::children::Program;
 use super::leftovers::Parts;
 use super::qmp::Qmp;
@@ -34,6 +34,8 @@ pub(super) struct Running {
     pub(super) kind: String,
     /// Why it is not something faster.
     pub(super) why: Option<String>,
+    /// What it was booted from, unless it has a security module.
+    pub(super) booted: Option<BootedParts>,
 }
 
 impl Deployment for Running {
@@ -55,6 +57,10 @@ impl Deployment for Running {
 
     fn transport(&self) -> Arc<dyn Transport> {
         Arc::clone(&self.transport)
+    }
+
+    fn booted(&self) -> Option<BootedParts> {
+        self.booted.clone()
     }
 
     fn console(&mut self) -> Option<Console> {
