@@ -2,6 +2,8 @@
 //!
 //! Invariant: backends are selected by name; no other module here refers to a particular one.
 
+use cloister_manifest::Platform;
+
 use crate::app::App;
 use crate::error::{Error, Result};
 
@@ -63,10 +65,13 @@ pub(crate) fn open(name: &str, chosen: &Chosen) -> Result<Box<dyn Backend>> {
     (kind.open)(chosen)
 }
 
+/// The platform of the machines of the backend of this name, if there is such a backend.
+pub(crate) fn platform(name: &str) -> Option<Platform> {
+    open(name, &Chosen::default()).ok().map(|backend| backend.platform())
+}
+
 #[cfg(test)]
 mod tests {
-    use cloister_manifest::Platform;
-
     use super::*;
 
     #[test]

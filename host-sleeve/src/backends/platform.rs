@@ -1,12 +1,13 @@
-//! Whether an image runs on the platform of a backend's machines.
+//! Whether an image runs on the platform of a backend's machines, and how a machine without hardware is shown.
 //!
-//! Invariant: this only saves a boot. The enclave checks the platform that it detects itself, whatever the host
-//! states (`supervisor/src/core/platform.rs`).
+//! Invariant: an enclave that no hardware protects is never shown without saying so. The check only saves a boot: the
+//! enclave checks the platform that it detects itself, whatever the host states (`supervisor/src/core/platform.rs`).
 
 use cloister_manifest::Platform;
 
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::state::Record;
 
 use super::contract::Backend;
 use super::list;
@@ -28,6 +29,15 @@ pub(crate) fn check_launch(app: &App, backend: &dyn Backend) -> Result<()> {
         "the image does not run on {name}: its machines are of the platform {platform}, and the manifest allows only {allowed}"
     );
     Err(Error::operator(what).hint(hint))
+}
+
+/// What an enclave runs on, for a person: without hardware it begins with `VIRTUAL`. Empty if it has not been launched.
+pub(crate) fn machine(record: &Record) -> String {
+    let Some(machine) = &record.machine else { return String::new() };
+    match list::platform(&record.backend) {
+        Some(Platform::Virtual) => format!("VIRTUAL, {}", machine.kind),
+        _ => machine.kind.clone(),
+    }
 }
 
 #[cfg(test)]

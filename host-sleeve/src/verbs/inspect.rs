@@ -10,7 +10,7 @@ use cloister_wire::control::{IngressCounters, Reply, Request};
 use serde::Serialize;
 
 use crate::app::{App, Source};
-use crate::backends::leftovers;
+use crate::backends::{leftovers, list, platform};
 use crate::cli::Inspect;
 use crate::client::usage;
 use crate::error::{Error, Result};
@@ -103,10 +103,15 @@ fn text(seen: &Seen, processes: &BTreeMap<&str, u32>) -> String {
     fact("state", leftovers::summary(seen));
     fact("image", format!("{} {}", record.image.path.display(), record.image.digest));
     fact("backend", format!("{}, {} CPUs, {}", record.backend, record.cpus, show_size(record.memory)));
+    match list::platform(&record.backend) {
+        Some(Platform::Virtual) => fact("platform", "VIRTUAL: no hardware protects this enclave".to_owned()),
+        Some(platform) => fact("platform", platform.name().to_owned()),
+        None => {}
+    }
     if let Some(machine) = &record.machine {
         let vsock = machine.cid.zip(machine.vsock.as_ref());
         let vsock = vsock.map_or_else(String::new, |(cid, by)| format!(", vsock {cid} by {by}"));
-        fact("machine", format!("{}{vsock}", machine.kind));
+        fact("machine", format!("{}{vsock}", platform::machine(record)));
         if let Some(why) = &machine.why {
             fact("", why.clone());
         }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use cloister_manifest::Platform;
 use serde::Serialize;
 
-use crate::backends::leftovers;
+use crate::backends::{leftovers, list, platform};
 use crate::cli::Ps;
 use crate::client::usage::{Usage, by_servant, by_service, query_all};
 use crate::error::{ErrorDocument, Result};
@@ -28,6 +29,8 @@ struct Entry<'a> {
     image: &'a str,
     digest: &'a str,
     backend: &'a str,
+    /// What attests it: `virtual` for nothing. `None` if this host-sleeve does not have its backend.
+    platform: Option<&'static str>,
     machine: Option<&'a str>,
     created_ms: u64,
     services: String,
@@ -110,6 +113,7 @@ fn entry(seen: &Seen, usage: Option<Vec<Usage>>, servants: Option<Vec<Usage>>) -
         image: &record.image.name,
         digest: &record.image.digest,
         backend: &record.backend,
+        platform: list::platform(&record.backend).map(Platform::name),
         machine: record.machine.as_ref().map(|machine| machine.kind.as_str()),
         created_ms: record.created_ms,
         services: seen.services(),
@@ -138,7 +142,7 @@ fn row(seen: &Seen, usage: Option<&[Usage]>) -> Vec<String> {
         usage.map_or_else(String::new, |all| show_size(all.iter().map(|one| one.stats.memory).sum())),
         show_duration(Duration::from_millis(now_ms().saturating_sub(record.created_ms))),
         if seen.alive { ports.join(" ") } else { String::new() },
-        record.machine.as_ref().map_or_else(String::new, |machine| machine.kind.clone()),
+        platform::machine(record),
         record.image.name.clone(),
     ]
 }

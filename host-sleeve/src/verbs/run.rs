@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
+use crate::backends::platform;
 use crate::cli::Run;
 use crate::error::{Error, ErrorContext, ErrorDocument, Result};
 use crate::logbook::lines::Format;
@@ -112,10 +113,10 @@ hint: earlier log records may be lost. If the enclave's vsock socket was removed
 }
 
 fn ready_text(record: &Record) -> String {
-    let kind = record.machine.as_ref().map_or("", |machine| machine.kind.as_str());
+    let machine = platform::machine(record);
     let took = record.ready_ms.unwrap_or(record.created_ms).saturating_sub(record.created_ms);
     let took = show_duration(std::time::Duration::from_millis(took));
-    let mut text = format!("{} is ready after {took} ({kind}, {})", record.name, show_size(record.memory));
+    let mut text = format!("{} is ready after {took} ({machine}, {})", record.name, show_size(record.memory));
     for port in &record.publish {
         let port = format!("; {} → port {}", port.listen, port.ingress);
         text.push_str(&port);

@@ -17,6 +17,7 @@ pub(crate) const ALL: &[Test] = &[
         "documents_are_accepted_with_the_root_of_the_host_and_permission_for_virtual_alone",
         attestor::documents,
     ),
+    ("a_machine_without_hardware_is_shown_as_virtual", shown_as_virtual),
     ("a_service_killed_by_a_signal_is_reported_with_the_shells_exit_code", signal_death),
     ("a_kernel_panic_is_reported_with_the_last_lines_of_the_console", panic),
     ("a_fatal_error_on_the_console_is_reported_as_the_cause", fatal),
@@ -64,6 +65,21 @@ pub(crate) const ALL: &[Test] = &[
     ("doctor_starts_the_vsock_device_and_leaves_nothing", doctor),
     ("an_invalid_command_line_exits_with_125", usage),
 ];
+
+fn shown_as_virtual() {
+    let place = Place::new();
+    let running = place.start("serve", &[]);
+    for (args, expected) in [
+        (&["ps"][..], "VIRTUAL, microvm, tcg"),
+        (&["inspect", "web"], "VIRTUAL: no hardware protects this enclave"),
+    ] {
+        let shown = place.sleeve("", args).text();
+        assert!(shown.contains(expected), "{shown}");
+    }
+    assert_eq!(place.sleeve("", &["ps", "--json"]).json()[0]["platform"], "virtual");
+    place.sleeve("", &["stop", "web"]).with(0, "");
+    running.end().with(0, "(VIRTUAL, microvm, tcg, ");
+}
 
 fn exits() {
     let place = Place::new();
