@@ -53,6 +53,7 @@ mod the_gateway_outlives_the_supervisor;
 mod the_kernels_vsock_is_used;
 mod the_supervisor_is_confined;
 mod values_reach_only_their_service;
+mod virtual_enclaves_get_documents;
 
 /// Those that share one machine, which is booted first.
 pub const SHARED: &[Shared] = &[
@@ -145,6 +146,7 @@ pub const ALL: &[Scenario] = &[
     stops_let_connections_finish::SIGTERM,
     stops_let_connections_finish::POWER_BUTTON,
     servants_see_nothing::SCENARIO,
+    virtual_enclaves_get_documents::SCENARIO,
     the_supervisor_is_confined::SCENARIO,
     services_are_confined::DEFAULTS,
     services_are_confined::INSPECTED,
