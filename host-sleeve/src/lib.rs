@@ -22,6 +22,7 @@ mod state;
 mod transport;
 mod values;
 mod verbs;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -55,6 +56,7 @@ fn perform(cli: Cli) -> Result<u8> {
         Verb::Diff(args) => verbs::diff::diff(&args, json),
         Verb::OsPack(args) => verbs::os_pack::os_pack(&args, json),
         Verb::Measure(args) => verbs::measure::measure(&args, json),
+        Verb::Verify(args) => verbs::verify::verify(&args, json),
         Verb::Check(args) => verbs::build::check(args, json),
         Verb::Run(args) => verbs::run::run(args, json),
         Verb::Ps(args) => verbs::ps::ps(&args, json),

@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 use core::fmt::Write as _;
 
 /// The digits of these bytes.
-pub(crate) fn text(bytes: &[u8]) -> String {
+#[must_use]
+pub fn text(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().saturating_mul(2));
     for byte in bytes {
         // Writing to a string does not fail.
@@ -17,7 +18,8 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 }
 
 /// The bytes that these digits denote.
-pub(crate) fn bytes(text: &str) -> Option<Vec<u8>> {
+#[must_use]
+pub fn bytes(text: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     if !rest.is_empty() {
         return None;

@@ -14,7 +14,7 @@ pub mod binding;
 mod bytes;
 pub mod eventlog;
 mod fetch;
-mod hex;
+pub mod hex;
 pub mod nitro;
 pub mod policy;
 pub mod snp;

@@ -4,6 +4,7 @@
 //! that can be pasted.
 
 mod backend;
+mod evidence;
 mod registry;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::values::{self, ImageLimit, Publish, duration, image_limit, publish, size};
 pub(crate) use backend::BackendOptions;
+pub(crate) use evidence::{Measure, Skip, Verify, VirtualRoot};
 pub(crate) use registry::Registries;
 
 /// Build, launch and inspect enclaves
@@ -53,6 +55,15 @@ Example:
   host-sleeve measure app.eif --json
   host-sleeve measure app.cloister --virtual")]
     Measure(Measure),
+    /// Verify an enclave's evidence: what it runs, and on which hardware
+    #[command(
+        after_help = "Exit code: 0 if it is verified, 1 if not, 125 if the verification could not be made.
+
+Examples:
+  host-sleeve verify evidence.cose --measurements app.cloister.json --nonce 00112233445566778899aabbccddeeff
+  host-sleeve verify recorded.cose --at 1736180000 --skip nonce --skip measurements --skip events"
+    )]
+    Verify(Verify),
     /// Check a manifest and report all errors at once
     #[command(after_help = "Example:
   host-sleeve check cloister.yaml")]
@@ -157,17 +168,6 @@ pub(crate) struct Build {
     /// The registry options
     #[command(flatten)]
     pub(crate) registries: Registries,
-}
-
-/// The arguments of `measure`.
-#[derive(Debug, Args)]
-pub(crate) struct Measure {
-    /// The enclave image, or an enclave image file
-    #[arg(value_name = "APP")]
-    pub(crate) app: PathBuf,
-    /// Those of the platform `virtual` (backend `qemu`), which no hardware vouches for
-    #[arg(long = "virtual")]
-    pub(crate) development: bool,
 }
 
 /// The arguments of `diff`.
@@ -313,14 +313,6 @@ pub(crate) struct Stop {
     /// Kill them immediately
     #[arg(long, conflicts_with = "grace")]
     pub(crate) kill: bool,
-}
-
-/// The arguments of `virtual-root`.
-#[derive(Debug, Args)]
-pub(crate) struct VirtualRoot {
-    /// Also write the certificate, in DER, to this file
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
 }
 
 /// The arguments of `rm`.

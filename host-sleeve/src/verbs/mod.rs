@@ -20,6 +20,7 @@ pub(crate) mod run;
 pub(crate) mod service;
 pub(crate) mod stats;
 pub(crate) mod stop;
+pub(crate) mod verify;
 pub(crate) mod virtual_root;
 
 use crate::error::{ErrorContext, Result};

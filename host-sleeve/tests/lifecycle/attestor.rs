@@ -97,12 +97,38 @@ pub(crate) fn documents() {
         let other = with_another(&text, register);
         assert_eq!(failures(&document, &trusted, true, other.as_bytes()), ["measurements"], "{register}");
     }
+    verify_by_command(&place, &document, &text);
     let listed = place.sleeve("", &["virtual-root"]).text();
     assert!(listed.contains(place.runtime(".virtual/root.der").to_str().unwrap()), "{listed}");
     place.sleeve("", &["stop", "web"]).with(0, "");
     running.end().with(0, "");
     place.sleeve("", &["rm", "--all"]).with(0, "");
     assert!(place.runtime(".virtual/root.key").exists(), "the root was removed with the enclaves");
+}
+
+/// The same with `host-sleeve verify`, as a person does it.
+fn verify_by_command(place: &Place, document: &[u8], measurements: &str) {
+    let file = |name: &str, content: &[u8]| {
+        let path = place.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let root = place.path().join("root.der").to_str().unwrap().to_owned();
+    let (evidence, key) = (file("evidence.cose", document), file("key.der", KEY));
+    let (measurements, nonce) =
+        (file("m.json", measurements.as_bytes()), cloister_evidence::hex::text(NONCE));
+    let all = ["verify", &evidence, "--nonce", &nonce, "--public-key", &key, "--measurements", &measurements];
+    let verified = place.sleeve("", &[&all[..], &["--trust-root", &root, "--allow-virtual"]].concat());
+    verified.with(0, "");
+    let text = verified.text();
+    assert!(text.starts_with("VERIFIED: VIRTUAL (no hardware protects this enclave)\n"), "{text}");
+    let refused = place.sleeve("", &[&all[..], &["--trust-root", &root, "--json"]].concat());
+    refused.with(1, "");
+    assert_eq!(refused.json()["verified"], false);
+    let without_key = [&all[..4], &all[6..], &["--trust-root", &root, "--allow-virtual"]].concat();
+    let refused = place.sleeve("", &without_key);
+    refused.with(1, "");
+    assert!(refused.text().starts_with("NOT VERIFIED (binding): VIRTUAL"), "{}", refused.text());
 }
 
 /// The contents of a file, as soon as there is one.

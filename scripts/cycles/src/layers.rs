@@ -9,9 +9,10 @@ pub(crate) const HOST_SLEEVE: &[(&str, &[&str])] = &[
         "verbs",
         &[
             "app", "backends", "build", "cli", "client", "doctor", "error", "install", "logbook", "metrics",
-            "module", "output", "registry", "signals", "sleeve", "state", "values",
+            "module", "output", "registry", "signals", "sleeve", "state", "values", "verify",
         ],
     ),
+    ("verify", &["cli", "error"]),
     ("cli", &["backends", "registry", "values"]),
     ("doctor", &["backends", "error", "install", "state"]),
     (

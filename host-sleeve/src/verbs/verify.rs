@@ -1,0 +1,83 @@
+//! `verify`: whether evidence proves what it is required to prove.
+//!
+//! Invariant: the exit code is 0 only if every check that applies passed.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cloister_evidence::{Outcome, Verdict};
+use serde_json::{Value, json};
+
+use crate::cli::Verify;
+use crate::error::{ErrorContext as _, Result};
+use crate::output::{self, Table};
+use crate::verify;
+
+use super::DONE;
+
+/// The exit code for evidence that is not accepted.
+const REFUSED: u8 = 1;
+
+/// Verifies evidence, and prints the verdict.
+pub(crate) fn verify(args: &Verify, json: bool) -> Result<u8> {
+    let now = args.at.map_or_else(current_time, Ok)?;
+    let verdict = verify::verify(args, now)?;
+    if json {
+        output::json(&document(&verdict, now, args.at.is_some()))?;
+    } else {
+        output::data(&text(&verdict, args.at))?;
+    }
+    Ok(if verdict.accepted() { DONE } else { REFUSED })
+}
+
+/// Seconds since 1970.
+fn current_time() -> Result<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(std::io::Error::other);
+    Ok(now.context(|| "this host's clock is before 1970".to_owned())?.as_secs())
+}
+
+/// The check's outcome in a word, and its text.
+fn outcome(outcome: &Outcome) -> (&'static str, &str) {
+    match outcome {
+        Outcome::Pass(text) => ("pass", text),
+        Outcome::Fail(text) => ("FAIL", text),
+        Outcome::NotApplicable(text) => ("n/a", text),
+    }
+}
+
+fn document(verdict: &Verdict, now: u64, is_recorded: bool) -> Value {
+    let checks: Vec<Value> = (verdict.checks.iter())
+        .map(|check| {
+            let (word, text) = outcome(&check.outcome);
+            json!({"name": check.name, "outcome": word.to_lowercase(), "text": text})
+        })
+        .collect();
+    json!({
+        "verified": verdict.accepted(),
+        "platform": verdict.platform,
+        "time": now,
+        "time_given": is_recorded,
+        "checks": checks,
+    })
+}
+
+/// The verdict for a person: the result first, then every check.
+fn text(verdict: &Verdict, at: Option<u64>) -> String {
+    let platform = match verdict.platform {
+        "virtual" => "VIRTUAL (no hardware protects this enclave)",
+        "nitro" => "AWS Nitro Enclaves",
+        "snp" => "AMD SEV-SNP",
+        "tdx" => "Intel TDX",
+        other => other,
+    };
+    let result = match verdict.failure() {
+        None => "VERIFIED".to_owned(),
+        Some(check) => format!("NOT VERIFIED ({})", check.name),
+    };
+    let time = at.map_or_else(String::new, |at| format!(", as of {at} seconds since 1970, not now"));
+    let mut table = Table::default();
+    for check in &verdict.checks {
+        let (word, text) = outcome(&check.outcome);
+        table.row([word.to_owned(), check.name.to_owned(), text.to_owned()]);
+    }
+    format!("{result}: {platform}{time}\n\n{}", table.render())
+}

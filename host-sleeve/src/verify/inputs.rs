@@ -1,0 +1,127 @@
+//! The files and values that `verify` is given.
+//!
+//! Invariant: files are bounded before they are read, and a requirement that is missing is an error of the operator, not a check
+//! that is left out.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use cloister_evidence::binding::Bound;
+use cloister_evidence::eventlog::Log;
+use cloister_evidence::policy::{IMAGE_REGISTERS, Reference};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+
+use crate::cli::{Skip, Verify};
+use crate::error::{Error, ErrorContext as _, Result};
+
+/// The longest input file, in bytes: larger than any evidence, certificate, collateral, log or user data that is accepted.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// The files that several platforms need.
+pub(super) struct Inputs {
+    pub(super) references: Vec<Reference>,
+    pub(super) public_key: Vec<u8>,
+    pub(super) user_data: Vec<u8>,
+    pub(super) log: Log,
+}
+
+impl Inputs {
+    pub(super) fn read(args: &Verify) -> Result<Self> {
+        let optional = |path: &Option<PathBuf>| path.as_deref().map_or(Ok(Vec::new()), read);
+        let reference = |path: &PathBuf| {
+            let (name, bytes) = (path.display().to_string(), read(path)?);
+            // `measure --virtual` prints a document of its own; registers of one platform match no evidence of the other.
+            Reference::nitro(&name, &bytes, &IMAGE_REGISTERS)
+                .or_else(|error| Reference::development(&name, &bytes, &IMAGE_REGISTERS).map_err(|_| error))
+                .map_err(|error| malformed(path, error))
+        };
+        let log = match &args.event_log {
+            None => Log::booted(),
+            Some(path) => Log::parse(&read(path)?).map_err(|error| malformed(path, error))?,
+        };
+        Ok(Self {
+            references: args.measurements.iter().map(reference).collect::<Result<_>>()?,
+            public_key: optional(&args.public_key)?,
+            user_data: optional(&args.user_data)?,
+            log,
+        })
+    }
+
+    /// The report data of a platform whose evidence contains nothing else that the enclave chooses.
+    pub(super) fn report_data(&self, args: &Verify, missing: &mut Missing) -> Result<[u8; 64]> {
+        if let Some(given) = &args.report_data {
+            return <[u8; 64]>::try_from(given.0.as_slice()).map_err(|_| {
+                Error::operator(format!("the report data has {} bytes, not 64", given.0.len()))
+            });
+        }
+        let Some(nonce) = &args.nonce else {
+            missing.0.push("--nonce HEX or --report-data HEX".to_owned());
+            return Ok([0; 64]);
+        };
+        let bound = Bound {
+            nonce: &nonce.0,
+            public_key: &self.public_key,
+            events: &self.log.head(),
+            user_data: &self.user_data,
+        };
+        bound
+            .report_data()
+            .map_err(|error| Error::operator("the report data cannot be computed").because(error))
+    }
+}
+
+/// Requirements that the operator has neither given nor skipped.
+#[derive(Debug, Default)]
+pub(super) struct Missing(pub(super) Vec<String>);
+
+impl Missing {
+    pub(super) fn unless(&mut self, args: &Verify, skip: Skip, option: &str) {
+        if !args.skip.contains(&skip) {
+            let name = format!("{skip:?}").to_lowercase();
+            self.0.push(format!("{option} (or --skip {name})"));
+        }
+    }
+
+    pub(super) fn none(self) -> Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let needed = self.0.join(", ");
+        Err(Error::operator("the evidence would be verified only in part").hint(format!("add {needed}")))
+    }
+}
+
+/// The certificates of a file, in DER.
+pub(super) fn certificates(path: &Path) -> Result<Vec<Vec<u8>>> {
+    let bytes = read(path)?;
+    if !bytes.starts_with(b"-----BEGIN") {
+        return Ok(vec![bytes]);
+    }
+    let read: std::result::Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(&bytes).map(|found| found.map(|der| der.to_vec())).collect();
+    read.map_err(|error| malformed(path, error))
+}
+
+/// Reads a file, or standard input for `-`.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
+    let source: Box<dyn io::Read> = if path == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(File::open(path).context(|| format!("cannot open {}", path.display()))?)
+    };
+    let mut bytes = Vec::new();
+    source
+        .take(FILE_LIMIT.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .context(|| format!("cannot read {}", path.display()))?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > FILE_LIMIT {
+        return Err(Error::operator(format!("{} has more than {FILE_LIMIT} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
+pub(super) fn malformed(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::operator(format!("{} cannot be used", path.display())).because(error)
+}

@@ -1,0 +1,159 @@
+//! The policy of `verify`: what a relying party requires of SEV-SNP and TDX, in JSON.
+//!
+//! Invariant: unknown fields and values are refused, so that a misspelt requirement is not ignored.
+
+use cloister_evidence::hex;
+use cloister_evidence::snp::{Product, Tcb};
+use cloister_evidence::tdx::{Measurements, TcbStatus};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+/// The version of the format.
+const VERSION: u32 = 1;
+
+/// The requirements.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Policy {
+    version: u32,
+    pub(super) snp: Option<Snp>,
+    pub(super) tdx: Option<Tdx>,
+}
+
+/// The requirements of reports of SEV-SNP.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Snp {
+    /// Accepted launch digests.
+    pub(super) measurements: Vec<Register>,
+    /// Accepted products, with the lowest accepted versions.
+    pub(super) minimum_tcb: Vec<MinimumTcb>,
+    #[serde(default)]
+    pub(super) vmpl: u32,
+    #[serde(default)]
+    pub(super) minimum_guest_svn: Option<u32>,
+    #[serde(default)]
+    pub(super) id_keys: Option<Vec<Register>>,
+    #[serde(default)]
+    pub(super) author_keys: Option<Vec<Register>>,
+    #[serde(default)]
+    pub(super) require_crl: bool,
+}
+
+/// A product with the lowest accepted version of each component.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MinimumTcb {
+    product: String,
+    boot_loader: u8,
+    tee: u8,
+    snp: u8,
+    microcode: u8,
+    #[serde(default)]
+    fmc: u8,
+}
+
+/// The requirements of quotes of TDX.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tdx {
+    /// Accepted measurements.
+    pub(super) measurements: Vec<Td>,
+    /// Accepted statuses; default: `UpToDate`.
+    #[serde(default)]
+    pub(super) statuses: Option<Vec<Status>>,
+    #[serde(default)]
+    pub(super) refused_advisories: Vec<String>,
+    #[serde(default)]
+    pub(super) minimum_evaluation: Option<u32>,
+}
+
+/// The measurements of a TD.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Td {
+    mrtd: Register,
+    rtmr0: Register,
+    rtmr1: Register,
+    rtmr2: Register,
+    /// What runs extends this register; if it is missing, any value is accepted.
+    #[serde(default)]
+    rtmr3: Option<Register>,
+}
+
+/// A measurement, in hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Register(pub(super) [u8; 48]);
+
+/// A status that Intel gives to a platform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Status(pub(super) TcbStatus);
+
+impl Policy {
+    pub(super) fn from_json(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        let policy: Self = serde_json::from_slice(bytes)?;
+        if policy.version != VERSION {
+            return Err(serde_json::Error::custom(format!(
+                "version {} instead of {VERSION}",
+                policy.version
+            )));
+        }
+        Ok(policy)
+    }
+}
+
+impl MinimumTcb {
+    /// As the verification takes it; the error is the unknown product.
+    pub(super) fn value(&self) -> Result<(Product, Tcb), &str> {
+        let product = Product::ALL.into_iter().find(|product| product.name() == self.product);
+        let Self { boot_loader, tee, snp, microcode, fmc, .. } = *self;
+        Ok((product.ok_or(self.product.as_str())?, Tcb { fmc, boot_loader, tee, snp, microcode }))
+    }
+}
+
+impl Td {
+    /// As the verification takes it.
+    pub(super) fn value(&self) -> Measurements {
+        let registers = [Some(self.rtmr0), Some(self.rtmr1), Some(self.rtmr2), self.rtmr3];
+        Measurements {
+            mr_td: self.mrtd.0,
+            rtmr: registers.map(|register| register.map(|Register(value)| value)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Register {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let value = hex::bytes(&text).and_then(|bytes| bytes.try_into().ok());
+        value
+            .map(Self)
+            .ok_or_else(|| D::Error::custom("a measurement has 96 hexadecimal digits in lower case"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Status {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let status = TcbStatus::of_name(&text);
+        status
+            .map(Self)
+            .ok_or_else(|| D::Error::custom(format!("`{text}` is not a status, such as UpToDate")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_requirement_is_refused() {
+        let refused = |text: &str| Policy::from_json(text.as_bytes()).unwrap_err().to_string();
+        assert!(refused(r#"{"version": 1, "spn": {}}"#).contains("unknown field `spn`"));
+        assert!(refused(r#"{"version": 2}"#).contains("version 2 instead of 1"));
+        let short = r#"{"version": 1, "snp": {"measurements": ["00"], "minimum_tcb": []}}"#;
+        assert!(refused(short).contains("96 hexadecimal digits"));
+        let status = r#"{"version": 1, "tdx": {"measurements": [], "statuses": ["Fine"]}}"#;
+        assert!(refused(status).contains("`Fine` is not a status"));
+    }
+}

@@ -1,0 +1,51 @@
+//! Reports of SEV-SNP.
+//!
+//! Invariant: the certificates and the policy are the operator's; AMD's root keys are pinned.
+
+use cloister_evidence::Verdict;
+use cloister_evidence::snp::{self, Evidence, Root};
+
+use super::inputs::{Inputs, Missing, certificates, read};
+use super::policy::{Policy, Register};
+
+use crate::cli::Verify;
+use crate::error::{Error, Result};
+
+pub(super) fn verify(args: &Verify, policy: &Policy, report: &[u8], now: u64) -> Result<Verdict> {
+    let mut missing = Missing::default();
+    let report_data = Inputs::read(args)?.report_data(args, &mut missing)?;
+    let mut chain = Vec::new();
+    for path in &args.certificate {
+        chain.extend(certificates(path)?);
+    }
+    if chain.is_empty() {
+        missing.0.push("--certificate FILE".to_owned());
+    }
+    if policy.snp.is_none() {
+        missing.0.push("--policy FILE with `snp`".to_owned());
+    }
+    missing.none()?;
+    let Some(required) = &policy.snp else {
+        return Err(Error::internal("a missing requirement was not reported"));
+    };
+    let minimum = required.minimum_tcb.iter().map(|entry| {
+        let unknown =
+            |name: &str| Error::operator(format!("`{name}` is not a product: Milan, Genoa or Turin"));
+        entry.value().map_err(unknown)
+    });
+    let values = |registers: &[Register]| registers.iter().map(|Register(value)| *value).collect::<Vec<_>>();
+    let mut wanted =
+        snp::Policy::new(report_data, values(&required.measurements), minimum.collect::<Result<_>>()?);
+    wanted.vmpl = required.vmpl;
+    wanted.minimum_guest_svn = required.minimum_guest_svn;
+    wanted.id_keys = required.id_keys.as_deref().map(values);
+    wanted.author_keys = required.author_keys.as_deref().map(values);
+    wanted.require_crl = required.require_crl;
+    let crl = args.crl.as_deref().map(read).transpose()?;
+    let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
+    let evidence = Evidence { report, chain: &chain, crl: crl.as_deref() };
+    Ok(match snp::verify(&evidence, &Root::AMD, &wanted, now) {
+        Ok(verified) => verified.verdict().clone(),
+        Err(verdict) => verdict,
+    })
+}

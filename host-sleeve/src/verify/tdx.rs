@@ -1,0 +1,38 @@
+//! Quotes of TDX.
+//!
+//! Invariant: the collateral and the policy are the operator's; Intel's root key is pinned.
+
+use cloister_evidence::Verdict;
+use cloister_evidence::tdx::{self, Collateral, Root};
+
+use super::inputs::{Inputs, Missing, malformed, read};
+use super::policy::{Policy, Status, Td};
+
+use crate::cli::Verify;
+use crate::error::{Error, Result};
+
+pub(super) fn verify(args: &Verify, policy: &Policy, quote: &[u8], now: u64) -> Result<Verdict> {
+    let mut missing = Missing::default();
+    let report_data = Inputs::read(args)?.report_data(args, &mut missing)?;
+    if args.collateral.is_none() {
+        missing.0.push("--collateral FILE".to_owned());
+    }
+    if policy.tdx.is_none() {
+        missing.0.push("--policy FILE with `tdx`".to_owned());
+    }
+    missing.none()?;
+    let (Some(required), Some(path)) = (&policy.tdx, &args.collateral) else {
+        return Err(Error::internal("a missing requirement was not reported"));
+    };
+    let collateral = Collateral::from_json(&read(path)?).map_err(|error| malformed(path, error))?;
+    let mut wanted = tdx::Policy::new(report_data, required.measurements.iter().map(Td::value).collect());
+    if let Some(statuses) = &required.statuses {
+        wanted.statuses = statuses.iter().map(|Status(status)| *status).collect();
+    }
+    wanted.refused_advisories.clone_from(&required.refused_advisories);
+    wanted.minimum_evaluation = required.minimum_evaluation;
+    Ok(match tdx::verify(quote, &collateral, &Root::INTEL, &wanted, now) {
+        Ok(verified) => verified.verdict().clone(),
+        Err(verdict) => verdict,
+    })
+}

@@ -1,0 +1,166 @@
+//! Recorded evidence of each platform, through the command line's arguments.
+
+use std::path::PathBuf;
+
+use clap::Parser as _;
+use cloister_evidence::Outcome;
+
+use super::*;
+use crate::cli::{Cli, Verb};
+
+/// Recorded evidence; `crates/evidence/testdata` has its sources.
+fn testdata(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../crates/evidence/testdata").join(name);
+    path.to_str().unwrap().to_owned()
+}
+
+fn run(arguments: &[&str]) -> Result<Verdict> {
+    let line = ["host-sleeve", "verify"].iter().chain(arguments);
+    let Verb::Verify(args) = Cli::try_parse_from(line).unwrap().verb else { panic!("another command") };
+    verify(&args, args.at.unwrap())
+}
+
+/// Names of the checks that failed.
+fn failures(verdict: &Verdict) -> Vec<&'static str> {
+    let failed = verdict.checks.iter().filter(|check| matches!(check.outcome, Outcome::Fail(_)));
+    failed.map(|check| check.name).collect()
+}
+
+/// A file with this content.
+fn file(dir: &tempfile::TempDir, name: &str, content: &[u8]) -> String {
+    let path = dir.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn digits(bytes: &[u8]) -> String {
+    cloister_evidence::hex::text(bytes)
+}
+
+const SKIPPED: [&str; 6] = ["--skip", "nonce", "--skip", "measurements", "--skip", "events"];
+
+#[test]
+fn a_recorded_document_of_nitro_is_verified_as_of_its_own_time_only() {
+    let document = testdata("nitro/n1-production.cose");
+    let at = |time: &str| {
+        let verdict = run(&[&[document.as_str(), "--at", time, "--max-age", "4h"], &SKIPPED[..]].concat());
+        failures(&verdict.unwrap())
+    };
+    assert!(at("1736179700").is_empty());
+    assert_eq!(at("1800000000"), ["validity"]);
+}
+
+#[test]
+fn what_is_neither_required_nor_skipped_is_reported_at_once() {
+    let document = testdata("nitro/n1-production.cose");
+    let error = run(&[&document, "--at", "1736179700"]).unwrap_err();
+    assert_eq!(error.to_string(), "the evidence would be verified only in part");
+    let hint = error.details().hint.as_deref().unwrap();
+    assert_eq!(hint, "add --nonce HEX (or --skip nonce), --measurements FILE (or --skip measurements)");
+}
+
+#[test]
+fn a_requirement_that_does_not_apply_is_refused_instead_of_ignored() {
+    let document = testdata("nitro/n1-production.cose");
+    let collateral = testdata("tdx/recorded/td10.collateral.json");
+    let error = run(&[&document, "--at", "1", "--collateral", &collateral]).unwrap_err().to_string();
+    assert_eq!(error, "--collateral does not apply to documents of AWS Nitro and of the platform virtual");
+    let report = testdata("snp/recorded/milan-report.bin");
+    let error = run(&[&report, "--at", "1", "--skip", "measurements"]).unwrap_err().to_string();
+    assert_eq!(error, "--skip does not apply to reports of SEV-SNP");
+}
+
+#[test]
+fn another_image_another_nonce_and_a_missing_binding_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let pcrs = r#"{"pcr0": "0", "pcr1": "0", "pcr2": "0"}"#.replace('0', &"0a".repeat(48));
+    let pcrs = pcrs.replace(&format!("pcr{}", "0a".repeat(48)), "pcr0");
+    let text = format!(r#"{{"version": 1, "nitro": {{"command_line": "", "pcrs": {pcrs}}}}}"#);
+    let measurements = file(&dir, "measurements.json", text.as_bytes());
+    let document = testdata("nitro/n1-production.cose");
+    let nonce = "00".repeat(16);
+    let arguments = [document.as_str(), "--at", "1736179700", "--max-age", "4h", "--nonce", &nonce];
+    let verdict = run(&[&arguments[..], &["--measurements", &measurements]].concat()).unwrap();
+    assert_eq!(failures(&verdict), ["nonce", "binding", "measurements", "events"]);
+    assert_eq!(verdict.platform, "nitro");
+}
+
+#[test]
+fn the_platform_virtual_needs_a_root_and_a_word() {
+    let document = testdata("nitro/n1-production.cose");
+    let line = ["host-sleeve", "verify", &document, "--allow-virtual"];
+    let refused = Cli::try_parse_from(line).unwrap_err().to_string();
+    assert!(refused.contains("--trust-root"), "{refused}");
+}
+
+fn snp_arguments(report: &[u8]) -> Vec<String> {
+    let report_data = report.get(0x50..0x90).map(digits).unwrap();
+    let mut arguments = vec!["--at".into(), "1750000000".into(), "--report-data".into(), report_data];
+    for name in ["milan-vcek.der", "milan-ask.der", "milan-ark.der"] {
+        arguments.extend(["--certificate".into(), testdata(&format!("snp/recorded/{name}"))]);
+    }
+    arguments
+}
+
+fn snp_policy(measurement: &[u8], boot_loader: u8) -> String {
+    format!(
+        r#"{{"version": 1, "snp": {{"measurements": ["{}"], "minimum_tcb":
+        [{{"product": "Milan", "boot_loader": {boot_loader}, "tee": 0, "snp": 8, "microcode": 115}}]}}}}"#,
+        digits(measurement)
+    )
+}
+
+#[test]
+fn a_recorded_report_of_snp_is_verified_and_a_lower_version_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = testdata("snp/recorded/milan-report.bin");
+    let report = std::fs::read(&path).unwrap();
+    let verdict = |boot_loader| {
+        let policy = snp_policy(&report[0x90..0xc0], boot_loader);
+        let policy = file(&dir, "policy.json", policy.as_bytes());
+        let mut arguments = vec![path.clone(), "--policy".into(), policy];
+        arguments.extend(snp_arguments(&report));
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        run(&arguments).unwrap()
+    };
+    assert!(failures(&verdict(3)).is_empty(), "{}", verdict(3));
+    assert_eq!(failures(&verdict(4)), ["minimum-tcb"]);
+    let error = run(&[&path, "--at", "1"]).unwrap_err();
+    let hint = error.details().hint.clone().unwrap();
+    assert_eq!(hint, "add --nonce HEX or --report-data HEX, --certificate FILE, --policy FILE with `snp`");
+}
+
+#[test]
+fn a_recorded_quote_of_tdx_is_verified_and_another_td_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = testdata("tdx/recorded/td10.quote");
+    let quote = std::fs::read(&path).unwrap();
+    // A quote of version 4: 48 bytes of header, then the TD's report (Intel TDX DCAP Quoting Library API, A.3.2).
+    let at = |offset: usize, length: usize| digits(&quote[48 + offset..48 + offset + length]);
+    let registers: Vec<String> = (0..4).map(|register| at(328 + 48 * register, 48)).collect();
+    let report_data = at(520, 64);
+    let verdict = |mrtd: &str| {
+        let text = format!(
+            r#"{{"version": 1, "tdx": {{"measurements": [{{"mrtd": "{mrtd}", "rtmr0": "{}", "rtmr1": "{}",
+            "rtmr2": "{}"}}]}}}}"#,
+            registers[0], registers[1], registers[2]
+        );
+        let policy = file(&dir, "policy.json", text.as_bytes());
+        let collateral = testdata("tdx/recorded/td10.collateral.json");
+        let arguments = [path.as_str(), "--policy", &policy, "--collateral", &collateral];
+        run(&[&arguments[..], &["--report-data", &report_data, "--at", "1750750000"]].concat()).unwrap()
+    };
+    assert!(failures(&verdict(&at(136, 48))).is_empty(), "{}", verdict(&at(136, 48)));
+    assert_eq!(failures(&verdict(&"00".repeat(48))), ["mrtd", "rtmr"]);
+}
+
+#[test]
+fn other_files_and_files_that_are_too_long_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = file(&dir, "text", b"hello");
+    let error = run(&[&text, "--at", "1"]).unwrap_err();
+    assert_eq!(error.to_string(), format!("{text} contains no evidence"));
+    let long = file(&dir, "long", &vec![0x84; (1 << 20) + 1]);
+    let error = run(&[&long, "--at", "1"]).unwrap_err();
+    assert!(error.to_string().ends_with("has more than 1048576 bytes"));
+}
