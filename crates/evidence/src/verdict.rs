@@ -92,8 +92,11 @@ impl Checklist {
     /// here must not accept evidence.
     pub(crate) fn record(&mut self, name: &'static str, outcome: Outcome) {
         let known = self.table.contains(&name) && !self.made.iter().any(|check| check.name == name);
-        let outcome =
-            if known { outcome } else { Outcome::Fail("internal error: not in the table of checks".into()) };
+        let outcome = if known {
+            outcome
+        } else {
+            Outcome::Fail("internal error: not in the table of checks, or made twice".into())
+        };
         self.made.push(Check { name, outcome });
     }
 
@@ -143,11 +146,13 @@ impl Checklist {
                 Outcome::Fail("internal error: this check was not made".into())
             },
         };
-        let mut checks: Vec<Check> = (self.table.iter())
-            .map(|name| {
-                self.made.iter().find(|check| check.name == *name).cloned().unwrap_or_else(|| missing(name))
-            })
-            .collect();
+        // Of a check that was made twice the failure counts, not what was recorded first.
+        let found = |name| {
+            let made = self.made.iter().filter(|check| check.name == name);
+            made.max_by_key(|check| matches!(check.outcome, Outcome::Fail(_))).cloned()
+        };
+        let mut checks: Vec<Check> =
+            self.table.iter().map(|name| found(*name).unwrap_or_else(|| missing(*name))).collect();
         checks.extend(self.made.into_iter().filter(|check| !self.table.contains(&check.name)));
         Verdict { platform: self.platform, checks }
     }
@@ -175,5 +180,52 @@ impl fmt::Display for Verdict {
             writeln!(f, "{mark}  {:width$}  {text}", check.name)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: [&str; 3] = ["first", "second", "third"];
+
+    fn passed() -> Outcome {
+        Outcome::Pass("as expected".into())
+    }
+
+    /// The verdict on a value after these checks.
+    fn finish(made: &[&'static str]) -> Result<Verified<()>, Verdict> {
+        let mut checks = Checklist::new("nitro", &TABLE);
+        for name in made {
+            checks.record(name, passed());
+        }
+        checks.finish(Some(()))
+    }
+
+    #[test]
+    fn a_value_is_verified_if_every_check_of_the_table_was_made_once() {
+        assert!(finish(&TABLE).is_ok());
+        assert!(finish(&["third", "first", "second"]).is_ok());
+    }
+
+    #[test]
+    fn a_check_that_was_not_made_fails() {
+        let verdict = finish(&["first", "third"]).unwrap_err();
+        assert_eq!(verdict.failure().map(|check| check.name), Some("second"));
+        assert!(finish(&[]).is_err());
+    }
+
+    #[test]
+    fn a_check_outside_the_table_fails() {
+        let verdict = finish(&["first", "second", "third", "fourth"]).unwrap_err();
+        assert_eq!(verdict.failure().map(|check| check.name), Some("fourth"));
+    }
+
+    #[test]
+    fn a_check_that_was_made_twice_fails() {
+        for made in [&["first", "second", "third", "second"][..], &["first", "second", "second"]] {
+            let verdict = finish(made).expect_err("accepted");
+            assert_eq!(verdict.failure().map(|check| check.name), Some("second"), "{verdict}");
+        }
     }
 }
