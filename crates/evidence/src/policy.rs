@@ -13,6 +13,7 @@ use core::fmt;
 
 use serde::Deserialize;
 
+use crate::bytes::is_zero;
 use crate::hex;
 
 /// Registers by their number.
@@ -47,6 +48,8 @@ pub enum ReferenceError {
     Register(u16),
     /// No register would be compared.
     Empty,
+    /// Every register is all zeros, as PCR8 of each image without a signature.
+    Zeros,
 }
 
 /// A register that is not as expected.
@@ -85,7 +88,7 @@ struct Pcrs {
 }
 
 impl Reference {
-    /// A reference with these registers. Its name appears in verdicts.
+    /// A reference with these registers, at least one of which is not all zeros. Its name appears in verdicts.
     pub fn new(name: &str, registers: Registers) -> Result<Self, ReferenceError> {
         if registers.is_empty() {
             return Err(ReferenceError::Empty);
@@ -94,6 +97,9 @@ impl Reference {
             registers.iter().find(|(_, value)| !REGISTER_LENGTHS.contains(&value.len()))
         {
             return Err(ReferenceError::Document(format!("PCR{register} has an impossible length")));
+        }
+        if registers.values().all(|value| is_zero(value)) {
+            return Err(ReferenceError::Zeros);
         }
         Ok(Self { name: name.into(), registers })
     }
@@ -234,6 +240,10 @@ impl fmt::Display for Mismatch {
     }
 }
 
+/// [`ReferenceError::Zeros`].
+const ZEROS: &str = "all registers of the reference are zeros, which every image without a signature has in PCR8: \
+                     choose registers that identify the image, or sign it";
+
 impl fmt::Display for ReferenceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -242,6 +252,7 @@ impl fmt::Display for ReferenceError {
                 write!(f, "the measurements document has no PCR{register}; it has PCR0, 1, 2 and 8")
             }
             Self::Empty => f.write_str("a reference needs at least one register"),
+            Self::Zeros => f.write_str(ZEROS),
         }
     }
 }
@@ -308,6 +319,16 @@ mod tests {
         assert!(refused(&" ".repeat(DOCUMENT_LIMIT + 1), &[0]).contains("more than"));
         let short = [(0, vec![1; 47])].into_iter().collect();
         assert!(Reference::new("app", short).is_err());
+    }
+
+    #[test]
+    fn registers_that_are_all_zeros_identify_no_image() {
+        let unsigned = document("");
+        assert_eq!(Reference::nitro("app", unsigned.as_bytes(), &[8]), Err(ReferenceError::Zeros));
+        assert_eq!(Reference::new("app", registers(&[(0, 0), (8, 0)])), Err(ReferenceError::Zeros));
+        assert!(Reference::nitro("app", unsigned.as_bytes(), &[2, 8]).is_ok());
+        let signed = document(&format!(r#", "pcr8": "{}""#, "a8".repeat(48)));
+        assert!(Reference::nitro("app", signed.as_bytes(), &[8]).is_ok());
     }
 
     #[test]
