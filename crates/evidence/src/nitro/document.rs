@@ -112,7 +112,10 @@ impl Fields {
     fn read(&mut self, read: &mut Decoder<'_>) -> Result<(), Refusal> {
         match read.str().map_err(|_| Refusal::from("the payload has a field whose name is not text"))? {
             "module_id" => self.module_id = Some(module_id(read)?),
-            "digest" => self.digest = read.str().is_ok_and(|digest| digest == "SHA384"),
+            "digest" => {
+                let digest = read.str().map_err(|_| Refusal::from("digest is not text"))?;
+                self.digest = digest == "SHA384";
+            }
             "timestamp" => self.timestamp = Some(timestamp(read)?),
             "pcrs" => self.registers = Some(registers(read)?),
             "certificate" => self.certificate = Some(certificate(read, "certificate")?),

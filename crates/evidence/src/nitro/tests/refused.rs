@@ -93,6 +93,28 @@ fn a_field_that_is_unknown_missing_or_there_twice_is_refused() {
     }
 }
 
+/// A value of another type is not entered: what it contains must not be read as fields.
+#[test]
+fn a_digest_that_is_not_text_is_refused() {
+    let draft = Draft::nitro();
+    let payload = draft.payload();
+    let digest = b"\x66digest\x66SHA384";
+    let place = payload.windows(digest.len()).position(|part| part == digest).unwrap();
+    let (before, after) = (&payload[..place], &payload[place + digest.len()..]);
+    let values: [&[u8]; 4] = [
+        b"\x66digest\x4e\x66digest\x66SHA384",
+        b"\x66digest\x81\x66SHA384",
+        b"\x66digest\x46SHA384",
+        b"\x66digest\xf6",
+    ];
+    for value in values {
+        let payload = [before, value, after].concat();
+        let roots = Roots::default().with_nitro(draft.root());
+        let refused = failures(verify(&draft.sign_payload(&payload), &roots, NOW, &DOCUMENT_ONLY));
+        assert_eq!(refused, ["fields"], "{value:02x?}");
+    }
+}
+
 #[test]
 fn a_signed_header_other_than_es384_alone_is_refused() {
     // ES256, no algorithm, a critical header, a key ID.
