@@ -56,6 +56,8 @@ pub struct Event {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Log {
     events: Vec<Event>,
+    /// Bytes of the encoded log.
+    length: usize,
 }
 
 /// Why an event or a log was refused.
@@ -127,7 +129,8 @@ impl Log {
     /// The log of an enclave that has booted: one event.
     #[must_use]
     pub fn booted() -> Self {
-        Self { events: Vec::from([Event { register: BOOT_REGISTER, kind: BOOT.into(), data: Vec::new() }]) }
+        let boot = Event { register: BOOT_REGISTER, kind: BOOT.into(), data: Vec::new() };
+        Self { length: boot.entry().len(), events: Vec::from([boot]) }
     }
 
     /// Reads an encoded log.
@@ -145,11 +148,13 @@ impl Log {
         Ok(log)
     }
 
-    /// Adds an event.
+    /// Adds an event, if the log stays one that [`Log::parse`] reads.
     pub fn push(&mut self, event: Event) -> Result<(), LogError> {
-        if self.events.len() >= EVENTS_LIMIT {
+        let length = self.length.saturating_add(event.entry().len());
+        if self.events.len() >= EVENTS_LIMIT || length > LOG_LIMIT {
             return Err(LogError::Long);
         }
+        self.length = length;
         self.events.push(event);
         Ok(())
     }

@@ -123,6 +123,18 @@ fn events_and_logs_over_their_limits_are_refused() {
     assert_eq!(Log::parse(&vec![0; LOG_LIMIT + 1]), Err(LogError::Long));
 }
 
+#[test]
+fn a_log_takes_no_event_with_which_it_could_not_be_parsed() {
+    let largest = event(17, &"a".repeat(64), &[0; 1024]);
+    let mut log = Log::booted();
+    while log.push(largest.clone()).is_ok() {}
+    let encoded = log.encode();
+    assert!(encoded.len() + log.events()[1].extension().len() + 2 > LOG_LIMIT, "{}", encoded.len());
+    assert!(Log::parse(&encoded).as_ref() == Ok(&log));
+    // A smaller one still fits.
+    log.push(event(17, "a", b"")).unwrap();
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     (16_u16..=18, "[a-z0-9.-]{1,64}", proptest::collection::vec(any::<u8>(), 0..80))
         .prop_map(|(register, kind, data)| event(register, &kind, &data))
