@@ -89,6 +89,17 @@ struct Period {
     until: u64,
 }
 
+impl Period {
+    fn of(name: &'static str, certificate: &Certificate) -> Self {
+        let validity = certificate.tbs_certificate().validity();
+        Self {
+            name,
+            from: validity.not_before.to_unix_duration().as_secs(),
+            until: validity.not_after.to_unix_duration().as_secs(),
+        }
+    }
+}
+
 impl Decoded {
     pub(crate) fn read(collateral: &Collateral, quote: &Quote<'_>) -> Result<Self, Text> {
         let parts = &collateral.parts;
@@ -150,9 +161,11 @@ impl Decoded {
         Ok(())
     }
 
-    /// All parts are valid at `now`. A part from the future and one that expired have distinct texts.
-    pub(crate) fn check_dates(&self, now: u64) -> Result<(), Text> {
-        for Period { name, from, until } in &self.periods {
+    /// All parts and the root's own certificate are valid at `now`: of a chain's copy of that one only the key has been compared.
+    /// A part from the future and one that expired have distinct texts.
+    pub(crate) fn check_dates(&self, root: &Certificate, now: u64) -> Result<(), Text> {
+        let root = Period::of("certificate of the root", root);
+        for Period { name, from, until } in self.periods.iter().chain([&root]) {
             if now < *from {
                 let text = "the clock is behind, or the collateral was fetched for a later time";
                 return Err(format!(
@@ -193,15 +206,7 @@ impl Decoded {
             ("certificate of QE identity", &self.qe_signer),
         ];
         for (name, chain) in chains {
-            periods.extend(chain.iter().map(|certificate| {
-                let validity = certificate.tbs_certificate().validity();
-                let (from, until) = (validity.not_before, validity.not_after);
-                Period {
-                    name,
-                    from: from.to_unix_duration().as_secs(),
-                    until: until.to_unix_duration().as_secs(),
-                }
-            }));
+            periods.extend(chain.iter().map(|certificate| Period::of(name, certificate)));
         }
         Ok(periods)
     }

@@ -135,8 +135,8 @@ fn authenticate(
             .into()
     })?;
     checks.check("names", decoded.check_names(), |()| "all signers have Intel's names".into())?;
-    checks.check("root", check_root(&decoded, root), |()| hex::text(&root.key_sha256).into())?;
-    checks.check("dates", decoded.check_dates(now), |()| "all parts are valid".into())?;
+    let anchor = checks.check("root", check_root(&decoded, root), |_| hex::text(&root.key_sha256).into())?;
+    checks.check("dates", decoded.check_dates(&anchor, now), |()| "all parts are valid".into())?;
     let claims = checks.check("signatures", claims(&quote, collateral, root, now), |_| {
         "quote, quoting enclave, certificates, revocation lists, TCB info and QE identity".into()
     })?;
@@ -182,10 +182,12 @@ fn appraise(checks: &mut Checklist, guest: &Guest, policy: &Policy) {
     );
 }
 
-fn check_root(decoded: &Decoded, root: &Root<'_>) -> Result<(), Text> {
+/// Returns the root's certificate.
+fn check_root(decoded: &Decoded, root: &Root<'_>) -> Result<Certificate, Text> {
     let certificate = Certificate::from_der(root.certificate)
         .map_err(|error| format!("malformed certificate of the root: {error}"))?;
-    decoded.check_root(&certificate, &root.key_sha256)
+    decoded.check_root(&certificate, &root.key_sha256)?;
+    Ok(certificate)
 }
 
 /// What the library verified. Its policy is empty: ours is compared afterwards, check by check.

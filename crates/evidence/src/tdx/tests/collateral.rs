@@ -56,6 +56,17 @@ fn every_part_has_dates_and_is_named_when_they_do_not_hold() {
     case.refuse("dates", "root revocation list: expired at 2033-");
 }
 
+/// Only the key of a chain's last certificate is compared, and nothing checks its signature: its dates say nothing.
+#[test]
+fn the_given_roots_own_dates_count() {
+    let mut case = Parts::new(2).build();
+    let until = b"331130101500Z";
+    let place = case.root.windows(until.len()).position(|part| part == until).unwrap();
+    case.root[place] = b'2';
+    case.root[place + 1] = b'6';
+    case.refuse("dates", "certificate of the root: expired at 2026-11-30T10:15:00Z");
+}
+
 #[test]
 fn malformed_dates_are_refused() {
     for date in
