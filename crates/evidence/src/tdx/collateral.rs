@@ -15,7 +15,8 @@ use sha2::{Digest, Sha256};
 use x509_cert::Certificate;
 use x509_cert::certificate::Rfc5280;
 use x509_cert::crl::CertificateList;
-use x509_cert::der::{DateTime, Decode, Encode};
+use x509_cert::der::pem::LineEnding;
+use x509_cert::der::{DateTime, Decode, Encode, EncodePem};
 
 use super::quote::Quote;
 use crate::bytes::{Text, date};
@@ -124,6 +125,17 @@ impl Decoded {
         };
         decoded.periods = decoded.periods(parts)?;
         Ok(decoded)
+    }
+
+    /// The collateral with the certificates that were read here, those of the quote included, in the place of their texts: readers of
+    /// PEM differ in what they take for a certificate if a text has more than that, and the library must verify what is checked here.
+    pub(crate) fn for_library(&self, collateral: &Collateral) -> Result<QuoteCollateralV3, Text> {
+        Ok(QuoteCollateralV3 {
+            tcb_info_issuer_chain: pem(&self.tcb_signer)?,
+            qe_identity_issuer_chain: pem(&self.qe_signer)?,
+            pck_certificate_chain: Some(pem(&self.pck)?),
+            ..collateral.parts.clone()
+        })
     }
 
     /// The chains have their lengths, and each certificate the name of its purpose. The library checks signatures and roots, not names.
@@ -240,6 +252,12 @@ pub(crate) fn chain(name: &str, text: &[u8]) -> Result<Vec<Certificate>, Text> {
     let text = text.strip_suffix(&[0]).unwrap_or(text);
     Certificate::load_pem_chain(text)
         .map_err(|error| format!("{name}: malformed certificates in PEM: {error}").into())
+}
+
+/// Certificates as a text that has one reading.
+fn pem(certificates: &[Certificate]) -> Result<String, Text> {
+    let texts = certificates.iter().map(|certificate| certificate.to_pem(LineEnding::LF));
+    texts.collect::<Result<_, _>>().map_err(|error| format!("malformed certificate: {error}").into())
 }
 
 fn length(name: &str, found: usize, expected: usize) -> Text {

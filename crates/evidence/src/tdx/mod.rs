@@ -137,7 +137,7 @@ fn authenticate(
     checks.check("names", decoded.check_names(), |()| "all signers have Intel's names".into())?;
     let anchor = checks.check("root", check_root(&decoded, root), |_| hex::text(&root.key_sha256).into())?;
     checks.check("dates", decoded.check_dates(&anchor, now), |()| "all parts are valid".into())?;
-    let claims = checks.check("signatures", claims(&quote, collateral, root, now), |_| {
+    let claims = checks.check("signatures", claims(&quote, &decoded, collateral, root, now), |_| {
         "quote, quoting enclave, certificates, revocation lists, TCB info and QE identity".into()
     })?;
     let tail =
@@ -193,13 +193,14 @@ fn check_root(decoded: &Decoded, root: &Root<'_>) -> Result<Certificate, Text> {
 /// What the library verified. Its policy is empty: ours is compared afterwards, check by check.
 fn claims(
     quote: &Quote<'_>,
+    decoded: &Decoded,
     collateral: &Collateral,
     root: &Root<'_>,
     now: u64,
 ) -> Result<QuoteClaims, Text> {
     let verifier = QuoteVerifier::<Intel>::new_with_config(root.certificate.to_vec());
     let policy = QuotePolicy::claims_only(now);
-    let claims = verifier.verify_with_policy(quote.bytes, collateral.parts.clone(), now, &policy);
+    let claims = verifier.verify_with_policy(quote.bytes, decoded.for_library(collateral)?, now, &policy);
     let claims = claims.map_err(|error| format!("{error:#}"))?;
     if same_report(&quote.report, &claims) {
         Ok(claims)

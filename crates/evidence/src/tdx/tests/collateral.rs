@@ -1,5 +1,6 @@
 //! Faulty collateral.
 
+use super::super::collateral::Decoded;
 use super::super::{Collateral, CollateralError, MAX_COLLATERAL};
 use super::generated::{GENERATED, Parts, data};
 use super::{Case, RECORDED, recorded};
@@ -24,6 +25,21 @@ fn a_certificate_chain_in_collateral_is_ignored() {
     assert_eq!(case.collateral.parts.pck_certificate_chain, None);
     let json = alloc::string::String::from_utf8(recorded("td15ex.collateral.json")).unwrap();
     assert!(json.contains("\"pck_certificate_chain\":"));
+}
+
+/// Texts may explain certificates (RFC 7468, section 2), and readers differ in what they skip.
+#[test]
+fn the_library_is_given_the_certificates_that_were_checked_and_no_other_text() {
+    let mut parts = Parts::new(2);
+    parts.chain = [b"The platform's:\n", parts.chain.as_slice()].concat();
+    parts.signer_chain = parts.signer_chain.replace("-----BEGIN", "Another one:\n-----BEGIN");
+    let case = parts.build();
+    case.accept();
+    let quote = super::Quote::parse(&case.quote).unwrap();
+    let given = Decoded::read(&case.collateral, &quote).unwrap().for_library(&case.collateral).unwrap();
+    assert_eq!(given.pck_certificate_chain, Some(text("pck-chain.pem")));
+    assert_eq!(given.tcb_info_issuer_chain, text("signer-chain.pem"));
+    assert_eq!(given.qe_identity_issuer_chain, text("signer-chain.pem"));
 }
 
 #[test]
