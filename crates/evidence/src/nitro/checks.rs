@@ -5,12 +5,13 @@
 use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use super::cbor::Refusal;
 use super::document::Document;
 use super::expectation::{Binding, Events, Expectation, Freshness, Measurements, Nonce};
 use crate::binding::{self, Bound, NONCE_MAX, NONCE_MIN};
-use crate::eventlog::{BOOT_REGISTER, Log};
+use crate::eventlog::{BOOT_REGISTER, EVENT_REGISTER, FILE_REGISTER, Log};
 use crate::hex;
 use crate::policy::{self, Reference};
 use crate::verdict::{Checklist, Outcome};
@@ -60,9 +61,7 @@ pub(super) fn all(checks: &mut Checklist, document: &Document, now: u64, expecta
         Events::Unchecked => not_required(checks, "events"),
         Events::Log(log) => {
             let is_bound = matches!(expectation.binding, Binding::Bound { .. });
-            checks.check("events", events(document, log, is_bound), |()| {
-                format!("{} events, as the registers have them", log.events().len()).into()
-            });
+            checks.check("events", events(document, log, is_bound), |()| confirmed(document, log, is_bound));
         }
     }
 }
@@ -174,6 +173,25 @@ fn events(document: &Document, log: &Log, is_bound: bool) -> Result<(), Refusal>
         }
     }
     Ok(())
+}
+
+/// What a log that passed is confirmed by. A register that is not locked is not in the document, and without the binding nothing shows
+/// whether the log lacks events of it.
+fn confirmed(document: &Document, log: &Log, is_bound: bool) -> Cow<'static, str> {
+    let count = log.events().len();
+    let missing = [EVENT_REGISTER, FILE_REGISTER].into_iter();
+    let missing: Vec<String> = missing
+        .filter(|register| !document.registers.contains_key(register))
+        .map(|register| format!("PCR{register}"))
+        .collect();
+    if is_bound {
+        format!("{count} events, as the registers have them; `binding` decides whether these are all").into()
+    } else if missing.is_empty() {
+        format!("{count} events, as the registers have them").into()
+    } else {
+        let missing = missing.join(", ");
+        format!("{count} events, as the registers have them; the document lacks {missing}, whose events may be missing").into()
+    }
 }
 
 fn unconfirmed(register: u16) -> Refusal {

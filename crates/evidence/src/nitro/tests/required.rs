@@ -241,6 +241,38 @@ fn events_in_a_register_that_is_not_locked_need_the_binding() {
     assert_eq!(failures(nitro(&locked, &without_binding)), [""; 0]);
 }
 
+/// A host may pass a log without the events of a register that is not locked.
+#[test]
+fn a_verdict_states_which_events_the_log_may_lack() {
+    let (log, booted) = (log(), Log::booted());
+    let text = |draft: &Draft, log: &Log, binding: Binding<'_>, nonce: Nonce<'_>| {
+        let expectation = Expectation { events: Events::Log(log), binding, nonce, ..DOCUMENT_ONLY };
+        let verdict = nitro(draft, &expectation).unwrap().verdict().clone();
+        let events = verdict.checks.iter().find(|check| check.name == "events").unwrap();
+        let crate::Outcome::Pass(text) = &events.outcome else { panic!("{verdict}") };
+        alloc::string::String::from(text.clone())
+    };
+    let mut draft = bound(&log);
+    draft.registers.retain(|(register, _)| *register <= BOOT_REGISTER);
+    assert_eq!(
+        text(&draft, &booted, Binding::Unchecked, Nonce::Unchecked),
+        "1 events, as the registers have them; the document lacks PCR17, PCR18, whose events may be missing"
+    );
+    for register in [EVENT_REGISTER, FILE_REGISTER] {
+        draft.set(register, &log.nitro_register(register));
+    }
+    let count = log.events().len();
+    assert_eq!(
+        text(&draft, &log, Binding::Unchecked, Nonce::Unchecked),
+        format!("{count} events, as the registers have them")
+    );
+    let Expectation { binding, nonce, .. } = everything(&log, &[]);
+    assert_eq!(
+        text(&draft, &log, binding, nonce),
+        format!("{count} events, as the registers have them; `binding` decides whether these are all")
+    );
+}
+
 #[test]
 fn a_virtual_document_needs_both_its_root_and_the_callers_permission() {
     let draft = Draft::virtual_platform();
