@@ -30,7 +30,8 @@ pub struct Policy {
     pub id_keys: Option<Vec<[u8; 48]>>,
     /// Accepted digests of the key that signed the identity key.
     pub author_keys: Option<Vec<[u8; 48]>>,
-    /// The lowest accepted security version of the guest. The version is only meaningful together with `id_keys` or `author_keys`.
+    /// The lowest accepted security version of the guest. The identity block contains the version, so it is refused without `id_keys`
+    /// or `author_keys`: a host can write a block of its own.
     pub minimum_guest_svn: Option<u32>,
     /// Bits of [`GuestPolicy`] that must be set.
     pub guest_policy_set: u64,
@@ -170,7 +171,9 @@ impl Policy {
     pub(crate) fn check_guest_svn(&self, report: &Report) -> Option<Result<(), Text>> {
         let minimum = self.minimum_guest_svn?;
         let found = report.guest_svn;
-        Some(if found >= minimum {
+        Some(if self.id_keys.is_none() && self.author_keys.is_none() {
+            Err("the policy names no key of an identity block: the host may have chosen the version".into())
+        } else if found >= minimum {
             Ok(())
         } else {
             Err(format!("{found}, at least {minimum} is required").into())

@@ -146,10 +146,26 @@ fn keys_of_the_identity_block_are_compared_if_the_policy_has_them() {
 #[test]
 fn the_guests_security_version_is_compared_if_the_policy_has_it() {
     let mut case = genoa();
+    case.resign(0xe0, &[4; 48]);
+    case.policy.id_keys = Some(vec![[4; 48]]);
     case.policy.minimum_guest_svn = Some(7);
     case.accept();
     case.policy.minimum_guest_svn = Some(8);
     case.refuse("guest-svn", "7, at least 8 is required");
+}
+
+/// A host can launch a guest with an identity block that it has signed with a key of its own.
+#[test]
+fn a_security_version_counts_only_with_a_key_that_the_policy_names() {
+    let mut case = genoa();
+    case.policy.minimum_guest_svn = Some(7);
+    case.refuse("guest-svn", "the policy names no key of an identity block");
+    case.resign(0xe0, &[4; 48]);
+    case.refuse("guest-svn", "the policy names no key of an identity block");
+    case.policy.author_keys = Some(vec![[6; 48]]);
+    case.resign(0x110, &[6; 48]);
+    case.resign(0x48, &[1]);
+    case.accept();
 }
 
 #[test]
