@@ -10,6 +10,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::str::FromStr;
 
+use dcap_qvl::config::CryptoProvider as _;
 use dcap_qvl::{QeIdentity, QuoteCollateralV3, TcbInfo};
 use sha2::{Digest, Sha256};
 use x509_cert::Certificate;
@@ -18,6 +19,7 @@ use x509_cert::crl::CertificateList;
 use x509_cert::der::pem::LineEnding;
 use x509_cert::der::{DateTime, Decode, Encode, EncodePem};
 
+use super::crypto::Intel;
 use super::quote::Quote;
 use crate::bytes::{Text, date};
 use crate::hex;
@@ -152,7 +154,7 @@ impl Decoded {
         Ok(())
     }
 
-    /// Every chain ends in the root's key.
+    /// Every chain ends in the root's key, and in a certificate that this key has signed.
     pub(crate) fn check_root(&self, root: &Certificate, key_sha256: &[u8; 32]) -> Result<(), Text> {
         if key(root)? != *key_sha256 {
             return Err("the root's certificate does not contain its pinned key".into());
@@ -169,11 +171,14 @@ impl Decoded {
                     format!("{name}: the certificates end in a key that is not the trusted root{same}");
                 return Err(format!("{text}: SHA-256 {}", hex::text(&found)).into());
             }
+            if !is_self_signed(last) {
+                return Err(format!("{name}: the root has not signed its certificate").into());
+            }
         }
         Ok(())
     }
 
-    /// All parts and the root's own certificate are valid at `now`: of a chain's copy of that one only the key has been compared.
+    /// All parts and the root's own certificate are valid at `now`: a chain's copy of that one may be an older one of the same key.
     /// A part from the future and one that expired have distinct texts.
     pub(crate) fn check_dates(&self, root: &Certificate, now: u64) -> Result<(), Text> {
         let root = Period::of("certificate of the root", root);
@@ -276,6 +281,18 @@ fn expect_name(part: &str, certificate: &Certificate, accepted: &[&str]) -> Resu
         return Ok(());
     }
     Err(format!("{part}: a certificate for {found:?}, expected one for {:?}", accepted.join(" or ")).into())
+}
+
+/// Whether a certificate is signed with its own key. The library takes the root from its caller and does not look at the copies.
+fn is_self_signed(certificate: &Certificate) -> bool {
+    let body = certificate.tbs_certificate();
+    let key = body.subject_public_key_info().subject_public_key.as_bytes();
+    let (Some(key), Some(signature), Ok(signed)) = (key, certificate.signature().as_bytes(), body.to_der())
+    else {
+        return false;
+    };
+    certificate.signature_algorithm() == body.signature()
+        && Intel::sig_algo().verify_signature(key, &signed, signature).is_ok()
 }
 
 /// SHA-256 of a certificate's key with its algorithm.

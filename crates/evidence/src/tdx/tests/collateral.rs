@@ -1,12 +1,18 @@
 //! Faulty collateral.
 
+use alloc::string::String;
+
+use x509_cert::Certificate;
+use x509_cert::der::pem::LineEnding;
+use x509_cert::der::{Decode, Encode, EncodePem};
+
 use super::super::collateral::Decoded;
 use super::super::{Collateral, CollateralError, MAX_COLLATERAL};
 use super::generated::{GENERATED, Parts, data};
 use super::{Case, RECORDED, recorded};
 
-fn text(name: &str) -> alloc::string::String {
-    alloc::string::String::from_utf8(data(name)).unwrap()
+fn text(name: &str) -> String {
+    String::from_utf8(data(name)).unwrap()
 }
 
 #[test]
@@ -23,7 +29,7 @@ fn anything_but_the_expected_json_is_refused() {
 fn a_certificate_chain_in_collateral_is_ignored() {
     let case = Case::recorded("td15ex", 1_791_421_786);
     assert_eq!(case.collateral.parts.pck_certificate_chain, None);
-    let json = alloc::string::String::from_utf8(recorded("td15ex.collateral.json")).unwrap();
+    let json = String::from_utf8(recorded("td15ex.collateral.json")).unwrap();
     assert!(json.contains("\"pck_certificate_chain\":"));
 }
 
@@ -72,7 +78,7 @@ fn every_part_has_dates_and_is_named_when_they_do_not_hold() {
     case.refuse("dates", "root revocation list: expired at 2033-");
 }
 
-/// Only the key of a chain's last certificate is compared, and nothing checks its signature: its dates say nothing.
+/// Those of the chains' copies are a statement of the same key, but of another certificate.
 #[test]
 fn the_given_roots_own_dates_count() {
     let mut case = Parts::new(2).build();
@@ -81,6 +87,25 @@ fn the_given_roots_own_dates_count() {
     case.root[place] = b'2';
     case.root[place + 1] = b'6';
     case.refuse("dates", "certificate of the root: expired at 2026-11-30T10:15:00Z");
+}
+
+#[test]
+fn a_changed_copy_of_the_root_in_a_chain_is_refused() {
+    let changed = |chain: &str| {
+        let mut certificates = Certificate::load_pem_chain(chain.as_bytes()).unwrap();
+        let mut root = certificates.pop().unwrap().to_der().unwrap();
+        let until = b"331130101500Z";
+        let place = root.windows(until.len()).position(|part| part == until).unwrap();
+        root[place] = b'4';
+        certificates.push(Certificate::from_der(&root).unwrap());
+        certificates.iter().map(|part| part.to_pem(LineEnding::LF).unwrap()).collect::<String>()
+    };
+    let mut parts = Parts::new(2);
+    parts.chain = changed(&text("pck-chain.pem")).into_bytes();
+    parts.build().refuse("root", "quote: the root has not signed its certificate");
+    let mut parts = Parts::new(2);
+    parts.signer_chain = changed(&parts.signer_chain);
+    parts.build().refuse("root", "TCB info: the root has not signed its certificate");
 }
 
 #[test]
