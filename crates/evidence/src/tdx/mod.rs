@@ -89,6 +89,8 @@ pub struct Guest {
     pub report: TdReport,
     /// How the platform compares with what Intel has published.
     pub status: TcbStatus,
+    /// The same for the versions when the quote was made, which may differ from those at launch. Since TDX 1.5.
+    pub current_status: Option<TcbStatus>,
     /// Intel's advisories for the platform.
     pub advisories: Vec<String>,
     /// The platform's family, model, stepping and package (FMSPC).
@@ -147,9 +149,14 @@ fn authenticate(
     checks.check("pce", pce, |()| format!("PCE {}", decoded.tcb_info.pce_id).into())?;
     // A revoked platform fails the signatures: the library never returns it.
     let status = TcbStatus::of_library(claims.tcb.status)?;
+    let current_status = match &claims.platform.current_tcb_level {
+        Some(level) => Some(TcbStatus::of_library(level.tcb_status)?),
+        None => None,
+    };
     Some(Guest {
         report: quote.report,
         status,
+        current_status,
         advisories: advisories(&claims),
         fmspc: claims.platform.pck.fmspc,
         evaluation: claims.tcb.eval_data_number,
@@ -160,7 +167,9 @@ fn authenticate(
 /// The requirements of the policy. All of them are checked, so that a verdict lists every difference.
 fn appraise(checks: &mut Checklist, guest: &Guest, policy: &Policy) {
     let report = &guest.report;
-    checks.check("tcb-status", policy.check_status(guest.status), |()| guest.status.name().into());
+    checks.check("tcb-status", policy.check_status(guest.status, guest.current_status), |()| {
+        guest.status.name().into()
+    });
     checks.check("advisories", policy.check_advisories(&guest.advisories), Clone::clone);
     checks.optional(
         "evaluation",

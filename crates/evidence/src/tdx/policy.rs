@@ -84,12 +84,19 @@ impl Policy {
         Ok(())
     }
 
-    pub(crate) fn check_status(&self, status: TcbStatus) -> Result<(), Text> {
-        if self.statuses.contains(&status) {
-            return Ok(());
-        }
+    /// `status` does not say that the TD was launched under versions that are newer than the `current` ones: these must be accepted too.
+    pub(crate) fn check_status(&self, status: TcbStatus, current: Option<TcbStatus>) -> Result<(), Text> {
         let accepted: Vec<&str> = self.statuses.iter().map(|status| status.name()).collect();
-        Err(format!("{status}, accepted: {}", accepted.join(", ")).into())
+        let accepted = accepted.join(", ");
+        if !self.statuses.contains(&status) {
+            return Err(format!("{status}, accepted: {accepted}").into());
+        }
+        match current {
+            Some(current) if current != TcbStatus::UpToDate && !self.statuses.contains(&current) => {
+                Err(format!("{current} when the quote was made, accepted: {accepted}").into())
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     pub(crate) fn check_advisories(&self, advisories: &[String]) -> Result<Text, Text> {

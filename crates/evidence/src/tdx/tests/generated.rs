@@ -290,3 +290,18 @@ fn every_signature_is_checked() {
     changed.collateral.parts.qe_identity_signature[5] ^= 1;
     changed.refuse("signatures", "Signature is invalid for qe_identity");
 }
+
+/// The library's status compares with the versions at launch: an older TDX module that runs now does not change it.
+#[test]
+fn a_td_whose_current_versions_are_out_of_date_is_refused() {
+    let mut parts = Parts::new(3);
+    let (head, tail) = parts.tcb_info.rsplit_once("{\"svn\":5}").unwrap();
+    parts.tcb_info = format!("{head}{{\"svn\":4}}{tail}");
+    parts.build().accept();
+    parts.body[586] = 4;
+    let mut case = parts.build();
+    case.refuse("tcb-status", "OutOfDate when the quote was made, accepted: UpToDate");
+    case.policy.statuses.push(TcbStatus::OutOfDate);
+    let guest = case.accept().into_value();
+    assert_eq!((guest.status, guest.current_status), (TcbStatus::UpToDate, Some(TcbStatus::OutOfDate)));
+}
