@@ -91,6 +91,8 @@ pub struct Guest {
     pub status: TcbStatus,
     /// The same for the versions when the quote was made, which may differ from those at launch. Since TDX 1.5.
     pub current_status: Option<TcbStatus>,
+    /// The status of the quoting enclave by itself.
+    pub enclave_status: TcbStatus,
     /// Intel's advisories for the platform.
     pub advisories: Vec<String>,
     /// The platform's family, model, stepping and package (FMSPC).
@@ -157,6 +159,7 @@ fn authenticate(
         report: quote.report,
         status,
         current_status,
+        enclave_status: TcbStatus::of_library(claims.qe.tcb_level.tcb_status)?,
         advisories: advisories(&claims),
         fmspc: claims.platform.pck.fmspc,
         evaluation: claims.tcb.eval_data_number,
@@ -167,9 +170,8 @@ fn authenticate(
 /// The requirements of the policy. All of them are checked, so that a verdict lists every difference.
 fn appraise(checks: &mut Checklist, guest: &Guest, policy: &Policy) {
     let report = &guest.report;
-    checks.check("tcb-status", policy.check_status(guest.status, guest.current_status), |()| {
-        guest.status.name().into()
-    });
+    let status = policy.check_status(guest.status, guest.current_status, guest.enclave_status);
+    checks.check("tcb-status", status, |()| guest.status.name().into());
     checks.check("advisories", policy.check_advisories(&guest.advisories), Clone::clone);
     checks.optional(
         "evaluation",

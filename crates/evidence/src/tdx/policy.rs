@@ -84,19 +84,28 @@ impl Policy {
         Ok(())
     }
 
-    /// `status` does not say that the TD was launched under versions that are newer than the `current` ones: these must be accepted too.
-    pub(crate) fn check_status(&self, status: TcbStatus, current: Option<TcbStatus>) -> Result<(), Text> {
+    /// The platform's status contains less than it seems: not that the current versions are older than those at launch, and of the
+    /// quoting enclave only that it is out of date.
+    pub(crate) fn check_status(
+        &self,
+        status: TcbStatus,
+        current: Option<TcbStatus>,
+        enclave: TcbStatus,
+    ) -> Result<(), Text> {
         let accepted: Vec<&str> = self.statuses.iter().map(|status| status.name()).collect();
         let accepted = accepted.join(", ");
         if !self.statuses.contains(&status) {
             return Err(format!("{status}, accepted: {accepted}").into());
         }
-        match current {
-            Some(current) if current != TcbStatus::UpToDate && !self.statuses.contains(&current) => {
-                Err(format!("{current} when the quote was made, accepted: {accepted}").into())
-            }
-            Some(_) | None => Ok(()),
+        let is_refused =
+            |status: &TcbStatus| *status != TcbStatus::UpToDate && !self.statuses.contains(status);
+        if let Some(current) = current.filter(is_refused) {
+            return Err(format!("{current} when the quote was made, accepted: {accepted}").into());
         }
+        if enclave != TcbStatus::OutOfDate && is_refused(&enclave) {
+            return Err(format!("the quoting enclave is {enclave}, accepted: {accepted}").into());
+        }
+        Ok(())
     }
 
     pub(crate) fn check_advisories(&self, advisories: &[String]) -> Result<Text, Text> {

@@ -120,6 +120,19 @@ fn an_outdated_quoting_enclave_makes_the_platform_outdated() {
     parts.build().refuse("tcb-status", "OutOfDate, accepted: UpToDate");
 }
 
+/// Intel's rules ignore every other status of a quoting enclave.
+#[test]
+fn a_quoting_enclave_that_needs_another_configuration_is_refused() {
+    for status in ["ConfigurationNeeded", "OutOfDateConfigurationNeeded"] {
+        let mut parts = Parts::new(2);
+        parts.qe_identity = qe_identity(status);
+        let mut case = parts.build();
+        case.refuse("tcb-status", &alloc::format!("the quoting enclave is {status}, accepted: UpToDate"));
+        case.policy.statuses.push(TcbStatus::of_name(status).unwrap());
+        assert_eq!(case.accept().value().status, TcbStatus::UpToDate);
+    }
+}
+
 #[test]
 fn a_td_that_was_launched_before_an_update_has_a_status_of_its_own() {
     let mut parts = Parts::new(3);
