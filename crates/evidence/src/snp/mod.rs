@@ -70,7 +70,7 @@ pub struct Evidence<'a> {
     pub report: &'a [u8],
     /// Three certificates in DER: VCEK or VLEK, then ASK or ASVK, then ARK.
     pub chain: &'a [&'a [u8]],
-    /// AMD's list of revoked certificates, in DER.
+    /// AMD's list of revoked certificates for the kind of key that signed the report ([`kds::Kind`]), in DER.
     pub crl: Option<&'a [u8]>,
 }
 

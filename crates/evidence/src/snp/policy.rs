@@ -20,7 +20,7 @@ pub struct Policy {
     pub report_data: [u8; 64],
     /// Accepted launch digests.
     pub measurements: Vec<[u8; 48]>,
-    /// Accepted products, each with the lowest accepted version of each component.
+    /// Accepted products, each once, with the lowest accepted version of each component.
     pub minimum_tcb: Vec<(Product, Tcb)>,
     /// The privilege level that the report must be of; 0 for a guest without a paravisor.
     pub vmpl: u32,
@@ -120,8 +120,12 @@ impl Policy {
     /// Each of the four TCB versions is at least the minimum: the one that the key is derived from, the one that runs, the one that
     /// the guest was launched under, and the one that the firmware can be rolled back to.
     pub(crate) fn check_minimum_tcb(&self, report: &Report, product: Product) -> Result<Tcb, Text> {
-        let minimum = self.minimum_tcb.iter().find(|(accepted, _)| *accepted == product);
-        let (_, minimum) = minimum.ok_or_else(|| format!("the policy accepts no processor of {product}"))?;
+        let mut minimums = self.minimum_tcb.iter().filter(|(accepted, _)| *accepted == product);
+        let (_, minimum) =
+            minimums.next().ok_or_else(|| format!("the policy accepts no processor of {product}"))?;
+        if minimums.next().is_some() {
+            return Err(format!("the policy has more than one minimum for {product}").into());
+        }
         let versions = [
             ("reported", report.reported_tcb),
             ("current", report.current_tcb),

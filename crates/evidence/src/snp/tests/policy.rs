@@ -67,6 +67,17 @@ fn a_product_that_the_policy_does_not_name_is_refused() {
     case.refuse("minimum-tcb", "the policy accepts no processor of Genoa");
 }
 
+/// Which of two minimums was meant is not known, and must not depend on their order.
+#[test]
+fn a_product_that_the_policy_names_twice_is_refused() {
+    for microcode in [0, 255] {
+        let mut case = genoa();
+        let other = Tcb { microcode, ..tcb_of(Product::Genoa) };
+        case.policy.minimum_tcb.push((Product::Genoa, other));
+        case.refuse("minimum-tcb", "the policy has more than one minimum for Genoa");
+    }
+}
+
 #[test]
 fn a_guest_under_debug_is_refused_whatever_the_policy_says() {
     let mut case = genoa();
