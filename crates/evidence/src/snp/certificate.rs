@@ -41,8 +41,10 @@ const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
-/// AMD's extensions; `.2` is the product's name, `.3.x` the TCB version, `.4` the chip's identifier.
-const AMD: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1");
+/// AMD's extensions: the product's name, the components of the TCB version, the chip's identifier. There are more, which are not read.
+const PRODUCT: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.2");
+const COMPONENTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3");
+const CHIP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.4");
 
 /// A certificate whose signature has not been checked.
 #[derive(Clone, Debug)]
@@ -78,7 +80,8 @@ impl<'a> Certificate<'a> {
             if self.extensions().iter().take(index).any(|earlier| earlier.extn_id == oid) {
                 return Err(format!("extension {oid} occurs more than once").into());
             }
-            let known = [BASIC_CONSTRAINTS, KEY_USAGE].contains(&oid) || oid.starts_with(AMD);
+            let known =
+                [BASIC_CONSTRAINTS, KEY_USAGE, PRODUCT, CHIP].contains(&oid) || oid.starts_with(COMPONENTS);
             if extension.critical && !known {
                 return Err(format!("critical extension {oid} is not supported").into());
             }
@@ -96,11 +99,6 @@ impl<'a> Certificate<'a> {
             .iter()
             .find(|extension| extension.extn_id == oid)
             .map(|found| found.extn_value.as_bytes())
-    }
-
-    fn amd_extension(&self, arcs: &[u32]) -> Option<&[u8]> {
-        let oid = arcs.iter().try_fold(AMD, |oid, arc| oid.push_arc(*arc)).ok()?;
-        self.extension(oid)
     }
 
     pub(crate) fn subject(&self) -> &Name {
@@ -168,7 +166,7 @@ impl<'a> Certificate<'a> {
 
     /// The product's name, such as `Milan-B0`.
     pub(crate) fn product_name(&self) -> Result<String, Text> {
-        let bytes = self.amd_extension(&[2]).ok_or("the certificate names no product")?;
+        let bytes = self.extension(PRODUCT).ok_or("the certificate names no product")?;
         let text =
             Ia5StringRef::from_der(bytes).map_err(|error| format!("malformed product name: {error}"))?;
         Ok(String::from(text.as_str()))
@@ -185,7 +183,7 @@ impl<'a> Certificate<'a> {
 
     fn component(&self, component: Component) -> Result<u8, Text> {
         let name = component.name();
-        let bytes = self.amd_extension(&[3, component.arc()]);
+        let bytes = COMPONENTS.push_arc(component.arc()).ok().and_then(|oid| self.extension(oid));
         let bytes = bytes.ok_or_else(|| format!("the certificate has no {name} version"))?;
         u8::from_der(bytes)
             .map_err(|error| format!("malformed {name} version in the certificate: {error}").into())
@@ -193,7 +191,7 @@ impl<'a> Certificate<'a> {
 
     /// The identifier of the chip that the certificate is for. Certificates of a VLEK have none.
     pub(crate) fn chip_id(&self) -> Option<&[u8]> {
-        self.amd_extension(&[4])
+        self.extension(CHIP)
     }
 }
 

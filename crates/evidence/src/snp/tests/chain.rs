@@ -145,6 +145,18 @@ fn an_unknown_critical_extension_is_refused() {
     );
 }
 
+/// AMD may define extensions that restrict a certificate. The certificate's signature does not matter here.
+#[test]
+fn an_unknown_critical_extension_of_amds_is_refused() {
+    let mut case = genoa();
+    let other = [0x2b, 6, 1, 4, 1, 0x86, 0x8d, 0x1f, 1];
+    let certificate = &mut case.chain[0];
+    *certificate = generated("genoa-vcek-critical.der");
+    let place = certificate.windows(9).position(|part| part == other).unwrap();
+    certificate[place + 5..place + 9].copy_from_slice(&[0x9c, 0x78, 1, 9]);
+    case.refuse("chain", "critical extension 1.3.6.1.4.1.3704.1.9 is not supported");
+}
+
 #[test]
 fn a_key_of_another_curve_is_refused() {
     refuse_leaf("genoa-vcek-p256.der", "signature", "not one of ECDSA with P-384");
