@@ -52,7 +52,7 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "FILE", requires = "nonce")]
     pub(crate) user_data: Option<PathBuf>,
     /// The enclave's event log [default: the end of the boot and nothing else]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "report_data")]
     pub(crate) event_log: Option<PathBuf>,
     /// The report data itself, 64 bytes in hexadecimal digits, in place of Cloister's binding of nonce, key, log and user data:
     /// SEV-SNP and TDX

@@ -72,6 +72,13 @@ pub(crate) fn verify(args: &Verify, now: u64) -> Result<Verdict> {
         return Err(Error::operator(format!("{option} does not apply to {}", form.name()))
             .hint("a requirement that is not checked must not be given: leave it out"));
     }
+    if let Some((skip, option, _)) =
+        skipped(args).into_iter().find(|(skip, _, given)| *given && args.skip.contains(skip))
+    {
+        let name = format!("{skip:?}").to_lowercase();
+        return Err(Error::operator(format!("{option} cannot be required with --skip {name}"))
+            .hint("a requirement that is not checked must not be given: leave out one of the two"));
+    }
     match form {
         Form::Document => document(args, &evidence, now),
         Form::Report => snp::verify(args, &policy, &evidence, now),
@@ -93,6 +100,17 @@ fn options(args: &Verify) -> [(&'static str, bool, &'static [Form]); 10] {
         ("--certificate", !args.certificate.is_empty(), &[Report]),
         ("--crl", args.crl.is_some(), &[Report]),
         ("--collateral", args.collateral.is_some(), &[Quote]),
+    ]
+}
+
+/// The options that are not checked if a check is skipped, and whether they are given.
+fn skipped(args: &Verify) -> [(Skip, &'static str, bool); 5] {
+    [
+        (Skip::Nonce, "--nonce", args.nonce.is_some()),
+        (Skip::Binding, "--public-key", args.public_key.is_some()),
+        (Skip::Binding, "--user-data", args.user_data.is_some()),
+        (Skip::Measurements, "--measurements", !args.measurements.is_empty()),
+        (Skip::Events, "--event-log", args.event_log.is_some()),
     ]
 }
 

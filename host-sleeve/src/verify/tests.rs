@@ -71,6 +71,28 @@ fn a_requirement_that_does_not_apply_is_refused_instead_of_ignored() {
 }
 
 #[test]
+fn a_requirement_whose_check_is_skipped_is_refused_instead_of_ignored() {
+    let document = testdata("nitro/n1-production.cose");
+    let nonce = "00".repeat(16);
+    let file = testdata("nitro/PROVENANCE.md");
+    for (skipped, given) in [
+        ("nonce", &["--nonce", nonce.as_str()][..]),
+        ("binding", &["--nonce", &nonce, "--public-key", &file]),
+        ("binding", &["--nonce", &nonce, "--user-data", &file]),
+        ("measurements", &["--measurements", &file]),
+        ("events", &["--event-log", &file]),
+    ] {
+        let error = run(&[&[&document, "--at", "1", "--skip", skipped], given].concat()).unwrap_err();
+        let option = given[given.len() - 2];
+        assert_eq!(error.to_string(), format!("{option} cannot be required with --skip {skipped}"));
+    }
+    // Report data is compared as a whole, so a log cannot be required with it.
+    let (report, data) = (testdata("snp/recorded/milan-report.bin"), "00".repeat(64));
+    let line = ["host-sleeve", "verify", &report, "--report-data", &data, "--event-log", &file];
+    assert!(Cli::try_parse_from(line).is_err());
+}
+
+#[test]
 fn another_image_another_nonce_and_a_missing_binding_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let pcrs = r#"{"pcr0": "0", "pcr1": "0", "pcr2": "0"}"#.replace('0', &"0a".repeat(48));
