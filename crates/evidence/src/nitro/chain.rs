@@ -84,6 +84,11 @@ impl<'a> Chain<'a> {
                 return Err(format!("certificate {place} was not issued by the one before it").into());
             }
             issuer = Some(body.subject());
+            // With one certificate of a name there is one path. webpki tries all, up to a hundred signatures.
+            let earlier = self.certificates.iter().take(place);
+            if earlier.map(|earlier| earlier.tbs_certificate().subject()).any(|name| name == body.subject()) {
+                return Err(format!("certificate {place} has the name of an earlier one").into());
+            }
             algorithms(certificate).map_err(|why| format!("certificate {place}: {why}"))?;
             let follow = last.saturating_sub(place);
             let usage = if follow == 0 { signer(certificate) } else { authority(certificate, follow) };

@@ -147,6 +147,20 @@ fn the_unsigned_documents_of_qemus_machine_are_refused_at_the_header() {
     assert_eq!(refused, "header: the algorithm is -1, not ES384 (-35)");
 }
 
+/// Nothing in a document is authentic when its path is looked for: a sender must not choose how long that takes.
+#[test]
+fn two_certificates_of_one_name_are_refused_before_a_path_is_looked_for() {
+    let draft = with_chain(|chain| {
+        for certificate in &mut chain[..4] {
+            (certificate.subject, certificate.issuer) = ("root", "root");
+        }
+        chain[4].issuer = "root";
+    });
+    assert_eq!(why(&draft), "chain: certificate 1 has the name of an earlier one");
+    let draft = with_chain(|chain| chain[4].subject = "zone");
+    assert_eq!(why(&draft), "chain: certificate 4 has the name of an earlier one");
+}
+
 #[test]
 fn a_document_is_refused_outside_the_validity_of_any_of_its_certificates() {
     let draft = Draft::nitro();
