@@ -175,6 +175,8 @@ def chain(certificates):
     for place, certificate in enumerate(certificates):
         issuer = certificates[max(place - 1, 0)]
         require(certificate.issuer == issuer.subject, f"certificate {place} was issued by another authority")
+        earlier = [other.subject for other in certificates[:place]]
+        require(certificate.subject not in earlier, f"certificate {place} has the name of an earlier one")
         algorithm = certificate.signature_algorithm_oid
         require(algorithm == SignatureAlgorithmOID.ECDSA_WITH_SHA384, f"the algorithm of certificate {place}")
         key = certificate.public_key()
