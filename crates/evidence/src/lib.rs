@@ -10,9 +10,7 @@
 
 extern crate alloc;
 
-pub mod binding;
 mod bytes;
-pub mod eventlog;
 mod fetch;
 pub mod hex;
 pub mod nitro;
@@ -21,5 +19,7 @@ pub mod snp;
 pub mod tdx;
 mod verdict;
 
+pub use cloister_binding as binding;
+pub use cloister_binding::eventlog;
 pub use fetch::{Fetch, Request, Response};
 pub use verdict::{Check, Outcome, Verdict, Verified};

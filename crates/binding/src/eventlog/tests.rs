@@ -7,7 +7,7 @@ use alloc::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::hex;
+use crate::digits;
 
 /// The value of PCR16 in docs/measurements.md.
 const BOOTED: &str =
@@ -27,10 +27,10 @@ fn log(events: &[Event]) -> Log {
 
 #[test]
 fn the_boot_replays_to_the_documented_value_of_pcr16() {
-    assert_eq!(hex::text(&Log::booted().nitro_register(BOOT_REGISTER)), BOOTED);
+    assert_eq!(digits(&Log::booted().nitro_register(BOOT_REGISTER)), BOOTED);
     assert_eq!(Log::booted().nitro_register(EVENT_REGISTER), [0; 48]);
     let page = include_str!("../../../../docs/evidence.md");
-    for value in [hex::text(&Log::booted().head()), hex::text(&Log::booted().nitro_register(BOOT_REGISTER))] {
+    for value in [digits(&Log::booted().head()), digits(&Log::booted().nitro_register(BOOT_REGISTER))] {
         assert!(page.contains(&value), "{value}");
     }
 }
@@ -55,15 +55,15 @@ fn a_log_has_these_digests() {
     ];
     let log = log(&events);
     assert_eq!(
-        hex::text(&log.nitro_register(17)),
+        digits(&log.nitro_register(17)),
         "f0035e4d11f5c1582e4869bd2f1abfe8f05f5cd5b0e99c3e3e255757988411577d526882e1d3c304289aef7b6daa1f1a"
     );
     assert_eq!(
-        hex::text(&log.rtmr3()),
+        digits(&log.rtmr3()),
         "99c0aa4faa32926ae6fa7496a94d48fb44783a93d1b5994d33af0a59b61c9acbb3272ed311e0edd213f2b0323ff4b931"
     );
     assert_eq!(
-        hex::text(&log.head()),
+        digits(&log.head()),
         "723aef5ec7486443ad78b246025ca33bc11448ef1ad89df52bdbbb242339f13d09c09ab55297b58912daf57d2483acb8"
     );
     assert_eq!(Log::default().head(), [0; 48]);

@@ -4,7 +4,14 @@
 //! the enclave is never mistaken for it: it begins with [`MAGIC`], which [`is_reserved`] lets the enclave refuse to
 //! everyone else.
 //!
-//! docs/evidence.md specifies the format.
+//! docs/evidence.md specifies the format. The attestor writes it, the verifier (`cloister-evidence`) compares it: both
+//! use this crate, so that they cannot differ.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod eventlog;
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -40,7 +47,7 @@ pub struct Bound<'a> {
     pub nonce: &'a [u8],
     /// The public key of the enclave's TLS certificate, as `SubjectPublicKeyInfo` in DER. Empty if it has none.
     pub public_key: &'a [u8],
-    /// The head of the event log ([`crate::eventlog::Log::head`]).
+    /// The head of the event log ([`eventlog::Log::head`]).
     pub events: &'a [u8; 48],
     /// The application's own data. Empty if it has none.
     pub user_data: &'a [u8],
@@ -112,6 +119,12 @@ impl fmt::Display for BindingError {
 
 impl core::error::Error for BindingError {}
 
+/// Hexadecimal digits.
+#[cfg(test)]
+fn digits(bytes: &[u8]) -> alloc::string::String {
+    bytes.iter().fold(alloc::string::String::new(), |text, byte| text + &alloc::format!("{byte:02x}"))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -126,7 +139,7 @@ mod tests {
     fn report_data_has_these_bytes() {
         let report_data = BOUND.report_data().unwrap();
         assert_eq!(&report_data[..16], b"cloister bound 1");
-        assert_eq!(crate::hex::text(&report_data[16..]), GOLDEN);
+        assert_eq!(digits(&report_data[16..]), GOLDEN);
     }
 
     const GOLDEN: &str =

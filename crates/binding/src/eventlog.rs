@@ -12,7 +12,7 @@ use core::fmt;
 
 use sha2::{Digest as _, Sha384};
 
-use crate::binding::length;
+use crate::length;
 
 /// Separates Cloister's events from everything else that may be extended into a register (domain separation).
 pub const DOMAIN: &str = "cloister event 1";
