@@ -1,13 +1,13 @@
 //! Metrics of one enclave, or of all enclaves of a user, in Prometheus' text format over HTTP.
 //!
 //! Invariant: read-only; each scrape reports the current values. Data from an enclave becomes numbers and escaped labels; any
-//! other request is refused. The limits on clients are in [`http`].
+//! other request is refused. The limits on clients are in [`cloister_http`].
 
-mod http;
 mod text;
 
 use std::time::Duration;
 
+use cloister_http::Content;
 use cloister_net::Listener;
 use cloister_wire::causes;
 use cloister_wire::control::{self, Reply, Stats};
@@ -22,7 +22,6 @@ use crate::client::usage;
 use crate::error::{Error, Result};
 use crate::state::{Record, Root};
 
-use http::Text;
 use text::Enclave;
 
 /// The content type of Prometheus' text format.
@@ -47,7 +46,7 @@ pub(crate) enum Source {
 
 /// Serves scrapers until it is dropped.
 pub(crate) async fn serve(listener: Listener, source: Source) {
-    http::serve(&listener, move |request| answer(wanted(&request), source.clone())).await;
+    cloister_http::serve(&listener, move |request| answer(wanted(&request), source.clone())).await;
 }
 
 /// The kind of a request.
@@ -68,7 +67,7 @@ fn wanted(request: &Request<Incoming>) -> Wanted {
     }
 }
 
-async fn answer(wanted: Wanted, source: Source) -> Response<Text> {
+async fn answer(wanted: Wanted, source: Source) -> Response<Content> {
     let (status, text) = match wanted {
         Wanted::Metrics => match source.read().await {
             Ok(text) => (StatusCode::OK, text),
@@ -77,7 +76,7 @@ async fn answer(wanted: Wanted, source: Source) -> Response<Text> {
         Wanted::Unknown => (StatusCode::NOT_FOUND, "the metrics are at /metrics\n".to_owned()),
         Wanted::Change => (StatusCode::METHOD_NOT_ALLOWED, "the metrics are read-only: use GET\n".to_owned()),
     };
-    let mut response = Response::new(Text::from(text));
+    let mut response = Response::new(Content::from(text));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(FORMAT));
     if wanted == Wanted::Change {

@@ -1,7 +1,8 @@
-//! The host's only HTTP/1 server: hyper behind an accept loop, with one response per connection.
+//! HTTP/1 for small servers, on both sides of the boundary: hyper on [`cloister_net`] streams, with one response per connection.
 //!
 //! Invariant: the request's size, the time and the number of clients are bounded; nothing after the request is read. The
 //! responses come from the caller.
+#![forbid(unsafe_code)]
 
 use std::convert::Infallible;
 use std::io;
@@ -34,13 +35,13 @@ const PIECE: usize = 1024;
 
 /// A complete response body in memory.
 #[derive(Debug)]
-pub(super) struct Text(Option<Bytes>);
+pub struct Content(Option<Bytes>);
 
 /// Serves clients with the responses of `answer`, until it is dropped.
-pub(super) async fn serve<A, F>(listener: &Listener, answer: A)
+pub async fn serve<A, F>(listener: &Listener, answer: A)
 where
     A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Text>> + Send,
+    F: Future<Output = Response<Content>> + Send,
 {
     let gate = Gate::new(MAX_CLIENTS);
     loop {
@@ -55,10 +56,14 @@ where
     }
 }
 
-async fn converse<A, F>(stream: Stream, answer: A) -> hyper::Result<()>
+/// Answers the request of one client. The caller limits the time and the number of clients.
+///
+/// # Errors
+/// If the client disconnects early, or sends no valid request; hyper has answered the latter.
+pub async fn converse<A, F>(stream: Stream, answer: A) -> hyper::Result<()>
 where
     A: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Response<Text>>,
+    F: Future<Output = Response<Content>>,
 {
     let service = service_fn(|request| {
         let answered = answer(request);
@@ -72,13 +77,45 @@ where
         .await
 }
 
-impl From<String> for Text {
+/// Why a request's body was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// It is longer than the limit.
+    TooLong,
+    /// The client disconnected, or its framing is malformed.
+    Broken,
+}
+
+/// Reads a request's body of at most `limit` bytes.
+///
+/// # Errors
+/// If it is longer, or the client disconnects.
+pub async fn body(mut incoming: Incoming, limit: usize) -> Result<Vec<u8>, BodyError> {
+    let mut bytes = Vec::new();
+    loop {
+        let frame = std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await;
+        let Some(frame) = frame else { return Ok(bytes) };
+        let Ok(piece) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        if piece.len() > limit.saturating_sub(bytes.len()) {
+            return Err(BodyError::TooLong);
+        }
+        bytes.extend_from_slice(&piece);
+    }
+}
+
+impl From<Vec<u8>> for Content {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Some(bytes.into()))
+    }
+}
+
+impl From<String> for Content {
     fn from(text: String) -> Self {
         Self(Some(text.into()))
     }
 }
 
-impl Body for Text {
+impl Body for Content {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -150,7 +187,7 @@ mod tests {
             let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
             let address = listener.tcp_address().unwrap();
             let answer = |request: Request<Incoming>| async move {
-                Response::new(Text::from(format!("requested {}", request.uri().path())))
+                Response::new(Content::from(format!("requested {}", request.uri().path())))
             };
             Self { address, task: tokio::spawn(async move { serve(&listener, answer).await }) }
         }
