@@ -4,12 +4,13 @@ use cloister_wire::chunks;
 use cloister_wire::control::{self, Assembly, FromGuest, FromHost, MAX_FRAMES, MAX_SERVICES, Status};
 use cloister_wire::first::Note;
 use cloister_wire::frame::{self, Decoder, HEADER, HOST_LIMIT};
-use cloister_wire::gateway::{self, FromGateway, ToGateway};
+use cloister_wire::gateway::{FromGateway, ToGateway};
 use cloister_wire::hello::Hello;
 use cloister_wire::hold::{FromInit, FromSupervisor};
 use cloister_wire::ingress::{CHUNK_LIMIT, Header};
 use cloister_wire::logs::{Record, Subscribe};
 use cloister_wire::module;
+use cloister_wire::packet::{self, Bounded};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -151,12 +152,12 @@ pub fn messages(data: &[u8]) {
     packet::<FromGateway>(data);
 }
 
-/// A packet between the supervisor and the gateway; each of its parts has a limit.
-fn packet<M: DeserializeOwned + Serialize + gateway::Bounded + PartialEq + std::fmt::Debug>(data: &[u8]) {
-    if let Ok(message) = gateway::decode::<M>(data) {
+/// A packet between the supervisor and a servant; each of its parts has a limit.
+fn packet<M: DeserializeOwned + Serialize + Bounded + PartialEq + std::fmt::Debug>(data: &[u8]) {
+    if let Ok(message) = packet::decode::<M>(data) {
         let written = serde_json::to_vec(&message).expect("a packet that was read can be written");
-        if written.len() <= gateway::LIMIT {
-            assert_eq!(gateway::decode::<M>(&written).expect("a written packet can be read"), message);
+        if written.len() <= packet::LIMIT {
+            assert_eq!(packet::decode::<M>(&written).expect("a written packet can be read"), message);
         }
     }
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use cloister_net::packets::Packets;
 use cloister_wire::frame::FrameError;
-use cloister_wire::gateway::{FromGateway, LIMIT, Target, ToGateway, decode, encode};
+use cloister_wire::gateway::{FromGateway, Target, ToGateway};
+use cloister_wire::packet::{LIMIT, decode, encode};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;

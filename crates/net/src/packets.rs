@@ -75,9 +75,17 @@ impl Packets {
     /// # Errors
     /// `EPIPE` if the peer's end is closed.
     pub async fn send(&self, packet: &[u8]) -> io::Result<()> {
+        self.send_with(packet, &[]).await
+    }
+
+    /// Sends a packet with these descriptors as soon as it fits in the peer's queue.
+    ///
+    /// # Errors
+    /// `EPIPE` if the peer's end is closed.
+    pub async fn send_with(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         loop {
             let mut ready = self.0.writable().await?;
-            match self.try_send(packet, &[]) {
+            match self.try_send(packet, fds) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
                 result => return result,
             }

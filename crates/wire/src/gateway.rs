@@ -2,20 +2,19 @@
 //!
 //! Invariant: the gateway reads bytes of hosts and clients, so the supervisor treats its messages as hostile: they are
 //! bounded, and contain only numbers, a line for the log, or a request for a socket. Each packet is one JSON message of
-//! at most [`LIMIT`] bytes, over a `SOCK_SEQPACKET` pair whose ends init keeps open: messages sent while the other side
-//! is being restarted are delivered to its successor.
+//! at most [`LIMIT`](crate::packet::LIMIT) bytes, over a `SOCK_SEQPACKET` pair whose ends init keeps open: messages
+//! sent while the other side is being restarted are delivered to its successor.
 //!
 //! The supervisor sends the whole [table](ToGateway::Table) when a gateway starts, when the supervisor itself was
 //! restarted, and when the cgroup of a service changes. The gateway replies to each with [`FromGateway::Ready`].
 
 use std::net::SocketAddr;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::control::IngressCounters;
-use crate::frame::FrameError;
 use crate::logs::MAX_NAME;
+use crate::packet::Bounded;
 
 /// The gateway's name among the servants.
 pub const NAME: &str = "@gateway";
@@ -28,10 +27,6 @@ pub const LISTENER_FD: i32 = 3;
 
 /// The gateway's descriptor of its end of the socket pair.
 pub const CHANNEL_FD: i32 = 4;
-
-/// Maximum length of a packet in bytes: [`MAX_TARGETS`] entries of a table fit, and Linux accepts three times as much
-/// in one packet (`net.core.wmem_default`, 208 KiB).
-pub const LIMIT: usize = 64 * 1024;
 
 /// Maximum number of table entries in one packet, each with at most [`MAX_NAME`] bytes for the service and some 120 for
 /// the rest.
@@ -62,8 +57,8 @@ pub const MAX_LOANS: usize = 16;
 pub enum ToGateway {
     /// The targets of the manifest's ports.
     Table {
-        /// Whether these are the first entries. A gateway that is started while a table is being sent may receive the rest
-        /// of it, which it ignores.
+        /// Whether these are the first entries. A gateway that is started while a table is being sent may receive the
+        /// rest of it, which it ignores.
         first: bool,
         /// At most [`MAX_TARGETS`] entries.
         targets: Vec<Target>,
@@ -124,39 +119,6 @@ pub enum FromGateway {
     },
 }
 
-/// Encodes a message as one packet.
-///
-/// # Errors
-/// If it is longer than [`LIMIT`].
-pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, FrameError> {
-    let packet = serde_json::to_vec(message)?;
-    if packet.len() > LIMIT {
-        return Err(FrameError::TooLong { length: packet.len(), limit: LIMIT });
-    }
-    Ok(packet)
-}
-
-/// Decodes a packet.
-///
-/// # Errors
-/// If it is longer than [`LIMIT`], is not a message of this channel, or a part of it exceeds its own limit.
-pub fn decode<M: DeserializeOwned + Bounded>(packet: &[u8]) -> Result<M, FrameError> {
-    if packet.len() > LIMIT {
-        return Err(FrameError::TooLong { length: packet.len(), limit: LIMIT });
-    }
-    let message: M = serde_json::from_slice(packet)?;
-    match message.excess() {
-        Some((length, limit)) => Err(FrameError::TooLong { length, limit }),
-        None => Ok(message),
-    }
-}
-
-/// A message whose parts have limits of their own.
-pub trait Bounded {
-    /// Length and limit of the first part that is too long.
-    fn excess(&self) -> Option<(usize, usize)>;
-}
-
 impl Bounded for ToGateway {
     fn excess(&self) -> Option<(usize, usize)> {
         let Self::Table { targets, .. } = self else { return None };
@@ -174,7 +136,11 @@ impl Bounded for FromGateway {
 
 #[cfg(test)]
 mod tests {
+    use serde::de::DeserializeOwned;
+
     use super::*;
+    use crate::frame::FrameError;
+    use crate::packet::{LIMIT, decode, encode};
 
     fn target(port: u16, cgroup: Option<u64>) -> Target {
         Target { port, target: 8080, service: "web".into(), cgroup, proxy_protocol: false }

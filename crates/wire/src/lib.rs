@@ -10,7 +10,7 @@
 //! | host → enclave, port 17003 | [`ingress`], [`chunks`] |
 //! | enclave → host, port 17004 | [`module`] |
 //! | init ⇄ supervisor, a socket pair | [`hold`] |
-//! | supervisor ⇄ gateway, a socket pair | [`gateway`] |
+//! | supervisor ⇄ gateway, a socket pair | [`gateway`], [`packet`] |
 //! | a service's first process → init, a socket pair | [`first`] |
 //! | exit codes of `host-sleeve run` | [`exit`] |
 //! | errors on a console, in a log and in replies | [`causes`] |
@@ -28,4 +28,5 @@ pub mod hold;
 pub mod ingress;
 pub mod logs;
 pub mod module;
+pub mod packet;
 pub mod ports;

@@ -14,10 +14,9 @@ use cloister_manifest::model;
 use cloister_net::packets::{Packets, discard};
 use cloister_net::tcp_on_shared_port;
 use cloister_wire::control::{IngressCounters, bounded};
-use cloister_wire::gateway::{
-    FromGateway, LIMIT, MAX_LINE, MAX_TARGETS, NAME, Target, ToGateway, decode, encode,
-};
+use cloister_wire::gateway::{FromGateway, MAX_LINE, MAX_TARGETS, NAME, Target, ToGateway};
 use cloister_wire::hold::Spawn;
+use cloister_wire::packet::{LIMIT, decode, encode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, watch};
