@@ -3,9 +3,13 @@
 //! Invariant: no field has a default here. The builder has filled in the omitted fields, so that the measured bytes are
 //! complete, and a reader refuses a manifest with an unknown or a missing field.
 
+mod access;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use access::{Attestation, AttestationVerb, Control, ControlVerb};
 
 use crate::platform::Platform;
 
@@ -92,6 +96,8 @@ pub struct Manifest {
     pub root: Root,
     /// Requests that are accepted in addition to reading state and stopping the enclave.
     pub control: Control,
+    /// Who may use the security module.
+    pub attestation: Attestation,
     /// Time limit for stopping the whole enclave, in milliseconds; what still runs then is killed.
     pub stop_timeout_ms: u64,
     /// Whether the image is for development. The builder accepts only `false` so far.
@@ -331,31 +337,6 @@ pub struct Root {
     /// rest of its root is read-only, with the directories and links on the path there, sorted: no service can rename, remove
     /// or replace one of them.
     pub pinned: Vec<String>,
-}
-
-/// Requests that are accepted in addition to reading state and stopping the enclave.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Control {
-    /// Actions on single services that the host may request: `start`, `stop`, `restart`, `signal`; sorted.
-    pub host: Vec<ControlVerb>,
-    /// Services that may list, start, stop and signal services, and read their logs; sorted.
-    pub services: Vec<String>,
-}
-
-/// One action that a manifest can allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "source", derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum ControlVerb {
-    /// Start a stopped service.
-    Start,
-    /// Stop a service.
-    Stop,
-    /// Restart a service.
-    Restart,
-    /// Send a signal to a service.
-    Signal,
 }
 
 /// A manifest that cannot be read inside.

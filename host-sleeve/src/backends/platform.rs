@@ -61,6 +61,7 @@ mod tests {
             ingress: Vec::new(),
             root: Root::default(),
             control: Control { host: Vec::new(), services: Vec::new() },
+            attestation: cloister_manifest::model::Attestation::default(),
             stop_timeout_ms: 1000,
             debug: false,
         };

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use cloister_manifest::model::{
-    Control, FirstProcess, Isolation, Kind, Limits, Logs, Manifest, Policy, Ready, Restart, Root, Service,
-    VERSION,
+    Attestation, Control, FirstProcess, Isolation, Kind, Limits, Logs, Manifest, Policy, Ready, Restart,
+    Root, Service, VERSION,
 };
 use cloister_wire::control::{Cause, Exit, Phase, State as Enclave};
 use cloister_wire::hold::{Ended, Held, SignalTarget};
@@ -62,6 +62,7 @@ pub(super) fn manifest(services: Vec<Service>) -> Manifest {
         ingress: vec![],
         root: Root { writable_bytes: 0, additions: Vec::new(), pinned: Vec::new() },
         control: Control { host: vec![], services: vec![] },
+        attestation: Attestation::default(),
         stop_timeout_ms: 5_000,
         debug: false,
     }

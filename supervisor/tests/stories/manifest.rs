@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use cloister_manifest::model::{
-    Control, FirstProcess, Isolation, Kind, Limits, Logs, Manifest, Policy, Ready, Restart, Root, Service,
-    VERSION,
+    Attestation, Control, FirstProcess, Isolation, Kind, Limits, Logs, Manifest, Policy, Ready, Restart,
+    Root, Service, VERSION,
 };
 
 /// Start and stop timeouts of the tests' services, which none needs: the same as the limit for any wait (`host::LIMIT`).
@@ -23,6 +23,7 @@ pub(crate) fn manifest(services: Vec<Service>) -> Manifest {
         ingress: vec![],
         root: Root { writable_bytes: 1 << 20, additions: Vec::new(), pinned: Vec::new() },
         control: Control { host: vec![], services: vec![ADMIN.into()] },
+        attestation: Attestation::default(),
         stop_timeout_ms: LIMIT_MS,
         debug: false,
     }

@@ -22,6 +22,7 @@ pub(super) fn manifest() -> Manifest {
         ingress: Vec::new(),
         root: model::Root { writable_bytes: 1 << 20, additions: Vec::new(), pinned: Vec::new() },
         control: model::Control { host: Vec::new(), services: Vec::new() },
+        attestation: model::Attestation::default(),
         stop_timeout_ms: 1000,
         debug: false,
     }

@@ -55,6 +55,7 @@ pub(super) fn check(document: Document, problems: &mut Problems) -> Plan {
         platforms::check(list, problems);
     }
     check_control(&document, &names, problems);
+    check_attestation(&document, &names, problems);
     check_stop_timeout(&document, &declared, problems);
     listeners::check(&document, &declared, problems);
     let services = graph::start_order(declared, problems);
@@ -67,6 +68,16 @@ fn check_control(document: &Document, names: &BTreeSet<&str>, problems: &mut Pro
         return;
     };
     for name in rules.services.iter().flat_map(|list| &list.value) {
+        if !names.contains(name.0.as_str()) {
+            problems.push(graph::unknown_service(name, names));
+        }
+    }
+}
+
+/// Only existing services can be given access to the attestor.
+fn check_attestation(document: &Document, names: &BTreeSet<&str>, problems: &mut Problems) {
+    let rules = document.attestation.as_ref().and_then(|rules| rules.value.services.as_ref());
+    for (name, _) in rules.iter().flat_map(|map| &map.value.0) {
         if !names.contains(name.0.as_str()) {
             problems.push(graph::unknown_service(name, names));
         }

@@ -4,18 +4,15 @@
 //! filled in by [`super::defaults`] and [`mod@super::resolve`], which give their reasons; constraints between fields are
 //! checked in [`super::check`].
 
-use std::borrow::Cow;
-
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 
 use super::capabilities::Capabilities;
+use super::map::Map;
 use super::names::{EnvName, GroupSpec, HttpPath, Path, ServiceName, Syscall, UserSpec};
-use super::problem::Problems;
-use super::read::{FromScalar, Read, Spanned, either, keywords, no_value, record, wrong_type};
+use super::read::{Spanned, either, keywords, record};
 use super::signal::Signal;
-use super::tree::{Entry, Node, Scalar, Value};
 use super::units::{Count, Cpu, DebugFlag, Duration, Flag, Mode, Period, Port, Size, Text, Version};
-use crate::model::{ControlVerb, FirstProcess, Kind, Logs, Policy};
+use crate::model::{AttestationVerb, ControlVerb, FirstProcess, Kind, Logs, Policy};
 use crate::platform::Platform;
 
 record! {
@@ -42,6 +39,8 @@ record! {
         optional root: Root,
         /// Requests that a running enclave accepts in addition to reading its state and stopping it. Default: nothing.
         optional control: ControlEntry,
+        /// Which services may use the security module from inside. Default: none, and the attestor is not started.
+        optional attestation: AttestationRules,
         /// Time limit for stopping the whole enclave; what still runs then is killed. Default: the time that the slowest
         /// chain of dependent services may take, plus 5 seconds.
         optional stop_timeout: Duration,
@@ -163,6 +162,14 @@ record! {
         optional host: Vec<Spanned<ControlVerb>>,
         /// Services that may list, start, stop and signal services, and read their logs. Default: none.
         optional services: Vec<Spanned<ServiceName>>,
+    }
+}
+
+record! {
+    /// Who may use the security module of a running enclave, through the attestor.
+    struct AttestationRules: "`attestation`", may_be_empty = false {
+        /// The operations by service. Default: none.
+        optional services: Map<ServiceName, Vec<Spanned<AttestationVerb>>>,
     }
 }
 
@@ -330,60 +337,12 @@ keywords!(ControlVerb: "a control action" {
     "signal" => Self::Signal,
 });
 
+keywords!(AttestationVerb: "an operation of the attestor" {
+    "evidence" => Self::Evidence,
+    "random" => Self::Random,
+});
+
 keywords!(ReadyKeyword: "a readiness condition" {
     "started" => Self::Started,
     "notify" => Self::Notify,
 });
-
-/// A map with user-defined keys, in the order of the file. A value that could not be read is `None`; its name still counts
-/// as taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Map<K, V>(pub(super) Vec<(Spanned<K>, Option<Spanned<V>>)>);
-
-impl<K: FromScalar, V: Read> Read for Map<K, V> {
-    fn expected() -> Cow<'static, str> {
-        "a map by name".into()
-    }
-
-    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
-        let Value::Map(entries) = &node.value else {
-            problems.push(wrong_type::<Self>(node));
-            return None;
-        };
-        Some(Self(entries.iter().filter_map(|entry| read_entry(entry, problems)).collect()))
-    }
-}
-
-/// A key and its value.
-type Pair<K, V> = (Spanned<K>, Option<Spanned<V>>);
-
-fn read_entry<K: FromScalar, V: Read>(entry: &Entry, problems: &mut Problems) -> Option<Pair<K, V>> {
-    let scalar = Scalar { text: entry.key.clone(), plain: true };
-    let key = Spanned::<K>::read(&Node { span: entry.key_span, value: Value::Scalar(scalar) }, problems);
-    let value = if entry.value.value == Value::Null && !V::MAY_BE_EMPTY {
-        problems.push(no_value::<V>(&entry.key, entry.key_span));
-        None
-    } else {
-        Spanned::<V>::read(&entry.value, problems)
-    };
-    Some((key?, value))
-}
-
-impl<K: JsonSchema, V: JsonSchema + Read> JsonSchema for Map<K, V> {
-    fn schema_name() -> Cow<'static, str> {
-        format!("MapOf{}", V::schema_name()).into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let keys = generator.subschema_for::<K>();
-        let values = generator.subschema_for::<V>();
-        if V::MAY_BE_EMPTY {
-            return json_schema!({
-                "type": "object",
-                "propertyNames": keys,
-                "additionalProperties": { "oneOf": [values, { "type": "null" }] },
-            });
-        }
-        json_schema!({ "type": "object", "propertyNames": keys, "additionalProperties": values })
-    }
-}

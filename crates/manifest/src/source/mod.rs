@@ -5,7 +5,7 @@
 //! | step | module |
 //! |---|---|
 //! | text → tree with source positions | [`tree`](mod@tree) |
-//! | tree → typed fields | [`read`](mod@read), [`document`](mod@document), [`units`](mod@units), [`names`](mod@names), [`signal`](mod@signal), [`capabilities`](mod@capabilities), [`platforms`](mod@platforms) |
+//! | tree → typed fields | [`read`](mod@read), [`document`](mod@document), [`map`](mod@map), [`units`](mod@units), [`names`](mod@names), [`signal`](mod@signal), [`capabilities`](mod@capabilities), [`platforms`](mod@platforms) |
 //! | constraints between fields | [`check`](mod@check), [`graph`](mod@graph), [`listeners`](mod@listeners) |
 //! | with an image: users, programs, paths, defaults | [`resolve`](mod@resolve), [`command`](mod@command), [`translate`](mod@translate), [`accounts`](mod@accounts), [`program`](mod@program), [`image`](mod@image), [`view`](mod@view), [`volumes`](mod@volumes), [`defaults`](mod@defaults) |
 //! | notes on valid but surprising manifests | [`notes`](mod@notes), [`healthcheck`](mod@healthcheck) |
@@ -25,6 +25,7 @@ mod hint;
 mod image;
 mod lines;
 mod listeners;
+mod map;
 mod names;
 mod notes;
 mod platforms;

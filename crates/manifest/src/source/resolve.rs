@@ -43,6 +43,7 @@ pub(super) fn resolve(plan: &Plan, image: &Image<'_>, problems: &mut Problems) -
         ingress: ingress.into_iter().map(translate::ingress).collect(),
         root: view::root(image, &scope.host_name(), translate::writable_bytes(document), pins, problems),
         control: scope.control(),
+        attestation: scope.attestation(),
         debug: document.debug.as_ref().is_some_and(|flag| flag.0),
     }
 }
@@ -278,6 +279,14 @@ impl Scope<'_> {
             }
         }
         Some(paths)
+    }
+
+    fn attestation(&self) -> model::Attestation {
+        let rules = self.plan.document.attestation.as_ref().and_then(|rules| rules.value.services.as_ref());
+        let entries = rules.into_iter().flat_map(|map| &map.value.0);
+        let allowed =
+            entries.map(|(name, verbs)| (name.value.0.clone(), sorted(verbs.as_ref(), |verb| *verb)));
+        model::Attestation { services: allowed.filter(|(_, verbs)| !verbs.is_empty()).collect() }
     }
 
     fn control(&self) -> model::Control {
