@@ -13,8 +13,8 @@ use seccompiler::{
     TargetArch,
 };
 
+use super::allowed::Allowed;
 use super::denied::{Answer, DENIED};
-use super::servant::Allowed;
 
 /// `socket`, with which a manifest allows `AF_VSOCK` and the socket diagnosis: a service with these bypasses every
 /// policy at the enclave's boundary.
@@ -62,8 +62,8 @@ pub(super) fn compile(allowed: &[String]) -> Result<Vec<u64>, FilterError> {
 }
 
 /// The filter for a servant: only these calls are allowed.
-pub(super) fn allow(calls: &[Allowed]) -> Result<Vec<u64>, FilterError> {
-    let rules = calls.iter().map(Allowed::rule).collect::<Result<Rules, FilterError>>()?;
+pub(super) fn allow(calls: &[&[Allowed]]) -> Result<Vec<u64>, FilterError> {
+    let rules = calls.iter().copied().flatten().map(Allowed::rule).collect::<Result<Rules, FilterError>>()?;
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let (allowed, other) = (SeccompAction::Allow, SeccompAction::KillProcess);
     let program: BpfProgram = SeccompFilter::new(rules, other, allowed, arch)?.try_into()?;

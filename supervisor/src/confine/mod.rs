@@ -4,6 +4,7 @@
 //! Invariant: a service's confinement is computed here from the measured manifest and a table in this directory; init
 //! applies it without interpreting it.
 
+mod allowed;
 mod capabilities;
 mod denied;
 mod filter;
@@ -18,7 +19,7 @@ pub use capabilities::UnknownCapability;
 pub use filter::FilterError;
 pub use own::{OwnError, confine as confine_supervisor};
 pub use sealed::hand_over;
-pub use servant::{GATEWAY_UID, gateway};
+pub use servant::gateway::{UID as GATEWAY_UID, spawn as gateway};
 
 /// The address of the socket for `sd_notify(3)`, in the abstract namespace, so that no mount hides it.
 pub const NOTIFY_ADDRESS: &str = "cloister/notify";
@@ -68,7 +69,7 @@ pub fn refused_calls() -> impl Iterator<Item = (&'static str, &'static str)> {
 
 /// The system calls that servants may make, each with its purpose. Any other kills the servant.
 pub fn servants_calls() -> impl Iterator<Item = (&'static str, &'static str)> {
-    servant::GATEWAY.iter().map(|row| (row.name, row.reason))
+    servant::calls().map(|row| (row.name, row.reason))
 }
 
 /// The manifest's environment, plus the variables of `sd_notify(3)` for a service that reports readiness or liveness.
