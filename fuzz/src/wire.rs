@@ -1,5 +1,6 @@
 //! All messages that cross the enclave's boundary, and the channel between supervisor and init.
 
+use cloister_wire::attestor::{FromAttestor, ToAttestor};
 use cloister_wire::chunks;
 use cloister_wire::control::{self, Assembly, FromGuest, FromHost, MAX_FRAMES, MAX_SERVICES, Status};
 use cloister_wire::first::Note;
@@ -150,6 +151,8 @@ pub fn messages(data: &[u8]) {
     note(data);
     packet::<ToGateway>(data);
     packet::<FromGateway>(data);
+    packet::<ToAttestor>(data);
+    packet::<FromAttestor>(data);
 }
 
 /// A packet between the supervisor and a servant; each of its parts has a limit.

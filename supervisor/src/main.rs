@@ -10,11 +10,12 @@ use std::process::ExitCode;
 
 use cloister_net::{Entrance, Listener, prepare_diagnosis};
 use cloister_supervisor::confine::confine_supervisor;
-use cloister_supervisor::core::{CoreError, Setup, run};
+use cloister_supervisor::core::{CoreError, Given, Setup, run};
 use cloister_supervisor::hold::HoldError;
 use cloister_supervisor::status::registers;
 use cloister_supervisor::world::{Addresses, Paths};
 use cloister_sys::inherited;
+use cloister_sys::nsm::Nsm;
 use cloister_wire::causes::REPORT;
 use cloister_wire::hold::SUPERVISOR_FD;
 use cloister_wire::{causes, ports};
@@ -56,9 +57,13 @@ fn setup() -> Result<Setup, CoreError> {
         init: UnixStream::from(init),
         control: Entrance::host(host(ports::CONTROL)?),
         logs: Entrance::host(host(ports::LOGS)?),
-        ingress: Box::new(move || ingress),
         addresses: Addresses::known().map_err(system("a socket address is invalid"))?,
         paths: Paths::default(),
+        servants: Given {
+            ingress: Box::new(move || ingress),
+            module: Nsm::open_if_present(Path::new("/"))
+                .map_err(system("cannot open the security module"))?,
+        },
         seed: u64::from_ne_bytes(seed),
         registers: registers::read(Path::new("/"))
             .map_err(system("cannot read the measurement registers"))?,

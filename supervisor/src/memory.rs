@@ -14,20 +14,26 @@ const FOR_EACH_PORT: u64 = 16 * 256 * 1024;
 /// shared with the services, like the supervisor's.
 const GATEWAY: u64 = 4 * 1024 * 1024;
 
+/// The attestor: 820 KiB were measured with as many of the longest requests as one service can send at once, and as much
+/// again is for the kernel's objects and other services. Its limit is several times that.
+const ATTESTOR: u64 = 2 * 1024 * 1024;
+
 /// Bytes that the services must not use.
 #[must_use]
 pub fn needed(manifest: &Manifest) -> u64 {
     let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
     let forwarding = manifest.services.iter().filter(|service| service.logs == Logs::Forward).count();
     let ports = count(manifest.ingress.len());
-    let servants = u64::from(ports > 0);
+    let (gateway, attestor) = (u64::from(ports > 0), u64::from(!manifest.attestation.services.is_empty()));
+    let servants = gateway.saturating_add(attestor);
     // As if every history were full. A servant has the same logs as a service whose output is stored.
     logs::memory(
         count(manifest.services.len()).saturating_add(servants),
         count(forwarding).saturating_add(servants),
     )
     .saturating_add(ports.saturating_mul(FOR_EACH_PORT))
-    .saturating_add(servants.saturating_mul(GATEWAY))
+    .saturating_add(gateway.saturating_mul(GATEWAY))
+    .saturating_add(attestor.saturating_mul(ATTESTOR))
 }
 
 #[cfg(test)]
@@ -45,6 +51,9 @@ mod tests {
         assert_eq!(before - needed(&manifest), logs, "stdout, stderr and the supervisor's lines about it");
         manifest.ingress.pop();
         assert_eq!(before - needed(&manifest), logs + FOR_EACH_PORT, "the windows of a port");
+        let before = needed(&manifest);
+        manifest.attestation.services.clear();
+        assert_eq!(before - needed(&manifest), logs + ATTESTOR, "the attestor and its logs");
         manifest.services.clear();
         manifest.ingress.clear();
         assert_eq!(needed(&manifest), OTHER_SHARES * SHARE_BYTES, "the supervisor's lines about itself");

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use cloister_net::{Entrance, Listener};
 use cloister_wire::ports;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use crate::confine::NOTIFY_ADDRESS;
 
@@ -51,6 +52,8 @@ pub struct Addresses {
     pub logs: SocketAddr,
     /// Where services send notifications.
     pub notify: SocketAddr,
+    /// Where programs inside request evidence.
+    pub attestation: SocketAddr,
 }
 
 impl Addresses {
@@ -63,6 +66,7 @@ impl Addresses {
             control: SocketAddr::from_abstract_name(ports::LOCAL_CONTROL)?,
             logs: SocketAddr::from_abstract_name(ports::LOCAL_LOGS)?,
             notify: SocketAddr::from_abstract_name(NOTIFY_ADDRESS)?,
+            attestation: SocketAddr::from_abstract_name(ports::LOCAL_ATTESTATION)?,
         })
     }
 }
@@ -73,6 +77,17 @@ impl Addresses {
 /// If the address is in use.
 pub fn bind(address: &SocketAddr) -> io::Result<OwnedFd> {
     Ok(UnixListener::bind_addr(address)?.into())
+}
+
+/// Takes `address` so that no service can, without listening: connections are refused.
+///
+/// # Errors
+/// If the address is in use, or not abstract.
+pub fn reserve(address: &SocketAddr) -> io::Result<OwnedFd> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let name = address.as_abstract_name().ok_or(io::ErrorKind::InvalidInput)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new_abstract_name(name)?)?;
+    Ok(socket)
 }
 
 /// Serves a socket of [`bind`] to processes inside, which are identified through `proc`.

@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::ioctl::{Opcode, Updater, ioctl};
@@ -23,10 +24,26 @@ pub struct Nsm {
     device: File,
 }
 
+impl From<OwnedFd> for Nsm {
+    /// The device behind a descriptor that another process has opened.
+    fn from(device: OwnedFd) -> Self {
+        Self { device: device.into() }
+    }
+}
+
 impl Nsm {
     /// Opens the device of the machine whose root directory is `root`.
     pub fn open(root: &Path) -> io::Result<Self> {
         Ok(Self { device: File::options().read(true).write(true).open(root.join("dev/nsm"))? })
+    }
+
+    /// Opens the device of the machine whose root directory is `root` for another process, if there is one.
+    pub fn open_if_present(root: &Path) -> io::Result<Option<OwnedFd>> {
+        match Self::open(root) {
+            Ok(nsm) => Ok(Some(nsm.device.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sends a request of at most 4096 bytes and returns the response of at most 12288 bytes.

@@ -11,10 +11,12 @@
 //! | enclave → host, port 17004 | [`module`] |
 //! | init ⇄ supervisor, a socket pair | [`hold`] |
 //! | supervisor ⇄ gateway, a socket pair | [`gateway`], [`packet`] |
+//! | supervisor ⇄ attestor, a socket pair | [`attestor`], [`packet`] |
 //! | a service's first process → init, a socket pair | [`first`] |
 //! | exit codes of `host-sleeve run` | [`exit`] |
 //! | errors on a console, in a log and in replies | [`causes`] |
 
+pub mod attestor;
 pub mod causes;
 pub mod chunks;
 pub mod control;

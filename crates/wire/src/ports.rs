@@ -34,5 +34,8 @@ pub const MAX_VSOCK_WRITE: usize = 31 * 1024;
 /// The abstract unix address of the control channel for programs inside the enclave.
 pub const LOCAL_CONTROL: &str = "cloister/control";
 
+/// The abstract unix address at which programs inside the enclave request evidence.
+pub const LOCAL_ATTESTATION: &str = "cloister/attestation";
+
 /// The abstract unix address of the log channel for programs inside the enclave.
 pub const LOCAL_LOGS: &str = "cloister/logs";

@@ -19,6 +19,7 @@ pub use capabilities::UnknownCapability;
 pub use filter::FilterError;
 pub use own::{OwnError, confine as confine_supervisor};
 pub use sealed::hand_over;
+pub use servant::attestor::spawn as attestor;
 pub use servant::gateway::{UID as GATEWAY_UID, spawn as gateway};
 
 /// The address of the socket for `sd_notify(3)`, in the abstract namespace, so that no mount hides it.

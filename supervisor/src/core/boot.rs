@@ -74,17 +74,17 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let serve_status = serve_status(setup.control, inside.control, context, welcome.restarts == 0);
     stages.end("status", &board);
 
-    let (services, control, root) =
-        manifest.as_ref().map_or_else(|_| (Vec::new(), nothing(), Root::default()), parts);
-    let equipment = Equipment::gather(&mut init, manifest.as_ref().ok(), setup.ingress)?;
+    let (valid, places) = (manifest.as_ref().ok(), (&setup.addresses, &setup.paths));
+    let (services, control, root) = valid.map_or_else(|| (Vec::new(), nothing(), Root::default()), parts);
+    let equipment = Equipment::gather(&mut init, valid, setup.servants, places)?;
     init.request(&logs::stash_names(&services, equipment.names().len()))?;
-    init.request_root(manifest.as_ref().ok(), welcome.root_mounted)?;
+    init.request_root(valid, welcome.root_mounted)?;
     let (stash, saved) = Stash::<Saved>::resume(init.memfd(STATE).await?);
     let logs = open_logs(&mut init, &services, equipment.names()).await?;
     let readers = Readers::new(control.services.clone());
     serve_all(setup.logs, inside.logs, |listener| logs::serve(listener, logs.clone(), Arc::clone(&readers)));
     allow.send_replace(control);
-    prepare(manifest.as_ref().ok(), &setup.paths, &logs);
+    prepare(valid, &setup.paths, &logs);
     let owners = Owners::default();
     let resources = Resources { logs: &logs, owners: &owners, board: &board };
     let (servants, servant_events) =

@@ -9,18 +9,21 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use cloister_manifest::model::{self, Manifest};
+use cloister_net::Entrance;
 use cloister_wire::gateway;
 use tokio::sync::mpsc;
 
 use super::handshake::Handshake;
 use super::turn::Saved;
-use super::{Bind, CoreError};
+use super::{CoreError, Given};
 use crate::hold::Hold;
 use crate::logs::{Movers, Shared};
 use crate::owners::Owners;
+use crate::servant::attestor::{self, Attestor};
 use crate::servant::gateway::{Gateway, Sockets};
 use crate::servant::{self, Duty, Event, Servants};
 use crate::status::Board;
+use crate::world::{self, Addresses, Paths};
 
 /// The name under which init holds the listener for the host's connections.
 const LISTENER: &str = "socket.ingress";
@@ -28,10 +31,20 @@ const LISTENER: &str = "socket.ingress";
 /// The name of the socket pair between supervisor and gateway; init holds each end under a name of its own.
 const PAIR: &str = "socket.@gateway";
 
+/// The name under which init holds the listener for programs that request evidence. Its address is taken in any case: a
+/// service that could take it would answer the requests of others.
+const ATTESTATION: &str = "socket.attestation";
+
+/// The name of the socket pair between supervisor and attestor.
+const ATTESTOR_PAIR: &str = "socket.@attestor";
+
 /// What the servants of this enclave need.
 pub(super) struct Equipment {
     /// The gateway's ports and sockets; `None` if the manifest has no ingress.
     gateway: Option<(Vec<model::Ingress>, Sockets)>,
+    /// The attestor's rules, sockets and clients; `None` if the manifest allows no service anything, or there is no
+    /// security module.
+    attestor: Option<(attestor::Rules, attestor::Sockets, Entrance)>,
 }
 
 /// Shared parts of the supervisor that servants use.
@@ -42,24 +55,40 @@ pub(super) struct Resources<'a> {
 }
 
 impl Equipment {
-    /// Takes the sockets that init holds for the servants, or creates them. `bind` creates the listener for the host's
-    /// connections.
+    /// Takes the sockets that init holds for the servants, or creates them.
     pub(super) fn gather(
         init: &mut Handshake,
         manifest: Option<&Manifest>,
-        bind: Bind,
+        given: Given,
+        (addresses, paths): (&Addresses, &Paths),
     ) -> Result<Self, CoreError> {
-        let Some(manifest) = manifest.filter(|manifest| !manifest.ingress.is_empty()) else {
-            return Ok(Self { gateway: None });
+        let Some(manifest) = manifest else { return Ok(Self { gateway: None, attestor: None }) };
+        let mut gateway = None;
+        if !manifest.ingress.is_empty() {
+            let listener = init.socket(LISTENER, given.ingress)?;
+            let (ours, theirs) = init.pair(PAIR)?;
+            gateway = Some((manifest.ingress.clone(), Sockets { listener, ours, theirs }));
+        }
+        let rules = &manifest.attestation.services;
+        let Some(module) = given.module.filter(|_| !rules.is_empty()) else {
+            // Init holds it, and so does no other process.
+            drop(init.socket(ATTESTATION, || world::reserve(&addresses.attestation))?);
+            return Ok(Self { gateway, attestor: None });
         };
-        let listener = init.socket(LISTENER, bind)?;
-        let (ours, theirs) = init.pair(PAIR)?;
-        Ok(Self { gateway: Some((manifest.ingress.clone(), Sockets { listener, ours, theirs })) })
+        let listener = init.socket(ATTESTATION, || world::bind(&addresses.attestation))?;
+        let (ours, theirs) = init.pair(ATTESTOR_PAIR)?;
+        let what = "cannot listen for programs that request evidence";
+        let entrance = world::serving(listener, paths.proc.clone())
+            .map_err(|source| CoreError::System { what, source })?;
+        let sockets = attestor::Sockets { module, ours, theirs };
+        Ok(Self { gateway, attestor: Some((rules.clone(), sockets, entrance)) })
     }
 
     /// The names of the servants of this enclave, in the order of [`Self::servants`].
     pub(super) fn names(&self) -> Vec<String> {
-        self.gateway.iter().map(|_| gateway::NAME.to_owned()).collect()
+        let gateway = self.gateway.iter().map(|_| gateway::NAME);
+        let attestor = self.attestor.iter().map(|_| cloister_wire::attestor::NAME);
+        gateway.chain(attestor).map(str::to_owned).collect()
     }
 
     /// The servants, with their `saved` state, and their events. Their logs are numbered from `first_log` on. The
@@ -83,11 +112,17 @@ impl Equipment {
             let duty = saved.get(gateway::NAME).map(|saved| &saved.duty);
             let (owners, logs) = (resources.owners.clone(), resources.logs.clone());
             let what = "cannot register the gateway's socket with the reactor";
-            let gateway = Gateway::new(table, sockets, owners, logs, events, duty)
+            let gateway = Gateway::new(table, sockets, owners, logs, events.clone(), duty)
                 .map_err(|source| CoreError::System { what, source })?;
             let counted = gateway.clone();
             resources.board.count_ingress(move || counted.counters());
             duties.push(Box::new(gateway));
+        }
+        if let Some((rules, sockets, entrance)) = self.attestor {
+            let what = "cannot register the attestor's socket with the reactor";
+            let attestor = Attestor::new(rules, sockets, entrance, events)
+                .map_err(|source| CoreError::System { what, source })?;
+            duties.push(Box::new(attestor));
         }
         let logs = resources.logs.clone();
         Ok((Servants::resume(duties, first_log, saved, hold.outbox(), logs, movers), servant_events))

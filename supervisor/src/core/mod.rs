@@ -29,6 +29,20 @@ pub use boot::run;
 /// Binds a listening socket.
 pub type Bind = Box<dyn FnOnce() -> io::Result<OwnedFd> + Send>;
 
+/// What the servants are given.
+pub struct Given {
+    /// Binds the listener for connections from outside, port 17003, if init does not hold it yet.
+    pub ingress: Bind,
+    /// The device of the security module, if this machine has one.
+    pub module: Option<OwnedFd>,
+}
+
+impl std::fmt::Debug for Given {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Given").field("module", &self.module).finish_non_exhaustive()
+    }
+}
+
 /// What the supervisor is given at its start.
 pub struct Setup {
     /// The socket pair to init.
@@ -37,8 +51,8 @@ pub struct Setup {
     pub control: Entrance,
     /// Where the host reads the log: port 17001.
     pub logs: Entrance,
-    /// Binds the listener for connections from outside, port 17003, if init does not hold it yet.
-    pub ingress: Bind,
+    /// What the servants are given.
+    pub servants: Given,
     /// The addresses for programs inside.
     pub addresses: Addresses,
     /// The paths of files.

@@ -7,9 +7,11 @@
 //! | module | job |
 //! |---|---|
 //! | `lifecycle` | starts and restarts; pure |
+//! | [`attestor`] | the duty of the attestor |
 //! | [`gateway`] | the duty of the gateway |
 //! | `rate_limit` | how much a servant may send |
 
+pub(crate) mod attestor;
 pub(crate) mod gateway;
 mod lifecycle;
 mod rate_limit;

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use cloister_manifest::Manifest;
 use cloister_net::{Entrance, Listener};
-use cloister_supervisor::core::{Setup, run};
+use cloister_supervisor::core::{Given, Setup, run};
 use cloister_supervisor::world::{Addresses, Paths};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
@@ -26,6 +26,7 @@ pub(crate) struct Enclave {
     pub(crate) init: StandIn,
     folder: TempDir,
     addresses: Addresses,
+    has_module: bool,
     supervisor: Option<Supervisor>,
 }
 
@@ -46,20 +47,25 @@ impl Enclave {
     /// Boots with this manifest; sockets of this process count as those of `service`.
     pub(crate) fn boot_as(service: &str, manifest: &Manifest) -> Self {
         let number = cloister_net::own_cgroup().unwrap();
-        Self::boot_prepared(&manifest.to_json().unwrap(), |init| init.number_cgroup(service, number))
+        Self::boot_prepared(&manifest.to_json().unwrap(), false, |init| init.number_cgroup(service, number))
     }
 
     /// Boots with these bytes as the manifest.
     pub(crate) fn boot_with(manifest: &[u8]) -> Self {
-        Self::boot_prepared(manifest, |_| {})
+        Self::boot_prepared(manifest, false, |_| {})
+    }
+
+    /// Boots with this manifest, and with a security module that refuses every request: `/dev/null`.
+    pub(crate) fn boot_with_module(manifest: &Manifest) -> Self {
+        Self::boot_prepared(&manifest.to_json().unwrap(), true, |_| {})
     }
 
     /// Boots with this manifest on another platform.
     pub(crate) fn boot_on(platform: &'static str, manifest: &Manifest) -> Self {
-        Self::boot_prepared(&manifest.to_json().unwrap(), |init| init.pretend_to_be(platform))
+        Self::boot_prepared(&manifest.to_json().unwrap(), false, |init| init.pretend_to_be(platform))
     }
 
-    fn boot_prepared(manifest: &[u8], prepare: impl FnOnce(&StandIn)) -> Self {
+    fn boot_prepared(manifest: &[u8], has_module: bool, prepare: impl FnOnce(&StandIn)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("manifest.json"), manifest).unwrap();
         std::fs::create_dir_all(folder.path().join("proc/sys/net/ipv4")).unwrap();
@@ -73,10 +79,11 @@ impl Enclave {
             control: SocketAddr::from_pathname(folder.path().join("local-control")).unwrap(),
             logs: SocketAddr::from_pathname(folder.path().join("local-logs")).unwrap(),
             notify: address("notify"),
+            attestation: address("attestation"),
         };
         let init = StandIn::new(folder.path().join("proc"), folder.path().join("cgroups"));
         prepare(&init);
-        let mut enclave = Self { init, folder, addresses, supervisor: None };
+        let mut enclave = Self { init, folder, addresses, has_module, supervisor: None };
         enclave.start_supervisor();
         enclave
     }
@@ -101,6 +108,7 @@ impl Enclave {
         let sockets = ["control", "logs"].map(|name| self.path(name));
         let ingress = self.path("ingress");
         let addresses = self.addresses.clone();
+        let has_module = self.has_module;
         let (kill, killed) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let handle = runtime.handle().clone();
@@ -116,11 +124,14 @@ impl Enclave {
                     init,
                     control: Entrance::host(host(control)),
                     logs: Entrance::host(host(logs)),
-                    ingress: Box::new(|| Ok(std::os::unix::net::UnixListener::bind(ingress)?.into())),
                     addresses,
                     paths,
                     seed: 1,
                     registers: Vec::new(),
+                    servants: Given {
+                        ingress: Box::new(|| Ok(std::os::unix::net::UnixListener::bind(ingress)?.into())),
+                        module: has_module.then(|| std::fs::File::open("/dev/null").unwrap().into()),
+                    },
                 };
                 tokio::select! {
                     ended = run(setup) => Some(ended.map_err(|error| format!("{error:?}"))),
@@ -175,6 +186,11 @@ impl Enclave {
         self.host().await.until(|status| !status.services.is_empty()).await;
         self.init.join_cgroup(std::process::id(), service);
         Host::open(&self.path("local-control")).await
+    }
+
+    /// Where programs inside request evidence.
+    pub(crate) fn attestation(&self) -> &SocketAddr {
+        &self.addresses.attestation
     }
 
     pub(crate) async fn logs(&self, from: u64, follow: bool) -> Reader {

@@ -4,6 +4,8 @@
 //! the supervisor's internals.
 
 #[cfg(test)]
+mod attestor;
+#[cfg(test)]
 mod control;
 #[cfg(test)]
 mod crash;

@@ -349,7 +349,7 @@ fn servant(path: &str, fds: Vec<OwnedFd>) -> io::Result<Command> {
         std::env::current_exe()?.parent().and_then(|deps| deps.parent()).map(|at| at.join("examples"));
     let name = PathBuf::from(path).file_name().map(std::ffi::OsStr::to_owned).unwrap_or_default();
     let program = folder.unwrap_or_default().join(name);
-    assert!(program.exists(), "build {} first: cargo build --example gateway", program.display());
+    assert!(program.exists(), "build {} first: cargo build --examples", program.display());
     let above = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, ABOVE);
     let fds = fds.into_iter().map(above).collect::<Result<Vec<_>, _>>()?;
     let places: Vec<String> =

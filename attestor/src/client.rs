@@ -1,0 +1,114 @@
+//! One connection of a program inside: a request, and its response.
+//!
+//! Invariant: an operation that the supervisor did not allow is refused before the body is read. A client that is slow
+//! or idle is disconnected after [`CLIENT_TIME`].
+
+use std::time::Duration;
+
+use cloister_http::{BodyError, Content, body, converse};
+use cloister_net::Stream;
+use cloister_net::identity::Identity;
+use cloister_wire::attestor::Operation;
+use cloister_wire::causes;
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Request, Response, StatusCode};
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::module::{Module, ModuleError};
+use crate::resource::{JSON, Refusal, Resource};
+
+/// Time limit for a connection: sending the request, the security module, and reading the response.
+const CLIENT_TIME: Duration = Duration::from_secs(20);
+
+/// A client, as the supervisor describes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    /// Its service.
+    pub(crate) service: Identity,
+    /// What it may request.
+    pub(crate) allowed: Vec<Operation>,
+}
+
+/// Serves one client.
+pub(crate) async fn serve(stream: Stream, client: Client, module: Module) {
+    let answer = |request: Request<Incoming>| {
+        let (client, module) = (client.clone(), module.clone());
+        async move {
+            match respond(request, &client, &module).await {
+                Ok(response) => response,
+                Err((status, why)) => refusal(status, &why),
+            }
+        }
+    };
+    // A client that disconnects early or exceeds the limit has no one to report it to.
+    drop(timeout(CLIENT_TIME, converse(stream, answer)).await);
+}
+
+/// Refuses a client whose service has too many connections, without reading its request.
+pub(crate) async fn refuse(stream: Stream, limit: usize) {
+    let why = format!("too many connections of this service: at most {limit} are served at once");
+    let body = json!({ "error": why }).to_string();
+    let response = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    );
+    // The buffer of a new connection is empty and takes all of it at once, or the client has disconnected.
+    drop(timeout(Duration::ZERO, stream.send_all(response.as_bytes())).await);
+}
+
+async fn respond(
+    request: Request<Incoming>,
+    client: &Client,
+    module: &Module,
+) -> Result<Response<Content>, Refusal> {
+    let resource = Resource::of(request.method(), request.uri().path())?;
+    if !client.allowed.contains(&resource.operation()) {
+        return Err((StatusCode::FORBIDDEN, forbidden(client, resource.operation())));
+    }
+    let limit = resource.max_body();
+    let bytes = body(request.into_body(), limit).await.map_err(|error| match error {
+        BodyError::TooLong => {
+            (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than the limit of {limit} bytes"))
+        }
+        BodyError::Broken => (StatusCode::BAD_REQUEST, "the body is incomplete".to_owned()),
+    })?;
+    let answered = module.request(resource.request(&bytes)?).await.map_err(|error| failed(&error))?;
+    let (kind, content) = resource.response(answered);
+    let mut response = Response::new(Content::from(content));
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+/// Why an operation is refused, with what the manifest would need.
+fn forbidden(client: &Client, operation: Operation) -> String {
+    let word = match operation {
+        Operation::Evidence => "evidence",
+        Operation::Random => "random",
+    };
+    client.service.service().map_or_else(
+        || "this process is not part of a service, and only services may use the security module".to_owned(),
+        |name| {
+            let add = format!("add `{word}` to attestation.services.{name}");
+            format!("the manifest does not allow this to service {name}; {add}")
+        },
+    )
+}
+
+fn failed(error: &ModuleError) -> Refusal {
+    let status = match error {
+        ModuleError::Nsm(_) => StatusCode::BAD_GATEWAY,
+        ModuleError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+    };
+    (status, causes::line(error))
+}
+
+/// A response of the form `{"error": "why"}`.
+fn refusal(status: StatusCode, why: &str) -> Response<Content> {
+    let mut response = Response::new(Content::from(json!({ "error": why }).to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response
+}

@@ -1,0 +1,251 @@
+//! Bodies of requests: JSON with bytes in base64 and keys in PEM.
+//!
+//! Invariant: everything is bounded before it is used, and an unknown field is refused. Fields that a program chooses
+//! never begin as a binding does, so that no verifier takes them for one. The formats are in `docs/attestation.md`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cloister_binding::eventlog::Log;
+use cloister_binding::{Bound, KEY_LIMIT, NONCE_MAX, is_reserved};
+use serde::Deserialize;
+
+use crate::module::Request;
+
+/// Maximum length in bytes of the body of a request for a document: 2,900 bytes are all fields at their limits, in
+/// base64 and PEM, and the rest is for JSON around them.
+pub(crate) const MAX_DOCUMENT_BODY: usize = 4096;
+
+/// Maximum length in bytes of the body of a request for evidence: 7,000 bytes are all fields at their limits.
+pub(crate) const MAX_EVIDENCE_BODY: usize = 8192;
+
+/// Limits of a document's fields in bytes, as the Nitro Security Module has them (`nsm_api`, `Request::Attestation`).
+const MAX_USER_DATA: usize = 512;
+const MAX_NONCE: usize = 512;
+
+/// Maximum user data that evidence binds, in bytes. Larger data is bound by its digest, which the caller computes:
+/// memory for the requests of all clients stays below a megabyte.
+const MAX_BOUND_DATA: usize = 4096;
+
+/// The body of a request for a document, as Enclaver's clients send it, and of a request for evidence.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    nonce: Option<String>,
+    public_key: Option<String>,
+    user_data: Option<String>,
+}
+
+/// A document with the fields that the caller chooses.
+pub(crate) fn document(body: &[u8]) -> Result<Request, String> {
+    let fields = fields(body)?;
+    let user_data = bytes("user_data", fields.user_data, MAX_USER_DATA)?;
+    let nonce = bytes("nonce", fields.nonce, MAX_NONCE)?;
+    let public_key = fields.public_key.map(|text| public_key(&text)).transpose()?;
+    for (name, value) in [("user_data", &user_data), ("nonce", &nonce), ("public_key", &public_key)] {
+        if is_reserved(value.as_deref().unwrap_or_default()) {
+            return Err(format!(
+                "{name} begins with the bytes that are reserved for bindings; request /v1/evidence for one"
+            ));
+        }
+    }
+    Ok(Request::Attest { user_data, nonce, public_key })
+}
+
+/// A document whose user data binds nonce, key, event log and the caller's data.
+pub(crate) fn evidence(body: &[u8], log: &Log) -> Result<Request, String> {
+    let fields = fields(body)?;
+    let data = bytes("user_data", fields.user_data, MAX_BOUND_DATA)?.unwrap_or_default();
+    let nonce = bytes("nonce", fields.nonce, NONCE_MAX)?;
+    let nonce = nonce.ok_or("nonce is missing: the party that requests the evidence must have drawn it")?;
+    let key = fields.public_key.map(|text| public_key(&text)).transpose()?.unwrap_or_default();
+    let bound = Bound { nonce: &nonce, public_key: &key, events: &log.head(), user_data: &data };
+    let report_data = bound.report_data().map_err(|error| error.to_string())?;
+    let public_key = Some(key).filter(|key| !key.is_empty());
+    Ok(Request::Attest { user_data: Some(report_data.to_vec()), nonce: Some(nonce), public_key })
+}
+
+fn fields(body: &[u8]) -> Result<Fields, String> {
+    if body.is_empty() {
+        return Ok(Fields::default());
+    }
+    serde_json::from_slice(body).map_err(|error| format!("the body is not a valid request: {error}"))
+}
+
+fn bytes(name: &str, text: Option<String>, limit: usize) -> Result<Option<Vec<u8>>, String> {
+    let Some(text) = text else { return Ok(None) };
+    let bytes = STANDARD.decode(text).map_err(|error| format!("{name} is not valid base64: {error}"))?;
+    within(name, bytes, limit).map(Some)
+}
+
+fn within(name: &str, bytes: Vec<u8>, limit: usize) -> Result<Vec<u8>, String> {
+    let length = bytes.len();
+    if length > limit { Err(format!("{name} has {length} bytes, the limit is {limit}")) } else { Ok(bytes) }
+}
+
+/// The DER of a `SubjectPublicKeyInfo` in PEM (RFC 7468).
+fn public_key(pem: &str) -> Result<Vec<u8>, String> {
+    const BEGIN: &str = "-----BEGIN PUBLIC KEY-----";
+    const END: &str = "-----END PUBLIC KEY-----";
+    let inside = pem.trim().strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(END));
+    let text: String = inside
+        .ok_or_else(|| format!("public_key is not PEM: expected {BEGIN}"))?
+        .chars()
+        .filter(|c| !c.is_ascii_whitespace())
+        .collect();
+    let der = STANDARD.decode(text).map_err(|error| format!("public_key is not valid PEM: {error}"))?;
+    within("public_key", der, KEY_LIMIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use cloister_binding::MAGIC;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    const NONCE: &[u8] = b"0123456789abcdef";
+
+    fn pem(der: &[u8]) -> String {
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der))
+    }
+
+    fn refused(body: &str) -> String {
+        document(body.as_bytes()).unwrap_err()
+    }
+
+    fn bind(body: &serde_json::Value) -> Result<Request, String> {
+        evidence(body.to_string().as_bytes(), &Log::booted())
+    }
+
+    #[test]
+    fn fields_are_decoded_from_base64_and_pem() {
+        let pem = r"-----BEGIN PUBLIC KEY-----\nAQID\nBA==\n-----END PUBLIC KEY-----\n";
+        let body = format!(r#"{{"nonce":"BQY=","user_data":"Bw==","public_key":"{pem}"}}"#);
+        let expected = Request::Attest {
+            user_data: Some(vec![7]),
+            nonce: Some(vec![5, 6]),
+            public_key: Some(vec![1, 2, 3, 4]),
+        };
+        assert_eq!(document(body.as_bytes()).unwrap(), expected);
+        let none = Request::Attest { user_data: None, nonce: None, public_key: None };
+        assert_eq!(document(b"").unwrap(), none);
+        assert_eq!(document(b"{}").unwrap(), none);
+    }
+
+    #[test]
+    fn a_field_over_its_limit_is_refused() {
+        let long = STANDARD.encode([0; MAX_NONCE + 1]);
+        assert_eq!(refused(&format!(r#"{{"nonce":"{long}"}}"#)), "nonce has 513 bytes, the limit is 512");
+        let longest = STANDARD.encode([0; MAX_NONCE]);
+        assert!(document(format!(r#"{{"nonce":"{longest}"}}"#).as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn malformed_bodies_are_refused_with_the_reason() {
+        assert!(refused("[").starts_with("the body is not a valid request"));
+        assert!(refused(r#"{"nonse":"AA=="}"#).contains("unknown field `nonse`"));
+        assert!(refused(r#"{"nonce":"!"}"#).starts_with("nonce is not valid base64"));
+        assert!(refused(r#"{"public_key":"AA=="}"#).starts_with("public_key is not PEM"));
+    }
+
+    #[test]
+    fn chosen_fields_that_begin_as_a_binding_are_refused() {
+        let reserved = [&MAGIC[..], b" and more"].concat();
+        for (name, value) in [
+            ("user_data", STANDARD.encode(&reserved)),
+            ("nonce", STANDARD.encode(MAGIC)),
+            ("public_key", pem(&reserved)),
+        ] {
+            let why = document(json!({ name: value }).to_string().as_bytes()).unwrap_err();
+            assert!(why.starts_with(&format!("{name} begins with the bytes that are reserved")), "{why}");
+        }
+        let shorter = STANDARD.encode(&MAGIC[..15]);
+        assert!(document(json!({ "user_data": shorter }).to_string().as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn evidence_binds_every_field_and_the_event_log() {
+        let (nonce, user_data) = (STANDARD.encode(NONCE), STANDARD.encode("data"));
+        let body = json!({ "nonce": nonce, "public_key": pem(b"key"), "user_data": user_data });
+        let bound =
+            Bound { nonce: NONCE, public_key: b"key", events: &Log::booted().head(), user_data: b"data" };
+        let expected = Request::Attest {
+            user_data: Some(bound.report_data().unwrap().to_vec()),
+            nonce: Some(NONCE.to_vec()),
+            public_key: Some(b"key".to_vec()),
+        };
+        assert_eq!(bind(&body), Ok(expected));
+        let Ok(Request::Attest { user_data, public_key, .. }) =
+            bind(&json!({ "nonce": STANDARD.encode(NONCE) }))
+        else {
+            panic!("a nonce alone is enough");
+        };
+        let bound = Bound { public_key: b"", user_data: b"", ..bound };
+        assert_eq!((user_data.unwrap(), public_key), (bound.report_data().unwrap().to_vec(), None));
+    }
+
+    #[test]
+    fn evidence_without_a_long_enough_nonce_is_refused() {
+        assert!(bind(&json!({})).unwrap_err().starts_with("nonce is missing"));
+        let nonce = |length| json!({ "nonce": STANDARD.encode(vec![0; length]) });
+        assert_eq!(bind(&nonce(15)).unwrap_err(), "the nonce has 15 bytes, the limits are 16 and 64");
+        assert_eq!(bind(&nonce(65)).unwrap_err(), "nonce has 65 bytes, the limit is 64");
+        assert!(bind(&nonce(64)).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_body_contains_the_request_is_within_the_limits_and_not_reserved(
+            user_data in proptest::option::of(any_field()),
+            nonce in proptest::option::of(any_field()),
+            key in proptest::option::of(any_field()),
+        ) {
+            let body = json!({
+                "user_data": user_data.map(|bytes| STANDARD.encode(bytes)),
+                "nonce": nonce.map(|bytes| STANDARD.encode(bytes)),
+                "public_key": key.map(|bytes| pem(&bytes)),
+            })
+            .to_string();
+            if let Ok(Request::Attest { user_data, nonce, public_key }) = document(body.as_bytes()) {
+                let limits = [(user_data, MAX_USER_DATA), (nonce, MAX_NONCE), (public_key, KEY_LIMIT)];
+                for (value, limit) in limits {
+                    let value = value.unwrap_or_default();
+                    prop_assert!(value.len() <= limit && !value.starts_with(&MAGIC));
+                }
+            }
+            if let Ok(Request::Attest { user_data, nonce, .. }) = evidence(body.as_bytes(), &Log::booted()) {
+                prop_assert!(is_reserved(&user_data.unwrap()) && nonce.unwrap().len() >= 16);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_request_or_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            drop((document(&body), evidence(&body, &Log::booted())));
+        }
+    }
+
+    /// Bytes around the limits, some of which begin as a binding.
+    fn any_field() -> impl Strategy<Value = Vec<u8>> {
+        (any::<bool>(), proptest::collection::vec(any::<u8>(), 0..1100))
+            .prop_map(|(claims, bytes)| if claims { [&MAGIC[..], &bytes].concat() } else { bytes })
+    }
+
+    #[test]
+    fn the_longest_fields_fit_into_the_limit_of_the_body() {
+        let longest = |nonce, data| {
+            json!({
+                "nonce": STANDARD.encode(vec![0; nonce]),
+                "public_key": pem(&[0; KEY_LIMIT]),
+                "user_data": STANDARD.encode(vec![0; data]),
+            })
+            .to_string()
+        };
+        let body = longest(NONCE_MAX, MAX_BOUND_DATA);
+        assert!(body.len() < MAX_EVIDENCE_BODY && evidence(body.as_bytes(), &Log::booted()).is_ok());
+        let body = longest(MAX_NONCE, MAX_USER_DATA);
+        assert!(body.len() < MAX_DOCUMENT_BODY && document(body.as_bytes()).is_ok());
+        let over = longest(NONCE_MAX, MAX_BOUND_DATA + 1);
+        assert!(evidence(over.as_bytes(), &Log::booted()).unwrap_err().starts_with("user_data has 4097"));
+    }
+}

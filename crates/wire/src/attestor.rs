@@ -1,0 +1,104 @@
+//! The socket pair between the supervisor and the attestor, the program that has the security module.
+//!
+//! Invariant: the supervisor accepts the connections of programs inside, identifies their service by its cgroup, and
+//! sends each connection together with what the manifest allows that service. The attestor reads the bytes, and does
+//! nothing for a client that was not allowed by the supervisor. It is treated as hostile, as the
+//! [gateway](crate::gateway) is: packets of at most [`LIMIT`](crate::packet::LIMIT) bytes, each one JSON message.
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::MAX_SERVICES;
+use crate::logs::MAX_NAME;
+use crate::packet::Bounded;
+
+/// The attestor's name among the servants.
+pub const NAME: &str = "@attestor";
+
+/// Path of the program in ramdisk 1.
+pub const PROGRAM: &str = "/sbin/attestor";
+
+/// The attestor's descriptor of its end of the socket pair.
+pub const CHANNEL_FD: i32 = 3;
+
+/// The attestor's descriptor of the security module's device.
+pub const MODULE_FD: i32 = 4;
+
+/// Maximum number of connections of one service that are served at once. Each request takes its turn at the security
+/// module, which answers in some milliseconds: more of them only wait longer.
+pub const MAX_CLIENTS_OF_SERVICE: usize = 8;
+
+/// Maximum number of connections of all services that are served at once, not counting the first one of each service.
+/// One takes less than 40 KiB of the attestor's memory: the buffers of a request and a document.
+pub const MAX_SHARED_CLIENTS: usize = 32;
+
+/// Maximum number of connections that are served at once: the shared ones, one for each service, and one for all
+/// processes that are in no service.
+pub const MAX_CLIENTS: usize = MAX_SHARED_CLIENTS + MAX_SERVICES + 1;
+
+/// An operation of the local interface, which the manifest allows per service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operation {
+    /// Evidence that contains the caller's nonce, user data and public key.
+    Evidence,
+    /// Random bytes of the security module.
+    Random,
+}
+
+/// A message from the supervisor to the attestor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ToAttestor {
+    /// A connection of a service, with one descriptor.
+    Client {
+        /// Its name; `None` for a process that is in no service.
+        service: Option<String>,
+        /// What the manifest allows it.
+        allowed: Vec<Operation>,
+    },
+}
+
+/// A message from the attestor to the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum FromAttestor {
+    /// It serves.
+    Ready,
+}
+
+impl Bounded for ToAttestor {
+    fn excess(&self) -> Option<(usize, usize)> {
+        let Self::Client { service, .. } = self;
+        let length = service.as_ref()?.len();
+        (length > MAX_NAME).then_some((length, MAX_NAME))
+    }
+}
+
+impl Bounded for FromAttestor {
+    fn excess(&self) -> Option<(usize, usize)> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{decode, encode};
+
+    #[test]
+    fn messages_have_these_bytes() {
+        let client = ToAttestor::Client { service: Some("web".into()), allowed: vec![Operation::Evidence] };
+        let bytes = br#"{"client":{"service":"web","allowed":["evidence"]}}"#;
+        assert_eq!(encode(&client).unwrap(), bytes);
+        assert_eq!(decode::<ToAttestor>(bytes).unwrap(), client);
+        let unknown = ToAttestor::Client { service: None, allowed: Vec::new() };
+        assert_eq!(encode(&unknown).unwrap(), br#"{"client":{"service":null,"allowed":[]}}"#);
+        assert_eq!(encode(&FromAttestor::Ready).unwrap(), br#""ready""#);
+    }
+
+    #[test]
+    fn a_name_over_its_limit_is_refused() {
+        let client = ToAttestor::Client { service: Some("x".repeat(MAX_NAME + 1)), allowed: Vec::new() };
+        assert!(decode::<ToAttestor>(&encode(&client).unwrap()).is_err());
+    }
+}

@@ -1,0 +1,16 @@
+//! The attestor's program for stories: what ramdisk 1 has as `/sbin/attestor`, built beside the tests that start it.
+//!
+//! Invariant: it only calls that program's entry point.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cloister_attestor::program::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            writeln!(io::stderr(), "attestor: {error:?}").unwrap_or_default();
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The attestor's confinement.
+
+use cloister_wire::attestor::{MAX_CLIENTS, PROGRAM};
+use cloister_wire::hold::{Limits, Place, Spawn};
+
+use super::common::COMMON;
+use crate::confine::allowed::{Allowed, INT, int, only, row};
+use crate::confine::filter::{self, FilterError};
+
+/// The attestor's user and group, next to the [gateway's](super::gateway::UID).
+const UID: u32 = 61_185;
+
+/// The attestor's memory limit. Each of [`MAX_CLIENTS`] takes less than 40 KiB, so all together less than 4 MiB; the
+/// rest is for the program, its allocator and the kernel's buffers of its sockets.
+const MEMORY: u64 = 8 * 1024 * 1024;
+
+/// Threads: connections, and the security module.
+const THREADS: u32 = 2;
+
+/// Descriptors: two for each client, one of which waits for buffer space, and those of the reactor, the channel, the
+/// device, standard streams, and of clients that are being refused.
+const DESCRIPTORS: usize = MAX_CLIENTS * 2 + 32;
+
+/// The request of the Nitro Security Module's device: `_IOWR(0x0A, 0, struct nsm_raw)` of `linux/nsm.h`.
+const NSM_RAW: u64 = 0xC020_0A00;
+
+/// `FIONBIO` of `asm-generic/ioctls.h`, whose type differs between C libraries.
+const NON_BLOCKING: u64 = 0x5421;
+
+const CLIENTS: &str = "connections of programs inside";
+
+/// Its calls.
+pub(super) const CALLS: [&[Allowed]; 2] = [COMMON, OWN];
+
+/// Calls that not every servant makes.
+const OWN: &[Allowed] = &[
+    only(
+        "ioctl",
+        libc::SYS_ioctl,
+        &[&[(1, INT, NSM_RAW)], &[(1, INT, NON_BLOCKING)]],
+        "requests to the security module; non-blocking mode",
+    ),
+    only(
+        "fcntl",
+        libc::SYS_fcntl,
+        &[&[(1, INT, int(libc::F_DUPFD_CLOEXEC))], &[(1, INT, int(libc::F_SETFD))]],
+        "duplicates of its descriptors",
+    ),
+    row("recvfrom", libc::SYS_recvfrom, CLIENTS),
+    row("sendto", libc::SYS_sendto, CLIENTS),
+    row("shutdown", libc::SYS_shutdown, CLIENTS),
+    row("close", libc::SYS_close, CLIENTS),
+    row("write", libc::SYS_write, "wakes its other thread"),
+    row("read", libc::SYS_read, "is woken by its other thread"),
+    only("prctl", libc::SYS_prctl, &[&[(0, INT, int(libc::PR_SET_NAME))]], "the name of its thread"),
+];
+
+/// The request to init to start the attestor.
+pub fn spawn() -> Result<Spawn, FilterError> {
+    Ok(Spawn {
+        argv: vec![PROGRAM.to_owned()],
+        env: Vec::new(),
+        place: Place::Empty,
+        uid: UID,
+        gid: UID,
+        groups: Vec::new(),
+        capabilities: 0,
+        seccomp: filter::allow(&CALLS)?,
+        limits: Limits {
+            memory: Some(MEMORY),
+            cpu_millis: None,
+            pids: Some(THREADS),
+            open_files: u32::try_from(DESCRIPTORS).ok(),
+        },
+        fds: 2,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::confine::filter::answer_to;
+
+    #[test]
+    fn the_attestor_creates_no_sockets_opens_no_files_and_uses_no_other_device() {
+        let filter = filter::allow(&CALLS).unwrap();
+        for number in [
+            libc::SYS_socket,
+            libc::SYS_openat,
+            libc::SYS_connect,
+            libc::SYS_execve,
+            libc::SYS_accept4,
+            libc::SYS_pipe2,
+        ] {
+            assert_eq!(answer_to(&filter, number, [0; 6]), 0x8000_0000, "{number}");
+        }
+        assert_eq!(answer_to(&filter, libc::SYS_ioctl, [4, NSM_RAW, 0, 0, 0, 0]), 0x7FFF_0000);
+        assert_eq!(answer_to(&filter, libc::SYS_ioctl, [4, 0x5401, 0, 0, 0, 0]), 0x8000_0000);
+    }
+}

@@ -1,0 +1,168 @@
+//! The attestor's duty: it gets the security module, and the connections of programs inside that may use it.
+//!
+//! Invariant: no byte of a client is read here. A client is identified by the cgroup of its process, and passed on with
+//! what the manifest allows its service; one that is allowed nothing is passed on too, so that it gets a readable
+//! refusal.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloister_manifest::model::AttestationVerb;
+use cloister_net::packets::{Packets, discard};
+use cloister_net::places::{Limits, Places};
+use cloister_net::{Entrance, Identity, Stream, accept_each};
+use cloister_wire::attestor::{
+    FromAttestor, MAX_CLIENTS_OF_SERVICE, MAX_SHARED_CLIENTS, NAME, Operation, ToAttestor,
+};
+use cloister_wire::hold::Spawn;
+use cloister_wire::packet::{LIMIT, decode, encode};
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::rate_limit::RateLimit;
+use super::{Duty, Event};
+use crate::confine;
+
+/// Connections that are being passed on: one packet each, so they are here for microseconds unless the attestor does
+/// not read. The limits are the attestor's own.
+const PASSING: Limits = Limits { host: 0, service: MAX_CLIENTS_OF_SERVICE, shared: MAX_SHARED_CLIENTS };
+
+/// How long a connection waits for an attestor that does not read: longer than the longest pause before it is
+/// restarted.
+const PASSING_TIME: Duration = Duration::from_secs(10);
+
+/// The operations that the manifest allows, by service.
+pub(crate) type Rules = BTreeMap<String, Vec<AttestationVerb>>;
+
+/// What the attestor is given.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    /// The security module's device.
+    pub(crate) module: OwnedFd,
+    /// The supervisor's end of the pair.
+    pub(crate) ours: OwnedFd,
+    /// The attestor's end.
+    pub(crate) theirs: OwnedFd,
+}
+
+/// The attestor's duty.
+#[derive(Clone, Debug)]
+pub(crate) struct Attestor(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    channel: Packets,
+    module: OwnedFd,
+    theirs: OwnedFd,
+    rules: Rules,
+    empty: watch::Sender<bool>,
+}
+
+impl Attestor {
+    /// The duty that passes the clients of `entrance` on.
+    pub(crate) fn new(
+        rules: Rules,
+        sockets: Sockets,
+        entrance: Entrance,
+        events: mpsc::Sender<Event>,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            channel: Packets::new(sockets.ours)?,
+            module: sockets.module,
+            theirs: sockets.theirs,
+            rules,
+            // It has no work of its own: services that use it are stopped before it.
+            empty: watch::Sender::new(true),
+        });
+        drop(tokio::spawn(Arc::clone(&shared).receive(events)));
+        let passing = Arc::clone(&shared);
+        drop(tokio::spawn(async move {
+            let pass = move |stream, peer: Identity| {
+                let shared = Arc::clone(&passing);
+                async move { shared.pass(&stream, &peer).await }
+            };
+            accept_each(entrance, Places::new(PASSING), pass).await
+        }));
+        Ok(Self(shared))
+    }
+}
+
+impl Duty for Attestor {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn spawn_request(&self) -> io::Result<(Spawn, Vec<OwnedFd>)> {
+        let spec = confine::attestor().map_err(io::Error::other)?;
+        let copy = |fd: &OwnedFd| fd.as_fd().try_clone_to_owned();
+        Ok((spec, vec![copy(&self.0.theirs)?, copy(&self.0.module)?]))
+    }
+
+    fn started(&self) {}
+
+    fn ended(&self) {
+        // Clients that were passed on and not received: their connections are closed, and they try again.
+        discard(&self.0.theirs);
+    }
+
+    fn owners_changed(&self) {}
+
+    fn drain(&self) {}
+
+    fn empty(&self) -> watch::Receiver<bool> {
+        self.0.empty.subscribe()
+    }
+
+    fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn saved(&self) -> Value {
+        Value::Null
+    }
+}
+
+impl Shared {
+    /// Passes a client on, as soon as the attestor has space for it. It waits for one that is being restarted.
+    async fn pass(&self, stream: &Stream, peer: &Identity) {
+        let service = peer.service();
+        let allowed = service.and_then(|name| self.rules.get(name));
+        let allowed = allowed.into_iter().flatten().copied().map(operation).collect();
+        if let Ok(packet) = encode(&ToAttestor::Client { service: service.map(str::to_owned), allowed }) {
+            // A client that cannot be passed on is disconnected, and tries again.
+            drop(timeout(PASSING_TIME, self.channel.send_with(&packet, &[stream.as_fd()])).await);
+        }
+    }
+
+    async fn receive(self: Arc<Self>, events: mpsc::Sender<Event>) {
+        let (mut buffer, mut rate) = (vec![0; LIMIT], RateLimit::default());
+        loop {
+            rate.packet().await;
+            let message = match self.channel.recv(&mut buffer).await {
+                // Descriptors that come with it are closed.
+                Ok((count, _)) => {
+                    decode(buffer.get(..count).unwrap_or_default()).map_err(|error| error.to_string())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            let event = match message {
+                Ok(FromAttestor::Ready) => Event::Ready(NAME),
+                Err(why) => Event::Misbehaved(NAME, format!("it sent an invalid message: {why}")),
+            };
+            // The receiver exists as long as the supervisor.
+            events.send(event).await.unwrap_or_default();
+        }
+    }
+}
+
+const fn operation(verb: AttestationVerb) -> Operation {
+    match verb {
+        AttestationVerb::Evidence => Operation::Evidence,
+        AttestationVerb::Random => Operation::Random,
+    }
+}
