@@ -12,8 +12,8 @@ use cloister_wire::frame::{HOLD_LIMIT, encode};
 use cloister_wire::hold::{FromSupervisor, SUPERVISOR_FD};
 use rustix::process::{Pid, Signal};
 
-/// How often a guest checks for something that has no event to wait for: often enough for a scenario of seconds, rarely enough
-/// to leave an emulated processor to others.
+/// How often a guest checks for something that has no event to wait for: often enough for a scenario of seconds, rarely
+/// enough to leave an emulated processor to others.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Runs an HTTP server on `port` that answers every request with `answer` of its path.
@@ -59,14 +59,26 @@ pub fn send_from_outside(to: Pid, signal: i32) -> std::io::Result<()> {
     }
 }
 
-/// What the open descriptors of any process refer to, as `/proc/PID/fd` shows it, sorted and without the numbers that differ between
-/// runs. The process of [`send_from_outside`] reads them: a service is not allowed to.
-pub fn descriptors_from_outside(of: Pid) -> std::io::Result<Vec<String>> {
-    let targets = request_outside(of, "descriptors")?;
+/// What the open descriptors of a servant refer to, as `/proc/PID/fd` shows it: the kinds, sorted, without the numbers
+/// that differ between runs. The process of [`send_from_outside`] reads them: a service is not allowed to.
+pub fn servant_descriptors(name: &str) -> std::io::Result<String> {
+    let targets = request_outside(find_servant(name)?, "descriptors")?;
     let mut kinds: Vec<String> =
         targets.lines().map(|line| line.replace(|c: char| c.is_ascii_digit(), "")).collect();
     kinds.sort();
-    Ok(kinds)
+    kinds.dedup();
+    Ok(kinds.join(", "))
+}
+
+/// These lines of a servant's `/proc/PID/status`, as `NAME VALUE, …`.
+pub fn servant_status(name: &str, fields: &[&str]) -> std::io::Result<String> {
+    let pid = find_servant(name)?;
+    let status = std::fs::read_to_string(format!("{MACHINE}/{}/status", pid.as_raw_nonzero()))?;
+    let field = |name: &&str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        format!("{name} {}", line.unwrap_or_default().trim())
+    };
+    Ok(fields.iter().map(field).collect::<Vec<_>>().join(", "))
 }
 
 fn request_outside(about: Pid, action: &str) -> std::io::Result<String> {
@@ -78,8 +90,8 @@ fn request_outside(about: Pid, action: &str) -> std::io::Result<String> {
     Ok(response)
 }
 
-/// The machine's processes, by their numbers in init's namespace, where [`crate::Lab::boot_with_sender`] mounts them: `/proc`
-/// shows a service only its own.
+/// The machine's processes, by their numbers in init's namespace, where [`crate::Lab::boot_with_sender`] mounts them:
+/// `/proc` shows a service only its own.
 pub const MACHINE: &str = "/machine";
 
 /// The process of this name (`comm`) among the [machine's](MACHINE).

@@ -42,6 +42,7 @@ mod servants_see_nothing;
 mod services_are_confined;
 mod services_become_ready_and_stay_healthy;
 mod services_follow_their_dependencies;
+mod services_get_evidence;
 mod services_run_as_in_a_container;
 mod services_that_cannot_run_report_why;
 mod signal_death_is_128_plus_the_signal;
@@ -168,6 +169,9 @@ pub const ALL: &[Scenario] = &[
     reports_are_read_through_configfs::SNP,
     reports_are_read_through_configfs::TDX,
     reports_are_read_through_configfs::NONE,
+    services_get_evidence::ALLOWED,
+    services_get_evidence::CONFINED,
+    services_get_evidence::CRASHES,
     resource_usage_is_reported_live::SCENARIO,
     supervisor_crashes_are_survived::UNDER_LOAD,
     supervisor_crashes_are_survived::TOO_OFTEN,
@@ -229,6 +233,9 @@ const NEEDS: &[(Need, &[Scenario])] = &[
             nitro_enclaves_match_the_prediction::SIGNED,
             nitro_enclaves_match_the_prediction::EXIT_CODE,
             nitro_enclaves_match_the_prediction::DAMAGED,
+            services_get_evidence::ALLOWED,
+            services_get_evidence::CONFINED,
+            services_get_evidence::CRASHES,
         ],
     ),
 ];

@@ -3,7 +3,6 @@
 //!
 //! No service can kill either, so the lab's init has a process beside it that does.
 
-use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
@@ -16,8 +15,8 @@ use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
 use crate::guest::{
-    MACHINE, POLL_INTERVAL, descriptors_from_outside, find_process, find_servant, kill_supervisor,
-    send_from_outside, serve_http,
+    POLL_INTERVAL, find_process, find_servant, kill_supervisor, send_from_outside, servant_descriptors,
+    servant_status, serve_http,
 };
 use crate::lab::Running;
 use crate::scenario::{Failure, expect, expect_at, expect_eq};
@@ -151,22 +150,7 @@ fn confined(lab: &mut Lab) -> Outcome {
         lab.boot_with_sender(MANIFEST, &["--cpus", "2", "--publish", &format!("127.0.0.1:{port}:80")])?;
     web.wait_ready()?;
     let found = web.command(&["inspect", "web", "--service", "@gateway", "--json"])?.json()?;
-    for (field, expected) in [
-        ("uids", json!([61184, 61184, 61184, 61184])),
-        ("gids", json!([61184, 61184, 61184, 61184])),
-        ("groups", json!([])),
-        ("no_new_privs", json!(true)),
-        ("seccomp", json!(2)),
-        ("capabilities_bounding", json!(0)),
-        ("capabilities_effective", json!(0)),
-        ("limits", json!([["Max core file size", "0", "0"], ["Max open files", "17152", "17152"]])),
-    ] {
-        expect_at(&found, &format!("/{field}"), expected)?;
-    }
-    let mounts = found.get("mounts").and_then(Value::as_array).cloned().unwrap_or_default();
-    expect_eq(&mounts.len(), &1, "its mounts: an empty root")?;
-    let options = mounts.first().and_then(|mount| mount.pointer("/1")?.as_str()).unwrap_or_default();
-    expect(options.starts_with("ro,nosuid,nodev,noexec"), format_args!("its root: {options}"))?;
+    expect_no_privileges(&found, 61184, "17152")?;
     let limits = found.get("cgroup").map(Value::to_string).unwrap_or_default();
     expect(limits.contains(r#"["pids.max","2"]"#), format_args!("its cgroup: {limits}"))?;
     let seen = web.get(port, "/gateway")?.body;
@@ -174,6 +158,26 @@ fn confined(lab: &mut Lab) -> Outcome {
     let open = web.get(port, "/descriptors")?.body;
     expect_eq(&open.as_str(), &DESCRIPTORS, "its open descriptors")?;
     web.stop()?.expect_code(143)
+}
+
+/// What `inspect --service` shows of a servant of this user, which may have this many open files.
+pub(super) fn expect_no_privileges(found: &Value, user: u32, files: &str) -> Outcome {
+    for (field, expected) in [
+        ("uids", json!([user, user, user, user])),
+        ("gids", json!([user, user, user, user])),
+        ("groups", json!([])),
+        ("no_new_privs", json!(true)),
+        ("seccomp", json!(2)),
+        ("capabilities_bounding", json!(0)),
+        ("capabilities_effective", json!(0)),
+        ("limits", json!([["Max core file size", "0", "0"], ["Max open files", files, files]])),
+    ] {
+        expect_at(found, &format!("/{field}"), expected)?;
+    }
+    let mounts = found.get("mounts").and_then(Value::as_array).cloned().unwrap_or_default();
+    expect_eq(&mounts.len(), &1, "its mounts: an empty root")?;
+    let options = mounts.first().and_then(|mount| mount.pointer("/1")?.as_str()).unwrap_or_default();
+    expect(options.starts_with("ro,nosuid,nodev,noexec"), format_args!("its root: {options}"))
 }
 
 fn guest(_args: &[String]) -> ExitCode {
@@ -184,8 +188,11 @@ fn guest(_args: &[String]) -> ExitCode {
                 "/stop-supervisor" => find_process("supervisor").and_then(|pid| send(pid, Signal::STOP)),
                 "/kill-supervisor" => kill_supervisor().map(|()| KILLED.store(true, Ordering::Relaxed)),
                 "/kill-gateway" => find_servant(NAME).and_then(|pid| send(pid, Signal::KILL)),
-                "/descriptors" => return descriptors().unwrap_or_else(|error| error.to_string()),
-                "/gateway" => return describe().unwrap_or_else(|error| error.to_string()),
+                "/descriptors" => return servant_descriptors(NAME).unwrap_or_else(|error| error.to_string()),
+                "/gateway" => {
+                    let lines = servant_status(NAME, &["Threads", "CapPrm", "CapAmb"]);
+                    return lines.unwrap_or_else(|error| error.to_string());
+                }
                 _ => Ok(()),
             };
             done.map_or_else(|error| error.to_string(), |()| "done".to_owned())
@@ -218,22 +225,4 @@ fn byte_at(place: usize) -> u8 {
 
 fn send(to: Pid, signal: Signal) -> io::Result<()> {
     send_from_outside(to, signal.as_raw())
-}
-
-/// Lines of the gateway's `/proc/PID/status`.
-fn describe() -> io::Result<String> {
-    let pid = find_servant(NAME)?;
-    let status = fs::read_to_string(format!("{MACHINE}/{}/status", pid.as_raw_nonzero()))?;
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        format!("{name} {}", line.unwrap_or_default().trim())
-    };
-    Ok(["Threads", "CapPrm", "CapAmb"].map(field).join(", "))
-}
-
-/// The kinds of the gateway's open descriptors.
-fn descriptors() -> io::Result<String> {
-    let mut kinds = descriptors_from_outside(find_servant(NAME)?)?;
-    kinds.dedup();
-    Ok(kinds.join(", "))
 }
