@@ -11,6 +11,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::mem;
 
 use cloister_wire::control::{Exit, MAX_ERROR_TEXT, Phase, ServiceStatus, bounded};
 use cloister_wire::hold::Held;
@@ -71,6 +72,8 @@ pub(super) struct Lifecycle {
     stage: Stage,
     since: Moment,
     pid: Option<u32>,
+    /// It reported that it serves before init reported its start: the two channels can overtake each other.
+    serves: bool,
     restarts: u32,
     last_exit: Option<Exit>,
     /// When it exited, within the window.
@@ -106,7 +109,9 @@ impl Lifecycle {
     pub(super) fn spawned(&mut self, pid: u32, now: Moment) -> Vec<Action> {
         if self.pid != Some(pid) {
             self.pid = Some(pid);
-            self.enter(Stage::Starting(now.plus_millis(START_MS)), now);
+            let serves = mem::take(&mut self.serves);
+            let stage = if serves { Stage::Ready } else { Stage::Starting(now.plus_millis(START_MS)) };
+            self.enter(stage, now);
         }
         Vec::new()
     }
@@ -125,8 +130,10 @@ impl Lifecycle {
 
     /// It reports that it serves.
     pub(super) fn ready(&mut self, now: Moment) {
-        if matches!(self.stage, Stage::Starting(_)) {
-            self.enter(Stage::Ready, now);
+        match self.stage {
+            Stage::Starting(_) => self.enter(Stage::Ready, now),
+            Stage::Spawning(_) => self.serves = true,
+            Stage::Idle | Stage::Ready | Stage::Ending | Stage::BackingOff(_) => {}
         }
     }
 
@@ -243,12 +250,14 @@ impl Lifecycle {
         if matches!(self.stage, Stage::BackingOff(_)) {
             return self.respawn(now);
         }
+        self.serves = false;
         self.enter(Stage::Spawning(now.plus_millis(START_MS)), now);
         vec![Action::Spawn]
     }
 
     fn respawn(&mut self, now: Moment) -> Vec<Action> {
         self.restarts = self.restarts.saturating_add(1);
+        self.serves = false;
         self.enter(Stage::Spawning(now.plus_millis(START_MS)), now);
         vec![Action::Spawn]
     }
@@ -298,6 +307,20 @@ mod tests {
         let mut acts = lifecycle.exited(killed(), now);
         acts.extend(lifecycle.emptied(now));
         acts
+    }
+
+    #[test]
+    fn a_servant_that_reports_before_its_start_is_reported_is_ready() {
+        let mut lifecycle = Lifecycle::default();
+        assert_eq!(lifecycle.adopt(None, at(0)), [Action::Spawn]);
+        lifecycle.ready(at(1));
+        assert_ne!(lifecycle.status("x").phase, Phase::Ready);
+        assert_eq!(lifecycle.spawned(7, at(2)), []);
+        assert_eq!(lifecycle.status("x").phase, Phase::Ready);
+        // It is no report of its successor.
+        dies(&mut lifecycle, at(3));
+        assert_eq!(lifecycle.spawned(8, at(4)), []);
+        assert_ne!(lifecycle.status("x").phase, Phase::Ready);
     }
 
     #[test]
