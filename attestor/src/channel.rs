@@ -45,10 +45,14 @@ pub(crate) async fn converse(channel: Packets, module: Module) -> Result<(), Cha
         if count == 0 {
             return Err(ChannelError::Closed);
         }
-        let ToAttestor::Client { service, allowed } = decode(buffer.get(..count).unwrap_or_default())?;
-        let service = service.map_or(Identity::Unknown, Identity::Service);
-        if let Some(socket) = fds.pop() {
-            admit(socket, Client { service, allowed }, &places, &module).await;
+        let message = decode(buffer.get(..count).unwrap_or_default())?;
+        let Some(socket) = fds.pop() else { continue };
+        match message {
+            ToAttestor::Client { service, allowed } => {
+                let service = service.map_or(Identity::Unknown, Identity::Service);
+                admit(socket, Client { service, allowed }, &places, &module).await;
+            }
+            ToAttestor::Module => module.connect(socket),
         }
     }
 }

@@ -16,7 +16,8 @@ use hyper::{Request, Response, StatusCode};
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::module::{Module, ModuleError};
+use crate::exchange::ModuleError;
+use crate::module::Module;
 use crate::resource::{JSON, Refusal, Resource};
 
 /// Time limit for a connection: sending the request, the security module, and reading the response.
@@ -76,7 +77,7 @@ async fn respond(
         BodyError::Broken => (StatusCode::BAD_REQUEST, "the body is incomplete".to_owned()),
     })?;
     let answered = module.request(resource.request(&bytes)?).await.map_err(|error| failed(&error))?;
-    let (kind, content) = resource.response(answered);
+    let (kind, content) = resource.response(answered, module.platform());
     let mut response = Response::new(Content::from(content));
     response.headers_mut().insert(CONTENT_TYPE, kind);
     Ok(response)
@@ -100,6 +101,7 @@ fn forbidden(client: &Client, operation: Operation) -> String {
 fn failed(error: &ModuleError) -> Refusal {
     let status = match error {
         ModuleError::Nsm(_) => StatusCode::BAD_GATEWAY,
+        ModuleError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         ModuleError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
     };
     (status, causes::line(error))

@@ -11,11 +11,15 @@
 //! | `client` | one connection of a program inside |
 //! | `resource` | the resources: what each needs, and its response |
 //! | `request` | the bodies of requests |
+//! | `exchange` | a request to a module, and what comes of it |
 //! | `module` | the security module, one request at a time |
+//! | `sleeve` | the development security module of the platform `virtual` |
 
 mod channel;
 mod client;
+mod exchange;
 mod module;
 pub mod program;
 mod request;
 mod resource;
+mod sleeve;

@@ -5,71 +5,90 @@
 //! bytes reach the module is the caller's choice.
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
-use cloister_nsm::{Claims, NsmError};
+use cloister_nsm::NsmError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-/// Requests that wait for their turn: one of each client.
-const WAITING: usize = cloister_wire::attestor::MAX_CLIENTS;
+use crate::exchange::{Answer, ModuleError, REQUEST_TIME, Request, answer};
+use crate::sleeve::{self, Sleeve};
 
-/// Time limit for a request. The Nitro Security Module answers in some milliseconds; with every client waiting, the
-/// last one's turn comes after less than a second. A device that hangs is reported after this time.
-const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// What waits for its turn: a request of each client, and a connection of the sleeve.
+const WAITING: usize = cloister_wire::attestor::MAX_CLIENTS + 1;
 
-/// A request to the module.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Request {
-    /// A signed document with these fields.
-    Attest { user_data: Option<Vec<u8>>, nonce: Option<Vec<u8>>, public_key: Option<Vec<u8>> },
-    /// Random bytes: as many as the module returns at once.
-    Random,
+/// What the module's thread does next.
+enum Order {
+    /// Send a request to the module.
+    Request(Request, oneshot::Sender<Answer>),
+    /// From now on, use the module at the other end of this connection.
+    Connect(OwnedFd),
 }
-
-/// Why a request failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ModuleError {
-    /// The module refused it, or failed.
-    #[error(transparent)]
-    Nsm(#[from] NsmError),
-    /// It did not answer in time.
-    #[error("the security module did not respond within {} s", REQUEST_TIME.as_secs())]
-    TimedOut,
-}
-
-type Answer = Result<Vec<u8>, NsmError>;
 
 /// Access to the module. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Module {
-    requests: mpsc::Sender<(Request, oneshot::Sender<Answer>)>,
+    orders: mpsc::Sender<Order>,
+    platform: Arc<str>,
 }
 
 impl Module {
-    /// Starts the thread that accesses the module through `exchange`, which sends it a request and returns its
-    /// response.
+    /// Starts the thread that accesses the device of `platform` through `exchange`, which sends it a request and returns
+    /// its response.
     pub(crate) fn start(
+        platform: &str,
         exchange: impl Fn(&[u8]) -> io::Result<Vec<u8>> + Send + 'static,
     ) -> io::Result<Self> {
         let module = cloister_nsm::Module::over(exchange);
-        Self::serve(move |request| answer(&module, request))
+        Self::serve(platform, move |request| answer(&module, request))
     }
 
     /// Starts the thread with the answers of `answer`.
-    pub(crate) fn serve(answer: impl Fn(&Request) -> Answer + Send + 'static) -> io::Result<Self> {
-        let (requests, mut waiting) = mpsc::channel::<(Request, oneshot::Sender<Answer>)>(WAITING);
+    pub(crate) fn serve(
+        platform: &str,
+        answer: impl Fn(&Request) -> Result<Vec<u8>, NsmError> + Send + 'static,
+    ) -> io::Result<Self> {
+        Self::work(platform, move |order| {
+            // There is only one module: a connection to another is closed.
+            if let Order::Request(request, reply) = order {
+                // A caller that has just stopped waiting gets no answer.
+                drop(reply.send(answer(&request).map_err(ModuleError::from)));
+            }
+        })
+    }
+
+    /// Starts the thread that accesses the development security module, whose connections are yet to come.
+    pub(crate) fn over(mut sleeve: Sleeve) -> io::Result<Self> {
+        Self::work(sleeve::PLATFORM, move |order| match order {
+            Order::Connect(stream) => sleeve.connect(stream),
+            Order::Request(request, reply) => drop(reply.send(sleeve.answer(&request))),
+        })
+    }
+
+    fn work(platform: &str, mut perform: impl FnMut(Order) + Send + 'static) -> io::Result<Self> {
+        let (orders, mut waiting) = mpsc::channel(WAITING);
         let serve = move || {
-            while let Some((request, reply)) = waiting.blocking_recv() {
-                if !reply.is_closed() {
-                    // A caller that has just stopped waiting gets no answer.
-                    drop(reply.send(answer(&request)));
+            while let Some(order) = waiting.blocking_recv() {
+                if !matches!(&order, Order::Request(_, reply) if reply.is_closed()) {
+                    perform(order);
                 }
             }
         };
         drop(thread::Builder::new().name("module".to_owned()).spawn(serve)?);
-        Ok(Self { requests })
+        Ok(Self { orders, platform: platform.into() })
+    }
+
+    /// The platform that the module attests, by its name in a manifest and in a verdict.
+    pub(crate) fn platform(&self) -> &str {
+        &self.platform
+    }
+
+    /// Uses the development security module at the other end of this connection, from its turn on. It does not wait: a
+    /// connection for which there is no space is closed, and the sleeve opens another.
+    pub(crate) fn connect(&self, stream: OwnedFd) {
+        drop(self.orders.try_send(Order::Connect(stream)));
     }
 
     /// Sends a request to the module.
@@ -77,27 +96,13 @@ impl Module {
         let answered = async {
             let (reply, answer) = oneshot::channel();
             // The thread lives as long as a sender exists.
-            self.requests.send((request, reply)).await.ok()?;
+            self.orders.send(Order::Request(request, reply)).await.ok()?;
             answer.await.ok()
         };
         match timeout(REQUEST_TIME, answered).await {
-            Ok(Some(answer)) => Ok(answer?),
+            Ok(Some(answer)) => answer,
             Ok(None) | Err(_) => Err(ModuleError::TimedOut),
         }
-    }
-}
-
-fn answer<X>(module: &cloister_nsm::Module<X>, request: &Request) -> Answer
-where
-    X: Fn(&[u8]) -> io::Result<Vec<u8>>,
-{
-    match request {
-        Request::Attest { user_data, nonce, public_key } => module.attest(Claims {
-            user_data: user_data.as_deref(),
-            nonce: nonce.as_deref(),
-            public_key: public_key.as_deref(),
-        }),
-        Request::Random => module.random(),
     }
 }
 
@@ -107,7 +112,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_is_answered_by_the_module() {
-        let module = Module::serve(|request| Ok(format!("{request:?}").into_bytes())).unwrap();
+        let module = Module::serve("nitro", |request| Ok(format!("{request:?}").into_bytes())).unwrap();
         assert_eq!(module.request(Request::Random).await.unwrap(), b"Random");
     }
 
@@ -115,7 +120,7 @@ mod tests {
     async fn a_module_that_hangs_is_reported_and_abandoned_requests_are_not_sent() {
         let (release, wait) = std::sync::mpsc::channel::<()>();
         let (asked, mut begun) = mpsc::unbounded_channel();
-        let module = Module::serve(move |request| {
+        let module = Module::serve("nitro", move |request| {
             asked.send(request.clone()).unwrap();
             wait.recv().unwrap();
             Ok(Vec::new())

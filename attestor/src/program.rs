@@ -3,6 +3,7 @@
 //! Invariant: a module that does not answer delays only requests for the module. Everything else is served by the first
 //! thread, which never blocks.
 
+use std::env;
 use std::io;
 
 use cloister_net::packets::Packets;
@@ -13,6 +14,7 @@ use tokio::runtime::Builder;
 
 use crate::channel::{self, ChannelError};
 use crate::module::Module;
+use crate::sleeve::{self, Sleeve};
 
 /// Why the attestor exits.
 #[derive(Debug, thiserror::Error)]
@@ -40,14 +42,24 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> AttestorError {
 /// It returns only on an error.
 pub fn run() -> Result<(), AttestorError> {
     let channel = inherited::copy(CHANNEL_FD).map_err(system("the inherited channel is not open"))?;
-    let device = inherited::copy(MODULE_FD).map_err(system("the inherited security module is not open"))?;
-    let device = Nsm::from(device);
-    let module = Module::start(move |request| device.exchange(request));
-    let module = module.map_err(system("cannot start a thread for the security module"))?;
+    let module = module(&env::args().nth(1).unwrap_or_default())?;
     let reactor = Builder::new_current_thread().enable_all().build();
     reactor.map_err(system("cannot create a reactor"))?.block_on(async {
         let channel =
             Packets::new(channel).map_err(system("cannot register the channel with the reactor"))?;
         Ok(channel::converse(channel, module).await?)
     })
+}
+
+/// The module of this platform: the sleeve's, or the inherited device.
+fn module(platform: &str) -> Result<Module, AttestorError> {
+    let started = if platform == sleeve::PLATFORM {
+        Module::over(Sleeve::default())
+    } else {
+        let device =
+            inherited::copy(MODULE_FD).map_err(system("the inherited security module is not open"))?;
+        let device = Nsm::from(device);
+        Module::start(platform, move |request| device.exchange(request))
+    };
+    started.map_err(system("cannot start a thread for the security module"))
 }

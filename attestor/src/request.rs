@@ -9,7 +9,7 @@ use cloister_binding::eventlog::Log;
 use cloister_binding::{Bound, KEY_LIMIT, NONCE_MAX, is_reserved};
 use serde::Deserialize;
 
-use crate::module::Request;
+use crate::exchange::Request;
 
 /// Maximum length in bytes of the body of a request for a document: 2,900 bytes are all fields at their limits, in
 /// base64 and PEM, and the rest is for JSON around them.

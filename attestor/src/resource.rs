@@ -11,7 +11,7 @@ use hyper::header::HeaderValue;
 use hyper::{Method, StatusCode};
 use serde_json::json;
 
-use crate::module::Request;
+use crate::exchange::Request;
 use crate::request;
 
 /// A problem with a request: the status of the response, and its text.
@@ -25,9 +25,6 @@ const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// The content type of evidence, and of errors.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-/// The platform that the security module attests, by its name in a manifest and in a verdict.
-const PLATFORM: &str = "nitro";
 
 /// A resource of the local interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,12 +90,12 @@ impl Resource {
         request.map_err(|why| (StatusCode::BAD_REQUEST, why))
     }
 
-    /// The content type and the body of the response, from what the security module returned.
-    pub(crate) fn response(self, bytes: Vec<u8>) -> (HeaderValue, Vec<u8>) {
+    /// The content type and the body of the response, from what the security module of this platform returned.
+    pub(crate) fn response(self, bytes: Vec<u8>, platform: &str) -> (HeaderValue, Vec<u8>) {
         match self {
             Self::Evidence => {
                 let (document, events) = (STANDARD.encode(bytes), STANDARD.encode(log().encode()));
-                let evidence = json!({ "platform": PLATFORM, "document": document, "events": events });
+                let evidence = json!({ "platform": platform, "document": document, "events": events });
                 (JSON, evidence.to_string().into_bytes())
             }
             Self::Attestation => (CBOR, bytes),
@@ -107,7 +104,8 @@ impl Resource {
     }
 }
 
-/// The event log. Init extends one event, the end of the boot, and nothing extends another yet.
+/// The event log. One event is extended, the end of the boot: by init, on the platform `virtual` by
+/// [`Sleeve`](crate::sleeve::Sleeve). Nothing extends another yet.
 fn log() -> Log {
     Log::booted()
 }
@@ -131,7 +129,7 @@ mod tests {
 
     #[test]
     fn evidence_contains_the_document_and_the_event_log() {
-        let (kind, body) = Resource::Evidence.response(b"document".to_vec());
+        let (kind, body) = Resource::Evidence.response(b"document".to_vec(), "nitro");
         assert_eq!(kind, "application/json");
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["platform"], "nitro");

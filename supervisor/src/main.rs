@@ -10,12 +10,13 @@ use std::process::ExitCode;
 
 use cloister_net::{Entrance, Listener, prepare_diagnosis};
 use cloister_supervisor::confine::confine_supervisor;
-use cloister_supervisor::core::{CoreError, Given, Setup, run};
+use cloister_supervisor::core::{Bind, CoreError, Given, Setup, run};
 use cloister_supervisor::hold::HoldError;
 use cloister_supervisor::status::registers;
 use cloister_supervisor::world::{Addresses, Paths};
 use cloister_sys::inherited;
 use cloister_sys::nsm::Nsm;
+use cloister_sys::platform::Platform;
 use cloister_wire::causes::REPORT;
 use cloister_wire::hold::SUPERVISOR_FD;
 use cloister_wire::{causes, ports};
@@ -50,6 +51,8 @@ fn setup() -> Result<Setup, CoreError> {
     prepare_diagnosis().map_err(system("the kernel's socket diagnosis is unavailable"))?;
     // Bound while that is allowed; for a restarted supervisor the address is in use, and init holds the socket.
     let ingress = Listener::bind_vsock(ports::INGRESS);
+    let sleeve = (Platform::detect(Path::new("/")) == Ok(Platform::Virtual))
+        .then(|| Listener::bind_vsock(ports::MODULE));
     let mut seed = [0; 8];
     getrandom(&mut seed, GetRandomFlags::empty())
         .map_err(|e| system("cannot read random bytes")(e.into()))?;
@@ -63,6 +66,7 @@ fn setup() -> Result<Setup, CoreError> {
             ingress: Box::new(move || ingress),
             module: Nsm::open_if_present(Path::new("/"))
                 .map_err(system("cannot open the security module"))?,
+            sleeve: sleeve.map(|bound| -> Bind { Box::new(move || bound) }),
         },
         seed: u64::from_ne_bytes(seed),
         registers: registers::read(Path::new("/"))

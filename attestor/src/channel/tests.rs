@@ -31,7 +31,7 @@ impl Attestor {
 
     /// An attestor with a module that repeats each request as text.
     async fn echo() -> Self {
-        Self::start(Module::serve(|request| Ok(format!("{request:?}").into_bytes())).unwrap()).await
+        Self::start(Module::serve("nitro", |request| Ok(format!("{request:?}").into_bytes())).unwrap()).await
     }
 
     async fn client(&self, service: Option<&str>, allowed: &[Operation]) -> UnixStream {
@@ -104,7 +104,7 @@ async fn a_body_over_its_limit_is_refused() {
 
 #[tokio::test]
 async fn a_refusal_of_the_module_is_reported() {
-    let module = Module::serve(|_| Err(NsmError::Refused("InternalError".to_owned()))).unwrap();
+    let module = Module::serve("nitro", |_| Err(NsmError::Refused("InternalError".to_owned()))).unwrap();
     let refused = Attestor::start(module).await.request("GET /v1/random", "").await;
     assert!(refused.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{refused}");
     assert!(refused.contains("the Nitro Security Module refused: InternalError"), "{refused}");
@@ -113,7 +113,7 @@ async fn a_refusal_of_the_module_is_reported() {
 #[tokio::test(start_paused = true)]
 async fn a_module_that_does_not_answer_is_reported_and_the_attestor_serves_on() {
     let (release, wait) = std::sync::mpsc::channel::<()>();
-    let module = Module::serve(move |_| {
+    let module = Module::serve("nitro", move |_| {
         wait.recv().unwrap();
         Ok(b"answer".to_vec())
     });
@@ -172,7 +172,7 @@ async fn an_invalid_message_and_the_end_of_the_supervisor_end_the_attestor() {
     attestor.ours.send(b"{}").await.unwrap();
     assert!(matches!((&mut attestor.task).await.unwrap(), Err(ChannelError::Frame(_))));
     let (ours, theirs) = pair().unwrap();
-    let module = Module::serve(|_| Ok(Vec::new())).unwrap();
+    let module = Module::serve("nitro", |_| Ok(Vec::new())).unwrap();
     let served = tokio::spawn(converse(Packets::new(theirs).unwrap(), module));
     drop(ours);
     assert!(served.await.unwrap().is_err());

@@ -20,7 +20,8 @@ pub const PROGRAM: &str = "/sbin/attestor";
 /// The attestor's descriptor of its end of the socket pair.
 pub const CHANNEL_FD: i32 = 3;
 
-/// The attestor's descriptor of the security module's device.
+/// The attestor's descriptor of the security module's device. The platform `virtual` has none: there the module is at the
+/// other end of connections ([`ToAttestor::Module`]). The name of the platform is the first argument of the program.
 pub const MODULE_FD: i32 = 4;
 
 /// Maximum number of connections of one service that are served at once. Each request takes its turn at the security
@@ -56,6 +57,9 @@ pub enum ToAttestor {
         /// What the manifest allows it.
         allowed: Vec<Operation>,
     },
+    /// A connection that the sleeve opened to the port of the development security module, with one descriptor: the
+    /// platform `virtual` only. It replaces the previous one.
+    Module,
 }
 
 /// A message from the attestor to the supervisor.
@@ -68,7 +72,7 @@ pub enum FromAttestor {
 
 impl Bounded for ToAttestor {
     fn excess(&self) -> Option<(usize, usize)> {
-        let Self::Client { service, .. } = self;
+        let Self::Client { service, .. } = self else { return None };
         let length = service.as_ref()?.len();
         (length > MAX_NAME).then_some((length, MAX_NAME))
     }
@@ -93,6 +97,7 @@ mod tests {
         assert_eq!(decode::<ToAttestor>(bytes).unwrap(), client);
         let unknown = ToAttestor::Client { service: None, allowed: Vec::new() };
         assert_eq!(encode(&unknown).unwrap(), br#"{"client":{"service":null,"allowed":[]}}"#);
+        assert_eq!(encode(&ToAttestor::Module).unwrap(), br#""module""#);
         assert_eq!(encode(&FromAttestor::Ready).unwrap(), br#""ready""#);
     }
 

@@ -172,6 +172,7 @@ pub const ALL: &[Scenario] = &[
     services_get_evidence::ALLOWED,
     services_get_evidence::CONFINED,
     services_get_evidence::CRASHES,
+    services_get_evidence::without_hardware::SCENARIO,
     resource_usage_is_reported_live::SCENARIO,
     supervisor_crashes_are_survived::UNDER_LOAD,
     supervisor_crashes_are_survived::TOO_OFTEN,

@@ -1,10 +1,14 @@
 //! Services get evidence from the attestor, as far as the manifest allows, on a machine with a Nitro Security Module;
-//! the attestor has no privileges, and no other process can use the module.
+//! the attestor has no privileges, and no other process can use the module. On a machine without hardware they get it
+//! from the sleeve's module.
+
+pub(super) mod without_hardware;
 
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -76,12 +80,15 @@ struct Machine {
 
 impl Machine {
     fn boot(lab: &mut Lab, release: &Release) -> Result<Self, Failure> {
+        let image = lab.image_on(release, MANIFEST)?;
+        Self::boot_image(lab, &image, "qemu-nitro")
+    }
+
+    fn boot_image(lab: &Lab, image: &Path, backend: &str) -> Result<Self, Failure> {
         let (web, plain) = (lab.free_port()?, lab.free_port()?);
         let publish = [format!("127.0.0.1:{web}:80"), format!("127.0.0.1:{plain}:81")];
         let [first, second] = &publish;
-        let image = lab.image_on(release, MANIFEST)?;
-        let args = ["--backend", "qemu-nitro", "--publish", first, "--publish", second];
-        let running = lab.run(&image, &args)?;
+        let running = lab.run(image, &["--backend", backend, "--publish", first, "--publish", second])?;
         let ready = running.wait_ready()?;
         expect_at(&ready, "/status/servants/1/name", NAME)?;
         Ok(Self { running, web, plain })

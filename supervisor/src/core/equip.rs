@@ -9,17 +9,18 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use cloister_manifest::model::{self, Manifest};
-use cloister_net::Entrance;
+use cloister_net::{Entrance, Listener};
+use cloister_sys::platform::Platform;
 use cloister_wire::gateway;
 use tokio::sync::mpsc;
 
 use super::handshake::Handshake;
 use super::turn::Saved;
-use super::{CoreError, Given};
+use super::{Bind, CoreError, Given};
 use crate::hold::Hold;
 use crate::logs::{Movers, Shared};
 use crate::owners::Owners;
-use crate::servant::attestor::{self, Attestor};
+use crate::servant::attestor::{self, Attestor, Module};
 use crate::servant::gateway::{Gateway, Sockets};
 use crate::servant::{self, Duty, Event, Servants};
 use crate::status::Board;
@@ -34,6 +35,9 @@ const PAIR: &str = "socket.@gateway";
 /// The name under which init holds the listener for programs that request evidence. Its address is taken in any case: a
 /// service that could take it would answer the requests of others.
 const ATTESTATION: &str = "socket.attestation";
+
+/// The name under which init holds the listener for the sleeve's connections to the development security module.
+const MODULE: &str = "socket.module";
 
 /// The name of the socket pair between supervisor and attestor.
 const ATTESTOR_PAIR: &str = "socket.@attestor";
@@ -58,6 +62,7 @@ impl Equipment {
     /// Takes the sockets that init holds for the servants, or creates them.
     pub(super) fn gather(
         init: &mut Handshake,
+        platform: &str,
         manifest: Option<&Manifest>,
         given: Given,
         (addresses, paths): (&Addresses, &Paths),
@@ -70,7 +75,9 @@ impl Equipment {
             gateway = Some((manifest.ingress.clone(), Sockets { listener, ours, theirs }));
         }
         let rules = &manifest.attestation.services;
-        let Some(module) = given.module.filter(|_| !rules.is_empty()) else {
+        let module =
+            if rules.is_empty() { None } else { module(init, platform, given.module, given.sleeve)? };
+        let Some(module) = module else {
             // Init holds it, and so does no other process.
             drop(init.socket(ATTESTATION, || world::reserve(&addresses.attestation))?);
             return Ok(Self { gateway, attestor: None });
@@ -80,7 +87,7 @@ impl Equipment {
         let what = "cannot listen for programs that request evidence";
         let entrance = world::serving(listener, paths.proc.clone())
             .map_err(|source| CoreError::System { what, source })?;
-        let sockets = attestor::Sockets { module, ours, theirs };
+        let sockets = attestor::Sockets { platform: platform.to_owned(), module, ours, theirs };
         Ok(Self { gateway, attestor: Some((rules.clone(), sockets, entrance)) })
     }
 
@@ -127,6 +134,23 @@ impl Equipment {
         let logs = resources.logs.clone();
         Ok((Servants::resume(duties, first_log, saved, hold.outbox(), logs, movers), servant_events))
     }
+}
+
+/// The security module of this platform: the device, or the sleeve if init has detected a machine without hardware.
+fn module(
+    init: &mut Handshake,
+    platform: &str,
+    device: Option<OwnedFd>,
+    sleeve: Option<Bind>,
+) -> Result<Option<Module>, CoreError> {
+    if let Some(device) = device {
+        return Ok(Some(Module::Device(device)));
+    }
+    let Some(bind) = sleeve.filter(|_| platform == Platform::Virtual.name()) else { return Ok(None) };
+    let what = "cannot listen for the development security module";
+    let listener = Listener::inherited(init.socket(MODULE, bind)?, false);
+    let listener = listener.map_err(|source| CoreError::System { what, source })?;
+    Ok(Some(Module::Sleeve(Entrance::host(listener))))
 }
 
 impl Handshake {

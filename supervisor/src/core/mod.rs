@@ -35,6 +35,9 @@ pub struct Given {
     pub ingress: Bind,
     /// The device of the security module, if this machine has one.
     pub module: Option<OwnedFd>,
+    /// Binds the listener for the development security module, port 17004, if init does not hold it yet: on machines
+    /// without hardware. It is used if init, too, has detected the platform `virtual`.
+    pub sleeve: Option<Bind>,
 }
 
 impl std::fmt::Debug for Given {

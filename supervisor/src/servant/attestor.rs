@@ -2,7 +2,7 @@
 //!
 //! Invariant: no byte of a client is read here. A client is identified by the cgroup of its process, and passed on with
 //! what the manifest allows its service; one that is allowed nothing is passed on too, so that it gets a readable
-//! refusal.
+//! refusal. On the platform `virtual` the sleeve's connections take the place of the module, and are passed on likewise.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use cloister_manifest::model::AttestationVerb;
 use cloister_net::packets::{Packets, discard};
 use cloister_net::places::{Limits, Places};
-use cloister_net::{Entrance, Identity, Stream, accept_each};
+use cloister_net::{Entrance, Gate, Identity, Stream, accept_each};
 use cloister_wire::attestor::{
     FromAttestor, MAX_CLIENTS_OF_SERVICE, MAX_SHARED_CLIENTS, NAME, Operation, ToAttestor,
 };
@@ -39,11 +39,25 @@ const PASSING_TIME: Duration = Duration::from_secs(10);
 /// The operations that the manifest allows, by service.
 pub(crate) type Rules = BTreeMap<String, Vec<AttestationVerb>>;
 
+/// Connections of the sleeve that are being passed on: it opens one at a time, and a second one only replaces it.
+const SLEEVES: usize = 1;
+
+/// How the security module is reached.
+#[derive(Debug)]
+pub(crate) enum Module {
+    /// Through its device.
+    Device(OwnedFd),
+    /// Through connections that the sleeve opens: the platform `virtual`.
+    Sleeve(Entrance),
+}
+
 /// What the attestor is given.
 #[derive(Debug)]
 pub(crate) struct Sockets {
-    /// The security module's device.
-    pub(crate) module: OwnedFd,
+    /// The platform that the module attests.
+    pub(crate) platform: String,
+    /// The security module.
+    pub(crate) module: Module,
     /// The supervisor's end of the pair.
     pub(crate) ours: OwnedFd,
     /// The attestor's end.
@@ -57,7 +71,8 @@ pub(crate) struct Attestor(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     channel: Packets,
-    module: OwnedFd,
+    platform: String,
+    device: Option<OwnedFd>,
     theirs: OwnedFd,
     rules: Rules,
     empty: watch::Sender<bool>,
@@ -71,9 +86,14 @@ impl Attestor {
         entrance: Entrance,
         events: mpsc::Sender<Event>,
     ) -> io::Result<Self> {
+        let (device, sleeve) = match sockets.module {
+            Module::Device(device) => (Some(device), None),
+            Module::Sleeve(entrance) => (None, Some(entrance)),
+        };
         let shared = Arc::new(Shared {
             channel: Packets::new(sockets.ours)?,
-            module: sockets.module,
+            platform: sockets.platform,
+            device,
             theirs: sockets.theirs,
             rules,
             // It has no work of its own: services that use it are stopped before it.
@@ -88,6 +108,16 @@ impl Attestor {
             };
             accept_each(entrance, Places::new(PASSING), pass).await
         }));
+        if let Some(entrance) = sleeve {
+            let passing = Arc::clone(&shared);
+            drop(tokio::spawn(async move {
+                let pass = move |stream, _: Identity| {
+                    let shared = Arc::clone(&passing);
+                    async move { shared.send(&ToAttestor::Module, &stream).await }
+                };
+                accept_each(entrance, Gate::new(SLEEVES), pass).await
+            }));
+        }
         Ok(Self(shared))
     }
 }
@@ -98,9 +128,10 @@ impl Duty for Attestor {
     }
 
     fn spawn_request(&self) -> io::Result<(Spawn, Vec<OwnedFd>)> {
-        let spec = confine::attestor().map_err(io::Error::other)?;
-        let copy = |fd: &OwnedFd| fd.as_fd().try_clone_to_owned();
-        Ok((spec, vec![copy(&self.0.theirs)?, copy(&self.0.module)?]))
+        let fds = [Some(&self.0.theirs), self.0.device.as_ref()].into_iter().flatten();
+        let fds = fds.map(|fd| fd.as_fd().try_clone_to_owned()).collect::<io::Result<Vec<_>>>()?;
+        let count = u8::try_from(fds.len()).map_err(io::Error::other)?;
+        Ok((confine::attestor(&self.0.platform, count).map_err(io::Error::other)?, fds))
     }
 
     fn started(&self) {}
@@ -128,13 +159,18 @@ impl Duty for Attestor {
 }
 
 impl Shared {
-    /// Passes a client on, as soon as the attestor has space for it. It waits for one that is being restarted.
+    /// Passes a client on.
     async fn pass(&self, stream: &Stream, peer: &Identity) {
         let service = peer.service();
         let allowed = service.and_then(|name| self.rules.get(name));
         let allowed = allowed.into_iter().flatten().copied().map(operation).collect();
-        if let Ok(packet) = encode(&ToAttestor::Client { service: service.map(str::to_owned), allowed }) {
-            // A client that cannot be passed on is disconnected, and tries again.
+        self.send(&ToAttestor::Client { service: service.map(str::to_owned), allowed }, stream).await;
+    }
+
+    /// Sends a connection, as soon as the attestor has space for it. It waits for one that is being restarted.
+    async fn send(&self, message: &ToAttestor, stream: &Stream) {
+        if let Ok(packet) = encode(message) {
+            // A peer that cannot be passed on is disconnected, and tries again.
             drop(timeout(PASSING_TIME, self.channel.send_with(&packet, &[stream.as_fd()])).await);
         }
     }

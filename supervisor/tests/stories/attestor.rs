@@ -112,6 +112,41 @@ async fn without_rules_or_without_a_module_there_is_no_attestor_and_its_address_
     }
 }
 
+#[tokio::test]
+async fn on_a_machine_without_hardware_the_attestor_uses_the_sleeves_module() {
+    let mut enclave = Enclave::boot_with_sleeve("virtual", &allowing());
+    enclave.host().await.until(|s| s.state == State::Ready && attestor_is(s, Phase::Ready, 0)).await;
+    let early = request(connect(&enclave, "web")).await;
+    assert!(early.starts_with("HTTP/1.1 503 Service Unavailable"), "{early}");
+    assert!(early.contains("the sleeve has not connected"), "{early}");
+    expect_hello(&enclave).await;
+    enclave.crash();
+    enclave.start_supervisor();
+    // The listener is the same, and so is the attestor. It has closed the first connection.
+    expect_hello(&enclave).await;
+    let status = enclave.host().await.until_ready().await;
+    assert!(attestor_is(&status, Phase::Ready, 0), "{:?}", status.servants);
+}
+
+/// The attestor, and no other program, opens the module's channel on a connection of the sleeve.
+async fn expect_hello(enclave: &Enclave) {
+    let mut sleeve = UnixStream::connect(enclave.module()).await.unwrap();
+    let mut hello = [0; 64];
+    let count = soon(sleeve.read(&mut hello)).await.unwrap();
+    let hello = String::from_utf8_lossy(&hello[..count]);
+    assert!(hello.contains(r#""protocol":"security-module""#), "{hello}");
+}
+
+#[tokio::test]
+async fn on_other_platforms_no_one_listens_for_the_sleeve() {
+    for platform in ["nitro", "tdx", "snp"] {
+        let enclave = Enclave::boot_with_sleeve(platform, &allowing());
+        assert_eq!(enclave.host().await.until_ready().await.servants, [], "{platform}");
+        assert!(!enclave.module().exists(), "{platform}");
+        refuses(&enclave);
+    }
+}
+
 /// The address refuses connections, and no service can listen there.
 fn refuses(enclave: &Enclave) {
     let connected = std::os::unix::net::UnixStream::connect_addr(enclave.attestation());

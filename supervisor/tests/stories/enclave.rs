@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use cloister_manifest::Manifest;
 use cloister_net::{Entrance, Listener};
-use cloister_supervisor::core::{Given, Setup, run};
+use cloister_supervisor::core::{Bind, Given, Setup, run};
 use cloister_supervisor::world::{Addresses, Paths};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
@@ -26,8 +26,18 @@ pub(crate) struct Enclave {
     pub(crate) init: StandIn,
     folder: TempDir,
     addresses: Addresses,
-    has_module: bool,
+    module: Module,
     supervisor: Option<Supervisor>,
+}
+
+/// The security module of an enclave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Module {
+    None,
+    /// `/dev/null`, on the platform `nitro`.
+    Device,
+    /// A listener for the sleeve.
+    Sleeve,
 }
 
 /// A running supervisor.
@@ -47,25 +57,37 @@ impl Enclave {
     /// Boots with this manifest; sockets of this process count as those of `service`.
     pub(crate) fn boot_as(service: &str, manifest: &Manifest) -> Self {
         let number = cloister_net::own_cgroup().unwrap();
-        Self::boot_prepared(&manifest.to_json().unwrap(), false, |init| init.number_cgroup(service, number))
+        Self::boot_prepared(&manifest.to_json().unwrap(), Module::None, |init| {
+            init.number_cgroup(service, number);
+        })
     }
 
     /// Boots with these bytes as the manifest.
     pub(crate) fn boot_with(manifest: &[u8]) -> Self {
-        Self::boot_prepared(manifest, false, |_| {})
+        Self::boot_prepared(manifest, Module::None, |_| {})
     }
 
     /// Boots with this manifest, and with a security module that refuses every request: `/dev/null`.
     pub(crate) fn boot_with_module(manifest: &Manifest) -> Self {
-        Self::boot_prepared(&manifest.to_json().unwrap(), true, |_| {})
+        Self::boot_prepared(&manifest.to_json().unwrap(), Module::Device, |init| init.pretend_to_be("nitro"))
+    }
+
+    /// Boots with this manifest on a platform where the supervisor could listen for the sleeve at [`Self::module`].
+    pub(crate) fn boot_with_sleeve(platform: &'static str, manifest: &Manifest) -> Self {
+        Self::boot_prepared(&manifest.to_json().unwrap(), Module::Sleeve, |init| init.pretend_to_be(platform))
+    }
+
+    /// Where the sleeve connects.
+    pub(crate) fn module(&self) -> PathBuf {
+        self.path("module")
     }
 
     /// Boots with this manifest on another platform.
     pub(crate) fn boot_on(platform: &'static str, manifest: &Manifest) -> Self {
-        Self::boot_prepared(&manifest.to_json().unwrap(), false, |init| init.pretend_to_be(platform))
+        Self::boot_prepared(&manifest.to_json().unwrap(), Module::None, |init| init.pretend_to_be(platform))
     }
 
-    fn boot_prepared(manifest: &[u8], has_module: bool, prepare: impl FnOnce(&StandIn)) -> Self {
+    fn boot_prepared(manifest: &[u8], module: Module, prepare: impl FnOnce(&StandIn)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("manifest.json"), manifest).unwrap();
         std::fs::create_dir_all(folder.path().join("proc/sys/net/ipv4")).unwrap();
@@ -83,7 +105,7 @@ impl Enclave {
         };
         let init = StandIn::new(folder.path().join("proc"), folder.path().join("cgroups"));
         prepare(&init);
-        let mut enclave = Self { init, folder, addresses, has_module, supervisor: None };
+        let mut enclave = Self { init, folder, addresses, module, supervisor: None };
         enclave.start_supervisor();
         enclave
     }
@@ -108,7 +130,8 @@ impl Enclave {
         let sockets = ["control", "logs"].map(|name| self.path(name));
         let ingress = self.path("ingress");
         let addresses = self.addresses.clone();
-        let has_module = self.has_module;
+        let has_module = self.module == Module::Device;
+        let sleeve = (self.module == Module::Sleeve).then(|| self.module());
         let (kill, killed) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let handle = runtime.handle().clone();
@@ -131,6 +154,9 @@ impl Enclave {
                     servants: Given {
                         ingress: Box::new(|| Ok(std::os::unix::net::UnixListener::bind(ingress)?.into())),
                         module: has_module.then(|| std::fs::File::open("/dev/null").unwrap().into()),
+                        sleeve: sleeve.map(|path| -> Bind {
+                            Box::new(|| Ok(std::os::unix::net::UnixListener::bind(path)?.into()))
+                        }),
                     },
                 };
                 tokio::select! {

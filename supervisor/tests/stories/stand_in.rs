@@ -330,7 +330,7 @@ fn start(spec: &Spawn, fds: Vec<OwnedFd>) -> io::Result<(Child, Vec<OwnedFd>)> {
     let (err_read, err_write) = io::pipe()?;
     let mut command = match &spec.place {
         Place::Root(view) => service(spec, &view.cwd),
-        Place::Empty => servant(&spec.argv[0], fds)?,
+        Place::Empty => servant(&spec.argv, fds)?,
     };
     let child = command.stdin(Stdio::null()).stdout(out_write).stderr(err_write).spawn()?;
     Ok((child, vec![out_read.into(), err_read.into()]))
@@ -344,10 +344,10 @@ fn service(spec: &Spawn, cwd: &str) -> Command {
 }
 
 /// A servant: the program of that name among this package's examples, with its descriptors as 3, 4, ….
-fn servant(path: &str, fds: Vec<OwnedFd>) -> io::Result<Command> {
+fn servant(argv: &[String], fds: Vec<OwnedFd>) -> io::Result<Command> {
     let folder =
         std::env::current_exe()?.parent().and_then(|deps| deps.parent()).map(|at| at.join("examples"));
-    let name = PathBuf::from(path).file_name().map(std::ffi::OsStr::to_owned).unwrap_or_default();
+    let name = PathBuf::from(&argv[0]).file_name().map(std::ffi::OsStr::to_owned).unwrap_or_default();
     let program = folder.unwrap_or_default().join(name);
     assert!(program.exists(), "build {} first: cargo build --examples", program.display());
     let above = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, ABOVE);
@@ -355,7 +355,8 @@ fn servant(path: &str, fds: Vec<OwnedFd>) -> io::Result<Command> {
     let places: Vec<String> =
         (3..).zip(&fds).map(|(number, fd)| format!(" {number}<&{0} {0}<&-", fd.as_raw_fd())).collect();
     let mut command = Command::new("bash");
-    command.arg("-c").arg(format!("exec \"$0\"{}", places.concat())).arg(program).env_clear();
+    let run = format!("exec \"$0\" \"$@\"{}", places.concat());
+    command.arg("-c").arg(run).arg(program).args(&argv[1..]).env_clear();
     dies_with_parent(&mut command, fds);
     Ok(command)
 }

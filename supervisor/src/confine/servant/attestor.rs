@@ -46,6 +46,7 @@ const OWN: &[Allowed] = &[
         &[&[(1, INT, int(libc::F_DUPFD_CLOEXEC))], &[(1, INT, int(libc::F_SETFD))]],
         "duplicates of its descriptors",
     ),
+    row("ppoll", libc::SYS_ppoll, "waits for the development security module"),
     row("recvfrom", libc::SYS_recvfrom, CLIENTS),
     row("sendto", libc::SYS_sendto, CLIENTS),
     row("shutdown", libc::SYS_shutdown, CLIENTS),
@@ -55,10 +56,10 @@ const OWN: &[Allowed] = &[
     only("prctl", libc::SYS_prctl, &[&[(0, INT, int(libc::PR_SET_NAME))]], "the name of its thread"),
 ];
 
-/// The request to init to start the attestor.
-pub fn spawn() -> Result<Spawn, FilterError> {
+/// The request to init to start the attestor of this platform, with so many descriptors.
+pub fn spawn(platform: &str, fds: u8) -> Result<Spawn, FilterError> {
     Ok(Spawn {
-        argv: vec![PROGRAM.to_owned()],
+        argv: vec![PROGRAM.to_owned(), platform.to_owned()],
         env: Vec::new(),
         place: Place::Empty,
         uid: UID,
@@ -72,7 +73,7 @@ pub fn spawn() -> Result<Spawn, FilterError> {
             pids: Some(THREADS),
             open_files: u32::try_from(DESCRIPTORS).ok(),
         },
-        fds: 2,
+        fds,
     })
 }
 
