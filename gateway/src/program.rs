@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use cloister_net::packets::Packets;
-use cloister_net::{Listener, connection_capacity, processors};
+use cloister_net::{Listener, connection_capacity, prepare_diagnosis, processors};
 use cloister_sys::inherited;
 use cloister_wire::gateway::{CHANNEL_FD, LISTENER_FD, MAX_CONNECTIONS, RESERVED_DESCRIPTORS};
 use tokio::runtime::{Builder, Runtime};
@@ -71,7 +71,9 @@ fn serve(ingress: &Ingress, listener: OwnedFd) -> Result<(), GatewayError> {
     runtime()?.block_on(async { match ingress.serve(watched(listener, true)?).await {} })
 }
 
+/// Prepares this thread to serve the listener. All of its descriptors but those of connections are open afterwards.
 fn watched(listener: OwnedFd, shared: bool) -> Result<Listener, GatewayError> {
+    prepare_diagnosis().map_err(system("the kernel's socket diagnosis is unavailable"))?;
     Listener::inherited(listener, shared).map_err(system("cannot register the listener with the reactor"))
 }
 
