@@ -159,7 +159,7 @@ fn read_private(path: &Path, again: &str) -> Result<Vec<u8>> {
     if !facts.is_file() || !is_private(&facts) {
         let what = format!("{} is not a file that only this user can access", path.display());
         let hint =
-            format!("if nobody else could have read it, run `chmod 600 {}`; if not, {again}", path.display());
+            format!("if no other user has read it, run `chmod 600 {}`; otherwise {again}", path.display());
         return Err(Error::host(what).hint(hint));
     }
     contents(file).context(what)
