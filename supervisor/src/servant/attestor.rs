@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_manifest::model::AttestationVerb;
-use cloister_net::packets::{Packets, discard};
+use cloister_net::packets::Packets;
 use cloister_net::places::{Limits, Places};
 use cloister_net::{Entrance, Gate, Identity, Stream, accept_each};
 use cloister_wire::attestor::{
@@ -137,8 +137,7 @@ impl Duty for Attestor {
     fn started(&self) {}
 
     fn ended(&self) {
-        // Clients that were passed on and not received: their connections are closed, and they try again.
-        discard(&self.0.theirs);
+        // Connections that were passed on and not received stay in the socket, and the next attestor receives them.
     }
 
     fn owners_changed(&self) {}

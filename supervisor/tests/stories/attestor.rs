@@ -2,6 +2,7 @@
 //! there.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use cloister_manifest::model::{Attestation, AttestationVerb, Manifest};
 use cloister_wire::attestor::NAME;
@@ -80,6 +81,18 @@ async fn an_attestor_that_dies_is_restarted_and_clients_wait_for_it() {
     let back = host.until(|s| s.state == State::Ready && attestor_is(s, Phase::Ready, 1)).await;
     assert!(matches!(back.servants[0].last_exit, Some(Exit::Signal { signal: 9, .. })));
     assert!(request(connect(&enclave, "web")).await.starts_with(REACHED));
+}
+
+#[tokio::test]
+async fn a_client_that_the_dying_attestor_has_not_received_is_served_by_the_next_one() {
+    let enclave = booted().await;
+    enclave.init.suspend(NAME);
+    let waiting = tokio::spawn(request(connect(&enclave, "web")));
+    // Long enough for the supervisor to pass it on. Otherwise it does so after the restart.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    enclave.init.kill(NAME);
+    let answered = waiting.await.unwrap();
+    assert!(answered.starts_with(REACHED), "{answered:?}");
 }
 
 #[tokio::test]

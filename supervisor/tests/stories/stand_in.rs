@@ -90,6 +90,11 @@ impl StandIn {
         self.signal(name, 9, SignalTarget::Cgroup);
     }
 
+    /// Suspends a held process.
+    pub(crate) fn suspend(&self, name: &str) {
+        self.signal(name, 19, SignalTarget::Cgroup);
+    }
+
     /// Delays reports of starts until [`Self::report_starts`].
     pub(crate) fn hold_back_starts(&self) {
         *self.held_back.lock().unwrap() = Some(Vec::new());
