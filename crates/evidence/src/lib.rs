@@ -17,6 +17,8 @@ pub mod nitro;
 pub mod policy;
 pub mod snp;
 pub mod tdx;
+#[cfg(test)]
+mod testing;
 mod verdict;
 
 pub use cloister_binding as binding;

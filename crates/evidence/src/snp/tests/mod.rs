@@ -1,7 +1,5 @@
 //! Recorded and generated evidence, and what each test changes in it.
 
-extern crate std;
-
 mod chain;
 mod crl;
 mod kds;
@@ -18,23 +16,13 @@ use p384::ecdsa::{Signature, SigningKey as PrivateKey};
 
 use super::certificate::Certificate;
 use super::{Evidence, Guest, Policy, Product, Root, Tcb, verify};
-use crate::verdict::{Outcome, Verdict, Verified};
+use crate::testing::{accepted, read, refused};
+use crate::verdict::{Verdict, Verified};
 
 /// A time at which Milan's recorded certificates are valid, 2023-11-14.
 const RECORDED: u64 = 1_700_000_000;
 /// A time at which the generated certificates are valid, 2027-01-15.
 const GENERATED: u64 = 1_800_000_000;
-
-/// A file below `testdata`.
-fn read(folder: &str, name: &str) -> Vec<u8> {
-    let path = alloc::format!("{}/testdata/{folder}/{name}", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-/// How many inputs a property test tries: few by default, more if `CLOISTER_EVIDENCE_CASES` says so.
-fn cases(default: u32) -> u32 {
-    std::env::var("CLOISTER_EVIDENCE_CASES").map_or(default, |count| count.parse().unwrap())
-}
 
 fn recorded(name: &str) -> Vec<u8> {
     read("snp/recorded", name)
@@ -108,20 +96,13 @@ impl Case {
 
     #[track_caller]
     fn accept(&self) -> Verified<Guest> {
-        self.verify().unwrap_or_else(|verdict| panic!("refused:\n{verdict}"))
+        accepted(self.verify())
     }
 
     /// Fails in `check`, with a text that contains `text`, and in no other check.
     #[track_caller]
     fn refuse(&self, check: &str, text: &str) {
-        let verdict =
-            self.verify().err().unwrap_or_else(|| panic!("accepted, expected a failure of {check}"));
-        let failures: Vec<_> =
-            verdict.checks.iter().filter(|check| matches!(check.outcome, Outcome::Fail(_))).collect();
-        let names: Vec<_> = failures.iter().map(|check| check.name).collect();
-        assert_eq!(names, [check], "{verdict}");
-        let Outcome::Fail(found) = &failures[0].outcome else { panic!("{verdict}") };
-        assert!(found.contains(text), "{found:?} does not contain {text:?}");
+        refused(self.verify(), check, text);
     }
 }
 

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 use proptest::prelude::*;
 
 use super::super::{Evidence, REPORT_LEN, verify};
-use super::{Case, cases};
+use super::Case;
+use crate::testing::cases;
 
 /// In the gate; `CLOISTER_EVIDENCE_CASES` raises it.
 const CASES: u32 = 64;

@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 use x509_cert::der::{Decode, Encode};
 
 use super::super::{Collateral, TcbStatus};
-use super::{Case, accepting, read};
+use super::{Case, accepting};
+use crate::testing::read;
 
 /// A time at which the generated certificates are valid, 2027-01-15.
 pub(super) const GENERATED: u64 = 1_800_000_000;

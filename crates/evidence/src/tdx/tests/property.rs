@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::{Case, RECORDED, cases};
+use super::{Case, RECORDED};
+use crate::testing::cases;
 
 /// In the gate; `CLOISTER_EVIDENCE_CASES` raises it.
 const CASES: u32 = 32;
