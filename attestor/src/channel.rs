@@ -3,17 +3,15 @@
 //! Invariant: reading the channel never waits for a client, so that no service delays another. A client that was passed
 //! on is served even while the supervisor is being restarted.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use cloister_net::Stream;
 use cloister_net::identity::Identity;
-use cloister_net::packets::Packets;
+use cloister_net::packets::{MessageError, Packets};
 use cloister_net::places::{Limits, Places};
 use cloister_wire::attestor::{FromAttestor, MAX_CLIENTS_OF_SERVICE, MAX_SHARED_CLIENTS, ToAttestor};
-use cloister_wire::frame::FrameError;
-use cloister_wire::packet::{LIMIT, decode, encode};
+use cloister_wire::packet::LIMIT;
 
 use crate::client::{self, Client};
 use crate::module::Module;
@@ -21,31 +19,13 @@ use crate::module::Module;
 /// Maximum numbers of clients. Each service always has its first place; the host never connects.
 const CLIENTS: Limits = Limits { host: 0, service: MAX_CLIENTS_OF_SERVICE, shared: MAX_SHARED_CLIENTS };
 
-/// Why the channel failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ChannelError {
-    /// The socket failed.
-    #[error("the socket failed")]
-    Io(#[from] io::Error),
-    /// The supervisor sent an invalid message.
-    #[error("the supervisor sent an invalid message")]
-    Frame(#[from] FrameError),
-    /// Every copy of the supervisor's end is closed.
-    #[error("the supervisor's end of the channel is closed")]
-    Closed,
-}
-
 /// Serves the clients that the supervisor passes on, until an error occurs.
-pub(crate) async fn converse(channel: Packets, module: Module) -> Result<(), ChannelError> {
-    channel.send(&encode(&FromAttestor::Ready)?).await?;
+pub(crate) async fn converse(channel: Packets, module: Module) -> Result<(), MessageError> {
+    channel.report(&FromAttestor::Ready).await?;
     let places = Places::new(CLIENTS);
     let mut buffer = vec![0; LIMIT];
     loop {
-        let (count, mut fds) = channel.recv(&mut buffer).await?;
-        if count == 0 {
-            return Err(ChannelError::Closed);
-        }
-        let message = decode(buffer.get(..count).unwrap_or_default())?;
+        let (message, mut fds) = channel.next(&mut buffer).await?;
         let Some(socket) = fds.pop() else { continue };
         match message {
             ToAttestor::Client { service, allowed } => {

@@ -6,13 +6,13 @@
 use std::env;
 use std::io;
 
-use cloister_net::packets::Packets;
+use cloister_net::packets::{MessageError, Packets};
 use cloister_sys::inherited;
 use cloister_sys::nsm::Nsm;
 use cloister_wire::attestor::{CHANNEL_FD, MODULE_FD};
 use tokio::runtime::Builder;
 
-use crate::channel::{self, ChannelError};
+use crate::channel;
 use crate::module::Module;
 use crate::sleeve::{self, Sleeve};
 
@@ -29,7 +29,7 @@ pub enum AttestorError {
     },
     /// The supervisor's end of the channel is closed, or it sent an invalid message.
     #[error("the channel to the supervisor failed")]
-    Channel(#[from] ChannelError),
+    Channel(#[from] MessageError),
 }
 
 fn system(what: &'static str) -> impl Fn(io::Error) -> AttestorError {

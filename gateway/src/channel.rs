@@ -4,14 +4,12 @@
 //! at the first change after a [`REPORT_INTERVAL`]; if the supervisor does not read, their latest values are sent once
 //! it does.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloister_net::packets::Packets;
-use cloister_wire::frame::FrameError;
+use cloister_net::packets::{MessageError, Packets};
 use cloister_wire::gateway::{FromGateway, Target, ToGateway};
-use cloister_wire::packet::{LIMIT, decode, encode};
+use cloister_wire::packet::LIMIT;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
@@ -22,29 +20,15 @@ use crate::ingress::Ingress;
 /// connection would keep the supervisor as busy as the gateway.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Why the channel failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ChannelError {
-    /// The socket failed.
-    #[error("the socket failed")]
-    Io(#[from] io::Error),
-    /// The supervisor sent an invalid message.
-    #[error("the supervisor sent an invalid message")]
-    Frame(#[from] FrameError),
-    /// Every copy of the supervisor's end is closed.
-    #[error("the supervisor's end of the channel is closed")]
-    Closed,
-}
-
 /// Receives messages from the supervisor and sends those from `outgoing`, until an error occurs.
 pub(crate) async fn converse(
     channel: Arc<Packets>,
     ingress: &Ingress,
     mut outgoing: mpsc::Receiver<FromGateway>,
-) -> Result<(), ChannelError> {
+) -> Result<(), MessageError> {
     let sending = async {
         while let Some(message) = outgoing.recv().await {
-            channel.send(&encode(&message)?).await?;
+            channel.report(&message).await?;
         }
         Ok(())
     };
@@ -55,16 +39,13 @@ pub(crate) async fn converse(
     }
 }
 
-async fn receive(channel: &Packets, ingress: &Ingress) -> Result<(), ChannelError> {
+async fn receive(channel: &Packets, ingress: &Ingress) -> Result<(), MessageError> {
     let mut buffer = vec![0; LIMIT];
     let mut arriving = Arriving::default();
     let mut waiting: Option<AbortHandle> = None;
     loop {
-        let (count, mut fds) = channel.recv(&mut buffer).await?;
-        if count == 0 {
-            return Err(ChannelError::Closed);
-        }
-        match decode(buffer.get(..count).unwrap_or_default())? {
+        let (message, mut fds) = channel.next(&mut buffer).await?;
+        match message {
             ToGateway::Table { first, targets, more } => {
                 if let Some(table) = arriving.add(first, targets, more) {
                     ingress.set_table(table);
@@ -87,10 +68,10 @@ async fn receive(channel: &Packets, ingress: &Ingress) -> Result<(), ChannelErro
     }
 }
 
-async fn count(channel: &Packets, ingress: &Ingress) -> Result<(), ChannelError> {
+async fn count(channel: &Packets, ingress: &Ingress) -> Result<(), MessageError> {
     loop {
         ingress.changed().await;
-        channel.send(&encode(&FromGateway::Counters(ingress.counters()))?).await?;
+        channel.report(&FromGateway::Counters(ingress.counters())).await?;
         sleep(REPORT_INTERVAL).await;
     }
 }

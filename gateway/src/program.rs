@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use cloister_net::packets::Packets;
+use cloister_net::packets::{MessageError, Packets};
 use cloister_net::{Listener, connection_capacity, prepare_diagnosis, processors};
 use cloister_sys::inherited;
 use cloister_wire::gateway::{CHANNEL_FD, LISTENER_FD, MAX_CONNECTIONS, RESERVED_DESCRIPTORS};
@@ -34,7 +34,7 @@ pub enum GatewayError {
     },
     /// The supervisor's end of the channel is closed, or it sent an invalid message.
     #[error("the channel to the supervisor failed")]
-    Channel(#[from] channel::ChannelError),
+    Channel(#[from] MessageError),
 }
 
 fn system(what: &'static str) -> impl Fn(io::Error) -> GatewayError {

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream as Std;
 use cloister_net::packets::pair;
 use cloister_nsm::NsmError;
 use cloister_wire::attestor::Operation;
+use cloister_wire::packet::encode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
@@ -15,7 +16,7 @@ use super::*;
 /// The supervisor's end, and an attestor that serves the other.
 struct Attestor {
     ours: Packets,
-    task: JoinHandle<Result<(), ChannelError>>,
+    task: JoinHandle<Result<(), MessageError>>,
 }
 
 impl Attestor {
@@ -170,7 +171,7 @@ async fn an_idle_client_is_disconnected() {
 async fn an_invalid_message_and_the_end_of_the_supervisor_end_the_attestor() {
     let mut attestor = Attestor::echo().await;
     attestor.ours.send(b"{}").await.unwrap();
-    assert!(matches!((&mut attestor.task).await.unwrap(), Err(ChannelError::Frame(_))));
+    assert!(matches!((&mut attestor.task).await.unwrap(), Err(MessageError::Frame(_))));
     let (ours, theirs) = pair().unwrap();
     let module = Module::serve("nitro", |_| Ok(Vec::new())).unwrap();
     let served = tokio::spawn(converse(Packets::new(theirs).unwrap(), module));

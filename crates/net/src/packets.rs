@@ -1,18 +1,36 @@
-//! One end of a socket pair for packets (`SOCK_SEQPACKET`) with descriptors attached.
+//! One end of a socket pair for packets (`SOCK_SEQPACKET`) with descriptors attached, and the messages in them.
 //!
 //! Invariant: each read returns exactly one packet, truncated if it is longer than the buffer. Nothing is queued here:
-//! a non-blocking send fails if the peer does not read. Callers interpret the contents.
+//! a non-blocking send fails if the peer does not read.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cloister_sys::fdpass::{recv_with_fds, send_with_fds};
 use cloister_sys::reactor::Registered;
+use cloister_wire::frame::FrameError;
+use cloister_wire::packet::{Bounded, decode, encode};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// One end, in the Tokio reactor.
 #[derive(Debug)]
 pub struct Packets(Registered);
+
+/// Why a message was not received or sent.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageError {
+    /// The socket failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The message is invalid, or too long.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// Every copy of the other end is closed.
+    #[error("the other end is closed")]
+    Closed,
+}
 
 /// Both ends of a new pair: non-blocking, and not inherited by child processes.
 ///
@@ -52,6 +70,30 @@ impl Packets {
                 result => return result,
             }
         }
+    }
+
+    /// The next message and the descriptors that came with it. `buffer` has space for the longest packet
+    /// ([`cloister_wire::packet::LIMIT`]).
+    ///
+    /// # Errors
+    /// If the message is invalid, or the other end is closed.
+    pub async fn next<M>(&self, buffer: &mut [u8]) -> Result<(M, Vec<OwnedFd>), MessageError>
+    where
+        M: DeserializeOwned + Bounded,
+    {
+        let (count, fds) = self.recv(buffer).await?;
+        match buffer.get(..count) {
+            None | Some([]) => Err(MessageError::Closed),
+            Some(packet) => Ok((decode(packet)?, fds)),
+        }
+    }
+
+    /// Sends a message as soon as it fits in the peer's queue.
+    ///
+    /// # Errors
+    /// If it is too long, or the other end is closed.
+    pub async fn report<M: Serialize + Sync>(&self, message: &M) -> Result<(), MessageError> {
+        Ok(self.send(&encode(message)?).await?)
     }
 
     /// The next packet, if one is queued.

@@ -19,7 +19,7 @@ use cloister_wire::attestor::{
     FromAttestor, MAX_CLIENTS_OF_SERVICE, MAX_SHARED_CLIENTS, NAME, Operation, ToAttestor,
 };
 use cloister_wire::hold::Spawn;
-use cloister_wire::packet::{LIMIT, decode, encode};
+use cloister_wire::packet::{LIMIT, encode};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -178,16 +178,10 @@ impl Shared {
         let (mut buffer, mut rate) = (vec![0; LIMIT], RateLimit::default());
         loop {
             rate.packet().await;
-            let message = match self.channel.recv(&mut buffer).await {
+            let event = match self.channel.next(&mut buffer).await {
                 // Descriptors that come with it are closed.
-                Ok((count, _)) => {
-                    decode(buffer.get(..count).unwrap_or_default()).map_err(|error| error.to_string())
-                }
-                Err(error) => Err(error.to_string()),
-            };
-            let event = match message {
-                Ok(FromAttestor::Ready) => Event::Ready(NAME),
-                Err(why) => Event::Misbehaved(NAME, format!("it sent an invalid message: {why}")),
+                Ok((FromAttestor::Ready, _)) => Event::Ready(NAME),
+                Err(error) => Event::Misbehaved(NAME, format!("it sent an invalid message: {error}")),
             };
             // The receiver exists as long as the supervisor.
             events.send(event).await.unwrap_or_default();

@@ -270,20 +270,15 @@ impl Shared {
         let (mut buffer, mut rate) = (vec![0; LIMIT], RateLimit::default());
         loop {
             rate.packet().await;
-            let why = match self.channel.recv(&mut buffer).await {
+            match self.channel.next(&mut buffer).await {
                 // Descriptors that come with it are closed.
-                Ok((count, _)) => match decode(buffer.get(..count).unwrap_or_default()) {
-                    Ok(message) => {
-                        self.handle(message, &mut rate).await;
-                        continue;
-                    }
-                    Err(error) => error.to_string(),
-                },
-                Err(error) => error.to_string(),
-            };
-            let why = format!("it sent an invalid message: {why}");
-            // The receiver exists as long as the supervisor.
-            self.events.send(Event::Misbehaved(NAME, why)).await.unwrap_or_default();
+                Ok((message, _)) => self.handle(message, &mut rate).await,
+                Err(error) => {
+                    let why = format!("it sent an invalid message: {error}");
+                    // The receiver exists as long as the supervisor.
+                    self.events.send(Event::Misbehaved(NAME, why)).await.unwrap_or_default();
+                }
+            }
         }
     }
 

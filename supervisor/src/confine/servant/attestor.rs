@@ -1,11 +1,11 @@
 //! The attestor's confinement.
 
 use cloister_wire::attestor::{MAX_CLIENTS, PROGRAM};
-use cloister_wire::hold::{Limits, Place, Spawn};
+use cloister_wire::hold::Spawn;
 
-use super::common::COMMON;
+use super::common::{COMMON, Servant};
 use crate::confine::allowed::{Allowed, INT, int, only, row};
-use crate::confine::filter::{self, FilterError};
+use crate::confine::filter::FilterError;
 
 /// The attestor's user and group, next to the [gateway's](super::gateway::UID).
 const UID: u32 = 61_185;
@@ -15,7 +15,7 @@ const UID: u32 = 61_185;
 const MEMORY: u64 = 8 * 1024 * 1024;
 
 /// Threads: connections, and the security module.
-const THREADS: u32 = 2;
+const THREADS: usize = 2;
 
 /// Descriptors: two for each client, one of which waits for buffer space, and those of the reactor, the channel, the
 /// device, standard streams, and of clients that are being refused.
@@ -58,29 +58,15 @@ const OWN: &[Allowed] = &[
 
 /// The request to init to start the attestor of this platform, with so many descriptors.
 pub fn spawn(platform: &str, fds: u8) -> Result<Spawn, FilterError> {
-    Ok(Spawn {
-        argv: vec![PROGRAM.to_owned(), platform.to_owned()],
-        env: Vec::new(),
-        place: Place::Empty,
-        uid: UID,
-        gid: UID,
-        groups: Vec::new(),
-        capabilities: 0,
-        seccomp: filter::allow(&CALLS)?,
-        limits: Limits {
-            memory: Some(MEMORY),
-            cpu_millis: None,
-            pids: Some(THREADS),
-            open_files: u32::try_from(DESCRIPTORS).ok(),
-        },
-        fds,
-    })
+    let servant =
+        Servant { uid: UID, calls: &CALLS, memory: MEMORY, threads: THREADS, descriptors: DESCRIPTORS };
+    servant.spawn(vec![PROGRAM.to_owned(), platform.to_owned()], fds)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::confine::filter::answer_to;
+    use crate::confine::filter::{self, answer_to};
 
     #[test]
     fn the_attestor_creates_no_sockets_opens_no_files_and_uses_no_other_device() {

@@ -1,9 +1,10 @@
 //! System calls that every servant makes: those of a static program with Tokio's reactor and a channel to the
 //! supervisor.
 
-use cloister_wire::hold::PROGRAM_FD;
+use cloister_wire::hold::{Limits, PROGRAM_FD, Place, Spawn};
 
 use crate::confine::allowed::{ALL, Allowed, Argument, INT, int, only, row};
+use crate::confine::filter::{self, FilterError};
 
 /// `PROT_EXEC` is not set: no memory becomes executable.
 const NOT_CODE: Argument = (2, int(libc::PROT_EXEC), 0);
@@ -59,3 +60,41 @@ pub(super) const COMMON: &[Allowed] = &[
     row("exit", libc::SYS_exit, EXIT),
     row("exit_group", libc::SYS_exit_group, EXIT),
 ];
+
+/// What distinguishes one servant's confinement from another's.
+pub(super) struct Servant<'a> {
+    /// The user, and the group of the same number.
+    pub(super) uid: u32,
+    /// The calls that it may make.
+    pub(super) calls: &'a [&'a [Allowed]],
+    /// `memory.max` in bytes.
+    pub(super) memory: u64,
+    /// `pids.max`.
+    pub(super) threads: usize,
+    /// `RLIMIT_NOFILE`.
+    pub(super) descriptors: usize,
+}
+
+impl Servant<'_> {
+    /// The request to init to start it with these arguments, and so many descriptors.
+    pub(super) fn spawn(&self, argv: Vec<String>, fds: u8) -> Result<Spawn, FilterError> {
+        let limit = |number: usize| Some(u32::try_from(number).unwrap_or(u32::MAX));
+        Ok(Spawn {
+            argv,
+            env: Vec::new(),
+            place: Place::Empty,
+            uid: self.uid,
+            gid: self.uid,
+            groups: Vec::new(),
+            capabilities: 0,
+            seccomp: filter::allow(self.calls)?,
+            limits: Limits {
+                memory: Some(self.memory),
+                cpu_millis: None,
+                pids: limit(self.threads),
+                open_files: limit(self.descriptors),
+            },
+            fds,
+        })
+    }
+}

@@ -2,11 +2,11 @@
 
 use cloister_net::processors;
 use cloister_wire::gateway::{MAX_CONNECTIONS, PROGRAM, RESERVED_DESCRIPTORS};
-use cloister_wire::hold::{Limits, Place, Spawn};
+use cloister_wire::hold::Spawn;
 
-use super::common::COMMON;
+use super::common::{COMMON, Servant};
 use crate::confine::allowed::{Allowed, INT, int, only, row};
-use crate::confine::filter::{self, FilterError};
+use crate::confine::filter::FilterError;
 
 /// The gateway's user and group: in the range of systemd's dynamic users (61,184 to 65,519,
 /// `doc/UIDS-GIDS.md` of systemd), so no distribution and no image uses it.
@@ -103,25 +103,15 @@ const OWN: &[Allowed] = &[
 
 /// The request to init to start the gateway.
 pub fn spawn() -> Result<Spawn, FilterError> {
-    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    Ok(Spawn {
-        argv: vec![PROGRAM.to_owned()],
-        env: Vec::new(),
-        place: Place::Empty,
+    let servant = Servant {
         uid: UID,
-        gid: UID,
-        groups: Vec::new(),
-        capabilities: 0,
-        seccomp: filter::allow(&CALLS)?,
-        limits: Limits {
-            memory: Some(MEMORY),
-            cpu_millis: None,
-            // One thread for each processor that the supervisor may use.
-            pids: Some(count(processors())),
-            open_files: Some(count(MAX_CONNECTIONS * DESCRIPTORS + RESERVED_DESCRIPTORS)),
-        },
-        fds: 2,
-    })
+        calls: &CALLS,
+        memory: MEMORY,
+        // One thread for each processor that the supervisor may use.
+        threads: processors(),
+        descriptors: MAX_CONNECTIONS * DESCRIPTORS + RESERVED_DESCRIPTORS,
+    };
+    servant.spawn(vec![PROGRAM.to_owned()], 2)
 }
 
 #[cfg(test)]
@@ -130,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::confine::allowed::ALL;
-    use crate::confine::filter::answer_to;
+    use crate::confine::filter::{self, answer_to};
 
     const KILL: u32 = 0x8000_0000;
     const ALLOW: u32 = 0x7FFF_0000;
