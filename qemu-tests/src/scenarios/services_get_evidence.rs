@@ -2,6 +2,7 @@
 //! the attestor has no privileges, and no other process can use the module. On a machine without hardware they get it
 //! from the sleeve's module.
 
+pub(super) mod recorded_events;
 pub(super) mod without_hardware;
 
 use std::fs;
@@ -56,6 +57,9 @@ attestation: {services: {web: [evidence, random]}}
 /// A nonce, and what a document contains for it: the key `nonce` and its bytes, in CBOR (RFC 8949).
 const NONCE: &[u8] = b"nonce-of-the-scenario";
 const NONCE_IN_CBOR: &[u8] = b"\x65nonce\x55nonce-of-the-scenario";
+
+/// The path of the guest half that records events, followed by a number.
+const RECORD: &str = "/record/";
 
 /// The key `user_data` and the length of a binding, in CBOR.
 const BINDING_IN_CBOR: &[u8] = b"\x69user_data\x58\x40";
@@ -251,6 +255,7 @@ fn guest(args: &[String]) -> ExitCode {
             "/device" => open_the_module(),
             "/longest-requests" => longest_requests(),
             "/kill-attestor" => kill_the_attestor(),
+            path if path.starts_with(RECORD) => recorded_events::record_while_killed(path),
             path => ask(path),
         };
         answer.unwrap_or_else(|error| error.to_string())
