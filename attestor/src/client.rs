@@ -16,9 +16,10 @@ use hyper::{Request, Response, StatusCode};
 use serde_json::json;
 use tokio::time::timeout;
 
+use crate::events::Unrecorded;
 use crate::exchange::ModuleError;
 use crate::module::Module;
-use crate::resource::{JSON, Refusal, Resource};
+use crate::resource::{JSON, Refusal, Resource, response};
 
 /// Time limit for a connection: sending the request, the security module, and reading the response.
 const CLIENT_TIME: Duration = Duration::from_secs(20);
@@ -76,9 +77,10 @@ async fn respond(
         }
         BodyError::Broken => (StatusCode::BAD_REQUEST, "the body is incomplete".to_owned()),
     })?;
-    let answered = module.request(resource.request(&bytes)?).await.map_err(|error| failed(&error))?;
-    let (kind, content) = resource.response(answered, module.platform());
-    let mut response = Response::new(Content::from(content));
+    let service = client.service.service().unwrap_or_default();
+    let reply = module.request(resource.request(&bytes, service)?).await.map_err(|error| failed(&error))?;
+    let (kind, content) = response(reply, module.platform());
+    let mut response = Response::new(content);
     response.headers_mut().insert(CONTENT_TYPE, kind);
     Ok(response)
 }
@@ -88,6 +90,8 @@ fn forbidden(client: &Client, operation: Operation) -> String {
     let word = match operation {
         Operation::Evidence => "evidence",
         Operation::Random => "random",
+        Operation::Extend => "extend",
+        Operation::Lock => "lock",
     };
     client.service.service().map_or_else(
         || "this process is not part of a service, and only services may use the security module".to_owned(),
@@ -100,6 +104,11 @@ fn forbidden(client: &Client, operation: Operation) -> String {
 
 fn failed(error: &ModuleError) -> Refusal {
     let status = match error {
+        ModuleError::Values(_) | ModuleError::Unrecorded(Unrecorded::Event(_)) => StatusCode::BAD_REQUEST,
+        ModuleError::Unrecorded(Unrecorded::Locked(_)) => StatusCode::CONFLICT,
+        ModuleError::Unrecorded(Unrecorded::Full(..) | Unrecorded::Memory(_)) => {
+            StatusCode::INSUFFICIENT_STORAGE
+        }
         ModuleError::Nsm(_) => StatusCode::BAD_GATEWAY,
         ModuleError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         ModuleError::TimedOut => StatusCode::GATEWAY_TIMEOUT,

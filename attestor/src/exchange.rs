@@ -1,11 +1,14 @@
-//! A request to a security module, and what comes of it.
+//! A request to the security module, and what comes of it.
 //!
 //! Invariant: it does not matter how the bytes reach the module.
 
-use std::io;
 use std::time::Duration;
 
-use cloister_nsm::{Claims, NsmError};
+use cloister_binding::eventlog::Value;
+use cloister_binding::{BindingError, Bound};
+use cloister_nsm::NsmError;
+
+use crate::events::{Snapshot, Unrecorded};
 
 /// Time limit for a request. The Nitro Security Module answers in some milliseconds; with every client waiting, the
 /// last one's turn comes after less than a second. A device that hangs is reported after this time.
@@ -15,9 +18,64 @@ pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     /// A signed document with these fields.
-    Attest { user_data: Option<Vec<u8>>, nonce: Option<Vec<u8>>, public_key: Option<Vec<u8>> },
+    Attest(Fields),
+    /// A signed document that binds these values and the event log.
+    Evidence(Values),
     /// Random bytes: as many as the module returns at once.
     Random,
+    /// The event log.
+    Log,
+    /// Record an event of a service.
+    Extend {
+        /// The service.
+        service: String,
+        /// The event's label.
+        label: String,
+        /// Its data.
+        data: Vec<u8>,
+    },
+    /// Record nothing more.
+    Lock {
+        /// The service that requests it.
+        service: String,
+    },
+}
+
+/// The fields of a document.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fields {
+    pub(crate) user_data: Option<Vec<u8>>,
+    pub(crate) nonce: Option<Vec<u8>>,
+    pub(crate) public_key: Option<Vec<u8>>,
+}
+
+/// What evidence binds, besides the event log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Values {
+    pub(crate) nonce: Vec<u8>,
+    /// Empty if there is none.
+    pub(crate) public_key: Vec<u8>,
+    pub(crate) user_data: Vec<u8>,
+}
+
+/// What a request resulted in.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// A document.
+    Document(Vec<u8>),
+    /// A document, and the event log that it binds.
+    Evidence(Vec<u8>, Snapshot),
+    /// Random bytes.
+    Random(Vec<u8>),
+    /// The event log.
+    Log(Snapshot),
+    /// An event was recorded.
+    Recorded {
+        /// Its position in the log.
+        position: usize,
+        /// The head of the log with it.
+        head: Value,
+    },
 }
 
 /// Why a request failed.
@@ -26,6 +84,12 @@ pub(crate) enum ModuleError {
     /// The module refused it, or failed.
     #[error(transparent)]
     Nsm(#[from] NsmError),
+    /// The values cannot be bound.
+    #[error(transparent)]
+    Values(#[from] BindingError),
+    /// The event was not recorded.
+    #[error(transparent)]
+    Unrecorded(#[from] Unrecorded),
     /// There is none that could be used.
     #[error("{0}")]
     Unavailable(String),
@@ -35,19 +99,20 @@ pub(crate) enum ModuleError {
 }
 
 /// What the module returned.
-pub(crate) type Answer = Result<Vec<u8>, ModuleError>;
+pub(crate) type Answer = Result<Reply, ModuleError>;
 
-/// Sends a request to a module.
-pub(crate) fn answer<X>(module: &cloister_nsm::Module<X>, request: &Request) -> Result<Vec<u8>, NsmError>
-where
-    X: Fn(&[u8]) -> io::Result<Vec<u8>>,
-{
-    match request {
-        Request::Attest { user_data, nonce, public_key } => module.attest(Claims {
-            user_data: user_data.as_deref(),
-            nonce: nonce.as_deref(),
-            public_key: public_key.as_deref(),
-        }),
-        Request::Random => module.random(),
+impl Values {
+    /// The document's fields that bind these values and a log with this head.
+    ///
+    /// # Errors
+    /// A value is outside its limits.
+    pub(crate) fn fields(&self, events: &Value) -> Result<Fields, BindingError> {
+        let Self { nonce, public_key, user_data } = self;
+        let report_data = Bound { nonce, public_key, events, user_data }.report_data()?;
+        Ok(Fields {
+            user_data: Some(report_data.to_vec()),
+            nonce: Some(nonce.clone()),
+            public_key: Some(public_key.clone()).filter(|key| !key.is_empty()),
+        })
     }
 }

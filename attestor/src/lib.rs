@@ -1,7 +1,7 @@
 //! The attestor: the servant that has the security module.
 //!
-//! Invariant: it parses the requests of programs inside, so it has access to nothing but the module and its end of a
-//! socket pair: an empty root, a user of its own and no capabilities. The supervisor decides who may request what, and
+//! Invariant: it parses the requests of programs inside, so it has access to nothing but the module, the memory of the event
+//! log and its end of a socket pair: an empty root, a user of its own and no capabilities. The supervisor decides who may request what, and
 //! passes each client's connection together with that decision.
 //!
 //! | module | job |
@@ -11,15 +11,19 @@
 //! | `client` | one connection of a program inside |
 //! | `resource` | the resources: what each needs, and its response |
 //! | `request` | the bodies of requests |
-//! | `exchange` | a request to a module, and what comes of it |
+//! | `exchange` | a request to the module, and what comes of it |
 //! | `module` | the security module, one request at a time |
-//! | `sleeve` | the development security module of the platform `virtual` |
+//! | `keeper` | the module together with the event log |
+//! | `events` | the event log, which outlives this process |
+//! | `registers` | the module's registers, compared with the log |
 
 mod channel;
 mod client;
+mod events;
 mod exchange;
+mod keeper;
 mod module;
 pub mod program;
+mod registers;
 mod request;
 mod resource;
-mod sleeve;

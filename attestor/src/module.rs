@@ -1,20 +1,18 @@
 //! The security module: requests in turn, on a thread of its own.
 //!
 //! Invariant: the module is asked for one thing at a time, in the order of the requests. A caller waits for at most
-//! [`REQUEST_TIME`], its turn included; a request whose caller has stopped waiting is not sent to the module. How its
-//! bytes reach the module is the caller's choice.
+//! [`REQUEST_TIME`], its turn included; a request whose caller has stopped waiting is not sent to the module.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 
-use cloister_nsm::NsmError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::exchange::{Answer, ModuleError, REQUEST_TIME, Request, answer};
-use crate::sleeve::{self, Sleeve};
+use crate::exchange::{Answer, ModuleError, REQUEST_TIME, Request};
+use crate::keeper::Keeper;
 
 /// What waits for its turn: a request of each client, and a connection of the sleeve.
 const WAITING: usize = cloister_wire::attestor::MAX_CLIENTS + 1;
@@ -35,35 +33,25 @@ pub(crate) struct Module {
 }
 
 impl Module {
-    /// Starts the thread that accesses the device of `platform` through `exchange`, which sends it a request and returns
-    /// its response.
-    pub(crate) fn start(
-        platform: &str,
-        exchange: impl Fn(&[u8]) -> io::Result<Vec<u8>> + Send + 'static,
-    ) -> io::Result<Self> {
-        let module = cloister_nsm::Module::over(exchange);
-        Self::serve(platform, move |request| answer(&module, request))
-    }
-
-    /// Starts the thread with the answers of `answer`.
-    pub(crate) fn serve(
-        platform: &str,
-        answer: impl Fn(&Request) -> Result<Vec<u8>, NsmError> + Send + 'static,
-    ) -> io::Result<Self> {
-        Self::work(platform, move |order| {
-            // There is only one module: a connection to another is closed.
-            if let Order::Request(request, reply) = order {
-                // A caller that has just stopped waiting gets no answer.
-                drop(reply.send(answer(&request).map_err(ModuleError::from)));
-            }
+    /// Starts the thread that uses the module and the event log of `keeper`.
+    pub(crate) fn start(platform: &str, mut keeper: Keeper) -> io::Result<Self> {
+        Self::work(platform, move |order| match order {
+            Order::Connect(stream) => keeper.connect(stream),
+            // A caller that has just stopped waiting gets no answer.
+            Order::Request(request, reply) => drop(reply.send(keeper.answer(request))),
         })
     }
 
-    /// Starts the thread that accesses the development security module, whose connections are yet to come.
-    pub(crate) fn over(mut sleeve: Sleeve) -> io::Result<Self> {
-        Self::work(sleeve::PLATFORM, move |order| match order {
-            Order::Connect(stream) => sleeve.connect(stream),
-            Order::Request(request, reply) => drop(reply.send(sleeve.answer(&request))),
+    /// Starts the thread with the answers of `answer`.
+    #[cfg(test)]
+    pub(crate) fn serve(
+        platform: &str,
+        answer: impl Fn(Request) -> Answer + Send + 'static,
+    ) -> io::Result<Self> {
+        Self::work(platform, move |order| {
+            if let Order::Request(request, reply) = order {
+                drop(reply.send(answer(request)));
+            }
         })
     }
 
@@ -92,7 +80,7 @@ impl Module {
     }
 
     /// Sends a request to the module.
-    pub(crate) async fn request(&self, request: Request) -> Result<Vec<u8>, ModuleError> {
+    pub(crate) async fn request(&self, request: Request) -> Answer {
         let answered = async {
             let (reply, answer) = oneshot::channel();
             // The thread lives as long as a sender exists.
@@ -109,11 +97,14 @@ impl Module {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::Reply;
 
     #[tokio::test]
     async fn a_request_is_answered_by_the_module() {
-        let module = Module::serve("nitro", |request| Ok(format!("{request:?}").into_bytes())).unwrap();
-        assert_eq!(module.request(Request::Random).await.unwrap(), b"Random");
+        let module =
+            Module::serve("nitro", |request| Ok(Reply::Random(format!("{request:?}").into_bytes()))).unwrap();
+        let answered = module.request(Request::Random).await;
+        assert!(matches!(&answered, Ok(Reply::Random(bytes)) if bytes == b"Random"), "{answered:?}");
     }
 
     #[tokio::test]
@@ -123,7 +114,7 @@ mod tests {
         let module = Module::serve("nitro", move |request| {
             asked.send(request.clone()).unwrap();
             wait.recv().unwrap();
-            Ok(Vec::new())
+            Ok(Reply::Random(Vec::new()))
         });
         let module = module.unwrap();
         let first = tokio::spawn({

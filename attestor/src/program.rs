@@ -9,12 +9,13 @@ use std::io;
 use cloister_net::packets::{MessageError, Packets};
 use cloister_sys::inherited;
 use cloister_sys::nsm::Nsm;
-use cloister_wire::attestor::{CHANNEL_FD, MODULE_FD};
+use cloister_wire::attestor::{CHANNEL_FD, LOG_FD, MODULE_FD};
 use tokio::runtime::Builder;
 
 use crate::channel;
+use crate::events::{DamagedLog, Events};
+use crate::keeper::{Client, Keeper, VIRTUAL};
 use crate::module::Module;
-use crate::sleeve::{self, Sleeve};
 
 /// Why the attestor exits.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,9 @@ pub enum AttestorError {
         /// The system's error.
         source: io::Error,
     },
+    /// The event log cannot be continued.
+    #[error("the event log cannot be continued")]
+    Log(#[from] DamagedLog),
     /// The supervisor's end of the channel is closed, or it sent an invalid message.
     #[error("the channel to the supervisor failed")]
     Channel(#[from] MessageError),
@@ -42,7 +46,7 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> AttestorError {
 /// It returns only on an error.
 pub fn run() -> Result<(), AttestorError> {
     let channel = inherited::copy(CHANNEL_FD).map_err(system("the inherited channel is not open"))?;
-    let module = module(&env::args().nth(1).unwrap_or_default())?;
+    let module = module()?;
     let reactor = Builder::new_current_thread().enable_all().build();
     reactor.map_err(system("cannot create a reactor"))?.block_on(async {
         let channel =
@@ -51,15 +55,21 @@ pub fn run() -> Result<(), AttestorError> {
     })
 }
 
-/// The module of this platform: the sleeve's, or the inherited device.
-fn module(platform: &str) -> Result<Module, AttestorError> {
-    let started = if platform == sleeve::PLATFORM {
-        Module::over(Sleeve::default())
+/// The module of this platform, the sleeve's or the inherited device, with the inherited event log.
+fn module() -> Result<Module, AttestorError> {
+    let mut arguments = env::args().skip(1);
+    let platform = arguments.next().unwrap_or_default();
+    let recording = arguments.next().and_then(|text| text.parse().ok()).unwrap_or_default();
+    let memory = inherited::copy(LOG_FD).map_err(system("the inherited event log is not open"))?;
+    let events = Events::open(memory, recording)?;
+    let device: Option<Client> = if platform == VIRTUAL {
+        None
     } else {
         let device =
             inherited::copy(MODULE_FD).map_err(system("the inherited security module is not open"))?;
         let device = Nsm::from(device);
-        Module::start(platform, move |request| device.exchange(request))
+        Some(cloister_nsm::Module::over(Box::new(move |request| device.exchange(request))))
     };
+    let started = Module::start(&platform, Keeper::new(device, events));
     started.map_err(system("cannot start a thread for the security module"))
 }

@@ -5,11 +5,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cloister_binding::eventlog::Log;
-use cloister_binding::{Bound, KEY_LIMIT, NONCE_MAX, is_reserved};
+use cloister_binding::eventlog::DATA_LIMIT;
+use cloister_binding::{KEY_LIMIT, NONCE_MAX, is_reserved};
 use serde::Deserialize;
 
-use crate::exchange::Request;
+use crate::exchange::{Fields, Request, Values};
 
 /// Maximum length in bytes of the body of a request for a document: 2,900 bytes are all fields at their limits, in
 /// base64 and PEM, and the rest is for JSON around them.
@@ -17,6 +17,9 @@ pub(crate) const MAX_DOCUMENT_BODY: usize = 4096;
 
 /// Maximum length in bytes of the body of a request for evidence: 7,000 bytes are all fields at their limits.
 pub(crate) const MAX_EVIDENCE_BODY: usize = 8192;
+
+/// Maximum length in bytes of the body of a request to record an event: 1,500 bytes are the fields at their limits.
+pub(crate) const MAX_EVENT_BODY: usize = 2048;
 
 /// Limits of a document's fields in bytes, as the Nitro Security Module has them (`nsm_api`, `Request::Attestation`).
 const MAX_USER_DATA: usize = 512;
@@ -29,10 +32,18 @@ const MAX_BOUND_DATA: usize = 4096;
 /// The body of a request for a document, as Enclaver's clients send it, and of a request for evidence.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Fields {
+struct Document {
     nonce: Option<String>,
     public_key: Option<String>,
     user_data: Option<String>,
+}
+
+/// The body of a request to record an event.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Event {
+    label: String,
+    data: Option<String>,
 }
 
 /// A document with the fields that the caller chooses.
@@ -48,27 +59,38 @@ pub(crate) fn document(body: &[u8]) -> Result<Request, String> {
             ));
         }
     }
-    Ok(Request::Attest { user_data, nonce, public_key })
+    Ok(Request::Attest(Fields { user_data, nonce, public_key }))
 }
 
 /// A document whose user data binds nonce, key, event log and the caller's data.
-pub(crate) fn evidence(body: &[u8], log: &Log) -> Result<Request, String> {
+pub(crate) fn evidence(body: &[u8]) -> Result<Request, String> {
     let fields = fields(body)?;
-    let data = bytes("user_data", fields.user_data, MAX_BOUND_DATA)?.unwrap_or_default();
+    let user_data = bytes("user_data", fields.user_data, MAX_BOUND_DATA)?.unwrap_or_default();
     let nonce = bytes("nonce", fields.nonce, NONCE_MAX)?;
     let nonce = nonce.ok_or("nonce is missing: the party that requests the evidence must have drawn it")?;
-    let key = fields.public_key.map(|text| public_key(&text)).transpose()?.unwrap_or_default();
-    let bound = Bound { nonce: &nonce, public_key: &key, events: &log.head(), user_data: &data };
-    let report_data = bound.report_data().map_err(|error| error.to_string())?;
-    let public_key = Some(key).filter(|key| !key.is_empty());
-    Ok(Request::Attest { user_data: Some(report_data.to_vec()), nonce: Some(nonce), public_key })
+    let public_key = fields.public_key.map(|text| public_key(&text)).transpose()?.unwrap_or_default();
+    let values = Values { nonce, public_key, user_data };
+    // Any head will do: what the log is when the module's turn comes is decided there.
+    values.fields(&[0; 48]).map_err(|error| error.to_string())?;
+    Ok(Request::Evidence(values))
 }
 
-fn fields(body: &[u8]) -> Result<Fields, String> {
+/// An event of this service. Its label is checked when it is recorded.
+pub(crate) fn event(body: &[u8], service: &str) -> Result<Request, String> {
+    let Event { label, data } = serde_json::from_slice(body).map_err(|error| invalid(&error))?;
+    let data = bytes("data", data, DATA_LIMIT)?.unwrap_or_default();
+    Ok(Request::Extend { service: service.to_owned(), label, data })
+}
+
+fn fields(body: &[u8]) -> Result<Document, String> {
     if body.is_empty() {
-        return Ok(Fields::default());
+        return Ok(Document::default());
     }
-    serde_json::from_slice(body).map_err(|error| format!("the body is not a valid request: {error}"))
+    serde_json::from_slice(body).map_err(|error| invalid(&error))
+}
+
+fn invalid(error: &serde_json::Error) -> String {
+    format!("the body is not a valid request: {error}")
 }
 
 fn bytes(name: &str, text: Option<String>, limit: usize) -> Result<Option<Vec<u8>>, String> {
@@ -98,7 +120,8 @@ fn public_key(pem: &str) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
-    use cloister_binding::MAGIC;
+    use cloister_binding::eventlog::{LABEL_LIMIT, Log};
+    use cloister_binding::{Bound, MAGIC};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -115,20 +138,20 @@ mod tests {
     }
 
     fn bind(body: &serde_json::Value) -> Result<Request, String> {
-        evidence(body.to_string().as_bytes(), &Log::booted())
+        evidence(body.to_string().as_bytes())
     }
 
     #[test]
     fn fields_are_decoded_from_base64_and_pem() {
         let pem = r"-----BEGIN PUBLIC KEY-----\nAQID\nBA==\n-----END PUBLIC KEY-----\n";
         let body = format!(r#"{{"nonce":"BQY=","user_data":"Bw==","public_key":"{pem}"}}"#);
-        let expected = Request::Attest {
+        let expected = Request::Attest(Fields {
             user_data: Some(vec![7]),
             nonce: Some(vec![5, 6]),
             public_key: Some(vec![1, 2, 3, 4]),
-        };
+        });
         assert_eq!(document(body.as_bytes()).unwrap(), expected);
-        let none = Request::Attest { user_data: None, nonce: None, public_key: None };
+        let none = Request::Attest(Fields::default());
         assert_eq!(document(b"").unwrap(), none);
         assert_eq!(document(b"{}").unwrap(), none);
     }
@@ -168,21 +191,39 @@ mod tests {
     fn evidence_binds_every_field_and_the_event_log() {
         let (nonce, user_data) = (STANDARD.encode(NONCE), STANDARD.encode("data"));
         let body = json!({ "nonce": nonce, "public_key": pem(b"key"), "user_data": user_data });
-        let bound =
-            Bound { nonce: NONCE, public_key: b"key", events: &Log::booted().head(), user_data: b"data" };
-        let expected = Request::Attest {
+        let events = &Log::booted().head();
+        let bound = Bound { nonce: NONCE, public_key: b"key", events, user_data: b"data" };
+        let expected = Fields {
             user_data: Some(bound.report_data().unwrap().to_vec()),
             nonce: Some(NONCE.to_vec()),
             public_key: Some(b"key".to_vec()),
         };
-        assert_eq!(bind(&body), Ok(expected));
-        let Ok(Request::Attest { user_data, public_key, .. }) =
-            bind(&json!({ "nonce": STANDARD.encode(NONCE) }))
-        else {
-            panic!("a nonce alone is enough");
-        };
+        assert_eq!(values(bind(&body)).fields(events), Ok(expected));
+        let alone = values(bind(&json!({ "nonce": STANDARD.encode(NONCE) }))).fields(events).unwrap();
         let bound = Bound { public_key: b"", user_data: b"", ..bound };
-        assert_eq!((user_data.unwrap(), public_key), (bound.report_data().unwrap().to_vec(), None));
+        let user_data = Some(bound.report_data().unwrap().to_vec());
+        assert_eq!((alone.user_data, alone.public_key), (user_data, None));
+    }
+
+    fn values(request: Result<Request, String>) -> Values {
+        let Ok(Request::Evidence(values)) = request else { panic!("{request:?}") };
+        values
+    }
+
+    #[test]
+    fn an_event_is_the_services_with_its_label_and_data() {
+        let body = json!({ "label": "config", "data": STANDARD.encode("data") }).to_string();
+        let expected =
+            Request::Extend { service: "web".into(), label: "config".into(), data: b"data".to_vec() };
+        assert_eq!(event(body.as_bytes(), "web"), Ok(expected));
+        let refused = |body: serde_json::Value| event(body.to_string().as_bytes(), "web").unwrap_err();
+        assert!(refused(json!({ "data": "" })).contains("missing field `label`"));
+        let long = STANDARD.encode(vec![0; DATA_LIMIT + 1]);
+        assert_eq!(refused(json!({ "label": "x", "data": long })), "data has 1025 bytes, the limit is 1024");
+        assert!(refused(json!({ "label": "x", "service": "other" })).contains("unknown field `service`"));
+        let longest =
+            json!({ "label": "x".repeat(LABEL_LIMIT), "data": STANDARD.encode(vec![0; DATA_LIMIT]) });
+        assert!(longest.to_string().len() < MAX_EVENT_BODY);
     }
 
     #[test]
@@ -207,21 +248,22 @@ mod tests {
                 "public_key": key.map(|bytes| pem(&bytes)),
             })
             .to_string();
-            if let Ok(Request::Attest { user_data, nonce, public_key }) = document(body.as_bytes()) {
+            if let Ok(Request::Attest(Fields { user_data, nonce, public_key })) = document(body.as_bytes()) {
                 let limits = [(user_data, MAX_USER_DATA), (nonce, MAX_NONCE), (public_key, KEY_LIMIT)];
                 for (value, limit) in limits {
                     let value = value.unwrap_or_default();
                     prop_assert!(value.len() <= limit && !value.starts_with(&MAGIC));
                 }
             }
-            if let Ok(Request::Attest { user_data, nonce, .. }) = evidence(body.as_bytes(), &Log::booted()) {
-                prop_assert!(is_reserved(&user_data.unwrap()) && nonce.unwrap().len() >= 16);
+            if let Ok(Request::Evidence(values)) = evidence(body.as_bytes()) {
+                let fields = values.fields(&Log::booted().head()).unwrap();
+                prop_assert!(is_reserved(&fields.user_data.unwrap()) && fields.nonce.unwrap().len() >= 16);
             }
         }
 
         #[test]
         fn any_bytes_are_a_request_or_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            drop((document(&body), evidence(&body, &Log::booted())));
+            drop((document(&body), evidence(&body), event(&body, "web")));
         }
     }
 
@@ -242,10 +284,10 @@ mod tests {
             .to_string()
         };
         let body = longest(NONCE_MAX, MAX_BOUND_DATA);
-        assert!(body.len() < MAX_EVIDENCE_BODY && evidence(body.as_bytes(), &Log::booted()).is_ok());
+        assert!(body.len() < MAX_EVIDENCE_BODY && evidence(body.as_bytes()).is_ok());
         let body = longest(MAX_NONCE, MAX_USER_DATA);
         assert!(body.len() < MAX_DOCUMENT_BODY && document(body.as_bytes()).is_ok());
         let over = longest(NONCE_MAX, MAX_BOUND_DATA + 1);
-        assert!(evidence(over.as_bytes(), &Log::booted()).unwrap_err().starts_with("user_data has 4097"));
+        assert!(evidence(over.as_bytes()).unwrap_err().starts_with("user_data has 4097"));
     }
 }

@@ -3,15 +3,18 @@
 //! Invariant: a resource has one method, one operation of the manifest and one content type. The formats are in
 //! `docs/attestation.md`.
 
+use std::iter;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cloister_binding::eventlog::Log;
+use cloister_http::Content;
 use cloister_wire::attestor::Operation;
 use hyper::header::HeaderValue;
 use hyper::{Method, StatusCode};
 use serde_json::json;
 
-use crate::exchange::Request;
+use crate::events::Snapshot;
+use crate::exchange::{Reply, Request};
 use crate::request;
 
 /// A problem with a request: the status of the response, and its text.
@@ -22,6 +25,9 @@ const CBOR: HeaderValue = HeaderValue::from_static("application/cbor");
 
 /// The content type of random bytes.
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// Bytes of the event log that are encoded at once: 4 KiB of base64.
+const PIECE: usize = 3072;
 
 /// The content type of evidence, and of errors.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -36,6 +42,12 @@ pub(crate) enum Resource {
     Attestation,
     /// `GET /v1/random`: random bytes of the security module.
     Random,
+    /// `GET /v1/eventlog`: the event log.
+    Log,
+    /// `POST /v1/extend`: record an event.
+    Extend,
+    /// `POST /v1/lock`: record nothing more.
+    Lock,
 }
 
 impl Resource {
@@ -48,8 +60,12 @@ impl Resource {
             "/v1/evidence" => (Self::Evidence, Method::POST),
             "/v1/attestation" => (Self::Attestation, Method::POST),
             "/v1/random" => (Self::Random, Method::GET),
+            "/v1/eventlog" => (Self::Log, Method::GET),
+            "/v1/extend" => (Self::Extend, Method::POST),
+            "/v1/lock" => (Self::Lock, Method::POST),
             _ => {
-                let why = "the resources are /v1/evidence, /v1/attestation and /v1/random";
+                let why = "the resources are /v1/evidence, /v1/attestation, /v1/random, /v1/eventlog, /v1/extend and \
+                           /v1/lock";
                 return Err((StatusCode::NOT_FOUND, why.to_owned()));
             }
         };
@@ -63,8 +79,10 @@ impl Resource {
     /// What the manifest must allow.
     pub(crate) const fn operation(self) -> Operation {
         match self {
-            Self::Evidence | Self::Attestation => Operation::Evidence,
+            Self::Evidence | Self::Attestation | Self::Log => Operation::Evidence,
             Self::Random => Operation::Random,
+            Self::Extend => Operation::Extend,
+            Self::Lock => Operation::Lock,
         }
     }
 
@@ -73,7 +91,8 @@ impl Resource {
         match self {
             Self::Evidence => request::MAX_EVIDENCE_BODY,
             Self::Attestation => request::MAX_DOCUMENT_BODY,
-            Self::Random => 0,
+            Self::Extend => request::MAX_EVENT_BODY,
+            Self::Random | Self::Log | Self::Lock => 0,
         }
     }
 
@@ -81,38 +100,64 @@ impl Resource {
     ///
     /// # Errors
     /// If the body is not valid.
-    pub(crate) fn request(self, body: &[u8]) -> Result<Request, Refusal> {
+    pub(crate) fn request(self, body: &[u8], service: &str) -> Result<Request, Refusal> {
         let request = match self {
-            Self::Evidence => request::evidence(body, &log()),
+            Self::Evidence => request::evidence(body),
             Self::Attestation => request::document(body),
             Self::Random => Ok(Request::Random),
+            Self::Log => Ok(Request::Log),
+            Self::Extend => request::event(body, service),
+            Self::Lock => Ok(Request::Lock { service: service.to_owned() }),
         };
         request.map_err(|why| (StatusCode::BAD_REQUEST, why))
     }
+}
 
-    /// The content type and the body of the response, from what the security module of this platform returned.
-    pub(crate) fn response(self, bytes: Vec<u8>, platform: &str) -> (HeaderValue, Vec<u8>) {
-        match self {
-            Self::Evidence => {
-                let (document, events) = (STANDARD.encode(bytes), STANDARD.encode(log().encode()));
-                let evidence = json!({ "platform": platform, "document": document, "events": events });
-                (JSON, evidence.to_string().into_bytes())
-            }
-            Self::Attestation => (CBOR, bytes),
-            Self::Random => (BYTES, bytes),
+/// The content type and the body of the response, from what a request to the module of this platform resulted in.
+pub(crate) fn response(reply: Reply, platform: &str) -> (HeaderValue, Content) {
+    match reply {
+        Reply::Evidence(document, log) => {
+            let before = format!(r#"{{"document":"{}","events":""#, STANDARD.encode(document));
+            let after = format!(r#"","platform":"{platform}"}}"#);
+            (JSON, surrounded(before, log, after))
+        }
+        Reply::Document(bytes) => (CBOR, Content::from(bytes)),
+        Reply::Random(bytes) => (BYTES, Content::from(bytes)),
+        Reply::Log(log) => {
+            let length = u64::try_from(log.len()).unwrap_or(u64::MAX);
+            (BYTES, Content::pieces(length, pieces(log)))
+        }
+        Reply::Recorded { position, head } => {
+            let recorded = json!({ "position": position, "head": STANDARD.encode(head) });
+            (JSON, Content::from(recorded.to_string()))
         }
     }
 }
 
-/// The event log. One event is extended, the end of the boot: by init, on the platform `virtual` by
-/// [`Sleeve`](crate::sleeve::Sleeve). Nothing extends another yet.
-fn log() -> Log {
-    Log::booted()
+/// A log in base64, between two texts. It is encoded while it is sent: however many clients read slowly, it is in memory once.
+fn surrounded(before: String, log: Snapshot, after: String) -> Content {
+    let encoded = log.len().div_ceil(3).saturating_mul(4);
+    let length = before.len().saturating_add(encoded).saturating_add(after.len());
+    let encoded = pieces(log).map(|piece| STANDARD.encode(piece).into_bytes());
+    let all = iter::once(before.into_bytes()).chain(encoded).chain(iter::once(after.into_bytes()));
+    Content::pieces(u64::try_from(length).unwrap_or(u64::MAX), all)
+}
+
+/// A log in pieces whose lengths are multiples of three, the last one excepted: their base64 is that of the whole.
+fn pieces(log: Snapshot) -> impl Iterator<Item = Vec<u8>> + Send + 'static {
+    (0..log.len()).step_by(PIECE).map(move |position| log.piece(position, PIECE))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
+    use cloister_binding::eventlog::Log;
+    use hyper::body::Body as _;
+
     use super::*;
+    use crate::events::Events;
 
     #[test]
     fn resources_have_one_method_each() {
@@ -127,14 +172,32 @@ mod tests {
         assert_eq!(Resource::of(&Method::GET, "/").unwrap_err().0, StatusCode::NOT_FOUND);
     }
 
+    /// All of a response, as a client reads it.
+    fn whole(mut content: Content) -> Vec<u8> {
+        let length = content.size_hint().exact().unwrap();
+        let mut bytes = Vec::new();
+        let mut waiting = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut content).poll_frame(&mut waiting) {
+            bytes.extend(frame.into_data().unwrap());
+        }
+        assert_eq!(u64::try_from(bytes.len()), Ok(length));
+        assert!(content.is_end_stream());
+        bytes
+    }
+
     #[test]
     fn evidence_contains_the_document_and_the_event_log() {
-        let (kind, body) = Resource::Evidence.response(b"document".to_vec(), "nitro");
+        let mut events = Events::open(tempfile::tempfile().unwrap().into(), 1).unwrap();
+        for length in 0..100 {
+            events.record("web", "x", &vec![1; length]).unwrap();
+        }
+        let (kind, content) = response(Reply::Evidence(b"document".to_vec(), events.snapshot()), "nitro");
         assert_eq!(kind, "application/json");
-        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&whole(content)).unwrap();
         assert_eq!(body["platform"], "nitro");
         assert_eq!(body["document"], STANDARD.encode("document"));
-        let events = STANDARD.decode(body["events"].as_str().unwrap()).unwrap();
-        assert_eq!(Log::parse(&events), Ok(Log::booted()));
+        let log = STANDARD.decode(body["events"].as_str().unwrap()).unwrap();
+        assert_eq!(Log::parse(&log).unwrap().digests(), events.digests());
+        assert_eq!(whole(response(Reply::Log(events.snapshot()), "nitro").1), log);
     }
 }

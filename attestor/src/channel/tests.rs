@@ -12,6 +12,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::exchange::{Reply, Request};
 
 /// The supervisor's end, and an attestor that serves the other.
 struct Attestor {
@@ -32,7 +33,11 @@ impl Attestor {
 
     /// An attestor with a module that repeats each request as text.
     async fn echo() -> Self {
-        Self::start(Module::serve("nitro", |request| Ok(format!("{request:?}").into_bytes())).unwrap()).await
+        let module = Module::serve("nitro", |request| {
+            let text = format!("{request:?}").into_bytes();
+            Ok(if request == Request::Random { Reply::Random(text) } else { Reply::Document(text) })
+        });
+        Self::start(module.unwrap()).await
     }
 
     async fn client(&self, service: Option<&str>, allowed: &[Operation]) -> UnixStream {
@@ -78,7 +83,7 @@ async fn a_request_is_answered_with_what_the_module_returns() {
     assert!(random.contains("content-type: application/octet-stream\r\n"), "{random}");
     let document = attestor.request("POST /v1/attestation", r#"{"nonce": "AQI="}"#).await;
     assert!(
-        document.ends_with("Attest { user_data: None, nonce: Some([1, 2]), public_key: None }"),
+        document.ends_with("Attest(Fields { user_data: None, nonce: Some([1, 2]), public_key: None })"),
         "{document}"
     );
 }
@@ -105,7 +110,8 @@ async fn a_body_over_its_limit_is_refused() {
 
 #[tokio::test]
 async fn a_refusal_of_the_module_is_reported() {
-    let module = Module::serve("nitro", |_| Err(NsmError::Refused("InternalError".to_owned()))).unwrap();
+    let module =
+        Module::serve("nitro", |_| Err(NsmError::Refused("InternalError".to_owned()).into())).unwrap();
     let refused = Attestor::start(module).await.request("GET /v1/random", "").await;
     assert!(refused.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{refused}");
     assert!(refused.contains("the Nitro Security Module refused: InternalError"), "{refused}");
@@ -116,7 +122,7 @@ async fn a_module_that_does_not_answer_is_reported_and_the_attestor_serves_on() 
     let (release, wait) = std::sync::mpsc::channel::<()>();
     let module = Module::serve("nitro", move |_| {
         wait.recv().unwrap();
-        Ok(b"answer".to_vec())
+        Ok(Reply::Random(b"answer".to_vec()))
     });
     let attestor = Attestor::start(module.unwrap()).await;
     let refused = attestor.request("GET /v1/random", "").await;
@@ -173,7 +179,7 @@ async fn an_invalid_message_and_the_end_of_the_supervisor_end_the_attestor() {
     attestor.ours.send(b"{}").await.unwrap();
     assert!(matches!((&mut attestor.task).await.unwrap(), Err(MessageError::Frame(_))));
     let (ours, theirs) = pair().unwrap();
-    let module = Module::serve("nitro", |_| Ok(Vec::new())).unwrap();
+    let module = Module::serve("nitro", |_| Ok(Reply::Random(Vec::new()))).unwrap();
     let served = tokio::spawn(converse(Packets::new(theirs).unwrap(), module));
     drop(ours);
     assert!(served.await.unwrap().is_err());

@@ -6,6 +6,7 @@
 //! docs/evidence.md specifies the format. Init extends the first event, whose encoding is in `cloister-wire`; both are
 //! under test to have the same bytes.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -29,8 +30,15 @@ pub const FILE_REGISTER: u16 = 18;
 /// The kind of the event that ends the boot. It has no data: the launch measured what was booted.
 pub const BOOT: &str = "boot";
 
-/// Maximum bytes of a kind: a word or two.
-pub const KIND_LIMIT: usize = 64;
+/// The kind of the event after which [`EVENT_REGISTER`] is locked and nothing more is recorded in it. Its data is the name of
+/// the service that requested it.
+pub const LOCKED: &str = "locked";
+
+/// Maximum bytes of a label, which a service chooses for its event.
+pub const LABEL_LIMIT: usize = 40;
+
+/// Maximum bytes of a kind: that of a service's event, with the longest name (63 bytes) and label.
+pub const KIND_LIMIT: usize = 128;
 
 /// Maximum bytes of an event's data: larger things are represented by their digest.
 pub const DATA_LIMIT: usize = 1024;
@@ -58,6 +66,17 @@ pub struct Log {
     events: Vec<Event>,
     /// Bytes of the encoded log.
     length: usize,
+    digests: Digests,
+}
+
+/// What a log comes to: its head, and the registers that it is extended into. It grows with the log, event by event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digests {
+    head: Value,
+    boot: Value,
+    events: Value,
+    files: Value,
+    rtmr3: Value,
 }
 
 /// Why an event or a log was refused.
@@ -72,20 +91,45 @@ pub enum LogError {
 }
 
 impl Event {
+    /// The end of the boot.
+    fn boot() -> Self {
+        Self { register: BOOT_REGISTER, kind: BOOT.into(), data: Vec::new() }
+    }
+
+    /// The end of [`EVENT_REGISTER`], as the service `name` requested it.
+    pub fn locked(name: &str) -> Result<Self, LogError> {
+        Self::new(EVENT_REGISTER, LOCKED, name.as_bytes())
+    }
+
     /// An event: its register ([`BOOT_REGISTER`], [`EVENT_REGISTER`] or [`FILE_REGISTER`]), a kind of lower-case
     /// letters, digits, `-` and `.`, and data of at most [`DATA_LIMIT`] bytes.
     pub fn new(register: u16, kind: &str, data: &[u8]) -> Result<Self, LogError> {
         if !(BOOT_REGISTER..=FILE_REGISTER).contains(&register) {
             return Err(LogError::Event("its register is not 16, 17 or 18"));
         }
-        let letter = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
-        if kind.is_empty() || kind.len() > KIND_LIMIT || !kind.bytes().all(letter) {
-            return Err(LogError::Event("its kind is not 1 to 64 lower-case letters, digits, `-` or `.`"));
+        if kind.is_empty() || kind.len() > KIND_LIMIT || !kind.bytes().all(is_letter) {
+            return Err(LogError::Event("its kind is not 1 to 128 lower-case letters, digits, `-` or `.`"));
         }
         if data.len() > DATA_LIMIT {
             return Err(LogError::Event("its data has more than 1024 bytes"));
         }
         Ok(Self { register, kind: kind.into(), data: data.into() })
+    }
+
+    /// An event that a service records under a label of its choice: `service.NAME.LABEL` in [`EVENT_REGISTER`]. A name has no
+    /// dot, so that no label can imitate another service.
+    pub fn of_service(name: &str, label: &str, data: &[u8]) -> Result<Self, LogError> {
+        if label.is_empty() || label.len() > LABEL_LIMIT || !label.bytes().all(is_letter) {
+            return Err(LogError::Event("its label is not 1 to 40 lower-case letters, digits, `-` or `.`"));
+        }
+        Self::new(EVENT_REGISTER, &format!("service.{name}.{label}"), data)
+    }
+
+    /// The service that has recorded it, if one has.
+    #[must_use]
+    pub fn service(&self) -> Option<&str> {
+        let named = self.kind.strip_prefix("service.")?;
+        named.split_once('.').filter(|_| self.register == EVENT_REGISTER).map(|(name, _)| name)
     }
 
     /// The register that it belongs to, by its number on AWS Nitro. Other platforms have fewer registers, or none.
@@ -118,7 +162,8 @@ impl Event {
     }
 
     /// The event in an encoded log: its register, and what is extended into it.
-    fn entry(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn entry(&self) -> Vec<u8> {
         let mut bytes = Vec::from(self.register.to_be_bytes());
         bytes.extend(self.extension());
         bytes
@@ -129,23 +174,41 @@ impl Log {
     /// The log of an enclave that has booted: one event.
     #[must_use]
     pub fn booted() -> Self {
-        let boot = Event { register: BOOT_REGISTER, kind: BOOT.into(), data: Vec::new() };
-        Self { length: boot.entry().len(), events: Vec::from([boot]) }
+        let mut log = Self::default();
+        // One event is within the limits of any log.
+        log.push(Event::boot()).unwrap_or_default();
+        log
     }
 
     /// Reads an encoded log.
     pub fn parse(bytes: &[u8]) -> Result<Self, LogError> {
+        match Self::read(bytes)? {
+            (log, None) => Ok(log),
+            (log, Some(_)) => Err(LogError::Malformed(log.length, TRUNCATED)),
+        }
+    }
+
+    /// Reads an encoded log whose last entry may have been cut off while it was written, and leaves that one out.
+    pub fn parse_written(bytes: &[u8]) -> Result<Self, LogError> {
+        Self::read(bytes).map(|(log, _)| log)
+    }
+
+    /// The complete entries, and the bytes of an incomplete one after them.
+    fn read(bytes: &[u8]) -> Result<(Self, Option<&[u8]>), LogError> {
         if bytes.len() > LOG_LIMIT {
             return Err(LogError::Long);
         }
         let mut log = Self::default();
         let mut rest = bytes;
         while !rest.is_empty() {
-            let place = bytes.len().saturating_sub(rest.len());
-            let event = read(&mut rest).map_err(|why| LogError::Malformed(place, why))?;
-            log.push(event)?;
+            let entry = rest;
+            match read(&mut rest) {
+                Ok(event) => log.push(event)?,
+                Err(TRUNCATED) => return Ok((log, Some(entry))),
+                Err(why) => return Err(LogError::Malformed(log.length, why)),
+            }
         }
-        Ok(log)
+        Ok((log, None))
     }
 
     /// Adds an event, if the log stays one that [`Log::parse`] reads.
@@ -155,6 +218,7 @@ impl Log {
             return Err(LogError::Long);
         }
         self.length = length;
+        self.digests.add(&event);
         self.events.push(event);
         Ok(())
     }
@@ -180,25 +244,81 @@ impl Log {
         self.events.iter().flat_map(Event::entry).collect()
     }
 
+    /// What it comes to.
+    #[must_use]
+    pub fn digests(&self) -> &Digests {
+        &self.digests
+    }
+
+    /// [`Digests::head`].
+    #[must_use]
+    pub fn head(&self) -> Value {
+        self.digests.head
+    }
+
+    /// [`Digests::nitro_register`].
+    #[must_use]
+    pub fn nitro_register(&self, register: u16) -> Value {
+        self.digests.nitro_register(register)
+    }
+
+    /// [`Digests::rtmr3`].
+    #[must_use]
+    pub fn rtmr3(&self) -> Value {
+        self.digests.rtmr3
+    }
+}
+
+impl Default for Digests {
+    /// Those of a log without events.
+    fn default() -> Self {
+        let zeros = [0; 48];
+        Self { head: zeros, boot: zeros, events: zeros, files: zeros, rtmr3: zeros }
+    }
+}
+
+impl Digests {
+    /// Adds the next event of the log.
+    pub fn add(&mut self, event: &Event) {
+        let (entry, extension) = (event.entry(), event.extension());
+        self.head = extend(&self.head, &entry);
+        self.rtmr3 = extend(&self.rtmr3, &Sha384::digest(&entry));
+        let register = match event.register {
+            BOOT_REGISTER => &mut self.boot,
+            EVENT_REGISTER => &mut self.events,
+            _ => &mut self.files,
+        };
+        *register = extend(register, &extension);
+    }
+
     /// The digest of the whole log, as report data contains it: 48 zero bytes, extended with each entry.
     #[must_use]
     pub fn head(&self) -> Value {
-        self.events.iter().fold([0; 48], |head, event| extend(&head, &event.entry()))
+        self.head
     }
 
     /// The value of this register on AWS Nitro: 48 zero bytes, extended with each of its events.
     #[must_use]
     pub fn nitro_register(&self, register: u16) -> Value {
-        let events = self.events.iter().filter(|event| event.register == register);
-        events.fold([0; 48], |value, event| extend(&value, &event.extension()))
+        match register {
+            BOOT_REGISTER => self.boot,
+            EVENT_REGISTER => self.events,
+            FILE_REGISTER => self.files,
+            _ => [0; 48],
+        }
     }
 
     /// The value of RTMR3 under Intel TDX: 48 zero bytes, extended with the digest of each entry, as the processor
     /// extends with 48 bytes.
     #[must_use]
     pub fn rtmr3(&self) -> Value {
-        self.events.iter().fold([0; 48], |value, event| extend(&value, &Sha384::digest(event.entry())))
+        self.rtmr3
     }
+}
+
+/// What kinds and labels consist of.
+fn is_letter(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.')
 }
 
 /// A register after an extension: `SHA384(old ‖ data)`.
@@ -206,9 +326,12 @@ fn extend(old: &Value, data: &[u8]) -> Value {
     Sha384::new().chain_update(old).chain_update(data).finalize().into()
 }
 
+/// Why an entry could not be read of which only the beginning is there.
+const TRUNCATED: &str = "it is truncated";
+
 /// Reads one entry, and advances `rest` past it.
 fn read(rest: &mut &[u8]) -> Result<Event, &'static str> {
-    let (register, after) = rest.split_first_chunk().ok_or("it is truncated")?;
+    let (register, after) = rest.split_first_chunk().ok_or(TRUNCATED)?;
     *rest = after;
     if part(rest, DOMAIN.len())? != DOMAIN.as_bytes() {
         return Err("its domain is not `cloister event 1`");
@@ -223,12 +346,12 @@ fn read(rest: &mut &[u8]) -> Result<Event, &'static str> {
 
 /// Reads bytes that are preceded by their length.
 fn part<'a>(rest: &mut &'a [u8], limit: usize) -> Result<&'a [u8], &'static str> {
-    let (length, after) = rest.split_first_chunk().ok_or("it is truncated")?;
+    let (length, after) = rest.split_first_chunk().ok_or(TRUNCATED)?;
     let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
     if length > limit {
         return Err("a length in it exceeds the limit");
     }
-    let (part, after) = after.split_at_checked(length).ok_or("it is truncated")?;
+    let (part, after) = after.split_at_checked(length).ok_or(TRUNCATED)?;
     *rest = after;
     Ok(part)
 }

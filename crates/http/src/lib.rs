@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -33,9 +34,22 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Size of a read in bytes: a scraper's whole request.
 const PIECE: usize = 1024;
 
-/// A complete response body in memory.
-#[derive(Debug)]
-pub struct Content(Option<Bytes>);
+/// A response body.
+pub struct Content(Inner);
+
+enum Inner {
+    /// In memory.
+    Whole(Option<Bytes>),
+    /// So many bytes in pieces, each of which is made when the client has read the one before.
+    Pieces(u64, Box<dyn Iterator<Item = Vec<u8>> + Send>),
+}
+
+impl Content {
+    /// A body that is made while it is sent: `pieces` have `length` bytes together.
+    pub fn pieces(length: u64, pieces: impl Iterator<Item = Vec<u8>> + Send + 'static) -> Self {
+        Self(Inner::Pieces(length, Box::new(pieces)))
+    }
+}
 
 /// Serves clients with the responses of `answer`, until it is dropped.
 pub async fn serve<A, F>(listener: &Listener, answer: A)
@@ -105,13 +119,13 @@ pub async fn body(mut incoming: Incoming, limit: usize) -> Result<Vec<u8>, BodyE
 
 impl From<Vec<u8>> for Content {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Some(bytes.into()))
+        Self(Inner::Whole(Some(bytes.into())))
     }
 }
 
 impl From<String> for Content {
     fn from(text: String) -> Self {
-        Self(Some(text.into()))
+        Self(Inner::Whole(Some(text.into())))
     }
 }
 
@@ -123,16 +137,36 @@ impl Body for Content {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+        let piece = match &mut self.0 {
+            Inner::Whole(bytes) => bytes.take(),
+            Inner::Pieces(left, pieces) => pieces.next().map(|piece| {
+                *left = left.saturating_sub(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+                Bytes::from(piece)
+            }),
+        };
+        Poll::Ready(piece.map(|bytes| Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_none()
+        match &self.0 {
+            Inner::Whole(bytes) => bytes.is_none(),
+            Inner::Pieces(left, _) => *left == 0,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let length = self.0.as_ref().map_or(0, Bytes::len);
-        SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
+        SizeHint::with_exact(match &self.0 {
+            Inner::Whole(bytes) => {
+                bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+            }
+            Inner::Pieces(left, _) => *left,
+        })
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Content({:?})", self.size_hint().exact())
     }
 }
 

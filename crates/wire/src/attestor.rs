@@ -20,9 +20,13 @@ pub const PROGRAM: &str = "/sbin/attestor";
 /// The attestor's descriptor of its end of the socket pair.
 pub const CHANNEL_FD: i32 = 3;
 
+/// The attestor's descriptor of the memory of the event log, which init holds.
+pub const LOG_FD: i32 = 4;
+
 /// The attestor's descriptor of the security module's device. The platform `virtual` has none: there the module is at the
-/// other end of connections ([`ToAttestor::Module`]). The name of the platform is the first argument of the program.
-pub const MODULE_FD: i32 = 4;
+/// other end of connections ([`ToAttestor::Module`]). The program's arguments are the name of the platform, and how many
+/// services may record events.
+pub const MODULE_FD: i32 = 5;
 
 /// Maximum number of connections of one service that are served at once. Each request takes its turn at the security
 /// module, which answers in some milliseconds: more of them only wait longer.
@@ -44,6 +48,10 @@ pub enum Operation {
     Evidence,
     /// Random bytes of the security module.
     Random,
+    /// Events in the event log.
+    Extend,
+    /// The end of the event log's recording.
+    Lock,
 }
 
 /// A message from the supervisor to the attestor.

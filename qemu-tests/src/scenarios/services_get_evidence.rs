@@ -2,6 +2,7 @@
 //! the attestor has no privileges, and no other process can use the module. On a machine without hardware they get it
 //! from the sleeve's module.
 
+pub(super) mod recorded_events;
 pub(super) mod without_hardware;
 
 use std::fs;
@@ -57,13 +58,16 @@ attestation: {services: {web: [evidence, random]}}
 const NONCE: &[u8] = b"nonce-of-the-scenario";
 const NONCE_IN_CBOR: &[u8] = b"\x65nonce\x55nonce-of-the-scenario";
 
+/// The path of the guest half that records events, followed by a number.
+const RECORD: &str = "/record/";
+
 /// The key `user_data` and the length of a binding, in CBOR.
 const BINDING_IN_CBOR: &[u8] = b"\x69user_data\x58\x40";
 
-/// The kinds of descriptors that the attestor has open: no file, no directory, and no device except the module and
-/// `/dev/null`.
-const DESCRIPTORS: &str =
-    "/dev/nsm, /dev/null, anon_inode:[eventfd], anon_inode:[eventpoll], pipe:[], socket:[]";
+/// The kinds of descriptors that the attestor has open: no file but the memory of the event log, no directory, and no
+/// device except the module and `/dev/null`.
+const DESCRIPTORS: &str = "/dev/nsm, /dev/null, /memfd:events (deleted), anon_inode:[eventfd], \
+                           anon_inode:[eventpoll], pipe:[], socket:[]";
 
 /// Maximum memory of the attestor in kB, after as many of the longest requests as one service can have.
 const MOST_MEMORY: u64 = 4096;
@@ -251,6 +255,7 @@ fn guest(args: &[String]) -> ExitCode {
             "/device" => open_the_module(),
             "/longest-requests" => longest_requests(),
             "/kill-attestor" => kill_the_attestor(),
+            path if path.starts_with(RECORD) => recorded_events::record_while_killed(path),
             path => ask(path),
         };
         answer.unwrap_or_else(|error| error.to_string())

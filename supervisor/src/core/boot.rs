@@ -76,7 +76,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
 
     let (valid, places) = (manifest.as_ref().ok(), (&setup.addresses, &setup.paths));
     let (services, control, root) = valid.map_or_else(|| (Vec::new(), nothing(), Root::default()), parts);
-    let equipment = Equipment::gather(&mut init, &welcome.platform, valid, setup.servants, places)?;
+    let equipment = Equipment::gather(&mut init, &welcome.platform, valid, setup.servants, places).await?;
     init.request(&logs::stash_names(&services, equipment.names().len()))?;
     init.request_root(valid, welcome.root_mounted)?;
     let (stash, saved) = Stash::<Saved>::resume(init.memfd(STATE).await?);

@@ -39,6 +39,9 @@ const ATTESTATION: &str = "socket.attestation";
 /// The name under which init holds the listener for the sleeve's connections to the development security module.
 const MODULE: &str = "socket.module";
 
+/// The name under which init holds the memory of the event log: it outlives the attestor and the supervisor.
+const EVENTS: &str = "events";
+
 /// The name of the socket pair between supervisor and attestor.
 const ATTESTOR_PAIR: &str = "socket.@attestor";
 
@@ -60,7 +63,7 @@ pub(super) struct Resources<'a> {
 
 impl Equipment {
     /// Takes the sockets that init holds for the servants, or creates them.
-    pub(super) fn gather(
+    pub(super) async fn gather(
         init: &mut Handshake,
         platform: &str,
         manifest: Option<&Manifest>,
@@ -87,7 +90,9 @@ impl Equipment {
         let what = "cannot listen for programs that request evidence";
         let entrance = world::serving(listener, paths.proc.clone())
             .map_err(|source| CoreError::System { what, source })?;
-        let sockets = attestor::Sockets { platform: platform.to_owned(), module, ours, theirs };
+        init.request(&[EVENTS.to_owned()])?;
+        let events = init.memfd(EVENTS).await?;
+        let sockets = attestor::Sockets { platform: platform.to_owned(), module, events, ours, theirs };
         Ok(Self { gateway, attestor: Some((rules.clone(), sockets, entrance)) })
     }
 

@@ -58,6 +58,8 @@ pub(crate) struct Sockets {
     pub(crate) platform: String,
     /// The security module.
     pub(crate) module: Module,
+    /// The memory of the event log.
+    pub(crate) events: OwnedFd,
     /// The supervisor's end of the pair.
     pub(crate) ours: OwnedFd,
     /// The attestor's end.
@@ -73,6 +75,7 @@ struct Shared {
     channel: Packets,
     platform: String,
     device: Option<OwnedFd>,
+    events: OwnedFd,
     theirs: OwnedFd,
     rules: Rules,
     empty: watch::Sender<bool>,
@@ -94,6 +97,7 @@ impl Attestor {
             channel: Packets::new(sockets.ours)?,
             platform: sockets.platform,
             device,
+            events: sockets.events,
             theirs: sockets.theirs,
             rules,
             // It has no work of its own: services that use it are stopped before it.
@@ -128,10 +132,12 @@ impl Duty for Attestor {
     }
 
     fn spawn_request(&self) -> io::Result<(Spawn, Vec<OwnedFd>)> {
-        let fds = [Some(&self.0.theirs), self.0.device.as_ref()].into_iter().flatten();
+        let fds = [Some(&self.0.theirs), Some(&self.0.events), self.0.device.as_ref()].into_iter().flatten();
         let fds = fds.map(|fd| fd.as_fd().try_clone_to_owned()).collect::<io::Result<Vec<_>>>()?;
         let count = u8::try_from(fds.len()).map_err(io::Error::other)?;
-        Ok((confine::attestor(&self.0.platform, count).map_err(io::Error::other)?, fds))
+        let recording =
+            self.0.rules.values().filter(|verbs| verbs.contains(&AttestationVerb::Extend)).count();
+        Ok((confine::attestor(&self.0.platform, recording, count).map_err(io::Error::other)?, fds))
     }
 
     fn started(&self) {}
@@ -193,5 +199,7 @@ const fn operation(verb: AttestationVerb) -> Operation {
     match verb {
         AttestationVerb::Evidence => Operation::Evidence,
         AttestationVerb::Random => Operation::Random,
+        AttestationVerb::Extend => Operation::Extend,
+        AttestationVerb::Lock => Operation::Lock,
     }
 }

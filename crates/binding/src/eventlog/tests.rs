@@ -110,9 +110,9 @@ fn malformed_logs_are_refused_with_their_place() {
 
 #[test]
 fn events_and_logs_over_their_limits_are_refused() {
-    assert!(Event::new(17, &"a".repeat(64), &[0; 1024]).is_ok());
+    assert!(Event::new(17, &"a".repeat(128), &[0; 1024]).is_ok());
     assert!(Event::new(17, "a", &[0; 1025]).is_err());
-    for kind in ["", "A", "a b", "é", "a\n", &"a".repeat(65)] {
+    for kind in ["", "A", "a b", "é", "a\n", &"a".repeat(129)] {
         assert!(Event::new(17, kind, b"").is_err(), "{kind}");
     }
     let full = log(&vec![event(17, "a", b""); EVENTS_LIMIT]);
@@ -125,7 +125,7 @@ fn events_and_logs_over_their_limits_are_refused() {
 
 #[test]
 fn a_log_takes_no_event_with_which_it_could_not_be_parsed() {
-    let largest = event(17, &"a".repeat(64), &[0; 1024]);
+    let largest = event(17, &"a".repeat(128), &[0; 1024]);
     let mut log = Log::booted();
     while log.push(largest.clone()).is_ok() {}
     let encoded = log.encode();
@@ -176,4 +176,30 @@ proptest! {
             prop_assert_eq!(log.encode(), bytes);
         }
     }
+}
+
+#[test]
+fn the_event_of_a_service_says_whose_it_is() {
+    let event = Event::of_service("web-1", "config.json", b"data").unwrap();
+    assert_eq!((event.register(), event.kind()), (EVENT_REGISTER, "service.web-1.config.json"));
+    assert_eq!(event.service(), Some("web-1"));
+    assert!(Event::of_service(&"n".repeat(63), &"l".repeat(LABEL_LIMIT), &[0; DATA_LIMIT]).is_ok());
+    for label in ["", "A", "a b", &"l".repeat(LABEL_LIMIT + 1)] {
+        assert!(Event::of_service("web", label, b"").is_err(), "{label}");
+    }
+    let others = [Event::locked("web").unwrap(), Event::new(FILE_REGISTER, "service.web.a", b"").unwrap()];
+    assert!(others.iter().all(|event| event.service().is_none()));
+}
+
+#[test]
+fn of_a_log_that_was_being_written_the_complete_events_are_read() {
+    let (first, second) = (Log::booted(), event(17, "config", b"data"));
+    let whole = [first.encode(), second.entry()].concat();
+    for length in first.encode().len()..whole.len() {
+        assert_eq!(Log::parse_written(&whole[..length]), Ok(first.clone()), "{length}");
+    }
+    assert_eq!(Log::parse_written(&whole).map(|log| log.events().len()), Ok(2));
+    let mut damaged = whole;
+    damaged[5] = b'!';
+    assert!(Log::parse_written(&damaged).is_err());
 }

@@ -33,6 +33,10 @@ pub enum AttestationVerb {
     Evidence,
     /// Random bytes of the security module.
     Random,
+    /// Events in the event log.
+    Extend,
+    /// The end of the event log's recording, for all services.
+    Lock,
 }
 
 /// One action that a manifest can allow.

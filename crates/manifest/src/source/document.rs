@@ -340,6 +340,8 @@ keywords!(ControlVerb: "a control action" {
 keywords!(AttestationVerb: "an operation of the attestor" {
     "evidence" => Self::Evidence,
     "random" => Self::Random,
+    "extend" => Self::Extend,
+    "lock" => Self::Lock,
 });
 
 keywords!(ReadyKeyword: "a readiness condition" {

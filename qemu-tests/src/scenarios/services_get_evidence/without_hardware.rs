@@ -26,7 +26,7 @@ fn other_manifest() -> String {
 }
 
 /// The files that a verifier on the host has.
-struct Verifier<'a> {
+pub(super) struct Verifier<'a> {
     lab: &'a Lab,
     root: String,
     nonce: String,
@@ -39,9 +39,7 @@ fn verified(lab: &mut Lab) -> Outcome {
     let image = lab.image_on(&release, MANIFEST)?;
     let right = measurements(lab, &image, "right.json")?;
     let machine = Machine::boot_image(lab, &image, "qemu")?;
-    let root = path_str(&lab.folder().join("root.der"))?.to_owned();
-    lab.sleeve(&["virtual-root", "--output", &root]).finish()?.expect_code(0)?;
-    let verifier = Verifier { lab, root, nonce: hex(NONCE) };
+    let verifier = Verifier::new(lab)?;
     for place in ["first.cose", "after-a-restart.cose"] {
         let evidence = save(&machine, &lab.folder().join(place))?;
         let (code, text) = verifier.verify(&evidence, &right, &["--allow-virtual"])?;
@@ -59,9 +57,16 @@ fn verified(lab: &mut Lab) -> Outcome {
     machine.stop()
 }
 
-impl Verifier<'_> {
+impl<'a> Verifier<'a> {
+    /// With the development root of this host.
+    pub(super) fn new(lab: &'a Lab) -> Result<Self, Failure> {
+        let root = path_str(&lab.folder().join("root.der"))?.to_owned();
+        lab.sleeve(&["virtual-root", "--output", &root]).finish()?.expect_code(0)?;
+        Ok(Verifier { lab, root, nonce: hex(NONCE) })
+    }
+
     /// The exit code of `verify`, and what it printed.
-    fn verify(
+    pub(super) fn verify(
         &self,
         evidence: &str,
         measurements: &str,
@@ -76,7 +81,7 @@ impl Verifier<'_> {
 }
 
 /// Writes the measurements of an image to a file, and returns its path.
-fn measurements(lab: &Lab, image: &Path, name: &str) -> Result<String, Failure> {
+pub(super) fn measurements(lab: &Lab, image: &Path, name: &str) -> Result<String, Failure> {
     let path = lab.folder().join(name);
     let measured = lab.sleeve(&["measure", path_str(image)?, "--virtual", "--json"]).finish()?;
     measured.expect_code(0)?;
@@ -86,21 +91,34 @@ fn measurements(lab: &Lab, image: &Path, name: &str) -> Result<String, Failure> 
 
 /// Has the service request evidence, and writes the document to a file, whose path it returns.
 fn save(machine: &Machine, path: &Path) -> Result<String, Failure> {
-    let started = Instant::now();
+    let evidence = evidence(machine)?;
+    expect_at(&evidence, "/platform", "virtual")?;
+    fs::write(path, part(&evidence, "document")?)?;
+    Ok(path_str(path)?.to_owned())
+}
+
+/// Has the service request evidence.
+pub(super) fn evidence(machine: &Machine) -> Result<Value, Failure> {
     let body = json!({ "nonce": STANDARD.encode(NONCE) });
-    let evidence = loop {
-        let (status, body) = machine.request(machine.web, "POST /v1/evidence", &body)?;
+    Ok(serde_json::from_slice(&connected(machine, "POST /v1/evidence", &body)?)?)
+}
+
+/// The body of a successful response. It waits until the sleeve has connected, the first time or after a restart of the
+/// attestor.
+pub(super) fn connected(machine: &Machine, line: &str, body: &Value) -> Result<Vec<u8>, Failure> {
+    let started = Instant::now();
+    loop {
+        let (status, body) = machine.request(machine.web, line, body)?;
         if status == 200 {
-            break body;
+            return Ok(body);
         }
-        // Until the sleeve has connected, the first time or after a restart of the attestor.
         let why = String::from_utf8_lossy(&body).into_owned();
         expect(started.elapsed() < FIRST && [503, 504].contains(&status), format_args!("{status} {why}"))?;
-    };
-    let evidence: Value = serde_json::from_slice(&evidence)?;
-    expect_at(&evidence, "/platform", "virtual")?;
-    let document = evidence.get("document").and_then(Value::as_str).unwrap_or_default();
-    let document = STANDARD.decode(document).map_err(|error| Failure::failed(error.to_string()))?;
-    fs::write(path, document)?;
-    Ok(path_str(path)?.to_owned())
+    }
+}
+
+/// A part of evidence in base64.
+pub(super) fn part(evidence: &Value, name: &str) -> Result<Vec<u8>, Failure> {
+    let text = evidence.get(name).and_then(Value::as_str).unwrap_or_default();
+    STANDARD.decode(text).map_err(|error| Failure::failed(error.to_string()))
 }

@@ -10,8 +10,9 @@ use crate::confine::filter::FilterError;
 /// The attestor's user and group, next to the [gateway's](super::gateway::UID).
 const UID: u32 = 61_185;
 
-/// The attestor's memory limit. Each of [`MAX_CLIENTS`] takes less than 40 KiB, so all together less than 4 MiB; the
-/// rest is for the program, its allocator and the kernel's buffers of its sockets.
+/// The attestor's memory limit. Each of [`MAX_CLIENTS`] takes less than 40 KiB, so all together less than 4 MiB; a full
+/// event log takes 1 MiB, in its memory and in what init holds; the rest is for the program, its allocator and the
+/// kernel's buffers of its sockets.
 const MEMORY: u64 = 8 * 1024 * 1024;
 
 /// Threads: connections, and the security module.
@@ -28,6 +29,7 @@ const NSM_RAW: u64 = 0xC020_0A00;
 const NON_BLOCKING: u64 = 0x5421;
 
 const CLIENTS: &str = "connections of programs inside";
+const EVENTS: &str = "the memory of the event log";
 
 /// Its calls.
 pub(super) const CALLS: [&[Allowed]; 2] = [COMMON, OWN];
@@ -53,14 +55,18 @@ const OWN: &[Allowed] = &[
     row("close", libc::SYS_close, CLIENTS),
     row("write", libc::SYS_write, "wakes its other thread"),
     row("read", libc::SYS_read, "is woken by its other thread"),
+    row("pread64", libc::SYS_pread64, EVENTS),
+    row("pwrite64", libc::SYS_pwrite64, EVENTS),
+    row("ftruncate", libc::SYS_ftruncate, EVENTS),
     only("prctl", libc::SYS_prctl, &[&[(0, INT, int(libc::PR_SET_NAME))]], "the name of its thread"),
 ];
 
-/// The request to init to start the attestor of this platform, with so many descriptors.
-pub fn spawn(platform: &str, fds: u8) -> Result<Spawn, FilterError> {
+/// The request to init to start the attestor of this platform, where so many services may record events, with so many
+/// descriptors.
+pub fn spawn(platform: &str, recording: usize, fds: u8) -> Result<Spawn, FilterError> {
     let servant =
         Servant { uid: UID, calls: &CALLS, memory: MEMORY, threads: THREADS, descriptors: DESCRIPTORS };
-    servant.spawn(vec![PROGRAM.to_owned(), platform.to_owned()], fds)
+    servant.spawn(vec![PROGRAM.to_owned(), platform.to_owned(), recording.to_string()], fds)
 }
 
 #[cfg(test)]
