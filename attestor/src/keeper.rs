@@ -15,9 +15,6 @@ use crate::events::{Events, Unrecorded};
 use crate::exchange::{Answer, Fields, ModuleError, Reply, Request};
 use crate::registers::{self, RegisterError};
 
-/// The only platform whose module is reached through connections of the sleeve.
-pub(crate) const VIRTUAL: &str = "virtual";
-
 /// What callers are answered until the sleeve has connected.
 const NOT_YET: &str = "the sleeve has not connected its development security module yet; repeat the request";
 
@@ -26,6 +23,8 @@ pub(crate) type Client = Module<Box<dyn Fn(&[u8]) -> io::Result<Vec<u8>> + Send>
 
 /// The module, as far as there is one, and the log.
 pub(crate) struct Keeper {
+    /// The platform that init has detected.
+    platform: String,
     client: Option<Client>,
     /// Whether the client is a connection, which is given up when it fails.
     connected: bool,
@@ -46,15 +45,20 @@ enum State {
 
 impl Keeper {
     /// The log, and the module that is reached in this way; `None` if the sleeve connects it later.
-    pub(crate) fn new(client: Option<Client>, events: Events) -> Self {
-        Self { client, connected: false, events, state: State::Unknown }
+    pub(crate) fn new(platform: &str, client: Option<Client>, events: Events) -> Self {
+        Self { platform: platform.to_owned(), client, connected: false, events, state: State::Unknown }
     }
 
-    /// Uses the module at the other end of this connection.
+    /// Uses the module at the other end of this connection, unless this platform has hardware.
     pub(crate) fn connect(&mut self, stream: OwnedFd) {
-        let channel = match Channel::open(stream, VIRTUAL) {
+        let channel = match Channel::open(stream, &self.platform) {
             Ok(channel) => channel,
-            Err(error) => return report(&format!("the sleeve's connection could not be used: {error}")),
+            Err(error) => {
+                return report(&format!(
+                    "the sleeve's connection could not be used: {}",
+                    causes::line(&error)
+                ));
+            }
         };
         self.client = Some(Module::over(Box::new(move |request| channel.exchange(request))));
         (self.connected, self.state) = (true, State::Unknown);

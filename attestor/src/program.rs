@@ -9,12 +9,13 @@ use std::io;
 use cloister_net::packets::{MessageError, Packets};
 use cloister_sys::inherited;
 use cloister_sys::nsm::Nsm;
+use cloister_sys::platform::Platform;
 use cloister_wire::attestor::{CHANNEL_FD, LOG_FD, MODULE_FD};
 use tokio::runtime::Builder;
 
 use crate::channel;
 use crate::events::{DamagedLog, Events};
-use crate::keeper::{Client, Keeper, VIRTUAL};
+use crate::keeper::{Client, Keeper};
 use crate::module::Module;
 
 /// Why the attestor exits.
@@ -62,7 +63,7 @@ fn module() -> Result<Module, AttestorError> {
     let recording = arguments.next().and_then(|text| text.parse().ok()).unwrap_or_default();
     let memory = inherited::copy(LOG_FD).map_err(system("the inherited event log is not open"))?;
     let events = Events::open(memory, recording)?;
-    let device: Option<Client> = if platform == VIRTUAL {
+    let device: Option<Client> = if platform == Platform::Virtual.name() {
         None
     } else {
         let device =
@@ -70,6 +71,6 @@ fn module() -> Result<Module, AttestorError> {
         let device = Nsm::from(device);
         Some(cloister_nsm::Module::over(Box::new(move |request| device.exchange(request))))
     };
-    let started = Module::start(&platform, Keeper::new(device, events));
+    let started = Module::start(&platform, Keeper::new(&platform, device, events));
     started.map_err(system("cannot start a thread for the security module"))
 }

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cloister_binding::eventlog::DATA_LIMIT;
 use cloister_binding::{KEY_LIMIT, NONCE_MAX, is_reserved};
+use cloister_nsm::DATA_LIMIT as FIELD_LIMIT;
 use serde::Deserialize;
 
 use crate::exchange::{Fields, Request, Values};
@@ -20,10 +21,6 @@ pub(crate) const MAX_EVIDENCE_BODY: usize = 8192;
 
 /// Maximum length in bytes of the body of a request to record an event: 1,500 bytes are the fields at their limits.
 pub(crate) const MAX_EVENT_BODY: usize = 2048;
-
-/// Limits of a document's fields in bytes, as the Nitro Security Module has them (`nsm_api`, `Request::Attestation`).
-const MAX_USER_DATA: usize = 512;
-const MAX_NONCE: usize = 512;
 
 /// Maximum user data that evidence binds, in bytes. Larger data is bound by its digest, which the caller computes:
 /// memory for the requests of all clients stays below a megabyte.
@@ -49,15 +46,11 @@ struct Event {
 /// A document with the fields that the caller chooses.
 pub(crate) fn document(body: &[u8]) -> Result<Request, String> {
     let fields = fields(body)?;
-    let user_data = bytes("user_data", fields.user_data, MAX_USER_DATA)?;
-    let nonce = bytes("nonce", fields.nonce, MAX_NONCE)?;
+    let user_data = bytes("user_data", fields.user_data, FIELD_LIMIT)?;
+    let nonce = bytes("nonce", fields.nonce, FIELD_LIMIT)?;
     let public_key = fields.public_key.map(|text| public_key(&text)).transpose()?;
     for (name, value) in [("user_data", &user_data), ("nonce", &nonce), ("public_key", &public_key)] {
-        if is_reserved(value.as_deref().unwrap_or_default()) {
-            return Err(format!(
-                "{name} begins with the bytes that are reserved for bindings; request /v1/evidence for one"
-            ));
-        }
+        unreserved(name, value.as_deref().unwrap_or_default())?;
     }
     Ok(Request::Attest(Fields { user_data, nonce, public_key }))
 }
@@ -69,6 +62,9 @@ pub(crate) fn evidence(body: &[u8]) -> Result<Request, String> {
     let nonce = bytes("nonce", fields.nonce, NONCE_MAX)?;
     let nonce = nonce.ok_or("nonce is missing: the party that requests the evidence must have drawn it")?;
     let public_key = fields.public_key.map(|text| public_key(&text)).transpose()?.unwrap_or_default();
+    // These two are also fields of the document themselves.
+    unreserved("nonce", &nonce)?;
+    unreserved("public_key", &public_key)?;
     let values = Values { nonce, public_key, user_data };
     // Any head will do: what the log is when the module's turn comes is decided there.
     values.fields(&[0; 48]).map_err(|error| error.to_string())?;
@@ -80,6 +76,16 @@ pub(crate) fn event(body: &[u8], service: &str) -> Result<Request, String> {
     let Event { label, data } = serde_json::from_slice(body).map_err(|error| invalid(&error))?;
     let data = bytes("data", data, DATA_LIMIT)?.unwrap_or_default();
     Ok(Request::Extend { service: service.to_owned(), label, data })
+}
+
+/// Refuses a field of a document that begins as a binding.
+fn unreserved(name: &str, value: &[u8]) -> Result<(), String> {
+    if is_reserved(value) {
+        return Err(format!(
+            "{name} begins with the bytes that are reserved for bindings; request /v1/evidence for one"
+        ));
+    }
+    Ok(())
 }
 
 fn fields(body: &[u8]) -> Result<Document, String> {
@@ -158,9 +164,9 @@ mod tests {
 
     #[test]
     fn a_field_over_its_limit_is_refused() {
-        let long = STANDARD.encode([0; MAX_NONCE + 1]);
+        let long = STANDARD.encode([0; FIELD_LIMIT + 1]);
         assert_eq!(refused(&format!(r#"{{"nonce":"{long}"}}"#)), "nonce has 513 bytes, the limit is 512");
-        let longest = STANDARD.encode([0; MAX_NONCE]);
+        let longest = STANDARD.encode([0; FIELD_LIMIT]);
         assert!(document(format!(r#"{{"nonce":"{longest}"}}"#).as_bytes()).is_ok());
     }
 
@@ -183,6 +189,10 @@ mod tests {
             let why = document(json!({ name: value }).to_string().as_bytes()).unwrap_err();
             assert!(why.starts_with(&format!("{name} begins with the bytes that are reserved")), "{why}");
         }
+        let nonce = STANDARD.encode(&reserved);
+        assert!(bind(&json!({ "nonce": nonce })).unwrap_err().starts_with("nonce begins"));
+        let key = json!({ "nonce": STANDARD.encode(NONCE), "public_key": pem(&reserved) });
+        assert!(bind(&key).unwrap_err().starts_with("public_key begins"));
         let shorter = STANDARD.encode(&MAGIC[..15]);
         assert!(document(json!({ "user_data": shorter }).to_string().as_bytes()).is_ok());
     }
@@ -249,7 +259,7 @@ mod tests {
             })
             .to_string();
             if let Ok(Request::Attest(Fields { user_data, nonce, public_key })) = document(body.as_bytes()) {
-                let limits = [(user_data, MAX_USER_DATA), (nonce, MAX_NONCE), (public_key, KEY_LIMIT)];
+                let limits = [(user_data, FIELD_LIMIT), (nonce, FIELD_LIMIT), (public_key, KEY_LIMIT)];
                 for (value, limit) in limits {
                     let value = value.unwrap_or_default();
                     prop_assert!(value.len() <= limit && !value.starts_with(&MAGIC));
@@ -257,7 +267,9 @@ mod tests {
             }
             if let Ok(Request::Evidence(values)) = evidence(body.as_bytes()) {
                 let fields = values.fields(&Log::booted().head()).unwrap();
-                prop_assert!(is_reserved(&fields.user_data.unwrap()) && fields.nonce.unwrap().len() >= 16);
+                let (nonce, key) = (fields.nonce.unwrap(), fields.public_key.unwrap_or_default());
+                prop_assert!(is_reserved(&fields.user_data.unwrap()) && nonce.len() >= 16);
+                prop_assert!(!is_reserved(&nonce) && !is_reserved(&key));
             }
         }
 
@@ -285,7 +297,7 @@ mod tests {
         };
         let body = longest(NONCE_MAX, MAX_BOUND_DATA);
         assert!(body.len() < MAX_EVIDENCE_BODY && evidence(body.as_bytes()).is_ok());
-        let body = longest(MAX_NONCE, MAX_USER_DATA);
+        let body = longest(FIELD_LIMIT, FIELD_LIMIT);
         assert!(body.len() < MAX_DOCUMENT_BODY && document(body.as_bytes()).is_ok());
         let over = longest(NONCE_MAX, MAX_BOUND_DATA + 1);
         assert!(evidence(over.as_bytes()).unwrap_err().starts_with("user_data has 4097"));

@@ -39,7 +39,7 @@ impl Machine {
 
     /// An attestor that is not connected yet.
     fn attestor(&self) -> Keeper {
-        Keeper::new(None, self.events())
+        Keeper::new("virtual", None, self.events())
     }
 
     fn connected(&self) -> Keeper {
@@ -261,6 +261,17 @@ fn a_connection_that_fails_is_replaced_by_the_next_one() {
     assert_eq!(unavailable(&mut attestor), NOT_YET);
     attestor.connect(machine.connection(usize::MAX));
     document(&mut attestor).unwrap();
+}
+
+#[test]
+fn on_a_platform_with_hardware_a_connection_is_not_used() {
+    for platform in ["nitro", "tdx", "snp"] {
+        let machine = Machine::new();
+        let mut attestor = Keeper::new(platform, None, machine.events());
+        attestor.connect(machine.connection(usize::MAX));
+        assert!(matches!(attestor.answer(Request::Random), Err(ModuleError::Unavailable(_))), "{platform}");
+        assert_eq!(machine.register(BOOT_REGISTER), (false, vec![0; 48]), "{platform}");
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! HTTP/1 for small servers, on both sides of the boundary: hyper on [`cloister_net`] streams, with one response per connection.
 //!
-//! Invariant: the request's size, the time and the number of clients are bounded; nothing after the request is read. The
-//! responses come from the caller.
+//! Invariant: the size of a request's head is bounded, that of its body by the caller ([`body`]); nothing after the request is read.
+//! [`serve`] also limits the time and the number of clients; for [`converse`] that is the caller's task. The responses come from the
+//! caller.
 #![forbid(unsafe_code)]
 
 use std::convert::Infallible;
@@ -22,7 +23,8 @@ use tokio::time;
 /// Maximum number of simultaneous scrapers; one is usual. Further ones wait.
 const MAX_CLIENTS: usize = 8;
 
-/// Maximum length of a request head in bytes; a scraper sends several hundred. It is the smallest limit that hyper accepts.
+/// Maximum length of a request head in bytes; scrapers and clients of the attestor send several hundred. It is the smallest
+/// limit that hyper accepts.
 const MAX_HEAD: usize = 8192;
 
 /// Maximum number of header fields in a request; a scraper sends ten.
@@ -31,7 +33,7 @@ const MAX_FIELDS: usize = 64;
 /// Time limit for a whole connection: sending the request and reading the response.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Size of a read in bytes: a scraper's whole request.
+/// Size of a read in bytes: a scraper's whole request; the longest body that is accepted takes eight reads.
 const PIECE: usize = 1024;
 
 /// A response body.

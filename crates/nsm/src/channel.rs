@@ -30,6 +30,11 @@ const HELLO_TIME: Duration = Duration::from_secs(5);
 /// 4 GiB, twice, take 20 s on a slow host.
 const RESPONSE_TIME: Duration = Duration::from_mins(1);
 
+const _: () = assert!(
+    REQUEST_LIMIT == crate::REQUEST_LIMIT && RESPONSE_LIMIT == crate::RESPONSE_LIMIT,
+    "the channel has the limits of the device"
+);
+
 /// Bytes that are read at once: one of these is enough for most responses, and three for the longest.
 const PIECE: usize = 4096;
 

@@ -69,10 +69,10 @@ pub enum NsmError {
 impl fmt::Display for NsmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Device(_) => f.write_str("cannot access the Nitro Security Module"),
-            Self::Request(why) => write!(f, "invalid request to the Nitro Security Module: {why}"),
-            Self::Refused(reason) => write!(f, "the Nitro Security Module refused: {reason}"),
-            Self::Response(why) => write!(f, "malformed response of the Nitro Security Module: {why}"),
+            Self::Device(_) => f.write_str("cannot access the security module"),
+            Self::Request(why) => write!(f, "invalid request to the security module: {why}"),
+            Self::Refused(reason) => write!(f, "the security module refused: {reason}"),
+            Self::Response(why) => write!(f, "malformed response of the security module: {why}"),
         }
     }
 }
