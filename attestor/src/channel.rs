@@ -21,32 +21,38 @@ const CLIENTS: Limits = Limits { host: 0, service: MAX_CLIENTS_OF_SERVICE, share
 
 /// Serves the clients that the supervisor passes on, until an error occurs.
 pub(crate) async fn converse(channel: Packets, module: Module) -> Result<(), MessageError> {
-    channel.report(&FromAttestor::Ready).await?;
     let places = Places::new(CLIENTS);
     let mut buffer = vec![0; LIMIT];
     loop {
         let (message, mut fds) = channel.next(&mut buffer).await?;
-        let Some(socket) = fds.pop() else { continue };
-        match message {
-            ToAttestor::Client { service, allowed } => {
+        match (message, fds.pop()) {
+            (ToAttestor::Confirm { id }, _) => channel.report(&FromAttestor::Ready { id }).await?,
+            (ToAttestor::Client { service, allowed }, Some(socket)) => {
                 let service = service.map_or(Identity::Unknown, Identity::Service);
                 admit(socket, Client { service, allowed }, &places, &module).await;
             }
-            ToAttestor::Module => module.connect(socket),
+            (ToAttestor::Module, Some(socket)) => module.connect(socket),
+            // Its descriptor was lost because this process had too many open.
+            (ToAttestor::Client { .. } | ToAttestor::Module, None) => {}
         }
     }
 }
 
-/// Serves a client in its own task if its service has a place left, and refuses it otherwise.
+/// Serves a client in its own task if the manifest allows it anything and its service has a place left, and refuses it
+/// otherwise.
 async fn admit(socket: OwnedFd, client: Client, places: &Arc<Places>, module: &Module) {
     // A socket that cannot be registered is closed.
     let Ok(stream) = Stream::local(socket) else { return };
     let Some(place) = places.enter(&client.service) else {
-        return client::refuse(stream, MAX_CLIENTS_OF_SERVICE).await;
+        return client::refuse_excess(stream, MAX_CLIENTS_OF_SERVICE).await;
     };
     let module = module.clone();
     drop(tokio::spawn(async move {
-        client::serve(stream, client, module).await;
+        if client.allowed.is_empty() {
+            client::refuse_unlisted(stream, &client.service).await;
+        } else {
+            client::serve(stream, client, module).await;
+        }
         drop(place);
     }));
 }

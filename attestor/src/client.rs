@@ -24,6 +24,15 @@ use crate::resource::{JSON, Refusal, Resource, response};
 /// Time limit for a connection: sending the request, the security module, and reading the response.
 const CLIENT_TIME: Duration = Duration::from_secs(20);
 
+/// What remains of the request of a client that is refused is read for so long, and so many bytes of it: the longest
+/// request with its head.
+const DISCARD_TIME: Duration = Duration::from_secs(1);
+const MAX_DISCARDED: usize = 16 * 1024;
+
+/// Why a process is refused that is in no service.
+const NO_SERVICE: &str =
+    "this process is not part of a service, and only services may use the security module";
+
 /// A client, as the supervisor describes it.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
@@ -49,16 +58,49 @@ pub(crate) async fn serve(stream: Stream, client: Client, module: Module) {
 }
 
 /// Refuses a client whose service has too many connections, without reading its request.
-pub(crate) async fn refuse(stream: Stream, limit: usize) {
+pub(crate) async fn refuse_excess(stream: Stream, limit: usize) {
     let why = format!("too many connections of this service: at most {limit} are served at once");
+    refuse(&stream, "503 Service Unavailable", &why).await;
+}
+
+/// Refuses a client that the manifest allows nothing. Its request is discarded, not interpreted.
+pub(crate) async fn refuse_unlisted(stream: Stream, identity: &Identity) {
+    refuse(&stream, "403 Forbidden", &nothing_allowed(identity)).await;
+    // If unread bytes were left, the client would get an error in place of the end.
+    drop(stream.end_sending());
+    drop(timeout(DISCARD_TIME, discard(&stream)).await);
+}
+
+async fn refuse(stream: &Stream, status: &str, why: &str) {
     let body = json!({ "error": why }).to_string();
     let response = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
     // The buffer of a new connection is empty and takes all of it at once, or the client has disconnected.
     drop(timeout(Duration::ZERO, stream.send_all(response.as_bytes())).await);
+}
+
+/// Reads at most [`MAX_DISCARDED`] bytes, until the client disconnects.
+async fn discard(stream: &Stream) {
+    let (mut piece, mut left) = ([0; 512], MAX_DISCARDED);
+    while left > 0
+        && let Ok(count @ 1..) = stream.recv(&mut piece).await
+    {
+        left = left.saturating_sub(count);
+    }
+}
+
+fn nothing_allowed(identity: &Identity) -> String {
+    identity.service().map_or_else(
+        || NO_SERVICE.to_owned(),
+        |name| {
+            format!(
+                "the manifest allows service {name} nothing here; list what it needs (evidence, random, extend, lock) in \
+                 attestation.services.{name}"
+            )
+        },
+    )
 }
 
 async fn respond(
@@ -94,7 +136,7 @@ fn forbidden(client: &Client, operation: Operation) -> String {
         Operation::Lock => "lock",
     };
     client.service.service().map_or_else(
-        || "this process is not part of a service, and only services may use the security module".to_owned(),
+        || NO_SERVICE.to_owned(),
         |name| {
             let add = format!("add `{word}` to attestation.services.{name}");
             format!("the manifest does not allow this to service {name}; {add}")

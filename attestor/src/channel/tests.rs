@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as Std;
+use std::time::Duration;
 
 use cloister_net::packets::pair;
 use cloister_nsm::NsmError;
@@ -25,9 +26,9 @@ impl Attestor {
         let (ours, theirs) = pair().unwrap();
         let (ours, theirs) = (Packets::new(ours).unwrap(), Packets::new(theirs).unwrap());
         let task = tokio::spawn(converse(theirs, module));
-        let mut buffer = [0; 64];
-        let (count, _) = ours.recv(&mut buffer).await.unwrap();
-        assert_eq!(&buffer[..count], br#""ready""#);
+        ours.report(&ToAttestor::Confirm { id: 7 }).await.unwrap();
+        let (ready, _): (FromAttestor, _) = ours.next(&mut [0; 64]).await.unwrap();
+        assert_eq!(ready, FromAttestor::Ready { id: 7 });
         Self { ours, task }
     }
 
@@ -95,8 +96,30 @@ async fn an_operation_that_is_not_allowed_is_refused_with_what_to_add() {
     let refused = exchange(client, "POST /v1/evidence", "").await;
     assert!(refused.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{refused}");
     assert!(refused.contains("add `evidence` to attestation.services.web"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_client_that_is_allowed_nothing_is_refused_whatever_it_sends() {
+    let attestor = Attestor::echo().await;
+    for bytes in [&b"GET /v1/random HTTP/1.1\r\n\r\n"[..], b"\0\xff no request", b""] {
+        let mut client = attestor.client(Some("web"), &[]).await;
+        client.write_all(bytes).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut refused = String::new();
+        client.read_to_string(&mut refused).await.unwrap();
+        assert!(refused.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{refused}");
+        assert!(refused.contains("list what it needs (evidence, random, extend, lock)"), "{refused}");
+    }
     let refused = exchange(attestor.client(None, &[]).await, "GET /v1/random", "").await;
     assert!(refused.contains("this process is not part of a service"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_allowed_nothing_and_sends_without_end_is_disconnected() {
+    let attestor = Attestor::echo().await;
+    let mut client = attestor.client(Some("web"), &[]).await;
+    let sent = async { while client.write_all(&[0; 4096]).await.is_ok() {} };
+    tokio::time::timeout(Duration::from_mins(1), sent).await.expect("it was disconnected");
 }
 
 #[tokio::test]
@@ -109,12 +132,22 @@ async fn a_body_over_its_limit_is_refused() {
 }
 
 #[tokio::test]
+async fn a_body_that_ends_early_is_refused() {
+    let attestor = Attestor::echo().await;
+    let mut client = attestor.client(Some("web"), &[Operation::Evidence]).await;
+    client.write_all(b"POST /v1/attestation HTTP/1.1\r\nContent-Length: 9\r\n\r\n{").await.unwrap();
+    client.shutdown().await.unwrap();
+    let refused = read(&mut client).await;
+    assert!(refused.starts_with("HTTP/1.1 400 ") && refused.contains("the body is incomplete"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_refusal_of_the_module_is_reported() {
     let module =
         Module::serve("nitro", |_| Err(NsmError::Refused("InternalError".to_owned()).into())).unwrap();
     let refused = Attestor::start(module).await.request("GET /v1/random", "").await;
     assert!(refused.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{refused}");
-    assert!(refused.contains("the Nitro Security Module refused: InternalError"), "{refused}");
+    assert!(refused.contains("the security module refused: InternalError"), "{refused}");
 }
 
 #[tokio::test(start_paused = true)]

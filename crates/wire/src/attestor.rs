@@ -65,6 +65,12 @@ pub enum ToAttestor {
         /// What the manifest allows it.
         allowed: Vec<Operation>,
     },
+    /// A request to report that it serves, with the ID that the report repeats: sent after each start of the attestor and of
+    /// the supervisor.
+    Confirm {
+        /// Different for each request.
+        id: u64,
+    },
     /// A connection that the sleeve opened to the port of the development security module, with one descriptor: the
     /// platform `virtual` only. It replaces the previous one.
     Module,
@@ -75,7 +81,10 @@ pub enum ToAttestor {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FromAttestor {
     /// It serves.
-    Ready,
+    Ready {
+        /// The ID of the request. A report of a predecessor has another.
+        id: u64,
+    },
 }
 
 impl Bounded for ToAttestor {
@@ -106,7 +115,8 @@ mod tests {
         let unknown = ToAttestor::Client { service: None, allowed: Vec::new() };
         assert_eq!(encode(&unknown).unwrap(), br#"{"client":{"service":null,"allowed":[]}}"#);
         assert_eq!(encode(&ToAttestor::Module).unwrap(), br#""module""#);
-        assert_eq!(encode(&FromAttestor::Ready).unwrap(), br#""ready""#);
+        assert_eq!(encode(&ToAttestor::Confirm { id: 7 }).unwrap(), br#"{"confirm":{"id":7}}"#);
+        assert_eq!(encode(&FromAttestor::Ready { id: 7 }).unwrap(), br#"{"ready":{"id":7}}"#);
     }
 
     #[test]

@@ -136,10 +136,13 @@ fn allowed(lab: &mut Lab) -> Outcome {
     let (first, second) = (random()?, random()?);
     expect_eq(&(first.0, first.1.len()), &(200, 256), "the status of random bytes, and their number")?;
     expect(first.1 != second.1, "random bytes are not repeated")?;
-    for (line, needed) in [("GET /v1/random", "`random`"), ("POST /v1/evidence", "`evidence`")] {
+    for line in ["GET /v1/random", "POST /v1/evidence"] {
         let why = machine.refused(machine.plain, line, &Value::Null, 403)?;
-        expect_in(&why, &format!("add {needed} to attestation.services.plain"), "the refusal")?;
+        expect_in(&why, "list what it needs (evidence, random, extend, lock)", "the refusal")?;
+        expect_in(&why, "attestation.services.plain", "the refusal")?;
     }
+    let why = machine.refused(machine.web, "POST /v1/lock", &Value::Null, 403)?;
+    expect_in(&why, "add `lock` to attestation.services.web", "the refusal")?;
     expect_at(&machine.running.inspect()?, "/status/servants/1/restarts", 0)?;
     machine.stop()
 }

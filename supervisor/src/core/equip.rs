@@ -52,6 +52,8 @@ pub(super) struct Equipment {
     /// The attestor's rules, sockets and clients; `None` if the manifest allows no service anything, or there is no
     /// security module.
     attestor: Option<(attestor::Rules, attestor::Sockets, Entrance)>,
+    /// A line for the log: why services that are listed cannot use the attestor.
+    without: Option<String>,
 }
 
 /// Shared parts of the supervisor that servants use.
@@ -70,7 +72,9 @@ impl Equipment {
         given: Given,
         (addresses, paths): (&Addresses, &Paths),
     ) -> Result<Self, CoreError> {
-        let Some(manifest) = manifest else { return Ok(Self { gateway: None, attestor: None }) };
+        let Some(manifest) = manifest else {
+            return Ok(Self { gateway: None, attestor: None, without: None });
+        };
         let mut gateway = None;
         if !manifest.ingress.is_empty() {
             let listener = init.socket(LISTENER, given.ingress)?;
@@ -83,7 +87,13 @@ impl Equipment {
         let Some(module) = module else {
             // Init holds it, and so does no other process.
             drop(init.socket(ATTESTATION, || world::reserve(&addresses.attestation))?);
-            return Ok(Self { gateway, attestor: None });
+            let without = (!rules.is_empty()).then(|| {
+                format!(
+                    "attestation: platform {platform} has no security module that services can use; connections to \
+                     @cloister/attestation are refused"
+                )
+            });
+            return Ok(Self { gateway, attestor: None, without });
         };
         let listener = init.socket(ATTESTATION, || world::bind(&addresses.attestation))?;
         let (ours, theirs) = init.pair(ATTESTOR_PAIR)?;
@@ -93,7 +103,7 @@ impl Equipment {
         init.request(&[EVENTS.to_owned()])?;
         let events = init.memfd(EVENTS).await?;
         let sockets = attestor::Sockets { platform: platform.to_owned(), module, events, ours, theirs };
-        Ok(Self { gateway, attestor: Some((rules.clone(), sockets, entrance)) })
+        Ok(Self { gateway, attestor: Some((rules.clone(), sockets, entrance)), without: None })
     }
 
     /// The names of the servants of this enclave, in the order of [`Self::servants`].
@@ -115,6 +125,9 @@ impl Equipment {
     ) -> Result<(Servants, mpsc::Receiver<Event>), CoreError> {
         if let Some(saved) = saved {
             resources.board.resume_from(saved.seq);
+        }
+        if let Some(line) = self.without.filter(|_| saved.is_none()) {
+            resources.logs.log(None, &line);
         }
         let nothing = BTreeMap::new();
         let saved = saved.map_or(&nothing, |saved| &saved.servants);

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cloister_manifest::model::AttestationVerb;
@@ -26,6 +27,7 @@ use tokio::time::timeout;
 
 use super::rate_limit::RateLimit;
 use super::{Duty, Event};
+use crate::clock::Moment;
 use crate::confine;
 
 /// Connections that are being passed on: one packet each, so they are here for microseconds unless the attestor does
@@ -79,6 +81,8 @@ struct Shared {
     theirs: OwnedFd,
     rules: Rules,
     empty: watch::Sender<bool>,
+    /// The ID of the last request to report that it serves.
+    asked: AtomicU64,
 }
 
 impl Attestor {
@@ -102,6 +106,7 @@ impl Attestor {
             rules,
             // It has no work of its own: services that use it are stopped before it.
             empty: watch::Sender::new(true),
+            asked: AtomicU64::new(0),
         });
         drop(tokio::spawn(Arc::clone(&shared).receive(events)));
         let passing = Arc::clone(&shared);
@@ -115,9 +120,9 @@ impl Attestor {
         if let Some(entrance) = sleeve {
             let passing = Arc::clone(&shared);
             drop(tokio::spawn(async move {
-                let pass = move |stream, _: Identity| {
+                let pass = move |stream: Stream, _: Identity| {
                     let shared = Arc::clone(&passing);
-                    async move { shared.send(&ToAttestor::Module, &stream).await }
+                    async move { shared.deliver(&ToAttestor::Module, &[stream.as_fd()]).await }
                 };
                 accept_each(entrance, Gate::new(SLEEVES), pass).await
             }));
@@ -140,7 +145,13 @@ impl Duty for Attestor {
         Ok((confine::attestor(&self.0.platform, recording, count).map_err(io::Error::other)?, fds))
     }
 
-    fn started(&self) {}
+    fn started(&self) {
+        let id = Moment::now().nanos();
+        self.0.asked.store(id, Ordering::Relaxed);
+        let shared = Arc::clone(&self.0);
+        // Clients that wait may be in the queue before it.
+        drop(tokio::spawn(async move { shared.deliver(&ToAttestor::Confirm { id }, &[]).await }));
+    }
 
     fn ended(&self) {
         // Connections that were passed on and not received stay in the socket, and the next attestor receives them.
@@ -169,14 +180,15 @@ impl Shared {
         let service = peer.service();
         let allowed = service.and_then(|name| self.rules.get(name));
         let allowed = allowed.into_iter().flatten().copied().map(operation).collect();
-        self.send(&ToAttestor::Client { service: service.map(str::to_owned), allowed }, stream).await;
+        let client = ToAttestor::Client { service: service.map(str::to_owned), allowed };
+        self.deliver(&client, &[stream.as_fd()]).await;
     }
 
-    /// Sends a connection, as soon as the attestor has space for it. It waits for one that is being restarted.
-    async fn send(&self, message: &ToAttestor, stream: &Stream) {
+    /// Sends a message, as soon as the attestor has space for it. It stays in the socket if the attestor is being restarted.
+    async fn deliver(&self, message: &ToAttestor, fds: &[BorrowedFd<'_>]) {
         if let Ok(packet) = encode(message) {
             // A peer that cannot be passed on is disconnected, and tries again.
-            drop(timeout(PASSING_TIME, self.channel.send_with(&packet, &[stream.as_fd()])).await);
+            drop(timeout(PASSING_TIME, self.channel.send_with(&packet, fds)).await);
         }
     }
 
@@ -186,7 +198,11 @@ impl Shared {
             rate.packet().await;
             let event = match self.channel.next(&mut buffer).await {
                 // Descriptors that come with it are closed.
-                Ok((FromAttestor::Ready, _)) => Event::Ready(NAME),
+                Ok((FromAttestor::Ready { id }, _)) if id == self.asked.load(Ordering::Relaxed) => {
+                    Event::Ready(NAME)
+                }
+                // The report of a predecessor, or one to an earlier supervisor.
+                Ok(_) => continue,
                 Err(error) => Event::Misbehaved(NAME, format!("it sent an invalid message: {error}")),
             };
             // The receiver exists as long as the supervisor.
@@ -201,5 +217,35 @@ const fn operation(verb: AttestationVerb) -> Operation {
         AttestationVerb::Random => Operation::Random,
         AttestationVerb::Extend => Operation::Extend,
         AttestationVerb::Lock => Operation::Lock,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cloister_net::packets::pair;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_report_of_a_predecessor_does_not_count() {
+        let (ours, theirs) = pair().unwrap();
+        let attestor = Packets::new(theirs.try_clone().unwrap()).unwrap();
+        let shared = Shared {
+            channel: Packets::new(ours).unwrap(),
+            platform: "nitro".into(),
+            device: None,
+            events: theirs.try_clone().unwrap(),
+            theirs,
+            rules: Rules::new(),
+            empty: watch::Sender::new(true),
+            asked: AtomicU64::new(2),
+        };
+        let (events, mut received) = mpsc::channel(4);
+        drop(tokio::spawn(Arc::new(shared).receive(events)));
+        attestor.report(&FromAttestor::Ready { id: 1 }).await.unwrap();
+        attestor.report(&FromAttestor::Ready { id: 2 }).await.unwrap();
+        assert!(matches!(received.recv().await, Some(Event::Ready(NAME))));
+        tokio::task::yield_now().await;
+        assert!(received.try_recv().is_err(), "the first report is ignored");
     }
 }

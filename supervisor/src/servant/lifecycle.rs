@@ -11,7 +11,6 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::mem;
 
 use cloister_wire::control::{Exit, MAX_ERROR_TEXT, Phase, ServiceStatus, bounded};
 use cloister_wire::hold::Held;
@@ -72,8 +71,6 @@ pub(super) struct Lifecycle {
     stage: Stage,
     since: Moment,
     pid: Option<u32>,
-    /// It reported that it serves before init reported its start: the two channels can overtake each other.
-    serves: bool,
     restarts: u32,
     last_exit: Option<Exit>,
     /// When it exited, within the window.
@@ -109,9 +106,7 @@ impl Lifecycle {
     pub(super) fn spawned(&mut self, pid: u32, now: Moment) -> Vec<Action> {
         if self.pid != Some(pid) {
             self.pid = Some(pid);
-            let serves = mem::take(&mut self.serves);
-            let stage = if serves { Stage::Ready } else { Stage::Starting(now.plus_millis(START_MS)) };
-            self.enter(stage, now);
+            self.enter(Stage::Starting(now.plus_millis(START_MS)), now);
         }
         Vec::new()
     }
@@ -130,10 +125,8 @@ impl Lifecycle {
 
     /// It reports that it serves.
     pub(super) fn ready(&mut self, now: Moment) {
-        match self.stage {
-            Stage::Starting(_) => self.enter(Stage::Ready, now),
-            Stage::Spawning(_) => self.serves = true,
-            Stage::Idle | Stage::Ready | Stage::Ending | Stage::BackingOff(_) => {}
+        if matches!(self.stage, Stage::Starting(_)) {
+            self.enter(Stage::Ready, now);
         }
     }
 
@@ -250,14 +243,12 @@ impl Lifecycle {
         if matches!(self.stage, Stage::BackingOff(_)) {
             return self.respawn(now);
         }
-        self.serves = false;
         self.enter(Stage::Spawning(now.plus_millis(START_MS)), now);
         vec![Action::Spawn]
     }
 
     fn respawn(&mut self, now: Moment) -> Vec<Action> {
         self.restarts = self.restarts.saturating_add(1);
-        self.serves = false;
         self.enter(Stage::Spawning(now.plus_millis(START_MS)), now);
         vec![Action::Spawn]
     }

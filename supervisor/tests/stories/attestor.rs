@@ -7,6 +7,7 @@ use std::time::Duration;
 use cloister_manifest::model::{Attestation, AttestationVerb, Manifest};
 use cloister_wire::attestor::NAME;
 use cloister_wire::control::{Exit, Phase, State, Status};
+use cloister_wire::logs::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -59,10 +60,10 @@ async fn a_service_is_identified_and_may_do_what_the_manifest_allows_it() {
     let enclave = booted().await;
     let reached = request(connect(&enclave, "web")).await;
     assert!(reached.starts_with(REACHED), "{reached}");
-    assert!(reached.contains("cannot access the Nitro Security Module"), "{reached}");
+    assert!(reached.contains("cannot access the security module"), "{reached}");
     let refused = request(connect(&enclave, "other")).await;
     assert!(refused.starts_with("HTTP/1.1 403 Forbidden"), "{refused}");
-    assert!(refused.contains("add `random` to attestation.services.other"), "{refused}");
+    assert!(refused.contains("in attestation.services.other"), "{refused}");
     let status = enclave.host().await.until_ready().await;
     assert!(attestor_is(&status, Phase::Ready, 0), "a module that fails is no reason to exit");
 }
@@ -111,6 +112,18 @@ async fn clients_are_served_while_the_supervisor_is_gone_or_wait_for_the_next_on
 }
 
 #[tokio::test]
+async fn a_supervisor_that_knows_nothing_of_the_attestor_does_not_replace_it() {
+    let mut enclave = booted().await;
+    let before = enclave.host().await.until_ready().await;
+    enclave.crash();
+    enclave.init.lose_state();
+    enclave.start_supervisor();
+    let after = enclave.host().await.until(|status| attestor_is(status, Phase::Ready, 0)).await;
+    assert_eq!(after.servants[0].pid, before.servants[0].pid);
+    assert!(request(connect(&enclave, "web")).await.starts_with(REACHED));
+}
+
+#[tokio::test]
 async fn without_rules_or_without_a_module_there_is_no_attestor_and_its_address_is_taken() {
     let without_rules = manifest(vec![critical("web", "exec sleep 1000")]);
     for mut enclave in [Enclave::boot_with_module(&without_rules), Enclave::boot(&allowing())] {
@@ -155,6 +168,9 @@ async fn on_other_platforms_no_one_listens_for_the_sleeve() {
     for platform in ["nitro", "tdx", "snp"] {
         let enclave = Enclave::boot_with_sleeve(platform, &allowing());
         assert_eq!(enclave.host().await.until_ready().await.servants, [], "{platform}");
+        let line = format!("platform {platform} has no security module that services can use");
+        let mut logs = enclave.logs(0, true).await;
+        logs.until("supervisor", Stream::Supervisor, &line).await;
         assert!(!enclave.module().exists(), "{platform}");
         refuses(&enclave);
     }

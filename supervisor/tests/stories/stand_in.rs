@@ -95,6 +95,13 @@ impl StandIn {
         self.signal(name, 19, SignalTarget::Cgroup);
     }
 
+    /// Empties the memory in which the supervisor keeps its state.
+    pub(crate) fn lose_state(&self) {
+        let holdings = self.holdings.lock().unwrap();
+        let (_, state) = holdings.stash.iter().find(|(name, _)| name == "state").unwrap();
+        rustix::fs::ftruncate(state, 0).unwrap();
+    }
+
     /// Delays reports of starts until [`Self::report_starts`].
     pub(crate) fn hold_back_starts(&self) {
         *self.held_back.lock().unwrap() = Some(Vec::new());

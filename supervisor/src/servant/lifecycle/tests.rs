@@ -36,20 +36,6 @@ fn dies(lifecycle: &mut Lifecycle, now: Moment) -> Vec<Action> {
 }
 
 #[test]
-fn a_servant_that_reports_before_its_start_is_reported_is_ready() {
-    let mut lifecycle = Lifecycle::default();
-    assert_eq!(lifecycle.adopt(None, at(0)), [Action::Spawn]);
-    lifecycle.ready(at(1));
-    assert_ne!(lifecycle.status("x").phase, Phase::Ready);
-    assert_eq!(lifecycle.spawned(7, at(2)), []);
-    assert_eq!(lifecycle.status("x").phase, Phase::Ready);
-    // It is no report of its successor.
-    dies(&mut lifecycle, at(3));
-    assert_eq!(lifecycle.spawned(8, at(4)), []);
-    assert_ne!(lifecycle.status("x").phase, Phase::Ready);
-}
-
-#[test]
 fn the_first_exit_in_a_window_is_followed_by_an_immediate_start() {
     let mut lifecycle = Lifecycle::default();
     assert_eq!(lifecycle.adopt(None, at(0)), [Action::Spawn]);
