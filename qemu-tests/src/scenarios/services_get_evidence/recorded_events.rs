@@ -9,7 +9,7 @@ use std::thread;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cloister_binding::eventlog::{Event, Log};
+use cloister_binding::eventlog::{DATA_LIMIT, EVENTS_LIMIT, Event, LOG_LIMIT, Log};
 use cloister_wire::attestor::NAME;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -83,8 +83,23 @@ fn recorded(lab: &mut Lab) -> Outcome {
     let (code, text) = host.verify(&document, &shorter.encode(), &[])?;
     expect_eq(&code, &Some(1), &text)?;
     expect_in(&text, "NOT VERIFIED (binding)", "the verdict about a log without its last event")?;
+    let log = full(&machine, &host)?;
     locked(&machine, &host, &log)?;
     machine.stop()
+}
+
+/// A service can fill its part of the log and no more, and the whole of it is evidence.
+fn full(machine: &Machine, host: &Host<'_>) -> Result<Log, Failure> {
+    let why = machine.running.get(machine.web, "/fill-log")?.body;
+    expect_in(&why, "507 ", "the status of the last event")?;
+    expect_in(&why, "service web has used its part of the event log", "the refusal")?;
+    let proof = evidence(machine)?;
+    let (document, bytes) = (part(&proof, "document")?, part(&proof, "events")?);
+    expect(bytes.len() > LOG_LIMIT / 4, format_args!("the log has {} bytes", bytes.len()))?;
+    let (code, text) = host.verify(&document, &bytes, &[])?;
+    expect_eq(&code, &Some(0), &text)?;
+    machine.expect_memory()?;
+    Log::parse(&bytes).map_err(|error| Failure::failed(error.to_string()))
 }
 
 /// The log, in which every confirmed event is where the response said.
@@ -126,6 +141,18 @@ fn locked(machine: &Machine, host: &Host<'_>, log: &Log) -> Outcome {
     let (code, text) = host.verify(&document, &log.encode(), &["--skip", "binding"])?;
     expect_eq(&code, &Some(1), &text)?;
     expect_in(&text, "PCR17", "the verdict about an older log")
+}
+
+/// Records long events until one is refused, and returns the refusal.
+pub(super) fn fill_the_log() -> io::Result<String> {
+    let event = json!({ "label": "long", "data": STANDARD.encode([7; DATA_LIMIT]) }).to_string();
+    for _ in 0..EVENTS_LIMIT {
+        let (status, body) = exchange("POST /v1/extend", &event)?;
+        if status != "200" {
+            return Ok(format!("{status} {}", String::from_utf8_lossy(&body)));
+        }
+    }
+    Ok("every event was recorded".to_owned())
 }
 
 /// Records events, and kills the attestor after some of them, while the next is being recorded. Returns the confirmed ones, each
