@@ -17,11 +17,13 @@
 //! | `events` | the event log, which outlives this process |
 //! | `registers` | the module's registers, compared with the log |
 
+mod certificate;
 mod channel;
 mod client;
 mod events;
 mod exchange;
 mod keeper;
+mod key;
 mod module;
 pub mod program;
 mod registers;

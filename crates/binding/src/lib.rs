@@ -11,6 +11,7 @@
 
 extern crate alloc;
 
+pub mod certificate;
 pub mod eventlog;
 
 use alloc::vec::Vec;
