@@ -121,7 +121,7 @@ async fn respond(
     })?;
     let service = client.service.service().unwrap_or_default();
     let reply = module.request(resource.request(&bytes, service)?).await.map_err(|error| failed(&error))?;
-    let (kind, content) = response(reply, module.platform());
+    let (kind, content) = response(reply, module.platform(), false);
     let mut response = Response::new(content);
     response.headers_mut().insert(CONTENT_TYPE, kind);
     Ok(response)
@@ -144,7 +144,8 @@ fn forbidden(client: &Client, operation: Operation) -> String {
     )
 }
 
-fn failed(error: &ModuleError) -> Refusal {
+/// The status and the text of a failed request.
+pub(crate) fn failed(error: &ModuleError) -> Refusal {
     let status = match error {
         ModuleError::Values(_) | ModuleError::Unrecorded(Unrecorded::Event(_)) => StatusCode::BAD_REQUEST,
         ModuleError::Unrecorded(Unrecorded::Locked(_)) => StatusCode::CONFLICT,
@@ -159,7 +160,7 @@ fn failed(error: &ModuleError) -> Refusal {
 }
 
 /// A response of the form `{"error": "why"}`.
-fn refusal(status: StatusCode, why: &str) -> Response<Content> {
+pub(crate) fn refusal(status: StatusCode, why: &str) -> Response<Content> {
     let mut response = Response::new(Content::from(json!({ "error": why }).to_string()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, JSON);

@@ -15,6 +15,10 @@
 //! | `module` | the security module, one request at a time |
 //! | `keeper` | the module together with the event log |
 //! | `events` | the event log, which outlives this process |
+//! | `key` | the key of the TLS certificate |
+//! | `certificate` | the certificate, with evidence in it |
+//! | `tls` | certificates and signatures for the terminator |
+//! | `remote` | the attestation server |
 //! | `registers` | the module's registers, compared with the log |
 
 mod certificate;
@@ -27,5 +31,7 @@ mod key;
 mod module;
 pub mod program;
 mod registers;
+mod remote;
 mod request;
 mod resource;
+mod tls;

@@ -5,18 +5,22 @@
 
 use std::env;
 use std::io;
+use std::sync::Arc;
 
 use cloister_net::packets::{MessageError, Packets};
 use cloister_sys::inherited;
 use cloister_sys::nsm::Nsm;
 use cloister_sys::platform::Platform;
-use cloister_wire::attestor::{CHANNEL_FD, LOG_FD, MODULE_FD};
+use cloister_wire::attestor::{CHANNEL_FD, KEY_FD, LOG_FD, MODULE_FD, SIGNER_FD, TERMINATOR_FD};
 use tokio::runtime::Builder;
 
 use crate::channel;
 use crate::events::{DamagedLog, Events};
 use crate::keeper::{Client, Keeper};
+use crate::key::{KeyError, TlsKey};
 use crate::module::Module;
+use crate::remote::Remote;
+use crate::tls::{self, Tls};
 
 /// Why the attestor exits.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +38,13 @@ pub enum AttestorError {
     Log(#[from] DamagedLog),
     /// The supervisor's end of the channel is closed, or it sent an invalid message.
     #[error("the channel to the supervisor failed")]
-    Channel(#[from] MessageError),
+    Channel(#[source] MessageError),
+    /// The terminator sent an invalid message.
+    #[error("a channel to the terminator failed")]
+    Terminator(#[source] MessageError),
+    /// There is no key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
 }
 
 fn system(what: &'static str) -> impl Fn(io::Error) -> AttestorError {
@@ -46,13 +56,25 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> AttestorError {
 /// # Errors
 /// It returns only on an error.
 pub fn run() -> Result<(), AttestorError> {
-    let channel = inherited::copy(CHANNEL_FD).map_err(system("the inherited channel is not open"))?;
+    let descriptor = |number, what| inherited::copy(number).map_err(system(what));
+    let channel = descriptor(CHANNEL_FD, "the inherited channel is not open")?;
+    let terminator = descriptor(TERMINATOR_FD, "the inherited pair to the terminator is not open")?;
+    let signer = descriptor(SIGNER_FD, "the inherited pair for signatures is not open")?;
+    let key = TlsKey::open(descriptor(KEY_FD, "the inherited memory of the key is not open")?)?;
     let module = module()?;
     let reactor = Builder::new_current_thread().enable_all().build();
     reactor.map_err(system("cannot create a reactor"))?.block_on(async {
-        let channel =
-            Packets::new(channel).map_err(system("cannot register the channel with the reactor"))?;
-        Ok(channel::converse(channel, module).await?)
+        let register =
+            |pair| Packets::new(pair).map_err(system("cannot register a channel with the reactor"));
+        let (channel, terminator, signer) = (register(channel)?, register(terminator)?, register(signer)?);
+        let tls = Tls::new(key, module.clone());
+        let remote = Remote::new(Arc::clone(&tls));
+        let ended = tokio::select! {
+            ended = channel::converse(channel, module) => ended.map_err(AttestorError::Channel),
+            ended = tls::converse(terminator, Arc::clone(&tls), remote) => ended.map_err(AttestorError::Terminator),
+            ended = tls::sign(signer, tls) => ended.map_err(AttestorError::Terminator),
+        };
+        ended
     })
 }
 

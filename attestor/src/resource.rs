@@ -26,6 +26,9 @@ const CBOR: HeaderValue = HeaderValue::from_static("application/cbor");
 /// The content type of random bytes.
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
+/// The content type of a certificate (RFC 8555, section 9.1).
+pub(crate) const PEM: HeaderValue = HeaderValue::from_static("application/pem-certificate-chain");
+
 /// Bytes of the event log that are encoded at once: 4 KiB of base64.
 const PIECE: usize = 3072;
 
@@ -114,8 +117,11 @@ impl Resource {
 }
 
 /// The content type and the body of the response, from what a request to the module of this platform resulted in.
-pub(crate) fn response(reply: Reply, platform: &str) -> (HeaderValue, Content) {
+///
+/// `raw`: evidence is the document alone, without what a verifier needs with it.
+pub(crate) fn response(reply: Reply, platform: &str, raw: bool) -> (HeaderValue, Content) {
     match reply {
+        Reply::Evidence(document, _) if raw => (CBOR, Content::from(document)),
         Reply::Evidence(document, log) => {
             let before = format!(r#"{{"document":"{}","events":""#, STANDARD.encode(document));
             let after = format!(r#"","platform":"{platform}"}}"#);
@@ -191,13 +197,14 @@ mod tests {
         for length in 0..100 {
             events.record("web", "x", &vec![1; length]).unwrap();
         }
-        let (kind, content) = response(Reply::Evidence(b"document".to_vec(), events.snapshot()), "nitro");
+        let (kind, content) =
+            response(Reply::Evidence(b"document".to_vec(), events.snapshot()), "nitro", false);
         assert_eq!(kind, "application/json");
         let body: serde_json::Value = serde_json::from_slice(&whole(content)).unwrap();
         assert_eq!(body["platform"], "nitro");
         assert_eq!(body["document"], STANDARD.encode("document"));
         let log = STANDARD.decode(body["events"].as_str().unwrap()).unwrap();
         assert_eq!(Log::parse(&log).unwrap().digests(), events.digests());
-        assert_eq!(whole(response(Reply::Log(events.snapshot()), "nitro").1), log);
+        assert_eq!(whole(response(Reply::Log(events.snapshot()), "nitro", false).1), log);
     }
 }

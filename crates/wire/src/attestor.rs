@@ -23,10 +23,19 @@ pub const CHANNEL_FD: i32 = 3;
 /// The attestor's descriptor of the memory of the event log, which init holds.
 pub const LOG_FD: i32 = 4;
 
+/// The attestor's descriptor of the memory of the TLS certificate's key, which init holds.
+pub const KEY_FD: i32 = 5;
+
+/// The attestor's descriptor of its end of the pair to the terminator ([`crate::terminator::ATTESTOR_FD`]).
+pub const TERMINATOR_FD: i32 = 6;
+
+/// The attestor's descriptor of its end of the pair for signatures ([`crate::terminator::SIGNER_FD`]).
+pub const SIGNER_FD: i32 = 7;
+
 /// The attestor's descriptor of the security module's device. The platform `virtual` has none: there the module is at the
 /// other end of connections ([`ToAttestor::Module`]). The program's arguments are the name of the platform, and how many
 /// services may record events.
-pub const MODULE_FD: i32 = 5;
+pub const MODULE_FD: i32 = 8;
 
 /// Maximum number of connections of one service that are served at once. Each request takes its turn at the security
 /// module, which answers in some milliseconds: more of them only wait longer.
@@ -36,9 +45,13 @@ pub const MAX_CLIENTS_OF_SERVICE: usize = 8;
 /// One takes less than 40 KiB of the attestor's memory: the buffers of a request and a document.
 pub const MAX_SHARED_CLIENTS: usize = 32;
 
-/// Maximum number of connections that are served at once: the shared ones, one for each service, and one for all
-/// processes that are in no service.
-pub const MAX_CLIENTS: usize = MAX_SHARED_CLIENTS + MAX_SERVICES + 1;
+/// Maximum number of clients of the attestation server that are served at once. Each request takes its turn at the security
+/// module, after those that came before it: more of them would make services wait for strangers.
+pub const MAX_REMOTE_CLIENTS: usize = 16;
+
+/// Maximum number of connections that are served at once: the shared ones, one for each service, one for all
+/// processes that are in no service, and those of the attestation server.
+pub const MAX_CLIENTS: usize = MAX_SHARED_CLIENTS + MAX_SERVICES + 1 + MAX_REMOTE_CLIENTS;
 
 /// An operation of the local interface, which the manifest allows per service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -12,6 +12,7 @@
 //! | init ⇄ supervisor, a socket pair | [`hold`] |
 //! | supervisor ⇄ gateway, a socket pair | [`gateway`], [`packet`] |
 //! | supervisor ⇄ attestor, a socket pair | [`attestor`], [`packet`] |
+//! | terminator ⇄ supervisor, gateway and attestor, socket pairs | [`terminator`], [`packet`] |
 //! | a service's first process → init, a socket pair | [`first`] |
 //! | exit codes of `host-sleeve run` | [`exit`] |
 //! | errors on a console, in a log and in replies | [`causes`] |
@@ -32,3 +33,4 @@ pub mod logs;
 pub mod module;
 pub mod packet;
 pub mod ports;
+pub mod terminator;

@@ -1,0 +1,134 @@
+//! The attestation server: what anyone may request over HTTPS.
+//!
+//! Invariant: evidence always binds the key of the connection's certificate and a nonce of the client. A client chooses nothing
+//! else, and nothing in a request reaches the security module but the nonce. The resources are in `docs/attestation.md`.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloister_binding::{NONCE_MAX, NONCE_MIN};
+use cloister_http::{Content, converse};
+use cloister_net::{Gate, Stream};
+use cloister_wire::attestor::MAX_REMOTE_CLIENTS;
+use cloister_wire::causes;
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, CONTENT_TYPE};
+use hyper::{Method, Request as Http, Response, StatusCode};
+use tokio::time::timeout;
+
+use crate::client::{failed, refusal};
+use crate::exchange::{Request, Values};
+use crate::resource::{self, Refusal};
+use crate::tls::{Tls, TlsError};
+
+/// Time limit for a connection, as for clients inside.
+const CLIENT_TIME: Duration = Duration::from_secs(20);
+
+/// The path below which everything is (RFC 8615).
+const ROOT: &str = "/.well-known/cloister/";
+
+/// The server. Its clients come from the terminator.
+pub(crate) struct Remote {
+    tls: Arc<Tls>,
+    gate: Gate,
+}
+
+impl Remote {
+    pub(crate) fn new(tls: Arc<Tls>) -> Arc<Self> {
+        Arc::new(Self { tls, gate: Gate::new(MAX_REMOTE_CLIENTS) })
+    }
+
+    /// Serves a client in its own task, if a place is free. Otherwise its connection is closed: the terminator admits no more than
+    /// there are places.
+    pub(crate) fn admit(self: &Arc<Self>, socket: OwnedFd) {
+        let Some(pass) = self.gate.try_enter() else { return };
+        let Ok(stream) = Stream::local(socket) else { return };
+        let remote = Arc::clone(self);
+        drop(tokio::spawn(async move {
+            let answer = |request: Http<Incoming>| {
+                let remote = Arc::clone(&remote);
+                async move { remote.respond(&request).await.unwrap_or_else(|(status, why)| refusal(status, &why)) }
+            };
+            // A client that disconnects early or exceeds the limit has no one to report it to.
+            drop(timeout(CLIENT_TIME, converse(stream, answer)).await);
+            drop(pass);
+        }));
+    }
+
+    async fn respond(&self, request: &Http<Incoming>) -> Result<Response<Content>, Refusal> {
+        let path = request.uri().path();
+        let name = path.strip_prefix(ROOT).unwrap_or_default();
+        if !["evidence", "eventlog", "certificate"].contains(&name) {
+            let why = format!("the resources are {ROOT}evidence, {ROOT}eventlog and {ROOT}certificate");
+            return Err((StatusCode::NOT_FOUND, why));
+        }
+        if request.method() != Method::GET {
+            return Err((StatusCode::METHOD_NOT_ALLOWED, format!("{path} is requested with GET")));
+        }
+        let wanted = match name {
+            "evidence" => {
+                let nonce = nonce(request.uri().query().unwrap_or_default())?;
+                let public_key = self.tls.public_key().map_err(|error| internal(&error))?;
+                Request::Evidence(Values { nonce, public_key, user_data: Vec::new() })
+            }
+            "eventlog" => Request::Log,
+            _ => {
+                let (der, _) = self.tls.certificate().await.map_err(|error| internal(&error))?;
+                let mut response = Response::new(Content::from(pem(&der)));
+                response.headers_mut().insert(CONTENT_TYPE, resource::PEM);
+                return Ok(response);
+            }
+        };
+        let reply = self.tls.module().request(wanted).await.map_err(|error| failed(&error))?;
+        let raw = request.headers().get(ACCEPT).is_some_and(|accept| {
+            accept.to_str().is_ok_and(|accept| {
+                accept.contains("application/cbor") || accept.contains("application/cose")
+            })
+        });
+        let (kind, content) = resource::response(reply, self.tls.module().platform(), raw);
+        let mut response = Response::new(content);
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        Ok(response)
+    }
+}
+
+fn internal(error: &TlsError) -> Refusal {
+    match error {
+        TlsError::Module(error) => failed(error),
+        other => (StatusCode::INTERNAL_SERVER_ERROR, causes::line(other)),
+    }
+}
+
+/// The nonce of a query `nonce=`, in base64url (RFC 4648, section 5).
+fn nonce(query: &str) -> Result<Vec<u8>, Refusal> {
+    let refuse = |why: String| (StatusCode::BAD_REQUEST, why);
+    let text = query.split('&').find_map(|part| part.strip_prefix("nonce="));
+    let text = text.ok_or_else(|| {
+        refuse(
+            "the query has no nonce: draw one, and request evidence?nonce= with it in base64url".to_owned(),
+        )
+    })?;
+    let bytes = URL_SAFE_NO_PAD
+        .decode(text.trim_end_matches('='))
+        .map_err(|error| refuse(format!("the nonce is not valid base64url: {error}")))?;
+    if !(NONCE_MIN..=NONCE_MAX).contains(&bytes.len()) {
+        let length = bytes.len();
+        return Err(refuse(format!(
+            "the nonce has {length} bytes, the limits are {NONCE_MIN} and {NONCE_MAX}"
+        )));
+    }
+    Ok(bytes)
+}
+
+/// A certificate in PEM, from its DER in base64 (RFC 7468: lines of 64 characters).
+fn pem(base64: &str) -> String {
+    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    for line in base64.as_bytes().chunks(64) {
+        text.push_str(&String::from_utf8_lossy(line));
+        text.push('\n');
+    }
+    text + "-----END CERTIFICATE-----\n"
+}
