@@ -46,9 +46,9 @@ async fn receive(channel: &Packets, ingress: &Ingress) -> Result<(), MessageErro
     loop {
         let (message, mut fds) = channel.next(&mut buffer).await?;
         match message {
-            ToGateway::Table { first, targets, more } => {
+            ToGateway::Table { first, targets, attestation, more } => {
                 if let Some(table) = arriving.add(first, targets, more) {
-                    ingress.set_table(table);
+                    ingress.set_table(table, attestation);
                     ingress.report(FromGateway::Ready).await;
                 }
             }

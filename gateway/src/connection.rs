@@ -4,20 +4,22 @@
 //! that port is below its connection limit.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cloister_net::{Permit, Stream};
+use cloister_net::{Permit, Stream, packets};
 use cloister_relay::{Options, relay};
 use cloister_wire::frame::{Decoder, HEADER};
 use cloister_wire::hello::VERSION;
 use cloister_wire::ingress::{HEADER_LIMIT, Header};
+use cloister_wire::terminator::HandOver;
 use tokio::time::timeout;
 
 use crate::proxy;
 use crate::refusal::Refusal;
 use crate::shared::Shared;
-use crate::table::{Port, Table};
+use crate::table::{LeadsTo, ServicePort, Table};
 
 /// How long the host may take to send the header: it does so immediately, and under emulation that takes milliseconds.
 pub(crate) const HEADER_TIME: Duration = Duration::from_secs(5);
@@ -43,8 +45,13 @@ pub(crate) async fn forward(
     let port = table.get(header.port).ok_or(Refusal::Port(header.port))?;
     let pass = port.gate.try_enter().ok_or(Refusal::Full(header.port))?;
     drop(unread);
-    let lead_in = if port.proxy_protocol { proxy::header(header.client, header.port) } else { Vec::new() };
-    let service = connect(header.port, port, table, shared).await?;
+    let (service, lead_in) = match &port.leads_to {
+        LeadsTo::Service(service) => {
+            let proxied = service.proxy_protocol.then(|| proxy::header(header.client, header.port));
+            (connect(header.port, service, table, shared).await?, proxied.unwrap_or_default())
+        }
+        LeadsTo::Attestation => (hand_over(header.port, shared)?, Vec::new()),
+    };
     shared.accepted.fetch_add(1, Ordering::Relaxed);
     shared.changed.notify_one();
     let options = Options { closes_last: true, lead_in, early, ..Options::new(header.framing) };
@@ -74,8 +81,19 @@ async fn read_header(stream: &Stream) -> Result<(Header, Vec<u8>), Refusal> {
     }
 }
 
+/// Gives the terminator one end of a new connection, and returns the other.
+fn hand_over(port: u16, shared: &Shared) -> Result<Stream, Refusal> {
+    let passed = || {
+        let terminator = shared.terminator.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let (ours, theirs) = Stream::pair()?;
+        packets::pass(terminator, &HandOver::Client, theirs.as_fd()).map_err(io::Error::other)?;
+        Ok(ours)
+    };
+    passed().map_err(|error: io::Error| Refusal::Terminator { port, error })
+}
+
 /// Connects to the service.
-async fn connect(number: u16, port: &Port, table: &Table, shared: &Shared) -> Result<Stream, Refusal> {
+async fn connect(number: u16, port: &ServicePort, table: &Table, shared: &Shared) -> Result<Stream, Refusal> {
     let connected = match timeout(CONNECT_TIME, port.connect(table, &shared.loans)).await {
         Ok(connected) => connected,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),

@@ -38,22 +38,22 @@ pub struct Ingress {
 }
 
 impl Ingress {
-    /// A service for at most `capacity` concurrent connections, which starts serving once it has a
+    /// A service for at most `capacity` concurrent connections, those of the attestation server included, which starts serving once it has a
     /// [table](Self::set_table), and its messages to the supervisor.
     #[must_use]
-    pub fn new(capacity: usize) -> (Self, mpsc::Receiver<FromGateway>) {
+    pub fn new(capacity: usize, terminator: Option<OwnedFd>) -> (Self, mpsc::Receiver<FromGateway>) {
         let (outgoing, messages) = mpsc::channel(OUTGOING);
-        let shared = Shared::new(capacity, outgoing);
+        let shared = Shared::new(capacity, terminator, outgoing);
         (Self { shared: Arc::new(shared) }, messages)
     }
 
     /// Sets or updates the targets of the ports. The first call determines the ports.
-    pub fn set_table(&self, targets: Vec<Target>) {
+    pub fn set_table(&self, targets: Vec<Target>, attestation: Option<u16>) {
         let table = self.shared.table.borrow().clone();
         if let Some(table) = table {
             table.update(&targets);
         } else {
-            let table = Arc::new(Table::new(targets, self.shared.capacity));
+            let table = Arc::new(Table::new(targets, attestation, self.shared.capacity));
             self.shared.table.send_replace(Some(table));
         }
     }

@@ -8,6 +8,7 @@
 //! does not support. Machines have few processors, a thread that is woken in vain makes one `poll(2)`
 //! ([`Listener::inherited`]), and a thread that is busy with connections is not woken at all.
 
+use std::env;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -15,7 +16,9 @@ use std::sync::Arc;
 use cloister_net::packets::{MessageError, Packets};
 use cloister_net::{Listener, connection_capacity, prepare_diagnosis, processors};
 use cloister_sys::inherited;
-use cloister_wire::gateway::{CHANNEL_FD, LISTENER_FD, MAX_CONNECTIONS, RESERVED_DESCRIPTORS};
+use cloister_wire::gateway::{
+    CHANNEL_FD, LISTENER_FD, MAX_CONNECTIONS, RESERVED_DESCRIPTORS, TERMINATOR_FD, WITH_TERMINATOR,
+};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::channel;
@@ -48,7 +51,12 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> GatewayError {
 pub fn run() -> Result<(), GatewayError> {
     let listener = inherited::copy(LISTENER_FD).map_err(system("the inherited listener is not open"))?;
     let channel = inherited::copy(CHANNEL_FD).map_err(system("the inherited channel is not open"))?;
-    let (ingress, outgoing) = Ingress::new(connection_capacity(MAX_CONNECTIONS, RESERVED_DESCRIPTORS));
+    let terminator = (env::args().nth(1).as_deref() == Some(WITH_TERMINATOR)).then(|| {
+        inherited::copy(TERMINATOR_FD).map_err(system("the inherited pair to the terminator is not open"))
+    });
+    let terminator = terminator.transpose()?;
+    let capacity = connection_capacity(MAX_CONNECTIONS, RESERVED_DESCRIPTORS);
+    let (ingress, outgoing) = Ingress::new(capacity, terminator);
     let threads = processors();
     for _ in 1..threads {
         let (ingress, listener) = (ingress.clone(), copy(&listener)?);

@@ -39,6 +39,14 @@ pub(crate) enum Refusal {
     /// The manifest has no such ingress port.
     #[error("the manifest has no ingress port {0}")]
     Port(u16),
+    /// The terminator cannot be given the connection.
+    #[error("ingress port {port}: cannot pass the connection to the terminator: {error}")]
+    Terminator {
+        /// The ingress port.
+        port: u16,
+        /// The cause.
+        error: io::Error,
+    },
     /// The service cannot be reached.
     #[error("ingress port {port}: cannot connect to the service on TCP port {target}: {error}")]
     Service {

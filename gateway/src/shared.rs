@@ -3,6 +3,7 @@
 //! Invariant: no connection waits for the supervisor to read a line about another one.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,12 +32,19 @@ pub(crate) struct Shared {
     pub(crate) changed: Notify,
     pub(crate) quota: Mutex<Quota>,
     pub(crate) outgoing: mpsc::Sender<FromGateway>,
+    /// The pair to the terminator, if there is one.
+    pub(crate) terminator: Option<OwnedFd>,
 }
 
 impl Shared {
-    pub(crate) fn new(capacity: usize, outgoing: mpsc::Sender<FromGateway>) -> Self {
+    pub(crate) fn new(
+        capacity: usize,
+        terminator: Option<OwnedFd>,
+        outgoing: mpsc::Sender<FromGateway>,
+    ) -> Self {
         Self {
             capacity,
+            terminator,
             table: watch::Sender::new(None),
             loans: Loans::new(outgoing.clone()),
             works: Works::new(),

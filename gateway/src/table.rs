@@ -34,35 +34,54 @@ pub(crate) struct Table {
 /// One port.
 #[derive(Debug)]
 pub(crate) struct Port {
+    pub(crate) leads_to: LeadsTo,
+    pub(crate) gate: Gate,
+}
+
+/// What is behind a port.
+#[derive(Debug)]
+pub(crate) enum LeadsTo {
+    /// A service.
+    Service(ServicePort),
+    /// The attestation server, behind the terminator.
+    Attestation,
+}
+
+/// The port of a service.
+#[derive(Debug)]
+pub(crate) struct ServicePort {
     place: OwnedPort,
     service: String,
     owner: watch::Sender<Option<u64>>,
     pub(crate) proxy_protocol: bool,
-    pub(crate) gate: Gate,
 }
 
 impl Table {
-    /// These ports, with at most `capacity` connections in total.
-    pub(crate) fn new(targets: Vec<gateway::Target>, capacity: usize) -> Self {
-        let gates = Gate::divide(capacity, targets.len());
+    /// These ports, and that of the attestation server, with at most `capacity` connections in total.
+    pub(crate) fn new(targets: Vec<gateway::Target>, attestation: Option<u16>, capacity: usize) -> Self {
+        let gates = Gate::divide(capacity, targets.len().saturating_add(usize::from(attestation.is_some())));
         let unread = gates.first().map_or_else(|| Gate::new(MAX_UNREAD), |gate| gate.beside(MAX_UNREAD));
-        let port = |(target, gate): (gateway::Target, Gate)| {
-            let port = Port {
+        let service = |target: gateway::Target| {
+            let port = ServicePort {
                 place: OwnedPort::new(target.target),
                 service: target.service,
                 owner: watch::Sender::new(target.cgroup),
                 proxy_protocol: target.proxy_protocol,
-                gate,
             };
-            (target.port, port)
+            (target.port, LeadsTo::Service(port))
         };
-        Self { ports: targets.into_iter().zip(gates).map(port).collect(), unread }
+        let attestation = attestation.map(|port| (port, LeadsTo::Attestation));
+        let ports = targets.into_iter().map(service).chain(attestation).zip(gates);
+        Self {
+            ports: ports.map(|((port, leads_to), gate)| (port, Port { leads_to, gate })).collect(),
+            unread,
+        }
     }
 
     /// Updates the owners of the same ports.
     pub(crate) fn update(&self, targets: &[gateway::Target]) {
         for target in targets {
-            if let Some(port) = self.ports.get(&target.port) {
+            if let Some(Port { leads_to: LeadsTo::Service(port), .. }) = self.ports.get(&target.port) {
                 port.owner.send_if_modified(|owner| std::mem::replace(owner, target.cgroup) != target.cgroup);
             }
         }
@@ -75,11 +94,14 @@ impl Table {
 
     /// Whether this cgroup belongs to one of the services.
     fn is_known(&self, cgroup: Option<u64>) -> bool {
-        self.ports.values().any(|port| *port.owner.borrow() == cgroup)
+        self.ports.values().any(|port| match &port.leads_to {
+            LeadsTo::Service(port) => *port.owner.borrow() == cgroup,
+            LeadsTo::Attestation => false,
+        })
     }
 }
 
-impl Port {
+impl ServicePort {
     /// The port on which its service listens.
     pub(crate) const fn target(&self) -> u16 {
         self.place.number()

@@ -19,14 +19,18 @@ const GATEWAY: u64 = 4 * 1024 * 1024;
 /// holds. Its limit is several times that.
 const ATTESTOR: u64 = 3 * 1024 * 1024;
 
+/// The terminator: itself and some dozen connections. Its limit is several times that.
+const TERMINATOR: u64 = 3 * 1024 * 1024;
+
 /// Bytes that the services must not use.
 #[must_use]
 pub fn needed(manifest: &Manifest) -> u64 {
     let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
     let forwarding = manifest.services.iter().filter(|service| service.logs == Logs::Forward).count();
-    let ports = count(manifest.ingress.len());
-    let (gateway, attestor) = (u64::from(ports > 0), u64::from(!manifest.attestation.services.is_empty()));
-    let servants = gateway.saturating_add(attestor);
+    let ports = count(manifest.ingress.len()).saturating_add(u64::from(manifest.attestation.port.is_some()));
+    let (gateway, attestor) = (u64::from(ports > 0), u64::from(manifest.attestation.is_used()));
+    let terminator = u64::from(manifest.attestation.port.is_some());
+    let servants = gateway.saturating_add(attestor).saturating_add(terminator);
     // As if every history were full. A servant has the same logs as a service whose output is stored.
     logs::memory(
         count(manifest.services.len()).saturating_add(servants),
@@ -35,6 +39,7 @@ pub fn needed(manifest: &Manifest) -> u64 {
     .saturating_add(ports.saturating_mul(FOR_EACH_PORT))
     .saturating_add(gateway.saturating_mul(GATEWAY))
     .saturating_add(attestor.saturating_mul(ATTESTOR))
+    .saturating_add(terminator.saturating_mul(TERMINATOR))
 }
 
 #[cfg(test)]
@@ -53,6 +58,14 @@ mod tests {
         manifest.ingress.pop();
         assert_eq!(before - needed(&manifest), logs + FOR_EACH_PORT, "the windows of a port");
         let before = needed(&manifest);
+        manifest.attestation.port = None;
+        let without = needed(&manifest);
+        assert_eq!(
+            before - without,
+            logs + FOR_EACH_PORT + TERMINATOR,
+            "the port, the terminator and its logs"
+        );
+        let before = without;
         manifest.attestation.services.clear();
         assert_eq!(before - needed(&manifest), logs + ATTESTOR, "the attestor and its logs");
         manifest.services.clear();

@@ -11,7 +11,6 @@ use cloister_net::Stream;
 use cloister_net::packets::Packets;
 use cloister_wire::packet::encode;
 use cloister_wire::terminator::Question;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustls::server::Acceptor;
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::time::timeout;
@@ -36,12 +35,10 @@ pub(crate) async fn serve(stream: Stream, certificates: &Certificates, attestor:
         hello.into_stream(config).await
     });
     let mut client = accepted.await.map_err(io::Error::from)??;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let (mut server, theirs) = Stream::pair()?;
     let message = encode(&Question::Client).map_err(io::Error::other)?;
     attestor.send_with(&message, &[theirs.as_fd()]).await?;
     drop(theirs);
-    let mut server = Stream::local(ours)?;
     timeout(CLIENT_TIME, copy_bidirectional_with_sizes(&mut client, &mut server, PIECE, PIECE)).await??;
     Ok(())
 }

@@ -120,14 +120,18 @@ async fn serve() -> io::Result<()> {
 /// The gateway's ingress, in one thread.
 async fn cloister() -> io::Result<()> {
     let cgroup = fs::metadata(CGROUP)?.ino();
-    let (ingress, mut messages) = Ingress::new(connection_capacity(MAX_CONNECTIONS, RESERVED_DESCRIPTORS));
-    ingress.set_table(vec![Target {
-        port: ports::INGRESS,
-        target: ports::SERVICE,
-        service: SERVICE.to_owned(),
-        cgroup: Some(cgroup),
-        proxy_protocol: false,
-    }]);
+    let (ingress, mut messages) =
+        Ingress::new(connection_capacity(MAX_CONNECTIONS, RESERVED_DESCRIPTORS), None);
+    ingress.set_table(
+        vec![Target {
+            port: ports::INGRESS,
+            target: ports::SERVICE,
+            service: SERVICE.to_owned(),
+            cgroup: Some(cgroup),
+            proxy_protocol: false,
+        }],
+        None,
+    );
     drop(tokio::spawn(async move {
         while let Some(message) = messages.recv().await {
             writeln!(io::stderr(), "{message:?}").unwrap_or_default();

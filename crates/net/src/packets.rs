@@ -48,6 +48,14 @@ pub fn discard(end: impl AsFd) {
     while recv_with_fds(&end, &mut buffer).is_ok_and(|(count, _)| count > 0) {}
 }
 
+/// Sends a message with a descriptor from an end that is in no reactor.
+///
+/// # Errors
+/// `WouldBlock` if too many packets are unread.
+pub fn pass<M: Serialize>(end: impl AsFd, message: &M, fd: BorrowedFd<'_>) -> Result<(), MessageError> {
+    Ok(send_with_fds(end, &encode(message)?, &[fd]).map(drop)?)
+}
+
 impl Packets {
     /// Registers an end of a [`pair`].
     ///

@@ -19,7 +19,9 @@ use cloister_sys::{splice, tcp};
 use cloister_wire::ports::MAX_VSOCK_WRITE;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, socketpair, sockopt,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use connect::tcp_on_shared_port;
@@ -56,6 +58,16 @@ enum Kind {
 }
 
 impl Stream {
+    /// A new pair of Unix sockets: one end as a stream, and the other for another program.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, and those of the reactor.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        Ok((Self::local(ours)?, theirs))
+    }
+
     /// Registers a connected, non-blocking `AF_VSOCK` socket.
     pub fn vsock(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self::with(Registered::for_reading(socket)?, Kind::Vsock))

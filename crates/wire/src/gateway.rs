@@ -28,6 +28,13 @@ pub const LISTENER_FD: i32 = 3;
 /// The gateway's descriptor of its end of the socket pair.
 pub const CHANNEL_FD: i32 = 4;
 
+/// The gateway's descriptor of the pair to the terminator ([`crate::terminator::CLIENTS_FD`]), if its argument is
+/// [`WITH_TERMINATOR`].
+pub const TERMINATOR_FD: i32 = 5;
+
+/// The gateway's argument if there is a terminator: the manifest has a port for the attestation server.
+pub const WITH_TERMINATOR: &str = "with-terminator";
+
 /// Maximum number of table entries in one packet, each with at most [`MAX_NAME`] bytes for the service and some 120 for
 /// the rest.
 pub const MAX_TARGETS: usize = 256;
@@ -62,6 +69,9 @@ pub enum ToGateway {
         first: bool,
         /// At most [`MAX_TARGETS`] entries.
         targets: Vec<Target>,
+        /// The port of the attestation server, if there is one: its connections go to the terminator. In every packet of a
+        /// table.
+        attestation: Option<u16>,
         /// Whether more entries follow in the next packet.
         more: bool,
     },
@@ -159,11 +169,12 @@ mod tests {
         let table = ToGateway::Table {
             first: true,
             targets: vec![target(80, Some(7)), target(81, None)],
+            attestation: Some(443),
             more: false,
         };
         has_bytes(
             &table,
-            r#"{"table":{"first":true,"targets":[{"port":80,"target":8080,"service":"web","cgroup":7,"proxy_protocol":false},{"port":81,"target":8080,"service":"web","cgroup":null,"proxy_protocol":false}],"more":false}}"#,
+            r#"{"table":{"first":true,"targets":[{"port":80,"target":8080,"service":"web","cgroup":7,"proxy_protocol":false},{"port":81,"target":8080,"service":"web","cgroup":null,"proxy_protocol":false}],"attestation":443,"more":false}}"#,
         );
         has_bytes(&ToGateway::Drain, r#""drain""#);
         has_bytes(&ToGateway::Count, r#""count""#);
@@ -190,7 +201,8 @@ mod tests {
         let packet = encode(&FromGateway::Refused { line }).unwrap();
         assert!(matches!(decode::<FromGateway>(&packet), Err(FrameError::TooLong { limit: MAX_LINE, .. })));
         let targets = vec![target(80, None); MAX_TARGETS + 1];
-        let packet = encode(&ToGateway::Table { first: true, targets, more: false }).unwrap();
+        let packet =
+            encode(&ToGateway::Table { first: true, targets, attestation: None, more: false }).unwrap();
         assert!(matches!(decode::<ToGateway>(&packet), Err(FrameError::TooLong { limit: MAX_TARGETS, .. })));
         assert!(decode::<FromGateway>(&vec![b' '; LIMIT + 1]).is_err());
     }
@@ -205,7 +217,12 @@ mod tests {
             cgroup: Some(u64::MAX),
             proxy_protocol: false,
         };
-        let table = ToGateway::Table { first: true, targets: vec![longest; MAX_TARGETS], more: false };
+        let table = ToGateway::Table {
+            first: true,
+            targets: vec![longest; MAX_TARGETS],
+            attestation: Some(u16::MAX),
+            more: false,
+        };
         assert!(encode(&table).is_ok());
     }
 

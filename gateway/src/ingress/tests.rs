@@ -25,7 +25,7 @@ async fn fixture(capacity: usize, proxy_protocol: bool) -> Fixture {
     let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = service.local_addr().unwrap().port();
     let folder = TempDir::new().unwrap();
-    let (ingress, messages) = Ingress::new(capacity);
+    let (ingress, messages) = Ingress::new(capacity, None);
     let listener = UnixListener::bind(folder.path().join("vsock")).unwrap();
     let listener = Listener::inherited(listener.into(), false).unwrap();
     drop(tokio::spawn({
@@ -63,7 +63,7 @@ impl Fixture {
     fn set_owner(&self, cgroup: Option<u64>) {
         let (target, proxy_protocol) = (self.target, self.proxy_protocol);
         let entry = |port| Target { port, target, service: "web".into(), cgroup, proxy_protocol };
-        self.ingress.set_table([80, 81].map(entry).into());
+        self.ingress.set_table([80, 81].map(entry).into(), None);
     }
 }
 
@@ -175,7 +175,7 @@ async fn a_connection_waits_for_the_cgroup_of_a_service_that_has_just_started() 
 #[tokio::test]
 async fn no_connection_is_accepted_before_the_table_arrives() {
     let folder = TempDir::new().unwrap();
-    let (ingress, _messages) = Ingress::new(4);
+    let (ingress, _messages) = Ingress::new(4, None);
     let listener = UnixListener::bind(folder.path().join("vsock")).unwrap();
     let listener = Listener::inherited(listener.into(), false).unwrap();
     let serving = tokio::time::timeout(Duration::from_millis(50), ingress.serve(listener));

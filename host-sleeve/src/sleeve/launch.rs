@@ -266,7 +266,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 fn check_ports(publish: &[Publish], app: &App) -> Result<()> {
     check_repeated(publish)?;
-    let known: Vec<u16> = app.manifest.ingress.iter().map(|ingress| ingress.port).collect();
+    let ingress = app.manifest.ingress.iter().map(|ingress| ingress.port);
+    let known: Vec<u16> = ingress.chain(app.manifest.attestation.port).collect();
     match publish.iter().find(|port| !known.contains(&port.ingress)) {
         None => Ok(()),
         Some(port) => {

@@ -249,6 +249,9 @@ fn image_text(image: &Image<'_>) -> String {
     for ingress in &image.manifest.ingress {
         fact("ingress", format!("port {} → {} port {}", ingress.port, ingress.service, ingress.target));
     }
+    if let Some(port) = image.manifest.attestation.port {
+        fact("ingress", format!("port {port} → evidence over HTTPS"));
+    }
     table.render()
 }
 

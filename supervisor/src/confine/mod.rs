@@ -21,6 +21,7 @@ pub use own::{OwnError, confine as confine_supervisor};
 pub use sealed::hand_over;
 pub use servant::attestor::spawn as attestor;
 pub use servant::gateway::{UID as GATEWAY_UID, spawn as gateway};
+pub use servant::terminator::spawn as terminator;
 
 /// The address of the socket for `sd_notify(3)`, in the abstract namespace, so that no mount hides it.
 pub const NOTIFY_ADDRESS: &str = "cloister/notify";

@@ -8,10 +8,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use cloister_manifest::model::{self, Manifest};
+use cloister_manifest::model::Manifest;
 use cloister_net::{Entrance, Listener};
 use cloister_sys::platform::Platform;
-use cloister_wire::gateway;
+use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::sync::mpsc;
 
 use super::handshake::Handshake;
@@ -21,7 +21,8 @@ use crate::hold::Hold;
 use crate::logs::{Movers, Shared};
 use crate::owners::Owners;
 use crate::servant::attestor::{self, Attestor, Module};
-use crate::servant::gateway::{Gateway, Sockets};
+use crate::servant::gateway::{self, Gateway, Ports};
+use crate::servant::terminator::{self, Terminator};
 use crate::servant::{self, Duty, Event, Servants};
 use crate::status::Board;
 use crate::world::{self, Addresses, Paths};
@@ -45,13 +46,24 @@ const EVENTS: &str = "events";
 /// The name of the socket pair between supervisor and attestor.
 const ATTESTOR_PAIR: &str = "socket.@attestor";
 
+/// The name under which init holds the memory of the TLS certificate's key.
+const KEY: &str = "tls-key";
+
+/// The names of the socket pairs between supervisor and terminator, gateway and terminator, and terminator and attestor.
+const TERMINATOR_PAIR: &str = "socket.@terminator";
+const CLIENTS_PAIR: &str = "socket.@terminator.clients";
+const QUESTIONS_PAIR: &str = "socket.@attestor.questions";
+const SIGNER_PAIR: &str = "socket.@attestor.signer";
+
 /// What the servants of this enclave need.
+#[derive(Default)]
 pub(super) struct Equipment {
-    /// The gateway's ports and sockets; `None` if the manifest has no ingress.
-    gateway: Option<(Vec<model::Ingress>, Sockets)>,
-    /// The attestor's rules, sockets and clients; `None` if the manifest allows no service anything, or there is no
-    /// security module.
+    /// The gateway's ports and sockets; `None` if the manifest has none.
+    gateway: Option<(Ports, gateway::Sockets)>,
+    /// The attestor's rules, sockets and clients; `None` if the manifest does not use it, or there is no security module.
     attestor: Option<(attestor::Rules, attestor::Sockets, Entrance)>,
+    /// The terminator's sockets; `None` without a port for the attestation server.
+    terminator: Option<terminator::Sockets>,
     /// A line for the log: why services that are listed cannot use the attestor.
     without: Option<String>,
 }
@@ -73,27 +85,30 @@ impl Equipment {
         (addresses, paths): (&Addresses, &Paths),
     ) -> Result<Self, CoreError> {
         let Some(manifest) = manifest else {
-            return Ok(Self { gateway: None, attestor: None, without: None });
+            return Ok(Self::default());
         };
+        let attestation = &manifest.attestation;
+        let module =
+            if attestation.is_used() { module(init, platform, given.module, given.sleeve)? } else { None };
+        let port = attestation.port.filter(|_| module.is_some());
+        let [to_terminator, from_gateway] = pair_if(port.is_some(), init, CLIENTS_PAIR)?;
         let mut gateway = None;
-        if !manifest.ingress.is_empty() {
+        if !manifest.ingress.is_empty() || port.is_some() {
             let listener = init.socket(LISTENER, given.ingress)?;
             let (ours, theirs) = init.pair(PAIR)?;
-            gateway = Some((manifest.ingress.clone(), Sockets { listener, ours, theirs }));
+            let sockets = gateway::Sockets { listener, ours, theirs, terminator: to_terminator };
+            gateway = Some((Ports { ingress: manifest.ingress.clone(), attestation: port }, sockets));
         }
-        let rules = &manifest.attestation.services;
-        let module =
-            if rules.is_empty() { None } else { module(init, platform, given.module, given.sleeve)? };
         let Some(module) = module else {
             // Init holds it, and so does no other process.
             drop(init.socket(ATTESTATION, || world::reserve(&addresses.attestation))?);
-            let without = (!rules.is_empty()).then(|| {
+            let without = attestation.is_used().then(|| {
                 format!(
-                    "attestation: platform {platform} has no security module that services can use; connections to \
-                     @cloister/attestation are refused"
+                    "attestation: platform {platform} has no security module that can be used; connections to \
+                     @cloister/attestation and to the port of the attestation server are refused"
                 )
             });
-            return Ok(Self { gateway, attestor: None, without });
+            return Ok(Self { gateway, without, ..Self::default() });
         };
         let listener = init.socket(ATTESTATION, || world::bind(&addresses.attestation))?;
         let (ours, theirs) = init.pair(ATTESTOR_PAIR)?;
@@ -102,15 +117,28 @@ impl Equipment {
             .map_err(|source| CoreError::System { what, source })?;
         init.request(&[EVENTS.to_owned()])?;
         let events = init.memfd(EVENTS).await?;
-        let sockets = attestor::Sockets { platform: platform.to_owned(), module, events, ours, theirs };
-        Ok(Self { gateway, attestor: Some((rules.clone(), sockets, entrance)), without: None })
+        let key =
+            init.socket(KEY, || Ok(memfd_create(KEY, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?))?;
+        let ((questions, answers), (signer, signed)) = (init.pair(QUESTIONS_PAIR)?, init.pair(SIGNER_PAIR)?);
+        let terminator = match from_gateway {
+            None => None,
+            Some(clients) => {
+                let (ours, theirs) = init.pair(TERMINATOR_PAIR)?;
+                Some(terminator::Sockets { ours, theirs: [theirs, clients, questions, signer] })
+            }
+        };
+        let others = [events, key, answers, signed];
+        let sockets = attestor::Sockets { platform: platform.to_owned(), module, others, ours, theirs };
+        let attestor = Some((attestation.services.clone(), sockets, entrance));
+        Ok(Self { gateway, attestor, terminator, without: None })
     }
 
     /// The names of the servants of this enclave, in the order of [`Self::servants`].
     pub(super) fn names(&self) -> Vec<String> {
-        let gateway = self.gateway.iter().map(|_| gateway::NAME);
+        let gateway = self.gateway.iter().map(|_| cloister_wire::gateway::NAME);
         let attestor = self.attestor.iter().map(|_| cloister_wire::attestor::NAME);
-        gateway.chain(attestor).map(str::to_owned).collect()
+        let terminator = self.terminator.iter().map(|_| cloister_wire::terminator::NAME);
+        gateway.chain(attestor).chain(terminator).map(str::to_owned).collect()
     }
 
     /// The servants, with their `saved` state, and their events. Their logs are numbered from `first_log` on. The
@@ -134,7 +162,7 @@ impl Equipment {
         let (events, servant_events) = servant::events();
         let mut duties: Vec<Box<dyn Duty>> = Vec::new();
         if let Some((table, sockets)) = self.gateway {
-            let duty = saved.get(gateway::NAME).map(|saved| &saved.duty);
+            let duty = saved.get(cloister_wire::gateway::NAME).map(|saved| &saved.duty);
             let (owners, logs) = (resources.owners.clone(), resources.logs.clone());
             let what = "cannot register the gateway's socket with the reactor";
             let gateway = Gateway::new(table, sockets, owners, logs, events.clone(), duty)
@@ -145,9 +173,15 @@ impl Equipment {
         }
         if let Some((rules, sockets, entrance)) = self.attestor {
             let what = "cannot register the attestor's socket with the reactor";
-            let attestor = Attestor::new(rules, sockets, entrance, events)
+            let attestor = Attestor::new(rules, sockets, entrance, events.clone())
                 .map_err(|source| CoreError::System { what, source })?;
             duties.push(Box::new(attestor));
+        }
+        if let Some(sockets) = self.terminator {
+            let what = "cannot register the terminator's socket with the reactor";
+            let terminator =
+                Terminator::new(sockets, events).map_err(|source| CoreError::System { what, source })?;
+            duties.push(Box::new(terminator));
         }
         let logs = resources.logs.clone();
         Ok((Servants::resume(duties, first_log, saved, hold.outbox(), logs, movers), servant_events))
@@ -169,6 +203,15 @@ fn module(
     let listener = Listener::inherited(init.socket(MODULE, bind)?, false);
     let listener = listener.map_err(|source| CoreError::System { what, source })?;
     Ok(Some(Module::Sleeve(Entrance::host(listener))))
+}
+
+/// The two ends of a pair that not every enclave has.
+fn pair_if(wanted: bool, init: &mut Handshake, name: &str) -> Result<[Option<OwnedFd>; 2], CoreError> {
+    if !wanted {
+        return Ok([None, None]);
+    }
+    let (ours, theirs) = init.pair(name)?;
+    Ok([Some(ours), Some(theirs)])
 }
 
 impl Handshake {

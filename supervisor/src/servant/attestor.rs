@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::iter;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cloister_manifest::model::AttestationVerb;
@@ -25,9 +25,9 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use super::confirm::Confirmation;
 use super::rate_limit::RateLimit;
 use super::{Duty, Event};
-use crate::clock::Moment;
 use crate::confine;
 
 /// Connections that are being passed on: one packet each, so they are here for microseconds unless the attestor does
@@ -60,8 +60,9 @@ pub(crate) struct Sockets {
     pub(crate) platform: String,
     /// The security module.
     pub(crate) module: Module,
-    /// The memory of the event log.
-    pub(crate) events: OwnedFd,
+    /// What it is given besides: the memory of the event log and of the TLS certificate's key, and its ends of the pairs to the
+    /// terminator. Their numbers are those of `cloister_wire::attestor`.
+    pub(crate) others: [OwnedFd; 4],
     /// The supervisor's end of the pair.
     pub(crate) ours: OwnedFd,
     /// The attestor's end.
@@ -77,12 +78,11 @@ struct Shared {
     channel: Packets,
     platform: String,
     device: Option<OwnedFd>,
-    events: OwnedFd,
+    others: [OwnedFd; 4],
     theirs: OwnedFd,
     rules: Rules,
     empty: watch::Sender<bool>,
-    /// The ID of the last request to report that it serves.
-    asked: AtomicU64,
+    asked: Confirmation,
 }
 
 impl Attestor {
@@ -101,12 +101,12 @@ impl Attestor {
             channel: Packets::new(sockets.ours)?,
             platform: sockets.platform,
             device,
-            events: sockets.events,
+            others: sockets.others,
             theirs: sockets.theirs,
             rules,
             // It has no work of its own: services that use it are stopped before it.
             empty: watch::Sender::new(true),
-            asked: AtomicU64::new(0),
+            asked: Confirmation::default(),
         });
         drop(tokio::spawn(Arc::clone(&shared).receive(events)));
         let passing = Arc::clone(&shared);
@@ -137,7 +137,7 @@ impl Duty for Attestor {
     }
 
     fn spawn_request(&self) -> io::Result<(Spawn, Vec<OwnedFd>)> {
-        let fds = [Some(&self.0.theirs), Some(&self.0.events), self.0.device.as_ref()].into_iter().flatten();
+        let fds = iter::once(&self.0.theirs).chain(&self.0.others).chain(self.0.device.as_ref());
         let fds = fds.map(|fd| fd.as_fd().try_clone_to_owned()).collect::<io::Result<Vec<_>>>()?;
         let count = u8::try_from(fds.len()).map_err(io::Error::other)?;
         let recording =
@@ -146,8 +146,7 @@ impl Duty for Attestor {
     }
 
     fn started(&self) {
-        let id = Moment::now().nanos();
-        self.0.asked.store(id, Ordering::Relaxed);
+        let id = self.0.asked.ask();
         let shared = Arc::clone(&self.0);
         // Clients that wait may be in the queue before it.
         drop(tokio::spawn(async move { shared.deliver(&ToAttestor::Confirm { id }, &[]).await }));
@@ -198,9 +197,7 @@ impl Shared {
             rate.packet().await;
             let event = match self.channel.next(&mut buffer).await {
                 // Descriptors that come with it are closed.
-                Ok((FromAttestor::Ready { id }, _)) if id == self.asked.load(Ordering::Relaxed) => {
-                    Event::Ready(NAME)
-                }
+                Ok((FromAttestor::Ready { id }, _)) if self.asked.is_last(id) => Event::Ready(NAME),
                 // The report of a predecessor, or one to an earlier supervisor.
                 Ok(_) => continue,
                 Err(error) => Event::Misbehaved(NAME, format!("it sent an invalid message: {error}")),
@@ -230,20 +227,22 @@ mod tests {
     async fn a_report_of_a_predecessor_does_not_count() {
         let (ours, theirs) = pair().unwrap();
         let attestor = Packets::new(theirs.try_clone().unwrap()).unwrap();
-        let shared = Shared {
+        let shared = Arc::new(Shared {
             channel: Packets::new(ours).unwrap(),
             platform: "nitro".into(),
             device: None,
-            events: theirs.try_clone().unwrap(),
+            others: [(); 4].map(|()| theirs.try_clone().unwrap()),
             theirs,
             rules: Rules::new(),
             empty: watch::Sender::new(true),
-            asked: AtomicU64::new(2),
-        };
+            asked: Confirmation::default(),
+        });
         let (events, mut received) = mpsc::channel(4);
-        drop(tokio::spawn(Arc::new(shared).receive(events)));
-        attestor.report(&FromAttestor::Ready { id: 1 }).await.unwrap();
-        attestor.report(&FromAttestor::Ready { id: 2 }).await.unwrap();
+        drop(tokio::spawn(Arc::clone(&shared).receive(events)));
+        let (first, second) = (shared.asked.ask(), shared.asked.ask());
+        for id in [first, second] {
+            attestor.report(&FromAttestor::Ready { id }).await.unwrap();
+        }
         assert!(matches!(received.recv().await, Some(Event::Ready(NAME))));
         tokio::task::yield_now().await;
         assert!(received.try_recv().is_err(), "the first report is ignored");

@@ -41,6 +41,17 @@ pub(crate) struct Sockets {
     pub(crate) ours: OwnedFd,
     /// The gateway's end.
     pub(crate) theirs: OwnedFd,
+    /// The gateway's end of the pair to the terminator, if there is one.
+    pub(crate) terminator: Option<OwnedFd>,
+}
+
+/// What the ports lead to.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    /// To services.
+    pub(crate) ingress: Vec<model::Ingress>,
+    /// To the attestation server.
+    pub(crate) attestation: Option<u16>,
 }
 
 /// The gateway: its duty, and its counters for the status. Clones share the state.
@@ -52,7 +63,8 @@ struct Shared {
     channel: Packets,
     listener: OwnedFd,
     theirs: OwnedFd,
-    table: Vec<model::Ingress>,
+    terminator: Option<OwnedFd>,
+    ports: Ports,
     owners: Owners,
     logs: Logs,
     events: mpsc::Sender<Event>,
@@ -111,9 +123,9 @@ impl Totals {
 }
 
 impl Gateway {
-    /// The duty for the manifest's `ingress`, whose counters continue from the `saved` ones.
+    /// The duty for the manifest's ports, whose counters continue from the `saved` ones.
     pub(crate) fn new(
-        table: Vec<model::Ingress>,
+        ports: Ports,
         sockets: Sockets,
         owners: Owners,
         logs: Logs,
@@ -125,7 +137,8 @@ impl Gateway {
             channel: Packets::new(sockets.ours)?,
             listener: sockets.listener,
             theirs: sockets.theirs,
-            table,
+            terminator: sockets.terminator,
+            ports,
             owners,
             logs,
             events,
@@ -151,9 +164,10 @@ impl Duty for Gateway {
     }
 
     fn spawn_request(&self) -> io::Result<(Spawn, Vec<OwnedFd>)> {
-        let spec = confine::gateway().map_err(io::Error::other)?;
-        let copy = |fd: &OwnedFd| fd.as_fd().try_clone_to_owned();
-        Ok((spec, vec![copy(&self.0.listener)?, copy(&self.0.theirs)?]))
+        let spec = confine::gateway(self.0.terminator.is_some()).map_err(io::Error::other)?;
+        let fds = [&self.0.listener, &self.0.theirs].into_iter().chain(&self.0.terminator);
+        let fds = fds.map(|fd| fd.as_fd().try_clone_to_owned()).collect::<io::Result<Vec<_>>>()?;
+        Ok((spec, fds))
     }
 
     fn started(&self) {
@@ -256,14 +270,18 @@ impl Shared {
             service: entry.service.clone(),
             proxy_protocol: entry.proxy_protocol,
         };
-        let pieces = self.table.chunks(MAX_TARGETS);
+        // Without services there is one packet, which is empty.
+        let pieces =
+            self.ports.ingress.chunks(MAX_TARGETS).chain(self.ports.ingress.is_empty().then_some(&[][..]));
+        let pieces: Vec<_> = pieces.collect();
         let last = pieces.len().saturating_sub(1);
         let packet = |(place, piece): (usize, &[model::Ingress])| ToGateway::Table {
             first: place == 0,
             targets: piece.iter().map(target).collect(),
+            attestation: self.ports.attestation,
             more: place < last,
         };
-        pieces.enumerate().map(packet).collect()
+        pieces.into_iter().enumerate().map(packet).collect()
     }
 
     async fn receive(self: Arc<Self>) {
@@ -302,7 +320,8 @@ impl Shared {
 
     /// Creates a socket that the gateway lacks the privilege to create, for a port that it may connect to.
     fn lend(&self, id: u64, to: std::net::SocketAddr) {
-        let is_allowed = to.ip().is_loopback() && self.table.iter().any(|entry| entry.target == to.port());
+        let is_allowed =
+            to.ip().is_loopback() && self.ports.ingress.iter().any(|entry| entry.target == to.port());
         let created =
             if is_allowed { tcp_on_shared_port(to) } else { Err(io::ErrorKind::PermissionDenied.into()) };
         let (socket, errno) = match created {

@@ -8,13 +8,17 @@
 //! |---|---|
 //! | `lifecycle` | starts and restarts; pure |
 //! | [`attestor`] | the duty of the attestor |
+//! | `confirm` | whether a servant serves |
 //! | [`gateway`] | the duty of the gateway |
 //! | `rate_limit` | how much a servant may send |
+//! | [`terminator`] | the duty of the terminator |
 
 pub(crate) mod attestor;
+mod confirm;
 pub(crate) mod gateway;
 mod lifecycle;
 mod rate_limit;
+pub(crate) mod terminator;
 
 use std::collections::BTreeMap;
 use std::io;

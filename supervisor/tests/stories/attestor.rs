@@ -23,7 +23,7 @@ const REACHED: &str = "HTTP/1.1 502 Bad Gateway";
 /// Service `web` may use the generator.
 fn allowing() -> Manifest {
     let services = BTreeMap::from([("web".to_owned(), vec![AttestationVerb::Random])]);
-    let services = Attestation { services };
+    let services = Attestation { port: None, services };
     Manifest { attestation: services, ..manifest(vec![critical("web", "exec sleep 1000")]) }
 }
 

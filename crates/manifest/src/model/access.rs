@@ -16,12 +16,22 @@ pub struct Control {
     pub services: Vec<String>,
 }
 
-/// Who may use the security module, through the attestor, which is started only if a service is listed.
+/// Who may use the security module, through the attestor, which is started only if there is a port or a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attestation {
+    /// The port number outside the enclave at which anyone may request evidence over HTTPS.
+    pub port: Option<u16>,
     /// The operations that each service may request, sorted.
     pub services: BTreeMap<String, Vec<AttestationVerb>>,
+}
+
+impl Attestation {
+    /// Whether anyone may use it.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.port.is_some() || !self.services.is_empty()
+    }
 }
 
 /// One operation of the attestor that a manifest can allow.

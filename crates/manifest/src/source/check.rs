@@ -14,6 +14,7 @@ use super::names::ServiceName;
 use super::platforms;
 use super::problem::{Kind, Problem, Problems, Span};
 use super::read::Spanned;
+use super::units::Port;
 use crate::model::{self, Policy};
 
 /// A manifest whose fields agree with each other.
@@ -46,7 +47,8 @@ pub(super) fn check(document: Document, problems: &mut Problems) -> Plan {
         return Plan { document, services: Vec::new(), ingress: None };
     }
     graph::check_names(&declared, &names, problems);
-    let ingress = document.ingress.as_ref().map(|list| routes(&list.value, &names, problems));
+    let attestation = document.attestation.as_ref().and_then(|rules| rules.value.port.as_ref());
+    let ingress = document.ingress.as_ref().map(|list| routes(&list.value, attestation, &names, problems));
     for named in &declared {
         check_service(named, problems);
     }
@@ -134,8 +136,14 @@ pub(super) fn no_repeats<T: Ord>(list: &[Spanned<T>], problems: &mut Problems) {
 }
 
 /// The ingress ports, with the defaults of their short forms.
-fn routes(list: &[Spanned<IngressEntry>], names: &BTreeSet<&str>, problems: &mut Problems) -> Vec<Route> {
-    let ports: Vec<_> = list.iter().filter_map(outside_port).collect();
+fn routes(
+    list: &[Spanned<IngressEntry>],
+    attestation: Option<&Spanned<Port>>,
+    names: &BTreeSet<&str>,
+    problems: &mut Problems,
+) -> Vec<Route> {
+    let attestation = attestation.map(|port| Spanned { value: port.0, span: port.span });
+    let ports: Vec<_> = list.iter().filter_map(outside_port).chain(attestation).collect();
     let mut first = BTreeMap::new();
     for port in &ports {
         if let Some(earlier) = first.insert(port.value, port.span) {
@@ -144,7 +152,7 @@ fn routes(list: &[Spanned<IngressEntry>], names: &BTreeSet<&str>, problems: &mut
                 port.span,
                 format!("ingress port {} is defined twice", port.value),
             );
-            let hint = "a port can lead to one service only: choose another `port` for one of them";
+            let hint = "a port can lead to one target only: choose another `port` for one of them";
             problems.push(problem.label("again here").related(earlier, "first here").hint(hint));
         }
     }

@@ -168,6 +168,8 @@ record! {
 record! {
     /// Who may use the security module of a running enclave, through the attestor.
     struct AttestationRules: "`attestation`", may_be_empty = false {
+        /// The port number outside the enclave at which anyone may request evidence over HTTPS. Default: none.
+        optional port: Port,
         /// The operations by service. Default: none.
         optional services: Map<ServiceName, Vec<Spanned<AttestationVerb>>>,
     }

@@ -27,8 +27,11 @@ use crate::model::{self, Manifest};
 /// Resolves everything, and collects all problems. The result is complete only if there are none.
 pub(super) fn resolve(plan: &Plan, image: &Image<'_>, problems: &mut Problems) -> Manifest {
     let accounts = Accounts::read(image.root);
-    let ingress = plan.ingress.clone().unwrap_or_else(|| exposed(plan, image.config));
     let scope = Scope { plan, image, accounts: &accounts };
+    let attestation = scope.attestation();
+    let mut ingress = plan.ingress.clone().unwrap_or_else(|| exposed(plan, image.config));
+    // The manifest's own port takes precedence over one that only the image exposes; others were checked.
+    ingress.retain(|route| Some(route.port) != attestation.port);
     command::check_repeats(plan, problems);
     let mut pins = Pins::default();
     let services: Vec<_> =
@@ -43,7 +46,7 @@ pub(super) fn resolve(plan: &Plan, image: &Image<'_>, problems: &mut Problems) -
         ingress: ingress.into_iter().map(translate::ingress).collect(),
         root: view::root(image, &scope.host_name(), translate::writable_bytes(document), pins, problems),
         control: scope.control(),
-        attestation: scope.attestation(),
+        attestation,
         debug: document.debug.as_ref().is_some_and(|flag| flag.0),
     }
 }
@@ -282,11 +285,13 @@ impl Scope<'_> {
     }
 
     fn attestation(&self) -> model::Attestation {
-        let rules = self.plan.document.attestation.as_ref().and_then(|rules| rules.value.services.as_ref());
-        let entries = rules.into_iter().flat_map(|map| &map.value.0);
+        let rules = self.plan.document.attestation.as_ref().map(|rules| &rules.value);
+        let port = rules.and_then(|rules| rules.port.as_ref()).map(|port| port.0);
+        let entries =
+            rules.and_then(|rules| rules.services.as_ref()).into_iter().flat_map(|map| &map.value.0);
         let allowed =
             entries.map(|(name, verbs)| (name.value.0.clone(), sorted(verbs.as_ref(), |verb| *verb)));
-        model::Attestation { services: allowed.filter(|(_, verbs)| !verbs.is_empty()).collect() }
+        model::Attestation { port, services: allowed.filter(|(_, verbs)| !verbs.is_empty()).collect() }
     }
 
     fn control(&self) -> model::Control {

@@ -1,7 +1,9 @@
 //! The gateway's confinement.
 
+use std::iter;
+
 use cloister_net::processors;
-use cloister_wire::gateway::{MAX_CONNECTIONS, PROGRAM, RESERVED_DESCRIPTORS};
+use cloister_wire::gateway::{MAX_CONNECTIONS, PROGRAM, RESERVED_DESCRIPTORS, WITH_TERMINATOR};
 use cloister_wire::hold::Spawn;
 
 use super::common::{COMMON, Servant};
@@ -76,6 +78,12 @@ const OWN: &[Allowed] = &[
         ],
         "connections to services, and the owner of the accepting socket",
     ),
+    only(
+        "socketpair",
+        libc::SYS_socketpair,
+        &[&[(0, INT, int(libc::AF_UNIX)), (1, SOCKET_TYPE, int(libc::SOCK_STREAM)), (2, INT, 0)]],
+        "connections to the terminator",
+    ),
     row("accept4", libc::SYS_accept4, SOCKETS),
     row("connect", libc::SYS_connect, SOCKETS),
     row("getsockname", libc::SYS_getsockname, SOCKETS),
@@ -101,8 +109,8 @@ const OWN: &[Allowed] = &[
     ),
 ];
 
-/// The request to init to start the gateway.
-pub fn spawn() -> Result<Spawn, FilterError> {
+/// The request to init to start the gateway, with or without the pair to a terminator.
+pub fn spawn(with_terminator: bool) -> Result<Spawn, FilterError> {
     let servant = Servant {
         uid: UID,
         calls: &CALLS,
@@ -111,7 +119,9 @@ pub fn spawn() -> Result<Spawn, FilterError> {
         threads: processors(),
         descriptors: MAX_CONNECTIONS * DESCRIPTORS + RESERVED_DESCRIPTORS,
     };
-    servant.spawn(vec![PROGRAM.to_owned()], 2)
+    let argument = with_terminator.then(|| WITH_TERMINATOR.to_owned());
+    servant
+        .spawn(iter::once(PROGRAM.to_owned()).chain(argument).collect(), if with_terminator { 3 } else { 2 })
 }
 
 #[cfg(test)]
@@ -139,7 +149,6 @@ mod tests {
             libc::SYS_mount,
             libc::SYS_bind,
             libc::SYS_listen,
-            libc::SYS_socketpair,
             libc::SYS_dup3,
             libc::SYS_unshare,
             libc::SYS_clone3,
