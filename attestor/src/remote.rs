@@ -132,3 +132,6 @@ fn pem(base64: &str) -> String {
     }
     text + "-----END CERTIFICATE-----\n"
 }
+
+#[cfg(test)]
+mod tests;

@@ -161,3 +161,6 @@ async fn valid<M>(received: Result<M, MessageError>) -> Result<Option<M>, Messag
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;
