@@ -40,17 +40,21 @@ pub(super) struct Snp {
     pub(super) require_crl: bool,
 }
 
-/// A product with the lowest accepted version of each component.
+/// A product with the lowest accepted version of each of its components.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Versions")]
+pub(super) struct MinimumTcb(pub(super) Product, pub(super) Tcb);
+
+/// The same as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct MinimumTcb {
+struct Versions {
     product: String,
     boot_loader: u8,
     tee: u8,
     snp: u8,
     microcode: u8,
-    #[serde(default)]
-    fmc: u8,
+    fmc: Option<u8>,
 }
 
 /// The requirements of quotes of TDX.
@@ -102,12 +106,20 @@ impl Policy {
     }
 }
 
-impl MinimumTcb {
-    /// As the verification takes it; the error is the unknown product.
-    pub(super) fn value(&self) -> Result<(Product, Tcb), &str> {
-        let product = Product::ALL.into_iter().find(|product| product.name() == self.product);
-        let Self { boot_loader, tee, snp, microcode, fmc, .. } = *self;
-        Ok((product.ok_or(self.product.as_str())?, Tcb { fmc, boot_loader, tee, snp, microcode }))
+impl TryFrom<Versions> for MinimumTcb {
+    type Error = String;
+
+    /// A version that the product has must be given, and no other: a missing one would accept anything.
+    fn try_from(versions: Versions) -> Result<Self, String> {
+        let Versions { product, boot_loader, tee, snp, microcode, fmc } = versions;
+        let known = Product::ALL.into_iter().find(|known| known.name() == product);
+        let product = known.ok_or_else(|| format!("`{product}` is not a product: Milan, Genoa or Turin"))?;
+        let fmc = match (product.has_fmc(), fmc) {
+            (true, None) => return Err(format!("`fmc` is missing, which {product} has")),
+            (false, Some(_)) => return Err(format!("`fmc` is given, which {product} does not have")),
+            (_, fmc) => fmc.unwrap_or_default(),
+        };
+        Ok(Self(product, Tcb { fmc, boot_loader, tee, snp, microcode }))
     }
 }
 
@@ -155,5 +167,30 @@ mod tests {
         assert!(refused(short).contains("96 hexadecimal digits"));
         let status = r#"{"version": 1, "tdx": {"measurements": [], "statuses": ["Fine"]}}"#;
         assert!(refused(status).contains("`Fine` is not a status"));
+    }
+
+    fn minimum(product: &str, fmc: &str) -> Result<MinimumTcb, String> {
+        let versions = format!(r#""boot_loader": 1, "tee": 2, "snp": 3, "microcode": 4{fmc}"#);
+        let text = format!(
+            r#"{{"version": 1, "snp": {{"measurements": [], "minimum_tcb": [{{"product": "{product}", {versions}}}]}}}}"#
+        );
+        let policy = Policy::from_json(text.as_bytes()).map_err(|error| error.to_string())?;
+        Ok(policy.snp.unwrap().minimum_tcb[0])
+    }
+
+    #[test]
+    fn each_component_of_a_product_has_a_minimum_and_no_other_has() {
+        let tcb = Tcb { fmc: 0, boot_loader: 1, tee: 2, snp: 3, microcode: 4 };
+        for (name, product) in [("Milan", Product::Milan), ("Genoa", Product::Genoa)] {
+            assert_eq!(minimum(name, ""), Ok(MinimumTcb(product, tcb)));
+            let refused = minimum(name, r#", "fmc": 0"#).unwrap_err();
+            assert!(refused.starts_with(&format!("`fmc` is given, which {name} does not have")), "{refused}");
+        }
+        let turin = MinimumTcb(Product::Turin, Tcb { fmc: 5, ..tcb });
+        assert_eq!(minimum("Turin", r#", "fmc": 5"#), Ok(turin));
+        let refused = minimum("Turin", "").unwrap_err();
+        assert!(refused.starts_with("`fmc` is missing, which Turin has"), "{refused}");
+        let refused = minimum("Naples", "").unwrap_err();
+        assert!(refused.starts_with("`Naples` is not a product"), "{refused}");
     }
 }

@@ -6,7 +6,7 @@ use cloister_evidence::Verdict;
 use cloister_evidence::snp::{self, Evidence, Root};
 
 use super::inputs::{Inputs, Missing, certificates, read};
-use super::policy::{Policy, Register};
+use super::policy::{MinimumTcb, Policy, Register};
 
 use crate::cli::Verify;
 use crate::error::{Error, Result};
@@ -28,14 +28,9 @@ pub(super) fn verify(args: &Verify, policy: &Policy, report: &[u8], now: u64) ->
     let Some(required) = &policy.snp else {
         return Err(Error::internal("a missing requirement was not reported"));
     };
-    let minimum = required.minimum_tcb.iter().map(|entry| {
-        let unknown =
-            |name: &str| Error::operator(format!("`{name}` is not a product: Milan, Genoa or Turin"));
-        entry.value().map_err(unknown)
-    });
+    let minimum = required.minimum_tcb.iter().map(|MinimumTcb(product, tcb)| (*product, *tcb)).collect();
     let values = |registers: &[Register]| registers.iter().map(|Register(value)| *value).collect::<Vec<_>>();
-    let mut wanted =
-        snp::Policy::new(report_data, values(&required.measurements), minimum.collect::<Result<_>>()?);
+    let mut wanted = snp::Policy::new(report_data, values(&required.measurements), minimum);
     wanted.vmpl = required.vmpl;
     wanted.minimum_guest_svn = required.minimum_guest_svn;
     wanted.id_keys = required.id_keys.as_deref().map(values);

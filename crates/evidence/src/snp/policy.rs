@@ -126,6 +126,10 @@ impl Policy {
         if minimums.next().is_some() {
             return Err(format!("the policy has more than one minimum for {product}").into());
         }
+        // It would be compared with nothing.
+        if minimum.fmc != 0 && !product.has_fmc() {
+            return Err(format!("the policy requires an FMC version, which {product} does not have").into());
+        }
         let versions = [
             ("reported", report.reported_tcb),
             ("current", report.current_tcb),
