@@ -123,6 +123,17 @@ fn another_image_another_nonce_and_a_missing_binding_are_named() {
 }
 
 #[test]
+fn damaged_measurements_of_the_platform_virtual_are_reported_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    let text =
+        r#"{"version": 1, "virtual": {"command_line": "", "pcrs": {"pcr0": "0a", "pcr1": "", "pcr2": ""}}}"#;
+    let measurements = file(&dir, "measurements.json", text.as_bytes());
+    let document = testdata("nitro/n1-production.cose");
+    let error = run(&[&document, "--at", "1", "--measurements", &measurements]).unwrap_err();
+    assert!(error.reasons().concat().contains("PCR0 is not a register"), "{error:?}");
+}
+
+#[test]
 fn the_platform_virtual_needs_a_root_and_a_word() {
     let document = testdata("nitro/n1-production.cose");
     let line = ["host-sleeve", "verify", &document, "--allow-virtual"];
