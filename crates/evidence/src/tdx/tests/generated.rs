@@ -236,8 +236,8 @@ fn attributes_that_weaken_a_td_are_refused() {
         parts.body[ATTRIBUTES..ATTRIBUTES + 8].copy_from_slice(&attributes.to_le_bytes());
         parts.build()
     };
-    with(0x3000_0000).refuse("signatures", "TD migration is enabled");
-    with(0).refuse("signatures", "SEPT_VE_DISABLE is not enabled");
+    with(0x3000_0000).refuse("attributes", "bits 0x20000000 must be clear");
+    with(0).refuse("attributes", "SEPT_VE_DISABLE must be set");
     with(0x1000_0000 | 1 << 40).refuse("signatures", "Reserved bits in TD attributes are set");
     with(0x1000_0000 | 1 << 17).refuse("signatures", "SERVTD_EXT is enabled");
     let mut case = with(0x1000_0000 | 1 << 63);
