@@ -12,6 +12,7 @@ extern crate alloc;
 
 mod bytes;
 mod fetch;
+mod flags;
 pub mod hex;
 pub mod nitro;
 pub mod policy;

@@ -3,8 +3,8 @@
 //! Invariant: unknown fields and values are refused, so that a misspelt requirement is not ignored.
 
 use cloister_evidence::hex;
-use cloister_evidence::snp::{Product, Tcb};
-use cloister_evidence::tdx::{Measurements, TcbStatus};
+use cloister_evidence::snp::{GuestPolicy, PlatformInfo, Product, Tcb};
+use cloister_evidence::tdx::{Attributes, Measurements, TcbStatus};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -36,6 +36,19 @@ pub(super) struct Snp {
     pub(super) id_keys: Option<Vec<Register>>,
     #[serde(default)]
     pub(super) author_keys: Option<Vec<Register>>,
+    #[serde(default)]
+    pub(super) host_data: Option<Digits<32>>,
+    /// Bits that must be set or clear, besides those that the verification refuses by itself.
+    #[serde(default, deserialize_with = "guest_policy")]
+    pub(super) guest_policy_set: u64,
+    #[serde(default, deserialize_with = "guest_policy")]
+    pub(super) guest_policy_clear: u64,
+    #[serde(default, deserialize_with = "platform")]
+    pub(super) platform_set: u64,
+    #[serde(default, deserialize_with = "platform")]
+    pub(super) platform_clear: u64,
+    #[serde(default)]
+    pub(super) refuse_reserved: bool,
     #[serde(default)]
     pub(super) require_crl: bool,
 }
@@ -70,6 +83,15 @@ pub(super) struct Tdx {
     pub(super) refused_advisories: Vec<String>,
     #[serde(default)]
     pub(super) minimum_evaluation: Option<u32>,
+    /// Bits that must be clear, besides those that the verification refuses by itself.
+    #[serde(default, deserialize_with = "attributes")]
+    pub(super) attributes_clear: u64,
+    #[serde(default)]
+    pub(super) mrconfigid: Option<Register>,
+    #[serde(default)]
+    pub(super) mrowner: Option<Register>,
+    #[serde(default)]
+    pub(super) mrownerconfig: Option<Register>,
 }
 
 /// The measurements of a TD.
@@ -85,9 +107,12 @@ pub(super) struct Td {
     rtmr3: Option<Register>,
 }
 
-/// A measurement, in hexadecimal digits.
+/// A value of a fixed length, in hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Register(pub(super) [u8; 48]);
+pub(super) struct Digits<const BYTES: usize>(pub(super) [u8; BYTES]);
+
+/// A measurement, or the digest of a key.
+pub(super) type Register = Digits<48>;
 
 /// A status that Intel gives to a platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,18 +154,18 @@ impl Td {
         let registers = [Some(self.rtmr0), Some(self.rtmr1), Some(self.rtmr2), self.rtmr3];
         Measurements {
             mr_td: self.mrtd.0,
-            rtmr: registers.map(|register| register.map(|Register(value)| value)),
+            rtmr: registers.map(|register| register.map(|Digits(value)| value)),
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Register {
+impl<'de, const BYTES: usize> Deserialize<'de> for Digits<BYTES> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let value = hex::bytes(&text).and_then(|bytes| bytes.try_into().ok());
-        value
-            .map(Self)
-            .ok_or_else(|| D::Error::custom("a measurement has 96 hexadecimal digits in lower case"))
+        let wrong =
+            || D::Error::custom(format!("the value has {} hexadecimal digits in lower case", 2 * BYTES));
+        value.map(Self).ok_or_else(wrong)
     }
 }
 
@@ -152,6 +177,32 @@ impl<'de> Deserialize<'de> for Status {
             .map(Self)
             .ok_or_else(|| D::Error::custom(format!("`{text}` is not a status, such as UpToDate")))
     }
+}
+
+fn guest_policy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    bits(deserializer, "the guest policy", GuestPolicy::of_name)
+}
+
+fn platform<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    bits(deserializer, "the platform information", PlatformInfo::of_name)
+}
+
+fn attributes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    bits(deserializer, "the attributes", Attributes::of_name)
+}
+
+/// The bits of these names.
+fn bits<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    field: &str,
+    of_name: fn(&str) -> Option<u64>,
+) -> Result<u64, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    names.iter().try_fold(0, |bits, name| {
+        let bit = of_name(name);
+        let bit = bit.ok_or_else(|| D::Error::custom(format!("`{name}` is not a bit of {field}")))?;
+        Ok(bits | bit)
+    })
 }
 
 #[cfg(test)]
@@ -167,6 +218,16 @@ mod tests {
         assert!(refused(short).contains("96 hexadecimal digits"));
         let status = r#"{"version": 1, "tdx": {"measurements": [], "statuses": ["Fine"]}}"#;
         assert!(refused(status).contains("`Fine` is not a status"));
+        for (part, field, what) in [
+            ("snp", "guest_policy_set", "the guest policy"),
+            ("snp", "guest_policy_clear", "the guest policy"),
+            ("snp", "platform_set", "the platform information"),
+            ("snp", "platform_clear", "the platform information"),
+            ("tdx", "attributes_clear", "the attributes"),
+        ] {
+            let text = format!(r#"{{"version": 1, "{part}": {{"{field}": ["SPEED"]}}}}"#);
+            assert!(refused(&text).contains(&format!("`SPEED` is not a bit of {what}")), "{field}");
+        }
     }
 
     fn minimum(product: &str, fmc: &str) -> Result<MinimumTcb, String> {

@@ -6,7 +6,7 @@ use cloister_evidence::Verdict;
 use cloister_evidence::snp::{self, Evidence, Root};
 
 use super::inputs::{Inputs, Missing, certificates, read};
-use super::policy::{MinimumTcb, Policy, Register, Snp};
+use super::policy::{Digits, MinimumTcb, Policy, Register, Snp};
 
 use crate::cli::Verify;
 use crate::error::{Error, Result};
@@ -45,14 +45,20 @@ pub(super) fn verify(
 }
 
 /// The requirements as the verification takes them.
-fn wanted(required: &Snp, report_data: [u8; 64]) -> snp::Policy {
-    let values = |registers: &[Register]| registers.iter().map(|Register(value)| *value).collect::<Vec<_>>();
+pub(super) fn wanted(required: &Snp, report_data: [u8; 64]) -> snp::Policy {
+    let values = |registers: &[Register]| registers.iter().map(|Digits(value)| *value).collect::<Vec<_>>();
     let minimum = required.minimum_tcb.iter().map(|MinimumTcb(product, tcb)| (*product, *tcb)).collect();
     let mut wanted = snp::Policy::new(report_data, values(&required.measurements), minimum);
     wanted.vmpl = required.vmpl;
     wanted.minimum_guest_svn = required.minimum_guest_svn;
     wanted.id_keys = required.id_keys.as_deref().map(values);
     wanted.author_keys = required.author_keys.as_deref().map(values);
+    wanted.host_data = required.host_data.map(|Digits(value)| value);
+    wanted.guest_policy_set |= required.guest_policy_set;
+    wanted.guest_policy_clear |= required.guest_policy_clear;
+    wanted.platform_set |= required.platform_set;
+    wanted.platform_clear |= required.platform_clear;
+    wanted.refuse_reserved = required.refuse_reserved;
     wanted.require_crl = required.require_crl;
     wanted
 }

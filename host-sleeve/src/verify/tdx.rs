@@ -6,7 +6,7 @@ use cloister_evidence::Verdict;
 use cloister_evidence::tdx::{self, Collateral, Root};
 
 use super::inputs::{Inputs, Missing, malformed, read};
-use super::policy::{Policy, Status, Td, Tdx};
+use super::policy::{Digits, Policy, Register, Status, Td, Tdx};
 
 use crate::cli::Verify;
 use crate::error::{Error, Result};
@@ -46,5 +46,10 @@ pub(super) fn wanted(required: &Tdx, report_data: [u8; 64]) -> tdx::Policy {
     }
     wanted.refused_advisories.clone_from(&required.refused_advisories);
     wanted.minimum_evaluation = required.minimum_evaluation;
+    wanted.attributes_clear |= required.attributes_clear;
+    let value = |register: Option<Register>| register.map(|Digits(value)| value);
+    wanted.mr_config_id = value(required.mrconfigid);
+    wanted.mr_owner = value(required.mrowner);
+    wanted.mr_owner_config = value(required.mrownerconfig);
     wanted
 }

@@ -137,7 +137,8 @@ fn authenticate(
     // The library refuses some of these attributes as well, but together with the signatures.
     checks.check("debug", Policy::check_debug(&quote.report), |()| "disabled".into())?;
     checks.check("attributes", policy.check_attributes(&quote.report), |()| {
-        format!("{:#x}", quote.report.attributes.0).into()
+        let Attributes(bits) = quote.report.attributes;
+        format!("{bits:#x}: {}", Attributes::names(bits)).into()
     })?;
     let decoded = checks.check("collateral", Decoded::read(collateral, &quote), |decoded| {
         format!("TCB info of platform {}, until {}", decoded.tcb_info.fmspc, date(decoded.valid_until()))

@@ -79,7 +79,7 @@ impl Policy {
         }
         let excess = bits & (self.attributes_clear | Attributes::MIGRATABLE);
         if excess != 0 {
-            return Err(format!("attributes {bits:#x}: bits {excess:#x} must be clear").into());
+            return Err(format!("attributes {bits:#x}: {} must be clear", Attributes::names(excess)).into());
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use cloister_evidence::binding::Bound;
 use cloister_evidence::eventlog::{Event, Log};
-use cloister_evidence::snp::{Product, Root};
+use cloister_evidence::snp::{GuestPolicy, Product, Root};
 use cloister_evidence::tdx;
 use p384::ecdsa::signature::Signer as _;
 use p384::ecdsa::{Signature, SigningKey};
@@ -11,6 +11,7 @@ use x509_cert::Certificate;
 use x509_cert::der::{Decode as _, Encode as _};
 
 use super::*;
+use crate::verify::snp::wanted;
 
 /// A time at which the certificates under test roots are valid, 2027-01-15.
 const NOW: &str = "1800000000";
@@ -19,6 +20,8 @@ const NOW: &str = "1800000000";
 const MEASUREMENT: [u8; 48] = [2; 48];
 const ID_KEY: [u8; 48] = [4; 48];
 const AUTHOR_KEY: [u8; 48] = [6; 48];
+
+const HOST_DATA: [u8; 32] = [8; 32];
 
 /// What the report is bound to.
 const NONCE: [u8; 16] = [7; 16];
@@ -74,12 +77,16 @@ fn signed_report() -> Vec<u8> {
     let bound = Bound { nonce: &NONCE, public_key: PUBLIC_KEY, events: &events, user_data: USER_DATA };
     let mut report = std::fs::read(testdata("snp/recorded/milan-report.bin")).unwrap();
     let mut put = |offset: usize, bytes: &[u8]| report[offset..offset + bytes.len()].copy_from_slice(bytes);
-    // Guest SVN, VMPL and author key; the digests; the TCB versions and the chip that the certificate is for (AMD 56860, table 23).
+    // Guest SVN, SMT and SINGLE_SOCKET in the policy, VMPL, SMT, ECC and a reserved bit of the platform, author key; the digests; the
+    // TCB versions and the chip that the certificate is for (AMD 56860, table 23).
     put(0x04, &[7, 0, 0, 0]);
+    put(0x08, &0x0013_0000_u64.to_le_bytes());
     put(0x30, &[2]);
+    put(0x40, &0x45_u64.to_le_bytes());
     put(0x48, &[1]);
     put(0x50, &bound.report_data().unwrap());
     put(0x90, &MEASUREMENT);
+    put(0xc0, &HOST_DATA);
     put(0xe0, &ID_KEY);
     put(0x110, &AUTHOR_KEY);
     for offset in [0x38, 0x180, 0x1e0, 0x1f0] {
@@ -96,7 +103,7 @@ fn signed_report() -> Vec<u8> {
     report
 }
 
-/// The policy with a value for every field, which the report reaches exactly.
+/// The policy with a value for every field, all of which the report has.
 fn whole_policy() -> Value {
     json!({"version": 1, "snp": {
         "measurements": [digits(&MEASUREMENT)],
@@ -105,6 +112,12 @@ fn whole_policy() -> Value {
         "minimum_guest_svn": 7,
         "id_keys": [digits(&ID_KEY)],
         "author_keys": [digits(&AUTHOR_KEY)],
+        "host_data": digits(&HOST_DATA),
+        "guest_policy_set": ["SMT", "SINGLE_SOCKET"],
+        "guest_policy_clear": ["CXL_ALLOW"],
+        "platform_set": ["ECC_EN"],
+        "platform_clear": ["TSME_EN", "TIO_EN"],
+        "refuse_reserved": false,
         "require_crl": true,
     }})
 }
@@ -177,6 +190,12 @@ fn each_requirement_of_a_policy_alone_refuses_a_report() {
         ("minimum_guest_svn", json!(8), "guest-svn"),
         ("id_keys", json!([other]), "id-key"),
         ("author_keys", json!([other]), "author-key"),
+        ("host_data", json!(digits(&[9; 32])), "host-data"),
+        ("guest_policy_set", json!(["RAPL_DIS"]), "guest-policy"),
+        ("guest_policy_clear", json!(["SMT"]), "guest-policy"),
+        ("platform_set", json!(["TSME_EN"]), "platform"),
+        ("platform_clear", json!(["ECC_EN"]), "platform"),
+        ("refuse_reserved", json!(true), "reserved"),
     ];
     for (field, value, check) in &rows {
         let mut policy = whole_policy();
@@ -188,6 +207,13 @@ fn each_requirement_of_a_policy_alone_refuses_a_report() {
     // A list is required by the policy, and is an option's.
     let tested = rows.iter().map(|(field, _, _)| *field).chain(["require_crl"]);
     assert_eq!(fields("snp"), tested.map(str::to_owned).collect(), "fields of the policy without a row");
+}
+
+#[test]
+fn bits_of_a_policy_add_to_what_is_always_refused() {
+    let policy = Policy::from_json(whole_policy().to_string().as_bytes()).unwrap();
+    let clear = wanted(&policy.snp.unwrap(), [0; 64]).guest_policy_clear;
+    assert_eq!(clear, GuestPolicy::MIGRATE_MA | GuestPolicy::CXL);
 }
 
 #[test]

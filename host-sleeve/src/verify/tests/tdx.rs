@@ -36,6 +36,10 @@ impl Case {
             "statuses": ["UpToDate"],
             "refused_advisories": ["INTEL-SA-00615"],
             "minimum_evaluation": 17,
+            "attributes_clear": ["PKS", "PERFMON"],
+            "mrconfigid": self.at(184, 48),
+            "mrowner": self.at(232, 48),
+            "mrownerconfig": self.at(280, 48),
         }})
     }
 
@@ -55,9 +59,10 @@ fn each_requirement_of_a_policy_alone_refuses_a_quote() {
     let report_data = case.at(520, 64);
     let failures = |policy: &Value| case.failures(policy, ["--report-data", &report_data]);
     assert_eq!(failures(&case.policy()), [""; 0]);
+    let other = "0a".repeat(48);
     let measured = |register: &str| {
         let mut measurements = case.policy()["tdx"]["measurements"].clone();
-        measurements[0][register] = json!("0a".repeat(48));
+        measurements[0][register] = json!(other);
         ("measurements", measurements)
     };
     let rows = [
@@ -68,6 +73,10 @@ fn each_requirement_of_a_policy_alone_refuses_a_quote() {
         (measured("rtmr3"), &["rtmr"]),
         (("statuses", json!(["SWHardeningNeeded"])), &["tcb-status"]),
         (("minimum_evaluation", json!(18)), &["evaluation"]),
+        (("attributes_clear", json!(["SEPT_VE_DISABLE"])), &["attributes"]),
+        (("mrconfigid", json!(other)), &["config-id"]),
+        (("mrowner", json!(other)), &["owner"]),
+        (("mrownerconfig", json!(other)), &["owner-config"]),
     ];
     for ((field, value), checks) in &rows {
         let mut policy = case.policy();

@@ -236,14 +236,14 @@ fn attributes_that_weaken_a_td_are_refused() {
         parts.body[ATTRIBUTES..ATTRIBUTES + 8].copy_from_slice(&attributes.to_le_bytes());
         parts.build()
     };
-    with(0x3000_0000).refuse("attributes", "bits 0x20000000 must be clear");
+    with(0x3000_0000).refuse("attributes", "MIGRATABLE must be clear");
     with(0).refuse("attributes", "SEPT_VE_DISABLE must be set");
     with(0x1000_0000 | 1 << 40).refuse("signatures", "Reserved bits in TD attributes are set");
     with(0x1000_0000 | 1 << 17).refuse("signatures", "SERVTD_EXT is enabled");
     let mut case = with(0x1000_0000 | 1 << 63);
     case.accept();
     case.policy.attributes_clear = super::super::Attributes::PERFMON;
-    case.refuse("attributes", "bits 0x8000000000000000 must be clear");
+    case.refuse("attributes", "PERFMON must be clear");
 }
 
 #[test]
