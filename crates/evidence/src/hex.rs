@@ -2,9 +2,12 @@
 //!
 //! Invariant: a value has one text, in lower case, and no other text is read as that value, except from Intel's service.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
+
+use crate::bytes::Text;
 
 /// The digits of these bytes.
 #[must_use]
@@ -30,6 +33,14 @@ pub fn bytes(text: &str) -> Option<Vec<u8>> {
 /// The same for digits of either case, in which Intel's service writes.
 pub(crate) fn bytes_of_any_case(text: &str) -> Option<Vec<u8>> {
     bytes(&text.to_ascii_lowercase())
+}
+
+/// Requires a value to be the expected one. The error contains the digits of both.
+pub(crate) fn expect(found: &[u8], expected: &[u8]) -> Result<(), Text> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!("expected {}, found {}", text(expected), text(found)).into())
 }
 
 fn digit(digit: u8) -> Option<u8> {
