@@ -19,7 +19,7 @@ pub mod policy;
 pub mod snp;
 pub mod tdx;
 #[cfg(test)]
-mod testing;
+mod tests;
 mod verdict;
 
 pub use cloister_binding as binding;

@@ -12,7 +12,7 @@ use x509_cert::der::{Decode, Encode};
 
 use super::super::{Collateral, TcbStatus};
 use super::{Case, accepting};
-use crate::testing::read;
+use crate::tests::read;
 
 /// A time at which the generated certificates are valid, 2027-01-15.
 pub(super) const GENERATED: u64 = 1_800_000_000;
