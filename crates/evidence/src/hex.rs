@@ -31,6 +31,7 @@ pub fn bytes(text: &str) -> Option<Vec<u8>> {
 }
 
 /// The same for digits of either case, in which Intel's service writes.
+#[cfg(feature = "tdx")]
 pub(crate) fn bytes_of_any_case(text: &str) -> Option<Vec<u8>> {
     bytes(&text.to_ascii_lowercase())
 }
@@ -62,6 +63,11 @@ mod tests {
         for other in ["0", "0A", "g0", "0x", " 0", "+1", "é"] {
             assert_eq!(bytes(other), None, "{other}");
         }
+    }
+
+    #[cfg(feature = "tdx")]
+    #[test]
+    fn digits_of_either_case_are_read_from_intels_service() {
         assert_eq!(bytes_of_any_case("0aFF"), Some(Vec::from([0x0a, 0xff])));
         assert_eq!(bytes_of_any_case("0g"), None);
     }
