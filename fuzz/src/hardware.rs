@@ -45,7 +45,7 @@ pub fn snp_chain_certificate(data: &[u8]) {
 
 /// A revocation list for the recorded report.
 pub fn snp_crl(data: &[u8]) {
-    // The list of the recorded root is in no published package: every list is refused.
+    // We have no recorded list of the recorded root: every list is refused.
     let verdict = snp_verdict(&[SNP_VCEK, SNP_ASK, SNP_ARK], Some(data));
     assert_eq!(verdict.and_then(|verdict| verdict.failure().map(|check| check.name)), Some("revocation"));
 }
