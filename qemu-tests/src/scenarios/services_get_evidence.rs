@@ -25,6 +25,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::the_gateway_outlives_the_supervisor::expect_no_privileges;
+use crate::facts::hex;
 use crate::guest::{
     MACHINE, find_servant, send_from_outside, servant_descriptors, servant_status, serve_http,
 };
@@ -356,10 +357,6 @@ fn open_the_module() -> io::Result<String> {
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn unhex(text: &str) -> Vec<u8> {
