@@ -2,7 +2,8 @@
 // load cannot change. The count is the first eight bytes of the file given as `count=PATH`, and can be read at any time.
 //
 // The declarations are those of version 1 of the plugin interface (docs/devel/tcg-plugins.rst of QEMU), which needs no
-// library.
+// library. QEMU has it up to 8.2: version 2, which 9.0 and later require, counts in memory of QEMU's own for each virtual CPU,
+// and no other process can read the count there at any time.
 #include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Verifies a document of AWS Nitro, or of the platform virtual, as docs/evidence.md specifies it.
 
-    verify.py FILE [--nonce HEX] [--public-key FILE] [--user-data FILE] [--measurements FILE]
+    verify.py FILE [--nonce HEX [--public-key FILE] [--user-data FILE]] [--measurements FILE] [--event-log FILE]
                    [--trust-root FILE --allow-virtual] [--max-age SECONDS] [--at UNIXTIME]
 
 An example of a verifier that shares no code with Cloister: it needs the package `cryptography` and nothing else. What is not
-required is not checked, and listed as such; `host-sleeve verify` asks for every requirement. The event log is that of an enclave
-that has only booted. Exit code: 0 if everything that was required holds, 1 if not.
+required is not checked, and listed as such; `host-sleeve verify` asks for every requirement. A nonce requires the binding, and
+each of nonce, measurements and event log requires the check of the events; default: the log of an enclave that has only booted.
+Exit code: 0 if everything that was required holds, 1 if not, 2 if the verification could not be made.
 """
 
 import argparse
@@ -23,9 +24,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.x509.oid import SignatureAlgorithmOID
 
+import eventlog
+
 AWS_ROOT = "641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b"
 DOCUMENT_LIMIT = 16384
-MAGIC = b"cloister bound 1"
 COVERS = {
     0: "kernel, command line and all ramdisks",
     1: "kernel, command line and ramdisk 1: the operating system",
@@ -223,33 +225,20 @@ def signature(signer, protected, payload, raw):
         raise Refused("it was not made with the signer's key") from None
 
 
-def part(data):
-    return struct.pack(">I", len(data)) + data
-
-
-def sha384(data):
-    return hashlib.sha384(data).digest()
-
-
-BOOT = part(b"cloister event 1") + part(b"boot") + part(b"")
-
-
-def report_data(nonce, key, user_data):
-    head = sha384(bytes(48) + struct.pack(">H", 16) + BOOT)
-    bound = b"".join(map(part, (b"cloister report data 1", nonce, key, head, user_data)))
-    return MAGIC + sha384(bound)
+def is_virtual(found):
+    return found["module_id"].startswith("virtual-")
 
 
 def platform(found, allow_virtual):
-    if found["module_id"].startswith("virtual-"):
-        require(allow_virtual, "virtual: no hardware protects this enclave")
+    """The name of the platform."""
+    require(allow_virtual or not is_virtual(found), "virtual: no hardware protects this enclave")
+    return "VIRTUAL (no hardware protects this enclave)" if is_virtual(found) else "AWS Nitro Enclaves"
 
 
 def root(found, trusted):
     digest = hashlib.sha256(found["cabundle"][0]).hexdigest()
-    is_virtual = found["module_id"].startswith("virtual-")
-    own = trusted if is_virtual else [AWS_ROOT]
-    require(digest in own, f"the root {digest} is not trusted for this platform")
+    require(digest != AWS_ROOT or not is_virtual(found), "the root is of another platform")
+    require(digest in (trusted if is_virtual(found) else [AWS_ROOT]), f"the root {digest} is not trusted for this platform")
 
 
 def validity(ders, now):
@@ -271,9 +260,11 @@ def freshness(timestamp, now, max_age):
     require(now - timestamp / 1000 <= max_age, f"it is older than {max_age} s")
 
 
-def binding(found, nonce, key, user_data):
-    require(found["user_data"] == report_data(nonce, key, user_data), "the report data binds other values")
-    require((found["public_key"] or b"") == key, "another public key")
+def binding(found, required):
+    require(len(required.key) <= 1024 and len(required.user_data) <= 65536, "the required values are too long to be bound")
+    expected = eventlog.report_data(required.nonce, required.key, required.log, required.user_data)
+    require(found["user_data"] == expected, "the report data binds other values")
+    require((found["public_key"] or b"") == required.key, "another public key")
 
 
 def measurements(pcrs, expected):
@@ -282,52 +273,100 @@ def measurements(pcrs, expected):
         require(found == value, f"PCR{number} is {found}, expected {value}: it covers {COVERS[number]}")
 
 
-def events(pcrs):
+def events(pcrs, log, is_bound):
+    """A document contains locked registers only: events of others need the binding, which confirms the whole log."""
+    has_booted = log[:1] == [eventlog.BOOT] and all(register != 16 for register, _ in log[1:])
+    require(has_booted, "the log does not begin with the boot, or has another event in its register")
+    require(16 in pcrs, "PCR16 is missing: the boot was not complete")
     for number in range(16, 32):
-        expected = sha384(bytes(48) + BOOT) if number == 16 else bytes(48)
-        require(number in pcrs or number > 16, "PCR16 is missing")
-        require(pcrs.get(number, expected) == expected, f"PCR{number} contains events that are not in the log")
+        expected = eventlog.replayed(log, number)
+        require(pcrs.get(number, expected) == expected, f"PCR{number} contains other events than the log")
+        is_confirmed = number in pcrs or is_bound or not any(expected)
+        require(is_confirmed, f"the log has events for PCR{number}, which the document lacks")
+    missing = ", ".join(f"PCR{number}" for number in (17, 18) if number not in pcrs)
+    return None if is_bound or not missing else f"the document lacks {missing}, whose events may be missing"
 
 
 def references(path):
-    if path is None:
-        return None
-    with open(path, "rb") as source:
-        document = json.load(source)
-    require(document.get("version") == 1, "measurements of another version")
-    pcrs = (document.get("nitro") or document.get("virtual"))["pcrs"]
-    return {0: pcrs["pcr0"], 1: pcrs["pcr1"], 2: pcrs["pcr2"], 8: pcrs.get("pcr8") or "00" * 48}
+    document = json.loads(read(path))
+    require(document["version"] == 1, "measurements of another version")
+    pcrs = (document.get("nitro") or document["virtual"])["pcrs"]
+    values = {0: pcrs["pcr0"], 1: pcrs["pcr1"], 2: pcrs["pcr2"], 8: pcrs.get("pcr8") or "00" * 48}
+    require(all(len(bytes.fromhex(value)) == 48 for value in values.values()), "a register does not have 48 bytes")
+    require(any(any(bytes.fromhex(value)) for value in values.values()), "all registers are zeros")
+    return {number: value.lower() for number, value in values.items()}
+
+
+class Required:
+    """What a caller requires; files and values that cannot be used end the program before anything is verified."""
+
+    def __init__(self, parser, options):
+        if options.nonce is None and (options.public_key or options.user_data):
+            parser.error("--public-key and --user-data are checked together with a nonce only: add --nonce")
+        try:
+            self.nonce = None if options.nonce is None else bytes.fromhex(options.nonce)
+            self.key, self.user_data = (read(path) if path else b"" for path in (options.public_key, options.user_data))
+            self.measurements = references(options.measurements) if options.measurements else None
+            self.log = eventlog.entries(read(options.event_log)) if options.event_log else [eventlog.BOOT]
+            self.roots = [hashlib.sha256(read(path)).hexdigest() for path in options.trust_root]
+        except (OSError, LookupError, TypeError, AttributeError, ValueError, Refused) as why:
+            parser.error(f"an argument cannot be used: {type(why).__name__}: {why}")
+        self.events = any(value is not None for value in (self.nonce, self.measurements, options.event_log))
+        self.allow_virtual, self.max_age = options.allow_virtual, options.max_age
+
+
+CHECKS = (
+    "format header fields platform root validity chain signature debug freshness nonce binding measurements events".split()
+)
 
 
 class Verdict:
     def __init__(self):
-        self.is_accepted = True
+        self.outcomes = {}
+
+    def record(self, name, outcome, text=None):
+        self.outcomes[name] = outcome
+        print(f"{outcome}  {name}" + (f": {text}" if text else ""))
 
     def check(self, name, function, *arguments):
         """Makes a check; its value, or `None` if it fails."""
         try:
             value = function(*arguments)
-            print(f"pass  {name}")
+            self.record(name, "pass", value if isinstance(value, str) else None)
             return True if value is None else value
         except Refused as why:
             reason = str(why)
         except Exception as why:  # The library raises many kinds for malformed certificates; whatever it is, it is no pass.
             reason = f"malformed: {why}".splitlines()[0][:200]
-        self.is_accepted = False
-        print(f"FAIL  {name}: {reason}")
+        self.record(name, "FAIL", reason)
         return None
 
+    def check_if(self, is_required, name, function, *arguments):
+        if is_required:
+            self.check(name, function, *arguments)
+        else:
+            self.record(name, "n/a ", "not required")
 
-def authentic(verdict, data, options, now):
+    def result(self):
+        """Lists the checks that were not made. Whether all that were made hold, and the verdict in a line."""
+        for name in CHECKS:
+            if name not in self.outcomes:
+                self.record(name, "n/a ", "not checked because of an earlier failure")
+        if "FAIL" in self.outcomes.values():
+            return False, "NOT VERIFIED"
+        skipped = [name for name, outcome in self.outcomes.items() if outcome == "n/a "]
+        return True, f"AUTHENTIC, but not checked: {', '.join(skipped)}" if skipped else "VERIFIED"
+
+
+def authentic(verdict, data, required, now):
     """The checks that decide whether the document is authentic; each needs those before it."""
     parts = verdict.check("format", envelope, data)
     if not parts or not verdict.check("header", header, parts[0], parts[1]):
         return None
     found = verdict.check("fields", fields, parts[2])
-    if not found or not verdict.check("platform", platform, found, options.allow_virtual):
+    if not found or not verdict.check("platform", platform, found, required.allow_virtual):
         return None
-    trusted = [hashlib.sha256(read(path)).hexdigest() for path in options.trust_root]
-    if not verdict.check("root", root, found, trusted):
+    if not verdict.check("root", root, found, required.roots):
         return None
     ders = found["cabundle"] + [found["certificate"]]
     certificates = verdict.check("validity", validity, ders, now)
@@ -338,28 +377,24 @@ def authentic(verdict, data, options, now):
     return found
 
 
-def verify(data, options, now):
+def nonce_is(found, nonce):
+    require(16 <= len(nonce) <= 64, "the required nonce does not have 16 to 64 bytes")
+    require(found["nonce"] == nonce, "another nonce")
+
+
+def verify(data, required, now):
     verdict = Verdict()
-    found = authentic(verdict, data, options, now)
-    if not found:
-        return False
-    pcrs = found["pcrs"]
-    verdict.check("debug", debug, pcrs)
-    verdict.check("freshness", freshness, found["timestamp"], now, options.max_age)
-    expected = references(options.measurements)
-    if options.nonce is None:
-        print("n/a   nonce, binding: not required")
-    else:
-        nonce = bytes.fromhex(options.nonce)
-        key, user_data = (read(path) if path else b"" for path in (options.public_key, options.user_data))
-        verdict.check("nonce", lambda: require(16 <= len(nonce) <= 64 and found["nonce"] == nonce, "another nonce"))
-        verdict.check("binding", binding, found, nonce, key, user_data)
-    if expected is None:
-        print("n/a   measurements, events: not required")
-    else:
-        verdict.check("measurements", measurements, pcrs, expected)
-        verdict.check("events", events, pcrs)
-    return verdict.is_accepted
+    found = authentic(verdict, data, required, now)
+    if found:
+        pcrs, has_nonce = found["pcrs"], required.nonce is not None
+        verdict.check("debug", debug, pcrs)
+        verdict.check("freshness", freshness, found["timestamp"], now, required.max_age)
+        verdict.check_if(has_nonce, "nonce", nonce_is, found, required.nonce)
+        verdict.check_if(has_nonce, "binding", binding, found, required)
+        verdict.check_if(required.measurements is not None, "measurements", measurements, pcrs, required.measurements)
+        verdict.check_if(required.events, "events", events, pcrs, required.log, has_nonce)
+    is_accepted, result = verdict.result()
+    return is_accepted, f"{result}: {platform(found, True)}" if found else result
 
 
 def read(path):
@@ -370,16 +405,21 @@ def read(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("document", metavar="FILE")
-    for name, metavar in (("nonce", "HEX"), ("public-key", "FILE"), ("user-data", "FILE"), ("measurements", "FILE")):
-        parser.add_argument(f"--{name}", metavar=metavar)
+    parser.add_argument("--nonce", metavar="HEX")
+    for name in ("public-key", "user-data", "measurements", "event-log"):
+        parser.add_argument(f"--{name}", metavar="FILE")
     parser.add_argument("--trust-root", metavar="FILE", action="append", default=[])
     parser.add_argument("--allow-virtual", action="store_true")
     parser.add_argument("--max-age", metavar="SECONDS", type=int, default=60)
     parser.add_argument("--at", metavar="UNIXTIME", type=int)
     options = parser.parse_args()
-    now = int(time.time()) if options.at is None else options.at
-    is_accepted = verify(read(options.document), options, now)
-    print("verified" if is_accepted else "NOT VERIFIED", end="")
+    required = Required(parser, options)
+    try:
+        document = read(options.document)
+    except OSError as why:
+        parser.error(str(why))
+    is_accepted, result = verify(document, required, int(time.time()) if options.at is None else options.at)
+    print(result, end="")
     print("" if options.at is None else f", as of {options.at}, not now")
     return 0 if is_accepted else 1
 

@@ -32,7 +32,7 @@ pub fn snp_report(data: &[u8]) {
 }
 
 /// One certificate, at each place of the recorded report's chain: only the recorded one verifies there.
-pub fn snp_certificate(data: &[u8]) {
+pub fn snp_chain_certificate(data: &[u8]) {
     for index in 0..3 {
         let recorded = [SNP_VCEK, SNP_ASK, SNP_ARK];
         let mut chain = recorded;
@@ -45,7 +45,7 @@ pub fn snp_certificate(data: &[u8]) {
 
 /// A revocation list for the recorded report.
 pub fn snp_crl(data: &[u8]) {
-    // The list of the recorded root is in no published package: every list is refused.
+    // We have no recorded list of the recorded root: every list is refused.
     let verdict = snp_verdict(&[SNP_VCEK, SNP_ASK, SNP_ARK], Some(data));
     assert_eq!(verdict.and_then(|verdict| verdict.failure().map(|check| check.name)), Some("revocation"));
 }
@@ -85,21 +85,34 @@ pub fn tdx_quote(data: &[u8]) {
 /// Collateral for the recorded quote. What verifies has the recorded quote's values.
 pub fn tdx_collateral(data: &[u8]) {
     let Ok(collateral) = Collateral::from_json(data) else { return };
+    let _verdict = tdx_verdict(&collateral);
+}
+
+/// The recorded quote's verdict if it is refused with this collateral.
+fn tdx_verdict(collateral: &Collateral) -> Option<Verdict> {
     let Ok(quote) = Quote::parse(TDX_QUOTE) else { panic!("the recorded quote is not read") };
     let measurements = Measurements { mr_td: quote.report.mr_td, rtmr: quote.report.rtmr.map(Some) };
     let policy = tdx::Policy::new(quote.report.report_data, vec![measurements]);
-    match tdx::verify(TDX_QUOTE, &collateral, &tdx::Root::INTEL, &policy, TDX_NOW) {
-        Ok(verified) => assert_eq!(verified.value().report, quote.report),
-        Err(verdict) => drop(checked(verdict, tdx::CHECKS.as_slice())),
+    match tdx::verify(TDX_QUOTE, collateral, &tdx::Root::INTEL, &policy, TDX_NOW) {
+        Ok(verified) => {
+            assert_eq!(verified.value().report, quote.report);
+            None
+        }
+        Err(verdict) => Some(checked(verdict, tdx::CHECKS.as_slice())),
     }
 }
 
-/// Answers of Intel's provisioning certification service: the same bytes as every body, and as the header if they are a text.
+/// Answers of Intel's provisioning certification service: the same bytes as every body, and as the header if they are a text. They
+/// may contain both signed documents, but no signature is that of both, and no header is a document: none of it verifies.
 pub fn tdx_answer(data: &[u8]) {
     let platform = pcs::Platform { fmspc: [0; 6], authority: pcs::Authority::Platform };
     let header = std::str::from_utf8(data).ok().map(String::from);
     let service = Service { answer: Response { body: data.to_vec(), header } };
-    assert!(pcs::collateral(&service, pcs::INTEL, platform).is_err(), "one answer is not both documents");
+    let Ok(collateral) = pcs::collateral(&service, pcs::INTEL, platform) else { return };
+    for name in [r#""tcbInfo""#, r#""enclaveIdentity""#, r#""signature""#] {
+        assert!(data.windows(name.len()).any(|part| part == name.as_bytes()), "{name} is not in the answer");
+    }
+    assert!(tdx_verdict(&collateral).is_some(), "one answer verifies as four");
 }
 
 struct Service {

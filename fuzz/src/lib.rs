@@ -69,8 +69,8 @@ pub const TARGETS: [Target; 30] = [
         seeds: &["crates/evidence/testdata/snp/recorded"],
     },
     Target {
-        name: "snp_certificate",
-        run: hardware::snp_certificate,
+        name: "snp_chain_certificate",
+        run: hardware::snp_chain_certificate,
         seeds: &["crates/evidence/testdata/snp/recorded", "crates/evidence/testdata/snp/synthetic"],
     },
     Target { name: "snp_crl", run: hardware::snp_crl, seeds: &["crates/evidence/testdata/snp/synthetic"] },

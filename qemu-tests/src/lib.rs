@@ -10,6 +10,7 @@
 //!   asserts on output, ps, logs, exit code         runs guest() of the same file
 //! ```
 
+pub mod facts;
 pub mod guest;
 pub mod lab;
 pub mod runner;

@@ -14,7 +14,7 @@ const FOR_EACH_PORT: u64 = 16 * 256 * 1024;
 /// shared with the services, like the supervisor's.
 const GATEWAY: u64 = 4 * 1024 * 1024;
 
-/// The attestor: 820 KiB were measured with as many of the longest requests as one service can send at once, and as much
+/// The attestor: 852 KiB were measured with as many of the longest requests as one service can send at once, and as much
 /// again is for the kernel's objects and other services; a full event log takes 1 MiB, in its memory and in what init
 /// holds. Its limit is several times that.
 const ATTESTOR: u64 = 3 * 1024 * 1024;

@@ -34,6 +34,15 @@ impl<'a> Cursor<'a> {
         Some(head)
     }
 
+    /// What has not been read yet.
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+/// Numbers with the lowest byte first, as in quotes.
+#[cfg(feature = "tdx")]
+impl<'a> Cursor<'a> {
     pub(crate) fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }
@@ -50,11 +59,6 @@ impl<'a> Cursor<'a> {
     pub(crate) fn counted(&mut self) -> Option<&'a [u8]> {
         let len = usize::try_from(self.u32()?).ok()?;
         self.slice(len)
-    }
-
-    /// What has not been read yet.
-    pub(crate) const fn rest(&self) -> &'a [u8] {
-        self.rest
     }
 }
 

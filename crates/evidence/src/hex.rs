@@ -2,9 +2,12 @@
 //!
 //! Invariant: a value has one text, in lower case, and no other text is read as that value, except from Intel's service.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
+
+use crate::bytes::Text;
 
 /// The digits of these bytes.
 #[must_use]
@@ -28,8 +31,17 @@ pub fn bytes(text: &str) -> Option<Vec<u8>> {
 }
 
 /// The same for digits of either case, in which Intel's service writes.
+#[cfg(feature = "tdx")]
 pub(crate) fn bytes_of_any_case(text: &str) -> Option<Vec<u8>> {
     bytes(&text.to_ascii_lowercase())
+}
+
+/// Requires a value to be the expected one. The error contains the digits of both.
+pub(crate) fn expect(found: &[u8], expected: &[u8]) -> Result<(), Text> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!("expected {}, found {}", text(expected), text(found)).into())
 }
 
 fn digit(digit: u8) -> Option<u8> {
@@ -51,6 +63,11 @@ mod tests {
         for other in ["0", "0A", "g0", "0x", " 0", "+1", "é"] {
             assert_eq!(bytes(other), None, "{other}");
         }
+    }
+
+    #[cfg(feature = "tdx")]
+    #[test]
+    fn digits_of_either_case_are_read_from_intels_service() {
         assert_eq!(bytes_of_any_case("0aFF"), Some(Vec::from([0x0a, 0xff])));
         assert_eq!(bytes_of_any_case("0g"), None);
     }

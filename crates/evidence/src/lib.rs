@@ -1,8 +1,8 @@
 //! Attestation evidence: parsing and verification, for every platform.
 //!
 //! Invariant: pure. The current time, the trusted roots, the collateral and the policy are arguments; the crate
-//! performs no I/O, reads no clock, draws no random numbers, and needs only an allocator. A [`Verified`] value exists
-//! only if every check passed.
+//! performs no I/O, reads no clock and draws no random numbers. Without the feature `tdx` it needs only an allocator. A
+//! [`Verified`] value exists only if every check passed.
 //!
 //! Fetching collateral, and deciding which policy applies, is the caller's task.
 #![no_std]
@@ -12,13 +12,15 @@ extern crate alloc;
 
 mod bytes;
 mod fetch;
+mod flags;
 pub mod hex;
 pub mod nitro;
 pub mod policy;
 pub mod snp;
+#[cfg(feature = "tdx")]
 pub mod tdx;
 #[cfg(test)]
-mod testing;
+mod tests;
 mod verdict;
 
 pub use cloister_binding as binding;

@@ -118,6 +118,18 @@ impl Reference {
         Self::chosen(name, &predicted.registers()?, registers)
     }
 
+    /// The reference for the platform that the document has: AWS Nitro, or else `virtual`. Registers of one platform match no
+    /// evidence of the other.
+    pub fn of_any_platform(
+        name: &str,
+        measurements: &[u8],
+        registers: &[u16],
+    ) -> Result<Self, ReferenceError> {
+        let Document { nitro, development, .. } = document(measurements)?;
+        let predicted = nitro.or(development).ok_or_else(|| missing("AWS Nitro or the platform virtual"))?;
+        Self::chosen(name, &predicted.registers()?, registers)
+    }
+
     fn chosen(name: &str, all: &Registers, registers: &[u16]) -> Result<Self, ReferenceError> {
         let chosen = registers.iter().map(|register| {
             let value = all.get(register).ok_or(ReferenceError::Register(*register))?;
@@ -296,6 +308,21 @@ mod tests {
             Reference::development("app", nitro.as_bytes(), &IMAGE_REGISTERS).unwrap_err().to_string();
         assert!(refused.contains("no measurements for the platform virtual"), "{refused}");
         assert!(Reference::nitro("app", development.as_bytes(), &IMAGE_REGISTERS).is_err());
+    }
+
+    #[test]
+    fn a_document_of_either_platform_is_read_and_an_error_is_about_the_platform_that_it_has() {
+        let read = |text: &str| Reference::of_any_platform("app", text.as_bytes(), &IMAGE_REGISTERS);
+        let nitro = document("");
+        let development = nitro.replace(r#""nitro""#, r#""virtual""#);
+        assert_eq!(read(&nitro), Reference::nitro("app", nitro.as_bytes(), &IMAGE_REGISTERS));
+        assert_eq!(read(&development), read(&nitro));
+        for text in [nitro, development] {
+            let damaged = read(&text.replacen("a1", "", 1)).unwrap_err().to_string();
+            assert!(damaged.contains("PCR1 is not a register"), "{damaged}");
+        }
+        let neither = read(r#"{"version": 1, "arch": "x86_64"}"#).unwrap_err().to_string();
+        assert!(neither.contains("no measurements for AWS Nitro or the platform virtual"), "{neither}");
     }
 
     #[test]

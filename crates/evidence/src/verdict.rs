@@ -19,6 +19,26 @@ pub enum Outcome {
     NotApplicable(Cow<'static, str>),
 }
 
+impl Outcome {
+    /// The outcome in a word, as verdicts print it: `pass`, `FAIL` or `n/a`.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Pass(_) => "pass",
+            Self::Fail(_) => "FAIL",
+            Self::NotApplicable(_) => "n/a",
+        }
+    }
+
+    /// Its description. It may contain bytes of the evidence.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Pass(text) | Self::Fail(text) | Self::NotApplicable(text) => text,
+        }
+    }
+}
+
 /// One check of a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
@@ -167,17 +187,13 @@ impl Checklist {
     }
 }
 
+/// A line for each check, without control characters.
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
         for check in &self.checks {
-            let (mark, text): (&str, &str) = match &check.outcome {
-                Outcome::Pass(text) => ("pass", text),
-                Outcome::Fail(text) => ("FAIL", text),
-                Outcome::NotApplicable(text) => ("n/a ", text),
-            };
-            let text: String = text.chars().filter(|c| !c.is_control()).collect();
-            writeln!(f, "{mark}  {:width$}  {text}", check.name)?;
+            let text: String = check.outcome.text().chars().filter(|c| !c.is_control()).collect();
+            writeln!(f, "{:4}  {:width$}  {text}", check.outcome.word(), check.name)?;
         }
         Ok(())
     }
@@ -206,6 +222,17 @@ mod tests {
     fn a_value_is_verified_if_every_check_of_the_table_was_made_once() {
         assert!(finish(&TABLE).is_ok());
         assert!(finish(&["third", "first", "second"]).is_ok());
+    }
+
+    #[test]
+    fn a_verdict_is_printed_with_a_line_for_each_check() {
+        let mut checks = Checklist::new("nitro", &TABLE);
+        checks.record("first", passed());
+        checks.record("second", Outcome::Fail("a\x1b[2J\nb".into()));
+        assert_eq!(
+            alloc::format!("{}", checks.verdict()),
+            "pass  first   as expected\nFAIL  second  a[2Jb\nn/a   third   not checked because of an earlier failure\n"
+        );
     }
 
     #[test]

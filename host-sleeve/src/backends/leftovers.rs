@@ -33,16 +33,13 @@ pub(crate) async fn terminate_recorded(record: &Record) -> Result<()> {
     }
 }
 
-/// What may still be running of an enclave whose sleeve is gone, on a backend that this host-sleeve does not have: the text of
-/// its handle.
-pub(crate) fn unknown(directory: &EnclaveDir) -> Option<String> {
+/// The text of what the backend has recorded about what it created, for people who must find it without this program.
+pub(crate) fn data(directory: &EnclaveDir) -> Option<String> {
     let handle = match directory.seen() {
-        Ok(seen) => seen.filter(|seen| !seen.alive && is_unknown(&seen.record))?.record.handle(),
-        Err(_) => directory.handle().filter(|_| !directory.is_alive() && !directory.has_ended()),
+        Ok(seen) => seen?.record.handle(),
+        Err(_) => directory.handle(),
     };
-    handle
-        .filter(|handle| list::open(&handle.backend, &Chosen::default()).is_err())
-        .map(|handle| handle.text())
+    handle.map(|handle| handle.text())
 }
 
 /// The state of an enclave, as `ps` shows it.
@@ -64,6 +61,10 @@ pub(crate) fn is_unknown(record: &Record) -> bool {
 
 /// Terminates what this handle refers to. `ended` means that the record states how the enclave ended.
 async fn terminate_handle(name: &str, handle: &Handle, ended: bool) -> Result<()> {
+    let hint = format!(
+        "use the host-sleeve that launched it, or a newer one; `host-sleeve rm --force {name}` deletes the record and leaves the enclave \
+         as it is"
+    );
     let backend = match list::open(&handle.backend, &Chosen::default()) {
         Ok(backend) => backend,
         // Nothing is left.
@@ -71,14 +72,10 @@ async fn terminate_handle(name: &str, handle: &Handle, ended: bool) -> Result<()
         Err(error) => {
             let what =
                 format!("{name} may still be running on a backend that this host-sleeve does not have");
-            let hint = format!(
-                "use the host-sleeve that launched it, or a newer one; `host-sleeve rm --force {name}` deletes \
-                 the record and leaves the enclave as it is"
-            );
             return Err(Error::operator(what).because(error).hint(hint));
         }
     };
-    let Some(mut left) = backend.reattach(handle).await? else {
+    let Some(mut left) = backend.reattach(handle).await.map_err(|error| error.hint(hint))? else {
         return Ok(());
     };
     let limits = backend.limits();
@@ -192,10 +189,8 @@ mod tests {
         let (_dir, directory) = recorded(&serde_json::to_vec(&record).unwrap());
         let seen = directory.must_see().unwrap();
         assert!(summary(&seen).starts_with("unknown: it may still be running on the backend cray"));
-        assert!(unknown(&directory).unwrap().contains(r#""node":7"#));
+        assert!(data(&directory).unwrap().contains(r#""node":7"#));
         let known = Seen { record: record_with(Handle::created("qemu", &json!({}))), alive: false };
         assert_eq!(summary(&known), "killed: the sleeve died");
-        let (_dir, directory) = recorded(&serde_json::to_vec(&known.record).unwrap());
-        assert_eq!(unknown(&directory), None);
     }
 }

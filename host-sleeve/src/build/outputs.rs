@@ -186,6 +186,7 @@ fn file(path: &Path, write: impl FnOnce(&mut fs::File) -> Result<()>) -> Result<
 mod tests {
     use super::*;
     use crate::registry::Access;
+    use clap::CommandFactory as _;
     use cloister_image::artifact::{RootForm, Writer};
     use cloister_image::limits::Limits;
 
@@ -194,6 +195,14 @@ mod tests {
         let path = |output: &str| measurements_path(Path::new(output));
         assert_eq!(path("out/app.cloister"), Path::new("out/app.measurements.json"));
         assert_eq!(path("app-1.2"), Path::new("app-1.2.measurements.json"));
+    }
+
+    #[test]
+    fn the_example_of_verify_names_the_measurements_that_a_build_writes() {
+        let cli = crate::cli::Cli::command();
+        let help = cli.find_subcommand("verify").unwrap().get_after_help().unwrap().to_string();
+        let written = measurements_path(Path::new("app.cloister"));
+        assert!(help.contains(&format!(" --measurements {} ", written.display())), "{help}");
     }
 
     #[test]

@@ -36,7 +36,8 @@ pub(crate) struct Verify {
     /// standard input
     #[arg(value_name = "FILE")]
     pub(crate) evidence: PathBuf,
-    /// The measurements of an image that is accepted, as written by `build`: Nitro and virtual. May be repeated
+    /// The measurements of an image that is accepted: Nitro, as written by `build`, or virtual, as printed by `measure --virtual
+    /// --json`. May be repeated
     #[arg(long, value_name = "FILE")]
     pub(crate) measurements: Vec<PathBuf>,
     /// More requirements, in JSON; SEV-SNP and TDX need one

@@ -60,7 +60,7 @@ Example:
         after_help = "Exit code: 0 if it is verified, 1 if not, 125 if the verification could not be made.
 
 Examples:
-  host-sleeve verify evidence.cose --measurements app.cloister.json --nonce 00112233445566778899aabbccddeeff
+  host-sleeve verify evidence.cose --measurements app.measurements.json --nonce 00112233445566778899aabbccddeeff
   host-sleeve verify recorded.cose --at 1736180000 --skip nonce --skip measurements --skip events"
     )]
     Verify(Verify),

@@ -7,6 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cloister_evidence::hex;
 use cloister_image::measure::NitroPcrs;
 use cloister_nsm::server::{Document, Refusal, Request, Response};
 use cloister_nsm::{Claims, Description, Pcr, RANDOM_LIMIT};
@@ -44,7 +45,7 @@ impl Module {
     pub(crate) fn new(image: &NitroPcrs, state: PathBuf) -> io::Result<Self> {
         let mut bytes = [0; ID];
         random(&mut bytes)?;
-        let id = bytes.iter().fold(PREFIX.to_owned(), |id, byte| id + &format!("{byte:02x}"));
+        let id = format!("{PREFIX}{}", hex::text(&bytes));
         Ok(Self { id, registers: Registers::new(image), state, signer: None, failing: false })
     }
 

@@ -12,11 +12,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cloister_image::digest::Digest;
 use p384::ecdsa::SigningKey;
 use p384::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
-use rustix::fs::{Mode, OFlags};
 
 use super::certificate::Issued;
 use super::key::new_key;
 use crate::error::{Error, ErrorContext, Result};
+use crate::state::dir::open_file;
 
 /// The directory below the state directory. It is not a valid name of an enclave, whose directories are next to it.
 const DIRECTORY: &str = ".virtual";
@@ -156,7 +156,7 @@ fn read_private(path: &Path, again: &str) -> Result<Vec<u8>> {
     let file = open(path, again)?;
     let what = || format!("cannot read {}", path.display());
     let facts = file.metadata().context(what)?;
-    if !facts.is_file() || !is_private(&facts) {
+    if !is_private(&facts) {
         let what = format!("{} is not a file that only this user can access", path.display());
         let hint =
             format!("if no other user has read it, run `chmod 600 {}`; otherwise {again}", path.display());
@@ -165,11 +165,10 @@ fn read_private(path: &Path, again: &str) -> Result<Vec<u8>> {
     contents(file).context(what)
 }
 
-/// Opens a file of the directory, which is not a symbolic link.
+/// Opens a file of the directory.
 fn open(path: &Path, again: &str) -> Result<File> {
-    let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
-    let opened = opened.map(File::from).map_err(io::Error::from);
-    opened.map_err(|error| Error::host(format!("cannot open {}", path.display())).because(error).hint(again))
+    open_file(path)
+        .map_err(|error| Error::host(format!("cannot open {}", path.display())).because(error).hint(again))
 }
 
 fn contents(file: File) -> io::Result<Vec<u8>> {
@@ -192,6 +191,12 @@ mod tests {
     fn refused(state: &Path) -> (String, String) {
         let error = DevelopmentRoot::open(state).unwrap_err();
         (error.to_string(), error.details().hint.clone().unwrap_or_default())
+    }
+
+    /// Replaces a file by a pipe that nothing is written to.
+    fn pipe(path: &Path) {
+        fs::remove_file(path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RUSR).unwrap();
     }
 
     #[test]
@@ -245,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_damaged_or_incomplete_root_is_refused_and_left_as_it_is() {
-        let damage: [Damage; 5] = [
+        let damage: [Damage; 7] = [
             ("root.key is damaged", |directory| fs::write(directory.join(KEY), "not a key").unwrap()),
             ("root.der is damaged", |directory| fs::write(directory.join(CERTIFICATE), "no").unwrap()),
             ("root.key", |directory| fs::remove_file(directory.join(KEY)).unwrap()),
@@ -253,6 +258,8 @@ mod tests {
                 fs::rename(directory.join(CERTIFICATE), directory.join("other")).unwrap();
                 std::os::unix::fs::symlink("other", directory.join(CERTIFICATE)).unwrap();
             }),
+            ("root.key", |directory| pipe(&directory.join(KEY))),
+            ("root.der", |directory| pipe(&directory.join(CERTIFICATE))),
             ("do not belong together", |directory| {
                 let other = Issued::root(&new_key().unwrap(), now().as_secs()).unwrap();
                 fs::write(directory.join(CERTIFICATE), other.der).unwrap();

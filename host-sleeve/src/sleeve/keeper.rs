@@ -116,18 +116,16 @@ impl Keeper {
     }
 
     /// Writes the last record, which states how the enclave ended. A failure is reported even if earlier ones were: without that
-    /// record, `ps` shows the enclave as killed. Returns whether it was written.
-    pub(super) fn write_end(&mut self, record: &Record) -> bool {
+    /// record, `ps` shows the enclave as killed.
+    pub(super) fn write_end(&mut self, record: &Record) {
         self.failing = false;
         self.write(record);
-        let written = !self.failing && self.write_at.is_none();
-        if !written {
+        if self.failing || self.write_at.is_some() {
             let name = &record.name;
             output::note(&format!(
                 "warning: how {name} ended could not be recorded: `ps --all` will show that its sleeve died"
             ));
         }
-        written
     }
 
     /// Writes the record in the background: a write takes milliseconds, and on a busy disk longer than connections wait.
@@ -173,7 +171,10 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+    use crate::state::full_disk;
     use crate::state::process::ProcessId;
     use crate::state::record::tests::launched;
 
@@ -215,18 +216,34 @@ mod tests {
         assert_eq!(keeper.directory().name(), "web-1");
     }
 
+    /// What is printed meanwhile, in a process that prints nothing else.
+    fn printed(write: impl FnOnce()) -> String {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&text);
+        output::divert(move |line| sink.lock().unwrap().extend_from_slice(line));
+        write();
+        let text = std::mem::take(&mut *text.lock().unwrap());
+        String::from_utf8(text).unwrap()
+    }
+
     #[tokio::test]
     async fn an_end_that_cannot_be_recorded_is_reported_even_after_earlier_failures() {
+        let name = "an_end_that_cannot_be_recorded_is_reported_even_after_earlier_failures";
+        if !full_disk::is_alone(module_path!(), name) {
+            return;
+        }
         let dir = tempfile::tempdir().unwrap();
         let mut keeper = keeper(dir.path());
         let record = keeper.directory().file("state.json");
         std::fs::remove_file(&record).unwrap();
         std::fs::create_dir(&record).unwrap();
-        keeper.write(&launched("web"));
-        assert!(keeper.failing);
-        assert!(!keeper.write_end(&launched("web")));
+        assert!(printed(|| keeper.write(&launched("web"))).starts_with("error: "));
+        assert_eq!(printed(|| keeper.write(&launched("web"))), "", "reported twice");
+        let reported = printed(|| keeper.write_end(&launched("web")));
+        assert!(reported.starts_with("error: ") && reported.contains("how web ended"), "{reported}");
         std::fs::remove_dir(&record).unwrap();
-        assert!(keeper.write_end(&launched("web")));
+        assert_eq!(printed(|| keeper.write_end(&Record { cpus: 7, ..launched("web") })), "");
+        assert_eq!(keeper.directory().seen().unwrap().unwrap().record.cpus, 7);
     }
 
     #[tokio::test]

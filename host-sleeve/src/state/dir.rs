@@ -7,9 +7,11 @@
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{Mode, OFlags};
 
 /// An open directory.
 #[derive(Clone, Debug)]
@@ -40,7 +42,7 @@ impl Dir {
         self.path().join(name)
     }
 
-    /// Opens a regular file in it for reading. Something else, such as a pipe whose writer would be waited for, is refused.
+    /// Opens a regular file in it for reading, as [`open_file`].
     pub(crate) fn open_file(&self, name: &str) -> io::Result<File> {
         open_file(&self.at(name))
     }
@@ -83,10 +85,11 @@ impl Home {
     }
 }
 
-/// Opens a regular file for reading. Something else, such as a pipe, is refused: its writer would be waited for.
+/// Opens a regular file for reading. Something else is refused: a pipe, whose writer would be waited for, and a symbolic link, since
+/// no file of the state directory is one.
 pub(crate) fn open_file(path: &Path) -> io::Result<File> {
-    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
-    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
 }
 
@@ -114,6 +117,20 @@ mod tests {
         fs::remove_dir_all(dir.path().join("other")).unwrap();
         assert_eq!(fs::write(opened.at("file"), "").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(!path.join("file").exists());
+    }
+
+    #[test]
+    fn a_pipe_a_directory_and_a_symbolic_link_are_not_opened_as_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let opened = Dir::open(dir.path()).unwrap();
+        fs::write(opened.at("file"), "ours").unwrap();
+        opened.open_file("file").unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, opened.at("pipe"), Mode::RUSR).unwrap();
+        fs::create_dir(opened.at("directory")).unwrap();
+        std::os::unix::fs::symlink("file", opened.at("link")).unwrap();
+        for name in ["pipe", "directory", "link"] {
+            opened.open_file(name).unwrap_err();
+        }
     }
 
     #[test]

@@ -50,15 +50,14 @@ fn remove(directory: EnclaveDir, force: bool) -> Result<String> {
     if force {
         end(&directory)?;
     }
-    let unknown = leftovers::unknown(&directory).filter(|_| force);
-    if unknown.is_none() {
-        block_on(leftovers::terminate(&directory))?;
-    }
+    let left = match block_on(leftovers::terminate(&directory)) {
+        Err(error) if force => Some((error, leftovers::data(&directory))),
+        done => done.map(|()| None)?,
+    };
     directory.remove(force)?;
-    if let Some(handle) = unknown {
-        output::note(&format!(
-            "warning: {name} may still be running on a backend that this host-sleeve does not have; its backend's data: {handle}"
-        ));
+    if let Some((error, data)) = left {
+        let data = data.map_or_else(String::new, |data| format!("; its backend's data: {data}"));
+        output::note(&format!("warning: {error}; the record of {name} was deleted nevertheless{data}"));
     }
     Ok(name)
 }
@@ -90,6 +89,8 @@ fn end(directory: &EnclaveDir) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
+
+    use serde_json::json;
 
     use super::*;
     use crate::client::SOCKET;
@@ -128,5 +129,23 @@ mod tests {
         assert!(error.details().hint.as_deref().unwrap().contains("rm --force web"), "{error:?}");
         remove(root.find("web").unwrap(), true).unwrap();
         root.find("web").unwrap_err();
+    }
+
+    #[test]
+    fn an_enclave_whose_handle_cannot_be_interpreted_is_removed_only_by_force() {
+        for version in [1, 2] {
+            let (_dir, root) = root();
+            let handle = json!({"backend": "qemu", "created": true, "processes": {"qemu": 7}});
+            let mut record = serde_json::to_value(launched("web")).unwrap();
+            record["version"] = json!(version);
+            record["handle"] = handle;
+            let path = root.claim(Some("web"), "web", false).unwrap().file("state.json");
+            std::fs::write(path, record.to_string()).unwrap();
+            let error = remove(root.find("web").unwrap(), false).unwrap_err();
+            assert!(error.to_string().contains("recorded by the backend qemu"), "{error}");
+            assert!(error.details().hint.as_deref().unwrap().contains("rm --force web"), "{error:?}");
+            remove(root.find("web").unwrap(), true).unwrap();
+            root.find("web").unwrap_err();
+        }
     }
 }

@@ -4,12 +4,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cloister_evidence::{Outcome, Verdict};
+use cloister_evidence::Verdict;
 use serde_json::{Value, json};
 
 use crate::cli::Verify;
 use crate::error::{ErrorContext as _, Result};
-use crate::output::{self, Table};
+use crate::output;
 use crate::verify;
 
 use super::DONE;
@@ -35,20 +35,10 @@ fn current_time() -> Result<u64> {
     Ok(now.context(|| "this host's clock is before 1970".to_owned())?.as_secs())
 }
 
-/// The check's outcome in a word, and its text.
-fn outcome(outcome: &Outcome) -> (&'static str, &str) {
-    match outcome {
-        Outcome::Pass(text) => ("pass", text),
-        Outcome::Fail(text) => ("FAIL", text),
-        Outcome::NotApplicable(text) => ("n/a", text),
-    }
-}
-
 fn document(verdict: &Verdict, now: u64, is_recorded: bool) -> Value {
     let checks: Vec<Value> = (verdict.checks.iter())
         .map(|check| {
-            let (word, text) = outcome(&check.outcome);
-            json!({"name": check.name, "outcome": word.to_lowercase(), "text": text})
+            json!({"name": check.name, "outcome": check.outcome.word().to_lowercase(), "text": check.outcome.text()})
         })
         .collect();
     json!({
@@ -74,10 +64,5 @@ fn text(verdict: &Verdict, at: Option<u64>) -> String {
         Some(check) => format!("NOT VERIFIED ({})", check.name),
     };
     let time = at.map_or_else(String::new, |at| format!(", as of {at} seconds since 1970, not now"));
-    let mut table = Table::default();
-    for check in &verdict.checks {
-        let (word, text) = outcome(&check.outcome);
-        table.row([word.to_owned(), check.name.to_owned(), text.to_owned()]);
-    }
-    format!("{result}: {platform}{time}\n\n{}", table.render())
+    format!("{result}: {platform}{time}\n\n{verdict}")
 }

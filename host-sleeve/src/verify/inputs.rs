@@ -32,9 +32,7 @@ impl Inputs {
         let optional = |path: &Option<PathBuf>| path.as_deref().map_or(Ok(Vec::new()), read);
         let reference = |path: &PathBuf| {
             let (name, bytes) = (path.display().to_string(), read(path)?);
-            // `measure --virtual` prints a document of its own; registers of one platform match no evidence of the other.
-            Reference::nitro(&name, &bytes, &IMAGE_REGISTERS)
-                .or_else(|error| Reference::development(&name, &bytes, &IMAGE_REGISTERS).map_err(|_| error))
+            Reference::of_any_platform(&name, &bytes, &IMAGE_REGISTERS)
                 .map_err(|error| malformed(path, error))
         };
         let log = match &args.event_log {

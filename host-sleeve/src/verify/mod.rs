@@ -55,8 +55,22 @@ impl Form {
     }
 }
 
+/// The roots of the vendors. Those of documents are arguments of the command.
+struct Vendors<'a> {
+    amd: &'a [cloister_evidence::snp::Root],
+    intel: cloister_evidence::tdx::Root<'a>,
+}
+
+/// Those that are built in.
+const PINNED: Vendors<'static> =
+    Vendors { amd: &cloister_evidence::snp::Root::AMD, intel: cloister_evidence::tdx::Root::INTEL };
+
 /// Verifies what the arguments name at the time `now`, in seconds since 1970.
 pub(crate) fn verify(args: &Verify, now: u64) -> Result<Verdict> {
+    verify_under(&PINNED, args, now)
+}
+
+fn verify_under(vendors: &Vendors<'_>, args: &Verify, now: u64) -> Result<Verdict> {
     let evidence = read(&args.evidence)?;
     let policy = match &args.policy {
         Some(path) => Policy::from_json(&read(path)?)
@@ -81,8 +95,8 @@ pub(crate) fn verify(args: &Verify, now: u64) -> Result<Verdict> {
     }
     match form {
         Form::Document => document(args, &evidence, now),
-        Form::Report => snp::verify(args, &policy, &evidence, now),
-        Form::Quote => tdx::verify(args, &policy, &evidence, now),
+        Form::Report => snp::verify(vendors.amd, args, &policy, &evidence, now),
+        Form::Quote => tdx::verify(&vendors.intel, args, &policy, &evidence, now),
     }
 }
 

@@ -3,8 +3,8 @@
 //! Invariant: unknown fields and values are refused, so that a misspelt requirement is not ignored.
 
 use cloister_evidence::hex;
-use cloister_evidence::snp::{Product, Tcb};
-use cloister_evidence::tdx::{Measurements, TcbStatus};
+use cloister_evidence::snp::{GuestPolicy, PlatformInfo, Product, Tcb};
+use cloister_evidence::tdx::{Attributes, Measurements, TcbStatus};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -37,20 +37,37 @@ pub(super) struct Snp {
     #[serde(default)]
     pub(super) author_keys: Option<Vec<Register>>,
     #[serde(default)]
+    pub(super) host_data: Option<Digits<32>>,
+    /// Bits that must be set or clear, besides those that the verification refuses by itself.
+    #[serde(default, deserialize_with = "guest_policy")]
+    pub(super) guest_policy_set: u64,
+    #[serde(default, deserialize_with = "guest_policy")]
+    pub(super) guest_policy_clear: u64,
+    #[serde(default, deserialize_with = "platform")]
+    pub(super) platform_set: u64,
+    #[serde(default, deserialize_with = "platform")]
+    pub(super) platform_clear: u64,
+    #[serde(default)]
+    pub(super) refuse_reserved: bool,
+    #[serde(default)]
     pub(super) require_crl: bool,
 }
 
-/// A product with the lowest accepted version of each component.
+/// A product with the lowest accepted version of each of its components.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Versions")]
+pub(super) struct MinimumTcb(pub(super) Product, pub(super) Tcb);
+
+/// The same as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct MinimumTcb {
+struct Versions {
     product: String,
     boot_loader: u8,
     tee: u8,
     snp: u8,
     microcode: u8,
-    #[serde(default)]
-    fmc: u8,
+    fmc: Option<u8>,
 }
 
 /// The requirements of quotes of TDX.
@@ -66,6 +83,15 @@ pub(super) struct Tdx {
     pub(super) refused_advisories: Vec<String>,
     #[serde(default)]
     pub(super) minimum_evaluation: Option<u32>,
+    /// Bits that must be clear, besides those that the verification refuses by itself.
+    #[serde(default, deserialize_with = "attributes")]
+    pub(super) attributes_clear: u64,
+    #[serde(default)]
+    pub(super) mrconfigid: Option<Register>,
+    #[serde(default)]
+    pub(super) mrowner: Option<Register>,
+    #[serde(default)]
+    pub(super) mrownerconfig: Option<Register>,
 }
 
 /// The measurements of a TD.
@@ -81,9 +107,12 @@ pub(super) struct Td {
     rtmr3: Option<Register>,
 }
 
-/// A measurement, in hexadecimal digits.
+/// A value of a fixed length, in hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Register(pub(super) [u8; 48]);
+pub(super) struct Digits<const BYTES: usize>(pub(super) [u8; BYTES]);
+
+/// A measurement, or the digest of a key.
+pub(super) type Register = Digits<48>;
 
 /// A status that Intel gives to a platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,12 +131,20 @@ impl Policy {
     }
 }
 
-impl MinimumTcb {
-    /// As the verification takes it; the error is the unknown product.
-    pub(super) fn value(&self) -> Result<(Product, Tcb), &str> {
-        let product = Product::ALL.into_iter().find(|product| product.name() == self.product);
-        let Self { boot_loader, tee, snp, microcode, fmc, .. } = *self;
-        Ok((product.ok_or(self.product.as_str())?, Tcb { fmc, boot_loader, tee, snp, microcode }))
+impl TryFrom<Versions> for MinimumTcb {
+    type Error = String;
+
+    /// A version that the product has must be given, and no other: a missing one would accept anything.
+    fn try_from(versions: Versions) -> Result<Self, String> {
+        let Versions { product, boot_loader, tee, snp, microcode, fmc } = versions;
+        let known = Product::ALL.into_iter().find(|known| known.name() == product);
+        let product = known.ok_or_else(|| format!("`{product}` is not a product: Milan, Genoa or Turin"))?;
+        let fmc = match (product.has_fmc(), fmc) {
+            (true, None) => return Err(format!("`fmc` is missing, which {product} has")),
+            (false, Some(_)) => return Err(format!("`fmc` is given, which {product} does not have")),
+            (_, fmc) => fmc.unwrap_or_default(),
+        };
+        Ok(Self(product, Tcb { fmc, boot_loader, tee, snp, microcode }))
     }
 }
 
@@ -117,18 +154,18 @@ impl Td {
         let registers = [Some(self.rtmr0), Some(self.rtmr1), Some(self.rtmr2), self.rtmr3];
         Measurements {
             mr_td: self.mrtd.0,
-            rtmr: registers.map(|register| register.map(|Register(value)| value)),
+            rtmr: registers.map(|register| register.map(|Digits(value)| value)),
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Register {
+impl<'de, const BYTES: usize> Deserialize<'de> for Digits<BYTES> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let value = hex::bytes(&text).and_then(|bytes| bytes.try_into().ok());
-        value
-            .map(Self)
-            .ok_or_else(|| D::Error::custom("a measurement has 96 hexadecimal digits in lower case"))
+        let wrong =
+            || D::Error::custom(format!("the value has {} hexadecimal digits in lower case", 2 * BYTES));
+        value.map(Self).ok_or_else(wrong)
     }
 }
 
@@ -140,6 +177,32 @@ impl<'de> Deserialize<'de> for Status {
             .map(Self)
             .ok_or_else(|| D::Error::custom(format!("`{text}` is not a status, such as UpToDate")))
     }
+}
+
+fn guest_policy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    bits(deserializer, "the guest policy", GuestPolicy::of_name)
+}
+
+fn platform<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    bits(deserializer, "the platform information", PlatformInfo::of_name)
+}
+
+fn attributes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    bits(deserializer, "the attributes", Attributes::of_name)
+}
+
+/// The bits of these names.
+fn bits<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    field: &str,
+    of_name: fn(&str) -> Option<u64>,
+) -> Result<u64, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    names.iter().try_fold(0, |bits, name| {
+        let bit = of_name(name);
+        let bit = bit.ok_or_else(|| D::Error::custom(format!("`{name}` is not a bit of {field}")))?;
+        Ok(bits | bit)
+    })
 }
 
 #[cfg(test)]
@@ -155,5 +218,40 @@ mod tests {
         assert!(refused(short).contains("96 hexadecimal digits"));
         let status = r#"{"version": 1, "tdx": {"measurements": [], "statuses": ["Fine"]}}"#;
         assert!(refused(status).contains("`Fine` is not a status"));
+        for (part, field, what) in [
+            ("snp", "guest_policy_set", "the guest policy"),
+            ("snp", "guest_policy_clear", "the guest policy"),
+            ("snp", "platform_set", "the platform information"),
+            ("snp", "platform_clear", "the platform information"),
+            ("tdx", "attributes_clear", "the attributes"),
+        ] {
+            let text = format!(r#"{{"version": 1, "{part}": {{"{field}": ["SPEED"]}}}}"#);
+            assert!(refused(&text).contains(&format!("`SPEED` is not a bit of {what}")), "{field}");
+        }
+    }
+
+    fn minimum(product: &str, fmc: &str) -> Result<MinimumTcb, String> {
+        let versions = format!(r#""boot_loader": 1, "tee": 2, "snp": 3, "microcode": 4{fmc}"#);
+        let text = format!(
+            r#"{{"version": 1, "snp": {{"measurements": [], "minimum_tcb": [{{"product": "{product}", {versions}}}]}}}}"#
+        );
+        let policy = Policy::from_json(text.as_bytes()).map_err(|error| error.to_string())?;
+        Ok(policy.snp.unwrap().minimum_tcb[0])
+    }
+
+    #[test]
+    fn each_component_of_a_product_has_a_minimum_and_no_other_has() {
+        let tcb = Tcb { fmc: 0, boot_loader: 1, tee: 2, snp: 3, microcode: 4 };
+        for (name, product) in [("Milan", Product::Milan), ("Genoa", Product::Genoa)] {
+            assert_eq!(minimum(name, ""), Ok(MinimumTcb(product, tcb)));
+            let refused = minimum(name, r#", "fmc": 0"#).unwrap_err();
+            assert!(refused.starts_with(&format!("`fmc` is given, which {name} does not have")), "{refused}");
+        }
+        let turin = MinimumTcb(Product::Turin, Tcb { fmc: 5, ..tcb });
+        assert_eq!(minimum("Turin", r#", "fmc": 5"#), Ok(turin));
+        let refused = minimum("Turin", "").unwrap_err();
+        assert!(refused.starts_with("`fmc` is missing, which Turin has"), "{refused}");
+        let refused = minimum("Naples", "").unwrap_err();
+        assert!(refused.starts_with("`Naples` is not a product"), "{refused}");
     }
 }

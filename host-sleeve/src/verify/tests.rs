@@ -1,5 +1,8 @@
 //! Recorded evidence of each platform, through the command line's arguments.
 
+mod snp;
+mod tdx;
+
 use std::path::PathBuf;
 
 use clap::Parser as _;
@@ -15,9 +18,13 @@ fn testdata(name: &str) -> String {
 }
 
 fn run(arguments: &[&str]) -> Result<Verdict> {
+    run_under(&PINNED, arguments)
+}
+
+fn run_under(vendors: &Vendors<'_>, arguments: &[&str]) -> Result<Verdict> {
     let line = ["host-sleeve", "verify"].iter().chain(arguments);
     let Verb::Verify(args) = Cli::try_parse_from(line).unwrap().verb else { panic!("another command") };
-    verify(&args, args.at.unwrap())
+    verify_under(vendors, &args, args.at.unwrap())
 }
 
 /// Names of the checks that failed.
@@ -35,6 +42,14 @@ fn file(dir: &tempfile::TempDir, name: &str, content: &[u8]) -> String {
 
 fn digits(bytes: &[u8]) -> String {
     cloister_evidence::hex::text(bytes)
+}
+
+/// The names of all fields of a policy's part, which the error about an unknown one lists.
+fn fields(part: &str) -> std::collections::BTreeSet<String> {
+    let text = format!(r#"{{"version": 1, "{part}": {{"unknown": 0}}}}"#);
+    let error = Policy::from_json(text.as_bytes()).unwrap_err().to_string();
+    let names = error.split_once("expected one of ").unwrap().1.split('`');
+    names.skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 const SKIPPED: [&str; 6] = ["--skip", "nonce", "--skip", "measurements", "--skip", "events"];
@@ -108,72 +123,22 @@ fn another_image_another_nonce_and_a_missing_binding_are_named() {
 }
 
 #[test]
+fn damaged_measurements_of_the_platform_virtual_are_reported_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    let text =
+        r#"{"version": 1, "virtual": {"command_line": "", "pcrs": {"pcr0": "0a", "pcr1": "", "pcr2": ""}}}"#;
+    let measurements = file(&dir, "measurements.json", text.as_bytes());
+    let document = testdata("nitro/n1-production.cose");
+    let error = run(&[&document, "--at", "1", "--measurements", &measurements]).unwrap_err();
+    assert!(error.reasons().concat().contains("PCR0 is not a register"), "{error:?}");
+}
+
+#[test]
 fn the_platform_virtual_needs_a_root_and_a_word() {
     let document = testdata("nitro/n1-production.cose");
     let line = ["host-sleeve", "verify", &document, "--allow-virtual"];
     let refused = Cli::try_parse_from(line).unwrap_err().to_string();
     assert!(refused.contains("--trust-root"), "{refused}");
-}
-
-fn snp_arguments(report: &[u8]) -> Vec<String> {
-    let report_data = report.get(0x50..0x90).map(digits).unwrap();
-    let mut arguments = vec!["--at".into(), "1750000000".into(), "--report-data".into(), report_data];
-    for name in ["milan-vcek.der", "milan-ask.der", "milan-ark.der"] {
-        arguments.extend(["--certificate".into(), testdata(&format!("snp/recorded/{name}"))]);
-    }
-    arguments
-}
-
-fn snp_policy(measurement: &[u8], boot_loader: u8) -> String {
-    format!(
-        r#"{{"version": 1, "snp": {{"measurements": ["{}"], "minimum_tcb":
-        [{{"product": "Milan", "boot_loader": {boot_loader}, "tee": 0, "snp": 8, "microcode": 115}}]}}}}"#,
-        digits(measurement)
-    )
-}
-
-#[test]
-fn a_recorded_report_of_snp_is_verified_and_a_lower_version_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = testdata("snp/recorded/milan-report.bin");
-    let report = std::fs::read(&path).unwrap();
-    let verdict = |boot_loader| {
-        let policy = snp_policy(&report[0x90..0xc0], boot_loader);
-        let policy = file(&dir, "policy.json", policy.as_bytes());
-        let mut arguments = vec![path.clone(), "--policy".into(), policy];
-        arguments.extend(snp_arguments(&report));
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        run(&arguments).unwrap()
-    };
-    assert!(failures(&verdict(3)).is_empty(), "{}", verdict(3));
-    assert_eq!(failures(&verdict(4)), ["minimum-tcb"]);
-    let error = run(&[&path, "--at", "1"]).unwrap_err();
-    let hint = error.details().hint.clone().unwrap();
-    assert_eq!(hint, "add --nonce HEX or --report-data HEX, --certificate FILE, --policy FILE with `snp`");
-}
-
-#[test]
-fn a_recorded_quote_of_tdx_is_verified_and_another_td_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = testdata("tdx/recorded/td10.quote");
-    let quote = std::fs::read(&path).unwrap();
-    // A quote of version 4: 48 bytes of header, then the TD's report (Intel TDX DCAP Quoting Library API, A.3.2).
-    let at = |offset: usize, length: usize| digits(&quote[48 + offset..48 + offset + length]);
-    let registers: Vec<String> = (0..4).map(|register| at(328 + 48 * register, 48)).collect();
-    let report_data = at(520, 64);
-    let verdict = |mrtd: &str| {
-        let text = format!(
-            r#"{{"version": 1, "tdx": {{"measurements": [{{"mrtd": "{mrtd}", "rtmr0": "{}", "rtmr1": "{}",
-            "rtmr2": "{}"}}]}}}}"#,
-            registers[0], registers[1], registers[2]
-        );
-        let policy = file(&dir, "policy.json", text.as_bytes());
-        let collateral = testdata("tdx/recorded/td10.collateral.json");
-        let arguments = [path.as_str(), "--policy", &policy, "--collateral", &collateral];
-        run(&[&arguments[..], &["--report-data", &report_data, "--at", "1750750000"]].concat()).unwrap()
-    };
-    assert!(failures(&verdict(&at(136, 48))).is_empty(), "{}", verdict(&at(136, 48)));
-    assert_eq!(failures(&verdict(&"00".repeat(48))), ["mrtd", "rtmr"]);
 }
 
 #[test]

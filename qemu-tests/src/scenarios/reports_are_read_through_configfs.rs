@@ -1,9 +1,9 @@
-//! Reports through the kernel's own interface, configfs-tsm. No machine here has hardware that makes reports: the kernel is the one
+//! Reports through the kernel's own interface, configfs-tsm. The tests need no hardware that makes reports: the kernel is the one
 //! for tests, whose driver passes each request to a process (docs/kernel.md). The guest half is the supervisor of this machine; it
 //! starts that process, requests reports, and prints each fact on the console.
 
 mod configfs;
-mod facts;
+mod driver;
 mod signer;
 
 use std::fs::File;
@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 
 use cloister_sys::tsm::{ROOT, Report, TsmError, report};
 
+use crate::facts::{fact, hex, print_fact};
 use crate::guest::{POLL_INTERVAL, power_off, print};
 use crate::lab::Release;
-use crate::scenario::{Failure, expect_eq};
+use crate::scenario::expect_eq;
 use crate::tsm::Device;
 use crate::{Lab, Outcome, Scenario};
 use configfs::Request;
-use facts::{LONG_TIMEOUT, print_fact, set_timeout, text, timeout_is};
+use driver::{LONG_TIMEOUT, set_timeout, text, timeout_is};
 use signer::{Kind, LARGE, Wish, large, signed};
 
 /// The interface with AMD's driver, which has every file.
@@ -120,12 +121,6 @@ fn check(lab: &mut Lab, name: &'static str, argument: &'static str, facts: &[(&s
 }
 
 /// The value of a line `trial: NAME: VALUE`.
-fn fact<'a>(console: &'a str, name: &str) -> Result<&'a str, Failure> {
-    let start = format!("trial: {name}:");
-    let line = console.lines().find_map(|line| line.trim_end().split_once(&start));
-    line.map(|(_, value)| value.trim()).ok_or_else(|| Failure::failed(format!("no {start:?} in:\n{console}")))
-}
-
 /// How the guest prints the report for this wish.
 fn shown(provider: &str, wish: Wish, level: u32, has_auxblob: bool) -> String {
     let blobs = signed(&wish.inblob(), level);
@@ -136,10 +131,6 @@ fn shown(provider: &str, wish: Wish, level: u32, has_auxblob: bool) -> String {
 fn printed(report: &Report) -> String {
     let auxblob = if report.auxblob.is_empty() { "nothing".to_owned() } else { hex(&report.auxblob) };
     format!("{} {} and {auxblob}", report.provider, hex(&report.outblob))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 // ---- the guest half ----

@@ -1,9 +1,10 @@
 //! A servant as the servant itself and the kernel see it. The supervisor of this machine is a test program
 //! (`init/examples/trial-servants.rs`), which prints each fact on the console.
 
+use crate::facts::fact;
 use crate::guest::no_guest;
 use crate::lab::Release;
-use crate::scenario::{Failure, expect, expect_eq, expect_in};
+use crate::scenario::{expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
 /// The scenario.
@@ -93,11 +94,4 @@ fn servants(lab: &mut Lab) -> Outcome {
         expect(error.contains("code: 2,"), format_args!("{name}: {error}"))?;
     }
     Ok(())
-}
-
-/// The value of a line `trial: NAME: VALUE`.
-fn fact<'a>(console: &'a str, name: &str) -> Result<&'a str, Failure> {
-    let start = format!("trial: {name}:");
-    let line = console.lines().find_map(|line| line.trim_end().split_once(&start));
-    line.map(|(_, value)| value.trim()).ok_or_else(|| Failure::failed(format!("no {start:?} in:\n{console}")))
 }

@@ -25,6 +25,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::the_gateway_outlives_the_supervisor::expect_no_privileges;
+use crate::facts::hex;
 use crate::guest::{
     MACHINE, find_servant, send_from_outside, servant_descriptors, servant_status, serve_http,
 };
@@ -57,9 +58,6 @@ attestation: {services: {web: [evidence, random]}}
 /// A nonce, and what a document contains for it: the key `nonce` and its bytes, in CBOR (RFC 8949).
 const NONCE: &[u8] = b"nonce-of-the-scenario";
 const NONCE_IN_CBOR: &[u8] = b"\x65nonce\x55nonce-of-the-scenario";
-
-/// The path of the guest half that records events, followed by a number.
-const RECORD: &str = "/record/";
 
 /// The key `user_data` and the length of a binding, in CBOR.
 const BINDING_IN_CBOR: &[u8] = b"\x69user_data\x58\x40";
@@ -254,22 +252,27 @@ fn crashes(lab: &mut Lab) -> Outcome {
 }
 
 fn guest(args: &[String]) -> ExitCode {
+    serve(args, answer)
+}
+
+/// Serves the answers to paths, as the service at the port of the first argument.
+fn serve(args: &[String], answer: impl Fn(&str) -> io::Result<String>) -> ExitCode {
     let port = args.first().and_then(|port| port.parse().ok()).unwrap_or_default();
-    let served = serve_http(port, |path| {
-        let answer = match path {
-            "/status" => servant_status(NAME, &["Threads", "CapPrm", "CapAmb"]),
-            "/memory" => servant_status(NAME, &["VmHWM"]),
-            "/descriptors" => servant_descriptors(NAME),
-            "/device" => open_the_module(),
-            "/longest-requests" => longest_requests(),
-            "/kill-attestor" => kill_the_attestor(),
-            "/fill-log" => recorded_events::fill_the_log(),
-            path if path.starts_with(RECORD) => recorded_events::record_while_killed(path),
-            path => ask(path),
-        };
-        answer.unwrap_or_else(|error| error.to_string())
-    });
+    let served = serve_http(port, |path| answer(path).unwrap_or_else(|error| error.to_string()));
     if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What the service does for a path.
+fn answer(path: &str) -> io::Result<String> {
+    match path {
+        "/status" => servant_status(NAME, &["Threads", "CapPrm", "CapAmb"]),
+        "/memory" => servant_status(NAME, &["VmHWM"]),
+        "/descriptors" => servant_descriptors(NAME),
+        "/device" => open_the_module(),
+        "/longest-requests" => longest_requests(),
+        "/kill-attestor" => kill_the_attestor(),
+        path => ask(path),
+    }
 }
 
 /// Sends the request that is in the path, in hexadecimal digits, to the attestor.
@@ -356,10 +359,6 @@ fn open_the_module() -> io::Result<String> {
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn unhex(text: &str) -> Vec<u8> {

@@ -13,6 +13,7 @@ use cloister_sys::vsock;
 use cloister_wire::{event, ports};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::facts::{hex, pieces, print_fact};
 use crate::guest::{power_off, print};
 use crate::lab::{Release, path_str};
 use crate::scenario::{Failure, expect, expect_eq};
@@ -49,9 +50,13 @@ fn documents(lab: &mut Lab) -> Outcome {
     let ended = web.finish()?;
     let console = web.command(&["logs", "web", "--console"])?.stdout;
     ended.expect_code(0)?;
-    expect_eq(&fact(&console, "extending PCR0"), &"ReadOnlyIndex".to_owned(), "an extension of PCR0")?;
-    expect_eq(&fact(&console, "extending PCR16 again"), &"ReadOnlyIndex".to_owned(), "after a reconnection")?;
-    let document = fact(&console, "document");
+    expect_eq(&pieces(&console, "extending PCR0"), &"ReadOnlyIndex".to_owned(), "an extension of PCR0")?;
+    expect_eq(
+        &pieces(&console, "extending PCR16 again"),
+        &"ReadOnlyIndex".to_owned(),
+        "after a reconnection",
+    )?;
+    let document = pieces(&console, "document");
     let measured = lab.sleeve(&["measure", path_str(&image)?, "--virtual", "--json"]).finish()?.json()?;
     for register in ["pcr0", "pcr1", "pcr2"] {
         let value = measured.pointer(&format!("/virtual/pcrs/{register}")).and_then(|value| value.as_str());
@@ -71,17 +76,6 @@ fn root(lab: &Lab) -> Result<Vec<u8>, Failure> {
 
 fn contains(document: &str, part: &str, what: &str) -> Outcome {
     expect(document.contains(part), format_args!("the document does not contain {what}, {part}:\n{document}"))
-}
-
-/// The values of all lines `trial: NAME: VALUE`, one after the other.
-fn fact(console: &str, name: &str) -> String {
-    let start = format!("trial: {name}:");
-    let values = console.lines().filter_map(|line| line.trim_end().split_once(&start));
-    values.map(|(_, value)| value.trim()).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 // ---- the guest half ----
@@ -127,8 +121,4 @@ fn refusal<T>(result: Result<T, NsmError>) -> String {
         Err(NsmError::Refused(reason)) => reason,
         Err(error) => error.to_string(),
     }
-}
-
-fn print_fact(name: &str, value: &str) -> io::Result<()> {
-    print(format!("trial: {name}: {value}\n").as_bytes())
 }

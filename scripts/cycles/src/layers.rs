@@ -38,7 +38,7 @@ pub(crate) const HOST_SLEEVE: &[(&str, &[&str])] = &[
     ("build", &["app", "backends", "error", "install", "output", "registry", "values"]),
     ("backends", &["app", "error", "install", "state", "transport", "values"]),
     ("ingress", &["output", "transport"]),
-    ("module", &["error", "output"]),
+    ("module", &["error", "output", "state"]),
     ("logbook", &["output", "state"]),
     ("registry", &["error"]),
     ("state", &["error", "output", "values"]),

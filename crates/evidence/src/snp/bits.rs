@@ -6,7 +6,7 @@
 
 use alloc::string::String;
 
-use core::fmt::Write as _;
+use crate::flags;
 
 /// The policy that the guest was launched with. The host chooses it, unless an identity block fixes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,13 @@ impl GuestPolicy {
     /// The names of all bits that are set in `bits`.
     #[must_use]
     pub fn names(bits: u64) -> String {
-        names(bits, &POLICY_NAMES)
+        flags::names(bits, &POLICY_NAMES)
+    }
+
+    /// The bit of this name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<u64> {
+        flags::of_name(name, &POLICY_NAMES)
     }
 }
 
@@ -96,7 +102,13 @@ impl PlatformInfo {
     /// The names of all bits that are set in `bits`.
     #[must_use]
     pub fn names(bits: u64) -> String {
-        names(bits, &PLATFORM_NAMES)
+        flags::names(bits, &PLATFORM_NAMES)
+    }
+
+    /// The bit of this name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<u64> {
+        flags::of_name(name, &PLATFORM_NAMES)
     }
 }
 
@@ -167,26 +179,4 @@ impl KeyInfo {
             other => SigningKey::Unknown(other),
         }
     }
-}
-
-fn names(bits: u64, known: &[(u64, &str)]) -> String {
-    let mut text = String::new();
-    let mut rest = bits;
-    for (bit, name) in known.iter().filter(|(bit, _)| bits & bit != 0) {
-        rest &= !bit;
-        append(&mut text, format_args!("{name}"));
-    }
-    if rest != 0 {
-        append(&mut text, format_args!("{rest:#x}"));
-    }
-    text
-}
-
-fn append(text: &mut String, part: core::fmt::Arguments<'_>) {
-    if !text.is_empty() {
-        text.push_str(", ");
-    }
-    // Writing to a string cannot fail.
-    let written = text.write_fmt(part);
-    debug_assert!(written.is_ok());
 }

@@ -11,7 +11,7 @@ use super::bits::{GuestPolicy, PlatformInfo};
 use super::product::{Product, Tcb};
 use super::report::Report;
 use crate::bytes::{Text, is_zero};
-use crate::hex;
+use crate::hex::{self, expect};
 
 /// Requirements on a report whose signature holds.
 #[derive(Clone, Debug)]
@@ -126,6 +126,10 @@ impl Policy {
         if minimums.next().is_some() {
             return Err(format!("the policy has more than one minimum for {product}").into());
         }
+        // It would be compared with nothing.
+        if minimum.fmc != 0 && !product.has_fmc() {
+            return Err(format!("the policy requires an FMC version, which {product} does not have").into());
+        }
         let versions = [
             ("reported", report.reported_tcb),
             ("current", report.current_tcb),
@@ -202,13 +206,6 @@ impl Policy {
         let text = format!("not zero: {}", found.join(", "));
         if self.refuse_reserved { Err(text.into()) } else { Ok(format!("accepted, {text}").into()) }
     }
-}
-
-fn expect(found: &[u8], expected: &[u8]) -> Result<(), Text> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(format!("expected {}, found {}", hex::text(expected), hex::text(found)).into())
 }
 
 fn among(keys: &[[u8; 48]], digest: &[u8; 48]) -> Result<(), Text> {

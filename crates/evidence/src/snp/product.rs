@@ -66,6 +66,15 @@ impl Product {
         }
     }
 
+    /// Whether TCB versions of this product have the version of the first mutable code (FMC).
+    #[must_use]
+    pub const fn has_fmc(self) -> bool {
+        match self {
+            Self::Milan | Self::Genoa => false,
+            Self::Turin => true,
+        }
+    }
+
     /// The components of a TCB version in the order of its bytes.
     pub(crate) const fn layout(self) -> [Component; 8] {
         use Component::{BootLoader, Fmc, Microcode, Snp, Spl4, Spl5, Spl6, Spl7, Tee};

@@ -43,6 +43,7 @@ pub use status::TcbStatus;
 pub const CHECKS: [&str; 19] = [
     "quote",
     "debug",
+    "attributes",
     "collateral",
     "names",
     "root",
@@ -53,7 +54,6 @@ pub const CHECKS: [&str; 19] = [
     "tcb-status",
     "advisories",
     "evaluation",
-    "attributes",
     "mrtd",
     "rtmr",
     "report-data",
@@ -114,26 +114,32 @@ pub fn verify(
     now: u64,
 ) -> Result<Verified<Guest>, Verdict> {
     let mut checks = Checklist::new("tdx", &CHECKS);
-    let guest = authenticate(&mut checks, quote, collateral, root, now);
+    let guest = authenticate(&mut checks, quote, collateral, root, policy, now);
     if let Some(guest) = &guest {
         appraise(&mut checks, guest, policy);
     }
     checks.finish(guest)
 }
 
-/// Everything that the platform's signatures and Intel's say. Stops at the first failure.
+/// Everything that the platform's signatures and Intel's say, after what refuses a TD regardless of them. Stops at the first failure.
 fn authenticate(
     checks: &mut Checklist,
     bytes: &[u8],
     collateral: &Collateral,
     root: &Root<'_>,
+    policy: &Policy,
     now: u64,
 ) -> Option<Guest> {
     let quote = checks.check("quote", Quote::parse(bytes), |quote| {
         format!("version {}, {} bytes, {} zeros after it", quote.version, quote.bytes.len(), quote.padding)
             .into()
     })?;
+    // The library refuses some of these attributes as well, but together with the signatures.
     checks.check("debug", Policy::check_debug(&quote.report), |()| "disabled".into())?;
+    checks.check("attributes", policy.check_attributes(&quote.report), |()| {
+        let Attributes(bits) = quote.report.attributes;
+        format!("{bits:#x}: {}", Attributes::names(bits)).into()
+    })?;
     let decoded = checks.check("collateral", Decoded::read(collateral, &quote), |decoded| {
         format!("TCB info of platform {}, until {}", decoded.tcb_info.fmspc, date(decoded.valid_until()))
             .into()
@@ -167,7 +173,7 @@ fn authenticate(
     })
 }
 
-/// The requirements of the policy. All of them are checked, so that a verdict lists every difference.
+/// The policy's other requirements. All of them are checked, so that a verdict lists every difference.
 fn appraise(checks: &mut Checklist, guest: &Guest, policy: &Policy) {
     let report = &guest.report;
     let status = policy.check_status(guest.status, guest.current_status, guest.enclave_status);
@@ -178,9 +184,6 @@ fn appraise(checks: &mut Checklist, guest: &Guest, policy: &Policy) {
         policy.check_evaluation(guest.evaluation),
         format!("{}", guest.evaluation).into(),
     );
-    checks.check("attributes", policy.check_attributes(report), |()| {
-        format!("{:#x}", report.attributes.0).into()
-    });
     checks.check("mrtd", policy.check_mr_td(report), |()| hex::text(&report.mr_td).into());
     checks.check("rtmr", policy.check_rtmr(report), Clone::clone);
     checks.check("report-data", policy.check_report_data(report), |()| hex::text(&report.report_data).into());

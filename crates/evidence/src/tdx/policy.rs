@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use super::quote::{Attributes, TdReport};
 use super::status::TcbStatus;
 use crate::bytes::Text;
-use crate::hex;
+use crate::hex::{self, expect};
 
 /// The measurements of one accepted TD.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Policy {
         }
         let excess = bits & (self.attributes_clear | Attributes::MIGRATABLE);
         if excess != 0 {
-            return Err(format!("attributes {bits:#x}: bits {excess:#x} must be clear").into());
+            return Err(format!("attributes {bits:#x}: {} must be clear", Attributes::names(excess)).into());
         }
         Ok(())
     }
@@ -190,11 +190,4 @@ fn compared(accepted: &[Option<[u8; 48]>; 4]) -> Text {
         if names.is_empty() { String::from("none") } else { names.join(", ") }
     };
     format!("compared: {}; not in the policy: {}", list(given), list(open)).into()
-}
-
-fn expect(found: &[u8], expected: &[u8]) -> Result<(), Text> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(format!("expected {}, found {}", hex::text(expected), hex::text(found)).into())
 }

@@ -6,7 +6,10 @@
 //! Source: Intel TDX DCAP Quoting Library API, revision 0.9 and later, appendix A (quote formats 4 and 5); Intel TDX module ABI
 //! specification 348551 for the attributes.
 
+use alloc::string::String;
+
 use crate::bytes::{Cursor, is_zero};
+use crate::flags;
 
 /// The longest quote that is read, in bytes. Quotes have some 5,000; services fill them up to 8,192 or 16,384.
 pub const MAX_QUOTE: usize = 32_768;
@@ -133,12 +136,36 @@ impl Attributes {
     /// Performance counters are usable.
     pub const PERFMON: u64 = 1 << 63;
 
+    /// The names of all bits that are set in `bits`.
+    #[must_use]
+    pub fn names(bits: u64) -> String {
+        flags::names(bits, &ATTRIBUTE_NAMES)
+    }
+
+    /// The bit of this name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<u64> {
+        flags::of_name(name, &ATTRIBUTE_NAMES)
+    }
+
     /// Whether all of `bits` are set.
     #[must_use]
     pub const fn has(self, bits: u64) -> bool {
         self.0 & bits == bits
     }
 }
+
+/// Attributes other than those of debugging, as Linux names them (arch/x86/include/asm/shared/tdx.h).
+const ATTRIBUTE_NAMES: [(u64, &str); 8] = [
+    (1 << 16, "ICSSD"),
+    (1 << 27, "LASS"),
+    (Attributes::SEPT_VE_DISABLE, "SEPT_VE_DISABLE"),
+    (Attributes::MIGRATABLE, "MIGRATABLE"),
+    (1 << 30, "PKS"),
+    (1 << 31, "KL"),
+    (1 << 62, "TPA"),
+    (Attributes::PERFMON, "PERFMON"),
+];
 
 /// The content of a quote whose signatures have not been checked.
 #[derive(Clone, Debug)]

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::facts::{LONG_TIMEOUT, print_fact, set_timeout, text};
+use super::driver::{LONG_TIMEOUT, set_timeout, text};
+use crate::facts::print_fact;
 use crate::tsm::{Blobs, Device, Request};
 
 /// The largest blob, in bytes (`TSM_OUTBLOB_MAX` in `include/linux/tsm.h` of the kernel).

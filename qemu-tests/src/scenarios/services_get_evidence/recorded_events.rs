@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
 
@@ -15,7 +16,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::without_hardware::{Verifier, connected, evidence, measurements, part};
-use super::{MANIFEST, Machine, NONCE, RECORD, exchange, find_servant, guest, send_from_outside};
+use super::{MANIFEST, Machine, NONCE, answer, exchange, find_servant, send_from_outside, serve};
 use crate::lab::{Release, path_str};
 use crate::scenario::{Failure, expect, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};
@@ -23,6 +24,9 @@ use crate::{Lab, Outcome, Scenario};
 /// The scenario.
 pub(in crate::scenarios) const SCENARIO: Scenario =
     Scenario { name: "recorded_events_survive_crashes_and_are_verified_on_the_host", host: recorded, guest };
+
+/// The path of the guest half that records events, followed by a number.
+const RECORD: &str = "/record/";
 
 /// How often the attestor is killed, and how many events the service wants to record each time.
 const KILLS: usize = 4;
@@ -144,7 +148,7 @@ fn locked(machine: &Machine, host: &Host<'_>, log: &Log) -> Outcome {
 }
 
 /// Records long events until one is refused, and returns the refusal.
-pub(super) fn fill_the_log() -> io::Result<String> {
+fn fill_the_log() -> io::Result<String> {
     let event = json!({ "label": "long", "data": STANDARD.encode([7; DATA_LIMIT]) }).to_string();
     for _ in 0..EVENTS_LIMIT {
         let (status, body) = exchange("POST /v1/extend", &event)?;
@@ -155,9 +159,17 @@ pub(super) fn fill_the_log() -> io::Result<String> {
     Ok("every event was recorded".to_owned())
 }
 
+fn guest(args: &[String]) -> ExitCode {
+    serve(args, |path| match path {
+        "/fill-log" => fill_the_log(),
+        path if path.starts_with(RECORD) => record_while_killed(path),
+        path => answer(path),
+    })
+}
+
 /// Records events, and kills the attestor after some of them, while the next is being recorded. Returns the confirmed ones, each
 /// with its position.
-pub(super) fn record_while_killed(path: &str) -> io::Result<String> {
+fn record_while_killed(path: &str) -> io::Result<String> {
     let round: usize = path.strip_prefix(RECORD).and_then(|text| text.parse().ok()).unwrap_or_default();
     let (confirm, confirmed) = mpsc::channel();
     let recording = thread::spawn(move || {

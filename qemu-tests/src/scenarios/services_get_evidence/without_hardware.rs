@@ -8,7 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{MANIFEST, Machine, NONCE, guest, hex};
+use super::{MANIFEST, Machine, NONCE, guest};
+use crate::facts::hex;
 use crate::lab::{Release, path_str};
 use crate::scenario::{Failure, expect, expect_at, expect_eq, expect_in};
 use crate::{Lab, Outcome, Scenario};

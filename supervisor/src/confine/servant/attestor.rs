@@ -45,8 +45,13 @@ const OWN: &[Allowed] = &[
     only(
         "fcntl",
         libc::SYS_fcntl,
-        &[&[(1, INT, int(libc::F_DUPFD_CLOEXEC))], &[(1, INT, int(libc::F_SETFD))]],
-        "duplicates of its descriptors",
+        &[
+            &[(1, INT, int(libc::F_DUPFD_CLOEXEC))],
+            &[(1, INT, int(libc::F_SETFD))],
+            &[(1, INT, int(libc::F_GET_SEALS))],
+            &[(1, INT, int(libc::F_ADD_SEALS))],
+        ],
+        "duplicates of its descriptors; the seals of the key's memory",
     ),
     row("ppoll", libc::SYS_ppoll, "waits for the development security module"),
     row("recvfrom", libc::SYS_recvfrom, CLIENTS),

@@ -41,6 +41,7 @@ const OWN: &[Allowed] = &[
         "the decrypted side of a connection",
     ),
     row("getpid", libc::SYS_getpid, "the first ID of its questions"),
+    row("write", libc::SYS_write, "wakes its reactor"),
     row("ppoll", libc::SYS_ppoll, "waits for a signature"),
     row("recvfrom", libc::SYS_recvfrom, CLIENTS),
     row("sendto", libc::SYS_sendto, CLIENTS),

@@ -16,7 +16,7 @@ use p384::ecdsa::{Signature, SigningKey as PrivateKey};
 
 use super::certificate::Certificate;
 use super::{Evidence, Guest, Policy, Product, Root, Tcb, verify};
-use crate::testing::{accepted, read, refused};
+use crate::tests::{accepted, read, refused};
 use crate::verdict::{Verdict, Verified};
 
 /// A time at which Milan's recorded certificates are valid, 2023-11-14.

@@ -49,6 +49,13 @@ fn each_component_of_the_tcb_version_must_reach_the_minimum() {
 }
 
 #[test]
+fn a_minimum_for_a_component_that_the_product_does_not_have_is_refused() {
+    let mut case = genoa();
+    case.policy.minimum_tcb = vec![(Product::Genoa, Tcb { fmc: 1, ..tcb_of(Product::Genoa) })];
+    case.refuse("minimum-tcb", "the policy requires an FMC version, which Genoa does not have");
+}
+
+#[test]
 fn each_of_the_four_tcb_versions_must_reach_the_minimum() {
     for (offset, name) in [(0x38, "current"), (0x1e0, "committed"), (0x1f0, "launch")] {
         let mut case = genoa();

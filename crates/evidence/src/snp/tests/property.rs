@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::{Evidence, REPORT_LEN, verify};
 use super::Case;
-use crate::testing::cases;
+use crate::tests::cases;
 
 /// In the gate; `CLOISTER_EVIDENCE_CASES` raises it.
 const CASES: u32 = 64;

@@ -1,4 +1,4 @@
-//! Real evidence from published packages.
+//! Recorded evidence of real processors. `testdata/snp/PROVENANCE.md` has its sources.
 
 use super::super::chain::Chain;
 use super::super::{CHECKS, GuestPolicy, Product, Root, SigningKey, Tcb};

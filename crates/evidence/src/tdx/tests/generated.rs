@@ -12,7 +12,7 @@ use x509_cert::der::{Decode, Encode};
 
 use super::super::{Collateral, TcbStatus};
 use super::{Case, accepting};
-use crate::testing::read;
+use crate::tests::read;
 
 /// A time at which the generated certificates are valid, 2027-01-15.
 pub(super) const GENERATED: u64 = 1_800_000_000;
@@ -236,14 +236,14 @@ fn attributes_that_weaken_a_td_are_refused() {
         parts.body[ATTRIBUTES..ATTRIBUTES + 8].copy_from_slice(&attributes.to_le_bytes());
         parts.build()
     };
-    with(0x3000_0000).refuse("signatures", "TD migration is enabled");
-    with(0).refuse("signatures", "SEPT_VE_DISABLE is not enabled");
+    with(0x3000_0000).refuse("attributes", "MIGRATABLE must be clear");
+    with(0).refuse("attributes", "SEPT_VE_DISABLE must be set");
     with(0x1000_0000 | 1 << 40).refuse("signatures", "Reserved bits in TD attributes are set");
     with(0x1000_0000 | 1 << 17).refuse("signatures", "SERVTD_EXT is enabled");
     let mut case = with(0x1000_0000 | 1 << 63);
     case.accept();
     case.policy.attributes_clear = super::super::Attributes::PERFMON;
-    case.refuse("attributes", "bits 0x8000000000000000 must be clear");
+    case.refuse("attributes", "PERFMON must be clear");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{Collateral, Guest, Measurements, Policy, Quote, Root, verify};
-use crate::testing::{accepted, read, refused};
+use crate::tests::{accepted, read, refused};
 use crate::verdict::{Verdict, Verified};
 
 /// A time at which the recorded quote of TDX 1.0 verifies, 2025-06-24.

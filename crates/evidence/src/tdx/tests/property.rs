@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use proptest::prelude::*;
 
 use super::{Case, RECORDED};
-use crate::testing::cases;
+use crate::tests::cases;
 
 /// In the gate; `CLOISTER_EVIDENCE_CASES` raises it.
 const CASES: u32 = 32;

@@ -1,4 +1,4 @@
-//! Real quotes from published packages.
+//! Recorded quotes of real processors. `testdata/tdx/PROVENANCE.md` has their sources.
 
 use alloc::vec::Vec;
 

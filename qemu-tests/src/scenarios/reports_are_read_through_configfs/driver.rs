@@ -1,21 +1,14 @@
-//! What the guest half prints, and the test driver's time limit: for the process that requests reports and the one that makes them.
+//! The test driver's time limit, and how errors are printed: for the process that requests reports and the one that makes them.
 
 use std::error::Error;
 use std::time::Duration;
 use std::{fs, io};
-
-use crate::guest::print;
 
 /// The test driver's time limit for an answer, in milliseconds.
 const TIMEOUT: &str = "/sys/module/tsm_test/parameters/timeout_ms";
 
 /// Its default, which all requests but one have: no machine is too busy for that.
 pub(super) const LONG_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Prints a fact on the console.
-pub(super) fn print_fact(name: &str, value: &str) -> io::Result<()> {
-    print(format!("trial: {name}: {value}\n").as_bytes())
-}
 
 /// An error with its causes, as both halves write it.
 pub(super) fn text(error: &(dyn Error + 'static)) -> String {

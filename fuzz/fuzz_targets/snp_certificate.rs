@@ -1,4 +1,0 @@
-//! The libFuzzer entry point of [`cloister_fuzz::hardware::snp_certificate`].
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| cloister_fuzz::hardware::snp_certificate(data));
