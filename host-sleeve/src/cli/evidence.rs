@@ -33,8 +33,8 @@ pub(crate) struct VirtualRoot {
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
     /// The evidence: a document of AWS Nitro or of the platform virtual, a report of SEV-SNP, or a quote of TDX; `-` reads
-    /// standard input
-    #[arg(value_name = "FILE")]
+    /// standard input, and https://HOST:PORT requests it from a running enclave's attestation server
+    #[arg(value_name = "FILE|URL")]
     pub(crate) evidence: PathBuf,
     /// The measurements of an image that is accepted: Nitro, as written by `build`, or virtual, as printed by `measure --virtual
     /// --json`. May be repeated

@@ -13,6 +13,7 @@ use cloister_evidence::policy::{IMAGE_REGISTERS, Reference};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
+use super::Source;
 use crate::cli::{Skip, Verify};
 use crate::error::{Error, ErrorContext as _, Result};
 
@@ -22,25 +23,33 @@ const FILE_LIMIT: u64 = 1 << 20;
 /// The files that several platforms need.
 pub(super) struct Inputs {
     pub(super) references: Vec<Reference>,
+    pub(super) nonce: Option<Vec<u8>>,
     pub(super) public_key: Vec<u8>,
     pub(super) user_data: Vec<u8>,
     pub(super) log: Log,
 }
 
 impl Inputs {
-    pub(super) fn read(args: &Verify) -> Result<Self> {
+    pub(super) fn read(args: &Verify, source: &Source) -> Result<Self> {
         let optional = |path: &Option<PathBuf>| path.as_deref().map_or(Ok(Vec::new()), read);
         let reference = |path: &PathBuf| {
             let (name, bytes) = (path.display().to_string(), read(path)?);
             Reference::of_any_platform(&name, &bytes, &IMAGE_REGISTERS)
                 .map_err(|error| malformed(path, error))
         };
+        let references = args.measurements.iter().map(reference).collect::<Result<_>>()?;
+        if let Source::Enclave(fetched) = source {
+            let log = Log::parse(&fetched.events).map_err(|error| malformed(&args.evidence, error))?;
+            let (nonce, public_key) = (Some(fetched.nonce.clone()), fetched.public_key.clone());
+            return Ok(Self { references, nonce, public_key, user_data: Vec::new(), log });
+        }
         let log = match &args.event_log {
             None => Log::booted(),
             Some(path) => Log::parse(&read(path)?).map_err(|error| malformed(path, error))?,
         };
         Ok(Self {
-            references: args.measurements.iter().map(reference).collect::<Result<_>>()?,
+            references,
+            nonce: args.nonce.as_ref().map(|nonce| nonce.0.clone()),
             public_key: optional(&args.public_key)?,
             user_data: optional(&args.user_data)?,
             log,
@@ -54,12 +63,12 @@ impl Inputs {
                 Error::operator(format!("the report data has {} bytes, not 64", given.0.len()))
             });
         }
-        let Some(nonce) = &args.nonce else {
+        let Some(nonce) = &self.nonce else {
             missing.0.push("--nonce HEX or --report-data HEX".to_owned());
             return Ok([0; 64]);
         };
         let bound = Bound {
-            nonce: &nonce.0,
+            nonce,
             public_key: &self.public_key,
             events: &self.log.head(),
             user_data: &self.user_data,

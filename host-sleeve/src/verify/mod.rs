@@ -6,6 +6,7 @@
 
 mod inputs;
 mod policy;
+mod remote;
 mod snp;
 mod tdx;
 
@@ -18,6 +19,7 @@ use crate::cli::{Skip, Verify};
 use crate::error::{Error, Result};
 use inputs::{Inputs, Missing, certificates, malformed, read};
 use policy::Policy;
+use remote::{Fetched, Url};
 
 /// The platforms, by the form of their evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,13 +73,14 @@ pub(crate) fn verify(args: &Verify, now: u64) -> Result<Verdict> {
 }
 
 fn verify_under(vendors: &Vendors<'_>, args: &Verify, now: u64) -> Result<Verdict> {
-    let evidence = read(&args.evidence)?;
+    let source = source(args)?;
+    let evidence = source.evidence();
     let policy = match &args.policy {
         Some(path) => Policy::from_json(&read(path)?)
             .map_err(|error| malformed(path, error).hint("docs/cli.md describes policies"))?,
         None => Policy::default(),
     };
-    let Some(form) = Form::of(&evidence) else {
+    let Some(form) = Form::of(evidence) else {
         let kinds = "a document of AWS Nitro or of the platform virtual (COSE), a report of SEV-SNP or a quote of TDX";
         return Err(Error::operator(format!("{} contains no evidence", args.evidence.display()))
             .hint(format!("evidence is {kinds}")));
@@ -94,10 +97,52 @@ fn verify_under(vendors: &Vendors<'_>, args: &Verify, now: u64) -> Result<Verdic
             .hint("a requirement that is not checked must not be given: leave out one of the two"));
     }
     match form {
-        Form::Document => document(args, &evidence, now),
-        Form::Report => snp::verify(vendors.amd, args, &policy, &evidence, now),
-        Form::Quote => tdx::verify(&vendors.intel, args, &policy, &evidence, now),
+        Form::Document => document(args, &source, now),
+        Form::Report => snp::verify(vendors.amd, args, &policy, &source, now),
+        Form::Quote => tdx::verify(&vendors.intel, args, &policy, &source, now),
     }
+}
+
+/// Where the evidence comes from.
+enum Source {
+    /// A file, with what it binds in the arguments.
+    File(Vec<u8>),
+    /// A running enclave, with what it binds from the connection.
+    Enclave(Fetched),
+}
+
+impl Source {
+    fn evidence(&self) -> &[u8] {
+        match self {
+            Self::File(evidence) => evidence,
+            Self::Enclave(fetched) => &fetched.evidence,
+        }
+    }
+}
+
+/// Reads the evidence, or requests it if the argument is a URL.
+fn source(args: &Verify) -> Result<Source> {
+    let Some(url) = args.evidence.to_str().and_then(Url::parse) else {
+        return Ok(Source::File(read(&args.evidence)?));
+    };
+    let url = url?;
+    let skips = |skip| args.skip.contains(&skip);
+    let taken = [
+        ("--nonce", args.nonce.is_some()),
+        ("--public-key", args.public_key.is_some()),
+        ("--user-data", args.user_data.is_some()),
+        ("--event-log", args.event_log.is_some()),
+        ("--report-data", args.report_data.is_some()),
+        ("--at", args.at.is_some()),
+        ("--skip nonce", skips(Skip::Nonce)),
+        ("--skip binding", skips(Skip::Binding)),
+        ("--skip events", skips(Skip::Events)),
+    ];
+    if let Some((option, _)) = taken.iter().find(|(_, given)| *given) {
+        return Err(Error::operator(format!("{option} does not apply to a running enclave"))
+            .hint("nonce, key and log are those of the connection, and the time is now: leave it out"));
+    }
+    Ok(Source::Enclave(url.fetch()?))
 }
 
 /// The options that apply to some forms only, and whether they are given.
@@ -128,15 +173,15 @@ fn skipped(args: &Verify) -> [(Skip, &'static str, bool); 5] {
     ]
 }
 
-fn document(args: &Verify, bytes: &[u8], now: u64) -> Result<Verdict> {
+fn document(args: &Verify, source: &Source, now: u64) -> Result<Verdict> {
     let mut missing = Missing::default();
-    let inputs = Inputs::read(args)?;
+    let inputs = Inputs::read(args, source)?;
     let references = inputs.references.as_slice();
-    let nonce = args.nonce.as_ref().map_or(Nonce::Unchecked, |nonce| Nonce::Equals(&nonce.0));
-    if args.nonce.is_none() {
+    let nonce = inputs.nonce.as_ref().map_or(Nonce::Unchecked, |nonce| Nonce::Equals(nonce));
+    if inputs.nonce.is_none() {
         missing.unless(args, Skip::Nonce, "--nonce HEX");
     }
-    let binding = if args.nonce.is_none() || args.skip.contains(&Skip::Binding) {
+    let binding = if inputs.nonce.is_none() || args.skip.contains(&Skip::Binding) {
         Binding::Unchecked
     } else {
         Binding::Bound { public_key: &inputs.public_key, user_data: &inputs.user_data }
@@ -161,7 +206,7 @@ fn document(args: &Verify, bytes: &[u8], now: u64) -> Result<Verdict> {
             roots = roots.with_development(Sha256::digest(&certificate).into());
         }
     }
-    Ok(match nitro::verify(bytes, &roots, now, &expectation) {
+    Ok(match nitro::verify(source.evidence(), &roots, now, &expectation) {
         Ok(verified) => verified.verdict().clone(),
         Err(verdict) => verdict,
     })

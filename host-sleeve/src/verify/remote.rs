@@ -106,9 +106,8 @@ impl Url {
             Error::operator(what()).hint("the server presented no certificate with a key that can be read")
         })?;
         let body = self.body(&response)?;
-        let bytes = |text: &str| {
-            STANDARD.decode(text).map_err(|error| Error::operator(what()).because(error))
-        };
+        let bytes =
+            |text: &str| STANDARD.decode(text).map_err(|error| Error::operator(what()).because(error));
         Ok(Fetched { evidence: bytes(&body.document)?, events: bytes(&body.events)?, nonce, public_key })
     }
 
@@ -117,7 +116,8 @@ impl Url {
         for address in (self.host.as_str(), self.port).to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, CONNECT_TIME) {
                 Ok(socket) => {
-                    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+                    let left =
+                        deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
                     socket.set_read_timeout(Some(left))?;
                     socket.set_write_timeout(Some(left))?;
                     let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
@@ -133,16 +133,21 @@ impl Url {
     /// The evidence in a response; the server's own words if it refused.
     fn body(&self, response: &[u8]) -> Result<Body> {
         let separator = response.windows(4).position(|window| window == b"\r\n\r\n");
-        let (head, body) = separator.and_then(|end| Some((response.get(..end)?, response.get(end + 4..)?))).unwrap_or_default();
-        let status = String::from_utf8_lossy(head.split(|byte| *byte == b'\r').next().unwrap_or_default()).into_owned();
+        let (head, body) = separator
+            .and_then(|end| Some((response.get(..end)?, response.get(end + 4..)?)))
+            .unwrap_or_default();
+        let status = String::from_utf8_lossy(head.split(|byte| *byte == b'\r').next().unwrap_or_default())
+            .into_owned();
         if head.starts_with(b"HTTP/1.1 200 ") {
             if let Ok(body) = serde_json::from_slice(body) {
                 return Ok(body);
             }
         }
-        let said: String = String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(300).collect();
-        Err(Error::operator(format!("{}:{} sent no evidence", self.host, self.port))
-            .hint(format!("it is not an enclave's attestation server, or has none now; its answer: {status} {said}")))
+        let said: String =
+            String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(300).collect();
+        Err(Error::operator(format!("{}:{} sent no evidence", self.host, self.port)).hint(format!(
+            "it is not an enclave's attestation server, or has none now; its answer: {status} {said}"
+        )))
     }
 }
 
@@ -236,12 +241,20 @@ mod tests {
 
     #[test]
     fn a_url_names_a_host_and_a_port() {
-        let parsed = |text: &str| Url::parse(text).unwrap().map(|url| (url.host, url.port)).map_err(|e| e.to_string());
+        let parsed =
+            |text: &str| Url::parse(text).unwrap().map(|url| (url.host, url.port)).map_err(|e| e.to_string());
         assert_eq!(parsed("https://enclave.example:8443"), Ok(("enclave.example".into(), 8443)));
         assert_eq!(parsed("https://enclave.example/"), Ok(("enclave.example".into(), 443)));
         assert_eq!(parsed("https://[::1]:8443"), Ok(("::1".into(), 8443)));
         assert_eq!(parsed("https://[::1]"), Ok(("::1".into(), 443)));
-        for text in ["https://", "https://:1", "https://host:0x1", "https://host/path", "https://user@host", "https://host:99999"] {
+        for text in [
+            "https://",
+            "https://:1",
+            "https://host:0x1",
+            "https://host/path",
+            "https://user@host",
+            "https://host:99999",
+        ] {
             assert!(parsed(text).unwrap_err().ends_with("does not name an attestation server"), "{text}");
         }
         assert!(Url::parse("evidence.cose").is_none());

@@ -5,6 +5,7 @@
 use cloister_evidence::Verdict;
 use cloister_evidence::snp::{self, Evidence, Root};
 
+use super::Source;
 use super::inputs::{Inputs, Missing, certificates, read};
 use super::policy::{Digits, MinimumTcb, Policy, Register, Snp};
 
@@ -15,11 +16,12 @@ pub(super) fn verify(
     roots: &[Root],
     args: &Verify,
     policy: &Policy,
-    report: &[u8],
+    source: &Source,
     now: u64,
 ) -> Result<Verdict> {
+    let report = source.evidence();
     let mut missing = Missing::default();
-    let report_data = Inputs::read(args)?.report_data(args, &mut missing)?;
+    let report_data = Inputs::read(args, source)?.report_data(args, &mut missing)?;
     let mut chain = Vec::new();
     for path in &args.certificate {
         chain.extend(certificates(path)?);

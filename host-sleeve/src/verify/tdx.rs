@@ -5,6 +5,7 @@
 use cloister_evidence::Verdict;
 use cloister_evidence::tdx::{self, Collateral, Root};
 
+use super::Source;
 use super::inputs::{Inputs, Missing, malformed, read};
 use super::policy::{Digits, Policy, Register, Status, Td, Tdx};
 
@@ -15,11 +16,12 @@ pub(super) fn verify(
     root: &Root<'_>,
     args: &Verify,
     policy: &Policy,
-    quote: &[u8],
+    source: &Source,
     now: u64,
 ) -> Result<Verdict> {
+    let quote = source.evidence();
     let mut missing = Missing::default();
-    let report_data = Inputs::read(args)?.report_data(args, &mut missing)?;
+    let report_data = Inputs::read(args, source)?.report_data(args, &mut missing)?;
     if args.collateral.is_none() {
         missing.0.push("--collateral FILE".to_owned());
     }
