@@ -3,16 +3,21 @@
 use std::os::unix::net::UnixListener;
 
 use cloister_net::own_cgroup;
+use cloister_net::packets::{Packets, pair};
 use cloister_wire::frame;
 use cloister_wire::ingress::{Framing, HEADER_LIMIT, Header};
+use cloister_wire::terminator::HandOver;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
 
 use super::*;
 
-/// A running ingress with two ports, 80 and 81, and the service behind both.
+/// A running ingress with two ports, 80 and 81, and the service behind both; and perhaps a port of the
+/// attestation server, and the terminator's end.
 struct Fixture {
+    attestation: Option<u16>,
+    terminator: Option<Packets>,
     folder: TempDir,
     ingress: Ingress,
     service: TcpListener,
@@ -22,17 +27,24 @@ struct Fixture {
 }
 
 async fn fixture(capacity: usize, proxy_protocol: bool) -> Fixture {
+    fixture_with(capacity, proxy_protocol, None).await
+}
+
+async fn fixture_with(capacity: usize, proxy_protocol: bool, attestation: Option<u16>) -> Fixture {
     let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = service.local_addr().unwrap().port();
     let folder = TempDir::new().unwrap();
-    let (ingress, messages) = Ingress::new(capacity, None);
+    let (ours, theirs) = pair().unwrap();
+    let (ingress, messages) = Ingress::new(capacity, Some(ours));
+    let terminator = Some(Packets::new(theirs).unwrap());
     let listener = UnixListener::bind(folder.path().join("vsock")).unwrap();
     let listener = Listener::inherited(listener.into(), false).unwrap();
     drop(tokio::spawn({
         let ingress = ingress.clone();
         async move { ingress.serve(listener).await }
     }));
-    let fixture = Fixture { folder, ingress, service, target, proxy_protocol, messages };
+    let fixture =
+        Fixture { attestation, terminator, folder, ingress, service, target, proxy_protocol, messages };
     // This process is the service.
     fixture.set_owner(Some(own_cgroup().unwrap()));
     fixture
@@ -63,7 +75,7 @@ impl Fixture {
     fn set_owner(&self, cgroup: Option<u64>) {
         let (target, proxy_protocol) = (self.target, self.proxy_protocol);
         let entry = |port| Target { port, target, service: "web".into(), cgroup, proxy_protocol };
-        self.ingress.set_table([80, 81].map(entry).into(), None);
+        self.ingress.set_table([80, 81].map(entry).into(), self.attestation);
     }
 }
 
@@ -96,6 +108,34 @@ async fn a_connection_is_forwarded_to_the_service_and_counted() {
     let counters = fixture.ingress.counters();
     let expected = IngressCounters { accepted: 1, open: 0, refused: 0, bytes_in: 10, bytes_out: 6 };
     assert_eq!(counters, expected);
+}
+
+#[tokio::test]
+async fn a_connection_to_the_port_of_the_attestation_server_is_handed_to_the_terminator() {
+    let fixture = fixture_with(6, false, Some(443)).await;
+    let mut host = fixture.dial(443, b"\0\0\0\x05hello\0\0\0\0").await;
+    let (HandOver::Client, mut fds) = fixture.terminator.as_ref().unwrap().next(&mut [0; 64]).await.unwrap();
+    let mut handed = Stream::local(fds.pop().unwrap()).unwrap();
+    let mut received = String::new();
+    handed.read_to_string(&mut received).await.unwrap();
+    assert_eq!(received, "hello");
+    handed.write_all(b"answer").await.unwrap();
+    drop(handed);
+    let mut answer = [0; 14];
+    host.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"\0\0\0\x06answer\0\0\0\0");
+    drop(host);
+    fixture.ingress.empty().await;
+    let counters = fixture.ingress.counters();
+    assert_eq!((counters.accepted, counters.bytes_in, counters.bytes_out), (1, 5, 6));
+}
+
+#[tokio::test]
+async fn a_connection_that_the_terminator_cannot_be_given_is_refused() {
+    let mut fixture = fixture_with(6, false, Some(443)).await;
+    drop(fixture.terminator.take());
+    let line = fixture.refusal(&header(443, b"")).await;
+    assert!(line.contains("ingress port 443: cannot pass the connection to the terminator"), "{line}");
 }
 
 #[tokio::test]
