@@ -25,11 +25,9 @@ use crate::key::TlsKey;
 /// connection may be opened with it for a minute only, but software that inspects it later should not call it expired at once.
 const LIFE: u64 = 24 * 3600;
 
-/// How far its start is in the past: the clock of a client may be behind.
+/// How far its start is in the past: the clock of a client may be behind. It is never before 1970, which TLS libraries refuse: a
+/// machine without a clock may believe to be there.
 const BACKDATED: u64 = 300;
-
-/// The first second of 1970: TLS libraries refuse dates before it, and a machine without a clock may believe to be there.
-const EARLIEST: u64 = 0;
 
 /// Dates before 2050 are written in this form (RFC 5280, section 4.1.2.5).
 const LAST_UTC_TIME: u64 = 2_524_607_999;
@@ -66,8 +64,7 @@ pub(crate) fn issue(
         critical: false,
         extn_value: OctetString::new(carried.encode()?)?,
     };
-    let validity =
-        Validity::new(date(now.saturating_sub(BACKDATED).max(EARLIEST))?, date(now.saturating_add(LIFE))?);
+    let validity = Validity::new(date(now.saturating_sub(BACKDATED))?, date(now.saturating_add(LIFE))?);
     let profile = Profile { name: Name::from_str(SUBJECT)?, extension };
     let public = SubjectPublicKeyInfoOwned::from_der(&key.public()?)?;
     let builder = CertificateBuilder::new(profile, SerialNumber::new(serial)?, validity, public)?;
@@ -115,6 +112,7 @@ impl BuilderProfile for Profile {
 
 #[cfg(test)]
 mod tests {
+    use p256::ecdsa::signature::Verifier as _;
     use rustix::fs::{MemfdFlags, memfd_create};
     use x509_cert::Certificate;
 
@@ -140,7 +138,6 @@ mod tests {
         assert_eq!((extension.extn_id.to_string().as_str(), extension.critical), (OID, false));
         assert_eq!(Carried::decode(extension.extn_value.as_bytes()), Ok(carried(5000)));
         let signature = DerSignature::from_bytes(parsed.signature().raw_bytes()).unwrap();
-        use p256::ecdsa::signature::Verifier as _;
         let public = key.for_certificate().verifying_key();
         public.verify(&body.to_der().unwrap(), &signature).unwrap();
     }

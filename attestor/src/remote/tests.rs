@@ -135,15 +135,15 @@ async fn a_flood_of_clients_is_not_served_at_once() {
     let server = Server::start();
     let mut idle = Vec::new();
     for _ in 0..MAX_REMOTE_CLIENTS {
-        let (client, served) = std::os::unix::net::UnixStream::pair().unwrap();
-        served.set_nonblocking(true).unwrap();
-        server.remote.admit(OwnedFd::from(served));
-        idle.push(client);
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        server.remote.admit(OwnedFd::from(theirs));
+        idle.push(ours);
     }
-    let (client, served) = std::os::unix::net::UnixStream::pair().unwrap();
-    served.set_nonblocking(true).unwrap();
-    server.remote.admit(OwnedFd::from(served));
-    client.set_nonblocking(true).unwrap();
-    let mut client = UnixStream::from_std(client).unwrap();
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    server.remote.admit(OwnedFd::from(theirs));
+    ours.set_nonblocking(true).unwrap();
+    let mut client = UnixStream::from_std(ours).unwrap();
     assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "it is closed");
 }

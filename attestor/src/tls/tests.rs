@@ -32,10 +32,10 @@ impl Attestor {
         let tls = Tls::new(key, module.unwrap());
         let ends =
             || pair().map(|(ours, theirs)| [ours, theirs].map(|end: OwnedFd| Packets::new(end).unwrap()));
-        let ([questions, answers], [signer, signed]) = (ends().unwrap(), ends().unwrap());
+        let ([questions, answers], [signer, signatures]) = (ends().unwrap(), ends().unwrap());
         let remote = Remote::new(Arc::clone(&tls));
         let tasks =
-            [tokio::spawn(converse(answers, Arc::clone(&tls), remote)), tokio::spawn(sign(signed, tls))];
+            [tokio::spawn(converse(answers, Arc::clone(&tls), remote)), tokio::spawn(sign(signatures, tls))];
         Self { questions, signer, asked, tasks }
     }
 

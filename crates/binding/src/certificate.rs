@@ -122,8 +122,9 @@ fn der_length(length: usize) -> Vec<u8> {
 /// The contents of an `OCTET STRING`, which is all of `value`.
 fn octets(value: &[u8]) -> Option<&[u8]> {
     let (length, contents) = match value {
-        [OCTET_STRING, length @ ..=127, contents @ ..] => (usize::from(*length), contents),
-        [OCTET_STRING, 0x81, length, contents @ ..] => (usize::from(*length), contents),
+        [OCTET_STRING, length @ ..=127, contents @ ..] | [OCTET_STRING, 0x81, length, contents @ ..] => {
+            (usize::from(*length), contents)
+        }
         [OCTET_STRING, 0x82, high, low, contents @ ..] => {
             (usize::from(u16::from_be_bytes([*high, *low])), contents)
         }

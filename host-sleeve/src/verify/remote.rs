@@ -138,10 +138,10 @@ impl Url {
             .unwrap_or_default();
         let status = String::from_utf8_lossy(head.split(|byte| *byte == b'\r').next().unwrap_or_default())
             .into_owned();
-        if head.starts_with(b"HTTP/1.1 200 ") {
-            if let Ok(body) = serde_json::from_slice(body) {
-                return Ok(body);
-            }
+        if head.starts_with(b"HTTP/1.1 200 ")
+            && let Ok(body) = serde_json::from_slice(body)
+        {
+            return Ok(body);
         }
         let said: String =
             String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(300).collect();

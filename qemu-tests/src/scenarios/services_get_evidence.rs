@@ -2,6 +2,7 @@
 //! the attestor has no privileges, and no other process can use the module. On a machine without hardware they get it
 //! from the sleeve's module.
 
+pub(super) mod over_tls;
 pub(super) mod recorded_events;
 pub(super) mod without_hardware;
 
@@ -87,10 +88,17 @@ impl Machine {
     }
 
     fn boot_image(lab: &Lab, image: &Path, backend: &str) -> Result<Self, Failure> {
+        Self::publish(lab, image, backend, &[])
+    }
+
+    /// Boots an image, and publishes the ports of both services and more: pairs of a port of the host and one of the image.
+    fn publish(lab: &Lab, image: &Path, backend: &str, more: &[(u16, u16)]) -> Result<Self, Failure> {
         let (web, plain) = (lab.free_port()?, lab.free_port()?);
-        let publish = [format!("127.0.0.1:{web}:80"), format!("127.0.0.1:{plain}:81")];
-        let [first, second] = &publish;
-        let running = lab.run(image, &["--backend", backend, "--publish", first, "--publish", second])?;
+        let ports = [(web, 80), (plain, 81)].into_iter().chain(more.iter().copied());
+        let ports: Vec<_> = ports.map(|(host, inside)| format!("127.0.0.1:{host}:{inside}")).collect();
+        let mut options = vec!["--backend", backend];
+        options.extend(ports.iter().flat_map(|port| ["--publish", port]));
+        let running = lab.run(image, &options)?;
         let ready = running.wait_ready()?;
         expect_at(&ready, "/status/servants/1/name", NAME)?;
         Ok(Self { running, web, plain })

@@ -119,7 +119,8 @@ impl Equipment {
         let events = init.memfd(EVENTS).await?;
         let key =
             init.socket(KEY, || Ok(memfd_create(KEY, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?))?;
-        let ((questions, answers), (signer, signed)) = (init.pair(QUESTIONS_PAIR)?, init.pair(SIGNER_PAIR)?);
+        let (questions, answers) = init.pair(QUESTIONS_PAIR)?;
+        let (signer, signatures) = init.pair(SIGNER_PAIR)?;
         let terminator = match from_gateway {
             None => None,
             Some(clients) => {
@@ -127,7 +128,7 @@ impl Equipment {
                 Some(terminator::Sockets { ours, theirs: [theirs, clients, questions, signer] })
             }
         };
-        let others = [events, key, answers, signed];
+        let others = [events, key, answers, signatures];
         let sockets = attestor::Sockets { platform: platform.to_owned(), module, others, ours, theirs };
         let attestor = Some((attestation.services.clone(), sockets, entrance));
         Ok(Self { gateway, attestor, terminator, without: None })
