@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::events::Unrecorded;
 use crate::exchange::ModuleError;
 use crate::module::Module;
-use crate::resource::{JSON, Refusal, Resource, response};
+use crate::resource::{JSON, Refusal, Resource, response, wants_document};
 
 /// Time limit for a connection: sending the request, the security module, and reading the response.
 const CLIENT_TIME: Duration = Duration::from_secs(20);
@@ -112,7 +112,7 @@ async fn respond(
     if !client.allowed.contains(&resource.operation()) {
         return Err((StatusCode::FORBIDDEN, forbidden(client, resource.operation())));
     }
-    let limit = resource.max_body();
+    let (limit, raw) = (resource.max_body(), wants_document(request.headers()));
     let bytes = body(request.into_body(), limit).await.map_err(|error| match error {
         BodyError::TooLong => {
             (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than the limit of {limit} bytes"))
@@ -121,7 +121,7 @@ async fn respond(
     })?;
     let service = client.service.service().unwrap_or_default();
     let reply = module.request(resource.request(&bytes, service)?).await.map_err(|error| failed(&error))?;
-    let (kind, content) = response(reply, module.platform(), false);
+    let (kind, content) = response(reply, module.platform(), raw);
     let mut response = Response::new(content);
     response.headers_mut().insert(CONTENT_TYPE, kind);
     Ok(response)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cloister_binding::eventlog::Value;
 use cloister_binding::{BindingError, Bound};
-use cloister_nsm::NsmError;
+use cloister_nsm::{NsmError, Pcr};
 
 use crate::events::{Snapshot, Unrecorded};
 
@@ -25,6 +25,10 @@ pub(crate) enum Request {
     Random,
     /// The event log.
     Log,
+    /// The registers' values.
+    Registers,
+    /// Nothing: whether evidence could be requested.
+    Ready,
     /// Record an event of a service.
     Extend {
         /// The service.
@@ -69,6 +73,8 @@ pub(crate) enum Reply {
     Random(Vec<u8>),
     /// The event log.
     Log(Snapshot),
+    /// Registers with their numbers.
+    Registers(Vec<(u16, Pcr)>),
     /// An event was recorded.
     Recorded {
         /// Its position in the log.

@@ -6,14 +6,18 @@
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
-use cloister_binding::eventlog::{EVENT_REGISTER, Event};
+use cloister_binding::eventlog::{BOOT_REGISTER, EVENT_REGISTER, Event, FILE_REGISTER};
 use cloister_nsm::channel::Channel;
-use cloister_nsm::{Claims, Module, NsmError};
+use cloister_nsm::{Claims, Module, NsmError, Pcr};
 use cloister_wire::causes;
 
 use crate::events::{Events, Unrecorded};
 use crate::exchange::{Answer, Fields, ModuleError, Reply, Request};
 use crate::registers::{self, RegisterError};
+
+/// The registers that have a meaning: those that a build's measurements predict, the role and instance of the parent (3, 4), and those
+/// of the event log.
+const MEASURED: [u16; 9] = [0, 1, 2, 3, 4, 8, BOOT_REGISTER, EVENT_REGISTER, FILE_REGISTER];
 
 /// What callers are answered until the sleeve has connected.
 const NOT_YET: &str = "the sleeve has not connected its development security module yet; repeat the request";
@@ -72,6 +76,8 @@ impl Keeper {
         let answer = match request {
             Request::Random => self.client().and_then(|module| Ok(Reply::Random(module.random()?))),
             Request::Log => Ok(Reply::Log(self.events.snapshot())),
+            Request::Registers => self.registers(&MEASURED).map(Reply::Registers),
+            Request::Ready => self.registers(&[BOOT_REGISTER]).map(Reply::Registers),
             Request::Attest(fields) => self.document(&fields).map(Reply::Document),
             Request::Evidence(values) => {
                 let fields = values.fields(&self.events.digests().head())?;
@@ -92,6 +98,13 @@ impl Keeper {
             self.failed();
         }
         answer
+    }
+
+    /// The values of registers, if those of the event log are as they should be.
+    fn registers(&mut self, numbers: &[u16]) -> Result<Vec<(u16, Pcr)>, ModuleError> {
+        self.compare()?;
+        let module = self.client()?;
+        numbers.iter().map(|&number| Ok((number, module.pcr(number)?))).collect()
     }
 
     fn document(&mut self, fields: &Fields) -> Result<Vec<u8>, ModuleError> {

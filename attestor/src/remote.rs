@@ -15,20 +15,53 @@ use cloister_net::{Gate, Stream};
 use cloister_wire::attestor::MAX_REMOTE_CLIENTS;
 use cloister_wire::causes;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CONTENT_TYPE};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request as Http, Response, StatusCode};
+use serde_json::json;
 use tokio::time::timeout;
 
 use crate::client::{failed, refusal};
 use crate::exchange::{Request, Values};
-use crate::resource::{self, Refusal};
+use crate::resource::{self, Refusal, requested_with, unknown, wants_document};
 use crate::tls::{Tls, TlsError};
 
 /// Time limit for a connection, as for clients inside.
 const CLIENT_TIME: Duration = Duration::from_secs(20);
 
-/// The path below which everything is (RFC 8615).
-const ROOT: &str = "/.well-known/cloister/";
+/// A resource, below a path for such things (RFC 8615). All are requested with `GET`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Public {
+    /// Evidence that binds a nonce and the key of the connection.
+    Evidence,
+    /// The event log.
+    Log,
+    /// The registers of the security module, without proof.
+    Measurements,
+    /// The certificate that is presented now.
+    Certificate,
+    /// That the server serves.
+    Health,
+    /// That evidence could be requested: the security module answers, and its registers contain the event log.
+    Ready,
+}
+
+impl Public {
+    /// All of them, in the order of the documentation.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Evidence, Self::Log, Self::Measurements, Self::Certificate, Self::Health, Self::Ready];
+
+    /// Its path.
+    pub(crate) const fn path(self) -> &'static str {
+        match self {
+            Self::Evidence => "/.well-known/cloister/evidence",
+            Self::Log => "/.well-known/cloister/eventlog",
+            Self::Measurements => "/.well-known/cloister/measurements",
+            Self::Certificate => "/.well-known/cloister/certificate",
+            Self::Health => "/.well-known/cloister/health",
+            Self::Ready => "/.well-known/cloister/ready",
+        }
+    }
+}
 
 /// The server. Its clients come from the terminator.
 pub(crate) struct Remote {
@@ -60,39 +93,43 @@ impl Remote {
 
     async fn respond(&self, request: &Http<Incoming>) -> Result<Response<Content>, Refusal> {
         let path = request.uri().path();
-        let name = path.strip_prefix(ROOT).unwrap_or_default();
-        if !["evidence", "eventlog", "certificate"].contains(&name) {
-            let why = format!("the resources are {ROOT}evidence, {ROOT}eventlog and {ROOT}certificate");
-            return Err((StatusCode::NOT_FOUND, why));
-        }
-        if request.method() != Method::GET {
-            return Err((StatusCode::METHOD_NOT_ALLOWED, format!("{path} is requested with GET")));
-        }
-        let wanted = match name {
-            "evidence" => {
+        let found = Public::ALL.into_iter().find(|public| public.path() == path);
+        let public = found.ok_or_else(|| unknown(&Public::ALL.map(Public::path)))?;
+        requested_with(path, request.method(), &Method::GET)?;
+        let wanted = match public {
+            Public::Evidence => {
                 let nonce = nonce(request.uri().query().unwrap_or_default())?;
                 let public_key = self.tls.public_key().map_err(|error| internal(&error))?;
                 Request::Evidence(Values { nonce, public_key, user_data: Vec::new() })
             }
-            "eventlog" => Request::Log,
-            _ => {
+            Public::Log => Request::Log,
+            Public::Measurements => Request::Registers,
+            Public::Certificate => {
                 let (der, _) = self.tls.certificate().await.map_err(|error| internal(&error))?;
-                let mut response = Response::new(Content::from(pem(&der)));
-                response.headers_mut().insert(CONTENT_TYPE, resource::PEM);
-                return Ok(response);
+                return Ok(typed(resource::PEM, Content::from(pem(&der))));
+            }
+            Public::Health => return Ok(status("serving")),
+            Public::Ready => {
+                self.tls.module().request(Request::Ready).await.map_err(|error| failed(&error))?;
+                return Ok(status("ready"));
             }
         };
         let reply = self.tls.module().request(wanted).await.map_err(|error| failed(&error))?;
-        let raw = request.headers().get(ACCEPT).is_some_and(|accept| {
-            accept.to_str().is_ok_and(|accept| {
-                accept.contains("application/cbor") || accept.contains("application/cose")
-            })
-        });
+        let raw = wants_document(request.headers());
         let (kind, content) = resource::response(reply, self.tls.module().platform(), raw);
-        let mut response = Response::new(content);
-        response.headers_mut().insert(CONTENT_TYPE, kind);
-        Ok(response)
+        Ok(typed(kind, content))
     }
+}
+
+/// A response of the form `{"status": "word"}`.
+fn status(word: &str) -> Response<Content> {
+    typed(resource::JSON, Content::from(json!({ "status": word }).to_string()))
+}
+
+fn typed(kind: HeaderValue, content: Content) -> Response<Content> {
+    let mut response = Response::new(content);
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
 }
 
 fn internal(error: &TlsError) -> Refusal {

@@ -8,10 +8,11 @@ use std::iter;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cloister_http::Content;
+use cloister_nsm::Pcr;
 use cloister_wire::attestor::Operation;
-use hyper::header::HeaderValue;
+use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::events::Snapshot;
 use crate::exchange::{Reply, Request};
@@ -51,38 +52,58 @@ pub(crate) enum Resource {
     Extend,
     /// `POST /v1/lock`: record nothing more.
     Lock,
+    /// `GET /v1/measurements`: the registers of the security module, without proof.
+    Measurements,
 }
 
 impl Resource {
+    /// All of them, in the order of the documentation.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Evidence,
+        Self::Attestation,
+        Self::Random,
+        Self::Log,
+        Self::Measurements,
+        Self::Extend,
+        Self::Lock,
+    ];
+
+    /// Its path.
+    pub(crate) const fn path(self) -> &'static str {
+        match self {
+            Self::Evidence => "/v1/evidence",
+            Self::Attestation => "/v1/attestation",
+            Self::Random => "/v1/random",
+            Self::Log => "/v1/eventlog",
+            Self::Measurements => "/v1/measurements",
+            Self::Extend => "/v1/extend",
+            Self::Lock => "/v1/lock",
+        }
+    }
+
+    /// The method that it is requested with.
+    pub(crate) const fn method(self) -> Method {
+        match self {
+            Self::Evidence | Self::Attestation | Self::Extend | Self::Lock => Method::POST,
+            Self::Random | Self::Log | Self::Measurements => Method::GET,
+        }
+    }
+
     /// The resource of a request.
     ///
     /// # Errors
     /// An unknown path, or another method than the resource's.
     pub(crate) fn of(method: &Method, path: &str) -> Result<Self, Refusal> {
-        let (resource, expected) = match path {
-            "/v1/evidence" => (Self::Evidence, Method::POST),
-            "/v1/attestation" => (Self::Attestation, Method::POST),
-            "/v1/random" => (Self::Random, Method::GET),
-            "/v1/eventlog" => (Self::Log, Method::GET),
-            "/v1/extend" => (Self::Extend, Method::POST),
-            "/v1/lock" => (Self::Lock, Method::POST),
-            _ => {
-                let why = "the resources are /v1/evidence, /v1/attestation, /v1/random, /v1/eventlog, /v1/extend and \
-                           /v1/lock";
-                return Err((StatusCode::NOT_FOUND, why.to_owned()));
-            }
-        };
-        if *method == expected {
-            Ok(resource)
-        } else {
-            Err((StatusCode::METHOD_NOT_ALLOWED, format!("{path} is requested with {expected}")))
-        }
+        let found = Self::ALL.into_iter().find(|resource| resource.path() == path);
+        let resource = found.ok_or_else(|| unknown(&Self::ALL.map(Self::path)))?;
+        requested_with(path, method, &resource.method())?;
+        Ok(resource)
     }
 
     /// What the manifest must allow.
     pub(crate) const fn operation(self) -> Operation {
         match self {
-            Self::Evidence | Self::Attestation | Self::Log => Operation::Evidence,
+            Self::Evidence | Self::Attestation | Self::Log | Self::Measurements => Operation::Evidence,
             Self::Random => Operation::Random,
             Self::Extend => Operation::Extend,
             Self::Lock => Operation::Lock,
@@ -95,7 +116,7 @@ impl Resource {
             Self::Evidence => request::MAX_EVIDENCE_BODY,
             Self::Attestation => request::MAX_DOCUMENT_BODY,
             Self::Extend => request::MAX_EVENT_BODY,
-            Self::Random | Self::Log | Self::Lock => 0,
+            Self::Random | Self::Log | Self::Measurements | Self::Lock => 0,
         }
     }
 
@@ -109,11 +130,36 @@ impl Resource {
             Self::Attestation => request::document(body),
             Self::Random => Ok(Request::Random),
             Self::Log => Ok(Request::Log),
+            Self::Measurements => Ok(Request::Registers),
             Self::Extend => request::event(body, service),
             Self::Lock => Ok(Request::Lock { service: service.to_owned() }),
         };
         request.map_err(|why| (StatusCode::BAD_REQUEST, why))
     }
+}
+
+/// The refusal of a path that is none of these.
+pub(crate) fn unknown(paths: &[&str]) -> Refusal {
+    (StatusCode::NOT_FOUND, format!("the resources are {}", paths.join(", ")))
+}
+
+/// Refuses another method than the one that a resource is requested with.
+pub(crate) fn requested_with(path: &str, method: &Method, expected: &Method) -> Result<(), Refusal> {
+    if method == expected {
+        Ok(())
+    } else {
+        Err((StatusCode::METHOD_NOT_ALLOWED, format!("{path} is requested with {expected}")))
+    }
+}
+
+/// Whether a client requests the document alone, in the format that its platform signs.
+pub(crate) fn wants_document(headers: &HeaderMap) -> bool {
+    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
+        |accepted| {
+            let kind = accepted.split(';').next().unwrap_or_default().trim();
+            ["application/cbor", "application/cose"].contains(&kind)
+        },
+    )
 }
 
 /// The content type and the body of the response, from what a request to the module of this platform resulted in.
@@ -133,11 +179,23 @@ pub(crate) fn response(reply: Reply, platform: &str, raw: bool) -> (HeaderValue,
             let length = u64::try_from(log.len()).unwrap_or(u64::MAX);
             (BYTES, Content::pieces(length, pieces(log)))
         }
+        Reply::Registers(registers) => (JSON, Content::from(measurements(&registers, platform).to_string())),
         Reply::Recorded { position, head } => {
             let recorded = json!({ "position": position, "head": STANDARD.encode(head) });
             (JSON, Content::from(recorded.to_string()))
         }
     }
+}
+
+/// Registers as a build's `measurements.json` has them: `pcr0` and so on, in hexadecimal digits.
+fn measurements(registers: &[(u16, Pcr)], platform: &str) -> Value {
+    let digits = |text: String, byte: &u8| text + &format!("{byte:02x}");
+    let values: Map<String, Value> = registers
+        .iter()
+        .map(|(index, pcr)| (format!("pcr{index}"), pcr.value.iter().fold(String::new(), digits).into()))
+        .collect();
+    let locked: Vec<_> = registers.iter().filter(|(_, pcr)| pcr.locked).map(|(index, _)| index).collect();
+    json!({ "platform": platform, "registers": values, "locked": locked })
 }
 
 /// A log in base64, between two texts. It is encoded while it is sent: however many clients read slowly, it is in memory once.
@@ -178,6 +236,34 @@ mod tests {
         assert_eq!(Resource::of(&Method::GET, "/").unwrap_err().0, StatusCode::NOT_FOUND);
     }
 
+    #[test]
+    fn the_document_alone_is_sent_only_to_those_who_accept_it() {
+        let wants = |accept: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            wants_document(&headers)
+        };
+        for accept in ["application/cbor", "text/html, application/cose; q=0.5", "application/cbor;v=1"] {
+            assert!(wants(accept), "{accept}");
+        }
+        for accept in ["*/*", "application/json", "application/cbor-seq", ""] {
+            assert!(!wants(accept), "{accept}");
+        }
+        assert!(!wants_document(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn measurements_have_the_names_of_the_prediction() {
+        let registers = vec![
+            (0, Pcr { locked: true, value: vec![0xab; 48] }),
+            (17, Pcr { locked: false, value: vec![0; 48] }),
+        ];
+        let (_, content) = response(Reply::Registers(registers), "virtual", false);
+        let body: Value = serde_json::from_slice(&whole(content)).unwrap();
+        assert_eq!(body["registers"]["pcr0"], "ab".repeat(48));
+        assert_eq!((&body["locked"], &body["platform"]), (&json!([0]), &json!("virtual")));
+    }
+
     /// All of a response, as a client reads it.
     fn whole(mut content: Content) -> Vec<u8> {
         let length = content.size_hint().exact().unwrap();
@@ -200,7 +286,7 @@ mod tests {
         let (kind, content) =
             response(Reply::Evidence(b"document".to_vec(), events.snapshot()), "nitro", false);
         assert_eq!(kind, "application/json");
-        let body: serde_json::Value = serde_json::from_slice(&whole(content)).unwrap();
+        let body: Value = serde_json::from_slice(&whole(content)).unwrap();
         assert_eq!(body["platform"], "nitro");
         assert_eq!(body["document"], STANDARD.encode("document"));
         let log = STANDARD.decode(body["events"].as_str().unwrap()).unwrap();

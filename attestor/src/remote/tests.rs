@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use cloister_binding::Bound;
 use cloister_binding::eventlog::Log;
+use cloister_nsm::Pcr;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -11,7 +12,7 @@ use tokio::net::UnixStream;
 
 use super::*;
 use crate::events::Events;
-use crate::exchange::Reply;
+use crate::exchange::{ModuleError, Reply};
 use crate::key::TlsKey;
 use crate::module::Module;
 
@@ -33,7 +34,9 @@ impl Server {
                     let fields = values.fields(&events.digests().head())?;
                     Reply::Evidence(fields.user_data.unwrap(), events.snapshot())
                 }
-                _ => Reply::Log(events.snapshot()),
+                Request::Log => Reply::Log(events.snapshot()),
+                Request::Ready => return Err(ModuleError::TimedOut),
+                _ => Reply::Registers(vec![(2, Pcr { locked: true, value: vec![7; 48] })]),
             })
         });
         let key = TlsKey::open(memfd_create("key", MemfdFlags::ALLOW_SEALING).unwrap()).unwrap();
@@ -128,6 +131,18 @@ async fn the_log_and_the_certificate_are_public() {
         *der,
         "it is the presented one"
     );
+}
+
+#[tokio::test]
+async fn the_registers_are_shown_and_a_module_that_hangs_is_healthy_but_not_ready() {
+    let server = Server::start();
+    let (_, body) = server.get("/.well-known/cloister/measurements", "*/*").await;
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(body["registers"]["pcr2"], "07".repeat(48));
+    let (head, body) = server.get("/.well-known/cloister/health", "*/*").await;
+    assert!(head.starts_with("HTTP/1.1 200 ") && body == br#"{"status":"serving"}"#, "{head}");
+    let refused = server.refused("/.well-known/cloister/ready").await;
+    assert_eq!(refused, "504 the security module did not respond within 10 s");
 }
 
 #[tokio::test]
