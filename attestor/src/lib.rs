@@ -19,6 +19,7 @@
 //! | `certificate` | the certificate, with evidence in it |
 //! | `tls` | certificates and signatures for the terminator |
 //! | `remote` | the attestation server |
+//! | `openapi` | the description of both interfaces, for the tests |
 //! | `registers` | the module's registers, compared with the log |
 
 mod certificate;
@@ -29,6 +30,8 @@ mod exchange;
 mod keeper;
 mod key;
 mod module;
+#[cfg(test)]
+mod openapi;
 pub mod program;
 mod registers;
 mod remote;

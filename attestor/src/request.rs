@@ -24,7 +24,7 @@ pub(crate) const MAX_EVENT_BODY: usize = 2048;
 
 /// Maximum user data that evidence binds, in bytes. Larger data is bound by its digest, which the caller computes:
 /// memory for the requests of all clients stays below a megabyte.
-const MAX_BOUND_DATA: usize = 4096;
+pub(crate) const MAX_BOUND_DATA: usize = 4096;
 
 /// The body of a request for a document, as Enclaver's clients send it, and of a request for evidence.
 #[derive(Debug, Default, Deserialize)]

@@ -213,7 +213,7 @@ fn pieces(log: Snapshot) -> impl Iterator<Item = Vec<u8>> + Send + 'static {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::pin::Pin;
     use std::task::{Context, Poll, Waker};
 
@@ -265,7 +265,7 @@ mod tests {
     }
 
     /// All of a response, as a client reads it.
-    fn whole(mut content: Content) -> Vec<u8> {
+    pub(crate) fn whole(mut content: Content) -> Vec<u8> {
         let length = content.size_hint().exact().unwrap();
         let mut bytes = Vec::new();
         let mut waiting = Context::from_waker(Waker::noop());

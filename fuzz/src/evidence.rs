@@ -1,5 +1,6 @@
 //! Attestation evidence, event logs, and the measurements that a verifier compares with.
 
+use cloister_evidence::binding::certificate::{Carried, EVIDENCE_LIMIT};
 use cloister_evidence::eventlog::{BOOT_REGISTER, EVENT_REGISTER, EVENTS_LIMIT, FILE_REGISTER, Log};
 use cloister_evidence::nitro::{
     self, Binding, Events, Expectation, Freshness, Measurements, Nonce, Platform, Roots,
@@ -73,4 +74,11 @@ pub fn measurements(data: &[u8]) {
             Err(error) => assert!(is_zero, "{error}"),
         }
     }
+}
+
+/// The extension of a certificate that carries evidence: it has one encoding.
+pub fn certificate(data: &[u8]) {
+    let Ok(carried) = Carried::decode(data) else { return };
+    assert!(carried.evidence.len() <= EVIDENCE_LIMIT && !carried.platform.is_empty());
+    assert_eq!(carried.encode().as_deref(), Ok(data));
 }

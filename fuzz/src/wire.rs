@@ -12,6 +12,7 @@ use cloister_wire::ingress::{CHUNK_LIMIT, Header};
 use cloister_wire::logs::{Record, Subscribe};
 use cloister_wire::module;
 use cloister_wire::packet::{self, Bounded};
+use cloister_wire::terminator::{FromTerminator, HandOver, Question, Reply, Sign, Signed, ToTerminator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -153,9 +154,16 @@ pub fn messages(data: &[u8]) {
     packet::<FromGateway>(data);
     packet::<ToAttestor>(data);
     packet::<FromAttestor>(data);
+    packet::<ToTerminator>(data);
+    packet::<FromTerminator>(data);
+    packet::<HandOver>(data);
+    packet::<Question>(data);
+    packet::<Reply>(data);
+    packet::<Sign>(data);
+    packet::<Signed>(data);
 }
 
-/// A packet between the supervisor and a servant; each of its parts has a limit.
+/// A packet between a servant and the supervisor or another servant; each of its parts has a limit.
 fn packet<M: DeserializeOwned + Serialize + Bounded + PartialEq + std::fmt::Debug>(data: &[u8]) {
     if let Ok(message) = packet::decode::<M>(data) {
         let written = serde_json::to_vec(&message).expect("a packet that was read can be written");

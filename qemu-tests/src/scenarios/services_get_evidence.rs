@@ -209,7 +209,7 @@ fn confined(lab: &mut Lab) -> Outcome {
     let machine = Machine::boot(lab, &Release::default().with_trial("signals"))?;
     let web = &machine.running;
     let found = web.command(&["inspect", "web", "--service", NAME, "--json"])?.json()?;
-    expect_no_privileges(&found, 61185, "218")?;
+    expect_no_privileges(&found, 61185, "250")?;
     let limits = found.get("cgroup").map(Value::to_string).unwrap_or_default();
     expect(limits.contains(r#"["pids.max","2"]"#), format_args!("its cgroup: {limits}"))?;
     expect(limits.contains(r#"["memory.max","8388608"]"#), format_args!("its cgroup: {limits}"))?;
