@@ -1,4 +1,4 @@
-//! The OpenAPI document of both interfaces, generated from the tables by which requests are served. Built for tests only: one of
+//! The description of both interfaces, generated from the tables by which requests are served. Built for tests only: one of
 //! them compares it with `docs/openapi.json`.
 //!
 //! Invariant: a path, method, limit or operation in it is the one that the code uses. `scripts/openapi-check` validates it.
@@ -110,7 +110,9 @@ fn local_operation(resource: Resource) -> Value {
             "Random bytes of the security module",
             bytes("As many as it returns at once.", Some(RANDOM_LIMIT)),
         ),
-        Resource::Log => ("getLocalEventLog", "The event log", bytes("The event log (docs/evidence.md).", None)),
+        Resource::Log => {
+            ("getLocalEventLog", "The event log", bytes("The event log (docs/evidence.md).", None))
+        }
         Resource::Measurements => (
             "getLocalMeasurements",
             "The registers of the security module, without proof",
@@ -177,7 +179,7 @@ fn bytes(description: &str, limit: Option<usize>) -> Value {
     json!({ "description": description, "content": { "application/octet-stream": binary(limit) } })
 }
 
-/// Bytes as they are: OpenAPI 3.1 describes them by an empty schema, or by their number.
+/// Bytes as they are: the format describes them by an empty schema, or by their number.
 fn binary(limit: Option<usize>) -> Value {
     limit.map_or_else(|| json!({}), |limit| json!({ "schema": { "maxLength": limit } }))
 }
@@ -199,9 +201,7 @@ fn base64_length(bytes: usize, padded: bool) -> usize {
 }
 
 fn schemas() -> Value {
-    let record = |required: &[&str], properties: Value| {
-        json!({ "type": "object", "required": required, "properties": properties, "additionalProperties": false })
-    };
+    let record = |required: &[&str], properties: Value| json!({ "type": "object", "required": required, "properties": properties, "additionalProperties": false });
     let any = |description: &str| json!({ "type": "string", "contentEncoding": "base64", "description": description });
     let key = json!({
         "type": "string",

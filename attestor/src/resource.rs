@@ -154,12 +154,15 @@ pub(crate) fn requested_with(path: &str, method: &Method, expected: &Method) -> 
 
 /// Whether a client requests the document alone, in the format that its platform signs.
 pub(crate) fn wants_document(headers: &HeaderMap) -> bool {
-    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
-        |accepted| {
+    headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|accepted| {
             let kind = accepted.split(';').next().unwrap_or_default().trim();
             ["application/cbor", "application/cose"].contains(&kind)
-        },
-    )
+        })
 }
 
 /// The content type and the body of the response, from what a request to the module of this platform resulted in.

@@ -9,8 +9,8 @@ use cloister_nsm::Pcr;
 use super::*;
 use crate::events::Events;
 use crate::exchange::Reply;
-use crate::resource::tests::whole;
 use crate::resource::response;
+use crate::resource::tests::whole;
 
 #[test]
 fn the_published_document_matches_the_code() {
@@ -50,7 +50,8 @@ fn responses_have_the_fields_that_are_described() {
 
 #[test]
 fn every_resource_is_in_the_documentation() {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/attestation.md")).unwrap();
+    let text =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/attestation.md")).unwrap();
     for path in Resource::ALL.map(Resource::path).into_iter().chain(Public::ALL.map(Public::path)) {
         assert!(text.contains(path), "docs/attestation.md does not contain {path}");
     }
