@@ -65,7 +65,7 @@ const BINDING_IN_CBOR: &[u8] = b"\x69user_data\x58\x40";
 
 /// The kinds of descriptors that the attestor has open: no file but the memory of the event log, no directory, and no
 /// device except the module and `/dev/null`.
-const DESCRIPTORS: &str = "/dev/nsm, /dev/null, /memfd:events (deleted), anon_inode:[eventfd], \
+const DESCRIPTORS: &str = "/dev/nsm, /dev/null, /memfd:events (deleted), /memfd:tls-key (deleted), anon_inode:[eventfd], \
                            anon_inode:[eventpoll], pipe:[], socket:[]";
 
 /// Maximum memory of the attestor in kB, after as many of the longest requests as one service can have, or with a full log.

@@ -2,14 +2,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cloister_wire::terminator;
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::without_hardware::{connected, measurements};
 use super::{
@@ -92,10 +92,51 @@ fn verified(lab: &mut Lab) -> Outcome {
     let event = json!({ "label": "config", "data": STANDARD.encode("data") });
     drop(connected(&machine, "POST /v1/extend", &event)?);
     verifier.accepted(LONGEST)?;
+    with_another_client(port)?;
+    let key = key_of(port)?;
     servants(&machine, &verifier)?;
+    expect_eq(&key_of(port)?, &key, "the key after the attestor was killed")?;
     strangers(port)?;
     verifier.accepted(LONGEST)?;
     machine.stop()
+}
+
+/// What curl gets, which shares no code with the verifier.
+fn with_another_client(port: u16) -> Outcome {
+    let get = |resource: &str| {
+        let url = format!("https://127.0.0.1:{port}/.well-known/cloister/{resource}");
+        output("curl", &["--silent", "--show-error", "--insecure", "--max-time", "20", &url], "")
+    };
+    expect_eq(&get("health")?.as_str(), &r#"{"status":"serving"}"#, "health")?;
+    expect_eq(&get("ready")?.as_str(), &r#"{"status":"ready"}"#, "readiness")?;
+    let measured: Value = serde_json::from_str(&get("measurements")?)?;
+    expect_at(&measured, "/platform", "virtual")?;
+    let events = measured.pointer("/registers/pcr17").and_then(Value::as_str).unwrap_or_default();
+    expect(events.len() == 96 && events.contains(|digit| digit != '0'), format_args!("{measured}"))?;
+    expect_in(&get("evidence")?, "the query has no nonce", "evidence without a nonce")
+}
+
+/// The public key of the certificate, as OpenSSL reads it.
+fn key_of(port: u16) -> Result<String, Failure> {
+    let shown = output("openssl", &["s_client", "-connect", &format!("127.0.0.1:{port}")], "")?;
+    output("openssl", &["x509", "-noout", "-pubkey"], &shown)
+}
+
+/// What a program prints, given this input.
+fn output(program: &str, arguments: &[&str], input: &str) -> Result<String, Failure> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes())?;
+    }
+    let done = child.wait_with_output()?;
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    expect(done.status.success(), format_args!("{program} failed: {stderr}"))?;
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
 /// The terminator holds nothing, and a killed one is replaced; so is a killed attestor, whose key stays.
