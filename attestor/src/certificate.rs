@@ -1,7 +1,8 @@
 //! The TLS certificate of the enclave, with the evidence in it.
 //!
 //! Invariant: it is signed by its own key, and its serial number is the nonce of its evidence, which binds that key: the
-//! evidence cannot be moved to another certificate. The format is in docs/evidence.md.
+//! evidence cannot be moved to another certificate. The format is in docs/evidence.md. A certificate without evidence proves nothing;
+//! it only lets a client ask why there is none.
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -22,11 +23,11 @@ use x509_cert::time::{Time, Validity};
 use crate::key::TlsKey;
 
 /// How long it is valid. Clients that verify the evidence decide by its age; others see a certificate without an issuer anyway. A
-/// connection may be opened with it for a minute only, but software that inspects it later should not call it expired at once.
+/// connection may be opened with it for 45 s only, but software that inspects it later should not call it expired at once.
 const LIFE: u64 = 24 * 3600;
 
 /// How far its start is in the past: the clock of a client may be behind. It is never before 1970, which TLS libraries refuse: a
-/// machine without a clock may believe to be there.
+/// machine without a clock may start there.
 const BACKDATED: u64 = 300;
 
 /// Dates before 2050 are written in this form (RFC 5280, section 4.1.2.5).
@@ -56,19 +57,20 @@ pub(crate) enum CertificateError {
 pub(crate) fn issue(
     key: &TlsKey,
     serial: &[u8; SERIAL],
-    carried: &Carried,
+    carried: Option<&Carried>,
     now: u64,
 ) -> Result<Vec<u8>, CertificateError> {
-    let extension = Extension {
-        extn_id: ObjectIdentifier::new_unwrap(OID),
-        critical: false,
-        extn_value: OctetString::new(carried.encode()?)?,
-    };
+    let extension = carried.map(extension).transpose()?;
     let validity = Validity::new(date(now.saturating_sub(BACKDATED))?, date(now.saturating_add(LIFE))?);
     let profile = Profile { name: Name::from_str(SUBJECT)?, extension };
     let public = SubjectPublicKeyInfoOwned::from_der(&key.public()?)?;
     let builder = CertificateBuilder::new(profile, SerialNumber::new(serial)?, validity, public)?;
     Ok(builder.build::<_, DerSignature>(key.for_certificate())?.to_der()?)
+}
+
+fn extension(carried: &Carried) -> Result<Extension, CertificateError> {
+    let extn_value = OctetString::new(carried.encode()?)?;
+    Ok(Extension { extn_id: ObjectIdentifier::new_unwrap(OID), critical: false, extn_value })
 }
 
 /// A serial number from these random bytes: positive, and of full length whatever they are.
@@ -85,10 +87,10 @@ fn date(seconds: u64) -> Result<Time, der::Error> {
     UtcTime::from_unix_duration(since).map(Time::UtcTime)
 }
 
-/// A certificate for servers with one extension.
+/// A certificate for servers with at most one extension.
 struct Profile {
     name: Name,
-    extension: Extension,
+    extension: Option<Extension>,
 }
 
 impl BuilderProfile for Profile {
@@ -106,7 +108,7 @@ impl BuilderProfile for Profile {
         _issuer: SubjectPublicKeyInfoRef<'_>,
         _body: &TbsCertificate,
     ) -> builder::Result<Vec<Extension>> {
-        Ok(vec![self.extension.clone()])
+        Ok(self.extension.iter().cloned().collect())
     }
 }
 
@@ -129,7 +131,7 @@ mod tests {
     #[test]
     fn a_certificate_carries_its_evidence_and_is_signed_by_its_key() {
         let (key, serial) = (key(), serial([0xff; SERIAL]));
-        let der = issue(&key, &serial, &carried(5000), 1_800_000_000).unwrap();
+        let der = issue(&key, &serial, Some(&carried(5000)), 1_800_000_000).unwrap();
         let parsed = Certificate::from_der(&der).unwrap();
         let body = parsed.tbs_certificate();
         assert_eq!(body.serial_number().as_bytes(), serial);
@@ -145,8 +147,9 @@ mod tests {
     #[test]
     fn no_date_is_before_1970_and_none_is_refused() {
         for now in [0, 1, 299, 301, LAST_UTC_TIME, LAST_UTC_TIME + 1, 4_000_000_000] {
-            let der = issue(&key(), &serial([0; SERIAL]), &carried(1), now).unwrap();
+            let der = issue(&key(), &serial([0; SERIAL]), None, now).unwrap();
             let parsed = Certificate::from_der(&der).unwrap();
+            assert!(parsed.tbs_certificate().extensions().is_none());
             let validity = parsed.tbs_certificate().validity();
             let start = validity.not_before.to_unix_duration().as_secs();
             assert_eq!(start, now.saturating_sub(BACKDATED), "{now}");

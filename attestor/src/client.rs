@@ -11,8 +11,8 @@ use cloister_net::identity::Identity;
 use cloister_wire::attestor::Operation;
 use cloister_wire::causes;
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
-use hyper::{Request, Response, StatusCode};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -21,8 +21,8 @@ use crate::exchange::ModuleError;
 use crate::module::Module;
 use crate::resource::{JSON, Refusal, Resource, response, wants_document};
 
-/// Time limit for a connection: sending the request, the security module, and reading the response.
-const CLIENT_TIME: Duration = Duration::from_secs(20);
+/// Time limit for a connection of a program inside or of a client outside: sending the request, the security module, and reading the response.
+pub(crate) const CLIENT_TIME: Duration = Duration::from_secs(20);
 
 /// What remains of the request of a client that is refused is read for so long, and so many bytes of it: the longest
 /// request with its head.
@@ -47,10 +47,9 @@ pub(crate) async fn serve(stream: Stream, client: Client, module: Module) {
     let answer = |request: Request<Incoming>| {
         let (client, module) = (client.clone(), module.clone());
         async move {
-            match respond(request, &client, &module).await {
-                Ok(response) => response,
-                Err((status, why)) => refusal(status, &why),
-            }
+            let allowed = Resource::at(request.uri().path()).map_or(Method::GET, Resource::method);
+            let response = respond(request, &client, &module).await;
+            response.unwrap_or_else(|(status, why)| refusal(status, &why, &allowed))
         }
     };
     // A client that disconnects early or exceeds the limit has no one to report it to.
@@ -71,7 +70,7 @@ pub(crate) async fn refuse_unlisted(stream: Stream, identity: &Identity) {
     drop(timeout(DISCARD_TIME, discard(&stream)).await);
 }
 
-async fn refuse(stream: &Stream, status: &str, why: &str) {
+pub(crate) async fn refuse(stream: &Stream, status: &str, why: &str) {
     let body = json!({ "error": why }).to_string();
     let response = format!(
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -159,10 +158,15 @@ pub(crate) fn failed(error: &ModuleError) -> Refusal {
     (status, causes::line(error))
 }
 
-/// A response of the form `{"error": "why"}`.
-pub(crate) fn refusal(status: StatusCode, why: &str) -> Response<Content> {
+/// A response of the form `{"error": "why"}`. The method is the one that the resource is requested with.
+pub(crate) fn refusal(status: StatusCode, why: &str, method: &Method) -> Response<Content> {
     let mut response = Response::new(Content::from(json!({ "error": why }).to_string()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, JSON);
+    if status == StatusCode::METHOD_NOT_ALLOWED
+        && let Ok(allowed) = HeaderValue::from_str(method.as_str())
+    {
+        response.headers_mut().insert(ALLOW, allowed);
+    }
     response
 }

@@ -71,6 +71,11 @@ impl Keeper {
         }
     }
 
+    /// How many events the log has.
+    pub(crate) fn recorded(&self) -> usize {
+        self.events.count()
+    }
+
     /// Performs a request.
     pub(crate) fn answer(&mut self, request: Request) -> Answer {
         let answer = match request {

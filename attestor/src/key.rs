@@ -1,7 +1,7 @@
 //! The key of the enclave's TLS certificate.
 //!
 //! Invariant: it is made in the enclave, from the kernel's generator, and leaves this process only into sealed memory that init
-//! holds, so that it outlives a crash. It signs nothing but the handshakes of TLS 1.3 servers, and its own certificates.
+//! and the supervisor keep open and do not read, so that it outlives a crash. It signs nothing but the handshakes of TLS 1.3 servers, and its own certificates.
 
 use std::fs::File;
 use std::io;
@@ -52,7 +52,7 @@ impl TlsKey {
             file.read_exact_at(&mut bytes, 0)?;
             return SigningKey::from_slice(&bytes).map(Self).map_err(|_| KeyError::Damaged);
         }
-        // A predecessor that was killed before it sealed the memory has used its key for nothing.
+        // A predecessor that was killed before it sealed the memory has not used its key.
         let key = new_key()?;
         file.write_all_at(&key.to_bytes(), 0)?;
         fcntl_add_seals(&file, SEALS).map_err(io::Error::from)?;

@@ -1,8 +1,9 @@
 //! The attestor: the servant that has the security module.
 //!
-//! Invariant: it parses the requests of programs inside, so it has access to nothing but the module, the memory of the event
-//! log and its end of a socket pair: an empty root, a user of its own and no capabilities. The supervisor decides who may request what, and
-//! passes each client's connection together with that decision.
+//! Invariant: it parses requests of programs inside and of clients outside, so it has access to nothing but the module, the memory of the
+//! event log and of the TLS key, and its ends of socket pairs: an empty root, a user of its own and no capabilities. The supervisor decides
+//! which program may request what, and passes its connection on together with that decision; clients outside come from the terminator
+//! and may request what is public.
 //!
 //! | module | job |
 //! |---|---|
@@ -17,7 +18,8 @@
 //! | `events` | the event log, which outlives this process |
 //! | `key` | the key of the TLS certificate |
 //! | `certificate` | the certificate, with evidence in it |
-//! | `tls` | certificates and signatures for the terminator |
+//! | `tls` | the certificate that is presented, and signatures of handshakes |
+//! | `terminator` | the pairs to the terminator |
 //! | `remote` | the attestation server |
 //! | `openapi` | the description of both interfaces, for the tests |
 //! | `registers` | the module's registers, compared with the log |
@@ -37,4 +39,5 @@ mod registers;
 mod remote;
 mod request;
 mod resource;
+mod terminator;
 mod tls;

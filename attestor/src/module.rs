@@ -8,14 +8,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::exchange::{Answer, ModuleError, REQUEST_TIME, Request};
 use crate::keeper::Keeper;
 
-/// What waits for its turn: a request of each client, and a connection of the sleeve.
-const WAITING: usize = cloister_wire::attestor::MAX_CLIENTS + 1;
+/// What waits for its turn: a request of each client, one for a certificate, and a connection of the sleeve.
+const WAITING: usize = cloister_wire::attestor::MAX_CLIENTS + 2;
 
 /// What the module's thread does next.
 enum Order {
@@ -30,15 +30,23 @@ enum Order {
 pub(crate) struct Module {
     orders: mpsc::Sender<Order>,
     platform: Arc<str>,
+    /// How many events the log has.
+    recorded: Arc<watch::Sender<usize>>,
 }
 
 impl Module {
     /// Starts the thread that uses the module and the event log of `keeper`.
     pub(crate) fn start(platform: &str, mut keeper: Keeper) -> io::Result<Self> {
-        Self::work(platform, move |order| match order {
+        let recorded = Arc::new(watch::Sender::new(keeper.recorded()));
+        let changes = Arc::clone(&recorded);
+        Self::work(platform, recorded, move |order| match order {
             Order::Connect(stream) => keeper.connect(stream),
-            // A caller that has just stopped waiting gets no answer.
-            Order::Request(request, reply) => drop(reply.send(keeper.answer(request))),
+            Order::Request(request, reply) => {
+                let answer = keeper.answer(request);
+                changes.send_if_modified(|count| std::mem::replace(count, keeper.recorded()) != *count);
+                // A caller that has just stopped waiting gets no answer.
+                drop(reply.send(answer));
+            }
         })
     }
 
@@ -48,14 +56,18 @@ impl Module {
         platform: &str,
         answer: impl Fn(Request) -> Answer + Send + 'static,
     ) -> io::Result<Self> {
-        Self::work(platform, move |order| {
+        Self::work(platform, Arc::default(), move |order| {
             if let Order::Request(request, reply) = order {
                 drop(reply.send(answer(request)));
             }
         })
     }
 
-    fn work(platform: &str, mut perform: impl FnMut(Order) + Send + 'static) -> io::Result<Self> {
+    fn work(
+        platform: &str,
+        recorded: Arc<watch::Sender<usize>>,
+        mut perform: impl FnMut(Order) + Send + 'static,
+    ) -> io::Result<Self> {
         let (orders, mut waiting) = mpsc::channel(WAITING);
         let serve = move || {
             while let Some(order) = waiting.blocking_recv() {
@@ -65,7 +77,7 @@ impl Module {
             }
         };
         drop(thread::Builder::new().name("module".to_owned()).spawn(serve)?);
-        Ok(Self { orders, platform: platform.into() })
+        Ok(Self { orders, platform: platform.into(), recorded })
     }
 
     /// The platform that the module attests, by its name in a manifest and in a verdict.
@@ -77,6 +89,22 @@ impl Module {
     /// connection for which there is no space is closed, and the sleeve opens another.
     pub(crate) fn connect(&self, stream: OwnedFd) {
         drop(self.orders.try_send(Order::Connect(stream)));
+    }
+
+    /// How many events the log has.
+    pub(crate) fn recorded(&self) -> usize {
+        *self.recorded.borrow()
+    }
+
+    /// Changes with each event that is recorded.
+    pub(crate) fn watch_recorded(&self) -> watch::Receiver<usize> {
+        self.recorded.subscribe()
+    }
+
+    /// As if an event had been recorded.
+    #[cfg(test)]
+    pub(crate) fn note_recorded(&self) {
+        self.recorded.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Sends a request to the module.

@@ -1,7 +1,8 @@
 //! The description of both interfaces, generated from the tables by which requests are served. Built for tests only: one of
 //! them compares it with `docs/openapi.json`.
 //!
-//! Invariant: a path, method, limit or operation in it is the one that the code uses. `scripts/openapi-check` validates it.
+//! Invariant: a path, method, limit or operation in it is the one that the code uses, and the fields of responses are compared with real
+//! ones. `scripts/openapi-check` validates it.
 
 use cloister_binding::eventlog::DATA_LIMIT as EVENT_DATA_LIMIT;
 use cloister_binding::{KEY_LIMIT, NONCE_MAX, NONCE_MIN};
@@ -77,10 +78,11 @@ fn public_operation(public: Public) -> Value {
         }
     };
     let statuses: &[u16] = match public {
-        Public::Evidence => &[400, 404, 405, 431, 502, 503, 504],
-        Public::Health | Public::Log => &[404, 405, 431],
-        Public::Certificate => &[404, 405, 431, 500, 502, 503, 504],
-        Public::Measurements | Public::Ready => &[404, 405, 431, 502, 503, 504],
+        Public::Evidence => &[400, 404, 405, 431, 500, 502, 503, 504],
+        Public::Health => &[400, 404, 405, 431, 503],
+        Public::Log => &[400, 404, 405, 431, 503, 504],
+        Public::Certificate => &[400, 404, 405, 431, 500, 503],
+        Public::Measurements | Public::Ready => &[400, 404, 405, 431, 502, 503, 504],
     };
     let mut operation = operation(id, summary, ok, statuses);
     if public == Public::Evidence {
@@ -122,11 +124,11 @@ fn local_operation(resource: Resource) -> Value {
         Resource::Lock => ("lock", "End the recording", body("Recorded")),
     };
     let statuses: &[u16] = match resource {
-        Resource::Log => &[403, 404, 405, 413, 431, 503, 504],
+        Resource::Log => &[400, 403, 404, 405, 413, 431, 503, 504],
         Resource::Evidence | Resource::Attestation => &[400, 403, 404, 405, 413, 431, 502, 503, 504],
-        Resource::Random | Resource::Measurements => &[403, 404, 405, 413, 431, 502, 503, 504],
+        Resource::Random | Resource::Measurements => &[400, 403, 404, 405, 413, 431, 502, 503, 504],
         Resource::Extend => &[400, 403, 404, 405, 409, 413, 431, 502, 503, 504, 507],
-        Resource::Lock => &[403, 404, 405, 409, 413, 431, 502, 503, 504, 507],
+        Resource::Lock => &[400, 403, 404, 405, 409, 413, 431, 502, 503, 504, 507],
     };
     let mut operation = operation(id, summary, ok, statuses);
     operation["x-cloister-operation"] =
@@ -252,7 +254,10 @@ fn schemas() -> Value {
 
 fn responses() -> Value {
     let meanings = [
-        (400, "The request is malformed, or a field is missing or outside its limits."),
+        (
+            400,
+            "A field is missing, malformed or outside its limits; without a body: the HTTP itself is malformed.",
+        ),
         (403, "The manifest does not allow the operation to this service."),
         (404, "There is no such resource."),
         (405, "The resource is requested with another method."),
@@ -261,7 +266,7 @@ fn responses() -> Value {
         (431, "The head of the request is too long."),
         (500, "The certificate could not be made."),
         (502, "The security module refused the request, or failed."),
-        (503, "The service has too many connections, or the security module cannot be used yet."),
+        (503, "Too many connections, or the security module cannot be used yet."),
         (504, "The security module did not respond in time."),
         (507, "The service has used its part of the event log."),
     ];

@@ -20,7 +20,8 @@ use crate::keeper::{Client, Keeper};
 use crate::key::{KeyError, TlsKey};
 use crate::module::Module;
 use crate::remote::Remote;
-use crate::tls::{self, Tls};
+use crate::terminator;
+use crate::tls::Tls;
 
 /// Why the attestor exits.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +59,7 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> AttestorError {
 pub fn run() -> Result<(), AttestorError> {
     let descriptor = |number, what| inherited::copy(number).map_err(system(what));
     let channel = descriptor(CHANNEL_FD, "the inherited channel is not open")?;
-    let terminator = descriptor(TERMINATOR_FD, "the inherited pair to the terminator is not open")?;
+    let questions = descriptor(TERMINATOR_FD, "the inherited pair to the terminator is not open")?;
     let signer = descriptor(SIGNER_FD, "the inherited pair for signatures is not open")?;
     let key = TlsKey::open(descriptor(KEY_FD, "the inherited memory of the key is not open")?)?;
     let module = module()?;
@@ -66,13 +67,13 @@ pub fn run() -> Result<(), AttestorError> {
     reactor.map_err(system("cannot create a reactor"))?.block_on(async {
         let register =
             |pair| Packets::new(pair).map_err(system("cannot register a channel with the reactor"));
-        let (channel, terminator, signer) = (register(channel)?, register(terminator)?, register(signer)?);
+        let (channel, questions, signer) = (register(channel)?, register(questions)?, register(signer)?);
         let tls = Tls::new(key, module.clone());
         let remote = Remote::new(Arc::clone(&tls));
         let ended = tokio::select! {
             ended = channel::converse(channel, module) => ended.map_err(AttestorError::Channel),
-            ended = tls::converse(terminator, Arc::clone(&tls), remote) => ended.map_err(AttestorError::Terminator),
-            ended = tls::sign(signer, tls) => ended.map_err(AttestorError::Terminator),
+            ended = terminator::converse(questions, Arc::clone(&tls), remote) => ended.map_err(AttestorError::Terminator),
+            ended = terminator::sign(signer, tls) => ended.map_err(AttestorError::Terminator),
         };
         ended
     })

@@ -5,28 +5,33 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::alphabet::URL_SAFE;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use cloister_binding::{NONCE_MAX, NONCE_MIN};
 use cloister_http::{Content, converse};
 use cloister_net::{Gate, Stream};
 use cloister_wire::attestor::MAX_REMOTE_CLIENTS;
 use cloister_wire::causes;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request as Http, Response, StatusCode};
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::client::{failed, refusal};
+use crate::client::{CLIENT_TIME, failed, refusal, refuse};
 use crate::exchange::{Request, Values};
+use crate::request::unreserved;
 use crate::resource::{self, Refusal, requested_with, unknown, wants_document};
 use crate::tls::{Tls, TlsError};
 
-/// Time limit for a connection, as for clients inside.
-const CLIENT_TIME: Duration = Duration::from_secs(20);
+/// base64url, with or without its padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// A resource, below a path for such things (RFC 8615). All are requested with `GET`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,16 +79,27 @@ impl Remote {
         Arc::new(Self { tls, gate: Gate::new(MAX_REMOTE_CLIENTS) })
     }
 
-    /// Serves a client in its own task, if a place is free. Otherwise its connection is closed: the terminator admits no more than
-    /// there are places.
-    pub(crate) fn admit(self: &Arc<Self>, socket: OwnedFd) {
-        let Some(pass) = self.gate.try_enter() else { return };
+    /// Serves a client in its own task, if a place is free. The terminator passes on no more than there are places, but those of its
+    /// predecessor may still be occupied.
+    pub(crate) async fn admit(self: &Arc<Self>, socket: OwnedFd) {
+        // A socket that cannot be registered is closed.
         let Ok(stream) = Stream::local(socket) else { return };
+        let Some(pass) = self.gate.try_enter() else {
+            let why = format!("too many clients: at most {MAX_REMOTE_CLIENTS} are served at once");
+            return refuse(&stream, "503 Service Unavailable", &why).await;
+        };
         let remote = Arc::clone(self);
         drop(tokio::spawn(async move {
             let answer = |request: Http<Incoming>| {
                 let remote = Arc::clone(&remote);
-                async move { remote.respond(&request).await.unwrap_or_else(|(status, why)| refusal(status, &why)) }
+                async move {
+                    let response = remote.respond(&request).await;
+                    let mut response =
+                        response.unwrap_or_else(|(status, why)| refusal(status, &why, &Method::GET));
+                    // A cache between client and enclave must not answer in its place.
+                    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                    response
+                }
             };
             // A client that disconnects early or exceeds the limit has no one to report it to.
             drop(timeout(CLIENT_TIME, converse(stream, answer)).await);
@@ -99,13 +115,13 @@ impl Remote {
         let wanted = match public {
             Public::Evidence => {
                 let nonce = nonce(request.uri().query().unwrap_or_default())?;
-                let public_key = self.tls.public_key().map_err(|error| internal(&error))?;
+                let public_key = self.tls.public_key().map_err(|error| failed_certificate(&error))?;
                 Request::Evidence(Values { nonce, public_key, user_data: Vec::new() })
             }
             Public::Log => Request::Log,
             Public::Measurements => Request::Registers,
             Public::Certificate => {
-                let (der, _) = self.tls.certificate().await.map_err(|error| internal(&error))?;
+                let (der, _) = self.tls.certificate().await.map_err(|error| failed_certificate(&error))?;
                 return Ok(typed(resource::PEM, Content::from(pem(&der))));
             }
             Public::Health => return Ok(status("serving")),
@@ -132,11 +148,8 @@ fn typed(kind: HeaderValue, content: Content) -> Response<Content> {
     response
 }
 
-fn internal(error: &TlsError) -> Refusal {
-    match error {
-        TlsError::Module(error) => failed(error),
-        other => (StatusCode::INTERNAL_SERVER_ERROR, causes::line(other)),
-    }
+fn failed_certificate(error: &TlsError) -> Refusal {
+    (StatusCode::INTERNAL_SERVER_ERROR, causes::line(error))
 }
 
 /// The nonce of a query `nonce=`, in base64url (RFC 4648, section 5).
@@ -148,9 +161,12 @@ fn nonce(query: &str) -> Result<Vec<u8>, Refusal> {
             "the query has no nonce: draw one, and request evidence?nonce= with it in base64url".to_owned(),
         )
     })?;
-    let bytes = URL_SAFE_NO_PAD
-        .decode(text.trim_end_matches('='))
-        .map_err(|error| refuse(format!("the nonce is not valid base64url: {error}")))?;
+    // Libraries encode the padding in a query.
+    let text = text.replace("%3D", "=").replace("%3d", "=");
+    let bytes =
+        BASE64.decode(text).map_err(|error| refuse(format!("the nonce is not valid base64url: {error}")))?;
+    // It is also a field of the document itself.
+    unreserved("nonce", &bytes).map_err(refuse)?;
     if !(NONCE_MIN..=NONCE_MAX).contains(&bytes.len()) {
         let length = bytes.len();
         return Err(refuse(format!(

@@ -79,11 +79,9 @@ pub(crate) fn event(body: &[u8], service: &str) -> Result<Request, String> {
 }
 
 /// Refuses a field of a document that begins as a binding.
-fn unreserved(name: &str, value: &[u8]) -> Result<(), String> {
+pub(crate) fn unreserved(name: &str, value: &[u8]) -> Result<(), String> {
     if is_reserved(value) {
-        return Err(format!(
-            "{name} begins with the bytes that are reserved for bindings; request /v1/evidence for one"
-        ));
+        return Err(format!("{name} begins with the bytes that are reserved for bindings"));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! The resources of the local interface: what each needs, and what its response looks like.
+//! The resources of the local interface, and what the responses of both interfaces look like.
 //!
-//! Invariant: a resource has one method, one operation of the manifest and one content type. The formats are in
+//! Invariant: a resource has one method and one operation of the manifest. The formats are in
 //! `docs/attestation.md`.
 
 use std::iter;
@@ -89,13 +89,17 @@ impl Resource {
         }
     }
 
+    /// The resource at this path.
+    pub(crate) fn at(path: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|resource| resource.path() == path)
+    }
+
     /// The resource of a request.
     ///
     /// # Errors
     /// An unknown path, or another method than the resource's.
     pub(crate) fn of(method: &Method, path: &str) -> Result<Self, Refusal> {
-        let found = Self::ALL.into_iter().find(|resource| resource.path() == path);
-        let resource = found.ok_or_else(|| unknown(&Self::ALL.map(Self::path)))?;
+        let resource = Self::at(path).ok_or_else(|| unknown(&Self::ALL.map(Self::path)))?;
         requested_with(path, method, &resource.method())?;
         Ok(resource)
     }
@@ -152,17 +156,16 @@ pub(crate) fn requested_with(path: &str, method: &Method, expected: &Method) -> 
     }
 }
 
-/// Whether a client requests the document alone, in the format that its platform signs.
+/// Whether a client requests the document alone: it accepts that (`application/cbor`, or `application/cose`, the type of RFC 9052) and
+/// does not mention JSON.
 pub(crate) fn wants_document(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
+    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let kinds: Vec<_> = values
         .flat_map(|value| value.split(','))
-        .any(|accepted| {
-            let kind = accepted.split(';').next().unwrap_or_default().trim();
-            ["application/cbor", "application/cose"].contains(&kind)
-        })
+        .map(|accepted| accepted.split(';').next().unwrap_or_default().trim())
+        .collect();
+    kinds.iter().any(|kind| ["application/cbor", "application/cose"].contains(kind))
+        && !kinds.contains(&"application/json")
 }
 
 /// The content type and the body of the response, from what a request to the module of this platform resulted in.
@@ -249,7 +252,13 @@ pub(crate) mod tests {
         for accept in ["application/cbor", "text/html, application/cose; q=0.5", "application/cbor;v=1"] {
             assert!(wants(accept), "{accept}");
         }
-        for accept in ["*/*", "application/json", "application/cbor-seq", ""] {
+        for accept in [
+            "*/*",
+            "application/json",
+            "application/json, application/cbor;q=0.1",
+            "application/cbor-seq",
+            "",
+        ] {
             assert!(!wants(accept), "{accept}");
         }
         assert!(!wants_document(&HeaderMap::new()));

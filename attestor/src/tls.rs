@@ -1,50 +1,51 @@
-//! What the terminator needs: certificates with fresh evidence, and signatures of handshakes.
+//! The key and the certificate of the attestation server's TLS: certificates with fresh evidence, and signatures of handshakes.
 //!
-//! Invariant: one certificate serves all handshakes that begin within [`FRESH`], so that strangers cannot make the security
-//! module busy by connecting. A terminator that was taken over can get signatures of handshakes, and nothing else.
+//! Invariant: one certificate serves all handshakes that begin within [`FRESH`], and one failure those within [`FAILED`], so that
+//! strangers cannot make the security module busy by connecting.
 
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cloister_binding::certificate::{Carried, SERIAL};
-use cloister_net::Gate;
-use cloister_net::packets::{MessageError, Packets};
-use cloister_wire::packet::LIMIT;
-use cloister_wire::terminator::{Question, Reply as Answered, Sign, Signed};
+use cloister_wire::causes;
+use cloister_wire::terminator::{Reply as Answered, Sign, Signed};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::certificate::{self, CertificateError};
 use crate::exchange::{ModuleError, Reply, Request, Values};
 use crate::key::{TlsKey, random};
 use crate::module::Module;
-use crate::remote::Remote;
 
 /// How long a certificate is presented. Its evidence is then at most a minute old when a handshake begins, with time for the
 /// request to the module and for the terminator.
 const FRESH: Duration = Duration::from_secs(45);
 
-/// Maximum number of questions that are answered at once. The terminator asks one at a time; after a restart its predecessor's
-/// may still be answered.
-const MAX_QUESTIONS: usize = 4;
+/// How long a certificate without evidence is presented, before evidence is requested again.
+const FAILED: Duration = Duration::from_secs(1);
 
-/// Pause after an invalid message, so that a terminator that was taken over cannot keep this program busy with them.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How often the reason is reported.
+const REPORTED: Duration = Duration::from_secs(10);
 
 /// The key, and the certificate that is presented now.
 pub(crate) struct Tls {
     key: TlsKey,
     module: Module,
     current: Mutex<Option<Current>>,
+    /// When a reason was last reported.
+    reported: Mutex<Option<Instant>>,
 }
 
 #[derive(Clone)]
 struct Current {
     /// Its DER in base64.
     der: Arc<str>,
-    issued: Instant,
+    until: Instant,
+    /// How many events the log had when it was requested.
+    events: usize,
 }
 
 /// Why there is no certificate.
@@ -58,12 +59,15 @@ pub(crate) enum TlsError {
     Certificate(#[from] CertificateError),
     /// The kernel's generator failed.
     #[error("there are no random bytes for the certificate")]
-    Random(#[from] std::io::Error),
+    Random(#[from] io::Error),
+    /// A defect of this program.
+    #[error("the request for evidence had the reply of another request")]
+    Reply,
 }
 
 impl Tls {
     pub(crate) fn new(key: TlsKey, module: Module) -> Arc<Self> {
-        Arc::new(Self { key, module, current: Mutex::new(None) })
+        Arc::new(Self { key, module, current: Mutex::new(None), reported: Mutex::new(None) })
     }
 
     /// The public key of the certificate, in DER.
@@ -77,90 +81,76 @@ impl Tls {
     }
 
     /// The certificate in base64, and for how much longer it may be presented. Callers at the same time wait for one that is
-    /// being made.
+    /// being made. It has no evidence if the module returns none.
+    ///
+    /// # Errors
+    /// The certificate itself cannot be made.
     pub(crate) async fn certificate(&self) -> Result<(Arc<str>, Duration), TlsError> {
         let mut current = self.current.lock().await;
-        let fresh = current.as_ref().map(|current| FRESH.saturating_sub(current.issued.elapsed()));
-        if let (Some(current), Some(left)) = (current.as_ref(), fresh.filter(|left| !left.is_zero())) {
-            return Ok((Arc::clone(&current.der), left));
+        let (now, events) = (Instant::now(), self.module.recorded());
+        if let Some(current) =
+            current.as_ref().filter(|current| now < current.until && current.events == events)
+        {
+            return Ok((Arc::clone(&current.der), current.until.saturating_duration_since(now)));
         }
-        let issued = Instant::now();
-        let der = self.issue().await?;
-        let der: Arc<str> = STANDARD.encode(der).into();
-        *current = Some(Current { der: Arc::clone(&der), issued });
-        Ok((der, FRESH.saturating_sub(issued.elapsed())))
-    }
-
-    async fn issue(&self) -> Result<Vec<u8>, TlsError> {
         let mut serial = [0; SERIAL];
         random(&mut serial)?;
         let serial = certificate::serial(serial);
-        let values = Values { nonce: serial.to_vec(), public_key: self.public_key()?, user_data: Vec::new() };
-        let Reply::Evidence(evidence, _) = self.module.request(Request::Evidence(values)).await? else {
-            return Err(ModuleError::TimedOut.into());
+        let (carried, until) = match self.evidence(serial).await {
+            Ok(carried) => (Some(carried), now + FRESH),
+            Err(error) => {
+                self.report(&error).await;
+                (None, Instant::now() + FAILED)
+            }
         };
-        let carried = Carried { platform: self.module.platform().to_owned(), evidence };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Ok(certificate::issue(&self.key, &serial, &carried, now)?)
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let der = STANDARD.encode(certificate::issue(&self.key, &serial, carried.as_ref(), seconds)?);
+        let made = Current { der: der.into(), until, events };
+        let left = (Arc::clone(&made.der), until.saturating_duration_since(Instant::now()));
+        *current = Some(made);
+        Ok(left)
     }
 
-    fn sign(&self, request: &Sign) -> Signed {
+    /// Evidence for the certificate with this serial number.
+    async fn evidence(&self, serial: [u8; SERIAL]) -> Result<Carried, TlsError> {
+        let values = Values { nonce: serial.to_vec(), public_key: self.public_key()?, user_data: Vec::new() };
+        match self.module.request(Request::Evidence(values)).await? {
+            Reply::Evidence(evidence, _) => {
+                Ok(Carried { platform: self.module.platform().to_owned(), evidence })
+            }
+            _ => Err(TlsError::Reply),
+        }
+    }
+
+    /// Reports why a certificate has no evidence, unless that was done just now.
+    async fn report(&self, error: &TlsError) {
+        let mut reported = self.reported.lock().await;
+        if reported.is_none_or(|last| last.elapsed() >= REPORTED) {
+            *reported = Some(Instant::now());
+            let line = format!("attestor: the certificate has no evidence: {}\n", causes::line(error));
+            // The supervisor logs it. If stderr fails, it cannot be reported.
+            io::stderr().write_all(line.as_bytes()).unwrap_or_default();
+        }
+    }
+
+    /// The reply to the terminator's question with this ID.
+    pub(crate) async fn reply(&self, id: u64) -> Answered {
+        match self.certificate().await {
+            Ok((der, left)) => {
+                let fresh_ms = u64::try_from(left.as_millis()).unwrap_or_default();
+                Answered::Certificate { id, der: der.to_string(), fresh_ms }
+            }
+            Err(error) => {
+                self.report(&error).await;
+                Answered::None { id }
+            }
+        }
+    }
+
+    /// The reply to a request for a signature.
+    pub(crate) fn sign(&self, request: &Sign) -> Signed {
         let content = STANDARD.decode(&request.content).ok();
         let signature = content.and_then(|content| self.key.sign_handshake(&content));
         Signed { id: request.id, signature: signature.map(|signature| STANDARD.encode(signature)) }
     }
 }
-
-/// Answers the terminator's questions, and serves the clients that it passes on, until an error occurs.
-pub(crate) async fn converse(pair: Packets, tls: Arc<Tls>, remote: Arc<Remote>) -> Result<(), MessageError> {
-    let (pair, asking) = (Arc::new(pair), Gate::new(MAX_QUESTIONS));
-    let mut buffer = vec![0; LIMIT];
-    loop {
-        let Some((question, mut fds)) = valid(pair.next(&mut buffer).await).await? else { continue };
-        match (question, fds.pop()) {
-            (Question::Certificate { id }, _) => {
-                let Some(pass) = asking.try_enter() else { continue };
-                let (pair, tls) = (Arc::clone(&pair), Arc::clone(&tls));
-                drop(tokio::spawn(async move {
-                    let _pass = pass;
-                    let reply = match tls.certificate().await {
-                        Ok((der, left)) => {
-                            let fresh_ms = u64::try_from(left.as_millis()).unwrap_or_default();
-                            Answered::Certificate { id, der: der.to_string(), fresh_ms }
-                        }
-                        Err(_) => Answered::None { id },
-                    };
-                    // A terminator that is gone needs no reply.
-                    drop(pair.report(&reply).await);
-                }));
-            }
-            (Question::Client, Some(socket)) => remote.admit(socket),
-            // Its descriptor was lost because this process had too many open.
-            (Question::Client, None) => {}
-        }
-    }
-}
-
-/// Signs handshakes until an error occurs.
-pub(crate) async fn sign(pair: Packets, tls: Arc<Tls>) -> Result<(), MessageError> {
-    let mut buffer = vec![0; LIMIT];
-    loop {
-        let Some((request, _)) = valid(pair.next(&mut buffer).await).await? else { continue };
-        pair.report(&tls.sign(&request)).await?;
-    }
-}
-
-/// A valid message; an invalid one is ignored, and so is what follows for some time.
-async fn valid<M>(received: Result<M, MessageError>) -> Result<Option<M>, MessageError> {
-    match received {
-        Ok(message) => Ok(Some(message)),
-        Err(MessageError::Frame(_)) => {
-            sleep(PAUSE).await;
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-#[cfg(test)]
-mod tests;

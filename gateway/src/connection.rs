@@ -28,6 +28,10 @@ pub(crate) const HEADER_TIME: Duration = Duration::from_secs(5);
 /// kernel retries after one second and after three.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
+/// How long a connection to the attestation server may be without a byte. The terminator ends all of them sooner; a client that does
+/// not close its end after that must not hold a place.
+const ATTESTATION_TIME: Duration = Duration::from_mins(1);
+
 /// Bytes read at first: the header, and a request of typical size that follows it.
 const FIRST_READ: usize = HEADER + HEADER_LIMIT + 3 * 1024;
 
@@ -54,7 +58,10 @@ pub(crate) async fn forward(
     };
     shared.accepted.fetch_add(1, Ordering::Relaxed);
     shared.changed.notify_one();
-    let options = Options { closes_last: true, lead_in, early, ..Options::new(header.framing) };
+    let mut options = Options { closes_last: true, lead_in, early, ..Options::new(header.framing) };
+    if let LeadsTo::Attestation = port.leads_to {
+        (options.idle, options.first_byte) = (ATTESTATION_TIME, ATTESTATION_TIME);
+    }
     relay(&stream, &service, &shared.works, options).await;
     drop((stream, service));
     // The slot is released only after the descriptors are closed.

@@ -38,8 +38,8 @@ pub struct Ingress {
 }
 
 impl Ingress {
-    /// A service for at most `capacity` concurrent connections, those of the attestation server included, which starts serving once it has a
-    /// [table](Self::set_table), and its messages to the supervisor.
+    /// A service for at most `capacity` concurrent connections, those of the attestation server included, and its messages to the
+    /// supervisor. It starts serving once it has a [table](Self::set_table).
     #[must_use]
     pub fn new(capacity: usize, terminator: Option<OwnedFd>) -> (Self, mpsc::Receiver<FromGateway>) {
         let (outgoing, messages) = mpsc::channel(OUTGOING);

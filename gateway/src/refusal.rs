@@ -36,8 +36,10 @@ pub(crate) enum Refusal {
     /// The host uses another version of the protocol.
     #[error("the host uses version {0} of the ingress protocol, this gateway uses version {VERSION}")]
     Version(u32),
-    /// The manifest has no such ingress port.
-    #[error("the manifest has no ingress port {0}")]
+    /// The port leads to nothing.
+    #[error(
+        "ingress port {0} leads to nothing: it is not in the manifest, or this platform has no attestation server"
+    )]
     Port(u16),
     /// The terminator cannot be given the connection.
     #[error("ingress port {port}: cannot pass the connection to the terminator: {error}")]

@@ -19,7 +19,7 @@ const GATEWAY: u64 = 4 * 1024 * 1024;
 /// holds. Its limit is several times that.
 const ATTESTOR: u64 = 3 * 1024 * 1024;
 
-/// The terminator: itself and some dozen connections. Its limit is several times that.
+/// The terminator: itself and a hundred connections after their handshakes. Its limit is several times that.
 const TERMINATOR: u64 = 3 * 1024 * 1024;
 
 /// Bytes that the services must not use.

@@ -1,9 +1,10 @@
 //! The certificate that is presented, and the configuration of TLS around it.
 //!
-//! Invariant: a handshake begins with a certificate that the attestor has called fresh. Clients that arrive while one is being
-//! requested wait for it together.
+//! Invariant: a handshake begins with a certificate that the attestor has called fresh, and not outdated since. Clients that
+//! arrive while one is being requested wait for it together, and so they share a failure.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -18,68 +19,89 @@ use rustls::version::TLS13;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
 
+use crate::id;
 use crate::signer::Signer;
 
 /// The only application protocol (RFC 7301).
 const PROTOCOL: &[u8] = b"http/1.1";
 
-/// How long a certificate is waited for: as long as the attestor waits for the security module.
-const WAIT: Duration = Duration::from_secs(10);
+/// How long a certificate is waited for: a little longer than the attestor waits for the security module.
+const WAIT: Duration = Duration::from_secs(11);
 
 /// After this time the question is repeated: the attestor that received it may be gone.
 const REPEAT: Duration = Duration::from_secs(1);
+
+/// How long a failure is not tried again.
+const FAILED: Duration = Duration::from_secs(1);
 
 /// The certificates.
 pub(crate) struct Certificates {
     attestor: Arc<Packets>,
     signer: Signer,
-    /// What is presented, and until when.
-    current: Mutex<Option<(Arc<ServerConfig>, Instant)>>,
+    current: Mutex<Option<Current>>,
     replies: watch::Sender<Option<Reply>>,
     /// The ID of the last question.
-    asked: std::sync::atomic::AtomicU64,
+    asked: AtomicU64,
+    /// How many times a certificate became outdated.
+    outdated: AtomicU64,
+}
+
+/// What is presented, or that there is nothing.
+struct Current {
+    config: Option<Arc<ServerConfig>>,
+    until: Instant,
+    /// [`Certificates::outdated`] when it was requested.
+    outdated: u64,
 }
 
 impl Certificates {
     pub(crate) fn new(attestor: Arc<Packets>, signer: Signer) -> Arc<Self> {
-        let asked = (u64::from(std::process::id()) << 32).into();
-        let replies = watch::Sender::new(None);
-        Arc::new(Self { attestor, signer, current: Mutex::new(None), replies, asked })
+        let (replies, asked) = (watch::Sender::new(None), AtomicU64::new(id::first()));
+        let (current, outdated) = (Mutex::new(None), AtomicU64::new(0));
+        Arc::new(Self { attestor, signer, current, replies, asked, outdated })
     }
 
-    /// Receives the attestor's replies, until an error occurs.
+    /// Receives the attestor's messages, until an error occurs.
     pub(crate) async fn receive(&self) -> Result<(), MessageError> {
         let mut buffer = vec![0; LIMIT];
         loop {
-            let (reply, _) = self.attestor.next(&mut buffer).await?;
-            self.replies.send_replace(Some(reply));
+            match self.attestor.next(&mut buffer).await?.0 {
+                Reply::Outdated => drop(self.outdated.fetch_add(1, Ordering::Relaxed)),
+                reply => drop(self.replies.send_replace(Some(reply))),
+            }
         }
     }
 
     /// The configuration with a fresh certificate; `None` if the attestor has none.
     pub(crate) async fn config(&self) -> Option<Arc<ServerConfig>> {
         let mut current = self.current.lock().await;
-        if let Some((config, end)) = current.as_ref()
-            && Instant::now() < *end
+        let outdated = self.outdated.load(Ordering::Relaxed);
+        if let Some(current) = current.as_ref()
+            && Instant::now() < current.until
+            && current.outdated == outdated
         {
-            return Some(Arc::clone(config));
+            return current.config.clone();
         }
         let began = Instant::now();
-        let (der, fresh) = timeout(WAIT, self.ask()).await.ok()??;
-        let config = Arc::new(self.configure(der)?);
-        *current = Some((Arc::clone(&config), began + fresh));
-        Some(config)
+        let got = timeout(WAIT, self.ask()).await.ok().flatten();
+        let got = got.and_then(|(der, fresh)| Some((Arc::new(self.configure(der)?), began + fresh)));
+        let (config, until) =
+            got.map_or((None, Instant::now() + FAILED), |(config, end)| (Some(config), end));
+        *current = Some(Current { config: config.clone(), until, outdated });
+        config
     }
 
     /// The attestor's certificate, and how long it is fresh.
     async fn ask(&self) -> Option<(Vec<u8>, Duration)> {
         let mut replies = self.replies.subscribe();
+        let first = self.asked.load(Ordering::Relaxed);
         loop {
-            let id = self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed).wrapping_add(1);
+            let id = self.asked.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
             self.attestor.report(&Question::Certificate { id }).await.ok()?;
+            // The reply to each question since the first serves.
             let answered = replies.wait_for(|reply| match reply {
-                Some(Reply::Certificate { id: of, .. } | Reply::None { id: of }) => *of == id,
-                None => false,
+                Some(Reply::Certificate { id, .. } | Reply::None { id }) => *id > first,
+                Some(Reply::Outdated) | None => false,
             });
             // A question that was not answered is repeated.
             let Ok(Ok(reply)) = timeout(REPEAT, answered).await else { continue };
@@ -101,3 +123,6 @@ impl Certificates {
         Some(config)
     }
 }
+
+#[cfg(test)]
+mod tests;

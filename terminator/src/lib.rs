@@ -7,11 +7,13 @@
 //! |---|---|
 //! | [`program`] | the process |
 //! | `certificate` | the certificate that is presented |
+//! | `id` | IDs of requests to the attestor |
 //! | `signer` | signatures of handshakes, from the attestor |
 //! | `connection` | one client |
 #![forbid(unsafe_code)]
 
 mod certificate;
 mod connection;
+mod id;
 pub mod program;
 mod signer;

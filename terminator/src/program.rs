@@ -9,6 +9,7 @@ use std::sync::Arc;
 use cloister_net::packets::{MessageError, Packets};
 use cloister_net::{Gate, Stream};
 use cloister_sys::inherited;
+use cloister_wire::attestor::MAX_REMOTE_CLIENTS;
 use cloister_wire::packet::LIMIT;
 use cloister_wire::terminator::{
     ATTESTOR_FD, CHANNEL_FD, CLIENTS_FD, FromTerminator, HandOver, MAX_CONNECTIONS, SIGNER_FD, ToTerminator,
@@ -30,9 +31,6 @@ pub enum TerminatorError {
         /// The system's error.
         source: io::Error,
     },
-    /// The TLS library refused its configuration.
-    #[error("TLS cannot be configured")]
-    Tls(#[from] rustls::Error),
     /// A channel is closed, or an invalid message was received.
     #[error("the channel to the {0} failed")]
     Channel(&'static str, #[source] MessageError),
@@ -83,7 +81,7 @@ async fn admit(
     certificates: &Arc<Certificates>,
     attestor: &Arc<Packets>,
 ) -> Result<(), TerminatorError> {
-    let gate = Gate::new(MAX_CONNECTIONS);
+    let (gate, serving) = (Gate::new(MAX_CONNECTIONS), Gate::new(MAX_REMOTE_CLIENTS));
     let mut buffer = vec![0; LIMIT];
     loop {
         // Further clients wait in the gateway's socket.
@@ -93,9 +91,10 @@ async fn admit(
             received.map_err(|error| TerminatorError::Channel("gateway", error))?;
         let Some(Ok(stream)) = fds.pop().map(Stream::local) else { continue };
         let (certificates, attestor) = (Arc::clone(certificates), Arc::clone(attestor));
+        let serving = serving.clone();
         drop(tokio::spawn(async move {
-            // A client that fails has been told by TLS, or has disconnected.
-            drop(connection::serve(stream, &certificates, &attestor).await);
+            // A client that fails has received an alert of TLS, was too slow, or has disconnected.
+            drop(connection::serve(stream, &certificates, &serving, &attestor).await);
             drop(pass);
         }));
     }

@@ -1,7 +1,8 @@
 //! Signatures of handshakes, which the attestor makes: this program has no key.
 //!
-//! Invariant: a signature is waited for within a limit. The TLS library asks for it in the middle of a handshake and cannot do
-//! anything else meanwhile; the attestor answers in less than a millisecond unless it is being restarted.
+//! Invariant: a signature is waited for within a limit, and at most half of the time is spent so. The TLS library asks for it in
+//! the middle of a handshake and cannot do anything else meanwhile; the attestor answers in less than a millisecond unless it is being
+//! restarted.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,11 +19,16 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustls::sign::SigningKey;
 use rustls::{Error, SignatureAlgorithm, SignatureScheme};
 
-/// How long a signature may take: an attestor that was killed is back after less than a second, unless it was killed often.
-const LIMIT: Duration = Duration::from_secs(3);
+use crate::id;
+
+/// How long a signature may take. An attestor that was killed is back after less than a second, unless it was killed often.
+const LIMIT: Duration = Duration::from_millis(500);
+
+/// After an attestor did not answer, handshakes fail at once for so long: meanwhile other connections are served.
+const SILENCE: Duration = LIMIT;
 
 /// After this time the request is repeated: the attestor that received it may be gone.
-const REPEAT: Duration = Duration::from_millis(500);
+const REPEAT: Duration = Duration::from_millis(100);
 
 /// Bytes of a reply: an ID and a signature in base64.
 const REPLY: usize = 512;
@@ -36,14 +42,14 @@ struct Pair {
     end: OwnedFd,
     /// The ID of the last request.
     last: u64,
+    /// Until when no signature is requested.
+    silent: Option<Instant>,
 }
 
 impl Signer {
     /// Uses this pair.
     pub(crate) fn new(end: OwnedFd) -> Self {
-        // A predecessor has begun anywhere, and its replies may be unread.
-        let last = u64::from(std::process::id()) << 32;
-        Self(Arc::new(Mutex::new(Pair { end, last })))
+        Self(Arc::new(Mutex::new(Pair { end, last: id::first(), silent: None })))
     }
 }
 
@@ -76,6 +82,10 @@ impl rustls::sign::Signer for Signer {
 
 impl Pair {
     fn sign(&mut self, content: &[u8]) -> io::Result<Vec<u8>> {
+        if self.silent.is_some_and(|until| Instant::now() < until) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.silent = None;
         self.last = self.last.wrapping_add(1);
         let request = Sign { id: self.last, content: STANDARD.encode(content) };
         let request = encode(&request).map_err(io::Error::other)?;
@@ -91,6 +101,7 @@ impl Pair {
                 return STANDARD.decode(signature).map_err(io::Error::other);
             }
         }
+        self.silent = Some(Instant::now() + SILENCE);
         Err(io::ErrorKind::TimedOut.into())
     }
 
@@ -124,3 +135,6 @@ impl Pair {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloister_binding::Bound;
 use cloister_binding::eventlog::Log;
 use cloister_nsm::Pcr;
@@ -53,9 +54,10 @@ impl Server {
         let (client, served) = std::os::unix::net::UnixStream::pair().unwrap();
         client.set_nonblocking(true).unwrap();
         served.set_nonblocking(true).unwrap();
-        self.remote.admit(OwnedFd::from(served));
+        self.remote.admit(OwnedFd::from(served)).await;
         let mut client = UnixStream::from_std(client).unwrap();
-        client.write_all(request.as_bytes()).await.unwrap();
+        // A client that is refused at once may be disconnected before it has sent its request.
+        drop(client.write_all(request.as_bytes()).await);
         let mut response = Vec::new();
         client.read_to_end(&mut response).await.unwrap();
         let end = response.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
@@ -112,7 +114,7 @@ async fn other_paths_and_methods_are_refused() {
     }
     let post = "POST /.well-known/cloister/eventlog HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
     let (head, _) = server.request(post).await;
-    assert!(head.starts_with("HTTP/1.1 405 "), "{head}");
+    assert!(head.starts_with("HTTP/1.1 405 ") && head.contains("allow: GET"), "{head}");
 }
 
 #[tokio::test]
@@ -146,19 +148,29 @@ async fn the_registers_are_shown_and_a_module_that_hangs_is_healthy_but_not_read
 }
 
 #[tokio::test]
-async fn a_flood_of_clients_is_not_served_at_once() {
+async fn a_client_beyond_the_limit_gets_the_reason() {
     let server = Server::start();
     let mut idle = Vec::new();
     for _ in 0..MAX_REMOTE_CLIENTS {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
-        server.remote.admit(OwnedFd::from(theirs));
+        server.remote.admit(OwnedFd::from(theirs)).await;
         idle.push(ours);
     }
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-    theirs.set_nonblocking(true).unwrap();
-    server.remote.admit(OwnedFd::from(theirs));
-    ours.set_nonblocking(true).unwrap();
-    let mut client = UnixStream::from_std(ours).unwrap();
-    assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "it is closed");
+    let refused = server.refused("/.well-known/cloister/health").await;
+    assert_eq!(refused, "503 too many clients: at most 16 are served at once");
+    drop(idle);
+}
+
+#[tokio::test]
+async fn a_nonce_that_imitates_a_binding_is_refused_and_padding_may_be_encoded() {
+    let server = Server::start();
+    let reserved = URL_SAFE_NO_PAD.encode(b"cloister bound 1 and more");
+    let refused = server.refused(&format!("/.well-known/cloister/evidence?nonce={reserved}")).await;
+    assert!(refused.starts_with("400 nonce begins with the bytes that are reserved"), "{refused}");
+    for padding in ["", "==", "%3D%3D", "%3d%3d"] {
+        let (head, _) =
+            server.get(&format!("/.well-known/cloister/evidence?nonce={NONCE}{padding}"), "*/*").await;
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("no-store"), "{head}");
+    }
 }

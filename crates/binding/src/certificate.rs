@@ -21,9 +21,9 @@ pub const OID: &str = "2.23.133.5.4.9";
 /// Bytes of a serial number. It is random, and the nonce of the evidence.
 pub const SERIAL: usize = 16;
 
-/// Maximum bytes of evidence in a certificate: TLS libraries refuse certificates of 64 KiB (a length of two bytes in their own
-/// limits), and the evidence of every platform without collateral is shorter than half of this.
-pub const EVIDENCE_LIMIT: usize = 48 << 10;
+/// Maximum bytes of evidence in a certificate: in base64 it fits into a packet between the servants, and the evidence of every
+/// platform without collateral is shorter than half of this.
+pub const EVIDENCE_LIMIT: usize = 32 << 10;
 
 /// The first part of the media type, before the platform's name.
 const MEDIA_TYPE: &str = "application/vnd.cloister.evidence.";
@@ -54,7 +54,7 @@ impl Carried {
     /// If the evidence or the platform's name is too long.
     pub fn encode(&self) -> Result<Vec<u8>, CarriedError> {
         if self.evidence.len() > EVIDENCE_LIMIT {
-            return Err(CarriedError("the evidence has more than 49,152 bytes"));
+            return Err(CarriedError("the evidence has more than 32,768 bytes"));
         }
         if self.platform.is_empty() || self.platform.len() > PLATFORM_LIMIT {
             return Err(CarriedError("the name of the platform does not have 1 to 16 bytes"));

@@ -28,6 +28,10 @@ pub use connect::tcp_on_shared_port;
 
 use crate::{resources, scratch};
 
+/// Bytes that an end of a pair holds; the kernel doubles it. Less than the default (`net.core.wmem_default`, 208 KiB): what is unread is
+/// memory of the writer, who has many pairs.
+const PAIR_BUFFER: usize = 16 * 1024;
+
 /// A connected stream socket.
 ///
 /// It implements [`AsyncRead`] and [`AsyncWrite`], by reference too, so that one task can read while another writes.
@@ -58,13 +62,17 @@ enum Kind {
 }
 
 impl Stream {
-    /// A new pair of Unix sockets: one end as a stream, and the other for another program.
+    /// A new pair of Unix sockets: one end as a stream, and the other for another program. Each holds at most [`PAIR_BUFFER`]
+    /// bytes, twice, that the other has not read.
     ///
     /// # Errors
     /// `EMFILE`, `ENFILE`, and those of the reactor.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        for end in [&ours, &theirs] {
+            sockopt::set_socket_send_buffer_size(end, PAIR_BUFFER)?;
+        }
         Ok((Self::local(ours)?, theirs))
     }
 

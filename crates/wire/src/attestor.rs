@@ -2,7 +2,8 @@
 //!
 //! Invariant: the supervisor accepts the connections of programs inside, identifies their service by its cgroup, and
 //! sends each connection together with what the manifest allows that service. The attestor reads the bytes, and does
-//! nothing for a client that was not allowed by the supervisor. It is treated as hostile, as the
+//! nothing for such a client that was not allowed by the supervisor; clients outside, who may request what is public, come from the
+//! [terminator](crate::terminator). It is treated as hostile, as the
 //! [gateway](crate::gateway) is: packets of at most [`LIMIT`](crate::packet::LIMIT) bytes, each one JSON message.
 
 use serde::{Deserialize, Serialize};

@@ -34,8 +34,12 @@ pub const ATTESTOR_FD: i32 = 5;
 /// without running anything else.
 pub const SIGNER_FD: i32 = 6;
 
-/// Maximum number of connections whose TLS is ended at once. Each takes some 40 KiB: the buffers of a TLS record in each direction.
+/// Maximum number of connections whose TLS is ended at once. Each takes up to 64 KiB, the longest first message of a handshake, until
+/// that is complete, and some 20 KiB then.
 pub const MAX_CONNECTIONS: usize = 128;
+
+/// Maximum bytes of a certificate: evidence of 32 KiB, and what is around it.
+pub const CERTIFICATE_LIMIT: usize = 36 << 10;
 
 /// Maximum bytes of what is signed: the padding, the context and a hash of TLS 1.3 (RFC 8446, section 4.4.3) are 146.
 pub const CONTENT_LIMIT: usize = 256;
@@ -101,6 +105,9 @@ pub enum Reply {
         /// The ID of the question.
         id: u64,
     },
+    /// The certificate that was sent last must not be presented any more: an event was recorded that its evidence does not
+    /// contain. It answers no question.
+    Outdated,
 }
 
 /// A request for a signature.
@@ -150,14 +157,14 @@ impl Bounded for Question {
 impl Bounded for Reply {
     fn excess(&self) -> Option<(usize, usize)> {
         let Self::Certificate { der, .. } = self else { return None };
-        Some((der.len(), LIMIT)).filter(|(length, limit)| length > limit)
+        let limit = base64_length(CERTIFICATE_LIMIT);
+        Some((der.len(), limit)).filter(|(length, limit)| length > limit)
     }
 }
 
 impl Bounded for Sign {
     fn excess(&self) -> Option<(usize, usize)> {
-        // Base64 has four characters for three bytes.
-        let limit = CONTENT_LIMIT.div_ceil(3).saturating_mul(4);
+        let limit = base64_length(CONTENT_LIMIT);
         Some((self.content.len(), limit)).filter(|(length, limit)| length > limit)
     }
 }
@@ -168,6 +175,15 @@ impl Bounded for Signed {
         Some((length, CONTENT_LIMIT)).filter(|(length, limit)| length > limit)
     }
 }
+
+/// Characters of so many bytes in base64: four for three bytes.
+const fn base64_length(bytes: usize) -> usize {
+    bytes.div_ceil(3).saturating_mul(4)
+}
+
+// A certificate with the longest evidence fits into a packet, with what is around it.
+const _: () =
+    assert!(base64_length(CERTIFICATE_LIMIT) + 256 <= LIMIT, "a certificate does not fit into a packet");
 
 #[cfg(test)]
 mod tests {
@@ -194,12 +210,16 @@ mod tests {
         let reply = Reply::Certificate { id: 1, der: "MAA=".into(), fresh_ms: 9 };
         has_bytes(&reply, r#"{"certificate":{"id":1,"der":"MAA=","fresh_ms":9}}"#);
         has_bytes(&Reply::None { id: 1 }, r#"{"none":{"id":1}}"#);
+        has_bytes(&Reply::Outdated, r#""outdated""#);
         has_bytes(&Sign { id: 2, content: "ICA=".into() }, r#"{"id":2,"content":"ICA="}"#);
         has_bytes(&Signed { id: 2, signature: None }, r#"{"id":2,"signature":null}"#);
     }
 
     #[test]
-    fn a_content_over_its_limit_is_refused() {
+    fn a_content_or_certificate_over_its_limit_is_refused() {
+        let reply = |length| Reply::Certificate { id: 1, der: "A".repeat(length), fresh_ms: 1 };
+        assert!(decode::<Reply>(&encode(&reply(49_152)).unwrap()).is_ok());
+        assert!(decode::<Reply>(&encode(&reply(49_153)).unwrap()).is_err());
         let packet = encode(&Sign { id: 2, content: "A".repeat(345) }).unwrap();
         assert!(decode::<Sign>(&packet).is_err());
         assert!(decode::<Sign>(&encode(&Sign { id: 2, content: "A".repeat(344) }).unwrap()).is_ok());

@@ -3,7 +3,7 @@
 use cloister_wire::attestor::{MAX_CLIENTS, PROGRAM};
 use cloister_wire::hold::Spawn;
 
-use super::common::{COMMON, Servant};
+use super::common::{COMMON, NON_BLOCKING, Servant};
 use crate::confine::allowed::{Allowed, INT, int, only, row};
 use crate::confine::filter::FilterError;
 
@@ -24,9 +24,6 @@ const DESCRIPTORS: usize = MAX_CLIENTS * 2 + 32;
 
 /// The request of the Nitro Security Module's device: `_IOWR(0x0A, 0, struct nsm_raw)` of `linux/nsm.h`.
 const NSM_RAW: u64 = 0xC020_0A00;
-
-/// `FIONBIO` of `asm-generic/ioctls.h`, whose type differs between C libraries.
-const NON_BLOCKING: u64 = 0x5421;
 
 const CLIENTS: &str = "connections of programs inside";
 const EVENTS: &str = "the memory of the event log";

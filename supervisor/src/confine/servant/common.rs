@@ -9,6 +9,12 @@ use crate::confine::filter::{self, FilterError};
 /// `PROT_EXEC` is not set: no memory becomes executable.
 const NOT_CODE: Argument = (2, int(libc::PROT_EXEC), 0);
 
+/// The bits of a socket's type without flags (`SOCK_TYPE_MASK`, `linux/net.h`).
+pub(super) const SOCKET_TYPE: u64 = 0xF;
+
+/// `FIONBIO` of `asm-generic/ioctls.h`, whose type differs between C libraries.
+pub(super) const NON_BLOCKING: u64 = 0x5421;
+
 /// The flags of `pthread_create` in musl (`src/thread/pthread_create.c`), so that no process or namespace can be
 /// created.
 const THREAD: u64 = 0x007D_0F00;

@@ -6,7 +6,7 @@ use cloister_net::processors;
 use cloister_wire::gateway::{MAX_CONNECTIONS, PROGRAM, RESERVED_DESCRIPTORS, WITH_TERMINATOR};
 use cloister_wire::hold::Spawn;
 
-use super::common::{COMMON, Servant};
+use super::common::{COMMON, SOCKET_TYPE, Servant};
 use crate::confine::allowed::{Allowed, INT, int, only, row};
 use crate::confine::filter::FilterError;
 
@@ -22,9 +22,6 @@ const MEMORY: u64 = 64 * 1024 * 1024;
 
 /// Descriptors of a connection: two sockets, and one for each to wait for buffer space.
 const DESCRIPTORS: usize = 4;
-
-/// The bits of a socket's type without flags (`SOCK_TYPE_MASK`, `linux/net.h`).
-const SOCKET_TYPE: u64 = 0xF;
 
 /// `FIONREAD`, `FIONBIO` and `TIOCOUTQ` of `asm-generic/ioctls.h`, whose type differs between C libraries.
 const QUEUES: [u64; 3] = [0x541B, 0x5421, 0x5411];
@@ -94,6 +91,7 @@ const OWN: &[Allowed] = &[
         libc::SYS_setsockopt,
         &[
             &[(1, INT, int(libc::SOL_SOCKET)), (2, INT, int(libc::SO_LINGER))],
+            &[(1, INT, int(libc::SOL_SOCKET)), (2, INT, int(libc::SO_SNDBUF))],
             &[(1, INT, int(libc::IPPROTO_TCP)), (2, INT, int(libc::TCP_NODELAY))],
         ],
         SOCKETS,
@@ -156,6 +154,17 @@ mod tests {
             libc::SYS_prctl,
         ] {
             assert_eq!(answer(number, [0; 6]), KILL, "{number}");
+        }
+    }
+
+    #[test]
+    fn only_pairs_of_streams_can_be_created() {
+        let (stream, packets) = (int(libc::SOCK_STREAM | libc::SOCK_CLOEXEC), int(libc::SOCK_SEQPACKET));
+        for (family, kind, expected) in
+            [(libc::AF_UNIX, stream, ALLOW), (libc::AF_UNIX, packets, KILL), (libc::AF_INET, stream, KILL)]
+        {
+            let made = answer(libc::SYS_socketpair, [int(family), kind, 0, 0, 0, 0]);
+            assert_eq!(made, expected, "{family} {kind}");
         }
     }
 
