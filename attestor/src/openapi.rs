@@ -125,10 +125,10 @@ fn local_operation(resource: Resource) -> Value {
     };
     let statuses: &[u16] = match resource {
         Resource::Log => &[400, 403, 404, 405, 413, 431, 503, 504],
-        Resource::Evidence | Resource::Attestation => &[400, 403, 404, 405, 413, 431, 502, 503, 504],
-        Resource::Random | Resource::Measurements => &[400, 403, 404, 405, 413, 431, 502, 503, 504],
-        Resource::Extend => &[400, 403, 404, 405, 409, 413, 431, 502, 503, 504, 507],
-        Resource::Lock => &[400, 403, 404, 405, 409, 413, 431, 502, 503, 504, 507],
+        Resource::Evidence | Resource::Attestation | Resource::Random | Resource::Measurements => {
+            &[400, 403, 404, 405, 413, 431, 502, 503, 504]
+        }
+        Resource::Extend | Resource::Lock => &[400, 403, 404, 405, 409, 413, 431, 502, 503, 504, 507],
     };
     let mut operation = operation(id, summary, ok, statuses);
     operation["x-cloister-operation"] =
