@@ -6,6 +6,7 @@
 use std::fs;
 use std::time::Duration;
 
+use cloister_clock::{EARLIEST, LATEST};
 use cloister_sys::platform::Platform;
 use rustix::event::Timespec as Pause;
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
@@ -31,20 +32,13 @@ const REFINED: Duration = Duration::from_secs(5);
 /// How often to check for it, in nanoseconds.
 const CHECK_NS: i64 = 50_000_000;
 
-/// 2026-01-01T00:00:00Z: this program is younger, so an earlier date is wrong, and certificates would not be valid yet.
-const EARLIEST: i64 = 1_767_225_600;
-
-/// 2046-01-01T00:00:00Z: this program is not run twenty years after it was written, so a later date is wrong, too. At such a
-/// date every certificate has expired, and programs with 32-bit time have wrapped around to 1901 (in 2038).
-const LATEST: i64 = EARLIEST + 631_152_000;
-
 /// Returns the clock source, and what was changed. Replaces an implausible date with the earliest plausible one: if the host
 /// is that wrong, its date is no basis for a correction.
 pub fn check(boot: &mut Boot) -> Result<String, BootError> {
     let platform = boot.platform.unwrap_or(Platform::Virtual);
     let mut found = require(platform)?;
     if !is_plausible(clock_gettime(ClockId::Realtime).tv_sec) {
-        clock_settime(ClockId::Realtime, Timespec { tv_sec: EARLIEST, tv_nsec: 0 })
+        clock_settime(ClockId::Realtime, Timespec { tv_sec: EARLIEST.seconds(), tv_nsec: 0 })
             .map_err(|error| BootError::Kernel("cannot set the date", error.into()))?;
         found.push_str(", date reset");
     }
@@ -115,7 +109,7 @@ fn read(path: &'static str) -> Result<String, BootError> {
 
 /// Whether a date, in seconds since 1970, is plausible.
 fn is_plausible(seconds: i64) -> bool {
-    (EARLIEST..LATEST).contains(&seconds)
+    (EARLIEST.seconds()..LATEST.seconds()).contains(&seconds)
 }
 
 #[cfg(test)]
@@ -172,8 +166,8 @@ mod tests {
     fn a_date_before_this_program_or_long_after_it_is_implausible() {
         for (seconds, plausible) in [
             (0, false),
-            (EARLIEST - 1, false),
-            (EARLIEST, true),
+            (EARLIEST.seconds() - 1, false),
+            (EARLIEST.seconds(), true),
             (2_398_377_599, true),
             (2_398_377_600, false),
             (4_102_444_800, false),

@@ -4,9 +4,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use cloister_wire::control::{FinishedStage, IngressCounters, Register, ServiceStatus, State, Status};
+use cloister_wire::control::{FinishedStage, IngressCounters, Register, ServiceStatus, State, Status, Time};
 use tokio::sync::watch;
 
+use super::time;
 use crate::clock::Moment;
 
 /// The current status and the source of its counters.
@@ -36,6 +37,7 @@ impl Board {
             servants: Vec::new(),
             ingress: IngressCounters::default(),
             registers: Vec::new(),
+            time: None,
         };
         Self { current: watch::Sender::new(status), ingress: Mutex::new(Box::new(IngressCounters::default)) }
     }
@@ -85,7 +87,13 @@ impl Board {
     pub fn read(&self) -> Status {
         let counters = (self.ingress.lock().unwrap_or_else(PoisonError::into_inner))();
         let status = self.current.borrow().clone();
-        Status { uptime_ms: Moment::now().millis(), ingress: counters, ..status }
+        Status { uptime_ms: Moment::now().millis(), ingress: counters, time: Some(self.time()), ..status }
+    }
+
+    /// How far the date can be trusted now.
+    #[must_use]
+    pub fn time(&self) -> Time {
+        time::uncorrected()
     }
 
     /// Notifies of changes.
