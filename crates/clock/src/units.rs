@@ -1,4 +1,4 @@
-//! Dates.
+//! Dates and differences of dates.
 //!
 //! Invariant: a number has its unit in its type. A date is made of seconds and nanoseconds that are less than a second, so that a
 //! value in another unit is refused where it is read.
@@ -17,6 +17,10 @@ const NANOS_PER_SECOND: i64 = 1_000_000_000;
 /// A date, in nanoseconds since 1970-01-01T00:00:00Z without leap seconds; from 1677 to 2262.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Date(i64);
+
+/// The difference of two dates, in nanoseconds: positive if a clock must be advanced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Offset(i64);
 
 impl Date {
     /// The date `seconds` and `nanos` after 1970; `None` if that is out of range, or `nanos` is not less than a second.
@@ -50,10 +54,55 @@ impl Date {
         (EARLIEST..LATEST).contains(&self)
     }
 
+    /// What must be added to `other` to get this date.
+    #[must_use]
+    pub const fn since(self, other: Self) -> Offset {
+        Offset(self.0.saturating_sub(other.0))
+    }
+
     /// The date that was this long before this one.
     #[must_use]
     pub fn before(self, earlier: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(earlier.as_nanos()).unwrap_or(i64::MAX)))
+    }
+
+    /// This date, moved by `offset`.
+    #[must_use]
+    pub const fn plus(self, offset: Offset) -> Self {
+        Self(self.0.saturating_add(offset.0))
+    }
+
+    /// The date in the middle between this one and `later`.
+    #[must_use]
+    pub const fn midpoint(self, later: Self) -> Self {
+        Self(self.0.midpoint(later.0))
+    }
+}
+
+impl Offset {
+    /// An offset of so many nanoseconds.
+    #[must_use]
+    pub const fn from_nanos(nanos: i64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds.
+    #[must_use]
+    pub const fn nanos(self) -> i64 {
+        self.0
+    }
+
+    /// Its size without its sign.
+    #[must_use]
+    pub const fn magnitude(self) -> Duration {
+        Duration::from_nanos(self.0.unsigned_abs())
+    }
+
+    /// The same, or if it is larger than `limit`, that much of it.
+    #[must_use]
+    pub fn limited(self, limit: Duration) -> Self {
+        let limit = i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX);
+        Self(self.0.clamp(limit.saturating_neg(), limit))
     }
 }
 
@@ -90,8 +139,13 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_before_a_date_is_a_date() {
+    fn offsets_are_differences_of_dates() {
         let (early, late) = (Date::from_parts(5, 0).unwrap(), Date::from_parts(7, 500_000_000).unwrap());
+        assert_eq!(late.since(early), Offset::from_nanos(2_500_000_000));
+        assert_eq!(early.since(late).magnitude(), Duration::from_millis(2500));
+        assert_eq!(early.plus(late.since(early)), late);
         assert_eq!(late.before(Duration::from_millis(2500)), early);
+        assert_eq!(early.midpoint(late), Date::from_parts(6, 250_000_000).unwrap());
+        assert_eq!(early.since(late).limited(Duration::from_secs(1)), Offset::from_nanos(-1_000_000_000));
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use cloister_manifest::model::{Control, MAX_BYTES, Manifest, Root, Service};
 use cloister_net::Entrance;
+use cloister_sys::ptp::Ptp;
 use cloister_wire::control::{Register, bounded};
 use cloister_wire::hold::Welcome;
 use tokio::sync::{mpsc, watch};
@@ -31,6 +32,7 @@ use crate::owners::Owners;
 use crate::reserve::reserve;
 use crate::stash::Stash;
 use crate::status::{self, Board, Context, time};
+use crate::timekeeper;
 use crate::world::{self, Addresses, Paths};
 
 /// Maximum number of services: init holds two memfds for each, and a few more, and at most
@@ -82,6 +84,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     serve_all(setup.logs, inside.logs, |listener| logs::serve(listener, logs.clone(), Arc::clone(&readers)));
     allow.send_replace(control);
     prepare(valid, &setup.paths, &logs);
+    keep_time(setup.clock, &board, &logs, welcome.restarts);
     let owners = Owners::default();
     let resources = Resources { logs: &logs, owners: &owners, board: &board };
     let (servants, servant_events) =
@@ -241,6 +244,13 @@ fn prepare(manifest: Option<&Manifest>, paths: &Paths, logs: &Shared) {
     }
     if let Err(error) = std::fs::write(paths.proc.join(HOST_NAME), &manifest.name) {
         logs.log(None, &format!("cannot set the host name {}: {error}", manifest.name));
+    }
+}
+
+/// Corrects the date before the first service starts, if there is a clock for that.
+fn keep_time(clock: Option<Ptp>, board: &Arc<Board>, logs: &Shared, restarts: u32) {
+    if let Some(clock) = clock {
+        timekeeper::keep(clock, board, logs.clone(), restarts == 0);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::clock::Moment;
 pub struct Board {
     current: watch::Sender<Status>,
     ingress: Mutex<Box<dyn Fn() -> IngressCounters + Send>>,
+    time: Mutex<Box<dyn Fn(Time) -> Time + Send>>,
 }
 
 impl std::fmt::Debug for Board {
@@ -39,7 +40,11 @@ impl Board {
             registers: Vec::new(),
             time: None,
         };
-        Self { current: watch::Sender::new(status), ingress: Mutex::new(Box::new(IngressCounters::default)) }
+        Self {
+            current: watch::Sender::new(status),
+            ingress: Mutex::new(Box::new(IngressCounters::default)),
+            time: Mutex::new(Box::new(|uncorrected| uncorrected)),
+        }
     }
 
     /// Sets the measurement registers of this machine.
@@ -50,6 +55,16 @@ impl Board {
     /// Sets the source of the ingress counters.
     pub fn count_ingress<F: Fn() -> IngressCounters + Send + 'static>(&self, counters: F) {
         *self.ingress.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(counters);
+    }
+
+    /// Sets what knows how far the date can be trusted. It is passed what is true of a date that was not corrected.
+    pub fn keep_time<F: Fn(Time) -> Time + Send + 'static>(&self, time: F) {
+        *self.time.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(time);
+    }
+
+    /// Publishes that the date is trusted now, or no longer.
+    pub fn time_changed(&self) {
+        self.current.send_modify(|status| status.seq = status.seq.saturating_add(1));
     }
 
     /// Continues the numbers from `seq`, which an earlier supervisor reached.
@@ -93,7 +108,7 @@ impl Board {
     /// How far the date can be trusted now.
     #[must_use]
     pub fn time(&self) -> Time {
-        time::uncorrected()
+        (self.time.lock().unwrap_or_else(PoisonError::into_inner))(time::uncorrected())
     }
 
     /// Notifies of changes.

@@ -150,6 +150,7 @@ impl Enclave {
                     logs: Entrance::host(host(logs)),
                     addresses,
                     paths,
+                    clock: None,
                     seed: 1,
                     registers: Vec::new(),
                     servants: Given {

@@ -26,6 +26,8 @@ pub enum TimeSource {
     None,
     /// From the host.
     Host,
+    /// From the clock of the hypervisor, where the enclave trusts that: on Nitro.
+    Ptp,
 }
 
 impl TimeSource {
@@ -35,6 +37,7 @@ impl TimeSource {
         match self {
             Self::None => "none",
             Self::Host => "host",
+            Self::Ptp => "ptp",
         }
     }
 }
@@ -62,10 +65,10 @@ mod tests {
         assert_eq!(host.to_string(), "trusted: no, source: host, bound: none");
         let none = Time { source: TimeSource::None, ..host };
         assert_eq!(none.to_string(), "trusted: no, source: none, bound: none");
-        let known = Time { bound_ms: Some(12), ..host };
-        let bytes = r#"{"trusted":false,"source":"host","bound_ms":12}"#;
-        assert_eq!(serde_json::to_string(&known).unwrap(), bytes);
-        assert_eq!(serde_json::from_str::<Time>(bytes).unwrap(), known);
-        assert_eq!(known.to_string(), "trusted: no, source: host, bound: 12 ms");
+        let ptp = Time { trusted: true, source: TimeSource::Ptp, bound_ms: Some(12) };
+        let bytes = r#"{"trusted":true,"source":"ptp","bound_ms":12}"#;
+        assert_eq!(serde_json::to_string(&ptp).unwrap(), bytes);
+        assert_eq!(serde_json::from_str::<Time>(bytes).unwrap(), ptp);
+        assert_eq!(ptp.to_string(), "trusted: yes, source: ptp, bound: 12 ms");
     }
 }
