@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::Path;
 
 use cloister_init::boot::{Boot, BootError, BootStage};
 use cloister_init::{STAGES, cgroup};
@@ -53,11 +54,30 @@ fn first(_: &mut Boot) -> Result<String, BootError> {
     if trial() == "panic-first" { panic!("before anything was mounted") } else { Ok(String::new()) }
 }
 
+/// The clock source in use.
+const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+
+/// Makes the stage `clock` believe that the machine is one whose clock source must be the processor's counter, and uses another
+/// one. `hides` also hides the kernel's setting behind an empty directory with the two files, in which only that one is available.
+fn use_other_clock(boot: &mut Boot, hides: bool) -> io::Result<()> {
+    boot.platform = Some(Platform::Snp);
+    let settings = Path::new(CLOCK_SOURCE).parent().ok_or(io::ErrorKind::InvalidInput)?;
+    if hides {
+        rustix::mount::mount("none", settings, "tmpfs", rustix::mount::MountFlags::empty(), None)?;
+        fs::write(settings.join("available_clocksource"), "acpi_pm")?;
+    }
+    fs::write(CLOCK_SOURCE, "acpi_pm")?;
+    let used = fs::read_to_string(CLOCK_SOURCE)?;
+    if used.trim() == "acpi_pm" { Ok(()) } else { Err(io::Error::other(used)) }
+}
+
 /// Makes later stages believe that the machine is another platform, or exits, which PID 1 never does.
 #[expect(clippy::exit, reason = "what the kernel does when PID 1 exits is what is tested")]
 fn pretend(boot: &mut Boot) -> Result<String, BootError> {
     match trial().as_str() {
         "nitro" => boot.platform = Some(Platform::Nitro),
+        name @ ("other-clock" | "only-other-clock") => use_other_clock(boot, name == "only-other-clock")
+            .map_err(|error| BootError::Path(CLOCK_SOURCE, error))?,
         "end" => std::process::exit(0),
         "signals" => fork_sender().map_err(|error| BootError::Kernel("cannot start the sender", error))?,
         _ => {}

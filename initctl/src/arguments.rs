@@ -10,6 +10,7 @@ usage: initctl list                        list services, one per line
        initctl status [SERVICE]            show the enclave, or one service
        initctl start|stop|restart SERVICE
        initctl wait [--ended] SERVICE      wait until it is ready, or has ended
+       initctl time                        whether the date is trusted, as JSON; exits with 1 if not
        initctl logs [-f] [SERVICE]         print the log; -f: follow it
 
 example: initctl restart web && initctl wait web";
@@ -20,6 +21,7 @@ pub(crate) enum Arguments {
     Help,
     List,
     Status { service: Option<String> },
+    Time,
     Do { verb: Verb, service: String },
     Wait { goal: Goal, service: String },
     Logs { follow: bool, service: Option<String> },
@@ -52,6 +54,7 @@ impl Arguments {
         let parsed = match command.as_str() {
             "list" => flag(&[]).map(|_| Self::List),
             "status" => flag(&[]).map(|_| Self::Status { service: names.pop() }),
+            "time" => flag(&[]).map(|_| Self::Time),
             "start" => Self::verb(Verb::Start, flag(&[])?, names.pop()),
             "stop" => Self::verb(Verb::Stop, flag(&[])?, names.pop()),
             "restart" => Self::verb(Verb::Restart, flag(&[])?, names.pop()),
@@ -86,6 +89,7 @@ mod tests {
         let table = [
             ("list", Arguments::List),
             ("status", Arguments::Status { service: None }),
+            ("time", Arguments::Time),
             ("status web", Arguments::Status { service: Some(web()) }),
             ("restart web", Arguments::Do { verb: Verb::Restart, service: web() }),
             ("wait web", Arguments::Wait { goal: Goal::Ready, service: web() }),

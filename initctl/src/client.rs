@@ -6,16 +6,19 @@ use std::io::{self, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 
-use cloister_wire::control::{Assembly, FromGuest, FromHost, PageError, Reply, Request, Status};
+use cloister_wire::control::{Assembly, FromGuest, FromHost, PageError, Reply, Request, Status, Time};
 use cloister_wire::frame::{self, Decoder, FrameError, HOST_LIMIT};
 use cloister_wire::hello::{Hello, HelloError, Protocol, Role};
 use cloister_wire::logs::{END, Record, RecordError, Subscribe};
-use cloister_wire::ports::{LOCAL_CONTROL, LOCAL_LOGS};
+use cloister_wire::ports::{LOCAL_CONTROL, LOCAL_LOGS, LOCAL_TIME};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 16 * 1024;
+
+/// Maximum length of the line about the time: its longest is 73 bytes.
+const MAX_TIME: u64 = 256;
 
 /// The only request on a connection.
 const ID: u64 = 1;
@@ -53,6 +56,14 @@ pub(crate) struct Client {
     stream: UnixStream,
     decoder: Decoder,
     assembly: Assembly,
+}
+
+/// How far the date can be trusted. Every service may ask.
+pub(crate) fn time() -> Result<Time, ClientError> {
+    let mut line = Vec::new();
+    let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(LOCAL_TIME)?)?;
+    stream.take(MAX_TIME).read_to_end(&mut line)?;
+    Ok(serde_json::from_slice(&line).map_err(io::Error::from)?)
 }
 
 impl Client {

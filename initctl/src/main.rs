@@ -78,10 +78,18 @@ fn run(arguments: Arguments, out: &mut dyn Write) -> Result<(), Failure> {
             let status = Client::control()?.status()?;
             Ok(show::service(find(&status, &name)?, out)?)
         }
+        Arguments::Time => time(out),
         Arguments::Do { verb, service } => request(verb, service),
         Arguments::Wait { goal, service } => wait(goal, &service),
         Arguments::Logs { follow, service } => logs(follow, service.as_deref(), out),
     }
+}
+
+/// Prints what the supervisor states, and fails if the date is not trusted.
+fn time(out: &mut dyn Write) -> Result<(), Failure> {
+    let time = client::time()?;
+    writeln!(out, "{}", serde_json::to_string(&time).map_err(io::Error::from)?)?;
+    if time.trusted { Ok(()) } else { Err(Failure::Refused("the date is not trusted".into())) }
 }
 
 fn find<'a>(status: &'a Status, name: &str) -> Result<&'a ServiceStatus, Failure> {

@@ -23,7 +23,8 @@ pub(crate) fn enclave(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "state: {}", state(&status.state))?;
     writeln!(out, "platform: {}", status.platform)?;
     writeln!(out, "uptime: {} ms", status.uptime_ms)?;
-    writeln!(out, "supervisor restarts: {}", status.supervisor_restarts)
+    writeln!(out, "supervisor restarts: {}", status.supervisor_restarts)?;
+    status.time.map_or(Ok(()), |time| writeln!(out, "time: {time}"))
 }
 
 /// One service.
@@ -100,6 +101,7 @@ mod tests {
             servants: Vec::new(),
             ingress: cloister_wire::control::IngressCounters::default(),
             registers: vec![],
+            time: None,
         };
         let mut out = Vec::new();
         list(&status, &mut out).unwrap();

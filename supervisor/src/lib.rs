@@ -16,6 +16,7 @@
 //! | [`memory`] | the memory reserved for the supervisor |
 //! | [`status`] | the enclave's state, and requests |
 //! | [`permission`] | which services may send requests about other services |
+//! | [`timekeeper`] | corrects the date by a clock that the enclave trusts |
 //! | [`hold`], [`stash`] | the channel to init, and the state that init stores for the supervisor |
 
 pub mod clock;
@@ -33,4 +34,5 @@ pub mod reserve;
 mod servant;
 pub mod stash;
 pub mod status;
+pub mod timekeeper;
 pub mod world;

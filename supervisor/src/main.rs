@@ -13,6 +13,7 @@ use cloister_supervisor::confine::confine_supervisor;
 use cloister_supervisor::core::{Bind, CoreError, Given, Setup, run};
 use cloister_supervisor::hold::HoldError;
 use cloister_supervisor::status::registers;
+use cloister_supervisor::timekeeper::trusted_clock;
 use cloister_supervisor::world::{Addresses, Paths};
 use cloister_sys::inherited;
 use cloister_sys::nsm::Nsm;
@@ -37,9 +38,10 @@ fn supervise() -> Result<(), Box<dyn Error>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let setup = setup()?;
+        let keeps_time = setup.clock.is_some();
         // The listeners and the security module's registers, opened above, need more privileges. There is only one
         // thread.
-        confine_supervisor()?;
+        confine_supervisor(keeps_time)?;
         Ok(run(setup).await?)
     })
 }
@@ -68,6 +70,7 @@ fn setup() -> Result<Setup, CoreError> {
                 .map_err(system("cannot open the security module"))?,
             sleeve: sleeve.map(|bound| -> Bind { Box::new(move || bound) }),
         },
+        clock: trusted_clock(Path::new("/")).map_err(system("cannot open the hypervisor's clock"))?,
         seed: u64::from_ne_bytes(seed),
         registers: registers::read(Path::new("/"))
             .map_err(system("cannot read the measurement registers"))?,

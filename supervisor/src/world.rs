@@ -54,6 +54,8 @@ pub struct Addresses {
     pub notify: SocketAddr,
     /// Where programs inside request evidence.
     pub attestation: SocketAddr,
+    /// Where programs inside ask how far the date can be trusted.
+    pub time: SocketAddr,
 }
 
 impl Addresses {
@@ -67,6 +69,7 @@ impl Addresses {
             logs: SocketAddr::from_abstract_name(ports::LOCAL_LOGS)?,
             notify: SocketAddr::from_abstract_name(NOTIFY_ADDRESS)?,
             attestation: SocketAddr::from_abstract_name(ports::LOCAL_ATTESTATION)?,
+            time: SocketAddr::from_abstract_name(ports::LOCAL_TIME)?,
         })
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Invariant: every function here is safe to call with any argument; errors of the kernel are returned.
 
+#[cfg(feature = "clock")]
+pub mod adjust;
 #[cfg(feature = "machine")]
 pub mod certificates;
 #[cfg(feature = "child")]
@@ -28,6 +30,8 @@ pub mod peer;
 pub mod platform;
 #[cfg(feature = "pid1")]
 pub mod process;
+#[cfg(feature = "clock")]
+pub mod ptp;
 #[cfg(feature = "reactor")]
 pub mod reactor;
 #[cfg(feature = "seccomp")]

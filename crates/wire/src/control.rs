@@ -15,6 +15,7 @@ mod bounds;
 mod last;
 mod pages;
 mod report;
+mod time;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,7 @@ pub use bounds::{MAX_ERROR_TEXT, bounded};
 pub use last::LastStatus;
 pub use pages::{Assembly, Head, MAX_FRAMES, MAX_SERVANTS, MAX_SERVICES, Page, PageError, frames};
 pub use report::{Confinement, ServiceStats, Stats};
+pub use time::{Time, TimeSource};
 
 /// The state of the enclave as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +139,10 @@ pub struct Status {
     /// instead.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub registers: Vec<Register>,
+    /// How far the enclave's date can be trusted, when the status was made. `None` in the status that init sends, and in those
+    /// of earlier versions.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub time: Option<Time>,
 }
 
 /// A measurement register.
@@ -366,6 +372,7 @@ mod tests {
             servants: vec![],
             ingress: IngressCounters::default(),
             registers: vec![Register { index: 0, value: "00ff".into(), locked: true }],
+            time: Some(Time { trusted: false, source: TimeSource::Host, bound_ms: None }),
         };
         let text = serde_json::to_string(&FromGuest::Status(status.clone().into())).unwrap();
         assert_eq!(serde_json::from_str::<FromGuest>(&text).unwrap(), FromGuest::Status(status.into()));

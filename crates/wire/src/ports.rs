@@ -39,3 +39,7 @@ pub const LOCAL_ATTESTATION: &str = "cloister/attestation";
 
 /// The abstract unix address of the log channel for programs inside the enclave.
 pub const LOCAL_LOGS: &str = "cloister/logs";
+
+/// The abstract unix address at which programs inside the enclave ask how far the date can be trusted: one line of JSON
+/// ([`crate::control::Time`]), then the end.
+pub const LOCAL_TIME: &str = "cloister/time";

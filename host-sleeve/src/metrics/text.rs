@@ -269,6 +269,7 @@ mod tests {
                 bytes_out: 6,
             },
             registers: Vec::new(),
+            time: None,
         };
         Record { status: Some(status), ..launched("a\"b") }
     }

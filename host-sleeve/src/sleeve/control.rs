@@ -228,6 +228,7 @@ mod tests {
             servants: Vec::new(),
             ingress: IngressCounters::default(),
             registers: Vec::new(),
+            time: None,
         }
     }
 

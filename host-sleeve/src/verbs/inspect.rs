@@ -122,6 +122,9 @@ fn text(seen: &Seen, processes: &BTreeMap<&str, u32>) -> String {
     if let Some(ingress) = record.status.as_ref().map(|status| status.ingress) {
         fact("ingress", counters(&ingress));
     }
+    if let Some(time) = record.status.as_ref().and_then(|status| status.time) {
+        fact("time", time.to_string());
+    }
     for (part, pid) in processes {
         fact("process", format!("{part} {pid}"));
     }

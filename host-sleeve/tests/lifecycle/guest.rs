@@ -278,6 +278,7 @@ impl Guest {
             servants: Vec::new(),
             ingress: IngressCounters::default(),
             registers: Vec::new(),
+            time: None,
         };
         (frames(status).unwrap().concat(), seq)
     }

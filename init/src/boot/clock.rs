@@ -1,65 +1,173 @@
-//! Stage `clock`: checks the clock source and whether the date is plausible.
+//! Stage `clock`: requires the platform's clock source, and a plausible date.
 //!
-//! Invariant: it never takes a time from the host. Bounded, checked time is a service of the supervisor.
+//! Invariant: it never takes a time from the host, and on a platform that defines a clock source the boot ends without it
+//! (docs/decisions/011).
 
 use std::fs;
+use std::time::Duration;
 
+use cloister_clock::{EARLIEST, LATEST};
 use cloister_sys::platform::Platform;
+use rustix::event::Timespec as Pause;
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
-use super::{Boot, BootError};
+use super::{Boot, BootError, uptime};
 
 /// The clock source in use (`Documentation/ABI/testing/sysfs-devices-clocksource`).
 const CURRENT: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 
-/// 2026-01-01T00:00:00Z: this program is younger, so an earlier date is wrong, and certificates would not be valid yet.
-const EARLIEST: i64 = 1_767_225_600;
+/// The clock sources that the kernel can use.
+const AVAILABLE: &str = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
 
-/// 2046-01-01T00:00:00Z: this program is not run twenty years after it was written, so a later date is wrong, too. At such a
-/// date every certificate has expired, and programs with 32-bit time have wrapped around to 1901 (in 2038).
-const LATEST: i64 = EARLIEST + 631_152_000;
+/// The processor's time stamp counter.
+const TSC: &str = "tsc";
 
-/// Returns the clock source and, if it differs, the one the platform should have. Replaces an implausible date with the
-/// earliest plausible one: if the host is that wrong, its date is no basis for a correction.
+/// The same counter until the kernel has refined its frequency, about a second after the boot (`arch/x86/kernel/tsc.c`).
+const TSC_EARLY: &str = "tsc-early";
+
+/// How long to wait for [`TSC`] if another source is in use and there is only [`TSC_EARLY`]. Selecting that would not last: the
+/// kernel removes it, and uses the source that it rates best. The refinement takes a second, and twice that if it is disturbed.
+const REFINED: Duration = Duration::from_secs(5);
+
+/// How often to check for it, in nanoseconds.
+const CHECK_NS: i64 = 50_000_000;
+
+/// Returns the clock source, and what was changed. Replaces an implausible date with the earliest plausible one: if the host
+/// is that wrong, its date is no basis for a correction.
 pub fn check(boot: &mut Boot) -> Result<String, BootError> {
-    let source = fs::read_to_string(CURRENT).map_err(|error| BootError::Path(CURRENT, error))?;
-    let source = source.trim();
-    let mut found = source.to_owned();
-    if let Some(better) = boot.platform.and_then(wanted).filter(|better| *better != source) {
-        found = format!("{source}, expected {better}");
-    }
+    let platform = boot.platform.unwrap_or(Platform::Virtual);
+    let mut found = require(platform)?;
     if !is_plausible(clock_gettime(ClockId::Realtime).tv_sec) {
-        clock_settime(ClockId::Realtime, Timespec { tv_sec: EARLIEST, tv_nsec: 0 })
+        clock_settime(ClockId::Realtime, Timespec { tv_sec: EARLIEST.seconds(), tv_nsec: 0 })
             .map_err(|error| BootError::Kernel("cannot set the date", error.into()))?;
         found.push_str(", date reset");
     }
     Ok(found)
 }
 
-/// Whether a date, in seconds since 1970, is plausible.
-fn is_plausible(seconds: i64) -> bool {
-    (EARLIEST..LATEST).contains(&seconds)
+/// The clock sources that a platform may use, the preferred one first; none if it may use any.
+const fn allowed(platform: Platform) -> &'static [&'static str] {
+    match platform {
+        // Both are the Nitro hypervisor's, which the enclave trusts. Linux itself prefers the counter if the processor states
+        // that its rate is constant (`kvmclock_init` in arch/x86/kernel/kvmclock.c).
+        Platform::Nitro => &["kvm-clock", TSC],
+        // Every other source asks the host.
+        Platform::Tdx | Platform::Snp => &[TSC],
+        Platform::Virtual => &[],
+    }
 }
 
-/// The source whose rate the host cannot change, or the one that the platform documents.
-const fn wanted(platform: Platform) -> Option<&'static str> {
-    match platform {
-        Platform::Nitro => Some("kvm-clock"),
-        Platform::Tdx | Platform::Snp => Some("tsc"),
-        Platform::Virtual => None,
+/// Makes the kernel use a source that this platform may use, and returns which one that is.
+fn require(platform: Platform) -> Result<String, BootError> {
+    let allowed = allowed(platform);
+    let before = read(CURRENT)?;
+    if is_allowed(&before, allowed) {
+        return Ok(before);
     }
+    let refused = |found| BootError::ClockSource { platform, found, allowed };
+    let better = await_better(allowed)?.ok_or_else(|| refused(before.clone()))?;
+    fs::write(CURRENT, better).map_err(|error| BootError::Path(CURRENT, error))?;
+    let after = read(CURRENT)?;
+    if after == better { Ok(format!("{after} selected, was {before}")) } else { Err(refused(after)) }
+}
+
+/// Whether a source in use is one of these, or will be.
+fn is_allowed(source: &str, allowed: &[&str]) -> bool {
+    let refined = if source == TSC_EARLY { TSC } else { source };
+    allowed.is_empty() || allowed.contains(&refined)
+}
+
+/// The best source that can be selected, as soon as there is one.
+fn await_better(allowed: &[&'static str]) -> Result<Option<&'static str>, BootError> {
+    let end = uptime().saturating_add(REFINED);
+    loop {
+        let available = read(AVAILABLE)?;
+        let better = better(&available, allowed);
+        if better.is_some() || !is_refined_later(&available, allowed) || uptime() >= end {
+            return Ok(better);
+        }
+        // Interrupted by a signal, it checks earlier.
+        let pause = Pause { tv_sec: 0, tv_nsec: CHECK_NS };
+        rustix::event::poll(&mut [], Some(&pause)).unwrap_or_default();
+    }
+}
+
+/// The first of the allowed sources that is available.
+fn better(available: &str, allowed: &[&'static str]) -> Option<&'static str> {
+    allowed.iter().copied().find(|source| available.split_whitespace().any(|name| name == *source))
+}
+
+/// Whether the counter is allowed and will be available.
+fn is_refined_later(available: &str, allowed: &[&str]) -> bool {
+    allowed.contains(&TSC) && available.split_whitespace().any(|name| name == TSC_EARLY)
+}
+
+fn read(path: &'static str) -> Result<String, BootError> {
+    let text = fs::read_to_string(path).map_err(|error| BootError::Path(path, error))?;
+    Ok(text.trim().to_owned())
+}
+
+/// Whether a date, in seconds since 1970, is plausible.
+fn is_plausible(seconds: i64) -> bool {
+    (EARLIEST.seconds()..LATEST.seconds()).contains(&seconds)
 }
 
 #[cfg(test)]
 mod tests {
+    use cloister_wire::causes;
+
     use super::*;
+
+    /// Sources that Linux may use on some machine.
+    const SOURCES: [&str; 8] =
+        ["kvm-clock", TSC, TSC_EARLY, "hpet", "acpi_pm", "jiffies", "refined-jiffies", "hyperv_clocksource"];
+
+    fn accepted(platform: Platform) -> Vec<&'static str> {
+        SOURCES.into_iter().filter(|source| is_allowed(source, allowed(platform))).collect()
+    }
+
+    #[test]
+    fn each_platform_accepts_its_own_sources_only() {
+        assert_eq!(accepted(Platform::Nitro), ["kvm-clock", TSC, TSC_EARLY]);
+        assert_eq!(accepted(Platform::Tdx), [TSC, TSC_EARLY]);
+        assert_eq!(accepted(Platform::Snp), [TSC, TSC_EARLY]);
+        assert_eq!(accepted(Platform::Virtual), SOURCES);
+    }
+
+    #[test]
+    fn the_preferred_source_that_is_available_is_selected() {
+        let nitro = |available| better(available, allowed(Platform::Nitro));
+        assert_eq!(nitro("hpet tsc kvm-clock acpi_pm"), Some("kvm-clock"));
+        assert_eq!(nitro("hpet tsc"), Some(TSC));
+        assert_eq!(nitro("hpet tsc-early"), None);
+        assert_eq!(better("kvm-clock hpet", allowed(Platform::Snp)), None);
+        assert_eq!(better("", allowed(Platform::Tdx)), None);
+    }
+
+    #[test]
+    fn only_the_early_counter_is_worth_waiting_for() {
+        assert!(is_refined_later("kvm-clock tsc-early", allowed(Platform::Snp)));
+        assert!(!is_refined_later("kvm-clock hpet", allowed(Platform::Snp)));
+        assert!(!is_refined_later("tsc-early", allowed(Platform::Virtual)));
+    }
+
+    #[test]
+    fn a_refused_source_is_named_with_the_ones_to_use() {
+        let error = |platform| {
+            let found = "hpet".to_owned();
+            causes::line(&BootError::ClockSource { platform, found, allowed: allowed(platform) })
+        };
+        assert_eq!(error(Platform::Tdx), "the clock source is \"hpet\", but on tdx it must be tsc");
+        let nitro = "the clock source is \"hpet\", but on nitro it must be kvm-clock or tsc";
+        assert_eq!(error(Platform::Nitro), nitro);
+    }
 
     #[test]
     fn a_date_before_this_program_or_long_after_it_is_implausible() {
         for (seconds, plausible) in [
             (0, false),
-            (EARLIEST - 1, false),
-            (EARLIEST, true),
+            (EARLIEST.seconds() - 1, false),
+            (EARLIEST.seconds(), true),
             (2_398_377_599, true),
             (2_398_377_600, false),
             (4_102_444_800, false),

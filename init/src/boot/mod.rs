@@ -73,6 +73,15 @@ pub enum BootError {
     Entropy(cloister_sys::entropy::EntropyError),
     /// On Nitro the kernel's hardware generator must be the NSM, but it is this one.
     Generator(String),
+    /// The clock source is not one that this platform may use.
+    ClockSource {
+        /// The platform.
+        platform: Platform,
+        /// The source in use.
+        found: String,
+        /// Those it may use.
+        allowed: &'static [&'static str],
+    },
     /// The NSM returned no random bits.
     Nsm(NsmError),
     /// The NSM did not extend or lock a register.
@@ -104,6 +113,10 @@ impl std::fmt::Display for BootError {
                     "the kernel's hardware generator is {found:?}, but on Nitro it must be \"nsm-hwrng\""
                 )
             }
+            Self::ClockSource { platform, found, allowed } => {
+                let allowed = allowed.join(" or ");
+                write!(f, "the clock source is {found:?}, but on {platform} it must be {allowed}")
+            }
             Self::Root(_) => f.write_str("cannot assemble the application's root"),
             Self::Kernel(what, _) => f.write_str(what),
         }
@@ -119,7 +132,7 @@ impl Error for BootError {
             Self::Cgroup(error) => Some(error),
             Self::Platforms(error) => Some(error),
             Self::Nsm(error) | Self::Register(error) => Some(error),
-            Self::Setting(..) | Self::Generator(_) => None,
+            Self::Setting(..) | Self::Generator(_) | Self::ClockSource { .. } => None,
         }
     }
 }

@@ -38,6 +38,13 @@ pub(super) const NO_ENTROPY: Scenario = Scenario {
     guest: no_guest,
 };
 
+/// A clock source that the platform must not use.
+pub(super) const OTHER_CLOCK: Scenario = Scenario {
+    name: "a_clock_source_of_the_host_is_replaced_or_refused",
+    host: other_clock,
+    guest: no_guest,
+};
+
 /// A machine that the manifest does not allow, which the host cannot know.
 pub(super) const OTHER_PLATFORM: Scenario = Scenario {
     name: "on_a_platform_that_the_manifest_does_not_allow_nothing_starts",
@@ -84,6 +91,19 @@ fn no_entropy(lab: &mut Lab) -> Outcome {
     // whose generator it lacks.
     let reason = "the kernel's hardware generator is \"none\", but on Nitro it must be \"nsm-hwrng\"";
     fatal(lab, &Release::default().with_trial("nitro"), "entropy", reason)
+}
+
+fn other_clock(lab: &mut Lab) -> Outcome {
+    // Without the processor's counter, a machine that must use it does not boot.
+    let reason = "the clock source is \"acpi_pm\", but on snp it must be tsc";
+    fatal(lab, &Release::default().with_trial("only-other-clock"), "clock", reason)?;
+    // With it, it is selected. Only this machine has a second source.
+    let image = lab.image_on(&Release::default().with_trial("other-clock"), MANIFEST)?;
+    let mut web = lab.run(&image, &["--replace", "--machine", "q35"])?;
+    web.finish()?;
+    let console = web.command(&["logs", "web", "--console"])?;
+    expect_in(&console.stdout, "(tsc selected, was acpi_pm)", "the console")?;
+    expect_in(&console.stdout, "serve: done", "the console")
 }
 
 fn no_init(lab: &mut Lab) -> Outcome {

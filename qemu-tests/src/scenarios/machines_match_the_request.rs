@@ -1,10 +1,15 @@
 //! The enclave gets the machine, processors and memory requested from `run`. And the host's time.
 
 use std::fs;
+use std::io::Read;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use cloister_wire::ports;
 use rustix::time::{ClockId, clock_gettime};
+use serde_json::Value;
 
 use crate::guest::print;
 use crate::scenario::{Failure, expect, expect_at, expect_eq, expect_in};
@@ -24,6 +29,9 @@ const BEHIND: i128 = 5000;
 /// How far it may be ahead: only by the time that the first status took to reach the host.
 const AHEAD: i128 = 1000;
 
+/// What is known about the date of such a machine: its host states it.
+const TIME: &str = r#"{"trusted":false,"source":"host"}"#;
+
 fn host(lab: &mut Lab) -> Outcome {
     let image = lab.image("{version: 1, services: {web: {command: [PROBE], restart: never}}}")?;
     for (machine, cpus, memory) in [("microvm", 1, 256), ("microvm", 3, 640), ("q35", 2, 384)] {
@@ -41,6 +49,10 @@ fn host(lab: &mut Lab) -> Outcome {
         expect_in(&inspected.to_string(), machine, "the record")?;
         expect_at(&inspected, "/cpus", cpus)?;
         expect_at(&inspected, "/memory", memory << 20)?;
+        expect_at(&inspected, "/status/time", serde_json::from_str::<Value>(TIME)?)?;
+        expect_in(&ended.stdout, TIME, "what a program inside is told about the date")?;
+        let shown = web.command(&["inspect", "web"])?;
+        expect_in(&shown.stdout, "trusted: no, source: host, bound: none", "host-sleeve inspect web")?;
         let seen = inspected.pointer("/booted_ms").and_then(serde_json::Value::as_u64).unwrap_or_default();
         let behind = i128::from(seen).saturating_sub(i128::from(booted));
         expect(
@@ -66,8 +78,18 @@ fn guest(_args: &[String]) -> ExitCode {
     let kib = memory
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:")?.trim().split(' ').next()?.parse::<u64>().ok());
-    let printed = print(format!("{cpus} {} {}\n", kib.unwrap_or_default() >> 10, booted_ms()).as_bytes());
+    let time = time().unwrap_or_else(|error| error.to_string());
+    let printed =
+        print(format!("{cpus} {} {}\n{time}", kib.unwrap_or_default() >> 10, booted_ms()).as_bytes());
     if printed.is_ok() { ExitCode::from(42) } else { ExitCode::FAILURE }
+}
+
+/// What the supervisor states about the date.
+fn time() -> std::io::Result<String> {
+    let mut line = String::new();
+    let address = SocketAddr::from_abstract_name(ports::LOCAL_TIME)?;
+    UnixStream::connect_addr(&address)?.read_to_string(&mut line)?;
+    Ok(line)
 }
 
 /// The date at which the guest's clock since boot was zero.

@@ -127,6 +127,7 @@ pub const ALL: &[Scenario] = &[
     fatal_init_errors_end_the_machine::PANIC,
     fatal_init_errors_end_the_machine::NO_INIT,
     fatal_init_errors_end_the_machine::NO_ENTROPY,
+    fatal_init_errors_end_the_machine::OTHER_CLOCK,
     fatal_init_errors_end_the_machine::OTHER_PLATFORM,
     init_keeps_running::SIGNALS,
     init_keeps_running::HANGS,

@@ -1,7 +1,7 @@
 //! The supervisor's own confinement, in effect before it reads the first byte from outside.
 //!
-//! Invariant: it stays root, whose files it reads, and retains four capabilities; all others are dropped from every
-//! set. Calls that it does not make are refused. None of this can be undone.
+//! Invariant: it stays root, whose files it reads, and retains four capabilities, and a fifth where it corrects the date; all
+//! others are dropped from every set. Calls that it does not make are refused. None of this can be undone.
 //!
 //! A call outside the list is refused with `EPERM`, so that an unexpected call of a later library version fails one
 //! operation, reported like any other failure, and not the enclave: five exits of the supervisor within a minute are
@@ -10,6 +10,7 @@
 
 use std::io;
 
+use cloister_sys::ptp;
 use libc::c_long;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
@@ -28,6 +29,9 @@ const RETAINED: CapabilitySet = CapabilitySet::SYS_PTRACE
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::NET_ADMIN)
     .union(CapabilitySet::SYS_RESOURCE);
+
+/// Retained in addition by a supervisor that corrects the date.
+const CLOCK_RETAINED: CapabilitySet = CapabilitySet::SYS_TIME;
 
 /// The calls that are allowed with any arguments.
 const CALLS: &[c_long] = &[
@@ -137,25 +141,27 @@ pub enum OwnError {
     },
 }
 
-/// Confines the calling thread, which must be the only one, and everything it starts.
+/// Confines the calling thread, which must be the only one, and everything it starts. `keeps_time`: it may read the hypervisor's
+/// clock and correct the date.
 ///
 /// # Errors
 /// If a step fails: then nothing must be served.
-pub fn confine() -> Result<(), OwnError> {
+pub fn confine(keeps_time: bool) -> Result<(), OwnError> {
     let refused = |step| move |source: io::Error| OwnError::Kernel { step, source };
-    drop_capabilities().map_err(refused("cannot drop the supervisor's capabilities"))?;
+    let retained = if keeps_time { RETAINED.union(CLOCK_RETAINED) } else { RETAINED };
+    drop_capabilities(retained).map_err(refused("cannot drop the supervisor's capabilities"))?;
     set_no_new_privs(true).map_err(|e| refused("cannot set no_new_privs")(e.into()))?;
-    let program = program()?;
+    let program = program(keeps_time)?;
     cloister_sys::seccomp::install(&program)
         .map_err(refused("cannot install the supervisor's seccomp filter"))
 }
 
 /// The bounding set comes first: the capability to change it is dropped with the others.
-fn drop_capabilities() -> io::Result<()> {
+fn drop_capabilities(retained: CapabilitySet) -> io::Result<()> {
     clear_ambient_capability_set()?;
     for number in 0..COUNT {
         let one = CapabilitySet::from_bits_retain(1 << number);
-        if RETAINED.contains(one) {
+        if retained.contains(one) {
             continue;
         }
         match remove_capability_from_bounding_set(one) {
@@ -165,20 +171,20 @@ fn drop_capabilities() -> io::Result<()> {
         }
     }
     let sets =
-        CapabilitySets { effective: RETAINED, permitted: RETAINED, inheritable: CapabilitySet::empty() };
+        CapabilitySets { effective: retained, permitted: retained, inheritable: CapabilitySet::empty() };
     Ok(set_capabilities(None, sets)?)
 }
 
-fn program() -> Result<Vec<u64>, FilterError> {
+fn program(keeps_time: bool) -> Result<Vec<u64>, FilterError> {
     let mut program = BpfProgram::new();
     let mut killed = never_used();
     killed.extend([libc::SYS_execve, libc::SYS_execveat].map(|call| (call, Vec::new())));
     chain(&mut program, killed, SeccompAction::Allow, SeccompAction::KillProcess)?;
-    chain(&mut program, allowed()?, errno(libc::EPERM), SeccompAction::Allow)?;
+    chain(&mut program, allowed(keeps_time)?, errno(libc::EPERM), SeccompAction::Allow)?;
     Ok(encode(&program))
 }
 
-fn allowed() -> Result<Rules, FilterError> {
+fn allowed(keeps_time: bool) -> Result<Rules, FilterError> {
     let mut rules: Rules = CALLS.iter().chain(OLDER_CALLS).map(|call| (*call, Vec::new())).collect();
     let equals = |argument, value| -> Result<SeccompRule, FilterError> {
         let equal = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?;
@@ -190,8 +196,13 @@ fn allowed() -> Result<Rules, FilterError> {
     rules.insert(libc::SYS_socket, sockets);
     // Pairs, of which servants get one end.
     rules.insert(libc::SYS_socketpair, vec![equals(0, u64::from(libc::AF_UNIX.unsigned_abs()))?]);
-    let requests = REQUESTS.map(|request| equals(1, request));
-    rules.insert(libc::SYS_ioctl, requests.into_iter().collect::<Result<_, _>>()?);
+    let clock = keeps_time.then_some(ptp::REQUEST);
+    let requests = REQUESTS.into_iter().chain(clock).map(|request| equals(1, request));
+    rules.insert(libc::SYS_ioctl, requests.collect::<Result<_, _>>()?);
+    if keeps_time {
+        // It has no argument that selects a clock: it is the date's.
+        rules.insert(libc::SYS_adjtimex, Vec::new());
+    }
     // rustix uses it to read the auxiliary vector.
     rules.insert(libc::SYS_prctl, vec![equals(0, PR_GET_AUXV)?]);
     // An abort of this thread, which is the only one.
@@ -239,7 +250,7 @@ mod tests {
     /// Runs `test` in a thread with the filter; other threads are unaffected.
     fn confined(test: impl FnOnce() + Send + 'static) {
         let thread = std::thread::spawn(move || {
-            let program = program().unwrap();
+            let program = program(false).unwrap();
             set_no_new_privs(true).unwrap();
             cloister_sys::seccomp::install(&program).unwrap();
             test();
@@ -270,7 +281,7 @@ mod tests {
 
     #[test]
     fn calls_that_no_library_makes_kill() {
-        let program = program().unwrap();
+        let program = program(false).unwrap();
         let denied = super::super::denied::DENIED.iter().map(|row| row.number);
         for call in denied.chain([libc::SYS_execve, libc::SYS_execveat]) {
             assert_eq!(answer(&program, call, THIS_ARCH, 0), KILL_PROCESS, "{call}");
@@ -279,6 +290,16 @@ mod tests {
         assert_eq!(answer(&program, libc::SYS_mkdirat, THIS_ARCH, 0), errno_of(libc::EPERM));
         for (process, expected) in [(0, ALLOW), (1, errno_of(libc::EPERM))] {
             assert_eq!(answer(&program, libc::SYS_prlimit64, THIS_ARCH, process), expected);
+        }
+    }
+
+    #[test]
+    fn the_date_is_corrected_only_where_there_is_a_clock_and_is_never_set_otherwise() {
+        let [with, without] = [true, false].map(|keeps_time| program(keeps_time).unwrap());
+        assert_eq!(answer(&with, libc::SYS_adjtimex, THIS_ARCH, 0), ALLOW);
+        assert_eq!(answer(&without, libc::SYS_adjtimex, THIS_ARCH, 0), errno_of(libc::EPERM));
+        for call in [libc::SYS_clock_settime, libc::SYS_clock_adjtime, libc::SYS_settimeofday] {
+            assert_ne!(answer(&with, call, THIS_ARCH, 0), ALLOW, "{call}");
         }
     }
 

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use cloister_manifest::model::{Control, MAX_BYTES, Manifest, Root, Service};
 use cloister_net::Entrance;
-use cloister_wire::control::bounded;
+use cloister_sys::ptp::Ptp;
+use cloister_wire::control::{Register, bounded};
 use cloister_wire::hold::Welcome;
 use tokio::sync::{mpsc, watch};
 
@@ -30,7 +31,8 @@ use crate::notify::Notify;
 use crate::owners::Owners;
 use crate::reserve::reserve;
 use crate::stash::Stash;
-use crate::status::{self, Board, Context};
+use crate::status::{self, Board, Context, time};
+use crate::timekeeper;
 use crate::world::{self, Addresses, Paths};
 
 /// Maximum number of services: init holds two memfds for each, and a few more, and at most
@@ -66,10 +68,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let mut stages = Stages::begin();
     init.request(&[STATE.to_owned()])?;
     let inside = Inside::listen(&mut init, &setup.addresses, &setup.paths.proc)?;
-    let board = Board::new(welcome.platform.clone(), welcome.boot.clone(), welcome.restarts);
-    board.measured(setup.registers);
-    board.add_stage("manifest", began, read);
-    let board = Arc::new(board);
+    let board = first_status(&welcome, setup.registers, (began, read));
     let (allow, context, requests, status_sent) = inlet(&board);
     let serve_status = serve_status(setup.control, inside.control, context, welcome.restarts == 0);
     stages.end("status", &board);
@@ -85,6 +84,7 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     serve_all(setup.logs, inside.logs, |listener| logs::serve(listener, logs.clone(), Arc::clone(&readers)));
     allow.send_replace(control);
     prepare(valid, &setup.paths, &logs);
+    keep_time(setup.clock, &board, &logs, welcome.restarts);
     let owners = Owners::default();
     let resources = Resources { logs: &logs, owners: &owners, board: &board };
     let (servants, servant_events) =
@@ -120,6 +120,14 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     begin(core, inbox, welcome, init.pipes, actions, serve_status).await
 }
 
+/// The status before anything is known but what init has done, and when the manifest was read.
+fn first_status(welcome: &Welcome, registers: Vec<Register>, (began, read): (Moment, Moment)) -> Arc<Board> {
+    let board = Board::new(welcome.platform.clone(), welcome.boot.clone(), welcome.restarts);
+    board.measured(registers);
+    board.add_stage("manifest", began, read);
+    Arc::new(board)
+}
+
 /// The manifest, if it is valid and allows the platform that init has detected.
 fn permitted(manifest: Result<Manifest, Fatal>, found: &str) -> Result<Manifest, Fatal> {
     let manifest = manifest?;
@@ -149,7 +157,8 @@ fn fatal((stage, error): Fatal) -> (Launcher, Vec<Action>) {
 
 /// The sockets for programs inside.
 struct Inside {
-    control: Entrance,
+    /// For requests, and for questions about the time.
+    control: (Entrance, Entrance),
     logs: Entrance,
     notify: Notify,
 }
@@ -158,10 +167,14 @@ impl Inside {
     fn listen(init: &mut Handshake, at: &Addresses, proc: &Path) -> Result<Self, CoreError> {
         let control = init.socket("socket.control", || world::bind(&at.control))?;
         let logs = init.socket("socket.logs", || world::bind(&at.logs))?;
+        let time = init.socket("socket.time", || world::bind(&at.time))?;
         let notify = init.socket("socket.notify", || Notify::bind(&at.notify))?;
         let failed = system("cannot listen for programs inside the enclave");
         Ok(Self {
-            control: world::serving(control, proc.to_owned()).map_err(&failed)?,
+            control: (
+                world::serving(control, proc.to_owned()).map_err(&failed)?,
+                world::serving(time, proc.to_owned()).map_err(&failed)?,
+            ),
             logs: world::serving(logs, proc.to_owned()).map_err(&failed)?,
             notify: Notify::serving(notify).map_err(&failed)?,
         })
@@ -172,9 +185,17 @@ impl Inside {
 type ServeStatus = Box<dyn FnOnce()>;
 
 /// Serves the status now, or returns the function that does so later.
-fn serve_status(host: Entrance, local: Entrance, context: Context, now: bool) -> Option<ServeStatus> {
-    let serve: ServeStatus =
-        Box::new(move || serve_all(host, local, |listener| status::serve(listener, context.clone())));
+fn serve_status(
+    host: Entrance,
+    (local, time): (Entrance, Entrance),
+    context: Context,
+    now: bool,
+) -> Option<ServeStatus> {
+    let serve: ServeStatus = Box::new(move || {
+        let board = Arc::clone(&context.board);
+        drop(tokio::spawn(time::serve(time, move || board.time())));
+        serve_all(host, local, |listener| status::serve(listener, context.clone()));
+    });
     if now {
         serve();
         return None;
@@ -223,6 +244,13 @@ fn prepare(manifest: Option<&Manifest>, paths: &Paths, logs: &Shared) {
     }
     if let Err(error) = std::fs::write(paths.proc.join(HOST_NAME), &manifest.name) {
         logs.log(None, &format!("cannot set the host name {}: {error}", manifest.name));
+    }
+}
+
+/// Corrects the date before the first service starts, if there is a clock for that.
+fn keep_time(clock: Option<Ptp>, board: &Arc<Board>, logs: &Shared, restarts: u32) {
+    if let Some(clock) = clock {
+        timekeeper::keep(clock, board, logs.clone(), restarts == 0);
     }
 }
 

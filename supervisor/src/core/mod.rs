@@ -17,6 +17,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use cloister_net::Entrance;
+use cloister_sys::ptp::Ptp;
 use cloister_wire::control::Register;
 use cloister_wire::frame::FrameError;
 
@@ -60,6 +61,8 @@ pub struct Setup {
     pub addresses: Addresses,
     /// The paths of files.
     pub paths: Paths,
+    /// The clock that may correct the date, if this machine has one.
+    pub clock: Option<Ptp>,
     /// For jitter.
     pub seed: u64,
     /// The measurement registers of this machine.

@@ -4,15 +4,17 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use cloister_wire::control::{FinishedStage, IngressCounters, Register, ServiceStatus, State, Status};
+use cloister_wire::control::{FinishedStage, IngressCounters, Register, ServiceStatus, State, Status, Time};
 use tokio::sync::watch;
 
+use super::time;
 use crate::clock::Moment;
 
 /// The current status and the source of its counters.
 pub struct Board {
     current: watch::Sender<Status>,
     ingress: Mutex<Box<dyn Fn() -> IngressCounters + Send>>,
+    time: Mutex<Box<dyn Fn(Time) -> Time + Send>>,
 }
 
 impl std::fmt::Debug for Board {
@@ -36,8 +38,13 @@ impl Board {
             servants: Vec::new(),
             ingress: IngressCounters::default(),
             registers: Vec::new(),
+            time: None,
         };
-        Self { current: watch::Sender::new(status), ingress: Mutex::new(Box::new(IngressCounters::default)) }
+        Self {
+            current: watch::Sender::new(status),
+            ingress: Mutex::new(Box::new(IngressCounters::default)),
+            time: Mutex::new(Box::new(|uncorrected| uncorrected)),
+        }
     }
 
     /// Sets the measurement registers of this machine.
@@ -48,6 +55,16 @@ impl Board {
     /// Sets the source of the ingress counters.
     pub fn count_ingress<F: Fn() -> IngressCounters + Send + 'static>(&self, counters: F) {
         *self.ingress.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(counters);
+    }
+
+    /// Sets what knows how far the date can be trusted. It is passed what is true of a date that was not corrected.
+    pub fn keep_time<F: Fn(Time) -> Time + Send + 'static>(&self, time: F) {
+        *self.time.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(time);
+    }
+
+    /// Publishes that the date is trusted now, or no longer.
+    pub fn time_changed(&self) {
+        self.current.send_modify(|status| status.seq = status.seq.saturating_add(1));
     }
 
     /// Continues the numbers from `seq`, which an earlier supervisor reached.
@@ -85,7 +102,13 @@ impl Board {
     pub fn read(&self) -> Status {
         let counters = (self.ingress.lock().unwrap_or_else(PoisonError::into_inner))();
         let status = self.current.borrow().clone();
-        Status { uptime_ms: Moment::now().millis(), ingress: counters, ..status }
+        Status { uptime_ms: Moment::now().millis(), ingress: counters, time: Some(self.time()), ..status }
+    }
+
+    /// How far the date can be trusted now.
+    #[must_use]
+    pub fn time(&self) -> Time {
+        (self.time.lock().unwrap_or_else(PoisonError::into_inner))(time::uncorrected())
     }
 
     /// Notifies of changes.

@@ -8,6 +8,7 @@ mod inspect;
 pub mod registers;
 mod server;
 mod stats;
+pub mod time;
 
 pub use board::Board;
 pub use inspect::{inspect, program_below};

@@ -1,7 +1,7 @@
 //! Tests of requests: what the host may do, what programs inside may do, and misbehaving peers.
 
 use cloister_manifest::model::{Control, ControlVerb, Manifest};
-use cloister_wire::control::{Exit, Phase, Reply, Request, State, Verb};
+use cloister_wire::control::{Exit, Phase, Reply, Request, State, Time, TimeSource, Verb};
 use cloister_wire::frame;
 use cloister_wire::hello::{Hello, Protocol, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -63,6 +63,18 @@ async fn connections_of_one_service_do_not_block_another() {
     enclave.host().await.until_ready().await;
     enclave.init.join_cgroup(std::process::id(), "web");
     enclave.local().await.until_ready().await;
+}
+
+#[tokio::test]
+async fn every_program_inside_may_ask_whether_the_date_is_trusted() {
+    let enclave = Enclave::boot(&allowing(vec![]));
+    let status = enclave.host().await.until_ready().await;
+    let host = Time { trusted: false, source: TimeSource::Host, bound_ms: None };
+    assert_eq!(status.time, Some(host));
+    enclave.init.join_cgroup(std::process::id(), "web");
+    let mut line = String::new();
+    UnixStream::connect(enclave.path("time")).await.unwrap().read_to_string(&mut line).await.unwrap();
+    assert_eq!(line, "{\"trusted\":false,\"source\":\"host\"}\n");
 }
 
 #[tokio::test]

@@ -102,6 +102,7 @@ impl Enclave {
             logs: SocketAddr::from_pathname(folder.path().join("local-logs")).unwrap(),
             notify: address("notify"),
             attestation: address("attestation"),
+            time: SocketAddr::from_pathname(folder.path().join("time")).unwrap(),
         };
         let init = StandIn::new(folder.path().join("proc"), folder.path().join("cgroups"));
         prepare(&init);
@@ -149,6 +150,7 @@ impl Enclave {
                     logs: Entrance::host(host(logs)),
                     addresses,
                     paths,
+                    clock: None,
                     seed: 1,
                     registers: Vec::new(),
                     servants: Given {

@@ -60,6 +60,7 @@ mod tests {
             servants: vec![],
             ingress: IngressCounters::default(),
             registers: vec![],
+            time: None,
         };
         let text = serde_json::to_string(&last).unwrap();
         assert_eq!(

@@ -25,6 +25,7 @@ fn status(seq: u64, state: State) -> Event {
         servants: Vec::new(),
         ingress: IngressCounters::default(),
         registers: Vec::new(),
+        time: None,
     }))
 }
 

@@ -33,6 +33,7 @@ fn status(services: Vec<ServiceStatus>) -> Status {
         servants: Vec::new(),
         ingress: IngressCounters::default(),
         registers: Vec::new(),
+        time: None,
     }
 }
 

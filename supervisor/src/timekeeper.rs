@@ -1,0 +1,168 @@
+//! Corrects the date by a clock that the enclave trusts.
+//!
+//! Invariant: only on Nitro, whose hypervisor the enclave trusts; elsewhere that clock is the host's, and nothing corrects the date. It
+//! is set at most once, before the first service starts, and changes by at most 500 millionths from then on. What is decided is in
+//! [`cloister_clock`].
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cloister_clock::{Correction, Date, Discipline, PERIOD, Reading, Refusal, SourceLimits};
+use cloister_sys::adjust;
+use cloister_sys::platform::Platform;
+use cloister_sys::ptp::{Ptp, Sample};
+use cloister_wire::control::{Time, TimeSource};
+use rustix::time::Timespec;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::clock::Moment;
+use crate::logs::Shared;
+use crate::status::Board;
+
+/// The clock of the Nitro hypervisor. A reading is one call of the hypervisor, some microseconds; one that took longer than a
+/// millisecond was interrupted. AWS keeps its hosts' clocks within a millisecond of UTC (Amazon Time Sync) and says nothing about
+/// that of an enclave's hypervisor: ten times that is assumed.
+const LIMITS: SourceLimits =
+    SourceLimits { max_round_trip: Duration::from_millis(1), error: Duration::from_millis(10) };
+
+/// A clock to read, and the date to correct by it.
+pub trait Clock: Send + 'static {
+    /// Reads the clock and the date in turns.
+    ///
+    /// # Errors
+    /// If the clock does not respond.
+    fn read(&self) -> io::Result<Vec<Sample>>;
+
+    /// Corrects the date.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    fn correct(&self, correction: Correction) -> io::Result<()>;
+}
+
+impl Clock for Ptp {
+    fn read(&self) -> io::Result<Vec<Sample>> {
+        Self::read(self)
+    }
+
+    fn correct(&self, correction: Correction) -> io::Result<()> {
+        match correction {
+            Correction::Step(offset) => adjust::step(offset.nanos()),
+            Correction::Slew(offset) => adjust::slew(offset.nanos()),
+        }
+    }
+}
+
+/// The clock that may correct the date of the machine whose root directory is `root`; `None` if there is none.
+///
+/// # Errors
+/// If it cannot be opened.
+pub fn trusted_clock(root: &Path) -> io::Result<Option<Ptp>> {
+    match Platform::detect(root) {
+        Ok(Platform::Nitro) => Ptp::open(root),
+        _ => Ok(None),
+    }
+}
+
+/// Corrects the date now, and from then on regularly. `may_step`: no service has started yet.
+pub(crate) fn keep<C: Clock>(clock: C, board: &Arc<Board>, logs: Shared, may_step: bool) {
+    let discipline = Arc::new(Mutex::new(Discipline::new(LIMITS, may_step)));
+    let shared = Arc::clone(&discipline);
+    board.keep_time(move |uncorrected| {
+        time(&shared.lock().unwrap_or_else(PoisonError::into_inner), uncorrected)
+    });
+    let mut keeper = Keeper { clock, discipline, last: None };
+    keeper.round(board, &logs);
+    let board = Arc::clone(board);
+    drop(tokio::spawn(async move {
+        let mut rounds = interval(PERIOD);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick is immediate; its round is done.
+        rounds.tick().await;
+        loop {
+            rounds.tick().await;
+            keeper.round(&board, &logs);
+        }
+    }));
+}
+
+/// How far the date can be trusted now.
+fn time(discipline: &Discipline, uncorrected: Time) -> Time {
+    let now = since_boot();
+    let Some(bound) = discipline.bound(now) else { return uncorrected };
+    let bound_ms = u64::try_from(bound.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+    Time { trusted: discipline.is_trusted(now), source: TimeSource::Ptp, bound_ms: Some(bound_ms) }
+}
+
+fn since_boot() -> Duration {
+    Moment::now().since(Moment::default())
+}
+
+/// The state between two rounds.
+struct Keeper<C> {
+    clock: C,
+    discipline: Arc<Mutex<Discipline>>,
+    /// What the log contains already: the trust, and why the last round failed.
+    last: Option<(bool, Option<String>)>,
+}
+
+/// Why a round changed nothing.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error("cannot read the hypervisor's clock: {0}")]
+    Read(io::Error),
+    #[error("the hypervisor's clock states a value that is no time")]
+    Malformed,
+    #[error("the hypervisor's clock was not used: {0}")]
+    Refused(Refusal),
+    #[error("cannot correct the date: {0}")]
+    Correct(io::Error),
+}
+
+impl<C: Clock> Keeper<C> {
+    /// Reads, judges and corrects. What changed is logged and published.
+    fn round(&mut self, board: &Board, logs: &Shared) {
+        let mut discipline = self.discipline.lock().unwrap_or_else(PoisonError::into_inner);
+        let corrected = correct(&self.clock, &mut discipline);
+        let trusted = discipline.is_trusted(since_boot());
+        drop(discipline);
+        if let Ok(Correction::Step(offset)) = corrected {
+            logs.log(
+                None,
+                &format!("date set by the hypervisor's clock: {} ms added", offset.nanos() / 1_000_000),
+            );
+        }
+        let now = (trusted, corrected.err().map(|error| error.to_string()));
+        if self.last.as_ref() == Some(&now) {
+            return;
+        }
+        if let (_, Some(why)) = &now {
+            logs.log(None, why);
+        }
+        if self.last.as_ref().is_none_or(|last| last.0 != trusted) {
+            logs.log(None, if trusted { "the date is trusted" } else { "the date is not trusted" });
+            board.time_changed();
+        }
+        self.last = Some(now);
+    }
+}
+
+fn correct<C: Clock>(clock: &C, discipline: &mut Discipline) -> Result<Correction, RoundError> {
+    let samples = clock.read().map_err(RoundError::Read)?;
+    let readings: Option<Vec<Reading>> = samples.iter().map(reading).collect();
+    let readings = readings.ok_or(RoundError::Malformed)?;
+    let judgement = discipline.judge(&readings, since_boot()).map_err(RoundError::Refused)?;
+    clock.correct(judgement.correction()).map_err(RoundError::Correct)?;
+    discipline.performed(&judgement);
+    Ok(judgement.correction())
+}
+
+fn reading([before, source, after]: &Sample) -> Option<Reading> {
+    let date = |time: &Timespec| Date::from_parts(time.tv_sec, time.tv_nsec);
+    Some(Reading { before: date(before)?, source: date(source)?, after: date(after)? })
+}
+
+#[cfg(test)]
+mod tests;
