@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cloister_binding::eventlog::{Digests, EVENTS_LIMIT, Event, LOCKED, LOG_LIMIT, Log, LogError};
@@ -22,6 +23,8 @@ pub(crate) struct Events {
     file: File,
     /// The encoded log. Snapshots share it.
     bytes: Arc<Mutex<Vec<u8>>>,
+    /// The length that other threads see.
+    published: Arc<AtomicUsize>,
     length: usize,
     count: usize,
     digests: Digests,
@@ -71,6 +74,20 @@ pub(crate) struct Snapshot {
     length: usize,
 }
 
+/// The log for other threads than the one that writes it. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    length: Arc<AtomicUsize>,
+}
+
+impl Published {
+    /// The log as it was last published.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot { bytes: Arc::clone(&self.bytes), length: self.length.load(Ordering::Acquire) }
+    }
+}
+
 impl Events {
     /// The log in this memory, which is empty the first time: then the boot is recorded. `services` is how many services may
     /// record events.
@@ -80,6 +97,7 @@ impl Events {
         let mut events = Self {
             file,
             bytes: Arc::default(),
+            published: Arc::default(),
             length: 0,
             count: 0,
             digests: Digests::default(),
@@ -96,6 +114,7 @@ impl Events {
                 events.append(event)?;
             }
         }
+        events.publish();
         Ok(events)
     }
 
@@ -123,6 +142,16 @@ impl Events {
     /// The log as it is now.
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot { bytes: Arc::clone(&self.bytes), length: self.length }
+    }
+
+    /// The log for other threads, as far as it is [published](Self::publish).
+    pub(crate) fn published(&self) -> Published {
+        Published { bytes: Arc::clone(&self.bytes), length: Arc::clone(&self.published) }
+    }
+
+    /// Shows other threads what is in the log now. None of it is removed later.
+    pub(crate) fn publish(&self) {
+        self.published.store(self.length, Ordering::Release);
     }
 
     /// Writes an event of a service to the log. The caller extends the register with it, or [removes](Self::remove_last) it.

@@ -11,8 +11,8 @@ use cloister_nsm::channel::Channel;
 use cloister_nsm::{Claims, Module, NsmError};
 use cloister_wire::causes;
 
-use crate::events::{Events, Unrecorded};
-use crate::exchange::{Answer, Fields, ModuleError, Reply, Request};
+use crate::events::{Events, Published, Unrecorded};
+use crate::exchange::{Answer, Evidence, Fields, ModuleError, Reply, Request};
 use crate::registers::{self, RegisterError};
 
 /// What callers are answered until the sleeve has connected.
@@ -67,6 +67,11 @@ impl Keeper {
         }
     }
 
+    /// The log, for other threads. An event is in it once the module has answered.
+    pub(crate) fn log(&self) -> Published {
+        self.events.published()
+    }
+
     /// Performs a request.
     pub(crate) fn answer(&mut self, request: Request) -> Answer {
         let answer = match request {
@@ -76,7 +81,8 @@ impl Keeper {
             Request::Evidence(values) => {
                 let fields = values.fields(&self.events.digests().head())?;
                 let snapshot = self.events.snapshot();
-                self.document(&fields).map(|document| Reply::Evidence(document, snapshot))
+                let signed = |document| Evidence { document, certificates: Vec::new(), events: snapshot };
+                self.document(&fields).map(signed).map(Reply::Evidence)
             }
             Request::Extend { service, label, data } => {
                 self.extend(|events| events.record(&service, &label, &data))
@@ -91,6 +97,7 @@ impl Keeper {
         if matches!(answer, Err(ModuleError::Nsm(NsmError::Device(_)))) {
             self.failed();
         }
+        self.events.publish();
         answer
     }
 

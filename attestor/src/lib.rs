@@ -1,6 +1,6 @@
-//! The attestor: the servant that has the security module.
+//! The attestor: the servant that has what provides evidence.
 //!
-//! Invariant: it parses the requests of programs inside, so it has access to nothing but the module, the memory of the event
+//! Invariant: it parses the requests of programs inside, so it has access to nothing but the provider, the memory of the event
 //! log and its end of a socket pair: an empty root, a user of its own and no capabilities. The supervisor decides who may request what, and
 //! passes each client's connection together with that decision.
 //!
@@ -11,9 +11,11 @@
 //! | `client` | one connection of a program inside |
 //! | `resource` | the resources: what each needs, and its response |
 //! | `request` | the bodies of requests |
-//! | `exchange` | a request to the module, and what comes of it |
-//! | `module` | the security module, one request at a time |
-//! | `keeper` | the module together with the event log |
+//! | `exchange` | a request to what provides evidence, and what comes of it |
+//! | `module` | what provides evidence, one request at a time |
+//! | `provider` | its kinds: a security module, or reports |
+//! | `keeper` | a security module together with the event log |
+//! | `reports` | reports of TDX and SEV-SNP together with the event log |
 //! | `events` | the event log, which outlives this process |
 //! | `key` | the key of the TLS certificate |
 //! | `certificate` | the certificate, with evidence in it |
@@ -30,8 +32,10 @@ mod keeper;
 mod key;
 mod module;
 pub mod program;
+mod provider;
 mod registers;
 mod remote;
+mod reports;
 mod request;
 mod resource;
 mod tls;

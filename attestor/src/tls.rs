@@ -96,10 +96,10 @@ impl Tls {
         random(&mut serial)?;
         let serial = certificate::serial(serial);
         let values = Values { nonce: serial.to_vec(), public_key: self.public_key()?, user_data: Vec::new() };
-        let Reply::Evidence(evidence, _) = self.module.request(Request::Evidence(values)).await? else {
-            return Err(ModuleError::TimedOut.into());
+        let Reply::Evidence(evidence) = self.module.request(Request::Evidence(values)).await? else {
+            return Err(ModuleError::Unavailable("the reply is no evidence".to_owned()).into());
         };
-        let carried = Carried { platform: self.module.platform().to_owned(), evidence };
+        let carried = Carried { platform: self.module.platform().to_owned(), evidence: evidence.document };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         Ok(certificate::issue(&self.key, &serial, &carried, now)?)
     }

@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 
 use super::*;
 use crate::events::Events;
-use crate::exchange::Reply;
+use crate::exchange::{Evidence, Reply};
 use crate::key::TlsKey;
 use crate::module::Module;
 
@@ -31,7 +31,11 @@ impl Server {
             Ok(match request {
                 Request::Evidence(values) => {
                     let fields = values.fields(&events.digests().head())?;
-                    Reply::Evidence(fields.user_data.unwrap(), events.snapshot())
+                    Reply::Evidence(Evidence {
+                        document: fields.user_data.unwrap(),
+                        certificates: Vec::new(),
+                        events: events.snapshot(),
+                    })
                 }
                 _ => Reply::Log(events.snapshot()),
             })

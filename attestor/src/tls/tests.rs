@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::events::Events;
+use crate::exchange::Evidence;
 
 /// Both of the attestor's pairs, and how often it has asked the module.
 struct Attestor {
@@ -26,7 +27,8 @@ impl Attestor {
         let module = Module::serve("nitro", move |request| {
             let Request::Evidence(values) = request else { panic!("{request:?}") };
             counted.fetch_add(1, Ordering::Relaxed);
-            Ok(Reply::Evidence(values.nonce, events.snapshot()))
+            let events = events.snapshot();
+            Ok(Reply::Evidence(Evidence { document: values.nonce, certificates: Vec::new(), events }))
         });
         let key = TlsKey::open(memfd_create("key", MemfdFlags::ALLOW_SEALING).unwrap()).unwrap();
         let tls = Tls::new(key, module.unwrap());
