@@ -8,6 +8,7 @@ use std::time::Duration;
 use cloister_http::{BodyError, Content, body, converse};
 use cloister_net::Stream;
 use cloister_net::identity::Identity;
+use cloister_sys::tsm::TsmError;
 use cloister_wire::attestor::Operation;
 use cloister_wire::causes;
 use hyper::body::Incoming;
@@ -17,7 +18,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::events::Unrecorded;
-use crate::exchange::ModuleError;
+use crate::exchange::{ModuleError, ReportError};
 use crate::module::Module;
 use crate::resource::{JSON, Refusal, Resource, response, wants_document};
 
@@ -151,9 +152,15 @@ pub(crate) fn failed(error: &ModuleError) -> Refusal {
         ModuleError::Unrecorded(Unrecorded::Full(..) | Unrecorded::Memory(_)) => {
             StatusCode::INSUFFICIENT_STORAGE
         }
-        ModuleError::Nsm(_) => StatusCode::BAD_GATEWAY,
-        ModuleError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-        ModuleError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        ModuleError::Unavailable(_)
+        | ModuleError::Report(ReportError::Tsm(TsmError::Busy | TsmError::WouldBlock)) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        ModuleError::TimedOut(_) | ModuleError::Report(ReportError::Tsm(TsmError::TimedOut)) => {
+            StatusCode::GATEWAY_TIMEOUT
+        }
+        ModuleError::Nsm(_) | ModuleError::Report(_) => StatusCode::BAD_GATEWAY,
+        ModuleError::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
     };
     (status, causes::line(error))
 }

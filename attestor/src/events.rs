@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cloister_binding::eventlog::{Digests, EVENTS_LIMIT, Event, LOCKED, LOG_LIMIT, Log, LogError};
+use tokio::sync::watch;
 
 /// The part of the log that services may fill together: the rest remains for Cloister's own events.
 const SHARE: (usize, usize) = (EVENTS_LIMIT / 4 * 3, LOG_LIMIT / 4 * 3);
@@ -22,6 +23,8 @@ pub(crate) struct Events {
     file: File,
     /// The encoded log. Snapshots share it.
     bytes: Arc<Mutex<Vec<u8>>>,
+    /// The length that other threads see.
+    published: Arc<watch::Sender<usize>>,
     length: usize,
     count: usize,
     digests: Digests,
@@ -71,6 +74,25 @@ pub(crate) struct Snapshot {
     length: usize,
 }
 
+/// The log for other threads than the one that writes it. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    length: Arc<watch::Sender<usize>>,
+}
+
+impl Published {
+    /// The log as it was last published.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot { bytes: Arc::clone(&self.bytes), length: *self.length.borrow() }
+    }
+
+    /// The length of the log, which changes when more of it is published.
+    pub(crate) fn length(&self) -> Arc<watch::Sender<usize>> {
+        Arc::clone(&self.length)
+    }
+}
+
 impl Events {
     /// The log in this memory, which is empty the first time: then the boot is recorded. `services` is how many services may
     /// record events.
@@ -80,6 +102,7 @@ impl Events {
         let mut events = Self {
             file,
             bytes: Arc::default(),
+            published: Arc::default(),
             length: 0,
             count: 0,
             digests: Digests::default(),
@@ -96,6 +119,7 @@ impl Events {
                 events.append(event)?;
             }
         }
+        events.publish();
         Ok(events)
     }
 
@@ -123,6 +147,16 @@ impl Events {
     /// The log as it is now.
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot { bytes: Arc::clone(&self.bytes), length: self.length }
+    }
+
+    /// The log for other threads, as far as it is [published](Self::publish).
+    pub(crate) fn published(&self) -> Published {
+        Published { bytes: Arc::clone(&self.bytes), length: Arc::clone(&self.published) }
+    }
+
+    /// Shows other threads what is in the log now. None of it is removed later.
+    pub(crate) fn publish(&self) {
+        self.published.send_if_modified(|length| std::mem::replace(length, self.length) != *length);
     }
 
     /// Writes an event of a service to the log. The caller extends the register with it, or [removes](Self::remove_last) it.

@@ -1,18 +1,24 @@
-//! A request to the security module, and what comes of it.
+//! A request to what provides evidence, and what comes of it.
 //!
-//! Invariant: it does not matter how the bytes reach the module.
+//! Invariant: it does not matter how the bytes reach it.
 
 use std::time::Duration;
 
 use cloister_binding::eventlog::Value;
-use cloister_binding::{BindingError, Bound};
+use cloister_binding::{BindingError, Bound, REPORT_DATA};
 use cloister_nsm::{NsmError, Pcr};
+use cloister_sys::tsm::TsmError;
 
 use crate::events::{Snapshot, Unrecorded};
 
 /// Time limit for a request. The Nitro Security Module answers in some milliseconds; with every client waiting, the
-/// last one's turn comes after less than a second. A device that hangs is reported after this time.
+/// last one's turn comes after less than a second. A TDX quote takes about one. A device that hangs is reported after this
+/// time, although the driver of TDX waits for 30 s.
 pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(10);
+
+/// Maximum length of the host's certificates in bytes: that of AMD's driver (`SEV_FW_BLOB_MAX_SIZE`). The kernel accepts twice as
+/// much, and each client's response contains them.
+pub(crate) const CERTIFICATES_LIMIT: usize = 16 * 1024;
 
 /// A request to the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +33,6 @@ pub(crate) enum Request {
     Log,
     /// The registers' values.
     Registers,
-    /// Nothing: whether evidence could be requested.
-    Ready,
     /// Record an event of a service.
     Extend {
         /// The service.
@@ -67,8 +71,8 @@ pub(crate) struct Values {
 pub(crate) enum Reply {
     /// A document.
     Document(Vec<u8>),
-    /// A document, and the event log that it binds.
-    Evidence(Vec<u8>, Snapshot),
+    /// A document or report, and what a verifier needs with it.
+    Evidence(Evidence),
     /// Random bytes.
     Random(Vec<u8>),
     /// The event log.
@@ -82,6 +86,17 @@ pub(crate) enum Reply {
         /// The head of the log with it.
         head: Value,
     },
+}
+
+/// Evidence that binds values and an event log.
+#[derive(Debug)]
+pub(crate) struct Evidence {
+    /// What the platform signed.
+    pub(crate) document: Vec<u8>,
+    /// The certificates that the host passes along with a report of SEV-SNP. Empty if there are none.
+    pub(crate) certificates: Vec<u8>,
+    /// The event log that it binds.
+    pub(crate) events: Snapshot,
 }
 
 /// Why a request failed.
@@ -99,9 +114,29 @@ pub(crate) enum ModuleError {
     /// There is none that could be used.
     #[error("{0}")]
     Unavailable(String),
-    /// It did not answer in time.
-    #[error("the security module did not respond within {} s", REQUEST_TIME.as_secs())]
-    TimedOut,
+    /// The hardware made no report.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// This platform does not have it; the text has the alternative.
+    #[error("{0}")]
+    Unsupported(String),
+    /// This one did not answer in time.
+    #[error("{0} did not respond within {limit} s", limit = REQUEST_TIME.as_secs())]
+    TimedOut(&'static str),
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReportError {
+    /// The driver or the host failed.
+    #[error("the hardware made no report")]
+    Tsm(#[from] TsmError),
+    /// It is a report of other hardware.
+    #[error("the kernel's provider of reports is {0:?}, not that of platform {1}")]
+    Provider(String, String),
+    /// The host passes more along with the report than a client is sent.
+    #[error("the host's certificates have {0} bytes, the limit is {CERTIFICATES_LIMIT}")]
+    Certificates(usize),
 }
 
 /// What the module returned.
@@ -113,12 +148,19 @@ impl Values {
     /// # Errors
     /// A value is outside its limits.
     pub(crate) fn fields(&self, events: &Value) -> Result<Fields, BindingError> {
-        let Self { nonce, public_key, user_data } = self;
-        let report_data = Bound { nonce, public_key, events, user_data }.report_data()?;
         Ok(Fields {
-            user_data: Some(report_data.to_vec()),
-            nonce: Some(nonce.clone()),
-            public_key: Some(public_key.clone()).filter(|key| !key.is_empty()),
+            user_data: Some(self.report_data(events)?.to_vec()),
+            nonce: Some(self.nonce.clone()),
+            public_key: Some(self.public_key.clone()).filter(|key| !key.is_empty()),
         })
+    }
+
+    /// The report data that binds these values and a log with this head.
+    ///
+    /// # Errors
+    /// A value is outside its limits.
+    pub(crate) fn report_data(&self, events: &Value) -> Result<[u8; REPORT_DATA], BindingError> {
+        let Self { nonce, public_key, user_data } = self;
+        Bound { nonce, public_key, events, user_data }.report_data()
     }
 }

@@ -11,8 +11,8 @@ use cloister_nsm::channel::Channel;
 use cloister_nsm::{Claims, Module, NsmError, Pcr};
 use cloister_wire::causes;
 
-use crate::events::{Events, Unrecorded};
-use crate::exchange::{Answer, Fields, ModuleError, Reply, Request};
+use crate::events::{Events, Published, Unrecorded};
+use crate::exchange::{Answer, Evidence, Fields, ModuleError, Reply, Request};
 use crate::registers::{self, RegisterError};
 
 /// The registers that have a meaning: those that a build's measurements predict, the role and instance of the parent (3, 4), and those
@@ -71,9 +71,9 @@ impl Keeper {
         }
     }
 
-    /// How many events the log has.
-    pub(crate) fn recorded(&self) -> usize {
-        self.events.count()
+    /// The log, for other threads. An event is in it once the module has answered.
+    pub(crate) fn log(&self) -> Published {
+        self.events.published()
     }
 
     /// Performs a request.
@@ -82,12 +82,12 @@ impl Keeper {
             Request::Random => self.client().and_then(|module| Ok(Reply::Random(module.random()?))),
             Request::Log => Ok(Reply::Log(self.events.snapshot())),
             Request::Registers => self.registers(&MEASURED).map(Reply::Registers),
-            Request::Ready => self.registers(&[BOOT_REGISTER]).map(Reply::Registers),
             Request::Attest(fields) => self.document(&fields).map(Reply::Document),
             Request::Evidence(values) => {
                 let fields = values.fields(&self.events.digests().head())?;
                 let snapshot = self.events.snapshot();
-                self.document(&fields).map(|document| Reply::Evidence(document, snapshot))
+                let signed = |document| Evidence { document, certificates: Vec::new(), events: snapshot };
+                self.document(&fields).map(signed).map(Reply::Evidence)
             }
             Request::Extend { service, label, data } => {
                 self.extend(|events| events.record(&service, &label, &data))
@@ -102,6 +102,7 @@ impl Keeper {
         if matches!(answer, Err(ModuleError::Nsm(NsmError::Device(_)))) {
             self.failed();
         }
+        self.events.publish();
         answer
     }
 

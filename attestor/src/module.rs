@@ -1,7 +1,7 @@
-//! The security module: requests in turn, on a thread of its own.
+//! What provides evidence: requests in turn, on a thread of its own.
 //!
-//! Invariant: the module is asked for one thing at a time, in the order of the requests. A caller waits for at most
-//! [`REQUEST_TIME`], its turn included; a request whose caller has stopped waiting is not sent to the module.
+//! Invariant: it is asked for one thing at a time, in the order of the requests. A caller waits for at most [`REQUEST_TIME`], its
+//! turn included; a request whose caller has stopped waiting is not sent to it. What can be answered without it does not wait.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,41 +12,39 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::exchange::{Answer, ModuleError, REQUEST_TIME, Request};
-use crate::keeper::Keeper;
+use crate::provider::{Provider, Ready};
 
 /// What waits for its turn: a request of each client, one for a certificate, and a connection of the sleeve.
 const WAITING: usize = cloister_wire::attestor::MAX_CLIENTS + 2;
 
-/// What the module's thread does next.
+/// What the thread does next.
 enum Order {
-    /// Send a request to the module.
+    /// Send a request to the provider.
     Request(Request, oneshot::Sender<Answer>),
     /// From now on, use the module at the other end of this connection.
     Connect(OwnedFd),
 }
 
-/// Access to the module. Clones share it.
+/// Access to what provides evidence. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Module {
     orders: mpsc::Sender<Order>,
     platform: Arc<str>,
-    /// How many events the log has.
+    ready: Ready,
+    /// The length of the log.
     recorded: Arc<watch::Sender<usize>>,
+    /// What a message calls the provider.
+    name: &'static str,
 }
 
 impl Module {
-    /// Starts the thread that uses the module and the event log of `keeper`.
-    pub(crate) fn start(platform: &str, mut keeper: Keeper) -> io::Result<Self> {
-        let recorded = Arc::new(watch::Sender::new(keeper.recorded()));
-        let changes = Arc::clone(&recorded);
-        Self::work(platform, recorded, move |order| match order {
-            Order::Connect(stream) => keeper.connect(stream),
-            Order::Request(request, reply) => {
-                let answer = keeper.answer(request);
-                changes.send_if_modified(|count| std::mem::replace(count, keeper.recorded()) != *count);
-                // A caller that has just stopped waiting gets no answer.
-                drop(reply.send(answer));
-            }
+    /// Starts the thread that uses the provider.
+    pub(crate) fn start(platform: &str, mut provider: Provider) -> io::Result<Self> {
+        let (ready, name) = (provider.ready(), provider.name());
+        Self::work(platform, ready, name, move |order| match order {
+            Order::Connect(stream) => provider.connect(stream),
+            // A caller that has just stopped waiting gets no answer.
+            Order::Request(request, reply) => drop(reply.send(provider.answer(request))),
         })
     }
 
@@ -56,7 +54,7 @@ impl Module {
         platform: &str,
         answer: impl Fn(Request) -> Answer + Send + 'static,
     ) -> io::Result<Self> {
-        Self::work(platform, Arc::default(), move |order| {
+        Self::work(platform, Ready::Nothing, "the security module", move |order| {
             if let Order::Request(request, reply) = order {
                 drop(reply.send(answer(request)));
             }
@@ -65,7 +63,8 @@ impl Module {
 
     fn work(
         platform: &str,
-        recorded: Arc<watch::Sender<usize>>,
+        ready: Ready,
+        name: &'static str,
         mut perform: impl FnMut(Order) + Send + 'static,
     ) -> io::Result<Self> {
         let (orders, mut waiting) = mpsc::channel(WAITING);
@@ -77,10 +76,10 @@ impl Module {
             }
         };
         drop(thread::Builder::new().name("module".to_owned()).spawn(serve)?);
-        Ok(Self { orders, platform: platform.into(), recorded })
+        Ok(Self { orders, platform: platform.into(), recorded: ready.recorded(), ready, name })
     }
 
-    /// The platform that the module attests, by its name in a manifest and in a verdict.
+    /// The platform that is attested, by its name in a manifest and in a verdict.
     pub(crate) fn platform(&self) -> &str {
         &self.platform
     }
@@ -91,7 +90,7 @@ impl Module {
         drop(self.orders.try_send(Order::Connect(stream)));
     }
 
-    /// How many events the log has.
+    /// The length of the log.
     pub(crate) fn recorded(&self) -> usize {
         *self.recorded.borrow()
     }
@@ -104,11 +103,15 @@ impl Module {
     /// As if an event had been recorded.
     #[cfg(test)]
     pub(crate) fn note_recorded(&self) {
-        self.recorded.send_modify(|count| *count = count.wrapping_add(1));
+        self.recorded.send_modify(|length| *length = length.wrapping_add(1));
     }
 
-    /// Sends a request to the module.
+    /// Answers a request, or sends it to the provider.
     pub(crate) async fn request(&self, request: Request) -> Answer {
+        let request = match self.ready.answer(request) {
+            Ok(answer) => return answer,
+            Err(request) => request,
+        };
         let answered = async {
             let (reply, answer) = oneshot::channel();
             // The thread lives as long as a sender exists.
@@ -117,15 +120,19 @@ impl Module {
         };
         match timeout(REQUEST_TIME, answered).await {
             Ok(Some(answer)) => answer,
-            Ok(None) | Err(_) => Err(ModuleError::TimedOut),
+            Ok(None) | Err(_) => Err(ModuleError::TimedOut(self.name)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use cloister_sys::tsm::TsmError;
+
     use super::*;
-    use crate::exchange::Reply;
+    use crate::events::Events;
+    use crate::exchange::{Reply, Values};
+    use crate::reports::Reports;
 
     #[tokio::test]
     async fn a_request_is_answered_by_the_module() {
@@ -133,6 +140,35 @@ mod tests {
             Module::serve("nitro", |request| Ok(Reply::Random(format!("{request:?}").into_bytes()))).unwrap();
         let answered = module.request(Request::Random).await;
         assert!(matches!(&answered, Ok(Reply::Random(bytes)) if bytes == b"Random"), "{answered:?}");
+    }
+
+    #[tokio::test]
+    async fn hardware_that_hangs_delays_only_evidence() {
+        let events = Events::open(tempfile::tempfile().unwrap().into(), 1).unwrap();
+        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let (asked, mut begun) = mpsc::unbounded_channel();
+        let hardware = move |_: &[u8; 64]| {
+            asked.send(()).unwrap();
+            // Until the test ends.
+            wait.recv().unwrap_or_default();
+            Err(TsmError::TimedOut)
+        };
+        let reports = Reports::new("tdx", Box::new(hardware), events);
+        let module = Module::start("tdx", Provider::Tsm(reports)).unwrap();
+        let values = Values { nonce: vec![1; 32], ..Values::default() };
+        let evidence = tokio::spawn({
+            let module = module.clone();
+            async move { module.request(Request::Evidence(values)).await }
+        });
+        begun.recv().await.unwrap();
+        let event = Request::Extend { service: "web".into(), label: "x".into(), data: Vec::new() };
+        assert!(matches!(module.request(event).await, Ok(Reply::Recorded { position: 1, .. })));
+        assert!(matches!(module.request(Request::Log).await, Ok(Reply::Log(log)) if log.len() > 44));
+        assert!(matches!(module.request(Request::Random).await, Err(ModuleError::Unsupported(_))));
+        tokio::time::pause();
+        let error = evidence.await.unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "the hardware that makes reports did not respond within 10 s");
+        drop(release);
     }
 
     #[tokio::test]

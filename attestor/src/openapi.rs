@@ -82,7 +82,8 @@ fn public_operation(public: Public) -> Value {
         Public::Health => &[400, 404, 405, 431, 503],
         Public::Log => &[400, 404, 405, 431, 503, 504],
         Public::Certificate => &[400, 404, 405, 431, 500, 503],
-        Public::Measurements | Public::Ready => &[400, 404, 405, 431, 502, 503, 504],
+        Public::Measurements => &[400, 404, 405, 431, 501, 502, 503, 504],
+        Public::Ready => &[400, 404, 405, 431, 500, 502, 503, 504],
     };
     let mut operation = operation(id, summary, ok, statuses);
     if public == Public::Evidence {
@@ -125,8 +126,9 @@ fn local_operation(resource: Resource) -> Value {
     };
     let statuses: &[u16] = match resource {
         Resource::Log => &[400, 403, 404, 405, 413, 431, 503, 504],
-        Resource::Evidence | Resource::Attestation | Resource::Random | Resource::Measurements => {
-            &[400, 403, 404, 405, 413, 431, 502, 503, 504]
+        Resource::Evidence => &[400, 403, 404, 405, 413, 431, 502, 503, 504],
+        Resource::Attestation | Resource::Random | Resource::Measurements => {
+            &[400, 403, 404, 405, 413, 431, 501, 502, 503, 504]
         }
         Resource::Extend | Resource::Lock => &[400, 403, 404, 405, 409, 413, 431, 502, 503, 504, 507],
     };
@@ -169,10 +171,11 @@ fn body(schema: &str) -> Value {
 
 fn evidence() -> Value {
     json!({
-        "description": "The evidence. With `Accept: application/cbor`, the document alone.",
+        "description": "The evidence. With `Accept: application/cbor`, the document alone; tdx and snp: as octets.",
         "content": {
             "application/json": { "schema": reference("schemas", "Evidence") },
-            "application/cbor": binary(None)
+            "application/cbor": binary(None),
+            "application/octet-stream": binary(None)
         }
     })
 }
@@ -227,6 +230,7 @@ fn schemas() -> Value {
         "Evidence": record(&["platform", "document", "events"], json!({
             "platform": platform,
             "document": any("What the platform signed."),
+            "certificates": any("snp: the certificate table that the host passes along. Nothing in it is authentic before it is verified."),
             "events": any("The event log whose head the evidence binds (docs/evidence.md).")
         })),
         "Measurements": record(&["platform", "registers", "locked"], json!({
@@ -265,6 +269,7 @@ fn responses() -> Value {
         (413, "The body is too long."),
         (431, "The head of the request is too long."),
         (500, "The certificate could not be made."),
+        (501, "The platform does not have it; the text has the alternative."),
         (502, "The security module refused the request, or failed."),
         (503, "Too many connections, or the security module cannot be used yet."),
         (504, "The security module did not respond in time."),

@@ -1,6 +1,6 @@
-//! The process: one thread for connections, and one for the security module.
+//! The process: one thread for connections, and one for what provides evidence.
 //!
-//! Invariant: a module that does not answer delays only requests for the module. Everything else is served by the first
+//! Invariant: a provider that does not answer delays only requests for it. Everything else is served by the first
 //! thread, which never blocks.
 
 use std::env;
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use cloister_net::packets::{MessageError, Packets};
 use cloister_sys::inherited;
 use cloister_sys::nsm::Nsm;
-use cloister_sys::platform::Platform;
-use cloister_wire::attestor::{CHANNEL_FD, KEY_FD, LOG_FD, MODULE_FD, SIGNER_FD, TERMINATOR_FD};
+use cloister_sys::tsm::Folder;
+use cloister_wire::attestor::{self, CHANNEL_FD, KEY_FD, LOG_FD, PROVIDER_FD, SIGNER_FD, TERMINATOR_FD};
 use tokio::runtime::Builder;
 
 use crate::channel;
@@ -19,7 +19,9 @@ use crate::events::{DamagedLog, Events};
 use crate::keeper::{Client, Keeper};
 use crate::key::{KeyError, TlsKey};
 use crate::module::Module;
+use crate::provider::Provider;
 use crate::remote::Remote;
+use crate::reports::Reports;
 use crate::terminator;
 use crate::tls::Tls;
 
@@ -43,6 +45,9 @@ pub enum AttestorError {
     /// The terminator sent an invalid message.
     #[error("a channel to the terminator failed")]
     Terminator(#[source] MessageError),
+    /// An argument names a provider that this program does not know.
+    #[error("unknown provider of evidence {0:?}")]
+    Provider(String),
     /// There is no key.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -79,21 +84,28 @@ pub fn run() -> Result<(), AttestorError> {
     })
 }
 
-/// The module of this platform, the sleeve's or the inherited device, with the inherited event log.
+/// Access to this platform's provider, with the inherited event log.
 fn module() -> Result<Module, AttestorError> {
     let mut arguments = env::args().skip(1);
     let platform = arguments.next().unwrap_or_default();
     let recording = arguments.next().and_then(|text| text.parse().ok()).unwrap_or_default();
+    let name = arguments.next().unwrap_or_default();
     let memory = inherited::copy(LOG_FD).map_err(system("the inherited event log is not open"))?;
     let events = Events::open(memory, recording)?;
-    let device: Option<Client> = if platform == Platform::Virtual.name() {
-        None
-    } else {
-        let device =
-            inherited::copy(MODULE_FD).map_err(system("the inherited security module is not open"))?;
-        let device = Nsm::from(device);
-        Some(cloister_nsm::Module::over(Box::new(move |request| device.exchange(request))))
+    let device =
+        || inherited::copy(PROVIDER_FD).map_err(system("the inherited provider of evidence is not open"));
+    let provider = match attestor::Provider::named(&name).ok_or(AttestorError::Provider(name))? {
+        attestor::Provider::Sleeve => Provider::Module(Box::new(Keeper::new(&platform, None, events))),
+        attestor::Provider::Nsm => {
+            let device = Nsm::from(device()?);
+            let client: Client =
+                cloister_nsm::Module::over(Box::new(move |request| device.exchange(request)));
+            Provider::Module(Box::new(Keeper::new(&platform, Some(client), events)))
+        }
+        attestor::Provider::Tsm => {
+            let entry = Folder::from(device()?);
+            Provider::Tsm(Reports::new(&platform, Box::new(move |data| entry.report(data)), events))
+        }
     };
-    let started = Module::start(&platform, Keeper::new(&platform, device, events));
-    started.map_err(system("cannot start a thread for the security module"))
+    Module::start(&platform, provider).map_err(system("cannot start a thread for the provider of evidence"))
 }

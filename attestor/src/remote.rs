@@ -14,7 +14,6 @@ use cloister_binding::{NONCE_MAX, NONCE_MIN};
 use cloister_http::{Content, converse};
 use cloister_net::{Gate, Stream};
 use cloister_wire::attestor::MAX_REMOTE_CLIENTS;
-use cloister_wire::causes;
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request as Http, Response, StatusCode};
@@ -25,7 +24,7 @@ use crate::client::{CLIENT_TIME, failed, refusal, refuse};
 use crate::exchange::{Request, Values};
 use crate::request::unreserved;
 use crate::resource::{self, Refusal, requested_with, unknown, wants_document};
-use crate::tls::{Tls, TlsError};
+use crate::tls::Tls;
 
 /// base64url, with or without its padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -46,7 +45,7 @@ pub(crate) enum Public {
     Certificate,
     /// That the server serves.
     Health,
-    /// That evidence could be requested: the security module answers, and its registers contain the event log.
+    /// That the certificate has evidence, so the security module has answered just now.
     Ready,
 }
 
@@ -115,18 +114,18 @@ impl Remote {
         let wanted = match public {
             Public::Evidence => {
                 let nonce = nonce(request.uri().query().unwrap_or_default())?;
-                let public_key = self.tls.public_key().map_err(|error| failed_certificate(&error))?;
+                let public_key = self.tls.public_key().map_err(|error| error.refusal())?;
                 Request::Evidence(Values { nonce, public_key, user_data: Vec::new() })
             }
             Public::Log => Request::Log,
             Public::Measurements => Request::Registers,
             Public::Certificate => {
-                let (der, _) = self.tls.certificate().await.map_err(|error| failed_certificate(&error))?;
+                let (der, _) = self.tls.certificate().await.map_err(|error| error.refusal())?;
                 return Ok(typed(resource::PEM, Content::from(pem(&der))));
             }
             Public::Health => return Ok(status("serving")),
             Public::Ready => {
-                self.tls.module().request(Request::Ready).await.map_err(|error| failed(&error))?;
+                self.tls.ready().await?;
                 return Ok(status("ready"));
             }
         };
@@ -146,10 +145,6 @@ fn typed(kind: HeaderValue, content: Content) -> Response<Content> {
     let mut response = Response::new(content);
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
-}
-
-fn failed_certificate(error: &TlsError) -> Refusal {
-    (StatusCode::INTERNAL_SERVER_ERROR, causes::line(error))
 }
 
 /// The nonce of a query `nonce=`, in base64url (RFC 4648, section 5).

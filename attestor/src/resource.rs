@@ -9,13 +9,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cloister_http::Content;
 use cloister_nsm::Pcr;
+use cloister_sys::platform::Platform;
 use cloister_wire::attestor::Operation;
 use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::events::Snapshot;
-use crate::exchange::{Reply, Request};
+use crate::exchange::{Evidence, Reply, Request};
 use crate::request;
 
 /// A problem with a request: the status of the response, and its text.
@@ -173,11 +174,15 @@ pub(crate) fn wants_document(headers: &HeaderMap) -> bool {
 /// `raw`: evidence is the document alone, without what a verifier needs with it.
 pub(crate) fn response(reply: Reply, platform: &str, raw: bool) -> (HeaderValue, Content) {
     match reply {
-        Reply::Evidence(document, _) if raw => (CBOR, Content::from(document)),
-        Reply::Evidence(document, log) => {
-            let before = format!(r#"{{"document":"{}","events":""#, STANDARD.encode(document));
+        Reply::Evidence(evidence) if raw => (document_type(platform), Content::from(evidence.document)),
+        Reply::Evidence(Evidence { document, certificates, events }) => {
+            let certificates = match certificates.as_slice() {
+                [] => String::new(),
+                table => format!(r#""certificates":"{}","#, STANDARD.encode(table)),
+            };
+            let before = format!(r#"{{{certificates}"document":"{}","events":""#, STANDARD.encode(document));
             let after = format!(r#"","platform":"{platform}"}}"#);
-            (JSON, surrounded(before, log, after))
+            (JSON, surrounded(before, events, after))
         }
         Reply::Document(bytes) => (CBOR, Content::from(bytes)),
         Reply::Random(bytes) => (BYTES, Content::from(bytes)),
@@ -202,6 +207,11 @@ fn measurements(registers: &[(u16, Pcr)], platform: &str) -> Value {
         .collect();
     let locked: Vec<_> = registers.iter().filter(|(_, pcr)| pcr.locked).map(|(index, _)| index).collect();
     json!({ "platform": platform, "registers": values, "locked": locked })
+}
+
+/// The content type of what a platform signs: documents of security modules are CBOR, reports have no type of their own.
+fn document_type(platform: &str) -> HeaderValue {
+    if [Platform::Tdx, Platform::Snp].iter().any(|one| one.name() == platform) { BYTES } else { CBOR }
 }
 
 /// A log in base64, between two texts. It is encoded while it is sent: however many clients read slowly, it is in memory once.
@@ -295,14 +305,28 @@ pub(crate) mod tests {
         for length in 0..100 {
             events.record("web", "x", &vec![1; length]).unwrap();
         }
-        let (kind, content) =
-            response(Reply::Evidence(b"document".to_vec(), events.snapshot()), "nitro", false);
+        let evidence = |certificates: &[u8]| {
+            Reply::Evidence(Evidence {
+                document: b"document".to_vec(),
+                certificates: certificates.to_vec(),
+                events: events.snapshot(),
+            })
+        };
+        let (kind, content) = response(evidence(&[]), "nitro", false);
         assert_eq!(kind, "application/json");
         let body: Value = serde_json::from_slice(&whole(content)).unwrap();
-        assert_eq!(body["platform"], "nitro");
+        assert_eq!((body["platform"].as_str(), body.get("certificates")), (Some("nitro"), None));
         assert_eq!(body["document"], STANDARD.encode("document"));
         let log = STANDARD.decode(body["events"].as_str().unwrap()).unwrap();
         assert_eq!(Log::parse(&log).unwrap().digests(), events.digests());
         assert_eq!(whole(response(Reply::Log(events.snapshot()), "nitro", false).1), log);
+        let body: serde_json::Value =
+            serde_json::from_slice(&whole(response(evidence(b"table"), "snp", false).1)).unwrap();
+        assert_eq!(body["certificates"], STANDARD.encode("table"));
+        assert_eq!(body["document"], STANDARD.encode("document"));
+        for (platform, kind) in [("nitro", CBOR), ("virtual", CBOR), ("snp", BYTES), ("tdx", BYTES)] {
+            let (found, content) = response(evidence(b"table"), platform, true);
+            assert_eq!((found, whole(content)), (kind, b"document".to_vec()), "{platform}");
+        }
     }
 }

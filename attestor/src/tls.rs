@@ -12,13 +12,16 @@ use base64::engine::general_purpose::STANDARD;
 use cloister_binding::certificate::{Carried, SERIAL};
 use cloister_wire::causes;
 use cloister_wire::terminator::{Reply as Answered, Sign, Signed};
+use hyper::StatusCode;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::certificate::{self, CertificateError};
+use crate::client::failed;
 use crate::exchange::{ModuleError, Reply, Request, Values};
 use crate::key::{TlsKey, random};
 use crate::module::Module;
+use crate::resource::Refusal;
 
 /// How long a certificate is presented. Its evidence is then at most a minute old when a handshake begins, with time for the
 /// request to the module and for the terminator.
@@ -44,8 +47,10 @@ struct Current {
     /// Its DER in base64.
     der: Arc<str>,
     until: Instant,
-    /// How many events the log had when it was requested.
+    /// The length of the event log when it was requested.
     events: usize,
+    /// Why it has no evidence.
+    failure: Option<Refusal>,
 }
 
 /// Why there is no certificate.
@@ -63,6 +68,16 @@ pub(crate) enum TlsError {
     /// A defect of this program.
     #[error("the request for evidence had the reply of another request")]
     Reply,
+}
+
+impl TlsError {
+    /// What a client is answered.
+    pub(crate) fn refusal(&self) -> Refusal {
+        match self {
+            Self::Module(error) => failed(error),
+            other => (StatusCode::INTERNAL_SERVER_ERROR, causes::line(other)),
+        }
+    }
 }
 
 impl Tls {
@@ -96,27 +111,38 @@ impl Tls {
         let mut serial = [0; SERIAL];
         random(&mut serial)?;
         let serial = certificate::serial(serial);
-        let (carried, until) = match self.evidence(serial).await {
-            Ok(carried) => (Some(carried), now + FRESH),
+        let (carried, failure, until) = match self.evidence(serial).await {
+            Ok(carried) => (Some(carried), None, now + FRESH),
             Err(error) => {
                 self.report(&error).await;
-                (None, Instant::now() + FAILED)
+                (None, Some(error.refusal()), Instant::now() + FAILED)
             }
         };
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let der = STANDARD.encode(certificate::issue(&self.key, &serial, carried.as_ref(), seconds)?);
-        let made = Current { der: der.into(), until, events };
+        let made = Current { der: der.into(), until, events, failure };
         let left = (Arc::clone(&made.der), until.saturating_duration_since(Instant::now()));
         *current = Some(made);
         Ok(left)
+    }
+
+    /// Whether the certificate has evidence.
+    ///
+    /// # Errors
+    /// Why it has none.
+    pub(crate) async fn ready(&self) -> Result<(), Refusal> {
+        drop(self.certificate().await.map_err(|error| error.refusal())?);
+        let failure = self.current.lock().await.as_ref().and_then(|current| current.failure.clone());
+        failure.map_or(Ok(()), Err)
     }
 
     /// Evidence for the certificate with this serial number.
     async fn evidence(&self, serial: [u8; SERIAL]) -> Result<Carried, TlsError> {
         let values = Values { nonce: serial.to_vec(), public_key: self.public_key()?, user_data: Vec::new() };
         match self.module.request(Request::Evidence(values)).await? {
-            Reply::Evidence(evidence, _) => {
-                Ok(Carried { platform: self.module.platform().to_owned(), evidence })
+            Reply::Evidence(evidence) => {
+                let platform = self.module.platform().to_owned();
+                Ok(Carried { platform, evidence: evidence.document })
             }
             _ => Err(TlsError::Reply),
         }

@@ -8,6 +8,7 @@
 //! | [`core`] | one event at a time: decide, store, perform, publish |
 //! | [`launcher`] | the process graph: order, readiness, restarts, shutdown; pure |
 //! | [`confine`] | from the manifest to what init applies: capabilities, seccomp filter |
+//! | [`evidence`] | what provides evidence, for the attestor |
 //! | [`probe`], [`notify`] | readiness and liveness of services |
 //! | [`owners`] | connections to a port only if the right service listens on it |
 //! | `servant` | Cloister's programs that run beside the services: the gateway |
@@ -22,6 +23,7 @@
 pub mod clock;
 pub mod confine;
 pub mod core;
+pub mod evidence;
 pub mod hold;
 pub mod launcher;
 pub mod logs;

@@ -11,12 +11,12 @@ use std::process::ExitCode;
 use cloister_net::{Entrance, Listener, prepare_diagnosis};
 use cloister_supervisor::confine::confine_supervisor;
 use cloister_supervisor::core::{Bind, CoreError, Given, Setup, run};
+use cloister_supervisor::evidence;
 use cloister_supervisor::hold::HoldError;
 use cloister_supervisor::status::registers;
 use cloister_supervisor::timekeeper::trusted_clock;
 use cloister_supervisor::world::{Addresses, Paths};
 use cloister_sys::inherited;
-use cloister_sys::nsm::Nsm;
 use cloister_sys::platform::Platform;
 use cloister_wire::causes::REPORT;
 use cloister_wire::hold::SUPERVISOR_FD;
@@ -39,8 +39,8 @@ fn supervise() -> Result<(), Box<dyn Error>> {
     runtime.block_on(async {
         let setup = setup()?;
         let keeps_time = setup.clock.is_some();
-        // The listeners and the security module's registers, opened above, need more privileges. There is only one
-        // thread.
+        // The listeners, the provider of evidence and the security module's registers, opened above, need more
+        // privileges. There is only one thread.
         confine_supervisor(keeps_time)?;
         Ok(run(setup).await?)
     })
@@ -66,8 +66,8 @@ fn setup() -> Result<Setup, CoreError> {
         paths: Paths::default(),
         servants: Given {
             ingress: Box::new(move || ingress),
-            module: Nsm::open_if_present(Path::new("/"))
-                .map_err(system("cannot open the security module"))?,
+            provider: evidence::open(Path::new("/"))
+                .map_err(system("cannot open the provider of evidence"))?,
             sleeve: sleeve.map(|bound| -> Bind { Box::new(move || bound) }),
         },
         clock: trusted_clock(Path::new("/")).map_err(system("cannot open the hypervisor's clock"))?,

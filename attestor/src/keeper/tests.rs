@@ -165,7 +165,8 @@ fn an_event_is_in_the_log_and_in_its_register() {
     assert_eq!(machine.register(EVENT_REGISTER), (false, expected));
     let values = Values { nonce: vec![1; 16], ..Values::default() };
     let expected = values.fields(&head).unwrap().user_data.unwrap();
-    let Ok(Reply::Evidence(document, log)) = attestor.answer(Request::Evidence(values)) else { panic!() };
+    let Ok(Reply::Evidence(evidence)) = attestor.answer(Request::Evidence(values)) else { panic!() };
+    let (document, log) = (evidence.document, evidence.events);
     assert_eq!(document, expected, "the document binds the log with the event");
     assert_eq!(Log::parse(&log.piece(0, usize::MAX)).unwrap().head(), head);
 }
@@ -261,6 +262,31 @@ fn a_connection_that_fails_is_replaced_by_the_next_one() {
     assert_eq!(unavailable(&mut attestor), NOT_YET);
     attestor.connect(machine.connection(usize::MAX));
     document(&mut attestor).unwrap();
+}
+
+#[test]
+fn a_connection_that_fails_during_evidence_is_given_up() {
+    let machine = Machine::new();
+    let mut attestor = machine.attestor();
+    attestor.connect(machine.connection(5));
+    let values = || Values { nonce: vec![1; 16], ..Values::default() };
+    let failed = (0..6).find_map(|_| attestor.answer(Request::Evidence(values())).err());
+    assert!(matches!(failed, Some(ModuleError::Nsm(NsmError::Device(_)))), "{failed:?}");
+    let next = attestor.answer(Request::Evidence(values()));
+    assert!(matches!(&next, Err(ModuleError::Unavailable(why)) if why == NOT_YET), "{next:?}");
+}
+
+/// Other threads see an event once its register contains it.
+#[test]
+fn an_event_is_published_when_the_module_has_confirmed_it() {
+    let mut attestor = Machine::new().connected();
+    let log = attestor.log();
+    let before = log.snapshot().len();
+    attestor.events.record("web", "x", &[1]).unwrap();
+    assert_eq!(log.snapshot().len(), before);
+    attestor.events.remove_last();
+    extend(&mut attestor).unwrap();
+    assert_eq!(log.snapshot().len(), attestor.events.snapshot().len());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use cloister_nsm::Pcr;
 
 use super::*;
 use crate::events::Events;
-use crate::exchange::Reply;
+use crate::exchange::{Evidence, Reply};
 use crate::resource::response;
 use crate::resource::tests::whole;
 
@@ -28,9 +28,8 @@ fn compared(schema: &str, reply: Reply) -> (BTreeSet<String>, BTreeSet<String>) 
     let body: Value = serde_json::from_slice(&whole(response(reply, "virtual", false).1)).unwrap();
     let schema = &document()["components"]["schemas"][schema];
     let described: BTreeSet<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
-    let required: BTreeSet<_> =
-        schema["required"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect();
-    assert_eq!(described, required);
+    let required = schema["required"].as_array().unwrap();
+    assert!(required.iter().all(|name| described.contains(name.as_str().unwrap())));
     (body.as_object().unwrap().keys().cloned().collect(), described)
 }
 
@@ -39,7 +38,10 @@ fn responses_have_the_fields_that_are_described() {
     let events = Events::open(tempfile::tempfile().unwrap().into(), 1).unwrap();
     let register = (2, Pcr { locked: true, value: vec![1; 48] });
     for (schema, reply) in [
-        ("Evidence", Reply::Evidence(vec![1], events.snapshot())),
+        (
+            "Evidence",
+            Reply::Evidence(Evidence { document: vec![1], certificates: vec![2], events: events.snapshot() }),
+        ),
         ("Measurements", Reply::Registers(vec![register])),
         ("Recorded", Reply::Recorded { position: 1, head: [1; 48] }),
     ] {

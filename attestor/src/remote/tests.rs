@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 
 use super::*;
 use crate::events::Events;
-use crate::exchange::{ModuleError, Reply};
+use crate::exchange::{Evidence, ModuleError, Reply};
 use crate::key::TlsKey;
 use crate::module::Module;
 
@@ -28,15 +28,24 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::with(false)
+    }
+
+    /// Its module hangs.
+    fn with(hangs: bool) -> Self {
         let events = Events::open(tempfile::tempfile().unwrap().into(), 1).unwrap();
         let module = Module::serve("nitro", move |request| {
             Ok(match request {
+                Request::Evidence(_) if hangs => return Err(ModuleError::TimedOut("the security module")),
                 Request::Evidence(values) => {
                     let fields = values.fields(&events.digests().head())?;
-                    Reply::Evidence(fields.user_data.unwrap(), events.snapshot())
+                    Reply::Evidence(Evidence {
+                        document: fields.user_data.unwrap(),
+                        certificates: Vec::new(),
+                        events: events.snapshot(),
+                    })
                 }
                 Request::Log => Reply::Log(events.snapshot()),
-                Request::Ready => return Err(ModuleError::TimedOut),
                 _ => Reply::Registers(vec![(2, Pcr { locked: true, value: vec![7; 48] })]),
             })
         });
@@ -141,6 +150,9 @@ async fn the_registers_are_shown_and_a_module_that_hangs_is_healthy_but_not_read
     let (_, body) = server.get("/.well-known/cloister/measurements", "*/*").await;
     let body: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(body["registers"]["pcr2"], "07".repeat(48));
+    let (_, body) = server.get("/.well-known/cloister/ready", "*/*").await;
+    assert_eq!(body, br#"{"status":"ready"}"#);
+    let server = Server::with(true);
     let (head, body) = server.get("/.well-known/cloister/health", "*/*").await;
     assert!(head.starts_with("HTTP/1.1 200 ") && body == br#"{"status":"serving"}"#, "{head}");
     let refused = server.refused("/.well-known/cloister/ready").await;

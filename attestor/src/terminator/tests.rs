@@ -18,9 +18,11 @@ use x509_cert::der::{Decode as _, Encode as _};
 
 use super::*;
 use crate::events::Events;
-use crate::exchange::{ModuleError, Reply as Evidence, Request};
+use crate::exchange::{Evidence, ModuleError, Reply as Answer, Request};
+use crate::keeper::Keeper;
 use crate::key::TlsKey;
 use crate::module::Module;
+use crate::provider::Provider;
 
 /// Both of the attestor's pairs, and how often it has asked the module.
 struct Attestor {
@@ -45,10 +47,11 @@ impl Attestor {
         let module = Module::serve("nitro", move |request| {
             let Request::Evidence(values) = request else { panic!("{request:?}") };
             if counted.fetch_add(1, Ordering::Relaxed) < failures {
-                return Err(ModuleError::TimedOut);
+                return Err(ModuleError::TimedOut("the security module"));
             }
             let fields = values.fields(&events.digests().head())?;
-            Ok(Evidence::Evidence(fields.user_data.unwrap(), events.snapshot()))
+            let document = fields.user_data.unwrap();
+            Ok(Answer::Evidence(Evidence { document, certificates: Vec::new(), events: events.snapshot() }))
         });
         let key = TlsKey::open(memfd_create("key", MemfdFlags::ALLOW_SEALING).unwrap()).unwrap();
         let tls = Tls::new(key, module.unwrap());
@@ -163,7 +166,8 @@ async fn without_evidence_there_is_a_certificate_that_proves_nothing_and_is_repl
 #[tokio::test]
 async fn a_recorded_event_makes_the_certificate_outdated() {
     let events = Events::open(tempfile::tempfile().unwrap().into(), 1).unwrap();
-    let module = Module::start("virtual", crate::keeper::Keeper::new("virtual", None, events)).unwrap();
+    let module =
+        Module::start("virtual", Provider::Module(Box::new(Keeper::new("virtual", None, events)))).unwrap();
     let key = TlsKey::open(memfd_create("key", MemfdFlags::ALLOW_SEALING).unwrap()).unwrap();
     let tls = Tls::new(key, module.clone());
     let (ours, theirs) = pair().unwrap();

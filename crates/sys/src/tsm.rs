@@ -11,6 +11,8 @@
 //! limit, and removes the entry. Signals must be blocked on that thread: one that is handled there interrupts the driver, which then
 //! refuses every request (`Busy`) until the host has answered the interrupted one.
 
+mod folder;
+
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -18,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::io::Errno;
+
+pub use folder::Folder;
 
 /// Where the kernel provides reports.
 pub const ROOT: &str = "/sys/kernel/config/tsm/report";
@@ -87,8 +91,13 @@ pub enum TsmError {
 /// Requests a report that contains `inblob`, below `root` ([`ROOT`]), for a privilege level (SNP: the VMPL) or the provider's default.
 /// Blocks for up to a minute in each of three attempts.
 pub fn report(root: &Path, inblob: &[u8; INBLOB_LENGTH], privlevel: Option<u32>) -> Result<Report, TsmError> {
+    unless_changed(|| request(&Entry::create(root)?, inblob, privlevel))
+}
+
+/// Repeats a request that another program has interfered with.
+fn unless_changed(mut request: impl FnMut() -> Result<Report, TsmError>) -> Result<Report, TsmError> {
     for _ in 0..ATTEMPTS {
-        match request(&Entry::create(root)?, inblob, privlevel) {
+        match request() {
             Err(TsmError::Changed) => {}
             result => return result,
         }

@@ -33,10 +33,41 @@ pub const TERMINATOR_FD: i32 = 6;
 /// The attestor's descriptor of its end of the pair for signatures ([`crate::terminator::SIGNER_FD`]).
 pub const SIGNER_FD: i32 = 7;
 
-/// The attestor's descriptor of the security module's device. The platform `virtual` has none: there the module is at the
-/// other end of connections ([`ToAttestor::Module`]). The program's arguments are the name of the platform, and how many
-/// services may record events.
-pub const MODULE_FD: i32 = 8;
+/// The attestor's descriptor of what provides evidence, of the kind that [`Provider`] says. The program's arguments are the name
+/// of the platform, how many services may record events, and the provider's name.
+pub const PROVIDER_FD: i32 = 8;
+
+/// What provides evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provider {
+    /// The device of the Nitro Security Module.
+    Nsm,
+    /// A development security module at the other end of connections ([`ToAttestor::Module`]): the platform `virtual`. There
+    /// is no descriptor.
+    Sleeve,
+    /// An entry of configfs-tsm: TDX and SEV-SNP.
+    Tsm,
+}
+
+impl Provider {
+    const ALL: [Self; 3] = [Self::Nsm, Self::Sleeve, Self::Tsm];
+
+    /// Its name among the attestor's arguments.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nsm => "nsm",
+            Self::Sleeve => "sleeve",
+            Self::Tsm => "tsm",
+        }
+    }
+
+    /// The provider of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|provider| provider.name() == name)
+    }
+}
 
 /// Maximum number of connections of one service that are served at once. Each request takes its turn at the security
 /// module, which answers in some milliseconds: more of them only wait longer.
@@ -131,6 +162,14 @@ mod tests {
         assert_eq!(encode(&ToAttestor::Module).unwrap(), br#""module""#);
         assert_eq!(encode(&ToAttestor::Confirm { id: 7 }).unwrap(), br#"{"confirm":{"id":7}}"#);
         assert_eq!(encode(&FromAttestor::Ready { id: 7 }).unwrap(), br#"{"ready":{"id":7}}"#);
+    }
+
+    #[test]
+    fn every_provider_is_found_by_its_name() {
+        for provider in Provider::ALL {
+            assert_eq!(Provider::named(provider.name()), Some(provider));
+        }
+        assert_eq!(Provider::named("tpm"), None);
     }
 
     #[test]

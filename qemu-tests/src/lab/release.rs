@@ -21,6 +21,9 @@ const TRIALS: &str = "examples";
 /// The guest half of every scenario, by its name in the list.
 const PROBE: &str = "probe";
 
+/// The supervisor, by its name in the list.
+const SUPERVISOR: &str = "cloister-supervisor";
+
 /// Why a scenario that needs the test kernel does not run.
 const NO_TEST_KERNEL: &str = "no --test-kernel was given: its image is built by `scripts/kernel --variant tsm-test`, which prints its path";
 
@@ -89,6 +92,15 @@ impl Release {
         self = self.without("/sbin/supervisor").with_file_at("/trial");
         self.list.push(format!("file 0555 /sbin/supervisor {PROBE}"));
         self
+    }
+
+    /// With the guest half of the scenario `name` in the place of the supervisor, which is at `path`: it makes preparations as root, and
+    /// executes it.
+    #[must_use]
+    pub fn with_guest_before_supervisor(self, name: &'static str, path: &str) -> Self {
+        let mut release = self.with_guest_as_supervisor(name);
+        release.list.push(format!("file 0555 {path} {SUPERVISOR}"));
+        release
     }
 
     /// With the kernel that has a driver for reports made by a process (docs/kernel.md). A scenario that uses it has

@@ -176,6 +176,8 @@ pub const ALL: &[Scenario] = &[
     services_get_evidence::without_hardware::SCENARIO,
     services_get_evidence::recorded_events::SCENARIO,
     services_get_evidence::over_tls::SCENARIO,
+    services_get_evidence::from_reports::SNP,
+    services_get_evidence::from_reports::TDX,
     resource_usage_is_reported_live::SCENARIO,
     supervisor_crashes_are_survived::UNDER_LOAD,
     supervisor_crashes_are_survived::TOO_OFTEN,
@@ -225,6 +227,8 @@ const NEEDS: &[(Need, &[Scenario])] = &[
             reports_are_read_through_configfs::SNP,
             reports_are_read_through_configfs::TDX,
             reports_are_read_through_configfs::NONE,
+            services_get_evidence::from_reports::SNP,
+            services_get_evidence::from_reports::TDX,
         ],
     ),
     (

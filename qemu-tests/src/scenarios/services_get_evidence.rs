@@ -2,6 +2,7 @@
 //! the attestor has no privileges, and no other process can use the module. On a machine without hardware they get it
 //! from the sleeve's module.
 
+pub(super) mod from_reports;
 pub(super) mod over_tls;
 pub(super) mod recorded_events;
 pub(super) mod without_hardware;

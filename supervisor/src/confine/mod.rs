@@ -19,7 +19,7 @@ pub use capabilities::UnknownCapability;
 pub use filter::FilterError;
 pub use own::{OwnError, confine as confine_supervisor};
 pub use sealed::hand_over;
-pub use servant::attestor::spawn as attestor;
+pub use servant::attestor::{UID as ATTESTOR_UID, spawn as attestor};
 pub use servant::gateway::{UID as GATEWAY_UID, spawn as gateway};
 pub use servant::terminator::spawn as terminator;
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use cloister_manifest::model::Manifest;
 use cloister_net::{Entrance, Listener};
 use cloister_sys::platform::Platform;
+use cloister_wire::attestor::Provider;
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::sync::mpsc;
 
@@ -20,7 +21,7 @@ use super::{Bind, CoreError, Given};
 use crate::hold::Hold;
 use crate::logs::{Movers, Shared};
 use crate::owners::Owners;
-use crate::servant::attestor::{self, Attestor, Module};
+use crate::servant::attestor::{self, Attestor, Source};
 use crate::servant::gateway::{self, Gateway, Ports};
 use crate::servant::terminator::{self, Terminator};
 use crate::servant::{self, Duty, Event, Servants};
@@ -60,7 +61,7 @@ const SIGNER_PAIR: &str = "socket.@attestor.signer";
 pub(super) struct Equipment {
     /// The gateway's ports and sockets; `None` if the manifest has none.
     gateway: Option<(Ports, gateway::Sockets)>,
-    /// The attestor's rules, sockets and clients; `None` if the manifest does not use it, or there is no security module.
+    /// The attestor's rules, sockets and clients; `None` if the manifest does not use it, or there is no evidence.
     attestor: Option<(attestor::Rules, attestor::Sockets, Entrance)>,
     /// The terminator's sockets; `None` without a port for the attestation server.
     terminator: Option<terminator::Sockets>,
@@ -88,9 +89,9 @@ impl Equipment {
             return Ok(Self::default());
         };
         let attestation = &manifest.attestation;
-        let module =
-            if attestation.is_used() { module(init, platform, given.module, given.sleeve)? } else { None };
-        let port = attestation.port.filter(|_| module.is_some());
+        let source =
+            if attestation.is_used() { source(init, platform, given.provider, given.sleeve)? } else { None };
+        let port = attestation.port.filter(|_| source.is_some());
         let [to_terminator, from_gateway] = pair_if(port.is_some(), init, CLIENTS_PAIR)?;
         let mut gateway = None;
         if !manifest.ingress.is_empty() || port.is_some() {
@@ -99,13 +100,14 @@ impl Equipment {
             let sockets = gateway::Sockets { listener, ours, theirs, terminator: to_terminator };
             gateway = Some((Ports { ingress: manifest.ingress.clone(), attestation: port }, sockets));
         }
-        let Some(module) = module else {
+        let Some(source) = source else {
             // Init holds it, and so does no other process.
             drop(init.socket(ATTESTATION, || world::reserve(&addresses.attestation))?);
             let without = attestation.is_used().then(|| {
                 format!(
-                    "attestation: platform {platform} has no security module that can be used; connections to \
-                     @cloister/attestation and to the port of the attestation server are refused"
+                    "attestation: {}; connections to @cloister/attestation and to the port of the attestation server \
+                     are refused",
+                    Lacking::of(platform)
                 )
             });
             return Ok(Self { gateway, without, ..Self::default() });
@@ -129,7 +131,7 @@ impl Equipment {
             }
         };
         let others = [events, key, answers, signatures];
-        let sockets = attestor::Sockets { platform: platform.to_owned(), module, others, ours, theirs };
+        let sockets = attestor::Sockets { platform: platform.to_owned(), source, others, ours, theirs };
         let attestor = Some((attestation.services.clone(), sockets, entrance));
         Ok(Self { gateway, attestor, terminator, without: None })
     }
@@ -189,21 +191,39 @@ impl Equipment {
     }
 }
 
-/// The security module of this platform: the device, or the sleeve if init has detected a machine without hardware.
-fn module(
+/// Why a platform has no evidence.
+#[derive(Debug, thiserror::Error)]
+enum Lacking<'a> {
+    #[error(
+        "platform tdx has no quotes: the kernel has no provider in configfs-tsm, and a local report of /dev/tdx_guest can be \
+         checked by its own processor only"
+    )]
+    Quotes,
+    #[error("platform {0} has no provider of evidence that can be used")]
+    Provider(&'a str),
+}
+
+impl<'a> Lacking<'a> {
+    fn of(platform: &'a str) -> Self {
+        if platform == Platform::Tdx.name() { Self::Quotes } else { Self::Provider(platform) }
+    }
+}
+
+/// What provides evidence of this platform: hardware, or the sleeve if init has detected a machine without it.
+fn source(
     init: &mut Handshake,
     platform: &str,
-    device: Option<OwnedFd>,
+    provider: Option<(Provider, OwnedFd)>,
     sleeve: Option<Bind>,
-) -> Result<Option<Module>, CoreError> {
-    if let Some(device) = device {
-        return Ok(Some(Module::Device(device)));
+) -> Result<Option<Source>, CoreError> {
+    if let Some((provider, device)) = provider {
+        return Ok(Some(Source::Hardware(provider, device)));
     }
     let Some(bind) = sleeve.filter(|_| platform == Platform::Virtual.name()) else { return Ok(None) };
     let what = "cannot listen for the development security module";
     let listener = Listener::inherited(init.socket(MODULE, bind)?, false);
     let listener = listener.map_err(|source| CoreError::System { what, source })?;
-    Ok(Some(Module::Sleeve(Entrance::host(listener))))
+    Ok(Some(Source::Sleeve(Entrance::host(listener))))
 }
 
 /// The two ends of a pair that not every enclave has.

@@ -18,6 +18,7 @@ use std::os::unix::net::UnixStream;
 
 use cloister_net::Entrance;
 use cloister_sys::ptp::Ptp;
+use cloister_wire::attestor::Provider;
 use cloister_wire::control::Register;
 use cloister_wire::frame::FrameError;
 
@@ -34,8 +35,8 @@ pub type Bind = Box<dyn FnOnce() -> io::Result<OwnedFd> + Send>;
 pub struct Given {
     /// Binds the listener for connections from outside, port 17003, if init does not hold it yet.
     pub ingress: Bind,
-    /// The device of the security module, if this machine has one.
-    pub module: Option<OwnedFd>,
+    /// What provides evidence, and its descriptor, if this machine has hardware for it.
+    pub provider: Option<(Provider, OwnedFd)>,
     /// Binds the listener for the development security module, port 17004, if init does not hold it yet: on machines
     /// without hardware. It is used if init, too, has detected the platform `virtual`.
     pub sleeve: Option<Bind>,
@@ -43,7 +44,7 @@ pub struct Given {
 
 impl std::fmt::Debug for Given {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Given").field("module", &self.module).finish_non_exhaustive()
+        f.debug_struct("Given").field("provider", &self.provider).finish_non_exhaustive()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The attestor's duty: it gets the security module, and the connections of programs inside that may use it.
+//! The attestor's duty: it gets what provides evidence, and the connections of programs inside that may use it.
 //!
 //! Invariant: no byte of a client is read here. A client is identified by the cgroup of its process, and passed on with
 //! what the manifest allows its service; one that is allowed nothing is passed on too, so that it gets a readable
@@ -17,7 +17,7 @@ use cloister_net::packets::Packets;
 use cloister_net::places::{Limits, Places};
 use cloister_net::{Entrance, Gate, Identity, Stream, accept_each};
 use cloister_wire::attestor::{
-    FromAttestor, MAX_CLIENTS_OF_SERVICE, MAX_SHARED_CLIENTS, NAME, Operation, ToAttestor,
+    FromAttestor, MAX_CLIENTS_OF_SERVICE, MAX_SHARED_CLIENTS, NAME, Operation, Provider, ToAttestor,
 };
 use cloister_wire::hold::Spawn;
 use cloister_wire::packet::{LIMIT, encode};
@@ -44,11 +44,11 @@ pub(crate) type Rules = BTreeMap<String, Vec<AttestationVerb>>;
 /// Connections of the sleeve that are being passed on: it opens one at a time, and a second one only replaces it.
 const SLEEVES: usize = 1;
 
-/// How the security module is reached.
+/// How what provides evidence is reached.
 #[derive(Debug)]
-pub(crate) enum Module {
-    /// Through its device.
-    Device(OwnedFd),
+pub(crate) enum Source {
+    /// Through a descriptor.
+    Hardware(Provider, OwnedFd),
     /// Through connections that the sleeve opens: the platform `virtual`.
     Sleeve(Entrance),
 }
@@ -56,10 +56,10 @@ pub(crate) enum Module {
 /// What the attestor is given.
 #[derive(Debug)]
 pub(crate) struct Sockets {
-    /// The platform that the module attests.
+    /// The platform that is attested.
     pub(crate) platform: String,
-    /// The security module.
-    pub(crate) module: Module,
+    /// What provides evidence.
+    pub(crate) source: Source,
     /// What it is given besides: the memory of the event log and of the TLS certificate's key, and its ends of the pairs to the
     /// terminator. Their numbers are those of `cloister_wire::attestor`.
     pub(crate) others: [OwnedFd; 4],
@@ -77,6 +77,7 @@ pub(crate) struct Attestor(Arc<Shared>);
 struct Shared {
     channel: Packets,
     platform: String,
+    provider: Provider,
     device: Option<OwnedFd>,
     others: [OwnedFd; 4],
     theirs: OwnedFd,
@@ -93,13 +94,14 @@ impl Attestor {
         entrance: Entrance,
         events: mpsc::Sender<Event>,
     ) -> io::Result<Self> {
-        let (device, sleeve) = match sockets.module {
-            Module::Device(device) => (Some(device), None),
-            Module::Sleeve(entrance) => (None, Some(entrance)),
+        let (provider, device, sleeve) = match sockets.source {
+            Source::Hardware(provider, device) => (provider, Some(device), None),
+            Source::Sleeve(entrance) => (Provider::Sleeve, None, Some(entrance)),
         };
         let shared = Arc::new(Shared {
             channel: Packets::new(sockets.ours)?,
             platform: sockets.platform,
+            provider,
             device,
             others: sockets.others,
             theirs: sockets.theirs,
@@ -142,7 +144,8 @@ impl Duty for Attestor {
         let count = u8::try_from(fds.len()).map_err(io::Error::other)?;
         let recording =
             self.0.rules.values().filter(|verbs| verbs.contains(&AttestationVerb::Extend)).count();
-        Ok((confine::attestor(&self.0.platform, recording, count).map_err(io::Error::other)?, fds))
+        let (platform, provider) = (&self.0.platform, self.0.provider);
+        Ok((confine::attestor(platform, recording, provider, count).map_err(io::Error::other)?, fds))
     }
 
     fn started(&self) {
@@ -230,6 +233,7 @@ mod tests {
         let shared = Arc::new(Shared {
             channel: Packets::new(ours).unwrap(),
             platform: "nitro".into(),
+            provider: Provider::Nsm,
             device: None,
             others: [(); 4].map(|()| theirs.try_clone().unwrap()),
             theirs,

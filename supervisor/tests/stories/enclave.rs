@@ -11,6 +11,7 @@ use cloister_manifest::Manifest;
 use cloister_net::{Entrance, Listener};
 use cloister_supervisor::core::{Bind, Given, Setup, run};
 use cloister_supervisor::world::{Addresses, Paths};
+use cloister_wire::attestor::Provider;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -155,7 +156,8 @@ impl Enclave {
                     registers: Vec::new(),
                     servants: Given {
                         ingress: Box::new(|| Ok(std::os::unix::net::UnixListener::bind(ingress)?.into())),
-                        module: has_module.then(|| std::fs::File::open("/dev/null").unwrap().into()),
+                        provider: has_module
+                            .then(|| (Provider::Nsm, std::fs::File::open("/dev/null").unwrap().into())),
                         sleeve: sleeve.map(|path| -> Bind {
                             Box::new(|| Ok(std::os::unix::net::UnixListener::bind(path)?.into()))
                         }),

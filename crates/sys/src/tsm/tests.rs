@@ -120,6 +120,20 @@ fn a_change_by_another_program_is_noticed() {
 }
 
 #[test]
+fn a_request_that_another_program_changed_is_repeated_with_the_same_entry() {
+    for (disturbances, expected) in [(0, true), (ATTEMPTS - 1, true), (ATTEMPTS, false)] {
+        let (mut entry, mut requests) = (entry(), 0);
+        let report = unless_changed(|| {
+            requests += 1;
+            entry.disturbed = requests <= disturbances;
+            request(&entry, &INPUT, None)
+        });
+        assert_eq!(report.is_ok(), expected, "{disturbances}: {report:?}");
+        assert_eq!(requests, ATTEMPTS.min(disturbances + 1));
+    }
+}
+
+#[test]
 fn reports_are_bounded_and_not_empty() {
     let of = |repeat| request(&Simulated { repeat, ..entry() }, &INPUT, None);
     assert_eq!(of(511).unwrap().outblob.len(), BLOB_LIMIT - 63);
