@@ -78,12 +78,11 @@ fn public_operation(public: Public) -> Value {
         }
     };
     let statuses: &[u16] = match public {
-        Public::Evidence => &[400, 404, 405, 431, 500, 502, 503, 504],
+        Public::Evidence | Public::Ready => &[400, 404, 405, 431, 500, 502, 503, 504],
         Public::Health => &[400, 404, 405, 431, 503],
         Public::Log => &[400, 404, 405, 431, 503, 504],
         Public::Certificate => &[400, 404, 405, 431, 500, 503],
         Public::Measurements => &[400, 404, 405, 431, 501, 502, 503, 504],
-        Public::Ready => &[400, 404, 405, 431, 500, 502, 503, 504],
     };
     let mut operation = operation(id, summary, ok, statuses);
     if public == Public::Evidence {
