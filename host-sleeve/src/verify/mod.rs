@@ -10,6 +10,7 @@ mod remote;
 mod snp;
 mod tdx;
 
+use cloister_client::Answer;
 use cloister_evidence::Verdict;
 use cloister_evidence::nitro::{self, Binding, Events, Expectation, Freshness, Measurements, Nonce, Roots};
 use cloister_evidence::snp::REPORT_LEN;
@@ -19,7 +20,7 @@ use crate::cli::{Skip, Verify};
 use crate::error::{Error, Result};
 use inputs::{Inputs, Missing, certificates, malformed, read};
 use policy::Policy;
-use remote::{Fetched, Url};
+use remote::Url;
 
 /// The platforms, by the form of their evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +109,7 @@ enum Source {
     /// A file, with what it binds in the arguments.
     File(Vec<u8>),
     /// A running enclave, with what it binds from the connection.
-    Enclave(Fetched),
+    Enclave(Answer),
 }
 
 impl Source {
