@@ -1,22 +1,46 @@
-//! A TCP connection with one time limit for everything.
+//! A connection with one time limit for everything.
 //!
 //! Invariant: no read and no write ends later than the deadline, however slowly the other end sends.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::time::Instant;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 /// A connection that fails with `TimedOut` from this time on.
 #[derive(Debug)]
-pub struct Deadline {
-    socket: TcpStream,
+pub struct Deadline<S> {
+    socket: S,
     end: Instant,
 }
 
-impl Deadline {
+/// A blocking socket whose calls can be limited in time.
+pub trait Socket: Read + Write {
+    /// Limits each call from now on to `left`, which is not zero.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn limit(&self, left: Duration) -> io::Result<()>;
+}
+
+impl Socket for TcpStream {
+    fn limit(&self, left: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(left))?;
+        self.set_write_timeout(Some(left))
+    }
+}
+
+impl Socket for UnixStream {
+    fn limit(&self, left: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(left))?;
+        self.set_write_timeout(Some(left))
+    }
+}
+
+impl<S: Socket> Deadline<S> {
     /// The connection until `end`.
     #[must_use]
-    pub const fn new(socket: TcpStream, end: Instant) -> Self {
+    pub const fn new(socket: S, end: Instant) -> Self {
         Self { socket, end }
     }
 
@@ -25,8 +49,7 @@ impl Deadline {
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        self.socket.set_read_timeout(Some(left))?;
-        self.socket.set_write_timeout(Some(left))
+        self.socket.limit(left)
     }
 }
 
@@ -35,14 +58,14 @@ fn expired(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
 }
 
-impl Read for Deadline {
+impl<S: Socket> Read for Deadline<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.arm()?;
         self.socket.read(buffer).map_err(expired)
     }
 }
 
-impl Write for Deadline {
+impl<S: Socket> Write for Deadline<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.arm()?;
         self.socket.write(bytes).map_err(expired)

@@ -50,7 +50,7 @@ pub use cloister_evidence::eventlog::Log;
 pub use cloister_evidence::nitro::{Document, Freshness, Roots};
 pub use cloister_evidence::policy::{IMAGE_REGISTERS, Reference};
 pub use cloister_evidence::{Verdict, Verified};
-pub use deadline::Deadline;
+pub use deadline::{Deadline, Socket};
 pub use refusal::Refusal;
 pub use request::{Answer, RequestError};
 pub use requirements::Requirements;

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use cloister_evidence::Verified;
+use cloister_evidence::nitro::Document;
 use rustls::crypto::ring;
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
 use rustls::{ClientConnection, StreamOwned};
@@ -15,6 +17,7 @@ use serde::Deserialize;
 
 use crate::certificate::Parts;
 use crate::refusal::Refusal;
+use crate::requirements::Requirements;
 use crate::verifier::{Verifier, config};
 
 /// Bytes of a nonce: 32 random ones do not repeat.
@@ -26,7 +29,7 @@ const RESPONSE_LIMIT: usize = 1 << 20;
 /// Characters of a server's explanation that an error repeats.
 const EXPLANATION_LIMIT: usize = 300;
 
-/// What a server sent, and what its evidence must bind. Nothing in it is verified.
+/// What a server sent, and what its evidence must bind. Nothing in it is verified yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The platform's evidence.
@@ -93,6 +96,14 @@ impl Answer {
         let public_key = Parts::read(certificate)?.public_key;
         let (evidence, events) = body(&response)?;
         Ok(Self { evidence, events, nonce, public_key })
+    }
+
+    /// Verifies the evidence, at `now` in seconds since 1970. Afterwards connections can require its key ([`Verifier::of_key`]).
+    ///
+    /// # Errors
+    /// If a check of the evidence fails.
+    pub fn verify(&self, requirements: &Requirements, now: u64) -> Result<Verified<Document>, Refusal> {
+        requirements.evidence(&self.evidence, &self.nonce, &self.public_key, now).map_err(Refusal::Evidence)
     }
 }
 

@@ -13,7 +13,6 @@ use rustls::CommonState;
 
 use crate::certificate::Parts;
 use crate::refusal::Refusal;
-use crate::request::Answer;
 
 /// What the caller requires of an enclave.
 #[derive(Clone, Debug)]
@@ -75,16 +74,8 @@ impl Requirements {
         self.certificate(certificate.ok_or(Refusal::Certificate("there is none"))?, now)
     }
 
-    /// Verifies evidence that was requested with a nonce, at `now` in seconds since 1970. Afterwards connections can require
-    /// its key ([`crate::Verifier::of_key`]).
-    ///
-    /// # Errors
-    /// If a check of the evidence fails.
-    pub fn answer(&self, answer: &Answer, now: u64) -> Result<Verified<Document>, Refusal> {
-        self.evidence(&answer.evidence, &answer.nonce, &answer.public_key, now).map_err(Refusal::Evidence)
-    }
-
-    fn evidence(
+    /// Verifies evidence for this nonce and key.
+    pub(crate) fn evidence(
         &self,
         evidence: &[u8],
         nonce: &[u8],

@@ -41,7 +41,7 @@ impl Verifier {
         Self::new(Required::Evidence(Box::new(requirements)))
     }
 
-    /// Accepts the key of evidence that was verified before ([`Requirements::answer`]), as `SubjectPublicKeyInfo` in DER. The key
+    /// Accepts the key of evidence that was verified before ([`crate::Answer::verify`]), as `SubjectPublicKeyInfo` in DER. The key
     /// stays the same until the enclave ends; events that it records later are not noticed.
     #[must_use]
     pub fn of_key(public_key: Vec<u8>) -> Self {

@@ -28,8 +28,9 @@ use crate::values::Publish;
 
 use super::control;
 use super::keeper::Keeper;
-use super::lifecycle::{Event, Lifecycle, Limits};
+use super::lifecycle::{Check, Event, Lifecycle, Limits};
 use super::order::{Order, Watcher};
+use super::verification::{self, Verification};
 use super::{console, logs, module, pulse, requests};
 use crate::client::EnclaveRequest;
 
@@ -68,6 +69,8 @@ pub(super) struct Launched {
     pub(super) shown: watch::Sender<Record>,
     /// The last status from before it was ready.
     pub(super) starting: Option<Status>,
+    /// What it must prove before it is reported as ready.
+    pub(super) verification: Option<Verification>,
 }
 
 /// A published port: its listener, and the ingress port behind it.
@@ -82,6 +85,7 @@ struct Prepared {
     /// Maximum number of concurrent clients of the listeners.
     max_clients: usize,
     metrics: Option<Listener>,
+    verification: Option<Verification>,
     requests: Requests,
     root: Root,
     directory: Provisional,
@@ -175,6 +179,7 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     size::check_launch(&app, &*backend)?;
     let memory = memory::choose(&app, order.memory, &*backend)?;
     let root = Root::open()?;
+    let verification = Verification::prepare(order, &app, &*backend, root.path()).await?;
     end_predecessors(order, &app, &root).await?;
     let claimed = root.claim(order.name.as_deref(), &app.manifest.name, order.replace)?;
     let directory = Provisional(Some(claimed));
@@ -188,7 +193,18 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     record.metrics = metrics.as_ref().and_then(Listener::tcp_address);
     let requests = Requests::serve(directory.get()?)?;
     directory.get()?.writer().write(0, &record)?;
-    Ok(Prepared { app, backend, record, listeners, max_clients, metrics, requests, root, directory })
+    Ok(Prepared {
+        app,
+        backend,
+        record,
+        listeners,
+        max_clients,
+        metrics,
+        verification,
+        requests,
+        root,
+        directory,
+    })
 }
 
 /// Ends what is left of enclaves whose records are deleted now: the one whose name is taken over, and those beyond the number
@@ -234,8 +250,9 @@ fn start_tasks(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deploy
         tasks.spawn(metrics::serve(listener, source));
     }
     let (now, machine) = (Instant::now(), prepared.backend.limits());
+    let check = Check::of(prepared.verification.is_some());
     Ok(Launched {
-        lifecycle: Lifecycle::new(limits(order, &prepared.app, machine), now),
+        lifecycle: Lifecycle::new(limits(order, &prepared.app, machine), check, now),
         destroy_limit: machine.destroy,
         keeper: Keeper::new(prepared.root, prepared.directory.keep()?),
         record: prepared.record,
@@ -248,6 +265,7 @@ fn start_tasks(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deploy
         tasks,
         shown,
         starting: None,
+        verification: prepared.verification,
     })
 }
 
@@ -336,6 +354,7 @@ fn new_record(
         created_ms: now_ms(),
         booted_ms: None,
         ready_ms: None,
+        verified: verification::possible(app, backend),
         sleeve: ProcessId::own(),
         boot: boot_id(),
         stop_timeout_ms: app.manifest.stop_timeout_ms,

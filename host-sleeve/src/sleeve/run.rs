@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::output;
 use crate::signals::{Sent, Signals};
 use crate::state::record::now_ms;
-use crate::state::{EnclaveDir, End, Record};
+use crate::state::{EnclaveDir, End, Record, Verified};
 
 use super::keeper::Due;
 use super::launch::{Launched, launch};
@@ -92,8 +92,10 @@ impl Launched {
                     continue;
                 }
             };
-            if let Event::Status(status) = &event {
-                self.take_status(status);
+            match &event {
+                Event::Status(status) => self.take_status(status),
+                Event::Verified => self.record.verified = Verified::Yes,
+                _ => {}
             }
             for action in self.lifecycle.on(event, Instant::now()) {
                 self.perform(action, watcher);
@@ -133,9 +135,16 @@ impl Launched {
                 self.drain.send_replace(true);
             }
             Action::Kill => self.deployment.kill(),
+            Action::Verify => {
+                if let Some(verification) = self.verification.take() {
+                    let (transport, events) = (self.deployment.transport(), self.events_sender.clone());
+                    drop(self.tasks.spawn(verification.run(transport, events)));
+                }
+            }
             Action::Ready => {
                 self.record.ready_ms.get_or_insert_with(now_ms);
                 self.keeper.write(&self.record);
+                self.shown.send_replace(self.record.clone());
                 watcher.ready(&self.record);
             }
             Action::Changed => watcher.changed(&self.record),

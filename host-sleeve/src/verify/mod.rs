@@ -18,7 +18,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::cli::{Skip, Verify};
 use crate::error::{Error, Result};
-use inputs::{Inputs, Missing, certificates, malformed, read};
+pub(crate) use inputs::read;
+use inputs::{Inputs, Missing, certificates, malformed};
 use policy::Policy;
 use remote::Url;
 

@@ -54,7 +54,7 @@ fn evidence_with_a_nonce_is_verified_and_later_connections_require_its_key() {
     let answer = request(serve(|nonce| evidence(&Draft { nonce, ..Draft::default() }))).unwrap();
     assert_eq!(answer.public_key, public(1));
     assert_eq!(Log::parse(&answer.events), Ok(Log::booted()));
-    let verified = requirements().answer(&answer, NOW).unwrap();
+    let verified = answer.verify(&requirements(), NOW).unwrap();
     let key = verified.value().public_key.clone().unwrap();
     let connect = |presented: &Presented| {
         handshake(config(Verifier::of_key(key.clone())).unwrap(), presented).map(drop)
@@ -69,7 +69,7 @@ fn evidence_with_a_nonce_is_verified_and_later_connections_require_its_key() {
 fn evidence_for_another_nonce_or_key_is_refused() {
     let failed = |respond: Respond| {
         let answer = request(serve(respond)).unwrap();
-        requirements().answer(&answer, NOW).unwrap_err().verdict().unwrap().failure().unwrap().name
+        answer.verify(&requirements(), NOW).unwrap_err().verdict().unwrap().failure().unwrap().name
     };
     assert_eq!(failed(|_| evidence(&Draft::default())), "nonce");
     assert_eq!(failed(|nonce| evidence(&Draft { nonce, key: 2, ..Draft::default() })), "binding");
