@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::values::{self, ImageLimit, duration, image_limit};
 pub(crate) use backend::BackendOptions;
-pub(crate) use evidence::{Measure, Skip, Verify, VirtualRoot};
+pub(crate) use evidence::{Connect, Measure, Skip, Verify, VirtualRoot};
 pub(crate) use registry::Registries;
 pub(crate) use run::Run;
 
@@ -66,6 +66,10 @@ Examples:
   host-sleeve verify recorded.cose --at 1736180000 --skip nonce --skip measurements --skip events"
     )]
     Verify(Verify),
+    /// Listen on a local port, and forward its connections to a port of an enclave, once the enclave is verified
+    #[command(after_help = "Example:
+  host-sleeve connect web 80 --listen :8080 --verify --measurements app.measurements.json")]
+    Connect(Connect),
     /// Check a manifest and report all errors at once
     #[command(after_help = "Example:
   host-sleeve check cloister.yaml")]

@@ -22,6 +22,7 @@ mod lifecycle;
 mod logs;
 mod module;
 pub(crate) mod order;
+mod published;
 mod pulse;
 pub(crate) mod requests;
 pub(crate) mod run;

@@ -3,6 +3,7 @@
 //! Invariant: until the machine runs, every exit leaves nothing behind; from then on, every exit terminates the machine and
 //! writes how it ended into the record.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cloister_wire::control::{Request, State, Status};
@@ -181,7 +182,11 @@ impl Launched {
         }
         let directory = self.keeper.directory();
         directory.name().clone_into(&mut self.record.name);
-        let channels = Channels { events: self.events_sender.clone(), requests: self.requests.clone() };
+        let channels = Channels {
+            events: self.events_sender.clone(),
+            requests: self.requests.clone(),
+            transport: Arc::new(OnceLock::from(self.deployment.transport())),
+        };
         match requests::listen(directory) {
             Ok(socket) => drop(self.tasks.spawn(requests::serve(socket, channels))),
             // The old socket still exists; if it is removed, the next check tries again.

@@ -62,6 +62,9 @@ pub(crate) struct Record {
     /// Whether its sleeve has verified it. Absent in earlier versions.
     #[serde(default)]
     pub(crate) verified: Verified,
+    /// The port of its attestation server. Absent in earlier versions, and without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) attestation_port: Option<u16>,
     /// The sleeve's process.
     pub(crate) sleeve: Option<ProcessId>,
     /// The boot of the host in which it was launched. Absent in earlier versions.

@@ -21,6 +21,7 @@ pub(crate) fn launched(name: &str) -> Record {
         booted_ms: None,
         ready_ms: None,
         verified: Verified::No,
+        attestation_port: None,
         sleeve: None,
         boot: None,
         stop_timeout_ms: 1000,
