@@ -38,6 +38,8 @@ pub(crate) enum Error {
     Host(Details),
     /// The enclave failed, refused a request or violated the protocol.
     Enclave(Details),
+    /// The enclave is not the one that was expected.
+    NotVerified(Details),
     /// A time limit passed.
     TimedOut(Details),
     /// The operator interrupted it.
@@ -78,6 +80,11 @@ impl Error {
     /// The enclave is responsible.
     pub(crate) fn enclave(what: impl Into<String>) -> Self {
         Self::Enclave(Details::new(what))
+    }
+
+    /// The enclave is not the one that was expected.
+    pub(crate) fn not_verified(what: impl Into<String>) -> Self {
+        Self::NotVerified(Details::new(what))
     }
 
     /// A time limit passed.
@@ -122,6 +129,7 @@ impl Error {
             | Self::Author(details)
             | Self::Host(details)
             | Self::Enclave(details)
+            | Self::NotVerified(details)
             | Self::TimedOut(details)
             | Self::Interrupted(details)
             | Self::Killed(details)
@@ -137,6 +145,7 @@ impl Error {
     /// The exit code for this error.
     pub(crate) const fn run_code(&self) -> u8 {
         match self {
+            Self::NotVerified(_) => exit::NOT_VERIFIED,
             Self::TimedOut(_) => exit::TIMED_OUT,
             Self::Interrupted(_) => INTERRUPTED,
             Self::Killed(_) => KILLED,
@@ -150,6 +159,7 @@ impl Error {
             | Self::Author(details)
             | Self::Host(details)
             | Self::Enclave(details)
+            | Self::NotVerified(details)
             | Self::TimedOut(details)
             | Self::Interrupted(details)
             | Self::Killed(details)

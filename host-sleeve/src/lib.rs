@@ -57,6 +57,7 @@ fn perform(cli: Cli) -> Result<u8> {
         Verb::OsPack(args) => verbs::os_pack::os_pack(&args, json),
         Verb::Measure(args) => verbs::measure::measure(&args, json),
         Verb::Verify(args) => verbs::verify::verify(&args, json),
+        Verb::Connect(args) => verbs::connect::connect(&args, json),
         Verb::Check(args) => verbs::build::check(args, json),
         Verb::Run(args) => verbs::run::run(args, json),
         Verb::Ps(args) => verbs::ps::ps(&args, json),

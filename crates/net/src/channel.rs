@@ -109,6 +109,16 @@ pub fn without_hello<S: AsyncRead + AsyncWrite>(stream: S, limits: Limits) -> Ha
     (Receiver::new(read, limits), Sender { stream: write, limits })
 }
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Receiver<ReadHalf<S>> {
+    /// The stream itself, for what follows the last message. `None` if the halves are of different streams, or the peer has already
+    /// sent more: it must wait for a reply first.
+    #[must_use]
+    pub fn into_stream(self, sender: Sender<WriteHalf<S>>) -> Option<S> {
+        let is_whole = self.decoder.remainder().is_empty() && self.stream.is_pair_of(&sender.stream);
+        is_whole.then(|| self.stream.unsplit(sender.stream))
+    }
+}
+
 impl<R: AsyncRead + Unpin> Receiver<R> {
     /// Reads frames from `stream`, which starts without a hello.
     #[must_use]

@@ -1,5 +1,8 @@
 //! Exit codes of `host-sleeve run`: the service's own, or one of Cloister's.
 
+/// The enclave is not the one that was expected: `run --verify` ended it. Below the codes that `timeout(1)` and docker use.
+pub const NOT_VERIFIED: u8 = 123;
+
 /// A wait of the sleeve timed out: the same code as `timeout(1)`.
 pub const TIMED_OUT: u8 = 124;
 

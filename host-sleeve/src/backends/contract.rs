@@ -82,6 +82,11 @@ pub(crate) trait Backend: Debug + Send + Sync {
     /// The measurements that its hardware should report for this plan. `None` if the hardware does not measure.
     fn measure<'a>(&'a self, plan: &'a Plan) -> Pending<'a, Result<Option<NitroPcrs>>>;
 
+    /// Why nobody can verify what its machines run, if so. Default: their evidence is signed.
+    fn unverifiable(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Creates the machine and starts it. The record names the backend before this is called. If the future is dropped,
     /// nothing is left behind.
     fn deploy<'a>(

@@ -1,14 +1,15 @@
-//! The options of the commands about evidence: `measure`, `verify` and `virtual-root`.
+//! The options of the commands about evidence: `measure`, `verify`, `connect` and `virtual-root`.
 //!
 //! Invariant: no check is left out by omission: one that is not to be made is named with `--skip`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use cloister_evidence::hex;
 
-use crate::values::duration;
+use crate::values::{duration, listen};
 
 /// The arguments of `measure`.
 #[derive(Debug, Args)]
@@ -33,8 +34,9 @@ pub(crate) struct VirtualRoot {
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
     /// The evidence: a document of AWS Nitro or of the platform virtual, a report of SEV-SNP, or a quote of TDX; `-` reads
-    /// standard input, and https://HOST:PORT requests it from a running enclave's attestation server
-    #[arg(value_name = "FILE|URL")]
+    /// standard input; https://HOST:PORT requests it from a running enclave's attestation server, and the name of a running enclave
+    /// through its sleeve
+    #[arg(value_name = "FILE|URL|NAME")]
     pub(crate) evidence: PathBuf,
     /// The measurements of an image that is accepted: Nitro, as written by `build`, or virtual, as printed by `measure --virtual
     /// --json`. May be repeated
@@ -84,6 +86,41 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "CHECK")]
     pub(crate) skip: Vec<Skip>,
 }
+
+/// The arguments of `connect`.
+#[derive(Debug, Args)]
+pub(crate) struct Connect {
+    /// The enclave
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// The ingress port of its manifest
+    #[arg(value_name = "PORT")]
+    pub(crate) port: u16,
+    /// The address to listen on, `[ADDRESS]:PORT`; port 0 picks a free one [default address: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS", default_value = ANY_PORT, value_parser = listen)]
+    pub(crate) listen: SocketAddr,
+    /// Verify the enclave before each connection
+    #[arg(long, requires = "measurements")]
+    pub(crate) verify: bool,
+    /// The measurements of an image that is accepted, as with `verify`. May be repeated
+    #[arg(long, value_name = "FILE", requires = "verify")]
+    pub(crate) measurements: Vec<PathBuf>,
+    /// The event log that is required [default: any that the evidence confirms]
+    #[arg(long, value_name = "FILE", requires = "verify")]
+    pub(crate) event_log: Option<PathBuf>,
+    /// A root to trust for the platform virtual, in PEM or DER. May be repeated
+    #[arg(long, value_name = "FILE", requires = "verify")]
+    pub(crate) trust_root: Vec<PathBuf>,
+    /// Accept the platform virtual, which no hardware protects
+    #[arg(long, requires = "trust_root")]
+    pub(crate) allow_virtual: bool,
+    /// How old the evidence may be [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "verify")]
+    pub(crate) max_age: Option<Duration>,
+}
+
+/// Any free port.
+const ANY_PORT: &str = ":0";
 
 /// A check that can be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -6,16 +6,18 @@
 mod backend;
 mod evidence;
 mod registry;
+mod run;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::values::{self, ImageLimit, Publish, duration, image_limit, publish, size};
+use crate::values::{self, ImageLimit, duration, image_limit};
 pub(crate) use backend::BackendOptions;
-pub(crate) use evidence::{Measure, Skip, Verify, VirtualRoot};
+pub(crate) use evidence::{Connect, Measure, Skip, Verify, VirtualRoot};
 pub(crate) use registry::Registries;
+pub(crate) use run::Run;
 
 /// Build, launch and inspect enclaves
 #[derive(Debug, Parser)]
@@ -64,13 +66,17 @@ Examples:
   host-sleeve verify recorded.cose --at 1736180000 --skip nonce --skip measurements --skip events"
     )]
     Verify(Verify),
+    /// Listen on a local port, and forward its connections to a port of an enclave, once the enclave is verified
+    #[command(after_help = "Example:
+  host-sleeve connect web 80 --listen :8080 --verify --measurements app.measurements.json")]
+    Connect(Connect),
     /// Check a manifest and report all errors at once
     #[command(after_help = "Example:
   host-sleeve check cloister.yaml")]
     Check(Check),
     /// Launch an enclave from an enclave image
     #[command(
-        after_help = "Exit code: the service's own; 128 + n if it was killed by signal n; 124 if a time limit passed; 125 if Cloister failed, with the reason on standard error.
+        after_help = "Exit code: the service's own; 128 + n if it was killed by signal n; 123 if --verify failed; 124 if a time limit passed; 125 if Cloister failed, with the reason on standard error.
 
 Examples:
   host-sleeve run app.cloister --publish 8080:80
@@ -211,62 +217,6 @@ pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) registries: Registries,
 }
-
-/// The arguments of `run`.
-#[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
-pub(crate) struct Run {
-    /// The enclave image, or an enclave image file
-    #[arg(value_name = "APP")]
-    pub(crate) app: PathBuf,
-    /// Publish an ingress port on this host: `[ADDRESS:]PORT:INGRESS_PORT`; port 0 picks a free one. May be repeated
-    /// [default address: 127.0.0.1]
-    #[arg(short, long, value_name = "PORTS", value_parser = publish)]
-    pub(crate) publish: Vec<Publish>,
-    /// Run in the background, and return when the enclave is ready
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-    /// The enclave's name: lower-case letters, digits and hyphens [default: the manifest's name and a number]
-    #[arg(long, value_name = "NAME", value_parser = values::name)]
-    pub(crate) name: Option<String>,
-    /// Take over the name of an enclave that has ended
-    #[arg(long, requires = "name")]
-    pub(crate) replace: bool,
-    /// Delete the enclave's record and its logs when it ends
-    #[arg(long)]
-    pub(crate) rm: bool,
-    /// Number of virtual CPUs
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_CPUS, value_parser = clap::value_parser!(u32).range(1..=MAX_CPUS))]
-    pub(crate) cpus: u32,
-    /// Memory of the enclave, such as 512MiB [default: 512 MiB, or what the image needs plus 256 MiB]
-    #[arg(short, long, value_name = "SIZE", value_parser = size)]
-    pub(crate) memory: Option<u64>,
-    /// Stop the enclave after this time, and exit with 124
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) timeout: Option<Duration>,
-    /// Time limit for becoming ready [default: one minute plus the sum of the services' start limits]
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) ready_timeout: Option<Duration>,
-    /// Where to run it: `qemu`, or `qemu-nitro`, which emulates an AWS Nitro enclave [default: qemu, or qemu-nitro for an
-    /// enclave image file]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) backend: Option<String>,
-    /// The options of the backends
-    #[command(flatten)]
-    pub(crate) options: BackendOptions,
-    /// Serve metrics for Prometheus on `[ADDRESS]:PORT` at /metrics [default address: 127.0.0.1]
-    #[arg(long, value_name = "ADDRESS", value_parser = values::listen)]
-    pub(crate) metrics: Option<std::net::SocketAddr>,
-    /// Also show the enclave's console on standard error
-    #[arg(long)]
-    pub(crate) console: bool,
-}
-
-/// Enough that the supervisor does not slow the service down, few enough for a laptop.
-const DEFAULT_CPUS: u32 = 2;
-
-/// The guest kernel's configured maximum is of this order; a larger number is a typing error.
-const MAX_CPUS: i64 = 255;
 
 /// The arguments of `ps`.
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@
 
 mod request;
 mod socket;
+pub(crate) mod tunnel;
 pub(crate) mod usage;
 
 pub(crate) use request::EnclaveRequest;

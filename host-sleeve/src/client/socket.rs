@@ -47,6 +47,11 @@ pub(crate) enum SleeveRequest {
     Kill,
     /// Forward this to the enclave.
     Enclave(Request),
+    /// Connect to this ingress port of the manifest. After the reply [`Reply::Done`] the connection carries its bytes.
+    Connect {
+        /// The port.
+        port: u16,
+    },
 }
 
 /// A connection to a sleeve.
@@ -137,6 +142,11 @@ mod tests {
         let envelope = Envelope { version: 1, ask: SleeveRequest::Enclave(Request::Ping) };
         let text = serde_json::to_string(&envelope).unwrap();
         assert_eq!(text, r#"{"version":1,"ask":{"enclave":{"type":"ping"}}}"#);
+        let connect = Envelope { version: 1, ask: SleeveRequest::Connect { port: 443 } };
+        assert_eq!(
+            serde_json::to_string(&connect).unwrap(),
+            r#"{"version":1,"ask":{"connect":{"port":443}}}"#
+        );
         let stop = Envelope { version: 1, ask: SleeveRequest::Stop { grace_ms: None } };
         assert_eq!(
             serde_json::to_string(&stop).unwrap(),

@@ -102,26 +102,40 @@ impl Published {
     }
 
     async fn try_forward(&self, client: &Stream, peer: Peer) -> io::Result<()> {
-        let framing = Framing::Chunked;
-        let header = Header { version: VERSION, port: self.port, client: address(peer), framing };
-        let lead_out = frame::encode(&header, HEADER_LIMIT).map_err(io::Error::other)?;
-        let enclave = timeout(CONNECT_LIMIT, self.connect()).await??;
-        relay(&enclave, client, &self.works, Options { lead_out, ..Options::new(framing) }).await;
-        Ok(())
+        let enclave = connect(&*self.transport).await?;
+        carry(&enclave, self.port, client, address(peer), &self.works).await
     }
+}
 
-    /// Connects to the enclave's ingress port. If nothing listens there, it may not be bound yet.
-    async fn connect(&self) -> io::Result<Stream> {
-        let start = Instant::now();
+/// Forwards a client to a port of the manifest over a connection to the enclave's ingress, until both directions have ended.
+pub(crate) async fn carry(
+    enclave: &Stream,
+    port: u16,
+    client: &Stream,
+    address: Option<SocketAddr>,
+    works: &Works,
+) -> io::Result<()> {
+    let framing = Framing::Chunked;
+    let header = Header { version: VERSION, port, client: address, framing };
+    let lead_out = frame::encode(&header, HEADER_LIMIT).map_err(io::Error::other)?;
+    relay(enclave, client, works, Options { lead_out, ..Options::new(framing) }).await;
+    Ok(())
+}
+
+/// Connects to the enclave's ingress. If nothing listens there, it may not be bound yet.
+pub(crate) async fn connect(transport: &dyn Transport) -> io::Result<Stream> {
+    let start = Instant::now();
+    let connecting = async {
         loop {
-            match self.transport.connect(ports::INGRESS).await {
+            match transport.connect(ports::INGRESS).await {
                 Err(error) if transport::may_succeed_later(&error) && start.elapsed() < CONNECT_LIMIT => {
                     sleep(PAUSE).await;
                 }
                 result => return result,
             }
         }
-    }
+    };
+    timeout(CONNECT_LIMIT, connecting).await?
 }
 
 fn address(peer: Peer) -> Option<SocketAddr> {

@@ -2,9 +2,7 @@
 //!
 //! Invariant: everything that can be refused is refused before anything starts, and an aborted launch leaves nothing behind.
 
-use std::collections::HashSet;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cloister_net::Listener;
@@ -24,12 +22,15 @@ use crate::state::handle::Handle;
 use crate::state::process::{ProcessId, boot_id};
 use crate::state::record::{self, Platform, now_ms};
 use crate::state::{EnclaveDir, Record, Root};
+use crate::transport::Transport;
 use crate::values::Publish;
 
 use super::control;
 use super::keeper::Keeper;
-use super::lifecycle::{Event, Lifecycle, Limits};
+use super::lifecycle::{Check, Event, Lifecycle, Limits};
 use super::order::{Order, Watcher};
+use super::published::{PublishedPort, cannot_listen, check_ports, listen};
+use super::verification::{self, Verification};
 use super::{console, logs, module, pulse, requests};
 use crate::client::EnclaveRequest;
 
@@ -68,10 +69,9 @@ pub(super) struct Launched {
     pub(super) shown: watch::Sender<Record>,
     /// The last status from before it was ready.
     pub(super) starting: Option<Status>,
+    /// What it must prove before it is reported as ready.
+    pub(super) verification: Option<Verification>,
 }
-
-/// A published port: its listener, and the ingress port behind it.
-type PublishedPort = (Listener, u16);
 
 /// Everything prepared for a launch. Dropping it leaves nothing behind.
 struct Prepared {
@@ -82,6 +82,7 @@ struct Prepared {
     /// Maximum number of concurrent clients of the listeners.
     max_clients: usize,
     metrics: Option<Listener>,
+    verification: Option<Verification>,
     requests: Requests,
     root: Root,
     directory: Provisional,
@@ -93,6 +94,8 @@ struct Requests {
     events: mpsc::Receiver<Event>,
     outbox: mpsc::Sender<EnclaveRequest>,
     inbox: mpsc::Receiver<EnclaveRequest>,
+    /// Set as soon as the machine exists.
+    transport: Arc<OnceLock<Arc<dyn Transport>>>,
     /// Aborted when it is dropped.
     serving: JoinSet<()>,
 }
@@ -102,9 +105,14 @@ impl Requests {
         let (events_sender, events) = mpsc::channel(EVENTS);
         let (outbox, inbox) = mpsc::channel(REQUESTS);
         let mut serving = JoinSet::new();
-        let channels = requests::Channels { events: events_sender.clone(), requests: outbox.clone() };
+        let transport = Arc::default();
+        let channels = requests::Channels {
+            events: events_sender.clone(),
+            requests: outbox.clone(),
+            transport: Arc::clone(&transport),
+        };
         serving.spawn(requests::serve(requests::listen(directory)?, channels));
-        Ok(Self { events_sender, events, outbox, inbox, serving })
+        Ok(Self { events_sender, events, outbox, inbox, transport, serving })
     }
 
     /// Waits for a request to stop the enclave before it runs.
@@ -175,6 +183,7 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     size::check_launch(&app, &*backend)?;
     let memory = memory::choose(&app, order.memory, &*backend)?;
     let root = Root::open()?;
+    let verification = Verification::prepare(order, &app, &*backend, root.path()).await?;
     end_predecessors(order, &app, &root).await?;
     let claimed = root.claim(order.name.as_deref(), &app.manifest.name, order.replace)?;
     let directory = Provisional(Some(claimed));
@@ -188,7 +197,18 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     record.metrics = metrics.as_ref().and_then(Listener::tcp_address);
     let requests = Requests::serve(directory.get()?)?;
     directory.get()?.writer().write(0, &record)?;
-    Ok(Prepared { app, backend, record, listeners, max_clients, metrics, requests, root, directory })
+    Ok(Prepared {
+        app,
+        backend,
+        record,
+        listeners,
+        max_clients,
+        metrics,
+        verification,
+        requests,
+        root,
+        directory,
+    })
 }
 
 /// Ends what is left of enclaves whose records are deleted now: the one whose name is taken over, and those beyond the number
@@ -211,12 +231,15 @@ async fn end_predecessors(order: &Order, app: &App, root: &Root) -> Result<()> {
 
 /// Starts everything that communicates with the machine.
 fn start_tasks(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>) -> Result<Launched> {
-    let Requests { events_sender, events, outbox: requests, inbox, serving } = prepared.requests;
+    let Requests { events_sender, events, outbox: requests, inbox, transport: reachable, serving } =
+        prepared.requests;
     let (drain, draining) = watch::channel(false);
     let directory = prepared.directory.get()?;
     let service_log = open_log(directory, SERVICES, Content::Records, SERVICES_LIMIT)?;
     let console_log = open_log(directory, CONSOLE, Content::Text, CONSOLE_LIMIT)?;
     let transport = deployment.transport();
+    // It is set only here.
+    reachable.set(Arc::clone(&transport)).unwrap_or_default();
     let console = deployment
         .console()
         .map(|stream| tokio::spawn(console::run(stream, console_log, order.console, events_sender.clone())));
@@ -234,8 +257,9 @@ fn start_tasks(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deploy
         tasks.spawn(metrics::serve(listener, source));
     }
     let (now, machine) = (Instant::now(), prepared.backend.limits());
+    let check = Check::of(prepared.verification.is_some());
     Ok(Launched {
-        lifecycle: Lifecycle::new(limits(order, &prepared.app, machine), now),
+        lifecycle: Lifecycle::new(limits(order, &prepared.app, machine), check, now),
         destroy_limit: machine.destroy,
         keeper: Keeper::new(prepared.root, prepared.directory.keep()?),
         record: prepared.record,
@@ -248,6 +272,7 @@ fn start_tasks(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deploy
         tasks,
         shown,
         starting: None,
+        verification: prepared.verification,
     })
 }
 
@@ -262,51 +287,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
         Ok(result) => result,
         Err(error) => Err(Error::internal("a background task of host-sleeve failed").because(error)),
     }
-}
-
-fn check_ports(publish: &[Publish], app: &App) -> Result<()> {
-    check_repeated(publish)?;
-    let ingress = app.manifest.ingress.iter().map(|ingress| ingress.port);
-    let known: Vec<u16> = ingress.chain(app.manifest.attestation.port).collect();
-    match publish.iter().find(|port| !known.contains(&port.ingress)) {
-        None => Ok(()),
-        Some(port) => {
-            let list: Vec<String> = known.iter().map(ToString::to_string).collect();
-            let hint = match list.as_slice() {
-                [] => "the image's manifest has no ingress".to_owned(),
-                ports => format!("its ingress ports: {}", ports.join(", ")),
-            };
-            Err(Error::operator(format!("the image has no ingress port {}", port.ingress)).hint(hint))
-        }
-    }
-}
-
-/// Refuses an address that is published more than once. Port 0, any free one, may be repeated.
-fn check_repeated(publish: &[Publish]) -> Result<()> {
-    let mut seen = HashSet::new();
-    match publish.iter().find(|port| port.listen.port() != 0 && !seen.insert(port.listen)) {
-        None => Ok(()),
-        Some(port) => Err(Error::operator(format!("--publish {} is given more than once", port.listen))
-            .hint("choose another port for one of them, or 0 for any free one")),
-    }
-}
-
-/// Listens on every published port. Returns the actual ports, which differ where any free one was requested.
-fn listen(publish: &[Publish]) -> Result<(Vec<PublishedPort>, Vec<Publish>)> {
-    let (mut listeners, mut real) = (Vec::new(), Vec::new());
-    for port in publish {
-        let listener = Listener::tcp(port.listen).map_err(|error| cannot_listen(port.listen, error))?;
-        let listen = listener.tcp_address().unwrap_or(port.listen);
-        real.push(Publish { listen, ingress: port.ingress });
-        listeners.push((listener, port.ingress));
-    }
-    Ok((listeners, real))
-}
-
-fn cannot_listen(address: SocketAddr, error: std::io::Error) -> Error {
-    let taken = error.kind() == std::io::ErrorKind::AddrInUse;
-    let hint = if taken { "choose another port, or 0 for any free one" } else { "choose another address" };
-    Error::operator(format!("cannot listen on {address}")).because(error).hint(hint)
 }
 
 fn new_record(
@@ -336,6 +316,8 @@ fn new_record(
         created_ms: now_ms(),
         booted_ms: None,
         ready_ms: None,
+        verified: verification::possible(app, backend),
+        attestation_port: app.manifest.attestation.port,
         sleeve: ProcessId::own(),
         boot: boot_id(),
         stop_timeout_ms: app.manifest.stop_timeout_ms,
@@ -367,19 +349,5 @@ fn limits(order: &Order, app: &App, machine: MachineLimits) -> Limits {
         stop: Duration::from_millis(app.manifest.stop_timeout_ms),
         power_off: machine.power_off,
         kill: machine.kill,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_that_is_published_twice_is_named() {
-        let port = |listen: &str, ingress| Publish { listen: listen.parse().unwrap(), ingress };
-        let twice = [port("127.0.0.1:18080", 80), port("127.0.0.1:18080", 81)];
-        assert!(check_repeated(&twice).unwrap_err().to_string().contains("127.0.0.1:18080"));
-        let free = [port("127.0.0.1:0", 80), port("127.0.0.1:0", 81), port("127.0.0.2:18080", 80)];
-        check_repeated(&free).unwrap();
     }
 }

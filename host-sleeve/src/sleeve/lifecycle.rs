@@ -14,12 +14,12 @@
 use std::time::Duration;
 
 use cloister_wire::control::{State, Status};
-use cloister_wire::exit;
 use tokio::time::Instant;
 
 use crate::backends::MachineExit;
-use crate::state::Outcome;
 use crate::values::show_duration;
+
+use super::verdict::{Verdict, unexplained};
 
 /// How long it may take to read the logs to their end: the enclave waits two seconds for its final state to be acknowledged.
 const DRAIN_LIMIT: Duration = Duration::from_millis(1500);
@@ -75,6 +75,13 @@ pub(crate) enum Event {
     },
     /// Ctrl-C: the first one requests a stop, the second one a kill.
     Interrupt,
+    /// The evidence of the enclave is what was expected.
+    Verified,
+    /// It is not.
+    NotVerified {
+        /// Which check failed, human-readable.
+        why: String,
+    },
     /// A deadline passed.
     Tick,
 }
@@ -90,6 +97,8 @@ pub(crate) enum Action {
     Seen(u64),
     /// Kill the machine.
     Kill,
+    /// Verify its evidence, before it is reported as ready.
+    Verify,
     /// Report to the launching command that it is ready.
     Ready,
     /// Report to the launching command that it has become degraded, or ready again.
@@ -98,6 +107,24 @@ pub(crate) enum Action {
     Unresponsive,
     /// It responds again.
     Responsive,
+}
+
+/// What must happen between the enclave's own report that it is ready and ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// It must be verified.
+    Due,
+    /// It is being verified.
+    Running,
+    /// Nothing: it is verified, or need not be.
+    Done,
+}
+
+impl Check {
+    /// The check of an enclave that must be verified, or need not be.
+    pub(crate) const fn of(required: bool) -> Self {
+        if required { Self::Due } else { Self::Done }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,15 +138,6 @@ enum Phase {
     Over,
 }
 
-/// How it ended, and the exit code.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    /// The exit code of `host-sleeve run`.
-    pub(crate) code: u8,
-    /// What happened.
-    pub(crate) outcome: Outcome,
-}
-
 /// The state of one lifecycle.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
@@ -128,6 +146,7 @@ pub(crate) struct Lifecycle {
     answer_by: Option<Instant>,
     ready_by: Option<Instant>,
     run_until: Option<Instant>,
+    check: Check,
     /// Whether all services were serving, as last reported. Initially true.
     healthy: bool,
     unresponsive: bool,
@@ -139,13 +158,14 @@ pub(crate) struct Lifecycle {
 
 impl Lifecycle {
     /// A lifecycle that begins now.
-    pub(crate) fn new(limits: Limits, now: Instant) -> Self {
+    pub(crate) fn new(limits: Limits, check: Check, now: Instant) -> Self {
         Self {
             limits,
             phase: Phase::Booting,
             answer_by: Some(now + limits.answer),
             ready_by: Some(now + limits.ready),
             run_until: limits.run.map(|run| now + run),
+            check,
             healthy: true,
             unresponsive: false,
             final_state: None,
@@ -173,6 +193,8 @@ impl Lifecycle {
             Event::Ended(ending) => self.on_ended(&ending),
             Event::Stop { why, grace } => self.stop(why, grace, now),
             Event::Kill { why } => self.kill(Verdict::killed(why), now),
+            Event::Verified => self.on_verified(),
+            Event::NotVerified { why } => self.kill(Verdict::not_verified(why), now),
             Event::Interrupt => self.on_interrupt(now),
             Event::Tick => self.on_tick(now),
         }
@@ -223,9 +245,29 @@ impl Lifecycle {
             State::Degraded { .. } => false,
             _ => return Vec::new(),
         };
+        let changed = std::mem::replace(&mut self.healthy, healthy) != healthy;
+        match self.check {
+            Check::Due => {
+                self.check = Check::Running;
+                vec![Action::Verify]
+            }
+            Check::Running => Vec::new(),
+            Check::Done => self.serving(changed),
+        }
+    }
+
+    /// It is verified: what its services do is reported from now on.
+    fn on_verified(&mut self) -> Vec<Action> {
+        if self.phase != Phase::Up || self.check != Check::Running {
+            return Vec::new();
+        }
+        self.check = Check::Done;
+        self.serving(!self.healthy)
+    }
+
+    fn serving(&mut self, changed: bool) -> Vec<Action> {
         let first = self.ready_by.take().map(|_| Action::Ready);
-        let changed = (std::mem::replace(&mut self.healthy, healthy) != healthy).then_some(Action::Changed);
-        first.into_iter().chain(changed).collect()
+        first.into_iter().chain(changed.then_some(Action::Changed)).collect()
     }
 
     /// Before the first status a deadline applies, and after the final state no reply is expected.
@@ -250,7 +292,7 @@ impl Lifecycle {
         let final_state = self.final_state.take();
         let panic = self.panic.take();
         let verdict = match (self.forced.take(), final_state, panic) {
-            (Some(late @ Verdict { outcome: Outcome::TimedOut { .. }, .. }), _, _) => late,
+            (Some(ours), _, _) if ours.is_ours() => ours,
             // A reported final state counts, regardless of what was done to the machine afterwards.
             (_, Some(state), _) => Verdict::reported(state),
             (Some(forced), None, _) => forced,
@@ -331,54 +373,6 @@ impl Lifecycle {
             return self.kill(Verdict::timed_out(why), now);
         }
         Vec::new()
-    }
-}
-
-impl Verdict {
-    /// The enclave reported its final state itself.
-    pub(crate) fn reported(state: State) -> Self {
-        let code = match &state {
-            State::Exited { code, .. } => *code,
-            State::Signaled { signal, .. } => exit::for_signal(*signal),
-            _ => exit::OUR_FAILURE,
-        };
-        Self { code, outcome: Outcome::Reported { state } }
-    }
-
-    /// It was killed; the exit code is that of SIGKILL.
-    pub(crate) fn killed(why: impl Into<String>) -> Self {
-        const KILL: u8 = 9;
-        Self { code: exit::for_signal(KILL), outcome: Outcome::Killed { why: why.into() } }
-    }
-
-    /// It was killed by Ctrl-C; the exit code is that of SIGINT.
-    pub(crate) fn interrupted() -> Self {
-        const INTERRUPT: u8 = 2;
-        Self { code: exit::for_signal(INTERRUPT), outcome: Outcome::Killed { why: "interrupted".into() } }
-    }
-
-    /// A time limit passed.
-    pub(crate) fn timed_out(why: impl Into<String>) -> Self {
-        Self { code: exit::TIMED_OUT, outcome: Outcome::TimedOut { why: why.into() } }
-    }
-
-    /// It ended without reporting a final state.
-    pub(crate) fn failed(why: impl Into<String>) -> Self {
-        Self { code: exit::OUR_FAILURE, outcome: Outcome::Failed { why: why.into() } }
-    }
-}
-
-fn unexplained(ending: &MachineExit) -> String {
-    let (how, output) = match ending {
-        MachineExit::PoweredOff { output } => {
-            ("the enclave powered off without reporting a final state", output.as_ref())
-        }
-        MachineExit::Failed { how, output } => (how.as_str(), output.as_ref()),
-        MachineExit::Unknown => ("it ended; the backend cannot determine how", None),
-    };
-    match output {
-        Some(output) => format!("{how}: {output}"),
-        None => how.to_owned(),
     }
 }
 

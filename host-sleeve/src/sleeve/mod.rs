@@ -11,7 +11,8 @@
 //!   signals, clock ──┘                               └─ report → the launching command
 //! ```
 //!
-//! Ingress and the development security module (17004) are served beside that, and take no part in decisions.
+//! Ingress and the development security module (17004) are served beside that, and take no part in decisions. `verification` asks the
+//! enclave for evidence over its own ingress, and reports the result as an event.
 
 mod console;
 pub(crate) mod control;
@@ -21,6 +22,9 @@ mod lifecycle;
 mod logs;
 mod module;
 pub(crate) mod order;
+mod published;
 mod pulse;
 pub(crate) mod requests;
 pub(crate) mod run;
+mod verdict;
+mod verification;

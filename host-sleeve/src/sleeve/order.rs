@@ -43,6 +43,27 @@ pub(crate) struct Order {
     pub(crate) metrics: Option<SocketAddr>,
     /// Whether the console is copied to standard error.
     pub(crate) console: bool,
+    /// What the enclave must prove before it is reported as ready, if anything.
+    pub(crate) verify: Option<Expected>,
+}
+
+/// The measurements that an enclave must have.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Expected {
+    /// Those that its own image predicts.
+    Prediction,
+    /// Those of one of these measurements documents.
+    AnyOf(Vec<Document>),
+}
+
+/// A measurements document.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Document {
+    /// Its path, for messages.
+    pub(crate) name: String,
+    /// Its JSON.
+    pub(crate) text: String,
 }
 
 /// Receives notifications about the progress of a run.

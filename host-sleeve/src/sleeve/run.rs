@@ -3,6 +3,7 @@
 //! Invariant: until the machine runs, every exit leaves nothing behind; from then on, every exit terminates the machine and
 //! writes how it ended into the record.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cloister_wire::control::{Request, State, Status};
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::output;
 use crate::signals::{Sent, Signals};
 use crate::state::record::now_ms;
-use crate::state::{EnclaveDir, End, Record};
+use crate::state::{EnclaveDir, End, Record, Verified};
 
 use super::keeper::Due;
 use super::launch::{Launched, launch};
@@ -92,8 +93,10 @@ impl Launched {
                     continue;
                 }
             };
-            if let Event::Status(status) = &event {
-                self.take_status(status);
+            match &event {
+                Event::Status(status) => self.take_status(status),
+                Event::Verified => self.record.verified = Verified::Yes,
+                _ => {}
             }
             for action in self.lifecycle.on(event, Instant::now()) {
                 self.perform(action, watcher);
@@ -133,9 +136,16 @@ impl Launched {
                 self.drain.send_replace(true);
             }
             Action::Kill => self.deployment.kill(),
+            Action::Verify => {
+                if let Some(verification) = self.verification.take() {
+                    let (transport, events) = (self.deployment.transport(), self.events_sender.clone());
+                    drop(self.tasks.spawn(verification.run(transport, events)));
+                }
+            }
             Action::Ready => {
                 self.record.ready_ms.get_or_insert_with(now_ms);
                 self.keeper.write(&self.record);
+                self.shown.send_replace(self.record.clone());
                 watcher.ready(&self.record);
             }
             Action::Changed => watcher.changed(&self.record),
@@ -172,7 +182,11 @@ impl Launched {
         }
         let directory = self.keeper.directory();
         directory.name().clone_into(&mut self.record.name);
-        let channels = Channels { events: self.events_sender.clone(), requests: self.requests.clone() };
+        let channels = Channels {
+            events: self.events_sender.clone(),
+            requests: self.requests.clone(),
+            transport: Arc::new(OnceLock::from(self.deployment.transport())),
+        };
         match requests::listen(directory) {
             Ok(socket) => drop(self.tasks.spawn(requests::serve(socket, channels))),
             // The old socket still exists; if it is removed, the next check tries again.

@@ -18,6 +18,7 @@
 
 pub(crate) mod dir;
 pub(crate) mod enclave_dir;
+mod end;
 #[cfg(test)]
 pub(crate) mod full_disk;
 pub(crate) mod handle;
@@ -25,10 +26,13 @@ mod place;
 pub(crate) mod process;
 pub(crate) mod record;
 pub(crate) mod root;
+mod verified;
 mod write;
 
 pub(crate) use dir::{Dir, Home};
 pub(crate) use enclave_dir::EnclaveDir;
-pub(crate) use record::{End, Outcome, Record};
+pub(crate) use end::{End, Outcome};
+pub(crate) use record::Record;
 pub(crate) use root::Root;
+pub(crate) use verified::Verified;
 pub(crate) use write::RecordWriter;

@@ -15,12 +15,14 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::values::{Publish, show_duration, signal_name};
+use crate::values::{Publish, show_duration};
 
 use crate::error::{Error, Result};
 
+use super::end::{End, final_summary};
 use super::handle::Handle;
 use super::process::{ProcessId, boot_id};
+use super::verified::Verified;
 
 /// The version of this format.
 pub(crate) const VERSION: u32 = 1;
@@ -57,6 +59,12 @@ pub(crate) struct Record {
     pub(crate) booted_ms: Option<u64>,
     /// When it first became ready, in milliseconds since 1970.
     pub(crate) ready_ms: Option<u64>,
+    /// Whether its sleeve has verified it. Absent in earlier versions.
+    #[serde(default)]
+    pub(crate) verified: Verified,
+    /// The port of its attestation server. Absent in earlier versions, and without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) attestation_port: Option<u16>,
     /// The sleeve's process.
     pub(crate) sleeve: Option<ProcessId>,
     /// The boot of the host in which it was launched. Absent in earlier versions.
@@ -107,47 +115,6 @@ pub(crate) struct Platform {
     /// What its security module should report, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pcrs: Option<NitroPcrs>,
-}
-
-/// How an enclave ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(expecting = "the fields of an end")]
-pub(crate) struct End {
-    /// The exit code of `host-sleeve run`.
-    pub(crate) code: u8,
-    /// What happened.
-    #[serde(flatten)]
-    pub(crate) outcome: Outcome,
-    /// When, in milliseconds since 1970.
-    pub(crate) at_ms: u64,
-}
-
-/// What happened at the end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "outcome", rename_all = "kebab-case")]
-pub(crate) enum Outcome {
-    /// The enclave reported its final state. Earlier versions wrote this as `told`.
-    #[serde(alias = "told")]
-    Reported {
-        /// Its final state.
-        #[serde(rename = "final")]
-        state: State,
-    },
-    /// It was killed on request.
-    Killed {
-        /// Who requested it, human-readable.
-        why: String,
-    },
-    /// A time limit passed.
-    TimedOut {
-        /// Which one, human-readable.
-        why: String,
-    },
-    /// It ended without reporting a final state, or could not be launched.
-    Failed {
-        /// What is known about the cause, human-readable.
-        why: String,
-    },
 }
 
 /// A record, and whether its sleeve is alive.
@@ -354,35 +321,6 @@ impl Seen {
         };
         let ready = status.services.iter().filter(|s| matches!(s.phase, Phase::Ready | Phase::Done)).count();
         format!("{ready}/{}", status.services.len())
-    }
-}
-
-impl End {
-    /// A short description of the end.
-    pub(crate) fn summary(&self) -> String {
-        match &self.outcome {
-            Outcome::Reported { state } => final_summary(state),
-            Outcome::Killed { why } => format!("killed: {why}"),
-            Outcome::TimedOut { why } => format!("timed out: {why}"),
-            Outcome::Failed { why } => format!("failed: {why}"),
-        }
-    }
-}
-
-fn final_summary(state: &State) -> String {
-    use cloister_wire::control::Cause;
-    match state {
-        State::Exited { code, .. } => format!("exited ({code})"),
-        State::Signaled { signal, cause: Cause::Sent, .. } => signal_name(*signal),
-        State::Signaled { signal, cause: Cause::OutOfMemory, .. } => {
-            format!("{}, out of memory", signal_name(*signal))
-        }
-        State::Signaled { signal, cause: Cause::Seccomp(call), .. } => {
-            let call = call.as_deref().unwrap_or("a system call");
-            format!("{}, {call} is not allowed", signal_name(*signal))
-        }
-        State::Fatal { stage, error } => format!("fatal: {stage}: {error}"),
-        _ => "not ended".to_owned(),
     }
 }
 

@@ -101,6 +101,7 @@ fn text(seen: &Seen, processes: &BTreeMap<&str, u32>) -> String {
     let mut fact = |name: &str, value: String| facts.row([name.to_owned(), value]);
     fact("name", record.name.clone());
     fact("state", leftovers::summary(seen));
+    fact("verified", record.verified.word().to_owned());
     fact("image", format!("{} {}", record.image.path.display(), record.image.digest));
     fact("backend", format!("{}, {} CPUs, {}", record.backend, record.cpus, show_size(record.memory)));
     match list::platform(&record.backend) {

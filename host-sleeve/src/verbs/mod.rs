@@ -3,7 +3,9 @@
 //! Invariant: a command turns its arguments into calls and the results into output; the work itself is done elsewhere. Each
 //! returns an exit code.
 
+mod attested;
 pub(crate) mod build;
+pub(crate) mod connect;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 mod eif;

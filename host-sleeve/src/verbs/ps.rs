@@ -11,7 +11,7 @@ use crate::client::usage::{Usage, by_servant, by_service, query_all};
 use crate::error::{ErrorDocument, Result};
 use crate::output::{self, Table};
 use crate::state::record::{OtherVersion, Seen, now_ms};
-use crate::state::{End, Root};
+use crate::state::{End, Root, Verified};
 use crate::values::{Publish, show_duration, show_size};
 
 use super::DONE;
@@ -26,6 +26,8 @@ struct Entry<'a> {
     name: &'a str,
     alive: bool,
     state: String,
+    /// Whether its sleeve has verified it, apart from whether it is ready.
+    verified: Verified,
     image: &'a str,
     digest: &'a str,
     backend: &'a str,
@@ -71,8 +73,9 @@ pub(crate) fn ps(args: &Ps, json: bool) -> Result<u8> {
     let alive: Vec<&Seen> =
         found.iter().filter_map(|(_, seen)| seen.as_ref().ok().filter(|s| s.alive)).collect();
     let mut usage = query_all(&root, &alive).into_iter();
-    let mut table =
-        Table::new(&["NAME", "STATE", "SERVICES", "RESTARTS", "MEMORY", "AGE", "PORTS", "MACHINE", "IMAGE"]);
+    let mut table = Table::new(&[
+        "NAME", "STATE", "VERIFIED", "SERVICES", "RESTARTS", "MEMORY", "AGE", "PORTS", "MACHINE", "IMAGE",
+    ]);
     let mut values = Vec::new();
     for (name, seen) in &found {
         match seen {
@@ -110,6 +113,7 @@ fn entry(seen: &Seen, usage: Option<Vec<Usage>>, servants: Option<Vec<Usage>>) -
         name: &record.name,
         alive: seen.alive,
         state: leftovers::summary(seen),
+        verified: record.verified,
         image: &record.image.name,
         digest: &record.image.digest,
         backend: &record.backend,
@@ -137,6 +141,7 @@ fn row(seen: &Seen, usage: Option<&[Usage]>) -> Vec<String> {
     vec![
         record.name.clone(),
         state,
+        record.verified.word().to_owned(),
         seen.services(),
         restarts(seen),
         usage.map_or_else(String::new, |all| show_size(all.iter().map(|one| one.stats.memory).sum())),

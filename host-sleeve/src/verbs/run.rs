@@ -5,6 +5,7 @@ mod ends;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use serde::{Deserialize, Serialize};
@@ -18,10 +19,11 @@ use crate::logbook::rotating::{Content, Rotating};
 use crate::logbook::{SLEEVE, SLEEVE_LIMIT};
 use crate::output;
 use crate::signals::{Sent, Signals};
-use crate::sleeve::order::{Order, Watcher};
+use crate::sleeve::order::{Document, Expected, Order, Watcher};
 use crate::sleeve::run::{interrupted, run as live};
-use crate::state::{EnclaveDir, Record};
+use crate::state::{EnclaveDir, Record, Verified};
 use crate::values::{show_duration, show_size};
+use crate::verify;
 
 use super::follow::Follower;
 use super::{DONE, block_on};
@@ -66,7 +68,22 @@ fn order(args: Run) -> Result<Order> {
         options: args.options.0,
         metrics: args.metrics,
         console: args.console,
+        verify: if args.verify { Some(expected(&args.measurements)?) } else { None },
     })
+}
+
+/// What `--verify` requires.
+fn expected(files: &[PathBuf]) -> Result<Expected> {
+    let document = |path: &PathBuf| {
+        let name = path.display().to_string();
+        let text = String::from_utf8(verify::read(path)?)
+            .map_err(|error| Error::operator(format!("{name} cannot be used")).because(error))?;
+        Ok(Document { name, text })
+    };
+    if files.is_empty() {
+        return Ok(Expected::Prediction);
+    }
+    Ok(Expected::AnyOf(files.iter().map(document).collect::<Result<_>>()?))
 }
 
 /// Reports to the terminal.
@@ -116,7 +133,9 @@ fn ready_text(record: &Record) -> String {
     let machine = platform::machine(record);
     let took = record.ready_ms.unwrap_or(record.created_ms).saturating_sub(record.created_ms);
     let took = show_duration(std::time::Duration::from_millis(took));
-    let mut text = format!("{} is ready after {took} ({machine}, {})", record.name, show_size(record.memory));
+    let state = if record.verified == Verified::Yes { "verified and ready" } else { "ready" };
+    let mut text =
+        format!("{} is {state} after {took} ({machine}, {})", record.name, show_size(record.memory));
     for port in &record.publish {
         let port = format!("; {} → port {}", port.listen, port.ingress);
         text.push_str(&port);

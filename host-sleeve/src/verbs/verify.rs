@@ -4,15 +4,17 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use cloister_client::Answer;
 use cloister_evidence::Verdict;
 use serde_json::{Value, json};
 
 use crate::cli::Verify;
 use crate::error::{ErrorContext as _, Result};
 use crate::output;
+use crate::state::Root;
 use crate::verify;
 
-use super::DONE;
+use super::{DONE, attested};
 
 /// The exit code for evidence that is not accepted.
 const REFUSED: u8 = 1;
@@ -20,13 +22,22 @@ const REFUSED: u8 = 1;
 /// Verifies evidence, and prints the verdict.
 pub(crate) fn verify(args: &Verify, json: bool) -> Result<u8> {
     let now = args.at.map_or_else(current_time, Ok)?;
-    let verdict = verify::verify(args, now)?;
+    let verdict = verify::verify(args, named(args)?, now)?;
     if json {
         output::json(&document(&verdict, now, args.at.is_some()))?;
     } else {
         output::data(&text(&verdict, args.at))?;
     }
     Ok(if verdict.accepted() { DONE } else { REFUSED })
+}
+
+/// Evidence of the running enclave that the argument names, if it has the form of a name and is no file.
+fn named(args: &Verify) -> Result<Option<Answer>> {
+    let text = args.evidence.to_str().filter(|text| !text.contains(['/', '.', ':']) && *text != "-");
+    match text.filter(|_| !args.evidence.exists()) {
+        Some(name) => attested::evidence(&Root::open()?.find(name)?).map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Seconds since 1970.

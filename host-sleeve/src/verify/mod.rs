@@ -7,9 +7,11 @@
 mod inputs;
 mod policy;
 mod remote;
+mod required;
 mod snp;
 mod tdx;
 
+use cloister_client::Answer;
 use cloister_evidence::Verdict;
 use cloister_evidence::nitro::{self, Binding, Events, Expectation, Freshness, Measurements, Nonce, Roots};
 use cloister_evidence::snp::REPORT_LEN;
@@ -17,9 +19,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::cli::{Skip, Verify};
 use crate::error::{Error, Result};
-use inputs::{Inputs, Missing, certificates, malformed, read};
+pub(crate) use inputs::read;
+use inputs::{Inputs, Missing, certificates, malformed};
 use policy::Policy;
-use remote::{Fetched, Url};
+use remote::Url;
+pub(crate) use required::Required;
 
 /// The platforms, by the form of their evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,12 +72,14 @@ const PINNED: Vendors<'static> =
     Vendors { amd: &cloister_evidence::snp::Root::AMD, intel: cloister_evidence::tdx::Root::INTEL };
 
 /// Verifies what the arguments name at the time `now`, in seconds since 1970.
-pub(crate) fn verify(args: &Verify, now: u64) -> Result<Verdict> {
-    verify_under(&PINNED, args, now)
+///
+/// `fetched` is the evidence if the arguments name a running enclave.
+pub(crate) fn verify(args: &Verify, fetched: Option<Answer>, now: u64) -> Result<Verdict> {
+    verify_under(&PINNED, args, fetched, now)
 }
 
-fn verify_under(vendors: &Vendors<'_>, args: &Verify, now: u64) -> Result<Verdict> {
-    let source = source(args)?;
+fn verify_under(vendors: &Vendors<'_>, args: &Verify, fetched: Option<Answer>, now: u64) -> Result<Verdict> {
+    let source = source(args, fetched)?;
     let evidence = source.evidence();
     let policy = match &args.policy {
         Some(path) => Policy::from_json(&read(path)?)
@@ -108,7 +114,7 @@ enum Source {
     /// A file, with what it binds in the arguments.
     File(Vec<u8>),
     /// A running enclave, with what it binds from the connection.
-    Enclave(Fetched),
+    Enclave(Answer),
 }
 
 impl Source {
@@ -121,11 +127,11 @@ impl Source {
 }
 
 /// Reads the evidence, or requests it if the argument is a URL.
-fn source(args: &Verify) -> Result<Source> {
-    let Some(url) = args.evidence.to_str().and_then(Url::parse) else {
+fn source(args: &Verify, fetched: Option<Answer>) -> Result<Source> {
+    let url = args.evidence.to_str().and_then(Url::parse);
+    if url.is_none() && fetched.is_none() {
         return Ok(Source::File(read(&args.evidence)?));
-    };
-    let url = url?;
+    }
     let skips = |skip| args.skip.contains(&skip);
     let taken = [
         ("--nonce", args.nonce.is_some()),
@@ -142,7 +148,11 @@ fn source(args: &Verify) -> Result<Source> {
         return Err(Error::operator(format!("{option} does not apply to a running enclave"))
             .hint("nonce, key and log are those of the connection, and the time is now: leave it out"));
     }
-    Ok(Source::Enclave(url.fetch()?))
+    match (fetched, url) {
+        (Some(fetched), _) => Ok(Source::Enclave(fetched)),
+        (None, Some(url)) => Ok(Source::Enclave(url?.fetch()?)),
+        (None, None) => Err(Error::internal("there is no source of evidence")),
+    }
 }
 
 /// The options that apply to some forms only, and whether they are given.

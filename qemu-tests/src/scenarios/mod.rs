@@ -178,6 +178,7 @@ pub const ALL: &[Scenario] = &[
     services_get_evidence::over_tls::SCENARIO,
     services_get_evidence::from_reports::SNP,
     services_get_evidence::from_reports::TDX,
+    services_get_evidence::verified_launch::SCENARIO,
     resource_usage_is_reported_live::SCENARIO,
     supervisor_crashes_are_survived::UNDER_LOAD,
     supervisor_crashes_are_survived::TOO_OFTEN,

@@ -5,6 +5,7 @@
 pub(super) mod from_reports;
 pub(super) mod over_tls;
 pub(super) mod recorded_events;
+pub(super) mod verified_launch;
 pub(super) mod without_hardware;
 
 use std::fs;

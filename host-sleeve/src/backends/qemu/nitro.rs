@@ -134,6 +134,10 @@ impl Backend for QemuNitro {
         Box::pin(async { vec![probe().await] })
     }
 
+    fn unverifiable(&self) -> Option<&'static str> {
+        Some("QEMU's Nitro Security Module does not sign its documents")
+    }
+
     fn measure<'a>(&'a self, plan: &'a Plan) -> Pending<'a, Result<Option<NitroPcrs>>> {
         Box::pin(measure(&plan.source))
     }

@@ -1,6 +1,7 @@
 //! Lifecycles of enclaves as tables of events.
 
 use super::*;
+use crate::state::Outcome;
 use cloister_wire::control::{Cause, IngressCounters};
 use proptest::prelude::*;
 
@@ -43,8 +44,13 @@ fn killed() -> Event {
 
 /// Feeds events at the given seconds, and returns the actions and the verdict.
 fn live(limits: Limits, story: Vec<(u64, Event)>) -> (Vec<Action>, Option<Verdict>) {
+    live_with(Check::Done, limits, story)
+}
+
+/// The same for an enclave that must be verified, or not.
+fn live_with(check: Check, limits: Limits, story: Vec<(u64, Event)>) -> (Vec<Action>, Option<Verdict>) {
     let start = Instant::now();
-    let mut lifecycle = Lifecycle::new(limits, start);
+    let mut lifecycle = Lifecycle::new(limits, check, start);
     let actions = story
         .into_iter()
         .flat_map(|(at, event)| lifecycle.on(event, start + Duration::from_secs(at)))
@@ -274,11 +280,51 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
+#[test]
+fn an_enclave_that_must_be_verified_is_ready_only_afterwards() {
+    let degraded = || State::Degraded { why: "web".into() };
+    for (state, expected) in [
+        (State::Ready, vec![Action::Verify, Action::Ready]),
+        (degraded(), vec![Action::Verify, Action::Ready, Action::Changed]),
+    ] {
+        let story = vec![
+            (1, status(1, State::Starting)),
+            (2, status(2, state.clone())),
+            (3, status(3, state)),
+            (4, Event::Verified),
+            (5, Event::Verified),
+        ];
+        assert_eq!(live_with(Check::Due, LIMITS, story).0, expected);
+    }
+    let unasked = vec![(1, status(1, State::Ready)), (2, Event::Verified)];
+    assert_eq!(live(LIMITS, unasked).0, [Action::Ready]);
+}
+
+#[test]
+fn an_enclave_that_is_not_verified_is_killed_with_a_code_of_its_own_whatever_it_reports() {
+    let refused = || Event::NotVerified { why: "measurements: PCR2".into() };
+    let verdict = Verdict { code: 123, outcome: Outcome::NotVerified { why: "measurements: PCR2".into() } };
+    let story = vec![(1, status(1, State::Ready)), (2, refused()), (3, status(2, exited(0))), (4, killed())];
+    let (actions, end) = live_with(Check::Due, LIMITS, story);
+    assert_eq!((actions, end), (vec![Action::Verify, Action::Kill], Some(verdict)));
+}
+
+#[test]
+fn an_enclave_that_is_not_verified_in_time_was_not_ready() {
+    let limits = Limits { ready: Duration::from_secs(10), ..LIMITS };
+    let story = vec![(1, status(1, State::Ready)), (11, Event::Tick), (12, Event::Verified), (13, killed())];
+    let (actions, end) = live_with(Check::Due, limits, story);
+    assert_eq!(actions, [Action::Verify, Action::Kill]);
+    assert_eq!(end, Some(Verdict::timed_out("it was not ready within 10.0 s")));
+}
+
 proptest! {
     #[test]
-    fn every_lifecycle_ends_after_a_stop_request(events in prop::collection::vec(any_event(), 0..30)) {
+    fn every_lifecycle_ends_after_a_stop_request(
+        check in prop_oneof![Just(Check::Due), Just(Check::Done)],
+        events in prop::collection::vec(any_event(), 0..30)) {
         let mut now = Instant::now();
-        let mut lifecycle = Lifecycle::new(LIMITS, now);
+        let mut lifecycle = Lifecycle::new(LIMITS, check, now);
         let mut kills = 0;
         let events = events.into_iter().chain([Event::Stop { why: String::new(), grace: None }]);
         for event in events {

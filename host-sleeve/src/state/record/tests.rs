@@ -1,6 +1,7 @@
 //! Records as they are written, and as older versions wrote them.
 
 use super::*;
+use crate::state::Outcome;
 use cloister_wire::control::Cause;
 
 /// A record of an enclave that was just launched.
@@ -19,6 +20,8 @@ pub(crate) fn launched(name: &str) -> Record {
         created_ms: 1,
         booted_ms: None,
         ready_ms: None,
+        verified: Verified::No,
+        attestation_port: None,
         sleeve: None,
         boot: None,
         stop_timeout_ms: 1000,

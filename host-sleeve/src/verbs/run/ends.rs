@@ -87,6 +87,11 @@ fn message(record: &Record, end: &End, last: &Last, detached: bool) -> Message {
         Outcome::Reported { .. } | Outcome::Killed { .. } => {
             return Message::Note(format!("cloister: {name}: {}", end.summary()));
         }
+        Outcome::NotVerified { why } => {
+            let error = Error::enclave(format!("{name} was ended: it is not the enclave that was expected"));
+            let hint = "`host-sleeve measure` shows what an image should measure; docs/measurements.md explains the registers";
+            return Message::Error(error.because(io::Error::other(printable(why))).hint(hint));
+        }
         Outcome::TimedOut { why } => Error::timed_out(format!("{name}: {why}")),
         Outcome::Failed { why } => {
             let error = Error::enclave(format!("{name} ended without reporting a final state: {why}"));

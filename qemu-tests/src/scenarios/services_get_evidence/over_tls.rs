@@ -31,7 +31,7 @@ const DESCRIPTORS: &str = "/dev/null, anon_inode:[eventfd], anon_inode:[eventpol
 const MOST_MEMORY: u64 = 4096;
 
 /// The manifest, with a port for anyone.
-fn manifest(command_port: &str) -> String {
+pub(super) fn manifest(command_port: &str) -> String {
     MANIFEST
         .replace("[evidence, random]}}", "[evidence, extend]}, port: 443}")
         .replace("'8081'", command_port)
