@@ -4,11 +4,13 @@
 //! Invariant: no platform is verified with less than its table of checks, and a requirement that does not apply to the evidence
 //! is refused, not ignored.
 
+mod files;
 mod inputs;
 mod policy;
 mod remote;
 mod required;
 mod snp;
+mod source;
 mod tdx;
 
 use cloister_client::Answer;
@@ -19,11 +21,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::cli::{Skip, Verify};
 use crate::error::{Error, Result};
-pub(crate) use inputs::read;
-use inputs::{Inputs, Missing, certificates, malformed};
+pub(crate) use files::read;
+use files::{certificates, malformed};
+use inputs::{Inputs, Missing};
 use policy::Policy;
-use remote::Url;
 pub(crate) use required::Required;
+use source::Source;
 
 /// The platforms, by the form of their evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +82,7 @@ pub(crate) fn verify(args: &Verify, fetched: Option<Answer>, now: u64) -> Result
 }
 
 fn verify_under(vendors: &Vendors<'_>, args: &Verify, fetched: Option<Answer>, now: u64) -> Result<Verdict> {
-    let source = source(args, fetched)?;
+    let source = Source::of(args, fetched)?;
     let evidence = source.evidence();
     let policy = match &args.policy {
         Some(path) => Policy::from_json(&read(path)?)
@@ -106,52 +109,6 @@ fn verify_under(vendors: &Vendors<'_>, args: &Verify, fetched: Option<Answer>, n
         Form::Document => document(args, &source, now),
         Form::Report => snp::verify(vendors.amd, args, &policy, &source, now),
         Form::Quote => tdx::verify(&vendors.intel, args, &policy, &source, now),
-    }
-}
-
-/// Where the evidence comes from.
-enum Source {
-    /// A file, with what it binds in the arguments.
-    File(Vec<u8>),
-    /// A running enclave, with what it binds from the connection.
-    Enclave(Answer),
-}
-
-impl Source {
-    fn evidence(&self) -> &[u8] {
-        match self {
-            Self::File(evidence) => evidence,
-            Self::Enclave(fetched) => &fetched.evidence,
-        }
-    }
-}
-
-/// Reads the evidence, or requests it if the argument is a URL.
-fn source(args: &Verify, fetched: Option<Answer>) -> Result<Source> {
-    let url = args.evidence.to_str().and_then(Url::parse);
-    if url.is_none() && fetched.is_none() {
-        return Ok(Source::File(read(&args.evidence)?));
-    }
-    let skips = |skip| args.skip.contains(&skip);
-    let taken = [
-        ("--nonce", args.nonce.is_some()),
-        ("--public-key", args.public_key.is_some()),
-        ("--user-data", args.user_data.is_some()),
-        ("--event-log", args.event_log.is_some()),
-        ("--report-data", args.report_data.is_some()),
-        ("--at", args.at.is_some()),
-        ("--skip nonce", skips(Skip::Nonce)),
-        ("--skip binding", skips(Skip::Binding)),
-        ("--skip events", skips(Skip::Events)),
-    ];
-    if let Some((option, _)) = taken.iter().find(|(_, given)| *given) {
-        return Err(Error::operator(format!("{option} does not apply to a running enclave"))
-            .hint("nonce, key and log are those of the connection, and the time is now: leave it out"));
-    }
-    match (fetched, url) {
-        (Some(fetched), _) => Ok(Source::Enclave(fetched)),
-        (None, Some(url)) => Ok(Source::Enclave(url?.fetch()?)),
-        (None, None) => Err(Error::internal("there is no source of evidence")),
     }
 }
 

@@ -5,7 +5,7 @@
 use cloister_client::{Answer, IMAGE_REGISTERS, Log, Reference, Refusal, Requirements, Roots};
 use sha2::{Digest as _, Sha256};
 
-use super::inputs::{certificates, malformed, read};
+use super::files::{certificates, malformed, read};
 use crate::cli::Connect;
 use crate::error::Result;
 

@@ -5,10 +5,11 @@
 use cloister_evidence::Verdict;
 use cloister_evidence::snp::{self, Evidence, Root};
 
-use super::Source;
-use super::inputs::{Inputs, Missing, certificates, read};
+use super::files::{certificates, read};
+use super::inputs::{Inputs, Missing};
 use super::policy::{Digits, MinimumTcb, Policy, Register, Snp};
 
+use super::source::Source;
 use crate::cli::Verify;
 use crate::error::{Error, Result};
 

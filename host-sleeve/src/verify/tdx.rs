@@ -5,10 +5,11 @@
 use cloister_evidence::Verdict;
 use cloister_evidence::tdx::{self, Collateral, Root};
 
-use super::Source;
-use super::inputs::{Inputs, Missing, malformed, read};
+use super::files::{malformed, read};
+use super::inputs::{Inputs, Missing};
 use super::policy::{Digits, Policy, Register, Status, Td, Tdx};
 
+use super::source::Source;
 use crate::cli::Verify;
 use crate::error::{Error, Result};
 
