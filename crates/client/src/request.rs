@@ -26,6 +26,9 @@ const NONCE: usize = 32;
 /// The longest response in bytes: evidence with the longest log, in base64.
 const RESPONSE_LIMIT: usize = 1 << 20;
 
+/// The end of a head (RFC 9112, section 2.1).
+const HEAD_END: &[u8] = b"\r\n\r\n";
+
 /// Characters of a server's explanation that an error repeats.
 const EXPLANATION_LIMIT: usize = 300;
 
@@ -40,6 +43,9 @@ pub struct Answer {
     pub nonce: Vec<u8>,
     /// The key of the connection's certificate, as `SubjectPublicKeyInfo` in DER.
     pub public_key: Vec<u8>,
+    /// The certificates that a host of SEV-SNP passes along with a report, as the table of the GHCB specification. Empty if there
+    /// are none.
+    pub certificates: Vec<u8>,
 }
 
 /// Why there is no evidence.
@@ -60,8 +66,11 @@ pub enum RequestError {
     /// The server's certificate cannot be read.
     #[error(transparent)]
     Certificate(#[from] Refusal),
+    /// The connection ended too early.
+    #[error("the response ended after {0} of {1} bytes")]
+    Incomplete(usize, usize),
     /// The response is not evidence. The text is what the server sent in its place.
-    #[error("it is not an enclave's attestation server, or has no evidence now; its answer: {0}")]
+    #[error("the server is not an enclave's attestation server, or has no evidence now; it sent: {0}")]
     Answer(String),
 }
 
@@ -70,15 +79,17 @@ pub enum RequestError {
 struct Body {
     document: String,
     events: String,
+    #[serde(default)]
+    certificates: String,
 }
 
 impl Answer {
-    /// Requests evidence over `socket`, which is connected to the server. It is used for this request only, and should fail after
+    /// Requests evidence over `socket`, which is connected to the server at this port of `host`, a name or an address. It is used for this request only, and should fail after
     /// some time ([`crate::Deadline`]): an enclave may take ten seconds for its certificate, and as long again for the evidence.
     ///
     /// # Errors
     /// If the connection or the handshake fails, or the response is not evidence.
-    pub fn request(socket: impl Read + Write, host: &str) -> Result<Self, RequestError> {
+    pub fn request(socket: impl Read + Write, host: &str, port: u16) -> Result<Self, RequestError> {
         let mut nonce = vec![0; NONCE];
         ring::default_provider().secure_random.fill(&mut nonce).map_err(|_| RequestError::Random)?;
         let name = ServerName::try_from(host.to_owned())
@@ -86,16 +97,17 @@ impl Answer {
         let connection = ClientConnection::new(Arc::new(config(Verifier::of_any_key())?), name)?;
         let mut stream = StreamOwned::new(connection, socket);
         let request = format!(
-            "GET /.well-known/cloister/evidence?nonce={} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n",
+            "GET /.well-known/cloister/evidence?nonce={} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
             URL_SAFE_NO_PAD.encode(&nonce),
+            authority(host, port),
         );
         stream.write_all(request.as_bytes())?;
         let response = receive(&mut stream)?;
         let certificate = stream.conn.peer_certificates().and_then(<[_]>::first);
         let certificate = certificate.ok_or(Refusal::Certificate("there is none"))?;
         let public_key = Parts::read(certificate)?.public_key;
-        let (evidence, events) = body(&response)?;
-        Ok(Self { evidence, events, nonce, public_key })
+        let [evidence, events, certificates] = body(&response)?;
+        Ok(Self { evidence, events, nonce, public_key, certificates })
     }
 
     /// Verifies the evidence, at `now` in seconds since 1970. Afterwards connections can require its key ([`Verifier::of_key`]).
@@ -107,17 +119,26 @@ impl Answer {
     }
 }
 
-/// The evidence and the log in a response.
-fn body(response: &[u8]) -> Result<(Vec<u8>, Vec<u8>), RequestError> {
-    let separator = response.windows(4).position(|window| window == b"\r\n\r\n");
-    let (head, body) = separator
-        .and_then(|end| Some((response.get(..end)?, response.get(end.saturating_add(4)..)?)))
-        .unwrap_or_default();
+/// Host and port as HTTP writes them: an IPv6 address is in brackets (RFC 9110, section 7.2).
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// The evidence, the log and the certificates in a response.
+fn body(response: &[u8]) -> Result<[Vec<u8>; 3], RequestError> {
+    let end = response.windows(HEAD_END.len()).position(|window| window == HEAD_END);
+    let end = end.unwrap_or(response.len());
+    let head = response.get(..end).unwrap_or_default();
+    let body = response.get(end.saturating_add(HEAD_END.len())..).unwrap_or_default();
+    if let Some(length) = content_length(head).filter(|length| body.len() < *length) {
+        return Err(RequestError::Incomplete(body.len(), length));
+    }
     if head.starts_with(b"HTTP/1.1 200 ")
-        && let Ok(Body { document, events }) = serde_json::from_slice(body)
-        && let (Ok(document), Ok(events)) = (STANDARD.decode(document), STANDARD.decode(events))
+        && let Ok(Body { document, events, certificates }) = serde_json::from_slice(body)
+        && let [Ok(document), Ok(events), Ok(certificates)] =
+            [document, events, certificates].map(|text| STANDARD.decode(text))
     {
-        return Ok((document, events));
+        return Ok([document, events, certificates]);
     }
     let status = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let text = [status, b" ", body].concat();
@@ -125,21 +146,61 @@ fn body(response: &[u8]) -> Result<(Vec<u8>, Vec<u8>), RequestError> {
     Err(RequestError::Answer(text.chars().filter(|c| !c.is_control()).take(EXPLANATION_LIMIT).collect()))
 }
 
-/// Everything that the server sends until it closes the connection. A truncated body is no JSON, so an end without TLS's own
-/// closing message needs no check.
+/// The length of the body, if the head has it.
+fn content_length(head: &[u8]) -> Option<usize> {
+    let head = std::str::from_utf8(head).ok()?;
+    let (_, value) = head
+        .split("\r\n")
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))?;
+    value.trim().parse().ok()
+}
+
+/// Everything that the server sends until it closes the connection. Whether the body is complete is decided by its length, so an end
+/// without TLS's own closing message needs no check.
 fn receive(stream: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut response = Vec::new();
     let mut piece = [0; 4096];
     loop {
         let count = match stream.read(&mut piece) {
-            Ok(0) => return Ok(response),
             Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(response),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
+        if count == 0 {
+            return if response.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(response) };
+        }
         response.extend_from_slice(piece.get(..count).unwrap_or_default());
         if response.len() > RESPONSE_LIMIT {
             return Err(io::Error::other(format!("the response has more than {RESPONSE_LIMIT} bytes")));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_is_used_only_if_it_is_complete() {
+        let json = r#"{"document":"AQ==","events":"Ag==","platform":"snp","certificates":"Aw=="}"#;
+        let whole = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{json}", json.len());
+        assert_eq!(body(whole.as_bytes()).unwrap(), [[1], [2], [3]]);
+        let cut = &whole[..whole.len() - 5];
+        let refused = body(cut.as_bytes()).unwrap_err().to_string();
+        assert_eq!(refused, format!("the response ended after {} of {} bytes", json.len() - 5, json.len()));
+        let refused = body(b"HTTP/1.1 503 Service Unavailable\r\n\r\n{\"error\":\"later\"}").unwrap_err();
+        assert!(
+            refused.to_string().ends_with(r#"it sent: HTTP/1.1 503 Service Unavailable {"error":"later"}"#)
+        );
+        let refused = body(b"220 mail.example.com").unwrap_err().to_string();
+        assert!(refused.ends_with("it sent: 220 mail.example.com "), "{refused}");
+    }
+
+    #[test]
+    fn an_ipv6_address_is_in_brackets() {
+        assert_eq!(authority("::1", 8443), "[::1]:8443");
+        assert_eq!(authority("enclave.example", 443), "enclave.example:443");
     }
 }

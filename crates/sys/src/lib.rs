@@ -4,7 +4,7 @@
 
 #[cfg(feature = "clock")]
 pub mod adjust;
-#[cfg(feature = "machine")]
+#[cfg(any(feature = "certificates", feature = "machine"))]
 pub mod certificates;
 #[cfg(feature = "child")]
 pub mod child;

@@ -9,4 +9,4 @@ pub(crate) mod tunnel;
 pub(crate) mod usage;
 
 pub(crate) use request::EnclaveRequest;
-pub(crate) use socket::{Client, Envelope, SOCKET, SleeveRequest, VERSION};
+pub(crate) use socket::{Client, Envelope, SOCKET, SleeveRequest, Tunnel, VERSION};

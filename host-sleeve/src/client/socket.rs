@@ -127,15 +127,40 @@ impl Client {
         Ok(directory.wait_end(sleeve, true))
     }
 
+    /// The connection that the last reply opened, with what has been received of it.
+    pub(crate) fn into_tunnel(self) -> Tunnel {
+        Tunnel { early: self.decoder.into_remainder(), stream: self.stream }
+    }
+
     /// The underlying connection, for callers that only wait for it to be closed.
     pub(crate) fn into_stream(self) -> StdStream {
         self.stream
     }
 }
 
+/// A connection to an ingress port of an enclave, through its sleeve.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    /// What the enclave has sent already.
+    pub(crate) early: Vec<u8>,
+    /// What follows.
+    pub(crate) stream: StdStream,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_enclave_sends_at_once_is_not_lost() {
+        let (ours, mut sleeve) = StdStream::pair().unwrap();
+        let mut client = Client { name: "web".into(), stream: ours, decoder: Decoder::new(HOST_LIMIT) };
+        let mut sent = frame::encode(&Reply::Done, HOST_LIMIT).unwrap();
+        sent.extend(b"220 mail.example.com");
+        sleeve.write_all(&sent).unwrap();
+        assert_eq!(client.request(SleeveRequest::Connect { port: 25 }).unwrap(), Reply::Done);
+        assert_eq!(client.into_tunnel().early, b"220 mail.example.com");
+    }
 
     #[test]
     fn requests_are_encoded_as_documented() {

@@ -4,16 +4,15 @@
 //! decided inside the enclave, by the manifest.
 
 use std::io;
-use std::os::unix::net::UnixStream;
 
 use cloister_wire::control::Reply;
 
-use super::socket::{Client, SleeveRequest};
+use super::socket::{Client, SleeveRequest, Tunnel};
 use crate::error::{Error, ErrorContext as _, Result};
 use crate::state::EnclaveDir;
 
-/// Connects to an ingress port of the enclave. Its bytes follow, without a time limit.
-pub(crate) fn open(directory: &EnclaveDir, port: u16) -> Result<UnixStream> {
+/// Connects to an ingress port of the enclave. There is no time limit for what follows.
+pub(crate) fn open(directory: &EnclaveDir, port: u16) -> Result<Tunnel> {
     let name = directory.name();
     let Some(mut client) = Client::connect(directory)? else {
         return Err(Error::operator(format!("{name} is not running")).hint("`host-sleeve ps` lists enclaves"));
@@ -24,7 +23,7 @@ pub(crate) fn open(directory: &EnclaveDir, port: u16) -> Result<UnixStream> {
         Reply::Refused { why } => return Err(failed().because(io::Error::other(why))),
         _ => return Err(failed().because(io::Error::other("the sleeve sent an unexpected reply"))),
     }
-    let stream = client.into_stream();
-    stream.set_read_timeout(None).context(|| "cannot remove a time limit".to_owned())?;
-    Ok(stream)
+    let tunnel = client.into_tunnel();
+    tunnel.stream.set_read_timeout(None).context(|| "cannot remove a time limit".to_owned())?;
+    Ok(tunnel)
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: everything that can be refused is refused before anything starts, and an aborted launch leaves nothing behind.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_net::Listener;
@@ -22,16 +22,16 @@ use crate::state::handle::Handle;
 use crate::state::process::{ProcessId, boot_id};
 use crate::state::record::{self, Platform, now_ms};
 use crate::state::{EnclaveDir, Record, Root};
-use crate::transport::Transport;
 use crate::values::Publish;
 
 use super::control;
 use super::keeper::Keeper;
 use super::lifecycle::{Check, Event, Lifecycle, Limits};
 use super::order::{Order, Watcher};
-use super::published::{PublishedPort, cannot_listen, check_ports, listen};
+use super::published::{PublishedPort, cannot_listen, check_ports, listen, ports};
+use super::requests::{self, Channels};
 use super::verification::{self, Verification};
-use super::{console, logs, module, pulse, requests};
+use super::{console, logs, module, pulse};
 use crate::client::EnclaveRequest;
 
 /// Queued events: bounded, so that a busy enclave is slowed down instead of using up the host's memory.
@@ -55,10 +55,8 @@ pub(super) struct Launched {
     pub(super) destroy_limit: Duration,
     /// Events for the lifecycle.
     pub(super) events: mpsc::Receiver<Event>,
-    /// Where events are sent.
-    pub(super) events_sender: mpsc::Sender<Event>,
-    /// Requests to the enclave.
-    pub(super) requests: mpsc::Sender<EnclaveRequest>,
+    /// Where events and requests are sent.
+    pub(super) channels: Channels,
     /// Makes the log reader read to the end.
     pub(super) drain: watch::Sender<bool>,
     /// The console's reader.
@@ -90,29 +88,21 @@ struct Prepared {
 
 /// Serves requests of other commands from the moment that they can find the enclave.
 struct Requests {
-    events_sender: mpsc::Sender<Event>,
+    channels: Channels,
     events: mpsc::Receiver<Event>,
-    outbox: mpsc::Sender<EnclaveRequest>,
     inbox: mpsc::Receiver<EnclaveRequest>,
-    /// Set as soon as the machine exists.
-    transport: Arc<OnceLock<Arc<dyn Transport>>>,
     /// Aborted when it is dropped.
     serving: JoinSet<()>,
 }
 
 impl Requests {
-    fn serve(directory: &EnclaveDir) -> Result<Self> {
-        let (events_sender, events) = mpsc::channel(EVENTS);
+    fn serve(directory: &EnclaveDir, ports: Vec<u16>) -> Result<Self> {
+        let (sender, events) = mpsc::channel(EVENTS);
         let (outbox, inbox) = mpsc::channel(REQUESTS);
+        let channels = Channels::new(sender, outbox, ports);
         let mut serving = JoinSet::new();
-        let transport = Arc::default();
-        let channels = requests::Channels {
-            events: events_sender.clone(),
-            requests: outbox.clone(),
-            transport: Arc::clone(&transport),
-        };
-        serving.spawn(requests::serve(requests::listen(directory)?, channels));
-        Ok(Self { events_sender, events, outbox, inbox, transport, serving })
+        serving.spawn(requests::serve(requests::listen(directory)?, channels.clone()));
+        Ok(Self { channels, events, inbox, serving })
     }
 
     /// Waits for a request to stop the enclave before it runs.
@@ -123,7 +113,7 @@ impl Requests {
                     return Error::killed("stopped before the boot");
                 }
                 Some(_) => {}
-                // Impossible while `events_sender` exists.
+                // Impossible while `channels` exists.
                 None => std::future::pending().await,
             }
         }
@@ -195,7 +185,7 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     let max_clients = if listeners.is_empty() { 0 } else { ingress::prepare_for_clients() };
     let mut record = new_record(order, &app, &*backend, directory.get()?.name(), memory, publish);
     record.metrics = metrics.as_ref().and_then(Listener::tcp_address);
-    let requests = Requests::serve(directory.get()?)?;
+    let requests = Requests::serve(directory.get()?, ports(&app))?;
     directory.get()?.writer().write(0, &record)?;
     Ok(Prepared {
         app,
@@ -231,29 +221,28 @@ async fn end_predecessors(order: &Order, app: &App, root: &Root) -> Result<()> {
 
 /// Starts everything that communicates with the machine.
 fn start_tasks(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deployment>) -> Result<Launched> {
-    let Requests { events_sender, events, outbox: requests, inbox, transport: reachable, serving } =
-        prepared.requests;
+    let Requests { channels, events, inbox, serving } = prepared.requests;
     let (drain, draining) = watch::channel(false);
     let directory = prepared.directory.get()?;
     let service_log = open_log(directory, SERVICES, Content::Records, SERVICES_LIMIT)?;
     let console_log = open_log(directory, CONSOLE, Content::Text, CONSOLE_LIMIT)?;
     let transport = deployment.transport();
     // It is set only here.
-    reachable.set(Arc::clone(&transport)).unwrap_or_default();
-    let console = deployment
-        .console()
-        .map(|stream| tokio::spawn(console::run(stream, console_log, order.console, events_sender.clone())));
+    channels.transport.set(Arc::clone(&transport)).unwrap_or_default();
+    let console = deployment.console().map(|stream| {
+        tokio::spawn(console::run(stream, console_log, order.console, channels.events.clone()))
+    });
     let (shown, record) = watch::channel(prepared.record.clone());
     let mut tasks = serving;
-    tasks.spawn(control::run(Arc::clone(&transport), inbox, events_sender.clone()));
-    tasks.spawn(logs::run(Arc::clone(&transport), service_log, draining, events_sender.clone()));
+    tasks.spawn(control::run(Arc::clone(&transport), inbox, channels.events.clone()));
+    tasks.spawn(logs::run(Arc::clone(&transport), service_log, draining, channels.events.clone()));
     if let Some(parts) = deployment.booted() {
         tasks.spawn(module::run(Arc::clone(&transport), parts, prepared.root.path().to_owned()));
     }
     tasks.spawn(ingress::run(prepared.listeners, prepared.max_clients, transport));
-    tasks.spawn(pulse::run(requests.clone(), events_sender.clone()));
+    tasks.spawn(pulse::run(channels.requests.clone(), channels.events.clone()));
     if let Some(listener) = prepared.metrics {
-        let source = metrics::Source::One { record, requests: requests.clone() };
+        let source = metrics::Source::One { record, requests: channels.requests.clone() };
         tasks.spawn(metrics::serve(listener, source));
     }
     let (now, machine) = (Instant::now(), prepared.backend.limits());
@@ -265,8 +254,7 @@ fn start_tasks(order: &Order, prepared: Prepared, mut deployment: Box<dyn Deploy
         record: prepared.record,
         deployment,
         events,
-        events_sender,
-        requests,
+        channels,
         drain,
         console,
         tasks,

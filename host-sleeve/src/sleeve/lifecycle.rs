@@ -11,6 +11,8 @@
 //!                                                 └────────── the machine exits (any phase) ──▶ Over
 //! ```
 
+mod readiness;
+
 use std::time::Duration;
 
 use cloister_wire::control::{State, Status};
@@ -18,6 +20,9 @@ use tokio::time::Instant;
 
 use crate::backends::MachineExit;
 use crate::values::show_duration;
+
+pub(crate) use readiness::Check;
+use readiness::Health;
 
 use super::verdict::{Verdict, unexplained};
 
@@ -109,24 +114,6 @@ pub(crate) enum Action {
     Responsive,
 }
 
-/// What must happen between the enclave's own report that it is ready and ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Check {
-    /// It must be verified.
-    Due,
-    /// It is being verified.
-    Running,
-    /// Nothing: it is verified, or need not be.
-    Done,
-}
-
-impl Check {
-    /// The check of an enclave that must be verified, or need not be.
-    pub(crate) const fn of(required: bool) -> Self {
-        if required { Self::Due } else { Self::Done }
-    }
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
     Booting,
@@ -147,8 +134,12 @@ pub(crate) struct Lifecycle {
     ready_by: Option<Instant>,
     run_until: Option<Instant>,
     check: Check,
+    /// The state that was last reported, if it is ready or degraded.
+    serves: Option<Health>,
     /// Whether all services were serving, as last reported. Initially true.
     healthy: bool,
+    /// Whether a stop was requested here.
+    stopped: bool,
     unresponsive: bool,
     final_state: Option<State>,
     panic: Option<String>,
@@ -166,7 +157,9 @@ impl Lifecycle {
             ready_by: Some(now + limits.ready),
             run_until: limits.run.map(|run| now + run),
             check,
+            serves: None,
             healthy: true,
+            stopped: false,
             unresponsive: false,
             final_state: None,
             panic: None,
@@ -194,7 +187,11 @@ impl Lifecycle {
             Event::Stop { why, grace } => self.stop(why, grace, now),
             Event::Kill { why } => self.kill(Verdict::killed(why), now),
             Event::Verified => self.on_verified(),
-            Event::NotVerified { why } => self.kill(Verdict::not_verified(why), now),
+            // What is stopping or over needs no kill: without a verification it ends as not verified anyway.
+            Event::NotVerified { why } if self.phase == Phase::Up => {
+                self.kill(Verdict::not_verified(why), now)
+            }
+            Event::NotVerified { .. } => Vec::new(),
             Event::Interrupt => self.on_interrupt(now),
             Event::Tick => self.on_tick(now),
         }
@@ -240,34 +237,39 @@ impl Lifecycle {
             // It has not received the request: the connection may have broken before it arrived.
             return vec![Action::RequestStop];
         }
-        let healthy = match status.state {
-            State::Ready => true,
-            State::Degraded { .. } => false,
-            _ => return Vec::new(),
-        };
+        self.serves = Health::of(&status.state);
+        let Some(health) = self.serves else { return Vec::new() };
+        let healthy = health == Health::Ready;
         let changed = std::mem::replace(&mut self.healthy, healthy) != healthy;
         match self.check {
             Check::Due => {
                 self.check = Check::Running;
+                // The verification has a limit of its own.
+                self.ready_by = None;
                 vec![Action::Verify]
             }
             Check::Running => Vec::new(),
-            Check::Done => self.serving(changed),
+            Check::Done | Check::Announced => self.serving(changed),
         }
     }
 
     /// It is verified: what its services do is reported from now on.
     fn on_verified(&mut self) -> Vec<Action> {
-        if self.phase != Phase::Up || self.check != Check::Running {
+        if self.check != Check::Running {
             return Vec::new();
         }
         self.check = Check::Done;
-        self.serving(!self.healthy)
+        if self.phase == Phase::Up && self.serves.is_some() {
+            self.serving(!self.healthy)
+        } else {
+            Vec::new()
+        }
     }
 
     fn serving(&mut self, changed: bool) -> Vec<Action> {
-        let first = self.ready_by.take().map(|_| Action::Ready);
-        first.into_iter().chain(changed.then_some(Action::Changed)).collect()
+        self.ready_by = None;
+        let first = std::mem::replace(&mut self.check, Check::Announced) == Check::Done;
+        first.then_some(Action::Ready).into_iter().chain(changed.then_some(Action::Changed)).collect()
     }
 
     /// Before the first status a deadline applies, and after the final state no reply is expected.
@@ -293,6 +295,12 @@ impl Lifecycle {
         let panic = self.panic.take();
         let verdict = match (self.forced.take(), final_state, panic) {
             (Some(ours), _, _) if ours.is_ours() => ours,
+            // Whose code it is was not known. After a stop that was requested here, it is reported all the same.
+            (None, Some(State::Exited { .. } | State::Signaled { .. }), _)
+                if matches!(self.check, Check::Due | Check::Running) && !self.stopped =>
+            {
+                Verdict::not_verified("it ended before it was verified")
+            }
             // A reported final state counts, regardless of what was done to the machine afterwards.
             (_, Some(state), _) => Verdict::reported(state),
             (Some(forced), None, _) => forced,
@@ -305,6 +313,7 @@ impl Lifecycle {
 
     fn stop(&mut self, why: String, grace: Option<Duration>, now: Instant) -> Vec<Action> {
         let grace = grace.unwrap_or(self.limits.stop + STOP_MARGIN);
+        self.stopped = true;
         match self.phase {
             // No supervisor is listening yet that could stop cleanly, and no service is running.
             Phase::Booting => self.kill(Verdict::killed(why), now),

@@ -14,11 +14,16 @@ use crate::values::Publish;
 /// A published port: its listener, and the ingress port behind it.
 pub(super) type PublishedPort = (Listener, u16);
 
+/// The ports of an image: those of its services, and that of the attestation server.
+pub(super) fn ports(app: &App) -> Vec<u16> {
+    let ingress = app.manifest.ingress.iter().map(|ingress| ingress.port);
+    ingress.chain(app.manifest.attestation.port).collect()
+}
+
 /// Refuses a port that the image does not have, and an address that is published more than once.
 pub(super) fn check_ports(publish: &[Publish], app: &App) -> Result<()> {
     check_repeated(publish)?;
-    let ingress = app.manifest.ingress.iter().map(|ingress| ingress.port);
-    let known: Vec<u16> = ingress.chain(app.manifest.attestation.port).collect();
+    let known = ports(app);
     match publish.iter().find(|port| !known.contains(&port.ingress)) {
         None => Ok(()),
         Some(port) => {

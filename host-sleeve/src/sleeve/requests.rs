@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cloister_net::channel::{self, ChannelError, Limits};
-use cloister_net::{Entrance, Gate, Listener, Stream, accept_each, within};
+use cloister_net::{Entrance, Gate, Listener, Permit, Stream, accept_each, within};
 use cloister_relay::Works;
 use cloister_wire::control::{Reply, Request};
 use tokio::sync::{mpsc, oneshot};
@@ -23,8 +23,11 @@ use crate::transport::Transport;
 
 use super::lifecycle::Event;
 
-/// Maximum number of concurrent clients; each `logs --follow` is one.
+/// Maximum number of concurrent clients; each `logs --follow` is one, and each connection to a port.
 const MAX_CLIENTS: usize = 256;
+
+/// Maximum number of connections to ports among them: the rest is for commands.
+const MAX_CONNECTIONS: usize = 128;
 
 /// How long the enclave may take to reply to a forwarded request.
 const GUEST_LIMIT: Duration = Duration::from_secs(15);
@@ -38,6 +41,21 @@ pub(crate) struct Channels {
     pub(crate) requests: mpsc::Sender<EnclaveRequest>,
     /// To the enclave's ports, once its machine exists.
     pub(crate) transport: Arc<OnceLock<Arc<dyn Transport>>>,
+    /// Its ports.
+    ports: Arc<[u16]>,
+    connections: Gate,
+}
+
+impl Channels {
+    /// The channels of an enclave with these ports. Its transport is set when its machine exists.
+    pub(crate) fn new(
+        events: mpsc::Sender<Event>,
+        requests: mpsc::Sender<EnclaveRequest>,
+        ports: Vec<u16>,
+    ) -> Self {
+        let connections = Gate::new(MAX_CONNECTIONS);
+        Self { events, requests, transport: Arc::default(), ports: ports.into(), connections }
+    }
 }
 
 /// The listener for clients of the sleeve of `directory`.
@@ -65,45 +83,57 @@ async fn client(stream: Stream, channels: Channels) -> Result<Infallible, Channe
     let (mut receiver, mut sender) = channel::without_hello(stream, Limits::HOST);
     loop {
         let envelope: Envelope = receiver.receive().await?;
-        if let Envelope { version: VERSION, ask: SleeveRequest::Connect { port } } = envelope {
-            match connect(&channels).await {
-                Ok(enclave) => {
+        let reply = match of_this_version(envelope) {
+            Err(why) => Reply::Refused { why },
+            Ok(SleeveRequest::Connect { port }) => match connect(port, &channels).await {
+                Ok((enclave, place)) => {
                     sender.send(&Reply::Done).await?;
                     let local = receiver.into_stream(sender).ok_or(ChannelError::Closed)?;
                     // A connection that cannot be carried is closed: it has no way to report a reason.
                     drop(ingress::carry(&enclave, port, &local, None, &Works::new()).await);
+                    drop(place);
                     return Err(ChannelError::Closed);
                 }
-                Err(why) => sender.send(&Reply::Refused { why }).await?,
+                Err(why) => Reply::Refused { why },
+            },
+            Ok(SleeveRequest::Enclave(request)) => forward(request, &channels).await,
+            Ok(SleeveRequest::Stop { grace_ms }) => {
+                let grace = grace_ms.map(Duration::from_millis);
+                report(Event::Stop { why: "stopped".to_owned(), grace }, &channels).await
             }
-            continue;
-        }
-        let reply = answer(envelope, &channels).await;
+            Ok(SleeveRequest::Kill) => {
+                report(Event::Kill { why: "killed on request".to_owned() }, &channels).await
+            }
+        };
         sender.send(&reply).await?;
     }
 }
 
-/// A connection to the enclave's ingress.
-async fn connect(channels: &Channels) -> std::result::Result<Stream, String> {
+/// A connection to the enclave's ingress, and its place.
+async fn connect(port: u16, channels: &Channels) -> std::result::Result<(Stream, Permit), String> {
+    if !channels.ports.contains(&port) {
+        let ports: Vec<_> = channels.ports.iter().map(u16::to_string).collect();
+        return Err(match ports.as_slice() {
+            [] => "its manifest has no ingress port".to_owned(),
+            ports => format!("its manifest has no ingress port {port}; it has {}", ports.join(", ")),
+        });
+    }
+    let place = channels.connections.try_enter();
+    let place = place.ok_or_else(|| format!("{MAX_CONNECTIONS} connections are open; close one of them"))?;
     let transport = channels.transport.get().ok_or("the machine does not run yet")?;
-    ingress::connect(&**transport).await.map_err(|error| format!("the enclave cannot be reached: {error}"))
+    let enclave = ingress::connect(&**transport).await;
+    Ok((enclave.map_err(|error| format!("the enclave cannot be reached: {error}"))?, place))
 }
 
-async fn answer(envelope: Envelope, channels: &Channels) -> Reply {
-    if envelope.version != VERSION {
-        let why = format!("this sleeve supports protocol version {VERSION}, not {}", envelope.version);
-        return Reply::Refused { why };
+/// The request, if it is of this version of the protocol.
+fn of_this_version(envelope: Envelope) -> std::result::Result<SleeveRequest, String> {
+    if envelope.version == VERSION {
+        return Ok(envelope.ask);
     }
-    let event = match envelope.ask {
-        SleeveRequest::Enclave(request) => return forward(request, channels).await,
-        SleeveRequest::Stop { grace_ms } => {
-            Event::Stop { why: "stopped".to_owned(), grace: grace_ms.map(Duration::from_millis) }
-        }
-        SleeveRequest::Connect { .. } => {
-            return Reply::Refused { why: "a connection is no request to the enclave".to_owned() };
-        }
-        SleeveRequest::Kill => Event::Kill { why: "killed on request".to_owned() },
-    };
+    Err(format!("this sleeve supports protocol version {VERSION}, not {}", envelope.version))
+}
+
+async fn report(event: Event, channels: &Channels) -> Reply {
     match channels.events.send(event).await {
         Ok(()) => Reply::Done,
         Err(_) => Reply::Refused { why: "the enclave is shutting down".to_owned() },
@@ -136,7 +166,7 @@ mod tests {
     use crate::transport::Pending;
 
     fn channels(events: mpsc::Sender<Event>, requests: mpsc::Sender<EnclaveRequest>) -> Channels {
-        Channels { events, requests, transport: Arc::default() }
+        Channels::new(events, requests, vec![80, 81])
     }
 
     /// An enclave that keeps the other end of its only connection.
@@ -157,8 +187,8 @@ mod tests {
         let (events, _lifecycle) = mpsc::channel(1);
         let (requests, _enclave) = mpsc::channel(1);
         let transport: Arc<dyn Transport> = Arc::new(Enclave(Mutex::new(Some(outer))));
-        let channels =
-            Channels { transport: Arc::new(OnceLock::from(transport)), ..channels(events, requests) };
+        let channels = channels(events, requests);
+        drop(channels.transport.set(transport));
         let (sleeve, client_end) = Stream::pair().unwrap();
         let serving = tokio::spawn(client(sleeve, channels));
         let stream = Stream::local(client_end).unwrap();
@@ -182,17 +212,27 @@ mod tests {
     async fn a_connection_before_the_machine_runs_is_refused() {
         let (events, _lifecycle) = mpsc::channel(1);
         let (requests, _enclave) = mpsc::channel(1);
-        let why = connect(&channels(events, requests)).await.unwrap_err();
-        assert_eq!(why, "the machine does not run yet");
+        let channels = channels(events, requests);
+        assert_eq!(connect(80, &channels).await.unwrap_err(), "the machine does not run yet");
     }
 
     #[tokio::test]
-    async fn a_request_of_another_protocol_version_is_refused_with_both_numbers() {
+    async fn a_port_that_is_not_in_the_manifest_and_too_many_connections_are_refused() {
         let (events, _lifecycle) = mpsc::channel(1);
         let (requests, _enclave) = mpsc::channel(1);
-        let reply =
-            answer(Envelope { version: 9, ask: SleeveRequest::Kill }, &channels(events, requests)).await;
-        assert_eq!(reply, Reply::Refused { why: "this sleeve supports protocol version 1, not 9".into() });
+        let channels = channels(events, requests);
+        let why = connect(82, &channels).await.unwrap_err();
+        assert_eq!(why, "its manifest has no ingress port 82; it has 80, 81");
+        let places: Vec<_> =
+            (0..MAX_CONNECTIONS).map(|_| channels.connections.try_enter().unwrap()).collect();
+        assert!(connect(80, &channels).await.unwrap_err().starts_with("128 connections are open"));
+        drop(places);
+    }
+
+    #[test]
+    fn a_request_of_another_protocol_version_is_refused_with_both_numbers() {
+        let why = of_this_version(Envelope { version: 9, ask: SleeveRequest::Kill }).unwrap_err();
+        assert_eq!(why, "this sleeve supports protocol version 1, not 9");
     }
 
     #[tokio::test]

@@ -3,7 +3,6 @@
 //! Invariant: until the machine runs, every exit leaves nothing behind; from then on, every exit terminates the machine and
 //! writes how it ended into the record.
 
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cloister_wire::control::{Request, State, Status};
@@ -21,7 +20,7 @@ use super::launch::{Launched, launch};
 use super::lifecycle::{Action, Event};
 use super::order::{Order, Watcher};
 use super::pulse;
-use super::requests::{self, Channels};
+use super::requests;
 use crate::client::{EnclaveRequest, SOCKET};
 
 /// How long the console may take to reach end of file after the machine has exited.
@@ -115,20 +114,20 @@ impl Launched {
 
     /// Sends [`Event::Ended`] as soon as the console has been read to end of file.
     fn after_console(&mut self, ending: MachineExit) {
-        let (events_sender, console) = (self.events_sender.clone(), self.console.take());
+        let (events, console) = (self.channels.events.clone(), self.console.take());
         tokio::spawn(async move {
             if let Some(console) = console {
                 // Another process may keep the console open: do not wait for it any longer.
                 drop(time::timeout(CONSOLE_LIMIT, console).await);
             }
             // If the receiver is gone, the run is over.
-            drop(events_sender.send(Event::Ended(ending)).await);
+            drop(events.send(Event::Ended(ending)).await);
         });
     }
 
     fn perform(&mut self, action: Action, watcher: &mut dyn Watcher) {
         // A full queue means that the enclave does not read requests: its deadline handles that.
-        let send = |request| drop(self.requests.try_send(EnclaveRequest { request, answer: None }));
+        let send = |request| drop(self.channels.requests.try_send(EnclaveRequest { request, answer: None }));
         match action {
             Action::RequestStop => send(Request::Stop),
             Action::Seen(seq) => send(Request::Seen { seq }),
@@ -138,7 +137,7 @@ impl Launched {
             Action::Kill => self.deployment.kill(),
             Action::Verify => {
                 if let Some(verification) = self.verification.take() {
-                    let (transport, events) = (self.deployment.transport(), self.events_sender.clone());
+                    let (transport, events) = (self.deployment.transport(), self.channels.events.clone());
                     drop(self.tasks.spawn(verification.run(transport, events)));
                 }
             }
@@ -182,13 +181,8 @@ impl Launched {
         }
         let directory = self.keeper.directory();
         directory.name().clone_into(&mut self.record.name);
-        let channels = Channels {
-            events: self.events_sender.clone(),
-            requests: self.requests.clone(),
-            transport: Arc::new(OnceLock::from(self.deployment.transport())),
-        };
         match requests::listen(directory) {
-            Ok(socket) => drop(self.tasks.spawn(requests::serve(socket, channels))),
+            Ok(socket) => drop(self.tasks.spawn(requests::serve(socket, self.channels.clone()))),
             // The old socket still exists; if it is removed, the next check tries again.
             Err(error) if directory.has(SOCKET) => drop(error),
             Err(error) => output::error(&error),

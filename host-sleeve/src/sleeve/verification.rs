@@ -4,7 +4,7 @@
 //! every check against the expected measurements. What cannot be verified is refused before it is launched.
 
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use cloister_relay::Works;
 use cloister_wire::causes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::app::{App, Source};
 use crate::backends::Backend;
@@ -49,8 +49,9 @@ pub(super) struct Verification {
     /// The attestation port.
     port: u16,
     references: Vec<Reference>,
-    /// The state directory, with the root of the development security module.
-    state: PathBuf,
+    roots: Roots,
+    /// Whether the platform is `virtual`, which is launched and verified by the same host.
+    allow_virtual: bool,
 }
 
 /// Why a request did not verify the enclave.
@@ -101,18 +102,25 @@ impl Verification {
         let references = references
             .await
             .map_err(|error| Error::internal("the measurement was aborted").because(error))??;
-        Ok(Some(Self { port, references, state: state.to_owned() }))
+        let allow_virtual = platform == Platform::Virtual;
+        let mut roots = Roots::aws();
+        if allow_virtual {
+            roots = roots.with_development(Sha256::digest(DevelopmentRoot::open(state)?.der()).into());
+        }
+        Ok(Some(Self { port, references, roots, allow_virtual }))
     }
 
     /// Requests evidence until there is some, and reports what it is.
     pub(super) async fn run(self, transport: Arc<dyn Transport>, events: mpsc::Sender<Event>) {
         let end = Instant::now() + LIMIT;
+        let mut why = "it did not answer".to_owned();
         let event = loop {
-            let why = match self.attempt(&*transport).await {
-                Ok(()) => break Event::Verified,
-                Err(Failure::Refused(why)) => break Event::NotVerified { why },
-                Err(Failure::Unanswered(why)) => why,
-            };
+            match timeout_at(end, self.attempt(&*transport)).await {
+                Ok(Ok(())) => break Event::Verified,
+                Ok(Err(Failure::Refused(why))) => break Event::NotVerified { why },
+                Ok(Err(Failure::Unanswered(reason))) => why = reason,
+                Err(_) => {}
+            }
             if Instant::now() >= end {
                 let limit = show_duration(LIMIT);
                 break Event::NotVerified { why: format!("there was no evidence within {limit}: {why}") };
@@ -129,12 +137,11 @@ impl Verification {
     }
 
     fn check(&self, answer: &Answer) -> std::result::Result<(), String> {
-        let root = DevelopmentRoot::open(&self.state).map_err(|error| causes::line(&error))?;
         // The enclave may record events before it is ready. The evidence confirms the log, and the image is the expected one.
         let log = Log::parse(&answer.events).map_err(|error| error.to_string())?;
-        let roots = Roots::aws().with_development(Sha256::digest(root.der()).into());
+        let (roots, allow_virtual) = (self.roots.clone(), self.allow_virtual);
         let requirements =
-            Requirements { roots, allow_virtual: true, log, ..Requirements::of(self.references.clone()) };
+            Requirements { roots, allow_virtual, log, ..Requirements::of(self.references.clone()) };
         let verified = answer.verify(&requirements, now_ms() / 1000);
         verified.map(drop).map_err(|refusal: Refusal| refusal.to_string())
     }
@@ -145,7 +152,8 @@ fn prediction(source: &Source, platform: Platform) -> Result<Reference> {
     let artifact = source.artifact()?;
     let measured = match platform {
         Platform::Virtual => artifact.development_measurements(),
-        _ => artifact.measurements(),
+        // The others cannot be verified before they are launched, which `prepare` has refused.
+        Platform::Nitro | Platform::Tdx | Platform::Snp => artifact.measurements(),
     };
     let failed = || Error::operator(format!("{} cannot be measured", artifact.path().display()));
     let measured = measured.map_err(|error| failed().because(error))?;
@@ -163,7 +171,7 @@ async fn ask(transport: &dyn Transport, port: u16) -> std::result::Result<Answer
     let asking = tokio::task::spawn_blocking(move || {
         let socket = UnixStream::from(outer);
         socket.set_nonblocking(false)?;
-        Answer::request(Deadline::new(socket, end), HOST)
+        Answer::request(Deadline::new(socket, end), HOST, port)
     });
     let carrying = async {
         let carried = ingress::carry(&enclave, port, &inner, None, &Works::new()).await;
@@ -171,8 +179,15 @@ async fn ask(transport: &dyn Transport, port: u16) -> std::result::Result<Answer
         drop(inner);
         carried
     };
-    let (carried, asked) = tokio::join!(carrying, asking);
-    carried.map_err(unreachable)?;
+    tokio::pin!(asking);
+    let asked = tokio::select! {
+        // What the enclave does with its connection after the response is not waited for.
+        asked = &mut asking => asked,
+        carried = carrying => {
+            carried.map_err(unreachable)?;
+            asking.await
+        }
+    };
     asked.map_err(|error| error.to_string())?.map_err(|error| causes::line(&error))
 }
 
@@ -185,9 +200,9 @@ mod tests {
 
     /// An enclave in which nothing listens.
     #[derive(Debug)]
-    struct Deserted;
+    struct Refusing;
 
-    impl Transport for Deserted {
+    impl Transport for Refusing {
         fn connect(&self, _: u32) -> Pending<'_, io::Result<Stream>> {
             Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
         }
@@ -196,10 +211,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_enclave_without_evidence_is_not_verified_after_a_minute() {
         let (sender, mut events) = mpsc::channel(1);
-        let verification = Verification { port: 443, references: Vec::new(), state: "/".into() };
+        let verification =
+            Verification { port: 443, references: Vec::new(), roots: Roots::aws(), allow_virtual: false };
         let started = Instant::now();
-        verification.run(Arc::new(Deserted), sender).await;
-        assert!(started.elapsed() >= LIMIT && started.elapsed() < LIMIT + REQUEST_LIMIT);
+        verification.run(Arc::new(Refusing), sender).await;
+        assert!(started.elapsed() >= LIMIT && started.elapsed() <= LIMIT + PAUSE);
         let Some(Event::NotVerified { why }) = events.recv().await else { panic!("verified") };
         let expected =
             "there was no evidence within 1 min 0 s: the enclave cannot be reached: connection refused";

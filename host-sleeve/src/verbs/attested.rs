@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use cloister_client::{Answer, Deadline};
 
-use crate::client::tunnel;
+use crate::client::{Tunnel, tunnel};
 use crate::error::{Error, Result};
 use crate::state::EnclaveDir;
 
@@ -26,7 +26,8 @@ pub(super) fn evidence(directory: &EnclaveDir) -> Result<Answer> {
         .hint("add `attestation: {port: 443}` to the manifest and build it again"));
     };
     let end = Instant::now() + LIMIT;
-    let socket = tunnel::open(directory, port)?;
-    Answer::request(Deadline::new(socket, end), HOST)
+    // A server of TLS sends nothing before its client does, so nothing is there yet.
+    let Tunnel { stream, .. } = tunnel::open(directory, port)?;
+    Answer::request(Deadline::new(stream, end), HOST, port)
         .map_err(|error| Error::enclave(format!("{name} sent no evidence")).because(error))
 }

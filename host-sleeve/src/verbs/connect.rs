@@ -4,16 +4,15 @@
 //! client whose connection is refused is reset.
 
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use cloister_net::{Entrance, Gate, Listener, Stream, accept_each};
 use serde::Serialize;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 
 use super::{DONE, attested, block_on};
 use crate::cli::Connect;
-use crate::client::tunnel;
+use crate::client::{Tunnel, tunnel};
 use crate::error::{Error, ErrorContext as _, Result};
 use crate::output;
 use crate::signals::Signals;
@@ -81,14 +80,16 @@ impl Tunnels {
         // An error means that the client is already gone.
         drop(client.reset_on_close());
         let opening = tokio::task::spawn_blocking(move || {
+            // First the connection, which ends with its sleeve: so the enclave that is verified is the one that it leads to.
+            let tunnel = tunnel::open(&self.directory, self.port)?;
             self.verify()?;
-            tunnel::open(&self.directory, self.port)
+            Ok(tunnel)
         });
         let opened = opening
             .await
             .unwrap_or_else(|error| Err(Error::internal("a connection was not opened").because(error)));
         let carried = match opened {
-            Ok(enclave) => carry(client, enclave).await,
+            Ok(tunnel) => carry(client, tunnel).await,
             Err(error) => Err(error),
         };
         if let Err(error) = carried {
@@ -98,10 +99,11 @@ impl Tunnels {
 }
 
 /// Forwards bytes both ways until both directions have ended. After an error the client is reset.
-async fn carry(mut client: Stream, enclave: UnixStream) -> Result<()> {
+async fn carry(mut client: Stream, Tunnel { early, stream }: Tunnel) -> Result<()> {
     let broken = || "a connection broke".to_owned();
-    enclave.set_nonblocking(true).context(broken)?;
-    let mut enclave = Stream::local(OwnedFd::from(enclave)).context(broken)?;
+    stream.set_nonblocking(true).context(broken)?;
+    let mut enclave = Stream::local(OwnedFd::from(stream)).context(broken)?;
+    client.write_all(&early).await.context(broken)?;
     copy_bidirectional(&mut client, &mut enclave).await.context(broken)?;
     client.end_on_close().context(broken)
 }

@@ -4,15 +4,14 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cloister_client::Answer;
 use cloister_evidence::Verdict;
 use serde_json::{Value, json};
 
 use crate::cli::Verify;
 use crate::error::{ErrorContext as _, Result};
 use crate::output;
-use crate::state::Root;
-use crate::verify;
+use crate::state::{EnclaveDir, Root};
+use crate::verify::{self, Source};
 
 use super::{DONE, attested};
 
@@ -21,8 +20,13 @@ const REFUSED: u8 = 1;
 
 /// Verifies evidence, and prints the verdict.
 pub(crate) fn verify(args: &Verify, json: bool) -> Result<u8> {
+    let source = match named(args)? {
+        Some(directory) => Source::of_enclave(args, || attested::evidence(&directory))?,
+        None => Source::of(args)?,
+    };
+    // After the request, which may take some time: evidence is never from the future because of that.
     let now = args.at.map_or_else(current_time, Ok)?;
-    let verdict = verify::verify(args, named(args)?, now)?;
+    let verdict = verify::verify(args, &source, now)?;
     if json {
         output::json(&document(&verdict, now, args.at.is_some()))?;
     } else {
@@ -31,11 +35,15 @@ pub(crate) fn verify(args: &Verify, json: bool) -> Result<u8> {
     Ok(if verdict.accepted() { DONE } else { REFUSED })
 }
 
-/// Evidence of the running enclave that the argument names, if it has the form of a name and is no file.
-fn named(args: &Verify) -> Result<Option<Answer>> {
+/// The enclave that the argument names, if it has the form of a name and is no file.
+fn named(args: &Verify) -> Result<Option<EnclaveDir>> {
     let text = args.evidence.to_str().filter(|text| !text.contains(['/', '.', ':']) && *text != "-");
     match text.filter(|_| !args.evidence.exists()) {
-        Some(name) => attested::evidence(&Root::open()?.find(name)?).map(Some),
+        Some(name) => Root::open()?.find(name).map(Some).map_err(|error| {
+            error.hint(format!(
+                "`{name}` is neither a file here nor an enclave of yours; `host-sleeve ps` lists enclaves"
+            ))
+        }),
         None => Ok(None),
     }
 }

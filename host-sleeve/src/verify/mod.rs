@@ -13,7 +13,6 @@ mod snp;
 mod source;
 mod tdx;
 
-use cloister_client::Answer;
 use cloister_evidence::Verdict;
 use cloister_evidence::nitro::{self, Binding, Events, Expectation, Freshness, Measurements, Nonce, Roots};
 use cloister_evidence::snp::REPORT_LEN;
@@ -26,7 +25,7 @@ use files::{certificates, malformed};
 use inputs::{Inputs, Missing};
 use policy::Policy;
 pub(crate) use required::Required;
-use source::Source;
+pub(crate) use source::Source;
 
 /// The platforms, by the form of their evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,15 +73,12 @@ struct Vendors<'a> {
 const PINNED: Vendors<'static> =
     Vendors { amd: &cloister_evidence::snp::Root::AMD, intel: cloister_evidence::tdx::Root::INTEL };
 
-/// Verifies what the arguments name at the time `now`, in seconds since 1970.
-///
-/// `fetched` is the evidence if the arguments name a running enclave.
-pub(crate) fn verify(args: &Verify, fetched: Option<Answer>, now: u64) -> Result<Verdict> {
-    verify_under(&PINNED, args, fetched, now)
+/// Verifies evidence at the time `now`, in seconds since 1970.
+pub(crate) fn verify(args: &Verify, source: &Source, now: u64) -> Result<Verdict> {
+    verify_under(&PINNED, args, source, now)
 }
 
-fn verify_under(vendors: &Vendors<'_>, args: &Verify, fetched: Option<Answer>, now: u64) -> Result<Verdict> {
-    let source = Source::of(args, fetched)?;
+fn verify_under(vendors: &Vendors<'_>, args: &Verify, source: &Source, now: u64) -> Result<Verdict> {
     let evidence = source.evidence();
     let policy = match &args.policy {
         Some(path) => Policy::from_json(&read(path)?)
@@ -106,9 +102,9 @@ fn verify_under(vendors: &Vendors<'_>, args: &Verify, fetched: Option<Answer>, n
             .hint("a requirement that is not checked must not be given: leave out one of the two"));
     }
     match form {
-        Form::Document => document(args, &source, now),
-        Form::Report => snp::verify(vendors.amd, args, &policy, &source, now),
-        Form::Quote => tdx::verify(&vendors.intel, args, &policy, &source, now),
+        Form::Document => document(args, source, now),
+        Form::Report => snp::verify(vendors.amd, args, &policy, source, now),
+        Form::Quote => tdx::verify(&vendors.intel, args, &policy, source, now),
     }
 }
 

@@ -3,9 +3,10 @@
 //! Invariant: what the server sends is bounded in time; `cloister-client` bounds its length, and proves that the other end has the
 //! key which the evidence must bind.
 
-use std::io;
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
+use std::{fmt, io, thread};
 
 use cloister_client::{Answer, Deadline};
 
@@ -52,22 +53,55 @@ impl Url {
 
     /// Requests evidence.
     pub(super) fn fetch(&self) -> Result<Answer> {
-        let what = || Error::operator(format!("cannot get evidence from {}:{}", self.host, self.port));
+        let what = || Error::operator(format!("cannot get evidence from {self}"));
         let end = Instant::now() + TIME;
-        let socket = self.connect().map_err(|error| what().because(error))?;
-        Answer::request(Deadline::new(socket, end), &self.host).map_err(|error| what().because(error))
+        let socket = self.connect(end).map_err(|error| what().because(error))?;
+        let asked = Answer::request(Deadline::new(socket, end), &self.host, self.port);
+        asked.map_err(|error| {
+            what()
+                .because(error)
+                .hint("check that its manifest has `attestation: {port: …}` and that this port is published")
+        })
     }
 
-    /// A connection to the first of its addresses that accepts one.
-    fn connect(&self) -> io::Result<TcpStream> {
+    /// A connection to the first of its addresses that accepts one, until `end`.
+    fn connect(&self, end: Instant) -> io::Result<TcpStream> {
         let mut last = io::ErrorKind::NotFound.into();
-        for address in (self.host.as_str(), self.port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, CONNECT_TIME) {
+        for address in self.resolve(end)? {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            match TcpStream::connect_timeout(&address, left.min(CONNECT_TIME)) {
                 Ok(socket) => return Ok(socket),
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    /// Its addresses. The system's resolver has no time limit that can be set, so it is waited for in a thread, which is left behind
+    /// if it takes longer.
+    fn resolve(&self, end: Instant) -> io::Result<Vec<SocketAddr>> {
+        let (sender, resolved) = mpsc::channel();
+        let (host, port) = (self.host.clone(), self.port);
+        thread::Builder::new().spawn(move || {
+            let found = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+            // Nobody may be waiting any more.
+            drop(sender.send(found));
+        })?;
+        let left = end.saturating_duration_since(Instant::now());
+        resolved.recv_timeout(left).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 use cloister_evidence::Verdict;
 use cloister_evidence::snp::{self, Evidence, Root};
 
-use super::files::{certificates, read};
+use super::files::{certificates, malformed, read};
 use super::inputs::{Inputs, Missing};
 use super::policy::{Digits, MinimumTcb, Policy, Register, Snp};
 
@@ -26,6 +26,9 @@ pub(super) fn verify(
     let mut chain = Vec::new();
     for path in &args.certificate {
         chain.extend(certificates(path)?);
+    }
+    if chain.is_empty() {
+        chain = source.certificates().map_err(|error| malformed(&args.evidence, error))?;
     }
     if chain.is_empty() {
         missing.0.push("--certificate FILE".to_owned());

@@ -3,6 +3,7 @@
 //! Invariant: what the evidence of a running enclave binds comes from the connection, and nothing that the operator gives replaces it.
 
 use cloister_client::Answer;
+use cloister_sys::certificates::{Guid, TableError, certificates};
 
 use super::files::read;
 use super::remote::Url;
@@ -10,7 +11,7 @@ use crate::cli::{Skip, Verify};
 use crate::error::{Error, Result};
 
 /// Where the evidence comes from.
-pub(super) enum Source {
+pub(crate) enum Source {
     /// A file, with what it binds in the arguments.
     File(Vec<u8>),
     /// A running enclave, with what it binds from the connection.
@@ -25,12 +26,29 @@ impl Source {
         }
     }
 
-    /// Reads the evidence, or requests it if the argument is a URL.
-    pub(super) fn of(args: &Verify, fetched: Option<Answer>) -> Result<Self> {
-        let url = args.evidence.to_str().and_then(Url::parse);
-        if url.is_none() && fetched.is_none() {
-            return Ok(Self::File(read(&args.evidence)?));
+    /// The certificates of a SEV-SNP report that the host of a running enclave passes along: the processor's or the provider's, then
+    /// AMD's two, as far as they are there. Nothing in them is authentic before the chain is verified.
+    pub(super) fn certificates(&self) -> std::result::Result<Vec<Vec<u8>>, TableError> {
+        let Self::Enclave(answer) = self else { return Ok(Vec::new()) };
+        let table = certificates(&answer.certificates)?;
+        let of = |kind: Guid| table.iter().find(|found| found.guid == kind).map(|found| found.bytes.to_vec());
+        let own = of(Guid::VCEK).or_else(|| of(Guid::VLEK));
+        Ok(own.into_iter().chain(of(Guid::ASK)).chain(of(Guid::ARK)).collect())
+    }
+
+    /// Reads the evidence from a file, or requests it from the server of a URL.
+    pub(crate) fn of(args: &Verify) -> Result<Self> {
+        match args.evidence.to_str().and_then(Url::parse) {
+            Some(url) => {
+                let url = url?;
+                Self::of_enclave(args, || url.fetch())
+            }
+            None => Ok(Self::File(read(&args.evidence)?)),
         }
+    }
+
+    /// Requests it from a running enclave, unless an option does not apply to one.
+    pub(crate) fn of_enclave(args: &Verify, fetch: impl FnOnce() -> Result<Answer>) -> Result<Self> {
         let skips = |skip| args.skip.contains(&skip);
         let inapplicable = [
             ("--nonce", args.nonce.is_some()),
@@ -47,10 +65,68 @@ impl Source {
             return Err(Error::operator(format!("{option} does not apply to a running enclave"))
                 .hint("nonce, key and log are those of the connection, and the time is now: leave it out"));
         }
-        match (fetched, url) {
-            (Some(fetched), _) => Ok(Self::Enclave(fetched)),
-            (None, Some(url)) => Ok(Self::Enclave(url?.fetch()?)),
-            (None, None) => Err(Error::internal("there is no source of evidence")),
+        Ok(Self::Enclave(fetch()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Verb};
+
+    /// A table of these certificates (GHCB specification, section 4.1.8.1).
+    fn table(entries: &[(Guid, &[u8])]) -> Vec<u8> {
+        let mut offset = 24 * (entries.len() + 1);
+        let (mut head, mut bytes) = (Vec::new(), Vec::new());
+        for (Guid(kind), certificate) in entries {
+            head.extend(kind);
+            head.extend(u32::try_from(offset).unwrap().to_le_bytes());
+            head.extend(u32::try_from(certificate.len()).unwrap().to_le_bytes());
+            bytes.extend(*certificate);
+            offset += certificate.len();
+        }
+        [head, vec![0; 24], bytes].concat()
+    }
+
+    #[test]
+    fn the_certificates_of_a_host_are_taken_in_the_order_of_the_chain() {
+        let chain = |entries: &[(Guid, &[u8])]| {
+            let answer = Answer {
+                evidence: Vec::new(),
+                events: Vec::new(),
+                nonce: Vec::new(),
+                public_key: Vec::new(),
+                certificates: table(entries),
+            };
+            Source::Enclave(answer).certificates()
+        };
+        let (ark, ask, vcek): (&[u8], &[u8], &[u8]) = (b"root", b"signer", b"own");
+        let all = chain(&[(Guid::ARK, ark), (Guid::VCEK, vcek), (Guid::ASK, ask)]).unwrap();
+        assert_eq!(all, [vcek, ask, ark]);
+        assert_eq!(chain(&[(Guid::VLEK, vcek), (Guid::ASK, ask)]).unwrap(), [vcek, ask]);
+        assert_eq!(chain(&[]).unwrap(), Vec::<Vec<u8>>::new());
+        assert_eq!(Source::File(Vec::new()).certificates().unwrap(), Vec::<Vec<u8>>::new());
+    }
+
+    #[test]
+    fn an_option_that_does_not_apply_is_refused_before_anything_is_requested() {
+        let nonce = "--nonce=00112233445566778899aabbccddeeff";
+        for options in [
+            &[nonce][..],
+            &[nonce, "--public-key=f"],
+            &[nonce, "--user-data=f"],
+            &["--event-log=f"],
+            &["--at=1"],
+            &["--skip=nonce"],
+            &["--skip=binding"],
+            &["--skip=events"],
+        ] {
+            let line = [&["host-sleeve", "verify", "https://enclave.example"], options].concat();
+            let Verb::Verify(args) = Cli::try_parse_from(line).unwrap().verb else { panic!("{options:?}") };
+            let refused = Source::of_enclave(&args, || panic!("{options:?}")).err().unwrap();
+            assert!(refused.to_string().contains("does not apply to a running enclave"), "{refused}");
         }
     }
 }

@@ -24,7 +24,7 @@ fn run(arguments: &[&str]) -> Result<Verdict> {
 fn run_under(vendors: &Vendors<'_>, arguments: &[&str]) -> Result<Verdict> {
     let line = ["host-sleeve", "verify"].iter().chain(arguments);
     let Verb::Verify(args) = Cli::try_parse_from(line).unwrap().verb else { panic!("another command") };
-    verify_under(vendors, &args, None, args.at.unwrap())
+    verify_under(vendors, &args, &Source::of(&args)?, args.at.unwrap())
 }
 
 /// Names of the checks that failed.

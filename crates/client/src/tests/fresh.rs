@@ -46,7 +46,7 @@ fn evidence(draft: &Draft) -> String {
 
 fn request(address: SocketAddr) -> Result<Answer, RequestError> {
     let socket = TcpStream::connect(address).unwrap();
-    Answer::request(Deadline::new(socket, Instant::now() + LONG), "127.0.0.1")
+    Answer::request(Deadline::new(socket, Instant::now() + LONG), "127.0.0.1", 443)
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn evidence_for_another_nonce_or_key_is_refused() {
 #[test]
 fn an_answer_that_is_no_evidence_is_reported_as_it_is() {
     let error = request(serve(|_| "HTTP/1.1 503 Busy\r\n\r\n{\"error\": \"later\x1b\"}".into())).unwrap_err();
-    assert!(error.to_string().ends_with("its answer: HTTP/1.1 503 Busy {\"error\": \"later\"}"), "{error}");
+    assert!(error.to_string().ends_with("it sent: HTTP/1.1 503 Busy {\"error\": \"later\"}"), "{error}");
     let error = request(serve(|_| "HTTP/1.1 200 OK\r\n\r\n{\"document\": \"\"}".into())).unwrap_err();
     assert!(matches!(error, RequestError::Answer(_)), "{error}");
     let error = request(serve(|_| "x".repeat((1 << 20) + 1))).unwrap_err();
@@ -91,7 +91,7 @@ fn a_server_that_does_not_answer_in_time_is_given_up() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let socket = Deadline::new(socket, Instant::now() + Duration::from_millis(50));
-    let Err(RequestError::Connection(error)) = Answer::request(socket, "enclave.example") else {
+    let Err(RequestError::Connection(error)) = Answer::request(socket, "enclave.example", 443) else {
         panic!("an answer")
     };
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -101,6 +101,6 @@ fn a_server_that_does_not_answer_in_time_is_given_up() {
 fn a_host_that_is_no_name_is_refused() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let error = Answer::request(socket, "a b").unwrap_err();
+    let error = Answer::request(socket, "a b", 443).unwrap_err();
     assert_eq!(error.to_string(), "`a b` is not the name of a server");
 }

@@ -275,6 +275,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Broken(String::new())),
         Just(Event::Stop { why: String::new(), grace: None }),
         Just(Event::Kill { why: String::new() }),
+        Just(Event::Verified),
+        Just(Event::NotVerified { why: String::new() }),
         Just(Event::Interrupt),
         Just(Event::Tick),
     ]
@@ -310,12 +312,54 @@ fn an_enclave_that_is_not_verified_is_killed_with_a_code_of_its_own_whatever_it_
 }
 
 #[test]
-fn an_enclave_that_is_not_verified_in_time_was_not_ready() {
+fn a_verification_has_its_own_limit_and_not_that_of_becoming_ready() {
     let limits = Limits { ready: Duration::from_secs(10), ..LIMITS };
-    let story = vec![(1, status(1, State::Ready)), (11, Event::Tick), (12, Event::Verified), (13, killed())];
-    let (actions, end) = live_with(Check::Due, limits, story);
-    assert_eq!(actions, [Action::Verify, Action::Kill]);
-    assert_eq!(end, Some(Verdict::timed_out("it was not ready within 10.0 s")));
+    let story = vec![(1, status(1, State::Ready)), (11, Event::Tick), (12, Event::Verified)];
+    assert_eq!(live_with(Check::Due, limits, story).0, [Action::Verify, Action::Ready]);
+}
+
+#[test]
+fn an_enclave_that_ends_before_it_is_verified_has_no_exit_code_of_its_own() {
+    let unverified = Verdict::not_verified("it ended before it was verified");
+    let (never_ready, unanswered) = (State::Starting, State::Ready);
+    for before in [never_ready, unanswered] {
+        let story = vec![(1, status(1, before)), (2, status(2, exited(0))), (3, Event::Drained), (4, off())];
+        let (_, verdict) = live_with(Check::Due, LIMITS, story);
+        assert_eq!(
+            (verdict.as_ref().map(|verdict| verdict.code), verdict),
+            (Some(123), Some(unverified.clone()))
+        );
+    }
+    let verified = vec![
+        (1, status(1, State::Ready)),
+        (2, Event::Verified),
+        (3, status(2, exited(0))),
+        (4, Event::Drained),
+        (5, off()),
+    ];
+    assert_eq!(live_with(Check::Due, LIMITS, verified).1.unwrap().code, 0);
+}
+
+#[test]
+fn a_stop_is_not_cut_short_because_there_is_no_evidence_any_more() {
+    let story = vec![
+        (1, status(1, State::Ready)),
+        (2, Event::Stop { why: "stopped".into(), grace: None }),
+        (3, Event::NotVerified { why: "there was no evidence".into() }),
+        (4, status(2, exited(7))),
+        (5, Event::Drained),
+        (6, off()),
+    ];
+    let (actions, verdict) = live_with(Check::Due, LIMITS, story);
+    assert_eq!(actions, [Action::Verify, Action::RequestStop, Action::Drain, Action::Seen(2)]);
+    assert_eq!(verdict.unwrap().code, 7);
+}
+
+#[test]
+fn an_enclave_that_is_stopping_by_itself_is_not_reported_as_ready() {
+    let stopping = State::Stopping { why: String::new() };
+    let story = vec![(1, status(1, State::Ready)), (2, status(2, stopping)), (3, Event::Verified)];
+    assert_eq!(live_with(Check::Due, LIMITS, story).0, [Action::Verify]);
 }
 
 proptest! {

@@ -88,8 +88,8 @@ fn message(record: &Record, end: &End, last: &Last, detached: bool) -> Message {
             return Message::Note(format!("cloister: {name}: {}", end.summary()));
         }
         Outcome::NotVerified { why } => {
-            let error = Error::enclave(format!("{name} was ended: it is not the enclave that was expected"));
-            let hint = "`host-sleeve measure` shows what an image should measure; docs/measurements.md explains the registers";
+            let error = Error::enclave(format!("{name} was ended: it was not verified"));
+            let hint = "docs/evidence.md explains the checks; `host-sleeve measure` shows what an image should measure";
             return Message::Error(error.because(io::Error::other(printable(why))).hint(hint));
         }
         Outcome::TimedOut { why } => Error::timed_out(format!("{name}: {why}")),
