@@ -1,8 +1,8 @@
 //! Verifies an enclave while TLS connects to it: a certificate verifier for rustls.
 //!
 //! Invariant: no byte of the application is sent before the evidence has passed every check of its platform and the other end has
-//! proved that it has the key which the evidence binds. The certificate itself is trusted for nothing. No clock is read: rustls
-//! passes the time, or the caller does.
+//! proved that it has the key which the evidence binds. The certificate itself is trusted for nothing. The time of a
+//! verification is passed in, by rustls or by the caller; only [`Deadline`] reads a clock.
 //!
 //! docs/evidence.md specifies the certificate and the checks, docs/attestation.md the server. Which measurements are accepted is
 //! the caller's decision ([`Requirements`]). Evidence of AWS Nitro and of the development platform `virtual` is verified; that of
@@ -32,6 +32,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attested;
 mod certificate;
 mod deadline;
 mod refusal;
@@ -46,6 +47,7 @@ mod verifier;
 #[doc = include_str!("../../../docs/attestation.md")]
 struct Documentation;
 
+pub use attested::Attested;
 pub use cloister_evidence::eventlog::Log;
 pub use cloister_evidence::nitro::{Document, Freshness, Roots};
 pub use cloister_evidence::policy::{IMAGE_REGISTERS, Reference};

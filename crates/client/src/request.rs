@@ -8,13 +8,12 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use cloister_evidence::Verified;
-use cloister_evidence::nitro::Document;
 use rustls::crypto::ring;
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
 use rustls::{ClientConnection, StreamOwned};
 use serde::Deserialize;
 
+use crate::attested::Attested;
 use crate::certificate::Parts;
 use crate::refusal::Refusal;
 use crate::requirements::Requirements;
@@ -110,12 +109,14 @@ impl Answer {
         Ok(Self { evidence, events, nonce, public_key, certificates })
     }
 
-    /// Verifies the evidence, at `now` in seconds since 1970. Afterwards connections can require its key ([`Verifier::of_key`]).
+    /// Verifies the evidence, at `now` in seconds since 1970. Afterwards connections can require its key
+    /// ([`Verifier::of_key`]).
     ///
     /// # Errors
     /// If a check of the evidence fails.
-    pub fn verify(&self, requirements: &Requirements, now: u64) -> Result<Verified<Document>, Refusal> {
-        requirements.evidence(&self.evidence, &self.nonce, &self.public_key, now).map_err(Refusal::Evidence)
+    pub fn verify(&self, requirements: &Requirements, now: u64) -> Result<Attested, Refusal> {
+        let document = requirements.evidence(&self.evidence, &self.nonce, &self.public_key, now);
+        Ok(Attested::new(document.map_err(Refusal::Evidence)?, self.public_key.clone()))
     }
 }
 

@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, Uni
 use rustls::version::TLS13;
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
+use crate::attested::Attested;
 use crate::certificate::Parts;
 use crate::refusal::Refusal;
 use crate::requirements::Requirements;
@@ -41,11 +42,11 @@ impl Verifier {
         Self::new(Required::Evidence(Box::new(requirements)))
     }
 
-    /// Accepts the key of evidence that was verified before ([`crate::Answer::verify`]), as `SubjectPublicKeyInfo` in DER. The key
-    /// stays the same until the enclave ends; events that it records later are not noticed.
+    /// Accepts the key of an enclave that was verified before ([`crate::Answer::verify`]). The key stays the same until the enclave
+    /// ends; events that it records later are not noticed.
     #[must_use]
-    pub fn of_key(public_key: Vec<u8>) -> Self {
-        Self::new(Required::Key(public_key))
+    pub fn of_key(enclave: &Attested) -> Self {
+        Self::new(Required::Key(enclave.public_key().to_vec()))
     }
 
     /// Accepts any certificate whose key the other end has. Its owner must be verified by other means, or is unknown.

@@ -54,11 +54,10 @@ fn evidence_with_a_nonce_is_verified_and_later_connections_require_its_key() {
     let answer = request(serve(|nonce| evidence(&Draft { nonce, ..Draft::default() }))).unwrap();
     assert_eq!(answer.public_key, public(1));
     assert_eq!(Log::parse(&answer.events), Ok(Log::booted()));
-    let verified = answer.verify(&requirements(), NOW).unwrap();
-    let key = verified.value().public_key.clone().unwrap();
-    let connect = |presented: &Presented| {
-        handshake(config(Verifier::of_key(key.clone())).unwrap(), presented).map(drop)
-    };
+    let enclave = answer.verify(&requirements(), NOW).unwrap();
+    assert_eq!(enclave.document().value().public_key.as_deref(), Some(enclave.public_key()));
+    let connect =
+        |presented: &Presented| handshake(config(Verifier::of_key(&enclave)).unwrap(), presented).map(drop);
     connect(&Presented::of(&Draft { nonce: vec![0; 16], ..Draft::default() })).unwrap();
     let other = Presented { key: 2, ..Presented::new(Carrier { key: 2, ..Carrier::of(&Draft::default()) }) };
     let error = connect(&other).unwrap_err();
