@@ -1,7 +1,7 @@
 //! Corrects the date by a clock that the enclave trusts.
 //!
 //! Invariant: only on Nitro, whose hypervisor the enclave trusts; elsewhere that clock is the host's, and nothing corrects the date. It
-//! is set at most once, before the first service starts, and changes by at most 500 millionths from then on. What is decided is in
+//! is set at most once, before the first service starts, never later, and changes by at most 500 millionths from then on. What is decided is in
 //! [`cloister_clock`].
 
 use std::io;
@@ -26,6 +26,10 @@ use crate::status::Board;
 /// that of an enclave's hypervisor: ten times that is assumed.
 const LIMITS: SourceLimits =
     SourceLimits { max_round_trip: Duration::from_millis(1), error: Duration::from_millis(10) };
+
+/// How often the clock is read, at once, until a reading can be used and the date is set. Afterwards services run, and a date that
+/// is far off stays far off: one interruption must not cause that. A reading takes microseconds, so no boot is delayed.
+const ATTEMPTS: u32 = 5;
 
 /// A clock to read, and the date to correct by it.
 pub trait Clock: Send + 'static {
@@ -74,7 +78,7 @@ pub(crate) fn keep<C: Clock>(clock: C, board: &Arc<Board>, logs: Shared, may_ste
         time(&shared.lock().unwrap_or_else(PoisonError::into_inner), uncorrected)
     });
     let mut keeper = Keeper { clock, discipline, last: None };
-    keeper.round(board, &logs);
+    keeper.first_rounds(board, &logs);
     let board = Arc::clone(board);
     drop(tokio::spawn(async move {
         let mut rounds = interval(PERIOD);
@@ -122,8 +126,18 @@ enum RoundError {
 }
 
 impl<C: Clock> Keeper<C> {
-    /// Reads, judges and corrects. What changed is logged and published.
-    fn round(&mut self, board: &Board, logs: &Shared) {
+    /// Rounds until one succeeds. From then on services run.
+    fn first_rounds(&mut self, board: &Board, logs: &Shared) {
+        for _ in 0..ATTEMPTS {
+            if self.round(board, logs) {
+                break;
+            }
+        }
+        self.discipline.lock().unwrap_or_else(PoisonError::into_inner).end_steps();
+    }
+
+    /// Reads, judges and corrects; returns whether that succeeded. What changed is logged and published.
+    fn round(&mut self, board: &Board, logs: &Shared) -> bool {
         let mut discipline = self.discipline.lock().unwrap_or_else(PoisonError::into_inner);
         let corrected = correct(&self.clock, &mut discipline);
         let trusted = discipline.is_trusted(since_boot());
@@ -134,9 +148,10 @@ impl<C: Clock> Keeper<C> {
                 &format!("date set by the hypervisor's clock: {} ms added", offset.nanos() / 1_000_000),
             );
         }
+        let succeeded = corrected.is_ok();
         let now = (trusted, corrected.err().map(|error| error.to_string()));
         if self.last.as_ref() == Some(&now) {
-            return;
+            return succeeded;
         }
         if let (_, Some(why)) = &now {
             logs.log(None, why);
@@ -146,6 +161,7 @@ impl<C: Clock> Keeper<C> {
             board.time_changed();
         }
         self.last = Some(now);
+        succeeded
     }
 }
 

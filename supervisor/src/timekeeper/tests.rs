@@ -1,21 +1,30 @@
 //! A clock of the tests' own in place of the hypervisor's; nothing corrects the date of the machine that runs them.
 
+use std::cell::Cell;
 use std::sync::mpsc;
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::*;
+use crate::logs::{Memfds, Store};
 
 /// A clock that differs from the date by so many seconds, or does not respond.
 struct Fake {
     ahead: Option<i64>,
     nanos: i64,
+    /// How many reads fail before that.
+    failures: Cell<u32>,
     refuses: bool,
     corrections: mpsc::Sender<Correction>,
 }
 
 impl Clock for Fake {
     fn read(&self) -> io::Result<Vec<Sample>> {
+        if let Some(left) = self.failures.get().checked_sub(1) {
+            self.failures.set(left);
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let ahead = self.ahead.ok_or(io::ErrorKind::TimedOut)?;
         let now = clock_gettime(ClockId::Realtime);
         let source = Timespec { tv_sec: now.tv_sec + ahead, tv_nsec: now.tv_nsec + self.nanos };
@@ -32,7 +41,7 @@ impl Clock for Fake {
 /// A fake that is `ahead` of the date, and what it is told to correct.
 fn fake(ahead: Option<i64>) -> (Fake, mpsc::Receiver<Correction>) {
     let (corrections, corrected) = mpsc::channel();
-    (Fake { ahead, nanos: 0, refuses: false, corrections }, corrected)
+    (Fake { ahead, nanos: 0, failures: Cell::new(0), refuses: false, corrections }, corrected)
 }
 
 const UNCORRECTED: Time = Time { trusted: false, source: TimeSource::Host, bound_ms: None };
@@ -65,6 +74,57 @@ fn a_supervisor_that_was_restarted_does_not_set_the_date() {
     assert!(matches!(corrected.recv().unwrap(), Correction::Slew(_)));
     let now = time(&discipline, UNCORRECTED);
     assert_eq!((now.trusted, now.source), (false, TimeSource::Ptp));
+}
+
+/// Keeps the date by `clock` from now on; returns where that is published and logged.
+fn keep_by(clock: Fake, may_step: bool) -> (Arc<Board>, Shared) {
+    let memfds = Memfds { own: memfd_create("log", MemfdFlags::CLOEXEC).unwrap(), outputs: Vec::new() };
+    let logs = Shared::new(Store::resume(Vec::new(), memfds, Moment::now()).unwrap());
+    let board = Arc::new(Board::new("nitro".into(), Vec::new(), 0));
+    keep(clock, &board, logs.clone(), may_step);
+    (board, logs)
+}
+
+/// Everything that was logged.
+fn logged(logs: &Shared) -> String {
+    let mut frames = Vec::new();
+    logs.lock().frames(0, 64 * 1024, &mut frames).unwrap();
+    String::from_utf8_lossy(&frames).into_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_date_is_set_before_services_start_and_then_corrected_every_minute() {
+    let (clock, corrected) = fake(Some(3600));
+    let (board, logs) = keep_by(clock, true);
+    assert!(matches!(corrected.try_recv(), Ok(Correction::Step(_))));
+    assert!(board.time().trusted);
+    assert!(logged(&logs).contains("3600000 ms added"), "{}", logged(&logs));
+    tokio::time::sleep(PERIOD * 2 + PERIOD / 2).await;
+    let later: Vec<Correction> = corrected.try_iter().collect();
+    assert!(matches!(*later, [Correction::Slew(_), Correction::Slew(_)]), "{later:?}");
+    // The fake is still an hour ahead: nothing has set the date of the machine that runs this.
+    assert!(!board.time().trusted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_first_reading_is_repeated_before_services_start() {
+    let (clock, corrected) = fake(Some(3600));
+    clock.failures.set(ATTEMPTS - 1);
+    let (board, _) = keep_by(clock, true);
+    assert!(matches!(corrected.try_recv(), Ok(Correction::Step(_))));
+    assert!(board.time().trusted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_responds_late_does_not_set_the_date_of_running_services() {
+    let (clock, corrected) = fake(Some(3600));
+    clock.failures.set(ATTEMPTS);
+    let (board, _) = keep_by(clock, true);
+    assert!(corrected.try_recv().is_err());
+    tokio::time::sleep(PERIOD + PERIOD / 2).await;
+    let later: Vec<Correction> = corrected.try_iter().collect();
+    assert!(matches!(*later, [Correction::Slew(_)]), "{later:?}");
+    assert!(!board.time().trusted);
 }
 
 #[test]
