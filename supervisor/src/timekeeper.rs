@@ -5,6 +5,7 @@
 //! [`cloister_clock`].
 
 use std::io;
+use std::mem::{Discriminant, discriminant};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,9 +16,11 @@ use cloister_sys::platform::Platform;
 use cloister_sys::ptp::{Ptp, Sample};
 use cloister_wire::control::{Time, TimeSource};
 use rustix::time::Timespec;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::Moment;
+use crate::launcher::Event;
 use crate::logs::Shared;
 use crate::status::Board;
 
@@ -70,14 +73,39 @@ pub fn trusted_clock(root: &Path) -> io::Result<Option<Ptp>> {
     }
 }
 
-/// Corrects the date now, and from then on regularly. `may_step`: no service has started yet.
-pub(crate) fn keep<C: Clock>(clock: C, board: &Arc<Board>, logs: Shared, may_step: bool) {
+/// Corrects the date now, and from then on regularly, if there is a clock for that. `may_step`: no service has started yet. A tick in
+/// `events` makes the core publish that the date is trusted, or no longer.
+///
+/// A clock that cannot be opened leaves the date untrusted: that is no reason to end the supervisor, and with it the machine.
+pub(crate) fn start<C: Clock>(
+    clock: io::Result<Option<C>>,
+    board: &Arc<Board>,
+    logs: &Shared,
+    may_step: bool,
+    events: UnboundedSender<Event>,
+) {
+    match clock {
+        Ok(Some(clock)) => keep(clock, board, logs.clone(), may_step, events),
+        Ok(None) => {}
+        Err(error) => {
+            logs.log(None, &format!("the date is not trusted: cannot open the hypervisor's clock: {error}"));
+        }
+    }
+}
+
+fn keep<C: Clock>(
+    clock: C,
+    board: &Arc<Board>,
+    logs: Shared,
+    may_step: bool,
+    events: UnboundedSender<Event>,
+) {
     let discipline = Arc::new(Mutex::new(Discipline::new(LIMITS, may_step)));
     let shared = Arc::clone(&discipline);
     board.keep_time(move |uncorrected| {
         time(&shared.lock().unwrap_or_else(PoisonError::into_inner), uncorrected)
     });
-    let mut keeper = Keeper { clock, discipline, last: None };
+    let mut keeper = Keeper { clock, discipline, events, last: None };
     keeper.first_rounds(board, &logs);
     let board = Arc::clone(board);
     drop(tokio::spawn(async move {
@@ -108,9 +136,14 @@ fn since_boot() -> Duration {
 struct Keeper<C> {
     clock: C,
     discipline: Arc<Mutex<Discipline>>,
-    /// What the log contains already: the trust, and why the last round failed.
-    last: Option<(bool, Option<String>)>,
+    /// To the core, after a change.
+    events: UnboundedSender<Event>,
+    /// What the log contains already: the trust, and the kind of the last round's error.
+    last: Option<(bool, Option<Kind>)>,
 }
+
+/// Which error it was, without its numbers: those differ each time, and one line a minute would fill the log.
+type Kind = (Discriminant<RoundError>, Option<Discriminant<Refusal>>);
 
 /// Why a round changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +156,13 @@ enum RoundError {
     Refused(Refusal),
     #[error("cannot correct the date: {0}")]
     Correct(io::Error),
+}
+
+impl RoundError {
+    fn kind(&self) -> Kind {
+        let refusal = if let Self::Refused(refusal) = self { Some(discriminant(refusal)) } else { None };
+        (discriminant(self), refusal)
+    }
 }
 
 impl<C: Clock> Keeper<C> {
@@ -149,16 +189,19 @@ impl<C: Clock> Keeper<C> {
             );
         }
         let succeeded = corrected.is_ok();
-        let now = (trusted, corrected.err().map(|error| error.to_string()));
+        let error = corrected.err();
+        let now = (trusted, error.as_ref().map(RoundError::kind));
         if self.last.as_ref() == Some(&now) {
             return succeeded;
         }
-        if let (_, Some(why)) = &now {
-            logs.log(None, why);
+        if let Some(error) = error {
+            logs.log(None, &error.to_string());
         }
         if self.last.as_ref().is_none_or(|last| last.0 != trusted) {
             logs.log(None, if trusted { "the date is trusted" } else { "the date is not trusted" });
             board.time_changed();
+            // If the core is gone, so is this supervisor.
+            self.events.send(Event::Tick).unwrap_or_default();
         }
         self.last = Some(now);
         succeeded
